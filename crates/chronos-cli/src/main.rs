@@ -1,0 +1,2 @@
+//! The chronos program.
+fn main() {}

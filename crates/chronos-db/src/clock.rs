@@ -1,0 +1,141 @@
+//! Time and chance, behind traits so that a simulation can own both.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bson::oid::ObjectId;
+use futures::future::BoxFuture;
+
+use crate::fail::FailPoints;
+use crate::{Error, Result};
+
+/// A moment in milliseconds since 1970-01-01T00:00:00Z, the resolution of every stored date.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Timestamp(i64);
+
+impl Timestamp {
+    /// The moment `millis` milliseconds after the epoch.
+    #[must_use]
+    pub const fn from_millis(millis: i64) -> Self {
+        Self(millis)
+    }
+
+    /// Milliseconds since the epoch.
+    #[must_use]
+    pub const fn as_millis(self) -> i64 {
+        self.0
+    }
+
+    /// This moment moved by `millis` milliseconds.
+    #[must_use]
+    pub const fn plus_millis(self, millis: i64) -> Self {
+        Self(self.0.saturating_add(millis))
+    }
+
+    /// Reads an ISO-8601 date (`2015-12-31`, midnight UTC) or date-time with an offset (`2015-12-31T10:00:00Z`).
+    ///
+    /// # Errors
+    /// `VALIDATION_ERROR` if it is neither. Digits below a millisecond are cut off.
+    ///
+    /// ```
+    /// use chronos_db::Timestamp;
+    /// assert_eq!(Timestamp::parse("2012-12-27T20:17:58Z")?.to_string(), "2012-12-27T20:17:58.000Z");
+    /// assert_eq!(Timestamp::parse("2015-12-31")?.to_string(), "2015-12-31T00:00:00.000Z");
+    /// # Ok::<(), chronos_db::Error>(())
+    /// ```
+    pub fn parse(text: &str) -> Result<Self> {
+        let wrong = || Error::validation(format!("`{text}` is no ISO-8601 date or date-time with an offset, such as 2015-12-31T10:00:00Z"));
+        if let Ok(at) = text.parse::<jiff::Timestamp>() {
+            return Ok(Self(at.as_millisecond()));
+        }
+        let date: jiff::civil::Date = text.parse().map_err(|_| wrong())?;
+        if text.len() > 10 {
+            return Err(wrong());
+        }
+        date.to_zoned(jiff::tz::TimeZone::UTC).map(|at| Self(at.timestamp().as_millisecond())).map_err(|_| wrong())
+    }
+}
+
+impl fmt::Display for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match jiff::Timestamp::from_millisecond(self.0) {
+            Ok(at) => write!(f, "{at:.3}"),
+            Err(_) => write!(f, "{}ms", self.0),
+        }
+    }
+}
+
+impl From<bson::DateTime> for Timestamp {
+    fn from(at: bson::DateTime) -> Self {
+        Self(at.timestamp_millis())
+    }
+}
+
+impl From<Timestamp> for bson::Bson {
+    fn from(at: Timestamp) -> Self {
+        Self::DateTime(bson::DateTime::from_millis(at.0))
+    }
+}
+
+/// Where "now" and waiting come from.
+pub trait Clock: Send + Sync + fmt::Debug {
+    /// The present.
+    fn now(&self) -> Timestamp;
+    /// Returns when `duration` has passed on this clock.
+    fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()>;
+}
+
+/// The clock of the machine.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SystemClock;
+
+impl Clock for SystemClock {
+    fn now(&self) -> Timestamp {
+        Timestamp(jiff::Timestamp::now().as_millisecond())
+    }
+
+    fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()> {
+        Box::pin(tokio::time::sleep(duration))
+    }
+}
+
+/// Where identifiers and jitter come from.
+pub trait Random: Send + Sync + fmt::Debug {
+    /// A new identifier, unique among all processes and growing roughly with time.
+    fn object_id(&self) -> ObjectId;
+    /// A uniformly distributed number.
+    fn next_u64(&self) -> u64;
+}
+
+/// The random source of the machine.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SystemRandom;
+
+impl Random for SystemRandom {
+    fn object_id(&self) -> ObjectId {
+        ObjectId::new()
+    }
+
+    fn next_u64(&self) -> u64 {
+        use std::hash::{BuildHasher, RandomState};
+        RandomState::new().hash_one(ObjectId::new())
+    }
+}
+
+/// Clock, chance and fail points of one [`Chronos`](crate::Chronos); shared by everything it opens.
+#[derive(Clone, Debug)]
+pub struct Runtime {
+    /// Where "now" comes from on stores without a server of their own, and what every wait goes by.
+    pub clock: Arc<dyn Clock>,
+    /// Where identifiers come from.
+    pub random: Arc<dyn Random>,
+    /// Named points at which a test makes the pipeline fail; none in production.
+    pub fail: FailPoints,
+}
+
+impl Default for Runtime {
+    fn default() -> Self {
+        Self { clock: Arc::new(SystemClock), random: Arc::new(SystemRandom), fail: FailPoints::default() }
+    }
+}

@@ -1,0 +1,250 @@
+//! One model for every configuration: the v2 shape (`dbConnections`) and the v1 shape (`mongoUris`).
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use secrecy::SecretString;
+
+use crate::Json;
+
+/// A parsed and checked configuration. Secrets never show in `Debug`.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Document connections by reference.
+    pub connections: BTreeMap<String, DocumentConnection>,
+    /// Object storage connections by reference.
+    pub spaces: BTreeMap<String, SpaceConnection>,
+    /// Every database a route can lead to.
+    pub entries: Vec<Entry>,
+    /// Objects in a local folder instead of the spaces.
+    pub local_storage: Option<PathBuf>,
+    /// How v1 contexts without a database type are spread.
+    pub routing: Routing,
+    /// What a collection indexes, requires and externalises, by collection name.
+    pub collection_maps: BTreeMap<String, CollectionMap>,
+    /// Keep the latest payload in the head.
+    pub dev_shadow: Option<DevShadow>,
+    /// Bounds of the version index.
+    pub retention: Retention,
+    /// Whether a delete leaves a deleted head (default) or erases the item.
+    pub logical_delete: bool,
+    /// Whether superseded versions are kept (default).
+    pub versioning: bool,
+    /// What `update` does.
+    pub update_mode: UpdateMode,
+    /// Whether several items may change in one transaction.
+    pub transactions: Transactions,
+    /// The largest payload that rides in a version row, in bytes (default 1 MiB); larger ones are stored before their commit.
+    pub inline_max_bytes: usize,
+    /// Sections that other parts read, as they were written: `analytics`, `counterRules`, `counters`, `fallback`, `writeOptimization`, `rollup`, `chronow`.
+    pub sections: BTreeMap<String, Json>,
+    /// What was accepted but deserves a look: unknown keys, shared storage connections.
+    pub warnings: Vec<Warning>,
+}
+
+/// Something a configuration says that is ignored or surprising.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Warning {
+    /// The JSON path, such as `databases.runtime.tenantDatabases[0].bucktet`.
+    pub path: String,
+    /// What about it.
+    pub message: String,
+}
+
+/// A document store.
+#[derive(Clone, Debug)]
+pub struct DocumentConnection {
+    /// `mongodb://…`, `mongodb+srv://…`, or `embedded:PATH` (resolved against the configuration's folder), `embedded::memory:`.
+    pub uri: SecretString,
+}
+
+/// Which kind of object storage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Provider {
+    /// S3 or compatible.
+    S3,
+    /// Azure Blob, also Azurite.
+    Azure,
+    /// A local folder.
+    Local,
+    /// Memory of this process; for tests.
+    Memory,
+}
+
+/// An object storage with its credentials.
+#[derive(Clone, Debug)]
+pub struct SpaceConnection {
+    /// The kind.
+    pub provider: Provider,
+    /// The endpoint URL; for [`Provider::Local`] the folder.
+    pub endpoint: String,
+    /// The region; S3 signs with it.
+    pub region: String,
+    /// Access key, or Azure's account name.
+    pub access_key: SecretString,
+    /// Secret key, or Azure's account key (base64).
+    pub secret_key: SecretString,
+    /// Whether the bucket stands in the path rather than in the host name.
+    pub force_path_style: bool,
+}
+
+/// The kinds of databases.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum DatabaseType {
+    /// Reference data in tiers.
+    Metadata,
+    /// Knowledge in tiers.
+    Knowledge,
+    /// The tenants' own data.
+    Runtime,
+    /// Logs of all tenants.
+    Logs,
+    /// Chronow's warm tier.
+    Messaging,
+    /// Users and accounts of all tenants.
+    Identities,
+}
+
+/// Which contexts an entry answers.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Selector {
+    /// The tier `generic`.
+    Generic,
+    /// One domain.
+    Domain(String),
+    /// One tenant.
+    Tenant(String),
+    /// The only database of its type.
+    Single,
+    /// One of v1's backends, by position.
+    Hashed(usize),
+}
+
+/// One database a route can lead to.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// The JSON path it was read from.
+    pub path: String,
+    /// The kind; none for v1's hashed backends.
+    pub database_type: Option<DatabaseType>,
+    /// Which contexts it answers.
+    pub selector: Selector,
+    /// v1's `key`.
+    pub key: Option<String>,
+    /// The reference of its document connection.
+    pub connection: String,
+    /// The database's name; for v1's hashed backends the context names it.
+    pub database: Option<String>,
+    /// Where its objects lie; none: payloads stay in the version rows.
+    pub objects: Option<ObjectSpace>,
+    /// The database of its counters and analytics.
+    pub analytics_database: Option<String>,
+    /// `captureDeliveries` of messaging.
+    pub capture_deliveries: bool,
+    /// v1's identity of this backend for hashing, such as `mongodb://a:27017|https://…|json-bucket`, without credentials in `Debug`.
+    pub backend_id: Option<SecretString>,
+}
+
+/// Where the objects of an entry lie.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ObjectSpace {
+    /// The reference of the spaces connection, or none for the local folder.
+    pub connection: Option<String>,
+    /// The buckets.
+    pub buckets: Buckets,
+}
+
+/// Buckets by use; `bucket` fills all of them.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Buckets {
+    /// item.json of every version, and manifests.
+    pub json: String,
+    /// Externalised properties.
+    pub content: String,
+    /// Backups.
+    pub backups: String,
+}
+
+/// Spreading over v1 backends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Routing {
+    /// The algorithm.
+    pub hash: HashAlgorithm,
+    /// The template of the routing key; default `tenantId|dbName|collection:objectId`.
+    pub choose_key: String,
+}
+
+/// How a routing key picks a backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum HashAlgorithm {
+    /// Highest random weight.
+    #[default]
+    Rendezvous,
+    /// Jump consistent hash.
+    Jump,
+}
+
+/// What a collection indexes, requires and externalises.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct CollectionMap {
+    /// Dotted paths, `[]` behind an array; empty: every top-level property.
+    pub indexed: Vec<String>,
+    /// Indexed paths that must be present and neither null nor empty.
+    pub required: Vec<String>,
+    /// Base64 properties by dotted path.
+    pub base64: BTreeMap<String, Base64Property>,
+}
+
+/// A property whose base64 text is stored as an object of its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Base64Property {
+    /// Its media type.
+    pub content_type: String,
+    /// Whether a text rendition is wanted whatever the type.
+    pub preferred_text: bool,
+    /// The text's character set; `utf8` by default.
+    pub text_charset: String,
+}
+
+/// Keep the latest payload in the head.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DevShadow {
+    /// For how long.
+    pub ttl_hours: u32,
+    /// Larger payloads are not kept.
+    pub max_bytes: Option<usize>,
+}
+
+/// Bounds of the version index; none means unbounded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Retention {
+    /// Versions older than so many days may leave the index.
+    pub days: Option<u32>,
+    /// Versions beyond so many of an item may leave the index.
+    pub max_per_item: Option<u32>,
+}
+
+/// What `update` does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum UpdateMode {
+    /// Top-level fields are merged into the current document.
+    #[default]
+    Merge,
+    /// The document is replaced.
+    Replace,
+}
+
+/// Whether transactions are used for changes of several items.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Transactions {
+    /// Use them.
+    pub enabled: bool,
+    /// Only where the server has them; otherwise opening a standalone server is an error.
+    pub auto_detect: bool,
+}
+
+impl Default for Transactions {
+    fn default() -> Self {
+        Self { enabled: true, auto_detect: true }
+    }
+}

@@ -1,0 +1,136 @@
+//! The filter language: parsed once, checked, evaluated in memory, translated to MongoDB and to SQL.
+//!
+//! The three answer alike on every document; [`Filter::matches`] is the definition.
+
+mod evaluate;
+pub mod order;
+mod parse;
+#[cfg(feature = "mongodb")]
+mod to_mongo;
+#[cfg(feature = "embedded")]
+mod to_sql;
+
+use bson::Bson;
+use regex::Regex;
+
+pub use parse::parse;
+#[cfg(feature = "mongodb")]
+pub(crate) use to_mongo::{after_to_mongo, to_mongo};
+#[cfg(feature = "embedded")]
+pub(crate) use to_sql::{Columns, Sql, after_to_sql, to_sql};
+
+/// A checked filter over typed values.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub enum Filter {
+    /// Every document.
+    #[default]
+    All,
+    /// Documents that match every part.
+    And(Vec<Filter>),
+    /// Documents that match at least one part.
+    Or(Vec<Filter>),
+    /// Documents that match no part.
+    Nor(Vec<Filter>),
+    /// Documents whose value at a dotted path passes the test.
+    Field(String, Test),
+}
+
+/// A test of the value at a path. As in MongoDB, a path that meets an array also looks into its elements, and a test passes if any value it
+/// meets does; `Ne`, `Nin` and `Not` are the exact opposites of `Eq`, `In` and their test. Comparisons hold between values of one type family
+/// only (numbers of all kinds are one), absent equals null.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Test {
+    /// Equal.
+    Eq(Bson),
+    /// Not equal.
+    Ne(Bson),
+    /// Greater.
+    Gt(Bson),
+    /// Greater or equal.
+    Gte(Bson),
+    /// Less.
+    Lt(Bson),
+    /// Less or equal.
+    Lte(Bson),
+    /// Equal to one of them.
+    In(Vec<Bson>),
+    /// Equal to none of them.
+    Nin(Vec<Bson>),
+    /// Present (null too) or absent.
+    Exists(bool),
+    /// A string that the pattern matches somewhere.
+    Regex(Pattern),
+    /// An array that holds all of them (or a value equal to the only one).
+    All(Vec<Bson>),
+    /// An array with an element that passes all the tests.
+    ElemMatch(Vec<Test>),
+    /// An array with a document element that matches.
+    ElemMatchFilter(Box<Filter>),
+    /// An array of so many elements.
+    Size(i64),
+    /// All of them pass.
+    Every(Vec<Test>),
+    /// Not all of them pass.
+    Not(Box<Test>),
+}
+
+/// A compiled regular expression that keeps its source.
+#[derive(Clone, Debug)]
+pub struct Pattern {
+    /// The source.
+    pub source: String,
+    /// Options out of `i`, `m`, `s`.
+    pub options: String,
+    /// What it was compiled to.
+    pub(crate) compiled: Regex,
+}
+
+impl PartialEq for Pattern {
+    fn eq(&self, other: &Self) -> bool {
+        (&self.source, &self.options) == (&other.source, &other.options)
+    }
+}
+
+impl Filter {
+    /// The value at `path` equals `value`.
+    pub fn eq(path: impl Into<String>, value: impl Into<Bson>) -> Self {
+        Self::Field(path.into(), Test::Eq(value.into()))
+    }
+
+    /// The value at `path` is greater than `value`.
+    pub fn gt(path: impl Into<String>, value: impl Into<Bson>) -> Self {
+        Self::Field(path.into(), Test::Gt(value.into()))
+    }
+
+    /// The value at `path` is less than or equal to `value`.
+    pub fn lte(path: impl Into<String>, value: impl Into<Bson>) -> Self {
+        Self::Field(path.into(), Test::Lte(value.into()))
+    }
+
+    /// The value at `path` equals one of `values`.
+    pub fn any_of(path: impl Into<String>, values: Vec<Bson>) -> Self {
+        Self::Field(path.into(), Test::In(values))
+    }
+
+    /// `path` is present.
+    pub fn exists(path: impl Into<String>, present: bool) -> Self {
+        Self::Field(path.into(), Test::Exists(present))
+    }
+
+    /// Both match.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::All, x) | (x, Self::All) => x,
+            (Self::And(mut a), Self::And(b)) => {
+                a.extend(b);
+                Self::And(a)
+            }
+            (Self::And(mut a), b) => {
+                a.push(b);
+                Self::And(a)
+            }
+            (a, b) => Self::And(vec![a, b]),
+        }
+    }
+}

@@ -1,0 +1,306 @@
+//! SEAM 1: what a document store must do, in few words.
+//!
+//! The seam speaks of documents with an `_id`, guarded writes, ordered scans and sequences; it has no update operators, so that no implementation
+//! becomes an imitation of another. All domain logic stands above it, once. [`crate::testing::documents`] is the suite every implementation passes.
+
+use std::fmt;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bson::{Bson, Document};
+use futures::stream::BoxStream;
+
+use crate::{Result, Timestamp};
+
+#[cfg(feature = "embedded")]
+pub mod embedded;
+pub mod filter;
+#[cfg(feature = "mongodb")]
+pub mod mongo;
+
+pub use filter::Filter;
+
+/// A collection of one database.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Namespace {
+    /// The database.
+    pub database: Arc<str>,
+    /// The collection.
+    pub collection: Arc<str>,
+}
+
+impl Namespace {
+    /// The collection `collection` of `database`.
+    pub fn new(database: impl Into<Arc<str>>, collection: impl Into<Arc<str>>) -> Self {
+        Self { database: database.into(), collection: collection.into() }
+    }
+}
+
+impl fmt::Debug for Namespace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.database, self.collection)
+    }
+}
+
+/// Under which condition on the stored document (the one with the same `_id`) a write takes place.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Guard {
+    /// Always; a put creates the document if it is absent.
+    Any,
+    /// Only if a document is there and its top-level `field` equals `value`.
+    Equals {
+        /// The top-level field.
+        field: String,
+        /// The value it must have.
+        value: Bson,
+    },
+    /// Only if no document is there, or its top-level `field` is less than that of the document put. Puts of one document may then arrive in any
+    /// order, and more than once, and the newest stays. For puts alone.
+    Newer {
+        /// The top-level field, a number in every document.
+        field: String,
+    },
+}
+
+/// One write of a [`Batch`]. Every document carries its `_id`.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Write {
+    /// Adds a document; a [`Outcome::Conflict`] if its `_id` or a unique index already has its value.
+    Insert(Document),
+    /// Replaces the whole document, or creates it where the guard allows.
+    Put {
+        /// The new document.
+        document: Document,
+        /// When it may be put.
+        guard: Guard,
+    },
+    /// Removes a document; [`Guard::Newer`] is refused.
+    Delete {
+        /// The `_id`.
+        id: Bson,
+        /// When it may be removed.
+        guard: Guard,
+    },
+}
+
+/// A write, where, and what it waits for.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Operation {
+    /// The collection.
+    pub namespace: Namespace,
+    /// The write.
+    pub write: Write,
+    /// The index of an earlier operation of the batch that must have been [`Outcome::Applied`]; otherwise this one is [`Outcome::Skipped`].
+    pub requires: Option<usize>,
+}
+
+/// What became of one operation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It took place and is durable.
+    Applied,
+    /// A unique index, or `_id`, already has its value. `index` is the index's name (`_id_` for `_id`) where the store says it.
+    Conflict {
+        /// The name of the violated index.
+        index: Option<String>,
+    },
+    /// The guard did not hold.
+    Refused,
+    /// The operation it requires was not applied, or (with [`Atomicity::All`]) another one failed.
+    Skipped,
+}
+
+impl Outcome {
+    /// Whether the write took place.
+    #[must_use]
+    pub fn is_applied(&self) -> bool {
+        *self == Self::Applied
+    }
+}
+
+/// What a [`Batch`] promises if an operation fails.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Atomicity {
+    /// Each operation takes place or fails by itself; a crash may leave any prefix of the stages (see [`Batch`]).
+    #[default]
+    Each,
+    /// All or none. Refused with `VALIDATION_ERROR` where [`Capabilities::transactions`] is false.
+    All,
+}
+
+/// Writes that travel together, in few round trips.
+///
+/// Operations without `requires` come first, those that require them after; within such a stage the order is undefined, so a stage should not write
+/// one document twice. Applied writes are durable (journaled, on a majority) when the call returns.
+///
+/// With several [`Guard::Equals`] operations in one batch, an operation that took place but whose document was changed again by somebody else before
+/// its outcome was known may be reported as [`Outcome::Refused`]; who must know for certain sends it alone.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Batch {
+    /// The operations.
+    pub operations: Vec<Operation>,
+    /// All or each.
+    pub atomicity: Atomicity,
+}
+
+impl Batch {
+    /// An empty batch in which each operation stands for itself.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds an operation and returns its index.
+    pub fn push(&mut self, namespace: &Namespace, write: Write) -> usize {
+        self.operations.push(Operation { namespace: namespace.clone(), write, requires: None });
+        self.operations.len() - 1
+    }
+
+    /// Adds an operation that takes place only if the one at `requires` did; returns its index.
+    pub fn push_after(&mut self, requires: usize, namespace: &Namespace, write: Write) -> usize {
+        self.operations.push(Operation { namespace: namespace.clone(), write, requires: Some(requires) });
+        self.operations.len() - 1
+    }
+}
+
+/// Numbers given out by [`Documents::sequence`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sequence {
+    /// The first of them.
+    pub first: i64,
+    /// How many.
+    pub count: u32,
+    /// The store's time when they were given out.
+    pub now: Timestamp,
+}
+
+/// Ascending or descending.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Direction {
+    /// Smallest first.
+    Ascending,
+    /// Largest first.
+    Descending,
+}
+
+/// "The newest document per item as of a bound", for [`Scan::newest`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct Newest {
+    /// The top-level field that names the group, such as `itemId`.
+    pub per: String,
+    /// The top-level field by which a document is newer, such as `at`; unique within a group.
+    pub by: String,
+    /// Documents with a larger value of `by` are left out first.
+    pub at_most: Bson,
+}
+
+/// What to read from one collection, in which order.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Scan {
+    /// Which documents. With [`Scan::newest`], conditions on its `per` field narrow the groups; all others apply to the newest documents.
+    pub filter: Filter,
+    /// First reduce every group to its newest document.
+    pub newest: Option<Newest>,
+    /// The order by dotted paths; values compare as BSON does (across types too, absent like null). Empty: any order.
+    pub order: Vec<(String, Direction)>,
+    /// Start strictly after the document that has these values of the order's paths (one each). The order's last path must be unique.
+    pub after: Option<Vec<Bson>>,
+    /// At most so many documents.
+    pub limit: Option<u64>,
+    /// Top-level fields to leave out of the answer, so that large ones needn't travel.
+    pub without: Vec<String>,
+}
+
+/// An index a collection must have.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Index {
+    /// The name, unique in the collection.
+    pub name: String,
+    /// The dotted paths and their directions.
+    pub keys: Vec<(String, Direction)>,
+    /// Whether two documents may not have the same values.
+    pub unique: bool,
+    /// Only documents in which this path exists are indexed (and, with `unique`, compared).
+    pub only_if_exists: Option<String>,
+}
+
+impl Index {
+    /// An ascending index over `paths`.
+    #[must_use]
+    pub fn on(name: &str, paths: &[&str]) -> Self {
+        Self {
+            name: name.to_owned(),
+            keys: paths.iter().map(|p| ((*p).to_owned(), Direction::Ascending)).collect(),
+            unique: false,
+            only_if_exists: None,
+        }
+    }
+
+    /// The same, unique.
+    #[must_use]
+    pub fn unique(mut self) -> Self {
+        self.unique = true;
+        self
+    }
+
+    /// The same, of documents in which `path` exists.
+    #[must_use]
+    pub fn only_if_exists(mut self, path: &str) -> Self {
+        self.only_if_exists = Some(path.to_owned());
+        self
+    }
+}
+
+/// What the store behind a [`Documents`] can do; detected once per client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Capabilities {
+    /// [`Atomicity::All`] over several documents and collections.
+    pub transactions: bool,
+    /// Whether [`Documents::sequence_then`] is one transaction.
+    pub atomic_sequence: bool,
+}
+
+/// Builds, from the numbers given out, the batch that is applied with them.
+pub type BuildBatch = Box<dyn FnOnce(Sequence) -> Result<Batch> + Send>;
+
+/// A document store: one client, all its databases.
+///
+/// Databases and collections come into being on their first write. Implementations are cheap to share behind an [`Arc`].
+#[async_trait]
+pub trait Documents: Send + Sync + fmt::Debug {
+    /// What this store can do. The first call may ask the server.
+    async fn capabilities(&self) -> Result<Capabilities>;
+
+    /// Applies the writes; one [`Outcome`] per operation, in their order.
+    ///
+    /// # Errors
+    /// `TXN_ERROR` if the store failed; writes may then have taken place, and the caller finds out by the `_id`s it gave. An outcome is never an error.
+    async fn apply(&self, batch: Batch) -> Result<Vec<Outcome>>;
+
+    /// Gives out the next `count` numbers of the sequence `name` kept in `namespace`, as `{_id: name, value: last given out}`; the first ever is 0.
+    /// No two callers get the same number. Numbers of a caller that dies are lost.
+    async fn sequence(&self, namespace: &Namespace, name: &str, count: u32) -> Result<Sequence>;
+
+    /// [`sequence`](Self::sequence), then [`apply`](Self::apply) of what `build` makes of it: in one transaction where
+    /// [`Capabilities::atomic_sequence`] says so, one after the other elsewhere.
+    async fn sequence_then(&self, namespace: &Namespace, name: &str, count: u32, build: BuildBatch) -> Result<(Sequence, Vec<Outcome>)>;
+
+    /// The documents with these `_id`s, in any order; absent ones are left out.
+    async fn get(&self, namespace: &Namespace, ids: Vec<Bson>) -> Result<Vec<Document>>;
+
+    /// Reads documents as a stream that holds at most some hundreds of them in memory. Sees everything that was durable when it began; what comes
+    /// later may or may not be seen.
+    fn scan(&self, namespace: &Namespace, scan: Scan) -> BoxStream<'static, Result<Document>>;
+
+    /// The store's time.
+    async fn now(&self) -> Result<Timestamp>;
+
+    /// Makes sure that the indexes exist (and with them the collection). An existing index of the same name and keys is left alone.
+    ///
+    /// # Errors
+    /// `TXN_ERROR` if existing documents violate a unique index: the message names it.
+    async fn ensure(&self, namespace: &Namespace, indexes: &[Index]) -> Result<()>;
+
+    /// Ends the client after what is in flight. Later calls fail.
+    async fn close(&self) -> Result<()>;
+}

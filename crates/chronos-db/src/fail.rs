@@ -1,0 +1,97 @@
+//! Named points between the steps of the write pipeline at which a test can make it fail.
+//!
+//! A point costs one pointer check while none is armed.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::{Error, ErrorKind, Result};
+
+/// What an armed point does when the pipeline reaches it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum FailAction {
+    /// The step fails with this kind of error.
+    Error(ErrorKind),
+    /// The process ends at once, without unwinding or flushing anything, as if it had been killed.
+    Abort,
+}
+
+#[derive(Debug)]
+struct Armed {
+    action: FailAction,
+    /// Passes that are let through before the action.
+    after: u64,
+    /// How often the action happens; then the point is quiet again.
+    times: u64,
+}
+
+/// The fail points of one [`Runtime`](crate::Runtime).
+#[derive(Clone, Debug, Default)]
+pub struct FailPoints(Option<Arc<Mutex<HashMap<String, Armed>>>>);
+
+impl FailPoints {
+    /// Fail points that can be armed; the default cannot.
+    #[must_use]
+    pub fn armable() -> Self {
+        Self(Some(Arc::default()))
+    }
+
+    /// Reads `point=abort:N` or `point=error:N` (comma separated; N passes are let through, default 0).
+    ///
+    /// # Errors
+    /// `VALIDATION_ERROR` if the text has another shape.
+    pub fn parse(text: &str) -> Result<Self> {
+        let points = Self::armable();
+        for part in text.split(',').map(str::trim).filter(|p| !p.is_empty()) {
+            let wrong = || Error::validation(format!("`{part}` is no fail point of the form point=abort:N or point=error:N"));
+            let (point, what) = part.split_once('=').ok_or_else(wrong)?;
+            let (action, after) = what.split_once(':').unwrap_or((what, "0"));
+            let action = match action {
+                "abort" => FailAction::Abort,
+                "error" => FailAction::Error(ErrorKind::Database),
+                _ => return Err(wrong()),
+            };
+            points.arm(point, action, after.parse().map_err(|_| wrong())?, 1);
+        }
+        Ok(points)
+    }
+
+    /// Makes `point` do `action` `times` times, after letting `after` passes through.
+    pub fn arm(&self, point: &str, action: FailAction, after: u64, times: u64) {
+        if let Some(points) = &self.0 {
+            points.lock().unwrap_or_else(PoisonError::into_inner).insert(point.to_owned(), Armed { action, after, times });
+        }
+    }
+
+    /// Makes `point` quiet again.
+    pub fn disarm(&self, point: &str) {
+        if let Some(points) = &self.0 {
+            points.lock().unwrap_or_else(PoisonError::into_inner).remove(point);
+        }
+    }
+
+    /// Passes a point.
+    ///
+    /// # Errors
+    /// The armed error, if there is one.
+    pub fn hit(&self, point: &'static str) -> Result<()> {
+        let Some(points) = &self.0 else { return Ok(()) };
+        let mut points = points.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(armed) = points.get_mut(point) else {
+            return Ok(());
+        };
+        if armed.after > 0 {
+            armed.after -= 1;
+            return Ok(());
+        }
+        if armed.times == 0 {
+            return Ok(());
+        }
+        armed.times -= 1;
+        match armed.action {
+            FailAction::Error(kind) => Err(Error::new(kind, format!("the fail point {point} is armed"))),
+            FailAction::Abort => std::process::abort(),
+        }
+    }
+}

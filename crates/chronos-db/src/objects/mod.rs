@@ -1,0 +1,81 @@
+//! SEAM 2: object storage, one bucket at a time, over the `object_store` crate.
+//!
+//! [`crate::testing::objects`] is the suite every implementation passes.
+
+use std::fmt;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::stream::BoxStream;
+
+use crate::{Result, Timestamp};
+
+pub mod keys;
+
+/// Whether a put may replace what is there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PutMode {
+    /// Replace it.
+    #[default]
+    Overwrite,
+    /// Only create; [`Put::Exists`] if something is there.
+    Create,
+}
+
+/// What a put did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Put {
+    /// The object is stored and durable.
+    Stored,
+    /// [`PutMode::Create`] found an object; it was left alone.
+    Exists,
+}
+
+/// How an object is stored.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PutOptions {
+    /// Replace or create.
+    pub mode: PutMode,
+    /// The media type; `application/octet-stream` if none.
+    pub content_type: Option<String>,
+}
+
+/// What a listing or a head says of an object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ObjectInfo {
+    /// The key in the bucket.
+    pub key: String,
+    /// Its length in bytes.
+    pub size: u64,
+    /// When it was last written, by the storage's clock.
+    pub modified: Timestamp,
+}
+
+/// One bucket (container, folder) of an object storage. A missing bucket is created on the first put where the server allows it.
+#[async_trait]
+pub trait Objects: Send + Sync + fmt::Debug {
+    /// Stores an object; one request, no read-back.
+    ///
+    /// # Errors
+    /// `STORAGE_ERROR`; retryable unless the storage refused the credentials or the bucket.
+    async fn put(&self, key: &str, body: Bytes, options: PutOptions) -> Result<Put>;
+
+    /// The object's bytes, or nothing if there is none.
+    async fn get(&self, key: &str) -> Result<Option<Bytes>>;
+
+    /// Size and date, or nothing if there is none.
+    async fn head(&self, key: &str) -> Result<Option<ObjectInfo>>;
+
+    /// Removes the object; one that isn't there is no error.
+    async fn delete(&self, key: &str) -> Result<()>;
+
+    /// All objects whose key starts with `prefix` (whole path segments), as a stream.
+    fn list(&self, prefix: &str) -> BoxStream<'static, Result<ObjectInfo>>;
+
+    /// A URL by which anybody can GET the object for `ttl`, at least 1 s and at most 7 days.
+    ///
+    /// # Errors
+    /// `PRESIGN_UNSUPPORTED` on storages that cannot (local folder, memory); `VALIDATION_ERROR` for a TTL out of bounds.
+    async fn presign_get(&self, key: &str, ttl: Duration) -> Result<String>;
+}

@@ -1,0 +1,1 @@
+//! What every [`crate::documents::Documents`] must do.

@@ -1,0 +1,1 @@
+//! What every [`crate::objects::Objects`] must do.
