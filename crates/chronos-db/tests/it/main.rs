@@ -1,0 +1,9 @@
+//! The promises of the crate, seen from outside.
+
+// The lint spares test functions, but not what they share.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod config;
+mod config_minimal;
+mod config_secrets;
+mod route;
