@@ -1,6 +1,11 @@
-//! The tests of the crate from outside, in one program.
+//! The integration tests: one binary, one module a topic.
 
-#[cfg(feature = "mongodb")]
+// Shared helpers of the tests may fail loudly.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod config;
+mod config_minimal;
+mod config_secrets;
 mod filter_cases;
-#[cfg(feature = "mongodb")]
 mod filter_mongo;
+mod route;
