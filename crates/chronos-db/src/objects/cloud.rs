@@ -1,12 +1,12 @@
 //! S3 and Azure Blob: clients, and the creation of buckets, which the crate `object_store` leaves to others.
 
 use std::fmt;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use object_store::client::{HttpClient, HttpConnector, HttpRequest, HttpRequestBody, ReqwestConnector};
-use object_store::signer::{Method, Signer, Url};
+use object_store::path::Path;
+use object_store::signer::{Method, Url};
 use object_store::{BackoffConfig, ClientOptions, HeaderValue, ObjectStore, RetryConfig};
 use secrecy::{ExposeSecret, SecretString};
 
@@ -18,18 +18,36 @@ use crate::{Error, Result};
 /// A client of one bucket and what is needed beside it.
 pub(super) struct Cloud {
     pub(super) store: Arc<dyn ObjectStore>,
-    pub(super) signer: Arc<dyn Signer>,
+    pub(super) signer: CloudSigner,
     pub(super) creator: Creator,
     pub(super) endpoint: String,
     pub(super) secrets: Vec<SecretString>,
 }
 
+/// Makes presigned URLs.
+pub(super) enum CloudSigner {
+    #[cfg(feature = "s3")]
+    S3(Arc<object_store::aws::AmazonS3>),
+    #[cfg(feature = "azure")]
+    Azure(super::sas::Sas),
+}
+
+impl CloudSigner {
+    /// A URL that anybody can GET the object at `path` by.
+    pub(super) async fn sign(&self, path: &Path, ttl: Duration) -> Result<Url, Failure> {
+        match self {
+            #[cfg(feature = "s3")]
+            Self::S3(store) => Ok(object_store::signer::Signer::signed_url(store.as_ref(), Method::GET, path, ttl).await?),
+            #[cfg(feature = "azure")]
+            Self::Azure(sas) => sas.sign(path.as_ref(), ttl),
+        }
+    }
+}
+
 /// A connection pool that any number of buckets share: requests are signed one by one, so it holds nothing of anybody's credentials.
 pub(super) fn http_client() -> Result<HttpClient> {
     crate::crypto::install_crypto_provider();
-    ReqwestConnector::default()
-        .connect(&client_options())
-        .map_err(|error| Error::storage(format!("cannot make an HTTP client: {error}")))
+    ReqwestConnector::default().connect(&client_options()).map_err(|error| Error::storage(format!("cannot make an HTTP client: {error}")))
 }
 
 /// Whole requests have no deadline here: the store gives each one that fits its size.
@@ -75,7 +93,7 @@ impl Creator {
     pub(super) async fn create(&self) -> Result<(), Failure> {
         let mut request = HttpRequest::new(HttpRequestBody::from(self.body.clone()));
         *request.method_mut() = Method::PUT;
-        *request.uri_mut() = self.url.as_str().parse().map_err(|error| Failure::answered(400, &format!("{error}")))?;
+        *request.uri_mut() = self.url.as_str().parse().map_err(Failure::unusable)?;
         match &self.credentials {
             #[cfg(feature = "s3")]
             Credentials::S3 { credential, region } => {
@@ -152,7 +170,7 @@ pub(super) fn s3(connection: &SpaceConnection, bucket: &str, http: HttpClient) -
     };
     let credential = AwsCredential { key_id: access_key.to_owned(), secret_key: secret_key.to_owned(), token: None };
     Ok(Cloud {
-        signer: Arc::clone(&store) as _,
+        signer: CloudSigner::S3(Arc::clone(&store)),
         store,
         creator: Creator { http, url: root, body, credentials: Credentials::S3 { credential, region: region.to_owned() } },
         endpoint: endpoint.to_string(),
@@ -163,11 +181,17 @@ pub(super) fn s3(connection: &SpaceConnection, bucket: &str, http: HttpClient) -
 /// Container `bucket` of an Azure Blob account.
 #[cfg(feature = "azure")]
 pub(super) fn azure(connection: &SpaceConnection, bucket: &str, http: HttpClient) -> Result<Cloud> {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD;
     use object_store::azure::{AzureAccessKey, AzureCredential, MicrosoftAzureBuilder};
+
+    use super::sas::Sas;
 
     let account = header_safe("account name", connection.access_key.expose_secret())?;
     let key = connection.secret_key.expose_secret();
-    let credential = AzureAccessKey::try_new(key).map_err(|_| Error::validation("the Azure account key is not base64"))?;
+    let no_base64 = || Error::validation("the Azure account key is not base64");
+    let decoded = STANDARD.decode(key).map_err(|_| no_base64())?;
+    let credential = AzureAccessKey::try_new(key).map_err(|_| no_base64())?;
     let endpoint = endpoint(&connection.endpoint, || format!("https://{account}.blob.core.windows.net"))?;
     let store = MicrosoftAzureBuilder::new()
         .with_account(account)
@@ -179,13 +203,13 @@ pub(super) fn azure(connection: &SpaceConnection, bucket: &str, http: HttpClient
         .with_http_connector(Shared(http.clone()))
         .build()
         .map_err(|_| Error::validation(format!("the Azure connection to {endpoint} is not usable")))?;
-    let store = Arc::new(store);
-    let mut url = endpoint.clone();
-    append(&mut url, bucket);
+    let mut container = endpoint.clone();
+    append(&mut container, bucket);
+    let mut url = container.clone();
     url.set_query(Some("restype=container"));
     Ok(Cloud {
-        signer: Arc::clone(&store) as _,
-        store,
+        signer: CloudSigner::Azure(Sas { container, account: account.to_owned(), name: bucket.to_owned(), key: decoded.into() }),
+        store: Arc::new(store),
         creator: Creator {
             http,
             url,
@@ -222,8 +246,9 @@ fn append(url: &mut Url, segment: &str) {
     }
 }
 
+#[cfg(feature = "s3")]
 fn is_address(host: &str) -> bool {
-    host == "localhost" || host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok()
+    host == "localhost" || host.trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_ok()
 }
 
 /// It becomes part of a header, where anything else would make the client panic.

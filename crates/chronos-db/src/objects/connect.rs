@@ -2,7 +2,9 @@
 
 use std::collections::HashMap;
 use std::fmt::{self, Write as _};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+#[cfg(any(feature = "s3", feature = "azure"))]
+use std::sync::OnceLock;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use secrecy::ExposeSecret as _;
 use sha2::{Digest as _, Sha256};
@@ -83,6 +85,11 @@ impl ObjectsPool {
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    #[cfg(all(test, feature = "s3", feature = "azure"))]
+    pub(super) fn with_http(http: object_store::client::HttpClient) -> Self {
+        Self { http: OnceLock::from(http), ..Self::default() }
     }
 
     /// The objects of `bucket` in the storage that `space` names. No I/O.

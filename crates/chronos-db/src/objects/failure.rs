@@ -38,6 +38,12 @@ impl Failure {
         Self::new(format!("no answer within {} s", limit.as_secs()), Class::Other)
     }
 
+    /// A request that cannot be made.
+    #[cfg(any(feature = "s3", feature = "azure"))]
+    pub(super) fn unusable(why: impl fmt::Display) -> Self {
+        Self::new(why.to_string(), Class::Unusable)
+    }
+
     /// A server's refusal, by its status and the body of its answer.
     #[cfg(any(feature = "s3", feature = "azure"))]
     pub(super) fn answered(status: u16, body: &str) -> Self {
@@ -125,7 +131,10 @@ impl Failure {
             (Some(status), _) => matches!(status, 408 | 409 | 429 | 500..),
             (None, Some(kind)) => !matches!(
                 kind,
-                io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::NotADirectory | io::ErrorKind::IsADirectory
+                io::ErrorKind::PermissionDenied
+                    | io::ErrorKind::ReadOnlyFilesystem
+                    | io::ErrorKind::NotADirectory
+                    | io::ErrorKind::IsADirectory
             ),
             (None, None) => true,
         }
@@ -138,7 +147,9 @@ impl From<object_store::Error> for Failure {
         let class = match &error {
             E::NotFound { .. } => Class::Missing,
             E::AlreadyExists { .. } | E::Precondition { .. } => Class::Exists,
-            E::InvalidPath { .. } | E::NotSupported { .. } | E::NotImplemented { .. } | E::UnknownConfigurationKey { .. } => Class::Unusable,
+            E::InvalidPath { .. } | E::NotSupported { .. } | E::NotImplemented { .. } | E::UnknownConfigurationKey { .. } => {
+                Class::Unusable
+            }
             _ => Class::Other,
         };
         let mut failure = Self::new(String::new(), class);
@@ -147,7 +158,8 @@ impl From<object_store::Error> for Failure {
             failure.set_answer(status, body);
             return failure;
         }
-        let chain: Vec<&(dyn StdError + 'static)> = std::iter::successors(Some(&error as &(dyn StdError + 'static)), |&e| e.source()).collect();
+        let chain: Vec<&(dyn StdError + 'static)> =
+            std::iter::successors(Some(&error as &(dyn StdError + 'static)), |&e| e.source()).collect();
         #[cfg(any(feature = "s3", feature = "azure"))]
         if chain.iter().any(|e| e.is::<HttpError>()) {
             // The innermost cause says what happened ("Connection refused"); what is around it repeats the URL.

@@ -235,7 +235,10 @@ impl Rendition {
 fn file(stem: &str, suffix: Option<&str>, extension: &str) -> Result<String> {
     let Some(suffix) = suffix else { return Ok(format!("{stem}.{extension}")) };
     if suffix.is_empty() || suffix.len() > MAX_SUFFIX_BYTES || !suffix.bytes().all(|b| b.is_ascii_alphanumeric()) {
-        return Err(Error::validation(format!("a key's suffix is 1 to {MAX_SUFFIX_BYTES} letters and digits, not `{}`", suffix.escape_debug())));
+        return Err(Error::validation(format!(
+            "a key's suffix is 1 to {MAX_SUFFIX_BYTES} letters and digits, not `{}`",
+            suffix.escape_debug()
+        )));
     }
     Ok(format!("{stem}.{suffix}.{extension}"))
 }

@@ -40,7 +40,8 @@ impl Folder {
             return Ok(Arc::clone(opened));
         }
         let path = self.path.clone();
-        blocking(move || create_durably(&path).map_err(|error| Failure::io(format_args!("cannot create {}", path.display()), &error))).await?;
+        blocking(move || create_durably(&path).map_err(|error| Failure::io(format_args!("cannot create {}", path.display()), &error)))
+            .await?;
         self.open(self.path.clone()).await
     }
 

@@ -18,7 +18,11 @@ mod connect;
 mod failure;
 pub mod keys;
 mod local;
+#[cfg(feature = "azure")]
+mod sas;
 mod store;
+#[cfg(all(test, feature = "s3", feature = "azure"))]
+mod tests;
 
 pub use cache::ObjectCache;
 pub use connect::{ObjectsPool, SpaceId};

@@ -49,7 +49,7 @@ struct Inner {
     /// What no message may show.
     secrets: Vec<SecretString>,
     #[cfg(any(feature = "s3", feature = "azure"))]
-    signer: Option<Arc<dyn object_store::signer::Signer>>,
+    signer: Option<cloud::CloudSigner>,
     #[cfg(any(feature = "s3", feature = "azure"))]
     creator: Option<cloud::Creator>,
 }
@@ -69,7 +69,8 @@ impl StoreObjects {
         if root.components().all(|part| part == Component::CurDir) && root.as_os_str().is_empty() {
             return Err(Error::validation("the folder of the local storage is empty"));
         }
-        let path = std::path::absolute(root).map_err(|error| Error::validation(format!("{} is no usable folder: {error}", root.display())))?;
+        let path =
+            std::path::absolute(root).map_err(|error| Error::validation(format!("{} is no usable folder: {error}", root.display())))?;
         let place = path.display().to_string();
         Ok(Self::new(Source::Folder(Folder::new(path.join(bucket))), bucket, place))
     }
@@ -201,11 +202,7 @@ impl Inner {
     }
 
     fn info(meta: ObjectMeta) -> ObjectInfo {
-        ObjectInfo {
-            key: meta.location.into(),
-            size: meta.size,
-            modified: Timestamp::from_millis(meta.last_modified.timestamp_millis()),
-        }
+        ObjectInfo { key: meta.location.into(), size: meta.size, modified: Timestamp::from_millis(meta.last_modified.timestamp_millis()) }
     }
 }
 
@@ -298,8 +295,8 @@ impl Objects for StoreObjects {
         }
         #[cfg(any(feature = "s3", feature = "azure"))]
         if let Some(signer) = &self.inner.signer {
-            let signed = signer.signed_url(object_store::signer::Method::GET, &path, ttl).await;
-            return signed.map(String::from).map_err(|error| self.inner.error(format_args!("sign a URL for `{key}`"), error.into()));
+            let signed = signer.sign(&path, ttl).await;
+            return signed.map(String::from).map_err(|failure| self.inner.error(format_args!("sign a URL for `{key}`"), failure));
         }
         drop(path);
         Err(Error::new(ErrorKind::PresignUnsupported, format!("objects in {} have no URLs; read them through the API", self.inner.place)))
@@ -363,7 +360,10 @@ fn check_bucket(bucket: &str) -> Result<()> {
         return Ok(());
     }
     let shown: String = bucket.chars().take(80).collect();
-    Err(Error::validation(format!("the bucket name `{}` must be 1 to 63 letters, digits, `-`, `_` or single `.`, the first a letter or digit", shown.escape_debug())))
+    Err(Error::validation(format!(
+        "the bucket name `{}` must be 1 to 63 letters, digits, `-`, `_` or single `.`, the first a letter or digit",
+        shown.escape_debug()
+    )))
 }
 
 impl From<io::Error> for Failure {

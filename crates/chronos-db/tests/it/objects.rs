@@ -1,5 +1,8 @@
 //! Object storage: the suite on every backend, and what only some of them have.
 
+// Helpers of tests fail by panicking, too.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -205,4 +208,3 @@ fn connections_that_cannot_work_are_refused_before_any_request() {
         StoreObjects::s3(&connection(endpoint, "key"), "bucket").unwrap_or_else(|error| panic!("{endpoint}: {error}"));
     }
 }
-
