@@ -2,6 +2,8 @@
 
 mod clock;
 pub mod config;
+#[cfg(any(feature = "mongodb", feature = "s3", feature = "azure"))]
+mod crypto;
 pub mod documents;
 mod error;
 pub mod fail;

@@ -8,4 +8,6 @@ mod config_minimal;
 mod config_secrets;
 mod filter_cases;
 mod filter_mongo;
+mod object_keys;
+mod objects;
 mod route;
