@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
 
 use bson::raw::cstr;
-use bson::{Bson, Document, RawDocumentBuf, doc};
+use bson::{Bson, Document, RawArrayBuf, RawDocumentBuf, doc};
 use futures::StreamExt as _;
 use futures::future::BoxFuture;
 use futures::stream;
@@ -46,6 +46,9 @@ pub(super) type Told = Vec<(usize, Outcome)>;
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Group<'a>(&'a Namespace, Kind);
+
+/// The server's code for a conversion that failed: what [`swap_statement`] makes it say if it finds nothing.
+const NOTHING_FOUND: i32 = 241;
 
 /// A put on its way.
 struct Put<'a> {
@@ -204,10 +207,11 @@ impl Plan {
         }
         let ids: Vec<Bson> = doubtful.iter().map(|put| put.id.clone()).collect();
         let fields: Document = doubtful.iter().filter_map(|put| put.newer).map(|(field, _)| (field.to_owned(), Bson::Int32(1))).collect();
-        let stored = via.find(namespace, &ids, Some(fields)).await?;
+        let found = via.find(namespace, &ids, Some(fields)).await?;
+        let stored: HashMap<Vec<u8>, Document> = found.into_iter().filter_map(|d| Some((order::encode(d.get("_id")?), d))).collect();
         let mut again = Vec::new();
         for put in doubtful {
-            let stored = stored.iter().find(|d| d.get("_id").is_some_and(|id| same(id, put.id)));
+            let stored = stored.get(&order::encode(put.id));
             let as_new = |(field, value): (&str, &Bson)| {
                 stored.and_then(|d| d.get(field)).is_some_and(|have| number(have) && order::compare(have, value).is_ge())
             };
@@ -236,49 +240,35 @@ impl Plan {
         Ok(Put { index, id, newer, statement: update_statement(&filter, document, true)? })
     }
 
-    /// Puts if a field has a value. The answer only counts; if a count doesn't tell, what is stored now does.
+    /// Puts if a field has a value. The answer to one statement counts what it found; of several only the errors are told apart, so there a
+    /// statement that finds nothing must be an error: see [`swap_statement`].
     async fn swap(&self, via: &mut Via<'_>, namespace: &Namespace, members: &[usize]) -> Result<Told, Failure> {
+        let alone = members.len() == 1;
         let mut statements = Vec::with_capacity(members.len());
         for &index in members {
             let Write::Put { document, guard: Guard::Equals { field, value } } = &self.operations[index].write else {
                 return Err(Error::database("a write that is no guarded put was grouped with guarded puts").into());
             };
-            statements.push(update_statement(&guarded(id(document)?, field, value), document, false)?);
+            statements.push(match alone {
+                true => update_statement(&guarded(by_id(id(document)?), field, value), document, false)?,
+                false => swap_statement(document, field, value)?,
+            });
         }
         let statements: Vec<&RawDocumentBuf> = statements.iter().collect();
-        let mut told = Told::with_capacity(members.len());
-        for Answer { sent, n, refusals } in via.update(namespace, &statements).await? {
-            let mut open: Vec<usize> = members[sent.clone()].to_vec();
-            for refusal in refusals {
-                let index = refusal.duplicate(namespace).ok_or_else(|| refusal.failure())?;
-                let member = members[refusal.at];
-                open.retain(|&other| other != member);
-                told.push((member, Outcome::Conflict { index }));
+        let mut told: Told = members.iter().map(|&index| (index, Outcome::Applied)).collect();
+        for Answer { n, refusals, .. } in via.update(namespace, &statements).await? {
+            if alone && n == 0 {
+                told[0].1 = Outcome::Refused;
             }
-            if n == open.len() || n == 0 {
-                let outcome = if n == 0 { Outcome::Refused } else { Outcome::Applied };
-                told.extend(open.into_iter().map(|index| (index, outcome.clone())));
-            } else {
-                self.compare(via, namespace, &open, &mut told).await?;
+            for refusal in refusals {
+                told[refusal.at].1 = match refusal.duplicate(namespace) {
+                    Some(index) => Outcome::Conflict { index },
+                    None if !alone && refusal.code == NOTHING_FOUND => Outcome::Refused,
+                    None => return Err(refusal.failure()),
+                };
             }
         }
         Ok(told)
-    }
-
-    /// Tells of each put whether its document is what is stored now.
-    async fn compare(&self, via: &mut Via<'_>, namespace: &Namespace, open: &[usize], told: &mut Told) -> Result<(), Failure> {
-        let wanted: Vec<(usize, &Document)> = open.iter().filter_map(|&i| Some((i, document(&self.operations[i].write)?))).collect();
-        let ids: Vec<Bson> = wanted.iter().filter_map(|(_, d)| d.get("_id").cloned()).collect();
-        let mut stored = HashMap::new();
-        for found in via.find(namespace, &ids, None).await? {
-            stored.insert(bson::serialize_to_vec(&doc! { "": found.get("_id") })?, as_stored(&found)?);
-        }
-        for (index, document) in wanted {
-            let mine = stored.get(&bson::serialize_to_vec(&doc! { "": document.get("_id") })?);
-            let applied = mine.is_some_and(|bytes| as_stored(document).is_ok_and(|wanted| wanted == *bytes));
-            told.push((index, if applied { Outcome::Applied } else { Outcome::Refused }));
-        }
-        Ok(())
     }
 
     async fn delete(&self, via: &mut Via<'_>, namespace: &Namespace, members: &[usize]) -> Result<Told, Failure> {
@@ -339,10 +329,6 @@ fn number(value: &Bson) -> bool {
     matches!(value, Bson::Int32(_) | Bson::Int64(_) | Bson::Double(_) | Bson::Decimal128(_))
 }
 
-fn same(a: &Bson, b: &Bson) -> bool {
-    order::compare(a, b).is_eq()
-}
-
 /// The filter for one `_id`, in the shape that the server answers without planning wherever the value allows it.
 fn by_id(id: &Bson) -> Document {
     match id {
@@ -351,18 +337,44 @@ fn by_id(id: &Bson) -> Document {
     }
 }
 
-/// The filter for one `_id` with a value in a top-level field.
-fn guarded(id: &Bson, field: &str, value: &Bson) -> Document {
-    let mut filter = by_id(id);
+/// Narrows a filter to documents with a value in a top-level field.
+fn guarded(mut filter: Document, field: &str, value: &Bson) -> Document {
     let equal = match value {
         Bson::Array(_) => doc! { "$eq": value },
-        // Without it, an array that holds the value would do.
+        // Without the type, an array that holds the value would do.
         _ => doc! { "$eq": value, "$not": { "$type": "array" } },
     };
-    if field == "_id" { doc! { "$and": [filter, { "_id": equal }] } } else {
-        filter.insert(field, equal);
-        filter
+    if filter.contains_key(field) {
+        return doc! { "$and": [filter, { field: equal }] };
     }
+    filter.insert(field, equal);
+    filter
+}
+
+/// A put if a field has a value, which fails with [`NOTHING_FOUND`] if nothing is found.
+///
+/// It may insert, and what it would insert has no `_id` yet (the filter names a range, from which the server takes none): then the replacement is a
+/// conversion that cannot succeed. The conversion reads the document so that the server doesn't try it beforehand.
+fn swap_statement(document: &Document, field: &str, value: &Bson) -> Result<RawDocumentBuf, Failure> {
+    let id = id(document)?;
+    let filter = guarded(doc! { "_id": { "$gte": id, "$lte": id } }, field, value);
+    let mut literal = RawDocumentBuf::new();
+    literal.append(cstr!("$literal"), RawDocumentBuf::try_from(document)?);
+    let mut choice = RawArrayBuf::new();
+    choice.push(RawDocumentBuf::try_from(&doc! { "$eq": ["$_id", { "$literal": id }] })?);
+    choice.push(literal);
+    choice.push(RawDocumentBuf::try_from(&doc! { "$toObjectId": { "$type": "$_id" } })?);
+    let mut replacement = RawDocumentBuf::new();
+    replacement.append(cstr!("$cond"), choice);
+    let mut stage = RawDocumentBuf::new();
+    stage.append(cstr!("$replaceWith"), replacement);
+    let mut pipeline = RawArrayBuf::new();
+    pipeline.push(stage);
+    let mut statement = RawDocumentBuf::new();
+    statement.append(cstr!("q"), RawDocumentBuf::try_from(&filter)?);
+    statement.append(cstr!("u"), pipeline);
+    statement.append(cstr!("upsert"), true);
+    Ok(statement)
 }
 
 fn update_statement(filter: &Document, document: &Document, upsert: bool) -> Result<RawDocumentBuf, Failure> {
@@ -375,7 +387,7 @@ fn update_statement(filter: &Document, document: &Document, upsert: bool) -> Res
 
 fn delete_statement(write: &Write) -> Result<RawDocumentBuf, Failure> {
     let filter = match write {
-        Write::Delete { id, guard: Guard::Equals { field, value } } => guarded(id, field, value),
+        Write::Delete { id, guard: Guard::Equals { field, value } } => guarded(by_id(id), field, value),
         Write::Delete { id, .. } => by_id(id),
         _ => return Err(Error::database("a write that is no delete was grouped with deletes").into()),
     };
@@ -383,12 +395,4 @@ fn delete_statement(write: &Write) -> Result<RawDocumentBuf, Failure> {
     statement.append(cstr!("q"), RawDocumentBuf::try_from(&filter)?);
     statement.append(cstr!("limit"), 1);
     Ok(statement)
-}
-
-/// The bytes of a document as the server keeps it: `_id` first, all else in its order.
-fn as_stored(document: &Document) -> Result<Vec<u8>, Failure> {
-    let mut ordered = Document::new();
-    ordered.extend(document.get("_id").map(|id| ("_id".to_owned(), id.clone())));
-    ordered.extend(document.iter().filter(|(key, _)| *key != "_id").map(|(key, value)| (key.clone(), value.clone())));
-    Ok(bson::serialize_to_vec(&ordered)?)
 }

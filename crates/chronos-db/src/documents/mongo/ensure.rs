@@ -44,24 +44,14 @@ async fn missing(lease: &Lease, namespace: &Namespace, indexes: &[Index], refuse
     let mut missing = Vec::new();
     for index in indexes {
         let (name, wanted) = (index.name.as_str(), keys(index));
-        let same_name = listed.iter().find(|have| have.get_str("name") == Ok(name));
-        let same_keys = listed.iter().find(|have| have.get_document("key").is_ok_and(|key| equal_keys(key, &wanted)));
-        match (same_name, same_keys) {
-            (Some(have), _) if have.get_document("key").is_ok_and(|key| equal_keys(key, &wanted)) => {}
-            (Some(_), _) => {
+        let same_name = listed.iter().find(|have| have.get_str("name").is_ok_and(|have| have == name));
+        match same_name {
+            None => missing.push(index.clone()),
+            Some(have) if have.get_document("key").is_ok_and(|key| equal_keys(key, &wanted)) => {}
+            Some(_) => {
                 let what = format!("{namespace:?} has an index `{name}` over other keys: {}", failure::describe(refused));
                 return Err(Error::database(what).into());
             }
-            (None, Some(have)) if !index.unique || have.get_bool("unique") != Ok(true) || index.only_if_exists.is_some() => {
-                // The same keys in another role are no obstacle on their own; the server says so if these are.
-                missing.push(index.clone());
-            }
-            (None, Some(have)) => {
-                let other = have.get_str("name").unwrap_or_default();
-                let what = format!("{namespace:?} has the index `{name}` under the name `{other}`; drop or rename that one");
-                return Err(Error::database(what).into());
-            }
-            (None, None) => missing.push(index.clone()),
         }
     }
     Ok(missing)

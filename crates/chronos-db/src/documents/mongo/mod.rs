@@ -112,7 +112,7 @@ impl Documents for MongoDocuments {
     async fn capabilities(&self) -> Result<Capabilities> {
         let detect = || async {
             let hello = self.hello().await?;
-            let clustered = hello.contains_key("setName") || hello.get_str("msg") == Ok("isdbgrid");
+            let clustered = hello.contains_key("setName") || hello.get_str("msg").is_ok_and(|msg| msg == "isdbgrid");
             let sessions = hello.contains_key("logicalSessionTimeoutMinutes");
             Ok(Capabilities { transactions: clustered && sessions, atomic_sequence: false })
         };
