@@ -1,3 +1,4 @@
-//! The integration tests: one binary.
+//! The tests of the crate, in one binary.
 
+mod filter;
 mod mongo;

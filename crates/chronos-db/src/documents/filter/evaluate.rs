@@ -3,7 +3,7 @@
 use bson::{Bson, Document};
 
 use super::order::{compare, index, rank, rank_of, split};
-use super::{Filter, Pattern, Test};
+use super::{Filter, Test};
 
 impl Filter {
     /// Whether `document` matches.
@@ -117,7 +117,7 @@ impl Test {
             Self::In(wanted) => wanted.iter().any(|wanted| equal(value, wanted)),
             Self::Nin(wanted) => !wanted.iter().any(|wanted| equal(value, wanted)),
             Self::Exists(present) => value.is_some() == *present,
-            Self::Regex(pattern) => pattern.matches(value),
+            Self::Regex(pattern) => matches!(value, Some(Bson::String(text) | Bson::Symbol(text)) if pattern.is_match(text)),
             Self::All(wanted) => !wanted.is_empty() && wanted.iter().all(|wanted| equal(value, wanted)),
             Self::ElemMatch(tests) => {
                 matches!(value, Some(Bson::Array(items)) if items.iter().any(|item| tests.iter().all(|test| test.holds(Some(item)))))
@@ -129,12 +129,6 @@ impl Test {
             Self::Every(tests) => tests.iter().all(|test| test.holds(value)),
             Self::Not(test) => !test.holds(value),
         }
-    }
-}
-
-impl Pattern {
-    fn matches(&self, value: Option<&Bson>) -> bool {
-        matches!(value, Some(Bson::String(text) | Bson::Symbol(text)) if self.compiled.is_match(text))
     }
 }
 

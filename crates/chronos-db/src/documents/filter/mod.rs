@@ -5,19 +5,24 @@
 mod evaluate;
 pub mod order;
 mod parse;
+mod pattern;
+#[cfg(all(feature = "testing", feature = "mongodb"))]
+pub mod testing;
+#[cfg(test)]
+mod tests;
 #[cfg(feature = "mongodb")]
 mod to_mongo;
 #[cfg(feature = "embedded")]
 mod to_sql;
 
 use bson::Bson;
-use regex::Regex;
 
 pub use parse::parse;
+pub use pattern::Pattern;
 #[cfg(feature = "mongodb")]
 pub(crate) use to_mongo::{after_to_mongo, to_mongo};
 #[cfg(feature = "embedded")]
-pub(crate) use to_sql::{Columns, Sql, after_to_sql, to_sql};
+pub(crate) use to_sql::{Columns, Sql, after_to_sql, to_sql, to_sql_knowing};
 
 /// A checked filter over typed values.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -72,23 +77,6 @@ pub enum Test {
     Every(Vec<Test>),
     /// Not all of them pass.
     Not(Box<Test>),
-}
-
-/// A compiled regular expression that keeps its source.
-#[derive(Clone, Debug)]
-pub struct Pattern {
-    /// The source.
-    pub source: String,
-    /// Options out of `i`, `m`, `s`.
-    pub options: String,
-    /// What it was compiled to.
-    pub(crate) compiled: Regex,
-}
-
-impl PartialEq for Pattern {
-    fn eq(&self, other: &Self) -> bool {
-        (&self.source, &self.options) == (&other.source, &other.options)
-    }
 }
 
 impl Filter {

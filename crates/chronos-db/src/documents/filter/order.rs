@@ -8,6 +8,8 @@ use std::cmp::Ordering;
 use bson::{Bson, Document};
 use sha2::{Digest as _, Sha256};
 
+use crate::documents::Direction;
+
 /// The ranks of the types, in the order MongoDB gives them. The gaps keep room without changing stored bytes.
 pub(crate) mod rank {
     pub(crate) const MIN_KEY: u8 = 0x08;
@@ -244,28 +246,56 @@ pub fn value_at<'a>(document: &'a Document, path: &str) -> Option<&'a Bson> {
 
 /// The bytes of a store's column for `path`: [`encode`] of the value there, absent being null.
 ///
-/// If the path leads through an array or to one, they are its rank (`F0`) and a digest of the array: enough to know that it is one, that two of them
-/// differ, and small however large it is.
+/// If the path leads through an array or to one, they are its rank (`F0`) and a digest of the array: enough to know that it is one and that two of
+/// them differ, and small however large it is.
 #[must_use]
 pub fn column_value(document: &Document, path: &str) -> Vec<u8> {
     let (first, mut rest) = split(path);
     let mut value = document.get(first);
     loop {
         match (value, rest) {
-            (None, _) => return vec![rank::NULL],
-            (Some(array @ Bson::Array(_)), _) => {
-                let mut out = vec![rank::TOP_ARRAY];
-                out.extend(&Sha256::digest(encode(array))[..16]);
-                return out;
-            }
-            (Some(value), None) => return encode(value),
             (Some(Bson::Document(document)), Some(path)) => {
                 let (segment, after) = split(path);
                 value = document.get(segment);
                 rest = after;
             }
-            (Some(_), Some(_)) => return vec![rank::NULL],
+            (Some(value), rest) if rest.is_none() || matches!(value, Bson::Array(_)) => return encode_top(value),
+            _ => return vec![rank::NULL],
         }
+    }
+}
+
+/// What a column holds for the value at its path.
+pub(crate) fn encode_top(value: &Bson) -> Vec<u8> {
+    let mut out = encode(value);
+    if matches!(value, Bson::Array(_)) {
+        let digest = Sha256::digest(&out);
+        out.truncate(1);
+        out.extend(&digest[..16]);
+    }
+    out
+}
+
+/// How two documents stand to each other in an order of several paths, absent values being null.
+#[must_use]
+pub fn compare_by(order: &[(String, Direction)], a: &Document, b: &Document) -> Ordering {
+    let value = |document, path| value_at(document, path).unwrap_or(&Bson::Null);
+    let each = order.iter().map(|(path, direction)| directed(compare(value(a, path), value(b, path)), *direction));
+    each.fold(Ordering::Equal, Ordering::then)
+}
+
+/// Whether a document comes strictly after the one that has these values of the order's paths.
+#[must_use]
+pub fn is_after(order: &[(String, Direction)], after: &[Bson], document: &Document) -> bool {
+    let value = |path| value_at(document, path).unwrap_or(&Bson::Null);
+    let each = order.iter().zip(after).map(|((path, direction), after)| directed(compare(value(path), after), *direction));
+    each.fold(Ordering::Equal, Ordering::then).is_gt()
+}
+
+fn directed(order: Ordering, direction: Direction) -> Ordering {
+    match direction {
+        Direction::Ascending => order,
+        Direction::Descending => order.reverse(),
     }
 }
 

@@ -1,17 +1,294 @@
 //! Translation to SQL over encoded columns: never misses a match, may let others through for the evaluator.
-use super::Filter;
-use crate::documents::Direction;
+//!
+//! A column holds [`column_value`](super::order::column_value) of its path. Below `x'F0'` that is the value itself, so tests of it are exact (but
+//! those of presence, as absent and null look alike, and of patterns). From `x'F0'` on there is an array somewhere on the path and nothing else is
+//! known, so such rows always pass.
+
 use bson::Bson;
+
+use super::order::{encode, encode_prefix, encode_top, rank, rank_of};
+use super::{Filter, Test};
+use crate::documents::Direction;
+
 /// A piece of SQL with its parameters.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Sql {
+    /// A condition that can stand beside others with AND and OR as it is.
     pub(crate) text: String,
+    /// The blobs for the `?` of the text, in their order.
     pub(crate) parameters: Vec<Vec<u8>>,
 }
+
 /// The column that holds the encoded value at a path.
 pub(crate) type Columns<'a> = &'a dyn Fn(&str) -> Option<String>;
-pub(crate) fn to_sql(_filter: &Filter, _columns: Columns<'_>) -> Sql {
-    Sql { text: "1".into(), parameters: vec![] }
+
+/// Longer lists become the range from their smallest to their largest value: SQLite has 32,766 parameters a statement.
+const MAX_LIST: usize = 8_000;
+
+/// A condition that no matching row fails; `1` where the filter's paths have no columns.
+///
+/// `(column = ? OR column >= x'F0')` finds its rows by an index, but no longer in the order of that index. Where a column is known to hold no
+/// arrays, [`to_sql_knowing`] leaves the second part out.
+pub(crate) fn to_sql(filter: &Filter, columns: Columns<'_>) -> Sql {
+    to_sql_knowing(filter, columns, &|_| true)
 }
-pub(crate) fn after_to_sql(_order: &[(String, Direction)], _after: &[Bson], _columns: Columns<'_>) -> Sql {
-    Sql { text: "1".into(), parameters: vec![] }
+
+/// [`to_sql`] for a caller that knows at which paths arrays may be met.
+pub(crate) fn to_sql_knowing(filter: &Filter, columns: Columns<'_>, may_hold_arrays: &dyn Fn(&str) -> bool) -> Sql {
+    Translation { columns, may_hold_arrays }.filter(filter, Wanted::Matches).into_sql()
+}
+
+/// Whether the rows that match are looked for, or those that don't; a superset of each needs its own condition.
+#[derive(Clone, Copy, PartialEq)]
+enum Wanted {
+    Matches,
+    Others,
+}
+
+impl Wanted {
+    fn opposite(self) -> Self {
+        match self {
+            Self::Matches => Self::Others,
+            Self::Others => Self::Matches,
+        }
+    }
+
+    fn constant(self, matches: bool) -> Condition {
+        if matches == (self == Self::Matches) { Condition::Always } else { Condition::Never }
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Condition {
+    Always,
+    Never,
+    When(Sql),
+}
+
+impl Condition {
+    fn when(text: String, parameters: Vec<Vec<u8>>) -> Self {
+        Self::When(Sql { text, parameters })
+    }
+
+    fn into_sql(self) -> Sql {
+        match self {
+            Self::Always => Sql { text: "1".to_owned(), parameters: Vec::new() },
+            Self::Never => Sql { text: "0".to_owned(), parameters: Vec::new() },
+            Self::When(sql) => sql,
+        }
+    }
+
+    fn all(parts: impl IntoIterator<Item = Self>) -> Self {
+        let mut kept = Vec::new();
+        for part in parts {
+            match part {
+                Self::Always => {}
+                Self::Never => return Self::Never,
+                Self::When(sql) => kept.push(sql),
+            }
+        }
+        join(kept, " AND ").map_or(Self::Always, Self::When)
+    }
+
+    fn any(parts: impl IntoIterator<Item = Self>) -> Self {
+        let mut kept = Vec::new();
+        for part in parts {
+            match part {
+                Self::Never => {}
+                Self::Always => return Self::Always,
+                Self::When(sql) => kept.push(sql),
+            }
+        }
+        join(kept, " OR ").map_or(Self::Never, Self::When)
+    }
+}
+
+/// Joins conditions as a balanced tree: SQLite refuses expressions more than a thousand levels deep, and a plain chain has a level per link.
+fn join(mut parts: Vec<Sql>, word: &str) -> Option<Sql> {
+    match parts.len() {
+        0 | 1 => parts.pop(),
+        n if n <= 8 => {
+            let text = parts.iter().map(|part| part.text.as_str()).collect::<Vec<_>>().join(word);
+            Some(Sql { text: format!("({text})"), parameters: parts.into_iter().flat_map(|part| part.parameters).collect() })
+        }
+        n => {
+            let right = parts.split_off(n / 2);
+            let halves = [join(parts, word), join(right, word)];
+            join(halves.into_iter().flatten().collect(), word)
+        }
+    }
+}
+
+struct Translation<'a> {
+    columns: Columns<'a>,
+    may_hold_arrays: &'a dyn Fn(&str) -> bool,
+}
+
+impl Translation<'_> {
+    fn filter(&self, filter: &Filter, wanted: Wanted) -> Condition {
+        let parts = |parts: &[Filter], wanted| parts.iter().map(|part| self.filter(part, wanted)).collect::<Vec<_>>();
+        match (filter, wanted) {
+            (Filter::All, wanted) => wanted.constant(true),
+            (Filter::And(all), Wanted::Matches) => Condition::all(parts(all, wanted)),
+            (Filter::And(all), Wanted::Others) => Condition::any(parts(all, wanted)),
+            (Filter::Or(any), Wanted::Matches) | (Filter::Nor(any), Wanted::Others) => Condition::any(parts(any, Wanted::Matches)),
+            (Filter::Or(any), Wanted::Others) | (Filter::Nor(any), Wanted::Matches) => Condition::all(parts(any, Wanted::Others)),
+            (Filter::Field(path, test), wanted) => match (self.columns)(path) {
+                None => Condition::Always,
+                Some(column) => {
+                    let value = scalar(&column, test, wanted);
+                    if !(self.may_hold_arrays)(path) {
+                        return value;
+                    }
+                    let array = Condition::when(format!("{column} >= x'{:02X}'", rank::TOP_ARRAY), Vec::new());
+                    Condition::any([value, array])
+                }
+            },
+        }
+    }
+}
+
+/// The condition on a column below `x'F0'`.
+fn scalar(column: &str, test: &Test, wanted: Wanted) -> Condition {
+    match test {
+        Test::Eq(value) => one_of(column, std::slice::from_ref(value), wanted),
+        Test::In(values) => one_of(column, values, wanted),
+        Test::Ne(value) => one_of(column, std::slice::from_ref(value), wanted.opposite()),
+        Test::Nin(values) => one_of(column, values, wanted.opposite()),
+        Test::Gt(bound) => range(column, bound, Side::Above, false, wanted),
+        Test::Gte(bound) => range(column, bound, Side::Above, true, wanted),
+        Test::Lt(bound) => range(column, bound, Side::Below, false, wanted),
+        Test::Lte(bound) => range(column, bound, Side::Below, true, wanted),
+        // Null may be present; what is not null is.
+        Test::Exists(present) => match wanted.constant(*present) {
+            Condition::Always => Condition::Always,
+            _ => Condition::when(format!("{column} = ?"), vec![encode(&Bson::Null)]),
+        },
+        Test::Regex(_) if wanted == Wanted::Others => Condition::Always,
+        Test::Regex(pattern) => {
+            let from = encode_prefix(pattern.prefix());
+            let to = after_prefix(&from);
+            Condition::when(format!("({column} >= ? AND {column} < ?)"), vec![from, to])
+        }
+        Test::All(values) if values.is_empty() => wanted.constant(false),
+        Test::All(values) => {
+            let each = values.iter().map(|value| one_of(column, std::slice::from_ref(value), wanted));
+            if wanted == Wanted::Matches { Condition::all(each) } else { Condition::any(each) }
+        }
+        Test::ElemMatch(_) | Test::ElemMatchFilter(_) | Test::Size(_) => wanted.constant(false),
+        Test::Every(tests) => {
+            let each = tests.iter().map(|test| scalar(column, test, wanted));
+            if wanted == Wanted::Matches { Condition::all(each) } else { Condition::any(each) }
+        }
+        Test::Not(test) => scalar(column, test, wanted.opposite()),
+    }
+}
+
+fn one_of(column: &str, values: &[Bson], wanted: Wanted) -> Condition {
+    let mut encoded: Vec<_> = values.iter().map(encode).filter(|bytes| bytes.first() < Some(&rank::TOP_ARRAY)).collect();
+    encoded.sort();
+    encoded.dedup();
+    let yes = wanted == Wanted::Matches;
+    match encoded.len() {
+        0 => wanted.constant(false),
+        1 => Condition::when(format!("{column} {} ?", if yes { "=" } else { "<>" }), encoded),
+        n if n <= MAX_LIST => {
+            let marks = vec!["?"; n].join(",");
+            Condition::when(format!("{column} {} ({marks})", if yes { "IN" } else { "NOT IN" }), encoded)
+        }
+        n if yes => {
+            encoded.drain(1..n - 1);
+            Condition::when(format!("({column} >= ? AND {column} <= ?)"), encoded)
+        }
+        _ => Condition::Always,
+    }
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Side {
+    Above,
+    Below,
+}
+
+fn range(column: &str, bound: &Bson, side: Side, or_equal: bool, wanted: Wanted) -> Condition {
+    let (kind, bytes) = (rank_of(bound), encode(bound));
+    let nan = encode(&Bson::Double(f64::NAN));
+    // Null equals itself and NaN equals itself; neither is less or greater than anything.
+    if kind == rank::ARRAY {
+        return wanted.constant(false);
+    }
+    if kind == rank::NULL || bytes == nan {
+        return if or_equal { one_of(column, std::slice::from_ref(bound), wanted) } else { wanted.constant(false) };
+    }
+    let yes = wanted == Wanted::Matches;
+    let (low, low_included, high, high_included) = match side {
+        Side::Above => (bytes, or_equal, vec![kind + 1], false),
+        Side::Below if kind == rank::NUMBER => (nan, false, bytes, or_equal),
+        Side::Below => (vec![kind], true, bytes, or_equal),
+    };
+    let text = match (yes, low_included, high_included) {
+        (true, low, high) => {
+            format!("({column} {} ? AND {column} {} ?)", if low { ">=" } else { ">" }, if high { "<=" } else { "<" })
+        }
+        (false, low, high) => format!("({column} {} ? OR {column} {} ?)", if low { "<" } else { "<=" }, if high { ">" } else { ">=" }),
+    };
+    Condition::when(text, vec![low, high])
+}
+
+/// The smallest bytes above all that start with `prefix`, which starts with a rank below `FF`.
+fn after_prefix(prefix: &[u8]) -> Vec<u8> {
+    let mut out = prefix.to_vec();
+    while let Some(last) = out.pop() {
+        if last < 0xFF {
+            out.push(last + 1);
+            break;
+        }
+    }
+    out
+}
+
+/// The condition "strictly after these values in this order", exact in the order of the columns.
+///
+/// Every path needs a column: without one the rows cannot be in that order at all, and the condition ends before it (which keeps it a superset).
+pub(crate) fn after_to_sql(order: &[(String, Direction)], after: &[Bson], columns: Columns<'_>) -> Sql {
+    let mut keys = Vec::new();
+    let mut complete = true;
+    for ((path, direction), value) in order.iter().zip(after) {
+        let Some(column) = columns(path) else {
+            complete = false;
+            break;
+        };
+        keys.push((column, *direction, encode_top(value)));
+    }
+    let Some((_, first, _)) = keys.first() else { return Condition::Always.into_sql() };
+    if !complete || keys.iter().any(|(_, direction, _)| direction != first) {
+        return stepwise(&keys, complete);
+    }
+    let sign = sign(*first);
+    let parameters: Vec<_> = keys.iter().map(|(_, _, value)| value.clone()).collect();
+    let names: Vec<_> = keys.iter().map(|(column, _, _)| column.as_str()).collect();
+    let text = match names.as_slice() {
+        [one] => format!("{one} {sign} ?"),
+        several => format!("({}) {sign} ({})", several.join(", "), vec!["?"; several.len()].join(", ")),
+    };
+    Sql { text, parameters }
+}
+
+fn sign(direction: Direction) -> &'static str {
+    match direction {
+        Direction::Ascending => ">",
+        Direction::Descending => "<",
+    }
+}
+
+/// `a >= ? AND (a > ? OR (b <= ? AND (b < ? OR …)))`: the first comparison of each pair is what an index can be entered by.
+fn stepwise(keys: &[(String, Direction, Vec<u8>)], complete: bool) -> Sql {
+    let Some(((column, direction, value), rest)) = keys.split_first() else {
+        return if complete { Condition::Never } else { Condition::Always }.into_sql();
+    };
+    let sign = sign(*direction);
+    let inner = stepwise(rest, complete);
+    let mut parameters = vec![value.clone(), value.clone()];
+    parameters.extend(inner.parameters);
+    Sql { text: format!("({column} {sign}= ? AND ({column} {sign} ? OR {}))", inner.text), parameters }
 }

@@ -1,7 +1,6 @@
 //! From a batch to few commands: one per stage, namespace and kind of write.
 
 use std::collections::{BTreeMap, HashMap};
-use std::future::Future;
 
 use bson::raw::cstr;
 use bson::{Bson, Document, RawArrayBuf, RawDocumentBuf, doc};
@@ -140,20 +139,13 @@ impl Plan {
     }
 
     /// Sends one group.
-    pub(super) fn write<'p>(
-        &'p self,
-        via: &'p mut Via<'_>,
-        Group(namespace, kind): Group<'p>,
-        members: &'p [usize],
-    ) -> impl Future<Output = Result<Told, Failure>> + Send + 'p {
-        async move {
-            match kind {
-                Kind::Insert => self.insert(via, namespace, members).await,
-                Kind::Put => self.put(via, namespace, members).await,
-                Kind::Swap => self.swap(via, namespace, members).await,
-                Kind::Delete => self.delete(via, namespace, members).await,
-                Kind::DeleteIf(_) => self.delete_if(via, namespace, members).await,
-            }
+    pub(super) async fn write(&self, via: &mut Via<'_>, Group(namespace, kind): Group<'_>, members: &[usize]) -> Result<Told, Failure> {
+        match kind {
+            Kind::Insert => self.insert(via, namespace, members).await,
+            Kind::Put => self.put(via, namespace, members).await,
+            Kind::Swap => self.swap(via, namespace, members).await,
+            Kind::Delete => self.delete(via, namespace, members).await,
+            Kind::DeleteIf(_) => self.delete_if(via, namespace, members).await,
         }
     }
 
@@ -175,7 +167,7 @@ impl Plan {
         for _ in 0..PUT_ATTEMPTS {
             let statements: Vec<&RawDocumentBuf> = pending.iter().map(|put| &put.statement).collect();
             let mut met = HashMap::new();
-            for refusal in via.update(namespace, &statements).await?.into_iter().flat_map(|answer| answer.refusals) {
+            for refusal in via.update(namespace, &statements).await?.refusals {
                 let index = refusal.duplicate(namespace).ok_or_else(|| refusal.failure())?;
                 met.insert(refusal.at, index);
             }
@@ -201,7 +193,13 @@ impl Plan {
     }
 
     /// A duplicate `_id` means a stored document that is as new, or one that somebody else created just now and that may be older: looks which.
-    async fn settle<'p>(&self, via: &mut Via<'_>, namespace: &Namespace, doubtful: Vec<Put<'p>>, told: &mut Told) -> Result<Vec<Put<'p>>, Failure> {
+    async fn settle<'p>(
+        &self,
+        via: &mut Via<'_>,
+        namespace: &Namespace,
+        doubtful: Vec<Put<'p>>,
+        told: &mut Told,
+    ) -> Result<Vec<Put<'p>>, Failure> {
         if doubtful.is_empty() {
             return Ok(doubtful);
         }
@@ -256,17 +254,16 @@ impl Plan {
         }
         let statements: Vec<&RawDocumentBuf> = statements.iter().collect();
         let mut told: Told = members.iter().map(|&index| (index, Outcome::Applied)).collect();
-        for Answer { n, refusals, .. } in via.update(namespace, &statements).await? {
-            if alone && n == 0 {
-                told[0].1 = Outcome::Refused;
-            }
-            for refusal in refusals {
-                told[refusal.at].1 = match refusal.duplicate(namespace) {
-                    Some(index) => Outcome::Conflict { index },
-                    None if !alone && refusal.code == NOTHING_FOUND => Outcome::Refused,
-                    None => return Err(refusal.failure()),
-                };
-            }
+        let Answer { n, refusals } = via.update(namespace, &statements).await?;
+        if alone && n == 0 {
+            told[0].1 = Outcome::Refused;
+        }
+        for refusal in refusals {
+            told[refusal.at].1 = match refusal.duplicate(namespace) {
+                Some(index) => Outcome::Conflict { index },
+                None if !alone && refusal.code == NOTHING_FOUND => Outcome::Refused,
+                None => return Err(refusal.failure()),
+            };
         }
         Ok(told)
     }
@@ -275,8 +272,7 @@ impl Plan {
         let statements: Vec<RawDocumentBuf> =
             members.iter().map(|&index| delete_statement(&self.operations[index].write)).collect::<Result<_, Failure>>()?;
         let statements: Vec<&RawDocumentBuf> = statements.iter().collect();
-        let answers = via.delete(namespace, &statements).await?;
-        match answers.iter().flat_map(|answer| &answer.refusals).next() {
+        match via.delete(namespace, &statements).await?.refusals.first() {
             Some(refusal) => Err(refusal.failure()),
             None => Ok(members.iter().map(|&index| (index, Outcome::Applied)).collect()),
         }
@@ -286,12 +282,11 @@ impl Plan {
         let mut told = Told::with_capacity(members.len());
         for &index in members {
             let statement = delete_statement(&self.operations[index].write)?;
-            for Answer { n, refusals, .. } in via.delete(namespace, &[&statement]).await? {
-                if let Some(refusal) = refusals.first() {
-                    return Err(refusal.failure());
-                }
-                told.push((index, if n == 0 { Outcome::Refused } else { Outcome::Applied }));
+            let Answer { n, refusals } = via.delete(namespace, &[&statement]).await?;
+            if let Some(refusal) = refusals.first() {
+                return Err(refusal.failure());
             }
+            told.push((index, if n == 0 { Outcome::Refused } else { Outcome::Applied }));
         }
         Ok(told)
     }

@@ -141,7 +141,14 @@ impl Connector {
         }
         // The chain is for programs, but its `Debug` ends in logs.
         match source {
-            Some(source) if { let shown = format!("{source} {source:?}"); uri::redact(&self.uri, &shown) == shown } => error.caused_by(source),
+            Some(source)
+                if {
+                    let shown = format!("{source} {source:?}");
+                    uri::redact(&self.uri, &shown) == shown
+                } =>
+            {
+                error.caused_by(source)
+            }
             _ => error,
         }
     }

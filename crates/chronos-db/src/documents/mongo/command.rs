@@ -40,11 +40,9 @@ pub(super) struct Refusal {
     message: String,
 }
 
-/// What became of one command.
-#[derive(Debug)]
+/// What became of the statements of one or more commands.
+#[derive(Debug, Default)]
 pub(super) struct Answer {
-    /// The statements it carried.
-    pub(super) sent: Range<usize>,
     /// How many documents they concerned.
     pub(super) n: usize,
     /// Those that failed.
@@ -94,31 +92,35 @@ impl<'a> Via<'a> {
     }
 
     /// Sends `update` statements, unordered, in as few commands as they fit in.
-    pub(super) async fn update(&mut self, namespace: &Namespace, statements: &[&RawDocumentBuf]) -> Result<Vec<Answer>, Failure> {
+    pub(super) async fn update(&mut self, namespace: &Namespace, statements: &[&RawDocumentBuf]) -> Result<Answer, Failure> {
         self.send(namespace, "update", "updates", statements).await
     }
 
     /// Sends `delete` statements, unordered, in as few commands as they fit in.
-    pub(super) async fn delete(&mut self, namespace: &Namespace, statements: &[&RawDocumentBuf]) -> Result<Vec<Answer>, Failure> {
+    pub(super) async fn delete(&mut self, namespace: &Namespace, statements: &[&RawDocumentBuf]) -> Result<Answer, Failure> {
         self.send(namespace, "delete", "deletes", statements).await
     }
 
-    async fn send(&mut self, namespace: &Namespace, verb: &str, list: &str, statements: &[&RawDocumentBuf]) -> Result<Vec<Answer>, Failure> {
-        let mut answers = Vec::new();
-        for sent in portions(statements) {
-            let answer = self.send_one(namespace, verb, list, &statements[sent.clone()], sent).await;
-            answers.push(answer.map_err(|f| if answers.is_empty() { f } else { f.after_others() })?);
+    async fn send(&mut self, namespace: &Namespace, verb: &str, list: &str, statements: &[&RawDocumentBuf]) -> Result<Answer, Failure> {
+        let mut all = Answer::default();
+        for (nth, sent) in portions(statements).into_iter().enumerate() {
+            let start = sent.start;
+            let answer = self.send_one(namespace, verb, list, &statements[sent], start).await;
+            let answer = answer.map_err(|f| if nth == 0 { f } else { f.after_others() })?;
+            all.n += answer.n;
+            all.refusals.extend(answer.refusals);
         }
-        Ok(answers)
+        Ok(all)
     }
 
+    /// Sends one command; `start` is the place of its first statement among all.
     async fn send_one(
         &mut self,
         namespace: &Namespace,
         verb: &str,
         list: &str,
         statements: &[&RawDocumentBuf],
-        sent: Range<usize>,
+        start: usize,
     ) -> Result<Answer, Failure> {
         let mut array = RawArrayBuf::new();
         for statement in statements {
@@ -137,11 +139,16 @@ impl<'a> Via<'a> {
                 database.run_raw_command(command).await?
             }
         };
-        answer(&reply, sent)
+        answer(&reply, start)
     }
 
     /// Reads documents by `_id`, in the transaction if there is one.
-    pub(super) async fn find(&mut self, namespace: &Namespace, ids: &[Bson], projection: Option<Document>) -> Result<Vec<Document>, Failure> {
+    pub(super) async fn find(
+        &mut self,
+        namespace: &Namespace,
+        ids: &[Bson],
+        projection: Option<Document>,
+    ) -> Result<Vec<Document>, Failure> {
         let collection = self.client.database(&namespace.database).collection::<Document>(&namespace.collection);
         let find = collection.find(doc! { "_id": { "$in": ids } });
         let find = match projection {
@@ -159,14 +166,14 @@ impl<'a> Via<'a> {
 }
 
 /// Reads the answer to a write command.
-fn answer(reply: &Document, sent: Range<usize>) -> Result<Answer, Failure> {
+fn answer(reply: &Document, start: usize) -> Result<Answer, Failure> {
     let mut refusals = Vec::new();
     for error in reply.get_array("writeErrors").into_iter().flatten() {
         let Bson::Document(error) = error else {
             return Err(Error::database("the server's answer to a write is not understood").into());
         };
         refusals.push(Refusal {
-            at: sent.start + failure::count(error, "index"),
+            at: start + failure::count(error, "index"),
             code: code(error),
             message: error.get_str("errmsg").unwrap_or_default().to_owned(),
         });
@@ -174,7 +181,7 @@ fn answer(reply: &Document, sent: Range<usize>) -> Result<Answer, Failure> {
     if let Ok(unmet) = reply.get_document("writeConcernError") {
         return Err(Failure::reply(code(unmet), unmet.get_str("errmsg").unwrap_or("the writes did not reach the majority in time")));
     }
-    Ok(Answer { sent, n: failure::count(reply, "n"), refusals })
+    Ok(Answer { n: failure::count(reply, "n"), refusals })
 }
 
 fn code(error: &Document) -> i32 {

@@ -1,15 +1,16 @@
 //! What the driver and the server say went wrong, and what follows from it.
 
 use bson::Document;
-use mongodb::error::{Error as DriverError, ErrorKind as Kind, RETRYABLE_WRITE_ERROR, TRANSIENT_TRANSACTION_ERROR, UNKNOWN_TRANSACTION_COMMIT_RESULT, WriteFailure};
+use mongodb::error::{
+    Error as DriverError, ErrorKind as Kind, RETRYABLE_WRITE_ERROR, TRANSIENT_TRANSACTION_ERROR, UNKNOWN_TRANSACTION_COMMIT_RESULT,
+    WriteFailure,
+};
 
 use crate::{Error, ErrorKind};
 
 pub(super) const DUPLICATE_KEY: i32 = 11_000;
 /// Codes of a server that is stepping down, starting, shutting down, unreachable behind mongos, or that ran out of time or met another writer.
-const PASSING: [i32; 20] = [
-    6, 7, 50, 64, 89, 91, 112, 134, 189, 202, 244, 246, 251, 262, 9001, 10_058, 10_107, 11_600, 11_602, 13_435,
-];
+const PASSING: [i32; 20] = [6, 7, 50, 64, 89, 91, 112, 134, 189, 202, 244, 246, 251, 262, 9001, 10_058, 10_107, 11_600, 11_602, 13_435];
 const NODE_IS_RECOVERING: i32 = 13_436;
 const INVALID_NAMESPACE: i32 = 73;
 const LONGEST_TEXT: usize = 600;
@@ -62,7 +63,11 @@ impl Failure {
         match self {
             Self::Driver { error, began: false } => matches!(
                 &*error.kind,
-                Kind::ServerSelection { .. } | Kind::DnsResolve { .. } | Kind::Authentication { .. } | Kind::InvalidArgument { .. } | Kind::InvalidTlsConfig { .. }
+                Kind::ServerSelection { .. }
+                    | Kind::DnsResolve { .. }
+                    | Kind::Authentication { .. }
+                    | Kind::InvalidArgument { .. }
+                    | Kind::InvalidTlsConfig { .. }
             ),
             _ => false,
         }
@@ -73,7 +78,9 @@ impl Failure {
             Self::Ours(error) => error.is_retryable(),
             Self::Reply { code, .. } => passing(*code),
             Self::Driver { error, .. } => {
-                [RETRYABLE_WRITE_ERROR, TRANSIENT_TRANSACTION_ERROR, UNKNOWN_TRANSACTION_COMMIT_RESULT].iter().any(|l| error.contains_label(l))
+                [RETRYABLE_WRITE_ERROR, TRANSIENT_TRANSACTION_ERROR, UNKNOWN_TRANSACTION_COMMIT_RESULT]
+                    .iter()
+                    .any(|l| error.contains_label(l))
                     || match &*error.kind {
                         Kind::ServerSelection { .. } | Kind::DnsResolve { .. } | Kind::Io(_) | Kind::ConnectionPoolCleared { .. } => true,
                         _ => code(error).is_some_and(passing),

@@ -147,8 +147,10 @@ impl Documents for MongoDocuments {
             return Err(Error::validation(format!("at least one number of the sequence `{name}` must be asked for")));
         }
         let lease = self.connector.lease().await?;
-        let counter =
-            self.next_numbers(&lease, namespace, name, count).await.map_err(|f| self.connector.explain(f, "taking numbers of a sequence"))?;
+        let counter = self
+            .next_numbers(&lease, namespace, name, count)
+            .await
+            .map_err(|f| self.connector.explain(f, "taking numbers of a sequence"))?;
         let wrong = |_| Error::database(format!("the counter `{name}` in {namespace:?} does not hold a whole number"));
         let value = counter.get_i64("value").map_err(wrong)?;
         let now = counter.get_datetime("at").map_err(wrong)?;

@@ -25,7 +25,11 @@ async fn open(connector: Arc<Connector>, namespace: Namespace, scan: Scan) -> Re
     if let Some(after) = &scan.after
         && after.len() != scan.order.len()
     {
-        return Err(Error::validation(format!("a scan in the order of {} paths cannot start after {} values", scan.order.len(), after.len())));
+        return Err(Error::validation(format!(
+            "a scan in the order of {} paths cannot start after {} values",
+            scan.order.len(),
+            after.len()
+        )));
     }
     if scan.limit == Some(0) {
         return Ok(stream::empty().boxed());
@@ -180,8 +184,12 @@ mod tests {
 
     #[test]
     fn a_large_field_is_dropped_before_the_sort_unless_the_order_needs_it() {
-        let scan =
-            Scan { without: vec!["payload".into(), "x".into()], order: vec![("x.y".into(), Direction::Ascending)], newest: Some(newest()), ..Scan::default() };
+        let scan = Scan {
+            without: vec!["payload".into(), "x".into()],
+            order: vec![("x.y".into(), Direction::Ascending)],
+            newest: Some(newest()),
+            ..Scan::default()
+        };
         let stages = pipeline(&scan, &newest());
         let at = |stage: &Document| stages.iter().position(|s| s == stage).unwrap();
         assert!(at(&doc! { "$unset": ["payload"] }) < at(&doc! { "$sort": { "x.y": 1 } }));

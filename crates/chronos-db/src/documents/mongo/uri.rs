@@ -47,8 +47,11 @@ fn secrets(uri: &str) -> Vec<String> {
         found.extend(user_info.split_once(':').map(|(_, password)| password.to_owned()));
     }
     if let Some((_, query)) = rest.split_once('?') {
-        let secret = |key: &str| key.eq_ignore_ascii_case("tlsCertificateKeyFilePassword") || key.eq_ignore_ascii_case("authMechanismProperties");
-        found.extend(query.split('&').filter_map(|pair| pair.split_once('=')).filter(|(key, _)| secret(key)).map(|(_, value)| value.to_owned()));
+        let secret =
+            |key: &str| key.eq_ignore_ascii_case("tlsCertificateKeyFilePassword") || key.eq_ignore_ascii_case("authMechanismProperties");
+        found.extend(
+            query.split('&').filter_map(|pair| pair.split_once('=')).filter(|(key, _)| secret(key)).map(|(_, value)| value.to_owned()),
+        );
     }
     if let Ok(parsed) = ConnectionString::parse(uri) {
         found.extend(parsed.credential.and_then(|c| c.password));
