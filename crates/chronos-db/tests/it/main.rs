@@ -1,4 +1,3 @@
-//! The tests of the crate, in one binary.
+//! The tests of the crate from outside, in one program.
 
-mod filter;
 mod mongo;

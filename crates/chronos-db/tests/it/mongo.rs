@@ -15,7 +15,9 @@ const STANDALONE: &str = "MONGO_STANDALONE_URI";
 const REPLICA_SET: &str = "MONGO_RS_URI";
 
 fn uri(variable: &str) -> String {
-    std::env::var(variable).unwrap_or_else(|_| panic!("{variable} is not set: start the servers with scripts/services up, then eval \"$(scripts/services env)\""))
+    std::env::var(variable).unwrap_or_else(|_| {
+        panic!("{variable} is not set: start the servers with scripts/services up, then eval \"$(scripts/services env)\"")
+    })
 }
 
 fn open(variable: &str) -> (Arc<MongoDocuments>, Arc<Traffic>) {
@@ -128,7 +130,8 @@ async fn a_conflict_names_its_index_and_skips_only_what_required_it() {
 #[tokio::test]
 async fn puts_of_newer_documents_are_decided_one_by_one_in_one_command() {
     let s = Scratch::on(REPLICA_SET);
-    s.apply(vec![Write::Insert(doc! { "_id": 1, "rev": 5 }), Write::Insert(doc! { "_id": 2, "rev": 5 }), Write::Insert(doc! { "_id": 3 })]).await;
+    s.apply(vec![Write::Insert(doc! { "_id": 1, "rev": 5 }), Write::Insert(doc! { "_id": 2, "rev": 5 }), Write::Insert(doc! { "_id": 3 })])
+        .await;
     s.traffic.reset();
     let told = s
         .apply(vec![
@@ -140,7 +143,10 @@ async fn puts_of_newer_documents_are_decided_one_by_one_in_one_command() {
         .await;
     assert_eq!(told, [Outcome::Applied, Outcome::Refused, Outcome::Applied, Outcome::Applied]);
     assert_eq!(s.traffic.commands()["update"], 1);
-    assert_eq!(s.all().await, [doc! { "_id": 1, "rev": 6_i64 }, doc! { "_id": 2, "rev": 5 }, doc! { "_id": 3, "rev": 0 }, doc! { "_id": 4, "rev": 0 }]);
+    assert_eq!(
+        s.all().await,
+        [doc! { "_id": 1, "rev": 6_i64 }, doc! { "_id": 2, "rev": 5 }, doc! { "_id": 3, "rev": 0 }, doc! { "_id": 4, "rev": 0 }]
+    );
 }
 
 #[tokio::test]
@@ -160,7 +166,8 @@ async fn the_newest_put_stays_when_many_first_puts_of_a_document_race() {
 async fn a_group_of_guarded_puts_tells_each_writer_what_became_of_its_own() {
     let s = Scratch::on(STANDALONE);
     s.documents.ensure(&s.namespace, &[Index::on("name", &["name"]).unique().only_if_exists("name")]).await.unwrap();
-    s.apply((0..5).map(|i| Write::Insert(doc! { "_id": i, "rev": 0 })).chain([Write::Insert(doc! { "_id": 9, "name": "n" })]).collect()).await;
+    s.apply((0..5).map(|i| Write::Insert(doc! { "_id": i, "rev": 0 })).chain([Write::Insert(doc! { "_id": 9, "name": "n" })]).collect())
+        .await;
     let swap = |id: i32, from: i32| put(doc! { "rev": from + 1, "_id": id, "x": f64::NAN }, equals(from));
 
     s.traffic.reset();
@@ -328,7 +335,8 @@ async fn an_index_that_is_there_is_left_alone_and_a_violated_one_is_named() {
     let other_keys = s.documents.ensure(&s.namespace, &[Index::on("a", &["z"])]).await.unwrap_err();
     assert!(other_keys.message().contains("`a`"), "{other_keys}");
 
-    s.apply(vec![Write::Insert(doc! { "_id": 1, "n": 1, "b": { "c": 1 } }), Write::Insert(doc! { "_id": 2, "n": 1, "b": { "c": 2 } })]).await;
+    s.apply(vec![Write::Insert(doc! { "_id": 1, "n": 1, "b": { "c": 1 } }), Write::Insert(doc! { "_id": 2, "n": 1, "b": { "c": 2 } })])
+        .await;
     let violated = s.documents.ensure(&s.namespace, &[Index::on("by_n", &["n"]).unique()]).await.unwrap_err();
     assert_eq!(violated.kind(), ErrorKind::Database);
     assert!(violated.message().contains("`by_n`"), "{violated}");
