@@ -25,7 +25,7 @@ fn open(variable: &str) -> (Arc<MongoDocuments>, Arc<Traffic>) {
     (Arc::new(documents), traffic)
 }
 
-/// A collection nobody else uses; its database goes when the test does, by [`Scratch::remove`].
+/// A database nobody else uses; it stays behind on the server, which is made for the test run.
 struct Scratch {
     documents: Arc<MongoDocuments>,
     traffic: Arc<Traffic>,
@@ -180,6 +180,9 @@ async fn a_group_of_guarded_puts_tells_each_writer_what_became_of_its_own() {
     assert_eq!(told, [Outcome::Applied, Outcome::Refused, Outcome::Refused, conflict("name"), Outcome::Applied]);
     taken.remove("name");
     assert_eq!(s.apply(vec![put(taken, equals(1))]).await, [Outcome::Applied]);
+    let odd = doc! { "_id": 4, "rev": 3, "says": "$rev", "$odd": { "a.b": { "$add": [1, 2] } } };
+    assert_eq!(s.apply(vec![put(odd.clone(), equals(2)), swap(0, 0)]).await, [Outcome::Applied, Outcome::Refused]);
+    assert_eq!(s.documents.get(&s.namespace, vec![Bson::Int32(4)]).await.unwrap(), [odd]);
     assert!(s.documents.get(&s.namespace, vec![Bson::Int32(77)]).await.unwrap().is_empty());
 }
 
@@ -244,6 +247,27 @@ async fn a_batch_for_all_or_none_writes_nothing_if_one_operation_fails() {
     let told = s.documents.apply(twice).await.unwrap();
     assert_eq!(told, [conflict("_id_"), Outcome::Skipped]);
     assert!(s.documents.get(&s.namespace, vec![50.into()]).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn guarded_puts_and_deletes_of_a_transaction_are_all_or_none() {
+    let s = Scratch::on(REPLICA_SET);
+    s.apply((0..4).map(|i| Write::Insert(doc! { "_id": i, "rev": 0 })).collect()).await;
+    let before = s.all().await;
+    let batch = |rev: i32| {
+        let mut batch = Batch { atomicity: Atomicity::All, ..Batch::new() };
+        batch.push(&s.namespace, put(doc! { "_id": 0, "rev": 1 }, equals(0)));
+        batch.push(&s.namespace, put(doc! { "_id": 1, "rev": 1 }, equals(rev)));
+        batch.push(&s.namespace, Write::Delete { id: 2.into(), guard: equals(0) });
+        batch.push(&s.namespace, Write::Delete { id: 3.into(), guard: Guard::Any });
+        batch
+    };
+    let told = s.documents.apply(batch(5)).await.unwrap();
+    assert_eq!(told[1], Outcome::Refused);
+    assert!(told.iter().all(|t| !t.is_applied()), "{told:?}");
+    assert_eq!(s.all().await, before);
+    assert_eq!(s.documents.apply(batch(0)).await.unwrap(), vec![Outcome::Applied; 4]);
+    assert_eq!(s.all().await, [doc! { "_id": 0, "rev": 1 }, doc! { "_id": 1, "rev": 1 }]);
 }
 
 #[tokio::test]
@@ -322,6 +346,68 @@ async fn a_scan_gives_the_newest_document_of_each_group_as_of_a_bound() {
     };
     let row = |i: i32| doc! { "_id": i, "itemId": i % 3, "at": i, "even": i % 2 == 0 };
     assert_eq!(s.read(scan(Filter::All)).await, [row(50), row(49), row(48)]);
+    assert_eq!(s.read(scan(Filter::eq("itemId", 1))).await, [row(49)]);
+    assert_eq!(s.read(scan(Filter::any_of("itemId", vec![1.into(), 2.into()]))).await, [row(50), row(49)]);
+    // The older documents of an item that match don't stand in for its newest.
+    assert_eq!(s.read(scan(Filter::eq("even", true))).await, [row(50), row(48)]);
+    assert_eq!(s.read(scan(Filter::eq("even", true).and(Filter::eq("itemId", 1)))).await, Vec::<Document>::new());
+    assert_eq!(s.read(scan(Filter::eq("payload", "x").and(Filter::eq("itemId", 1)))).await, [row(49)]);
+    assert_eq!(s.read(Scan { after: Some(vec![50.into()]), limit: Some(1), ..scan(Filter::All) }).await, [row(49)]);
+}
+
+#[tokio::test]
+async fn pages_of_a_scan_neither_skip_nor_repeat_and_need_no_large_fields() {
+    let s = Scratch::on(REPLICA_SET);
+    s.apply((0..450).map(|i| Write::Insert(doc! { "_id": i, "age": i % 7, "payload": "x".repeat(2_000) })).collect()).await;
+    let order = vec![("age".to_owned(), Direction::Descending), ("_id".to_owned(), Direction::Ascending)];
+    let scan = |after| Scan {
+        filter: Filter::gt("age", 0),
+        order: order.clone(),
+        after,
+        limit: Some(60),
+        without: vec!["payload".into()],
+        ..Scan::default()
+    };
+    let mut read = Vec::new();
+    let mut after = None;
+    loop {
+        let page = s.read(scan(after)).await;
+        let Some(last) = page.last() else { break };
+        after = Some(vec![last["age"].clone(), last["_id"].clone()]);
+        read.extend(page);
+    }
+    let mut expected: Vec<Document> = (0..450).filter(|i| i % 7 > 0).map(|i| doc! { "_id": i, "age": i % 7 }).collect();
+    expected.sort_by_key(|d| (-d.get_i32("age").unwrap(), d.get_i32("_id").unwrap()));
+    assert_eq!(read, expected);
+    assert_eq!(s.read(Scan { limit: Some(0), ..scan(None) }).await, Vec::<Document>::new());
+    let contradictory = s.documents.scan(&s.namespace, scan(Some(vec![1.into()]))).try_collect::<Vec<_>>().await;
+    assert_eq!(contradictory.unwrap_err().kind(), ErrorKind::Validation);
+}
+
+#[tokio::test]
+async fn a_scan_fetches_a_portion_at_a_time_and_only_as_far_as_it_is_read() {
+    let s = Scratch::on(STANDALONE);
+    s.apply((0..1_000).map(|i| Write::Insert(doc! { "_id": i })).collect()).await;
+    s.traffic.reset();
+    let mut stream = s.documents.scan(&s.namespace, Scan::default());
+    for _ in 0..150 {
+        stream.try_next().await.unwrap().unwrap();
+    }
+    assert_eq!(s.traffic.commands().into_iter().collect::<Vec<_>>(), [("find".to_owned(), 1)]);
+    let rest: Vec<Document> = stream.try_collect().await.unwrap();
+    assert_eq!(rest.len(), 850);
+    assert!(s.traffic.commands()["getMore"] >= 4);
+}
+
+#[tokio::test]
+async fn many_documents_are_read_by_id_in_any_number_and_absent_ones_left_out() {
+    let s = Scratch::on(STANDALONE);
+    s.apply((0..1_200).map(|i| Write::Insert(doc! { "_id": i })).collect()).await;
+    let found = s.documents.get(&s.namespace, (0..2_400).map(Bson::Int32).collect()).await.unwrap();
+    assert_eq!(found.len(), 1_200);
+    s.traffic.reset();
+    assert!(s.documents.get(&s.namespace, Vec::new()).await.unwrap().is_empty());
+    assert_eq!(s.traffic.total(), 0);
 }
 
 #[tokio::test]
