@@ -8,6 +8,7 @@ mod config_minimal;
 mod config_secrets;
 mod filter_cases;
 mod filter_mongo;
+mod mongo;
 mod object_keys;
 mod objects;
 mod route;
