@@ -142,8 +142,8 @@ async fn serve(client: TcpStream, upstream: String, mut line: watch::Receiver<Li
     server.set_nodelay(true)?;
     let (from_client, to_client) = client.into_split();
     let (from_server, to_server) = server.into_split();
-    let requests = pump(from_client, to_server, line.clone(), false);
-    let answers = pump(from_server, to_client, line.clone(), true);
+    let requests = pump(from_client, to_server, line.clone(), age, false);
+    let answers = pump(from_server, to_client, line.clone(), age, true);
     tokio::select! {
         result = async { tokio::try_join!(requests, answers) } => result.map(|_| ()),
         // Fails only if the proxy is gone, which closes the connection as well.
@@ -151,13 +151,17 @@ async fn serve(client: TcpStream, upstream: String, mut line: watch::Receiver<Li
     }
 }
 
-async fn pump(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut line: watch::Receiver<Line>, answers: bool) -> io::Result<()> {
+async fn pump(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut line: watch::Receiver<Line>, age: u64, answers: bool) -> io::Result<()> {
     let mut buffer = vec![0; 64 * 1024];
     loop {
         let length = from.read(&mut buffer).await?;
-        let open = |mode| !(mode == Mode::Stall || (answers && mode == Mode::Mute));
-        let mode = line.wait_for(|line| open(line.mode)).await.map_err(io::Error::other)?.mode;
-        if let Mode::Delay(by) = mode {
+        let held = |mode| mode == Mode::Stall || (answers && mode == Mode::Mute);
+        let now = *line.wait_for(|line| line.age != age || !held(line.mode)).await.map_err(io::Error::other)?;
+        // What was held back when the line was cut is lost, also if it was restored since.
+        if now.age != age {
+            return Ok(());
+        }
+        if let Mode::Delay(by) = now.mode {
             tokio::time::sleep(by).await;
         }
         if length == 0 {

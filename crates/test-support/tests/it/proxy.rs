@@ -96,6 +96,7 @@ async fn on_a_mute_line_the_request_takes_place_and_the_answer_is_lost_with_the_
     assert_eq!(notes.recv().await, Some(1));
     assert!(client.read_u8().now_or_never().is_none());
     proxy.cut();
+    proxy.restore();
     assert!(client.read_u8().await.is_err());
 }
 
