@@ -1,5 +1,8 @@
 //! What goes over the wire, seen by a server that answers as it is told.
 
+// Helpers of tests fail by panicking, too.
+#![allow(clippy::unwrap_used)]
+
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex};
 
