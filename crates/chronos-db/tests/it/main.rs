@@ -1,4 +1,3 @@
-//! The tests of the crate from outside, in one program.
+//! The tests of the crate, in one program.
 
-mod filter_cases;
-mod filter_mongo;
+mod embedded;
