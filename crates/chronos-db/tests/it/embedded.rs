@@ -5,9 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bson::{Bson, Document, doc};
 use chronos_db::documents::embedded::EmbeddedDocuments;
-use chronos_db::documents::{
-    Batch, BuildBatch, Capabilities, Documents, Guard, Index, Namespace, Outcome, Scan, Sequence, Write,
-};
+use chronos_db::documents::{Batch, BuildBatch, Capabilities, Documents, Guard, Index, Namespace, Outcome, Scan, Sequence, Write};
 use chronos_db::fail::{FailAction, FailPoints};
 use chronos_db::{Error, ErrorKind, Result, Runtime, Timestamp};
 use futures::stream::BoxStream;

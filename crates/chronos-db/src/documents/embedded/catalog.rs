@@ -424,8 +424,7 @@ impl Table {
     /// The values of the columns and the presences of a document.
     pub(super) fn values(&self, document: &Document) -> (Vec<Vec<u8>>, Vec<Option<i64>>) {
         let columns = self.layout.columns.iter().map(|column| order::column_value(document, &column.path)).collect();
-        let presence =
-            self.layout.presence.iter().map(|path| Filter::exists(path.as_str(), true).matches(document).then_some(1)).collect();
+        let presence = self.layout.presence.iter().map(|path| Filter::exists(path.as_str(), true).matches(document).then_some(1)).collect();
         (columns, presence)
     }
 

@@ -145,7 +145,10 @@ impl Shared {
                 let (reply, answer) = oneshot::channel();
                 engine.queue.send(Request { work, reply }).await.map_err(|_| self.gone())?;
                 answer.await.map_err(|_| {
-                    Error::database(format!("the writer of the embedded store {} ended; whether the write took place is unknown", self.place))
+                    Error::database(format!(
+                        "the writer of the embedded store {} ended; whether the write took place is unknown",
+                        self.place
+                    ))
                 })?
             }
         }
@@ -329,13 +332,7 @@ impl Documents for EmbeddedDocuments {
 }
 
 impl EmbeddedDocuments {
-    async fn give_out(
-        &self,
-        namespace: &Namespace,
-        name: &str,
-        count: u32,
-        build: Option<BuildBatch>,
-    ) -> Result<(Sequence, Vec<Outcome>)> {
+    async fn give_out(&self, namespace: &Namespace, name: &str, count: u32, build: Option<BuildBatch>) -> Result<(Sequence, Vec<Outcome>)> {
         if count == 0 {
             return Err(Error::validation("a sequence gives out at least one number"));
         }

@@ -150,16 +150,11 @@ pub(super) fn connect(file: Option<&Path>, role: Role) -> Result<Connection, Fau
     };
     connection.busy_handler(Some(patience()))?;
     connection.set_prepared_statement_cache_capacity(256);
-    connection.create_scalar_function(
-        "chronos_value",
-        2,
-        FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_DETERMINISTIC,
-        |context| {
-            let path = context.get_raw(1).as_str().map_err(|e| rusqlite::Error::UserFunctionError(Box::new(e)))?;
-            let bytes = context.get_raw(0).as_blob().map_err(|e| rusqlite::Error::UserFunctionError(Box::new(e)))?;
-            column_of(bytes, path).map_err(|e| rusqlite::Error::UserFunctionError(Box::new(e)))
-        },
-    )?;
+    connection.create_scalar_function("chronos_value", 2, FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_DETERMINISTIC, |context| {
+        let path = context.get_raw(1).as_str().map_err(|e| rusqlite::Error::UserFunctionError(Box::new(e)))?;
+        let bytes = context.get_raw(0).as_blob().map_err(|e| rusqlite::Error::UserFunctionError(Box::new(e)))?;
+        column_of(bytes, path).map_err(|e| rusqlite::Error::UserFunctionError(Box::new(e)))
+    })?;
     connection.create_scalar_function(
         "chronos_exists",
         2,

@@ -221,7 +221,10 @@ impl Query {
         if let (Some(after), true) = (scan.after.as_ref().and_then(|after| after.first()), by_group.is_some()) {
             query.add(&format!(" AND {per} {or_at} ?"), vec![order::encode(after)]);
         }
-        query.add(&format!(" ORDER BY {per}{direction} LIMIT 1) UNION ALL SELECT (SELECT {per} FROM d{number} n WHERE {per} {sign} g.p AND "), Vec::new());
+        query.add(
+            &format!(" ORDER BY {per}{direction} LIMIT 1) UNION ALL SELECT (SELECT {per} FROM d{number} n WHERE {per} {sign} g.p AND "),
+            Vec::new(),
+        );
         query.matching(table, "n", &groups);
         query.add(&format!(" ORDER BY {per}{direction} LIMIT 1) FROM g WHERE g.p IS NOT NULL) "), Vec::new());
         query.add(
@@ -244,7 +247,10 @@ impl Query {
         let number = table.number;
         let (per, by) = (table.value("n", &newest.per), table.value("n", &newest.by));
         let mut query = Self { by_number: true, ..Self::default() };
-        query.add(&format!("SELECT r.rowid FROM (SELECT n.rowid AS i, max({by}) FROM d{number} n WHERE {by} <= ? AND "), vec![order::encode(&newest.at_most)]);
+        query.add(
+            &format!("SELECT r.rowid FROM (SELECT n.rowid AS i, max({by}) FROM d{number} n WHERE {by} <= ? AND "),
+            vec![order::encode(&newest.at_most)],
+        );
         query.matching(table, "n", &only_about(&scan.filter, &newest.per));
         query.add(&format!(" GROUP BY {per}) g CROSS JOIN d{number} r ON r.rowid = g.i WHERE "), Vec::new());
         query.matching(table, "r", &scan.filter);

@@ -64,7 +64,9 @@ impl Row {
 
 pub(super) fn encode_id(id: &Bson) -> Result<Vec<u8>, Error> {
     match id {
-        Bson::Array(_) | Bson::RegularExpression(_) | Bson::Undefined => Err(Error::validation("an array, a pattern or undefined is no `_id`")),
+        Bson::Array(_) | Bson::RegularExpression(_) | Bson::Undefined => {
+            Err(Error::validation("an array, a pattern or undefined is no `_id`"))
+        }
         id => Ok(order::encode(id)),
     }
 }
@@ -263,8 +265,7 @@ impl Session {
     ) -> Result<(Sequence, Vec<Outcome>), Fault> {
         let table = self.table_or_create(namespace)?;
         let id = encode_id(&Bson::String(name.to_owned()))?;
-        let stored: Option<Vec<u8>> =
-            self.connection.prepare_cached(&table.select)?.query_row([&id], |row| row.get(0)).optional()?;
+        let stored: Option<Vec<u8>> = self.connection.prepare_cached(&table.select)?.query_row([&id], |row| row.get(0)).optional()?;
         let mut document = match stored {
             Some(bytes) => decode(&bytes)?,
             None => doc! { "_id": name },

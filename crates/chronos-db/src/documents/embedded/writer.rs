@@ -21,8 +21,16 @@ const GROUP_BYTES: usize = 16 * 1024 * 1024;
 /// Something for the writer to do.
 pub(super) enum Work {
     Apply(Prepared),
-    Sequence { namespace: Namespace, name: String, count: u32, build: Option<BuildBatch> },
-    Ensure { namespace: Namespace, indexes: Vec<Index> },
+    Sequence {
+        namespace: Namespace,
+        name: String,
+        count: u32,
+        build: Option<BuildBatch>,
+    },
+    Ensure {
+        namespace: Namespace,
+        indexes: Vec<Index>,
+    },
     /// The last request: what is queued before and with it is still done.
     Stop,
 }

@@ -92,7 +92,10 @@ pub async fn a_filter_applies_after_the_reduction(store: Arc<dyn Documents>) {
             assert_eq!(found(&fresh, &namespace, newest(second, Filter::eq("status", status))).await, matching, "{status} at {second}");
         }
     }
-    assert_eq!(found(&fresh, &namespace, newest(60, Filter::lte("at", at(55)))).await, expected(60, |v| *v.get_datetime("at").unwrap() <= at(55)));
+    assert_eq!(
+        found(&fresh, &namespace, newest(60, Filter::lte("at", at(55)))).await,
+        expected(60, |v| *v.get_datetime("at").unwrap() <= at(55))
+    );
 }
 
 /// Alone and beside other conditions.

@@ -144,7 +144,8 @@ pub async fn a_filter_on_indexed_paths_finds_what_the_evaluator_finds(store: Arc
 
 /// Documents whose `k` holds no arrays, which nothing is ordered by.
 fn orderable() -> Vec<Document> {
-    let mut documents: Vec<Document> = of_all_types().into_iter().filter(|document| !matches!(document.get("v"), Some(Bson::Array(_)))).collect();
+    let mut documents: Vec<Document> =
+        of_all_types().into_iter().filter(|document| !matches!(document.get("v"), Some(Bson::Array(_)))).collect();
     for n in 0..40 {
         documents.push(doc! { "_id": 200 + n, "v": n % 4, "n": n % 3 });
     }

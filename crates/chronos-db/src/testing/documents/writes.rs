@@ -261,7 +261,8 @@ pub async fn a_document_of_four_megabytes_survives(store: Arc<dyn Documents>) {
 /// Whatever [`validate_name`] lets through works as a collection; in a database's name, what MongoDB allows there.
 pub async fn names_with_spaces_dots_dashes_and_letters_of_all_scripts_work(store: Arc<dyn Documents>) {
     let fresh = Fresh::new(store);
-    let collections = ["a b", "a.b", "a-b", "A_B", "名前", "naïve", "'quoted'", "\"double\"", "a;b--c", "100%", "[x]", "`tick`", "sqlite_x"];
+    let collections =
+        ["a b", "a.b", "a-b", "A_B", "名前", "naïve", "'quoted'", "\"double\"", "a;b--c", "100%", "[x]", "`tick`", "sqlite_x"];
     for (n, collection) in collections.into_iter().enumerate() {
         let n = i32::try_from(n).unwrap();
         let namespace = fresh.namespace(validate_name("collection", collection).unwrap());
