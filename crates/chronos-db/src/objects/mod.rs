@@ -11,7 +11,22 @@ use futures::stream::BoxStream;
 
 use crate::{Result, Timestamp};
 
+mod cache;
+#[cfg(any(feature = "s3", feature = "azure"))]
+mod cloud;
+mod connect;
+mod failure;
 pub mod keys;
+mod local;
+#[cfg(feature = "azure")]
+mod sas;
+mod store;
+#[cfg(all(test, feature = "s3", feature = "azure"))]
+mod tests;
+
+pub use cache::ObjectCache;
+pub use connect::{ObjectsPool, SpaceId};
+pub use store::StoreObjects;
 
 /// Whether a put may replace what is there.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

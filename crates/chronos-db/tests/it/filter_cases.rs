@@ -16,8 +16,8 @@ fn id(last: u8) -> ObjectId {
 
 pub fn scalar() -> impl Strategy<Value = Bson> {
     let binary = |bytes: Vec<u8>| Bson::Binary(bson::Binary { subtype: bson::spec::BinarySubtype::Generic, bytes });
-    let regex =
-        Bson::RegularExpression(bson::Regex { pattern: c"a".to_owned().try_into().unwrap(), options: c"".to_owned().try_into().unwrap() });
+    // No pattern below: a server finds a stored expression also by an equal one, which no JSON can store.
+    let regex = Bson::RegularExpression(bson::Regex { pattern: bson::cstr!("z$").into(), options: bson::cstr!("").into() });
     prop_oneof![
         2 => Just(Bson::Null),
         6 => select(vec![-1, 0, 1, 2, 3]).prop_map(Bson::Int32),

@@ -1,3 +1,15 @@
-//! The tests of the crate, in one program.
+//! The integration tests: one binary, one module a topic.
 
+// Shared helpers of the tests may fail loudly.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod config;
+mod config_minimal;
+mod config_secrets;
 mod embedded;
+mod filter_cases;
+mod filter_mongo;
+mod mongo;
+mod object_keys;
+mod objects;
+mod route;

@@ -1,1 +1,198 @@
-//! MongoDB.
+//! MongoDB 4.4 and later: a standalone server, a replica set or a sharded cluster, through the official driver.
+//!
+//! Every write asks for a journaled majority and every read goes to the primary, whatever the connection string says: what a call reported as
+//! applied is there for the next read, and stays.
+
+mod apply;
+mod client;
+mod command;
+mod ensure;
+mod failure;
+mod scan;
+#[cfg(feature = "testing")]
+mod traffic;
+mod transaction;
+mod uri;
+
+use std::fmt;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bson::{Bson, Document, doc};
+use futures::TryStreamExt as _;
+use futures::stream::BoxStream;
+use mongodb::options::ReturnDocument;
+use secrecy::SecretString;
+
+use self::client::{Connector, Lease};
+use self::failure::{Failure, is_duplicate};
+use crate::documents::{Atomicity, Batch, BuildBatch, Capabilities, Documents, Index, Namespace, Outcome, Scan, Sequence};
+use crate::{Error, Result, Runtime, Timestamp};
+
+#[cfg(feature = "testing")]
+pub use self::traffic::Traffic;
+
+/// How many `_id`s one `find` asks for.
+const IDS_PER_FIND: usize = 1_000;
+/// How often the creation of a sequence may meet another creation of it.
+const SEQUENCE_ATTEMPTS: u32 = 5;
+
+/// One MongoDB deployment with all its databases.
+///
+/// Its client is made on first use, belongs to it alone, and is shared by everything that holds it.
+pub struct MongoDocuments {
+    connector: Arc<Connector>,
+}
+
+impl MongoDocuments {
+    /// The deployment at `uri` (`mongodb://…` or `mongodb+srv://…`). Does no I/O.
+    ///
+    /// # Errors
+    /// `VALIDATION_ERROR` if the connection string is malformed; the message doesn't show its secrets.
+    pub fn new(uri: SecretString, runtime: Runtime) -> Result<Self> {
+        Ok(Self { connector: Arc::new(Connector::new(uri, runtime, None)?) })
+    }
+
+    /// The same, with a count of the commands and connections it causes.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    #[cfg(feature = "testing")]
+    pub fn observed(uri: SecretString, runtime: Runtime) -> Result<(Self, Arc<Traffic>)> {
+        let traffic = Arc::new(Traffic::default());
+        let connector = Connector::new(uri, runtime, Some(traffic.observer()))?;
+        Ok((Self { connector: Arc::new(connector) }, traffic))
+    }
+
+    async fn hello(&self) -> Result<Document> {
+        let lease = self.connector.lease().await?;
+        let answer = lease.client.database("admin").run_command(doc! { "hello": 1 }).await;
+        answer.map_err(|e| self.connector.explain(Failure::from(e), "hello"))
+    }
+
+    async fn find_ids(&self, lease: &Lease, namespace: &Namespace, ids: &[Bson]) -> Result<Vec<Document>, Failure> {
+        let filter = match ids {
+            [one] => doc! { "_id": { "$eq": one } },
+            many => doc! { "_id": { "$in": many } },
+        };
+        Ok(lease.collection(namespace).find(filter).await?.try_collect().await?)
+    }
+
+    async fn next_numbers(&self, lease: &Lease, namespace: &Namespace, name: &str, count: u32) -> Result<Document, Failure> {
+        let value = doc! { "$add": [{ "$toLong": { "$ifNull": ["$value", -1_i64] } }, i64::from(count)] };
+        let update = vec![doc! { "$set": { "value": value, "at": "$$NOW" } }];
+        let mut attempt = 1;
+        loop {
+            let taken = lease
+                .collection(namespace)
+                .find_one_and_update(doc! { "_id": name }, update.clone())
+                .upsert(true)
+                .return_document(ReturnDocument::After)
+                .write_concern(command::durable())
+                .await;
+            match taken {
+                Ok(Some(counter)) => return Ok(counter),
+                Ok(None) => return Err(Error::database(format!("the server gave out no numbers of the sequence `{name}`")).into()),
+                // Two callers found no counter; the one that came second meets the document of the first.
+                Err(e) if is_duplicate(&e) && attempt < SEQUENCE_ATTEMPTS => attempt += 1,
+                Err(e) => return Err(e.into()),
+            }
+        }
+    }
+}
+
+impl fmt::Debug for MongoDocuments {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MongoDocuments").field("at", &self.connector.place()).finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl Documents for MongoDocuments {
+    async fn capabilities(&self) -> Result<Capabilities> {
+        let detect = || async {
+            let hello = self.hello().await?;
+            let clustered = hello.contains_key("setName") || hello.get_str("msg").is_ok_and(|msg| msg == "isdbgrid");
+            let sessions = hello.contains_key("logicalSessionTimeoutMinutes");
+            Ok(Capabilities { transactions: clustered && sessions, atomic_sequence: false })
+        };
+        self.connector.capabilities.get_or_try_init(detect).await.copied()
+    }
+
+    async fn apply(&self, batch: Batch) -> Result<Vec<Outcome>> {
+        let plan = apply::Plan::new(batch.operations)?;
+        if plan.is_empty() {
+            return Ok(Vec::new());
+        }
+        match batch.atomicity {
+            Atomicity::Each => {
+                let lease = self.connector.lease().await?;
+                plan.run(&lease).await.map_err(|f| self.connector.explain_write(f))
+            }
+            Atomicity::All => {
+                if !self.capabilities().await?.transactions {
+                    return Err(Error::validation(format!(
+                        "{} is a standalone server, which has no transactions; use a replica set, or a batch in which each operation stands for itself",
+                        self.connector.place()
+                    )));
+                }
+                let lease = self.connector.lease().await?;
+                transaction::run(&plan, &lease, self.connector.runtime()).await.map_err(|f| self.connector.explain_write(f))
+            }
+        }
+    }
+
+    async fn sequence(&self, namespace: &Namespace, name: &str, count: u32) -> Result<Sequence> {
+        if count == 0 {
+            return Err(Error::validation(format!("at least one number of the sequence `{name}` must be asked for")));
+        }
+        let lease = self.connector.lease().await?;
+        let counter = self
+            .next_numbers(&lease, namespace, name, count)
+            .await
+            .map_err(|f| self.connector.explain(f, "taking numbers of a sequence"))?;
+        let wrong = |_| Error::database(format!("the counter `{name}` in {namespace:?} does not hold a whole number"));
+        let value = counter.get_i64("value").map_err(wrong)?;
+        let now = counter.get_datetime("at").map_err(wrong)?;
+        Ok(Sequence { first: value - i64::from(count) + 1, count, now: Timestamp::from(*now) })
+    }
+
+    async fn sequence_then(&self, namespace: &Namespace, name: &str, count: u32, build: BuildBatch) -> Result<(Sequence, Vec<Outcome>)> {
+        let sequence = self.sequence(namespace, name, count).await?;
+        let outcomes = self.apply(build(sequence)?).await?;
+        Ok((sequence, outcomes))
+    }
+
+    async fn get(&self, namespace: &Namespace, ids: Vec<Bson>) -> Result<Vec<Document>> {
+        let mut found = Vec::with_capacity(ids.len());
+        if ids.is_empty() {
+            return Ok(found);
+        }
+        let lease = self.connector.lease().await?;
+        for ids in ids.chunks(IDS_PER_FIND) {
+            let part = self.find_ids(&lease, namespace, ids).await;
+            found.extend(part.map_err(|f| self.connector.explain(f, "reading documents"))?);
+        }
+        Ok(found)
+    }
+
+    fn scan(&self, namespace: &Namespace, scan: Scan) -> BoxStream<'static, Result<Document>> {
+        scan::stream(Arc::clone(&self.connector), namespace.clone(), scan)
+    }
+
+    async fn now(&self) -> Result<Timestamp> {
+        let hello = self.hello().await?;
+        let at = hello.get_datetime("localTime").map_err(|_| Error::database("the server does not tell its time"))?;
+        Ok(Timestamp::from(*at))
+    }
+
+    async fn ensure(&self, namespace: &Namespace, indexes: &[Index]) -> Result<()> {
+        let lease = self.connector.lease().await?;
+        ensure::ensure(&lease, namespace, indexes).await.map_err(|f| self.connector.explain(f, "creating indexes"))
+    }
+
+    async fn close(&self) -> Result<()> {
+        self.connector.close().await;
+        Ok(())
+    }
+}

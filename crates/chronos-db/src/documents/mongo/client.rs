@@ -1,0 +1,155 @@
+//! Making, sharing and ending the client of one deployment.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bson::Document;
+use mongodb::Client;
+use mongodb::options::{ClientOptions, ReadConcern, ReadPreference, SelectionCriteria};
+use secrecy::{ExposeSecret as _, SecretString};
+use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore};
+
+use super::command;
+use super::failure::Failure;
+use super::uri;
+use crate::documents::{Capabilities, Namespace};
+use crate::{Error, ErrorKind, Result, Runtime};
+
+/// How long to look for a server, and to wait for a connection, unless the connection string says otherwise.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Connections per server, unless the connection string says otherwise: some groups in flight beside many readers.
+const CONNECTIONS: u32 = 32;
+/// How long `close` waits for what is in flight, such as a stream that nobody reads on.
+const DRAIN: Duration = Duration::from_secs(10);
+/// More calls at once than there can be, and few enough for [`Semaphore::acquire_many`].
+const CALLS: u32 = 1 << 28;
+
+/// Changes the options before the client is made.
+pub(super) type Observer = Box<dyn Fn(&mut ClientOptions) + Send + Sync>;
+
+/// Makes the client on first use.
+pub(super) struct Connector {
+    uri: SecretString,
+    place: String,
+    runtime: Runtime,
+    observer: Option<Observer>,
+    client: OnceCell<Client>,
+    /// One permit per call in flight; closed when the client is.
+    calls: Arc<Semaphore>,
+    pub(super) capabilities: OnceCell<Capabilities>,
+}
+
+/// The client, for one call; closing waits for it.
+pub(super) struct Lease {
+    pub(super) client: Client,
+    _call: OwnedSemaphorePermit,
+}
+
+impl Lease {
+    pub(super) fn collection(&self, namespace: &Namespace) -> mongodb::Collection<Document> {
+        self.client.database(&namespace.database).collection(&namespace.collection)
+    }
+}
+
+impl Connector {
+    pub(super) fn new(uri: SecretString, runtime: Runtime, observer: Option<Observer>) -> Result<Self> {
+        let place = uri::check(&uri)?;
+        let calls = Arc::new(Semaphore::new(CALLS as usize));
+        Ok(Self { uri, place, runtime, observer, client: OnceCell::new(), calls, capabilities: OnceCell::new() })
+    }
+
+    /// The hosts, without credentials.
+    pub(super) fn place(&self) -> &str {
+        &self.place
+    }
+
+    pub(super) fn runtime(&self) -> &Runtime {
+        &self.runtime
+    }
+
+    pub(super) async fn lease(&self) -> Result<Lease> {
+        let call = Arc::clone(&self.calls).acquire_owned().await.map_err(|_| self.closed())?;
+        let client = self.client.get_or_try_init(|| self.connect()).await?.clone();
+        Ok(Lease { client, _call: call })
+    }
+
+    async fn connect(&self) -> Result<Client> {
+        let make = async {
+            let mut options = ClientOptions::parse(self.uri.expose_secret()).await?;
+            options.app_name.get_or_insert_with(|| "chronos".to_owned());
+            options.server_selection_timeout.get_or_insert(PATIENCE);
+            options.connect_timeout.get_or_insert(PATIENCE);
+            options.max_pool_size.get_or_insert(CONNECTIONS);
+            options.read_concern.get_or_insert_with(ReadConcern::local);
+            options.selection_criteria = Some(SelectionCriteria::ReadPreference(ReadPreference::Primary));
+            options.write_concern = Some(command::durable());
+            if let Some(observe) = &self.observer {
+                observe(&mut options);
+            }
+            if rustls::crypto::CryptoProvider::get_default().is_none() {
+                // An error means that somebody else installed theirs in between, which serves as well.
+                rustls::crypto::ring::default_provider().install_default().ok();
+            }
+            Client::with_options(options)
+        };
+        make.await.map_err(|e: mongodb::error::Error| self.explain(Failure::from(e), "connecting"))
+    }
+
+    fn closed(&self) -> Error {
+        Error::database(format!("the client of {} is closed", self.place))
+    }
+
+    /// Waits for the calls in flight and ends the client.
+    pub(super) async fn close(&self) {
+        let drained = tokio::select! {
+            // Kept until the semaphore is closed: nobody who waits for a permit gets one in between.
+            all = self.calls.acquire_many(CALLS) => all.ok(),
+            () = self.runtime.clock.sleep(DRAIN) => None,
+        };
+        self.calls.close();
+        if let Some(client) = self.client.get() {
+            // What has not ended by now may never do so.
+            client.clone().shutdown().immediate(drained.is_none()).await;
+        }
+    }
+
+    /// The error of a call that failed while `doing` something.
+    pub(super) fn explain(&self, failure: Failure, doing: &str) -> Error {
+        self.report(failure, doing, "")
+    }
+
+    /// The error of writes that failed: says what is known of them.
+    pub(super) fn explain_write(&self, failure: Failure) -> Error {
+        let known = if failure.nothing_written() { "; nothing was written" } else { "; some of the writes may have taken place" };
+        self.report(failure, "writing", known)
+    }
+
+    fn report(&self, failure: Failure, doing: &str, known: &str) -> Error {
+        let retryable = failure.is_retryable();
+        let (kind, text, source) = match failure {
+            Failure::Ours(error) => return error,
+            Failure::Reply { what, .. } => (ErrorKind::Database, what, None),
+            Failure::Driver { error, .. } => {
+                let kind = super::failure::kind(&error);
+                (kind, super::failure::describe(&error), Some(error))
+            }
+        };
+        let text = uri::redact(&self.uri, &text).replace(['\n', '\r'], " ");
+        let mut error = Error::new(kind, format!("{doing} at {} failed: {text}{known}", self.place));
+        if retryable {
+            error = error.retryable();
+        }
+        // The chain is for programs, but its `Debug` ends in logs.
+        match source {
+            Some(source)
+                if {
+                    let shown = format!("{source} {source:?}");
+                    uri::redact(&self.uri, &shown) == shown
+                } =>
+            {
+                error.caused_by(source)
+            }
+            _ => error,
+        }
+    }
+}

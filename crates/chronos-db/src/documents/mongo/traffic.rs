@@ -1,0 +1,62 @@
+//! Counting what goes over the wire.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use mongodb::event::EventHandler;
+use mongodb::event::cmap::CmapEvent;
+use mongodb::event::command::CommandEvent;
+
+use super::client::Observer;
+
+/// The commands and connections of one client since it was made or [`reset`](Self::reset). Monitoring of the servers doesn't count.
+#[derive(Debug, Default)]
+pub struct Traffic {
+    commands: Mutex<BTreeMap<String, u64>>,
+    connections: AtomicU64,
+}
+
+impl Traffic {
+    /// How many commands of each name were sent.
+    #[must_use]
+    pub fn commands(&self) -> BTreeMap<String, u64> {
+        self.commands.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// How many commands were sent.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.commands().values().sum()
+    }
+
+    /// How many connections were opened.
+    #[must_use]
+    pub fn connections(&self) -> u64 {
+        self.connections.load(Ordering::SeqCst)
+    }
+
+    /// Starts counting from zero.
+    pub fn reset(&self) {
+        self.commands.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.connections.store(0, Ordering::SeqCst);
+    }
+
+    pub(super) fn observer(self: &Arc<Self>) -> Observer {
+        let traffic = Arc::clone(self);
+        Box::new(move |options| {
+            let commands = Arc::clone(&traffic);
+            options.command_event_handler = Some(EventHandler::callback(move |event| {
+                if let CommandEvent::Started(event) = event {
+                    *commands.commands.lock().unwrap_or_else(PoisonError::into_inner).entry(event.command_name).or_default() += 1;
+                }
+            }));
+            let connections = Arc::clone(&traffic);
+            options.cmap_event_handler = Some(EventHandler::callback(move |event| {
+                if let CmapEvent::ConnectionCreated(_) = event {
+                    connections.connections.fetch_add(1, Ordering::SeqCst);
+                }
+            }));
+        })
+    }
+}

@@ -1,0 +1,85 @@
+//! Connection strings, and keeping their secrets out of everything people read.
+
+use mongodb::options::{ConnectionString, HostInfo};
+use secrecy::{ExposeSecret as _, SecretString};
+
+use crate::{Error, Result};
+
+/// Checks a connection string and says which hosts it names.
+pub(super) fn check(uri: &SecretString) -> Result<String> {
+    let parsed = ConnectionString::parse(uri.expose_secret()).map_err(|e| {
+        // The driver's words may quote the string, so they are passed on only if it holds no secret at all.
+        let text = uri.expose_secret();
+        let harmless = !text.contains('@') && !text.to_ascii_lowercase().contains("password") && !text.contains("authMechanismProperties");
+        match (&*e.kind, harmless) {
+            (mongodb::error::ErrorKind::InvalidArgument { message, .. }, true) => {
+                Error::validation(format!("the MongoDB connection string is malformed: {message}"))
+            }
+            _ => Error::validation(
+                "the MongoDB connection string is malformed; user and password must be percent-encoded, and the options are those of \
+                 mongodb://user:password@host:port/?replicaSet=NAME",
+            ),
+        }
+    })?;
+    Ok(match parsed.host_info {
+        HostInfo::HostIdentifiers(hosts) => hosts.iter().map(ToString::to_string).collect::<Vec<_>>().join(","),
+        HostInfo::DnsRecord(name) => name,
+        _ => "an unnamed host".to_owned(),
+    })
+}
+
+/// Puts `***` in place of the secrets of `uri` wherever they occur in `text`.
+pub(super) fn redact(uri: &SecretString, text: &str) -> String {
+    let mut clean = text.replace(uri.expose_secret(), "mongodb://***");
+    for secret in secrets(uri.expose_secret()) {
+        clean = clean.replace(&secret, "***");
+    }
+    clean
+}
+
+/// The secrets of a connection string, as written and as meant; the longest first, so that none leaves a part of another.
+fn secrets(uri: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    let rest = uri.split_once("://").map_or(uri, |(_, rest)| rest);
+    let authority = rest.split(['/', '?']).next().unwrap_or(rest);
+    if let Some((user_info, _)) = authority.rsplit_once('@') {
+        found.push(user_info.to_owned());
+        found.extend(user_info.split_once(':').map(|(_, password)| password.to_owned()));
+    }
+    if let Some((_, query)) = rest.split_once('?') {
+        let secret =
+            |key: &str| key.eq_ignore_ascii_case("tlsCertificateKeyFilePassword") || key.eq_ignore_ascii_case("authMechanismProperties");
+        found.extend(
+            query.split('&').filter_map(|pair| pair.split_once('=')).filter(|(key, _)| secret(key)).map(|(_, value)| value.to_owned()),
+        );
+    }
+    if let Ok(parsed) = ConnectionString::parse(uri) {
+        found.extend(parsed.credential.and_then(|c| c.password));
+    }
+    found.retain(|s| !s.is_empty());
+    found.sort_by_key(|s| std::cmp::Reverse(s.len()));
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_password_is_redacted_as_written_and_as_meant() {
+        let uri = SecretString::from("mongodb://ann:p%40ss@db.example:27017/?authSource=admin");
+        let text = "cannot log in with ann:p%40ss, p@ss or mongodb://ann:p%40ss@db.example:27017/?authSource=admin";
+        assert_eq!(redact(&uri, text), "cannot log in with ***, *** or mongodb://***");
+    }
+
+    #[test]
+    fn a_malformed_connection_string_is_not_quoted_if_it_holds_a_password() {
+        let error = check(&SecretString::from("mongodb://ann:hush/hush@db.example")).unwrap_err();
+        assert!(!format!("{error} {error:?}").contains("hush"), "{error:?}");
+    }
+
+    #[test]
+    fn the_hosts_of_a_connection_string_are_shown_without_its_user() {
+        assert_eq!(check(&SecretString::from("mongodb://ann:hush@a:1,b:2/?replicaSet=rs0")).unwrap(), "a:1,b:2");
+    }
+}
