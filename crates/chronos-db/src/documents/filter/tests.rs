@@ -203,7 +203,7 @@ mod sql {
     use rusqlite::Connection;
 
     use super::*;
-    use crate::documents::filter::{Sql, after_to_sql, to_sql, to_sql_knowing};
+    use crate::documents::filter::to_sql::{Sql, after_to_sql, to_sql, to_sql_knowing};
 
     /// A table with an indexed column for each of the paths.
     struct Table {

@@ -29,6 +29,7 @@ const MAX_LIST: usize = 8_000;
 ///
 /// `(column = ? OR column >= x'F0')` finds its rows by an index, but no longer in the order of that index. Where a column is known to hold no
 /// arrays, [`to_sql_knowing`] leaves the second part out.
+#[cfg(test)]
 pub(crate) fn to_sql(filter: &Filter, columns: Columns<'_>) -> Sql {
     to_sql_knowing(filter, columns, &|_| true)
 }
