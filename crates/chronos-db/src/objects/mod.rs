@@ -11,7 +11,6 @@ use futures::stream::BoxStream;
 
 use crate::{Result, Timestamp};
 
-mod cache;
 #[cfg(any(feature = "s3", feature = "azure"))]
 mod cloud;
 mod connect;
@@ -24,7 +23,6 @@ mod store;
 #[cfg(all(test, feature = "s3", feature = "azure"))]
 mod tests;
 
-pub use cache::ObjectCache;
 pub use connect::{ObjectsPool, SpaceId};
 pub use store::StoreObjects;
 

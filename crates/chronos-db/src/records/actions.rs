@@ -208,7 +208,7 @@ change_action! {
 
 /// What an enrichment brings, and who computed it.
 #[derive(Clone, Debug)]
-struct Patch {
+pub(crate) struct Patch {
     patches: Json,
     function_id: Option<String>,
 }

@@ -110,7 +110,7 @@ impl Engine {
         heads.extend(self.settings.map.indexed.iter().map(|path| property_index(path)));
         self.documents.ensure(&self.names.head, &heads).await?;
         let found = self.documents.get(&self.names.counter, vec![CV.into(), STABLE.into()]).await?;
-        let value = |id: &str| found.iter().find(|doc| doc.get_str("_id") == Ok(id)).map(|doc| super::model::number(doc, "value"));
+        let value = |id: &str| found.iter().find(|doc| doc.get_str("_id").ok() == Some(id)).map(|doc| super::model::number(doc, "value"));
         if value(STABLE).is_none() {
             // A counter without a mark was kept by the originals: what they left is not gapless, and is never touched again.
             let mark = value(CV).flatten().unwrap_or(-1);
@@ -168,7 +168,9 @@ impl Engine {
     pub(crate) fn bucket(&self, name: &str) -> Result<Arc<dyn Objects>> {
         match &self.space {
             Some(space) => (space.open)(name),
-            None => Err(crate::Error::storage(format!("the payload lies in bucket `{name}`, but this database has no object storage configured"))),
+            None => Err(crate::Error::storage(format!(
+                "the payload lies in bucket `{name}`, but this database has no object storage configured"
+            ))),
         }
     }
 }

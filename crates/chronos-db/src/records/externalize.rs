@@ -7,7 +7,7 @@ use serde_json::{Map, json};
 
 use super::model::{BlobRef, ItemId, Rider};
 use crate::config::{Base64Property, CollectionMap};
-use crate::objects::keys;
+use crate::objects::keys::{self, Rendition};
 use crate::{Error, ErrorKind, Json, Result};
 
 /// Control characters beyond this share of a text make it binary.
@@ -35,7 +35,12 @@ pub(crate) struct Externalized {
 ///
 /// # Errors
 /// `EXTERNALIZATION_ERROR` if a value is neither such a reference nor canonical, padded base64; nothing is changed then that a caller keeps.
-pub(crate) fn externalize(document: &mut Map<String, Json>, map: &CollectionMap, known: &[BlobRef], place: Place<'_>) -> Result<Externalized> {
+pub(crate) fn externalize(
+    document: &mut Map<String, Json>,
+    map: &CollectionMap,
+    known: &[BlobRef],
+    place: Place<'_>,
+) -> Result<Externalized> {
     let mut out = Externalized::default();
     for (path, property) in &map.base64 {
         let segments: Vec<&str> = path.split('.').flat_map(split_array_mark).collect();
@@ -69,7 +74,14 @@ fn descend(value: &mut Json, path: &[&str], at: String, visit: &mut Visit<'_>) -
     }
 }
 
-fn replace(value: &mut Json, path: &str, property: &Base64Property, known: &[BlobRef], place: Place<'_>, out: &mut Externalized) -> Result<()> {
+fn replace(
+    value: &mut Json,
+    path: &str,
+    property: &Base64Property,
+    known: &[BlobRef],
+    place: Place<'_>,
+    out: &mut Externalized,
+) -> Result<()> {
     let invalid = || Error::new(ErrorKind::Externalization, format!("Property '{path}' is not valid base64 (standard alphabet, padded)"));
     let text = match &*value {
         Json::Null => return Ok(()),
@@ -83,7 +95,7 @@ fn replace(value: &mut Json, path: &str, property: &Base64Property, known: &[Blo
     };
     let bytes = STANDARD.decode(text).map_err(|e| invalid().caused_by(e))?;
     let rendition = rendition(&bytes, property)?;
-    let blob_key = keys::blob_key(place.collection, &place.id.to_string(), place.ov, path, place.suffix)?;
+    let blob_key = keys::property(place.collection, &place.id.to_string(), place.ov, path, Rendition::Blob, place.suffix)?;
     out.riders.push(Rider {
         bucket: place.bucket.to_owned(),
         key: blob_key.clone(),
@@ -93,7 +105,7 @@ fn replace(value: &mut Json, path: &str, property: &Base64Property, known: &[Blo
     let text_key = match rendition {
         None => None,
         Some(text) => {
-            let key = keys::text_key(place.collection, &place.id.to_string(), place.ov, path, place.suffix)?;
+            let key = keys::property(place.collection, &place.id.to_string(), place.ov, path, Rendition::Text, place.suffix)?;
             let content_type = "text/plain; charset=utf-8".to_owned();
             out.riders.push(Rider { bucket: place.bucket.to_owned(), key: key.clone(), content_type, bytes: Bytes::from(text) });
             Some(key)
@@ -145,7 +157,12 @@ fn decode(bytes: &[u8], charset: &str) -> Result<String> {
             let units: Vec<u16> = bytes.chunks_exact(2).map(|pair| u16::from_le_bytes([pair[0], pair[1]])).collect();
             String::from_utf16_lossy(&units)
         }
-        other => return Err(Error::new(ErrorKind::Externalization, format!("the character set `{other}` is not known: utf8, latin1, ascii or utf16le"))),
+        other => {
+            return Err(Error::new(
+                ErrorKind::Externalization,
+                format!("the character set `{other}` is not known: utf8, latin1, ascii or utf16le"),
+            ));
+        }
     })
 }
 
@@ -172,7 +189,8 @@ mod tests {
 
     #[test]
     fn renditions_follow_their_character_set() {
-        let property = |charset: &str| Base64Property { content_type: "text/plain".into(), preferred_text: false, text_charset: charset.into() };
+        let property =
+            |charset: &str| Base64Property { content_type: "text/plain".into(), preferred_text: false, text_charset: charset.into() };
         assert_eq!(rendition("漢字".as_bytes(), &property("utf8")).unwrap().unwrap(), "漢字");
         assert_eq!(rendition(&[0xe9], &property("latin1")).unwrap().unwrap(), "é");
         assert_eq!(rendition(&[0x41, 0, 0x42, 0], &property("utf16le")).unwrap().unwrap(), "AB");

@@ -219,7 +219,8 @@ impl Engine {
         let round: Vec<(Row, Head)> = rows
             .into_iter()
             .map(|row| {
-                let head = heads.get(&row.id).filter(|head| head.cv >= row.cv).cloned().unwrap_or_else(|| row.head_after(heads.get(&row.id)));
+                let head =
+                    heads.get(&row.id).filter(|head| head.cv >= row.cv).cloned().unwrap_or_else(|| row.head_after(heads.get(&row.id)));
                 (row, head)
             })
             .collect();
@@ -332,5 +333,20 @@ impl Engine {
             ..Scan::default()
         };
         self.documents.scan(&self.names.ver, scan).try_fold(0, |n, _| async move { Ok(n + 1) }).await
+    }
+
+    /// The end: commits come to rest, then what can be stored within `limit` is.
+    pub(crate) async fn finish(self: &Arc<Self>, limit: Duration) -> Result<()> {
+        self.commits.drained().await;
+        let written = self.flusher.lock().running;
+        let result = if written { self.drain_flusher(limit).await.map(|_| ()) } else { Ok(()) };
+        self.flusher.stop();
+        loop {
+            let changed = self.flusher.changed.notified();
+            if !self.flusher.lock().running {
+                return result;
+            }
+            changed.await;
+        }
     }
 }

@@ -18,7 +18,8 @@ impl Engine {
     /// Writes down that an object will be stored under `key` before its commit.
     pub(crate) async fn note(&self, bucket: &str, key: &str, id: ItemId, ov: i64) -> Result<()> {
         let now = self.documents.now().await?;
-        let document = doc! { "_id": format!("{bucket}/{key}"), "bucket": bucket, "key": key, "itemId": id.bson(), "ov": ov, "notedAt": now };
+        let document =
+            doc! { "_id": format!("{bucket}/{key}"), "bucket": bucket, "key": key, "itemId": id.bson(), "ov": ov, "notedAt": now };
         let mut batch = Batch::new();
         batch.push(&self.names.gc, Write::Put { document, guard: Guard::Any });
         self.documents.apply(batch).await.map(|_| ())
@@ -43,7 +44,9 @@ impl Engine {
                 return Ok(removed);
             }
             for note in notes {
-                let (Ok(id), Ok(bucket), Ok(key)) = (note.get_object_id("itemId"), note.get_str("bucket"), note.get_str("key")) else { continue };
+                let (Ok(id), Ok(bucket), Ok(key)) = (note.get_object_id("itemId"), note.get_str("bucket"), note.get_str("key")) else {
+                    continue;
+                };
                 if !self.is_named(ItemId::new(id), bucket, key).await? {
                     self.bucket(bucket)?.delete(key).await?;
                     removed += 1;
@@ -147,12 +150,8 @@ impl Engine {
                 without: vec!["inline".into(), "riders".into()],
                 ..Scan::default()
             };
-            let rows: Vec<Row> = self
-                .documents
-                .scan(&self.names.ver, scan)
-                .and_then(|doc| async move { Row::from_document(&doc) })
-                .try_collect()
-                .await?;
+            let rows: Vec<Row> =
+                self.documents.scan(&self.names.ver, scan).and_then(|doc| async move { Row::from_document(&doc) }).try_collect().await?;
             let Some(last) = rows.last() else { return Ok(removed) };
             after = Some(vec![super::model::int(last.cv)]);
             let heads = self.heads(&rows.iter().map(|row| row.id).collect::<Vec<_>>()).await?;

@@ -227,7 +227,9 @@ impl Importer {
         let live = || state.live.ok_or_else(|| Error::not_found(format!("there is no live item with the key {key}")));
         let (id, change) = match kind {
             Kind::Create if state.live.is_some() => return Err(Error::validation(format!("a live item has the key {key} already"))),
-            Kind::Create => (ItemId::new(engine.runtime.random.object_id()), Change::Create { document: document()?, lineage: Lineage::default() }),
+            Kind::Create => {
+                (ItemId::new(engine.runtime.random.object_id()), Change::Create { document: document()?, lineage: Lineage::default() })
+            }
             Kind::Replace => (live()?, Change::Replace { document: document()? }),
             Kind::Update => (live()?, Change::Update { document: document()? }),
             Kind::Delete => (live()?, Change::Delete),

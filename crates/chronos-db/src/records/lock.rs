@@ -155,7 +155,7 @@ impl Engine {
         let deadline = self.runtime.clock.now().plus_millis(PATIENCE.as_millis() as i64);
         loop {
             let Some(lock) = self.locks.get(id.object_id()).await? else { return Ok(()) };
-            if token.is_some_and(|token| lock.get_str("token") == Ok(token)) || expires(&lock) <= self.documents.now().await? {
+            if token.is_some_and(|token| lock.get_str("token").ok() == Some(token)) || expires(&lock) <= self.documents.now().await? {
                 return Ok(());
             }
             if self.runtime.clock.now() >= deadline {
@@ -167,5 +167,6 @@ impl Engine {
 }
 
 fn locked(id: ItemId) -> Error {
-    Error::new(ErrorKind::Locked, "somebody holds the lock of this item; it ends at the latest 30 s after they stop renewing it").on_item(id)
+    Error::new(ErrorKind::Locked, "somebody holds the lock of this item; it ends at the latest 30 s after they stop renewing it")
+        .on_item(id)
 }

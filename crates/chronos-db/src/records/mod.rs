@@ -21,7 +21,9 @@ mod verify;
 mod view;
 mod write;
 
-pub use actions::{Create, Delete, Enrich, Get, History, Import, List, Lock, Replace, Restore, RestoreCollection, SmartInsert, Update, Verify};
+pub use actions::{
+    Create, Delete, Enrich, Get, History, Import, List, Lock, Replace, Restore, RestoreCollection, SmartInsert, Update, Verify,
+};
 pub use collection::Collection;
 pub(crate) use engine::{Engine, OpenBucket, PayloadCache, Settings, Space};
 pub use import::{ImportOp, ImportOutcome, Importer};

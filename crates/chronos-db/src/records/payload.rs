@@ -22,7 +22,8 @@ pub(crate) struct Body(Vec<u8>);
 impl Body {
     /// Serialises a document that holds no `_system`.
     pub(crate) fn new(document: &Map<String, Json>) -> Result<Self> {
-        let mut bytes = serde_json::to_vec(document).map_err(|e| Error::validation("the document cannot be written as JSON").caused_by(e))?;
+        let mut bytes =
+            serde_json::to_vec(document).map_err(|e| Error::validation("the document cannot be written as JSON").caused_by(e))?;
         if bytes.len() > MAX_DOCUMENT_BYTES {
             return Err(Error::validation(format!("the document has {} bytes; {MAX_DOCUMENT_BYTES} are allowed", bytes.len())));
         }
@@ -75,8 +76,12 @@ impl System<'_> {
         system.insert("deleted".into(), self.deleted_at.is_some().into());
         system.insert("functionIds".into(), json!(self.function_ids));
         let Lineage { parent_id, parent_collection, origin_id, origin_collection } = self.lineage;
-        let lineage =
-            [("parentId", parent_id), ("parentCollection", parent_collection), ("originId", origin_id), ("originCollection", origin_collection)];
+        let lineage = [
+            ("parentId", parent_id),
+            ("parentCollection", parent_collection),
+            ("originId", origin_id),
+            ("originCollection", origin_collection),
+        ];
         for (key, value) in lineage {
             if let Some(value) = value {
                 system.insert(key.into(), value.clone().into());

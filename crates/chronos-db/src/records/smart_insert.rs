@@ -76,7 +76,8 @@ impl Engine {
             let mut segments = key.split('.');
             let first = segments.next().and_then(|first| document.get(first));
             let value = segments.fold(first, |value, segment| value.and_then(|v| v.get(segment)));
-            let value = value.filter(|v| !v.is_null()).ok_or_else(|| Error::validation(format!("the unique key `{key}` is absent or null")))?;
+            let value =
+                value.filter(|v| !v.is_null()).ok_or_else(|| Error::validation(format!("the unique key `{key}` is absent or null")))?;
             let value = json_to_bson(value)?;
             digest.update([0]);
             digest.update(key);
@@ -120,7 +121,13 @@ impl Engine {
     }
 
     /// Creates the item, unless somebody else with the same claim did.
-    async fn create_claimed(self: &Arc<Self>, id: ItemId, change: &Change, options: &WriteOptions, tenant: Option<&str>) -> Result<Option<Done>> {
+    async fn create_claimed(
+        self: &Arc<Self>,
+        id: ItemId,
+        change: &Change,
+        options: &WriteOptions,
+        tenant: Option<&str>,
+    ) -> Result<Option<Done>> {
         if self.row(id, 0).await?.is_some() {
             return Ok(None);
         }

@@ -269,9 +269,10 @@ impl Engine {
         }
         let problem = match &head {
             None => Some(("missing-head", "the item has versions but no head; `--repair` rolls it forward".to_owned())),
-            Some(head) if head.cv < newest.cv => {
-                Some(("lagging-head", format!("the head is at version {}, the newest row at {}; `--repair` rolls it forward", head.ov, newest.ov)))
-            }
+            Some(head) if head.cv < newest.cv => Some((
+                "lagging-head",
+                format!("the head is at version {}, the newest row at {}; `--repair` rolls it forward", head.ov, newest.ov),
+            )),
             Some(head) if head.cv == newest.cv && !follows(head, newest) => {
                 Some(("wrong-head", "the head differs from its newest version".to_owned()))
             }
@@ -316,6 +317,8 @@ impl Engine {
 
 fn follows(head: &Head, row: &Row) -> bool {
     let (a, b) = (&head.content.payload, &row.content.payload);
-    head.ov == row.ov && (row.op == Op::Erase || (a.ov == b.ov && a.key == b.key && a.checksum == b.checksum && head.content.indexed == row.content.indexed))
+    head.ov == row.ov
+        && (row.op == Op::Erase
+            || (a.ov == b.ov && a.key == b.key && a.checksum == b.checksum && head.content.indexed == row.content.indexed))
         && head.deleted_at.is_some() == matches!(row.op, Op::Delete | Op::Erase)
 }

@@ -11,7 +11,7 @@ use super::externalize::{Externalized, Place, externalize, still_referenced};
 use super::indexing;
 use super::lock::ItemLock;
 use super::merge::merge;
-use super::model::{Content, Head, ItemId, Lineage, Op, Payload, Row, State};
+use super::model::{Content, Head, ItemId, Lineage, Op, Payload, Rider, Row, State};
 use super::payload::{self, Body, System};
 use crate::config::UpdateMode;
 use crate::objects::{PutMode, PutOptions, keys};
@@ -150,7 +150,9 @@ impl Engine {
 
     /// The head, if the change may follow it.
     fn changeable(&self, change: &Change, head: Option<Head>, expected: Option<i64>, tenant: Option<&str>) -> Result<Head> {
-        let head = head.filter(|head| !head.erased && belongs_to(&head.content, tenant)).ok_or_else(|| Error::not_found("there is no such item"))?;
+        let head = head
+            .filter(|head| !head.erased && belongs_to(&head.content, tenant))
+            .ok_or_else(|| Error::not_found("there is no such item"))?;
         if let Some(expected) = expected.filter(|expected| *expected != head.ov) {
             let message = format!("version {expected} was expected, but the item is at version {}: read it and decide again", head.ov);
             return Err(Error::new(ErrorKind::OptimisticLock, message).at_version(head.ov));
@@ -259,9 +261,11 @@ impl Engine {
             } else {
                 document = copy;
             }
-            out.refs.extend(still_referenced(&document, known).into_iter().filter(|r| !out.refs.iter().any(|o| o.path == r.path)).collect::<Vec<_>>());
+            out.refs.extend(
+                still_referenced(&document, known).into_iter().filter(|r| !out.refs.iter().any(|o| o.path == r.path)).collect::<Vec<_>>(),
+            );
             content.payload.bucket = Some(space.json.clone());
-            content.payload.key = Some(keys::item_key(collection, &id.to_string(), ov, suffix.as_deref())?);
+            content.payload.key = Some(keys::item(collection, &id.to_string(), ov, suffix.as_deref())?);
         } else {
             content.payload = Payload::default();
         }
@@ -273,7 +277,10 @@ impl Engine {
             let message = format!("the document has {} bytes; without object storage {INLINE_LIMIT} are allowed", body.len());
             return Err(Error::validation(message));
         }
-        Ok(Ready { prepared: Prepared::blank(self.runtime.random.object_id(), id, content, Some(body), out.riders), large: suffix.is_some() })
+        Ok(Ready {
+            prepared: Prepared::blank(self.runtime.random.object_id(), id, content, Some(body), out.riders),
+            large: suffix.is_some(),
+        })
     }
 
     /// Puts what is too big to ride, after noting every key. Returns the change that names the stored objects, and the noted ones.

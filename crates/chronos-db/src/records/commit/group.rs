@@ -20,7 +20,11 @@ const STALE_MILLIS: i64 = 10_000;
 /// What the group's numbers made of one member.
 #[derive(Debug)]
 enum Built {
-    Version { row: Box<Row>, head: Box<Head>, at: usize },
+    Version {
+        row: Box<Row>,
+        head: Box<Head>,
+        at: usize,
+    },
     /// The member was wrong in the light of the store's time, or too late; its number became a VOID.
     Rejected(Refused),
 }
@@ -206,9 +210,9 @@ impl Engine {
         }
         // The closure that shared the members is gone, so they can be taken back.
         let mut prepared: Vec<_> = Arc::into_inner(prepared).unwrap_or_default().into_iter().map(Some).collect();
-        let back = again.into_iter().filter_map(|index| {
-            Some(Member { prepared: prepared.get_mut(index)?.take()?, reply: replies[index].take()? })
-        });
+        let back = again
+            .into_iter()
+            .filter_map(|index| Some(Member { prepared: prepared.get_mut(index)?.take()?, reply: replies[index].take()? }));
         back.collect()
     }
 
@@ -220,7 +224,8 @@ impl Engine {
         error: Error,
     ) -> Vec<Member> {
         let cvs: Vec<i64> = built.iter().filter_map(|b| if let Built::Version { row, .. } = b { Some(row.cv) } else { None }).collect();
-        let ids: Vec<Bson> = built.iter().filter_map(|b| if let Built::Version { row, .. } = b { Some(row.row_id.into()) } else { None }).collect();
+        let ids: Vec<Bson> =
+            built.iter().filter_map(|b| if let Built::Version { row, .. } = b { Some(row.row_id.into()) } else { None }).collect();
         let found = match self.void_until_answered(&cvs).await {
             Ok(()) => self.documents.get(&self.names.ver, ids).await,
             Err(error) => Err(error),
@@ -230,7 +235,7 @@ impl Engine {
             let answer = match (built, &found) {
                 (Built::Rejected(refused), _) => Err(refused),
                 (Built::Version { row, head, .. }, Ok(found)) => {
-                    if found.iter().any(|doc| doc.get_object_id("_id") == Ok(row.row_id)) {
+                    if found.iter().any(|doc| doc.get_object_id("_id").ok() == Some(row.row_id)) {
                         if let Err(error) = self.roll_forward(row.id).await {
                             tracing::warn!(item = %row.id, %error, "a head lags behind its newest version; the next writer will roll it forward");
                         }
@@ -242,7 +247,11 @@ impl Engine {
                     }
                 }
                 (Built::Version { row, .. }, Err(_)) => {
-                    let message = format!("{}; whether version {} of the item was written is not known: its history shows it", error.message(), row.ov);
+                    let message = format!(
+                        "{}; whether version {} of the item was written is not known: its history shows it",
+                        error.message(),
+                        row.ov
+                    );
                     Err(Refused::Failed(Error::new(error.kind(), message).on_item(row.id).caused_by(Arc::clone(&error))))
                 }
             };
@@ -262,7 +271,10 @@ fn time_of(prepared: &Prepared, now: Timestamp, cv: i64) -> Result<Timestamp> {
     let earliest = previous.map(|head| head.updated_at.plus_millis(1));
     let Some(at) = prepared.at else { return Ok(earliest.map_or(now, |earliest| earliest.max(now))) };
     if earliest.is_some_and(|earliest| at < earliest) {
-        return Err(Error::validation(format!("the time {at} is not after the item's newest version, which is of {}", earliest.unwrap_or(at).plus_millis(-1))));
+        return Err(Error::validation(format!(
+            "the time {at} is not after the item's newest version, which is of {}",
+            earliest.unwrap_or(at).plus_millis(-1)
+        )));
     }
     if at > now.plus_millis(IMPORT_AHEAD_MILLIS) {
         return Err(Error::validation(format!("the time {at} is more than 5 minutes ahead of the store's, which is {now}")));

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
+use crate::Result;
 use crate::documents::{Batch, Direction, Filter, Guard, Outcome, Scan, Write};
 use crate::records::engine::Engine;
 use crate::records::model::{Head, ItemId, Row};
-use crate::Result;
 
 /// Tries to learn what became of a group, and the first wait between them; each following wait is twice as long.
 const TRIES: u32 = 5;

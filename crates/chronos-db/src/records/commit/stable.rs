@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use futures::TryStreamExt as _;
 
+use crate::Result;
 use crate::documents::{Direction, Filter, Scan};
 use crate::records::engine::{CV, Engine, STABLE};
 use crate::records::model::{ItemId, Op, int, number};
-use crate::Result;
 
 /// How long a writer that has taken a number may need to write its row before the number is closed.
 const GRACE: Duration = Duration::from_secs(2);
@@ -41,7 +41,7 @@ impl Engine {
     /// Follows the rows from the mark on, and moves the mark to where rows are old enough and their heads known to be right.
     async fn follow(&self, settled_millis: i64) -> Result<i64> {
         let found = self.documents.get(&self.names.counter, vec![CV.into(), STABLE.into()]).await?;
-        let value = |id: &str| found.iter().find(|doc| doc.get_str("_id") == Ok(id)).and_then(|doc| number(doc, "value"));
+        let value = |id: &str| found.iter().find(|doc| doc.get_str("_id").ok() == Some(id)).and_then(|doc| number(doc, "value"));
         let Some(last) = value(CV) else { return Ok(-1) };
         // A collection the originals kept has no mark: everything they left lies below it.
         let Some(mark) = value(STABLE) else { return Ok(last) };
@@ -92,7 +92,7 @@ impl Engine {
                 passed.settled = passed.reached;
             }
             if is_settled
-                && doc.get_str("op") != Ok(Op::Void.as_str())
+                && doc.get_str("op").ok() != Some(Op::Void.as_str())
                 && let Ok(id) = doc.get_object_id("itemId")
             {
                 versions.push((ItemId::new(id), passed.reached));

@@ -51,7 +51,8 @@ impl Engine {
         let name = name.strip_prefix("metaIndexed.").unwrap_or(&name);
         let declared = &self.settings.map.indexed;
         let is_declared = |name: &str| declared.iter().any(|path| plain(path) == name);
-        let created = || paths.created_at.ok_or_else(|| Error::validation("`createdAt` is not known as of a time in the past; use `updatedAt`"));
+        let created =
+            || paths.created_at.ok_or_else(|| Error::validation("`createdAt` is not known as of a time in the past; use `updatedAt`"));
         let built_in = match name {
             "_id" => Some(paths.id),
             "_system.ov" => Some("ov"),
@@ -189,7 +190,9 @@ impl Engine {
     fn found(&self, scan: Scan, which: Which) -> BoxStream<'static, Result<(Document, Found)>> {
         if which == Which::Latest {
             let heads = self.documents.scan(&self.names.head, scan);
-            return heads.map(|doc| doc.and_then(|doc| Ok((Found::from_head(Head::from_document(&doc)?), doc))).map(|(f, d)| (d, f))).boxed();
+            return heads
+                .map(|doc| doc.and_then(|doc| Ok((Found::from_head(Head::from_document(&doc)?), doc))).map(|(f, d)| (d, f)))
+                .boxed();
         }
         let (documents, names) = (Arc::clone(&self.documents), self.names.clone());
         let rows = self.documents.scan(&self.names.ver, scan);

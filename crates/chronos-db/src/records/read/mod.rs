@@ -113,7 +113,9 @@ impl Engine {
             return Err(Error::storage(message).on_item(found.id));
         };
         let bytes = self.bucket(bucket)?.get(key).await.map_err(|e| e.on_item(found.id))?;
-        bytes.ok_or_else(|| Error::storage(format!("the object `{key}` of version {} is missing in bucket `{bucket}`", payload.ov)).on_item(found.id))
+        bytes.ok_or_else(|| {
+            Error::storage(format!("the object `{key}` of version {} is missing in bucket `{bucket}`", payload.ov)).on_item(found.id)
+        })
     }
 
     /// What a reader sees of a version.

@@ -54,7 +54,7 @@ pub(super) fn parse_cursor(token: &str, order: &Order) -> Result<Vec<Bson>> {
     let bytes = URL_SAFE_NO_PAD.decode(token).map_err(|_| wrong())?;
     let doc: Document = bson::deserialize_from_slice(&bytes).map_err(|_| wrong())?;
     let values = doc.get_array("v").map_err(|_| wrong())?;
-    if doc.get_str("o") != Ok(&signature(order)) || values.len() != order.len() {
+    if doc.get_str("o").ok() != Some(signature(order).as_str()) || values.len() != order.len() {
         return Err(wrong());
     }
     Ok(values.clone())

@@ -70,7 +70,12 @@ enum Move {
 }
 
 impl Engine {
-    pub(crate) async fn restore_collection(self: &Arc<Self>, target: Which, options: &RestoreOptions, tenant: Option<&str>) -> Result<Restored> {
+    pub(crate) async fn restore_collection(
+        self: &Arc<Self>,
+        target: Which,
+        options: &RestoreOptions,
+        tenant: Option<&str>,
+    ) -> Result<Restored> {
         let named = |e: Error| e.during("restore collection").in_collection(&self.names.collection);
         self.restore_all(target, options, tenant).await.map_err(named)
     }
@@ -83,18 +88,17 @@ impl Engine {
         if let Which::Cv(cv) = target
             && cv > counts.stable_cv
         {
-            return Err(Error::validation(format!("collection version {cv} is not reached yet; the newest settled one is {}", counts.stable_cv)));
+            return Err(Error::validation(format!(
+                "collection version {cv} is not reached yet; the newest settled one is {}",
+                counts.stable_cv
+            )));
         }
         let mut filter = Filter::All;
         if let Some(tenant) = tenant {
             filter = filter.and(Filter::eq("tenantId", tenant));
         }
-        let heads = Scan {
-            filter,
-            order: vec![("_id".into(), Direction::Ascending)],
-            without: vec!["fullShadow".into()],
-            ..Scan::default()
-        };
+        let heads =
+            Scan { filter, order: vec![("_id".into(), Direction::Ascending)], without: vec!["fullShadow".into()], ..Scan::default() };
         let mut pages = self.documents.scan(&self.names.head, heads).try_chunks(options.page.max(1));
         while let Some(page) = pages.next().await {
             let page = page.map_err(|e| e.1)?;
@@ -117,7 +121,8 @@ impl Engine {
     ) -> Result<()> {
         let ids: Vec<ItemId> = heads.iter().map(|head| head.id).collect();
         let targets = self.rows_at(&ids, target).await?;
-        let moves: Vec<Move> = heads.into_iter().filter(|head| !head.erased).map(|head| plan(head, &targets, counts.stable_cv, tenant)).collect();
+        let moves: Vec<Move> =
+            heads.into_iter().filter(|head| !head.erased).map(|head| plan(head, &targets, counts.stable_cv, tenant)).collect();
         let done = futures::stream::iter(moves.into_iter().map(|step| self.carry_out(step, options)));
         // Enough of them under way at once fill a commit group.
         let mut done = done.buffer_unordered(options.parallel.max(1));
@@ -193,7 +198,11 @@ fn plan(head: Head, targets: &HashMap<ItemId, Row>, stable: i64, tenant: Option<
     }
     match targets.get(&head.id) {
         Some(row) if row.op != Op::Delete => {
-            if head.is_live() && head.content.payload.ov == row.content.payload.ov { Move::Stay } else { Move::Restore(head, Box::new(row.clone())) }
+            if head.is_live() && head.content.payload.ov == row.content.payload.ov {
+                Move::Stay
+            } else {
+                Move::Restore(head, Box::new(row.clone()))
+            }
         }
         _ if head.is_live() => Move::Delete(head),
         _ => Move::Stay,

@@ -4,8 +4,8 @@ mod collection;
 
 use std::sync::Arc;
 
+pub(crate) use collection::RestoreOptions;
 pub use collection::Restored;
-pub(crate) use collection::{Progress, RestoreOptions};
 
 use super::engine::Engine;
 use super::model::{ItemId, Op};
