@@ -1,5 +1,8 @@
 //! Random documents and filters from few names and values, so that they often meet. Also used by the unit tests of the filter language.
 
+// Private in the one program, where the other sees it from afar.
+#![allow(unreachable_pub)]
+
 use bson::{Bson, DateTime, Document, doc, oid::ObjectId};
 use proptest::collection::vec;
 use proptest::prelude::*;
