@@ -1,1 +1,24 @@
-//! Helpers of the tests.
+//! Helpers of the tests: real servers, a network that breaks on demand, time and chance under control, and layers around the seams.
+//!
+//! | to … | use |
+//! |---|---|
+//! | find a server that `scripts/services` started | [`servers`] |
+//! | cut, stall or slow down a connection | [`Proxy`] |
+//! | own the time and the identifiers | [`MockClock`], [`SeededRandom`] |
+//! | count, delay or fail the calls of a store | [`Counting`], [`Delaying`], [`Failing`] with [`documents::decorate`] or [`objects::decorate`] |
+//!
+//! Everything here panics with a sentence that says what is wrong: a test has nothing better to do with it.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "the panic is the failure of the test that asked")]
+
+mod clock;
+pub mod documents;
+mod layers;
+pub mod objects;
+mod proxy;
+mod random;
+pub mod servers;
+
+pub use clock::MockClock;
+pub use layers::{CallKind, Counting, Delaying, Failing, Fault, Layer};
+pub use proxy::Proxy;
+pub use random::SeededRandom;

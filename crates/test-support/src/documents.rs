@@ -1,0 +1,91 @@
+//! Layers around a document store.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bson::{Bson, Document};
+use chronos_db::documents::{Batch, BuildBatch, Capabilities, Documents, Index, Namespace, Outcome, Scan, Sequence};
+use chronos_db::{Error, Result, Timestamp};
+use futures::stream::BoxStream;
+
+use crate::layers::{CallKind, Layer};
+
+/// The calls of [`Documents`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Call {
+    /// [`Documents::capabilities`].
+    Capabilities,
+    /// [`Documents::apply`].
+    Apply,
+    /// [`Documents::sequence`].
+    Sequence,
+    /// [`Documents::sequence_then`].
+    SequenceThen,
+    /// [`Documents::get`].
+    Get,
+    /// [`Documents::scan`].
+    Scan,
+    /// [`Documents::now`].
+    Now,
+    /// [`Documents::ensure`].
+    Ensure,
+    /// [`Documents::close`].
+    Close,
+}
+
+impl CallKind for Call {
+    fn error(self, message: String) -> Error {
+        Error::database(message)
+    }
+}
+
+/// `inner` with `layer` around every call. The test keeps its own handle of the layer, to read or program it.
+#[must_use]
+pub fn decorate(inner: Arc<dyn Documents>, layer: Arc<impl Layer<Call>>) -> Arc<dyn Documents> {
+    Arc::new(Decorated { inner, layer })
+}
+
+#[derive(Debug)]
+struct Decorated<L> {
+    inner: Arc<dyn Documents>,
+    layer: Arc<L>,
+}
+
+#[async_trait]
+impl<L: Layer<Call>> Documents for Decorated<L> {
+    async fn capabilities(&self) -> Result<Capabilities> {
+        self.layer.around(Call::Capabilities, self.inner.capabilities()).await
+    }
+
+    async fn apply(&self, batch: Batch) -> Result<Vec<Outcome>> {
+        self.layer.around(Call::Apply, self.inner.apply(batch)).await
+    }
+
+    async fn sequence(&self, namespace: &Namespace, name: &str, count: u32) -> Result<Sequence> {
+        self.layer.around(Call::Sequence, self.inner.sequence(namespace, name, count)).await
+    }
+
+    async fn sequence_then(&self, namespace: &Namespace, name: &str, count: u32, build: BuildBatch) -> Result<(Sequence, Vec<Outcome>)> {
+        self.layer.around(Call::SequenceThen, self.inner.sequence_then(namespace, name, count, build)).await
+    }
+
+    async fn get(&self, namespace: &Namespace, ids: Vec<Bson>) -> Result<Vec<Document>> {
+        self.layer.around(Call::Get, self.inner.get(namespace, ids)).await
+    }
+
+    fn scan(&self, namespace: &Namespace, scan: Scan) -> BoxStream<'static, Result<Document>> {
+        self.layer.around_stream(Call::Scan, self.inner.scan(namespace, scan))
+    }
+
+    async fn now(&self) -> Result<Timestamp> {
+        self.layer.around(Call::Now, self.inner.now()).await
+    }
+
+    async fn ensure(&self, namespace: &Namespace, indexes: &[Index]) -> Result<()> {
+        self.layer.around(Call::Ensure, self.inner.ensure(namespace, indexes)).await
+    }
+
+    async fn close(&self) -> Result<()> {
+        self.layer.around(Call::Close, self.inner.close()).await
+    }
+}

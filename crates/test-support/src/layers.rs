@@ -1,0 +1,250 @@
+use std::collections::{BTreeMap, HashMap};
+use std::fmt::Debug;
+use std::hash::Hash;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use chronos_db::{Clock, Error, Result};
+use futures::future::BoxFuture;
+use futures::stream::{self, BoxStream, StreamExt};
+
+/// A kind of call of a seam: [`documents::Call`](crate::documents::Call) or [`objects::Call`](crate::objects::Call).
+pub trait CallKind: Copy + Debug + Eq + Hash + Ord + Send + Sync + 'static {
+    /// The error a real store of this seam gives when it can't be reached.
+    fn error(self, message: String) -> Error;
+}
+
+/// What a decorator does around every call of a store. One layer may be around many stores.
+pub trait Layer<C: CallKind>: Debug + Send + Sync + 'static {
+    /// Around a call with one answer.
+    fn around<'a, T: Send + 'a>(&'a self, call: C, inner: BoxFuture<'a, Result<T>>) -> BoxFuture<'a, Result<T>>;
+    /// Around a call with a stream of answers.
+    fn around_stream<T: Send + 'static>(&self, call: C, inner: BoxStream<'static, Result<T>>) -> BoxStream<'static, Result<T>>;
+}
+
+/// Counts the calls by kind, whatever becomes of them.
+///
+/// A stream counts once, when it is asked for.
+#[derive(Debug)]
+pub struct Counting<C> {
+    counts: Mutex<BTreeMap<C, u64>>,
+}
+
+impl<C> Default for Counting<C> {
+    fn default() -> Self {
+        Self { counts: Mutex::default() }
+    }
+}
+
+impl<C: CallKind> Counting<C> {
+    /// A layer that hasn't counted anything yet.
+    #[must_use]
+    pub fn new() -> Arc<Self> {
+        Arc::default()
+    }
+
+    /// How many calls of this kind there were.
+    #[must_use]
+    pub fn count(&self, call: C) -> u64 {
+        lock(&self.counts).get(&call).copied().unwrap_or(0)
+    }
+
+    /// The kinds there were, with their numbers: good for asserting that there was nothing else.
+    #[must_use]
+    pub fn all(&self) -> Vec<(C, u64)> {
+        lock(&self.counts).iter().map(|(call, count)| (*call, *count)).collect()
+    }
+
+    /// Forgets everything, and returns it.
+    pub fn take(&self) -> Vec<(C, u64)> {
+        std::mem::take(&mut *lock(&self.counts)).into_iter().collect()
+    }
+
+    fn add(&self, call: C) {
+        *lock(&self.counts).entry(call).or_insert(0) += 1;
+    }
+}
+
+impl<C: CallKind> Layer<C> for Counting<C> {
+    fn around<'a, T: Send + 'a>(&'a self, call: C, inner: BoxFuture<'a, Result<T>>) -> BoxFuture<'a, Result<T>> {
+        self.add(call);
+        inner
+    }
+
+    fn around_stream<T: Send + 'static>(&self, call: C, inner: BoxStream<'static, Result<T>>) -> BoxStream<'static, Result<T>> {
+        self.add(call);
+        inner
+    }
+}
+
+/// Makes every call of the chosen kinds wait before it reaches the store.
+///
+/// With a [`MockClock`](crate::MockClock) this holds calls back until the test lets them go.
+#[derive(Debug)]
+pub struct Delaying<C> {
+    clock: Arc<dyn Clock>,
+    delays: Mutex<HashMap<C, Duration>>,
+}
+
+impl<C: CallKind> Delaying<C> {
+    /// A layer that doesn't delay anything yet.
+    #[must_use]
+    pub fn new(clock: Arc<dyn Clock>) -> Arc<Self> {
+        Arc::new(Self { clock, delays: Mutex::default() })
+    }
+
+    /// Delays the calls of this kind from now on; zero for not at all.
+    pub fn delay(&self, call: C, by: Duration) {
+        lock(&self.delays).insert(call, by);
+    }
+
+    fn wait(&self, call: C) -> Option<BoxFuture<'static, ()>> {
+        let by = lock(&self.delays).get(&call).copied().unwrap_or_default();
+        (!by.is_zero()).then(|| self.clock.sleep(by))
+    }
+}
+
+impl<C: CallKind> Layer<C> for Delaying<C> {
+    fn around<'a, T: Send + 'a>(&'a self, call: C, inner: BoxFuture<'a, Result<T>>) -> BoxFuture<'a, Result<T>> {
+        match self.wait(call) {
+            None => inner,
+            Some(wait) => Box::pin(async move {
+                wait.await;
+                inner.await
+            }),
+        }
+    }
+
+    fn around_stream<T: Send + 'static>(&self, call: C, inner: BoxStream<'static, Result<T>>) -> BoxStream<'static, Result<T>> {
+        match self.wait(call) {
+            None => inner,
+            Some(wait) => stream::once(async move {
+                wait.await;
+                inner
+            })
+            .flatten()
+            .boxed(),
+        }
+    }
+}
+
+/// How a call fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// It doesn't reach the store; the error is retryable.
+    Before,
+    /// It takes place, but the caller gets a retryable error instead of the answer. A stream gives all its items, then the error.
+    After,
+    /// It doesn't reach the store; the error says that trying again is pointless.
+    Refused,
+}
+
+/// Fails the calls a test names.
+#[derive(Debug)]
+pub struct Failing<C> {
+    plan: Mutex<Plan<C>>,
+}
+
+#[derive(Debug)]
+struct Plan<C> {
+    /// Calls still to pass before the fault, and the fault.
+    nth: HashMap<C, Vec<(u64, Fault)>>,
+    on: HashMap<C, Fault>,
+    all: Option<Fault>,
+    injected: u64,
+}
+
+impl<C> Default for Failing<C> {
+    fn default() -> Self {
+        Self { plan: Mutex::new(Plan { nth: HashMap::new(), on: HashMap::new(), all: None, injected: 0 }) }
+    }
+}
+
+impl<C: CallKind> Failing<C> {
+    /// A layer that lets everything through.
+    #[must_use]
+    pub fn new() -> Arc<Self> {
+        Arc::default()
+    }
+
+    /// Fails the `n`th call of this kind from now on: 1 is the next. May be called several times for one kind.
+    ///
+    /// # Panics
+    /// If `n` is 0.
+    pub fn fail_nth(&self, call: C, n: u64, fault: Fault) {
+        let before = n.checked_sub(1).expect("calls are counted from 1");
+        lock(&self.plan).nth.entry(call).or_default().push((before, fault));
+    }
+
+    /// Fails every call of this kind until [`switch_off`](Self::switch_off).
+    pub fn switch_on(&self, call: C, fault: Fault) {
+        lock(&self.plan).on.insert(call, fault);
+    }
+
+    /// Fails every call of any kind until [`switch_off`](Self::switch_off): an outage.
+    pub fn switch_all_on(&self, fault: Fault) {
+        lock(&self.plan).all = Some(fault);
+    }
+
+    /// Ends what `switch_on` and `switch_all_on` began. Faults of [`fail_nth`](Self::fail_nth) stay planned.
+    pub fn switch_off(&self) {
+        let mut plan = lock(&self.plan);
+        plan.on.clear();
+        plan.all = None;
+    }
+
+    /// How many calls were failed.
+    #[must_use]
+    pub fn injected(&self) -> u64 {
+        lock(&self.plan).injected
+    }
+
+    fn decide(&self, call: C) -> Option<Fault> {
+        let mut plan = lock(&self.plan);
+        let mut due = None;
+        if let Some(waiting) = plan.nth.get_mut(&call) {
+            waiting.retain_mut(|(before, fault)| {
+                if *before == 0 {
+                    due = Some(*fault);
+                    return false;
+                }
+                *before -= 1;
+                true
+            });
+        }
+        let fault = due.or_else(|| plan.on.get(&call).copied()).or(plan.all);
+        plan.injected += u64::from(fault.is_some());
+        fault
+    }
+}
+
+fn error<C: CallKind>(call: C, fault: Fault) -> Error {
+    match fault {
+        Fault::Before => call.error(format!("injected: {call:?} did not reach the store")).retryable(),
+        Fault::After => call.error(format!("injected: the answer to {call:?} was lost")).retryable(),
+        Fault::Refused => call.error(format!("injected: the store refuses {call:?}")),
+    }
+}
+
+impl<C: CallKind> Layer<C> for Failing<C> {
+    fn around<'a, T: Send + 'a>(&'a self, call: C, inner: BoxFuture<'a, Result<T>>) -> BoxFuture<'a, Result<T>> {
+        let Some(fault) = self.decide(call) else { return inner };
+        Box::pin(async move {
+            if fault == Fault::After {
+                // A failure of the store itself comes first.
+                inner.await?;
+            }
+            Err(error(call, fault))
+        })
+    }
+
+    fn around_stream<T: Send + 'static>(&self, call: C, inner: BoxStream<'static, Result<T>>) -> BoxStream<'static, Result<T>> {
+        let Some(fault) = self.decide(call) else { return inner };
+        let end = stream::once(async move { Err(error(call, fault)) });
+        if fault == Fault::After { inner.chain(end).boxed() } else { end.boxed() }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,74 @@
+//! Layers around an object storage.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use chronos_db::objects::{ObjectInfo, Objects, Put, PutOptions};
+use chronos_db::{Error, Result};
+use futures::stream::BoxStream;
+
+use crate::layers::{CallKind, Layer};
+
+/// The calls of [`Objects`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Call {
+    /// [`Objects::put`].
+    Put,
+    /// [`Objects::get`].
+    Get,
+    /// [`Objects::head`].
+    Head,
+    /// [`Objects::delete`].
+    Delete,
+    /// [`Objects::list`].
+    List,
+    /// [`Objects::presign_get`].
+    PresignGet,
+}
+
+impl CallKind for Call {
+    fn error(self, message: String) -> Error {
+        Error::storage(message)
+    }
+}
+
+/// `inner` with `layer` around every call. The test keeps its own handle of the layer, to read or program it.
+#[must_use]
+pub fn decorate(inner: Arc<dyn Objects>, layer: Arc<impl Layer<Call>>) -> Arc<dyn Objects> {
+    Arc::new(Decorated { inner, layer })
+}
+
+#[derive(Debug)]
+struct Decorated<L> {
+    inner: Arc<dyn Objects>,
+    layer: Arc<L>,
+}
+
+#[async_trait]
+impl<L: Layer<Call>> Objects for Decorated<L> {
+    async fn put(&self, key: &str, body: Bytes, options: PutOptions) -> Result<Put> {
+        self.layer.around(Call::Put, self.inner.put(key, body, options)).await
+    }
+
+    async fn get(&self, key: &str) -> Result<Option<Bytes>> {
+        self.layer.around(Call::Get, self.inner.get(key)).await
+    }
+
+    async fn head(&self, key: &str) -> Result<Option<ObjectInfo>> {
+        self.layer.around(Call::Head, self.inner.head(key)).await
+    }
+
+    async fn delete(&self, key: &str) -> Result<()> {
+        self.layer.around(Call::Delete, self.inner.delete(key)).await
+    }
+
+    fn list(&self, prefix: &str) -> BoxStream<'static, Result<ObjectInfo>> {
+        self.layer.around_stream(Call::List, self.inner.list(prefix))
+    }
+
+    async fn presign_get(&self, key: &str, ttl: Duration) -> Result<String> {
+        self.layer.around(Call::PresignGet, self.inner.presign_get(key, ttl)).await
+    }
+}

@@ -1,0 +1,182 @@
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::{JoinHandle, JoinSet};
+
+/// A network between client and server that a test can cut, stall and restore.
+///
+/// Clients connect to [`address`](Self::address), or use [`uri`](Self::uri). The driver of MongoDB goes around it to the members a replica set
+/// names, unless the URI says `directConnection=true`. Dropping the proxy closes every connection.
+#[derive(Debug)]
+pub struct Proxy {
+    address: SocketAddr,
+    upstream_uri: String,
+    upstream: String,
+    line: watch::Sender<Line>,
+    open: watch::Receiver<usize>,
+    task: JoinHandle<()>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mode {
+    Pass,
+    Delay(Duration),
+    /// Nothing gets through, in neither direction.
+    Stall,
+    /// Requests get through, answers don't.
+    Mute,
+    Cut,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Line {
+    mode: Mode,
+    /// Connections of an earlier age are closed.
+    age: u64,
+}
+
+impl Proxy {
+    /// A proxy on a free port of loopback in front of the server at `uri`, which is `host:port` or a URL with such.
+    ///
+    /// # Panics
+    /// If the URI has no port or loopback has none left.
+    pub async fn in_front_of(uri: &str) -> Self {
+        let upstream = authority(uri).to_owned();
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("there is a free port on loopback");
+        let address = listener.local_addr().expect("a bound listener has an address");
+        let line = watch::Sender::new(Line { mode: Mode::Pass, age: 0 });
+        let (count, open) = watch::channel(0);
+        let task = tokio::spawn(accept(listener, upstream.clone(), line.clone(), count));
+        Self { address, upstream_uri: uri.to_owned(), upstream, line, open, task }
+    }
+
+    /// Where clients connect to.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The server's URI with this proxy in its place.
+    #[must_use]
+    pub fn uri(&self) -> String {
+        self.upstream_uri.replacen(&self.upstream, &self.address.to_string(), 1)
+    }
+
+    /// How many connections are open at present.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        *self.open.borrow()
+    }
+
+    /// Closes every connection, and every new one at once, until [`restore`](Self::restore).
+    pub fn cut(&self) {
+        self.line.send_modify(|line| *line = Line { mode: Mode::Cut, age: line.age + 1 });
+    }
+
+    /// Closes the present connections; new ones work.
+    pub fn drop_connections(&self) {
+        self.line.send_modify(|line| line.age += 1);
+    }
+
+    /// Holds back everything that is sent from now on, in both directions, until [`restore`](Self::restore). Connections stay open.
+    pub fn stall(&self) {
+        self.set(Mode::Stall);
+    }
+
+    /// Lets requests through and holds back the answers, until [`restore`](Self::restore): followed by [`cut`](Self::cut) the client doesn't
+    /// know whether its request took place.
+    pub fn mute(&self) {
+        self.set(Mode::Mute);
+    }
+
+    /// Delays every piece of data by this much real time, in both directions, until [`restore`](Self::restore).
+    pub fn delay(&self, by: Duration) {
+        self.set(Mode::Delay(by));
+    }
+
+    /// Ends what the others began; what was held back is sent.
+    pub fn restore(&self) {
+        self.set(Mode::Pass);
+    }
+
+    fn set(&self, mode: Mode) {
+        self.line.send_modify(|line| line.mode = mode);
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        // The connections belong to this task and end with it.
+        self.task.abort();
+    }
+}
+
+async fn accept(listener: TcpListener, upstream: String, line: watch::Sender<Line>, count: watch::Sender<usize>) {
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            // A closed connection is no error here: it is what tests ask for.
+            Some(_) = connections.join_next() => {}
+            accepted = listener.accept() => {
+                // Such as a client that went away again before it was accepted.
+                let Ok((client, _)) = accepted else { continue };
+                connections.spawn(serve(client, upstream.clone(), line.subscribe()));
+            }
+        }
+        count.send_replace(connections.len());
+    }
+}
+
+async fn serve(client: TcpStream, upstream: String, mut line: watch::Receiver<Line>) -> io::Result<()> {
+    let Line { mode, age } = *line.borrow_and_update();
+    if mode == Mode::Cut {
+        return Ok(());
+    }
+    let server = TcpStream::connect(&upstream).await?;
+    client.set_nodelay(true)?;
+    server.set_nodelay(true)?;
+    let (from_client, to_client) = client.into_split();
+    let (from_server, to_server) = server.into_split();
+    let requests = pump(from_client, to_server, line.clone(), age, false);
+    let answers = pump(from_server, to_client, line.clone(), age, true);
+    tokio::select! {
+        result = async { tokio::try_join!(requests, answers) } => result.map(|_| ()),
+        // Fails only if the proxy is gone, which closes the connection as well.
+        _ = line.wait_for(|line| line.age != age) => Ok(()),
+    }
+}
+
+async fn pump(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut line: watch::Receiver<Line>, age: u64, answers: bool) -> io::Result<()> {
+    let mut buffer = vec![0; 64 * 1024];
+    loop {
+        let length = from.read(&mut buffer).await?;
+        let held = |mode| mode == Mode::Stall || (answers && mode == Mode::Mute);
+        let now = *line.wait_for(|line| line.age != age || !held(line.mode)).await.map_err(io::Error::other)?;
+        // What was held back when the line was cut is lost, also if it was restored since.
+        if now.age != age {
+            return Ok(());
+        }
+        if let Mode::Delay(by) = now.mode {
+            tokio::time::sleep(by).await;
+        }
+        if length == 0 {
+            return to.shutdown().await;
+        }
+        to.write_all(&buffer[..length]).await?;
+    }
+}
+
+/// `host:port` of a URI.
+fn authority(uri: &str) -> &str {
+    let rest = uri.split_once("://").map_or(uri, |(_, rest)| rest);
+    let rest = rest.split(['/', '?']).next().unwrap_or(rest);
+    let host = rest.rsplit_once('@').map_or(rest, |(_, host)| host);
+    let port = host.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok());
+    assert!(port.is_some(), "`{uri}` names no port");
+    host
+}
