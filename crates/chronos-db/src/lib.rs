@@ -1,19 +1,30 @@
 //! Versioned, multi-tenant JSON records: every write is a new immutable version.
 
+mod chronos;
 mod clock;
 pub mod config;
+#[cfg(any(feature = "mongodb", feature = "s3", feature = "azure"))]
+mod crypto;
 pub mod documents;
 mod error;
 pub mod fail;
+mod hash;
 mod json;
 mod name;
 pub mod objects;
+mod records;
 mod route;
 #[cfg(feature = "testing")]
 pub mod testing;
 
+pub use chronos::{Builder, Chronos};
 pub use clock::{Clock, Random, Runtime, SystemClock, SystemRandom, Timestamp};
 pub use error::{Error, ErrorKind, Result};
 pub use json::{Json, bson_to_json, json_to_bson};
 pub use name::{MAX_NAME_BYTES, validate_name};
-pub use route::{Resolved, Route, Router, Tier};
+pub use records::{
+    Collection, Create, Delete, Enrich, Get, History, Import, ImportOp, ImportOutcome, Importer, ItemId, ItemLock, Lineage, List, Lock,
+    MAX_DOCUMENT_BYTES, MAX_DOCUMENT_DEPTH, MAX_INDEXED_BYTES, Op, Page, Presigned, Problem, Replace, Restore, RestoreCollection, Restored,
+    SmartInsert, State, Update, Verification, Verify, Version, View, Written, merge,
+};
+pub use route::{Backend, Distribution, Resolved, Route, Router, Tier};

@@ -1,9 +1,15 @@
 //! From a context to the database and the buckets it means.
 
+use std::fmt;
 use std::sync::Arc;
 
-use crate::Result;
-use crate::config::{Config, DatabaseType, Entry};
+use crate::config::{DatabaseType, Entry};
+use crate::{Error, Result};
+
+pub(crate) mod key;
+mod router;
+
+pub use router::{Backend, Distribution, Router};
 
 /// The tier of a metadata or knowledge context.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -16,10 +22,45 @@ pub enum Tier {
     Tenant,
 }
 
+impl Tier {
+    /// The name in routes, such as `tenant`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Generic => "generic",
+            Self::Domain => "domain",
+            Self::Tenant => "tenant",
+        }
+    }
+}
+
+impl fmt::Display for Tier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl std::str::FromStr for Tier {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let known = [Self::Generic, Self::Domain, Self::Tenant].into_iter().find(|tier| tier.name() == text);
+        known.ok_or_else(|| Error::validation(format!("`{}` is no tier; there are generic, domain, tenant", text.escape_debug())))
+    }
+}
+
 /// A context: which database, and which collection in it.
+///
+/// ```
+/// use chronos_db::{Route, Tier};
+/// let users = Route::runtime().tenant("acme").collection("users");
+/// let shared = Route::metadata().tier(Tier::Generic).collection("settings");
+/// assert_eq!(users.to_string(), "runtime, tenant `acme`");
+/// assert_eq!(shared.to_string(), "metadata, tier generic");
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Route {
-    /// The kind of database; needed on v2 configurations unless `key` is given.
+    /// The kind of database; needed on v2 configurations.
     pub database_type: Option<DatabaseType>,
     /// The tier; default: that of the identifier that is given.
     pub tier: Option<Tier>,
@@ -54,24 +95,207 @@ pub struct Resolved {
     pub enforced_tenant: Option<String>,
 }
 
-/// Resolves routes against one configuration.
-#[derive(Clone, Debug)]
-pub struct Router {
-    entries: Vec<Arc<Entry>>,
-}
-
-impl Router {
-    /// A router over the configuration's entries.
+impl Route {
+    /// Data of one tenant.
+    ///
+    /// ```
+    /// use chronos_db::Route;
+    /// let orders = Route::runtime().tenant("acme").collection("orders");
+    /// assert_eq!(orders.tenant.as_deref(), Some("acme"));
+    /// ```
     #[must_use]
-    pub fn new(config: &Config) -> Self {
-        Self { entries: config.entries.iter().cloned().map(Arc::new).collect() }
+    pub fn runtime() -> Self {
+        Self::of(DatabaseType::Runtime)
     }
 
-    /// Finds the entry of a context.
+    /// Reference data: of everybody, of a domain or of a tenant.
     ///
-    /// # Errors
-    /// `ROUTE_NOT_FOUND` if no entry answers it, `VALIDATION_ERROR` for a bad name or a contradiction.
-    pub fn resolve(&self, _route: &Route) -> Result<Resolved> {
-        Err(crate::Error::new(crate::ErrorKind::RouteNotFound, "no entries").during("route"))
+    /// ```
+    /// use chronos_db::Route;
+    /// let codes = Route::metadata().domain("healthcare").collection("codes");
+    /// assert_eq!(codes.to_string(), "metadata, domain `healthcare`");
+    /// ```
+    #[must_use]
+    pub fn metadata() -> Self {
+        Self::of(DatabaseType::Metadata)
+    }
+
+    /// Knowledge: of everybody, of a domain or of a tenant.
+    ///
+    /// ```
+    /// use chronos_db::{Route, Tier};
+    /// let articles = Route::knowledge().tier(Tier::Generic).collection("articles");
+    /// assert_eq!(articles.to_string(), "knowledge, tier generic");
+    /// ```
+    #[must_use]
+    pub fn knowledge() -> Self {
+        Self::of(DatabaseType::Knowledge)
+    }
+
+    /// Logs of all tenants; with a tenant, of that one only.
+    ///
+    /// ```
+    /// use chronos_db::Route;
+    /// assert_eq!(Route::logs().collection("audit").to_string(), "logs");
+    /// ```
+    #[must_use]
+    pub fn logs() -> Self {
+        Self::of(DatabaseType::Logs)
+    }
+
+    /// The messaging database of a tenant.
+    ///
+    /// ```
+    /// use chronos_db::Route;
+    /// assert_eq!(Route::messaging().tenant("acme").collection("topics").to_string(), "messaging, tenant `acme`");
+    /// ```
+    #[must_use]
+    pub fn messaging() -> Self {
+        Self::of(DatabaseType::Messaging)
+    }
+
+    /// Users and accounts of all tenants; with a tenant, of that one only.
+    ///
+    /// ```
+    /// use chronos_db::Route;
+    /// assert_eq!(Route::identities().collection("users").to_string(), "identities");
+    /// ```
+    #[must_use]
+    pub fn identities() -> Self {
+        Self::of(DatabaseType::Identities)
+    }
+
+    /// The entry of a version 1 configuration that has this `key`.
+    ///
+    /// ```
+    /// use chronos_db::Route;
+    /// assert_eq!(Route::key("runtime-tenant-a").collection("users").to_string(), "key `runtime-tenant-a`");
+    /// ```
+    #[must_use]
+    pub fn key(key: impl Into<String>) -> Self {
+        Self { key: Some(key.into()), ..Self::default() }
+    }
+
+    fn of(database_type: DatabaseType) -> Self {
+        Self { database_type: Some(database_type), ..Self::default() }
+    }
+
+    /// Names the tenant.
+    ///
+    /// ```
+    /// # use chronos_db::Route;
+    /// assert_eq!(Route::runtime().tenant("acme").tenant.as_deref(), Some("acme"));
+    /// ```
+    #[must_use]
+    pub fn tenant(mut self, tenant: impl Into<String>) -> Self {
+        self.tenant = Some(tenant.into());
+        self
+    }
+
+    /// Names the domain.
+    ///
+    /// ```
+    /// # use chronos_db::Route;
+    /// assert_eq!(Route::metadata().domain("finance").domain.as_deref(), Some("finance"));
+    /// ```
+    #[must_use]
+    pub fn domain(mut self, domain: impl Into<String>) -> Self {
+        self.domain = Some(domain.into());
+        self
+    }
+
+    /// Names the tier; without it, the tenant or the domain that is given tells.
+    ///
+    /// ```
+    /// # use chronos_db::{Route, Tier};
+    /// assert_eq!(Route::metadata().tier(Tier::Generic).tier, Some(Tier::Generic));
+    /// ```
+    #[must_use]
+    pub fn tier(mut self, tier: Tier) -> Self {
+        self.tier = Some(tier);
+        self
+    }
+
+    /// Names the collection.
+    ///
+    /// ```
+    /// # use chronos_db::Route;
+    /// assert_eq!(Route::logs().collection("audit").collection.as_deref(), Some("audit"));
+    /// ```
+    #[must_use]
+    pub fn collection(mut self, collection: impl Into<String>) -> Self {
+        self.collection = Some(collection.into());
+        self
+    }
+
+    /// Names the database: on version 1's hashed backends it picks it, elsewhere it must be the configured one.
+    ///
+    /// ```
+    /// use chronos_db::{Route, Router, config::Config};
+    /// let config = Config::parse(r#"{"mongoUris": ["mongodb://localhost"]}"#, ".".as_ref())?;
+    /// let resolved = Router::new(&config).resolve(&Route::default().database("shop").collection("orders"))?;
+    /// assert_eq!(resolved.database, "shop");
+    /// # Ok::<(), chronos_db::Error>(())
+    /// ```
+    #[must_use]
+    pub fn database(mut self, database: impl Into<String>) -> Self {
+        self.database = Some(database.into());
+        self
+    }
+
+    /// Picks one of version 1's backends by its position.
+    ///
+    /// ```
+    /// # use chronos_db::Route;
+    /// assert_eq!(Route::default().forced_index(1).to_string(), "backend 1");
+    /// ```
+    #[must_use]
+    pub fn forced_index(mut self, index: usize) -> Self {
+        self.forced_index = Some(index);
+        self
+    }
+
+    /// Names the item, as a part of version 1's routing key.
+    ///
+    /// ```
+    /// # use chronos_db::Route;
+    /// assert_eq!(Route::default().object_id("o1").object_id.as_deref(), Some("o1"));
+    /// ```
+    #[must_use]
+    pub fn object_id(mut self, id: impl Into<String>) -> Self {
+        self.object_id = Some(id.into());
+        self
+    }
+
+    /// Names the tenant or the domain, whichever the tier says.
+    ///
+    /// ```
+    /// use chronos_db::{Route, Tier};
+    /// let articles = Route::knowledge().tier(Tier::Domain).ext_identifier("domain-1").collection("articles");
+    /// assert_eq!(articles.to_string(), "knowledge, tier domain, extIdentifier `domain-1`");
+    /// ```
+    #[must_use]
+    pub fn ext_identifier(mut self, identifier: impl Into<String>) -> Self {
+        self.ext_identifier = Some(identifier.into());
+        self
+    }
+}
+
+/// The context as errors name it, without the collection.
+impl fmt::Display for Route {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let quoted = |what: &str, value: &Option<String>| value.as_ref().map(|value| format!("{what} `{}`", value.escape_debug()));
+        let parts = [
+            self.database_type.map(|database_type| database_type.to_string()),
+            self.forced_index.map(|index| format!("backend {index}")),
+            quoted("key", &self.key),
+            self.tier.map(|tier| format!("tier {tier}")),
+            quoted("tenant", &self.tenant),
+            quoted("domain", &self.domain),
+            quoted("extIdentifier", &self.ext_identifier),
+            quoted("database", &self.database),
+        ];
+        let parts: Vec<String> = parts.into_iter().flatten().collect();
+        f.write_str(&if parts.is_empty() { "a context without a database type".to_owned() } else { parts.join(", ") })
     }
 }

@@ -7,8 +7,23 @@ use secrecy::SecretString;
 
 use crate::Json;
 
+mod collections;
+mod common;
+mod describe;
+mod expand;
+mod load;
+mod names;
+mod section;
+mod uri;
+mod v1;
+mod v2;
+
+pub(crate) use common::check_database;
+pub use expand::expand_env;
+pub use load::Counters;
+
 /// A parsed and checked configuration. Secrets never show in `Debug`.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Config {
     /// Document connections by reference.
     pub connections: BTreeMap<String, DocumentConnection>,
@@ -36,7 +51,8 @@ pub struct Config {
     pub transactions: Transactions,
     /// The largest payload that rides in a version row, in bytes (default 1 MiB); larger ones are stored before their commit.
     pub inline_max_bytes: usize,
-    /// Sections that other parts read, as they were written: `analytics`, `counterRules`, `counters`, `fallback`, `writeOptimization`, `rollup`, `chronow`.
+    /// Sections that other parts read, as they were written: `analytics`, `counterRules`, `fallback`, `writeOptimization`, `rollup`, `retention`,
+    /// `hardDeleteEnabled`, `chronow`; and `counters` as `{dbConnRef, dbName}`, see [`Config::counters`].
     pub sections: BTreeMap<String, Json>,
     /// What was accepted but deserves a look: unknown keys, shared storage connections.
     pub warnings: Vec<Warning>,
@@ -137,7 +153,7 @@ pub struct Entry {
     pub database: Option<String>,
     /// Where its objects lie; none: payloads stay in the version rows.
     pub objects: Option<ObjectSpace>,
-    /// The database of its counters and analytics.
+    /// The database of its counters and analytics, on the same connection; none: [`Config::counters`], if there is one.
     pub analytics_database: Option<String>,
     /// `captureDeliveries` of messaging.
     pub capture_deliveries: bool,

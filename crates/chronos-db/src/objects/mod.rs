@@ -11,7 +11,20 @@ use futures::stream::BoxStream;
 
 use crate::{Result, Timestamp};
 
+#[cfg(any(feature = "s3", feature = "azure"))]
+mod cloud;
+mod connect;
+mod failure;
 pub mod keys;
+mod local;
+#[cfg(feature = "azure")]
+mod sas;
+mod store;
+#[cfg(all(test, feature = "s3", feature = "azure"))]
+mod tests;
+
+pub use connect::{ObjectsPool, SpaceId};
+pub use store::StoreObjects;
 
 /// Whether a put may replace what is there.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -28,7 +41,8 @@ pub enum PutMode {
 pub enum Put {
     /// The object is stored and durable.
     Stored,
-    /// [`PutMode::Create`] found an object; it was left alone.
+    /// [`PutMode::Create`] found an object; it was left alone. After a failure on the way, which is tried again by itself, that may be the
+    /// object of the first try.
     Exists,
 }
 

@@ -9,6 +9,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
 use proptest::test_runner::{Config, TestRunner};
+use serde_json::{Value, json};
 
 use crate::filter_cases;
 
@@ -21,8 +22,6 @@ impl Server {
     fn connect() -> Self {
         let uri = std::env::var("MONGO_STANDALONE_URI").expect("MONGO_STANDALONE_URI names the MongoDB server to test against");
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        // The driver wants a provider of the process, which may be there already.
-        let _ = rustls::crypto::ring::default_provider().install_default();
         let client = runtime.block_on(Client::with_uri_str(&uri)).unwrap();
         let collection = client.database(&format!("filters_{}", ObjectId::new().to_hex())).collection("documents");
         Self { runtime, collection }
@@ -101,7 +100,8 @@ fn a_server_sorts_and_continues_as_the_order_in_memory_does() {
                 by.push((path.to_owned(), direction));
             }
         }
-        let sort: Document = by.iter().map(|(path, d)| (path.clone(), if *d == Direction::Ascending { 1 } else { -1 })).collect();
+        let sort: Document =
+            by.iter().map(|(path, d)| (path.clone(), Bson::Int32(if *d == Direction::Ascending { 1 } else { -1 }))).collect();
         documents.sort_by(|a, b| order::compare_by(&by, a, b));
         prop_assert_eq!(server.ids(doc! {}, sort.clone())?, ids_of(&documents), "by {:?} of {:?}", by, documents);
         for place in places {
@@ -210,4 +210,98 @@ fn a_server_reads_a_pattern_as_it_is_read_here() {
             assert_eq!(server.ids(translated.clone(), doc! { "_id": 1 }).unwrap(), expected, "/{source}/{options} as {translated}");
         }
     }
+}
+
+#[test]
+fn the_corners_of_paths_and_arrays_are_those_of_a_server() {
+    let server = Server::connect();
+    let mut values = vec![
+        json!(1),
+        json!([]),
+        json!([1, 2]),
+        json!([[1, 2]]),
+        json!([[1], [2]]),
+        json!([null]),
+        json!([1, { "b": 1 }]),
+        json!([{ "b": 1 }, { "b": 2 }]),
+        json!([{ "b": [1, 2] }]),
+        json!([{ "b": null }]),
+        json!([{ "c": 1 }]),
+        json!([[{ "b": 1 }]]),
+        json!([[[1]]]),
+        json!({ "b": 1 }),
+        json!({ "b": [1] }),
+        json!({ "b": [] }),
+        json!({ "b": [[1]] }),
+        json!({ "0": 1 }),
+        json!([{ "0": 1 }]),
+        json!([{ "0": [1] }]),
+        json!({ "0": { "b": 1 } }),
+        json!({ "b": { "c": 1 } }),
+        json!({ "c": 1, "b": 1 }),
+        json!({}),
+        json!(""),
+        Value::Null,
+    ];
+    values.push(json!([values.clone()]));
+    let mut documents: Vec<_> = values.iter().map(|value| doc! { "a": chronos_db::json_to_bson(value).unwrap() }).collect();
+    documents.push(doc! {});
+    let documents = filter_cases::numbered(documents);
+    server.fill(&documents);
+    let mut conditions: Vec<Value> =
+        values.iter().flat_map(|v| ["$eq", "$ne", "$gt", "$gte", "$lt", "$lte"].map(|operator| json!({ operator: v }))).collect();
+    conditions.extend(values.iter().map(|v| json!({ "$in": [v, 7] })));
+    conditions.extend(values.iter().map(|v| json!({ "$all": [v] })));
+    conditions.extend([
+        json!({ "$exists": true }),
+        json!({ "$exists": false }),
+        json!({ "$size": 0 }),
+        json!({ "$size": 1 }),
+        json!({ "$all": [] }),
+        json!({ "$in": [] }),
+        json!({ "$nin": [] }),
+        json!({ "$nin": [null, 1] }),
+        json!({ "$all": [1, 2] }),
+        json!({ "$regex": "^$" }),
+        json!({ "$not": { "$gt": 0, "$lt": 2 } }),
+        json!({ "$elemMatch": {} }),
+        json!({ "$elemMatch": { "0": 1 } }),
+        json!({ "$elemMatch": { "0.b": 1 } }),
+        json!({ "$elemMatch": { "b": null } }),
+        json!({ "$elemMatch": { "b": { "$exists": false } } }),
+        json!({ "$elemMatch": { "$or": [{ "b": 1 }, { "c": 1 }] } }),
+        json!({ "$elemMatch": { "$nor": [{ "b": 1 }] } }),
+        json!({ "$elemMatch": { "$elemMatch": { "$gt": 0 } } }),
+        json!({ "$elemMatch": { "$elemMatch": { "b": 1 } } }),
+        json!({ "$elemMatch": { "$size": 2 } }),
+        json!({ "$elemMatch": { "$all": [1] } }),
+        json!({ "$elemMatch": { "$all": [[1, 2]] } }),
+        json!({ "$elemMatch": { "$exists": false } }),
+        json!({ "$elemMatch": { "$ne": 1, "$exists": true } }),
+        json!({ "$elemMatch": { "$not": { "$gt": 1 }, "$nin": [null] } }),
+        json!({ "$elemMatch": { "$regex": "a", "$not": { "$regex": "b" } } }),
+    ]);
+    let not_alone: Vec<_> = conditions.iter().map(|condition| json!({ "$not": condition })).collect();
+    for path in ["a", "a.b", "a.0", "a.0.b", "a.b.0", "a.0.0", "a.b.c", "a.00", "a.0.0.b", "a.1.b", "a.0.0.0"] {
+        for condition in conditions.iter().chain(&not_alone) {
+            let json = json!({ path: condition });
+            let filter = parse(&json, &mut |path| Ok(path.to_owned())).unwrap();
+            let expected = ids_of(documents.iter().filter(|document| filter.matches(document)));
+            let found = server.ids(testing::to_mongo(&filter), doc! { "_id": 1 });
+            assert_eq!(found.unwrap(), expected, "{json} on {documents:#?}");
+        }
+    }
+}
+
+#[test]
+fn an_anchored_pattern_is_a_range_of_the_servers_index() {
+    let server = Server::connect();
+    server.fill(&[doc! { "text": "ab.c" }, doc! { "text": "b" }]);
+    let filter = testing::to_mongo(&parse(&json!({ "text": { "$regex": r"^ab\.c" } }), &mut |path| Ok(path.to_owned())).unwrap());
+    let plan = server.runtime.block_on(async {
+        server.collection.create_index(mongodb::IndexModel::builder().keys(doc! { "text": 1 }).build()).await.unwrap();
+        let database = server.collection.client().database(&server.collection.namespace().db);
+        database.run_command(doc! { "explain": { "find": server.collection.name(), "filter": filter } }).await.unwrap()
+    });
+    assert!(plan.to_string().contains(r#"["ab.c", "ab.d")"#), "{plan}");
 }

@@ -1,7 +1,16 @@
-//! The promises of the crate, seen from outside.
+//! The integration tests: one binary, one module a topic.
 
-// The lint spares test functions, but not what they share.
+// Shared helpers of the tests may fail loudly.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod config;
+mod config_minimal;
+mod config_secrets;
+mod embedded;
+mod filter_cases;
+mod filter_mongo;
 mod mongo;
 mod mongo_faults;
+mod object_keys;
+mod objects;
+mod route;

@@ -33,6 +33,13 @@ pub(crate) fn open(uri: impl Into<SecretString>) -> (Arc<MongoDocuments>, Arc<Tr
     (Arc::new(documents), traffic)
 }
 
+async fn store(server: Server) -> Arc<dyn Documents> {
+    open(server.uri()).0
+}
+
+chronos_db::documents_suite!(on_a_standalone_server, store(Standalone));
+chronos_db::documents_suite!(on_a_replica_set, store(ReplicaSet));
+
 /// A database nobody else uses; it stays behind on the server, which is made for the test run.
 pub(crate) struct Scratch {
     pub(crate) documents: Arc<MongoDocuments>,

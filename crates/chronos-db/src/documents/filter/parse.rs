@@ -21,7 +21,7 @@ const OPERATORS: &str = "$eq, $ne, $gt, $gte, $lt, $lte, $in, $nin, $exists, $re
 /// # Errors
 /// `VALIDATION_ERROR` that names the operator and the place in the filter; and those of `resolve`.
 pub fn parse(filter: &Json, resolve: &mut dyn FnMut(&str) -> Result<String>) -> Result<Filter> {
-    Parser { resolve, nodes: 0 }.filter(filter, "the filter", Paths::Resolved, 0)
+    Parser { resolve, nodes: 0 }.filter(filter, "filter", Paths::Resolved, 0)
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -46,7 +46,7 @@ impl Parser<'_> {
             return wrong(at, format_args!("a filter may nest {MAX_DEPTH} levels deep"));
         }
         if self.nodes > MAX_NODES {
-            return wrong("the filter", format_args!("it has more than {MAX_NODES} conditions, operators and values"));
+            return wrong("filter", format_args!("it has more than {MAX_NODES} conditions, operators and values"));
         }
         Ok(())
     }
@@ -190,7 +190,7 @@ impl Parser<'_> {
                     return wrong(&at, "no operator may stand inside a value");
                 }
                 if key.contains('\0') {
-                    return wrong(&at.replace('\0', "\\0"), "a key may not hold NUL");
+                    return wrong(&at, "a key may not hold NUL");
                 }
                 self.check_value(value, &at, depth + 1)
             }),
@@ -201,7 +201,7 @@ impl Parser<'_> {
 
 fn within(at: &str, key: &str) -> String {
     let shown: String = key.chars().take(80).collect();
-    format!("{at} at `{shown}`").replace("` at `", ".")
+    format!("{at}.{}", shown.escape_debug())
 }
 
 fn kind(value: &Json) -> &'static str {

@@ -24,7 +24,9 @@ pub struct Pattern {
     source: String,
     options: String,
     compiled: Regex,
+    #[cfg_attr(not(feature = "mongodb"), expect(dead_code, reason = "made everywhere, so that every build accepts the same patterns"))]
     pcre: String,
+    #[cfg(feature = "embedded")]
     prefix: String,
 }
 
@@ -64,7 +66,14 @@ impl Pattern {
         }
         let mut pcre = String::new();
         print(&hir, &mut pcre)?;
-        Ok(Self { source: source.to_owned(), options: options.to_owned(), compiled, pcre, prefix: prefix(&hir) })
+        Ok(Self {
+            source: source.to_owned(),
+            options: options.to_owned(),
+            compiled,
+            pcre,
+            #[cfg(feature = "embedded")]
+            prefix: prefix(&hir),
+        })
     }
 
     /// The expression as it was given.
@@ -285,6 +294,7 @@ fn print_char(c: char, out: &mut String) {
     }
 }
 
+#[cfg(feature = "embedded")]
 fn prefix(hir: &Hir) -> String {
     let HirKind::Concat(parts) = hir.kind() else { return String::new() };
     match (parts.first().map(Hir::kind), parts.get(1).map(Hir::kind)) {

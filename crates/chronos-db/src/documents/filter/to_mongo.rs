@@ -116,6 +116,11 @@ fn all(mut parts: Vec<Document>) -> Document {
 /// What comes strictly after `value` at one path.
 fn beyond(path: &str, direction: Direction, value: &Bson) -> Option<Document> {
     let own = rank_of(value);
+    if own == rank::REGEX {
+        // Refused beside `$gt`; aggregation compares it, and across types at that.
+        let operator = if direction == Direction::Ascending { "$gt" } else { "$lt" };
+        return Some(doc! { "$expr": { operator: [format!("${path}"), { "$literal": value }] } });
+    }
     let number = own == rank::NUMBER;
     let nan = matches!(value, Bson::Double(d) if d.is_nan());
     let mut parts = Vec::new();

@@ -1,0 +1,245 @@
+//! The front door: one configuration, opened.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use secrecy::{ExposeSecret as _, SecretString};
+
+use crate::config::{Config, ObjectSpace};
+use crate::documents::Documents;
+use crate::objects::{Objects, ObjectsPool};
+use crate::records::{Collection, Engine, Names, OpenBucket, PayloadCache, Settings, Space};
+use crate::{Error, Resolved, Result, Route, Router, Runtime};
+
+/// Bytes of payloads kept in memory, unless [`Builder::cache_bytes`] says otherwise.
+const CACHE_BYTES: u64 = 64 * 1024 * 1024;
+/// How long [`Chronos::shutdown`] waits for payloads to be stored.
+const SHUTDOWN_DRAIN: Duration = Duration::from_secs(10);
+
+type WrapDocuments = Arc<dyn Fn(Arc<dyn Documents>) -> Arc<dyn Documents> + Send + Sync>;
+type WrapObjects = Arc<dyn Fn(Arc<dyn Objects>) -> Arc<dyn Objects> + Send + Sync>;
+
+/// An opened configuration. Cheap to clone; all clones share clients, caches and background work. Two of them in one process that were opened
+/// apart share nothing.
+#[derive(Clone)]
+pub struct Chronos {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    config: Config,
+    router: Router,
+    runtime: Runtime,
+    wrap_documents: Option<WrapDocuments>,
+    wrap_objects: Option<WrapObjects>,
+    /// Clients by connection string: whoever names the same server with the same credentials shares one.
+    documents: Mutex<HashMap<String, Arc<dyn Documents>>>,
+    buckets: Arc<ObjectsPool>,
+    cache: PayloadCache,
+    engines: Mutex<HashMap<EngineKey, Arc<Engine>>>,
+    next_engine: AtomicU64,
+}
+
+/// One collection: where its documents are, and where its objects go.
+type EngineKey = (String, String, String, Option<ObjectSpace>);
+
+impl fmt::Debug for Chronos {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Chronos").field("config", &self.inner.config).finish_non_exhaustive()
+    }
+}
+
+/// Options of [`Chronos`] beyond its configuration.
+#[must_use = "a builder does nothing until `open`"]
+pub struct Builder {
+    config: Config,
+    runtime: Runtime,
+    cache_bytes: u64,
+    wrap_documents: Option<WrapDocuments>,
+    wrap_objects: Option<WrapObjects>,
+}
+
+impl fmt::Debug for Builder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Builder").field("config", &self.config).field("runtime", &self.runtime).finish_non_exhaustive()
+    }
+}
+
+impl Builder {
+    /// Another clock, random source, or armed fail points.
+    pub fn runtime(mut self, runtime: Runtime) -> Self {
+        self.runtime = runtime;
+        self
+    }
+
+    /// Keep at most so many bytes of immutable payloads in memory (default 64 MiB).
+    pub fn cache_bytes(mut self, bytes: u64) -> Self {
+        self.cache_bytes = bytes;
+        self
+    }
+
+    /// Puts a layer around every document store, such as one that counts or delays.
+    pub fn wrap_documents(mut self, wrap: impl Fn(Arc<dyn Documents>) -> Arc<dyn Documents> + Send + Sync + 'static) -> Self {
+        self.wrap_documents = Some(Arc::new(wrap));
+        self
+    }
+
+    /// Puts a layer around every bucket.
+    pub fn wrap_objects(mut self, wrap: impl Fn(Arc<dyn Objects>) -> Arc<dyn Objects> + Send + Sync + 'static) -> Self {
+        self.wrap_objects = Some(Arc::new(wrap));
+        self
+    }
+
+    /// Opens the configuration. No I/O: clients are made when they are first used.
+    ///
+    /// # Errors
+    /// `VALIDATION_ERROR` if the configuration contradicts itself.
+    pub fn open(self) -> Result<Chronos> {
+        let cache = PayloadCache::builder()
+            .max_capacity(self.cache_bytes)
+            .weigher(|_, bytes| u32::try_from(bytes.len() + 96).unwrap_or(u32::MAX))
+            .build();
+        Ok(Chronos {
+            inner: Arc::new(Inner {
+                router: Router::new(&self.config),
+                config: self.config,
+                runtime: self.runtime,
+                wrap_documents: self.wrap_documents,
+                wrap_objects: self.wrap_objects,
+                documents: Mutex::default(),
+                buckets: Arc::new(ObjectsPool::new()),
+                cache,
+                engines: Mutex::default(),
+                next_engine: AtomicU64::new(0),
+            }),
+        })
+    }
+}
+
+impl Chronos {
+    /// Opens a configuration; see [`Builder::open`].
+    ///
+    /// # Errors
+    /// `VALIDATION_ERROR` if the configuration contradicts itself.
+    pub fn open(config: Config) -> Result<Self> {
+        Self::builder(config).open()
+    }
+
+    /// Begins with a configuration and the machine's clock.
+    pub fn builder(config: Config) -> Builder {
+        Builder { config, runtime: Runtime::default(), cache_bytes: CACHE_BYTES, wrap_documents: None, wrap_objects: None }
+    }
+
+    /// The configuration this was opened with.
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.inner.config
+    }
+
+    /// Where a route leads.
+    ///
+    /// # Errors
+    /// `ROUTE_NOT_FOUND` if nothing is configured for it, `VALIDATION_ERROR` for a bad name.
+    pub fn route(&self, route: &Route) -> Result<Resolved> {
+        self.inner.router.resolve(route)
+    }
+
+    /// The collection a route leads to. No I/O.
+    ///
+    /// # Errors
+    /// As [`route`](Self::route); `VALIDATION_ERROR` also if this build lacks the backend.
+    pub fn with(&self, route: Route) -> Result<Collection> {
+        let resolved = self.route(&route)?;
+        let tenant = resolved.enforced_tenant.clone();
+        Ok(Collection { engine: self.engine(&resolved)?, tenant })
+    }
+
+    /// The document store behind a route: what messaging, counters and tools build on.
+    ///
+    /// # Errors
+    /// As [`with`](Self::with).
+    pub fn documents(&self, connection: &str) -> Result<Arc<dyn Documents>> {
+        let wanted = self.inner.config.connections.get(connection);
+        let wanted = wanted.ok_or_else(|| Error::validation(format!("there is no document connection `{connection}`")))?;
+        let mut open = self.inner.documents.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(documents) = open.get(wanted.uri.expose_secret()) {
+            return Ok(Arc::clone(documents));
+        }
+        let mut documents = connect(connection, &wanted.uri, &self.inner.runtime)?;
+        if let Some(wrap) = &self.inner.wrap_documents {
+            documents = wrap(documents);
+        }
+        open.insert(wanted.uri.expose_secret().to_owned(), Arc::clone(&documents));
+        Ok(documents)
+    }
+
+    fn engine(&self, resolved: &Resolved) -> Result<Arc<Engine>> {
+        let Inner { config, runtime, cache, engines, next_engine, .. } = &*self.inner;
+        let entry = &resolved.entry;
+        let documents = self.documents(&entry.connection)?;
+        let key = (entry.connection.clone(), resolved.database.clone(), resolved.collection.clone(), entry.objects.clone());
+        let mut engines = engines.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(engine) = engines.get(&key) {
+            return Ok(Arc::clone(engine));
+        }
+        let settings = Settings {
+            map: config.collection_maps.get(&resolved.collection).cloned().unwrap_or_default(),
+            inline_max_bytes: config.inline_max_bytes,
+            versioning: config.versioning,
+            logical_delete: config.logical_delete,
+            update_mode: config.update_mode,
+            shadow: config.dev_shadow,
+        };
+        let space = entry.objects.as_ref().map(|space| self.space(space));
+        let names = Names::new(&resolved.database, &resolved.collection);
+        let number = next_engine.fetch_add(1, Ordering::Relaxed);
+        let engine = Engine::new(number, names, documents, space, settings, runtime.clone(), cache.clone());
+        engines.insert(key, Arc::clone(&engine));
+        Ok(engine)
+    }
+
+    fn space(&self, space: &ObjectSpace) -> Space {
+        // Not the whole of `self`, which owns the engines that own this.
+        let (pool, config, wrap, of) =
+            (Arc::clone(&self.inner.buckets), self.inner.config.clone(), self.inner.wrap_objects.clone(), space.clone());
+        let open: OpenBucket = Arc::new(move |bucket| {
+            let objects = pool.objects(&config, &of, bucket)?;
+            Ok(match &wrap {
+                Some(wrap) => wrap(objects),
+                None => objects,
+            })
+        });
+        Space { json: space.buckets.json.clone(), content: space.buckets.content.clone(), open }
+    }
+
+    /// Waits for what is in flight, stores what waits (for at most 10 s; the rest is left to the next process), and closes every client.
+    ///
+    /// # Errors
+    /// `TXN_ERROR` if a store fails; everything that can be closed is.
+    pub async fn shutdown(&self) -> Result<()> {
+        let engines: Vec<_> = self.inner.engines.lock().unwrap_or_else(PoisonError::into_inner).drain().map(|(_, engine)| engine).collect();
+        let drained = futures::future::join_all(engines.iter().map(|engine| engine.finish(SHUTDOWN_DRAIN))).await;
+        let documents: Vec<_> = self.inner.documents.lock().unwrap_or_else(PoisonError::into_inner).drain().map(|(_, d)| d).collect();
+        let closed = futures::future::join_all(documents.iter().map(|documents| documents.close())).await;
+        self.inner.buckets.clear();
+        drained.into_iter().chain(closed).collect()
+    }
+}
+
+fn connect(reference: &str, uri: &SecretString, runtime: &Runtime) -> Result<Arc<dyn Documents>> {
+    #[cfg(feature = "embedded")]
+    if let Some(path) = uri.expose_secret().strip_prefix("embedded:") {
+        return Ok(Arc::new(crate::documents::embedded::EmbeddedDocuments::open(path, runtime.clone())?));
+    }
+    #[cfg(feature = "mongodb")]
+    if uri.expose_secret().starts_with("mongodb") {
+        return Ok(Arc::new(crate::documents::mongo::MongoDocuments::new(uri.clone(), runtime.clone())?));
+    }
+    let _ = (uri, runtime);
+    Err(Error::validation(format!(
+        "this build has no backend for the document connection `{reference}`: mongodb and embedded are features"
+    )))
+}

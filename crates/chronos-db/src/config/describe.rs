@@ -1,0 +1,90 @@
+//! What a configuration means, for people, without secrets.
+
+use secrecy::ExposeSecret;
+use serde_json::json;
+use url::Url;
+
+use super::uri::{Engine, parse};
+use super::{Config, Entry, ObjectSpace, Provider, SpaceConnection};
+use crate::Json;
+
+impl Config {
+    /// The resolved configuration: every database with its engine, hosts and buckets, the settings, and the warnings. It holds no secret.
+    #[must_use]
+    pub fn describe(&self) -> Json {
+        let entries: Vec<Json> = self.entries.iter().map(|entry| self.describe_entry(entry)).collect();
+        let warnings: Vec<Json> = self.warnings.iter().map(|w| json!({ "path": w.path, "message": w.message })).collect();
+        json!({
+            "entries": entries,
+            "counters": self.counters().map(|c| json!({ "connection": c.connection, "database": c.database })),
+            "collections": self.collection_maps.keys().collect::<Vec<_>>(),
+            "settings": {
+                "routing": { "hashAlgo": self.routing.hash.name(), "chooseKey": self.routing.choose_key },
+                "logicalDelete": self.logical_delete,
+                "versioning": self.versioning,
+                "updateMode": self.update_mode.name(),
+                "hardDeleteEnabled": self.hard_delete_enabled(),
+                "transactions": { "enabled": self.transactions.enabled, "autoDetect": self.transactions.auto_detect },
+                "retention": { "days": self.retention.days, "maxPerItem": self.retention.max_per_item },
+                "devShadow": self.dev_shadow.map(|s| json!({ "ttlHours": s.ttl_hours, "maxBytesPerDoc": s.max_bytes })),
+                "inlineMaxBytes": self.inline_max_bytes,
+            },
+            "sections": self.sections.keys().collect::<Vec<_>>(),
+            "warnings": warnings,
+        })
+    }
+
+    fn describe_entry(&self, entry: &Entry) -> Json {
+        let mut described = json!({
+            "path": entry.path,
+            "type": entry.database_type.map(super::DatabaseType::name),
+            "selector": entry.selector.to_string(),
+            "key": entry.key,
+            "database": entry.database,
+            "analyticsDatabase": entry.analytics_database,
+            "connection": entry.connection,
+            "objects": entry.objects.as_ref().map(|space| self.describe_space(space)),
+        });
+        let engine = self.connections.get(&entry.connection).and_then(|c| parse(c.uri.expose_secret()).ok());
+        match engine {
+            Some(Engine::MongoDb { hosts }) => {
+                described["engine"] = json!("mongodb");
+                described["hosts"] = json!(hosts);
+            }
+            Some(Engine::Embedded { path }) => {
+                described["engine"] = json!("embedded");
+                described["file"] = json!(path.as_deref().unwrap_or(":memory:"));
+            }
+            // Only a configuration put together by hand can hold a string that was never checked.
+            None => described["engine"] = json!("unknown"),
+        }
+        described
+    }
+
+    fn describe_space(&self, space: &ObjectSpace) -> Json {
+        let buckets = json!({ "json": space.buckets.json, "content": space.buckets.content, "backups": space.buckets.backups });
+        match &space.connection {
+            None => json!({ "provider": "local", "folder": self.local_storage, "buckets": buckets }),
+            Some(reference) => {
+                let connection = self.spaces.get(reference);
+                json!({
+                    "provider": connection.map(|c| c.provider.name()),
+                    "connection": reference,
+                    "endpoint": connection.map(endpoint),
+                    "region": connection.map(|c| &c.region),
+                    "buckets": buckets,
+                })
+            }
+        }
+    }
+}
+
+fn endpoint(connection: &SpaceConnection) -> String {
+    match connection.provider {
+        Provider::Local | Provider::Memory => connection.endpoint.clone(),
+        Provider::S3 | Provider::Azure => Url::parse(&connection.endpoint)
+            .ok()
+            .and_then(|url| url.host_str().map(|host| url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))))
+            .unwrap_or_else(|| "unknown".to_owned()),
+    }
+}

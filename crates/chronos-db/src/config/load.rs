@@ -1,0 +1,244 @@
+//! From files and texts to a [`Config`].
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::Path;
+
+use secrecy::{ExposeSecret, SecretString};
+use serde_json::Value;
+
+use super::section::Section;
+use super::{
+    Buckets, Config, DatabaseType, DocumentConnection, Entry, HashAlgorithm, ObjectSpace, Retention, Routing, Selector, Transactions,
+    UpdateMode, Warning, common, v1, v2,
+};
+use crate::{Error, Json, Result};
+
+const DEFAULT_INLINE_BYTES: usize = 1024 * 1024;
+pub(crate) const DEFAULT_CHOOSE_KEY: &str = "tenantId|dbName|collection:objectId";
+
+/// The database of the counters of all entries that name none of their own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Counters<'c> {
+    /// The reference of its document connection.
+    pub connection: &'c str,
+    /// Its name.
+    pub database: &'c str,
+}
+
+impl Config {
+    /// Reads a configuration file. Relative paths in it are relative to its folder.
+    ///
+    /// # Errors
+    /// `VALIDATION_ERROR` if the file can't be read, or as [`Config::parse`].
+    pub fn from_file(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        let text = std::fs::read_to_string(path).map_err(|error| {
+            Error::validation(format!("the configuration file {} cannot be read: {error}", path.display())).caused_by(error)
+        })?;
+        Self::parse(&text, path.parent().unwrap_or(Path::new("")))
+    }
+
+    /// Reads a configuration of either shape from JSON text; relative paths in it are relative to `base`.
+    ///
+    /// # Errors
+    /// `VALIDATION_ERROR` whose message starts with the JSON path of what is wrong. No secret is ever in it.
+    ///
+    /// ```
+    /// use chronos_db::config::Config;
+    /// let text = r#"{
+    ///     "dbConnections": {"here": {"mongoUri": "embedded:./data"}},
+    ///     "databases": {"runtime": {"tenantDatabases": [{"tenantId": "a", "dbConnRef": "hier", "dbName": "app"}]}}
+    /// }"#;
+    /// let error = Config::parse(text, "/etc/app".as_ref()).unwrap_err();
+    /// assert!(error.message().starts_with("databases.runtime.tenantDatabases[0].dbConnRef: there is no connection `hier`"));
+    /// ```
+    pub fn parse(text: &str, base: &Path) -> Result<Self> {
+        // Some editors begin files with a byte order mark.
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+        let document: Json =
+            serde_json::from_str(text).map_err(|error| Error::validation(format!("the configuration is no JSON: {error}")))?;
+        Self::from_json(&document, base)
+    }
+
+    /// Reads a configuration of either shape; see [`Config::parse`].
+    ///
+    /// # Errors
+    /// As [`Config::parse`].
+    pub fn from_json(document: &Json, base: &Path) -> Result<Self> {
+        let mut root = Section::new(String::new(), document)?;
+        let has = |key: &str| document.get(key).is_some_and(|value| !value.is_null());
+        let newer = has("dbConnections");
+        let older = has("mongoUris") || has("databaseTypes") || has("spacesConns");
+        let mut config = Self::blank();
+        match (newer, older) {
+            (true, true) => return Err(root.wrong("mongoUris", "stands beside `dbConnections`; use one of the two shapes")),
+            (false, false) if has("mongoConns") => {
+                return Err(root.wrong("mongoConns", "the shape of 1.5 is not supported; name the connections in `dbConnections`"));
+            }
+            (false, false) => {
+                return Err(root.wrong(
+                    "dbConnections",
+                    "is missing; a configuration has `dbConnections` and `databases`, or version 1's `mongoUris`",
+                ));
+            }
+            (true, false) => {
+                common::read(&mut root, &mut config, base)?;
+                v2::read(&mut root, &mut config, base)?;
+            }
+            (false, true) => {
+                common::read(&mut root, &mut config, base)?;
+                v1::read(&mut root, &mut config, base)?;
+            }
+        }
+        root.finish(&mut config.warnings);
+        config.check_entries()?;
+        Ok(config)
+    }
+
+    /// The configuration that needs no file and no server: records of the tenant `default` and messaging in an embedded store in `dir`, objects in
+    /// `dir/objects`.
+    ///
+    /// ```
+    /// use chronos_db::{Route, Router, config::Config};
+    /// let router = Router::new(&Config::embedded("/var/lib/app".as_ref()));
+    /// let resolved = router.resolve(&Route::runtime().tenant("default").collection("users"))?;
+    /// assert_eq!(resolved.database, "chronos");
+    /// # Ok::<(), chronos_db::Error>(())
+    /// ```
+    #[must_use]
+    pub fn embedded(dir: &Path) -> Self {
+        let mut config = Self::blank();
+        // It fails for an empty path and without a current directory; then the path is used as it is, and opening it says what is wrong.
+        let dir = std::path::absolute(dir).unwrap_or_else(|_| dir.to_owned());
+        if dir.to_str().is_none() {
+            let message = "the folder's name is not UTF-8; what is not was replaced".to_owned();
+            config.warnings.push(Warning { path: "dbConnections.embedded.mongoUri".to_owned(), message });
+        }
+        let uri = SecretString::from(format!("embedded:{}", dir.to_string_lossy()));
+        config.connections.insert("embedded".to_owned(), DocumentConnection { uri });
+        config.local_storage = Some(dir.join("objects"));
+        let entry = |path: &str, database_type, selector, database: &str| Entry {
+            path: path.to_owned(),
+            database_type: Some(database_type),
+            selector,
+            key: None,
+            connection: "embedded".to_owned(),
+            database: Some(database.to_owned()),
+            objects: None,
+            analytics_database: None,
+            capture_deliveries: false,
+            backend_id: None,
+        };
+        let bucket = || "chronos".to_owned();
+        config.entries.push(Entry {
+            objects: Some(ObjectSpace { connection: None, buckets: Buckets { json: bucket(), content: bucket(), backups: bucket() } }),
+            analytics_database: Some("chronos_analytics".to_owned()),
+            ..entry("databases.runtime.tenantDatabases[0]", DatabaseType::Runtime, Selector::Tenant("default".to_owned()), "chronos")
+        });
+        config.entries.push(entry("databases.messaging", DatabaseType::Messaging, Selector::Single, "chronos_messaging"));
+        config
+    }
+
+    /// The counters' own database, if the configuration has one.
+    #[must_use]
+    pub fn counters(&self) -> Option<Counters<'_>> {
+        let section = self.sections.get("counters")?;
+        Some(Counters { connection: section.get("dbConnRef")?.as_str()?, database: section.get("dbName")?.as_str()? })
+    }
+
+    /// Whether `hardDeleteEnabled` allows erasing items for good; false unless it is set.
+    #[must_use]
+    pub fn hard_delete_enabled(&self) -> bool {
+        self.sections.get("hardDeleteEnabled").and_then(Value::as_bool).unwrap_or(false)
+    }
+
+    fn blank() -> Self {
+        Self {
+            connections: BTreeMap::new(),
+            spaces: BTreeMap::new(),
+            entries: Vec::new(),
+            local_storage: None,
+            routing: Routing { hash: HashAlgorithm::Rendezvous, choose_key: DEFAULT_CHOOSE_KEY.to_owned() },
+            collection_maps: BTreeMap::new(),
+            dev_shadow: None,
+            retention: Retention::default(),
+            logical_delete: true,
+            versioning: true,
+            update_mode: UpdateMode::Merge,
+            transactions: Transactions::default(),
+            inline_max_bytes: DEFAULT_INLINE_BYTES,
+            sections: BTreeMap::new(),
+            warnings: Vec::new(),
+        }
+    }
+
+    /// The reference of the connection to `uri`; a new one gets the reference `otherwise`.
+    pub(super) fn connection_for(&mut self, uri: String, otherwise: &str) -> String {
+        if let Some((reference, _)) = self.connections.iter().find(|(_, connection)| connection.is(&uri)) {
+            return reference.clone();
+        }
+        let mut reference = otherwise.to_owned();
+        while self.connections.contains_key(&reference) {
+            reference.push('\'');
+        }
+        self.connections.insert(reference.clone(), DocumentConnection { uri: SecretString::from(uri) });
+        reference
+    }
+
+    /// Checks what only the whole list of entries shows.
+    fn check_entries(&mut self) -> Result<()> {
+        let mut warnings = Vec::new();
+        for (position, entry) in self.entries.iter().enumerate() {
+            for earlier in &self.entries[..position] {
+                if entry.database_type.is_some() && (entry.database_type, &entry.selector) == (earlier.database_type, &earlier.selector) {
+                    return Err(super::section::wrong(&entry.path, format!("answers the same contexts as {}", earlier.path)));
+                }
+                if entry.key.is_some() && entry.key == earlier.key {
+                    return Err(super::section::wrong(&format!("{}.key", entry.path), format!("is also the key of {}", earlier.path)));
+                }
+                if entry.database.is_some() && entry.database == earlier.database && self.same_store(entry, earlier) {
+                    let message = format!("is also the database of {}: what one writes, the other reads", earlier.path);
+                    warnings.push(Warning { path: format!("{}.dbName", entry.path), message });
+                }
+            }
+        }
+        self.warnings.append(&mut warnings);
+        Ok(())
+    }
+
+    fn same_store(&self, one: &Entry, other: &Entry) -> bool {
+        let uri = |entry: &Entry| self.connections.get(&entry.connection).map(|c| c.uri.expose_secret());
+        // Every in-memory store is its connection's own.
+        one.connection == other.connection || uri(one).is_some_and(|text| text != "embedded::memory:" && Some(text) == uri(other))
+    }
+}
+
+impl DocumentConnection {
+    pub(super) fn is(&self, uri: &str) -> bool {
+        self.uri.expose_secret() == uri
+    }
+}
+
+impl fmt::Debug for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Config")
+            .field("connections", &self.connections)
+            .field("spaces", &self.spaces)
+            .field("entries", &self.entries)
+            .field("local_storage", &self.local_storage)
+            .field("routing", &self.routing)
+            .field("collection_maps", &self.collection_maps)
+            .field("dev_shadow", &self.dev_shadow)
+            .field("retention", &self.retention)
+            .field("logical_delete", &self.logical_delete)
+            .field("versioning", &self.versioning)
+            .field("update_mode", &self.update_mode)
+            .field("transactions", &self.transactions)
+            .field("inline_max_bytes", &self.inline_max_bytes)
+            // Sections of others may hold connection strings.
+            .field("sections", &self.sections.keys().collect::<Vec<_>>())
+            .field("warnings", &self.warnings)
+            .finish()
+    }
+}

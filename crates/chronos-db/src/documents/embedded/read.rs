@@ -1,0 +1,280 @@
+//! Reads: by `_id`, and scans that SQLite narrows and orders and the evaluator decides.
+
+use std::ops::ControlFlow;
+
+use bson::{Bson, Document, RawDocument};
+use rusqlite::{OptionalExtension as _, params_from_iter};
+
+use super::catalog::{Session, Table};
+use super::place::Fault;
+use super::write::decode;
+use crate::Error;
+use crate::documents::filter::{self, Test, order};
+use crate::documents::{Direction, Filter, Namespace, Newest, Scan};
+
+/// Takes a document and the size of its bytes; says whether it wants more.
+pub(super) type Take<'a> = &'a mut dyn FnMut(Document, usize) -> ControlFlow<()>;
+
+/// Rows that do not match between two questions whether anybody still listens.
+const PATIENCE: u32 = 1024;
+
+/// SQLite takes 32,766 in a statement; the rest is for where a scan begins.
+const MOST_PARAMETERS: usize = 32_000;
+
+/// SQL that yields row numbers or documents.
+#[derive(Debug, Default)]
+pub(super) struct Query {
+    pub(super) sql: String,
+    pub(super) parameters: Vec<Vec<u8>>,
+    /// It yields row numbers, so that only they and the keys are sorted.
+    by_number: bool,
+}
+
+impl Session {
+    pub(super) fn get(&mut self, namespace: &Namespace, ids: &[Vec<u8>]) -> Result<Vec<Document>, Fault> {
+        let Some(table) = self.table(namespace)? else { return Ok(Vec::new()) };
+        let mut statement = self.connection.prepare_cached(&table.select)?;
+        let mut found = Vec::with_capacity(ids.len());
+        for id in ids {
+            let mut rows = statement.query([id])?;
+            if let Some(row) = rows.next()? {
+                found.push(decode(blob(row)?)?);
+            }
+        }
+        Ok(found)
+    }
+
+    /// Runs a scan; `listening` is asked now and then while nothing is found.
+    pub(super) fn scan(&mut self, namespace: &Namespace, scan: &Scan, listening: &dyn Fn() -> bool, take: Take<'_>) -> Result<(), Fault> {
+        let Some(table) = self.table(namespace)? else { return Ok(()) };
+        let query = Query::new(&table, scan);
+        let mut found = self.connection.prepare_cached(&query.sql)?;
+        let mut by_number = self.connection.prepare_cached(&format!("SELECT doc FROM d{} WHERE rowid=?", table.number))?;
+        let reader = Reader::new(scan);
+        let (mut left, mut passed) = (scan.limit.unwrap_or(u64::MAX), 0_u32);
+        let mut rows = found.query(params_from_iter(&query.parameters))?;
+        while left > 0 {
+            let Some(row) = rows.next()? else { break };
+            let read = if query.by_number {
+                let number: i64 = row.get(0)?;
+                by_number.query_row([number], |row| Ok(blob(row).and_then(|bytes| Ok((reader.read(bytes)?, bytes.len()))))).optional()?
+            } else {
+                let bytes = blob(row)?;
+                Some(Ok((reader.read(bytes)?, bytes.len())))
+            };
+            match read.transpose()? {
+                Some((Some(document), size)) => {
+                    left -= 1;
+                    passed = 0;
+                    if take(document, size).is_break() {
+                        break;
+                    }
+                }
+                _ => passed += 1,
+            }
+            if passed >= PATIENCE {
+                passed = 0;
+                if !listening() {
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn blob<'a>(row: &'a rusqlite::Row<'_>) -> Result<&'a [u8], Fault> {
+    row.get_ref(0)?.as_blob().map_err(|e| Error::database("a stored document is no blob").caused_by(e).into())
+}
+
+/// Decodes what is wanted of the documents that match.
+struct Reader<'a> {
+    filter: &'a Filter,
+    without: &'a [String],
+    /// Whether the filter looks at a field that is left out.
+    whole: bool,
+}
+
+impl<'a> Reader<'a> {
+    fn new(scan: &'a Scan) -> Self {
+        let whole = scan.without.iter().any(|field| looks_at(&scan.filter, field));
+        Self { filter: &scan.filter, without: &scan.without, whole }
+    }
+
+    fn read(&self, bytes: &[u8]) -> Result<Option<Document>, Fault> {
+        let mut document = if self.whole || self.without.is_empty() { decode(bytes)? } else { self.partly(bytes)? };
+        if !self.filter.matches(&document) {
+            return Ok(None);
+        }
+        if self.whole {
+            for field in self.without {
+                document.remove(field);
+            }
+        }
+        Ok(Some(document))
+    }
+
+    /// Without even looking at what is left out.
+    fn partly(&self, bytes: &[u8]) -> Result<Document, Fault> {
+        let damaged = |e| Fault::from(Error::database("a stored document is damaged").caused_by(e));
+        let mut document = Document::new();
+        for element in RawDocument::from_bytes(bytes).map_err(damaged)?.iter_elements() {
+            let element = element.map_err(damaged)?;
+            let key = element.key().as_str();
+            if !self.without.iter().any(|field| field == key) {
+                document.insert(key, Bson::try_from(element).map_err(damaged)?);
+            }
+        }
+        Ok(document)
+    }
+}
+
+fn looks_at(filter: &Filter, field: &str) -> bool {
+    match filter {
+        Filter::All => false,
+        Filter::And(parts) | Filter::Or(parts) | Filter::Nor(parts) => parts.iter().any(|part| looks_at(part, field)),
+        Filter::Field(path, _) => path.split('.').next() == Some(field),
+    }
+}
+
+/// Checks what a scan asks for.
+pub(super) fn check(scan: &Scan) -> Result<(), Error> {
+    let paths = scan.order.iter().map(|(path, _)| path).chain(scan.newest.iter().flat_map(|newest| [&newest.per, &newest.by]));
+    for path in paths {
+        if path.is_empty() || path.contains('\0') {
+            return Err(Error::validation(format!("`{}` is no path to order by", path.escape_debug())));
+        }
+    }
+    match &scan.after {
+        Some(after) if after.len() != scan.order.len() || after.is_empty() => Err(Error::validation(format!(
+            "a scan starts after one value per path of its order: {} values for {} paths",
+            after.len(),
+            scan.order.len()
+        ))),
+        _ => Ok(()),
+    }
+}
+
+impl Query {
+    pub(super) fn new(table: &Table, scan: &Scan) -> Self {
+        match &scan.newest {
+            None => Self::plain(table, scan),
+            Some(newest) if table.has_index_on(&[&newest.per, &newest.by]) => Self::newest_by_index(table, scan, newest),
+            Some(newest) => Self::newest_by_sorting(table, scan, newest),
+        }
+    }
+
+    fn add(&mut self, sql: &str, parameters: Vec<Vec<u8>>) {
+        self.sql.push_str(sql);
+        self.parameters.extend(parameters);
+    }
+
+    /// The condition of a filter on rows of `row`.
+    fn matching(&mut self, table: &Table, row: &str, filter: &Filter) {
+        let sql = filter::to_sql_knowing(filter, &|path| table.indexed(row, path), &|path| table.may_hold_arrays(path));
+        if self.parameters.len() + sql.parameters.len() > MOST_PARAMETERS {
+            // Every row passes; the evaluator decides.
+            self.add("1", Vec::new());
+        } else {
+            self.add(&sql.text, sql.parameters);
+        }
+    }
+
+    /// " AND …" for where the scan begins.
+    fn after(&mut self, table: &Table, scan: &Scan) {
+        let Some(after) = &scan.after else { return };
+        let sql = filter::after_to_sql(&scan.order, after, &|path| Some(table.value("r", path)));
+        self.add(" AND ", Vec::new());
+        self.add(&sql.text, sql.parameters);
+    }
+
+    fn order(&mut self, table: &Table, scan: &Scan) {
+        for (at, (path, direction)) in scan.order.iter().enumerate() {
+            let word = if at == 0 { " ORDER BY " } else { ", " };
+            let direction = if *direction == Direction::Descending { " DESC" } else { "" };
+            self.add(&format!("{word}{}{direction}", table.value("r", path)), Vec::new());
+        }
+    }
+
+    fn plain(table: &Table, scan: &Scan) -> Self {
+        let mut query = Self { by_number: !scan.order.is_empty(), ..Self::default() };
+        let column = if query.by_number { "rowid" } else { "doc" };
+        query.add(&format!("SELECT r.{column} FROM d{} r WHERE ", table.number), Vec::new());
+        query.matching(table, "r", &scan.filter);
+        query.after(table, scan);
+        query.order(table, scan);
+        query
+    }
+
+    /// Hops from group to group along the index, and in each to its newest: what it costs depends on the number of groups, not of documents.
+    fn newest_by_index(table: &Table, scan: &Scan, newest: &Newest) -> Self {
+        let number = table.number;
+        let bound = order::encode(&newest.at_most);
+        let (per, by) = (table.value("n", &newest.per), table.value("n", &newest.by));
+        let groups = only_about(&scan.filter, &newest.per);
+        // The hops go in the direction of an order by group, which then needs no sorting: groups are unique.
+        let by_group = scan.order.first().filter(|(path, _)| *path == newest.per).map(|(_, direction)| *direction);
+        let (sign, or_at, direction) = match by_group {
+            Some(Direction::Descending) => ("<", "<=", " DESC"),
+            _ => (">", ">=", ""),
+        };
+        let mut query = Self { by_number: true, ..Self::default() };
+        query.add(&format!("WITH RECURSIVE g(p) AS (SELECT * FROM (SELECT {per} FROM d{number} n WHERE "), Vec::new());
+        query.matching(table, "n", &groups);
+        if let (Some(after), true) = (scan.after.as_ref().and_then(|after| after.first()), by_group.is_some()) {
+            query.add(&format!(" AND {per} {or_at} ?"), vec![order::encode(after)]);
+        }
+        query.add(
+            &format!(" ORDER BY {per}{direction} LIMIT 1) UNION ALL SELECT (SELECT {per} FROM d{number} n WHERE {per} {sign} g.p AND "),
+            Vec::new(),
+        );
+        query.matching(table, "n", &groups);
+        query.add(&format!(" ORDER BY {per}{direction} LIMIT 1) FROM g WHERE g.p IS NOT NULL) "), Vec::new());
+        query.add(
+            &format!(
+                "SELECT r.rowid FROM g CROSS JOIN d{number} r WHERE g.p IS NOT NULL AND r.rowid = \
+                 (SELECT n.rowid FROM d{number} n WHERE {per} = g.p AND {by} <= ? ORDER BY {by} DESC LIMIT 1) AND "
+            ),
+            vec![bound],
+        );
+        query.matching(table, "r", &scan.filter);
+        query.after(table, scan);
+        if by_group.is_none() {
+            query.order(table, scan);
+        }
+        query
+    }
+
+    /// Without an index that begins with the group and what makes a document newer: one pass, sorted by SQLite, on disk if need be.
+    fn newest_by_sorting(table: &Table, scan: &Scan, newest: &Newest) -> Self {
+        let number = table.number;
+        let (per, by) = (table.value("n", &newest.per), table.value("n", &newest.by));
+        let mut query = Self { by_number: true, ..Self::default() };
+        query.add(
+            &format!("SELECT r.rowid FROM (SELECT n.rowid AS i, max({by}) FROM d{number} n WHERE {by} <= ? AND "),
+            vec![order::encode(&newest.at_most)],
+        );
+        query.matching(table, "n", &only_about(&scan.filter, &newest.per));
+        query.add(&format!(" GROUP BY {per}) g CROSS JOIN d{number} r ON r.rowid = g.i WHERE "), Vec::new());
+        query.matching(table, "r", &scan.filter);
+        query.after(table, scan);
+        query.order(table, scan);
+        query
+    }
+}
+
+/// The part of a filter that speaks of `path` alone and must hold.
+fn only_about(filter: &Filter, path: &str) -> Filter {
+    fn about(filter: &Filter, path: &str) -> bool {
+        match filter {
+            Filter::All => true,
+            Filter::And(parts) | Filter::Or(parts) | Filter::Nor(parts) => parts.iter().all(|part| about(part, path)),
+            Filter::Field(field, test) => field == path && !matches!(test, Test::Exists(_)),
+        }
+    }
+    match filter {
+        Filter::And(parts) => parts.iter().filter(|part| about(part, path)).cloned().fold(Filter::All, Filter::and),
+        whole if about(whole, path) => whole.clone(),
+        _ => Filter::All,
+    }
+}

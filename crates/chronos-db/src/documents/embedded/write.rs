@@ -1,0 +1,300 @@
+//! Writes: made ready by the caller's task, carried out by the writer, inside a transaction that it holds.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use bson::{Bson, Document, doc};
+use rusqlite::OptionalExtension as _;
+
+use super::catalog::{Session, Table};
+use super::place::Fault;
+use crate::documents::filter::order;
+use crate::documents::{Atomicity, Batch, BuildBatch, Guard, Namespace, Outcome, Sequence, Write};
+use crate::{Error, Timestamp};
+
+/// The largest document, as MongoDB has it.
+const MAX_DOCUMENT_BYTES: usize = 16 * 1024 * 1024;
+
+/// SQLite's code of a violated unique constraint, and of a violated primary key.
+const UNIQUE_VIOLATIONS: [i32; 2] = [2067, 1555];
+
+/// A document with its bytes: encoded once, off the writer's thread.
+#[derive(Debug)]
+struct Row {
+    id: Vec<u8>,
+    document: Document,
+    bytes: Vec<u8>,
+}
+
+#[derive(Debug)]
+enum Change {
+    Insert(Row),
+    Put(Row, Guard),
+    Delete(Vec<u8>, Guard),
+}
+
+#[derive(Debug)]
+struct Step {
+    namespace: Namespace,
+    change: Change,
+    requires: Option<usize>,
+}
+
+/// A checked batch.
+#[derive(Debug)]
+pub(super) struct Prepared {
+    steps: Vec<Step>,
+    /// The steps' indexes in the order they are taken: stage by stage.
+    order: Vec<usize>,
+    atomicity: Atomicity,
+    pub(super) bytes: usize,
+}
+
+impl Row {
+    fn new(document: Document) -> Result<Self, Error> {
+        let id = document.get("_id").ok_or_else(|| Error::validation("a document to be written has no `_id`"))?;
+        let id = encode_id(id)?;
+        let bytes = document.to_vec().map_err(|e| Error::validation("the document cannot be encoded as BSON").caused_by(e))?;
+        if bytes.len() > MAX_DOCUMENT_BYTES {
+            let message = format!("the document has {} bytes; {MAX_DOCUMENT_BYTES} are allowed", bytes.len());
+            return Err(Error::validation(message));
+        }
+        Ok(Self { id, document, bytes })
+    }
+}
+
+pub(super) fn encode_id(id: &Bson) -> Result<Vec<u8>, Error> {
+    match id {
+        Bson::Array(_) | Bson::RegularExpression(_) | Bson::Undefined => {
+            Err(Error::validation("an array, a pattern or undefined is no `_id`"))
+        }
+        id => Ok(order::encode(id)),
+    }
+}
+
+fn check(guard: &Guard, put: bool) -> Result<(), Error> {
+    match guard {
+        Guard::Newer { .. } if !put => Err(Error::validation("a delete cannot be guarded by Newer")),
+        Guard::Equals { value: Bson::Array(_), .. } => Err(Error::validation("a guard compares no arrays")),
+        _ => Ok(()),
+    }
+}
+
+impl Prepared {
+    /// Checks and encodes a batch.
+    pub(super) fn new(batch: Batch) -> Result<Self, Error> {
+        let mut steps = Vec::with_capacity(batch.operations.len());
+        let mut stages: Vec<usize> = Vec::with_capacity(batch.operations.len());
+        let mut bytes = 0;
+        for (at, operation) in batch.operations.into_iter().enumerate() {
+            let stage = match operation.requires {
+                None => 0,
+                Some(required) => stages.get(required).map(|stage| stage + 1).ok_or_else(|| {
+                    Error::validation(format!("operation {at} of the batch requires {required}, which is no earlier one"))
+                })?,
+            };
+            stages.push(stage);
+            let change = match operation.write {
+                Write::Insert(document) => Change::Insert(Row::new(document)?),
+                Write::Put { document, guard } => {
+                    check(&guard, true)?;
+                    Change::Put(Row::new(document)?, guard)
+                }
+                Write::Delete { id, guard } => {
+                    check(&guard, false)?;
+                    Change::Delete(encode_id(&id)?, guard)
+                }
+            };
+            if let Change::Insert(row) | Change::Put(row, _) = &change {
+                bytes += row.bytes.len();
+            }
+            steps.push(Step { namespace: operation.namespace, change, requires: operation.requires });
+        }
+        let mut order: Vec<usize> = (0..steps.len()).collect();
+        order.sort_by_key(|at| stages[*at]);
+        Ok(Self { steps, order, atomicity: batch.atomicity, bytes })
+    }
+
+    /// Whether SQLite undoes it by itself if it fails, being one statement.
+    pub(super) fn is_single(&self) -> bool {
+        self.steps.len() <= 1
+    }
+}
+
+impl Session {
+    /// Runs `work` so that nothing of it stays if it fails.
+    pub(super) fn within_savepoint<T>(&mut self, work: impl FnOnce(&mut Self) -> Result<T, Fault>) -> Result<T, Fault> {
+        self.connection.prepare_cached("SAVEPOINT request")?.execute([])?;
+        let done = work(self);
+        if done.is_err() {
+            self.forget();
+            if self.connection.is_autocommit() {
+                // SQLite has rolled everything back, savepoint and all.
+                return done;
+            }
+            self.connection.prepare_cached("ROLLBACK TO request")?.execute([])?;
+            self.refresh()?;
+        }
+        self.connection.prepare_cached("RELEASE request")?.execute([])?;
+        done
+    }
+
+    pub(super) fn apply(&mut self, batch: &Prepared) -> Result<Vec<Outcome>, Fault> {
+        match batch.atomicity {
+            Atomicity::Each => {
+                let mut outcomes = vec![Outcome::Skipped; batch.steps.len()];
+                for &at in &batch.order {
+                    let step = &batch.steps[at];
+                    if step.requires.is_none_or(|required| outcomes[required].is_applied()) {
+                        outcomes[at] = self.take(step)?;
+                    }
+                }
+                Ok(outcomes)
+            }
+            Atomicity::All => self.apply_all(batch),
+        }
+    }
+
+    fn apply_all(&mut self, batch: &Prepared) -> Result<Vec<Outcome>, Fault> {
+        self.connection.prepare_cached("SAVEPOINT whole")?.execute([])?;
+        let mut outcomes = vec![Outcome::Applied; batch.steps.len()];
+        for &at in &batch.order {
+            let outcome = self.take(&batch.steps[at])?;
+            if !outcome.is_applied() {
+                outcomes.fill(Outcome::Skipped);
+                outcomes[at] = outcome;
+                self.forget();
+                self.connection.prepare_cached("ROLLBACK TO whole")?.execute([])?;
+                self.refresh()?;
+                break;
+            }
+        }
+        self.connection.prepare_cached("RELEASE whole")?.execute([])?;
+        Ok(outcomes)
+    }
+
+    fn take(&mut self, step: &Step) -> Result<Outcome, Fault> {
+        match &step.change {
+            Change::Insert(row) => {
+                let table = self.table_or_create(&step.namespace)?;
+                self.put(&step.namespace, &table, row, &table.insert, None)
+            }
+            Change::Put(row, Guard::Any) => {
+                let table = self.table_or_create(&step.namespace)?;
+                self.put(&step.namespace, &table, row, &table.upsert, None)
+            }
+            Change::Put(row, Guard::Newer { field }) => {
+                let table = self.table_or_create(&step.namespace)?;
+                let (new, stored) = (table.value("excluded", field), table.value(&format!("d{}", table.number), field));
+                let sql = format!("{} WHERE {new} > {stored}", table.upsert);
+                self.put(&step.namespace, &table, row, &sql, None)
+            }
+            Change::Put(row, Guard::Equals { field, value }) => {
+                let Some(table) = self.table(&step.namespace)? else {
+                    return Ok(Outcome::Refused);
+                };
+                let stored = table.value(&format!("d{}", table.number), field);
+                let sql = format!("{} AND {stored}=?{}", table.replace, 3 + table.layout.columns.len() + table.layout.presence.len());
+                self.put(&step.namespace, &table, row, &sql, Some(order::encode(value)))
+            }
+            Change::Delete(id, guard) => {
+                let Some(table) = self.table(&step.namespace)? else {
+                    return Ok(if *guard == Guard::Any { Outcome::Applied } else { Outcome::Refused });
+                };
+                if let Guard::Equals { field, value } = guard {
+                    let stored = table.value(&format!("d{}", table.number), field);
+                    let sql = format!("{} AND {stored}=?2", table.delete);
+                    let changed = self.connection.prepare_cached(&sql)?.execute((id, order::encode(value)))?;
+                    return Ok(if changed > 0 { Outcome::Applied } else { Outcome::Refused });
+                }
+                self.connection.prepare_cached(&table.delete)?.execute([id])?;
+                Ok(Outcome::Applied)
+            }
+        }
+    }
+
+    /// Carries out `sql`, whose parameters are the columns of `row` in the table's order and then `more`.
+    fn put(&mut self, namespace: &Namespace, table: &Table, row: &Row, sql: &str, more: Option<Vec<u8>>) -> Result<Outcome, Fault> {
+        let (columns, presence) = table.values(&row.document);
+        if table.is_surprised(&columns) {
+            // Before the row, so that no failure in between leaves an array unnoticed.
+            self.note_arrays(namespace, table, &columns)?;
+        }
+        let changed = {
+            let mut statement = self.connection.prepare_cached(sql)?;
+            statement.raw_bind_parameter(1, &row.id)?;
+            let mut at = 2;
+            for value in &columns {
+                statement.raw_bind_parameter(at, value)?;
+                at += 1;
+            }
+            for value in presence {
+                statement.raw_bind_parameter(at, value)?;
+                at += 1;
+            }
+            statement.raw_bind_parameter(at, &row.bytes)?;
+            if let Some(more) = more {
+                statement.raw_bind_parameter(at + 1, more)?;
+            }
+            statement.raw_execute()
+        };
+        match changed {
+            Ok(0) => Ok(Outcome::Refused),
+            Ok(_) => Ok(Outcome::Applied),
+            Err(error) => {
+                let violated = match &error {
+                    rusqlite::Error::SqliteFailure(code, Some(message)) if UNIQUE_VIOLATIONS.contains(&code.extended_code) => {
+                        table.violated(message)
+                    }
+                    _ => return Err(error.into()),
+                };
+                // An insert may violate several at once; that of the `_id` says the most.
+                let same_id = sql == table.insert && self.connection.prepare_cached(&table.select)?.exists([&row.id])?;
+                Ok(Outcome::Conflict { index: if same_id { Some("_id_".to_owned()) } else { violated } })
+            }
+        }
+    }
+
+    /// Gives out the next numbers, then applies what `build` makes of them.
+    pub(super) fn sequence(
+        &mut self,
+        namespace: &Namespace,
+        name: &str,
+        count: u32,
+        now: Timestamp,
+        build: Option<BuildBatch>,
+    ) -> Result<(Sequence, Vec<Outcome>), Fault> {
+        let table = self.table_or_create(namespace)?;
+        let id = encode_id(&Bson::String(name.to_owned()))?;
+        let stored: Option<Vec<u8>> = self.connection.prepare_cached(&table.select)?.query_row([&id], |row| row.get(0)).optional()?;
+        let mut document = match stored {
+            Some(bytes) => decode(&bytes)?,
+            None => doc! { "_id": name },
+        };
+        let wrong = |what: &str| Error::database(format!("the sequence `{name}` in {namespace:?} {what}"));
+        let last = match document.get("value") {
+            None => -1,
+            Some(Bson::Int32(i)) => i64::from(*i),
+            Some(Bson::Int64(i)) => *i,
+            // Doubles below 2^53 hold every whole number.
+            Some(Bson::Double(d)) if d.fract() == 0.0 && d.abs() < 9_007_199_254_740_992.0 => *d as i64,
+            Some(_) => return Err(wrong("has a value that is no whole number").into()),
+        };
+        let value = last.checked_add(i64::from(count)).ok_or_else(|| wrong("has reached its end"))?;
+        document.insert("value", value);
+        match self.put(namespace, &table, &Row::new(document)?, &table.upsert, None)? {
+            Outcome::Applied => {}
+            _ => return Err(wrong("violates a unique index").into()),
+        }
+        let given = Sequence { first: last + 1, count, now };
+        let Some(build) = build else { return Ok((given, Vec::new())) };
+        // The writer serves everybody; a panic of one caller's closure must not end it.
+        let built = catch_unwind(AssertUnwindSafe(|| build(given)));
+        let batch = built.map_err(|_| Error::database("the function that builds the batch panicked; nothing was written"))??;
+        let outcomes = self.apply(&Prepared::new(batch)?)?;
+        Ok((given, outcomes))
+    }
+}
+
+pub(super) fn decode(bytes: &[u8]) -> Result<Document, Fault> {
+    Document::from_reader(bytes).map_err(|e| Error::database("a stored document is damaged").caused_by(e).into())
+}

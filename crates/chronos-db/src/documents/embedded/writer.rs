@@ -1,0 +1,196 @@
+//! The one writer of a file: takes what is queued, commits it together, then answers everybody.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use tokio::sync::{mpsc, oneshot};
+
+use super::catalog::Session;
+use super::place::{Fault, Place};
+use super::write::Prepared;
+use crate::documents::{BuildBatch, Index, Namespace, Outcome, Sequence};
+use crate::{Error, Result, Runtime, Timestamp};
+
+/// Requests that wait for the writer at most; who comes then waits for room.
+pub(super) const QUEUE: usize = 1024;
+
+/// Requests and bytes that are committed together at most.
+const GROUP: usize = 512;
+const GROUP_BYTES: usize = 16 * 1024 * 1024;
+
+/// Something for the writer to do.
+pub(super) enum Work {
+    Apply(Prepared),
+    Sequence {
+        namespace: Namespace,
+        name: String,
+        count: u32,
+        build: Option<BuildBatch>,
+    },
+    Ensure {
+        namespace: Namespace,
+        indexes: Vec<Index>,
+    },
+    /// The last request: what is queued before and with it is still done.
+    Stop,
+}
+
+impl Work {
+    fn bytes(&self) -> usize {
+        if let Self::Apply(batch) = self { batch.bytes } else { 0 }
+    }
+
+    /// Whether it is committed with nothing else, because it may change tables or nothing can follow it.
+    fn stands_alone(&self) -> bool {
+        matches!(self, Self::Ensure { .. } | Self::Stop)
+    }
+}
+
+/// What came of it.
+#[derive(Debug)]
+pub(super) struct Done {
+    pub(super) sequence: Option<Sequence>,
+    pub(super) outcomes: Vec<Outcome>,
+}
+
+pub(super) struct Request {
+    pub(super) work: Work,
+    pub(super) reply: oneshot::Sender<Result<Done>>,
+}
+
+/// The store's time: the clock's, but never going back.
+#[derive(Debug, Default)]
+pub(super) struct StoreClock(AtomicI64);
+
+impl StoreClock {
+    pub(super) fn now(&self, runtime: &Runtime) -> Timestamp {
+        let now = runtime.clock.now().as_millis();
+        Timestamp::from_millis(self.0.fetch_max(now, Ordering::AcqRel).max(now))
+    }
+}
+
+/// The writing connection.
+#[derive(Debug)]
+pub(super) struct Writer {
+    pub(super) session: Session,
+    place: Place,
+    runtime: Runtime,
+    clock: Arc<StoreClock>,
+    /// Whether temporary data goes to files.
+    sorts: bool,
+}
+
+impl Writer {
+    pub(super) fn new(session: Session, place: Place, runtime: Runtime, clock: Arc<StoreClock>) -> Self {
+        Self { session, place, runtime, clock, sorts: false }
+    }
+
+    /// Serves the queue until it is stopped or everybody who could ask is gone; then what is left in it.
+    pub(super) fn run(mut self, mut queue: mpsc::Receiver<Request>) {
+        let mut held = None;
+        while let Some(first) = held.take().or_else(|| queue.blocking_recv()) {
+            if matches!(first.work, Work::Stop) {
+                queue.close();
+                // Nobody waits for a stop that was given up.
+                let _ = first.reply.send(Ok(Done { sequence: None, outcomes: Vec::new() }));
+                continue;
+            }
+            let mut bytes = first.work.bytes();
+            let mut group = vec![first];
+            while group.len() < GROUP && bytes < GROUP_BYTES && !group[0].work.stands_alone() {
+                let Ok(next) = queue.try_recv() else { break };
+                if next.work.stands_alone() {
+                    held = Some(next);
+                    break;
+                }
+                bytes += next.work.bytes();
+                group.push(next);
+            }
+            for (reply, done) in self.commit(group) {
+                // A caller that went away doesn't want to know.
+                let _ = reply.send(done);
+            }
+        }
+    }
+
+    /// Carries out one request by itself.
+    pub(super) fn commit_one(&mut self, work: Work) -> Result<Done> {
+        let (reply, _) = oneshot::channel();
+        let mut done = self.commit(vec![Request { work, reply }]);
+        done.pop().map_or_else(|| Err(Error::database("the request was lost")), |(_, done)| done)
+    }
+
+    /// Carries out a group in one transaction. A request that fails leaves nothing behind and the others alone.
+    fn commit(&mut self, group: Vec<Request>) -> Vec<(oneshot::Sender<Result<Done>>, Result<Done>)> {
+        let mut replies = Vec::with_capacity(group.len());
+        let mut results = Vec::with_capacity(group.len());
+        let mut works = Vec::with_capacity(group.len());
+        for request in group {
+            replies.push(request.reply);
+            works.push(request.work);
+        }
+        let ended = self.transaction(works, &mut results);
+        match ended {
+            Ok(()) => replies.into_iter().zip(results).collect(),
+            Err((fault, doing)) => {
+                // The first failure is what the callers need to hear of; that a rollback also fails adds nothing: the connection is then without a
+                // transaction already.
+                let rolled_back = self.session.roll_back();
+                if let Err(second) = rolled_back {
+                    tracing::warn!(place = %self.place, error = %second.into_error(&self.place, "rolling back"), "rollback failed");
+                }
+                replies.into_iter().map(|reply| (reply, Err(fault.clone().into_error(&self.place, doing)))).collect()
+            }
+        }
+    }
+
+    /// Fills `results`; if it fails, the whole group has failed.
+    fn transaction(&mut self, works: Vec<Work>, results: &mut Vec<Result<Done>>) -> Result<(), (Fault, &'static str)> {
+        // Small things are kept in memory; an index is built by sorting, which memory may be too small for.
+        let sorts = works.iter().any(Work::stands_alone);
+        if sorts != self.sorts {
+            let place = if sorts { "DEFAULT" } else { "MEMORY" };
+            let set = self.session.connection.execute_batch(&format!("PRAGMA temp_store={place}"));
+            set.map_err(|e| (e.into(), "setting the place of temporary data (nothing was written)"))?;
+            self.sorts = sorts;
+        }
+        self.session.begin("BEGIN IMMEDIATE").map_err(|fault| (fault, "beginning to write (nothing was written)"))?;
+        for work in works {
+            let done = self.take(work);
+            if self.session.connection.is_autocommit() {
+                let lost = || Error::database("SQLite ended the transaction; nothing was written").into();
+                return Err((done.err().unwrap_or_else(lost), "writing (nothing was written)"));
+            }
+            results.push(done.map_err(|fault| fault.into_error(&self.place, "writing (nothing of this request was written)")));
+        }
+        let fail = &self.runtime.fail;
+        fail.hit("embedded.before_commit").map_err(|error| (error.into(), "committing"))?;
+        let committed = self.session.connection.prepare_cached("COMMIT").and_then(|mut commit| commit.execute([]));
+        committed.map_err(|e| (e.into(), "committing (whether the writes took place is unknown)"))?;
+        fail.hit("embedded.after_commit").map_err(|error| (error.into(), "committing"))
+    }
+
+    fn take(&mut self, work: Work) -> Result<Done, Fault> {
+        let now = self.clock.now(&self.runtime);
+        match work {
+            Work::Apply(batch) => {
+                let outcomes = if batch.is_single() {
+                    self.session.apply(&batch)?
+                } else {
+                    self.session.within_savepoint(|session| session.apply(&batch))?
+                };
+                Ok(Done { sequence: None, outcomes })
+            }
+            Work::Sequence { namespace, name, count, build } => {
+                let (sequence, outcomes) =
+                    self.session.within_savepoint(|session| session.sequence(&namespace, &name, count, now, build))?;
+                Ok(Done { sequence: Some(sequence), outcomes })
+            }
+            Work::Ensure { namespace, indexes } => {
+                self.session.within_savepoint(|session| session.ensure(&namespace, &indexes))?;
+                Ok(Done { sequence: None, outcomes: Vec::new() })
+            }
+            Work::Stop => Ok(Done { sequence: None, outcomes: Vec::new() }),
+        }
+    }
+}

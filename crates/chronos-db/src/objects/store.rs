@@ -1,0 +1,367 @@
+//! [`Objects`] over the crate `object_store`.
+
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::stream::BoxStream;
+use futures::{StreamExt as _, TryStreamExt as _};
+use object_store::memory::InMemory;
+use object_store::path::Path as StorePath;
+use object_store::{Attribute, Attributes, ObjectMeta, ObjectStore, ObjectStoreExt as _, PutPayload};
+use secrecy::{ExposeSecret as _, SecretString};
+
+#[cfg(any(feature = "s3", feature = "azure"))]
+use super::cloud::{self, Cloud};
+use super::failure::Failure;
+use super::local::Folder;
+use super::{ObjectInfo, Objects, Put, PutMode, PutOptions};
+#[cfg(any(feature = "s3", feature = "azure"))]
+use crate::config::SpaceConnection;
+use crate::{Error, ErrorKind, Result, Timestamp};
+
+/// How long a storage may take to answer, beside the time its bytes need.
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The slowest line an object is expected to travel, in bytes a second.
+const SLOWEST_LINE: u64 = 256 * 1024;
+
+/// How often a race that is still open is looked at again.
+const RACE_ATTEMPTS: u32 = 5;
+
+/// The shortest and the longest life of a presigned URL.
+const TTL: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(7 * 24 * 60 * 60);
+
+/// One bucket of a storage: a local folder, memory, S3 or Azure Blob. Cloning it is cheap, and no constructor does I/O.
+#[derive(Clone)]
+pub struct StoreObjects {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    source: Source,
+    bucket: String,
+    /// Where the bucket is, for error messages.
+    place: String,
+    /// What no message may show.
+    secrets: Vec<SecretString>,
+    #[cfg(any(feature = "s3", feature = "azure"))]
+    signer: Option<cloud::CloudSigner>,
+    #[cfg(any(feature = "s3", feature = "azure"))]
+    creator: Option<cloud::Creator>,
+}
+
+enum Source {
+    Store(Arc<dyn ObjectStore>),
+    Folder(Folder),
+}
+
+impl StoreObjects {
+    /// The folder `bucket` in `root`; it is created with the first object. Objects are files, synced before a put returns.
+    ///
+    /// # Errors
+    /// `VALIDATION_ERROR` for a bucket name that is no plain folder name, or if `root` is empty.
+    pub fn local(root: &Path, bucket: &str) -> Result<Self> {
+        check_bucket(bucket)?;
+        if root.as_os_str().is_empty() {
+            return Err(Error::validation("the folder of the local storage is empty"));
+        }
+        let path =
+            std::path::absolute(root).map_err(|error| Error::validation(format!("{} is no usable folder: {error}", root.display())))?;
+        let place = path.display().to_string();
+        Ok(Self::new(Source::Folder(Folder::new(path.join(bucket))), bucket, place))
+    }
+
+    /// A bucket in the memory of this process, empty and unrelated to every other one.
+    ///
+    /// # Errors
+    /// `VALIDATION_ERROR` for a bucket name that no storage would take.
+    pub fn memory(bucket: &str) -> Result<Self> {
+        check_bucket(bucket)?;
+        Ok(Self::new(Source::Store(Arc::new(InMemory::new())), bucket, "memory".to_owned()))
+    }
+
+    /// A bucket of an S3 compatible storage.
+    ///
+    /// # Errors
+    /// `VALIDATION_ERROR` for an endpoint, region, credentials or bucket name that cannot work.
+    #[cfg(feature = "s3")]
+    pub fn s3(connection: &SpaceConnection, bucket: &str) -> Result<Self> {
+        Self::s3_over(connection, bucket, cloud::http_client()?)
+    }
+
+    /// A container of an Azure Blob account; `connection` has the account's name as access key and its key as secret key.
+    ///
+    /// # Errors
+    /// `VALIDATION_ERROR` for an endpoint, credentials or container name that cannot work.
+    #[cfg(feature = "azure")]
+    pub fn azure(connection: &SpaceConnection, bucket: &str) -> Result<Self> {
+        Self::azure_over(connection, bucket, cloud::http_client()?)
+    }
+
+    #[cfg(feature = "s3")]
+    pub(super) fn s3_over(connection: &SpaceConnection, bucket: &str, http: object_store::client::HttpClient) -> Result<Self> {
+        check_bucket(bucket)?;
+        cloud::s3(connection, bucket, http).map(|cloud| Self::in_cloud(cloud, bucket))
+    }
+
+    #[cfg(feature = "azure")]
+    pub(super) fn azure_over(connection: &SpaceConnection, bucket: &str, http: object_store::client::HttpClient) -> Result<Self> {
+        check_bucket(bucket)?;
+        cloud::azure(connection, bucket, http).map(|cloud| Self::in_cloud(cloud, bucket))
+    }
+
+    #[cfg(any(feature = "s3", feature = "azure"))]
+    fn in_cloud(cloud: Cloud, bucket: &str) -> Self {
+        Self {
+            inner: Arc::new(Inner {
+                source: Source::Store(cloud.store),
+                bucket: bucket.to_owned(),
+                place: cloud.endpoint,
+                secrets: cloud.secrets,
+                signer: Some(cloud.signer),
+                creator: Some(cloud.creator),
+            }),
+        }
+    }
+
+    fn new(source: Source, bucket: &str, place: String) -> Self {
+        Self {
+            inner: Arc::new(Inner {
+                source,
+                bucket: bucket.to_owned(),
+                place,
+                secrets: Vec::new(),
+                #[cfg(any(feature = "s3", feature = "azure"))]
+                signer: None,
+                #[cfg(any(feature = "s3", feature = "azure"))]
+                creator: None,
+            }),
+        }
+    }
+}
+
+impl Inner {
+    async fn for_reading(&self) -> Result<Option<Arc<dyn ObjectStore>>, Failure> {
+        match &self.source {
+            Source::Store(store) => Ok(Some(Arc::clone(store))),
+            Source::Folder(folder) => folder.for_reading().await,
+        }
+    }
+
+    async fn put_once(&self, path: &StorePath, body: &Bytes, options: &PutOptions) -> Result<(), Failure> {
+        let mut how = object_store::PutOptions {
+            mode: match options.mode {
+                PutMode::Overwrite => object_store::PutMode::Overwrite,
+                PutMode::Create => object_store::PutMode::Create,
+            },
+            ..Default::default()
+        };
+        let store = match &self.source {
+            Source::Store(store) => {
+                let content_type = options.content_type.clone().unwrap_or_else(|| "application/octet-stream".to_owned());
+                how.attributes = Attributes::from_iter([(Attribute::ContentType, content_type)]);
+                Arc::clone(store)
+            }
+            // A file has nowhere to keep a media type.
+            Source::Folder(folder) => folder.for_writing().await?,
+        };
+        within(time_for(body.len() as u64), async { Ok(store.put_opts(path, PutPayload::from(body.clone()), how).await.map(drop)?) }).await
+    }
+
+    /// Creates the bucket. Folders and memory never miss theirs.
+    async fn create_bucket(&self, missing: Failure) -> Result<()> {
+        #[cfg(any(feature = "s3", feature = "azure"))]
+        if let Some(creator) = &self.creator {
+            return creator.create().await.map_err(|failure| {
+                let reason = format!("there is no bucket `{}` at {}, and creating it failed: {}", self.bucket, self.place, failure.reason);
+                self.shown(&reason, failure.is_passing())
+            });
+        }
+        Err(self.error("store an object", missing))
+    }
+
+    fn error(&self, what: impl fmt::Display, failure: Failure) -> Error {
+        let reason = format!("cannot {what} in bucket `{}` at {}: {}", self.bucket, self.place, failure.reason);
+        self.shown(&reason, failure.is_passing())
+    }
+
+    fn shown(&self, reason: &str, passing: bool) -> Error {
+        let mut shown = reason.to_owned();
+        for secret in &self.secrets {
+            let secret = secret.expose_secret();
+            if !secret.is_empty() {
+                shown = shown.replace(secret, "***");
+            }
+        }
+        let error = Error::storage(shown);
+        if passing { error.retryable() } else { error }
+    }
+
+    fn info(meta: ObjectMeta) -> ObjectInfo {
+        ObjectInfo { key: meta.location.into(), size: meta.size, modified: Timestamp::from_millis(meta.last_modified.timestamp_millis()) }
+    }
+}
+
+#[async_trait]
+impl Objects for StoreObjects {
+    async fn put(&self, key: &str, body: Bytes, options: PutOptions) -> Result<Put> {
+        let path = object_path(key)?;
+        if let Some(content_type) = &options.content_type
+            && !content_type.bytes().all(|b| matches!(b, b' '..=b'~'))
+        {
+            return Err(Error::validation(format!("`{}` is no media type", content_type.escape_debug())));
+        }
+        let inner = &self.inner;
+        let (mut created, mut attempt) = (false, 0);
+        loop {
+            let failure = match inner.put_once(&path, &body, &options).await {
+                Ok(()) => return Ok(Put::Stored),
+                Err(failure) => failure,
+            };
+            if options.mode == PutMode::Create && failure.is_existing() {
+                return Ok(Put::Exists);
+            }
+            let lost_folder = failure.is_lost_folder() && matches!(inner.source, Source::Folder(_));
+            if (lost_folder || failure.is_open_race()) && attempt < RACE_ATTEMPTS {
+                attempt += 1;
+                if !lost_folder {
+                    tokio::time::sleep(Duration::from_millis(20) * attempt * attempt).await;
+                }
+            } else if failure.is_missing() && !created {
+                inner.create_bucket(failure).await?;
+                created = true;
+            } else {
+                return Err(inner.error(format_args!("store `{key}`"), failure));
+            }
+        }
+    }
+
+    async fn get(&self, key: &str) -> Result<Option<Bytes>> {
+        let path = object_path(key)?;
+        let read = async {
+            let Some(store) = self.inner.for_reading().await? else { return Ok(None) };
+            let found = within(PATIENCE, async { Ok(store.get(&path).await?) }).await?;
+            within(time_for(found.meta.size), async { Ok(found.bytes().await?) }).await.map(Some)
+        };
+        absent_is_none(read.await).map_err(|failure| self.inner.error(format_args!("read `{key}`"), failure))
+    }
+
+    async fn head(&self, key: &str) -> Result<Option<ObjectInfo>> {
+        let path = object_path(key)?;
+        let look = async {
+            let Some(store) = self.inner.for_reading().await? else { return Ok(None) };
+            within(PATIENCE, async { Ok(store.head(&path).await?) }).await.map(|meta| Some(Inner::info(meta)))
+        };
+        absent_is_none(look.await).map_err(|failure| self.inner.error(format_args!("look at `{key}`"), failure))
+    }
+
+    async fn delete(&self, key: &str) -> Result<()> {
+        let path = object_path(key)?;
+        let remove = async {
+            let Some(store) = self.inner.for_reading().await? else { return Ok(None) };
+            within(PATIENCE, async { Ok(store.delete(&path).await?) }).await.map(Some)
+        };
+        absent_is_none(remove.await).map(drop).map_err(|failure| self.inner.error(format_args!("remove `{key}`"), failure))
+    }
+
+    fn list(&self, prefix: &str) -> BoxStream<'static, Result<ObjectInfo>> {
+        let inner = Arc::clone(&self.inner);
+        let prefix = prefix.trim_end_matches('/').to_owned();
+        let listing = async move {
+            let path = if prefix.is_empty() { None } else { Some(object_path(&prefix)?) };
+            let store = inner.for_reading().await.map_err(|failure| inner.error("list objects", failure))?;
+            let entries = store.map_or_else(|| futures::stream::empty().boxed(), |store| store.list(path.as_ref()));
+            Ok(futures::stream::try_unfold(entries, move |mut entries| {
+                let inner = Arc::clone(&inner);
+                async move {
+                    match absent_is_none(within(PATIENCE, async { Ok(entries.try_next().await?) }).await.map(Some)) {
+                        Ok(found) => Ok(found.flatten().map(|meta| (Inner::info(meta), entries))),
+                        Err(failure) => Err(inner.error("list objects", failure)),
+                    }
+                }
+            }))
+        };
+        futures::stream::once(listing).try_flatten().boxed()
+    }
+
+    async fn presign_get(&self, key: &str, ttl: Duration) -> Result<String> {
+        let path = object_path(key)?;
+        if !TTL.contains(&ttl) {
+            return Err(Error::validation(format!("a presigned URL can live from 1 second to 7 days, not {} s", ttl.as_secs_f64())));
+        }
+        #[cfg(any(feature = "s3", feature = "azure"))]
+        if let Some(signer) = &self.inner.signer {
+            let signed = signer.sign(&path, ttl).await;
+            return signed.map(String::from).map_err(|failure| self.inner.error(format_args!("sign a URL for `{key}`"), failure));
+        }
+        drop(path);
+        Err(Error::new(ErrorKind::PresignUnsupported, format!("objects in {} have no URLs; read them through the API", self.inner.place)))
+    }
+}
+
+impl fmt::Debug for StoreObjects {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StoreObjects").field("bucket", &self.inner.bucket).field("place", &self.inner.place).finish_non_exhaustive()
+    }
+}
+
+/// Waits for `work` no longer than `limit`.
+pub(super) async fn within<T>(limit: Duration, work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    tokio::time::timeout(limit, work).await.unwrap_or_else(|_| Err(Failure::timeout(limit)))
+}
+
+fn time_for(bytes: u64) -> Duration {
+    PATIENCE + Duration::from_secs(bytes / SLOWEST_LINE)
+}
+
+/// A bucket that isn't there holds nothing.
+fn absent_is_none<T>(result: Result<Option<T>, Failure>) -> Result<Option<T>, Failure> {
+    match result {
+        Err(failure) if failure.is_missing() => Ok(None),
+        other => other,
+    }
+}
+
+/// The strictest rules of all storages, so that what one of them takes every other one takes too.
+fn object_path(key: &str) -> Result<StorePath> {
+    let refuse = |why: &str| {
+        let shown: String = key.chars().take(80).collect();
+        Err(Error::validation(format!("`{}` is no usable object key: {why}", shown.escape_debug())))
+    };
+    if key.is_empty() || key.len() > 1024 {
+        return refuse("it must have 1 to 1024 bytes");
+    }
+    if key.contains(|c: char| c == '\\' || c.is_control()) {
+        return refuse("it holds a backslash or a control character");
+    }
+    for segment in key.split('/') {
+        if segment.is_empty() || segment.ends_with('.') || segment.len() > 240 {
+            return refuse("a part between slashes is empty, ends with a dot or is longer than 240 bytes");
+        }
+        // Files of such names are object_store's unfinished puts.
+        if segment.rsplit_once('#').is_some_and(|(_, digits)| !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit())) {
+            return refuse("a part between slashes ends with # and digits");
+        }
+    }
+    StorePath::parse(key).or_else(|error| refuse(&error.to_string()))
+}
+
+/// A name that every storage and file system takes and that stays one segment of a URL or path.
+fn check_bucket(bucket: &str) -> Result<()> {
+    let fine = (1..=63).contains(&bucket.len())
+        && bucket.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
+        && bucket.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric())
+        && !bucket.contains("..");
+    if fine {
+        return Ok(());
+    }
+    let shown: String = bucket.chars().take(80).collect();
+    Err(Error::validation(format!(
+        "the bucket name `{}` must be 1 to 63 letters, digits, `-`, `_` or single `.`, the first a letter or digit",
+        shown.escape_debug()
+    )))
+}

@@ -1,0 +1,93 @@
+//! Concurrent reads of single documents become few reads of many.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bson::oid::ObjectId;
+use bson::{Bson, Document};
+use tokio::sync::oneshot;
+
+use crate::documents::{Documents, Namespace};
+use crate::{Error, Result};
+
+/// Reads under way at once; more would only shrink the groups.
+const IN_FLIGHT: usize = 2;
+/// Documents per read.
+const GROUP: usize = 256;
+
+type Reply = oneshot::Sender<Result<Option<Document>, Arc<Error>>>;
+
+/// Collects `get`s of one collection while others are under way. A read begins after it was asked for, so it sees every write acknowledged before.
+#[derive(Debug)]
+pub(crate) struct Batcher {
+    documents: Arc<dyn Documents>,
+    namespace: Namespace,
+    queue: Mutex<Queue>,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    waiting: Vec<(Bson, Reply)>,
+    in_flight: usize,
+}
+
+impl Batcher {
+    pub(crate) fn new(documents: Arc<dyn Documents>, namespace: Namespace) -> Arc<Self> {
+        Arc::new(Self { documents, namespace, queue: Mutex::default() })
+    }
+
+    pub(crate) async fn get(self: &Arc<Self>, id: ObjectId) -> Result<Option<Document>> {
+        let (reply, answer) = oneshot::channel();
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner).waiting.push((Bson::ObjectId(id), reply));
+        self.dispatch();
+        match answer.await {
+            Ok(Ok(found)) => Ok(found),
+            Ok(Err(error)) => Err(Error::new(error.kind(), error.message().to_owned()).caused_by(error)),
+            Err(_) => Err(Error::database("the read was given up: the runtime is shutting down").retryable()),
+        }
+    }
+
+    fn dispatch(self: &Arc<Self>) {
+        let group = {
+            let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+            if queue.in_flight >= IN_FLIGHT || queue.waiting.is_empty() {
+                return;
+            }
+            queue.in_flight += 1;
+            let take = queue.waiting.len().min(GROUP);
+            queue.waiting.drain(..take).collect::<Vec<_>>()
+        };
+        let this = Arc::clone(self);
+        // The task lives as long as its one read; whoever waits for it owns it through the reply.
+        tokio::spawn(async move {
+            this.read(group).await;
+            this.queue.lock().unwrap_or_else(PoisonError::into_inner).in_flight -= 1;
+            this.dispatch();
+        });
+    }
+
+    async fn read(&self, group: Vec<(Bson, Reply)>) {
+        let mut ids: Vec<Bson> = Vec::with_capacity(group.len());
+        for (id, _) in &group {
+            if !ids.contains(id) {
+                ids.push(id.clone());
+            }
+        }
+        match self.documents.get(&self.namespace, ids).await {
+            Ok(found) => {
+                let found: HashMap<ObjectId, Document> =
+                    found.into_iter().filter_map(|doc| Some((doc.get_object_id("_id").ok()?, doc))).collect();
+                for (id, reply) in group {
+                    // A reader that no longer waits is no error.
+                    let _ = reply.send(Ok(id.as_object_id().and_then(|id| found.get(&id).cloned())));
+                }
+            }
+            Err(error) => {
+                let error = Arc::new(error);
+                for (_, reply) in group {
+                    let _ = reply.send(Err(Arc::clone(&error)));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! The handle of one collection.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::actions::{
+    Create, Delete, Enrich, Get, History, Import, List, Lock, Replace, Restore, RestoreCollection, SmartInsert, Update, Verify,
+};
+use super::engine::Engine;
+use super::model::ItemId;
+use crate::{Json, Result, Timestamp};
+
+/// One collection of records in one database, as [`Chronos::with`](crate::Chronos::with) resolved it. Cheap to clone.
+///
+/// Every method begins an action: a builder that runs when it is awaited.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> chronos_db::Result<()> {
+/// use chronos_db::{Chronos, Route, config::Config};
+/// use serde_json::json;
+/// # let dir = tempfile::tempdir().unwrap();
+/// let chronos = Chronos::open(Config::embedded(dir.path()))?;
+/// let users = chronos.with(Route::runtime().tenant("default").collection("users"))?;
+///
+/// let user = users.create(json!({"email": "a@example.org"})).actor("signup").await?;
+/// users.update(&user.id, json!({"status": "verified"})).expect_ov(0).reason("email verified").await?;
+///
+/// let then = users.get(&user.id).version(0).await?.unwrap();
+/// assert_eq!(then.document(), json!({"email": "a@example.org"}));
+/// # chronos.shutdown().await
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+pub struct Collection {
+    pub(crate) engine: Arc<Engine>,
+    /// The tenant every document and query is forced to, in databases that several share.
+    pub(crate) tenant: Option<String>,
+}
+
+impl Collection {
+    /// The collection's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.engine.names.collection
+    }
+
+    /// The database the route led to.
+    #[must_use]
+    pub fn database(&self) -> &str {
+        &self.engine.names.head.database
+    }
+
+    /// Creates an item. A `_system` in the document is ignored.
+    pub fn create(&self, document: Json) -> Create {
+        Create::new(self, document)
+    }
+
+    /// Merges top-level fields into the current document (or replaces it, where the configuration's `updateMode` says so).
+    pub fn update(&self, id: &ItemId, fields: Json) -> Update {
+        Update::new(self, *id, fields)
+    }
+
+    /// Replaces the whole document.
+    pub fn replace(&self, id: &ItemId, document: Json) -> Replace {
+        Replace::new(self, *id, document)
+    }
+
+    /// Deletes the item: it disappears from reads, its versions stay. Where `logicalDelete` is off, it and all its versions are erased.
+    pub fn delete(&self, id: &ItemId) -> Delete {
+        Delete::new(self, *id)
+    }
+
+    /// Merges a patch (an object) or several (an array of objects) deeply into the document, as one version; see [`merge`](crate::merge).
+    pub fn enrich(&self, id: &ItemId, patches: Json) -> Enrich {
+        Enrich::new(self, *id, patches)
+    }
+
+    /// Enriches the live item whose properties `unique_keys` equal the document's, or creates it. Concurrent calls create one item.
+    pub fn smart_insert(&self, document: Json, unique_keys: &[&str]) -> SmartInsert {
+        SmartInsert::new(self, document, unique_keys)
+    }
+
+    /// Reads one item: the latest version, one by number, or the one of a time.
+    pub fn get(&self, id: &ItemId) -> Get {
+        Get::new(self, *id)
+    }
+
+    /// Lists items: filter, sort, pages, now or as of a time.
+    pub fn list(&self) -> List {
+        List::new(self)
+    }
+
+    /// The versions of one item.
+    pub fn history(&self, id: &ItemId) -> History {
+        History::new(self, *id)
+    }
+
+    /// Restores one item to an earlier version, as a new one. A deleted item comes back.
+    pub fn restore(&self, id: &ItemId) -> Restore {
+        Restore::new(self, *id)
+    }
+
+    /// Restores every item to its state at a time or a collection version.
+    pub fn restore_collection(&self) -> RestoreCollection {
+        RestoreCollection::new(self)
+    }
+
+    /// Takes the lease of an item: other writers wait, then get `LOCKED`.
+    pub fn lock(&self, id: &ItemId) -> Lock {
+        Lock::new(self, *id)
+    }
+
+    /// Checks the index against the objects.
+    pub fn verify(&self) -> Verify {
+        Verify::new(self)
+    }
+
+    /// Imports a log of changes in which items are known by a property.
+    pub fn import(&self, key_property: &str) -> Import {
+        Import::new(self, key_property)
+    }
+
+    /// The newest collection version below which nothing is missing and nothing changes any more; −1 while the collection is empty.
+    ///
+    /// # Errors
+    /// `TXN_ERROR` if the store fails.
+    pub async fn stable_cv(&self) -> Result<i64> {
+        self.engine.stable_cv().await
+    }
+
+    /// Waits until every committed version is stored, or `limit` has passed. Returns how many still wait.
+    ///
+    /// # Errors
+    /// `TXN_ERROR` if the store fails. A failing object storage is no error here: what it didn't take is counted.
+    pub async fn drain(&self, limit: Duration) -> Result<u64> {
+        self.engine.drain_flusher(limit).await
+    }
+
+    /// Makes sure that lists by `property` are served by an index. Declared properties have theirs already.
+    ///
+    /// # Errors
+    /// `TXN_ERROR` if the store fails.
+    pub async fn ensure_index(&self, property: &str) -> Result<()> {
+        self.engine.ensure_property(property).await
+    }
+
+    /// Removes objects of large payloads whose commit never came, if they were begun before `before`. Returns how many.
+    ///
+    /// # Errors
+    /// `TXN_ERROR` or `STORAGE_ERROR` if a store fails; calling it again goes on.
+    pub async fn collect_orphans(&self, before: Timestamp) -> Result<u64> {
+        self.engine.collect_orphans(before).await
+    }
+
+    /// Where `versioning` is off: removes version rows, and the objects of superseded versions, that were written at least `grace` ago.
+    /// Keep `grace` above a minute: younger rows still decide races. Returns how many rows went; 0 where versions are kept.
+    ///
+    /// # Errors
+    /// `TXN_ERROR` or `STORAGE_ERROR` if a store fails; calling it again goes on.
+    pub async fn trim(&self, grace: Duration) -> Result<u64> {
+        if self.engine.settings.versioning { Ok(0) } else { self.engine.trim(grace).await }
+    }
+}

@@ -1,0 +1,288 @@
+//! One group: one allocation of numbers, one insert of rows, one put of heads.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bson::Bson;
+
+use super::{Committed, Member, Prepared, Refused};
+use crate::documents::{Batch, Guard, Outcome, Sequence, Write};
+use crate::records::engine::{CV, Engine};
+use crate::records::model::{Head, Op, Payload, Row, Shadow, State};
+use crate::records::payload::{self, System};
+use crate::{Error, Result, Timestamp};
+
+/// How far ahead of the store's clock an imported time may be.
+const IMPORT_AHEAD_MILLIS: i64 = 5 * 60 * 1000;
+
+/// Without versioning: the oldest head a change may follow. Far less than the time superseded rows stay.
+const STALE_MILLIS: i64 = 10_000;
+
+/// What the group's numbers made of one member.
+#[derive(Debug)]
+enum Built {
+    Version {
+        row: Box<Row>,
+        head: Box<Head>,
+        at: usize,
+    },
+    /// The member was wrong in the light of the store's time, or too late; its number became a VOID.
+    Rejected(Refused),
+}
+
+/// The rows as they went out, kept for the case that the answer is lost.
+type Ledger = Arc<Mutex<Vec<Built>>>;
+
+impl Engine {
+    /// Commits the members and answers them; returns those that need another number.
+    pub(super) async fn commit_group(self: &Arc<Self>, members: Vec<Member>) -> Vec<Member> {
+        let (prepared, replies): (Vec<_>, Vec<_>) = members.into_iter().map(|m| (m.prepared, m.reply)).unzip();
+        let prepared = Arc::new(prepared);
+        let ledger = Ledger::default();
+        let result = self.attempt(&prepared, &ledger).await;
+        let built = std::mem::take(&mut *ledger.lock().unwrap_or_else(PoisonError::into_inner));
+        let outcomes = match result {
+            Ok(outcomes) => outcomes,
+            Err(error) if built.is_empty() => {
+                // Not even numbers were given out, or they are lost: no row can exist.
+                let error = Arc::new(error);
+                for reply in replies {
+                    let _ = reply.send(Err(Refused::Failed(repeat(&error))));
+                }
+                return Vec::new();
+            }
+            Err(error) => return self.settle_unknown(built, replies, error).await,
+        };
+        let mut voids = Vec::new();
+        let mut again = Vec::new();
+        let mut lagging = Vec::new();
+        let mut answers = Vec::new();
+        for (index, built) in built.into_iter().enumerate() {
+            match built {
+                Built::Rejected(refused) => answers.push((index, Err(refused))),
+                Built::Version { row, head, at } => match &outcomes[at] {
+                    Outcome::Applied => {
+                        if matches!(outcomes[at + 1], Outcome::Conflict { .. } | Outcome::Skipped) {
+                            lagging.push(row.id);
+                        }
+                        answers.push((index, Ok(Committed { row: *row, head: *head })));
+                    }
+                    // Somebody closed the gap this number was: the change itself is as good as before.
+                    Outcome::Conflict { index: Some(name) } if name == "ver_cv" => again.push(index),
+                    _ => {
+                        voids.push(row.cv);
+                        answers.push((index, Err(Refused::Conflict)));
+                    }
+                },
+            }
+        }
+        for id in lagging {
+            if let Err(error) = self.roll_forward(id).await {
+                tracing::warn!(item = %id, %error, "a head lags behind its newest version; the next writer will roll it forward");
+            }
+        }
+        if !voids.is_empty()
+            && let Err(error) = self.void(&voids).await
+        {
+            // Whoever wants to pass the gap closes it later.
+            tracing::warn!(collection = %self.names.collection, %error, "numbers without a version are not closed yet");
+        }
+        self.answer(prepared, replies, answers, again)
+    }
+
+    async fn attempt(self: &Arc<Self>, prepared: &Arc<Vec<Prepared>>, ledger: &Ledger) -> Result<Vec<Outcome>> {
+        let fail = &self.runtime.fail;
+        fail.hit("commit.before_numbers")?;
+        let (engine, members, built) = (Arc::clone(self), Arc::clone(prepared), Arc::clone(ledger));
+        let count = u32::try_from(prepared.len()).unwrap_or(u32::MAX);
+        let build = Box::new(move |sequence| engine.build(&members, sequence, &mut built.lock().unwrap_or_else(PoisonError::into_inner)));
+        let (_, outcomes) = self.documents.sequence_then(&self.names.counter, CV, count, build).await?;
+        fail.hit("commit.before_answer")?;
+        Ok(outcomes)
+    }
+
+    fn build(&self, members: &[Prepared], sequence: Sequence, ledger: &mut Vec<Built>) -> Result<Batch> {
+        self.runtime.fail.hit("commit.before_rows")?;
+        ledger.clear();
+        let mut batch = Batch::new();
+        for (cv, prepared) in (sequence.first..).zip(members) {
+            let timed = if self.is_stale(prepared) {
+                Err(Refused::Conflict)
+            } else {
+                time_of(prepared, sequence.now, cv).map_err(|error| Refused::Failed(error.on_item(prepared.id)))
+            };
+            let built = match timed {
+                Ok(at) => {
+                    let (row, head) = self.version(prepared, cv, at, sequence.now);
+                    let at = batch.push(&self.names.ver, Write::Insert(row.to_document()));
+                    let guard = Guard::Newer { field: "cv".into() };
+                    batch.push_after(at, &self.names.head, Write::Put { document: head.to_document(), guard });
+                    Built::Version { row: Box::new(row), head: Box::new(head), at }
+                }
+                Err(refused) => {
+                    batch.push(&self.names.ver, Write::Insert(Row::void(prepared.row_id, cv, sequence.now)));
+                    Built::Rejected(refused)
+                }
+            };
+            ledger.push(built);
+        }
+        Ok(batch)
+    }
+
+    /// Where superseded rows go, they decide races for a while only; a head that was read before that must be read again.
+    fn is_stale(&self, prepared: &Prepared) -> bool {
+        let age = self.runtime.clock.now().as_millis() - prepared.read_at.as_millis();
+        !self.settings.versioning && prepared.previous.is_some() && age > STALE_MILLIS
+    }
+
+    /// The row and the head of a change that got its number and time.
+    fn version(&self, prepared: &Prepared, cv: i64, at: Timestamp, now: Timestamp) -> (Row, Head) {
+        let ov = prepared.ov();
+        let previous = prepared.previous.as_ref();
+        let mut content = prepared.content.clone();
+        let inline = prepared.body.as_ref().map(|body| {
+            let system = System {
+                ov,
+                cv: Some(cv),
+                inserted_at: previous.map_or(at, |head| head.created_at),
+                updated_at: at,
+                deleted_at: None,
+                function_ids: &content.function_ids,
+                lineage: &content.lineage,
+                state: None,
+            };
+            body.with_system(&system.to_json())
+        });
+        if let Some(bytes) = &inline {
+            content.payload = Payload {
+                ov,
+                size: i64::try_from(bytes.len()).unwrap_or(i64::MAX),
+                checksum: payload::checksum(bytes),
+                state: State::NewNotSynched,
+                ..content.payload
+            };
+        }
+        // An erasure leaves objects to remove; everything else leaves at most its own to store.
+        let work = self.space.is_some() && (inline.is_some() || !prepared.riders.is_empty()) || prepared.op == Op::Erase;
+        let row = Row {
+            row_id: prepared.row_id,
+            id: prepared.id,
+            ov,
+            cv,
+            op: prepared.op,
+            at,
+            actor: prepared.actor.clone(),
+            reason: prepared.reason.clone(),
+            request_id: prepared.request_id.clone(),
+            content,
+            inline,
+            riders: prepared.riders.clone(),
+            unflushed_since: work.then_some(now),
+            rules: prepared.rules.clone(),
+        };
+        let mut head = row.head_after(previous);
+        if let (Some(shadow), Some(bytes)) = (&self.settings.shadow, &row.inline)
+            && shadow.max_bytes.is_none_or(|max| bytes.len() <= max)
+        {
+            head.shadow = Some(Shadow { ov, at, bytes: bytes.clone() });
+        }
+        (row, head)
+    }
+
+    fn answer(
+        self: &Arc<Self>,
+        prepared: Arc<Vec<Prepared>>,
+        replies: Vec<tokio::sync::oneshot::Sender<Result<Committed, Refused>>>,
+        answers: Vec<(usize, Result<Committed, Refused>)>,
+        again: Vec<usize>,
+    ) -> Vec<Member> {
+        let mut replies: Vec<_> = replies.into_iter().map(Some).collect();
+        for (index, answer) in answers {
+            if let Ok(committed) = &answer {
+                if let Some(bytes) = &committed.row.inline {
+                    self.remember(committed.row.id, committed.row.ov, bytes);
+                }
+                self.flush_later(committed);
+            }
+            if let Some(reply) = replies[index].take() {
+                // A caller that gave up still has its version; it shows in the history.
+                let _ = reply.send(answer);
+            }
+        }
+        // The closure that shared the members is gone, so they can be taken back.
+        let mut prepared: Vec<_> = Arc::into_inner(prepared).unwrap_or_default().into_iter().map(Some).collect();
+        let back = again
+            .into_iter()
+            .filter_map(|index| Some(Member { prepared: prepared.get_mut(index)?.take()?, reply: replies[index].take()? }));
+        back.collect()
+    }
+
+    /// After an ambiguous error: closes every number of the group, so that what did not land never can, and asks which rows did.
+    async fn settle_unknown(
+        self: &Arc<Self>,
+        built: Vec<Built>,
+        replies: Vec<tokio::sync::oneshot::Sender<Result<Committed, Refused>>>,
+        error: Error,
+    ) -> Vec<Member> {
+        let cvs: Vec<i64> = built.iter().filter_map(|b| if let Built::Version { row, .. } = b { Some(row.cv) } else { None }).collect();
+        let ids: Vec<Bson> =
+            built.iter().filter_map(|b| if let Built::Version { row, .. } = b { Some(row.row_id.into()) } else { None }).collect();
+        let found = match self.void_until_answered(&cvs).await {
+            Ok(()) => self.documents.get(&self.names.ver, ids).await,
+            Err(error) => Err(error),
+        };
+        let error = Arc::new(error);
+        for (built, reply) in built.into_iter().zip(replies) {
+            let answer = match (built, &found) {
+                (Built::Rejected(refused), _) => Err(refused),
+                (Built::Version { row, head, .. }, Ok(found)) => {
+                    if found.iter().any(|doc| doc.get_object_id("_id").ok() == Some(row.row_id)) {
+                        if let Err(error) = self.roll_forward(row.id).await {
+                            tracing::warn!(item = %row.id, %error, "a head lags behind its newest version; the next writer will roll it forward");
+                        }
+                        let committed = Committed { row: *row, head: *head };
+                        self.flush_later(&committed);
+                        Ok(committed)
+                    } else {
+                        Err(Refused::Failed(repeat(&error).retryable()))
+                    }
+                }
+                (Built::Version { row, .. }, Err(_)) => {
+                    let message = format!(
+                        "{}; whether version {} of the item was written is not known: its history shows it",
+                        error.message(),
+                        row.ov
+                    );
+                    Err(Refused::Failed(Error::new(error.kind(), message).on_item(row.id).caused_by(Arc::clone(&error))))
+                }
+            };
+            let _ = reply.send(answer);
+        }
+        Vec::new()
+    }
+}
+
+/// The time of a change: given, or the store's, but always after the version before.
+fn time_of(prepared: &Prepared, now: Timestamp, cv: i64) -> Result<Timestamp> {
+    let previous = prepared.previous.as_ref();
+    if let Some(head) = previous.filter(|head| head.cv >= cv) {
+        let message = format!("the counter of the collection gave out {cv}, but the item is at {} already: `verify` tells more", head.cv);
+        return Err(Error::database(message));
+    }
+    let earliest = previous.map(|head| head.updated_at.plus_millis(1));
+    let Some(at) = prepared.at else { return Ok(earliest.map_or(now, |earliest| earliest.max(now))) };
+    if earliest.is_some_and(|earliest| at < earliest) {
+        return Err(Error::validation(format!(
+            "the time {at} is not after the item's newest version, which is of {}",
+            earliest.unwrap_or(at).plus_millis(-1)
+        )));
+    }
+    if at > now.plus_millis(IMPORT_AHEAD_MILLIS) {
+        return Err(Error::validation(format!("the time {at} is more than 5 minutes ahead of the store's, which is {now}")));
+    }
+    Ok(at)
+}
+
+fn repeat(error: &Arc<Error>) -> Error {
+    let copy = Error::new(error.kind(), error.message().to_owned()).caused_by(Arc::clone(error));
+    if error.is_retryable() { copy.retryable() } else { copy }
+}

@@ -1,0 +1,184 @@
+//! The one write path: concurrent changes of a collection are committed together.
+//!
+//! A version exists exactly if its row is in `<c>_ver`. Two unique indexes decide every race, `(itemId, ov)` and `cv`; heads follow the rows.
+
+mod group;
+mod recover;
+mod stable;
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bson::oid::ObjectId;
+use tokio::sync::{Notify, oneshot};
+
+use super::engine::Engine;
+use super::model::{Content, Head, ItemId, Op, Rider, Row};
+use super::payload::Body;
+use crate::{Error, Result, Timestamp};
+
+/// Groups of one collection under way at once: the next one allocates its numbers while the current one commits.
+const IN_FLIGHT: usize = 2;
+/// Bounds of a group.
+const GROUP_BYTES: usize = 8 * 1024 * 1024;
+const GROUP_OPERATIONS: usize = 512;
+
+/// A change made ready against the head it follows; only numbers and time are missing.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    pub(crate) row_id: ObjectId,
+    pub(crate) id: ItemId,
+    pub(crate) op: Op,
+    pub(crate) previous: Option<Head>,
+    /// When `previous` was read, by this process's clock.
+    pub(crate) read_at: Timestamp,
+    /// The document that rides in the row; none where the payload is shared with an earlier version or stored already.
+    pub(crate) body: Option<Body>,
+    /// Index entry, lineage and references; its payload is complete unless `body` is given.
+    pub(crate) content: Content,
+    pub(crate) riders: Vec<Rider>,
+    pub(crate) actor: Option<String>,
+    pub(crate) reason: Option<String>,
+    pub(crate) request_id: Option<String>,
+    /// The time of an imported change.
+    pub(crate) at: Option<Timestamp>,
+    pub(crate) rules: Vec<String>,
+}
+
+impl Prepared {
+    /// A change that says nothing yet of who, why and after what.
+    pub(crate) fn blank(row_id: ObjectId, id: ItemId, content: Content, body: Option<Body>, riders: Vec<Rider>) -> Self {
+        Self {
+            row_id,
+            id,
+            op: Op::Update,
+            previous: None,
+            read_at: Timestamp::default(),
+            body,
+            content,
+            riders,
+            actor: None,
+            reason: None,
+            request_id: None,
+            at: None,
+            rules: Vec::new(),
+        }
+    }
+
+    pub(crate) fn ov(&self) -> i64 {
+        self.previous.as_ref().map_or(0, |head| head.ov + 1)
+    }
+
+    fn bytes(&self) -> usize {
+        self.body.as_ref().map_or(0, Body::len) + self.riders.iter().map(|r| r.bytes.len()).sum::<usize>() + 1024
+    }
+}
+
+/// A change that took place.
+#[derive(Clone, Debug)]
+pub(crate) struct Committed {
+    pub(crate) row: Row,
+    pub(crate) head: Head,
+}
+
+/// Why a change did not take place.
+#[derive(Debug)]
+pub(crate) enum Refused {
+    /// Another version took the place; look at the head again.
+    Conflict,
+    /// Nothing was written.
+    Failed(Error),
+}
+
+#[derive(Debug)]
+struct Member {
+    prepared: Prepared,
+    reply: oneshot::Sender<Result<Committed, Refused>>,
+}
+
+/// Changes that wait for their group.
+#[derive(Debug, Default)]
+pub(crate) struct CommitQueue {
+    state: Mutex<QueueState>,
+    idle: Notify,
+}
+
+#[derive(Debug, Default)]
+struct QueueState {
+    waiting: Vec<Member>,
+    in_flight: usize,
+}
+
+impl CommitQueue {
+    fn lock(&self) -> std::sync::MutexGuard<'_, QueueState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns when no change waits or is under way.
+    pub(crate) async fn drained(&self) {
+        loop {
+            let idle = self.idle.notified();
+            if self.lock().in_flight == 0 && self.lock().waiting.is_empty() {
+                return;
+            }
+            idle.await;
+        }
+    }
+}
+
+impl QueueState {
+    /// The next group: one change per item, bounded; the others keep their order.
+    fn take_group(&mut self) -> Vec<Member> {
+        let (mut bytes, mut items) = (0, HashSet::new());
+        let mut group = Vec::new();
+        let mut rest = Vec::new();
+        for member in self.waiting.drain(..) {
+            let size = member.prepared.bytes();
+            let fits = group.is_empty() || (bytes + size <= GROUP_BYTES && group.len() < GROUP_OPERATIONS);
+            if fits && items.insert(member.prepared.id) {
+                bytes += size;
+                group.push(member);
+            } else {
+                rest.push(member);
+            }
+        }
+        self.waiting = rest;
+        group
+    }
+}
+
+impl Engine {
+    /// Commits a change in the next group.
+    pub(crate) async fn commit(self: &Arc<Self>, prepared: Prepared) -> Result<Committed, Refused> {
+        let (reply, answer) = oneshot::channel();
+        self.commits.lock().waiting.push(Member { prepared, reply });
+        self.dispatch();
+        answer.await.unwrap_or_else(|_| {
+            let message = "the write was given up while the runtime was shutting down; whether it took place shows in the item's history";
+            Err(Refused::Failed(Error::database(message)))
+        })
+    }
+
+    fn dispatch(self: &Arc<Self>) {
+        let group = {
+            let mut state = self.commits.lock();
+            if state.in_flight >= IN_FLIGHT || state.waiting.is_empty() {
+                return;
+            }
+            state.in_flight += 1;
+            state.take_group()
+        };
+        let engine = Arc::clone(self);
+        // Owned by the queue: `drained` waits for it. It goes on if its callers give up, so that none leaves a number without a row.
+        tokio::spawn(async move {
+            let again = engine.commit_group(group).await;
+            {
+                let mut state = engine.commits.lock();
+                state.waiting.splice(0..0, again);
+                state.in_flight -= 1;
+            }
+            engine.commits.idle.notify_waiters();
+            engine.dispatch();
+        });
+    }
+}

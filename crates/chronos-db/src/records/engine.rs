@@ -1,0 +1,222 @@
+//! One collection of records, opened once per [`Chronos`](crate::Chronos) and shared by all its handles.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bson::Document;
+use bytes::Bytes;
+use moka::sync::Cache;
+use tokio::sync::OnceCell;
+
+use super::batcher::Batcher;
+use super::commit::CommitQueue;
+use super::flush::Flusher;
+use super::indexing::plain;
+use super::model::{Head, ItemId, Names, Row};
+use crate::config::{CollectionMap, DevShadow, UpdateMode};
+use crate::documents::{Documents, Filter, Guard, Index, Scan, Write};
+use crate::objects::Objects;
+use crate::{Result, Runtime};
+
+/// The sequence of a collection's `cv` in its counter collection, and the mark below which it is without gaps.
+pub(crate) const CV: &str = "cv";
+pub(crate) const STABLE: &str = "stable";
+
+/// Latest payloads by collection, item and version, bounded in bytes.
+pub(crate) type PayloadCache = Cache<(u64, ItemId, i64), Bytes>;
+
+/// Opens a bucket by name.
+pub(crate) type OpenBucket = Arc<dyn Fn(&str) -> Result<Arc<dyn Objects>> + Send + Sync>;
+
+/// Where the objects of a collection lie.
+#[derive(Clone)]
+pub(crate) struct Space {
+    pub(crate) json: String,
+    pub(crate) content: String,
+    pub(crate) open: OpenBucket,
+}
+
+impl fmt::Debug for Space {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Space").field("json", &self.json).field("content", &self.content).finish_non_exhaustive()
+    }
+}
+
+/// What the configuration says about every collection of the engine's kind.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    pub(crate) map: CollectionMap,
+    pub(crate) inline_max_bytes: usize,
+    pub(crate) versioning: bool,
+    pub(crate) logical_delete: bool,
+    pub(crate) update_mode: UpdateMode,
+    pub(crate) shadow: Option<DevShadow>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Engine {
+    /// Tells collections apart in the shared cache.
+    pub(crate) number: u64,
+    pub(crate) names: Names,
+    pub(crate) documents: Arc<dyn Documents>,
+    pub(crate) space: Option<Space>,
+    pub(crate) settings: Settings,
+    pub(crate) runtime: Runtime,
+    pub(crate) cache: PayloadCache,
+    pub(crate) heads: Arc<Batcher>,
+    pub(crate) locks: Arc<Batcher>,
+    pub(crate) commits: CommitQueue,
+    pub(crate) flusher: Flusher,
+    pub(crate) turns: Turns,
+    ready: OnceCell<()>,
+}
+
+impl Engine {
+    pub(crate) fn new(
+        number: u64,
+        names: Names,
+        documents: Arc<dyn Documents>,
+        space: Option<Space>,
+        settings: Settings,
+        runtime: Runtime,
+        cache: PayloadCache,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            number,
+            heads: Batcher::new(Arc::clone(&documents), names.head.clone()),
+            locks: Batcher::new(Arc::clone(&documents), names.locks.clone()),
+            names,
+            documents,
+            space,
+            settings,
+            runtime,
+            cache,
+            commits: CommitQueue::default(),
+            flusher: Flusher::default(),
+            turns: Turns::default(),
+            ready: OnceCell::new(),
+        })
+    }
+
+    /// Before the first write: the indexes that decide every race, and the mark of a collection that others began.
+    pub(crate) async fn ensure(&self) -> Result<()> {
+        self.ready.get_or_try_init(|| self.prepare()).await.map(|()| ())
+    }
+
+    async fn prepare(&self) -> Result<()> {
+        self.documents.ensure(&self.names.ver, &version_indexes()).await?;
+        let mut heads = vec![Index::on("head_updatedAt", &["updatedAt", "_id"])];
+        heads.extend(self.settings.map.indexed.iter().map(|path| property_index(path)));
+        self.documents.ensure(&self.names.head, &heads).await?;
+        let found = self.documents.get(&self.names.counter, vec![CV.into(), STABLE.into()]).await?;
+        let value = |id: &str| found.iter().find(|doc| doc.get_str("_id").ok() == Some(id)).map(|doc| super::model::number(doc, "value"));
+        if value(STABLE).is_none() {
+            // A counter without a mark was kept by the originals: what they left is not gapless, and is never touched again.
+            let mark = value(CV).flatten().unwrap_or(-1);
+            self.move_mark(mark).await?;
+        }
+        Ok(())
+    }
+
+    pub(crate) async fn move_mark(&self, mark: i64) -> Result<()> {
+        let document = bson::doc! { "_id": STABLE, "value": mark };
+        let mut batch = crate::documents::Batch::new();
+        batch.push(&self.names.counter, Write::Put { document, guard: Guard::Newer { field: "value".into() } });
+        self.documents.apply(batch).await?;
+        Ok(())
+    }
+
+    /// Makes sure that an index over a property exists.
+    pub(crate) async fn ensure_property(&self, path: &str) -> Result<()> {
+        self.ensure().await?;
+        self.documents.ensure(&self.names.head, &[property_index(path)]).await
+    }
+
+    pub(crate) async fn head(&self, id: ItemId) -> Result<Option<Head>> {
+        self.heads.get(id.object_id()).await?.as_ref().map(Head::from_document).transpose()
+    }
+
+    pub(crate) async fn heads(&self, ids: &[ItemId]) -> Result<HashMap<ItemId, Head>> {
+        let found = self.documents.get(&self.names.head, ids.iter().map(|id| id.bson()).collect()).await?;
+        found.iter().map(|doc| Head::from_document(doc).map(|head| (head.id, head))).collect()
+    }
+
+    /// The row of one version.
+    pub(crate) async fn row(&self, id: ItemId, ov: i64) -> Result<Option<Row>> {
+        let filter = Filter::eq("itemId", id.bson()).and(Filter::eq("ov", super::model::int(ov)));
+        self.first_row(Scan { filter, limit: Some(1), ..Scan::default() }).await
+    }
+
+    pub(crate) async fn first_row(&self, scan: Scan) -> Result<Option<Row>> {
+        use futures::TryStreamExt as _;
+        let found: Option<Document> = self.documents.scan(&self.names.ver, scan).try_next().await?;
+        found.as_ref().map(Row::from_document).transpose()
+    }
+
+    pub(crate) fn cached(&self, id: ItemId, ov: i64) -> Option<Bytes> {
+        self.cache.get(&(self.number, id, ov))
+    }
+
+    pub(crate) fn remember(&self, id: ItemId, ov: i64, bytes: &Bytes) {
+        // One large payload must not push out hundreds of small ones.
+        if bytes.len() <= 1024 * 1024 {
+            self.cache.insert((self.number, id, ov), bytes.clone());
+        }
+    }
+
+    pub(crate) fn bucket(&self, name: &str) -> Result<Arc<dyn Objects>> {
+        match &self.space {
+            Some(space) => (space.open)(name),
+            None => Err(crate::Error::storage(format!(
+                "the payload lies in bucket `{name}`, but this database has no object storage configured"
+            ))),
+        }
+    }
+}
+
+fn version_indexes() -> [Index; 4] {
+    [
+        Index::on("ver_item_ov", &["itemId", "ov"]).unique(),
+        Index::on("ver_cv", &["cv"]).unique(),
+        Index::on("ver_item_at", &["itemId", "at"]),
+        Index::on("ver_unflushed", &["unflushedSince"]).only_if_exists("unflushedSince"),
+    ]
+}
+
+/// Lists by a property are ordered by it and the id, so one index serves filter, order and cursor.
+fn property_index(path: &str) -> Index {
+    let stored = format!("metaIndexed.{}", plain(path));
+    Index::on(&format!("meta_{}", plain(path)), &[&stored, "_id"])
+}
+
+/// Writers of one item in this process take turns, since only one of them could win anyway.
+#[derive(Debug, Default)]
+pub(crate) struct Turns(Mutex<HashMap<ItemId, Arc<tokio::sync::Mutex<()>>>>);
+
+impl Turns {
+    pub(crate) async fn take(&self, id: ItemId) -> Turn<'_> {
+        let lock = Arc::clone(self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(id).or_default());
+        let held = Arc::clone(&lock).lock_owned().await;
+        Turn { turns: self, id, lock, held: Some(held) }
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Turn<'a> {
+    turns: &'a Turns,
+    id: ItemId,
+    lock: Arc<tokio::sync::Mutex<()>>,
+    held: Option<tokio::sync::OwnedMutexGuard<()>>,
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        self.held.take();
+        let mut turns = self.turns.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // The map's and this one: nobody else waits.
+        if Arc::strong_count(&self.lock) == 2 {
+            turns.remove(&self.id);
+        }
+    }
+}

@@ -1,0 +1,219 @@
+//! Which copies of a document's properties the index holds.
+
+use bson::{Bson, Document};
+use serde_json::Map;
+
+use super::model::BlobRef;
+use crate::config::CollectionMap;
+use crate::{Error, Json, Result, json_to_bson};
+
+/// The largest index entry of one version, in bytes of BSON.
+pub const MAX_INDEXED_BYTES: usize = 64 * 1024;
+
+/// A declared path without its array marks: `tags[]` is stored, filtered and sorted as `tags`.
+pub(crate) fn plain(path: &str) -> String {
+    path.replace("[]", "")
+}
+
+/// Copies what the collection map names (without one: every top-level property) out of a document.
+///
+/// Externalised properties are never copied, nor keys the document store cannot name (with a dot, or a leading `$`). Without declared paths the
+/// largest properties stay out until the rest fits [`MAX_INDEXED_BYTES`].
+///
+/// # Errors
+/// `VALIDATION_ERROR` for an indexed number that BSON cannot hold, or declared properties beyond the bound.
+pub(crate) fn extract(document: &Map<String, Json>, map: &CollectionMap, refs: &[BlobRef]) -> Result<Document> {
+    if map.indexed.is_empty() { extract_all(document, refs) } else { extract_declared(document, map, refs) }
+}
+
+fn extract_all(document: &Map<String, Json>, refs: &[BlobRef]) -> Result<Document> {
+    let mut indexed = Document::new();
+    for (key, value) in document {
+        if can_be_named(key) && !refs.iter().any(|r| r.path == *key) {
+            let value = copy(value).map_err(|e| about(key, &e))?;
+            indexed.insert(key, without_refs(value, key, refs));
+        }
+    }
+    while size_of(&indexed) > MAX_INDEXED_BYTES {
+        let sizes = indexed.iter().map(|(k, v)| (size_of(&bson::doc! { k: v }), k.clone()));
+        let Some((_, largest)) = sizes.max() else { break };
+        indexed.remove(largest);
+    }
+    Ok(indexed)
+}
+
+fn extract_declared(document: &Map<String, Json>, map: &CollectionMap, refs: &[BlobRef]) -> Result<Document> {
+    let mut indexed = Document::new();
+    for path in &map.indexed {
+        let path = plain(path);
+        if refs.iter().any(|r| r.path == path) {
+            continue;
+        }
+        let segments: Vec<&str> = path.split('.').collect();
+        if let Some((first, rest)) = segments.split_first()
+            && let Some(value) = document.get(*first)
+            && let Some(value) = pick(value, rest).map_err(|e| about(&path, &e))?
+        {
+            let value = without_refs(value, first, refs);
+            match indexed.get_mut(first) {
+                Some(existing) => unite(existing, value),
+                None => {
+                    indexed.insert(*first, value);
+                }
+            }
+        }
+    }
+    let size = size_of(&indexed);
+    if size > MAX_INDEXED_BYTES {
+        return Err(Error::validation(format!("the indexed properties have {size} bytes; {MAX_INDEXED_BYTES} are allowed")));
+    }
+    Ok(indexed)
+}
+
+/// The part of `value` that `path` leads to, in the shape it has in the document; arrays on the way keep their elements.
+fn pick(value: &Json, path: &[&str]) -> Result<Option<Bson>> {
+    let Some((first, rest)) = path.split_first() else { return copy(value).map(Some) };
+    let nested = |v: &Json| Ok::<_, Error>(pick(v, rest)?.map(|v| Bson::Document(bson::doc! { *first: v })));
+    match value {
+        Json::Object(map) => map.get(*first).map_or(Ok(None), nested),
+        Json::Array(items) => match first.parse::<usize>() {
+            Ok(index) => items.get(index).map_or(Ok(None), nested),
+            Err(_) => {
+                let picked: Vec<Bson> = items.iter().filter_map(|item| pick(item, path).transpose()).collect::<Result<_>>()?;
+                Ok((!picked.is_empty()).then_some(Bson::Array(picked)))
+            }
+        },
+        _ => Ok(None),
+    }
+}
+
+/// Two declared paths may share a beginning: `address.city` and `address.zip`.
+fn unite(target: &mut Bson, more: Bson) {
+    match (target, more) {
+        (Bson::Document(target), Bson::Document(more)) => {
+            for (key, value) in more {
+                match target.get_mut(&key) {
+                    Some(existing) => unite(existing, value),
+                    None => {
+                        target.insert(key, value);
+                    }
+                }
+            }
+        }
+        (Bson::Array(target), Bson::Array(more)) if target.len() == more.len() => {
+            target.iter_mut().zip(more).for_each(|(target, more)| unite(target, more));
+        }
+        (target, more) => *target = more,
+    }
+}
+
+fn copy(value: &Json) -> Result<Bson> {
+    Ok(nameable(json_to_bson(value)?))
+}
+
+/// Leaves out nested keys that a path cannot name.
+fn nameable(value: Bson) -> Bson {
+    match value {
+        Bson::Document(doc) => Bson::Document(doc.into_iter().filter(|(k, _)| can_be_named(k)).map(|(k, v)| (k, nameable(v))).collect()),
+        Bson::Array(items) => Bson::Array(items.into_iter().map(nameable).collect()),
+        other => other,
+    }
+}
+
+fn can_be_named(key: &str) -> bool {
+    !key.is_empty() && !key.starts_with('$') && !key.contains(['.', '\0'])
+}
+
+fn without_refs(mut value: Bson, top: &str, refs: &[BlobRef]) -> Bson {
+    for blob in refs {
+        if let Some(path) = blob.path.strip_prefix(top).and_then(|rest| rest.strip_prefix('.')) {
+            remove(&mut value, &path.split('.').collect::<Vec<_>>());
+        }
+    }
+    value
+}
+
+fn remove(value: &mut Bson, path: &[&str]) {
+    match (value, path) {
+        (Bson::Document(doc), [last]) => {
+            doc.remove(last);
+        }
+        (Bson::Document(doc), [first, rest @ ..]) => {
+            if let Some(inner) = doc.get_mut(first) {
+                remove(inner, rest);
+            }
+        }
+        (Bson::Array(items), [first, rest @ ..]) => {
+            if let Some(inner) = first.parse::<usize>().ok().and_then(|i| items.get_mut(i)) {
+                // An element is not removed, so that its neighbours keep their places.
+                if rest.is_empty() { *inner = Bson::Null } else { remove(inner, rest) }
+            }
+        }
+        _ => {}
+    }
+}
+
+fn about(path: &str, error: &Error) -> Error {
+    Error::validation(format!("property `{path}`: {}", error.message()))
+}
+
+fn size_of(doc: &Document) -> usize {
+    bson::serialize_to_vec(doc).map_or(usize::MAX, |bytes| bytes.len())
+}
+
+/// Checks that the required paths hold something.
+///
+/// # Errors
+/// `VALIDATION_ERROR` naming the first that is absent, null or empty.
+pub(crate) fn check_required(document: &Map<String, Json>, map: &CollectionMap) -> Result<()> {
+    for path in &map.required {
+        let mut segments = path.split('.');
+        let first = segments.next().and_then(|first| document.get(first));
+        let value = segments.fold(first, |value, segment| value.and_then(|v| v.get(segment)));
+        if value.is_none_or(|v| v.is_null() || v.as_str() == Some("")) {
+            return Err(Error::validation(format!("Required indexed field '{path}' is missing or empty")));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn map(indexed: &[&str]) -> CollectionMap {
+        CollectionMap { indexed: indexed.iter().map(|p| (*p).to_owned()).collect(), ..CollectionMap::default() }
+    }
+
+    fn extracted(document: Json, paths: &[&str]) -> Json {
+        let Json::Object(document) = document else { panic!("an object") };
+        crate::bson_to_json(&Bson::Document(extract(&document, &map(paths), &[]).unwrap()))
+    }
+
+    #[test]
+    fn declared_paths_keep_the_shape_of_the_document() {
+        let document = json!({"id": 1, "name": "n", "address": {"city": "c", "zip": "z", "street": "s"}, "tags": ["a", "b"], "other": 1});
+        let expected = json!({"id": 1, "name": "n", "address": {"city": "c"}, "tags": ["a", "b"]});
+        assert_eq!(extracted(document.clone(), &["id", "name", "address.city", "tags[]", "status"]), expected);
+        assert_eq!(extracted(document, &["address.city", "address.zip"]), json!({"address": {"city": "c", "zip": "z"}}));
+        assert_eq!(extracted(json!({"items": [{"sku": 1, "n": 2}, {"n": 3}]}), &["items[].sku"]), json!({"items": [{"sku": 1}]}));
+    }
+
+    #[test]
+    fn without_declared_paths_everything_nameable_is_indexed_but_the_largest_beyond_the_bound() {
+        let document = json!({"a": 1, "b.c": 2, "$d": 3, "big": "x".repeat(70_000), "n": {"x.y": 1, "z": 2}});
+        assert_eq!(extracted(document, &[]), json!({"a": 1, "n": {"z": 2}}));
+    }
+
+    #[test]
+    fn a_required_path_may_not_be_absent_null_or_empty() {
+        let map = CollectionMap { required: vec!["id".into()], ..CollectionMap::default() };
+        for wrong in [json!({}), json!({"id": null}), json!({"id": ""})] {
+            let error = check_required(wrong.as_object().unwrap(), &map).unwrap_err();
+            assert!(error.message().contains("Required indexed field 'id' is missing or empty"));
+        }
+        assert!(check_required(json!({"id": 0}).as_object().unwrap(), &map).is_ok());
+    }
+}

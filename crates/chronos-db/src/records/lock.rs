@@ -1,0 +1,172 @@
+//! Leases on items: other writers wait for them, and what a holder writes must follow the version it saw.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use bson::{Document, doc};
+use tokio::sync::watch;
+
+use super::engine::Engine;
+use super::model::ItemId;
+use crate::documents::{Batch, Guard, Outcome, Write};
+use crate::{Error, ErrorKind, Result, Timestamp};
+
+/// How long a lease lasts without renewal.
+pub(crate) const LEASE: Duration = Duration::from_secs(30);
+/// How long other writers wait for a lease to end.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
+/// Between two looks at a lease.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// A held lease; see [`Collection::lock`](crate::Collection::lock).
+///
+/// It is renewed in the background until it is dropped or [released](ItemLock::release). Writes made through it compare the version it saw, so a
+/// holder that stalled past its lease cannot overwrite what came after.
+#[derive(Debug)]
+pub struct ItemLock {
+    pub(crate) engine: Arc<Engine>,
+    pub(crate) id: ItemId,
+    pub(crate) token: String,
+    /// The version that the holder's next write must follow; −1 before the first.
+    pub(crate) seen: AtomicI64,
+    stop: watch::Sender<bool>,
+    lost: watch::Receiver<bool>,
+}
+
+impl ItemLock {
+    /// The locked item.
+    #[must_use]
+    pub fn id(&self) -> ItemId {
+        self.id
+    }
+
+    /// The version the holder's next write must follow: the one at the time of locking, then that of its own last write.
+    #[must_use]
+    pub fn ov(&self) -> i64 {
+        self.seen.load(Ordering::Acquire)
+    }
+
+    /// Whether the lease could not be renewed in time and may be somebody else's now.
+    #[must_use]
+    pub fn is_lost(&self) -> bool {
+        *self.lost.borrow()
+    }
+
+    /// Gives the lease back, so that others needn't wait for its end.
+    ///
+    /// # Errors
+    /// `TXN_ERROR` if the store does not answer; the lease then ends by itself.
+    pub async fn release(self) -> Result<()> {
+        // Nobody may listen any more.
+        let _ = self.stop.send(true);
+        let mut batch = Batch::new();
+        let guard = Guard::Equals { field: "token".into(), value: self.token.clone().into() };
+        batch.push(&self.engine.names.locks, Write::Delete { id: self.id.bson(), guard });
+        self.engine.documents.apply(batch).await.map(|_| ())
+    }
+}
+
+impl Drop for ItemLock {
+    fn drop(&mut self) {
+        let _ = self.stop.send(true);
+    }
+}
+
+fn expires(doc: &Document) -> Timestamp {
+    doc.get_datetime("expiresAt").map_or(Timestamp::default(), |at| Timestamp::from(*at))
+}
+
+impl Engine {
+    fn lease(&self, id: ItemId, token: &str, now: Timestamp) -> Document {
+        doc! {
+            "_id": id.bson(), "itemId": id.bson(), "collection": &self.names.collection, "dbName": &*self.names.head.database,
+            "operation": "UPDATE", "lockedAt": now, "expiresAt": now.plus_millis(LEASE.as_millis() as i64), "token": token,
+        }
+    }
+
+    pub(crate) async fn lock(self: &Arc<Self>, id: ItemId, patience: Duration) -> Result<ItemLock> {
+        self.ensure().await?;
+        let token = self.runtime.random.object_id().to_hex();
+        let deadline = self.runtime.clock.now().plus_millis(i64::try_from(patience.as_millis()).unwrap_or(i64::MAX));
+        while !self.try_lease(id, &token).await? {
+            if self.runtime.clock.now() >= deadline {
+                return Err(locked(id));
+            }
+            self.runtime.clock.sleep(LOOK).await;
+        }
+        let head = self.roll_forward(id).await?.filter(super::model::Head::is_live);
+        let Some(head) = head else { return Err(Error::not_found("there is no such item to lock").on_item(id)) };
+        let (stop, stopped) = watch::channel(false);
+        let (losing, lost) = watch::channel(false);
+        tokio::spawn(Arc::clone(self).renew(id, token.clone(), stopped, losing));
+        Ok(ItemLock { engine: Arc::clone(self), id, token, seen: AtomicI64::new(head.ov), stop, lost })
+    }
+
+    async fn try_lease(&self, id: ItemId, token: &str) -> Result<bool> {
+        let now = self.documents.now().await?;
+        let mut batch = Batch::new();
+        batch.push(&self.names.locks, Write::Insert(self.lease(id, token, now)));
+        if self.documents.apply(batch).await?.first() == Some(&Outcome::Applied) {
+            return Ok(true);
+        }
+        let Some(current) = self.documents.get(&self.names.locks, vec![id.bson()]).await?.pop() else { return Ok(false) };
+        if expires(&current) > now {
+            return Ok(false);
+        }
+        let guard = Guard::Equals { field: "token".into(), value: current.get("token").cloned().unwrap_or(bson::Bson::Null) };
+        let mut batch = Batch::new();
+        batch.push(&self.names.locks, Write::Put { document: self.lease(id, token, now), guard });
+        Ok(self.documents.apply(batch).await?.first() == Some(&Outcome::Applied))
+    }
+
+    /// Renews a lease at a third of its time, until it is given back or lost.
+    async fn renew(self: Arc<Self>, id: ItemId, token: String, mut stopped: watch::Receiver<bool>, losing: watch::Sender<bool>) {
+        let mut until = self.runtime.clock.now().plus_millis(LEASE.as_millis() as i64);
+        loop {
+            let pause = self.runtime.clock.sleep(LEASE / 3);
+            let changed = std::pin::pin!(stopped.changed());
+            if let futures::future::Either::Left(_) = futures::future::select(changed, pause).await {
+                return;
+            }
+            let renewed = async {
+                let now = self.documents.now().await?;
+                let guard = Guard::Equals { field: "token".into(), value: token.clone().into() };
+                let mut batch = Batch::new();
+                batch.push(&self.names.locks, Write::Put { document: self.lease(id, &token, now), guard });
+                Ok::<_, Error>(self.documents.apply(batch).await?.first() == Some(&Outcome::Applied))
+            };
+            match renewed.await {
+                Ok(true) => until = self.runtime.clock.now().plus_millis(LEASE.as_millis() as i64),
+                Err(error) if self.runtime.clock.now() < until => tracing::warn!(item = %id, %error, "a lease could not be renewed yet"),
+                Ok(false) | Err(_) => {
+                    let _ = losing.send(true);
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Waits, within bounds, until nobody but the holder of `token` has a lease on the item.
+    ///
+    /// # Errors
+    /// `LOCKED` if somebody still has it then.
+    pub(crate) async fn pass_lock(&self, id: ItemId, token: Option<&str>) -> Result<()> {
+        let deadline = self.runtime.clock.now().plus_millis(PATIENCE.as_millis() as i64);
+        loop {
+            let Some(lock) = self.locks.get(id.object_id()).await? else { return Ok(()) };
+            if token.is_some_and(|token| lock.get_str("token").ok() == Some(token)) || expires(&lock) <= self.documents.now().await? {
+                return Ok(());
+            }
+            if self.runtime.clock.now() >= deadline {
+                return Err(locked(id));
+            }
+            self.runtime.clock.sleep(LOOK).await;
+        }
+    }
+}
+
+fn locked(id: ItemId) -> Error {
+    Error::new(ErrorKind::Locked, "somebody holds the lock of this item; it ends at the latest 30 s after they stop renewing it")
+        .on_item(id)
+}

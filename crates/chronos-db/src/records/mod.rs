@@ -1,0 +1,39 @@
+//! The heart: versioned records of one collection.
+
+mod actions;
+mod batcher;
+mod collection;
+mod commit;
+mod engine;
+mod externalize;
+mod flush;
+mod gc;
+mod import;
+mod indexing;
+mod lock;
+mod merge;
+mod model;
+mod payload;
+mod read;
+mod restore;
+mod smart_insert;
+mod verify;
+mod view;
+mod write;
+
+pub use actions::{
+    Create, Delete, Enrich, Get, History, Import, List, Lock, Replace, Restore, RestoreCollection, SmartInsert, Update, Verify,
+};
+pub use collection::Collection;
+pub(crate) use engine::{Engine, OpenBucket, PayloadCache, Settings, Space};
+pub use import::{ImportOp, ImportOutcome, Importer};
+pub use indexing::MAX_INDEXED_BYTES;
+pub use lock::ItemLock;
+pub use merge::merge;
+pub(crate) use model::Names;
+pub use model::{ItemId, Lineage, Op, State};
+pub use payload::{MAX_DOCUMENT_BYTES, MAX_DOCUMENT_DEPTH};
+pub use read::Page;
+pub use restore::Restored;
+pub use verify::{Problem, Verification};
+pub use view::{Presigned, Version, View, Written};

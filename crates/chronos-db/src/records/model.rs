@@ -1,0 +1,496 @@
+//! Heads and version rows: typed inside, documents in the store.
+
+use std::fmt;
+use std::str::FromStr;
+
+use bson::oid::ObjectId;
+use bson::spec::BinarySubtype;
+use bson::{Binary, Bson, Document};
+use bytes::Bytes;
+
+use crate::documents::Namespace;
+use crate::{Error, ErrorKind, Result, Timestamp};
+
+/// The identifier of an item, given out at its creation: 24 hex digits.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ItemId(ObjectId);
+
+impl ItemId {
+    pub(crate) const fn new(id: ObjectId) -> Self {
+        Self(id)
+    }
+
+    pub(crate) const fn object_id(self) -> ObjectId {
+        self.0
+    }
+
+    pub(crate) fn bson(self) -> Bson {
+        Bson::ObjectId(self.0)
+    }
+}
+
+impl fmt::Display for ItemId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.to_hex())
+    }
+}
+
+impl fmt::Debug for ItemId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl FromStr for ItemId {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        ObjectId::parse_str(text).map(Self).map_err(|_| {
+            let shown: String = text.chars().take(40).collect();
+            Error::validation(format!("`{}` is no item id: 24 hex digits are", shown.escape_debug()))
+        })
+    }
+}
+
+/// What a version did to its item.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Op {
+    /// The first version.
+    Create,
+    /// Another document: an update, replace or enrichment.
+    Update,
+    /// The item is deleted; the version shares the payload of the one before.
+    Delete,
+    /// An earlier version came back; the version shares its payload.
+    Restore,
+    /// The item and all its versions are erased.
+    Erase,
+    /// A number of the collection that no version took. Never shown.
+    Void,
+}
+
+impl Op {
+    /// The stored name.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Create => "CREATE",
+            Self::Update => "UPDATE",
+            Self::Delete => "DELETE",
+            Self::Restore => "RESTORE",
+            Self::Erase => "ERASE",
+            Self::Void => "VOID",
+        }
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        [Self::Create, Self::Update, Self::Delete, Self::Restore, Self::Erase, Self::Void].into_iter().find(|op| op.as_str() == text)
+    }
+}
+
+impl fmt::Display for Op {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Where the payload of a version is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum State {
+    /// In the version row alone, for now.
+    NewNotSynched,
+    /// In object storage.
+    New,
+    /// In object storage; its time in the head has passed.
+    Processed,
+}
+
+impl State {
+    /// The stored name, also shown as `_system.state`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::NewNotSynched => "new-not-synched",
+            Self::New => "new",
+            Self::Processed => "processed",
+        }
+    }
+
+    /// Rows and heads of the originals have no state: their payload was stored first.
+    fn parse(text: Option<&str>) -> Self {
+        match text {
+            Some("new-not-synched") => Self::NewNotSynched,
+            Some("processed") => Self::Processed,
+            _ => Self::New,
+        }
+    }
+}
+
+/// Where an item comes from; written once, kept by every later version.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Lineage {
+    /// The item this one was made from.
+    pub parent_id: Option<String>,
+    /// The collection of the parent.
+    pub parent_collection: Option<String>,
+    /// The first item of the chain.
+    pub origin_id: Option<String>,
+    /// The collection of the origin, `system:collection` if it lies in another system.
+    pub origin_collection: Option<String>,
+}
+
+/// An externalised property, recorded when the server wrote it. Only such references are ever signed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct BlobRef {
+    pub(crate) path: String,
+    pub(crate) bucket: String,
+    pub(crate) blob_key: String,
+    pub(crate) text_key: Option<String>,
+}
+
+/// What head and row both say of a version: its payload and its index entry.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Content {
+    pub(crate) indexed: Document,
+    pub(crate) payload: Payload,
+    pub(crate) function_ids: Vec<String>,
+    pub(crate) lineage: Lineage,
+    pub(crate) refs: Vec<BlobRef>,
+    pub(crate) tenant: Option<String>,
+}
+
+/// Which bytes a version has. `bucket` and `key` name the object even before it is stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Payload {
+    /// The version that wrote these bytes: another one after a delete or restore.
+    pub(crate) ov: i64,
+    pub(crate) bucket: Option<String>,
+    pub(crate) key: Option<String>,
+    pub(crate) size: i64,
+    /// Lower-case hex SHA-256, empty where the originals left it out.
+    pub(crate) checksum: String,
+    pub(crate) state: State,
+}
+
+impl Default for Payload {
+    fn default() -> Self {
+        Self { ov: 0, bucket: None, key: None, size: 0, checksum: String::new(), state: State::NewNotSynched }
+    }
+}
+
+/// The current state of an item, derived from its newest row.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Head {
+    pub(crate) id: ItemId,
+    pub(crate) ov: i64,
+    pub(crate) cv: i64,
+    pub(crate) created_at: Timestamp,
+    pub(crate) updated_at: Timestamp,
+    pub(crate) deleted_at: Option<Timestamp>,
+    pub(crate) erased: bool,
+    pub(crate) content: Content,
+    /// The latest item.json, kept here while `devShadow` is on.
+    pub(crate) shadow: Option<Shadow>,
+}
+
+/// A copy of the latest payload in the head.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Shadow {
+    pub(crate) ov: i64,
+    pub(crate) at: Timestamp,
+    pub(crate) bytes: Bytes,
+}
+
+impl Head {
+    pub(crate) fn is_live(&self) -> bool {
+        self.deleted_at.is_none() && !self.erased
+    }
+}
+
+/// A small object that rides in its version row until the flusher stores it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Rider {
+    pub(crate) bucket: String,
+    pub(crate) key: String,
+    pub(crate) content_type: String,
+    pub(crate) bytes: Bytes,
+}
+
+/// One version: inserting its row is the commit.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Row {
+    pub(crate) row_id: ObjectId,
+    pub(crate) id: ItemId,
+    pub(crate) ov: i64,
+    pub(crate) cv: i64,
+    pub(crate) op: Op,
+    pub(crate) at: Timestamp,
+    pub(crate) actor: Option<String>,
+    pub(crate) reason: Option<String>,
+    pub(crate) request_id: Option<String>,
+    pub(crate) content: Content,
+    /// item.json, until it is stored.
+    pub(crate) inline: Option<Bytes>,
+    pub(crate) riders: Vec<Rider>,
+    /// There is work left for the flusher, since then.
+    pub(crate) unflushed_since: Option<Timestamp>,
+    /// The payload-scope counter rules this version matches.
+    pub(crate) rules: Vec<String>,
+}
+
+/// The collections of the store that make up one collection of records.
+#[derive(Clone, Debug)]
+pub(crate) struct Names {
+    pub(crate) collection: String,
+    pub(crate) head: Namespace,
+    pub(crate) ver: Namespace,
+    pub(crate) counter: Namespace,
+    pub(crate) locks: Namespace,
+    pub(crate) claims: Namespace,
+    pub(crate) gc: Namespace,
+}
+
+impl Names {
+    pub(crate) fn new(database: &str, collection: &str) -> Self {
+        let name = |suffix: &str| Namespace::new(database, format!("{collection}_{suffix}"));
+        Self {
+            collection: collection.to_owned(),
+            head: name("head"),
+            ver: name("ver"),
+            counter: name("counter"),
+            locks: name("locks"),
+            claims: name("claims"),
+            gc: name("gc"),
+        }
+    }
+}
+
+/// Whole numbers are stored as small as they fit, as the originals did.
+pub(crate) fn int(value: i64) -> Bson {
+    i32::try_from(value).map_or(Bson::Int64(value), Bson::Int32)
+}
+
+fn binary(bytes: &Bytes) -> Bson {
+    Bson::Binary(Binary { subtype: BinarySubtype::Generic, bytes: bytes.to_vec() })
+}
+
+fn put_opt(doc: &mut Document, key: &str, value: Option<impl Into<Bson>>) {
+    if let Some(value) = value {
+        doc.insert(key, value.into());
+    }
+}
+
+impl Content {
+    fn write(&self, own_ov: i64, doc: &mut Document) {
+        put_opt(doc, "jsonBucket", self.payload.bucket.clone());
+        put_opt(doc, "jsonKey", self.payload.key.clone());
+        if self.payload.ov != own_ov {
+            doc.insert("payloadOv", int(self.payload.ov));
+        }
+        doc.insert("metaIndexed", self.indexed.clone());
+        doc.insert("size", int(self.payload.size));
+        doc.insert("checksum", self.payload.checksum.clone());
+        doc.insert("state", self.payload.state.as_str());
+        if !self.function_ids.is_empty() {
+            doc.insert("functionIds", self.function_ids.clone());
+        }
+        put_opt(doc, "parentId", self.lineage.parent_id.clone());
+        put_opt(doc, "parentCollection", self.lineage.parent_collection.clone());
+        put_opt(doc, "originId", self.lineage.origin_id.clone());
+        put_opt(doc, "originCollection", self.lineage.origin_collection.clone());
+        if !self.refs.is_empty() {
+            let refs = self.refs.iter().map(|r| {
+                let mut doc = bson::doc! { "path": &r.path, "contentBucket": &r.bucket, "blobKey": &r.blob_key };
+                put_opt(&mut doc, "textKey", r.text_key.clone());
+                Bson::Document(doc)
+            });
+            doc.insert("refs", refs.collect::<Vec<_>>());
+        }
+        put_opt(doc, "tenantId", self.tenant.clone());
+    }
+
+    fn read(doc: &Document, own_ov: i64) -> Self {
+        let text = |key: &str| doc.get_str(key).ok().map(str::to_owned);
+        let refs = doc.get_array("refs").map(|refs| refs.iter().filter_map(read_ref).collect()).unwrap_or_default();
+        Self {
+            indexed: doc.get_document("metaIndexed").cloned().unwrap_or_default(),
+            payload: Payload {
+                ov: number(doc, "payloadOv").unwrap_or(own_ov),
+                bucket: text("jsonBucket"),
+                key: text("jsonKey"),
+                size: number(doc, "size").unwrap_or(0),
+                checksum: text("checksum").unwrap_or_default(),
+                state: State::parse(doc.get_str("state").ok()),
+            },
+            function_ids: doc
+                .get_array("functionIds")
+                .map(|ids| ids.iter().filter_map(|id| id.as_str().map(str::to_owned)).collect())
+                .unwrap_or_default(),
+            lineage: Lineage {
+                parent_id: text("parentId"),
+                parent_collection: text("parentCollection"),
+                origin_id: text("originId"),
+                origin_collection: text("originCollection"),
+            },
+            refs,
+            tenant: text("tenantId"),
+        }
+    }
+}
+
+fn read_ref(value: &Bson) -> Option<BlobRef> {
+    let doc = value.as_document()?;
+    let text = |key: &str| doc.get_str(key).ok().map(str::to_owned);
+    Some(BlobRef { path: text("path")?, bucket: text("contentBucket")?, blob_key: text("blobKey")?, text_key: text("textKey") })
+}
+
+/// Reads a whole number of any stored kind.
+pub(crate) fn number(doc: &Document, key: &str) -> Option<i64> {
+    match doc.get(key)? {
+        Bson::Int32(i) => Some(i64::from(*i)),
+        Bson::Int64(i) => Some(*i),
+        // The originals' driver stored some counts as doubles; they are whole.
+        #[allow(clippy::cast_possible_truncation)]
+        Bson::Double(d) if d.fract() == 0.0 => Some(*d as i64),
+        _ => None,
+    }
+}
+
+/// Reads a date; null, as the originals left it, is absent.
+fn date(doc: &Document, key: &str) -> Option<Timestamp> {
+    doc.get_datetime(key).ok().copied().map(Timestamp::from)
+}
+
+fn bytes(value: Option<&Bson>) -> Option<Bytes> {
+    match value {
+        Some(Bson::Binary(binary)) => Some(Bytes::from(binary.bytes.clone())),
+        _ => None,
+    }
+}
+
+fn malformed(what: &'static str, key: &str, doc: &Document) -> Error {
+    let id = doc.get("_id").map(ToString::to_string).unwrap_or_default();
+    Error::new(ErrorKind::RouteMismatch, format!("the {what} {id} has no usable `{key}`: it was not written by this library"))
+}
+
+impl Head {
+    pub(crate) fn to_document(&self) -> Document {
+        let mut doc = bson::doc! { "_id": self.id.bson(), "itemId": self.id.bson(), "ov": int(self.ov), "cv": int(self.cv) };
+        if self.erased {
+            doc.insert("erased", true);
+            put_opt(&mut doc, "tenantId", self.content.tenant.clone());
+        } else {
+            self.content.write(self.ov, &mut doc);
+        }
+        doc.insert("createdAt", self.created_at);
+        doc.insert("updatedAt", self.updated_at);
+        put_opt(&mut doc, "deletedAt", self.deleted_at);
+        if let Some(shadow) = &self.shadow {
+            let data = bson::doc! { "ov": int(shadow.ov), "at": shadow.at, "data": binary(&shadow.bytes), "bytes": int(shadow.bytes.len() as i64) };
+            doc.insert("fullShadow", data);
+        }
+        doc
+    }
+
+    pub(crate) fn from_document(doc: &Document) -> Result<Self> {
+        let need = |key: &str| number(doc, key).ok_or_else(|| malformed("head", key, doc));
+        let id = ItemId(doc.get_object_id("_id").map_err(|_| malformed("head", "_id", doc))?);
+        let ov = need("ov")?;
+        let shadow = doc.get_document("fullShadow").ok().and_then(|shadow| {
+            // A shadow of the originals holds a document instead of the stored bytes; it is not used.
+            Some(Shadow { ov: number(shadow, "ov")?, at: date(shadow, "at")?, bytes: bytes(shadow.get("data"))? })
+        });
+        Ok(Self {
+            id,
+            ov,
+            cv: need("cv")?,
+            created_at: date(doc, "createdAt").unwrap_or_default(),
+            updated_at: date(doc, "updatedAt").unwrap_or_default(),
+            deleted_at: date(doc, "deletedAt"),
+            erased: doc.get_bool("erased").unwrap_or(false),
+            content: Content::read(doc, ov),
+            shadow,
+        })
+    }
+}
+
+impl Row {
+    /// The row of a number that no version took. It has an item id of its own, so it meets no item's versions.
+    pub(crate) fn void(row_id: ObjectId, cv: i64, at: Timestamp) -> Document {
+        bson::doc! { "_id": row_id, "itemId": row_id, "ov": -1, "cv": int(cv), "op": Op::Void.as_str(), "at": at }
+    }
+
+    pub(crate) fn to_document(&self) -> Document {
+        let mut doc = bson::doc! {
+            "_id": self.row_id, "itemId": self.id.bson(), "ov": int(self.ov), "cv": int(self.cv), "op": self.op.as_str(), "at": self.at,
+        };
+        put_opt(&mut doc, "actor", self.actor.clone());
+        put_opt(&mut doc, "reason", self.reason.clone());
+        put_opt(&mut doc, "requestId", self.request_id.clone());
+        if self.op == Op::Erase {
+            put_opt(&mut doc, "tenantId", self.content.tenant.clone());
+        } else {
+            self.content.write(self.ov, &mut doc);
+        }
+        put_opt(&mut doc, "prevOv", (self.ov > 0).then(|| int(self.ov - 1)));
+        if !self.rules.is_empty() {
+            doc.insert("rules", self.rules.clone());
+        }
+        put_opt(&mut doc, "inline", self.inline.as_ref().map(binary));
+        if !self.riders.is_empty() {
+            let riders = self.riders.iter().map(|r| {
+                Bson::Document(bson::doc! { "bucket": &r.bucket, "key": &r.key, "contentType": &r.content_type, "data": binary(&r.bytes) })
+            });
+            doc.insert("riders", riders.collect::<Vec<_>>());
+        }
+        put_opt(&mut doc, "unflushedSince", self.unflushed_since);
+        doc
+    }
+
+    pub(crate) fn from_document(doc: &Document) -> Result<Self> {
+        let need = |key: &str| number(doc, key).ok_or_else(|| malformed("version row", key, doc));
+        let oid = |key: &str| doc.get_object_id(key).map_err(|_| malformed("version row", key, doc));
+        let text = |key: &str| doc.get_str(key).ok().map(str::to_owned);
+        let ov = need("ov")?;
+        let riders = doc.get_array("riders").map(|riders| riders.iter().filter_map(read_rider).collect()).unwrap_or_default();
+        let rules = doc.get_array("rules").map(|rules| rules.iter().filter_map(|r| r.as_str().map(str::to_owned)).collect());
+        Ok(Self {
+            row_id: oid("_id")?,
+            id: ItemId(oid("itemId")?),
+            ov,
+            cv: need("cv")?,
+            op: doc.get_str("op").ok().and_then(Op::parse).ok_or_else(|| malformed("version row", "op", doc))?,
+            at: date(doc, "at").ok_or_else(|| malformed("version row", "at", doc))?,
+            actor: text("actor"),
+            reason: text("reason"),
+            request_id: text("requestId"),
+            content: Content::read(doc, ov),
+            inline: bytes(doc.get("inline")),
+            riders,
+            unflushed_since: date(doc, "unflushedSince"),
+            rules: rules.unwrap_or_default(),
+        })
+    }
+
+    /// The head that follows from this row and what came before it.
+    pub(crate) fn head_after(&self, previous: Option<&Head>) -> Head {
+        Head {
+            id: self.id,
+            ov: self.ov,
+            cv: self.cv,
+            created_at: previous.map_or(self.at, |head| head.created_at),
+            updated_at: self.at,
+            deleted_at: matches!(self.op, Op::Delete | Op::Erase).then_some(self.at),
+            erased: self.op == Op::Erase,
+            content: self.content.clone(),
+            shadow: None,
+        }
+    }
+}
+
+fn read_rider(value: &Bson) -> Option<Rider> {
+    let doc = value.as_document()?;
+    let text = |key: &str| doc.get_str(key).ok().map(str::to_owned);
+    Some(Rider { bucket: text("bucket")?, key: text("key")?, content_type: text("contentType")?, bytes: bytes(doc.get("data"))? })
+}

@@ -1,0 +1,261 @@
+//! Lists: filter, sort and page in the database, now or as of a point.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use bson::{Bson, Document};
+use futures::stream::BoxStream;
+use futures::{StreamExt as _, TryStreamExt as _};
+
+use super::page::{Order, Page, check_sortable, cursor, parse_cursor};
+use super::{Found, ReadOptions, Which};
+use crate::documents::filter::{self, Test};
+use crate::documents::{Direction, Filter, Newest, Scan};
+use crate::records::engine::Engine;
+use crate::records::indexing::plain;
+use crate::records::model::{Head, ItemId, Op, Row, int};
+use crate::records::view::View;
+use crate::{Error, Json, Result, Timestamp};
+
+/// Payloads fetched at once for one list.
+const FETCHES: usize = 16;
+/// Versions whose heads are looked up together.
+const CHUNK: usize = 256;
+
+/// A list to make.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Query {
+    pub(crate) filter: Option<Json>,
+    pub(crate) sort: Vec<(String, Direction)>,
+    pub(crate) after: Option<String>,
+    pub(crate) limit: u32,
+    pub(crate) which: Which,
+    pub(crate) read: ReadOptions,
+}
+
+/// Where the built-in properties are stored: in heads, and in version rows.
+struct Paths {
+    id: &'static str,
+    updated_at: &'static str,
+    /// Rows don't say when their item was created.
+    created_at: Option<&'static str>,
+}
+
+const HEADS: Paths = Paths { id: "_id", updated_at: "updatedAt", created_at: Some("createdAt") };
+const ROWS: Paths = Paths { id: "itemId", updated_at: "at", created_at: None };
+
+impl Engine {
+    /// The stored path of a property a user names.
+    fn stored_path(&self, name: &str, paths: &Paths) -> Result<String> {
+        let name = plain(name);
+        let name = name.strip_prefix("metaIndexed.").unwrap_or(&name);
+        let declared = &self.settings.map.indexed;
+        let is_declared = |name: &str| declared.iter().any(|path| plain(path) == name);
+        let created =
+            || paths.created_at.ok_or_else(|| Error::validation("`createdAt` is not known as of a time in the past; use `updatedAt`"));
+        let built_in = match name {
+            "_id" => Some(paths.id),
+            "_system.ov" => Some("ov"),
+            "_system.cv" => Some("cv"),
+            "_system.updatedAt" => Some(paths.updated_at),
+            "_system.insertedAt" => Some(created()?),
+            _ if is_declared(name) => None,
+            "id" => Some(paths.id),
+            "ov" => Some("ov"),
+            "cv" => Some("cv"),
+            "updatedAt" => Some(paths.updated_at),
+            "createdAt" => Some(created()?),
+            _ => None,
+        };
+        if let Some(path) = built_in {
+            return Ok(path.to_owned());
+        }
+        let in_declared = declared.iter().any(|path| {
+            let path = plain(path);
+            name == path || name.strip_prefix(&path).is_some_and(|rest| rest.starts_with('.'))
+        });
+        if !declared.is_empty() && !in_declared {
+            let known = declared.join(", ");
+            return Err(Error::validation(format!("property `{name}` is not indexed in this collection; indexed are: {known}")));
+        }
+        if name.is_empty() || name.split('.').any(|s| s.is_empty() || s.starts_with('$')) || name.contains('\0') {
+            return Err(Error::validation(format!("`{}` is no property path", name.escape_debug())));
+        }
+        Ok(format!("metaIndexed.{name}"))
+    }
+
+    /// The user's filter over stored paths, with ids and times typed as they are stored.
+    fn stored_filter(&self, filter: Option<&Json>, paths: &Paths) -> Result<Filter> {
+        let Some(filter) = filter else { return Ok(Filter::All) };
+        let parsed = filter::parse(filter, &mut |name| self.stored_path(name, paths))?;
+        typed(parsed)
+    }
+
+    fn stored_order(&self, sort: &[(String, Direction)], paths: &Paths) -> Result<Order> {
+        let mut order = Order::new();
+        for (name, direction) in sort {
+            let path = self.stored_path(name, paths)?;
+            if order.iter().any(|(other, _)| *other == path) {
+                return Err(Error::validation(format!("the list is sorted by `{name}` twice")));
+            }
+            order.push((path, *direction));
+        }
+        if !order.iter().any(|(path, _)| path == paths.id) {
+            // The direction of the last key, so that one index serves both.
+            let direction = order.last().map_or(Direction::Ascending, |(_, direction)| *direction);
+            order.push((paths.id.to_owned(), direction));
+        }
+        // What follows the id changes nothing.
+        let end = order.iter().position(|(path, _)| path == paths.id).map_or(order.len(), |i| i + 1);
+        order.truncate(end);
+        Ok(order)
+    }
+
+    /// The scan that a query means, and the collection it runs on.
+    async fn plan(&self, query: &Query, tenant: Option<&str>) -> Result<(Scan, Order)> {
+        let paths = if query.which == Which::Latest { &HEADS } else { &ROWS };
+        let order = self.stored_order(&query.sort, paths)?;
+        let mut filter = self.stored_filter(query.filter.as_ref(), paths)?;
+        if let Some(tenant) = tenant {
+            filter = filter.and(Filter::eq("tenantId", tenant));
+        }
+        let newest = match query.which {
+            Which::Latest => {
+                filter = filter.and(Filter::Field("erased".into(), Test::Ne(true.into())));
+                if !query.read.include_deleted {
+                    filter = filter.and(Filter::eq("deletedAt", Bson::Null));
+                }
+                None
+            }
+            Which::At(at) => Some(("at", Bson::from(at))),
+            // Beyond the end of the gapless prefix versions may still appear; there the past is not settled.
+            Which::Cv(cv) => Some(("cv", int(cv.min(self.stable_cv().await?)))),
+            Which::Ov(_) => return Err(Error::validation("a list is as of a time or a collection version, not of an item version")),
+        };
+        if newest.is_some() {
+            let mut hidden = vec![Op::Void, Op::Erase];
+            if !query.read.include_deleted {
+                hidden.push(Op::Delete);
+            }
+            filter = filter.and(Filter::Field("op".into(), Test::Nin(hidden.into_iter().map(|op| op.as_str().into()).collect())));
+        }
+        let newest = newest.map(|(by, at_most)| Newest { per: "itemId".into(), by: by.into(), at_most });
+        let after = query.after.as_deref().map(|token| parse_cursor(token, &order)).transpose()?;
+        let without = if newest.is_some() { vec!["riders".into()] } else { Vec::new() };
+        Ok((Scan { filter, newest, order: order.clone(), after, limit: None, without }, order))
+    }
+
+    /// One page of a list.
+    pub(crate) async fn page(&self, query: &Query, tenant: Option<&str>) -> Result<Page> {
+        let (scan, order) = self.plan(query, tenant).await?;
+        let wanted = query.limit as usize;
+        let mut found = self.found(scan, query.which);
+        let mut versions: Vec<(Document, Found)> = Vec::with_capacity(wanted);
+        let mut more = false;
+        while let Some((document, version)) = found.try_next().await? {
+            if versions.len() == wanted {
+                more = true;
+                break;
+            }
+            check_sortable(&order, &document)?;
+            versions.push((document, version));
+        }
+        drop(found);
+        let next = match versions.last() {
+            Some((document, _)) if more => Some(cursor(&order, document)?),
+            _ => None,
+        };
+        let views = futures::stream::iter(versions.into_iter().map(|(_, version)| self.view(version, &query.read)));
+        let items = views.buffered(FETCHES).try_collect().await?;
+        Ok(Page { items, next })
+    }
+
+    /// The whole list as a stream; [`Query::limit`] is not looked at.
+    pub(crate) async fn stream(self: &Arc<Self>, query: Query, tenant: Option<&str>) -> Result<BoxStream<'static, Result<View>>> {
+        let (scan, order) = self.plan(&query, tenant).await?;
+        let engine = Arc::clone(self);
+        let read = Arc::new(query.read.clone());
+        let views = self.found(scan, query.which).map(move |item| {
+            let (engine, read) = (Arc::clone(&engine), Arc::clone(&read));
+            let sortable = item.as_ref().map_or(Ok(()), |(document, _)| check_sortable(&order, document));
+            async move {
+                sortable?;
+                engine.view(item?.1, &read).await
+            }
+        });
+        Ok(views.buffered(FETCHES).boxed())
+    }
+
+    /// The versions a scan finds, each with the document it was found in.
+    fn found(&self, scan: Scan, which: Which) -> BoxStream<'static, Result<(Document, Found)>> {
+        if which == Which::Latest {
+            let heads = self.documents.scan(&self.names.head, scan);
+            return heads
+                .map(|doc| doc.and_then(|doc| Ok((Found::from_head(Head::from_document(&doc)?), doc))).map(|(f, d)| (d, f)))
+                .boxed();
+        }
+        let (documents, names) = (Arc::clone(&self.documents), self.names.clone());
+        let rows = self.documents.scan(&self.names.ver, scan);
+        // Their heads tell when the items were created, and which have been erased since.
+        let chunks = rows.try_chunks(CHUNK).map(move |chunk| {
+            let (documents, names) = (Arc::clone(&documents), names.clone());
+            async move {
+                let chunk = chunk.map_err(|e| e.1)?;
+                let rows: Vec<Row> = chunk.iter().map(Row::from_document).collect::<Result<_>>()?;
+                let heads = documents.get(&names.head, rows.iter().map(|row| row.id.bson()).collect()).await?;
+                let heads: HashMap<ItemId, Head> =
+                    heads.iter().map(|doc| Head::from_document(doc).map(|head| (head.id, head))).collect::<Result<_>>()?;
+                let found = chunk.into_iter().zip(rows).filter_map(|(doc, row)| {
+                    let head = heads.get(&row.id);
+                    let created = head.map_or(row.at, |head| head.created_at);
+                    head.is_none_or(|head| !head.erased).then(|| Ok((doc, Found::from_row(row, created))))
+                });
+                Ok::<_, Error>(futures::stream::iter(found.collect::<Vec<_>>()))
+            }
+        });
+        chunks.buffered(1).try_flatten().boxed()
+    }
+}
+
+/// Ids are stored as object ids and times as dates; users write both as text.
+fn typed(filter: Filter) -> Result<Filter> {
+    let all = |parts: Vec<Filter>| parts.into_iter().map(typed).collect::<Result<Vec<_>>>();
+    Ok(match filter {
+        Filter::All => Filter::All,
+        Filter::And(parts) => Filter::And(all(parts)?),
+        Filter::Or(parts) => Filter::Or(all(parts)?),
+        Filter::Nor(parts) => Filter::Nor(all(parts)?),
+        Filter::Field(path, test) => match path.as_str() {
+            "_id" | "itemId" => {
+                let test = map_values(test, &|text| Ok(text.parse::<ItemId>()?.bson()))?;
+                Filter::Field(path, test)
+            }
+            "updatedAt" | "createdAt" | "at" => {
+                let test = map_values(test, &|text| Ok(Timestamp::parse(text)?.into()))?;
+                Filter::Field(path, test)
+            }
+            _ => Filter::Field(path, test),
+        },
+    })
+}
+
+fn map_values(test: Test, text: &dyn Fn(&str) -> Result<Bson>) -> Result<Test> {
+    let one = |value: Bson| match &value {
+        Bson::String(s) => text(s),
+        _ => Ok(value),
+    };
+    let many = |values: Vec<Bson>| values.into_iter().map(one).collect::<Result<Vec<_>>>();
+    Ok(match test {
+        Test::Eq(v) => Test::Eq(one(v)?),
+        Test::Ne(v) => Test::Ne(one(v)?),
+        Test::Gt(v) => Test::Gt(one(v)?),
+        Test::Gte(v) => Test::Gte(one(v)?),
+        Test::Lt(v) => Test::Lt(one(v)?),
+        Test::Lte(v) => Test::Lte(one(v)?),
+        Test::In(vs) => Test::In(many(vs)?),
+        Test::Nin(vs) => Test::Nin(many(vs)?),
+        Test::Every(tests) => Test::Every(tests.into_iter().map(|t| map_values(t, text)).collect::<Result<_>>()?),
+        Test::Not(inner) => Test::Not(Box::new(map_values(*inner, text)?)),
+        other => other,
+    })
+}

@@ -1,0 +1,205 @@
+//! Reading versions: the index says what there is, the payload comes from memory, the row or the object storage.
+
+mod list;
+mod page;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::{StreamExt as _, TryStreamExt as _};
+
+pub(crate) use list::Query;
+pub use page::Page;
+
+use super::engine::Engine;
+use super::model::{Content, Head, ItemId, Op, Row, State};
+use super::payload::{self, SYSTEM, System};
+use super::view::{Version, View};
+use super::write::belongs_to;
+use crate::documents::{Direction, Filter, Scan};
+use crate::{Error, Json, Result, Timestamp};
+
+/// Which version of an item.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Which {
+    #[default]
+    Latest,
+    Ov(i64),
+    At(Timestamp),
+    Cv(i64),
+}
+
+/// What a reader wants to see.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct ReadOptions {
+    pub(crate) include_deleted: bool,
+    /// Top-level properties; all if none.
+    pub(crate) projection: Option<Vec<String>>,
+    pub(crate) presign: Option<std::time::Duration>,
+}
+
+/// A version to show: its index entry and its times.
+#[derive(Clone, Debug)]
+pub(crate) struct Found {
+    pub(crate) id: ItemId,
+    pub(crate) ov: i64,
+    pub(crate) cv: i64,
+    pub(crate) at: Timestamp,
+    pub(crate) created_at: Timestamp,
+    pub(crate) deleted_at: Option<Timestamp>,
+    pub(crate) content: Content,
+    pub(crate) inline: Option<Bytes>,
+}
+
+impl Found {
+    pub(crate) fn from_head(head: Head) -> Self {
+        let inline = head.shadow.filter(|shadow| shadow.ov == head.content.payload.ov).map(|shadow| shadow.bytes);
+        let Head { id, ov, cv, created_at, updated_at, deleted_at, content, .. } = head;
+        Self { id, ov, cv, at: updated_at, created_at, deleted_at, content, inline }
+    }
+
+    pub(crate) fn from_row(row: Row, created_at: Timestamp) -> Self {
+        let deleted_at = (row.op == Op::Delete).then_some(row.at);
+        let Row { id, ov, cv, at, content, inline, .. } = row;
+        Self { id, ov, cv, at, created_at, deleted_at, content, inline }
+    }
+}
+
+impl Engine {
+    /// The version of one item that `which` means; none if there is none, it is deleted (unless wanted), or another tenant's.
+    pub(crate) async fn find(&self, id: ItemId, which: Which, options: &ReadOptions, tenant: Option<&str>) -> Result<Option<Found>> {
+        let found = match which {
+            Which::Latest => self.head(id).await?.filter(|head| !head.erased).map(Found::from_head),
+            _ => {
+                let (row, head) = futures::future::try_join(self.first_row(scan_of(id, which)), self.head(id)).await?;
+                // An erased item has no past either.
+                let head = head.filter(|head| !head.erased);
+                row.filter(|row| row.op != Op::Erase).zip(head).map(|(row, head)| Found::from_row(row, head.created_at))
+            }
+        };
+        Ok(found.filter(|f| belongs_to(&f.content, tenant) && (options.include_deleted || f.deleted_at.is_none())))
+    }
+
+    /// The latest item.json of a head.
+    pub(crate) async fn payload(&self, head: &Head) -> Result<Bytes> {
+        self.bytes(&Found::from_head(head.clone())).await
+    }
+
+    /// item.json of a version, checked against the index.
+    pub(crate) async fn bytes(&self, found: &Found) -> Result<Bytes> {
+        let payload = &found.content.payload;
+        if let Some(bytes) = self.cached(found.id, payload.ov) {
+            return Ok(bytes);
+        }
+        let inline = match &found.inline {
+            Some(bytes) => Some(bytes.clone()),
+            // What a later version shares is inline in the row that wrote it, if anywhere.
+            None if payload.state == State::NewNotSynched => self.row(found.id, payload.ov).await?.and_then(|row| row.inline),
+            None => None,
+        };
+        let bytes = match inline {
+            Some(bytes) => bytes,
+            None => self.fetch(found).await?,
+        };
+        payload::check(&bytes, payload).map_err(|e| e.on_item(found.id))?;
+        self.remember(found.id, payload.ov, &bytes);
+        Ok(bytes)
+    }
+
+    async fn fetch(&self, found: &Found) -> Result<Bytes> {
+        let payload = &found.content.payload;
+        let (Some(bucket), Some(key)) = (&payload.bucket, &payload.key) else {
+            let message = format!("the payload of version {} is neither in its row nor in an object storage", payload.ov);
+            return Err(Error::storage(message).on_item(found.id));
+        };
+        let bytes = self.bucket(bucket)?.get(key).await.map_err(|e| e.on_item(found.id))?;
+        bytes.ok_or_else(|| {
+            Error::storage(format!("the object `{key}` of version {} is missing in bucket `{bucket}`", payload.ov)).on_item(found.id)
+        })
+    }
+
+    /// What a reader sees of a version.
+    pub(crate) async fn view(&self, found: Found, options: &ReadOptions) -> Result<View> {
+        let bytes = self.bytes(&found).await?;
+        let mut document = payload::parse(&bytes).map_err(|e| e.on_item(found.id))?;
+        let Found { id, ov, cv, at, created_at, deleted_at, content, .. } = found;
+        let system = System {
+            ov,
+            cv: Some(cv),
+            inserted_at: created_at,
+            updated_at: at,
+            deleted_at,
+            function_ids: &content.function_ids,
+            lineage: &content.lineage,
+            state: Some(content.payload.state.as_str()),
+        };
+        document.insert(SYSTEM.to_owned(), system.to_json());
+        if let Some(names) = &options.projection {
+            document.retain(|key, _| names.iter().any(|name| name == key));
+        }
+        let presigned = match options.presign {
+            None => Vec::new(),
+            Some(ttl) => self.presign(&content, ttl).await?,
+        };
+        Ok(View { id, ov, cv, at, deleted_at, item: Json::Object(document), presigned })
+    }
+
+    /// Signs the references that the server itself recorded for this version, and no others.
+    async fn presign(&self, content: &Content, ttl: std::time::Duration) -> Result<Vec<super::view::Presigned>> {
+        let mut signed = Vec::with_capacity(content.refs.len());
+        for blob in &content.refs {
+            let bucket = self.bucket(&blob.bucket)?;
+            let text_url = match &blob.text_key {
+                Some(key) => Some(bucket.presign_get(key, ttl).await?),
+                None => None,
+            };
+            signed.push(super::view::Presigned {
+                path: blob.path.clone(),
+                blob_url: bucket.presign_get(&blob.blob_key, ttl).await?,
+                text_url,
+                expires_in: ttl,
+            });
+        }
+        Ok(signed)
+    }
+
+    /// The versions of one item, oldest first, as a stream.
+    pub(crate) async fn versions(
+        self: &Arc<Self>,
+        id: ItemId,
+        tenant: Option<&str>,
+        newest_first: bool,
+    ) -> Result<futures::stream::BoxStream<'static, Result<Version>>> {
+        let head = self.head(id).await?.filter(|head| !head.erased && belongs_to(&head.content, tenant));
+        if head.is_none() {
+            return Err(Error::not_found("there is no such item").on_item(id).in_collection(&self.names.collection).during("history"));
+        }
+        let direction = if newest_first { Direction::Descending } else { Direction::Ascending };
+        let scan = Scan {
+            filter: Filter::eq("itemId", id.bson()),
+            order: vec![("ov".into(), direction)],
+            without: vec!["inline".into(), "riders".into()],
+            ..Scan::default()
+        };
+        Ok(self.documents.scan(&self.names.ver, scan).map(|doc| Ok(Version::from(Row::from_document(&doc?)?))).boxed())
+    }
+
+    /// The newest row of the collection's item at a point, without its payload.
+    pub(crate) async fn row_at(&self, id: ItemId, which: Which) -> Result<Option<Row>> {
+        let scan = Scan { without: vec!["inline".into(), "riders".into()], ..scan_of(id, which) };
+        let found = self.documents.scan(&self.names.ver, scan).try_next().await?;
+        found.as_ref().map(Row::from_document).transpose()
+    }
+}
+
+fn scan_of(id: ItemId, which: Which) -> Scan {
+    let item = Filter::eq("itemId", id.bson());
+    let (filter, by) = match which {
+        Which::Latest => (item, "ov"),
+        Which::Ov(ov) => (item.and(Filter::eq("ov", super::model::int(ov))), "ov"),
+        Which::At(at) => (item.and(Filter::lte("at", at)), "at"),
+        // cv grows with ov per item, and (itemId, ov) is indexed.
+        Which::Cv(cv) => (item.and(Filter::lte("cv", super::model::int(cv))), "ov"),
+    };
+    Scan { filter, order: vec![(by.into(), Direction::Descending)], limit: Some(1), ..Scan::default() }
+}

@@ -1,0 +1,65 @@
+//! Pages and their cursors.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use bson::{Bson, Document, doc};
+
+use crate::documents::Direction;
+use crate::documents::filter::order::value_at;
+use crate::records::view::View;
+use crate::{Error, Result};
+
+/// One page of a list.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Page {
+    /// The items, in order.
+    pub items: Vec<View>,
+    /// Pass it to [`List::after`](crate::List::after) for the next page; none on the last one.
+    pub next: Option<String>,
+}
+
+pub(super) type Order = Vec<(String, Direction)>;
+
+/// The cursor behind `document`: the values by which it stands where it stands.
+///
+/// # Errors
+/// `VALIDATION_ERROR` if a sort key is an array there, since an array has no one place in an order.
+pub(super) fn cursor(order: &Order, document: &Document) -> Result<String> {
+    let values: Vec<Bson> = order.iter().map(|(path, _)| value_at(document, path).cloned().unwrap_or(Bson::Null)).collect();
+    let bytes = bson::serialize_to_vec(&doc! { "o": signature(order), "v": values })
+        .map_err(|e| Error::validation("the sort keys cannot be written into a cursor").caused_by(e))?;
+    Ok(URL_SAFE_NO_PAD.encode(bytes))
+}
+
+/// Refuses a document that has no one place in the order.
+pub(super) fn check_sortable(order: &Order, document: &Document) -> Result<()> {
+    for (path, _) in order {
+        let mut ancestors = path.match_indices('.').map(|(i, _)| &path[..i]).chain(std::iter::once(path.as_str()));
+        if let Some(array) = ancestors.find(|part| matches!(value_at(document, part), Some(Bson::Array(_)))) {
+            let id = document.get_object_id("_id").map(|id| id.to_hex()).unwrap_or_default();
+            let property = array.trim_start_matches("metaIndexed.");
+            return Err(Error::validation(format!("cannot sort by `{property}`: it is an array in item {id}")));
+        }
+    }
+    Ok(())
+}
+
+/// The values to go on after.
+///
+/// # Errors
+/// `VALIDATION_ERROR` if the token was not made for this order.
+pub(super) fn parse_cursor(token: &str, order: &Order) -> Result<Vec<Bson>> {
+    let wrong = || Error::validation("this page token was not given out for this list: pass `next` of the page before, with the same sort");
+    let bytes = URL_SAFE_NO_PAD.decode(token).map_err(|_| wrong())?;
+    let doc: Document = bson::deserialize_from_slice(&bytes).map_err(|_| wrong())?;
+    let values = doc.get_array("v").map_err(|_| wrong())?;
+    if doc.get_str("o").ok() != Some(signature(order).as_str()) || values.len() != order.len() {
+        return Err(wrong());
+    }
+    Ok(values.clone())
+}
+
+fn signature(order: &Order) -> String {
+    order.iter().map(|(path, direction)| format!("{}{path};", if *direction == Direction::Ascending { '+' } else { '-' })).collect()
+}

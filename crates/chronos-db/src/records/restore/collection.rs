@@ -1,0 +1,210 @@
+//! Restoring a whole collection: each item moves by compare-and-swap to its own newest version at the target. No lock, no payload copied, resumable.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+
+use futures::{StreamExt as _, TryStreamExt as _};
+
+use crate::documents::{Direction, Filter, Newest, Scan};
+use crate::records::commit::{Prepared, Refused};
+use crate::records::engine::Engine;
+use crate::records::model::{Head, ItemId, Op, Row, int};
+use crate::records::read::Which;
+use crate::records::write::{WriteOptions, belongs_to};
+use crate::{Error, Json, Result};
+
+/// What a collection restore did, or (as a dry run) would do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Restored {
+    /// The collection version up to which the restore looked: later writes are left alone.
+    pub stable_cv: i64,
+    /// Items looked at.
+    pub items: u64,
+    /// Items that got an earlier state back.
+    pub restored: u64,
+    /// Items that did not exist at the target, or were deleted then, and are deleted now.
+    pub removed: u64,
+    /// Items that were already as they were at the target.
+    pub unchanged: u64,
+    /// Items left alone because somebody wrote them after the restore began.
+    pub skipped: u64,
+}
+
+impl Restored {
+    /// The counts as a JSON object.
+    #[must_use]
+    pub fn to_json(&self) -> Json {
+        serde_json::json!({
+            "stableCv": self.stable_cv, "items": self.items, "restored": self.restored, "removed": self.removed,
+            "unchanged": self.unchanged, "skipped": self.skipped,
+        })
+    }
+}
+
+/// Called after every page with the counts so far.
+pub(crate) type Progress = Arc<dyn Fn(&Restored) + Send + Sync>;
+
+#[derive(Clone, Default)]
+pub(crate) struct RestoreOptions {
+    pub(crate) write: WriteOptions,
+    pub(crate) dry_run: bool,
+    pub(crate) page: usize,
+    pub(crate) parallel: usize,
+    pub(crate) progress: Option<Progress>,
+}
+
+impl fmt::Debug for RestoreOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RestoreOptions").field("dry_run", &self.dry_run).field("page", &self.page).finish_non_exhaustive()
+    }
+}
+
+/// Where one item has to go.
+enum Move {
+    Stay,
+    Skip,
+    Delete(Head),
+    Restore(Head, Box<Row>),
+}
+
+impl Engine {
+    pub(crate) async fn restore_collection(
+        self: &Arc<Self>,
+        target: Which,
+        options: &RestoreOptions,
+        tenant: Option<&str>,
+    ) -> Result<Restored> {
+        let named = |e: Error| e.during("restore collection").in_collection(&self.names.collection);
+        self.restore_all(target, options, tenant).await.map_err(named)
+    }
+
+    async fn restore_all(self: &Arc<Self>, target: Which, options: &RestoreOptions, tenant: Option<&str>) -> Result<Restored> {
+        if !options.dry_run {
+            self.ensure().await?;
+        }
+        let mut counts = Restored { stable_cv: self.stable_cv().await?, ..Restored::default() };
+        if let Which::Cv(cv) = target
+            && cv > counts.stable_cv
+        {
+            return Err(Error::validation(format!(
+                "collection version {cv} is not reached yet; the newest settled one is {}",
+                counts.stable_cv
+            )));
+        }
+        let mut filter = Filter::All;
+        if let Some(tenant) = tenant {
+            filter = filter.and(Filter::eq("tenantId", tenant));
+        }
+        let heads =
+            Scan { filter, order: vec![("_id".into(), Direction::Ascending)], without: vec!["fullShadow".into()], ..Scan::default() };
+        let mut pages = self.documents.scan(&self.names.head, heads).try_chunks(options.page.max(1));
+        while let Some(page) = pages.next().await {
+            let page = page.map_err(|e| e.1)?;
+            let heads: Vec<Head> = page.iter().map(Head::from_document).collect::<Result<_>>()?;
+            self.restore_page(heads, target, options, tenant, &mut counts).await?;
+            if let Some(progress) = &options.progress {
+                progress(&counts);
+            }
+        }
+        Ok(counts)
+    }
+
+    async fn restore_page(
+        self: &Arc<Self>,
+        heads: Vec<Head>,
+        target: Which,
+        options: &RestoreOptions,
+        tenant: Option<&str>,
+        counts: &mut Restored,
+    ) -> Result<()> {
+        let ids: Vec<ItemId> = heads.iter().map(|head| head.id).collect();
+        let targets = self.rows_at(&ids, target).await?;
+        let moves: Vec<Move> =
+            heads.into_iter().filter(|head| !head.erased).map(|head| plan(head, &targets, counts.stable_cv, tenant)).collect();
+        let done = futures::stream::iter(moves.into_iter().map(|step| self.carry_out(step, options)));
+        // Enough of them under way at once fill a commit group.
+        let mut done = done.buffer_unordered(options.parallel.max(1));
+        while let Some(change) = done.next().await {
+            change?(counts);
+            counts.items += 1;
+        }
+        Ok(())
+    }
+
+    /// The newest rows of these items at the target, without payloads.
+    async fn rows_at(&self, ids: &[ItemId], target: Which) -> Result<HashMap<ItemId, Row>> {
+        let (by, at_most) = match target {
+            Which::At(at) => ("at", at.into()),
+            Which::Cv(cv) => ("cv", int(cv)),
+            Which::Latest | Which::Ov(_) => return Err(Error::validation("a collection is restored to a time or a collection version")),
+        };
+        let scan = Scan {
+            filter: Filter::any_of("itemId", ids.iter().map(|id| id.bson()).collect()),
+            newest: Some(Newest { per: "itemId".into(), by: by.into(), at_most }),
+            without: vec!["inline".into(), "riders".into()],
+            ..Scan::default()
+        };
+        let rows = self.documents.scan(&self.names.ver, scan);
+        rows.map(|doc| Row::from_document(&doc?).map(|row| (row.id, row))).try_collect().await
+    }
+
+    async fn carry_out(self: &Arc<Self>, step: Move, options: &RestoreOptions) -> Result<fn(&mut Restored)> {
+        let (head, op, content, counted): (_, _, _, fn(&mut Restored)) = match step {
+            Move::Stay => return Ok(|counts| counts.unchanged += 1),
+            Move::Skip => return Ok(|counts| counts.skipped += 1),
+            Move::Delete(head) => {
+                let content = head.content.clone();
+                (head, Op::Delete, content, |counts| counts.removed += 1)
+            }
+            Move::Restore(head, row) => {
+                let mut content = head.content.clone();
+                content.indexed = row.content.indexed;
+                content.payload = row.content.payload;
+                content.refs = row.content.refs;
+                (head, Op::Restore, content, |counts| counts.restored += 1)
+            }
+        };
+        if options.dry_run {
+            return Ok(counted);
+        }
+        self.pass_lock(head.id, None).await?;
+        let id = head.id;
+        let prepared = Prepared {
+            op,
+            previous: Some(head),
+            read_at: self.runtime.clock.now(),
+            actor: options.write.actor.clone(),
+            reason: options.write.reason.clone(),
+            request_id: options.write.request_id.clone(),
+            ..Prepared::blank(self.runtime.random.object_id(), id, content, None, Vec::new())
+        };
+        match self.commit(prepared).await {
+            Ok(_) => Ok(counted),
+            // Written since the restore began, or its head lagged behind a row; the next run sees it as it is then.
+            Err(Refused::Conflict) => {
+                self.roll_forward(id).await?;
+                Ok(|counts| counts.skipped += 1)
+            }
+            Err(Refused::Failed(error)) => Err(error.on_item(id)),
+        }
+    }
+}
+
+fn plan(head: Head, targets: &HashMap<ItemId, Row>, stable: i64, tenant: Option<&str>) -> Move {
+    if head.cv > stable || !belongs_to(&head.content, tenant) {
+        return Move::Skip;
+    }
+    match targets.get(&head.id) {
+        Some(row) if row.op != Op::Delete => {
+            if head.is_live() && head.content.payload.ov == row.content.payload.ov {
+                Move::Stay
+            } else {
+                Move::Restore(head, Box::new(row.clone()))
+            }
+        }
+        _ if head.is_live() => Move::Delete(head),
+        _ => Move::Stay,
+    }
+}

@@ -1,0 +1,189 @@
+//! What readers and writers get back.
+
+use std::time::Duration;
+
+use serde_json::{Map, json};
+
+use super::commit::Committed;
+use super::model::{Head, ItemId, Op, Row};
+use super::write::Done;
+use crate::{Json, Timestamp};
+
+/// A version of an item as it was.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct View {
+    /// The item.
+    pub id: ItemId,
+    /// The item's version, from 0 without holes.
+    pub ov: i64,
+    /// The collection's version at this write, from 0.
+    pub cv: i64,
+    /// When this version was written.
+    pub at: Timestamp,
+    /// When the item was deleted, if this version is a deletion.
+    pub deleted_at: Option<Timestamp>,
+    /// The document, with `_system` unless a projection left it out.
+    pub item: Json,
+    /// Signed URLs of externalised properties, if asked for.
+    pub presigned: Vec<Presigned>,
+}
+
+impl View {
+    /// The document without `_system`.
+    #[must_use]
+    pub fn document(&self) -> Json {
+        let mut document = self.item.clone();
+        if let Json::Object(map) = &mut document {
+            map.shift_remove(super::payload::SYSTEM);
+        }
+        document
+    }
+
+    /// `{id, ov, cv, at, deletedAt?, item, presigned?}`.
+    #[must_use]
+    pub fn to_json(&self) -> Json {
+        let mut out = json!({ "id": self.id.to_string(), "ov": self.ov, "cv": self.cv, "at": self.at.to_string() });
+        if let Some(at) = self.deleted_at {
+            out["deletedAt"] = at.to_string().into();
+        }
+        out["item"] = self.item.clone();
+        if !self.presigned.is_empty() {
+            let signed = self.presigned.iter().map(|p| {
+                let mut urls = json!({ "blobUrl": p.blob_url, "expiresIn": p.expires_in.as_secs() });
+                if let Some(url) = &p.text_url {
+                    urls["textUrl"] = url.clone().into();
+                }
+                (p.path.clone(), urls)
+            });
+            out["presigned"] = Json::Object(signed.collect::<Map<_, _>>());
+        }
+        out
+    }
+}
+
+/// URLs by which anybody can read an externalised property for a while.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Presigned {
+    /// Where the property stands in the document.
+    pub path: String,
+    /// The bytes.
+    pub blob_url: String,
+    /// The text rendition, if there is one.
+    pub text_url: Option<String>,
+    /// For how long.
+    pub expires_in: Duration,
+}
+
+/// One version in the history of an item.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Version {
+    /// The item.
+    pub id: ItemId,
+    /// The item's version.
+    pub ov: i64,
+    /// The collection's version.
+    pub cv: i64,
+    /// What it did.
+    pub op: Op,
+    /// When.
+    pub at: Timestamp,
+    /// Who, if said.
+    pub actor: Option<String>,
+    /// Why, if said.
+    pub reason: Option<String>,
+    /// The caller's identifier of the request, if given.
+    pub request_id: Option<String>,
+    /// The version whose payload this one has: another one after a deletion or restore.
+    pub payload_ov: i64,
+    /// Bytes of item.json.
+    pub size: i64,
+    /// SHA-256 of item.json in lower-case hex.
+    pub checksum: String,
+    /// The functions that enriched the item so far.
+    pub function_ids: Vec<String>,
+}
+
+impl Version {
+    /// `{id, ov, cv, op, at, actor?, reason?, requestId?, payloadOv, size, checksum, functionIds?}`.
+    #[must_use]
+    pub fn to_json(&self) -> Json {
+        let mut out = json!({ "id": self.id.to_string(), "ov": self.ov, "cv": self.cv, "op": self.op.as_str(), "at": self.at.to_string() });
+        for (key, value) in [("actor", &self.actor), ("reason", &self.reason), ("requestId", &self.request_id)] {
+            if let Some(value) = value {
+                out[key] = value.clone().into();
+            }
+        }
+        out["payloadOv"] = self.payload_ov.into();
+        out["size"] = self.size.into();
+        out["checksum"] = self.checksum.clone().into();
+        if !self.function_ids.is_empty() {
+            out["functionIds"] = json!(self.function_ids);
+        }
+        out
+    }
+}
+
+impl From<Row> for Version {
+    fn from(row: Row) -> Self {
+        Self {
+            id: row.id,
+            ov: row.ov,
+            cv: row.cv,
+            op: row.op,
+            at: row.at,
+            actor: row.actor,
+            reason: row.reason,
+            request_id: row.request_id,
+            payload_ov: row.content.payload.ov,
+            size: row.content.payload.size,
+            checksum: row.content.payload.checksum,
+            function_ids: row.content.function_ids,
+        }
+    }
+}
+
+/// What a write answers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Written {
+    /// The item.
+    pub id: ItemId,
+    /// The item's version now.
+    pub ov: i64,
+    /// The collection's version of that write.
+    pub cv: i64,
+    /// When that version was written.
+    pub at: Timestamp,
+    /// Whether this call made a version; false if nothing was to change.
+    pub changed: bool,
+    /// Whether this call created the item.
+    pub created: bool,
+}
+
+impl Written {
+    /// `{id, ov, cv, at, changed, created}`.
+    #[must_use]
+    pub fn to_json(&self) -> Json {
+        json!({
+            "id": self.id.to_string(), "ov": self.ov, "cv": self.cv, "at": self.at.to_string(), "changed": self.changed, "created": self.created,
+        })
+    }
+}
+
+impl From<Done> for Written {
+    fn from(done: Done) -> Self {
+        match done {
+            Done::Committed(committed) => {
+                let Committed { row, .. } = *committed;
+                Self { id: row.id, ov: row.ov, cv: row.cv, at: row.at, changed: true, created: row.op == Op::Create }
+            }
+            Done::Unchanged(head) => {
+                let Head { id, ov, cv, updated_at, .. } = *head;
+                Self { id, ov, cv, at: updated_at, changed: false, created: false }
+            }
+        }
+    }
+}

@@ -1,0 +1,345 @@
+//! From a change to its committed version: read the head, make the change ready, commit, and start over where another was faster.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use serde_json::Map;
+
+use super::commit::{Committed, Prepared, Refused};
+use super::engine::Engine;
+use super::externalize::{Externalized, Place, externalize, still_referenced};
+use super::indexing;
+use super::lock::ItemLock;
+use super::merge::merge;
+use super::model::{Content, Head, ItemId, Lineage, Op, Payload, Rider, Row, State};
+use super::payload::{self, Body, System};
+use crate::config::UpdateMode;
+use crate::objects::{PutMode, PutOptions, keys};
+use crate::{Error, ErrorKind, Json, Result, Timestamp};
+
+/// Attempts of a write without an expected version. Writers of one process take turns, so this many losses in a row mean that others never stop.
+const ATTEMPTS: u32 = 100;
+/// The largest payload without object storage: it stays in its row for ever, and MongoDB's documents end at 16 MiB.
+const INLINE_LIMIT: usize = 15 * 1024 * 1024;
+
+/// The media type of item.json.
+pub(crate) const JSON_TYPE: &str = "application/json; charset=utf-8";
+
+/// What every write may say.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct WriteOptions {
+    pub(crate) expected_ov: Option<i64>,
+    pub(crate) actor: Option<String>,
+    pub(crate) reason: Option<String>,
+    pub(crate) request_id: Option<String>,
+    pub(crate) at: Option<Timestamp>,
+    /// Make a version even if nothing changes.
+    pub(crate) force: bool,
+    /// Return when the object is stored, not only the row.
+    pub(crate) stored: bool,
+}
+
+/// A change of one item.
+#[derive(Clone, Debug)]
+pub(crate) enum Change {
+    Create { document: Json, lineage: Lineage },
+    Update { document: Json },
+    Replace { document: Json },
+    Enrich { patches: Vec<Json>, function_id: Option<String> },
+    Delete,
+    Restore { row: Box<Row> },
+}
+
+impl Change {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Create { .. } => "create",
+            Self::Update { .. } => "update",
+            Self::Replace { .. } => "replace",
+            Self::Enrich { .. } => "enrich",
+            Self::Delete => "delete",
+            Self::Restore { .. } => "restore",
+        }
+    }
+}
+
+/// A change that is ready but for what must be stored before its commit.
+#[derive(Debug)]
+struct Ready {
+    prepared: Prepared,
+    large: bool,
+}
+
+/// What became of a write.
+#[derive(Clone, Debug)]
+pub(crate) enum Done {
+    Committed(Box<Committed>),
+    /// The item already is as the change wants it.
+    Unchanged(Box<Head>),
+}
+
+impl Engine {
+    /// Carries out one change on the item `id` of `tenant` (where several share the database).
+    pub(crate) async fn write(
+        self: &Arc<Self>,
+        id: ItemId,
+        change: &Change,
+        options: &WriteOptions,
+        tenant: Option<&str>,
+        lock: Option<&ItemLock>,
+    ) -> Result<Done> {
+        let done = self.write_unnamed(id, change, options, tenant, lock).await;
+        let done = done.map_err(|e| e.during(change.name()).in_collection(&self.names.collection).on_item(id))?;
+        if let (true, Done::Committed(committed)) = (options.stored, &done) {
+            self.stored(&committed.row).await?;
+        }
+        Ok(done)
+    }
+
+    async fn write_unnamed(
+        self: &Arc<Self>,
+        id: ItemId,
+        change: &Change,
+        options: &WriteOptions,
+        tenant: Option<&str>,
+        lock: Option<&ItemLock>,
+    ) -> Result<Done> {
+        self.ensure().await?;
+        let _turn = self.turns.take(id).await;
+        let expected = lock.map(ItemLock::ov).or(options.expected_ov);
+        for _ in 0..ATTEMPTS {
+            let read_at = self.runtime.clock.now();
+            let head = match change {
+                // Nobody can know the id of an item that is being created.
+                Change::Create { .. } => None,
+                _ => {
+                    let (head, free) = futures::future::join(self.head(id), self.pass_lock(id, lock.map(|l| l.token.as_str()))).await;
+                    free?;
+                    Some(self.changeable(change, head?, expected, tenant)?)
+                }
+            };
+            let Some(ready) = self.prepare_change(id, change, head.as_ref(), options, tenant, read_at).await? else {
+                return Ok(Done::Unchanged(Box::new(head.ok_or_else(|| Error::database("a creation always changes something"))?)));
+            };
+            let (prepared, noted) = self.store_large(ready).await?;
+            match self.commit(prepared).await {
+                Ok(committed) => {
+                    if let Some(lock) = lock {
+                        lock.seen.store(committed.row.ov, Ordering::Release);
+                    }
+                    if !noted.is_empty()
+                        && let Err(error) = self.forget(&noted).await
+                    {
+                        // Clean-up finds the version that names the object, and drops the note.
+                        tracing::debug!(item = %id, %error, "a note about a stored object stays for the clean-up");
+                    }
+                    return Ok(Done::Committed(Box::new(committed)));
+                }
+                Err(Refused::Failed(error)) => return Err(error),
+                Err(Refused::Conflict) => {
+                    self.roll_forward(id).await?;
+                    if matches!(change, Change::Create { .. }) {
+                        // Ids are given out once; only a claimed one (see `smart_insert`) can be taken.
+                        return Err(Error::new(ErrorKind::OptimisticLock, "the item exists already"));
+                    }
+                }
+            }
+        }
+        Err(Error::new(ErrorKind::OptimisticLock, format!("{ATTEMPTS} attempts met other writers each time; try again later")))
+    }
+
+    /// The head, if the change may follow it.
+    fn changeable(&self, change: &Change, head: Option<Head>, expected: Option<i64>, tenant: Option<&str>) -> Result<Head> {
+        let head = head
+            .filter(|head| !head.erased && belongs_to(&head.content, tenant))
+            .ok_or_else(|| Error::not_found("there is no such item"))?;
+        if let Some(expected) = expected.filter(|expected| *expected != head.ov) {
+            let message = format!("version {expected} was expected, but the item is at version {}: read it and decide again", head.ov);
+            return Err(Error::new(ErrorKind::OptimisticLock, message).at_version(head.ov));
+        }
+        if head.deleted_at.is_some() && !matches!(change, Change::Restore { .. }) {
+            return Err(Error::not_found("the item is deleted; restore brings it back").at_version(head.ov));
+        }
+        Ok(head)
+    }
+
+    /// Makes the change ready; none if it changes nothing.
+    async fn prepare_change(
+        &self,
+        id: ItemId,
+        change: &Change,
+        head: Option<&Head>,
+        options: &WriteOptions,
+        tenant: Option<&str>,
+        read_at: Timestamp,
+    ) -> Result<Option<Ready>> {
+        let ov = head.map_or(0, |head| head.ov + 1);
+        let mut content = head.map(|head| head.content.clone()).unwrap_or_default();
+        content.tenant = tenant.map(str::to_owned).or(content.tenant);
+        let mut op = Op::Update;
+        let document = match (change, head) {
+            (Change::Create { document, lineage }, _) => {
+                op = Op::Create;
+                content.lineage = lineage.clone();
+                payload::checked(document.clone())?
+            }
+            (Change::Delete, Some(_)) => {
+                op = if self.settings.logical_delete { Op::Delete } else { Op::Erase };
+                return Ok(Some(Ready { prepared: self.prepared(id, op, head, content, options, read_at), large: false }));
+            }
+            (Change::Restore { row }, Some(head)) => {
+                if head.is_live() && head.content.payload.ov == row.content.payload.ov && !options.force {
+                    return Ok(None);
+                }
+                content.indexed = row.content.indexed.clone();
+                content.payload = row.content.payload.clone();
+                content.refs = row.content.refs.clone();
+                return Ok(Some(Ready { prepared: self.prepared(id, Op::Restore, Some(head), content, options, read_at), large: false }));
+            }
+            (Change::Replace { document }, Some(_)) => payload::checked(document.clone())?,
+            (Change::Update { document }, Some(head)) => {
+                let new = payload::checked(document.clone())?;
+                match self.settings.update_mode {
+                    UpdateMode::Replace => new,
+                    UpdateMode::Merge => {
+                        let mut current = self.current_document(head).await?;
+                        current.extend(new);
+                        current
+                    }
+                }
+            }
+            (Change::Enrich { patches, function_id }, Some(head)) => {
+                let mut current = Json::Object(self.current_document(head).await?);
+                for patch in patches {
+                    merge(&mut current, &Json::Object(payload::checked(patch.clone())?));
+                }
+                if let Some(function) = function_id
+                    && !content.function_ids.contains(function)
+                {
+                    content.function_ids.push(function.clone());
+                }
+                payload::checked(current)?
+            }
+            (_, None) => return Err(Error::not_found("there is no such item")),
+        };
+        if let Some(head) = head
+            && !options.force
+            && content.function_ids == head.content.function_ids
+            && document == self.current_document(head).await?
+        {
+            return Ok(None);
+        }
+        if !matches!(change, Change::Enrich { .. }) {
+            indexing::check_required(&document, &self.settings.map)?;
+        }
+        let mut ready = self.written(id, ov, document, content, head)?;
+        ready.prepared = Prepared { op, ..self.fill(ready.prepared, head, options, read_at) };
+        Ok(Some(ready))
+    }
+
+    /// The document of the current version, without `_system`.
+    async fn current_document(&self, head: &Head) -> Result<Map<String, Json>> {
+        payload::parse(&self.payload(head).await?)
+    }
+
+    /// Takes blobs out of a new document, indexes it, and decides what rides in the row.
+    fn written(&self, id: ItemId, ov: i64, mut document: Map<String, Json>, mut content: Content, head: Option<&Head>) -> Result<Ready> {
+        let collection = &self.names.collection;
+        let known = head.map(|head| head.content.refs.as_slice()).unwrap_or_default();
+        let mut out = Externalized::default();
+        let mut suffix = None;
+        if let Some(space) = &self.space {
+            let place = Place { collection, id, ov, bucket: &space.content, suffix: None };
+            let mut copy = document.clone();
+            out = externalize(&mut copy, &self.settings.map, known, place)?;
+            let rides: usize = out.riders.iter().map(|r| r.bytes.len()).sum::<usize>() + Body::new(&copy)?.len();
+            if rides > self.settings.inline_max_bytes {
+                // Stored before its commit, under a key that no other attempt can meet.
+                let unique = self.runtime.random.object_id().to_hex();
+                out = externalize(&mut document, &self.settings.map, known, Place { suffix: Some(&unique), ..place })?;
+                suffix = Some(unique);
+            } else {
+                document = copy;
+            }
+            out.refs.extend(
+                still_referenced(&document, known).into_iter().filter(|r| !out.refs.iter().any(|o| o.path == r.path)).collect::<Vec<_>>(),
+            );
+            content.payload.bucket = Some(space.json.clone());
+            content.payload.key = Some(keys::item(collection, &id.to_string(), ov, suffix.as_deref())?);
+        } else {
+            content.payload = Payload::default();
+        }
+        content.payload.ov = ov;
+        content.refs = out.refs;
+        content.indexed = indexing::extract(&document, &self.settings.map, &content.refs)?;
+        let body = Body::new(&document)?;
+        if self.space.is_none() && body.len() > INLINE_LIMIT {
+            let message = format!("the document has {} bytes; without object storage {INLINE_LIMIT} are allowed", body.len());
+            return Err(Error::validation(message));
+        }
+        Ok(Ready {
+            prepared: Prepared::blank(self.runtime.random.object_id(), id, content, Some(body), out.riders),
+            large: suffix.is_some(),
+        })
+    }
+
+    /// Puts what is too big to ride, after noting every key. Returns the change that names the stored objects, and the noted ones.
+    async fn store_large(&self, ready: Ready) -> Result<(Prepared, Vec<(String, String)>)> {
+        let Ready { mut prepared, large } = ready;
+        let (true, Some(body)) = (large, prepared.body.take_if(|_| large)) else { return Ok((prepared, Vec::new())) };
+        let ov = prepared.ov();
+        let previous = prepared.previous.as_ref();
+        let at = prepared.at.unwrap_or(prepared.read_at);
+        // The numbers of a version are not known before its commit; readers compose them from the index.
+        let system = System {
+            ov,
+            cv: None,
+            inserted_at: previous.map_or(at, |head| head.created_at),
+            updated_at: at,
+            deleted_at: None,
+            function_ids: &prepared.content.function_ids,
+            lineage: &prepared.content.lineage,
+            state: None,
+        };
+        let bytes = body.with_system(&system.to_json());
+        let payload = &mut prepared.content.payload;
+        payload.size = i64::try_from(bytes.len()).unwrap_or(i64::MAX);
+        payload.checksum = payload::checksum(&bytes);
+        payload.state = State::New;
+        let mut objects: Vec<Rider> = std::mem::take(&mut prepared.riders);
+        if let (Some(bucket), Some(key)) = (&payload.bucket, &payload.key) {
+            objects.push(Rider { bucket: bucket.clone(), key: key.clone(), content_type: JSON_TYPE.to_owned(), bytes });
+        }
+        let mut noted = Vec::with_capacity(objects.len());
+        for object in objects {
+            self.note(&object.bucket, &object.key, prepared.id, ov).await?;
+            self.runtime.fail.hit("large.after_note")?;
+            let options = PutOptions { mode: PutMode::Create, content_type: Some(object.content_type) };
+            self.bucket(&object.bucket)?.put(&object.key, object.bytes, options).await?;
+            self.runtime.fail.hit("large.after_put")?;
+            noted.push((object.bucket, object.key));
+        }
+        Ok((prepared, noted))
+    }
+
+    fn prepared(&self, id: ItemId, op: Op, head: Option<&Head>, content: Content, options: &WriteOptions, read_at: Timestamp) -> Prepared {
+        let blank = Prepared::blank(self.runtime.random.object_id(), id, content, None, Vec::new());
+        Prepared { op, ..self.fill(blank, head, options, read_at) }
+    }
+
+    fn fill(&self, prepared: Prepared, head: Option<&Head>, options: &WriteOptions, read_at: Timestamp) -> Prepared {
+        Prepared {
+            previous: head.cloned(),
+            read_at,
+            actor: options.actor.clone(),
+            reason: options.reason.clone(),
+            request_id: options.request_id.clone(),
+            at: options.at,
+            ..prepared
+        }
+    }
+}
+
+pub(crate) fn belongs_to(content: &Content, tenant: Option<&str>) -> bool {
+    tenant.is_none() || content.tenant.as_deref() == tenant
+}
