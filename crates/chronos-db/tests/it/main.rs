@@ -10,7 +10,7 @@ mod embedded;
 mod filter_cases;
 mod filter_mongo;
 mod mongo;
-mod mongo_suite;
+mod mongo_faults;
 mod object_keys;
 mod objects;
 mod route;
