@@ -55,7 +55,7 @@ pub(crate) struct Globals {
     #[arg(long, global = true, value_name = "NAME")]
     pub(crate) database: Option<String>,
     /// Show what caused an error, and the warnings of the configuration.
-    #[arg(long, short, global = true)]
+    #[arg(long, short, global = true, help_heading = "Options")]
     pub(crate) verbose: bool,
 }
 
