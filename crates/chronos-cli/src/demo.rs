@@ -8,6 +8,9 @@ use crate::output::Output;
 
 /// Shows what this is about, on a real history.
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  chronos demo")]
 pub(crate) struct DemoArgs {}
 
 pub(crate) async fn run(globals: &Globals, _args: DemoArgs) -> Result<(), Failure> {
