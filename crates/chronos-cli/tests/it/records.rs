@@ -71,7 +71,7 @@ fn the_past_is_read_by_version_by_time_and_by_version_of_the_collection() {
         assert_eq!((document(&view), &view["ov"]), (first.clone(), &json!(0)), "{past:?}");
     }
     for past in [["--at", at], ["--cv", "0"]] {
-        assert_eq!(exported(&cli, &past), [first.clone()]);
+        assert_eq!(exported(&cli, &past), std::slice::from_ref(&first));
         let listed = cli.run(&[&["list", "-c", "users"], &past[..]].concat()).lines();
         assert_eq!(document(&listed[0]), first);
     }
