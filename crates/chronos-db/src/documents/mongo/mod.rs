@@ -127,7 +127,7 @@ impl Documents for MongoDocuments {
         match batch.atomicity {
             Atomicity::Each => {
                 let lease = self.connector.lease().await?;
-                plan.run(&lease).await.map_err(|f| self.connector.explain_write(f))
+                plan.run(&lease, &self.connector.runtime().fail).await.map_err(|f| self.connector.explain_write(f))
             }
             Atomicity::All => {
                 if !self.capabilities().await?.transactions {
@@ -159,6 +159,7 @@ impl Documents for MongoDocuments {
 
     async fn sequence_then(&self, namespace: &Namespace, name: &str, count: u32, build: BuildBatch) -> Result<(Sequence, Vec<Outcome>)> {
         let sequence = self.sequence(namespace, name, count).await?;
+        self.connector.runtime().fail.hit("mongo.after_sequence")?;
         let outcomes = self.apply(build(sequence)?).await?;
         Ok((sequence, outcomes))
     }
