@@ -1,0 +1,3 @@
+//! What the program promises to its users.
+
+mod demo;
