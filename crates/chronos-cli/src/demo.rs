@@ -88,6 +88,7 @@ impl Story {
     /// All chapters on the open collection; returns the company to look at on disk.
     async fn tell(&mut self) -> Result<View, Failure> {
         self.paper.title("The companies of the S&P 500 since 2012: every change of the list, kept as versions");
+        self.show()?;
         self.import().await?;
         self.show()?;
         self.sectors().await?;

@@ -96,8 +96,8 @@ impl Story {
                 *sum += n;
             }
             let cells = counts.map(|n| match n {
-                0 => format!("{:>4} {:<11}", "", ""),
-                n => format!("{n:>4} {:<11}", paper.bar(n, max, 10)),
+                0 => " ".repeat(16),
+                n => format!("{n:>4} {} ", paper.bar(n, max, 10)),
             });
             paper.line(format!("{:<31}{}", cut(&sector, 30), cells.concat()));
         }

@@ -101,10 +101,10 @@ impl Paper {
         self.ink(Ink::Number, &grouped(n))
     }
 
-    /// A bar for `n` of `max`, padded to `width` columns; nothing where no terminal shows it.
+    /// A bar for `n` of `max`, padded to `width` columns; blank where no terminal shows it.
     pub(super) fn bar(&self, n: u64, max: u64, width: u64) -> String {
         if !self.bars {
-            return String::new();
+            return " ".repeat(usize::try_from(width).unwrap_or(0));
         }
         const EIGHTHS: [char; 8] = [' ', '▏', '▎', '▍', '▌', '▋', '▊', '▉'];
         let eighths = (n * width * 8).div_ceil(max.max(1));
@@ -174,13 +174,13 @@ mod tests {
     }
 
     #[test]
-    fn bars_have_their_width_on_a_terminal_and_none_elsewhere() {
+    fn bars_have_their_width_and_are_seen_on_a_terminal_only() {
         let terminal = Paper::plain_or(false, true);
         assert_eq!(terminal.bar(4, 8, 4), "██  ");
         assert_eq!(terminal.bar(8, 8, 4), "████");
         assert_eq!(terminal.bar(1, 800, 4), "▏   ", "what is there can be seen");
         assert_eq!(terminal.bar(0, 8, 4), "    ");
-        assert_eq!(Paper::plain_or(false, false).bar(4, 8, 4), "");
+        assert_eq!(Paper::plain_or(false, false).bar(4, 8, 4), "    ");
     }
 
     #[test]
