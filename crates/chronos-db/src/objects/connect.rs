@@ -58,11 +58,6 @@ impl SpaceId {
         }
         Self { text: text.into(), shown }
     }
-
-    /// The whole identity.
-    pub(super) fn as_str(&self) -> &str {
-        &self.text
-    }
 }
 
 impl fmt::Debug for SpaceId {

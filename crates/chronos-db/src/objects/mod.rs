@@ -41,7 +41,8 @@ pub enum PutMode {
 pub enum Put {
     /// The object is stored and durable.
     Stored,
-    /// [`PutMode::Create`] found an object; it was left alone.
+    /// [`PutMode::Create`] found an object; it was left alone. After a failure on the way, which is tried again by itself, that may be the
+    /// object of the first try.
     Exists,
 }
 

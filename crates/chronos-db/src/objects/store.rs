@@ -1,9 +1,9 @@
 //! [`Objects`] over the crate `object_store`.
 
-use std::path::{Component, Path};
+use std::fmt;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
-use std::{fmt, io};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -66,7 +66,7 @@ impl StoreObjects {
     /// `VALIDATION_ERROR` for a bucket name that is no plain folder name, or if `root` is empty.
     pub fn local(root: &Path, bucket: &str) -> Result<Self> {
         check_bucket(bucket)?;
-        if root.components().all(|part| part == Component::CurDir) && root.as_os_str().is_empty() {
+        if root.as_os_str().is_empty() {
             return Err(Error::validation("the folder of the local storage is empty"));
         }
         let path =
@@ -364,10 +364,4 @@ fn check_bucket(bucket: &str) -> Result<()> {
         "the bucket name `{}` must be 1 to 63 letters, digits, `-`, `_` or single `.`, the first a letter or digit",
         shown.escape_debug()
     )))
-}
-
-impl From<io::Error> for Failure {
-    fn from(error: io::Error) -> Self {
-        Self::io("the storage failed", &error)
-    }
 }

@@ -335,12 +335,17 @@ impl Engine {
         self.documents.scan(&self.names.ver, scan).try_fold(0, |n, _| async move { Ok(n + 1) }).await
     }
 
+    /// The round under way is the last one.
+    pub(crate) fn stop(&self) {
+        self.flusher.stop();
+    }
+
     /// The end: commits come to rest, then what can be stored within `limit` is.
     pub(crate) async fn finish(self: &Arc<Self>, limit: Duration) -> Result<()> {
         self.commits.drained().await;
         let written = self.flusher.lock().running;
         let result = if written { self.drain_flusher(limit).await.map(|_| ()) } else { Ok(()) };
-        self.flusher.stop();
+        self.stop();
         loop {
             let changed = self.flusher.changed.notified();
             if !self.flusher.lock().running {

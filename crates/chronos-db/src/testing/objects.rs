@@ -3,7 +3,7 @@
 //! Each function takes a bucket that doesn't exist yet and that nobody else uses, and panics if a promise is broken. [`crate::objects_suite!`]
 //! stamps them onto a backend as tests:
 //!
-//! ```ignore
+//! ```text
 //! async fn memory() -> (Arc<dyn Objects>, ()) {
 //!     (Arc::new(StoreObjects::memory("bucket").unwrap()), ())
 //! }

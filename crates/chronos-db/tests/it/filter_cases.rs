@@ -1,12 +1,16 @@
 //! Random documents and filters from few names and values, so that they often meet. Also used by the unit tests of the filter language.
 
+// Private in the one program, where the other sees it from afar.
+#![allow(unreachable_pub)]
+
 use bson::{Bson, DateTime, Document, doc, oid::ObjectId};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
 use serde_json::{Map, Value, json};
 
-pub const PATHS: [&str; 14] = ["a", "b", "c", "a.b", "a.c", "b.a", "a.b.c", "a.0", "a.1", "a.0.b", "a.b.0", "a.0.0", "b.0.a.c", "a.a"];
+pub(crate) const PATHS: [&str; 14] =
+    ["a", "b", "c", "a.b", "a.c", "b.a", "a.b.c", "a.0", "a.1", "a.0.b", "a.b.0", "a.0.0", "b.0.a.c", "a.a"];
 
 fn id(last: u8) -> ObjectId {
     let mut bytes = [7; 12];
@@ -14,7 +18,7 @@ fn id(last: u8) -> ObjectId {
     ObjectId::from_bytes(bytes)
 }
 
-pub fn scalar() -> impl Strategy<Value = Bson> {
+pub(crate) fn scalar() -> impl Strategy<Value = Bson> {
     let binary = |bytes: Vec<u8>| Bson::Binary(bson::Binary { subtype: bson::spec::BinarySubtype::Generic, bytes });
     // No pattern below: a server finds a stored expression also by an equal one, which no JSON can store.
     let regex = Bson::RegularExpression(bson::Regex { pattern: bson::cstr!("z$").into(), options: bson::cstr!("").into() });
@@ -33,7 +37,7 @@ pub fn scalar() -> impl Strategy<Value = Bson> {
     ]
 }
 
-pub fn name() -> impl Strategy<Value = String> {
+pub(crate) fn name() -> impl Strategy<Value = String> {
     prop_oneof![9 => select(vec!["a", "b", "c"]), 1 => select(vec!["0", "1"])].prop_map(str::to_owned)
 }
 
@@ -41,7 +45,7 @@ fn object(value: impl Strategy<Value = Bson>) -> impl Strategy<Value = Document>
     vec((name(), value), 0..4).prop_map(|fields| fields.into_iter().collect())
 }
 
-pub fn value() -> impl Strategy<Value = Bson> {
+pub(crate) fn value() -> impl Strategy<Value = Bson> {
     scalar().prop_recursive(4, 24, 4, |inner| {
         prop_oneof![
             1 => scalar(),
@@ -51,17 +55,17 @@ pub fn value() -> impl Strategy<Value = Bson> {
     })
 }
 
-pub fn document() -> impl Strategy<Value = Document> {
+pub(crate) fn document() -> impl Strategy<Value = Document> {
     object(value())
 }
 
 /// A value without arrays.
-pub fn plain_value() -> impl Strategy<Value = Bson> {
+pub(crate) fn plain_value() -> impl Strategy<Value = Bson> {
     scalar().prop_recursive(3, 12, 3, |inner| prop_oneof![scalar(), object(inner).prop_map(Bson::Document)])
 }
 
 /// A document without arrays.
-pub fn plain_document() -> impl Strategy<Value = Document> {
+pub(crate) fn plain_document() -> impl Strategy<Value = Document> {
     object(plain_value())
 }
 
@@ -162,12 +166,12 @@ fn filter_of(paths: Vec<&'static str>, depth: u32) -> BoxedStrategy<Value> {
 }
 
 /// A filter over [`PATHS`].
-pub fn filter() -> BoxedStrategy<Value> {
+pub(crate) fn filter() -> BoxedStrategy<Value> {
     filter_of(PATHS.to_vec(), 2)
 }
 
 /// The document with its `_id`.
-pub fn numbered(documents: Vec<Document>) -> Vec<Document> {
+pub(crate) fn numbered(documents: Vec<Document>) -> Vec<Document> {
     let number = |(i, document): (usize, Document)| {
         let mut out = doc! { "_id": i32::try_from(i).unwrap() };
         out.extend(document);

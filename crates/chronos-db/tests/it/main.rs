@@ -6,9 +6,11 @@
 mod config;
 mod config_minimal;
 mod config_secrets;
+mod embedded;
 mod filter_cases;
 mod filter_mongo;
 mod mongo;
+mod mongo_faults;
 mod object_keys;
 mod objects;
 mod route;

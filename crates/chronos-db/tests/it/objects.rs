@@ -176,7 +176,7 @@ async fn a_local_root_that_is_a_file_is_a_clear_error() {
 fn bucket_names_cannot_leave_their_place() {
     for name in ["", "..", "a/b", "a\\b", ".hidden", "a..b", "a b", "-a", "b?c", &"x".repeat(64)] {
         assert_eq!(StoreObjects::memory(name).expect_err(name).kind(), ErrorKind::Validation, "{name}");
-        assert_eq!(StoreObjects::local("/tmp".as_ref(), name).expect_err(name).kind(), ErrorKind::Validation, "{name}");
+        assert_eq!(StoreObjects::local("folder".as_ref(), name).expect_err(name).kind(), ErrorKind::Validation, "{name}");
     }
 }
 

@@ -5,6 +5,8 @@
 
 mod catalog;
 mod place;
+#[cfg(test)]
+mod plans;
 mod read;
 mod write;
 mod writer;
@@ -51,7 +53,7 @@ struct Shared {
 
 enum Engine {
     /// One connection for everything, used by the caller's own task: there is nothing to wait for but other callers.
-    Memory(Mutex<Option<Writer>>),
+    Memory(Box<Mutex<Option<Writer>>>),
     File(FileEngine),
 }
 
@@ -128,7 +130,7 @@ impl Shared {
             Ok((file, Writer::new(Session::new(connection), place, runtime, clock)))
         };
         if matches!(self.place, Place::Memory) {
-            return Ok(Engine::Memory(Mutex::new(Some(open()?.1))));
+            return Ok(Engine::Memory(Box::new(Mutex::new(Some(open()?.1)))));
         }
         let (file, writer) = off_thread(open).await??;
         let (queue, requests) = mpsc::channel(writer::QUEUE);
@@ -259,17 +261,20 @@ impl Documents for EmbeddedDocuments {
 
     fn scan(&self, namespace: &Namespace, scan: Scan) -> BoxStream<'static, Result<Document>> {
         enum Progress {
-            Before(Arc<Shared>, Namespace, Scan),
+            Before(Box<(Arc<Shared>, Namespace, Scan)>),
             Within(mpsc::Receiver<Result<Vec<Document>>>),
             After,
         }
-        let before = Progress::Before(self.shared.clone(), namespace.clone(), scan);
+        let before = Progress::Before(Box::new((self.shared.clone(), namespace.clone(), scan)));
         let chunks = stream::unfold(before, |progress| async move {
             let mut receiver = match progress {
-                Progress::Before(shared, namespace, scan) => match shared.start_scan(namespace, scan).await {
-                    Ok(receiver) => receiver,
-                    Err(error) => return Some((Err(error), Progress::After)),
-                },
+                Progress::Before(wanted) => {
+                    let (shared, namespace, scan) = *wanted;
+                    match shared.start_scan(namespace, scan).await {
+                        Ok(receiver) => receiver,
+                        Err(error) => return Some((Err(error), Progress::After)),
+                    }
+                }
                 Progress::Within(receiver) => receiver,
                 Progress::After => return None,
             };

@@ -22,7 +22,7 @@ pub use pattern::Pattern;
 #[cfg(feature = "mongodb")]
 pub(crate) use to_mongo::{after_to_mongo, to_mongo};
 #[cfg(feature = "embedded")]
-pub(crate) use to_sql::{Columns, Sql, after_to_sql, to_sql, to_sql_knowing};
+pub(crate) use to_sql::{after_to_sql, to_sql_knowing};
 
 /// A checked filter over typed values.
 #[derive(Clone, Debug, Default, PartialEq)]

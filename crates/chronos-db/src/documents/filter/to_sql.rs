@@ -27,13 +27,8 @@ const MAX_LIST: usize = 8_000;
 
 /// A condition that no matching row fails; `1` where the filter's paths have no columns.
 ///
-/// `(column = ? OR column >= x'F0')` finds its rows by an index, but no longer in the order of that index. Where a column is known to hold no
-/// arrays, [`to_sql_knowing`] leaves the second part out.
-pub(crate) fn to_sql(filter: &Filter, columns: Columns<'_>) -> Sql {
-    to_sql_knowing(filter, columns, &|_| true)
-}
-
-/// [`to_sql`] for a caller that knows at which paths arrays may be met.
+/// `(column = ? OR column >= x'F0')` finds its rows by an index, but no longer in the order of that index. So the second part is left out for paths of
+/// which the caller knows that no array is met on them.
 pub(crate) fn to_sql_knowing(filter: &Filter, columns: Columns<'_>, may_hold_arrays: &dyn Fn(&str) -> bool) -> Sql {
     Translation { columns, may_hold_arrays }.filter(filter, Wanted::Matches).into_sql()
 }

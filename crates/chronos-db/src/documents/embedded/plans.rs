@@ -1,0 +1,86 @@
+//! How SQLite goes about the queries that must not grow with the data.
+
+use bson::{DateTime, doc};
+use rusqlite::params_from_iter;
+
+use super::catalog::Session;
+use super::place::{self, Role};
+use super::read::Query;
+use super::write::Prepared;
+use crate::documents::{Batch, Direction, Filter, Index, Namespace, Newest, Scan, Write};
+
+use Direction::{Ascending, Descending};
+
+fn versions() -> (Session, Namespace) {
+    let mut session = Session::new(place::connect(None, Role::Writer).unwrap());
+    let namespace = Namespace::new("database", "versions");
+    let mut by_item = Index::on("item_at", &["itemId", "at"]).unique();
+    by_item.keys[1].1 = Descending;
+    let indexes = [by_item, Index::on("by_status", &["meta.status", "_id"]).only_if_exists("meta.status")];
+    session.begin("BEGIN IMMEDIATE").unwrap();
+    session.ensure(&namespace, &indexes).unwrap();
+    session.connection.execute_batch("COMMIT").unwrap();
+    (session, namespace)
+}
+
+fn plan(session: &mut Session, namespace: &Namespace, scan: &Scan) -> String {
+    let table = session.table(namespace).unwrap().unwrap();
+    let query = Query::new(&table, scan);
+    let mut statement = session.connection.prepare(&format!("EXPLAIN QUERY PLAN {}", query.sql)).unwrap();
+    let lines = statement.query_map(params_from_iter(&query.parameters), |row| row.get::<_, String>(3)).unwrap();
+    lines.map(|line| line.unwrap()).collect::<Vec<_>>().join("\n")
+}
+
+fn as_of() -> Scan {
+    let filter = Filter::eq("itemId", "a").and(Filter::lte("at", DateTime::from_millis(5)));
+    Scan { filter, order: vec![("at".to_owned(), Descending)], limit: Some(1), ..Scan::default() }
+}
+
+#[test]
+fn the_version_as_of_a_moment_is_one_step_into_the_index() {
+    let (mut session, namespace) = versions();
+    let plan = plan(&mut session, &namespace, &as_of());
+    assert!(plan.contains("(c0=? AND c1") && !plan.contains("TEMP B-TREE") && !plan.contains("SCAN"), "{plan}");
+}
+
+#[test]
+fn a_page_by_an_indexed_path_begins_where_the_last_one_ended() {
+    let (mut session, namespace) = versions();
+    let order = vec![("meta.status".to_owned(), Ascending), ("_id".to_owned(), Ascending)];
+    let scan = Scan { order, after: Some(vec!["open".into(), 7.into()]), ..Scan::default() };
+    let plan = plan(&mut session, &namespace, &scan);
+    assert!(plan.contains("SEARCH") && !plan.contains("TEMP B-TREE"), "{plan}");
+}
+
+#[test]
+fn a_page_of_equal_values_by_id_follows_the_index() {
+    let (mut session, namespace) = versions();
+    let order = vec![("_id".to_owned(), Ascending)];
+    let scan = Scan { filter: Filter::eq("meta.status", "open"), order, after: Some(vec![7.into()]), ..Scan::default() };
+    let plan = plan(&mut session, &namespace, &scan);
+    assert!(plan.contains("(c2=? AND id>?") && !plan.contains("TEMP B-TREE"), "{plan}");
+}
+
+#[test]
+fn the_newest_by_item_hop_along_the_index() {
+    let (mut session, namespace) = versions();
+    let newest = Newest { per: "itemId".to_owned(), by: "at".to_owned(), at_most: DateTime::from_millis(5).into() };
+    let order = vec![("itemId".to_owned(), Ascending)];
+    let scan = Scan { newest: Some(newest), order, after: Some(vec!["a".into()]), ..Scan::default() };
+    let plan = plan(&mut session, &namespace, &scan);
+    assert!(!plan.contains("TEMP B-TREE") && !plan.contains("SCAN n") && !plan.contains("SCAN r"), "{plan}");
+}
+
+#[test]
+fn arrays_are_looked_for_only_after_one_came() {
+    let (mut session, namespace) = versions();
+    let table = session.table(&namespace).unwrap().unwrap();
+    assert!(!Query::new(&table, &as_of()).sql.contains("F0"));
+    let mut batch = Batch::new();
+    batch.push(&namespace, Write::Insert(doc! { "_id": 1, "itemId": ["a"], "at": DateTime::from_millis(1) }));
+    session.begin("BEGIN IMMEDIATE").unwrap();
+    session.apply(&Prepared::new(batch).unwrap()).unwrap();
+    session.connection.execute_batch("COMMIT").unwrap();
+    let table = session.table(&namespace).unwrap().unwrap();
+    assert!(Query::new(&table, &as_of()).sql.contains("F0"));
+}
