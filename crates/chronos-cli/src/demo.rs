@@ -14,6 +14,7 @@ use clap::Args;
 
 use crate::failure::Failure;
 use crate::open::Globals;
+use crate::output::note;
 use chapters::Story;
 use paper::{Ink, Paper};
 
@@ -53,7 +54,10 @@ async fn open_and_tell(globals: &Globals, dir: &Path, kept: bool) -> Result<(), 
     let mut story = Story { companies: opened.collection(COLLECTION)?, paper: Paper::new() };
     let told = tokio::select! {
         told = story.tell() => told,
-        interrupted = tokio::signal::ctrl_c() => Err(interrupted.map_or_else(Failure::Output, |()| Failure::Reported)),
+        _ = tokio::signal::ctrl_c() => {
+            note("stopped before the end");
+            Err(Failure::Reported)
+        }
     };
     // Only then the database file is complete by itself, and nothing is written into the folder any more.
     let closed = opened.close().await;

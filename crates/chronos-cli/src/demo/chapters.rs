@@ -14,9 +14,9 @@ use super::paper::{Ink, Paper, cut, grouped};
 /// The dates of the table of sectors.
 const DATES: [&str; 4] = ["2012-12-31", "2017-03-31", "2021-06-30", "2026-06-30"];
 /// The company with a history to look at.
-const COMPANY: &str = "MMM";
+pub(super) const COMPANY: &str = "MMM";
 /// The date the collection is taken back to.
-const BACK_TO: &str = "2015-12-31";
+pub(super) const BACK_TO: &str = "2015-12-31";
 /// The function that enriches.
 const FUNCTION: &str = "name-history@v1";
 /// How long the storing of the payloads may take.

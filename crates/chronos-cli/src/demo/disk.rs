@@ -7,7 +7,8 @@ use chronos_db::objects::keys;
 use chronos_db::{Error, Json, Result, View};
 
 use super::COLLECTION;
-use super::chapters::Story;
+use super::chapters::{BACK_TO, COMPANY, Story};
+use super::companies::KEY;
 use super::paper::{Ink, grouped, size};
 
 impl Story {
@@ -38,9 +39,9 @@ impl Story {
                 paper.line("It stays there. To try next:");
                 let dir = quoted(dir);
                 for command in [
-                    format!("chronos --data {dir} history {COLLECTION} {}", example.id),
-                    format!("chronos --data {dir} list {COLLECTION} --as-of 2020-03-23"),
-                    format!("chronos --data {dir} verify {COLLECTION}"),
+                    format!("chronos history --data {dir} -c {COLLECTION} {KEY}={COMPANY}"),
+                    format!("chronos diff --data {dir} -c {COLLECTION} {KEY}={COMPANY} 0"),
+                    format!("chronos export --data {dir} -c {COLLECTION} --at {BACK_TO} | head -3"),
                 ] {
                     paper.line(format!("  {}", paper.ink(Ink::Number, &command)));
                 }

@@ -11,6 +11,13 @@ fn chronos() -> Command {
     Command::new(env!("CARGO_BIN_EXE_chronos"))
 }
 
+/// As a user pastes it.
+fn in_shell(command: &str) -> Output {
+    let programs = Path::new(env!("CARGO_BIN_EXE_chronos")).parent().unwrap();
+    let path = std::env::join_paths([programs.to_owned()].into_iter().chain(std::env::split_paths(&std::env::var_os("PATH").unwrap())));
+    Command::new("sh").args(["-c", command]).env("PATH", path.unwrap()).output().unwrap()
+}
+
 fn text(bytes: Vec<u8>) -> String {
     String::from_utf8(bytes).unwrap()
 }
@@ -57,6 +64,13 @@ fn the_demo_tells_the_whole_history_and_leaves_a_store_that_can_be_used() {
     let key = example.split(',').next().unwrap();
     let object = fs::read_to_string(dir.join("objects/chronos").join(key)).unwrap();
     assert!(object.contains("namesSoFar"), "{object}");
+
+    let commands: Vec<&str> = story.lines().map(str::trim).filter(|line| line.starts_with("chronos ")).collect();
+    assert_eq!(commands.len(), 3, "{story}");
+    for command in commands {
+        let tried = in_shell(command);
+        assert!(tried.status.success() && !tried.stdout.is_empty(), "{command}: {tried:?}");
+    }
 
     let again = demo_in(&dir);
     assert_eq!(again.status.code(), Some(2));
