@@ -30,6 +30,10 @@ const REMOVALS: usize = 32;
 ///
 /// Everything happens in a temporary folder that is gone afterwards, or in the new folder that --data names, which stays.
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  chronos demo
+  chronos demo --data ./sp500")]
 pub(crate) struct DemoArgs {}
 
 pub(crate) async fn run(globals: &Globals, _args: DemoArgs) -> Result<(), Failure> {

@@ -12,7 +12,7 @@ use clap::Args;
 use crate::failure::{Failure, one_line};
 use crate::output::note;
 
-/// Arms fail points, such as `commit.after_rows=abort:3`, so that tests can end this very program between two steps of a write.
+/// Arms fail points, such as `commit.before_answer=abort:3`, so that tests can end this very program between two steps of a write.
 const FAIL_POINTS: &str = "CHRONOS_FAIL_POINTS";
 /// Used if neither `--config` nor `--data` is given, in this order.
 const DEFAULT_CONFIG: &str = "chronos.json";
@@ -55,7 +55,7 @@ pub(crate) struct Globals {
     #[arg(long, global = true, value_name = "NAME")]
     pub(crate) database: Option<String>,
     /// Show what caused an error, and the warnings of the configuration.
-    #[arg(long, short, global = true)]
+    #[arg(long, short, global = true, help_heading = "Options")]
     pub(crate) verbose: bool,
 }
 
@@ -126,7 +126,9 @@ impl Opened {
         if waiting > 0 {
             self.waiting = true;
             let name = collection.name();
-            note(&format!("{waiting} versions wait to be stored; `chronos worker -c {name}` or the next write stores them"));
+            let (what, them) =
+                if waiting == 1 { ("1 version waits".to_owned(), "it") } else { (format!("{waiting} versions wait"), "them") };
+            note(&format!("{what} to be stored; `chronos worker -c {name}` or the next write stores {them}"));
         }
         Ok(waiting)
     }
