@@ -13,4 +13,5 @@ mod mongo;
 mod mongo_faults;
 mod object_keys;
 mod objects;
+mod outage;
 mod route;
