@@ -5,6 +5,7 @@
 
 mod cli;
 mod configs;
+mod demo;
 mod import;
 mod records;
 mod sp500;

@@ -316,7 +316,8 @@ impl Content {
         Self {
             indexed: doc.get_document("metaIndexed").cloned().unwrap_or_default(),
             payload: Payload {
-                ov: number(doc, "payloadOv").unwrap_or(own_ov),
+                // The originals say it in the key alone.
+                ov: number(doc, "payloadOv").or_else(|| doc.get_str("jsonKey").ok().and_then(ov_of_key)).unwrap_or(own_ov),
                 bucket: text("jsonBucket"),
                 key: text("jsonKey"),
                 size: number(doc, "size").unwrap_or(0),
@@ -337,6 +338,11 @@ impl Content {
             tenant: text("tenantId"),
         }
     }
+}
+
+/// `<collection>/<id>/v<ov>/…`
+fn ov_of_key(key: &str) -> Option<i64> {
+    key.split('/').nth(2)?.strip_prefix('v')?.parse().ok()
 }
 
 fn read_ref(value: &Bson) -> Option<BlobRef> {

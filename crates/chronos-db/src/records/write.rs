@@ -7,7 +7,7 @@ use serde_json::Map;
 
 use super::commit::{Committed, Prepared, Refused};
 use super::engine::Engine;
-use super::externalize::{Externalized, Place, externalize, still_referenced};
+use super::externalize::{Externalized, Place, adopted, externalize, still_referenced};
 use super::indexing;
 use super::lock::ItemLock;
 use super::merge::merge;
@@ -122,7 +122,11 @@ impl Engine {
                         turn = self.turns.take(id).await;
                         continue;
                     }
-                    Some(self.changeable(change, head, expected, tenant)?)
+                    let mut head = self.changeable(change, head, expected, tenant)?;
+                    if matches!(change, Change::Update { .. } | Change::Replace { .. } | Change::Enrich { .. }) {
+                        self.adopt_refs(&mut head).await?;
+                    }
+                    Some(head)
                 }
             };
             let Some(ready) = self.prepare_change(id, change, head.as_ref(), options, tenant, read_at).await? else {
@@ -244,6 +248,18 @@ impl Engine {
         let mut ready = self.written(id, ov, document, content, head)?;
         ready.prepared = Prepared { op, rules, ..self.fill(ready.prepared, head, options, read_at) };
         Ok(Some(ready))
+    }
+
+    /// The originals recorded references in the document alone; from here on the index has them.
+    async fn adopt_refs(&self, head: &mut Head) -> Result<()> {
+        if let Some(space) = &self.space
+            && head.content.refs.is_empty()
+            && !self.settings.map.base64.is_empty()
+        {
+            let document = self.current_document(head).await?;
+            head.content.refs = adopted(&document, &self.settings.map, &self.names.collection, head.id, &space.content);
+        }
+        Ok(())
     }
 
     /// The document of the current version, without `_system`.

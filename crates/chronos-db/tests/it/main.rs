@@ -6,6 +6,7 @@
 mod config;
 mod config_minimal;
 mod config_secrets;
+mod crash;
 mod embedded;
 mod filter_cases;
 mod filter_mongo;

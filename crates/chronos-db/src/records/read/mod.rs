@@ -12,7 +12,8 @@ pub(crate) use list::Query;
 pub use page::Page;
 
 use super::engine::Engine;
-use super::model::{Content, Head, ItemId, Op, Row, State};
+use super::externalize::adopted;
+use super::model::{BlobRef, Content, Head, ItemId, Op, Row, State};
 use super::payload::{self, SYSTEM, System};
 use super::view::{Version, View};
 use super::write::belongs_to;
@@ -133,21 +134,29 @@ impl Engine {
             lineage: &content.lineage,
             state: Some(content.payload.state.as_str()),
         };
+        let adopted = match (options.presign, &self.space) {
+            // What the originals externalised is recorded in the document alone.
+            (Some(_), Some(space)) if content.refs.is_empty() => {
+                adopted(&document, &self.settings.map, &self.names.collection, id, &space.content)
+            }
+            _ => Vec::new(),
+        };
         document.insert(SYSTEM.to_owned(), system.to_json());
         if let Some(names) = &options.projection {
             document.retain(|key, _| names.iter().any(|name| name == key));
         }
         let presigned = match options.presign {
             None => Vec::new(),
-            Some(ttl) => self.presign(&content, ttl).await?,
+            Some(ttl) if content.refs.is_empty() => self.presign(&adopted, ttl).await?,
+            Some(ttl) => self.presign(&content.refs, ttl).await?,
         };
         Ok(View { id, ov, cv, at, deleted_at, item: Json::Object(document), presigned })
     }
 
     /// Signs the references that the server itself recorded for this version, and no others.
-    async fn presign(&self, content: &Content, ttl: std::time::Duration) -> Result<Vec<super::view::Presigned>> {
-        let mut signed = Vec::with_capacity(content.refs.len());
-        for blob in &content.refs {
+    async fn presign(&self, refs: &[BlobRef], ttl: std::time::Duration) -> Result<Vec<super::view::Presigned>> {
+        let mut signed = Vec::with_capacity(refs.len());
+        for blob in refs {
             let bucket = self.bucket(&blob.bucket)?;
             let text_url = match &blob.text_key {
                 Some(key) => Some(bucket.presign_get(key, ttl).await?),
