@@ -64,8 +64,8 @@ pub(crate) struct Globals {
 pub(crate) struct Opened {
     pub(crate) chronos: Chronos,
     route: Route,
-    /// Versions that were committed and could not be stored yet.
-    waiting: bool,
+    /// Whether versions that are committed could not be stored yet.
+    pub(crate) waiting: bool,
 }
 
 impl Globals {

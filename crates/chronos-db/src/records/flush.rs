@@ -187,10 +187,12 @@ impl Engine {
                 }
                 Err(error) => {
                     tracing::warn!(collection = %self.names.collection, %error, "versions wait to be stored");
+                    self.flusher.lock().last_error = Some(Arc::new(error));
+                    self.flusher.changed.notify_waiters();
+                    // Only after telling others: it would be woken by that itself, and the wait be none.
                     let stop = self.flusher.changed.notified();
                     {
                         let mut work = self.flusher.lock();
-                        work.last_error = Some(Arc::new(error));
                         if work.stopped {
                             work.running = false;
                             drop(work);
@@ -198,7 +200,6 @@ impl Engine {
                             return;
                         }
                     }
-                    self.flusher.changed.notify_waiters();
                     futures::future::select(std::pin::pin!(stop), self.runtime.clock.sleep(wait)).await;
                     wait = (wait * 2).min(LONGEST_WAIT);
                 }

@@ -14,4 +14,5 @@ mod mongo;
 mod mongo_faults;
 mod object_keys;
 mod objects;
+mod outage;
 mod route;
