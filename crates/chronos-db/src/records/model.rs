@@ -8,6 +8,7 @@ use bson::spec::BinarySubtype;
 use bson::{Binary, Bson, Document};
 use bytes::Bytes;
 
+use super::payload::Inherited;
 use crate::documents::Namespace;
 use crate::{Error, ErrorKind, Result, Timestamp};
 
@@ -282,6 +283,16 @@ fn put_opt(doc: &mut Document, key: &str, value: Option<impl Into<Bson>>) {
 }
 
 impl Content {
+    /// Takes over what only the document of a version of the originals says.
+    pub(crate) fn inherit(&mut self, inherited: Inherited) {
+        if self.function_ids.is_empty() {
+            self.function_ids = inherited.function_ids;
+        }
+        if self.lineage == Lineage::default() {
+            self.lineage = inherited.lineage;
+        }
+    }
+
     fn write(&self, own_ov: i64, doc: &mut Document) {
         put_opt(doc, "jsonBucket", self.payload.bucket.clone());
         put_opt(doc, "jsonKey", self.payload.key.clone());

@@ -13,7 +13,7 @@ pub use page::Page;
 
 use super::engine::Engine;
 use super::externalize::adopted;
-use super::model::{BlobRef, Content, Head, ItemId, Op, Row, State};
+use super::model::{Content, Head, ItemId, Op, Row, State};
 use super::payload::{self, SYSTEM, System};
 use super::view::{Version, View};
 use super::write::belongs_to;
@@ -122,8 +122,14 @@ impl Engine {
     /// What a reader sees of a version.
     pub(crate) async fn view(&self, found: Found, options: &ReadOptions) -> Result<View> {
         let bytes = self.bytes(&found).await?;
-        let mut document = payload::parse(&bytes).map_err(|e| e.on_item(found.id))?;
-        let Found { id, ov, cv, at, created_at, deleted_at, content, .. } = found;
+        let (mut document, inherited) = payload::parse_both(&bytes).map_err(|e| e.on_item(found.id))?;
+        let Found { id, ov, cv, at, created_at, deleted_at, mut content, .. } = found;
+        if let Some(inherited) = inherited {
+            content.inherit(inherited);
+            if let (Some(_), true, Some(space)) = (options.presign, content.refs.is_empty(), &self.space) {
+                content.refs = adopted(&document, &self.settings.map, &self.names.collection, id, &space.content);
+            }
+        }
         let system = System {
             ov,
             cv: Some(cv),
@@ -134,29 +140,21 @@ impl Engine {
             lineage: &content.lineage,
             state: Some(content.payload.state.as_str()),
         };
-        let adopted = match (options.presign, &self.space) {
-            // What the originals externalised is recorded in the document alone.
-            (Some(_), Some(space)) if content.refs.is_empty() => {
-                adopted(&document, &self.settings.map, &self.names.collection, id, &space.content)
-            }
-            _ => Vec::new(),
-        };
         document.insert(SYSTEM.to_owned(), system.to_json());
         if let Some(names) = &options.projection {
             document.retain(|key, _| names.iter().any(|name| name == key));
         }
         let presigned = match options.presign {
             None => Vec::new(),
-            Some(ttl) if content.refs.is_empty() => self.presign(&adopted, ttl).await?,
-            Some(ttl) => self.presign(&content.refs, ttl).await?,
+            Some(ttl) => self.presign(&content, ttl).await?,
         };
         Ok(View { id, ov, cv, at, deleted_at, item: Json::Object(document), presigned })
     }
 
     /// Signs the references that the server itself recorded for this version, and no others.
-    async fn presign(&self, refs: &[BlobRef], ttl: std::time::Duration) -> Result<Vec<super::view::Presigned>> {
-        let mut signed = Vec::with_capacity(refs.len());
-        for blob in refs {
+    async fn presign(&self, content: &Content, ttl: std::time::Duration) -> Result<Vec<super::view::Presigned>> {
+        let mut signed = Vec::with_capacity(content.refs.len());
+        for blob in &content.refs {
             let bucket = self.bucket(&blob.bucket)?;
             let text_url = match &blob.text_key {
                 Some(key) => Some(bucket.presign_get(key, ttl).await?),
