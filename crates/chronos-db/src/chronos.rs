@@ -11,7 +11,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use crate::config::{Config, ObjectSpace};
 use crate::documents::Documents;
 use crate::objects::{Objects, ObjectsPool};
-use crate::records::{Collection, Engine, Names, OpenBucket, PayloadCache, Settings, Space};
+use crate::records::{Collection, Engine, Names, OpenBucket, PayloadCache, PayloadRules, Settings, Space};
 use crate::{Error, Resolved, Result, Route, Router, Runtime};
 
 /// Bytes of payloads kept in memory, unless [`Builder::cache_bytes`] says otherwise.
@@ -38,9 +38,19 @@ struct Inner {
     /// Clients by connection string: whoever names the same server with the same credentials shares one.
     documents: Mutex<HashMap<String, Arc<dyn Documents>>>,
     buckets: Arc<ObjectsPool>,
+    rules: PayloadRules,
     cache: PayloadCache,
     engines: Mutex<HashMap<EngineKey, Arc<Engine>>>,
     next_engine: AtomicU64,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        // Without `shutdown`, background work ends after what it is at; what is left is in the version rows.
+        for engine in self.engines.get_mut().unwrap_or_else(PoisonError::into_inner).values() {
+            engine.stop();
+        }
+    }
 }
 
 /// One collection: where its documents are, and where its objects go.
@@ -104,6 +114,7 @@ impl Builder {
             .build();
         Ok(Chronos {
             inner: Arc::new(Inner {
+                rules: PayloadRules::parse(|name| self.config.sections.get(name))?,
                 router: Router::new(&self.config),
                 config: self.config,
                 runtime: self.runtime,
@@ -177,7 +188,7 @@ impl Chronos {
     }
 
     fn engine(&self, resolved: &Resolved) -> Result<Arc<Engine>> {
-        let Inner { config, runtime, cache, engines, next_engine, .. } = &*self.inner;
+        let Inner { config, runtime, cache, engines, next_engine, rules, .. } = &*self.inner;
         let entry = &resolved.entry;
         let documents = self.documents(&entry.connection)?;
         let key = (entry.connection.clone(), resolved.database.clone(), resolved.collection.clone(), entry.objects.clone());
@@ -192,6 +203,7 @@ impl Chronos {
             logical_delete: config.logical_delete,
             update_mode: config.update_mode,
             shadow: config.dev_shadow,
+            rules: rules.clone(),
         };
         let space = entry.objects.as_ref().map(|space| self.space(space));
         let names = Names::new(&resolved.database, &resolved.collection);

@@ -14,6 +14,7 @@ use super::commit::CommitQueue;
 use super::flush::Flusher;
 use super::indexing::plain;
 use super::model::{Head, ItemId, Names, Row};
+use super::rules::PayloadRules;
 use crate::config::{CollectionMap, DevShadow, UpdateMode};
 use crate::documents::{Direction, Documents, Filter, Guard, Index, Scan, Write};
 use crate::objects::Objects;
@@ -52,6 +53,7 @@ pub(crate) struct Settings {
     pub(crate) logical_delete: bool,
     pub(crate) update_mode: UpdateMode,
     pub(crate) shadow: Option<DevShadow>,
+    pub(crate) rules: PayloadRules,
 }
 
 #[derive(Debug)]
@@ -100,8 +102,16 @@ impl Engine {
     }
 
     /// Before the first write: the indexes that decide every race, and the mark of a collection that others began.
-    pub(crate) async fn ensure(&self) -> Result<()> {
-        self.ready.get_or_try_init(|| self.prepare()).await.map(|()| ())
+    /// From here on this process also stores what another left unstored.
+    pub(crate) async fn ensure(self: &Arc<Self>) -> Result<()> {
+        if self.ready.initialized() {
+            return Ok(());
+        }
+        self.ready.get_or_try_init(|| self.prepare()).await?;
+        if self.space.is_some() {
+            self.flush_leftovers();
+        }
+        Ok(())
     }
 
     async fn prepare(&self) -> Result<()> {
@@ -169,7 +179,7 @@ impl Engine {
     }
 
     /// Makes sure that an index over a property exists.
-    pub(crate) async fn ensure_property(&self, path: &str) -> Result<()> {
+    pub(crate) async fn ensure_property(self: &Arc<Self>, path: &str) -> Result<()> {
         self.ensure().await?;
         self.documents.ensure(&self.names.head, &[property_index(path)]).await
     }

@@ -150,8 +150,11 @@ impl Engine {
                 return;
             }
             if work.running {
+                let resting = work.resting;
                 drop(work);
-                self.flusher.changed.notify_waiters();
+                if resting {
+                    self.flusher.changed.notify_waiters();
+                }
                 return;
             }
             work.running = true;
@@ -187,10 +190,12 @@ impl Engine {
                 }
                 Err(error) => {
                     tracing::warn!(collection = %self.names.collection, %error, "versions wait to be stored");
+                    self.flusher.lock().last_error = Some(Arc::new(error));
+                    self.flusher.changed.notify_waiters();
+                    // Not before: it would hear our own words, and not wait at all.
                     let stop = self.flusher.changed.notified();
                     {
                         let mut work = self.flusher.lock();
-                        work.last_error = Some(Arc::new(error));
                         if work.stopped {
                             work.running = false;
                             drop(work);
@@ -198,7 +203,6 @@ impl Engine {
                             return;
                         }
                     }
-                    self.flusher.changed.notify_waiters();
                     futures::future::select(std::pin::pin!(stop), self.runtime.clock.sleep(wait)).await;
                     wait = (wait * 2).min(LONGEST_WAIT);
                 }
@@ -289,6 +293,10 @@ impl Engine {
         // Erasures come last: a payload of the same item that is put beside them would outlive them.
         let (erasures, versions): (Vec<usize>, Vec<usize>) = (0..round.len()).partition(|i| round[*i].0.op == Op::Erase);
         let mut results: Vec<(usize, Result<()>)> = Vec::with_capacity(round.len());
+        if !erasures.is_empty() {
+            // The numbers of rows that go must lie below the mark, or they would look like numbers that never got a row.
+            self.settled_cv().await?;
+        }
         for stage in [versions, erasures] {
             let puts = futures::stream::iter(stage).map(|i| async move { (i, self.put_objects(&round[i].0).await) });
             results.extend(puts.buffer_unordered(PUTS).collect::<Vec<_>>().await);
@@ -401,12 +409,17 @@ impl Engine {
         self.documents.scan(&self.names.ver, scan).try_fold(0, |n, _| async move { Ok(n + 1) }).await
     }
 
+    /// The round under way is the last one.
+    pub(crate) fn stop(&self) {
+        self.flusher.stop();
+    }
+
     /// The end: commits come to rest, then what can be stored within `limit` is.
     pub(crate) async fn finish(self: &Arc<Self>, limit: Duration) -> Result<()> {
         self.commits.drained().await;
         let written = self.flusher.lock().running;
         let result = if written { self.flushed(limit, true).await } else { Ok(()) };
-        self.flusher.stop();
+        self.stop();
         loop {
             let changed = self.flusher.changed.notified();
             if !self.flusher.lock().running {

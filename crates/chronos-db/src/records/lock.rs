@@ -171,16 +171,20 @@ impl Engine {
     /// `LOCKED` if somebody still has it then.
     pub(crate) async fn pass_lock(&self, id: ItemId, token: Option<&str>) -> Result<()> {
         let deadline = self.runtime.clock.now().plus_millis(PATIENCE.as_millis() as i64);
-        loop {
-            let Some(lock) = self.locks.get(id.object_id()).await? else { return Ok(()) };
-            if token.is_some_and(|token| lock.get_str("token").ok() == Some(token)) || expires(&lock) <= self.documents.now().await? {
-                return Ok(());
-            }
+        while self.is_locked(id, token).await? {
             if self.runtime.clock.now() >= deadline {
                 return Err(locked(id));
             }
             self.runtime.clock.sleep(LOOK).await;
         }
+        Ok(())
+    }
+
+    /// Whether somebody other than the holder of `token` has a lease on the item.
+    pub(crate) async fn is_locked(&self, id: ItemId, token: Option<&str>) -> Result<bool> {
+        let Some(lock) = self.locks.get(id.object_id()).await? else { return Ok(false) };
+        let mine = token.is_some_and(|token| lock.get_str("token").ok() == Some(token));
+        Ok(!mine && expires(&lock) > self.documents.now().await?)
     }
 }
 

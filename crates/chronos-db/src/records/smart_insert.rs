@@ -129,7 +129,7 @@ impl Engine {
         options: &WriteOptions,
         tenant: Option<&str>,
     ) -> Result<Option<Done>> {
-        if self.row(id, 0).await?.is_some() {
+        if self.head(id).await?.is_some() || self.row(id, 0).await?.is_some() {
             return Ok(None);
         }
         match self.write(id, change, options, tenant, None).await {

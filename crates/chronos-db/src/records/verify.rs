@@ -147,7 +147,7 @@ impl Engine {
             };
             if cv == previous {
                 found.report("duplicate-cv", None, None, format!("two rows have the collection version {cv}"));
-            } else if cv > previous + 1 && gapless && previous + 1 <= found.stable_cv {
+            } else if cv > previous + 1 && gapless && previous < found.stable_cv {
                 let end = (cv - 1).min(found.stable_cv);
                 missing += end - previous;
                 if gaps.len() < REPORTED {

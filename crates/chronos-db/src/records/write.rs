@@ -111,17 +111,24 @@ impl Engine {
         lock: Option<&ItemLock>,
     ) -> Result<Done> {
         self.ensure().await?;
-        let _turn = self.turns.take(id).await;
-        let expected = lock.map(ItemLock::ov).or(options.expected_ov);
+        let token = lock.map(|lock| lock.token.as_str());
+        let mut turn = self.turns.take(id).await;
         for _ in 0..ATTEMPTS {
+            let expected = lock.map(ItemLock::ov).or(options.expected_ov);
             let read_at = self.runtime.clock.now();
             let head = match change {
                 // Nobody can know the id of an item that is being created.
                 Change::Create { .. } => None,
                 _ => {
-                    let (head, free) = futures::future::join(self.head(id), self.pass_lock(id, lock.map(|l| l.token.as_str()))).await;
-                    free?;
-                    Some(self.changeable(change, head?, expected, tenant)?)
+                    let (head, locked) = futures::future::try_join(self.head(id), self.is_locked(id, token)).await?;
+                    if locked {
+                        // Not while holding the turn: the lock's holder may be waiting for it.
+                        drop(turn);
+                        self.pass_lock(id, token).await?;
+                        turn = self.turns.take(id).await;
+                        continue;
+                    }
+                    Some(self.changeable(change, head, expected, tenant)?)
                 }
             };
             let Some(ready) = self.prepare_change(id, change, head.as_ref(), options, tenant, read_at).await? else {
@@ -151,6 +158,7 @@ impl Engine {
                 }
             }
         }
+        drop(turn);
         Err(Error::new(ErrorKind::OptimisticLock, format!("{ATTEMPTS} attempts met other writers each time; try again later")))
     }
 
@@ -245,13 +253,14 @@ impl Engine {
         if !matches!(change, Change::Enrich { .. }) {
             indexing::check_required(&document, &self.settings.map)?;
         }
+        let rules = self.settings.rules.matching(&document);
         let known = match (current, head) {
             (Some(current), _) => current.refs,
             (None, Some(head)) => head.content.refs.clone(),
             (None, None) => Vec::new(),
         };
         let mut ready = self.written(id, ov, document, content, &known)?;
-        ready.prepared = Prepared { op, ..self.fill(ready.prepared, head, options, read_at) };
+        ready.prepared = Prepared { op, rules, ..self.fill(ready.prepared, head, options, read_at) };
         Ok(Some(ready))
     }
 

@@ -12,6 +12,7 @@ mod filter_cases;
 mod filter_mongo;
 mod golden;
 mod mongo;
+mod mongo_faults;
 mod object_keys;
 mod objects;
 mod originals;

@@ -21,8 +21,10 @@ impl Engine {
             without: vec!["inline".into(), "riders".into()],
             ..Scan::default()
         };
-        let Some(row) = self.first_row(newest).await? else { return Ok(None) };
+        let row = self.first_row(newest).await?;
         let current = self.head(id).await?;
+        // Without versioning a head may have outlived its rows.
+        let Some(row) = row else { return Ok(current) };
         if current.as_ref().is_some_and(|head| head.cv >= row.cv) {
             return Ok(current);
         }
