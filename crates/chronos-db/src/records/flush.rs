@@ -150,8 +150,11 @@ impl Engine {
                 return;
             }
             if work.running {
+                let resting = work.resting;
                 drop(work);
-                self.flusher.changed.notify_waiters();
+                if resting {
+                    self.flusher.changed.notify_waiters();
+                }
                 return;
             }
             work.running = true;
@@ -189,7 +192,7 @@ impl Engine {
                     tracing::warn!(collection = %self.names.collection, %error, "versions wait to be stored");
                     self.flusher.lock().last_error = Some(Arc::new(error));
                     self.flusher.changed.notify_waiters();
-                    // Only after telling others: it would be woken by that itself, and the wait be none.
+                    // Not before: it would hear our own words, and not wait at all.
                     let stop = self.flusher.changed.notified();
                     {
                         let mut work = self.flusher.lock();
@@ -290,6 +293,10 @@ impl Engine {
         // Erasures come last: a payload of the same item that is put beside them would outlive them.
         let (erasures, versions): (Vec<usize>, Vec<usize>) = (0..round.len()).partition(|i| round[*i].0.op == Op::Erase);
         let mut results: Vec<(usize, Result<()>)> = Vec::with_capacity(round.len());
+        if !erasures.is_empty() {
+            // The numbers of rows that go must lie below the mark, or they would look like numbers that never got a row.
+            self.settled_cv().await?;
+        }
         for stage in [versions, erasures] {
             let puts = futures::stream::iter(stage).map(|i| async move { (i, self.put_objects(&round[i].0).await) });
             results.extend(puts.buffer_unordered(PUTS).collect::<Vec<_>>().await);
