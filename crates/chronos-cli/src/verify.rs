@@ -9,8 +9,8 @@ use crate::failure::Failure;
 use crate::open::Globals;
 use crate::output::{Output, note};
 
-/// A repair stores what waits, as long as the storage takes something within this time.
-const PROGRESS: Duration = Duration::from_secs(5);
+/// A repair stores what waits, as long as the storage takes something within this time. Versions are left to their writer for 5 s.
+const PROGRESS: Duration = Duration::from_secs(6);
 
 /// Check every version of a collection against its payload, and every head against its versions.
 ///
