@@ -66,7 +66,9 @@ impl FromStr for DeliveryStatus {
 
     fn from_str(name: &str) -> Result<Self> {
         let known = Self::ALL.into_iter().find(|status| status.name() == name);
-        known.ok_or_else(|| Error::validation(format!("`{}` is no delivery status; there are pending, nack, ack, dead", name.escape_debug())))
+        known.ok_or_else(|| {
+            Error::validation(format!("`{}` is no delivery status; there are pending, nack, ack, dead", name.escape_debug()))
+        })
     }
 }
 

@@ -202,7 +202,8 @@ impl Messages {
                 seen.insert(here) && !old
             })
             .collect();
-        let writes = chunk.iter().zip(&fresh).filter(|(_, fresh)| **fresh).map(|((_, document), _)| Write::Insert(document.clone())).collect();
+        let writes =
+            chunk.iter().zip(&fresh).filter(|(_, fresh)| **fresh).map(|((_, document), _)| Write::Insert(document.clone())).collect();
         let mut outcomes = self.table.apply(writes).await?.into_iter();
         let mut new = Vec::with_capacity(chunk.len());
         for ((key, document), fresh) in chunk.into_iter().zip(fresh) {
@@ -220,8 +221,7 @@ impl Messages {
     /// Which of these messages are there without a namespace, as topic and message id.
     async fn of_the_originals(&self, chunk: &[(Key, Document)]) -> Result<HashSet<(Option<String>, Option<String>)>> {
         let here = chunk.iter().map(|(_, document)| document).filter(|d| d.get_str("namespace").is_ok_and(|n| n == DEFAULT_NAMESPACE));
-        let (topics, ids): (Vec<Bson>, Vec<Bson>) =
-            here.filter_map(|d| Some((d.get("topic")?.clone(), d.get("msgId")?.clone()))).unzip();
+        let (topics, ids): (Vec<Bson>, Vec<Bson>) = here.filter_map(|d| Some((d.get("topic")?.clone(), d.get("msgId")?.clone()))).unzip();
         if ids.is_empty() {
             return Ok(HashSet::new());
         }

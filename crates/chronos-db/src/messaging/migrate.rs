@@ -247,8 +247,11 @@ impl Run {
 
 /// What two documents of one key are compared by.
 fn contents(document: &Document) -> Document {
-    let mut fields: Vec<(String, Bson)> =
-        document.iter().filter(|(field, _)| *field != "_id" && *field != REV).map(|(field, value)| (field.clone(), value.clone())).collect();
+    let mut fields: Vec<(String, Bson)> = document
+        .iter()
+        .filter(|(field, _)| *field != "_id" && *field != REV)
+        .map(|(field, value)| (field.clone(), value.clone()))
+        .collect();
     fields.sort_by(|a, b| a.0.cmp(&b.0));
     fields.into_iter().collect()
 }

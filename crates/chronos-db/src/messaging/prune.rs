@@ -123,7 +123,9 @@ runs!(Prune => Pruned);
 async fn remember_numbers(table: &Table, ended: &[Document]) -> Result<()> {
     let mut newest: BTreeMap<(String, String), i64> = BTreeMap::new();
     for document in ended {
-        if let (Some(namespace), Some(key), Some(version)) = (text(document, "namespace"), text(document, "key"), whole(document, "version")) {
+        if let (Some(namespace), Some(key), Some(version)) =
+            (text(document, "namespace"), text(document, "key"), whole(document, "version"))
+        {
             let known = newest.entry((namespace, key)).or_insert(version);
             *known = version.max(*known);
         }

@@ -195,9 +195,7 @@ pub(super) fn check_text<'a>(what: &str, text: &'a str) -> Result<&'a str> {
     let shown = || text.chars().take(40).collect::<String>().escape_debug().to_string();
     match text {
         "" => Err(Error::validation(format!("the {what} is empty"))),
-        _ if text.len() > MOST => {
-            Err(Error::validation(format!("the {what} `{}…` has {} bytes; {MOST} are allowed", shown(), text.len())))
-        }
+        _ if text.len() > MOST => Err(Error::validation(format!("the {what} `{}…` has {} bytes; {MOST} are allowed", shown(), text.len()))),
         _ if text.contains('\0') => Err(Error::validation(format!("the {what} `{}` holds a NUL character", shown()))),
         _ => Ok(text),
     }

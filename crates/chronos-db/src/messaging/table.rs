@@ -120,7 +120,8 @@ impl Table {
 
     fn foreign(&self, index: Option<&str>) -> Error {
         let index = index.unwrap_or("of an unknown name");
-        let message = format!("the unique index {index} of {:?} refuses a document that is new by its namespace; drop that index", self.namespace);
+        let message =
+            format!("the unique index {index} of {:?} refuses a document that is new by its namespace; drop that index", self.namespace);
         Error::database(message).in_collection(self.kind.name())
     }
 

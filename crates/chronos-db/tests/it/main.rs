@@ -9,6 +9,7 @@ mod config_secrets;
 mod embedded;
 mod filter_cases;
 mod filter_mongo;
+mod messaging;
 mod mongo;
 mod mongo_faults;
 mod object_keys;

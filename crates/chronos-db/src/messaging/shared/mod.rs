@@ -13,8 +13,8 @@ use futures::future::try_join;
 use futures::stream::BoxStream;
 
 pub use keys::{ListKeys, SharedKey};
-pub(super) use write::{keep_marks, remove_all, remove_ended};
 pub use write::{Save, Saved, Tombstone};
+pub(super) use write::{keep_marks, remove_all, remove_ended};
 
 use super::listing::{Listing, Page, pages};
 use super::runs;
