@@ -13,6 +13,7 @@ mod get;
 mod history;
 mod import;
 mod list;
+mod migrate;
 mod open;
 mod output;
 mod replace;
@@ -73,6 +74,7 @@ enum Command {
     RestoreCollection(restore_collection::RestoreCollectionArgs),
     Verify(verify::VerifyArgs),
     Worker(worker::WorkerArgs),
+    Migrate(migrate::MigrateArgs),
     Config(config::ConfigArgs),
 }
 
@@ -104,6 +106,7 @@ async fn run(globals: &Globals, command: Command) -> Result<(), Failure> {
         Command::RestoreCollection(args) => restore_collection::run(globals, args).await,
         Command::Verify(args) => verify::run(globals, args).await,
         Command::Worker(args) => worker::run(globals, args).await,
+        Command::Migrate(args) => migrate::run(globals, args).await,
         Command::Config(args) => config::run(args).await,
     }
 }

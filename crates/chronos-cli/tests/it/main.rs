@@ -7,6 +7,7 @@ mod cli;
 mod configs;
 mod demo;
 mod import;
+mod migrate;
 mod readme;
 mod records;
 mod sp500;

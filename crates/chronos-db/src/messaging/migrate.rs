@@ -15,7 +15,7 @@ use super::table::{REV, Table};
 use super::value::{id_text, system_date, text, whole};
 use crate::config::{DatabaseType, Entry, Selector};
 use crate::documents::Scan;
-use crate::{Chronos, Json, Result, Route, Timestamp};
+use crate::{Chronos, Error, ErrorKind, Json, Result, Route, Timestamp};
 
 /// Documents on their way at once.
 const AT_ONCE: usize = 16;
@@ -117,7 +117,12 @@ impl Migrate {
 
     async fn run(self) -> Result<Migrated> {
         let run = Run { to: self.to.clone(), dry_run: self.dry_run, places: Mutex::default() };
-        for entry in entries(&self.to) {
+        let targets = entries(&self.to);
+        if targets.is_empty() {
+            let message = "the configuration has no messaging database to migrate to";
+            return Err(Error::new(ErrorKind::RouteNotFound, message).during("migrate"));
+        }
+        for entry in targets {
             run.place(&entry)?.ready().await?;
         }
         let from = self.from.as_ref().unwrap_or(&self.to);

@@ -11,6 +11,7 @@ mod embedded;
 mod filter_cases;
 mod filter_mongo;
 mod golden;
+mod messaging;
 mod mongo;
 mod mongo_faults;
 mod object_keys;
