@@ -32,7 +32,8 @@ const REMOVALS: usize = 32;
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  chronos demo")]
+  chronos demo
+  chronos demo --data ./sp500")]
 pub(crate) struct DemoArgs {}
 
 pub(crate) async fn run(globals: &Globals, _args: DemoArgs) -> Result<(), Failure> {

@@ -64,8 +64,8 @@ pub(crate) struct Globals {
 pub(crate) struct Opened {
     pub(crate) chronos: Chronos,
     route: Route,
-    /// Versions that were committed and could not be stored yet.
-    waiting: bool,
+    /// Whether versions that are committed could not be stored yet.
+    pub(crate) waiting: bool,
 }
 
 impl Globals {
@@ -122,7 +122,7 @@ impl Opened {
 
     /// After writes: gives the storage a moment to take the versions, and says how many still wait. They are safe in the version index.
     pub(crate) async fn settle(&mut self, collection: &Collection) -> Result<u64, Failure> {
-        let waiting = collection.drain(DRAIN).await?;
+        let waiting = collection.settle(DRAIN).await?;
         if waiting > 0 {
             self.waiting = true;
             let name = collection.name();

@@ -9,8 +9,8 @@ use crate::failure::Failure;
 use crate::open::Globals;
 use crate::output::{Output, note};
 
-/// How long a repair waits for what is to be stored, before it looks at the result.
-const REPAIR: Duration = Duration::from_secs(60);
+/// A repair stores what waits, as long as the storage takes something within this time. Versions are left to their writer for 5 s.
+const PROGRESS: Duration = Duration::from_secs(6);
 
 /// Check every version of a collection against its payload, and every head against its versions.
 ///
@@ -30,11 +30,18 @@ pub(crate) struct VerifyArgs {
 
 pub(crate) async fn run(globals: &Globals, args: VerifyArgs) -> Result<(), Failure> {
     // A repair creates nothing either where nothing is.
-    let opened = globals.open_for_reading()?;
+    let mut opened = globals.open_for_reading()?;
     let collection = opened.collection(&args.of.collection)?;
     let mut verify = collection.verify();
     if args.repair {
-        collection.drain(REPAIR).await?;
+        let mut waiting = collection.drain(Duration::ZERO).await?;
+        while waiting > 0 {
+            let before = std::mem::replace(&mut waiting, collection.drain(PROGRESS).await?);
+            if waiting >= before {
+                break;
+            }
+        }
+        opened.waiting = waiting > 0;
         verify = verify.repair();
     }
     let found = verify.await?;

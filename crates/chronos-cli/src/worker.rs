@@ -43,13 +43,14 @@ pub(crate) struct WorkerArgs {
 
 pub(crate) async fn run(globals: &Globals, args: WorkerArgs) -> Result<(), Failure> {
     // One that stays waits for the store to come into being, too.
-    let opened = if args.once { globals.open_for_reading()? } else { globals.open_for_writing()? };
+    let mut opened = if args.once { globals.open_for_reading()? } else { globals.open_for_writing()? };
     let collection = opened.collection(&args.of.collection)?;
     let left = if args.once {
         once(&collection, Duration::from_secs(args.limit)).await?
     } else {
         until_stopped(&collection, Duration::from_secs(args.every)).await?
     };
+    opened.waiting = left > 0;
     opened.close().await?;
     if args.once && left > 0 {
         note(&format!("error: {left} versions of `{}` still wait to be stored", collection.name()));

@@ -10,6 +10,7 @@ mod error;
 pub mod fail;
 mod hash;
 mod json;
+pub mod messaging;
 mod name;
 pub mod objects;
 mod records;

@@ -50,6 +50,8 @@ struct Work {
     stopped: bool,
     waiters: HashMap<ObjectId, Vec<Waiter>>,
     last_error: Option<Arc<Error>>,
+    /// The storage failed, and the flusher pauses before it tries again.
+    failing: bool,
 }
 
 impl Work {
@@ -106,6 +108,10 @@ impl Engine {
             } else {
                 work.bytes += size;
                 work.queue.push_back((committed.row.clone(), committed.head.clone()));
+            }
+            // It goes on by itself after its pause; otherwise every write would be another try.
+            if work.failing {
+                return;
             }
         }
         self.start_flusher();
@@ -202,8 +208,10 @@ impl Engine {
                             self.flusher.changed.notify_waiters();
                             return;
                         }
+                        work.failing = true;
                     }
                     futures::future::select(std::pin::pin!(stop), self.runtime.clock.sleep(wait)).await;
+                    self.flusher.lock().failing = false;
                     wait = (wait * 2).min(LONGEST_WAIT);
                 }
             }
@@ -371,8 +379,8 @@ impl Engine {
     }
 
     /// Waits until nothing is left to store, or `limit` has passed; returns how many versions still wait, this process's and others'.
-    pub(crate) async fn drain_flusher(self: &Arc<Self>, limit: Duration) -> Result<u64> {
-        self.flushed(limit, false).await?;
+    pub(crate) async fn drain_flusher(self: &Arc<Self>, limit: Duration, own_only: bool) -> Result<u64> {
+        self.flushed(limit, own_only).await?;
         self.unflushed().await
     }
 

@@ -16,4 +16,5 @@ mod mongo_faults;
 mod object_keys;
 mod objects;
 mod originals;
+mod outage;
 mod route;

@@ -8,8 +8,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::{StreamExt as _, TryStreamExt as _};
 
-pub(crate) use list::Query;
+pub(crate) use list::{Query, map_values};
 pub use page::Page;
+pub(crate) use page::{Order, cursor, parse_cursor};
 
 use super::engine::Engine;
 use super::externalize::adopted;
