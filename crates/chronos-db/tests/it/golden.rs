@@ -45,10 +45,10 @@ fn config(dir: &Path) -> Config {
 }
 
 impl Stage {
-    fn new(config: Config) -> Self {
+    fn new(config: Config, seed: u64) -> Self {
         let clock = Arc::new(MockClock::default());
         let fail = FailPoints::armable();
-        let runtime = Runtime { clock: Arc::clone(&clock) as _, random: Arc::new(SeededRandom::new(1)), fail: fail.clone() };
+        let runtime = Runtime { clock: Arc::clone(&clock) as _, random: Arc::new(SeededRandom::new(seed)), fail: fail.clone() };
         let storage = Failing::new();
         let layer = Arc::clone(&storage);
         let space = config.entries[0].objects.clone().unwrap();
@@ -62,6 +62,12 @@ impl Stage {
 
     fn tick(&self) {
         self.clock.advance(Duration::from_millis(1_500));
+    }
+
+    /// Everything is stored, and some time passes: what one version copies from the one before does not depend on how fast it was stored.
+    async fn settle(&self) {
+        assert_eq!(self.things.drain(Duration::from_secs(60)).await.unwrap(), 0);
+        self.tick();
     }
 
     /// The storage is back, and everything is stored.
@@ -122,7 +128,7 @@ fn check(name: &str, now: &Value) {
 #[tokio::test]
 async fn the_stored_shapes_are_those_of_the_golden_files() {
     let dir = tempfile::tempdir().unwrap();
-    let stage = Stage::new(config(dir.path()));
+    let stage = Stage::new(config(dir.path()), 1);
     let things = &stage.things;
 
     stage.storage.switch_all_on(Fault::Before);
@@ -145,19 +151,19 @@ async fn the_stored_shapes_are_those_of_the_golden_files() {
 
     stage.store().await;
     things.update(&parent.id, json!({ "status": "active" })).expect_ov(0).await.unwrap();
-    stage.tick();
+    stage.settle().await;
     things.delete(&parent.id).actor("cleaner").await.unwrap();
-    stage.tick();
+    stage.settle().await;
     things.restore(&parent.id).to_version(0).reason("by mistake").await.unwrap();
-    stage.tick();
+    stage.settle().await;
     let gone = things.create(json!({ "email": "c@example.org" })).await.unwrap();
-    stage.tick();
+    stage.settle().await;
     things.delete(&gone.id).await.unwrap();
-    stage.tick();
+    stage.settle().await;
     things.create(json!({ "email": "large@example.org", "body": "x".repeat(800), "file": file })).await.unwrap();
-    stage.tick();
+    stage.settle().await;
     things.smart_insert(json!({ "email": "d@example.org", "status": "new" }), &["email"]).function_id("crawler@v2").await.unwrap();
-    stage.tick();
+    stage.settle().await;
     // A time before the newest version is refused once its number is given out: the number becomes a VOID.
     let refused = things.update(&child.id, json!({ "status": "late" })).at(Timestamp::from_millis(0)).await.unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::Validation);
@@ -203,9 +209,9 @@ async fn the_shape_of_a_head_with_a_shadow_is_that_of_the_golden_file() {
     let dir = tempfile::tempdir().unwrap();
     let mut config = config(dir.path());
     config.dev_shadow = Some(DevShadow { ttl_hours: 24, max_bytes: None });
-    let stage = Stage::new(config);
+    let stage = Stage::new(config, 1);
     let item = stage.things.create(json!({ "email": "a@example.org" })).await.unwrap();
-    stage.tick();
+    stage.settle().await;
     stage.things.update(&item.id, json!({ "status": "shadowed" })).await.unwrap();
     stage.things.drain(Duration::from_secs(60)).await.unwrap();
     check("shadow", &stage.everything().await);
@@ -217,10 +223,9 @@ async fn the_shapes_of_an_erased_item_are_those_of_the_golden_files() {
     let dir = tempfile::tempdir().unwrap();
     let mut config = config(dir.path());
     config.logical_delete = false;
-    let stage = Stage::new(config);
+    let stage = Stage::new(config, 1);
     let item = stage.things.create(json!({ "email": "a@example.org" })).await.unwrap();
-    stage.tick();
-    stage.things.drain(Duration::from_secs(60)).await.unwrap();
+    stage.settle().await;
     stage.storage.switch_all_on(Fault::Before);
     stage.things.delete(&item.id).actor("cleaner").reason("asked for").await.unwrap();
     check("erasing", &stage.everything().await);
@@ -255,7 +260,7 @@ async fn what_the_golden_files_hold_is_readable_and_writable_today() {
         let dir = tempfile::tempdir().unwrap();
         let mut config = config(dir.path());
         config.logical_delete = !name.starts_with("eras");
-        let stage = Stage::new(config);
+        let stage = Stage::new(config, 2);
         load(name, &stage).await;
         // A later time: nothing that waits is left to the process that wrote it.
         stage.clock.advance(Duration::from_secs(3_600));
@@ -279,7 +284,8 @@ async fn what_the_golden_files_hold_is_readable_and_writable_today() {
                 assert_eq!(written.ov, item.ov + 1, "{name}");
             }
         }
-        assert_eq!(versions, found.versions, "{name}: every version was read");
+        let readable = if name == "erasing" { 0 } else { found.versions };
+        assert_eq!(versions, readable, "{name}: every version was read, and none of an erased item");
         assert_eq!(stage.things.drain(Duration::from_secs(60)).await.unwrap(), 0, "{name}");
         let found = stage.things.verify().await.unwrap();
         assert!(found.is_clean(), "{name}, written on: {:?}", found.problems);
