@@ -150,10 +150,12 @@ impl Engine {
                 }
                 Err(error) => {
                     tracing::warn!(collection = %self.names.collection, %error, "versions wait to be stored");
+                    self.flusher.lock().last_error = Some(Arc::new(error));
+                    self.flusher.changed.notify_waiters();
+                    // Only from here on, or the wait would end with the news of the failure itself.
                     let stop = self.flusher.changed.notified();
                     {
                         let mut work = self.flusher.lock();
-                        work.last_error = Some(Arc::new(error));
                         if work.stopped {
                             work.running = false;
                             drop(work);
@@ -161,7 +163,6 @@ impl Engine {
                             return;
                         }
                     }
-                    self.flusher.changed.notify_waiters();
                     futures::future::select(std::pin::pin!(stop), self.runtime.clock.sleep(wait)).await;
                     wait = (wait * 2).min(LONGEST_WAIT);
                 }
@@ -256,7 +257,10 @@ impl Engine {
         }
         match failed {
             None => Ok(()),
-            Some(error) => Err(Error::new(error.kind(), error.message().to_owned()).caused_by(error)),
+            Some(error) => {
+                let copy = Error::new(error.kind(), error.message().to_owned());
+                Err(if error.is_retryable() { copy.retryable() } else { copy }.caused_by(error))
+            }
         }
     }
 
@@ -307,6 +311,8 @@ impl Engine {
         let deadline = self.runtime.clock.now().plus_millis(i64::try_from(limit.as_millis()).unwrap_or(i64::MAX));
         self.commits.drained().await;
         self.flush_leftovers();
+        // A flusher that waits after a failure tries again now.
+        self.flusher.changed.notify_waiters();
         loop {
             let changed = self.flusher.changed.notified();
             {
