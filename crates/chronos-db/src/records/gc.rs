@@ -86,7 +86,7 @@ impl Engine {
         self.documents.scan(&self.names.ver, scan)
     }
 
-    /// Removes everything below an erasure: objects under the item's prefix and under recorded keys, then rows. Resumable at any point.
+    /// Removes everything below an erasure: objects under the item's prefix and under recorded keys, then what the rows say. Resumable at any point.
     pub(crate) async fn remove_erased(&self, erasure: &Row) -> Result<()> {
         let mut rows = self.rows_of(erasure.id);
         let mut batch = Batch::new();
@@ -96,7 +96,8 @@ impl Engine {
                 continue;
             }
             self.remove_objects(&row).await?;
-            batch.push(&self.names.ver, Write::Delete { id: row.row_id.into(), guard: Guard::Any });
+            // Its number keeps a row, or the collection would seem to have lost a version.
+            batch.push(&self.names.ver, Write::Put { document: Row::void(row.row_id, row.cv, row.at), guard: Guard::Any });
         }
         if let Some(space) = &self.space {
             let prefix = keys::item_prefix(&self.names.collection, &erasure.id.to_string())?;
@@ -136,7 +137,8 @@ impl Engine {
     /// Where versions are not kept: removes the rows that head and objects are past, and superseded objects. A row stays for `grace` after it was
     /// written, so that it still decides the race against a writer that read the head before. Returns how many rows went.
     pub(crate) async fn trim(self: &Arc<Self>, grace: std::time::Duration) -> Result<u64> {
-        let stable = self.stable_cv().await?;
+        // Numbers below the mark need no row any more; above it a missing one would be taken for a gap.
+        let stable = self.settled_cv().await?;
         let now = self.documents.now().await?;
         let written_before = now.plus_millis(-i64::try_from(grace.as_millis()).unwrap_or(i64::MAX));
         let mut after: Option<Vec<Bson>> = None;
