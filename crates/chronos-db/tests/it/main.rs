@@ -13,4 +13,5 @@ mod mongo;
 mod mongo_suite;
 mod object_keys;
 mod objects;
+mod records;
 mod route;
