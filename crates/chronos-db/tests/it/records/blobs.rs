@@ -19,7 +19,7 @@ on_every_pairing!(
     a_file_stays_where_it_is_while_another_one_comes,
     a_file_is_never_copied_into_the_index,
     properties_that_differ_in_case_are_two_files,
-    nested_files_and_files_in_arrays_leave_the_document,
+    a_nested_file_leaves_the_document,
     a_forged_reference_gets_no_url,
     a_url_gives_the_file_to_anybody_where_the_storage_signs,
     a_restored_item_has_its_files_again,
@@ -137,7 +137,7 @@ async fn properties_that_differ_in_case_are_two_files(p: &Pairing) {
     assert_eq!(bytes_at(&objects, &reference(&document, "filea")["blobKey"]).await, b"lower");
 }
 
-async fn nested_files_and_files_in_arrays_leave_the_document(p: &Pairing) {
+async fn a_nested_file_leaves_the_document(p: &Pairing) {
     let store = p.open_with(&maps(&json!({"mail.body": {"contentType": "text/plain"}})));
     let users = store.users();
     let id = users.create(json!({"mail": {"body": STANDARD.encode("hello"), "to": "x"}})).await.unwrap().id;

@@ -69,7 +69,7 @@ async fn a_restored_item_is_readable_again(p: &Pairing) {
     assert_eq!(document(&users, &id).await, json!({"n": 1, "more": true}));
 }
 
-/// D-09, T-10's neighbours: the merge rules themselves are tested beside their code.
+/// D-09; the merge rules themselves are tested beside their code.
 async fn an_enrichment_merges_deeply_and_records_its_function_once(p: &Pairing) {
     let users = p.open().users();
     let id = users.create(json!({"tags": ["user"], "metadata": {"plan": "free"}, "old": 1})).await.unwrap().id;
