@@ -27,6 +27,7 @@ impl Engine {
 
     /// Forgets notes of objects that their version names by now.
     pub(crate) async fn forget(&self, objects: &[(String, String)]) -> Result<()> {
+        self.runtime.fail.hit("large.before_forget")?;
         let mut batch = Batch::new();
         for (bucket, key) in objects {
             batch.push(&self.names.gc, Write::Delete { id: format!("{bucket}/{key}").into(), guard: Guard::Any });
@@ -51,6 +52,7 @@ impl Engine {
                     self.bucket(bucket)?.delete(key).await?;
                     removed += 1;
                 }
+                self.runtime.fail.hit("gc.after_delete")?;
                 self.forget(&[(bucket.to_owned(), key.to_owned())]).await?;
             }
         }
@@ -86,7 +88,7 @@ impl Engine {
         self.documents.scan(&self.names.ver, scan)
     }
 
-    /// Removes everything below an erasure: objects under the item's prefix and under recorded keys, then what the rows say. Resumable at any point.
+    /// Removes everything below an erasure: objects under the item's prefix and under recorded keys, then rows. Resumable at any point.
     pub(crate) async fn remove_erased(&self, erasure: &Row) -> Result<()> {
         let mut rows = self.rows_of(erasure.id);
         let mut batch = Batch::new();
@@ -96,8 +98,7 @@ impl Engine {
                 continue;
             }
             self.remove_objects(&row).await?;
-            // Its number keeps a row, or the collection would seem to have lost a version.
-            batch.push(&self.names.ver, Write::Put { document: Row::void(row.row_id, row.cv, row.at), guard: Guard::Any });
+            batch.push(&self.names.ver, Write::Delete { id: row.row_id.into(), guard: Guard::Any });
         }
         if let Some(space) = &self.space {
             let prefix = keys::item_prefix(&self.names.collection, &erasure.id.to_string())?;
@@ -109,6 +110,7 @@ impl Engine {
                 }
             }
         }
+        self.runtime.fail.hit("erase.after_objects")?;
         if !batch.operations.is_empty() {
             self.documents.apply(batch).await?;
         }

@@ -56,6 +56,8 @@ impl ImportOp {
         };
         let key = map.get("key").filter(|key| key.is_string() || key.is_number() || key.is_boolean());
         let key = key.ok_or_else(|| Error::validation("`key` is a string, a number or a boolean"))?.clone();
+        // Otherwise it would fail later, together with all operations beside it.
+        json_to_bson(&key)?;
         let data = map.get("data").cloned().unwrap_or(Json::Null);
         match (kind, &data) {
             (Kind::Delete, Json::Null) | (Kind::Create | Kind::Replace | Kind::Update, Json::Object(_)) => {}
@@ -96,10 +98,13 @@ struct KeyState {
     newest: Option<Timestamp>,
 }
 
-/// What one operation comes to.
-enum Step {
-    Skip,
-    Write { id: ItemId, change: Change, options: WriteOptions },
+/// A write that one operation comes to.
+struct Step {
+    /// The operation's place in the log.
+    index: usize,
+    id: ItemId,
+    change: Change,
+    options: WriteOptions,
 }
 
 impl Importer {
@@ -131,15 +136,15 @@ impl Importer {
         let mut states = self.load(&operations).await?;
         let mut results: Vec<Option<Result<ImportOutcome>>> = Vec::with_capacity(operations.len());
         // One queue a key, in the order of the log.
-        let mut queues: HashMap<Vec<u8>, Vec<(usize, ItemId, Change, WriteOptions)>> = HashMap::new();
+        let mut queues: HashMap<Vec<u8>, Vec<Step>> = HashMap::new();
         for (index, operation) in operations.into_iter().enumerate() {
             let key = encode(&json_to_bson(&operation.key)?);
             let state = states.entry(key.clone()).or_default();
-            match self.plan(operation, state) {
-                Ok(Step::Skip) => results.push(Some(Ok(ImportOutcome::Skipped))),
-                Ok(Step::Write { id, change, options }) => {
+            match self.plan(index, operation, state) {
+                Ok(None) => results.push(Some(Ok(ImportOutcome::Skipped))),
+                Ok(Some(step)) => {
                     results.push(None);
-                    queues.entry(key).or_default().push((index, id, change, options));
+                    queues.entry(key).or_default().push(step);
                 }
                 Err(error) => {
                     results.push(Some(Err(error)));
@@ -165,10 +170,10 @@ impl Importer {
     }
 
     /// The operations of one key, up to the first that fails.
-    async fn carry_out(&self, queue: Vec<(usize, ItemId, Change, WriteOptions)>) -> Vec<(usize, Result<ImportOutcome>)> {
+    async fn carry_out(&self, queue: Vec<Step>) -> Vec<(usize, Result<ImportOutcome>)> {
         let Collection { engine, tenant } = &self.collection;
         let mut outcomes = Vec::with_capacity(queue.len());
-        for (index, id, change, options) in queue {
+        for Step { index, id, change, options } in queue {
             let done = engine.write(id, &change, &options, tenant.as_deref(), None).await;
             let failed = done.is_err();
             outcomes.push((index, done.map(|done| ImportOutcome::Written(done.into()))));
@@ -206,14 +211,14 @@ impl Importer {
         Ok(states)
     }
 
-    /// What an operation comes to, given what is known of its key; the knowledge moves on with it.
-    fn plan(&self, operation: ImportOp, state: &mut KeyState) -> Result<Step> {
+    /// What an operation comes to, given what is known of its key; none if it was imported before. The knowledge moves on with it.
+    fn plan(&self, index: usize, operation: ImportOp, state: &mut KeyState) -> Result<Option<Step>> {
         let engine = &self.collection.engine;
         let ImportOp { kind, key, data, at, actor, reason } = operation;
         if let (Some(at), Some(newest)) = (at, state.newest)
             && at <= newest
         {
-            return Ok(Step::Skip);
+            return Ok(None);
         }
         let has_key = data.get(&self.key) == Some(&key);
         if matches!(kind, Kind::Create | Kind::Replace) && !has_key {
@@ -236,6 +241,6 @@ impl Importer {
         };
         state.live = (kind != Kind::Delete).then_some(id);
         state.newest = state.newest.max(Some(at.unwrap_or_else(|| engine.runtime.clock.now())));
-        Ok(Step::Write { id, change, options })
+        Ok(Some(Step { index, id, change, options }))
     }
 }

@@ -1,7 +1,6 @@
 //! The MongoDB document store on real servers.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use bson::oid::ObjectId;
 use bson::{Bson, Document, doc};
@@ -10,31 +9,51 @@ use chronos_db::documents::{Atomicity, Batch, Direction, Documents, Filter, Guar
 use chronos_db::{ErrorKind, Runtime};
 use futures::TryStreamExt as _;
 use secrecy::SecretString;
+use test_support::servers::{mongo_rs_uri, mongo_standalone_uri};
 
-const STANDALONE: &str = "MONGO_STANDALONE_URI";
-const REPLICA_SET: &str = "MONGO_RS_URI";
-
-fn uri(variable: &str) -> String {
-    std::env::var(variable).unwrap_or_else(|_| {
-        panic!("{variable} is not set: start the servers with scripts/services up, then eval \"$(scripts/services env)\"")
-    })
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Server {
+    Standalone,
+    ReplicaSet,
 }
 
-fn open(variable: &str) -> (Arc<MongoDocuments>, Arc<Traffic>) {
-    let (documents, traffic) = MongoDocuments::observed(SecretString::from(uri(variable)), Runtime::default()).unwrap();
+use Server::{ReplicaSet, Standalone};
+
+impl Server {
+    pub(crate) fn uri(self) -> String {
+        match self {
+            Standalone => mongo_standalone_uri(),
+            ReplicaSet => mongo_rs_uri(),
+        }
+    }
+}
+
+pub(crate) fn open(uri: impl Into<SecretString>) -> (Arc<MongoDocuments>, Arc<Traffic>) {
+    let (documents, traffic) = MongoDocuments::observed(uri.into(), Runtime::default()).unwrap();
     (Arc::new(documents), traffic)
 }
 
+async fn store(server: Server) -> Arc<dyn Documents> {
+    open(server.uri()).0
+}
+
+chronos_db::documents_suite!(on_a_standalone_server, store(Standalone));
+chronos_db::documents_suite!(on_a_replica_set, store(ReplicaSet));
+
 /// A database nobody else uses; it stays behind on the server, which is made for the test run.
-struct Scratch {
-    documents: Arc<MongoDocuments>,
-    traffic: Arc<Traffic>,
-    namespace: Namespace,
+pub(crate) struct Scratch {
+    pub(crate) documents: Arc<MongoDocuments>,
+    pub(crate) traffic: Arc<Traffic>,
+    pub(crate) namespace: Namespace,
 }
 
 impl Scratch {
-    fn on(variable: &str) -> Self {
-        let (documents, traffic) = open(variable);
+    pub(crate) fn on(server: Server) -> Self {
+        Self::at(server.uri())
+    }
+
+    pub(crate) fn at(uri: impl Into<SecretString>) -> Self {
+        let (documents, traffic) = open(uri);
         Self { documents, traffic, namespace: Namespace::new(format!("t{}", ObjectId::new()), "c") }
     }
 
@@ -42,7 +61,7 @@ impl Scratch {
         Namespace::new(Arc::clone(&self.namespace.database), collection)
     }
 
-    async fn apply(&self, writes: Vec<Write>) -> Vec<Outcome> {
+    pub(crate) async fn apply(&self, writes: Vec<Write>) -> Vec<Outcome> {
         let mut batch = Batch::new();
         for write in writes {
             batch.push(&self.namespace, write);
@@ -54,7 +73,7 @@ impl Scratch {
         self.documents.scan(&self.namespace, scan).try_collect().await.unwrap()
     }
 
-    async fn all(&self) -> Vec<Document> {
+    pub(crate) async fn all(&self) -> Vec<Document> {
         self.read(Scan { order: vec![("_id".into(), Direction::Ascending)], ..Scan::default() }).await
     }
 }
@@ -77,7 +96,7 @@ fn conflict(index: &str) -> Outcome {
 
 #[tokio::test]
 async fn a_group_of_creates_costs_one_command_per_collection_and_no_new_connection() {
-    for server in [STANDALONE, REPLICA_SET] {
+    for server in [Standalone, ReplicaSet] {
         let s = Scratch::on(server);
         let (rows, heads) = (s.other("c_ver"), s.other("c_head"));
         s.documents.ensure(&rows, &[Index::on("itemId_ov", &["itemId", "ov"]).unique(), Index::on("cv", &["cv"]).unique()]).await.unwrap();
@@ -105,7 +124,7 @@ async fn a_group_of_creates_costs_one_command_per_collection_and_no_new_connecti
 
 #[tokio::test]
 async fn a_conflict_names_its_index_and_skips_only_what_required_it() {
-    let s = Scratch::on(STANDALONE);
+    let s = Scratch::on(Standalone);
     s.documents.ensure(&s.namespace, &[Index::on("by name", &["name"]).unique()]).await.unwrap();
     s.apply(vec![Write::Insert(doc! { "_id": 1, "name": "a" })]).await;
 
@@ -129,7 +148,7 @@ async fn a_conflict_names_its_index_and_skips_only_what_required_it() {
 
 #[tokio::test]
 async fn puts_of_newer_documents_are_decided_one_by_one_in_one_command() {
-    let s = Scratch::on(REPLICA_SET);
+    let s = Scratch::on(ReplicaSet);
     s.apply(vec![Write::Insert(doc! { "_id": 1, "rev": 5 }), Write::Insert(doc! { "_id": 2, "rev": 5 }), Write::Insert(doc! { "_id": 3 })])
         .await;
     s.traffic.reset();
@@ -151,7 +170,7 @@ async fn puts_of_newer_documents_are_decided_one_by_one_in_one_command() {
 
 #[tokio::test]
 async fn the_newest_put_stays_when_many_first_puts_of_a_document_race() {
-    let s = Scratch::on(REPLICA_SET);
+    let s = Scratch::on(ReplicaSet);
     for round in 0..10_i32 {
         let id = format!("item {round}");
         let racing = (0..16_i32).map(|rev| s.apply(vec![put(doc! { "_id": &id, "rev": (rev * 7) % 16 }, newer())]));
@@ -164,12 +183,13 @@ async fn the_newest_put_stays_when_many_first_puts_of_a_document_race() {
 
 #[tokio::test]
 async fn a_group_of_guarded_puts_tells_each_writer_what_became_of_its_own() {
-    let s = Scratch::on(STANDALONE);
+    let s = Scratch::on(Standalone);
     s.documents.ensure(&s.namespace, &[Index::on("name", &["name"]).unique().only_if_exists("name")]).await.unwrap();
     s.apply((0..5).map(|i| Write::Insert(doc! { "_id": i, "rev": 0 })).chain([Write::Insert(doc! { "_id": 9, "name": "n" })]).collect())
         .await;
     let swap = |id: i32, from: i32| put(doc! { "rev": from + 1, "_id": id, "x": f64::NAN }, equals(from));
 
+    s.documents.capabilities().await.unwrap();
     s.traffic.reset();
     assert_eq!(s.apply((0..5).map(|i| swap(i, 0)).collect()).await, vec![Outcome::Applied; 5]);
     assert_eq!(s.traffic.total(), 1);
@@ -188,7 +208,7 @@ async fn a_group_of_guarded_puts_tells_each_writer_what_became_of_its_own() {
 
 #[tokio::test]
 async fn a_guard_on_null_matches_an_absent_field_and_one_on_a_value_no_array_of_it() {
-    let s = Scratch::on(STANDALONE);
+    let s = Scratch::on(Standalone);
     s.apply(vec![Write::Insert(doc! { "_id": 1 }), Write::Insert(doc! { "_id": 2, "rev": [1, 2] })]).await;
     assert_eq!(s.apply(vec![put(doc! { "_id": 1, "rev": 1 }, equals(Bson::Null))]).await, [Outcome::Applied]);
     assert_eq!(s.apply(vec![put(doc! { "_id": 1, "rev": 2 }, equals(Bson::Null))]).await, [Outcome::Refused]);
@@ -197,7 +217,7 @@ async fn a_guard_on_null_matches_an_absent_field_and_one_on_a_value_no_array_of_
 
 #[tokio::test]
 async fn of_guarded_deletes_of_one_document_exactly_one_is_applied() {
-    let s = Scratch::on(STANDALONE);
+    let s = Scratch::on(Standalone);
     s.apply((0..3).map(|i| Write::Insert(doc! { "_id": i, "rev": i })).collect()).await;
     let delete = |id: i32, rev: i32| Write::Delete { id: id.into(), guard: equals(rev) };
     assert_eq!(s.apply(vec![delete(0, 0), delete(1, 0), delete(5, 0)]).await, [Outcome::Applied, Outcome::Refused, Outcome::Refused]);
@@ -210,7 +230,7 @@ async fn of_guarded_deletes_of_one_document_exactly_one_is_applied() {
 
 #[tokio::test]
 async fn a_batch_larger_than_a_command_is_applied_in_portions() {
-    let s = Scratch::on(STANDALONE);
+    let s = Scratch::on(Standalone);
     let large = "x".repeat(3 << 20);
     let told = s.apply((0..9).map(|i| put(doc! { "_id": i, "rev": 0, "large": &large }, newer())).collect()).await;
     assert_eq!(told, vec![Outcome::Applied; 9]);
@@ -224,7 +244,7 @@ async fn a_batch_larger_than_a_command_is_applied_in_portions() {
 
 #[tokio::test]
 async fn a_batch_for_all_or_none_writes_nothing_if_one_operation_fails() {
-    let s = Scratch::on(REPLICA_SET);
+    let s = Scratch::on(ReplicaSet);
     let other = s.other("other");
     s.apply(vec![Write::Insert(doc! { "_id": 1, "rev": 1 })]).await;
     let batch = |rev: i32, guard: Guard| {
@@ -251,7 +271,7 @@ async fn a_batch_for_all_or_none_writes_nothing_if_one_operation_fails() {
 
 #[tokio::test]
 async fn guarded_puts_and_deletes_of_a_transaction_are_all_or_none() {
-    let s = Scratch::on(REPLICA_SET);
+    let s = Scratch::on(ReplicaSet);
     s.apply((0..4).map(|i| Write::Insert(doc! { "_id": i, "rev": 0 })).collect()).await;
     let before = s.all().await;
     let batch = |rev: i32| {
@@ -272,7 +292,7 @@ async fn guarded_puts_and_deletes_of_a_transaction_are_all_or_none() {
 
 #[tokio::test]
 async fn transactions_that_meet_are_run_again_until_each_is_decided() {
-    let s = Scratch::on(REPLICA_SET);
+    let s = Scratch::on(ReplicaSet);
     s.apply(vec![Write::Insert(doc! { "_id": 1, "rev": 0 })]).await;
     let racing = (0..8_i32).map(|i| {
         let mut batch = Batch { atomicity: Atomicity::All, ..Batch::new() };
@@ -287,7 +307,7 @@ async fn transactions_that_meet_are_run_again_until_each_is_decided() {
 
 #[tokio::test]
 async fn a_standalone_server_refuses_a_batch_for_all_or_none() {
-    let s = Scratch::on(STANDALONE);
+    let s = Scratch::on(Standalone);
     assert!(!s.documents.capabilities().await.unwrap().transactions);
     let mut batch = Batch { atomicity: Atomicity::All, ..Batch::new() };
     batch.push(&s.namespace, Write::Insert(doc! { "_id": 1 }));
@@ -297,7 +317,7 @@ async fn a_standalone_server_refuses_a_batch_for_all_or_none() {
 
 #[tokio::test]
 async fn what_a_server_can_do_is_asked_once() {
-    let s = Scratch::on(REPLICA_SET);
+    let s = Scratch::on(ReplicaSet);
     assert!(s.documents.capabilities().await.unwrap().transactions);
     assert!(s.documents.capabilities().await.unwrap().transactions);
     assert_eq!(s.traffic.total(), 1);
@@ -305,7 +325,7 @@ async fn what_a_server_can_do_is_asked_once() {
 
 #[tokio::test]
 async fn a_sequence_starts_at_zero_and_gives_no_number_twice() {
-    for server in [STANDALONE, REPLICA_SET] {
+    for server in [Standalone, ReplicaSet] {
         let s = Scratch::on(server);
         let mut given: Vec<i64> = futures::future::join_all((0..40).map(|_| s.documents.sequence(&s.namespace, "cv", 3)))
             .await
@@ -326,14 +346,14 @@ async fn a_sequence_starts_at_zero_and_gives_no_number_twice() {
 
 #[tokio::test]
 async fn a_sequence_that_others_wrote_as_a_double_goes_on_correctly() {
-    let s = Scratch::on(STANDALONE);
+    let s = Scratch::on(Standalone);
     s.apply(vec![Write::Insert(doc! { "_id": "cv", "value": 41.0 })]).await;
     assert_eq!(s.documents.sequence(&s.namespace, "cv", 1).await.unwrap().first, 42);
 }
 
 #[tokio::test]
 async fn a_scan_gives_the_newest_document_of_each_group_as_of_a_bound() {
-    let s = Scratch::on(STANDALONE);
+    let s = Scratch::on(Standalone);
     s.documents.ensure(&s.namespace, &[Index::on("itemId_at", &["itemId", "at"]).unique()]).await.unwrap();
     let rows = (0..90).map(|i| Write::Insert(doc! { "_id": i, "itemId": i % 3, "at": i, "even": i % 2 == 0, "payload": "x" })).collect();
     s.apply(rows).await;
@@ -357,7 +377,7 @@ async fn a_scan_gives_the_newest_document_of_each_group_as_of_a_bound() {
 
 #[tokio::test]
 async fn pages_of_a_scan_neither_skip_nor_repeat_and_need_no_large_fields() {
-    let s = Scratch::on(REPLICA_SET);
+    let s = Scratch::on(ReplicaSet);
     s.apply((0..450).map(|i| Write::Insert(doc! { "_id": i, "age": i % 7, "payload": "x".repeat(2_000) })).collect()).await;
     let order = vec![("age".to_owned(), Direction::Descending), ("_id".to_owned(), Direction::Ascending)];
     let scan = |after| Scan {
@@ -386,7 +406,7 @@ async fn pages_of_a_scan_neither_skip_nor_repeat_and_need_no_large_fields() {
 
 #[tokio::test]
 async fn a_scan_fetches_a_portion_at_a_time_and_only_as_far_as_it_is_read() {
-    let s = Scratch::on(STANDALONE);
+    let s = Scratch::on(Standalone);
     s.apply((0..1_000).map(|i| Write::Insert(doc! { "_id": i })).collect()).await;
     s.traffic.reset();
     let mut stream = s.documents.scan(&s.namespace, Scan::default());
@@ -401,7 +421,7 @@ async fn a_scan_fetches_a_portion_at_a_time_and_only_as_far_as_it_is_read() {
 
 #[tokio::test]
 async fn many_documents_are_read_by_id_in_any_number_and_absent_ones_left_out() {
-    let s = Scratch::on(STANDALONE);
+    let s = Scratch::on(Standalone);
     s.apply((0..1_200).map(|i| Write::Insert(doc! { "_id": i })).collect()).await;
     let found = s.documents.get(&s.namespace, (0..2_400).map(Bson::Int32).collect()).await.unwrap();
     assert_eq!(found.len(), 1_200);
@@ -412,7 +432,7 @@ async fn many_documents_are_read_by_id_in_any_number_and_absent_ones_left_out() 
 
 #[tokio::test]
 async fn an_index_that_is_there_is_left_alone_and_a_violated_one_is_named() {
-    let s = Scratch::on(STANDALONE);
+    let s = Scratch::on(Standalone);
     let indexes = [Index::on("a", &["a"]), Index::on("b", &["b.c"]).unique()];
     s.documents.ensure(&s.namespace, &indexes).await.unwrap();
     s.documents.ensure(&s.namespace, &indexes).await.unwrap();
@@ -428,74 +448,4 @@ async fn an_index_that_is_there_is_left_alone_and_a_violated_one_is_named() {
     assert!(violated.message().contains("`by_n`"), "{violated}");
     s.documents.ensure(&s.other("empty"), &[]).await.unwrap();
     s.documents.ensure(&s.other("empty"), &[]).await.unwrap();
-}
-
-#[tokio::test]
-async fn clients_of_one_uri_do_not_share_anything() {
-    let (a, of_a) = open(STANDALONE);
-    let (b, of_b) = open(STANDALONE);
-    a.now().await.unwrap();
-    assert_eq!((of_a.total(), of_b.total(), of_b.connections()), (1, 0, 0));
-    a.close().await.unwrap();
-    assert!(a.now().await.is_err());
-    b.now().await.unwrap();
-}
-
-#[tokio::test]
-async fn a_race_for_the_first_use_makes_one_client() {
-    let (documents, traffic) = open(STANDALONE);
-    futures::future::try_join_all((0..8).map(|_| documents.now())).await.unwrap();
-    let after_race = traffic.connections();
-    assert!(after_race <= 8, "{after_race}");
-    traffic.reset();
-    for _ in 0..5 {
-        documents.now().await.unwrap();
-    }
-    assert_eq!(traffic.connections(), 0);
-}
-
-#[tokio::test]
-async fn a_closed_store_fails_later_calls_and_may_be_closed_again() {
-    let s = Scratch::on(STANDALONE);
-    s.apply(vec![Write::Insert(doc! { "_id": 1 })]).await;
-    s.documents.close().await.unwrap();
-    s.documents.close().await.unwrap();
-    assert!(s.documents.now().await.unwrap_err().message().contains("closed"));
-    assert!(s.documents.scan(&s.namespace, Scan::default()).try_collect::<Vec<_>>().await.is_err());
-    let unused = Scratch::on(STANDALONE);
-    unused.documents.close().await.unwrap();
-    assert_eq!(unused.traffic.connections(), 0);
-}
-
-#[tokio::test]
-async fn neither_debug_nor_errors_show_the_password() {
-    let hosts = uri(STANDALONE);
-    let hosts = hosts.trim_start_matches("mongodb://").split(['/', '?']).next().unwrap();
-    let hosts = hosts.rsplit('@').next().unwrap();
-    let uri = SecretString::from(format!("mongodb://ann:hush%40hush@{hosts}/?authSource=admin&directConnection=true"));
-    let documents = MongoDocuments::new(uri, Runtime::default()).unwrap();
-    let error = documents.now().await.unwrap_err();
-    assert_eq!((error.kind(), error.is_retryable()), (ErrorKind::Database, false), "{error}");
-    let mut shown = format!("{documents:?} {error} {error:?}");
-    let mut cause = std::error::Error::source(&error);
-    while let Some(this) = cause {
-        shown.push_str(&format!(" {this} {this:?}"));
-        cause = this.source();
-    }
-    assert!(!shown.contains("hush"), "{shown}");
-    assert!(!error.to_string().contains('\n'));
-}
-
-#[tokio::test]
-async fn a_server_that_is_down_is_a_retryable_error_in_bounded_time() {
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let uri = SecretString::from(format!("mongodb://{free}/?serverSelectionTimeoutMS=1500"));
-    let documents = MongoDocuments::new(uri, Runtime::default()).unwrap();
-    let started = Instant::now();
-    let mut batch = Batch::new();
-    batch.push(&Namespace::new("d", "c"), Write::Insert(doc! { "_id": 1 }));
-    let error = documents.apply(batch).await.unwrap_err();
-    assert_eq!((error.kind(), error.is_retryable()), (ErrorKind::Database, true));
-    assert!(error.message().contains("nothing was written"), "{error}");
-    assert!(started.elapsed() < Duration::from_secs(10));
 }

@@ -11,8 +11,10 @@ use futures::stream;
 use super::client::Lease;
 use super::command::{Answer, Via};
 use super::failure::Failure;
+use super::retries::Retries;
 use crate::documents::filter::order;
 use crate::documents::{Guard, Namespace, Operation, Outcome, Write};
+use crate::fail::FailPoints;
 use crate::{Error, Result};
 
 /// Commands of one stage that are under way at once.
@@ -85,6 +87,11 @@ impl Plan {
         self.operations.is_empty()
     }
 
+    /// Whether it only inserts, which the driver retries itself.
+    pub(super) fn only_inserts(&self) -> bool {
+        self.operations.iter().all(|operation| matches!(operation.write, Write::Insert(_)))
+    }
+
     pub(super) fn len(&self) -> usize {
         self.operations.len()
     }
@@ -94,13 +101,16 @@ impl Plan {
     }
 
     /// Runs the stages, each operation for itself.
-    pub(super) async fn run(&self, lease: &Lease) -> Result<Vec<Outcome>, Failure> {
+    pub(super) async fn run(&self, lease: &Lease, retries: Option<&Retries>, fail: &FailPoints) -> Result<Vec<Outcome>, Failure> {
         let mut outcomes = vec![Outcome::Skipped; self.operations.len()];
         for (stage, members) in self.stages.iter().enumerate() {
+            if stage > 0 {
+                fail.hit("mongo.between_stages")?;
+            }
             let groups = self.groups(members, &outcomes);
             let mut under_way: Vec<BoxFuture<'_, Result<Told, Failure>>> = Vec::with_capacity(groups.len());
             for (group, members) in groups {
-                under_way.push(Box::pin(async move { self.write(&mut Via::server(&lease.client), group, &members).await }));
+                under_way.push(Box::pin(async move { self.write(&mut Via::server(&lease.client, retries), group, &members).await }));
             }
             let several = under_way.len() > 1;
             let mut failed = None;
@@ -116,6 +126,7 @@ impl Plan {
                 return Err(failure);
             }
         }
+        fail.hit("mongo.after_apply")?;
         Ok(outcomes)
     }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bson::Document;
+use bson::{Document, doc};
 use mongodb::Client;
 use mongodb::options::{ClientOptions, ReadConcern, ReadPreference, SelectionCriteria};
 use secrecy::{ExposeSecret as _, SecretString};
@@ -11,7 +11,8 @@ use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore};
 
 use super::command;
 use super::failure::Failure;
-use super::uri;
+use super::retries::Retries;
+use super::uri::{self, Checked};
 use crate::documents::{Capabilities, Namespace};
 use crate::{Error, ErrorKind, Result, Runtime};
 
@@ -30,13 +31,14 @@ pub(super) type Observer = Box<dyn Fn(&mut ClientOptions) + Send + Sync>;
 /// Makes the client on first use.
 pub(super) struct Connector {
     uri: SecretString,
-    place: String,
+    checked: Checked,
     runtime: Runtime,
     observer: Option<Observer>,
     client: OnceCell<Client>,
     /// One permit per call in flight; closed when the client is.
     calls: Arc<Semaphore>,
-    pub(super) capabilities: OnceCell<Capabilities>,
+    capabilities: OnceCell<Capabilities>,
+    retries: Retries,
 }
 
 /// The client, for one call; closing waits for it.
@@ -49,18 +51,37 @@ impl Lease {
     pub(super) fn collection(&self, namespace: &Namespace) -> mongodb::Collection<Document> {
         self.client.database(&namespace.database).collection(&namespace.collection)
     }
+
+    /// What the server says of itself.
+    pub(super) async fn hello(&self) -> Result<Document, Failure> {
+        let ask = || async { Ok::<_, Failure>(self.client.database("admin").run_command(doc! { "hello": 1 }).await?) };
+        match ask().await {
+            // Such as a connection that broke while nobody used it; the driver repeats no commands it is handed.
+            Err(failure) if failure.is_retryable() && !failure.nothing_written() => ask().await,
+            answer => answer,
+        }
+    }
 }
 
 impl Connector {
     pub(super) fn new(uri: SecretString, runtime: Runtime, observer: Option<Observer>) -> Result<Self> {
-        let place = uri::check(&uri)?;
+        let checked = uri::check(&uri)?;
         let calls = Arc::new(Semaphore::new(CALLS as usize));
-        Ok(Self { uri, place, runtime, observer, client: OnceCell::new(), calls, capabilities: OnceCell::new() })
+        Ok(Self {
+            uri,
+            checked,
+            runtime,
+            observer,
+            client: OnceCell::new(),
+            calls,
+            capabilities: OnceCell::new(),
+            retries: Retries::default(),
+        })
     }
 
     /// The hosts, without credentials.
     pub(super) fn place(&self) -> &str {
-        &self.place
+        &self.checked.place
     }
 
     pub(super) fn runtime(&self) -> &Runtime {
@@ -95,8 +116,28 @@ impl Connector {
         make.await.map_err(|e: mongodb::error::Error| self.explain(Failure::from(e), "connecting"))
     }
 
+    /// What the deployment can do; asked once.
+    pub(super) async fn capabilities(&self, lease: &Lease) -> Result<Capabilities, Failure> {
+        let detect = || async {
+            let hello = lease.hello().await?;
+            let clustered = hello.contains_key("setName") || hello.get_str("msg").is_ok_and(|msg| msg == "isdbgrid");
+            let sessions = hello.contains_key("logicalSessionTimeoutMinutes");
+            Ok(Capabilities { transactions: clustered && sessions, atomic_sequence: false })
+        };
+        self.capabilities.get_or_try_init(detect).await.copied()
+    }
+
+    /// How to send a write command again, where the deployment remembers what it has done.
+    pub(super) async fn retries(&self, lease: &Lease) -> Result<Option<&Retries>, Failure> {
+        if !self.checked.retry_writes {
+            return Ok(None);
+        }
+        // What has transactions also has numbered writes.
+        Ok(self.capabilities(lease).await?.transactions.then_some(&self.retries))
+    }
+
     fn closed(&self) -> Error {
-        Error::database(format!("the client of {} is closed", self.place))
+        Error::database(format!("the client of {} is closed", self.place()))
     }
 
     /// Waits for the calls in flight and ends the client.
@@ -108,6 +149,7 @@ impl Connector {
         };
         self.calls.close();
         if let Some(client) = self.client.get() {
+            self.retries.clear();
             // What has not ended by now may never do so.
             client.clone().shutdown().immediate(drained.is_none()).await;
         }
@@ -135,7 +177,7 @@ impl Connector {
             }
         };
         let text = uri::redact(&self.uri, &text).replace(['\n', '\r'], " ");
-        let mut error = Error::new(kind, format!("{doing} at {} failed: {text}{known}", self.place));
+        let mut error = Error::new(kind, format!("{doing} at {} failed: {text}{known}", self.place()));
         if retryable {
             error = error.retryable();
         }

@@ -10,6 +10,7 @@ use mongodb::options::{Acknowledgment, WriteConcern};
 use mongodb::{Client, ClientSession};
 
 use super::failure::{self, Failure};
+use super::retries::Retries;
 use crate::Error;
 use crate::documents::Namespace;
 
@@ -29,6 +30,7 @@ pub(super) fn durable() -> WriteConcern {
 pub(super) struct Via<'a> {
     client: &'a Client,
     session: Option<&'a mut ClientSession>,
+    retries: Option<&'a Retries>,
 }
 
 /// One statement of a command that the server refused.
@@ -61,12 +63,12 @@ impl Refusal {
 }
 
 impl<'a> Via<'a> {
-    pub(super) fn server(client: &'a Client) -> Self {
-        Self { client, session: None }
+    pub(super) fn server(client: &'a Client, retries: Option<&'a Retries>) -> Self {
+        Self { client, session: None, retries }
     }
 
     pub(super) fn transaction(client: &'a Client, session: &'a mut ClientSession) -> Self {
-        Self { client, session: Some(session) }
+        Self { client, session: Some(session), retries: None }
     }
 
     pub(super) fn in_transaction(&self) -> bool {
@@ -136,7 +138,10 @@ impl<'a> Via<'a> {
                 let patience = i64::try_from(MAJORITY_PATIENCE.as_millis()).unwrap_or(i64::MAX);
                 let concern = RawDocumentBuf::try_from(&doc! { "w": "majority", "j": true, "wtimeout": patience })?;
                 command.append(cstr!("writeConcern"), concern);
-                database.run_raw_command(command).await?
+                match self.retries {
+                    Some(retries) => retries.run(self.client, &database, command).await?,
+                    None => database.run_raw_command(command).await?,
+                }
             }
         };
         answer(&reply, start)

@@ -84,7 +84,6 @@ fn equal_keys(have: &Document, wanted: &Document) -> bool {
                 let direction = match direction {
                     Bson::Int32(d) => Some(i64::from(*d)),
                     Bson::Int64(d) => Some(*d),
-                    #[allow(clippy::cast_possible_truncation)]
                     Bson::Double(d) => Some(*d as i64),
                     _ => None,
                 };

@@ -170,7 +170,6 @@ pub(super) fn count(reply: &Document, key: &str) -> usize {
     match reply.get(key) {
         Some(Bson::Int32(n)) => usize::try_from(*n).unwrap_or(0),
         Some(Bson::Int64(n)) => usize::try_from(*n).unwrap_or(0),
-        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
         Some(Bson::Double(n)) if *n >= 0.0 => *n as usize,
         _ => 0,
     }

@@ -8,6 +8,7 @@ mod client;
 mod command;
 mod ensure;
 mod failure;
+mod retries;
 mod scan;
 #[cfg(feature = "testing")]
 mod traffic;
@@ -64,10 +65,19 @@ impl MongoDocuments {
         Ok((Self { connector: Arc::new(connector) }, traffic))
     }
 
-    async fn hello(&self) -> Result<Document> {
-        let lease = self.connector.lease().await?;
-        let answer = lease.client.database("admin").run_command(doc! { "hello": 1 }).await;
-        answer.map_err(|e| self.connector.explain(Failure::from(e), "hello"))
+    async fn apply_each(&self, plan: &apply::Plan, lease: &Lease) -> Result<Vec<Outcome>, Failure> {
+        let retries = if plan.only_inserts() { None } else { self.connector.retries(lease).await? };
+        plan.run(lease, retries, &self.connector.runtime().fail).await
+    }
+
+    async fn apply_all(&self, plan: &apply::Plan, lease: &Lease) -> Result<Vec<Outcome>, Failure> {
+        if self.connector.capabilities(lease).await?.transactions {
+            return transaction::run(plan, lease, self.connector.runtime()).await;
+        }
+        Err(Failure::Ours(Error::validation(format!(
+            "{} is a standalone server, which has no transactions; use a replica set, or a batch in which each operation stands for itself",
+            self.connector.place()
+        ))))
     }
 
     async fn find_ids(&self, lease: &Lease, namespace: &Namespace, ids: &[Bson]) -> Result<Vec<Document>, Failure> {
@@ -110,13 +120,8 @@ impl fmt::Debug for MongoDocuments {
 #[async_trait]
 impl Documents for MongoDocuments {
     async fn capabilities(&self) -> Result<Capabilities> {
-        let detect = || async {
-            let hello = self.hello().await?;
-            let clustered = hello.contains_key("setName") || hello.get_str("msg").is_ok_and(|msg| msg == "isdbgrid");
-            let sessions = hello.contains_key("logicalSessionTimeoutMinutes");
-            Ok(Capabilities { transactions: clustered && sessions, atomic_sequence: false })
-        };
-        self.connector.capabilities.get_or_try_init(detect).await.copied()
+        let lease = self.connector.lease().await?;
+        self.connector.capabilities(&lease).await.map_err(|f| self.connector.explain(f, "asking for capabilities"))
     }
 
     async fn apply(&self, batch: Batch) -> Result<Vec<Outcome>> {
@@ -124,22 +129,12 @@ impl Documents for MongoDocuments {
         if plan.is_empty() {
             return Ok(Vec::new());
         }
-        match batch.atomicity {
-            Atomicity::Each => {
-                let lease = self.connector.lease().await?;
-                plan.run(&lease).await.map_err(|f| self.connector.explain_write(f))
-            }
-            Atomicity::All => {
-                if !self.capabilities().await?.transactions {
-                    return Err(Error::validation(format!(
-                        "{} is a standalone server, which has no transactions; use a replica set, or a batch in which each operation stands for itself",
-                        self.connector.place()
-                    )));
-                }
-                let lease = self.connector.lease().await?;
-                transaction::run(&plan, &lease, self.connector.runtime()).await.map_err(|f| self.connector.explain_write(f))
-            }
-        }
+        let lease = self.connector.lease().await?;
+        let applied = match batch.atomicity {
+            Atomicity::Each => self.apply_each(&plan, &lease).await,
+            Atomicity::All => self.apply_all(&plan, &lease).await,
+        };
+        applied.map_err(|f| self.connector.explain_write(f))
     }
 
     async fn sequence(&self, namespace: &Namespace, name: &str, count: u32) -> Result<Sequence> {
@@ -159,6 +154,7 @@ impl Documents for MongoDocuments {
 
     async fn sequence_then(&self, namespace: &Namespace, name: &str, count: u32, build: BuildBatch) -> Result<(Sequence, Vec<Outcome>)> {
         let sequence = self.sequence(namespace, name, count).await?;
+        self.connector.runtime().fail.hit("mongo.after_sequence")?;
         let outcomes = self.apply(build(sequence)?).await?;
         Ok((sequence, outcomes))
     }
@@ -181,7 +177,8 @@ impl Documents for MongoDocuments {
     }
 
     async fn now(&self) -> Result<Timestamp> {
-        let hello = self.hello().await?;
+        let lease = self.connector.lease().await?;
+        let hello = lease.hello().await.map_err(|f| self.connector.explain(f, "asking for the time"))?;
         let at = hello.get_datetime("localTime").map_err(|_| Error::database("the server does not tell its time"))?;
         Ok(Timestamp::from(*at))
     }

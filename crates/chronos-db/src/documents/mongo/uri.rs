@@ -5,8 +5,17 @@ use secrecy::{ExposeSecret as _, SecretString};
 
 use crate::{Error, Result};
 
-/// Checks a connection string and says which hosts it names.
-pub(super) fn check(uri: &SecretString) -> Result<String> {
+/// What is to be known of a connection string before it is used.
+#[derive(Debug)]
+pub(super) struct Checked {
+    /// The hosts, without credentials.
+    pub(super) place: String,
+    /// Whether failed writes may be sent again.
+    pub(super) retry_writes: bool,
+}
+
+/// Checks a connection string.
+pub(super) fn check(uri: &SecretString) -> Result<Checked> {
     let parsed = ConnectionString::parse(uri.expose_secret()).map_err(|e| {
         // The driver's words may quote the string, so they are passed on only if it holds no secret at all.
         let text = uri.expose_secret();
@@ -21,11 +30,12 @@ pub(super) fn check(uri: &SecretString) -> Result<String> {
             ),
         }
     })?;
-    Ok(match parsed.host_info {
+    let place = match parsed.host_info {
         HostInfo::HostIdentifiers(hosts) => hosts.iter().map(ToString::to_string).collect::<Vec<_>>().join(","),
         HostInfo::DnsRecord(name) => name,
         _ => "an unnamed host".to_owned(),
-    })
+    };
+    Ok(Checked { place, retry_writes: parsed.retry_writes != Some(false) })
 }
 
 /// Puts `***` in place of the secrets of `uri` wherever they occur in `text`.
@@ -80,6 +90,6 @@ mod tests {
 
     #[test]
     fn the_hosts_of_a_connection_string_are_shown_without_its_user() {
-        assert_eq!(check(&SecretString::from("mongodb://ann:hush@a:1,b:2/?replicaSet=rs0")).unwrap(), "a:1,b:2");
+        assert_eq!(check(&SecretString::from("mongodb://ann:hush@a:1,b:2/?replicaSet=rs0")).unwrap().place, "a:1,b:2");
     }
 }

@@ -24,7 +24,8 @@ async fn a_create_is_one_call_to_the_database_and_one_put(p: &Pairing) {
     let users = store.users();
     users.create(json!({"n": 0})).await.unwrap();
     assert_eq!(users.drain(PATIENCE).await.unwrap(), 0);
-    (database.take(), storage.take());
+    database.take();
+    storage.take();
     users.create(json!({"n": 1})).await.unwrap();
     assert_eq!(database.count(documents::Call::SequenceThen), 1);
     assert_eq!(users.drain(PATIENCE).await.unwrap(), 0);
@@ -65,7 +66,8 @@ async fn a_read_of_what_was_just_written_asks_the_index_alone(p: &Pairing) {
     let users = store.users();
     let id = users.create(json!({"n": 0})).ack_stored().await.unwrap().id;
     assert_eq!(users.drain(PATIENCE).await.unwrap(), 0);
-    (database.take(), storage.take());
+    database.take();
+    storage.take();
     users.get(&id).await.unwrap().unwrap();
     assert_eq!((database.take(), storage.take()), (vec![(documents::Call::Get, 1)], vec![]));
 }

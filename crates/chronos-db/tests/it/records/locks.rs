@@ -147,11 +147,11 @@ async fn a_holder_that_sleeps_through_its_lease_is_fenced_off() {
     let (asleep, awake) = (Arc::new(MockClock::default()), Arc::new(MockClock::default()));
     let holder = p.opening().runtime(runtime(&asleep)).open().users();
     let writer = p.opening().runtime(runtime(&awake)).open().users();
-    let id = holder.create(json!({"n": 0})).await.unwrap().id;
+    let id = holder.create(json!({"n": 0})).ack_stored().await.unwrap().id;
     let lock = holder.lock(&id).await.unwrap();
     assert_eq!(refused(writer.lock(&id).wait(Duration::ZERO).await), ErrorKind::Locked);
     awake.advance(Duration::from_secs(31));
-    writer.update(&id, json!({"n": 1})).await.unwrap();
+    writer.update(&id, json!({"n": 1})).ack_stored().await.unwrap();
     asleep.advance(Duration::from_secs(31));
     assert_eq!(refused(holder.update(&id, json!({"n": "stale"})).under(&lock).await), ErrorKind::OptimisticLock);
     assert_eq!(document(&holder, &id).await, json!({"n": 1}));

@@ -114,7 +114,7 @@ async fn six_enrichments_from_two_sides_lose_no_tag(p: &Pairing) {
     let (one, other) = (p.open().users(), p.open().users());
     let id = one.create(json!({"tags": []})).await.unwrap().id;
     let enrich = |n: usize| {
-        let side = if n % 2 == 0 { &one } else { &other };
+        let side = if n.is_multiple_of(2) { &one } else { &other };
         side.enrich(&id, json!({"tags": [format!("t{n}")]})).function_id(format!("f{n}")).into_future()
     };
     for result in futures::future::join_all((0..6).map(enrich)).await {
