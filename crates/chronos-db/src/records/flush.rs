@@ -329,7 +329,10 @@ impl Engine {
         }
         match failed {
             None => Ok(()),
-            Some(error) => Err(Error::new(error.kind(), error.message().to_owned()).caused_by(error)),
+            Some(error) => {
+                let copy = Error::new(error.kind(), error.message().to_owned());
+                Err(if error.is_retryable() { copy.retryable() } else { copy }.caused_by(error))
+            }
         }
     }
 
@@ -389,6 +392,8 @@ impl Engine {
         let deadline = self.runtime.clock.now().plus_millis(i64::try_from(limit.as_millis()).unwrap_or(i64::MAX));
         self.commits.drained().await;
         self.flush_leftovers();
+        // A flusher that waits after a failure tries again now.
+        self.flusher.changed.notify_waiters();
         loop {
             let changed = self.flusher.changed.notified();
             {

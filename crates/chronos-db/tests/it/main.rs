@@ -18,4 +18,5 @@ mod object_keys;
 mod objects;
 mod originals;
 mod outage;
+mod records;
 mod route;
