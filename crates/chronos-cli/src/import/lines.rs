@@ -12,6 +12,9 @@ use crate::failure::Failure;
 
 /// Lines read ahead at most, and their bytes.
 const AHEAD: usize = 2_048;
+/// Of a pipe little is read ahead: what was taken out of it and not carried out is lost to whoever feeds it if this process dies.
+const AHEAD_OF_PIPE: usize = 64;
+const PIPE_BYTES: usize = 8 * 1024;
 const AHEAD_BYTES: usize = 32 * 1024 * 1024;
 /// A longer line cannot be a document that is taken; it is not held in memory.
 const LONGEST: usize = 2 * MAX_DOCUMENT_BYTES;
@@ -63,14 +66,14 @@ impl Lines {
     /// Begins to read a file, or standard input if it is `-`.
     pub(super) fn open(log: &str) -> Result<Self, Failure> {
         let failed = |error: io::Error| Failure::wrong(format!("{log}: the log cannot be read: {error}"));
-        let (bytes, input): (_, Box<dyn BufRead + Send>) = if log == "-" {
-            (None, Box::new(BufReader::with_capacity(256 * 1024, io::stdin())))
+        let (bytes, ahead, input): (_, _, Box<dyn BufRead + Send>) = if log == "-" {
+            (None, AHEAD_OF_PIPE, Box::new(BufReader::with_capacity(PIPE_BYTES, io::stdin())))
         } else {
             let file = File::open(log).map_err(failed)?;
             let about = file.metadata().map_err(failed)?;
-            (about.is_file().then_some(about.len()), Box::new(BufReader::with_capacity(256 * 1024, file)))
+            (about.is_file().then_some(about.len()), AHEAD, Box::new(BufReader::with_capacity(256 * 1024, file)))
         };
-        let (sender, lines) = mpsc::channel(AHEAD);
+        let (sender, lines) = mpsc::channel(ahead);
         let budget = Arc::<Budget>::default();
         let held = Arc::clone(&budget);
         // It may wait for input that never comes, so nobody waits for it: it ends with its input, its receiver or the program.
