@@ -94,9 +94,6 @@ pub(crate) fn open(how: &How<'_>) -> Result<Opened> {
     Ok(Opened { chronos, people, groups, traffic, calls })
 }
 
-fn around(
-    objects: &Arc<dyn chronos_db::objects::Objects>,
-    layer: &Arc<impl Layer<Call>>,
-) -> Arc<dyn chronos_db::objects::Objects> {
+fn around(objects: &Arc<dyn chronos_db::objects::Objects>, layer: &Arc<impl Layer<Call>>) -> Arc<dyn chronos_db::objects::Objects> {
     decorate(Arc::clone(objects), Arc::clone(layer))
 }

@@ -23,11 +23,21 @@ impl Groups {
     }
 }
 
-/// Median and largest of some groups, for a note.
-pub(crate) fn describe(groups: &[usize]) -> String {
+/// The size of the group that the median write was in: among many groups of one, most writes may still have been in large ones.
+pub(crate) fn usual(groups: &[usize]) -> usize {
     let mut sorted = groups.to_vec();
     sorted.sort_unstable();
-    format!("{} (max {})", sorted.get(sorted.len() / 2).unwrap_or(&0), sorted.last().unwrap_or(&0))
+    let (all, mut passed) = (sorted.iter().sum::<usize>(), 0);
+    let usual = sorted.into_iter().find(|size| {
+        passed += size;
+        passed * 2 >= all
+    });
+    usual.unwrap_or(1).max(1)
+}
+
+/// Usual and largest size, and the number of groups, for a note.
+pub(crate) fn describe(groups: &[usize]) -> String {
+    format!("{} (max {}, {} groups)", usual(groups), groups.iter().max().unwrap_or(&0), groups.len())
 }
 
 #[derive(Debug)]

@@ -23,7 +23,8 @@ const LOADS: usize = 4;
 /// The replica set's connection string.
 pub(crate) fn uri() -> Result<String> {
     std::env::var("MONGO_RS_URI").ok().filter(|uri| !uri.is_empty()).ok_or_else(|| {
-        "MONGO_RS_URI is not set: `scripts/services up mongo-rs && eval \"$(scripts/services env)\"` starts a replica set and names it".into()
+        "MONGO_RS_URI is not set: `scripts/services up mongo-rs && eval \"$(scripts/services env)\"` starts a replica set and names it"
+            .into()
     })
 }
 
@@ -147,13 +148,10 @@ impl Raw {
     }
 
     /// Inserts rows and their heads group by group, rows first, as so many writers at once would; returns pairs per second.
-    pub(crate) async fn create_pairs(&self, rows: &[Document], heads: &[Document], sizes: &[usize], in_flight: usize) -> Result<f64> {
+    pub(crate) async fn create_pairs(&self, rows: &[Document], heads: &[Document], group: usize, in_flight: usize) -> Result<f64> {
         let mut groups = VecDeque::new();
-        let (mut from, mut sizes) = (0, sizes.iter().copied().filter(|size| *size > 0).cycle());
-        while from < rows.len() {
-            let to = (from + sizes.next().unwrap_or(1)).min(rows.len());
-            groups.push_back((rows[from..to].to_vec(), heads[from..to].to_vec()));
-            from = to;
+        for (rows, heads) in rows.chunks(group).zip(heads.chunks(group)) {
+            groups.push_back((rows.to_vec(), heads.to_vec()));
         }
         let groups = Arc::new(Mutex::new(groups));
         let begun = Instant::now();

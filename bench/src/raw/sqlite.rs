@@ -55,29 +55,25 @@ impl Copied {
     }
 
     /// Inserts the rows into a new file, one transaction a group, synced like the store's; returns pairs of row and head per second.
-    pub(crate) fn write(&self, file: &Path, sizes: &[usize]) -> Result<f64> {
+    pub(crate) fn write(&self, file: &Path, group: usize) -> Result<f64> {
         let to = Connection::open(file)?;
         to.pragma_update(None, "journal_mode", "WAL")?;
         to.execute_batch("PRAGMA synchronous=FULL; PRAGMA wal_autocheckpoint=4000; PRAGMA cache_size=-32768; PRAGMA temp_store=MEMORY;")?;
         for sql in &self.schema {
             to.execute_batch(sql)?;
         }
-        let mut sizes = sizes.iter().copied().filter(|size| *size > 0).cycle();
         let (mut row, mut head) = (to.prepare(&self.rows.insert)?, to.prepare(&self.heads.insert)?);
         let pairs = self.rows.rows.len().min(self.heads.rows.len());
         let begun = Instant::now();
-        let mut from = 0;
-        while from < pairs {
-            let until = (from + sizes.next().unwrap_or(1)).min(pairs);
+        for (rows, heads) in self.rows.rows.chunks(group).zip(self.heads.rows.chunks(group)) {
             to.execute_batch("BEGIN IMMEDIATE")?;
-            for values in &self.rows.rows[from..until] {
+            for values in rows {
                 row.execute(params_from_iter(values))?;
             }
-            for values in &self.heads.rows[from..until] {
+            for values in heads {
                 head.execute(params_from_iter(values))?;
             }
             to.execute_batch("COMMIT")?;
-            from = until;
         }
         Ok(pairs as f64 / begun.elapsed().as_secs_f64())
     }

@@ -72,7 +72,7 @@ pub(crate) async fn embedded(context: &Context) -> Result<Vec<Line>> {
         let groups = opened.groups.take();
         drop(opened);
         let copied = Copied::read(&folder.path().join("store/chronos.db"), crate::opened::COLLECTION)?;
-        let raw = copied.write(&folder.path().join("raw.db"), &groups)?;
+        let raw = copied.write(&folder.path().join("raw.db"), watch::usual(&groups))?;
         bytes = copied.bytes();
         let (with_objects, sustained_rate, stored_groups) = embedded_storing(context, folder.path()).await?;
         if round > 0 {
@@ -128,9 +128,9 @@ pub(crate) async fn mongo(context: &Context) -> Result<Vec<Line>> {
         again.copy_indexes(&raw.rows(), &again.rows()).await?;
         again.copy_indexes(&raw.heads(), &again.heads()).await?;
         raw.drop().await?;
-        let (warm, counted) = (rows.len() / 5, rows.len());
-        again.create_pairs(&rows[..warm], &heads[..warm], &groups, IN_FLIGHT).await?;
-        let rate = again.create_pairs(&rows[warm..counted], &heads[warm..counted], &groups, IN_FLIGHT).await?;
+        let (warm, group) = (rows.len() / 5, watch::usual(&groups));
+        again.create_pairs(&rows[..warm], &heads[..warm], group, IN_FLIGHT).await?;
+        let rate = again.create_pairs(&rows[warm..], &heads[warm..], group, IN_FLIGHT).await?;
         again.drop().await?;
         let folder = tempfile::tempdir_in(&context.dir)?;
         let raw = Raw::connect("creates_storing").await?;

@@ -1,32 +1,41 @@
 //! Real processes that write one collection, against as many that don't meet.
 
-use std::process::Stdio;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
-use tokio::process::{Child, Command};
 
 use crate::measure::{median, percentile, rate};
 use crate::opened::{How, open};
 use crate::raw::mongo::Raw;
 use crate::report::Line;
+use crate::scenarios::restore;
 use crate::stored::person;
 use crate::{Context, Result, aims, watch};
 
 /// Writers of each process.
 const WRITERS: usize = 20;
 
-/// What a process has to do.
+/// What a process that this program starts has to do.
 #[derive(Debug, Serialize, Deserialize)]
-struct Task {
+pub(super) enum Task {
+    /// Writes a collection together with others.
+    Write(Writing),
+    /// Restores a collection; alone, so that its memory can be told.
+    Restore(restore::Restoring),
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Writing {
     database: String,
     collection: String,
     number: usize,
     millis: u64,
 }
 
-/// What it saw.
+/// What a writing process saw.
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct Seen {
     per_second: f64,
@@ -38,13 +47,24 @@ struct Seen {
 
 /// The other side: says when it is ready, waits for a line, works, and tells what it saw.
 pub(crate) async fn work(task: &str) -> Result<()> {
-    let task: Task = serde_json::from_str(task)?;
+    match serde_json::from_str(task)? {
+        Task::Write(task) => write(task).await,
+        Task::Restore(task) => restore::work(task).await,
+    }
+}
+
+/// Says that this process is ready, and waits until all are.
+pub(super) async fn ready() -> Result<()> {
+    println!("ready");
+    tokio::task::spawn_blocking(|| std::io::stdin().lines().next().transpose()).await??;
+    Ok(())
+}
+
+async fn write(task: Writing) -> Result<()> {
     let opened = open(&How { database: &task.database, collection: Some(&task.collection), ..How::default() })?;
     let people = opened.people.clone();
     people.create(person(task.number, 50)).await?;
-    println!("ready");
-    let mut line = String::new();
-    BufReader::new(tokio::io::stdin()).read_line(&mut line).await?;
+    ready().await?;
     opened.groups.take();
     let number = task.number;
     let seen = rate(WRITERS, Duration::from_millis(task.millis), move |writer, call| {
@@ -62,37 +82,47 @@ pub(crate) async fn work(task: &str) -> Result<()> {
     Ok(())
 }
 
-struct Worker {
+/// A started process; ended with this.
+pub(super) struct Worker {
     process: Child,
-    lines: tokio::io::Lines<BufReader<tokio::process::ChildStdout>>,
+    lines: std::io::Lines<BufReader<ChildStdout>>,
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        // Fails if it has ended already.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
 }
 
 impl Worker {
-    async fn start(task: &Task) -> Result<Self> {
+    /// Blocks until it is ready.
+    pub(super) fn start(task: &Task) -> Result<Self> {
         let mut process = Command::new(std::env::current_exe()?)
             .arg("--worker")
             .arg(serde_json::to_string(task)?)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            .kill_on_drop(true)
             .spawn()?;
         let output = process.stdout.take().ok_or("a worker has no output")?;
-        let mut lines = BufReader::new(output).lines();
-        match lines.next_line().await? {
-            Some(line) if line == "ready" => Ok(Self { process, lines }),
+        let mut worker = Self { process, lines: BufReader::new(output).lines() };
+        match worker.lines.next().transpose()? {
+            Some(line) if line == "ready" => Ok(worker),
             other => Err(format!("a worker is not ready: {other:?}").into()),
         }
     }
 
-    async fn go(&mut self) -> Result<()> {
+    pub(super) fn go(&mut self) -> Result<()> {
         let input = self.process.stdin.as_mut().ok_or("a worker has no input")?;
-        Ok(input.write_all(b"go\n").await?)
+        Ok(input.write_all(b"go\n")?)
     }
 
-    async fn seen(mut self) -> Result<Seen> {
-        let line = self.lines.next_line().await?.ok_or("a worker ended without saying what it saw")?;
+    /// Blocks until it is done.
+    pub(super) fn seen<T: DeserializeOwned>(mut self) -> Result<T> {
+        let line = self.lines.next().transpose()?.ok_or("a worker ended without saying what it saw")?;
         let seen = serde_json::from_str(&line)?;
-        let status = self.process.wait().await?;
+        let status = self.process.wait()?;
         if status.success() { Ok(seen) } else { Err(format!("a worker ended with {status}").into()) }
     }
 }
@@ -100,18 +130,19 @@ impl Worker {
 /// Lets `processes` write at once, one collection or one each.
 async fn together(context: &Context, processes: usize, shared: bool) -> Result<Seen> {
     let raw = Raw::connect("processes").await?;
-    let mut workers = Vec::new();
-    for number in 0..processes {
+    let millis = u64::try_from(context.round.as_millis())?;
+    let task = |number: usize| {
         let collection = if shared { "people".to_owned() } else { format!("people{number}") };
-        let millis = u64::try_from(context.round.as_millis())?;
-        workers.push(Worker::start(&Task { database: raw.name().to_owned(), collection, number, millis }).await?);
-    }
-    for worker in &mut workers {
-        worker.go().await?;
-    }
+        Task::Write(Writing { database: raw.name().to_owned(), collection, number, millis })
+    };
+    let tasks: Vec<Task> = (0..processes).map(task).collect();
+    let seen = tokio::task::spawn_blocking(move || -> Result<Vec<Seen>> {
+        let mut workers = tasks.iter().map(Worker::start).collect::<Result<Vec<_>>>()?;
+        workers.iter_mut().try_for_each(Worker::go)?;
+        workers.into_iter().map(Worker::seen).collect()
+    });
     let mut all = Seen::default();
-    for worker in workers {
-        let seen = worker.seen().await?;
+    for seen in seen.await?? {
         all.per_second += seen.per_second;
         all.latencies.extend(seen.latencies);
         all.calls += seen.calls;

@@ -27,9 +27,7 @@ async fn reading(opened: &Opened, ids: &Arc<Vec<ItemId>>, readers: usize, round:
     let (people, ids) = (opened.people.clone(), Arc::clone(ids));
     let seen = rate(readers, round, move |task, call| {
         let (people, id) = (people.clone(), ids[Dice(call.wrapping_mul(31) + task as u64).below(ids.len())]);
-        async move {
-            people.get(&id).await?.map(drop).ok_or_else(|| "an item is missing".into())
-        }
+        async move { people.get(&id).await?.map(drop).ok_or_else(|| "an item is missing".into()) }
     });
     all_well(seen.await?)
 }

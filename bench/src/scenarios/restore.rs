@@ -4,20 +4,29 @@ use std::time::Instant;
 
 use bson::oid::ObjectId;
 use bson::{Document, doc};
+use serde::{Deserialize, Serialize};
 
 use crate::measure::{forget_peak_memory, median, memory};
 use crate::opened::{How, open};
 use crate::raw::mongo::Raw;
 use crate::report::Line;
+use crate::scenarios::processes::{Task, Worker, ready};
 use crate::stored::{Stored, person};
 use crate::{Context, Result, aims, watch};
 
-/// What one restore took.
+/// What a process has to restore.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Restoring {
+    database: String,
+    items: usize,
+}
+
+/// What a restore took.
+#[derive(Debug, Serialize, Deserialize)]
 struct Taken {
     per_second: f64,
     peak_growth: f64,
     groups: Vec<usize>,
-    raw: Raw,
 }
 
 /// Loads `items` items of two versions.
@@ -35,23 +44,39 @@ async fn load(raw: &Raw, items: usize) -> Result<()> {
     raw.set_counter(2 * count - 1).await
 }
 
-async fn restore(items: usize) -> Result<Taken> {
-    let raw = Raw::connect("restore").await?;
-    let opened = open(&How { database: raw.name(), ..How::default() })?;
-    opened.people.ensure_index("email").await?;
-    load(&raw, items).await?;
+/// In a process of its own.
+pub(super) async fn work(task: Restoring) -> Result<()> {
+    let opened = open(&How { database: &task.database, ..How::default() })?;
+    opened.people.stable_cv().await?;
+    ready().await?;
     forget_peak_memory()?;
     let before = memory("VmRSS")?;
     let begun = Instant::now();
-    let restored = opened.people.restore_collection().to_cv(i64::try_from(items)? - 1).await?;
-    let seconds = begun.elapsed().as_secs_f64();
+    let restored = opened.people.restore_collection().to_cv(i64::try_from(task.items)? - 1).await?;
+    let per_second = task.items as f64 / begun.elapsed().as_secs_f64();
     let peak_growth = memory("VmHWM")? - before;
-    if restored.restored != items as u64 {
-        return Err(format!("{} of {items} items were restored", restored.restored).into());
+    if restored.restored != task.items as u64 {
+        return Err(format!("{} of {} items were restored", restored.restored, task.items).into());
     }
-    let groups = opened.groups.take();
+    let taken = Taken { per_second, peak_growth, groups: opened.groups.take() };
     opened.chronos.shutdown().await?;
-    Ok(Taken { per_second: items as f64 / seconds, peak_growth, groups, raw })
+    println!("{}", serde_json::to_string(&taken)?);
+    Ok(())
+}
+
+async fn restore(items: usize) -> Result<(Taken, Raw)> {
+    let raw = Raw::connect("restore").await?;
+    let opened = open(&How { database: raw.name(), ..How::default() })?;
+    opened.people.ensure_index("email").await?;
+    opened.chronos.shutdown().await?;
+    load(&raw, items).await?;
+    let task = Task::Restore(Restoring { database: raw.name().to_owned(), items });
+    let taken = tokio::task::spawn_blocking(move || {
+        let mut worker = Worker::start(&task)?;
+        worker.go()?;
+        worker.seen()
+    });
+    Ok((taken.await??, raw))
 }
 
 /// Writes the rows and heads that a restore of `from` wrote to a collection in the same state as before.
@@ -98,17 +123,15 @@ pub(crate) async fn collection(context: &Context) -> Result<Vec<Line>> {
     let (mut ours, mut ceiling, mut growth, mut groups) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     let mut small = Vec::new();
     for round in 0..=context.rounds {
-        let quarter = restore(items / 4).await?;
-        quarter.raw.drop().await?;
-        let taken = restore(items).await?;
-        let group = median(&taken.groups.iter().map(|group| *group as f64).collect::<Vec<_>>());
-        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a group's size")]
-        let raw = bulk(&taken.raw, items, (group as usize).max(1)).await?;
-        taken.raw.drop().await?;
+        let (quarter, raw) = restore(items / 4).await?;
+        raw.drop().await?;
+        let (taken, raw) = restore(items).await?;
+        let rate = bulk(&raw, items, watch::usual(&taken.groups)).await?;
+        raw.drop().await?;
         if round > 0 {
             small.push(quarter.peak_growth);
             ours.push(taken.per_second);
-            ceiling.push(raw);
+            ceiling.push(rate);
             growth.push(taken.peak_growth);
             groups.extend(taken.groups);
         }
