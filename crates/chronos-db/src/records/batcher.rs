@@ -48,18 +48,23 @@ impl Batcher {
     }
 
     fn dispatch(self: &Arc<Self>) {
-        let group = {
+        {
             let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
             if queue.in_flight >= IN_FLIGHT || queue.waiting.is_empty() {
                 return;
             }
             queue.in_flight += 1;
-            let take = queue.waiting.len().min(GROUP);
-            queue.waiting.drain(..take).collect::<Vec<_>>()
-        };
+        }
         let this = Arc::clone(self);
         // The task lives as long as its one read; whoever waits for it owns it through the reply.
         tokio::spawn(async move {
+            // Whoever was woken together with this one gets the chance to join the group.
+            tokio::task::yield_now().await;
+            let group: Vec<_> = {
+                let mut queue = this.queue.lock().unwrap_or_else(PoisonError::into_inner);
+                let take = queue.waiting.len().min(GROUP);
+                queue.waiting.drain(..take).collect()
+            };
             this.read(group).await;
             this.queue.lock().unwrap_or_else(PoisonError::into_inner).in_flight -= 1;
             this.dispatch();

@@ -160,17 +160,19 @@ impl Engine {
     }
 
     fn dispatch(self: &Arc<Self>) {
-        let group = {
+        {
             let mut state = self.commits.lock();
             if state.in_flight >= IN_FLIGHT || state.waiting.is_empty() {
                 return;
             }
             state.in_flight += 1;
-            state.take_group()
-        };
+        }
         let engine = Arc::clone(self);
         // Owned by the queue: `drained` waits for it. It goes on if its callers give up, so that none leaves a number without a row.
         tokio::spawn(async move {
+            // Whoever was woken together with this one gets the chance to join the group.
+            tokio::task::yield_now().await;
+            let group = engine.commits.lock().take_group();
             let again = engine.commit_group(group).await;
             {
                 let mut state = engine.commits.lock();
