@@ -602,8 +602,9 @@ impl Lock {
     }
 
     async fn run(self) -> Result<ItemLock> {
-        let engine = &self.collection.engine;
-        engine.lock(self.id, self.patience).await.map_err(|e| e.during("lock").in_collection(&engine.names.collection).on_item(self.id))
+        let Collection { engine, tenant } = &self.collection;
+        let locked = engine.lock(self.id, self.patience, tenant.as_deref()).await;
+        locked.map_err(|e| e.during("lock").in_collection(&engine.names.collection).on_item(self.id))
     }
 }
 

@@ -42,7 +42,10 @@ impl Batcher {
         self.dispatch();
         match answer.await {
             Ok(Ok(found)) => Ok(found),
-            Ok(Err(error)) => Err(Error::new(error.kind(), error.message().to_owned()).caused_by(error)),
+            Ok(Err(error)) => {
+                let copy = Error::new(error.kind(), error.message().to_owned());
+                Err(if error.is_retryable() { copy.retryable() } else { copy }.caused_by(error))
+            }
             Err(_) => Err(Error::database("the read was given up: the runtime is shutting down").retryable()),
         }
     }

@@ -27,6 +27,7 @@ impl Engine {
 
     /// Forgets notes of objects that their version names by now.
     pub(crate) async fn forget(&self, objects: &[(String, String)]) -> Result<()> {
+        self.runtime.fail.hit("large.before_forget")?;
         let mut batch = Batch::new();
         for (bucket, key) in objects {
             batch.push(&self.names.gc, Write::Delete { id: format!("{bucket}/{key}").into(), guard: Guard::Any });
@@ -51,6 +52,7 @@ impl Engine {
                     self.bucket(bucket)?.delete(key).await?;
                     removed += 1;
                 }
+                self.runtime.fail.hit("gc.after_delete")?;
                 self.forget(&[(bucket.to_owned(), key.to_owned())]).await?;
             }
         }
@@ -108,6 +110,7 @@ impl Engine {
                 }
             }
         }
+        self.runtime.fail.hit("erase.after_objects")?;
         if !batch.operations.is_empty() {
             self.documents.apply(batch).await?;
         }
@@ -136,7 +139,8 @@ impl Engine {
     /// Where versions are not kept: removes the rows that head and objects are past, and superseded objects. A row stays for `grace` after it was
     /// written, so that it still decides the race against a writer that read the head before. Returns how many rows went.
     pub(crate) async fn trim(self: &Arc<Self>, grace: std::time::Duration) -> Result<u64> {
-        let stable = self.stable_cv().await?;
+        // Numbers below the mark need no row any more; above it a missing one would be taken for a gap.
+        let stable = self.settled_cv().await?;
         let now = self.documents.now().await?;
         let written_before = now.plus_millis(-i64::try_from(grace.as_millis()).unwrap_or(i64::MAX));
         let mut after: Option<Vec<Bson>> = None;

@@ -5,11 +5,13 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use bson::{Document, doc};
+use futures::TryStreamExt as _;
 use tokio::sync::watch;
 
 use super::engine::Engine;
 use super::model::ItemId;
-use crate::documents::{Batch, Guard, Outcome, Write};
+use super::write::belongs_to;
+use crate::documents::{Batch, Filter, Guard, Outcome, Scan, Write};
 use crate::{Error, ErrorKind, Result, Timestamp};
 
 /// How long a lease lasts without renewal.
@@ -60,10 +62,7 @@ impl ItemLock {
     pub async fn release(self) -> Result<()> {
         // Nobody may listen any more.
         let _ = self.stop.send(true);
-        let mut batch = Batch::new();
-        let guard = Guard::Equals { field: "token".into(), value: self.token.clone().into() };
-        batch.push(&self.engine.names.locks, Write::Delete { id: self.id.bson(), guard });
-        self.engine.documents.apply(batch).await.map(|_| ())
+        self.engine.give_back(self.id, &self.token).await
     }
 }
 
@@ -85,7 +84,7 @@ impl Engine {
         }
     }
 
-    pub(crate) async fn lock(self: &Arc<Self>, id: ItemId, patience: Duration) -> Result<ItemLock> {
+    pub(crate) async fn lock(self: &Arc<Self>, id: ItemId, patience: Duration, tenant: Option<&str>) -> Result<ItemLock> {
         self.ensure().await?;
         let token = self.runtime.random.object_id().to_hex();
         let deadline = self.runtime.clock.now().plus_millis(i64::try_from(patience.as_millis()).unwrap_or(i64::MAX));
@@ -95,12 +94,23 @@ impl Engine {
             }
             self.runtime.clock.sleep(LOOK).await;
         }
-        let head = self.roll_forward(id).await?.filter(super::model::Head::is_live);
-        let Some(head) = head else { return Err(Error::not_found("there is no such item to lock").on_item(id)) };
+        let head = self.roll_forward(id).await?.filter(|head| head.is_live() && belongs_to(&head.content, tenant));
+        let Some(head) = head else {
+            // Whoever may restore the item must not wait for a lease that nobody holds.
+            self.give_back(id, &token).await?;
+            return Err(Error::not_found("there is no such item to lock").on_item(id));
+        };
         let (stop, stopped) = watch::channel(false);
         let (losing, lost) = watch::channel(false);
         tokio::spawn(Arc::clone(self).renew(id, token.clone(), stopped, losing));
         Ok(ItemLock { engine: Arc::clone(self), id, token, seen: AtomicI64::new(head.ov), stop, lost })
+    }
+
+    async fn give_back(&self, id: ItemId, token: &str) -> Result<()> {
+        let mut batch = Batch::new();
+        let guard = Guard::Equals { field: "token".into(), value: token.into() };
+        batch.push(&self.names.locks, Write::Delete { id: id.bson(), guard });
+        self.documents.apply(batch).await.map(|_| ())
     }
 
     async fn try_lease(&self, id: ItemId, token: &str) -> Result<bool> {
@@ -110,7 +120,9 @@ impl Engine {
         if self.documents.apply(batch).await?.first() == Some(&Outcome::Applied) {
             return Ok(true);
         }
-        let Some(current) = self.documents.get(&self.names.locks, vec![id.bson()]).await?.pop() else { return Ok(false) };
+        let Some(current) = self.documents.get(&self.names.locks, vec![id.bson()]).await?.pop() else {
+            return self.remove_left_lock(id, now).await.map(|()| false);
+        };
         if expires(&current) > now {
             return Ok(false);
         }
@@ -118,6 +130,21 @@ impl Engine {
         let mut batch = Batch::new();
         batch.push(&self.names.locks, Write::Put { document: self.lease(id, token, now), guard });
         Ok(self.documents.apply(batch).await?.first() == Some(&Outcome::Applied))
+    }
+
+    /// The originals kept locks under ids of their own, at most one per item, and left those of processes that died.
+    async fn remove_left_lock(&self, id: ItemId, now: Timestamp) -> Result<()> {
+        let scan = Scan { filter: Filter::eq("itemId", id.bson()), limit: Some(1), ..Scan::default() };
+        let found = self.documents.scan(&self.names.locks, scan).try_next().await?;
+        if let Some(left) = found.filter(|left| expires(left) <= now)
+            && let (Some(lock), Some(until)) = (left.get("_id"), left.get("expiresAt"))
+        {
+            let guard = Guard::Equals { field: "expiresAt".into(), value: until.clone() };
+            let mut batch = Batch::new();
+            batch.push(&self.names.locks, Write::Delete { id: lock.clone(), guard });
+            self.documents.apply(batch).await?;
+        }
+        Ok(())
     }
 
     /// Renews a lease at a third of its time, until it is given back or lost.

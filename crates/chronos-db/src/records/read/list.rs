@@ -48,12 +48,15 @@ impl Engine {
     /// The stored path of a property a user names.
     fn stored_path(&self, name: &str, paths: &Paths) -> Result<String> {
         let name = plain(name);
-        let name = name.strip_prefix("metaIndexed.").unwrap_or(&name);
+        // The prefix names the document's own property, also one that is called `id` or `ov`.
+        let own = name.strip_prefix("metaIndexed.");
+        let name = own.unwrap_or(&name);
         let declared = &self.settings.map.indexed;
         let is_declared = |name: &str| declared.iter().any(|path| plain(path) == name);
         let created =
             || paths.created_at.ok_or_else(|| Error::validation("`createdAt` is not known as of a time in the past; use `updatedAt`"));
         let built_in = match name {
+            _ if own.is_some() => None,
             "_id" => Some(paths.id),
             "_system.ov" => Some("ov"),
             "_system.cv" => Some("cv"),
@@ -273,7 +276,8 @@ fn typed(filter: Filter) -> Result<Filter> {
     })
 }
 
-fn map_values(test: Test, text: &dyn Fn(&str) -> Result<Bson>) -> Result<Test> {
+/// The test with `text` in the place of its texts.
+pub(crate) fn map_values(test: Test, text: &dyn Fn(&str) -> Result<Bson>) -> Result<Test> {
     let one = |value: Bson| match &value {
         Bson::String(s) => text(s),
         _ => Ok(value),

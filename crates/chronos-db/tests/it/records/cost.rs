@@ -1,0 +1,73 @@
+//! What a write costs.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use chronos_db::Runtime;
+use chronos_db::documents::mongo::MongoDocuments;
+use secrecy::SecretString;
+use serde_json::json;
+use test_support::{Counting, Delaying, MockClock, documents, objects};
+
+use super::pairing::{PATIENCE, Pairing, on_every_pairing};
+
+on_every_pairing!(
+    a_create_is_one_call_to_the_database_and_one_put,
+    a_create_sends_three_commands_at_most_and_opens_no_connection,
+    a_read_of_what_was_just_written_asks_the_index_alone,
+);
+
+/// N-31, G-52.
+async fn a_create_is_one_call_to_the_database_and_one_put(p: &Pairing) {
+    let (database, storage) = (Counting::<documents::Call>::new(), Counting::<objects::Call>::new());
+    let store = p.opening().documents(&database).objects(&storage).open();
+    let users = store.users();
+    users.create(json!({"n": 0})).await.unwrap();
+    assert_eq!(users.drain(PATIENCE).await.unwrap(), 0);
+    database.take();
+    storage.take();
+    users.create(json!({"n": 1})).await.unwrap();
+    assert_eq!(database.count(documents::Call::SequenceThen), 1);
+    assert_eq!(users.drain(PATIENCE).await.unwrap(), 0);
+    assert_eq!(storage.take(), [(objects::Call::Put, 1)], "no look before, no reading back");
+    users.update(&users.list().await.unwrap().items[0].id, json!({"n": 2})).await.unwrap();
+    assert_eq!(users.drain(PATIENCE).await.unwrap(), 0);
+    assert_eq!(storage.take(), [(objects::Call::Put, 1)]);
+}
+
+/// N-31: counted on the wire, while the flusher is held back.
+async fn a_create_sends_three_commands_at_most_and_opens_no_connection(p: &Pairing) {
+    if !p.kind.is_mongo() {
+        return;
+    }
+    let uri = p.config(&json!({}))["dbConnections"]["main"]["mongoUri"].as_str().unwrap().to_owned();
+    let (client, traffic) = MongoDocuments::observed(SecretString::from(uri), Runtime::default()).unwrap();
+    let clock = Arc::new(MockClock::default());
+    let delay = Delaying::<objects::Call>::new(clock.clone());
+    let store = p.opening().documents_client(Arc::new(client)).objects(&delay).open();
+    let users = store.users();
+    users.create(json!({"n": 0})).await.unwrap();
+    assert_eq!(users.drain(PATIENCE).await.unwrap(), 0);
+    delay.delay(objects::Call::Put, Duration::from_secs(1));
+    traffic.reset();
+    users.create(json!({"n": 1})).await.unwrap();
+    assert!(traffic.total() <= 3, "{:?}", traffic.commands());
+    assert_eq!(traffic.connections(), 0);
+    clock.sleepers(1).await;
+    delay.delay(objects::Call::Put, Duration::ZERO);
+    clock.advance(Duration::from_secs(1));
+    assert_eq!(users.drain(PATIENCE).await.unwrap(), 0);
+    assert_eq!(traffic.connections(), 0);
+}
+
+async fn a_read_of_what_was_just_written_asks_the_index_alone(p: &Pairing) {
+    let (database, storage) = (Counting::<documents::Call>::new(), Counting::<objects::Call>::new());
+    let store = p.opening().documents(&database).objects(&storage).open();
+    let users = store.users();
+    let id = users.create(json!({"n": 0})).ack_stored().await.unwrap().id;
+    assert_eq!(users.drain(PATIENCE).await.unwrap(), 0);
+    database.take();
+    storage.take();
+    users.get(&id).await.unwrap().unwrap();
+    assert_eq!((database.take(), storage.take()), (vec![(documents::Call::Get, 1)], vec![]));
+}

@@ -1,0 +1,114 @@
+//! Objects that are not what was written: found, never passed on.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use chronos_db::documents::{Batch, Guard, Write};
+use chronos_db::objects::PutOptions;
+use chronos_db::{ErrorKind, Runtime, Verification};
+use serde_json::json;
+use test_support::SeededRandom;
+
+use super::pairing::{Pairing, Store, namespace, on_every_pairing, refused};
+
+on_every_pairing!(
+    a_truncated_item_is_an_error_and_verify_finds_it,
+    an_edited_item_is_an_error_and_verify_finds_it,
+    a_missing_item_is_an_error_and_verify_finds_it,
+    a_missing_file_is_found_by_verify,
+    a_lost_head_is_rolled_forward,
+);
+
+fn kinds(found: &Verification) -> Vec<(&'static str, Option<i64>)> {
+    found.problems.iter().map(|problem| (problem.kind, problem.ov)).collect()
+}
+
+/// An item of two versions whose first one's object is then changed by `damage`.
+async fn damaged(p: &Pairing, damage: impl AsyncFn(&Store, &str)) -> (Store, chronos_db::Collection, chronos_db::ItemId) {
+    let store = p.opening().without_cache().open();
+    let users = store.users();
+    let id = users.create(json!({"n": 0})).await.unwrap().id;
+    users.update(&id, json!({"n": 1})).ack_stored().await.unwrap();
+    users.create(json!({"other": 1})).ack_stored().await.unwrap();
+    assert!(users.verify().await.unwrap().is_clean());
+    damage(&store, &format!("users/{id}/v0/item.json")).await;
+    (store, users, id)
+}
+
+async fn a_truncated_item_is_an_error_and_verify_finds_it(p: &Pairing) {
+    let (store, users, id) = damaged(p, async |store, key| {
+        let bytes = store.bucket().get(key).await.unwrap().unwrap();
+        store.bucket().put(key, bytes.slice(..bytes.len() - 1), PutOptions::default()).await.unwrap();
+    })
+    .await;
+    assert_eq!(refused(users.get(&id).version(0).await), ErrorKind::Storage);
+    assert_eq!(users.get(&id).await.unwrap().unwrap().document(), json!({"n": 1}), "other versions are as they were");
+    assert_eq!(kinds(&users.verify().await.unwrap()), [("damaged-payload", Some(0))]);
+    assert_eq!(kinds(&users.verify().repair().await.unwrap()), [("damaged-payload", Some(0))], "no repair hides it");
+    store.is_damaged();
+}
+
+async fn an_edited_item_is_an_error_and_verify_finds_it(p: &Pairing) {
+    let (store, users, id) = damaged(p, async |store, key| {
+        let bytes = store.bucket().get(key).await.unwrap().unwrap();
+        let edited = String::from_utf8(bytes.to_vec()).unwrap().replace(r#""n":0"#, r#""n":7"#);
+        store.bucket().put(key, Bytes::from(edited), PutOptions::default()).await.unwrap();
+    })
+    .await;
+    let error = users.get(&id).version(0).await.unwrap_err();
+    assert_eq!((error.kind(), error.code()), (ErrorKind::Storage, "STORAGE_ERROR"));
+    assert!(!error.is_retryable() && error.message().contains("SHA-256"), "{error}");
+    assert_eq!(users.restore(&id).to_version(0).await.unwrap().ov, 2, "a restore copies nothing");
+    assert_eq!(refused(users.get(&id).await), ErrorKind::Storage);
+    assert_eq!(refused(users.update(&id, json!({"m": 1})).await), ErrorKind::Storage, "nothing is built upon damage");
+    assert_eq!(refused(users.list().await), ErrorKind::Storage);
+    assert_eq!(kinds(&users.verify().await.unwrap()), [("damaged-payload", Some(0))]);
+    users.restore(&id).to_version(1).await.expect("what is whole can be restored");
+    assert_eq!(users.get(&id).await.unwrap().unwrap().document(), json!({"n": 1}));
+    store.is_damaged();
+}
+
+async fn a_missing_item_is_an_error_and_verify_finds_it(p: &Pairing) {
+    let (store, users, id) = damaged(p, async |store, key| store.bucket().delete(key).await.unwrap()).await;
+    assert_eq!(refused(users.get(&id).version(0).await), ErrorKind::Storage);
+    assert_eq!(kinds(&users.verify().await.unwrap()), [("missing-object", Some(0))]);
+    store.is_damaged();
+}
+
+async fn a_missing_file_is_found_by_verify(p: &Pairing) {
+    let store = p.open_with(&json!({"collectionMaps": {"users": {"base64Props": {"file": {"contentType": "text/plain"}}}}}));
+    let users = store.users();
+    let id = users.create(json!({"file": "aGVsbG8="})).ack_stored().await.unwrap().id;
+    store.bucket().delete(&format!("users/{id}/v0/file/text.txt")).await.unwrap();
+    assert_eq!(kinds(&users.verify().await.unwrap()), [("missing-object", Some(0))]);
+    store.is_damaged();
+}
+
+/// What a crash between the two steps of a commit leaves: the row without its head.
+async fn a_lost_head_is_rolled_forward(p: &Pairing) {
+    // Its identifiers look old, so that the mark moves past them at once.
+    let runtime = Runtime { random: Arc::new(SeededRandom::new(7)), ..Runtime::default() };
+    let store = p.opening().runtime(runtime).open();
+    let users = store.users();
+    let lost = users.create(json!({"n": 0})).await.unwrap();
+    let lagging = users.create(json!({"n": 0})).await.unwrap();
+    let old_head = store.head(&users, &lagging.id).await;
+    users.update(&lagging.id, json!({"n": 1})).ack_stored().await.unwrap();
+    assert_eq!(users.stable_cv().await.unwrap(), 2);
+    let mut batch = Batch::new();
+    let id: bson::oid::ObjectId = lost.id.to_string().parse().unwrap();
+    batch.push(&namespace(&users, "head"), Write::Delete { id: id.into(), guard: Guard::Any });
+    batch.push(&namespace(&users, "head"), Write::Put { document: old_head, guard: Guard::Any });
+    store.documents().apply(batch).await.unwrap();
+
+    let found = users.verify().await.unwrap();
+    let mut wrong = kinds(&found);
+    wrong.sort_unstable();
+    assert_eq!(wrong, [("lagging-head", Some(1)), ("missing-head", Some(0))]);
+    assert_eq!(users.update(&lagging.id, json!({"m": 1})).await.unwrap().ov, 2, "the next writer rolls it forward");
+    assert_eq!(users.get(&lagging.id).await.unwrap().unwrap().document(), json!({"n": 1, "m": 1}));
+    let repaired = users.verify().repair().await.unwrap();
+    assert!(repaired.is_clean() && repaired.repaired >= 1, "{:#}", repaired.to_json());
+    let back = users.get(&lost.id).await.unwrap().unwrap();
+    assert_eq!((back.document(), &back.item["_system"]["insertedAt"]), (json!({"n": 0}), &json!(lost.at.to_string())));
+}

@@ -1,0 +1,209 @@
+//! Lists: filters, orders, pages.
+
+use std::collections::BTreeSet;
+
+use chronos_db::documents::Direction::{Ascending, Descending};
+use chronos_db::{Collection, ErrorKind, Json, List};
+use futures::TryStreamExt as _;
+use serde_json::json;
+
+use super::pairing::{Pairing, column, on_every_pairing, refused};
+
+on_every_pairing!(
+    two_pages_are_disjoint_and_complete,
+    a_list_filters_sorts_and_pages_in_the_database,
+    a_filter_or_sort_by_what_is_not_indexed_is_refused,
+    operators_that_are_not_on_the_list_are_refused,
+    an_array_is_no_sort_key,
+    a_date_stays_a_date_and_is_found_by_its_range,
+    deleted_items_show_only_when_asked_for,
+    built_in_properties_filter_and_sort,
+    a_token_of_another_list_is_refused,
+    a_stream_gives_the_whole_list,
+);
+
+/// All pages of a list, each no longer than `limit`.
+async fn pages(list: impl Fn() -> List, limit: u32) -> Vec<Vec<chronos_db::View>> {
+    let mut all = Vec::new();
+    let mut next: Option<String> = None;
+    loop {
+        let page = match next.take() {
+            Some(token) => list().limit(limit).after(token),
+            None => list().limit(limit),
+        };
+        let page = page.await.unwrap();
+        assert!(page.items.len() <= limit as usize);
+        all.push(page.items);
+        match page.next {
+            Some(token) => next = Some(token),
+            None => return all,
+        }
+    }
+}
+
+async fn fill(users: &Collection, items: impl IntoIterator<Item = Json>) {
+    futures::future::try_join_all(items.into_iter().map(|item| users.create(item).into_future())).await.unwrap();
+}
+
+/// D-14.
+async fn two_pages_are_disjoint_and_complete(p: &Pairing) {
+    let users = p.open().users();
+    fill(&users, (0..80).map(|n| json!({ "n": n }))).await;
+    let first = users.list().await.unwrap();
+    assert_eq!(first.items.len(), 50, "the default");
+    let second = users.list().after(first.next.expect("there is more")).await.unwrap();
+    assert_eq!((second.items.len(), second.next), (30, None));
+    let all: BTreeSet<_> = first.items.iter().chain(&second.items).map(|view| view.id).collect();
+    assert_eq!(all.len(), 80);
+}
+
+/// N-05, G-06, G-08.
+async fn a_list_filters_sorts_and_pages_in_the_database(p: &Pairing) {
+    let map = json!({"collectionMaps": {"users": {"indexedProps": ["status", "score", "address.city", "tags[]"]}}});
+    let users = p.open_with(&map).users();
+    fill(
+        &users,
+        (0..25).map(|n| {
+            let status = if n % 5 == 0 { "passive" } else { "active" };
+            json!({ "status": status, "score": n / 2, "address": {"city": format!("c{}", n % 3)}, "tags": [format!("t{}", n % 4)], "k": n })
+        }),
+    )
+    .await;
+    let three = pages(|| users.list().filter(json!({"status": "active"})).sort("score", Descending), 7).await;
+    assert_eq!(three.iter().map(Vec::len).collect::<Vec<_>>(), [7, 7, 6]);
+    let scores: Vec<i64> = three.concat().iter().map(|view| view.item["score"].as_i64().unwrap()).collect();
+    assert!(scores.is_sorted_by_key(|score| -score), "{scores:?}");
+    let ids: BTreeSet<_> = three.concat().iter().map(|view| view.id).collect();
+    assert_eq!(ids.len(), 20);
+
+    let count = async |filter: Json| users.list().filter(filter).await.unwrap().items.len();
+    assert_eq!(count(json!({"score": {"$gte": 3, "$lt": 5}})).await, 4);
+    assert_eq!(count(json!({"address.city": "c1"})).await, 8);
+    assert_eq!(count(json!({"tags": "t0"})).await, 7);
+    assert_eq!(count(json!({"tags": {"$in": ["t0", "t1"]}, "status": {"$ne": "active"}})).await, 3);
+    assert_eq!(count(json!({"$or": [{"score": 0}, {"address.city": {"$regex": "^c2"}}]})).await, 10);
+    assert_eq!(count(json!({"score": {"$not": {"$gt": 1}}, "status": {"$exists": true}})).await, 4);
+    assert_eq!(count(json!({"metaIndexed.status": "passive"})).await, 5, "the originals' spelling");
+    let sorted = users.list().sort("address.city", Ascending).sort("score", Descending).limit(1000).await.unwrap();
+    let keys: Vec<_> = sorted.items.iter().map(|v| (v.item["address"]["city"].to_string(), -v.item["score"].as_i64().unwrap())).collect();
+    assert!(keys.is_sorted(), "{keys:?}");
+}
+
+/// N-05, G-61.
+async fn a_filter_or_sort_by_what_is_not_indexed_is_refused(p: &Pairing) {
+    let users = p.open_with(&json!({"collectionMaps": {"users": {"indexedProps": ["status"]}}})).users();
+    users.create(json!({"status": "a", "secret": 1})).await.unwrap();
+    let error = users.list().filter(json!({"secret": 1})).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Validation);
+    assert!(error.message().contains("`secret`") && error.message().contains("status"), "{error}");
+    assert_eq!(refused(users.list().sort("secret", Ascending).await), ErrorKind::Validation);
+    assert_eq!(refused(users.list().as_of_cv(0).filter(json!({"$or": [{"status": 1}, {"secret": 1}]})).await), ErrorKind::Validation);
+    assert!(users.list().filter(json!({"secret": 1})).stream().await.is_err());
+}
+
+async fn operators_that_are_not_on_the_list_are_refused(p: &Pairing) {
+    let users = p.open().users();
+    users.create(json!({"a": 1})).await.unwrap();
+    let wrong = [
+        json!({"$where": "true"}),
+        json!({"a": {"$where": "true"}}),
+        json!({"$expr": {"$eq": [1, 1]}}),
+        json!({"a": {"$function": {}}}),
+        json!({"a": {"$near": [0, 0]}}),
+        json!({"a": {"$gt": 1, "b": 2}}),
+        json!({"$and": {"a": 1}}),
+        json!({"a": {"$regex": "("}}),
+        json!(["a"]),
+    ];
+    for filter in wrong {
+        assert_eq!(refused(users.list().filter(filter.clone()).await), ErrorKind::Validation, "{filter}");
+        assert_eq!(refused(users.list().as_of_cv(0).filter(filter.clone()).await), ErrorKind::Validation, "{filter}");
+    }
+}
+
+async fn an_array_is_no_sort_key(p: &Pairing) {
+    let users = p.open().users();
+    users.create(json!({"tags": "one", "n": 1})).await.unwrap();
+    let with_array = users.create(json!({"tags": ["a", "b"], "n": 2})).await.unwrap();
+    for list in [users.list(), users.list().as_of_cv(1)] {
+        let error = list.sort("tags", Ascending).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Validation);
+        assert!(error.message().contains("`tags`"), "{error}");
+    }
+    let streamed: Result<Vec<_>, _> = users.list().sort("tags", Ascending).stream().await.unwrap().try_collect().await;
+    assert_eq!(refused(streamed), ErrorKind::Validation);
+    users.delete(&with_array.id).await.unwrap();
+    assert_eq!(users.list().sort("tags", Ascending).await.unwrap().items.len(), 1);
+}
+
+/// N-22, G-47.
+async fn a_date_stays_a_date_and_is_found_by_its_range(p: &Pairing) {
+    let store = p.open();
+    let users = store.users();
+    let born = json!({"$date": "1980-05-04T00:00:00Z"});
+    let id = users.create(json!({ "born": born })).await.unwrap().id;
+    users.create(json!({"born": {"$date": "2001-01-01T00:00:00Z"}})).await.unwrap();
+    let found = async || {
+        let range = json!({"born": {"$gte": {"$date": "1980-01-01"}, "$lt": {"$date": "1990-01-01T00:00:00Z"}}});
+        users.list().filter(range).await.unwrap().items.iter().map(|view| view.id).collect::<Vec<_>>()
+    };
+    let is_date = async || store.head(&users, &id).await.get_document("metaIndexed").unwrap().get_datetime("born").is_ok();
+    assert_eq!((found().await, is_date().await), (vec![id], true));
+    users.enrich(&id, json!({"plan": "free"})).await.unwrap();
+    assert_eq!((found().await, is_date().await), (vec![id], true));
+    users.update(&id, json!({"plan": "paid"})).await.unwrap();
+    users.restore(&id).to_version(1).await.unwrap();
+    assert_eq!((found().await, is_date().await), (vec![id], true));
+    assert_eq!(users.get(&id).await.unwrap().unwrap().item["born"], born);
+}
+
+async fn deleted_items_show_only_when_asked_for(p: &Pairing) {
+    let users = p.open().users();
+    let kept = users.create(json!({"n": 1})).await.unwrap();
+    let gone = users.create(json!({"n": 2})).await.unwrap();
+    let deleted = users.delete(&gone.id).await.unwrap();
+    let listed = users.list().await.unwrap();
+    assert_eq!(listed.items.iter().map(|view| view.id).collect::<Vec<_>>(), [kept.id]);
+    let all = users.list().include_deleted().sort("n", Ascending).await.unwrap();
+    assert_eq!(column(&all.items, "n"), [json!(1), json!(2)]);
+    assert_eq!((all.items[0].deleted_at, all.items[1].deleted_at), (None, Some(deleted.at)));
+}
+
+async fn built_in_properties_filter_and_sort(p: &Pairing) {
+    let users = p.open().users();
+    let mut ids = Vec::new();
+    for n in 0..4 {
+        ids.push(users.create(json!({ "n": n })).at(super::pairing::minute(n)).await.unwrap().id);
+    }
+    users.update(&ids[1], json!({"n": 11})).at(super::pairing::minute(10)).await.unwrap();
+    let found = async |list: List| column(&list.await.unwrap().items, "n");
+    assert_eq!(found(users.list().sort("updatedAt", Descending).limit(2)).await, [json!(11), json!(3)]);
+    assert_eq!(found(users.list().filter(json!({"ov": 1}))).await, [json!(11)]);
+    assert_eq!(found(users.list().filter(json!({"cv": {"$lte": 2}})).sort("cv", Ascending)).await, [json!(0), json!(2)]);
+    assert_eq!(found(users.list().filter(json!({"id": {"$in": [ids[3].to_string()]}}))).await, [json!(3)]);
+    let minute_1 = super::pairing::minute(1).to_string();
+    assert_eq!(found(users.list().filter(json!({"createdAt": {"$lt": minute_1}}))).await, [json!(0)]);
+    assert_eq!(refused(users.list().filter(json!({"id": "no id"})).await), ErrorKind::Validation);
+    assert_eq!(refused(users.list().filter(json!({"createdAt": "yesterday"})).await), ErrorKind::Validation);
+}
+
+async fn a_token_of_another_list_is_refused(p: &Pairing) {
+    let users = p.open().users();
+    fill(&users, (0..3).map(|n| json!({ "n": n }))).await;
+    let token = users.list().sort("n", Ascending).limit(1).await.unwrap().next.unwrap();
+    assert_eq!(refused(users.list().sort("n", Descending).after(&*token).await), ErrorKind::Validation);
+    assert_eq!(refused(users.list().after(&*token).await), ErrorKind::Validation);
+    assert_eq!(refused(users.list().sort("n", Ascending).after("nonsense").await), ErrorKind::Validation);
+    assert_eq!(users.list().sort("n", Ascending).after(&*token).await.unwrap().items.len(), 2);
+}
+
+async fn a_stream_gives_the_whole_list(p: &Pairing) {
+    let users = p.open().users();
+    fill(&users, (0..300).map(|n| json!({ "n": n }))).await;
+    for list in [users.list(), users.list().as_of_cv(299)] {
+        let list = list.filter(json!({"n": {"$gte": 10}})).sort("n", Descending).limit(5);
+        let all: Vec<_> = list.stream().await.unwrap().try_collect().await.unwrap();
+        let expected: Vec<Json> = (10..300).rev().map(|n| json!(n)).collect();
+        assert_eq!(column(&all, "n"), expected);
+    }
+}

@@ -1,0 +1,24 @@
+//! Scenarios of records, above the seams. Each runs on every pairing of document store and object storage it applies to, and ends with a clean
+//! verification of every collection it touched.
+
+mod pairing;
+
+mod blobs;
+mod cost;
+mod damage;
+mod documents;
+mod import;
+mod large;
+mod lifecycle;
+mod lineage;
+mod lists;
+mod locks;
+mod outages;
+mod past;
+mod processes;
+mod races;
+mod removal;
+mod restore;
+mod restore_collection;
+mod smart_insert;
+mod tenants;
