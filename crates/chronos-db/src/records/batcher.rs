@@ -29,6 +29,8 @@ pub(crate) struct Batcher {
 struct Queue {
     waiting: Vec<(Bson, Reply)>,
     in_flight: usize,
+    /// A group is about to be taken; whoever comes now joins it.
+    gathering: bool,
 }
 
 impl Batcher {
@@ -53,9 +55,10 @@ impl Batcher {
     fn dispatch(self: &Arc<Self>) {
         {
             let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
-            if queue.in_flight >= IN_FLIGHT || queue.waiting.is_empty() {
+            if queue.gathering || queue.in_flight >= IN_FLIGHT || queue.waiting.is_empty() {
                 return;
             }
+            queue.gathering = true;
             queue.in_flight += 1;
         }
         let this = Arc::clone(self);
@@ -65,9 +68,12 @@ impl Batcher {
             tokio::task::yield_now().await;
             let group: Vec<_> = {
                 let mut queue = this.queue.lock().unwrap_or_else(PoisonError::into_inner);
+                queue.gathering = false;
                 let take = queue.waiting.len().min(GROUP);
                 queue.waiting.drain(..take).collect()
             };
+            // What did not fit.
+            this.dispatch();
             this.read(group).await;
             this.queue.lock().unwrap_or_else(PoisonError::into_inner).in_flight -= 1;
             this.dispatch();

@@ -107,6 +107,8 @@ pub(crate) struct CommitQueue {
 struct QueueState {
     waiting: Vec<Member>,
     in_flight: usize,
+    /// A group is about to be taken; whoever comes now joins it.
+    gathering: bool,
 }
 
 impl CommitQueue {
@@ -162,9 +164,10 @@ impl Engine {
     fn dispatch(self: &Arc<Self>) {
         {
             let mut state = self.commits.lock();
-            if state.in_flight >= IN_FLIGHT || state.waiting.is_empty() {
+            if state.gathering || state.in_flight >= IN_FLIGHT || state.waiting.is_empty() {
                 return;
             }
+            state.gathering = true;
             state.in_flight += 1;
         }
         let engine = Arc::clone(self);
@@ -172,7 +175,13 @@ impl Engine {
         tokio::spawn(async move {
             // Whoever was woken together with this one gets the chance to join the group.
             tokio::task::yield_now().await;
-            let group = engine.commits.lock().take_group();
+            let group = {
+                let mut state = engine.commits.lock();
+                state.gathering = false;
+                state.take_group()
+            };
+            // What did not fit.
+            engine.dispatch();
             let again = engine.commit_group(group).await;
             {
                 let mut state = engine.commits.lock();
