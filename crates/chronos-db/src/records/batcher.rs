@@ -29,6 +29,8 @@ pub(crate) struct Batcher {
 struct Queue {
     waiting: Vec<(Bson, Reply)>,
     in_flight: usize,
+    /// A group is about to be taken; whoever comes now joins it.
+    gathering: bool,
 }
 
 impl Batcher {
@@ -51,18 +53,27 @@ impl Batcher {
     }
 
     fn dispatch(self: &Arc<Self>) {
-        let group = {
+        {
             let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
-            if queue.in_flight >= IN_FLIGHT || queue.waiting.is_empty() {
+            if queue.gathering || queue.in_flight >= IN_FLIGHT || queue.waiting.is_empty() {
                 return;
             }
+            queue.gathering = true;
             queue.in_flight += 1;
-            let take = queue.waiting.len().min(GROUP);
-            queue.waiting.drain(..take).collect::<Vec<_>>()
-        };
+        }
         let this = Arc::clone(self);
         // The task lives as long as its one read; whoever waits for it owns it through the reply.
         tokio::spawn(async move {
+            // Whoever was woken together with this one gets the chance to join the group.
+            tokio::task::yield_now().await;
+            let group: Vec<_> = {
+                let mut queue = this.queue.lock().unwrap_or_else(PoisonError::into_inner);
+                queue.gathering = false;
+                let take = queue.waiting.len().min(GROUP);
+                queue.waiting.drain(..take).collect()
+            };
+            // What did not fit.
+            this.dispatch();
             this.read(group).await;
             this.queue.lock().unwrap_or_else(PoisonError::into_inner).in_flight -= 1;
             this.dispatch();

@@ -282,18 +282,23 @@ impl Engine {
         let collection = &self.names.collection;
         let mut out = Externalized::default();
         let mut suffix = None;
+        let mut body = None;
         if let Some(space) = &self.space {
             let place = Place { collection, id, ov, bucket: &space.content, suffix: None };
-            let mut copy = document.clone();
-            out = externalize(&mut copy, &self.settings.map, known, place)?;
-            let rides: usize = out.riders.iter().map(|r| r.bytes.len()).sum::<usize>() + Body::new(&copy)?.len();
+            let whole = (!self.settings.map.base64.is_empty()).then(|| document.clone());
+            out = externalize(&mut document, &self.settings.map, known, place)?;
+            let written = Body::new(&document)?;
+            let rides: usize = out.riders.iter().map(|r| r.bytes.len()).sum::<usize>() + written.len();
+            body = Some(written);
             if rides > self.settings.inline_max_bytes {
                 // Stored before its commit, under a key that no other attempt can meet.
                 let unique = self.runtime.random.object_id().to_hex();
-                out = externalize(&mut document, &self.settings.map, known, Place { suffix: Some(&unique), ..place })?;
+                if let Some(whole) = whole {
+                    document = whole;
+                    out = externalize(&mut document, &self.settings.map, known, Place { suffix: Some(&unique), ..place })?;
+                    body = None;
+                }
                 suffix = Some(unique);
-            } else {
-                document = copy;
             }
             out.refs.extend(
                 still_referenced(&document, known).into_iter().filter(|r| !out.refs.iter().any(|o| o.path == r.path)).collect::<Vec<_>>(),
@@ -306,7 +311,7 @@ impl Engine {
         content.payload.ov = ov;
         content.refs = out.refs;
         content.indexed = indexing::extract(&document, &self.settings.map, &content.refs)?;
-        let body = Body::new(&document)?;
+        let body = body.map_or_else(|| Body::new(&document), Ok)?;
         if self.space.is_none() && body.len() > INLINE_LIMIT {
             let message = format!("the document has {} bytes; without object storage {INLINE_LIMIT} are allowed", body.len());
             return Err(Error::validation(message));

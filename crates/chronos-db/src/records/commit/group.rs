@@ -114,8 +114,14 @@ impl Engine {
                 Ok(at) => {
                     let (row, head) = self.version(prepared, cv, at, sequence.now);
                     let at = batch.push(&self.names.ver, Write::Insert(row.to_document()));
-                    let guard = Guard::Newer { field: "cv".into() };
-                    batch.push_after(at, &self.names.head, Write::Put { document: head.to_document(), guard });
+                    let document = head.to_document();
+                    // The first head of an item is inserted, which costs the store half of a guarded put. If somebody has rolled it forward in
+                    // between, that is a conflict, and looked at below.
+                    let put = match prepared.previous {
+                        None => Write::Insert(document),
+                        Some(_) => Write::Put { document, guard: Guard::Newer { field: "cv".into() } },
+                    };
+                    batch.push_after(at, &self.names.head, put);
                     Built::Version { row: Box::new(row), head: Box::new(head), at }
                 }
                 Err(refused) => {

@@ -107,6 +107,8 @@ pub(crate) struct CommitQueue {
 struct QueueState {
     waiting: Vec<Member>,
     in_flight: usize,
+    /// A group is about to be taken; whoever comes now joins it.
+    gathering: bool,
 }
 
 impl CommitQueue {
@@ -160,17 +162,26 @@ impl Engine {
     }
 
     fn dispatch(self: &Arc<Self>) {
-        let group = {
+        {
             let mut state = self.commits.lock();
-            if state.in_flight >= IN_FLIGHT || state.waiting.is_empty() {
+            if state.gathering || state.in_flight >= IN_FLIGHT || state.waiting.is_empty() {
                 return;
             }
+            state.gathering = true;
             state.in_flight += 1;
-            state.take_group()
-        };
+        }
         let engine = Arc::clone(self);
         // Owned by the queue: `drained` waits for it. It goes on if its callers give up, so that none leaves a number without a row.
         tokio::spawn(async move {
+            // Whoever was woken together with this one gets the chance to join the group.
+            tokio::task::yield_now().await;
+            let group = {
+                let mut state = engine.commits.lock();
+                state.gathering = false;
+                state.take_group()
+            };
+            // What did not fit.
+            engine.dispatch();
             let again = engine.commit_group(group).await;
             {
                 let mut state = engine.commits.lock();

@@ -13,7 +13,7 @@ use crate::documents::filter::{self, Test};
 use crate::documents::{Direction, Filter, Newest, Scan};
 use crate::records::engine::Engine;
 use crate::records::indexing::plain;
-use crate::records::model::{Head, ItemId, Op, Row, int};
+use crate::records::model::{Head, ItemId, Op, Row, State, int};
 use crate::records::view::View;
 use crate::{Error, Json, Result, Timestamp};
 
@@ -150,8 +150,12 @@ impl Engine {
 
     /// One page of a list.
     pub(crate) async fn page(&self, query: &Query, tenant: Option<&str>) -> Result<Page> {
-        let (scan, order) = self.plan(query, tenant).await?;
+        let (mut scan, order) = self.plan(query, tenant).await?;
         let wanted = query.limit as usize;
+        if query.which == Which::Latest {
+            // Every head found is shown; rows of the past may still turn out to be of erased items. One more tells whether there is a next page.
+            scan.limit = Some(u64::from(query.limit) + 1);
+        }
         let mut found = self.found(scan, query.which);
         let mut versions: Vec<(Document, Found)> = Vec::with_capacity(wanted);
         let mut more = false;
@@ -168,9 +172,39 @@ impl Engine {
             Some((document, _)) if more => Some(cursor(&order, document)?),
             _ => None,
         };
-        let views = futures::stream::iter(versions.into_iter().map(|(_, version)| self.view(version, &query.read)));
+        let mut versions: Vec<Found> = versions.into_iter().map(|(_, version)| version).collect();
+        self.bring_inline(&mut versions).await?;
+        let views = futures::stream::iter(versions.into_iter().map(|version| self.view(version, &query.read)));
         let items = views.buffered(FETCHES).try_collect().await?;
         Ok(Page { items, next })
+    }
+
+    /// Reads the payloads that lie in version rows, together for all versions of one number instead of one by one.
+    async fn bring_inline(&self, versions: &mut [Found]) -> Result<()> {
+        let mut wanted: HashMap<i64, Vec<Bson>> = HashMap::new();
+        for found in versions.iter() {
+            let payload = &found.content.payload;
+            if found.inline.is_none() && payload.state == State::NewNotSynched && self.cached(found.id, payload.ov).is_none() {
+                wanted.entry(payload.ov).or_default().push(found.id.bson());
+            }
+        }
+        let rows = wanted.into_iter().map(|(ov, ids)| {
+            let filter = Filter::any_of("itemId", ids).and(Filter::eq("ov", int(ov)));
+            let without = ["metaIndexed", "riders", "refs"].map(str::to_owned).to_vec();
+            let rows = self.documents.scan(&self.names.ver, Scan { filter, without, ..Scan::default() });
+            rows.and_then(|doc| async move { Row::from_document(&doc) }).try_collect::<Vec<Row>>()
+        });
+        let mut payloads = HashMap::new();
+        let mut reads = futures::stream::iter(rows).buffer_unordered(FETCHES);
+        while let Some(rows) = reads.try_next().await? {
+            payloads.extend(rows.into_iter().filter_map(|row| Some(((row.id, row.ov), row.inline?))));
+        }
+        for found in versions {
+            if let Some(bytes) = payloads.remove(&(found.id, found.content.payload.ov)) {
+                found.inline = Some(bytes);
+            }
+        }
+        Ok(())
     }
 
     /// The whole list as a stream; [`Query::limit`] is not looked at.

@@ -1,0 +1,99 @@
+//! Opening the library the way the scenarios need it.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use chronos_db::config::{CollectionMap, Config, DevShadow};
+use chronos_db::documents::Documents;
+use chronos_db::documents::mongo::{MongoDocuments, Traffic};
+use chronos_db::{Chronos, Collection, Route, Runtime};
+use secrecy::SecretString;
+use test_support::objects::{Call, decorate};
+use test_support::{Counting, Layer};
+
+use crate::Result;
+use crate::raw::mongo;
+use crate::watch::{Gate, Groups, Watched};
+
+/// The collection every scenario uses, and the properties it declares as indexed.
+pub(crate) const COLLECTION: &str = "people";
+pub(crate) const INDEXED: [&str; 3] = ["email", "status", "city"];
+
+/// How to open.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct How<'a> {
+    /// The embedded store's folder; none: the replica set.
+    pub(crate) embedded: Option<&'a Path>,
+    pub(crate) database: &'a str,
+    pub(crate) collection: Option<&'a str>,
+    /// The folder of the objects; none: payloads stay in the version rows.
+    pub(crate) objects: Option<&'a Path>,
+    pub(crate) shadow: bool,
+    /// Bytes of payloads kept in memory; none: the library's default.
+    pub(crate) cache: Option<u64>,
+    pub(crate) gate: Option<Arc<Gate>>,
+}
+
+/// The library with what looks at it from outside.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    pub(crate) chronos: Chronos,
+    pub(crate) people: Collection,
+    pub(crate) groups: Arc<Groups>,
+    /// Commands and connections, on MongoDB.
+    pub(crate) traffic: Option<Arc<Traffic>>,
+    pub(crate) calls: Arc<Counting<Call>>,
+}
+
+impl Opened {
+    pub(crate) fn traffic(&self) -> Result<&Traffic> {
+        self.traffic.as_deref().ok_or_else(|| "this store sends no commands".into())
+    }
+}
+
+pub(crate) fn open(how: &How<'_>) -> Result<Opened> {
+    let mut config = Config::embedded(how.embedded.unwrap_or(Path::new("/nowhere")));
+    let mut observed: Option<(Arc<dyn Documents>, Arc<Traffic>)> = None;
+    if how.embedded.is_none() {
+        let uri = SecretString::from(mongo::uri()?);
+        for connection in config.connections.values_mut() {
+            connection.uri = uri.clone();
+        }
+        let (documents, traffic) = MongoDocuments::observed(uri, Runtime::default())?;
+        observed = Some((Arc::new(documents), traffic));
+    }
+    config.entries.truncate(1);
+    for entry in &mut config.entries {
+        entry.database = Some(how.database.to_owned());
+        if how.objects.is_none() {
+            entry.objects = None;
+        }
+    }
+    config.local_storage = how.objects.map(Path::to_owned);
+    config.dev_shadow = how.shadow.then_some(DevShadow { ttl_hours: 24, max_bytes: None });
+    let collection = how.collection.unwrap_or(COLLECTION);
+    let map = CollectionMap { indexed: INDEXED.map(str::to_owned).to_vec(), ..CollectionMap::default() };
+    config.collection_maps.insert(collection.to_owned(), map);
+    let (groups, calls) = (Arc::new(Groups::default()), Counting::new());
+    let traffic = observed.as_ref().map(|(_, traffic)| Arc::clone(traffic));
+    let (watching, counting, gate) = (Arc::clone(&groups), Arc::clone(&calls), how.gate.clone());
+    let mut builder = Chronos::builder(config)
+        .wrap_documents(move |plain| {
+            let inner = observed.as_ref().map_or(plain, |(documents, _)| Arc::clone(documents));
+            Arc::new(Watched { inner, groups: Arc::clone(&watching) })
+        })
+        .wrap_objects(move |objects| {
+            let counted = decorate(objects, Arc::clone(&counting));
+            gate.as_ref().map_or(Arc::clone(&counted), |gate| around(&counted, gate))
+        });
+    if let Some(bytes) = how.cache {
+        builder = builder.cache_bytes(bytes);
+    }
+    let chronos = builder.open()?;
+    let people = chronos.with(Route::runtime().tenant("default").collection(collection))?;
+    Ok(Opened { chronos, people, groups, traffic, calls })
+}
+
+fn around(objects: &Arc<dyn chronos_db::objects::Objects>, layer: &Arc<impl Layer<Call>>) -> Arc<dyn chronos_db::objects::Objects> {
+    decorate(Arc::clone(objects), Arc::clone(layer))
+}

@@ -1,0 +1,4 @@
+//! The ceilings: what the stores do without the library.
+
+pub(crate) mod mongo;
+pub(crate) mod sqlite;

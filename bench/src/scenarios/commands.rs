@@ -1,0 +1,85 @@
+//! What goes over the wire for one create.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use bson::doc;
+use serde_json::json;
+use test_support::objects::Call;
+
+use crate::opened::{How, open};
+use crate::raw::mongo::Raw;
+use crate::report::Line;
+use crate::scenarios::creates::creates;
+use crate::stored::person;
+use crate::watch::Gate;
+use crate::{Context, Result, aims};
+
+/// How long the flusher may take for one object.
+const STORED: Duration = Duration::from_secs(30);
+
+/// One create after the first ones. The objects are held back meanwhile, so that what the flusher does is counted apart.
+pub(crate) async fn of_one_create(context: &Context) -> Result<Vec<Line>> {
+    let (raw, folder, gate) = (Raw::connect("commands").await?, tempfile::tempdir_in(&context.dir)?, Gate::closed());
+    let how = How { database: raw.name(), objects: Some(folder.path()), gate: Some(gate.clone()), ..How::default() };
+    let opened = open(&how)?;
+    let traffic = opened.traffic()?;
+    // Indexes, connections, and what the first write looks for.
+    for number in 0..3 {
+        opened.people.create(person(number, 50)).await?;
+    }
+    traffic.reset();
+    opened.people.create(person(3, 50)).await?;
+    let (commands, connections) = (traffic.commands(), traffic.connections());
+    traffic.reset();
+    gate.open();
+    let begun = Instant::now();
+    while raw.heads().count_documents(doc! { "state": "new" }).await? < 4 {
+        if begun.elapsed() > STORED {
+            return Err("the objects are not stored".into());
+        }
+        tokio::task::yield_now().await;
+    }
+    let storing = traffic.commands();
+    opened.people.drain(STORED).await?;
+    let count = |call| opened.calls.count(call);
+    let (puts, others) = (count(Call::Put), count(Call::Head) + count(Call::Get) + count(Call::List));
+    opened.chronos.shutdown().await?;
+    raw.drop().await?;
+    let total = |commands: &BTreeMap<String, u64>| commands.values().sum::<u64>() as f64;
+    Ok(vec![
+        Line::value("create_commands", "commands", total(&commands), Some(aims::CREATE_COMMANDS))
+            .note("commands", json!(commands))
+            .note("flusher_of_4", json!(storing)),
+        Line::value("create_connections", "new connections", connections as f64, Some(aims::CREATE_CONNECTIONS)),
+        Line::value("object_puts", "PUTs per object", puts as f64 / 4.0, Some(aims::PUTS)),
+        Line::value("object_read_backs", "HEAD, GET, LIST", others as f64, Some(aims::READ_BACKS)),
+    ])
+}
+
+/// Commands per create as load grows, without and with the flusher.
+pub(crate) async fn by_writers(context: &Context) -> Result<Vec<Line>> {
+    let mut lines = Vec::new();
+    for writers in [1, 8, 64] {
+        let folder = tempfile::tempdir_in(&context.dir)?;
+        let mut per_create = Vec::new();
+        for objects in [None, Some(folder.path())] {
+            let raw = Raw::connect("trips").await?;
+            let opened = open(&How { database: raw.name(), objects, ..How::default() })?;
+            opened.people.create(person(0, 50)).await?;
+            let traffic = opened.traffic()?;
+            traffic.reset();
+            let created = creates(&opened, writers, context.round / 2).await?;
+            opened.people.drain(Duration::from_secs(60)).await?;
+            per_create.push(traffic.total() as f64 / created.calls as f64);
+            opened.chronos.shutdown().await?;
+            raw.drop().await?;
+        }
+        let with_flusher = per_create.pop().unwrap_or(f64::NAN);
+        lines.push(
+            Line::value(format!("round_trips_{writers}"), "commands/create", per_create.pop().unwrap_or(f64::NAN), None)
+                .note("with_flusher", (with_flusher * 1000.0).round() / 1000.0),
+        );
+    }
+    Ok(lines)
+}

@@ -1,0 +1,158 @@
+//! Many writers of one process create items.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use bson::doc;
+
+use crate::measure::{Rate, median, rate};
+use crate::opened::{How, Opened, open};
+use crate::raw::mongo::Raw;
+use crate::raw::sqlite::Copied;
+use crate::report::Line;
+use crate::stored::person;
+use crate::{Context, Result, aims, watch};
+
+const WRITERS: usize = 64;
+/// Groups of a collection that the library has under way at once; the ceiling gets as many.
+const IN_FLIGHT: usize = 2;
+/// How long the storing of what was created may take.
+const DRAIN: Duration = Duration::from_secs(120);
+/// Pairs of row and head that the ceiling writes at most.
+const PAIRS: i64 = 40_000;
+
+/// One collection of figures per way of creating.
+#[derive(Debug, Default)]
+struct Series {
+    rates: Vec<f64>,
+    p99: Vec<f64>,
+    groups: Vec<usize>,
+}
+
+impl Series {
+    fn add(&mut self, rate: &Rate, groups: &[usize]) {
+        self.rates.push(rate.per_second);
+        self.p99.push(rate.p99());
+        self.groups.extend(groups);
+    }
+
+    fn line(&self, scenario: &str, ceiling: &[f64], aim: aims::Aim) -> Line {
+        Line::against(scenario, "creates/s", median(&self.rates), median(ceiling), Some(aim))
+            .note("writers", WRITERS)
+            .note("group", watch::describe(&self.groups))
+            .note("p99_ms", (median(&self.p99) / 10.0).round() / 100.0)
+    }
+}
+
+pub(crate) async fn creates(opened: &Opened, writers: usize, round: Duration) -> Result<Rate> {
+    let people = opened.people.clone();
+    let created = rate(writers, round, move |task, call| {
+        let people = people.clone();
+        async move {
+            people.create(person(task * 10_000_000 + usize::try_from(call)?, 50)).await?;
+            Ok(())
+        }
+    });
+    let created = created.await?;
+    if created.failed > 0 {
+        return Err(format!("{} of {} creates failed", created.failed, created.calls).into());
+    }
+    Ok(created)
+}
+
+pub(crate) async fn embedded(context: &Context) -> Result<Vec<Line>> {
+    let (mut plain, mut storing, mut ceiling, mut sustained, mut bytes) =
+        (Series::default(), Series::default(), Vec::new(), Vec::new(), 0.0);
+    // The first round warms up.
+    for round in 0..=context.rounds {
+        let folder = tempfile::tempdir_in(&context.dir)?;
+        let opened = open(&How { embedded: Some(&folder.path().join("store")), database: "bench", ..How::default() })?;
+        let created = creates(&opened, WRITERS, context.round).await?;
+        opened.chronos.shutdown().await?;
+        let groups = opened.groups.take();
+        drop(opened);
+        let copied = Copied::read(&folder.path().join("store/chronos.db"), crate::opened::COLLECTION)?;
+        let raw = copied.write(&folder.path().join("raw.db"), watch::usual(&groups))?;
+        bytes = copied.bytes();
+        let (with_objects, sustained_rate, stored_groups) = embedded_storing(context, folder.path()).await?;
+        if round > 0 {
+            plain.add(&created, &groups);
+            storing.add(&with_objects, &stored_groups);
+            ceiling.push(raw);
+            sustained.push(sustained_rate);
+        }
+    }
+    Ok(vec![
+        plain
+            .line("embedded_creates", &ceiling, aims::EMBEDDED_CREATES)
+            .note("payload", "stays in its row")
+            .note("pair_bytes", bytes.round()),
+        storing
+            .line("embedded_creates_storing", &ceiling, aims::EMBEDDED_CREATES)
+            .note("payload", "stored meanwhile, one synced file each")
+            .note("until_all_stored_per_s", median(&sustained).round()),
+    ])
+}
+
+/// Creates with an object storage, which competes for disk and processor.
+async fn embedded_storing(context: &Context, folder: &Path) -> Result<(Rate, f64, Vec<usize>)> {
+    let (store, objects) = (folder.join("storing"), folder.join("objects"));
+    let opened = open(&How { embedded: Some(&store), database: "bench", objects: Some(&objects), ..How::default() })?;
+    let begun = Instant::now();
+    let created = creates(&opened, WRITERS, context.round).await?;
+    let sustained = drained(&opened, &created, begun).await?;
+    let groups = opened.groups.take();
+    opened.chronos.shutdown().await?;
+    Ok((created, sustained, groups))
+}
+
+/// Waits until everything is stored; returns how many were created and stored per second altogether.
+async fn drained(opened: &Opened, created: &Rate, begun: Instant) -> Result<f64> {
+    let left = opened.people.drain(DRAIN).await?;
+    if left > 0 {
+        return Err(format!("{left} versions are not stored after {} s", DRAIN.as_secs()).into());
+    }
+    Ok(created.calls as f64 / begun.elapsed().as_secs_f64())
+}
+
+pub(crate) async fn mongo(context: &Context) -> Result<Vec<Line>> {
+    let (mut plain, mut storing, mut ceiling, mut sustained) = (Series::default(), Series::default(), Vec::new(), Vec::new());
+    for round in 0..=context.rounds {
+        let raw = Raw::connect("creates").await?;
+        let opened = open(&How { database: raw.name(), ..How::default() })?;
+        let created = creates(&opened, WRITERS, context.round).await?;
+        let groups = opened.groups.take();
+        opened.chronos.shutdown().await?;
+        let (rows, heads) = (raw.newest(&raw.rows(), doc! {}, PAIRS).await?, raw.newest(&raw.heads(), doc! {}, PAIRS).await?);
+        let again = Raw::connect("creates_raw").await?;
+        again.copy_indexes(&raw.rows(), &again.rows()).await?;
+        again.copy_indexes(&raw.heads(), &again.heads()).await?;
+        raw.drop().await?;
+        let (warm, group) = (rows.len() / 5, watch::usual(&groups));
+        again.create_pairs(&rows[..warm], &heads[..warm], group, IN_FLIGHT).await?;
+        let rate = again.create_pairs(&rows[warm..], &heads[warm..], group, IN_FLIGHT).await?;
+        again.drop().await?;
+        let folder = tempfile::tempdir_in(&context.dir)?;
+        let raw = Raw::connect("creates_storing").await?;
+        let opened = open(&How { database: raw.name(), objects: Some(folder.path()), ..How::default() })?;
+        let begun = Instant::now();
+        let with_objects = creates(&opened, WRITERS, context.round).await?;
+        let sustained_rate = drained(&opened, &with_objects, begun).await?;
+        let stored_groups = opened.groups.take();
+        opened.chronos.shutdown().await?;
+        raw.drop().await?;
+        if round > 0 {
+            plain.add(&created, &groups);
+            storing.add(&with_objects, &stored_groups);
+            ceiling.push(rate);
+            sustained.push(sustained_rate);
+        }
+    }
+    Ok(vec![
+        plain.line("mongo_creates", &ceiling, aims::MONGO_CREATES).note("payload", "stays in its row").note("ceiling_in_flight", IN_FLIGHT),
+        storing
+            .line("mongo_creates_storing", &ceiling, aims::MONGO_CREATES)
+            .note("payload", "stored meanwhile, one synced file each")
+            .note("until_all_stored_per_s", median(&sustained).round()),
+    ])
+}

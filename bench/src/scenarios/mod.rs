@@ -1,0 +1,70 @@
+//! The scenarios, one file a topic.
+
+mod commands;
+mod creates;
+mod list;
+mod metadata;
+pub(crate) mod processes;
+mod reads;
+mod restore;
+
+use crate::report::Line;
+use crate::{Context, Result};
+
+/// A scenario and what it measures.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Scenario {
+    pub(crate) name: &'static str,
+    pub(crate) about: &'static str,
+}
+
+const fn scenario(name: &'static str, about: &'static str) -> Scenario {
+    Scenario { name, about }
+}
+
+pub(crate) const ALL: [Scenario; 11] = [
+    scenario("embedded_creates", "64 writers create items in a file, against the same rows in SQLite"),
+    scenario("mongo_creates", "64 writers create items, against the driver inserting the same documents"),
+    scenario("create_commands", "commands, connections and object requests of one create"),
+    scenario("round_trips", "commands per create at 1, 8 and 64 writers"),
+    scenario("mongo_processes_4", "4 processes write one collection, against 4 collections"),
+    scenario("mongo_processes_8", "8 processes write one collection, against 8 collections"),
+    scenario("mongo_latest_read", "latest reads, against find_one by _id"),
+    scenario("as_of_read", "reads of the past, against latest reads; with more versions and more items"),
+    scenario("list_50", "a list of 50 by an indexed property, against the same find"),
+    scenario("restore_collection", "a collection restored with nothing to copy, against a bulk write of the same"),
+    scenario("metadata_bytes", "bytes of the index per version beside the indexed fields"),
+];
+
+/// The scenarios that the names mean.
+pub(crate) fn choose(names: &[String]) -> Result<Vec<Scenario>> {
+    let mut chosen = Vec::new();
+    for name in names {
+        match ALL.iter().find(|scenario| scenario.name == name) {
+            Some(scenario) => chosen.push(*scenario),
+            None if name == "records" => chosen.extend(ALL),
+            None => {
+                let known: Vec<&str> = ALL.iter().map(|scenario| scenario.name).collect();
+                return Err(format!("there is no scenario `{name}`; there are records (all of them), {}", known.join(", ")).into());
+            }
+        }
+    }
+    Ok(chosen)
+}
+
+pub(crate) async fn run(name: &str, context: &Context) -> Result<Vec<Line>> {
+    match name {
+        "embedded_creates" => creates::embedded(context).await,
+        "mongo_creates" => creates::mongo(context).await,
+        "create_commands" => commands::of_one_create(context).await,
+        "round_trips" => commands::by_writers(context).await,
+        "mongo_processes_4" => processes::meet(context, 4).await,
+        "mongo_processes_8" => processes::meet(context, 8).await,
+        "mongo_latest_read" => reads::latest(context).await,
+        "as_of_read" => reads::as_of(context).await,
+        "list_50" => list::fifty(context).await,
+        "restore_collection" => restore::collection(context).await,
+        "metadata_bytes" => metadata::bytes(context).await,
+        other => Err(format!("there is no scenario `{other}`").into()),
+    }
+}
