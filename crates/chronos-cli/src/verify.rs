@@ -9,8 +9,8 @@ use crate::failure::Failure;
 use crate::open::Globals;
 use crate::output::{Output, note};
 
-/// A repair stores what waits, as long as the storage takes something within this time. Versions are left to their writer for 5 s.
-const PROGRESS: Duration = Duration::from_secs(6);
+/// A repair stores what waits, for at most this long: what then still waits is no damage, and left to a worker or the next write.
+const STORING: Duration = Duration::from_secs(2);
 
 /// Check every version of a collection against its payload, and every head against its versions.
 ///
@@ -34,13 +34,7 @@ pub(crate) async fn run(globals: &Globals, args: VerifyArgs) -> Result<(), Failu
     let collection = opened.collection(&args.of.collection)?;
     let mut verify = collection.verify();
     if args.repair {
-        let mut waiting = collection.drain(Duration::ZERO).await?;
-        while waiting > 0 {
-            let before = std::mem::replace(&mut waiting, collection.drain(PROGRESS).await?);
-            if waiting >= before {
-                break;
-            }
-        }
+        let waiting = collection.drain(STORING).await?;
         opened.waiting = waiting > 0;
         verify = verify.repair();
     }
