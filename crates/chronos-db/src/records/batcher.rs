@@ -39,6 +39,9 @@ impl Batcher {
     }
 
     pub(crate) async fn get(self: &Arc<Self>, id: ObjectId) -> Result<Option<Document>> {
+        if let Some(_alone) = Alone::begin(self) {
+            return Ok(self.documents.get(&self.namespace, vec![Bson::ObjectId(id)]).await?.pop());
+        }
         let (reply, answer) = oneshot::channel();
         self.queue.lock().unwrap_or_else(PoisonError::into_inner).waiting.push((Bson::ObjectId(id), reply));
         self.dispatch();
@@ -61,9 +64,17 @@ impl Batcher {
             queue.gathering = true;
             queue.in_flight += 1;
         }
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else {
+            // A read was dropped after its runtime: whoever still waits hears that it was given up.
+            let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+            queue.waiting.clear();
+            queue.gathering = false;
+            queue.in_flight -= 1;
+            return;
+        };
         let this = Arc::clone(self);
         // The task lives as long as its one read; whoever waits for it owns it through the reply.
-        tokio::spawn(async move {
+        runtime.spawn(async move {
             // Whoever was woken together with this one gets the chance to join the group.
             tokio::task::yield_now().await;
             let group: Vec<_> = {
@@ -103,5 +114,26 @@ impl Batcher {
                 }
             }
         }
+    }
+}
+
+/// A read that nobody else could share takes place in its caller's task, which saves the way to another one. Those that come meanwhile are grouped.
+struct Alone(Arc<Batcher>);
+
+impl Alone {
+    fn begin(batcher: &Arc<Batcher>) -> Option<Self> {
+        let mut queue = batcher.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        if queue.in_flight > 0 || !queue.waiting.is_empty() {
+            return None;
+        }
+        queue.in_flight += 1;
+        Some(Self(Arc::clone(batcher)))
+    }
+}
+
+impl Drop for Alone {
+    fn drop(&mut self) {
+        self.0.queue.lock().unwrap_or_else(PoisonError::into_inner).in_flight -= 1;
+        self.0.dispatch();
     }
 }
