@@ -13,6 +13,7 @@ use futures::stream::BoxStream;
 
 use crate::{Json, Result, Scope, SubscriptionName, Timestamp, TopicName};
 
+pub mod documents;
 mod options;
 
 pub use options::{Overflow, Start, SubscriptionOptions, SubscriptionPatch, TopicOptions, TopicPatch};
