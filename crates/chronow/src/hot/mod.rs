@@ -14,6 +14,8 @@ use futures::stream::BoxStream;
 use crate::{Json, Result, Scope, SubscriptionName, Timestamp, TopicName};
 
 mod options;
+#[cfg(feature = "redis")]
+pub mod redis;
 
 pub use options::{Overflow, Start, SubscriptionOptions, SubscriptionPatch, TopicOptions, TopicPatch};
 
