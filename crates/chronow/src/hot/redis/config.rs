@@ -127,20 +127,24 @@ impl RedisConfig {
     /// The sentinels.
     pub(super) fn sentinels(&self) -> Result<Vec<ConnectionAddr>> {
         match &self.servers {
-            RedisServers::Sentinel { nodes, .. } => nodes.iter().map(|node| address(node).map(|(host, port)| self.addr(host, port, None))).collect(),
+            RedisServers::Sentinel { nodes, .. } => {
+                nodes.iter().map(|node| address(node).map(|(host, port)| self.addr(host, port))).collect()
+            }
             _ => Ok(Vec::new()),
         }
     }
 
     pub(super) fn certificates(&self) -> Result<Option<TlsCertificates>> {
         let Some(path) = &self.ca_cert else { return Ok(None) };
-        let pem = std::fs::read(path)
-            .map_err(|error| Error::validation(format!("the CA certificate `{}` cannot be read: {error}", path.display())).caused_by(error))?;
+        let pem = std::fs::read(path).map_err(|error| {
+            Error::validation(format!("the CA certificate `{}` cannot be read: {error}", path.display())).caused_by(error)
+        })?;
         Ok(Some(TlsCertificates { client_tls: None, root_cert: Some(pem) }))
     }
 
     pub(super) fn uses_tls(&self) -> bool {
-        self.tls.unwrap_or(false) || self.nodes().is_ok_and(|nodes| nodes.iter().any(|node| matches!(node.addr(), ConnectionAddr::TcpTls { .. })))
+        self.tls.unwrap_or(false)
+            || self.nodes().is_ok_and(|nodes| nodes.iter().any(|node| matches!(node.addr(), ConnectionAddr::TcpTls { .. })))
     }
 
     fn info(&self, text: &str) -> Result<ConnectionInfo> {
@@ -149,12 +153,10 @@ impl RedisConfig {
             text.into_connection_info().map_err(|_| Error::validation("a Redis URL looks like redis://[user:password@]host:port/db"))?
         } else {
             let (host, port) = address(text)?;
-            ConnectionAddr::Tcp(host, port)
-                .into_connection_info()
-                .map_err(|_| Error::validation("a Redis node looks like host:port"))?
+            ConnectionAddr::Tcp(host, port).into_connection_info().map_err(|_| Error::validation("a Redis node looks like host:port"))?
         };
         let addr = match (info.addr().clone(), self.tls) {
-            (ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. }, Some(_)) => self.addr(host, port, None),
+            (ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. }, Some(_)) => self.addr(host, port),
             (addr, _) => addr,
         };
         let settings = self.settings(info.redis_settings().clone());
@@ -174,8 +176,8 @@ impl RedisConfig {
         settings.set_lib_name("chronow", env!("CARGO_PKG_VERSION"))
     }
 
-    fn addr(&self, host: String, port: u16, tls: Option<bool>) -> ConnectionAddr {
-        if tls.or(self.tls).unwrap_or(false) {
+    fn addr(&self, host: String, port: u16) -> ConnectionAddr {
+        if self.tls.unwrap_or(false) {
             ConnectionAddr::TcpTls { host, port, insecure: false, tls_params: None }
         } else {
             ConnectionAddr::Tcp(host, port)

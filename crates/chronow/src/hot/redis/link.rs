@@ -6,7 +6,9 @@ use redis::aio::{ConnectionLike, ConnectionManager, ConnectionManagerConfig, Mul
 use redis::cluster::ClusterClientBuilder;
 use redis::cluster_async::ClusterConnection;
 use redis::sentinel::{SentinelClient, SentinelClientBuilder, SentinelServerType};
-use redis::{AsyncConnectionConfig, Client, Cmd, ErrorKind as RedisKind, Pipeline, RedisError, RedisResult, ServerErrorKind, TlsMode, Value};
+use redis::{
+    AsyncConnectionConfig, Client, Cmd, ErrorKind as RedisKind, Pipeline, RedisError, RedisResult, ServerErrorKind, TlsMode, Value,
+};
 use secrecy::ExposeSecret;
 use tokio::sync::RwLock;
 

@@ -131,14 +131,7 @@ impl RedisHot {
         Ok(pulled)
     }
 
-    async fn hand_out_shard(
-        &self,
-        subscription: &SubscriptionName,
-        max: u32,
-        shard: u16,
-        shards: u16,
-        pulled: &mut Pulled,
-    ) -> Tried<()> {
+    async fn hand_out_shard(&self, subscription: &SubscriptionName, max: u32, shard: u16, shards: u16, pulled: &mut Pulled) -> Tried<()> {
         loop {
             let left = max as usize - pulled.deliveries.len();
             if left == 0 {
@@ -189,8 +182,7 @@ impl RedisHot {
 
     pub(super) async fn settle(&self, subscription: &SubscriptionName, advance: &Advance, shards: u16) -> Tried<Advanced> {
         let mut parts: Vec<Part> = (0..shards).map(|_| Part::default()).collect();
-        let mut advanced =
-            Advanced { settled: vec![Settled::Lost; advance.settle.len()], started: vec![false; advance.start.len()] };
+        let mut advanced = Advanced { settled: vec![Settled::Lost; advance.settle.len()], started: vec![false; advance.start.len()] };
         for (index, (lock, settle)) in advance.settle.iter().enumerate() {
             let (shard, id) = split_id(&lock.id);
             // A lock of a shard that is not there cannot be held.
@@ -225,7 +217,8 @@ impl RedisHot {
             part.starts.push(&lock.token);
             part.start_at.push(index);
         }
-        let work = (0..shards).zip(&parts).filter(|(_, part)| !(part.ack_at.is_empty() && part.other_at.is_empty() && part.start_at.is_empty()));
+        let work =
+            (0..shards).zip(&parts).filter(|(_, part)| !(part.ack_at.is_empty() && part.other_at.is_empty() && part.start_at.is_empty()));
         let replies = try_join_all(work.map(async |(shard, part)| {
             let mut args = Args::new().arg(shards).arg(subscription.name()).arg(part.ack_at.len());
             args.extend(&part.acks);
@@ -471,9 +464,10 @@ impl RedisHot {
     /// Says on all shards that somebody waits; when something is due at the earliest, if known.
     pub(super) async fn arm(&self, subscription: &SubscriptionName, timeout: Duration, shards: u16) -> Tried<Option<Duration>> {
         let args = Args::new().arg(shards).arg(subscription.name()).arg(millis(timeout) + 1_000);
-        let dues =
-            try_join_all((0..shards).map(async |shard| self.ask(subscription.topic(), shard, &scripts::arm, &args).await?.number().map_err(Miss::from)))
-                .await?;
+        let dues = try_join_all(
+            (0..shards).map(async |shard| self.ask(subscription.topic(), shard, &scripts::arm, &args).await?.number().map_err(Miss::from)),
+        )
+        .await?;
         Ok(dues.into_iter().filter_map(|due| u64::try_from(due).ok()).min().map(Duration::from_millis))
     }
 }

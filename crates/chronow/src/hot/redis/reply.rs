@@ -148,7 +148,8 @@ pub(super) fn write_message(args: &mut Args, message: &Outgoing, at: Option<Time
         n += 2;
     }
     if !message.headers.is_empty() {
-        let headers = serde_json::to_vec(&message.headers).map_err(|error| Error::validation("the headers are no text").caused_by(error))?;
+        let headers =
+            serde_json::to_vec(&message.headers).map_err(|error| Error::validation("the headers are no text").caused_by(error))?;
         fields = fields.arg("headers").bytes(&headers);
         n += 2;
     }

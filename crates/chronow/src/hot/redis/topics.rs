@@ -116,8 +116,12 @@ impl RedisHot {
             Miss::Failed(error) => error,
             Miss::NoTopic => Error::new(ErrorKind::NotFound, "there is no such topic; create it first"),
             Miss::NoSubscription => Error::new(ErrorKind::NotFound, "there is no such subscription; create it first"),
-            Miss::Full(owed) => Error::new(ErrorKind::Full, format!("the topic holds {owed} messages that somebody still needs; publish again later")),
-            Miss::Stale | Miss::Changed => Error::new(ErrorKind::Conflict, "the options are being changed by others; try again").retryable(),
+            Miss::Full(owed) => {
+                Error::new(ErrorKind::Full, format!("the topic holds {owed} messages that somebody still needs; publish again later"))
+            }
+            Miss::Stale | Miss::Changed => {
+                Error::new(ErrorKind::Conflict, "the options are being changed by others; try again").retryable()
+            }
         }
         .on(subscription.map_or_else(|| topic.to_string(), ToString::to_string))
     }

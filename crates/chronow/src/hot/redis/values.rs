@@ -61,11 +61,7 @@ impl RedisHot {
             When::Unknown => args.arg("unknown"),
             When::Version(version) => args.arg(version),
         };
-        let args = args
-            .arg(u8::from(value.is_some()))
-            .bytes(value.as_deref().unwrap_or_default())
-            .arg(content_type)
-            .maybe(ttl.map(millis));
+        let args = args.arg(u8::from(value.is_some())).bytes(value.as_deref().unwrap_or_default()).arg(content_type).maybe(ttl.map(millis));
         match self.link.eval(&scripts::kv_set, &self.keys.value(scope, key), &args).await? {
             Reply::Nil => Ok(None),
             version => count(version).map(Some),
@@ -100,7 +96,13 @@ impl RedisHot {
         }
     }
 
-    pub(super) async fn list_keys(&self, scope: &Scope, prefix: &str, after: Option<&str>, limit: u32) -> Result<(Vec<String>, Option<String>)> {
+    pub(super) async fn list_keys(
+        &self,
+        scope: &Scope,
+        prefix: &str,
+        after: Option<&str>,
+        limit: u32,
+    ) -> Result<(Vec<String>, Option<String>)> {
         let nodes = if self.link.is_cluster() { self.masters().await? } else { Vec::new() };
         let (mut node, mut position) = match after {
             None => (0, 0_u64),
