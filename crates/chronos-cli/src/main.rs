@@ -1,2 +1,109 @@
-//! The chronos program.
-fn main() {}
+//! `chronos`: versioned records from a shell.
+
+mod args;
+mod config;
+mod create;
+mod delete;
+mod demo;
+mod diff;
+mod enrich;
+mod export;
+mod failure;
+mod get;
+mod history;
+mod import;
+mod list;
+mod open;
+mod output;
+mod replace;
+mod restore;
+mod restore_collection;
+mod smart_insert;
+mod update;
+mod verify;
+mod worker;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::failure::Failure;
+use crate::open::Globals;
+
+/// Versioned JSON records: every write is a new version, and every version stays readable.
+///
+/// Without --config and --data the configuration is ./chronos.json, and if there is none, an embedded store in ./chronos-data. Every command prints
+/// JSON, one value or one a line. The exit code is 0 for success, 1 for a failure and 2 for input that is wrong.
+#[derive(Debug, Parser)]
+#[command(
+    name = "chronos",
+    version,
+    max_term_width = 100,
+    after_help = "\
+Examples:
+  chronos demo
+  chronos create -c users '{\"email\": \"a@example.org\"}'
+  chronos update -c users email=a@example.org '{\"status\": \"verified\"}' --actor signup
+  chronos history -c users email=a@example.org
+  chronos export -c users --at 2026-01-31T12:00:00Z"
+)]
+struct Cli {
+    #[command(flatten)]
+    globals: Globals,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Demo(demo::DemoArgs),
+    Import(import::ImportArgs),
+    Export(export::ExportArgs),
+    Get(get::GetArgs),
+    List(list::ListArgs),
+    History(history::HistoryArgs),
+    Diff(diff::DiffArgs),
+    Create(create::CreateArgs),
+    Update(update::UpdateArgs),
+    Replace(replace::ReplaceArgs),
+    Delete(delete::DeleteArgs),
+    Enrich(enrich::EnrichArgs),
+    SmartInsert(smart_insert::SmartInsertArgs),
+    Restore(restore::RestoreArgs),
+    RestoreCollection(restore_collection::RestoreCollectionArgs),
+    Verify(verify::VerifyArgs),
+    Worker(worker::WorkerArgs),
+    Config(config::ConfigArgs),
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let Cli { globals, command } = Cli::parse();
+    match run(&globals, command).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(globals.verbose),
+    }
+}
+
+async fn run(globals: &Globals, command: Command) -> Result<(), Failure> {
+    match command {
+        Command::Demo(args) => demo::run(globals, args).await,
+        Command::Import(args) => import::run(globals, args).await,
+        Command::Export(args) => export::run(globals, args).await,
+        Command::Get(args) => get::run(globals, args).await,
+        Command::List(args) => list::run(globals, args).await,
+        Command::History(args) => history::run(globals, args).await,
+        Command::Diff(args) => diff::run(globals, args).await,
+        Command::Create(args) => create::run(globals, args).await,
+        Command::Update(args) => update::run(globals, args).await,
+        Command::Replace(args) => replace::run(globals, args).await,
+        Command::Delete(args) => delete::run(globals, args).await,
+        Command::Enrich(args) => enrich::run(globals, args).await,
+        Command::SmartInsert(args) => smart_insert::run(globals, args).await,
+        Command::Restore(args) => restore::run(globals, args).await,
+        Command::RestoreCollection(args) => restore_collection::run(globals, args).await,
+        Command::Verify(args) => verify::run(globals, args).await,
+        Command::Worker(args) => worker::run(globals, args).await,
+        Command::Config(args) => config::run(args).await,
+    }
+}

@@ -10,6 +10,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 
 use crate::config::{Config, ObjectSpace};
 use crate::documents::Documents;
+use crate::messaging::{Messaging, Place};
 use crate::objects::{Objects, ObjectsPool};
 use crate::records::{Collection, Engine, Names, OpenBucket, PayloadCache, PayloadRules, Settings, Space};
 use crate::{Error, Resolved, Result, Route, Router, Runtime};
@@ -42,6 +43,7 @@ struct Inner {
     cache: PayloadCache,
     engines: Mutex<HashMap<EngineKey, Arc<Engine>>>,
     next_engine: AtomicU64,
+    messaging: Mutex<HashMap<PlaceKey, Arc<Place>>>,
 }
 
 impl Drop for Inner {
@@ -55,6 +57,8 @@ impl Drop for Inner {
 
 /// One collection: where its documents are, and where its objects go.
 type EngineKey = (String, String, String, Option<ObjectSpace>);
+/// One messaging database: its connection, its name, and whether it keeps deliveries.
+type PlaceKey = (String, String, bool);
 
 impl fmt::Debug for Chronos {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -125,6 +129,7 @@ impl Builder {
                 cache,
                 engines: Mutex::default(),
                 next_engine: AtomicU64::new(0),
+                messaging: Mutex::default(),
             }),
         })
     }
@@ -187,6 +192,44 @@ impl Chronos {
         Ok(documents)
     }
 
+    /// The messaging database of a tenant: its own, that of the tenant `default`, or the one all tenants share. No I/O: collections and indexes come
+    /// with the first access.
+    ///
+    /// ```
+    /// # #[cfg(feature = "embedded")]
+    /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+    /// use chronos_db::{Chronos, config::Config};
+    /// use serde_json::json;
+    ///
+    /// let config = Config::parse(
+    ///     r#"{"dbConnections": {"here": {"mongoUri": "embedded::memory:"}},
+    ///         "databases": {"messaging": {"dbConnRef": "here", "dbName": "chronos_messaging"}}}"#,
+    ///     ".".as_ref(),
+    /// )?;
+    /// let messaging = Chronos::open(config)?.messaging("tenant-a")?;
+    /// messaging.shared().save("config", "feature-flags", json!({"beta": true})).await?;
+    /// let flags = messaging.shared().load("config", "feature-flags").await?;
+    /// assert_eq!(flags.unwrap().value, json!({"beta": true}));
+    /// # Ok::<(), chronos_db::Error>(())
+    /// # }).unwrap();
+    /// ```
+    ///
+    /// # Errors
+    /// `ROUTE_NOT_FOUND` if no messaging database is configured for the tenant, `VALIDATION_ERROR` for a bad name.
+    pub fn messaging(&self, tenant: &str) -> Result<Messaging> {
+        // Which of its collections makes no difference to the route.
+        let resolved = self.route(&Route::messaging().tenant(tenant).collection("topics"))?;
+        let (entry, database) = (&resolved.entry, resolved.database);
+        let documents = self.documents(&entry.connection)?;
+        let key = (entry.connection.clone(), database.clone(), entry.capture_deliveries);
+        let mut places = self.inner.messaging.lock().unwrap_or_else(PoisonError::into_inner);
+        let place = places.entry(key).or_insert_with(|| {
+            let runtime = self.inner.runtime.clone();
+            Arc::new(Place::new(documents, &database, entry.capture_deliveries, runtime))
+        });
+        Ok(Messaging::new(Arc::clone(place), tenant))
+    }
+
     fn engine(&self, resolved: &Resolved) -> Result<Arc<Engine>> {
         let Inner { config, runtime, cache, engines, next_engine, rules, .. } = &*self.inner;
         let entry = &resolved.entry;
@@ -234,6 +277,7 @@ impl Chronos {
     pub async fn shutdown(&self) -> Result<()> {
         let engines: Vec<_> = self.inner.engines.lock().unwrap_or_else(PoisonError::into_inner).drain().map(|(_, engine)| engine).collect();
         let drained = futures::future::join_all(engines.iter().map(|engine| engine.finish(SHUTDOWN_DRAIN))).await;
+        self.inner.messaging.lock().unwrap_or_else(PoisonError::into_inner).clear();
         let documents: Vec<_> = self.inner.documents.lock().unwrap_or_else(PoisonError::into_inner).drain().map(|(_, d)| d).collect();
         let closed = futures::future::join_all(documents.iter().map(|documents| documents.close())).await;
         self.inner.buckets.clear();

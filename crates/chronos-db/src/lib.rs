@@ -10,6 +10,7 @@ mod error;
 pub mod fail;
 mod hash;
 mod json;
+pub mod messaging;
 mod name;
 pub mod objects;
 mod records;
@@ -28,3 +29,8 @@ pub use records::{
     SmartInsert, State, Update, Verification, Verify, Version, View, Written, merge,
 };
 pub use route::{Backend, Distribution, Resolved, Route, Router, Tier};
+
+/// What the README shows compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;

@@ -3,6 +3,8 @@
 mod error;
 pub mod hot;
 mod names;
+#[cfg(feature = "testing")]
+pub mod testing;
 
 pub use chronos_db::{Json, Timestamp};
 pub use error::{Error, ErrorKind, Result};

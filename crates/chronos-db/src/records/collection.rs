@@ -134,7 +134,16 @@ impl Collection {
     /// # Errors
     /// `TXN_ERROR` if the store fails. A failing object storage is no error here: what it didn't take is counted.
     pub async fn drain(&self, limit: Duration) -> Result<u64> {
-        self.engine.drain_flusher(limit).await
+        self.engine.drain_flusher(limit, false).await
+    }
+
+    /// Waits until the versions that this process has committed are stored, or `limit` has passed; what others have just committed is left to them.
+    /// Returns how many still wait, those of others too.
+    ///
+    /// # Errors
+    /// As [`drain`](Self::drain).
+    pub async fn settle(&self, limit: Duration) -> Result<u64> {
+        self.engine.drain_flusher(limit, true).await
     }
 
     /// Makes sure that lists by `property` are served by an index. Declared properties have theirs already.

@@ -16,9 +16,9 @@ use super::indexing::plain;
 use super::model::{Head, ItemId, Names, Row};
 use super::rules::PayloadRules;
 use crate::config::{CollectionMap, DevShadow, UpdateMode};
-use crate::documents::{Documents, Filter, Guard, Index, Scan, Write};
+use crate::documents::{Direction, Documents, Filter, Guard, Index, Scan, Write};
 use crate::objects::Objects;
-use crate::{Result, Runtime};
+use crate::{Error, Result, Runtime};
 
 /// The sequence of a collection's `cv` in its counter collection, and the mark below which it is without gaps.
 pub(crate) const CV: &str = "cv";
@@ -115,7 +115,9 @@ impl Engine {
     }
 
     async fn prepare(&self) -> Result<()> {
-        self.documents.ensure(&self.names.ver, &version_indexes()).await?;
+        if let Err(error) = self.documents.ensure(&self.names.ver, &version_indexes()).await {
+            return Err(self.explain_duplicates(error).await);
+        }
         let mut heads = vec![Index::on("head_updatedAt", &["updatedAt", "_id"])];
         heads.extend(self.settings.map.indexed.iter().map(|path| property_index(path)));
         self.documents.ensure(&self.names.head, &heads).await?;
@@ -126,7 +128,46 @@ impl Engine {
             let mark = value(CV).flatten().unwrap_or(-1);
             self.move_mark(mark).await?;
         }
+        // What a process that died left to store is stored by the next one that writes.
+        self.flusher.look_for_leftovers();
         Ok(())
+    }
+
+    /// The originals could leave several rows of one version behind: such a collection can be read, but not written.
+    async fn explain_duplicates(&self, error: Error) -> Error {
+        if error.is_retryable() {
+            return error;
+        }
+        match self.duplicate_version().await {
+            Ok(Some((id, ov))) => Error::database(format!(
+                "version {ov} of this item has several rows, as the original library could leave behind; the collection is read-only until \
+                 `chronos migrate` has set the surplus rows aside"
+            ))
+            .on_item(id)
+            .at_version(ov)
+            .caused_by(error),
+            Ok(None) | Err(_) => error,
+        }
+    }
+
+    async fn duplicate_version(&self) -> Result<Option<(ItemId, i64)>> {
+        use futures::TryStreamExt as _;
+        let scan = Scan {
+            order: ["itemId", "ov", "_id"].map(|path| (path.to_owned(), Direction::Ascending)).to_vec(),
+            without: ["inline", "riders", "metaIndexed", "refs"].map(str::to_owned).to_vec(),
+            ..Scan::default()
+        };
+        let mut rows = self.documents.scan(&self.names.ver, scan);
+        let mut previous = None;
+        while let Some(doc) = rows.try_next().await? {
+            let row = Row::from_document(&doc)?;
+            let version = Some((row.id, row.ov));
+            if version == previous {
+                return Ok(version);
+            }
+            previous = version;
+        }
+        Ok(None)
     }
 
     pub(crate) async fn move_mark(&self, mark: i64) -> Result<()> {
@@ -178,9 +219,7 @@ impl Engine {
     pub(crate) fn bucket(&self, name: &str) -> Result<Arc<dyn Objects>> {
         match &self.space {
             Some(space) => (space.open)(name),
-            None => Err(crate::Error::storage(format!(
-                "the payload lies in bucket `{name}`, but this database has no object storage configured"
-            ))),
+            None => Err(Error::storage(format!("the payload lies in bucket `{name}`, but this database has no object storage configured"))),
         }
     }
 }

@@ -139,6 +139,44 @@ pub(crate) fn still_referenced(document: &Map<String, Json>, known: &[BlobRef]) 
     known.iter().filter(|r| at(&r.path) == Some(&reference(r))).cloned().collect()
 }
 
+/// The references in a document whose index entry records none, which is how the originals left it. Only what has a key that they gave this very item
+/// counts: `<collection>/<property>/<id>/v<ov>/blob.bin`.
+pub(crate) fn adopted(document: &Map<String, Json>, map: &CollectionMap, collection: &str, id: ItemId, bucket: &str) -> Vec<BlobRef> {
+    let mut found = Vec::new();
+    for path in map.base64.keys() {
+        let segments: Vec<&str> = path.split('.').flat_map(split_array_mark).collect();
+        let Some((first, rest)) = segments.split_first() else { continue };
+        let Some(mut value) = document.get(*first).cloned() else { continue };
+        let looked = descend(&mut value, rest, (*first).to_owned(), &mut |value, path| {
+            let text = |key: &str| value.get("ref").and_then(|r| r.get(key)).and_then(Json::as_str).map(str::to_owned);
+            if let (Some(in_bucket), Some(blob_key)) = (text("contentBucket"), text("blobKey")) {
+                let blob = BlobRef { path, bucket: in_bucket, blob_key, text_key: text("textKey") };
+                let is_own = |key: &str, file: &str| is_key_of_originals(key, collection, id, file);
+                if blob.bucket == bucket
+                    && is_own(&blob.blob_key, "blob.bin")
+                    && blob.text_key.as_deref().is_none_or(|key| is_own(key, "text.txt"))
+                    && reference(&blob) == *value
+                {
+                    found.push(blob);
+                }
+            }
+            Ok(())
+        });
+        debug_assert!(looked.is_ok(), "the visitor never fails");
+    }
+    found
+}
+
+fn is_key_of_originals(key: &str, collection: &str, id: ItemId, file: &str) -> bool {
+    let segments: Vec<&str> = key.split('/').collect();
+    let [in_collection, property, of, version, name] = segments[..] else { return false };
+    in_collection == collection.trim().to_lowercase()
+        && !property.is_empty()
+        && of == id.to_string()
+        && version.strip_prefix('v').is_some_and(|ov| !ov.is_empty() && ov.bytes().all(|b| b.is_ascii_digit()))
+        && name == file
+}
+
 /// The text of a blob as UTF-8, where one is wanted and it is text.
 fn rendition(bytes: &[u8], property: &Base64Property) -> Result<Option<String>> {
     if !property.preferred_text && !property.content_type.starts_with("text/") {

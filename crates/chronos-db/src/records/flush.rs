@@ -45,14 +45,39 @@ struct Work {
     /// Rows may lie in the store that are not in `queue`.
     leftovers: bool,
     running: bool,
+    /// Nothing is left but rows of others, which are waited for.
+    resting: bool,
     stopped: bool,
     waiters: HashMap<ObjectId, Vec<Waiter>>,
     last_error: Option<Arc<Error>>,
+    /// The storage failed, and the flusher pauses before it tries again.
+    failing: bool,
+}
+
+impl Work {
+    /// Nothing of this process is left to store, and it may still get something.
+    fn is_idle(&self) -> bool {
+        self.queue.is_empty() && !self.stopped
+    }
+}
+
+/// What one round did.
+#[derive(Clone, Copy, Debug)]
+enum Round {
+    Flushed,
+    Nothing,
+    /// Only rows wait that are probably still their writers' business: look again after so long.
+    Later(Duration),
 }
 
 impl Flusher {
     fn lock(&self) -> std::sync::MutexGuard<'_, Work> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The next run looks for rows that others left.
+    pub(crate) fn look_for_leftovers(&self) {
+        self.lock().leftovers = true;
     }
 
     /// The round under way is the last one.
@@ -84,13 +109,17 @@ impl Engine {
                 work.bytes += size;
                 work.queue.push_back((committed.row.clone(), committed.head.clone()));
             }
+            // It goes on by itself after its pause; otherwise every write would be another try.
+            if work.failing {
+                return;
+            }
         }
         self.start_flusher();
     }
 
     /// Lets the flusher look for what a crashed process left.
     pub(crate) fn flush_leftovers(self: &Arc<Self>) {
-        self.flusher.lock().leftovers = true;
+        self.flusher.look_for_leftovers();
         self.start_flusher();
     }
 
@@ -123,7 +152,15 @@ impl Engine {
     fn start_flusher(self: &Arc<Self>) {
         {
             let mut work = self.flusher.lock();
-            if work.running || work.stopped {
+            if work.stopped {
+                return;
+            }
+            if work.running {
+                let resting = work.resting;
+                drop(work);
+                if resting {
+                    self.flusher.changed.notify_waiters();
+                }
                 return;
             }
             work.running = true;
@@ -137,8 +174,17 @@ impl Engine {
         let mut wait = FIRST_WAIT;
         loop {
             match self.flush_round().await {
-                Ok(true) => wait = FIRST_WAIT,
-                Ok(false) => {
+                Ok(Round::Flushed) => wait = FIRST_WAIT,
+                Ok(Round::Later(pause)) => {
+                    self.flusher.lock().resting = true;
+                    self.flusher.changed.notify_waiters();
+                    let woken = self.flusher.changed.notified();
+                    if self.flusher.lock().is_idle() {
+                        futures::future::select(std::pin::pin!(woken), self.runtime.clock.sleep(pause)).await;
+                    }
+                    self.flusher.lock().resting = false;
+                }
+                Ok(Round::Nothing) => {
                     let mut work = self.flusher.lock();
                     if work.stopped || (work.queue.is_empty() && !work.leftovers) {
                         work.running = false;
@@ -150,31 +196,33 @@ impl Engine {
                 }
                 Err(error) => {
                     tracing::warn!(collection = %self.names.collection, %error, "versions wait to be stored");
+                    self.flusher.lock().last_error = Some(Arc::new(error));
+                    self.flusher.changed.notify_waiters();
+                    // Not before: it would hear our own words, and not wait at all.
                     let stop = self.flusher.changed.notified();
                     {
                         let mut work = self.flusher.lock();
-                        work.last_error = Some(Arc::new(error));
                         if work.stopped {
                             work.running = false;
                             drop(work);
                             self.flusher.changed.notify_waiters();
                             return;
                         }
+                        work.failing = true;
                     }
-                    self.flusher.changed.notify_waiters();
                     futures::future::select(std::pin::pin!(stop), self.runtime.clock.sleep(wait)).await;
+                    self.flusher.lock().failing = false;
                     wait = (wait * 2).min(LONGEST_WAIT);
                 }
             }
         }
     }
 
-    /// Flushes one round; false if there was nothing to do.
-    async fn flush_round(self: &Arc<Self>) -> Result<bool> {
+    async fn flush_round(self: &Arc<Self>) -> Result<Round> {
         let (round, look) = {
             let mut work = self.flusher.lock();
             if work.stopped {
-                return Ok(false);
+                return Ok(Round::Nothing);
             }
             let take = work.queue.len().min(ROUND);
             let round: Vec<_> = work.queue.drain(..take).collect();
@@ -192,18 +240,34 @@ impl Engine {
                     work.queue.push_front(version);
                 }
             }
-            return result.map(|()| true);
+            return result.map(|()| Round::Flushed);
         }
         if !look {
-            return Ok(false);
+            return Ok(Round::Nothing);
         }
+        let looked = self.flush_left_rows().await;
+        if !matches!(looked, Ok(Round::Nothing)) {
+            self.flusher.look_for_leftovers();
+        }
+        looked
+    }
+
+    /// Flushes what waits in the store for so long that its writer must have died.
+    async fn flush_left_rows(self: &Arc<Self>) -> Result<Round> {
         let now = self.documents.now().await?;
-        let before = now.plus_millis(-LEFT_TO_ITS_WRITER_MILLIS);
-        let flushed = self.flush_rows_older_than(before).await;
-        if !matches!(flushed, Ok(0)) {
-            self.flusher.lock().leftovers = true;
+        if self.flush_rows_older_than(now.plus_millis(-LEFT_TO_ITS_WRITER_MILLIS)).await? > 0 {
+            return Ok(Round::Flushed);
         }
-        flushed.map(|n| n > 0)
+        let scan = Scan {
+            filter: Filter::exists("unflushedSince", true),
+            order: vec![("unflushedSince".into(), Direction::Ascending), ("_id".into(), Direction::Ascending)],
+            limit: Some(1),
+            without: ["inline", "riders", "metaIndexed"].map(str::to_owned).to_vec(),
+            ..Scan::default()
+        };
+        let Some(oldest) = self.first_row(scan).await?.and_then(|row| row.unflushed_since) else { return Ok(Round::Nothing) };
+        let left = oldest.as_millis() + LEFT_TO_ITS_WRITER_MILLIS - now.as_millis();
+        Ok(Round::Later(Duration::from_millis(left.clamp(1, LEFT_TO_ITS_WRITER_MILLIS).unsigned_abs())))
     }
 
     /// Flushes some rows that wait since before `before`; returns how many.
@@ -234,8 +298,17 @@ impl Engine {
     async fn flush_versions(self: &Arc<Self>, round: &[(Row, Head)]) -> Result<()> {
         let fail = &self.runtime.fail;
         fail.hit("flush.before_put")?;
-        let puts = futures::stream::iter(0..round.len()).map(|i| async move { (i, self.put_objects(&round[i].0).await) });
-        let results: Vec<(usize, Result<()>)> = puts.buffer_unordered(PUTS).collect().await;
+        // Erasures come last: a payload of the same item that is put beside them would outlive them.
+        let (erasures, versions): (Vec<usize>, Vec<usize>) = (0..round.len()).partition(|i| round[*i].0.op == Op::Erase);
+        let mut results: Vec<(usize, Result<()>)> = Vec::with_capacity(round.len());
+        if !erasures.is_empty() {
+            // The numbers of rows that go must lie below the mark, or they would look like numbers that never got a row.
+            self.settled_cv().await?;
+        }
+        for stage in [versions, erasures] {
+            let puts = futures::stream::iter(stage).map(|i| async move { (i, self.put_objects(&round[i].0).await) });
+            results.extend(puts.buffer_unordered(PUTS).collect::<Vec<_>>().await);
+        }
         fail.hit("flush.after_put")?;
         let mut stored = Vec::with_capacity(round.len());
         let mut failed = None;
@@ -267,6 +340,9 @@ impl Engine {
         for rider in &row.riders {
             let options = PutOptions { content_type: Some(rider.content_type.clone()), ..PutOptions::default() };
             self.bucket(&rider.bucket)?.put(&rider.key, rider.bytes.clone(), options).await?;
+        }
+        if !row.riders.is_empty() {
+            self.runtime.fail.hit("flush.after_blobs")?;
         }
         if let (Some(bytes), Some(bucket), Some(key)) = (&row.inline, &row.content.payload.bucket, &row.content.payload.key) {
             let options = PutOptions { content_type: Some(JSON_TYPE.to_owned()), ..PutOptions::default() };
@@ -303,7 +379,13 @@ impl Engine {
     }
 
     /// Waits until nothing is left to store, or `limit` has passed; returns how many versions still wait, this process's and others'.
-    pub(crate) async fn drain_flusher(self: &Arc<Self>, limit: Duration) -> Result<u64> {
+    pub(crate) async fn drain_flusher(self: &Arc<Self>, limit: Duration, own_only: bool) -> Result<u64> {
+        self.flushed(limit, own_only).await?;
+        self.unflushed().await
+    }
+
+    /// Waits until nothing is left to store, but for at most `limit`; with `own_only` rows that others may be about to store are left to them.
+    async fn flushed(self: &Arc<Self>, limit: Duration, own_only: bool) -> Result<()> {
         let deadline = self.runtime.clock.now().plus_millis(i64::try_from(limit.as_millis()).unwrap_or(i64::MAX));
         self.commits.drained().await;
         self.flush_leftovers();
@@ -311,7 +393,7 @@ impl Engine {
             let changed = self.flusher.changed.notified();
             {
                 let work = self.flusher.lock();
-                if !work.running {
+                if !work.running || (own_only && work.resting && work.queue.is_empty()) {
                     break;
                 }
             }
@@ -322,7 +404,7 @@ impl Engine {
                 break;
             }
         }
-        self.unflushed().await
+        Ok(())
     }
 
     /// How many versions wait to be stored.
@@ -344,7 +426,7 @@ impl Engine {
     pub(crate) async fn finish(self: &Arc<Self>, limit: Duration) -> Result<()> {
         self.commits.drained().await;
         let written = self.flusher.lock().running;
-        let result = if written { self.drain_flusher(limit).await.map(|_| ()) } else { Ok(()) };
+        let result = if written { self.flushed(limit, true).await } else { Ok(()) };
         self.stop();
         loop {
             let changed = self.flusher.changed.notified();

@@ -27,6 +27,7 @@ impl Engine {
 
     /// Forgets notes of objects that their version names by now.
     pub(crate) async fn forget(&self, objects: &[(String, String)]) -> Result<()> {
+        self.runtime.fail.hit("large.before_forget")?;
         let mut batch = Batch::new();
         for (bucket, key) in objects {
             batch.push(&self.names.gc, Write::Delete { id: format!("{bucket}/{key}").into(), guard: Guard::Any });
@@ -51,6 +52,7 @@ impl Engine {
                     self.bucket(bucket)?.delete(key).await?;
                     removed += 1;
                 }
+                self.runtime.fail.hit("gc.after_delete")?;
                 self.forget(&[(bucket.to_owned(), key.to_owned())]).await?;
             }
         }
@@ -108,6 +110,7 @@ impl Engine {
                 }
             }
         }
+        self.runtime.fail.hit("erase.after_objects")?;
         if !batch.operations.is_empty() {
             self.documents.apply(batch).await?;
         }

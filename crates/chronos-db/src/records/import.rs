@@ -56,6 +56,8 @@ impl ImportOp {
         };
         let key = map.get("key").filter(|key| key.is_string() || key.is_number() || key.is_boolean());
         let key = key.ok_or_else(|| Error::validation("`key` is a string, a number or a boolean"))?.clone();
+        // Otherwise it would fail later, together with all operations beside it.
+        json_to_bson(&key)?;
         let data = map.get("data").cloned().unwrap_or(Json::Null);
         match (kind, &data) {
             (Kind::Delete, Json::Null) | (Kind::Create | Kind::Replace | Kind::Update, Json::Object(_)) => {}

@@ -5,11 +5,12 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use bson::{Document, doc};
+use futures::TryStreamExt as _;
 use tokio::sync::watch;
 
 use super::engine::Engine;
 use super::model::ItemId;
-use crate::documents::{Batch, Guard, Outcome, Write};
+use crate::documents::{Batch, Filter, Guard, Outcome, Scan, Write};
 use crate::{Error, ErrorKind, Result, Timestamp};
 
 /// How long a lease lasts without renewal.
@@ -110,7 +111,9 @@ impl Engine {
         if self.documents.apply(batch).await?.first() == Some(&Outcome::Applied) {
             return Ok(true);
         }
-        let Some(current) = self.documents.get(&self.names.locks, vec![id.bson()]).await?.pop() else { return Ok(false) };
+        let Some(current) = self.documents.get(&self.names.locks, vec![id.bson()]).await?.pop() else {
+            return self.remove_left_lock(id, now).await.map(|()| false);
+        };
         if expires(&current) > now {
             return Ok(false);
         }
@@ -118,6 +121,21 @@ impl Engine {
         let mut batch = Batch::new();
         batch.push(&self.names.locks, Write::Put { document: self.lease(id, token, now), guard });
         Ok(self.documents.apply(batch).await?.first() == Some(&Outcome::Applied))
+    }
+
+    /// The originals kept locks under ids of their own, at most one per item, and left those of processes that died.
+    async fn remove_left_lock(&self, id: ItemId, now: Timestamp) -> Result<()> {
+        let scan = Scan { filter: Filter::eq("itemId", id.bson()), limit: Some(1), ..Scan::default() };
+        let found = self.documents.scan(&self.names.locks, scan).try_next().await?;
+        if let Some(left) = found.filter(|left| expires(left) <= now)
+            && let (Some(lock), Some(until)) = (left.get("_id"), left.get("expiresAt"))
+        {
+            let guard = Guard::Equals { field: "expiresAt".into(), value: until.clone() };
+            let mut batch = Batch::new();
+            batch.push(&self.names.locks, Write::Delete { id: lock.clone(), guard });
+            self.documents.apply(batch).await?;
+        }
+        Ok(())
     }
 
     /// Renews a lease at a third of its time, until it is given back or lost.

@@ -8,6 +8,7 @@ use bson::spec::BinarySubtype;
 use bson::{Binary, Bson, Document};
 use bytes::Bytes;
 
+use super::payload::Inherited;
 use crate::documents::Namespace;
 use crate::{Error, ErrorKind, Result, Timestamp};
 
@@ -282,6 +283,16 @@ fn put_opt(doc: &mut Document, key: &str, value: Option<impl Into<Bson>>) {
 }
 
 impl Content {
+    /// Takes over what only the document of a version of the originals says.
+    pub(crate) fn inherit(&mut self, inherited: Inherited) {
+        if self.function_ids.is_empty() {
+            self.function_ids = inherited.function_ids;
+        }
+        if self.lineage == Lineage::default() {
+            self.lineage = inherited.lineage;
+        }
+    }
+
     fn write(&self, own_ov: i64, doc: &mut Document) {
         put_opt(doc, "jsonBucket", self.payload.bucket.clone());
         put_opt(doc, "jsonKey", self.payload.key.clone());
@@ -316,7 +327,8 @@ impl Content {
         Self {
             indexed: doc.get_document("metaIndexed").cloned().unwrap_or_default(),
             payload: Payload {
-                ov: number(doc, "payloadOv").unwrap_or(own_ov),
+                // The originals say it in the key alone.
+                ov: number(doc, "payloadOv").or_else(|| doc.get_str("jsonKey").ok().and_then(ov_of_key)).unwrap_or(own_ov),
                 bucket: text("jsonBucket"),
                 key: text("jsonKey"),
                 size: number(doc, "size").unwrap_or(0),
@@ -337,6 +349,11 @@ impl Content {
             tenant: text("tenantId"),
         }
     }
+}
+
+/// `<collection>/<id>/v<ov>/…`
+fn ov_of_key(key: &str) -> Option<i64> {
+    key.split('/').nth(2)?.strip_prefix('v')?.parse().ok()
 }
 
 fn read_ref(value: &Bson) -> Option<BlobRef> {

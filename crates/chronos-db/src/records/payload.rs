@@ -120,10 +120,42 @@ fn is_deeper(value: &Json, levels: usize) -> bool {
 
 /// Reads the bytes of item.json: the document without its `_system`.
 pub(crate) fn parse(bytes: &[u8]) -> Result<Map<String, Json>> {
+    parse_both(bytes).map(|(document, _)| document)
+}
+
+/// Reads the bytes of item.json: the document, and what only it says of the version, if the originals wrote it.
+pub(crate) fn parse_both(bytes: &[u8]) -> Result<(Map<String, Json>, Option<Inherited>)> {
     let damaged = |e: serde_json::Error| Error::storage("item.json is damaged: it is no JSON object").caused_by(e);
     let mut document: Map<String, Json> = serde_json::from_slice(bytes).map_err(damaged)?;
-    document.shift_remove(SYSTEM);
-    Ok(document)
+    let system = document.shift_remove(SYSTEM);
+    Ok((document, system.as_ref().and_then(Inherited::read)))
+}
+
+/// What the originals kept in item.json alone.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Inherited {
+    pub(crate) function_ids: Vec<String>,
+    pub(crate) lineage: Lineage,
+}
+
+impl Inherited {
+    fn read(system: &Json) -> Option<Self> {
+        // Ours says its version, and the index has the rest.
+        if system.get("ov").is_some() {
+            return None;
+        }
+        let text = |key: &str| system.get(key).and_then(Json::as_str).map(str::to_owned);
+        let ids = system.get("functionIds").and_then(Json::as_array).into_iter().flatten();
+        Some(Self {
+            function_ids: ids.filter_map(|id| id.as_str().map(str::to_owned)).collect(),
+            lineage: Lineage {
+                parent_id: text("parentId"),
+                parent_collection: text("parentCollection"),
+                origin_id: text("originId"),
+                origin_collection: text("originCollection"),
+            },
+        })
+    }
 }
 
 /// Compares the bytes with what the index says of them.

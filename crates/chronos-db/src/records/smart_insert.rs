@@ -37,6 +37,7 @@ impl Engine {
                 None => {
                     // The claim decides which item is the one with these keys, before it exists.
                     let id = self.claim(&claim, &same).await?;
+                    self.runtime.fail.hit("claim.after_claim")?;
                     let change = Change::Create { document: document.clone(), lineage: lineage.clone() };
                     match self.create_claimed(id, &change, options, tenant).await? {
                         Some(done) => return Ok(done.into()),

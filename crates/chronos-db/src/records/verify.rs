@@ -92,6 +92,12 @@ impl Verification {
         })
     }
 
+    fn report_all(&mut self, damages: &mut Vec<(ItemId, i64, Damage)>) {
+        for (id, ov, (kind, message)) in damages.drain(..) {
+            self.report(kind, Some(id), Some(ov), message);
+        }
+    }
+
     fn report(&mut self, kind: &'static str, id: Option<ItemId>, ov: Option<i64>, message: String) {
         self.problem_count += 1;
         if self.problems.len() < REPORTED {
@@ -99,6 +105,9 @@ impl Verification {
         }
     }
 }
+
+/// The kind and the words.
+type Damage = (&'static str, String);
 
 impl Engine {
     /// Checks everything; with `repair` rolls lagging heads forward, stores what waits and removes old orphans first.
@@ -129,6 +138,8 @@ impl Engine {
         let mut previous = -1;
         // Of a collection whose rows go, or that others began, only what lies above the mark is gapless.
         let gapless = self.settings.versioning && self.began_here().await?;
+        // An erasure takes all rows below it, and with them their numbers.
+        let (mut missing, mut erased, mut gaps) = (0, 0, Vec::new());
         while let Some(doc) = rows.try_next().await? {
             let Some(cv) = number(&doc, "cv") else {
                 found.report("malformed-row", None, None, format!("a version row has no cv: {:?}", doc.get("_id")));
@@ -138,13 +149,23 @@ impl Engine {
                 found.report("duplicate-cv", None, None, format!("two rows have the collection version {cv}"));
             } else if cv > previous + 1 && gapless && previous < found.stable_cv {
                 let end = (cv - 1).min(found.stable_cv);
-                found.report("gap-in-cv", None, None, format!("no row has the collection versions {} to {end}", previous + 1));
+                missing += end - previous;
+                if gaps.len() < REPORTED {
+                    gaps.push((previous + 1, end));
+                }
             }
             previous = cv;
             match doc.get_str("op") {
                 Ok("VOID") => found.voids += 1,
-                Ok("ERASE") => {}
+                Ok("ERASE") => erased += number(&doc, "ov").unwrap_or(0),
                 _ => found.versions += 1,
+            }
+        }
+        if missing > erased {
+            for (first, last) in gaps {
+                let message =
+                    format!("no row has the collection versions {first} to {last}; erasures explain {erased} of {missing} such numbers");
+                found.report("gap-in-cv", None, None, message);
             }
         }
         Ok(())
@@ -174,24 +195,29 @@ impl Engine {
         });
         let mut rows = rows.buffered(PARALLEL);
         let mut item: Vec<Row> = Vec::new();
+        let mut damages: Vec<(ItemId, i64, Damage)> = Vec::new();
         while let Some((mut row, damage)) = rows.try_next().await? {
             found.checked += u64::from(row.content.payload.ov == row.ov && row.op != Op::Erase);
             found.unflushed += u64::from(row.unflushed_since.is_some());
-            if let Some((kind, message)) = damage {
-                found.report(kind, Some(row.id), Some(row.ov), message);
-            }
             row.inline = None;
             row.riders.clear();
             if item.first().is_some_and(|first| first.id != row.id) {
+                found.report_all(&mut damages);
                 self.verify_item(std::mem::take(&mut item), repair, found).await?;
             }
             self.verify_step(item.last(), &row, found);
+            if row.op == Op::Erase {
+                // What lies below an erasure is going, its objects first.
+                damages.clear();
+            }
+            damages.extend(damage.map(|damage| (row.id, row.ov, damage)));
             item.push(row);
             // Of a long history only the newest row matters for what follows.
             if item.len() > 2 {
                 item.drain(..1);
             }
         }
+        found.report_all(&mut damages);
         if !item.is_empty() {
             self.verify_item(item, repair, found).await?;
         }
@@ -222,7 +248,7 @@ impl Engine {
     }
 
     /// The payload a row wrote itself; what it shares is checked at its own row.
-    async fn verify_payload(&self, row: &Row) -> Result<Option<(&'static str, String)>> {
+    async fn verify_payload(&self, row: &Row) -> Result<Option<Damage>> {
         let content = &row.content;
         if row.op == Op::Erase || content.payload.ov != row.ov {
             return Ok(None);

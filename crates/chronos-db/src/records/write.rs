@@ -7,11 +7,11 @@ use serde_json::Map;
 
 use super::commit::{Committed, Prepared, Refused};
 use super::engine::Engine;
-use super::externalize::{Externalized, Place, externalize, still_referenced};
+use super::externalize::{Externalized, Place, adopted, externalize, still_referenced};
 use super::indexing;
 use super::lock::ItemLock;
 use super::merge::merge;
-use super::model::{Content, Head, ItemId, Lineage, Op, Payload, Rider, Row, State};
+use super::model::{BlobRef, Content, Head, ItemId, Lineage, Op, Payload, Rider, Row, State};
 use super::payload::{self, Body, System};
 use crate::config::UpdateMode;
 use crate::objects::{PutMode, PutOptions, keys};
@@ -68,6 +68,12 @@ impl Change {
 struct Ready {
     prepared: Prepared,
     large: bool,
+}
+
+/// The version that a change follows.
+struct Current {
+    document: Map<String, Json>,
+    refs: Vec<BlobRef>,
 }
 
 /// What became of a write.
@@ -185,6 +191,13 @@ impl Engine {
         let mut content = head.map(|head| head.content.clone()).unwrap_or_default();
         content.tenant = tenant.map(str::to_owned).or(content.tenant);
         let mut op = Op::Update;
+        let current = match (change, head) {
+            (Change::Update { .. } | Change::Enrich { .. }, Some(head)) => Some(self.current(head, &mut content).await?),
+            // Who forces it can replace a document that is damaged.
+            (Change::Replace { .. }, Some(head)) if !options.force => Some(self.current(head, &mut content).await?),
+            _ => None,
+        };
+        let function_ids = content.function_ids.clone();
         let document = match (change, head) {
             (Change::Create { document, lineage }, _) => {
                 op = Op::Create;
@@ -205,19 +218,19 @@ impl Engine {
                 return Ok(Some(Ready { prepared: self.prepared(id, Op::Restore, Some(head), content, options, read_at), large: false }));
             }
             (Change::Replace { document }, Some(_)) => payload::checked(document.clone())?,
-            (Change::Update { document }, Some(head)) => {
+            (Change::Update { document }, Some(_)) => {
                 let new = payload::checked(document.clone())?;
-                match self.settings.update_mode {
-                    UpdateMode::Replace => new,
-                    UpdateMode::Merge => {
-                        let mut current = self.current_document(head).await?;
-                        current.extend(new);
-                        current
+                match (self.settings.update_mode, &current) {
+                    (UpdateMode::Merge, Some(current)) => {
+                        let mut merged = current.document.clone();
+                        merged.extend(new);
+                        merged
                     }
+                    _ => new,
                 }
             }
-            (Change::Enrich { patches, function_id }, Some(head)) => {
-                let mut current = Json::Object(self.current_document(head).await?);
+            (Change::Enrich { patches, function_id }, Some(_)) => {
+                let mut current = Json::Object(current.as_ref().map(|current| current.document.clone()).unwrap_or_default());
                 for patch in patches {
                     merge(&mut current, &Json::Object(payload::checked(patch.clone())?));
                 }
@@ -230,10 +243,10 @@ impl Engine {
             }
             (_, None) => return Err(Error::not_found("there is no such item")),
         };
-        if let Some(head) = head
+        if let Some(current) = &current
             && !options.force
-            && content.function_ids == head.content.function_ids
-            && document == self.current_document(head).await?
+            && content.function_ids == function_ids
+            && document == current.document
         {
             return Ok(None);
         }
@@ -241,20 +254,32 @@ impl Engine {
             indexing::check_required(&document, &self.settings.map)?;
         }
         let rules = self.settings.rules.matching(&document);
-        let mut ready = self.written(id, ov, document, content, head)?;
+        let known = match (current, head) {
+            (Some(current), _) => current.refs,
+            (None, Some(head)) => head.content.refs.clone(),
+            (None, None) => Vec::new(),
+        };
+        let mut ready = self.written(id, ov, document, content, &known)?;
         ready.prepared = Prepared { op, rules, ..self.fill(ready.prepared, head, options, read_at) };
         Ok(Some(ready))
     }
 
-    /// The document of the current version, without `_system`.
-    async fn current_document(&self, head: &Head) -> Result<Map<String, Json>> {
-        payload::parse(&self.payload(head).await?)
+    /// The document of the current version, and the references in it. What the originals recorded in the document alone goes into `content`.
+    async fn current(&self, head: &Head, content: &mut Content) -> Result<Current> {
+        let (document, inherited) = payload::parse_both(&self.payload(head).await?)?;
+        let mut refs = head.content.refs.clone();
+        if let Some(inherited) = inherited {
+            content.inherit(inherited);
+            if let (true, Some(space)) = (refs.is_empty(), &self.space) {
+                refs = adopted(&document, &self.settings.map, &self.names.collection, head.id, &space.content);
+            }
+        }
+        Ok(Current { document, refs })
     }
 
     /// Takes blobs out of a new document, indexes it, and decides what rides in the row.
-    fn written(&self, id: ItemId, ov: i64, mut document: Map<String, Json>, mut content: Content, head: Option<&Head>) -> Result<Ready> {
+    fn written(&self, id: ItemId, ov: i64, mut document: Map<String, Json>, mut content: Content, known: &[BlobRef]) -> Result<Ready> {
         let collection = &self.names.collection;
-        let known = head.map(|head| head.content.refs.as_slice()).unwrap_or_default();
         let mut out = Externalized::default();
         let mut suffix = None;
         if let Some(space) = &self.space {

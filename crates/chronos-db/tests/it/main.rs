@@ -6,11 +6,15 @@
 mod config;
 mod config_minimal;
 mod config_secrets;
+mod crash;
 mod embedded;
 mod filter_cases;
 mod filter_mongo;
+mod golden;
 mod mongo;
 mod mongo_faults;
 mod object_keys;
 mod objects;
+mod originals;
+mod outage;
 mod route;

@@ -14,6 +14,7 @@ use super::failure::Failure;
 use super::retries::Retries;
 use crate::documents::filter::order;
 use crate::documents::{Guard, Namespace, Operation, Outcome, Write};
+use crate::fail::FailPoints;
 use crate::{Error, Result};
 
 /// Commands of one stage that are under way at once.
@@ -100,9 +101,12 @@ impl Plan {
     }
 
     /// Runs the stages, each operation for itself.
-    pub(super) async fn run(&self, lease: &Lease, retries: Option<&Retries>) -> Result<Vec<Outcome>, Failure> {
+    pub(super) async fn run(&self, lease: &Lease, retries: Option<&Retries>, fail: &FailPoints) -> Result<Vec<Outcome>, Failure> {
         let mut outcomes = vec![Outcome::Skipped; self.operations.len()];
         for (stage, members) in self.stages.iter().enumerate() {
+            if stage > 0 {
+                fail.hit("mongo.between_stages")?;
+            }
             let groups = self.groups(members, &outcomes);
             let mut under_way: Vec<BoxFuture<'_, Result<Told, Failure>>> = Vec::with_capacity(groups.len());
             for (group, members) in groups {
@@ -122,6 +126,7 @@ impl Plan {
                 return Err(failure);
             }
         }
+        fail.hit("mongo.after_apply")?;
         Ok(outcomes)
     }
 

@@ -67,7 +67,7 @@ impl MongoDocuments {
 
     async fn apply_each(&self, plan: &apply::Plan, lease: &Lease) -> Result<Vec<Outcome>, Failure> {
         let retries = if plan.only_inserts() { None } else { self.connector.retries(lease).await? };
-        plan.run(lease, retries).await
+        plan.run(lease, retries, &self.connector.runtime().fail).await
     }
 
     async fn apply_all(&self, plan: &apply::Plan, lease: &Lease) -> Result<Vec<Outcome>, Failure> {
@@ -154,6 +154,7 @@ impl Documents for MongoDocuments {
 
     async fn sequence_then(&self, namespace: &Namespace, name: &str, count: u32, build: BuildBatch) -> Result<(Sequence, Vec<Outcome>)> {
         let sequence = self.sequence(namespace, name, count).await?;
+        self.connector.runtime().fail.hit("mongo.after_sequence")?;
         let outcomes = self.apply(build(sequence)?).await?;
         Ok((sequence, outcomes))
     }

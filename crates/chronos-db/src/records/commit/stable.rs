@@ -56,6 +56,7 @@ impl Engine {
             if passed.gap {
                 self.runtime.clock.sleep(GRACE).await;
                 let end = self.next_present(stable + 1, last).await?;
+                self.runtime.fail.hit("stable.before_void")?;
                 if end > stable + 1 {
                     self.void(&(stable + 1..end).collect::<Vec<_>>()).await?;
                 }

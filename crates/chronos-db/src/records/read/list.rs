@@ -239,7 +239,8 @@ fn typed(filter: Filter) -> Result<Filter> {
     })
 }
 
-fn map_values(test: Test, text: &dyn Fn(&str) -> Result<Bson>) -> Result<Test> {
+/// The test with `text` in the place of its texts.
+pub(crate) fn map_values(test: Test, text: &dyn Fn(&str) -> Result<Bson>) -> Result<Test> {
     let one = |value: Bson| match &value {
         Bson::String(s) => text(s),
         _ => Ok(value),

@@ -8,10 +8,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::{StreamExt as _, TryStreamExt as _};
 
-pub(crate) use list::Query;
+pub(crate) use list::{Query, map_values};
 pub use page::Page;
+pub(crate) use page::{Order, cursor, parse_cursor};
 
 use super::engine::Engine;
+use super::externalize::adopted;
 use super::model::{Content, Head, ItemId, Op, Row, State};
 use super::payload::{self, SYSTEM, System};
 use super::view::{Version, View};
@@ -121,8 +123,14 @@ impl Engine {
     /// What a reader sees of a version.
     pub(crate) async fn view(&self, found: Found, options: &ReadOptions) -> Result<View> {
         let bytes = self.bytes(&found).await?;
-        let mut document = payload::parse(&bytes).map_err(|e| e.on_item(found.id))?;
-        let Found { id, ov, cv, at, created_at, deleted_at, content, .. } = found;
+        let (mut document, inherited) = payload::parse_both(&bytes).map_err(|e| e.on_item(found.id))?;
+        let Found { id, ov, cv, at, created_at, deleted_at, mut content, .. } = found;
+        if let Some(inherited) = inherited {
+            content.inherit(inherited);
+            if let (Some(_), true, Some(space)) = (options.presign, content.refs.is_empty(), &self.space) {
+                content.refs = adopted(&document, &self.settings.map, &self.names.collection, id, &space.content);
+            }
+        }
         let system = System {
             ov,
             cv: Some(cv),

@@ -19,13 +19,13 @@ pub struct Page {
     pub next: Option<String>,
 }
 
-pub(super) type Order = Vec<(String, Direction)>;
+pub(crate) type Order = Vec<(String, Direction)>;
 
 /// The cursor behind `document`: the values by which it stands where it stands.
 ///
 /// # Errors
 /// `VALIDATION_ERROR` if a sort key is an array there, since an array has no one place in an order.
-pub(super) fn cursor(order: &Order, document: &Document) -> Result<String> {
+pub(crate) fn cursor(order: &Order, document: &Document) -> Result<String> {
     let values: Vec<Bson> = order.iter().map(|(path, _)| value_at(document, path).cloned().unwrap_or(Bson::Null)).collect();
     let bytes = bson::serialize_to_vec(&doc! { "o": signature(order), "v": values })
         .map_err(|e| Error::validation("the sort keys cannot be written into a cursor").caused_by(e))?;
@@ -49,7 +49,7 @@ pub(super) fn check_sortable(order: &Order, document: &Document) -> Result<()> {
 ///
 /// # Errors
 /// `VALIDATION_ERROR` if the token was not made for this order.
-pub(super) fn parse_cursor(token: &str, order: &Order) -> Result<Vec<Bson>> {
+pub(crate) fn parse_cursor(token: &str, order: &Order) -> Result<Vec<Bson>> {
     let wrong = || Error::validation("this page token was not given out for this list: pass `next` of the page before, with the same sort");
     let bytes = URL_SAFE_NO_PAD.decode(token).map_err(|_| wrong())?;
     let doc: Document = bson::deserialize_from_slice(&bytes).map_err(|_| wrong())?;

@@ -1,0 +1,214 @@
+//! Arguments that several commands share.
+
+use std::fs;
+use std::io::{self, Read as _};
+
+use chronos_db::documents::Direction;
+use chronos_db::{Collection, Error, ItemId, Json, Timestamp};
+use clap::Args;
+use serde_json::json;
+
+use crate::failure::Failure;
+
+/// Which collection.
+#[derive(Debug, Args)]
+pub(crate) struct CollectionArg {
+    /// The collection.
+    #[arg(short, long, value_name = "COLL")]
+    pub(crate) collection: String,
+}
+
+/// Which item.
+#[derive(Debug, Args)]
+pub(crate) struct ItemArg {
+    #[command(flatten)]
+    pub(crate) of: CollectionArg,
+    /// The item: its id, or PROPERTY=VALUE, which names the one item whose indexed property has this value now.
+    #[arg(value_name = "ITEM")]
+    item: String,
+}
+
+/// Which items a property can name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Among {
+    Live,
+    /// A live item; if there is none, the one that was deleted last.
+    Deleted,
+}
+
+impl ItemArg {
+    /// The item that is meant.
+    pub(crate) async fn find(&self, collection: &Collection, among: Among) -> Result<ItemId, Failure> {
+        match self.item.split_once('=') {
+            None => Ok(self.item.parse()?),
+            Some((property, value)) => find_by(collection, property, value, among).await,
+        }
+    }
+}
+
+async fn find_by(collection: &Collection, property: &str, value: &str, among: Among) -> Result<ItemId, Failure> {
+    let wanted = json!({ property: { "$in": readings(value) } });
+    let live = collection.list().filter(wanted.clone()).project([property]).limit(2).await?.items;
+    match live.as_slice() {
+        [one] => return Ok(one.id),
+        [] => {}
+        [one, other, ..] => {
+            let message = format!("several live items have {property}={value}, such as {} and {}; name one by its id", one.id, other.id);
+            return Err(Failure::wrong(message));
+        }
+    }
+    if among == Among::Deleted {
+        let deleted = collection.list().filter(wanted).project([property]).include_deleted();
+        if let [last] = deleted.sort("updatedAt", Direction::Descending).limit(1).await?.items.as_slice() {
+            return Ok(last.id);
+        }
+    }
+    let kind = if among == Among::Live { "live item" } else { "item" };
+    Err(Error::not_found(format!("no {kind} has {property}={value}")).in_collection(collection.name()).into())
+}
+
+/// A value of the command line is text, and also the number or boolean it reads as.
+fn readings(value: &str) -> Vec<Json> {
+    let mut readings = vec![Json::from(value)];
+    match serde_json::from_str(value) {
+        Ok(Json::Bool(read)) => readings.push(read.into()),
+        // Only what the index can hold; another number is found nowhere.
+        Ok(Json::Number(read)) if read.as_i64().is_some() || read.as_f64().is_some_and(|read| read.is_finite() && read.fract() != 0.0) => {
+            readings.push(Json::Number(read));
+        }
+        _ => {}
+    }
+    readings
+}
+
+/// Which point of the past; without one, the present.
+#[derive(Debug, Args)]
+#[group(multiple = false)]
+pub(crate) struct PointArg {
+    /// As it was at this time: 2015-12-31 or 2015-12-31T10:00:00Z.
+    #[arg(long, value_name = "TIME", value_parser = Timestamp::parse)]
+    pub(crate) at: Option<Timestamp>,
+    /// As it was at this version of the collection.
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    pub(crate) cv: Option<i64>,
+}
+
+/// What is shown of an item.
+#[derive(Debug, Args)]
+pub(crate) struct ShowArg {
+    /// Show deleted items too.
+    #[arg(long)]
+    pub(crate) include_deleted: bool,
+    /// Only these top-level properties (`_system` is one of them).
+    #[arg(long, value_name = "A,B", value_delimiter = ',')]
+    pub(crate) project: Option<Vec<String>>,
+    /// Add signed URLs of externalised properties, good for so many seconds (S3 and Azure).
+    #[arg(long, value_name = "SECONDS")]
+    pub(crate) presign: Option<u64>,
+}
+
+/// What is recorded with a version.
+#[derive(Debug, Args)]
+pub(crate) struct WriteArg {
+    /// Who makes this change.
+    #[arg(long, value_name = "WHO")]
+    pub(crate) actor: Option<String>,
+    /// Why.
+    #[arg(long, value_name = "WHY")]
+    pub(crate) reason: Option<String>,
+}
+
+/// Under which condition an item changes.
+#[derive(Debug, Args)]
+pub(crate) struct ExpectArg {
+    /// Fail with OPTIMISTIC_LOCK unless the item is at this version.
+    #[arg(long, value_name = "N")]
+    pub(crate) expect_ov: Option<i64>,
+}
+
+/// Builders have the same methods and no common type.
+macro_rules! shown {
+    ($action:expr, $show:expr) => {{
+        let (mut action, show) = ($action, $show);
+        if show.include_deleted {
+            action = action.include_deleted();
+        }
+        if let Some(properties) = &show.project {
+            action = action.project(properties);
+        }
+        if let Some(seconds) = show.presign {
+            action = action.presign(std::time::Duration::from_secs(seconds));
+        }
+        action
+    }};
+}
+
+macro_rules! at_point {
+    ($action:expr, $point:expr) => {{
+        let (mut action, point) = ($action, $point);
+        if let Some(at) = point.at {
+            action = action.as_of(at);
+        }
+        if let Some(cv) = point.cv {
+            action = action.as_of_cv(cv);
+        }
+        action
+    }};
+}
+
+macro_rules! written {
+    ($action:expr, $write:expr) => {{
+        let (mut action, write) = ($action, $write);
+        if let Some(actor) = &write.actor {
+            action = action.actor(actor);
+        }
+        if let Some(reason) = &write.reason {
+            action = action.reason(reason);
+        }
+        action
+    }};
+    ($action:expr, $write:expr, $expect:expr) => {{
+        let (mut action, expect) = (crate::args::written!($action, $write), $expect);
+        if let Some(ov) = expect.expect_ov {
+            action = action.expect_ov(ov);
+        }
+        action
+    }};
+}
+
+pub(crate) use {at_point, shown, written};
+
+/// Reads a document: JSON itself, a file, or `-` for standard input.
+pub(crate) fn read_json(given: &str) -> Result<Json, Failure> {
+    if given.trim_start().starts_with(['{', '[']) {
+        return serde_json::from_str(given).map_err(|error| Failure::wrong(format!("the document is no JSON: {error}")));
+    }
+    let unreadable =
+        |error: io::Error| Failure::wrong(format!("{given}: the document is neither JSON nor a file that can be read: {error}"));
+    let text = match given {
+        "-" => {
+            let mut text = String::new();
+            io::stdin().read_to_string(&mut text).map_err(unreadable)?;
+            text
+        }
+        file => fs::read_to_string(file).map_err(unreadable)?,
+    };
+    serde_json::from_str(&text).map_err(|error| Failure::wrong(format!("{given}: no JSON: {error}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::readings;
+
+    #[test]
+    fn a_value_of_the_command_line_is_text_and_what_it_reads_as() {
+        assert_eq!(readings("MMM"), [json!("MMM")]);
+        assert_eq!(readings("66740"), [json!("66740"), json!(66740)]);
+        assert_eq!(readings("1.5"), [json!("1.5"), json!(1.5)]);
+        assert_eq!(readings("true"), [json!("true"), json!(true)]);
+        assert_eq!(readings("123456789012345678901234567890"), [json!("123456789012345678901234567890")]);
+        assert_eq!(readings("null"), [json!("null")]);
+    }
+}

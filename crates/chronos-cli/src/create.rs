@@ -1,0 +1,43 @@
+//! `chronos create`.
+
+use chronos_db::Timestamp;
+use clap::Args;
+
+use crate::args::{CollectionArg, WriteArg, read_json, written};
+use crate::failure::Failure;
+use crate::open::Globals;
+use crate::output::Output;
+
+/// Create an item.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  chronos create -c users '{\"email\": \"a@example.org\"}' --actor signup
+  chronos create -c users user.json
+  echo '{\"email\": \"b@example.org\"}' | chronos create -c users -")]
+pub(crate) struct CreateArgs {
+    #[command(flatten)]
+    of: CollectionArg,
+    /// The document: JSON, a file, or `-` for standard input.
+    #[arg(value_name = "JSON|FILE|-", allow_hyphen_values = true)]
+    document: String,
+    #[command(flatten)]
+    write: WriteArg,
+    /// When it happened, for what is recorded later.
+    #[arg(long, value_name = "TIME", value_parser = Timestamp::parse)]
+    at: Option<Timestamp>,
+}
+
+pub(crate) async fn run(globals: &Globals, args: CreateArgs) -> Result<(), Failure> {
+    let document = read_json(&args.document)?;
+    let mut opened = globals.open_for_writing()?;
+    let collection = opened.collection(&args.of.collection)?;
+    let mut create = written!(collection.create(document), &args.write);
+    if let Some(at) = args.at {
+        create = create.at(at);
+    }
+    let made = create.await?;
+    opened.settle(&collection).await?;
+    opened.close().await?;
+    Output::new().value(&made.to_json())
+}

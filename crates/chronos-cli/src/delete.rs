@@ -1,0 +1,33 @@
+//! `chronos delete`.
+
+use clap::Args;
+
+use crate::args::{Among, ExpectArg, ItemArg, WriteArg, written};
+use crate::failure::Failure;
+use crate::open::Globals;
+use crate::output::Output;
+
+/// Delete an item: it disappears from reads, its versions stay and `restore` brings it back.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  chronos delete -c users email=a@example.org --actor admin --reason \"asked for it\"
+  chronos restore -c users email=a@example.org --ov 0")]
+pub(crate) struct DeleteArgs {
+    #[command(flatten)]
+    item: ItemArg,
+    #[command(flatten)]
+    write: WriteArg,
+    #[command(flatten)]
+    expect: ExpectArg,
+}
+
+pub(crate) async fn run(globals: &Globals, args: DeleteArgs) -> Result<(), Failure> {
+    let mut opened = globals.open_for_writing()?;
+    let collection = opened.collection(&args.item.of.collection)?;
+    let id = args.item.find(&collection, Among::Live).await?;
+    let made = written!(collection.delete(&id), &args.write, &args.expect).await?;
+    opened.settle(&collection).await?;
+    opened.close().await?;
+    Output::new().value(&made.to_json())
+}

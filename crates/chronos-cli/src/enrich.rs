@@ -1,0 +1,43 @@
+//! `chronos enrich`.
+
+use clap::Args;
+
+use crate::args::{Among, ExpectArg, ItemArg, WriteArg, read_json, written};
+use crate::failure::Failure;
+use crate::open::Globals;
+use crate::output::Output;
+
+/// Merge a patch deeply into an item: objects are merged, lists united.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  chronos enrich -c users email=a@example.org '{\"tags\": [\"new\"], \"score\": {\"risk\": 0.1}}' --function-id scorer@v2")]
+pub(crate) struct EnrichArgs {
+    #[command(flatten)]
+    item: ItemArg,
+    /// The patch, or an array of patches: JSON, a file, or `-` for standard input.
+    #[arg(value_name = "JSON|FILE|-", allow_hyphen_values = true)]
+    document: String,
+    #[command(flatten)]
+    write: WriteArg,
+    #[command(flatten)]
+    expect: ExpectArg,
+    /// The function that computed the patch; kept in `_system.functionIds`.
+    #[arg(long, value_name = "F")]
+    function_id: Option<String>,
+}
+
+pub(crate) async fn run(globals: &Globals, args: EnrichArgs) -> Result<(), Failure> {
+    let document = read_json(&args.document)?;
+    let mut opened = globals.open_for_writing()?;
+    let collection = opened.collection(&args.item.of.collection)?;
+    let id = args.item.find(&collection, Among::Live).await?;
+    let mut enrich = written!(collection.enrich(&id, document), &args.write, &args.expect);
+    if let Some(function) = args.function_id {
+        enrich = enrich.function_id(function);
+    }
+    let made = enrich.await?;
+    opened.settle(&collection).await?;
+    opened.close().await?;
+    Output::new().value(&made.to_json())
+}

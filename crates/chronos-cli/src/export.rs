@@ -1,0 +1,39 @@
+//! `chronos export`.
+
+use clap::Args;
+use futures::TryStreamExt as _;
+
+use crate::args::{CollectionArg, PointArg, at_point};
+use crate::failure::Failure;
+use crate::open::Globals;
+use crate::output::Output;
+
+/// Print every live document, one a line, now or as it was.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  chronos export -c companies > today.ndjson
+  chronos export -c companies --at 2015-12-31 > then.ndjson
+  chronos export -c companies --cv 1000 --view")]
+pub(crate) struct ExportArgs {
+    #[command(flatten)]
+    of: CollectionArg,
+    #[command(flatten)]
+    point: PointArg,
+    /// {id, ov, cv, at, item} with `_system` in the item, instead of the bare document.
+    #[arg(long)]
+    view: bool,
+}
+
+pub(crate) async fn run(globals: &Globals, args: ExportArgs) -> Result<(), Failure> {
+    let opened = globals.open_for_reading()?;
+    let collection = opened.collection(&args.of.collection)?;
+    let mut out = Output::new();
+    let mut views = at_point!(collection.list(), &args.point).stream().await?;
+    while let Some(view) = views.try_next().await? {
+        out.line(&if args.view { view.to_json() } else { view.document() })?;
+    }
+    drop(views);
+    out.finish()?;
+    opened.close().await
+}

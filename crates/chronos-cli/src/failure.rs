@@ -1,0 +1,80 @@
+//! How commands end that do not succeed: one line on stderr and an exit code.
+
+use std::error::Error as _;
+use std::io;
+use std::process::ExitCode;
+
+use chronos_db::{Error, ErrorKind};
+
+use crate::output::note;
+
+/// Something went wrong.
+pub(crate) const FAILED: u8 = 1;
+/// The input is wrong: arguments, configuration, documents.
+pub(crate) const WRONG_INPUT: u8 = 2;
+
+/// Why a command did not succeed.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// The library said no.
+    Error(Error),
+    /// What is wrong has been said already.
+    Reported,
+    /// Nobody reads our output any more. That is the reader's decision, and no failure.
+    OutputClosed,
+    /// The output could not be written.
+    Output(io::Error),
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::Error(error)
+    }
+}
+
+impl Failure {
+    /// Wrong input.
+    pub(crate) fn wrong(message: impl Into<String>) -> Self {
+        Self::Error(Error::validation(message.into()))
+    }
+
+    /// Says on stderr what is wrong, and returns the exit code.
+    pub(crate) fn report(&self, verbose: bool) -> ExitCode {
+        match self {
+            Self::Error(error) => {
+                note(&format!("error: {}", one_line(&error.to_string())));
+                let mut cause = error.source().filter(|_| verbose);
+                while let Some(error) = cause {
+                    note(&format!("  caused by: {}", one_line(&error.to_string())));
+                    cause = error.source();
+                }
+                ExitCode::from(match error.kind() {
+                    ErrorKind::Validation | ErrorKind::RouteNotFound => WRONG_INPUT,
+                    _ => FAILED,
+                })
+            }
+            Self::Reported => ExitCode::from(FAILED),
+            Self::OutputClosed => ExitCode::SUCCESS,
+            Self::Output(error) => {
+                note(&format!("error: the output cannot be written: {error}"));
+                ExitCode::from(FAILED)
+            }
+        }
+    }
+}
+
+/// An error stays one line, whatever a server or a document put into it.
+pub(crate) fn one_line(text: &str) -> String {
+    let words: Vec<&str> = text.split(|c: char| c.is_control()).map(str::trim).filter(|part| !part.is_empty()).collect();
+    words.join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::one_line;
+
+    #[test]
+    fn an_error_of_several_lines_is_told_in_one() {
+        assert_eq!(one_line("a failure\r\n\tof two lines\u{1b}\n"), "a failure of two lines");
+    }
+}

@@ -1,0 +1,98 @@
+//! `chronos list`.
+
+use chronos_db::documents::Direction;
+use chronos_db::{Json, List};
+use clap::Args;
+use futures::TryStreamExt as _;
+use serde_json::json;
+
+use crate::args::{CollectionArg, PointArg, ShowArg, at_point, shown};
+use crate::failure::Failure;
+use crate::open::Globals;
+use crate::output::{Output, note};
+
+/// List items by indexed properties, id, ov, cv, createdAt and updatedAt, now or as they were.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  chronos list -c users --filter '{\"status\": \"verified\"}' --sort plan,-updatedAt --limit 20
+  chronos list -c users --filter '{\"age\": {\"$gte\": 18}}' --at 2026-01-31 --all
+  chronos list -c users --page --limit 100        # {items, next}; go on with --after NEXT")]
+pub(crate) struct ListArgs {
+    #[command(flatten)]
+    of: CollectionArg,
+    /// Only items that match, in MongoDB's syntax.
+    #[arg(long, value_name = "JSON")]
+    filter: Option<String>,
+    /// Sort by these properties; `-` before one turns it around.
+    #[arg(long, value_name = "A,-B", value_delimiter = ',', allow_hyphen_values = true)]
+    sort: Vec<String>,
+    /// Items a page, 1 to 1000.
+    #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    limit: u32,
+    /// Go on after a page: its `next`, with the same filter and sort.
+    #[arg(long, value_name = "TOKEN", allow_hyphen_values = true)]
+    after: Option<String>,
+    #[command(flatten)]
+    point: PointArg,
+    #[command(flatten)]
+    show: ShowArg,
+    /// Everything instead of one page.
+    #[arg(long, conflicts_with_all = ["page", "limit"])]
+    all: bool,
+    /// One JSON value {items, next} instead of an item a line.
+    #[arg(long)]
+    page: bool,
+}
+
+pub(crate) async fn run(globals: &Globals, args: ListArgs) -> Result<(), Failure> {
+    let filter = args.filter.as_deref().map(parse_filter).transpose()?;
+    let opened = globals.open_for_reading()?;
+    let collection = opened.collection(&args.of.collection)?;
+    let mut list = shown!(at_point!(collection.list(), &args.point), &args.show);
+    if let Some(filter) = filter {
+        list = list.filter(filter);
+    }
+    for key in &args.sort {
+        list = match key.strip_prefix('-') {
+            Some(key) => list.sort(key, Direction::Descending),
+            None => list.sort(key, Direction::Ascending),
+        };
+    }
+    if let Some(token) = &args.after {
+        list = list.after(token);
+    }
+    let listed = if args.all { every_item(list).await } else { one_page(list.limit(args.limit), args.page).await };
+    opened.close().await?;
+    listed
+}
+
+async fn every_item(list: List) -> Result<(), Failure> {
+    let mut out = Output::new();
+    let mut views = list.stream().await?;
+    while let Some(view) = views.try_next().await? {
+        out.line(&view.to_json())?;
+    }
+    out.finish()
+}
+
+async fn one_page(list: List, whole: bool) -> Result<(), Failure> {
+    let page = list.await?;
+    let items = page.items.iter().map(chronos_db::View::to_json);
+    if whole {
+        return Output::new().value(&json!({ "items": items.collect::<Vec<_>>(), "next": page.next }));
+    }
+    let mut out = Output::new();
+    for item in items {
+        out.line(&item)?;
+    }
+    out.finish()?;
+    if let Some(next) = page.next {
+        note(&format!("there is more: --after {next}"));
+    }
+    Ok(())
+}
+
+fn parse_filter(text: &str) -> Result<Json, Failure> {
+    serde_json::from_str(text).map_err(|error| Failure::wrong(format!("the filter is no JSON: {error}")))
+}

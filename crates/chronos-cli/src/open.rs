@@ -1,0 +1,174 @@
+//! From the options that all commands share to an opened configuration and a collection.
+
+use std::env;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use chronos_db::config::{Config, DatabaseType, expand_env};
+use chronos_db::fail::FailPoints;
+use chronos_db::{Chronos, Collection, Error, Json, Route, Runtime, Tier};
+use clap::Args;
+
+use crate::failure::{Failure, one_line};
+use crate::output::note;
+
+/// Arms fail points, such as `commit.before_answer=abort:3`, so that tests can end this very program between two steps of a write.
+const FAIL_POINTS: &str = "CHRONOS_FAIL_POINTS";
+/// Used if neither `--config` nor `--data` is given, in this order.
+const DEFAULT_CONFIG: &str = "chronos.json";
+const DEFAULT_DATA: &str = "chronos-data";
+/// The tenant of the embedded default.
+const DEFAULT_TENANT: &str = "default";
+
+/// How long a short command waits for its versions to be stored as objects. They are committed already.
+const DRAIN: Duration = Duration::from_secs(5);
+/// How long the end waits for clients to close, and how long if a storage is known to be down.
+const CLOSE: Duration = Duration::from_secs(5);
+const CLOSE_BROKEN: Duration = Duration::from_millis(500);
+
+/// Options of every command.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Where the data is")]
+pub(crate) struct Globals {
+    /// A configuration file; `ENV.NAME` in it is taken from the environment.
+    #[arg(long, global = true, value_name = "FILE", conflicts_with = "data")]
+    pub(crate) config: Option<PathBuf>,
+    /// A folder with an embedded store: no server, one tenant `default`.
+    #[arg(long, global = true, value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+    /// The type of database: metadata, knowledge, runtime (default), logs, messaging or identities.
+    #[arg(long = "type", global = true, value_name = "TYPE")]
+    pub(crate) database_type: Option<DatabaseType>,
+    /// The tier: generic, domain or tenant; without it, the domain or the tenant that is given tells.
+    #[arg(long, global = true, value_name = "TIER")]
+    pub(crate) tier: Option<Tier>,
+    /// The tenant; for runtime data `default` without it.
+    #[arg(long, global = true, value_name = "ID")]
+    pub(crate) tenant: Option<String>,
+    /// The domain.
+    #[arg(long, global = true, value_name = "ID")]
+    pub(crate) domain: Option<String>,
+    /// Version 1 configurations: the `key` of an entry.
+    #[arg(long, global = true, value_name = "KEY")]
+    pub(crate) entry: Option<String>,
+    /// Version 1 configurations: the database on the backend that the hash picks.
+    #[arg(long, global = true, value_name = "NAME")]
+    pub(crate) database: Option<String>,
+    /// Show what caused an error, and the warnings of the configuration.
+    #[arg(long, short, global = true, help_heading = "Options")]
+    pub(crate) verbose: bool,
+}
+
+/// An opened configuration.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    pub(crate) chronos: Chronos,
+    route: Route,
+    /// Whether versions that are committed could not be stored yet.
+    pub(crate) waiting: bool,
+}
+
+impl Globals {
+    /// For commands that may create what isn't there.
+    pub(crate) fn open_for_writing(&self) -> Result<Opened, Failure> {
+        self.open(self.load()?)
+    }
+
+    /// For commands that look: they find nothing where nothing is, and leave nothing behind.
+    pub(crate) fn open_for_reading(&self) -> Result<Opened, Failure> {
+        let mut config = self.load()?;
+        absent_is_empty(&mut config);
+        self.open(config)
+    }
+
+    fn open(&self, config: Config) -> Result<Opened, Failure> {
+        if self.verbose {
+            for warning in &config.warnings {
+                note(&format!("warning: {}: {}", warning.path, one_line(&warning.message)));
+            }
+        }
+        let mut runtime = Runtime::default();
+        if let Some(points) = env::var_os(FAIL_POINTS) {
+            runtime.fail = FailPoints::parse(&points.to_string_lossy())?;
+        }
+        let chronos = Chronos::builder(config).runtime(runtime).open()?;
+        Ok(Opened { chronos, route: self.route(), waiting: false })
+    }
+
+    fn load(&self) -> Result<Config, Failure> {
+        let config = match (&self.config, &self.data) {
+            (Some(file), _) => from_file(file)?,
+            (None, Some(data)) => Config::embedded(data),
+            (None, None) if Path::new(DEFAULT_CONFIG).exists() => from_file(Path::new(DEFAULT_CONFIG))?,
+            (None, None) => Config::embedded(Path::new(DEFAULT_DATA)),
+        };
+        Ok(config)
+    }
+
+    fn route(&self) -> Route {
+        let Self { database_type, tier, tenant, domain, entry, database, .. } = self.clone();
+        // Version 1's own ways to a database take no type unless one is given.
+        let database_type = database_type.or((entry.is_none() && database.is_none()).then_some(DatabaseType::Runtime));
+        let tenant = tenant.or((database_type == Some(DatabaseType::Runtime)).then(|| DEFAULT_TENANT.to_owned()));
+        Route { database_type, tier, tenant, domain, key: entry, database, ..Route::default() }
+    }
+}
+
+impl Opened {
+    /// The collection of that name in the database the options lead to.
+    pub(crate) fn collection(&self, name: &str) -> Result<Collection, Failure> {
+        Ok(self.chronos.with(self.route.clone().collection(name))?)
+    }
+
+    /// After writes: gives the storage a moment to take the versions, and says how many still wait. They are safe in the version index.
+    pub(crate) async fn settle(&mut self, collection: &Collection) -> Result<u64, Failure> {
+        let waiting = collection.settle(DRAIN).await?;
+        if waiting > 0 {
+            self.waiting = true;
+            let name = collection.name();
+            let (what, them) =
+                if waiting == 1 { ("1 version waits".to_owned(), "it") } else { (format!("{waiting} versions wait"), "them") };
+            note(&format!("{what} to be stored; `chronos worker -c {name}` or the next write stores {them}"));
+        }
+        Ok(waiting)
+    }
+
+    /// Closes every client. What hangs is left behind: everything this program said it wrote is committed.
+    pub(crate) async fn close(self) -> Result<(), Failure> {
+        let limit = if self.waiting { CLOSE_BROKEN } else { CLOSE };
+        match tokio::time::timeout(limit, self.chronos.shutdown()).await {
+            Ok(closed) => Ok(closed?),
+            Err(_) => Ok(()),
+        }
+    }
+}
+
+/// Reads a configuration; `ENV.NAME` in it is taken from the environment.
+pub(crate) fn from_file(path: &Path) -> Result<Config, Failure> {
+    let named = |what: String| Failure::wrong(format!("{}: {what}", path.display()));
+    let text = std::fs::read_to_string(path).map_err(|error| named(format!("the file cannot be read: {error}")))?;
+    let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
+    let mut document: Json = serde_json::from_str(text).map_err(|error| named(format!("no JSON: {error}")))?;
+    let in_file = |error: Error| named(error.message().to_owned());
+    expand_env(&mut document, |name| env::var(name).ok()).map_err(in_file)?;
+    Config::from_json(&document, path.parent().unwrap_or(Path::new(""))).map_err(in_file)
+}
+
+/// Puts an empty store in memory in the place of every embedded store that does not exist yet. Returns the references of those.
+pub(crate) fn absent_is_empty(config: &mut Config) -> Vec<String> {
+    let described = config.describe();
+    let entries = described["entries"].as_array().map_or(&[][..], Vec::as_slice);
+    let absent = entries.iter().filter_map(|entry| {
+        let file = entry["file"].as_str().filter(|file| *file != ":memory:")?;
+        (!Path::new(file).exists()).then(|| entry["connection"].as_str().map(str::to_owned))?
+    });
+    let mut absent: Vec<String> = absent.collect();
+    absent.sort();
+    absent.dedup();
+    for reference in &absent {
+        if let Some(connection) = config.connections.get_mut(reference) {
+            connection.uri = "embedded::memory:".into();
+        }
+    }
+    absent
+}

@@ -1,0 +1,50 @@
+//! What goes to stdout (JSON) and to stderr (everything else).
+
+use std::io::{self, BufWriter, IsTerminal as _, Stdout, Write as _};
+
+use chronos_db::Json;
+
+use crate::failure::Failure;
+
+/// The standard output: JSON, one value a line.
+#[derive(Debug)]
+pub(crate) struct Output {
+    to: BufWriter<Stdout>,
+}
+
+impl Output {
+    pub(crate) fn new() -> Self {
+        Self { to: BufWriter::with_capacity(64 * 1024, io::stdout()) }
+    }
+
+    /// One value on one line, in a moment: [`finish`](Self::finish) says when it must be out.
+    pub(crate) fn line(&mut self, value: &Json) -> Result<(), Failure> {
+        serde_json::to_writer(&mut self.to, value).map_err(|error| failed(error.into()))?;
+        self.to.write_all(b"\n").map_err(failed)
+    }
+
+    pub(crate) fn finish(&mut self) -> Result<(), Failure> {
+        self.to.flush().map_err(failed)
+    }
+
+    /// The one value that is the answer; on a terminal laid out for people.
+    pub(crate) fn value(mut self, value: &Json) -> Result<(), Failure> {
+        if io::stdout().is_terminal() {
+            serde_json::to_writer_pretty(&mut self.to, value).map_err(|error| failed(error.into()))?;
+            self.to.write_all(b"\n").map_err(failed)?;
+        } else {
+            self.line(value)?;
+        }
+        self.finish()
+    }
+}
+
+fn failed(error: io::Error) -> Failure {
+    if error.kind() == io::ErrorKind::BrokenPipe { Failure::OutputClosed } else { Failure::Output(error) }
+}
+
+/// One line on stderr.
+pub(crate) fn note(line: &str) {
+    // If not even stderr can be written, there is nowhere left to say so; `eprintln!` would panic.
+    let _ = writeln!(io::stderr(), "{line}");
+}

@@ -1,0 +1,36 @@
+//! `chronos replace`.
+
+use clap::Args;
+
+use crate::args::{Among, ExpectArg, ItemArg, WriteArg, read_json, written};
+use crate::failure::Failure;
+use crate::open::Globals;
+use crate::output::Output;
+
+/// Replace the whole document of an item.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  chronos replace -c users email=a@example.org user.json --actor admin")]
+pub(crate) struct ReplaceArgs {
+    #[command(flatten)]
+    item: ItemArg,
+    /// The new document: JSON, a file, or `-` for standard input.
+    #[arg(value_name = "JSON|FILE|-", allow_hyphen_values = true)]
+    document: String,
+    #[command(flatten)]
+    write: WriteArg,
+    #[command(flatten)]
+    expect: ExpectArg,
+}
+
+pub(crate) async fn run(globals: &Globals, args: ReplaceArgs) -> Result<(), Failure> {
+    let document = read_json(&args.document)?;
+    let mut opened = globals.open_for_writing()?;
+    let collection = opened.collection(&args.item.of.collection)?;
+    let id = args.item.find(&collection, Among::Live).await?;
+    let made = written!(collection.replace(&id, document), &args.write, &args.expect).await?;
+    opened.settle(&collection).await?;
+    opened.close().await?;
+    Output::new().value(&made.to_json())
+}

@@ -1,0 +1,37 @@
+//! `chronos update`.
+
+use clap::Args;
+
+use crate::args::{Among, ExpectArg, ItemArg, WriteArg, read_json, written};
+use crate::failure::Failure;
+use crate::open::Globals;
+use crate::output::Output;
+
+/// Change top-level properties of an item; the others stay.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  chronos update -c users 64f0c0ffee64f0c0ffee64f0 '{\"status\": \"verified\"}'
+  chronos update -c users email=a@example.org '{\"status\": \"verified\"}' --expect-ov 0 --reason \"email verified\"")]
+pub(crate) struct UpdateArgs {
+    #[command(flatten)]
+    item: ItemArg,
+    /// The properties: JSON, a file, or `-` for standard input.
+    #[arg(value_name = "JSON|FILE|-", allow_hyphen_values = true)]
+    document: String,
+    #[command(flatten)]
+    write: WriteArg,
+    #[command(flatten)]
+    expect: ExpectArg,
+}
+
+pub(crate) async fn run(globals: &Globals, args: UpdateArgs) -> Result<(), Failure> {
+    let document = read_json(&args.document)?;
+    let mut opened = globals.open_for_writing()?;
+    let collection = opened.collection(&args.item.of.collection)?;
+    let id = args.item.find(&collection, Among::Live).await?;
+    let made = written!(collection.update(&id, document), &args.write, &args.expect).await?;
+    opened.settle(&collection).await?;
+    opened.close().await?;
+    Output::new().value(&made.to_json())
+}

@@ -1,0 +1,59 @@
+//! `chronos verify`.
+
+use std::time::Duration;
+
+use clap::Args;
+
+use crate::args::CollectionArg;
+use crate::failure::Failure;
+use crate::open::Globals;
+use crate::output::{Output, note};
+
+/// A repair stores what waits, as long as the storage takes something within this time. Versions are left to their writer for 5 s.
+const PROGRESS: Duration = Duration::from_secs(6);
+
+/// Check every version of a collection against its payload, and every head against its versions.
+///
+/// What is printed last is one JSON line. The exit code is 0 only if nothing is damaged. Versions that wait to be stored are no damage.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  chronos verify -c users
+  chronos verify -c users --repair | jq .problems")]
+pub(crate) struct VerifyArgs {
+    #[command(flatten)]
+    of: CollectionArg,
+    /// First roll lagging heads forward, store what waits, and remove objects whose commit never came.
+    #[arg(long)]
+    repair: bool,
+}
+
+pub(crate) async fn run(globals: &Globals, args: VerifyArgs) -> Result<(), Failure> {
+    // A repair creates nothing either where nothing is.
+    let mut opened = globals.open_for_reading()?;
+    let collection = opened.collection(&args.of.collection)?;
+    let mut verify = collection.verify();
+    if args.repair {
+        let mut waiting = collection.drain(Duration::ZERO).await?;
+        while waiting > 0 {
+            let before = std::mem::replace(&mut waiting, collection.drain(PROGRESS).await?);
+            if waiting >= before {
+                break;
+            }
+        }
+        opened.waiting = waiting > 0;
+        verify = verify.repair();
+    }
+    let found = verify.await?;
+    opened.close().await?;
+    let mut out = Output::new();
+    out.line(&found.to_json())?;
+    out.finish()?;
+    if found.is_clean() {
+        return Ok(());
+    }
+    let (count, name) = (found.problem_count, collection.name());
+    let advice = if args.repair { "" } else { "; `--repair` mends what a crash can leave" };
+    note(&format!("error: DAMAGE in `{name}`: {count} problems{advice}"));
+    Err(Failure::Reported)
+}

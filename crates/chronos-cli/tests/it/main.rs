@@ -1,0 +1,13 @@
+//! The program from outside: one binary, one module a topic.
+
+// Shared helpers of the tests may fail loudly.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod cli;
+mod configs;
+mod demo;
+mod import;
+mod readme;
+mod records;
+mod sp500;
+mod surface;

@@ -1,0 +1,267 @@
+//! Messages that failed for good.
+
+use bson::{Bson, Document};
+
+use super::listing::Page;
+use super::messages::{TimeList, time_list_options};
+use super::schema::{Key, Kind, check_text};
+use super::table::Table;
+use super::value::{self, date, new_system, required_text, system_date, take_headers, text, whole};
+use super::{DEFAULT_NAMESPACE, runs};
+use crate::documents::Filter;
+use crate::{Json, Result, Timestamp};
+
+/// Dead letters of one tenant; see [`Messaging::dead_letters`](super::Messaging::dead_letters).
+#[derive(Clone, Debug)]
+pub struct DeadLetters {
+    table: Table,
+}
+
+/// A message that failed for good.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct DeadLetter {
+    /// The message's topic.
+    pub topic: String,
+    /// The topic's namespace.
+    pub namespace: String,
+    /// The subscription in which it failed.
+    pub subscription: Option<String>,
+    /// The message's id.
+    pub msg_id: String,
+    /// Its headers, an object.
+    pub headers: Option<Json>,
+    /// What it says.
+    pub payload: Json,
+    /// How often it was handed to a handler.
+    pub deliveries: u64,
+    /// Why it failed.
+    pub reason: Option<String>,
+    /// When it failed.
+    pub failed_at: Timestamp,
+    /// When it may be removed.
+    pub expires_at: Option<Timestamp>,
+}
+
+impl DeadLetter {
+    fn read(document: &Document) -> Result<Self> {
+        Ok(Self {
+            topic: required_text(document, "topic")?,
+            namespace: text(document, "namespace").unwrap_or_else(|| DEFAULT_NAMESPACE.to_owned()),
+            subscription: text(document, "subscription"),
+            msg_id: required_text(document, "msgId")?,
+            headers: take_headers(document)?,
+            payload: value::take(document, "payload")?,
+            deliveries: whole(document, "deliveries").and_then(|n| u64::try_from(n).ok()).unwrap_or(0),
+            reason: text(document, "reason"),
+            failed_at: date(document, "failedAt").ok_or_else(|| value::damaged(document, "failedAt"))?,
+            expires_at: system_date(document, "expiresAt"),
+        })
+    }
+}
+
+#[derive(Clone, Debug)]
+struct Place {
+    namespace: String,
+    topic: String,
+    subscription: Option<String>,
+    msg_id: String,
+}
+
+impl Place {
+    fn new(topic: String, msg_id: String) -> Self {
+        Self { namespace: DEFAULT_NAMESPACE.to_owned(), topic, subscription: None, msg_id }
+    }
+
+    fn key(&self) -> Result<Key> {
+        let subscription = match &self.subscription {
+            Some(name) => check_text("subscription", name)?.into(),
+            None => Bson::Null,
+        };
+        let (namespace, topic) = (check_text("namespace", &self.namespace)?, check_text("topic", &self.topic)?);
+        Ok(Key::new(Kind::DeadLetters, [namespace.into(), topic.into(), check_text("message id", &self.msg_id)?.into(), subscription]))
+    }
+}
+
+macro_rules! place_options {
+    () => {
+        /// The topic's namespace (default `default`).
+        pub fn namespace(mut self, namespace: impl Into<String>) -> Self {
+            self.place.namespace = namespace.into();
+            self
+        }
+
+        /// The subscription in which it failed.
+        pub fn subscription(mut self, subscription: impl Into<String>) -> Self {
+            self.place.subscription = Some(subscription.into());
+            self
+        }
+    };
+}
+
+impl DeadLetters {
+    pub(super) fn new(table: Table) -> Self {
+        Self { table }
+    }
+
+    /// Saves a dead letter once: saving it again changes nothing. Answers whether it is new.
+    pub fn save(&self, topic: impl Into<String>, msg_id: impl Into<String>, payload: Json) -> SaveDeadLetter {
+        SaveDeadLetter {
+            table: self.table.clone(),
+            place: Place::new(topic.into(), msg_id.into()),
+            payload,
+            headers: None,
+            deliveries: 0,
+            reason: None,
+            failed_at: None,
+            retention_days: None,
+        }
+    }
+
+    /// One dead letter, if it is there; that of a subscription with [`subscription`](GetDeadLetter::subscription).
+    pub fn get(&self, topic: impl Into<String>, msg_id: impl Into<String>) -> GetDeadLetter {
+        GetDeadLetter { table: self.table.clone(), place: Place::new(topic.into(), msg_id.into()) }
+    }
+
+    /// Removes a dead letter, such as one whose message was published again. Answers whether it was there.
+    pub fn delete(&self, topic: impl Into<String>, msg_id: impl Into<String>) -> DeleteDeadLetter {
+        DeleteDeadLetter { table: self.table.clone(), place: Place::new(topic.into(), msg_id.into()) }
+    }
+
+    /// The dead letters of a topic, newest first.
+    pub fn list(&self, topic: impl Into<String>) -> ListDeadLetters {
+        ListDeadLetters { table: self.table.clone(), list: TimeList::new("failedAt", topic.into()) }
+    }
+}
+
+/// Saves a dead letter; see [`DeadLetters::save`].
+#[derive(Clone, Debug)]
+#[must_use = "an action runs when it is awaited"]
+pub struct SaveDeadLetter {
+    table: Table,
+    place: Place,
+    payload: Json,
+    headers: Option<Json>,
+    deliveries: u32,
+    reason: Option<String>,
+    failed_at: Option<Timestamp>,
+    retention_days: Option<u32>,
+}
+
+impl SaveDeadLetter {
+    place_options!();
+
+    /// The headers, a JSON object.
+    pub fn headers(mut self, headers: Json) -> Self {
+        self.headers = Some(headers);
+        self
+    }
+
+    /// How often it was handed to a handler.
+    pub fn deliveries(mut self, count: u32) -> Self {
+        self.deliveries = count;
+        self
+    }
+
+    /// Why it failed.
+    pub fn reason(mut self, reason: impl Into<String>) -> Self {
+        self.reason = Some(reason.into());
+        self
+    }
+
+    /// When it failed (default: now).
+    pub fn failed_at(mut self, at: Timestamp) -> Self {
+        self.failed_at = Some(at);
+        self
+    }
+
+    /// Let [`prune`](super::Messaging::prune) remove it after so many days.
+    pub fn retention_days(mut self, days: u32) -> Self {
+        self.retention_days = Some(days);
+        self
+    }
+
+    async fn run(self) -> Result<bool> {
+        self.save().await.map_err(|error| error.during("dead_letters.save"))
+    }
+
+    async fn save(self) -> Result<bool> {
+        let key = self.place.key()?;
+        let mut document = Document::new();
+        value::put_headers(&mut document, self.headers.as_ref())?;
+        value::put(&mut document, "payload", &self.payload)?;
+        document.insert("deliveries", i64::from(self.deliveries));
+        if let Some(reason) = &self.reason {
+            document.insert("reason", reason);
+        }
+        let saved = self.table.change(key, |found, now| {
+            if found.is_some() {
+                return Ok(None);
+            }
+            let mut document = document.clone();
+            document.insert("failedAt", self.failed_at.unwrap_or(now));
+            document.insert("_system", new_system(now, now, self.retention_days));
+            Ok(Some(document))
+        });
+        Ok(saved.await?.applied)
+    }
+}
+
+runs!(SaveDeadLetter => bool);
+
+/// Looks a dead letter up; see [`DeadLetters::get`].
+#[derive(Clone, Debug)]
+#[must_use = "an action runs when it is awaited"]
+pub struct GetDeadLetter {
+    table: Table,
+    place: Place,
+}
+
+impl GetDeadLetter {
+    place_options!();
+
+    async fn run(self) -> Result<Option<DeadLetter>> {
+        let key = self.place.key()?;
+        self.table.find(&key).await?.as_ref().map(DeadLetter::read).transpose()
+    }
+}
+
+runs!(GetDeadLetter => Option<DeadLetter>);
+
+/// Removes a dead letter; see [`DeadLetters::delete`].
+#[derive(Clone, Debug)]
+#[must_use = "an action runs when it is awaited"]
+pub struct DeleteDeadLetter {
+    table: Table,
+    place: Place,
+}
+
+impl DeleteDeadLetter {
+    place_options!();
+
+    async fn run(self) -> Result<bool> {
+        self.table.remove_key(&self.place.key()?).await.map_err(|error| error.during("dead_letters.delete"))
+    }
+}
+
+runs!(DeleteDeadLetter => bool);
+
+/// Lists dead letters; see [`DeadLetters::list`].
+#[derive(Clone, Debug)]
+#[must_use = "an action runs when it is awaited"]
+pub struct ListDeadLetters {
+    table: Table,
+    list: TimeList,
+}
+
+impl ListDeadLetters {
+    time_list_options!(DeadLetter::read => DeadLetter);
+
+    /// Only those of this subscription.
+    pub fn subscription(mut self, subscription: impl Into<String>) -> Self {
+        self.list.filter = Filter::eq("subscription", subscription.into());
+        self
+    }
+}
+
+runs!(ListDeadLetters => Page<DeadLetter>);

@@ -1,0 +1,262 @@
+//! Moving messaging data between layouts, and bringing documents of the originals into today's shape.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bson::{Bson, Document};
+use futures::TryStreamExt as _;
+use secrecy::ExposeSecret as _;
+
+use super::normal::complete;
+use super::place::Place;
+use super::runs;
+use super::schema::{Key, Kind};
+use super::table::{REV, Table};
+use super::value::{id_text, system_date, text, whole};
+use crate::config::{DatabaseType, Entry, Selector};
+use crate::documents::Scan;
+use crate::{Chronos, Json, Result, Route, Timestamp};
+
+/// Documents on their way at once.
+const AT_ONCE: usize = 16;
+/// Problems that are told one by one.
+const MOST_TOLD: usize = 20;
+/// Stores of this kind differ though they are called alike.
+const IN_MEMORY: &str = "embedded::memory:";
+
+/// Brings messaging data where, and into the shape in which, a configuration wants it; see [`Chronos::migrate_messaging`].
+#[derive(Clone, Debug)]
+#[must_use = "an action runs when it is awaited"]
+pub struct Migrate {
+    to: Chronos,
+    from: Option<Chronos>,
+    dry_run: bool,
+}
+
+/// What a migration did, or would do.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Migrated {
+    /// Documents read.
+    pub read: u64,
+    /// Documents that were new where they belong.
+    pub copied: u64,
+    /// Documents brought into today's shape, or replaced by a newer state.
+    pub updated: u64,
+    /// Documents that were as they should be.
+    pub unchanged: u64,
+    /// Documents that are there with other contents, or that cannot be understood. They stay where they are.
+    pub problems: u64,
+    /// The first of the problems.
+    pub told: Vec<String>,
+}
+
+impl Migrated {
+    /// As JSON.
+    #[must_use]
+    pub fn to_json(&self) -> Json {
+        let Self { read, copied, updated, unchanged, problems, told } = self;
+        serde_json::json!({
+            "read": read, "copied": copied, "updated": updated, "unchanged": unchanged, "problems": problems, "told": told,
+        })
+    }
+
+    fn count(&mut self, step: Step) {
+        self.read += 1;
+        match step {
+            Step::Copied => self.copied += 1,
+            Step::Updated => self.updated += 1,
+            Step::Unchanged => self.unchanged += 1,
+            Step::Problem(what) => {
+                self.problems += 1;
+                if self.told.len() < MOST_TOLD {
+                    self.told.push(what);
+                }
+            }
+        }
+    }
+}
+
+enum Step {
+    Copied,
+    Updated,
+    Unchanged,
+    Problem(String),
+}
+
+impl Chronos {
+    /// Makes the collections and indexes of every configured messaging database, and brings the documents in them to the tenants' databases and into
+    /// today's shape. With [`from`](Migrate::from), copies those of another configuration, such as one with another layout. Running it again
+    /// continues it and changes nothing that is done. Sources keep what they have, but for documents that stay in their database.
+    pub fn migrate_messaging(&self) -> Migrate {
+        Migrate { to: self.clone(), from: None, dry_run: false }
+    }
+}
+
+/// A database by the connection string and its name.
+type Where = (String, String);
+
+struct Run {
+    to: Chronos,
+    dry_run: bool,
+    places: Mutex<HashMap<Where, Arc<Place>>>,
+}
+
+impl Migrate {
+    /// Copies the data of this configuration.
+    pub fn from(mut self, other: &Chronos) -> Self {
+        self.from = Some(other.clone());
+        self
+    }
+
+    /// Only counts what would be done; creates nothing.
+    pub fn dry_run(mut self) -> Self {
+        self.dry_run = true;
+        self
+    }
+
+    async fn run(self) -> Result<Migrated> {
+        let run = Run { to: self.to.clone(), dry_run: self.dry_run, places: Mutex::default() };
+        for entry in entries(&self.to) {
+            run.place(&entry)?.ready().await?;
+        }
+        let from = self.from.as_ref().unwrap_or(&self.to);
+        let mut done = Migrated::default();
+        let mut seen = BTreeSet::new();
+        for entry in entries(from) {
+            let source = location(from, &entry);
+            if seen.insert(source.clone()) {
+                // What is called alike in memory of another instance is another store.
+                let known = (self.from.is_none() || source.0 != IN_MEMORY).then_some(source);
+                run.database(from, &entry, known.as_ref(), &mut done).await?;
+            }
+        }
+        Ok(done)
+    }
+}
+
+runs!(Migrate => Migrated);
+
+fn entries(chronos: &Chronos) -> Vec<Entry> {
+    chronos.config().entries.iter().filter(|entry| entry.database_type == Some(DatabaseType::Messaging)).cloned().collect()
+}
+
+fn location(chronos: &Chronos, entry: &Entry) -> Where {
+    let uri = chronos.config().connections.get(&entry.connection).map(|connection| connection.uri.expose_secret().to_owned());
+    (uri.unwrap_or_default(), entry.database.clone().unwrap_or_default())
+}
+
+impl Run {
+    /// Where documents go to. In a dry run nothing is created there.
+    fn place(&self, entry: &Entry) -> Result<Arc<Place>> {
+        let at = location(&self.to, entry);
+        let documents = self.to.documents(&entry.connection)?;
+        let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
+        let place = places.entry(at.clone()).or_insert_with(|| {
+            let place = Place::new(documents, &at.1, entry.capture_deliveries, crate::Runtime::default());
+            Arc::new(if self.dry_run { place.untouched() } else { place })
+        });
+        Ok(Arc::clone(place))
+    }
+
+    async fn database(&self, from: &Chronos, entry: &Entry, source: Option<&Where>, done: &mut Migrated) -> Result<()> {
+        let documents = from.documents(&entry.connection)?;
+        let place = Place::new(Arc::clone(&documents), entry.database.as_deref().unwrap_or_default(), true, crate::Runtime::default());
+        let tenant = if let Selector::Tenant(tenant) = &entry.selector { Some(tenant.as_str()) } else { None };
+        for kind in Kind::ALL {
+            let found = documents.scan(&place.namespace(kind), Scan::default());
+            let mut steps = found.map_ok(|document| self.document(kind, document, tenant, source)).try_buffer_unordered(AT_ONCE);
+            while let Some(step) = steps.try_next().await? {
+                done.count(step);
+            }
+        }
+        Ok(())
+    }
+
+    /// Where a tenant's documents belong.
+    fn target(&self, tenant: &str) -> Result<(Arc<Place>, Where)> {
+        let resolved = self.to.route(&Route::messaging().tenant(tenant).collection("topics"))?;
+        Ok((self.place(&resolved.entry)?, location(&self.to, &resolved.entry)))
+    }
+
+    async fn document(&self, kind: Kind, document: Document, of: Option<&str>, source: Option<&Where>) -> Result<Step> {
+        let problem = |what: &dyn std::fmt::Display| Ok(Step::Problem(format!("{kind} {}: {what}", id_text(&document))));
+        let tenant = text(&document, "tenantId").or_else(|| of.map(str::to_owned));
+        let Some(tenant) = tenant else { return problem(&"it names no tenant") };
+        let mut adopted = document.clone();
+        adopted.insert("tenantId", &tenant);
+        let key = match complete(kind, &mut adopted, born(&document)) {
+            Ok(key) => key,
+            Err(error) => return problem(&error.message()),
+        };
+        let (place, at) = match self.target(&tenant) {
+            Ok(target) => target,
+            Err(error) => return problem(&error.message()),
+        };
+        if kind == Kind::Deliveries && !place.captures_deliveries() {
+            return problem(&"the database it belongs to keeps no deliveries");
+        }
+        let table = Table::new(place, tenant.as_str().into(), kind);
+        if source == Some(&at) {
+            if adopted == document {
+                return Ok(Step::Unchanged);
+            }
+            if !self.dry_run && table.replace(&document, adopted).await?.is_none() {
+                return problem(&"others changed it meanwhile, or its key is taken; run the migration again");
+            }
+            return Ok(Step::Updated);
+        }
+        self.copy(&table, &key, adopted, &document).await
+    }
+
+    async fn copy(&self, table: &Table, key: &Key, mut adopted: Document, document: &Document) -> Result<Step> {
+        if table.find(key).await?.is_none() {
+            if self.dry_run {
+                return Ok(Step::Copied);
+            }
+            table.stamp(&mut adopted, key);
+            if table.insert(adopted.clone(), key).await? {
+                return Ok(Step::Copied);
+            }
+        }
+        let Some(there) = table.find(key).await? else {
+            return Ok(Step::Problem(format!("{} {}: others are changing it; run the migration again", table.kind, id_text(document))));
+        };
+        if contents(&there) == contents(&adopted) {
+            return Ok(Step::Unchanged);
+        }
+        let changes = match table.kind {
+            Kind::SharedMemory => whole(document, "version").is_none(),
+            Kind::Topics | Kind::Deliveries => true,
+            Kind::Messages | Kind::DeadLetters => false,
+        };
+        if !changes {
+            let what = "another document with the same key is there already; both stay as they are";
+            return Ok(Step::Problem(format!("{} {}: {what}", table.kind, id_text(document))));
+        }
+        // The target lives on after it was filled; only what the source has newer goes over it.
+        if system_date(&adopted, "updatedAt") <= system_date(&there, "updatedAt") {
+            return Ok(Step::Unchanged);
+        }
+        if !self.dry_run && table.replace(&there, adopted).await?.is_none() {
+            return Ok(Step::Problem(format!("{} {}: others are changing it; run the migration again", table.kind, id_text(document))));
+        }
+        Ok(Step::Updated)
+    }
+}
+
+/// What two documents of one key are compared by.
+fn contents(document: &Document) -> Document {
+    let mut fields: Vec<(String, Bson)> = document
+        .iter()
+        .filter(|(field, _)| *field != "_id" && *field != REV)
+        .map(|(field, value)| (field.clone(), value.clone()))
+        .collect();
+    fields.sort_by(|a, b| a.0.cmp(&b.0));
+    fields.into_iter().collect()
+}
+
+/// When a document came to be that does not say so. The same on every run.
+fn born(document: &Document) -> Timestamp {
+    document.get_object_id("_id").map(|id| Timestamp::from(id.timestamp())).unwrap_or_default()
+}

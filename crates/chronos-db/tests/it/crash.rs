@@ -1,0 +1,271 @@
+//! Processes die at every step of the write pipeline; the next one finds every acknowledged version, and none by half.
+
+mod audit;
+mod places;
+mod workload;
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use chronos_db::fail::{FailAction, FailPoints};
+use chronos_db::{ErrorKind, Random as _, Runtime};
+use futures::StreamExt as _;
+use serde_json::{Value, json};
+use test_support::SeededRandom;
+
+use self::audit::{Told, audit};
+use self::places::{Kind, Place};
+use self::workload::{Ledger, Plan};
+
+/// The scenario of a victim; without it the test that plays one has nothing to do.
+const SCENARIO: &str = "CHRONOS_CRASH_SCENARIO";
+/// Victims at once.
+const AT_ONCE: usize = 6;
+
+/// Between every two steps of a commit and of storing it.
+const PIPELINE: [&str; 11] = [
+    "commit.before_numbers",
+    "commit.before_rows",
+    "commit.before_answer",
+    "flush.before_put",
+    "flush.after_blobs",
+    "flush.after_put",
+    "flush.after_record",
+    "large.after_note",
+    "large.after_put",
+    "large.before_forget",
+    "claim.after_claim",
+];
+const EMBEDDED: [&str; 2] = ["embedded.before_commit", "embedded.after_commit"];
+const MONGO: [&str; 3] = ["mongo.after_sequence", "mongo.between_stages", "mongo.after_apply"];
+
+#[derive(Clone, Debug)]
+struct Victim {
+    place: Place,
+    points: String,
+    ledger: PathBuf,
+    plan: Plan,
+}
+
+impl Victim {
+    fn at(place: Place, run: &str, points: String) -> Self {
+        let ledger = place.dir.join(format!("ledger-{run}"));
+        let plan = Plan { run: run.to_owned(), seed: 1, tasks: 4, steps: 300, lenient: false, erasing: place.erasing };
+        Self { place, points, ledger, plan }
+    }
+
+    fn spawn(&self) -> Child {
+        let Plan { run, seed, tasks, steps, .. } = &self.plan;
+        let scenario = json!({
+            "place": self.place.to_json(), "points": self.points, "ledger": self.ledger, "run": run, "seed": seed, "tasks": tasks, "steps": steps,
+        });
+        Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "crash::child", "--nocapture"])
+            .env(SCENARIO, scenario.to_string())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap()
+    }
+
+    /// Runs to its end, whatever that is.
+    async fn live(&self) -> Output {
+        let child = self.spawn();
+        tokio::task::spawn_blocking(move || child.wait_with_output().unwrap()).await.unwrap()
+    }
+
+    fn told(&self) -> Told {
+        Told::read(&[&self.ledger])
+    }
+}
+
+fn said(output: &Output) -> String {
+    format!("{}\n{}\n{}", output.status, String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+fn was_killed(output: &Output) -> bool {
+    use std::os::unix::process::ExitStatusExt as _;
+    output.status.signal().is_some()
+}
+
+/// Plays a victim when this binary starts itself again with a scenario.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn child() {
+    let Ok(scenario) = std::env::var(SCENARIO) else { return };
+    let scenario: Value = serde_json::from_str(&scenario).unwrap();
+    let place = Place::from_json(&scenario["place"]);
+    let number = |key: &str| scenario[key].as_u64().unwrap();
+    let plan = Plan {
+        run: scenario["run"].as_str().unwrap().to_owned(),
+        seed: number("seed"),
+        tasks: number("tasks") as usize,
+        steps: number("steps") as usize,
+        lenient: false,
+        erasing: place.erasing,
+    };
+    let fail = FailPoints::parse(scenario["points"].as_str().unwrap()).unwrap();
+    let ledger = Arc::new(Ledger::append(Path::new(scenario["ledger"].as_str().unwrap())));
+    let opened = place.open(Runtime { fail, ..Runtime::default() });
+    let life = workload::run(&opened.things, &ledger, &plan);
+    tokio::time::timeout(Duration::from_secs(60), life).await.expect("the victim lived too long");
+    opened.chronos.shutdown().await.unwrap();
+}
+
+/// Kills a victim at each of `points`, after each number of passes, each in a place of its own; then audits all of them.
+async fn kill_at_every_point(kind: Kind, points: &[&str], erasing: bool) {
+    let dir = tempfile::tempdir().unwrap();
+    let mut victims = Vec::new();
+    for point in points {
+        for passes in [0, 1, 5] {
+            let run = format!("{}-{passes}", point.replace('.', "-"));
+            let mut place = Place::new(kind, dir.path().join(&run));
+            std::fs::create_dir_all(&place.dir).unwrap();
+            place.erasing = erasing;
+            victims.push(Victim::at(place, &run, format!("{point}=abort:{passes}")));
+        }
+    }
+    let deaths = futures::stream::iter(&victims).map(|victim| async move {
+        let output = victim.live().await;
+        assert!(was_killed(&output), "{} was never reached: {}", victim.points, said(&output));
+    });
+    deaths.buffer_unordered(AT_ONCE).collect::<()>().await;
+    let audits = futures::stream::iter(&victims).map(|victim| async move {
+        audit(&victim.place, &victim.told(), &format!("{kind:?} {}", victim.points)).await;
+    });
+    audits.buffer_unordered(AT_ONCE).collect::<()>().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_process_killed_at_any_step_of_the_embedded_store_loses_nothing_acknowledged() {
+    kill_at_every_point(Kind::Embedded, &[PIPELINE.as_slice(), &EMBEDDED].concat(), false).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_process_killed_at_any_step_on_a_replica_set_and_s3_loses_nothing_acknowledged() {
+    kill_at_every_point(Kind::ReplicaSetS3, &[PIPELINE.as_slice(), &MONGO].concat(), false).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_process_killed_at_any_step_on_a_standalone_server_loses_nothing_acknowledged() {
+    kill_at_every_point(Kind::StandaloneLocal, &[PIPELINE.as_slice(), &MONGO].concat(), false).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_erasure_that_is_interrupted_is_completed_by_the_next_process() {
+    let points = ["commit.before_answer", "flush.before_put", "erase.after_objects", "flush.after_put", "flush.after_record"];
+    kill_at_every_point(Kind::Embedded, &points, true).await;
+    kill_at_every_point(Kind::StandaloneLocal, &["erase.after_objects", "mongo.between_stages"], true).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_process_killed_again_and_again_at_random_moments_loses_nothing_acknowledged() {
+    let dir = tempfile::tempdir().unwrap();
+    let seed = std::env::var("CHRONOS_CRASH_SEED").map_or(7, |seed| seed.parse().unwrap());
+    eprintln!("CHRONOS_CRASH_SEED={seed}");
+    let random = SeededRandom::new(seed);
+    let place = Place::new(Kind::Embedded, dir.path().to_owned());
+    let mut ledgers = Vec::new();
+    for round in 0..15 {
+        let mut victim = Victim::at(place.clone(), &format!("round{round}"), String::new());
+        victim.plan.seed = random.next_u64() % 1_000_000;
+        victim.plan.steps = 1_000_000;
+        let mut child = victim.spawn();
+        let (lines, spin) = (1 + random.next_u64() % 120, Duration::from_micros(random.next_u64() % 3_000));
+        let ledger = victim.ledger.clone();
+        tokio::task::spawn_blocking(move || {
+            while std::fs::read(&ledger).map_or(0, |text| text.iter().filter(|byte| **byte == b'\n').count() as u64) < lines {
+                assert!(child.try_wait().unwrap().is_none(), "the victim died by itself");
+                std::thread::yield_now();
+            }
+            // Somewhere behind that line: the moment of a kill is no condition to wait for.
+            std::thread::sleep(spin);
+            child.kill().unwrap();
+            child.wait_with_output().unwrap();
+        })
+        .await
+        .unwrap();
+        ledgers.push(victim.ledger);
+        // In between the next process begins with whatever the killed one left.
+        if round % 3 == 2 {
+            let told = Told::read(&ledgers.iter().map(PathBuf::as_path).collect::<Vec<_>>());
+            audit(&place, &told, &format!("seed {seed}, round {round}")).await;
+        }
+    }
+    let told = Told::read(&ledgers.iter().map(PathBuf::as_path).collect::<Vec<_>>());
+    assert!(told.acknowledged() > 100, "only {} acknowledged writes", told.acknowledged());
+}
+
+/// Two processes write one collection; one of them is killed, the other must not notice.
+async fn one_of_two_dies(kind: Kind, points: &[&str]) {
+    let dir = tempfile::tempdir().unwrap();
+    let pairs: Vec<_> = points
+        .iter()
+        .map(|point| {
+            let place = Place::new(kind, dir.path().join(point));
+            std::fs::create_dir_all(&place.dir).unwrap();
+            let victim = Victim::at(place.clone(), "victim", format!("{point}=abort:7"));
+            let mut survivor = Victim::at(place, "survivor", String::new());
+            survivor.plan = Plan { seed: 2, tasks: 3, steps: 20, ..survivor.plan };
+            (victim, survivor)
+        })
+        .collect();
+    let deaths = futures::stream::iter(&pairs).map(|(victim, survivor)| async move {
+        let (dead, alive) = futures::future::join(victim.live(), survivor.live()).await;
+        assert!(was_killed(&dead), "{}: {}", victim.points, said(&dead));
+        assert!(alive.status.success(), "the survivor of {}: {}", victim.points, said(&alive));
+    });
+    deaths.buffer_unordered(3).collect::<()>().await;
+    let audits = futures::stream::iter(&pairs).map(|(victim, survivor)| async move {
+        let told = Told::read(&[&victim.ledger, &survivor.ledger]);
+        audit(&victim.place, &told, &format!("{kind:?} two, {}", victim.points)).await;
+    });
+    audits.buffer_unordered(AT_ONCE).collect::<()>().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_death_of_one_of_two_processes_on_an_embedded_store_does_not_disturb_the_other() {
+    one_of_two_dies(Kind::Embedded, &["commit.before_rows", "embedded.before_commit", "embedded.after_commit", "flush.after_put"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_death_of_one_of_two_processes_on_a_replica_set_does_not_disturb_the_other() {
+    one_of_two_dies(Kind::ReplicaSetS3, &["mongo.after_sequence", "mongo.between_stages", "claim.after_claim", "flush.after_put"]).await;
+}
+
+/// Lets every point fail once, in this process, and goes on.
+async fn fail_at_every_point(kind: Kind, points: &[&str]) {
+    let dir = tempfile::tempdir().unwrap();
+    let runs: Vec<_> = points
+        .iter()
+        .enumerate()
+        .map(|(i, point)| if i % 2 == 0 { (*point, 0, ErrorKind::Database) } else { (*point, 3, ErrorKind::Storage) })
+        .map(|(point, passes, error)| {
+            let run = format!("{}-{passes}", point.replace('.', "-"));
+            let place = Place::new(kind, dir.path().join(&run));
+            std::fs::create_dir_all(&place.dir).unwrap();
+            (Victim::at(place, &run, format!("{point} fails after {passes} with {error:?}")), point, passes, error)
+        })
+        .collect();
+    let failures = futures::stream::iter(&runs).map(|(victim, point, passes, error)| async move {
+        let fail = FailPoints::armable();
+        fail.arm(point, FailAction::Error(*error), *passes, 1);
+        let opened = victim.place.open(Runtime { fail, ..Runtime::default() });
+        let plan = Plan { steps: 13, lenient: true, ..victim.plan.clone() };
+        workload::run(&opened.things, &Arc::new(Ledger::append(&victim.ledger)), &plan).await;
+        opened.chronos.shutdown().await.unwrap();
+        audit(&victim.place, &victim.told(), &format!("{kind:?} {}", victim.points)).await;
+    });
+    failures.buffer_unordered(AT_ONCE).collect::<()>().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_error_at_any_step_of_the_embedded_store_leaves_nothing_half_done() {
+    fail_at_every_point(Kind::Embedded, &[PIPELINE.as_slice(), &EMBEDDED].concat()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_error_at_any_step_on_a_replica_set_leaves_nothing_half_done() {
+    fail_at_every_point(Kind::ReplicaSetS3, &[PIPELINE.as_slice(), &MONGO].concat()).await;
+}

@@ -1,0 +1,128 @@
+//! Where the crash tests write: a database and a bucket of their own on every pairing of stores.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use chronos_db::config::{Base64Property, CollectionMap, Config};
+use chronos_db::documents::Documents;
+use chronos_db::objects::{Objects, ObjectsPool};
+use chronos_db::{Chronos, Clock, Collection, Route, Runtime, SystemClock, Timestamp};
+use futures::future::BoxFuture;
+use serde_json::{Value, json};
+use test_support::servers;
+
+/// Larger payloads are stored before their commit.
+pub(super) const INLINE_MAX: usize = 4096;
+pub(super) const COLLECTION: &str = "things";
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Embedded,
+    StandaloneLocal,
+    ReplicaSetS3,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Place {
+    pub(super) kind: Kind,
+    pub(super) dir: PathBuf,
+    pub(super) name: String,
+    /// Deletes erase.
+    pub(super) erasing: bool,
+}
+
+impl Place {
+    pub(super) fn new(kind: Kind, dir: PathBuf) -> Self {
+        Self { kind, dir, name: servers::unique_name("crash"), erasing: false }
+    }
+
+    pub(super) fn to_json(&self) -> Value {
+        json!({ "kind": format!("{:?}", self.kind), "dir": self.dir, "name": self.name, "erasing": self.erasing })
+    }
+
+    pub(super) fn from_json(value: &Value) -> Self {
+        let kinds = [Kind::Embedded, Kind::StandaloneLocal, Kind::ReplicaSetS3];
+        Self {
+            kind: kinds.into_iter().find(|kind| value["kind"] == format!("{kind:?}")).unwrap(),
+            dir: value["dir"].as_str().unwrap().into(),
+            name: value["name"].as_str().unwrap().to_owned(),
+            erasing: value["erasing"].as_bool().unwrap(),
+        }
+    }
+
+    fn config(&self) -> Config {
+        let mut config = match self.kind {
+            Kind::Embedded => Config::embedded(&self.dir),
+            kind => {
+                let mut entry = json!({ "tenantId": "default", "dbConnRef": "main", "bucket": self.name, "dbName": self.name });
+                let mut text = json!({});
+                let uri = if kind == Kind::ReplicaSetS3 {
+                    let s3 = servers::s3();
+                    entry["spaceConnRef"] = "store".into();
+                    text["spacesConnections"] = json!({ "store": {
+                        "endpoint": s3.endpoint, "region": "us-east-1", "accessKey": s3.access_key, "secretKey": s3.secret_key,
+                        "forcePathStyle": true,
+                    } });
+                    servers::mongo_rs_uri()
+                } else {
+                    text["localStorage"] = json!({ "enabled": true, "basePath": self.dir });
+                    servers::mongo_standalone_uri()
+                };
+                text["dbConnections"] = json!({ "main": { "mongoUri": uri } });
+                text["databases"] = json!({ "runtime": { "tenantDatabases": [entry] } });
+                Config::from_json(&text, &self.dir).unwrap()
+            }
+        };
+        config.inline_max_bytes = INLINE_MAX;
+        config.logical_delete = !self.erasing;
+        let file = Base64Property { content_type: "text/plain".into(), preferred_text: true, text_charset: "utf8".into() };
+        let map = CollectionMap {
+            indexed: vec!["key".into(), "tag".into()],
+            base64: [("file".to_owned(), file)].into(),
+            ..CollectionMap::default()
+        };
+        config.collection_maps.insert(COLLECTION.to_owned(), map);
+        config
+    }
+
+    pub(super) fn open(&self, runtime: Runtime) -> Opened {
+        let config = self.config();
+        let chronos = Chronos::builder(config.clone()).runtime(runtime).open().unwrap();
+        let things = chronos.with(Route::runtime().tenant("default").collection(COLLECTION)).unwrap();
+        let connection = if self.kind == Kind::Embedded { "embedded" } else { "main" };
+        let documents = chronos.documents(connection).unwrap();
+        let objects = config.entries.iter().find_map(|entry| entry.objects.clone()).unwrap();
+        let bucket = ObjectsPool::new().objects(&config, &objects, &objects.buckets.json).unwrap();
+        Opened { chronos, things, documents, bucket }
+    }
+
+    /// Opened by somebody who knows that all other writers are dead, and need not wait for them.
+    pub(super) fn open_alone(&self) -> Opened {
+        let ahead = if self.kind == Kind::Embedded { Duration::from_secs(10) } else { Duration::ZERO };
+        self.open(Runtime { clock: Arc::new(Impatient { ahead }), ..Runtime::default() })
+    }
+}
+
+pub(super) struct Opened {
+    pub(super) chronos: Chronos,
+    pub(super) things: Collection,
+    pub(super) documents: Arc<dyn Documents>,
+    pub(super) bucket: Arc<dyn Objects>,
+}
+
+/// The machine's clock, ahead, and with short waits.
+#[derive(Debug)]
+struct Impatient {
+    ahead: Duration,
+}
+
+impl Clock for Impatient {
+    fn now(&self) -> Timestamp {
+        SystemClock.now().plus_millis(i64::try_from(self.ahead.as_millis()).unwrap())
+    }
+
+    fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()> {
+        Box::pin(tokio::time::sleep(duration.min(Duration::from_millis(50))))
+    }
+}

@@ -1,0 +1,288 @@
+//! Every stored shape, pinned: what an older version has written must stay readable, so a change of these files is a decision.
+//!
+//! A shape that differs fails the test and writes the new file beside the old one; `UPDATE_GOLDEN=1` accepts it.
+
+mod extended;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bson::Document;
+use chronos_db::config::{Base64Property, CollectionMap, Config, DevShadow};
+use chronos_db::documents::{Batch, Direction, Documents, Namespace, Scan, Write};
+use chronos_db::fail::{FailAction, FailPoints};
+use chronos_db::objects::{Objects, ObjectsPool, PutOptions};
+use chronos_db::{Chronos, Clock as _, Collection, ErrorKind, Op, Route, Runtime, Timestamp};
+use futures::TryStreamExt as _;
+use serde_json::{Map, Value, json};
+use test_support::{Failing, Fault, MockClock, SeededRandom};
+
+use self::extended::{from_extended, to_extended};
+
+const SUFFIXES: [&str; 6] = ["claims", "counter", "gc", "head", "locks", "ver"];
+
+/// A database in which time, chance and the object storage do what the test says.
+struct Stage {
+    chronos: Chronos,
+    things: Collection,
+    documents: Arc<dyn Documents>,
+    bucket: Arc<dyn Objects>,
+    clock: Arc<MockClock>,
+    fail: FailPoints,
+    storage: Arc<Failing<test_support::objects::Call>>,
+}
+
+fn config(dir: &Path) -> Config {
+    let mut config = Config::embedded(dir);
+    config.inline_max_bytes = 700;
+    let file = Base64Property { content_type: "text/plain".into(), preferred_text: true, text_charset: "utf8".into() };
+    let indexed = ["email", "status", "visits"].map(str::to_owned).to_vec();
+    let map = CollectionMap { indexed, base64: [("file".to_owned(), file)].into(), ..CollectionMap::default() };
+    config.collection_maps.insert("things".to_owned(), map);
+    config
+}
+
+impl Stage {
+    fn new(config: Config) -> Self {
+        let clock = Arc::new(MockClock::default());
+        let fail = FailPoints::armable();
+        let runtime = Runtime { clock: Arc::clone(&clock) as _, random: Arc::new(SeededRandom::new(1)), fail: fail.clone() };
+        let storage = Failing::new();
+        let layer = Arc::clone(&storage);
+        let space = config.entries[0].objects.clone().unwrap();
+        let bucket = ObjectsPool::new().objects(&config, &space, "chronos").unwrap();
+        let builder = Chronos::builder(config).runtime(runtime);
+        let chronos = builder.wrap_objects(move |inner| test_support::objects::decorate(inner, Arc::clone(&layer))).open().unwrap();
+        let things = chronos.with(Route::runtime().tenant("default").collection("things")).unwrap();
+        let documents = chronos.documents("embedded").unwrap();
+        Self { chronos, things, documents, bucket, clock, fail, storage }
+    }
+
+    fn tick(&self) {
+        self.clock.advance(Duration::from_millis(1_500));
+    }
+
+    /// The storage is back, and everything is stored.
+    async fn store(&self) {
+        self.clock.sleepers(1).await;
+        self.storage.switch_off();
+        self.clock.advance(Duration::from_secs(60));
+        assert_eq!(self.things.drain(Duration::from_secs(60)).await.unwrap(), 0);
+    }
+
+    async fn rows(&self, suffix: &str) -> Vec<Document> {
+        let namespace = Namespace::new("chronos", format!("things_{suffix}"));
+        let scan = Scan { order: vec![("_id".into(), Direction::Ascending)], ..Scan::default() };
+        self.documents.scan(&namespace, scan).try_collect().await.unwrap()
+    }
+
+    async fn everything(&self) -> Value {
+        let mut documents = Map::new();
+        for suffix in SUFFIXES {
+            documents.insert(format!("things_{suffix}"), self.rows(suffix).await.into_iter().map(|doc| to_extended(&doc.into())).collect());
+        }
+        let mut objects = BTreeMap::new();
+        let mut listed = self.bucket.list("");
+        while let Some(object) = listed.try_next().await.unwrap() {
+            let bytes = self.bucket.get(&object.key).await.unwrap().unwrap();
+            objects.insert(object.key, String::from_utf8(bytes.to_vec()).unwrap());
+        }
+        json!({ "documents": documents, "objects": objects })
+    }
+}
+
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden")
+}
+
+fn check(name: &str, now: &Value) {
+    let path = folder().join(format!("{name}.json"));
+    let text = format!("{}\n", serde_json::to_string_pretty(now).unwrap());
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        std::fs::create_dir_all(folder()).unwrap();
+        std::fs::write(&path, text).unwrap();
+        return;
+    }
+    let pinned = std::fs::read_to_string(&path).unwrap_or_default();
+    if pinned != text {
+        let new = folder().join(format!("{name}.json.new"));
+        std::fs::write(&new, &text).unwrap();
+        let (line, (old, now)) = pinned.lines().chain([""]).zip(text.lines()).enumerate().find(|(_, (a, b))| a != b).unwrap_or_default();
+        panic!(
+            "the stored shape `{name}` changed, first in line {}: `{old}` became `{now}`; {} has all of it, UPDATE_GOLDEN=1 accepts it",
+            line + 1,
+            new.display()
+        );
+    }
+}
+
+/// Rows, heads and objects of a life with everything in it, at three moments.
+#[tokio::test]
+async fn the_stored_shapes_are_those_of_the_golden_files() {
+    let dir = tempfile::tempdir().unwrap();
+    let stage = Stage::new(config(dir.path()));
+    let things = &stage.things;
+
+    stage.storage.switch_all_on(Fault::Before);
+    let parent = things.create(json!({ "email": "a@example.org", "visits": 1, "note": "not indexed", "ratio": 1.50 })).await.unwrap();
+    stage.tick();
+    let file = "VGhlIHF1aWNrIGJyb3duIGZveA==";
+    let child = things
+        .create(json!({ "email": "b@example.org", "status": "new", "file": file }))
+        .parent(&parent.id, "things")
+        .origin("17", "contacts", Some("crm"))
+        .actor("importer")
+        .reason("first contact")
+        .request_id("request-1")
+        .await
+        .unwrap();
+    stage.tick();
+    things.enrich(&child.id, json!({ "score": { "value": 7 } })).function_id("scorer@v1").await.unwrap();
+    stage.tick();
+    check("waiting", &stage.everything().await);
+
+    stage.store().await;
+    things.update(&parent.id, json!({ "status": "active" })).expect_ov(0).await.unwrap();
+    stage.tick();
+    things.delete(&parent.id).actor("cleaner").await.unwrap();
+    stage.tick();
+    things.restore(&parent.id).to_version(0).reason("by mistake").await.unwrap();
+    stage.tick();
+    let gone = things.create(json!({ "email": "c@example.org" })).await.unwrap();
+    stage.tick();
+    things.delete(&gone.id).await.unwrap();
+    stage.tick();
+    things.create(json!({ "email": "large@example.org", "body": "x".repeat(800), "file": file })).await.unwrap();
+    stage.tick();
+    things.smart_insert(json!({ "email": "d@example.org", "status": "new" }), &["email"]).function_id("crawler@v2").await.unwrap();
+    stage.tick();
+    // A time before the newest version is refused once its number is given out: the number becomes a VOID.
+    let refused = things.update(&child.id, json!({ "status": "late" })).at(Timestamp::from_millis(0)).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Validation);
+    // The object of a write that failed is noted for the clean-up.
+    stage.fail.arm("large.after_put", FailAction::Error(ErrorKind::Storage), 0, 1);
+    things.update(&child.id, json!({ "body": "y".repeat(800) })).await.unwrap_err();
+    assert_eq!(things.drain(Duration::from_secs(60)).await.unwrap(), 0);
+    things.stable_cv().await.unwrap();
+    let lock = things.lock(&parent.id).await.unwrap();
+    let everything = stage.everything().await;
+    lock.release().await.unwrap();
+    check("stored", &everything);
+    check("metadata", &metadata(&stage.rows("ver").await));
+    stage.chronos.shutdown().await.unwrap();
+}
+
+/// Bytes of each version's row beside what the user chose to index.
+fn metadata(rows: &[Document]) -> Value {
+    let mut sizes: BTreeMap<String, Vec<usize>> = BTreeMap::new();
+    let mut largest: BTreeMap<usize, String> = BTreeMap::new();
+    for row in rows {
+        let mut row = row.clone();
+        if let Ok(indexed) = row.get_document_mut("metaIndexed") {
+            indexed.clear();
+        }
+        let size = bson::serialize_to_vec(&row).unwrap().len();
+        sizes.entry(row.get_str("op").unwrap().to_owned()).or_default().push(size);
+        for (key, value) in &row {
+            let mut one = Document::new();
+            one.insert(key, value.clone());
+            largest.insert(bson::serialize_to_vec(&one).unwrap().len() - 5, key.clone());
+        }
+    }
+    for sizes in sizes.values_mut() {
+        sizes.sort_unstable();
+    }
+    let largest: Vec<_> = largest.iter().rev().take(5).map(|(size, field)| format!("{field}: {size}")).collect();
+    json!({ "bytesPerVersionBesideTheIndexedFields": sizes, "largestFields": largest })
+}
+
+#[tokio::test]
+async fn the_shape_of_a_head_with_a_shadow_is_that_of_the_golden_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = config(dir.path());
+    config.dev_shadow = Some(DevShadow { ttl_hours: 24, max_bytes: None });
+    let stage = Stage::new(config);
+    let item = stage.things.create(json!({ "email": "a@example.org" })).await.unwrap();
+    stage.tick();
+    stage.things.update(&item.id, json!({ "status": "shadowed" })).await.unwrap();
+    stage.things.drain(Duration::from_secs(60)).await.unwrap();
+    check("shadow", &stage.everything().await);
+    stage.chronos.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn the_shapes_of_an_erased_item_are_those_of_the_golden_files() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = config(dir.path());
+    config.logical_delete = false;
+    let stage = Stage::new(config);
+    let item = stage.things.create(json!({ "email": "a@example.org" })).await.unwrap();
+    stage.tick();
+    stage.things.drain(Duration::from_secs(60)).await.unwrap();
+    stage.storage.switch_all_on(Fault::Before);
+    stage.things.delete(&item.id).actor("cleaner").reason("asked for").await.unwrap();
+    check("erasing", &stage.everything().await);
+    stage.store().await;
+    check("erased", &stage.everything().await);
+    let verified = stage.things.verify().await.unwrap();
+    assert!(verified.is_clean(), "{:?}", verified.problems);
+    stage.chronos.shutdown().await.unwrap();
+}
+
+/// Puts the golden files' documents and objects into a fresh store.
+async fn load(name: &str, stage: &Stage) {
+    let text = std::fs::read_to_string(folder().join(format!("{name}.json"))).unwrap();
+    let golden: Value = serde_json::from_str(&text).unwrap();
+    let mut batch = Batch::new();
+    for (collection, documents) in golden["documents"].as_object().unwrap() {
+        for document in documents.as_array().unwrap() {
+            let document = from_extended(document).as_document().unwrap().clone();
+            batch.push(&Namespace::new("chronos", collection.as_str()), Write::Insert(document));
+        }
+    }
+    let outcomes = stage.documents.apply(batch).await.unwrap();
+    assert!(outcomes.iter().all(chronos_db::documents::Outcome::is_applied), "{outcomes:?}");
+    for (key, body) in golden["objects"].as_object().unwrap() {
+        stage.bucket.put(key, body.as_str().unwrap().to_owned().into(), PutOptions::default()).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn what_the_golden_files_hold_is_readable_and_writable_today() {
+    for name in ["waiting", "stored", "shadow", "erasing", "erased"] {
+        let dir = tempfile::tempdir().unwrap();
+        let mut config = config(dir.path());
+        config.logical_delete = !name.starts_with("eras");
+        let stage = Stage::new(config);
+        load(name, &stage).await;
+        // A later time: nothing that waits is left to the process that wrote it.
+        stage.clock.advance(Duration::from_secs(3_600));
+        assert!(stage.clock.now() > Timestamp::from_millis(0));
+
+        let found = stage.things.verify().await.unwrap();
+        assert!(found.is_clean(), "{name}: {:?}", found.problems);
+        let items = stage.things.list().include_deleted().await.unwrap().items;
+        assert_eq!(items.len() as u64, found.items, "{name}");
+        let mut versions = 0;
+        for item in &items {
+            for version in stage.things.history(&item.id).await.unwrap() {
+                versions += 1;
+                let view = stage.things.get(&item.id).version(version.ov).include_deleted().await.unwrap().unwrap();
+                assert_eq!((view.ov, view.cv, view.at), (version.ov, version.cv, version.at), "{name}");
+                assert!(view.item["email"].is_string(), "{name}: {view:?}");
+                assert_eq!(view.deleted_at.is_some(), version.op == Op::Delete, "{name}");
+            }
+            if item.deleted_at.is_none() {
+                let written = stage.things.update(&item.id, json!({ "status": "today" })).await.unwrap();
+                assert_eq!(written.ov, item.ov + 1, "{name}");
+            }
+        }
+        assert_eq!(versions, found.versions, "{name}: every version was read");
+        assert_eq!(stage.things.drain(Duration::from_secs(60)).await.unwrap(), 0, "{name}");
+        let found = stage.things.verify().await.unwrap();
+        assert!(found.is_clean(), "{name}, written on: {:?}", found.problems);
+        stage.chronos.shutdown().await.unwrap();
+    }
+}
