@@ -106,6 +106,21 @@ pub(crate) fn texts(deliveries: &[Delivery]) -> Vec<String> {
     texts
 }
 
+mod conformance {
+    use std::sync::Arc;
+
+    use chronow::hot::Hot;
+    use chronow::hot::redis::{RedisConfig, RedisHot};
+    use test_support::servers;
+
+    async fn connected(config: RedisConfig) -> Arc<dyn Hot> {
+        Arc::new(RedisHot::connect(config).await.unwrap())
+    }
+
+    chronow::hot_suite!(on_a_single_server, connected(RedisConfig::single(servers::redis_url())));
+    chronow::hot_suite!(on_a_cluster, connected(RedisConfig::cluster(servers::redis_cluster_nodes())));
+}
+
 /// Runs each test on a single server and on a cluster, with topics of one and of three shards.
 macro_rules! everywhere {
     ($($(#[$doc:meta])* async fn $name:ident($world:ident: World) $body:block)*) => {

@@ -17,10 +17,8 @@ for i = 4, #ARGV do
     local fields = record and fields_of(id, record.where)
     if not fields then
       forget(s, id, record or { where = '', key = '' })
-    elseif record.starts >= c.deliveries then
-      bury(s, c.keep, id, fields, record.starts, 'the deliveries were used up')
-      forget(s, id, record)
     else
+      -- With its deliveries used up it cannot be started, but still be looked at and settled.
       call('HSET', s.messages, id, pack(ARGV[3], till, record.starts, record.where, record.key))
       call('ZADD', s.locks, whole(till), id)
       out[#out + 1] = { id, record.starts, fields }
