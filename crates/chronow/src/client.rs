@@ -89,7 +89,9 @@ impl Inner {
 
     /// The warm tier, which must be there.
     pub(crate) fn warm_tier(&self) -> Result<&Warm> {
-        self.warm.as_ref().ok_or_else(|| Error::new(ErrorKind::Unsupported, "there is no warm tier: connect with a chronos-db that has a messaging database"))
+        self.warm.as_ref().ok_or_else(|| {
+            Error::new(ErrorKind::Unsupported, "there is no warm tier: connect with a chronos-db that has a messaging database")
+        })
     }
 
     /// Copies a topic's messages if its options say so.
@@ -97,7 +99,8 @@ impl Inner {
         let Some(warm) = &self.warm else { return Ok(()) };
         let mut outboxes = self.outboxes.lock().await;
         match (options.warm, outboxes.get(topic)) {
-            (true, Some(Some(_))) | (false, Some(None)) => {}
+            (true, Some(Some(outbox))) if outbox.is_running() => {}
+            (false, Some(None)) => {}
             (true, _) => {
                 let outbox = Outbox::open(self, warm.clone(), topic).await?;
                 outboxes.insert(topic.clone(), Some(outbox));
@@ -151,7 +154,7 @@ impl Chronow {
             // One was opened above.
             (None, None) => return Err(Error::validation("there is neither Redis nor a messaging database")),
         };
-        Ok(Self::build(hot, config.defaults, chronos.cloned(), own))
+        Self::build(hot, config.defaults, chronos.cloned(), own)
     }
 
     /// On a hot tier of one's own making. With a `chronos` its messaging database is the warm tier.
@@ -227,7 +230,8 @@ fn open(config: &Config) -> Result<Chronos> {
         Some(uri) => (uri.expose_secret().to_owned(), DATABASE),
         None => {
             let folder = config.embedded.as_deref().unwrap_or(Path::new(EMBEDDED));
-            let folder = folder.to_str().ok_or_else(|| Error::validation("the folder of the embedded store has a name that is not UTF-8"))?;
+            let folder =
+                folder.to_str().ok_or_else(|| Error::validation("the folder of the embedded store has a name that is not UTF-8"))?;
             (format!("embedded:{folder}"), "chronow")
         }
     };

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Map, Value, json};
 
 use crate::{Error, Json, Result};
@@ -101,6 +101,45 @@ impl Default for Defaults {
             backoff_ms: vec![1_000, 5_000, 30_000],
             max_len: 100_000,
         }
+    }
+}
+
+#[cfg(feature = "redis")]
+impl Redis {
+    /// The same for the hot tier.
+    pub(crate) fn to_hot(&self) -> crate::hot::redis::RedisConfig {
+        use crate::hot::redis::RedisConfig;
+
+        let url = self.url.as_ref().map(ExposeSecret::expose_secret);
+        let mut config = if let Some((nodes, master)) = &self.sentinel {
+            RedisConfig::sentinel(nodes.iter().cloned(), master.clone())
+        } else if self.cluster_nodes.is_empty() {
+            RedisConfig::single(url.unwrap_or_default())
+        } else {
+            RedisConfig::cluster(self.cluster_nodes.iter().map(|node| with_login(node.expose_secret(), url)))
+        };
+        if let Some(prefix) = &self.key_prefix {
+            config.key_prefix.clone_from(prefix);
+        }
+        config.tls = self.tls;
+        config.ca_cert.clone_from(&self.ca_cert);
+        config.username.clone_from(&self.username);
+        config.password.clone_from(&self.password);
+        config.db = self.db;
+        config
+    }
+}
+
+/// A node with the scheme and the login of the URL beside it, unless it has its own.
+#[cfg(feature = "redis")]
+fn with_login(node: &str, url: Option<&str>) -> String {
+    let parts = url.and_then(|url| url.split_once("://"));
+    match parts {
+        Some((scheme, rest)) if !node.contains("://") => {
+            let login = rest.rsplit_once('@').filter(|_| !node.contains('@')).map_or(String::new(), |(login, _)| format!("{login}@"));
+            format!("{scheme}://{login}{node}")
+        }
+        _ => node.to_owned(),
     }
 }
 
@@ -245,7 +284,8 @@ fn environment(lookup: &dyn Fn(&str) -> Option<String>) -> Result<Json> {
 /// A list of nodes: a JSON array, or separated by commas.
 fn nodes(text: &str) -> Result<Json> {
     let list: Vec<String> = if text.starts_with('[') {
-        serde_json::from_str(text).map_err(|_| Error::validation("REDIS_CLUSTER_NODES: expected a JSON array of texts, or nodes separated by commas"))?
+        serde_json::from_str(text)
+            .map_err(|_| Error::validation("REDIS_CLUSTER_NODES: expected a JSON array of texts, or nodes separated by commas"))?
     } else {
         text.split(',').map(|node| node.trim().to_owned()).collect()
     };
@@ -267,9 +307,10 @@ fn read_redis(redis: &Part<'_>, warnings: &mut Vec<String>) -> Result<Redis> {
             if nodes.is_empty() {
                 return Err(part.wrong("nodes", "expected at least one `host:port`"));
             }
-            let master = part.text("master")?.ok_or_else(|| part.wrong("master", "is missing: the name the sentinels know the master by"))?;
+            let master =
+                part.text("master")?.ok_or_else(|| part.wrong("master", "is missing: the name the sentinels know the master by"))?;
             part.known(&["nodes", "master"], warnings);
-            Some((nodes.iter().map(|node| secrecy::ExposeSecret::expose_secret(node).to_owned()).collect(), master.to_owned()))
+            Some((nodes.iter().map(|node| node.expose_secret().to_owned()).collect(), master.to_owned()))
         }
     };
     if redis.number("retryMs")?.is_some() {
@@ -328,7 +369,8 @@ fn read_defaults(part: &Part<'_>, warnings: &mut Vec<String>) -> Result<Defaults
     defaults.max_len = part.number("maxStreamLen")?.unwrap_or(defaults.max_len);
     if let Some(value) = part.value("retryBackoffMs") {
         let waits = value.as_array().and_then(|list| list.iter().map(Value::as_u64).collect::<Option<Vec<_>>>());
-        defaults.backoff_ms = waits.filter(|waits| !waits.is_empty()).ok_or_else(|| part.wrong("retryBackoffMs", "expected a list of milliseconds"))?;
+        defaults.backoff_ms =
+            waits.filter(|waits| !waits.is_empty()).ok_or_else(|| part.wrong("retryBackoffMs", "expected a list of milliseconds"))?;
     }
     let options = crate::hot::SubscriptionOptions {
         visibility_ms: defaults.visibility_ms,
@@ -337,10 +379,21 @@ fn read_defaults(part: &Part<'_>, warnings: &mut Vec<String>) -> Result<Defaults
         ..Default::default()
     };
     options.check().map_err(|error| part.wrong("", error.message()))?;
-    crate::hot::TopicOptions { max_len: defaults.max_len, ..Default::default() }.check().map_err(|error| part.wrong("", error.message()))?;
+    crate::hot::TopicOptions { max_len: defaults.max_len, ..Default::default() }
+        .check()
+        .map_err(|error| part.wrong("", error.message()))?;
     let known = [
-        "tenantId", "namespace", "hotTtlSeconds", "warmRetentionDays", "maxDeliveries", "maxValueBytes", "maxPayloadBytes",
-        "visibilityTimeoutMs", "maxStreamLen", "retryBackoffMs", "pollIntervalMs",
+        "tenantId",
+        "namespace",
+        "hotTtlSeconds",
+        "warmRetentionDays",
+        "maxDeliveries",
+        "maxValueBytes",
+        "maxPayloadBytes",
+        "visibilityTimeoutMs",
+        "maxStreamLen",
+        "retryBackoffMs",
+        "pollIntervalMs",
     ];
     part.known(&known, warnings);
     Ok(defaults)
@@ -388,7 +441,9 @@ impl<'j> Part<'j> {
     }
 
     fn number(&self, key: &str) -> Result<Option<u64>> {
-        self.value(key).map(|value| value.as_u64().ok_or_else(|| self.wrong(key, "expected a whole number that is not negative"))).transpose()
+        self.value(key)
+            .map(|value| value.as_u64().ok_or_else(|| self.wrong(key, "expected a whole number that is not negative")))
+            .transpose()
     }
 
     fn checked_nodes<'t>(&self, key: &str, nodes: impl Iterator<Item = &'t str>) -> Result<Vec<SecretString>> {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
 use crate::bus::Keeper;
 use crate::client::Inner;
@@ -30,10 +31,17 @@ pub(crate) fn subscription(topic: &TopicName) -> SubscriptionName {
 /// Makes copies in the background until it is dropped or the connection is closed.
 #[derive(Debug)]
 pub(crate) struct Outbox {
+    /// Dropping it ends the task.
     _alive: watch::Sender<bool>,
+    task: JoinHandle<()>,
 }
 
 impl Outbox {
+    /// Not if somebody deleted the topic.
+    pub(crate) fn is_running(&self) -> bool {
+        !self.task.is_finished()
+    }
+
     /// Makes sure that the outbox is there, and begins to copy.
     pub(crate) async fn open(inner: &Inner, warm: Warm, topic: &TopicName) -> Result<Self> {
         let name = subscription(topic);
@@ -52,11 +60,11 @@ impl Outbox {
             closing: inner.tasks.closing(),
             ended,
         };
-        tokio::spawn(async move {
+        let task = tokio::spawn(async move {
             copier.run().await;
             drop(guard);
         });
-        Ok(Self { _alive: alive })
+        Ok(Self { _alive: alive, task })
     }
 }
 

@@ -170,9 +170,12 @@ impl Shared {
     /// `VALIDATION_ERROR` if the value is no 64-bit whole number, or would overflow.
     pub async fn increment(&self, key: &str, by: i64) -> Result<i64> {
         let told = |error: Error| error.during("increment").on(key);
-        let known = self.exists(key).await?;
-        let ttl = if known { None } else { self.inner.defaults.hot_ttl };
-        self.inner.hot.increment(&self.scope, key, by, ttl).await.map(|(value, _)| value).map_err(told)
+        if !self.exists(key).await? {
+            // So that only a new number gets the default time, whoever else comes first.
+            let zero = Some(Bytes::from_static(b"0"));
+            self.inner.hot.set(&self.scope, key, zero, "", self.inner.defaults.hot_ttl, When::Absent).await.map_err(told)?;
+        }
+        self.inner.hot.increment(&self.scope, key, by, None).await.map(|(value, _)| value).map_err(told)
     }
 
     /// A version of a key whose versions are kept in the warm tier.
@@ -208,7 +211,7 @@ impl Shared {
                 Ok::<_, Error>(Some((stream::iter(keys.into_iter().map(Ok)), next.map(Some))))
             }
         });
-        pages.try_flatten().map_err(|error| error.during("scan")).boxed()
+        pages.try_flatten().map_err(|error: Error| error.during("scan")).boxed()
     }
 
     /// Changes of keys with a prefix in the hot tier, from now on.

@@ -21,7 +21,6 @@ use super::message::{Message, count};
 use super::run::{Outcome, Settings, Wish};
 use super::subscription::Subscription;
 use crate::hot::{Advance, Advanced, Pulled, Settle, Settled};
-use crate::metrics::Counters;
 use crate::tasks::closed;
 use crate::{Error, ErrorKind, Result};
 
@@ -86,6 +85,8 @@ pub(super) struct Driver<T> {
     stopping: bool,
     /// Handlers are cancelled then, and broken off a little later.
     deadline: Option<Instant>,
+    cancelled: bool,
+    aborted: bool,
     fatal: Option<Error>,
 }
 
@@ -121,6 +122,8 @@ impl<T: Send + 'static> Driver<T> {
             failures: 0,
             stopping: false,
             deadline: None,
+            cancelled: false,
+            aborted: false,
             fatal: None,
         }
     }
@@ -147,8 +150,8 @@ impl<T: Send + 'static> Driver<T> {
 
     fn is_done(&self) -> bool {
         let idle = self.handlers.is_empty() && self.pull.is_none() && self.advance.is_none();
-        // What can't be settled by the deadline ends with its lock.
-        let settled = self.endings.is_empty() || self.fatal.is_some() || self.deadline.is_none_or(|deadline| deadline + GRACE <= Instant::now());
+        // What can't be settled in time ends with its lock.
+        let settled = self.endings.is_empty() || self.fatal.is_some() || self.aborted;
         idle && settled
     }
 
@@ -370,17 +373,26 @@ impl<T: Send + 'static> Driver<T> {
 
     fn timer(&self) -> Option<Instant> {
         let due = self.due.filter(|_| self.is_working());
-        let deadline = self.deadline.map(|deadline| if self.handlers.is_empty() { deadline + GRACE } else { deadline });
-        let overdue = deadline.map(|deadline| if deadline <= Instant::now() { deadline + GRACE } else { deadline });
-        [due, self.not_before, overdue].into_iter().flatten().min()
+        [due, self.not_before, self.next_deadline()].into_iter().flatten().min()
+    }
+
+    fn next_deadline(&self) -> Option<Instant> {
+        match (self.cancelled, self.aborted) {
+            (false, _) => self.deadline,
+            (true, false) => self.deadline.map(|deadline| deadline + GRACE),
+            (true, true) => None,
+        }
     }
 
     fn timed(&mut self) {
-        let now = Instant::now();
-        let Some(deadline) = self.deadline.filter(|deadline| *deadline <= now) else { return };
-        if deadline + GRACE <= now {
+        if self.next_deadline().is_none_or(|deadline| deadline > Instant::now()) {
+            return;
+        }
+        if self.cancelled {
+            self.aborted = true;
             self.handlers.abort_all();
         } else {
+            self.cancelled = true;
             for working in self.working.values() {
                 working.hold.cancel(Cancelled::Stopping);
             }

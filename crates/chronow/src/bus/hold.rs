@@ -35,6 +35,15 @@ pub(crate) struct Hold {
     cancelled: watch::Sender<Option<Cancelled>>,
     /// A settlement is under way: a renewal that fails now says nothing.
     settling: AtomicBool,
+    home: Weak<Shared>,
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        if let Some(home) = self.home.upgrade() {
+            home.held().remove(&self.lock);
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -154,6 +163,7 @@ impl Keeper {
             times: Mutex::new(times),
             cancelled: watch::Sender::new(None),
             settling: AtomicBool::new(false),
+            home: Arc::downgrade(&self.shared),
         });
         self.shared.held().insert(delivery.lock.clone(), Arc::downgrade(&hold));
         hold
@@ -215,12 +225,9 @@ impl Shared {
     }
 
     async fn renew(&self) -> Result<()> {
-        let mut holds: Vec<Arc<Hold>> = Vec::new();
-        self.held().retain(|_, hold| {
-            let Some(hold) = hold.upgrade().filter(|hold| !hold.is_lost()) else { return false };
-            holds.push(hold);
-            true
-        });
+        // In two steps: a hold that is dropped asks for this lock.
+        let mut holds: Vec<Arc<Hold>> = self.held().values().filter_map(Weak::upgrade).collect();
+        holds.retain(|hold| !hold.is_lost());
         let mut failed = None;
         for chunk in holds.chunks(RENEWALS) {
             let begun = Instant::now();

@@ -96,7 +96,7 @@ impl<T: Send + 'static> Run<T> {
     where
         H: Fn(Message<T>) -> F + Send + Sync + 'static,
         F: Future<Output = O> + Send + 'static,
-        O: Into<Outcome>,
+        O: Into<Outcome> + 'static,
     {
         let handler: Handler<T> = Arc::new(move |message| handler(message).map(Into::into).boxed());
         let settings = Settings { concurrency: CONCURRENCY, prefetch: CONCURRENCY, drain: DRAIN };

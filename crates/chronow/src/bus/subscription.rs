@@ -103,7 +103,7 @@ impl Subscription {
         T: DeserializeOwned + Send + 'static,
         H: Fn(Message<T>) -> F + Send + Sync + 'static,
         F: Future<Output = O> + Send + 'static,
-        O: Into<Outcome>,
+        O: Into<Outcome> + 'static,
     {
         Run::new(self.clone(), codec::json(), handler)
     }
@@ -113,7 +113,7 @@ impl Subscription {
     where
         H: Fn(Message<Bytes>) -> F + Send + Sync + 'static,
         F: Future<Output = O> + Send + 'static,
-        O: Into<Outcome>,
+        O: Into<Outcome> + 'static,
     {
         Run::new(self.clone(), codec::bytes(), handler)
     }

@@ -15,6 +15,8 @@ use crate::{Json, Result, Scope, SubscriptionName, Timestamp, TopicName};
 
 pub mod documents;
 mod options;
+#[cfg(feature = "redis")]
+pub mod redis;
 
 pub use options::{Overflow, Start, SubscriptionOptions, SubscriptionPatch, TopicOptions, TopicPatch};
 

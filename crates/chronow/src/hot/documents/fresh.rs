@@ -176,7 +176,12 @@ impl Engine {
     }
 
     /// Inserts cards; returns those that are this call's, and the floor if the cursor was moved along.
-    async fn insert_cards(&self, opened: &Opened, found: Vec<(Card, Arc<Body>)>, place: i64) -> Result<(Vec<(Card, Arc<Body>)>, Option<i64>)> {
+    async fn insert_cards(
+        &self,
+        opened: &Opened,
+        found: Vec<(Card, Arc<Body>)>,
+        place: i64,
+    ) -> Result<(Vec<(Card, Arc<Body>)>, Option<i64>)> {
         let mut batch = Batch::new();
         for (card, _) in &found {
             batch.push(&self.spaces.cards, Write::Insert(card.to_document()));

@@ -72,7 +72,7 @@ pub struct DocumentsHot {
 }
 
 impl DocumentsHot {
-    /// A hot tier in `database`. Nothing is touched before the first call. [`Hot::close`] closes `documents`, so they should be its own.
+    /// A hot tier in `database`. Nothing is touched before the first call, and closing it leaves the store open. [`Hot::close`] closes `documents`, so they should be its own.
     #[must_use]
     pub fn new(documents: Arc<dyn Documents>, database: &str, runtime: Runtime) -> Self {
         Self { engine: Arc::new(Engine::new(documents, database, runtime)) }
@@ -230,9 +230,8 @@ impl Hot for DocumentsHot {
     }
 
     async fn close(&self) -> Result<()> {
-        if self.engine.closed.swap(true, Ordering::AcqRel) {
-            return Ok(());
-        }
-        Ok(self.engine.documents.close().await?)
+        // The store is closed by whoever opened it: others may use it, too.
+        self.engine.closed.store(true, Ordering::Release);
+        Ok(())
     }
 }

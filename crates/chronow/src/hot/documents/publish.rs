@@ -103,10 +103,12 @@ impl Engine {
             }
             Ok(batch)
         });
-        let (given, outcomes) =
-            self.documents.sequence_then(&self.spaces.topics, &sequence_key(&topic.id), count, build).await?;
+        let (given, outcomes) = self.documents.sequence_then(&self.spaces.topics, &sequence_key(&topic.id), count, build).await?;
         if outcomes.iter().any(|outcome| !outcome.is_applied()) {
-            return Err(Error::new(ErrorKind::HotTier, "a place of the topic's sequence was taken already; not all of the batch was accepted"));
+            return Err(Error::new(
+                ErrorKind::HotTier,
+                "a place of the topic's sequence was taken already; not all of the batch was accepted",
+            ));
         }
         let first = given.first + 1;
         Ok((first..first + i64::from(count)).map(|place| Published { id: message_id(place), duplicate: false }).collect())
@@ -191,7 +193,12 @@ impl Engine {
     }
 
     /// One attempt; none if others came in between. Nothing of it is visible then.
-    async fn try_to_publish(&self, topic: &Topic, messages: &[&Outgoing], replaced: &HashMap<String, ObjectId>) -> Result<Option<Vec<String>>> {
+    async fn try_to_publish(
+        &self,
+        topic: &Topic,
+        messages: &[&Outgoing],
+        replaced: &HashMap<String, ObjectId>,
+    ) -> Result<Option<Vec<String>>> {
         let count = u32::try_from(messages.len()).map_err(|_| Error::validation("too many messages for one batch"))?;
         let given = self.documents.sequence(&self.spaces.topics, &sequence_key(&topic.id), count).await?;
         let (first, now) = (given.first + 1, given.now);

@@ -153,7 +153,8 @@ pub(super) fn delete(id: impl Into<Bson>) -> Write {
 }
 
 pub(super) fn too_contended(what: &str) -> Error {
-    Error::new(ErrorKind::HotTier, format!("others changed {what} again and again in the meantime; nothing was changed by this call")).retryable()
+    Error::new(ErrorKind::HotTier, format!("others changed {what} again and again in the meantime; nothing was changed by this call"))
+        .retryable()
 }
 
 impl Engine {

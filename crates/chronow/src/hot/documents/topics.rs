@@ -8,9 +8,7 @@ use chronos_db::documents::{Filter, Guard, Outcome, Scan, Write, filter};
 use chronos_db::json_to_bson;
 
 use super::chunk::Body;
-use super::keys::{
-    cursor_key, place_of, sequence_key, signal_key, subscription_key, tally_key, topic_key, topic_prefix, with_prefix,
-};
+use super::keys::{cursor_key, place_of, sequence_key, signal_key, subscription_key, tally_key, topic_key, topic_prefix, with_prefix};
 use super::store::{Engine, Local, ascending, damaged, delete, int, locked, put_if, text, too_contended};
 use crate::hot::{Start, SubscriptionOptions, SubscriptionPatch, TopicOptions, TopicPatch, filter_view};
 use crate::{Error, ErrorKind, Result, Scope, SubscriptionName, Timestamp, TopicName};
@@ -345,7 +343,9 @@ impl Engine {
         Ok(match start {
             Start::New => last,
             Start::Earliest => earliest,
-            Start::Id(id) => place_of(id).ok_or_else(|| Error::validation(format!("`{id}` is no message id of this topic")))?.clamp(earliest, last.max(earliest)),
+            Start::Id(id) => place_of(id)
+                .ok_or_else(|| Error::validation(format!("`{id}` is no message id of this topic")))?
+                .clamp(earliest, last.max(earliest)),
             Start::Time(at) => {
                 let mut place = earliest;
                 'search: loop {
@@ -525,4 +525,3 @@ fn is_idle(subscription: &Subscription, cursor: &Cursor, now: Timestamp) -> bool
     let most = subscription.options.auto_delete_ms.map(|ms| i64::try_from(ms).unwrap_or(i64::MAX));
     most.is_some_and(|most| now.as_millis() - cursor.seen > most)
 }
-
