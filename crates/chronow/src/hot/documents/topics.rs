@@ -45,6 +45,8 @@ pub(super) struct Subscription {
     pub(super) id: String,
     pub(super) options: SubscriptionOptions,
     pub(super) filter: Option<Filter>,
+    /// It gets what was accepted behind this place, which matters for what was scheduled before and comes later.
+    from: i64,
     rev: ObjectId,
 }
 
@@ -129,7 +131,7 @@ impl Topic {
 
 impl Subscription {
     fn to_document(&self, rev: ObjectId) -> Result<Document> {
-        Ok(doc! { "_id": subscription_key(&self.id), "options": options_text(&self.options)?, "rev": rev })
+        Ok(doc! { "_id": subscription_key(&self.id), "options": options_text(&self.options)?, "from": self.from, "rev": rev })
     }
 
     pub(super) fn read(id: &str, subscription: &Document) -> Result<Self> {
@@ -139,10 +141,13 @@ impl Subscription {
             None => None,
         };
         let rev = subscription.get_object_id("rev").map_err(|_| damaged("subscription", "rev"))?;
-        Ok(Self { id: id.to_owned(), options, filter, rev })
+        Ok(Self { id: id.to_owned(), options, filter, from: int(subscription, "from")?, rev })
     }
 
     pub(super) fn wants(&self, body: &Body) -> bool {
+        if place_of(&body.id).is_some_and(|place| place <= self.from) {
+            return false;
+        }
         let Some(filter) = &self.filter else { return true };
         let view = filter_view(&body.payload, &body.content_type, &body.headers);
         // A payload with numbers that no filter can compare is one without a payload to the filter.
@@ -309,6 +314,7 @@ impl Engine {
                 let changed = Subscription { options, ..stored };
                 let put = put_if(changed.to_document(self.fresh())?, changed.rev);
                 if self.write_one(&self.spaces.topics, put).await?.is_applied() {
+                    locked(&self.local(name).opened).take();
                     if resumed {
                         self.signal(&changed.id).await?;
                     }
@@ -323,7 +329,8 @@ impl Engine {
             let seen = self.documents.now().await?.as_millis();
             let rev = self.fresh();
             let cursor = Cursor { subscription: id.clone(), at, floor: at, seen, rev };
-            let made = Subscription { id: id.clone(), options, filter: None, rev };
+            let from = if options.start == Start::Earliest { 0 } else { at };
+            let made = Subscription { id: id.clone(), options, filter: None, from, rev };
             let put = |document| Write::Put { document, guard: Guard::Any };
             self.write(&self.spaces.topics, [put(cursor.to_document(rev)), put(made.to_document(rev)?)]).await?;
             // It is there once its topic lists it.
