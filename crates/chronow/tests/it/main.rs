@@ -3,4 +3,5 @@
 // Shared helpers of the tests may fail loudly.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+#[cfg(feature = "redis")]
 mod redis;
