@@ -151,8 +151,8 @@ impl RedisHot {
             let found = reply.list()?;
             let due = reply.number()?;
             let mut left_out = Vec::new();
-            for message in found {
-                let delivery = delivery(shard, &token, until, message)?;
+            for (n, message) in (1..).zip(found) {
+                let delivery = delivery(shard, &token, n, until, message)?;
                 if compiled.filter.is_none() || lets_pass(&compiled, &delivery) {
                     pulled.deliveries.push(delivery);
                 } else {
@@ -288,8 +288,8 @@ impl RedisHot {
                 }
                 let mut reply = self.ask(subscription.topic(), shard, &scripts::fetch_deferred, &args).await?;
                 let until = reply.number()?;
-                for message in reply.list()? {
-                    deliveries.push(delivery(shard, &token, until, message)?);
+                for (n, message) in (1..).zip(reply.list()?) {
+                    deliveries.push(delivery(shard, &token, n, until, message)?);
                 }
             }
         }
@@ -481,14 +481,15 @@ fn lets_pass(compiled: &Compiled, delivery: &Delivery) -> bool {
     })
 }
 
-fn delivery(shard: u16, token: &str, until: i64, message: Value) -> Result<Delivery> {
+/// The `n`th message that a script handed out, under the token it was given and its place.
+fn delivery(shard: u16, token: &str, n: u32, until: i64, message: Value) -> Result<Delivery> {
     let mut message = list(message)?.into_iter();
     let mut next = || message.next().unwrap_or(Value::Nil);
     let id = text(next())?;
     let deliveries = small(next())?;
     let stored = Stored::read(&id, next())?;
     Ok(Delivery {
-        lock: Lock { id: join_id(shard, &id), token: token.to_owned() },
+        lock: Lock { id: join_id(shard, &id), token: format!("{token}.{n}") },
         payload: stored.payload,
         content_type: stored.content_type,
         headers: stored.headers,

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use futures::future::try_join_all;
 use futures::stream::{self, BoxStream, StreamExt};
 use redis::{Value as Reply, cmd, pipe};
+use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 
 use super::RedisHot;
@@ -157,8 +158,38 @@ impl RedisHot {
         Ok(masters)
     }
 
+    /// Nodes of a cluster pass messages on in their own time. What a master sent before a mark of ours is heard before that mark, so behind the marks
+    /// of all of them there is nothing old.
+    async fn catch_up(&self, scope: &Scope, receiver: &mut Receiver<Heard>) -> Result<()> {
+        let mark = format!("mark:{}", self.token());
+        let masters = self.masters().await?;
+        for master in &masters {
+            let mut publish = cmd("PUBLISH");
+            publish.arg(self.keys.changes(scope)).arg(&mark);
+            self.link.run_at(publish, Some(master)).await?;
+        }
+        let mut marks = 0;
+        let all = async {
+            while marks < masters.len() {
+                match receiver.recv().await {
+                    Ok(Heard::Message(message)) if message == mark => marks += 1,
+                    Ok(Heard::Message(_)) | Err(RecvError::Lagged(_)) => {}
+                    Ok(Heard::Interrupted(_)) | Err(RecvError::Closed) => break,
+                }
+            }
+            marks == masters.len()
+        };
+        match tokio::time::timeout(self.link.response_timeout(), all).await {
+            Ok(true) => Ok(()),
+            _ => Err(Error::new(ErrorKind::HotTier, "the nodes of the Redis cluster don't pass messages on to each other").retryable()),
+        }
+    }
+
     pub(super) async fn follow(&self, scope: &Scope, prefix: &str) -> Result<BoxStream<'static, Result<Change>>> {
-        let receiver = self.listener.listen(self.keys.changes(scope)).await?;
+        let mut receiver = self.listener.listen(self.keys.changes(scope)).await?;
+        if self.link.is_cluster() {
+            self.catch_up(scope, &mut receiver).await?;
+        }
         let prefix = prefix.to_owned();
         let missed = |reason: &str| {
             Error::new(ErrorKind::HotTier, format!("changes may have been missed here ({reason}); watching goes on")).retryable()

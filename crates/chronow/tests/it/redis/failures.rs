@@ -233,7 +233,7 @@ async fn a_failover_by_sentinel_moves_everything_to_the_new_master() {
     }
     let world = World::new(RedisConfig::sentinel([format!("127.0.0.1:{}", sentinel.port)], "main"), 1).await;
     let topic = world.topic("t", TopicPatch::default()).await;
-    let sub = world.sub(&topic, "s", SubscriptionPatch::default()).await;
+    let sub = world.sub(&topic, "s", SubscriptionPatch { visibility_ms: Some(600_000), ..SubscriptionPatch::default() }).await;
     world.publish(&topic, &["a", "b"]).await;
     let got = world.pull(&sub, 1).await.remove(0);
     master.run(&["WAIT", "1", "5000"]).await;

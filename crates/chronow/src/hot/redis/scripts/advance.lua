@@ -24,7 +24,7 @@ local function holding(first, last, step)
   local seen, records = {}, {}
   for n, id in ipairs(ids) do
     local record = found[n] and not seen[id] and unpack_record(found[n])
-    records[n] = record and record.token == ARGV[first + (n - 1) * step + 1] and record.till > NOW and record or false
+    records[n] = record and record.token == ARGV[first + (n - 1) * step + 1] and tonumber(record.till) > NOW and record or false
     seen[id] = seen[id] or records[n] ~= false
   end
   return ids, records

@@ -8,7 +8,7 @@ local c = config_of(s)
 if not c then
   return { 'nosub' }
 end
-local till, out = NOW + c.visibility, {}
+local till, out = whole(NOW + c.visibility), {}
 for i = 4, #ARGV do
   local id = ARGV[i]
   if call('ZREM', s.deferred, id) == 1 then
@@ -19,10 +19,10 @@ for i = 4, #ARGV do
       forget(s, id, record or { where = '', key = '' })
     else
       -- With its deliveries used up it cannot be started, but still be looked at and settled.
-      call('HSET', s.messages, id, pack(ARGV[3], till, record.starts, record.where, record.key))
-      call('ZADD', s.locks, whole(till), id)
       out[#out + 1] = { id, record.starts, fields }
+      call('HSET', s.messages, id, pack(ARGV[3] .. '.' .. #out, till, record.starts, record.where, record.key))
+      call('ZADD', s.locks, till, id)
     end
   end
 end
-return { 'ok', whole(till), out }
+return { 'ok', till, out }

@@ -76,13 +76,14 @@ local function sub_of(name)
   }
 end
 
+-- `till` is a text: batches have the same one.
 local function pack(token, till, starts, where, key)
-  return token .. '|' .. whole(till) .. '|' .. starts .. '|' .. where .. '|' .. key
+  return token .. '|' .. till .. '|' .. starts .. '|' .. where .. '|' .. key
 end
 
 local function unpack_record(text)
   local token, till, starts, where, key = string.match(text, '^([^|]*)|(%d+)|(%d+)|([^|]*)|(.*)$')
-  return { token = token, till = tonumber(till), starts = tonumber(starts), where = where, key = key }
+  return { token = token, till = till, starts = tonumber(starts), where = where, key = key }
 end
 
 -- What waits for messages hears of it; without waiters nothing is sent.
@@ -270,13 +271,13 @@ local function enter(shards)
 end
 
 local function config_of(s)
-  local c = call('HMGET', s.config, 'visibility', 'deliveries', 'backoff', 'jitter', 'dlq', 'auto', 'paused', 'version', 'filter')
+  local c = call('HMGET', s.config, 'visibility', 'deliveries', 'backoff', 'jitter', 'dlq', 'auto', 'paused', 'version', 'filter', 'begin')
   if not c[8] then
     return nil
   end
   return {
     visibility = tonumber(c[1]), deliveries = tonumber(c[2]), backoff = c[3], jitter = tonumber(c[4]), keep = c[5] == '1',
-    auto = c[6] ~= '', paused = c[7] == '1', version = c[8], filter = c[9],
+    auto = c[6] ~= '', paused = c[7] == '1', version = c[8], filter = c[9], begin = c[10],
   }
 end
 

@@ -9,16 +9,18 @@ if call('EXISTS', s.config) == 0 then
 end
 local limit = tonumber(ARGV[3])
 local found = {}
-local function add(key, place)
+local function add(key, place, begin)
   local list = call('ZRANGE', key, 0, -1, 'WITHSCORES')
   for i = 1, #list, 2 do
-    found[#found + 1] = { id = list[i], score = tonumber(list[i + 1]), place = place, order = order(list[i]) }
+    if not begin or after(list[i], begin) then
+      found[#found + 1] = { id = list[i], score = tonumber(list[i + 1]), place = place, order = order(list[i]) }
+    end
   end
 end
 add(s.locks, 'flight')
 add(s.retry, 'retry')
 add(s.deferred, 'deferred')
-add(SCHED, 'scheduled')
+add(SCHED, 'scheduled', call('HGET', s.config, 'begin'))
 for _, member in ipairs(call('ZRANGE', s.blocked, 0, -1)) do
   local length = string.match(member, '^(%d+):')
   local id = string.sub(member, #length + 1 + tonumber(length) + 1 + 28)

@@ -46,21 +46,19 @@ local function drop_oldest(count)
     else
       id = held[1]
     end
-    if call('HDEL', HELD, id) == 1 then
-      call('ZREM', HELD_ORDER, id)
-      call('HDEL', HELD_REFS, id)
-      for _, name in ipairs(call('SMEMBERS', SUBS)) do
-        local s = sub_of(name)
-        local text = call('HGET', s.messages, id)
-        local record = text and unpack_record(text)
-        -- What is in flight may still be settled.
-        if record and record.token == '' then
-          if record.key ~= '' then
-            call('ZREM', s.blocked, blocked_prefix(record.key) .. string.format('%026.8f', order(id)) .. ':' .. id)
-          end
-          record.where = ''
-          forget(s, id, record)
+    call('HDEL', HELD, id)
+    call('ZREM', HELD_ORDER, id)
+    call('HDEL', HELD_REFS, id)
+    for _, name in ipairs(call('SMEMBERS', SUBS)) do
+      local s = sub_of(name)
+      local text = call('HGET', s.messages, id)
+      if text then
+        local record = unpack_record(text)
+        if record.key ~= '' then
+          call('ZREM', s.blocked, blocked_prefix(record.key) .. string.format('%026.8f', order(id)) .. ':' .. id)
         end
+        record.where = ''
+        forget(s, id, record)
       end
     end
     dropped = dropped + 1

@@ -16,14 +16,14 @@ if c.paused then
   return { 'ok', c.version, filter, '0', {}, -1 }
 end
 local max, token = tonumber(ARGV[3]), ARGV[4]
-local till = NOW + c.visibility
+local till = whole(NOW + c.visibility)
 local out, records, locks, keys = {}, {}, {}, {}
 
 local function hand_out(id, starts, where, key, fields)
   out[#out + 1] = { id, starts, fields }
   records[#records + 1] = id
-  records[#records + 1] = pack(token, till, starts, where, key)
-  locks[#locks + 1] = whole(till)
+  records[#records + 1] = pack(token .. '.' .. #out, till, starts, where, key)
+  locks[#locks + 1] = till
   locks[#locks + 1] = id
 end
 
@@ -101,16 +101,18 @@ while #out < max do
         limit = tonumber(fields[i + 1])
       end
     end
-    if limit and limit <= NOW then
+    -- What was scheduled before this subscription began is not its own.
+    local own = where == '' or after(id, c.begin)
+    if own and limit and limit <= NOW then
       bury(s, c.keep, id, fields, 0, 'expired')
-    elseif key == '' then
+    elseif own and key == '' then
       hand_out(id, 0, where, key, fields)
-    elseif keys[key] or call('HEXISTS', s.keys, key) == 1 then
+    elseif own and (keys[key] or call('HEXISTS', s.keys, key) == 1) then
       keys[key] = true
       hold(id, fields, order(entry[1]))
       call('HSET', s.messages, id, pack('', 0, 0, 'h', key))
       block(s, id, key, order(id))
-    else
+    elseif own then
       keys[key] = true
       call('HSET', s.keys, key, id)
       hand_out(id, 0, where, key, fields)
@@ -131,4 +133,4 @@ chunks(locks, 2000, function(...) call('ZADD', s.locks, ...) end)
 if #out == 0 and not more and call('XLEN', K) > 0 then
   trim(false)
 end
-return { 'ok', c.version, filter, whole(till), out, more and 0 or next_due(s) }
+return { 'ok', c.version, filter, till, out, more and 0 or next_due(s) }

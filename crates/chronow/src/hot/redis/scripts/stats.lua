@@ -5,13 +5,17 @@ if not topic then
 end
 trim(true)
 local groups, rows = positions(), {}
-local scheduled = call('ZCARD', SCHED)
+local upcoming = call('ZRANGE', SCHED, 0, -1)
 for _, name in ipairs(call('SMEMBERS', SUBS)) do
   local s = sub_of(name)
   local group = groups[s.group]
   local c = config_of(s)
   if group and c then
     local due = call('ZCOUNT', s.retry, '-inf', NOW)
+    local scheduled = 0
+    for _, id in ipairs(upcoming) do
+      scheduled = scheduled + (after(id, c.begin) and 1 or 0)
+    end
     local oldest
     local function older(id)
       local ms = parse(id)

@@ -15,7 +15,8 @@ if current == '' then
     return made
   end
   call('SADD', SUBS, ARGV[2])
-  call('HSET', s.config, 'created', whole(NOW), 'seen', whole(NOW))
+  local begin = ARGV[13] == '$' and (call('HGET', META, 'last') or '0-0') or ARGV[13]
+  call('HSET', s.config, 'begin', begin, 'seen', whole(NOW))
 end
 if current ~= ARGV[4] then
   call('HSET', s.config, 'options', ARGV[4], 'visibility', ARGV[5], 'deliveries', ARGV[6], 'backoff', ARGV[7], 'jitter', ARGV[8], 'dlq', ARGV[9],
