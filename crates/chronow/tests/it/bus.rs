@@ -21,6 +21,55 @@ pub(crate) async fn embedded() -> Chronow {
     Chronow::connect(config, None).await.unwrap()
 }
 
+/// A connection to Redis under keys of its own.
+#[cfg(feature = "redis")]
+async fn on_redis() -> Chronow {
+    let prefix = format!("bus-{}:", bson::oid::ObjectId::new());
+    let config = json!({"redis": {"url": test_support::servers::redis_url(), "keyPrefix": prefix}});
+    Chronow::connect(Config::from_json(&config).unwrap(), None).await.unwrap()
+}
+
+macro_rules! on_every_hot_tier {
+    ($($name:ident,)+) => {
+        mod embedded {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() {
+                super::$name(super::embedded().await).await;
+            })+
+        }
+
+        #[cfg(feature = "redis")]
+        mod redis {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() {
+                super::$name(super::on_redis().await).await;
+            })+
+        }
+    };
+}
+
+on_every_hot_tier! {
+    the_quick_start_works,
+    what_cannot_be_published_is_refused_whole,
+    a_stream_settles_by_hand,
+    a_dropped_stream_gives_back_what_it_prefetched,
+    a_message_in_hand_stays_locked_while_it_is_held_and_comes_again_when_dropped,
+    a_lost_lock_is_told_and_a_late_settlement_refused,
+    a_runner_handles_everything_with_bounded_concurrency,
+    failures_are_retried_up_to_the_limit_and_end_as_dead_letters,
+    what_cannot_be_decoded_becomes_a_dead_letter_and_is_not_lost,
+    prefetched_messages_and_slow_handlers_keep_their_locks,
+    a_handler_is_told_when_its_lock_is_lost,
+    stopping_drains_and_gives_back_the_rest,
+    handlers_that_do_not_end_are_cancelled_and_their_messages_tried_again,
+    a_paused_runner_starts_nothing_until_it_is_resumed,
+    a_dropped_runner_stops,
+    a_runner_ends_when_its_subscription_is_deleted,
+    ordered_messages_are_handled_in_order_by_concurrent_handlers,
+    delayed_messages_wait_and_can_be_cancelled,
+    duplicates_are_recognised_and_counted,
+}
+
 fn messaging() -> Chronos {
     let config = json!({
         "dbConnections": {"here": {"mongoUri": "embedded::memory:"}},
@@ -66,9 +115,7 @@ async fn settled(subscription: &Subscription) {
     .await;
 }
 
-#[tokio::test]
-async fn the_quick_start_works() {
-    let chronow = embedded().await;
+async fn the_quick_start_works(chronow: Chronow) {
     let (topic, subscription) = topic(&chronow).await;
     let published = topic.publish(&json!({"n": 1})).header("type", "created").key("k").traceparent("00-aa-bb-01").await.unwrap();
     let mut messages = subscription.consume::<Value>().await.unwrap();
@@ -104,9 +151,7 @@ async fn a_plain_ensure_changes_nothing_and_defaults_hold_at_creation() {
     assert_eq!(topic.subscription("absent").unwrap().pause().await.unwrap_err().kind(), ErrorKind::NotFound);
 }
 
-#[tokio::test]
-async fn what_cannot_be_published_is_refused_whole() {
-    let chronow = embedded().await;
+async fn what_cannot_be_published_is_refused_whole(chronow: Chronow) {
     let (topic, subscription) = topic(&chronow).await;
     let large = "x".repeat(262_145);
     let batch = topic.publish_batch([Draft::json(&1), Draft::json(&large)]).await;
@@ -119,9 +164,7 @@ async fn what_cannot_be_published_is_refused_whole() {
     assert_eq!(subscription.stats().await.unwrap().backlog, 0);
 }
 
-#[tokio::test]
-async fn a_stream_settles_by_hand() {
-    let chronow = embedded().await;
+async fn a_stream_settles_by_hand(chronow: Chronow) {
     let (topic, subscription) = topic(&chronow).await;
     publish(&topic, 0..5).await;
     let mut messages = subscription.consume::<Value>().prefetch(3).await.unwrap();
@@ -149,9 +192,7 @@ async fn a_stream_settles_by_hand() {
     subscription.ack_all(fetched).await.unwrap();
 }
 
-#[tokio::test]
-async fn a_dropped_stream_gives_back_what_it_prefetched() {
-    let chronow = embedded().await;
+async fn a_dropped_stream_gives_back_what_it_prefetched(chronow: Chronow) {
     let (topic, subscription) = topic(&chronow).await;
     publish(&topic, 0..10).await;
     let mut messages = subscription.consume::<Value>().prefetch(10).await.unwrap();
@@ -168,9 +209,7 @@ async fn a_dropped_stream_gives_back_what_it_prefetched() {
     }
 }
 
-#[tokio::test]
-async fn a_message_in_hand_stays_locked_while_it_is_held_and_comes_again_when_dropped() {
-    let chronow = embedded().await;
+async fn a_message_in_hand_stays_locked_while_it_is_held_and_comes_again_when_dropped(chronow: Chronow) {
     let (topic, subscription) = topic(&chronow).await;
     subscription.ensure().visibility(Duration::from_millis(1_500)).await.unwrap();
     publish(&topic, [7]).await;
@@ -188,9 +227,7 @@ async fn a_message_in_hand_stays_locked_while_it_is_held_and_comes_again_when_dr
     again.ack().await.unwrap();
 }
 
-#[tokio::test]
-async fn a_lost_lock_is_told_and_a_late_settlement_refused() {
-    let chronow = embedded().await;
+async fn a_lost_lock_is_told_and_a_late_settlement_refused(chronow: Chronow) {
     let (topic, subscription) = topic(&chronow).await;
     subscription.ensure().visibility(Duration::from_millis(600)).await.unwrap();
     publish(&topic, [1]).await;
@@ -202,9 +239,7 @@ async fn a_lost_lock_is_told_and_a_late_settlement_refused() {
     assert_eq!(chronow.metrics().lost, 1);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_runner_handles_everything_with_bounded_concurrency() {
-    let chronow = embedded().await;
+async fn a_runner_handles_everything_with_bounded_concurrency(chronow: Chronow) {
     let (topic, subscription) = topic(&chronow).await;
     let (now, most, done) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)), Arc::new(Mutex::new(Vec::new())));
     let runner = {
@@ -237,9 +272,7 @@ async fn a_runner_handles_everything_with_bounded_concurrency() {
     assert_eq!((stats.deliveries, stats.acked, stats.pending), (300, 300, 0));
 }
 
-#[tokio::test]
-async fn failures_are_retried_up_to_the_limit_and_end_as_dead_letters() {
-    let chronow = embedded().await;
+async fn failures_are_retried_up_to_the_limit_and_end_as_dead_letters(chronow: Chronow) {
     let (topic, subscription) = topic(&chronow).await;
     subscription.ensure().max_deliveries(3).await.unwrap();
     let starts = Arc::new(Mutex::new(BTreeMap::<usize, u32>::new()));
@@ -277,9 +310,7 @@ async fn failures_are_retried_up_to_the_limit_and_end_as_dead_letters() {
     assert_eq!(subscription.stats().await.unwrap().backlog, 1);
 }
 
-#[tokio::test]
-async fn what_cannot_be_decoded_becomes_a_dead_letter_and_is_not_lost() {
-    let chronow = embedded().await;
+async fn what_cannot_be_decoded_becomes_a_dead_letter_and_is_not_lost(chronow: Chronow) {
     let (topic, subscription) = topic(&chronow).await;
     topic.publish_bytes(&b"\xff{"[..], "application/octet-stream").await.unwrap();
     topic.publish(&"a text").await.unwrap();
@@ -311,9 +342,7 @@ async fn what_cannot_be_decoded_becomes_a_dead_letter_and_is_not_lost() {
     message.ack().await.unwrap();
 }
 
-#[tokio::test]
-async fn prefetched_messages_and_slow_handlers_keep_their_locks() {
-    let chronow = embedded().await;
+async fn prefetched_messages_and_slow_handlers_keep_their_locks(chronow: Chronow) {
     let (topic, subscription) = topic(&chronow).await;
     subscription.ensure().visibility(Duration::from_millis(1_500)).await.unwrap();
     publish(&topic, 0..3).await;
@@ -334,9 +363,7 @@ async fn prefetched_messages_and_slow_handlers_keep_their_locks() {
     assert_eq!(chronow.metrics().lost, 0);
 }
 
-#[tokio::test]
-async fn a_handler_is_told_when_its_lock_is_lost() {
-    let chronow = embedded().await;
+async fn a_handler_is_told_when_its_lock_is_lost(chronow: Chronow) {
     let (topic, subscription) = topic(&chronow).await;
     subscription.ensure().visibility(Duration::from_millis(600)).await.unwrap();
     publish(&topic, [1]).await;
@@ -358,9 +385,7 @@ async fn a_handler_is_told_when_its_lock_is_lost() {
     assert_eq!((chronow.metrics().lost, chronow.metrics().acked), (1, 0));
 }
 
-#[tokio::test]
-async fn stopping_drains_and_gives_back_the_rest() {
-    let chronow = embedded().await;
+async fn stopping_drains_and_gives_back_the_rest(chronow: Chronow) {
     let (topic, subscription) = topic(&chronow).await;
     publish(&topic, 0..10).await;
     let (gate, begun) = (Arc::new(Semaphore::new(0)), Arc::new(Notify::new()));
@@ -388,9 +413,7 @@ async fn stopping_drains_and_gives_back_the_rest() {
     assert_eq!((stats.acked, stats.pending, stats.backlog, stats.deliveries), (1, 0, 9, 1));
 }
 
-#[tokio::test]
-async fn handlers_that_do_not_end_are_cancelled_and_their_messages_tried_again() {
-    let chronow = embedded().await;
+async fn handlers_that_do_not_end_are_cancelled_and_their_messages_tried_again(chronow: Chronow) {
     let (topic, subscription) = topic(&chronow).await;
     publish(&topic, [1, 2]).await;
     let begun = Arc::new(Semaphore::new(0));
@@ -414,9 +437,7 @@ async fn handlers_that_do_not_end_are_cancelled_and_their_messages_tried_again()
     subscription.ack_all(again).await.unwrap();
 }
 
-#[tokio::test]
-async fn a_paused_runner_starts_nothing_until_it_is_resumed() {
-    let chronow = embedded().await;
+async fn a_paused_runner_starts_nothing_until_it_is_resumed(chronow: Chronow) {
     let (topic, subscription) = topic(&chronow).await;
     let handled = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&handled);
@@ -440,9 +461,7 @@ async fn a_paused_runner_starts_nothing_until_it_is_resumed() {
     runner.stop().await.unwrap();
 }
 
-#[tokio::test]
-async fn a_dropped_runner_stops() {
-    let chronow = embedded().await;
+async fn a_dropped_runner_stops(chronow: Chronow) {
     let (topic, subscription) = topic(&chronow).await;
     drop(subscription.run(|_: Message<Value>| async {}).start().await.unwrap());
     // Closing waits for whatever is at work.
@@ -450,9 +469,7 @@ async fn a_dropped_runner_stops() {
     within(chronow.close()).await.unwrap();
 }
 
-#[tokio::test]
-async fn a_runner_ends_when_its_subscription_is_deleted() {
-    let chronow = embedded().await;
+async fn a_runner_ends_when_its_subscription_is_deleted(chronow: Chronow) {
     let (topic, subscription) = topic(&chronow).await;
     let absent = topic.subscription("absent").unwrap().run(|_: Message<Value>| async {}).start().await;
     assert_eq!(absent.unwrap_err().kind(), ErrorKind::NotFound);
@@ -495,9 +512,7 @@ async fn closing_drains_runners_and_ends_streams() {
     assert_eq!((of("other").pending, of("other").backlog), (1, 4));
 }
 
-#[tokio::test]
-async fn ordered_messages_are_handled_in_order_by_concurrent_handlers() {
-    let chronow = embedded().await;
+async fn ordered_messages_are_handled_in_order_by_concurrent_handlers(chronow: Chronow) {
     let (topic, subscription) = topic(&chronow).await;
     let seen: Arc<Mutex<BTreeMap<String, Vec<usize>>>> = Arc::default();
     let handler = {
@@ -506,7 +521,7 @@ async fn ordered_messages_are_handled_in_order_by_concurrent_handlers() {
             let seen = Arc::clone(&seen);
             async move {
                 tokio::task::yield_now().await;
-                if number(&message) % 4 == 0 && message.deliveries() == 1 {
+                if number(&message).is_multiple_of(4) && message.deliveries() == 1 {
                     return Err("the first time fails");
                 }
                 seen.lock().unwrap().entry(message.key().unwrap().to_owned()).or_default().push(number(&message));
@@ -524,9 +539,7 @@ async fn ordered_messages_are_handled_in_order_by_concurrent_handlers() {
     assert_eq!(*seen.lock().unwrap(), ["a", "b", "c"].map(|key| (key.to_owned(), expected.clone())).into());
 }
 
-#[tokio::test]
-async fn delayed_messages_wait_and_can_be_cancelled() {
-    let chronow = embedded().await;
+async fn delayed_messages_wait_and_can_be_cancelled(chronow: Chronow) {
     let (topic, subscription) = topic(&chronow).await;
     let begun = Instant::now();
     let far = topic.publish(&json!({"n": 1})).delay(Duration::from_secs(600)).await.unwrap();
@@ -541,9 +554,7 @@ async fn delayed_messages_wait_and_can_be_cancelled() {
     settled(&subscription).await;
 }
 
-#[tokio::test]
-async fn duplicates_are_recognised_and_counted() {
-    let chronow = embedded().await;
+async fn duplicates_are_recognised_and_counted(chronow: Chronow) {
     let (topic, subscription) = topic(&chronow).await;
     let first = topic.publish(&1).dedup_id("x").await.unwrap();
     let second = topic.publish(&2).dedup_id("x").await.unwrap();

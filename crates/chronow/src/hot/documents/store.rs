@@ -336,7 +336,7 @@ impl Engine {
     /// Chunks behind a place in order, as stored; without their messages if only counts are wanted.
     pub(super) async fn chunks_behind(&self, topic: &str, place: i64, limit: u64, whole: bool) -> Result<Vec<Document>> {
         let scan = Scan {
-            filter: chunks_between(topic, place, i64::MAX.min(9_999_999_999_999_999)),
+            filter: chunks_between(topic, place, 9_999_999_999_999_999),
             order: ascending(&["_id"]),
             limit: Some(limit),
             without: if whole { Vec::new() } else { vec!["m".to_owned()] },
