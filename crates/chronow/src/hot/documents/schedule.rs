@@ -34,12 +34,8 @@ fn body_of(mut scheduled: Document) -> Result<Body> {
 impl Engine {
     /// Puts what is due into the sequence; returns how long until the next one is due, if something is scheduled.
     pub(super) async fn promote(&self, topic: &Topic, now: Timestamp) -> Result<Option<Duration>> {
-        let scan = Scan {
-            filter: Filter::eq("w", topic.id.as_str()),
-            order: ascending(&["due", "_id"]),
-            limit: Some(STEP),
-            ..Scan::default()
-        };
+        let scan =
+            Scan { filter: Filter::eq("w", topic.id.as_str()), order: ascending(&["due", "_id"]), limit: Some(STEP), ..Scan::default() };
         let found = self.scan(&self.spaces.scheduled, scan).await?;
         let (mut due, mut next) = (Vec::new(), None);
         for scheduled in found {

@@ -8,9 +8,7 @@ use chronos_db::documents::{Filter, Guard, Outcome, Scan, Write, filter};
 use chronos_db::json_to_bson;
 
 use super::chunk::Body;
-use super::keys::{
-    cursor_key, place_of, sequence_key, signal_key, subscription_key, tally_key, topic_key, topic_prefix, with_prefix,
-};
+use super::keys::{cursor_key, place_of, sequence_key, signal_key, subscription_key, tally_key, topic_key, topic_prefix, with_prefix};
 use super::store::{Engine, Local, ascending, damaged, delete, int, locked, put_if, text, too_contended};
 use crate::hot::{Start, SubscriptionOptions, SubscriptionPatch, TopicOptions, TopicPatch, filter_view};
 use crate::{Error, ErrorKind, Result, Scope, SubscriptionName, Timestamp, TopicName};
@@ -312,6 +310,10 @@ impl Engine {
                 if options == stored.options {
                     return Ok(options);
                 }
+                if options.auto_delete_ms != stored.options.auto_delete_ms {
+                    // Whoever pulls was noted only now and then; the time counts from now.
+                    self.touch(&listed.id, now).await?;
+                }
                 let resumed = stored.options.paused && !options.paused;
                 let changed = Subscription { options, ..stored };
                 let put = put_if(changed.to_document(self.fresh())?, changed.rev);
@@ -345,6 +347,17 @@ impl Engine {
         Err(too_contended("the topic"))
     }
 
+    async fn touch(&self, id: &str, now: Timestamp) -> Result<()> {
+        for _ in 0..ATTEMPTS {
+            let Some(stored) = self.get_one(&self.spaces.topics, cursor_key(id)).await? else { return Ok(()) };
+            let cursor = Cursor { seen: now.as_millis(), ..Cursor::read(id, &stored)? };
+            if self.write_one(&self.spaces.topics, put_if(cursor.to_document(self.fresh()), cursor.rev)).await?.is_applied() {
+                return Ok(());
+            }
+        }
+        Err(too_contended("the subscription's cursor"))
+    }
+
     async fn starting_place(&self, topic: &Topic, start: &Start) -> Result<i64> {
         let counter = self.get_one(&self.spaces.topics, sequence_key(&topic.id)).await?;
         let last = last_place(counter.as_ref())?;
@@ -352,7 +365,9 @@ impl Engine {
         Ok(match start {
             Start::New => last,
             Start::Earliest => earliest,
-            Start::Id(id) => place_of(id).ok_or_else(|| Error::validation(format!("`{id}` is no message id of this topic")))?.clamp(earliest, last.max(earliest)),
+            Start::Id(id) => place_of(id)
+                .ok_or_else(|| Error::validation(format!("`{id}` is no message id of this topic")))?
+                .clamp(earliest, last.max(earliest)),
             Start::Time(at) => {
                 let mut place = earliest;
                 'search: loop {
@@ -532,4 +547,3 @@ fn is_idle(subscription: &Subscription, cursor: &Cursor, now: Timestamp) -> bool
     let most = subscription.options.auto_delete_ms.map(|ms| i64::try_from(ms).unwrap_or(i64::MAX));
     most.is_some_and(|most| now.as_millis() - cursor.seen > most)
 }
-

@@ -118,7 +118,8 @@ impl Engine {
         let turn = id.bytes().fold(0_usize, |sum, byte| sum.wrapping_mul(31).wrapping_add(usize::from(byte))) % self.value_turns.len();
         let _turn = self.value_turns[turn].acquire().await.map_err(|e| Error::new(ErrorKind::Closed, "closed").caused_by(e))?;
         for attempt in 0..ATTEMPTS {
-            let (stored, now) = futures::try_join!(self.get_one(&self.spaces.values, id.clone()), async { Ok(self.documents.now().await?) })?;
+            let (stored, now) =
+                futures::try_join!(self.get_one(&self.spaces.values, id.clone()), async { Ok(self.documents.now().await?) })?;
             let stored = stored.map(Stored::read).transpose()?;
             let Some(new) = decide(stored.as_ref(), now)? else { return Ok(None) };
             let rev = self.fresh();
@@ -139,10 +140,13 @@ impl Engine {
                 document.insert("gone", true);
             }
             let mut batch = Batch::new();
-            batch.push(&self.spaces.values, match &stored {
-                Some(stored) => put_if(document, stored.rev),
-                None => Write::Insert(document),
-            });
+            batch.push(
+                &self.spaces.values,
+                match &stored {
+                    Some(stored) => put_if(document, stored.rev),
+                    None => Write::Insert(document),
+                },
+            );
             if new.counts {
                 let change = doc! {
                     "_id": format!("{prefix}{:015}:{}", now.as_millis(), rev.to_hex()),
@@ -284,7 +288,8 @@ impl Engine {
         for _ in 0..8 {
             let changes = self.scan(&self.spaces.changes, old("at")).await?;
             let full = changes.len() as u64 == SWEEP;
-            self.write(&self.spaces.changes, changes.into_iter().filter_map(|mut change| change.remove("_id")).map(super::store::delete)).await?;
+            self.write(&self.spaces.changes, changes.into_iter().filter_map(|mut change| change.remove("_id")).map(super::store::delete))
+                .await?;
             if !full {
                 break;
             }
