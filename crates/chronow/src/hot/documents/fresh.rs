@@ -4,13 +4,14 @@ use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use chronos_db::documents::{Batch, Outcome, Write};
+use chronos_db::documents::{Batch, Filter, Outcome, Scan, Write};
 
 use super::card::{Card, State};
 use super::chunk::{Body, Chunk};
 use super::due::{Part, queue};
-use super::publish::GRACE_MS;
-use super::store::{Engine, delete_if, locked, put_if};
+use super::keys::chunks_between;
+use super::publish::{Acceptance, GRACE_MS};
+use super::store::{Engine, ascending, delete_if, locked, put_if};
 use super::topics::{Cursor, Opened};
 use crate::hot::Delivery;
 use crate::{ErrorKind, Result};
@@ -81,17 +82,34 @@ impl Engine {
                     walk.soon = Some(SOON);
                     break;
                 }
-                self.close_gap(topic, walk.place + 1, (chunk.first - 1).min(walk.place + MOST_CLOSED), now).await?;
+                let from = (walk.place + 1).max(chunk.first - MOST_CLOSED);
+                self.close_gap(topic, from, chunk.first - 1, chunk.at, now).await?;
                 break;
             }
-            if !self.counts(opened, &chunk).await? {
-                if !chunk.void && !self.is_void_head(opened, &chunk).await? {
+            let chunk = match chunk.void {
+                false => chunk,
+                true => match self.covering(opened, walk.place + 1).await? {
+                    Some(chunk) => {
+                        ahead.clear();
+                        chunk
+                    }
+                    None => {
+                        walk.place = chunk.last;
+                        continue;
+                    }
+                },
+            };
+            match self.batch_of(opened, &chunk).await? {
+                Acceptance::Accepted => {}
+                Acceptance::Void => {
+                    walk.place = chunk.last;
+                    continue;
+                }
+                Acceptance::Pending => {
                     walk.more = false;
                     walk.soon = Some(SOON);
                     break;
                 }
-                walk.place = chunk.last;
-                continue;
             }
             self.remember_chunk_once(&topic.id, &chunk);
             while walk.place < chunk.last && walk.found.len() < room && examined < MOST_EXAMINED {
@@ -130,26 +148,29 @@ impl Engine {
         Ok(ahead.pop_front())
     }
 
-    /// Whether a chunk's messages are messages: it is no closed gap, and its batch was accepted.
-    async fn counts(&self, opened: &Opened, chunk: &Chunk) -> Result<bool> {
-        if chunk.void {
-            return Ok(false);
-        }
-        let Some(head) = chunk.head else { return Ok(true) };
-        Ok(self.chunks(&opened.topic.id, [head]).await?.get(&head).is_some_and(|head| !head.void))
+    /// The chunk that was written in time although places it covers were closed: then it is one and they are not.
+    async fn covering(&self, opened: &Opened, place: i64) -> Result<Option<Arc<Chunk>>> {
+        let scan = Scan {
+            filter: chunks_between(&opened.topic.id, place - 1, opened.seen.0).and(Filter::exists("void", false)),
+            order: ascending(&["_id"]),
+            limit: Some(1),
+            ..Scan::default()
+        };
+        let found = self.scan(&self.spaces.messages, scan).await?.pop().map(Chunk::read).transpose()?;
+        Ok(found.filter(|chunk| chunk.first <= place).map(Arc::new))
     }
 
-    /// Whether a chunk's batch will never be accepted. Its head comes before it, so a reader that is here has passed the head's place; if nothing is
+    /// Whether the batch of a chunk was accepted. Its head comes before it, so a reader that is here has passed the head's place; if nothing is
     /// there, a publisher of long ago is closed out.
-    async fn is_void_head(&self, opened: &Opened, chunk: &Chunk) -> Result<bool> {
-        let Some(head) = chunk.head else { return Ok(false) };
+    async fn batch_of(&self, opened: &Opened, chunk: &Chunk) -> Result<Acceptance> {
+        let Some(head) = chunk.head else { return Ok(Acceptance::Accepted) };
         if let Some(head) = self.chunks(&opened.topic.id, [head]).await?.get(&head) {
-            return Ok(head.void);
+            return Ok(if head.void { Acceptance::Void } else { Acceptance::Accepted });
         }
         if chunk.at.plus_millis(GRACE_MS) <= opened.now {
-            self.close_gap(&opened.topic, head, head, opened.now).await?;
+            self.close_gap(&opened.topic, head, head, chunk.at, opened.now).await?;
         }
-        Ok(false)
+        Ok(Acceptance::Pending)
     }
 
     fn remember_chunk_once(&self, topic: &str, chunk: &Arc<Chunk>) {

@@ -45,13 +45,15 @@ fn peeked(body: &Body, place: Place, deliveries: u32, until: Option<Timestamp>) 
 impl Engine {
     /// Calls `each` for every accepted message behind a place, in order, until it says that it has enough.
     async fn each_behind(&self, topic: &Topic, mut place: i64, mut each: impl FnMut(i64, &Arc<Body>) -> bool + Send) -> Result<()> {
+        let mut from = place;
         loop {
-            let found = self.chunks_behind(&topic.id, place, CHUNKS, true).await?;
+            let found = self.chunks_behind(&topic.id, from, CHUNKS, true).await?;
             if found.is_empty() {
                 return Ok(());
             }
             for chunk in found {
                 let chunk = Chunk::read(chunk)?;
+                from = chunk.last;
                 if self.counts_for(topic, chunk.void, chunk.head).await? {
                     for at in chunk.first.max(place + 1)..=chunk.last {
                         if let Some(body) = chunk.at_place(at)
@@ -60,8 +62,9 @@ impl Engine {
                             return Ok(());
                         }
                     }
+                    // A closed place says nothing; a chunk that came in time may cover it.
+                    place = chunk.last;
                 }
-                place = chunk.last;
             }
         }
     }

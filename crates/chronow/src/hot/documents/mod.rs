@@ -16,7 +16,7 @@
 //!
 //! * **Sequence gaps.** Where taking numbers and inserting are two steps (MongoDB), a reader may meet numbers that are still being written. It
 //!   waits a short grace by the age of what lies behind the gap, then inserts VOID chunks there; a late publisher then conflicts and takes new
-//!   numbers. A batch of several chunks counts by its *head*, the first chunk, which is inserted last; scheduled messages and dedup ids hang on
+//!   numbers. VOIDs stay for an hour, and a publisher that was interrupted for half of it answers that it does not know. A batch of several chunks counts by its *head*, the first chunk, which is inserted last; scheduled messages and dedup ids hang on
 //!   the head the same way. So a batch is accepted as a whole or not at all without any transaction.
 //! * **The cursor moves after the cards.** A crash in between makes the next puller meet existing cards, and go on.
 //! * **No card comes back.** A settled card stays as a tombstone until the subscription's *floor* (all below is settled) has passed it, and a card

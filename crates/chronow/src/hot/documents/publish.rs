@@ -25,6 +25,9 @@ const MAX_PAYLOAD: usize = 15 * 1024 * 1024;
 /// A gap this old belongs to a publisher that died.
 pub(super) const GRACE_MS: i64 = 2_000;
 
+/// Closed gaps stay closed so long; a publisher that needed half of it does not know whether its insert still met one.
+pub(super) const CLOSED_MS: i64 = 3_600_000;
+
 /// What became of the batch that a document hangs on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Acceptance {
@@ -200,6 +203,7 @@ impl Engine {
         replaced: &HashMap<String, ObjectId>,
     ) -> Result<Option<Vec<String>>> {
         let count = u32::try_from(messages.len()).map_err(|_| Error::validation("too many messages for one batch"))?;
+        let begun = self.runtime.clock.now();
         let given = self.documents.sequence(&self.spaces.topics, &sequence_key(&topic.id), count).await?;
         let (first, now) = (given.first + 1, given.now);
         let ids: Vec<String> = (first..).take(messages.len()).map(message_id).collect();
@@ -243,6 +247,10 @@ impl Engine {
             accepted = self.documents.apply(side).await?.iter().all(|outcome| outcome.is_applied());
         }
         if accepted && self.write_one(&self.spaces.messages, Write::Insert(head_document)).await?.is_applied() {
+            if self.runtime.clock.now() > begun.plus_millis(CLOSED_MS / 2) {
+                let message = "the publish was interrupted for too long; whether the messages were accepted is unknown";
+                return Err(Error::new(ErrorKind::HotTier, message));
+            }
             return Ok(Some(ids));
         }
         // Readers need not wait for these places. A head that readers closed is left alone; the others were never visible.
@@ -305,12 +313,18 @@ impl Engine {
         Err(too_contended("a dedup entry or a scheduled message"))
     }
 
-    /// Closes a gap of the sequence, so that whoever wanted to write there takes new places.
-    pub(super) async fn close_gap(&self, topic: &Topic, first: i64, last: i64, now: Timestamp) -> Result<()> {
+    /// Closes a gap of the sequence that ends before what was accepted at `before`, so that whoever wanted to write there takes new places.
+    ///
+    /// Nobody knows where in it chunks would end, so every place is closed, from the last one down: who sees a closed place then knows that all
+    /// behind it are decided, and that a chunk which made it in time, and covers the place, is to be seen as well.
+    pub(super) async fn close_gap(&self, topic: &Topic, first: i64, last: i64, before: Timestamp, now: Timestamp) -> Result<()> {
         tracing::warn!(topic = %topic.key, first, last, "closing a gap that a publisher left");
-        let voids = (first..=last).map(|place| Write::Insert(Chunk::void(place, place, now).to_document(&topic.id)));
-        // Whether one of them was filled in the last moment, whoever reads on sees.
-        self.write(&self.spaces.messages, voids).await.map(drop)
+        let voids = (first..=last).rev().map(|place| {
+            let mut void = Chunk::void(place, place, before).to_document(&topic.id);
+            void.insert("cl", now.as_millis());
+            Write::Insert(void)
+        });
+        self.write(&self.spaces.messages, voids.collect::<Vec<_>>()).await.map(drop)
     }
 }
 

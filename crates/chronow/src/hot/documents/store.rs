@@ -22,6 +22,9 @@ use crate::{Error, ErrorKind, Result, SubscriptionName};
 const CACHED_CHUNKS: usize = 64;
 const CACHED_BYTES: usize = 16 * 1024 * 1024;
 
+/// The largest number that fits the padding of names.
+const MOST_PLACE: i64 = 9_999_999_999_999_999;
+
 /// Held cards whose lock ended so long ago are forgotten.
 const FORGET_HELD_MS: i64 = 600_000;
 
@@ -326,7 +329,9 @@ impl Engine {
         if !missing.is_empty() {
             for chunk in self.documents.get(&self.spaces.messages, missing).await? {
                 let chunk = Arc::new(Chunk::read(chunk)?);
-                self.remember_chunk(topic, chunk.clone());
+                if !chunk.void {
+                    self.remember_chunk(topic, chunk.clone());
+                }
                 found.insert(chunk.last, chunk);
             }
         }
@@ -336,7 +341,7 @@ impl Engine {
     /// Chunks behind a place in order, as stored; without their messages if only counts are wanted.
     pub(super) async fn chunks_behind(&self, topic: &str, place: i64, limit: u64, whole: bool) -> Result<Vec<Document>> {
         let scan = Scan {
-            filter: chunks_between(topic, place, 9_999_999_999_999_999),
+            filter: chunks_between(topic, place, MOST_PLACE),
             order: ascending(&["_id"]),
             limit: Some(limit),
             without: if whole { Vec::new() } else { vec!["m".to_owned()] },

@@ -7,6 +7,7 @@ use chronos_db::documents::{Filter, Scan, Write};
 use super::card::{State, class};
 use super::keys::{chunks_between, tally_key};
 use super::limits::of_class;
+use super::publish::CLOSED_MS;
 use super::store::{Engine, ascending, damaged, delete, delete_if, int, put_if, text};
 use super::topics::{Cursor, Topic};
 use crate::{Result, Timestamp, TopicName};
@@ -80,9 +81,11 @@ impl Engine {
         // The rest of a batch is accepted by its head, which therefore goes last.
         let next = self.chunks_behind(&topic.id, up_to, 1, false).await?.pop();
         let needed = next.and_then(|chunk| int(&chunk, "hd").ok());
+        let closed_before = self.documents.now().await?.plus_millis(-CLOSED_MS).as_millis();
+        let mut from = 0;
         for _ in 0..STEPS {
             let scan = Scan {
-                filter: chunks_between(&topic.id, 0, up_to),
+                filter: chunks_between(&topic.id, from, up_to),
                 order: ascending(&["_id"]),
                 limit: Some(STEP),
                 without: vec!["m".to_owned()],
@@ -90,18 +93,26 @@ impl Engine {
             };
             let mut found = self.scan(&self.spaces.messages, scan).await?;
             let full = found.len() as u64 == STEP;
-            found.retain(|chunk| int(chunk, "l").ok() != needed);
             let Some(last) = found.last() else { return Ok(()) };
-            let low = int(last, "l")?;
-            for (field, space) in [("dd", &self.spaces.dedup), ("sch", &self.spaces.scheduled)] {
-                let linked = found.iter().filter_map(|chunk| chunk.get_array(field).ok()).flatten();
-                let linked: Vec<String> = linked.filter_map(|id| id.as_str().map(str::to_owned)).collect();
-                if !linked.is_empty() {
-                    self.confirm(space, &linked).await?;
+            from = int(last, "l")?;
+            found.retain(|chunk| {
+                // A closed gap keeps late publishers out.
+                let closed_at = int(chunk, "cl").or_else(|_| int(chunk, "at"));
+                let closed = chunk.get_bool("void").unwrap_or(false) && closed_at.is_ok_and(|at| at > closed_before);
+                !closed && int(chunk, "l").ok() != needed
+            });
+            if let Some(last) = found.last() {
+                let low = int(last, "l")?;
+                for (field, space) in [("dd", &self.spaces.dedup), ("sch", &self.spaces.scheduled)] {
+                    let linked = found.iter().filter_map(|chunk| chunk.get_array(field).ok()).flatten();
+                    let linked: Vec<String> = linked.filter_map(|id| id.as_str().map(str::to_owned)).collect();
+                    if !linked.is_empty() {
+                        self.confirm(space, &linked).await?;
+                    }
                 }
+                self.change_topic_tally(topic, |tally| tally.low = tally.low.max(low)).await?;
+                self.write(&self.spaces.messages, found.into_iter().filter_map(|mut chunk| chunk.remove("_id")).map(delete)).await?;
             }
-            self.change_topic_tally(topic, |tally| tally.low = tally.low.max(low)).await?;
-            self.write(&self.spaces.messages, found.into_iter().filter_map(|mut chunk| chunk.remove("_id")).map(delete)).await?;
             if !full {
                 return Ok(());
             }

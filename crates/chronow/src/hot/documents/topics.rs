@@ -310,6 +310,10 @@ impl Engine {
                 if options == stored.options {
                     return Ok(options);
                 }
+                if options.auto_delete_ms != stored.options.auto_delete_ms {
+                    // Whoever pulls was noted only now and then; the time counts from now.
+                    self.touch(&listed.id, now).await?;
+                }
                 let resumed = stored.options.paused && !options.paused;
                 let changed = Subscription { options, ..stored };
                 let put = put_if(changed.to_document(self.fresh())?, changed.rev);
@@ -341,6 +345,17 @@ impl Engine {
             self.write(&self.spaces.topics, [cursor_key(&id), subscription_key(&id)].map(delete)).await?;
         }
         Err(too_contended("the topic"))
+    }
+
+    async fn touch(&self, id: &str, now: Timestamp) -> Result<()> {
+        for _ in 0..ATTEMPTS {
+            let Some(stored) = self.get_one(&self.spaces.topics, cursor_key(id)).await? else { return Ok(()) };
+            let cursor = Cursor { seen: now.as_millis(), ..Cursor::read(id, &stored)? };
+            if self.write_one(&self.spaces.topics, put_if(cursor.to_document(self.fresh()), cursor.rev)).await?.is_applied() {
+                return Ok(());
+            }
+        }
+        Err(too_contended("the subscription's cursor"))
     }
 
     async fn starting_place(&self, topic: &Topic, start: &Start) -> Result<i64> {
