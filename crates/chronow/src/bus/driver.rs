@@ -130,6 +130,9 @@ impl<T: Send + 'static> Driver<T> {
 
     pub(super) async fn run(mut self) -> Result<()> {
         loop {
+            if self.settings.limit == Some(0) && !self.stopping {
+                self.stop();
+            }
             self.begin_what_can_begin();
             if self.stopping && self.is_done() {
                 return self.fatal.map_or(Ok(()), Err);
@@ -206,7 +209,9 @@ impl<T: Send + 'static> Driver<T> {
             (self.due, self.look) = (None, true);
         }
         let held = self.handlers.len() + self.starting + self.ready.len();
-        let wanted = (self.settings.concurrency + self.settings.prefetch).saturating_sub(held).min(BATCH);
+        let room = (self.settings.concurrency + self.settings.prefetch).saturating_sub(held).min(BATCH);
+        // Those at work are counted already.
+        let wanted = room.min(self.left().saturating_sub(self.starting + self.ready.len()));
         if self.look && wanted > 0 && self.ready.len() * 2 <= self.settings.prefetch {
             self.look = false;
             let (hot, name) = (Arc::clone(&self.subscription.inner.hot), self.subscription.name.clone());
@@ -215,10 +220,16 @@ impl<T: Send + 'static> Driver<T> {
         }
     }
 
+    /// Handlers that may still be started.
+    fn left(&self) -> usize {
+        self.settings.limit.map_or(usize::MAX, |left| usize::try_from(left).unwrap_or(usize::MAX))
+    }
+
     /// Settles what has ended and starts what can start, in one step.
     fn begin_advance(&mut self) {
         let mut starts = Vec::new();
         while self.handlers.len() + starts.len() < self.settings.concurrency
+            && starts.len() < self.left()
             && let Some(ready) = self.ready.pop_front()
         {
             if ready.hold.is_lost() {
@@ -294,6 +305,7 @@ impl<T: Send + 'static> Driver<T> {
     }
 
     fn work(&mut self, starting: Starting<T>) {
+        self.settings.limit = self.settings.limit.map(|left| left.saturating_sub(1));
         let Starting { ready: Ready { delivery, hold }, payload } = starting;
         let keyed = delivery.key.is_some();
         let message = Message::new(delivery, payload, Arc::clone(&hold));
@@ -331,6 +343,8 @@ impl<T: Send + 'static> Driver<T> {
             Outcome::Retry { reason, delay } => Settle::Retry { delay, reason },
             Outcome::DeadLetter { reason } => Settle::DeadLetter { reason },
             Outcome::Defer => Settle::Defer,
+            // Nobody renews a lock that nobody holds.
+            Outcome::Leave => return,
         };
         self.endings.push(ending(hold, settle, keyed));
     }

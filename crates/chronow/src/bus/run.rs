@@ -42,6 +42,8 @@ pub enum Outcome {
     },
     /// Set aside until it is fetched by its id.
     Defer,
+    /// Not settled: it comes again when its lock ends.
+    Leave,
 }
 
 impl From<()> for Outcome {
@@ -73,6 +75,8 @@ pub(super) struct Settings {
     pub(super) concurrency: usize,
     pub(super) prefetch: usize,
     pub(super) drain: Duration,
+    /// Handlers to start in all.
+    pub(super) limit: Option<u64>,
 }
 
 /// Runs a handler; see [`Subscription::run`]. Awaiting it runs until the connection is closed.
@@ -99,7 +103,7 @@ impl<T: Send + 'static> Run<T> {
         O: Into<Outcome> + 'static,
     {
         let handler: Handler<T> = Arc::new(move |message| handler(message).map(Into::into).boxed());
-        let settings = Settings { concurrency: CONCURRENCY, prefetch: CONCURRENCY, drain: DRAIN };
+        let settings = Settings { concurrency: CONCURRENCY, prefetch: CONCURRENCY, drain: DRAIN, limit: None };
         Self { subscription, decode, handler, settings, prefetch: None }
     }
 
@@ -118,6 +122,12 @@ impl<T: Send + 'static> Run<T> {
     /// How long handlers may take to end when the runner is stopped (default 30 s). Then they are cancelled, and their messages tried again.
     pub fn drain(mut self, most: Duration) -> Self {
         self.settings.drain = most;
+        self
+    }
+
+    /// Ends after so many handlers were started (default: never).
+    pub fn limit(mut self, handlers: u64) -> Self {
+        self.settings.limit = Some(handlers);
         self
     }
 
@@ -192,6 +202,11 @@ impl Runner {
     #[must_use]
     pub fn is_finished(&self) -> bool {
         self.task.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+
+    /// Returns when it has ended; [`join`](Self::join) says how. For waiting for something else at the same time.
+    pub async fn finished(&self) {
+        self.wish.closed().await;
     }
 
     /// Returns when it ends: after [`stop`](Self::stop), when the connection is closed, or when the subscription is gone.
