@@ -42,14 +42,14 @@ enum SharedCommand {
 #[command(after_help = "\
 Examples:
   chronos shared get session:42
-  chronos shared get session:42 --entry      # {value, version, ttlMs}")]
+  chronos shared get session:42 --with-version      # {value, version, ttlMs}")]
 struct GetArgs {
     /// The key.
     #[arg(value_name = "KEY")]
     key: String,
     /// With its version and what is left of its time.
     #[arg(long)]
-    entry: bool,
+    with_version: bool,
 }
 
 /// Set a value, for an hour unless the configuration or an option says otherwise. Prints its version.
@@ -138,7 +138,7 @@ async fn get(shared: &Shared, args: &GetArgs) -> Result<(), Failure> {
     let Some(entry) = shared.entry::<Json>(&args.key).await? else {
         return Err(chronow::Error::new(chronow::ErrorKind::NotFound, "the key has no value").on(&args.key).into());
     };
-    if !args.entry {
+    if !args.with_version {
         return Output::new().value(&entry.value);
     }
     let left = entry.ttl.map(|left| u64::try_from(left.as_millis()).unwrap_or(u64::MAX));

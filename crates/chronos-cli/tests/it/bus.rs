@@ -145,7 +145,7 @@ fn shared_values_are_set_under_conditions_listed_and_deleted() {
     assert!(cli.run(&["shared", "set", "k", "2", "--if-absent"]).failed(1).contains("CONFLICT"));
     cli.run(&["shared", "set", "k", "2", "--if-version", &version, "--forever"]).value();
     assert!(cli.run(&["shared", "set", "k", "3", "--if-version", &version]).failed(1).contains("CONFLICT"));
-    let entry = cli.run(&["shared", "get", "k", "--entry"]).value();
+    let entry = cli.run(&["shared", "get", "k", "--with-version"]).value();
     assert_eq!((&entry["value"], &entry["ttlMs"]), (&json!(2), &Json::Null));
     assert_eq!(cli.run(&["shared", "list", "--prefix", "k"]).lines(), [json!({"key": "k"})]);
     assert!(cli.run(&["shared", "list", "--namespace", "other"]).lines().is_empty());
