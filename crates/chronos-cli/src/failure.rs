@@ -1,6 +1,5 @@
 //! How commands end that do not succeed: one line on stderr and an exit code.
 
-use std::error::Error as _;
 use std::io;
 use std::process::ExitCode;
 
@@ -18,6 +17,8 @@ pub(crate) const WRONG_INPUT: u8 = 2;
 pub(crate) enum Failure {
     /// The library said no.
     Error(Error),
+    /// The bus or the shared memory said no.
+    Messaging(chronow::Error),
     /// What is wrong has been said already.
     Reported,
     /// Nobody reads our output any more. That is the reader's decision, and no failure.
@@ -32,6 +33,12 @@ impl From<Error> for Failure {
     }
 }
 
+impl From<chronow::Error> for Failure {
+    fn from(error: chronow::Error) -> Self {
+        Self::Messaging(error)
+    }
+}
+
 impl Failure {
     /// Wrong input.
     pub(crate) fn wrong(message: impl Into<String>) -> Self {
@@ -42,16 +49,15 @@ impl Failure {
     pub(crate) fn report(&self, verbose: bool) -> ExitCode {
         match self {
             Self::Error(error) => {
-                note(&format!("error: {}", one_line(&error.to_string())));
-                let mut cause = error.source().filter(|_| verbose);
-                while let Some(error) = cause {
-                    note(&format!("  caused by: {}", one_line(&error.to_string())));
-                    cause = error.source();
-                }
+                tell(error, verbose);
                 ExitCode::from(match error.kind() {
                     ErrorKind::Validation | ErrorKind::RouteNotFound => WRONG_INPUT,
                     _ => FAILED,
                 })
+            }
+            Self::Messaging(error) => {
+                tell(error, verbose);
+                ExitCode::from(if error.kind() == chronow::ErrorKind::Validation { WRONG_INPUT } else { FAILED })
             }
             Self::Reported => ExitCode::from(FAILED),
             Self::OutputClosed => ExitCode::SUCCESS,
@@ -60,6 +66,15 @@ impl Failure {
                 ExitCode::from(FAILED)
             }
         }
+    }
+}
+
+fn tell(error: &dyn std::error::Error, verbose: bool) {
+    note(&format!("error: {}", one_line(&error.to_string())));
+    let mut cause = error.source().filter(|_| verbose);
+    while let Some(error) = cause {
+        note(&format!("  caused by: {}", one_line(&error.to_string())));
+        cause = error.source();
     }
 }
 

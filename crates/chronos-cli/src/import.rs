@@ -1,17 +1,15 @@
 //! `chronos import`.
 
-mod lines;
-
 use std::time::Instant;
 
-use chronos_db::{Error, ErrorKind, ImportOutcome, Importer, Json};
+use chronos_db::{Error, ErrorKind, ImportOp, ImportOutcome, Importer, Json};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
-use self::lines::{Line, Lines};
 use crate::args::CollectionArg;
 use crate::failure::{Failure, one_line};
+use crate::lines::{Line, Lines};
 use crate::open::Globals;
 use crate::output::{Output, note};
 
@@ -55,7 +53,7 @@ struct Counts {
 
 pub(crate) async fn run(globals: &Globals, args: ImportArgs) -> Result<(), Failure> {
     let began = Instant::now();
-    let mut lines = Lines::open(&args.log)?;
+    let mut lines = Lines::open(&args.log, ImportOp::parse)?;
     let mut opened = globals.open_for_writing()?;
     let collection = opened.collection(&args.of.collection)?;
     let importer = collection.import(&args.key_property).await?;
@@ -78,7 +76,7 @@ struct Import {
 }
 
 impl Import {
-    async fn all(&mut self, lines: &mut Lines, batch: usize) -> Result<(), Failure> {
+    async fn all(&mut self, lines: &mut Lines<ImportOp>, batch: usize) -> Result<(), Failure> {
         let mut stop = std::pin::pin!(tokio::signal::ctrl_c());
         let mut taken = Vec::with_capacity(batch);
         loop {
@@ -102,10 +100,10 @@ impl Import {
     }
 
     /// Carries out some lines. An error ends the import; it has been counted and reported.
-    async fn carry_out(&mut self, lines: impl Iterator<Item = Line>) -> Result<(), Failure> {
+    async fn carry_out(&mut self, lines: impl Iterator<Item = Line<ImportOp>>) -> Result<(), Failure> {
         let (mut numbers, mut operations, mut wrong) = (Vec::new(), Vec::new(), Vec::new());
         for line in lines {
-            match line.operation {
+            match line.read {
                 Ok(operation) => {
                     numbers.push(line.number);
                     operations.push(operation);

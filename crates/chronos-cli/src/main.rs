@@ -1,7 +1,9 @@
-//! `chronos`: versioned records from a shell.
+//! `chronos`: versioned records, topics and shared memory from a shell.
 
 mod args;
+mod bus;
 mod config;
+mod connect;
 mod create;
 mod delete;
 mod demo;
@@ -12,6 +14,7 @@ mod failure;
 mod get;
 mod history;
 mod import;
+mod lines;
 mod list;
 mod migrate;
 mod open;
@@ -19,6 +22,7 @@ mod output;
 mod replace;
 mod restore;
 mod restore_collection;
+mod shared;
 mod smart_insert;
 mod update;
 mod verify;
@@ -46,7 +50,8 @@ Examples:
   chronos create -c users '{\"email\": \"a@example.org\"}'
   chronos update -c users email=a@example.org '{\"status\": \"verified\"}' --actor signup
   chronos history -c users email=a@example.org
-  chronos export -c users --at 2026-01-31T12:00:00Z"
+  chronos export -c users --at 2026-01-31T12:00:00Z
+  chronos bus publish payments --payload '{\"amount\": 42.5}'"
 )]
 struct Cli {
     #[command(flatten)]
@@ -76,6 +81,8 @@ enum Command {
     Worker(worker::WorkerArgs),
     Migrate(migrate::MigrateArgs),
     Config(config::ConfigArgs),
+    Bus(bus::BusArgs),
+    Shared(shared::SharedArgs),
 }
 
 #[tokio::main]
@@ -108,5 +115,7 @@ async fn run(globals: &Globals, command: Command) -> Result<(), Failure> {
         Command::Worker(args) => worker::run(globals, args).await,
         Command::Migrate(args) => migrate::run(globals, args).await,
         Command::Config(args) => config::run(args).await,
+        Command::Bus(args) => bus::run(globals, args).await,
+        Command::Shared(args) => shared::run(globals, args).await,
     }
 }

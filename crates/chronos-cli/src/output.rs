@@ -23,6 +23,17 @@ impl Output {
         self.to.write_all(b"\n").map_err(failed)
     }
 
+    /// One value on one line that is out when this returns: who reads along acts on it, or it stands for something done.
+    pub(crate) fn now(&mut self, value: &Json) -> Result<(), Failure> {
+        self.line(value)?;
+        self.finish()
+    }
+
+    /// A line for people.
+    pub(crate) fn text(&mut self, line: &str) -> Result<(), Failure> {
+        writeln!(self.to, "{line}").map_err(failed)
+    }
+
     pub(crate) fn finish(&mut self) -> Result<(), Failure> {
         self.to.flush().map_err(failed)
     }

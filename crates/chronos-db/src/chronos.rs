@@ -155,6 +155,12 @@ impl Chronos {
         &self.inner.config
     }
 
+    /// The clock, random source and fail points this was opened with.
+    #[must_use]
+    pub fn runtime(&self) -> &Runtime {
+        &self.inner.runtime
+    }
+
     /// Where a route leads.
     ///
     /// # Errors

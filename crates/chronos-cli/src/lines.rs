@@ -1,11 +1,11 @@
-//! The lines of a log, read and parsed ahead on a thread of their own, in bounded memory.
+//! The lines of a file or of standard input, read and parsed ahead on a thread of their own, in bounded memory.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
 
-use chronos_db::{Error, ImportOp, MAX_DOCUMENT_BYTES};
+use chronos_db::{Error, Json, MAX_DOCUMENT_BYTES};
 use tokio::sync::mpsc;
 
 use crate::failure::Failure;
@@ -21,21 +21,21 @@ const LONGEST: usize = 2 * MAX_DOCUMENT_BYTES;
 
 /// A line that is not blank.
 #[derive(Debug)]
-pub(super) struct Line {
+pub(crate) struct Line<T> {
     /// Its number in the log, from 1, blank ones counted.
-    pub(super) number: u64,
-    pub(super) bytes: usize,
+    pub(crate) number: u64,
+    pub(crate) bytes: usize,
     /// Where in the log it ends.
-    pub(super) end: u64,
-    pub(super) operation: Result<ImportOp, Error>,
+    pub(crate) end: u64,
+    pub(crate) read: Result<T, Error>,
 }
 
 /// A log that is being read.
 #[derive(Debug)]
-pub(super) struct Lines {
+pub(crate) struct Lines<T> {
     name: String,
     bytes: Option<u64>,
-    lines: mpsc::Receiver<io::Result<Line>>,
+    lines: mpsc::Receiver<io::Result<Line<T>>>,
     budget: Arc<Budget>,
     failed: Option<io::Error>,
 }
@@ -62,9 +62,9 @@ impl Budget {
     }
 }
 
-impl Lines {
+impl<T: Send + 'static> Lines<T> {
     /// Begins to read a file, or standard input if it is `-`.
-    pub(super) fn open(log: &str) -> Result<Self, Failure> {
+    pub(crate) fn open(log: &str, parse: fn(&Json) -> Result<T, Error>) -> Result<Self, Failure> {
         let failed = |error: io::Error| Failure::wrong(format!("{log}: the log cannot be read: {error}"));
         let (bytes, ahead, input): (_, _, Box<dyn BufRead + Send>) = if log == "-" {
             (None, AHEAD_OF_PIPE, Box::new(BufReader::with_capacity(PIPE_BYTES, io::stdin())))
@@ -77,17 +77,17 @@ impl Lines {
         let budget = Arc::<Budget>::default();
         let held = Arc::clone(&budget);
         // It may wait for input that never comes, so nobody waits for it: it ends with its input, its receiver or the program.
-        thread::Builder::new().name("chronos-import".to_owned()).spawn(move || read(input, &sender, &held)).map_err(failed)?;
+        thread::Builder::new().name("chronos-lines".to_owned()).spawn(move || read(input, parse, &sender, &held)).map_err(failed)?;
         Ok(Self { name: log.to_owned(), bytes, lines, budget, failed: None })
     }
 
     /// The size of the log, if it has one.
-    pub(super) fn bytes(&self) -> Option<u64> {
+    pub(crate) fn bytes(&self) -> Option<u64> {
         self.bytes
     }
 
     /// Waits for a line, then takes what is there; 0 at the end.
-    pub(super) async fn take(&mut self, into: &mut Vec<Line>, most: usize) -> usize {
+    pub(crate) async fn take(&mut self, into: &mut Vec<Line<T>>, most: usize) -> usize {
         if self.failed.is_some() {
             return 0;
         }
@@ -103,12 +103,12 @@ impl Lines {
     }
 
     /// After lines are carried out: there is room for others.
-    pub(super) fn release(&self, bytes: usize) {
+    pub(crate) fn release(&self, bytes: usize) {
         self.budget.release(bytes);
     }
 
     /// Whether the log was read to its end.
-    pub(super) fn end(&mut self) -> Result<(), Failure> {
+    pub(crate) fn end(&mut self) -> Result<(), Failure> {
         match self.failed.take() {
             None => Ok(()),
             Some(error) => Err(Failure::wrong(format!("{}: the log cannot be read any further: {error}", self.name))),
@@ -116,7 +116,12 @@ impl Lines {
     }
 }
 
-fn read(mut input: Box<dyn BufRead + Send>, to: &mpsc::Sender<io::Result<Line>>, budget: &Budget) {
+fn read<T>(
+    mut input: Box<dyn BufRead + Send>,
+    parse: fn(&Json) -> Result<T, Error>,
+    to: &mpsc::Sender<io::Result<Line<T>>>,
+    budget: &Budget,
+) {
     let (mut number, mut end) = (0, 0);
     let mut text = Vec::new();
     loop {
@@ -141,7 +146,7 @@ fn read(mut input: Box<dyn BufRead + Send>, to: &mpsc::Sender<io::Result<Line>>,
             continue;
         }
         budget.hold(line.len());
-        let line = Line { number, bytes: line.len(), end, operation: parse(line) };
+        let line = Line { number, bytes: line.len(), end, read: json(line).and_then(|value| parse(&value)) };
         if to.blocking_send(Ok(line)).is_err() {
             return;
         }
@@ -158,12 +163,11 @@ fn next(input: &mut dyn BufRead, text: &mut Vec<u8>) -> io::Result<u64> {
     Ok(read as u64)
 }
 
-fn parse(line: &[u8]) -> Result<ImportOp, Error> {
+fn json(line: &[u8]) -> Result<Json, Error> {
     if line.len() > LONGEST {
         return Err(Error::validation(format!("the line is longer than {LONGEST} bytes")));
     }
-    let operation = serde_json::from_slice(line).map_err(|error| Error::validation(format!("the line is no JSON: {error}")))?;
-    ImportOp::parse(&operation)
+    serde_json::from_slice(line).map_err(|error| Error::validation(format!("the line is no JSON: {error}")))
 }
 
 #[cfg(test)]

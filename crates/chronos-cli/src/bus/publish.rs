@@ -1,0 +1,185 @@
+//! `chronos bus publish` and `chronos bus cancel`.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use chronos_db::{Error, Json, Timestamp};
+use chronow::hot::Published;
+use chronow::{Draft, ErrorKind, Topic};
+use clap::Args;
+use serde::Deserialize as _;
+use serde_json::json;
+
+use super::TopicArg;
+use crate::connect::Connected;
+use crate::failure::{Failure, one_line};
+use crate::lines::{Line, Lines};
+use crate::output::Output;
+
+/// Publish messages, one JSON line each: {"payload": …, "headers"?: {…}, "key"?: …, "id"?: …, "delayMs"?: …, "at"?: TIME, "ttlMs"?: …}.
+///
+/// Prints a line for every message once it is accepted: its `id`, and `duplicate` if a message with the same `id` was accepted before. Messages of
+/// one `key` are delivered in order, one at a time.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  chronos bus publish payments --payload '{\"orderId\": \"123\", \"amount\": 42.5}' --header type=payment.created
+  chronos bus publish payments payments.ndjson
+  echo '{\"payload\": {\"n\": 1}, \"delayMs\": 5000}' | chronos bus publish payments -")]
+pub(crate) struct PublishArgs {
+    #[command(flatten)]
+    topic: TopicArg,
+    /// Messages, one a line; `-` is standard input.
+    #[arg(value_name = "FILE|-", required_unless_present = "payload", conflicts_with = "payload")]
+    file: Option<String>,
+    /// One message instead: its payload.
+    #[arg(long, value_name = "JSON")]
+    payload: Option<String>,
+    /// With --payload: a header.
+    #[arg(long, value_name = "NAME=VALUE", requires = "payload", value_parser = header)]
+    header: Vec<(String, String)>,
+    /// With --payload: the ordering key.
+    #[arg(long, value_name = "KEY", requires = "payload")]
+    key: Option<String>,
+    /// With --payload: an id by which it is accepted only once.
+    #[arg(long, value_name = "ID", requires = "payload")]
+    id: Option<String>,
+    /// With --payload: not before so long from now.
+    #[arg(long, value_name = "N", requires = "payload")]
+    delay_ms: Option<u64>,
+    /// Take at most so many lines together. A pause of the input is never waited for.
+    #[arg(long, value_name = "N", default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    batch: u32,
+}
+
+/// Take back a message that was published for later. Its time must not have come.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  chronos bus cancel payments ID")]
+pub(crate) struct CancelArgs {
+    #[command(flatten)]
+    topic: TopicArg,
+    /// The id that `publish` printed.
+    #[arg(value_name = "ID")]
+    id: String,
+}
+
+/// One line of the input.
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Given {
+    payload: Json,
+    #[serde(default)]
+    headers: BTreeMap<String, String>,
+    key: Option<String>,
+    id: Option<String>,
+    delay_ms: Option<u64>,
+    at: Option<String>,
+    ttl_ms: Option<u64>,
+}
+
+impl Given {
+    fn draft(self) -> Result<Draft, Error> {
+        let mut draft = Draft::json(&self.payload);
+        for (name, value) in self.headers {
+            draft = draft.header(name, value);
+        }
+        if let Some(key) = self.key {
+            draft = draft.key(key);
+        }
+        if let Some(id) = self.id {
+            draft = draft.dedup_id(id);
+        }
+        if let Some(millis) = self.delay_ms {
+            draft = draft.delay(Duration::from_millis(millis));
+        }
+        if let Some(at) = self.at {
+            draft = draft.at(Timestamp::parse(&at)?);
+        }
+        if let Some(millis) = self.ttl_ms {
+            draft = draft.ttl(Duration::from_millis(millis));
+        }
+        Ok(draft)
+    }
+}
+
+fn read(line: &Json) -> Result<Draft, Error> {
+    Given::deserialize(line).map_err(|error| Error::validation(format!("this is no message: {error}")))?.draft()
+}
+
+fn header(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err("a header is NAME=VALUE".to_owned()),
+    }
+}
+
+pub(super) async fn run(connected: &Connected, args: PublishArgs) -> Result<(), Failure> {
+    let topic = args.topic.of(connected)?;
+    let Some(file) = args.file else { return one(&topic, args).await };
+    let mut lines = Lines::open(&file, read)?;
+    let mut out = Output::new();
+    let mut taken = Vec::with_capacity(args.batch as usize);
+    while lines.take(&mut taken, args.batch as usize).await > 0 {
+        let bytes = taken.iter().map(|line| line.bytes).sum();
+        publish(&topic, taken.drain(..), &mut out).await?;
+        lines.release(bytes);
+    }
+    lines.end()
+}
+
+async fn one(topic: &Topic, args: PublishArgs) -> Result<(), Failure> {
+    let text = args.payload.unwrap_or_default();
+    let payload = serde_json::from_str(&text).map_err(|error| Failure::wrong(format!("the payload is no JSON: {error}")))?;
+    let headers = args.header.into_iter().collect();
+    let given = Given { payload, headers, key: args.key, id: args.id, delay_ms: args.delay_ms, ..Given::default() };
+    for published in topic.publish_batch([given.draft()?]).await? {
+        Output::new().value(&told(&published))?;
+    }
+    Ok(())
+}
+
+/// Publishes some lines. One that is no message ends it; those before it are published.
+async fn publish(topic: &Topic, lines: impl Iterator<Item = Line<Draft>>, out: &mut Output) -> Result<(), Failure> {
+    let (mut numbers, mut drafts, mut wrong) = (Vec::new(), Vec::new(), Ok(()));
+    for line in lines {
+        match line.read {
+            Ok(draft) => {
+                numbers.push(line.number);
+                drafts.push(draft);
+            }
+            Err(error) => {
+                wrong = Err(Failure::wrong(format!("line {}: {}", line.number, error.message())));
+                break;
+            }
+        }
+    }
+    if let (Some(first), Some(last)) = (numbers.first(), numbers.last()) {
+        let published = topic.publish_batch(drafts).await.map_err(|error| match error.kind() {
+            // Every message is checked before the first is sent.
+            ErrorKind::Validation => {
+                let of =
+                    if first == last { format!("line {first}") } else { format!("lines {first} to {last}, none of which was published") };
+                Failure::wrong(format!("{of}: {}", one_line(error.message())))
+            }
+            _ => error.into(),
+        })?;
+        for published in &published {
+            out.line(&told(published))?;
+        }
+        out.finish()?;
+    }
+    wrong
+}
+
+fn told(published: &Published) -> Json {
+    if published.duplicate { json!({ "id": published.id, "duplicate": true }) } else { json!({ "id": published.id }) }
+}
+
+pub(super) async fn cancel(connected: &Connected, args: CancelArgs) -> Result<(), Failure> {
+    if !args.topic.of(connected)?.cancel(&args.id).await? {
+        return Err(super::missing("scheduled message", &args.id));
+    }
+    Output::new().value(&json!({ "id": args.id, "cancelled": true }))
+}

@@ -1,0 +1,72 @@
+//! From the options that all commands share to the bus and the shared memory.
+
+use std::time::Duration;
+
+use chronos_db::Json;
+use chronow::{Chronow, Config};
+use clap::Args;
+
+use crate::failure::{Failure, one_line};
+use crate::open::{Globals, Opened};
+use crate::output::note;
+
+/// How long the end waits for a hot tier that does not answer.
+const CLOSE: Duration = Duration::from_secs(5);
+
+/// Which part of the bus or of the shared memory.
+#[derive(Debug, Args)]
+pub(crate) struct NamespaceArg {
+    /// The namespace; without it that of the configuration, else `default`.
+    #[arg(long, global = true, value_name = "NAME")]
+    namespace: Option<String>,
+}
+
+/// An opened configuration and a connection to its hot tier: Redis if the section `chronow` names one, else the messaging database.
+#[derive(Debug)]
+pub(crate) struct Connected {
+    pub(crate) chronow: Chronow,
+    opened: Opened,
+}
+
+impl Globals {
+    /// For commands that may create what isn't there.
+    pub(crate) async fn connect_for_writing(&self, of: &NamespaceArg) -> Result<Connected, Failure> {
+        self.connect(of, self.open_for_writing()?).await
+    }
+
+    /// For commands that look, and leave nothing behind where nothing is.
+    pub(crate) async fn connect_for_reading(&self, of: &NamespaceArg) -> Result<Connected, Failure> {
+        self.connect(of, self.open_for_reading()?).await
+    }
+
+    async fn connect(&self, of: &NamespaceArg, opened: Opened) -> Result<Connected, Failure> {
+        let section = opened.chronos.config().sections.get("chronow").cloned().unwrap_or(Json::Null);
+        let mut config = Config::from_json(&section)?;
+        if self.verbose {
+            for warning in &config.warnings {
+                note(&format!("warning: chronow: {}", one_line(warning)));
+            }
+        }
+        if let Some(tenant) = &self.tenant {
+            config.defaults.tenant.clone_from(tenant);
+        }
+        if let Some(namespace) = &of.namespace {
+            config.defaults.namespace.clone_from(namespace);
+        }
+        let chronow = Chronow::connect(config, Some(&opened.chronos)).await?;
+        Ok(Connected { chronow, opened })
+    }
+}
+
+impl Connected {
+    /// Closes everything. What the command came to comes first.
+    pub(crate) async fn end(self, done: Result<(), Failure>) -> Result<(), Failure> {
+        // What hangs is left behind: everything this program said it did is done.
+        let closed = match tokio::time::timeout(CLOSE, self.chronow.close()).await {
+            Ok(closed) => closed.map_err(Failure::from),
+            Err(_) => Ok(()),
+        };
+        let shut = self.opened.close().await;
+        done.and(closed).and(shut)
+    }
+}

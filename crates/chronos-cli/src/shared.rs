@@ -1,0 +1,205 @@
+//! `chronos shared`.
+
+use std::io::{self, Read as _};
+use std::time::Duration;
+
+use chronos_db::Json;
+use chronow::Shared;
+use clap::{Args, Subcommand};
+use futures::TryStreamExt as _;
+use serde_json::json;
+
+use crate::connect::NamespaceArg;
+use crate::failure::Failure;
+use crate::open::Globals;
+use crate::output::Output;
+
+/// Shared memory: JSON values under keys, for a while or for good.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  chronos shared set session:42 '{\"user\": \"a\"}' --ttl-ms 60000
+  chronos shared get session:42
+  chronos shared watch --prefix session:")]
+pub(crate) struct SharedArgs {
+    #[command(flatten)]
+    of: NamespaceArg,
+    #[command(subcommand)]
+    command: SharedCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum SharedCommand {
+    Get(GetArgs),
+    Set(SetArgs),
+    Del(DelArgs),
+    List(ListArgs),
+    Watch(WatchArgs),
+}
+
+/// Print a value.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  chronos shared get session:42
+  chronos shared get session:42 --with-version      # {value, version, ttlMs}")]
+struct GetArgs {
+    /// The key.
+    #[arg(value_name = "KEY")]
+    key: String,
+    /// With its version and what is left of its time.
+    #[arg(long)]
+    with_version: bool,
+}
+
+/// Set a value, for an hour unless the configuration or an option says otherwise. Prints its version.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  chronos shared set greeting '{\"text\": \"hello\"}' --forever
+  chronos shared set leader '\"me\"' --ttl-ms 10000 --if-absent
+  chronos shared set counter 7 --if-version 3 --persist")]
+struct SetArgs {
+    /// The key.
+    #[arg(value_name = "KEY")]
+    key: String,
+    /// The value; `-` is standard input.
+    #[arg(value_name = "JSON|-", allow_hyphen_values = true)]
+    value: String,
+    /// For so long.
+    #[arg(long, value_name = "N", conflicts_with = "forever")]
+    ttl_ms: Option<u64>,
+    /// Until it is deleted.
+    #[arg(long)]
+    forever: bool,
+    /// Keep it in the messaging database, too, where it outlives its time.
+    #[arg(long)]
+    persist: bool,
+    /// Fail with CONFLICT if there is a value.
+    #[arg(long, conflicts_with = "if_version")]
+    if_absent: bool,
+    /// Fail with CONFLICT unless the key is at this version.
+    #[arg(long, value_name = "N")]
+    if_version: Option<u64>,
+}
+
+/// Delete a key.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  chronos shared del session:42")]
+struct DelArgs {
+    /// The key.
+    #[arg(value_name = "KEY")]
+    key: String,
+}
+
+/// List the keys that have a value.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  chronos shared list --prefix session:")]
+struct ListArgs {
+    /// Only keys that begin so.
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    prefix: String,
+}
+
+/// Print every change of a key as it happens, until it is stopped.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  chronos shared watch --prefix session:")]
+struct WatchArgs {
+    /// Only keys that begin so.
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    prefix: String,
+    /// End after so many changes.
+    #[arg(long, value_name = "N")]
+    max: Option<u64>,
+}
+
+pub(crate) async fn run(globals: &Globals, args: SharedArgs) -> Result<(), Failure> {
+    let SharedArgs { of, command } = args;
+    let looks = matches!(command, SharedCommand::Get(_) | SharedCommand::List(_));
+    let connected = if looks { globals.connect_for_reading(&of).await? } else { globals.connect_for_writing(&of).await? };
+    let shared = connected.chronow.shared();
+    let done = match command {
+        SharedCommand::Get(args) => get(&shared, &args).await,
+        SharedCommand::Set(args) => set(&shared, &args).await,
+        SharedCommand::Del(args) => del(&shared, &args).await,
+        SharedCommand::List(args) => list(&shared, &args).await,
+        SharedCommand::Watch(args) => watch(&shared, &args).await,
+    };
+    connected.end(done).await
+}
+
+async fn get(shared: &Shared, args: &GetArgs) -> Result<(), Failure> {
+    let Some(entry) = shared.entry::<Json>(&args.key).await? else {
+        return Err(chronow::Error::new(chronow::ErrorKind::NotFound, "the key has no value").on(&args.key).into());
+    };
+    if !args.with_version {
+        return Output::new().value(&entry.value);
+    }
+    let left = entry.ttl.map(|left| u64::try_from(left.as_millis()).unwrap_or(u64::MAX));
+    Output::new().value(&json!({ "value": entry.value, "version": entry.version, "ttlMs": left }))
+}
+
+async fn set(shared: &Shared, args: &SetArgs) -> Result<(), Failure> {
+    let value = read(&args.value)?;
+    let mut set = match args.if_version {
+        Some(version) => shared.compare_and_set(&args.key, version, &value),
+        None if args.if_absent => shared.set_if_absent(&args.key, &value),
+        None => shared.set(&args.key, &value),
+    };
+    if let Some(millis) = args.ttl_ms {
+        set = set.ttl(Duration::from_millis(millis));
+    }
+    if args.forever {
+        set = set.forever();
+    }
+    if args.persist {
+        set = set.persist();
+    }
+    Output::new().value(&json!({ "key": args.key, "version": set.await? }))
+}
+
+fn read(given: &str) -> Result<Json, Failure> {
+    let mut text = given.to_owned();
+    if given == "-" {
+        text.clear();
+        io::stdin().read_to_string(&mut text).map_err(|error| Failure::wrong(format!("the value cannot be read: {error}")))?;
+    }
+    serde_json::from_str(&text).map_err(|error| Failure::wrong(format!("the value is no JSON: {error}")))
+}
+
+async fn del(shared: &Shared, args: &DelArgs) -> Result<(), Failure> {
+    shared.del(&args.key).await?;
+    Output::new().value(&json!({ "key": args.key, "deleted": true }))
+}
+
+async fn list(shared: &Shared, args: &ListArgs) -> Result<(), Failure> {
+    let mut out = Output::new();
+    let mut keys = shared.scan(&args.prefix);
+    while let Some(key) = keys.try_next().await? {
+        out.line(&json!({ "key": key }))?;
+    }
+    out.finish()
+}
+
+async fn watch(shared: &Shared, args: &WatchArgs) -> Result<(), Failure> {
+    let mut changes = shared.watch(&args.prefix).await?;
+    let mut stop = std::pin::pin!(tokio::signal::ctrl_c());
+    let mut out = Output::new();
+    let mut seen = 0;
+    while args.max.is_none_or(|most| seen < most) {
+        let change = tokio::select! {
+            change = changes.try_next() => change?,
+            _ = &mut stop => break,
+        };
+        let Some(change) = change else { break };
+        out.now(&json!({ "key": change.key, "version": change.version, "deleted": change.deleted }))?;
+        seen += 1;
+    }
+    Ok(())
+}

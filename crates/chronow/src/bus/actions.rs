@@ -1,0 +1,264 @@
+//! Actions on topics and subscriptions: builders that run when awaited.
+
+use std::time::Duration;
+
+use super::draft::{Draft, draft_options};
+use super::runs;
+use super::subscription::Subscription;
+use super::topic::Topic;
+use crate::hot::{Overflow, Published, Start, SubscriptionOptions, SubscriptionPatch, TopicOptions, TopicPatch};
+use crate::metrics::Counters;
+use crate::{Error, Json, Result};
+
+/// When a publish returns.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Ack {
+    /// When the hot tier has accepted it.
+    #[default]
+    Hot,
+    /// When there is a copy in the warm tier, too.
+    Warm,
+}
+
+/// Makes sure that a topic is there; see [`Topic::ensure`].
+#[derive(Clone, Debug)]
+#[must_use = "an action runs when it is awaited"]
+pub struct EnsureTopic {
+    topic: Topic,
+    patch: TopicPatch,
+}
+
+impl EnsureTopic {
+    pub(super) fn new(topic: Topic) -> Self {
+        Self { topic, patch: TopicPatch::default() }
+    }
+
+    /// Streams the messages are spread over; matters when the topic is made.
+    pub fn shards(mut self, shards: u16) -> Self {
+        self.patch.shards = Some(shards);
+        self
+    }
+
+    /// Most messages held that somebody still needs, and what happens beyond it.
+    pub fn max_len(mut self, messages: u64) -> Self {
+        self.patch.max_len = Some(messages);
+        self
+    }
+
+    /// What happens to a publish beyond the length.
+    pub fn overflow(mut self, overflow: Overflow) -> Self {
+        self.patch.overflow = Some(overflow);
+        self
+    }
+
+    /// How long messages live that don't say it themselves; none is for ever.
+    pub fn ttl(mut self, ttl: Option<Duration>) -> Self {
+        self.patch.ttl_ms = Some(ttl.map(millis));
+        self
+    }
+
+    /// For how long a dedup id is remembered.
+    pub fn dedup_window(mut self, window: Duration) -> Self {
+        self.patch.dedup_window_ms = Some(millis(window));
+        self
+    }
+
+    /// Whether to keep a copy of every message in the warm tier. Copies are made in order in the background; a failing warm tier fails no publish.
+    pub fn warm(mut self, warm: bool) -> Self {
+        self.patch.warm = Some(warm);
+        self
+    }
+
+    async fn run(self) -> Result<TopicOptions> {
+        let Self { topic, mut patch } = self;
+        let (inner, name) = (&topic.inner, &topic.name);
+        let told = |error: Error| error.during("ensure_topic").on(name);
+        if patch.warm == Some(true) {
+            inner.warm_tier().map_err(told)?;
+        }
+        if patch.max_len.is_none() && inner.hot.topic(name).await.map_err(told)?.is_none() {
+            patch.max_len = Some(inner.defaults.max_len);
+        }
+        let options = inner.hot.ensure_topic(name, &patch).await.map_err(told)?;
+        inner.follow_outbox(name, &options).await.map_err(told)?;
+        Ok(options)
+    }
+}
+
+runs!(EnsureTopic => TopicOptions);
+
+/// Makes sure that a subscription is there; see [`Subscription::ensure`].
+#[derive(Clone, Debug)]
+#[must_use = "an action runs when it is awaited"]
+pub struct EnsureSubscription {
+    subscription: Subscription,
+    patch: SubscriptionPatch,
+}
+
+impl EnsureSubscription {
+    pub(super) fn new(subscription: Subscription) -> Self {
+        Self { subscription, patch: SubscriptionPatch::default() }
+    }
+
+    /// How long a message is locked for its consumer; the lock is renewed while it is at work.
+    pub fn visibility(mut self, timeout: Duration) -> Self {
+        self.patch.visibility_ms = Some(millis(timeout));
+        self
+    }
+
+    /// Most handler starts per message.
+    pub fn max_deliveries(mut self, deliveries: u32) -> Self {
+        self.patch.max_deliveries = Some(deliveries);
+        self
+    }
+
+    /// Waits before the second, third … delivery; the last one repeats.
+    pub fn backoff(mut self, waits: impl IntoIterator<Item = Duration>) -> Self {
+        self.patch.backoff_ms = Some(waits.into_iter().map(millis).collect());
+        self
+    }
+
+    /// Up to this share is added to a wait at random.
+    pub fn jitter_percent(mut self, percent: u8) -> Self {
+        self.patch.jitter_percent = Some(percent);
+        self
+    }
+
+    /// Whether messages whose deliveries are used up are kept as dead letters, or dropped.
+    pub fn dead_letters(mut self, keep: bool) -> Self {
+        self.patch.dead_letters = Some(keep);
+        self
+    }
+
+    /// Where it begins; matters when it is made.
+    pub fn start(mut self, start: Start) -> Self {
+        self.patch.start = Some(start);
+        self
+    }
+
+    /// Only messages whose `{payload, headers}` match, in chronos-db's filter language.
+    pub fn filter(mut self, filter: Json) -> Self {
+        self.patch.filter = Some(Some(filter));
+        self
+    }
+
+    /// All messages again.
+    pub fn no_filter(mut self) -> Self {
+        self.patch.filter = Some(None);
+        self
+    }
+
+    /// Removed after nobody pulled from it for so long; none is never.
+    pub fn auto_delete(mut self, after: Option<Duration>) -> Self {
+        self.patch.auto_delete_ms = Some(after.map(millis));
+        self
+    }
+
+    /// Hands out nothing while this is set.
+    pub fn paused(mut self, paused: bool) -> Self {
+        self.patch.paused = Some(paused);
+        self
+    }
+
+    async fn run(self) -> Result<SubscriptionOptions> {
+        let Self { subscription, mut patch } = self;
+        let (inner, name) = (&subscription.inner, &subscription.name);
+        let told = |error: Error| error.during("ensure_subscription").on(name);
+        if inner.hot.subscription(name).await.map_err(told)?.is_none() {
+            let defaults = &inner.defaults;
+            patch.visibility_ms.get_or_insert(defaults.visibility_ms);
+            patch.max_deliveries.get_or_insert(defaults.max_deliveries);
+            patch.backoff_ms.get_or_insert_with(|| defaults.backoff_ms.clone());
+        }
+        inner.hot.ensure_subscription(name, &patch).await.map_err(told)
+    }
+}
+
+runs!(EnsureSubscription => SubscriptionOptions);
+
+/// Publishes a message; see [`Topic::publish`].
+#[derive(Debug)]
+#[must_use = "an action runs when it is awaited"]
+pub struct Publish {
+    topic: Topic,
+    draft: Draft,
+    ack: Ack,
+}
+
+impl Publish {
+    pub(super) fn new(topic: Topic, draft: Draft) -> Self {
+        Self { topic, draft, ack: Ack::default() }
+    }
+
+    draft_options!(draft);
+
+    /// When to return.
+    pub fn ack(mut self, ack: Ack) -> Self {
+        self.ack = ack;
+        self
+    }
+
+    async fn run(self) -> Result<Published> {
+        let published = publish(&self.topic, vec![self.draft], self.ack).await?;
+        // One message, one answer.
+        published.into_iter().next().ok_or_else(|| Error::new(crate::ErrorKind::HotTier, "the store did not answer for the message"))
+    }
+}
+
+runs!(Publish => Published);
+
+/// Publishes messages together; see [`Topic::publish_batch`].
+#[derive(Debug)]
+#[must_use = "an action runs when it is awaited"]
+pub struct PublishBatch {
+    topic: Topic,
+    drafts: Vec<Draft>,
+    ack: Ack,
+}
+
+impl PublishBatch {
+    pub(super) fn new(topic: Topic, drafts: Vec<Draft>) -> Self {
+        Self { topic, drafts, ack: Ack::default() }
+    }
+
+    /// When to return.
+    pub fn ack(mut self, ack: Ack) -> Self {
+        self.ack = ack;
+        self
+    }
+
+    async fn run(self) -> Result<Vec<Published>> {
+        publish(&self.topic, self.drafts, self.ack).await
+    }
+}
+
+runs!(PublishBatch => Vec<Published>);
+
+async fn publish(topic: &Topic, drafts: Vec<Draft>, ack: Ack) -> Result<Vec<Published>> {
+    let (inner, name) = (&topic.inner, &topic.name);
+    let told = |error: Error| error.during("publish").on(name);
+    let now = if drafts.iter().any(Draft::is_delayed) { Some(inner.hot.now().await.map_err(told)?) } else { None };
+    let most = inner.defaults.max_payload_bytes;
+    let messages = drafts.into_iter().map(|draft| draft.finish(now, most)).collect::<Result<Vec<_>>>().map_err(told)?;
+    let kept = match ack {
+        Ack::Hot => None,
+        Ack::Warm => Some((inner.warm_tier().map_err(told)?, messages.clone())),
+    };
+    inner.meet(name).await.map_err(told)?;
+    let published = inner.hot.publish(name, messages).await.map_err(told)?;
+    let duplicates = published.iter().filter(|one| one.duplicate).count();
+    Counters::add(&inner.counters.published, published.len() - duplicates);
+    Counters::add(&inner.counters.duplicates, duplicates);
+    if let Some((warm, messages)) = kept {
+        // A duplicate's first publish may have failed here: its copy is made now, under the first one's id.
+        let now = inner.hot.now().await.map_err(told)?;
+        let copies = published.iter().zip(messages).map(|(published, message)| (published.id.clone(), now, message)).collect();
+        warm.keep(name, copies).await.map_err(told)?;
+    }
+    Ok(published)
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

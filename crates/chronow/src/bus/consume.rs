@@ -1,0 +1,197 @@
+//! Messages as a stream.
+
+use std::fmt;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use futures::stream::BoxStream;
+use futures::{Stream, StreamExt as _};
+use tokio::sync::watch;
+
+use super::codec::Decode;
+use super::hold::{Keeper, Ready};
+use super::message::{Message, Received, settle_all};
+use super::runs;
+use super::subscription::Subscription;
+use crate::hot::{Advance, Settle};
+use crate::tasks::closed;
+use crate::{ErrorKind, Result};
+
+/// Messages of a subscription held in advance, unless something else is said.
+const PREFETCH: u32 = 10;
+/// The longest a consumer waits without looking: other processes may have given something back.
+pub(super) const PATIENCE: Duration = Duration::from_secs(1);
+/// The reason of what cannot be decoded.
+pub(super) const UNDECODABLE: &str = "undecodable";
+
+/// Opens a stream of messages; see [`Subscription::consume`].
+#[must_use = "an action runs when it is awaited"]
+pub struct Consume<T> {
+    subscription: Subscription,
+    decode: Decode<T>,
+    prefetch: u32,
+}
+
+impl<T> fmt::Debug for Consume<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Consume").field("subscription", &self.subscription.name).field("prefetch", &self.prefetch).finish_non_exhaustive()
+    }
+}
+
+impl<T: Send + 'static> Consume<T> {
+    pub(super) fn new(subscription: Subscription, decode: Decode<T>) -> Self {
+        Self { subscription, decode, prefetch: PREFETCH }
+    }
+
+    /// Hold at most so many messages in advance (default 10, at least 1). Their locks are renewed, and they are given back at the end.
+    pub fn prefetch(mut self, messages: u32) -> Self {
+        self.prefetch = messages.clamp(1, 1_000);
+        self
+    }
+
+    async fn run(self) -> Result<Consumer<T>> {
+        let keeper = Keeper::start(&self.subscription.inner, &self.subscription.name).await?;
+        let closer = Arc::clone(&keeper);
+        let closing = self.subscription.inner.tasks.closing();
+        let Self { subscription, decode, prefetch } = self;
+        let source = Source { subscription, decode, prefetch, keeper, closing };
+        let stream = futures::stream::unfold(Some(source), |source| async move {
+            let mut source = source?;
+            match source.next().await {
+                Ok(Some(received)) => Some((Ok(received), Some(source))),
+                Ok(None) => None,
+                Err(error) => {
+                    // What is there no more stays away; everything else may pass.
+                    let over = matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Closed | ErrorKind::Validation);
+                    Some((Err(error), (!over).then_some(source)))
+                }
+            }
+        });
+        Ok(Consumer { stream: stream.boxed(), closer })
+    }
+}
+
+runs!([T: Send + 'static] Consume<T> => Consumer<T>);
+
+/// A stream of messages, each started (and counted) when it is yielded. Dropping it gives back what was prefetched; messages in your hands stay yours.
+///
+/// It ends when the connection is closed. After an error it goes on, unless the subscription is gone.
+#[must_use = "a stream does nothing unless it is read"]
+pub struct Consumer<T> {
+    stream: BoxStream<'static, Result<Received<T>>>,
+    closer: Arc<Keeper>,
+}
+
+impl<T> fmt::Debug for Consumer<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Consumer").finish_non_exhaustive()
+    }
+}
+
+impl<T> Consumer<T> {
+    /// Ends the stream and gives back what was prefetched before it returns.
+    ///
+    /// # Errors
+    /// `HOT_TIER_ERROR` if the store fails; then the locks end by themselves.
+    pub async fn close(self) -> Result<()> {
+        drop(self.stream);
+        self.closer.close().await
+    }
+}
+
+impl<T> Stream for Consumer<T> {
+    type Item = Result<Received<T>>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.stream.poll_next_unpin(context)
+    }
+}
+
+struct Source<T> {
+    subscription: Subscription,
+    decode: Decode<T>,
+    prefetch: u32,
+    keeper: Arc<Keeper>,
+    closing: watch::Receiver<bool>,
+}
+
+impl<T: Send + 'static> Source<T> {
+    async fn next(&mut self) -> Result<Option<Received<T>>> {
+        loop {
+            if *self.closing.borrow() {
+                return Ok(None);
+            }
+            match self.keeper.next() {
+                Some(ready) => {
+                    if let Some(received) = self.start(ready).await? {
+                        return Ok(Some(received));
+                    }
+                }
+                None => {
+                    let mut closing = self.closing.clone();
+                    tokio::select! {
+                        () = closed(&mut closing) => return Ok(None),
+                        looked = self.look() => looked?,
+                    }
+                }
+            }
+        }
+    }
+
+    /// Starts a message, unless its lock is lost or it cannot be decoded.
+    async fn start(&self, ready: Ready) -> Result<Option<Received<T>>> {
+        let Ready { delivery, hold } = ready;
+        if hold.is_lost() {
+            return Ok(None);
+        }
+        let payload = match (self.decode)(&delivery) {
+            Ok(payload) => payload,
+            Err(error) => {
+                tracing::warn!(subscription = %self.subscription.name, id = %hold.lock.id, %error, "a message cannot be decoded");
+                settle_all(&self.subscription, vec![(hold, Settle::DeadLetter { reason: UNDECODABLE.to_owned() })]).await?;
+                return Ok(None);
+            }
+        };
+        let advance = Advance { settle: Vec::new(), start: vec![hold.lock.clone()] };
+        let advanced = self.subscription.inner.hot.advance(&self.subscription.name, advance).await;
+        let started = advanced.map_err(|error| error.during("consume").on(&self.subscription.name))?.started;
+        if started != [true] {
+            return Ok(None);
+        }
+        let message = Message::new(delivery, payload, hold);
+        Ok(Some(Received::new(message, self.subscription.clone(), Arc::clone(&self.keeper))))
+    }
+
+    /// Pulls; if there is nothing, waits and pulls again.
+    async fn look(&self) -> Result<()> {
+        if let Some(due) = self.pull().await? {
+            let inner = &self.subscription.inner;
+            let mut wait = inner.hot.wait(&self.subscription.name, due.min(PATIENCE));
+            // What is published between the pull and the wait is seen by a pull after the wait has begun.
+            if futures::poll!(&mut wait).is_pending() && self.pull().await?.is_some() {
+                wait.await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Pulls in a task of its own: when the stream is dropped meanwhile, what comes is given back. Answers how long to wait if nothing came.
+    async fn pull(&self) -> Result<Option<Duration>> {
+        let (subscription, keeper, prefetch) = (self.subscription.clone(), Arc::clone(&self.keeper), self.prefetch);
+        let guard = subscription.inner.guard()?;
+        let pull = tokio::spawn(async move {
+            let begun = Instant::now();
+            let pulled = subscription.inner.hot.pull(&subscription.name, prefetch).await?;
+            let due = pulled.deliveries.is_empty().then(|| pulled.next_due.unwrap_or(PATIENCE));
+            keeper.queue(pulled.deliveries, begun).await?;
+            drop(guard);
+            Ok(due)
+        });
+        match pull.await {
+            Ok(pulled) => pulled,
+            Err(error) => Err(crate::Error::new(ErrorKind::HotTier, "a pull was broken off").caused_by(error).retryable()),
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! Dead letters: looking at them, giving them back, removing them.
+
+use futures::stream::{self, BoxStream};
+use futures::{StreamExt as _, TryStreamExt as _};
+
+use super::runs;
+use super::subscription::Subscription;
+use crate::Result;
+use crate::hot::{DeadLetter, Select};
+
+/// Dead letters per page, unless something else is said.
+const PAGE: u32 = 100;
+
+/// Lists dead letters; see [`Subscription::dead_letters`]. Awaiting it brings one page, and the cursor of the next one if there is more.
+#[derive(Clone, Debug)]
+#[must_use = "an action runs when it is awaited"]
+pub struct DeadLetters {
+    subscription: Subscription,
+    after: Option<String>,
+    limit: u32,
+}
+
+impl DeadLetters {
+    pub(super) fn new(subscription: Subscription) -> Self {
+        Self { subscription, after: None, limit: PAGE }
+    }
+
+    /// Goes on behind a page.
+    pub fn after(mut self, cursor: impl Into<String>) -> Self {
+        self.after = Some(cursor.into());
+        self
+    }
+
+    /// At most so many (default 100).
+    pub fn limit(mut self, letters: u32) -> Self {
+        self.limit = letters.max(1);
+        self
+    }
+
+    /// All of them, page by page.
+    #[must_use]
+    pub fn stream(self) -> BoxStream<'static, Result<DeadLetter>> {
+        let pages = stream::try_unfold(Some(self), |page| async move {
+            let Some(page) = page else { return Ok(None) };
+            let (letters, next) = page.clone().run().await?;
+            Ok::<_, crate::Error>(Some((stream::iter(letters.into_iter().map(Ok)), next.map(|next| page.after(next)))))
+        });
+        pages.try_flatten().boxed()
+    }
+
+    async fn run(self) -> Result<(Vec<DeadLetter>, Option<String>)> {
+        let Self { subscription, after, limit } = self;
+        let page = subscription.inner.hot.dead_letters(&subscription.name, after.as_deref(), limit).await;
+        page.map_err(|error| error.during("dead_letters").on(&subscription.name))
+    }
+}
+
+runs!(DeadLetters => (Vec<DeadLetter>, Option<String>));
+
+macro_rules! on_dead_letters {
+    ($(#[$doc:meta])* $action:ident, $method:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, Debug)]
+        #[must_use = "an action runs when it is awaited"]
+        pub struct $action {
+            subscription: Subscription,
+            select: Select,
+        }
+
+        impl $action {
+            pub(super) fn new(subscription: Subscription) -> Self {
+                Self { subscription, select: Select::All }
+            }
+
+            /// Only the oldest so many.
+            pub fn oldest(mut self, letters: u64) -> Self {
+                self.select = Select::Oldest(letters);
+                self
+            }
+
+            /// Only these.
+            pub fn ids(mut self, ids: impl IntoIterator<Item = impl Into<String>>) -> Self {
+                self.select = Select::Ids(ids.into_iter().map(Into::into).collect());
+                self
+            }
+
+            async fn run(self) -> Result<u64> {
+                let Self { subscription, select } = self;
+                let done = subscription.inner.hot.$method(&subscription.name, &select).await;
+                done.map_err(|error| error.during(stringify!($method)).on(&subscription.name))
+            }
+        }
+
+        runs!($action => u64);
+    };
+}
+
+on_dead_letters! {
+    /// Gives dead letters back; see [`Subscription::redrive`]. Answers how many.
+    Redrive, redrive
+}
+
+on_dead_letters! {
+    /// Removes dead letters; see [`Subscription::purge_dead_letters`]. Answers how many.
+    Purge, purge_dead_letters
+}

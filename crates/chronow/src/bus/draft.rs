@@ -1,0 +1,117 @@
+//! Messages to be published.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde::Serialize;
+
+use super::codec::{check_size, to_json};
+use super::message::TRACEPARENT;
+use crate::hot::Outgoing;
+use crate::warm::OWN_HEADERS;
+use crate::{Error, Result, Timestamp};
+
+/// A message for [`Topic::publish_batch`](super::Topic::publish_batch).
+#[derive(Debug)]
+#[must_use = "a draft is not published by itself"]
+pub struct Draft {
+    /// What could not be encoded is told when it is published.
+    message: Result<Outgoing>,
+    delay: Option<Duration>,
+}
+
+macro_rules! draft_options {
+    ($($field:ident)?) => {
+        /// Adds a header, for handlers and filters.
+        pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+            self$(.$field)?.change(|message| {
+                message.headers.insert(name.into(), value.into());
+            });
+            self
+        }
+
+        /// Carries the trace the publisher is in, as the W3C's header says.
+        pub fn traceparent(self, value: impl Into<String>) -> Self {
+            self.header(crate::bus::message::TRACEPARENT, value)
+        }
+
+        /// Messages of one ordering key are delivered to a subscription in order, one at a time.
+        pub fn key(mut self, key: impl Into<String>) -> Self {
+            self$(.$field)?.change(|message| message.key = Some(key.into()));
+            self
+        }
+
+        /// Not before so long from now.
+        pub fn delay(mut self, delay: std::time::Duration) -> Self {
+            self$(.$field)?.set_delay(delay);
+            self
+        }
+
+        /// Not before this time.
+        pub fn at(mut self, time: crate::Timestamp) -> Self {
+            self$(.$field)?.change(|message| message.not_before = Some(time));
+            self
+        }
+
+        /// To the dead letters of every subscription that has not started it after so long.
+        pub fn ttl(mut self, ttl: std::time::Duration) -> Self {
+            self$(.$field)?.change(|message| message.ttl = Some(ttl));
+            self
+        }
+
+        /// Messages with the same id within the topic's dedup window are accepted once.
+        pub fn dedup_id(mut self, id: impl Into<String>) -> Self {
+            self$(.$field)?.change(|message| message.dedup_id = Some(id.into()));
+            self
+        }
+    };
+}
+pub(super) use draft_options;
+
+impl Draft {
+    /// A payload as JSON.
+    pub fn json<T: Serialize + ?Sized>(payload: &T) -> Self {
+        let message = to_json("payload", payload).map(|payload| Outgoing { payload, ..Outgoing::default() });
+        Self { message, delay: None }
+    }
+
+    /// Bytes as they are.
+    pub fn bytes(payload: impl Into<Bytes>, content_type: impl Into<String>) -> Self {
+        let message = Ok(Outgoing { payload: payload.into(), content_type: content_type.into(), ..Outgoing::default() });
+        Self { message, delay: None }
+    }
+
+    draft_options!();
+
+    pub(super) fn change(&mut self, change: impl FnOnce(&mut Outgoing)) {
+        if let Ok(message) = &mut self.message {
+            change(message);
+        }
+    }
+
+    pub(super) fn set_delay(&mut self, delay: Duration) {
+        self.delay = Some(delay);
+    }
+
+    /// Whether the store's time is needed to finish it.
+    pub(super) fn is_delayed(&self) -> bool {
+        self.delay.is_some()
+    }
+
+    /// The message, checked.
+    pub(super) fn finish(self, now: Option<Timestamp>, max_bytes: usize) -> Result<Outgoing> {
+        let mut message = self.message?;
+        check_size("payload", message.payload.len(), max_bytes)?;
+        if let Some(name) = message.headers.keys().find(|name| name.starts_with(OWN_HEADERS)) {
+            return Err(Error::validation(format!("the header `{name}` is reserved: it starts with `{OWN_HEADERS}`")));
+        }
+        if let (Some(delay), Some(now)) = (self.delay, now) {
+            let due = now.plus_millis(i64::try_from(delay.as_millis()).unwrap_or(i64::MAX));
+            message.not_before = Some(message.not_before.map_or(due, |at| at.max(due)));
+        }
+        if message.headers.get(TRACEPARENT).is_some_and(String::is_empty) {
+            message.headers.remove(TRACEPARENT);
+        }
+        Ok(message)
+    }
+}

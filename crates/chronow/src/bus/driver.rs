@@ -1,0 +1,442 @@
+//! The loop behind a running handler: pulls, starts, settles, all in one task that owns all of it.
+//!
+//! At most one pull and one settlement are under way. What handlers return meanwhile is settled together with the next starts, in one step: so the
+//! round trips per message fall as load grows.
+
+use std::collections::{HashMap, VecDeque};
+use std::future::pending;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use tokio::sync::watch;
+use tokio::task::{Id, JoinError, JoinSet};
+use tracing::Instrument as _;
+
+use super::codec::Decode;
+use super::consume::{PATIENCE, UNDECODABLE};
+use super::hold::{Cancelled, Hold, Keeper, Ready};
+use super::message::{Message, count};
+use super::run::{Outcome, Settings, Wish};
+use super::subscription::Subscription;
+use crate::hot::{Advance, Advanced, Pulled, Settle, Settled};
+use crate::tasks::closed;
+use crate::{Error, ErrorKind, Result};
+
+pub(super) type Handler<T> = Arc<dyn Fn(Message<T>) -> BoxFuture<'static, Outcome> + Send + Sync>;
+
+/// Most messages of one pull, and most settlements of one step.
+const BATCH: usize = 1_000;
+/// Waits after failures of the store: the first, and the longest.
+const FIRST_WAIT: Duration = Duration::from_millis(50);
+const LONGEST_WAIT: Duration = Duration::from_secs(5);
+/// How long cancelled handlers may still take.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// A settlement on its way.
+struct Ending {
+    hold: Arc<Hold>,
+    settle: Settle,
+    keyed: bool,
+    /// It was sent before and nobody knows what became of it.
+    unsure: bool,
+}
+
+/// A message on its way to its handler.
+struct Starting<T> {
+    ready: Ready,
+    payload: T,
+}
+
+/// A handler at work.
+struct Working {
+    hold: Arc<Hold>,
+    keyed: bool,
+    begun: Instant,
+}
+
+type Sent<T> = (Vec<Ending>, Vec<Starting<T>>, Result<Advanced>);
+type Slot<T> = Option<BoxFuture<'static, T>>;
+
+pub(super) struct Driver<T> {
+    subscription: Subscription,
+    keeper: Arc<Keeper>,
+    decode: Decode<T>,
+    handler: Handler<T>,
+    settings: Settings,
+    wishes: watch::Receiver<Wish>,
+    closing: watch::Receiver<bool>,
+    ready: VecDeque<Ready>,
+    endings: Vec<Ending>,
+    handlers: JoinSet<Outcome>,
+    working: HashMap<Id, Working>,
+    pull: Slot<(Instant, Result<Pulled>)>,
+    advance: Slot<Sent<T>>,
+    /// Messages in the step that is under way.
+    starting: usize,
+    wait: Slot<Result<()>>,
+    /// Look again, there may be something.
+    look: bool,
+    due: Option<Instant>,
+    /// The store failed: not before then.
+    not_before: Option<Instant>,
+    failures: u32,
+    stopping: bool,
+    /// Handlers are cancelled then, and broken off a little later.
+    deadline: Option<Instant>,
+    cancelled: bool,
+    aborted: bool,
+    fatal: Option<Error>,
+}
+
+impl<T: Send + 'static> Driver<T> {
+    pub(super) fn new(
+        subscription: Subscription,
+        keeper: Arc<Keeper>,
+        decode: Decode<T>,
+        handler: Handler<T>,
+        settings: Settings,
+        wishes: watch::Receiver<Wish>,
+    ) -> Self {
+        let closing = subscription.inner.tasks.closing();
+        Self {
+            subscription,
+            keeper,
+            decode,
+            handler,
+            settings,
+            wishes,
+            closing,
+            ready: VecDeque::new(),
+            endings: Vec::new(),
+            handlers: JoinSet::new(),
+            working: HashMap::new(),
+            pull: None,
+            advance: None,
+            starting: 0,
+            wait: None,
+            look: true,
+            due: None,
+            not_before: None,
+            failures: 0,
+            stopping: false,
+            deadline: None,
+            cancelled: false,
+            aborted: false,
+            fatal: None,
+        }
+    }
+
+    pub(super) async fn run(mut self) -> Result<()> {
+        loop {
+            if self.settings.limit == Some(0) && !self.stopping {
+                self.stop();
+            }
+            self.begin_what_can_begin();
+            if self.stopping && self.is_done() {
+                return self.fatal.map_or(Ok(()), Err);
+            }
+            let (stopping, timer) = (self.stopping, self.timer());
+            tokio::select! {
+                biased;
+                changed = self.wishes.changed(), if !stopping => self.wished(changed.is_err()),
+                () = closed(&mut self.closing), if !stopping => self.stop(),
+                Some(done) = self.handlers.join_next_with_id() => self.handled(done),
+                sent = finished(&mut self.advance) => self.advanced(sent),
+                (begun, pulled) = finished(&mut self.pull) => self.pulled(begun, pulled),
+                waited = finished(&mut self.wait) => self.waited(waited),
+                () = at(timer) => self.timed(),
+            }
+        }
+    }
+
+    fn is_done(&self) -> bool {
+        let idle = self.handlers.is_empty() && self.pull.is_none() && self.advance.is_none();
+        // What can't be settled in time ends with its lock.
+        let settled = self.endings.is_empty() || self.fatal.is_some() || self.aborted;
+        idle && settled
+    }
+
+    fn is_working(&self) -> bool {
+        !self.stopping && *self.wishes.borrow() == Wish::Work
+    }
+
+    fn wished(&mut self, gone: bool) {
+        // Nobody holds the runner any more: it stops.
+        if gone || *self.wishes.borrow() == Wish::Stop {
+            self.stop();
+        }
+        self.look = true;
+    }
+
+    fn stop(&mut self) {
+        self.stopping = true;
+        self.deadline = Some(Instant::now() + self.settings.drain);
+        self.wait = None;
+    }
+
+    fn fail(&mut self, error: Error) {
+        if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Closed | ErrorKind::Validation | ErrorKind::Unsupported) {
+            self.stop();
+            self.fatal.get_or_insert(error);
+            return;
+        }
+        tracing::warn!(subscription = %self.subscription.name, %error, "a runner goes on after a failure of the store");
+        let wait = FIRST_WAIT.saturating_mul(1 << self.failures.min(10)).min(LONGEST_WAIT);
+        self.failures += 1;
+        self.not_before = Some(Instant::now() + wait);
+        self.look = true;
+    }
+
+    fn begin_what_can_begin(&mut self) {
+        let now = Instant::now();
+        if !self.is_working() {
+            let unused = self.ready.drain(..).map(|ready| ending(ready.hold, Settle::Release, ready.delivery.key.is_some()));
+            self.endings.extend(unused);
+        }
+        if self.not_before.is_some_and(|not_before| not_before > now) {
+            return;
+        }
+        self.not_before = None;
+        if self.advance.is_none() && self.fatal.is_none() {
+            self.begin_advance();
+        }
+        if !self.is_working() || self.pull.is_some() {
+            return;
+        }
+        if self.due.is_some_and(|due| due <= now) {
+            (self.due, self.look) = (None, true);
+        }
+        let held = self.handlers.len() + self.starting + self.ready.len();
+        let room = (self.settings.concurrency + self.settings.prefetch).saturating_sub(held).min(BATCH);
+        // Those at work are counted already.
+        let wanted = room.min(self.left().saturating_sub(self.starting + self.ready.len()));
+        if self.look && wanted > 0 && self.ready.len() * 2 <= self.settings.prefetch {
+            self.look = false;
+            let (hot, name) = (Arc::clone(&self.subscription.inner.hot), self.subscription.name.clone());
+            let wanted = u32::try_from(wanted).unwrap_or(u32::MAX);
+            self.pull = Some(async move { (Instant::now(), hot.pull(&name, wanted).await) }.boxed());
+        }
+    }
+
+    /// Handlers that may still be started.
+    fn left(&self) -> usize {
+        self.settings.limit.map_or(usize::MAX, |left| usize::try_from(left).unwrap_or(usize::MAX))
+    }
+
+    /// Settles what has ended and starts what can start, in one step.
+    fn begin_advance(&mut self) {
+        let mut starts = Vec::new();
+        while self.handlers.len() + starts.len() < self.settings.concurrency
+            && starts.len() < self.left()
+            && let Some(ready) = self.ready.pop_front()
+        {
+            if ready.hold.is_lost() {
+                self.look = true;
+                continue;
+            }
+            match (self.decode)(&ready.delivery) {
+                Ok(payload) => starts.push(Starting { ready, payload }),
+                Err(error) => {
+                    tracing::warn!(subscription = %self.subscription.name, id = %ready.hold.lock.id, %error, "a message cannot be decoded");
+                    let settle = Settle::DeadLetter { reason: UNDECODABLE.to_owned() };
+                    self.endings.push(ending(ready.hold, settle, ready.delivery.key.is_some()));
+                }
+            }
+        }
+        let endings: Vec<Ending> = self.endings.drain(..self.endings.len().min(BATCH)).collect();
+        if endings.is_empty() && starts.is_empty() {
+            return;
+        }
+        for ending in &endings {
+            ending.hold.begin_settling();
+        }
+        self.starting = starts.len();
+        let step = Advance {
+            settle: endings.iter().map(|ending| (ending.hold.lock.clone(), ending.settle.clone())).collect(),
+            start: starts.iter().map(|starting| starting.ready.hold.lock.clone()).collect(),
+        };
+        let (hot, name) = (Arc::clone(&self.subscription.inner.hot), self.subscription.name.clone());
+        self.advance = Some(
+            async move {
+                let advanced = hot.advance(&name, step).await;
+                (endings, starts, advanced)
+            }
+            .boxed(),
+        );
+    }
+
+    fn advanced(&mut self, (endings, starts, advanced): Sent<T>) {
+        self.starting = 0;
+        let advanced = match advanced {
+            Ok(advanced) => advanced,
+            Err(error) => {
+                // Settling again is safe: what took place says that the lock is lost. What may have been started is given back.
+                self.endings.extend(endings.into_iter().map(|ending| Ending { unsure: true, ..ending }));
+                let unused = starts.into_iter().map(|Starting { ready, .. }| Ending {
+                    unsure: true,
+                    ..ending(ready.hold, Settle::Release, ready.delivery.key.is_some())
+                });
+                self.endings.extend(unused);
+                return self.fail(error);
+            }
+        };
+        self.failures = 0;
+        let counters = &self.subscription.inner.counters;
+        for (ending, settled) in endings.into_iter().zip(advanced.settled) {
+            let retried = matches!(ending.settle, Settle::Retry { .. } | Settle::Release) && settled == Settled::Done;
+            self.look |= ending.keyed || retried;
+            if settled == Settled::Lost {
+                if ending.unsure {
+                    continue;
+                }
+                tracing::warn!(subscription = %self.subscription.name, id = %ending.hold.lock.id, "a settlement came too late: the lock was lost");
+            }
+            count(counters, &ending.settle, settled);
+        }
+        for (starting, started) in starts.into_iter().zip(advanced.started) {
+            if started {
+                self.work(starting);
+            } else {
+                self.look = true;
+            }
+        }
+    }
+
+    fn work(&mut self, starting: Starting<T>) {
+        self.settings.limit = self.settings.limit.map(|left| left.saturating_sub(1));
+        let Starting { ready: Ready { delivery, hold }, payload } = starting;
+        let keyed = delivery.key.is_some();
+        let message = Message::new(delivery, payload, Arc::clone(&hold));
+        self.subscription.inner.counters.begin(message.deliveries() > 1);
+        let span = tracing::info_span!(
+            "handle",
+            subscription = %self.subscription.name,
+            id = message.id(),
+            delivery = message.deliveries(),
+            traceparent = message.traceparent()
+        );
+        // The handler makes its future inside the task, so that its panics are its own.
+        let handler = Arc::clone(&self.handler);
+        let task = self.handlers.spawn(async move { handler(message).await }.instrument(span));
+        self.working.insert(task.id(), Working { hold, keyed, begun: Instant::now() });
+    }
+
+    fn handled(&mut self, done: Result<(Id, Outcome), JoinError>) {
+        let (id, outcome) = match done {
+            Ok((id, outcome)) => (id, outcome),
+            Err(error) => {
+                let id = error.id();
+                let reason = match error.try_into_panic() {
+                    Ok(panic) => format!("the handler panicked: {}", panic_text(&*panic)),
+                    Err(_) => "the consumer was stopped".to_owned(),
+                };
+                (id, Outcome::Retry { reason, delay: None })
+            }
+        };
+        // Every task was entered when it was spawned.
+        let Some(Working { hold, keyed, begun }) = self.working.remove(&id) else { return };
+        self.subscription.inner.counters.end(begun.elapsed());
+        let settle = match outcome {
+            Outcome::Ack => Settle::Ack,
+            Outcome::Retry { reason, delay } => Settle::Retry { delay, reason },
+            Outcome::DeadLetter { reason } => Settle::DeadLetter { reason },
+            Outcome::Defer => Settle::Defer,
+            // Nobody renews a lock that nobody holds.
+            Outcome::Leave => return,
+        };
+        self.endings.push(ending(hold, settle, keyed));
+    }
+
+    fn pulled(&mut self, begun: Instant, pulled: Result<Pulled>) {
+        let pulled = match pulled {
+            Ok(pulled) => pulled,
+            Err(error) => return self.fail(error),
+        };
+        self.failures = 0;
+        let nothing = pulled.deliveries.is_empty();
+        for delivery in pulled.deliveries {
+            let hold = self.keeper.hold(&delivery, begun);
+            self.ready.push_back(Ready { delivery, hold });
+        }
+        if !nothing {
+            // There may be more.
+            self.look = true;
+            return;
+        }
+        self.due = pulled.next_due.map(|due| Instant::now() + due.max(Duration::from_millis(1)));
+        if self.wait.is_none() && self.is_working() {
+            let (hot, name) = (Arc::clone(&self.subscription.inner.hot), self.subscription.name.clone());
+            let mut wait = async move { hot.wait(&name, PATIENCE).await }.boxed();
+            // What was published between the pull and the wait is seen by a pull after the wait has begun.
+            match (&mut wait).now_or_never() {
+                Some(waited) => self.waited(waited),
+                None => self.wait = Some(wait),
+            }
+            self.look = true;
+        }
+    }
+
+    fn waited(&mut self, waited: Result<()>) {
+        self.look = true;
+        if let Err(error) = waited {
+            self.fail(error);
+        }
+    }
+
+    fn timer(&self) -> Option<Instant> {
+        let due = self.due.filter(|_| self.is_working());
+        [due, self.not_before, self.next_deadline()].into_iter().flatten().min()
+    }
+
+    fn next_deadline(&self) -> Option<Instant> {
+        match (self.cancelled, self.aborted) {
+            (false, _) => self.deadline,
+            (true, false) => self.deadline.map(|deadline| deadline + GRACE),
+            (true, true) => None,
+        }
+    }
+
+    fn timed(&mut self) {
+        if self.next_deadline().is_none_or(|deadline| deadline > Instant::now()) {
+            return;
+        }
+        if self.cancelled {
+            self.aborted = true;
+            self.handlers.abort_all();
+        } else {
+            self.cancelled = true;
+            for working in self.working.values() {
+                working.hold.cancel(Cancelled::Stopping);
+            }
+        }
+    }
+}
+
+fn ending(hold: Arc<Hold>, settle: Settle, keyed: bool) -> Ending {
+    Ending { hold, settle, keyed, unsure: false }
+}
+
+/// The result of what is under way, if something is. It may be dropped without breaking that off.
+async fn finished<T>(slot: &mut Slot<T>) -> T {
+    match slot {
+        Some(future) => {
+            let result = future.await;
+            *slot = None;
+            result
+        }
+        None => pending().await,
+    }
+}
+
+async fn at(time: Option<Instant>) {
+    match time {
+        Some(time) => tokio::time::sleep_until(time.into()).await,
+        None => pending().await,
+    }
+}
+
+fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
+    panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("without a message")
+}

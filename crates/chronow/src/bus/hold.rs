@@ -1,0 +1,300 @@
+//! Holds on messages, and who keeps them from ending.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+
+use crate::client::Inner;
+use crate::hot::{Advance, Delivery, Hot, Lock, Settle};
+use crate::tasks::{Guard, closed};
+use crate::{ErrorKind, Result, SubscriptionName, Timestamp};
+
+/// Most locks renewed in one round trip.
+const RENEWALS: usize = 500;
+/// How often the options are looked at again: somebody may have changed the visibility timeout.
+const REFRESH: Duration = Duration::from_secs(10);
+
+/// Why the work on a message should end early.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Cancelled {
+    /// The lock is lost: somebody else may have the message, and a settlement will not count.
+    LockLost,
+    /// The consumer ends, and its time for draining is over.
+    Stopping,
+}
+
+/// A hold on one message.
+#[derive(Debug)]
+pub(crate) struct Hold {
+    pub(super) lock: Lock,
+    times: Mutex<Times>,
+    cancelled: watch::Sender<Option<Cancelled>>,
+    /// A settlement is under way: a renewal that fails now says nothing.
+    settling: AtomicBool,
+    home: Weak<Shared>,
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        if let Some(home) = self.home.upgrade() {
+            home.held().remove(&self.lock);
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Times {
+    /// By this process's clock, rather too early than too late.
+    until: Instant,
+    /// By the store's clock.
+    locked_until: Timestamp,
+    /// When `locked_until` was determined.
+    seen: Instant,
+}
+
+impl Hold {
+    pub(crate) fn lock(&self) -> &Lock {
+        &self.lock
+    }
+
+    fn times(&self) -> MutexGuard<'_, Times> {
+        self.times.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn locked_until(&self) -> Timestamp {
+        self.times().locked_until
+    }
+
+    pub(super) fn is_lost(&self) -> bool {
+        *self.cancelled.borrow() == Some(Cancelled::LockLost)
+    }
+
+    pub(super) fn cancel(&self, why: Cancelled) {
+        self.cancelled.send_if_modified(|cancelled| {
+            let first = cancelled.is_none();
+            cancelled.get_or_insert(why);
+            first
+        });
+    }
+
+    pub(super) async fn cancelled(&self) -> Cancelled {
+        let mut cancelled = self.cancelled.subscribe();
+        loop {
+            if let Some(why) = *cancelled.borrow_and_update() {
+                return why;
+            }
+            // The sender is in `self`, so this cannot fail.
+            if cancelled.changed().await.is_err() {
+                return Cancelled::LockLost;
+            }
+        }
+    }
+
+    pub(super) fn begin_settling(&self) {
+        self.settling.store(true, Ordering::Release);
+    }
+
+    fn renewed(&self, begun: Instant, visibility: Duration) {
+        let mut times = self.times();
+        let moved = i64::try_from(begun.saturating_duration_since(times.seen).as_millis()).unwrap_or(0);
+        *times = Times { until: begun + visibility, locked_until: times.locked_until.plus_millis(moved), seen: begun };
+    }
+}
+
+/// A message that is held and not started.
+#[derive(Debug)]
+pub(super) struct Ready {
+    pub(super) delivery: Delivery,
+    pub(super) hold: Arc<Hold>,
+}
+
+/// Prefetched messages of a stream.
+#[derive(Debug, Default)]
+struct Queue {
+    ready: VecDeque<Ready>,
+    /// Nobody will take any more.
+    closed: bool,
+}
+
+#[derive(Debug)]
+struct Shared {
+    hot: Arc<dyn Hot>,
+    subscription: SubscriptionName,
+    held: Mutex<HashMap<Lock, Weak<Hold>>>,
+    visibility_ms: AtomicU64,
+    queue: Mutex<Queue>,
+}
+
+/// Renews the locks of everything a consumer holds, until it is dropped; then gives back what was prefetched.
+#[derive(Debug)]
+pub(crate) struct Keeper {
+    shared: Arc<Shared>,
+    /// Dropping it ends the task.
+    _alive: watch::Sender<()>,
+}
+
+impl Keeper {
+    /// Begins to keep holds of a subscription.
+    pub(crate) async fn start(inner: &Inner, subscription: &SubscriptionName) -> Result<Arc<Self>> {
+        let missing = || crate::Error::new(ErrorKind::NotFound, "there is no such subscription").on(subscription);
+        let options = inner.hot.subscription(subscription).await?.ok_or_else(missing)?;
+        let guard = inner.guard()?;
+        let shared = Arc::new(Shared {
+            hot: Arc::clone(&inner.hot),
+            subscription: subscription.clone(),
+            held: Mutex::default(),
+            visibility_ms: AtomicU64::new(options.visibility_ms),
+            queue: Mutex::default(),
+        });
+        let (alive, ended) = watch::channel(());
+        tokio::spawn(keep(Arc::clone(&shared), ended, inner.tasks.closing(), guard));
+        Ok(Arc::new(Self { shared, _alive: alive }))
+    }
+
+    /// Keeps the hold of a delivery that a pull brought which began then.
+    pub(crate) fn hold(&self, delivery: &Delivery, begun: Instant) -> Arc<Hold> {
+        let times = Times { until: begun + self.shared.visibility(), locked_until: delivery.locked_until, seen: Instant::now() };
+        let hold = Arc::new(Hold {
+            lock: delivery.lock.clone(),
+            times: Mutex::new(times),
+            cancelled: watch::Sender::new(None),
+            settling: AtomicBool::new(false),
+            home: Arc::downgrade(&self.shared),
+        });
+        self.shared.held().insert(delivery.lock.clone(), Arc::downgrade(&hold));
+        hold
+    }
+
+    /// Keeps prefetched messages, or gives them back if nobody will take them.
+    pub(super) async fn queue(&self, deliveries: Vec<Delivery>, begun: Instant) -> Result<()> {
+        let ready: Vec<Ready> = deliveries.into_iter().map(|delivery| Ready { hold: self.hold(&delivery, begun), delivery }).collect();
+        let unwanted = {
+            let mut queue = self.shared.queue();
+            if queue.closed {
+                ready
+            } else {
+                queue.ready.extend(ready);
+                Vec::new()
+            }
+        };
+        self.shared.release(unwanted).await
+    }
+
+    pub(super) fn next(&self) -> Option<Ready> {
+        self.shared.queue().ready.pop_front()
+    }
+
+    /// Gives everything prefetched back.
+    pub(super) async fn close(&self) -> Result<()> {
+        self.shared.close().await
+    }
+}
+
+impl Shared {
+    fn visibility(&self) -> Duration {
+        Duration::from_millis(self.visibility_ms.load(Ordering::Relaxed))
+    }
+
+    fn held(&self) -> MutexGuard<'_, HashMap<Lock, Weak<Hold>>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn close(&self) -> Result<()> {
+        let ready: Vec<Ready> = {
+            let mut queue = self.queue();
+            queue.closed = true;
+            queue.ready.drain(..).collect()
+        };
+        self.release(ready).await
+    }
+
+    async fn release(&self, ready: Vec<Ready>) -> Result<()> {
+        if ready.is_empty() {
+            return Ok(());
+        }
+        let settle = ready.iter().map(|ready| (ready.hold.lock.clone(), Settle::Release)).collect();
+        self.hot.advance(&self.subscription, Advance { settle, start: Vec::new() }).await.map(drop)
+    }
+
+    async fn renew(&self) -> Result<()> {
+        // In two steps: a hold that is dropped asks for this lock.
+        let mut holds: Vec<Arc<Hold>> = self.held().values().filter_map(Weak::upgrade).collect();
+        holds.retain(|hold| !hold.is_lost());
+        let mut failed = None;
+        for chunk in holds.chunks(RENEWALS) {
+            let begun = Instant::now();
+            let locks = chunk.iter().map(|hold| hold.lock.clone()).collect();
+            match self.hot.renew(&self.subscription, locks).await {
+                Ok(renewed) => {
+                    for (hold, renewed) in chunk.iter().zip(renewed) {
+                        if renewed {
+                            hold.renewed(begun, self.visibility());
+                        } else if !hold.settling.load(Ordering::Acquire) {
+                            hold.cancel(Cancelled::LockLost);
+                        }
+                    }
+                }
+                Err(error) => failed = Some(error),
+            }
+        }
+        // What could not be renewed in time is lost, whoever is to blame.
+        let now = Instant::now();
+        for hold in holds.iter().filter(|hold| hold.times().until <= now) {
+            hold.cancel(Cancelled::LockLost);
+        }
+        failed.map_or(Ok(()), Err)
+    }
+
+    async fn refresh(&self) -> Result<()> {
+        if let Some(options) = self.hot.subscription(&self.subscription).await? {
+            self.visibility_ms.store(options.visibility_ms, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+}
+
+async fn keep(shared: Arc<Shared>, mut ended: watch::Receiver<()>, mut closing: watch::Receiver<bool>, guard: Guard) {
+    let mut guard = Some(guard);
+    let mut refreshed = Instant::now();
+    let mut troubled = false;
+    loop {
+        // Three chances within a lock's time, and more when the store is in trouble.
+        let tick = shared.visibility() / if troubled { 12 } else { 3 };
+        tokio::select! {
+            // Nothing is ever sent: this is the end of the keeper.
+            _ = ended.changed() => break,
+            () = closed(&mut closing), if guard.is_some() => {
+                report(&shared, shared.close().await);
+                // What is in the user's hands is kept until the connection ends, but nobody waits for it.
+                guard = None;
+            }
+            () = tokio::time::sleep(tick) => {
+                let renewed = shared.renew().await;
+                if renewed.as_ref().is_err_and(|error| error.kind() == ErrorKind::Closed) {
+                    return;
+                }
+                troubled = renewed.is_err();
+                report(&shared, renewed);
+                if refreshed.elapsed() >= REFRESH {
+                    refreshed = Instant::now();
+                    report(&shared, shared.refresh().await);
+                }
+            }
+        }
+    }
+    report(&shared, shared.close().await);
+}
+
+fn report(shared: &Shared, result: Result<()>) {
+    if let Err(error) = result {
+        tracing::warn!(subscription = %shared.subscription, %error, "holds on messages could not be kept or given back");
+    }
+}

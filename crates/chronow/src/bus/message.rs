@@ -1,0 +1,256 @@
+//! Messages as consumers see them.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::ops::Deref;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::hold::{Cancelled, Hold, Keeper};
+use super::runs;
+use super::subscription::Subscription;
+use crate::hot::{Advance, Delivery, Settle, Settled};
+use crate::metrics::Counters;
+use crate::{Error, ErrorKind, Result, Timestamp};
+
+/// The header that carries a trace, as the W3C says.
+pub(crate) const TRACEPARENT: &str = "traceparent";
+
+/// A message in the hands of its handler.
+#[derive(Clone)]
+pub struct Message<T> {
+    /// What it says.
+    pub payload: T,
+    content_type: String,
+    headers: BTreeMap<String, String>,
+    key: Option<String>,
+    published_at: Timestamp,
+    deliveries: u32,
+    pub(super) hold: Arc<Hold>,
+}
+
+impl<T: fmt::Debug> fmt::Debug for Message<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Message").field("id", &self.id()).field("payload", &self.payload).finish_non_exhaustive()
+    }
+}
+
+impl<T> Message<T> {
+    /// A message whose handler starts now.
+    pub(super) fn new(delivery: Delivery, payload: T, hold: Arc<Hold>) -> Self {
+        let Delivery { content_type, headers, key, published_at, deliveries, .. } = delivery;
+        Self { payload, content_type, headers, key, published_at, deliveries: deliveries + 1, hold }
+    }
+
+    /// Its id, the same in every delivery.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        &self.hold.lock.id
+    }
+
+    /// The media type of its bytes; JSON if empty.
+    #[must_use]
+    pub fn content_type(&self) -> &str {
+        &self.content_type
+    }
+
+    /// Its headers.
+    #[must_use]
+    pub fn headers(&self) -> &BTreeMap<String, String> {
+        &self.headers
+    }
+
+    /// One header.
+    #[must_use]
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).map(String::as_str)
+    }
+
+    /// The trace the publisher was in.
+    #[must_use]
+    pub fn traceparent(&self) -> Option<&str> {
+        self.header(TRACEPARENT)
+    }
+
+    /// Its ordering key.
+    #[must_use]
+    pub fn key(&self) -> Option<&str> {
+        self.key.as_deref()
+    }
+
+    /// When it was accepted.
+    #[must_use]
+    pub fn published_at(&self) -> Timestamp {
+        self.published_at
+    }
+
+    /// How often a handler of this subscription was started on it, with this time.
+    #[must_use]
+    pub fn deliveries(&self) -> u32 {
+        self.deliveries
+    }
+
+    /// When the hold ends by the store's clock; it is renewed in the background long before.
+    #[must_use]
+    pub fn locked_until(&self) -> Timestamp {
+        self.hold.locked_until()
+    }
+
+    /// Whether the lock was lost: somebody else may have the message.
+    #[must_use]
+    pub fn is_lock_lost(&self) -> bool {
+        self.hold.is_lost()
+    }
+
+    /// Returns when the work should end early; else never. It may be awaited beside the work.
+    pub async fn cancelled(&self) -> Cancelled {
+        self.hold.cancelled().await
+    }
+}
+
+/// A message of a stream, to be settled by hand. Dropped without that, it comes again when its lock ends.
+#[must_use = "a message that is not settled comes again"]
+pub struct Received<T> {
+    message: Message<T>,
+    pub(super) subscription: Subscription,
+    /// Keeps the lock while the message is in somebody's hands.
+    pub(super) keeper: Arc<Keeper>,
+    begun: Begun,
+}
+
+/// Counts a handler as at work until it is dropped.
+struct Begun {
+    at: Instant,
+    subscription: Subscription,
+}
+
+impl Drop for Begun {
+    fn drop(&mut self) {
+        self.subscription.inner.counters.end(self.at.elapsed());
+    }
+}
+
+impl<T: fmt::Debug> fmt::Debug for Received<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.message.fmt(f)
+    }
+}
+
+impl<T> Deref for Received<T> {
+    type Target = Message<T>;
+
+    fn deref(&self) -> &Message<T> {
+        &self.message
+    }
+}
+
+impl<T> Received<T> {
+    pub(super) fn new(message: Message<T>, subscription: Subscription, keeper: Arc<Keeper>) -> Self {
+        subscription.inner.counters.begin(message.deliveries > 1);
+        let begun = Begun { at: Instant::now(), subscription: subscription.clone() };
+        Self { message, subscription, keeper, begun }
+    }
+
+    /// Done. Fails with `LOCK_LOST` if the lock is not this consumer's any more.
+    pub async fn ack(self) -> Result<()> {
+        self.settle(Settle::Ack).await
+    }
+
+    /// Not done: again after the subscription's backoff, unless something else is said.
+    pub fn nack(self) -> Nack<T> {
+        Nack { received: self, requeue: true, delay: None, reason: String::new() }
+    }
+
+    /// To the dead letters.
+    pub async fn dead_letter(self, reason: impl Into<String>) -> Result<()> {
+        self.settle(Settle::DeadLetter { reason: reason.into() }).await
+    }
+
+    /// Sets it aside until it is fetched by its id.
+    pub async fn defer(self) -> Result<()> {
+        self.settle(Settle::Defer).await
+    }
+
+    async fn settle(self, settle: Settle) -> Result<()> {
+        let Self { message, subscription, keeper, begun } = self;
+        drop(begun);
+        let mut settled = settle_all(&subscription, vec![(Arc::clone(&message.hold), settle)]).await?;
+        drop(keeper);
+        match settled.pop() {
+            Some(Settled::Done | Settled::DeadLettered) => Ok(()),
+            Some(Settled::Lost) | None => Err(lost().on(&subscription.name)),
+        }
+    }
+}
+
+pub(super) fn lost() -> Error {
+    Error::new(ErrorKind::LockLost, "the lock of the message is not this consumer's any more; the settlement does not count")
+}
+
+/// Settles several messages in one step.
+pub(super) async fn settle_all(subscription: &Subscription, settle: Vec<(Arc<Hold>, Settle)>) -> Result<Vec<Settled>> {
+    for (hold, _) in &settle {
+        hold.begin_settling();
+    }
+    let kinds: Vec<Settle> = settle.iter().map(|(_, settle)| settle.clone()).collect();
+    let settle = settle.into_iter().map(|(hold, settle)| (hold.lock.clone(), settle)).collect();
+    let hot = &subscription.inner.hot;
+    let advanced = hot.advance(&subscription.name, Advance { settle, start: Vec::new() }).await;
+    let settled = advanced.map_err(|error| error.during("settle").on(&subscription.name))?.settled;
+    for (kind, settled) in kinds.iter().zip(&settled) {
+        count(&subscription.inner.counters, kind, *settled);
+    }
+    Ok(settled)
+}
+
+/// Counts what became of a settlement.
+pub(super) fn count(counters: &Counters, settle: &Settle, settled: Settled) {
+    let counter = match (settled, settle) {
+        (Settled::Lost, _) => &counters.lost,
+        (Settled::DeadLettered, _) | (_, Settle::DeadLetter { .. }) => &counters.dead_lettered,
+        (_, Settle::Ack) => &counters.acked,
+        (_, Settle::Retry { .. }) => &counters.nacked,
+        (_, Settle::Defer | Settle::Release) => return,
+    };
+    Counters::add(counter, 1);
+}
+
+/// Gives a message back; see [`Received::nack`].
+#[derive(Debug)]
+#[must_use = "an action runs when it is awaited"]
+pub struct Nack<T> {
+    received: Received<T>,
+    requeue: bool,
+    delay: Option<Duration>,
+    reason: String,
+}
+
+impl<T> Nack<T> {
+    /// Whether to have it again as soon as the backoff or the delay says (default). Otherwise it comes again when its lock ends.
+    pub fn requeue(mut self, requeue: bool) -> Self {
+        self.requeue = requeue;
+        self
+    }
+
+    /// Again after so long, instead of the subscription's backoff.
+    pub fn delay(mut self, delay: Duration) -> Self {
+        self.delay = Some(delay);
+        self
+    }
+
+    /// Why, for the dead letters.
+    pub fn reason(mut self, reason: impl Into<String>) -> Self {
+        self.reason = reason.into();
+        self
+    }
+
+    async fn run(self) -> Result<()> {
+        if !self.requeue {
+            return Ok(());
+        }
+        let reason = if self.reason.is_empty() { "given back".to_owned() } else { self.reason };
+        self.received.settle(Settle::Retry { delay: self.delay, reason }).await
+    }
+}
+
+runs!([T: Send + 'static] Nack<T> => ());

@@ -1,0 +1,225 @@
+//! Running a handler over the messages of a subscription.
+
+use std::fmt;
+use std::future::{Future, IntoFuture};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use super::codec::Decode;
+use super::driver::{Driver, Handler};
+use super::hold::Keeper;
+use super::message::Message;
+use super::subscription::Subscription;
+use crate::{Error, ErrorKind, Result};
+
+/// Handlers at work at once, unless something else is said.
+const CONCURRENCY: usize = 8;
+/// How long handlers may take to end, unless something else is said.
+const DRAIN: Duration = Duration::from_secs(30);
+
+/// How the work on a message ended. Made of what a handler returns: `()` and `Ok(_)` acknowledge, an `Err` is a failure to be retried.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Outcome {
+    /// Done.
+    Ack,
+    /// Not done: again after the subscription's backoff, or after `delay`.
+    Retry {
+        /// Why, for the dead letters.
+        reason: String,
+        /// Instead of the backoff.
+        delay: Option<Duration>,
+    },
+    /// To the dead letters at once: trying again would be of no use.
+    DeadLetter {
+        /// Why.
+        reason: String,
+    },
+    /// Set aside until it is fetched by its id.
+    Defer,
+    /// Not settled: it comes again when its lock ends.
+    Leave,
+}
+
+impl From<()> for Outcome {
+    fn from((): ()) -> Self {
+        Self::Ack
+    }
+}
+
+impl<T: Into<Outcome>, E: fmt::Display> From<Result<T, E>> for Outcome {
+    fn from(result: Result<T, E>) -> Self {
+        match result {
+            Ok(outcome) => outcome.into(),
+            // With its causes, if the error shows them so.
+            Err(error) => Self::Retry { reason: format!("{error:#}"), delay: None },
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wish {
+    Work,
+    Pause,
+    Stop,
+}
+
+/// How a handler is run.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Settings {
+    pub(super) concurrency: usize,
+    pub(super) prefetch: usize,
+    pub(super) drain: Duration,
+    /// Handlers to start in all.
+    pub(super) limit: Option<u64>,
+}
+
+/// Runs a handler; see [`Subscription::run`]. Awaiting it runs until the connection is closed.
+#[must_use = "nothing runs until it is started or awaited"]
+pub struct Run<T> {
+    subscription: Subscription,
+    decode: Decode<T>,
+    handler: Handler<T>,
+    settings: Settings,
+    prefetch: Option<usize>,
+}
+
+impl<T> fmt::Debug for Run<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Run").field("subscription", &self.subscription.name).field("settings", &self.settings).finish_non_exhaustive()
+    }
+}
+
+impl<T: Send + 'static> Run<T> {
+    pub(super) fn new<H, F, O>(subscription: Subscription, decode: Decode<T>, handler: H) -> Self
+    where
+        H: Fn(Message<T>) -> F + Send + Sync + 'static,
+        F: Future<Output = O> + Send + 'static,
+        O: Into<Outcome> + 'static,
+    {
+        let handler: Handler<T> = Arc::new(move |message| handler(message).map(Into::into).boxed());
+        let settings = Settings { concurrency: CONCURRENCY, prefetch: CONCURRENCY, drain: DRAIN, limit: None };
+        Self { subscription, decode, handler, settings, prefetch: None }
+    }
+
+    /// At most so many handlers at work at once (default 8).
+    pub fn concurrency(mut self, handlers: usize) -> Self {
+        self.settings.concurrency = handlers.clamp(1, 100_000);
+        self
+    }
+
+    /// Hold at most so many messages in advance (default: as many as handlers). Their locks are renewed, and they don't count as delivered.
+    pub fn prefetch(mut self, messages: usize) -> Self {
+        self.prefetch = Some(messages.min(100_000));
+        self
+    }
+
+    /// How long handlers may take to end when the runner is stopped (default 30 s). Then they are cancelled, and their messages tried again.
+    pub fn drain(mut self, most: Duration) -> Self {
+        self.settings.drain = most;
+        self
+    }
+
+    /// Ends after so many handlers were started (default: never).
+    pub fn limit(mut self, handlers: u64) -> Self {
+        self.settings.limit = Some(handlers);
+        self
+    }
+
+    /// Begins in the background.
+    ///
+    /// # Errors
+    /// `NOT_FOUND` if there is no such subscription.
+    pub async fn start(self) -> Result<Runner> {
+        let Self { subscription, decode, handler, mut settings, prefetch } = self;
+        settings.prefetch = prefetch.unwrap_or(settings.concurrency);
+        let keeper = Keeper::start(&subscription.inner, &subscription.name).await?;
+        let guard = subscription.inner.guard()?;
+        let (wish, wishes) = watch::channel(Wish::Work);
+        let driver = Driver::new(subscription, keeper, decode, handler, settings, wishes);
+        let task = tokio::spawn(async move {
+            let ended = driver.run().await;
+            drop(guard);
+            ended
+        });
+        Ok(Runner { wish, task: Some(task) })
+    }
+}
+
+impl<T: Send + 'static> IntoFuture for Run<T> {
+    type Output = Result<()>;
+    type IntoFuture = BoxFuture<'static, Self::Output>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        async move { self.start().await?.join().await }.boxed()
+    }
+}
+
+/// A handler that runs in the background. Dropping it stops it without waiting: handlers at work end, and are settled.
+#[derive(Debug)]
+#[must_use = "dropping a runner stops it"]
+pub struct Runner {
+    wish: watch::Sender<Wish>,
+    task: Option<JoinHandle<Result<()>>>,
+}
+
+impl Runner {
+    /// Starts nothing more and gives back what was prefetched, until it is resumed. Handlers at work go on.
+    pub fn pause(&self) {
+        self.change(Wish::Pause);
+    }
+
+    /// Goes on after a pause.
+    pub fn resume(&self) {
+        self.change(Wish::Work);
+    }
+
+    fn change(&self, wish: Wish) {
+        self.wish.send_if_modified(|now| {
+            let changes = *now != Wish::Stop && *now != wish;
+            if changes {
+                *now = wish;
+            }
+            changes
+        });
+    }
+
+    /// Gives back what was prefetched, waits for the handlers at work, and settles them.
+    ///
+    /// # Errors
+    /// What ended it before, such as `NOT_FOUND` because the subscription was deleted; or `HOT_TIER_ERROR` if something could not be settled.
+    pub async fn stop(self) -> Result<()> {
+        self.wish.send_replace(Wish::Stop);
+        self.join().await
+    }
+
+    /// Whether it has ended.
+    #[must_use]
+    pub fn is_finished(&self) -> bool {
+        self.task.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+
+    /// Returns when it has ended; [`join`](Self::join) says how. For waiting for something else at the same time.
+    pub async fn finished(&self) {
+        self.wish.closed().await;
+    }
+
+    /// Returns when it ends: after [`stop`](Self::stop), when the connection is closed, or when the subscription is gone.
+    ///
+    /// # Errors
+    /// As [`stop`](Self::stop).
+    pub async fn join(mut self) -> Result<()> {
+        match self.task.take() {
+            None => Ok(()),
+            Some(task) => match task.await {
+                Ok(ended) => ended,
+                Err(error) => Err(Error::new(ErrorKind::HotTier, "a runner was broken off").caused_by(error)),
+            },
+        }
+    }
+}

@@ -1,0 +1,261 @@
+//! The front door.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+
+use chronos_db::{Chronos, Route};
+use secrecy::ExposeSecret as _;
+
+use crate::bus::Bus;
+use crate::config::{Config, Defaults};
+use crate::hot::documents::DocumentsHot;
+use crate::hot::{Hot, TopicOptions};
+use crate::metrics::{Counters, Metrics};
+use crate::outbox::{self, Outbox};
+use crate::shared::Shared;
+use crate::tasks::{Guard, Tasks};
+use crate::warm::Warm;
+use crate::{Error, ErrorKind, Result, Scope, TopicName};
+
+/// Where the embedded store is if nothing is said.
+const EMBEDDED: &str = "chronow-data";
+/// The messaging database on a server that is known by its URI alone, as the original names it.
+const DATABASE: &str = "chronos_messaging_default";
+
+/// Shared memory and topics on one hot tier. Cheap to clone; all clones share connections and background work.
+///
+/// ```
+/// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+/// use chronow::{Chronow, Config};
+/// use futures::StreamExt as _;
+/// use serde_json::{Value, json};
+///
+/// let mut config = Config::default();
+/// config.embedded = Some(":memory:".into());
+/// let chronow = Chronow::connect(config, None).await?;
+///
+/// chronow.shared().set("greeting", &json!({"text": "hello"})).await?;
+/// assert_eq!(chronow.shared().get::<Value>("greeting").await?, Some(json!({"text": "hello"})));
+///
+/// let payments = chronow.bus().topic("payments")?;
+/// payments.ensure().await?;
+/// let fraud = payments.subscription("fraud-detector")?;
+/// fraud.ensure().max_deliveries(5).await?;
+/// payments.publish(&json!({"orderId": "123", "amount": 42.5})).header("type", "payment.created").await?;
+///
+/// let mut messages = fraud.consume::<Value>().await?;
+/// let message = messages.next().await.unwrap()?;
+/// assert_eq!(message.payload["orderId"], "123");
+/// message.ack().await?;
+/// messages.close().await?;
+/// chronow.close().await?;
+/// # Ok::<(), chronow::Error>(())
+/// # }).unwrap();
+/// ```
+#[derive(Clone)]
+pub struct Chronow {
+    inner: Arc<Inner>,
+}
+
+impl fmt::Debug for Chronow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Chronow").field("hot", &self.inner.hot).finish_non_exhaustive()
+    }
+}
+
+pub(crate) struct Inner {
+    pub(crate) hot: Arc<dyn Hot>,
+    pub(crate) defaults: Defaults,
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) tasks: Tasks,
+    scope: Scope,
+    warm: Option<Warm>,
+    /// Closed with this connection, because it was opened for it.
+    own: Option<Chronos>,
+    outboxes: tokio::sync::Mutex<HashMap<TopicName, Option<Outbox>>>,
+}
+
+impl Inner {
+    /// For a task that begins.
+    pub(crate) fn guard(&self) -> Result<Guard> {
+        self.tasks.guard().ok_or_else(|| Error::new(ErrorKind::Closed, "the connection is closed"))
+    }
+
+    pub(crate) fn warm(&self) -> Option<&Warm> {
+        self.warm.as_ref()
+    }
+
+    /// The warm tier, which must be there.
+    pub(crate) fn warm_tier(&self) -> Result<&Warm> {
+        self.warm.as_ref().ok_or_else(|| {
+            Error::new(ErrorKind::Unsupported, "there is no warm tier: connect with a chronos-db that has a messaging database")
+        })
+    }
+
+    /// Copies a topic's messages if its options say so.
+    pub(crate) async fn follow_outbox(&self, topic: &TopicName, options: &TopicOptions) -> Result<()> {
+        let Some(warm) = &self.warm else { return Ok(()) };
+        let mut outboxes = self.outboxes.lock().await;
+        match (options.warm, outboxes.get(topic)) {
+            (true, Some(Some(outbox))) if outbox.is_running() => {}
+            (false, Some(None)) => {}
+            (true, _) => {
+                let outbox = Outbox::open(self, warm.clone(), topic).await?;
+                outboxes.insert(topic.clone(), Some(outbox));
+            }
+            (false, _) => {
+                outboxes.insert(topic.clone(), None);
+                drop(outboxes);
+                // Nobody would empty it.
+                self.hot.delete_subscription(&outbox::subscription(topic)).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Looks once whether a topic's messages are to be copied.
+    pub(crate) async fn meet(&self, topic: &TopicName) -> Result<()> {
+        if self.warm.is_none() || self.outboxes.lock().await.contains_key(topic) {
+            return Ok(());
+        }
+        match self.hot.topic(topic).await? {
+            Some(options) => self.follow_outbox(topic, &options).await,
+            None => Ok(()),
+        }
+    }
+
+    pub(crate) async fn forget_outbox(&self, topic: &TopicName) {
+        self.outboxes.lock().await.remove(topic);
+    }
+}
+
+impl Chronow {
+    /// Connects: to Redis if it is configured, else to the messaging database of `chronos`, else to `mongoUri`, else to an embedded store. The warm
+    /// tier is the messaging database of `chronos`, which stays open when this is closed.
+    ///
+    /// # Errors
+    /// `VALIDATION_ERROR` for a wrong configuration, `HOT_TIER_ERROR` if Redis cannot be reached.
+    pub async fn connect(config: Config, chronos: Option<&Chronos>) -> Result<Self> {
+        for warning in &config.warnings {
+            tracing::warn!(warning, "the configuration of chronow deserves a look");
+        }
+        let on_redis = config.redis.as_ref().filter(|_| !config.mongo_only);
+        let own = match (chronos, on_redis, &config.mongo_uri) {
+            (Some(_), ..) => None,
+            (None, Some(_), None) => None,
+            (None, ..) => Some(open(&config)?),
+        };
+        let chronos = chronos.or(own.as_ref());
+        let hot: Arc<dyn Hot> = match (on_redis, chronos) {
+            (Some(redis), _) => connect_redis(redis).await?,
+            (None, Some(chronos)) => Arc::new(documents(chronos, &config.defaults)?),
+            // One was opened above.
+            (None, None) => return Err(Error::validation("there is neither Redis nor a messaging database")),
+        };
+        Self::build(hot, config.defaults, chronos.cloned(), own)
+    }
+
+    /// On a hot tier of one's own making. With a `chronos` its messaging database is the warm tier.
+    ///
+    /// # Errors
+    /// `VALIDATION_ERROR` for a wrong configuration.
+    pub fn with_hot(hot: Arc<dyn Hot>, config: &Config, chronos: Option<&Chronos>) -> Result<Self> {
+        Self::build(hot, config.defaults.clone(), chronos.cloned(), None)
+    }
+
+    fn build(hot: Arc<dyn Hot>, defaults: Defaults, chronos: Option<Chronos>, own: Option<Chronos>) -> Result<Self> {
+        let scope = Scope::new(&defaults.tenant, &defaults.namespace)?;
+        // Without a messaging database chronos-db is no warm tier.
+        let has_messaging = |chronos: &Chronos| {
+            let messaging = Some(chronos_db::config::DatabaseType::Messaging);
+            chronos.config().entries.iter().any(|entry| entry.database_type == messaging)
+        };
+        let warm = chronos.filter(has_messaging).map(|chronos| Warm::new(chronos, defaults.warm_retention_days));
+        let (counters, tasks) = (Arc::default(), Tasks::new());
+        Ok(Self { inner: Arc::new(Inner { hot, defaults, counters, tasks, scope, warm, own, outboxes: Default::default() }) })
+    }
+
+    /// The topics of the default tenant and namespace.
+    #[must_use]
+    pub fn bus(&self) -> Bus {
+        Bus::new(Arc::clone(&self.inner), self.inner.scope.clone())
+    }
+
+    /// The shared memory of the default tenant and namespace.
+    #[must_use]
+    pub fn shared(&self) -> Shared {
+        Shared::new(Arc::clone(&self.inner), self.inner.scope.clone())
+    }
+
+    /// The hot tier itself.
+    #[must_use]
+    pub fn hot(&self) -> &Arc<dyn Hot> {
+        &self.inner.hot
+    }
+
+    /// A round trip to the hot tier; what it can do, in words for people.
+    ///
+    /// # Errors
+    /// `HOT_TIER_ERROR` if it does not answer.
+    pub async fn ping(&self) -> Result<String> {
+        self.inner.hot.ping().await.map_err(|error| error.during("ping"))
+    }
+
+    /// What this connection has done so far.
+    #[must_use]
+    pub fn metrics(&self) -> Metrics {
+        self.inner.counters.snapshot()
+    }
+
+    /// Stops runners and streams, gives back what they prefetched, waits for handlers at work, makes the warm copies that can be made, and closes the
+    /// connection.
+    ///
+    /// # Errors
+    /// `HOT_TIER_ERROR` if the store fails; it is closed all the same.
+    pub async fn close(&self) -> Result<()> {
+        self.inner.tasks.close().await;
+        let closed = self.inner.hot.close().await.map_err(|error| error.during("close"));
+        if let Some(own) = &self.inner.own {
+            own.shutdown().await?;
+        }
+        closed
+    }
+}
+
+/// A chronos-db for this connection alone, of nothing but a messaging database.
+fn open(config: &Config) -> Result<Chronos> {
+    let (uri, database) = match &config.mongo_uri {
+        Some(uri) => (uri.expose_secret().to_owned(), DATABASE),
+        None => {
+            let folder = config.embedded.as_deref().unwrap_or(Path::new(EMBEDDED));
+            let folder =
+                folder.to_str().ok_or_else(|| Error::validation("the folder of the embedded store has a name that is not UTF-8"))?;
+            (format!("embedded:{folder}"), "chronow")
+        }
+    };
+    let document = serde_json::json!({
+        "dbConnections": { "chronow": { "mongoUri": uri } },
+        "databases": { "messaging": { "dbConnRef": "chronow", "dbName": database } },
+    });
+    Ok(Chronos::open(chronos_db::config::Config::from_json(&document, Path::new(""))?)?)
+}
+
+fn documents(chronos: &Chronos, defaults: &Defaults) -> Result<DocumentsHot> {
+    let resolved = chronos.route(&Route::messaging().tenant(&defaults.tenant).collection("topics")).map_err(|error| {
+        Error::validation("chronow needs Redis, or a messaging database in the configuration of chronos-db").caused_by(error)
+    })?;
+    let documents = chronos.documents(&resolved.entry.connection)?;
+    Ok(DocumentsHot::new(documents, &resolved.database, chronos.runtime().clone()))
+}
+
+#[cfg(feature = "redis")]
+async fn connect_redis(redis: &crate::config::Redis) -> Result<Arc<dyn Hot>> {
+    Ok(Arc::new(crate::hot::redis::RedisHot::connect(redis.to_hot()).await?))
+}
+
+#[cfg(not(feature = "redis"))]
+async fn connect_redis(_: &crate::config::Redis) -> Result<Arc<dyn Hot>> {
+    Err(Error::new(ErrorKind::Unsupported, "this build has no Redis: it is a feature"))
+}

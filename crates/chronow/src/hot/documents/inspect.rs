@@ -1,0 +1,272 @@
+//! Looking without touching: peek and stats; and purging, which needs to know the same.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bson::Document;
+use chronos_db::documents::filter::Test;
+use chronos_db::documents::{Filter, Scan};
+
+use super::card::{Card, class};
+use super::chunk::{Body, Chunk};
+use super::keys::{subscription_key, tally_key};
+use super::limits::of_class;
+use super::store::{Engine, int, text};
+use super::tidy::Tally;
+use super::topics::{Cursor, Listed, Subscription, Topic};
+use crate::hot::{Peeked, Place, SubscriptionStats, TopicStats};
+use crate::{Result, SubscriptionName, Timestamp, TopicName};
+
+/// Chunks read at once.
+const CHUNKS: u64 = 8;
+
+/// Messages that no subscription looked at yet.
+#[derive(Debug, Default)]
+struct Unread {
+    count: u64,
+    oldest: Option<Timestamp>,
+}
+
+fn peeked(body: &Body, place: Place, deliveries: u32, until: Option<Timestamp>) -> Peeked {
+    Peeked {
+        id: body.id.clone(),
+        place,
+        payload: body.payload.clone(),
+        content_type: body.content_type.clone(),
+        headers: body.headers.clone(),
+        key: body.key.clone(),
+        deliveries,
+        published_at: body.at,
+        until,
+    }
+}
+
+impl Engine {
+    /// Calls `each` for every accepted message behind a place, in order, until it says that it has enough.
+    async fn each_behind(&self, topic: &Topic, mut place: i64, mut each: impl FnMut(i64, &Arc<Body>) -> bool + Send) -> Result<()> {
+        let mut from = place;
+        loop {
+            let found = self.chunks_behind(&topic.id, from, CHUNKS, true).await?;
+            if found.is_empty() {
+                return Ok(());
+            }
+            for chunk in found {
+                let chunk = Chunk::read(chunk)?;
+                from = chunk.last;
+                if self.counts_for(topic, chunk.void, chunk.head).await? {
+                    for at in chunk.first.max(place + 1)..=chunk.last {
+                        if let Some(body) = chunk.at_place(at)
+                            && !each(at, body)
+                        {
+                            return Ok(());
+                        }
+                    }
+                    // A closed place says nothing; a chunk that came in time may cover it.
+                    place = chunk.last;
+                }
+            }
+        }
+    }
+
+    async fn counts_for(&self, topic: &Topic, void: bool, head: Option<i64>) -> Result<bool> {
+        match head {
+            _ if void => Ok(false),
+            None => Ok(true),
+            Some(head) => Ok(self.chunks(&topic.id, [head]).await?.get(&head).is_some_and(|head| !head.void)),
+        }
+    }
+
+    /// Counts messages behind a place, by what chunks say of themselves where that is enough.
+    async fn unread(&self, topic: &Topic, subscription: Option<&Subscription>, place: i64) -> Result<Unread> {
+        let mut unread = Unread::default();
+        if let Some(subscription) = subscription.filter(|subscription| subscription.filter.is_some()) {
+            self.each_behind(topic, place, |_, body| {
+                if subscription.wants(body) {
+                    unread.count += 1;
+                    unread.oldest.get_or_insert(body.at);
+                }
+                true
+            })
+            .await?;
+            return Ok(unread);
+        }
+        let mut at = place;
+        loop {
+            let found = self.chunks_behind(&topic.id, at, 200, false).await?;
+            if found.is_empty() {
+                return Ok(unread);
+            }
+            for chunk in found {
+                let (first, last) = (int(&chunk, "f")?, int(&chunk, "l")?);
+                at = last;
+                if !self.counts_for(topic, chunk.get_bool("void").unwrap_or(false), int(&chunk, "hd").ok()).await? {
+                    continue;
+                }
+                let mut count = u64::try_from(int(&chunk, "n")?).unwrap_or(0);
+                if first <= place {
+                    let whole = self.chunks(&topic.id, [last]).await?;
+                    let within = |chunk: &Arc<Chunk>| (place + 1..=last).filter(|at| chunk.at_place(*at).is_some()).count() as u64;
+                    count = whole.get(&last).map_or(0, within);
+                }
+                if count > 0 {
+                    unread.count += count;
+                    let published = Timestamp::from_millis(int(&chunk, "at")?);
+                    unread.oldest.get_or_insert(published);
+                }
+            }
+        }
+    }
+
+    pub(super) async fn peek(&self, name: &SubscriptionName, limit: u32) -> Result<Vec<Peeked>> {
+        let opened = self.open(name).await?;
+        let (id, limit) = (&opened.subscription.id, limit as usize);
+        let mut cards: Vec<Card> = Vec::new();
+        for class in [class::OPEN, class::DETACHED] {
+            cards.extend(self.cards(of_class(id, class, None), &["s", "_id"], limit as u64).await?);
+        }
+        cards.retain(|card| !card.is_void(opened.cursor.floor));
+        cards.sort_by(|a, b| (a.place, &a.id).cmp(&(b.place, &b.id)));
+        cards.truncate(limit);
+        let lasts: BTreeSet<i64> = cards.iter().filter(|card| card.body.is_none()).map(|card| card.chunk).collect();
+        let chunks = self.chunks(&opened.topic.id, lasts).await?;
+        let mut found = Vec::new();
+        for card in cards {
+            let (place, until) = card.whereabouts(opened.now);
+            let from_chunk = chunks.get(&card.chunk).and_then(|chunk| chunk.by_id(card.place, &card.id));
+            if let Some(body) = card.body.as_ref().or(from_chunk.map(|body| &**body)) {
+                found.push(peeked(body, place, card.starts, until));
+            }
+        }
+        if found.len() < limit {
+            self.each_behind(&opened.topic, opened.cursor.at, |_, body| {
+                if opened.subscription.wants(body) {
+                    found.push(peeked(body, Place::Unread, 0, None));
+                }
+                found.len() < limit
+            })
+            .await?;
+        }
+        if found.len() < limit {
+            for (body, due) in self.scheduled(&opened.topic, limit as u64).await? {
+                if found.len() < limit && opened.subscription.wants(&body) {
+                    found.push(peeked(&body, Place::Scheduled, 0, Some(due)));
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    pub(super) async fn stats(&self, name: &TopicName) -> Result<TopicStats> {
+        self.ready().await?;
+        let now = self.documents.now().await?;
+        self.tidy(name, now).await?;
+        let (topic, _, cursors) = self.open_topic(name).await?;
+        let scheduled = self.scheduled(&topic, u64::MAX).await?;
+        let mut stats = TopicStats { dropped: unsigned(self.topic_tally(&topic).await?.dropped), ..TopicStats::default() };
+        stats.length = self.length(&topic, &cursors, scheduled.len() as u64).await?;
+        for (listed, cursor) in topic.listed().filter_map(|l| cursors.iter().find(|c| c.subscription == l.id).map(|c| (l, c))) {
+            if !listed.name.starts_with("__") {
+                stats.subscriptions.extend(self.subscription_stats(&topic, listed, cursor, &scheduled, now).await?);
+            }
+        }
+        stats.subscriptions.sort_by(|a, b| a.subscription.cmp(&b.subscription));
+        Ok(stats)
+    }
+
+    /// How many messages are held for whomever.
+    async fn length(&self, topic: &Topic, cursors: &[Cursor], scheduled: u64) -> Result<u64> {
+        let Some(adopted) = cursors.iter().map(|cursor| cursor.at).min() else {
+            let low = self.low_mark(topic).await?;
+            return Ok(scheduled + self.unread(topic, None, low).await?.count);
+        };
+        let mut ids = BTreeSet::new();
+        for cursor in cursors {
+            for (class, up_to) in [(class::OPEN, Some(adopted)), (class::DETACHED, None)] {
+                for card in self.summaries(of_class(&cursor.subscription, class, up_to)).await? {
+                    // A detached card may belong to a message that lies behind another subscription's cursor, too.
+                    if int(&card, "s")? <= adopted {
+                        let id = text(&card, "_id")?;
+                        ids.insert(id.split_once('/').map_or(id, |(_, id)| id).to_owned());
+                    }
+                }
+            }
+        }
+        Ok(scheduled + ids.len() as u64 + self.unread(topic, None, adopted).await?.count)
+    }
+
+    /// Cards without their messages, as stored.
+    async fn summaries(&self, filter: Filter) -> Result<Vec<Document>> {
+        self.scan(&self.spaces.cards, Scan { filter, without: vec!["b".to_owned()], ..Scan::default() }).await
+    }
+
+    async fn subscription_stats(
+        &self,
+        topic: &Topic,
+        listed: &Listed,
+        cursor: &Cursor,
+        scheduled: &[(Body, Timestamp)],
+        now: Timestamp,
+    ) -> Result<Option<SubscriptionStats>> {
+        let id = &listed.id;
+        let found = self.get_map(&self.spaces.topics, vec![subscription_key(id), tally_key(id)]).await?;
+        let Some(subscription) = found.get(&subscription_key(id)) else { return Ok(None) };
+        let subscription = Subscription::read(id, subscription)?;
+        let tally = Tally::read(found.get(&tally_key(id)))?;
+        let unread = self.unread(topic, Some(&subscription), cursor.at).await?;
+        let mut stats = SubscriptionStats {
+            subscription: listed.name.clone(),
+            backlog: unread.count,
+            deliveries: unsigned(tally.starts),
+            acked: unsigned(tally.acked),
+            paused: subscription.options.paused,
+            ..SubscriptionStats::default()
+        };
+        let mut oldest = unread.oldest;
+        stats.scheduled += scheduled.iter().filter(|(body, due)| *due > now && subscription.wants(body)).count() as u64;
+        stats.backlog += scheduled.iter().filter(|(body, due)| *due <= now && subscription.wants(body)).count() as u64;
+        let classes = [class::OPEN, class::DETACHED, class::DEAD, class::DONE].map(|class| format!("{id}{class}").into());
+        let swept: BTreeSet<&String> = tally.swept.iter().collect();
+        for card in self.summaries(Filter::Field("c".to_owned(), Test::In(classes.to_vec()))).await? {
+            let card = Card::read(card)?;
+            match card.state {
+                super::card::State::Done if swept.contains(&card.stored_id()) => continue,
+                super::card::State::Done => stats.acked += u64::from(card.acked),
+                super::card::State::Dead => stats.dead_letters += 1,
+                _ => {
+                    match card.whereabouts(now).0 {
+                        Place::Unread => stats.backlog += 1,
+                        Place::InFlight => stats.pending += 1,
+                        Place::Scheduled => stats.scheduled += 1,
+                        Place::Deferred => stats.deferred += 1,
+                    }
+                    oldest = Some(oldest.map_or(card.at, |oldest| oldest.min(card.at)));
+                }
+            }
+            stats.deliveries += u64::from(card.total);
+        }
+        stats.oldest_age = oldest.map(|at| Duration::from_millis(unsigned(now.as_millis() - at.as_millis())));
+        Ok(Some(stats))
+    }
+
+    pub(super) async fn purge(&self, name: &TopicName) -> Result<u64> {
+        self.ready().await?;
+        let now = self.documents.now().await?;
+        let (topic, last, cursors) = self.open_topic(name).await?;
+        let scheduled = self.sweep(&self.spaces.scheduled, Filter::eq("w", topic.id.as_str()), &["b"]).await?;
+        let purged = self.length(&topic, &cursors, scheduled).await?;
+        self.drop_up_to(&cursors, last).await?;
+        for cursor in &cursors {
+            self.finish_cards(of_class(&cursor.subscription, class::DETACHED, None)).await?;
+        }
+        if cursors.is_empty() {
+            self.trim_unowed(&topic, last).await?;
+        }
+        self.tidy(name, now).await?;
+        Ok(purged)
+    }
+}
+
+fn unsigned(count: i64) -> u64 {
+    u64::try_from(count).unwrap_or(0)
+}

@@ -1,0 +1,237 @@
+//! The hot tier in documents: over SEAM 1 of chronos-db, so on embedded SQLite (several processes on one file) and on MongoDB alike.
+//!
+//! # Messages and cards
+//!
+//! A publish is accepted by **one insert**: its messages travel in immutable *chunks* (up to some hundreds of messages a document) under a sequence
+//! number each. What one subscription has to do with one message is a small document of its own, the *card*, made lazily: the subscription's
+//! *cursor* walks the chunks, and whoever pulls inserts a card, already locked for itself, under an `_id` made of subscription and message. That
+//! insert is the claim: two consumers cannot both win it. Everything that happens later (start, renewal, retry, deferral, dead letter, end) is one
+//! put of that card, guarded by a revision that is fresh with every put.
+//!
+//! Why not one document per message with an entry per subscription: every settlement would rewrite the payload, subscriptions would contend for
+//! the document, and "what is due for this subscription" could not be an index. This way a publish of some hundred messages is one document, a pull
+//! of a hundred messages one batch, and settling one message and starting the next one batch of two small puts, on every store.
+//!
+//! # Why nothing is lost, doubled or brought back
+//!
+//! * **Sequence gaps.** Where taking numbers and inserting are two steps (MongoDB), a reader may meet numbers that are still being written. It
+//!   waits a short grace by the age of what lies behind the gap, then inserts VOID chunks there; a late publisher then conflicts and takes new
+//!   numbers. VOIDs stay for an hour, and a publisher that was interrupted for half of it answers that it does not know. A batch of several chunks counts by its *head*, the first chunk, which is inserted last; scheduled messages and dedup ids hang on
+//!   the head the same way. So a batch is accepted as a whole or not at all without any transaction.
+//! * **The cursor moves after the cards.** A crash in between makes the next puller meet existing cards, and go on.
+//! * **No card comes back.** A settled card stays as a tombstone until the subscription's *floor* (all below is settled) has passed it, and a card
+//!   at or below the floor that still needs its chunk is void. A puller that stalled for however long therefore cannot deliver anything again: it
+//!   learns of the floor when it moves the cursor, which it does before it hands out anything.
+//! * **Stragglers hold nothing back.** A card that is retried, deferred or dead carries its own copy of the message (it is *detached*), so
+//!   chunks go as soon as every floor has passed them.
+//! * **Ordering keys.** At most one card per subscription and key can be locked: a unique index sees to it. Later messages of the key queue behind
+//!   the oldest open card of the key; whoever settles it wakes the next one, and a recheck does if that process died.
+//!
+//! Shards are an option that is kept but not acted upon: a document store gains nothing from them, so a topic is one sequence.
+
+mod card;
+mod chunk;
+mod dead;
+mod due;
+mod fresh;
+mod inspect;
+mod keys;
+mod limits;
+mod publish;
+mod pull;
+mod schedule;
+mod settle;
+mod store;
+mod tidy;
+mod topics;
+mod values;
+mod wait;
+mod watch;
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use chronos_db::Runtime;
+use chronos_db::documents::Documents;
+use futures::stream::BoxStream;
+
+use self::store::Engine;
+use super::{
+    Advance, Advanced, Change, DeadLetter, Delivery, Hot, Lock, Outgoing, Peeked, Published, Pulled, Select, SubscriptionOptions,
+    SubscriptionPatch, TopicOptions, TopicPatch, TopicStats, Value, When,
+};
+use crate::{Result, Scope, SubscriptionName, Timestamp, TopicName};
+
+/// A hot tier in the collections `cw_…` of one database of a document store.
+pub struct DocumentsHot {
+    engine: Arc<Engine>,
+}
+
+impl DocumentsHot {
+    /// A hot tier in `database`. Nothing is touched before the first call, and closing it leaves the store open. [`Hot::close`] closes `documents`, so they should be its own.
+    #[must_use]
+    pub fn new(documents: Arc<dyn Documents>, database: &str, runtime: Runtime) -> Self {
+        Self { engine: Arc::new(Engine::new(documents, database, runtime)) }
+    }
+}
+
+impl fmt::Debug for DocumentsHot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DocumentsHot").field("engine", &self.engine).finish()
+    }
+}
+
+#[async_trait]
+impl Hot for DocumentsHot {
+    async fn ping(&self) -> Result<String> {
+        self.engine.ready().await?;
+        let can = self.engine.documents.capabilities().await?;
+        let transactions = if can.transactions { "with transactions" } else { "without transactions" };
+        Ok(format!("documents {transactions}; changes are seen by polling"))
+    }
+
+    async fn now(&self) -> Result<Timestamp> {
+        self.engine.ready().await?;
+        Ok(self.engine.documents.now().await?)
+    }
+
+    async fn ensure_topic(&self, topic: &TopicName, patch: &TopicPatch) -> Result<TopicOptions> {
+        self.engine.ensure_topic(topic, patch).await.map_err(|e| e.during("ensure_topic").on(topic))
+    }
+
+    async fn topic(&self, topic: &TopicName) -> Result<Option<TopicOptions>> {
+        self.engine.ready().await?;
+        Ok(self.engine.find_topic(topic).await?.map(|found| found.options))
+    }
+
+    async fn topics(&self, scope: &Scope) -> Result<Vec<String>> {
+        self.engine.topics(scope).await
+    }
+
+    async fn delete_topic(&self, topic: &TopicName) -> Result<bool> {
+        self.engine.delete_topic(topic).await.map_err(|e| e.during("delete_topic").on(topic))
+    }
+
+    async fn ensure_subscription(&self, subscription: &SubscriptionName, patch: &SubscriptionPatch) -> Result<SubscriptionOptions> {
+        self.engine.ensure_subscription(subscription, patch).await.map_err(|e| e.during("ensure_subscription").on(subscription))
+    }
+
+    async fn subscription(&self, subscription: &SubscriptionName) -> Result<Option<SubscriptionOptions>> {
+        self.engine.subscription(subscription).await
+    }
+
+    async fn subscriptions(&self, topic: &TopicName) -> Result<Vec<String>> {
+        self.engine.subscriptions(topic).await
+    }
+
+    async fn delete_subscription(&self, subscription: &SubscriptionName) -> Result<bool> {
+        self.engine.delete_subscription(subscription).await.map_err(|e| e.during("delete_subscription").on(subscription))
+    }
+
+    async fn publish(&self, topic: &TopicName, messages: Vec<Outgoing>) -> Result<Vec<Published>> {
+        self.engine.publish(topic, messages).await.map_err(|e| e.during("publish").on(topic))
+    }
+
+    async fn cancel(&self, topic: &TopicName, id: &str) -> Result<bool> {
+        self.engine.cancel(topic, id).await.map_err(|e| e.during("cancel").on(topic))
+    }
+
+    async fn pull(&self, subscription: &SubscriptionName, max: u32) -> Result<Pulled> {
+        self.engine.pull(subscription, max).await.map_err(|e| e.during("pull").on(subscription))
+    }
+
+    async fn advance(&self, subscription: &SubscriptionName, advance: Advance) -> Result<Advanced> {
+        self.engine.advance(subscription, advance).await.map_err(|e| e.during("advance").on(subscription))
+    }
+
+    async fn renew(&self, subscription: &SubscriptionName, locks: Vec<Lock>) -> Result<Vec<bool>> {
+        self.engine.renew(subscription, locks).await.map_err(|e| e.during("renew").on(subscription))
+    }
+
+    async fn fetch_deferred(&self, subscription: &SubscriptionName, ids: Vec<String>) -> Result<Vec<Delivery>> {
+        self.engine.fetch_deferred(subscription, ids).await.map_err(|e| e.during("fetch_deferred").on(subscription))
+    }
+
+    async fn wait(&self, subscription: &SubscriptionName, timeout: Duration) -> Result<()> {
+        self.engine.wait(subscription, timeout).await.map_err(|e| e.during("wait").on(subscription))
+    }
+
+    async fn dead_letters(
+        &self,
+        subscription: &SubscriptionName,
+        after: Option<&str>,
+        limit: u32,
+    ) -> Result<(Vec<DeadLetter>, Option<String>)> {
+        self.engine.dead_letters(subscription, after, limit).await.map_err(|e| e.during("dead_letters").on(subscription))
+    }
+
+    async fn redrive(&self, subscription: &SubscriptionName, select: &Select) -> Result<u64> {
+        self.engine.redrive(subscription, select).await.map_err(|e| e.during("redrive").on(subscription))
+    }
+
+    async fn purge_dead_letters(&self, subscription: &SubscriptionName, select: &Select) -> Result<u64> {
+        self.engine.purge_dead_letters(subscription, select).await.map_err(|e| e.during("purge_dead_letters").on(subscription))
+    }
+
+    async fn peek(&self, subscription: &SubscriptionName, limit: u32) -> Result<Vec<Peeked>> {
+        self.engine.peek(subscription, limit).await.map_err(|e| e.during("peek").on(subscription))
+    }
+
+    async fn purge(&self, topic: &TopicName) -> Result<u64> {
+        self.engine.purge(topic).await.map_err(|e| e.during("purge").on(topic))
+    }
+
+    async fn stats(&self, topic: &TopicName) -> Result<TopicStats> {
+        self.engine.stats(topic).await.map_err(|e| e.during("stats").on(topic))
+    }
+
+    async fn replay(&self, subscription: &SubscriptionName, messages: Vec<(String, Timestamp, Outgoing)>) -> Result<u64> {
+        self.engine.replay(subscription, messages).await.map_err(|e| e.during("replay").on(subscription))
+    }
+
+    async fn get(&self, scope: &Scope, keys: &[String]) -> Result<Vec<Option<Value>>> {
+        self.engine.values(scope, keys).await.map_err(|e| e.during("get"))
+    }
+
+    async fn set(
+        &self,
+        scope: &Scope,
+        key: &str,
+        bytes: Option<Bytes>,
+        content_type: &str,
+        ttl: Option<Duration>,
+        when: When,
+    ) -> Result<Option<u64>> {
+        self.engine.set(scope, key, bytes, content_type, ttl, when).await.map_err(|e| e.during("set").on(key))
+    }
+
+    async fn remove(&self, scope: &Scope, key: &str) -> Result<bool> {
+        self.engine.remove(scope, key).await.map_err(|e| e.during("remove").on(key))
+    }
+
+    async fn expire(&self, scope: &Scope, key: &str, ttl: Duration) -> Result<bool> {
+        self.engine.expire(scope, key, ttl).await.map_err(|e| e.during("expire").on(key))
+    }
+
+    async fn increment(&self, scope: &Scope, key: &str, by: i64, ttl: Option<Duration>) -> Result<(i64, u64)> {
+        self.engine.increment(scope, key, by, ttl).await.map_err(|e| e.during("increment").on(key))
+    }
+
+    async fn keys(&self, scope: &Scope, prefix: &str, after: Option<&str>, limit: u32) -> Result<(Vec<String>, Option<String>)> {
+        self.engine.keys(scope, prefix, after, limit).await.map_err(|e| e.during("keys"))
+    }
+
+    async fn watch(&self, scope: &Scope, prefix: &str) -> Result<BoxStream<'static, Result<Change>>> {
+        self.engine.clone().watch(scope, prefix).await.map_err(|e| e.during("watch"))
+    }
+
+    async fn close(&self) -> Result<()> {
+        // The store is closed by whoever opened it: others may use it, too.
+        self.engine.closed.store(true, Ordering::Release);
+        Ok(())
+    }
+}

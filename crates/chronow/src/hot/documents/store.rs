@@ -1,0 +1,356 @@
+//! What everything here stands on: the collections, small readers, the memory of one process.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bson::oid::ObjectId;
+use bson::{Bson, Document};
+use chronos_db::Runtime;
+use chronos_db::documents::{Batch, Direction, Documents, Filter, Guard, Index, Namespace, Outcome, Scan, Write};
+use futures::TryStreamExt as _;
+use tokio::sync::{OnceCell, Semaphore, watch};
+
+use super::card::Card;
+use super::chunk::{Body, Chunk};
+use super::keys::{chunk_id, chunks_between};
+use super::limits::Known;
+use super::topics::Opened;
+use crate::{Error, ErrorKind, Result, SubscriptionName};
+
+/// Chunks that are remembered, and about how many bytes of them.
+const CACHED_CHUNKS: usize = 64;
+const CACHED_BYTES: usize = 16 * 1024 * 1024;
+
+/// The largest number that fits the padding of names.
+const MOST_PLACE: i64 = 9_999_999_999_999_999;
+
+/// Held cards whose lock ended so long ago are forgotten.
+const FORGET_HELD_MS: i64 = 600_000;
+
+/// The collections.
+#[derive(Debug)]
+pub(super) struct Spaces {
+    /// Topics, subscriptions, cursors, tallies and sequences: what a call needs to know comes with one read.
+    pub(super) topics: Namespace,
+    pub(super) messages: Namespace,
+    pub(super) cards: Namespace,
+    pub(super) scheduled: Namespace,
+    pub(super) dedup: Namespace,
+    pub(super) values: Namespace,
+    pub(super) changes: Namespace,
+}
+
+/// A message this process holds.
+#[derive(Clone, Debug)]
+pub(super) struct Held {
+    pub(super) card: Card,
+    pub(super) body: Arc<Body>,
+}
+
+/// What this process remembers of a subscription.
+#[derive(Debug)]
+pub(super) struct Local {
+    /// Pulls of one process take turns; they would only race for the same messages.
+    pub(super) turn: Semaphore,
+    /// The ids of the topic and the subscription, as they were when last looked up.
+    pub(super) ids: Mutex<Option<(String, String)>>,
+    /// What the topic's sequence and the subscription's signal were when the last pull began.
+    pub(super) seen: Mutex<Option<(i64, i64)>>,
+    pub(super) held: Mutex<HashMap<String, Held>>,
+    /// What was looked up last, for settling, which need not know of a change of options at once.
+    pub(super) opened: Mutex<Option<Arc<Opened>>>,
+    /// Numbers that were given out and under which there is nothing yet, and since when.
+    pub(super) pending: Mutex<Option<(i64, i64)>>,
+    /// Settlements since the last tidying.
+    pub(super) settled: AtomicU64,
+    pub(super) tidied_at: AtomicI64,
+}
+
+impl Default for Local {
+    fn default() -> Self {
+        Self {
+            turn: Semaphore::new(1),
+            ids: Mutex::default(),
+            seen: Mutex::default(),
+            held: Mutex::default(),
+            opened: Mutex::default(),
+            pending: Mutex::default(),
+            settled: AtomicU64::new(0),
+            tidied_at: AtomicI64::new(0),
+        }
+    }
+}
+
+impl Local {
+    pub(super) fn hold(&self, card: Card, body: Arc<Body>, now: i64) {
+        let mut held = locked(&self.held);
+        if held.len() >= 1_024 && held.len().is_multiple_of(1_024) {
+            held.retain(|_, held| held.card.due + FORGET_HELD_MS > now);
+        }
+        held.insert(card.id.clone(), Held { card, body });
+    }
+}
+
+/// Chunks by topic and last place, with the bytes they hold.
+#[derive(Debug, Default)]
+struct Chunks {
+    known: BTreeMap<(String, i64), (Arc<Chunk>, u64)>,
+    bytes: usize,
+    used: u64,
+}
+
+#[derive(Debug)]
+pub(super) struct Engine {
+    pub(super) documents: Arc<dyn Documents>,
+    pub(super) spaces: Spaces,
+    pub(super) runtime: Runtime,
+    ready: OnceCell<bool>,
+    pub(super) closed: AtomicBool,
+    locals: Mutex<HashMap<SubscriptionName, Arc<Local>>>,
+    chunks: Mutex<Chunks>,
+    pub(super) known: Mutex<Known>,
+    /// Moves when this process makes something available.
+    pub(super) moved: watch::Sender<u64>,
+    pub(super) value_turns: Vec<Semaphore>,
+    pub(super) changes_swept_at: AtomicI64,
+}
+
+pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+pub(super) fn damaged(what: &str, field: &str) -> Error {
+    Error::new(ErrorKind::HotTier, format!("a stored {what} is damaged: its `{field}` is missing or of another type"))
+}
+
+/// A whole number, however the store has typed it.
+pub(super) fn int(document: &Document, field: &str) -> Result<i64> {
+    match document.get(field) {
+        Some(Bson::Int64(i)) => Ok(*i),
+        Some(Bson::Int32(i)) => Ok(i64::from(*i)),
+        Some(Bson::Double(d)) if d.fract() == 0.0 => Ok(*d as i64),
+        _ => Err(damaged("document", field)),
+    }
+}
+
+pub(super) fn text<'a>(document: &'a Document, field: &str) -> Result<&'a str> {
+    document.get_str(field).map_err(|_| damaged("document", field))
+}
+
+pub(super) fn ascending(paths: &[&str]) -> Vec<(String, Direction)> {
+    paths.iter().map(|path| ((*path).to_owned(), Direction::Ascending)).collect()
+}
+
+/// A put that takes place only if the stored revision is `rev`.
+pub(super) fn put_if(document: Document, rev: ObjectId) -> Write {
+    Write::Put { document, guard: Guard::Equals { field: "rev".to_owned(), value: rev.into() } }
+}
+
+pub(super) fn delete_if(id: impl Into<Bson>, rev: ObjectId) -> Write {
+    Write::Delete { id: id.into(), guard: Guard::Equals { field: "rev".to_owned(), value: rev.into() } }
+}
+
+pub(super) fn delete(id: impl Into<Bson>) -> Write {
+    Write::Delete { id: id.into(), guard: Guard::Any }
+}
+
+pub(super) fn too_contended(what: &str) -> Error {
+    Error::new(ErrorKind::HotTier, format!("others changed {what} again and again in the meantime; nothing was changed by this call"))
+        .retryable()
+}
+
+impl Engine {
+    pub(super) fn new(documents: Arc<dyn Documents>, database: &str, runtime: Runtime) -> Self {
+        let space = |name: &str| Namespace::new(database, name);
+        let spaces = Spaces {
+            topics: space("cw_topics"),
+            messages: space("cw_messages"),
+            cards: space("cw_deliveries"),
+            scheduled: space("cw_scheduled"),
+            dedup: space("cw_dedup"),
+            values: space("cw_values"),
+            changes: space("cw_changes"),
+        };
+        Self {
+            documents,
+            spaces,
+            runtime,
+            ready: OnceCell::new(),
+            closed: AtomicBool::new(false),
+            locals: Mutex::default(),
+            chunks: Mutex::default(),
+            known: Mutex::default(),
+            moved: watch::Sender::new(0),
+            value_turns: (0..64).map(|_| Semaphore::new(1)).collect(),
+            changes_swept_at: AtomicI64::new(0),
+        }
+    }
+
+    /// Makes sure that collections and indexes are there. Says whether taking numbers and inserting are one step.
+    pub(super) async fn ready(&self) -> Result<bool> {
+        if self.closed.load(Ordering::Acquire) {
+            return Err(Error::new(ErrorKind::Closed, "the hot tier is closed"));
+        }
+        let made = self.ready.get_or_try_init(|| async {
+            let spaces = &self.spaces;
+            let cards = [
+                Index::on("due", &["w", "due", "_id"]).only_if_exists("w"),
+                Index::on("class", &["c", "s", "_id"]),
+                Index::on("chain", &["k", "ns"]),
+                Index::on("held", &["h"]).unique().only_if_exists("h"),
+            ];
+            self.documents.ensure(&spaces.cards, &cards).await?;
+            self.documents.ensure(&spaces.scheduled, &[Index::on("due", &["w", "due", "_id"])]).await?;
+            self.documents.ensure(&spaces.dedup, &[Index::on("until", &["w", "until"])]).await?;
+            self.documents.ensure(&spaces.values, &[Index::on("until", &["until"]).only_if_exists("until")]).await?;
+            self.documents.ensure(&spaces.changes, &[Index::on("at", &["at"])]).await?;
+            for plain in [&spaces.topics, &spaces.messages] {
+                self.documents.ensure(plain, &[]).await?;
+            }
+            Ok::<_, Error>(self.documents.capabilities().await?.atomic_sequence)
+        });
+        made.await.copied()
+    }
+
+    pub(super) fn fresh(&self) -> ObjectId {
+        self.runtime.random.object_id()
+    }
+
+    pub(super) fn local(&self, subscription: &SubscriptionName) -> Arc<Local> {
+        locked(&self.locals).entry(subscription.clone()).or_default().clone()
+    }
+
+    pub(super) fn forget_local(&self, subscription: &SubscriptionName) {
+        locked(&self.locals).remove(subscription);
+    }
+
+    /// Tells waiters of this process that something may have become available.
+    pub(super) fn tell(&self) {
+        self.moved.send_modify(|count| *count = count.wrapping_add(1));
+    }
+
+    pub(super) async fn get_one(&self, space: &Namespace, id: impl Into<Bson>) -> Result<Option<Document>> {
+        Ok(self.documents.get(space, vec![id.into()]).await?.pop())
+    }
+
+    /// Documents by their (text) `_id`s.
+    pub(super) async fn get_map(&self, space: &Namespace, ids: Vec<String>) -> Result<HashMap<String, Document>> {
+        let found = self.documents.get(space, ids.into_iter().map(Bson::String).collect()).await?;
+        found.into_iter().map(|document| Ok((text(&document, "_id")?.to_owned(), document))).collect()
+    }
+
+    pub(super) async fn scan(&self, space: &Namespace, scan: Scan) -> Result<Vec<Document>> {
+        Ok(self.documents.scan(space, scan).try_collect().await?)
+    }
+
+    pub(super) async fn write(&self, space: &Namespace, writes: impl IntoIterator<Item = Write>) -> Result<Vec<Outcome>> {
+        let mut batch = Batch::new();
+        for write in writes {
+            batch.push(space, write);
+        }
+        if batch.operations.is_empty() {
+            return Ok(Vec::new());
+        }
+        Ok(self.documents.apply(batch).await?)
+    }
+
+    pub(super) async fn write_one(&self, space: &Namespace, write: Write) -> Result<Outcome> {
+        let mut outcomes = self.write(space, [write]).await?;
+        outcomes.pop().ok_or_else(|| Error::new(ErrorKind::HotTier, "the document store told no outcome"))
+    }
+
+    /// Cards that match, in order.
+    pub(super) async fn cards(&self, filter: Filter, order: &[&str], limit: u64) -> Result<Vec<Card>> {
+        let scan = Scan { filter, order: ascending(order), limit: Some(limit), ..Scan::default() };
+        self.scan(&self.spaces.cards, scan).await?.into_iter().map(Card::read).collect()
+    }
+
+    pub(super) async fn cards_by_id(&self, ids: Vec<String>) -> Result<HashMap<String, Card>> {
+        let found = self.documents.get(&self.spaces.cards, ids.into_iter().map(Bson::String).collect()).await?;
+        found.into_iter().map(|card| Card::read(card).map(|card| (card.stored_id(), card))).collect()
+    }
+
+    /// Removes whatever matches, some hundreds at a time, until nothing does.
+    pub(super) async fn sweep(&self, space: &Namespace, filter: Filter, without: &[&str]) -> Result<u64> {
+        let mut removed = 0;
+        loop {
+            let without = without.iter().map(|field| (*field).to_owned()).collect();
+            let scan = Scan { filter: filter.clone(), limit: Some(500), without, ..Scan::default() };
+            let found = self.scan(space, scan).await?;
+            if found.is_empty() {
+                return Ok(removed);
+            }
+            removed += found.len() as u64;
+            self.write(space, found.into_iter().filter_map(|mut found| found.remove("_id")).map(delete)).await?;
+        }
+    }
+
+    // Chunks are immutable, so those that were read lately need not be read again.
+
+    pub(super) fn remember_chunk(&self, topic: &str, chunk: Arc<Chunk>) {
+        let mut chunks = locked(&self.chunks);
+        chunks.used += 1;
+        let used = chunks.used;
+        chunks.bytes += chunk.size();
+        if let Some((old, _)) = chunks.known.insert((topic.to_owned(), chunk.last), (chunk, used)) {
+            chunks.bytes -= old.size();
+        }
+        while chunks.known.len() > CACHED_CHUNKS || chunks.bytes > CACHED_BYTES {
+            let Some(oldest) = chunks.known.iter().min_by_key(|(_, (_, used))| *used).map(|(at, _)| at.clone()) else { break };
+            if let Some((old, _)) = chunks.known.remove(&oldest) {
+                chunks.bytes -= old.size();
+            }
+        }
+    }
+
+    /// The remembered chunk that holds a place, if it was read before.
+    pub(super) fn remembered_chunk(&self, topic: &str, place: i64) -> Option<Arc<Chunk>> {
+        let mut chunks = locked(&self.chunks);
+        chunks.used += 1;
+        let now = chunks.used;
+        let (_, (chunk, used)) = chunks.known.range_mut((topic.to_owned(), place)..=(topic.to_owned(), i64::MAX)).next()?;
+        if chunk.first > place {
+            return None;
+        }
+        *used = now;
+        Some(chunk.clone())
+    }
+
+    /// The chunks with these last places, remembered or read.
+    pub(super) async fn chunks(&self, topic: &str, lasts: impl IntoIterator<Item = i64>) -> Result<HashMap<i64, Arc<Chunk>>> {
+        let (mut found, mut missing) = (HashMap::new(), Vec::new());
+        for last in lasts {
+            match self.remembered_chunk(topic, last).filter(|chunk| chunk.last == last) {
+                Some(chunk) => drop(found.insert(last, chunk)),
+                None => missing.push(Bson::String(chunk_id(topic, last))),
+            }
+        }
+        if !missing.is_empty() {
+            for chunk in self.documents.get(&self.spaces.messages, missing).await? {
+                let chunk = Arc::new(Chunk::read(chunk)?);
+                if !chunk.void {
+                    self.remember_chunk(topic, chunk.clone());
+                }
+                found.insert(chunk.last, chunk);
+            }
+        }
+        Ok(found)
+    }
+
+    /// Chunks behind a place in order, as stored; without their messages if only counts are wanted.
+    pub(super) async fn chunks_behind(&self, topic: &str, place: i64, limit: u64, whole: bool) -> Result<Vec<Document>> {
+        let scan = Scan {
+            filter: chunks_between(topic, place, MOST_PLACE),
+            order: ascending(&["_id"]),
+            limit: Some(limit),
+            without: if whole { Vec::new() } else { vec!["m".to_owned()] },
+            ..Scan::default()
+        };
+        self.scan(&self.spaces.messages, scan).await
+    }
+
+    pub(super) fn note_settled(&self, local: &Local, count: usize) {
+        local.settled.fetch_add(count as u64, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,191 @@
+//! Tidying up, some at a time: floors, chunks that everybody has settled, tombstones, what the dedup window no longer needs.
+
+use bson::oid::ObjectId;
+use bson::{Bson, Document, doc};
+use chronos_db::documents::{Filter, Scan, Write};
+
+use super::card::{State, class};
+use super::keys::{chunks_between, tally_key};
+use super::limits::of_class;
+use super::publish::CLOSED_MS;
+use super::store::{Engine, ascending, damaged, delete, delete_if, int, put_if, text};
+use super::topics::{Cursor, Topic};
+use crate::{Result, Timestamp, TopicName};
+
+/// Documents in one step, and steps in one go.
+const STEP: u64 = 500;
+const STEPS: usize = 8;
+
+/// Expired dedup entries in one step.
+const ENTRIES: u64 = 64;
+
+/// What a subscription has counted whose cards are gone.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Tally {
+    pub(super) acked: i64,
+    pub(super) starts: i64,
+    /// Tombstones that are counted above and may still be there.
+    pub(super) swept: Vec<String>,
+    rev: Option<ObjectId>,
+}
+
+impl Tally {
+    pub(super) fn read(tally: Option<&Document>) -> Result<Self> {
+        let Some(tally) = tally else { return Ok(Self::default()) };
+        let swept = tally.get_array("swept").map_err(|_| damaged("tally", "swept"))?.iter();
+        let rev = tally.get_object_id("rev").map_err(|_| damaged("tally", "rev"))?;
+        Ok(Self {
+            acked: int(tally, "acked")?,
+            starts: int(tally, "starts")?,
+            swept: swept.filter_map(|id| id.as_str().map(str::to_owned)).collect(),
+            rev: Some(rev),
+        })
+    }
+}
+
+impl Engine {
+    pub(super) async fn tidy(&self, name: &TopicName, now: Timestamp) -> Result<()> {
+        let (topic, _, mut cursors) = self.open_topic(name).await?;
+        self.expire_idle_of(name, &topic, now).await?;
+        self.lift_floors(&mut cursors).await?;
+        if let Some(lowest) = cursors.iter().map(|cursor| cursor.floor).min() {
+            self.remove_chunks(&topic, lowest).await?;
+        }
+        for cursor in &cursors {
+            self.remove_tombstones(cursor).await?;
+        }
+        self.expire_dedup(&topic, now).await
+    }
+
+    /// Moves floors up to the oldest card that is open and not detached.
+    pub(super) async fn lift_floors(&self, cursors: &mut [Cursor]) -> Result<()> {
+        for cursor in cursors {
+            if cursor.floor >= cursor.at {
+                continue;
+            }
+            let open = self.cards(of_class(&cursor.subscription, class::OPEN, None), &["s", "_id"], 1).await?;
+            let floor = open.first().map_or(cursor.at, |card| (card.place - 1).min(cursor.at));
+            if floor > cursor.floor {
+                let (rev, lifted) = (self.fresh(), Cursor { floor, ..cursor.clone() });
+                // Somebody who moved the cursor meanwhile may have made cards this has not seen; then another time.
+                if self.write_one(&self.spaces.topics, put_if(lifted.to_document(rev), lifted.rev)).await?.is_applied() {
+                    *cursor = Cursor { rev, ..lifted };
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes chunks that end at or below a place.
+    pub(super) async fn remove_chunks(&self, topic: &Topic, up_to: i64) -> Result<()> {
+        // The rest of a batch is accepted by its head, which therefore goes last.
+        let next = self.chunks_behind(&topic.id, up_to, 1, false).await?.pop();
+        let needed = next.and_then(|chunk| int(&chunk, "hd").ok());
+        let closed_before = self.documents.now().await?.plus_millis(-CLOSED_MS).as_millis();
+        let mut from = 0;
+        for _ in 0..STEPS {
+            let scan = Scan {
+                filter: chunks_between(&topic.id, from, up_to),
+                order: ascending(&["_id"]),
+                limit: Some(STEP),
+                without: vec!["m".to_owned()],
+                ..Scan::default()
+            };
+            let mut found = self.scan(&self.spaces.messages, scan).await?;
+            let full = found.len() as u64 == STEP;
+            let Some(last) = found.last() else { return Ok(()) };
+            from = int(last, "l")?;
+            found.retain(|chunk| {
+                // A closed gap keeps late publishers out.
+                let closed_at = int(chunk, "cl").or_else(|_| int(chunk, "at"));
+                let closed = chunk.get_bool("void").unwrap_or(false) && closed_at.is_ok_and(|at| at > closed_before);
+                !closed && int(chunk, "l").ok() != needed
+            });
+            if let Some(last) = found.last() {
+                let low = int(last, "l")?;
+                for (field, space) in [("dd", &self.spaces.dedup), ("sch", &self.spaces.scheduled)] {
+                    let linked = found.iter().filter_map(|chunk| chunk.get_array(field).ok()).flatten();
+                    let linked: Vec<String> = linked.filter_map(|id| id.as_str().map(str::to_owned)).collect();
+                    if !linked.is_empty() {
+                        self.confirm(space, &linked).await?;
+                    }
+                }
+                self.change_topic_tally(topic, |tally| tally.low = tally.low.max(low)).await?;
+                self.write(&self.spaces.messages, found.into_iter().filter_map(|mut chunk| chunk.remove("_id")).map(delete)).await?;
+            }
+            if !full {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    /// Keeps a topic without subscriptions short: its oldest messages are owed to nobody.
+    pub(super) async fn trim_unowed(&self, topic: &Topic, up_to: i64) -> Result<()> {
+        if up_to > 0 && up_to > self.low_mark(topic).await? {
+            self.change_topic_tally(topic, |tally| tally.low = tally.low.max(up_to)).await?;
+            self.remove_chunks(topic, up_to).await?;
+        }
+        Ok(())
+    }
+
+    /// Counts tombstones at or below the floor, and removes them.
+    async fn remove_tombstones(&self, cursor: &Cursor) -> Result<()> {
+        let id = &cursor.subscription;
+        for _ in 0..STEPS {
+            let tally = Tally::read(self.get_one(&self.spaces.topics, tally_key(id)).await?.as_ref())?;
+            if !tally.swept.is_empty() {
+                self.remove_swept(&tally).await?;
+            }
+            let found = self.cards(of_class(id, class::DONE, Some(cursor.floor)), &[], STEP).await?;
+            if found.is_empty() && tally.swept.is_empty() {
+                return Ok(());
+            }
+            let acked = tally.acked + found.iter().filter(|card| card.acked).count() as i64;
+            let starts = tally.starts + found.iter().map(|card| i64::from(card.total)).sum::<i64>();
+            let swept: Vec<Bson> = found.iter().map(|card| card.stored_id().into()).collect();
+            let counted = |swept: &[Bson], rev| doc! { "_id": tally_key(id), "acked": acked, "starts": starts, "swept": swept, "rev": rev };
+            let rev = self.fresh();
+            let write = match tally.rev {
+                Some(old) => put_if(counted(&swept, rev), old),
+                None => Write::Insert(counted(&swept, rev)),
+            };
+            if !self.write_one(&self.spaces.topics, write).await?.is_applied() {
+                // Another process is at it.
+                return Ok(());
+            }
+            let full = found.len() as u64 == STEP;
+            self.write(&self.spaces.cards, swept.iter().cloned().map(delete)).await?;
+            self.write_one(&self.spaces.topics, put_if(counted(&[], self.fresh()), rev)).await?;
+            if !full {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes what a process that died, or is slow, has counted and not removed.
+    async fn remove_swept(&self, tally: &Tally) -> Result<()> {
+        let cards = self.cards_by_id(tally.swept.clone()).await?;
+        let done = cards.into_values().filter(|card| card.state == State::Done).map(|card| delete_if(card.stored_id(), card.rev));
+        self.write(&self.spaces.cards, done.collect::<Vec<_>>()).await.map(drop)
+    }
+
+    async fn expire_dedup(&self, topic: &Topic, now: Timestamp) -> Result<()> {
+        for _ in 0..STEPS {
+            let filter = Filter::eq("w", topic.id.as_str()).and(Filter::lte("until", now.as_millis()));
+            let found = self.scan(&self.spaces.dedup, Scan { filter, limit: Some(ENTRIES), ..Scan::default() }).await?;
+            let full = found.len() as u64 == ENTRIES;
+            let mut deletes = Vec::with_capacity(found.len());
+            for entry in found {
+                let rev = entry.get_object_id("rev").map_err(|_| damaged("dedup entry", "rev"))?;
+                deletes.push(delete_if(text(&entry, "_id")?, rev));
+            }
+            self.write(&self.spaces.dedup, deletes).await?;
+            if !full {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+}

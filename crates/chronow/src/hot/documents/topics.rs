@@ -1,0 +1,549 @@
+//! Topics and subscriptions: looked up with one read, made, changed and removed.
+
+use std::sync::Arc;
+
+use bson::oid::ObjectId;
+use bson::{Bson, Document, doc};
+use chronos_db::documents::{Filter, Guard, Outcome, Scan, Write, filter};
+use chronos_db::json_to_bson;
+
+use super::chunk::Body;
+use super::keys::{cursor_key, place_of, sequence_key, signal_key, subscription_key, tally_key, topic_key, topic_prefix, with_prefix};
+use super::store::{Engine, Local, ascending, damaged, delete, int, locked, put_if, text, too_contended};
+use crate::hot::{Start, SubscriptionOptions, SubscriptionPatch, TopicOptions, TopicPatch, filter_view};
+use crate::{Error, ErrorKind, Result, Scope, SubscriptionName, Timestamp, TopicName};
+
+/// How often a change of a document that others change too is tried.
+pub(super) const ATTEMPTS: usize = 64;
+
+/// A topic as stored.
+#[derive(Clone, Debug)]
+pub(super) struct Topic {
+    pub(super) key: String,
+    /// Unique among all topics ever, of the same name too, so that nothing of a removed one can be mistaken.
+    pub(super) id: String,
+    pub(super) options: TopicOptions,
+    pub(super) subscriptions: Vec<Listed>,
+    /// Whether a message was ever scheduled.
+    pub(super) schedules: bool,
+    gone: bool,
+    rev: ObjectId,
+}
+
+/// A subscription in its topic's list.
+#[derive(Clone, Debug)]
+pub(super) struct Listed {
+    pub(super) name: String,
+    pub(super) id: String,
+    /// It is being removed.
+    gone: bool,
+}
+
+/// A subscription as stored.
+#[derive(Clone, Debug)]
+pub(super) struct Subscription {
+    pub(super) id: String,
+    pub(super) options: SubscriptionOptions,
+    pub(super) filter: Option<Filter>,
+    /// It gets what was accepted behind this place, which matters for what was scheduled before and comes later.
+    from: i64,
+    rev: ObjectId,
+}
+
+/// How far a subscription is.
+#[derive(Clone, Debug)]
+pub(super) struct Cursor {
+    pub(super) subscription: String,
+    /// Up to here every message has a card or needs none.
+    pub(super) at: i64,
+    /// Up to here every card is settled, or detached.
+    pub(super) floor: i64,
+    /// When somebody pulled, roughly.
+    pub(super) seen: i64,
+    pub(super) rev: ObjectId,
+}
+
+/// Everything a call on a subscription needs to know.
+#[derive(Clone, Debug)]
+pub(super) struct Opened {
+    pub(super) topic: Topic,
+    pub(super) subscription: Subscription,
+    pub(super) cursor: Cursor,
+    /// The last place given out, and the signal's count.
+    pub(super) seen: (i64, i64),
+    pub(super) local: Arc<Local>,
+    pub(super) now: Timestamp,
+}
+
+fn options_text(options: &impl serde::Serialize) -> Result<String> {
+    serde_json::to_string(options).map_err(|e| Error::validation("the options cannot be written as JSON").caused_by(e))
+}
+
+fn options_from<T: serde::de::DeserializeOwned>(document: &Document) -> Result<T> {
+    serde_json::from_str(text(document, "options")?).map_err(|e| damaged("topic or subscription", "options").caused_by(e))
+}
+
+/// The last place a sequence has given out.
+pub(super) fn last_place(counter: Option<&Document>) -> Result<i64> {
+    counter.map_or(Ok(0), |counter| Ok(int(counter, "value")? + 1))
+}
+
+impl Topic {
+    fn to_document(&self, rev: ObjectId) -> Result<Document> {
+        let listed: Vec<Bson> = self.subscriptions.iter().map(|s| doc! { "n": &s.name, "i": &s.id, "gone": s.gone }.into()).collect();
+        Ok(doc! {
+            "_id": &self.key, "id": &self.id, "options": options_text(&self.options)?, "subs": listed, "schedules": self.schedules,
+            "gone": self.gone, "rev": rev,
+        })
+    }
+
+    pub(super) fn read(topic: &Document) -> Result<Self> {
+        let listed = topic.get_array("subs").map_err(|_| damaged("topic", "subs"))?.iter().map(|listed| {
+            let listed = listed.as_document().ok_or_else(|| damaged("topic", "subs"))?;
+            let gone = listed.get_bool("gone").unwrap_or(false);
+            Ok(Listed { name: text(listed, "n")?.to_owned(), id: text(listed, "i")?.to_owned(), gone })
+        });
+        Ok(Self {
+            key: text(topic, "_id")?.to_owned(),
+            id: text(topic, "id")?.to_owned(),
+            options: options_from(topic)?,
+            subscriptions: listed.collect::<Result<_>>()?,
+            schedules: topic.get_bool("schedules").unwrap_or(false),
+            gone: topic.get_bool("gone").unwrap_or(false),
+            rev: topic.get_object_id("rev").map_err(|_| damaged("topic", "rev"))?,
+        })
+    }
+
+    /// Whether it is being removed.
+    pub(super) fn is_gone(&self) -> bool {
+        self.gone
+    }
+
+    /// The subscriptions that are there.
+    pub(super) fn listed(&self) -> impl Iterator<Item = &Listed> {
+        self.subscriptions.iter().filter(|listed| !listed.gone)
+    }
+
+    fn find(&self, name: &str) -> Option<&Listed> {
+        self.listed().find(|listed| listed.name == name)
+    }
+}
+
+impl Subscription {
+    fn to_document(&self, rev: ObjectId) -> Result<Document> {
+        Ok(doc! { "_id": subscription_key(&self.id), "options": options_text(&self.options)?, "from": self.from, "rev": rev })
+    }
+
+    pub(super) fn read(id: &str, subscription: &Document) -> Result<Self> {
+        let options: SubscriptionOptions = options_from(subscription)?;
+        let filter = match &options.filter {
+            Some(filter) => Some(filter::parse(filter, &mut |path| Ok(path.to_owned()))?),
+            None => None,
+        };
+        let rev = subscription.get_object_id("rev").map_err(|_| damaged("subscription", "rev"))?;
+        Ok(Self { id: id.to_owned(), options, filter, from: int(subscription, "from")?, rev })
+    }
+
+    pub(super) fn wants(&self, body: &Body) -> bool {
+        if place_of(&body.id).is_some_and(|place| place <= self.from) {
+            return false;
+        }
+        let Some(filter) = &self.filter else { return true };
+        let view = filter_view(&body.payload, &body.content_type, &body.headers);
+        // A payload with numbers that no filter can compare is one without a payload to the filter.
+        let view = json_to_bson(&view).or_else(|_| json_to_bson(&serde_json::json!({ "payload": null, "headers": body.headers })));
+        matches!(view, Ok(Bson::Document(view)) if filter.matches(&view))
+    }
+}
+
+impl Cursor {
+    pub(super) fn to_document(&self, rev: ObjectId) -> Document {
+        doc! { "_id": cursor_key(&self.subscription), "at": self.at, "floor": self.floor, "seen": self.seen, "rev": rev }
+    }
+
+    pub(super) fn read(subscription: &str, cursor: &Document) -> Result<Self> {
+        let rev = cursor.get_object_id("rev").map_err(|_| damaged("cursor", "rev"))?;
+        let subscription = subscription.to_owned();
+        Ok(Self { subscription, at: int(cursor, "at")?, floor: int(cursor, "floor")?, seen: int(cursor, "seen")?, rev })
+    }
+}
+
+pub(super) fn no_topic() -> Error {
+    Error::new(ErrorKind::NotFound, "there is no such topic")
+}
+
+pub(super) fn no_subscription() -> Error {
+    Error::new(ErrorKind::NotFound, "there is no such subscription")
+}
+
+impl Engine {
+    /// The topic, also one that is being removed.
+    async fn any_topic(&self, name: &TopicName) -> Result<Option<Topic>> {
+        self.get_one(&self.spaces.topics, topic_key(name)).await?.as_ref().map(Topic::read).transpose()
+    }
+
+    pub(super) async fn find_topic(&self, name: &TopicName) -> Result<Option<Topic>> {
+        Ok(self.any_topic(name).await?.filter(|topic| !topic.gone))
+    }
+
+    /// Puts a changed topic; false if somebody else changed it meanwhile.
+    async fn put_topic(&self, topic: &Topic) -> Result<bool> {
+        let put = put_if(topic.to_document(self.fresh())?, topic.rev);
+        Ok(self.write_one(&self.spaces.topics, put).await?.is_applied())
+    }
+
+    pub(super) async fn ensure_topic(&self, name: &TopicName, patch: &TopicPatch) -> Result<TopicOptions> {
+        self.ready().await?;
+        for _ in 0..ATTEMPTS {
+            match self.any_topic(name).await? {
+                Some(topic) if topic.gone => self.finish_removal(&topic).await?,
+                Some(topic) => {
+                    let mut options = patch.apply(&topic.options);
+                    options.shards = topic.options.shards;
+                    options.check()?;
+                    if options == topic.options || self.put_topic(&Topic { options: options.clone(), ..topic }).await? {
+                        return Ok(options);
+                    }
+                }
+                None => {
+                    let options = patch.apply(&TopicOptions::default());
+                    options.check()?;
+                    let (key, id, rev) = (topic_key(name), self.fresh().to_hex(), self.fresh());
+                    let topic = Topic { key, id, options, subscriptions: Vec::new(), schedules: false, gone: false, rev };
+                    if self.write_one(&self.spaces.topics, Write::Insert(topic.to_document(rev)?)).await?.is_applied() {
+                        return Ok(topic.options);
+                    }
+                }
+            }
+        }
+        Err(too_contended("the topic"))
+    }
+
+    /// Notes that the topic has scheduled messages, which readers then look for.
+    pub(super) async fn note_schedules(&self, name: &TopicName) -> Result<()> {
+        for _ in 0..ATTEMPTS {
+            let topic = self.find_topic(name).await?.ok_or_else(no_topic)?;
+            if topic.schedules || self.put_topic(&Topic { schedules: true, ..topic }).await? {
+                return Ok(());
+            }
+        }
+        Err(too_contended("the topic"))
+    }
+
+    pub(super) async fn topics(&self, scope: &Scope) -> Result<Vec<String>> {
+        self.ready().await?;
+        let prefix = topic_prefix(scope);
+        let scan = Scan { filter: with_prefix(&prefix), order: ascending(&["_id"]), ..Scan::default() };
+        let mut names = Vec::new();
+        for topic in self.scan(&self.spaces.topics, scan).await? {
+            let topic = Topic::read(&topic)?;
+            if !topic.gone {
+                names.push(topic.key[prefix.len()..].to_owned());
+            }
+        }
+        Ok(names)
+    }
+
+    pub(super) async fn delete_topic(&self, name: &TopicName) -> Result<bool> {
+        self.ready().await?;
+        for _ in 0..ATTEMPTS {
+            let Some(topic) = self.any_topic(name).await? else { return Ok(false) };
+            if topic.gone {
+                // Somebody died, or is busy, removing it.
+                self.finish_removal(&topic).await?;
+                return Ok(false);
+            }
+            if self.put_topic(&Topic { gone: true, ..topic }).await? {
+                let topic = self.any_topic(name).await?;
+                if let Some(topic) = topic {
+                    self.finish_removal(&topic).await?;
+                }
+                self.tell();
+                return Ok(true);
+            }
+        }
+        Err(too_contended("the topic"))
+    }
+
+    /// Removes what belongs to a topic that is marked as gone, at last the topic.
+    async fn finish_removal(&self, topic: &Topic) -> Result<()> {
+        for listed in &topic.subscriptions {
+            self.remove_belongings(&listed.id).await?;
+        }
+        let prefix = with_prefix(&format!("{}/", topic.id));
+        self.sweep(&self.spaces.messages, prefix.clone(), &["m"]).await?;
+        self.sweep(&self.spaces.scheduled, prefix.clone(), &["b"]).await?;
+        self.sweep(&self.spaces.dedup, prefix.clone(), &[]).await?;
+        self.write(&self.spaces.topics, [tally_key(&topic.id), sequence_key(&topic.id)].map(delete)).await?;
+        // A publish that had begun before may have come in between.
+        self.sweep(&self.spaces.messages, prefix, &["m"]).await?;
+        self.write_one(&self.spaces.topics, delete(topic.key.clone())).await?;
+        Ok(())
+    }
+
+    async fn remove_belongings(&self, id: &str) -> Result<()> {
+        // The cursor first: who is about to insert cards looks at it afterwards.
+        let own = [cursor_key(id), subscription_key(id), tally_key(id), signal_key(id)];
+        self.write(&self.spaces.topics, own.map(delete)).await?;
+        self.sweep(&self.spaces.cards, with_prefix(&format!("{id}/")), &["b"]).await?;
+        Ok(())
+    }
+
+    pub(super) async fn ensure_subscription(&self, name: &SubscriptionName, patch: &SubscriptionPatch) -> Result<SubscriptionOptions> {
+        self.ready().await?;
+        for _ in 0..ATTEMPTS {
+            let mut topic = self.find_topic(name.topic()).await?.ok_or_else(no_topic)?;
+            if topic.subscriptions.iter().any(|listed| listed.gone && listed.name == name.name()) {
+                self.delete_subscription(name).await?;
+                continue;
+            }
+            if let Some(listed) = topic.find(name.name()).cloned() {
+                let now = self.documents.now().await?;
+                if self.expire_idle(name, &topic, &listed, now).await? {
+                    continue;
+                }
+                let Some(stored) = self.get_one(&self.spaces.topics, subscription_key(&listed.id)).await? else { continue };
+                let stored = Subscription::read(&listed.id, &stored)?;
+                let mut options = patch.apply(&stored.options);
+                options.start = stored.options.start.clone();
+                options.check()?;
+                if options == stored.options {
+                    return Ok(options);
+                }
+                if options.auto_delete_ms != stored.options.auto_delete_ms {
+                    // Whoever pulls was noted only now and then; the time counts from now.
+                    self.touch(&listed.id, now).await?;
+                }
+                let resumed = stored.options.paused && !options.paused;
+                let changed = Subscription { options, ..stored };
+                let put = put_if(changed.to_document(self.fresh())?, changed.rev);
+                if self.write_one(&self.spaces.topics, put).await?.is_applied() {
+                    locked(&self.local(name).opened).take();
+                    if resumed {
+                        self.signal(&changed.id).await?;
+                    }
+                    return Ok(changed.options);
+                }
+                continue;
+            }
+            let options = patch.apply(&SubscriptionOptions::default());
+            options.check()?;
+            let id = self.fresh().to_hex();
+            let at = self.starting_place(&topic, &options.start).await?;
+            let seen = self.documents.now().await?.as_millis();
+            let rev = self.fresh();
+            let cursor = Cursor { subscription: id.clone(), at, floor: at, seen, rev };
+            let from = if options.start == Start::Earliest { 0 } else { at };
+            let made = Subscription { id: id.clone(), options, filter: None, from, rev };
+            let put = |document| Write::Put { document, guard: Guard::Any };
+            self.write(&self.spaces.topics, [put(cursor.to_document(rev)), put(made.to_document(rev)?)]).await?;
+            // It is there once its topic lists it.
+            topic.subscriptions.push(Listed { name: name.name().to_owned(), id: id.clone(), gone: false });
+            if self.put_topic(&topic).await? {
+                return Ok(made.options);
+            }
+            self.write(&self.spaces.topics, [cursor_key(&id), subscription_key(&id)].map(delete)).await?;
+        }
+        Err(too_contended("the topic"))
+    }
+
+    async fn touch(&self, id: &str, now: Timestamp) -> Result<()> {
+        for _ in 0..ATTEMPTS {
+            let Some(stored) = self.get_one(&self.spaces.topics, cursor_key(id)).await? else { return Ok(()) };
+            let cursor = Cursor { seen: now.as_millis(), ..Cursor::read(id, &stored)? };
+            if self.write_one(&self.spaces.topics, put_if(cursor.to_document(self.fresh()), cursor.rev)).await?.is_applied() {
+                return Ok(());
+            }
+        }
+        Err(too_contended("the subscription's cursor"))
+    }
+
+    async fn starting_place(&self, topic: &Topic, start: &Start) -> Result<i64> {
+        let counter = self.get_one(&self.spaces.topics, sequence_key(&topic.id)).await?;
+        let last = last_place(counter.as_ref())?;
+        let earliest = self.lowest_floor(topic).await?;
+        Ok(match start {
+            Start::New => last,
+            Start::Earliest => earliest,
+            Start::Id(id) => place_of(id)
+                .ok_or_else(|| Error::validation(format!("`{id}` is no message id of this topic")))?
+                .clamp(earliest, last.max(earliest)),
+            Start::Time(at) => {
+                let mut place = earliest;
+                'search: loop {
+                    let chunks = self.chunks_behind(&topic.id, place, 100, false).await?;
+                    if chunks.is_empty() {
+                        break place;
+                    }
+                    for chunk in chunks {
+                        if int(&chunk, "at")? >= *at {
+                            break 'search (int(&chunk, "f")? - 1).max(place);
+                        }
+                        place = int(&chunk, "l")?;
+                    }
+                }
+            }
+        })
+    }
+
+    /// Removes a subscription nobody pulled from for the time it says. True if so.
+    async fn expire_idle(&self, name: &SubscriptionName, topic: &Topic, listed: &Listed, now: Timestamp) -> Result<bool> {
+        let found = self.get_map(&self.spaces.topics, vec![subscription_key(&listed.id), cursor_key(&listed.id)]).await?;
+        let (Some(subscription), Some(cursor)) = (found.get(&subscription_key(&listed.id)), found.get(&cursor_key(&listed.id))) else {
+            return Ok(false);
+        };
+        let subscription = Subscription::read(&listed.id, subscription)?;
+        let cursor = Cursor::read(&listed.id, cursor)?;
+        if !is_idle(&subscription, &cursor, now) {
+            return Ok(false);
+        }
+        tracing::info!(topic = %topic.key, subscription = %listed.name, "subscription removed: nobody pulled from it");
+        self.delete_subscription(name).await
+    }
+
+    /// Removes subscriptions of a topic that nobody pulls from.
+    pub(super) async fn expire_idle_of(&self, name: &TopicName, topic: &Topic, now: Timestamp) -> Result<()> {
+        for listed in topic.listed() {
+            if let Ok(subscription) = SubscriptionName::new(name, &listed.name) {
+                self.expire_idle(&subscription, topic, listed, now).await?;
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) async fn subscription(&self, name: &SubscriptionName) -> Result<Option<SubscriptionOptions>> {
+        match self.open(name).await {
+            Ok(opened) => Ok(Some(opened.subscription.options)),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    pub(super) async fn subscriptions(&self, name: &TopicName) -> Result<Vec<String>> {
+        self.ready().await?;
+        let Some(topic) = self.find_topic(name).await? else { return Ok(Vec::new()) };
+        let now = self.documents.now().await?;
+        self.expire_idle_of(name, &topic, now).await?;
+        let topic = self.find_topic(name).await?;
+        let mut names: Vec<String> = topic.iter().flat_map(Topic::listed).map(|listed| listed.name.clone()).collect();
+        names.retain(|name| !name.starts_with("__"));
+        names.sort();
+        Ok(names)
+    }
+
+    pub(super) async fn delete_subscription(&self, name: &SubscriptionName) -> Result<bool> {
+        self.ready().await?;
+        let mut mine = None;
+        for _ in 0..ATTEMPTS {
+            let Some(mut topic) = self.find_topic(name.topic()).await? else { return Ok(mine.is_some()) };
+            let Some(listed) = topic.subscriptions.iter_mut().find(|listed| listed.name == name.name()) else {
+                return Ok(mine.is_some());
+            };
+            if !listed.gone {
+                listed.gone = true;
+                let id = listed.id.clone();
+                if self.put_topic(&topic).await? {
+                    mine = Some(id);
+                }
+                continue;
+            }
+            let id = listed.id.clone();
+            self.remove_belongings(&id).await?;
+            topic.subscriptions.retain(|listed| listed.id != id);
+            if self.put_topic(&topic).await? {
+                self.forget_local(name);
+                self.tell();
+                return Ok(mine.is_some());
+            }
+        }
+        Err(too_contended("the topic"))
+    }
+
+    /// Makes pullers of all processes look again.
+    pub(super) async fn signal(&self, subscription: &str) -> Result<()> {
+        self.documents.sequence(&self.spaces.topics, &signal_key(subscription), 1).await?;
+        self.tell();
+        Ok(())
+    }
+
+    /// Looks everything up that concerns a subscription: one read if its ids are known already.
+    pub(super) async fn open(&self, name: &SubscriptionName) -> Result<Opened> {
+        self.ready().await?;
+        let local = self.local(name);
+        let key = topic_key(name.topic());
+        for _ in 0..4 {
+            let ids = locked(&local.ids).clone();
+            let mut wanted = vec![key.clone()];
+            if let Some((topic, id)) = &ids {
+                wanted.extend([subscription_key(id), cursor_key(id), sequence_key(topic), signal_key(id)]);
+            }
+            let (found, now) = futures::try_join!(self.get_map(&self.spaces.topics, wanted), async { Ok(self.documents.now().await?) })?;
+            let topic = found.get(&key).map(Topic::read).transpose()?.filter(|topic| !topic.gone);
+            let Some(topic) = topic else {
+                self.forget_local(name);
+                return Err(no_topic());
+            };
+            let Some(listed) = topic.find(name.name()).cloned() else {
+                self.forget_local(name);
+                return Err(no_subscription());
+            };
+            let current = (topic.id.clone(), listed.id.clone());
+            if ids.as_ref() != Some(&current) {
+                *locked(&local.ids) = Some(current);
+                locked(&local.held).clear();
+                continue;
+            }
+            let (Some(subscription), Some(cursor)) = (found.get(&subscription_key(&listed.id)), found.get(&cursor_key(&listed.id))) else {
+                return Err(no_subscription());
+            };
+            let subscription = Subscription::read(&listed.id, subscription)?;
+            let cursor = Cursor::read(&listed.id, cursor)?;
+            if is_idle(&subscription, &cursor, now) {
+                self.expire_idle(name, &topic, &listed, now).await?;
+                return Err(no_subscription());
+            }
+            let signal = found.get(&signal_key(&listed.id)).map_or(Ok(-1), |signal| int(signal, "value"))?;
+            let seen = (last_place(found.get(&sequence_key(&topic.id)))?, signal);
+            return Ok(Opened { topic, subscription, cursor, seen, local, now });
+        }
+        Err(too_contended("the subscription"))
+    }
+
+    /// Moves the cursor to `to`, if it is not there yet, and returns the floor that held when it was there.
+    ///
+    /// # Errors
+    /// `NOT_FOUND` if the subscription is gone.
+    pub(super) async fn move_cursor(&self, cursor: &Cursor, to: i64) -> Result<i64> {
+        let mut cursor = cursor.clone();
+        for _ in 0..ATTEMPTS {
+            let id = cursor.subscription.clone();
+            let put = put_if(Cursor { at: cursor.at.max(to), ..cursor.clone() }.to_document(self.fresh()), cursor.rev);
+            if self.write_one(&self.spaces.topics, put).await? == Outcome::Applied {
+                return Ok(cursor.floor);
+            }
+            let stored = self.get_one(&self.spaces.topics, cursor_key(&id)).await?.ok_or_else(no_subscription)?;
+            cursor = Cursor::read(&id, &stored)?;
+            if cursor.at >= to {
+                return Ok(cursor.floor);
+            }
+        }
+        Err(too_contended("the subscription's cursor"))
+    }
+
+    pub(super) async fn cursors(&self, topic: &Topic) -> Result<Vec<Cursor>> {
+        let ids = topic.listed().map(|listed| cursor_key(&listed.id)).collect();
+        let found = self.get_map(&self.spaces.topics, ids).await?;
+        topic.listed().filter_map(|l| found.get(&cursor_key(&l.id)).map(|cursor| Cursor::read(&l.id, cursor))).collect()
+    }
+
+    /// The place up to which messages have been removed or are needed by nobody.
+    pub(super) async fn lowest_floor(&self, topic: &Topic) -> Result<i64> {
+        let low = self.low_mark(topic).await?;
+        Ok(self.cursors(topic).await?.iter().map(|cursor| cursor.floor).min().unwrap_or(low).max(low))
+    }
+}
+
+fn is_idle(subscription: &Subscription, cursor: &Cursor, now: Timestamp) -> bool {
+    let most = subscription.options.auto_delete_ms.map(|ms| i64::try_from(ms).unwrap_or(i64::MAX));
+    most.is_some_and(|most| now.as_millis() - cursor.seen > most)
+}

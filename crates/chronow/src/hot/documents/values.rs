@@ -1,0 +1,299 @@
+//! Shared memory: a document a key, changed by compare-and-swap.
+
+use std::time::Duration;
+
+use bson::oid::ObjectId;
+use bson::{Bson, Document, doc};
+use bytes::Bytes;
+use chronos_db::documents::filter::Test;
+use chronos_db::documents::{Batch, Filter, Scan, Write};
+
+use super::chunk::binary;
+use super::keys::with_prefix;
+use super::settle::millis;
+use super::store::{Engine, ascending, damaged, delete_if, int, put_if, text, too_contended};
+use crate::hot::{Value, When};
+use crate::{Error, ErrorKind, Result, Scope, Timestamp};
+
+/// How often a change is tried while others change the same key.
+const ATTEMPTS: usize = 500;
+
+/// What has expired or was removed is kept so long, for its version.
+const KEPT_MS: i64 = 60_000;
+
+/// Time between two sweeps of this process, and documents in one.
+const SWEEP_MS: i64 = 5_000;
+const SWEEP: u64 = 200;
+
+/// A key as stored. Whether there is a value is a matter of time.
+struct Stored {
+    version: i64,
+    rev: ObjectId,
+    content_type: String,
+    /// None: a tombstone.
+    bytes: Option<Bytes>,
+    /// Removed altogether: only the version is remembered.
+    gone: bool,
+    until: Option<Timestamp>,
+}
+
+/// What a change makes of a key.
+struct New {
+    bytes: Option<Bytes>,
+    content_type: String,
+    until: Option<Timestamp>,
+    gone: bool,
+    /// Whether it is a change that watchers hear of and that makes a new version.
+    counts: bool,
+}
+
+pub(super) fn scope_prefix(scope: &Scope) -> String {
+    format!("{}:{}:", scope.tenant(), scope.namespace())
+}
+
+impl Stored {
+    fn read(mut stored: Document) -> Result<Self> {
+        let bytes = match stored.remove("p") {
+            Some(Bson::Binary(binary)) => Some(Bytes::from(binary.bytes)),
+            _ => None,
+        };
+        Ok(Self {
+            version: int(&stored, "v")?,
+            rev: stored.get_object_id("rev").map_err(|_| damaged("value", "rev"))?,
+            content_type: stored.get_str("t").unwrap_or_default().to_owned(),
+            bytes,
+            gone: stored.get_bool("gone").unwrap_or(false),
+            until: int(&stored, "until").ok().map(Timestamp::from_millis),
+        })
+    }
+
+    fn is_known(&self, now: Timestamp) -> bool {
+        !self.gone && self.until.is_none_or(|until| until > now)
+    }
+
+    fn value(self, now: Timestamp) -> Option<Value> {
+        self.is_known(now).then(|| Value {
+            bytes: self.bytes,
+            content_type: self.content_type,
+            version: u64::try_from(self.version).unwrap_or(0),
+            ttl: self.until.map(|until| Duration::from_millis(u64::try_from(until.as_millis() - now.as_millis()).unwrap_or(0))),
+        })
+    }
+}
+
+fn after(now: Timestamp, ttl: Option<Duration>) -> Option<Timestamp> {
+    ttl.map(|ttl| now.plus_millis(millis(ttl)))
+}
+
+impl Engine {
+    pub(super) async fn values(&self, scope: &Scope, keys: &[String]) -> Result<Vec<Option<Value>>> {
+        self.ready().await?;
+        let prefix = scope_prefix(scope);
+        let mut ids: Vec<String> = keys.iter().map(|key| format!("{prefix}{key}")).collect();
+        let (now, mut found) = futures::try_join!(async { Ok(self.documents.now().await?) }, {
+            ids.sort();
+            ids.dedup();
+            self.get_map(&self.spaces.values, ids)
+        })?;
+        let mut known = std::collections::HashMap::new();
+        for key in keys {
+            if let Some(stored) = found.remove(&format!("{prefix}{key}")) {
+                known.insert(key, Stored::read(stored)?.value(now));
+            }
+        }
+        Ok(keys.iter().map(|key| known.get(key).cloned().flatten()).collect())
+    }
+
+    /// Reads, decides, and swaps, until nobody came in between. Returns the version, if `decide` wanted a change.
+    async fn change_value(
+        &self,
+        scope: &Scope,
+        key: &str,
+        mut decide: impl FnMut(Option<&Stored>, Timestamp) -> Result<Option<New>> + Send,
+    ) -> Result<Option<u64>> {
+        self.ready().await?;
+        let prefix = scope_prefix(scope);
+        let id = format!("{prefix}{key}");
+        // Calls of one process would only get in each other's way.
+        let turn = id.bytes().fold(0_usize, |sum, byte| sum.wrapping_mul(31).wrapping_add(usize::from(byte))) % self.value_turns.len();
+        let _turn = self.value_turns[turn].acquire().await.map_err(|e| Error::new(ErrorKind::Closed, "closed").caused_by(e))?;
+        for attempt in 0..ATTEMPTS {
+            let (stored, now) =
+                futures::try_join!(self.get_one(&self.spaces.values, id.clone()), async { Ok(self.documents.now().await?) })?;
+            let stored = stored.map(Stored::read).transpose()?;
+            let Some(new) = decide(stored.as_ref(), now)? else { return Ok(None) };
+            let rev = self.fresh();
+            let version = stored.as_ref().map_or(0, |stored| stored.version) + i64::from(new.counts);
+            let mut document = doc! { "_id": &id, "v": version, "rev": rev };
+            // Listings leave the bytes behind.
+            match &new.bytes {
+                Some(bytes) => document.insert("p", binary(bytes)),
+                None => document.insert("d", true),
+            };
+            if !new.content_type.is_empty() {
+                document.insert("t", &new.content_type);
+            }
+            if let Some(until) = new.until {
+                document.insert("until", until.as_millis());
+            }
+            if new.gone {
+                document.insert("gone", true);
+            }
+            let mut batch = Batch::new();
+            batch.push(
+                &self.spaces.values,
+                match &stored {
+                    Some(stored) => put_if(document, stored.rev),
+                    None => Write::Insert(document),
+                },
+            );
+            if new.counts {
+                let change = doc! {
+                    "_id": format!("{prefix}{:015}:{}", now.as_millis(), rev.to_hex()),
+                    "k": key, "v": version, "d": new.bytes.is_none(), "at": now.as_millis(),
+                };
+                batch.push_after(0, &self.spaces.changes, Write::Insert(change));
+            }
+            if self.documents.apply(batch).await?.first().is_some_and(|outcome| outcome.is_applied()) {
+                self.tell();
+                self.sweep_values(now).await;
+                return Ok(Some(u64::try_from(version).unwrap_or(0)));
+            }
+            if attempt > 2 {
+                let pause = self.runtime.random.next_u64() % (attempt as u64).min(20);
+                self.runtime.clock.sleep(Duration::from_millis(pause)).await;
+            }
+        }
+        Err(too_contended("the key"))
+    }
+
+    pub(super) async fn set(
+        &self,
+        scope: &Scope,
+        key: &str,
+        bytes: Option<Bytes>,
+        content_type: &str,
+        ttl: Option<Duration>,
+        when: When,
+    ) -> Result<Option<u64>> {
+        self.change_value(scope, key, |stored, now| {
+            let known = stored.filter(|stored| stored.is_known(now));
+            let holds = match when {
+                When::Always => true,
+                When::Absent => known.is_none_or(|known| known.bytes.is_none()),
+                When::Unknown => known.is_none(),
+                When::Version(version) => known.is_some_and(|known| u64::try_from(known.version) == Ok(version)),
+            };
+            let (bytes, content_type, until) = (bytes.clone(), content_type.to_owned(), after(now, ttl));
+            Ok(holds.then_some(New { bytes, content_type, until, gone: false, counts: true }))
+        })
+        .await
+    }
+
+    pub(super) async fn remove(&self, scope: &Scope, key: &str) -> Result<bool> {
+        let mut had = false;
+        self.change_value(scope, key, |stored, now| {
+            let known = stored.filter(|stored| stored.is_known(now));
+            had = known.is_some_and(|known| known.bytes.is_some());
+            let until = Some(now.plus_millis(KEPT_MS));
+            Ok(known.map(|_| New { bytes: None, content_type: String::new(), until, gone: true, counts: had }))
+        })
+        .await?;
+        Ok(had)
+    }
+
+    pub(super) async fn expire(&self, scope: &Scope, key: &str, ttl: Duration) -> Result<bool> {
+        let changed = self.change_value(scope, key, |stored, now| {
+            let value = stored.filter(|stored| stored.is_known(now) && stored.bytes.is_some());
+            Ok(value.map(|value| New {
+                bytes: value.bytes.clone(),
+                content_type: value.content_type.clone(),
+                until: after(now, Some(ttl)),
+                gone: false,
+                counts: false,
+            }))
+        });
+        Ok(changed.await?.is_some())
+    }
+
+    pub(super) async fn increment(&self, scope: &Scope, key: &str, by: i64, ttl: Option<Duration>) -> Result<(i64, u64)> {
+        let mut sum = 0;
+        let version = self.change_value(scope, key, |stored, now| {
+            let value = stored.filter(|stored| stored.is_known(now));
+            let number = match value.and_then(|value| value.bytes.as_ref()) {
+                None => 0,
+                Some(bytes) => {
+                    let number = std::str::from_utf8(bytes).ok().and_then(|text| text.trim().parse::<i64>().ok());
+                    number.ok_or_else(|| Error::validation("the value is no 64-bit whole number"))?
+                }
+            };
+            sum = number.checked_add(by).ok_or_else(|| Error::validation("the sum does not fit 64 bits"))?;
+            let until = after(now, ttl).or(value.filter(|value| value.bytes.is_some()).and_then(|value| value.until));
+            let content_type = value.map(|value| value.content_type.clone()).unwrap_or_default();
+            Ok(Some(New { bytes: Some(sum.to_string().into()), content_type, until, gone: false, counts: true }))
+        });
+        let version = version.await?.ok_or_else(|| Error::new(ErrorKind::HotTier, "the number was not changed"))?;
+        Ok((sum, version))
+    }
+
+    pub(super) async fn keys(&self, scope: &Scope, prefix: &str, after: Option<&str>, limit: u32) -> Result<(Vec<String>, Option<String>)> {
+        self.ready().await?;
+        let (scope, limit) = (scope_prefix(scope), u64::from(limit.max(1)));
+        let mut filter = with_prefix(&format!("{scope}{prefix}"));
+        if let Some(after) = after {
+            filter = filter.and(Filter::gt("_id", format!("{scope}{after}")));
+        }
+        let without = vec!["p".to_owned()];
+        let scan = Scan { filter, order: ascending(&["_id"]), limit: Some(limit), without, ..Scan::default() };
+        let now = self.documents.now().await?;
+        let found = self.scan(&self.spaces.values, scan).await?;
+        let full = found.len() as u64 == limit;
+        let (mut keys, mut last) = (Vec::new(), None);
+        for stored in found {
+            let key = text(&stored, "_id")?[scope.len()..].to_owned();
+            last = Some(key.clone());
+            let is_value = !stored.get_bool("d").unwrap_or(false);
+            if is_value && Stored::read(stored)?.is_known(now) {
+                keys.push(key);
+            }
+        }
+        Ok((keys, last.filter(|_| full)))
+    }
+
+    /// Removes what expired a while ago, and old changes. That it fails is no failure of the change that led here.
+    async fn sweep_values(&self, now: Timestamp) {
+        let now = now.as_millis();
+        let last = self.changes_swept_at.load(std::sync::atomic::Ordering::Relaxed);
+        if now - last < SWEEP_MS || self.changes_swept_at.swap(now, std::sync::atomic::Ordering::Relaxed) != last {
+            return;
+        }
+        if let Err(error) = self.sweep_values_before(now - KEPT_MS).await {
+            tracing::warn!(%error, "removing expired values failed; it is tried again");
+        }
+    }
+
+    async fn sweep_values_before(&self, before: i64) -> Result<()> {
+        let old = |field: &str| Scan {
+            filter: Filter::Field(field.to_owned(), Test::Lte(before.into())).and(Filter::exists(field, true)),
+            limit: Some(SWEEP),
+            without: vec!["p".to_owned()],
+            ..Scan::default()
+        };
+        let mut deletes = Vec::new();
+        for value in self.scan(&self.spaces.values, old("until")).await? {
+            let rev = value.get_object_id("rev").map_err(|_| damaged("value", "rev"))?;
+            deletes.push(delete_if(text(&value, "_id")?, rev));
+        }
+        self.write(&self.spaces.values, deletes).await?;
+        for _ in 0..8 {
+            let changes = self.scan(&self.spaces.changes, old("at")).await?;
+            let full = changes.len() as u64 == SWEEP;
+            self.write(&self.spaces.changes, changes.into_iter().filter_map(|mut change| change.remove("_id")).map(super::store::delete))
+                .await?;
+            if !full {
+                break;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,118 @@
+//! The only place where keys and channels are made: `{prefix}{tenant}:{namespace}:{kind}:{name}`, names are checked to hold none of the marks in it.
+//!
+//! All keys of a topic's shard begin with that of its stream, whose braces make Redis Cluster put them into one slot; the scripts append the rest.
+
+use crate::{Scope, TopicName};
+
+#[derive(Clone, Debug)]
+pub(super) struct Keys {
+    prefix: String,
+}
+
+impl Keys {
+    pub(super) fn new(prefix: &str) -> Self {
+        Self { prefix: prefix.to_owned() }
+    }
+
+    /// The stream of a topic's shard.
+    pub(super) fn stream(&self, topic: &TopicName, shard: u16) -> String {
+        let (tenant, namespace) = (topic.scope().tenant(), topic.scope().namespace());
+        let shard = if shard == 0 { String::new() } else { format!("#{shard}") };
+        format!("{}{{{tenant}:{namespace}:topic:{}{shard}}}", self.prefix, topic.name())
+    }
+
+    /// The options of a topic's shard.
+    pub(super) fn meta(&self, topic: &TopicName, shard: u16) -> String {
+        self.stream(topic, shard) + ":meta"
+    }
+
+    /// The channel on which the scripts say that there is something to pull.
+    pub(super) fn wake(&self, topic: &TopicName) -> String {
+        self.stream(topic, 0) + ":wake"
+    }
+
+    /// The names of a scope's topics.
+    pub(super) fn topics(&self, scope: &Scope) -> String {
+        format!("{}{}:{}:topics", self.prefix, scope.tenant(), scope.namespace())
+    }
+
+    /// A value of shared memory.
+    pub(super) fn value(&self, scope: &Scope, key: &str) -> String {
+        format!("{}{}:{}:sm:{key}", self.prefix, scope.tenant(), scope.namespace())
+    }
+
+    /// The channel of changes of a scope's shared memory.
+    pub(super) fn changes(&self, scope: &Scope) -> String {
+        format!("{}{}:{}:sm-changes", self.prefix, scope.tenant(), scope.namespace())
+    }
+
+    /// A pattern for the values whose keys begin with `prefix`, which is taken literally.
+    pub(super) fn pattern(&self, scope: &Scope, prefix: &str) -> String {
+        let mut pattern = String::new();
+        for c in self.value(scope, prefix).chars() {
+            if matches!(c, '*' | '?' | '[' | ']' | '\\' | '^' | '-') {
+                pattern.push('\\');
+            }
+            pattern.push(c);
+        }
+        pattern.push('*');
+        pattern
+    }
+}
+
+/// The shard in an id as users see it, and the id inside the shard.
+pub(super) fn split_id(id: &str) -> (u16, &str) {
+    match id.split_once('.') {
+        Some((shard, inner)) => shard.parse().map_or((0, id), |shard| (shard, inner)),
+        None => (0, id),
+    }
+}
+
+/// An id as users see it.
+pub(super) fn join_id(shard: u16, id: &str) -> String {
+    if shard == 0 { id.to_owned() } else { format!("{shard}.{id}") }
+}
+
+/// The shard of an ordering key or dedup id: the same in every process and version, because order depends on it (FNV-1a).
+pub(super) fn shard_of(text: &str, shards: u16) -> u16 {
+    let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+    // The remainder of a 16-bit divisor fits.
+    u16::try_from(hash % u64::from(shards.max(1))).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shard_shares_a_slot_and_shards_do_not() {
+        let scope = Scope::new("t", "ns").unwrap();
+        let topic = TopicName::new(&scope, "orders").unwrap();
+        let keys = Keys::new("cw:");
+        assert_eq!(keys.stream(&topic, 0), "cw:{t:ns:topic:orders}");
+        assert_eq!(keys.stream(&topic, 2), "cw:{t:ns:topic:orders#2}");
+        assert_eq!(keys.value(&scope, "a:b"), "cw:t:ns:sm:a:b");
+    }
+
+    #[test]
+    fn a_prefix_with_wildcards_is_taken_literally() {
+        let scope = Scope::new("t", "ns").unwrap();
+        assert_eq!(Keys::new("cw:").pattern(&scope, "a*[b]?\\"), "cw:t:ns:sm:a\\*\\[b\\]\\?\\\\*");
+    }
+
+    #[test]
+    fn ids_carry_the_shard_unless_it_is_the_first() {
+        for (shard, inner, id) in [(0, "17-0", "17-0"), (3, "17-0", "3.17-0")] {
+            assert_eq!(join_id(shard, inner), id);
+            assert_eq!(split_id(id), (shard, inner));
+        }
+        assert_eq!(split_id("abc.def"), (0, "abc.def"));
+    }
+
+    #[test]
+    fn the_shard_of_a_key_never_changes() {
+        assert_eq!(shard_of("customer-17", 4), shard_of("customer-17", 4));
+        assert_eq!(shard_of("", 1), 0);
+        assert_eq!((0..1000).map(|i| shard_of(&format!("k{i}"), 8)).collect::<std::collections::BTreeSet<_>>().len(), 8);
+    }
+}

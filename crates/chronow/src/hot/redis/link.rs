@@ -1,0 +1,306 @@
+//! Connections: one multiplexed for commands, which comes back by itself; others for whoever blocks.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use redis::aio::{ConnectionLike, ConnectionManager, ConnectionManagerConfig, MultiplexedConnection, PubSub};
+use redis::cluster::ClusterClientBuilder;
+use redis::cluster_async::ClusterConnection;
+use redis::sentinel::{SentinelClient, SentinelClientBuilder, SentinelServerType};
+use redis::{
+    AsyncConnectionConfig, Client, Cmd, ErrorKind as RedisKind, Pipeline, RedisError, RedisResult, ServerErrorKind, TlsMode, Value,
+};
+use secrecy::ExposeSecret;
+use tokio::sync::RwLock;
+
+use super::config::{RedisConfig, RedisServers};
+use super::script::{Args, Script};
+use crate::{Error, ErrorKind, Result};
+
+/// The way to the servers.
+pub(super) struct Link {
+    route: Route,
+    config: RedisConfig,
+    /// Whether it is closed. Commands hold it while they run, so closing waits for them.
+    gate: RwLock<bool>,
+}
+
+enum Route {
+    Single { client: Box<Client>, manager: ConnectionManager },
+    Cluster { connection: ClusterConnection, nodes: Vec<Client> },
+    Sentinel(Box<Master>),
+}
+
+/// The master, as the sentinels know it.
+struct Master {
+    sentinels: tokio::sync::Mutex<SentinelClient>,
+    current: Mutex<Option<MultiplexedConnection>>,
+}
+
+impl Link {
+    pub(super) async fn connect(config: RedisConfig) -> Result<Self> {
+        config.check()?;
+        if config.uses_tls() && rustls::crypto::CryptoProvider::get_default().is_none() {
+            // Losing a race to another installer is fine: somebody's provider is there then.
+            drop(rustls::crypto::ring::default_provider().install_default());
+        }
+        let route = match &config.servers {
+            RedisServers::Single(_) => Self::single(&config).await?,
+            RedisServers::Cluster(_) => Self::cluster(&config).await?,
+            RedisServers::Sentinel { master, .. } => Self::sentinel(&config, master)?,
+        };
+        Ok(Self { route, config, gate: RwLock::new(false) })
+    }
+
+    async fn single(config: &RedisConfig) -> Result<Route> {
+        let client = clients(config)?.into_iter().next().ok_or_else(|| Error::validation("there is no Redis server to connect to"))?;
+        let settings = ConnectionManagerConfig::new()
+            .set_response_timeout(Some(config.response_timeout))
+            .set_connection_timeout(Some(config.connect_timeout))
+            .set_number_of_retries(3)
+            .set_max_delay(std::time::Duration::from_secs(1));
+        let manager = client.get_connection_manager_with_config(settings).await.map_err(failed)?;
+        Ok(Route::Single { client: Box::new(client), manager })
+    }
+
+    async fn cluster(config: &RedisConfig) -> Result<Route> {
+        let nodes = config.nodes()?;
+        let mut builder =
+            ClusterClientBuilder::new(nodes).response_timeout(config.response_timeout).connection_timeout(config.connect_timeout);
+        if let Some(username) = &config.username {
+            builder = builder.username(username);
+        }
+        if let Some(password) = &config.password {
+            builder = builder.password(password.expose_secret());
+        }
+        if config.uses_tls() {
+            builder = builder.tls(TlsMode::Secure);
+            if let Some(certificates) = config.certificates()? {
+                builder = builder.certs(certificates);
+            }
+        }
+        let client = builder.build().map_err(failed)?;
+        let connection = client.get_async_connection().await.map_err(failed)?;
+        Ok(Route::Cluster { connection, nodes: clients(config)? })
+    }
+
+    fn sentinel(config: &RedisConfig, master: &str) -> Result<Route> {
+        let mut builder = SentinelClientBuilder::new(config.sentinels()?, master, SentinelServerType::Master).map_err(failed)?;
+        if let Some(username) = &config.username {
+            builder = builder.set_client_to_redis_username(username);
+        }
+        if let Some(password) = &config.password {
+            builder = builder.set_client_to_redis_password(password.expose_secret());
+        }
+        if let Some(db) = config.db {
+            builder = builder.set_client_to_redis_db(db);
+        }
+        if config.uses_tls() {
+            builder = builder.set_client_to_redis_tls_mode(TlsMode::Secure).set_client_to_sentinel_tls_mode(TlsMode::Secure);
+            if let Some(certificates) = config.certificates()? {
+                builder = builder.set_client_to_redis_certificates(certificates.clone()).set_client_to_sentinel_certificates(certificates);
+            }
+        }
+        let sentinels = tokio::sync::Mutex::new(builder.build().map_err(failed)?);
+        Ok(Route::Sentinel(Box::new(Master { sentinels, current: Mutex::new(None) })))
+    }
+
+    /// Runs a command.
+    pub(super) async fn run(&self, cmd: &Cmd) -> Result<Value> {
+        let gate = self.gate.read().await;
+        if *gate {
+            return Err(closed());
+        }
+        self.send(cmd).await.map_err(failed)
+    }
+
+    /// Runs commands about keys of one slot, in one round trip.
+    pub(super) async fn run_all(&self, pipeline: &Pipeline) -> Result<Vec<Value>> {
+        let gate = self.gate.read().await;
+        if *gate {
+            return Err(closed());
+        }
+        let result = match &self.route {
+            Route::Single { manager, .. } => pipeline.query_async(&mut manager.clone()).await,
+            Route::Cluster { connection, .. } => pipeline.query_async(&mut connection.clone()).await,
+            Route::Sentinel(master) => {
+                let mut connection = master.connection(&self.config).await.map_err(failed)?;
+                let result = pipeline.query_async(&mut connection).await;
+                master.judge(&result);
+                result
+            }
+        };
+        result.map_err(failed)
+    }
+
+    /// Runs a script, sending it if the server doesn't know it (any more).
+    pub(super) async fn eval(&self, script: &Script, key: &str, args: &Args) -> Result<Value> {
+        let gate = self.gate.read().await;
+        if *gate {
+            return Err(closed());
+        }
+        match self.send(&script.by_hash(key, args)).await {
+            Err(error) if error.kind() == RedisKind::Server(ServerErrorKind::NoScript) => {
+                self.send(&script.by_source(key, args)).await.map_err(failed)
+            }
+            other => other.map_err(failed),
+        }
+    }
+
+    async fn send(&self, cmd: &Cmd) -> RedisResult<Value> {
+        match &self.route {
+            Route::Single { manager, .. } => manager.clone().req_packed_command(cmd).await?.extract_error(),
+            Route::Cluster { connection, .. } => connection.clone().req_packed_command(cmd).await?.extract_error(),
+            Route::Sentinel(master) => {
+                let mut connection = master.connection(&self.config).await?;
+                let result = connection.req_packed_command(cmd).await.and_then(Value::extract_error);
+                master.judge(&result);
+                result
+            }
+        }
+    }
+
+    /// Runs a command on one node of a cluster, or on the only server.
+    pub(super) async fn run_at(&self, cmd: Cmd, node: Option<&(String, u16)>) -> Result<Value> {
+        use redis::cluster_routing::{RoutingInfo, SingleNodeRoutingInfo};
+        let (Route::Cluster { connection, .. }, Some((host, port))) = (&self.route, node) else {
+            return self.run(&cmd).await;
+        };
+        let gate = self.gate.read().await;
+        if *gate {
+            return Err(closed());
+        }
+        let to = RoutingInfo::SingleNode(SingleNodeRoutingInfo::ByAddress { host: host.clone(), port: *port });
+        connection.clone().route_command(cmd, to).await.and_then(Value::extract_error).map_err(failed)
+    }
+
+    pub(super) fn is_cluster(&self) -> bool {
+        matches!(self.route, Route::Cluster { .. })
+    }
+
+    /// A connection of its own for messages of channels. In a cluster any node will do: they pass them on.
+    pub(super) async fn pubsub(&self) -> Result<PubSub> {
+        if *self.gate.read().await {
+            return Err(closed());
+        }
+        match &self.route {
+            Route::Single { client, .. } => client.get_async_pubsub().await.map_err(failed),
+            Route::Cluster { nodes, .. } => {
+                let mut last = Error::validation("a Redis cluster needs at least one node");
+                for node in nodes {
+                    match node.get_async_pubsub().await {
+                        Ok(pubsub) => return Ok(pubsub),
+                        Err(error) => last = failed(error),
+                    }
+                }
+                Err(last)
+            }
+            Route::Sentinel(master) => {
+                let client = master.sentinels.lock().await.async_get_client().await.map_err(failed)?;
+                client.get_async_pubsub().await.map_err(failed)
+            }
+        }
+    }
+
+    /// Waits for what runs; everything later fails.
+    pub(super) async fn close(&self) {
+        *self.gate.write().await = true;
+    }
+
+    pub(super) fn response_timeout(&self) -> std::time::Duration {
+        self.config.response_timeout
+    }
+}
+
+impl Master {
+    async fn connection(&self, config: &RedisConfig) -> RedisResult<MultiplexedConnection> {
+        let known = || self.current.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some(connection) = known() {
+            return Ok(connection);
+        }
+        let mut sentinels = self.sentinels.lock().await;
+        // Somebody else may have found it while we waited.
+        if let Some(connection) = known() {
+            return Ok(connection);
+        }
+        let settings = AsyncConnectionConfig::new()
+            .set_response_timeout(Some(config.response_timeout))
+            .set_connection_timeout(Some(config.connect_timeout));
+        let connection = sentinels.get_async_connection_with_config(&settings).await?;
+        *self.current.lock().unwrap_or_else(PoisonError::into_inner) = Some(connection.clone());
+        Ok(connection)
+    }
+
+    /// After a failure that a failover may explain, the sentinels are asked again.
+    fn judge<T>(&self, result: &RedisResult<T>) {
+        if let Err(error) = result {
+            let demoted = matches!(error.kind(), RedisKind::Server(ServerErrorKind::ReadOnly | ServerErrorKind::MasterDown));
+            if demoted || error.is_io_error() || error.is_unrecoverable_error() {
+                self.current.lock().unwrap_or_else(PoisonError::into_inner).take();
+            }
+        }
+    }
+}
+
+fn clients(config: &RedisConfig) -> Result<Vec<Client>> {
+    let certificates = config.certificates()?;
+    config
+        .nodes()?
+        .into_iter()
+        .map(|node| {
+            let tls = matches!(node.addr(), redis::ConnectionAddr::TcpTls { .. });
+            match &certificates {
+                Some(certificates) if tls => Client::build_with_tls(node, certificates.clone()),
+                _ => Client::open(node),
+            }
+        })
+        .map(|client| client.map_err(failed))
+        .collect()
+}
+
+fn closed() -> Error {
+    Error::new(ErrorKind::Closed, "the connection to Redis was closed")
+}
+
+/// What a failure of the driver or server means to the caller, in one line.
+pub(super) fn failed(error: RedisError) -> Error {
+    let hot = |text: &'static str| Error::new(ErrorKind::HotTier, text);
+    let detail = error.detail().unwrap_or_default();
+    // Older servers wrap what a script ran into.
+    let code = ["OOM", "READONLY", "LOADING", "MASTERDOWN", "CLUSTERDOWN"]
+        .into_iter()
+        .find(|code| detail.contains(&format!("-{code} ")))
+        .unwrap_or_else(|| error.code().unwrap_or_default());
+    let own = match code {
+        "OOM" => hot("Redis is full (maxmemory with `noeviction`): consume, or give it more memory; nothing was changed").retryable(),
+        "READONLY" => hot("the Redis server is a read-only replica, as after a failover; nothing was changed").retryable(),
+        "LOADING" => hot("Redis is loading its data; nothing was changed").retryable(),
+        "BUSY" => hot("Redis is busy with a script; nothing was changed").retryable(),
+        "CLUSTERDOWN" | "MASTERDOWN" | "TRYAGAIN" => hot("Redis has no master for this key at the moment; nothing was changed").retryable(),
+        "MISCONF" => hot("Redis refuses writes because it cannot save its data to disk").retryable(),
+        "WRONGPASS" | "NOAUTH" => hot("Redis refused the user name or password"),
+        "NOPERM" => hot("the Redis user may not do this; it needs the commands for streams, sorted sets, hashes, scripts and channels"),
+        _ if error.kind() == RedisKind::AuthenticationFailed => hot("Redis refused the user name or password"),
+        _ if error.is_timeout() => hot("Redis did not answer in time; the change may have taken place").retryable(),
+        _ if error.is_connection_refusal() => hot("Redis cannot be reached").retryable(),
+        _ if error.is_io_error() => hot("the connection to Redis broke; the change may have taken place").retryable(),
+        _ => match error.kind() {
+            RedisKind::MasterNameNotFoundBySentinel => hot("no sentinel knows a master of this name").retryable(),
+            RedisKind::ClusterConnectionNotFound => hot("no node of the Redis cluster can be reached").retryable(),
+            _ => Error::new(ErrorKind::HotTier, format!("Redis failed: {}", one_line(&error.to_string()))),
+        },
+    };
+    own.caused_by(error)
+}
+
+fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+impl std::fmt::Debug for Link {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Link").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+/// Shared by everything of one hot tier.
+pub(super) type SharedLink = Arc<Link>;

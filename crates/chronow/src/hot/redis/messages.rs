@@ -1,0 +1,516 @@
+//! Messages: publishing, handing out, settling, dead letters.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use chronos_db::documents::filter::{Filter, parse};
+use futures::future::try_join_all;
+use redis::Value;
+
+use super::RedisHot;
+use super::keys::{join_id, shard_of, split_id};
+use super::reply::{Parts, Stored, count, list, text, write_message};
+use super::script::{Args, scripts};
+use super::topics::{Miss, Tried};
+use crate::hot::{
+    Advance, Advanced, DeadLetter, Delivery, Lock, Outgoing, Peeked, Place, Published, Pulled, Select, Settle, Settled, filter_view,
+};
+use crate::{Error, ErrorKind, Result, SubscriptionName, Timestamp, TopicName};
+
+/// More are not handed out at once, whatever is asked for: a script blocks the server while it runs.
+const MOST_PER_PULL: u32 = 1_000;
+const MOST_PER_SCRIPT: usize = 500;
+
+/// The filter of a subscription, read once per version of its options.
+#[derive(Debug)]
+pub(super) struct Compiled {
+    version: String,
+    filter: Option<Filter>,
+}
+
+impl Compiled {
+    fn read(version: String, json: &str) -> Result<Self> {
+        let filter = if json.is_empty() {
+            None
+        } else {
+            let json = serde_json::from_str(json)
+                .map_err(|error| Error::new(ErrorKind::HotTier, "Redis holds a filter that cannot be read").caused_by(error))?;
+            Some(parse(&json, &mut |path| Ok(path.to_owned()))?)
+        };
+        Ok(Self { version, filter })
+    }
+
+    fn lets_pass(&self, message: &Stored) -> bool {
+        let Some(filter) = &self.filter else { return true };
+        let view = filter_view(&message.payload, &message.content_type, &message.headers);
+        // A payload that BSON has no value for (a number too long) matches as if it had none.
+        let view = chronos_db::json_to_bson(&view)
+            .or_else(|_| chronos_db::json_to_bson(&serde_json::json!({ "payload": null, "headers": message.headers })));
+        matches!(view, Ok(bson::Bson::Document(view)) if filter.matches(&view))
+    }
+}
+
+/// What one shard's part of an advance is.
+#[derive(Default)]
+struct Part {
+    acks: Args,
+    ack_at: Vec<usize>,
+    others: Args,
+    other_at: Vec<usize>,
+    starts: Args,
+    start_at: Vec<usize>,
+}
+
+impl RedisHot {
+    pub(super) async fn accept(&self, topic: &TopicName, messages: &[Outgoing], shards: u16) -> Tried<Vec<Published>> {
+        let mut parts: Vec<(Args, Vec<usize>)> = (0..shards).map(|_| (Args::new().arg(shards), Vec::new())).collect();
+        let spread = self.turn();
+        for (index, message) in messages.iter().enumerate() {
+            // Messages that may be the same must meet; order comes first.
+            let shard = match (message.key.as_deref().filter(|key| !key.is_empty()), &message.dedup_id) {
+                (Some(text), _) => shard_of(text, shards),
+                (None, Some(text)) => shard_of(text, shards),
+                (None, None) => u16::try_from((spread + index as u64) % u64::from(shards)).unwrap_or(0),
+            };
+            let (args, at) = &mut parts[usize::from(shard)];
+            match message.not_before {
+                Some(time) => args.push(time.as_millis()),
+                None => args.push_bytes(b""),
+            }
+            match message.ttl {
+                Some(ttl) => args.push(millis(ttl)),
+                None => args.push_bytes(b""),
+            }
+            args.push_bytes(message.dedup_id.as_deref().unwrap_or("").as_bytes());
+            write_message(args, message, None)?;
+            at.push(index);
+        }
+        let mut published: Vec<Option<Published>> = vec![None; messages.len()];
+        for (shard, (args, at)) in (0..shards).zip(parts) {
+            if at.is_empty() {
+                continue;
+            }
+            let mut reply = self.ask(topic, shard, &scripts::publish, &args).await?;
+            let ids = reply.list()?;
+            let duplicates = reply.text()?;
+            for ((index, id), duplicate) in at.into_iter().zip(ids).zip(duplicates.bytes()) {
+                published[index] = Some(Published { id: join_id(shard, &text(id)?), duplicate: duplicate == b'1' });
+            }
+        }
+        published
+            .into_iter()
+            .collect::<Option<Vec<_>>>()
+            .ok_or_else(|| Error::new(ErrorKind::HotTier, "Redis accepted messages without telling their ids").into())
+    }
+
+    pub(super) async fn take_back(&self, topic: &TopicName, id: &str) -> Tried<bool> {
+        let (shard, inner) = split_id(id);
+        Ok(self.ask(topic, shard, &scripts::cancel, &Args::new().arg(inner)).await?.number()? == 1)
+    }
+
+    pub(super) async fn hand_out(&self, subscription: &SubscriptionName, max: u32, shards: u16) -> Tried<Pulled> {
+        let max = max.min(MOST_PER_PULL);
+        let mut pulled = Pulled::default();
+        let begin = self.turn();
+        for i in 0..u64::from(shards) {
+            let shard = u16::try_from((begin + i) % u64::from(shards)).unwrap_or(0);
+            match self.hand_out_shard(subscription, max, shard, shards, &mut pulled).await {
+                Ok(()) => {}
+                // What is locked already must reach the caller.
+                Err(Miss::Failed(error)) if !pulled.deliveries.is_empty() => {
+                    tracing::warn!(%error, subscription = %subscription, shard, "a pull brought only a part");
+                    pulled.next_due = Some(Duration::ZERO);
+                    break;
+                }
+                Err(other) => return Err(other),
+            }
+            if pulled.deliveries.len() >= max as usize {
+                break;
+            }
+        }
+        Ok(pulled)
+    }
+
+    async fn hand_out_shard(&self, subscription: &SubscriptionName, max: u32, shard: u16, shards: u16, pulled: &mut Pulled) -> Tried<()> {
+        loop {
+            let left = max as usize - pulled.deliveries.len();
+            if left == 0 {
+                return Ok(());
+            }
+            let known = self.compiled(subscription);
+            let version = known.as_ref().map_or("", |compiled| &compiled.version);
+            let token = self.token();
+            let args = Args::new().arg(shards).arg(subscription.name()).arg(left).arg(&token).arg(version);
+            let mut reply = self.ask(subscription.topic(), shard, &scripts::pull, &args).await?;
+            let version = reply.text()?;
+            let compiled = match (reply.next(), known) {
+                (Value::Nil, Some(known)) => known,
+                (json, _) => self.know_compiled(subscription, Compiled::read(version, &text(json)?)?),
+            };
+            let until = reply.number()?;
+            let found = reply.list()?;
+            let due = reply.number()?;
+            let mut left_out = Vec::new();
+            for (n, message) in (1..).zip(found) {
+                let delivery = delivery(shard, &token, n, until, message)?;
+                if compiled.filter.is_none() || lets_pass(&compiled, &delivery) {
+                    pulled.deliveries.push(delivery);
+                } else {
+                    left_out.push(delivery.lock);
+                }
+            }
+            if let Ok(due) = u64::try_from(due) {
+                let due = Duration::from_millis(due);
+                pulled.next_due = Some(pulled.next_due.map_or(due, |next| next.min(due)));
+            }
+            if left_out.is_empty() {
+                return Ok(());
+            }
+            self.skip(subscription, shard, shards, left_out).await?;
+        }
+    }
+
+    /// Settles what the filter leaves out.
+    async fn skip(&self, subscription: &SubscriptionName, shard: u16, shards: u16, locks: Vec<Lock>) -> Tried<()> {
+        let mut args = Args::new().arg(shards).arg(subscription.name()).arg(0).arg(locks.len());
+        for lock in locks {
+            args = args.arg(split_id(&lock.id).1).arg(&lock.token).arg("skip").arg("").arg("").arg("");
+        }
+        self.ask(subscription.topic(), shard, &scripts::advance, &args).await?;
+        Ok(())
+    }
+
+    pub(super) async fn settle(&self, subscription: &SubscriptionName, advance: &Advance, shards: u16) -> Tried<Advanced> {
+        let mut parts: Vec<Part> = (0..shards).map(|_| Part::default()).collect();
+        let mut advanced = Advanced { settled: vec![Settled::Lost; advance.settle.len()], started: vec![false; advance.start.len()] };
+        for (index, (lock, settle)) in advance.settle.iter().enumerate() {
+            let (shard, id) = split_id(&lock.id);
+            // A lock of a shard that is not there cannot be held.
+            let Some(part) = parts.get_mut(usize::from(shard)) else { continue };
+            let (how, wait, reason) = match settle {
+                Settle::Ack => {
+                    part.acks.push(id);
+                    part.acks.push(&lock.token);
+                    part.ack_at.push(index);
+                    continue;
+                }
+                Settle::Retry { delay, reason } => ("retry", *delay, reason.as_str()),
+                Settle::DeadLetter { reason } => ("dead", None, reason.as_str()),
+                Settle::Defer => ("defer", None, ""),
+                Settle::Release => ("release", None, ""),
+            };
+            part.others.push(id);
+            part.others.push(&lock.token);
+            part.others.push(how);
+            match wait {
+                Some(wait) => part.others.push(millis(wait)),
+                None => part.others.push(""),
+            }
+            part.others.push(self.chance());
+            part.others.push(reason);
+            part.other_at.push(index);
+        }
+        for (index, lock) in advance.start.iter().enumerate() {
+            let (shard, id) = split_id(&lock.id);
+            let Some(part) = parts.get_mut(usize::from(shard)) else { continue };
+            part.starts.push(id);
+            part.starts.push(&lock.token);
+            part.start_at.push(index);
+        }
+        let work =
+            (0..shards).zip(&parts).filter(|(_, part)| !(part.ack_at.is_empty() && part.other_at.is_empty() && part.start_at.is_empty()));
+        let replies = try_join_all(work.map(async |(shard, part)| {
+            let mut args = Args::new().arg(shards).arg(subscription.name()).arg(part.ack_at.len());
+            args.extend(&part.acks);
+            args.push(part.other_at.len());
+            args.extend(&part.others);
+            args.extend(&part.starts);
+            match self.ask(subscription.topic(), shard, &scripts::advance, &args).await {
+                Ok(mut reply) => Ok(Some((part, reply.text()?, reply.text()?))),
+                // Nobody holds a lock on what is gone.
+                Err(Miss::NoSubscription | Miss::NoTopic) => Ok(None),
+                Err(other) => Err(other),
+            }
+        }))
+        .await?;
+        for (part, settled, started) in replies.into_iter().flatten() {
+            for (&index, outcome) in part.ack_at.iter().chain(&part.other_at).zip(settled.bytes()) {
+                advanced.settled[index] = match outcome {
+                    b'D' => Settled::Done,
+                    b'X' => Settled::DeadLettered,
+                    _ => Settled::Lost,
+                };
+            }
+            for (&index, outcome) in part.start_at.iter().zip(started.bytes()) {
+                advanced.started[index] = outcome == b'1';
+            }
+        }
+        Ok(advanced)
+    }
+
+    pub(super) async fn hold_on(&self, subscription: &SubscriptionName, locks: &[Lock], shards: u16) -> Tried<Vec<bool>> {
+        let mut held = vec![false; locks.len()];
+        for shard in 0..shards {
+            let mut args = Args::new().arg(shards).arg(subscription.name());
+            let mut at = Vec::new();
+            for (index, lock) in locks.iter().enumerate() {
+                let (own, id) = split_id(&lock.id);
+                if own == shard {
+                    args = args.arg(id).arg(&lock.token);
+                    at.push(index);
+                }
+            }
+            if at.is_empty() {
+                continue;
+            }
+            match self.ask(subscription.topic(), shard, &scripts::renew, &args).await {
+                Ok(mut reply) => {
+                    for (index, outcome) in at.into_iter().zip(reply.text()?.bytes()) {
+                        held[index] = outcome == b'1';
+                    }
+                }
+                Err(Miss::NoSubscription | Miss::NoTopic) => {}
+                Err(other) => return Err(other),
+            }
+        }
+        Ok(held)
+    }
+
+    pub(super) async fn hand_out_deferred(&self, subscription: &SubscriptionName, ids: &[String], shards: u16) -> Tried<Vec<Delivery>> {
+        let mut deliveries = Vec::new();
+        for shard in 0..shards {
+            let own: Vec<&str> = ids.iter().map(|id| split_id(id)).filter(|(own, _)| *own == shard).map(|(_, id)| id).collect();
+            for own in own.chunks(MOST_PER_SCRIPT) {
+                let token = self.token();
+                let mut args = Args::new().arg(shards).arg(subscription.name()).arg(&token);
+                for id in own {
+                    args.push(id);
+                }
+                let mut reply = self.ask(subscription.topic(), shard, &scripts::fetch_deferred, &args).await?;
+                let until = reply.number()?;
+                for (n, message) in (1..).zip(reply.list()?) {
+                    deliveries.push(delivery(shard, &token, n, until, message)?);
+                }
+            }
+        }
+        Ok(deliveries)
+    }
+
+    pub(super) async fn list_dead(
+        &self,
+        subscription: &SubscriptionName,
+        after: Option<&str>,
+        limit: u32,
+        shards: u16,
+    ) -> Tried<(Vec<DeadLetter>, Option<String>)> {
+        let after = after.map(cursor).transpose()?;
+        let mut found = Vec::new();
+        for shard in 0..shards {
+            let from = match after {
+                None => "-inf".to_owned(),
+                // Letters of one moment are ordered by their shard.
+                Some((score, last)) if shard > last => score.to_string(),
+                Some((score, _)) => format!("({score}"),
+            };
+            let args = Args::new().arg(shards).arg(subscription.name()).arg(from).arg(limit);
+            for letter in self.ask(subscription.topic(), shard, &scripts::dead_list, &args).await?.list()? {
+                let mut letter = Parts::of(letter)?;
+                let id = letter.text()?;
+                let score = letter.count()?;
+                let stored = Stored::read(&id, letter.next())?;
+                found.push((
+                    (score, shard),
+                    DeadLetter {
+                        id: join_id(shard, &id),
+                        payload: stored.payload,
+                        content_type: stored.content_type,
+                        headers: stored.headers,
+                        key: stored.key,
+                        reason: letter.text()?,
+                        deliveries: small(letter.next())?,
+                        published_at: stored.published_at,
+                        failed_at: Timestamp::from_millis((score / 1_000).cast_signed()),
+                    },
+                ));
+            }
+        }
+        found.sort_unstable_by_key(|(order, _)| *order);
+        found.truncate(limit as usize);
+        let next = (found.len() == limit as usize).then(|| found.last().map(|((score, shard), _)| format!("{score}.{shard}"))).flatten();
+        Ok((found.into_iter().map(|(_, letter)| letter).collect(), next))
+    }
+
+    /// Redrives or purges dead letters.
+    pub(super) async fn take_dead(&self, subscription: &SubscriptionName, how: &str, select: &Select, shards: u16) -> Tried<u64> {
+        let mut taken = 0;
+        match select {
+            Select::Ids(ids) => {
+                for shard in 0..shards {
+                    let own: Vec<&str> = ids.iter().map(|id| split_id(id)).filter(|(own, _)| *own == shard).map(|(_, id)| id).collect();
+                    for own in own.chunks(MOST_PER_SCRIPT) {
+                        let mut args = Args::new().arg(shards).arg(subscription.name()).arg(how).arg("").arg(own.len());
+                        for id in own {
+                            args.push(id);
+                        }
+                        taken += self.ask(subscription.topic(), shard, &scripts::dead_take, &args).await?.count()?;
+                    }
+                }
+            }
+            Select::Oldest(_) if shards > 1 => {
+                // The oldest of all shards are only known together.
+                let Select::Oldest(mut left) = *select else { return Ok(0) };
+                while left > 0 {
+                    let page = u32::try_from(left.min(MOST_PER_SCRIPT as u64)).unwrap_or(1);
+                    let (letters, _) = self.list_dead(subscription, None, page, shards).await?;
+                    if letters.is_empty() {
+                        break;
+                    }
+                    left -= letters.len() as u64;
+                    let ids = Select::Ids(letters.into_iter().map(|letter| letter.id).collect());
+                    taken += Box::pin(self.take_dead(subscription, how, &ids, shards)).await?;
+                }
+            }
+            Select::All | Select::Oldest(_) => {
+                let most = if let Select::Oldest(most) = select { *most } else { u64::MAX };
+                for shard in 0..shards {
+                    // What fails again meanwhile is not taken again.
+                    let mut latest = String::new();
+                    while taken < most {
+                        let page = (most - taken).min(MOST_PER_SCRIPT as u64);
+                        let args = Args::new().arg(shards).arg(subscription.name()).arg(how).arg(&latest).arg(page);
+                        let mut reply = self.ask(subscription.topic(), shard, &scripts::dead_take, &args).await?;
+                        taken += reply.count()?;
+                        latest = reply.text()?;
+                        if reply.count()? < page {
+                            break;
+                        }
+                    }
+                }
+            }
+        }
+        Ok(taken)
+    }
+
+    pub(super) async fn look(&self, subscription: &SubscriptionName, limit: u32, shards: u16) -> Tried<Vec<Peeked>> {
+        let limit = limit.min(MOST_PER_PULL);
+        let compiled = self.current_filter(subscription, shards).await?;
+        let mut found = Vec::new();
+        for shard in 0..shards {
+            let args = Args::new().arg(shards).arg(subscription.name()).arg(limit);
+            for message in self.ask(subscription.topic(), shard, &scripts::peek, &args).await?.list()? {
+                let mut message = Parts::of(message)?;
+                let id = message.text()?;
+                let place = match message.text()?.as_str() {
+                    "flight" => Place::InFlight,
+                    "scheduled" => Place::Scheduled,
+                    "deferred" => Place::Deferred,
+                    _ => Place::Unread,
+                };
+                let deliveries = small(message.next())?;
+                let until = message.text()?.parse().ok().map(Timestamp::from_millis);
+                let stored = Stored::read(&id, message.next())?;
+                if place == Place::Unread && deliveries == 0 && !compiled.lets_pass(&stored) {
+                    continue;
+                }
+                let order = id.split_once('-').and_then(|(ms, seq)| Some((ms.parse::<u64>().ok()?, seq.parse::<u64>().ok()?)));
+                found.push((
+                    (order, shard),
+                    Peeked {
+                        id: join_id(shard, &id),
+                        place,
+                        payload: stored.payload,
+                        content_type: stored.content_type,
+                        headers: stored.headers,
+                        key: stored.key,
+                        deliveries,
+                        published_at: stored.published_at,
+                        until,
+                    },
+                ));
+            }
+        }
+        found.sort_by_key(|(order, _)| *order);
+        found.truncate(limit as usize);
+        Ok(found.into_iter().map(|(_, peeked)| peeked).collect())
+    }
+
+    async fn current_filter(&self, subscription: &SubscriptionName, shards: u16) -> Tried<Arc<Compiled>> {
+        let options = self.read_subscription(subscription, shards).await?.ok_or(Miss::NoSubscription)?;
+        let json = options.filter.map(|filter| filter.to_string()).unwrap_or_default();
+        Ok(Arc::new(Compiled::read(String::new(), &json)?))
+    }
+
+    pub(super) async fn put_back(
+        &self,
+        subscription: &SubscriptionName,
+        messages: &[(String, Timestamp, Outgoing)],
+        shards: u16,
+    ) -> Tried<u64> {
+        let mut put = 0;
+        for shard in 0..shards {
+            let own: Vec<_> = messages.iter().filter(|(id, _, _)| split_id(id).0 % shards == shard).collect();
+            for own in own.chunks(MOST_PER_SCRIPT) {
+                let mut args = Args::new().arg(shards).arg(subscription.name());
+                for (id, at, message) in own {
+                    args.push(split_id(id).1);
+                    write_message(&mut args, message, Some(*at))?;
+                }
+                put += self.ask(subscription.topic(), shard, &scripts::replay, &args).await?.count()?;
+            }
+        }
+        Ok(put)
+    }
+
+    /// Says on all shards that somebody waits; when something is due at the earliest, if known.
+    pub(super) async fn arm(&self, subscription: &SubscriptionName, timeout: Duration, shards: u16) -> Tried<Option<Duration>> {
+        let args = Args::new().arg(shards).arg(subscription.name()).arg(millis(timeout) + 1_000);
+        let dues = try_join_all(
+            (0..shards).map(async |shard| self.ask(subscription.topic(), shard, &scripts::arm, &args).await?.number().map_err(Miss::from)),
+        )
+        .await?;
+        Ok(dues.into_iter().filter_map(|due| u64::try_from(due).ok()).min().map(Duration::from_millis))
+    }
+}
+
+fn lets_pass(compiled: &Compiled, delivery: &Delivery) -> bool {
+    compiled.lets_pass(&Stored {
+        payload: delivery.payload.clone(),
+        content_type: delivery.content_type.clone(),
+        headers: delivery.headers.clone(),
+        ..Stored::default()
+    })
+}
+
+/// The `n`th message that a script handed out, under the token it was given and its place.
+fn delivery(shard: u16, token: &str, n: u32, until: i64, message: Value) -> Result<Delivery> {
+    let mut message = list(message)?.into_iter();
+    let mut next = || message.next().unwrap_or(Value::Nil);
+    let id = text(next())?;
+    let deliveries = small(next())?;
+    let stored = Stored::read(&id, next())?;
+    Ok(Delivery {
+        lock: Lock { id: join_id(shard, &id), token: format!("{token}.{n}") },
+        payload: stored.payload,
+        content_type: stored.content_type,
+        headers: stored.headers,
+        key: stored.key,
+        published_at: stored.published_at,
+        deliveries,
+        locked_until: Timestamp::from_millis(until),
+    })
+}
+
+fn small(value: Value) -> Result<u32> {
+    Ok(u32::try_from(count(value)?).unwrap_or(u32::MAX))
+}
+
+/// Rounded up, and no more than Lua counts with.
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX).min(1 << 50)
+}
+
+fn cursor(text: &str) -> Result<(u64, u16)> {
+    text.split_once('.')
+        .and_then(|(score, shard)| Some((score.parse().ok()?, shard.parse().ok()?)))
+        .ok_or_else(|| Error::validation(format!("`{text}` is no cursor of a page of dead letters")))
+}

@@ -1,0 +1,341 @@
+//! The hot tier on Redis 6.2 or later: single, Sentinel or Cluster.
+//!
+//! A topic's shard is a stream and everything beside it, all in one slot. A subscription is a consumer group, whose position Redis keeps, and records
+//! of the messages it has taken and not settled. Every change is one script, by the server's time; waiting happens on a connection of its own.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use chronos_db::{Random, SystemRandom};
+use futures::FutureExt as _;
+use futures::stream::BoxStream;
+use redis::cmd;
+use tokio::sync::broadcast::error::RecvError;
+use tokio::time::Instant;
+
+use super::{
+    Advance, Advanced, Change, DeadLetter, Delivery, Hot, Lock, Outgoing, Peeked, Published, Pulled, Select, SubscriptionOptions,
+    SubscriptionPatch, TopicOptions, TopicPatch, TopicStats, Value, When,
+};
+use crate::{Error, ErrorKind, Result, Scope, SubscriptionName, Timestamp, TopicName};
+
+mod config;
+mod keys;
+mod link;
+mod listen;
+mod messages;
+mod reply;
+mod script;
+mod server;
+mod topics;
+mod values;
+
+pub use config::{RedisConfig, RedisServers};
+
+use keys::Keys;
+use link::{Link, SharedLink};
+use listen::{Heard, Listener};
+use messages::Compiled;
+use topics::Miss;
+
+/// A hot tier on Redis.
+pub struct RedisHot {
+    link: SharedLink,
+    keys: Keys,
+    listener: Listener,
+    random: Arc<dyn Random>,
+    turns: AtomicU64,
+    shards: Mutex<HashMap<TopicName, u16>>,
+    filters: Mutex<HashMap<SubscriptionName, Arc<Compiled>>>,
+}
+
+impl RedisHot {
+    /// Connects, and warns in the log of what endangers messages on this server.
+    ///
+    /// # Errors
+    /// `VALIDATION_ERROR` for a wrong configuration, `HOT_TIER_ERROR` if the server cannot be reached or is older than 6.2.
+    pub async fn connect(config: RedisConfig) -> Result<Self> {
+        let keys = Keys::new(&config.key_prefix);
+        // The futures of the driver are deep, and would count against the compiler's limit of whoever calls this.
+        let link: SharedLink = Arc::new(Box::pin(Link::connect(config)).await.map_err(|error| error.during("connect"))?);
+        let listener = Listener::start(Arc::clone(&link));
+        let hot = Self {
+            link,
+            keys,
+            listener,
+            random: Arc::new(SystemRandom),
+            turns: AtomicU64::new(0),
+            shards: Mutex::default(),
+            filters: Mutex::default(),
+        };
+        Box::pin(hot.server()).await.map_err(|error| error.during("connect"))?.judge()?;
+        Ok(hot)
+    }
+
+    /// The same, with another source of lock tokens and jitter.
+    #[must_use]
+    pub fn with_random(mut self, random: Arc<dyn Random>) -> Self {
+        self.random = random;
+        self
+    }
+
+    fn token(&self) -> String {
+        format!("{:016x}", self.random.next_u64())
+    }
+
+    /// From 0 up to 1.
+    fn chance(&self) -> f64 {
+        // 53 bits are what a float holds exactly.
+        (self.random.next_u64() >> 11) as f64 / (1_u64 << 53) as f64
+    }
+
+    fn turn(&self) -> u64 {
+        self.turns.fetch_add(1, Ordering::Relaxed)
+    }
+
+    fn known_shards(&self, topic: &TopicName) -> Option<u16> {
+        self.shards.lock().unwrap_or_else(PoisonError::into_inner).get(topic).copied()
+    }
+
+    fn know_shards(&self, topic: &TopicName, shards: u16) {
+        self.shards.lock().unwrap_or_else(PoisonError::into_inner).insert(topic.clone(), shards);
+    }
+
+    fn forget_shards(&self, topic: &TopicName) {
+        self.shards.lock().unwrap_or_else(PoisonError::into_inner).remove(topic);
+        self.filters.lock().unwrap_or_else(PoisonError::into_inner).retain(|subscription, _| subscription.topic() != topic);
+    }
+
+    fn compiled(&self, subscription: &SubscriptionName) -> Option<Arc<Compiled>> {
+        self.filters.lock().unwrap_or_else(PoisonError::into_inner).get(subscription).cloned()
+    }
+
+    fn know_compiled(&self, subscription: &SubscriptionName, compiled: Compiled) -> Arc<Compiled> {
+        let compiled = Arc::new(compiled);
+        self.filters.lock().unwrap_or_else(PoisonError::into_inner).insert(subscription.clone(), Arc::clone(&compiled));
+        compiled
+    }
+}
+
+impl fmt::Debug for RedisHot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RedisHot").field("link", &self.link).finish_non_exhaustive()
+    }
+}
+
+/// Runs something on a topic whose number of shards it is given, and says what went wrong in a caller's words.
+macro_rules! on {
+    ($self:ident, topic $topic:expr, $operation:literal, |$shards:ident| $work:expr) => {
+        $self
+            .on_topic($topic, |$shards| async move { $work.await }.boxed())
+            .await
+            .map_err(|miss| RedisHot::explain(miss, $topic, None).during($operation))
+    };
+    ($self:ident, subscription $sub:expr, $operation:literal, |$shards:ident| $work:expr) => {
+        $self
+            .on_topic($sub.topic(), |$shards| async move { $work.await }.boxed())
+            .await
+            .map_err(|miss| RedisHot::explain(miss, $sub.topic(), Some($sub)).during($operation))
+    };
+}
+
+#[async_trait]
+impl Hot for RedisHot {
+    async fn ping(&self) -> Result<String> {
+        Ok(self.server().await.map_err(|error| error.during("ping"))?.to_string())
+    }
+
+    async fn now(&self) -> Result<Timestamp> {
+        let mut parts = reply::Parts::of(self.link.run(&cmd("TIME")).await?)?;
+        Ok(Timestamp::from_millis(parts.number()? * 1_000 + parts.number()? / 1_000))
+    }
+
+    async fn ensure_topic(&self, topic: &TopicName, patch: &TopicPatch) -> Result<TopicOptions> {
+        self.put_topic(topic, patch).await.map_err(|miss| Self::explain(miss, topic, None).during("ensure_topic"))
+    }
+
+    async fn topic(&self, topic: &TopicName) -> Result<Option<TopicOptions>> {
+        self.read_topic(topic).await.map_err(|error| error.during("topic").on(topic))
+    }
+
+    async fn topics(&self, scope: &Scope) -> Result<Vec<String>> {
+        self.list_topics(scope).await.map_err(|error| error.during("topics"))
+    }
+
+    async fn delete_topic(&self, topic: &TopicName) -> Result<bool> {
+        self.remove_topic(topic).await.map_err(|miss| Self::explain(miss, topic, None).during("delete_topic"))
+    }
+
+    async fn ensure_subscription(&self, subscription: &SubscriptionName, patch: &SubscriptionPatch) -> Result<SubscriptionOptions> {
+        on!(self, subscription subscription, "ensure_subscription", |shards| self.put_subscription(subscription, patch, shards))
+    }
+
+    async fn subscription(&self, subscription: &SubscriptionName) -> Result<Option<SubscriptionOptions>> {
+        match self.on_topic(subscription.topic(), |shards| self.read_subscription(subscription, shards).boxed()).await {
+            Err(Miss::NoTopic) => Ok(None),
+            other => other.map_err(|miss| Self::explain(miss, subscription.topic(), Some(subscription)).during("subscription")),
+        }
+    }
+
+    async fn subscriptions(&self, topic: &TopicName) -> Result<Vec<String>> {
+        match self.on_topic(topic, |shards| self.list_subscriptions(topic, shards).boxed()).await {
+            Err(Miss::NoTopic) => Ok(Vec::new()),
+            other => other.map_err(|miss| Self::explain(miss, topic, None).during("subscriptions")),
+        }
+    }
+
+    async fn delete_subscription(&self, subscription: &SubscriptionName) -> Result<bool> {
+        match self.on_topic(subscription.topic(), |shards| self.remove_subscription(subscription, shards).boxed()).await {
+            Err(Miss::NoTopic) => Ok(false),
+            other => other.map_err(|miss| Self::explain(miss, subscription.topic(), Some(subscription)).during("delete_subscription")),
+        }
+    }
+
+    async fn publish(&self, topic: &TopicName, messages: Vec<Outgoing>) -> Result<Vec<Published>> {
+        let messages = &messages;
+        on!(self, topic topic, "publish", |shards| self.accept(topic, messages, shards))
+    }
+
+    async fn cancel(&self, topic: &TopicName, id: &str) -> Result<bool> {
+        match self.take_back(topic, id).await {
+            Err(Miss::NoTopic | Miss::Stale) => Ok(false),
+            other => other.map_err(|miss| Self::explain(miss, topic, None).during("cancel")),
+        }
+    }
+
+    async fn pull(&self, subscription: &SubscriptionName, max: u32) -> Result<Pulled> {
+        on!(self, subscription subscription, "pull", |shards| self.hand_out(subscription, max, shards))
+    }
+
+    async fn advance(&self, subscription: &SubscriptionName, advance: Advance) -> Result<Advanced> {
+        let advance = &advance;
+        on!(self, subscription subscription, "advance", |shards| self.settle(subscription, advance, shards))
+    }
+
+    async fn renew(&self, subscription: &SubscriptionName, locks: Vec<Lock>) -> Result<Vec<bool>> {
+        let locks = &locks;
+        on!(self, subscription subscription, "renew", |shards| self.hold_on(subscription, locks, shards))
+    }
+
+    async fn fetch_deferred(&self, subscription: &SubscriptionName, ids: Vec<String>) -> Result<Vec<Delivery>> {
+        let ids = &ids;
+        on!(self, subscription subscription, "fetch_deferred", |shards| self.hand_out_deferred(subscription, ids, shards))
+    }
+
+    async fn wait(&self, subscription: &SubscriptionName, timeout: Duration) -> Result<()> {
+        let deadline = Instant::now() + timeout.min(Duration::from_secs(24 * 3_600));
+        let channel = self.keys.wake(subscription.topic());
+        // First listen, then look: what comes after the look is heard.
+        let mut ears = match tokio::time::timeout_at(deadline, self.listener.listen(channel)).await {
+            Err(_) => return Ok(()),
+            Ok(Ok(ears)) => Some(ears),
+            Ok(Err(error)) if error.kind() == ErrorKind::Closed => return Err(error.during("wait")),
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "waiting without being woken");
+                None
+            }
+        };
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let due = on!(self, subscription subscription, "wait", |shards| self.arm(subscription, left, shards))?;
+            if left.is_zero() || due == Some(Duration::ZERO) {
+                return Ok(());
+            }
+            let until = due.map_or(deadline, |due| deadline.min(Instant::now() + due));
+            let Some(ears) = &mut ears else {
+                tokio::time::sleep_until(until.min(Instant::now() + Duration::from_millis(250))).await;
+                continue;
+            };
+            // Between the nodes of a cluster a call may get lost.
+            let look_again = if self.link.is_cluster() { until.min(Instant::now() + Duration::from_secs(1)) } else { until };
+            match tokio::time::timeout_at(look_again, ears.recv()).await {
+                Err(_) if look_again < until => {}
+                Err(_) | Ok(Ok(Heard::Message(_) | Heard::Interrupted(_)) | Err(RecvError::Lagged(_))) => return Ok(()),
+                Ok(Err(RecvError::Closed)) => {
+                    return Err(Error::new(ErrorKind::Closed, "the connection to Redis was closed").during("wait"));
+                }
+            }
+        }
+    }
+
+    async fn dead_letters(
+        &self,
+        subscription: &SubscriptionName,
+        after: Option<&str>,
+        limit: u32,
+    ) -> Result<(Vec<DeadLetter>, Option<String>)> {
+        on!(self, subscription subscription, "dead_letters", |shards| self.list_dead(subscription, after, limit, shards))
+    }
+
+    async fn redrive(&self, subscription: &SubscriptionName, select: &Select) -> Result<u64> {
+        on!(self, subscription subscription, "redrive", |shards| self.take_dead(subscription, "redrive", select, shards))
+    }
+
+    async fn purge_dead_letters(&self, subscription: &SubscriptionName, select: &Select) -> Result<u64> {
+        on!(self, subscription subscription, "purge_dead_letters", |shards| self.take_dead(subscription, "purge", select, shards))
+    }
+
+    async fn peek(&self, subscription: &SubscriptionName, limit: u32) -> Result<Vec<Peeked>> {
+        on!(self, subscription subscription, "peek", |shards| self.look(subscription, limit, shards))
+    }
+
+    async fn purge(&self, topic: &TopicName) -> Result<u64> {
+        on!(self, topic topic, "purge", |shards| self.clear(topic, shards))
+    }
+
+    async fn stats(&self, topic: &TopicName) -> Result<TopicStats> {
+        on!(self, topic topic, "stats", |shards| self.count(topic, shards))
+    }
+
+    async fn replay(&self, subscription: &SubscriptionName, messages: Vec<(String, Timestamp, Outgoing)>) -> Result<u64> {
+        let messages = &messages;
+        on!(self, subscription subscription, "replay", |shards| self.put_back(subscription, messages, shards))
+    }
+
+    async fn get(&self, scope: &Scope, keys: &[String]) -> Result<Vec<Option<Value>>> {
+        self.read_values(scope, keys).await.map_err(|error| error.during("get"))
+    }
+
+    async fn set(
+        &self,
+        scope: &Scope,
+        key: &str,
+        bytes: Option<Bytes>,
+        content_type: &str,
+        ttl: Option<Duration>,
+        when: When,
+    ) -> Result<Option<u64>> {
+        self.write_value(scope, key, bytes, content_type, ttl, when).await.map_err(|error| error.during("set").on(key))
+    }
+
+    async fn remove(&self, scope: &Scope, key: &str) -> Result<bool> {
+        self.remove_value(scope, key).await.map_err(|error| error.during("remove").on(key))
+    }
+
+    async fn expire(&self, scope: &Scope, key: &str, ttl: Duration) -> Result<bool> {
+        self.expire_value(scope, key, ttl).await.map_err(|error| error.during("expire").on(key))
+    }
+
+    async fn increment(&self, scope: &Scope, key: &str, by: i64, ttl: Option<Duration>) -> Result<(i64, u64)> {
+        self.add_to_value(scope, key, by, ttl).await.map_err(|error| error.during("increment").on(key))
+    }
+
+    async fn keys(&self, scope: &Scope, prefix: &str, after: Option<&str>, limit: u32) -> Result<(Vec<String>, Option<String>)> {
+        self.list_keys(scope, prefix, after, limit).await.map_err(|error| error.during("keys"))
+    }
+
+    async fn watch(&self, scope: &Scope, prefix: &str) -> Result<BoxStream<'static, Result<Change>>> {
+        self.follow(scope, prefix).await.map_err(|error| error.during("watch"))
+    }
+
+    async fn close(&self) -> Result<()> {
+        self.link.close().await;
+        self.listener.stop();
+        Ok(())
+    }
+}

@@ -1,0 +1,28 @@
+-- ARGV: shards, subscription, token, ids
+local topic, reply = enter(ARGV[1])
+if not topic then
+  return reply
+end
+local s = sub_of(ARGV[2])
+local c = config_of(s)
+if not c then
+  return { 'nosub' }
+end
+local till, out = whole(NOW + c.visibility), {}
+for i = 4, #ARGV do
+  local id = ARGV[i]
+  if call('ZREM', s.deferred, id) == 1 then
+    local text = call('HGET', s.messages, id)
+    local record = text and unpack_record(text)
+    local fields = record and fields_of(id, record.where)
+    if not fields then
+      forget(s, id, record or { where = '', key = '' })
+    else
+      -- With its deliveries used up it cannot be started, but still be looked at and settled.
+      out[#out + 1] = { id, record.starts, fields }
+      call('HSET', s.messages, id, pack(ARGV[3] .. '.' .. #out, till, record.starts, record.where, record.key))
+      call('ZADD', s.locks, till, id)
+    end
+  end
+end
+return { 'ok', till, out }

@@ -1,0 +1,403 @@
+-- Shared by all scripts about topics: put before each of them. KEYS[1] is the stream of one shard of a topic; everything else of the shard
+-- has a key that begins with it, and so lies in the same slot.
+--
+-- Replies: {'ok', …}, or {'notopic'}, {'stale'} (the caller knows another number of shards), {'nosub'}, {'reaped', subscription…} (idle
+-- subscriptions are gone; nothing else was done, call again), {'full', owed}, {'changed', options}.
+--
+-- A message is a list of names and values: payload, and if given type, headers, key, until (expiry), id and at (its id and publish time, where
+-- they are not those of its stream entry). A subscription keeps a record of each message it has taken and not settled:
+--   token|locked until|handler starts|where|ordering key
+-- with an empty token if it is not in flight, and `where` empty if it lies in the stream under its own id, `h` if it is held beside it, else the
+-- id of its stream entry. A message is held once for all its subscriptions, so that the stream can be cut off before it.
+
+local call = redis.call
+local K = KEYS[1]
+local META = K .. ':meta'
+local SUBS = K .. ':subs'
+local HELD, HELD_ORDER, HELD_REFS = K .. ':held', K .. ':held-order', K .. ':held-refs'
+local SCHED, SCHED_BODY = K .. ':scheduled', K .. ':scheduled-messages'
+local DEDUP, DEDUP_AT = K .. ':dedup', K .. ':dedup-at'
+local WAITING = K .. ':waiting'
+local time = call('TIME')
+local NOW_US = time[1] * 1000000 + time[2]
+local NOW = math.floor(NOW_US / 1000)
+
+-- Lua would write big numbers with an exponent.
+local function whole(n)
+  return string.format('%.0f', n)
+end
+
+local function parse(id)
+  local ms, seq = string.match(id, '^(%d+)%-(%d+)$')
+  return tonumber(ms), tonumber(seq)
+end
+
+local function after(a, b)
+  local am, as = parse(a)
+  local bm, bs = parse(b)
+  return am > bm or (am == bm and as > bs)
+end
+
+local function next_id(id)
+  local ms, seq = parse(id)
+  return whole(ms) .. '-' .. whole(seq + 1)
+end
+
+-- A number that grows with the ids.
+local function order(id)
+  local ms, seq = parse(id)
+  return ms and ms + math.min(seq, 4095) / 4096 or 0
+end
+
+local function soon(id)
+  return string.format('%.4f', math.min(order(id), NOW))
+end
+
+local function chunks(list, size, work)
+  for first = 1, #list, size do
+    work(unpack(list, first, math.min(first + size - 1, #list)))
+  end
+end
+
+local function field(fields, name)
+  for i = 1, #fields, 2 do
+    if fields[i] == name then
+      return fields[i + 1]
+    end
+  end
+end
+
+local function sub_of(name)
+  local base = K .. ':sub:' .. name .. ':'
+  return {
+    name = name, group = 'sub:' .. name, config = base .. 'config', messages = base .. 'messages', locks = base .. 'locks',
+    retry = base .. 'retry', blocked = base .. 'blocked', deferred = base .. 'deferred', keys = base .. 'keys', dlq = base .. 'dlq',
+    dlq_order = base .. 'dlq-order', stats = base .. 'stats',
+  }
+end
+
+-- `till` is a text: batches have the same one.
+local function pack(token, till, starts, where, key)
+  return token .. '|' .. till .. '|' .. starts .. '|' .. where .. '|' .. key
+end
+
+local function unpack_record(text)
+  local token, till, starts, where, key = string.match(text, '^([^|]*)|(%d+)|(%d+)|([^|]*)|(.*)$')
+  return { token = token, till = till, starts = tonumber(starts), where = where, key = key }
+end
+
+-- What waits for messages hears of it; without waiters nothing is sent.
+local function wake()
+  if call('DEL', WAITING) == 1 then
+    call('PUBLISH', string.gsub(K, '#%d+}$', '}') .. ':wake', '1')
+  end
+end
+
+-- New ids, growing whatever the clock does.
+local last_ms, last_seq
+local function mint()
+  if not last_ms then
+    local last = call('HGET', META, 'last')
+    last_ms, last_seq = 0, 0
+    if last then
+      last_ms, last_seq = parse(last)
+    end
+  end
+  if NOW > last_ms then
+    last_ms, last_seq = NOW, 0
+  else
+    last_seq = last_seq + 1
+  end
+  return whole(last_ms) .. '-' .. whole(last_seq)
+end
+
+local function keep_minted()
+  if last_ms then
+    call('HSET', META, 'last', whole(last_ms) .. '-' .. whole(last_seq))
+  end
+end
+
+local function hold(id, fields, position)
+  if call('HSETNX', HELD, id, cmsgpack.pack(fields)) == 1 then
+    call('ZADD', HELD_ORDER, string.format('%.4f', position), id)
+  else
+    call('HINCRBY', HELD_REFS, id, 1)
+  end
+end
+
+local function unhold(id)
+  local others = call('HGET', HELD_REFS, id)
+  if not others then
+    call('HDEL', HELD, id)
+    call('ZREM', HELD_ORDER, id)
+  elseif tonumber(others) > 1 then
+    call('HINCRBY', HELD_REFS, id, -1)
+  else
+    call('HDEL', HELD_REFS, id)
+  end
+end
+
+local function entry_of(id, where)
+  return where == '' and id or where
+end
+
+-- The message, or nothing if it was dropped in the meantime.
+local function fields_of(id, where)
+  if where == 'h' then
+    local body = call('HGET', HELD, id)
+    return body and cmsgpack.unpack(body)
+  end
+  local entry = entry_of(id, where)
+  local found = call('XRANGE', K, entry, entry)
+  return found[1] and found[1][2]
+end
+
+-- Holds a message of the stream beside it. False if it was dropped.
+local function park(id, where)
+  if where == 'h' then
+    return true
+  end
+  local fields = fields_of(id, where)
+  if not fields then
+    return false
+  end
+  hold(id, fields, order(entry_of(id, where)))
+  return true
+end
+
+-- Blocked messages by ordering key, then position. The length keeps keys apart of which one is the beginning of the other.
+local function blocked_prefix(key)
+  return #key .. ':' .. key .. ':'
+end
+
+local function block(s, id, key, position)
+  call('ZADD', s.blocked, 0, blocked_prefix(key) .. string.format('%026.8f', position) .. ':' .. id)
+end
+
+local function blocked_id(member, prefix)
+  return string.sub(member, #prefix + 28)
+end
+
+-- Lets the next message of an ordering key go, if `id` was the one that others waited for.
+local function release_key(s, key, id)
+  if key == '' or call('HGET', s.keys, key) ~= id then
+    return
+  end
+  local prefix = blocked_prefix(key)
+  local found = call('ZRANGEBYLEX', s.blocked, '[' .. prefix, '[' .. prefix .. '\255', 'LIMIT', 0, 1)[1]
+  if found then
+    local following = blocked_id(found, prefix)
+    call('ZREM', s.blocked, found)
+    call('HSET', s.keys, key, following)
+    call('ZADD', s.retry, soon(following), following)
+    wake()
+  else
+    call('HDEL', s.keys, key)
+  end
+end
+
+-- Makes a recorded message due, or blocked behind its key.
+local function enqueue(s, id, key, position)
+  if key ~= '' then
+    local holder = call('HGET', s.keys, key)
+    if holder and holder ~= id then
+      block(s, id, key, position)
+      return
+    end
+    call('HSET', s.keys, key, id)
+  end
+  call('ZADD', s.retry, soon(id), id)
+end
+
+-- The subscription is done with a message.
+local function forget(s, id, record)
+  call('HDEL', s.messages, id)
+  call('ZREM', s.locks, id)
+  call('ZREM', s.retry, id)
+  call('ZREM', s.deferred, id)
+  if record.where == 'h' then
+    unhold(id)
+  end
+  release_key(s, record.key, id)
+end
+
+local function bury(s, keep, id, fields, starts, reason)
+  if not (keep and fields) then
+    return
+  end
+  local at = math.max(NOW_US, tonumber(call('HGET', s.stats, 'buried') or '0') + 1)
+  call('HSET', s.stats, 'buried', whole(at))
+  call('HSET', s.dlq, id, cmsgpack.pack({ fields, reason, starts, whole(at) }))
+  call('ZADD', s.dlq_order, whole(at), id)
+end
+
+local function remove_sub(name)
+  local s = sub_of(name)
+  local existed = call('SREM', SUBS, name)
+  local records = call('HGETALL', s.messages)
+  for i = 1, #records, 2 do
+    if unpack_record(records[i + 1]).where == 'h' then
+      unhold(records[i])
+    end
+  end
+  redis.pcall('XGROUP', 'DESTROY', K, s.group)
+  call('DEL', s.config, s.messages, s.locks, s.retry, s.blocked, s.deferred, s.keys, s.dlq, s.dlq_order, s.stats)
+  return existed
+end
+
+-- The topic's options as a script needs them, or a reply for the caller. Idle subscriptions are looked for in the first shard alone.
+local function enter(shards)
+  local m = call('HMGET', META, 'shards', 'max', 'overflow', 'ttl', 'dedup', 'auto')
+  if not m[1] then
+    return nil, { 'notopic' }
+  elseif m[1] ~= shards then
+    return nil, { 'stale' }
+  end
+  if m[6] and not string.find(K, '#%d+}$') then
+    local reply = { 'reaped' }
+    for _, name in ipairs(call('SMEMBERS', SUBS)) do
+      local c = call('HMGET', K .. ':sub:' .. name .. ':config', 'auto', 'seen')
+      if c[1] and c[1] ~= '' and NOW - tonumber(c[2]) > tonumber(c[1]) then
+        remove_sub(name)
+        reply[#reply + 1] = name
+      end
+    end
+    if #reply > 1 then
+      wake()
+      return nil, reply
+    end
+  end
+  return { max = tonumber(m[2]), overflow = m[3], ttl = m[4], dedup = tonumber(m[5]) }
+end
+
+local function config_of(s)
+  local c = call('HMGET', s.config, 'visibility', 'deliveries', 'backoff', 'jitter', 'dlq', 'auto', 'paused', 'version', 'filter', 'begin')
+  if not c[8] then
+    return nil
+  end
+  return {
+    visibility = tonumber(c[1]), deliveries = tonumber(c[2]), backoff = c[3], jitter = tonumber(c[4]), keep = c[5] == '1',
+    auto = c[6] ~= '', paused = c[7] == '1', version = c[8], filter = c[9], begin = c[10],
+  }
+end
+
+-- Scheduled messages whose time has come go to the end of the stream.
+local function promote()
+  local ids = call('ZRANGEBYSCORE', SCHED, '-inf', NOW, 'LIMIT', 0, 200)
+  for _, id in ipairs(ids) do
+    local body = call('HGET', SCHED_BODY, id)
+    if body then
+      local fields = cmsgpack.unpack(body)
+      fields[#fields + 1] = 'id'
+      fields[#fields + 1] = id
+      call('XADD', K, mint(), unpack(fields))
+      call('HDEL', SCHED_BODY, id)
+    end
+    call('ZREM', SCHED, id)
+  end
+  if #ids > 0 then
+    keep_minted()
+  end
+end
+
+-- Group name to the last entry it was given. Without subscriptions there may be no stream to ask about.
+local function positions()
+  local found = {}
+  if call('SCARD', SUBS) > 0 then
+    for _, group in ipairs(call('XINFO', 'GROUPS', K)) do
+      found[field(group, 'name')] = { last = field(group, 'last-delivered-id'), lag = field(group, 'lag') }
+    end
+  end
+  return found
+end
+
+-- Cuts off what every subscription has read and settled. What is still in flight there is held beside the stream if it was in the way at the last
+-- cut already, or if `all` asks for it: then only unread entries stay.
+local function trim(all)
+  local cut
+  local groups = positions()
+  for _, group in pairs(groups) do
+    if not cut or after(cut, group.last) then
+      cut = group.last
+    end
+  end
+  if not cut then
+    return
+  end
+  local mark = call('HGET', META, 'mark') or '0-0'
+  local least = next_id(cut)
+  for _, name in ipairs(call('SMEMBERS', SUBS)) do
+    local s = sub_of(name)
+    local ids = call('ZRANGE', s.locks, 0, -1)
+    for first = 1, #ids, 1000 do
+      local last = math.min(first + 999, #ids)
+      local records = call('HMGET', s.messages, unpack(ids, first, last))
+      for i = first, last do
+        local text = records[i - first + 1]
+        local record = text and unpack_record(text)
+        if record and record.where ~= 'h' then
+          local id = ids[i]
+          local entry = entry_of(id, record.where)
+          if not after(entry, cut) then
+            if not (all or not after(entry, mark)) then
+              if after(least, entry) then
+                least = entry
+              end
+            elseif park(id, record.where) then
+              call('HSET', s.messages, id, pack(record.token, record.till, record.starts, 'h', record.key))
+            end
+          end
+        end
+      end
+    end
+  end
+  call('XTRIM', K, 'MINID', least)
+  call('HSET', META, 'mark', cut)
+end
+
+-- How many messages somebody still needs, after trim(true).
+local function owed()
+  local n = call('XLEN', K) + call('ZCARD', HELD_ORDER) + call('ZCARD', SCHED)
+  local first = call('XRANGE', K, '-', '+', 'COUNT', 1)[1]
+  if first then
+    n = n - call('ZCOUNT', HELD_ORDER, string.format('%.4f', order(first[1])), '+inf')
+  end
+  return n
+end
+
+-- How many entries of the stream a group has not read.
+local function unread(group)
+  local length = call('XLEN', K)
+  if length == 0 then
+    return 0
+  end
+  local first = call('XRANGE', K, '-', '+', 'COUNT', 1)[1][1]
+  if after(first, group.last) then
+    return length
+  end
+  if group.lag then
+    return tonumber(group.lag)
+  end
+  -- Older servers don't know, and newer ones not always.
+  local n, from = 0, next_id(group.last)
+  while true do
+    local page = call('XRANGE', K, from, '+', 'COUNT', 500)
+    n = n + #page
+    if #page < 500 then
+      return n
+    end
+    from = next_id(page[#page][1])
+  end
+end
+
+-- When something becomes due at the earliest, in milliseconds from now, or -1.
+local function next_due(s)
+  local least
+  for _, key in ipairs({ s.retry, s.locks, SCHED }) do
+    local first = call('ZRANGE', key, 0, 0, 'WITHSCORES')
+    if first[2] and (not least or tonumber(first[2]) < least) then
+      least = tonumber(first[2])
+    end
+  end
+  return least and math.max(0, math.ceil(least - NOW)) or -1
+end

@@ -1,0 +1,136 @@
+-- ARGV: shards, subscription, max, token, version of the options the caller has compiled
+local topic, reply = enter(ARGV[1])
+if not topic then
+  return reply
+end
+local s = sub_of(ARGV[2])
+local c = config_of(s)
+if not c then
+  return { 'nosub' }
+end
+if c.auto then
+  call('HSET', s.config, 'seen', whole(NOW))
+end
+local filter = c.version ~= ARGV[5] and c.filter or false
+if c.paused then
+  return { 'ok', c.version, filter, '0', {}, -1 }
+end
+local max, token = tonumber(ARGV[3]), ARGV[4]
+local till = whole(NOW + c.visibility)
+local out, records, locks, keys = {}, {}, {}, {}
+
+local function hand_out(id, starts, where, key, fields)
+  out[#out + 1] = { id, starts, fields }
+  records[#records + 1] = id
+  records[#records + 1] = pack(token .. '.' .. #out, till, starts, where, key)
+  locks[#locks + 1] = till
+  locks[#locks + 1] = id
+end
+
+local function expired(fields)
+  local limit = field(fields, 'until')
+  return limit and tonumber(limit) <= NOW
+end
+
+promote()
+
+-- Messages whose lock expired, then those that are due.
+local function again(ids, why)
+  for _, id in ipairs(ids) do
+    local text = call('HGET', s.messages, id)
+    local record = text and unpack_record(text)
+    local fields = record and fields_of(id, record.where)
+    if not fields then
+      forget(s, id, record or { where = '', key = '' })
+    elseif record.starts >= c.deliveries then
+      bury(s, c.keep, id, fields, record.starts, why)
+      forget(s, id, record)
+    elseif record.starts == 0 and expired(fields) then
+      bury(s, c.keep, id, fields, 0, 'expired')
+      forget(s, id, record)
+    else
+      local holder = record.key ~= '' and call('HGET', s.keys, record.key)
+      if holder and holder ~= id then
+        call('ZREM', s.retry, id)
+        call('ZREM', s.locks, id)
+        if park(id, record.where) then
+          call('HSET', s.messages, id, pack('', 0, record.starts, 'h', record.key))
+          block(s, id, record.key, order(id))
+        end
+      else
+        if record.key ~= '' and not holder then
+          call('HSET', s.keys, record.key, id)
+        end
+        call('ZREM', s.retry, id)
+        hand_out(id, record.starts, record.where, record.key, fields)
+      end
+    end
+  end
+end
+
+again(call('ZRANGEBYSCORE', s.locks, '-inf', NOW, 'LIMIT', 0, max), 'the lock expired at the last delivery')
+-- A message that leaves may free the next one of its key, which is due then.
+local rounds = 0
+while #out < max and rounds < 10 do
+  local ids = call('ZRANGEBYSCORE', s.retry, '-inf', NOW, 'LIMIT', 0, max - #out)
+  if #ids == 0 then
+    break
+  end
+  again(ids, 'the deliveries were used up')
+  rounds = rounds + 1
+end
+
+-- New ones. The group only keeps the position: a pending list beside our records would cost more than all the rest.
+local left, bytes, more = max * 4 + 100, 0, false
+while #out < max do
+  local count = math.min(max - #out, 100)
+  local read = call('XREADGROUP', 'GROUP', s.group, 'chronow', 'COUNT', count, 'NOACK', 'STREAMS', K, '>')
+  local entries = read and read[1] and read[1][2] or {}
+  for _, entry in ipairs(entries) do
+    local fields, where = entry[2], ''
+    local id, key, limit = entry[1], '', nil
+    for i = 1, #fields, 2 do
+      local name = fields[i]
+      if name == 'payload' then
+        bytes = bytes + #fields[i + 1]
+      elseif name == 'key' then
+        key = fields[i + 1]
+      elseif name == 'id' then
+        id, where = fields[i + 1], entry[1]
+      elseif name == 'until' then
+        limit = tonumber(fields[i + 1])
+      end
+    end
+    -- What was scheduled before this subscription began is not its own.
+    local own = where == '' or after(id, c.begin)
+    if own and limit and limit <= NOW then
+      bury(s, c.keep, id, fields, 0, 'expired')
+    elseif own and key == '' then
+      hand_out(id, 0, where, key, fields)
+    elseif own and (keys[key] or call('HEXISTS', s.keys, key) == 1) then
+      keys[key] = true
+      hold(id, fields, order(entry[1]))
+      call('HSET', s.messages, id, pack('', 0, 0, 'h', key))
+      block(s, id, key, order(id))
+    elseif own then
+      keys[key] = true
+      call('HSET', s.keys, key, id)
+      hand_out(id, 0, where, key, fields)
+    end
+  end
+  if #entries < count then
+    break
+  end
+  left = left - #entries
+  if left <= 0 or bytes > 8388608 then
+    more = true
+    break
+  end
+end
+
+chunks(records, 2000, function(...) call('HSET', s.messages, ...) end)
+chunks(locks, 2000, function(...) call('ZADD', s.locks, ...) end)
+if #out == 0 and not more and call('XLEN', K) > 0 then
+  trim(false)
+end
+return { 'ok', c.version, filter, till, out, more and 0 or next_due(s) }

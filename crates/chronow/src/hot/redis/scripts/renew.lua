@@ -1,0 +1,23 @@
+-- ARGV: shards, subscription, then id and token of each
+local topic, reply = enter(ARGV[1])
+if not topic then
+  return reply
+end
+local s = sub_of(ARGV[2])
+local c = config_of(s)
+if not c then
+  return { 'nosub' }
+end
+local till, held = whole(NOW + c.visibility), {}
+for i = 3, #ARGV, 2 do
+  local text = call('HGET', s.messages, ARGV[i])
+  local record = text and unpack_record(text)
+  if record and record.token == ARGV[i + 1] and tonumber(record.till) > NOW then
+    call('HSET', s.messages, ARGV[i], pack(record.token, till, record.starts, record.where, record.key))
+    call('ZADD', s.locks, till, ARGV[i])
+    held[#held + 1] = '1'
+  else
+    held[#held + 1] = '0'
+  end
+end
+return { 'ok', table.concat(held) }

@@ -1,0 +1,28 @@
+//! Shared memory and topics that keep their promises: on Redis, on MongoDB alone, or embedded.
+
+mod bus;
+mod client;
+mod config;
+mod error;
+pub mod hot;
+mod metrics;
+mod names;
+mod outbox;
+mod shared;
+mod tasks;
+#[cfg(feature = "testing")]
+pub mod testing;
+mod warm;
+
+pub use bus::{
+    Ack, Bus, Cancelled, Consume, Consumer, DeadLetters, Draft, EnsureSubscription, EnsureTopic, Message, Nack, Outcome, Publish,
+    PublishBatch, Purge, Received, Redrive, Replay, Run, Runner, Subscription, Topic,
+};
+pub use chronos_db::messaging::SharedValue;
+pub use chronos_db::{Json, Timestamp};
+pub use client::Chronow;
+pub use config::{Config, Defaults, Redis};
+pub use error::{Error, ErrorKind, Result};
+pub use metrics::Metrics;
+pub use names::{Scope, SubscriptionName, TopicName};
+pub use shared::{Entry, Set, Shared};

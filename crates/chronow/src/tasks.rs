@@ -1,0 +1,49 @@
+//! Background work: who asks it to end, and how its end is awaited.
+
+use std::sync::{Mutex, PoisonError};
+
+use tokio::sync::{mpsc, watch};
+
+/// The background tasks of one connection.
+#[derive(Debug)]
+pub(crate) struct Tasks {
+    closing: watch::Sender<bool>,
+    alive: Mutex<Option<mpsc::Sender<()>>>,
+    gone: tokio::sync::Mutex<mpsc::Receiver<()>>,
+}
+
+/// While a task has one, closing waits for it.
+#[derive(Debug)]
+pub(crate) struct Guard(#[expect(dead_code, reason = "dropping it is what it is for")] mpsc::Sender<()>);
+
+impl Tasks {
+    pub(crate) fn new() -> Self {
+        let (alive, gone) = mpsc::channel(1);
+        Self { closing: watch::Sender::new(false), alive: Mutex::new(Some(alive)), gone: gone.into() }
+    }
+
+    /// For a task that begins; none if the connection is closing.
+    pub(crate) fn guard(&self) -> Option<Guard> {
+        self.alive.lock().unwrap_or_else(PoisonError::into_inner).clone().map(Guard)
+    }
+
+    /// Becomes true when everything is to end. It also ends (with an error) when the connection is dropped.
+    pub(crate) fn closing(&self) -> watch::Receiver<bool> {
+        self.closing.subscribe()
+    }
+
+    /// Asks all to end, and waits until they have.
+    pub(crate) async fn close(&self) {
+        self.closing.send_replace(true);
+        self.alive.lock().unwrap_or_else(PoisonError::into_inner).take();
+        // Nothing is ever sent: this returns when the last sender is gone.
+        let ended = self.gone.lock().await.recv().await;
+        debug_assert!(ended.is_none());
+    }
+}
+
+/// Returns when `closing` says so or its connection is gone.
+pub(crate) async fn closed(closing: &mut watch::Receiver<bool>) {
+    // An error means that nobody can say it any more.
+    let _gone = closing.wait_for(|closing| *closing).await.is_err();
+}

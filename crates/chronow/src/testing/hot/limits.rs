@@ -1,0 +1,145 @@
+//! How much a topic holds, and for whom.
+
+use std::sync::Arc;
+
+use super::{Bus, kind, message, texts, until};
+use crate::ErrorKind;
+use crate::hot::{Hot, Outgoing, Overflow, Settle, Settled, TopicPatch};
+
+async fn small(hot: Arc<dyn Hot>, overflow: Overflow) -> Bus {
+    Bus::with(hot, TopicPatch { max_len: Some(4), overflow: Some(overflow), ..TopicPatch::default() }).await
+}
+
+/// A full topic rejects, and keeps what it has.
+pub async fn a_full_topic_rejects(hot: Arc<dyn Hot>) {
+    let bus = small(hot, Overflow::Reject).await;
+    let subscription = bus.subscribe("s").await;
+    bus.publish(&["a", "b", "c", "d"]).await;
+    let refused = bus.hot.publish(&bus.topic, vec![message("e")]).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Full);
+    assert!(refused.is_retryable());
+    assert_eq!(texts(&bus.take(&subscription, 4).await), ["a", "b", "c", "d"]);
+    bus.nothing(&subscription).await;
+    assert_eq!(kind(bus.hot.publish(&bus.topic, vec![message("e")]).await), ErrorKind::Full, "what is in flight takes room");
+    assert_eq!(bus.hot.stats(&bus.topic).await.unwrap().dropped, 0);
+}
+
+/// A batch that does not fit is refused whole.
+pub async fn a_batch_that_does_not_fit_is_refused_whole(hot: Arc<dyn Hot>) {
+    let bus = small(hot, Overflow::Reject).await;
+    let subscription = bus.subscribe("s").await;
+    bus.publish(&["a", "b", "c"]).await;
+    let batch = vec![message("d"), message("e")];
+    assert_eq!(kind(bus.hot.publish(&bus.topic, batch).await), ErrorKind::Full);
+    assert_eq!(bus.hot.stats(&bus.topic).await.unwrap().length, 3);
+    bus.publish(&["f"]).await;
+    assert_eq!(texts(&bus.take(&subscription, 4).await), ["a", "b", "c", "f"]);
+    bus.nothing(&subscription).await;
+}
+
+/// A refused publish leaves no dedup id.
+pub async fn a_refused_publish_leaves_no_dedup_id(hot: Arc<dyn Hot>) {
+    let bus = small(hot, Overflow::Reject).await;
+    let subscription = bus.subscribe("s").await;
+    bus.publish(&["a", "b", "c", "d"]).await;
+    let once = || Outgoing { dedup_id: Some("once".to_owned()), ..message("e") };
+    assert_eq!(kind(bus.hot.publish(&bus.topic, vec![once()]).await), ErrorKind::Full);
+    let held = bus.take(&subscription, 4).await;
+    bus.ack(&subscription, &held).await;
+    assert!(!bus.send(once()).await.duplicate);
+    assert_eq!(texts(&bus.take(&subscription, 1).await), ["e"]);
+}
+
+/// Room comes back when everybody has settled, and not before.
+pub async fn room_comes_back_when_everybody_has_settled(hot: Arc<dyn Hot>) {
+    let bus = small(hot, Overflow::Reject).await;
+    let (one, two) = (bus.subscribe("one").await, bus.subscribe("two").await);
+    bus.publish(&["a", "b", "c", "d"]).await;
+    let held = bus.take(&one, 4).await;
+    bus.ack(&one, &held).await;
+    assert_eq!(kind(bus.hot.publish(&bus.topic, vec![message("e")]).await), ErrorKind::Full, "two has settled none");
+    let held = bus.take(&two, 1).await;
+    bus.ack(&two, &held).await;
+    bus.publish(&["e"]).await;
+    assert_eq!(kind(bus.hot.publish(&bus.topic, vec![message("f")]).await), ErrorKind::Full);
+    assert_eq!(texts(&bus.take(&two, 4).await), ["b", "c", "d", "e"]);
+}
+
+/// Messages that nobody needs take no room.
+pub async fn messages_that_nobody_needs_take_no_room(hot: Arc<dyn Hot>) {
+    let bus = small(hot, Overflow::Reject).await;
+    for _ in 0..10 {
+        bus.publish(&["unheard"]).await;
+    }
+    let subscription = bus.subscribe("s").await;
+    bus.publish(&["a", "b", "c", "d"]).await;
+    assert_eq!(texts(&bus.take(&subscription, 4).await), ["a", "b", "c", "d"]);
+    assert!(bus.hot.stats(&bus.topic).await.unwrap().length <= 8);
+    assert_eq!(bus.hot.stats(&bus.topic).await.unwrap().dropped, 0);
+}
+
+/// A full topic may drop its oldest messages, and counts them.
+pub async fn a_full_topic_may_drop_its_oldest_and_counts_them(hot: Arc<dyn Hot>) {
+    let bus = small(hot, Overflow::DropOldest).await;
+    let subscription = bus.subscribe("s").await;
+    for text in ["a", "b", "c", "d", "e", "f"] {
+        bus.publish(&[text]).await;
+    }
+    assert_eq!(bus.hot.stats(&bus.topic).await.unwrap().dropped, 2);
+    let held = bus.take(&subscription, 4).await;
+    assert_eq!(texts(&held), ["c", "d", "e", "f"]);
+    bus.nothing(&subscription).await;
+    bus.publish(&["g"]).await;
+    assert_eq!(bus.hot.stats(&bus.topic).await.unwrap().dropped, 3);
+    assert_eq!(bus.settle(&subscription, &held[0].lock, Settle::Ack).await, Settled::Lost, "the oldest went though it was in flight");
+    bus.ack(&subscription, &held[1..]).await;
+    let last = bus.take(&subscription, 1).await;
+    assert_eq!(texts(&last), ["g"]);
+    bus.ack(&subscription, &last).await;
+    bus.at_rest(&subscription).await;
+}
+
+/// What everybody has settled is not held.
+pub async fn what_everybody_has_settled_is_not_held(hot: Arc<dyn Hot>) {
+    let bus = Bus::new(hot).await;
+    let (one, two) = (bus.subscribe("one").await, bus.subscribe("two").await);
+    bus.publish(&["a", "b", "c"]).await;
+    let held = bus.take(&one, 3).await;
+    bus.ack(&one, &held).await;
+    assert_eq!(bus.hot.stats(&bus.topic).await.unwrap().length, 3);
+    let held = bus.take(&two, 3).await;
+    bus.ack(&two, &held).await;
+    until("settled messages go", || async { bus.hot.stats(&bus.topic).await.unwrap().length == 0 }).await;
+}
+
+/// A purge removes messages and nothing else.
+pub async fn a_purge_removes_messages_and_nothing_else(hot: Arc<dyn Hot>) {
+    let bus = Bus::new(hot).await;
+    let (one, two) = (bus.subscribe("one").await, bus.subscribe("two").await);
+    bus.publish(&["dead", "in flight", "waiting", "deferred", "unread"]).await;
+    let options = bus.hot.subscription(&one).await.unwrap();
+    bus.bury(&one, "bad").await;
+    let held = bus.one(&one).await;
+    bus.handle(&one, super::retry_after(std::time::Duration::from_millis(1))).await;
+    let waiting = bus.one(&one).await;
+    let deferred = if super::text(&waiting.payload) == "waiting" { bus.one(&one).await } else { waiting };
+    bus.settle(&one, &deferred.lock, Settle::Defer).await;
+    let purged = bus.hot.purge(&bus.topic).await.unwrap();
+    assert_eq!(purged, 5);
+    for subscription in [&one, &two] {
+        bus.nothing(subscription).await;
+        bus.at_rest(subscription).await;
+    }
+    assert_eq!(bus.settle(&one, &held.lock, Settle::Ack).await, Settled::Lost);
+    assert!(bus.hot.fetch_deferred(&one, vec![deferred.lock.id]).await.unwrap().is_empty());
+    assert_eq!(bus.dead(&one).await.len(), 1, "dead letters stay");
+    assert_eq!(bus.hot.subscription(&one).await.unwrap(), options);
+    assert_eq!(bus.hot.stats(&bus.topic).await.unwrap().length, 0);
+    assert_eq!(bus.hot.purge(&bus.topic).await.unwrap(), 0);
+    bus.publish(&["after"]).await;
+    for subscription in [&one, &two] {
+        assert_eq!(texts(&bus.take(subscription, 1).await), ["after"]);
+    }
+    assert_eq!(bus.hot.redrive(&one, &crate::hot::Select::All).await.unwrap(), 1);
+    assert_eq!(texts(&bus.take(&one, 1).await), ["dead"]);
+}

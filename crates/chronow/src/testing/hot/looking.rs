@@ -1,0 +1,104 @@
+//! Looking without touching: peeks and counts.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Bus, message, retry, retry_after, text, texts};
+use crate::hot::{Hot, Outgoing, Place, Settle, TopicStats};
+
+/// A topic with one message in every place: handled by `s` alone.
+async fn everywhere(hot: Arc<dyn Hot>) -> (Bus, crate::SubscriptionName) {
+    let bus = Bus::new(hot).await;
+    let subscription = bus.subscribe("s").await;
+    let names = ["acked", "dead", "retried", "deferred", "in flight", "unread"];
+    bus.publish(&names).await;
+    let far = bus.hot.now().await.unwrap().plus_millis(600_000);
+    bus.send(Outgoing { not_before: Some(far), ..message("scheduled") }).await;
+    bus.handle(&subscription, Settle::Ack).await;
+    bus.bury(&subscription, "bad").await;
+    bus.handle(&subscription, retry_after(Duration::from_secs(600))).await;
+    bus.handle(&subscription, Settle::Defer).await;
+    let held = bus.one(&subscription).await;
+    assert!(bus.start(&subscription, &held.lock).await);
+    (bus, subscription)
+}
+
+/// A peek shows where messages are, in order.
+pub async fn a_peek_shows_where_messages_are(hot: Arc<dyn Hot>) {
+    let (bus, subscription) = everywhere(hot).await;
+    let now = bus.hot.now().await.unwrap();
+    let peeked = bus.hot.peek(&subscription, 100).await.unwrap();
+    let places: BTreeMap<_, _> = peeked.iter().map(|message| (text(&message.payload), (message.place, message.deliveries))).collect();
+    let expected = [
+        ("retried", (Place::Scheduled, 1)),
+        ("deferred", (Place::Deferred, 1)),
+        ("in flight", (Place::InFlight, 1)),
+        ("unread", (Place::Unread, 0)),
+        ("scheduled", (Place::Scheduled, 0)),
+    ];
+    assert_eq!(places, expected.map(|(name, place)| (name.to_owned(), place)).into());
+    for message in &peeked {
+        match message.place {
+            Place::InFlight | Place::Scheduled => assert!(message.until.unwrap() > now, "{message:?}"),
+            Place::Unread | Place::Deferred => {}
+        }
+    }
+}
+
+/// A peek takes nothing.
+pub async fn a_peek_takes_nothing(hot: Arc<dyn Hot>) {
+    let (bus, subscription) = everywhere(hot).await;
+    let before = bus.stats(&subscription).await;
+    let first = bus.hot.peek(&subscription, 100).await.unwrap();
+    assert_eq!(bus.hot.peek(&subscription, 100).await.unwrap(), first);
+    let after = bus.stats(&subscription).await;
+    assert_eq!(crate::hot::SubscriptionStats { oldest_age: None, ..after }, crate::hot::SubscriptionStats { oldest_age: None, ..before });
+    let unread = bus.one(&subscription).await;
+    assert_eq!((text(&unread.payload).as_str(), unread.deliveries), ("unread", 0));
+}
+
+/// A peek is limited, and begins with the oldest.
+pub async fn a_peek_is_limited(hot: Arc<dyn Hot>) {
+    let bus = Bus::new(hot).await;
+    let subscription = bus.subscribe("s").await;
+    let ids = bus.publish(&["a", "b", "c", "d"]).await;
+    let peeked = bus.hot.peek(&subscription, 3).await.unwrap();
+    assert_eq!(peeked.iter().map(|message| message.id.clone()).collect::<Vec<_>>(), ids[..3]);
+    assert!(peeked.iter().all(|message| message.place == Place::Unread && message.deliveries == 0));
+    let delivery = bus.one(&subscription).await;
+    assert_eq!(delivery.published_at, peeked[0].published_at);
+}
+
+/// Counts are exact at rest.
+pub async fn counts_are_exact_at_rest(hot: Arc<dyn Hot>) {
+    let (bus, subscription) = everywhere(hot).await;
+    let other = bus.subscribe("other").await;
+    bus.publish(&["for both"]).await;
+    let stats = bus.stats(&subscription).await;
+    let counts = (stats.backlog, stats.pending, stats.scheduled, stats.deferred, stats.dead_letters, stats.deliveries, stats.acked);
+    assert_eq!(counts, (2, 1, 2, 1, 1, 5, 1), "{stats:?}");
+    assert!(stats.oldest_age.is_some() && !stats.paused);
+    let theirs = bus.stats(&other).await;
+    assert_eq!((theirs.backlog, theirs.pending, theirs.scheduled, theirs.deliveries), (1, 0, 0, 0), "{theirs:?}");
+    assert!(theirs.oldest_age <= stats.oldest_age);
+    let both = bus.take(&subscription, 2).await;
+    assert_eq!(texts(&both), ["unread", "for both"]);
+    assert!(bus.start(&subscription, &both[0].lock).await);
+    bus.settle(&subscription, &both[0].lock, retry("again")).await;
+    bus.ack(&subscription, &both[1..]).await;
+    let stats = bus.stats(&subscription).await;
+    // A retry that is due is neither new nor in flight: it waits, or is ready, until it is pulled.
+    assert_eq!((stats.backlog + stats.scheduled, stats.pending, stats.deliveries, stats.acked), (3, 1, 6, 2), "{stats:?}");
+}
+
+/// Counts of an empty topic are zero.
+pub async fn counts_of_an_empty_topic_are_zero(hot: Arc<dyn Hot>) {
+    let bus = Bus::new(hot).await;
+    assert_eq!(bus.hot.stats(&bus.topic).await.unwrap(), TopicStats::default());
+    let subscription = bus.subscribe("s").await;
+    bus.at_rest(&subscription).await;
+    bus.publish(&["a"]).await;
+    bus.handle(&subscription, Settle::Ack).await;
+    bus.at_rest(&subscription).await;
+}

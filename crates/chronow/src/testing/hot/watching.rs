@@ -1,0 +1,81 @@
+//! Shared memory: watching changes.
+
+use std::sync::Arc;
+
+use futures::StreamExt as _;
+use futures::stream::BoxStream;
+
+use super::PATIENCE;
+use super::values::Memory;
+use crate::hot::{Change, Hot};
+use crate::{Result, Scope};
+
+async fn next(changes: &mut BoxStream<'static, Result<Change>>) -> Change {
+    let next = tokio::time::timeout(PATIENCE, changes.next()).await;
+    next.unwrap_or_else(|_| panic!("a change was not told")).unwrap().unwrap()
+}
+
+/// Reads until the change that is waited for; those of the same key before it may be told together with it.
+async fn until_told(changes: &mut BoxStream<'static, Result<Change>>, key: &str, version: u64, deleted: bool) {
+    loop {
+        let change = next(changes).await;
+        assert_eq!(change.key, key, "{change:?}");
+        assert!(change.version <= version, "{change:?}");
+        if change.version == version {
+            assert_eq!(change.deleted, deleted, "{change:?}");
+            return;
+        }
+    }
+}
+
+/// A watch tells changes and deletions, and tells the newest state of a key last.
+pub async fn a_watch_tells_changes_and_deletions(hot: Arc<dyn Hot>) {
+    let memory = Memory::new(hot);
+    let mut changes = memory.hot.watch(&memory.scope, "").await.unwrap();
+    let version = memory.set("k", "1").await;
+    until_told(&mut changes, "k", version, false).await;
+    memory.set("k", "2").await;
+    let version = memory.set("k", "3").await;
+    until_told(&mut changes, "k", version, false).await;
+    let version = memory.tombstone("k").await;
+    until_told(&mut changes, "k", version, true).await;
+    let (_, version) = memory.add("n", 4).await;
+    until_told(&mut changes, "n", version, false).await;
+    assert!(memory.hot.remove(&memory.scope, "n").await.unwrap());
+    loop {
+        let change = next(&mut changes).await;
+        assert_eq!(change.key, "n");
+        if change.deleted {
+            break;
+        }
+    }
+}
+
+/// A watch sees its prefix and scope only.
+pub async fn a_watch_sees_its_prefix_and_scope_only(hot: Arc<dyn Hot>) {
+    let memory = Memory::new(hot);
+    let elsewhere = Memory { hot: Arc::clone(&memory.hot), scope: Scope::new("suite2", memory.scope.namespace()).unwrap() };
+    let mut users = memory.hot.watch(&memory.scope, "user*/").await.unwrap();
+    let mut everything = memory.hot.watch(&memory.scope, "").await.unwrap();
+    elsewhere.set("user*/1", "1").await;
+    let other = memory.set("userx/1", "1").await;
+    let version = memory.set("user*/1", "1").await;
+    until_told(&mut users, "user*/1", version, false).await;
+    let mut seen = vec![next(&mut everything).await, next(&mut everything).await];
+    seen.sort_by(|a, b| a.key.cmp(&b.key));
+    let expected = [("user*/1", version), ("userx/1", other)].map(|(key, version)| Change { key: key.to_owned(), version, deleted: false });
+    assert_eq!(seen, expected);
+}
+
+/// A watch begins now: what was before is not told.
+pub async fn a_watch_begins_now(hot: Arc<dyn Hot>) {
+    let memory = Memory::new(hot);
+    for n in 0..5 {
+        memory.set(&format!("old{n}"), "1").await;
+    }
+    let mut changes = memory.hot.watch(&memory.scope, "").await.unwrap();
+    let version = memory.set("new", "1").await;
+    until_told(&mut changes, "new", version, false).await;
+    drop(changes);
+    memory.set("new", "2").await;
+}

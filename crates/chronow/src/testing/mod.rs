@@ -1,0 +1,3 @@
+//! The conformance suite of the hot tier: plain async functions that any backend calls.
+
+pub mod hot;

@@ -1,0 +1,426 @@
+//! What the hot tier in documents keeps when publishers and consumers die, or stall, between any two steps, on a store without transactions.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bson::{Bson, Document};
+use chronos_db::documents::embedded::EmbeddedDocuments;
+use chronos_db::documents::{Batch, BuildBatch, Capabilities, Documents, Index, Namespace, Operation, Outcome, Scan, Sequence};
+use chronos_db::{Error, Result, Runtime, Timestamp};
+use chronow::hot::documents::DocumentsHot;
+use chronow::hot::{Advance, Delivery, Hot, Outgoing, Select, Settle, Settled, SubscriptionPatch, TopicPatch};
+use chronow::{Scope, SubscriptionName, TopicName};
+use futures::stream::BoxStream;
+use test_support::MockClock;
+use tokio::sync::Notify;
+
+/// A client that sees the embedded store as one without transactions, that dies after some writes, and whose next write can be held back.
+#[derive(Debug)]
+struct Mortal {
+    inner: Arc<dyn Documents>,
+    /// Writes until its death.
+    left: AtomicI64,
+    holds: AtomicBool,
+    held: Notify,
+    go: Notify,
+}
+
+impl Mortal {
+    fn new(inner: &Arc<dyn Documents>, writes: i64) -> Arc<Self> {
+        let (held, go) = (Notify::new(), Notify::new());
+        Arc::new(Self { inner: inner.clone(), left: AtomicI64::new(writes), holds: AtomicBool::new(false), held, go })
+    }
+
+    async fn step(&self) -> Result<()> {
+        if self.holds.swap(false, Ordering::SeqCst) {
+            self.held.notify_one();
+            self.go.notified().await;
+        }
+        match self.left.fetch_sub(1, Ordering::SeqCst) {
+            left if left > 0 => Ok(()),
+            _ => Err(Error::database("the process died")),
+        }
+    }
+
+    /// Holds the next write back.
+    fn hold(&self) {
+        self.holds.store(true, Ordering::SeqCst);
+    }
+}
+
+#[async_trait]
+impl Documents for Mortal {
+    async fn capabilities(&self) -> Result<Capabilities> {
+        Ok(Capabilities { transactions: false, atomic_sequence: false })
+    }
+
+    /// Stage by stage, and operation by operation.
+    async fn apply(&self, batch: Batch) -> Result<Vec<Outcome>> {
+        let operations = batch.operations;
+        let depth = |mut at: usize| {
+            let mut depth = 0;
+            while let Some(required) = operations[at].requires {
+                (at, depth) = (required, depth + 1);
+            }
+            depth
+        };
+        let mut order: Vec<usize> = (0..operations.len()).collect();
+        order.sort_by_key(|at| depth(*at));
+        let mut outcomes = vec![Outcome::Skipped; operations.len()];
+        // A command carries many writes; dying in the middle of each of them would take too long to try.
+        for part in order.chunk_by(|a, b| depth(*a) == depth(*b)).flat_map(|stage| stage.chunks(stage.len().div_ceil(2))) {
+            let part: Vec<usize> =
+                part.iter().copied().filter(|at| operations[*at].requires.is_none_or(|r| outcomes[r] == Outcome::Applied)).collect();
+            if part.is_empty() {
+                continue;
+            }
+            self.step().await?;
+            let single = |at: &usize| Operation { requires: None, ..operations[*at].clone() };
+            let batch = Batch { operations: part.iter().map(single).collect(), ..Batch::new() };
+            for (at, outcome) in part.into_iter().zip(self.inner.apply(batch).await?) {
+                outcomes[at] = outcome;
+            }
+        }
+        Ok(outcomes)
+    }
+
+    async fn sequence(&self, namespace: &Namespace, name: &str, count: u32) -> Result<Sequence> {
+        self.step().await?;
+        self.inner.sequence(namespace, name, count).await
+    }
+
+    async fn sequence_then(&self, namespace: &Namespace, name: &str, count: u32, build: BuildBatch) -> Result<(Sequence, Vec<Outcome>)> {
+        let sequence = self.sequence(namespace, name, count).await?;
+        Ok((sequence, self.apply(build(sequence)?).await?))
+    }
+
+    async fn get(&self, namespace: &Namespace, ids: Vec<Bson>) -> Result<Vec<Document>> {
+        self.inner.get(namespace, ids).await
+    }
+
+    fn scan(&self, namespace: &Namespace, scan: Scan) -> BoxStream<'static, Result<Document>> {
+        self.inner.scan(namespace, scan)
+    }
+
+    async fn now(&self) -> Result<Timestamp> {
+        self.inner.now().await
+    }
+
+    async fn ensure(&self, namespace: &Namespace, indexes: &[Index]) -> Result<()> {
+        self.inner.ensure(namespace, indexes).await
+    }
+
+    async fn close(&self) -> Result<()> {
+        Ok(())
+    }
+}
+
+const FOREVER: i64 = i64::MAX;
+
+/// One store, one clock, and a topic with a subscription.
+struct World {
+    clock: Arc<MockClock>,
+    runtime: Runtime,
+    store: Arc<dyn Documents>,
+    topic: TopicName,
+    subscription: SubscriptionName,
+}
+
+impl World {
+    async fn new() -> Self {
+        let clock = Arc::new(MockClock::default());
+        let runtime = Runtime { clock: clock.clone(), ..Runtime::default() };
+        let store: Arc<dyn Documents> = Arc::new(EmbeddedDocuments::open(Path::new(":memory:"), runtime.clone()).unwrap());
+        let topic = TopicName::new(&Scope::new("t", "n").unwrap(), "orders").unwrap();
+        let subscription = SubscriptionName::new(&topic, "s").unwrap();
+        let world = Self { clock, runtime, store, topic, subscription };
+        let (hot, _) = world.client(FOREVER);
+        hot.ensure_topic(&world.topic, &TopicPatch::default()).await.unwrap();
+        let patch = SubscriptionPatch {
+            visibility_ms: Some(10_000),
+            max_deliveries: Some(3),
+            backoff_ms: Some(vec![100]),
+            ..SubscriptionPatch::default()
+        };
+        hot.ensure_subscription(&world.subscription, &patch).await.unwrap();
+        world
+    }
+
+    fn client(&self, writes: i64) -> (Arc<dyn Hot>, Arc<Mortal>) {
+        let mortal = Mortal::new(&self.store, writes);
+        (Arc::new(DocumentsHot::new(mortal.clone(), "cw", self.runtime.clone())), mortal)
+    }
+
+    fn pass(&self, millis: u64) {
+        self.clock.advance(Duration::from_millis(millis));
+    }
+
+    async fn now(&self) -> Timestamp {
+        self.store.now().await.unwrap()
+    }
+
+    /// Pulls and acknowledges until nothing has come for a long time; returns what came, with how often it had been started before.
+    async fn drain(&self, hot: &Arc<dyn Hot>) -> Vec<(String, u32)> {
+        let mut seen = Vec::new();
+        for _ in 0..12 {
+            loop {
+                let pulled = hot.pull(&self.subscription, 300).await.unwrap().deliveries;
+                if pulled.is_empty() {
+                    break;
+                }
+                seen.extend(pulled.iter().map(|delivery| (said(delivery), delivery.deliveries)));
+                let locks: Vec<_> = pulled.into_iter().map(|delivery| delivery.lock).collect();
+                let started = hot.advance(&self.subscription, Advance { settle: Vec::new(), start: locks.clone() }).await.unwrap().started;
+                let held = locks.into_iter().zip(started).filter(|(_, started)| *started);
+                let settle = held.map(|(lock, _)| (lock, Settle::Ack)).collect();
+                hot.advance(&self.subscription, Advance { settle, start: Vec::new() }).await.unwrap();
+            }
+            self.pass(2_500);
+        }
+        seen
+    }
+}
+
+fn said(delivery: &Delivery) -> String {
+    String::from_utf8(delivery.payload.to_vec()).unwrap()
+}
+
+fn message(text: impl ToString) -> Outgoing {
+    Outgoing { payload: text.to_string().into(), ..Outgoing::default() }
+}
+
+#[tokio::test]
+async fn a_publisher_that_dies_anywhere_leaves_a_whole_batch_or_none() {
+    for writes in 0.. {
+        let world = World::new().await;
+        let (first, mortal) = world.client(writes);
+        let soon = world.now().await.plus_millis(5_000);
+        let mut batch: Vec<Outgoing> = (0..600).map(message).collect();
+        batch.push(Outgoing { not_before: Some(soon), ..message("later") });
+        batch.push(Outgoing { dedup_id: Some("once".to_owned()), ..message("once") });
+        let told = first.publish(&world.topic, batch.clone()).await;
+        assert_eq!(told.is_err(), mortal.left.load(Ordering::SeqCst) < 0);
+
+        let (second, _) = world.client(FOREVER);
+        second.publish(&world.topic, vec![message("after")]).await.unwrap();
+        let mut seen: Vec<String> = world.drain(&second).await.into_iter().map(|(text, _)| text).collect();
+        assert!(seen.contains(&"after".to_owned()), "what was published after the death comes");
+        seen.retain(|text| text != "after");
+        assert!(seen.is_empty() || seen.len() == batch.len(), "dying after {writes} writes left {} of {}", seen.len(), batch.len());
+        assert!(told.is_err() || seen.len() == batch.len(), "what was accepted came");
+        assert_eq!(seen.iter().collect::<BTreeSet<_>>().len(), seen.len(), "nothing came twice");
+
+        let again = second.publish(&world.topic, vec![batch[601].clone()]).await.unwrap();
+        assert_eq!(again[0].duplicate, !seen.is_empty(), "the dedup id counts exactly if its message did");
+        if told.is_ok() {
+            return;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_consumer_that_dies_anywhere_loses_nothing_and_exceeds_no_limit() {
+    for writes in 0.. {
+        let world = World::new().await;
+        let (healthy, _) = world.client(FOREVER);
+        let keyed = |n: u32| Outgoing { key: (n.is_multiple_of(3)).then(|| "k".to_owned()), ..message(n) };
+        healthy.publish(&world.topic, (0..12).map(keyed).collect()).await.unwrap();
+
+        let (dying, mortal) = world.client(writes);
+        let mut acked = BTreeSet::new();
+        let life = async {
+            for _ in 0..8 {
+                let pulled = dying.pull(&world.subscription, 4).await?.deliveries;
+                for delivery in pulled {
+                    let start = Advance { settle: Vec::new(), start: vec![delivery.lock.clone()] };
+                    if !dying.advance(&world.subscription, start).await?.started[0] {
+                        continue;
+                    }
+                    let fails = said(&delivery).parse::<u32>().unwrap() % 4 == 1 && delivery.deliveries == 0;
+                    let settle = if fails { Settle::Retry { delay: None, reason: "first".to_owned() } } else { Settle::Ack };
+                    let settle = Advance { settle: vec![(delivery.lock.clone(), settle)], start: Vec::new() };
+                    let settled = dying.advance(&world.subscription, settle).await?.settled[0];
+                    if settled == Settled::Done && !fails {
+                        acked.insert(said(&delivery));
+                    }
+                }
+                world.pass(150);
+            }
+            chronow::Result::<()>::Ok(())
+        };
+        let lived = life.await;
+        // Tidying up may die without anybody being told.
+        let died = mortal.left.load(Ordering::SeqCst) < 0;
+        assert!(lived.is_ok() || died, "{lived:?}");
+        world.pass(11_000);
+        let seen = world.drain(&healthy).await;
+        let texts: Vec<&String> = seen.iter().map(|(text, _)| text).collect();
+        for n in 0..12 {
+            let times = texts.iter().filter(|text| ***text == n.to_string()).count();
+            let expected = usize::from(!acked.contains(&n.to_string()));
+            assert!(times <= expected, "{n} came {times} times after {writes} writes, acknowledged: {acked:?}");
+            // An acknowledgement may have taken place though its answer was lost.
+            assert!(times == expected || died, "{n} was lost after {writes} writes");
+        }
+        assert!(seen.iter().all(|(_, before)| *before <= 2), "the limit holds: {seen:?}");
+        let stats = healthy.stats(&world.topic).await.unwrap();
+        assert_eq!(stats.subscriptions[0].acked, 12, "everything was handled, after {writes} writes: {stats:?}");
+        assert_eq!(stats.length, 0);
+        if !died {
+            return;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_puller_that_stalls_for_however_long_brings_nothing_back() {
+    let world = World::new().await;
+    let (slow, mortal) = world.client(FOREVER);
+    let (quick, _) = world.client(FOREVER);
+    // Another subscription keeps the messages themselves from going.
+    let other = SubscriptionName::new(&world.topic, "other").unwrap();
+    quick.ensure_subscription(&other, &SubscriptionPatch::default()).await.unwrap();
+    quick.publish(&world.topic, (0..5).map(message).collect()).await.unwrap();
+    mortal.hold();
+    let stalled = {
+        let (slow, subscription) = (slow.clone(), world.subscription.clone());
+        tokio::spawn(async move { slow.pull(&subscription, 10).await })
+    };
+    mortal.held.notified().await;
+    assert_eq!(world.drain(&quick).await.len(), 5);
+    // Tidies up: the floor has passed, the tombstones are gone.
+    quick.stats(&world.topic).await.unwrap();
+    mortal.go.notify_one();
+    assert!(stalled.await.unwrap().unwrap().deliveries.is_empty(), "what was settled long ago came back");
+    assert!(world.drain(&quick).await.is_empty());
+    let stats = quick.stats(&world.topic).await.unwrap();
+    let billing = stats.subscriptions.iter().find(|stats| stats.subscription == "s").unwrap();
+    assert_eq!((billing.acked, billing.backlog, billing.pending), (5, 0, 0));
+    assert_eq!(quick.pull(&other, 10).await.unwrap().deliveries.len(), 5);
+}
+
+#[tokio::test]
+async fn a_publisher_that_stalls_beyond_the_grace_is_accepted_once_behind_the_others() {
+    let world = World::new().await;
+    let (slow, mortal) = world.client(FOREVER);
+    let (quick, _) = world.client(FOREVER);
+    slow.publish(&world.topic, vec![message("first")]).await.unwrap();
+    // Lets the sequence through, and holds the insert.
+    mortal.left.store(FOREVER, Ordering::SeqCst);
+    let stalled = {
+        let (slow, topic, mortal) = (slow.clone(), world.topic.clone(), mortal.clone());
+        tokio::spawn(async move {
+            mortal.hold();
+            slow.publish(&topic, vec![message("slow")]).await
+        })
+    };
+    mortal.held.notified().await;
+    mortal.hold();
+    mortal.go.notify_one();
+    mortal.held.notified().await;
+    quick.publish(&world.topic, vec![message("quick")]).await.unwrap();
+    let pulled = quick.pull(&world.subscription, 10).await.unwrap();
+    assert_eq!(pulled.deliveries.iter().map(said).collect::<Vec<_>>(), ["first"], "a number that is being written is not passed");
+    assert!(pulled.next_due.is_some());
+    world.pass(3_000);
+    let mut seen: Vec<String> = world.drain(&quick).await.into_iter().map(|(text, _)| text).collect();
+    mortal.go.notify_one();
+    let late = stalled.await.unwrap().unwrap();
+    seen.extend(world.drain(&quick).await.into_iter().map(|(text, _)| text));
+    seen.retain(|text| text != "first");
+    assert_eq!(seen, ["quick", "slow"]);
+    assert!(!late[0].duplicate);
+}
+
+#[tokio::test]
+async fn a_batch_that_is_written_while_its_gap_is_being_closed_comes_whole_or_again() {
+    // The reader is held before its first write that closes the gap, and then between that and the rest.
+    for holds in 1..=2 {
+        let world = World::new().await;
+        let (slow, publisher) = world.client(FOREVER);
+        let (reading, reader) = world.client(FOREVER);
+        let (quick, _) = world.client(FOREVER);
+        let publishing = {
+            let (slow, topic, publisher) = (slow.clone(), world.topic.clone(), publisher.clone());
+            tokio::spawn(async move {
+                publisher.hold();
+                slow.publish(&topic, (0..4).map(message).collect()).await
+            })
+        };
+        publisher.held.notified().await;
+        publisher.hold();
+        publisher.go.notify_one();
+        publisher.held.notified().await;
+        quick.publish(&world.topic, vec![message("behind")]).await.unwrap();
+        world.pass(3_000);
+        reader.hold();
+        let pulling = {
+            let (reading, subscription) = (reading.clone(), world.subscription.clone());
+            tokio::spawn(async move { reading.pull(&subscription, 10).await })
+        };
+        reader.held.notified().await;
+        if holds == 2 {
+            reader.hold();
+            reader.go.notify_one();
+            reader.held.notified().await;
+        }
+        publisher.go.notify_one();
+        publishing.await.unwrap().unwrap();
+        reader.go.notify_one();
+        let mut seen: Vec<String> = pulling.await.unwrap().unwrap().deliveries.iter().map(said).collect();
+        world.pass(11_000);
+        seen.extend(world.drain(&quick).await.into_iter().map(|(text, _)| text));
+        let seen: BTreeSet<String> = seen.into_iter().collect();
+        assert_eq!(seen.len(), 5, "held {holds} times: {seen:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_scheduled_message_is_delivered_once_whoever_dies_putting_it_there() {
+    for writes in 0.. {
+        let world = World::new().await;
+        let (healthy, _) = world.client(FOREVER);
+        let at = world.now().await.plus_millis(1_000);
+        let scheduled = |n: u32| Outgoing { not_before: Some(at), ..message(n) };
+        healthy.publish(&world.topic, (0..3).map(scheduled).collect()).await.unwrap();
+        world.pass(1_500);
+        let (dying, mortal) = world.client(writes);
+        let died = dying.pull(&world.subscription, 10).await.is_err();
+        assert_eq!(died, mortal.left.load(Ordering::SeqCst) < 0);
+        world.pass(11_000);
+        let mut seen: Vec<String> = world.drain(&healthy).await.into_iter().map(|(text, _)| text).collect();
+        seen.sort_unstable();
+        assert_eq!(seen, ["0", "1", "2"], "after {writes} writes");
+        if !died {
+            return;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_dead_letter_survives_whoever_dies_making_it() {
+    for writes in 0.. {
+        let world = World::new().await;
+        let (healthy, _) = world.client(FOREVER);
+        let expiring = |n: u32| Outgoing { ttl: Some(Duration::from_secs(1)), ..message(n) };
+        healthy.publish(&world.topic, (0..4).map(expiring).collect()).await.unwrap();
+        world.pass(1_500);
+        let (dying, _) = world.client(writes);
+        let died = dying.pull(&world.subscription, 10).await.is_err();
+        assert!(healthy.pull(&world.subscription, 10).await.unwrap().deliveries.is_empty());
+        let dead = healthy.dead_letters(&world.subscription, None, 10).await.unwrap().0;
+        assert_eq!(dead.len(), 4, "after {writes} writes");
+        assert!(dead.iter().all(|dead| dead.reason == "expired"));
+        assert_eq!(healthy.purge_dead_letters(&world.subscription, &Select::All).await.unwrap(), 4);
+        // Nobody makes them again.
+        assert!(healthy.pull(&world.subscription, 10).await.unwrap().deliveries.is_empty());
+        assert!(healthy.dead_letters(&world.subscription, None, 10).await.unwrap().0.is_empty());
+        if !died {
+            return;
+        }
+    }
+}

@@ -1,0 +1,347 @@
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use chronow::hot::{Advance, Hot, Outgoing, Place, Select, Settle, Settled, SubscriptionPatch, TopicPatch};
+use serde_json::json;
+
+use super::{World, everywhere, keyed, message, retry, texts, with_header};
+
+fn short() -> SubscriptionPatch {
+    SubscriptionPatch { visibility_ms: Some(300), ..SubscriptionPatch::default() }
+}
+
+everywhere! {
+    async fn a_message_arrives_as_it_was_sent(world: World) {
+        let topic = world.topic("t", TopicPatch::default()).await;
+        let sub = world.sub(&topic, "s", SubscriptionPatch::default()).await;
+        let sent = Outgoing {
+            payload: vec![0, 255, b'"', b'1'].into(),
+            content_type: "application/x-bytes".to_owned(),
+            headers: BTreeMap::from([("a".to_owned(), "ü:|\u{0}".to_owned())]),
+            key: Some("k|:{}".to_owned()),
+            ..Outgoing::default()
+        };
+        let id = world.hot.publish(&topic, vec![sent.clone()]).await.unwrap().remove(0).id;
+        let got = world.pull(&sub, 1).await.remove(0);
+        assert_eq!((got.payload, got.content_type, got.headers, got.key), (sent.payload, sent.content_type, sent.headers, sent.key));
+        assert_eq!((got.lock.id, got.deliveries), (id, 0));
+        let now = world.hot.now().await.unwrap();
+        assert!((now.as_millis() - got.published_at.as_millis()).abs() < 20_000 && got.locked_until > got.published_at);
+    }
+
+    async fn a_lock_that_expires_gives_the_message_to_the_next_and_the_late_ack_is_lost(world: World) {
+        let topic = world.topic("t", TopicPatch::default()).await;
+        let sub = world.sub(&topic, "s", short()).await;
+        world.publish(&topic, &["a", "b"]).await;
+        let first = world.pull(&sub, 2).await;
+        assert!(world.start(&sub, &first[0].lock).await);
+        let second = world.pull(&sub, 2).await;
+        assert_eq!(texts(&second), ["a", "b"]);
+        for delivery in &second {
+            let before = first.iter().find(|before| before.lock.id == delivery.lock.id).unwrap();
+            assert_ne!(before.lock.token, delivery.lock.token);
+            // Only what was started counts.
+            assert_eq!(delivery.deliveries, u32::from(delivery.lock.id == first[0].lock.id));
+            assert_eq!(world.settle(&sub, &before.lock, Settle::Ack).await, Settled::Lost);
+            assert!(!world.start(&sub, &before.lock).await);
+        }
+        assert_eq!(world.hot.renew(&sub, vec![first[0].lock.clone(), second[0].lock.clone()]).await.unwrap(), [false, true]);
+        for delivery in &second {
+            assert_eq!(world.settle(&sub, &delivery.lock, Settle::Ack).await, Settled::Done);
+            assert_eq!(world.settle(&sub, &delivery.lock, Settle::Ack).await, Settled::Lost);
+        }
+    }
+
+    async fn a_renewed_lock_holds_on(world: World) {
+        let topic = world.topic("t", TopicPatch::default()).await;
+        let sub = world.sub(&topic, "s", SubscriptionPatch { visibility_ms: Some(1_500), ..SubscriptionPatch::default() }).await;
+        world.publish(&topic, &["a"]).await;
+        let got = world.pull(&sub, 1).await.remove(0);
+        let begin = Instant::now();
+        while begin.elapsed() < Duration::from_secs(3) {
+            assert_eq!(world.hot.renew(&sub, vec![got.lock.clone()]).await.unwrap(), [true]);
+            world.nothing(&sub).await;
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        assert_eq!(world.settle(&sub, &got.lock, Settle::Ack).await, Settled::Done);
+    }
+
+    async fn retries_of_one_subscription_are_never_seen_by_another(world: World) {
+        let topic = world.topic("t", TopicPatch::default()).await;
+        let good = world.sub(&topic, "good", SubscriptionPatch::default()).await;
+        let bad = world.sub(&topic, "bad", SubscriptionPatch { max_deliveries: Some(3), ..SubscriptionPatch::default() }).await;
+        world.publish(&topic, &["a"]).await;
+        let got = world.pull(&good, 1).await.remove(0);
+        world.settle(&good, &got.lock, Settle::Ack).await;
+        for started in 0..3 {
+            let got = world.pull(&bad, 1).await.remove(0);
+            assert_eq!(got.deliveries, started);
+            assert!(world.start(&bad, &got.lock).await);
+            let expected = if started == 2 { Settled::DeadLettered } else { Settled::Done };
+            assert_eq!(world.settle(&bad, &got.lock, retry("broken")).await, expected);
+            world.nothing(&good).await;
+        }
+        world.nothing(&bad).await;
+        let (dead, _) = world.hot.dead_letters(&bad, None, 10).await.unwrap();
+        assert_eq!((dead.len(), dead[0].deliveries, dead[0].reason.as_str(), &dead[0].payload[..]), (1, 3, "broken", &b"a"[..]));
+        assert_eq!(world.hot.dead_letters(&good, None, 10).await.unwrap().0, []);
+        let stats = world.hot.stats(&topic).await.unwrap();
+        assert_eq!(stats.length, 0);
+    }
+
+    async fn a_message_that_kills_its_handlers_ends_in_the_dead_letters(world: World) {
+        let topic = world.topic("t", TopicPatch::default()).await;
+        let sub = world.sub(&topic, "s", SubscriptionPatch { max_deliveries: Some(2), ..short() }).await;
+        world.publish(&topic, &["poison"]).await;
+        for _ in 0..2 {
+            let got = world.pull(&sub, 1).await.remove(0);
+            assert!(world.start(&sub, &got.lock).await);
+        }
+        let begin = Instant::now();
+        while world.hot.dead_letters(&sub, None, 10).await.unwrap().0.is_empty() {
+            assert!(begin.elapsed() < Duration::from_secs(20));
+            world.nothing(&sub).await;
+        }
+    }
+
+    async fn eight_consumers_redeliver_each_message_once(world: World) {
+        let topic = world.topic("t", TopicPatch::default()).await;
+        let sub = world.sub(&topic, "s", SubscriptionPatch::default()).await;
+        let sent: Vec<String> = (0..200).map(|i| format!("m{i}")).collect();
+        world.publish(&topic, &sent.iter().map(String::as_str).collect::<Vec<_>>()).await;
+        let world = Arc::new(world);
+        let seen = Arc::new(std::sync::Mutex::new(BTreeMap::<String, u32>::new()));
+        let consumers: Vec<_> = (0..8)
+            .map(|_| {
+                let (world, sub, seen) = (Arc::clone(&world), sub.clone(), Arc::clone(&seen));
+                tokio::spawn(async move {
+                    let begin = Instant::now();
+                    while seen.lock().unwrap().values().sum::<u32>() < 400 && begin.elapsed() < Duration::from_secs(20) {
+                        let pulled = world.hot.pull(&sub, 7).await.unwrap();
+                        let start: Vec<_> = pulled.deliveries.iter().map(|delivery| delivery.lock.clone()).collect();
+                        let settle = pulled
+                            .deliveries
+                            .iter()
+                            .map(|delivery| (delivery.lock.clone(), if delivery.deliveries == 0 { retry("once") } else { Settle::Ack }))
+                            .collect();
+                        world.hot.advance(&sub, Advance { start, ..Advance::default() }).await.unwrap();
+                        let ended = world.hot.advance(&sub, Advance { settle, ..Advance::default() }).await.unwrap();
+                        assert!(ended.settled.iter().all(|settled| *settled == Settled::Done));
+                        for delivery in pulled.deliveries {
+                            *seen.lock().unwrap().entry(delivery.lock.id).or_default() += 1;
+                        }
+                    }
+                })
+            })
+            .collect();
+        for consumer in consumers {
+            consumer.await.unwrap();
+        }
+        world.nothing(&sub).await;
+        let seen = seen.lock().unwrap();
+        assert_eq!(seen.len(), 200);
+        assert!(seen.values().all(|n| *n == 2), "{seen:?}");
+    }
+
+    async fn waits_follow_the_table_unless_a_delay_is_given(world: World) {
+        let topic = world.topic("t", TopicPatch::default()).await;
+        let patch = SubscriptionPatch {
+            backoff_ms: Some(vec![60_000, 120_000, 300_000]), jitter_percent: Some(0), max_deliveries: Some(9), ..SubscriptionPatch::default()
+        };
+        let sub = world.sub(&topic, "s", patch).await;
+        world.publish(&topic, &["a", "b"]).await;
+        for delivery in world.pull(&sub, 2).await {
+            assert!(world.start(&sub, &delivery.lock).await);
+            let delay = (delivery.payload == "b").then_some(Duration::from_secs(600));
+            world.settle(&sub, &delivery.lock, Settle::Retry { delay, reason: "x".to_owned() }).await;
+        }
+        let now = world.hot.now().await.unwrap().as_millis();
+        let mut waits: Vec<i64> = world.hot.peek(&sub, 10).await.unwrap().iter().map(|m| (m.until.unwrap().as_millis() - now + 5_000) / 10_000).collect();
+        waits.sort_unstable();
+        assert_eq!(waits, [6, 60]);
+        assert!(world.hot.pull(&sub, 10).await.unwrap().next_due.is_some_and(|due| due > Duration::from_secs(30) && due < Duration::from_secs(61)));
+    }
+
+    async fn messages_of_a_key_come_in_order_one_at_a_time(world: World) {
+        let topic = world.topic("t", TopicPatch::default()).await;
+        let sub = world.sub(&topic, "s", SubscriptionPatch::default()).await;
+        let sent = (0..20).map(|i| keyed(if i % 2 == 0 { "even" } else { "odd" }, &format!("{i:02}"))).collect();
+        world.hot.publish(&topic, sent).await.unwrap();
+        let mut came: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        let mut failed = BTreeSet::new();
+        while came.values().map(Vec::len).sum::<usize>() < 20 {
+            let got = world.pull(&sub, 1).await.remove(0);
+            let text = String::from_utf8(got.payload.to_vec()).unwrap();
+            let key = got.key.unwrap();
+            // Whatever else is handed out meanwhile is of the other key.
+            let beside = world.hot.pull(&sub, 10).await.unwrap().deliveries;
+            assert!(beside.len() <= 1 && beside.iter().all(|other| other.key.as_ref() != Some(&key)), "{beside:?}");
+            for other in &beside {
+                assert_eq!(world.settle(&sub, &other.lock, Settle::Release).await, Settled::Done);
+            }
+            if failed.insert(text.clone()) && text.ends_with('4') {
+                world.settle(&sub, &got.lock, retry("again")).await;
+            } else {
+                world.settle(&sub, &got.lock, Settle::Ack).await;
+                came.entry(key).or_default().push(text);
+            }
+        }
+        for texts in came.values() {
+            assert!(texts.is_sorted(), "{came:?}");
+        }
+        world.nothing(&sub).await;
+        assert_eq!(world.hot.stats(&topic).await.unwrap().length, 0);
+    }
+
+    async fn a_scheduled_message_waits_for_its_time_and_can_be_taken_back(world: World) {
+        let topic = world.topic("t", TopicPatch::default()).await;
+        let sub = world.sub(&topic, "s", SubscriptionPatch::default()).await;
+        let now = world.hot.now().await.unwrap();
+        let at = |ms| Some(now.plus_millis(ms));
+        let sent = vec![
+            Outgoing { not_before: at(600_000), ..message("never") },
+            Outgoing { not_before: at(1_000), ..message("later") },
+            message("now"),
+        ];
+        let ids: Vec<_> = world.hot.publish(&topic, sent).await.unwrap().into_iter().map(|p| p.id).collect();
+        assert_eq!(texts(&world.pull(&sub, 1).await), ["now"]);
+        assert!(world.hot.cancel(&topic, &ids[0]).await.unwrap());
+        assert!(!world.hot.cancel(&topic, &ids[0]).await.unwrap());
+        let got = world.pull(&sub, 1).await.remove(0);
+        assert_eq!((&got.payload[..], &got.lock.id), (&b"later"[..], &ids[1]));
+        assert!(world.hot.now().await.unwrap() >= now.plus_millis(1_000));
+        assert!(!world.hot.cancel(&topic, &ids[1]).await.unwrap());
+    }
+
+    async fn what_nobody_started_in_time_is_dead_as_expired(world: World) {
+        let topic = world.topic("t", TopicPatch { ttl_ms: Some(Some(200)), ..TopicPatch::default() }).await;
+        let sub = world.sub(&topic, "s", SubscriptionPatch::default()).await;
+        let long = Outgoing { ttl: Some(Duration::from_secs(600)), ..message("long") };
+        world.hot.publish(&topic, vec![message("short"), long]).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(400)).await;
+        assert_eq!(texts(&world.pull(&sub, 1).await), ["long"]);
+        world.nothing(&sub).await;
+        let (dead, _) = world.hot.dead_letters(&sub, None, 10).await.unwrap();
+        assert_eq!((dead.len(), dead[0].reason.as_str(), dead[0].deliveries), (1, "expired", 0));
+        assert_eq!(world.hot.redrive(&sub, &Select::All).await.unwrap(), 1);
+        assert_eq!(texts(&world.pull(&sub, 1).await), ["short"]);
+    }
+
+    async fn the_same_dedup_id_is_accepted_once(world: World) {
+        let topic = world.topic("t", TopicPatch { dedup_window_ms: Some(1_500), ..TopicPatch::default() }).await;
+        let sub = world.sub(&topic, "s", SubscriptionPatch::default()).await;
+        let with = |id: &str, text: &str| Outgoing { dedup_id: Some(id.to_owned()), ..message(text) };
+        let first = world.hot.publish(&topic, vec![with("x", "1"), with("x", "2"), with("y", "3")]).await.unwrap();
+        assert_eq!(first.iter().map(|p| p.duplicate).collect::<Vec<_>>(), [false, true, false]);
+        assert_eq!(first[0].id, first[1].id);
+        let again = world.hot.publish(&topic, vec![with("x", "4")]).await.unwrap();
+        assert_eq!((again[0].duplicate, &again[0].id), (true, &first[0].id));
+        assert_eq!(texts(&world.pull(&sub, 2).await), ["1", "3"]);
+        tokio::time::sleep(Duration::from_millis(1_600)).await;
+        assert!(!world.hot.publish(&topic, vec![with("x", "5")]).await.unwrap()[0].duplicate);
+        assert_eq!(texts(&world.pull(&sub, 1).await), ["5"]);
+    }
+
+    async fn a_filter_leaves_messages_out_and_settles_them(world: World) {
+        let topic = world.topic("t", TopicPatch::default()).await;
+        let filter = json!({"$or": [{"payload.n": {"$gte": 8}}, {"headers.kind": "vip"}]});
+        let sub = world.sub(&topic, "s", SubscriptionPatch { filter: Some(Some(filter)), ..SubscriptionPatch::default() }).await;
+        let mut sent: Vec<_> = (0..10).map(|n| message(&json!({"n": n}).to_string())).collect();
+        sent.push(with_header("kind", "vip", "no json"));
+        world.hot.publish(&topic, sent).await.unwrap();
+        let got = world.pull(&sub, 3).await;
+        assert_eq!(texts(&got), ["no json", r#"{"n":8}"#, r#"{"n":9}"#]);
+        world.nothing(&sub).await;
+        for delivery in &got {
+            world.settle(&sub, &delivery.lock, Settle::Ack).await;
+        }
+        let stats = world.hot.stats(&topic).await.unwrap();
+        assert_eq!((stats.length, stats.subscriptions[0].acked, stats.subscriptions[0].backlog), (0, 3, 0));
+        let all = SubscriptionPatch { filter: Some(None), ..SubscriptionPatch::default() };
+        world.hot.ensure_subscription(&sub, &all).await.unwrap();
+        world.publish(&topic, &["plain"]).await;
+        assert_eq!(texts(&world.pull(&sub, 1).await), ["plain"]);
+    }
+
+    async fn a_deferred_message_waits_to_be_fetched(world: World) {
+        let topic = world.topic("t", TopicPatch::default()).await;
+        let sub = world.sub(&topic, "s", SubscriptionPatch::default()).await;
+        world.hot.publish(&topic, vec![keyed("k", "1"), keyed("k", "2")]).await.unwrap();
+        let first = world.pull(&sub, 1).await.remove(0);
+        assert!(world.start(&sub, &first.lock).await);
+        assert_eq!(world.settle(&sub, &first.lock, Settle::Defer).await, Settled::Done);
+        // The key goes on without it.
+        assert_eq!(texts(&world.pull(&sub, 1).await), ["2"]);
+        let id = first.lock.id.clone();
+        let fetched = world.hot.fetch_deferred(&sub, vec![id.clone(), "1-1".to_owned()]).await.unwrap();
+        assert_eq!((texts(&fetched), fetched[0].deliveries), (vec!["1".to_owned()], 1));
+        assert_eq!(world.hot.fetch_deferred(&sub, vec![id]).await.unwrap(), []);
+        assert_eq!(world.settle(&sub, &fetched[0].lock, Settle::Ack).await, Settled::Done);
+    }
+
+    async fn what_is_given_back_unused_is_available_at_once_and_not_counted(world: World) {
+        let topic = world.topic("t", TopicPatch::default()).await;
+        let sub = world.sub(&topic, "s", SubscriptionPatch::default()).await;
+        world.publish(&topic, &["a"]).await;
+        for _ in 0..10 {
+            let got = world.hot.pull(&sub, 5).await.unwrap().deliveries.remove(0);
+            assert_eq!(got.deliveries, 0);
+            assert_eq!(world.settle(&sub, &got.lock, Settle::Release).await, Settled::Done);
+        }
+    }
+
+    async fn waiting_ends_when_something_is_published_and_holds_up_nobody(world: World) {
+        let topic = world.topic("t", TopicPatch::default()).await;
+        let world = Arc::new(world);
+        let mut waiting = Vec::new();
+        for i in 0..10 {
+            let sub = world.sub(&topic, &format!("s{i}"), SubscriptionPatch::default()).await;
+            let world = Arc::clone(&world);
+            waiting.push(tokio::spawn(async move {
+                let begin = Instant::now();
+                world.hot.wait(&sub, Duration::from_secs(30)).await.unwrap();
+                begin.elapsed()
+            }));
+        }
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        let begin = Instant::now();
+        world.hot.get(&world.scope, &["x".to_owned()]).await.unwrap();
+        assert!(begin.elapsed() < Duration::from_secs(5), "{:?}", begin.elapsed());
+        world.publish(&topic, &["a"]).await;
+        for waiting in waiting {
+            assert!(waiting.await.unwrap() < Duration::from_secs(15));
+        }
+        // What was published before is not waited for.
+        let sub = world.sub(&topic, "s0", SubscriptionPatch::default()).await;
+        let begin = Instant::now();
+        world.hot.wait(&sub, Duration::from_secs(30)).await.unwrap();
+        assert!(begin.elapsed() < Duration::from_secs(15));
+        world.pull(&sub, 1).await;
+        let begin = Instant::now();
+        world.hot.wait(&sub, Duration::from_millis(300)).await.unwrap();
+        assert!(begin.elapsed() >= Duration::from_millis(290));
+    }
+
+    async fn peeking_shows_everything_and_takes_nothing(world: World) {
+        let topic = world.topic("t", TopicPatch::default()).await;
+        let sub = world.sub(&topic, "s", SubscriptionPatch::default()).await;
+        world.publish(&topic, &["flight", "later", "aside"]).await;
+        for got in world.pull(&sub, 3).await {
+            match &got.payload[..] {
+                b"later" => world.settle(&sub, &got.lock, Settle::Retry { delay: Some(Duration::from_secs(60)), reason: String::new() }).await,
+                b"aside" => world.settle(&sub, &got.lock, Settle::Defer).await,
+                _ => Settled::Done,
+            };
+        }
+        world.publish(&topic, &["unread"]).await;
+        for _ in 0..2 {
+            let mut seen: Vec<_> =
+                world.hot.peek(&sub, 10).await.unwrap().into_iter().map(|m| (String::from_utf8(m.payload.to_vec()).unwrap(), m.place)).collect();
+            seen.sort_by(|a, b| a.0.cmp(&b.0));
+            let expected = [("aside", Place::Deferred), ("flight", Place::InFlight), ("later", Place::Scheduled), ("unread", Place::Unread)];
+            assert_eq!(seen, expected.map(|(text, place)| (text.to_owned(), place)));
+        }
+        assert_eq!(texts(&world.pull(&sub, 1).await), ["unread"]);
+    }
+}

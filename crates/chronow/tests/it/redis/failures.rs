@@ -1,0 +1,266 @@
+//! What a caller sees when servers fail, refuse or are replaced.
+
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use chronow::ErrorKind;
+use chronow::hot::redis::{RedisConfig, RedisHot};
+use chronow::hot::{Hot, Settle, Settled, SubscriptionPatch, TopicPatch, When};
+use futures::StreamExt;
+use test_support::{Proxy, servers};
+
+use super::{World, message, texts};
+
+/// A server of this test alone; it ends with it.
+struct Server {
+    process: Child,
+    port: u16,
+    _folder: tempfile::TempDir,
+}
+
+impl Server {
+    async fn start(arguments: &[&str]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let port = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port();
+        let process = Command::new(program())
+            .args(["--bind", "127.0.0.1", "--port", &port.to_string(), "--save", "", "--dir"])
+            .arg(folder.path())
+            .args(arguments)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let server = Self { process, port, _folder: folder };
+        server.answers().await;
+        server
+    }
+
+    async fn sentinel(master: u16) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let port = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port();
+        let file = folder.path().join("sentinel.conf");
+        let text = format!(
+            "bind 127.0.0.1\nport {port}\nsentinel monitor main 127.0.0.1 {master} 1\nsentinel down-after-milliseconds main 1000\n\
+             sentinel failover-timeout main 5000\n"
+        );
+        std::fs::write(&file, text).unwrap();
+        let process = Command::new(program()).arg(&file).arg("--sentinel").stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let server = Self { process, port, _folder: folder };
+        server.answers().await;
+        server
+    }
+
+    fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    async fn answers(&self) {
+        let begin = Instant::now();
+        while tokio::net::TcpStream::connect(("127.0.0.1", self.port)).await.is_err() {
+            assert!(begin.elapsed() < Duration::from_secs(20), "a server did not start");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    async fn run(&self, words: &[&str]) -> String {
+        let mut connection = ::redis::Client::open(self.url()).unwrap().get_multiplexed_async_connection().await.unwrap();
+        let mut cmd = ::redis::cmd(words[0]);
+        let value: ::redis::Value = cmd.arg(&words[1..]).query_async(&mut connection).await.unwrap();
+        format!("{value:?}")
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+    }
+}
+
+/// As `scripts/services` finds it.
+fn program() -> PathBuf {
+    let cache = std::env::var_os("CHRONOS_SERVICES_CACHE").map_or_else(
+        || {
+            let base = std::env::var_os("XDG_CACHE_HOME")
+                .map_or_else(|| PathBuf::from(std::env::var_os("HOME").unwrap()).join(".cache"), PathBuf::from);
+            base.join("chronos-services")
+        },
+        PathBuf::from,
+    );
+    let path = std::env::var_os("PATH").unwrap();
+    std::env::split_paths(&path)
+        .map(|folder| folder.join("redis-server"))
+        .chain([cache.join("redis/redis-server")])
+        .find(|file| file.exists())
+        .expect("there is no redis-server: run `scripts/services up redis` once")
+}
+
+fn impatient(url: String) -> RedisConfig {
+    let mut config = RedisConfig::single(url);
+    config.response_timeout = Duration::from_secs(2);
+    config
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_broken_connection_comes_back_and_waiting_goes_on() {
+    let proxy = Proxy::in_front_of(&servers::redis_url()).await;
+    let world = World::new(impatient(proxy.uri()), 1).await;
+    let topic = world.topic("t", TopicPatch::default()).await;
+    let sub = world.sub(&topic, "s", SubscriptionPatch::default()).await;
+    let mut changes = world.hot.watch(&world.scope, "").await.unwrap();
+    world.publish(&topic, &["a"]).await;
+    let got = world.pull(&sub, 1).await.remove(0);
+    proxy.drop_connections();
+    let begin = Instant::now();
+    let error = loop {
+        // Every failure is one a caller may repeat.
+        match world.hot.advance(&sub, chronow::hot::Advance { settle: vec![(got.lock.clone(), Settle::Ack)], start: vec![] }).await {
+            Ok(advanced) => {
+                assert_eq!(advanced.settled, [Settled::Done]);
+                break None;
+            }
+            Err(error) if begin.elapsed() > Duration::from_secs(10) => break Some(error),
+            Err(error) => assert!(error.is_retryable() && error.kind() == ErrorKind::HotTier, "{error}"),
+        }
+    };
+    assert!(error.is_none(), "{error:?}");
+    // The watcher is told that it may have missed something, and hears what comes after.
+    let interrupted = tokio::time::timeout(Duration::from_secs(10), changes.next()).await.unwrap().unwrap();
+    assert!(interrupted.is_err_and(|error| error.is_retryable()));
+    let heard = async {
+        loop {
+            if let Some(Ok(change)) = changes.next().await {
+                break change;
+            }
+        }
+    };
+    let tell = async {
+        loop {
+            world.hot.set(&world.scope, "k", Some("x".into()), "", None, When::Always).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    tokio::select! {
+        change = heard => assert_eq!(change.key, "k"),
+        () = tell => unreachable!("it never ends"),
+        () = tokio::time::sleep(Duration::from_secs(10)) => panic!("the watcher heard nothing after the connection was back"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_does_not_answer_is_said_so_in_one_line() {
+    let proxy = Proxy::in_front_of(&servers::redis_url()).await;
+    let world = World::new(impatient(proxy.uri()), 1).await;
+    let topic = world.topic("t", TopicPatch::default()).await;
+    proxy.stall();
+    let error = world.hot.publish(&topic, vec![message("a")]).await.unwrap_err();
+    assert!(error.is_retryable() && error.to_string().contains("may have taken place"), "{error}");
+    assert!(!error.to_string().contains('\n'));
+    proxy.restore();
+}
+
+#[tokio::test]
+async fn an_unreachable_or_refusing_server_is_said_so_without_the_password() {
+    let port = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port();
+    let error = RedisHot::connect(RedisConfig::single(format!("redis://u:s3cret@127.0.0.1:{port}"))).await.unwrap_err();
+    assert!(error.is_retryable() && error.to_string().contains("cannot be reached"), "{error}");
+    assert!(!format!("{error} {error:?}").contains("s3cret"));
+
+    let server = Server::start(&["--requirepass", "right"]).await;
+    let error = RedisHot::connect(RedisConfig::single(server.url().replace("://", "://:s3cret@"))).await.unwrap_err();
+    assert!(!error.is_retryable() && error.to_string().contains("password"), "{error}");
+    assert!(!format!("{error} {error:?}").contains("s3cret"));
+    let error = RedisHot::connect(RedisConfig::single(server.url())).await.unwrap_err();
+    assert!(!error.is_retryable() && error.to_string().contains("password"), "{error}");
+    let mut config = RedisConfig::single(server.url());
+    config.password = Some("right".into());
+    let said = RedisHot::connect(config).await.unwrap().ping().await.unwrap();
+    assert!(said.contains("noeviction") && said.contains("append-only file off"), "{said}");
+}
+
+#[tokio::test]
+async fn a_full_server_refuses_and_consuming_makes_room() {
+    let server = Server::start(&["--maxmemory", "6mb", "--maxmemory-policy", "noeviction"]).await;
+    let world = World::new(RedisConfig::single(server.url()), 1).await;
+    let topic = world.topic("t", TopicPatch::default()).await;
+    let sub = world.sub(&topic, "s", SubscriptionPatch::default()).await;
+    let big = "x".repeat(100_000);
+    let mut accepted = 0;
+    let error = loop {
+        match world.hot.publish(&topic, vec![message(&big)]).await {
+            Ok(_) => accepted += 1,
+            Err(error) => break error,
+        }
+        assert!(accepted < 1_000);
+    };
+    assert!(error.is_retryable() && error.to_string().contains("Redis is full"), "{error}");
+    // Everything that was accepted can be consumed although the server is full.
+    for _ in 0..accepted {
+        let got = world.pull(&sub, 1).await.remove(0);
+        assert_eq!(world.settle(&sub, &got.lock, Settle::Ack).await, Settled::Done);
+    }
+    assert_eq!(world.hot.stats(&topic).await.unwrap().length, 0);
+    let begin = Instant::now();
+    while world.hot.publish(&topic, vec![message(&big)]).await.is_err() {
+        assert!(begin.elapsed() < Duration::from_secs(10));
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_forgot_the_scripts_gets_them_again() {
+    let server = Server::start(&[]).await;
+    let world = World::new(RedisConfig::single(server.url()), 1).await;
+    let topic = world.topic("t", TopicPatch::default()).await;
+    let sub = world.sub(&topic, "s", SubscriptionPatch::default()).await;
+    world.publish(&topic, &["a"]).await;
+    server.run(&["SCRIPT", "FLUSH"]).await;
+    world.publish(&topic, &["b"]).await;
+    assert_eq!(texts(&world.pull(&sub, 2).await), ["a", "b"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_failover_by_sentinel_moves_everything_to_the_new_master() {
+    let master = Server::start(&[]).await;
+    let replica = Server::start(&["--replicaof", "127.0.0.1", &master.port.to_string()]).await;
+    let sentinel = Server::sentinel(master.port).await;
+    let begin = Instant::now();
+    while !sentinel.run(&["SENTINEL", "REPLICAS", "main"]).await.contains(&replica.port.to_string())
+        || !master.run(&["INFO", "replication"]).await.contains("state=online")
+    {
+        assert!(begin.elapsed() < Duration::from_secs(30), "the sentinel found no replica");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let world = World::new(RedisConfig::sentinel([format!("127.0.0.1:{}", sentinel.port)], "main"), 1).await;
+    let topic = world.topic("t", TopicPatch::default()).await;
+    let sub = world.sub(&topic, "s", SubscriptionPatch { visibility_ms: Some(600_000), ..SubscriptionPatch::default() }).await;
+    world.publish(&topic, &["a", "b"]).await;
+    let got = world.pull(&sub, 1).await.remove(0);
+    master.run(&["WAIT", "1", "5000"]).await;
+    sentinel.run(&["SENTINEL", "FAILOVER", "main"]).await;
+    let begin = Instant::now();
+    while !replica.run(&["ROLE"]).await.contains("master") || !master.run(&["ROLE"]).await.contains("slave") {
+        assert!(begin.elapsed() < Duration::from_secs(60), "no failover took place");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    // The lock moved with the message.
+    let begin = Instant::now();
+    let settled = loop {
+        match world.hot.advance(&sub, chronow::hot::Advance { settle: vec![(got.lock.clone(), Settle::Ack)], start: vec![] }).await {
+            Ok(advanced) => break advanced.settled,
+            Err(error) => assert!(error.is_retryable() && begin.elapsed() < Duration::from_secs(30), "{error}"),
+        }
+    };
+    assert_eq!(settled, [Settled::Done]);
+    assert_eq!(texts(&world.pull(&sub, 1).await), ["b"]);
+}
+
+#[tokio::test]
+async fn after_closing_everything_says_so() {
+    let world = World::single().await;
+    let topic = world.topic("t", TopicPatch::default()).await;
+    let sub = world.sub(&topic, "s", SubscriptionPatch::default()).await;
+    world.hot.close().await.unwrap();
+    assert_eq!(world.hot.publish(&topic, vec![message("a")]).await.unwrap_err().kind(), ErrorKind::Closed);
+    assert_eq!(world.hot.wait(&sub, Duration::from_secs(30)).await.unwrap_err().kind(), ErrorKind::Closed);
+}
