@@ -7,9 +7,9 @@ use chronos_db::documents::{Filter, Outcome, Scan, Write};
 
 use super::card::{Card, State, card_id, class};
 use super::chunk::Body;
+use super::entities::Opened;
 use super::keys::place_of;
 use super::store::{Engine, ascending, put_if};
-use super::topics::Opened;
 use crate::hot::{DeadLetter, Outgoing, Select};
 use crate::{Error, Result, SubscriptionName, Timestamp};
 

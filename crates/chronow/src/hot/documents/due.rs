@@ -9,8 +9,8 @@ use chronos_db::documents::{Batch, Filter, Newest, Outcome, Scan, Write};
 
 use super::card::{Card, State};
 use super::chunk::Body;
+use super::entities::Opened;
 use super::store::{Engine, delete_if, put_if};
-use super::topics::Opened;
 use crate::Result;
 use crate::hot::Delivery;
 

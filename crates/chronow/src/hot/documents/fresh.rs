@@ -2,17 +2,18 @@
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use chronos_db::documents::{Batch, Filter, Outcome, Scan, Write};
+use chronos_db::documents::{Atomicity, Batch, Filter, Outcome, Scan, Write};
 
 use super::card::{Card, State};
 use super::chunk::{Body, Chunk};
 use super::due::{Part, queue};
+use super::entities::{Cursor, Opened};
 use super::keys::chunks_between;
 use super::publish::{Acceptance, GRACE_MS};
 use super::store::{Engine, ascending, delete_if, locked, put_if};
-use super::topics::{Cursor, Opened};
 use crate::hot::Delivery;
 use crate::{ErrorKind, Result};
 
@@ -25,6 +26,22 @@ const MOST_CLOSED: i64 = 500;
 
 /// A message that a publisher is writing just now comes after about so long.
 const SOON: Duration = Duration::from_millis(15);
+
+/// After so often others were faster, they may as well have died.
+const MOST_LOST: u32 = 8;
+
+/// Pulls that begin carefully after one that met others.
+const CAREFUL: u32 = 32;
+
+/// What became of new cards.
+enum Claimed {
+    /// These are there, and the cursor has moved.
+    AsOne(Vec<(Card, Arc<Body>)>),
+    /// Somebody else was faster; nothing was written.
+    Lost,
+    /// The former are there; the latter, and the cursor, are still to be written.
+    Begun(Vec<(Card, Arc<Body>)>, Vec<(Card, Arc<Body>)>),
+}
 
 /// How far a walk came.
 struct Walk {
@@ -46,15 +63,61 @@ impl Engine {
             return Ok((part, walk.soon));
         }
         self.line_up(opened, &mut walk.found).await?;
-        let (mine, floor) = self.insert_cards(opened, walk.found, walk.place).await?;
-        let deliveries = match floor {
-            Some(floor) => self.check(opened, mine, Ok(floor)).await?,
-            None => {
-                let floor = self.move_cursor(&opened.cursor, walk.place).await;
-                self.check(opened, mine, floor).await?
+        let (mine, floor) = match self.claim(opened, walk.found, walk.place).await? {
+            Claimed::AsOne(mine) => (mine, Ok(opened.cursor.floor)),
+            Claimed::Lost => return Ok((Part { more: true, ..part }, walk.soon)),
+            Claimed::Begun(mut mine, rest) => {
+                let (more, floor) = self.insert_cards(opened, rest, walk.place).await?;
+                mine.extend(more);
+                match floor {
+                    Some(floor) => (mine, Ok(floor)),
+                    None => (mine, self.move_cursor(&opened.cursor, walk.place).await),
+                }
             }
         };
+        let deliveries = self.check(opened, mine, floor).await?;
         Ok((Part { deliveries, ..part }, walk.soon))
+    }
+
+    /// Takes the messages without getting in others' way: in one transaction with the cursor where the store works like that; elsewhere, if
+    /// others were seen to pull at the same time, the first message alone to begin with.
+    async fn claim(&self, opened: &Opened, mut found: Vec<(Card, Arc<Body>)>, place: i64) -> Result<Claimed> {
+        if found.is_empty() {
+            return Ok(Claimed::Begun(Vec::new(), found));
+        }
+        if self.ready().await? {
+            let mut batch = Batch { atomicity: Atomicity::All, ..Batch::new() };
+            let cursor = Cursor { at: place, ..opened.cursor.clone() };
+            batch.push(&self.spaces.topics, put_if(cursor.to_document(self.fresh()), cursor.rev));
+            for (card, _) in &found {
+                batch.push(&self.spaces.cards, Write::Insert(card.to_document()));
+            }
+            let outcomes = self.documents.apply(batch).await?;
+            return Ok(match outcomes.first() {
+                Some(Outcome::Refused) => Claimed::Lost,
+                _ if outcomes.iter().all(|outcome| outcome.is_applied()) => Claimed::AsOne(found),
+                // A card is there already, or its key is held after all.
+                _ => Claimed::Begun(Vec::new(), found),
+            });
+        }
+        let local = &opened.local;
+        let is_plain = found.first().is_some_and(|(card, _)| card.chain().is_none());
+        if local.contended.load(Ordering::Relaxed) == 0 || !is_plain {
+            return Ok(Claimed::Begun(Vec::new(), found));
+        }
+        local.contended.fetch_sub(1, Ordering::Relaxed);
+        let first = Write::Insert(found[0].0.to_document());
+        if self.write_one(&self.spaces.cards, first).await?.is_applied() {
+            local.lost.store(0, Ordering::Relaxed);
+            let rest = found.split_off(1);
+            return Ok(Claimed::Begun(found, rest));
+        }
+        if local.lost.fetch_add(1, Ordering::Relaxed) < MOST_LOST {
+            self.runtime.clock.sleep(Duration::from_millis(2 + self.runtime.random.next_u64() % 6)).await;
+            return Ok(Claimed::Lost);
+        }
+        local.lost.store(0, Ordering::Relaxed);
+        Ok(Claimed::Begun(Vec::new(), found))
     }
 
     async fn walk(&self, opened: &Opened, room: usize) -> Result<Walk> {
@@ -227,7 +290,7 @@ impl Engine {
                     queue(&mut card, opened.now.as_millis());
                     again.push(Write::Insert(card.to_document()));
                 }
-                _ => {}
+                _ => opened.local.contended.store(CAREFUL, Ordering::Relaxed),
             }
         }
         self.write(&self.spaces.cards, again).await?;

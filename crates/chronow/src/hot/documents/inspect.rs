@@ -10,11 +10,11 @@ use chronos_db::documents::{Filter, Scan};
 
 use super::card::{Card, class};
 use super::chunk::{Body, Chunk};
+use super::entities::{Cursor, Listed, Subscription, Topic};
 use super::keys::{subscription_key, tally_key};
 use super::limits::of_class;
 use super::store::{Engine, int, text};
 use super::tidy::Tally;
-use super::topics::{Cursor, Listed, Subscription, Topic};
 use crate::hot::{Peeked, Place, SubscriptionStats, TopicStats};
 use crate::{Result, SubscriptionName, Timestamp, TopicName};
 

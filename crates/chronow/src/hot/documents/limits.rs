@@ -8,9 +8,10 @@ use chronos_db::documents::filter::Test;
 use chronos_db::documents::{Filter, Scan, Write};
 
 use super::card::{Card, class};
+use super::entities::{Cursor, Topic, last_place};
 use super::keys::{cursor_key, sequence_key, tally_key, topic_key};
 use super::store::{Engine, damaged, int, locked, put_if, too_contended};
-use super::topics::{ATTEMPTS, Cursor, Topic, last_place, no_topic};
+use super::topics::{ATTEMPTS, no_topic};
 use crate::hot::Overflow;
 use crate::{Error, ErrorKind, Result, TopicName};
 

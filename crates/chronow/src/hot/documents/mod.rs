@@ -33,6 +33,7 @@ mod card;
 mod chunk;
 mod dead;
 mod due;
+mod entities;
 mod fresh;
 mod inspect;
 mod keys;

@@ -9,9 +9,10 @@ use bson::{Document, doc};
 use chronos_db::documents::{Batch, Guard, Namespace, Write};
 
 use super::chunk::{Body, Chunk};
+use super::entities::Topic;
 use super::keys::{chunk_id, message_id, sequence_key};
 use super::store::{Engine, damaged, delete, int, put_if, text, too_contended};
-use super::topics::{ATTEMPTS, Topic};
+use super::topics::ATTEMPTS;
 use crate::hot::{Outgoing, Published};
 use crate::{Error, ErrorKind, Result, Timestamp, TopicName};
 

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use chronos_db::documents::{Filter, Scan};
 
+use super::entities::{Cursor, Opened};
 use super::store::{Engine, ascending, int, locked, put_if};
-use super::topics::{Cursor, Opened};
 use crate::hot::Pulled;
 use crate::{Error, ErrorKind, Result, SubscriptionName};
 

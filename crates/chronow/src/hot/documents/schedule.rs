@@ -10,10 +10,11 @@ use chronos_db::documents::filter::Test;
 use chronos_db::documents::{Filter, Scan, Write};
 
 use super::chunk::{Body, Chunk};
+use super::entities::Topic;
 use super::keys::{chunk_id, sequence_key};
 use super::publish::Acceptance;
 use super::store::{Engine, ascending, damaged, delete, delete_if, int, put_if, text};
-use super::topics::{Topic, no_topic};
+use super::topics::no_topic;
 use crate::{Result, Timestamp, TopicName};
 
 /// Messages that are put into the sequence in one go.

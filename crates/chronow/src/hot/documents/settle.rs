@@ -9,8 +9,8 @@ use chronos_db::documents::{Batch, Outcome};
 use super::card::{Card, State, card_id};
 use super::chunk::Body;
 use super::due::USED_UP;
+use super::entities::Opened;
 use super::store::{Engine, Held, locked, put_if, too_contended};
-use super::topics::Opened;
 use crate::hot::{Advance, Advanced, Delivery, Lock, Settle, Settled};
 use crate::{ErrorKind, Result, SubscriptionName, Timestamp};
 

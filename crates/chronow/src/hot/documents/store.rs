@@ -1,7 +1,7 @@
 //! What everything here stands on: the collections, small readers, the memory of one process.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bson::oid::ObjectId;
@@ -13,9 +13,9 @@ use tokio::sync::{OnceCell, Semaphore, watch};
 
 use super::card::Card;
 use super::chunk::{Body, Chunk};
+use super::entities::Opened;
 use super::keys::{chunk_id, chunks_between};
 use super::limits::Known;
-use super::topics::Opened;
 use crate::{Error, ErrorKind, Result, SubscriptionName};
 
 /// Chunks that are remembered, and about how many bytes of them.
@@ -62,6 +62,9 @@ pub(super) struct Local {
     pub(super) opened: Mutex<Option<Arc<Opened>>>,
     /// Numbers that were given out and under which there is nothing yet, and since when.
     pub(super) pending: Mutex<Option<(i64, i64)>>,
+    /// How many of the next pulls expect others to pull at the same time, and how often they were faster.
+    pub(super) contended: AtomicU32,
+    pub(super) lost: AtomicU32,
     /// Settlements since the last tidying.
     pub(super) settled: AtomicU64,
     pub(super) tidied_at: AtomicI64,
@@ -76,6 +79,8 @@ impl Default for Local {
             held: Mutex::default(),
             opened: Mutex::default(),
             pending: Mutex::default(),
+            contended: AtomicU32::new(0),
+            lost: AtomicU32::new(0),
             settled: AtomicU64::new(0),
             tidied_at: AtomicI64::new(0),
         }

@@ -5,11 +5,11 @@ use bson::{Bson, Document, doc};
 use chronos_db::documents::{Filter, Scan, Write};
 
 use super::card::{State, class};
+use super::entities::{Cursor, Topic};
 use super::keys::{chunks_between, tally_key};
 use super::limits::of_class;
 use super::publish::CLOSED_MS;
 use super::store::{Engine, ascending, damaged, delete, delete_if, int, put_if, text};
-use super::topics::{Cursor, Topic};
 use crate::{Result, Timestamp, TopicName};
 
 /// Documents in one step, and steps in one go.

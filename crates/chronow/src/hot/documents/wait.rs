@@ -5,9 +5,9 @@ use std::time::Duration;
 use bson::Document;
 use chronos_db::documents::{Filter, Scan};
 
+use super::entities::last_place;
 use super::keys::{sequence_key, signal_key};
 use super::store::{Engine, int, locked};
-use super::topics::last_place;
 use crate::{Result, SubscriptionName};
 
 /// The first and the longest pause between two looks.
@@ -31,11 +31,11 @@ impl Engine {
         loop {
             let left = end.as_millis() - self.runtime.clock.now().as_millis();
             let Some(left) = u64::try_from(left).ok().filter(|left| *left > 0) else { return Ok(()) };
-            tokio::select! {
+            let told = tokio::select! {
                 // The sender lives as long as the engine.
-                _ = moved.changed() => {}
-                () = self.runtime.clock.sleep(pause.min(Duration::from_millis(left))) => {}
-            }
+                _ = moved.changed() => true,
+                () = self.runtime.clock.sleep(pause.min(Duration::from_millis(left))) => false,
+            };
             pause = (pause * 2).min(LONGEST);
             looks += 1;
             let found = self.get_map(&self.spaces.topics, vec![sequence.clone(), signal.clone()]).await?;
@@ -43,7 +43,7 @@ impl Engine {
             if (last_place(found.get(&sequence))?, signalled) != known {
                 return Ok(());
             }
-            if moved.has_changed().unwrap_or(false) || looks.is_multiple_of(LOOKS_PER_CARDS) {
+            if !opened.subscription.options.paused && (told || looks.is_multiple_of(LOOKS_PER_CARDS)) {
                 let now = self.documents.now().await?;
                 let filter = Filter::eq("w", opened.subscription.id.as_str()).and(Filter::lte("due", now.as_millis()));
                 let scan = Scan { filter, limit: Some(1), without: vec!["b".to_owned()], ..Scan::default() };

@@ -1,0 +1,171 @@
+//! Topics, subscriptions and cursors as they are stored.
+
+use std::sync::Arc;
+
+use bson::oid::ObjectId;
+use bson::{Bson, Document, doc};
+use chronos_db::documents::{Filter, filter};
+use chronos_db::json_to_bson;
+
+use super::chunk::Body;
+use super::keys::{cursor_key, place_of, subscription_key};
+use super::store::{Local, damaged, int, text};
+use crate::hot::{SubscriptionOptions, TopicOptions, filter_view};
+use crate::{Error, Result, Timestamp};
+
+/// A topic as stored.
+#[derive(Clone, Debug)]
+pub(super) struct Topic {
+    pub(super) key: String,
+    /// Unique among all topics ever, of the same name too, so that nothing of a removed one can be mistaken.
+    pub(super) id: String,
+    pub(super) options: TopicOptions,
+    pub(super) subscriptions: Vec<Listed>,
+    /// Whether a message was ever scheduled.
+    pub(super) schedules: bool,
+    pub(super) gone: bool,
+    pub(super) rev: ObjectId,
+}
+
+/// A subscription in its topic's list.
+#[derive(Clone, Debug)]
+pub(super) struct Listed {
+    pub(super) name: String,
+    pub(super) id: String,
+    /// It is being removed.
+    pub(super) gone: bool,
+}
+
+/// A subscription as stored.
+#[derive(Clone, Debug)]
+pub(super) struct Subscription {
+    pub(super) id: String,
+    pub(super) options: SubscriptionOptions,
+    pub(super) filter: Option<Filter>,
+    /// It gets what was accepted behind this place, which matters for what was scheduled before and comes later.
+    pub(super) from: i64,
+    pub(super) rev: ObjectId,
+}
+
+/// How far a subscription is.
+#[derive(Clone, Debug)]
+pub(super) struct Cursor {
+    pub(super) subscription: String,
+    /// Up to here every message has a card or needs none.
+    pub(super) at: i64,
+    /// Up to here every card is settled, or detached.
+    pub(super) floor: i64,
+    /// When somebody pulled, roughly.
+    pub(super) seen: i64,
+    pub(super) rev: ObjectId,
+}
+
+/// Everything a call on a subscription needs to know.
+#[derive(Clone, Debug)]
+pub(super) struct Opened {
+    pub(super) topic: Topic,
+    pub(super) subscription: Subscription,
+    pub(super) cursor: Cursor,
+    /// The last place given out, and the signal's count.
+    pub(super) seen: (i64, i64),
+    pub(super) local: Arc<Local>,
+    pub(super) now: Timestamp,
+}
+
+fn options_text(options: &impl serde::Serialize) -> Result<String> {
+    serde_json::to_string(options).map_err(|e| Error::validation("the options cannot be written as JSON").caused_by(e))
+}
+
+fn options_from<T: serde::de::DeserializeOwned>(document: &Document) -> Result<T> {
+    serde_json::from_str(text(document, "options")?).map_err(|e| damaged("topic or subscription", "options").caused_by(e))
+}
+
+/// The last place a sequence has given out.
+pub(super) fn last_place(counter: Option<&Document>) -> Result<i64> {
+    counter.map_or(Ok(0), |counter| Ok(int(counter, "value")? + 1))
+}
+
+impl Topic {
+    pub(super) fn to_document(&self, rev: ObjectId) -> Result<Document> {
+        let listed: Vec<Bson> = self.subscriptions.iter().map(|s| doc! { "n": &s.name, "i": &s.id, "gone": s.gone }.into()).collect();
+        Ok(doc! {
+            "_id": &self.key, "id": &self.id, "options": options_text(&self.options)?, "subs": listed, "schedules": self.schedules,
+            "gone": self.gone, "rev": rev,
+        })
+    }
+
+    pub(super) fn read(topic: &Document) -> Result<Self> {
+        let listed = topic.get_array("subs").map_err(|_| damaged("topic", "subs"))?.iter().map(|listed| {
+            let listed = listed.as_document().ok_or_else(|| damaged("topic", "subs"))?;
+            let gone = listed.get_bool("gone").unwrap_or(false);
+            Ok(Listed { name: text(listed, "n")?.to_owned(), id: text(listed, "i")?.to_owned(), gone })
+        });
+        Ok(Self {
+            key: text(topic, "_id")?.to_owned(),
+            id: text(topic, "id")?.to_owned(),
+            options: options_from(topic)?,
+            subscriptions: listed.collect::<Result<_>>()?,
+            schedules: topic.get_bool("schedules").unwrap_or(false),
+            gone: topic.get_bool("gone").unwrap_or(false),
+            rev: topic.get_object_id("rev").map_err(|_| damaged("topic", "rev"))?,
+        })
+    }
+
+    /// Whether it is being removed.
+    pub(super) fn is_gone(&self) -> bool {
+        self.gone
+    }
+
+    /// The subscriptions that are there.
+    pub(super) fn listed(&self) -> impl Iterator<Item = &Listed> {
+        self.subscriptions.iter().filter(|listed| !listed.gone)
+    }
+
+    pub(super) fn find(&self, name: &str) -> Option<&Listed> {
+        self.listed().find(|listed| listed.name == name)
+    }
+}
+
+impl Subscription {
+    pub(super) fn to_document(&self, rev: ObjectId) -> Result<Document> {
+        Ok(doc! { "_id": subscription_key(&self.id), "options": options_text(&self.options)?, "from": self.from, "rev": rev })
+    }
+
+    pub(super) fn read(id: &str, subscription: &Document) -> Result<Self> {
+        let options: SubscriptionOptions = options_from(subscription)?;
+        let filter = match &options.filter {
+            Some(filter) => Some(filter::parse(filter, &mut |path| Ok(path.to_owned()))?),
+            None => None,
+        };
+        let rev = subscription.get_object_id("rev").map_err(|_| damaged("subscription", "rev"))?;
+        Ok(Self { id: id.to_owned(), options, filter, from: int(subscription, "from")?, rev })
+    }
+
+    pub(super) fn wants(&self, body: &Body) -> bool {
+        if place_of(&body.id).is_some_and(|place| place <= self.from) {
+            return false;
+        }
+        let Some(filter) = &self.filter else { return true };
+        let view = filter_view(&body.payload, &body.content_type, &body.headers);
+        // A payload with numbers that no filter can compare is one without a payload to the filter.
+        let view = json_to_bson(&view).or_else(|_| json_to_bson(&serde_json::json!({ "payload": null, "headers": body.headers })));
+        matches!(view, Ok(Bson::Document(view)) if filter.matches(&view))
+    }
+}
+
+impl Cursor {
+    pub(super) fn to_document(&self, rev: ObjectId) -> Document {
+        doc! { "_id": cursor_key(&self.subscription), "at": self.at, "floor": self.floor, "seen": self.seen, "rev": rev }
+    }
+
+    pub(super) fn read(subscription: &str, cursor: &Document) -> Result<Self> {
+        let rev = cursor.get_object_id("rev").map_err(|_| damaged("cursor", "rev"))?;
+        let subscription = subscription.to_owned();
+        Ok(Self { subscription, at: int(cursor, "at")?, floor: int(cursor, "floor")?, seen: int(cursor, "seen")?, rev })
+    }
+}
+
+pub(super) fn is_idle(subscription: &Subscription, cursor: &Cursor, now: Timestamp) -> bool {
+    let most = subscription.options.auto_delete_ms.map(|ms| i64::try_from(ms).unwrap_or(i64::MAX));
+    most.is_some_and(|most| now.as_millis() - cursor.seen > most)
+}
