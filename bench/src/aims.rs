@@ -1,4 +1,4 @@
-//! What we aim at: the rows of DESIGN §7, "Speed we aim at", as numbers.
+//! What we aim at, as numbers.
 
 /// Which figure of a line an aim is about, and its bound.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -13,17 +13,27 @@ fn shell_block(readme: &str, heading: &str) -> String {
     below.split_once("```sh\n").expect("a shell block").1.split_once("```").expect("its end").0.to_owned()
 }
 
-#[test]
-fn every_line_of_the_shell_chapter_works_when_pasted() {
+/// Runs the block in a folder of its own and returns what it printed.
+fn pasted(heading: &str) -> String {
     let folder = tempfile::tempdir().unwrap();
     let program = Path::new(env!("CARGO_BIN_EXE_chronos"));
     let path = format!("{}:{}", program.parent().unwrap().display(), std::env::var("PATH").unwrap());
-    let script = shell_block(&readme(), "In a shell");
+    let script = shell_block(&readme(), heading);
     let ran = Command::new("sh").args(["-e", "-x", "-c", &script]).current_dir(folder.path()).env("PATH", path).output().unwrap();
-    let errors = String::from_utf8_lossy(&ran.stderr);
-    assert!(ran.status.success(), "{errors}");
-    let out = String::from_utf8_lossy(&ran.stdout);
+    assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
+    String::from_utf8(ran.stdout).unwrap()
+}
+
+#[test]
+fn every_line_of_the_shell_chapter_works_when_pasted() {
+    let out = pasted("In a shell");
     assert!(out.contains(r#""plan":"team""#) && out.contains(r#""problems":[]"#), "{out}");
+}
+
+#[test]
+fn every_line_of_the_chapter_about_the_bus_works_when_pasted() {
+    let out = pasted("Beside it: chronow");
+    assert!(out.contains(r#""order":1"#) && out.contains(r#""subscription":"billing""#), "{out}");
 }
 
 #[test]
