@@ -56,8 +56,8 @@ struct Work {
     last_error: Option<Arc<Error>>,
     /// The storage failed, and the flusher pauses before it tries again.
     failing: bool,
-    /// Somebody waits for everything to be stored.
-    hurried: bool,
+    /// So many wait for everything to be stored.
+    hurried: usize,
 }
 
 impl Work {
@@ -68,7 +68,17 @@ impl Work {
 
     /// Nobody minds if what has come waits a little for more.
     fn may_gather(&self) -> bool {
-        !self.hurried && !self.stopped && self.waiters.is_empty() && self.bytes < MEMORY_BYTES / 2
+        self.hurried == 0 && !self.stopped && self.waiters.is_empty() && self.bytes < MEMORY_BYTES / 2
+    }
+}
+
+/// Somebody waits for everything to be stored.
+#[derive(Debug)]
+struct Hurry<'a>(&'a Flusher);
+
+impl Drop for Hurry<'_> {
+    fn drop(&mut self) {
+        self.0.lock().hurried -= 1;
     }
 }
 
@@ -95,6 +105,12 @@ impl Flusher {
     pub(crate) fn stop(&self) {
         self.lock().stopped = true;
         self.changed.notify_waiters();
+    }
+
+    /// Until the answer is dropped, nothing waits for more to come.
+    fn hurry(&self) -> Hurry<'_> {
+        self.lock().hurried += 1;
+        Hurry(self)
     }
 
     fn tell(&self, row: ObjectId, result: &Result<(), Arc<Error>>) {
@@ -220,7 +236,6 @@ impl Engine {
                     let mut work = self.flusher.lock();
                     if work.stopped || (work.queue.is_empty() && !work.leftovers) {
                         work.running = false;
-                        work.hurried = false;
                         work.last_error = None;
                         drop(work);
                         self.flusher.changed.notify_waiters();
@@ -424,7 +439,7 @@ impl Engine {
     async fn flushed(self: &Arc<Self>, limit: Duration, own_only: bool) -> Result<()> {
         let deadline = self.runtime.clock.now().plus_millis(i64::try_from(limit.as_millis()).unwrap_or(i64::MAX));
         self.commits.drained().await;
-        self.flusher.lock().hurried = true;
+        let _hurry = self.flusher.hurry();
         self.flush_leftovers();
         // A flusher that gathers, or waits after a failure, goes on now.
         self.flusher.changed.notify_waiters();
