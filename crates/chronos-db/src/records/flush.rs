@@ -29,10 +29,6 @@ const LEFT_TO_ITS_WRITER_MILLIS: i64 = 5_000;
 const FIRST_WAIT: Duration = Duration::from_millis(200);
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
-/// Writers come first: the flusher begins when none has come for this long, or so long after the first one at the latest.
-const QUIET: Duration = Duration::from_millis(25);
-const GATHER_MILLIS: i64 = 1_000;
-
 type Waiter = oneshot::Sender<Result<(), Arc<Error>>>;
 
 /// Work of one collection.
@@ -56,29 +52,12 @@ struct Work {
     last_error: Option<Arc<Error>>,
     /// The storage failed, and the flusher pauses before it tries again.
     failing: bool,
-    /// So many wait for everything to be stored.
-    hurried: usize,
 }
 
 impl Work {
     /// Nothing of this process is left to store, and it may still get something.
     fn is_idle(&self) -> bool {
         self.queue.is_empty() && !self.stopped
-    }
-
-    /// Nobody minds if what has come waits a little for more.
-    fn may_gather(&self) -> bool {
-        self.hurried == 0 && !self.stopped && self.waiters.is_empty() && self.bytes < MEMORY_BYTES / 2
-    }
-}
-
-/// Somebody waits for everything to be stored.
-#[derive(Debug)]
-struct Hurry<'a>(&'a Flusher);
-
-impl Drop for Hurry<'_> {
-    fn drop(&mut self) {
-        self.0.lock().hurried -= 1;
     }
 }
 
@@ -105,12 +84,6 @@ impl Flusher {
     pub(crate) fn stop(&self) {
         self.lock().stopped = true;
         self.changed.notify_waiters();
-    }
-
-    /// Until the answer is dropped, nothing waits for more to come.
-    fn hurry(&self) -> Hurry<'_> {
-        self.lock().hurried += 1;
-        Hurry(self)
     }
 
     fn tell(&self, row: ObjectId, result: &Result<(), Arc<Error>>) {
@@ -160,7 +133,6 @@ impl Engine {
         }
         let (waiter, answer) = oneshot::channel();
         self.flusher.lock().waiters.entry(row.row_id).or_default().push(waiter);
-        self.flusher.changed.notify_waiters();
         // The flusher may have been there before the waiter was.
         if let Some(now) = self.row(row.id, row.ov).await?
             && now.unflushed_since.is_none()
@@ -198,27 +170,7 @@ impl Engine {
         tokio::spawn(async move { engine.run_flusher().await });
     }
 
-    /// Lets writers finish before their payloads compete with them.
-    async fn gather(&self) {
-        let latest = self.runtime.clock.now().plus_millis(GATHER_MILLIS);
-        loop {
-            let woken = self.flusher.changed.notified();
-            let seen = {
-                let work = self.flusher.lock();
-                if !work.may_gather() || self.runtime.clock.now() >= latest {
-                    return;
-                }
-                work.queue.len()
-            };
-            futures::future::select(std::pin::pin!(woken), self.runtime.clock.sleep(QUIET)).await;
-            if self.flusher.lock().queue.len() == seen {
-                return;
-            }
-        }
-    }
-
     async fn run_flusher(self: Arc<Self>) {
-        self.gather().await;
         let mut wait = FIRST_WAIT;
         loop {
             match self.flush_round().await {
@@ -439,9 +391,8 @@ impl Engine {
     async fn flushed(self: &Arc<Self>, limit: Duration, own_only: bool) -> Result<()> {
         let deadline = self.runtime.clock.now().plus_millis(i64::try_from(limit.as_millis()).unwrap_or(i64::MAX));
         self.commits.drained().await;
-        let _hurry = self.flusher.hurry();
         self.flush_leftovers();
-        // A flusher that gathers, or waits after a failure, goes on now.
+        // A flusher that waits after a failure tries again now.
         self.flusher.changed.notify_waiters();
         loop {
             let changed = self.flusher.changed.notified();
