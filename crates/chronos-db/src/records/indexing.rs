@@ -153,6 +153,31 @@ fn remove(value: &mut Bson, path: &[&str]) {
     }
 }
 
+/// Whether a document differs for sure from the one that the index entry was made of, under whatever map. If not, nobody knows yet.
+pub(crate) fn differs(document: &Map<String, Json>, indexed: &Document) -> bool {
+    indexed.iter().any(|(key, was)| document.get(key).is_none_or(|is| is_other(is, was)))
+}
+
+fn is_other(is: &Json, was: &Bson) -> bool {
+    match was {
+        Bson::Document(was) => match is {
+            Json::Object(is) => differs(is, was),
+            // A declared `tags.0` has the shape of an object in the index.
+            Json::Array(_) => false,
+            _ => true,
+        },
+        Bson::String(was) => is.as_str() != Some(was),
+        Bson::Boolean(was) => is.as_bool() != Some(*was),
+        Bson::Null => !is.is_null(),
+        Bson::Int32(_) | Bson::Int64(_) | Bson::Double(_) if !is.is_number() => true,
+        // Other numbers may be the same one in another kind.
+        Bson::Int32(was) if is.is_i64() => is.as_i64() != Some(i64::from(*was)),
+        Bson::Int64(was) if is.is_i64() => is.as_i64() != Some(*was),
+        // An array has those elements alone that the map wanted; a date was text.
+        _ => false,
+    }
+}
+
 fn about(path: &str, error: &Error) -> Error {
     Error::validation(format!("property `{path}`: {}", error.message()))
 }
@@ -205,6 +230,34 @@ mod tests {
     fn without_declared_paths_everything_nameable_is_indexed_but_the_largest_beyond_the_bound() {
         let document = json!({"a": 1, "b.c": 2, "$d": 3, "big": "x".repeat(70_000), "n": {"x.y": 1, "z": 2}});
         assert_eq!(extracted(document, &[]), json!({"a": 1, "n": {"z": 2}}));
+    }
+
+    #[test]
+    fn an_entry_tells_a_change_for_sure_only_where_every_map_would_show_it() {
+        let document = json!({"a": 1, "n": {"x": "y", "z": 1.5}, "tags": ["p", "q"], "on": true, "none": null});
+        let was = |json: Json| bson::serialize_to_document(&json).unwrap();
+        let now = document.as_object().unwrap();
+        for same in [
+            json!({}),
+            json!({"a": 1}),
+            json!({"n": {"x": "y"}}),
+            json!({"n": {"z": 2.5}}),
+            json!({"tags": ["p"]}),
+            json!({"tags": {"0": "p"}}),
+        ] {
+            assert!(!differs(now, &was(same.clone())), "{same}");
+        }
+        for other in [
+            json!({"a": 2}),
+            json!({"b": 1}),
+            json!({"n": {"x": "z"}}),
+            json!({"n": {"w": 1}}),
+            json!({"on": false}),
+            json!({"none": 0}),
+            json!({"a": null}),
+        ] {
+            assert!(differs(now, &was(other.clone())), "{other}");
+        }
     }
 
     #[test]

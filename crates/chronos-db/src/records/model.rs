@@ -159,6 +159,8 @@ pub(crate) struct Content {
     pub(crate) lineage: Lineage,
     pub(crate) refs: Vec<BlobRef>,
     pub(crate) tenant: Option<String>,
+    /// Written by the originals: functions, lineage and references may be in its document alone. Not stored.
+    pub(crate) foreign: bool,
 }
 
 /// Which bytes a version has. `bucket` and `key` name the object even before it is stored.
@@ -291,6 +293,7 @@ impl Content {
         if self.lineage == Lineage::default() {
             self.lineage = inherited.lineage;
         }
+        self.foreign = false;
     }
 
     fn write(&self, own_ov: i64, doc: &mut Document) {
@@ -347,6 +350,7 @@ impl Content {
             },
             refs,
             tenant: text("tenantId"),
+            foreign: doc.get("state").is_none(),
         }
     }
 }

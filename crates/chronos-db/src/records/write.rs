@@ -193,8 +193,10 @@ impl Engine {
         let mut op = Op::Update;
         let current = match (change, head) {
             (Change::Update { .. } | Change::Enrich { .. }, Some(head)) => Some(self.current(head, &mut content).await?),
-            // Who forces it can replace a document that is damaged.
-            (Change::Replace { .. }, Some(head)) if !options.force => Some(self.current(head, &mut content).await?),
+            // Who forces it can replace a document that is damaged; and the index may know without the document that it changes.
+            (Change::Replace { document }, Some(head)) if !options.force && !replaces_for_sure(document, head) => {
+                Some(self.current(head, &mut content).await?)
+            }
             _ => None,
         };
         let function_ids = content.function_ids.clone();
@@ -377,6 +379,12 @@ impl Engine {
             ..prepared
         }
     }
+}
+
+/// Whether the index entry of the head tells that `document` is another one, and the head has all that a next version keeps.
+fn replaces_for_sure(document: &Json, head: &Head) -> bool {
+    let complete = !head.content.foreign && head.content.payload.ov == head.ov;
+    complete && document.as_object().is_some_and(|document| indexing::differs(document, &head.content.indexed))
 }
 
 pub(crate) fn belongs_to(content: &Content, tenant: Option<&str>) -> bool {
