@@ -21,7 +21,7 @@ const STORED: Duration = Duration::from_secs(30);
 /// One create after the first ones. The objects are held back meanwhile, so that what the flusher does is counted apart.
 pub(crate) async fn of_one_create(context: &Context) -> Result<Vec<Line>> {
     let (raw, folder, gate) = (Raw::connect("commands").await?, tempfile::tempdir_in(&context.dir)?, Gate::closed());
-    let how = How { database: raw.name(), objects: Some(folder.path()), gate: Some(gate.clone()), ..How::default() };
+    let how = How { database: raw.name(), objects: Some(folder.path()), gate: Some(gate.clone()), count_commands: true, ..How::default() };
     let opened = open(&how)?;
     let traffic = opened.traffic()?;
     // Indexes, connections, and what the first write looks for.
@@ -65,7 +65,7 @@ pub(crate) async fn by_writers(context: &Context) -> Result<Vec<Line>> {
         let mut per_create = Vec::new();
         for objects in [None, Some(folder.path())] {
             let raw = Raw::connect("trips").await?;
-            let opened = open(&How { database: raw.name(), objects, ..How::default() })?;
+            let opened = open(&How { database: raw.name(), objects, count_commands: true, ..How::default() })?;
             opened.people.create(person(0, 50)).await?;
             let traffic = opened.traffic()?;
             traffic.reset();

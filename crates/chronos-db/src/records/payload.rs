@@ -1,6 +1,9 @@
 //! item.json: the exact bytes of a version, and the view composed from them.
 
+use std::fmt;
+
 use bytes::Bytes;
+use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::{Map, json};
 use sha2::{Digest, Sha256};
 
@@ -126,9 +129,75 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Map<String, Json>> {
 /// Reads the bytes of item.json: the document, and what only it says of the version, if the originals wrote it.
 pub(crate) fn parse_both(bytes: &[u8]) -> Result<(Map<String, Json>, Option<Inherited>)> {
     let damaged = |e: serde_json::Error| Error::storage("item.json is damaged: it is no JSON object").caused_by(e);
-    let mut document: Map<String, Json> = serde_json::from_slice(bytes).map_err(damaged)?;
-    let system = document.shift_remove(SYSTEM);
-    Ok((document, system.as_ref().and_then(Inherited::read)))
+    let item: Item = serde_json::from_slice(bytes).map_err(damaged)?;
+    Ok((item.document, item.inherited))
+}
+
+/// item.json taken apart. Of a `_system` of ours nothing is kept, so none of it is built: a third of the work on small documents.
+#[derive(Default)]
+struct Item {
+    document: Map<String, Json>,
+    inherited: Option<Inherited>,
+}
+
+impl<'de> Deserialize<'de> for Item {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> std::result::Result<Self, D::Error> {
+        struct Parts;
+        impl<'de> Visitor<'de> for Parts {
+            type Value = Item;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a document")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<Item, A::Error> {
+                let mut item = Item::default();
+                while let Some(key) = map.next_key::<String>()? {
+                    if key == SYSTEM {
+                        item.inherited = map.next_value::<Written>()?.0;
+                    } else {
+                        item.document.insert(key, map.next_value()?);
+                    }
+                }
+                Ok(item)
+            }
+        }
+        from.deserialize_map(Parts)
+    }
+}
+
+/// What is of use in a `_system`: nothing, if it says its version, for then the index has it all.
+struct Written(Option<Inherited>);
+
+impl<'de> Deserialize<'de> for Written {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> std::result::Result<Self, D::Error> {
+        struct Parts;
+        impl<'de> Visitor<'de> for Parts {
+            type Value = Written;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<Written, A::Error> {
+                let mut system = Map::new();
+                while let Some(key) = map.next_key::<String>()? {
+                    if key == "ov" {
+                        map.next_value::<IgnoredAny>()?;
+                        while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+                        return Ok(Written(None));
+                    }
+                    system.insert(key, map.next_value()?);
+                }
+                Ok(Written(Some(Inherited::read(&Json::Object(system)))))
+            }
+
+            fn visit_unit<E>(self) -> std::result::Result<Written, E> {
+                Ok(Written(Some(Inherited::default())))
+            }
+        }
+        from.deserialize_any(Parts)
+    }
 }
 
 /// What the originals kept in item.json alone.
@@ -139,14 +208,10 @@ pub(crate) struct Inherited {
 }
 
 impl Inherited {
-    fn read(system: &Json) -> Option<Self> {
-        // Ours says its version, and the index has the rest.
-        if system.get("ov").is_some() {
-            return None;
-        }
+    fn read(system: &Json) -> Self {
         let text = |key: &str| system.get(key).and_then(Json::as_str).map(str::to_owned);
         let ids = system.get("functionIds").and_then(Json::as_array).into_iter().flatten();
-        Some(Self {
+        Self {
             function_ids: ids.filter_map(|id| id.as_str().map(str::to_owned)).collect(),
             lineage: Lineage {
                 parent_id: text("parentId"),
@@ -154,7 +219,7 @@ impl Inherited {
                 origin_id: text("originId"),
                 origin_collection: text("originCollection"),
             },
-        })
+        }
     }
 }
 

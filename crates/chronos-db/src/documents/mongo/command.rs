@@ -26,6 +26,11 @@ pub(super) fn durable() -> WriteConcern {
     WriteConcern::builder().w(Acknowledgment::Majority).journal(true).w_timeout(MAJORITY_PATIENCE).build()
 }
 
+/// On the primary alone: for what a durable write that follows carries along.
+pub(super) fn on_its_way() -> WriteConcern {
+    WriteConcern::builder().w(Acknowledgment::Nodes(1)).build()
+}
+
 /// Where commands go: to the server as they are, or into a transaction.
 pub(super) struct Via<'a> {
     client: &'a Client,

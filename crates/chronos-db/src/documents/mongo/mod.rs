@@ -22,7 +22,7 @@ use async_trait::async_trait;
 use bson::{Bson, Document, doc};
 use futures::TryStreamExt as _;
 use futures::stream::BoxStream;
-use mongodb::options::ReturnDocument;
+use mongodb::options::{ReturnDocument, WriteConcern};
 use secrecy::SecretString;
 
 use self::client::{Connector, Lease};
@@ -80,6 +80,21 @@ impl MongoDocuments {
         ))))
     }
 
+    async fn take_numbers(&self, namespace: &Namespace, name: &str, count: u32, concern: &WriteConcern) -> Result<Sequence> {
+        if count == 0 {
+            return Err(Error::validation(format!("at least one number of the sequence `{name}` must be asked for")));
+        }
+        let lease = self.connector.lease().await?;
+        let counter = self
+            .next_numbers(&lease, namespace, name, count, concern)
+            .await
+            .map_err(|f| self.connector.explain(f, "taking numbers of a sequence"))?;
+        let wrong = |_| Error::database(format!("the counter `{name}` in {namespace:?} does not hold a whole number"));
+        let value = counter.get_i64("value").map_err(wrong)?;
+        let now = counter.get_datetime("at").map_err(wrong)?;
+        Ok(Sequence { first: value - i64::from(count) + 1, count, now: Timestamp::from(*now) })
+    }
+
     async fn find_ids(&self, lease: &Lease, namespace: &Namespace, ids: &[Bson]) -> Result<Vec<Document>, Failure> {
         let filter = match ids {
             [one] => doc! { "_id": { "$eq": one } },
@@ -88,7 +103,14 @@ impl MongoDocuments {
         Ok(lease.collection(namespace).find(filter).await?.try_collect().await?)
     }
 
-    async fn next_numbers(&self, lease: &Lease, namespace: &Namespace, name: &str, count: u32) -> Result<Document, Failure> {
+    async fn next_numbers(
+        &self,
+        lease: &Lease,
+        namespace: &Namespace,
+        name: &str,
+        count: u32,
+        concern: &WriteConcern,
+    ) -> Result<Document, Failure> {
         let value = doc! { "$add": [{ "$toLong": { "$ifNull": ["$value", -1_i64] } }, i64::from(count)] };
         let update = vec![doc! { "$set": { "value": value, "at": "$$NOW" } }];
         let mut attempt = 1;
@@ -98,7 +120,7 @@ impl MongoDocuments {
                 .find_one_and_update(doc! { "_id": name }, update.clone())
                 .upsert(true)
                 .return_document(ReturnDocument::After)
-                .write_concern(command::durable())
+                .write_concern(concern.clone())
                 .await;
             match taken {
                 Ok(Some(counter)) => return Ok(counter),
@@ -138,22 +160,12 @@ impl Documents for MongoDocuments {
     }
 
     async fn sequence(&self, namespace: &Namespace, name: &str, count: u32) -> Result<Sequence> {
-        if count == 0 {
-            return Err(Error::validation(format!("at least one number of the sequence `{name}` must be asked for")));
-        }
-        let lease = self.connector.lease().await?;
-        let counter = self
-            .next_numbers(&lease, namespace, name, count)
-            .await
-            .map_err(|f| self.connector.explain(f, "taking numbers of a sequence"))?;
-        let wrong = |_| Error::database(format!("the counter `{name}` in {namespace:?} does not hold a whole number"));
-        let value = counter.get_i64("value").map_err(wrong)?;
-        let now = counter.get_datetime("at").map_err(wrong)?;
-        Ok(Sequence { first: value - i64::from(count) + 1, count, now: Timestamp::from(*now) })
+        self.take_numbers(namespace, name, count, &command::durable()).await
     }
-
     async fn sequence_then(&self, namespace: &Namespace, name: &str, count: u32, build: BuildBatch) -> Result<(Sequence, Vec<Outcome>)> {
-        let sequence = self.sequence(namespace, name, count).await?;
+        // The rows are journaled by a majority, and with them whatever the same server wrote before, these numbers among it. If the rows are not,
+        // nobody was told of the numbers; and numbers given out twice by servers that lost touch meet at the unique index.
+        let sequence = self.take_numbers(namespace, name, count, &command::on_its_way()).await?;
         self.connector.runtime().fail.hit("mongo.after_sequence")?;
         let outcomes = self.apply(build(sequence)?).await?;
         Ok((sequence, outcomes))
