@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
+use bson::Document;
 use futures::{StreamExt as _, TryStreamExt as _};
 
 use crate::documents::{Direction, Filter, Newest, Scan};
@@ -43,7 +44,7 @@ impl Restored {
     }
 }
 
-/// Called after every page with the counts so far.
+/// Called with the counts so far, once for as many items as a page has, and at the end.
 pub(crate) type Progress = Arc<dyn Fn(&Restored) + Send + Sync>;
 
 #[derive(Clone, Default)]
@@ -99,38 +100,34 @@ impl Engine {
         }
         let heads =
             Scan { filter, order: vec![("_id".into(), Direction::Ascending)], without: vec!["fullShadow".into()], ..Scan::default() };
-        let mut pages = self.documents.scan(&self.names.head, heads).try_chunks(options.page.max(1));
-        while let Some(page) = pages.next().await {
-            let page = page.map_err(|e| e.1)?;
-            let heads: Vec<Head> = page.iter().map(Head::from_document).collect::<Result<_>>()?;
-            self.restore_page(heads, target, options, tenant, &mut counts).await?;
-            if let Some(progress) = &options.progress {
+        let stable = counts.stable_cv;
+        let page = options.page.max(1);
+        let pages = self.documents.scan(&self.names.head, heads).try_chunks(page).map_err(|e| e.1);
+        // The next page is looked up while this one is written, so that no commit group waits for a read.
+        let moves = pages.map(|heads| self.plan_page(heads, target, stable, tenant)).buffered(2);
+        let moves = moves.map_ok(|moves| futures::stream::iter(moves.into_iter().map(Ok))).try_flatten();
+        // Enough of them under way at once fill a commit group.
+        let done = moves.map(|step| async move { self.carry_out(step?, options).await }).buffer_unordered(options.parallel.max(1));
+        let mut done = std::pin::pin!(done);
+        while let Some(change) = done.next().await {
+            change?(&mut counts);
+            counts.items += 1;
+            if let Some(progress) = options.progress.as_ref().filter(|_| counts.items.is_multiple_of(page as u64)) {
                 progress(&counts);
             }
+        }
+        if let Some(progress) = &options.progress {
+            progress(&counts);
         }
         Ok(counts)
     }
 
-    async fn restore_page(
-        self: &Arc<Self>,
-        heads: Vec<Head>,
-        target: Which,
-        options: &RestoreOptions,
-        tenant: Option<&str>,
-        counts: &mut Restored,
-    ) -> Result<()> {
+    /// Where the items of one page have to go.
+    async fn plan_page(&self, page: Result<Vec<Document>>, target: Which, stable: i64, tenant: Option<&str>) -> Result<Vec<Move>> {
+        let heads: Vec<Head> = page?.iter().map(Head::from_document).collect::<Result<_>>()?;
         let ids: Vec<ItemId> = heads.iter().map(|head| head.id).collect();
         let targets = self.rows_at(&ids, target).await?;
-        let moves: Vec<Move> =
-            heads.into_iter().filter(|head| !head.erased).map(|head| plan(head, &targets, counts.stable_cv, tenant)).collect();
-        let done = futures::stream::iter(moves.into_iter().map(|step| self.carry_out(step, options)));
-        // Enough of them under way at once fill a commit group.
-        let mut done = done.buffer_unordered(options.parallel.max(1));
-        while let Some(change) = done.next().await {
-            change?(counts);
-            counts.items += 1;
-        }
-        Ok(())
+        Ok(heads.into_iter().filter(|head| !head.erased).map(|head| plan(head, &targets, stable, tenant)).collect())
     }
 
     /// The newest rows of these items at the target, without payloads.
