@@ -53,7 +53,7 @@ impl Output {
     }
 }
 
-fn failed(error: io::Error) -> Failure {
+pub(crate) fn failed(error: io::Error) -> Failure {
     if error.kind() == io::ErrorKind::BrokenPipe { Failure::OutputClosed } else { Failure::Output(error) }
 }
 

@@ -154,8 +154,7 @@ impl Engine {
             let acked = tally.acked + found.iter().filter(|card| card.acked).count() as i64;
             let starts = tally.starts + found.iter().map(|card| i64::from(card.total)).sum::<i64>();
             let swept: Vec<Bson> = found.iter().map(|card| card.stored_id().into()).collect();
-            let counted =
-                |swept: &[Bson], rev| doc! { "_id": tally_key(id), "acked": acked, "starts": starts, "swept": swept, "at": now, "rev": rev };
+            let counted = |swept: &[Bson], rev| doc! { "_id": tally_key(id), "acked": acked, "starts": starts, "swept": swept, "at": now, "rev": rev };
             let rev = self.fresh();
             let write = match tally.rev {
                 Some(old) => put_if(counted(&swept, rev), old),
