@@ -162,6 +162,10 @@ impl<T: Send + 'static> Driver<T> {
         idle && settled
     }
 
+    fn holds_something(&self) -> bool {
+        !self.ready.is_empty() || !self.working.is_empty() || !self.endings.is_empty() || self.advance.is_some()
+    }
+
     fn is_working(&self) -> bool {
         !self.stopping && *self.wishes.borrow() == Wish::Work
     }
@@ -369,7 +373,7 @@ impl<T: Send + 'static> Driver<T> {
             self.look = true;
             return;
         }
-        if self.ready.is_empty() && self.starting == 0 && pulled.next_due.is_none_or(|due| !due.is_zero()) {
+        if !self.holds_something() && pulled.next_due.is_none_or(|due| !due.is_zero()) {
             self.vain.send_replace(Some(begun));
         }
         self.due = pulled.next_due.map(|due| Instant::now() + due.max(Duration::from_millis(1)));

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bson::{Bson, Document};
@@ -13,10 +13,10 @@ use chronos_db::documents::{Batch, BuildBatch, Capabilities, Documents, Index, N
 use chronos_db::{Error, Result, Runtime, Timestamp};
 use chronow::hot::documents::DocumentsHot;
 use chronow::hot::{Advance, Delivery, Hot, Outgoing, Select, Settle, Settled, SubscriptionPatch, TopicPatch};
-use chronow::{Scope, SubscriptionName, TopicName};
+use chronow::{Chronow, Config, Scope, SubscriptionName, TopicName};
 use futures::stream::BoxStream;
 use test_support::documents::{Call, decorate};
-use test_support::{Counting, MockClock};
+use test_support::{Counting, Failing, Fault, MockClock};
 use tokio::sync::Notify;
 
 /// A client that sees the embedded store as one without transactions, that dies after some writes, and whose next write can be held back.
@@ -451,4 +451,40 @@ async fn a_dead_letter_survives_whoever_dies_making_it() {
             return;
         }
     }
+}
+
+#[tokio::test]
+async fn a_runner_does_not_take_a_store_that_does_not_answer_for_one_without_messages() {
+    let failing = Failing::<Call>::new();
+    let documents = EmbeddedDocuments::open(Path::new(":memory:"), Runtime::default()).unwrap();
+    let hot = Arc::new(DocumentsHot::new(decorate(Arc::new(documents), failing.clone()), "cw", Runtime::default()));
+    let chronow = Chronow::with_hot(hot, &Config::default(), None).unwrap();
+    let topic = chronow.bus().topic("orders").unwrap();
+    topic.ensure().await.unwrap();
+    let subscription = topic.subscription("s").unwrap();
+    subscription.ensure().await.unwrap();
+    let (handled, mut seen) = tokio::sync::mpsc::unbounded_channel();
+    let runner = subscription
+        .run_bytes(move |message| {
+            handled.send(message.id().to_owned()).unwrap();
+            async {}
+        })
+        .start()
+        .await
+        .unwrap();
+    runner.found_nothing(Instant::now()).await;
+
+    failing.switch_all_on(Fault::Before);
+    let since = Instant::now();
+    let mut looked = Box::pin(runner.found_nothing(since));
+    while failing.injected() < 6 {
+        assert!(futures::poll!(&mut looked).is_pending(), "nobody knows what is due");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    failing.switch_off();
+    topic.publish(&1).await.unwrap();
+    seen.recv().await.unwrap();
+    looked.await;
+    assert_eq!(subscription.stats().await.unwrap().acked, 1, "it was settled before nothing was found");
+    runner.stop().await.unwrap();
 }
