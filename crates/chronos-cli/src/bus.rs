@@ -6,6 +6,7 @@ mod exec;
 mod look;
 mod publish;
 mod sub;
+mod top;
 mod topic;
 
 use std::collections::BTreeMap;
@@ -32,7 +33,8 @@ Examples:
   chronos bus sub create payments fraud --max-deliveries 5
   chronos bus publish payments --payload '{\"orderId\": \"123\", \"amount\": 42.5}'
   chronos bus consume payments fraud --exit-when-idle-ms 2000
-  chronos bus stats payments")]
+  chronos bus stats payments
+  chronos bus top")]
 pub(crate) struct BusArgs {
     #[command(flatten)]
     of: NamespaceArg,
@@ -52,6 +54,7 @@ enum BusCommand {
     Stats(look::StatsArgs),
     Purge(look::PurgeArgs),
     Replay(look::ReplayArgs),
+    Top(top::TopArgs),
 }
 
 pub(crate) async fn run(globals: &Globals, args: BusArgs) -> Result<(), Failure> {
@@ -61,6 +64,7 @@ pub(crate) async fn run(globals: &Globals, args: BusArgs) -> Result<(), Failure>
         BusCommand::Sub(args) => args.looks(),
         BusCommand::Dlq(args) => args.looks(),
         BusCommand::Peek(_) | BusCommand::Stats(_) => true,
+        BusCommand::Top(args) => args.looks(),
         _ => false,
     };
     let connected = if looks { globals.connect_for_reading(&of).await? } else { globals.connect_for_writing(&of).await? };
@@ -75,6 +79,7 @@ pub(crate) async fn run(globals: &Globals, args: BusArgs) -> Result<(), Failure>
         BusCommand::Stats(args) => look::stats(&connected, args).await,
         BusCommand::Purge(args) => look::purge(&connected, args).await,
         BusCommand::Replay(args) => look::replay(&connected, args).await,
+        BusCommand::Top(args) => top::run(&connected, args).await,
     };
     connected.end(done).await
 }

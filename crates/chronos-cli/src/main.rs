@@ -88,6 +88,9 @@ enum Command {
 #[tokio::main]
 async fn main() -> ExitCode {
     let Cli { globals, command } = Cli::parse();
+    if globals.verbose {
+        output::tell_events();
+    }
     match run(&globals, command).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.report(globals.verbose),

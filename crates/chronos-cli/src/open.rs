@@ -54,7 +54,7 @@ pub(crate) struct Globals {
     /// Version 1 configurations: the database on the backend that the hash picks.
     #[arg(long, global = true, value_name = "NAME")]
     pub(crate) database: Option<String>,
-    /// Show what caused an error, and the warnings of the configuration.
+    /// Show on stderr what caused an error, the warnings of the configuration, and what the libraries warn of while they work.
     #[arg(long, short, global = true, help_heading = "Options")]
     pub(crate) verbose: bool,
 }

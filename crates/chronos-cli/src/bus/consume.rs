@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use chronos_db::Json;
 use chronos_db::documents::filter::{Filter, parse};
-use chronow::{Message, Outcome, Runner};
+use chronow::{Message, Outcome, Runner, Subscription};
 use clap::{Args, ValueEnum};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -17,8 +17,14 @@ use crate::connect::Connected;
 use crate::failure::Failure;
 use crate::output::Output;
 
-/// Messages in hand at once.
-const CONCURRENCY: usize = 8;
+/// Before it ends, an idle consumer looks again so often whether what is due can be had.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// Messages in hand at once, by default: commands take their time, lines don't, and then more at once are fewer round trips.
+const COMMANDS: usize = 8;
+const LINES: usize = 32;
+/// Without a command, messages held in advance.
+const PREFETCH: usize = 128;
 
 /// Receive messages and print a line for each, until it is stopped. Any number of consumers may share a subscription.
 ///
@@ -47,12 +53,12 @@ pub(crate) struct ConsumeArgs {
     /// CHRONOS_KEY are in its environment.
     #[arg(long, value_name = "CMD")]
     exec: Option<String>,
-    /// End when nothing was received and nothing in hand for so long.
+    /// End when nothing was received and nothing in hand for so long, and nothing is due.
     #[arg(long, value_name = "N")]
     exit_when_idle_ms: Option<u64>,
-    /// Messages in hand at once.
-    #[arg(long, value_name = "N", default_value_t = CONCURRENCY)]
-    concurrency: usize,
+    /// Messages in hand at once (default: 8 with --exec, else 32).
+    #[arg(long, value_name = "N")]
+    concurrency: Option<usize>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -146,8 +152,8 @@ impl Work {
         self.out.lock().unwrap_or_else(PoisonError::into_inner).now(&line.into())
     }
 
-    /// Returns when nothing was in hand for so long.
-    async fn idle(&self, limit: Duration) {
+    /// Returns when nothing was in hand for so long, and says since when.
+    async fn idle(&self, limit: Duration) -> Instant {
         let mut states = self.state.subscribe();
         loop {
             let state = *states.borrow_and_update();
@@ -157,10 +163,15 @@ impl Work {
                 continue;
             }
             tokio::select! {
-                () = tokio::time::sleep_until(state.since + limit) => return,
+                () = tokio::time::sleep_until(state.since + limit) => return state.since,
                 _ = states.changed() => {}
             }
         }
+    }
+
+    fn is_idle_since(&self, since: Instant) -> bool {
+        let state = *self.state.borrow();
+        state.in_hand == 0 && state.since == since
     }
 
     async fn broken(&self) {
@@ -185,35 +196,55 @@ pub(super) async fn run(connected: &Connected, args: ConsumeArgs) -> Result<(), 
         let work = Arc::clone(&handler);
         async move { work.handle(message).await }
     });
-    run = run.concurrency(args.concurrency);
+    run = match args.exec {
+        Some(_) => run.concurrency(args.concurrency.unwrap_or(COMMANDS)),
+        None => run.concurrency(args.concurrency.unwrap_or(LINES)).prefetch(PREFETCH),
+    };
     if let Some(messages) = args.max {
         run = run.limit(messages);
     }
     let runner = run.start().await?;
-    let ended = until_over(connected, &work, runner, args.exit_when_idle_ms.map(Duration::from_millis)).await;
+    let subscription = args.subscription.of(connected)?;
+    let ended = until_over(&subscription, &work, runner, args.exit_when_idle_ms.map(Duration::from_millis)).await;
     match work.broken.lock().unwrap_or_else(PoisonError::into_inner).take() {
         Some(failure) => Err(failure),
         None => ended,
     }
 }
 
-async fn until_over(connected: &Connected, work: &Work, runner: Runner, idle: Option<Duration>) -> Result<(), Failure> {
+async fn until_over(subscription: &Subscription, work: &Work, runner: Runner, idle: Option<Duration>) -> Result<(), Failure> {
     let idle = async {
         match idle {
-            Some(limit) => work.idle(limit).await,
+            Some(limit) => until_idle(subscription, work, &runner, limit).await,
             None => std::future::pending().await,
         }
     };
-    let was_idle = tokio::select! {
+    let ended = tokio::select! {
         () = runner.finished() => return Ok(runner.join().await?),
-        _ = tokio::signal::ctrl_c() => false,
-        () = work.broken() => false,
-        () = idle => true,
+        _ = tokio::signal::ctrl_c() => Ok(()),
+        () = work.broken() => Ok(()),
+        ended = idle => ended,
     };
     runner.stop().await?;
-    if was_idle {
-        // A hot tier that is away brings nothing, too, and that is no success.
-        connected.chronow.ping().await?;
+    ended
+}
+
+/// Returns when nothing was in hand for so long and nothing is due: that nothing came may also mean that the hot tier is slow.
+///
+/// # Errors
+/// One that is away brings nothing, too, and that is no success.
+async fn until_idle(subscription: &Subscription, work: &Work, runner: &Runner, limit: Duration) -> Result<(), Failure> {
+    loop {
+        let since = work.idle(limit).await;
+        let stats = subscription.stats().await?;
+        if stats.backlog > 0 && !stats.paused {
+            tokio::time::sleep(AGAIN.min(limit)).await;
+            continue;
+        }
+        // A look that found nothing since then also says that no lock of somebody who died has ended.
+        runner.found_nothing(since.into_std()).await;
+        if work.is_idle_since(since) {
+            return Ok(());
+        }
     }
-    Ok(())
 }

@@ -96,7 +96,7 @@ pub(super) async fn stats(connected: &Connected, args: StatsArgs) -> Result<(), 
     table(topic.name().name(), &stats)
 }
 
-fn counted(topic: &str, stats: &TopicStats) -> Json {
+pub(super) fn counted(topic: &str, stats: &TopicStats) -> Json {
     let subscriptions: Vec<Json> = stats.subscriptions.iter().map(subscription).collect();
     json!({ "topic": topic, "length": stats.length, "dropped": stats.dropped, "subscriptions": subscriptions })
 }

@@ -3,7 +3,7 @@
 use chronos_db::Json;
 use serde_json::json;
 
-use crate::cli::Cli;
+use crate::cli::{Cli, Ran};
 
 /// A topic with a subscription whose retries are due at once.
 fn topic() -> Cli {
@@ -132,6 +132,138 @@ fn a_subscription_can_be_paused_and_filtered_and_topics_removed() {
     cli.run(&["bus", "sub", "delete", "payments", "large"]).value();
     cli.run(&["bus", "topic", "delete", "payments"]).value();
     assert!(cli.run(&["bus", "topic", "list"]).lines().is_empty());
+}
+
+#[test]
+fn an_idle_consumer_stays_while_something_is_due() {
+    let cli = topic();
+    cli.run(&["bus", "sub", "create", "payments", "fraud", "--visibility-ms", "1500"]).value();
+    for n in 0..2 {
+        cli.run(&["bus", "publish", "payments", "--payload", &json!({"n": n}).to_string(), "--key", "k"]).value();
+    }
+    // Whoever has the first message of the key is gone: until its lock ends nobody can have the second.
+    assert_eq!(numbers(&cli.run(&["bus", "consume", "payments", "fraud", "--settle", "none", "--max", "1"]).lines()), [0]);
+    let rest = cli.run(&["bus", "consume", "payments", "fraud", "--exit-when-idle-ms", "100"]).lines();
+    assert_eq!(numbers(&rest), [0, 1]);
+}
+
+#[test]
+fn verbose_tells_what_the_library_warns_of() {
+    let cli = topic();
+    // Handling a message takes it away.
+    let purge = format!("{} bus purge payments 1>&2", env!("CARGO_BIN_EXE_chronos"));
+    for (verbose, told) in [(&[][..], false), (&["-v"], true)] {
+        publish(&cli, 1);
+        let ran = cli.run(&[&["bus", "consume", "payments", "fraud", "--max", "1", "--exec", &purge], verbose].concat());
+        assert_eq!(ran.lines().len(), 1);
+        assert_eq!(ran.err().contains("WARN") && ran.err().contains("the lock was lost"), told, "{ran:?}");
+    }
+}
+
+#[test]
+fn peeking_shows_where_each_message_is() {
+    let cli = topic();
+    let ids: Vec<Json> = publish(&cli, 2).into_iter().map(|line| line["id"].clone()).collect();
+    cli.run(&["bus", "publish", "payments", "--payload", "{}", "--delay-ms", "3600000"]).value();
+    cli.run(&["bus", "consume", "payments", "fraud", "--settle", "none", "--max", "1"]).lines();
+    let peeked = cli.run(&["bus", "peek", "payments", "fraud"]).lines();
+    let places: Vec<&Json> = peeked.iter().map(|line| &line["place"]).collect();
+    assert_eq!(places, ["inFlight", "unread", "scheduled"]);
+    assert_eq!((&peeked[0]["id"], &peeked[0]["deliveries"], &peeked[1]["id"]), (&ids[0], &json!(1), &ids[1]));
+    assert_eq!(cli.run(&["bus", "peek", "payments", "fraud", "--limit", "1"]).lines().len(), 1);
+}
+
+#[test]
+fn dead_letters_are_redriven_and_purged_one_by_one_or_the_oldest() {
+    let cli = topic();
+    cli.run(&["bus", "sub", "create", "payments", "fraud", "--max-deliveries", "1"]).value();
+    let ids: Vec<Json> = publish(&cli, 4).into_iter().map(|line| line["id"].clone()).collect();
+    assert_eq!(consume(&cli, &["--settle", "nack", "--concurrency", "1"]).len(), 4);
+    let id = ids[2].as_str().unwrap();
+    assert_eq!(cli.run(&["bus", "dlq", "redrive", "payments", "fraud", "--ids", id]).value(), json!({"redriven": 1}));
+    assert_eq!(consume(&cli, &[]).iter().map(|line| &line["id"]).collect::<Vec<_>>(), [&ids[2]]);
+    assert_eq!(cli.run(&["bus", "dlq", "purge", "payments", "fraud", "--oldest", "2"]).value(), json!({"purged": 2}));
+    let left = cli.run(&["bus", "dlq", "list", "payments", "fraud"]).lines();
+    assert_eq!(left.iter().map(|line| &line["id"]).collect::<Vec<_>>(), [&ids[3]]);
+}
+
+#[test]
+fn what_a_warm_topic_kept_can_be_replayed_to_one_subscription() {
+    let cli = Cli::new();
+    cli.run(&["bus", "topic", "create", "payments", "--warm"]).value();
+    for subscription in ["fraud", "mail"] {
+        cli.run(&["bus", "sub", "create", "payments", subscription]).value();
+    }
+    publish(&cli, 3);
+    assert_eq!(numbers(&consume(&cli, &[])), [0, 1, 2]);
+    let mail = ["bus", "consume", "payments", "mail", "--exit-when-idle-ms", "500"];
+    assert_eq!(cli.run(&mail).lines().len(), 3);
+    let none = cli.run(&["bus", "replay", "payments", "fraud", "--until", "2020-01-01"]).value();
+    assert_eq!(none, json!({"replayed": 0}));
+    let all = cli.run(&["bus", "replay", "payments", "fraud", "--from", "2020-01-01"]).value();
+    assert_eq!(all, json!({"replayed": 3}));
+    assert_eq!(numbers(&consume(&cli, &[])), [0, 1, 2]);
+    assert!(cli.run(&mail).lines().is_empty());
+}
+
+#[test]
+fn a_subscription_keeps_the_options_it_was_given() {
+    let cli = Cli::new();
+    cli.run(&["bus", "topic", "create", "ticks", "--max-len", "1000", "--overflow", "drop-oldest", "--ttl-ms", "60000"]).value();
+    cli.run(&["bus", "publish", "ticks", "--payload", "1"]).value();
+    let create = [
+        "bus",
+        "sub",
+        "create",
+        "ticks",
+        "slow",
+        "--visibility-ms",
+        "5000",
+        "--max-deliveries",
+        "7",
+        "--backoff-ms",
+        "10,20,30",
+        "--jitter-percent",
+        "0",
+        "--dead-letters",
+        "false",
+        "--start",
+        "earliest",
+        "--auto-delete-ms",
+        "900000",
+    ];
+    cli.run(&create).value();
+    let listed = cli.run(&["bus", "sub", "list", "ticks"]).value();
+    let expected = json!({
+        "visibilityMs": 5000, "maxDeliveries": 7, "backoffMs": [10, 20, 30], "jitterPercent": 0, "deadLetters": false, "autoDeleteMs": 900000,
+    });
+    for (option, value) in expected.as_object().unwrap() {
+        assert_eq!(&listed["options"][option], value, "{listed}");
+    }
+    let begun_before = cli.run(&["bus", "consume", "ticks", "slow", "--exit-when-idle-ms", "300"]).lines();
+    assert_eq!(begun_before.len(), 1);
+    cli.run(&["bus", "sub", "create", "ticks", "late", "--start", "2020-01-01T00:00:00Z"]).value();
+    assert!(cli.run(&["bus", "sub", "create", "ticks", "odd", "--start", "yesterday"]).failed(2).contains("yesterday"));
+    let topic = cli.run(&["bus", "topic", "list"]).value();
+    assert_eq!((&topic["options"]["maxLen"], &topic["options"]["ttlMs"]), (&json!(1000), &json!(60000)));
+}
+
+#[test]
+fn changes_of_shared_values_are_watched_as_they_happen() {
+    let cli = Cli::new();
+    cli.run(&["shared", "set", "other", "0"]).value();
+    let mut watching = cli.command(["shared", "watch", "--prefix", "k", "--max", "2"]).spawn().unwrap();
+    // Nothing says when it began to watch.
+    while watching.try_wait().unwrap().is_none() {
+        cli.run(&["shared", "set", "other", "1"]).value();
+        cli.run(&["shared", "set", "key", "1", "--ttl-ms", "60000", "--persist"]).value();
+    }
+    let seen = Ran::of(watching).lines();
+    assert_eq!(seen.len(), 2);
+    for change in &seen {
+        assert_eq!((&change["key"], &change["deleted"]), (&json!("key"), &json!(false)));
+    }
+    assert!(seen[0]["version"].as_u64() < seen[1]["version"].as_u64());
 }
 
 #[test]

@@ -13,3 +13,4 @@ mod readme;
 mod records;
 mod sp500;
 mod surface;
+mod top;

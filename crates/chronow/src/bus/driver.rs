@@ -30,7 +30,7 @@ pub(super) type Handler<T> = Arc<dyn Fn(Message<T>) -> BoxFuture<'static, Outcom
 const BATCH: usize = 1_000;
 /// Waits after failures of the store: the first, and the longest.
 const FIRST_WAIT: Duration = Duration::from_millis(50);
-const LONGEST_WAIT: Duration = Duration::from_secs(5);
+const LONGEST_WAIT: Duration = Duration::from_secs(1);
 /// How long cancelled handlers may still take.
 const GRACE: Duration = Duration::from_secs(1);
 
@@ -66,6 +66,8 @@ pub(super) struct Driver<T> {
     handler: Handler<T>,
     settings: Settings,
     wishes: watch::Receiver<Wish>,
+    /// When the last look began that found nothing due.
+    vain: watch::Sender<Option<Instant>>,
     closing: watch::Receiver<bool>,
     ready: VecDeque<Ready>,
     endings: Vec<Ending>,
@@ -98,6 +100,7 @@ impl<T: Send + 'static> Driver<T> {
         handler: Handler<T>,
         settings: Settings,
         wishes: watch::Receiver<Wish>,
+        vain: watch::Sender<Option<Instant>>,
     ) -> Self {
         let closing = subscription.inner.tasks.closing();
         Self {
@@ -107,6 +110,7 @@ impl<T: Send + 'static> Driver<T> {
             handler,
             settings,
             wishes,
+            vain,
             closing,
             ready: VecDeque::new(),
             endings: Vec::new(),
@@ -156,6 +160,10 @@ impl<T: Send + 'static> Driver<T> {
         // What can't be settled in time ends with its lock.
         let settled = self.endings.is_empty() || self.fatal.is_some() || self.aborted;
         idle && settled
+    }
+
+    fn holds_something(&self) -> bool {
+        !self.ready.is_empty() || !self.working.is_empty() || !self.endings.is_empty() || self.advance.is_some()
     }
 
     fn is_working(&self) -> bool {
@@ -364,6 +372,9 @@ impl<T: Send + 'static> Driver<T> {
             // There may be more.
             self.look = true;
             return;
+        }
+        if !self.holds_something() && pulled.next_due.is_none_or(|due| !due.is_zero()) {
+            self.vain.send_replace(Some(begun));
         }
         self.due = pulled.next_due.map(|due| Instant::now() + due.max(Duration::from_millis(1)));
         if self.wait.is_none() && self.is_working() {

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::future::{Future, IntoFuture};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
@@ -141,13 +141,14 @@ impl<T: Send + 'static> Run<T> {
         let keeper = Keeper::start(&subscription.inner, &subscription.name).await?;
         let guard = subscription.inner.guard()?;
         let (wish, wishes) = watch::channel(Wish::Work);
-        let driver = Driver::new(subscription, keeper, decode, handler, settings, wishes);
+        let (vain, looks) = watch::channel(None);
+        let driver = Driver::new(subscription, keeper, decode, handler, settings, wishes, vain);
         let task = tokio::spawn(async move {
             let ended = driver.run().await;
             drop(guard);
             ended
         });
-        Ok(Runner { wish, task: Some(task) })
+        Ok(Runner { wish, looks, task: Some(task) })
     }
 }
 
@@ -165,6 +166,8 @@ impl<T: Send + 'static> IntoFuture for Run<T> {
 #[must_use = "dropping a runner stops it"]
 pub struct Runner {
     wish: watch::Sender<Wish>,
+    /// When the last look began that found nothing due.
+    looks: watch::Receiver<Option<Instant>>,
     task: Option<JoinHandle<Result<()>>>,
 }
 
@@ -207,6 +210,14 @@ impl Runner {
     /// Returns when it has ended; [`join`](Self::join) says how. For waiting for something else at the same time.
     pub async fn finished(&self) {
         self.wish.closed().await;
+    }
+
+    /// Returns when a look that began at `since` or later found nothing due and nothing was held, or when it has ended. While the store does not
+    /// answer nobody knows what is due, so this waits.
+    pub async fn found_nothing(&self, since: Instant) {
+        let mut looks = self.looks.clone();
+        // An error means that it has ended.
+        let _ = looks.wait_for(|begun| begun.is_some_and(|begun| begun >= since)).await;
     }
 
     /// Returns when it ends: after [`stop`](Self::stop), when the connection is closed, or when the subscription is gone.

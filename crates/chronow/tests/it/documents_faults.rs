@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bson::{Bson, Document};
@@ -13,9 +13,10 @@ use chronos_db::documents::{Batch, BuildBatch, Capabilities, Documents, Index, N
 use chronos_db::{Error, Result, Runtime, Timestamp};
 use chronow::hot::documents::DocumentsHot;
 use chronow::hot::{Advance, Delivery, Hot, Outgoing, Select, Settle, Settled, SubscriptionPatch, TopicPatch};
-use chronow::{Scope, SubscriptionName, TopicName};
+use chronow::{Chronow, Config, Scope, SubscriptionName, TopicName};
 use futures::stream::BoxStream;
-use test_support::MockClock;
+use test_support::documents::{Call, decorate};
+use test_support::{Counting, Failing, Fault, MockClock};
 use tokio::sync::Notify;
 
 /// A client that sees the embedded store as one without transactions, that dies after some writes, and whose next write can be held back.
@@ -199,7 +200,7 @@ async fn a_publisher_that_dies_anywhere_leaves_a_whole_batch_or_none() {
         let world = World::new().await;
         let (first, mortal) = world.client(writes);
         let soon = world.now().await.plus_millis(5_000);
-        let mut batch: Vec<Outgoing> = (0..600).map(message).collect();
+        let mut batch: Vec<Outgoing> = (0..1_100).map(message).collect();
         batch.push(Outgoing { not_before: Some(soon), ..message("later") });
         batch.push(Outgoing { dedup_id: Some("once".to_owned()), ..message("once") });
         let told = first.publish(&world.topic, batch.clone()).await;
@@ -214,7 +215,7 @@ async fn a_publisher_that_dies_anywhere_leaves_a_whole_batch_or_none() {
         assert!(told.is_err() || seen.len() == batch.len(), "what was accepted came");
         assert_eq!(seen.iter().collect::<BTreeSet<_>>().len(), seen.len(), "nothing came twice");
 
-        let again = second.publish(&world.topic, vec![batch[601].clone()]).await.unwrap();
+        let again = second.publish(&world.topic, vec![batch[1_101].clone()]).await.unwrap();
         assert_eq!(again[0].duplicate, !seen.is_empty(), "the dedup id counts exactly if its message did");
         if told.is_ok() {
             return;
@@ -337,6 +338,33 @@ async fn a_publisher_that_stalls_beyond_the_grace_is_accepted_once_behind_the_ot
 }
 
 #[tokio::test]
+async fn what_lies_behind_hundreds_of_closed_places_comes_after_a_few_calls() {
+    let world = World::new().await;
+    // Numbers, then all chunks but the first, which accepts the batch: it dies before that.
+    let (dying, _) = world.client(3);
+    dying.publish(&world.topic, (0..1_100).map(message).collect()).await.unwrap_err();
+    let (healthy, mortal) = world.client(FOREVER);
+    healthy.publish(&world.topic, vec![message("behind")]).await.unwrap();
+    assert!(healthy.pull(&world.subscription, 10).await.unwrap().deliveries.is_empty(), "places that are being written are not passed");
+    world.pass(2_500);
+
+    let counting = Counting::<Call>::new();
+    let hot: Arc<dyn Hot> = Arc::new(DocumentsHot::new(decorate(mortal, counting.clone()), "cw", world.runtime.clone()));
+    let mut pulls = 0;
+    let seen = loop {
+        let pulled = hot.pull(&world.subscription, 10).await.unwrap();
+        pulls += 1;
+        if !pulled.deliveries.is_empty() {
+            break pulled.deliveries;
+        }
+        assert_eq!(pulled.next_due, Some(Duration::ZERO), "there is more at once");
+    };
+    assert_eq!(seen.iter().map(said).collect::<Vec<_>>(), ["behind"]);
+    let calls: u64 = counting.take().into_iter().map(|(_, calls)| calls).sum();
+    assert!(calls <= 40, "{calls} calls in {pulls} pulls");
+}
+
+#[tokio::test]
 async fn a_batch_that_is_written_while_its_gap_is_being_closed_comes_whole_or_again() {
     // The reader is held before its first write that closes the gap, and then between that and the rest.
     for holds in 1..=2 {
@@ -423,4 +451,40 @@ async fn a_dead_letter_survives_whoever_dies_making_it() {
             return;
         }
     }
+}
+
+#[tokio::test]
+async fn a_runner_does_not_take_a_store_that_does_not_answer_for_one_without_messages() {
+    let failing = Failing::<Call>::new();
+    let documents = EmbeddedDocuments::open(Path::new(":memory:"), Runtime::default()).unwrap();
+    let hot = Arc::new(DocumentsHot::new(decorate(Arc::new(documents), failing.clone()), "cw", Runtime::default()));
+    let chronow = Chronow::with_hot(hot, &Config::default(), None).unwrap();
+    let topic = chronow.bus().topic("orders").unwrap();
+    topic.ensure().await.unwrap();
+    let subscription = topic.subscription("s").unwrap();
+    subscription.ensure().await.unwrap();
+    let (handled, mut seen) = tokio::sync::mpsc::unbounded_channel();
+    let runner = subscription
+        .run_bytes(move |message| {
+            handled.send(message.id().to_owned()).unwrap();
+            async {}
+        })
+        .start()
+        .await
+        .unwrap();
+    runner.found_nothing(Instant::now()).await;
+
+    failing.switch_all_on(Fault::Before);
+    let since = Instant::now();
+    let mut looked = Box::pin(runner.found_nothing(since));
+    while failing.injected() < 6 {
+        assert!(futures::poll!(&mut looked).is_pending(), "nobody knows what is due");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    failing.switch_off();
+    topic.publish(&1).await.unwrap();
+    seen.recv().await.unwrap();
+    looked.await;
+    assert_eq!(subscription.stats().await.unwrap().acked, 1, "it was settled before nothing was found");
+    runner.stop().await.unwrap();
 }

@@ -6,6 +6,7 @@
 mod bus;
 mod config;
 mod documents;
+mod documents_faults;
 #[cfg(feature = "redis")]
 mod redis;
 mod shared;

@@ -13,7 +13,7 @@ use super::due::{Part, queue};
 use super::entities::{Cursor, Opened};
 use super::keys::chunks_between;
 use super::publish::{Acceptance, GRACE_MS};
-use super::store::{Engine, ascending, delete_if, locked, put_if};
+use super::store::{Engine, ascending, delete_if, int, locked, put_if};
 use crate::hot::Delivery;
 use crate::{ErrorKind, Result};
 
@@ -21,8 +21,9 @@ use crate::{ErrorKind, Result};
 const MOST_EXAMINED: usize = 2_000;
 const CHUNKS_AT_ONCE: u64 = 2;
 
-/// Places of a gap that are closed in one step.
+/// Places of a gap that are closed in one step, and closed ones that are passed in one.
 const MOST_CLOSED: i64 = 500;
+const CLOSED_AT_ONCE: u64 = 1_000;
 
 /// A message that a publisher is writing just now comes after about so long.
 const SOON: Duration = Duration::from_millis(15);
@@ -151,16 +152,15 @@ impl Engine {
             }
             let chunk = match chunk.void {
                 false => chunk,
-                true => match self.covering(opened, walk.place + 1).await? {
-                    Some(chunk) => {
-                        ahead.clear();
-                        chunk
+                true => {
+                    ahead.clear();
+                    let (place, covering) = self.pass_closed(opened, walk.place, chunk.last).await?;
+                    walk.place = place;
+                    match covering {
+                        Some(chunk) => chunk,
+                        None => continue,
                     }
-                    None => {
-                        walk.place = chunk.last;
-                        continue;
-                    }
-                },
+                }
             };
             match self.batch_of(opened, &chunk).await? {
                 Acceptance::Accepted => {}
@@ -211,16 +211,27 @@ impl Engine {
         Ok(ahead.pop_front())
     }
 
-    /// The chunk that was written in time although places it covers were closed: then it is one and they are not.
-    async fn covering(&self, opened: &Opened, place: i64) -> Result<Option<Arc<Chunk>>> {
+    /// Passes the closed places behind `place`, at least those up to `end`, as far as they reach without a break; or goes to the chunk that was
+    /// written in time although places it covers were closed: then it is one and they are not. A gap may be closed place by place, so they are
+    /// looked at together.
+    async fn pass_closed(&self, opened: &Opened, place: i64, mut end: i64) -> Result<(i64, Option<Arc<Chunk>>)> {
+        for chunk in self.chunks_behind(&opened.topic.id, end, CLOSED_AT_ONCE, false).await? {
+            if !chunk.get_bool("void").unwrap_or(false) || int(&chunk, "f")? > end + 1 {
+                break;
+            }
+            end = int(&chunk, "l")?;
+        }
         let scan = Scan {
-            filter: chunks_between(&opened.topic.id, place - 1, opened.seen.0).and(Filter::exists("void", false)),
+            filter: chunks_between(&opened.topic.id, place, opened.seen.0).and(Filter::exists("void", false)),
             order: ascending(&["_id"]),
             limit: Some(1),
             ..Scan::default()
         };
-        let found = self.scan(&self.spaces.messages, scan).await?.pop().map(Chunk::read).transpose()?;
-        Ok(found.filter(|chunk| chunk.first <= place).map(Arc::new))
+        let next = self.scan(&self.spaces.messages, scan).await?.pop().map(Chunk::read).transpose()?;
+        Ok(match next.filter(|chunk| chunk.first <= end) {
+            Some(chunk) => (place.max(chunk.first - 1), Some(Arc::new(chunk))),
+            None => (end, None),
+        })
     }
 
     /// Whether the batch of a chunk was accepted. Its head comes before it, so a reader that is here has passed the head's place; if nothing is

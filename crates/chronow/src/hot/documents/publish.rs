@@ -17,7 +17,7 @@ use crate::hot::{Outgoing, Published};
 use crate::{Error, ErrorKind, Result, Timestamp, TopicName};
 
 /// Messages and bytes in a chunk; a single larger message has one of its own.
-const CHUNK_MESSAGES: usize = 256;
+const CHUNK_MESSAGES: usize = 512;
 const CHUNK_BYTES: usize = 512 * 1024;
 
 /// The largest payload: a document holds 16 MiB.
@@ -367,9 +367,9 @@ mod tests {
             let message = Outgoing { payload: vec![0; bytes].into(), ..Outgoing::default() };
             Some(Arc::new(Body::of(&message, "x".to_owned(), at, None)))
         };
-        let chunks = cut(10, (0..600).map(|_| body(10)).collect(), at);
-        assert_eq!(chunks.iter().map(|c| (c.first, c.last)).collect::<Vec<_>>(), [(10, 265), (266, 521), (522, 609)]);
-        assert_eq!(chunks.iter().map(|c| c.head).collect::<Vec<_>>(), [None, Some(265), Some(265)]);
+        let chunks = cut(10, (0..1_100).map(|_| body(10)).collect(), at);
+        assert_eq!(chunks.iter().map(|c| (c.first, c.last)).collect::<Vec<_>>(), [(10, 521), (522, 1033), (1034, 1109)]);
+        assert_eq!(chunks.iter().map(|c| c.head).collect::<Vec<_>>(), [None, Some(521), Some(521)]);
         assert_eq!(cut(1, vec![body(CHUNK_BYTES), body(1)], at).len(), 2);
     }
 }

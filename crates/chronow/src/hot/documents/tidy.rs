@@ -16,6 +16,9 @@ use crate::{Result, Timestamp, TopicName};
 const STEP: u64 = 500;
 const STEPS: usize = 8;
 
+/// For so long whoever noted what is to be removed is left alone with it. Others would only compete, one command a document.
+const SWEEP_MS: i64 = 10_000;
+
 /// Expired dedup entries in one step.
 const ENTRIES: u64 = 64;
 
@@ -26,6 +29,8 @@ pub(super) struct Tally {
     pub(super) starts: i64,
     /// Tombstones that are counted above and may still be there.
     pub(super) swept: Vec<String>,
+    /// Since when.
+    noted_at: i64,
     rev: Option<ObjectId>,
 }
 
@@ -38,6 +43,7 @@ impl Tally {
             acked: int(tally, "acked")?,
             starts: int(tally, "starts")?,
             swept: swept.filter_map(|id| id.as_str().map(str::to_owned)).collect(),
+            noted_at: int(tally, "at").unwrap_or(0),
             rev: Some(rev),
         })
     }
@@ -52,7 +58,7 @@ impl Engine {
             self.remove_chunks(&topic, lowest).await?;
         }
         for cursor in &cursors {
-            self.remove_tombstones(cursor).await?;
+            self.remove_tombstones(cursor, now).await?;
         }
         self.expire_dedup(&topic, now).await
     }
@@ -130,11 +136,15 @@ impl Engine {
     }
 
     /// Counts tombstones at or below the floor, and removes them.
-    async fn remove_tombstones(&self, cursor: &Cursor) -> Result<()> {
-        let id = &cursor.subscription;
+    async fn remove_tombstones(&self, cursor: &Cursor, now: Timestamp) -> Result<()> {
+        let (id, now) = (&cursor.subscription, now.as_millis());
+        let begun = self.runtime.clock.now();
         for _ in 0..STEPS {
             let tally = Tally::read(self.get_one(&self.spaces.topics, tally_key(id)).await?.as_ref())?;
             if !tally.swept.is_empty() {
+                if (0..SWEEP_MS).contains(&(now - tally.noted_at)) {
+                    return Ok(());
+                }
                 self.remove_swept(&tally).await?;
             }
             let found = self.cards(of_class(id, class::DONE, Some(cursor.floor)), &[], STEP).await?;
@@ -144,7 +154,7 @@ impl Engine {
             let acked = tally.acked + found.iter().filter(|card| card.acked).count() as i64;
             let starts = tally.starts + found.iter().map(|card| i64::from(card.total)).sum::<i64>();
             let swept: Vec<Bson> = found.iter().map(|card| card.stored_id().into()).collect();
-            let counted = |swept: &[Bson], rev| doc! { "_id": tally_key(id), "acked": acked, "starts": starts, "swept": swept, "rev": rev };
+            let counted = |swept: &[Bson], rev| doc! { "_id": tally_key(id), "acked": acked, "starts": starts, "swept": swept, "at": now, "rev": rev };
             let rev = self.fresh();
             let write = match tally.rev {
                 Some(old) => put_if(counted(&swept, rev), old),
@@ -155,6 +165,10 @@ impl Engine {
                 return Ok(());
             }
             let full = found.len() as u64 == STEP;
+            if self.runtime.clock.now() > begun.plus_millis(SWEEP_MS / 2) {
+                // Others may have removed them meanwhile, and something new may be there under such an id.
+                return Ok(());
+            }
             self.write(&self.spaces.cards, swept.iter().cloned().map(delete)).await?;
             self.write_one(&self.spaces.topics, put_if(counted(&[], self.fresh()), rev)).await?;
             if !full {
