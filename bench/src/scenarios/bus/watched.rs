@@ -53,6 +53,12 @@ impl<H: Hot> Hot for Watched<H> {
         Ok(pulled)
     }
 
+    async fn pull_and_start(&self, subscription: &SubscriptionName, max: u32, start: u32) -> Result<(Pulled, usize)> {
+        let (pulled, started) = self.inner.pull_and_start(subscription, max, start).await?;
+        self.handed_out(subscription, &pulled.deliveries);
+        Ok((pulled, started))
+    }
+
     async fn advance(&self, subscription: &SubscriptionName, advance: Advance) -> Result<Advanced> {
         let id = |(lock, settle): &(Lock, Settle)| if *settle == Settle::Ack { lock.id.clone() } else { String::new() };
         let acked: Vec<String> = advance.settle.iter().map(id).collect();
