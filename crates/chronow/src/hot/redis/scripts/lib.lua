@@ -285,7 +285,7 @@ local function enter(shards)
       return nil, reply
     end
   end
-  return { max = tonumber(m[2]), overflow = m[3], ttl = m[4], dedup = tonumber(m[5]) }
+  return { max = tonumber(m[2]), overflow = m[3], ttl = tonumber(m[4] or ''), dedup = tonumber(m[5]) }
 end
 
 local function config_of(s)

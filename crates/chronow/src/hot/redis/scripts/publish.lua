@@ -113,7 +113,7 @@ local function add_plain(run)
   end
   if topic.ttl then
     fields[2 * width + 1] = 'until'
-    fields[2 * width + 2] = whole(NOW + tonumber(topic.ttl))
+    fields[2 * width + 2] = whole(NOW + topic.ttl)
   end
   for n = 1, run.count do
     for i = 1, width do
