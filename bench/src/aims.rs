@@ -49,3 +49,8 @@ pub(crate) const RESTORE: Aim = aim(Bound::RatioAtLeast(0.5), RESTORE_ROW);
 /// "Memory flat": four times the items may not take noticeably more.
 pub(crate) const RESTORE_MEMORY: Aim = aim(Bound::RatioAtMost(1.5), RESTORE_ROW);
 pub(crate) const METADATA: Aim = aim(Bound::OursAtMost(200.0), "bytes of index metadata per version beside the indexed fields");
+pub(crate) const PUBLISH: Aim = aim(Bound::RatioAtLeast(0.7), "publish, batched");
+pub(crate) const CONSUME: Aim = aim(Bound::RatioAtLeast(0.6), "consume + ack, one process");
+pub(crate) const END_TO_END: Aim =
+    aim(Bound::RatioAtMost(3.0), "end to end publish, handler, ack, p99 at 10,000 messages/s, with retry, dead letters and outbox on");
+pub(crate) const BULLMQ: Aim = aim(Bound::RatioAtLeast(3.0), "the same jobs through BullMQ on the same Redis");

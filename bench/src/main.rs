@@ -3,6 +3,7 @@
 //! ```text
 //! cargo run --release -p bench -- list
 //! cargo run --release -p bench -- [--json] [--large] [--dir PATH] records
+//! cargo run --release -p bench -- [--json] bus
 //! cargo run --release -p bench -- mongo_creates list_50
 //! ```
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "printing is what this program is for")]
@@ -14,6 +15,7 @@ mod opened;
 mod raw;
 mod report;
 mod scenarios;
+mod server;
 mod stored;
 mod watch;
 
@@ -31,7 +33,7 @@ pub(crate) type Result<T, E = Failure> = std::result::Result<T, E>;
 #[derive(Debug, Parser)]
 #[command(name = "bench")]
 struct Arguments {
-    /// Scenarios by name, `records` for all of them, `list` for their names.
+    /// Scenarios by name, `records` or `bus` for all of a group, `list` for their names.
     #[arg(required_unless_present = "worker")]
     scenarios: Vec<String>,
     /// One JSON object a line instead of a table.

@@ -1,5 +1,6 @@
 //! The scenarios, one file a topic.
 
+pub(crate) mod bus;
 mod commands;
 mod creates;
 mod list;
@@ -16,13 +17,19 @@ use crate::{Context, Result};
 pub(crate) struct Scenario {
     pub(crate) name: &'static str,
     pub(crate) about: &'static str,
+    /// The name of it and its like together.
+    group: &'static str,
 }
 
 const fn scenario(name: &'static str, about: &'static str) -> Scenario {
-    Scenario { name, about }
+    Scenario { name, about, group: "records" }
 }
 
-pub(crate) const ALL: [Scenario; 11] = [
+const fn of_the_bus(name: &'static str, about: &'static str) -> Scenario {
+    Scenario { name, about, group: "bus" }
+}
+
+pub(crate) const ALL: [Scenario; 16] = [
     scenario("embedded_creates", "64 writers create items in a file, against the same rows in SQLite"),
     scenario("mongo_creates", "64 writers create items, against the driver inserting the same documents"),
     scenario("create_commands", "commands, connections and object requests of one create"),
@@ -34,6 +41,11 @@ pub(crate) const ALL: [Scenario; 11] = [
     scenario("list_50", "a list of 50 by an indexed property, against the same find"),
     scenario("restore_collection", "a collection restored with nothing to copy, against a bulk write of the same"),
     scenario("metadata_bytes", "bytes of the index per version beside the indexed fields"),
+    of_the_bus("publish_batched", "batches published on Redis, against pipelined XADD"),
+    of_the_bus("consume_ack", "messages consumed and acknowledged on Redis, against XREADGROUP and pipelined XACK"),
+    of_the_bus("end_to_end", "p99 from publish to acknowledged at a steady rate, against XADD, XREADGROUP and XACK"),
+    of_the_bus("bullmq_npm", "jobs through BullMQ's npm package on the same Redis"),
+    of_the_bus("bullmq_crate", "jobs through BullMQ's crate on the same Redis"),
 ];
 
 /// The scenarios that the names mean.
@@ -42,10 +54,14 @@ pub(crate) fn choose(names: &[String]) -> Result<Vec<Scenario>> {
     for name in names {
         match ALL.iter().find(|scenario| scenario.name == name) {
             Some(scenario) => chosen.push(*scenario),
-            None if name == "records" => chosen.extend(ALL),
+            None if ALL.iter().any(|scenario| scenario.group == name) => {
+                chosen.extend(ALL.iter().filter(|scenario| scenario.group == name))
+            }
             None => {
                 let known: Vec<&str> = ALL.iter().map(|scenario| scenario.name).collect();
-                return Err(format!("there is no scenario `{name}`; there are records (all of them), {}", known.join(", ")).into());
+                return Err(
+                    format!("there is no scenario `{name}`; there are {}; or all `records`, all of the `bus`", known.join(", ")).into()
+                );
             }
         }
     }
@@ -65,6 +81,11 @@ pub(crate) async fn run(name: &str, context: &Context) -> Result<Vec<Line>> {
         "list_50" => list::fifty(context).await,
         "restore_collection" => restore::collection(context).await,
         "metadata_bytes" => metadata::bytes(context).await,
+        "publish_batched" => bus::publish::batched(context).await,
+        "consume_ack" => bus::consume::and_ack(context).await,
+        "end_to_end" => bus::end_to_end::latency(context).await,
+        "bullmq_npm" => bus::bullmq::npm(context).await,
+        "bullmq_crate" => bus::bullmq::of_the_crate(context).await,
         other => Err(format!("there is no scenario `{other}`").into()),
     }
 }

@@ -73,7 +73,7 @@ pub(super) struct Driver<T> {
     endings: Vec<Ending>,
     handlers: JoinSet<Outcome>,
     working: HashMap<Id, Working>,
-    pull: Slot<(Instant, Result<Pulled>)>,
+    pull: Slot<(Instant, Result<(Pulled, usize)>)>,
     advance: Slot<Sent<T>>,
     /// Messages in the step that is under way.
     starting: usize,
@@ -223,8 +223,10 @@ impl<T: Send + 'static> Driver<T> {
         if self.look && wanted > 0 && self.ready.len() * 2 <= self.settings.prefetch {
             self.look = false;
             let (hot, name) = (Arc::clone(&self.subscription.inner.hot), self.subscription.name.clone());
-            let wanted = u32::try_from(wanted).unwrap_or(u32::MAX);
-            self.pull = Some(async move { (Instant::now(), hot.pull(&name, wanted).await) }.boxed());
+            // Those for whom there is a handler are started by the pull itself; what is held by now comes before them.
+            let free = self.settings.concurrency.saturating_sub(held).min(wanted);
+            let [wanted, free] = [wanted, free].map(|count| u32::try_from(count).unwrap_or(u32::MAX));
+            self.pull = Some(async move { (Instant::now(), hot.pull_and_start(&name, wanted, free).await) }.boxed());
         }
     }
 
@@ -244,14 +246,7 @@ impl<T: Send + 'static> Driver<T> {
                 self.look = true;
                 continue;
             }
-            match (self.decode)(&ready.delivery) {
-                Ok(payload) => starts.push(Starting { ready, payload }),
-                Err(error) => {
-                    tracing::warn!(subscription = %self.subscription.name, id = %ready.hold.lock.id, %error, "a message cannot be decoded");
-                    let settle = Settle::DeadLetter { reason: UNDECODABLE.to_owned() };
-                    self.endings.push(ending(ready.hold, settle, ready.delivery.key.is_some()));
-                }
-            }
+            starts.extend(self.decoded(ready, |reason| Settle::DeadLetter { reason }));
         }
         let endings: Vec<Ending> = self.endings.drain(..self.endings.len().min(BATCH)).collect();
         if endings.is_empty() && starts.is_empty() {
@@ -273,6 +268,18 @@ impl<T: Send + 'static> Driver<T> {
             }
             .boxed(),
         );
+    }
+
+    /// A message with its payload; nothing if that cannot be decoded, and then it is settled.
+    fn decoded(&mut self, ready: Ready, refuse: impl FnOnce(String) -> Settle) -> Option<Starting<T>> {
+        match (self.decode)(&ready.delivery) {
+            Ok(payload) => Some(Starting { ready, payload }),
+            Err(error) => {
+                tracing::warn!(subscription = %self.subscription.name, id = %ready.hold.lock.id, %error, "a message cannot be decoded");
+                self.endings.push(ending(ready.hold, refuse(UNDECODABLE.to_owned()), ready.delivery.key.is_some()));
+                None
+            }
+        }
     }
 
     fn advanced(&mut self, (endings, starts, advanced): Sent<T>) {
@@ -357,16 +364,21 @@ impl<T: Send + 'static> Driver<T> {
         self.endings.push(ending(hold, settle, keyed));
     }
 
-    fn pulled(&mut self, begun: Instant, pulled: Result<Pulled>) {
-        let pulled = match pulled {
+    fn pulled(&mut self, begun: Instant, pulled: Result<(Pulled, usize)>) {
+        let (pulled, started) = match pulled {
             Ok(pulled) => pulled,
             Err(error) => return self.fail(error),
         };
         self.failures = 0;
         let nothing = pulled.deliveries.is_empty();
-        for delivery in pulled.deliveries {
+        for (place, delivery) in pulled.deliveries.into_iter().enumerate() {
             let hold = self.keeper.hold(&delivery, begun);
-            self.ready.push_back(Ready { delivery, hold });
+            let ready = Ready { delivery, hold };
+            if place >= started {
+                self.ready.push_back(ready);
+            } else if let Some(starting) = self.decoded(ready, |reason| Settle::Refuse { reason }) {
+                self.work(starting);
+            }
         }
         if !nothing {
             // There may be more.

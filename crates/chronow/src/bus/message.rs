@@ -207,7 +207,7 @@ pub(super) async fn settle_all(subscription: &Subscription, settle: Vec<(Arc<Hol
 pub(super) fn count(counters: &Counters, settle: &Settle, settled: Settled) {
     let counter = match (settled, settle) {
         (Settled::Lost, _) => &counters.lost,
-        (Settled::DeadLettered, _) | (_, Settle::DeadLetter { .. }) => &counters.dead_lettered,
+        (Settled::DeadLettered, _) | (_, Settle::DeadLetter { .. } | Settle::Refuse { .. }) => &counters.dead_lettered,
         (_, Settle::Ack) => &counters.acked,
         (_, Settle::Retry { .. }) => &counters.nacked,
         (_, Settle::Defer | Settle::Release) => return,

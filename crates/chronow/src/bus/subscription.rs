@@ -126,8 +126,8 @@ impl Subscription {
         let receive = async {
             let keeper = Keeper::start(&self.inner, &self.name).await?;
             let begun = Instant::now();
-            let pulled = self.inner.hot.pull(&self.name, max).await?;
-            self.start_all(pulled.deliveries, begun, &keeper, &codec::json()).await
+            let (pulled, started) = self.inner.hot.pull_and_start(&self.name, max, max).await?;
+            self.start_all(pulled.deliveries, started, begun, &keeper, &codec::json()).await
         };
         receive.await.map_err(self.told("receive"))
     }
@@ -141,40 +141,48 @@ impl Subscription {
             let keeper = Keeper::start(&self.inner, &self.name).await?;
             let begun = Instant::now();
             let fetched = self.inner.hot.fetch_deferred(&self.name, ids).await?;
-            self.start_all(fetched, begun, &keeper, &codec::json()).await
+            self.start_all(fetched, 0, begun, &keeper, &codec::json()).await
         };
         fetch.await.map_err(self.told("fetch_deferred"))
     }
 
+    /// Messages of which the first so many are started already.
     async fn start_all<T>(
         &self,
         deliveries: Vec<Delivery>,
+        started: usize,
         begun: Instant,
         keeper: &Arc<Keeper>,
         decode: &Decode<T>,
     ) -> Result<Vec<Received<T>>> {
-        let (mut messages, mut undecodable) = (Vec::new(), Vec::new());
-        for delivery in deliveries {
+        let (mut messages, mut undecodable, mut start) = (Vec::with_capacity(deliveries.len()), Vec::new(), Vec::new());
+        for (place, delivery) in deliveries.into_iter().enumerate() {
             let hold = keeper.hold(&delivery, begun);
             match decode(&delivery) {
-                Ok(payload) => messages.push((delivery, payload, hold)),
+                Ok(payload) => {
+                    if place >= started {
+                        start.push(hold.lock.clone());
+                    }
+                    messages.push((delivery, payload, hold));
+                }
                 Err(error) => {
                     tracing::warn!(subscription = %self.name, id = %hold.lock.id, %error, "a message cannot be decoded");
-                    undecodable.push((hold, Settle::DeadLetter { reason: UNDECODABLE.to_owned() }));
+                    let reason = UNDECODABLE.to_owned();
+                    undecodable.push((hold, if place < started { Settle::Refuse { reason } } else { Settle::DeadLetter { reason } }));
                 }
             }
         }
         if !undecodable.is_empty() {
             settle_all(self, undecodable).await?;
         }
-        if messages.is_empty() {
-            return Ok(Vec::new());
+        if !start.is_empty() {
+            let begun_already = messages.len() - start.len();
+            let told = self.inner.hot.advance(&self.name, Advance { settle: Vec::new(), start }).await?.started;
+            let mut told = std::iter::repeat_n(true, begun_already).chain(told);
+            messages.retain(|_| told.next() == Some(true));
         }
-        let start = messages.iter().map(|(_, _, hold)| hold.lock.clone()).collect();
-        let started = self.inner.hot.advance(&self.name, Advance { settle: Vec::new(), start }).await?.started;
-        let messages = messages.into_iter().zip(started).filter(|(_, started)| *started);
         let received = |(delivery, payload, hold)| Received::new(Message::new(delivery, payload, hold), self.clone(), Arc::clone(keeper));
-        Ok(messages.map(|(message, _)| received(message)).collect())
+        Ok(messages.into_iter().map(received).collect())
     }
 
     /// Acknowledges messages of this subscription in one step.

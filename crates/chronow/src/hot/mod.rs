@@ -95,6 +95,11 @@ pub enum Settle {
         /// Why.
         reason: String,
     },
+    /// To the dead letters, now, without a handler having seen it: it was started by its pull, and that does not count.
+    Refuse {
+        /// Why.
+        reason: String,
+    },
     /// Set aside until it is fetched by id.
     Defer,
     /// Given back unused (it was prefetched and its handler not started): at once available again, and not counted.
@@ -336,6 +341,17 @@ pub trait Hot: Send + Sync + std::fmt::Debug {
     /// # Errors
     /// `NOT_FOUND` if there is no such subscription.
     async fn pull(&self, subscription: &SubscriptionName, max: u32) -> Result<Pulled>;
+
+    /// As [`pull`](Self::pull), and starts the first `start` messages of what it hands out as [`advance`](Self::advance) would, which saves that
+    /// step. Answers how many of the first it started: fewer if there are fewer, and none where the store cannot do both at once, or a filter has yet
+    /// to say which messages they are.
+    ///
+    /// # Errors
+    /// `NOT_FOUND` if there is no such subscription.
+    async fn pull_and_start(&self, subscription: &SubscriptionName, max: u32, start: u32) -> Result<(Pulled, usize)> {
+        let _ = start;
+        Ok((self.pull(subscription, max).await?, 0))
+    }
 
     /// Settles and starts, in one step. Never fails because of a lost lock; the answer says so.
     async fn advance(&self, subscription: &SubscriptionName, advance: Advance) -> Result<Advanced>;

@@ -209,6 +209,11 @@ impl Engine {
                 card.why.clone_from(reason);
             }
             Settle::DeadLetter { reason } => card.bury(options.dead_letters, (**body).clone(), reason, now),
+            Settle::Refuse { reason } => {
+                card.starts = card.starts.saturating_sub(1);
+                card.total = card.total.saturating_sub(1);
+                card.bury(options.dead_letters, (**body).clone(), reason, now);
+            }
             Settle::Defer => detach(card, body, State::Deferred, 0),
             Settle::Release => {
                 card.state = State::Waiting;

@@ -9,7 +9,7 @@ use redis::Value;
 
 use super::RedisHot;
 use super::keys::{join_id, shard_of, split_id};
-use super::reply::{Parts, Stored, count, list, text, write_message};
+use super::reply::{Parts, Stored, count, headers_json, list, text, write_message};
 use super::script::{Args, scripts};
 use super::topics::{Miss, Tried};
 use crate::hot::{
@@ -52,49 +52,175 @@ impl Compiled {
 
 /// What one shard's part of an advance is.
 #[derive(Default)]
-struct Part {
-    acks: Args,
-    ack_at: Vec<usize>,
+struct Part<'a> {
+    acks: Groups<'a>,
     others: Args,
     other_at: Vec<usize>,
-    starts: Args,
-    start_at: Vec<usize>,
+    starts: Groups<'a>,
+}
+
+/// Locks by the pull that brought them: one of its tokens stands for many.
+#[derive(Default)]
+struct Groups<'a>(Vec<Group<'a>>);
+
+struct Group<'a> {
+    token: &'a str,
+    ids: Args,
+    /// Where their outcomes belong.
+    at: Vec<usize>,
+}
+
+impl<'a> Groups<'a> {
+    fn push(&mut self, token: &'a str, id: &str, index: usize) {
+        // There are as many as pulls whose messages are at work, and the next is mostly of the last one.
+        let known = self.0.iter().rposition(|group| group.token == token).unwrap_or_else(|| {
+            self.0.push(Group { token, ids: Args::new(), at: Vec::new() });
+            self.0.len() - 1
+        });
+        let group = &mut self.0[known];
+        group.ids.push_bytes(id.as_bytes());
+        group.at.push(index);
+    }
+
+    fn write(&self, args: &mut Args) {
+        args.push(self.0.len());
+        for group in &self.0 {
+            args.push_bytes(group.token.as_bytes());
+            args.push(group.at.len());
+            args.extend(&group.ids);
+        }
+    }
+
+    fn at(&self) -> impl Iterator<Item = &usize> {
+        self.0.iter().flat_map(|group| &group.at)
+    }
+}
+
+/// Messages for one shard, in runs of those that have the same names.
+struct Batch {
+    args: Args,
+    run: Args,
+    shape: Shape,
+    count: usize,
+    /// Where their ids belong.
+    at: Vec<usize>,
+}
+
+/// What a message has beside its payload.
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
+struct Shape {
+    /// A time, an age, or a dedup id.
+    special: bool,
+    content_type: bool,
+    headers: bool,
+    key: bool,
+}
+
+impl Shape {
+    fn of(message: &Outgoing) -> Self {
+        Self {
+            special: message.not_before.is_some() || message.ttl.is_some() || message.dedup_id.as_ref().is_some_and(|id| !id.is_empty()),
+            content_type: !message.content_type.is_empty(),
+            headers: !message.headers.is_empty(),
+            key: key_of(message).is_some(),
+        }
+    }
+
+    fn names(self) -> impl Iterator<Item = &'static str> {
+        let has = [("type", self.content_type), ("headers", self.headers), ("key", self.key)];
+        std::iter::once("payload").chain(has.into_iter().filter(|(_, has)| *has).map(|(name, _)| name))
+    }
+}
+
+/// An empty key is none.
+fn key_of(message: &Outgoing) -> Option<&str> {
+    message.key.as_deref().filter(|key| !key.is_empty())
+}
+
+impl Batch {
+    fn new(shards: u16) -> Self {
+        Self { args: Args::new().arg(shards), run: Args::new(), shape: Shape::default(), count: 0, at: Vec::new() }
+    }
+
+    fn push(&mut self, message: &Outgoing, index: usize) -> Result<()> {
+        let shape = Shape::of(message);
+        if shape != self.shape {
+            self.end_run();
+            self.shape = shape;
+        }
+        if shape.special {
+            match message.not_before {
+                Some(time) => self.run.push(time.as_millis()),
+                None => self.run.push_bytes(b""),
+            }
+            match message.ttl {
+                Some(ttl) => self.run.push(millis(ttl)),
+                None => self.run.push_bytes(b""),
+            }
+            self.run.push_bytes(message.dedup_id.as_deref().unwrap_or("").as_bytes());
+        }
+        self.run.push_bytes(&message.payload);
+        if shape.content_type {
+            self.run.push_bytes(message.content_type.as_bytes());
+        }
+        if shape.headers {
+            self.run.push_bytes(&headers_json(message)?);
+        }
+        if let Some(key) = key_of(message) {
+            self.run.push_bytes(key.as_bytes());
+        }
+        self.count += 1;
+        self.at.push(index);
+        Ok(())
+    }
+
+    fn end_run(&mut self) {
+        if self.count > 0 {
+            self.args.push(self.count);
+            self.args.push(u8::from(self.shape.special));
+            self.args.push(self.shape.names().count());
+            for name in self.shape.names() {
+                self.args.push_bytes(name.as_bytes());
+            }
+            self.args.extend(&self.run);
+            (self.run, self.count) = (Args::new(), 0);
+        }
+    }
 }
 
 impl RedisHot {
     pub(super) async fn accept(&self, topic: &TopicName, messages: &[Outgoing], shards: u16) -> Tried<Vec<Published>> {
-        let mut parts: Vec<(Args, Vec<usize>)> = (0..shards).map(|_| (Args::new().arg(shards), Vec::new())).collect();
+        let mut batches: Vec<Batch> = (0..shards).map(|_| Batch::new(shards)).collect();
         let spread = self.turn();
         for (index, message) in messages.iter().enumerate() {
             // Messages that may be the same must meet; order comes first.
-            let shard = match (message.key.as_deref().filter(|key| !key.is_empty()), &message.dedup_id) {
+            let shard = match (key_of(message), &message.dedup_id) {
                 (Some(text), _) => shard_of(text, shards),
                 (None, Some(text)) => shard_of(text, shards),
                 (None, None) => u16::try_from((spread + index as u64) % u64::from(shards)).unwrap_or(0),
             };
-            let (args, at) = &mut parts[usize::from(shard)];
-            match message.not_before {
-                Some(time) => args.push(time.as_millis()),
-                None => args.push_bytes(b""),
-            }
-            match message.ttl {
-                Some(ttl) => args.push(millis(ttl)),
-                None => args.push_bytes(b""),
-            }
-            args.push_bytes(message.dedup_id.as_deref().unwrap_or("").as_bytes());
-            write_message(args, message, None)?;
-            at.push(index);
+            batches[usize::from(shard)].push(message, index)?;
         }
         let mut published: Vec<Option<Published>> = vec![None; messages.len()];
-        for (shard, (args, at)) in (0..shards).zip(parts) {
-            if at.is_empty() {
+        for (shard, mut batch) in (0..shards).zip(batches) {
+            if batch.at.is_empty() {
                 continue;
             }
-            let mut reply = self.ask(topic, shard, &scripts::publish, &args).await?;
-            let ids = reply.list()?;
-            let duplicates = reply.text()?;
-            for ((index, id), duplicate) in at.into_iter().zip(ids).zip(duplicates.bytes()) {
-                published[index] = Some(Published { id: join_id(shard, &text(id)?), duplicate: duplicate == b'1' });
+            batch.end_run();
+            let mut reply = self.ask(topic, shard, &scripts::publish, &batch.args).await?;
+            match reply.next() {
+                Value::Array(ids) => {
+                    let duplicates = reply.text()?;
+                    for ((index, id), duplicate) in batch.at.into_iter().zip(ids).zip(duplicates.bytes()) {
+                        published[index] = Some(Published { id: join_id(shard, &text(id)?), duplicate: duplicate == b'1' });
+                    }
+                }
+                prefix => {
+                    let (prefix, first) = (text(prefix)?, reply.count()?);
+                    for (index, sequence) in batch.at.into_iter().zip(first..) {
+                        published[index] = Some(Published { id: join_id(shard, &format!("{prefix}{sequence}")), duplicate: false });
+                    }
+                }
             }
         }
         published
@@ -108,14 +234,16 @@ impl RedisHot {
         Ok(self.ask(topic, shard, &scripts::cancel, &Args::new().arg(inner)).await?.number()? == 1)
     }
 
-    pub(super) async fn hand_out(&self, subscription: &SubscriptionName, max: u32, shards: u16) -> Tried<Pulled> {
+    pub(super) async fn hand_out(&self, subscription: &SubscriptionName, max: u32, start: u32, shards: u16) -> Tried<(Pulled, usize)> {
         let max = max.min(MOST_PER_PULL);
-        let mut pulled = Pulled::default();
+        let (mut pulled, mut start) = (Pulled::default(), start as usize);
+        let wanted = start;
         let begin = self.turn();
         for i in 0..u64::from(shards) {
             let shard = u16::try_from((begin + i) % u64::from(shards)).unwrap_or(0);
-            match self.hand_out_shard(subscription, max, shard, shards, &mut pulled).await {
-                Ok(()) => {}
+            match self.hand_out_shard(subscription, (max, start), shard, shards, &mut pulled).await {
+                // Where some are left that are not started, as many as asked for are: so the started ones are the first.
+                Ok(started) => start -= started.min(start),
                 // What is locked already must reach the caller.
                 Err(Miss::Failed(error)) if !pulled.deliveries.is_empty() => {
                     tracing::warn!(%error, subscription = %subscription, shard, "a pull brought only a part");
@@ -128,19 +256,27 @@ impl RedisHot {
                 break;
             }
         }
-        Ok(pulled)
+        Ok((pulled, wanted - start))
     }
 
-    async fn hand_out_shard(&self, subscription: &SubscriptionName, max: u32, shard: u16, shards: u16, pulled: &mut Pulled) -> Tried<()> {
+    /// Answers how many were started.
+    async fn hand_out_shard(
+        &self,
+        subscription: &SubscriptionName,
+        (max, start): (u32, usize),
+        shard: u16,
+        shards: u16,
+        pulled: &mut Pulled,
+    ) -> Tried<usize> {
         loop {
             let left = max as usize - pulled.deliveries.len();
             if left == 0 {
-                return Ok(());
+                return Ok(0);
             }
             let known = self.compiled(subscription);
             let version = known.as_ref().map_or("", |compiled| &compiled.version);
             let token = self.token();
-            let args = Args::new().arg(shards).arg(subscription.name()).arg(left).arg(&token).arg(version);
+            let args = Args::new().arg(shards).arg(subscription.name()).arg(left).arg(&token).arg(version).arg(start);
             let mut reply = self.ask(subscription.topic(), shard, &scripts::pull, &args).await?;
             let version = reply.text()?;
             let compiled = match (reply.next(), known) {
@@ -148,11 +284,14 @@ impl RedisHot {
                 (json, _) => self.know_compiled(subscription, Compiled::read(version, &text(json)?)?),
             };
             let until = reply.number()?;
+            // None if there is a filter: what it leaves out is not started.
+            let started = usize::try_from(reply.count()?).unwrap_or(0);
             let found = reply.list()?;
             let due = reply.number()?;
             let mut left_out = Vec::new();
-            for (n, message) in (1..).zip(found) {
-                let delivery = delivery(shard, &token, n, until, message)?;
+            pulled.deliveries.reserve(found.len());
+            for message in found {
+                let delivery = delivery(shard, &token, until, message)?;
                 if compiled.filter.is_none() || lets_pass(&compiled, &delivery) {
                     pulled.deliveries.push(delivery);
                 } else {
@@ -164,7 +303,7 @@ impl RedisHot {
                 pulled.next_due = Some(pulled.next_due.map_or(due, |next| next.min(due)));
             }
             if left_out.is_empty() {
-                return Ok(());
+                return Ok(started);
             }
             self.skip(subscription, shard, shards, left_out).await?;
         }
@@ -173,34 +312,35 @@ impl RedisHot {
     /// Settles what the filter leaves out.
     async fn skip(&self, subscription: &SubscriptionName, shard: u16, shards: u16, locks: Vec<Lock>) -> Tried<()> {
         let mut args = Args::new().arg(shards).arg(subscription.name()).arg(0).arg(locks.len());
-        for lock in locks {
-            args = args.arg(split_id(&lock.id).1).arg(&lock.token).arg("skip").arg("").arg("").arg("");
+        for lock in &locks {
+            let (_, id) = split_id(&lock.id);
+            args = args.arg(id).arg(pull_of(lock).unwrap_or_default()).arg("skip").arg("").arg("").arg("");
         }
+        args.push(0);
         self.ask(subscription.topic(), shard, &scripts::advance, &args).await?;
         Ok(())
     }
 
     pub(super) async fn settle(&self, subscription: &SubscriptionName, advance: &Advance, shards: u16) -> Tried<Advanced> {
-        let mut parts: Vec<Part> = (0..shards).map(|_| Part::default()).collect();
+        let mut parts: Vec<Part<'_>> = (0..shards).map(|_| Part::default()).collect();
         let mut advanced = Advanced { settled: vec![Settled::Lost; advance.settle.len()], started: vec![false; advance.start.len()] };
         for (index, (lock, settle)) in advance.settle.iter().enumerate() {
             let (shard, id) = split_id(&lock.id);
             // A lock of a shard that is not there cannot be held.
-            let Some(part) = parts.get_mut(usize::from(shard)) else { continue };
+            let (Some(part), Some(token)) = (parts.get_mut(usize::from(shard)), pull_of(lock)) else { continue };
             let (how, wait, reason) = match settle {
                 Settle::Ack => {
-                    part.acks.push(id);
-                    part.acks.push(&lock.token);
-                    part.ack_at.push(index);
+                    part.acks.push(token, id, index);
                     continue;
                 }
                 Settle::Retry { delay, reason } => ("retry", *delay, reason.as_str()),
                 Settle::DeadLetter { reason } => ("dead", None, reason.as_str()),
+                Settle::Refuse { reason } => ("refuse", None, reason.as_str()),
                 Settle::Defer => ("defer", None, ""),
                 Settle::Release => ("release", None, ""),
             };
             part.others.push(id);
-            part.others.push(&lock.token);
+            part.others.push(token);
             part.others.push(how);
             match wait {
                 Some(wait) => part.others.push(millis(wait)),
@@ -212,19 +352,17 @@ impl RedisHot {
         }
         for (index, lock) in advance.start.iter().enumerate() {
             let (shard, id) = split_id(&lock.id);
-            let Some(part) = parts.get_mut(usize::from(shard)) else { continue };
-            part.starts.push(id);
-            part.starts.push(&lock.token);
-            part.start_at.push(index);
+            let (Some(part), Some(token)) = (parts.get_mut(usize::from(shard)), pull_of(lock)) else { continue };
+            part.starts.push(token, id, index);
         }
         let work =
-            (0..shards).zip(&parts).filter(|(_, part)| !(part.ack_at.is_empty() && part.other_at.is_empty() && part.start_at.is_empty()));
+            (0..shards).zip(&parts).filter(|(_, part)| !(part.acks.0.is_empty() && part.other_at.is_empty() && part.starts.0.is_empty()));
         let replies = try_join_all(work.map(async |(shard, part)| {
-            let mut args = Args::new().arg(shards).arg(subscription.name()).arg(part.ack_at.len());
-            args.extend(&part.acks);
+            let mut args = Args::new().arg(shards).arg(subscription.name());
+            part.acks.write(&mut args);
             args.push(part.other_at.len());
             args.extend(&part.others);
-            args.extend(&part.starts);
+            part.starts.write(&mut args);
             match self.ask(subscription.topic(), shard, &scripts::advance, &args).await {
                 Ok(mut reply) => Ok(Some((part, reply.text()?, reply.text()?))),
                 // Nobody holds a lock on what is gone.
@@ -234,14 +372,14 @@ impl RedisHot {
         }))
         .await?;
         for (part, settled, started) in replies.into_iter().flatten() {
-            for (&index, outcome) in part.ack_at.iter().chain(&part.other_at).zip(settled.bytes()) {
+            for (&index, outcome) in part.acks.at().chain(&part.other_at).zip(settled.bytes()) {
                 advanced.settled[index] = match outcome {
                     b'D' => Settled::Done,
                     b'X' => Settled::DeadLettered,
                     _ => Settled::Lost,
                 };
             }
-            for (&index, outcome) in part.start_at.iter().zip(started.bytes()) {
+            for (&index, outcome) in part.starts.at().zip(started.bytes()) {
                 advanced.started[index] = outcome == b'1';
             }
         }
@@ -255,8 +393,8 @@ impl RedisHot {
             let mut at = Vec::new();
             for (index, lock) in locks.iter().enumerate() {
                 let (own, id) = split_id(&lock.id);
-                if own == shard {
-                    args = args.arg(id).arg(&lock.token);
+                if let (true, Some(token)) = (own == shard, pull_of(lock)) {
+                    args = args.arg(id).arg(token);
                     at.push(index);
                 }
             }
@@ -288,8 +426,8 @@ impl RedisHot {
                 }
                 let mut reply = self.ask(subscription.topic(), shard, &scripts::fetch_deferred, &args).await?;
                 let until = reply.number()?;
-                for (n, message) in (1..).zip(reply.list()?) {
-                    deliveries.push(delivery(shard, &token, n, until, message)?);
+                for message in reply.list()? {
+                    deliveries.push(delivery(shard, &token, until, message)?);
                 }
             }
         }
@@ -481,15 +619,24 @@ fn lets_pass(compiled: &Compiled, delivery: &Delivery) -> bool {
     })
 }
 
-/// The `n`th message that a script handed out, under the token it was given and its place.
-fn delivery(shard: u16, token: &str, n: u32, until: i64, message: Value) -> Result<Delivery> {
-    let mut message = list(message)?.into_iter();
+/// The token of the pull (of this subscription and shard) that handed a message out; nothing if it cannot be of this message. A lock's token is that
+/// and the message's id, so that each is worth something for its own message alone.
+fn pull_of(lock: &Lock) -> Option<&str> {
+    lock.token.split_once('.').filter(|(_, id)| *id == split_id(&lock.id).1).map(|(pull, _)| pull)
+}
+
+/// A message that a script handed out under the token it was given.
+fn delivery(shard: u16, token: &str, until: i64, message: Value) -> Result<Delivery> {
+    let mut message = list(message)?;
+    // What waited before it came; an entry as it lies in the stream has two parts.
+    let deliveries = if message.len() > 2 { small(message.remove(1))? } else { 0 };
+    let mut message = message.into_iter();
     let mut next = || message.next().unwrap_or(Value::Nil);
     let id = text(next())?;
-    let deliveries = small(next())?;
     let stored = Stored::read(&id, next())?;
+    let token = [token, ".", &id].concat();
     Ok(Delivery {
-        lock: Lock { id: join_id(shard, &id), token: format!("{token}.{n}") },
+        lock: Lock { id: if shard == 0 { id } else { join_id(shard, &id) }, token },
         payload: stored.payload,
         content_type: stored.content_type,
         headers: stored.headers,

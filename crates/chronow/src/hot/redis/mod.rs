@@ -209,7 +209,12 @@ impl Hot for RedisHot {
     }
 
     async fn pull(&self, subscription: &SubscriptionName, max: u32) -> Result<Pulled> {
-        on!(self, subscription subscription, "pull", |shards| self.hand_out(subscription, max, shards))
+        let (pulled, _) = on!(self, subscription subscription, "pull", |shards| self.hand_out(subscription, max, 0, shards))?;
+        Ok(pulled)
+    }
+
+    async fn pull_and_start(&self, subscription: &SubscriptionName, max: u32, start: u32) -> Result<(Pulled, usize)> {
+        on!(self, subscription subscription, "pull", |shards| self.hand_out(subscription, max, start, shards))
     }
 
     async fn advance(&self, subscription: &SubscriptionName, advance: Advance) -> Result<Advanced> {

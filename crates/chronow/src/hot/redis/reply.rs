@@ -139,6 +139,11 @@ fn millis_of(id: &str) -> i64 {
     id.split_once('-').and_then(|(millis, _)| millis.parse().ok()).unwrap_or_default()
 }
 
+/// The headers as they are stored.
+pub(super) fn headers_json(message: &Outgoing) -> Result<Vec<u8>> {
+    serde_json::to_vec(&message.headers).map_err(|error| Error::validation("the headers are no text").caused_by(error))
+}
+
 /// Appends the number of names and values, and these.
 pub(super) fn write_message(args: &mut Args, message: &Outgoing, at: Option<Timestamp>) -> Result<()> {
     let mut fields = Args::new().arg("payload").bytes(&message.payload);
@@ -148,9 +153,7 @@ pub(super) fn write_message(args: &mut Args, message: &Outgoing, at: Option<Time
         n += 2;
     }
     if !message.headers.is_empty() {
-        let headers =
-            serde_json::to_vec(&message.headers).map_err(|error| Error::validation("the headers are no text").caused_by(error))?;
-        fields = fields.arg("headers").bytes(&headers);
+        fields = fields.arg("headers").bytes(&headers_json(message)?);
         n += 2;
     }
     // An empty key is none.

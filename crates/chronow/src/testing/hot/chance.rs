@@ -128,20 +128,26 @@ impl History {
     }
 
     async fn pull(&mut self, s: usize) {
-        let max = 1 + self.chance.below(5);
+        let (max, start) = (1 + self.chance.below(5), self.chance.below(4));
         let name = self.subscriptions[s].name.clone();
         let begun = Instant::now();
         loop {
-            let pulled = self.bus.hot.pull(&name, u32::try_from(max).unwrap()).await.unwrap().deliveries;
-            assert!(pulled.len() <= max);
+            let [most, first] = [max, start].map(|count| u32::try_from(count).unwrap());
+            let (pulled, started) = self.bus.hot.pull_and_start(&name, most, first).await.unwrap();
+            let pulled = pulled.deliveries;
+            assert!(pulled.len() <= max && started <= start.min(pulled.len()));
             let subscription = &mut self.subscriptions[s];
-            for delivery in &pulled {
+            for (place, delivery) in pulled.iter().enumerate() {
                 let n = self.numbers[&delivery.lock.id];
                 assert!(subscription.owed.contains_key(&n), "{n} is none of {name}'s");
                 assert!(subscription.available(n), "{n} of {name} was not due: {:?}", subscription.owed[&n]);
                 let owed = subscription.owed.get_mut(&n).unwrap();
                 assert_eq!((text(&delivery.payload), &delivery.key, delivery.deliveries), (owed.text.clone(), &owed.key, owed.deliveries));
-                owed.at = Where::Held(delivery.clone(), false);
+                let begun = place < started;
+                owed.at = Where::Held(delivery.clone(), begun);
+                owed.deliveries += u32::from(begun);
+                assert!(owed.deliveries <= LIMIT, "{n} was started too often in {name}");
+                subscription.started += u64::from(begun);
             }
             let due = subscription.owed.keys().any(|n| subscription.available(*n));
             if !pulled.is_empty() || !due {
@@ -176,6 +182,7 @@ impl History {
                         // A key whose deferred message is fetched while the next is in flight has no one order.
                         5 if owed.key.is_none() => Settle::Defer,
                         5 => Settle::Ack,
+                        _ if self.chance.below(2) == 0 => Settle::Refuse { reason },
                         _ => Settle::DeadLetter { reason },
                     };
                     advance.settle.push((delivery.lock.clone(), settle));
@@ -204,6 +211,11 @@ impl History {
                 Settle::Release => (Where::Ready, Settled::Done),
                 Settle::Defer => (Where::Deferred, Settled::Done),
                 Settle::DeadLetter { reason } => (Where::Dead(reason), outcome),
+                Settle::Refuse { reason } => {
+                    owed.deliveries -= 1;
+                    subscription.started -= 1;
+                    (Where::Dead(reason), Settled::Done)
+                }
                 Settle::Retry { reason, .. } if owed.deliveries >= LIMIT => (Where::Dead(reason), Settled::DeadLettered),
                 Settle::Retry { .. } => (Where::Ready, Settled::Done),
             };

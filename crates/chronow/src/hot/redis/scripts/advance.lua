@@ -1,5 +1,6 @@
--- ARGV: shards, subscription, number of acknowledged, id and token of each, number settled otherwise, for each id, token, how (retry, dead, defer,
--- release, skip), wait ('' for the backoff), chance of the jitter, reason; then id and token of each to start
+-- ARGV: shards, subscription, number of groups of acknowledged ones, for each its token, how many, and their ids; number settled otherwise, for each
+-- id, token, how (retry, dead, refuse, defer, release, skip), wait ('' for the backoff), chance of the jitter, reason; number of groups of those to
+-- start, as the first ones
 local topic, reply = enter(ARGV[1])
 if not topic then
   return reply
@@ -10,55 +11,68 @@ if not c then
   return { 'nosub' }
 end
 
--- Locks of one call are looked up together, and written together.
-local function holding(first, last, step)
-  local ids, found = {}, {}
-  for i = first, last, step do
-    ids[#ids + 1] = ARGV[i]
-  end
-  for from = 1, #ids, 1000 do
-    for _, text in ipairs(call('HMGET', s.messages, unpack(ids, from, math.min(from + 999, #ids)))) do
-      found[#found + 1] = text
+-- The records of these messages as far as the token holds them. One that is named twice is held once.
+local seen = {}
+local function holding(first, last, token)
+  local records, held = {}, {}
+  for from = first, last, 1000 do
+    local till = math.min(from + 999, last)
+    for i, text in ipairs(call('HMGET', s.messages, unpack(ARGV, from, till))) do
+      local id = ARGV[from + i - 1]
+      local record = false
+      if text and not seen[id] then
+        if held[text] == nil then
+          local found = unpack_record(text)
+          held[text] = is_held(found, token) and found
+        end
+        record = held[text]
+        seen[id] = record and true
+      end
+      records[#records + 1] = record
     end
   end
-  local seen, records = {}, {}
-  for n, id in ipairs(ids) do
-    local record = found[n] and not seen[id] and unpack_record(found[n])
-    records[n] = record and record.token == ARGV[first + (n - 1) * step + 1] and tonumber(record.till) > NOW and record or false
-    seen[id] = seen[id] or records[n] ~= false
-  end
-  return ids, records
+  return records
 end
 
-local function settle_all(ids, records, counter)
-  local gone, outcome = {}, {}
-  for n, id in ipairs(ids) do
-    outcome[n] = records[n] and 'D' or 'L'
-    if records[n] then
-      gone[#gone + 1] = id
-    end
+-- Reads groups of messages of one token each, and gives each to `work`. Returns where they end.
+local function groups(at, work)
+  local count = tonumber(ARGV[at])
+  at = at + 1
+  for _ = 1, count do
+    local size = tonumber(ARGV[at + 1])
+    work(ARGV[at], at + 2, at + 1 + size)
+    at = at + 2 + size
   end
+  return at
+end
+
+local function remove(gone, counter)
   if #gone == 0 then
-    return outcome
+    return
   end
   chunks(gone, 1000, function(...)
     call('HDEL', s.messages, ...)
     call('ZREM', s.locks, ...)
   end)
-  for n, id in ipairs(ids) do
-    local record = records[n]
-    if record and record.where == 'h' then
-      unhold(id)
-    end
-    if record and record.key ~= '' then
-      release_key(s, record.key, id)
-    end
-  end
   local total = call('HINCRBY', s.stats, counter, #gone)
-  if math.floor(total / 256) ~= math.floor((total - #gone) / 256) then
+  -- Looking at what is in flight must not cost more than what was settled since.
+  local step = 256
+  local flying = call('ZCARD', s.locks)
+  while step < 4 * flying do
+    step = step * 2
+  end
+  if math.floor(total / step) ~= math.floor((total - #gone) / step) then
     trim(false)
   end
-  return outcome
+end
+
+local function let_go(id, record)
+  if record.where == 'h' then
+    unhold(id)
+  end
+  if record.key ~= '' then
+    release_key(s, record.key, id)
+  end
 end
 
 local function backoff(starts, chance)
@@ -70,33 +84,49 @@ local function backoff(starts, chance)
   return math.floor(base * (1 + chance * c.jitter / 100))
 end
 
-local settled = {}
-local acks = tonumber(ARGV[3])
-local at = 4 + 2 * acks
-if acks > 0 then
-  local ids, records = holding(4, at - 1, 2)
-  settled = settle_all(ids, records, 'acked')
+local settled, gone, special = {}, {}, {}
+local at = groups(3, function(token, first, last)
+  for n, record in ipairs(holding(first, last, token)) do
+    if record then
+      local id = ARGV[first + n - 1]
+      gone[#gone + 1] = id
+      settled[#settled + 1] = 'D'
+      if record.where == 'h' or record.key ~= '' then
+        special[#special + 1] = { id, record }
+      end
+    else
+      settled[#settled + 1] = 'L'
+    end
+  end
+end)
+remove(gone, 'acked')
+for _, one in ipairs(special) do
+  let_go(one[1], one[2])
 end
 
 local others = tonumber(ARGV[at])
 local first = at + 1
 at = first + 6 * others
 if others > 0 then
-  local ids, records = holding(first, at - 1, 6)
-  local skipped, skipped_records = {}, {}
-  for n, id in ipairs(ids) do
-    local record = records[n]
-    local how, wait, chance, reason = ARGV[first + 6 * n - 4], ARGV[first + 6 * n - 3], ARGV[first + 6 * n - 2], ARGV[first + 6 * n - 1]
+  local skipped = {}
+  for i = first, at - 1, 6 do
+    local id, how, wait, chance, reason = ARGV[i], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4], ARGV[i + 5]
+    local record = holding(i, i, ARGV[i + 1])[1]
     local outcome = 'D'
     if not record then
       outcome = 'L'
     elseif how == 'skip' then
       skipped[#skipped + 1] = id
-      skipped_records[#skipped_records + 1] = record
+      let_go(id, record)
+    elseif how == 'refuse' then
+      local starts = math.max(0, record.starts - 1)
+      call('HINCRBY', s.stats, 'deliveries', starts - record.starts)
+      bury(s, c.keep, id, fields_of(id, record.where), starts, reason)
+      forget(s, id, record)
     elseif how == 'dead' or (how == 'retry' and record.starts >= c.deliveries) then
       bury(s, c.keep, id, fields_of(id, record.where), record.starts, reason)
       forget(s, id, record)
-      outcome = how == 'dead' and 'D' or 'X'
+      outcome = how == 'retry' and 'X' or 'D'
     elseif not park(id, record.where) then
       -- Dropped by a full topic.
       forget(s, id, record)
@@ -115,30 +145,30 @@ if others > 0 then
     end
     settled[#settled + 1] = outcome
   end
-  if #skipped > 0 then
-    settle_all(skipped, skipped_records, 'skipped')
-  end
+  remove(skipped, 'skipped')
 end
 
-local started = {}
-if at <= #ARGV then
-  local ids, records = holding(at, #ARGV, 2)
-  local counted = {}
-  for n, id in ipairs(ids) do
-    local record = records[n]
-    started[n] = '0'
+local started, counted, texts = {}, {}, {}
+seen = {}
+groups(at, function(token, first, last)
+  for n, record in ipairs(holding(first, last, token)) do
+    local id = ARGV[first + n - 1]
     if record and record.starts >= c.deliveries then
       bury(s, c.keep, id, fields_of(id, record.where), record.starts, 'the deliveries were used up')
       forget(s, id, record)
+      started[#started + 1] = '0'
     elseif record then
-      started[n] = '1'
+      texts[record] = texts[record] or pack(record.token, record.till, record.starts + 1, record.where, record.key)
       counted[#counted + 1] = id
-      counted[#counted + 1] = pack(record.token, record.till, record.starts + 1, record.where, record.key)
+      counted[#counted + 1] = texts[record]
+      started[#started + 1] = '1'
+    else
+      started[#started + 1] = '0'
     end
   end
-  if #counted > 0 then
-    chunks(counted, 2000, function(...) call('HSET', s.messages, ...) end)
-    call('HINCRBY', s.stats, 'deliveries', #counted / 2)
-  end
+end)
+if #counted > 0 then
+  chunks(counted, 2000, function(...) call('HSET', s.messages, ...) end)
+  call('HINCRBY', s.stats, 'deliveries', #counted / 2)
 end
 return { 'ok', table.concat(settled), table.concat(started) }

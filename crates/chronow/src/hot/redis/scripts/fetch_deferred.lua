@@ -20,7 +20,7 @@ for i = 4, #ARGV do
     else
       -- With its deliveries used up it cannot be started, but still be looked at and settled.
       out[#out + 1] = { id, record.starts, fields }
-      call('HSET', s.messages, id, pack(ARGV[3] .. '.' .. #out, till, record.starts, record.where, record.key))
+      call('HSET', s.messages, id, pack(ARGV[3], till, record.starts, record.where, record.key))
       call('ZADD', s.locks, till, id)
     end
   end

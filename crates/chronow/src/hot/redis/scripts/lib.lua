@@ -7,7 +7,7 @@
 -- A message is a list of names and values: payload, and if given type, headers, key, until (expiry), id and at (its id and publish time, where
 -- they are not those of its stream entry). A subscription keeps a record of each message it has taken and not settled:
 --   token|locked until|handler starts|where|ordering key
--- with an empty token if it is not in flight, and `where` empty if it lies in the stream under its own id, `h` if it is held beside it, else the
+-- with the token of the pull that handed it out, which is empty if it is not in flight, and `where` empty if it lies in the stream under its own id, `h` if it is held beside it, else the
 -- id of its stream entry. A message is held once for all its subscriptions, so that the stream can be cut off before it.
 
 local call = redis.call
@@ -81,9 +81,21 @@ local function pack(token, till, starts, where, key)
   return token .. '|' .. till .. '|' .. starts .. '|' .. where .. '|' .. key
 end
 
+-- The messages of one pull mostly have one and the same record. Nobody may change what this returns.
+local unpacked = {}
 local function unpack_record(text)
-  local token, till, starts, where, key = string.match(text, '^([^|]*)|(%d+)|(%d+)|([^|]*)|(.*)$')
-  return { token = token, till = till, starts = tonumber(starts), where = where, key = key }
+  local record = unpacked[text]
+  if not record then
+    local token, till, starts, where, key = string.match(text, '^([^|]*)|(%d+)|(%d+)|([^|]*)|(.*)$')
+    record = { token = token, till = till, starts = tonumber(starts), where = where, key = key }
+    unpacked[text] = record
+  end
+  return record
+end
+
+-- Whether a lock of this token is on the message.
+local function is_held(record, token)
+  return record.token == token and tonumber(record.till) > NOW
 end
 
 -- What waits for messages hears of it; without waiters nothing is sent.
@@ -93,27 +105,33 @@ local function wake()
   end
 end
 
--- New ids, growing whatever the clock does.
-local last_ms, last_seq
-local function mint()
+-- New ids, growing whatever the clock does: `count` of them, which differ in their last number alone. Returns the first: what comes before that
+-- number, and the number.
+local last_ms, last_seq, last_prefix
+local function mint_many(count)
   if not last_ms then
     local last = call('HGET', META, 'last')
     last_ms, last_seq = 0, 0
     if last then
       last_ms, last_seq = parse(last)
     end
+    last_prefix = whole(last_ms) .. '-'
   end
   if NOW > last_ms then
-    last_ms, last_seq = NOW, 0
-  else
-    last_seq = last_seq + 1
+    last_ms, last_seq, last_prefix = NOW, -1, whole(NOW) .. '-'
   end
-  return whole(last_ms) .. '-' .. whole(last_seq)
+  last_seq = last_seq + count
+  return last_prefix, last_seq - count + 1
+end
+
+local function mint()
+  local prefix, seq = mint_many(1)
+  return prefix .. whole(seq)
 end
 
 local function keep_minted()
   if last_ms then
-    call('HSET', META, 'last', whole(last_ms) .. '-' .. whole(last_seq))
+    call('HSET', META, 'last', last_prefix .. whole(last_seq))
   end
 end
 
@@ -267,7 +285,7 @@ local function enter(shards)
       return nil, reply
     end
   end
-  return { max = tonumber(m[2]), overflow = m[3], ttl = m[4], dedup = tonumber(m[5]) }
+  return { max = tonumber(m[2]), overflow = m[3], ttl = tonumber(m[4] or ''), dedup = tonumber(m[5]) }
 end
 
 local function config_of(s)
@@ -311,9 +329,10 @@ local function positions()
   return found
 end
 
--- Cuts off what every subscription has read and settled. What is still in flight there is held beside the stream if it was in the way at the last
--- cut already, or if `all` asks for it: then only unread entries stay.
-local function trim(all)
+-- Cuts off what every subscription has read and settled. What is still in flight there is held beside the stream if it was in the way for a second
+-- already, or if `all` asks for it: then only unread entries stay. Whole nodes are cheap to cut off; unless it is to be exact, the rest goes with the
+-- next one.
+local function trim(all, exact)
   local cut
   local groups = positions()
   for _, group in pairs(groups) do
@@ -324,7 +343,8 @@ local function trim(all)
   if not cut then
     return
   end
-  local mark = call('HGET', META, 'mark') or '0-0'
+  local marked = call('HMGET', META, 'mark', 'marked')
+  local mark, old = marked[1] or '0-0', all or NOW - tonumber(marked[2] or '0') >= 1000
   local least = next_id(cut)
   for _, name in ipairs(call('SMEMBERS', SUBS)) do
     local s = sub_of(name)
@@ -339,7 +359,7 @@ local function trim(all)
           local id = ids[i]
           local entry = entry_of(id, record.where)
           if not after(entry, cut) then
-            if not (all or not after(entry, mark)) then
+            if not (all or old and not after(entry, mark)) then
               if after(least, entry) then
                 least = entry
               end
@@ -351,8 +371,10 @@ local function trim(all)
       end
     end
   end
-  call('XTRIM', K, 'MINID', least)
-  call('HSET', META, 'mark', cut)
+  call('XTRIM', K, 'MINID', (all or exact) and '=' or '~', least)
+  if old then
+    call('HSET', META, 'mark', cut, 'marked', whole(NOW))
+  end
 end
 
 -- How many messages somebody still needs, after trim(true).

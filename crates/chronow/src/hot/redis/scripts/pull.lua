@@ -1,4 +1,6 @@
--- ARGV: shards, subscription, max, token, version of the options the caller has compiled
+-- ARGV: shards, subscription, max, token, version of the options the caller has compiled, how many of the first to start at once
+--
+-- Handed out are entries as the stream has them, {id, fields}, or {id, starts, fields} if there is more to say.
 local topic, reply = enter(ARGV[1])
 if not topic then
   return reply
@@ -13,18 +15,27 @@ if c.auto then
 end
 local filter = c.version ~= ARGV[5] and c.filter or false
 if c.paused then
-  return { 'ok', c.version, filter, '0', {}, -1 }
+  return { 'ok', c.version, filter, '0', 0, {}, -1 }
 end
-local max, token = tonumber(ARGV[3]), ARGV[4]
+-- What the filter leaves out, which the caller finds out, is never started.
+local max, token, start = tonumber(ARGV[3]), ARGV[4], c.filter == '' and tonumber(ARGV[6]) or 0
 local till = whole(NOW + c.visibility)
 local out, records, locks, keys = {}, {}, {}, {}
 
 local function hand_out(id, starts, where, key, fields)
-  out[#out + 1] = { id, starts, fields }
-  records[#records + 1] = id
-  records[#records + 1] = pack(token .. '.' .. #out, till, starts, where, key)
-  locks[#locks + 1] = till
-  locks[#locks + 1] = id
+  local n = #out + 1
+  out[n] = { id, starts, fields }
+  records[2 * n - 1], records[2 * n] = id, pack(token, till, n <= start and starts + 1 or starts, where, key)
+  locks[2 * n - 1], locks[2 * n] = till, id
+end
+
+-- Most messages are like this.
+local plain, plain_started = pack(token, till, 0, '', ''), pack(token, till, 1, '', '')
+local function hand_out_plain(entry)
+  local n, id = #out + 1, entry[1]
+  out[n] = entry
+  records[2 * n - 1], records[2 * n] = id, n <= start and plain_started or plain
+  locks[2 * n - 1], locks[2 * n] = till, id
 end
 
 local function expired(fields)
@@ -105,6 +116,8 @@ while #out < max do
     local own = where == '' or after(id, c.begin)
     if own and limit and limit <= NOW then
       bury(s, c.keep, id, fields, 0, 'expired')
+    elseif own and key == '' and where == '' then
+      hand_out_plain(entry)
     elseif own and key == '' then
       hand_out(id, 0, where, key, fields)
     elseif own and (keys[key] or call('HEXISTS', s.keys, key) == 1) then
@@ -130,7 +143,11 @@ end
 
 chunks(records, 2000, function(...) call('HSET', s.messages, ...) end)
 chunks(locks, 2000, function(...) call('ZADD', s.locks, ...) end)
-if #out == 0 and not more and call('XLEN', K) > 0 then
-  trim(false)
+local started = math.min(start, #out)
+if started > 0 then
+  call('HINCRBY', s.stats, 'deliveries', started)
 end
-return { 'ok', c.version, filter, till, out, more and 0 or next_due(s) }
+if #out == 0 and not more and call('XLEN', K) > 0 then
+  trim(false, true)
+end
+return { 'ok', c.version, filter, till, started, out, more and 0 or next_due(s) }

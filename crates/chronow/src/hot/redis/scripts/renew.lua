@@ -12,7 +12,7 @@ local till, held = whole(NOW + c.visibility), {}
 for i = 3, #ARGV, 2 do
   local text = call('HGET', s.messages, ARGV[i])
   local record = text and unpack_record(text)
-  if record and record.token == ARGV[i + 1] and tonumber(record.till) > NOW then
+  if record and is_held(record, ARGV[i + 1]) then
     call('HSET', s.messages, ARGV[i], pack(record.token, till, record.starts, record.where, record.key))
     call('ZADD', s.locks, till, ARGV[i])
     held[#held + 1] = '1'

@@ -1,0 +1,65 @@
+//! Publishing in batches.
+
+use super::{BATCH, TASKS, connect, drafts, on, subscribed, texts};
+use crate::measure::{Duel, duel, rate};
+use crate::raw::redis::Stream;
+use crate::report::Line;
+use crate::server::{Aof, RedisServer};
+use crate::{Context, Result, aims};
+
+const NAME: &str = "publish_batched";
+
+pub(crate) async fn batched(context: &Context) -> Result<Vec<Line>> {
+    let mut lines = Vec::new();
+    for aof in [Aof::Everysec, Aof::Off] {
+        let server = RedisServer::start(&context.dir, aof).await?;
+        let duel = compare(context, &server).await?;
+        let (ours, ceiling) = duel.medians();
+        let line = Line::against(format!("{NAME}{}", aof.suffix()), "messages/s", ours, ceiling, Some(aims::PUBLISH))
+            .note("batch", BATCH)
+            .note("publishers", TASKS)
+            .note("bytes", 100)
+            .note("ratios", duel.spread());
+        lines.push(on(line, &server));
+    }
+    Ok(lines)
+}
+
+async fn compare(context: &Context, server: &RedisServer) -> Result<Duel> {
+    let chronow = connect(server).await?;
+    let both = duel(
+        context,
+        async || {
+            let (topic, _) = subscribed(&chronow, NAME).await?;
+            let publisher = topic.clone();
+            let seen = rate(TASKS, context.round, move |_, _| {
+                let topic = publisher.clone();
+                async move {
+                    topic.publish_batch(drafts(BATCH)).await?;
+                    Ok(())
+                }
+            });
+            let seen = seen.await?;
+            topic.delete().await?;
+            messages(seen.failed, seen.per_second)
+        },
+        async || {
+            let stream = Stream::create(server, NAME).await?;
+            let adder = stream.clone();
+            let seen = rate(TASKS, context.round, move |_, _| {
+                let stream = adder.clone();
+                async move { stream.add_all(&texts(BATCH)).await }
+            });
+            let seen = seen.await?;
+            stream.drop().await?;
+            messages(seen.failed, seen.per_second)
+        },
+    );
+    let both = both.await?;
+    chronow.close().await?;
+    Ok(both)
+}
+
+fn messages(failed: u64, batches: f64) -> Result<f64> {
+    if failed > 0 { Err(format!("{failed} batches failed").into()) } else { Ok(batches * BATCH as f64) }
+}
