@@ -17,6 +17,7 @@ pub mod ordering;
 pub mod publishing;
 pub mod retrying;
 pub mod values;
+pub mod vanishing;
 pub mod watching;
 
 use std::future::Future;
@@ -226,6 +227,8 @@ promises! { $
     chance {
         a_random_history_matches_the_model,
         a_random_history_of_a_sharded_topic_matches_the_model,
+    }
+    vanishing {
         consumers_that_vanish_lose_and_repeat_nothing_beyond_the_limit,
     }
 }
