@@ -111,6 +111,7 @@ promises! { $
         concurrent_pullers_never_share_a_message,
         a_filter_sees_payload_and_headers,
         what_a_filter_leaves_out_is_settled,
+        what_a_filter_leaves_out_does_not_expire,
         a_filter_sees_no_payload_that_is_not_json,
         a_paused_subscription_hands_out_nothing,
         an_expired_message_becomes_a_dead_letter,

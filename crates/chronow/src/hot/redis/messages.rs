@@ -9,7 +9,7 @@ use redis::Value;
 
 use super::RedisHot;
 use super::keys::{join_id, shard_of, split_id};
-use super::reply::{Parts, Stored, count, list, text, write_message};
+use super::reply::{Parts, Stored, count, list, number, text, write_message};
 use super::script::{Args, scripts};
 use super::topics::{Miss, Tried};
 use crate::hot::{
@@ -152,11 +152,13 @@ impl RedisHot {
             let due = reply.number()?;
             let mut left_out = Vec::new();
             for (n, message) in (1..).zip(found) {
-                let delivery = delivery(shard, &token, n, until, message)?;
-                if compiled.filter.is_none() || lets_pass(&compiled, &delivery) {
-                    pulled.deliveries.push(delivery);
+                let (delivery, late) = delivery(shard, &token, n, until, message)?;
+                if compiled.filter.is_some() && !lets_pass(&compiled, &delivery) {
+                    left_out.push((delivery.lock, "skip", ""));
+                } else if late {
+                    left_out.push((delivery.lock, "dead", "expired"));
                 } else {
-                    left_out.push(delivery.lock);
+                    pulled.deliveries.push(delivery);
                 }
             }
             if let Ok(due) = u64::try_from(due) {
@@ -166,15 +168,21 @@ impl RedisHot {
             if left_out.is_empty() {
                 return Ok(());
             }
-            self.skip(subscription, shard, shards, left_out).await?;
+            self.leave_out(subscription, shard, shards, left_out).await?;
         }
     }
 
-    /// Settles what the filter leaves out.
-    async fn skip(&self, subscription: &SubscriptionName, shard: u16, shards: u16, locks: Vec<Lock>) -> Tried<()> {
+    /// Settles what the filter leaves out, and what it lets pass too late; each with how and why.
+    async fn leave_out(
+        &self,
+        subscription: &SubscriptionName,
+        shard: u16,
+        shards: u16,
+        locks: Vec<(Lock, &'static str, &'static str)>,
+    ) -> Tried<()> {
         let mut args = Args::new().arg(shards).arg(subscription.name()).arg(0).arg(locks.len());
-        for lock in locks {
-            args = args.arg(split_id(&lock.id).1).arg(&lock.token).arg("skip").arg("").arg("").arg("");
+        for (lock, how, why) in locks {
+            args = args.arg(split_id(&lock.id).1).arg(&lock.token).arg(how).arg("").arg("").arg(why);
         }
         self.ask(subscription.topic(), shard, &scripts::advance, &args).await?;
         Ok(())
@@ -289,7 +297,7 @@ impl RedisHot {
                 let mut reply = self.ask(subscription.topic(), shard, &scripts::fetch_deferred, &args).await?;
                 let until = reply.number()?;
                 for (n, message) in (1..).zip(reply.list()?) {
-                    deliveries.push(delivery(shard, &token, n, until, message)?);
+                    deliveries.push(delivery(shard, &token, n, until, message)?.0);
                 }
             }
         }
@@ -481,23 +489,24 @@ fn lets_pass(compiled: &Compiled, delivery: &Delivery) -> bool {
     })
 }
 
-/// The `n`th message that a script handed out, under the token it was given and its place.
-fn delivery(shard: u16, token: &str, n: u32, until: i64, message: Value) -> Result<Delivery> {
+/// The `n`th message that a script handed out, under the token it was given and its place; and whether its time was over.
+fn delivery(shard: u16, token: &str, n: u32, until: i64, message: Value) -> Result<(Delivery, bool)> {
     let mut message = list(message)?.into_iter();
     let mut next = || message.next().unwrap_or(Value::Nil);
     let id = text(next())?;
-    let deliveries = small(next())?;
+    let deliveries = number(next())?;
     let stored = Stored::read(&id, next())?;
-    Ok(Delivery {
+    let delivery = Delivery {
         lock: Lock { id: join_id(shard, &id), token: format!("{token}.{n}") },
         payload: stored.payload,
         content_type: stored.content_type,
         headers: stored.headers,
         key: stored.key,
         published_at: stored.published_at,
-        deliveries,
+        deliveries: u32::try_from(deliveries.max(0)).unwrap_or(u32::MAX),
         locked_until: Timestamp::from_millis(until),
-    })
+    };
+    Ok((delivery, deliveries < 0))
 }
 
 fn small(value: Value) -> Result<u32> {
