@@ -54,7 +54,7 @@ mod tiers {
             ordered_messages_are_handled_in_order_by_concurrent_handlers,
             delayed_messages_wait_and_can_be_cancelled,
             duplicates_are_recognised_and_counted,
-        
+
     }
 }
 

@@ -24,8 +24,8 @@ const AT_ONCE: usize = 4;
 const VISIBILITY: Duration = Duration::from_millis(1_200);
 
 /// Steps inside the stores.
-const EMBEDDED: [&str; 2] = ["embedded.before_commit", "embedded.after_commit"];
-const MONGO: [&str; 3] = ["mongo.after_sequence", "mongo.between_stages", "mongo.after_apply"];
+const EMBEDDED: [&str; 5] = ["embedded.before_commit", "embedded.after_commit", "bus.after_numbers", "bus.before_head", "bus.before_wake"];
+const MONGO: [&str; 5] = ["mongo.between_stages", "mongo.after_apply", "bus.after_numbers", "bus.before_head", "bus.before_wake"];
 
 on_every_hot_tier! {
     a_process_killed_at_any_step_loses_and_doubles_nothing,

@@ -30,22 +30,22 @@ fn below(random: &SeededRandom, n: u64) -> u64 {
     random.next_u64() % n
 }
 
-/// Cuts connections in every way, again and again, until the work is done.
-async fn cutting(proxy: &test_support::Proxy, random: &SeededRandom, work: impl Future<Output = ()>) {
-    let pause = |most| tokio::time::sleep(Duration::from_micros(below(random, most)));
+/// Cuts connections in every way, about so often, until the work is done.
+async fn cutting(proxy: &test_support::Proxy, random: &SeededRandom, every: Duration, work: impl Future<Output = ()>) {
+    let pause = |most: Duration| tokio::time::sleep(Duration::from_micros(below(random, u64::try_from(most.as_micros()).unwrap())));
     let cuts = async {
         loop {
-            pause(150_000).await;
+            pause(every).await;
             match below(random, 3) {
                 0 => proxy.drop_connections(),
                 1 => {
                     proxy.cut();
-                    pause(50_000).await;
+                    pause(Duration::from_millis(50)).await;
                 }
                 _ => {
                     // What is asked for takes place, and nobody is told.
                     proxy.mute();
-                    pause(30_000).await;
+                    pause(Duration::from_millis(30)).await;
                     proxy.drop_connections();
                 }
             }

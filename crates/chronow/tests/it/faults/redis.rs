@@ -14,6 +14,7 @@ use super::{below, chance};
 use crate::tiers::{connect, until};
 
 const VISIBILITY: Duration = Duration::from_millis(1_500);
+const CUTS: Duration = Duration::from_millis(150);
 
 fn single(url: &str) -> Value {
     json!({ "redis": { "url": url }, "defaults": { "tenantId": servers::unique_name("tenant") } })
@@ -67,7 +68,7 @@ async fn connections_cut_at_random_lose_and_double_nothing() {
     config["redis"]["url"] = proxy.uri().into();
     let chronow = connect(&config).await;
     let consumers = Crew::consume(&chronow, &ledger);
-    super::cutting(&proxy, &random, crew::publish(&chronow, &ledger, 0..150)).await;
+    super::cutting(&proxy, &random, CUTS, crew::publish(&chronow, &ledger, 0..150)).await;
     finished(&direct, &ledger, consumers, "connections cut at random").await;
 }
 
@@ -132,7 +133,7 @@ async fn connections_to_a_cluster_cut_at_random_lose_and_double_nothing() {
     let chronow = connect(&config).await;
     crew::prepare(&chronow, VISIBILITY, 3).await;
     let consumers = Crew::consume(&chronow, &ledger);
-    super::cutting(&proxy, &random, crew::publish(&chronow, &ledger, 0..150)).await;
+    super::cutting(&proxy, &random, CUTS, crew::publish(&chronow, &ledger, 0..150)).await;
     finished(&connect(&config).await, &ledger, consumers, "connections to a cluster cut at random").await;
     drop(nodes);
 }
@@ -144,7 +145,9 @@ async fn a_request_whose_answer_was_lost_is_not_sent_to_a_cluster_again() {
     let topic = chronow.bus().topic("t").unwrap();
     topic.ensure().await.unwrap();
     topic.subscription("s").unwrap().ensure().await.unwrap();
+    topic.publish(&0).await.unwrap();
     chronow.shared().increment("n", 1).await.unwrap();
+    let stream = nodes.master(0).run(&["KEYS", "*topic:t}"]).await;
     proxy.mute();
     let publishing = tokio::spawn({
         let topic = topic.clone();
@@ -155,15 +158,17 @@ async fn a_request_whose_answer_was_lost_is_not_sent_to_a_cluster_again() {
         let scope = chronow::Scope::new(config["defaults"]["tenantId"].as_str().unwrap(), "default").unwrap();
         async move { hot.increment(&scope, "n", 1, None).await }
     });
-    let stream = nodes.master(0).run(&["KEYS", "*topic:t}"]).await;
-    let value = nodes.master(0).run(&["KEYS", "*:sm:*n*"]).await;
-    assert!(!stream.is_empty() && !value.is_empty());
-    until("it took place", || async { nodes.master(0).run(&["XLEN", &stream]).await == "1" }).await;
+    let value = nodes.master(0).run(&["KEYS", "*:sm:n"]).await;
+    until("both took place", || async {
+        let node = nodes.master(0);
+        node.run(&["XLEN", &stream]).await == "2" && node.run(&["HGET", &value, "value"]).await == "2"
+    })
+    .await;
     proxy.drop_connections();
     proxy.restore();
     for error in [publishing.await.unwrap().unwrap_err(), counting.await.unwrap().unwrap_err()] {
         assert!(error.is_retryable() && error.to_string().contains("may have taken place"), "{error}");
     }
-    assert_eq!(topic.stats().await.unwrap().length, 1);
+    assert_eq!(topic.stats().await.unwrap().length, 2);
     assert_eq!(chronow.shared().get::<i64>("n").await.unwrap(), Some(2));
 }
