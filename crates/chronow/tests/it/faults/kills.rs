@@ -23,9 +23,12 @@ const AT_ONCE: usize = 4;
 /// Long enough for a healthy consumer on a busy machine, short enough to wait for behind a dead one.
 const VISIBILITY: Duration = Duration::from_millis(1_200);
 
+/// Messages of one victim, if it lives so long: enough to come to every point of publishing.
+const PUBLISHED: usize = 16;
+
 /// Steps inside the stores.
 const EMBEDDED: [&str; 5] = ["embedded.before_commit", "embedded.after_commit", "bus.after_numbers", "bus.before_head", "bus.before_wake"];
-const MONGO: [&str; 5] = ["mongo.between_stages", "mongo.after_apply", "bus.after_numbers", "bus.before_head", "bus.before_wake"];
+const MONGO: [&str; 4] = ["mongo.after_apply", "bus.after_numbers", "bus.before_head", "bus.before_wake"];
 
 on_every_hot_tier! {
     a_process_killed_at_any_step_loses_and_doubles_nothing,
@@ -57,7 +60,7 @@ impl Victim<'_> {
     }
 }
 
-/// Plays a victim when this binary starts itself again with a scenario: publishes and consumes until it is killed.
+/// Plays a victim when this binary starts itself again with a scenario: publishes some, and consumes until it is killed.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn child() {
     let Ok(scenario) = std::env::var(SCENARIO) else { return };
@@ -71,7 +74,7 @@ async fn child() {
     let chronow = connect_with(&scenario["config"], runtime, |hot| Hooked::new(hot, Arc::new(hook))).await;
     let consumers = Crew::consume(&chronow, &ledger);
     let life = async {
-        crew::publish(&chronow, &ledger, first..first + PUBLISHER).await;
+        crew::publish(&chronow, &ledger, first..first + PUBLISHED).await;
         std::future::pending::<()>().await;
     };
     assert!(tokio::time::timeout(Duration::from_secs(60), life).await.is_ok(), "the victim lived too long");

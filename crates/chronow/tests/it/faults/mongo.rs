@@ -23,9 +23,9 @@ async fn connections_cut_at_random_lose_and_double_nothing(world: World) {
     config["mongoUri"] = uri.into();
     let chronow = connect(&config).await;
     let consumers = Crew::consume(&chronow, &ledger);
-    let publishing = crew::publish(&chronow, &ledger, 0..60);
+    let publishing = crew::publish(&chronow, &ledger, 0..36);
     // After a failure the driver looks at the server twice a second.
-    super::cutting(&proxy, &random, Duration::from_millis(1_500), publishing).await;
+    super::cutting(&proxy, &random, Duration::from_millis(1_200), publishing).await;
     consumers.stop().await;
     proxy.restore();
     audit(&world.chronow, &ledger, "connections cut at random").await;
