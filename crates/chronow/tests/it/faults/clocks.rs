@@ -9,7 +9,7 @@ use test_support::ShiftedClock;
 
 use super::crew::{self, Crew};
 use super::ledger::{Ledger, audit};
-use crate::tiers::{World, calm, connect_with, number, on_mongo, on_redis, take};
+use crate::tiers::{World, connect_with, number, on_mongo, on_redis, take};
 
 on_mongo! {
     a_client_whose_clock_is_wrong_keeps_locks_delays_and_lifetimes,
@@ -49,7 +49,6 @@ async fn a_client_whose_clock_is_wrong_keeps_locks_delays_and_lifetimes(world: W
         assert_eq!(world.chronow.shared().get::<i32>("k").await.unwrap(), Some(1));
         assert_eq!(wrong.shared().get::<i32>("k").await.unwrap(), Some(1));
     }
-    drop(calm(&topic, "s").await);
 }
 
 async fn clocks_that_jump_lose_and_double_nothing(world: World) {

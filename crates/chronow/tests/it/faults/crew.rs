@@ -50,7 +50,7 @@ impl Role {
 }
 
 /// What a subscription does with a delivery of a message.
-pub(super) fn role_of(role: Role, n: usize, delivery: u32) -> How {
+pub(super) fn ending_of(role: Role, n: usize, delivery: u32) -> How {
     match role {
         Role::Wild if n % 7 == 3 => How::Retry,
         Role::Wild if n % 11 == 5 => How::DeadLetter,
@@ -181,7 +181,7 @@ async fn handle(ledger: &Ledger, role: Role, received: Received<Value>) {
     let (n, delivery) = (number(&received), received.deliveries());
     ledger.note(&Event::Got { s: role, n, id: received.id().to_owned(), delivery });
     tokio::task::yield_now().await;
-    let how = role_of(role, n, delivery);
+    let how = ending_of(role, n, delivery);
     ledger.note(&Event::Settling { s: role, n, delivery, how });
     let told = match how {
         How::Ack => received.ack().await,
@@ -207,7 +207,7 @@ async fn run(chronow: Chronow, ledger: Arc<Ledger>, role: Role, mut stop: watch:
             let (n, delivery) = (number(&message), message.deliveries());
             ledger.note(&Event::Got { s: role, n, id: message.id().to_owned(), delivery });
             tokio::task::yield_now().await;
-            let how = role_of(role, n, delivery);
+            let how = ending_of(role, n, delivery);
             ledger.note(&Event::Settling { s: role, n, delivery, how });
             match how {
                 How::Ack => Outcome::Ack,

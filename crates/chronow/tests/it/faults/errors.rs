@@ -7,7 +7,7 @@ use chronos_db::Runtime;
 use chronow::{Error, ErrorKind};
 
 use super::crew::{self, Crew};
-use super::hooked::Hooked;
+use super::hooked::hooked;
 use super::ledger::{Ledger, audit};
 use super::{below, chance};
 use crate::tiers::{World, connect_with, on_every_hot_tier};
@@ -24,7 +24,7 @@ async fn steps_that_fail_before_or_after_they_were_done_lose_and_double_nothing(
         0 => Err(Error::new(ErrorKind::HotTier, format!("{point} fails by chance")).retryable()),
         _ => Ok(()),
     };
-    let failing = connect_with(&world.config, Runtime::default(), |hot| Hooked::new(hot, Arc::new(hook))).await;
+    let failing = connect_with(&world.config, Runtime::default(), |hot| hooked(hot, Arc::new(hook))).await;
     let consumers = Crew::consume(&failing, &ledger);
     crew::publish(&failing, &ledger, 0..60).await;
     consumers.stop().await;

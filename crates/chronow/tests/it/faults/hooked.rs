@@ -19,15 +19,13 @@ pub(super) const POINTS: [&str; 8] =
 
 pub(super) type Hook = Arc<dyn Fn(&'static str) -> Result<()> + Send + Sync>;
 
-pub(super) struct Hooked {
+struct Hooked {
     inner: Arc<dyn Hot>,
     hook: Hook,
 }
 
-impl Hooked {
-    pub(super) fn new(inner: Arc<dyn Hot>, hook: Hook) -> Arc<dyn Hot> {
-        Arc::new(Self { inner, hook })
-    }
+pub(super) fn hooked(inner: Arc<dyn Hot>, hook: Hook) -> Arc<dyn Hot> {
+    Arc::new(Hooked { inner, hook })
 }
 
 impl fmt::Debug for Hooked {

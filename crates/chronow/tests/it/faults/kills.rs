@@ -12,7 +12,7 @@ use futures::StreamExt as _;
 use serde_json::{Value, json};
 
 use super::crew::{self, Crew, PUBLISHER};
-use super::hooked::{Hooked, POINTS};
+use super::hooked::{POINTS, hooked};
 use super::ledger::{Ledger, audit};
 use super::{below, chance};
 use crate::tiers::{Tier, World, connect_with, on_every_hot_tier};
@@ -71,7 +71,7 @@ async fn child() {
     let points = fail.clone();
     let hook = move |point| points.hit(point).map_err(|error| Error::new(ErrorKind::HotTier, error.to_string()).retryable());
     let runtime = Runtime { fail, ..Runtime::default() };
-    let chronow = connect_with(&scenario["config"], runtime, |hot| Hooked::new(hot, Arc::new(hook))).await;
+    let chronow = connect_with(&scenario["config"], runtime, |hot| hooked(hot, Arc::new(hook))).await;
     let consumers = Crew::consume(&chronow, &ledger);
     let life = async {
         crew::publish(&chronow, &ledger, first..first + PUBLISHED).await;

@@ -10,7 +10,7 @@ use chronow::{Chronow, ErrorKind};
 use futures::TryStreamExt as _;
 use serde::{Deserialize, Serialize};
 
-use super::crew::{Crew, PUBLISHER, Role, TOPIC, payload_number, role_of};
+use super::crew::{Crew, PUBLISHER, Role, TOPIC, ending_of, payload_number};
 use crate::tiers::until;
 
 /// How a handler ends.
@@ -218,11 +218,11 @@ fn one(role: Role, n: usize, told: &Facts, dead: Option<&chronow::hot::DeadLette
         Some(letter) => {
             assert_eq!(story.acked.len(), 0, "an acknowledged message is dead: {context}");
             assert!((most..=role.limit()).contains(&letter.deliveries), "a wrong count: {context}");
-            let chosen = letter.reason == "useless" && role_of(role, n, 1) == How::DeadLetter;
+            let chosen = letter.reason == "useless" && ending_of(role, n, 1) == How::DeadLetter;
             assert!(chosen || letter.deliveries == role.limit(), "it is dead too early: {context}");
         }
     }
-    let doomed = role_of(role, n, role.limit()) != How::Ack;
+    let doomed = ending_of(role, n, role.limit()) != How::Ack;
     assert!(!doomed || dead.is_some(), "a poisonous message has to be dead: {context}");
     true
 }

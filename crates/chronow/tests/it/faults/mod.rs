@@ -10,6 +10,7 @@ mod hooked;
 mod kills;
 mod ledger;
 mod mongo;
+mod notices;
 #[cfg(feature = "redis")]
 mod redis;
 
