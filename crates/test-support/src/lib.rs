@@ -3,8 +3,9 @@
 //! | to … | use |
 //! |---|---|
 //! | find a server that `scripts/services` started | [`servers`] |
+//! | kill and restart a Redis server or cluster of one's own | [`RedisServer`], [`RedisCluster`] |
 //! | cut, stall or slow down a connection | [`Proxy`] |
-//! | own the time and the identifiers | [`MockClock`], [`SeededRandom`] |
+//! | own the time and the identifiers | [`MockClock`], [`ShiftedClock`], [`SeededRandom`] |
 //! | count, delay or fail the calls of a store | [`Counting`], [`Delaying`], [`Failing`] with [`documents::decorate`] or [`objects::decorate`] |
 //!
 //! Everything here panics with a sentence that says what is wrong: a test has nothing better to do with it.
@@ -16,9 +17,13 @@ mod layers;
 pub mod objects;
 mod proxy;
 mod random;
+mod redis;
 pub mod servers;
+mod shifted;
 
 pub use clock::MockClock;
 pub use layers::{CallKind, Counting, Delaying, Failing, Fault, Layer};
 pub use proxy::Proxy;
 pub use random::SeededRandom;
+pub use redis::{RedisCluster, RedisServer};
+pub use shifted::ShiftedClock;

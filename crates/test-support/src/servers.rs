@@ -92,8 +92,7 @@ fn variable(name: &str) -> String {
     match std::env::var(name) {
         Ok(value) if !value.is_empty() => value,
         _ => panic!(
-            "{name} is not set: start the servers with `scripts/services up` and `eval \"$(scripts/services env)\"`, or run `scripts/test` \
-             (the Redis servers only start by name: `scripts/services up redis redis-cluster`)"
+            "{name} is not set: start the servers with `scripts/services up` and `eval \"$(scripts/services env)\"`, or run `scripts/test`"
         ),
     }
 }

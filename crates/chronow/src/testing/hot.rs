@@ -17,6 +17,7 @@ pub mod ordering;
 pub mod publishing;
 pub mod retrying;
 pub mod values;
+pub mod vanishing;
 pub mod watching;
 
 use std::future::Future;
@@ -110,6 +111,7 @@ promises! { $
         concurrent_pullers_never_share_a_message,
         a_filter_sees_payload_and_headers,
         what_a_filter_leaves_out_is_settled,
+        what_a_filter_leaves_out_does_not_expire,
         a_filter_sees_no_payload_that_is_not_json,
         a_paused_subscription_hands_out_nothing,
         an_expired_message_becomes_a_dead_letter,
@@ -226,6 +228,8 @@ promises! { $
     chance {
         a_random_history_matches_the_model,
         a_random_history_of_a_sharded_topic_matches_the_model,
+    }
+    vanishing {
         consumers_that_vanish_lose_and_repeat_nothing_beyond_the_limit,
     }
 }

@@ -1,4 +1,4 @@
-//! Topics, runners and streams, on the embedded store.
+//! Topics, runners and streams.
 
 use std::collections::BTreeMap;
 use std::future::{Future, IntoFuture as _};
@@ -21,53 +21,41 @@ pub(crate) async fn embedded() -> Chronow {
     Chronow::connect(config, None).await.unwrap()
 }
 
-/// A connection to Redis under keys of its own.
-#[cfg(feature = "redis")]
-async fn on_redis() -> Chronow {
-    let prefix = format!("bus-{}:", bson::oid::ObjectId::new());
-    let config = json!({"redis": {"url": test_support::servers::redis_url(), "keyPrefix": prefix}});
-    Chronow::connect(Config::from_json(&config).unwrap(), None).await.unwrap()
-}
-
 macro_rules! on_every_hot_tier {
     ($($name:ident,)+) => {
-        mod embedded {
-            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn $name() {
-                super::$name(super::embedded().await).await;
-            })+
-        }
-
-        #[cfg(feature = "redis")]
-        mod redis {
-            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn $name() {
-                super::$name(super::on_redis().await).await;
-            })+
-        }
+        $(async fn $name(world: World) {
+            super::$name(world.chronow.clone()).await;
+        })+
+        crate::tiers::on_every_hot_tier! { $($name,)+ }
     };
 }
 
-on_every_hot_tier! {
-    the_quick_start_works,
-    what_cannot_be_published_is_refused_whole,
-    a_stream_settles_by_hand,
-    a_dropped_stream_gives_back_what_it_prefetched,
-    a_message_in_hand_stays_locked_while_it_is_held_and_comes_again_when_dropped,
-    a_lost_lock_is_told_and_a_late_settlement_refused,
-    a_runner_handles_everything_with_bounded_concurrency,
-    failures_are_retried_up_to_the_limit_and_end_as_dead_letters,
-    what_cannot_be_decoded_becomes_a_dead_letter_and_is_not_lost,
-    prefetched_messages_and_slow_handlers_keep_their_locks,
-    a_handler_is_told_when_its_lock_is_lost,
-    stopping_drains_and_gives_back_the_rest,
-    handlers_that_do_not_end_are_cancelled_and_their_messages_tried_again,
-    a_paused_runner_starts_nothing_until_it_is_resumed,
-    a_dropped_runner_stops,
-    a_runner_ends_when_its_subscription_is_deleted,
-    ordered_messages_are_handled_in_order_by_concurrent_handlers,
-    delayed_messages_wait_and_can_be_cancelled,
-    duplicates_are_recognised_and_counted,
+/// The tests below, on every hot tier.
+mod tiers {
+    use crate::tiers::World;
+
+    on_every_hot_tier! {
+            the_quick_start_works,
+            what_cannot_be_published_is_refused_whole,
+            a_stream_settles_by_hand,
+            a_dropped_stream_gives_back_what_it_prefetched,
+            a_message_in_hand_stays_locked_while_it_is_held_and_comes_again_when_dropped,
+            a_lost_lock_is_told_and_a_late_settlement_refused,
+            a_runner_handles_everything_with_bounded_concurrency,
+            failures_are_retried_up_to_the_limit_and_end_as_dead_letters,
+            what_cannot_be_decoded_becomes_a_dead_letter_and_is_not_lost,
+            prefetched_messages_and_slow_handlers_keep_their_locks,
+            a_handler_is_told_when_its_lock_is_lost,
+            stopping_drains_and_gives_back_the_rest,
+            handlers_that_do_not_end_are_cancelled_and_their_messages_tried_again,
+            a_paused_runner_starts_nothing_until_it_is_resumed,
+            a_dropped_runner_stops,
+            a_runner_ends_when_its_subscription_is_deleted,
+            ordered_messages_are_handled_in_order_by_concurrent_handlers,
+            delayed_messages_wait_and_can_be_cancelled,
+            duplicates_are_recognised_and_counted,
+
+    }
 }
 
 fn messaging() -> Chronos {

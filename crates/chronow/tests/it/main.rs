@@ -7,6 +7,9 @@ mod bus;
 mod config;
 mod documents;
 mod documents_faults;
+mod faults;
+mod originals;
 #[cfg(feature = "redis")]
 mod redis;
 mod shared;
+mod tiers;

@@ -1,9 +1,9 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use chronos_db::{Clock, Timestamp};
+use chronos_db::{Clock, SystemClock, Timestamp};
 use futures::FutureExt;
-use test_support::MockClock;
+use test_support::{MockClock, ShiftedClock};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -76,4 +76,13 @@ async fn who_gave_up_waiting_is_not_counted() {
     assert_eq!(clock.next_wake(), Some(clock.now().plus_millis(2_000)));
     assert!(clock.advance_to_next());
     second.await;
+}
+
+#[test]
+fn a_shifted_clock_is_ahead_or_behind_by_what_it_was_told() {
+    let (clock, hour) = (ShiftedClock::ahead_by(3_600_000), 3_600_000);
+    let now = SystemClock.now().as_millis();
+    assert!((now + hour..now + hour + 60_000).contains(&clock.now().as_millis()));
+    clock.set(-hour);
+    assert!((now - hour..now - hour + 60_000).contains(&clock.now().as_millis()));
 }

@@ -5,4 +5,5 @@ mod clock;
 mod layers;
 mod proxy;
 mod random;
+mod redis;
 mod servers;

@@ -206,6 +206,7 @@ impl Engine {
         let count = u32::try_from(messages.len()).map_err(|_| Error::validation("too many messages for one batch"))?;
         let begun = self.runtime.clock.now();
         let given = self.documents.sequence(&self.spaces.topics, &sequence_key(&topic.id), count).await?;
+        self.runtime.fail.hit("bus.after_numbers")?;
         let (first, now) = (given.first + 1, given.now);
         let ids: Vec<String> = (first..).take(messages.len()).map(message_id).collect();
         let is_later = |message: &Outgoing| message.not_before.is_some_and(|at| at > now);
@@ -247,6 +248,7 @@ impl Engine {
         if accepted && !side.operations.is_empty() {
             accepted = self.documents.apply(side).await?.iter().all(|outcome| outcome.is_applied());
         }
+        self.runtime.fail.hit("bus.before_head")?;
         if accepted && self.write_one(&self.spaces.messages, Write::Insert(head_document)).await?.is_applied() {
             if self.runtime.clock.now() > begun.plus_millis(CLOSED_MS / 2) {
                 let message = "the publish was interrupted for too long; whether the messages were accepted is unknown";

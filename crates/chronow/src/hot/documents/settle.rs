@@ -115,6 +115,7 @@ impl Engine {
             }
             tasks = later;
             if tasks.is_empty() {
+                self.runtime.fail.hit("bus.before_wake")?;
                 self.wake(freed).await?;
                 return Ok(told);
             }

@@ -1,20 +1,29 @@
 //! Connections: one multiplexed for commands, which comes back by itself; others for whoever blocks.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
 use redis::aio::{ConnectionLike, ConnectionManager, ConnectionManagerConfig, MultiplexedConnection, PubSub};
 use redis::cluster::ClusterClientBuilder;
 use redis::cluster_async::ClusterConnection;
 use redis::sentinel::{SentinelClient, SentinelClientBuilder, SentinelServerType};
 use redis::{
-    AsyncConnectionConfig, Client, Cmd, ErrorKind as RedisKind, Pipeline, RedisError, RedisResult, ServerErrorKind, TlsMode, Value,
+    AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ConnectionInfo, ErrorKind as RedisKind, Pipeline, RedisError, RedisResult,
+    ServerErrorKind, TlsCertificates, TlsMode, Value,
 };
 use secrecy::ExposeSecret;
 use tokio::sync::RwLock;
+use tokio::time::Instant;
 
 use super::config::{RedisConfig, RedisServers};
 use super::script::{Args, Script};
 use crate::{Error, ErrorKind, Result};
+
+/// Waits before a node of a cluster is asked again: the first, and the longest.
+const FIRST_WAIT: Duration = Duration::from_millis(5);
+const LONGEST_WAIT: Duration = Duration::from_millis(300);
 
 /// The way to the servers.
 pub(super) struct Link {
@@ -64,8 +73,11 @@ impl Link {
 
     async fn cluster(config: &RedisConfig) -> Result<Route> {
         let nodes = config.nodes()?;
-        let mut builder =
-            ClusterClientBuilder::new(nodes).response_timeout(config.response_timeout).connection_timeout(config.connect_timeout);
+        // The driver would repeat what may have taken place already, such as a publish.
+        let mut builder = ClusterClientBuilder::new(nodes)
+            .retries(0)
+            .response_timeout(config.response_timeout)
+            .connection_timeout(config.connect_timeout);
         if let Some(username) = &config.username {
             builder = builder.username(username);
         }
@@ -104,16 +116,16 @@ impl Link {
         Ok(Route::Sentinel(Box::new(Master { sentinels, current: Mutex::new(None) })))
     }
 
-    /// Runs a command.
+    /// Runs a command that may be repeated.
     pub(super) async fn run(&self, cmd: &Cmd) -> Result<Value> {
         let gate = self.gate.read().await;
         if *gate {
             return Err(closed());
         }
-        self.send(cmd).await.map_err(failed)
+        self.send(cmd, true).await.map_err(failed)
     }
 
-    /// Runs commands about keys of one slot, in one round trip.
+    /// Runs commands about keys of one slot, which may be repeated, in one round trip.
     pub(super) async fn run_all(&self, pipeline: &Pipeline) -> Result<Vec<Value>> {
         let gate = self.gate.read().await;
         if *gate {
@@ -121,7 +133,10 @@ impl Link {
         }
         let result = match &self.route {
             Route::Single { manager, .. } => pipeline.query_async(&mut manager.clone()).await,
-            Route::Cluster { connection, .. } => pipeline.query_async(&mut connection.clone()).await,
+            Route::Cluster { connection, .. } => {
+                let send = || async move { pipeline.query_async(&mut connection.clone()).await }.boxed();
+                self.persistently(true, send).await
+            }
             Route::Sentinel(master) => {
                 let mut connection = master.connection(&self.config).await.map_err(failed)?;
                 let result = pipeline.query_async(&mut connection).await;
@@ -138,18 +153,21 @@ impl Link {
         if *gate {
             return Err(closed());
         }
-        match self.send(&script.by_hash(key, args)).await {
+        match self.send(&script.by_hash(key, args), false).await {
             Err(error) if error.kind() == RedisKind::Server(ServerErrorKind::NoScript) => {
-                self.send(&script.by_source(key, args)).await.map_err(failed)
+                self.send(&script.by_source(key, args), false).await.map_err(failed)
             }
             other => other.map_err(failed),
         }
     }
 
-    async fn send(&self, cmd: &Cmd) -> RedisResult<Value> {
+    async fn send(&self, cmd: &Cmd, repeatable: bool) -> RedisResult<Value> {
         match &self.route {
             Route::Single { manager, .. } => manager.clone().req_packed_command(cmd).await?.extract_error(),
-            Route::Cluster { connection, .. } => connection.clone().req_packed_command(cmd).await?.extract_error(),
+            Route::Cluster { connection, .. } => {
+                let send = || async move { self.send_to_owner(connection.clone(), cmd).await }.boxed();
+                self.persistently(repeatable, send).await
+            }
             Route::Sentinel(master) => {
                 let mut connection = master.connection(&self.config).await?;
                 let result = connection.req_packed_command(cmd).await.and_then(Value::extract_error);
@@ -159,7 +177,52 @@ impl Link {
         }
     }
 
-    /// Runs a command on one node of a cluster, or on the only server.
+    /// In a cluster: sends again what a node refused or never got, and what may be repeated also after a connection broke.
+    async fn persistently<'a, T>(&self, repeatable: bool, send: impl Fn() -> BoxFuture<'a, RedisResult<T>>) -> RedisResult<T> {
+        let (deadline, mut wait) = (Instant::now() + self.config.response_timeout, FIRST_WAIT);
+        loop {
+            match send().await {
+                Err(error)
+                    if (was_refused(&error) || (repeatable && error.is_connection_dropped())) && Instant::now() + wait < deadline =>
+                {
+                    tokio::time::sleep(wait).await;
+                    wait = (wait * 2).min(LONGEST_WAIT);
+                }
+                other => return other,
+            }
+        }
+    }
+
+    /// Sends a command to the node that has its key, or to where that node says the key is going.
+    async fn send_to_owner(&self, mut connection: ClusterConnection, cmd: &Cmd) -> RedisResult<Value> {
+        let told = connection.req_packed_command(cmd).await.and_then(Value::extract_error);
+        let moving = match &told {
+            Err(error) if error.kind() == RedisKind::Server(ServerErrorKind::Ask) => error.redirect_node().map(|(node, _)| node.to_owned()),
+            _ => None,
+        };
+        let configured = self.config.nodes().unwrap_or_default().into_iter().next();
+        let (Some((host, port)), Some(configured)) = (moving.as_deref().and_then(|node| node.rsplit_once(':')), configured) else {
+            return told;
+        };
+        let Ok(port) = port.parse() else { return told };
+        let addr = match configured.addr() {
+            ConnectionAddr::TcpTls { .. } => ConnectionAddr::TcpTls { host: host.to_owned(), port, insecure: false, tls_params: None },
+            _ => ConnectionAddr::Tcp(host.to_owned(), port),
+        };
+        // Keys move rarely; the driver itself connects when the whole slot has moved.
+        let client = client(configured.set_addr(addr), self.config.certificates().ok().flatten().as_ref())?;
+        let settings = AsyncConnectionConfig::new()
+            .set_response_timeout(Some(self.config.response_timeout))
+            .set_connection_timeout(Some(self.config.connect_timeout));
+        let mut connection = client.get_multiplexed_async_connection_with_config(&settings).await?;
+        let asking = redis::cmd("ASKING");
+        let mut both = redis::pipe();
+        both.add_command(asking).ignore().add_command(cmd.clone());
+        let (told,): (Value,) = both.query_async(&mut connection).await?;
+        told.extract_error()
+    }
+
+    /// Runs a command that may be repeated on one node of a cluster, or on the only server.
     pub(super) async fn run_at(&self, cmd: Cmd, node: Option<&(String, u16)>) -> Result<Value> {
         use redis::cluster_routing::{RoutingInfo, SingleNodeRoutingInfo};
         let (Route::Cluster { connection, .. }, Some((host, port))) = (&self.route, node) else {
@@ -169,8 +232,12 @@ impl Link {
         if *gate {
             return Err(closed());
         }
-        let to = RoutingInfo::SingleNode(SingleNodeRoutingInfo::ByAddress { host: host.clone(), port: *port });
-        connection.clone().route_command(cmd, to).await.and_then(Value::extract_error).map_err(failed)
+        let cmd = &cmd;
+        let send = || {
+            let to = RoutingInfo::SingleNode(SingleNodeRoutingInfo::ByAddress { host: host.clone(), port: *port });
+            async move { connection.clone().route_command(cmd.clone(), to).await.and_then(Value::extract_error) }.boxed()
+        };
+        self.persistently(true, send).await.map_err(failed)
     }
 
     pub(super) fn is_cluster(&self) -> bool {
@@ -243,18 +310,30 @@ impl Master {
 
 fn clients(config: &RedisConfig) -> Result<Vec<Client>> {
     let certificates = config.certificates()?;
-    config
-        .nodes()?
-        .into_iter()
-        .map(|node| {
-            let tls = matches!(node.addr(), redis::ConnectionAddr::TcpTls { .. });
-            match &certificates {
-                Some(certificates) if tls => Client::build_with_tls(node, certificates.clone()),
-                _ => Client::open(node),
-            }
-        })
-        .map(|client| client.map_err(failed))
-        .collect()
+    config.nodes()?.into_iter().map(|node| client(node, certificates.as_ref()).map_err(failed)).collect()
+}
+
+fn client(node: ConnectionInfo, certificates: Option<&TlsCertificates>) -> RedisResult<Client> {
+    let tls = matches!(node.addr(), ConnectionAddr::TcpTls { .. });
+    match certificates {
+        Some(certificates) if tls => Client::build_with_tls(node, certificates.clone()),
+        _ => Client::open(node),
+    }
+}
+
+/// Whether a node of a cluster said that it did nothing, or was never reached.
+fn was_refused(error: &RedisError) -> bool {
+    use ServerErrorKind as Said;
+    match error.kind() {
+        RedisKind::Server(kind) => {
+            matches!(
+                kind,
+                Said::Moved | Said::Ask | Said::TryAgain | Said::ClusterDown | Said::MasterDown | Said::BusyLoading | Said::ReadOnly
+            )
+        }
+        RedisKind::ClusterConnectionNotFound => true,
+        _ => error.is_connection_refusal(),
+    }
 }
 
 fn closed() -> Error {

@@ -9,7 +9,7 @@ use redis::Value;
 
 use super::RedisHot;
 use super::keys::{join_id, shard_of, split_id};
-use super::reply::{Parts, Stored, count, headers_json, list, text, write_message};
+use super::reply::{Parts, Stored, count, headers_json, list, number, text, write_message};
 use super::script::{Args, scripts};
 use super::topics::{Miss, Tried};
 use crate::hot::{
@@ -291,11 +291,13 @@ impl RedisHot {
             let mut left_out = Vec::new();
             pulled.deliveries.reserve(found.len());
             for message in found {
-                let delivery = delivery(shard, &token, until, message)?;
-                if compiled.filter.is_none() || lets_pass(&compiled, &delivery) {
-                    pulled.deliveries.push(delivery);
+                let (delivery, late) = delivery(shard, &token, until, message)?;
+                if compiled.filter.is_some() && !lets_pass(&compiled, &delivery) {
+                    left_out.push((delivery.lock, "skip", ""));
+                } else if late {
+                    left_out.push((delivery.lock, "dead", "expired"));
                 } else {
-                    left_out.push(delivery.lock);
+                    pulled.deliveries.push(delivery);
                 }
             }
             if let Ok(due) = u64::try_from(due) {
@@ -305,16 +307,22 @@ impl RedisHot {
             if left_out.is_empty() {
                 return Ok(started);
             }
-            self.skip(subscription, shard, shards, left_out).await?;
+            self.leave_out(subscription, shard, shards, left_out).await?;
         }
     }
 
-    /// Settles what the filter leaves out.
-    async fn skip(&self, subscription: &SubscriptionName, shard: u16, shards: u16, locks: Vec<Lock>) -> Tried<()> {
+    /// Settles what the filter leaves out, and what it lets pass too late; each with how and why.
+    async fn leave_out(
+        &self,
+        subscription: &SubscriptionName,
+        shard: u16,
+        shards: u16,
+        locks: Vec<(Lock, &'static str, &'static str)>,
+    ) -> Tried<()> {
         let mut args = Args::new().arg(shards).arg(subscription.name()).arg(0).arg(locks.len());
-        for lock in &locks {
+        for (lock, how, why) in &locks {
             let (_, id) = split_id(&lock.id);
-            args = args.arg(id).arg(pull_of(lock).unwrap_or_default()).arg("skip").arg("").arg("").arg("");
+            args = args.arg(id).arg(pull_of(lock).unwrap_or_default()).arg(how).arg("").arg("").arg(why);
         }
         args.push(0);
         self.ask(subscription.topic(), shard, &scripts::advance, &args).await?;
@@ -427,7 +435,7 @@ impl RedisHot {
                 let mut reply = self.ask(subscription.topic(), shard, &scripts::fetch_deferred, &args).await?;
                 let until = reply.number()?;
                 for message in reply.list()? {
-                    deliveries.push(delivery(shard, &token, until, message)?);
+                    deliveries.push(delivery(shard, &token, until, message)?.0);
                 }
             }
         }
@@ -625,26 +633,27 @@ fn pull_of(lock: &Lock) -> Option<&str> {
     lock.token.split_once('.').filter(|(_, id)| *id == split_id(&lock.id).1).map(|(pull, _)| pull)
 }
 
-/// A message that a script handed out under the token it was given.
-fn delivery(shard: u16, token: &str, until: i64, message: Value) -> Result<Delivery> {
+/// A message that a script handed out under the token it was given; and whether its time was over.
+fn delivery(shard: u16, token: &str, until: i64, message: Value) -> Result<(Delivery, bool)> {
     let mut message = list(message)?;
     // What waited before it came; an entry as it lies in the stream has two parts.
-    let deliveries = if message.len() > 2 { small(message.remove(1))? } else { 0 };
+    let deliveries = if message.len() > 2 { number(message.remove(1))? } else { 0 };
     let mut message = message.into_iter();
     let mut next = || message.next().unwrap_or(Value::Nil);
     let id = text(next())?;
     let stored = Stored::read(&id, next())?;
     let token = [token, ".", &id].concat();
-    Ok(Delivery {
+    let delivery = Delivery {
         lock: Lock { id: if shard == 0 { id } else { join_id(shard, &id) }, token },
         payload: stored.payload,
         content_type: stored.content_type,
         headers: stored.headers,
         key: stored.key,
         published_at: stored.published_at,
-        deliveries,
+        deliveries: u32::try_from(deliveries.max(0)).unwrap_or(u32::MAX),
         locked_until: Timestamp::from_millis(until),
-    })
+    };
+    Ok((delivery, deliveries < 0))
 }
 
 fn small(value: Value) -> Result<u32> {

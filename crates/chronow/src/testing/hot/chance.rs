@@ -10,14 +10,14 @@ use crate::SubscriptionName;
 use crate::hot::{Advance, Delivery, Hot, Outgoing, Select, Settle, Settled, SubscriptionPatch, TopicPatch};
 
 /// Most deliveries in these histories.
-const LIMIT: u32 = 3;
+pub(super) const LIMIT: u32 = 3;
 
 /// A small random source that is the same everywhere.
 #[derive(Clone, Debug)]
-struct Chance(u64);
+pub(super) struct Chance(u64);
 
 impl Chance {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         static COUNT: AtomicU64 = AtomicU64::new(1);
         let given = std::env::var("CHRONOW_SEED").ok().and_then(|seed| seed.parse().ok());
         let fresh = || {
@@ -33,6 +33,11 @@ impl Chance {
         Self(seed)
     }
 
+    /// Another source, for somebody beside.
+    pub(super) fn split(&mut self) -> Self {
+        Self(self.next())
+    }
+
     fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut z = self.0;
@@ -41,7 +46,7 @@ impl Chance {
         z ^ (z >> 31)
     }
 
-    fn below(&mut self, n: usize) -> usize {
+    pub(super) fn below(&mut self, n: usize) -> usize {
         usize::try_from(self.next() % n.max(1) as u64).unwrap()
     }
 }
@@ -53,6 +58,8 @@ enum Where {
     Held(Delivery, bool),
     Deferred,
     Dead(String),
+    /// Its time is over, and a pull makes it a dead letter on its way.
+    Expiring,
     Done,
 }
 
@@ -105,26 +112,106 @@ struct History {
     subscriptions: Vec<Modelled>,
     published: usize,
     numbers: BTreeMap<String, usize>,
+    keys: Vec<Option<String>>,
+    /// Scheduled for a time that never comes here.
+    far: Vec<usize>,
+}
+
+/// How a message of a history is published.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Kind {
+    Plain,
+    Keyed(&'static str),
+    /// Expired before anybody looks.
+    Brief,
+    Soon,
+    Far,
 }
 
 impl History {
     async fn publish(&mut self) {
         let count = 1 + self.chance.below(4);
-        let mut batch = Vec::new();
+        let (mut batch, mut kinds) = (Vec::new(), Vec::new());
+        let now = self.bus.hot.now().await.unwrap();
         for n in self.published..self.published + count {
-            let key = [None, None, Some("a"), Some("b")][self.chance.below(4)].map(str::to_owned);
+            let kinds_there_are =
+                [Kind::Plain, Kind::Plain, Kind::Plain, Kind::Keyed("a"), Kind::Keyed("b"), Kind::Brief, Kind::Soon, Kind::Far];
+            let kind = kinds_there_are[self.chance.below(kinds_there_are.len())];
             let headers = BTreeMap::from([("parity".to_owned(), (n % 2).to_string())]);
-            batch.push(Outgoing { key, headers, ..message(&n.to_string()) });
+            let mut sent = Outgoing { headers, dedup_id: Some(format!("d{n}")), ..message(&n.to_string()) };
+            match kind {
+                Kind::Plain => {}
+                Kind::Keyed(key) => sent.key = Some(key.to_owned()),
+                Kind::Brief => sent.ttl = Some(Duration::from_millis(1)),
+                Kind::Soon => sent.not_before = Some(now.plus_millis(2)),
+                Kind::Far => sent.not_before = Some(now.plus_millis(3_600_000)),
+            }
+            batch.push(sent);
+            kinds.push(kind);
         }
         let ids = self.bus.publish_all(batch.clone()).await;
-        for ((n, sent), id) in (self.published..).zip(batch).zip(ids) {
+        for (((n, sent), kind), id) in (self.published..).zip(batch).zip(kinds).zip(ids) {
             assert!(self.numbers.insert(id, n).is_none(), "an id was given out twice");
+            self.keys.push(sent.key.clone());
+            if kind == Kind::Far {
+                self.far.push(n);
+                continue;
+            }
+            let at = if kind == Kind::Brief { Where::Expiring } else { Where::Ready };
             for subscription in self.subscriptions.iter_mut().filter(|one| !one.even_only || n % 2 == 0) {
-                let owed = Owed { text: n.to_string(), key: sent.key.clone(), at: Where::Ready, deliveries: 0, redriven: false };
+                let owed = Owed { text: n.to_string(), key: sent.key.clone(), at: at.clone(), deliveries: 0, redriven: false };
                 subscription.owed.insert(n, owed);
             }
         }
         self.published += count;
+        // So that what is brief is over, and what comes soon is due.
+        let published = self.bus.hot.now().await.unwrap();
+        let bus = self.bus.clone();
+        super::until("time passes", || async { bus.hot.now().await.unwrap().as_millis() > published.as_millis() + 2 }).await;
+    }
+
+    /// Publishes something again under its dedup id.
+    async fn repeat(&mut self) {
+        if self.published == 0 {
+            return;
+        }
+        let n = self.chance.below(self.published);
+        // With its key, because that chooses the shard.
+        let again = Outgoing { dedup_id: Some(format!("d{n}")), key: self.keys[n].clone(), ..message("never") };
+        let again = self.bus.send(again).await;
+        assert!(again.duplicate);
+        assert_eq!(self.numbers[&again.id], n);
+    }
+
+    /// Takes something back: what is far away goes, everything else stays.
+    async fn cancel(&mut self) {
+        if self.published == 0 {
+            return;
+        }
+        let n = match self.chance.below(3) {
+            0 => self.chance.below(self.published),
+            _ if self.far.is_empty() => return,
+            _ => self.far[self.chance.below(self.far.len())],
+        };
+        let id = self.id_of(n);
+        let far = self.far.iter().position(|far| *far == n);
+        assert_eq!(self.bus.hot.cancel(&self.bus.topic, &id).await.unwrap(), far.is_some(), "{n}");
+        if let Some(at) = far {
+            self.far.swap_remove(at);
+        }
+    }
+
+    /// A paused subscription hands out nothing.
+    async fn pause(&self, s: usize) {
+        let name = &self.subscriptions[s].name;
+        let paused = |paused| SubscriptionPatch { paused: Some(paused), ..SubscriptionPatch::default() };
+        self.bus.hot.ensure_subscription(name, &paused(true)).await.unwrap();
+        self.bus.nothing(name).await;
+        self.bus.hot.ensure_subscription(name, &paused(false)).await.unwrap();
+    }
+
+    fn id_of(&self, n: usize) -> String {
+        self.numbers.iter().find(|(_, m)| **m == n).unwrap().0.clone()
     }
 
     async fn pull(&mut self, s: usize) {
@@ -172,6 +259,11 @@ impl History {
                     started.push(n);
                 }
                 (false, 5) => {
+                    advance.settle.push((delivery.lock.clone(), Settle::Release));
+                    settled.push(n);
+                }
+                // Begun, and given back: that counts.
+                (true, 7) if owed.deliveries < LIMIT => {
                     advance.settle.push((delivery.lock.clone(), Settle::Release));
                     settled.push(n);
                 }
@@ -251,29 +343,58 @@ impl History {
         assert_eq!(got, expected);
     }
 
-    async fn redrive(&mut self, s: usize) {
-        let count = 1 + self.chance.below(3);
-        let subscription = &mut self.subscriptions[s];
-        let expected: Vec<usize> = subscription.dead.iter().copied().take(count).collect();
-        let select = if self.chance.below(2) == 0 {
-            Select::Oldest(count as u64)
-        } else {
-            let id_of = |n: &usize| self.numbers.iter().find(|(_, m)| *m == n).unwrap().0.clone();
-            Select::Ids(expected.iter().map(id_of).collect())
+    /// Gives dead letters back, or removes them.
+    async fn dead(&mut self, s: usize) {
+        self.learn(s).await;
+        let redrives = self.chance.below(4) > 0;
+        let all = self.subscriptions[s].dead.clone();
+        let (select, chosen) = match self.chance.below(3) {
+            0 => (Select::All, all),
+            // Letters of one step have one time, so the oldest are clear only if there is one.
+            1 if all.len() == 1 => (Select::Oldest(1), all),
+            _ => {
+                let chosen: Vec<usize> = all.into_iter().filter(|_| self.chance.below(2) == 0).collect();
+                (Select::Ids(chosen.iter().map(|n| self.id_of(*n)).collect()), chosen)
+            }
         };
-        assert_eq!(self.bus.hot.redrive(&subscription.name, &select).await.unwrap(), expected.len() as u64);
-        subscription.dead.retain(|n| !expected.contains(n));
-        for n in expected {
+        let name = self.subscriptions[s].name.clone();
+        let told =
+            if redrives { self.bus.hot.redrive(&name, &select).await } else { self.bus.hot.purge_dead_letters(&name, &select).await };
+        assert_eq!(told.unwrap(), chosen.len() as u64, "{select:?}");
+        let subscription = &mut self.subscriptions[s];
+        subscription.dead.retain(|n| !chosen.contains(n));
+        for n in chosen {
             let owed = subscription.owed.get_mut(&n).unwrap();
-            (owed.at, owed.deliveries, owed.redriven) = (Where::Ready, 0, true);
+            if redrives {
+                (owed.at, owed.deliveries, owed.redriven) = (Where::Ready, 0, true);
+            } else {
+                owed.at = Where::Done;
+            }
+        }
+    }
+
+    /// Learns which messages have expired by now: a pull that had enough did not look at them.
+    async fn learn(&mut self, s: usize) {
+        let letters = self.bus.dead(&self.subscriptions[s].name).await;
+        let subscription = &mut self.subscriptions[s];
+        for letter in letters {
+            let n = self.numbers[&letter.id];
+            let owed = subscription.owed.get_mut(&n).unwrap_or_else(|| panic!("{n} is none of {}'s: {letter:?}", subscription.name));
+            if owed.at == Where::Expiring {
+                owed.at = Where::Dead("expired".to_owned());
+                subscription.dead.push(n);
+            }
         }
     }
 
     /// What the store says of every subscription is what the model says.
-    async fn check(&self) {
-        for subscription in &self.subscriptions {
+    async fn check(&mut self) {
+        for s in 0..self.subscriptions.len() {
+            self.learn(s).await;
+            let subscription = &self.subscriptions[s];
             let stats = self.bus.stats(&subscription.name).await;
-            let ready = subscription.count(|at| *at == Where::Ready);
+            let ready = subscription.count(|at| matches!(at, Where::Ready | Where::Expiring))
+                + self.far.iter().filter(|n| !subscription.even_only || *n % 2 == 0).count() as u64;
             let said = stats.backlog + stats.scheduled;
             // What the filter leaves out is settled by a pull, and waits for one.
             assert!(if subscription.even_only { said >= ready } else { said == ready }, "{ready} are ready: {stats:?}");
@@ -303,11 +424,15 @@ impl History {
 
     /// Handles all that is left.
     async fn finish(&mut self) {
+        for n in std::mem::take(&mut self.far) {
+            assert!(self.bus.hot.cancel(&self.bus.topic, &self.id_of(n)).await.unwrap());
+        }
         for s in 0..self.subscriptions.len() {
             loop {
                 self.fetch_deferred(s).await;
                 self.pull(s).await;
                 self.advance(s).await;
+                self.learn(s).await;
                 let subscription = &self.subscriptions[s];
                 if subscription.owed.values().all(|owed| matches!(owed.at, Where::Done | Where::Dead(_))) {
                     break;
@@ -330,17 +455,18 @@ async fn random_history(hot: Arc<dyn Hot>, shards: u16) {
         let name = bus.subscribe_with(name, SubscriptionPatch { filter, ..patch.clone() }).await;
         subscriptions.push(Modelled { name, even_only, owed: BTreeMap::new(), started: 0, acked: 0, dead: Vec::new() });
     }
-    let mut history = History { bus, chance, subscriptions, published: 0, numbers: BTreeMap::new() };
+    let mut history = History { bus, chance, subscriptions, published: 0, numbers: BTreeMap::new(), keys: Vec::new(), far: Vec::new() };
     for step in 0..150 {
         let s = history.chance.below(history.subscriptions.len());
-        match history.chance.below(12) {
+        match history.chance.below(16) {
             0..2 => history.publish().await,
             2..6 => history.pull(s).await,
             6..10 => history.advance(s).await,
             10 => history.fetch_deferred(s).await,
-            // Letters of one step have one time, so the oldest are clear only if there is one.
-            _ if history.subscriptions[s].dead.len() == 1 => history.redrive(s).await,
-            _ => {}
+            11..13 => history.dead(s).await,
+            13 => history.cancel().await,
+            14 => history.repeat().await,
+            _ => history.pause(s).await,
         }
         if step % 10 == 9 {
             history.check().await;
@@ -358,76 +484,4 @@ pub async fn a_random_history_matches_the_model(hot: Arc<dyn Hot>) {
 /// A random history of a sharded topic matches the model.
 pub async fn a_random_history_of_a_sharded_topic_matches_the_model(hot: Arc<dyn Hot>) {
     random_history(hot, 3).await;
-}
-
-/// What consumers saw of one message.
-#[derive(Clone, Debug, Default)]
-struct Seen {
-    started: u32,
-    acked: u32,
-}
-
-/// Consumers that vanish with messages in hand lose nothing, and repeat nothing beyond the limit or after its end.
-pub async fn consumers_that_vanish_lose_and_repeat_nothing_beyond_the_limit(hot: Arc<dyn Hot>) {
-    const MESSAGES: usize = 60;
-    let mut chance = Chance::new();
-    let bus = Bus::new(hot).await;
-    let patch = SubscriptionPatch { visibility_ms: Some(400), max_deliveries: Some(LIMIT), ..calm() };
-    let wild = bus.subscribe_with("wild", patch).await;
-    let tame = bus.subscribe("tame").await;
-    bus.publish_all((0..MESSAGES).map(|n| message(&n.to_string())).collect()).await;
-    let consumers = (0..4).map(|_| {
-        let (bus, wild, mut chance) = (bus.clone(), wild.clone(), Chance(chance.next()));
-        tokio::spawn(async move {
-            let (mut seen, begun) = (BTreeMap::<String, Seen>::new(), Instant::now());
-            loop {
-                let pulled = bus.hot.pull(&wild, 4).await.unwrap();
-                if pulled.deliveries.is_empty() {
-                    let stats = bus.stats(&wild).await;
-                    if stats.backlog + stats.pending + stats.scheduled == 0 {
-                        return seen;
-                    }
-                    assert!(begun.elapsed() < PATIENCE * 2, "it never ends: {stats:?}");
-                    bus.hot.wait(&wild, Duration::from_millis(30)).await.unwrap();
-                }
-                for delivery in pulled.deliveries {
-                    // Vanishes with it, before or after the start, or goes on.
-                    if chance.below(6) == 0 || !bus.start(&wild, &delivery.lock).await {
-                        continue;
-                    }
-                    let mine = seen.entry(delivery.lock.id.clone()).or_default();
-                    mine.started += 1;
-                    let settle = match chance.below(4) {
-                        0 => continue,
-                        1 => super::retry("wild"),
-                        _ => Settle::Ack,
-                    };
-                    let acks = settle == Settle::Ack;
-                    let settled = bus.settle(&wild, &delivery.lock, settle).await;
-                    mine.acked += u32::from(acks && settled == Settled::Done);
-                }
-            }
-        })
-    });
-    let mut seen = BTreeMap::<String, Seen>::new();
-    for consumer in futures::future::join_all(consumers).await {
-        for (id, theirs) in consumer.unwrap() {
-            let all = seen.entry(id).or_default();
-            all.started += theirs.started;
-            all.acked += theirs.acked;
-        }
-    }
-    let dead: BTreeMap<_, _> = bus.dead(&wild).await.into_iter().map(|dead| (dead.id.clone(), dead)).collect();
-    assert_eq!(seen.len(), MESSAGES, "every message was started");
-    for (id, seen) in &seen {
-        assert!(seen.started <= LIMIT, "{id} was started {} times", seen.started);
-        assert_eq!(seen.acked + u32::from(dead.contains_key(id)), 1, "{id} ends once: {seen:?}");
-        if let Some(dead) = dead.get(id) {
-            assert_eq!((dead.deliveries, seen.started), (LIMIT, LIMIT), "{id}");
-        }
-    }
-    let stats = bus.stats(&wild).await;
-    assert_eq!(stats.deliveries, seen.values().map(|seen| u64::from(seen.started)).sum::<u64>());
-    assert_eq!(bus.take(&tame, MESSAGES).await.len(), MESSAGES);
-    bus.nothing(&tame).await;
 }

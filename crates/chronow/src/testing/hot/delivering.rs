@@ -197,6 +197,35 @@ pub async fn what_a_filter_leaves_out_is_settled(hot: Arc<dyn Hot>) {
     until("left out messages go", || async { bus.hot.stats(&bus.topic).await.unwrap().length == 0 }).await;
 }
 
+/// What a filter leaves out is nobody's dead letter, however old it is.
+pub async fn what_a_filter_leaves_out_does_not_expire(hot: Arc<dyn Hot>) {
+    let bus = Bus::new(hot).await;
+    let filter = Some(Some(serde_json::json!({ "headers.kind": "mine" })));
+    let subscription = bus.subscribe_with("s", SubscriptionPatch { filter, visibility_ms: Some(200), ..calm() }).await;
+    let brief = |text: &str, kind: &str, key: Option<&str>| Outgoing {
+        headers: BTreeMap::from([("kind".to_owned(), kind.to_owned())]),
+        ttl: Some(Duration::from_millis(1)),
+        key: key.map(str::to_owned),
+        ..message(text)
+    };
+    let sent = [("1", "other", None), ("2", "mine", None), ("3", "other", Some("k")), ("4", "mine", Some("k"))];
+    bus.publish_all(sent.iter().map(|(text, kind, key)| brief(text, kind, *key)).collect()).await;
+    let published = bus.hot.now().await.unwrap();
+    until("they are too old", || async { bus.hot.now().await.unwrap().as_millis() > published.as_millis() + 1 }).await;
+    until("all are looked at", || async {
+        bus.nothing(&subscription).await;
+        let stats = bus.stats(&subscription).await;
+        stats.backlog + stats.pending + stats.scheduled == 0
+    })
+    .await;
+    let dead = bus.dead(&subscription).await;
+    assert_eq!(
+        dead.iter().map(|letter| (text(&letter.payload), letter.reason.as_str())).collect::<Vec<_>>(),
+        [("2".to_owned(), "expired"), ("4".to_owned(), "expired")]
+    );
+    assert_eq!(bus.hot.stats(&bus.topic).await.unwrap().length, 0);
+}
+
 /// A filter sees no payload that is not JSON, and its headers all the same.
 pub async fn a_filter_sees_no_payload_that_is_not_json(hot: Arc<dyn Hot>) {
     let bus = Bus::new(hot).await;

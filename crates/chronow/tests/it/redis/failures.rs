@@ -1,100 +1,14 @@
 //! What a caller sees when servers fail, refuse or are replaced.
 
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use chronow::ErrorKind;
 use chronow::hot::redis::{RedisConfig, RedisHot};
 use chronow::hot::{Hot, Settle, Settled, SubscriptionPatch, TopicPatch, When};
 use futures::StreamExt;
-use test_support::{Proxy, servers};
+use test_support::{Proxy, RedisServer, servers};
 
 use super::{World, message, texts};
-
-/// A server of this test alone; it ends with it.
-struct Server {
-    process: Child,
-    port: u16,
-    _folder: tempfile::TempDir,
-}
-
-impl Server {
-    async fn start(arguments: &[&str]) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let port = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port();
-        let process = Command::new(program())
-            .args(["--bind", "127.0.0.1", "--port", &port.to_string(), "--save", "", "--dir"])
-            .arg(folder.path())
-            .args(arguments)
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let server = Self { process, port, _folder: folder };
-        server.answers().await;
-        server
-    }
-
-    async fn sentinel(master: u16) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let port = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port();
-        let file = folder.path().join("sentinel.conf");
-        let text = format!(
-            "bind 127.0.0.1\nport {port}\nsentinel monitor main 127.0.0.1 {master} 1\nsentinel down-after-milliseconds main 1000\n\
-             sentinel failover-timeout main 5000\n"
-        );
-        std::fs::write(&file, text).unwrap();
-        let process = Command::new(program()).arg(&file).arg("--sentinel").stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-        let server = Self { process, port, _folder: folder };
-        server.answers().await;
-        server
-    }
-
-    fn url(&self) -> String {
-        format!("redis://127.0.0.1:{}", self.port)
-    }
-
-    async fn answers(&self) {
-        let begin = Instant::now();
-        while tokio::net::TcpStream::connect(("127.0.0.1", self.port)).await.is_err() {
-            assert!(begin.elapsed() < Duration::from_secs(20), "a server did not start");
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    }
-
-    async fn run(&self, words: &[&str]) -> String {
-        let mut connection = ::redis::Client::open(self.url()).unwrap().get_multiplexed_async_connection().await.unwrap();
-        let mut cmd = ::redis::cmd(words[0]);
-        let value: ::redis::Value = cmd.arg(&words[1..]).query_async(&mut connection).await.unwrap();
-        format!("{value:?}")
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.process.kill().unwrap();
-        self.process.wait().unwrap();
-    }
-}
-
-/// As `scripts/services` finds it.
-fn program() -> PathBuf {
-    let cache = std::env::var_os("CHRONOS_SERVICES_CACHE").map_or_else(
-        || {
-            let base = std::env::var_os("XDG_CACHE_HOME")
-                .map_or_else(|| PathBuf::from(std::env::var_os("HOME").unwrap()).join(".cache"), PathBuf::from);
-            base.join("chronos-services")
-        },
-        PathBuf::from,
-    );
-    let path = std::env::var_os("PATH").unwrap();
-    std::env::split_paths(&path)
-        .map(|folder| folder.join("redis-server"))
-        .chain([cache.join("redis/redis-server")])
-        .find(|file| file.exists())
-        .expect("there is no redis-server: run `scripts/services up redis` once")
-}
 
 fn impatient(url: String) -> RedisConfig {
     let mut config = RedisConfig::single(url);
@@ -167,7 +81,7 @@ async fn an_unreachable_or_refusing_server_is_said_so_without_the_password() {
     assert!(error.is_retryable() && error.to_string().contains("cannot be reached"), "{error}");
     assert!(!format!("{error} {error:?}").contains("s3cret"));
 
-    let server = Server::start(&["--requirepass", "right"]).await;
+    let server = RedisServer::start(&["--requirepass", "right"]).await;
     let error = RedisHot::connect(RedisConfig::single(server.url().replace("://", "://:s3cret@"))).await.unwrap_err();
     assert!(!error.is_retryable() && error.to_string().contains("password"), "{error}");
     assert!(!format!("{error} {error:?}").contains("s3cret"));
@@ -181,7 +95,7 @@ async fn an_unreachable_or_refusing_server_is_said_so_without_the_password() {
 
 #[tokio::test]
 async fn a_full_server_refuses_and_consuming_makes_room() {
-    let server = Server::start(&["--maxmemory", "6mb", "--maxmemory-policy", "noeviction"]).await;
+    let server = RedisServer::start(&["--maxmemory", "6mb", "--maxmemory-policy", "noeviction"]).await;
     let world = World::new(RedisConfig::single(server.url()), 1).await;
     let topic = world.topic("t", TopicPatch::default()).await;
     let sub = world.sub(&topic, "s", SubscriptionPatch::default()).await;
@@ -209,7 +123,7 @@ async fn a_full_server_refuses_and_consuming_makes_room() {
 
 #[tokio::test]
 async fn a_server_that_forgot_the_scripts_gets_them_again() {
-    let server = Server::start(&[]).await;
+    let server = RedisServer::start(&[]).await;
     let world = World::new(RedisConfig::single(server.url()), 1).await;
     let topic = world.topic("t", TopicPatch::default()).await;
     let sub = world.sub(&topic, "s", SubscriptionPatch::default()).await;
@@ -221,17 +135,17 @@ async fn a_server_that_forgot_the_scripts_gets_them_again() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_failover_by_sentinel_moves_everything_to_the_new_master() {
-    let master = Server::start(&[]).await;
-    let replica = Server::start(&["--replicaof", "127.0.0.1", &master.port.to_string()]).await;
-    let sentinel = Server::sentinel(master.port).await;
+    let master = RedisServer::start(&[]).await;
+    let replica = RedisServer::start(&["--replicaof", "127.0.0.1", &master.port().to_string()]).await;
+    let sentinel = RedisServer::sentinel(master.port()).await;
     let begin = Instant::now();
-    while !sentinel.run(&["SENTINEL", "REPLICAS", "main"]).await.contains(&replica.port.to_string())
+    while !sentinel.run(&["SENTINEL", "REPLICAS", "main"]).await.contains(&replica.port().to_string())
         || !master.run(&["INFO", "replication"]).await.contains("state=online")
     {
         assert!(begin.elapsed() < Duration::from_secs(30), "the sentinel found no replica");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    let world = World::new(RedisConfig::sentinel([format!("127.0.0.1:{}", sentinel.port)], "main"), 1).await;
+    let world = World::new(RedisConfig::sentinel([format!("127.0.0.1:{}", sentinel.port())], "main"), 1).await;
     let topic = world.topic("t", TopicPatch::default()).await;
     let sub = world.sub(&topic, "s", SubscriptionPatch { visibility_ms: Some(600_000), ..SubscriptionPatch::default() }).await;
     world.publish(&topic, &["a", "b"]).await;

@@ -22,9 +22,11 @@ local max, token, start = tonumber(ARGV[3]), ARGV[4], c.filter == '' and tonumbe
 local till = whole(NOW + c.visibility)
 local out, records, locks, keys = {}, {}, {}, {}
 
-local function hand_out(id, starts, where, key, fields)
+-- Whether a filter leaves it out is found out by the caller, who must not make a dead letter of it then: -1 says that its time is over.
+local filtered = (c.filter or '') ~= ''
+local function hand_out(id, starts, where, key, fields, late)
   local n = #out + 1
-  out[n] = { id, starts, fields }
+  out[n] = { id, late and -1 or starts, fields }
   records[2 * n - 1], records[2 * n] = id, pack(token, till, n <= start and starts + 1 or starts, where, key)
   locks[2 * n - 1], locks[2 * n] = till, id
 end
@@ -51,12 +53,13 @@ local function again(ids, why)
     local text = call('HGET', s.messages, id)
     local record = text and unpack_record(text)
     local fields = record and fields_of(id, record.where)
+    local late = fields and record.starts == 0 and expired(fields)
     if not fields then
       forget(s, id, record or { where = '', key = '' })
     elseif record.starts >= c.deliveries then
       bury(s, c.keep, id, fields, record.starts, why)
       forget(s, id, record)
-    elseif record.starts == 0 and expired(fields) then
+    elseif late and not filtered then
       bury(s, c.keep, id, fields, 0, 'expired')
       forget(s, id, record)
     else
@@ -73,7 +76,7 @@ local function again(ids, why)
           call('HSET', s.keys, record.key, id)
         end
         call('ZREM', s.retry, id)
-        hand_out(id, record.starts, record.where, record.key, fields)
+        hand_out(id, record.starts, record.where, record.key, fields, late)
       end
     end
   end
@@ -114,12 +117,13 @@ while #out < max do
     end
     -- What was scheduled before this subscription began is not its own.
     local own = where == '' or after(id, c.begin)
-    if own and limit and limit <= NOW then
+    local late = limit and limit <= NOW
+    if own and late and not filtered then
       bury(s, c.keep, id, fields, 0, 'expired')
-    elseif own and key == '' and where == '' then
+    elseif own and key == '' and where == '' and not late then
       hand_out_plain(entry)
     elseif own and key == '' then
-      hand_out(id, 0, where, key, fields)
+      hand_out(id, 0, where, key, fields, late)
     elseif own and (keys[key] or call('HEXISTS', s.keys, key) == 1) then
       keys[key] = true
       hold(id, fields, order(entry[1]))
@@ -128,7 +132,7 @@ while #out < max do
     elseif own then
       keys[key] = true
       call('HSET', s.keys, key, id)
-      hand_out(id, 0, where, key, fields)
+      hand_out(id, 0, where, key, fields, late)
     end
   end
   if #entries < count then

@@ -1,0 +1,194 @@
+//! A hot tier with a hook before and after every step of pulling, starting, settling, renewing and publishing.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use chronow::hot::{
+    Advance, Advanced, Change, DeadLetter, Delivery, Hot, Lock, Outgoing, Peeked, Published, Pulled, Select, SubscriptionOptions,
+    SubscriptionPatch, TopicOptions, TopicPatch, TopicStats, Value, When,
+};
+use chronow::{Result, Scope, SubscriptionName, Timestamp, TopicName};
+use futures::stream::BoxStream;
+
+/// All of them.
+pub(super) const POINTS: [&str; 8] =
+    ["pull.before", "pull.after", "advance.before", "advance.after", "renew.before", "renew.after", "publish.before", "publish.after"];
+
+pub(super) type Hook = Arc<dyn Fn(&'static str) -> Result<()> + Send + Sync>;
+
+struct Hooked {
+    inner: Arc<dyn Hot>,
+    hook: Hook,
+}
+
+pub(super) fn hooked(inner: Arc<dyn Hot>, hook: Hook) -> Arc<dyn Hot> {
+    Arc::new(Hooked { inner, hook })
+}
+
+impl fmt::Debug for Hooked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Hooked").field(&self.inner).finish()
+    }
+}
+
+#[async_trait]
+impl Hot for Hooked {
+    async fn ping(&self) -> Result<String> {
+        self.inner.ping().await
+    }
+
+    async fn now(&self) -> Result<Timestamp> {
+        self.inner.now().await
+    }
+
+    async fn ensure_topic(&self, topic: &TopicName, patch: &TopicPatch) -> Result<TopicOptions> {
+        self.inner.ensure_topic(topic, patch).await
+    }
+
+    async fn topic(&self, topic: &TopicName) -> Result<Option<TopicOptions>> {
+        self.inner.topic(topic).await
+    }
+
+    async fn topics(&self, scope: &Scope) -> Result<Vec<String>> {
+        self.inner.topics(scope).await
+    }
+
+    async fn delete_topic(&self, topic: &TopicName) -> Result<bool> {
+        self.inner.delete_topic(topic).await
+    }
+
+    async fn ensure_subscription(&self, subscription: &SubscriptionName, patch: &SubscriptionPatch) -> Result<SubscriptionOptions> {
+        self.inner.ensure_subscription(subscription, patch).await
+    }
+
+    async fn subscription(&self, subscription: &SubscriptionName) -> Result<Option<SubscriptionOptions>> {
+        self.inner.subscription(subscription).await
+    }
+
+    async fn subscriptions(&self, topic: &TopicName) -> Result<Vec<String>> {
+        self.inner.subscriptions(topic).await
+    }
+
+    async fn delete_subscription(&self, subscription: &SubscriptionName) -> Result<bool> {
+        self.inner.delete_subscription(subscription).await
+    }
+
+    async fn publish(&self, topic: &TopicName, messages: Vec<Outgoing>) -> Result<Vec<Published>> {
+        (self.hook)("publish.before")?;
+        let published = self.inner.publish(topic, messages).await?;
+        (self.hook)("publish.after")?;
+        Ok(published)
+    }
+
+    async fn cancel(&self, topic: &TopicName, id: &str) -> Result<bool> {
+        self.inner.cancel(topic, id).await
+    }
+
+    async fn pull(&self, subscription: &SubscriptionName, max: u32) -> Result<Pulled> {
+        (self.hook)("pull.before")?;
+        let pulled = self.inner.pull(subscription, max).await?;
+        // Pulls that bring nothing are no step.
+        if !pulled.deliveries.is_empty() {
+            (self.hook)("pull.after")?;
+        }
+        Ok(pulled)
+    }
+
+    async fn advance(&self, subscription: &SubscriptionName, advance: Advance) -> Result<Advanced> {
+        (self.hook)("advance.before")?;
+        let advanced = self.inner.advance(subscription, advance).await?;
+        (self.hook)("advance.after")?;
+        Ok(advanced)
+    }
+
+    async fn renew(&self, subscription: &SubscriptionName, locks: Vec<Lock>) -> Result<Vec<bool>> {
+        (self.hook)("renew.before")?;
+        let renewed = self.inner.renew(subscription, locks).await?;
+        (self.hook)("renew.after")?;
+        Ok(renewed)
+    }
+
+    async fn fetch_deferred(&self, subscription: &SubscriptionName, ids: Vec<String>) -> Result<Vec<Delivery>> {
+        self.inner.fetch_deferred(subscription, ids).await
+    }
+
+    async fn wait(&self, subscription: &SubscriptionName, timeout: Duration) -> Result<()> {
+        self.inner.wait(subscription, timeout).await
+    }
+
+    async fn dead_letters(
+        &self,
+        subscription: &SubscriptionName,
+        after: Option<&str>,
+        limit: u32,
+    ) -> Result<(Vec<DeadLetter>, Option<String>)> {
+        self.inner.dead_letters(subscription, after, limit).await
+    }
+
+    async fn redrive(&self, subscription: &SubscriptionName, select: &Select) -> Result<u64> {
+        self.inner.redrive(subscription, select).await
+    }
+
+    async fn purge_dead_letters(&self, subscription: &SubscriptionName, select: &Select) -> Result<u64> {
+        self.inner.purge_dead_letters(subscription, select).await
+    }
+
+    async fn peek(&self, subscription: &SubscriptionName, limit: u32) -> Result<Vec<Peeked>> {
+        self.inner.peek(subscription, limit).await
+    }
+
+    async fn purge(&self, topic: &TopicName) -> Result<u64> {
+        self.inner.purge(topic).await
+    }
+
+    async fn stats(&self, topic: &TopicName) -> Result<TopicStats> {
+        self.inner.stats(topic).await
+    }
+
+    async fn replay(&self, subscription: &SubscriptionName, messages: Vec<(String, Timestamp, Outgoing)>) -> Result<u64> {
+        self.inner.replay(subscription, messages).await
+    }
+
+    async fn get(&self, scope: &Scope, keys: &[String]) -> Result<Vec<Option<Value>>> {
+        self.inner.get(scope, keys).await
+    }
+
+    async fn set(
+        &self,
+        scope: &Scope,
+        key: &str,
+        bytes: Option<Bytes>,
+        content_type: &str,
+        ttl: Option<Duration>,
+        when: When,
+    ) -> Result<Option<u64>> {
+        self.inner.set(scope, key, bytes, content_type, ttl, when).await
+    }
+
+    async fn remove(&self, scope: &Scope, key: &str) -> Result<bool> {
+        self.inner.remove(scope, key).await
+    }
+
+    async fn expire(&self, scope: &Scope, key: &str, ttl: Duration) -> Result<bool> {
+        self.inner.expire(scope, key, ttl).await
+    }
+
+    async fn increment(&self, scope: &Scope, key: &str, by: i64, ttl: Option<Duration>) -> Result<(i64, u64)> {
+        self.inner.increment(scope, key, by, ttl).await
+    }
+
+    async fn keys(&self, scope: &Scope, prefix: &str, after: Option<&str>, limit: u32) -> Result<(Vec<String>, Option<String>)> {
+        self.inner.keys(scope, prefix, after, limit).await
+    }
+
+    async fn watch(&self, scope: &Scope, prefix: &str) -> Result<BoxStream<'static, Result<Change>>> {
+        self.inner.watch(scope, prefix).await
+    }
+
+    async fn close(&self) -> Result<()> {
+        self.inner.close().await
+    }
+}

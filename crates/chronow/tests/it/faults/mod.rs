@@ -1,0 +1,61 @@
+//! Faults, and a ledger that is audited behind each of them: nothing lost, nothing leaked, no limit exceeded, dead letters right.
+//!
+//! Publishers and consumers write into the ledger what they were told; an audit lets healthy consumers finish the rest, and compares all of it with
+//! what the store holds. What comes by chance comes from a seed that a failing test prints; `CHRONOW_FAULT_SEED` runs it again.
+
+mod clocks;
+mod crew;
+mod errors;
+mod hooked;
+mod kills;
+mod ledger;
+mod mongo;
+mod notices;
+#[cfg(feature = "redis")]
+mod redis;
+
+use std::time::Duration;
+
+use chronos_db::Random;
+use test_support::SeededRandom;
+
+/// The source of everything that happens by chance in one test.
+fn chance() -> SeededRandom {
+    let given = std::env::var("CHRONOW_FAULT_SEED").ok().and_then(|seed| seed.parse().ok());
+    let seed = given.unwrap_or_else(|| chronos_db::SystemRandom.next_u64() % 1_000_000);
+    eprintln!("CHRONOW_FAULT_SEED={seed}");
+    SeededRandom::new(seed)
+}
+
+fn below(random: &SeededRandom, n: u64) -> u64 {
+    random.next_u64() % n
+}
+
+/// Cuts connections in every way, about so often, until the work is done.
+async fn cutting(proxy: &test_support::Proxy, random: &SeededRandom, every: Duration, work: impl Future<Output = ()>) {
+    let pause = |most: Duration| tokio::time::sleep(Duration::from_micros(below(random, u64::try_from(most.as_micros()).unwrap())));
+    let cuts = async {
+        loop {
+            pause(every).await;
+            match below(random, 3) {
+                0 => proxy.drop_connections(),
+                1 => {
+                    proxy.cut();
+                    pause(Duration::from_millis(50)).await;
+                }
+                _ => {
+                    // What is asked for takes place, and nobody is told.
+                    proxy.mute();
+                    pause(Duration::from_millis(30)).await;
+                    proxy.drop_connections();
+                }
+            }
+            proxy.restore();
+        }
+    };
+    tokio::select! {
+        () = work => {}
+        () = cuts => {}
+    }
+    proxy.restore();
+}
