@@ -9,6 +9,7 @@ use redis::Value;
 
 use super::RedisHot;
 use super::keys::{join_id, shard_of, split_id};
+use super::replicated::Confirm;
 use super::reply::{Parts, Stored, count, list, text, write_message};
 use super::script::{Args, scripts};
 use super::topics::{Miss, Tried};
@@ -62,7 +63,13 @@ struct Part {
 }
 
 impl RedisHot {
-    pub(super) async fn accept(&self, topic: &TopicName, messages: &[Outgoing], shards: u16) -> Tried<Vec<Published>> {
+    pub(super) async fn accept(
+        &self,
+        topic: &TopicName,
+        messages: &[Outgoing],
+        shards: u16,
+        confirm: Option<Confirm>,
+    ) -> Tried<Vec<Published>> {
         let mut parts: Vec<(Args, Vec<usize>)> = (0..shards).map(|_| (Args::new().arg(shards), Vec::new())).collect();
         let spread = self.turn();
         for (index, message) in messages.iter().enumerate() {
@@ -90,7 +97,10 @@ impl RedisHot {
             if at.is_empty() {
                 continue;
             }
-            let mut reply = self.ask(topic, shard, &scripts::publish, &args).await?;
+            let mut reply = match confirm {
+                None => self.ask(topic, shard, &scripts::publish, &args).await?,
+                Some(confirm) => self.ask_and_confirm(topic, shard, &scripts::publish, &args, confirm).await?,
+            };
             let ids = reply.list()?;
             let duplicates = reply.text()?;
             for ((index, id), duplicate) in at.into_iter().zip(ids).zip(duplicates.bytes()) {
