@@ -26,7 +26,7 @@ const COPY_COMES: Duration = Duration::from_secs(24 * 3_600);
 /// The wait after a failure.
 const TROUBLE: Duration = Duration::from_secs(5);
 /// What expired in this subscription, too, is fetched back so often.
-const REVIEW: Duration = Duration::from_secs(60);
+const REVIEW: Duration = Duration::from_secs(20);
 
 /// The library's own subscription to messages with claims.
 pub(crate) fn subscription(topic: &TopicName) -> SubscriptionName {
@@ -133,6 +133,9 @@ impl Sweeper {
             return Ok(());
         }
         let holds: Vec<_> = pulled.deliveries.iter().map(|delivery| self.keeper.hold(delivery, begun)).collect();
+        // What was started does not expire here.
+        let start = holds.iter().map(|hold| hold.lock().clone()).collect();
+        self.hot.advance(&self.name, Advance { settle: Vec::new(), start }).await?;
         let now = self.hot.now().await?;
         let ids: Vec<String> = pulled.deliveries.iter().map(|delivery| delivery.lock.id.clone()).collect();
         let needed = self.hot.needed_by_others(&self.name, &ids).await;

@@ -3,9 +3,18 @@
 // Shared helpers of the tests may fail loudly.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod acks;
+mod audit;
 mod bus;
 mod config;
 mod documents;
+mod features;
+mod large;
+#[cfg(feature = "redis")]
+mod own_redis;
 #[cfg(feature = "redis")]
 mod redis;
 mod shared;
+mod stores;
+#[cfg(feature = "redis")]
+mod tls;
