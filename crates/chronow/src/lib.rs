@@ -30,3 +30,8 @@ pub use error::{Error, ErrorKind, Result};
 pub use metrics::Metrics;
 pub use names::{Scope, SubscriptionName, TopicName};
 pub use shared::{Entry, Set, Shared};
+
+/// What the README shows compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;

@@ -49,7 +49,10 @@ pub(crate) async fn publish(inner: &Inner, topic: &TopicName, mut messages: Vec<
             return Err(Error::new(error.kind(), message).retryable().caused_by(error));
         }
     };
-    finish(warm, topic, now, messages, &published).await?;
+    if let Err(error) = finish(warm, topic, now, messages, &published).await {
+        inner.put_back(topic)?;
+        return Err(error);
+    }
     Ok(published)
 }
 

@@ -50,6 +50,27 @@ impl Subscription {
     }
 
     /// Makes sure that the subscription is there, and changes the options that are given; all others stay.
+    ///
+    /// ```
+    /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+    /// # let mut config = chronow::Config::default();
+    /// # config.embedded = Some(":memory:".into());
+    /// # let chronow = chronow::Chronow::connect(config, None).await?;
+    /// # let orders = chronow.bus().topic("orders")?;
+    /// # orders.ensure().await?;
+    /// use std::time::Duration;
+    /// use chronow::hot::Start;
+    ///
+    /// let large = orders.subscription("large")?;
+    /// let filter = serde_json::json!({"payload.amount": {"$gte": 100}, "headers.type": "order.created"});
+    /// let options = large.ensure().start(Start::Earliest).filter(filter).max_deliveries(9).backoff([Duration::from_secs(1)]).await?;
+    /// assert_eq!(options.max_deliveries, 9);
+    /// // Gone when nobody has asked for its messages for an hour.
+    /// large.ensure().auto_delete(Some(Duration::from_secs(3_600))).await?;
+    /// assert_eq!(large.options().await?.unwrap().max_deliveries, 9);
+    /// # Ok::<(), chronow::Error>(())
+    /// # }).unwrap();
+    /// ```
     pub fn ensure(&self) -> EnsureSubscription {
         EnsureSubscription::new(self.clone())
     }
@@ -118,7 +139,42 @@ impl Subscription {
         Consume::new(self.clone(), codec::bytes())
     }
 
-    /// Runs a handler over messages whose payloads are JSON. What cannot be decoded goes to the dead letters as `undecodable`.
+    /// Runs a handler over messages whose payloads are JSON.
+    ///
+    /// ```
+    /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+    /// # let mut config = chronow::Config::default();
+    /// # config.embedded = Some(":memory:".into());
+    /// # let chronow = chronow::Chronow::connect(config, None).await?;
+    /// # let orders = chronow.bus().topic("orders")?;
+    /// # orders.ensure().await?;
+    /// use chronow::{Message, Outcome};
+    ///
+    /// let billing = orders.subscription("billing")?;
+    /// billing.ensure().await?;
+    /// orders.publish(&7).await?;
+    /// orders.publish(&-1).await?;
+    /// let runner = billing
+    ///     .run(|order: Message<i64>| async move {
+    ///         if order.payload < 0 {
+    ///             return Outcome::DeadLetter { reason: "no such order".to_owned() };
+    ///         }
+    ///         Outcome::Ack
+    ///     })
+    ///     .concurrency(4)
+    ///     .start()
+    ///     .await?;
+    /// while billing.stats().await?.deliveries < 2 {
+    ///     tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    /// }
+    /// runner.stop().await?; // handlers at work end first
+    /// assert_eq!(billing.dead_letters().await?.0[0].reason, "no such order");
+    /// assert_eq!(billing.redrive().await?, 1);
+    /// # Ok::<(), chronow::Error>(())
+    /// # }).unwrap();
+    /// ```
+    ///
+    /// What cannot be decoded goes to the dead letters as `undecodable`.
     pub fn run<T, H, F, O>(&self, handler: H) -> Run<T>
     where
         T: DeserializeOwned + Send + 'static,
@@ -140,6 +196,29 @@ impl Subscription {
     }
 
     /// At most so many messages that are due now, started, to be settled by hand.
+    ///
+    /// ```
+    /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+    /// # let mut config = chronow::Config::default();
+    /// # config.embedded = Some(":memory:".into());
+    /// # let chronow = chronow::Chronow::connect(config, None).await?;
+    /// # let orders = chronow.bus().topic("orders")?;
+    /// # orders.ensure().await?;
+    /// let audit = orders.subscription("audit")?;
+    /// audit.ensure().await?;
+    /// orders.publish_batch((1..=3).map(|n| chronow::Draft::json(&n))).await?;
+    /// let mut batch = audit.receive::<u32>(10).await?;
+    /// // One is set aside, and fetched by its id when its time has come; the others are done.
+    /// let third = batch.pop().unwrap();
+    /// let id = third.id().to_owned();
+    /// third.defer().await?;
+    /// audit.ack_all(batch).await?;
+    /// let third = audit.fetch_deferred::<u32>(vec![id]).await?.pop().unwrap();
+    /// assert_eq!(third.payload, 3);
+    /// third.ack().await?;
+    /// # Ok::<(), chronow::Error>(())
+    /// # }).unwrap();
+    /// ```
     ///
     /// # Errors
     /// `NOT_FOUND` if there is no such subscription.

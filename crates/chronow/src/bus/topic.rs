@@ -48,6 +48,28 @@ impl Topic {
     }
 
     /// Publishes a payload as JSON.
+    ///
+    /// ```
+    /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+    /// # let mut config = chronow::Config::default();
+    /// # config.embedded = Some(":memory:".into());
+    /// # let chronow = chronow::Chronow::connect(config, None).await?;
+    /// # let orders = chronow.bus().topic("orders")?;
+    /// # orders.ensure().await?;
+    /// use std::time::Duration;
+    /// use chronow::Ack;
+    ///
+    /// let order = serde_json::json!({"order": 7});
+    /// orders.publish(&order).key("customer-1").header("type", "order.created").ttl(Duration::from_secs(60)).await?;
+    /// // Accepted once, however often it is sent; and in the warm tier before it is in the hot one.
+    /// let first = orders.publish(&order).dedup_id("order-7").ack(Ack::Warm).await?;
+    /// assert_eq!(orders.publish(&order).dedup_id("order-7").await?.id, first.id);
+    /// // Later, and then not at all.
+    /// let reminder = orders.publish(&order).delay(Duration::from_secs(3_600)).await?;
+    /// assert!(orders.cancel(&reminder.id).await?);
+    /// # Ok::<(), chronow::Error>(())
+    /// # }).unwrap();
+    /// ```
     pub fn publish<T: Serialize + ?Sized>(&self, payload: &T) -> Publish {
         Publish::new(self.clone(), Draft::json(payload))
     }

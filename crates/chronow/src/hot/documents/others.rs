@@ -24,6 +24,8 @@ impl Engine {
 
     async fn is_needed(&self, opened: &Opened, cursors: &HashMap<String, Cursor>, id: &str) -> Result<bool> {
         let own = card_id(&opened.subscription.id, id);
+        // What was replayed under an id of its own is still the message that others have.
+        let id = id.split('~').next().unwrap_or(id);
         let others: Vec<&String> =
             opened.topic.listed().map(|listed| &listed.id).filter(|other| **other != opened.subscription.id).collect();
         let wanted = others.iter().map(|other| card_id(other, id)).chain([own.clone()]).collect();

@@ -216,10 +216,10 @@ impl Link {
 
     /// A connection for one user: to the server, or to a node of a cluster, of which any will do at first.
     pub(super) async fn own(&self, node: Option<(String, u16)>) -> Result<Own> {
-        {
-            let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some(at) = idle.iter().position(|own| node.is_none() || own.node == node) {
-                return Ok(idle.swap_remove(at));
+        while let Some(mut own) = self.idle_to(node.as_ref()) {
+            // It may have broken meanwhile; then nothing is lost yet.
+            if own.is_alive().await {
+                return Ok(own);
             }
         }
         // How long an answer may take depends on what is asked.
@@ -249,6 +249,12 @@ impl Link {
             }
         };
         Ok(Own { connection, node, timeout: self.config.response_timeout })
+    }
+
+    fn idle_to(&self, node: Option<&(String, u16)>) -> Option<Own> {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let at = idle.iter().position(|own| node.is_none() || own.node.as_ref() == node)?;
+        Some(idle.swap_remove(at))
     }
 
     /// For the next one who needs a connection. One that failed must not come back.

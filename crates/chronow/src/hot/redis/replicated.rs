@@ -44,6 +44,10 @@ impl Own {
         }
     }
 
+    pub(super) async fn is_alive(&mut self) -> bool {
+        self.send(&cmd("PING"), self.timeout).await.is_ok()
+    }
+
     async fn eval(&mut self, script: &Script, key: &str, args: &Args) -> RedisResult<Value> {
         match self.send(&script.by_hash(key, args), self.timeout).await {
             Err(error) if error.kind() == RedisKind::Server(ServerErrorKind::NoScript) => {
