@@ -42,6 +42,8 @@ const GATHER: Duration = Duration::from_millis(200);
 pub(crate) struct Audit {
     state: Mutex<State>,
     wake: Notify,
+    /// One works at a time, so that whoever closes sees the end of what is under way.
+    turn: tokio::sync::Mutex<()>,
 }
 
 #[derive(Debug, Default)]
@@ -136,30 +138,36 @@ impl Inner {
         }
     }
 
+    /// Makes up for what waits, if nothing fails: when nobody settles any more.
+    pub(crate) async fn finish_audit(&self) {
+        if self.audit.state().running
+            && let Some(auditor) = self.auditor()
+        {
+            auditor.work().await;
+        }
+    }
+
+    fn auditor(&self) -> Option<Auditor> {
+        let (hot, audit, counters) = (Arc::clone(&self.hot), Arc::clone(&self.audit), Arc::clone(&self.counters));
+        self.warm().cloned().map(|warm| Auditor { hot, warm, audit, counters })
+    }
+
+    /// Begins to work in the background, unless it has begun. It ends with the connection; closing waits for [`finish_audit`](Self::finish_audit).
     fn run_audit(&self) {
-        let Some(warm) = self.warm().cloned() else { return };
+        let Some(auditor) = self.auditor() else { return };
         if std::mem::replace(&mut self.audit.state().running, true) {
             return;
         }
-        let Ok(guard) = self.guard() else { return };
-        let (hot, audit, counters) = (Arc::clone(&self.hot), Arc::clone(&self.audit), Arc::clone(&self.counters));
         let mut closing = self.tasks.closing();
         tokio::spawn(async move {
-            let auditor = Auditor { hot, warm, audit, counters };
             loop {
-                // At the end it makes up for what waits, if nothing fails.
-                let ending = *closing.borrow() || closing.has_changed().is_err();
                 let clean = auditor.work().await;
-                if ending {
-                    break;
-                }
                 tokio::select! {
                     () = auditor.woken(), if clean => {}
                     () = tokio::time::sleep(if clean { PATIENCE } else { TROUBLE }) => {}
-                    () = closed(&mut closing) => {}
+                    () = closed(&mut closing) => return,
                 }
             }
-            drop(guard);
         });
     }
 }
@@ -179,6 +187,7 @@ impl Auditor {
 
     /// Does what there is to do. False if something failed.
     async fn work(&self) -> bool {
+        let _turn = self.audit.turn.lock().await;
         let attempts = self.note_attempts().await;
         if let Err(error) = &attempts {
             tracing::warn!(%error, "attempts wait to be noted in the warm tier");

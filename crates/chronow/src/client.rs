@@ -206,6 +206,7 @@ impl Chronow {
     /// `HOT_TIER_ERROR` if the store fails; it is closed all the same.
     pub async fn close(&self) -> Result<()> {
         self.inner.tasks.close().await;
+        self.inner.finish_audit().await;
         let closed = self.inner.hot.close().await.map_err(|error| error.during("close"));
         if let Some(own) = &self.inner.own {
             own.shutdown().await?;

@@ -1,6 +1,6 @@
 //! Redis servers of one test alone.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -9,6 +9,16 @@ pub(crate) struct OwnRedis {
     process: Child,
     pub(crate) port: u16,
     folder: tempfile::TempDir,
+}
+
+/// The one on the path, else the one that `scripts/services` has installed.
+fn program() -> PathBuf {
+    let variable = |name: &str| std::env::var_os(name).map(PathBuf::from);
+    let base = || variable("XDG_CACHE_HOME").unwrap_or_else(|| variable("HOME").unwrap().join(".cache")).join("chronos-services");
+    let installed = variable("CHRONOS_SERVICES_CACHE").unwrap_or_else(base).join("redis/redis-server");
+    let path = std::env::var_os("PATH").unwrap();
+    let mut found = std::env::split_paths(&path).map(|folder| folder.join("redis-server")).chain([installed]);
+    found.find(|file| file.exists()).expect("there is no redis-server: run `scripts/services up redis` once")
 }
 
 fn free_port() -> u16 {
@@ -35,7 +45,7 @@ impl OwnRedis {
     }
 
     async fn run(folder: tempfile::TempDir, port: u16, arguments: &[&str]) -> Self {
-        let process = Command::new(crate::redis::failures::program())
+        let process = Command::new(program())
             .args(["--bind", "127.0.0.1", "--save", "", "--dir"])
             .arg(folder.path())
             .args(arguments)

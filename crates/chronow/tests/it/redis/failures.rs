@@ -79,7 +79,7 @@ impl Drop for Server {
 }
 
 /// As `scripts/services` finds it.
-pub(crate) fn program() -> PathBuf {
+fn program() -> PathBuf {
     let cache = std::env::var_os("CHRONOS_SERVICES_CACHE").map_or_else(
         || {
             let base = std::env::var_os("XDG_CACHE_HOME")

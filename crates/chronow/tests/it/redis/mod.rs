@@ -1,7 +1,7 @@
 //! The hot tier on real Redis servers: single, and a cluster with topics of one and of several shards.
 
 mod delivery;
-pub(crate) mod failures;
+mod failures;
 mod topics;
 mod values;
 
