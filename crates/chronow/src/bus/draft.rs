@@ -105,6 +105,11 @@ impl Draft {
         self.delay = Some(delay);
     }
 
+    /// The bytes of its payload, if it has one.
+    pub(super) fn size(&self) -> usize {
+        self.message.as_ref().map_or(0, |message| message.payload.len())
+    }
+
     /// Whether the store's time is needed to finish it.
     pub(super) fn is_delayed(&self) -> bool {
         self.delay.is_some()

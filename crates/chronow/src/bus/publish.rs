@@ -130,7 +130,8 @@ async fn publish_all(topic: &Topic, drafts: Vec<Draft>, how: How) -> Result<Vec<
     let now = if drafts.iter().any(Draft::is_delayed) { Some(inner.hot.now().await?) } else { None };
     let defaults = &inner.defaults;
     // What cannot be published is refused before anything happens.
-    let most = match inner.payloads().is_some_and(|payloads| payloads.has_place(name.scope())) {
+    let large = drafts.iter().any(|draft| draft.size() > defaults.max_payload_bytes);
+    let most = match large && inner.payloads().is_some_and(|payloads| payloads.has_place(name.scope())) {
         true => defaults.max_message_bytes.max(defaults.max_payload_bytes),
         false => defaults.max_payload_bytes,
     };
@@ -148,7 +149,7 @@ async fn publish_all(topic: &Topic, drafts: Vec<Draft>, how: How) -> Result<Vec<
     if how.ack == Ack::Warm {
         inner.warm_tier()?;
     }
-    if messages.iter().all(|message| message.payload.len() <= defaults.max_payload_bytes) {
+    if !large {
         return accept(topic, messages, how.ack).await;
     }
     let payloads = inner.claims(name).await?;
@@ -156,9 +157,16 @@ async fn publish_all(topic: &Topic, drafts: Vec<Draft>, how: How) -> Result<Vec<
     let published = accept(topic, messages, how.ack).await;
     match &published {
         Ok(published) => {
-            // The first one has a payload of its own.
-            let unused = claims.into_iter().filter(|(index, _)| published.get(*index).is_some_and(|published| published.duplicate));
-            discard(payloads, name, unused.map(|(_, claim)| claim).collect()).await;
+            // The first one has a payload of its own; but it may be that only this one has a copy.
+            let mut unused = Vec::new();
+            for (index, claim) in claims {
+                if let Some(twin) = published.get(index).filter(|published| published.duplicate)
+                    && !is_copied(topic, how.ack, &twin.id, &claim).await
+                {
+                    unused.push(claim);
+                }
+            }
+            discard(payloads, name, unused).await;
         }
         Err(error) if pending::is_refused(error) => discard(payloads, name, claims.into_iter().map(|(_, claim)| claim).collect()).await,
         // Nobody knows whether they were accepted.
@@ -198,6 +206,18 @@ async fn store(
         Some(error) => {
             discard(payloads, name, claims.into_iter().map(|(_, claim)| claim).collect()).await;
             Err(error)
+        }
+    }
+}
+
+/// Whether the copy in the warm tier has this very claim. If nobody knows: yes.
+async fn is_copied(topic: &Topic, ack: Ack, id: &str, claim: &Bytes) -> bool {
+    let (Ack::Warm, Some(warm)) = (ack, topic.inner.warm()) else { return false };
+    match warm.kept_by_id(&topic.name, &[id.to_owned()]).await {
+        Ok(kept) => kept.iter().any(|(_, _, copy)| copy.payload == *claim),
+        Err(error) => {
+            tracing::warn!(topic = %topic.name, id, %error, "it is not known whether a copy has a claim on a payload");
+            true
         }
     }
 }

@@ -156,6 +156,15 @@ async fn large_messages_that_were_not_accepted_leave_nothing(stores: Stores) {
     let again = topic.publish(&large(1)).dedup_id("once").await.unwrap();
     assert!(again.duplicate && again.id == first.id);
     assert_eq!(stores.objects().await.len(), 1, "the duplicate's is not kept");
+    let twin = topic.publish(&large(1)).dedup_id("once").ack(Ack::Warm).await.unwrap();
+    assert!(twin.duplicate);
+    let again = topic.publish(&large(1)).dedup_id("once").ack(Ack::Warm).await.unwrap();
+    assert!(again.duplicate);
+    assert_eq!(stores.objects().await.len(), 2, "the only copy has the second one");
+    let late = topic.subscription("late").unwrap();
+    late.ensure().await.unwrap();
+    assert_eq!(late.replay().await.unwrap(), 1);
+    assert_eq!(late.receive::<Value>(1).await.unwrap()[0].payload, large(1));
 }
 
 async fn purging_and_deleting_a_topic_remove_large_payloads(stores: Stores) {
