@@ -198,6 +198,14 @@ impl Chronos {
         Ok(documents)
     }
 
+    /// A bucket of a configured object storage: what tools and the bus keep beside the records. No I/O.
+    ///
+    /// # Errors
+    /// `VALIDATION_ERROR` if the space names no connection, or one that this build has no provider for.
+    pub fn objects(&self, space: &ObjectSpace, bucket: &str) -> Result<Arc<dyn Objects>> {
+        (self.space(space).open)(bucket)
+    }
+
     /// The messaging database of a tenant: its own, that of the tenant `default`, or the one all tenants share. No I/O: collections and indexes come
     /// with the first access.
     ///

@@ -29,8 +29,3 @@ pub use records::{
     SmartInsert, State, Update, Verification, Verify, Version, View, Written, merge,
 };
 pub use route::{Backend, Distribution, Resolved, Route, Router, Tier};
-
-/// What the README shows compiles.
-#[cfg(doctest)]
-#[doc = include_str!("../../../README.md")]
-struct Readme;

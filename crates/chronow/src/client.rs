@@ -8,12 +8,14 @@ use std::sync::Arc;
 use chronos_db::{Chronos, Route};
 use secrecy::ExposeSecret as _;
 
+use crate::audit::Audit;
 use crate::bus::Bus;
 use crate::config::{Config, Defaults};
+use crate::follow::Followed;
+use crate::hot::Hot;
 use crate::hot::documents::DocumentsHot;
-use crate::hot::{Hot, TopicOptions};
 use crate::metrics::{Counters, Metrics};
-use crate::outbox::{self, Outbox};
+use crate::payloads::Payloads;
 use crate::shared::Shared;
 use crate::tasks::{Guard, Tasks};
 use crate::warm::Warm;
@@ -74,7 +76,11 @@ pub(crate) struct Inner {
     warm: Option<Warm>,
     /// Closed with this connection, because it was opened for it.
     own: Option<Chronos>,
-    outboxes: tokio::sync::Mutex<HashMap<TopicName, Option<Outbox>>>,
+    payloads: Option<Payloads>,
+    pub(crate) followed: tokio::sync::Mutex<HashMap<TopicName, Followed>>,
+    pub(crate) audit: Arc<Audit>,
+    /// Whether anybody's attempts are noted.
+    pub(crate) captures: bool,
 }
 
 impl Inner {
@@ -94,40 +100,9 @@ impl Inner {
         })
     }
 
-    /// Copies a topic's messages if its options say so.
-    pub(crate) async fn follow_outbox(&self, topic: &TopicName, options: &TopicOptions) -> Result<()> {
-        let Some(warm) = &self.warm else { return Ok(()) };
-        let mut outboxes = self.outboxes.lock().await;
-        match (options.warm, outboxes.get(topic)) {
-            (true, Some(Some(outbox))) if outbox.is_running() => {}
-            (false, Some(None)) => {}
-            (true, _) => {
-                let outbox = Outbox::open(self, warm.clone(), topic).await?;
-                outboxes.insert(topic.clone(), Some(outbox));
-            }
-            (false, _) => {
-                outboxes.insert(topic.clone(), None);
-                drop(outboxes);
-                // Nobody would empty it.
-                self.hot.delete_subscription(&outbox::subscription(topic)).await?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Looks once whether a topic's messages are to be copied.
-    pub(crate) async fn meet(&self, topic: &TopicName) -> Result<()> {
-        if self.warm.is_none() || self.outboxes.lock().await.contains_key(topic) {
-            return Ok(());
-        }
-        match self.hot.topic(topic).await? {
-            Some(options) => self.follow_outbox(topic, &options).await,
-            None => Ok(()),
-        }
-    }
-
-    pub(crate) async fn forget_outbox(&self, topic: &TopicName) {
-        self.outboxes.lock().await.remove(topic);
+    /// Where payloads lie that are too large for the hot tier.
+    pub(crate) fn payloads(&self) -> Option<&Payloads> {
+        self.payloads.as_ref()
     }
 }
 
@@ -172,9 +147,24 @@ impl Chronow {
             let messaging = Some(chronos_db::config::DatabaseType::Messaging);
             chronos.config().entries.iter().any(|entry| entry.database_type == messaging)
         };
-        let warm = chronos.filter(has_messaging).map(|chronos| Warm::new(chronos, defaults.warm_retention_days));
-        let (counters, tasks) = (Arc::default(), Tasks::new());
-        Ok(Self { inner: Arc::new(Inner { hot, defaults, counters, tasks, scope, warm, own, outboxes: Default::default() }) })
+        let chronos = chronos.filter(has_messaging);
+        let payloads = chronos.clone().map(Payloads::new);
+        let warm = chronos.map(|chronos| Warm::new(chronos, defaults.warm_retention_days));
+        let captures = warm.as_ref().is_some_and(Warm::captures);
+        let inner = Inner {
+            hot,
+            defaults,
+            counters: Arc::default(),
+            tasks: Tasks::new(),
+            scope,
+            warm,
+            own,
+            payloads,
+            followed: Default::default(),
+            audit: Arc::default(),
+            captures,
+        };
+        Ok(Self { inner: Arc::new(inner) })
     }
 
     /// The topics of the default tenant and namespace.
@@ -216,6 +206,7 @@ impl Chronow {
     /// `HOT_TIER_ERROR` if the store fails; it is closed all the same.
     pub async fn close(&self) -> Result<()> {
         self.inner.tasks.close().await;
+        self.inner.finish_audit().await;
         let closed = self.inner.hot.close().await.map_err(|error| error.during("close"));
         if let Some(own) = &self.inner.own {
             own.shutdown().await?;
@@ -224,21 +215,40 @@ impl Chronow {
     }
 }
 
-/// A chronos-db for this connection alone, of nothing but a messaging database.
+/// A chronos-db for this connection alone, of nothing but a messaging database. Large payloads of an embedded one lie in its folder, unless the
+/// configuration names a storage.
 fn open(config: &Config) -> Result<Chronos> {
-    let (uri, database) = match &config.mongo_uri {
-        Some(uri) => (uri.expose_secret().to_owned(), DATABASE),
+    let mut messaging = serde_json::json!({ "dbConnRef": "chronow", "dbName": DATABASE });
+    let mut document = serde_json::json!({});
+    let uri = match &config.mongo_uri {
+        Some(uri) => uri.expose_secret().to_owned(),
         None => {
             let folder = config.embedded.as_deref().unwrap_or(Path::new(EMBEDDED));
-            let folder =
-                folder.to_str().ok_or_else(|| Error::validation("the folder of the embedded store has a name that is not UTF-8"))?;
-            (format!("embedded:{folder}"), "chronow")
+            let text = folder.to_str().ok_or_else(|| Error::validation("the folder of the embedded store has a name that is not UTF-8"))?;
+            messaging["dbName"] = "chronow".into();
+            match text {
+                _ if config.space.is_some() => {}
+                ":memory:" => document["spacesConnections"] = serde_json::json!({ "payloads": { "provider": "memory" } }),
+                _ => {
+                    let folder = folder.join("payloads");
+                    let endpoint = folder.to_str().unwrap_or(text);
+                    document["spacesConnections"] = serde_json::json!({ "payloads": { "provider": "local", "endpoint": endpoint } });
+                }
+            }
+            format!("embedded:{text}")
         }
     };
-    let document = serde_json::json!({
-        "dbConnections": { "chronow": { "mongoUri": uri } },
-        "databases": { "messaging": { "dbConnRef": "chronow", "dbName": database } },
-    });
+    if let Some(space) = &config.space {
+        let (endpoint, key, secret) = (&space.endpoint, space.access_key.expose_secret(), space.secret_key.expose_secret());
+        let payloads = serde_json::json!({ "endpoint": endpoint, "accessKey": key, "secretKey": secret });
+        document["spacesConnections"] = serde_json::json!({ "payloads": payloads });
+    }
+    if document.get("spacesConnections").is_some() {
+        messaging["spaceConnRef"] = "payloads".into();
+        messaging["bucket"] = config.space.as_ref().map_or("chronow", |space| &space.bucket).into();
+    }
+    document["dbConnections"] = serde_json::json!({ "chronow": { "mongoUri": uri } });
+    document["databases"] = serde_json::json!({ "messaging": messaging });
     Ok(Chronos::open(chronos_db::config::Config::from_json(&document, Path::new(""))?)?)
 }
 

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use crate::{Error, Json, Result};
 
@@ -31,10 +31,26 @@ pub struct Config {
     pub mongo_uri: Option<SecretString>,
     /// The folder of the embedded store, for connecting without anything else. Default `./chronow-data`.
     pub embedded: Option<PathBuf>,
+    /// A storage for large payloads, for connecting without a chronos-db of one's own.
+    pub space: Option<Space>,
     /// What holds unless a call says otherwise.
     pub defaults: Defaults,
     /// What was accepted but deserves a look.
     pub warnings: Vec<String>,
+}
+
+/// An object storage: S3, or Azure if the endpoint says so.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Space {
+    /// The URL.
+    pub endpoint: String,
+    /// The access key; the account's name on Azure.
+    pub access_key: SecretString,
+    /// The secret key.
+    pub secret_key: SecretString,
+    /// The bucket. Default `chronow-payloads`.
+    pub bucket: String,
 }
 
 /// Where Redis is. Of several ways to name servers the last one given here wins: Sentinel, a cluster, a URL.
@@ -75,8 +91,11 @@ pub struct Defaults {
     pub warm_retention_days: u32,
     /// The largest value, in bytes. Default 256 KiB.
     pub max_value_bytes: usize,
-    /// The largest payload of a message, in bytes. Default 256 KiB.
+    /// The largest payload the hot tier holds, in bytes. Larger ones go to the object storage of the messaging database, if it has one; else they
+    /// are refused. Default 256 KiB.
     pub max_payload_bytes: usize,
+    /// The largest payload of a message wherever it lies, in bytes: a consumer has it in memory. Default 16 MiB.
+    pub max_message_bytes: usize,
     /// How long a message is locked for its consumer. Default 30 s.
     pub visibility_ms: u64,
     /// Most handler starts per message. Default 5.
@@ -96,6 +115,7 @@ impl Default for Defaults {
             warm_retention_days: 30,
             max_value_bytes: 262_144,
             max_payload_bytes: 262_144,
+            max_message_bytes: 16 * 1_024 * 1_024,
             visibility_ms: 30_000,
             max_deliveries: 5,
             backoff_ms: vec![1_000, 5_000, 30_000],
@@ -157,6 +177,7 @@ impl Config {
         config.mongo_only = root.flag("mongoOnly")?.unwrap_or(false);
         config.mongo_uri = root.text("mongoUri")?.map(Into::into);
         config.embedded = root.text("embedded")?.map(PathBuf::from);
+        config.space = root.part("space")?.map(|space| read_space(&space, &mut config.warnings)).transpose()?;
         if let Some(defaults) = root.part("defaults")? {
             config.defaults = read_defaults(&defaults, &mut config.warnings)?;
         }
@@ -273,9 +294,20 @@ fn environment(lookup: &dyn Fn(&str) -> Option<String>) -> Result<Json> {
     if let Some(uri) = get("MONGO_URI") {
         root.insert("mongoUri".to_owned(), uri.into());
     }
-    let space = ["SPACE_ACCESS_KEY", "SPACE_SECRET_KEY", "SPACE_ENDPOINT"].map(get);
-    if space.iter().any(Option::is_some) {
-        root.insert("space".to_owned(), json!({}));
+    let mut space = Map::new();
+    for (name, key) in [("SPACE_ENDPOINT", "endpoint"), ("SPACE_ACCESS_KEY", "accessKey"), ("SPACE_SECRET_KEY", "secretKey")] {
+        if let Some(value) = get(name) {
+            space.insert(key.to_owned(), value.into());
+        }
+    }
+    // Credentials without a storage are no storage.
+    if space.contains_key("endpoint") {
+        for (name, key) in [("SPACE_ACCESS_KEY", "accessKey"), ("SPACE_SECRET_KEY", "secretKey")] {
+            if !space.contains_key(key) {
+                return Err(Error::validation(format!("{name}: is missing beside SPACE_ENDPOINT")));
+            }
+        }
+        root.insert("space".to_owned(), space.into());
     }
     root.insert("defaults".to_owned(), defaults.into());
     Ok(root.into())
@@ -341,6 +373,21 @@ fn read_redis(redis: &Part<'_>, warnings: &mut Vec<String>) -> Result<Redis> {
     Ok(read)
 }
 
+fn read_space(space: &Part<'_>, warnings: &mut Vec<String>) -> Result<Space> {
+    let required = |key: &str| space.text(key)?.ok_or_else(|| space.wrong(key, "is missing"));
+    let endpoint = required("endpoint")?;
+    if !endpoint.starts_with("http://") && !endpoint.starts_with("https://") {
+        return Err(space.wrong("endpoint", "expected https://… or http://…"));
+    }
+    space.known(&["endpoint", "accessKey", "secretKey", "bucket"], warnings);
+    Ok(Space {
+        endpoint: endpoint.to_owned(),
+        access_key: required("accessKey")?.into(),
+        secret_key: required("secretKey")?.into(),
+        bucket: space.text("bucket")?.unwrap_or("chronow-payloads").to_owned(),
+    })
+}
+
 fn read_defaults(part: &Part<'_>, warnings: &mut Vec<String>) -> Result<Defaults> {
     let mut defaults = Defaults::default();
     let named = |key: &str, otherwise: &str| -> Result<String> {
@@ -365,6 +412,7 @@ fn read_defaults(part: &Part<'_>, warnings: &mut Vec<String>) -> Result<Defaults
     };
     defaults.max_value_bytes = bytes("maxValueBytes", defaults.max_value_bytes)?;
     defaults.max_payload_bytes = bytes("maxPayloadBytes", defaults.max_payload_bytes)?;
+    defaults.max_message_bytes = bytes("maxMessageBytes", defaults.max_message_bytes)?;
     defaults.visibility_ms = part.number("visibilityTimeoutMs")?.unwrap_or(defaults.visibility_ms);
     defaults.max_len = part.number("maxStreamLen")?.unwrap_or(defaults.max_len);
     if let Some(value) = part.value("retryBackoffMs") {
@@ -390,6 +438,7 @@ fn read_defaults(part: &Part<'_>, warnings: &mut Vec<String>) -> Result<Defaults
         "maxDeliveries",
         "maxValueBytes",
         "maxPayloadBytes",
+        "maxMessageBytes",
         "visibilityTimeoutMs",
         "maxStreamLen",
         "retryBackoffMs",

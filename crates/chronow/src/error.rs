@@ -21,6 +21,8 @@ pub enum ErrorKind {
     LockLost,
     /// The topic holds as many undelivered messages as it may; publish again later.
     Full,
+    /// The messages are accepted, but not confirmed by as many replicas as asked for. Publishing them again is safe with the same dedup ids.
+    NotReplicated,
     /// The hot tier failed; whether the change took place is said in the message.
     HotTier,
     /// The warm tier failed.
@@ -41,6 +43,7 @@ impl ErrorKind {
             Self::Conflict => "CONFLICT",
             Self::LockLost => "LOCK_LOST",
             Self::Full => "TOPIC_FULL",
+            Self::NotReplicated => "NOT_REPLICATED",
             Self::HotTier => "HOT_TIER_ERROR",
             Self::WarmTier => "WARM_TIER_ERROR",
             Self::Unsupported => "UNSUPPORTED",

@@ -1,13 +1,17 @@
 //! Shared memory and topics that keep their promises: on Redis, on MongoDB alone, or embedded.
 
+mod audit;
 mod bus;
 mod client;
 mod config;
 mod error;
+mod follow;
 pub mod hot;
 mod metrics;
 mod names;
 mod outbox;
+mod payloads;
+mod pending;
 mod shared;
 mod tasks;
 #[cfg(feature = "testing")]
@@ -16,13 +20,18 @@ mod warm;
 
 pub use bus::{
     Ack, Bus, Cancelled, Consume, Consumer, DeadLetters, Draft, EnsureSubscription, EnsureTopic, Message, Nack, Outcome, Publish,
-    PublishBatch, Purge, Received, Redrive, Replay, Run, Runner, Subscription, Topic,
+    PublishBatch, Purge, Received, Redrive, Replay, Run, Runner, Subscription, Topic, TraceContext,
 };
 pub use chronos_db::messaging::SharedValue;
 pub use chronos_db::{Json, Timestamp};
 pub use client::Chronow;
-pub use config::{Config, Defaults, Redis};
+pub use config::{Config, Defaults, Redis, Space};
 pub use error::{Error, ErrorKind, Result};
 pub use metrics::Metrics;
 pub use names::{Scope, SubscriptionName, TopicName};
 pub use shared::{Entry, Set, Shared};
+
+/// What the README shows compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;

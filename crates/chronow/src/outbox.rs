@@ -12,8 +12,8 @@ use crate::client::Inner;
 use crate::hot::{Advance, Delivery, Hot, Outgoing, Settle, Start, SubscriptionPatch};
 use crate::metrics::Counters;
 use crate::tasks::closed;
-use crate::warm::Warm;
-use crate::{ErrorKind, Result, SubscriptionName, TopicName};
+use crate::warm::{COPIED, Warm};
+use crate::{ErrorKind, Json, Result, SubscriptionName, TopicName};
 
 /// Copies made in one step.
 const BATCH: u32 = 200;
@@ -23,9 +23,24 @@ const PATIENCE: Duration = Duration::from_secs(2);
 const FIRST_WAIT: Duration = Duration::from_millis(100);
 const LONGEST_WAIT: Duration = Duration::from_secs(15);
 
+/// Which messages get copies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Extent {
+    /// Those that were published so.
+    Marked,
+    /// All of the topic.
+    All,
+}
+
 /// The library's own subscription of a topic.
 pub(crate) fn subscription(topic: &TopicName) -> SubscriptionName {
     SubscriptionName::internal(topic, "__warm")
+}
+
+fn marked() -> Json {
+    let mut filter = serde_json::Map::new();
+    filter.insert(format!("headers.{COPIED}"), serde_json::json!({ "$exists": true }));
+    filter.into()
 }
 
 /// Makes copies in the background until it is dropped or the connection is closed.
@@ -43,10 +58,17 @@ impl Outbox {
     }
 
     /// Makes sure that the outbox is there, and begins to copy.
-    pub(crate) async fn open(inner: &Inner, warm: Warm, topic: &TopicName) -> Result<Self> {
+    pub(crate) async fn open(inner: &Inner, warm: Warm, topic: &TopicName, extent: Extent) -> Result<Self> {
         let name = subscription(topic);
+        // Who wants some copies takes none from who wants all.
+        let filter = match extent {
+            Extent::All => Some(None),
+            Extent::Marked if inner.hot.subscription(&name).await?.is_some() => None,
+            Extent::Marked => Some(Some(marked())),
+        };
         // What waits there is dead only if its bytes can never be kept; an outage may last as long as it wants.
-        let patch = SubscriptionPatch { start: Some(Start::Earliest), max_deliveries: Some(1_000_000), ..SubscriptionPatch::default() };
+        let patch =
+            SubscriptionPatch { start: Some(Start::Earliest), max_deliveries: Some(1_000_000), filter, ..SubscriptionPatch::default() };
         inner.hot.ensure_subscription(&name, &patch).await?;
         let keeper = Keeper::start(inner, &name).await?;
         let guard = inner.guard()?;

@@ -4,6 +4,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
 use chronos_db::messaging::SharedValue;
 use futures::stream::{self, BoxStream};
@@ -25,6 +27,10 @@ const TOMBSTONE: Duration = Duration::from_secs(24 * 3_600);
 const MAX_KEY_BYTES: usize = 1_024;
 /// Keys per page of a scan.
 const PAGE: u32 = 500;
+/// The media type of bytes that have none.
+const OCTETS: &str = "application/octet-stream";
+/// The name under which the warm tier keeps bytes.
+const FROZEN: &str = "cw-bytes";
 /// How often a refill is tried against concurrent changes before the warm value is returned as it is.
 const ROUNDS: usize = 3;
 
@@ -79,6 +85,12 @@ impl Shared {
         Set::new(self.clone(), key, to_json("value", value), When::Always)
     }
 
+    /// Sets bytes as they are, with their media type (`application/octet-stream` if it is empty). Returns the version.
+    pub fn set_bytes(&self, key: &str, bytes: impl Into<Bytes>, content_type: &str) -> Set {
+        let content_type = if content_type.is_empty() { OCTETS } else { content_type };
+        Set { content_type: content_type.to_owned(), ..Set::new(self.clone(), key, Ok(bytes.into()), When::Always) }
+    }
+
     /// Sets a value if there is none. Fails with `CONFLICT` if there is one.
     pub fn set_if_absent<T: Serialize + ?Sized>(&self, key: &str, value: &T) -> Set {
         Set::new(self.clone(), key, to_json("value", value), When::Absent)
@@ -104,6 +116,17 @@ impl Shared {
     /// `VALIDATION_ERROR` if the value is not of the expected type.
     pub async fn get<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>> {
         Ok(self.entry(key).await?.map(|entry| entry.value))
+    }
+
+    /// The bytes of a key, whatever they are, and their media type; of a JSON value its text, and no media type.
+    ///
+    /// # Errors
+    /// `HOT_TIER_ERROR` or `WARM_TIER_ERROR` if a store fails.
+    pub async fn get_bytes(&self, key: &str) -> Result<Option<(Bytes, String)>> {
+        check_key(key)?;
+        let found = self.find(&[key.to_owned()]).await.map_err(|error| error.during("get").on(key))?;
+        let value = found.into_iter().next().flatten();
+        Ok(value.map(|value| (value.bytes.unwrap_or_default(), value.content_type)))
     }
 
     /// The value of a key with its version and what is left of its time.
@@ -238,7 +261,7 @@ impl Shared {
         let Some(warm) = self.inner.warm() else { return Ok(None) };
         for _ in 0..ROUNDS {
             let Some(kept) = warm.load(&self.scope, key, None).await? else { return Ok(None) };
-            let bytes = to_json("value", &kept.value)?;
+            let (bytes, content_type) = thaw(&kept.value)?;
             let ttl = match kept.expires_at {
                 None => self.inner.defaults.hot_ttl,
                 Some(end) => {
@@ -248,8 +271,8 @@ impl Shared {
                     Some(self.inner.defaults.hot_ttl.map_or(left, |ttl| ttl.min(left)))
                 }
             };
-            if let Some(version) = self.inner.hot.set(&self.scope, key, Some(bytes.clone()), "", ttl, When::Unknown).await? {
-                return Ok(Some(Value { bytes: Some(bytes), content_type: String::new(), version, ttl }));
+            if let Some(version) = self.inner.hot.set(&self.scope, key, Some(bytes.clone()), &content_type, ttl, When::Unknown).await? {
+                return Ok(Some(Value { bytes: Some(bytes), content_type, version, ttl }));
             }
             let found = self.inner.hot.get(&self.scope, &[key.to_owned()]).await?.into_iter().next().flatten();
             if found.is_some() {
@@ -258,6 +281,25 @@ impl Shared {
         }
         Err(Error::new(ErrorKind::HotTier, "the key comes and goes; try again").retryable())
     }
+}
+
+/// What the warm tier keeps of a value: JSON as it is, bytes in an object with one name that says so.
+fn freeze(key: &str, bytes: &Bytes, content_type: &str) -> Result<Json> {
+    if content_type.is_empty() {
+        return serde_json::from_slice(bytes).map_err(|error| unexpected(key, error));
+    }
+    Ok(serde_json::json!({ FROZEN: { "type": content_type, "base64": BASE64_STANDARD.encode(bytes) } }))
+}
+
+/// The opposite of [`freeze`].
+fn thaw(value: &Json) -> Result<(Bytes, String)> {
+    let frozen = value.as_object().filter(|object| object.len() == 1).and_then(|object| object.get(FROZEN));
+    let parts = frozen.and_then(|frozen| Some((frozen.get("type")?.as_str()?, frozen.get("base64")?.as_str()?)));
+    let Some((content_type, text)) = parts else { return Ok((to_json("value", value)?, String::new())) };
+    let bytes = BASE64_STANDARD
+        .decode(text)
+        .map_err(|error| Error::new(ErrorKind::WarmTier, "the bytes of a value in the warm tier are damaged").caused_by(error))?;
+    Ok((bytes.into(), content_type.to_owned()))
 }
 
 fn check_key(key: &str) -> Result<()> {
@@ -288,6 +330,8 @@ pub struct Set {
     shared: Shared,
     key: String,
     value: Result<Bytes>,
+    /// None for JSON.
+    content_type: String,
     when: When,
     ttl: Option<Duration>,
     warm: Option<Keep>,
@@ -296,7 +340,7 @@ pub struct Set {
 impl Set {
     fn new(shared: Shared, key: &str, value: Result<Bytes>, when: When) -> Self {
         let ttl = shared.inner.defaults.hot_ttl;
-        Self { shared, key: key.to_owned(), value, when, ttl, warm: None }
+        Self { shared, key: key.to_owned(), value, content_type: String::new(), when, ttl, warm: None }
     }
 
     /// How long it stays in the hot tier (default: as configured, one hour).
@@ -346,7 +390,7 @@ impl Set {
     }
 
     async fn set(self) -> Result<u64> {
-        let Self { shared, key, value, when, ttl, warm } = self;
+        let Self { shared, key, value, content_type, when, ttl, warm } = self;
         check_key(&key)?;
         let bytes = value?;
         check_size("value", bytes.len(), shared.inner.defaults.max_value_bytes)?;
@@ -357,7 +401,7 @@ impl Set {
         }
         // Asked for before the change: a deletion that comes after the change is later than this, and wins in the warm tier.
         let at = if warm.is_some() { Some(shared.inner.hot.now().await?) } else { None };
-        let version = shared.inner.hot.set(&shared.scope, &key, Some(bytes.clone()), "", ttl, when).await?;
+        let version = shared.inner.hot.set(&shared.scope, &key, Some(bytes.clone()), &content_type, ttl, when).await?;
         let Some(version) = version else {
             let message = match when {
                 When::Version(version) => format!("the key is not at version {version} (any more)"),
@@ -366,7 +410,7 @@ impl Set {
             return Err(Error::new(ErrorKind::Conflict, message));
         };
         if let (Some((warm, keep, scope)), Some(at)) = (warm, at) {
-            let value = serde_json::from_slice(&bytes).map_err(|error| unexpected(&key, error))?;
+            let value = freeze(&key, &bytes, &content_type)?;
             warm.save(&scope, &key, value, at, keep).await?;
         }
         Ok(version)

@@ -6,18 +6,23 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
 use chronos_db::Chronos;
-use chronos_db::messaging::{Message, Messaging, NewMessage, SharedValue};
+use chronos_db::messaging::{DeliveryStatus, Message, Messaging, NewMessage, SharedValue};
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
 
-use crate::hot::Outgoing;
-use crate::{Error, ErrorKind, Json, Result, Scope, Timestamp, TopicName};
+use crate::hot::{DeadLetter, Outgoing};
+use crate::payloads::{CLAIM, Claim, strip};
+use crate::{Error, ErrorKind, Json, Result, Scope, SubscriptionName, Timestamp, TopicName};
 
 /// Headers that begin so are ours: they hold what a copy has beside its payload.
 pub(crate) const OWN_HEADERS: &str = "cw-";
 const CONTENT_TYPE: &str = "cw-content-type";
 const KEY: &str = "cw-key";
 const ENCODING: &str = "cw-encoding";
+const DUE: &str = "cw-due";
+const TTL: &str = "cw-ttl";
+/// The header of a message that gets a copy though its topic does not ask for copies.
+pub(crate) const COPIED: &str = "cw-warm";
 
 /// The messaging databases of all tenants.
 #[derive(Clone, Debug)]
@@ -31,6 +36,16 @@ pub(crate) struct Warm {
 pub(crate) struct Kept {
     pub(crate) value: Json,
     pub(crate) expires_at: Option<Timestamp>,
+}
+
+/// How a handler's work on a message ended, for the audit.
+#[derive(Clone, Debug)]
+pub(crate) struct Attempt {
+    pub(crate) id: String,
+    pub(crate) attempt: u32,
+    pub(crate) status: DeliveryStatus,
+    pub(crate) reason: Option<String>,
+    pub(crate) at: Timestamp,
 }
 
 /// How a value is kept.
@@ -59,14 +74,116 @@ impl Warm {
 
     /// Keeps copies of messages, each once.
     pub(crate) async fn keep(&self, topic: &TopicName, messages: Vec<(String, Timestamp, Outgoing)>) -> Result<()> {
-        let copies = messages.into_iter().map(|(id, at, message)| {
-            let (size, (payload, headers)) = (message.payload.len() as u64, to_copy(message));
-            let headers = headers.into_iter().map(|(name, value)| (name, Json::from(value))).collect::<serde_json::Map<_, _>>();
-            let copy = NewMessage::new(topic.name(), id, payload).namespace(topic.scope().namespace()).headers(headers.into());
-            copy.first_seen_at(at).size(size).retention_days(self.retention_days)
+        let copies = messages.into_iter().map(|(id, at, message)| self.copy(topic, topic.name(), id, at, message));
+        let messages = self.messaging(topic.scope())?.messages();
+        messages.save_many(copies.collect()).await.map(drop).map_err(failed)
+    }
+
+    fn copy(&self, topic: &TopicName, name: &str, id: String, at: Timestamp, mut message: Outgoing) -> NewMessage {
+        strip(&mut message.headers);
+        let claimed = (message.content_type == CLAIM).then(|| Claim::read(topic, &message.payload)).and_then(Result::ok);
+        let size = claimed.map_or(message.payload.len() as u64, |claim| claim.size);
+        let (payload, headers) = to_copy(message);
+        let copy = NewMessage::new(name, id, payload).namespace(topic.scope().namespace()).headers(to_json(headers));
+        copy.first_seen_at(at).size(size).retention_days(self.retention_days)
+    }
+
+    /// Whether there is a copy of a message.
+    pub(crate) async fn has(&self, topic: &TopicName, id: &str) -> Result<bool> {
+        let messages = self.messaging(topic.scope())?.messages();
+        let found = messages.get(topic.name(), id).namespace(topic.scope().namespace()).await.map_err(failed)?;
+        Ok(found.is_some())
+    }
+
+    /// The copies of some messages, as far as they are there.
+    pub(crate) async fn kept_by_id(&self, topic: &TopicName, ids: &[String]) -> Result<Vec<(String, Timestamp, Outgoing)>> {
+        let messages = self.messaging(topic.scope())?.messages();
+        let gets = ids.iter().map(|id| async { messages.get(topic.name(), id.as_str()).namespace(topic.scope().namespace()).await });
+        let found = futures::future::try_join_all(gets).await.map_err(failed)?;
+        found.into_iter().flatten().map(from_copy).collect()
+    }
+
+    /// Keeps messages that are about to be published, each under the id it is deduplicated by.
+    pub(crate) async fn intend(&self, topic: &TopicName, at: Timestamp, messages: &[Outgoing]) -> Result<()> {
+        let name = pending(topic);
+        let copies = messages.iter().map(|message| {
+            let mut message = message.clone();
+            let id = message.dedup_id.take().unwrap_or_default();
+            let mut own = Vec::new();
+            own.extend(message.not_before.map(|due| (DUE, due.as_millis().to_string())));
+            own.extend(message.ttl.map(|ttl| (TTL, ttl.as_millis().to_string())));
+            let (payload, mut headers) = to_copy(message);
+            headers.extend(own.into_iter().map(|(name, value)| (name.to_owned(), value)));
+            // They are owed: no time ends them.
+            NewMessage::new(name.as_str(), id, payload).namespace(topic.scope().namespace()).headers(to_json(headers)).first_seen_at(at)
         });
         let messages = self.messaging(topic.scope())?.messages();
         messages.save_many(copies.collect()).await.map(drop).map_err(failed)
+    }
+
+    /// Messages that were about to be published, oldest first, as they would be published now.
+    pub(crate) fn intended(&self, topic: &TopicName, now: Timestamp) -> Result<BoxStream<'static, Result<(Timestamp, Outgoing)>>> {
+        let messages = self.messaging(topic.scope())?.messages();
+        let list = messages.list(pending(topic)).namespace(topic.scope().namespace()).oldest_first();
+        let stream = list.stream().map_err(failed)?;
+        Ok(stream.map(move |copy| copy.map_err(failed).and_then(|copy| from_intent(copy, now))).boxed())
+    }
+
+    /// Forgets what is published.
+    pub(crate) async fn fulfil(&self, topic: &TopicName, ids: Vec<String>) -> Result<()> {
+        self.forget(topic, Some(ids)).await
+    }
+
+    /// Forgets all that was about to be published.
+    pub(crate) async fn give_up(&self, topic: &TopicName) -> Result<()> {
+        self.forget(topic, None).await
+    }
+
+    async fn forget(&self, topic: &TopicName, ids: Option<Vec<String>>) -> Result<()> {
+        let mut filter = serde_json::json!({ "namespace": topic.scope().namespace(), "topic": pending(topic) });
+        if let Some(ids) = ids {
+            filter["msgId"] = serde_json::json!({ "$in": ids });
+        }
+        let messages = self.messaging(topic.scope())?.collection("messages").map_err(failed)?;
+        messages.delete_many(filter).await.map(drop).map_err(failed)
+    }
+
+    /// Keeps a dead letter, once.
+    pub(crate) async fn bury(&self, subscription: &SubscriptionName, letter: DeadLetter) -> Result<()> {
+        let (topic, scope) = (subscription.topic().name(), subscription.topic().scope());
+        let DeadLetter { id, payload, content_type, mut headers, key, reason, deliveries, failed_at, .. } = letter;
+        strip(&mut headers);
+        let (payload, headers) = to_copy(Outgoing { payload, content_type, headers, key, ..Outgoing::default() });
+        let letters = self.messaging(scope)?.dead_letters();
+        let save =
+            letters.save(topic, id, payload).namespace(scope.namespace()).subscription(subscription.name()).headers(to_json(headers));
+        let save = save.deliveries(deliveries).reason(reason).failed_at(failed_at).retention_days(self.retention_days);
+        save.await.map(drop).map_err(failed)
+    }
+
+    /// When the newest dead letter of a subscription failed that is kept.
+    pub(crate) async fn last_buried(&self, subscription: &SubscriptionName) -> Result<Option<Timestamp>> {
+        let (topic, scope) = (subscription.topic().name(), subscription.topic().scope());
+        let list = self.messaging(scope)?.dead_letters().list(topic).namespace(scope.namespace()).subscription(subscription.name());
+        let page = list.limit(1).await.map_err(failed)?;
+        Ok(page.items.first().map(|letter| letter.failed_at))
+    }
+
+    /// Whether any tenant's deliveries are to be kept.
+    pub(crate) fn captures(&self) -> bool {
+        self.chronos.config().entries.iter().any(|entry| entry.capture_deliveries)
+    }
+
+    /// Notes how an attempt ended, if the configuration says so.
+    pub(crate) async fn note(&self, subscription: &SubscriptionName, attempt: &Attempt) -> Result<()> {
+        let (topic, scope) = (subscription.topic().name(), subscription.topic().scope());
+        let Some(deliveries) = self.messaging(scope)?.deliveries() else { return Ok(()) };
+        let append = deliveries.append(topic, subscription.name(), attempt.id.as_str(), attempt.attempt, attempt.status);
+        let mut append = append.namespace(scope.namespace()).ts(attempt.at).retention_days(self.retention_days);
+        if let Some(reason) = &attempt.reason {
+            append = append.reason(reason.as_str());
+        }
+        append.await.map(drop).map_err(failed)
     }
 
     /// The copies of a topic's messages, oldest first.
@@ -120,6 +237,29 @@ impl Warm {
         let versions = self.messaging(scope)?.shared().versions(scope.namespace(), key);
         Ok(versions.stream().map(|version| version.map_err(failed)).boxed())
     }
+}
+
+/// The name under which a topic's messages are kept that the hot tier may not have yet; no topic has such a name.
+fn pending(topic: &TopicName) -> String {
+    format!("{}#pending", topic.name())
+}
+
+fn to_json(headers: BTreeMap<String, String>) -> Json {
+    headers.into_iter().map(|(name, value)| (name, Json::from(value))).collect::<serde_json::Map<_, _>>().into()
+}
+
+fn from_intent(copy: Message, now: Timestamp) -> Result<(Timestamp, Outgoing)> {
+    let (id, at, mut message) = from_copy(copy)?;
+    let number = |text: String| text.parse::<i64>().ok();
+    message.not_before = message.headers.remove(DUE).and_then(number).map(Timestamp::from_millis);
+    message.ttl = message.headers.remove(TTL).and_then(number).map(|ttl| {
+        let begun = message.not_before.map_or(at, |due| due.max(at));
+        // What has ended ends as a dead letter, at once.
+        let gone = (now.as_millis() - begun.as_millis()).max(0);
+        std::time::Duration::from_millis(u64::try_from(ttl - gone).unwrap_or(0).max(1))
+    });
+    message.dedup_id = Some(id);
+    Ok((at, message))
 }
 
 /// A payload that is JSON as we write it is kept as JSON; all others as their bytes.
@@ -179,8 +319,7 @@ mod tests {
                 ..Outgoing::default()
             };
             let (copy, headers) = to_copy(message.clone());
-            let headers: serde_json::Map<_, _> = headers.into_iter().map(|(name, value)| (name, Json::from(value))).collect();
-            assert_eq!(back(copy, headers.into()), message);
+            assert_eq!(back(copy, to_json(headers)), message);
         }
     }
 

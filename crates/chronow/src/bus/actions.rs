@@ -1,25 +1,13 @@
-//! Actions on topics and subscriptions: builders that run when awaited.
+//! Making topics and subscriptions: builders that run when awaited.
 
 use std::time::Duration;
 
-use super::draft::{Draft, draft_options};
+use super::millis;
 use super::runs;
 use super::subscription::Subscription;
 use super::topic::Topic;
-use crate::hot::{Overflow, Published, Start, SubscriptionOptions, SubscriptionPatch, TopicOptions, TopicPatch};
-use crate::metrics::Counters;
+use crate::hot::{Overflow, Start, SubscriptionOptions, SubscriptionPatch, TopicOptions, TopicPatch};
 use crate::{Error, Json, Result};
-
-/// When a publish returns.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Ack {
-    /// When the hot tier has accepted it.
-    #[default]
-    Hot,
-    /// When there is a copy in the warm tier, too.
-    Warm,
-}
 
 /// Makes sure that a topic is there; see [`Topic::ensure`].
 #[derive(Clone, Debug)]
@@ -81,7 +69,10 @@ impl EnsureTopic {
             patch.max_len = Some(inner.defaults.max_len);
         }
         let options = inner.hot.ensure_topic(name, &patch).await.map_err(told)?;
-        inner.follow_outbox(name, &options).await.map_err(told)?;
+        if patch.warm == Some(false) {
+            inner.stop_copies(name).await.map_err(told)?;
+        }
+        inner.follow(name, &options).await.map_err(told)?;
         Ok(options)
     }
 }
@@ -176,89 +167,3 @@ impl EnsureSubscription {
 }
 
 runs!(EnsureSubscription => SubscriptionOptions);
-
-/// Publishes a message; see [`Topic::publish`].
-#[derive(Debug)]
-#[must_use = "an action runs when it is awaited"]
-pub struct Publish {
-    topic: Topic,
-    draft: Draft,
-    ack: Ack,
-}
-
-impl Publish {
-    pub(super) fn new(topic: Topic, draft: Draft) -> Self {
-        Self { topic, draft, ack: Ack::default() }
-    }
-
-    draft_options!(draft);
-
-    /// When to return.
-    pub fn ack(mut self, ack: Ack) -> Self {
-        self.ack = ack;
-        self
-    }
-
-    async fn run(self) -> Result<Published> {
-        let published = publish(&self.topic, vec![self.draft], self.ack).await?;
-        // One message, one answer.
-        published.into_iter().next().ok_or_else(|| Error::new(crate::ErrorKind::HotTier, "the store did not answer for the message"))
-    }
-}
-
-runs!(Publish => Published);
-
-/// Publishes messages together; see [`Topic::publish_batch`].
-#[derive(Debug)]
-#[must_use = "an action runs when it is awaited"]
-pub struct PublishBatch {
-    topic: Topic,
-    drafts: Vec<Draft>,
-    ack: Ack,
-}
-
-impl PublishBatch {
-    pub(super) fn new(topic: Topic, drafts: Vec<Draft>) -> Self {
-        Self { topic, drafts, ack: Ack::default() }
-    }
-
-    /// When to return.
-    pub fn ack(mut self, ack: Ack) -> Self {
-        self.ack = ack;
-        self
-    }
-
-    async fn run(self) -> Result<Vec<Published>> {
-        publish(&self.topic, self.drafts, self.ack).await
-    }
-}
-
-runs!(PublishBatch => Vec<Published>);
-
-async fn publish(topic: &Topic, drafts: Vec<Draft>, ack: Ack) -> Result<Vec<Published>> {
-    let (inner, name) = (&topic.inner, &topic.name);
-    let told = |error: Error| error.during("publish").on(name);
-    let now = if drafts.iter().any(Draft::is_delayed) { Some(inner.hot.now().await.map_err(told)?) } else { None };
-    let most = inner.defaults.max_payload_bytes;
-    let messages = drafts.into_iter().map(|draft| draft.finish(now, most)).collect::<Result<Vec<_>>>().map_err(told)?;
-    let kept = match ack {
-        Ack::Hot => None,
-        Ack::Warm => Some((inner.warm_tier().map_err(told)?, messages.clone())),
-    };
-    inner.meet(name).await.map_err(told)?;
-    let published = inner.hot.publish(name, messages).await.map_err(told)?;
-    let duplicates = published.iter().filter(|one| one.duplicate).count();
-    Counters::add(&inner.counters.published, published.len() - duplicates);
-    Counters::add(&inner.counters.duplicates, duplicates);
-    if let Some((warm, messages)) = kept {
-        // A duplicate's first publish may have failed here: its copy is made now, under the first one's id.
-        let now = inner.hot.now().await.map_err(told)?;
-        let copies = published.iter().zip(messages).map(|(published, message)| (published.id.clone(), now, message)).collect();
-        warm.keep(name, copies).await.map_err(told)?;
-    }
-    Ok(published)
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
-}

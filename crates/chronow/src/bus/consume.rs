@@ -52,7 +52,7 @@ impl<T: Send + 'static> Consume<T> {
     }
 
     async fn run(self) -> Result<Consumer<T>> {
-        let keeper = Keeper::start(&self.subscription.inner, &self.subscription.name).await?;
+        let keeper = self.subscription.keeper().await?;
         let closer = Arc::clone(&keeper);
         let closing = self.subscription.inner.tasks.closing();
         let Self { subscription, decode, prefetch } = self;
@@ -142,7 +142,11 @@ impl<T: Send + 'static> Source<T> {
 
     /// Starts a message, unless its lock is lost or it cannot be decoded.
     async fn start(&self, ready: Ready) -> Result<Option<Received<T>>> {
-        let Ready { delivery, hold } = ready;
+        let Ready { mut delivery, hold } = ready;
+        if let Err(settle) = self.subscription.fetch(&mut delivery).await {
+            settle_all(&self.subscription, vec![(hold, settle)]).await?;
+            return Ok(None);
+        }
         if hold.is_lost() {
             return Ok(None);
         }

@@ -5,8 +5,9 @@ use futures::{StreamExt as _, TryStreamExt as _};
 
 use super::runs;
 use super::subscription::Subscription;
-use crate::Result;
 use crate::hot::{DeadLetter, Select};
+use crate::payloads::{resolve, strip};
+use crate::{Error, ErrorKind, Result};
 
 /// Dead letters per page, unless something else is said.
 const PAGE: u32 = 100;
@@ -50,8 +51,19 @@ impl DeadLetters {
 
     async fn run(self) -> Result<(Vec<DeadLetter>, Option<String>)> {
         let Self { subscription, after, limit } = self;
-        let page = subscription.inner.hot.dead_letters(&subscription.name, after.as_deref(), limit).await;
-        page.map_err(|error| error.during("dead_letters").on(&subscription.name))
+        let (inner, name) = (&subscription.inner, &subscription.name);
+        let page = async {
+            let (mut letters, next) = inner.hot.dead_letters(name, after.as_deref(), limit).await?;
+            for DeadLetter { payload, content_type, headers, .. } in &mut letters {
+                match resolve(inner.payloads(), name.topic(), payload, content_type).await {
+                    // A payload that is gone may be why it is here.
+                    Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+                    _ => strip(headers),
+                }
+            }
+            Ok((letters, next))
+        };
+        page.await.map_err(|error: Error| error.during("dead_letters").on(name))
     }
 }
 
@@ -86,6 +98,7 @@ macro_rules! on_dead_letters {
 
             async fn run(self) -> Result<u64> {
                 let Self { subscription, select } = self;
+                subscription.inner.audit_now(&subscription.name).await;
                 let done = subscription.inner.hot.$method(&subscription.name, &select).await;
                 done.map_err(|error| error.during(stringify!($method)).on(&subscription.name))
             }

@@ -6,8 +6,9 @@ use bytes::Bytes;
 use serde::Serialize;
 
 use super::codec::{check_size, to_json};
-use super::message::TRACEPARENT;
+use super::trace::{TRACEPARENT, TRACESTATE};
 use crate::hot::Outgoing;
+use crate::payloads::CLAIM;
 use crate::warm::OWN_HEADERS;
 use crate::{Error, Result, Timestamp};
 
@@ -32,7 +33,18 @@ macro_rules! draft_options {
 
         /// Carries the trace the publisher is in, as the W3C's header says.
         pub fn traceparent(self, value: impl Into<String>) -> Self {
-            self.header(crate::bus::message::TRACEPARENT, value)
+            self.header(crate::bus::trace::TRACEPARENT, value)
+        }
+
+        /// What tracing systems add to the trace, as the W3C's header says.
+        pub fn tracestate(self, value: impl Into<String>) -> Self {
+            self.header(crate::bus::trace::TRACESTATE, value)
+        }
+
+        /// Carries the trace the publisher is in.
+        pub fn trace(mut self, context: &crate::TraceContext) -> Self {
+            self$(.$field)?.change(|message| context.inject(&mut message.headers));
+            self
         }
 
         /// Messages of one ordering key are delivered to a subscription in order, one at a time.
@@ -93,6 +105,11 @@ impl Draft {
         self.delay = Some(delay);
     }
 
+    /// The bytes of its payload, if it has one.
+    pub(super) fn size(&self) -> usize {
+        self.message.as_ref().map_or(0, |message| message.payload.len())
+    }
+
     /// Whether the store's time is needed to finish it.
     pub(super) fn is_delayed(&self) -> bool {
         self.delay.is_some()
@@ -102,6 +119,9 @@ impl Draft {
     pub(super) fn finish(self, now: Option<Timestamp>, max_bytes: usize) -> Result<Outgoing> {
         let mut message = self.message?;
         check_size("payload", message.payload.len(), max_bytes)?;
+        if message.content_type == CLAIM {
+            return Err(Error::validation(format!("the content type `{CLAIM}` is reserved")));
+        }
         if let Some(name) = message.headers.keys().find(|name| name.starts_with(OWN_HEADERS)) {
             return Err(Error::validation(format!("the header `{name}` is reserved: it starts with `{OWN_HEADERS}`")));
         }
@@ -109,8 +129,10 @@ impl Draft {
             let due = now.plus_millis(i64::try_from(delay.as_millis()).unwrap_or(i64::MAX));
             message.not_before = Some(message.not_before.map_or(due, |at| at.max(due)));
         }
-        if message.headers.get(TRACEPARENT).is_some_and(String::is_empty) {
-            message.headers.remove(TRACEPARENT);
+        for name in [TRACEPARENT, TRACESTATE] {
+            if message.headers.get(name).is_some_and(String::is_empty) {
+                message.headers.remove(name);
+            }
         }
         Ok(message)
     }

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
+use futures::stream::{FuturesUnordered, StreamExt as _};
 use tokio::sync::watch;
 use tokio::task::{Id, JoinError, JoinSet};
 use tracing::Instrument as _;
@@ -17,10 +18,11 @@ use tracing::Instrument as _;
 use super::codec::Decode;
 use super::consume::{PATIENCE, UNDECODABLE};
 use super::hold::{Cancelled, Hold, Keeper, Ready};
-use super::message::{Message, count};
+use super::message::{Message, note};
 use super::run::{Outcome, Settings, Wish};
 use super::subscription::Subscription;
 use crate::hot::{Advance, Advanced, Pulled, Settle, Settled};
+use crate::payloads::CLAIM;
 use crate::tasks::closed;
 use crate::{Error, ErrorKind, Result};
 
@@ -56,6 +58,8 @@ struct Working {
     begun: Instant,
 }
 
+/// A message with its payload, or how it ends without.
+type Fetched = (Ready, Result<(), Settle>);
 type Sent<T> = (Vec<Ending>, Vec<Starting<T>>, Result<Advanced>);
 type Slot<T> = Option<BoxFuture<'static, T>>;
 
@@ -70,6 +74,8 @@ pub(super) struct Driver<T> {
     vain: watch::Sender<Option<Instant>>,
     closing: watch::Receiver<bool>,
     ready: VecDeque<Ready>,
+    /// Messages whose payloads are being fetched.
+    fetching: FuturesUnordered<BoxFuture<'static, Fetched>>,
     endings: Vec<Ending>,
     handlers: JoinSet<Outcome>,
     working: HashMap<Id, Working>,
@@ -113,6 +119,7 @@ impl<T: Send + 'static> Driver<T> {
             vain,
             closing,
             ready: VecDeque::new(),
+            fetching: FuturesUnordered::new(),
             endings: Vec::new(),
             handlers: JoinSet::new(),
             working: HashMap::new(),
@@ -149,6 +156,7 @@ impl<T: Send + 'static> Driver<T> {
                 Some(done) = self.handlers.join_next_with_id() => self.handled(done),
                 sent = finished(&mut self.advance) => self.advanced(sent),
                 (begun, pulled) = finished(&mut self.pull) => self.pulled(begun, pulled),
+                Some(fetched) = self.fetching.next(), if !self.fetching.is_empty() => self.fetched(fetched),
                 waited = finished(&mut self.wait) => self.waited(waited),
                 () = at(timer) => self.timed(),
             }
@@ -156,14 +164,18 @@ impl<T: Send + 'static> Driver<T> {
     }
 
     fn is_done(&self) -> bool {
-        let idle = self.handlers.is_empty() && self.pull.is_none() && self.advance.is_none();
+        let idle = self.handlers.is_empty() && self.pull.is_none() && self.advance.is_none() && self.fetching.is_empty();
         // What can't be settled in time ends with its lock.
         let settled = self.endings.is_empty() || self.fatal.is_some() || self.aborted;
         idle && settled
     }
 
     fn holds_something(&self) -> bool {
-        !self.ready.is_empty() || !self.working.is_empty() || !self.endings.is_empty() || self.advance.is_some()
+        !self.ready.is_empty()
+            || !self.fetching.is_empty()
+            || !self.working.is_empty()
+            || !self.endings.is_empty()
+            || self.advance.is_some()
     }
 
     fn is_working(&self) -> bool {
@@ -216,11 +228,12 @@ impl<T: Send + 'static> Driver<T> {
         if self.due.is_some_and(|due| due <= now) {
             (self.due, self.look) = (None, true);
         }
-        let held = self.handlers.len() + self.starting + self.ready.len();
+        let waiting = self.ready.len() + self.fetching.len();
+        let held = self.handlers.len() + self.starting + waiting;
         let room = (self.settings.concurrency + self.settings.prefetch).saturating_sub(held).min(BATCH);
         // Those at work are counted already.
-        let wanted = room.min(self.left().saturating_sub(self.starting + self.ready.len()));
-        if self.look && wanted > 0 && self.ready.len() * 2 <= self.settings.prefetch {
+        let wanted = room.min(self.left().saturating_sub(self.starting + waiting));
+        if self.look && wanted > 0 && waiting * 2 <= self.settings.prefetch {
             self.look = false;
             let (hot, name) = (Arc::clone(&self.subscription.inner.hot), self.subscription.name.clone());
             // Those for whom there is a handler are started by the pull itself; what is held by now comes before them.
@@ -298,8 +311,8 @@ impl<T: Send + 'static> Driver<T> {
             }
         };
         self.failures = 0;
-        let counters = &self.subscription.inner.counters;
-        for (ending, settled) in endings.into_iter().zip(advanced.settled) {
+        let mut told = Vec::with_capacity(endings.len());
+        for (ending, settled) in endings.iter().zip(advanced.settled) {
             let retried = matches!(ending.settle, Settle::Retry { .. } | Settle::Release) && settled == Settled::Done;
             self.look |= ending.keyed || retried;
             if settled == Settled::Lost {
@@ -308,8 +321,9 @@ impl<T: Send + 'static> Driver<T> {
                 }
                 tracing::warn!(subscription = %self.subscription.name, id = %ending.hold.lock.id, "a settlement came too late: the lock was lost");
             }
-            count(counters, &ending.settle, settled);
+            told.push((&*ending.hold, &ending.settle, settled));
         }
+        note(&self.subscription.inner, &self.subscription.name, &told);
         for (starting, started) in starts.into_iter().zip(advanced.started) {
             if started {
                 self.work(starting);
@@ -324,7 +338,7 @@ impl<T: Send + 'static> Driver<T> {
         let Starting { ready: Ready { delivery, hold }, payload } = starting;
         let keyed = delivery.key.is_some();
         let message = Message::new(delivery, payload, Arc::clone(&hold));
-        self.subscription.inner.counters.begin(message.deliveries() > 1);
+        self.subscription.inner.counters.begin(message.deliveries() > 1, message.waited());
         let span = tracing::info_span!(
             "handle",
             subscription = %self.subscription.name,
@@ -374,10 +388,15 @@ impl<T: Send + 'static> Driver<T> {
         for (place, delivery) in pulled.deliveries.into_iter().enumerate() {
             let hold = self.keeper.hold(&delivery, begun);
             let ready = Ready { delivery, hold };
-            if place >= started {
+            // One with a claim is never started by the pull: its payload comes first.
+            if place < started {
+                if let Some(starting) = self.decoded(ready, |reason| Settle::Refuse { reason }) {
+                    self.work(starting);
+                }
+            } else if ready.delivery.content_type == CLAIM {
+                self.fetching.push(fetch(self.subscription.clone(), ready).boxed());
+            } else {
                 self.ready.push_back(ready);
-            } else if let Some(starting) = self.decoded(ready, |reason| Settle::Refuse { reason }) {
-                self.work(starting);
             }
         }
         if !nothing {
@@ -398,6 +417,13 @@ impl<T: Send + 'static> Driver<T> {
                 None => self.wait = Some(wait),
             }
             self.look = true;
+        }
+    }
+
+    fn fetched(&mut self, (ready, fetched): Fetched) {
+        match fetched {
+            Ok(()) => self.ready.push_back(ready),
+            Err(settle) => self.endings.push(ending(ready.hold, settle, ready.delivery.key.is_some())),
         }
     }
 
@@ -435,6 +461,11 @@ impl<T: Send + 'static> Driver<T> {
             }
         }
     }
+}
+
+async fn fetch(subscription: Subscription, mut ready: Ready) -> Fetched {
+    let fetched = subscription.fetch(&mut ready.delivery).await;
+    (ready, fetched)
 }
 
 fn ending(hold: Arc<Hold>, settle: Settle, keyed: bool) -> Ending {

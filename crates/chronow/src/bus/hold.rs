@@ -31,6 +31,10 @@ pub enum Cancelled {
 #[derive(Debug)]
 pub(crate) struct Hold {
     pub(super) lock: Lock,
+    /// Which start of a handler this would be, from 1 on.
+    pub(super) attempt: u32,
+    /// When it was handed out, by the store's clock.
+    pulled_at: Timestamp,
     times: Mutex<Times>,
     cancelled: watch::Sender<Option<Cancelled>>,
     /// A settlement is under way: a renewal that fails now says nothing.
@@ -67,6 +71,10 @@ impl Hold {
 
     pub(super) fn locked_until(&self) -> Timestamp {
         self.times().locked_until
+    }
+
+    pub(super) fn waited(&self, published_at: Timestamp) -> Duration {
+        Duration::from_millis(u64::try_from(self.pulled_at.as_millis() - published_at.as_millis()).unwrap_or(0))
     }
 
     pub(super) fn is_lost(&self) -> bool {
@@ -160,6 +168,8 @@ impl Keeper {
         let times = Times { until: begun + self.shared.visibility(), locked_until: delivery.locked_until, seen: Instant::now() };
         let hold = Arc::new(Hold {
             lock: delivery.lock.clone(),
+            attempt: delivery.deliveries.saturating_add(1),
+            pulled_at: delivery.locked_until.plus_millis(-i64::try_from(self.shared.visibility().as_millis()).unwrap_or(0)),
             times: Mutex::new(times),
             cancelled: watch::Sender::new(None),
             settling: AtomicBool::new(false),

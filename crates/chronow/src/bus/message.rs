@@ -9,12 +9,12 @@ use std::time::{Duration, Instant};
 use super::hold::{Cancelled, Hold, Keeper};
 use super::runs;
 use super::subscription::Subscription;
+use super::trace::{TRACEPARENT, TraceContext};
+use crate::client::Inner;
 use crate::hot::{Advance, Delivery, Settle, Settled};
 use crate::metrics::Counters;
-use crate::{Error, ErrorKind, Result, Timestamp};
-
-/// The header that carries a trace, as the W3C says.
-pub(crate) const TRACEPARENT: &str = "traceparent";
+use crate::payloads::strip;
+use crate::{Error, ErrorKind, Result, SubscriptionName, Timestamp};
 
 /// A message in the hands of its handler.
 #[derive(Clone)]
@@ -38,7 +38,8 @@ impl<T: fmt::Debug> fmt::Debug for Message<T> {
 impl<T> Message<T> {
     /// A message whose handler starts now.
     pub(super) fn new(delivery: Delivery, payload: T, hold: Arc<Hold>) -> Self {
-        let Delivery { content_type, headers, key, published_at, deliveries, .. } = delivery;
+        let Delivery { content_type, mut headers, key, published_at, deliveries, .. } = delivery;
+        strip(&mut headers);
         Self { payload, content_type, headers, key, published_at, deliveries: deliveries + 1, hold }
     }
 
@@ -72,6 +73,12 @@ impl<T> Message<T> {
         self.header(TRACEPARENT)
     }
 
+    /// The trace the publisher was in, if it said so and said it well.
+    #[must_use]
+    pub fn trace(&self) -> Option<TraceContext> {
+        TraceContext::extract(&self.headers)
+    }
+
     /// Its ordering key.
     #[must_use]
     pub fn key(&self) -> Option<&str> {
@@ -94,6 +101,11 @@ impl<T> Message<T> {
     #[must_use]
     pub fn locked_until(&self) -> Timestamp {
         self.hold.locked_until()
+    }
+
+    /// From its publish until a consumer got hold of it, by the store's clock.
+    pub(super) fn waited(&self) -> Duration {
+        self.hold.waited(self.published_at)
     }
 
     /// Whether the lock was lost: somebody else may have the message.
@@ -146,7 +158,7 @@ impl<T> Deref for Received<T> {
 
 impl<T> Received<T> {
     pub(super) fn new(message: Message<T>, subscription: Subscription, keeper: Arc<Keeper>) -> Self {
-        subscription.inner.counters.begin(message.deliveries > 1);
+        subscription.inner.counters.begin(message.deliveries > 1, message.waited());
         let begun = Begun { at: Instant::now(), subscription: subscription.clone() };
         Self { message, subscription, keeper, begun }
     }
@@ -192,19 +204,24 @@ pub(super) async fn settle_all(subscription: &Subscription, settle: Vec<(Arc<Hol
     for (hold, _) in &settle {
         hold.begin_settling();
     }
-    let kinds: Vec<Settle> = settle.iter().map(|(_, settle)| settle.clone()).collect();
-    let settle = settle.into_iter().map(|(hold, settle)| (hold.lock.clone(), settle)).collect();
-    let hot = &subscription.inner.hot;
-    let advanced = hot.advance(&subscription.name, Advance { settle, start: Vec::new() }).await;
+    let step = Advance { settle: settle.iter().map(|(hold, settle)| (hold.lock.clone(), settle.clone())).collect(), start: Vec::new() };
+    let advanced = subscription.inner.hot.advance(&subscription.name, step).await;
     let settled = advanced.map_err(|error| error.during("settle").on(&subscription.name))?.settled;
-    for (kind, settled) in kinds.iter().zip(&settled) {
-        count(&subscription.inner.counters, kind, *settled);
-    }
+    let ended: Vec<_> = settle.iter().zip(&settled).map(|((hold, settle), settled)| (&**hold, settle, *settled)).collect();
+    note(&subscription.inner, &subscription.name, &ended);
     Ok(settled)
 }
 
+/// Counts what became of settlements, and tells the audit.
+pub(super) fn note(inner: &Inner, name: &SubscriptionName, ended: &[(&Hold, &Settle, Settled)]) {
+    for (_, settle, settled) in ended {
+        count(&inner.counters, settle, *settled);
+    }
+    inner.audit_attempts(name, ended.iter().map(|(hold, settle, settled)| (hold.lock.id.as_str(), hold.attempt, *settle, *settled)));
+}
+
 /// Counts what became of a settlement.
-pub(super) fn count(counters: &Counters, settle: &Settle, settled: Settled) {
+fn count(counters: &Counters, settle: &Settle, settled: Settled) {
     let counter = match (settled, settle) {
         (Settled::Lost, _) => &counters.lost,
         (Settled::DeadLettered, _) | (_, Settle::DeadLetter { .. } | Settle::Refuse { .. }) => &counters.dead_lettered,

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::client::Inner;
 use crate::{Result, Scope, TopicName};
@@ -14,20 +15,26 @@ mod draft;
 mod driver;
 mod hold;
 mod message;
+mod publish;
+mod replay;
 mod run;
 mod subscription;
 mod topic;
+mod trace;
 
-pub use actions::{Ack, EnsureSubscription, EnsureTopic, Publish, PublishBatch};
+pub use actions::{EnsureSubscription, EnsureTopic};
 pub use consume::{Consume, Consumer};
 pub use dead::{DeadLetters, Purge, Redrive};
 pub use draft::Draft;
 pub use hold::Cancelled;
 pub(crate) use hold::Keeper;
 pub use message::{Message, Nack, Received};
+pub use publish::{Ack, Publish, PublishBatch};
+pub use replay::Replay;
 pub use run::{Outcome, Run, Runner};
-pub use subscription::{Replay, Subscription};
+pub use subscription::Subscription;
 pub use topic::Topic;
+pub use trace::TraceContext;
 
 macro_rules! runs {
     ([$($generics:tt)*] $action:ty => $output:ty) => {
@@ -45,6 +52,10 @@ macro_rules! runs {
     };
 }
 pub(crate) use runs;
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
 
 /// Topics of one tenant and namespace.
 #[derive(Clone)]
@@ -94,5 +105,24 @@ impl Bus {
     /// `HOT_TIER_ERROR` if the store fails.
     pub async fn topics(&self) -> Result<Vec<String>> {
         self.inner.hot.topics(&self.scope).await.map_err(|error| error.during("topics"))
+    }
+
+    /// What the topics hold now, for Prometheus: `chronow_topic_messages`, and for each subscription `chronow_backlog`, `chronow_pending`,
+    /// `chronow_scheduled`, `chronow_deferred`, `chronow_dead_letters` and `chronow_lag_seconds`, the age of the oldest message that is not settled.
+    /// Beside [`Metrics::to_prometheus`](crate::Metrics::to_prometheus), which says what this connection did.
+    ///
+    /// # Errors
+    /// `HOT_TIER_ERROR` if the store fails.
+    pub async fn prometheus(&self) -> Result<String> {
+        let mut gauges = crate::metrics::Gauges::default();
+        for name in self.topics().await? {
+            match self.topic(&name)?.stats().await {
+                Ok(stats) => gauges.add(&self.scope, &name, &stats),
+                // Somebody was quick to delete it.
+                Err(error) if error.kind() == crate::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(gauges.to_prometheus())
     }
 }

@@ -12,7 +12,6 @@ use tokio::task::JoinHandle;
 
 use super::codec::Decode;
 use super::driver::{Driver, Handler};
-use super::hold::Keeper;
 use super::message::Message;
 use super::subscription::Subscription;
 use crate::{Error, ErrorKind, Result};
@@ -138,7 +137,7 @@ impl<T: Send + 'static> Run<T> {
     pub async fn start(self) -> Result<Runner> {
         let Self { subscription, decode, handler, mut settings, prefetch } = self;
         settings.prefetch = prefetch.unwrap_or(settings.concurrency);
-        let keeper = Keeper::start(&subscription.inner, &subscription.name).await?;
+        let keeper = subscription.keeper().await?;
         let guard = subscription.inner.guard()?;
         let (wish, wishes) = watch::channel(Wish::Work);
         let (vain, looks) = watch::channel(None);

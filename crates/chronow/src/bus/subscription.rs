@@ -3,10 +3,9 @@
 use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use futures::TryStreamExt as _;
 use serde::de::DeserializeOwned;
 
 use super::actions::EnsureSubscription;
@@ -15,14 +14,15 @@ use super::consume::{Consume, UNDECODABLE};
 use super::dead::{DeadLetters, Purge, Redrive};
 use super::hold::Keeper;
 use super::message::{Message, Received, lost, settle_all};
+use super::replay::Replay;
 use super::run::{Outcome, Run};
-use super::runs;
 use crate::client::Inner;
 use crate::hot::{Advance, Delivery, Peeked, Settle, Settled, SubscriptionOptions, SubscriptionPatch, SubscriptionStats};
-use crate::{Error, ErrorKind, Result, SubscriptionName, Timestamp};
+use crate::payloads::{self, strip};
+use crate::{Error, ErrorKind, Result, SubscriptionName};
 
-/// Messages put back in one step.
-const REPLAYED: usize = 200;
+/// When a message is tried again whose payload could not be fetched.
+const LATER: Duration = Duration::from_secs(5);
 
 /// A subscription; see [`Topic::subscription`](super::Topic::subscription).
 #[derive(Clone)]
@@ -50,6 +50,27 @@ impl Subscription {
     }
 
     /// Makes sure that the subscription is there, and changes the options that are given; all others stay.
+    ///
+    /// ```
+    /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+    /// # let mut config = chronow::Config::default();
+    /// # config.embedded = Some(":memory:".into());
+    /// # let chronow = chronow::Chronow::connect(config, None).await?;
+    /// # let orders = chronow.bus().topic("orders")?;
+    /// # orders.ensure().await?;
+    /// use std::time::Duration;
+    /// use chronow::hot::Start;
+    ///
+    /// let large = orders.subscription("large")?;
+    /// let filter = serde_json::json!({"payload.amount": {"$gte": 100}, "headers.type": "order.created"});
+    /// let options = large.ensure().start(Start::Earliest).filter(filter).max_deliveries(9).backoff([Duration::from_secs(1)]).await?;
+    /// assert_eq!(options.max_deliveries, 9);
+    /// // Gone when nobody has asked for its messages for an hour.
+    /// large.ensure().auto_delete(Some(Duration::from_secs(3_600))).await?;
+    /// assert_eq!(large.options().await?.unwrap().max_deliveries, 9);
+    /// # Ok::<(), chronow::Error>(())
+    /// # }).unwrap();
+    /// ```
     pub fn ensure(&self) -> EnsureSubscription {
         EnsureSubscription::new(self.clone())
     }
@@ -87,6 +108,27 @@ impl Subscription {
         self.inner.hot.ensure_subscription(&self.name, &patch).await.map(drop)
     }
 
+    /// Begins to hold messages for a consumer, and to do in the background what there is to do for it.
+    pub(super) async fn keeper(&self) -> Result<Arc<Keeper>> {
+        let keeper = Keeper::start(&self.inner, &self.name).await?;
+        self.inner.meet(self.name.topic()).await?;
+        self.inner.audit_dead_letters(&self.name);
+        Ok(keeper)
+    }
+
+    /// Fetches the payload if the message carries a claim on it. Fails with what becomes of the message without.
+    pub(super) async fn fetch(&self, delivery: &mut Delivery) -> Result<(), Settle> {
+        let Delivery { payload, content_type, lock, .. } = delivery;
+        let Err(error) = payloads::resolve(self.inner.payloads(), self.name.topic(), payload, content_type).await else { return Ok(()) };
+        tracing::warn!(subscription = %self.name, id = %lock.id, %error, "the payload of a message cannot be fetched");
+        let reason = error.message().to_owned();
+        Err(match error.kind() {
+            ErrorKind::NotFound => Settle::DeadLetter { reason },
+            // Not started, it is not counted: an outage uses no deliveries up.
+            _ => Settle::Retry { delay: Some(LATER), reason },
+        })
+    }
+
     /// A stream of messages whose payloads are JSON, to be settled by hand.
     pub fn consume<T: DeserializeOwned + Send + 'static>(&self) -> Consume<T> {
         Consume::new(self.clone(), codec::json())
@@ -97,7 +139,42 @@ impl Subscription {
         Consume::new(self.clone(), codec::bytes())
     }
 
-    /// Runs a handler over messages whose payloads are JSON. What cannot be decoded goes to the dead letters as `undecodable`.
+    /// Runs a handler over messages whose payloads are JSON.
+    ///
+    /// ```
+    /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+    /// # let mut config = chronow::Config::default();
+    /// # config.embedded = Some(":memory:".into());
+    /// # let chronow = chronow::Chronow::connect(config, None).await?;
+    /// # let orders = chronow.bus().topic("orders")?;
+    /// # orders.ensure().await?;
+    /// use chronow::{Message, Outcome};
+    ///
+    /// let billing = orders.subscription("billing")?;
+    /// billing.ensure().await?;
+    /// orders.publish(&7).await?;
+    /// orders.publish(&-1).await?;
+    /// let runner = billing
+    ///     .run(|order: Message<i64>| async move {
+    ///         if order.payload < 0 {
+    ///             return Outcome::DeadLetter { reason: "no such order".to_owned() };
+    ///         }
+    ///         Outcome::Ack
+    ///     })
+    ///     .concurrency(4)
+    ///     .start()
+    ///     .await?;
+    /// while billing.stats().await?.deliveries < 2 {
+    ///     tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    /// }
+    /// runner.stop().await?; // handlers at work end first
+    /// assert_eq!(billing.dead_letters().await?.0[0].reason, "no such order");
+    /// assert_eq!(billing.redrive().await?, 1);
+    /// # Ok::<(), chronow::Error>(())
+    /// # }).unwrap();
+    /// ```
+    ///
+    /// What cannot be decoded goes to the dead letters as `undecodable`.
     pub fn run<T, H, F, O>(&self, handler: H) -> Run<T>
     where
         T: DeserializeOwned + Send + 'static,
@@ -120,14 +197,49 @@ impl Subscription {
 
     /// At most so many messages that are due now, started, to be settled by hand.
     ///
+    /// ```
+    /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+    /// # let mut config = chronow::Config::default();
+    /// # config.embedded = Some(":memory:".into());
+    /// # let chronow = chronow::Chronow::connect(config, None).await?;
+    /// # let orders = chronow.bus().topic("orders")?;
+    /// # orders.ensure().await?;
+    /// let audit = orders.subscription("audit")?;
+    /// audit.ensure().await?;
+    /// orders.publish_batch((1..=3).map(|n| chronow::Draft::json(&n))).await?;
+    /// let mut batch = audit.receive::<u32>(10).await?;
+    /// // One is set aside, and fetched by its id when its time has come; the others are done.
+    /// let third = batch.pop().unwrap();
+    /// let id = third.id().to_owned();
+    /// third.defer().await?;
+    /// audit.ack_all(batch).await?;
+    /// let third = audit.fetch_deferred::<u32>(vec![id]).await?.pop().unwrap();
+    /// assert_eq!(third.payload, 3);
+    /// third.ack().await?;
+    /// # Ok::<(), chronow::Error>(())
+    /// # }).unwrap();
+    /// ```
+    ///
     /// # Errors
     /// `NOT_FOUND` if there is no such subscription.
     pub async fn receive<T: DeserializeOwned + Send + 'static>(&self, max: u32) -> Result<Vec<Received<T>>> {
+        self.receive_as(max, &codec::json()).await
+    }
+
+    /// At most so many messages that are due now, as bytes, started, to be settled by hand.
+    ///
+    /// # Errors
+    /// `NOT_FOUND` if there is no such subscription.
+    pub async fn receive_bytes(&self, max: u32) -> Result<Vec<Received<Bytes>>> {
+        self.receive_as(max, &codec::bytes()).await
+    }
+
+    async fn receive_as<T>(&self, max: u32, decode: &Decode<T>) -> Result<Vec<Received<T>>> {
         let receive = async {
-            let keeper = Keeper::start(&self.inner, &self.name).await?;
+            let keeper = self.keeper().await?;
             let begun = Instant::now();
             let (pulled, started) = self.inner.hot.pull_and_start(&self.name, max, max).await?;
-            self.start_all(pulled.deliveries, started, begun, &keeper, &codec::json()).await
+            self.start_all(pulled.deliveries, started, begun, &keeper, decode).await
         };
         receive.await.map_err(self.told("receive"))
     }
@@ -137,11 +249,23 @@ impl Subscription {
     /// # Errors
     /// `NOT_FOUND` if there is no such subscription.
     pub async fn fetch_deferred<T: DeserializeOwned + Send + 'static>(&self, ids: Vec<String>) -> Result<Vec<Received<T>>> {
+        self.fetch_deferred_as(ids, &codec::json()).await
+    }
+
+    /// Deferred messages by id, as bytes, started, to be settled by hand; those that are not deferred are left out.
+    ///
+    /// # Errors
+    /// `NOT_FOUND` if there is no such subscription.
+    pub async fn fetch_deferred_bytes(&self, ids: Vec<String>) -> Result<Vec<Received<Bytes>>> {
+        self.fetch_deferred_as(ids, &codec::bytes()).await
+    }
+
+    async fn fetch_deferred_as<T>(&self, ids: Vec<String>, decode: &Decode<T>) -> Result<Vec<Received<T>>> {
         let fetch = async {
-            let keeper = Keeper::start(&self.inner, &self.name).await?;
+            let keeper = self.keeper().await?;
             let begun = Instant::now();
             let fetched = self.inner.hot.fetch_deferred(&self.name, ids).await?;
-            self.start_all(fetched, 0, begun, &keeper, &codec::json()).await
+            self.start_all(fetched, 0, begun, &keeper, decode).await
         };
         fetch.await.map_err(self.told("fetch_deferred"))
     }
@@ -156,8 +280,13 @@ impl Subscription {
         decode: &Decode<T>,
     ) -> Result<Vec<Received<T>>> {
         let (mut messages, mut undecodable, mut start) = (Vec::with_capacity(deliveries.len()), Vec::new(), Vec::new());
-        for (place, delivery) in deliveries.into_iter().enumerate() {
-            let hold = keeper.hold(&delivery, begun);
+        let held: Vec<_> = deliveries.into_iter().map(|delivery| (keeper.hold(&delivery, begun), delivery)).collect();
+        for (place, (hold, mut delivery)) in held.into_iter().enumerate() {
+            // One that is started already carries no claim.
+            if let Err(settle) = self.fetch(&mut delivery).await {
+                undecodable.push((hold, settle));
+                continue;
+            }
             match decode(&delivery) {
                 Ok(payload) => {
                     if place >= started {
@@ -207,7 +336,15 @@ impl Subscription {
     /// # Errors
     /// `NOT_FOUND` if there is no such subscription.
     pub async fn peek(&self, limit: u32) -> Result<Vec<Peeked>> {
-        self.inner.hot.peek(&self.name, limit).await.map_err(self.told("peek"))
+        let peek = async {
+            let mut peeked = self.inner.hot.peek(&self.name, limit).await?;
+            for Peeked { payload, content_type, headers, .. } in &mut peeked {
+                payloads::resolve(self.inner.payloads(), self.name.topic(), payload, content_type).await?;
+                strip(headers);
+            }
+            Ok(peeked)
+        };
+        peek.await.map_err(self.told("peek"))
     }
 
     /// Counts.
@@ -237,7 +374,7 @@ impl Subscription {
 
     /// Puts messages back into this subscription from their copies in the warm tier.
     pub fn replay(&self) -> Replay {
-        Replay { subscription: self.clone(), from: None, until: None }
+        Replay::new(self.clone())
     }
 
     /// Removes the subscription with everything of it. False if there was none.
@@ -252,42 +389,3 @@ impl Subscription {
 fn missing() -> Error {
     Error::new(ErrorKind::NotFound, "there is no such subscription")
 }
-
-/// Puts messages back from the warm tier; see [`Subscription::replay`]. Answers how many.
-#[derive(Clone, Debug)]
-#[must_use = "an action runs when it is awaited"]
-pub struct Replay {
-    subscription: Subscription,
-    from: Option<Timestamp>,
-    until: Option<Timestamp>,
-}
-
-impl Replay {
-    /// Only what was published then or later.
-    pub fn from(mut self, at: Timestamp) -> Self {
-        self.from = Some(at);
-        self
-    }
-
-    /// Only what was published before.
-    pub fn until(mut self, at: Timestamp) -> Self {
-        self.until = Some(at);
-        self
-    }
-
-    async fn run(self) -> Result<u64> {
-        let Self { subscription, from, until } = self;
-        let replay = async {
-            let kept = subscription.inner.warm_tier()?.kept(subscription.name.topic(), from, until)?;
-            let mut chunks = kept.try_chunks(REPLAYED);
-            let mut count = 0;
-            while let Some(chunk) = chunks.try_next().await.map_err(|failed| failed.1)? {
-                count += subscription.inner.hot.replay(&subscription.name, chunk).await?;
-            }
-            Ok(count)
-        };
-        replay.await.map_err(|error: Error| error.during("replay").on(&subscription.name))
-    }
-}
-
-runs!(Replay => u64);

@@ -6,12 +6,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde::Serialize;
 
-use super::actions::{EnsureTopic, Publish, PublishBatch};
+use super::actions::EnsureTopic;
 use super::draft::Draft;
+use super::publish::{Publish, PublishBatch};
 use super::subscription::Subscription;
 use crate::client::Inner;
-use crate::hot::{TopicOptions, TopicStats};
-use crate::{Result, SubscriptionName, TopicName};
+use crate::hot::{Outgoing, Peeked, TopicOptions, TopicStats};
+use crate::{Error, Result, SubscriptionName, Timestamp, TopicName, payloads};
 
 /// A topic; see [`Bus::topic`](super::Bus::topic).
 #[derive(Clone)]
@@ -47,6 +48,28 @@ impl Topic {
     }
 
     /// Publishes a payload as JSON.
+    ///
+    /// ```
+    /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+    /// # let mut config = chronow::Config::default();
+    /// # config.embedded = Some(":memory:".into());
+    /// # let chronow = chronow::Chronow::connect(config, None).await?;
+    /// # let orders = chronow.bus().topic("orders")?;
+    /// # orders.ensure().await?;
+    /// use std::time::Duration;
+    /// use chronow::Ack;
+    ///
+    /// let order = serde_json::json!({"order": 7});
+    /// orders.publish(&order).key("customer-1").header("type", "order.created").ttl(Duration::from_secs(60)).await?;
+    /// // Accepted once, however often it is sent; and in the warm tier before it is in the hot one.
+    /// let first = orders.publish(&order).dedup_id("order-7").ack(Ack::Warm).await?;
+    /// assert_eq!(orders.publish(&order).dedup_id("order-7").await?.id, first.id);
+    /// // Later, and then not at all.
+    /// let reminder = orders.publish(&order).delay(Duration::from_secs(3_600)).await?;
+    /// assert!(orders.cancel(&reminder.id).await?);
+    /// # Ok::<(), chronow::Error>(())
+    /// # }).unwrap();
+    /// ```
     pub fn publish<T: Serialize + ?Sized>(&self, payload: &T) -> Publish {
         Publish::new(self.clone(), Draft::json(payload))
     }
@@ -98,7 +121,16 @@ impl Topic {
     /// # Errors
     /// `HOT_TIER_ERROR` if the store fails.
     pub async fn purge(&self) -> Result<u64> {
-        self.inner.hot.purge(&self.name).await.map_err(|error| error.during("purge").on(&self.name))
+        let purge = async {
+            let claims = self.claims().await?;
+            let purged = self.inner.hot.purge(&self.name).await?;
+            if !claims.is_empty() {
+                // Dead letters may still need them: that is looked at as always.
+                self.inner.hot.replay(&payloads::subscription(&self.name), claims).await?;
+            }
+            Ok(purged)
+        };
+        purge.await.map_err(|error: Error| error.during("purge").on(&self.name))
     }
 
     /// Removes the topic with everything of it. False if there was none.
@@ -106,7 +138,41 @@ impl Topic {
     /// # Errors
     /// `HOT_TIER_ERROR` if the store fails.
     pub async fn delete(&self) -> Result<bool> {
-        self.inner.forget_outbox(&self.name).await;
-        self.inner.hot.delete_topic(&self.name).await.map_err(|error| error.during("delete").on(&self.name))
+        let delete = async {
+            let claims = self.claims().await?;
+            self.inner.forget(&self.name).await;
+            let deleted = self.inner.hot.delete_topic(&self.name).await?;
+            if let Some(payloads) = self.inner.payloads() {
+                for (id, _, claim) in claims {
+                    // From a copy it could be replayed into a topic of the same name.
+                    let copied = match self.inner.warm() {
+                        Some(warm) => warm.has(&self.name, &id).await?,
+                        None => false,
+                    };
+                    if !copied {
+                        payloads.remove(&self.name, &claim.payload).await?;
+                    }
+                }
+            }
+            if let Some(warm) = self.inner.warm() {
+                warm.give_up(&self.name).await?;
+            }
+            Ok(deleted)
+        };
+        delete.await.map_err(|error: Error| error.during("delete").on(&self.name))
+    }
+
+    /// Messages whose payloads lie in object storage, as far as they can be seen at once.
+    async fn claims(&self) -> Result<Vec<(String, Timestamp, Outgoing)>> {
+        let name = payloads::subscription(&self.name);
+        if self.inner.payloads().is_none() || self.inner.hot.subscription(&name).await?.is_none() {
+            return Ok(Vec::new());
+        }
+        let held = self.inner.hot.peek(&name, u32::MAX).await?;
+        let claims = held.into_iter().filter(|message| message.content_type == payloads::CLAIM).map(|message| {
+            let Peeked { id, payload, content_type, headers, key, published_at, .. } = message;
+            (id, published_at, Outgoing { payload, content_type, headers, key, ..Outgoing::default() })
+        });
+        Ok(claims.collect())
     }
 }

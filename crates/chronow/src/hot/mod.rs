@@ -330,6 +330,23 @@ pub trait Hot: Send + Sync + std::fmt::Debug {
     /// `NOT_FOUND` if there is no such topic, `TOPIC_FULL` if it is full and its policy is to reject.
     async fn publish(&self, topic: &TopicName, messages: Vec<Outgoing>) -> Result<Vec<Published>>;
 
+    /// As [`publish`](Self::publish), but returns only when so many replicas of the server have confirmed the messages. Stores that acknowledge by
+    /// majority or on disk have nothing to add, and do the same as `publish`.
+    ///
+    /// # Errors
+    /// As `publish`; `NOT_REPLICATED` if fewer replicas have confirmed within the time: the messages are accepted all the same.
+    async fn publish_replicated(
+        &self,
+        topic: &TopicName,
+        messages: Vec<Outgoing>,
+        replicas: u32,
+        within: Duration,
+    ) -> Result<Vec<Published>> {
+        // What is acknowledged is replicated already.
+        let (_, _) = (replicas, within);
+        self.publish(topic, messages).await
+    }
+
     /// Takes back a message whose time has not come. False if it is not scheduled (any more).
     async fn cancel(&self, topic: &TopicName, id: &str) -> Result<bool>;
 
@@ -361,6 +378,13 @@ pub trait Hot: Send + Sync + std::fmt::Debug {
 
     /// Hands out deferred messages by id; those that are not deferred are left out.
     async fn fetch_deferred(&self, subscription: &SubscriptionName, ids: Vec<String>) -> Result<Vec<Delivery>>;
+
+    /// Whether somebody else needs messages that this subscription has: another subscription that has not settled them, has them as dead letters, or
+    /// may still get them. True also for what this subscription does not have. Once false for a message, it stays false, unless it is replayed.
+    ///
+    /// # Errors
+    /// `NOT_FOUND` if there is no such subscription.
+    async fn needed_by_others(&self, subscription: &SubscriptionName, ids: &[String]) -> Result<Vec<bool>>;
 
     /// Returns when a pull may bring something that was published by whomever since the call began, or after `timeout`.
     async fn wait(&self, subscription: &SubscriptionName, timeout: Duration) -> Result<()>;

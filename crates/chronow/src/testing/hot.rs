@@ -14,6 +14,7 @@ pub mod locks;
 pub mod looking;
 pub mod options;
 pub mod ordering;
+pub mod others;
 pub mod publishing;
 pub mod retrying;
 pub mod values;
@@ -193,6 +194,13 @@ promises! { $
         a_peek_is_limited,
         counts_are_exact_at_rest,
         counts_of_an_empty_topic_are_zero,
+    }
+    others {
+        a_message_is_needed_until_every_other_subscription_is_done,
+        what_a_subscription_does_not_have_may_be_needed,
+        a_scheduled_message_is_needed_when_its_time_has_come,
+        what_a_sharded_topic_has_is_needed_by_others_too,
+        a_publish_may_ask_for_replicas,
     }
     values {
         a_value_is_read_back_as_it_was,

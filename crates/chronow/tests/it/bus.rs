@@ -141,7 +141,7 @@ async fn a_plain_ensure_changes_nothing_and_defaults_hold_at_creation() {
 
 async fn what_cannot_be_published_is_refused_whole(chronow: Chronow) {
     let (topic, subscription) = topic(&chronow).await;
-    let large = "x".repeat(262_145);
+    let large = "x".repeat(16 * 1_024 * 1_024 + 1);
     let batch = topic.publish_batch([Draft::json(&1), Draft::json(&large)]).await;
     assert_eq!(batch.unwrap_err().kind(), ErrorKind::Validation);
     let wrong = BTreeMap::from([((1, 2), 3)]);

@@ -28,8 +28,17 @@ fn every_variable_is_read() {
         ("REDIS_VISIBILITY_TIMEOUT_MS", "5000"),
         ("REDIS_MAX_STREAM_LEN", "7"),
         ("REDIS_MAX_PAYLOAD_BYTES", "1024"),
+        ("SPACE_ENDPOINT", "https://s3.amazonaws.com"),
+        ("SPACE_ACCESS_KEY", "key"),
+        ("SPACE_SECRET_KEY", "hidden"),
     ]))
     .unwrap();
+    let space = config.space.unwrap();
+    assert_eq!(
+        (space.endpoint.as_str(), space.access_key.expose_secret(), space.secret_key.expose_secret()),
+        ("https://s3.amazonaws.com", "key", "hidden")
+    );
+    assert_eq!(config.warnings.len(), 1, "retries have a backoff of their own: {:?}", config.warnings);
     let redis = config.redis.unwrap();
     assert_eq!(redis.url.unwrap().expose_secret(), "redis://user:pass@host:6379/0");
     assert_eq!(redis.cluster_nodes.iter().map(|node| node.expose_secret()).collect::<Vec<_>>(), ["host1:6379", "host2:6379"]);
@@ -60,11 +69,28 @@ fn wrong_variables_are_named() {
         ("REDIS_MAX_STREAM_LEN", "-1"),
         ("REDIS_VISIBILITY_TIMEOUT_MS", "1.5"),
         ("CHRONOW_MONGO_ONLY", "2"),
+        ("REDIS_RETRY_MS", "soon"),
+        ("REDIS_MAX_PAYLOAD_BYTES", "99999999999999999999999"),
     ] {
         let error = Config::from_env(env(&[(name, value)])).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Validation);
         assert!(error.message().starts_with(name), "{error}");
     }
+}
+
+#[test]
+fn a_storage_needs_its_credentials() {
+    let whole = [("SPACE_ENDPOINT", "https://s3"), ("SPACE_ACCESS_KEY", "key"), ("SPACE_SECRET_KEY", "hidden")];
+    for missing in 1..3 {
+        let pairs: Vec<_> = whole.iter().enumerate().filter(|(index, _)| *index != missing).map(|(_, pair)| *pair).collect();
+        let error = Config::from_env(env(&pairs)).unwrap_err();
+        assert!(error.message().starts_with(whole[missing].0) && !error.message().contains("hidden"), "{error}");
+    }
+    assert!(Config::from_env(env(&whole[1..])).unwrap().space.is_none(), "credentials without a storage are no storage");
+    let wrong = Config::from_json(&json!({"space": {"endpoint": "s3", "accessKey": "a", "secretKey": "b"}})).unwrap_err();
+    assert!(wrong.message().starts_with("space.endpoint"), "{wrong}");
+    let config = Config::from_json(&json!({"defaults": {"maxPayloadBytes": 10, "maxMessageBytes": 20}})).unwrap();
+    assert_eq!((config.defaults.max_payload_bytes, config.defaults.max_message_bytes), (10, 20));
 }
 
 #[test]

@@ -3,13 +3,22 @@
 // Shared helpers of the tests may fail loudly.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod acks;
+mod audit;
 mod bus;
 mod config;
 mod documents;
 mod documents_faults;
 mod faults;
+mod features;
+mod large;
 mod originals;
+#[cfg(feature = "redis")]
+mod own_redis;
 #[cfg(feature = "redis")]
 mod redis;
 mod shared;
+mod stores;
 mod tiers;
+#[cfg(feature = "redis")]
+mod tls;

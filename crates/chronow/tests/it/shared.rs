@@ -1,4 +1,4 @@
-//! Shared memory in both tiers, on the embedded store.
+//! Shared memory in both tiers.
 
 use std::time::Duration;
 
@@ -8,6 +8,7 @@ use futures::TryStreamExt as _;
 use serde_json::{Value, json};
 
 use crate::bus::embedded;
+use crate::stores::{Stores, on_every_store};
 
 /// Two connections to one store: what one knows, the other does.
 async fn pair() -> (Chronos, Chronow, Chronow) {
@@ -142,4 +143,57 @@ async fn versions_are_kept_if_asked_for() {
     assert_eq!(one.shared().get_version::<i32>("k", version).await.unwrap(), Some(3));
     cool(&one, "k").await;
     assert_eq!(one.shared().get::<i32>("k").await.unwrap(), Some(4));
+}
+
+async fn bytes_stay_bytes_in_both_tiers(stores: Stores) {
+    let chronow = stores.connect().await;
+    let shared = chronow.shared();
+    shared.set_bytes("b", &b"\xff\0\x01"[..], "image/x").persist().await.unwrap();
+    shared.set_bytes("plain", "text", "").await.unwrap();
+    shared.set("j", &json!({"a": 1})).persist().await.unwrap();
+    let bytes = async |key: &str| shared.get_bytes(key).await.unwrap().map(|(bytes, kind)| (bytes.to_vec(), kind));
+    let expected = Some((b"\xff\0\x01".to_vec(), "image/x".to_owned()));
+    assert_eq!(bytes("b").await, expected);
+    assert_eq!(bytes("plain").await, Some((b"text".to_vec(), "application/octet-stream".to_owned())));
+    assert_eq!(bytes("j").await, Some((br#"{"a":1}"#.to_vec(), String::new())));
+    assert_eq!(bytes("absent").await, None);
+    assert_eq!(shared.get::<Value>("b").await.unwrap_err().kind(), ErrorKind::Validation);
+    cool(&chronow, "b").await;
+    cool(&chronow, "j").await;
+    assert_eq!(bytes("b").await, expected, "from the warm tier");
+    assert_eq!(shared.get::<Value>("j").await.unwrap(), Some(json!({"a": 1})));
+    assert_eq!(shared.set_bytes("large", vec![0; 262_145], "").await.unwrap_err().kind(), ErrorKind::Validation);
+}
+
+async fn the_usual_operations_work(stores: Stores) {
+    let chronow = stores.connect().await;
+    let shared = chronow.shared();
+    let version = shared.set_if_absent("k", &1).await.unwrap();
+    assert_eq!(shared.set_if_absent("k", &2).await.unwrap_err().kind(), ErrorKind::Conflict);
+    shared.compare_and_set("k", version, &2).await.unwrap();
+    assert_eq!(shared.compare_and_set("k", version, &3).await.unwrap_err().kind(), ErrorKind::Conflict);
+    shared.set_many([("a/1", 1), ("a/2", 2)]).await.unwrap();
+    assert_eq!(shared.get_many::<i32>(&["a/2", "none", "k"]).await.unwrap(), [Some(2), None, Some(2)]);
+    let mut keys: Vec<String> = shared.scan("a/").try_collect().await.unwrap();
+    keys.sort_unstable();
+    assert_eq!(keys, ["a/1", "a/2"]);
+    assert_eq!((shared.increment("n", 5).await.unwrap(), shared.increment("n", -7).await.unwrap()), (5, -2));
+    assert!(shared.expire("k", Duration::from_secs(600)).await.unwrap());
+    assert!(shared.entry::<i32>("k").await.unwrap().unwrap().ttl.unwrap() <= Duration::from_secs(600));
+    for n in 0..4 {
+        shared.set("v", &n).append().max_versions(2).await.unwrap();
+    }
+    let versions: Vec<_> = shared.versions("v").unwrap().try_collect().await.unwrap();
+    assert_eq!(versions.iter().map(|version| version.value.clone()).collect::<Vec<_>>(), [json!(3), json!(2)]);
+    shared.set("d", &json!(null)).persist().await.unwrap();
+    assert_eq!(shared.get::<Value>("d").await.unwrap(), Some(Value::Null), "null is a value");
+    shared.del("d").await.unwrap();
+    cool(&chronow, "d").await;
+    assert_eq!(shared.get::<Value>("d").await.unwrap(), None, "deleted stays deleted");
+    assert_eq!(shared.namespace("other").unwrap().get::<i32>("k").await.unwrap(), None);
+}
+
+on_every_store! {
+    bytes_stay_bytes_in_both_tiers,
+    the_usual_operations_work,
 }

@@ -38,6 +38,7 @@ mod fresh;
 mod inspect;
 mod keys;
 mod limits;
+mod others;
 mod publish;
 mod pull;
 mod schedule;
@@ -155,6 +156,10 @@ impl Hot for DocumentsHot {
 
     async fn fetch_deferred(&self, subscription: &SubscriptionName, ids: Vec<String>) -> Result<Vec<Delivery>> {
         self.engine.fetch_deferred(subscription, ids).await.map_err(|e| e.during("fetch_deferred").on(subscription))
+    }
+
+    async fn needed_by_others(&self, subscription: &SubscriptionName, ids: &[String]) -> Result<Vec<bool>> {
+        self.engine.needed_by_others(subscription, ids).await.map_err(|e| e.during("needed_by_others").on(subscription))
     }
 
     async fn wait(&self, subscription: &SubscriptionName, timeout: Duration) -> Result<()> {

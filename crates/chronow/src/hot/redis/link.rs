@@ -14,10 +14,11 @@ use redis::{
     ServerErrorKind, TlsCertificates, TlsMode, Value,
 };
 use secrecy::ExposeSecret;
-use tokio::sync::RwLock;
+use tokio::sync::{RwLock, RwLockReadGuard};
 use tokio::time::Instant;
 
 use super::config::{RedisConfig, RedisServers};
+use super::replicated::Own;
 use super::script::{Args, Script};
 use crate::{Error, ErrorKind, Result};
 
@@ -31,7 +32,12 @@ pub(super) struct Link {
     config: RedisConfig,
     /// Whether it is closed. Commands hold it while they run, so closing waits for them.
     gate: RwLock<bool>,
+    /// Connections for one user at a time, while nobody uses them.
+    idle: Mutex<Vec<Own>>,
 }
+
+/// More are closed when they are given back.
+const MOST_IDLE: usize = 16;
 
 enum Route {
     Single { client: Box<Client>, manager: ConnectionManager },
@@ -57,7 +63,7 @@ impl Link {
             RedisServers::Cluster(_) => Self::cluster(&config).await?,
             RedisServers::Sentinel { master, .. } => Self::sentinel(&config, master)?,
         };
-        Ok(Self { route, config, gate: RwLock::new(false) })
+        Ok(Self { route, config, gate: RwLock::new(false), idle: Mutex::default() })
     }
 
     async fn single(config: &RedisConfig) -> Result<Route> {
@@ -268,9 +274,79 @@ impl Link {
         }
     }
 
+    /// While the answer lives, closing waits.
+    pub(super) async fn open(&self) -> Result<RwLockReadGuard<'_, bool>> {
+        let gate = self.gate.read().await;
+        if *gate { Err(closed()) } else { Ok(gate) }
+    }
+
+    /// A connection for one user: to the server, or to a node of a cluster, of which any will do at first.
+    pub(super) async fn own(&self, node: Option<(String, u16)>) -> Result<Own> {
+        while let Some(mut own) = self.idle_to(node.as_ref()) {
+            // It may have broken meanwhile; then nothing is lost yet.
+            if own.is_alive().await {
+                return Ok(own);
+            }
+        }
+        // How long an answer may take depends on what is asked.
+        let settings = AsyncConnectionConfig::new().set_response_timeout(None).set_connection_timeout(Some(self.config.connect_timeout));
+        let connection = match &self.route {
+            Route::Single { client, .. } => client.get_multiplexed_async_connection_with_config(&settings).await.map_err(failed)?,
+            Route::Cluster { nodes, .. } => {
+                let mut last = Error::validation("a Redis cluster needs at least one node");
+                let mut found = None;
+                for client in self.clients_of(nodes, node.as_ref())? {
+                    match client.get_multiplexed_async_connection_with_config(&settings).await {
+                        Ok(connection) => {
+                            found = Some(connection);
+                            break;
+                        }
+                        Err(error) => last = failed(error),
+                    }
+                }
+                match found {
+                    Some(connection) => connection,
+                    None => return Err(last),
+                }
+            }
+            Route::Sentinel(master) => {
+                let mut sentinels = master.sentinels.lock().await;
+                sentinels.get_async_connection_with_config(&settings).await.map_err(failed)?
+            }
+        };
+        Ok(Own { connection, node, timeout: self.config.response_timeout })
+    }
+
+    fn idle_to(&self, node: Option<&(String, u16)>) -> Option<Own> {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let at = idle.iter().position(|own| node.is_none() || own.node.as_ref() == node)?;
+        Some(idle.swap_remove(at))
+    }
+
+    /// For the next one who needs a connection. One that failed must not come back.
+    pub(super) fn give_back(&self, own: Own) {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        if idle.len() < MOST_IDLE {
+            idle.push(own);
+        }
+    }
+
+    /// The node, reached as the configured ones are; without one all that are configured.
+    fn clients_of(&self, nodes: &[Client], node: Option<&(String, u16)>) -> Result<Vec<Client>> {
+        let Some((host, port)) = node else { return Ok(nodes.to_vec()) };
+        let configured =
+            self.config.nodes()?.into_iter().next().ok_or_else(|| Error::validation("a Redis cluster needs at least one node"))?;
+        let addr = match configured.addr() {
+            ConnectionAddr::TcpTls { .. } => ConnectionAddr::TcpTls { host: host.clone(), port: *port, insecure: false, tls_params: None },
+            _ => ConnectionAddr::Tcp(host.clone(), *port),
+        };
+        Ok(vec![client(configured.set_addr(addr), self.config.certificates()?.as_ref()).map_err(failed)?])
+    }
+
     /// Waits for what runs; everything later fails.
     pub(super) async fn close(&self) {
         *self.gate.write().await = true;
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
     pub(super) fn response_timeout(&self) -> std::time::Duration {

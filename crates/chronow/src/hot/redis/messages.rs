@@ -9,6 +9,7 @@ use redis::Value;
 
 use super::RedisHot;
 use super::keys::{join_id, shard_of, split_id};
+use super::replicated::Confirm;
 use super::reply::{Parts, Stored, count, headers_json, list, number, text, write_message};
 use super::script::{Args, scripts};
 use super::topics::{Miss, Tried};
@@ -189,7 +190,13 @@ impl Batch {
 }
 
 impl RedisHot {
-    pub(super) async fn accept(&self, topic: &TopicName, messages: &[Outgoing], shards: u16) -> Tried<Vec<Published>> {
+    pub(super) async fn accept(
+        &self,
+        topic: &TopicName,
+        messages: &[Outgoing],
+        shards: u16,
+        confirm: Option<Confirm>,
+    ) -> Tried<Vec<Published>> {
         let mut batches: Vec<Batch> = (0..shards).map(|_| Batch::new(shards)).collect();
         let spread = self.turn();
         for (index, message) in messages.iter().enumerate() {
@@ -207,7 +214,10 @@ impl RedisHot {
                 continue;
             }
             batch.end_run();
-            let mut reply = self.ask(topic, shard, &scripts::publish, &batch.args).await?;
+            let mut reply = match confirm {
+                None => self.ask(topic, shard, &scripts::publish, &batch.args).await?,
+                Some(confirm) => self.ask_and_confirm(topic, shard, &scripts::publish, &batch.args, confirm).await?,
+            };
             match reply.next() {
                 Value::Array(ids) => {
                     let duplicates = reply.text()?;

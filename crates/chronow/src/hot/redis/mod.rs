@@ -29,6 +29,7 @@ mod keys;
 mod link;
 mod listen;
 mod messages;
+mod replicated;
 mod reply;
 mod script;
 mod server;
@@ -41,6 +42,7 @@ use keys::Keys;
 use link::{Link, SharedLink};
 use listen::{Heard, Listener};
 use messages::Compiled;
+use replicated::Confirm;
 use topics::Miss;
 
 /// A hot tier on Redis.
@@ -198,7 +200,18 @@ impl Hot for RedisHot {
 
     async fn publish(&self, topic: &TopicName, messages: Vec<Outgoing>) -> Result<Vec<Published>> {
         let messages = &messages;
-        on!(self, topic topic, "publish", |shards| self.accept(topic, messages, shards))
+        on!(self, topic topic, "publish", |shards| self.accept(topic, messages, shards, None))
+    }
+
+    async fn publish_replicated(
+        &self,
+        topic: &TopicName,
+        messages: Vec<Outgoing>,
+        replicas: u32,
+        within: Duration,
+    ) -> Result<Vec<Published>> {
+        let (messages, confirm) = (&messages, Some(Confirm { replicas, within }));
+        on!(self, topic topic, "publish", |shards| self.accept(topic, messages, shards, confirm))
     }
 
     async fn cancel(&self, topic: &TopicName, id: &str) -> Result<bool> {
@@ -230,6 +243,10 @@ impl Hot for RedisHot {
     async fn fetch_deferred(&self, subscription: &SubscriptionName, ids: Vec<String>) -> Result<Vec<Delivery>> {
         let ids = &ids;
         on!(self, subscription subscription, "fetch_deferred", |shards| self.hand_out_deferred(subscription, ids, shards))
+    }
+
+    async fn needed_by_others(&self, subscription: &SubscriptionName, ids: &[String]) -> Result<Vec<bool>> {
+        on!(self, subscription subscription, "needed_by_others", |shards| self.ask_others(subscription, ids, shards))
     }
 
     async fn wait(&self, subscription: &SubscriptionName, timeout: Duration) -> Result<()> {

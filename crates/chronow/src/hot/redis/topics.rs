@@ -48,27 +48,36 @@ impl RedisHot {
     /// Runs a script on a shard, mending the shard if it is behind the first one, and telling the others of subscriptions that went.
     pub(super) async fn ask(&self, topic: &TopicName, shard: u16, script: &Script, args: &Args) -> Tried<Parts> {
         for attempt in 0..4 {
-            let mut parts = Parts::of(self.link.eval(script, &self.keys.stream(topic, shard), args).await?)?;
-            match parts.text()?.as_str() {
-                "ok" => return Ok(parts),
-                "notopic" if shard > 0 && attempt == 0 => self.mend(topic, shard).await?,
-                "nosub" if shard > 0 && attempt == 0 => self.mend(topic, shard).await?,
-                "notopic" => return Err(Miss::NoTopic),
-                "nosub" => return Err(Miss::NoSubscription),
-                "stale" => return Err(Miss::Stale),
-                "changed" => return Err(Miss::Changed),
-                "full" => return Err(Miss::Full(parts.count()?)),
-                "reaped" => {
-                    for name in parts.rest() {
-                        let name = text(name)?;
-                        tracing::info!(topic = topic.name(), subscription = name, "removed an idle subscription");
-                        self.forget_subscription(topic, &name).await?;
-                    }
-                }
-                other => return Err(Error::new(ErrorKind::HotTier, format!("a script answered `{other}`")).into()),
+            let reply = self.link.eval(script, &self.keys.stream(topic, shard), args).await?;
+            if let Some(parts) = self.judge(topic, shard, attempt, reply).await? {
+                return Ok(parts);
             }
         }
         Err(Miss::Stale)
+    }
+
+    /// What a script answered; nothing if it did nothing, and should be called again.
+    pub(super) async fn judge(&self, topic: &TopicName, shard: u16, attempt: usize, reply: Value) -> Tried<Option<Parts>> {
+        let mut parts = Parts::of(reply)?;
+        match parts.text()?.as_str() {
+            "ok" => return Ok(Some(parts)),
+            "notopic" if shard > 0 && attempt == 0 => self.mend(topic, shard).await?,
+            "nosub" if shard > 0 && attempt == 0 => self.mend(topic, shard).await?,
+            "notopic" => return Err(Miss::NoTopic),
+            "nosub" => return Err(Miss::NoSubscription),
+            "stale" => return Err(Miss::Stale),
+            "changed" => return Err(Miss::Changed),
+            "full" => return Err(Miss::Full(parts.count()?)),
+            "reaped" => {
+                for name in parts.rest() {
+                    let name = text(name)?;
+                    tracing::info!(topic = topic.name(), subscription = name, "removed an idle subscription");
+                    self.forget_subscription(topic, &name).await?;
+                }
+            }
+            other => return Err(Error::new(ErrorKind::HotTier, format!("a script answered `{other}`")).into()),
+        }
+        Ok(None)
     }
 
     async fn forget_subscription(&self, topic: &TopicName, name: &str) -> Tried<()> {

@@ -97,6 +97,19 @@ impl Hot for Hooked {
         Ok(pulled)
     }
 
+    async fn pull_and_start(&self, subscription: &SubscriptionName, max: u32, start: u32) -> Result<(Pulled, usize)> {
+        (self.hook)("pull.before")?;
+        let pulled = self.inner.pull_and_start(subscription, max, start).await?;
+        if !pulled.0.deliveries.is_empty() {
+            (self.hook)("pull.after")?;
+        }
+        Ok(pulled)
+    }
+
+    async fn needed_by_others(&self, subscription: &SubscriptionName, ids: &[String]) -> Result<Vec<bool>> {
+        self.inner.needed_by_others(subscription, ids).await
+    }
+
     async fn advance(&self, subscription: &SubscriptionName, advance: Advance) -> Result<Advanced> {
         (self.hook)("advance.before")?;
         let advanced = self.inner.advance(subscription, advance).await?;

@@ -22,10 +22,15 @@ local max, token, start = tonumber(ARGV[3]), ARGV[4], c.filter == '' and tonumbe
 local till = whole(NOW + c.visibility)
 local out, records, locks, keys = {}, {}, {}, {}
 
+-- The payload of a claim has to be fetched before its handler starts, so the pull starts nothing from there on.
+local CLAIM = 'application/vnd.chronow.claim'
 -- Whether a filter leaves it out is found out by the caller, who must not make a dead letter of it then: -1 says that its time is over.
 local filtered = (c.filter or '') ~= ''
 local function hand_out(id, starts, where, key, fields, late)
   local n = #out + 1
+  if n <= start and field(fields, 'type') == CLAIM then
+    start = n - 1
+  end
   out[n] = { id, late and -1 or starts, fields }
   records[2 * n - 1], records[2 * n] = id, pack(token, till, n <= start and starts + 1 or starts, where, key)
   locks[2 * n - 1], locks[2 * n] = till, id
@@ -33,8 +38,11 @@ end
 
 -- Most messages are like this.
 local plain, plain_started = pack(token, till, 0, '', ''), pack(token, till, 1, '', '')
-local function hand_out_plain(entry)
+local function hand_out_plain(entry, kind)
   local n, id = #out + 1, entry[1]
+  if n <= start and kind == CLAIM then
+    start = n - 1
+  end
   out[n] = entry
   records[2 * n - 1], records[2 * n] = id, n <= start and plain_started or plain
   locks[2 * n - 1], locks[2 * n] = till, id
@@ -102,7 +110,7 @@ while #out < max do
   local entries = read and read[1] and read[1][2] or {}
   for _, entry in ipairs(entries) do
     local fields, where = entry[2], ''
-    local id, key, limit = entry[1], '', nil
+    local id, key, limit, kind = entry[1], '', nil, nil
     for i = 1, #fields, 2 do
       local name = fields[i]
       if name == 'payload' then
@@ -113,6 +121,8 @@ while #out < max do
         id, where = fields[i + 1], entry[1]
       elseif name == 'until' then
         limit = tonumber(fields[i + 1])
+      elseif name == 'type' then
+        kind = fields[i + 1]
       end
     end
     -- What was scheduled before this subscription began is not its own.
@@ -121,7 +131,7 @@ while #out < max do
     if own and late and not filtered then
       bury(s, c.keep, id, fields, 0, 'expired')
     elseif own and key == '' and where == '' and not late then
-      hand_out_plain(entry)
+      hand_out_plain(entry, kind)
     elseif own and key == '' then
       hand_out(id, 0, where, key, fields, late)
     elseif own and (keys[key] or call('HEXISTS', s.keys, key) == 1) then

@@ -1,0 +1,280 @@
+//! The audit: dead letters, and how every attempt ended if the configuration says `captureDeliveries`, are kept in the warm tier. It happens in the
+//! background, and a failing warm tier fails no settlement. Dead letters wait in the hot tier until they are kept; attempts wait in memory, at most
+//! so many, and what waits there is lost with the process.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use chronos_db::messaging::DeliveryStatus;
+use chronos_db::{Clock as _, SystemClock};
+use futures::future::try_join_all;
+use tokio::sync::Notify;
+
+use crate::client::Inner;
+use crate::hot::{DeadLetter, Hot, Settle, Settled};
+use crate::metrics::Counters;
+use crate::tasks::closed;
+use crate::warm::{Attempt, Warm};
+use crate::{ErrorKind, Result, SubscriptionName, Timestamp};
+
+/// Attempts that wait; then the oldest are given up.
+const MOST_WAITING: usize = 100_000;
+/// Documents written at the same time.
+const TOGETHER: usize = 16;
+/// Attempts taken from the waiting ones in one step.
+const BATCH: usize = 256;
+/// Dead letters read at once.
+const PAGE: u32 = 100;
+/// How often somebody else's dead letters are looked for.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Wait after a failure.
+const TROUBLE: Duration = Duration::from_secs(2);
+/// What failed so long ago is in its place: later letters come in behind it, whatever the clocks of consumers say.
+const SETTLED_MS: i64 = 60_000;
+/// How often everything is looked at that may not be in its place.
+const REVIEW: Duration = Duration::from_secs(30);
+/// Dead letters often come together.
+const GATHER: Duration = Duration::from_millis(200);
+
+/// What waits for the audit.
+#[derive(Debug, Default)]
+pub(crate) struct Audit {
+    state: Mutex<State>,
+    wake: Notify,
+    /// One works at a time, so that whoever closes sees the end of what is under way.
+    turn: tokio::sync::Mutex<()>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    running: bool,
+    attempts: VecDeque<(SubscriptionName, Attempt)>,
+    followed: HashMap<SubscriptionName, Progress>,
+}
+
+/// How far the dead letters of a subscription are kept.
+#[derive(Clone, Debug, Default)]
+struct Progress {
+    /// What is older was kept by whoever looked before; none if nobody asked yet.
+    since: Option<Timestamp>,
+    /// Nothing comes in before this cursor any more.
+    settled: Option<String>,
+    /// What lies before this cursor was kept when it was there.
+    seen: Option<String>,
+    /// Kept, and not before the first cursor.
+    kept: HashSet<String>,
+    /// When everything behind the first cursor was looked at.
+    reviewed: Option<Instant>,
+}
+
+impl Audit {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// How a settlement is told.
+fn told(settle: &Settle, settled: Settled) -> Option<(DeliveryStatus, Option<String>)> {
+    let reason = |reason: &String| Some(reason.clone()).filter(|reason| !reason.is_empty());
+    Some(match (settled, settle) {
+        (Settled::Lost, _) | (_, Settle::Defer | Settle::Release) => return None,
+        (_, Settle::Ack) => (DeliveryStatus::Ack, None),
+        (_, Settle::DeadLetter { reason: why } | Settle::Refuse { reason: why }) => (DeliveryStatus::Dead, reason(why)),
+        (Settled::DeadLettered, Settle::Retry { reason: why, .. }) => (DeliveryStatus::Dead, reason(why)),
+        (Settled::Done, Settle::Retry { reason: why, .. }) => (DeliveryStatus::Nack, reason(why)),
+    })
+}
+
+impl Inner {
+    /// Keeps the dead letters of a subscription from now on.
+    pub(crate) fn audit_dead_letters(&self, subscription: &SubscriptionName) {
+        if self.warm().is_none() || subscription.is_internal() {
+            return;
+        }
+        self.audit.state().followed.entry(subscription.clone()).or_default();
+        self.run_audit();
+    }
+
+    /// Notes how attempts ended, as far as anybody wants to know.
+    pub(crate) fn audit_attempts<'a>(
+        &self,
+        subscription: &SubscriptionName,
+        ended: impl IntoIterator<Item = (&'a str, u32, &'a Settle, Settled)>,
+    ) {
+        let mut dead = false;
+        let mut noted = Vec::new();
+        let at = self.captures.then(|| SystemClock.now());
+        for (id, attempt, settle, settled) in ended {
+            let Some((status, reason)) = told(settle, settled) else { continue };
+            dead |= status == DeliveryStatus::Dead;
+            if let Some(at) = at {
+                noted.push((subscription.clone(), Attempt { id: id.to_owned(), attempt, status, reason, at }));
+            }
+        }
+        if self.warm().is_none() || (!dead && noted.is_empty()) {
+            return;
+        }
+        {
+            let mut state = self.audit.state();
+            let over = (state.attempts.len() + noted.len()).saturating_sub(MOST_WAITING);
+            if over > 0 {
+                let over = over.min(state.attempts.len());
+                tracing::warn!(lost = over, "the warm tier is too slow for the audit of deliveries; the oldest attempts are given up");
+                state.attempts.drain(..over);
+            }
+            state.attempts.extend(noted);
+        }
+        self.run_audit();
+        self.audit.wake.notify_one();
+    }
+
+    /// Keeps the dead letters that are there, before somebody takes them away. The audit must not stand in the way of that.
+    pub(crate) async fn audit_now(&self, subscription: &SubscriptionName) {
+        let Some(warm) = self.warm() else { return };
+        let mut progress = self.audit.state().followed.get(subscription).cloned().unwrap_or_default();
+        if let Err(error) = keep_letters(&*self.hot, warm, &self.counters, subscription, &mut progress).await {
+            tracing::warn!(%subscription, %error, "dead letters are given back or removed without being kept in the warm tier");
+        }
+    }
+
+    /// Makes up for what waits, if nothing fails: when nobody settles any more.
+    pub(crate) async fn finish_audit(&self) {
+        if self.audit.state().running
+            && let Some(auditor) = self.auditor()
+        {
+            auditor.work().await;
+        }
+    }
+
+    fn auditor(&self) -> Option<Auditor> {
+        let (hot, audit, counters) = (Arc::clone(&self.hot), Arc::clone(&self.audit), Arc::clone(&self.counters));
+        self.warm().cloned().map(|warm| Auditor { hot, warm, audit, counters })
+    }
+
+    /// Begins to work in the background, unless it has begun. It ends with the connection; closing waits for [`finish_audit`](Self::finish_audit).
+    fn run_audit(&self) {
+        let Some(auditor) = self.auditor() else { return };
+        if std::mem::replace(&mut self.audit.state().running, true) {
+            return;
+        }
+        let mut closing = self.tasks.closing();
+        tokio::spawn(async move {
+            loop {
+                let clean = auditor.work().await;
+                tokio::select! {
+                    () = auditor.woken(), if clean => {}
+                    () = tokio::time::sleep(if clean { PATIENCE } else { TROUBLE }) => {}
+                    () = closed(&mut closing) => return,
+                }
+            }
+        });
+    }
+}
+
+struct Auditor {
+    hot: Arc<dyn Hot>,
+    warm: Warm,
+    audit: Arc<Audit>,
+    counters: Arc<Counters>,
+}
+
+impl Auditor {
+    async fn woken(&self) {
+        self.audit.wake.notified().await;
+        tokio::time::sleep(GATHER).await;
+    }
+
+    /// Does what there is to do. False if something failed.
+    async fn work(&self) -> bool {
+        let _turn = self.audit.turn.lock().await;
+        let attempts = self.note_attempts().await;
+        if let Err(error) = &attempts {
+            tracing::warn!(%error, "attempts wait to be noted in the warm tier");
+        }
+        let mut clean = attempts.is_ok();
+        let followed: Vec<(SubscriptionName, Progress)> =
+            self.audit.state().followed.iter().map(|(name, progress)| (name.clone(), progress.clone())).collect();
+        for (name, mut progress) in followed {
+            match keep_letters(&*self.hot, &self.warm, &self.counters, &name, &mut progress).await {
+                Ok(()) => {
+                    self.audit.state().followed.insert(name, progress);
+                }
+                Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Closed) => {
+                    self.audit.state().followed.remove(&name);
+                }
+                Err(error) => {
+                    tracing::warn!(subscription = %name, %error, "dead letters wait to be kept in the warm tier");
+                    clean = false;
+                }
+            }
+        }
+        clean
+    }
+
+    async fn note_all(&self, attempts: &[(SubscriptionName, Attempt)]) -> Result<()> {
+        for together in attempts.chunks(TOGETHER) {
+            try_join_all(together.iter().map(|(name, attempt)| self.warm.note(name, attempt))).await?;
+        }
+        Ok(())
+    }
+
+    async fn note_attempts(&self) -> Result<()> {
+        loop {
+            let batch: Vec<(SubscriptionName, Attempt)> = {
+                let mut state = self.audit.state();
+                let count = state.attempts.len().min(BATCH);
+                state.attempts.drain(..count).collect()
+            };
+            if batch.is_empty() {
+                return Ok(());
+            }
+            let noted = self.note_all(&batch).await;
+            if let Err(error) = noted {
+                // Noting one twice changes nothing.
+                let mut state = self.audit.state();
+                for one in batch.into_iter().rev() {
+                    state.attempts.push_front(one);
+                }
+                return Err(error);
+            }
+        }
+    }
+}
+
+async fn keep_letters(hot: &dyn Hot, warm: &Warm, counters: &Counters, name: &SubscriptionName, progress: &mut Progress) -> Result<()> {
+    let since = match progress.since {
+        Some(since) => since,
+        None => warm.last_buried(name).await?.map_or(Timestamp::from_millis(0), |at| at.plus_millis(-SETTLED_MS)),
+    };
+    progress.since = Some(since);
+    let now = hot.now().await?;
+    let review = progress.reviewed.is_none_or(|at| at.elapsed() >= REVIEW);
+    let mut after = if review { progress.settled.clone() } else { progress.seen.clone() };
+    loop {
+        let (letters, next) = hot.dead_letters(name, after.as_deref(), PAGE).await?;
+        let settled = letters.last().is_some_and(|last| last.failed_at.as_millis() < now.as_millis() - SETTLED_MS);
+        let ids: Vec<String> = letters.iter().map(|letter| letter.id.clone()).collect();
+        let fresh: Vec<DeadLetter> =
+            letters.into_iter().filter(|letter| letter.failed_at >= since && !progress.kept.contains(&letter.id)).collect();
+        for together in fresh.chunks(TOGETHER) {
+            // In order: what is older than the newest that is kept is kept.
+            try_join_all(together.iter().map(|letter| warm.bury(name, letter.clone()))).await?;
+            Counters::add(&counters.warm_dead_letters, together.len());
+        }
+        progress.kept.extend(ids.iter().cloned());
+        let Some(next) = next else { break };
+        if settled && (review || progress.settled == after) {
+            progress.settled = Some(next.clone());
+            for id in &ids {
+                progress.kept.remove(id);
+            }
+        }
+        progress.seen = Some(next.clone());
+        after = Some(next);
+    }
+    if review {
+        progress.reviewed = Some(Instant::now());
+    }
+    Ok(())
+}

@@ -1,0 +1,247 @@
+//! Publishing: builders that run when awaited, and the way of a message into the hot tier.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::StreamExt as _;
+use futures::future::join_all;
+
+use super::draft::{Draft, draft_options};
+use super::runs;
+use super::topic::Topic;
+use crate::hot::{Outgoing, Published};
+use crate::metrics::Counters;
+use crate::payloads::Payloads;
+use crate::warm::COPIED;
+use crate::{Error, ErrorKind, Result, TopicName, pending};
+
+/// Large payloads stored at the same time.
+const TOGETHER: usize = 4;
+
+/// When a publish returns: what "accepted" means.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Ack {
+    /// When the hot tier has accepted it: as durable as Redis is set to be; on documents, acknowledged by the majority or on disk.
+    #[default]
+    Hot,
+    /// When so many replicas of the Redis server that accepted it have confirmed it. If fewer do within the time, the publish fails with
+    /// `NOT_REPLICATED`: the message is accepted all the same, and publishing it again is safe with a dedup id. What documents acknowledge is
+    /// replicated already, so there this is the same as [`Hot`](Self::Hot).
+    Replicated {
+        /// How many replicas.
+        replicas: u32,
+        /// How long to wait for them.
+        within: Duration,
+    },
+    /// When it is committed in the warm tier and then accepted by the hot one. If the process ends in between, or the hot tier fails (then the
+    /// publish does, too), the message is put into the hot tier by whoever opens the topic next. It may be there twice only if that is later than
+    /// the topic's dedup window. There is a copy in the warm tier.
+    Warm,
+}
+
+/// What a publish is to do beside publishing.
+#[derive(Clone, Copy, Debug, Default)]
+struct How {
+    ack: Ack,
+    warm_copy: bool,
+    auto_create: bool,
+}
+
+macro_rules! how_options {
+    () => {
+        /// When to return.
+        pub fn ack(mut self, ack: Ack) -> Self {
+            self.how.ack = ack;
+            self
+        }
+
+        /// Keeps a copy in the warm tier though the topic does not keep copies of all messages. It is made in the background, in order; a failing
+        /// warm tier fails no publish.
+        pub fn persist_warm_copy(mut self, persist: bool) -> Self {
+            self.how.warm_copy = persist;
+            self
+        }
+
+        /// Makes the topic if it is not there, with the default options. Otherwise that is an error: a typing error makes no topic.
+        pub fn auto_create(mut self, create: bool) -> Self {
+            self.how.auto_create = create;
+            self
+        }
+    };
+}
+
+/// Publishes a message; see [`Topic::publish`].
+#[derive(Debug)]
+#[must_use = "an action runs when it is awaited"]
+pub struct Publish {
+    topic: Topic,
+    draft: Draft,
+    how: How,
+}
+
+impl Publish {
+    pub(super) fn new(topic: Topic, draft: Draft) -> Self {
+        Self { topic, draft, how: How::default() }
+    }
+
+    draft_options!(draft);
+    how_options!();
+
+    async fn run(self) -> Result<Published> {
+        let published = publish(&self.topic, vec![self.draft], self.how).await?;
+        // One message, one answer.
+        published.into_iter().next().ok_or_else(|| Error::new(ErrorKind::HotTier, "the store did not answer for the message"))
+    }
+}
+
+runs!(Publish => Published);
+
+/// Publishes messages together; see [`Topic::publish_batch`].
+#[derive(Debug)]
+#[must_use = "an action runs when it is awaited"]
+pub struct PublishBatch {
+    topic: Topic,
+    drafts: Vec<Draft>,
+    how: How,
+}
+
+impl PublishBatch {
+    pub(super) fn new(topic: Topic, drafts: Vec<Draft>) -> Self {
+        Self { topic, drafts, how: How::default() }
+    }
+
+    how_options!();
+
+    async fn run(self) -> Result<Vec<Published>> {
+        publish(&self.topic, self.drafts, self.how).await
+    }
+}
+
+runs!(PublishBatch => Vec<Published>);
+
+async fn publish(topic: &Topic, drafts: Vec<Draft>, how: How) -> Result<Vec<Published>> {
+    let name = topic.name.clone();
+    publish_all(topic, drafts, how).await.map_err(|error| error.during("publish").on(name))
+}
+
+async fn publish_all(topic: &Topic, drafts: Vec<Draft>, how: How) -> Result<Vec<Published>> {
+    let (inner, name) = (&topic.inner, &topic.name);
+    let now = if drafts.iter().any(Draft::is_delayed) { Some(inner.hot.now().await?) } else { None };
+    let defaults = &inner.defaults;
+    // What cannot be published is refused before anything happens.
+    let large = drafts.iter().any(|draft| draft.size() > defaults.max_payload_bytes);
+    let most = match large && inner.payloads().is_some_and(|payloads| payloads.has_place(name.scope())) {
+        true => defaults.max_message_bytes.max(defaults.max_payload_bytes),
+        false => defaults.max_payload_bytes,
+    };
+    let mut messages = drafts.into_iter().map(|draft| draft.finish(now, most)).collect::<Result<Vec<_>>>()?;
+    if how.auto_create && inner.hot.topic(name).await?.is_none() {
+        topic.ensure().await?;
+    }
+    inner.meet(name).await?;
+    if how.warm_copy {
+        inner.copy_marked(name).await?;
+        for message in &mut messages {
+            message.headers.insert(COPIED.to_owned(), "1".to_owned());
+        }
+    }
+    if how.ack == Ack::Warm {
+        inner.warm_tier()?;
+    }
+    if !large {
+        return accept(topic, messages, how.ack).await;
+    }
+    let payloads = inner.claims(name).await?;
+    let (messages, claims) = store(payloads, name, messages, defaults.max_payload_bytes).await?;
+    let published = accept(topic, messages, how.ack).await;
+    match &published {
+        Ok(published) => {
+            // The first one has a payload of its own; but it may be that only this one has a copy.
+            let mut unused = Vec::new();
+            for (index, claim) in claims {
+                if let Some(twin) = published.get(index).filter(|published| published.duplicate)
+                    && !is_copied(topic, how.ack, &twin.id, &claim).await
+                {
+                    unused.push(claim);
+                }
+            }
+            discard(payloads, name, unused).await;
+        }
+        Err(error) if pending::is_refused(error) => discard(payloads, name, claims.into_iter().map(|(_, claim)| claim).collect()).await,
+        // Nobody knows whether they were accepted.
+        Err(_) => {}
+    }
+    published
+}
+
+/// Stores payloads that are too large for the hot tier. Answers the messages, and the claims that are now in some of them.
+async fn store(
+    payloads: &Payloads,
+    name: &TopicName,
+    messages: Vec<Outgoing>,
+    most: usize,
+) -> Result<(Vec<Outgoing>, Vec<(usize, Bytes)>)> {
+    let stored = futures::stream::iter(messages.into_iter().enumerate().map(|(index, message)| async move {
+        if message.payload.len() <= most {
+            return Ok((message, None));
+        }
+        let message = payloads.put(name, message).await?;
+        let claim = (index, message.payload.clone());
+        Ok((message, Some(claim)))
+    }));
+    let mut stored = std::pin::pin!(stored.buffered(TOGETHER));
+    let (mut messages, mut claims, mut failed) = (Vec::new(), Vec::new(), None);
+    while let Some(one) = stored.next().await {
+        match one {
+            Ok((message, claim)) => {
+                messages.push(message);
+                claims.extend(claim);
+            }
+            Err(error) => failed = failed.or(Some(error)),
+        }
+    }
+    match failed {
+        None => Ok((messages, claims)),
+        Some(error) => {
+            discard(payloads, name, claims.into_iter().map(|(_, claim)| claim).collect()).await;
+            Err(error)
+        }
+    }
+}
+
+/// Whether the copy in the warm tier has this very claim. If nobody knows: yes.
+async fn is_copied(topic: &Topic, ack: Ack, id: &str, claim: &Bytes) -> bool {
+    let (Ack::Warm, Some(warm)) = (ack, topic.inner.warm()) else { return false };
+    match warm.kept_by_id(&topic.name, &[id.to_owned()]).await {
+        Ok(kept) => kept.iter().any(|(_, _, copy)| copy.payload == *claim),
+        Err(error) => {
+            tracing::warn!(topic = %topic.name, id, %error, "it is not known whether a copy has a claim on a payload");
+            true
+        }
+    }
+}
+
+/// Removes payloads that no message has a claim on.
+async fn discard(payloads: &Payloads, name: &TopicName, claims: Vec<Bytes>) {
+    for together in claims.chunks(TOGETHER) {
+        for removed in join_all(together.iter().map(|claim| payloads.remove(name, claim))).await {
+            if let Err(error) = removed {
+                tracing::warn!(topic = %name, %error, "a payload stays in object storage though no message has a claim on it");
+            }
+        }
+    }
+}
+
+async fn accept(topic: &Topic, messages: Vec<Outgoing>, ack: Ack) -> Result<Vec<Published>> {
+    let (inner, name) = (&topic.inner, &topic.name);
+    let published = match ack {
+        Ack::Hot => inner.hot.publish(name, messages).await?,
+        Ack::Replicated { replicas, within } => inner.hot.publish_replicated(name, messages, replicas, within).await?,
+        Ack::Warm => pending::publish(inner, name, messages).await?,
+    };
+    let duplicates = published.iter().filter(|one| one.duplicate).count();
+    Counters::add(&inner.counters.published, published.len() - duplicates);
+    Counters::add(&inner.counters.duplicates, duplicates);
+    Ok(published)
+}

@@ -1,0 +1,47 @@
+//! Whether anybody else needs a message.
+
+use std::collections::HashMap;
+
+use super::card::{State, card_id};
+use super::entities::{Cursor, Opened};
+use super::store::{Engine, int};
+use crate::{Result, SubscriptionName};
+
+impl Engine {
+    pub(super) async fn needed_by_others(&self, name: &SubscriptionName, ids: &[String]) -> Result<Vec<bool>> {
+        let opened = self.open(name).await?;
+        // What everybody has settled is out of its chunk then, so that no later subscription begins with it.
+        self.tidy(name.topic(), opened.now).await?;
+        // Looked up after the cards would be too late: a message is behind a cursor, or has a card, or is settled.
+        let cursors: HashMap<String, Cursor> =
+            self.cursors(&opened.topic).await?.into_iter().map(|cursor| (cursor.subscription.clone(), cursor)).collect();
+        let mut needed = Vec::with_capacity(ids.len());
+        for id in ids {
+            needed.push(self.is_needed(&opened, &cursors, id).await?);
+        }
+        Ok(needed)
+    }
+
+    async fn is_needed(&self, opened: &Opened, cursors: &HashMap<String, Cursor>, id: &str) -> Result<bool> {
+        let own = card_id(&opened.subscription.id, id);
+        // What was replayed under an id of its own is still the message that others have.
+        let id = id.split('~').next().unwrap_or(id);
+        let others: Vec<&String> =
+            opened.topic.listed().map(|listed| &listed.id).filter(|other| **other != opened.subscription.id).collect();
+        let wanted = others.iter().map(|other| card_id(other, id)).chain([own.clone()]).collect();
+        let cards = self.cards_by_id(wanted).await?;
+        let Some(mine) = cards.get(&own) else { return Ok(true) };
+        for other in others {
+            let Some(cursor) = cursors.get(other) else { return Ok(true) };
+            match cards.get(&card_id(other, id)) {
+                Some(card) if card.state == State::Done || card.is_void(cursor.floor) => {}
+                None if cursor.at >= mine.place => {}
+                _ => return Ok(true),
+            }
+        }
+        // A replayed message lies in no chunk of its own, and its place says nothing.
+        let chunk = self.chunks_behind(&opened.topic.id, mine.place - 1, 1, false).await?.pop();
+        let Some(chunk) = chunk.filter(|chunk| !chunk.get_bool("void").unwrap_or(false)) else { return Ok(false) };
+        Ok(mine.place > 0 && int(&chunk, "f")? <= mine.place)
+    }
+}

@@ -1,0 +1,155 @@
+//! What is asked of single servers: publishing that replicas confirm, and what other subscriptions need.
+//!
+//! `WAIT` counts replicas for the writes of its own connection, and blocks it. So such a publish and its `WAIT` have a connection to themselves, and
+//! one that does not come back by itself: on another one `WAIT` would count for nothing.
+
+use std::time::Duration;
+
+use redis::aio::{ConnectionLike as _, MultiplexedConnection};
+use redis::{Cmd, ErrorKind as RedisKind, RedisError, RedisResult, ServerErrorKind, Value, cmd};
+
+use super::RedisHot;
+use super::keys::split_id;
+use super::link::failed;
+use super::reply::{Parts, count};
+use super::script::{Args, Script, scripts};
+use super::topics::{Miss, Tried};
+use crate::{Error, ErrorKind, Result, SubscriptionName, TopicName};
+
+/// Redirections of a cluster that are followed.
+const HOPS: usize = 5;
+/// Ids asked about in one script.
+const MOST_IDS: usize = 200;
+
+/// Who has to confirm, and in which time.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Confirm {
+    pub(super) replicas: u32,
+    pub(super) within: Duration,
+}
+
+/// A connection that nobody else uses meanwhile.
+pub(super) struct Own {
+    pub(super) connection: MultiplexedConnection,
+    /// The node of a cluster that it leads to.
+    pub(super) node: Option<(String, u16)>,
+    pub(super) timeout: Duration,
+}
+
+impl Own {
+    async fn send(&mut self, cmd: &Cmd, timeout: Duration) -> RedisResult<Value> {
+        match tokio::time::timeout(timeout, self.connection.req_packed_command(cmd)).await {
+            Ok(reply) => reply?.extract_error(),
+            Err(_) => Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into()),
+        }
+    }
+
+    pub(super) async fn is_alive(&mut self) -> bool {
+        self.send(&cmd("PING"), self.timeout).await.is_ok()
+    }
+
+    async fn eval(&mut self, script: &Script, key: &str, args: &Args) -> RedisResult<Value> {
+        match self.send(&script.by_hash(key, args), self.timeout).await {
+            Err(error) if error.kind() == RedisKind::Server(ServerErrorKind::NoScript) => {
+                self.send(&script.by_source(key, args), self.timeout).await
+            }
+            other => other,
+        }
+    }
+}
+
+/// The node that a cluster says to go to.
+fn redirected(error: &RedisError) -> Option<(String, u16)> {
+    if error.kind() != RedisKind::Server(ServerErrorKind::Moved) {
+        return None;
+    }
+    let (host, port) = error.redirect_node()?.0.rsplit_once(':')?;
+    Some((host.trim_start_matches('[').trim_end_matches(']').to_owned(), port.parse().ok()?))
+}
+
+impl RedisHot {
+    /// Runs a script that publishes, and waits for the replicas.
+    pub(super) async fn ask_and_confirm(
+        &self,
+        topic: &TopicName,
+        shard: u16,
+        script: &Script,
+        args: &Args,
+        confirm: Confirm,
+    ) -> Tried<Parts> {
+        let _open = self.link.open().await?;
+        let key = self.keys.stream(topic, shard);
+        let mut own = self.link.own(None).await?;
+        let (mut attempt, mut hops) = (0, 0);
+        loop {
+            let reply = match own.eval(script, &key, args).await {
+                Ok(reply) => reply,
+                Err(error) => match redirected(&error).filter(|_| hops < HOPS) {
+                    Some(node) => {
+                        hops += 1;
+                        own = self.link.own(Some(node)).await?;
+                        continue;
+                    }
+                    None => return Err(failed(error).into()),
+                },
+            };
+            if let Some(parts) = self.judge(topic, shard, attempt, reply).await? {
+                confirmed(&mut own, &key, confirm).await?;
+                self.link.give_back(own);
+                return Ok(parts);
+            }
+            attempt += 1;
+            if attempt == 4 {
+                return Err(Miss::Stale);
+            }
+        }
+    }
+
+    pub(super) async fn ask_others(&self, subscription: &SubscriptionName, ids: &[String], shards: u16) -> Tried<Vec<bool>> {
+        let mut needed = vec![true; ids.len()];
+        for shard in 0..shards {
+            let own: Vec<(usize, &str)> = ids
+                .iter()
+                .enumerate()
+                .map(|(index, id)| (index, split_id(id)))
+                .filter(|(_, id)| id.0 == shard)
+                .map(|(i, id)| (i, id.1))
+                .collect();
+            for own in own.chunks(MOST_IDS) {
+                let mut args = Args::new().arg(shards).arg(subscription.name());
+                for (_, id) in own {
+                    args.push(id);
+                }
+                let answers = self.ask(subscription.topic(), shard, &scripts::others, &args).await?.text()?;
+                for ((index, _), answer) in own.iter().zip(answers.bytes()) {
+                    needed[*index] = answer != b'0';
+                }
+            }
+        }
+        Ok(needed)
+    }
+}
+
+/// Waits for replicas. The messages are accepted, whatever comes.
+async fn confirmed(own: &mut Own, key: &str, confirm: Confirm) -> Result<()> {
+    let Confirm { replicas, within } = confirm;
+    let unknown = |error: RedisError| {
+        let message = "the messages are accepted, but the connection failed before the replicas had confirmed them";
+        Error::new(ErrorKind::NotReplicated, message).caused_by(failed(error))
+    };
+    // What had been accepted before, under the same dedup id, was written by another connection; behind a write of this one `WAIT` means it, too.
+    let mut mark = cmd("SET");
+    mark.arg(format!("{key}:mark")).arg(1).arg("PX").arg(1_000);
+    own.send(&mark, own.timeout).await.map_err(unknown)?;
+    // Zero would wait for ever.
+    let millis = u64::try_from(within.as_millis()).unwrap_or(u64::MAX).clamp(1, 3_600_000);
+    let mut wait = cmd("WAIT");
+    wait.arg(replicas).arg(millis);
+    let reply = own.send(&wait, Duration::from_millis(millis) + own.timeout).await.map_err(unknown)?;
+    let confirmed = count(reply)?;
+    if confirmed >= u64::from(replicas) {
+        return Ok(());
+    }
+    let message = format!("the messages are accepted, but only {confirmed} of {replicas} replicas have confirmed them within {millis} ms");
+    Err(Error::new(ErrorKind::NotReplicated, message))
+}

@@ -1,0 +1,188 @@
+//! Who removes payloads that nobody needs any more.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use super::{CLAIMED, Payloads};
+use crate::bus::Keeper;
+use crate::client::Inner;
+use crate::hot::{Advance, Delivery, Hot, Select, Settle, SubscriptionPatch};
+use crate::tasks::closed;
+use crate::warm::{COPIED, Warm};
+use crate::{ErrorKind, Result, SubscriptionName, Timestamp, TopicName};
+
+/// Messages looked at in one step.
+const BATCH: u32 = 100;
+/// The longest wait without looking.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How soon, and how late at the latest, a message is looked at again.
+const SOONEST: Duration = Duration::from_secs(1);
+const LATEST: Duration = Duration::from_secs(600);
+/// A copy that was asked for comes within this time, or never.
+const COPY_COMES: Duration = Duration::from_secs(24 * 3_600);
+/// The wait after a failure.
+const TROUBLE: Duration = Duration::from_secs(5);
+/// What expired in this subscription, too, is fetched back so often.
+const REVIEW: Duration = Duration::from_secs(20);
+
+/// The library's own subscription to messages with claims.
+pub(crate) fn subscription(topic: &TopicName) -> SubscriptionName {
+    SubscriptionName::internal(topic, "__claims")
+}
+
+/// Removes what nobody needs in the background, until it is dropped or the connection is closed.
+#[derive(Debug)]
+pub(crate) struct Janitor {
+    /// Dropping it ends the task.
+    _alive: watch::Sender<bool>,
+    task: JoinHandle<()>,
+}
+
+impl Janitor {
+    /// Not if somebody deleted the topic.
+    pub(crate) fn is_running(&self) -> bool {
+        !self.task.is_finished()
+    }
+
+    /// Makes sure that the subscription is there, before a message with a claim is published, and begins.
+    pub(crate) async fn open(inner: &Inner, payloads: Payloads, warm: Option<Warm>, topic: &TopicName) -> Result<Self> {
+        let name = subscription(topic);
+        let mut filter = serde_json::Map::new();
+        filter.insert(format!("headers.{CLAIMED}"), serde_json::json!({ "$exists": true }));
+        // It has no handlers that could fail.
+        let patch =
+            SubscriptionPatch { filter: Some(Some(filter.into())), max_deliveries: Some(1_000_000), ..SubscriptionPatch::default() };
+        inner.hot.ensure_subscription(&name, &patch).await?;
+        let keeper = Keeper::start(inner, &name).await?;
+        let guard = inner.guard()?;
+        let (alive, ended) = watch::channel(false);
+        let sweeper = Sweeper { hot: Arc::clone(&inner.hot), payloads, warm, name, keeper, closing: inner.tasks.closing(), ended };
+        let task = tokio::spawn(async move {
+            sweeper.run().await;
+            drop(guard);
+        });
+        Ok(Self { _alive: alive, task })
+    }
+}
+
+struct Sweeper {
+    hot: Arc<dyn Hot>,
+    payloads: Payloads,
+    warm: Option<Warm>,
+    name: SubscriptionName,
+    keeper: Arc<Keeper>,
+    closing: watch::Receiver<bool>,
+    ended: watch::Receiver<bool>,
+}
+
+impl Sweeper {
+    async fn run(mut self) {
+        let mut reviewed: Option<Instant> = None;
+        while !self.is_ending() {
+            if reviewed.is_none_or(|at| at.elapsed() >= REVIEW) {
+                reviewed = Some(Instant::now());
+                // What ended its time to live, or was dead for another reason, still has its object.
+                if let Err(error) = self.hot.redrive(&self.name, &Select::All).await
+                    && self.is_over(&error)
+                {
+                    return;
+                }
+            }
+            if let Err(error) = self.look().await {
+                if self.is_over(&error) {
+                    return;
+                }
+                self.pause(TROUBLE).await;
+            }
+        }
+    }
+
+    fn is_over(&self, error: &crate::Error) -> bool {
+        if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Closed) {
+            return true;
+        }
+        tracing::warn!(topic = %self.name.topic(), %error, "payloads that nobody needs any more wait in object storage");
+        false
+    }
+
+    fn is_ending(&self) -> bool {
+        *self.closing.borrow() || self.closing.has_changed().is_err() || self.ended.has_changed().is_err()
+    }
+
+    async fn pause(&mut self, time: Duration) {
+        tokio::select! {
+            () = tokio::time::sleep(time) => {}
+            () = closed(&mut self.closing) => {}
+            () = closed(&mut self.ended) => {}
+        }
+    }
+
+    async fn look(&mut self) -> Result<()> {
+        let begun = Instant::now();
+        let pulled = self.hot.pull(&self.name, BATCH).await?;
+        if pulled.deliveries.is_empty() {
+            let due = pulled.next_due.unwrap_or(PATIENCE).min(PATIENCE);
+            tokio::select! {
+                waited = self.hot.wait(&self.name, due) => waited?,
+                () = closed(&mut self.closing) => {}
+                () = closed(&mut self.ended) => {}
+            }
+            return Ok(());
+        }
+        let holds: Vec<_> = pulled.deliveries.iter().map(|delivery| self.keeper.hold(delivery, begun)).collect();
+        // What was started does not expire here.
+        let start = holds.iter().map(|hold| hold.lock().clone()).collect();
+        self.hot.advance(&self.name, Advance { settle: Vec::new(), start }).await?;
+        let now = self.hot.now().await?;
+        let ids: Vec<String> = pulled.deliveries.iter().map(|delivery| delivery.lock.id.clone()).collect();
+        let needed = self.hot.needed_by_others(&self.name, &ids).await;
+        let mut settle = Vec::with_capacity(ids.len());
+        for (index, delivery) in pulled.deliveries.iter().enumerate() {
+            let needed = needed.as_ref().map_or(true, |needed| needed[index]);
+            let how = match needed || self.is_kept(delivery, now).await {
+                true => again(delivery, now),
+                false => match self.payloads.remove(self.name.topic(), &delivery.payload).await {
+                    Ok(()) => Settle::Ack,
+                    // A claim that nobody can read leads to nothing that could be removed.
+                    Err(error) if error.kind() == ErrorKind::NotFound => Settle::Ack,
+                    Err(error) => {
+                        tracing::warn!(topic = %self.name.topic(), id = %delivery.lock.id, %error, "a payload could not be removed");
+                        again(delivery, now)
+                    }
+                },
+            };
+            settle.push((holds[index].lock().clone(), how));
+        }
+        self.hot.advance(&self.name, Advance { settle, start: Vec::new() }).await?;
+        needed.map(drop)
+    }
+
+    /// Whether the warm tier has a copy of the message, from which it can be replayed, or will have one. If nobody knows: yes.
+    async fn is_kept(&self, delivery: &Delivery, now: Timestamp) -> bool {
+        let id = &delivery.lock.id;
+        match &self.warm {
+            None => false,
+            Some(warm) => match warm.has(self.name.topic(), id).await {
+                Ok(true) => true,
+                Ok(false) => delivery.headers.contains_key(COPIED) && age(delivery, now) < COPY_COMES,
+                Err(error) => {
+                    tracing::warn!(topic = %self.name.topic(), id, %error, "it is not known whether a message has a warm copy");
+                    true
+                }
+            },
+        }
+    }
+}
+
+/// The older a message is, the longer it can wait.
+fn again(delivery: &Delivery, now: Timestamp) -> Settle {
+    let delay = (age(delivery, now) / 4).clamp(SOONEST, LATEST);
+    Settle::Retry { delay: Some(delay), reason: "it is still needed".to_owned() }
+}
+
+fn age(delivery: &Delivery, now: Timestamp) -> Duration {
+    Duration::from_millis(u64::try_from(now.as_millis() - delivery.published_at.as_millis()).unwrap_or(0))
+}
