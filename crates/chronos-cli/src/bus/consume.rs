@@ -229,7 +229,8 @@ async fn until_over(subscription: &Subscription, work: &Work, runner: Runner, id
     ended
 }
 
-/// Returns when nothing was in hand for so long and nothing is due: that nothing came may also mean that the hot tier is slow.
+/// Returns when nothing was in hand for so long and nothing is due. That nothing came may also mean that the hot tier was slow, or that this
+/// process, or its whole machine, stood still meanwhile.
 ///
 /// # Errors
 /// One that is away brings nothing, too, and that is no success.
@@ -241,8 +242,8 @@ async fn until_idle(subscription: &Subscription, work: &Work, runner: &Runner, l
             tokio::time::sleep(AGAIN.min(limit)).await;
             continue;
         }
-        // A look that found nothing since then also says that no lock of somebody who died has ended.
-        runner.found_nothing(since.into_std()).await;
+        // Locks of somebody who died may have ended, too.
+        runner.found_nothing().await;
         if work.is_idle_since(since) {
             return Ok(());
         }

@@ -1,7 +1,12 @@
 //! Topics and shared memory from outside.
 
+use std::io::{BufRead as _, BufReader};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
 use chronos_db::Json;
 use serde_json::json;
+use test_support::servers;
 
 use crate::cli::{Cli, Ran};
 
@@ -145,6 +150,36 @@ fn an_idle_consumer_stays_while_something_is_due() {
     assert_eq!(numbers(&cli.run(&["bus", "consume", "payments", "fraud", "--settle", "none", "--max", "1"]).lines()), [0]);
     let rest = cli.run(&["bus", "consume", "payments", "fraud", "--exit-when-idle-ms", "100"]).lines();
     assert_eq!(numbers(&rest), [0, 1]);
+}
+
+#[test]
+fn a_consumer_that_stood_still_does_not_take_that_for_a_time_without_messages() {
+    // On a server: a process that is stopped in the midst of a write would hold up all others on an embedded store.
+    let cli = Cli::new();
+    let config = json!({
+        "dbConnections": {"main": {"mongoUri": servers::mongo_standalone_uri()}},
+        "databases": {"messaging": {"dbConnRef": "main", "dbName": servers::unique_name("bus")}},
+        "chronow": {"mongoOnly": true},
+    });
+    cli.write("chronos.json", &config.to_string());
+    cli.run(&["bus", "topic", "create", "payments"]).value();
+    cli.run(&["bus", "sub", "create", "payments", "fraud", "--backoff-ms", "0"]).value();
+    publish(&cli, 1);
+    let idle = Duration::from_millis(700);
+    let millis = idle.as_millis().to_string();
+    let mut consumer = cli.command(["bus", "consume", "payments", "fraud", "--exit-when-idle-ms", &millis]).spawn().unwrap();
+    let mut lines = BufReader::new(consumer.stdout.take().unwrap()).lines();
+    lines.next().unwrap().unwrap();
+    let signal = |name: &str| assert!(Command::new("kill").args([name, &consumer.id().to_string()]).status().unwrap().success());
+    signal("-STOP");
+    let (begun, mut published) = (Instant::now(), 0);
+    while begun.elapsed() < idle * 2 {
+        published += publish(&cli, 20).len();
+    }
+    signal("-CONT");
+    assert_eq!(lines.map(Result::unwrap).count(), published);
+    assert!(consumer.wait().unwrap().success());
+    assert_eq!(stats(&cli)["backlog"], 0);
 }
 
 #[test]

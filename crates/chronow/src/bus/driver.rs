@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt as _};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::task::{Id, JoinError, JoinSet};
 use tracing::Instrument as _;
 
@@ -60,6 +60,16 @@ struct Working {
 
 /// A message with its payload, or how it ends without.
 type Fetched = (Ready, Result<(), Settle>);
+
+/// Looks at the subscription, between the loop and whoever holds the runner.
+#[derive(Debug)]
+pub(super) struct Looks {
+    /// Somebody wants one now.
+    pub(super) wanted: Arc<Notify>,
+    /// When the last one began that found nothing due.
+    pub(super) in_vain: watch::Sender<Option<Instant>>,
+}
+
 type Sent<T> = (Vec<Ending>, Vec<Starting<T>>, Result<Advanced>);
 type Slot<T> = Option<BoxFuture<'static, T>>;
 
@@ -70,8 +80,7 @@ pub(super) struct Driver<T> {
     handler: Handler<T>,
     settings: Settings,
     wishes: watch::Receiver<Wish>,
-    /// When the last look began that found nothing due.
-    vain: watch::Sender<Option<Instant>>,
+    looks: Looks,
     closing: watch::Receiver<bool>,
     ready: VecDeque<Ready>,
     /// Messages whose payloads are being fetched.
@@ -106,7 +115,7 @@ impl<T: Send + 'static> Driver<T> {
         handler: Handler<T>,
         settings: Settings,
         wishes: watch::Receiver<Wish>,
-        vain: watch::Sender<Option<Instant>>,
+        looks: Looks,
     ) -> Self {
         let closing = subscription.inner.tasks.closing();
         Self {
@@ -116,7 +125,7 @@ impl<T: Send + 'static> Driver<T> {
             handler,
             settings,
             wishes,
-            vain,
+            looks,
             closing,
             ready: VecDeque::new(),
             fetching: FuturesUnordered::new(),
@@ -158,6 +167,7 @@ impl<T: Send + 'static> Driver<T> {
                 (begun, pulled) = finished(&mut self.pull) => self.pulled(begun, pulled),
                 Some(fetched) = self.fetching.next(), if !self.fetching.is_empty() => self.fetched(fetched),
                 waited = finished(&mut self.wait) => self.waited(waited),
+                () = self.looks.wanted.notified() => self.look = true,
                 () = at(timer) => self.timed(),
             }
         }
@@ -405,7 +415,7 @@ impl<T: Send + 'static> Driver<T> {
             return;
         }
         if !self.holds_something() && pulled.next_due.is_none_or(|due| !due.is_zero()) {
-            self.vain.send_replace(Some(begun));
+            self.looks.in_vain.send_replace(Some(begun));
         }
         self.due = pulled.next_due.map(|due| Instant::now() + due.max(Duration::from_millis(1)));
         if self.wait.is_none() && self.is_working() {

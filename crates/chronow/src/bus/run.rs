@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
 use super::codec::Decode;
-use super::driver::{Driver, Handler};
+use super::driver::{Driver, Handler, Looks};
 use super::message::Message;
 use super::subscription::Subscription;
 use crate::{Error, ErrorKind, Result};
@@ -140,14 +140,16 @@ impl<T: Send + 'static> Run<T> {
         let keeper = subscription.keeper().await?;
         let guard = subscription.inner.guard()?;
         let (wish, wishes) = watch::channel(Wish::Work);
-        let (vain, looks) = watch::channel(None);
-        let driver = Driver::new(subscription, keeper, decode, handler, settings, wishes, vain);
+        let (in_vain, looked_in_vain) = watch::channel(None);
+        let look = Arc::new(Notify::new());
+        let looks = Looks { wanted: Arc::clone(&look), in_vain };
+        let driver = Driver::new(subscription, keeper, decode, handler, settings, wishes, looks);
         let task = tokio::spawn(async move {
             let ended = driver.run().await;
             drop(guard);
             ended
         });
-        Ok(Runner { wish, looks, task: Some(task) })
+        Ok(Runner { wish, look, looked_in_vain, task: Some(task) })
     }
 }
 
@@ -165,8 +167,9 @@ impl<T: Send + 'static> IntoFuture for Run<T> {
 #[must_use = "dropping a runner stops it"]
 pub struct Runner {
     wish: watch::Sender<Wish>,
+    look: Arc<Notify>,
     /// When the last look began that found nothing due.
-    looks: watch::Receiver<Option<Instant>>,
+    looked_in_vain: watch::Receiver<Option<Instant>>,
     task: Option<JoinHandle<Result<()>>>,
 }
 
@@ -211,12 +214,13 @@ impl Runner {
         self.wish.closed().await;
     }
 
-    /// Returns when a look that began at `since` or later found nothing due and nothing was held, or when it has ended. While the store does not
-    /// answer nobody knows what is due, so this waits.
-    pub async fn found_nothing(&self, since: Instant) {
-        let mut looks = self.looks.clone();
+    /// Looks at once, and returns when nothing was due and nothing held; or when it has ended. It waits while the store does not answer (then
+    /// nobody knows what is due), and while the runner is paused.
+    pub async fn found_nothing(&self) {
+        let asked = Instant::now();
+        self.look.notify_one();
         // An error means that it has ended.
-        let _ = looks.wait_for(|begun| begun.is_some_and(|begun| begun >= since)).await;
+        let _ = self.looked_in_vain.clone().wait_for(|begun| begun.is_some_and(|begun| begun >= asked)).await;
     }
 
     /// Returns when it ends: after [`stop`](Self::stop), when the connection is closed, or when the subscription is gone.

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bson::{Bson, Document};
@@ -472,11 +472,10 @@ async fn a_runner_does_not_take_a_store_that_does_not_answer_for_one_without_mes
         .start()
         .await
         .unwrap();
-    runner.found_nothing(Instant::now()).await;
+    runner.found_nothing().await;
 
     failing.switch_all_on(Fault::Before);
-    let since = Instant::now();
-    let mut looked = Box::pin(runner.found_nothing(since));
+    let mut looked = Box::pin(runner.found_nothing());
     while failing.injected() < 6 {
         assert!(futures::poll!(&mut looked).is_pending(), "nobody knows what is due");
         tokio::time::sleep(Duration::from_millis(5)).await;
