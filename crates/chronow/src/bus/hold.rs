@@ -2,10 +2,10 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use crate::client::Inner;
 use crate::hot::{Advance, Delivery, Hot, Lock, Settle};
@@ -36,7 +36,8 @@ pub(crate) struct Hold {
     /// When it was handed out, by the store's clock.
     pulled_at: Timestamp,
     times: Mutex<Times>,
-    cancelled: watch::Sender<Option<Cancelled>>,
+    why: OnceLock<Cancelled>,
+    cancelled: Notify,
     /// A settlement is under way: a renewal that fails now says nothing.
     settling: AtomicBool,
     home: Weak<Shared>,
@@ -45,9 +46,14 @@ pub(crate) struct Hold {
 impl Drop for Hold {
     fn drop(&mut self) {
         if let Some(home) = self.home.upgrade() {
-            home.held().remove(&self.lock);
+            home.held().remove(&place(self));
         }
     }
+}
+
+/// What stands for a hold among those of its consumer, as long as it lives.
+fn place(hold: &Hold) -> usize {
+    std::ptr::from_ref(hold).addr()
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -78,27 +84,24 @@ impl Hold {
     }
 
     pub(super) fn is_lost(&self) -> bool {
-        *self.cancelled.borrow() == Some(Cancelled::LockLost)
+        self.why.get() == Some(&Cancelled::LockLost)
     }
 
     pub(super) fn cancel(&self, why: Cancelled) {
-        self.cancelled.send_if_modified(|cancelled| {
-            let first = cancelled.is_none();
-            cancelled.get_or_insert(why);
-            first
-        });
+        // The first reason stays.
+        if self.why.set(why).is_ok() {
+            self.cancelled.notify_waiters();
+        }
     }
 
     pub(super) async fn cancelled(&self) -> Cancelled {
-        let mut cancelled = self.cancelled.subscribe();
         loop {
-            if let Some(why) = *cancelled.borrow_and_update() {
-                return why;
+            let told = self.cancelled.notified();
+            // Whoever is told after this look wakes `told`.
+            if let Some(why) = self.why.get() {
+                return *why;
             }
-            // The sender is in `self`, so this cannot fail.
-            if cancelled.changed().await.is_err() {
-                return Cancelled::LockLost;
-            }
+            told.await;
         }
     }
 
@@ -132,7 +135,7 @@ struct Queue {
 struct Shared {
     hot: Arc<dyn Hot>,
     subscription: SubscriptionName,
-    held: Mutex<HashMap<Lock, Weak<Hold>>>,
+    held: Mutex<HashMap<usize, Weak<Hold>>>,
     visibility_ms: AtomicU64,
     queue: Mutex<Queue>,
 }
@@ -171,11 +174,12 @@ impl Keeper {
             attempt: delivery.deliveries.saturating_add(1),
             pulled_at: delivery.locked_until.plus_millis(-i64::try_from(self.shared.visibility().as_millis()).unwrap_or(0)),
             times: Mutex::new(times),
-            cancelled: watch::Sender::new(None),
+            why: OnceLock::new(),
+            cancelled: Notify::new(),
             settling: AtomicBool::new(false),
             home: Arc::downgrade(&self.shared),
         });
-        self.shared.held().insert(delivery.lock.clone(), Arc::downgrade(&hold));
+        self.shared.held().insert(place(&hold), Arc::downgrade(&hold));
         hold
     }
 
@@ -209,7 +213,7 @@ impl Shared {
         Duration::from_millis(self.visibility_ms.load(Ordering::Relaxed))
     }
 
-    fn held(&self) -> MutexGuard<'_, HashMap<Lock, Weak<Hold>>> {
+    fn held(&self) -> MutexGuard<'_, HashMap<usize, Weak<Hold>>> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

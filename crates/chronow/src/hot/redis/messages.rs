@@ -8,9 +8,10 @@ use futures::future::try_join_all;
 use redis::Value;
 
 use super::RedisHot;
+use super::batches::{Batch, Part, key_of, millis, pull_of};
 use super::keys::{join_id, shard_of, split_id};
 use super::replicated::Confirm;
-use super::reply::{Parts, Stored, count, headers_json, list, number, text, write_message};
+use super::reply::{Parts, Stored, count, list, number, text, write_message};
 use super::script::{Args, scripts};
 use super::topics::{Miss, Tried};
 use crate::hot::{
@@ -51,145 +52,17 @@ impl Compiled {
     }
 }
 
-/// What one shard's part of an advance is.
-#[derive(Default)]
-struct Part<'a> {
-    acks: Groups<'a>,
-    others: Args,
-    other_at: Vec<usize>,
-    starts: Groups<'a>,
-}
-
-/// Locks by the pull that brought them: one of its tokens stands for many.
-#[derive(Default)]
-struct Groups<'a>(Vec<Group<'a>>);
-
-struct Group<'a> {
-    token: &'a str,
-    ids: Args,
-    /// Where their outcomes belong.
-    at: Vec<usize>,
-}
-
-impl<'a> Groups<'a> {
-    fn push(&mut self, token: &'a str, id: &str, index: usize) {
-        // There are as many as pulls whose messages are at work, and the next is mostly of the last one.
-        let known = self.0.iter().rposition(|group| group.token == token).unwrap_or_else(|| {
-            self.0.push(Group { token, ids: Args::new(), at: Vec::new() });
-            self.0.len() - 1
-        });
-        let group = &mut self.0[known];
-        group.ids.push_bytes(id.as_bytes());
-        group.at.push(index);
-    }
-
-    fn write(&self, args: &mut Args) {
-        args.push(self.0.len());
-        for group in &self.0 {
-            args.push_bytes(group.token.as_bytes());
-            args.push(group.at.len());
-            args.extend(&group.ids);
-        }
-    }
-
-    fn at(&self) -> impl Iterator<Item = &usize> {
-        self.0.iter().flat_map(|group| &group.at)
-    }
-}
-
-/// Messages for one shard, in runs of those that have the same names.
-struct Batch {
-    args: Args,
-    run: Args,
-    shape: Shape,
-    count: usize,
-    /// Where their ids belong.
-    at: Vec<usize>,
-}
-
-/// What a message has beside its payload.
-#[derive(Clone, Copy, PartialEq, Eq, Default)]
-struct Shape {
-    /// A time, an age, or a dedup id.
-    special: bool,
-    content_type: bool,
-    headers: bool,
-    key: bool,
-}
-
-impl Shape {
-    fn of(message: &Outgoing) -> Self {
-        Self {
-            special: message.not_before.is_some() || message.ttl.is_some() || message.dedup_id.as_ref().is_some_and(|id| !id.is_empty()),
-            content_type: !message.content_type.is_empty(),
-            headers: !message.headers.is_empty(),
-            key: key_of(message).is_some(),
-        }
-    }
-
-    fn names(self) -> impl Iterator<Item = &'static str> {
-        let has = [("type", self.content_type), ("headers", self.headers), ("key", self.key)];
-        std::iter::once("payload").chain(has.into_iter().filter(|(_, has)| *has).map(|(name, _)| name))
-    }
-}
-
-/// An empty key is none.
-fn key_of(message: &Outgoing) -> Option<&str> {
-    message.key.as_deref().filter(|key| !key.is_empty())
-}
-
-impl Batch {
-    fn new(shards: u16) -> Self {
-        Self { args: Args::new().arg(shards), run: Args::new(), shape: Shape::default(), count: 0, at: Vec::new() }
-    }
-
-    fn push(&mut self, message: &Outgoing, index: usize) -> Result<()> {
-        let shape = Shape::of(message);
-        if shape != self.shape {
-            self.end_run();
-            self.shape = shape;
-        }
-        if shape.special {
-            match message.not_before {
-                Some(time) => self.run.push(time.as_millis()),
-                None => self.run.push_bytes(b""),
-            }
-            match message.ttl {
-                Some(ttl) => self.run.push(millis(ttl)),
-                None => self.run.push_bytes(b""),
-            }
-            self.run.push_bytes(message.dedup_id.as_deref().unwrap_or("").as_bytes());
-        }
-        self.run.push_bytes(&message.payload);
-        if shape.content_type {
-            self.run.push_bytes(message.content_type.as_bytes());
-        }
-        if shape.headers {
-            self.run.push_bytes(&headers_json(message)?);
-        }
-        if let Some(key) = key_of(message) {
-            self.run.push_bytes(key.as_bytes());
-        }
-        self.count += 1;
-        self.at.push(index);
-        Ok(())
-    }
-
-    fn end_run(&mut self) {
-        if self.count > 0 {
-            self.args.push(self.count);
-            self.args.push(u8::from(self.shape.special));
-            self.args.push(self.shape.names().count());
-            for name in self.shape.names() {
-                self.args.push_bytes(name.as_bytes());
-            }
-            self.args.extend(&self.run);
-            (self.run, self.count) = (Args::new(), 0);
-        }
-    }
-}
-
 impl RedisHot {
+    async fn ask_to_publish(&self, topic: &TopicName, shard: u16, batch: &Batch) -> Tried<Parts> {
+        if batch.is_plain {
+            match self.ask(topic, shard, &scripts::publish_plain, &batch.args).await {
+                Err(Miss::Other) => {}
+                other => return other,
+            }
+        }
+        self.ask(topic, shard, &scripts::publish, &batch.args).await
+    }
+
     pub(super) async fn accept(
         &self,
         topic: &TopicName,
@@ -215,8 +88,8 @@ impl RedisHot {
             }
             batch.end_run();
             let mut reply = match confirm {
-                None => self.ask(topic, shard, &scripts::publish, &batch.args).await?,
                 Some(confirm) => self.ask_and_confirm(topic, shard, &scripts::publish, &batch.args, confirm).await?,
+                None => self.ask_to_publish(topic, shard, &batch).await?,
             };
             match reply.next() {
                 Value::Array(ids) => {
@@ -373,8 +246,7 @@ impl RedisHot {
             let (Some(part), Some(token)) = (parts.get_mut(usize::from(shard)), pull_of(lock)) else { continue };
             part.starts.push(token, id, index);
         }
-        let work =
-            (0..shards).zip(&parts).filter(|(_, part)| !(part.acks.0.is_empty() && part.other_at.is_empty() && part.starts.0.is_empty()));
+        let work = (0..shards).zip(&parts).filter(|(_, part)| !part.is_empty());
         let replies = try_join_all(work.map(async |(shard, part)| {
             let mut args = Args::new().arg(shards).arg(subscription.name());
             part.acks.write(&mut args);
@@ -637,12 +509,6 @@ fn lets_pass(compiled: &Compiled, delivery: &Delivery) -> bool {
     })
 }
 
-/// The token of the pull (of this subscription and shard) that handed a message out; nothing if it cannot be of this message. A lock's token is that
-/// and the message's id, so that each is worth something for its own message alone.
-fn pull_of(lock: &Lock) -> Option<&str> {
-    lock.token.split_once('.').filter(|(_, id)| *id == split_id(&lock.id).1).map(|(pull, _)| pull)
-}
-
 /// A message that a script handed out under the token it was given; and whether its time was over.
 fn delivery(shard: u16, token: &str, until: i64, message: Value) -> Result<(Delivery, bool)> {
     let mut message = list(message)?;
@@ -668,11 +534,6 @@ fn delivery(shard: u16, token: &str, until: i64, message: Value) -> Result<(Deli
 
 fn small(value: Value) -> Result<u32> {
     Ok(u32::try_from(count(value)?).unwrap_or(u32::MAX))
-}
-
-/// Rounded up, and no more than Lua counts with.
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX).min(1 << 50)
 }
 
 fn cursor(text: &str) -> Result<(u64, u16)> {

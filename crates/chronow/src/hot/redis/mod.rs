@@ -24,6 +24,7 @@ use super::{
 };
 use crate::{Error, ErrorKind, Result, Scope, SubscriptionName, Timestamp, TopicName};
 
+mod batches;
 mod config;
 mod keys;
 mod link;

@@ -91,9 +91,12 @@ impl Args {
 }
 
 macro_rules! scripts {
-    (with library: $($topic:ident)*; alone: $($value:ident)*) => {
+    (with library: $($topic:ident)*; with core: $($small:ident)*; alone: $($value:ident)*) => {
         $(pub(in super::super) static $topic: LazyLock<Script> = LazyLock::new(|| Script::new(concat!(
-            include_str!("scripts/lib.lua"), include_str!(concat!("scripts/", stringify!($topic), ".lua"))
+            include_str!("scripts/core.lua"), include_str!("scripts/lib.lua"), include_str!(concat!("scripts/", stringify!($topic), ".lua"))
+        )));)*
+        $(pub(in super::super) static $small: LazyLock<Script> = LazyLock::new(|| Script::new(concat!(
+            include_str!("scripts/core.lua"), include_str!(concat!("scripts/", stringify!($small), ".lua"))
         )));)*
         $(pub(in super::super) static $value: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!(concat!("scripts/", stringify!($value), ".lua"))));)*
     };
@@ -108,6 +111,7 @@ pub(super) mod scripts {
         with library:
             advance arm cancel dead_list dead_take fetch_deferred others peek publish pull purge renew replay stats sub_delete sub_get sub_put subs
             topic_delete topic_put;
+        with core: publish_plain;
         alone: kv_expire kv_increment kv_remove kv_set
     }
 }

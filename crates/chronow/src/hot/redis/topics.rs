@@ -24,6 +24,8 @@ pub(super) enum Miss {
     Full(u64),
     /// The options changed meanwhile.
     Changed,
+    /// Another script has to do it; nothing was done.
+    Other,
     Failed(Error),
 }
 
@@ -67,6 +69,7 @@ impl RedisHot {
             "nosub" => return Err(Miss::NoSubscription),
             "stale" => return Err(Miss::Stale),
             "changed" => return Err(Miss::Changed),
+            "other" => return Err(Miss::Other),
             "full" => return Err(Miss::Full(parts.count()?)),
             "reaped" => {
                 for name in parts.rest() {
@@ -128,7 +131,7 @@ impl RedisHot {
             Miss::Full(owed) => {
                 Error::new(ErrorKind::Full, format!("the topic holds {owed} messages that somebody still needs; publish again later"))
             }
-            Miss::Stale | Miss::Changed => {
+            Miss::Stale | Miss::Changed | Miss::Other => {
                 Error::new(ErrorKind::Conflict, "the options are being changed by others; try again").retryable()
             }
         }
