@@ -98,6 +98,7 @@ promises! { $
         a_time_that_has_passed_is_now,
         a_scheduled_message_can_be_cancelled,
         what_is_not_scheduled_cannot_be_cancelled,
+        what_is_due_cannot_be_cancelled_although_nobody_pulled_it,
         a_sharded_topic_delivers_everything_once,
         concurrent_publishers_lose_nothing,
     }

@@ -199,11 +199,11 @@ async fn a_dropped_stream_gives_back_what_it_prefetched(chronow: Chronow) {
 
 async fn a_message_in_hand_stays_locked_while_it_is_held_and_comes_again_when_dropped(chronow: Chronow) {
     let (topic, subscription) = topic(&chronow).await;
-    subscription.ensure().visibility(Duration::from_millis(1_500)).await.unwrap();
+    subscription.ensure().visibility(Duration::from_millis(2_500)).await.unwrap();
     publish(&topic, [7]).await;
     let held = subscription.receive::<Value>(1).await.unwrap().remove(0);
     let (begun, until_at_first) = (Instant::now(), held.locked_until());
-    while begun.elapsed() < Duration::from_millis(3_500) {
+    while begun.elapsed() < Duration::from_millis(5_500) {
         assert!(subscription.receive::<Value>(1).await.unwrap().is_empty(), "it was handed out twice");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
@@ -332,7 +332,7 @@ async fn what_cannot_be_decoded_becomes_a_dead_letter_and_is_not_lost(chronow: C
 
 async fn prefetched_messages_and_slow_handlers_keep_their_locks(chronow: Chronow) {
     let (topic, subscription) = topic(&chronow).await;
-    subscription.ensure().visibility(Duration::from_millis(1_500)).await.unwrap();
+    subscription.ensure().visibility(Duration::from_millis(2_500)).await.unwrap();
     publish(&topic, 0..3).await;
     let seen = Arc::new(Mutex::new(Vec::new()));
     let log = Arc::clone(&seen);
@@ -341,7 +341,7 @@ async fn prefetched_messages_and_slow_handlers_keep_their_locks(chronow: Chronow
         async move {
             log.lock().unwrap().push((number(&message), message.deliveries()));
             // Longer than the lock of the first one, so that the others are held without being started for longer than theirs.
-            tokio::time::sleep(Duration::from_millis(2_000)).await;
+            tokio::time::sleep(Duration::from_millis(3_000)).await;
         }
     };
     let runner = subscription.run(handler).concurrency(1).prefetch(10).start().await.unwrap();

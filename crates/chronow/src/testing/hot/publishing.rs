@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::{Bus, PATIENCE, message, text, texts};
+use super::{Bus, PATIENCE, message, text, texts, until};
 use crate::hot::{Hot, Outgoing, TopicPatch};
 
 /// A message arrives as it was published.
@@ -245,6 +245,18 @@ pub async fn what_is_not_scheduled_cannot_be_cancelled(hot: Arc<dyn Hot>) {
     let soon = bus.send(Outgoing { not_before: Some(due), ..message("soon") }).await;
     assert_eq!(texts(&bus.take(&subscription, 1).await), ["soon"]);
     assert!(!bus.hot.cancel(&bus.topic, &soon.id).await.unwrap(), "it has been handed out");
+}
+
+/// What is due cannot be cancelled, although nobody has pulled it yet.
+pub async fn what_is_due_cannot_be_cancelled_although_nobody_pulled_it(hot: Arc<dyn Hot>) {
+    let bus = Bus::new(hot).await;
+    let subscription = bus.subscribe("s").await;
+    let now = bus.hot.now().await.unwrap();
+    let due = now.plus_millis(50);
+    let soon = bus.send(Outgoing { not_before: Some(due), ..message("soon") }).await;
+    until("its time has come", || async { bus.hot.now().await.unwrap() > due }).await;
+    assert!(!bus.hot.cancel(&bus.topic, &soon.id).await.unwrap());
+    assert_eq!(texts(&bus.take(&subscription, 1).await), ["soon"]);
 }
 
 /// A sharded topic delivers everything once.

@@ -211,8 +211,8 @@ fn one(role: Role, n: usize, told: &Facts, dead: Option<&chronow::hot::DeadLette
     assert!(deliveries.windows(2).all(|pair| pair[0] < pair[1]), "two handlers had one delivery: {context}");
     let most = deliveries.last().copied().unwrap_or(0);
     assert!(most <= role.limit(), "too many deliveries: {context}");
-    assert!(story.acked.len() <= 1, "it was acknowledged twice: {context}");
     assert!(story.acked.iter().all(|acked| *acked >= most), "it came again after its end: {context}");
+    assert!(story.acked.len() <= 1, "it was acknowledged twice: {context}");
     match dead {
         None => assert!(story.acked.len() + story.maybe_acked.len() > 0, "it was lost: {context}"),
         Some(letter) => {
