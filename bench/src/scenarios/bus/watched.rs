@@ -123,6 +123,10 @@ impl<H: Hot> Hot for Watched<H> {
         self.inner.fetch_deferred(subscription, ids).await
     }
 
+    async fn needed_by_others(&self, subscription: &SubscriptionName, ids: &[String]) -> Result<Vec<bool>> {
+        self.inner.needed_by_others(subscription, ids).await
+    }
+
     async fn wait(&self, subscription: &SubscriptionName, timeout: Duration) -> Result<()> {
         self.inner.wait(subscription, timeout).await
     }
