@@ -168,11 +168,17 @@ impl Shared {
     pub async fn del(&self, key: &str) -> Result<()> {
         check_key(key)?;
         let told = |error: Error| error.during("del").on(key);
-        self.inner.hot.set(&self.scope, key, None, "", Some(TOMBSTONE), When::Always).await.map_err(told)?;
-        match self.inner.warm() {
-            Some(warm) => warm.tombstone(&self.scope, key).await.map_err(told),
-            None => Ok(()),
+        let hot = &self.inner.hot;
+        hot.set(&self.scope, key, None, "", Some(TOMBSTONE), When::Always).await.map_err(told)?;
+        let Some(warm) = self.inner.warm() else { return Ok(()) };
+        // By the clock that values get their time from, and the clocks of two stores may differ by anything.
+        let at = hot.now().await.map_err(told)?;
+        warm.tombstone(&self.scope, key, at).await.map_err(told)?;
+        // A tombstone wins over a value of the same millisecond; one that is set from now on is later.
+        while hot.now().await.map_err(told)? <= at {
+            tokio::time::sleep(Duration::from_millis(1)).await;
         }
+        Ok(())
     }
 
     /// Changes what is left of a value's time in the hot tier. False if there is no value.

@@ -227,9 +227,9 @@ impl Warm {
         Ok(found.map(|found| Kept { value: found.value, expires_at: found.expires_at }))
     }
 
-    /// Leaves a tombstone, which wins over whatever is older.
-    pub(crate) async fn tombstone(&self, scope: &Scope, key: &str) -> Result<()> {
-        self.messaging(scope)?.shared().tombstone(scope.namespace(), key).await.map(drop).map_err(failed)
+    /// Leaves a tombstone as of a time, which wins over whatever is of that time or older.
+    pub(crate) async fn tombstone(&self, scope: &Scope, key: &str, at: Timestamp) -> Result<()> {
+        self.messaging(scope)?.shared().tombstone(scope.namespace(), key).at(at).await.map(drop).map_err(failed)
     }
 
     /// The versions of a key, newest first.

@@ -1,9 +1,13 @@
 //! Clocks that are hours wrong: locks, delays and lifetimes go by the store's.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use chronos_db::Runtime;
+use chronos_db::documents::embedded::EmbeddedDocuments;
+use chronos_db::{Chronos, Runtime};
+use chronow::hot::documents::DocumentsHot;
+use chronow::{Chronow, Config};
 use serde_json::{Value, json};
 use test_support::ShiftedClock;
 
@@ -48,6 +52,32 @@ async fn a_client_whose_clock_is_wrong_keeps_locks_delays_and_lifetimes(world: W
         wrong.shared().set("k", &1).ttl(Duration::from_secs(600)).await.unwrap();
         assert_eq!(world.chronow.shared().get::<i32>("k").await.unwrap(), Some(1));
         assert_eq!(wrong.shared().get::<i32>("k").await.unwrap(), Some(1));
+    }
+}
+
+/// Values and tombstones get their times from one clock: that of the hot tier.
+#[tokio::test]
+async fn deleted_stays_deleted_whatever_the_clock_of_the_warm_tier_says() {
+    for shift in [HOURS, 0, -HOURS] {
+        let document = json!({
+            "dbConnections": { "warm": { "mongoUri": "embedded::memory:" } },
+            "databases": { "messaging": { "dbConnRef": "warm", "dbName": "warm" } },
+        });
+        let runtime = Runtime { clock: Arc::new(ShiftedClock::ahead_by(shift)), ..Runtime::default() };
+        let warm = chronos_db::config::Config::from_json(&document, ".".as_ref()).unwrap();
+        let warm = Chronos::builder(warm).runtime(runtime).open().unwrap();
+        let documents = Arc::new(EmbeddedDocuments::open(Path::new(":memory:"), Runtime::default()).unwrap());
+        let hot = Arc::new(DocumentsHot::new(documents, "hot", Runtime::default()));
+        let chronow = Chronow::with_hot(hot, &Config::default(), Some(&warm)).unwrap();
+        let scope = chronow::Scope::new("default", "default").unwrap();
+        for n in 0..20 {
+            chronow.shared().set("k", &n).persist().await.unwrap();
+            chronow.hot().remove(&scope, "k").await.unwrap();
+            assert_eq!(chronow.shared().get::<i32>("k").await.unwrap(), Some(n), "a value behind a deletion is kept, {shift}");
+            chronow.shared().del("k").await.unwrap();
+            chronow.hot().remove(&scope, "k").await.unwrap();
+            assert_eq!(chronow.shared().get::<i32>("k").await.unwrap(), None, "{shift}");
+        }
     }
 }
 

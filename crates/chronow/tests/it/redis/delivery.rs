@@ -318,9 +318,15 @@ everywhere! {
         world.hot.wait(&sub, Duration::from_secs(30)).await.unwrap();
         assert!(begin.elapsed() < Duration::from_secs(15));
         world.pull(&sub, 1).await;
-        let begin = Instant::now();
-        world.hot.wait(&sub, Duration::from_millis(300)).await.unwrap();
-        assert!(begin.elapsed() >= Duration::from_millis(290));
+        // Between the nodes of a cluster a call may come late, and wakes somebody for nothing.
+        for calls in 0.. {
+            let begin = Instant::now();
+            world.hot.wait(&sub, Duration::from_millis(300)).await.unwrap();
+            if begin.elapsed() >= Duration::from_millis(290) {
+                break;
+            }
+            assert!(calls < 3, "nobody called, and it does not wait");
+        }
     }
 
     async fn peeking_shows_everything_and_takes_nothing(world: World) {
