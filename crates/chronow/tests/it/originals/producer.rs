@@ -33,7 +33,7 @@ async fn a_batch_is_published_whole_or_not_at_all(world: World) {
     let topic = world.topic("kept");
     topic.ensure().warm(true).max_len(10).await.unwrap();
     let subscription = crate::tiers::calm(&topic, "s").await;
-    let large = "x".repeat(262_145);
+    let large = "x".repeat(17 * 1024 * 1024);
     let batch = [Draft::json(&1), Draft::json(&2), Draft::json(&large)];
     assert_eq!(topic.publish_batch(batch).await.unwrap_err().kind(), ErrorKind::Validation);
     let batch = (0..11).map(|n| Draft::json(&n).dedup_id(n.to_string()));
