@@ -9,11 +9,11 @@ use tokio::task::JoinHandle;
 
 use crate::bus::Keeper;
 use crate::client::Inner;
-use crate::hot::{Advance, Delivery, Hot, Outgoing, Settle, Start, SubscriptionPatch};
+use crate::hot::{Advance, DeadLetter, Delivery, Hot, Outgoing, Select, Settle, Start, SubscriptionPatch};
 use crate::metrics::Counters;
 use crate::tasks::closed;
 use crate::warm::{COPIED, Warm};
-use crate::{ErrorKind, Json, Result, SubscriptionName, TopicName};
+use crate::{ErrorKind, Json, Result, SubscriptionName, Timestamp, TopicName};
 
 /// Copies made in one step.
 const BATCH: u32 = 200;
@@ -140,6 +140,9 @@ impl Copier {
         let begun = Instant::now();
         let pulled = self.hot.pull(&self.name, BATCH).await?;
         if pulled.deliveries.is_empty() {
+            if self.copy_dead().await? {
+                return Ok(true);
+            }
             if !self.is_ending() {
                 let due = pulled.next_due.unwrap_or(PATIENCE).min(PATIENCE);
                 tokio::select! {
@@ -151,7 +154,11 @@ impl Copier {
             return Ok(false);
         }
         let holds: Vec<_> = pulled.deliveries.iter().map(|delivery| self.keeper.hold(delivery, begun)).collect();
-        let kept = self.keep(pulled.deliveries).await;
+        let copies = pulled.deliveries.into_iter().map(|delivery| {
+            let Delivery { lock, payload, content_type, headers, key, published_at, .. } = delivery;
+            (lock.id, published_at, Outgoing { payload, content_type, headers, key, ..Outgoing::default() })
+        });
+        let kept = self.keep(copies.collect()).await;
         // Given back, they come again first: copies are made in order.
         let settle = if kept.is_ok() { Settle::Ack } else { Settle::Release };
         let settle = holds.iter().map(|hold| (hold.lock().clone(), settle.clone())).collect();
@@ -159,13 +166,23 @@ impl Copier {
         kept.map(|()| true)
     }
 
-    async fn keep(&self, deliveries: Vec<Delivery>) -> Result<()> {
-        let mut copies = Vec::new();
-        for delivery in deliveries {
-            let Delivery { lock, payload, content_type, headers, key, published_at, .. } = delivery;
-            let message = Outgoing { payload, content_type, headers, key, ..Outgoing::default() };
-            copies.push((lock.id, published_at, message));
+    /// Copies what expired before its turn came: it lies in the dead letters of this subscription. Answers whether there was something.
+    async fn copy_dead(&self) -> Result<bool> {
+        let (letters, _) = self.hot.dead_letters(&self.name, None, BATCH).await?;
+        if letters.is_empty() {
+            return Ok(false);
         }
+        let ids = letters.iter().map(|letter| letter.id.clone()).collect();
+        let copies = letters.into_iter().map(|letter| {
+            let DeadLetter { id, payload, content_type, headers, key, published_at, .. } = letter;
+            (id, published_at, Outgoing { payload, content_type, headers, key, ..Outgoing::default() })
+        });
+        self.keep(copies.collect()).await?;
+        self.hot.purge_dead_letters(&self.name, &Select::Ids(ids)).await?;
+        Ok(true)
+    }
+
+    async fn keep(&self, copies: Vec<(String, Timestamp, Outgoing)>) -> Result<()> {
         let count = copies.len();
         self.warm.keep(self.name.topic(), copies).await?;
         Counters::add(&self.counters.warm_copies, count);

@@ -11,6 +11,7 @@ use crate::stores::{Stores, on_every_store, until, within};
 on_every_store! {
     dead_letters_are_kept_for_each_subscription,
     every_settlement_is_noted,
+    a_message_that_expires_at_once_has_its_warm_copy,
     dead_letters_are_kept_before_they_are_purged,
     many_dead_letters_are_kept_once_by_several_processes,
 }
@@ -39,6 +40,19 @@ async fn dead_letters_are_kept_for_each_subscription(stores: Stores) {
     let second = letters.get("orders", id.as_str()).subscription("two").await.unwrap().unwrap();
     assert_eq!((second.reason.as_deref(), second.deliveries), (Some("undecodable"), 0));
     until("they are counted", || async { chronow.metrics().warm_dead_letters == 2 }).await;
+}
+
+async fn a_message_that_expires_at_once_has_its_warm_copy(stores: Stores) {
+    let chronow = stores.connect().await;
+    let (topic, subscription) = topic(&chronow).await;
+    topic.ensure().warm(true).await.unwrap();
+    let id = topic.publish(&json!({"n": 1})).ttl(Duration::from_millis(1)).await.unwrap().id;
+    let messages = stores.chronos.messaging("default").unwrap().messages();
+    until("the copy is made", || async { messages.get("orders", id.as_str()).await.unwrap().is_some() }).await;
+    until("it expires", || async {
+        subscription.receive::<Value>(1).await.unwrap().is_empty() && subscription.stats().await.unwrap().dead_letters == 1
+    })
+    .await;
 }
 
 async fn every_settlement_is_noted(stores: Stores) {
