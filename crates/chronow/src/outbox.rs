@@ -13,10 +13,12 @@ use crate::hot::{Advance, Delivery, Hot, Outgoing, Settle, Start, SubscriptionPa
 use crate::metrics::Counters;
 use crate::tasks::closed;
 use crate::warm::Warm;
-use crate::{ErrorKind, Result, SubscriptionName, TopicName};
+use crate::{Error, ErrorKind, Result, SubscriptionName, TopicName};
 
 /// Copies made in one step.
 const BATCH: u32 = 200;
+/// After a step with fewer than that, the next one waits a moment for more: nobody waits for a copy, but each step costs a commit.
+const GATHERED: Duration = Duration::from_millis(20);
 /// The longest wait without looking.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// Waits after failures: the first, and the longest.
@@ -129,12 +131,17 @@ impl Copier {
             return Ok(false);
         }
         let holds: Vec<_> = pulled.deliveries.iter().map(|delivery| self.keeper.hold(delivery, begun)).collect();
+        let few = pulled.deliveries.len() < BATCH as usize;
         let kept = self.keep(pulled.deliveries).await;
         // Given back, they come again first: copies are made in order.
         let settle = if kept.is_ok() { Settle::Ack } else { Settle::Release };
         let settle = holds.iter().map(|hold| (hold.lock().clone(), settle.clone())).collect();
         self.hot.advance(&self.name, Advance { settle, start: Vec::new() }).await?;
-        kept.map(|()| true)
+        kept?;
+        if few && !self.is_ending() {
+            self.pause(GATHERED).await;
+        }
+        Ok(true)
     }
 
     async fn keep(&self, deliveries: Vec<Delivery>) -> Result<()> {
@@ -145,7 +152,10 @@ impl Copier {
             copies.push((lock.id, published_at, message));
         }
         let count = copies.len();
-        self.warm.keep(self.name.topic(), copies).await?;
+        // Making so many documents takes the processor for milliseconds: on a thread of its own it holds up nobody who shares this runtime.
+        let (warm, topic, runtime) = (self.warm.clone(), self.name.topic().clone(), tokio::runtime::Handle::current());
+        let kept = tokio::task::spawn_blocking(move || runtime.block_on(warm.keep(&topic, copies))).await;
+        kept.map_err(|error| Error::new(ErrorKind::WarmTier, "making warm copies was broken off").caused_by(error).retryable())??;
         Counters::add(&self.counters.warm_copies, count);
         Ok(())
     }

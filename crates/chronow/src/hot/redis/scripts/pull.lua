@@ -20,10 +20,11 @@ end
 -- What the filter leaves out, which the caller finds out, is never started.
 local max, token, start = tonumber(ARGV[3]), ARGV[4], c.filter == '' and tonumber(ARGV[6]) or 0
 local till = whole(NOW + c.visibility)
-local out, records, locks, keys = {}, {}, {}, {}
+local out, count, records, locks, keys = {}, 0, {}, {}, {}
 
 local function hand_out(id, starts, where, key, fields)
-  local n = #out + 1
+  local n = count + 1
+  count = n
   out[n] = { id, starts, fields }
   records[2 * n - 1], records[2 * n] = id, pack(token, till, n <= start and starts + 1 or starts, where, key)
   locks[2 * n - 1], locks[2 * n] = till, id
@@ -32,7 +33,8 @@ end
 -- Most messages are like this.
 local plain, plain_started = pack(token, till, 0, '', ''), pack(token, till, 1, '', '')
 local function hand_out_plain(entry)
-  local n, id = #out + 1, entry[1]
+  local n, id = count + 1, entry[1]
+  count = n
   out[n] = entry
   records[2 * n - 1], records[2 * n] = id, n <= start and plain_started or plain
   locks[2 * n - 1], locks[2 * n] = till, id
@@ -82,8 +84,8 @@ end
 again(call('ZRANGEBYSCORE', s.locks, '-inf', NOW, 'LIMIT', 0, max), 'the lock expired at the last delivery')
 -- A message that leaves may free the next one of its key, which is due then.
 local rounds = 0
-while #out < max and rounds < 10 do
-  local ids = call('ZRANGEBYSCORE', s.retry, '-inf', NOW, 'LIMIT', 0, max - #out)
+while count < max and rounds < 10 do
+  local ids = call('ZRANGEBYSCORE', s.retry, '-inf', NOW, 'LIMIT', 0, max - count)
   if #ids == 0 then
     break
   end
@@ -93,14 +95,20 @@ end
 
 -- New ones. The group only keeps the position: a pending list beside our records would cost more than all the rest.
 local left, bytes, more = max * 4 + 100, 0, false
-while #out < max do
-  local count = math.min(max - #out, 100)
-  local read = call('XREADGROUP', 'GROUP', s.group, 'chronow', 'COUNT', count, 'NOACK', 'STREAMS', K, '>')
+while count < max do
+  local size = math.min(max - count, 100)
+  local read = call('XREADGROUP', 'GROUP', s.group, 'chronow', 'COUNT', size, 'NOACK', 'STREAMS', K, '>')
   local entries = read and read[1] and read[1][2] or {}
-  for _, entry in ipairs(entries) do
+  for n = 1, #entries do
+    local entry = entries[n]
     local fields, where = entry[2], ''
     local id, key, limit = entry[1], '', nil
-    for i = 1, #fields, 2 do
+    local first = 1
+    if fields[1] == 'payload' then
+      -- As we write it. Often there is no more.
+      bytes, first = bytes + #fields[2], 3
+    end
+    for i = first, #fields, 2 do
       local name = fields[i]
       if name == 'payload' then
         bytes = bytes + #fields[i + 1]
@@ -131,7 +139,7 @@ while #out < max do
       hand_out(id, 0, where, key, fields)
     end
   end
-  if #entries < count then
+  if #entries < size then
     break
   end
   left = left - #entries
@@ -143,7 +151,7 @@ end
 
 -- Redis looks through small hashes and sorted sets from their begin to what it wants, which batches pay for each of theirs. A long text, for a
 -- moment, makes them what large ones are.
-local large = #out >= 32 and string.rep('-', 65)
+local large = count >= 32 and string.rep('-', 65)
 if large then
   call('HSET', s.messages, large, '')
   call('ZADD', s.locks, 0, large)
@@ -154,11 +162,11 @@ if large then
   call('HDEL', s.messages, large)
   call('ZREM', s.locks, large)
 end
-local started = math.min(start, #out)
+local started = math.min(start, count)
 if started > 0 then
   call('HINCRBY', s.stats, 'deliveries', started)
 end
-if #out == 0 and not more and call('XLEN', K) > 0 then
+if count == 0 and not more and call('XLEN', K) > 0 then
   trim(false, true)
 end
 return { 'ok', c.version, filter, till, started, out, more and 0 or next_due(s) }
