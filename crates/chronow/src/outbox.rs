@@ -13,10 +13,12 @@ use crate::hot::{Advance, DeadLetter, Delivery, Hot, Outgoing, Select, Settle, S
 use crate::metrics::Counters;
 use crate::tasks::closed;
 use crate::warm::{COPIED, Warm};
-use crate::{ErrorKind, Json, Result, SubscriptionName, Timestamp, TopicName};
+use crate::{Error, ErrorKind, Json, Result, SubscriptionName, Timestamp, TopicName};
 
 /// Copies made in one step.
 const BATCH: u32 = 200;
+/// After a step with fewer than that, the next one waits a moment for more: nobody waits for a copy, but each step costs a commit.
+const GATHERED: Duration = Duration::from_millis(20);
 /// The longest wait without looking.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// Waits after failures: the first, and the longest.
@@ -154,6 +156,7 @@ impl Copier {
             return Ok(false);
         }
         let holds: Vec<_> = pulled.deliveries.iter().map(|delivery| self.keeper.hold(delivery, begun)).collect();
+        let few = pulled.deliveries.len() < BATCH as usize;
         let copies = pulled.deliveries.into_iter().map(|delivery| {
             let Delivery { lock, payload, content_type, headers, key, published_at, .. } = delivery;
             (lock.id, published_at, Outgoing { payload, content_type, headers, key, ..Outgoing::default() })
@@ -163,7 +166,11 @@ impl Copier {
         let settle = if kept.is_ok() { Settle::Ack } else { Settle::Release };
         let settle = holds.iter().map(|hold| (hold.lock().clone(), settle.clone())).collect();
         self.hot.advance(&self.name, Advance { settle, start: Vec::new() }).await?;
-        kept.map(|()| true)
+        kept?;
+        if few && !self.is_ending() {
+            self.pause(GATHERED).await;
+        }
+        Ok(true)
     }
 
     /// Copies what expired before its turn came: it lies in the dead letters of this subscription. Answers whether there was something.
@@ -184,7 +191,10 @@ impl Copier {
 
     async fn keep(&self, copies: Vec<(String, Timestamp, Outgoing)>) -> Result<()> {
         let count = copies.len();
-        self.warm.keep(self.name.topic(), copies).await?;
+        // Making so many documents takes the processor for milliseconds: on a thread of its own it holds up nobody who shares this runtime.
+        let (warm, topic, runtime) = (self.warm.clone(), self.name.topic().clone(), tokio::runtime::Handle::current());
+        let kept = tokio::task::spawn_blocking(move || runtime.block_on(warm.keep(&topic, copies))).await;
+        kept.map_err(|error| Error::new(ErrorKind::WarmTier, "making warm copies was broken off").caused_by(error).retryable())??;
         Counters::add(&self.counters.warm_copies, count);
         Ok(())
     }

@@ -71,6 +71,8 @@ pub(super) struct Looks {
 }
 
 type Sent<T> = (Vec<Ending>, Vec<Starting<T>>, Result<Advanced>);
+/// When a pull began, for how many messages, what it brought, and how many of these it started.
+type Brought = (Instant, u32, Result<(Pulled, usize)>);
 type Slot<T> = Option<BoxFuture<'static, T>>;
 
 pub(super) struct Driver<T> {
@@ -88,7 +90,7 @@ pub(super) struct Driver<T> {
     endings: Vec<Ending>,
     handlers: JoinSet<Outcome>,
     working: HashMap<Id, Working>,
-    pull: Slot<(Instant, Result<(Pulled, usize)>)>,
+    pull: Slot<Brought>,
     advance: Slot<Sent<T>>,
     /// Messages in the step that is under way.
     starting: usize,
@@ -162,9 +164,16 @@ impl<T: Send + 'static> Driver<T> {
                 biased;
                 changed = self.wishes.changed(), if !stopping => self.wished(changed.is_err()),
                 () = closed(&mut self.closing), if !stopping => self.stop(),
-                Some(done) = self.handlers.join_next_with_id() => self.handled(done),
+                Some(done) = self.handlers.join_next_with_id() => {
+                    self.handled(done);
+                    // What ends at about the same time is settled in one step, not the first alone and all others in a second one.
+                    tokio::task::yield_now().await;
+                    while let Some(done) = self.handlers.try_join_next_with_id() {
+                        self.handled(done);
+                    }
+                }
                 sent = finished(&mut self.advance) => self.advanced(sent),
-                (begun, pulled) = finished(&mut self.pull) => self.pulled(begun, pulled),
+                brought = finished(&mut self.pull) => self.pulled(brought),
                 Some(fetched) = self.fetching.next(), if !self.fetching.is_empty() => self.fetched(fetched),
                 waited = finished(&mut self.wait) => self.waited(waited),
                 () = self.looks.wanted.notified() => self.look = true,
@@ -249,7 +258,7 @@ impl<T: Send + 'static> Driver<T> {
             // Those for whom there is a handler are started by the pull itself; what is held by now comes before them.
             let free = self.settings.concurrency.saturating_sub(held).min(wanted);
             let [wanted, free] = [wanted, free].map(|count| u32::try_from(count).unwrap_or(u32::MAX));
-            self.pull = Some(async move { (Instant::now(), hot.pull_and_start(&name, wanted, free).await) }.boxed());
+            self.pull = Some(async move { (Instant::now(), wanted, hot.pull_and_start(&name, wanted, free).await) }.boxed());
         }
     }
 
@@ -388,13 +397,13 @@ impl<T: Send + 'static> Driver<T> {
         self.endings.push(ending(hold, settle, keyed));
     }
 
-    fn pulled(&mut self, begun: Instant, pulled: Result<(Pulled, usize)>) {
+    fn pulled(&mut self, (begun, wanted, pulled): Brought) {
         let (pulled, started) = match pulled {
             Ok(pulled) => pulled,
             Err(error) => return self.fail(error),
         };
         self.failures = 0;
-        let nothing = pulled.deliveries.is_empty();
+        let all = pulled.deliveries.len() < wanted as usize;
         for (place, delivery) in pulled.deliveries.into_iter().enumerate() {
             let hold = self.keeper.hold(&delivery, begun);
             let ready = Ready { delivery, hold };
@@ -409,7 +418,7 @@ impl<T: Send + 'static> Driver<T> {
                 self.ready.push_back(ready);
             }
         }
-        if !nothing {
+        if !all {
             // There may be more.
             self.look = true;
             return;

@@ -165,3 +165,33 @@ pub(super) fn pull_of(lock: &Lock) -> Option<&str> {
 pub(super) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX).min(1 << 50)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_worth_something_for_its_own_message_alone() {
+        let lock = |id: &str, token: &str| Lock { id: id.to_owned(), token: token.to_owned() };
+        assert_eq!(pull_of(&lock("17-0", "abc.17-0")), Some("abc"));
+        assert_eq!(pull_of(&lock("3.17-0", "abc.17-0")), Some("abc"));
+        for (id, token) in [("17-1", "abc.17-0"), ("17-0", "abc"), ("17-0", ""), ("17-0", "stale")] {
+            assert_eq!(pull_of(&lock(id, token)), None, "{token} for {id}");
+        }
+    }
+
+    #[test]
+    fn messages_that_are_alike_share_their_names() {
+        let message = |key: Option<&str>| Outgoing { payload: "p".into(), key: key.map(str::to_owned), ..Outgoing::default() };
+        let mut batch = Batch::new(1);
+        for (index, key) in [None, None, Some("k"), Some("")].into_iter().enumerate() {
+            batch.push(&message(key), index).unwrap();
+        }
+        batch.end_run();
+        let expected = ["1", "2", "0", "1", "payload", "p", "p", "1", "0", "2", "payload", "key", "p", "k", "1", "0", "1", "payload", "p"];
+        assert_eq!(batch.args, expected.into_iter().fold(Args::new(), Args::arg));
+        assert!(batch.is_plain);
+        batch.push(&Outgoing { dedup_id: Some("d".to_owned()), ..message(None) }, 4).unwrap();
+        assert!(!batch.is_plain);
+    }
+}

@@ -33,7 +33,7 @@ impl Script {
 }
 
 /// Arguments in one buffer: a batch has thousands.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Args {
     bytes: Vec<u8>,
     ends: Vec<usize>,

@@ -350,4 +350,80 @@ everywhere! {
         }
         assert_eq!(texts(&world.pull(&sub, 1).await), ["unread"]);
     }
+
+    async fn large_batches_keep_their_ids_and_their_order(world: World) {
+        let topic = world.topic("t", TopicPatch::default()).await;
+        let sub = world.sub(&topic, "s", SubscriptionPatch::default()).await;
+        // Of one key, so of one shard; of several shapes, so that nothing is written as nothing is expected.
+        let shape = |n: usize| {
+            let plain = keyed("k", &n.to_string());
+            match n % 400 {
+                0..300 => plain,
+                300..350 => Outgoing { content_type: "text/plain".to_owned(), ..plain },
+                _ => Outgoing { headers: BTreeMap::from([("n".to_owned(), n.to_string())]), ..plain },
+            }
+        };
+        for first in [0, 1_250] {
+            let sent: Vec<Outgoing> = (first..first + 1_250).map(shape).collect();
+            let ids: Vec<String> = world.hot.publish(&topic, sent.clone()).await.unwrap().into_iter().map(|one| one.id).collect();
+            for (id, sent) in ids.into_iter().zip(sent) {
+                let got = world.pull(&sub, 1).await.remove(0);
+                assert_eq!((got.lock.id.clone(), got.payload, got.content_type, got.headers), (id, sent.payload, sent.content_type, sent.headers));
+                world.settle(&sub, &got.lock, Settle::Ack).await;
+            }
+        }
+        world.nothing(&sub).await;
+    }
+
+    async fn a_pull_can_start_the_first_of_what_it_brings(world: World) {
+        let topic = world.topic("t", TopicPatch::default()).await;
+        let sub = world.sub(&topic, "s", SubscriptionPatch { max_deliveries: Some(1), ..SubscriptionPatch::default() }).await;
+        world.hot.publish(&topic, ["a", "b", "c"].map(|text| keyed(text, text)).to_vec()).await.unwrap();
+        let (pulled, started) = world.hot.pull_and_start(&sub, 3, 2).await.unwrap();
+        assert_eq!((pulled.deliveries.len(), started), (3, 2));
+        assert!(pulled.deliveries.iter().all(|delivery| delivery.deliveries == 0), "this time does not count yet");
+        let stats = || async { world.hot.stats(&topic).await.unwrap().subscriptions.remove(0) };
+        assert_eq!(stats().await.deliveries, 2);
+        let locks: Vec<_> = pulled.deliveries.iter().map(|delivery| delivery.lock.clone()).collect();
+        // The one that was started has used its delivery up, the other one has not.
+        assert_eq!(world.settle(&sub, &locks[0], retry("x")).await, Settled::DeadLettered);
+        assert_eq!(world.settle(&sub, &locks[2], retry("x")).await, Settled::Done);
+        // What no handler has seen was not delivered.
+        assert_eq!(world.settle(&sub, &locks[1], Settle::Refuse { reason: "unreadable".to_owned() }).await, Settled::Done);
+        let (letters, _) = world.hot.dead_letters(&sub, None, 10).await.unwrap();
+        let mut told: Vec<_> = letters.iter().map(|letter| (letter.reason.as_str(), letter.deliveries)).collect();
+        told.sort_unstable();
+        assert_eq!(told, [("unreadable", 0), ("x", 1)]);
+        assert_eq!(stats().await.deliveries, 1);
+        let (again, started) = world.hot.pull_and_start(&sub, 3, 3).await.unwrap();
+        assert_eq!((again.deliveries[0].lock.id.as_str(), started), (locks[2].id.as_str(), 1));
+    }
+
+    async fn a_pull_starts_nothing_that_a_filter_may_leave_out(world: World) {
+        let topic = world.topic("t", TopicPatch::default()).await;
+        let filter = Some(Some(json!({ "payload": 1 })));
+        let sub = world.sub(&topic, "s", SubscriptionPatch { filter, ..SubscriptionPatch::default() }).await;
+        world.publish(&topic, &["1", "2", "1", "2"]).await;
+        let (pulled, started) = world.hot.pull_and_start(&sub, 10, 10).await.unwrap();
+        assert_eq!((texts(&pulled.deliveries), started), (vec!["1".to_owned(), "1".to_owned()], 0));
+        assert_eq!(world.hot.stats(&topic).await.unwrap().subscriptions[0].deliveries, 0);
+    }
+
+    async fn many_in_flight_are_settled_one_by_one_and_together(world: World) {
+        let topic = world.topic("t", TopicPatch::default()).await;
+        let sub = world.sub(&topic, "s", SubscriptionPatch::default()).await;
+        let texts: Vec<String> = (0..900).map(|n| n.to_string()).collect();
+        world.publish(&topic, &texts.iter().map(String::as_str).collect::<Vec<_>>()).await;
+        let mut held = world.pull(&sub, 900).await;
+        let rest = held.split_off(300);
+        for one in &held[..20] {
+            assert_eq!(world.settle(&sub, &one.lock, Settle::Ack).await, Settled::Done);
+        }
+        let settle = held.iter().chain(&rest).map(|one| (one.lock.clone(), Settle::Ack)).collect();
+        let settled = world.hot.advance(&sub, Advance { settle, start: Vec::new() }).await.unwrap().settled;
+        assert!(settled[..20].iter().all(|settled| *settled == Settled::Lost), "these were settled already");
+        assert!(settled[20..].iter().all(|settled| *settled == Settled::Done));
+        let stats = world.hot.stats(&topic).await.unwrap();
+        assert_eq!((stats.length, stats.subscriptions[0].acked, stats.subscriptions[0].pending), (0, 900, 0));
+    }
 }

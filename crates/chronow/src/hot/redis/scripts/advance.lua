@@ -14,11 +14,12 @@ end
 -- The records of these messages as far as the token holds them. One that is named twice is held once.
 local seen = {}
 local function holding(first, last, token)
-  local records, held = {}, {}
+  local records, held, n = {}, {}, 0
   for from = first, last, 1000 do
     local till = math.min(from + 999, last)
-    for i, text in ipairs(call('HMGET', s.messages, unpack(ARGV, from, till))) do
-      local id = ARGV[from + i - 1]
+    local texts = call('HMGET', s.messages, unpack(ARGV, from, till))
+    for i = 1, till - from + 1 do
+      local id, text = ARGV[from + i - 1], texts[i]
       local record = false
       if text and not seen[id] then
         if held[text] == nil then
@@ -28,7 +29,8 @@ local function holding(first, last, token)
         record = held[text]
         seen[id] = record and true
       end
-      records[#records + 1] = record
+      n = n + 1
+      records[n] = record
     end
   end
   return records
@@ -85,17 +87,20 @@ local function backoff(starts, chance)
 end
 
 local settled, gone, special = {}, {}, {}
+local told, acked = 0, 0
 local at = groups(3, function(token, first, last)
   for n, record in ipairs(holding(first, last, token)) do
+    told = told + 1
     if record then
       local id = ARGV[first + n - 1]
-      gone[#gone + 1] = id
-      settled[#settled + 1] = 'D'
+      acked = acked + 1
+      gone[acked] = id
+      settled[told] = 'D'
       if record.where == 'h' or record.key ~= '' then
         special[#special + 1] = { id, record }
       end
     else
-      settled[#settled + 1] = 'L'
+      settled[told] = 'L'
     end
   end
 end)

@@ -5,9 +5,10 @@ if not m[1] then
   return { 'notopic' }
 elseif m[1] ~= ARGV[1] then
   return { 'stale' }
-elseif m[4] or m[3] ~= '' then
+elseif m[4] then
   return { 'other' }
 end
+local till = m[3] and m[3] ~= '' and whole(NOW + tonumber(m[3]))
 local at, count = 2, 0
 while at <= #ARGV do
   local run = tonumber(ARGV[at])
@@ -60,7 +61,7 @@ at = 2
 while at <= #ARGV do
   local run, width = tonumber(ARGV[at]), tonumber(ARGV[at + 2])
   local values = at + 3 + width
-  if width == 1 then
+  if width == 1 and not till then
     local name = ARGV[at + 3]
     for i = values, values + run - 1 do
       call('XADD', K, next_new(), name, ARGV[i])
@@ -69,6 +70,9 @@ while at <= #ARGV do
     local fields = {}
     for i = 1, width do
       fields[2 * i - 1] = ARGV[at + 2 + i]
+    end
+    if till then
+      fields[2 * width + 1], fields[2 * width + 2] = 'until', till
     end
     for from = values, values + (run - 1) * width, width do
       for i = 1, width do

@@ -20,14 +20,15 @@ end
 -- What the filter leaves out, which the caller finds out, is never started.
 local max, token, start = tonumber(ARGV[3]), ARGV[4], c.filter == '' and tonumber(ARGV[6]) or 0
 local till = whole(NOW + c.visibility)
-local out, records, locks, keys = {}, {}, {}, {}
+local out, count, records, locks, keys = {}, 0, {}, {}, {}
 
 -- The payload of a claim has to be fetched before its handler starts, so the pull starts nothing from there on.
 local CLAIM = 'application/vnd.chronow.claim'
 -- Whether a filter leaves it out is found out by the caller, who must not make a dead letter of it then: -1 says that its time is over.
 local filtered = (c.filter or '') ~= ''
 local function hand_out(id, starts, where, key, fields, late)
-  local n = #out + 1
+  local n = count + 1
+  count = n
   if n <= start and field(fields, 'type') == CLAIM then
     start = n - 1
   end
@@ -39,7 +40,8 @@ end
 -- Most messages are like this.
 local plain, plain_started = pack(token, till, 0, '', ''), pack(token, till, 1, '', '')
 local function hand_out_plain(entry, kind)
-  local n, id = #out + 1, entry[1]
+  local n, id = count + 1, entry[1]
+  count = n
   if n <= start and kind == CLAIM then
     start = n - 1
   end
@@ -93,8 +95,8 @@ end
 again(call('ZRANGEBYSCORE', s.locks, '-inf', NOW, 'LIMIT', 0, max), 'the lock expired at the last delivery')
 -- A message that leaves may free the next one of its key, which is due then.
 local rounds = 0
-while #out < max and rounds < 10 do
-  local ids = call('ZRANGEBYSCORE', s.retry, '-inf', NOW, 'LIMIT', 0, max - #out)
+while count < max and rounds < 10 do
+  local ids = call('ZRANGEBYSCORE', s.retry, '-inf', NOW, 'LIMIT', 0, max - count)
   if #ids == 0 then
     break
   end
@@ -104,14 +106,20 @@ end
 
 -- New ones. The group only keeps the position: a pending list beside our records would cost more than all the rest.
 local left, bytes, more = max * 4 + 100, 0, false
-while #out < max do
-  local count = math.min(max - #out, 100)
-  local read = call('XREADGROUP', 'GROUP', s.group, 'chronow', 'COUNT', count, 'NOACK', 'STREAMS', K, '>')
+while count < max do
+  local size = math.min(max - count, 100)
+  local read = call('XREADGROUP', 'GROUP', s.group, 'chronow', 'COUNT', size, 'NOACK', 'STREAMS', K, '>')
   local entries = read and read[1] and read[1][2] or {}
-  for _, entry in ipairs(entries) do
+  for n = 1, #entries do
+    local entry = entries[n]
     local fields, where = entry[2], ''
     local id, key, limit, kind = entry[1], '', nil, nil
-    for i = 1, #fields, 2 do
+    local first = 1
+    if fields[1] == 'payload' then
+      -- As we write it. Often there is no more.
+      bytes, first = bytes + #fields[2], 3
+    end
+    for i = first, #fields, 2 do
       local name = fields[i]
       if name == 'payload' then
         bytes = bytes + #fields[i + 1]
@@ -145,7 +153,7 @@ while #out < max do
       hand_out(id, 0, where, key, fields, late)
     end
   end
-  if #entries < count then
+  if #entries < size then
     break
   end
   left = left - #entries
@@ -157,7 +165,7 @@ end
 
 -- Redis looks through small hashes and sorted sets from their begin to what it wants, which batches pay for each of theirs. A long text, for a
 -- moment, makes them what large ones are.
-local large = #out >= 32 and string.rep('-', 65)
+local large = count >= 32 and string.rep('-', 65)
 if large then
   call('HSET', s.messages, large, '')
   call('ZADD', s.locks, 0, large)
@@ -168,11 +176,11 @@ if large then
   call('HDEL', s.messages, large)
   call('ZREM', s.locks, large)
 end
-local started = math.min(start, #out)
+local started = math.min(start, count)
 if started > 0 then
   call('HINCRBY', s.stats, 'deliveries', started)
 end
-if #out == 0 and not more and call('XLEN', K) > 0 then
+if count == 0 and not more and call('XLEN', K) > 0 then
   trim(false, true)
 end
 return { 'ok', c.version, filter, till, started, out, more and 0 or next_due(s) }
