@@ -202,6 +202,8 @@ async fn a_large_message_that_expires_takes_its_payload_with_it_in_the_end(store
     let chronow = stores.connect().await;
     let (topic, subscription) = topic(&chronow).await;
     topic.publish(&large(1)).ttl(Duration::from_millis(1)).await.unwrap();
+    let published = chronow.hot().now().await.unwrap();
+    until("it is too old", || async { chronow.hot().now().await.unwrap().as_millis() - published.as_millis() > 10 }).await;
     until("it expires", || async {
         assert!(subscription.receive::<Value>(1).await.unwrap().is_empty());
         subscription.stats().await.unwrap().dead_letters == 1
