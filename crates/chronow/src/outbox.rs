@@ -18,7 +18,7 @@ use crate::{Error, ErrorKind, Json, Result, SubscriptionName, Timestamp, TopicNa
 /// Copies made in one step.
 const BATCH: u32 = 200;
 /// After a step with fewer than that, the next one waits a moment for more: nobody waits for a copy, but each step costs a commit.
-const GATHERED: Duration = Duration::from_millis(20);
+const GATHERED: Duration = Duration::from_millis(5);
 /// The longest wait without looking.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// Waits after failures: the first, and the longest.
