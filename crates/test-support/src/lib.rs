@@ -25,5 +25,5 @@ pub use clock::MockClock;
 pub use layers::{CallKind, Counting, Delaying, Failing, Fault, Layer};
 pub use proxy::Proxy;
 pub use random::SeededRandom;
-pub use redis::{RedisCluster, RedisServer};
+pub use redis::{RedisCluster, RedisServer, free_port};
 pub use shifted::ShiftedClock;

@@ -262,7 +262,11 @@ fn program() -> PathBuf {
 
 /// Below the ports that outgoing connections get, so that none of these takes it when the server is down; 10000 above it is free, too, where
 /// nodes of a cluster listen for each other.
-fn free_port() -> u16 {
+///
+/// # Panics
+/// If loopback has no such port.
+#[must_use]
+pub fn free_port() -> u16 {
     use std::hash::{BuildHasher as _, RandomState};
     let free = |port: u16| std::net::TcpListener::bind(("127.0.0.1", port)).is_ok();
     (0_u32..1_000)

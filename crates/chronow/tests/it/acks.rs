@@ -135,10 +135,9 @@ async fn what_documents_acknowledge_is_replicated_already() {
 
 #[cfg(feature = "redis")]
 mod replicas {
-    use test_support::{Proxy, servers};
+    use test_support::{Proxy, RedisServer, servers};
 
     use super::*;
-    use crate::own_redis::OwnRedis;
     use crate::stores::warm;
 
     const ONE: Ack = Ack::Replicated { replicas: 1, within: Duration::from_secs(20) };
@@ -146,7 +145,7 @@ mod replicas {
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn a_publish_waits_for_a_replica_and_says_so_when_there_is_none() {
-        let master = OwnRedis::start(&[]).await;
+        let master = RedisServer::start(&[]).await;
         let stores = Stores::on_redis(&master.url(), warm(|builder| builder));
         let chronow = stores.connect().await;
         let (topic, subscription) = topic(&chronow).await;
@@ -155,8 +154,9 @@ mod replicas {
         assert!(error.message().contains("0 of 1"), "{error}");
         assert_eq!(subscription.stats().await.unwrap().backlog, 1, "it is accepted all the same");
 
-        let replica = OwnRedis::start(&["--replicaof", "127.0.0.1", &master.port.to_string(), "--repl-diskless-sync-delay", "0"]).await;
-        until("the replica follows", || async { replica.info("replication").await.contains("master_link_status:up") }).await;
+        let replica =
+            RedisServer::start(&["--replicaof", "127.0.0.1", &master.port().to_string(), "--repl-diskless-sync-delay", "0"]).await;
+        until("the replica follows", || async { replica.run(&["INFO", "replication"]).await.contains("master_link_status:up") }).await;
         // Many at once, and one that was accepted before.
         let publishes = (0..20).map(|n| std::future::IntoFuture::into_future(topic.publish(&json!({ "n": n })).ack(ONE)));
         let published = futures::future::try_join_all(publishes).await.unwrap();
@@ -164,7 +164,7 @@ mod replicas {
         assert!(topic.publish(&1).dedup_id("once").ack(ONE).await.unwrap().duplicate);
         assert_eq!(subscription.stats().await.unwrap().backlog, 21);
         drop(replica);
-        until("the master has noticed", || async { master.info("replication").await.contains("connected_slaves:0") }).await;
+        until("the master has noticed", || async { master.run(&["INFO", "replication"]).await.contains("connected_slaves:0") }).await;
         assert_eq!(topic.publish(&2).ack(QUICKLY).await.unwrap_err().kind(), ErrorKind::NotReplicated);
         chronow.close().await.unwrap();
         assert_eq!(topic.publish(&2).ack(ONE).await.unwrap_err().kind(), ErrorKind::Closed);

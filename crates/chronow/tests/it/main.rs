@@ -14,8 +14,6 @@ mod features;
 mod large;
 mod originals;
 #[cfg(feature = "redis")]
-mod own_redis;
-#[cfg(feature = "redis")]
 mod redis;
 mod shared;
 mod stores;

@@ -3,8 +3,7 @@
 use chronow::{Chronow, Config, ErrorKind};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use serde_json::{Value, json};
-
-use crate::own_redis::OwnRedis;
+use test_support::{RedisServer, free_port};
 
 /// A folder with an authority (`ca.pem`), another one (`other.pem`), and what the first one certifies for `localhost` (`server.pem`, `server.key`).
 fn certificates() -> tempfile::TempDir {
@@ -32,10 +31,15 @@ async fn connect(section: Value) -> Result<Chronow, chronow::Error> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn redis_is_reached_over_tls_with_an_authority_and_a_user_of_ones_own() {
-    let users = ["--user", "default", "off", "--user", "bus", "on", ">s3cret", "~*", "&*", "+@all"];
-    let server = OwnRedis::start_tls(certificates(), &users).await;
-    let ca = server.folder().join("ca.pem");
-    let port = server.port;
+    let folder = certificates();
+    let file = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let (ca, port) = (file("ca.pem"), free_port());
+    let tls =
+        ["--tls-port", &port.to_string(), "--tls-cert-file", &file("server.pem"), "--tls-key-file", &file("server.key")].map(str::to_owned);
+    let clients = ["--tls-ca-cert-file", &ca, "--tls-auth-clients", "no"].map(str::to_owned);
+    let users = ["--user", "default", "off", "--user", "bus", "on", ">s3cret", "~*", "&*", "+@all"].map(str::to_owned);
+    let all: Vec<&str> = tls.iter().chain(&clients).chain(&users).map(String::as_str).collect();
+    let _server = RedisServer::start(&all).await;
     let url = format!("rediss://localhost:{port}");
     let right = json!({"url": url, "caCert": ca, "username": "bus", "password": "s3cret"});
 
@@ -50,7 +54,7 @@ async fn redis_is_reached_over_tls_with_an_authority_and_a_user_of_ones_own() {
     let variables = |name: &str| match name {
         "REDIS_URL" => Some(format!("redis://localhost:{port}")),
         "REDIS_TLS" => Some("true".to_owned()),
-        "REDIS_CA_CERT" => ca.to_str().map(str::to_owned),
+        "REDIS_CA_CERT" => Some(ca.clone()),
         "REDIS_USERNAME" => Some("bus".to_owned()),
         "REDIS_PASSWORD" => Some("s3cret".to_owned()),
         _ => None,
@@ -85,7 +89,7 @@ async fn redis_is_reached_over_tls_with_an_authority_and_a_user_of_ones_own() {
         section
     };
     let wrong = [
-        changed("caCert", server.folder().join("other.pem").to_str().into()),
+        changed("caCert", file("other.pem").into()),
         changed("caCert", Value::Null),
         changed("password", "wr0ng".into()),
         changed("username", "nobody".into()),

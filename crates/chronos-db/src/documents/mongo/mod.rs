@@ -162,6 +162,7 @@ impl Documents for MongoDocuments {
     async fn sequence(&self, namespace: &Namespace, name: &str, count: u32) -> Result<Sequence> {
         self.take_numbers(namespace, name, count, &command::durable()).await
     }
+
     async fn sequence_then(&self, namespace: &Namespace, name: &str, count: u32, build: BuildBatch) -> Result<(Sequence, Vec<Outcome>)> {
         // The rows are journaled by a majority, and with them whatever the same server wrote before, these numbers among it. If the rows are not,
         // nobody was told of the numbers; and numbers given out twice by servers that lost touch meet at the unique index.
