@@ -29,13 +29,15 @@ enum Class {
     Exists,
     /// The request itself cannot work.
     Unusable,
+    /// No answer came in time.
+    Silence,
     Other,
 }
 
 impl Failure {
     /// No answer in time.
     pub(super) fn timeout(limit: std::time::Duration) -> Self {
-        Self::new(format!("no answer within {} s", limit.as_secs()), Class::Other)
+        Self::new(format!("no answer within {} s", limit.as_secs()), Class::Silence)
     }
 
     /// A request that cannot be made.
@@ -120,6 +122,11 @@ impl Failure {
     #[cfg(any(feature = "s3", feature = "azure"))]
     pub(super) fn is_created_already(&self) -> bool {
         self.status == Some(409) && self.code.as_deref() != Some("ContainerBeingDeleted")
+    }
+
+    /// Nobody answered; whether the request was carried out is open.
+    pub(super) fn is_silence(&self) -> bool {
+        self.class == Class::Silence
     }
 
     /// Whether the same request may succeed later.

@@ -67,6 +67,9 @@ pub struct ObjectInfo {
 }
 
 /// One bucket (container, folder) of an object storage. A missing bucket is created on the first put where the server allows it.
+///
+/// An answer may take 10 s, and the time the bytes need at 256 KiB/s. Of a storage that stays silent the same is asked up to three times
+/// before it is an error, except for a [`PutMode::Create`], whose first try may have been carried out, and a listing.
 #[async_trait]
 pub trait Objects: Send + Sync + fmt::Debug {
     /// Stores an object; one request, no read-back.

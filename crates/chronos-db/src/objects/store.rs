@@ -29,6 +29,9 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 /// The slowest line an object is expected to travel, in bytes a second.
 const SLOWEST_LINE: u64 = 256 * 1024;
 
+/// How often a request that is the same when it is made twice is made before silence is an error.
+const SILENT_ATTEMPTS: u32 = 3;
+
 /// How often a race that is still open is looked at again.
 const RACE_ATTEMPTS: u32 = 5;
 
@@ -218,7 +221,13 @@ impl Objects for StoreObjects {
         let inner = &self.inner;
         let (mut created, mut attempt) = (false, 0);
         loop {
-            let failure = match inner.put_once(&path, &body, &options).await {
+            let put = || inner.put_once(&path, &body, &options);
+            let done = match options.mode {
+                PutMode::Overwrite => repeatable(put).await,
+                // Its own first try would count as somebody else's object.
+                PutMode::Create => put().await,
+            };
+            let failure = match done {
                 Ok(()) => return Ok(Put::Stored),
                 Err(failure) => failure,
             };
@@ -242,29 +251,29 @@ impl Objects for StoreObjects {
 
     async fn get(&self, key: &str) -> Result<Option<Bytes>> {
         let path = object_path(key)?;
-        let read = async {
+        let read = repeatable(|| async {
             let Some(store) = self.inner.for_reading().await? else { return Ok(None) };
             let found = within(PATIENCE, async { Ok(store.get(&path).await?) }).await?;
             within(time_for(found.meta.size), async { Ok(found.bytes().await?) }).await.map(Some)
-        };
+        });
         absent_is_none(read.await).map_err(|failure| self.inner.error(format_args!("read `{key}`"), failure))
     }
 
     async fn head(&self, key: &str) -> Result<Option<ObjectInfo>> {
         let path = object_path(key)?;
-        let look = async {
+        let look = repeatable(|| async {
             let Some(store) = self.inner.for_reading().await? else { return Ok(None) };
             within(PATIENCE, async { Ok(store.head(&path).await?) }).await.map(|meta| Some(Inner::info(meta)))
-        };
+        });
         absent_is_none(look.await).map_err(|failure| self.inner.error(format_args!("look at `{key}`"), failure))
     }
 
     async fn delete(&self, key: &str) -> Result<()> {
         let path = object_path(key)?;
-        let remove = async {
+        let remove = repeatable(|| async {
             let Some(store) = self.inner.for_reading().await? else { return Ok(None) };
             within(PATIENCE, async { Ok(store.delete(&path).await?) }).await.map(Some)
-        };
+        });
         absent_is_none(remove.await).map(drop).map_err(|failure| self.inner.error(format_args!("remove `{key}`"), failure))
     }
 
@@ -312,6 +321,18 @@ impl fmt::Debug for StoreObjects {
 /// Waits for `work` no longer than `limit`.
 pub(super) async fn within<T>(limit: Duration, work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
     tokio::time::timeout(limit, work).await.unwrap_or_else(|_| Err(Failure::timeout(limit)))
+}
+
+/// Makes a request that is the same when it is made twice, and again if no answer comes: a connection can die without a word, and the
+/// next attempt is made on another one.
+async fn repeatable<T, F: Future<Output = Result<T, Failure>>>(request: impl Fn() -> F) -> Result<T, Failure> {
+    for _ in 1..SILENT_ATTEMPTS {
+        match request().await {
+            Err(failure) if failure.is_silence() => {}
+            answered => return answered,
+        }
+    }
+    request().await
 }
 
 fn time_for(bytes: u64) -> Duration {

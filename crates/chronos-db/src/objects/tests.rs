@@ -16,6 +16,8 @@ use crate::config::{Buckets, Config, ObjectSpace, Provider, Retention, Routing, 
 
 const NO_BUCKET: (u16, &str) = (404, "<Error><Code>NoSuchBucket</Code><Message>There is none</Message></Error>");
 const OK: (u16, &str) = (200, "");
+/// No answer at all.
+const SILENCE: (u16, &str) = (0, "");
 
 /// Answers from a list, then always with 200, and remembers what it was asked.
 #[derive(Clone, Debug, Default)]
@@ -61,8 +63,12 @@ impl HttpService for Server {
             body: request.body().as_bytes().map(|b| String::from_utf8_lossy(b).into_owned()).unwrap_or_default(),
         });
         let (status, body) = self.answers.lock().unwrap().pop_front().unwrap_or(OK);
+        if (status, body) == SILENCE {
+            std::future::pending::<()>().await;
+        }
         let mut response = HttpResponse::new(HttpResponseBody::from(body.to_owned()));
         *response.status_mut() = status.try_into().unwrap();
+        response.headers_mut().insert("content-length", body.len().into());
         response.headers_mut().insert("etag", "\"1\"".try_into().unwrap());
         response.headers_mut().insert("last-modified", "Thu, 01 Jan 2026 00:00:00 GMT".try_into().unwrap());
         Ok(response)
@@ -157,6 +163,33 @@ async fn a_conflict_that_is_no_existing_object_is_never_taken_for_one() {
     assert!(error.is_retryable(), "{error}");
     let server = Server::answering(&[(409, "<Error><Code>BlobAlreadyExists</Code></Error>")]);
     assert_eq!(create(&azure(&server)).await.unwrap(), Put::Exists);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_storage_that_is_silent_is_asked_again_for_what_may_be_asked_twice() {
+    for repeats in [1, 2] {
+        let server = Server::answering(&vec![SILENCE; repeats]);
+        assert_eq!(azure(&server).get("k").await.unwrap().unwrap(), Bytes::new());
+        assert_eq!(server.lines(), vec!["GET https://acc.blob.core.windows.net/bucket/k"; repeats + 1]);
+    }
+    let server = Server::answering(&[SILENCE]);
+    s3(&server).delete("k").await.unwrap();
+    assert_eq!(server.asked().len(), 2);
+    let server = Server::answering(&[SILENCE]);
+    s3(&server).put("k", Bytes::from_static(b"x"), PutOptions::default()).await.unwrap();
+    assert_eq!(server.lines(), ["PUT http://store.test/bucket/k"; 2]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_storage_that_stays_silent_is_an_error_that_may_pass() {
+    let server = Server::answering(&[SILENCE; 4]);
+    let error = s3(&server).get("k").await.unwrap_err();
+    assert!(error.kind() == ErrorKind::Storage && error.is_retryable(), "{error:?}");
+    assert_eq!(server.asked().len(), 3);
+    // A create that went unanswered may have been carried out, so its caller decides.
+    let server = Server::answering(&[SILENCE]);
+    assert!(create(&s3(&server)).await.unwrap_err().is_retryable());
+    assert_eq!(server.asked().len(), 1);
 }
 
 #[tokio::test]
