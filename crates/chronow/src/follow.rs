@@ -2,15 +2,16 @@
 
 use crate::client::Inner;
 use crate::hot::TopicOptions;
-use crate::outbox::{self, Extent, Outbox};
-use crate::payloads::{self, Janitor, Payloads};
+use crate::outbox::{self, Extent};
+use crate::payloads::{self, Payloads};
+use crate::tasks::Background;
 use crate::{Error, ErrorKind, Result, TopicName};
 
 /// The background work of one topic.
 #[derive(Debug, Default)]
 pub(crate) struct Followed {
-    copies: Option<(Extent, Outbox)>,
-    janitor: Option<Janitor>,
+    copies: Option<(Extent, Background)>,
+    janitor: Option<Background>,
     /// Somebody looked whether there is anything to do.
     met: bool,
 }
@@ -18,6 +19,10 @@ pub(crate) struct Followed {
 impl Followed {
     fn copies(&self, extent: Extent) -> bool {
         self.copies.as_ref().is_some_and(|(current, outbox)| *current >= extent && outbox.is_running())
+    }
+
+    fn cleans_up(&self) -> bool {
+        self.janitor.as_ref().is_some_and(Background::is_running)
     }
 }
 
@@ -49,14 +54,14 @@ impl Inner {
                 false => self.hot.subscription(&name).await?.map(|_| Extent::Marked),
             };
             if let Some(extent) = extent.filter(|extent| !followed.copies(*extent)) {
-                followed.copies = Some((extent, Outbox::open(self, warm.clone(), topic, extent).await?));
+                followed.copies = Some((extent, outbox::copy(self, warm.clone(), topic, extent).await?));
             }
         }
         if let Some(payloads) = self.payloads().filter(|payloads| payloads.has_place(topic.scope()))
-            && followed.janitor.is_none()
+            && !followed.cleans_up()
             && self.hot.subscription(&payloads::subscription(topic)).await?.is_some()
         {
-            followed.janitor = Some(Janitor::open(self, payloads.clone(), self.warm().cloned(), topic).await?);
+            followed.janitor = Some(payloads::clean_up(self, payloads.clone(), self.warm().cloned(), topic).await?);
         }
         if !std::mem::replace(&mut followed.met, true) {
             self.put_back(topic)?;
@@ -77,7 +82,7 @@ impl Inner {
         let mut all = self.followed.lock().await;
         let followed = all.entry(topic.clone()).or_default();
         if !followed.copies(Extent::Marked) {
-            followed.copies = Some((Extent::Marked, Outbox::open(self, warm, topic, Extent::Marked).await?));
+            followed.copies = Some((Extent::Marked, outbox::copy(self, warm, topic, Extent::Marked).await?));
         }
         Ok(())
     }
@@ -88,8 +93,8 @@ impl Inner {
         let payloads = there.ok_or_else(|| Error::new(ErrorKind::Unsupported, "there is no object storage"))?;
         let mut all = self.followed.lock().await;
         let followed = all.entry(topic.clone()).or_default();
-        if !followed.janitor.as_ref().is_some_and(Janitor::is_running) {
-            followed.janitor = Some(Janitor::open(self, payloads.clone(), self.warm().cloned(), topic).await?);
+        if !followed.cleans_up() {
+            followed.janitor = Some(payloads::clean_up(self, payloads.clone(), self.warm().cloned(), topic).await?);
         }
         Ok(payloads)
     }

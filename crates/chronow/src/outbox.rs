@@ -4,14 +4,11 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::watch;
-use tokio::task::JoinHandle;
-
 use crate::bus::Keeper;
 use crate::client::Inner;
 use crate::hot::{Advance, DeadLetter, Delivery, Hot, Outgoing, Select, Settle, Start, SubscriptionPatch};
 use crate::metrics::Counters;
-use crate::tasks::closed;
+use crate::tasks::{Background, Ending};
 use crate::warm::{COPIED, Warm};
 use crate::{Error, ErrorKind, Json, Result, SubscriptionName, Timestamp, TopicName};
 
@@ -45,51 +42,21 @@ fn marked() -> Json {
     filter.into()
 }
 
-/// Makes copies in the background until it is dropped or the connection is closed.
-#[derive(Debug)]
-pub(crate) struct Outbox {
-    /// Dropping it ends the task.
-    _alive: watch::Sender<bool>,
-    task: JoinHandle<()>,
-}
-
-impl Outbox {
-    /// Not if somebody deleted the topic.
-    pub(crate) fn is_running(&self) -> bool {
-        !self.task.is_finished()
-    }
-
-    /// Makes sure that the outbox is there, and begins to copy.
-    pub(crate) async fn open(inner: &Inner, warm: Warm, topic: &TopicName, extent: Extent) -> Result<Self> {
-        let name = subscription(topic);
-        // Who wants some copies takes none from who wants all.
-        let filter = match extent {
-            Extent::All => Some(None),
-            Extent::Marked if inner.hot.subscription(&name).await?.is_some() => None,
-            Extent::Marked => Some(Some(marked())),
-        };
-        // What waits there is dead only if its bytes can never be kept; an outage may last as long as it wants.
-        let patch =
-            SubscriptionPatch { start: Some(Start::Earliest), max_deliveries: Some(1_000_000), filter, ..SubscriptionPatch::default() };
-        inner.hot.ensure_subscription(&name, &patch).await?;
-        let keeper = Keeper::start(inner, &name).await?;
-        let guard = inner.guard()?;
-        let (alive, ended) = watch::channel(false);
-        let copier = Copier {
-            hot: Arc::clone(&inner.hot),
-            counters: Arc::clone(&inner.counters),
-            warm,
-            name,
-            keeper,
-            closing: inner.tasks.closing(),
-            ended,
-        };
-        let task = tokio::spawn(async move {
-            copier.run().await;
-            drop(guard);
-        });
-        Ok(Self { _alive: alive, task })
-    }
+/// Makes sure that the outbox is there, and makes its copies in the background, unless somebody deletes the topic.
+pub(crate) async fn copy(inner: &Inner, warm: Warm, topic: &TopicName, extent: Extent) -> Result<Background> {
+    let name = subscription(topic);
+    // Who wants some copies takes none from who wants all.
+    let filter = match extent {
+        Extent::All => Some(None),
+        Extent::Marked if inner.hot.subscription(&name).await?.is_some() => None,
+        Extent::Marked => Some(Some(marked())),
+    };
+    // What waits there is dead only if its bytes can never be kept; an outage may last as long as it wants.
+    let patch = SubscriptionPatch { start: Some(Start::Earliest), max_deliveries: Some(1_000_000), filter, ..SubscriptionPatch::default() };
+    inner.hot.ensure_subscription(&name, &patch).await?;
+    let keeper = Keeper::start(inner, &name).await?;
+    let (hot, counters) = (Arc::clone(&inner.hot), Arc::clone(&inner.counters));
+    Background::start(inner, |ending| Copier { hot, counters, warm, name, keeper, ending }.run())
 }
 
 struct Copier {
@@ -98,8 +65,7 @@ struct Copier {
     warm: Warm,
     name: SubscriptionName,
     keeper: Arc<Keeper>,
-    closing: watch::Receiver<bool>,
-    ended: watch::Receiver<bool>,
+    ending: Ending,
 }
 
 impl Copier {
@@ -107,7 +73,7 @@ impl Copier {
         let mut wait = FIRST_WAIT;
         loop {
             // At the end it goes on as long as there is something to copy and nothing fails.
-            let ending = self.is_ending();
+            let ending = self.ending.is_here();
             match self.copy().await {
                 Ok(true) => wait = FIRST_WAIT,
                 Ok(false) if ending => return,
@@ -118,22 +84,10 @@ impl Copier {
                     if ending {
                         return;
                     }
-                    self.pause(wait).await;
+                    self.ending.pause(wait).await;
                     wait = (wait * 2).min(LONGEST_WAIT);
                 }
             }
-        }
-    }
-
-    fn is_ending(&self) -> bool {
-        *self.closing.borrow() || self.closing.has_changed().is_err() || self.ended.has_changed().is_err()
-    }
-
-    async fn pause(&mut self, time: Duration) {
-        tokio::select! {
-            () = tokio::time::sleep(time) => {}
-            () = closed(&mut self.closing) => {}
-            () = closed(&mut self.ended) => {}
         }
     }
 
@@ -145,12 +99,11 @@ impl Copier {
             if self.copy_dead().await? {
                 return Ok(true);
             }
-            if !self.is_ending() {
+            if !self.ending.is_here() {
                 let due = pulled.next_due.unwrap_or(PATIENCE).min(PATIENCE);
                 tokio::select! {
                     waited = self.hot.wait(&self.name, due) => waited?,
-                    () = closed(&mut self.closing) => {}
-                    () = closed(&mut self.ended) => {}
+                    () = self.ending.comes() => {}
                 }
             }
             return Ok(false);
@@ -167,8 +120,8 @@ impl Copier {
         let settle = holds.iter().map(|hold| (hold.lock().clone(), settle.clone())).collect();
         self.hot.advance(&self.name, Advance { settle, start: Vec::new() }).await?;
         kept?;
-        if few && !self.is_ending() {
-            self.pause(GATHERED).await;
+        if few && !self.ending.is_here() {
+            self.ending.pause(GATHERED).await;
         }
         Ok(true)
     }

@@ -1,8 +1,13 @@
 //! Background work: who asks it to end, and how its end is awaited.
 
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+
+use crate::Result;
+use crate::client::Inner;
 
 /// The background tasks of one connection.
 #[derive(Debug)]
@@ -46,4 +51,66 @@ impl Tasks {
 pub(crate) async fn closed(closing: &mut watch::Receiver<bool>) {
     // An error means that nobody can say it any more.
     let _gone = closing.wait_for(|closing| *closing).await.is_err();
+}
+
+/// A task that goes on until this is dropped, its connection is closed, or it has nothing to do any more.
+#[derive(Debug)]
+pub(crate) struct Background {
+    _alive: watch::Sender<bool>,
+    task: JoinHandle<()>,
+}
+
+impl Background {
+    /// Begins it.
+    ///
+    /// # Errors
+    /// `CLOSED` if the connection is closing.
+    pub(crate) fn start<F>(inner: &Inner, work: impl FnOnce(Ending) -> F) -> Result<Self>
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let guard = inner.guard()?;
+        let (alive, dropped) = watch::channel(false);
+        let work = work(Ending { closing: inner.tasks.closing(), dropped });
+        let task = tokio::spawn(async move {
+            work.await;
+            drop(guard);
+        });
+        Ok(Self { _alive: alive, task })
+    }
+
+    /// Not if it found nothing to do any more.
+    pub(crate) fn is_running(&self) -> bool {
+        !self.task.is_finished()
+    }
+}
+
+/// How a [`Background`] task hears of its end.
+#[derive(Debug)]
+pub(crate) struct Ending {
+    closing: watch::Receiver<bool>,
+    dropped: watch::Receiver<bool>,
+}
+
+impl Ending {
+    /// Whether it has come.
+    pub(crate) fn is_here(&self) -> bool {
+        *self.closing.borrow() || self.closing.has_changed().is_err() || self.dropped.has_changed().is_err()
+    }
+
+    /// Returns when it comes.
+    pub(crate) async fn comes(&mut self) {
+        tokio::select! {
+            () = closed(&mut self.closing) => {}
+            () = closed(&mut self.dropped) => {}
+        }
+    }
+
+    /// Sleeps, but not beyond it.
+    pub(crate) async fn pause(&mut self, time: Duration) {
+        tokio::select! {
+            () = tokio::time::sleep(time) => {}
+            () = self.comes() => {}
+        }
+    }
 }

@@ -1,5 +1,6 @@
 //! From publish over the handler to acknowledged, at a steady rate.
 
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -7,13 +8,14 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use chronos_db::Chronos;
 use chronow::hot::redis::{RedisConfig, RedisHot};
+use chronow::hot::{Hot, Settle, Settled};
+use chronow::testing::{Point, hooked};
 use chronow::{Chronow, Draft, Message};
 use futures::future::try_join_all;
 use serde_json::json;
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
-use super::watched::Watched;
 use super::{ROOM, config, on, payload};
 use crate::machine::place_of;
 use crate::measure::{Duel, percentile};
@@ -23,6 +25,7 @@ use crate::server::{Aof, RedisServer};
 use crate::{Context, Failure, Result, aims};
 
 const NAME: &str = "end_to_end";
+const SUBSCRIPTION: &str = "s";
 /// Messages per second: the first that the raw side can hold here.
 const RATES: [u64; 4] = [10_000, 5_000, 2_000, 1_000];
 /// How often some are sent.
@@ -36,7 +39,7 @@ const WARM_UP: f64 = 0.25;
 
 /// Microseconds from sending to acknowledged, of what was sent after the warm-up.
 #[derive(Debug)]
-pub(super) struct Latencies {
+struct Latencies {
     begun: Instant,
     warm: Duration,
     seen: Mutex<(u64, Vec<u64>)>,
@@ -53,12 +56,12 @@ impl Latencies {
     }
 
     /// When a message was sent, by what it says.
-    pub(super) fn sent(payload: &[u8]) -> Option<Duration> {
+    fn sent(payload: &[u8]) -> Option<Duration> {
         let digits = payload.get(1..)?.split(|byte| !byte.is_ascii_digit()).next()?;
         std::str::from_utf8(digits).ok()?.parse().ok().map(Duration::from_micros)
     }
 
-    pub(super) fn acknowledged(&self, sent: impl IntoIterator<Item = Duration>) {
+    fn acknowledged(&self, sent: impl IntoIterator<Item = Duration>) {
         let now = self.begun.elapsed();
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         for sent in sent {
@@ -78,6 +81,27 @@ impl Latencies {
         seen.sort_unstable();
         seen
     }
+}
+
+/// Notes when messages of the subscription that is measured are acknowledged.
+fn watched(hot: Arc<dyn Hot>, latencies: Arc<Latencies>) -> Arc<dyn Hot> {
+    // When the messages that were handed out had been sent, by their ids.
+    let handed_out = Mutex::new(HashMap::new());
+    hooked(hot, move |point| {
+        let mut handed_out = handed_out.lock().unwrap_or_else(PoisonError::into_inner);
+        match point {
+            Point::AfterPull(subscription, deliveries) if subscription.name() == SUBSCRIPTION => {
+                let sent = deliveries.iter().filter_map(|delivery| Some((delivery.lock.id.clone(), Latencies::sent(&delivery.payload)?)));
+                handed_out.extend(sent);
+            }
+            Point::AfterAdvance(subscription, settle, settled) if subscription.name() == SUBSCRIPTION => {
+                let acked = settle.iter().zip(settled).filter(|((_, how), done)| *how == Settle::Ack && **done == Settled::Done);
+                latencies.acknowledged(acked.filter_map(|((lock, _), _)| handed_out.remove(&lock.id)).collect::<Vec<_>>());
+            }
+            _ => {}
+        }
+        Ok(())
+    })
 }
 
 /// Sends one message after the other, each by a call of its own, however long they take. Answers how many.
@@ -169,11 +193,11 @@ async fn ours(context: &Context, server: &RedisServer, rate: u64) -> Result<(Vec
     let chronos = warm(folder.path())?;
     let latencies = Latencies::new(context);
     let redis = Arc::new(RedisHot::connect(RedisConfig::single(server.url())).await?);
-    let chronow = Chronow::with_hot(Arc::new(Watched::new(redis, "s", Arc::clone(&latencies))), &config(server), Some(&chronos))?;
+    let chronow = Chronow::with_hot(watched(redis, Arc::clone(&latencies)), &config(server), Some(&chronos))?;
     let topic = chronow.bus().topic(NAME)?;
     topic.delete().await?;
     topic.ensure().max_len(ROOM).warm(true).await?;
-    let subscription = topic.subscription("s")?;
+    let subscription = topic.subscription(SUBSCRIPTION)?;
     subscription.ensure().await?;
     let runner = subscription.run_bytes(|_: Message<Bytes>| async {}).concurrency(200).start().await?;
     let publisher = topic.clone();

@@ -4,7 +4,6 @@ pub(super) mod bullmq;
 pub(super) mod consume;
 pub(super) mod end_to_end;
 pub(super) mod publish;
-mod watched;
 
 use bytes::Bytes;
 use chronow::{Chronow, Config, Draft, Redis, Subscription, Topic};

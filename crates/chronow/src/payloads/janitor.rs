@@ -3,14 +3,11 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::watch;
-use tokio::task::JoinHandle;
-
 use super::{CLAIMED, Payloads};
 use crate::bus::Keeper;
 use crate::client::Inner;
 use crate::hot::{Advance, Delivery, Hot, Select, Settle, SubscriptionPatch};
-use crate::tasks::closed;
+use crate::tasks::{Background, Ending};
 use crate::warm::{COPIED, Warm};
 use crate::{ErrorKind, Result, SubscriptionName, Timestamp, TopicName};
 
@@ -33,39 +30,18 @@ pub(crate) fn subscription(topic: &TopicName) -> SubscriptionName {
     SubscriptionName::internal(topic, "__claims")
 }
 
-/// Removes what nobody needs in the background, until it is dropped or the connection is closed.
-#[derive(Debug)]
-pub(crate) struct Janitor {
-    /// Dropping it ends the task.
-    _alive: watch::Sender<bool>,
-    task: JoinHandle<()>,
-}
-
-impl Janitor {
-    /// Not if somebody deleted the topic.
-    pub(crate) fn is_running(&self) -> bool {
-        !self.task.is_finished()
-    }
-
-    /// Makes sure that the subscription is there, before a message with a claim is published, and begins.
-    pub(crate) async fn open(inner: &Inner, payloads: Payloads, warm: Option<Warm>, topic: &TopicName) -> Result<Self> {
-        let name = subscription(topic);
-        let mut filter = serde_json::Map::new();
-        filter.insert(format!("headers.{CLAIMED}"), serde_json::json!({ "$exists": true }));
-        // It has no handlers that could fail.
-        let patch =
-            SubscriptionPatch { filter: Some(Some(filter.into())), max_deliveries: Some(1_000_000), ..SubscriptionPatch::default() };
-        inner.hot.ensure_subscription(&name, &patch).await?;
-        let keeper = Keeper::start(inner, &name).await?;
-        let guard = inner.guard()?;
-        let (alive, ended) = watch::channel(false);
-        let sweeper = Sweeper { hot: Arc::clone(&inner.hot), payloads, warm, name, keeper, closing: inner.tasks.closing(), ended };
-        let task = tokio::spawn(async move {
-            sweeper.run().await;
-            drop(guard);
-        });
-        Ok(Self { _alive: alive, task })
-    }
+/// Makes sure that the subscription is there, before a message with a claim is published, and removes what nobody needs in the background, unless
+/// somebody deletes the topic.
+pub(crate) async fn clean_up(inner: &Inner, payloads: Payloads, warm: Option<Warm>, topic: &TopicName) -> Result<Background> {
+    let name = subscription(topic);
+    let mut filter = serde_json::Map::new();
+    filter.insert(format!("headers.{CLAIMED}"), serde_json::json!({ "$exists": true }));
+    // It has no handlers that could fail.
+    let patch = SubscriptionPatch { filter: Some(Some(filter.into())), max_deliveries: Some(1_000_000), ..SubscriptionPatch::default() };
+    inner.hot.ensure_subscription(&name, &patch).await?;
+    let keeper = Keeper::start(inner, &name).await?;
+    let hot = Arc::clone(&inner.hot);
+    Background::start(inner, |ending| Sweeper { hot, payloads, warm, name, keeper, ending }.run())
 }
 
 struct Sweeper {
@@ -74,14 +50,13 @@ struct Sweeper {
     warm: Option<Warm>,
     name: SubscriptionName,
     keeper: Arc<Keeper>,
-    closing: watch::Receiver<bool>,
-    ended: watch::Receiver<bool>,
+    ending: Ending,
 }
 
 impl Sweeper {
     async fn run(mut self) {
         let mut reviewed: Option<Instant> = None;
-        while !self.is_ending() {
+        while !self.ending.is_here() {
             if reviewed.is_none_or(|at| at.elapsed() >= REVIEW) {
                 reviewed = Some(Instant::now());
                 // What ended its time to live, or was dead for another reason, still has its object.
@@ -95,7 +70,7 @@ impl Sweeper {
                 if self.is_over(&error) {
                     return;
                 }
-                self.pause(TROUBLE).await;
+                self.ending.pause(TROUBLE).await;
             }
         }
     }
@@ -108,18 +83,6 @@ impl Sweeper {
         false
     }
 
-    fn is_ending(&self) -> bool {
-        *self.closing.borrow() || self.closing.has_changed().is_err() || self.ended.has_changed().is_err()
-    }
-
-    async fn pause(&mut self, time: Duration) {
-        tokio::select! {
-            () = tokio::time::sleep(time) => {}
-            () = closed(&mut self.closing) => {}
-            () = closed(&mut self.ended) => {}
-        }
-    }
-
     async fn look(&mut self) -> Result<()> {
         let begun = Instant::now();
         let pulled = self.hot.pull(&self.name, BATCH).await?;
@@ -127,8 +90,7 @@ impl Sweeper {
             let due = pulled.next_due.unwrap_or(PATIENCE).min(PATIENCE);
             tokio::select! {
                 waited = self.hot.wait(&self.name, due) => waited?,
-                () = closed(&mut self.closing) => {}
-                () = closed(&mut self.ended) => {}
+                () = self.ending.comes() => {}
             }
             return Ok(());
         }

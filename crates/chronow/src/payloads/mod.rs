@@ -19,7 +19,7 @@ use sha2::{Digest as _, Sha256};
 use crate::hot::Outgoing;
 use crate::{Error, ErrorKind, Result, Scope, TopicName};
 
-pub(crate) use janitor::{Janitor, subscription};
+pub(crate) use janitor::{clean_up, subscription};
 
 /// The media type of what stands for a payload. It is no JSON, so that a filter sees no payload there.
 pub(crate) const CLAIM: &str = "application/vnd.chronow.claim";

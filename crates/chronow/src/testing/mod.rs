@@ -1,3 +1,7 @@
-//! The conformance suite of the hot tier: plain async functions that any backend calls.
+//! For tests of a hot tier, and of what stands on it: the conformance suite, plain async functions that any backend calls, and a layer with a
+//! hook at every step.
 
+mod hooked;
 pub mod hot;
+
+pub use hooked::{Point, hooked};

@@ -1,13 +1,12 @@
 //! Every step fails now and then, before it was done and after: what was done counts although nobody was told.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use chronos_db::Runtime;
+use chronow::testing::{Point, hooked};
 use chronow::{Error, ErrorKind};
 
 use super::crew::{self, Crew};
-use super::hooked::hooked;
 use super::ledger::{Ledger, audit};
 use super::{below, chance};
 use crate::tiers::{World, connect_with, on_every_hot_tier};
@@ -20,11 +19,11 @@ async fn steps_that_fail_before_or_after_they_were_done_lose_and_double_nothing(
     let random = chance();
     let ledger = Ledger::append(&world.file("ledger"));
     crew::prepare(&world.chronow, Duration::from_millis(1_000), 2).await;
-    let hook = move |point: &'static str| match below(&random, 8) {
-        0 => Err(Error::new(ErrorKind::HotTier, format!("{point} fails by chance")).retryable()),
+    let hook = move |point: Point<'_>| match below(&random, 8) {
+        0 => Err(Error::new(ErrorKind::HotTier, format!("{} fails by chance", point.name())).retryable()),
         _ => Ok(()),
     };
-    let failing = connect_with(&world.config, Runtime::default(), |hot| hooked(hot, Arc::new(hook))).await;
+    let failing = connect_with(&world.config, Runtime::default(), |hot| hooked(hot, hook)).await;
     let consumers = Crew::consume(&failing, &ledger);
     crew::publish(&failing, &ledger, 0..60).await;
     consumers.stop().await;

@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use chronos_db::fail::FailPoints;
 use chronos_db::{Random as _, Runtime};
+use chronow::testing::{Point, hooked};
 use chronow::{Error, ErrorKind};
 use futures::StreamExt as _;
 use serde_json::{Value, json};
 
 use super::crew::{self, Crew, PUBLISHER};
-use super::hooked::{POINTS, hooked};
 use super::ledger::{Ledger, audit};
 use super::{below, chance};
 use crate::tiers::{Tier, World, connect_with, on_every_hot_tier};
@@ -69,9 +69,10 @@ async fn child() {
     let fail = FailPoints::parse(scenario["points"].as_str().unwrap()).unwrap();
     let first = PUBLISHER * usize::try_from(scenario["publisher"].as_u64().unwrap()).unwrap();
     let points = fail.clone();
-    let hook = move |point| points.hit(point).map_err(|error| Error::new(ErrorKind::HotTier, error.to_string()).retryable());
+    let hook =
+        move |point: Point<'_>| points.hit(point.name()).map_err(|error| Error::new(ErrorKind::HotTier, error.to_string()).retryable());
     let runtime = Runtime { fail, ..Runtime::default() };
-    let chronow = connect_with(&scenario["config"], runtime, |hot| hooked(hot, Arc::new(hook))).await;
+    let chronow = connect_with(&scenario["config"], runtime, |hot| hooked(hot, hook)).await;
     let consumers = Crew::consume(&chronow, &ledger);
     let life = async {
         crew::publish(&chronow, &ledger, first..first + PUBLISHED).await;
@@ -94,7 +95,7 @@ async fn a_process_killed_at_any_step_loses_and_doubles_nothing(world: World) {
     // What the first ones find.
     crew::publish(&world.chronow, &Ledger::append(&ledger), 0..20).await;
     // A lock is renewed only by who lives for a third of its time.
-    let points = POINTS.iter().chain(own).flat_map(|point| [0, 7].map(|passes| (*point, passes)));
+    let points = Point::NAMES.iter().chain(own).flat_map(|point| [0, 7].map(|passes| (*point, passes)));
     let points = points.filter(|(point, passes)| *passes == 0 || !point.starts_with("renew"));
     let victims: Vec<Victim<'_>> = points
         .enumerate()

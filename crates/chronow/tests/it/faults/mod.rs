@@ -6,7 +6,6 @@
 mod clocks;
 mod crew;
 mod errors;
-mod hooked;
 mod kills;
 mod ledger;
 mod mongo;

@@ -1,14 +1,9 @@
 -- ARGV: shards, subscription, number of groups of acknowledged ones, for each its token, how many, and their ids; number settled otherwise, for each
 -- id, token, how (retry, dead, refuse, defer, release, skip), wait ('' for the backoff), chance of the jitter, reason; number of groups of those to
 -- start, as the first ones
-local topic, reply = enter(ARGV[1])
-if not topic then
-  return reply
-end
-local s = sub_of(ARGV[2])
-local c = config_of(s)
-if not c then
-  return { 'nosub' }
+local s, c = enter_sub()
+if not s then
+  return c
 end
 
 -- The records of these messages as far as the token holds them. One that is named twice is held once.

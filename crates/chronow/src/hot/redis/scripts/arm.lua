@@ -1,12 +1,7 @@
 -- ARGV: shards, subscription, for how long somebody waits
-local topic, reply = enter(ARGV[1])
-if not topic then
-  return reply
-end
-local s = sub_of(ARGV[2])
-local c = config_of(s)
-if not c then
-  return { 'nosub' }
+local s, c = enter_sub()
+if not s then
+  return c
 end
 call('SET', WAITING, '1', 'PX', ARGV[3])
 if c.paused then

@@ -1,11 +1,7 @@
 -- ARGV: shards, subscription, from (a score, with '(' to leave it out), limit
-local topic, reply = enter(ARGV[1])
-if not topic then
-  return reply
-end
-local s = sub_of(ARGV[2])
-if call('EXISTS', s.config) == 0 then
-  return { 'nosub' }
+local s, c = enter_sub()
+if not s then
+  return c
 end
 local out = {}
 for _, id in ipairs(call('ZRANGEBYSCORE', s.dlq_order, ARGV[3], '+inf', 'LIMIT', 0, ARGV[4])) do

@@ -1,11 +1,7 @@
 -- ARGV: shards, subscription, 'redrive' or 'purge', latest score ('' to begin with), most, ids (none: the oldest)
-local topic, reply = enter(ARGV[1])
-if not topic then
-  return reply
-end
-local s = sub_of(ARGV[2])
-if call('EXISTS', s.config) == 0 then
-  return { 'nosub' }
+local s, c = enter_sub()
+if not s then
+  return c
 end
 local latest = ARGV[4] ~= '' and ARGV[4] or whole(NOW_US)
 local ids = { unpack(ARGV, 6) }

@@ -1,12 +1,7 @@
 -- ARGV: shards, subscription, token, ids
-local topic, reply = enter(ARGV[1])
-if not topic then
-  return reply
-end
-local s = sub_of(ARGV[2])
-local c = config_of(s)
-if not c then
-  return { 'nosub' }
+local s, c = enter_sub()
+if not s then
+  return c
 end
 local till, out = whole(NOW + c.visibility), {}
 for i = 4, #ARGV do

@@ -230,6 +230,20 @@ local function config_of(s)
   }
 end
 
+-- How the scripts about one subscription begin. Answers what it has and its options, or nothing and the reply.
+local function enter_sub()
+  local topic, reply = enter(ARGV[1])
+  if not topic then
+    return nil, reply
+  end
+  local s = sub_of(ARGV[2])
+  local c = config_of(s)
+  if not c then
+    return nil, { 'nosub' }
+  end
+  return s, c
+end
+
 -- Scheduled messages whose time has come go to the end of the stream.
 local function promote()
   local ids = call('ZRANGEBYSCORE', SCHED, '-inf', NOW, 'LIMIT', 0, 200)

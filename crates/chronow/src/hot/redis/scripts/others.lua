@@ -1,12 +1,8 @@
 -- ARGV: shards, subscription, ids. Answers 1 for each id that another subscription has not settled, or has as a dead letter, or may still get; also
 -- where this subscription does not have the message, and so doesn't know.
-local topic, reply = enter(ARGV[1])
-if not topic then
-  return reply
-end
-local s = sub_of(ARGV[2])
-if call('EXISTS', s.config) == 0 then
-  return { 'nosub' }
+local s, c = enter_sub()
+if not s then
+  return c
 end
 -- What everybody has read is out of the stream then, so that no later subscription begins with it.
 trim(true)

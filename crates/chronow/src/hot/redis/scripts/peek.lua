@@ -1,11 +1,7 @@
 -- ARGV: shards, subscription, limit
-local topic, reply = enter(ARGV[1])
-if not topic then
-  return reply
-end
-local s = sub_of(ARGV[2])
-if call('EXISTS', s.config) == 0 then
-  return { 'nosub' }
+local s, c = enter_sub()
+if not s then
+  return c
 end
 local limit = tonumber(ARGV[3])
 local found = {}
@@ -20,7 +16,7 @@ end
 add(s.locks, 'flight')
 add(s.retry, 'retry')
 add(s.deferred, 'deferred')
-add(SCHED, 'scheduled', call('HGET', s.config, 'begin'))
+add(SCHED, 'scheduled', c.begin)
 for _, member in ipairs(call('ZRANGE', s.blocked, 0, -1)) do
   local length = string.match(member, '^(%d+):')
   local id = string.sub(member, #length + 1 + tonumber(length) + 1 + 28)

@@ -1,14 +1,9 @@
 -- ARGV: shards, subscription, max, token, version of the options the caller has compiled, how many of the first to start at once
 --
 -- Handed out are entries as the stream has them, {id, fields}, or {id, starts, fields} if there is more to say.
-local topic, reply = enter(ARGV[1])
-if not topic then
-  return reply
-end
-local s = sub_of(ARGV[2])
-local c = config_of(s)
-if not c then
-  return { 'nosub' }
+local s, c = enter_sub()
+if not s then
+  return c
 end
 if c.auto then
   call('HSET', s.config, 'seen', whole(NOW))

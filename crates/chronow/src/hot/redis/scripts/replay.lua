@@ -1,11 +1,7 @@
 -- ARGV: shards, subscription, then for each message: id, number of names and values, these
-local topic, reply = enter(ARGV[1])
-if not topic then
-  return reply
-end
-local s = sub_of(ARGV[2])
-if call('EXISTS', s.config) == 0 then
-  return { 'nosub' }
+local s, c = enter_sub()
+if not s then
+  return c
 end
 local group = positions()[s.group]
 local at, put = 3, 0

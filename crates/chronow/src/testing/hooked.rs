@@ -1,72 +1,91 @@
-//! A layer around a hot tier that notes when messages of a subscription are acknowledged.
+//! A hot tier with a hook before and after every step of publishing, pulling, settling and renewing.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use chronow::hot::{
+use futures::stream::BoxStream;
+
+use crate::hot::{
     Advance, Advanced, Change, DeadLetter, Delivery, Hot, Lock, Outgoing, Peeked, Published, Pulled, Select, Settle, Settled,
     SubscriptionOptions, SubscriptionPatch, TopicOptions, TopicPatch, TopicStats, Value, When,
 };
-use chronow::{Result, Scope, SubscriptionName, Timestamp, TopicName};
-use futures::stream::BoxStream;
+use crate::{Result, Scope, SubscriptionName, Timestamp, TopicName};
 
-use super::end_to_end::Latencies;
-
-#[derive(Debug)]
-pub(super) struct Watched<H> {
-    inner: Arc<H>,
-    subscription: &'static str,
-    latencies: Arc<Latencies>,
-    /// When the messages that were handed out had been sent, by their ids.
-    sent: Mutex<HashMap<String, Duration>>,
+/// A moment before or after a step.
+#[derive(Clone, Copy, Debug)]
+pub enum Point<'a> {
+    /// Before messages are published.
+    BeforePublish,
+    /// After that.
+    AfterPublish,
+    /// Before a pull.
+    BeforePull,
+    /// After a pull that brought something.
+    AfterPull(&'a SubscriptionName, &'a [Delivery]),
+    /// Before deliveries are settled and messages handed out.
+    BeforeAdvance,
+    /// After that: what was to be settled, and what came of each.
+    AfterAdvance(&'a SubscriptionName, &'a [(Lock, Settle)], &'a [Settled]),
+    /// Before locks are renewed.
+    BeforeRenew,
+    /// After that.
+    AfterRenew,
 }
 
-impl<H> Watched<H> {
-    pub(super) fn new(inner: Arc<H>, subscription: &'static str, latencies: Arc<Latencies>) -> Self {
-        Self { inner, subscription, latencies, sent: Mutex::default() }
-    }
+impl Point<'_> {
+    /// The names of all points.
+    pub const NAMES: [&'static str; 8] =
+        ["publish.before", "publish.after", "pull.before", "pull.after", "advance.before", "advance.after", "renew.before", "renew.after"];
 
-    fn handed_out(&self, subscription: &SubscriptionName, deliveries: &[Delivery]) {
-        if subscription.name() == self.subscription {
-            let sent = deliveries.iter().filter_map(|delivery| Some((delivery.lock.id.clone(), Latencies::sent(&delivery.payload)?)));
-            self.sent.lock().unwrap_or_else(PoisonError::into_inner).extend(sent);
+    /// Its name, as a fail point.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        let [publish, published, pull, pulled, advance, advanced, renew, renewed] = Self::NAMES;
+        match self {
+            Self::BeforePublish => publish,
+            Self::AfterPublish => published,
+            Self::BeforePull => pull,
+            Self::AfterPull(..) => pulled,
+            Self::BeforeAdvance => advance,
+            Self::AfterAdvance(..) => advanced,
+            Self::BeforeRenew => renew,
+            Self::AfterRenew => renewed,
         }
     }
+}
 
-    fn settled(&self, subscription: &SubscriptionName, acked: &[String], settled: &[Settled]) {
-        if subscription.name() == self.subscription {
-            let mut sent = self.sent.lock().unwrap_or_else(PoisonError::into_inner);
-            let done = acked.iter().zip(settled).filter(|(id, settled)| **settled == Settled::Done && !id.is_empty());
-            self.latencies.acknowledged(done.filter_map(|(id, _)| sent.remove(id)).collect::<Vec<_>>());
+/// The same hot tier, with `hook` called at every [`Point`]. Its error before a step keeps the step from being done, and after it hides that it
+/// was.
+pub fn hooked(inner: Arc<dyn Hot>, hook: impl Fn(Point<'_>) -> Result<()> + Send + Sync + 'static) -> Arc<dyn Hot> {
+    Arc::new(Hooked { inner, hook })
+}
+
+struct Hooked<F> {
+    inner: Arc<dyn Hot>,
+    hook: F,
+}
+
+impl<F> fmt::Debug for Hooked<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Hooked").field(&self.inner).finish()
+    }
+}
+
+impl<F: Fn(Point<'_>) -> Result<()>> Hooked<F> {
+    /// Pulls that bring nothing are no step.
+    fn pulled(&self, subscription: &SubscriptionName, pulled: &Pulled) -> Result<()> {
+        if pulled.deliveries.is_empty() {
+            return Ok(());
         }
+        (self.hook)(Point::AfterPull(subscription, &pulled.deliveries))
     }
 }
 
 #[async_trait]
-impl<H: Hot> Hot for Watched<H> {
-    async fn pull(&self, subscription: &SubscriptionName, max: u32) -> Result<Pulled> {
-        let pulled = self.inner.pull(subscription, max).await?;
-        self.handed_out(subscription, &pulled.deliveries);
-        Ok(pulled)
-    }
-
-    async fn pull_and_start(&self, subscription: &SubscriptionName, max: u32, start: u32) -> Result<(Pulled, usize)> {
-        let (pulled, started) = self.inner.pull_and_start(subscription, max, start).await?;
-        self.handed_out(subscription, &pulled.deliveries);
-        Ok((pulled, started))
-    }
-
-    async fn advance(&self, subscription: &SubscriptionName, advance: Advance) -> Result<Advanced> {
-        let id = |(lock, settle): &(Lock, Settle)| if *settle == Settle::Ack { lock.id.clone() } else { String::new() };
-        let acked: Vec<String> = advance.settle.iter().map(id).collect();
-        let advanced = self.inner.advance(subscription, advance).await?;
-        self.settled(subscription, &acked, &advanced.settled);
-        Ok(advanced)
-    }
-
+impl<F: Fn(Point<'_>) -> Result<()> + Send + Sync> Hot for Hooked<F> {
     async fn ping(&self) -> Result<String> {
         self.inner.ping().await
     }
@@ -108,23 +127,51 @@ impl<H: Hot> Hot for Watched<H> {
     }
 
     async fn publish(&self, topic: &TopicName, messages: Vec<Outgoing>) -> Result<Vec<Published>> {
-        self.inner.publish(topic, messages).await
+        (self.hook)(Point::BeforePublish)?;
+        let published = self.inner.publish(topic, messages).await?;
+        (self.hook)(Point::AfterPublish)?;
+        Ok(published)
     }
 
     async fn cancel(&self, topic: &TopicName, id: &str) -> Result<bool> {
         self.inner.cancel(topic, id).await
     }
 
-    async fn renew(&self, subscription: &SubscriptionName, locks: Vec<Lock>) -> Result<Vec<bool>> {
-        self.inner.renew(subscription, locks).await
+    async fn pull(&self, subscription: &SubscriptionName, max: u32) -> Result<Pulled> {
+        (self.hook)(Point::BeforePull)?;
+        let pulled = self.inner.pull(subscription, max).await?;
+        self.pulled(subscription, &pulled)?;
+        Ok(pulled)
     }
 
-    async fn fetch_deferred(&self, subscription: &SubscriptionName, ids: Vec<String>) -> Result<Vec<Delivery>> {
-        self.inner.fetch_deferred(subscription, ids).await
+    async fn pull_and_start(&self, subscription: &SubscriptionName, max: u32, start: u32) -> Result<(Pulled, usize)> {
+        (self.hook)(Point::BeforePull)?;
+        let (pulled, started) = self.inner.pull_and_start(subscription, max, start).await?;
+        self.pulled(subscription, &pulled)?;
+        Ok((pulled, started))
     }
 
     async fn needed_by_others(&self, subscription: &SubscriptionName, ids: &[String]) -> Result<Vec<bool>> {
         self.inner.needed_by_others(subscription, ids).await
+    }
+
+    async fn advance(&self, subscription: &SubscriptionName, advance: Advance) -> Result<Advanced> {
+        (self.hook)(Point::BeforeAdvance)?;
+        let settle = advance.settle.clone();
+        let advanced = self.inner.advance(subscription, advance).await?;
+        (self.hook)(Point::AfterAdvance(subscription, &settle, &advanced.settled))?;
+        Ok(advanced)
+    }
+
+    async fn renew(&self, subscription: &SubscriptionName, locks: Vec<Lock>) -> Result<Vec<bool>> {
+        (self.hook)(Point::BeforeRenew)?;
+        let renewed = self.inner.renew(subscription, locks).await?;
+        (self.hook)(Point::AfterRenew)?;
+        Ok(renewed)
+    }
+
+    async fn fetch_deferred(&self, subscription: &SubscriptionName, ids: Vec<String>) -> Result<Vec<Delivery>> {
+        self.inner.fetch_deferred(subscription, ids).await
     }
 
     async fn wait(&self, subscription: &SubscriptionName, timeout: Duration) -> Result<()> {
