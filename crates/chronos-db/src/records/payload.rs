@@ -15,6 +15,9 @@ pub const MAX_DOCUMENT_BYTES: usize = 16 * 1024 * 1024;
 /// The deepest nesting of a document.
 pub const MAX_DOCUMENT_DEPTH: usize = 64;
 
+/// Properties that a document has room for before it grows.
+const USUAL: usize = 14;
+
 /// The reserved top-level property that only the library writes.
 pub(crate) const SYSTEM: &str = "_system";
 
@@ -68,7 +71,7 @@ pub(crate) struct System<'a> {
 
 impl System<'_> {
     pub(crate) fn to_json(&self) -> Json {
-        let mut system = Map::new();
+        let mut system = Map::with_capacity(12);
         system.insert("ov".into(), self.ov.into());
         if let Some(cv) = self.cv {
             system.insert("cv".into(), cv.into());
@@ -151,7 +154,7 @@ impl<'de> Deserialize<'de> for Item {
             }
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<Item, A::Error> {
-                let mut item = Item::default();
+                let mut item = Item { document: Map::with_capacity(USUAL), inherited: None };
                 while let Some(key) = map.next_key::<String>()? {
                     if key == SYSTEM {
                         item.inherited = map.next_value::<Written>()?.0;

@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bson::{Bson, Document, doc};
-use futures::TryStreamExt as _;
+use futures::{StreamExt as _, TryStreamExt as _};
 use futures::stream::BoxStream;
 use mongodb::options::{ReturnDocument, WriteConcern};
 use secrecy::SecretString;
@@ -100,7 +100,8 @@ impl MongoDocuments {
             [one] => doc! { "_id": { "$eq": one } },
             many => doc! { "_id": { "$in": many } },
         };
-        Ok(lease.collection(namespace).find(filter).await?.try_collect().await?)
+        let found = lease.collection(namespace).clone_with_type().find(filter).await?;
+        found.map(scan::decode).try_collect().await
     }
 
     async fn next_numbers(
