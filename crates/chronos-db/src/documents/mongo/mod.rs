@@ -20,8 +20,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bson::{Bson, Document, doc};
-use futures::{StreamExt as _, TryStreamExt as _};
 use futures::stream::BoxStream;
+use futures::{StreamExt as _, TryStreamExt as _};
 use mongodb::options::{ReturnDocument, WriteConcern};
 use secrecy::SecretString;
 

@@ -116,7 +116,8 @@ impl Engine {
                 progress(&counts);
             }
         }
-        if let Some(progress) = &options.progress {
+        let told = counts.items > 0 && counts.items.is_multiple_of(page as u64);
+        if let Some(progress) = options.progress.as_ref().filter(|_| !told) {
             progress(&counts);
         }
         Ok(counts)
