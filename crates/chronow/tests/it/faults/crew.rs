@@ -119,6 +119,24 @@ pub(super) async fn publish(chronow: &Chronow, ledger: &Ledger, numbers: impl In
     }
 }
 
+/// How long a consumer works on a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Pace {
+    /// Hardly at all.
+    Quick,
+    /// Until it is killed, so that locks have to be renewed.
+    Endless,
+}
+
+impl Pace {
+    async fn work(self) {
+        match self {
+            Self::Quick => tokio::task::yield_now().await,
+            Self::Endless => std::future::pending().await,
+        }
+    }
+}
+
 /// Consumers of all subscriptions: a stream and a runner each.
 pub(super) struct Crew {
     stop: watch::Sender<bool>,
@@ -127,11 +145,15 @@ pub(super) struct Crew {
 
 impl Crew {
     pub(super) fn consume(chronow: &Chronow, ledger: &Arc<Ledger>) -> Self {
+        Self::consume_at(Pace::Quick, chronow, ledger)
+    }
+
+    pub(super) fn consume_at(pace: Pace, chronow: &Chronow, ledger: &Arc<Ledger>) -> Self {
         let stop = watch::Sender::new(false);
         let mut tasks = JoinSet::new();
         for role in Role::ALL {
-            tasks.spawn(stream(chronow.clone(), Arc::clone(ledger), role, stop.subscribe()));
-            tasks.spawn(run(chronow.clone(), Arc::clone(ledger), role, stop.subscribe()));
+            tasks.spawn(stream(chronow.clone(), Arc::clone(ledger), role, pace, stop.subscribe()));
+            tasks.spawn(run(chronow.clone(), Arc::clone(ledger), role, pace, stop.subscribe()));
         }
         Self { stop, tasks }
     }
@@ -157,7 +179,7 @@ async fn persist<T, F: Future<Output = chronow::Result<T>>>(stop: &watch::Receiv
     }
 }
 
-async fn stream(chronow: Chronow, ledger: Arc<Ledger>, role: Role, mut stop: watch::Receiver<bool>) {
+async fn stream(chronow: Chronow, ledger: Arc<Ledger>, role: Role, pace: Pace, mut stop: watch::Receiver<bool>) {
     let subscription = chronow.bus().topic(TOPIC).unwrap().subscription(role.name()).unwrap();
     let Some(mut messages) = persist(&stop.clone(), || subscription.consume::<Value>().prefetch(5).into_future()).await else { return };
     loop {
@@ -166,7 +188,7 @@ async fn stream(chronow: Chronow, ledger: Arc<Ledger>, role: Role, mut stop: wat
             next = messages.next() => next,
         };
         match next.expect("a stream goes on after errors") {
-            Ok(received) => handle(&ledger, role, received).await,
+            Ok(received) => handle(&ledger, role, pace, received).await,
             Err(error) => {
                 assert!(error.is_retryable(), "{error}");
                 tokio::time::sleep(Duration::from_millis(20)).await;
@@ -177,10 +199,10 @@ async fn stream(chronow: Chronow, ledger: Arc<Ledger>, role: Role, mut stop: wat
     drop(messages.close().await);
 }
 
-async fn handle(ledger: &Ledger, role: Role, received: Received<Value>) {
+async fn handle(ledger: &Ledger, role: Role, pace: Pace, received: Received<Value>) {
     let (n, delivery) = (number(&received), received.deliveries());
     ledger.note(&Event::Got { s: role, n, id: received.id().to_owned(), delivery });
-    tokio::task::yield_now().await;
+    pace.work().await;
     let how = ending_of(role, n, delivery);
     ledger.note(&Event::Settling { s: role, n, delivery, how });
     let told = match how {
@@ -199,14 +221,14 @@ async fn handle(ledger: &Ledger, role: Role, received: Received<Value>) {
     ledger.note(&Event::Settled { s: role, n, delivery, how, told });
 }
 
-async fn run(chronow: Chronow, ledger: Arc<Ledger>, role: Role, mut stop: watch::Receiver<bool>) {
+async fn run(chronow: Chronow, ledger: Arc<Ledger>, role: Role, pace: Pace, mut stop: watch::Receiver<bool>) {
     let subscription = chronow.bus().topic(TOPIC).unwrap().subscription(role.name()).unwrap();
     let handler = move |message: Message<Value>| {
         let ledger = Arc::clone(&ledger);
         async move {
             let (n, delivery) = (number(&message), message.deliveries());
             ledger.note(&Event::Got { s: role, n, id: message.id().to_owned(), delivery });
-            tokio::task::yield_now().await;
+            pace.work().await;
             let how = ending_of(role, n, delivery);
             ledger.note(&Event::Settling { s: role, n, delivery, how });
             match how {

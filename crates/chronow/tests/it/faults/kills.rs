@@ -12,7 +12,7 @@ use chronow::{Error, ErrorKind};
 use futures::StreamExt as _;
 use serde_json::{Value, json};
 
-use super::crew::{self, Crew, PUBLISHER};
+use super::crew::{self, Crew, PUBLISHER, Pace};
 use super::ledger::{Ledger, audit};
 use super::{below, chance};
 use crate::tiers::{Tier, World, connect_with, on_every_hot_tier};
@@ -66,14 +66,16 @@ async fn child() {
     let Ok(scenario) = std::env::var(SCENARIO) else { return };
     let scenario: Value = serde_json::from_str(&scenario).unwrap();
     let ledger = Ledger::append(Path::new(scenario["ledger"].as_str().unwrap()));
-    let fail = FailPoints::parse(scenario["points"].as_str().unwrap()).unwrap();
+    let points = scenario["points"].as_str().unwrap();
+    let fail = FailPoints::parse(points).unwrap();
+    let pace = if points.starts_with("renew") { Pace::Endless } else { Pace::Quick };
     let first = PUBLISHER * usize::try_from(scenario["publisher"].as_u64().unwrap()).unwrap();
     let points = fail.clone();
     let hook =
         move |point: Point<'_>| points.hit(point.name()).map_err(|error| Error::new(ErrorKind::HotTier, error.to_string()).retryable());
     let runtime = Runtime { fail, ..Runtime::default() };
     let chronow = connect_with(&scenario["config"], runtime, |hot| hooked(hot, hook)).await;
-    let consumers = Crew::consume(&chronow, &ledger);
+    let consumers = Crew::consume_at(pace, &chronow, &ledger);
     let life = async {
         crew::publish(&chronow, &ledger, first..first + PUBLISHED).await;
         std::future::pending::<()>().await;
@@ -94,9 +96,7 @@ async fn a_process_killed_at_any_step_loses_and_doubles_nothing(world: World) {
     let ledger = world.file("ledger");
     // What the first ones find.
     crew::publish(&world.chronow, &Ledger::append(&ledger), 0..20).await;
-    // A lock is renewed only by who lives for a third of its time.
     let points = Point::NAMES.iter().chain(own).flat_map(|point| [0, 7].map(|passes| (*point, passes)));
-    let points = points.filter(|(point, passes)| *passes == 0 || !point.starts_with("renew"));
     let victims: Vec<Victim<'_>> = points
         .enumerate()
         .map(|(index, (point, passes))| {
