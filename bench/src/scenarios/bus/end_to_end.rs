@@ -88,14 +88,15 @@ fn watched(hot: Arc<dyn Hot>, latencies: Arc<Latencies>) -> Arc<dyn Hot> {
     // When the messages that were handed out had been sent, by their ids.
     let handed_out = Mutex::new(HashMap::new());
     hooked(hot, move |point| {
-        let mut handed_out = handed_out.lock().unwrap_or_else(PoisonError::into_inner);
+        let handed_out = || handed_out.lock().unwrap_or_else(PoisonError::into_inner);
         match point {
             Point::AfterPull(subscription, deliveries) if subscription.name() == SUBSCRIPTION => {
                 let sent = deliveries.iter().filter_map(|delivery| Some((delivery.lock.id.clone(), Latencies::sent(&delivery.payload)?)));
-                handed_out.extend(sent);
+                handed_out().extend(sent);
             }
             Point::AfterAdvance(subscription, settle, settled) if subscription.name() == SUBSCRIPTION => {
                 let acked = settle.iter().zip(settled).filter(|((_, how), done)| *how == Settle::Ack && **done == Settled::Done);
+                let mut handed_out = handed_out();
                 latencies.acknowledged(acked.filter_map(|((lock, _), _)| handed_out.remove(&lock.id)).collect::<Vec<_>>());
             }
             _ => {}
