@@ -138,25 +138,18 @@ async fn a_failover_by_sentinel_moves_everything_to_the_new_master() {
     let master = RedisServer::start(&[]).await;
     let replica = RedisServer::start(&["--replicaof", "127.0.0.1", &master.port().to_string()]).await;
     let sentinel = RedisServer::sentinel(master.port()).await;
-    let begin = Instant::now();
-    while !sentinel.run(&["SENTINEL", "REPLICAS", "main"]).await.contains(&replica.port().to_string())
-        || !master.run(&["INFO", "replication"]).await.contains("state=online")
-    {
-        assert!(begin.elapsed() < Duration::from_secs(30), "the sentinel found no replica");
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
+    let port = replica.port().to_string();
+    sentinel.until("the sentinel knows the replica", &["SENTINEL", "REPLICAS", "main"], |answer| answer.contains(&port)).await;
+    master.until("the replica follows", &["INFO", "replication"], |answer| answer.contains("state=online")).await;
     let world = World::new(RedisConfig::sentinel([format!("127.0.0.1:{}", sentinel.port())], "main"), 1).await;
     let topic = world.topic("t", TopicPatch::default()).await;
     let sub = world.sub(&topic, "s", SubscriptionPatch { visibility_ms: Some(600_000), ..SubscriptionPatch::default() }).await;
     world.publish(&topic, &["a", "b"]).await;
     let got = world.pull(&sub, 1).await.remove(0);
-    master.run(&["WAIT", "1", "5000"]).await;
-    sentinel.run(&["SENTINEL", "FAILOVER", "main"]).await;
-    let begin = Instant::now();
-    while !replica.run(&["ROLE"]).await.contains("master") || !master.run(&["ROLE"]).await.contains("slave") {
-        assert!(begin.elapsed() < Duration::from_secs(60), "no failover took place");
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
+    replica.has_all_of(&master).await;
+    assert_eq!(sentinel.run(&["SENTINEL", "FAILOVER", "main"]).await, "OK");
+    replica.until("the replica is promoted", &["ROLE"], |answer| answer.starts_with("master")).await;
+    master.until("the old master follows", &["ROLE"], |answer| answer.starts_with("slave")).await;
     // The lock moved with the message.
     let begin = Instant::now();
     let settled = loop {
