@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 
 use crate::bus::Keeper;
 use crate::client::Inner;
-use crate::hot::{Advance, DeadLetter, Delivery, Hot, Outgoing, Select, Settle, Start, SubscriptionPatch};
+use crate::hot::{Accepted, Advance, Hot, Select, Settle, Start, SubscriptionPatch};
 use crate::metrics::Counters;
 use crate::tasks::{Background, Ending};
 use crate::warm::{COPIED, Warm};
-use crate::{Error, ErrorKind, Json, Result, SubscriptionName, Timestamp, TopicName};
+use crate::{Error, ErrorKind, Json, Result, SubscriptionName, TopicName};
 
 /// Copies made in one step.
 const BATCH: u32 = 200;
@@ -110,11 +110,7 @@ impl Copier {
         }
         let holds: Vec<_> = pulled.deliveries.iter().map(|delivery| self.keeper.hold(delivery, begun)).collect();
         let few = pulled.deliveries.len() < BATCH as usize;
-        let copies = pulled.deliveries.into_iter().map(|delivery| {
-            let Delivery { lock, payload, content_type, headers, key, published_at, .. } = delivery;
-            (lock.id, published_at, Outgoing { payload, content_type, headers, key, ..Outgoing::default() })
-        });
-        let kept = self.keep(copies.collect()).await;
+        let kept = self.keep(pulled.deliveries.into_iter().map(Accepted::from).collect()).await;
         // Given back, they come again first: copies are made in order.
         let settle = if kept.is_ok() { Settle::Ack } else { Settle::Release };
         let settle = holds.iter().map(|hold| (hold.lock().clone(), settle.clone())).collect();
@@ -133,16 +129,12 @@ impl Copier {
             return Ok(false);
         }
         let ids = letters.iter().map(|letter| letter.id.clone()).collect();
-        let copies = letters.into_iter().map(|letter| {
-            let DeadLetter { id, payload, content_type, headers, key, published_at, .. } = letter;
-            (id, published_at, Outgoing { payload, content_type, headers, key, ..Outgoing::default() })
-        });
-        self.keep(copies.collect()).await?;
+        self.keep(letters.into_iter().map(Accepted::from).collect()).await?;
         self.hot.purge_dead_letters(&self.name, &Select::Ids(ids)).await?;
         Ok(true)
     }
 
-    async fn keep(&self, copies: Vec<(String, Timestamp, Outgoing)>) -> Result<()> {
+    async fn keep(&self, copies: Vec<Accepted>) -> Result<()> {
         let count = copies.len();
         // Making so many documents takes the processor for milliseconds: on a thread of its own it holds up nobody who shares this runtime.
         let (warm, topic, runtime) = (self.warm.clone(), self.name.topic().clone(), tokio::runtime::Handle::current());

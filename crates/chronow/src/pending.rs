@@ -10,7 +10,7 @@ use futures::TryStreamExt as _;
 use tokio::sync::watch;
 
 use crate::client::Inner;
-use crate::hot::{Hot, Outgoing, Published};
+use crate::hot::{Accepted, Hot, Outgoing, Published};
 use crate::tasks::closed;
 use crate::warm::{COPIED, Warm};
 use crate::{Error, ErrorKind, Result, Timestamp, TopicName};
@@ -64,7 +64,11 @@ pub(crate) fn is_refused(error: &Error) -> bool {
 /// Keeps copies of what is published, under the ids it got.
 async fn finish(warm: &Warm, topic: &TopicName, at: Timestamp, messages: Vec<Outgoing>, published: &[Published]) -> Result<()> {
     let ids = messages.iter().filter_map(|message| message.dedup_id.clone()).collect();
-    let copies = published.iter().zip(messages).map(|(published, message)| (published.id.clone(), at, message)).collect();
+    let copies = published
+        .iter()
+        .zip(messages)
+        .map(|(published, message)| Accepted { id: published.id.clone(), published_at: at, message })
+        .collect();
     warm.keep(topic, copies).await?;
     // It is published and kept; that it was about to be may be forgotten later.
     if let Err(error) = warm.fulfil(topic, ids).await {

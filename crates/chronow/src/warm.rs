@@ -10,7 +10,7 @@ use chronos_db::messaging::{DeliveryStatus, Message, Messaging, NewMessage, Shar
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
 
-use crate::hot::{DeadLetter, Outgoing};
+use crate::hot::{Accepted, DeadLetter, Outgoing};
 use crate::payloads::{CLAIM, Claim, strip};
 use crate::{Error, ErrorKind, Json, Result, Scope, SubscriptionName, Timestamp, TopicName};
 
@@ -73,19 +73,20 @@ impl Warm {
     }
 
     /// Keeps copies of messages, each once.
-    pub(crate) async fn keep(&self, topic: &TopicName, messages: Vec<(String, Timestamp, Outgoing)>) -> Result<()> {
-        let copies = messages.into_iter().map(|(id, at, message)| self.copy(topic, topic.name(), id, at, message));
+    pub(crate) async fn keep(&self, topic: &TopicName, messages: Vec<Accepted>) -> Result<()> {
+        let copies = messages.into_iter().map(|message| self.copy(topic, message));
         let messages = self.messaging(topic.scope())?.messages();
         messages.save_many(copies.collect()).await.map(drop).map_err(failed)
     }
 
-    fn copy(&self, topic: &TopicName, name: &str, id: String, at: Timestamp, mut message: Outgoing) -> NewMessage {
+    fn copy(&self, topic: &TopicName, accepted: Accepted) -> NewMessage {
+        let Accepted { id, published_at, mut message } = accepted;
         strip(&mut message.headers);
         let claimed = (message.content_type == CLAIM).then(|| Claim::read(topic, &message.payload)).and_then(Result::ok);
         let size = claimed.map_or(message.payload.len() as u64, |claim| claim.size);
         let (payload, headers) = to_copy(message);
-        let copy = NewMessage::new(name, id, payload).namespace(topic.scope().namespace()).headers(to_json(headers));
-        copy.first_seen_at(at).size(size).retention_days(self.retention_days)
+        let copy = NewMessage::new(topic.name(), id, payload).namespace(topic.scope().namespace()).headers(to_json(headers));
+        copy.first_seen_at(published_at).size(size).retention_days(self.retention_days)
     }
 
     /// Whether there is a copy of a message.
@@ -96,7 +97,7 @@ impl Warm {
     }
 
     /// The copies of some messages, as far as they are there.
-    pub(crate) async fn kept_by_id(&self, topic: &TopicName, ids: &[String]) -> Result<Vec<(String, Timestamp, Outgoing)>> {
+    pub(crate) async fn kept_by_id(&self, topic: &TopicName, ids: &[String]) -> Result<Vec<Accepted>> {
         let messages = self.messaging(topic.scope())?.messages();
         let gets = ids.iter().map(|id| async { messages.get(topic.name(), id.as_str()).namespace(topic.scope().namespace()).await });
         let found = futures::future::try_join_all(gets).await.map_err(failed)?;
@@ -192,7 +193,7 @@ impl Warm {
         topic: &TopicName,
         from: Option<Timestamp>,
         until: Option<Timestamp>,
-    ) -> Result<BoxStream<'static, Result<(String, Timestamp, Outgoing)>>> {
+    ) -> Result<BoxStream<'static, Result<Accepted>>> {
         let mut list = self.messaging(topic.scope())?.messages().list(topic.name()).namespace(topic.scope().namespace()).oldest_first();
         if let Some(from) = from {
             list = list.from(from);
@@ -249,7 +250,7 @@ fn to_json(headers: BTreeMap<String, String>) -> Json {
 }
 
 fn from_intent(copy: Message, now: Timestamp) -> Result<(Timestamp, Outgoing)> {
-    let (id, at, mut message) = from_copy(copy)?;
+    let Accepted { id, published_at: at, mut message } = from_copy(copy)?;
     let number = |text: String| text.parse::<i64>().ok();
     message.not_before = message.headers.remove(DUE).and_then(number).map(Timestamp::from_millis);
     message.ttl = message.headers.remove(TTL).and_then(number).map(|ttl| {
@@ -279,9 +280,9 @@ fn to_copy(message: Outgoing) -> (Json, BTreeMap<String, String>) {
     (payload, headers)
 }
 
-fn from_copy(copy: Message) -> Result<(String, Timestamp, Outgoing)> {
+fn from_copy(copy: Message) -> Result<Accepted> {
     let message = restore(&copy.msg_id, copy.payload, copy.headers.as_ref())?;
-    Ok((copy.msg_id, copy.first_seen_at, message))
+    Ok(Accepted { id: copy.msg_id, published_at: copy.first_seen_at, message })
 }
 
 /// The opposite of [`to_copy`].

@@ -55,7 +55,9 @@ impl Replay {
         if let Some(ids) = ids {
             for ids in ids.chunks(REPLAYED) {
                 let mut kept = warm.kept_by_id(topic, ids).await?;
-                kept.retain(|(_, at, _)| from.is_none_or(|from| *at >= from) && until.is_none_or(|until| *at < until));
+                kept.retain(|copy| {
+                    from.is_none_or(|from| copy.published_at >= from) && until.is_none_or(|until| copy.published_at < until)
+                });
                 count += inner.hot.replay(&subscription.name, kept).await?;
             }
             return Ok(count);

@@ -11,8 +11,8 @@ use super::draft::Draft;
 use super::publish::{Publish, PublishBatch};
 use super::subscription::Subscription;
 use crate::client::Inner;
-use crate::hot::{Outgoing, Peeked, TopicOptions, TopicStats};
-use crate::{Error, Result, SubscriptionName, Timestamp, TopicName, payloads};
+use crate::hot::{Accepted, TopicOptions, TopicStats};
+use crate::{Error, Result, SubscriptionName, TopicName, payloads};
 
 /// A topic; see [`Bus::topic`](super::Bus::topic).
 #[derive(Clone)]
@@ -143,14 +143,14 @@ impl Topic {
             self.inner.forget(&self.name).await;
             let deleted = self.inner.hot.delete_topic(&self.name).await?;
             if let Some(payloads) = self.inner.payloads() {
-                for (id, _, claim) in claims {
+                for claim in claims {
                     // From a copy it could be replayed into a topic of the same name.
                     let copied = match self.inner.warm() {
-                        Some(warm) => warm.has(&self.name, &id).await?,
+                        Some(warm) => warm.has(&self.name, &claim.id).await?,
                         None => false,
                     };
                     if !copied {
-                        payloads.remove(&self.name, &claim.payload).await?;
+                        payloads.remove(&self.name, &claim.message.payload).await?;
                     }
                 }
             }
@@ -163,16 +163,12 @@ impl Topic {
     }
 
     /// Messages whose payloads lie in object storage, as far as they can be seen at once.
-    async fn claims(&self) -> Result<Vec<(String, Timestamp, Outgoing)>> {
+    async fn claims(&self) -> Result<Vec<Accepted>> {
         let name = payloads::subscription(&self.name);
         if self.inner.payloads().is_none() || self.inner.hot.subscription(&name).await?.is_none() {
             return Ok(Vec::new());
         }
         let held = self.inner.hot.peek(&name, u32::MAX).await?;
-        let claims = held.into_iter().filter(|message| message.content_type == payloads::CLAIM).map(|message| {
-            let Peeked { id, payload, content_type, headers, key, published_at, .. } = message;
-            (id, published_at, Outgoing { payload, content_type, headers, key, ..Outgoing::default() })
-        });
-        Ok(claims.collect())
+        Ok(held.into_iter().filter(|message| message.content_type == payloads::CLAIM).map(Accepted::from).collect())
     }
 }

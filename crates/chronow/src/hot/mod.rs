@@ -39,6 +39,38 @@ pub struct Outgoing {
     pub dedup_id: Option<String>,
 }
 
+/// A message that a topic has accepted, as it was published: what is kept of it elsewhere and may come back.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Accepted {
+    /// The id it was given.
+    pub id: String,
+    /// When it was accepted.
+    pub published_at: Timestamp,
+    /// What was published.
+    pub message: Outgoing,
+}
+
+impl From<Delivery> for Accepted {
+    fn from(delivery: Delivery) -> Self {
+        let Delivery { lock, payload, content_type, headers, key, published_at, .. } = delivery;
+        Self { id: lock.id, published_at, message: Outgoing { payload, content_type, headers, key, ..Outgoing::default() } }
+    }
+}
+
+impl From<DeadLetter> for Accepted {
+    fn from(letter: DeadLetter) -> Self {
+        let DeadLetter { id, payload, content_type, headers, key, published_at, .. } = letter;
+        Self { id, published_at, message: Outgoing { payload, content_type, headers, key, ..Outgoing::default() } }
+    }
+}
+
+impl From<Peeked> for Accepted {
+    fn from(peeked: Peeked) -> Self {
+        let Peeked { id, payload, content_type, headers, key, published_at, .. } = peeked;
+        Self { id, published_at, message: Outgoing { payload, content_type, headers, key, ..Outgoing::default() } }
+    }
+}
+
 /// What became of a published message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Published {
@@ -416,7 +448,7 @@ pub trait Hot: Send + Sync + std::fmt::Debug {
     async fn stats(&self, topic: &TopicName) -> Result<TopicStats>;
 
     /// Puts messages back into one subscription (replay from the warm tier), under their own ids where the store allows it. Returns how many.
-    async fn replay(&self, subscription: &SubscriptionName, messages: Vec<(String, Timestamp, Outgoing)>) -> Result<u64>;
+    async fn replay(&self, subscription: &SubscriptionName, messages: Vec<Accepted>) -> Result<u64>;
 
     /// Values of keys, in their order; expired ones are none.
     async fn get(&self, scope: &Scope, keys: &[String]) -> Result<Vec<Option<Value>>>;

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use futures::stream::BoxStream;
 
 use crate::hot::{
-    Advance, Advanced, Change, DeadLetter, Delivery, Hot, Lock, Outgoing, Peeked, Published, Pulled, Select, Settle, Settled,
+    Accepted, Advance, Advanced, Change, DeadLetter, Delivery, Hot, Lock, Outgoing, Peeked, Published, Pulled, Select, Settle, Settled,
     SubscriptionOptions, SubscriptionPatch, TopicOptions, TopicPatch, TopicStats, Value, When,
 };
 use crate::{Result, Scope, SubscriptionName, Timestamp, TopicName};
@@ -207,7 +207,7 @@ impl<F: Fn(Point<'_>) -> Result<()> + Send + Sync> Hot for Hooked<F> {
         self.inner.stats(topic).await
     }
 
-    async fn replay(&self, subscription: &SubscriptionName, messages: Vec<(String, Timestamp, Outgoing)>) -> Result<u64> {
+    async fn replay(&self, subscription: &SubscriptionName, messages: Vec<Accepted>) -> Result<u64> {
         self.inner.replay(subscription, messages).await
     }
 

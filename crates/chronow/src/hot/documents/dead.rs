@@ -10,7 +10,7 @@ use super::chunk::Body;
 use super::entities::Opened;
 use super::keys::place_of;
 use super::store::{Engine, ascending, put_if};
-use crate::hot::{DeadLetter, Outgoing, Select};
+use crate::hot::{Accepted, DeadLetter, Select};
 use crate::{Error, Result, SubscriptionName, Timestamp};
 
 /// Dead letters in one step.
@@ -105,16 +105,16 @@ impl Engine {
         Ok(self.write(&self.spaces.cards, puts).await?.iter().filter(|outcome| outcome.is_applied()).count() as u64)
     }
 
-    pub(super) async fn replay(&self, name: &SubscriptionName, messages: Vec<(String, Timestamp, Outgoing)>) -> Result<u64> {
+    pub(super) async fn replay(&self, name: &SubscriptionName, messages: Vec<Accepted>) -> Result<u64> {
         let opened = self.open(name).await?;
         let mut cards = Vec::with_capacity(messages.len());
-        for (id, at, message) in messages {
+        for Accepted { id, published_at, message } in messages {
             if id.is_empty() || id.contains(['/', '\0']) {
                 return Err(Error::validation(format!("`{id}` is no message id")));
             }
             let place = place_of(&id).unwrap_or(0);
             // Whoever asks for it wants it whatever its age.
-            let body = Body { expires: None, ..Body::of(&message, id, at, None) };
+            let body = Body { expires: None, ..Body::of(&message, id, published_at, None) };
             let due = message.not_before.map_or(0, Timestamp::as_millis).max(opened.now.as_millis());
             let mut card = Card::new(&opened.subscription.id, place, 0, &body, State::Waiting, due, self.fresh());
             card.body = Some(body);

@@ -63,7 +63,7 @@ use futures::stream::BoxStream;
 
 use self::store::Engine;
 use super::{
-    Advance, Advanced, Change, DeadLetter, Delivery, Hot, Lock, Outgoing, Peeked, Published, Pulled, Select, SubscriptionOptions,
+    Accepted, Advance, Advanced, Change, DeadLetter, Delivery, Hot, Lock, Outgoing, Peeked, Published, Pulled, Select, SubscriptionOptions,
     SubscriptionPatch, TopicOptions, TopicPatch, TopicStats, Value, When,
 };
 use crate::{Result, Scope, SubscriptionName, Timestamp, TopicName};
@@ -195,7 +195,7 @@ impl Hot for DocumentsHot {
         self.engine.stats(topic).await.map_err(|e| e.during("stats").on(topic))
     }
 
-    async fn replay(&self, subscription: &SubscriptionName, messages: Vec<(String, Timestamp, Outgoing)>) -> Result<u64> {
+    async fn replay(&self, subscription: &SubscriptionName, messages: Vec<Accepted>) -> Result<u64> {
         self.engine.replay(subscription, messages).await.map_err(|e| e.during("replay").on(subscription))
     }
 

@@ -15,7 +15,8 @@ use super::reply::{Parts, Stored, count, list, number, text, write_message};
 use super::script::{Args, scripts};
 use super::topics::{Miss, Tried};
 use crate::hot::{
-    Advance, Advanced, DeadLetter, Delivery, Lock, Outgoing, Peeked, Place, Published, Pulled, Select, Settle, Settled, filter_view,
+    Accepted, Advance, Advanced, DeadLetter, Delivery, Lock, Outgoing, Peeked, Place, Published, Pulled, Select, Settle, Settled,
+    filter_view,
 };
 use crate::{Error, ErrorKind, Result, SubscriptionName, Timestamp, TopicName};
 
@@ -468,20 +469,15 @@ impl RedisHot {
         Ok(Arc::new(Compiled::read(String::new(), &json)?))
     }
 
-    pub(super) async fn put_back(
-        &self,
-        subscription: &SubscriptionName,
-        messages: &[(String, Timestamp, Outgoing)],
-        shards: u16,
-    ) -> Tried<u64> {
+    pub(super) async fn put_back(&self, subscription: &SubscriptionName, messages: &[Accepted], shards: u16) -> Tried<u64> {
         let mut put = 0;
         for shard in 0..shards {
-            let own: Vec<_> = messages.iter().filter(|(id, _, _)| split_id(id).0 % shards == shard).collect();
+            let own: Vec<_> = messages.iter().filter(|message| split_id(&message.id).0 % shards == shard).collect();
             for own in own.chunks(MOST_PER_SCRIPT) {
                 let mut args = Args::new().arg(shards).arg(subscription.name());
-                for (id, at, message) in own {
+                for Accepted { id, published_at, message } in own {
                     args.push(split_id(id).1);
-                    write_message(&mut args, message, Some(*at))?;
+                    write_message(&mut args, message, Some(*published_at))?;
                 }
                 put += self.ask(subscription.topic(), shard, &scripts::replay, &args).await?.count()?;
             }

@@ -19,7 +19,7 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::time::Instant;
 
 use super::{
-    Advance, Advanced, Change, DeadLetter, Delivery, Hot, Lock, Outgoing, Peeked, Published, Pulled, Select, SubscriptionOptions,
+    Accepted, Advance, Advanced, Change, DeadLetter, Delivery, Hot, Lock, Outgoing, Peeked, Published, Pulled, Select, SubscriptionOptions,
     SubscriptionPatch, TopicOptions, TopicPatch, TopicStats, Value, When,
 };
 use crate::{Error, ErrorKind, Result, Scope, SubscriptionName, Timestamp, TopicName};
@@ -315,7 +315,7 @@ impl Hot for RedisHot {
         on!(self, topic topic, "stats", |shards| self.count(topic, shards))
     }
 
-    async fn replay(&self, subscription: &SubscriptionName, messages: Vec<(String, Timestamp, Outgoing)>) -> Result<u64> {
+    async fn replay(&self, subscription: &SubscriptionName, messages: Vec<Accepted>) -> Result<u64> {
         let messages = &messages;
         on!(self, subscription subscription, "replay", |shards| self.put_back(subscription, messages, shards))
     }

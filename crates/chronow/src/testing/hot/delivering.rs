@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use super::{Bus, PATIENCE, calm, message, retry_after, text, texts, until};
 use crate::Timestamp;
-use crate::hot::{Advance, Hot, Outgoing, Settle, Settled, Start, SubscriptionPatch, TopicPatch};
+use crate::hot::{Accepted, Advance, Hot, Outgoing, Settle, Settled, Start, SubscriptionPatch, TopicPatch};
 
 async fn starting(bus: &Bus, name: &str, start: Start) -> crate::SubscriptionName {
     bus.subscribe_with(name, SubscriptionPatch { start: Some(start), ..calm() }).await
@@ -381,7 +381,13 @@ pub async fn a_replay_reaches_one_subscription_only(hot: Arc<dyn Hot>) {
     }
     let headers = BTreeMap::from([("type".to_owned(), "again".to_owned())]);
     let kept = ["a", "b"].map(|text| Outgoing { headers: headers.clone(), ..message(text) });
-    let messages = ids.iter().cloned().zip(published_at).zip(kept).map(|((id, at), message)| (id, at, message)).collect();
+    let messages = ids
+        .iter()
+        .cloned()
+        .zip(published_at)
+        .zip(kept)
+        .map(|((id, published_at), message)| Accepted { id, published_at, message })
+        .collect();
     assert_eq!(bus.hot.replay(&two, messages).await.unwrap(), 2);
     let mut again = bus.take(&two, 2).await;
     again.sort_by_key(|delivery| text(&delivery.payload));

@@ -1,7 +1,7 @@
 use std::time::{Duration, Instant};
 
 use chronow::hot::{
-    Hot, Outgoing, Overflow, Select, Settle, Settled, Start, SubscriptionOptions, SubscriptionPatch, TopicOptions, TopicPatch,
+    Accepted, Hot, Outgoing, Overflow, Select, Settle, Settled, Start, SubscriptionOptions, SubscriptionPatch, TopicOptions, TopicPatch,
 };
 use chronow::{ErrorKind, SubscriptionName, Timestamp};
 use test_support::servers;
@@ -248,7 +248,8 @@ everywhere! {
         let sub = world.sub(&topic, "s", SubscriptionPatch::default()).await;
         let other = world.sub(&topic, "other", SubscriptionPatch::default()).await;
         let old = Timestamp::from_millis(1_000);
-        let replay = vec![("1000-0".to_owned(), old, keyed("k", "a")), ("1000-1".to_owned(), old, keyed("k", "b"))];
+        let accepted = |id: &str, text: &str| Accepted { id: id.to_owned(), published_at: old, message: keyed("k", text) };
+        let replay = vec![accepted("1000-0", "a"), accepted("1000-1", "b")];
         assert_eq!(world.hot.replay(&sub, replay.clone()).await.unwrap(), 2);
         assert_eq!(world.hot.replay(&sub, replay).await.unwrap(), 0);
         for (id, text) in [("1000-0", "a"), ("1000-1", "b")] {
