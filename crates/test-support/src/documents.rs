@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use bson::{Bson, Document};
+use bson::{Bson, RawDocumentBuf};
 use chronos_db::documents::{Batch, BuildBatch, Capabilities, Documents, Index, Namespace, Outcome, Scan, Sequence};
 use chronos_db::{Error, Result, Timestamp};
 use futures::stream::BoxStream;
@@ -69,12 +69,12 @@ impl<L: Layer<Call>> Documents for Decorated<L> {
         self.layer.around(Call::SequenceThen, self.inner.sequence_then(namespace, name, count, build)).await
     }
 
-    async fn get(&self, namespace: &Namespace, ids: Vec<Bson>) -> Result<Vec<Document>> {
-        self.layer.around(Call::Get, self.inner.get(namespace, ids)).await
+    async fn get_stored(&self, namespace: &Namespace, ids: Vec<Bson>) -> Result<Vec<RawDocumentBuf>> {
+        self.layer.around(Call::Get, self.inner.get_stored(namespace, ids)).await
     }
 
-    fn scan(&self, namespace: &Namespace, scan: Scan) -> BoxStream<'static, Result<Document>> {
-        self.layer.around_stream(Call::Scan, self.inner.scan(namespace, scan))
+    fn scan_stored(&self, namespace: &Namespace, scan: Scan) -> BoxStream<'static, Result<RawDocumentBuf>> {
+        self.layer.around_stream(Call::Scan, self.inner.scan_stored(namespace, scan))
     }
 
     async fn now(&self) -> Result<Timestamp> {

@@ -7,7 +7,8 @@ use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use bson::{Bson, Document};
+use bson::{Bson, Document, RawDocumentBuf};
+use futures::StreamExt as _;
 use futures::stream::BoxStream;
 
 use crate::{Result, Timestamp};
@@ -17,6 +18,7 @@ pub mod embedded;
 pub mod filter;
 #[cfg(feature = "mongodb")]
 pub mod mongo;
+pub(crate) mod stored;
 
 pub use filter::Filter;
 
@@ -285,12 +287,22 @@ pub trait Documents: Send + Sync + fmt::Debug {
     /// [`Capabilities::atomic_sequence`] says so, one after the other elsewhere.
     async fn sequence_then(&self, namespace: &Namespace, name: &str, count: u32, build: BuildBatch) -> Result<(Sequence, Vec<Outcome>)>;
 
-    /// The documents with these `_id`s, in any order; absent ones are left out.
-    async fn get(&self, namespace: &Namespace, ids: Vec<Bson>) -> Result<Vec<Document>>;
+    /// The documents with these `_id`s as they are stored, in any order; absent ones are left out.
+    async fn get_stored(&self, namespace: &Namespace, ids: Vec<Bson>) -> Result<Vec<RawDocumentBuf>>;
 
-    /// Reads documents as a stream that holds at most some hundreds of them in memory. Sees everything that was durable when it began; what comes
-    /// later may or may not be seen.
-    fn scan(&self, namespace: &Namespace, scan: Scan) -> BoxStream<'static, Result<Document>>;
+    /// [`get_stored`](Self::get_stored), decoded.
+    async fn get(&self, namespace: &Namespace, ids: Vec<Bson>) -> Result<Vec<Document>> {
+        self.get_stored(namespace, ids).await?.iter().map(|stored| stored::decode(stored)).collect()
+    }
+
+    /// Reads documents, as they are stored, as a stream that holds at most some hundreds of them in memory. Sees everything that was durable when it
+    /// began; what comes later may or may not be seen.
+    fn scan_stored(&self, namespace: &Namespace, scan: Scan) -> BoxStream<'static, Result<RawDocumentBuf>>;
+
+    /// [`scan_stored`](Self::scan_stored), decoded.
+    fn scan(&self, namespace: &Namespace, scan: Scan) -> BoxStream<'static, Result<Document>> {
+        self.scan_stored(namespace, scan).map(|found| stored::decode(&found?)).boxed()
+    }
 
     /// The store's time.
     async fn now(&self) -> Result<Timestamp>;

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bson::oid::ObjectId;
-use bson::{Bson, Document};
+use bson::{Bson, RawDocumentBuf};
 use tokio::sync::oneshot;
 
 use crate::documents::{Documents, Namespace};
@@ -15,7 +15,7 @@ const IN_FLIGHT: usize = 2;
 /// Documents per read.
 const GROUP: usize = 256;
 
-type Reply = oneshot::Sender<Result<Option<Document>, Arc<Error>>>;
+type Reply = oneshot::Sender<Result<Option<RawDocumentBuf>, Arc<Error>>>;
 
 /// Collects `get`s of one collection while others are under way. A read begins after it was asked for, so it sees every write acknowledged before.
 #[derive(Debug)]
@@ -38,9 +38,9 @@ impl Batcher {
         Arc::new(Self { documents, namespace, queue: Mutex::default() })
     }
 
-    pub(crate) async fn get(self: &Arc<Self>, id: ObjectId) -> Result<Option<Document>> {
+    pub(crate) async fn get(self: &Arc<Self>, id: ObjectId) -> Result<Option<RawDocumentBuf>> {
         if let Some(_alone) = Alone::begin(self) {
-            return Ok(self.documents.get(&self.namespace, vec![Bson::ObjectId(id)]).await?.pop());
+            return Ok(self.documents.get_stored(&self.namespace, vec![Bson::ObjectId(id)]).await?.pop());
         }
         let (reply, answer) = oneshot::channel();
         self.queue.lock().unwrap_or_else(PoisonError::into_inner).waiting.push((Bson::ObjectId(id), reply));
@@ -98,9 +98,9 @@ impl Batcher {
                 ids.push(id.clone());
             }
         }
-        match self.documents.get(&self.namespace, ids).await {
+        match self.documents.get_stored(&self.namespace, ids).await {
             Ok(found) => {
-                let found: HashMap<ObjectId, Document> =
+                let found: HashMap<ObjectId, RawDocumentBuf> =
                     found.into_iter().filter_map(|doc| Some((doc.get_object_id("_id").ok()?, doc))).collect();
                 for (id, reply) in group {
                     // A reader that no longer waits is no error.

@@ -4,8 +4,9 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use bson::Document;
 use bytes::Bytes;
+use futures::stream::BoxStream;
+use futures::{StreamExt as _, TryStreamExt as _};
 use moka::sync::Cache;
 use tokio::sync::OnceCell;
 
@@ -151,16 +152,14 @@ impl Engine {
     }
 
     async fn duplicate_version(&self) -> Result<Option<(ItemId, i64)>> {
-        use futures::TryStreamExt as _;
         let scan = Scan {
             order: ["itemId", "ov", "_id"].map(|path| (path.to_owned(), Direction::Ascending)).to_vec(),
             without: ["inline", "riders", "metaIndexed", "refs"].map(str::to_owned).to_vec(),
             ..Scan::default()
         };
-        let mut rows = self.documents.scan(&self.names.ver, scan);
+        let mut rows = self.rows(scan);
         let mut previous = None;
-        while let Some(doc) = rows.try_next().await? {
-            let row = Row::from_document(&doc)?;
+        while let Some(row) = rows.try_next().await? {
             let version = Some((row.id, row.ov));
             if version == previous {
                 return Ok(version);
@@ -185,12 +184,12 @@ impl Engine {
     }
 
     pub(crate) async fn head(&self, id: ItemId) -> Result<Option<Head>> {
-        self.heads.get(id.object_id()).await?.as_ref().map(Head::from_document).transpose()
+        self.heads.get(id.object_id()).await?.map(|stored| Head::read(&stored)).transpose()
     }
 
     pub(crate) async fn heads(&self, ids: &[ItemId]) -> Result<HashMap<ItemId, Head>> {
-        let found = self.documents.get(&self.names.head, ids.iter().map(|id| id.bson()).collect()).await?;
-        found.iter().map(|doc| Head::from_document(doc).map(|head| (head.id, head))).collect()
+        let found = self.documents.get_stored(&self.names.head, ids.iter().map(|id| id.bson()).collect()).await?;
+        found.iter().map(|stored| Head::read(stored).map(|head| (head.id, head))).collect()
     }
 
     /// The row of one version.
@@ -200,9 +199,11 @@ impl Engine {
     }
 
     pub(crate) async fn first_row(&self, scan: Scan) -> Result<Option<Row>> {
-        use futures::TryStreamExt as _;
-        let found: Option<Document> = self.documents.scan(&self.names.ver, scan).try_next().await?;
-        found.as_ref().map(Row::from_document).transpose()
+        self.rows(scan).try_next().await
+    }
+
+    pub(crate) fn rows(&self, scan: Scan) -> BoxStream<'static, Result<Row>> {
+        self.documents.scan_stored(&self.names.ver, scan).map(|stored| Row::read(&stored?)).boxed()
     }
 
     pub(crate) fn cached(&self, id: ItemId, ov: i64) -> Option<Bytes> {

@@ -61,8 +61,7 @@ impl Engine {
     /// Whether a version of the item names this object. Any version: what a later one shares lies at the key of an earlier one.
     async fn is_named(&self, id: ItemId, bucket: &str, key: &str) -> Result<bool> {
         let mut rows = self.rows_of(id);
-        while let Some(doc) = rows.try_next().await? {
-            let row = Row::from_document(&doc)?;
+        while let Some(row) = rows.try_next().await? {
             let payload = &row.content.payload;
             let is_payload = payload.bucket.as_deref() == Some(bucket) && payload.key.as_deref() == Some(key);
             let is_blob = row.content.refs.iter().any(|r| r.bucket == bucket && (r.blob_key == key || r.text_key.as_deref() == Some(key)));
@@ -78,22 +77,21 @@ impl Engine {
         }))
     }
 
-    fn rows_of(&self, id: ItemId) -> futures::stream::BoxStream<'static, Result<bson::Document>> {
+    fn rows_of(&self, id: ItemId) -> futures::stream::BoxStream<'static, Result<Row>> {
         let scan = Scan {
             filter: Filter::eq("itemId", id.bson()),
             order: vec![("ov".into(), Direction::Ascending)],
             without: vec!["inline".into(), "riders".into()],
             ..Scan::default()
         };
-        self.documents.scan(&self.names.ver, scan)
+        self.rows(scan)
     }
 
     /// Removes everything below an erasure: objects under the item's prefix and under recorded keys, then rows. Resumable at any point.
     pub(crate) async fn remove_erased(&self, erasure: &Row) -> Result<()> {
         let mut rows = self.rows_of(erasure.id);
         let mut batch = Batch::new();
-        while let Some(doc) = rows.try_next().await? {
-            let row = Row::from_document(&doc)?;
+        while let Some(row) = rows.try_next().await? {
             if row.ov >= erasure.ov {
                 continue;
             }
@@ -154,8 +152,7 @@ impl Engine {
                 without: vec!["inline".into(), "riders".into()],
                 ..Scan::default()
             };
-            let rows: Vec<Row> =
-                self.documents.scan(&self.names.ver, scan).and_then(|doc| async move { Row::from_document(&doc) }).try_collect().await?;
+            let rows: Vec<Row> = self.rows(scan).try_collect().await?;
             let Some(last) = rows.last() else { return Ok(removed) };
             after = Some(vec![super::model::int(last.cv)]);
             let heads = self.heads(&rows.iter().map(|row| row.id).collect::<Vec<_>>()).await?;

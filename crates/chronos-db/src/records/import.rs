@@ -197,11 +197,12 @@ impl Importer {
         if let Some(tenant) = &self.collection.tenant {
             filter = filter.and(Filter::eq("tenantId", tenant.as_str()));
         }
-        let mut heads = engine.documents.scan(&engine.names.head, Scan { filter, without: vec!["fullShadow".into()], ..Scan::default() });
+        let mut heads =
+            engine.documents.scan_stored(&engine.names.head, Scan { filter, without: vec!["fullShadow".into()], ..Scan::default() });
         let mut states: HashMap<Vec<u8>, KeyState> = HashMap::new();
-        while let Some(doc) = heads.try_next().await? {
-            let head = Head::from_document(&doc)?;
-            let Some(key) = value_at(&doc, &path) else { continue };
+        while let Some(stored) = heads.try_next().await? {
+            let head = Head::read(&stored)?;
+            let Some(key) = value_at(&head.content.indexed, &self.key) else { continue };
             let state = states.entry(encode(key)).or_default();
             state.newest = state.newest.max(Some(head.updated_at));
             if head.is_live() {

@@ -5,11 +5,11 @@ use std::str::FromStr;
 
 use bson::oid::ObjectId;
 use bson::spec::BinarySubtype;
-use bson::{Binary, Bson, Document};
+use bson::{Binary, Bson, Document, RawBsonRef, RawDocument};
 use bytes::Bytes;
 
 use super::payload::Inherited;
-use crate::documents::Namespace;
+use crate::documents::{Namespace, stored};
 use crate::{Error, ErrorKind, Result, Timestamp};
 
 /// The identifier of an item, given out at its creation: 24 hex digits.
@@ -323,35 +323,52 @@ impl Content {
         }
         put_opt(doc, "tenantId", self.tenant.clone());
     }
+}
 
-    fn read(doc: &Document, own_ov: i64) -> Self {
-        let text = |key: &str| doc.get_str(key).ok().map(str::to_owned);
-        let refs = doc.get_array("refs").map(|refs| refs.iter().filter_map(read_ref).collect()).unwrap_or_default();
-        Self {
-            indexed: doc.get_document("metaIndexed").cloned().unwrap_or_default(),
-            payload: Payload {
-                // The originals say it in the key alone.
-                ov: number(doc, "payloadOv").or_else(|| doc.get_str("jsonKey").ok().and_then(ov_of_key)).unwrap_or(own_ov),
-                bucket: text("jsonBucket"),
-                key: text("jsonKey"),
-                size: number(doc, "size").unwrap_or(0),
-                checksum: text("checksum").unwrap_or_default(),
-                state: State::parse(doc.get_str("state").ok()),
-            },
-            function_ids: doc
-                .get_array("functionIds")
-                .map(|ids| ids.iter().filter_map(|id| id.as_str().map(str::to_owned)).collect())
-                .unwrap_or_default(),
-            lineage: Lineage {
-                parent_id: text("parentId"),
-                parent_collection: text("parentCollection"),
-                origin_id: text("originId"),
-                origin_collection: text("originCollection"),
-            },
-            refs,
-            tenant: text("tenantId"),
-            foreign: doc.get("state").is_none(),
+/// A content while the fields of its document pass by.
+#[derive(Default)]
+struct Reading {
+    content: Content,
+    payload_ov: Option<i64>,
+    has_state: bool,
+}
+
+impl Reading {
+    /// Takes the field if it belongs to a content.
+    fn take(&mut self, key: &str, value: RawBsonRef<'_>) -> Result<()> {
+        let Content { indexed, payload, function_ids, lineage, refs, tenant, .. } = &mut self.content;
+        match key {
+            "metaIndexed" => *indexed = value.as_document().map(stored::decode).transpose()?.unwrap_or_default(),
+            "jsonBucket" => payload.bucket = text(value),
+            "jsonKey" => payload.key = text(value),
+            "payloadOv" => self.payload_ov = whole(value),
+            "size" => payload.size = whole(value).unwrap_or(0),
+            "checksum" => payload.checksum = text(value).unwrap_or_default(),
+            "state" => {
+                payload.state = State::parse(value.as_str());
+                self.has_state = true;
+            }
+            "functionIds" => *function_ids = each(value, text),
+            "parentId" => lineage.parent_id = text(value),
+            "parentCollection" => lineage.parent_collection = text(value),
+            "originId" => lineage.origin_id = text(value),
+            "originCollection" => lineage.origin_collection = text(value),
+            "refs" => *refs = each(value, read_ref),
+            "tenantId" => *tenant = text(value),
+            _ => {}
         }
+        Ok(())
+    }
+
+    fn end(mut self, own_ov: i64) -> Content {
+        let payload = &mut self.content.payload;
+        // The originals say it in the key alone.
+        payload.ov = self.payload_ov.or_else(|| payload.key.as_deref().and_then(ov_of_key)).unwrap_or(own_ov);
+        if !self.has_state {
+            payload.state = State::parse(None);
+            self.content.foreign = true;
+        }
+        self.content
     }
 }
 
@@ -360,9 +377,9 @@ fn ov_of_key(key: &str) -> Option<i64> {
     key.split('/').nth(2)?.strip_prefix('v')?.parse().ok()
 }
 
-fn read_ref(value: &Bson) -> Option<BlobRef> {
+fn read_ref(value: RawBsonRef<'_>) -> Option<BlobRef> {
     let doc = value.as_document()?;
-    let text = |key: &str| doc.get_str(key).ok().map(str::to_owned);
+    let text = |key: &str| text(doc.get(key).ok()??);
     Some(BlobRef { path: text("path")?, bucket: text("contentBucket")?, blob_key: text("blobKey")?, text_key: text("textKey") })
 }
 
@@ -371,27 +388,46 @@ pub(crate) fn number(doc: &Document, key: &str) -> Option<i64> {
     match doc.get(key)? {
         Bson::Int32(i) => Some(i64::from(*i)),
         Bson::Int64(i) => Some(*i),
-        // The originals' driver stored some counts as doubles; they are whole.
-        #[allow(clippy::cast_possible_truncation)]
-        Bson::Double(d) if d.fract() == 0.0 => Some(*d as i64),
+        Bson::Double(d) => whole_double(*d),
         _ => None,
     }
 }
 
-/// Reads a date; null, as the originals left it, is absent.
-fn date(doc: &Document, key: &str) -> Option<Timestamp> {
-    doc.get_datetime(key).ok().copied().map(Timestamp::from)
-}
-
-fn bytes(value: Option<&Bson>) -> Option<Bytes> {
+fn whole(value: RawBsonRef<'_>) -> Option<i64> {
     match value {
-        Some(Bson::Binary(binary)) => Some(Bytes::from(binary.bytes.clone())),
+        RawBsonRef::Int32(i) => Some(i64::from(i)),
+        RawBsonRef::Int64(i) => Some(i),
+        RawBsonRef::Double(d) => whole_double(d),
         _ => None,
     }
 }
 
-fn malformed(what: &'static str, key: &str, doc: &Document) -> Error {
-    let id = doc.get("_id").map(ToString::to_string).unwrap_or_default();
+/// The originals' driver stored some counts as doubles; they are whole.
+fn whole_double(value: f64) -> Option<i64> {
+    #[allow(clippy::cast_possible_truncation)]
+    (value.fract() == 0.0).then_some(value as i64)
+}
+
+fn text(value: RawBsonRef<'_>) -> Option<String> {
+    value.as_str().map(str::to_owned)
+}
+
+/// A date; null, as the originals left it, is absent.
+fn date(value: RawBsonRef<'_>) -> Option<Timestamp> {
+    value.as_datetime().map(Timestamp::from)
+}
+
+fn bytes(value: RawBsonRef<'_>) -> Option<Bytes> {
+    value.as_binary().map(|binary| Bytes::copy_from_slice(binary.bytes))
+}
+
+/// What an array holds of one kind.
+fn each<T>(value: RawBsonRef<'_>, read: impl Fn(RawBsonRef<'_>) -> Option<T>) -> Vec<T> {
+    value.as_array().into_iter().flatten().filter_map(|item| read(item.ok()?)).collect()
+}
+
+fn malformed(what: &'static str, key: &str, stored: &RawDocument) -> Error {
+    let id = stored.get("_id").ok().flatten().and_then(|id| Bson::try_from(id).ok()).map(|id| id.to_string()).unwrap_or_default();
     Error::new(ErrorKind::RouteMismatch, format!("the {what} {id} has no usable `{key}`: it was not written by this library"))
 }
 
@@ -414,26 +450,44 @@ impl Head {
         doc
     }
 
-    pub(crate) fn from_document(doc: &Document) -> Result<Self> {
-        let need = |key: &str| number(doc, key).ok_or_else(|| malformed("head", key, doc));
-        let id = ItemId(doc.get_object_id("_id").map_err(|_| malformed("head", "_id", doc))?);
-        let ov = need("ov")?;
-        let shadow = doc.get_document("fullShadow").ok().and_then(|shadow| {
-            // A shadow of the originals holds a document instead of the stored bytes; it is not used.
-            Some(Shadow { ov: number(shadow, "ov")?, at: date(shadow, "at")?, bytes: bytes(shadow.get("data"))? })
-        });
+    pub(crate) fn read(stored: &RawDocument) -> Result<Self> {
+        let (mut id, mut ov, mut cv) = (None, None, None);
+        let (mut created_at, mut updated_at, mut deleted_at, mut erased, mut shadow) = (None, None, None, false, None);
+        let mut content = Reading::default();
+        for element in stored.iter_elements() {
+            let (key, value) = stored::field(element)?;
+            match key {
+                "_id" => id = value.as_object_id().map(ItemId),
+                "ov" => ov = whole(value),
+                "cv" => cv = whole(value),
+                "createdAt" => created_at = date(value),
+                "updatedAt" => updated_at = date(value),
+                "deletedAt" => deleted_at = date(value),
+                "erased" => erased = value.as_bool().unwrap_or(false),
+                "fullShadow" => shadow = value.as_document().and_then(read_shadow),
+                _ => content.take(key, value)?,
+            }
+        }
+        let need = |key: &'static str| move || malformed("head", key, stored);
+        let ov = ov.ok_or_else(need("ov"))?;
         Ok(Self {
-            id,
+            id: id.ok_or_else(need("_id"))?,
             ov,
-            cv: need("cv")?,
-            created_at: date(doc, "createdAt").unwrap_or_default(),
-            updated_at: date(doc, "updatedAt").unwrap_or_default(),
-            deleted_at: date(doc, "deletedAt"),
-            erased: doc.get_bool("erased").unwrap_or(false),
-            content: Content::read(doc, ov),
+            cv: cv.ok_or_else(need("cv"))?,
+            created_at: created_at.unwrap_or_default(),
+            updated_at: updated_at.unwrap_or_default(),
+            deleted_at,
+            erased,
+            content: content.end(ov),
             shadow,
         })
     }
+}
+
+/// A shadow of the originals holds a document instead of the stored bytes; it is not used.
+fn read_shadow(stored: &RawDocument) -> Option<Shadow> {
+    let get = |key: &str| stored.get(key).ok()?;
+    Some(Shadow { ov: whole(get("ov")?)?, at: date(get("at")?)?, bytes: bytes(get("data")?)? })
 }
 
 impl Row {
@@ -469,28 +523,47 @@ impl Row {
         doc
     }
 
-    pub(crate) fn from_document(doc: &Document) -> Result<Self> {
-        let need = |key: &str| number(doc, key).ok_or_else(|| malformed("version row", key, doc));
-        let oid = |key: &str| doc.get_object_id(key).map_err(|_| malformed("version row", key, doc));
-        let text = |key: &str| doc.get_str(key).ok().map(str::to_owned);
-        let ov = need("ov")?;
-        let riders = doc.get_array("riders").map(|riders| riders.iter().filter_map(read_rider).collect()).unwrap_or_default();
-        let rules = doc.get_array("rules").map(|rules| rules.iter().filter_map(|r| r.as_str().map(str::to_owned)).collect());
+    pub(crate) fn read(stored: &RawDocument) -> Result<Self> {
+        let (mut row_id, mut id, mut ov, mut cv, mut op, mut at) = (None, None, None, None, None, None);
+        let (mut actor, mut reason, mut request_id) = (None, None, None);
+        let (mut inline, mut riders, mut unflushed_since, mut rules) = (None, Vec::new(), None, Vec::new());
+        let mut content = Reading::default();
+        for element in stored.iter_elements() {
+            let (key, value) = stored::field(element)?;
+            match key {
+                "_id" => row_id = value.as_object_id(),
+                "itemId" => id = value.as_object_id().map(ItemId),
+                "ov" => ov = whole(value),
+                "cv" => cv = whole(value),
+                "op" => op = value.as_str().and_then(Op::parse),
+                "at" => at = date(value),
+                "actor" => actor = text(value),
+                "reason" => reason = text(value),
+                "requestId" => request_id = text(value),
+                "inline" => inline = bytes(value),
+                "riders" => riders = each(value, read_rider),
+                "unflushedSince" => unflushed_since = date(value),
+                "rules" => rules = each(value, text),
+                _ => content.take(key, value)?,
+            }
+        }
+        let need = |key: &'static str| move || malformed("version row", key, stored);
+        let ov = ov.ok_or_else(need("ov"))?;
         Ok(Self {
-            row_id: oid("_id")?,
-            id: ItemId(oid("itemId")?),
+            row_id: row_id.ok_or_else(need("_id"))?,
+            id: id.ok_or_else(need("itemId"))?,
             ov,
-            cv: need("cv")?,
-            op: doc.get_str("op").ok().and_then(Op::parse).ok_or_else(|| malformed("version row", "op", doc))?,
-            at: date(doc, "at").ok_or_else(|| malformed("version row", "at", doc))?,
-            actor: text("actor"),
-            reason: text("reason"),
-            request_id: text("requestId"),
-            content: Content::read(doc, ov),
-            inline: bytes(doc.get("inline")),
+            cv: cv.ok_or_else(need("cv"))?,
+            op: op.ok_or_else(need("op"))?,
+            at: at.ok_or_else(need("at"))?,
+            actor,
+            reason,
+            request_id,
+            content: content.end(ov),
+            inline,
             riders,
-            unflushed_since: date(doc, "unflushedSince"),
-            rules: rules.unwrap_or_default(),
+            unflushed_since,
+            rules,
         })
     }
 
@@ -510,8 +583,13 @@ impl Row {
     }
 }
 
-fn read_rider(value: &Bson) -> Option<Rider> {
+fn read_rider(value: RawBsonRef<'_>) -> Option<Rider> {
     let doc = value.as_document()?;
-    let text = |key: &str| doc.get_str(key).ok().map(str::to_owned);
-    Some(Rider { bucket: text("bucket")?, key: text("key")?, content_type: text("contentType")?, bytes: bytes(doc.get("data"))? })
+    let get = |key: &str| doc.get(key).ok()?;
+    Some(Rider {
+        bucket: text(get("bucket")?)?,
+        key: text(get("key")?)?,
+        content_type: text(get("contentType")?)?,
+        bytes: bytes(get("data")?)?,
+    })
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use bson::{Bson, Document, doc};
+use bson::{Bson, Document, RawDocumentBuf, doc};
 use chronos_db::documents::embedded::EmbeddedDocuments;
 use chronos_db::documents::{Batch, BuildBatch, Capabilities, Documents, Guard, Index, Namespace, Outcome, Scan, Sequence, Write};
 use chronos_db::fail::{FailAction, FailPoints};
@@ -33,11 +33,11 @@ impl Documents for Kept {
     async fn sequence_then(&self, namespace: &Namespace, name: &str, count: u32, build: BuildBatch) -> Result<(Sequence, Vec<Outcome>)> {
         self.store.sequence_then(namespace, name, count, build).await
     }
-    async fn get(&self, namespace: &Namespace, ids: Vec<Bson>) -> Result<Vec<Document>> {
-        self.store.get(namespace, ids).await
+    async fn get_stored(&self, namespace: &Namespace, ids: Vec<Bson>) -> Result<Vec<RawDocumentBuf>> {
+        self.store.get_stored(namespace, ids).await
     }
-    fn scan(&self, namespace: &Namespace, scan: Scan) -> BoxStream<'static, Result<Document>> {
-        self.store.scan(namespace, scan)
+    fn scan_stored(&self, namespace: &Namespace, scan: Scan) -> BoxStream<'static, Result<RawDocumentBuf>> {
+        self.store.scan_stored(namespace, scan)
     }
     async fn now(&self) -> Result<Timestamp> {
         self.store.now().await

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bson::{Bson, Document};
+use bson::{Bson, RawDocumentBuf};
 use chronos_db::documents::embedded::EmbeddedDocuments;
 use chronos_db::documents::{Batch, BuildBatch, Capabilities, Documents, Index, Namespace, Operation, Outcome, Scan, Sequence};
 use chronos_db::{Error, Result, Runtime, Timestamp};
@@ -99,12 +99,12 @@ impl Documents for Mortal {
         Ok((sequence, self.apply(build(sequence)?).await?))
     }
 
-    async fn get(&self, namespace: &Namespace, ids: Vec<Bson>) -> Result<Vec<Document>> {
-        self.inner.get(namespace, ids).await
+    async fn get_stored(&self, namespace: &Namespace, ids: Vec<Bson>) -> Result<Vec<RawDocumentBuf>> {
+        self.inner.get_stored(namespace, ids).await
     }
 
-    fn scan(&self, namespace: &Namespace, scan: Scan) -> BoxStream<'static, Result<Document>> {
-        self.inner.scan(namespace, scan)
+    fn scan_stored(&self, namespace: &Namespace, scan: Scan) -> BoxStream<'static, Result<RawDocumentBuf>> {
+        self.inner.scan_stored(namespace, scan)
     }
 
     async fn now(&self) -> Result<Timestamp> {

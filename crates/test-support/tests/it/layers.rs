@@ -3,7 +3,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bson::{Bson, Document, doc};
+use bson::{Bson, RawDocumentBuf, doc, rawdoc};
 use bytes::Bytes;
 use chronos_db::documents::{Batch, BuildBatch, Capabilities, Documents, Index, Namespace, Outcome, Scan, Sequence};
 use chronos_db::objects::{ObjectInfo, Objects, Put, PutOptions};
@@ -76,12 +76,12 @@ impl Documents for Ledger {
         Ok((sequence, self.apply(build(sequence)?).await?))
     }
 
-    async fn get(&self, _: &Namespace, ids: Vec<Bson>) -> Result<Vec<Document>> {
-        Ok(ids.into_iter().map(|id| doc! {"_id": id}).collect())
+    async fn get_stored(&self, _: &Namespace, ids: Vec<Bson>) -> Result<Vec<RawDocumentBuf>> {
+        Ok(ids.into_iter().map(|id| RawDocumentBuf::try_from(doc! {"_id": id}).unwrap()).collect())
     }
 
-    fn scan(&self, _: &Namespace, _: Scan) -> BoxStream<'static, Result<Document>> {
-        stream::iter([Ok(doc! {"_id": 1}), Ok(doc! {"_id": 2})]).boxed()
+    fn scan_stored(&self, _: &Namespace, _: Scan) -> BoxStream<'static, Result<RawDocumentBuf>> {
+        stream::iter([Ok(rawdoc! {"_id": 1}), Ok(rawdoc! {"_id": 2})]).boxed()
     }
 
     async fn now(&self) -> Result<Timestamp> {

@@ -19,7 +19,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 use async_trait::async_trait;
-use bson::{Bson, Document};
+use bson::{Bson, RawDocumentBuf};
 use futures::StreamExt as _;
 use futures::stream::{self, BoxStream};
 use tokio::sync::{OnceCell, Semaphore, mpsc, oneshot};
@@ -170,14 +170,14 @@ impl Shared {
     }
 
     /// Starts a scan; what it finds comes in chunks, at last an empty one.
-    async fn start_scan(&self, namespace: Namespace, scan: Scan) -> Result<mpsc::Receiver<Result<Vec<Document>>>> {
+    async fn start_scan(&self, namespace: Namespace, scan: Scan) -> Result<mpsc::Receiver<Result<Vec<RawDocumentBuf>>>> {
         read::check(&scan)?;
         let (sender, receiver) = mpsc::channel(1);
         match self.engine().await? {
             Engine::Memory(writer) => {
                 // One connection cannot hold a snapshot for a reader and write meanwhile; the documents are in memory anyway.
                 let mut found = Vec::new();
-                let mut take = |document, _| {
+                let mut take = |document| {
                     found.push(document);
                     ControlFlow::Continue(())
                 };
@@ -206,11 +206,11 @@ impl Shared {
     }
 }
 
-fn produce(session: &mut Session, namespace: &Namespace, scan: &Scan, to: &mpsc::Sender<Result<Vec<Document>>>) -> Result<(), Fault> {
+fn produce(session: &mut Session, namespace: &Namespace, scan: &Scan, to: &mpsc::Sender<Result<Vec<RawDocumentBuf>>>) -> Result<(), Fault> {
     let (mut chunk, mut bytes) = (Vec::new(), 0);
-    session.scan(namespace, scan, &|| !to.is_closed(), &mut |document, size| {
+    session.scan(namespace, scan, &|| !to.is_closed(), &mut |document| {
+        bytes += document.as_bytes().len();
         chunk.push(document);
-        bytes += size;
         if chunk.len() < CHUNK && bytes < CHUNK_BYTES {
             return ControlFlow::Continue(());
         }
@@ -251,7 +251,7 @@ impl Documents for EmbeddedDocuments {
         self.give_out(namespace, name, count, Some(build)).await
     }
 
-    async fn get(&self, namespace: &Namespace, ids: Vec<Bson>) -> Result<Vec<Document>> {
+    async fn get_stored(&self, namespace: &Namespace, ids: Vec<Bson>) -> Result<Vec<RawDocumentBuf>> {
         let namespace = namespace.clone();
         let mut ids = ids.iter().map(write::encode_id).collect::<Result<Vec<_>>>()?;
         ids.sort();
@@ -259,10 +259,10 @@ impl Documents for EmbeddedDocuments {
         self.shared.read(move |session| session.get(&namespace, &ids)).await
     }
 
-    fn scan(&self, namespace: &Namespace, scan: Scan) -> BoxStream<'static, Result<Document>> {
+    fn scan_stored(&self, namespace: &Namespace, scan: Scan) -> BoxStream<'static, Result<RawDocumentBuf>> {
         enum Progress {
             Before(Box<(Arc<Shared>, Namespace, Scan)>),
-            Within(mpsc::Receiver<Result<Vec<Document>>>),
+            Within(mpsc::Receiver<Result<Vec<RawDocumentBuf>>>),
             After,
         }
         let before = Progress::Before(Box::new((self.shared.clone(), namespace.clone(), scan)));

@@ -2,18 +2,17 @@
 
 use std::ops::ControlFlow;
 
-use bson::{Bson, Document, RawDocument};
+use bson::RawDocumentBuf;
 use rusqlite::{OptionalExtension as _, params_from_iter};
 
 use super::catalog::{Session, Table};
 use super::place::Fault;
-use super::write::decode;
 use crate::Error;
 use crate::documents::filter::{self, Test, order};
-use crate::documents::{Direction, Filter, Namespace, Newest, Scan};
+use crate::documents::{Direction, Filter, Namespace, Newest, Scan, stored};
 
-/// Takes a document and the size of its bytes; says whether it wants more.
-pub(super) type Take<'a> = &'a mut dyn FnMut(Document, usize) -> ControlFlow<()>;
+/// Takes a document; says whether it wants more.
+pub(super) type Take<'a> = &'a mut dyn FnMut(RawDocumentBuf) -> ControlFlow<()>;
 
 /// Rows that do not match between two questions whether anybody still listens.
 const PATIENCE: u32 = 1024;
@@ -31,14 +30,14 @@ pub(super) struct Query {
 }
 
 impl Session {
-    pub(super) fn get(&mut self, namespace: &Namespace, ids: &[Vec<u8>]) -> Result<Vec<Document>, Fault> {
+    pub(super) fn get(&mut self, namespace: &Namespace, ids: &[Vec<u8>]) -> Result<Vec<RawDocumentBuf>, Fault> {
         let Some(table) = self.table(namespace)? else { return Ok(Vec::new()) };
         let mut statement = self.connection.prepare_cached(&table.select)?;
         let mut found = Vec::with_capacity(ids.len());
         for id in ids {
             let mut rows = statement.query([id])?;
             if let Some(row) = rows.next()? {
-                found.push(decode(blob(row)?)?);
+                found.push(stored::framed(blob(row)?)?.to_owned());
             }
         }
         Ok(found)
@@ -57,20 +56,19 @@ impl Session {
             let Some(row) = rows.next()? else { break };
             let read = if query.by_number {
                 let number: i64 = row.get(0)?;
-                by_number.query_row([number], |row| Ok(blob(row).and_then(|bytes| Ok((reader.read(bytes)?, bytes.len()))))).optional()?
+                by_number.query_row([number], |row| Ok(blob(row).and_then(|bytes| reader.read(bytes)))).optional()?
             } else {
-                let bytes = blob(row)?;
-                Some(Ok((reader.read(bytes)?, bytes.len())))
+                Some(reader.read(blob(row)?))
             };
-            match read.transpose()? {
-                Some((Some(document), size)) => {
+            match read.transpose()?.flatten() {
+                Some(document) => {
                     left -= 1;
                     passed = 0;
-                    if take(document, size).is_break() {
+                    if take(document).is_break() {
                         break;
                     }
                 }
-                _ => passed += 1,
+                None => passed += 1,
             }
             if passed >= PATIENCE {
                 passed = 0;
@@ -87,53 +85,35 @@ fn blob<'a>(row: &'a rusqlite::Row<'_>) -> Result<&'a [u8], Fault> {
     row.get_ref(0)?.as_blob().map_err(|e| Error::database("a stored document is no blob").caused_by(e).into())
 }
 
-/// Decodes what is wanted of the documents that match.
+/// Takes what is wanted of the documents that match.
 struct Reader<'a> {
     filter: &'a Filter,
     without: &'a [String],
-    /// Whether the filter looks at a field that is left out.
-    whole: bool,
+    /// The top-level fields the filter looks at.
+    looked_at: Vec<&'a str>,
 }
 
 impl<'a> Reader<'a> {
     fn new(scan: &'a Scan) -> Self {
-        let whole = scan.without.iter().any(|field| looks_at(&scan.filter, field));
-        Self { filter: &scan.filter, without: &scan.without, whole }
+        let mut looked_at = Vec::new();
+        look_at(&scan.filter, &mut looked_at);
+        Self { filter: &scan.filter, without: &scan.without, looked_at }
     }
 
-    fn read(&self, bytes: &[u8]) -> Result<Option<Document>, Fault> {
-        let mut document = if self.whole || self.without.is_empty() { decode(bytes)? } else { self.partly(bytes)? };
-        if !self.filter.matches(&document) {
+    fn read(&self, bytes: &[u8]) -> Result<Option<RawDocumentBuf>, Fault> {
+        let document = stored::framed(bytes)?;
+        if *self.filter != Filter::All && !self.filter.matches(&stored::decode_part(document, |field| self.looked_at.contains(&field))?) {
             return Ok(None);
         }
-        if self.whole {
-            for field in self.without {
-                document.remove(field);
-            }
-        }
-        Ok(Some(document))
-    }
-
-    /// Without even looking at what is left out.
-    fn partly(&self, bytes: &[u8]) -> Result<Document, Fault> {
-        let damaged = |e| Fault::from(Error::database("a stored document is damaged").caused_by(e));
-        let mut document = Document::new();
-        for element in RawDocument::from_bytes(bytes).map_err(damaged)?.iter_elements() {
-            let element = element.map_err(damaged)?;
-            let key = element.key().as_str();
-            if !self.without.iter().any(|field| field == key) {
-                document.insert(key, Bson::try_from(element).map_err(damaged)?);
-            }
-        }
-        Ok(document)
+        Ok(Some(if self.without.is_empty() { document.to_owned() } else { stored::leave_out(document, self.without)? }))
     }
 }
 
-fn looks_at(filter: &Filter, field: &str) -> bool {
+fn look_at<'a>(filter: &'a Filter, fields: &mut Vec<&'a str>) {
     match filter {
-        Filter::All => false,
-        Filter::And(parts) | Filter::Or(parts) | Filter::Nor(parts) => parts.iter().any(|part| looks_at(part, field)),
-        Filter::Field(path, _) => path.split('.').next() == Some(field),
+        Filter::All => {}
+        Filter::And(parts) | Filter::Or(parts) | Filter::Nor(parts) => parts.iter().for_each(|part| look_at(part, fields)),
+        Filter::Field(path, _) => fields.push(path.split_once('.').map_or(path, |(top, _)| top)),
     }
 }
 

@@ -8,7 +8,7 @@ use rusqlite::OptionalExtension as _;
 use super::catalog::{Session, Table};
 use super::place::Fault;
 use crate::documents::filter::order;
-use crate::documents::{Atomicity, Batch, BuildBatch, Guard, Namespace, Outcome, Sequence, Write};
+use crate::documents::{Atomicity, Batch, BuildBatch, Guard, Namespace, Outcome, Sequence, Write, stored};
 use crate::{Error, Timestamp};
 
 /// The largest document, as MongoDB has it.
@@ -267,7 +267,7 @@ impl Session {
         let id = encode_id(&Bson::String(name.to_owned()))?;
         let stored: Option<Vec<u8>> = self.connection.prepare_cached(&table.select)?.query_row([&id], |row| row.get(0)).optional()?;
         let mut document = match stored {
-            Some(bytes) => decode(&bytes)?,
+            Some(bytes) => stored::decode(stored::framed(&bytes)?)?,
             None => doc! { "_id": name },
         };
         let wrong = |what: &str| Error::database(format!("the sequence `{name}` in {namespace:?} {what}"));
@@ -293,8 +293,4 @@ impl Session {
         let outcomes = self.apply(&Prepared::new(batch)?)?;
         Ok((given, outcomes))
     }
-}
-
-pub(super) fn decode(bytes: &[u8]) -> Result<Document, Fault> {
-    Document::from_reader(bytes).map_err(|e| Error::database("a stored document is damaged").caused_by(e).into())
 }

@@ -12,7 +12,7 @@ use mongodb::{Client, ClientSession};
 use super::failure::{self, Failure};
 use super::retries::Retries;
 use crate::Error;
-use crate::documents::Namespace;
+use crate::documents::{Namespace, stored};
 
 /// A command is one BSON document, and the server takes those of 16 MiB and a little; leave room for what surrounds the statements.
 const BYTES_PER_COMMAND: usize = 16 * 1024 * 1024 - 64 * 1024;
@@ -159,19 +159,20 @@ impl<'a> Via<'a> {
         ids: &[Bson],
         projection: Option<Document>,
     ) -> Result<Vec<Document>, Failure> {
-        let collection = self.client.database(&namespace.database).collection::<Document>(&namespace.collection);
+        let collection = self.client.database(&namespace.database).collection::<RawDocumentBuf>(&namespace.collection);
         let find = collection.find(doc! { "_id": { "$in": ids } });
         let find = match projection {
             Some(projection) => find.projection(projection),
             None => find,
         };
-        match self.session.as_deref_mut() {
+        let found: Vec<RawDocumentBuf> = match self.session.as_deref_mut() {
             Some(session) => {
                 let mut cursor = find.session(&mut *session).await?;
-                Ok(cursor.stream(session).try_collect().await?)
+                cursor.stream(session).try_collect().await?
             }
-            None => Ok(find.await?.try_collect().await?),
-        }
+            None => find.await?.try_collect().await?,
+        };
+        Ok(found.iter().map(|found| stored::decode(found)).collect::<Result<_, Error>>()?)
     }
 }
 

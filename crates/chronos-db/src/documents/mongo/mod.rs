@@ -19,9 +19,9 @@ use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use bson::{Bson, Document, doc};
+use bson::{Bson, Document, RawDocumentBuf, doc};
+use futures::TryStreamExt as _;
 use futures::stream::BoxStream;
-use futures::{StreamExt as _, TryStreamExt as _};
 use mongodb::options::{ReturnDocument, WriteConcern};
 use secrecy::SecretString;
 
@@ -95,13 +95,12 @@ impl MongoDocuments {
         Ok(Sequence { first: value - i64::from(count) + 1, count, now: Timestamp::from(*now) })
     }
 
-    async fn find_ids(&self, lease: &Lease, namespace: &Namespace, ids: &[Bson]) -> Result<Vec<Document>, Failure> {
+    async fn find_ids(&self, lease: &Lease, namespace: &Namespace, ids: &[Bson]) -> Result<Vec<RawDocumentBuf>, Failure> {
         let filter = match ids {
             [one] => doc! { "_id": { "$eq": one } },
             many => doc! { "_id": { "$in": many } },
         };
-        let found = lease.collection(namespace).clone_with_type().find(filter).await?;
-        found.map(scan::decode).try_collect().await
+        Ok(lease.collection(namespace).clone_with_type().find(filter).await?.try_collect().await?)
     }
 
     async fn next_numbers(
@@ -173,7 +172,7 @@ impl Documents for MongoDocuments {
         Ok((sequence, outcomes))
     }
 
-    async fn get(&self, namespace: &Namespace, ids: Vec<Bson>) -> Result<Vec<Document>> {
+    async fn get_stored(&self, namespace: &Namespace, ids: Vec<Bson>) -> Result<Vec<RawDocumentBuf>> {
         let mut found = Vec::with_capacity(ids.len());
         if ids.is_empty() {
             return Ok(found);
@@ -186,7 +185,7 @@ impl Documents for MongoDocuments {
         Ok(found)
     }
 
-    fn scan(&self, namespace: &Namespace, scan: Scan) -> BoxStream<'static, Result<Document>> {
+    fn scan_stored(&self, namespace: &Namespace, scan: Scan) -> BoxStream<'static, Result<RawDocumentBuf>> {
         scan::stream(Arc::clone(&self.connector), namespace.clone(), scan)
     }
 

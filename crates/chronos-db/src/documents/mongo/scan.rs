@@ -17,11 +17,11 @@ use crate::{Error, Result};
 /// Documents per portion. The server also ends a portion at 16 MiB, so large documents come in fewer.
 const PORTION: u32 = 200;
 
-pub(super) fn stream(connector: Arc<Connector>, namespace: Namespace, scan: Scan) -> BoxStream<'static, Result<Document>> {
+pub(super) fn stream(connector: Arc<Connector>, namespace: Namespace, scan: Scan) -> BoxStream<'static, Result<RawDocumentBuf>> {
     stream::once(open(connector, namespace, scan)).try_flatten().boxed()
 }
 
-async fn open(connector: Arc<Connector>, namespace: Namespace, scan: Scan) -> Result<BoxStream<'static, Result<Document>>> {
+async fn open(connector: Arc<Connector>, namespace: Namespace, scan: Scan) -> Result<BoxStream<'static, Result<RawDocumentBuf>>> {
     if let Some(after) = &scan.after
         && after.len() != scan.order.len()
     {
@@ -43,14 +43,9 @@ async fn open(connector: Arc<Connector>, namespace: Namespace, scan: Scan) -> Re
     let documents = cursor.map(move |raw| {
         // The stream is a call in flight until it is dropped.
         let _in_flight = &lease;
-        decode(raw).map_err(|failure| connector.explain(failure, "reading documents"))
+        raw.map_err(|error| connector.explain(error.into(), "reading documents"))
     });
     Ok(documents.boxed())
-}
-
-/// A document as the cursor has it. That takes three quarters of the time that the driver's own way through serde does.
-pub(super) fn decode(raw: mongodb::error::Result<RawDocumentBuf>) -> Result<Document, Failure> {
-    Document::try_from(&raw?).map_err(|error| Error::database("the server sent a document that is not understood").caused_by(error).into())
 }
 
 async fn find(lease: &Lease, namespace: &Namespace, scan: &Scan) -> Result<Cursor<RawDocumentBuf>, Failure> {

@@ -7,7 +7,7 @@ use bson::{Bson, Document};
 use futures::stream::BoxStream;
 use futures::{StreamExt as _, TryStreamExt as _};
 
-use super::page::{Order, Page, check_sortable, cursor, parse_cursor};
+use super::page::{Order, Page, check_sortable, cursor, parse_cursor, sort_keys};
 use super::{Found, ReadOptions, Which};
 use crate::documents::filter::{self, Test};
 use crate::documents::{Direction, Filter, Newest, Scan};
@@ -157,22 +157,22 @@ impl Engine {
             scan.limit = Some(u64::from(query.limit) + 1);
         }
         let mut found = self.found(scan, query.which);
-        let mut versions: Vec<(Document, Found)> = Vec::with_capacity(wanted);
-        let mut more = false;
-        while let Some((document, version)) = found.try_next().await? {
+        let mut versions: Vec<Found> = Vec::with_capacity(wanted);
+        let (mut last, mut more) = (None, false);
+        while let Some((keys, version)) = found.try_next().await? {
             if versions.len() == wanted {
                 more = true;
                 break;
             }
-            check_sortable(&order, &document)?;
-            versions.push((document, version));
+            check_sortable(&order, &keys, version.id)?;
+            versions.push(version);
+            last = Some(keys);
         }
         drop(found);
-        let next = match versions.last() {
-            Some((document, _)) if more => Some(cursor(&order, document)?),
+        let next = match last {
+            Some(keys) if more => Some(cursor(&order, &keys)?),
             _ => None,
         };
-        let mut versions: Vec<Found> = versions.into_iter().map(|(_, version)| version).collect();
         self.bring_inline(&mut versions).await?;
         let views = futures::stream::iter(versions.into_iter().map(|version| self.view(version, &query.read)));
         let items = views.buffered(FETCHES).try_collect().await?;
@@ -191,8 +191,7 @@ impl Engine {
         let rows = wanted.into_iter().map(|(ov, ids)| {
             let filter = Filter::any_of("itemId", ids).and(Filter::eq("ov", int(ov)));
             let without = ["metaIndexed", "riders", "refs"].map(str::to_owned).to_vec();
-            let rows = self.documents.scan(&self.names.ver, Scan { filter, without, ..Scan::default() });
-            rows.and_then(|doc| async move { Row::from_document(&doc) }).try_collect::<Vec<Row>>()
+            self.rows(Scan { filter, without, ..Scan::default() }).try_collect::<Vec<Row>>()
         });
         let mut payloads = HashMap::new();
         let mut reads = futures::stream::iter(rows).buffer_unordered(FETCHES);
@@ -214,7 +213,7 @@ impl Engine {
         let read = Arc::new(query.read.clone());
         let views = self.found(scan, query.which).map(move |item| {
             let (engine, read) = (Arc::clone(&engine), Arc::clone(&read));
-            let sortable = item.as_ref().map_or(Ok(()), |(document, _)| check_sortable(&order, document));
+            let sortable = item.as_ref().map_or(Ok(()), |(keys, version)| check_sortable(&order, keys, version.id));
             async move {
                 sortable?;
                 engine.view(item?.1, &read).await
@@ -223,29 +222,34 @@ impl Engine {
         Ok(views.buffered(FETCHES).boxed())
     }
 
-    /// The versions a scan finds, each with the document it was found in.
+    /// The versions a scan finds, each with the fields it was ordered by.
     fn found(&self, scan: Scan, which: Which) -> BoxStream<'static, Result<(Document, Found)>> {
+        let order = scan.order.clone();
         if which == Which::Latest {
-            let heads = self.documents.scan(&self.names.head, scan);
-            return heads
-                .map(|doc| doc.and_then(|doc| Ok((Found::from_head(Head::from_document(&doc)?), doc))).map(|(f, d)| (d, f)))
-                .boxed();
+            let heads = self.documents.scan_stored(&self.names.head, scan);
+            let found = heads.map(move |stored| {
+                let stored = stored?;
+                Ok((sort_keys(&order, &stored)?, Found::from_head(Head::read(&stored)?)))
+            });
+            return found.boxed();
         }
         let (documents, names) = (Arc::clone(&self.documents), self.names.clone());
-        let rows = self.documents.scan(&self.names.ver, scan);
+        let rows = self.documents.scan_stored(&self.names.ver, scan).map(move |stored| {
+            let stored = stored?;
+            Ok((sort_keys(&order, &stored)?, Row::read(&stored)?))
+        });
         // Their heads tell when the items were created, and which have been erased since.
         let chunks = rows.try_chunks(CHUNK).map(move |chunk| {
             let (documents, names) = (Arc::clone(&documents), names.clone());
             async move {
-                let chunk = chunk.map_err(|e| e.1)?;
-                let rows: Vec<Row> = chunk.iter().map(Row::from_document).collect::<Result<_>>()?;
-                let heads = documents.get(&names.head, rows.iter().map(|row| row.id.bson()).collect()).await?;
+                let rows = chunk.map_err(|e| e.1)?;
+                let heads = documents.get_stored(&names.head, rows.iter().map(|(_, row)| row.id.bson()).collect()).await?;
                 let heads: HashMap<ItemId, Head> =
-                    heads.iter().map(|doc| Head::from_document(doc).map(|head| (head.id, head))).collect::<Result<_>>()?;
-                let found = chunk.into_iter().zip(rows).filter_map(|(doc, row)| {
+                    heads.iter().map(|stored| Head::read(stored).map(|head| (head.id, head))).collect::<Result<_>>()?;
+                let found = rows.into_iter().filter_map(|(keys, row)| {
                     let head = heads.get(&row.id);
                     let created = head.map_or(row.at, |head| head.created_at);
-                    head.is_none_or(|head| !head.erased).then(|| Ok((doc, Found::from_row(row, created))))
+                    head.is_none_or(|head| !head.erased).then(|| Ok((keys, Found::from_row(row, created))))
                 });
                 Ok::<_, Error>(futures::stream::iter(found.collect::<Vec<_>>()))
             }

@@ -189,14 +189,12 @@ impl Engine {
             without: vec!["inline".into(), "riders".into()],
             ..Scan::default()
         };
-        Ok(self.documents.scan(&self.names.ver, scan).map(|doc| Ok(Version::from(Row::from_document(&doc?)?))).boxed())
+        Ok(self.rows(scan).map_ok(Version::from).boxed())
     }
 
     /// The newest row of the collection's item at a point, without its payload.
     pub(crate) async fn row_at(&self, id: ItemId, which: Which) -> Result<Option<Row>> {
-        let scan = Scan { without: vec!["inline".into(), "riders".into()], ..scan_of(id, which) };
-        let found = self.documents.scan(&self.names.ver, scan).try_next().await?;
-        found.as_ref().map(Row::from_document).transpose()
+        self.first_row(Scan { without: vec!["inline".into(), "riders".into()], ..scan_of(id, which) }).await
     }
 }
 

@@ -2,10 +2,11 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use bson::{Bson, Document, doc};
+use bson::{Bson, Document, RawDocument, doc};
 
-use crate::documents::Direction;
 use crate::documents::filter::order::value_at;
+use crate::documents::{Direction, stored};
+use crate::records::model::ItemId;
 use crate::records::view::View;
 use crate::{Error, Result};
 
@@ -21,23 +22,27 @@ pub struct Page {
 
 pub(crate) type Order = Vec<(String, Direction)>;
 
-/// The cursor behind `document`: the values by which it stands where it stands.
+/// The fields by which a stored document stands where it stands in the order.
+pub(super) fn sort_keys(order: &Order, stored: &RawDocument) -> Result<Document> {
+    stored::decode_part(stored, |field| order.iter().any(|(path, _)| path.split('.').next() == Some(field)))
+}
+
+/// The cursor behind the document with these sort keys.
 ///
 /// # Errors
 /// `VALIDATION_ERROR` if a sort key is an array there, since an array has no one place in an order.
-pub(crate) fn cursor(order: &Order, document: &Document) -> Result<String> {
-    let values: Vec<Bson> = order.iter().map(|(path, _)| value_at(document, path).cloned().unwrap_or(Bson::Null)).collect();
+pub(crate) fn cursor(order: &Order, keys: &Document) -> Result<String> {
+    let values: Vec<Bson> = order.iter().map(|(path, _)| value_at(keys, path).cloned().unwrap_or(Bson::Null)).collect();
     let bytes = bson::serialize_to_vec(&doc! { "o": signature(order), "v": values })
         .map_err(|e| Error::validation("the sort keys cannot be written into a cursor").caused_by(e))?;
     Ok(URL_SAFE_NO_PAD.encode(bytes))
 }
 
-/// Refuses a document that has no one place in the order.
-pub(super) fn check_sortable(order: &Order, document: &Document) -> Result<()> {
+/// Refuses an item that has no one place in the order.
+pub(super) fn check_sortable(order: &Order, keys: &Document, id: ItemId) -> Result<()> {
     for (path, _) in order {
         let mut ancestors = path.match_indices('.').map(|(i, _)| &path[..i]).chain(std::iter::once(path.as_str()));
-        if let Some(array) = ancestors.find(|part| matches!(value_at(document, part), Some(Bson::Array(_)))) {
-            let id = document.get_object_id("_id").map(|id| id.to_hex()).unwrap_or_default();
+        if let Some(array) = ancestors.find(|part| matches!(value_at(keys, part), Some(Bson::Array(_)))) {
             let property = array.trim_start_matches("metaIndexed.");
             return Err(Error::validation(format!("cannot sort by `{property}`: it is an array in item {id}")));
         }

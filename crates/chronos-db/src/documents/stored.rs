@@ -1,0 +1,81 @@
+//! Documents as the store has them: whoever looks at a few of their fields need not decode the rest.
+
+use bson::raw::RawElement;
+use bson::{Bson, Document, RawBsonRef, RawDocument, RawDocumentBuf};
+
+use crate::{Error, Result};
+
+/// The bytes as a document. What is in it is looked at by whoever reads it.
+pub(crate) fn framed(bytes: &[u8]) -> Result<&RawDocument> {
+    RawDocument::from_bytes(bytes).map_err(damaged)
+}
+
+/// The whole document.
+///
+/// # Errors
+/// `TXN_ERROR` if these bytes are no document.
+pub(crate) fn decode(stored: &RawDocument) -> Result<Document> {
+    Document::try_from(stored).map_err(damaged)
+}
+
+/// The document of those top-level fields that are `wanted`.
+pub(crate) fn decode_part(stored: &RawDocument, wanted: impl Fn(&str) -> bool) -> Result<Document> {
+    let mut part = Document::new();
+    for element in stored.iter_elements() {
+        let element = element.map_err(damaged)?;
+        let key = element.key().as_str();
+        if wanted(key) {
+            part.insert(key, Bson::try_from(element).map_err(damaged)?);
+        }
+    }
+    Ok(part)
+}
+
+/// The document but for these top-level fields.
+pub(crate) fn leave_out(stored: &RawDocument, fields: &[String]) -> Result<RawDocumentBuf> {
+    let mut rest = RawDocumentBuf::new();
+    for element in stored.iter_elements() {
+        let element = element.map_err(damaged)?;
+        if !fields.iter().any(|field| field == element.key().as_str()) {
+            rest.append(element.key(), element.value().map_err(damaged)?);
+        }
+    }
+    Ok(rest)
+}
+
+/// The name and the value of a field.
+pub(crate) fn field<'a>(element: bson::error::Result<RawElement<'a>>) -> Result<(&'a str, RawBsonRef<'a>)> {
+    let element = element.map_err(damaged)?;
+    Ok((element.key().as_str(), element.value().map_err(damaged)?))
+}
+
+fn damaged(error: bson::error::Error) -> Error {
+    Error::database("a stored document is damaged").caused_by(error)
+}
+
+#[cfg(test)]
+mod tests {
+    use bson::{doc, rawdoc};
+
+    use super::*;
+
+    #[test]
+    fn a_part_is_decoded_and_the_rest_stays_as_it_is() {
+        let stored = rawdoc! { "_id": 1, "meta": { "a": [1, "x"] }, "inline": "large" };
+        assert_eq!(decode_part(&stored, |field| field == "meta").unwrap(), doc! { "meta": { "a": [1, "x"] } });
+        let rest = leave_out(&stored, &["inline".to_owned(), "absent".to_owned()]).unwrap();
+        assert_eq!(decode(&rest).unwrap(), doc! { "_id": 1, "meta": { "a": [1, "x"] } });
+    }
+
+    #[test]
+    fn damage_is_found_where_it_is_looked_at() {
+        let mut bytes = rawdoc! { "a": 1, "b": "text" }.into_bytes();
+        let at = bytes.windows(4).position(|part| part == b"text").unwrap();
+        bytes[at] = 0xff;
+        let stored = framed(&bytes).unwrap();
+        assert_eq!(decode_part(stored, |field| field == "a").unwrap(), doc! { "a": 1 });
+        assert!(decode_part(stored, |_| true).unwrap_err().to_string().contains("damaged"));
+        assert!(decode(stored).is_err());
+        assert!(framed(&bytes[1..]).is_err());
+    }
+}
