@@ -64,23 +64,25 @@ pub(super) async fn work(task: Restoring) -> Result<()> {
     Ok(())
 }
 
-async fn restore(items: usize) -> Result<(Taken, Raw)> {
+/// Restores; also returns the heads as they were before.
+async fn restore(items: usize) -> Result<(Taken, Raw, Vec<Document>)> {
     let raw = Raw::connect("restore").await?;
     let opened = open(&How { database: raw.name(), ..How::default() })?;
     opened.people.ensure_index("email").await?;
     opened.chronos.shutdown().await?;
     load(&raw, items).await?;
+    let before = raw.newest(&raw.heads(), doc! {}, i64::try_from(items)?).await?;
     let task = Task::Restore(Restoring { database: raw.name().to_owned(), items });
     let taken = tokio::task::spawn_blocking(move || {
         let mut worker = Worker::start(&task)?;
         worker.go()?;
         worker.seen()
     });
-    Ok((taken.await??, raw))
+    Ok((taken.await??, raw, before))
 }
 
 /// Writes the rows and heads that a restore of `from` wrote to a collection in the same state as before.
-async fn bulk(from: &Raw, items: usize, group: usize) -> Result<f64> {
+async fn bulk(from: &Raw, before: Vec<Document>, items: usize, group: usize) -> Result<f64> {
     let restored = from.newest(&from.rows(), doc! { "op": "RESTORE" }, i64::try_from(items)?).await?;
     let heads = from.newest(&from.heads(), doc! {}, i64::try_from(items)?).await?;
     let to = Raw::connect("restore_raw").await?;
@@ -88,13 +90,7 @@ async fn bulk(from: &Raw, items: usize, group: usize) -> Result<f64> {
     to.copy_indexes(&from.heads(), &to.heads()).await?;
     let plain: Vec<Document> = from.newest(&from.rows(), doc! { "op": { "$ne": "RESTORE" } }, 2 * i64::try_from(items)?).await?;
     to.load(&to.rows(), plain.into_iter().map(Ok)).await?;
-    // As they were before, but for what differs: the same ids and about the same bytes.
-    let older = heads.iter().map(|head| {
-        let mut head = head.clone();
-        head.insert("ov", 1);
-        Ok(head)
-    });
-    to.load(&to.heads(), older).await?;
+    to.load(&to.heads(), before.into_iter().map(Ok)).await?;
     let client = to.again().await?;
     let begun = Instant::now();
     for (rows, heads) in restored.chunks(group).zip(heads.chunks(group)) {
@@ -123,10 +119,10 @@ pub(crate) async fn collection(context: &Context) -> Result<Vec<Line>> {
     let (mut ours, mut ceiling, mut growth, mut groups) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     let mut small = Vec::new();
     for round in 0..=context.rounds {
-        let (quarter, raw) = restore(items / 4).await?;
+        let (quarter, raw, _) = restore(items / 4).await?;
         raw.drop().await?;
-        let (taken, raw) = restore(items).await?;
-        let rate = bulk(&raw, items, watch::usual(&taken.groups)).await?;
+        let (taken, raw, before) = restore(items).await?;
+        let rate = bulk(&raw, before, items, watch::usual(&taken.groups)).await?;
         raw.drop().await?;
         if round > 0 {
             small.push(quarter.peak_growth);

@@ -76,6 +76,8 @@ promises! { $
     guards {
         a_put_that_expects_a_value_needs_the_document,
         a_put_that_expects_a_value_replaces_only_that_one,
+        a_guarded_put_takes_every_text_as_it_is,
+        every_put_of_a_batch_is_decided_by_itself,
         of_concurrent_swaps_of_one_value_one_wins,
         a_swap_may_expect_any_type_of_value,
         newer_puts_arrive_in_any_order_and_the_newest_stays,

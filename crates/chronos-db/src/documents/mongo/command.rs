@@ -5,14 +5,13 @@ use std::time::Duration;
 
 use bson::raw::cstr;
 use bson::{Bson, Document, RawArrayBuf, RawDocumentBuf, doc};
-use futures::TryStreamExt as _;
 use mongodb::options::{Acknowledgment, WriteConcern};
 use mongodb::{Client, ClientSession};
 
 use super::failure::{self, Failure};
 use super::retries::Retries;
 use crate::Error;
-use crate::documents::{Namespace, stored};
+use crate::documents::Namespace;
 
 /// A command is one BSON document, and the server takes those of 16 MiB and a little; leave room for what surrounds the statements.
 const BYTES_PER_COMMAND: usize = 16 * 1024 * 1024 - 64 * 1024;
@@ -150,29 +149,6 @@ impl<'a> Via<'a> {
             }
         };
         answer(&reply, start)
-    }
-
-    /// Reads documents by `_id`, in the transaction if there is one.
-    pub(super) async fn find(
-        &mut self,
-        namespace: &Namespace,
-        ids: &[Bson],
-        projection: Option<Document>,
-    ) -> Result<Vec<Document>, Failure> {
-        let collection = self.client.database(&namespace.database).collection::<RawDocumentBuf>(&namespace.collection);
-        let find = collection.find(doc! { "_id": { "$in": ids } });
-        let find = match projection {
-            Some(projection) => find.projection(projection),
-            None => find,
-        };
-        let found: Vec<RawDocumentBuf> = match self.session.as_deref_mut() {
-            Some(session) => {
-                let mut cursor = find.session(&mut *session).await?;
-                cursor.stream(session).try_collect().await?
-            }
-            None => find.await?.try_collect().await?,
-        };
-        Ok(found.iter().map(|found| stored::decode(found)).collect::<Result<_, Error>>()?)
     }
 }
 

@@ -18,7 +18,7 @@ fn newer(field: &str) -> Guard {
     Guard::Newer { field: field.to_owned() }
 }
 
-/// It creates nothing, not even a collection.
+/// It creates nothing.
 pub async fn a_put_that_expects_a_value_needs_the_document(store: Arc<dyn Documents>) {
     let fresh = Fresh::new(store);
     let namespace = fresh.namespace("heads");
@@ -41,6 +41,50 @@ pub async fn a_put_that_expects_a_value_replaces_only_that_one(store: Arc<dyn Do
         assert_eq!(fresh.put(&namespace, doc! { "_id": 1, "ov": 5 }, equals("ov", 4_i64)).await, Outcome::Applied);
         assert_eq!(fresh.put(&namespace, doc! { "_id": 1, "ov": 5 }, equals("ov", 4)).await, Outcome::Refused);
         assert_eq!(fresh.get(&namespace, 1).await, Some(doc! { "_id": 1, "ov": 5 }));
+    }
+}
+
+/// Text that a store could take for something of its own language.
+pub async fn a_guarded_put_takes_every_text_as_it_is(store: Arc<dyn Documents>) {
+    let fresh = Fresh::new(store);
+    let namespace = fresh.namespace("heads");
+    for (id, text) in ["$ov", "$$ROOT", "$$NOW", "$", "{\"$literal\": 1}", "\0", "%s"].into_iter().enumerate() {
+        let id = i32::try_from(id).unwrap();
+        let document = |ov: i32| doc! { "_id": id, "ov": ov, "text": text, "list": [text, { "deep": text }] };
+        assert!(fresh.put(&namespace, document(0), newer("ov")).await.is_applied(), "{text}");
+        assert!(fresh.put(&namespace, document(1), equals("text", text)).await.is_applied(), "{text}");
+        assert_eq!(fresh.put(&namespace, document(2), equals("text", format!("{text} "))).await, Outcome::Refused);
+        assert_eq!(fresh.get(&namespace, id).await, Some(document(1)));
+    }
+}
+
+/// Of one batch, with puts of every kind of guard.
+pub async fn every_put_of_a_batch_is_decided_by_itself(store: Arc<dyn Documents>) {
+    let fresh = Fresh::new(store);
+    let namespace = fresh.namespace("heads");
+    fresh.fill(&namespace, (0..30).map(|id| doc! { "_id": id, "ov": id % 3, "by": "before" })).await;
+    let mut batch = Batch::new();
+    for id in 0..40 {
+        let guard = match id % 4 {
+            0 => Guard::Any,
+            1 => newer("ov"),
+            2 => equals("ov", 1),
+            _ => equals("absent", Bson::Null),
+        };
+        batch.push(&namespace, Write::Put { document: doc! { "_id": id, "ov": 1, "by": "batch" }, guard });
+    }
+    let outcomes = fresh.store.apply(batch).await.unwrap();
+    for (id, outcome) in (0..40).zip(outcomes) {
+        let stored = (id < 30).then_some(id % 3);
+        let holds = match id % 4 {
+            0 => true,
+            1 => stored.is_none_or(|ov| ov < 1),
+            2 => stored == Some(1),
+            _ => stored.is_some(),
+        };
+        assert_eq!(outcome, if holds { Outcome::Applied } else { Outcome::Refused }, "{id}");
+        let by = fresh.get(&namespace, id).await.map(|document| document.get_str("by").unwrap().to_owned());
+        assert_eq!(by.as_deref(), if holds { Some("batch") } else { stored.map(|_| "before") }, "{id}");
     }
 }
 
