@@ -454,7 +454,8 @@ impl<T: Send + 'static> Driver<T> {
     }
 
     fn timer(&self) -> Option<Instant> {
-        let due = self.due.filter(|_| self.is_working());
+        // Only when it can be acted on: a time that has passed would wake this loop at once, again and again, as long as a slow store takes.
+        let due = self.due.filter(|_| self.is_working() && self.pull.is_none()).map(|due| due.max(self.not_before.unwrap_or(due)));
         [due, self.not_before, self.next_deadline()].into_iter().flatten().min()
     }
 
