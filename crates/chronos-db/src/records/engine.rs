@@ -157,7 +157,7 @@ impl Engine {
             without: ["inline", "riders", "metaIndexed", "refs"].map(str::to_owned).to_vec(),
             ..Scan::default()
         };
-        let mut rows = self.rows(scan);
+        let mut rows = self.scan_rows(scan);
         let mut previous = None;
         while let Some(row) = rows.try_next().await? {
             let version = Some((row.id, row.ov));
@@ -199,10 +199,14 @@ impl Engine {
     }
 
     pub(crate) async fn first_row(&self, scan: Scan) -> Result<Option<Row>> {
-        self.rows(scan).try_next().await
+        self.scan_rows(scan).try_next().await
     }
 
-    pub(crate) fn rows(&self, scan: Scan) -> BoxStream<'static, Result<Row>> {
+    pub(crate) fn scan_heads(&self, scan: Scan) -> BoxStream<'static, Result<Head>> {
+        self.documents.scan_stored(&self.names.head, scan).map(|stored| Head::read(&stored?)).boxed()
+    }
+
+    pub(crate) fn scan_rows(&self, scan: Scan) -> BoxStream<'static, Result<Row>> {
         self.documents.scan_stored(&self.names.ver, scan).map(|stored| Row::read(&stored?)).boxed()
     }
 

@@ -278,7 +278,7 @@ impl Engine {
             limit: Some(ROUND as u64),
             ..Scan::default()
         };
-        let rows: Vec<Row> = self.rows(scan).try_collect().await?;
+        let rows: Vec<Row> = self.scan_rows(scan).try_collect().await?;
         let heads = self.heads(&rows.iter().map(|row| row.id).collect::<Vec<_>>()).await?;
         let round: Vec<(Row, Head)> = rows
             .into_iter()

@@ -84,7 +84,7 @@ impl Engine {
             without: vec!["inline".into(), "riders".into()],
             ..Scan::default()
         };
-        self.rows(scan)
+        self.scan_rows(scan)
     }
 
     /// Removes everything below an erasure: objects under the item's prefix and under recorded keys, then rows. Resumable at any point.
@@ -152,7 +152,7 @@ impl Engine {
                 without: vec!["inline".into(), "riders".into()],
                 ..Scan::default()
             };
-            let rows: Vec<Row> = self.rows(scan).try_collect().await?;
+            let rows: Vec<Row> = self.scan_rows(scan).try_collect().await?;
             let Some(last) = rows.last() else { return Ok(removed) };
             after = Some(vec![super::model::int(last.cv)]);
             let heads = self.heads(&rows.iter().map(|row| row.id).collect::<Vec<_>>()).await?;

@@ -7,7 +7,7 @@ use futures::{StreamExt as _, TryStreamExt as _};
 
 use super::collection::Collection;
 use super::indexing::plain;
-use super::model::{Head, ItemId, Lineage};
+use super::model::{ItemId, Lineage};
 use super::payload;
 use super::view::Written;
 use super::write::{Change, WriteOptions};
@@ -197,11 +197,9 @@ impl Importer {
         if let Some(tenant) = &self.collection.tenant {
             filter = filter.and(Filter::eq("tenantId", tenant.as_str()));
         }
-        let mut heads =
-            engine.documents.scan_stored(&engine.names.head, Scan { filter, without: vec!["fullShadow".into()], ..Scan::default() });
+        let mut heads = engine.scan_heads(Scan { filter, without: vec!["fullShadow".into()], ..Scan::default() });
         let mut states: HashMap<Vec<u8>, KeyState> = HashMap::new();
-        while let Some(stored) = heads.try_next().await? {
-            let head = Head::read(&stored)?;
+        while let Some(head) = heads.try_next().await? {
             let Some(key) = value_at(&head.content.indexed, &self.key) else { continue };
             let state = states.entry(encode(key)).or_default();
             state.newest = state.newest.max(Some(head.updated_at));

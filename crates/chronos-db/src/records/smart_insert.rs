@@ -92,8 +92,7 @@ impl Engine {
 
     async fn live(&self, same: &Filter) -> Result<Option<Head>> {
         let scan = Scan { filter: same.clone(), limit: Some(1), ..Scan::default() };
-        let found = self.documents.scan_stored(&self.names.head, scan).try_next().await?;
-        found.map(|stored| Head::read(&stored)).transpose()
+        self.scan_heads(scan).try_next().await
     }
 
     /// The id that the next item with these keys has, whoever creates it.

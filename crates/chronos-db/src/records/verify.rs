@@ -185,7 +185,7 @@ impl Engine {
             ..Scan::default()
         };
         let engine = Arc::clone(self);
-        let rows = self.rows(scan).map(move |row| {
+        let rows = self.scan_rows(scan).map(move |row| {
             let engine = Arc::clone(&engine);
             async move {
                 let row = row?;
@@ -315,16 +315,16 @@ impl Engine {
     async fn verify_heads_have_rows(&self, found: &mut Verification) -> Result<()> {
         let order = vec![("_id".into(), Direction::Ascending)];
         let heads = Scan { order, without: vec!["fullShadow".into(), "metaIndexed".into()], ..Scan::default() };
-        let mut pages = self.documents.scan_stored(&self.names.head, heads).try_chunks(256);
+        let mut pages = self.scan_heads(heads).try_chunks(256);
         while let Some(page) = pages.next().await {
-            let heads: Vec<Head> = page.map_err(|e| e.1)?.iter().map(|stored| Head::read(stored)).collect::<Result<_>>()?;
+            let heads = page.map_err(|e| e.1)?;
             let scan = Scan {
                 filter: Filter::any_of("itemId", heads.iter().map(|head| head.id.bson()).collect()),
                 newest: Some(crate::documents::Newest { per: "itemId".into(), by: "ov".into(), at_most: i64::MAX.into() }),
                 without: ["inline", "riders", "metaIndexed", "refs"].map(str::to_owned).to_vec(),
                 ..Scan::default()
             };
-            let rows: HashMap<ItemId, i64> = self.rows(scan).map_ok(|row| (row.id, row.ov)).try_collect().await?;
+            let rows: HashMap<ItemId, i64> = self.scan_rows(scan).map_ok(|row| (row.id, row.ov)).try_collect().await?;
             for head in heads {
                 if !rows.contains_key(&head.id) {
                     if self.settings.versioning {

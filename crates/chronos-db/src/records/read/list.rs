@@ -191,7 +191,7 @@ impl Engine {
         let rows = wanted.into_iter().map(|(ov, ids)| {
             let filter = Filter::any_of("itemId", ids).and(Filter::eq("ov", int(ov)));
             let without = ["metaIndexed", "riders", "refs"].map(str::to_owned).to_vec();
-            self.rows(Scan { filter, without, ..Scan::default() }).try_collect::<Vec<Row>>()
+            self.scan_rows(Scan { filter, without, ..Scan::default() }).try_collect::<Vec<Row>>()
         });
         let mut payloads = HashMap::new();
         let mut reads = futures::stream::iter(rows).buffer_unordered(FETCHES);

@@ -189,7 +189,7 @@ impl Engine {
             without: vec!["inline".into(), "riders".into()],
             ..Scan::default()
         };
-        Ok(self.rows(scan).map_ok(Version::from).boxed())
+        Ok(self.scan_rows(scan).map_ok(Version::from).boxed())
     }
 
     /// The newest row of the collection's item at a point, without its payload.

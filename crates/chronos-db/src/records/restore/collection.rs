@@ -4,7 +4,6 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
-use bson::RawDocumentBuf;
 use futures::{StreamExt as _, TryStreamExt as _};
 
 use crate::documents::{Direction, Filter, Newest, Scan};
@@ -102,7 +101,7 @@ impl Engine {
             Scan { filter, order: vec![("_id".into(), Direction::Ascending)], without: vec!["fullShadow".into()], ..Scan::default() };
         let stable = counts.stable_cv;
         let page = options.page.max(1);
-        let pages = self.documents.scan_stored(&self.names.head, heads).try_chunks(page).map_err(|e| e.1);
+        let pages = self.scan_heads(heads).try_chunks(page).map_err(|e| e.1);
         // The next page is looked up while this one is written, so that no commit group waits for a read.
         let moves = pages.map(|heads| self.plan_page(heads, target, stable, tenant)).buffered(2);
         let moves = moves.map_ok(|moves| futures::stream::iter(moves.into_iter().map(Ok))).try_flatten();
@@ -124,8 +123,8 @@ impl Engine {
     }
 
     /// Where the items of one page have to go.
-    async fn plan_page(&self, page: Result<Vec<RawDocumentBuf>>, target: Which, stable: i64, tenant: Option<&str>) -> Result<Vec<Move>> {
-        let heads: Vec<Head> = page?.iter().map(|stored| Head::read(stored)).collect::<Result<_>>()?;
+    async fn plan_page(&self, page: Result<Vec<Head>>, target: Which, stable: i64, tenant: Option<&str>) -> Result<Vec<Move>> {
+        let heads = page?;
         let ids: Vec<ItemId> = heads.iter().map(|head| head.id).collect();
         let targets = self.rows_at(&ids, target).await?;
         Ok(heads.into_iter().filter(|head| !head.erased).map(|head| plan(head, &targets, stable, tenant)).collect())
@@ -144,7 +143,7 @@ impl Engine {
             without: vec!["inline".into(), "riders".into()],
             ..Scan::default()
         };
-        self.rows(scan).map_ok(|row| (row.id, row)).try_collect().await
+        self.scan_rows(scan).map_ok(|row| (row.id, row)).try_collect().await
     }
 
     async fn carry_out(self: &Arc<Self>, step: Move, options: &RestoreOptions) -> Result<fn(&mut Restored)> {
