@@ -8,16 +8,19 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bson::{Bson, RawDocumentBuf};
+use bytes::Bytes;
 use chronos_db::documents::embedded::EmbeddedDocuments;
 use chronos_db::documents::{Batch, BuildBatch, Capabilities, Documents, Index, Namespace, Operation, Outcome, Scan, Sequence};
 use chronos_db::{Error, Result, Runtime, Timestamp};
 use chronow::hot::documents::DocumentsHot;
 use chronow::hot::{Advance, Delivery, Hot, Outgoing, Select, Settle, Settled, SubscriptionPatch, TopicPatch};
-use chronow::{Chronow, Config, Scope, SubscriptionName, TopicName};
+use chronow::{Chronow, Config, Message, Scope, SubscriptionName, TopicName};
 use futures::stream::BoxStream;
 use test_support::documents::{Call, decorate};
-use test_support::{Counting, Failing, Fault, MockClock};
+use test_support::{Counting, Delaying, Failing, Fault, MockClock};
 use tokio::sync::Notify;
+
+use crate::tiers::{PATIENCE, until};
 
 /// A client that sees the embedded store as one without transactions, that dies after some writes, and whose next write can be held back.
 #[derive(Debug)]
@@ -485,5 +488,47 @@ async fn a_runner_does_not_take_a_store_that_does_not_answer_for_one_without_mes
     seen.recv().await.unwrap();
     looked.await;
     assert_eq!(subscription.stats().await.unwrap().acked, 1, "it was settled before nothing was found");
+    runner.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_runner_sleeps_while_its_pull_is_under_way_also_when_a_message_becomes_due() {
+    let store: Arc<dyn Documents> = Arc::new(EmbeddedDocuments::open(Path::new(":memory:"), Runtime::default()).unwrap());
+    let clock = Arc::new(MockClock::default());
+    let delaying = Delaying::<Call>::new(clock.clone());
+    let connect = |store| {
+        let hot = Arc::new(DocumentsHot::new(store, "cw", Runtime::default()));
+        Chronow::with_hot(hot, &Config::default(), None).unwrap()
+    };
+    let (healthy, held_back) = (connect(store.clone()), connect(decorate(store, delaying.clone())));
+    let topic = healthy.bus().topic("orders").unwrap();
+    topic.ensure().await.unwrap();
+    topic.subscription("s").unwrap().ensure().backoff([Duration::from_secs(2)]).jitter_percent(0).await.unwrap();
+    let subscription = held_back.bus().topic("orders").unwrap().subscription("s").unwrap();
+    let fails = |message: Message<Bytes>| async move { if message.deliveries() == 1 { Err("once") } else { Ok(()) } };
+    let runner = subscription.run_bytes(fails).start().await.unwrap();
+    topic.publish(&1).await.unwrap();
+    until("it is to be tried again", || async { subscription.stats().await.unwrap().scheduled == 1 }).await;
+    runner.found_nothing().await;
+
+    delaying.delay(Call::Apply, Duration::from_secs(1));
+    topic.publish(&2).await.unwrap();
+    until("the pull of the second is under way", || async { clock.sleeping() > 0 }).await;
+    let (in_vain, mut waited) = tokio::sync::oneshot::channel();
+    std::thread::spawn(move || {
+        std::thread::sleep(PATIENCE);
+        in_vain.send(())
+    });
+    // A clock that stands moves when everybody sleeps, and only then: to the end of this minute past the time at which the first is due.
+    tokio::time::pause();
+    tokio::select! {
+        () = tokio::time::sleep(Duration::from_secs(60)) => {}
+        _ = &mut waited => panic!("the runner never sleeps"),
+    }
+    tokio::time::resume();
+
+    delaying.delay(Call::Apply, Duration::ZERO);
+    clock.advance(Duration::from_secs(1));
+    until("both are handled", || async { subscription.stats().await.unwrap().acked == 2 }).await;
     runner.stop().await.unwrap();
 }
