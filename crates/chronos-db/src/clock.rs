@@ -72,6 +72,12 @@ impl From<bson::DateTime> for Timestamp {
     }
 }
 
+impl From<Timestamp> for bson::RawBsonRef<'_> {
+    fn from(at: Timestamp) -> Self {
+        Self::DateTime(bson::DateTime::from_millis(at.0))
+    }
+}
+
 impl From<Timestamp> for bson::Bson {
     fn from(at: Timestamp) -> Self {
         Self::DateTime(bson::DateTime::from_millis(at.0))

@@ -64,15 +64,49 @@ pub enum Guard {
     },
 }
 
+/// A document to be written: its fields, or the bytes it will be stored as, from whoever makes these directly.
+#[derive(Clone, Debug, PartialEq)]
+pub enum NewDocument {
+    /// Encoded when it is applied.
+    Fields(Document),
+    /// Taken as they are.
+    Bytes(RawDocumentBuf),
+}
+
+impl From<Document> for NewDocument {
+    fn from(fields: Document) -> Self {
+        Self::Fields(fields)
+    }
+}
+
+impl From<RawDocumentBuf> for NewDocument {
+    fn from(bytes: RawDocumentBuf) -> Self {
+        Self::Bytes(bytes)
+    }
+}
+
+impl NewDocument {
+    /// The bytes that are stored.
+    ///
+    /// # Errors
+    /// `VALIDATION_ERROR` if the fields cannot be encoded.
+    pub fn into_bytes(self) -> Result<RawDocumentBuf> {
+        match self {
+            Self::Fields(fields) => stored::encode(&fields),
+            Self::Bytes(bytes) => Ok(bytes),
+        }
+    }
+}
+
 /// One write of a [`Batch`]. Every document carries its `_id`.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Write {
     /// Adds a document; a [`Outcome::Conflict`] if its `_id` or a unique index already has its value.
-    Insert(Document),
+    Insert(NewDocument),
     /// Replaces the whole document, or creates it where the guard allows.
     Put {
         /// The new document.
-        document: Document,
+        document: NewDocument,
         /// When it may be put.
         guard: Guard,
     },
@@ -83,6 +117,27 @@ pub enum Write {
         /// When it may be removed.
         guard: Guard,
     },
+}
+
+impl Write {
+    /// An [`Insert`](Self::Insert).
+    ///
+    /// ```
+    /// use bson::{doc, rawdoc};
+    /// use chronos_db::documents::{Batch, Namespace, Write};
+    ///
+    /// let mut batch = Batch::new();
+    /// batch.push(&Namespace::new("shop", "parts"), Write::insert(doc! { "_id": 1, "name": "bolt" }));
+    /// batch.push(&Namespace::new("shop", "parts"), Write::insert(rawdoc! { "_id": 2, "name": "nut" }));
+    /// ```
+    pub fn insert(document: impl Into<NewDocument>) -> Self {
+        Self::Insert(document.into())
+    }
+
+    /// A [`Put`](Self::Put).
+    pub fn put(document: impl Into<NewDocument>, guard: Guard) -> Self {
+        Self::Put { document: document.into(), guard }
+    }
 }
 
 /// A write, where, and what it waits for.

@@ -3,11 +3,20 @@
 use bson::raw::RawElement;
 use bson::{Bson, Document, RawBsonRef, RawDocument, RawDocumentBuf};
 
+use super::filter::order;
 use crate::{Error, Result};
 
 /// The bytes as a document. What is in it is looked at by whoever reads it.
 pub(crate) fn framed(bytes: &[u8]) -> Result<&RawDocument> {
     RawDocument::from_bytes(bytes).map_err(damaged)
+}
+
+/// The document as bytes.
+///
+/// # Errors
+/// `VALIDATION_ERROR` if it has no such form.
+pub(crate) fn encode(document: &Document) -> Result<RawDocumentBuf> {
+    RawDocumentBuf::try_from(document).map_err(|e| Error::validation("the document cannot be encoded as BSON").caused_by(e))
 }
 
 /// The whole document.
@@ -16,6 +25,14 @@ pub(crate) fn framed(bytes: &[u8]) -> Result<&RawDocument> {
 /// `TXN_ERROR` if these bytes are no document.
 pub(crate) fn decode(stored: &RawDocument) -> Result<Document> {
     Document::try_from(stored).map_err(damaged)
+}
+
+/// The `_id` of a document that is to be written.
+///
+/// # Errors
+/// `VALIDATION_ERROR` without one.
+pub(crate) fn id(document: &RawDocument) -> Result<Bson> {
+    value(get(document, "_id")?.ok_or_else(|| Error::validation("a document to be written has no `_id`"))?)
 }
 
 /// The document of those top-level fields that are `wanted`.
@@ -31,6 +48,16 @@ pub(crate) fn decode_part(stored: &RawDocument, wanted: impl Fn(&str) -> bool) -
     Ok(part)
 }
 
+/// The document of the top-level field that a dotted path begins with: all that is needed to look at the path.
+pub(crate) fn decode_towards(stored: &RawDocument, path: &str) -> Result<Document> {
+    let (first, _) = order::split(path);
+    let mut part = Document::new();
+    if let Some(found) = get(stored, first)? {
+        part.insert(first, value(found)?);
+    }
+    Ok(part)
+}
+
 /// The document but for these top-level fields.
 pub(crate) fn leave_out(stored: &RawDocument, fields: &[String]) -> Result<RawDocumentBuf> {
     let mut rest = RawDocumentBuf::new();
@@ -41,6 +68,16 @@ pub(crate) fn leave_out(stored: &RawDocument, fields: &[String]) -> Result<RawDo
         }
     }
     Ok(rest)
+}
+
+/// The value of a top-level field.
+pub(crate) fn get<'a>(stored: &'a RawDocument, field: &str) -> Result<Option<RawBsonRef<'a>>> {
+    stored.get(field).map_err(damaged)
+}
+
+/// A value, decoded.
+pub(crate) fn value(stored: RawBsonRef<'_>) -> Result<Bson> {
+    Bson::try_from(stored).map_err(damaged)
 }
 
 /// The name and the value of a field.

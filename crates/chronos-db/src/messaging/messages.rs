@@ -203,7 +203,7 @@ impl Messages {
             })
             .collect();
         let writes =
-            chunk.iter().zip(&fresh).filter(|(_, fresh)| **fresh).map(|((_, document), _)| Write::Insert(document.clone())).collect();
+            chunk.iter().zip(&fresh).filter(|(_, fresh)| **fresh).map(|((_, document), _)| Write::insert(document.clone())).collect();
         let mut outcomes = self.table.apply(writes).await?.into_iter();
         let mut new = Vec::with_capacity(chunk.len());
         for ((key, document), fresh) in chunk.into_iter().zip(fresh) {

@@ -102,7 +102,7 @@ impl Table {
     /// # Errors
     /// `TXN_ERROR` if a unique index that isn't ours stands in the way: that of the originals, which knows no namespaces.
     pub(super) async fn insert(&self, document: Document, key: &Key) -> Result<bool> {
-        match self.apply_one(Write::Insert(document)).await? {
+        match self.apply_one(Write::insert(document)).await? {
             Outcome::Applied => Ok(true),
             Outcome::Conflict { index } => {
                 if index.as_deref().is_none_or(|name| self.is_foreign(name)) && self.find(key).await?.is_none() {
@@ -131,7 +131,7 @@ impl Table {
         document.insert("_id", id);
         document.insert("tenantId", &*self.tenant);
         self.renew(&mut document);
-        let outcome = self.apply_one(Write::Put { document: document.clone(), guard: unchanged(found) }).await?;
+        let outcome = self.apply_one(Write::put(document.clone(), unchanged(found))).await?;
         Ok(outcome.is_applied().then_some(document))
     }
 

@@ -172,7 +172,7 @@ impl Engine {
     pub(crate) async fn move_mark(&self, mark: i64) -> Result<()> {
         let document = bson::doc! { "_id": STABLE, "value": mark };
         let mut batch = crate::documents::Batch::new();
-        batch.push(&self.names.counter, Write::Put { document, guard: Guard::Newer { field: "value".into() } });
+        batch.push(&self.names.counter, Write::put(document, Guard::Newer { field: "value".into() }));
         self.documents.apply(batch).await?;
         Ok(())
     }

@@ -362,7 +362,7 @@ impl Engine {
             let mut done = Row { inline: None, riders: Vec::new(), unflushed_since: None, ..row.clone() };
             done.content.payload.state = State::New;
             let guard = Guard::Equals { field: "unflushedSince".into(), value: since.map_or(bson::Bson::Null, Into::into) };
-            batch.push(&self.names.ver, Write::Put { document: done.to_document(), guard });
+            batch.push(&self.names.ver, Write::put(done.stored(), guard));
             if row.op != Op::Erase && head.cv == row.cv && newest.get(&head.id).is_none_or(|other| other.cv < head.cv) {
                 newest.insert(head.id, head);
             } else if newest.get(&row.id).is_some_and(|other| other.cv < row.cv) {
@@ -373,7 +373,7 @@ impl Engine {
             let mut head = head.clone();
             head.content.payload.state = State::New;
             let guard = Guard::Equals { field: "cv".into(), value: super::model::int(head.cv) };
-            batch.push(&self.names.head, Write::Put { document: head.to_document(), guard });
+            batch.push(&self.names.head, Write::put(head.stored(), guard));
         }
         if !batch.operations.is_empty() {
             self.documents.apply(batch).await?;

@@ -21,7 +21,7 @@ impl Engine {
         let document =
             doc! { "_id": format!("{bucket}/{key}"), "bucket": bucket, "key": key, "itemId": id.bson(), "ov": ov, "notedAt": now };
         let mut batch = Batch::new();
-        batch.push(&self.names.gc, Write::Put { document, guard: Guard::Any });
+        batch.push(&self.names.gc, Write::put(document, Guard::Any));
         self.documents.apply(batch).await.map(|_| ())
     }
 

@@ -12,7 +12,7 @@ use super::payload;
 use super::view::Written;
 use super::write::{Change, WriteOptions};
 use crate::documents::filter::order::{encode, value_at};
-use crate::documents::{Filter, Scan};
+use crate::documents::{Filter, Scan, stored};
 use crate::{Error, Json, Result, Timestamp, json_to_bson};
 
 /// Items changed at once: enough to fill commit groups.
@@ -200,7 +200,8 @@ impl Importer {
         let mut heads = engine.scan_heads(Scan { filter, without: vec!["fullShadow".into()], ..Scan::default() });
         let mut states: HashMap<Vec<u8>, KeyState> = HashMap::new();
         while let Some(head) = heads.try_next().await? {
-            let Some(key) = value_at(&head.content.indexed, &self.key) else { continue };
+            let entry = stored::decode_towards(&head.content.indexed, &self.key)?;
+            let Some(key) = value_at(&entry, &self.key) else { continue };
             let state = states.entry(encode(key)).or_default();
             state.newest = state.newest.max(Some(head.updated_at));
             if head.is_live() {

@@ -1,10 +1,11 @@
 //! Which copies of a document's properties the index holds.
 
-use bson::{Bson, Document};
+use bson::{Bson, Document, RawBsonRef, RawDocument, RawDocumentBuf};
 use serde_json::Map;
 
 use super::model::BlobRef;
 use crate::config::CollectionMap;
+use crate::documents::stored;
 use crate::{Error, Json, Result, json_to_bson};
 
 /// The largest index entry of one version, in bytes of BSON.
@@ -22,11 +23,11 @@ pub(crate) fn plain(path: &str) -> String {
 ///
 /// # Errors
 /// `VALIDATION_ERROR` for an indexed number that BSON cannot hold, or declared properties beyond the bound.
-pub(crate) fn extract(document: &Map<String, Json>, map: &CollectionMap, refs: &[BlobRef]) -> Result<Document> {
+pub(crate) fn extract(document: &Map<String, Json>, map: &CollectionMap, refs: &[BlobRef]) -> Result<RawDocumentBuf> {
     if map.indexed.is_empty() { extract_all(document, refs) } else { extract_declared(document, map, refs) }
 }
 
-fn extract_all(document: &Map<String, Json>, refs: &[BlobRef]) -> Result<Document> {
+fn extract_all(document: &Map<String, Json>, refs: &[BlobRef]) -> Result<RawDocumentBuf> {
     let mut indexed = Document::new();
     for (key, value) in document {
         if can_be_named(key) && !refs.iter().any(|r| r.path == *key) {
@@ -34,15 +35,19 @@ fn extract_all(document: &Map<String, Json>, refs: &[BlobRef]) -> Result<Documen
             indexed.insert(key, without_refs(value, key, refs));
         }
     }
-    while size_of(&indexed) > MAX_INDEXED_BYTES {
-        let sizes = indexed.iter().map(|(k, v)| (size_of(&bson::doc! { k: v }), k.clone()));
-        let Some((_, largest)) = sizes.max() else { break };
+    loop {
+        let entry = stored::encode(&indexed)?;
+        if entry.as_bytes().len() <= MAX_INDEXED_BYTES {
+            return Ok(entry);
+        }
+        let sizes =
+            entry.iter_elements().filter_map(Result::ok).map(|element| (element.size() + element.key().len(), element.key().as_str()));
+        let Some((_, largest)) = sizes.max() else { return Ok(entry) };
         indexed.remove(largest);
     }
-    Ok(indexed)
 }
 
-fn extract_declared(document: &Map<String, Json>, map: &CollectionMap, refs: &[BlobRef]) -> Result<Document> {
+fn extract_declared(document: &Map<String, Json>, map: &CollectionMap, refs: &[BlobRef]) -> Result<RawDocumentBuf> {
     let mut indexed = Document::new();
     for path in &map.indexed {
         let path = plain(path);
@@ -63,11 +68,12 @@ fn extract_declared(document: &Map<String, Json>, map: &CollectionMap, refs: &[B
             }
         }
     }
-    let size = size_of(&indexed);
+    let entry = stored::encode(&indexed)?;
+    let size = entry.as_bytes().len();
     if size > MAX_INDEXED_BYTES {
         return Err(Error::validation(format!("the indexed properties have {size} bytes; {MAX_INDEXED_BYTES} are allowed")));
     }
-    Ok(indexed)
+    Ok(entry)
 }
 
 /// The part of `value` that `path` leads to, in the shape it has in the document; arrays on the way keep their elements.
@@ -154,25 +160,27 @@ fn remove(value: &mut Bson, path: &[&str]) {
 }
 
 /// Whether a document differs for sure from the one that the index entry was made of, under whatever map. If not, nobody knows yet.
-pub(crate) fn differs(document: &Map<String, Json>, indexed: &Document) -> bool {
-    indexed.iter().any(|(key, was)| document.get(key).is_none_or(|is| is_other(is, was)))
+pub(crate) fn differs(document: &Map<String, Json>, indexed: &RawDocument) -> bool {
+    // What is damaged tells nothing.
+    let mut entries = indexed.iter_elements().filter_map(|element| stored::field(element).ok());
+    entries.any(|(key, was)| document.get(key).is_none_or(|is| is_other(is, was)))
 }
 
-fn is_other(is: &Json, was: &Bson) -> bool {
+fn is_other(is: &Json, was: RawBsonRef<'_>) -> bool {
     match was {
-        Bson::Document(was) => match is {
+        RawBsonRef::Document(was) => match is {
             Json::Object(is) => differs(is, was),
             // A declared `tags.0` has the shape of an object in the index.
             Json::Array(_) => false,
             _ => true,
         },
-        Bson::String(was) => is.as_str() != Some(was),
-        Bson::Boolean(was) => is.as_bool() != Some(*was),
-        Bson::Null => !is.is_null(),
-        Bson::Int32(_) | Bson::Int64(_) | Bson::Double(_) if !is.is_number() => true,
+        RawBsonRef::String(was) => is.as_str() != Some(was),
+        RawBsonRef::Boolean(was) => is.as_bool() != Some(was),
+        RawBsonRef::Null => !is.is_null(),
+        RawBsonRef::Int32(_) | RawBsonRef::Int64(_) | RawBsonRef::Double(_) if !is.is_number() => true,
         // Other numbers may be the same one in another kind.
-        Bson::Int32(was) if is.is_i64() => is.as_i64() != Some(i64::from(*was)),
-        Bson::Int64(was) if is.is_i64() => is.as_i64() != Some(*was),
+        RawBsonRef::Int32(was) if is.is_i64() => is.as_i64() != Some(i64::from(was)),
+        RawBsonRef::Int64(was) if is.is_i64() => is.as_i64() != Some(was),
         // An array has those elements alone that the map wanted; a date was text.
         _ => false,
     }
@@ -180,10 +188,6 @@ fn is_other(is: &Json, was: &Bson) -> bool {
 
 fn about(path: &str, error: &Error) -> Error {
     Error::validation(format!("property `{path}`: {}", error.message()))
-}
-
-fn size_of(doc: &Document) -> usize {
-    bson::serialize_to_vec(doc).map_or(usize::MAX, |bytes| bytes.len())
 }
 
 /// Checks that the required paths hold something.
@@ -214,7 +218,8 @@ mod tests {
 
     fn extracted(document: Json, paths: &[&str]) -> Json {
         let Json::Object(document) = document else { panic!("an object") };
-        crate::bson_to_json(&Bson::Document(extract(&document, &map(paths), &[]).unwrap()))
+        let entry = extract(&document, &map(paths), &[]).unwrap();
+        crate::bson_to_json(&Bson::Document(stored::decode(&entry).unwrap()))
     }
 
     #[test]
@@ -236,7 +241,7 @@ mod tests {
     fn an_entry_tells_a_change_for_sure_only_where_every_map_would_show_it() {
         let document = json!({"a": 1, "n": {"x": "y", "z": 1.5}, "tags": ["p", "q"], "on": true, "none": null});
         let was = |json: Json| match json_to_bson(&json).unwrap() {
-            Bson::Document(was) => was,
+            Bson::Document(was) => stored::encode(&was).unwrap(),
             other => panic!("{other} is no document"),
         };
         let now = document.as_object().unwrap();

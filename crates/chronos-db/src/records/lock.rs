@@ -116,7 +116,7 @@ impl Engine {
     async fn try_lease(&self, id: ItemId, token: &str) -> Result<bool> {
         let now = self.documents.now().await?;
         let mut batch = Batch::new();
-        batch.push(&self.names.locks, Write::Insert(self.lease(id, token, now)));
+        batch.push(&self.names.locks, Write::insert(self.lease(id, token, now)));
         if self.documents.apply(batch).await?.first() == Some(&Outcome::Applied) {
             return Ok(true);
         }
@@ -128,7 +128,7 @@ impl Engine {
         }
         let guard = Guard::Equals { field: "token".into(), value: current.get("token").cloned().unwrap_or(bson::Bson::Null) };
         let mut batch = Batch::new();
-        batch.push(&self.names.locks, Write::Put { document: self.lease(id, token, now), guard });
+        batch.push(&self.names.locks, Write::put(self.lease(id, token, now), guard));
         Ok(self.documents.apply(batch).await?.first() == Some(&Outcome::Applied))
     }
 
@@ -160,7 +160,7 @@ impl Engine {
                 let now = self.documents.now().await?;
                 let guard = Guard::Equals { field: "token".into(), value: token.clone().into() };
                 let mut batch = Batch::new();
-                batch.push(&self.names.locks, Write::Put { document: self.lease(id, &token, now), guard });
+                batch.push(&self.names.locks, Write::put(self.lease(id, &token, now), guard));
                 Ok::<_, Error>(self.documents.apply(batch).await?.first() == Some(&Outcome::Applied))
             };
             match renewed.await {

@@ -2,10 +2,12 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use bson::oid::ObjectId;
+use bson::raw::{BindRawBsonRef, CStr, RawBinaryRef, cstr};
 use bson::spec::BinarySubtype;
-use bson::{Binary, Bson, Document, RawBsonRef, RawDocument};
+use bson::{Bson, Document, RawArrayBuf, RawBsonRef, RawDocument, RawDocumentBuf};
 use bytes::Bytes;
 
 use super::payload::Inherited;
@@ -150,10 +152,22 @@ pub(crate) struct BlobRef {
     pub(crate) text_key: Option<String>,
 }
 
+impl BlobRef {
+    fn stored(&self) -> RawDocumentBuf {
+        let mut doc = RawDocumentBuf::new();
+        doc.append(cstr!("path"), self.path.as_str());
+        doc.append(cstr!("contentBucket"), self.bucket.as_str());
+        doc.append(cstr!("blobKey"), self.blob_key.as_str());
+        put_opt(&mut doc, cstr!("textKey"), self.text_key.as_deref());
+        doc
+    }
+}
+
 /// What head and row both say of a version: its payload and its index entry.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Content {
-    pub(crate) indexed: Document,
+    /// As it is stored: encoded once for row and head, and seldom looked into.
+    pub(crate) indexed: Arc<RawDocumentBuf>,
     pub(crate) payload: Payload,
     pub(crate) function_ids: Vec<String>,
     pub(crate) lineage: Lineage,
@@ -220,6 +234,17 @@ pub(crate) struct Rider {
     pub(crate) bytes: Bytes,
 }
 
+impl Rider {
+    fn stored(&self) -> RawDocumentBuf {
+        let mut doc = RawDocumentBuf::new();
+        doc.append(cstr!("bucket"), self.bucket.as_str());
+        doc.append(cstr!("key"), self.key.as_str());
+        doc.append(cstr!("contentType"), self.content_type.as_str());
+        doc.append(cstr!("data"), binary(&self.bytes));
+        doc
+    }
+}
+
 /// One version: inserting its row is the commit.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Row {
@@ -274,13 +299,23 @@ pub(crate) fn int(value: i64) -> Bson {
     i32::try_from(value).map_or(Bson::Int64(value), Bson::Int32)
 }
 
-fn binary(bytes: &Bytes) -> Bson {
-    Bson::Binary(Binary { subtype: BinarySubtype::Generic, bytes: bytes.to_vec() })
+fn raw_int(value: i64) -> RawBsonRef<'static> {
+    i32::try_from(value).map_or(RawBsonRef::Int64(value), RawBsonRef::Int32)
 }
 
-fn put_opt(doc: &mut Document, key: &str, value: Option<impl Into<Bson>>) {
+fn binary(bytes: &Bytes) -> RawBinaryRef<'_> {
+    RawBinaryRef { subtype: BinarySubtype::Generic, bytes }
+}
+
+fn put_opt(doc: &mut RawDocumentBuf, key: &CStr, value: Option<impl BindRawBsonRef>) {
     if let Some(value) = value {
-        doc.insert(key, value.into());
+        doc.append(key, value);
+    }
+}
+
+fn put_texts(doc: &mut RawDocumentBuf, key: &CStr, texts: &[String]) {
+    if !texts.is_empty() {
+        doc.append(key, texts.iter().map(String::as_str).collect::<RawArrayBuf>());
     }
 }
 
@@ -296,32 +331,25 @@ impl Content {
         self.foreign = false;
     }
 
-    fn write(&self, own_ov: i64, doc: &mut Document) {
-        put_opt(doc, "jsonBucket", self.payload.bucket.clone());
-        put_opt(doc, "jsonKey", self.payload.key.clone());
+    fn write(&self, own_ov: i64, doc: &mut RawDocumentBuf) {
+        put_opt(doc, cstr!("jsonBucket"), self.payload.bucket.as_deref());
+        put_opt(doc, cstr!("jsonKey"), self.payload.key.as_deref());
         if self.payload.ov != own_ov {
-            doc.insert("payloadOv", int(self.payload.ov));
+            doc.append(cstr!("payloadOv"), raw_int(self.payload.ov));
         }
-        doc.insert("metaIndexed", self.indexed.clone());
-        doc.insert("size", int(self.payload.size));
-        doc.insert("checksum", self.payload.checksum.clone());
-        doc.insert("state", self.payload.state.as_str());
-        if !self.function_ids.is_empty() {
-            doc.insert("functionIds", self.function_ids.clone());
-        }
-        put_opt(doc, "parentId", self.lineage.parent_id.clone());
-        put_opt(doc, "parentCollection", self.lineage.parent_collection.clone());
-        put_opt(doc, "originId", self.lineage.origin_id.clone());
-        put_opt(doc, "originCollection", self.lineage.origin_collection.clone());
+        doc.append(cstr!("metaIndexed"), &*self.indexed);
+        doc.append(cstr!("size"), raw_int(self.payload.size));
+        doc.append(cstr!("checksum"), self.payload.checksum.as_str());
+        doc.append(cstr!("state"), self.payload.state.as_str());
+        put_texts(doc, cstr!("functionIds"), &self.function_ids);
+        put_opt(doc, cstr!("parentId"), self.lineage.parent_id.as_deref());
+        put_opt(doc, cstr!("parentCollection"), self.lineage.parent_collection.as_deref());
+        put_opt(doc, cstr!("originId"), self.lineage.origin_id.as_deref());
+        put_opt(doc, cstr!("originCollection"), self.lineage.origin_collection.as_deref());
         if !self.refs.is_empty() {
-            let refs = self.refs.iter().map(|r| {
-                let mut doc = bson::doc! { "path": &r.path, "contentBucket": &r.bucket, "blobKey": &r.blob_key };
-                put_opt(&mut doc, "textKey", r.text_key.clone());
-                Bson::Document(doc)
-            });
-            doc.insert("refs", refs.collect::<Vec<_>>());
+            doc.append(cstr!("refs"), self.refs.iter().map(BlobRef::stored).collect::<RawArrayBuf>());
         }
-        put_opt(doc, "tenantId", self.tenant.clone());
+        put_opt(doc, cstr!("tenantId"), self.tenant.as_deref());
     }
 }
 
@@ -335,10 +363,10 @@ struct Reading {
 
 impl Reading {
     /// Takes the field if it belongs to a content.
-    fn take(&mut self, key: &str, value: RawBsonRef<'_>) -> Result<()> {
+    fn take(&mut self, key: &str, value: RawBsonRef<'_>) {
         let Content { indexed, payload, function_ids, lineage, refs, tenant, .. } = &mut self.content;
         match key {
-            "metaIndexed" => *indexed = value.as_document().map(stored::decode).transpose()?.unwrap_or_default(),
+            "metaIndexed" => *indexed = value.as_document().map(|entry| Arc::new(entry.to_owned())).unwrap_or_default(),
             "jsonBucket" => payload.bucket = text(value),
             "jsonKey" => payload.key = text(value),
             "payloadOv" => self.payload_ov = whole(value),
@@ -357,7 +385,6 @@ impl Reading {
             "tenantId" => *tenant = text(value),
             _ => {}
         }
-        Ok(())
     }
 
     fn end(mut self, own_ov: i64) -> Content {
@@ -432,20 +459,28 @@ fn malformed(what: &'static str, key: &str, stored: &RawDocument) -> Error {
 }
 
 impl Head {
-    pub(crate) fn to_document(&self) -> Document {
-        let mut doc = bson::doc! { "_id": self.id.bson(), "itemId": self.id.bson(), "ov": int(self.ov), "cv": int(self.cv) };
+    pub(crate) fn stored(&self) -> RawDocumentBuf {
+        let mut doc = RawDocumentBuf::new();
+        doc.append(cstr!("_id"), self.id.0);
+        doc.append(cstr!("itemId"), self.id.0);
+        doc.append(cstr!("ov"), raw_int(self.ov));
+        doc.append(cstr!("cv"), raw_int(self.cv));
         if self.erased {
-            doc.insert("erased", true);
-            put_opt(&mut doc, "tenantId", self.content.tenant.clone());
+            doc.append(cstr!("erased"), true);
+            put_opt(&mut doc, cstr!("tenantId"), self.content.tenant.as_deref());
         } else {
             self.content.write(self.ov, &mut doc);
         }
-        doc.insert("createdAt", self.created_at);
-        doc.insert("updatedAt", self.updated_at);
-        put_opt(&mut doc, "deletedAt", self.deleted_at);
+        doc.append(cstr!("createdAt"), self.created_at);
+        doc.append(cstr!("updatedAt"), self.updated_at);
+        put_opt(&mut doc, cstr!("deletedAt"), self.deleted_at);
         if let Some(shadow) = &self.shadow {
-            let data = bson::doc! { "ov": int(shadow.ov), "at": shadow.at, "data": binary(&shadow.bytes), "bytes": int(shadow.bytes.len() as i64) };
-            doc.insert("fullShadow", data);
+            let mut data = RawDocumentBuf::new();
+            data.append(cstr!("ov"), raw_int(shadow.ov));
+            data.append(cstr!("at"), shadow.at);
+            data.append(cstr!("data"), binary(&shadow.bytes));
+            data.append(cstr!("bytes"), raw_int(shadow.bytes.len() as i64));
+            doc.append(cstr!("fullShadow"), data);
         }
         doc
     }
@@ -465,7 +500,7 @@ impl Head {
                 "deletedAt" => deleted_at = date(value),
                 "erased" => erased = value.as_bool().unwrap_or(false),
                 "fullShadow" => shadow = value.as_document().and_then(read_shadow),
-                _ => content.take(key, value)?,
+                _ => content.take(key, value),
             }
         }
         let need = |key: &'static str| move || malformed("head", key, stored);
@@ -492,34 +527,38 @@ fn read_shadow(stored: &RawDocument) -> Option<Shadow> {
 
 impl Row {
     /// The row of a number that no version took. It has an item id of its own, so it meets no item's versions.
-    pub(crate) fn void(row_id: ObjectId, cv: i64, at: Timestamp) -> Document {
-        bson::doc! { "_id": row_id, "itemId": row_id, "ov": -1, "cv": int(cv), "op": Op::Void.as_str(), "at": at }
+    pub(crate) fn void(row_id: ObjectId, cv: i64, at: Timestamp) -> RawDocumentBuf {
+        Self::identity(row_id, row_id, -1, cv, Op::Void, at)
     }
 
-    pub(crate) fn to_document(&self) -> Document {
-        let mut doc = bson::doc! {
-            "_id": self.row_id, "itemId": self.id.bson(), "ov": int(self.ov), "cv": int(self.cv), "op": self.op.as_str(), "at": self.at,
-        };
-        put_opt(&mut doc, "actor", self.actor.clone());
-        put_opt(&mut doc, "reason", self.reason.clone());
-        put_opt(&mut doc, "requestId", self.request_id.clone());
+    fn identity(row_id: ObjectId, item_id: ObjectId, ov: i64, cv: i64, op: Op, at: Timestamp) -> RawDocumentBuf {
+        let mut doc = RawDocumentBuf::new();
+        doc.append(cstr!("_id"), row_id);
+        doc.append(cstr!("itemId"), item_id);
+        doc.append(cstr!("ov"), raw_int(ov));
+        doc.append(cstr!("cv"), raw_int(cv));
+        doc.append(cstr!("op"), op.as_str());
+        doc.append(cstr!("at"), at);
+        doc
+    }
+
+    pub(crate) fn stored(&self) -> RawDocumentBuf {
+        let mut doc = Self::identity(self.row_id, self.id.0, self.ov, self.cv, self.op, self.at);
+        put_opt(&mut doc, cstr!("actor"), self.actor.as_deref());
+        put_opt(&mut doc, cstr!("reason"), self.reason.as_deref());
+        put_opt(&mut doc, cstr!("requestId"), self.request_id.as_deref());
         if self.op == Op::Erase {
-            put_opt(&mut doc, "tenantId", self.content.tenant.clone());
+            put_opt(&mut doc, cstr!("tenantId"), self.content.tenant.as_deref());
         } else {
             self.content.write(self.ov, &mut doc);
         }
-        put_opt(&mut doc, "prevOv", (self.ov > 0).then(|| int(self.ov - 1)));
-        if !self.rules.is_empty() {
-            doc.insert("rules", self.rules.clone());
-        }
-        put_opt(&mut doc, "inline", self.inline.as_ref().map(binary));
+        put_opt(&mut doc, cstr!("prevOv"), (self.ov > 0).then(|| raw_int(self.ov - 1)));
+        put_texts(&mut doc, cstr!("rules"), &self.rules);
+        put_opt(&mut doc, cstr!("inline"), self.inline.as_ref().map(binary));
         if !self.riders.is_empty() {
-            let riders = self.riders.iter().map(|r| {
-                Bson::Document(bson::doc! { "bucket": &r.bucket, "key": &r.key, "contentType": &r.content_type, "data": binary(&r.bytes) })
-            });
-            doc.insert("riders", riders.collect::<Vec<_>>());
+            doc.append(cstr!("riders"), self.riders.iter().map(Rider::stored).collect::<RawArrayBuf>());
         }
-        put_opt(&mut doc, "unflushedSince", self.unflushed_since);
+        put_opt(&mut doc, cstr!("unflushedSince"), self.unflushed_since);
         doc
     }
 
@@ -544,7 +583,7 @@ impl Row {
                 "riders" => riders = each(value, read_rider),
                 "unflushedSince" => unflushed_since = date(value),
                 "rules" => rules = each(value, text),
-                _ => content.take(key, value)?,
+                _ => content.take(key, value),
             }
         }
         let need = |key: &'static str| move || malformed("version row", key, stored);

@@ -12,7 +12,7 @@ use super::model::{Head, ItemId, Lineage};
 use super::view::Written;
 use super::write::{Change, Done, WriteOptions};
 use crate::documents::filter::{Test, order};
-use crate::documents::{Batch, Filter, Guard, Outcome, Scan, Write};
+use crate::documents::{Batch, Filter, Guard, Outcome, Scan, Write, stored};
 use crate::{Error, ErrorKind, Json, Result, json_to_bson};
 
 /// Rounds in which the item with these keys may change hands before it is the caller's turn to try again.
@@ -101,21 +101,24 @@ impl Engine {
             let fresh = self.runtime.random.object_id();
             let document = doc! { "_id": claim, "itemId": fresh };
             let mut batch = Batch::new();
-            batch.push(&self.names.claims, Write::Insert(document.clone()));
+            batch.push(&self.names.claims, Write::insert(document.clone()));
             if self.documents.apply(batch).await?.first() == Some(&Outcome::Applied) {
                 return Ok(ItemId::new(fresh));
             }
             let Some(found) = self.documents.get(&self.names.claims, vec![claim.into()]).await?.pop() else { continue };
             let claimed = ItemId::new(found.get_object_id("itemId").map_err(|e| Error::database("a claim names no item").caused_by(e))?);
             // Not the batched read: it must see a head that the claim's holder has just put.
-            let head = self.roll_forward(claimed).await?;
-            if head.as_ref().is_none_or(|head| head.is_live() && same.matches(&head.to_document())) {
+            let free = match self.roll_forward(claimed).await? {
+                None => true,
+                Some(head) => head.is_live() && same.matches(&stored::decode(&head.stored())?),
+            };
+            if free {
                 return Ok(claimed);
             }
             // The claimed item is deleted, or its keys have changed since: the next one gets the claim.
             let guard = Guard::Equals { field: "itemId".into(), value: claimed.bson() };
             let mut batch = Batch::new();
-            batch.push(&self.names.claims, Write::Put { document, guard });
+            batch.push(&self.names.claims, Write::put(document, guard));
             self.documents.apply(batch).await?;
         }
     }

@@ -3,12 +3,13 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use bson::RawDocument;
 use futures::{StreamExt as _, TryStreamExt as _};
 
 use super::engine::Engine;
 use super::model::{Head, ItemId, Op, Row, number};
 use super::payload;
-use crate::documents::{Direction, Filter, Scan};
+use crate::documents::{Direction, Filter, Scan, stored};
 use crate::{Json, Result};
 
 /// Versions checked at once.
@@ -344,6 +345,11 @@ fn follows(head: &Head, row: &Row) -> bool {
     let (a, b) = (&head.content.payload, &row.content.payload);
     head.ov == row.ov
         && (row.op == Op::Erase
-            || (a.ov == b.ov && a.key == b.key && a.checksum == b.checksum && head.content.indexed == row.content.indexed))
+            || (a.ov == b.ov && a.key == b.key && a.checksum == b.checksum && same_entry(&head.content.indexed, &row.content.indexed)))
         && head.deleted_at.is_some() == matches!(row.op, Op::Delete | Op::Erase)
+}
+
+/// Whether two index entries say the same; the originals may have written them in different orders.
+fn same_entry(a: &RawDocument, b: &RawDocument) -> bool {
+    a == b || matches!((stored::decode(a), stored::decode(b)), (Ok(a), Ok(b)) if a == b)
 }

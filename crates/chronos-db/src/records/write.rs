@@ -312,7 +312,7 @@ impl Engine {
         }
         content.payload.ov = ov;
         content.refs = out.refs;
-        content.indexed = indexing::extract(&document, &self.settings.map, &content.refs)?;
+        content.indexed = Arc::new(indexing::extract(&document, &self.settings.map, &content.refs)?);
         let body = body.map_or_else(|| Body::new(&document), Ok)?;
         if self.space.is_none() && body.len() > INLINE_LIMIT {
             let message = format!("the document has {} bytes; without object storage {INLINE_LIMIT} are allowed", body.len());

@@ -165,18 +165,18 @@ impl Fresh {
     }
 
     pub(crate) async fn insert(&self, namespace: &Namespace, document: Document) -> Outcome {
-        self.one(namespace, Write::Insert(document)).await
+        self.one(namespace, Write::insert(document)).await
     }
 
     pub(crate) async fn put(&self, namespace: &Namespace, document: Document, guard: Guard) -> Outcome {
-        self.one(namespace, Write::Put { document, guard }).await
+        self.one(namespace, Write::put(document, guard)).await
     }
 
     /// Inserts documents that violate nothing.
     pub(crate) async fn fill(&self, namespace: &Namespace, documents: impl IntoIterator<Item = Document>) {
         let mut batch = Batch::new();
         for document in documents {
-            batch.push(namespace, Write::Insert(document));
+            batch.push(namespace, Write::insert(document));
         }
         let outcomes = self.store.apply(batch).await.unwrap();
         assert!(outcomes.iter().all(Outcome::is_applied), "{outcomes:?}");

@@ -72,7 +72,7 @@ fn things() -> Namespace {
 
 async fn insert(store: &EmbeddedDocuments, document: Document) -> Result<Outcome> {
     let mut batch = Batch::new();
-    batch.push(&things(), Write::Insert(document));
+    batch.push(&things(), Write::insert(document));
     Ok(store.apply(batch).await?.remove(0))
 }
 
@@ -141,7 +141,7 @@ async fn closing_does_what_is_queued_first() {
 async fn two_memories_are_two_stores() {
     let (one, two) = (in_memory().await, in_memory().await);
     let mut batch = Batch::new();
-    batch.push(&things(), Write::Insert(doc! { "_id": 1 }));
+    batch.push(&things(), Write::insert(doc! { "_id": 1 }));
     one.apply(batch).await.unwrap();
     assert_eq!(two.get(&things(), vec![1.into()]).await.unwrap(), Vec::<Document>::new());
 }
@@ -187,7 +187,7 @@ async fn a_scan_sees_one_snapshot() {
     let store = open(&folder);
     let mut batch = Batch::new();
     for n in 0..3000 {
-        batch.push(&things(), Write::Insert(doc! { "_id": n, "round": 0 }));
+        batch.push(&things(), Write::insert(doc! { "_id": n, "round": 0 }));
     }
     store.apply(batch).await.unwrap();
     let mut stream = store.scan(&things(), Scan::default());
@@ -195,7 +195,7 @@ async fn a_scan_sees_one_snapshot() {
     assert_eq!(first.get_i32("round").unwrap(), 0);
     let mut batch = Batch::new();
     for n in 0..3000 {
-        batch.push(&things(), Write::Put { document: doc! { "_id": n, "round": 1 }, guard: Guard::Any });
+        batch.push(&things(), Write::put(doc! { "_id": n, "round": 1 }, Guard::Any));
     }
     store.apply(batch).await.unwrap();
     store.ensure(&things(), &[Index::on("by_round", &["round"])]).await.unwrap();

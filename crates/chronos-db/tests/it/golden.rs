@@ -246,7 +246,7 @@ async fn load(name: &str, stage: &Stage) {
     for (collection, documents) in golden["documents"].as_object().unwrap() {
         for document in documents.as_array().unwrap() {
             let document = from_extended(document).as_document().unwrap().clone();
-            batch.push(&Namespace::new("chronos", collection.as_str()), Write::Insert(document));
+            batch.push(&Namespace::new("chronos", collection.as_str()), Write::insert(document));
         }
     }
     let outcomes = stage.documents.apply(batch).await.unwrap();

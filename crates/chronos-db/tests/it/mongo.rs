@@ -79,7 +79,7 @@ impl Scratch {
 }
 
 fn put(document: Document, guard: Guard) -> Write {
-    Write::Put { document, guard }
+    Write::put(document, guard)
 }
 
 fn newer() -> Guard {
@@ -103,7 +103,7 @@ async fn a_group_of_creates_costs_one_command_per_collection_and_no_new_connecti
         let group = |from: i32| {
             let mut batch = Batch::new();
             for i in from..from + 20 {
-                let row = batch.push(&rows, Write::Insert(doc! { "_id": i, "itemId": i, "ov": 0, "cv": i }));
+                let row = batch.push(&rows, Write::insert(doc! { "_id": i, "itemId": i, "ov": 0, "cv": i }));
                 batch.push_after(row, &heads, put(doc! { "_id": i, "rev": 0 }, newer()));
             }
             batch
@@ -126,16 +126,16 @@ async fn a_group_of_creates_costs_one_command_per_collection_and_no_new_connecti
 async fn a_conflict_names_its_index_and_skips_only_what_required_it() {
     let s = Scratch::on(Standalone);
     s.documents.ensure(&s.namespace, &[Index::on("by name", &["name"]).unique()]).await.unwrap();
-    s.apply(vec![Write::Insert(doc! { "_id": 1, "name": "a" })]).await;
+    s.apply(vec![Write::insert(doc! { "_id": 1, "name": "a" })]).await;
 
     let mut batch = Batch::new();
-    let same_id = batch.push(&s.namespace, Write::Insert(doc! { "_id": 1, "name": "b" }));
-    let same_name = batch.push(&s.namespace, Write::Insert(doc! { "_id": 2, "name": "a" }));
-    let good = batch.push(&s.namespace, Write::Insert(doc! { "_id": 3, "name": "c" }));
+    let same_id = batch.push(&s.namespace, Write::insert(doc! { "_id": 1, "name": "b" }));
+    let same_name = batch.push(&s.namespace, Write::insert(doc! { "_id": 2, "name": "a" }));
+    let good = batch.push(&s.namespace, Write::insert(doc! { "_id": 3, "name": "c" }));
     let other = s.other("other");
-    let after_bad = batch.push_after(same_id, &other, Write::Insert(doc! { "_id": 1 }));
-    let after_good = batch.push_after(good, &other, Write::Insert(doc! { "_id": 3 }));
-    let after_after = batch.push_after(after_bad, &other, Write::Insert(doc! { "_id": 5 }));
+    let after_bad = batch.push_after(same_id, &other, Write::insert(doc! { "_id": 1 }));
+    let after_good = batch.push_after(good, &other, Write::insert(doc! { "_id": 3 }));
+    let after_after = batch.push_after(after_bad, &other, Write::insert(doc! { "_id": 5 }));
     let put_conflict = batch.push(&s.namespace, put(doc! { "_id": 9, "name": "a" }, Guard::Any));
     let outcomes = s.documents.apply(batch).await.unwrap();
 
@@ -149,7 +149,7 @@ async fn a_conflict_names_its_index_and_skips_only_what_required_it() {
 #[tokio::test]
 async fn puts_of_newer_documents_are_decided_one_by_one_in_one_command() {
     let s = Scratch::on(ReplicaSet);
-    s.apply(vec![Write::Insert(doc! { "_id": 1, "rev": 5 }), Write::Insert(doc! { "_id": 2, "rev": 5 }), Write::Insert(doc! { "_id": 3 })])
+    s.apply(vec![Write::insert(doc! { "_id": 1, "rev": 5 }), Write::insert(doc! { "_id": 2, "rev": 5 }), Write::insert(doc! { "_id": 3 })])
         .await;
     s.traffic.reset();
     let told = s
@@ -185,7 +185,7 @@ async fn the_newest_put_stays_when_many_first_puts_of_a_document_race() {
 async fn a_group_of_guarded_puts_tells_each_writer_what_became_of_its_own() {
     let s = Scratch::on(Standalone);
     s.documents.ensure(&s.namespace, &[Index::on("name", &["name"]).unique().only_if_exists("name")]).await.unwrap();
-    s.apply((0..5).map(|i| Write::Insert(doc! { "_id": i, "rev": 0 })).chain([Write::Insert(doc! { "_id": 9, "name": "n" })]).collect())
+    s.apply((0..5).map(|i| Write::insert(doc! { "_id": i, "rev": 0 })).chain([Write::insert(doc! { "_id": 9, "name": "n" })]).collect())
         .await;
     let swap = |id: i32, from: i32| put(doc! { "rev": from + 1, "_id": id, "x": f64::NAN }, equals(from));
 
@@ -209,7 +209,7 @@ async fn a_group_of_guarded_puts_tells_each_writer_what_became_of_its_own() {
 #[tokio::test]
 async fn a_guard_on_null_matches_an_absent_field_and_one_on_a_value_no_array_of_it() {
     let s = Scratch::on(Standalone);
-    s.apply(vec![Write::Insert(doc! { "_id": 1 }), Write::Insert(doc! { "_id": 2, "rev": [1, 2] })]).await;
+    s.apply(vec![Write::insert(doc! { "_id": 1 }), Write::insert(doc! { "_id": 2, "rev": [1, 2] })]).await;
     assert_eq!(s.apply(vec![put(doc! { "_id": 1, "rev": 1 }, equals(Bson::Null))]).await, [Outcome::Applied]);
     assert_eq!(s.apply(vec![put(doc! { "_id": 1, "rev": 2 }, equals(Bson::Null))]).await, [Outcome::Refused]);
     assert_eq!(s.apply(vec![put(doc! { "_id": 2, "rev": 2 }, equals(1))]).await, [Outcome::Refused]);
@@ -218,7 +218,7 @@ async fn a_guard_on_null_matches_an_absent_field_and_one_on_a_value_no_array_of_
 #[tokio::test]
 async fn of_guarded_deletes_of_one_document_exactly_one_is_applied() {
     let s = Scratch::on(Standalone);
-    s.apply((0..3).map(|i| Write::Insert(doc! { "_id": i, "rev": i })).collect()).await;
+    s.apply((0..3).map(|i| Write::insert(doc! { "_id": i, "rev": i })).collect()).await;
     let delete = |id: i32, rev: i32| Write::Delete { id: id.into(), guard: equals(rev) };
     assert_eq!(s.apply(vec![delete(0, 0), delete(1, 0), delete(5, 0)]).await, [Outcome::Applied, Outcome::Refused, Outcome::Refused]);
     let racing = (0..8).map(|_| s.apply(vec![delete(2, 2)]));
@@ -237,7 +237,7 @@ async fn a_batch_larger_than_a_command_is_applied_in_portions() {
     assert!(s.traffic.commands()["update"] >= 2);
     let told = s.apply((0..2_500).map(|i| put(doc! { "_id": i, "rev": 1 }, newer())).collect()).await;
     assert_eq!(told, vec![Outcome::Applied; 2_500]);
-    let told = s.apply((2_000..3_000).map(|i| Write::Insert(doc! { "_id": i })).collect()).await;
+    let told = s.apply((2_000..3_000).map(|i| Write::insert(doc! { "_id": i })).collect()).await;
     assert_eq!(told.iter().filter(|t| t.is_applied()).count(), 500);
     assert_eq!(told[0], conflict("_id_"));
 }
@@ -246,10 +246,10 @@ async fn a_batch_larger_than_a_command_is_applied_in_portions() {
 async fn a_batch_for_all_or_none_writes_nothing_if_one_operation_fails() {
     let s = Scratch::on(ReplicaSet);
     let other = s.other("other");
-    s.apply(vec![Write::Insert(doc! { "_id": 1, "rev": 1 })]).await;
+    s.apply(vec![Write::insert(doc! { "_id": 1, "rev": 1 })]).await;
     let batch = |rev: i32, guard: Guard| {
         let mut batch = Batch { atomicity: Atomicity::All, ..Batch::new() };
-        let first = batch.push(&other, Write::Insert(doc! { "_id": rev }));
+        let first = batch.push(&other, Write::insert(doc! { "_id": rev }));
         batch.push_after(first, &s.namespace, put(doc! { "_id": 1, "rev": rev }, guard));
         batch
     };
@@ -262,7 +262,7 @@ async fn a_batch_for_all_or_none_writes_nothing_if_one_operation_fails() {
     assert_eq!(s.documents.get(&other, vec![2.into()]).await.unwrap().len(), 1);
 
     let mut twice = Batch { atomicity: Atomicity::All, ..Batch::new() };
-    twice.push(&s.namespace, Write::Insert(doc! { "_id": 1 }));
+    twice.push(&s.namespace, Write::insert(doc! { "_id": 1 }));
     twice.push(&s.namespace, put(doc! { "_id": 50 }, Guard::Any));
     let told = s.documents.apply(twice).await.unwrap();
     assert_eq!(told, [conflict("_id_"), Outcome::Skipped]);
@@ -272,7 +272,7 @@ async fn a_batch_for_all_or_none_writes_nothing_if_one_operation_fails() {
 #[tokio::test]
 async fn guarded_puts_and_deletes_of_a_transaction_are_all_or_none() {
     let s = Scratch::on(ReplicaSet);
-    s.apply((0..4).map(|i| Write::Insert(doc! { "_id": i, "rev": 0 })).collect()).await;
+    s.apply((0..4).map(|i| Write::insert(doc! { "_id": i, "rev": 0 })).collect()).await;
     let before = s.all().await;
     let batch = |rev: i32| {
         let mut batch = Batch { atomicity: Atomicity::All, ..Batch::new() };
@@ -293,11 +293,11 @@ async fn guarded_puts_and_deletes_of_a_transaction_are_all_or_none() {
 #[tokio::test]
 async fn transactions_that_meet_are_run_again_until_each_is_decided() {
     let s = Scratch::on(ReplicaSet);
-    s.apply(vec![Write::Insert(doc! { "_id": 1, "rev": 0 })]).await;
+    s.apply(vec![Write::insert(doc! { "_id": 1, "rev": 0 })]).await;
     let racing = (0..8_i32).map(|i| {
         let mut batch = Batch { atomicity: Atomicity::All, ..Batch::new() };
         batch.push(&s.namespace, put(doc! { "_id": 1, "rev": 1, "by": i }, equals(0)));
-        batch.push(&s.namespace, Write::Insert(doc! { "_id": 100 + i }));
+        batch.push(&s.namespace, Write::insert(doc! { "_id": 100 + i }));
         s.documents.apply(batch)
     });
     let told = futures::future::try_join_all(racing).await.unwrap();
@@ -310,7 +310,7 @@ async fn a_standalone_server_refuses_a_batch_for_all_or_none() {
     let s = Scratch::on(Standalone);
     assert!(!s.documents.capabilities().await.unwrap().transactions);
     let mut batch = Batch { atomicity: Atomicity::All, ..Batch::new() };
-    batch.push(&s.namespace, Write::Insert(doc! { "_id": 1 }));
+    batch.push(&s.namespace, Write::insert(doc! { "_id": 1 }));
     assert_eq!(s.documents.apply(batch).await.unwrap_err().kind(), ErrorKind::Validation);
     assert!(s.all().await.is_empty());
 }
@@ -347,7 +347,7 @@ async fn a_sequence_starts_at_zero_and_gives_no_number_twice() {
 #[tokio::test]
 async fn a_sequence_that_others_wrote_as_a_double_goes_on_correctly() {
     let s = Scratch::on(Standalone);
-    s.apply(vec![Write::Insert(doc! { "_id": "cv", "value": 41.0 })]).await;
+    s.apply(vec![Write::insert(doc! { "_id": "cv", "value": 41.0 })]).await;
     assert_eq!(s.documents.sequence(&s.namespace, "cv", 1).await.unwrap().first, 42);
 }
 
@@ -355,7 +355,7 @@ async fn a_sequence_that_others_wrote_as_a_double_goes_on_correctly() {
 async fn a_scan_gives_the_newest_document_of_each_group_as_of_a_bound() {
     let s = Scratch::on(Standalone);
     s.documents.ensure(&s.namespace, &[Index::on("itemId_at", &["itemId", "at"]).unique()]).await.unwrap();
-    let rows = (0..90).map(|i| Write::Insert(doc! { "_id": i, "itemId": i % 3, "at": i, "even": i % 2 == 0, "payload": "x" })).collect();
+    let rows = (0..90).map(|i| Write::insert(doc! { "_id": i, "itemId": i % 3, "at": i, "even": i % 2 == 0, "payload": "x" })).collect();
     s.apply(rows).await;
     let scan = |filter| Scan {
         filter,
@@ -378,7 +378,7 @@ async fn a_scan_gives_the_newest_document_of_each_group_as_of_a_bound() {
 #[tokio::test]
 async fn pages_of_a_scan_neither_skip_nor_repeat_and_need_no_large_fields() {
     let s = Scratch::on(ReplicaSet);
-    s.apply((0..450).map(|i| Write::Insert(doc! { "_id": i, "age": i % 7, "payload": "x".repeat(2_000) })).collect()).await;
+    s.apply((0..450).map(|i| Write::insert(doc! { "_id": i, "age": i % 7, "payload": "x".repeat(2_000) })).collect()).await;
     let order = vec![("age".to_owned(), Direction::Descending), ("_id".to_owned(), Direction::Ascending)];
     let scan = |after| Scan {
         filter: Filter::gt("age", 0),
@@ -407,7 +407,7 @@ async fn pages_of_a_scan_neither_skip_nor_repeat_and_need_no_large_fields() {
 #[tokio::test]
 async fn a_scan_fetches_a_portion_at_a_time_and_only_as_far_as_it_is_read() {
     let s = Scratch::on(Standalone);
-    s.apply((0..1_000).map(|i| Write::Insert(doc! { "_id": i })).collect()).await;
+    s.apply((0..1_000).map(|i| Write::insert(doc! { "_id": i })).collect()).await;
     s.traffic.reset();
     let mut stream = s.documents.scan(&s.namespace, Scan::default());
     for _ in 0..150 {
@@ -422,7 +422,7 @@ async fn a_scan_fetches_a_portion_at_a_time_and_only_as_far_as_it_is_read() {
 #[tokio::test]
 async fn many_documents_are_read_by_id_in_any_number_and_absent_ones_left_out() {
     let s = Scratch::on(Standalone);
-    s.apply((0..1_200).map(|i| Write::Insert(doc! { "_id": i })).collect()).await;
+    s.apply((0..1_200).map(|i| Write::insert(doc! { "_id": i })).collect()).await;
     let found = s.documents.get(&s.namespace, (0..2_400).map(Bson::Int32).collect()).await.unwrap();
     assert_eq!(found.len(), 1_200);
     s.traffic.reset();
@@ -441,7 +441,7 @@ async fn an_index_that_is_there_is_left_alone_and_a_violated_one_is_named() {
     let other_keys = s.documents.ensure(&s.namespace, &[Index::on("a", &["z"])]).await.unwrap_err();
     assert!(other_keys.message().contains("`a`"), "{other_keys}");
 
-    s.apply(vec![Write::Insert(doc! { "_id": 1, "n": 1, "b": { "c": 1 } }), Write::Insert(doc! { "_id": 2, "n": 1, "b": { "c": 2 } })])
+    s.apply(vec![Write::insert(doc! { "_id": 1, "n": 1, "b": { "c": 1 } }), Write::insert(doc! { "_id": 2, "n": 1, "b": { "c": 2 } })])
         .await;
     let violated = s.documents.ensure(&s.namespace, &[Index::on("by_n", &["n"]).unique()]).await.unwrap_err();
     assert_eq!(violated.kind(), ErrorKind::Database);

@@ -132,7 +132,7 @@ impl Left {
 
     async fn insert(&self, suffix: &str, document: Document) {
         let mut batch = Batch::new();
-        batch.push(&self.namespace(suffix), Write::Insert(document));
+        batch.push(&self.namespace(suffix), Write::insert(document));
         assert_eq!(self.documents.apply(batch).await.unwrap(), [Outcome::Applied]);
     }
 
@@ -328,7 +328,7 @@ async fn what_the_original_wrote_is_written_on_and_restored() {
         let statuses: Vec<_> = users.list().await.unwrap().items.iter().map(|view| (view.id, view.document()["status"].clone())).collect();
         assert_eq!(statuses, [(id(1), json!("active")), (id(3), json!("second"))], "{on:?}");
 
-        assert_eq!(users.drain(Duration::from_secs(20)).await.unwrap(), 0, "{on:?}");
+        assert_eq!(users.drain(Duration::from_secs(60)).await.unwrap(), 0, "{on:?}");
         let now = left.rows().await;
         assert!(before.iter().all(|row| now.contains(row)), "{on:?}: no row of theirs changed");
         let found = users.verify().repair().await.unwrap();
@@ -340,7 +340,7 @@ async fn what_the_original_wrote_is_written_on_and_restored() {
 
 async fn check_lock(left: &Left, on: On) {
     // A process of theirs died with this lock, under an id of its own.
-    let lock = left.users.lock(&id(1)).wait(Duration::from_secs(2)).await.unwrap_or_else(|e| panic!("{on:?}: {e}"));
+    let lock = left.users.lock(&id(1)).wait(Duration::from_secs(60)).await.unwrap_or_else(|e| panic!("{on:?}: {e}"));
     assert_eq!(lock.ov(), 2, "{on:?}");
     left.users.update(&id(1), json!({ "status": "locked" })).under(&lock).await.unwrap();
     lock.release().await.unwrap();

@@ -7,13 +7,13 @@ use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use bson::{Bson, Document, doc};
+use bson::{Bson, Document, RawDocument, doc};
 use rusqlite::{Connection, OptionalExtension as _};
 
-use super::place::Fault;
+use super::place::{self, Fault};
 use crate::Error;
 use crate::documents::filter::order;
-use crate::documents::{Direction, Filter, Index, Namespace};
+use crate::documents::{Direction, Index, Namespace};
 
 /// The first byte of a column's value that stands for an array.
 const ARRAY_RANK: u8 = 0xF0;
@@ -187,6 +187,9 @@ impl Table {
         self.unique.iter().find(|(known, _)| known == columns).map(|(_, name)| name.clone())
     }
 }
+
+/// The values of a row's columns, and of its presences.
+type Columns = (Vec<Vec<u8>>, Vec<Option<i64>>);
 
 /// A connection and what it knows of the catalog.
 #[derive(Debug)]
@@ -422,10 +425,10 @@ pub(super) fn is_array(value: &[u8]) -> bool {
 
 impl Table {
     /// The values of the columns and the presences of a document.
-    pub(super) fn values(&self, document: &Document) -> (Vec<Vec<u8>>, Vec<Option<i64>>) {
-        let columns = self.layout.columns.iter().map(|column| order::column_value(document, &column.path)).collect();
-        let presence = self.layout.presence.iter().map(|path| Filter::exists(path.as_str(), true).matches(document).then_some(1)).collect();
-        (columns, presence)
+    pub(super) fn values(&self, document: &RawDocument) -> Result<Columns, Error> {
+        let columns = self.layout.columns.iter().map(|column| order::column_value(document, &column.path)).collect::<Result<_, _>>()?;
+        let presence = self.layout.presence.iter().map(|path| place::presence(document, path)).collect::<Result<_, _>>()?;
+        Ok((columns, presence))
     }
 
     /// Whether a value is an array where there was none before.

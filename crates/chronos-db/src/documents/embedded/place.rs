@@ -5,11 +5,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bson::{Document, RawDocument};
+use bson::RawDocument;
 use rusqlite::functions::FunctionFlags;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use crate::documents::filter::order;
+use crate::documents::{Filter, stored};
 use crate::{Error, Result};
 
 /// How long a connection waits for writers of other processes.
@@ -153,7 +154,8 @@ pub(super) fn connect(file: Option<&Path>, role: Role) -> Result<Connection, Fau
     connection.create_scalar_function("chronos_value", 2, FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_DETERMINISTIC, |context| {
         let path = context.get_raw(1).as_str().map_err(|e| rusqlite::Error::UserFunctionError(Box::new(e)))?;
         let bytes = context.get_raw(0).as_blob().map_err(|e| rusqlite::Error::UserFunctionError(Box::new(e)))?;
-        column_of(bytes, path).map_err(|e| rusqlite::Error::UserFunctionError(Box::new(e)))
+        let value = stored::framed(bytes).and_then(|document| order::column_value(document, path));
+        value.map_err(|e| rusqlite::Error::UserFunctionError(Box::new(e)))
     })?;
     connection.create_scalar_function(
         "chronos_exists",
@@ -162,8 +164,8 @@ pub(super) fn connect(file: Option<&Path>, role: Role) -> Result<Connection, Fau
         |context| {
             let path = context.get_raw(1).as_str().map_err(|e| rusqlite::Error::UserFunctionError(Box::new(e)))?;
             let bytes = context.get_raw(0).as_blob().map_err(|e| rusqlite::Error::UserFunctionError(Box::new(e)))?;
-            let top = top_level(bytes, path).map_err(|e| rusqlite::Error::UserFunctionError(Box::new(e)))?;
-            Ok(crate::documents::Filter::exists(path, true).matches(&top).then_some(1_i64))
+            let found = stored::framed(bytes).and_then(|document| presence(document, path));
+            found.map_err(|e| rusqlite::Error::UserFunctionError(Box::new(e)))
         },
     )?;
     match role {
@@ -246,17 +248,7 @@ fn adopt(connection: &Connection) -> Result<(), Fault> {
     }
 }
 
-/// The top-level field a dotted path begins with, alone in a document: all that is needed to look at the path.
-fn top_level(bytes: &[u8], path: &str) -> Result<Document, bson::error::Error> {
-    let first = path.split('.').next().unwrap_or(path);
-    let mut top = Document::new();
-    if let Some(value) = RawDocument::from_bytes(bytes)?.get(first)? {
-        top.insert(first, bson::Bson::try_from(value)?);
-    }
-    Ok(top)
-}
-
-/// What the column of `path` holds for a stored document.
-fn column_of(bytes: &[u8], path: &str) -> Result<Vec<u8>, bson::error::Error> {
-    Ok(order::column_value(&top_level(bytes, path)?, path))
+/// What the column of `path` holds that tells the documents in which it exists.
+pub(super) fn presence(document: &RawDocument, path: &str) -> Result<Option<i64>> {
+    Ok(Filter::exists(path, true).matches(&stored::decode_towards(document, path)?).then_some(1))
 }

@@ -77,7 +77,7 @@ fn arrays_are_looked_for_only_after_one_came() {
     let table = session.table(&namespace).unwrap().unwrap();
     assert!(!Query::new(&table, &as_of()).sql.contains("F0"));
     let mut batch = Batch::new();
-    batch.push(&namespace, Write::Insert(doc! { "_id": 1, "itemId": ["a"], "at": DateTime::from_millis(1) }));
+    batch.push(&namespace, Write::insert(doc! { "_id": 1, "itemId": ["a"], "at": DateTime::from_millis(1) }));
     session.begin("BEGIN IMMEDIATE").unwrap();
     session.apply(&Prepared::new(batch).unwrap()).unwrap();
     session.connection.execute_batch("COMMIT").unwrap();

@@ -2,7 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use bson::{Bson, Document, doc};
+use bson::{Bson, RawDocumentBuf, doc};
 use rusqlite::OptionalExtension as _;
 
 use super::catalog::{Session, Table};
@@ -17,12 +17,11 @@ const MAX_DOCUMENT_BYTES: usize = 16 * 1024 * 1024;
 /// SQLite's code of a violated unique constraint, and of a violated primary key.
 const UNIQUE_VIOLATIONS: [i32; 2] = [2067, 1555];
 
-/// A document with its bytes: encoded once, off the writer's thread.
+/// A document with its encoded `_id`: checked off the writer's thread.
 #[derive(Debug)]
 struct Row {
     id: Vec<u8>,
-    document: Document,
-    bytes: Vec<u8>,
+    document: RawDocumentBuf,
 }
 
 #[derive(Debug)]
@@ -50,15 +49,13 @@ pub(super) struct Prepared {
 }
 
 impl Row {
-    fn new(document: Document) -> Result<Self, Error> {
-        let id = document.get("_id").ok_or_else(|| Error::validation("a document to be written has no `_id`"))?;
-        let id = encode_id(id)?;
-        let bytes = document.to_vec().map_err(|e| Error::validation("the document cannot be encoded as BSON").caused_by(e))?;
-        if bytes.len() > MAX_DOCUMENT_BYTES {
-            let message = format!("the document has {} bytes; {MAX_DOCUMENT_BYTES} are allowed", bytes.len());
-            return Err(Error::validation(message));
+    fn new(document: RawDocumentBuf) -> Result<Self, Error> {
+        let id = encode_id(&stored::id(&document)?)?;
+        let bytes = document.as_bytes().len();
+        if bytes > MAX_DOCUMENT_BYTES {
+            return Err(Error::validation(format!("the document has {bytes} bytes; {MAX_DOCUMENT_BYTES} are allowed")));
         }
-        Ok(Self { id, document, bytes })
+        Ok(Self { id, document })
     }
 }
 
@@ -94,10 +91,10 @@ impl Prepared {
             };
             stages.push(stage);
             let change = match operation.write {
-                Write::Insert(document) => Change::Insert(Row::new(document)?),
+                Write::Insert(document) => Change::Insert(Row::new(document.into_bytes()?)?),
                 Write::Put { document, guard } => {
                     check(&guard, true)?;
-                    Change::Put(Row::new(document)?, guard)
+                    Change::Put(Row::new(document.into_bytes()?)?, guard)
                 }
                 Write::Delete { id, guard } => {
                     check(&guard, false)?;
@@ -105,7 +102,7 @@ impl Prepared {
                 }
             };
             if let Change::Insert(row) | Change::Put(row, _) = &change {
-                bytes += row.bytes.len();
+                bytes += row.document.as_bytes().len();
             }
             steps.push(Step { namespace: operation.namespace, change, requires: operation.requires });
         }
@@ -214,7 +211,7 @@ impl Session {
 
     /// Carries out `sql`, whose parameters are the columns of `row` in the table's order and then `more`.
     fn put(&mut self, namespace: &Namespace, table: &Table, row: &Row, sql: &str, more: Option<Vec<u8>>) -> Result<Outcome, Fault> {
-        let (columns, presence) = table.values(&row.document);
+        let (columns, presence) = table.values(&row.document)?;
         if table.is_surprised(&columns) {
             // Before the row, so that no failure in between leaves an array unnoticed.
             self.note_arrays(namespace, table, &columns)?;
@@ -231,7 +228,7 @@ impl Session {
                 statement.raw_bind_parameter(at, value)?;
                 at += 1;
             }
-            statement.raw_bind_parameter(at, &row.bytes)?;
+            statement.raw_bind_parameter(at, row.document.as_bytes())?;
             if let Some(more) = more {
                 statement.raw_bind_parameter(at + 1, more)?;
             }
@@ -281,7 +278,7 @@ impl Session {
         };
         let value = last.checked_add(i64::from(count)).ok_or_else(|| wrong("has reached its end"))?;
         document.insert("value", value);
-        match self.put(namespace, &table, &Row::new(document)?, &table.upsert, None)? {
+        match self.put(namespace, &table, &Row::new(stored::encode(&document)?)?, &table.upsert, None)? {
             Outcome::Applied => {}
             _ => return Err(wrong("violates a unique index").into()),
         }

@@ -5,10 +5,11 @@
 
 use std::cmp::Ordering;
 
-use bson::{Bson, Document};
+use bson::{Bson, Document, RawBsonRef, RawDocument};
 use sha2::{Digest as _, Sha256};
 
-use crate::documents::Direction;
+use crate::Result;
+use crate::documents::{Direction, stored};
 
 /// The ranks of the types, in the order MongoDB gives them. The gaps keep room without changing stored bytes.
 pub(crate) mod rank {
@@ -248,19 +249,23 @@ pub fn value_at<'a>(document: &'a Document, path: &str) -> Option<&'a Bson> {
 ///
 /// If the path leads through an array or to one, they are its rank (`F0`) and a digest of the array: enough to know that it is one and that two of
 /// them differ, and small however large it is.
-#[must_use]
-pub fn column_value(document: &Document, path: &str) -> Vec<u8> {
+///
+/// # Errors
+/// `TXN_ERROR` if the document is damaged on the way.
+pub fn column_value(document: &RawDocument, path: &str) -> Result<Vec<u8>> {
     let (first, mut rest) = split(path);
-    let mut value = document.get(first);
+    let mut value = stored::get(document, first)?;
     loop {
         match (value, rest) {
-            (Some(Bson::Document(document)), Some(path)) => {
+            (Some(RawBsonRef::Document(document)), Some(path)) => {
                 let (segment, after) = split(path);
-                value = document.get(segment);
+                value = stored::get(document, segment)?;
                 rest = after;
             }
-            (Some(value), rest) if rest.is_none() || matches!(value, Bson::Array(_)) => return encode_top(value),
-            _ => return vec![rank::NULL],
+            (Some(value), rest) if rest.is_none() || matches!(value, RawBsonRef::Array(_)) => {
+                return Ok(encode_top(&stored::value(value)?));
+            }
+            _ => return Ok(vec![rank::NULL]),
         }
     }
 }

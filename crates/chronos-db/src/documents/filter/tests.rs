@@ -11,10 +11,14 @@ use proptest::prelude::*;
 use proptest::sample::{Index, select, subsequence};
 use serde_json::{Value, json};
 
-use super::order::{column_value, compare, compare_by, encode, is_after, rank, value_at};
+use super::order::{compare, compare_by, encode, is_after, rank, value_at};
 use super::{Filter, Test, parse};
-use crate::documents::Direction;
+use crate::documents::{Direction, stored};
 use crate::{Error, ErrorKind};
+
+fn column_value(document: &Document, path: &str) -> Vec<u8> {
+    super::order::column_value(&stored::encode(document).unwrap(), path).unwrap()
+}
 
 fn read(filter: &Value) -> Filter {
     parse(filter, &mut |path| Ok(path.to_owned())).unwrap()

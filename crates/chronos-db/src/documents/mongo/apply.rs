@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use bson::raw::cstr;
-use bson::{Bson, Document, RawArrayBuf, RawBson, RawDocumentBuf, doc};
+use bson::{Bson, Document, RawArrayBuf, RawBson, RawBsonRef, RawDocumentBuf, doc};
 use futures::StreamExt as _;
 use futures::future::BoxFuture;
 use futures::stream;
@@ -12,7 +12,7 @@ use super::client::Lease;
 use super::command::{Answer, Refusal, Via};
 use super::failure::Failure;
 use super::retries::Retries;
-use crate::documents::{Guard, Namespace, Operation, Outcome, Write};
+use crate::documents::{Guard, Namespace, Operation, Outcome, Write, stored};
 use crate::fail::FailPoints;
 use crate::{Error, Result};
 
@@ -23,8 +23,17 @@ const PUT_ATTEMPTS: usize = 20;
 
 /// A checked batch, cut into stages.
 pub(super) struct Plan {
-    operations: Vec<Operation>,
+    steps: Vec<Step>,
     stages: Vec<Vec<usize>>,
+}
+
+/// An operation, ready to be sent.
+struct Step {
+    namespace: Namespace,
+    requires: Option<usize>,
+    kind: Kind,
+    /// What the command lists: the document of an insert, the statement of all others.
+    sent: RawDocumentBuf,
 }
 
 /// Which writes share a command.
@@ -51,9 +60,9 @@ impl Plan {
     pub(super) fn new(operations: Vec<Operation>) -> Result<Self> {
         let mut depths: Vec<usize> = Vec::with_capacity(operations.len());
         let mut stages: Vec<Vec<usize>> = Vec::new();
-        for (index, operation) in operations.iter().enumerate() {
-            check(operation)?;
-            let depth = match operation.requires {
+        let mut steps = Vec::with_capacity(operations.len());
+        for (index, Operation { namespace, write, requires }) in operations.into_iter().enumerate() {
+            let depth = match requires {
                 None => 0,
                 Some(required) => {
                     1 + *depths
@@ -66,21 +75,23 @@ impl Plan {
                 stages.resize_with(depth + 1, Vec::new);
             }
             stages[depth].push(index);
+            let (kind, sent) = ready(write, index)?;
+            steps.push(Step { namespace, requires, kind, sent });
         }
-        Ok(Self { operations, stages })
+        Ok(Self { steps, stages })
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.operations.is_empty()
+        self.steps.is_empty()
     }
 
     /// Whether it only inserts, which the driver retries itself.
     pub(super) fn only_inserts(&self) -> bool {
-        self.operations.iter().all(|operation| matches!(operation.write, Write::Insert(_)))
+        self.steps.iter().all(|step| step.kind == Kind::Insert)
     }
 
     pub(super) fn len(&self) -> usize {
-        self.operations.len()
+        self.steps.len()
     }
 
     pub(super) fn stages(&self) -> &[Vec<usize>] {
@@ -89,7 +100,7 @@ impl Plan {
 
     /// Runs the stages, each operation for itself.
     pub(super) async fn run(&self, lease: &Lease, retries: Option<&Retries>, fail: &FailPoints) -> Result<Vec<Outcome>, Failure> {
-        let mut outcomes = vec![Outcome::Skipped; self.operations.len()];
+        let mut outcomes = vec![Outcome::Skipped; self.steps.len()];
         for (stage, members) in self.stages.iter().enumerate() {
             if stage > 0 {
                 fail.hit("mongo.between_stages")?;
@@ -121,18 +132,16 @@ impl Plan {
     pub(super) fn groups(&self, members: &[usize], outcomes: &[Outcome]) -> Groups<'_> {
         let mut groups = Groups::new();
         for &index in members {
-            let operation = &self.operations[index];
-            if operation.requires.is_none_or(|required| outcomes[required].is_applied()) {
-                let kind = match &operation.write {
-                    Write::Insert(_) => Kind::Insert,
-                    Write::Put { .. } => Kind::Put,
-                    Write::Delete { guard: Guard::Any, .. } => Kind::Delete,
-                    Write::Delete { .. } => Kind::DeleteIf(index),
-                };
-                groups.entry(Group(&operation.namespace, kind)).or_default().push(index);
+            let step = &self.steps[index];
+            if step.requires.is_none_or(|required| outcomes[required].is_applied()) {
+                groups.entry(Group(&step.namespace, step.kind)).or_default().push(index);
             }
         }
         groups
+    }
+
+    fn sent(&self, members: &[usize]) -> Vec<&RawDocumentBuf> {
+        members.iter().map(|&index| &self.steps[index].sent).collect()
     }
 
     /// Sends one group.
@@ -146,9 +155,8 @@ impl Plan {
     }
 
     async fn insert(&self, via: &mut Via<'_>, namespace: &Namespace, members: &[usize]) -> Result<Told, Failure> {
-        let documents: Vec<&Document> = members.iter().filter_map(|&index| document(&self.operations[index].write)).collect();
         let mut told: Told = members.iter().map(|&index| (index, Outcome::Applied)).collect();
-        for refusal in via.insert(namespace, &documents).await? {
+        for refusal in via.insert(namespace, &self.sent(members)).await? {
             let index = refusal.duplicate(namespace).ok_or_else(|| refusal.failure())?;
             told[refusal.at].1 = Outcome::Conflict { index };
         }
@@ -158,14 +166,12 @@ impl Plan {
     /// One command decides every put by itself: the answer tells the statements that failed apart, so a guard that does not hold is made to fail.
     async fn put(&self, via: &mut Via<'_>, namespace: &Namespace, members: &[usize]) -> Result<Told, Failure> {
         let mut told = Told::with_capacity(members.len());
-        let mut pending: Vec<(usize, RawDocumentBuf)> =
-            members.iter().map(|&index| Ok((index, put_statement(&self.operations[index].write)?))).collect::<Result<_, Failure>>()?;
+        let mut pending = members.to_vec();
         for _ in 0..PUT_ATTEMPTS {
-            let statements: Vec<&RawDocumentBuf> = pending.iter().map(|(_, statement)| statement).collect();
-            let refusals = via.update(namespace, &statements).await?.refusals;
+            let refusals = via.update(namespace, &self.sent(&pending)).await?.refusals;
             let mut refusals: HashMap<usize, Refusal> = refusals.into_iter().map(|refusal| (refusal.at, refusal)).collect();
             let mut again = Vec::new();
-            for (at, (index, statement)) in pending.into_iter().enumerate() {
+            for (at, index) in pending.into_iter().enumerate() {
                 let outcome = match refusals.remove(&at) {
                     None => Outcome::Applied,
                     Some(refusal) if refusal.code == GUARD_FAILED => Outcome::Refused,
@@ -173,7 +179,7 @@ impl Plan {
                         // Somebody else created the document just now. The server has ended a transaction that meets this.
                         Some(name) if name == "_id_" && via.in_transaction() => Outcome::Refused,
                         Some(name) if name == "_id_" => {
-                            again.push((index, statement));
+                            again.push(index);
                             continue;
                         }
                         name => Outcome::Conflict { index: name },
@@ -190,10 +196,7 @@ impl Plan {
     }
 
     async fn delete(&self, via: &mut Via<'_>, namespace: &Namespace, members: &[usize]) -> Result<Told, Failure> {
-        let statements: Vec<RawDocumentBuf> =
-            members.iter().map(|&index| delete_statement(&self.operations[index].write)).collect::<Result<_, Failure>>()?;
-        let statements: Vec<&RawDocumentBuf> = statements.iter().collect();
-        match via.delete(namespace, &statements).await?.refusals.first() {
+        match via.delete(namespace, &self.sent(members)).await?.refusals.first() {
             Some(refusal) => Err(refusal.failure()),
             None => Ok(members.iter().map(|&index| (index, Outcome::Applied)).collect()),
         }
@@ -202,8 +205,7 @@ impl Plan {
     async fn delete_if(&self, via: &mut Via<'_>, namespace: &Namespace, members: &[usize]) -> Result<Told, Failure> {
         let mut told = Told::with_capacity(members.len());
         for &index in members {
-            let statement = delete_statement(&self.operations[index].write)?;
-            let Answer { n, refusals } = via.delete(namespace, &[&statement]).await?;
+            let Answer { n, refusals } = via.delete(namespace, &self.sent(&[index])).await?;
             if let Some(refusal) = refusals.first() {
                 return Err(refusal.failure());
             }
@@ -213,36 +215,25 @@ impl Plan {
     }
 }
 
-fn check(operation: &Operation) -> Result<()> {
-    match &operation.write {
-        Write::Insert(document) => id(document).map(drop),
-        Write::Put { document, guard } => {
-            id(document)?;
-            match guard {
-                Guard::Newer { field } if !document.get(field).is_some_and(number) => {
-                    Err(Error::validation(format!("a put that is guarded by a newer `{field}` needs a number in that field")))
-                }
-                _ => Ok(()),
-            }
+/// What a write, the one at `index` of its batch, sends.
+fn ready(write: Write, index: usize) -> Result<(Kind, RawDocumentBuf)> {
+    match write {
+        Write::Insert(document) => {
+            let document = document.into_bytes()?;
+            stored::id(&document)?;
+            Ok((Kind::Insert, document))
+        }
+        Write::Put { document, guard } => Ok((Kind::Put, put_statement(document.into_bytes()?, &guard)?)),
+        Write::Delete { id, guard: Guard::Any } => Ok((Kind::Delete, delete_statement(&by_id(&id))?)),
+        Write::Delete { id, guard: Guard::Equals { field, value } } => {
+            Ok((Kind::DeleteIf(index), delete_statement(&guarded(by_id(&id), &field, &value))?))
         }
         Write::Delete { guard: Guard::Newer { .. }, .. } => Err(Error::validation("a delete cannot be guarded by a newer field")),
-        Write::Delete { .. } => Ok(()),
     }
 }
 
-fn id(document: &Document) -> Result<&Bson> {
-    document.get("_id").ok_or_else(|| Error::validation("a document has no _id"))
-}
-
-fn document(write: &Write) -> Option<&Document> {
-    match write {
-        Write::Insert(document) | Write::Put { document, .. } => Some(document),
-        Write::Delete { .. } => None,
-    }
-}
-
-fn number(value: &Bson) -> bool {
-    matches!(value, Bson::Int32(_) | Bson::Int64(_) | Bson::Double(_) | Bson::Decimal128(_))
+fn is_number(value: &RawBsonRef<'_>) -> bool {
+    matches!(value, RawBsonRef::Int32(_) | RawBsonRef::Int64(_) | RawBsonRef::Double(_) | RawBsonRef::Decimal128(_))
 }
 
 /// The filter for one `_id`, in the shape that the server answers without planning wherever the value allows it.
@@ -271,32 +262,30 @@ fn guarded(mut filter: Document, field: &str, value: &Bson) -> Document {
 ///
 /// A guard is part of what is put in the place of the stored document, and not of the filter: a filter by `_id` alone is answered without planning,
 /// which halves the time that a statement takes the server.
-fn put_statement(write: &Write) -> Result<RawDocumentBuf, Failure> {
-    let Write::Put { document, guard } = write else {
-        return Err(Error::database("a write that is no put was grouped with puts").into());
-    };
-    let id = id(document)?;
-    let new = RawDocumentBuf::try_from(document)?;
+fn put_statement(document: RawDocumentBuf, guard: &Guard) -> Result<RawDocumentBuf> {
+    let id = &stored::id(&document)?;
     let (filter, replacement) = match guard {
-        Guard::Any => (by_id(id), RawBson::Document(new)),
+        Guard::Any => (by_id(id), RawBson::Document(document)),
         Guard::Newer { field } => {
-            let stored = format!("${field}");
-            let value = document.get(field).unwrap_or(&Bson::Null);
-            let older = doc! { "$not": [{ "$and": [{ "$isNumber": &stored }, { "$gte": [&stored, value] }] }] };
-            (by_id(id), replace_if(&older, new, &stored)?)
+            let Some(value) = stored::get(&document, field)?.filter(is_number) else {
+                return Err(Error::validation(format!("a put that is guarded by a newer `{field}` needs a number in that field")));
+            };
+            let (seen, value) = (format!("${field}"), stored::value(value)?);
+            let older = doc! { "$not": [{ "$and": [{ "$isNumber": &seen }, { "$gte": [&seen, value] }] }] };
+            (by_id(id), replace_if(&older, document, &seen)?)
         }
         // What an absent document would be made of has an `_id` alone, so a guard that such a one passes goes by a filter that gives it none.
         Guard::Equals { field, value } if field == "_id" || matches!(value, Bson::Null | Bson::Undefined) => {
             let filter = guarded(doc! { "_id": { "$gte": id, "$lte": id } }, field, value);
-            (filter, replace_if(&doc! { "$eq": ["$_id", { "$literal": id }] }, new, "$_id")?)
+            (filter, replace_if(&doc! { "$eq": ["$_id", { "$literal": id }] }, document, "$_id")?)
         }
         Guard::Equals { field, value } => {
-            let stored = format!("${field}");
-            (by_id(id), replace_if(&doc! { "$eq": [&stored, { "$literal": value }] }, new, &stored)?)
+            let seen = format!("${field}");
+            (by_id(id), replace_if(&doc! { "$eq": [&seen, { "$literal": value }] }, document, &seen)?)
         }
     };
     let mut statement = RawDocumentBuf::new();
-    statement.append(cstr!("q"), RawDocumentBuf::try_from(&filter)?);
+    statement.append(cstr!("q"), stored::encode(&filter)?);
     statement.append(cstr!("u"), replacement);
     statement.append(cstr!("upsert"), true);
     Ok(statement)
@@ -304,13 +293,13 @@ fn put_statement(write: &Write) -> Result<RawDocumentBuf, Failure> {
 
 /// An update that puts `new` in the place of what is there if `condition` holds. Otherwise it is a conversion that cannot succeed; it looks at the
 /// field `seen`, so that the server does not try it beforehand.
-fn replace_if(condition: &Document, new: RawDocumentBuf, seen: &str) -> Result<RawBson, Failure> {
+fn replace_if(condition: &Document, new: RawDocumentBuf, seen: &str) -> Result<RawBson> {
     let mut literal = RawDocumentBuf::new();
     literal.append(cstr!("$literal"), new);
     let mut choice = RawArrayBuf::new();
-    choice.push(RawDocumentBuf::try_from(condition)?);
+    choice.push(stored::encode(condition)?);
     choice.push(literal);
-    choice.push(RawDocumentBuf::try_from(&doc! { "$toObjectId": { "$type": seen } })?);
+    choice.push(stored::encode(&doc! { "$toObjectId": { "$type": seen } })?);
     let mut replacement = RawDocumentBuf::new();
     replacement.append(cstr!("$cond"), choice);
     let mut stage = RawDocumentBuf::new();
@@ -320,14 +309,9 @@ fn replace_if(condition: &Document, new: RawDocumentBuf, seen: &str) -> Result<R
     Ok(RawBson::Array(pipeline))
 }
 
-fn delete_statement(write: &Write) -> Result<RawDocumentBuf, Failure> {
-    let filter = match write {
-        Write::Delete { id, guard: Guard::Equals { field, value } } => guarded(by_id(id), field, value),
-        Write::Delete { id, .. } => by_id(id),
-        _ => return Err(Error::database("a write that is no delete was grouped with deletes").into()),
-    };
+fn delete_statement(filter: &Document) -> Result<RawDocumentBuf> {
     let mut statement = RawDocumentBuf::new();
-    statement.append(cstr!("q"), RawDocumentBuf::try_from(&filter)?);
+    statement.append(cstr!("q"), stored::encode(filter)?);
     statement.append(cstr!("limit"), 1);
     Ok(statement)
 }

@@ -80,8 +80,8 @@ impl<'a> Via<'a> {
     }
 
     /// Inserts, each by itself. The driver splits what is too much for one command and retries what a failover interrupted.
-    pub(super) async fn insert(&mut self, namespace: &Namespace, documents: &[&Document]) -> Result<Vec<Refusal>, Failure> {
-        let collection = self.client.database(&namespace.database).collection::<Document>(&namespace.collection);
+    pub(super) async fn insert(&mut self, namespace: &Namespace, documents: &[&RawDocumentBuf]) -> Result<Vec<Refusal>, Failure> {
+        let collection = self.client.database(&namespace.database).collection::<RawDocumentBuf>(&namespace.collection);
         let mut insert = collection.insert_many(documents.iter().copied()).ordered(false);
         match self.session.as_deref_mut() {
             Some(session) => insert = insert.session(session),

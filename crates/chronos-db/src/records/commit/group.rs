@@ -113,19 +113,19 @@ impl Engine {
             let built = match timed {
                 Ok(at) => {
                     let (row, head) = self.version(prepared, cv, at, sequence.now);
-                    let at = batch.push(&self.names.ver, Write::Insert(row.to_document()));
-                    let document = head.to_document();
+                    let at = batch.push(&self.names.ver, Write::insert(row.stored()));
+                    let document = head.stored();
                     // The first head of an item is inserted, which costs the store half of a guarded put. If somebody has rolled it forward in
                     // between, that is a conflict, and looked at below.
                     let put = match prepared.previous {
-                        None => Write::Insert(document),
-                        Some(_) => Write::Put { document, guard: Guard::Newer { field: "cv".into() } },
+                        None => Write::insert(document),
+                        Some(_) => Write::put(document, Guard::Newer { field: "cv".into() }),
                     };
                     batch.push_after(at, &self.names.head, put);
                     Built::Version { row: Box::new(row), head: Box::new(head), at }
                 }
                 Err(refused) => {
-                    batch.push(&self.names.ver, Write::Insert(Row::void(prepared.row_id, cv, sequence.now)));
+                    batch.push(&self.names.ver, Write::insert(Row::void(prepared.row_id, cv, sequence.now)));
                     Built::Rejected(refused)
                 }
             };

@@ -37,7 +37,7 @@ impl Engine {
             head.created_at = first.at;
         }
         let mut batch = Batch::new();
-        batch.push(&self.names.head, Write::Put { document: head.to_document(), guard: Guard::Newer { field: "cv".into() } });
+        batch.push(&self.names.head, Write::put(head.stored(), Guard::Newer { field: "cv".into() }));
         self.documents.apply(batch).await?;
         Ok(Some(head))
     }
@@ -47,7 +47,7 @@ impl Engine {
         let now = self.documents.now().await?;
         let mut batch = Batch::new();
         for cv in cvs {
-            batch.push(&self.names.ver, Write::Insert(Row::void(self.runtime.random.object_id(), *cv, now)));
+            batch.push(&self.names.ver, Write::insert(Row::void(self.runtime.random.object_id(), *cv, now)));
         }
         self.documents.apply(batch).await
     }

@@ -71,7 +71,7 @@ pub async fn every_put_of_a_batch_is_decided_by_itself(store: Arc<dyn Documents>
             2 => equals("ov", 1),
             _ => equals("absent", Bson::Null),
         };
-        batch.push(&namespace, Write::Put { document: doc! { "_id": id, "ov": 1, "by": "batch" }, guard });
+        batch.push(&namespace, Write::put(doc! { "_id": id, "ov": 1, "by": "batch" }, guard));
     }
     let outcomes = fresh.store.apply(batch).await.unwrap();
     for (id, outcome) in (0..40).zip(outcomes) {
@@ -163,7 +163,7 @@ pub async fn concurrent_newer_puts_leave_the_newest(store: Arc<dyn Documents>) {
             let mut batch = Batch::new();
             for id in 0..8 {
                 let document = doc! { "_id": id, "ov": (task * 7 + id) % 24 };
-                batch.push(&namespace, Write::Put { document, guard: newer("ov") });
+                batch.push(&namespace, Write::put(document, newer("ov")));
             }
             fresh.store.apply(batch).await.unwrap()
         })

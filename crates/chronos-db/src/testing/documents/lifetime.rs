@@ -43,7 +43,7 @@ pub async fn a_closed_store_refuses_everything(store: Arc<dyn Documents>) {
     fresh.store.close().await.unwrap();
     fresh.store.close().await.unwrap();
     let mut batch = Batch::new();
-    batch.push(&namespace, Write::Put { document: doc! { "_id": 2 }, guard: Guard::Any });
+    batch.push(&namespace, Write::put(doc! { "_id": 2 }, Guard::Any));
     assert!(fresh.store.apply(batch).await.is_err());
     assert!(fresh.store.get(&namespace, vec![1.into()]).await.is_err());
     assert!(fresh.store.scan(&namespace, Scan::default()).try_collect::<Vec<_>>().await.is_err());

@@ -116,7 +116,7 @@ pub async fn a_batch_is_built_from_its_numbers(store: Arc<dyn Documents>) {
             *noted.lock().unwrap() = Some(given);
             let mut batch = Batch::new();
             for number in given.first..given.first + i64::from(given.count) {
-                batch.push(&rows, Write::Insert(doc! { "_id": number }));
+                batch.push(&rows, Write::insert(doc! { "_id": number }));
             }
             Ok(batch)
         });
@@ -139,7 +139,7 @@ pub async fn a_build_that_fails_writes_nothing(store: Arc<dyn Documents>) {
                     return Err(Error::new(ErrorKind::OptimisticLock, "changed meanwhile"));
                 }
                 let mut batch = Batch::new();
-                batch.push(&rows, Write::Insert(doc! { "_id": given.first }));
+                batch.push(&rows, Write::insert(doc! { "_id": given.first }));
                 Ok(batch)
             });
             (n, fresh.store.sequence_then(&counter, "cv", 1, build).await)
@@ -167,8 +167,8 @@ pub async fn a_conflict_of_a_built_batch_is_an_outcome(store: Arc<dyn Documents>
     let at = rows.clone();
     let build = Box::new(move |_| {
         let mut batch = Batch::new();
-        let first = batch.push(&at, Write::Insert(doc! { "_id": "taken" }));
-        batch.push_after(first, &at, Write::Put { document: doc! { "_id": "after" }, guard: Guard::Any });
+        let first = batch.push(&at, Write::insert(doc! { "_id": "taken" }));
+        batch.push_after(first, &at, Write::put(doc! { "_id": "after" }, Guard::Any));
         Ok(batch)
     });
     let (given, outcomes) = fresh.store.sequence_then(&counter, "cv", 1, build).await.unwrap();

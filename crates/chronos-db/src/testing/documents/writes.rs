@@ -147,10 +147,10 @@ pub async fn an_operation_that_requires_a_failed_one_is_skipped(store: Arc<dyn D
     let (rows, heads) = (fresh.namespace("rows"), fresh.namespace("heads"));
     fresh.fill(&rows, [doc! { "_id": "taken" }]).await;
     let mut batch = Batch::new();
-    let lost = batch.push(&rows, Write::Insert(doc! { "_id": "taken" }));
-    let won = batch.push(&rows, Write::Insert(doc! { "_id": "free" }));
-    let after_lost = batch.push_after(lost, &heads, Write::Put { document: doc! { "_id": "lost" }, guard: Guard::Any });
-    batch.push_after(won, &heads, Write::Put { document: doc! { "_id": "won" }, guard: Guard::Any });
+    let lost = batch.push(&rows, Write::insert(doc! { "_id": "taken" }));
+    let won = batch.push(&rows, Write::insert(doc! { "_id": "free" }));
+    let after_lost = batch.push_after(lost, &heads, Write::put(doc! { "_id": "lost" }, Guard::Any));
+    batch.push_after(won, &heads, Write::put(doc! { "_id": "won" }, Guard::Any));
     batch.push_after(after_lost, &heads, Write::Delete { id: "won".into(), guard: Guard::Any });
     let outcomes = fresh.store.apply(batch).await.unwrap();
     assert_eq!(outcomes, [conflict("_id_"), Outcome::Applied, Outcome::Skipped, Outcome::Applied, Outcome::Skipped]);
@@ -162,9 +162,9 @@ pub async fn operations_without_requirement_come_first(store: Arc<dyn Documents>
     let fresh = Fresh::new(store);
     let namespace = fresh.namespace("things");
     let mut batch = Batch::new();
-    let first = batch.push(&namespace, Write::Insert(doc! { "_id": 1 }));
+    let first = batch.push(&namespace, Write::insert(doc! { "_id": 1 }));
     batch.push_after(first, &namespace, Write::Delete { id: 2.into(), guard: Guard::Any });
-    batch.push(&namespace, Write::Insert(doc! { "_id": 2 }));
+    batch.push(&namespace, Write::insert(doc! { "_id": 2 }));
     assert_eq!(fresh.store.apply(batch).await.unwrap(), vec![Outcome::Applied; 3]);
     assert_eq!(ids(&fresh.scan(&namespace, Scan::default()).await), [Bson::Int32(1)]);
 }
@@ -176,7 +176,7 @@ pub async fn each_operation_stands_for_itself(store: Arc<dyn Documents>) {
     fresh.fill(&namespace, [doc! { "_id": 50, "old": true }]).await;
     let mut batch = Batch::new();
     for id in 0..100 {
-        batch.push(&namespace, Write::Insert(doc! { "_id": id }));
+        batch.push(&namespace, Write::insert(doc! { "_id": id }));
     }
     let outcomes = fresh.store.apply(batch).await.unwrap();
     for (id, outcome) in outcomes.iter().enumerate() {
@@ -192,9 +192,9 @@ pub async fn a_whole_batch_takes_place_or_nothing_of_it(store: Arc<dyn Documents
     fresh.fill(&right, [doc! { "_id": "taken" }]).await;
     let batch = |id: &str| {
         let mut batch = Batch { atomicity: Atomicity::All, ..Batch::new() };
-        let first = batch.push(&left, Write::Insert(doc! { "_id": id }));
-        batch.push(&right, Write::Insert(doc! { "_id": id }));
-        batch.push_after(first, &left, Write::Put { document: doc! { "_id": format!("{id}-2") }, guard: Guard::Any });
+        let first = batch.push(&left, Write::insert(doc! { "_id": id }));
+        batch.push(&right, Write::insert(doc! { "_id": id }));
+        batch.push_after(first, &left, Write::put(doc! { "_id": format!("{id}-2") }, Guard::Any));
         batch
     };
     if !fresh.store.capabilities().await.unwrap().transactions {
@@ -209,7 +209,7 @@ pub async fn a_whole_batch_takes_place_or_nothing_of_it(store: Arc<dyn Documents
     let mut refused = Batch { atomicity: Atomicity::All, ..Batch::new() };
     refused.push(&left, Write::Delete { id: "free".into(), guard: Guard::Any });
     let guard = Guard::Equals { field: "n".to_owned(), value: 1.into() };
-    refused.push(&right, Write::Put { document: doc! { "_id": "free" }, guard });
+    refused.push(&right, Write::put(doc! { "_id": "free" }, guard));
     assert_eq!(fresh.store.apply(refused).await.unwrap(), [Outcome::Skipped, Outcome::Refused]);
     assert_eq!((fresh.count(&left).await, fresh.count(&right).await), (2, 2));
 }
@@ -224,8 +224,8 @@ pub async fn a_document_without_id_is_refused(store: Arc<dyn Documents>) {
     let fresh = Fresh::new(store);
     let namespace = fresh.namespace("things");
     let mut batch = Batch::new();
-    batch.push(&namespace, Write::Insert(doc! { "_id": 1 }));
-    batch.push(&namespace, Write::Insert(doc! { "n": 1 }));
+    batch.push(&namespace, Write::insert(doc! { "_id": 1 }));
+    batch.push(&namespace, Write::insert(doc! { "n": 1 }));
     assert_eq!(fresh.store.apply(batch).await.unwrap_err().kind(), ErrorKind::Validation);
     assert_eq!(fresh.count(&namespace).await, 0, "wrong input is found before anything is written");
 }
@@ -235,7 +235,7 @@ pub async fn a_requirement_must_be_an_earlier_operation(store: Arc<dyn Documents
     let fresh = Fresh::new(store);
     let namespace = fresh.namespace("things");
     for requires in [0, 1, 7] {
-        let operation = |id, requires| Operation { namespace: namespace.clone(), write: Write::Insert(doc! { "_id": id }), requires };
+        let operation = |id, requires| Operation { namespace: namespace.clone(), write: Write::insert(doc! { "_id": id }), requires };
         let batch = Batch { operations: vec![operation(1, Some(requires)), operation(2, None)], ..Batch::new() };
         assert_eq!(fresh.store.apply(batch).await.unwrap_err().kind(), ErrorKind::Validation);
     }

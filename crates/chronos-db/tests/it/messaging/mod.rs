@@ -78,7 +78,7 @@ impl Ground {
     pub(crate) async fn write(&self, chronos: &Chronos, database: &str, collection: &str, documents: Vec<Document>) {
         let mut batch = Batch::new();
         for document in documents {
-            batch.push(&self.namespace(database, collection), Write::Insert(document));
+            batch.push(&self.namespace(database, collection), Write::insert(document));
         }
         let outcomes = chronos.documents("here").unwrap().apply(batch).await.unwrap();
         assert!(outcomes.iter().all(|outcome| outcome.is_applied()), "{outcomes:?}");
@@ -124,7 +124,7 @@ async fn the_first_access_creates_collections_and_indexes(ground: Ground) {
     // A document that has the key of another one is refused by an index, whoever writes it.
     let topic = |id: i32| doc! { "_id": id, "tenantId": "tenant-a", "namespace": "default", "topic": "payments" };
     let mut batch = Batch::new();
-    batch.push(&ground.namespace("all", "topics"), Write::Insert(topic(1)));
+    batch.push(&ground.namespace("all", "topics"), Write::insert(topic(1)));
     let mut outcomes = chronos.documents("here").unwrap().apply(batch).await.unwrap();
     let conflict = chronos_db::documents::Outcome::Conflict { index: Some("topics_key".to_owned()) };
     assert_eq!(outcomes.pop().unwrap(), conflict);

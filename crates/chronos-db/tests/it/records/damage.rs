@@ -98,7 +98,7 @@ async fn a_lost_head_is_rolled_forward(p: &Pairing) {
     let mut batch = Batch::new();
     let id: bson::oid::ObjectId = lost.id.to_string().parse().unwrap();
     batch.push(&namespace(&users, "head"), Write::Delete { id: id.into(), guard: Guard::Any });
-    batch.push(&namespace(&users, "head"), Write::Put { document: old_head, guard: Guard::Any });
+    batch.push(&namespace(&users, "head"), Write::put(old_head, Guard::Any));
     store.documents().apply(batch).await.unwrap();
 
     let found = users.verify().await.unwrap();

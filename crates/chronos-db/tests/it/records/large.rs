@@ -103,7 +103,7 @@ async fn renote(store: &Store, users: &chronos_db::Collection, mut note: bson::D
     let id = format!("{}/{}", note.get_str("bucket").unwrap(), note.get_str("key").unwrap());
     note.insert("_id", id);
     let mut batch = Batch::new();
-    batch.push(&namespace(users, "gc"), Write::Put { document: note, guard: Guard::Any });
+    batch.push(&namespace(users, "gc"), Write::put(note, Guard::Any));
     store.documents().apply(batch).await.unwrap();
 }
 

@@ -76,7 +76,7 @@ async fn end_lease(store: &Store, users: &Collection, id: &ItemId) {
     assert_eq!(lease.get_object_id("_id").unwrap().to_hex(), id.to_string());
     lease.insert("expiresAt", bson::DateTime::from_millis(0));
     let mut batch = Batch::new();
-    batch.push(&namespace(users, "locks"), Write::Put { document: lease, guard: Guard::Any });
+    batch.push(&namespace(users, "locks"), Write::put(lease, Guard::Any));
     store.documents().apply(batch).await.unwrap();
 }
 
@@ -171,7 +171,7 @@ async fn a_holder_learns_that_its_lease_went_to_somebody_else() {
     let mut batch = Batch::new();
     let mut lease = store.stored(&users, "locks").await.remove(0);
     lease.extend(doc! { "token": "somebody else's", "expiresAt": bson::DateTime::from_millis(0) });
-    batch.push(&namespace(&users, "locks"), Write::Put { document: lease, guard: Guard::Any });
+    batch.push(&namespace(&users, "locks"), Write::put(lease, Guard::Any));
     store.documents().apply(batch).await.unwrap();
     assert!(clock.advance_to_next());
     while !lock.is_lost() {

@@ -122,7 +122,7 @@ impl Engine {
         }
         let mut put = 0;
         for cards in cards.chunks(STEP as usize) {
-            let outcomes = self.write(&self.spaces.cards, cards.iter().map(|card| Write::Insert(card.to_document()))).await?;
+            let outcomes = self.write(&self.spaces.cards, cards.iter().map(|card| Write::insert(card.to_document()))).await?;
             let mut taken = Vec::new();
             for (card, outcome) in cards.iter().zip(outcomes) {
                 match outcome {
@@ -138,7 +138,7 @@ impl Engine {
                 if let Some(body) = &mut card.body {
                     body.id.clone_from(&card.id);
                 }
-                Write::Insert(card.to_document())
+                Write::insert(card.to_document())
             });
             let again: Vec<Write> = again.collect();
             put += self.write(&self.spaces.cards, again).await?.iter().filter(|outcome| outcome.is_applied()).count() as u64;

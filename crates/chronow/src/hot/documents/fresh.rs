@@ -91,7 +91,7 @@ impl Engine {
             let cursor = Cursor { at: place, ..opened.cursor.clone() };
             batch.push(&self.spaces.topics, put_if(cursor.to_document(self.fresh()), cursor.rev));
             for (card, _) in &found {
-                batch.push(&self.spaces.cards, Write::Insert(card.to_document()));
+                batch.push(&self.spaces.cards, Write::insert(card.to_document()));
             }
             let outcomes = self.documents.apply(batch).await?;
             return Ok(match outcomes.first() {
@@ -107,7 +107,7 @@ impl Engine {
             return Ok(Claimed::Begun(Vec::new(), found));
         }
         local.contended.fetch_sub(1, Ordering::Relaxed);
-        let first = Write::Insert(found[0].0.to_document());
+        let first = Write::insert(found[0].0.to_document());
         if self.write_one(&self.spaces.cards, first).await?.is_applied() {
             local.lost.store(0, Ordering::Relaxed);
             let rest = found.split_off(1);
@@ -279,7 +279,7 @@ impl Engine {
     ) -> Result<(Vec<(Card, Arc<Body>)>, Option<i64>)> {
         let mut batch = Batch::new();
         for (card, _) in &found {
-            batch.push(&self.spaces.cards, Write::Insert(card.to_document()));
+            batch.push(&self.spaces.cards, Write::insert(card.to_document()));
         }
         // The cursor may travel along: it moves after all inserts of the batch. With keys, an insert may still have to be repeated in another shape.
         let along = !found.is_empty() && found.iter().all(|(card, _)| card.chain().is_none());
@@ -299,7 +299,7 @@ impl Engine {
                 Outcome::Conflict { index } if card.chain().is_some() && index.as_deref() != Some("_id_") => {
                     // Another message of the key is in flight after all.
                     queue(&mut card, opened.now.as_millis());
-                    again.push(Write::Insert(card.to_document()));
+                    again.push(Write::insert(card.to_document()));
                 }
                 _ => opened.local.contended.store(CAREFUL, Ordering::Relaxed),
             }

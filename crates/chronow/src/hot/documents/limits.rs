@@ -71,7 +71,7 @@ impl Engine {
             let document = doc! { "_id": tally_key(&topic.id), "dropped": tally.dropped, "low": tally.low, "rev": self.fresh() };
             let write = match stored.rev {
                 Some(rev) => put_if(document, rev),
-                None => Write::Insert(document),
+                None => Write::insert(document),
             };
             if self.write_one(&self.spaces.topics, write).await?.is_applied() {
                 return Ok(());

@@ -103,7 +103,7 @@ impl Engine {
             let slots = (first..).zip(&messages).map(|(place, m)| Some(Arc::new(Body::of(m, message_id(place), given.now, ttl))));
             let mut batch = Batch::new();
             for chunk in cut(first, slots.collect(), given.now) {
-                batch.push(&space, Write::Insert(chunk.to_document(&id)));
+                batch.push(&space, Write::insert(chunk.to_document(&id)));
             }
             Ok(batch)
         });
@@ -225,7 +225,7 @@ impl Engine {
             entry.extend(link.clone());
             entries.push(match replaced.get(&dedup) {
                 Some(rev) => put_if(entry, *rev),
-                None => Write::Insert(entry),
+                None => Write::insert(entry),
             });
             head.dedup.push(dedup);
         }
@@ -235,11 +235,11 @@ impl Engine {
             let scheduled = format!("{}/{id}", topic.id);
             let mut later = doc! { "_id": &scheduled, "due": due, "rev": self.fresh(), "b": body.to_document() };
             later.extend(link.clone());
-            side.push(&self.spaces.scheduled, Write::Insert(later));
+            side.push(&self.spaces.scheduled, Write::insert(later));
             head.scheduled.push(scheduled);
         }
         for chunk in rest {
-            side.push(&self.spaces.messages, Write::Insert(chunk.to_document(&topic.id)));
+            side.push(&self.spaces.messages, Write::insert(chunk.to_document(&topic.id)));
         }
         let (head_document, scheduled) = (head.to_document(&topic.id), head.scheduled.clone());
         let spans: Vec<(i64, i64)> = chunks.iter().map(|chunk| (chunk.first, chunk.last)).collect();
@@ -249,7 +249,7 @@ impl Engine {
             accepted = self.documents.apply(side).await?.iter().all(|outcome| outcome.is_applied());
         }
         self.runtime.fail.hit("bus.before_head")?;
-        if accepted && self.write_one(&self.spaces.messages, Write::Insert(head_document)).await?.is_applied() {
+        if accepted && self.write_one(&self.spaces.messages, Write::insert(head_document)).await?.is_applied() {
             if self.runtime.clock.now() > begun.plus_millis(CLOSED_MS / 2) {
                 let message = "the publish was interrupted for too long; whether the messages were accepted is unknown";
                 return Err(Error::new(ErrorKind::HotTier, message));
@@ -259,7 +259,7 @@ impl Engine {
         // Readers need not wait for these places. A head that readers closed is left alone; the others were never visible.
         let voids = spans.into_iter().enumerate().map(|(index, (first, last))| {
             let void = Chunk::void(first, last, now).to_document(&topic.id);
-            if index == 0 { Write::Insert(void) } else { put(void) }
+            if index == 0 { Write::insert(void) } else { put(void) }
         });
         self.write(&self.spaces.messages, voids).await?;
         self.write(&self.spaces.scheduled, scheduled.into_iter().map(delete)).await?;
@@ -289,7 +289,7 @@ impl Engine {
                 return Ok(Acceptance::Pending);
             }
             let void = Chunk::void(head, head, now).to_document(&topic.id);
-            if self.write_one(&self.spaces.messages, Write::Insert(void)).await?.is_applied() {
+            if self.write_one(&self.spaces.messages, Write::insert(void)).await?.is_applied() {
                 return Ok(Acceptance::Void);
             }
         }
@@ -325,7 +325,7 @@ impl Engine {
         let voids = (first..=last).rev().map(|place| {
             let mut void = Chunk::void(place, place, before).to_document(&topic.id);
             void.insert("cl", now.as_millis());
-            Write::Insert(void)
+            Write::insert(void)
         });
         self.write(&self.spaces.messages, voids.collect::<Vec<_>>()).await.map(drop)
     }
@@ -355,7 +355,7 @@ fn ttl_of(topic: &Topic) -> Option<i64> {
 
 /// An unconditional put.
 pub(super) fn put(document: Document) -> Write {
-    Write::Put { document, guard: Guard::Any }
+    Write::put(document, Guard::Any)
 }
 
 #[cfg(test)]

@@ -99,7 +99,7 @@ impl Engine {
                 } else {
                     // Cancelled, or somebody else was faster: nobody shall wait for the place.
                     let void = Chunk::void(place, place, given.now).to_document(&topic.id);
-                    self.write_one(&self.spaces.messages, Write::Insert(void)).await?;
+                    self.write_one(&self.spaces.messages, Write::insert(void)).await?;
                 }
             }
         }
@@ -109,7 +109,7 @@ impl Engine {
             ids.push((place, text(&scheduled, "_id")?.to_owned()));
             let body = Arc::new(body_of(scheduled)?);
             let chunk = Chunk { slots: vec![Some(body)], void: false, ..Chunk::void(place, place, now) };
-            inserts.push(Write::Insert(chunk.to_document(&topic.id)));
+            inserts.push(Write::insert(chunk.to_document(&topic.id)));
         }
         let outcomes = self.write(&self.spaces.messages, inserts).await?;
         let (mut done, mut doubtful) = (Vec::new(), HashMap::new());

@@ -149,7 +149,7 @@ pub(super) fn ascending(paths: &[&str]) -> Vec<(String, Direction)> {
 
 /// A put that takes place only if the stored revision is `rev`.
 pub(super) fn put_if(document: Document, rev: ObjectId) -> Write {
-    Write::Put { document, guard: Guard::Equals { field: "rev".to_owned(), value: rev.into() } }
+    Write::put(document, Guard::Equals { field: "rev".to_owned(), value: rev.into() })
 }
 
 pub(super) fn delete_if(id: impl Into<Bson>, rev: ObjectId) -> Write {

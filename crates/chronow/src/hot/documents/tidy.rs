@@ -158,7 +158,7 @@ impl Engine {
             let rev = self.fresh();
             let write = match tally.rev {
                 Some(old) => put_if(counted(&swept, rev), old),
-                None => Write::Insert(counted(&swept, rev)),
+                None => Write::insert(counted(&swept, rev)),
             };
             if !self.write_one(&self.spaces.topics, write).await?.is_applied() {
                 // Another process is at it.

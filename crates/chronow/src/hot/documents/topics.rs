@@ -53,7 +53,7 @@ impl Engine {
                     options.check()?;
                     let (key, id, rev) = (topic_key(name), self.fresh().to_hex(), self.fresh());
                     let topic = Topic { key, id, options, subscriptions: Vec::new(), schedules: false, gone: false, rev };
-                    if self.write_one(&self.spaces.topics, Write::Insert(topic.to_document(rev)?)).await?.is_applied() {
+                    if self.write_one(&self.spaces.topics, Write::insert(topic.to_document(rev)?)).await?.is_applied() {
                         return Ok(topic.options);
                     }
                 }
@@ -178,7 +178,7 @@ impl Engine {
             let cursor = Cursor { subscription: id.clone(), at, floor: at, seen, rev };
             let from = if options.start == Start::Earliest { 0 } else { at };
             let made = Subscription { id: id.clone(), options, filter: None, from, rev };
-            let put = |document| Write::Put { document, guard: Guard::Any };
+            let put = |document| Write::put(document, Guard::Any);
             self.write(&self.spaces.topics, [put(cursor.to_document(rev)), put(made.to_document(rev)?)]).await?;
             // It is there once its topic lists it.
             topic.subscriptions.push(Listed { name: name.name().to_owned(), id: id.clone(), gone: false });

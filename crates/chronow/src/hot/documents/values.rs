@@ -144,7 +144,7 @@ impl Engine {
                 &self.spaces.values,
                 match &stored {
                     Some(stored) => put_if(document, stored.rev),
-                    None => Write::Insert(document),
+                    None => Write::insert(document),
                 },
             );
             if new.counts {
@@ -152,7 +152,7 @@ impl Engine {
                     "_id": format!("{prefix}{:015}:{}", now.as_millis(), rev.to_hex()),
                     "k": key, "v": version, "d": new.bytes.is_none(), "at": now.as_millis(),
                 };
-                batch.push_after(0, &self.spaces.changes, Write::Insert(change));
+                batch.push_after(0, &self.spaces.changes, Write::insert(change));
             }
             if self.documents.apply(batch).await?.first().is_some_and(|outcome| outcome.is_applied()) {
                 self.tell();
