@@ -70,8 +70,8 @@ async fn open_and_tell(globals: &Globals, dir: &Path, kept: bool) -> Result<(), 
             Err(Failure::Reported)
         }
     };
-    // Only then the database file is complete by itself, and nothing is written into the folder any more.
-    let closed = opened.close().await;
+    // Only then the database file is complete by itself, and nothing is written into the folder any more; so this is not cut short.
+    let closed = opened.chronos.shutdown().await;
     let example = told?;
     closed?;
     story.on_disk(&layout, &example, kept.then_some(dir))?;

@@ -174,7 +174,8 @@ pub struct Runner {
 }
 
 impl Runner {
-    /// Starts nothing more and gives back what was prefetched, until it is resumed. Handlers at work go on.
+    /// Starts nothing more and gives back what was prefetched, until it is resumed. Handlers at work go on; a message that the store is handing
+    /// out to a free handler at this moment is still handled.
     pub fn pause(&self) {
         self.change(Wish::Pause);
     }

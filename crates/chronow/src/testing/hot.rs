@@ -194,6 +194,7 @@ promises! { $
         a_peek_takes_nothing,
         a_peek_is_limited,
         counts_are_exact_at_rest,
+        counts_miss_no_message_that_moves,
         counts_of_an_empty_topic_are_zero,
     }
     others {

@@ -26,6 +26,9 @@ const MAX_PAYLOAD: usize = 15 * 1024 * 1024;
 /// A gap this old belongs to a publisher that died.
 pub(super) const GRACE_MS: i64 = 2_000;
 
+/// How long a publisher waits to learn whether a message of the same dedup id is accepted: who publishes that one is given up long before.
+const PATIENCE_MS: i64 = 5 * GRACE_MS;
+
 /// Closed gaps stay closed so long; a publisher that needed half of it does not know whether its insert still met one.
 pub(super) const CLOSED_MS: i64 = 3_600_000;
 
@@ -123,11 +126,15 @@ impl Engine {
         if messages.iter().any(|message| message.not_before.is_some()) && !topic.schedules {
             self.note_schedules(name).await?;
         }
+        let patient_until = self.runtime.clock.now().plus_millis(PATIENCE_MS);
         for _ in 0..ATTEMPTS {
-            let Some((duplicates, replaced)) = self.look_for_duplicates(topic, &messages).await? else {
-                // Somebody is publishing one of them right now.
-                self.runtime.clock.sleep(Duration::from_millis(10)).await;
-                continue;
+            let (duplicates, replaced) = loop {
+                match self.look_for_duplicates(topic, &messages).await? {
+                    Some(known) => break known,
+                    None if self.runtime.clock.now() > patient_until => return Err(too_contended("the dedup ids")),
+                    // Somebody is publishing one of them right now.
+                    None => self.runtime.clock.sleep(Duration::from_millis(10)).await,
+                }
             };
             let mine: Vec<&Outgoing> = messages.iter().zip(&duplicates).filter(|(_, twin)| twin.is_none()).map(|(m, _)| m).collect();
             let accepted = match mine.is_empty() {

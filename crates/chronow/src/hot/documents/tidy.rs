@@ -31,7 +31,7 @@ pub(super) struct Tally {
     pub(super) swept: Vec<String>,
     /// Since when.
     noted_at: i64,
-    rev: Option<ObjectId>,
+    pub(super) rev: Option<ObjectId>,
 }
 
 impl Tally {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Bus, message, retry, retry_after, text, texts};
-use crate::hot::{Hot, Outgoing, Place, Settle, TopicStats};
+use crate::hot::{Hot, Outgoing, Place, Settle, Settled, TopicStats};
 
 /// A topic with one message in every place: handled by `s` alone.
 async fn everywhere(hot: Arc<dyn Hot>) -> (Bus, crate::SubscriptionName) {
@@ -93,6 +93,38 @@ pub async fn counts_are_exact_at_rest(hot: Arc<dyn Hot>) {
     let stats = bus.stats(&subscription).await;
     // A retry that is due is neither new nor in flight: it waits, or is ready, until it is pulled.
     assert_eq!((stats.backlog + stats.scheduled, stats.pending, stats.deliveries, stats.acked), (3, 1, 6, 2), "{stats:?}");
+}
+
+/// Counts miss no message that moves from one place to another meanwhile.
+pub async fn counts_miss_no_message_that_moves(hot: Arc<dyn Hot>) {
+    const MESSAGES: u64 = 60;
+    let bus = Bus::new(hot).await;
+    let subscription = bus.subscribe("s").await;
+    let texts: Vec<String> = (0..MESSAGES).map(|n| n.to_string()).collect();
+    bus.publish(&texts.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    let handling = async {
+        // Each fails once, and is handled then.
+        for _ in 0..2 * MESSAGES {
+            let delivery = bus.one(&subscription).await;
+            assert!(bus.start(&subscription, &delivery.lock).await);
+            let settle = if delivery.deliveries == 0 { retry_after(Duration::from_millis(50)) } else { Settle::Ack };
+            assert_eq!(bus.settle(&subscription, &delivery.lock, settle).await, Settled::Done);
+        }
+    };
+    let looking = async {
+        let mut acked = 0;
+        loop {
+            let stats = bus.stats(&subscription).await;
+            assert!(stats.acked >= acked, "{acked} were acknowledged already: {stats:?}");
+            acked = stats.acked;
+            assert!(stats.backlog + stats.pending + stats.scheduled + acked >= MESSAGES, "{stats:?}");
+        }
+    };
+    tokio::select! {
+        () = handling => {}
+        () = looking => unreachable!("it never ends"),
+    }
+    assert_eq!(bus.stats(&subscription).await.acked, MESSAGES);
 }
 
 /// Counts of an empty topic are zero.
