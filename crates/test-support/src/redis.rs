@@ -1,5 +1,7 @@
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
@@ -187,7 +189,8 @@ impl RedisCluster {
     /// # Panics
     /// If they do not find together.
     pub async fn start(masters: usize, replicas: usize, arguments: &[&str]) -> Self {
-        let mut all = vec!["--cluster-enabled", "yes", "--cluster-node-timeout", "1000", "--repl-diskless-sync-delay", "0"];
+        // A node that is only slow, on a busy machine, must not look down: nothing here waits for that.
+        let mut all = vec!["--cluster-enabled", "yes", "--cluster-node-timeout", "5000", "--repl-diskless-sync-delay", "0"];
         all.extend(arguments);
         let node = || RedisServer::start(&all);
         let cluster = Self {
@@ -201,8 +204,11 @@ impl RedisCluster {
             assert_eq!(master.run(&words).await, "OK");
             assert_eq!(master.run(&["CLUSTER", "SET-CONFIG-EPOCH", &(index + 1).to_string()]).await, "OK");
         }
-        for node in cluster.nodes().skip(1) {
-            assert_eq!(node.run(&["CLUSTER", "MEET", "127.0.0.1", &cluster.masters[0].port.to_string()]).await, "OK");
+        // All of them, so that nobody depends on what others tell.
+        for (index, node) in cluster.nodes().enumerate() {
+            for other in cluster.nodes().take(index) {
+                assert_eq!(node.run(&["CLUSTER", "MEET", "127.0.0.1", &other.port.to_string()]).await, "OK");
+            }
         }
         let size = cluster.nodes().count();
         for node in cluster.nodes() {
@@ -224,12 +230,12 @@ impl RedisCluster {
         self.masters.iter().chain(&self.replicas).filter(|node| node.process.is_some())
     }
 
-    /// Every node that lives sees a whole cluster, with as many replicas as there are.
+    /// Every node that lives sees a whole cluster, with as many replicas as there are: masters vote for those they know.
     async fn is_whole(&self) {
-        let replicas = self.replicas.len();
+        let replicas = self.nodes().count() - self.masters.len();
         for node in self.nodes() {
             node.until("the cluster is whole", &["CLUSTER", "INFO"], |answer| answer.contains("cluster_state:ok")).await;
-            let known = |answer: &str| answer.lines().filter(|line| line.contains("slave")).count() >= replicas.min(1);
+            let known = |answer: &str| answer.lines().filter(|line| line.contains("slave")).count() >= replicas;
             node.until("the replicas are known", &["CLUSTER", "NODES"], known).await;
         }
     }
@@ -254,12 +260,18 @@ impl RedisCluster {
         self.is_whole().await;
     }
 
-    /// Kills one of the first masters when its replica has everything, and waits until the replica is the master. Nobody may write meanwhile.
+    /// Kills one of the first masters when its replica has everything, makes the replica the master, and waits until every node knows it. Nobody
+    /// may write meanwhile.
     pub async fn fail_over(&mut self, index: usize) {
         self.replicas[index].has_all_of(&self.masters[index]).await;
         self.masters[index].kill();
-        self.replicas[index].until("it is the master", &["ROLE"], |answer| answer.starts_with("master")).await;
+        let replica = &self.replicas[index];
+        // Without waiting until the others have noticed: how long that takes is a matter of how busy the machine is.
+        assert_eq!(replica.run(&["CLUSTER", "FAILOVER", "TAKEOVER"]).await, "OK");
+        let id = replica.run(&["CLUSTER", "MYID"]).await;
+        let is_master = |answer: &str| answer.lines().any(|line| line.starts_with(&id) && line.contains("master"));
         for node in self.nodes() {
+            node.until("it is the master", &["CLUSTER", "NODES"], is_master).await;
             node.until("the cluster is whole", &["CLUSTER", "INFO"], |answer| answer.contains("cluster_state:ok")).await;
         }
     }
@@ -280,17 +292,22 @@ fn program() -> PathBuf {
         .expect("there is no redis-server: run `scripts/services up redis` once")
 }
 
-/// Below the ports that outgoing connections get, so that none of these takes it when the server is down; 10000 above it is free, too, where
-/// nodes of a cluster listen for each other.
+/// Below the ports that outgoing connections get, so that none of these takes it when the server is down; so is the one 10000 above it, which is
+/// free, too: there nodes of a cluster listen for each other. No two calls in a process give the same port.
 ///
 /// # Panics
 /// If loopback has no such port.
 #[must_use]
 pub fn free_port() -> u16 {
     use std::hash::{BuildHasher as _, RandomState};
+    // A server takes its port some time after it was chosen, and again after it was down.
+    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+    let mut given = GIVEN.lock().unwrap_or_else(PoisonError::into_inner);
     let free = |port: u16| std::net::TcpListener::bind(("127.0.0.1", port)).is_ok();
-    (0_u32..1_000)
-        .map(|turn| 20_000 + u16::try_from(RandomState::new().hash_one(turn) % 12_000).unwrap_or(0))
-        .find(|port| free(*port) && free(port + 10_000))
-        .expect("loopback has a free port")
+    let port = (0_u32..1_000)
+        .map(|turn| 12_000 + u16::try_from(RandomState::new().hash_one(turn) % 10_000).unwrap_or(0))
+        .find(|port| !given.contains(port) && free(*port) && free(port + 10_000))
+        .expect("loopback has a free port");
+    given.insert(port);
+    port
 }

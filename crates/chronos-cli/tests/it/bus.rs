@@ -97,7 +97,8 @@ fn a_command_handles_messages_and_its_failure_is_that_of_the_message() {
 #[test]
 fn an_unsettled_message_comes_again_when_its_lock_ends() {
     let cli = topic();
-    cli.run(&["bus", "sub", "create", "payments", "fraud", "--visibility-ms", "200"]).value();
+    // So long that no pause of a busy machine ends a lock before its message is handled.
+    cli.run(&["bus", "sub", "create", "payments", "fraud", "--visibility-ms", "3000"]).value();
     publish(&cli, 1);
     let left = cli.run(&["bus", "consume", "payments", "fraud", "--settle", "none", "--max", "1"]).lines();
     let again = cli.run(&["bus", "consume", "payments", "fraud", "--max", "1"]).lines();
@@ -142,7 +143,7 @@ fn a_subscription_can_be_paused_and_filtered_and_topics_removed() {
 #[test]
 fn an_idle_consumer_stays_while_something_is_due() {
     let cli = topic();
-    cli.run(&["bus", "sub", "create", "payments", "fraud", "--visibility-ms", "1500"]).value();
+    cli.run(&["bus", "sub", "create", "payments", "fraud", "--visibility-ms", "3000"]).value();
     for n in 0..2 {
         cli.run(&["bus", "publish", "payments", "--payload", &json!({"n": n}).to_string(), "--key", "k"]).value();
     }
@@ -165,7 +166,8 @@ fn a_consumer_that_stood_still_does_not_take_that_for_a_time_without_messages() 
     cli.run(&["bus", "topic", "create", "payments"]).value();
     cli.run(&["bus", "sub", "create", "payments", "fraud", "--backoff-ms", "0"]).value();
     publish(&cli, 1);
-    let idle = Duration::from_millis(700);
+    // Long enough to stop it before it has been idle for so long.
+    let idle = Duration::from_secs(3);
     let millis = idle.as_millis().to_string();
     let mut consumer = cli.command(["bus", "consume", "payments", "fraud", "--exit-when-idle-ms", &millis]).spawn().unwrap();
     let mut lines = BufReader::new(consumer.stdout.take().unwrap()).lines();
@@ -173,7 +175,7 @@ fn a_consumer_that_stood_still_does_not_take_that_for_a_time_without_messages() 
     let signal = |name: &str| assert!(Command::new("kill").args([name, &consumer.id().to_string()]).status().unwrap().success());
     signal("-STOP");
     let (begun, mut published) = (Instant::now(), 0);
-    while begun.elapsed() < idle * 2 {
+    while begun.elapsed() < idle + Duration::from_secs(1) {
         published += publish(&cli, 20).len();
     }
     signal("-CONT");

@@ -41,9 +41,12 @@ fn an_import_carries_out_every_kind_of_operation_with_its_time_actor_and_reason(
         "{\"op\": \"delete\", \"key\": \"b\", \"at\": \"2020-01-05\"}",
     );
     let mut told = import(&cli, &[], log).value();
-    let seconds = told.as_object_mut().unwrap().remove("seconds").unwrap();
+    let [seconds, unflushed] = ["seconds", "unflushed"].map(|figure| told.as_object_mut().unwrap().remove(figure).unwrap());
     assert!(seconds.as_f64().unwrap() > 0.0);
-    assert_eq!(told, json!({"lines": 5, "created": 2, "written": 5, "unchanged": 0, "skipped": 0, "failed": 0, "unflushed": 0}));
+    assert_eq!(told, json!({"lines": 5, "created": 2, "written": 5, "unchanged": 0, "skipped": 0, "failed": 0}));
+    // A busy machine may leave some to a worker.
+    assert!(unflushed.as_u64().unwrap() <= 5);
+    assert_eq!(cli.run(&["worker", "-c", "stock", "--once"]).value()["waiting"], 0);
     assert_eq!(stock(&cli), [json!({"sku": "a", "n": 3})]);
     assert_eq!(cli.run(&["export", "-c", "stock", "--at", "2020-01-03"]).lines().len(), 2);
     let first = cli.run(&["history", "-c", "stock", "sku=a"]).lines().remove(0);
@@ -115,7 +118,7 @@ fn lines_are_carried_out_while_the_input_pauses() {
     let cli = Cli::new();
     let mut child = cli.command([&IMPORT[..], &["-"]].concat()).stdin(Stdio::piped()).spawn().unwrap();
     let mut stdin = child.stdin.take().unwrap();
-    let until = Instant::now() + Duration::from_secs(30);
+    let until = Instant::now() + Duration::from_secs(60);
     for count in 1..=3 {
         writeln!(stdin, "{}", good(&format!("key {count}"))).unwrap();
         stdin.flush().unwrap();

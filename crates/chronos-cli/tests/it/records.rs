@@ -214,6 +214,8 @@ fn verify_tells_damage_by_its_exit_code_and_in_its_last_line() {
     let (cli, id) = with_ann();
     let clean = cli.run(&["verify", "-c", "users"]).value();
     assert_eq!((&clean["versions"], &clean["items"], &clean["problems"]), (&json!(2), &json!(1), &json!([])));
+    // The commands before have waited for the storage only for a while.
+    assert_eq!(cli.run(&["worker", "-c", "users", "--once"]).value()["waiting"], 0);
     let object = cli.folder().join("chronos-data/objects/chronos/users").join(&id).join("v0/item.json");
     std::fs::write(&object, "{}").unwrap();
     for flags in [&[][..], &["--repair"]] {

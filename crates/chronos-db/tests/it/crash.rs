@@ -109,7 +109,7 @@ async fn child() {
     let ledger = Arc::new(Ledger::append(Path::new(scenario["ledger"].as_str().unwrap())));
     let opened = place.open(Runtime { fail, ..Runtime::default() });
     let life = workload::run(&opened.things, &ledger, &plan);
-    tokio::time::timeout(Duration::from_secs(60), life).await.expect("the victim lived too long");
+    tokio::time::timeout(Duration::from_secs(300), life).await.expect("the victim lived too long");
     opened.chronos.shutdown().await.unwrap();
 }
 

@@ -88,10 +88,12 @@ async fn what_is_put_back_is_as_it_was_published(stores: Stores) {
     chronow.close().await.unwrap();
     let chronow = stores.connect().await;
     let subscription = chronow.bus().topic("orders").unwrap().subscription(subscription.name().name()).unwrap();
-    // A consumer opens the topic, too.
-    assert!(subscription.receive_bytes(10).await.unwrap().is_empty());
+    // A consumer opens the topic, too. On a slow machine it may get something already.
+    let mut received = subscription.receive_bytes(10).await.unwrap();
     until("all are put back", || async { intended(&stores).await == 0 }).await;
-    let received = subscription.receive_bytes(10).await.unwrap();
+    let back = chronow.hot().now().await.unwrap();
+    until("the short one is too old", || async { chronow.hot().now().await.unwrap().as_millis() > back.as_millis() + 1 }).await;
+    received.extend(subscription.receive_bytes(10).await.unwrap());
     assert_eq!(received.len(), 1);
     assert_eq!(
         (received[0].payload.as_ref(), received[0].content_type(), received[0].header("type")),
@@ -140,7 +142,7 @@ mod replicas {
     use super::*;
     use crate::stores::warm;
 
-    const ONE: Ack = Ack::Replicated { replicas: 1, within: Duration::from_secs(20) };
+    const ONE: Ack = Ack::Replicated { replicas: 1, within: Duration::from_secs(60) };
     const QUICKLY: Ack = Ack::Replicated { replicas: 1, within: Duration::from_millis(50) };
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -75,6 +75,8 @@ async fn a_message_that_expires_is_a_dead_letter_and_an_idle_subscription_goes(s
     idle.ensure().auto_delete(Some(Duration::from_millis(200))).await.unwrap();
     topic.publish(&1).await.unwrap();
     topic.publish(&2).ttl(Duration::from_secs(600)).await.unwrap();
+    let published = chronow.hot().now().await.unwrap();
+    until("the first is too old", || async { chronow.hot().now().await.unwrap().as_millis() > published.as_millis() + 1 }).await;
     until("the first expires", || async {
         for message in subscription.receive::<u32>(10).await.unwrap() {
             assert_eq!(message.payload, 2);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use chronos_db::{Chronos, Runtime};
-use chronow::hot::Hot;
+use chronow::hot::{Hot, Place};
 use chronow::{Chronow, Config, Draft, Message, Scope, Subscription, Topic};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -88,6 +88,16 @@ impl World {
     /// Makes the hot tier forget a key, as the end of its time does.
     pub(crate) async fn cool(&self, key: &str) {
         self.chronow.hot().remove(&self.scope(), key).await.unwrap();
+    }
+
+    /// The locks of all that is in flight have ended, because nobody renews them.
+    pub(crate) async fn abandoned(&self, subscription: &Subscription) {
+        until("the locks end", || async {
+            let now = self.chronow.hot().now().await.unwrap();
+            let peeked = subscription.peek(100).await.unwrap();
+            peeked.iter().filter(|one| one.place == Place::InFlight).all(|one| one.until.is_some_and(|until| until <= now))
+        })
+        .await;
     }
 }
 

@@ -269,11 +269,12 @@ pub async fn a_paused_subscription_hands_out_nothing(hot: Arc<dyn Hot>) {
 pub async fn an_expired_message_becomes_a_dead_letter(hot: Arc<dyn Hot>) {
     let bus = Bus::new(hot).await;
     let (slow, quick) = (bus.subscribe("slow").await, bus.subscribe("quick").await);
-    bus.publish_all(vec![Outgoing { ttl: Some(Duration::from_millis(1_500)), ..message("short") }, message("long")]).await;
+    // Long enough to be taken by the quick one, on any machine.
+    bus.publish_all(vec![Outgoing { ttl: Some(Duration::from_millis(4_000)), ..message("short") }, message("long")]).await;
     let got = bus.take(&quick, 2).await;
     bus.ack(&quick, &got).await;
-    let published = Instant::now();
-    until("the lifetime ends", || async { published.elapsed() > Duration::from_millis(1_600) }).await;
+    let end = got[0].published_at.plus_millis(4_000);
+    until("the lifetime ends", || async { bus.hot.now().await.unwrap() > end }).await;
     assert_eq!(texts(&bus.take(&slow, 1).await), ["long"]);
     bus.nothing(&slow).await;
     let dead = bus.dead(&slow).await;
@@ -302,11 +303,11 @@ pub async fn a_started_message_does_not_expire(hot: Arc<dyn Hot>) {
     let bus = Bus::new(hot).await;
     let subscription = bus.subscribe("s").await;
     // Long enough to be started by, on any machine.
-    bus.send(Outgoing { ttl: Some(Duration::from_millis(2_000)), ..message("a") }).await;
-    let published = Instant::now();
+    bus.send(Outgoing { ttl: Some(Duration::from_millis(4_000)), ..message("a") }).await;
     let delivery = bus.one(&subscription).await;
     assert!(bus.start(&subscription, &delivery.lock).await);
-    until("the lifetime ends", || async { published.elapsed() > Duration::from_millis(2_200) }).await;
+    let end = delivery.published_at.plus_millis(4_000);
+    until("the lifetime ends", || async { bus.hot.now().await.unwrap() > end }).await;
     bus.nothing(&subscription).await;
     assert_eq!(bus.settle(&subscription, &delivery.lock, Settle::Ack).await, Settled::Done);
     assert!(bus.dead(&subscription).await.is_empty());

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{Bus, calm, hasty, retry, text, texts};
+use super::{Bus, calm, hasty, retry, text, texts, until};
 use crate::hot::{Advance, Hot, Lock, Settle, Settled, SubscriptionPatch};
 
 /// Every delivery has a fresh token.
@@ -24,15 +24,17 @@ pub async fn every_delivery_has_a_fresh_token(hot: Arc<dyn Hot>) {
 /// An acknowledged message never comes again.
 pub async fn an_acknowledged_message_never_comes_again(hot: Arc<dyn Hot>) {
     let bus = Bus::new(hot).await;
-    let subscription = bus.subscribe_with("s", SubscriptionPatch { visibility_ms: Some(1_500), ..calm() }).await;
+    let subscription = bus.subscribe_with("s", SubscriptionPatch { visibility_ms: Some(4_000), ..calm() }).await;
     bus.publish(&["a"]).await;
-    let (_, settled) = bus.handle(&subscription, Settle::Ack).await;
+    let (delivery, settled) = bus.handle(&subscription, Settle::Ack).await;
     assert_eq!(settled, Settled::Done);
-    let acked = Instant::now();
-    while acked.elapsed() < Duration::from_millis(1_700) {
+    until("its lock would be over", || async {
+        let over = bus.hot.now().await.unwrap() > delivery.locked_until;
         bus.nothing(&subscription).await;
         bus.hot.wait(&subscription, Duration::from_millis(100)).await.unwrap();
-    }
+        over
+    })
+    .await;
     bus.at_rest(&subscription).await;
 }
 
@@ -176,15 +178,17 @@ pub async fn a_released_message_is_at_once_available_and_not_counted(hot: Arc<dy
 /// A renewed lock holds for another visibility timeout.
 pub async fn a_renewed_lock_holds(hot: Arc<dyn Hot>) {
     let bus = Bus::new(hot).await;
-    let subscription = bus.subscribe_with("s", SubscriptionPatch { visibility_ms: Some(3_000), ..calm() }).await;
+    let subscription = bus.subscribe_with("s", SubscriptionPatch { visibility_ms: Some(5_000), ..calm() }).await;
     bus.publish(&["a"]).await;
     let held = bus.one(&subscription).await;
-    let begun = Instant::now();
-    while begun.elapsed() < Duration::from_millis(4_500) {
+    until("the lock it began with would be over", || async {
+        let over = bus.hot.now().await.unwrap() > held.locked_until;
         assert_eq!(bus.hot.renew(&subscription, vec![held.lock.clone()]).await.unwrap(), [true]);
         bus.nothing(&subscription).await;
         bus.hot.wait(&subscription, Duration::from_millis(150)).await.unwrap();
-    }
+        over
+    })
+    .await;
     assert_eq!(bus.settle(&subscription, &held.lock, Settle::Ack).await, Settled::Done);
 }
 

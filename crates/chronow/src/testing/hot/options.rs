@@ -283,9 +283,9 @@ pub async fn an_unused_subscription_deletes_itself(hot: Arc<dyn Hot>) {
 /// A subscription in use does not delete itself.
 pub async fn a_subscription_in_use_does_not_delete_itself(hot: Arc<dyn Hot>) {
     let bus = Bus::new(hot).await;
-    let subscription = bus.subscribe_with("s", SubscriptionPatch { auto_delete_ms: Some(Some(3_000)), ..calm() }).await;
+    let subscription = bus.subscribe_with("s", SubscriptionPatch { auto_delete_ms: Some(Some(5_000)), ..calm() }).await;
     let begun = Instant::now();
-    while begun.elapsed() < Duration::from_millis(4_500) {
+    while begun.elapsed() < Duration::from_millis(6_000) {
         bus.nothing(&subscription).await;
         bus.hot.wait(&subscription, Duration::from_millis(200)).await.unwrap();
     }

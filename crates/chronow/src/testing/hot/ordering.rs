@@ -43,10 +43,14 @@ pub async fn a_retry_holds_its_key_back(hot: Arc<dyn Hot>) {
     let bus = Bus::new(hot).await;
     let subscription = bus.subscribe("s").await;
     bus.publish_all(vec![keyed("a", "a1"), keyed("a", "a2")]).await;
-    bus.handle(&subscription, retry_after(Duration::from_millis(600))).await;
+    bus.handle(&subscription, retry_after(Duration::from_secs(600))).await;
     bus.publish_all(vec![keyed("b", "b1")]).await;
     assert_eq!(texts(&bus.take(&subscription, 1).await), ["b1"]);
-    for n in ["a1", "a2"] {
+    bus.nothing(&subscription).await;
+    // When its time has come it is still the first.
+    bus.publish_all(vec![keyed("c", "c1"), keyed("c", "c2")]).await;
+    bus.handle(&subscription, retry_after(Duration::from_millis(100))).await;
+    for n in ["c1", "c2"] {
         let got = bus.take(&subscription, 1).await;
         assert_eq!(texts(&got), [n]);
         bus.ack(&subscription, &got).await;

@@ -60,7 +60,8 @@ pub async fn what_a_subscription_does_not_have_may_be_needed(hot: Arc<dyn Hot>) 
 pub async fn a_scheduled_message_is_needed_when_its_time_has_come(hot: Arc<dyn Hot>) {
     let bus = Bus::new(hot).await;
     let (me, other) = (bus.subscribe("me").await, bus.subscribe("other").await);
-    let due = bus.hot.now().await.unwrap().plus_millis(300);
+    // Long enough to be published before, on any machine.
+    let due = bus.hot.now().await.unwrap().plus_millis(2_000);
     let later = bus.send(Outgoing { not_before: Some(due), ..message("later") }).await.id;
     assert!(needed(&bus, &me, &later).await);
     bus.publish(&["first"]).await;

@@ -196,10 +196,12 @@ pub async fn dedup_ids_of_topics_do_not_mix(hot: Arc<dyn Hot>) {
 pub async fn a_scheduled_message_does_not_come_early(hot: Arc<dyn Hot>) {
     let bus = Bus::new(hot).await;
     let subscription = bus.subscribe("s").await;
-    let due = bus.hot.now().await.unwrap().plus_millis(1_000);
-    bus.send(Outgoing { not_before: Some(due), ..message("late") }).await;
+    let far = bus.hot.now().await.unwrap().plus_millis(3_600_000);
+    bus.send(Outgoing { not_before: Some(far), ..message("far") }).await;
     bus.publish(&["now"]).await;
     assert_eq!(texts(&bus.take(&subscription, 1).await), ["now"]);
+    let due = bus.hot.now().await.unwrap().plus_millis(500);
+    bus.send(Outgoing { not_before: Some(due), ..message("late") }).await;
     let late = bus.one(&subscription).await;
     assert_eq!(text(&late.payload), "late");
     assert!(bus.hot.now().await.unwrap() >= due);

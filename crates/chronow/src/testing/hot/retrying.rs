@@ -34,13 +34,15 @@ pub async fn a_retry_waits_for_its_own_delay(hot: Arc<dyn Hot>) {
     let bus = Bus::new(hot).await;
     let subscription = bus.subscribe_with("s", SubscriptionPatch { backoff_ms: Some(vec![600_000]), ..calm() }).await;
     bus.publish(&["a", "b"]).await;
-    let first = bus.one(&subscription).await;
-    assert!(bus.start(&subscription, &first.lock).await);
-    let begun = Instant::now();
-    assert_eq!(bus.settle(&subscription, &first.lock, retry_after(Duration::from_millis(700))).await, Settled::Done);
+    let (first, settled) = bus.handle(&subscription, retry_after(Duration::from_secs(6_000))).await;
+    assert_eq!((text(&first.payload).as_str(), settled), ("a", Settled::Done));
     assert_eq!(bus.stats(&subscription).await.scheduled, 1);
-    assert_eq!(texts(&bus.take(&subscription, 1).await), ["b"], "it holds nobody up");
-    assert_eq!(texts(&bus.take(&subscription, 1).await), ["a"]);
+    let due = bus.hot.peek(&subscription, 1).await.unwrap()[0].until.unwrap();
+    assert!(due >= first.published_at.plus_millis(6_000_000), "{due:?}");
+    let begun = Instant::now();
+    let (second, _) = bus.handle(&subscription, retry_after(Duration::from_millis(700))).await;
+    assert_eq!(text(&second.payload), "b", "it holds nobody up");
+    assert_eq!(texts(&bus.take(&subscription, 1).await), ["b"]);
     at_least(begun.elapsed(), 700);
 }
 

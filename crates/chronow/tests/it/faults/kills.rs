@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use super::crew::{self, Crew, PUBLISHER, Pace};
 use super::ledger::{Ledger, audit};
 use super::{below, chance};
-use crate::tiers::{Tier, World, connect_with, on_every_hot_tier};
+use crate::tiers::{PATIENCE, Tier, World, connect_with, on_every_hot_tier};
 
 /// The scenario of a victim; without it the test that plays one has nothing to do.
 const SCENARIO: &str = "CHRONOW_FAULT_SCENARIO";
@@ -80,7 +80,7 @@ async fn child() {
         crew::publish(&chronow, &ledger, first..first + PUBLISHED).await;
         std::future::pending::<()>().await;
     };
-    assert!(tokio::time::timeout(Duration::from_secs(60), life).await.is_ok(), "the victim lived too long");
+    assert!(tokio::time::timeout(PATIENCE * 2, life).await.is_ok(), "the victim lived too long");
     consumers.stop().await;
 }
 
@@ -127,7 +127,7 @@ async fn processes_killed_at_any_moment_lose_and_double_nothing(world: World) {
         tokio::task::spawn_blocking(move || {
             let begun = std::time::Instant::now();
             while ledger.events().len() < lines {
-                assert!(begun.elapsed() < crate::tiers::PATIENCE, "the victims do nothing");
+                assert!(begun.elapsed() < PATIENCE, "the victims do nothing");
                 assert!(children.iter_mut().all(|child| child.try_wait().unwrap().is_none()), "a victim died by itself");
                 std::thread::sleep(Duration::from_millis(2));
             }

@@ -4,14 +4,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{File, OpenOptions};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use chronow::{Chronow, ErrorKind};
 use futures::TryStreamExt as _;
 use serde::{Deserialize, Serialize};
 
 use super::crew::{Crew, PUBLISHER, Role, TOPIC, ending_of, payload_number};
-use crate::tiers::until;
+use crate::tiers::PATIENCE;
 
 /// How a handler ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -70,18 +72,27 @@ pub(super) enum Event {
 pub(super) struct Ledger {
     path: PathBuf,
     file: Mutex<File>,
+    answers: AtomicUsize,
 }
 
 impl Ledger {
     pub(super) fn append(path: &Path) -> Arc<Self> {
         let file = OpenOptions::new().create(true).append(true).open(path).unwrap();
-        Arc::new(Self { path: path.to_owned(), file: Mutex::new(file) })
+        Arc::new(Self { path: path.to_owned(), file: Mutex::new(file), answers: AtomicUsize::new(0) })
     }
 
     pub(super) fn note(&self, event: &Event) {
         let line = serde_json::to_string(event).unwrap() + "\n";
         // One write, so that lines of several processes do not mix.
         self.file.lock().unwrap().write_all(line.as_bytes()).unwrap();
+        if matches!(event, Event::Accepted { .. }) {
+            self.answers.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    /// How many publishers of this process were told that their message is accepted.
+    pub(super) fn answers(&self) -> usize {
+        self.answers.load(Ordering::SeqCst)
     }
 
     pub(super) fn events(&self) -> Vec<Event> {
@@ -157,11 +168,12 @@ fn read(events: &[Event]) -> BTreeMap<usize, Facts> {
 pub(super) async fn audit(chronow: &Chronow, ledger: &Arc<Ledger>, context: &str) {
     let topic = chronow.bus().topic(TOPIC).unwrap();
     let crew = Crew::consume(chronow, ledger);
-    until(&format!("everything comes to an end, {context}"), || async {
-        let Ok(stats) = topic.stats().await else { return false };
-        stats.subscriptions.iter().all(|one| one.backlog + one.pending + one.scheduled == 0)
-    })
-    .await;
+    let begun = Instant::now();
+    while !topic.stats().await.is_ok_and(|stats| stats.subscriptions.iter().all(|one| one.backlog + one.pending + one.scheduled == 0)) {
+        // There may be hundreds, and locks of the dead to wait for.
+        assert!(begun.elapsed() < PATIENCE * 3, "waited in vain: everything comes to an end, {context}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
     crew.stop().await;
     let mut told = read(&ledger.events());
     let mut dead = BTreeMap::<Role, BTreeMap<usize, chronow::hot::DeadLetter>>::new();

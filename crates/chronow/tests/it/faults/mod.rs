@@ -18,6 +18,8 @@ use std::time::Duration;
 use chronos_db::Random;
 use test_support::SeededRandom;
 
+use self::ledger::Ledger;
+
 /// The source of everything that happens by chance in one test.
 fn chance() -> SeededRandom {
     let given = std::env::var("CHRONOW_FAULT_SEED").ok().and_then(|seed| seed.parse().ok());
@@ -30,12 +32,16 @@ fn below(random: &SeededRandom, n: u64) -> u64 {
     random.next_u64() % n
 }
 
-/// Cuts connections in every way, about so often, until the work is done.
-async fn cutting(proxy: &test_support::Proxy, random: &SeededRandom, every: Duration, work: impl Future<Output = ()>) {
+/// Cuts connections in every way, about so often, until the work is done. As long as no publish succeeds in between, more and more seldom: on a slow
+/// machine connecting alone may take longer.
+async fn cutting(proxy: &test_support::Proxy, random: &SeededRandom, every: Duration, ledger: &Ledger, work: impl Future<Output = ()>) {
     let pause = |most: Duration| tokio::time::sleep(Duration::from_micros(below(random, u64::try_from(most.as_micros()).unwrap())));
     let cuts = async {
+        let mut most = every;
         loop {
-            pause(every).await;
+            let before = ledger.answers();
+            pause(most).await;
+            most = if ledger.answers() > before { every } else { most + every / 2 };
             match below(random, 3) {
                 0 => proxy.drop_connections(),
                 1 => {

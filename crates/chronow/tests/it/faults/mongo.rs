@@ -25,7 +25,7 @@ async fn connections_cut_at_random_lose_and_double_nothing(world: World) {
     let consumers = Crew::consume(&chronow, &ledger);
     let publishing = crew::publish(&chronow, &ledger, 0..36);
     // After a failure the driver looks at the server twice a second.
-    super::cutting(&proxy, &random, Duration::from_millis(1_200), publishing).await;
+    super::cutting(&proxy, &random, Duration::from_millis(1_200), &ledger, publishing).await;
     consumers.stop().await;
     proxy.restore();
     audit(&world.chronow, &ledger, "connections cut at random").await;

@@ -1,5 +1,6 @@
 //! Redis servers that die and come back, clusters that change their masters, and connections that break.
 
+use std::cell::Cell;
 use std::path::Path;
 use std::time::Duration;
 
@@ -68,7 +69,7 @@ async fn connections_cut_at_random_lose_and_double_nothing() {
     config["redis"]["url"] = proxy.uri().into();
     let chronow = connect(&config).await;
     let consumers = Crew::consume(&chronow, &ledger);
-    super::cutting(&proxy, &random, CUTS, crew::publish(&chronow, &ledger, 0..150)).await;
+    super::cutting(&proxy, &random, CUTS, &ledger, crew::publish(&chronow, &ledger, 0..150)).await;
     finished(&direct, &ledger, consumers, "connections cut at random").await;
 }
 
@@ -81,13 +82,17 @@ async fn masters_of_a_cluster_that_hand_over_lose_and_double_nothing() {
     // On all masters.
     crew::prepare(&chronow, VISIBILITY, 6).await;
     let consumers = Crew::consume(&chronow, &ledger);
+    let changed = Cell::new(false);
     let changes = async {
         for master in 0..3 {
             progress(&ledger, 20 + usize::try_from(below(&random, 60)).unwrap()).await;
             nodes.hand_over(master).await;
         }
+        changed.set(true);
     };
-    tokio::join!(changes, crew::publish(&chronow, &ledger, 0..150));
+    // Until then there is work for everybody, however long it takes.
+    let numbers = (0..crew::PUBLISHER).take_while(|n| *n < 150 || !changed.get());
+    tokio::join!(changes, crew::publish(&chronow, &ledger, numbers));
     finished(&chronow, &ledger, consumers, "masters that hand over").await;
 }
 
@@ -100,8 +105,9 @@ async fn a_replica_goes_on_with_everything_it_had_when_its_master_died() {
     crew::prepare(&chronow, Duration::from_secs(6), 6).await;
     crew::publish(&chronow, &ledger, 0..40).await;
     // Half of it is done, some of it is in hand.
+    let begin = ledger.events().len();
     let consumers = Crew::consume(&chronow, &ledger);
-    progress(&ledger, 60).await;
+    until("half of it is done", || async { ledger.events().len() >= begin + 60 }).await;
     consumers.stop().await;
     let hot = chronow.hot();
     let subscription = chronow.bus().topic(crew::TOPIC).unwrap().subscription("tame").unwrap();
@@ -133,7 +139,7 @@ async fn connections_to_a_cluster_cut_at_random_lose_and_double_nothing() {
     let chronow = connect(&config).await;
     crew::prepare(&chronow, VISIBILITY, 3).await;
     let consumers = Crew::consume(&chronow, &ledger);
-    super::cutting(&proxy, &random, CUTS, crew::publish(&chronow, &ledger, 0..150)).await;
+    super::cutting(&proxy, &random, CUTS, &ledger, crew::publish(&chronow, &ledger, 0..150)).await;
     finished(&connect(&config).await, &ledger, consumers, "connections to a cluster cut at random").await;
     drop(nodes);
 }

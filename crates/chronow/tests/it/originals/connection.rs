@@ -36,8 +36,8 @@ async fn idle_consumers_hold_up_nobody_else(world: World) {
     for message in take(&busy, 5).await {
         message.ack().await.unwrap();
     }
-    // One blocking read of the original took as long as this, and there were several to wait for.
-    assert!(begun.elapsed() < Duration::from_secs(9), "{:?}", begun.elapsed());
+    // As long as some blocking reads of the original took, and there were more to wait for.
+    assert!(begun.elapsed() < Duration::from_secs(30), "{:?}", begun.elapsed());
     assert!(idle.iter().all(|consumer| !consumer.is_finished()));
     within(world.chronow.close()).await.unwrap();
     for consumer in idle {
@@ -80,7 +80,7 @@ mod redis_only {
     use tokio::net::TcpListener;
 
     use super::*;
-    use crate::tiers::{connect, on_redis, settled, until};
+    use crate::tiers::{PATIENCE, connect, on_redis, settled, until};
 
     on_redis! {
         everything_about_a_topic_works_in_any_deployment,
@@ -150,7 +150,7 @@ mod redis_only {
                     Ok(_) => break,
                     Err(error) => {
                         assert!(error.is_retryable() && error.kind() == ErrorKind::HotTier, "{error}");
-                        assert!(begun.elapsed() < Duration::from_secs(20), "{error}");
+                        assert!(begun.elapsed() < PATIENCE, "{error}");
                     }
                 }
             }
@@ -165,8 +165,10 @@ mod redis_only {
             let message = within(next).await;
             assert_eq!(number(&message), n);
             message.ack().await.unwrap();
+            // By the store's count, because a runner whose answer was lost does not know. And before the next break: the answer of a pull would be
+            // lost with it, and what that had locked for minutes.
+            until("the runner handled it, too", || async { subscription.stats().await.unwrap().acked == n as u64 + 1 }).await;
         }
-        until("the runner handled all", || async { chronow.metrics().acked == 6 }).await;
         runner.stop().await.unwrap();
     }
 

@@ -6,10 +6,7 @@ use chronow::hot::{Advance, Hot, Outgoing, Place, Select, Settle, Settled, Subsc
 use serde_json::json;
 
 use super::{World, everywhere, keyed, message, retry, texts, with_header};
-
-fn short() -> SubscriptionPatch {
-    SubscriptionPatch { visibility_ms: Some(300), ..SubscriptionPatch::default() }
-}
+use crate::tiers::{PATIENCE, until, within};
 
 everywhere! {
     async fn a_message_arrives_as_it_was_sent(world: World) {
@@ -32,10 +29,11 @@ everywhere! {
 
     async fn a_lock_that_expires_gives_the_message_to_the_next_and_the_late_ack_is_lost(world: World) {
         let topic = world.topic("t", TopicPatch::default()).await;
-        let sub = world.sub(&topic, "s", short()).await;
+        let sub = world.sub(&topic, "s", SubscriptionPatch::default()).await;
         world.publish(&topic, &["a", "b"]).await;
         let first = world.pull(&sub, 2).await;
         assert!(world.start(&sub, &first[0].lock).await);
+        world.let_end(&sub, &first).await;
         let second = world.pull(&sub, 2).await;
         assert_eq!(texts(&second), ["a", "b"]);
         for delivery in &second {
@@ -55,15 +53,17 @@ everywhere! {
 
     async fn a_renewed_lock_holds_on(world: World) {
         let topic = world.topic("t", TopicPatch::default()).await;
-        let sub = world.sub(&topic, "s", SubscriptionPatch { visibility_ms: Some(1_500), ..SubscriptionPatch::default() }).await;
+        let sub = world.sub(&topic, "s", SubscriptionPatch { visibility_ms: Some(5_000), ..SubscriptionPatch::default() }).await;
         world.publish(&topic, &["a"]).await;
         let got = world.pull(&sub, 1).await.remove(0);
-        let begin = Instant::now();
-        while begin.elapsed() < Duration::from_secs(3) {
+        until("the lock it began with would be over", || async {
+            let over = world.hot.now().await.unwrap() > got.locked_until;
             assert_eq!(world.hot.renew(&sub, vec![got.lock.clone()]).await.unwrap(), [true]);
             world.nothing(&sub).await;
             tokio::time::sleep(Duration::from_millis(100)).await;
-        }
+            over
+        })
+        .await;
         assert_eq!(world.settle(&sub, &got.lock, Settle::Ack).await, Settled::Done);
     }
 
@@ -92,17 +92,18 @@ everywhere! {
 
     async fn a_message_that_kills_its_handlers_ends_in_the_dead_letters(world: World) {
         let topic = world.topic("t", TopicPatch::default()).await;
-        let sub = world.sub(&topic, "s", SubscriptionPatch { max_deliveries: Some(2), ..short() }).await;
+        let sub = world.sub(&topic, "s", SubscriptionPatch { max_deliveries: Some(2), ..SubscriptionPatch::default() }).await;
         world.publish(&topic, &["poison"]).await;
         for _ in 0..2 {
             let got = world.pull(&sub, 1).await.remove(0);
             assert!(world.start(&sub, &got.lock).await);
+            world.let_end(&sub, &[got]).await;
         }
-        let begin = Instant::now();
-        while world.hot.dead_letters(&sub, None, 10).await.unwrap().0.is_empty() {
-            assert!(begin.elapsed() < Duration::from_secs(20));
+        until("it is dead", || async {
             world.nothing(&sub).await;
-        }
+            !world.hot.dead_letters(&sub, None, 10).await.unwrap().0.is_empty()
+        })
+        .await;
     }
 
     async fn eight_consumers_redeliver_each_message_once(world: World) {
@@ -117,7 +118,7 @@ everywhere! {
                 let (world, sub, seen) = (Arc::clone(&world), sub.clone(), Arc::clone(&seen));
                 tokio::spawn(async move {
                     let begin = Instant::now();
-                    while seen.lock().unwrap().values().sum::<u32>() < 400 && begin.elapsed() < Duration::from_secs(20) {
+                    while seen.lock().unwrap().values().sum::<u32>() < 400 && begin.elapsed() < PATIENCE {
                         let pulled = world.hot.pull(&sub, 7).await.unwrap();
                         let start: Vec<_> = pulled.deliveries.iter().map(|delivery| delivery.lock.clone()).collect();
                         let settle = pulled
@@ -157,9 +158,10 @@ everywhere! {
             world.settle(&sub, &delivery.lock, Settle::Retry { delay, reason: "x".to_owned() }).await;
         }
         let now = world.hot.now().await.unwrap().as_millis();
-        let mut waits: Vec<i64> = world.hot.peek(&sub, 10).await.unwrap().iter().map(|m| (m.until.unwrap().as_millis() - now + 5_000) / 10_000).collect();
+        // In half minutes, so that a busy machine may be some seconds late.
+        let mut waits: Vec<i64> = world.hot.peek(&sub, 10).await.unwrap().iter().map(|m| (m.until.unwrap().as_millis() - now + 15_000) / 30_000).collect();
         waits.sort_unstable();
-        assert_eq!(waits, [6, 60]);
+        assert_eq!(waits, [2, 20]);
         assert!(world.hot.pull(&sub, 10).await.unwrap().next_due.is_some_and(|due| due > Duration::from_secs(30) && due < Duration::from_secs(61)));
     }
 
@@ -197,21 +199,19 @@ everywhere! {
     async fn a_scheduled_message_waits_for_its_time_and_can_be_taken_back(world: World) {
         let topic = world.topic("t", TopicPatch::default()).await;
         let sub = world.sub(&topic, "s", SubscriptionPatch::default()).await;
-        let now = world.hot.now().await.unwrap();
-        let at = |ms| Some(now.plus_millis(ms));
-        let sent = vec![
-            Outgoing { not_before: at(600_000), ..message("never") },
-            Outgoing { not_before: at(1_000), ..message("later") },
-            message("now"),
-        ];
+        let never = world.hot.now().await.unwrap().plus_millis(600_000);
+        let sent = vec![Outgoing { not_before: Some(never), ..message("never") }, message("now")];
         let ids: Vec<_> = world.hot.publish(&topic, sent).await.unwrap().into_iter().map(|p| p.id).collect();
         assert_eq!(texts(&world.pull(&sub, 1).await), ["now"]);
         assert!(world.hot.cancel(&topic, &ids[0]).await.unwrap());
         assert!(!world.hot.cancel(&topic, &ids[0]).await.unwrap());
+        let due = world.hot.now().await.unwrap().plus_millis(500);
+        let later = Outgoing { not_before: Some(due), ..message("later") };
+        let id = world.hot.publish(&topic, vec![later]).await.unwrap().remove(0).id;
         let got = world.pull(&sub, 1).await.remove(0);
-        assert_eq!((&got.payload[..], &got.lock.id), (&b"later"[..], &ids[1]));
-        assert!(world.hot.now().await.unwrap() >= now.plus_millis(1_000));
-        assert!(!world.hot.cancel(&topic, &ids[1]).await.unwrap());
+        assert_eq!((&got.payload[..], &got.lock.id), (&b"later"[..], &id));
+        assert!(world.hot.now().await.unwrap() >= due);
+        assert!(!world.hot.cancel(&topic, &id).await.unwrap());
     }
 
     async fn what_nobody_started_in_time_is_dead_as_expired(world: World) {
@@ -229,7 +229,7 @@ everywhere! {
     }
 
     async fn the_same_dedup_id_is_accepted_once(world: World) {
-        let topic = world.topic("t", TopicPatch { dedup_window_ms: Some(1_500), ..TopicPatch::default() }).await;
+        let topic = world.topic("t", TopicPatch::default()).await;
         let sub = world.sub(&topic, "s", SubscriptionPatch::default()).await;
         let with = |id: &str, text: &str| Outgoing { dedup_id: Some(id.to_owned()), ..message(text) };
         let first = world.hot.publish(&topic, vec![with("x", "1"), with("x", "2"), with("y", "3")]).await.unwrap();
@@ -238,7 +238,9 @@ everywhere! {
         let again = world.hot.publish(&topic, vec![with("x", "4")]).await.unwrap();
         assert_eq!((again[0].duplicate, &again[0].id), (true, &first[0].id));
         assert_eq!(texts(&world.pull(&sub, 2).await), ["1", "3"]);
-        tokio::time::sleep(Duration::from_millis(1_600)).await;
+        // A window that is over.
+        world.hot.ensure_topic(&topic, &TopicPatch { dedup_window_ms: Some(100), ..TopicPatch::default() }).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(200)).await;
         assert!(!world.hot.publish(&topic, vec![with("x", "5")]).await.unwrap()[0].duplicate);
         assert_eq!(texts(&world.pull(&sub, 1).await), ["5"]);
     }
@@ -299,24 +301,18 @@ everywhere! {
             let sub = world.sub(&topic, &format!("s{i}"), SubscriptionPatch::default()).await;
             let world = Arc::clone(&world);
             waiting.push(tokio::spawn(async move {
-                let begin = Instant::now();
-                world.hot.wait(&sub, Duration::from_secs(30)).await.unwrap();
-                begin.elapsed()
+                world.hot.wait(&sub, PATIENCE * 10).await.unwrap();
             }));
         }
         tokio::time::sleep(Duration::from_millis(500)).await;
-        let begin = Instant::now();
-        world.hot.get(&world.scope, &["x".to_owned()]).await.unwrap();
-        assert!(begin.elapsed() < Duration::from_secs(5), "{:?}", begin.elapsed());
+        within(world.hot.get(&world.scope, &["x".to_owned()])).await.unwrap();
         world.publish(&topic, &["a"]).await;
         for waiting in waiting {
-            assert!(waiting.await.unwrap() < Duration::from_secs(15));
+            within(waiting).await.unwrap();
         }
         // What was published before is not waited for.
         let sub = world.sub(&topic, "s0", SubscriptionPatch::default()).await;
-        let begin = Instant::now();
-        world.hot.wait(&sub, Duration::from_secs(30)).await.unwrap();
-        assert!(begin.elapsed() < Duration::from_secs(15));
+        within(world.hot.wait(&sub, PATIENCE * 10)).await.unwrap();
         world.pull(&sub, 1).await;
         // Between the nodes of a cluster a call may come late, and wakes somebody for nothing.
         for calls in 0.. {

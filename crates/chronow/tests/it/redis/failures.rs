@@ -9,19 +9,14 @@ use futures::StreamExt;
 use test_support::{Proxy, RedisServer, servers};
 
 use super::{World, message, texts};
-
-fn impatient(url: String) -> RedisConfig {
-    let mut config = RedisConfig::single(url);
-    config.response_timeout = Duration::from_secs(2);
-    config
-}
+use crate::tiers::{PATIENCE, within};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_broken_connection_comes_back_and_waiting_goes_on() {
     let proxy = Proxy::in_front_of(&servers::redis_url()).await;
-    let world = World::new(impatient(proxy.uri()), 1).await;
+    let world = World::new(RedisConfig::single(proxy.uri()), 1).await;
     let topic = world.topic("t", TopicPatch::default()).await;
-    let sub = world.sub(&topic, "s", SubscriptionPatch::default()).await;
+    let sub = world.sub(&topic, "s", SubscriptionPatch { visibility_ms: Some(600_000), ..SubscriptionPatch::default() }).await;
     let mut changes = world.hot.watch(&world.scope, "").await.unwrap();
     world.publish(&topic, &["a"]).await;
     let got = world.pull(&sub, 1).await.remove(0);
@@ -34,13 +29,13 @@ async fn a_broken_connection_comes_back_and_waiting_goes_on() {
                 assert_eq!(advanced.settled, [Settled::Done]);
                 break None;
             }
-            Err(error) if begin.elapsed() > Duration::from_secs(10) => break Some(error),
+            Err(error) if begin.elapsed() > PATIENCE => break Some(error),
             Err(error) => assert!(error.is_retryable() && error.kind() == ErrorKind::HotTier, "{error}"),
         }
     };
     assert!(error.is_none(), "{error:?}");
     // The watcher is told that it may have missed something, and hears what comes after.
-    let interrupted = tokio::time::timeout(Duration::from_secs(10), changes.next()).await.unwrap().unwrap();
+    let interrupted = within(changes.next()).await.unwrap();
     assert!(interrupted.is_err_and(|error| error.is_retryable()));
     let heard = async {
         loop {
@@ -58,14 +53,16 @@ async fn a_broken_connection_comes_back_and_waiting_goes_on() {
     tokio::select! {
         change = heard => assert_eq!(change.key, "k"),
         () = tell => unreachable!("it never ends"),
-        () = tokio::time::sleep(Duration::from_secs(10)) => panic!("the watcher heard nothing after the connection was back"),
+        () = tokio::time::sleep(PATIENCE) => panic!("the watcher heard nothing after the connection was back"),
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_does_not_answer_is_said_so_in_one_line() {
     let proxy = Proxy::in_front_of(&servers::redis_url()).await;
-    let world = World::new(impatient(proxy.uri()), 1).await;
+    let mut impatient = RedisConfig::single(proxy.uri());
+    impatient.response_timeout = Duration::from_secs(5);
+    let world = World::new(impatient, 1).await;
     let topic = world.topic("t", TopicPatch::default()).await;
     proxy.stall();
     let error = world.hot.publish(&topic, vec![message("a")]).await.unwrap_err();
@@ -76,7 +73,10 @@ async fn a_server_that_does_not_answer_is_said_so_in_one_line() {
 
 #[tokio::test]
 async fn an_unreachable_or_refusing_server_is_said_so_without_the_password() {
-    let port = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port();
+    // Bound, so that nobody else gets it, but nobody listens there.
+    let silent = tokio::net::TcpSocket::new_v4().unwrap();
+    silent.bind(std::net::SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+    let port = silent.local_addr().unwrap().port();
     let error = RedisHot::connect(RedisConfig::single(format!("redis://u:s3cret@127.0.0.1:{port}"))).await.unwrap_err();
     assert!(error.is_retryable() && error.to_string().contains("cannot be reached"), "{error}");
     assert!(!format!("{error} {error:?}").contains("s3cret"));
@@ -117,7 +117,7 @@ async fn a_full_server_refuses_and_consuming_makes_room() {
     assert_eq!(world.hot.stats(&topic).await.unwrap().length, 0);
     let begin = Instant::now();
     while world.hot.publish(&topic, vec![message(&big)]).await.is_err() {
-        assert!(begin.elapsed() < Duration::from_secs(10));
+        assert!(begin.elapsed() < PATIENCE);
     }
 }
 
@@ -147,7 +147,8 @@ async fn a_failover_by_sentinel_moves_everything_to_the_new_master() {
     world.publish(&topic, &["a", "b"]).await;
     let got = world.pull(&sub, 1).await.remove(0);
     replica.has_all_of(&master).await;
-    assert_eq!(sentinel.run(&["SENTINEL", "FAILOVER", "main"]).await, "OK");
+    // It has to have asked the replica how it does, too, before it takes it for a good one.
+    sentinel.until("the failover begins", &["SENTINEL", "FAILOVER", "main"], |answer| answer == "OK").await;
     replica.until("the replica is promoted", &["ROLE"], |answer| answer.starts_with("master")).await;
     master.until("the old master follows", &["ROLE"], |answer| answer.starts_with("slave")).await;
     // The lock moved with the message.
@@ -155,7 +156,7 @@ async fn a_failover_by_sentinel_moves_everything_to_the_new_master() {
     let settled = loop {
         match world.hot.advance(&sub, chronow::hot::Advance { settle: vec![(got.lock.clone(), Settle::Ack)], start: vec![] }).await {
             Ok(advanced) => break advanced.settled,
-            Err(error) => assert!(error.is_retryable() && begin.elapsed() < Duration::from_secs(30), "{error}"),
+            Err(error) => assert!(error.is_retryable() && begin.elapsed() < PATIENCE, "{error}"),
         }
     };
     assert_eq!(settled, [Settled::Done]);

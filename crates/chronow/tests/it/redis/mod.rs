@@ -13,6 +13,8 @@ use chronow::hot::{Advance, Delivery, Hot, Lock, Outgoing, Settle, Settled, Subs
 use chronow::{Scope, SubscriptionName, TopicName};
 use test_support::servers;
 
+use crate::tiers::PATIENCE;
+
 /// A test's own scope on one of the servers.
 pub(crate) struct World {
     pub(crate) hot: RedisHot,
@@ -60,7 +62,7 @@ impl World {
         let begin = Instant::now();
         let mut all = Vec::new();
         while all.len() < n {
-            assert!(begin.elapsed() < Duration::from_secs(20), "only {} of {n} messages came: {all:?}", all.len());
+            assert!(begin.elapsed() < PATIENCE, "only {} of {n} messages came: {all:?}", all.len());
             let left = u32::try_from(n - all.len()).unwrap();
             let pulled = self.hot.pull(sub, left).await.unwrap();
             if pulled.deliveries.is_empty() {
@@ -69,6 +71,15 @@ impl World {
             all.extend(pulled.deliveries);
         }
         all
+    }
+
+    /// Makes locks end soon. What is pulled from then on is held for long, as a busy machine needs it.
+    pub(crate) async fn let_end(&self, sub: &SubscriptionName, held: &[Delivery]) {
+        let visibility = |ms| SubscriptionPatch { visibility_ms: Some(ms), ..SubscriptionPatch::default() };
+        self.hot.ensure_subscription(sub, &visibility(300)).await.unwrap();
+        let locks = held.iter().map(|delivery| delivery.lock.clone()).collect();
+        assert_eq!(self.hot.renew(sub, locks).await.unwrap(), vec![true; held.len()]);
+        self.hot.ensure_subscription(sub, &visibility(120_000)).await.unwrap();
     }
 
     pub(crate) async fn nothing(&self, sub: &SubscriptionName) {

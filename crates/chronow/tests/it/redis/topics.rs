@@ -7,6 +7,7 @@ use chronow::{ErrorKind, SubscriptionName, Timestamp};
 use test_support::servers;
 
 use super::{World, everywhere, keyed, message, retry, texts};
+use crate::tiers::until;
 
 everywhere! {
     async fn options_stay_unless_they_are_given(world: World) {
@@ -234,12 +235,14 @@ everywhere! {
 
     async fn a_subscription_nobody_pulls_from_removes_itself(world: World) {
         let topic = world.topic("t", TopicPatch::default()).await;
-        let idle = world.sub(&topic, "idle", SubscriptionPatch { auto_delete_ms: Some(Some(400)), ..SubscriptionPatch::default() }).await;
+        let after = |ms| SubscriptionPatch { auto_delete_ms: Some(Some(ms)), ..SubscriptionPatch::default() };
+        let idle = world.sub(&topic, "idle", after(600_000)).await;
         world.sub(&topic, "kept", SubscriptionPatch::default()).await;
         world.publish(&topic, &["a", "b", "c"]).await;
         assert_eq!(world.hot.stats(&topic).await.unwrap().subscriptions.len(), 2);
-        tokio::time::sleep(Duration::from_millis(600)).await;
-        assert_eq!(world.hot.stats(&topic).await.unwrap().subscriptions.len(), 1);
+        world.hot.ensure_subscription(&idle, &after(400)).await.unwrap();
+        until("the idle one goes", || async { world.hot.stats(&topic).await.unwrap().subscriptions.len() == 1 }).await;
+        assert_eq!(world.hot.subscriptions(&topic).await.unwrap(), ["kept"]);
         assert_eq!(world.hot.pull(&idle, 1).await.unwrap_err().kind(), ErrorKind::NotFound);
     }
 

@@ -6,6 +6,7 @@ use chronow::hot::{Change, Hot, When};
 use futures::StreamExt;
 
 use super::{World, everywhere};
+use crate::tiers::{PATIENCE, within};
 
 everywhere! {
     async fn a_value_keeps_bytes_type_version_and_time(world: World) {
@@ -24,7 +25,7 @@ everywhere! {
         assert!(hot.expire(scope, &keys[0], Duration::from_millis(100)).await.unwrap());
         let begin = Instant::now();
         while hot.get(scope, &keys).await.unwrap()[0].is_some() {
-            assert!(begin.elapsed() < Duration::from_secs(10));
+            assert!(begin.elapsed() < PATIENCE);
         }
         assert!(!hot.expire(scope, &keys[0], Duration::from_secs(1)).await.unwrap());
     }
@@ -103,7 +104,7 @@ everywhere! {
         let change = |key: &str, version, deleted| Change { key: key.to_owned(), version, deleted };
         let mut heard: BTreeMap<String, Vec<Change>> = BTreeMap::new();
         for _ in 0..4 {
-            let next = tokio::time::timeout(Duration::from_secs(10), changes.next()).await.unwrap().unwrap().unwrap();
+            let next = within(changes.next()).await.unwrap().unwrap();
             heard.entry(next.key.clone()).or_default().push(next);
         }
         // In order for each key; keys of a cluster live on several servers.
