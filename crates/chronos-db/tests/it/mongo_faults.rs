@@ -105,7 +105,9 @@ async fn behind_a_proxy(patience: u32) -> (Proxy, Scratch, Scratch) {
 
 /// Returns when the driver has found the server; one without patience may have to look for it again and again.
 async fn is_found(through: &Scratch) {
+    let started = Instant::now();
     while through.documents.capabilities().await.is_err() || through.documents.now().await.is_err() {
+        assert!(started.elapsed() < Duration::from_secs(60), "the server is not found");
         tokio::task::yield_now().await;
     }
 }

@@ -7,7 +7,8 @@ use chronow::{Ack, Chronow, Config, Draft, ErrorKind, Subscription, Topic};
 use futures::TryStreamExt as _;
 use serde_json::{Value, json};
 
-use crate::stores::{Stores, on_every_store, until};
+use crate::stores::{Stores, on_every_store};
+use crate::tiers::until;
 
 on_every_store! {
     a_publish_into_the_warm_tier_first_leaves_a_copy_and_nothing_else,

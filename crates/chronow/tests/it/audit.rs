@@ -6,7 +6,8 @@ use chronos_db::messaging::DeliveryStatus;
 use chronow::{Chronow, Message, Outcome, Subscription, Topic};
 use serde_json::{Value, json};
 
-use crate::stores::{Stores, on_every_store, until, within};
+use crate::stores::{Stores, on_every_store};
+use crate::tiers::{until, within};
 
 on_every_store! {
     dead_letters_are_kept_for_each_subscription,

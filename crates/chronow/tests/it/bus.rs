@@ -1,7 +1,7 @@
 //! Topics, runners and streams.
 
 use std::collections::BTreeMap;
-use std::future::{Future, IntoFuture as _};
+use std::future::IntoFuture as _;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -13,7 +13,7 @@ use futures::{StreamExt as _, TryStreamExt as _};
 use serde_json::{Value, json};
 use tokio::sync::{Notify, Semaphore};
 
-const PATIENCE: Duration = Duration::from_secs(60);
+use crate::tiers::{number, publish, settled, until, within};
 
 pub(crate) async fn embedded() -> Chronow {
     let mut config = Config::default();
@@ -66,18 +66,6 @@ fn messaging() -> Chronos {
     Chronos::open(chronos_db::config::Config::from_json(&config, ".".as_ref()).unwrap()).unwrap()
 }
 
-async fn until<F: Future<Output = bool>>(what: &str, mut holds: impl FnMut() -> F) {
-    let begun = Instant::now();
-    while !holds().await {
-        assert!(begun.elapsed() < PATIENCE, "waited in vain: {what}");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-}
-
-async fn within<F: Future>(future: F) -> F::Output {
-    tokio::time::timeout(PATIENCE, future).await.expect("it takes too long")
-}
-
 /// A topic with one subscription whose retries are due at once.
 async fn topic(chronow: &Chronow) -> (Topic, Subscription) {
     let topic = chronow.bus().topic("orders").unwrap();
@@ -85,22 +73,6 @@ async fn topic(chronow: &Chronow) -> (Topic, Subscription) {
     let subscription = topic.subscription("s").unwrap();
     subscription.ensure().backoff([Duration::ZERO]).jitter_percent(0).await.unwrap();
     (topic, subscription)
-}
-
-async fn publish(topic: &Topic, numbers: impl IntoIterator<Item = usize>) {
-    topic.publish_batch(numbers.into_iter().map(|n| Draft::json(&json!({ "n": n })))).await.unwrap();
-}
-
-fn number(message: &Message<Value>) -> usize {
-    usize::try_from(message.payload["n"].as_u64().unwrap()).unwrap()
-}
-
-async fn settled(subscription: &Subscription) {
-    until("everything is settled", || async {
-        let stats = subscription.stats().await.unwrap();
-        stats.backlog + stats.pending + stats.scheduled == 0
-    })
-    .await;
 }
 
 async fn the_quick_start_works(chronow: Chronow) {

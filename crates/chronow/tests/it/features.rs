@@ -7,7 +7,8 @@ use chronow::{Chronow, Draft, ErrorKind, Message, TraceContext};
 use futures::StreamExt as _;
 use serde_json::{Value, json};
 
-use crate::stores::{Stores, on_every_store, until, within};
+use crate::stores::{Stores, on_every_store};
+use crate::tiers::{until, within};
 
 on_every_store! {
     filters_and_start_positions_decide_what_a_subscription_gets,

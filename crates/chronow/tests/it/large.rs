@@ -8,7 +8,8 @@ use chronow::{Ack, Chronow, Config, Draft, ErrorKind, Message, Outcome, Subscrip
 use futures::StreamExt as _;
 use serde_json::{Value, json};
 
-use crate::stores::{Stores, on_every_store, until, within};
+use crate::stores::{Stores, on_every_store};
+use crate::tiers::{until, within};
 
 on_every_store! {
     a_large_payload_arrives_whole_by_every_way,

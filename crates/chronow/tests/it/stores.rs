@@ -1,8 +1,6 @@
 //! Connections for tests: every hot tier, with a warm tier whose objects can be looked at.
 
-use std::future::Future;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use chronos_db::config::DatabaseType;
 use chronos_db::objects::Objects;
@@ -10,8 +8,6 @@ use chronos_db::{Builder, Chronos};
 use chronow::{Chronow, Config};
 use futures::TryStreamExt as _;
 use serde_json::{Value, json};
-
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A messaging database in memory, with a bucket in memory.
 pub(crate) fn warm(configure: impl FnOnce(Builder) -> Builder) -> Chronos {
@@ -98,15 +94,3 @@ macro_rules! on_every_store {
     };
 }
 pub(crate) use on_every_store;
-
-pub(crate) async fn until<F: Future<Output = bool>>(what: &str, mut holds: impl FnMut() -> F) {
-    let begun = Instant::now();
-    while !holds().await {
-        assert!(begun.elapsed() < PATIENCE, "waited in vain: {what}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-}
-
-pub(crate) async fn within<F: Future>(future: F) -> F::Output {
-    tokio::time::timeout(PATIENCE, future).await.expect("it takes too long")
-}
