@@ -23,7 +23,10 @@ pub(super) struct Ledger(Mutex<File>);
 
 impl Ledger {
     pub(super) fn append(path: &Path) -> Self {
-        Self(Mutex::new(OpenOptions::new().create(true).append(true).open(path).unwrap()))
+        let mut file = OpenOptions::new().create(true).append(true).open(path).unwrap();
+        // Ends the half line of a killed one that wrote here before.
+        file.write_all(b"\n").unwrap();
+        Self(Mutex::new(file))
     }
 
     fn line(&self, value: &Value) {

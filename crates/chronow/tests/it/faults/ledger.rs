@@ -82,8 +82,8 @@ impl Ledger {
     }
 
     pub(super) fn note(&self, event: &Event) {
-        let line = serde_json::to_string(event).unwrap() + "\n";
-        // One write, so that lines of several processes do not mix.
+        // One write, so that lines of several processes do not mix; on a line of its own, also behind the half line of one that was killed.
+        let line = format!("\n{}\n", serde_json::to_string(event).unwrap());
         self.file.lock().unwrap().write_all(line.as_bytes()).unwrap();
         if matches!(event, Event::Accepted { .. }) {
             self.answers.fetch_add(1, Ordering::SeqCst);
@@ -97,7 +97,7 @@ impl Ledger {
 
     pub(super) fn events(&self) -> Vec<Event> {
         let text = std::fs::read_to_string(&self.path).unwrap();
-        // A process that was killed may have left half a line at the end.
+        // Some are empty, and some were cut where the kernel ended the write of a process that was killed.
         text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
     }
 }
