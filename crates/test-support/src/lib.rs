@@ -5,6 +5,7 @@
 //! | find a server that `scripts/services` started | [`servers`] |
 //! | kill and restart a Redis server or cluster of one's own | [`RedisServer`], [`RedisCluster`] |
 //! | cut, stall or slow down a connection | [`Proxy`] |
+//! | name a server that is not there | [`SilentPort`] |
 //! | own the time and the identifiers | [`MockClock`], [`ShiftedClock`], [`SeededRandom`] |
 //! | count, delay or fail the calls of a store | [`Counting`], [`Delaying`], [`Failing`] with [`documents::decorate`] or [`objects::decorate`] |
 //!
@@ -20,6 +21,7 @@ mod random;
 mod redis;
 pub mod servers;
 mod shifted;
+mod silent;
 
 pub use clock::MockClock;
 pub use layers::{CallKind, Counting, Delaying, Failing, Fault, Layer};
@@ -27,3 +29,4 @@ pub use proxy::Proxy;
 pub use random::SeededRandom;
 pub use redis::{RedisCluster, RedisServer, free_port};
 pub use shifted::ShiftedClock;
+pub use silent::SilentPort;

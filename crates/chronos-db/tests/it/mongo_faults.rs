@@ -9,8 +9,7 @@ use chronos_db::documents::{Batch, Documents, Guard, Namespace, Outcome, Scan, W
 use chronos_db::{Error, ErrorKind, Runtime};
 use futures::TryStreamExt as _;
 use secrecy::SecretString;
-use test_support::Proxy;
-use tokio::net::TcpSocket;
+use test_support::{Proxy, SilentPort};
 
 use crate::mongo::Server::{ReplicaSet, Standalone};
 use crate::mongo::{Scratch, open};
@@ -73,10 +72,8 @@ async fn neither_debug_nor_errors_show_the_password() {
 
 #[tokio::test]
 async fn a_server_that_is_down_is_a_retryable_error_in_bounded_time() {
-    // On a port that is taken, so that nobody else comes to listen there.
-    let taken = TcpSocket::new_v4().unwrap();
-    taken.bind("127.0.0.1:0".parse().unwrap()).unwrap();
-    let uri = SecretString::from(format!("mongodb://{}/?serverSelectionTimeoutMS=1500", taken.local_addr().unwrap()));
+    let nobody = SilentPort::take();
+    let uri = SecretString::from(format!("mongodb://{}/?serverSelectionTimeoutMS=1500", nobody.address()));
     let documents = MongoDocuments::new(uri, Runtime::default()).unwrap();
     let started = Instant::now();
     let mut batch = Batch::new();

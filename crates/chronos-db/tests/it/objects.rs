@@ -12,7 +12,7 @@ use chronos_db::config::{Provider, SpaceConnection};
 use chronos_db::objects::{Objects, Put, PutOptions, StoreObjects};
 use futures::TryStreamExt as _;
 use tempfile::TempDir;
-use tokio::net::TcpSocket;
+use test_support::SilentPort;
 
 async fn memory() -> (Arc<dyn Objects>, ()) {
     (Arc::new(StoreObjects::memory("bucket").unwrap()), ())
@@ -100,10 +100,8 @@ async fn assert_refused(objects: &StoreObjects, secrets: &[&str]) {
 
 #[tokio::test]
 async fn a_storage_that_is_down_is_reported_within_seconds_and_may_be_tried_again() {
-    // On a port that is taken, so that nobody else comes to listen there.
-    let taken = TcpSocket::new_v4().unwrap();
-    taken.bind("127.0.0.1:0".parse().unwrap()).unwrap();
-    let port = taken.local_addr().unwrap().port();
+    let nobody = SilentPort::take();
+    let port = nobody.address().port();
     for provider in [Provider::S3, Provider::Azure] {
         let connection = SpaceConnection {
             provider,

@@ -6,7 +6,7 @@ use chronow::ErrorKind;
 use chronow::hot::redis::{RedisConfig, RedisHot};
 use chronow::hot::{Hot, Settle, Settled, SubscriptionPatch, TopicPatch, When};
 use futures::StreamExt;
-use test_support::{Proxy, RedisServer, servers};
+use test_support::{Proxy, RedisServer, SilentPort, servers};
 
 use super::{World, message, texts};
 use crate::tiers::{PATIENCE, within};
@@ -73,11 +73,8 @@ async fn a_server_that_does_not_answer_is_said_so_in_one_line() {
 
 #[tokio::test]
 async fn an_unreachable_or_refusing_server_is_said_so_without_the_password() {
-    // Bound, so that nobody else gets it, but nobody listens there.
-    let silent = tokio::net::TcpSocket::new_v4().unwrap();
-    silent.bind(std::net::SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
-    let port = silent.local_addr().unwrap().port();
-    let error = RedisHot::connect(RedisConfig::single(format!("redis://u:s3cret@127.0.0.1:{port}"))).await.unwrap_err();
+    let nobody = SilentPort::take();
+    let error = RedisHot::connect(RedisConfig::single(format!("redis://u:s3cret@{}", nobody.address()))).await.unwrap_err();
     assert!(error.is_retryable() && error.to_string().contains("cannot be reached"), "{error}");
     assert!(!format!("{error} {error:?}").contains("s3cret"));
 
