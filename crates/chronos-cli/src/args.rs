@@ -1,8 +1,5 @@
 //! Arguments that several commands share.
 
-use std::fs;
-use std::io::{self, Read as _};
-
 use chronos_db::documents::Direction;
 use chronos_db::{Collection, Error, ItemId, Json, Timestamp};
 use clap::Args;
@@ -89,7 +86,7 @@ pub(crate) struct PointArg {
     #[arg(long, value_name = "TIME", value_parser = Timestamp::parse)]
     pub(crate) at: Option<Timestamp>,
     /// As it was at this version of the collection.
-    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    #[arg(long, value_name = "N")]
     pub(crate) cv: Option<i64>,
 }
 
@@ -177,24 +174,6 @@ macro_rules! written {
 }
 
 pub(crate) use {at_point, shown, written};
-
-/// Reads a document: JSON itself, a file, or `-` for standard input.
-pub(crate) fn read_json(given: &str) -> Result<Json, Failure> {
-    if given.trim_start().starts_with(['{', '[']) {
-        return serde_json::from_str(given).map_err(|error| Failure::wrong(format!("the document is no JSON: {error}")));
-    }
-    let unreadable =
-        |error: io::Error| Failure::wrong(format!("{given}: the document is neither JSON nor a file that can be read: {error}"));
-    let text = match given {
-        "-" => {
-            let mut text = String::new();
-            io::stdin().read_to_string(&mut text).map_err(unreadable)?;
-            text
-        }
-        file => fs::read_to_string(file).map_err(unreadable)?,
-    };
-    serde_json::from_str(&text).map_err(|error| Failure::wrong(format!("{given}: no JSON: {error}")))
-}
 
 #[cfg(test)]
 mod tests {

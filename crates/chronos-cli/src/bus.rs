@@ -20,6 +20,7 @@ use serde_json::{Map, json};
 
 use crate::connect::{Connected, NamespaceArg};
 use crate::failure::Failure;
+use crate::input;
 use crate::open::Globals;
 
 /// Topics: publish messages, and give each to every subscription until it is done with it.
@@ -146,7 +147,7 @@ fn payload_json(payload: &[u8], content_type: &str) -> Json {
 }
 
 fn parse_filter(text: &str) -> Result<Json, Failure> {
-    serde_json::from_str(text).map_err(|error| Failure::wrong(format!("the filter is no JSON: {error}")))
+    input::parse(text.as_bytes(), "the filter")
 }
 
 #[cfg(test)]

@@ -3,8 +3,9 @@
 use chronos_db::Timestamp;
 use clap::Args;
 
-use crate::args::{CollectionArg, WriteArg, read_json, written};
+use crate::args::{CollectionArg, WriteArg, written};
 use crate::failure::Failure;
+use crate::input;
 use crate::open::Globals;
 use crate::output::Output;
 
@@ -29,7 +30,7 @@ pub(crate) struct CreateArgs {
 }
 
 pub(crate) async fn run(globals: &Globals, args: CreateArgs) -> Result<(), Failure> {
-    let document = read_json(&args.document)?;
+    let document = input::document(&args.document)?;
     let mut opened = globals.open_for_writing()?;
     let collection = opened.collection(&args.of.collection)?;
     let mut create = written!(collection.create(document), &args.write);

@@ -9,6 +9,7 @@ use chronos_db::{Error, Json, MAX_DOCUMENT_BYTES};
 use tokio::sync::mpsc;
 
 use crate::failure::Failure;
+use crate::input;
 
 /// Lines read ahead at most, and their bytes.
 const AHEAD: usize = 2_048;
@@ -136,11 +137,7 @@ fn read<T>(
         };
         number += 1;
         end += read;
-        let mut line = text.as_slice();
-        if number == 1 {
-            // Some editors begin files with a byte order mark.
-            line = line.strip_prefix("\u{feff}".as_bytes()).unwrap_or(line);
-        }
+        let line = if number == 1 { input::without_mark(&text) } else { &text };
         let line = line.trim_ascii();
         if line.is_empty() {
             continue;
@@ -167,7 +164,10 @@ fn json(line: &[u8]) -> Result<Json, Error> {
     if line.len() > LONGEST {
         return Err(Error::validation(format!("the line is longer than {LONGEST} bytes")));
     }
-    serde_json::from_slice(line).map_err(|error| Error::validation(format!("the line is no JSON: {error}")))
+    if let Some(why) = input::not_json(line) {
+        return Err(Error::validation(format!("the line is invalid JSON: {why}")));
+    }
+    serde_json::from_slice(line).map_err(|error| Error::validation(format!("the line is invalid JSON: {error}")))
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use serde_json::json;
 
 use crate::args::{CollectionArg, PointArg, ShowArg, at_point, shown};
 use crate::failure::Failure;
+use crate::input;
 use crate::open::Globals;
 use crate::output::{Output, note};
 
@@ -94,5 +95,5 @@ async fn one_page(list: List, whole: bool) -> Result<(), Failure> {
 }
 
 fn parse_filter(text: &str) -> Result<Json, Failure> {
-    serde_json::from_str(text).map_err(|error| Failure::wrong(format!("the filter is no JSON: {error}")))
+    input::parse(text.as_bytes(), "the filter")
 }

@@ -14,6 +14,7 @@ mod failure;
 mod get;
 mod history;
 mod import;
+mod input;
 mod lines;
 mod list;
 mod migrate;
@@ -25,6 +26,7 @@ mod restore_collection;
 mod shared;
 mod smart_insert;
 mod update;
+mod usage;
 mod verify;
 mod worker;
 
@@ -87,7 +89,10 @@ enum Command {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let Cli { globals, command } = Cli::parse();
+    let Cli { globals, command } = match usage::parse() {
+        Ok(cli) => cli,
+        Err(code) => return code,
+    };
     if globals.verbose {
         output::tell_events();
     }

@@ -10,6 +10,7 @@ use chronos_db::{Chronos, Collection, Error, Json, Route, Runtime, Tier};
 use clap::Args;
 
 use crate::failure::{Failure, one_line};
+use crate::input;
 use crate::output::note;
 
 /// Arms fail points, such as `commit.before_answer=abort:3`, so that tests can end this very program between two steps of a write.
@@ -98,6 +99,9 @@ impl Globals {
     fn load(&self) -> Result<Config, Failure> {
         let config = match (&self.config, &self.data) {
             (Some(file), _) => from_file(file)?,
+            (None, Some(data)) if data.is_file() => {
+                return Err(Failure::wrong(format!("--data takes a folder, and {} is a file; --config takes a file", data.display())));
+            }
             (None, Some(data)) => Config::embedded(data),
             (None, None) if Path::new(DEFAULT_CONFIG).exists() => from_file(Path::new(DEFAULT_CONFIG))?,
             (None, None) => Config::embedded(Path::new(DEFAULT_DATA)),
@@ -146,9 +150,8 @@ impl Opened {
 /// Reads a configuration; `ENV.NAME` in it is taken from the environment.
 pub(crate) fn from_file(path: &Path) -> Result<Config, Failure> {
     let named = |what: String| Failure::wrong(format!("{}: {what}", path.display()));
-    let text = std::fs::read_to_string(path).map_err(|error| named(format!("the file cannot be read: {error}")))?;
-    let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
-    let mut document: Json = serde_json::from_str(text).map_err(|error| named(format!("no JSON: {error}")))?;
+    let text = std::fs::read(path).map_err(|error| named(format!("the file cannot be read: {error}")))?;
+    let mut document: Json = input::parse(&text, &path.display().to_string())?;
     let in_file = |error: Error| named(error.message().to_owned());
     expand_env(&mut document, |name| env::var(name).ok()).map_err(in_file)?;
     Config::from_json(&document, path.parent().unwrap_or(Path::new(""))).map_err(in_file)

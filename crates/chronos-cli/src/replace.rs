@@ -2,8 +2,9 @@
 
 use clap::Args;
 
-use crate::args::{Among, ExpectArg, ItemArg, WriteArg, read_json, written};
+use crate::args::{Among, ExpectArg, ItemArg, WriteArg, written};
 use crate::failure::Failure;
+use crate::input;
 use crate::open::Globals;
 use crate::output::Output;
 
@@ -25,7 +26,7 @@ pub(crate) struct ReplaceArgs {
 }
 
 pub(crate) async fn run(globals: &Globals, args: ReplaceArgs) -> Result<(), Failure> {
-    let document = read_json(&args.document)?;
+    let document = input::document(&args.document)?;
     let mut opened = globals.open_for_writing()?;
     let collection = opened.collection(&args.item.of.collection)?;
     let id = args.item.find(&collection, Among::Live).await?;

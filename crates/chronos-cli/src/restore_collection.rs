@@ -35,7 +35,7 @@ pub(crate) struct RestoreCollectionArgs {
 #[group(required = true, multiple = false)]
 struct Target {
     /// To this version of the collection; -1 is the empty collection.
-    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    #[arg(long, value_name = "N")]
     cv: Option<i64>,
     /// To this time.
     #[arg(long, value_name = "TIME", value_parser = Timestamp::parse)]

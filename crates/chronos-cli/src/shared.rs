@@ -1,6 +1,5 @@
 //! `chronos shared`.
 
-use std::io::{self, Read as _};
 use std::time::Duration;
 
 use chronos_db::Json;
@@ -11,6 +10,7 @@ use serde_json::json;
 
 use crate::connect::NamespaceArg;
 use crate::failure::Failure;
+use crate::input;
 use crate::open::Globals;
 use crate::output::Output;
 
@@ -165,12 +165,11 @@ async fn set(shared: &Shared, args: &SetArgs) -> Result<(), Failure> {
 }
 
 fn read(given: &str) -> Result<Json, Failure> {
-    let mut text = given.to_owned();
-    if given == "-" {
-        text.clear();
-        io::stdin().read_to_string(&mut text).map_err(|error| Failure::wrong(format!("the value cannot be read: {error}")))?;
+    if given != "-" {
+        return input::parse(given.as_bytes(), "the value");
     }
-    serde_json::from_str(&text).map_err(|error| Failure::wrong(format!("the value is no JSON: {error}")))
+    let text = input::read(given).map_err(|error| Failure::wrong(format!("the value cannot be read: {error}")))?;
+    input::parse(&text, "the value")
 }
 
 async fn del(shared: &Shared, args: &DelArgs) -> Result<(), Failure> {

@@ -2,8 +2,9 @@
 
 use clap::Args;
 
-use crate::args::{CollectionArg, WriteArg, read_json, written};
+use crate::args::{CollectionArg, WriteArg, written};
 use crate::failure::Failure;
+use crate::input;
 use crate::open::Globals;
 use crate::output::Output;
 
@@ -29,7 +30,7 @@ pub(crate) struct SmartInsertArgs {
 }
 
 pub(crate) async fn run(globals: &Globals, args: SmartInsertArgs) -> Result<(), Failure> {
-    let document = read_json(&args.document)?;
+    let document = input::document(&args.document)?;
     let mut opened = globals.open_for_writing()?;
     let collection = opened.collection(&args.of.collection)?;
     let keys: Vec<&str> = args.unique.iter().map(String::as_str).collect();

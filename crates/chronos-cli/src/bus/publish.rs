@@ -7,12 +7,12 @@ use chronos_db::{Error, Json, Timestamp};
 use chronow::hot::Published;
 use chronow::{Draft, ErrorKind, Topic};
 use clap::Args;
-use serde::Deserialize as _;
 use serde_json::json;
 
 use super::TopicArg;
 use crate::connect::Connected;
 use crate::failure::{Failure, one_line};
+use crate::input;
 use crate::lines::{Line, Lines};
 use crate::output::Output;
 
@@ -66,11 +66,9 @@ pub(crate) struct CancelArgs {
 }
 
 /// One line of the input.
-#[derive(Debug, Default, serde::Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[derive(Debug, Default)]
 struct Given {
     payload: Json,
-    #[serde(default)]
     headers: BTreeMap<String, String>,
     key: Option<String>,
     id: Option<String>,
@@ -105,7 +103,35 @@ impl Given {
 }
 
 fn read(line: &Json) -> Result<Draft, Error> {
-    Given::deserialize(line).map_err(|error| Error::validation(format!("this is no message: {error}")))?.draft()
+    let fields = line.as_object().ok_or_else(|| Error::validation("a message is a JSON object with a `payload`"))?;
+    let mut given =
+        Given { payload: fields.get("payload").ok_or_else(|| Error::validation("`payload` is missing"))?.clone(), ..Given::default() };
+    for (name, value) in fields {
+        let wrong = |wanted: &str| Error::validation(format!("`{name}` is {wanted}"));
+        let text = || value.as_str().map(str::to_owned).ok_or_else(|| wrong("a text"));
+        let millis = || value.as_u64().ok_or_else(|| wrong("a whole number of milliseconds"));
+        match name.as_str() {
+            "payload" => {}
+            _ if value.is_null() => {}
+            "headers" => {
+                let headers = value.as_object().ok_or_else(|| wrong("an object of texts"))?;
+                for (header, value) in headers {
+                    let value = value.as_str().ok_or_else(|| Error::validation(format!("the header `{header}` is a text")))?;
+                    given.headers.insert(header.clone(), value.to_owned());
+                }
+            }
+            "key" => given.key = Some(text()?),
+            "id" => given.id = Some(text()?),
+            "delayMs" => given.delay_ms = Some(millis()?),
+            "at" => given.at = Some(text()?),
+            "ttlMs" => given.ttl_ms = Some(millis()?),
+            _ => {
+                let known = "payload, headers, key, id, delayMs, at and ttlMs";
+                return Err(Error::validation(format!("`{name}` is no field of a message; {known} are")));
+            }
+        }
+    }
+    given.draft()
 }
 
 fn header(text: &str) -> Result<(String, String), String> {
@@ -131,7 +157,7 @@ pub(super) async fn run(connected: &Connected, args: PublishArgs) -> Result<(), 
 
 async fn one(topic: &Topic, args: PublishArgs) -> Result<(), Failure> {
     let text = args.payload.unwrap_or_default();
-    let payload = serde_json::from_str(&text).map_err(|error| Failure::wrong(format!("the payload is no JSON: {error}")))?;
+    let payload = input::parse(text.as_bytes(), "the payload")?;
     let headers = args.header.into_iter().collect();
     let given = Given { payload, headers, key: args.key, id: args.id, delay_ms: args.delay_ms, ..Given::default() };
     for published in topic.publish_batch([given.draft()?]).await? {

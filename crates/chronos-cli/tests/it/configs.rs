@@ -28,7 +28,7 @@ fn a_check_names_what_is_wrong_and_warns_of_what_is_ignored() {
     let wrong = cli.run(&["config", "check", "wrong.json"]);
     assert!(wrong.failed(2).starts_with("error: VALIDATION_ERROR: wrong.json: dbConnections.main.mongoUri"), "{wrong:?}");
     cli.write("broken.json", "{");
-    assert!(cli.run(&["config", "check", "broken.json"]).failed(2).contains("no JSON"));
+    assert!(cli.run(&["config", "check", "broken.json"]).failed(2).contains("invalid JSON"));
     assert!(cli.run(&["config", "check", "absent.json"]).failed(2).contains("absent.json"));
     cli.write("odd.json", &embedded().replacen('{', "{\"surprise\": 1,", 1));
     let odd = cli.run(&["config", "check", "odd.json"]);

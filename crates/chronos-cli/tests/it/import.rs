@@ -69,7 +69,7 @@ fn importing_the_same_log_twice_makes_no_version() {
 
 /// Good lines with one bad line each of every kind between them.
 const BAD: [(&str, &str); 8] = [
-    ("{\"op\": \"create\", ", "no JSON"),
+    ("{\"op\": \"create\", ", "invalid JSON"),
     ("[]", "an operation is a JSON object"),
     ("{\"op\": \"upsert\", \"key\": \"x\", \"data\": {}}", "create, replace, update or delete"),
     ("{\"op\": \"create\", \"key\": {}, \"data\": {}}", "`key` is a string, a number or a boolean"),

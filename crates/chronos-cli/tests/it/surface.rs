@@ -31,10 +31,10 @@ fn wrong_input_exits_with_2_and_says_why_in_one_line() {
     let wrong: [(&[&str], &str); 9] = [
         (&["get", "-c", "users", "123"], "no item id"),
         (&["get", "-c", "../users", "a=1"], "collection"),
-        (&["create", "-c", "users", "{"], "no JSON"),
+        (&["create", "-c", "users", "{"], "invalid JSON"),
         (&["create", "-c", "users", "[]"], "VALIDATION_ERROR"),
         (&["create", "-c", "users", "absent.json"], "absent.json"),
-        (&["list", "-c", "users", "--filter", "{"], "the filter is no JSON"),
+        (&["list", "-c", "users", "--filter", "{"], "the filter: invalid JSON"),
         (&["list", "-c", "users", "--filter", r#"{"a": {"$where": 1}}"#], "$where"),
         (&["list", "-c", "users", "--after", "nonsense"], "token"),
         (&["import", "-c", "users", "--key-property", "$a", "/dev/null"], "key property"),
@@ -45,10 +45,72 @@ fn wrong_input_exits_with_2_and_says_why_in_one_line() {
         assert!(said.contains(why) && said.lines().count() == 1, "{args:?}: {said}");
         assert_eq!(ran.out(), "");
     }
-    for args in [&["list", "-c", "users", "--at", "never"][..], &["list"], &["nonsense"], &["restore", "-c", "users", "a=1"], &[]] {
+    let usage: [(&[&str], &str); 6] = [
+        (&["list", "-c", "users", "--at", "never"], "2015-12-31T10:00:00Z"),
+        (&["list"], "--collection <COLL>"),
+        (&["nonsense"], "nonsense"),
+        (&["restore", "-c", "users", "a=1"], "chronos restore --help"),
+        (&["bus", "publish", "t", "--delay-ms", "-5", "--payload", "1"], "-5"),
+        (&["get", "-c", "users", "a=1", "--nonsense"], "--nonsense"),
+    ];
+    for (args, why) in usage {
         let ran = cli.run(args);
-        assert!(ran.err().contains("Usage") || ran.failed(2).contains("2015-12-31T10:00:00Z"), "{ran:?}");
+        let said = ran.failed(2);
+        assert!(said.contains(why) && said.lines().count() == 1, "{args:?}: {said}");
     }
+    assert!(cli.run(&[]).err().contains("Usage"));
+}
+
+#[test]
+fn negative_values_are_values_wherever_one_is_taken() {
+    let cli = Cli::new();
+    let id = cli.run(&["create", "-c", "users", r#"{"a": -5}"#]).value()["id"].as_str().unwrap().to_owned();
+    cli.run(&["bus", "topic", "create", "t"]).value();
+    cli.run(&["bus", "publish", "t", "--payload", "-1.5e3"]).value();
+    assert_eq!(cli.run(&["shared", "set", "k", "-5"]).value()["version"], 1);
+    assert!(cli.run(&["get", "-c", "users", &id, "--ov", "-1"]).failed(1).contains("NOT_FOUND"));
+    for args in [&["restore", "-c", "users", &id, "--ov", "-1"][..], &["diff", "-c", "users", &id, "-1"]] {
+        assert!(cli.run(args).failed(1).contains("NOT_FOUND"));
+    }
+    assert!(cli.run(&["update", "-c", "users", &id, r#"{"a": 1}"#, "--expect-ov", "-1"]).failed(1).contains("OPTIMISTIC_LOCK"));
+}
+
+#[test]
+fn a_byte_order_mark_belongs_to_no_document() {
+    let cli = Cli::new();
+    let marked = |text: &str| format!("\u{feff}{text}");
+    for name in ["document", "patch", "lines"] {
+        let text = match name {
+            "document" => r#"{"a": 1}"#,
+            "patch" => r#"{"b": 2}"#,
+            _ => r#"{"payload": 7}"#,
+        };
+        cli.write(name, &marked(text));
+    }
+    let id = cli.run(&["create", "-c", "users", "document"]).value()["id"].as_str().unwrap().to_owned();
+    cli.run_with(&["create", "-c", "users", "-"], &marked(r#"{"a": 1}"#)).value();
+    cli.run(&["create", "-c", "users", &marked(r#"{"a": 1}"#)]).value();
+    cli.run(&["update", "-c", "users", &id, "patch"]).value();
+    assert_eq!(cli.run(&["get", "-c", "users", &id]).value()["item"]["b"], 2);
+    cli.run(&["bus", "topic", "create", "t"]).value();
+    cli.run(&["bus", "publish", "t", "lines"]).value();
+    cli.run_with(&["shared", "set", "k", "-"], &marked("1")).value();
+}
+
+#[test]
+fn what_is_no_json_and_no_store_is_said_at_once() {
+    let cli = Cli::new();
+    std::fs::write(cli.folder().join("log.gz"), [0x1f, 0x8b, 8, 0, 0, 0]).unwrap();
+    cli.write("empty", "");
+    for args in [&["create", "-c", "users", "log.gz"][..], &["import", "-c", "users", "--key-property", "a", "log.gz"]] {
+        assert!(cli.run(args).err().contains("gzip"));
+    }
+    assert!(cli.run(&["create", "-c", "users", "empty"]).failed(2).contains("it is empty"));
+    assert!(cli.run(&["--data", "empty", "create", "-c", "users", "{}"]).failed(2).contains("--data takes a folder"));
+    let named = r#"{"payload": 1, "delayMs": "5"}"#;
+    cli.run(&["bus", "topic", "create", "t"]).value();
+    assert!(cli.run_with(&["bus", "publish", "t", "-"], named).failed(2).contains("`delayMs` is a whole number"));
+    assert!(cli.run_with(&["bus", "publish", "t", "-"], "5").failed(2).contains("a message is a JSON object"));
 }
 
 #[test]

@@ -222,6 +222,7 @@ impl Engine {
             (Change::Replace { document }, Some(_)) => payload::checked(document.clone())?,
             (Change::Update { document }, Some(_)) => {
                 let new = payload::checked(document.clone())?;
+                refuse_operators(&new, "update")?;
                 match (self.settings.update_mode, &current) {
                     (UpdateMode::Merge, Some(current)) => {
                         let mut merged = current.document.clone();
@@ -234,7 +235,9 @@ impl Engine {
             (Change::Enrich { patches, function_id }, Some(_)) => {
                 let mut current = Json::Object(current.as_ref().map(|current| current.document.clone()).unwrap_or_default());
                 for patch in patches {
-                    merge(&mut current, &Json::Object(payload::checked(patch.clone())?));
+                    let patch = payload::checked(patch.clone())?;
+                    refuse_operators(&patch, "enrich")?;
+                    merge(&mut current, &Json::Object(patch));
                 }
                 if let Some(function) = function_id
                     && !content.function_ids.contains(function)
@@ -379,6 +382,36 @@ impl Engine {
             ..prepared
         }
     }
+}
+
+/// The update operators of MongoDB, which somebody may take `update` for; any other name with a `$` is a property like others.
+const UPDATE_OPERATORS: [&str; 14] = [
+    "$set",
+    "$unset",
+    "$inc",
+    "$mul",
+    "$min",
+    "$max",
+    "$rename",
+    "$setOnInsert",
+    "$currentDate",
+    "$push",
+    "$pull",
+    "$pullAll",
+    "$pop",
+    "$addToSet",
+];
+
+/// An operator would be stored as a property of its name, which nobody means.
+fn refuse_operators(fields: &Map<String, Json>, operation: &str) -> Result<()> {
+    let Some(operator) = fields.keys().find(|name| UPDATE_OPERATORS.contains(&name.as_str())) else { return Ok(()) };
+    let instead = match operator.as_str() {
+        "$unset" | "$rename" => "`replace` writes a document without the property",
+        "$push" | "$addToSet" => "`enrich` adds the members of an array to what is there",
+        "$set" => "give the properties themselves",
+        _ => "read the item, and give the new value with the version it was read at as the expected one",
+    };
+    Err(Error::validation(format!("`{operator}` is an update operator, and {operation} takes none: {instead}")))
 }
 
 /// Whether the index entry of the head tells that `document` is another one, and the head has all that a next version keeps.

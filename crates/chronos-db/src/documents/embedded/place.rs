@@ -111,6 +111,10 @@ impl Place {
         // Absolute, so that SQLite takes no name for a URI.
         let path = std::path::absolute(given).map_err(|e| failed("the path has no absolute form", e))?;
         let named_file = path.extension().is_some_and(|e| e == "db" || e == "sqlite" || e == "sqlite3");
+        if !named_file && path.metadata().is_ok_and(|about| about.is_file() && about.len() == 0) {
+            // SQLite would make a database of it, whatever it was meant to be.
+            return Err(Error::validation(format!("{self} is an empty file, not an embedded store; name a folder or a .db file")));
+        }
         if path.is_file() || (named_file && !path.is_dir()) {
             if let Some(folder) = path.parent() {
                 create_folder(folder).map_err(|e| failed("its folder cannot be created", e))?;

@@ -12,6 +12,7 @@ on_every_pairing!(
     a_document_of_16_mib_comes_back_whole_and_a_larger_one_is_refused,
     nesting_is_bounded_whichever_write_makes_it_deep,
     an_index_entry_is_bounded,
+    an_update_operator_is_refused_and_any_other_dollar_name_is_a_property,
 );
 
 fn parse(text: &str) -> Json {
@@ -104,4 +105,18 @@ async fn an_index_entry_is_bounded(p: &Pairing) {
     let head = store.head(&others, &id).await;
     assert_eq!(head.get_document("metaIndexed").unwrap(), &bson::doc! { "small": 1 });
     assert_eq!(refused(store.users().create(json!({"id": "x".repeat(100_000)})).await), ErrorKind::Validation);
+}
+
+async fn an_update_operator_is_refused_and_any_other_dollar_name_is_a_property(p: &Pairing) {
+    let users = p.open().users();
+    let id = users.create(json!({"a": 1, "$ref": "x"})).await.unwrap().id;
+    for operator in ["$set", "$unset", "$inc", "$push"] {
+        let fields = json!({ operator: {"a": 2} });
+        for error in [users.update(&id, fields.clone()).await.unwrap_err(), users.enrich(&id, fields).await.unwrap_err()] {
+            assert_eq!(error.kind(), ErrorKind::Validation);
+            assert!(error.message().contains(operator), "{error}");
+        }
+    }
+    users.update(&id, json!({"$ref": "y"})).await.unwrap();
+    assert_eq!(document(&users, &id).await, json!({"a": 1, "$ref": "y"}));
 }
