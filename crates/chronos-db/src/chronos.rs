@@ -8,11 +8,12 @@ use std::time::Duration;
 
 use secrecy::{ExposeSecret as _, SecretString};
 
-use crate::config::{Config, ObjectSpace};
+use crate::config::{Config, DatabaseType, ObjectSpace};
 use crate::documents::Documents;
 use crate::messaging::{Messaging, Place};
 use crate::objects::{Objects, ObjectsPool};
 use crate::records::{Collection, Engine, Names, OpenBucket, PayloadCache, PayloadRules, Settings, Space};
+use crate::route::sharing::Tenancy;
 use crate::{Error, Resolved, Result, Route, Router, Runtime};
 
 /// Bytes of payloads kept in memory, unless [`Builder::cache_bytes`] says otherwise.
@@ -175,8 +176,8 @@ impl Chronos {
     /// As [`route`](Self::route); `VALIDATION_ERROR` also if this build lacks the backend.
     pub fn with(&self, route: Route) -> Result<Collection> {
         let resolved = self.route(&route)?;
-        let tenant = resolved.enforced_tenant.clone();
-        Ok(Collection { engine: self.engine(&resolved)?, tenant })
+        let tenancy = Tenancy::new(&self.inner.config, &resolved);
+        Ok(Collection { engine: self.engine(&resolved)?, tenancy })
     }
 
     /// The document store behind a route: what messaging, counters and tools build on.
@@ -261,6 +262,7 @@ impl Chronos {
             update_mode: config.update_mode,
             shadow: config.dev_shadow,
             rules: rules.clone(),
+            all_and_one: matches!(entry.database_type, Some(DatabaseType::Logs | DatabaseType::Identities | DatabaseType::Messaging)),
         };
         let space = entry.objects.as_ref().map(|space| self.space(space));
         let names = Names::new(&resolved.database, &resolved.collection);

@@ -8,6 +8,7 @@ use crate::{Error, Result};
 
 pub(crate) mod key;
 mod router;
+pub(crate) mod sharing;
 
 pub use router::{Backend, Distribution, Router};
 
@@ -91,7 +92,8 @@ pub struct Resolved {
     pub database: String,
     /// The checked collection name.
     pub collection: String,
-    /// The tenant every document and query is forced to, on databases that several tenants share.
+    /// The tenant that the route names, where the entry is for several: every document and query is forced to it. Entries of one tenant have it in
+    /// their [`selector`](Entry::selector), and force it where others lead to the same database.
     pub enforced_tenant: Option<String>,
 }
 

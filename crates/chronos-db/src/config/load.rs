@@ -197,7 +197,7 @@ impl Config {
                 if entry.key.is_some() && entry.key == earlier.key {
                     return Err(super::section::wrong(&format!("{}.key", entry.path), format!("is also the key of {}", earlier.path)));
                 }
-                if entry.database.is_some() && entry.database == earlier.database && self.same_store(entry, earlier) {
+                if entry.database.is_some() && entry.database == earlier.database && self.is_one_store(entry, earlier) {
                     let message = format!("is also the database of {}: what one writes, the other reads", earlier.path);
                     warnings.push(Warning { path: format!("{}.dbName", entry.path), message });
                 }
@@ -207,7 +207,8 @@ impl Config {
         Ok(())
     }
 
-    fn same_store(&self, one: &Entry, other: &Entry) -> bool {
+    /// Whether two entries lead to one store as far as their connection strings tell.
+    pub(crate) fn is_one_store(&self, one: &Entry, other: &Entry) -> bool {
         let uri = |entry: &Entry| self.connections.get(&entry.connection).map(|c| c.uri.expose_secret());
         // Every in-memory store is its connection's own.
         one.connection == other.connection || uri(one).is_some_and(|text| text != "embedded::memory:" && Some(text) == uri(other))

@@ -119,7 +119,8 @@ impl Create {
         let engine = &self.collection.engine;
         let id = ItemId::new(engine.runtime.random.object_id());
         let change = Change::Create { document: self.document, lineage: self.lineage };
-        Ok(engine.write(id, &change, &self.options, self.collection.tenant.as_deref(), None).await?.into())
+        let scope = self.collection.scope().await?;
+        Ok(engine.write(id, &change, &self.options, scope, None).await?.into())
     }
 }
 
@@ -173,8 +174,8 @@ macro_rules! change_action {
             async fn run_with(self, lock: Option<&ItemLock>) -> Result<Written> {
                 let $this = self;
                 let change = $change;
-                let Collection { engine, tenant } = &$this.collection;
-                Ok(engine.write($this.id, &change, &$this.options, tenant.as_deref(), lock).await?.into())
+                let scope = $this.collection.scope().await?;
+                Ok($this.collection.engine.write($this.id, &change, &$this.options, scope, lock).await?.into())
             }
 
             async fn run(self) -> Result<Written> {
@@ -285,8 +286,8 @@ impl SmartInsert {
     }
 
     async fn run(self) -> Result<Written> {
-        let Collection { engine, tenant } = &self.collection;
-        let done = engine.smart_insert(self.document, &self.keys, self.lineage, self.function_id, &self.options, tenant.as_deref()).await;
+        let (engine, scope) = (&self.collection.engine, self.collection.scope().await?);
+        let done = engine.smart_insert(self.document, &self.keys, self.lineage, self.function_id, &self.options, scope).await;
         done.map_err(|e| e.during("smart insert").in_collection(self.collection.name()))
     }
 }
@@ -355,9 +356,9 @@ impl Get {
     }
 
     async fn run(self) -> Result<Option<View>> {
-        let Collection { engine, tenant } = &self.collection;
+        let (engine, scope) = (&self.collection.engine, self.collection.scope().await?);
         let named = |e: Error| e.during("get").in_collection(&engine.names.collection).on_item(self.id);
-        match engine.find(self.id, self.which, &self.options, tenant.as_deref()).await.map_err(named)? {
+        match engine.find(self.id, self.which, &self.options, scope).await.map_err(named)? {
             Some(found) => engine.view(found, &self.options).await.map(Some).map_err(named),
             None => Ok(None),
         }
@@ -426,13 +427,13 @@ impl List {
     /// # Errors
     /// `VALIDATION_ERROR` for a wrong filter, sort or token.
     pub async fn stream(self) -> Result<BoxStream<'static, Result<View>>> {
-        let Collection { engine, tenant } = &self.collection;
-        engine.stream(self.query, tenant.as_deref()).await.map_err(|e| e.during("list").in_collection(self.collection.name()))
+        let (engine, scope) = (&self.collection.engine, self.collection.scope().await?);
+        engine.stream(self.query, scope).await.map_err(|e| e.during("list").in_collection(self.collection.name()))
     }
 
     async fn run(self) -> Result<Page> {
-        let Collection { engine, tenant } = &self.collection;
-        engine.page(&self.query, tenant.as_deref()).await.map_err(|e| e.during("list").in_collection(&engine.names.collection))
+        let (engine, scope) = (&self.collection.engine, self.collection.scope().await?);
+        engine.page(&self.query, scope).await.map_err(|e| e.during("list").in_collection(&engine.names.collection))
     }
 }
 
@@ -463,8 +464,8 @@ impl History {
     /// # Errors
     /// `NOT_FOUND` if there is no such item.
     pub async fn stream(self) -> Result<BoxStream<'static, Result<Version>>> {
-        let Collection { engine, tenant } = &self.collection;
-        engine.versions(self.id, tenant.as_deref(), self.newest_first).await
+        let (engine, scope) = (&self.collection.engine, self.collection.scope().await?);
+        engine.versions(self.id, scope, self.newest_first).await
     }
 
     async fn run(self) -> Result<Vec<Version>> {
@@ -508,8 +509,8 @@ impl Restore {
         if self.which == Which::Latest {
             return Err(Error::validation("name the version or the time to restore to").during("restore").on_item(self.id));
         }
-        let Collection { engine, tenant } = &self.collection;
-        Ok(engine.restore(self.id, self.which, &self.options, tenant.as_deref()).await?.into())
+        let (engine, scope) = (&self.collection.engine, self.collection.scope().await?);
+        Ok(engine.restore(self.id, self.which, &self.options, scope).await?.into())
     }
 }
 
@@ -574,8 +575,8 @@ impl RestoreCollection {
     }
 
     async fn run(self) -> Result<Restored> {
-        let Collection { engine, tenant } = &self.collection;
-        engine.restore_collection(self.which, &self.options, tenant.as_deref()).await
+        let (engine, scope) = (&self.collection.engine, self.collection.scope().await?);
+        engine.restore_collection(self.which, &self.options, scope).await
     }
 }
 
@@ -602,8 +603,8 @@ impl Lock {
     }
 
     async fn run(self) -> Result<ItemLock> {
-        let Collection { engine, tenant } = &self.collection;
-        let locked = engine.lock(self.id, self.patience, tenant.as_deref()).await;
+        let (engine, scope) = (&self.collection.engine, self.collection.scope().await?);
+        let locked = engine.lock(self.id, self.patience, scope).await;
         locked.map_err(|e| e.during("lock").in_collection(&engine.names.collection).on_item(self.id))
     }
 }
@@ -630,8 +631,8 @@ impl Verify {
     }
 
     async fn run(self) -> Result<Verification> {
-        let engine = &self.collection.engine;
-        engine.verify(self.repair).await.map_err(|e| e.during("verify").in_collection(&engine.names.collection))
+        let (engine, scope) = (&self.collection.engine, self.collection.scope().await?);
+        engine.verify(self.repair, scope).await.map_err(|e| e.during("verify").in_collection(&engine.names.collection))
     }
 }
 

@@ -8,6 +8,8 @@ use super::actions::{
 };
 use super::engine::Engine;
 use super::model::ItemId;
+use super::scope::Scope;
+use crate::route::sharing::Tenancy;
 use crate::{Json, Result, Timestamp};
 
 /// One collection of records in one database, as [`Chronos::with`](crate::Chronos::with) resolved it. Cheap to clone.
@@ -34,11 +36,16 @@ use crate::{Json, Result, Timestamp};
 #[derive(Clone, Debug)]
 pub struct Collection {
     pub(crate) engine: Arc<Engine>,
-    /// The tenant every document and query is forced to, in databases that several share.
-    pub(crate) tenant: Option<String>,
+    /// Whose documents this handle sees.
+    pub(crate) tenancy: Tenancy,
 }
 
 impl Collection {
+    /// Which documents this handle sees and changes; decided when it is first used.
+    pub(crate) async fn scope(&self) -> Result<&Scope> {
+        self.tenancy.scope().await
+    }
+
     /// The collection's name.
     #[must_use]
     pub fn name(&self) -> &str {
@@ -121,7 +128,8 @@ impl Collection {
         Import::new(self, key_property)
     }
 
-    /// The newest collection version below which nothing is missing and nothing changes any more; −1 while the collection is empty.
+    /// The newest collection version below which nothing is missing and nothing changes any more; −1 while the collection is empty. Tenants that share a
+    /// database also share the numbers of a collection: for each of them, those of the others are gaps.
     ///
     /// # Errors
     /// `TXN_ERROR` if the store fails.
@@ -129,12 +137,13 @@ impl Collection {
         self.engine.stable_cv().await
     }
 
-    /// Waits until every committed version is stored, or `limit` has passed. Returns how many still wait.
+    /// Waits until every committed version is stored, or `limit` has passed. Returns how many still wait; in a database that tenants share, of this
+    /// one's.
     ///
     /// # Errors
     /// `TXN_ERROR` if the store fails. A failing object storage is no error here: what it didn't take is counted.
     pub async fn drain(&self, limit: Duration) -> Result<u64> {
-        self.engine.drain_flusher(limit, false).await
+        self.engine.drain_flusher(limit, false, self.scope().await?).await
     }
 
     /// Waits until the versions that this process has committed are stored, or `limit` has passed; what others have just committed is left to them.
@@ -143,7 +152,7 @@ impl Collection {
     /// # Errors
     /// As [`drain`](Self::drain).
     pub async fn settle(&self, limit: Duration) -> Result<u64> {
-        self.engine.drain_flusher(limit, true).await
+        self.engine.drain_flusher(limit, true, self.scope().await?).await
     }
 
     /// Makes sure that lists by `property` are served by an index. Declared properties have theirs already.
@@ -151,7 +160,7 @@ impl Collection {
     /// # Errors
     /// `TXN_ERROR` if the store fails.
     pub async fn ensure_index(&self, property: &str) -> Result<()> {
-        self.engine.ensure_property(property).await
+        self.engine.ensure_property(property, self.scope().await?).await
     }
 
     /// Removes objects of large payloads whose commit never came, if they were begun before `before`. Returns how many.
@@ -159,7 +168,7 @@ impl Collection {
     /// # Errors
     /// `TXN_ERROR` or `STORAGE_ERROR` if a store fails; calling it again goes on.
     pub async fn collect_orphans(&self, before: Timestamp) -> Result<u64> {
-        self.engine.collect_orphans(before).await
+        self.engine.collect_orphans(before, self.scope().await?).await
     }
 
     /// Where `versioning` is off: removes version rows, and the objects of superseded versions, that were written at least `grace` ago.
@@ -168,6 +177,6 @@ impl Collection {
     /// # Errors
     /// `TXN_ERROR` or `STORAGE_ERROR` if a store fails; calling it again goes on.
     pub async fn trim(&self, grace: Duration) -> Result<u64> {
-        if self.engine.settings.versioning { Ok(0) } else { self.engine.trim(grace).await }
+        if self.engine.settings.versioning { Ok(0) } else { self.engine.trim(grace, self.scope().await?).await }
     }
 }

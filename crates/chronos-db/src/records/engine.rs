@@ -16,6 +16,7 @@ use super::flush::Flusher;
 use super::indexing::plain;
 use super::model::{Head, ItemId, Names, Row};
 use super::rules::PayloadRules;
+use super::scope::{Scope, by_tenant};
 use crate::config::{CollectionMap, DevShadow, UpdateMode};
 use crate::documents::{Direction, Documents, Filter, Guard, Index, Scan, Write};
 use crate::objects::Objects;
@@ -55,6 +56,8 @@ pub(crate) struct Settings {
     pub(crate) update_mode: UpdateMode,
     pub(crate) shadow: Option<DevShadow>,
     pub(crate) rules: PayloadRules,
+    /// Handles of one tenant and handles of all tenants lead here, as to logs: lists of both need their indexes, whichever writes.
+    pub(crate) all_and_one: bool,
 }
 
 #[derive(Debug)]
@@ -73,6 +76,9 @@ pub(crate) struct Engine {
     pub(crate) flusher: Flusher,
     pub(crate) turns: Turns,
     ready: OnceCell<()>,
+    /// The indexes of lists: over all documents, and within each tenant.
+    lists: OnceCell<()>,
+    tenant_lists: OnceCell<()>,
 }
 
 impl Engine {
@@ -99,29 +105,54 @@ impl Engine {
             flusher: Flusher::default(),
             turns: Turns::default(),
             ready: OnceCell::new(),
+            lists: OnceCell::new(),
+            tenant_lists: OnceCell::new(),
         })
     }
 
     /// Before the first write: the indexes that decide every race, and the mark of a collection that others began.
     /// From here on this process also stores what another left unstored.
-    pub(crate) async fn ensure(self: &Arc<Self>) -> Result<()> {
-        if self.ready.initialized() {
-            return Ok(());
+    pub(crate) async fn ensure(self: &Arc<Self>, scope: &Scope) -> Result<()> {
+        if !self.ready.initialized() {
+            self.ready.get_or_try_init(|| self.prepare()).await?;
+            if self.space.is_some() {
+                self.flush_leftovers();
+            }
         }
-        self.ready.get_or_try_init(|| self.prepare()).await?;
-        if self.space.is_some() {
-            self.flush_leftovers();
+        let (all, each) = self.views(scope);
+        if all {
+            self.lists.get_or_try_init(|| async { self.documents.ensure(&self.names.head, &self.list_indexes()).await }).await?;
+        }
+        if each {
+            self.tenant_lists.get_or_try_init(|| self.prepare_tenants()).await?;
         }
         Ok(())
+    }
+
+    /// Whether lists over all documents have to be served by indexes, and lists within one tenant.
+    fn views(&self, scope: &Scope) -> (bool, bool) {
+        let one = scope.is_one_of_several();
+        (!one || self.settings.all_and_one, one || self.settings.all_and_one)
+    }
+
+    fn list_indexes(&self) -> Vec<Index> {
+        let mut heads = vec![Index::on("head_updatedAt", &["updatedAt", "_id"])];
+        heads.extend(self.settings.map.indexed.iter().map(|path| property_index(path)));
+        heads
+    }
+
+    async fn prepare_tenants(&self) -> Result<()> {
+        // By id alone too: without a filter and a sort that is a list's order.
+        let heads = std::iter::once(Index::on("head_id", &["_id"])).chain(self.list_indexes());
+        self.documents.ensure(&self.names.head, &heads.map(by_tenant).collect::<Vec<_>>()).await?;
+        // The unique indexes over rows decide races of everybody, as a collection's numbers are everybody's; this one is for lists of the past.
+        self.documents.ensure(&self.names.ver, &[by_tenant(Index::on("ver_item_at", &["itemId", "at"]))]).await
     }
 
     async fn prepare(&self) -> Result<()> {
         if let Err(error) = self.documents.ensure(&self.names.ver, &version_indexes()).await {
             return Err(self.explain_duplicates(error).await);
         }
-        let mut heads = vec![Index::on("head_updatedAt", &["updatedAt", "_id"])];
-        heads.extend(self.settings.map.indexed.iter().map(|path| property_index(path)));
-        self.documents.ensure(&self.names.head, &heads).await?;
         let found = self.documents.get(&self.names.counter, vec![CV.into(), STABLE.into()]).await?;
         let value = |id: &str| found.iter().find(|doc| doc.get_str("_id").ok() == Some(id)).map(|doc| super::model::number(doc, "value"));
         if value(STABLE).is_none() {
@@ -178,9 +209,13 @@ impl Engine {
     }
 
     /// Makes sure that an index over a property exists.
-    pub(crate) async fn ensure_property(self: &Arc<Self>, path: &str) -> Result<()> {
-        self.ensure().await?;
-        self.documents.ensure(&self.names.head, &[property_index(path)]).await
+    pub(crate) async fn ensure_property(self: &Arc<Self>, path: &str, scope: &Scope) -> Result<()> {
+        self.ensure(scope).await?;
+        let (all, each) = self.views(scope);
+        let index = property_index(path);
+        let each = each.then(|| by_tenant(index.clone()));
+        let indexes: Vec<Index> = all.then_some(index).into_iter().chain(each).collect();
+        self.documents.ensure(&self.names.head, &indexes).await
     }
 
     pub(crate) async fn head(&self, id: ItemId) -> Result<Option<Head>> {

@@ -13,6 +13,7 @@ use tokio::sync::{Notify, oneshot};
 use super::commit::Committed;
 use super::engine::Engine;
 use super::model::{Head, ItemId, Op, Row, State};
+use super::scope::Scope;
 use super::write::JSON_TYPE;
 use crate::documents::{Batch, Direction, Filter, Guard, Scan, Write};
 use crate::objects::PutOptions;
@@ -381,10 +382,11 @@ impl Engine {
         Ok(())
     }
 
-    /// Waits until nothing is left to store, or `limit` has passed; returns how many versions still wait, this process's and others'.
-    pub(crate) async fn drain_flusher(self: &Arc<Self>, limit: Duration, own_only: bool) -> Result<u64> {
+    /// Waits until nothing is left to store, or `limit` has passed; returns how many versions still wait of those that `scope` sees, this process's
+    /// and others'.
+    pub(crate) async fn drain_flusher(self: &Arc<Self>, limit: Duration, own_only: bool, scope: &Scope) -> Result<u64> {
         self.flushed(limit, own_only).await?;
-        self.unflushed().await
+        self.unflushed(scope).await
     }
 
     /// Waits until nothing is left to store, but for at most `limit`; with `own_only` rows that others may be about to store are left to them.
@@ -413,9 +415,9 @@ impl Engine {
     }
 
     /// How many versions wait to be stored.
-    pub(crate) async fn unflushed(&self) -> Result<u64> {
+    async fn unflushed(&self, scope: &Scope) -> Result<u64> {
         let scan = Scan {
-            filter: Filter::exists("unflushedSince", true),
+            filter: scope.narrow(Filter::exists("unflushedSince", true)),
             without: ["inline", "riders", "metaIndexed"].map(str::to_owned).to_vec(),
             ..Scan::default()
         };

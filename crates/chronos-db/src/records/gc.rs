@@ -7,6 +7,7 @@ use futures::TryStreamExt as _;
 
 use super::engine::Engine;
 use super::model::{ItemId, Op, Row};
+use super::scope::{Scope, TENANT};
 use crate::documents::{Batch, Direction, Filter, Guard, Scan, Write};
 use crate::objects::keys;
 use crate::{Result, Timestamp};
@@ -16,10 +17,11 @@ const ROUND: u64 = 256;
 
 impl Engine {
     /// Writes down that an object will be stored under `key` before its commit.
-    pub(crate) async fn note(&self, bucket: &str, key: &str, id: ItemId, ov: i64) -> Result<()> {
+    pub(crate) async fn note(&self, bucket: &str, key: &str, id: ItemId, ov: i64, tenant: Option<&str>) -> Result<()> {
         let now = self.documents.now().await?;
-        let document =
+        let mut document =
             doc! { "_id": format!("{bucket}/{key}"), "bucket": bucket, "key": key, "itemId": id.bson(), "ov": ov, "notedAt": now };
+        document.extend(tenant.map(|tenant| (TENANT.to_owned(), tenant.into())));
         let mut batch = Batch::new();
         batch.push(&self.names.gc, Write::put(document, Guard::Any));
         self.documents.apply(batch).await.map(|_| ())
@@ -35,11 +37,11 @@ impl Engine {
         self.documents.apply(batch).await.map(|_| ())
     }
 
-    /// Removes noted objects that no version names, if they were noted before `before`; returns how many.
-    pub(crate) async fn collect_orphans(&self, before: Timestamp) -> Result<u64> {
+    /// Removes noted objects that no version names, if they were noted before `before` for items that `scope` sees; returns how many.
+    pub(crate) async fn collect_orphans(&self, before: Timestamp, scope: &Scope) -> Result<u64> {
         let mut removed = 0;
         loop {
-            let scan = Scan { filter: Filter::lte("notedAt", before), limit: Some(ROUND), ..Scan::default() };
+            let scan = Scan { filter: scope.narrow(Filter::lte("notedAt", before)), limit: Some(ROUND), ..Scan::default() };
             let notes: Vec<_> = self.documents.scan(&self.names.gc, scan).try_collect().await?;
             if notes.is_empty() {
                 return Ok(removed);
@@ -135,8 +137,8 @@ impl Engine {
     }
 
     /// Where versions are not kept: removes the rows that head and objects are past, and superseded objects. A row stays for `grace` after it was
-    /// written, so that it still decides the race against a writer that read the head before. Returns how many rows went.
-    pub(crate) async fn trim(self: &Arc<Self>, grace: std::time::Duration) -> Result<u64> {
+    /// written, so that it still decides the race against a writer that read the head before. Returns how many rows went, of those that `scope` sees.
+    pub(crate) async fn trim(self: &Arc<Self>, grace: std::time::Duration, scope: &Scope) -> Result<u64> {
         // Numbers below the mark need no row any more; above it a missing one would be taken for a gap.
         let stable = self.settled_cv().await?;
         let now = self.documents.now().await?;
@@ -145,7 +147,9 @@ impl Engine {
         let mut removed = 0;
         loop {
             let scan = Scan {
-                filter: Filter::lte("cv", super::model::int(stable)),
+                // VOIDs are nobody's, and go with whatever is trimmed.
+                filter: Filter::lte("cv", super::model::int(stable))
+                    .and(Filter::Or(vec![scope.narrow(Filter::All), Filter::eq("op", Op::Void.as_str())])),
                 order: vec![("cv".into(), Direction::Ascending)],
                 after: after.take(),
                 limit: Some(ROUND),
@@ -172,8 +176,8 @@ impl Engine {
                     self.remove_superseded(&row, head).await?;
                 }
                 batch.push(&self.names.ver, Write::Delete { id: row.row_id.into(), guard: Guard::Any });
+                removed += u64::from(row.op != Op::Void || !scope.is_one_of_several());
             }
-            removed += batch.operations.len() as u64;
             if !batch.operations.is_empty() {
                 self.documents.apply(batch).await?;
             }

@@ -9,6 +9,7 @@ use super::collection::Collection;
 use super::indexing::plain;
 use super::model::{ItemId, Lineage};
 use super::payload;
+use super::scope::Scope;
 use super::view::Written;
 use super::write::{Change, WriteOptions};
 use crate::documents::filter::order::{encode, value_at};
@@ -88,6 +89,7 @@ pub enum ImportOutcome {
 #[derive(Clone, Debug)]
 pub struct Importer {
     collection: Collection,
+    scope: Scope,
     key: String,
 }
 
@@ -119,10 +121,11 @@ impl Importer {
             let message = format!("the key property `{key}` is not among the collection's indexedProps: {}", declared.join(", "));
             return Err(named(Error::validation(message)));
         }
-        engine.ensure_property(&key).await.map_err(named)?;
+        let scope = collection.scope().await.map_err(named)?.clone();
+        engine.ensure_property(&key, &scope).await.map_err(named)?;
         // Items are found by their heads; none may lag behind what a killed import has committed.
         engine.settled_cv().await.map_err(named)?;
-        Ok(Self { collection, key })
+        Ok(Self { collection, scope, key })
     }
 
     /// Carries out operations; one result each, in their order. Operations of one key happen one after the other, all others at once.
@@ -171,10 +174,10 @@ impl Importer {
 
     /// The operations of one key, up to the first that fails.
     async fn carry_out(&self, queue: Vec<Step>) -> Vec<(usize, Result<ImportOutcome>)> {
-        let Collection { engine, tenant } = &self.collection;
+        let engine = &self.collection.engine;
         let mut outcomes = Vec::with_capacity(queue.len());
         for Step { index, id, change, options } in queue {
-            let done = engine.write(id, &change, &options, tenant.as_deref(), None).await;
+            let done = engine.write(id, &change, &options, &self.scope, None).await;
             let failed = done.is_err();
             outcomes.push((index, done.map(|done| ImportOutcome::Written(done.into()))));
             if failed {
@@ -193,10 +196,7 @@ impl Importer {
             let value = json_to_bson(&operation.key)?;
             values.insert(encode(&value), value);
         }
-        let mut filter = Filter::any_of(&*path, values.into_values().collect());
-        if let Some(tenant) = &self.collection.tenant {
-            filter = filter.and(Filter::eq("tenantId", tenant.as_str()));
-        }
+        let filter = self.scope.narrow(Filter::any_of(&*path, values.into_values().collect()));
         let mut heads = engine.scan_heads(Scan { filter, without: vec!["fullShadow".into()], ..Scan::default() });
         let mut states: HashMap<Vec<u8>, KeyState> = HashMap::new();
         while let Some(head) = heads.try_next().await? {

@@ -9,8 +9,8 @@ use futures::TryStreamExt as _;
 use tokio::sync::watch;
 
 use super::engine::Engine;
-use super::model::ItemId;
-use super::write::belongs_to;
+use super::model::{Head, ItemId};
+use super::scope::{Scope, TENANT};
 use crate::documents::{Batch, Filter, Guard, Outcome, Scan, Write, stored};
 use crate::{Error, ErrorKind, Result, Timestamp};
 
@@ -77,33 +77,46 @@ fn expires(doc: &Document) -> Timestamp {
 }
 
 impl Engine {
-    fn lease(&self, id: ItemId, token: &str, now: Timestamp) -> Document {
-        doc! {
+    fn lease(&self, id: ItemId, token: &str, tenant: Option<&str>, now: Timestamp) -> Document {
+        let mut lease = doc! {
             "_id": id.bson(), "itemId": id.bson(), "collection": &self.names.collection, "dbName": &*self.names.head.database,
             "operation": "UPDATE", "lockedAt": now, "expiresAt": now.plus_millis(LEASE.as_millis() as i64), "token": token,
-        }
+        };
+        lease.extend(tenant.map(|tenant| (TENANT.to_owned(), tenant.into())));
+        lease
     }
 
-    pub(crate) async fn lock(self: &Arc<Self>, id: ItemId, patience: Duration, tenant: Option<&str>) -> Result<ItemLock> {
-        self.ensure().await?;
+    pub(crate) async fn lock(self: &Arc<Self>, id: ItemId, patience: Duration, scope: &Scope) -> Result<ItemLock> {
+        self.ensure(scope).await?;
+        // Before the lease: one on an item of somebody else would hold its writers up.
+        let tenant = match self.lockable(id, scope).await? {
+            Some(head) => head.content.tenant,
+            None => return Err(no_item(id)),
+        };
+        let tenant = tenant.as_deref();
         let token = self.runtime.random.object_id().to_hex();
         let deadline = self.runtime.clock.now().plus_millis(i64::try_from(patience.as_millis()).unwrap_or(i64::MAX));
-        while !self.try_lease(id, &token).await? {
+        while !self.try_lease(id, &token, tenant).await? {
             if self.runtime.clock.now() >= deadline {
                 return Err(locked(id));
             }
             self.runtime.clock.sleep(LOOK).await;
         }
-        let head = self.roll_forward(id).await?.filter(|head| head.is_live() && belongs_to(&head.content, tenant));
-        let Some(head) = head else {
+        let Some(head) = self.lockable(id, scope).await? else {
             // Whoever may restore the item must not wait for a lease that nobody holds.
             self.give_back(id, &token).await?;
-            return Err(Error::not_found("there is no such item to lock").on_item(id));
+            return Err(no_item(id));
         };
         let (stop, stopped) = watch::channel(false);
         let (losing, lost) = watch::channel(false);
-        tokio::spawn(Arc::clone(self).renew(id, token.clone(), stopped, losing));
+        tokio::spawn(Arc::clone(self).renew(id, token.clone(), tenant.map(str::to_owned), stopped, losing));
         Ok(ItemLock { engine: Arc::clone(self), id, token, seen: AtomicI64::new(head.ov), stop, lost })
+    }
+
+    /// The head of a live item that `scope` sees.
+    async fn lockable(&self, id: ItemId, scope: &Scope) -> Result<Option<Head>> {
+        let head = self.roll_forward(id).await?;
+        Ok(head.filter(|head| head.is_live() && scope.sees(head.content.tenant.as_deref())))
     }
 
     async fn give_back(&self, id: ItemId, token: &str) -> Result<()> {
@@ -113,10 +126,10 @@ impl Engine {
         self.documents.apply(batch).await.map(|_| ())
     }
 
-    async fn try_lease(&self, id: ItemId, token: &str) -> Result<bool> {
+    async fn try_lease(&self, id: ItemId, token: &str, tenant: Option<&str>) -> Result<bool> {
         let now = self.documents.now().await?;
         let mut batch = Batch::new();
-        batch.push(&self.names.locks, Write::insert(self.lease(id, token, now)));
+        batch.push(&self.names.locks, Write::insert(self.lease(id, token, tenant, now)));
         if self.documents.apply(batch).await?.first() == Some(&Outcome::Applied) {
             return Ok(true);
         }
@@ -128,7 +141,7 @@ impl Engine {
         }
         let guard = Guard::Equals { field: "token".into(), value: current.get("token").cloned().unwrap_or(bson::Bson::Null) };
         let mut batch = Batch::new();
-        batch.push(&self.names.locks, Write::put(self.lease(id, token, now), guard));
+        batch.push(&self.names.locks, Write::put(self.lease(id, token, tenant, now), guard));
         Ok(self.documents.apply(batch).await?.first() == Some(&Outcome::Applied))
     }
 
@@ -148,7 +161,14 @@ impl Engine {
     }
 
     /// Renews a lease at a third of its time, until it is given back or lost.
-    async fn renew(self: Arc<Self>, id: ItemId, token: String, mut stopped: watch::Receiver<bool>, losing: watch::Sender<bool>) {
+    async fn renew(
+        self: Arc<Self>,
+        id: ItemId,
+        token: String,
+        tenant: Option<String>,
+        mut stopped: watch::Receiver<bool>,
+        losing: watch::Sender<bool>,
+    ) {
         let mut until = self.runtime.clock.now().plus_millis(LEASE.as_millis() as i64);
         loop {
             let pause = self.runtime.clock.sleep(LEASE / 3);
@@ -160,7 +180,7 @@ impl Engine {
                 let now = self.documents.now().await?;
                 let guard = Guard::Equals { field: "token".into(), value: token.clone().into() };
                 let mut batch = Batch::new();
-                batch.push(&self.names.locks, Write::put(self.lease(id, &token, now), guard));
+                batch.push(&self.names.locks, Write::put(self.lease(id, &token, tenant.as_deref(), now), guard));
                 Ok::<_, Error>(self.documents.apply(batch).await?.first() == Some(&Outcome::Applied))
             };
             match renewed.await {
@@ -196,6 +216,10 @@ impl Engine {
         let mine = token.is_some_and(|token| lock.get_str("token").ok() == Some(token));
         Ok(!mine && expires(&lock) > self.documents.now().await?)
     }
+}
+
+fn no_item(id: ItemId) -> Error {
+    Error::not_found("there is no such item to lock").on_item(id)
 }
 
 fn locked(id: ItemId) -> Error {

@@ -9,6 +9,7 @@ use sha2::{Digest, Sha256};
 
 use super::engine::Engine;
 use super::model::{Head, ItemId, Lineage};
+use super::scope::{Scope, TENANT};
 use super::view::Written;
 use super::write::{Change, Done, WriteOptions};
 use crate::documents::filter::{Test, order};
@@ -26,27 +27,27 @@ impl Engine {
         lineage: Lineage,
         function_id: Option<String>,
         options: &WriteOptions,
-        tenant: Option<&str>,
+        scope: &Scope,
     ) -> Result<Written> {
-        self.ensure().await?;
+        self.ensure(scope).await?;
         let map = document.as_object().ok_or_else(|| Error::validation("a document is a JSON object"))?;
-        let (same, claim) = self.unique(map, keys, tenant)?;
+        let (same, claim) = self.unique(map, keys, scope)?;
         for _ in 0..ATTEMPTS {
             let id = match self.live(&same).await? {
                 Some(head) => head.id,
                 None => {
                     // The claim decides which item is the one with these keys, before it exists.
-                    let id = self.claim(&claim, &same).await?;
+                    let id = self.claim(&claim, &same, scope).await?;
                     self.runtime.fail.hit("claim.after_claim")?;
                     let change = Change::Create { document: document.clone(), lineage: lineage.clone() };
-                    match self.create_claimed(id, &change, options, tenant).await? {
+                    match self.create_claimed(id, &change, options, scope).await? {
                         Some(done) => return Ok(done.into()),
                         None => id,
                     }
                 }
             };
             let change = Change::Enrich { patches: vec![document.clone()], function_id: function_id.clone() };
-            match self.write(id, &change, options, tenant, None).await {
+            match self.write(id, &change, options, scope, None).await {
                 Ok(done) => return Ok(done.into()),
                 // It was deleted in between: look again.
                 Err(error) if error.kind() == ErrorKind::NotFound => {}
@@ -57,16 +58,14 @@ impl Engine {
     }
 
     /// The filter for live items with the same keys, and the identifier of their claim.
-    fn unique(&self, document: &Map<String, Json>, keys: &[String], tenant: Option<&str>) -> Result<(Filter, String)> {
+    fn unique(&self, document: &Map<String, Json>, keys: &[String], scope: &Scope) -> Result<(Filter, String)> {
         if keys.is_empty() {
             return Err(Error::validation("name at least one unique key"));
         }
         let mut same = Filter::eq("deletedAt", Bson::Null).and(Filter::Field("erased".into(), Test::Ne(true.into())));
-        if let Some(tenant) = tenant {
-            same = same.and(Filter::eq("tenantId", tenant));
-        }
+        same = scope.narrow(same);
         let mut digest = Sha256::new();
-        digest.update(tenant.unwrap_or_default());
+        digest.update(scope.stamp().unwrap_or_default());
         let mut sorted: Vec<&String> = keys.iter().collect();
         sorted.sort();
         for key in sorted {
@@ -96,10 +95,11 @@ impl Engine {
     }
 
     /// The id that the next item with these keys has, whoever creates it.
-    async fn claim(&self, claim: &str, same: &Filter) -> Result<ItemId> {
+    async fn claim(&self, claim: &str, same: &Filter, scope: &Scope) -> Result<ItemId> {
         loop {
             let fresh = self.runtime.random.object_id();
-            let document = doc! { "_id": claim, "itemId": fresh };
+            let mut document = doc! { "_id": claim, "itemId": fresh };
+            document.extend(scope.stamp().map(|tenant| (TENANT.to_owned(), tenant.into())));
             let mut batch = Batch::new();
             batch.push(&self.names.claims, Write::insert(document.clone()));
             if self.documents.apply(batch).await?.first() == Some(&Outcome::Applied) {
@@ -124,17 +124,11 @@ impl Engine {
     }
 
     /// Creates the item, unless somebody else with the same claim did.
-    async fn create_claimed(
-        self: &Arc<Self>,
-        id: ItemId,
-        change: &Change,
-        options: &WriteOptions,
-        tenant: Option<&str>,
-    ) -> Result<Option<Done>> {
+    async fn create_claimed(self: &Arc<Self>, id: ItemId, change: &Change, options: &WriteOptions, scope: &Scope) -> Result<Option<Done>> {
         if self.head(id).await?.is_some() || self.row(id, 0).await?.is_some() {
             return Ok(None);
         }
-        match self.write(id, change, options, tenant, None).await {
+        match self.write(id, change, options, scope, None).await {
             Ok(done) => Ok(Some(done)),
             Err(error) if error.kind() == ErrorKind::OptimisticLock => Ok(None),
             Err(error) => Err(error),

@@ -9,6 +9,7 @@ use futures::{StreamExt as _, TryStreamExt as _};
 use super::engine::Engine;
 use super::model::{Head, ItemId, Op, Row, number};
 use super::payload;
+use super::scope::{Scope, TENANT};
 use crate::documents::{Direction, Filter, Scan, stored};
 use crate::{Json, Result};
 
@@ -29,9 +30,9 @@ pub struct Verification {
     pub items: u64,
     /// Items that are not deleted.
     pub live: u64,
-    /// Numbers of the collection that no version took.
+    /// Numbers of the collection that no version took. Not counted for one of several tenants: they are nobody's.
     pub voids: u64,
-    /// The end of the gapless prefix of the collection's versions.
+    /// The end of the gapless prefix of the collection's versions, which tenants that share a database have in common.
     pub stable_cv: i64,
     /// Versions whose payload was read back and compared with its SHA-256.
     pub checked: u64,
@@ -112,24 +113,24 @@ type Damage = (&'static str, String);
 
 impl Engine {
     /// Checks everything; with `repair` rolls lagging heads forward, stores what waits and removes old orphans first.
-    pub(crate) async fn verify(self: &Arc<Self>, repair: bool) -> Result<Verification> {
+    pub(crate) async fn verify(self: &Arc<Self>, repair: bool, scope: &Scope) -> Result<Verification> {
         let mut found = Verification { stable_cv: self.stable_cv().await?, ..Verification::default() };
         if repair && found.stable_cv >= 0 {
-            self.ensure().await?;
+            self.ensure(scope).await?;
             self.flush_leftovers();
             let now = self.documents.now().await?;
-            found.repaired += self.collect_orphans(now.plus_millis(-YOUNG_MILLIS)).await?;
+            found.repaired += self.collect_orphans(now.plus_millis(-YOUNG_MILLIS), scope).await?;
         }
-        self.verify_numbers(&mut found).await?;
-        self.verify_items(repair, &mut found).await?;
-        self.verify_heads_have_rows(&mut found).await?;
-        let notes = Scan::default();
+        self.verify_numbers(&mut found, scope).await?;
+        self.verify_items(repair, &mut found, scope).await?;
+        self.verify_heads_have_rows(&mut found, scope).await?;
+        let notes = Scan { filter: scope.narrow(Filter::All), ..Scan::default() };
         found.noted = self.documents.scan(&self.names.gc, notes).try_fold(0, |n, _| async move { Ok(n + 1) }).await?;
         Ok(found)
     }
 
     /// Every number up to the last one given out has exactly one row, but those that retention or a missing history explain.
-    async fn verify_numbers(&self, found: &mut Verification) -> Result<()> {
+    async fn verify_numbers(&self, found: &mut Verification, scope: &Scope) -> Result<()> {
         let scan = Scan {
             order: vec![("cv".into(), Direction::Ascending)],
             without: ["inline", "riders", "metaIndexed", "refs"].map(str::to_owned).to_vec(),
@@ -157,9 +158,10 @@ impl Engine {
             }
             previous = cv;
             match doc.get_str("op") {
-                Ok("VOID") => found.voids += 1,
+                // A VOID is nobody's.
+                Ok("VOID") => found.voids += u64::from(!scope.is_one_of_several()),
                 Ok("ERASE") => erased += number(&doc, "ov").unwrap_or(0),
-                _ => found.versions += 1,
+                _ => found.versions += u64::from(scope.sees(doc.get_str(TENANT).ok())),
             }
         }
         if missing > erased {
@@ -179,9 +181,9 @@ impl Engine {
     }
 
     /// Every item's rows: no hole, no duplicate, growing, each payload readable; and its head follows from the newest.
-    async fn verify_items(self: &Arc<Self>, repair: bool, found: &mut Verification) -> Result<()> {
+    async fn verify_items(self: &Arc<Self>, repair: bool, found: &mut Verification, scope: &Scope) -> Result<()> {
         let scan = Scan {
-            filter: Filter::Field("op".into(), crate::documents::filter::Test::Ne(Op::Void.as_str().into())),
+            filter: scope.narrow(Filter::Field("op".into(), crate::documents::filter::Test::Ne(Op::Void.as_str().into()))),
             order: vec![("itemId".into(), Direction::Ascending), ("ov".into(), Direction::Ascending)],
             ..Scan::default()
         };
@@ -313,9 +315,10 @@ impl Engine {
     }
 
     /// Without versioning a head may have outlived its rows; otherwise it must have them.
-    async fn verify_heads_have_rows(&self, found: &mut Verification) -> Result<()> {
+    async fn verify_heads_have_rows(&self, found: &mut Verification, scope: &Scope) -> Result<()> {
         let order = vec![("_id".into(), Direction::Ascending)];
-        let heads = Scan { order, without: vec!["fullShadow".into(), "metaIndexed".into()], ..Scan::default() };
+        let heads =
+            Scan { filter: scope.narrow(Filter::All), order, without: vec!["fullShadow".into(), "metaIndexed".into()], ..Scan::default() };
         let mut pages = self.scan_heads(heads).try_chunks(256);
         while let Some(page) = pages.next().await {
             let heads = page.map_err(|e| e.1)?;

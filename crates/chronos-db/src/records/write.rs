@@ -13,6 +13,7 @@ use super::lock::ItemLock;
 use super::merge::merge;
 use super::model::{BlobRef, Content, Head, ItemId, Lineage, Op, Payload, Rider, Row, State};
 use super::payload::{self, Body, System};
+use super::scope::Scope;
 use crate::config::UpdateMode;
 use crate::objects::{PutMode, PutOptions, keys};
 use crate::{Error, ErrorKind, Json, Result, Timestamp};
@@ -85,16 +86,16 @@ pub(crate) enum Done {
 }
 
 impl Engine {
-    /// Carries out one change on the item `id` of `tenant` (where several share the database).
+    /// Carries out one change on the item `id`, if `scope` sees it.
     pub(crate) async fn write(
         self: &Arc<Self>,
         id: ItemId,
         change: &Change,
         options: &WriteOptions,
-        tenant: Option<&str>,
+        scope: &Scope,
         lock: Option<&ItemLock>,
     ) -> Result<Done> {
-        let done = self.write_unnamed(id, change, options, tenant, lock).await;
+        let done = self.write_unnamed(id, change, options, scope, lock).await;
         let done = done.map_err(|e| e.during(change.name()).in_collection(&self.names.collection).on_item(id))?;
         if let (true, Done::Committed(committed)) = (options.stored, &done) {
             self.stored(&committed.row).await?;
@@ -107,10 +108,10 @@ impl Engine {
         id: ItemId,
         change: &Change,
         options: &WriteOptions,
-        tenant: Option<&str>,
+        scope: &Scope,
         lock: Option<&ItemLock>,
     ) -> Result<Done> {
-        self.ensure().await?;
+        self.ensure(scope).await?;
         let token = lock.map(|lock| lock.token.as_str());
         let mut turn = self.turns.take(id).await;
         for _ in 0..ATTEMPTS {
@@ -121,17 +122,19 @@ impl Engine {
                 Change::Create { .. } => None,
                 _ => {
                     let (head, locked) = futures::future::try_join(self.head(id), self.is_locked(id, token)).await?;
-                    if locked {
+                    // What others have or hold is nobody else's to know.
+                    let head = head.filter(|head| scope.sees(head.content.tenant.as_deref()));
+                    if locked && head.is_some() {
                         // Not while holding the turn: the lock's holder may be waiting for it.
                         drop(turn);
                         self.pass_lock(id, token).await?;
                         turn = self.turns.take(id).await;
                         continue;
                     }
-                    Some(self.changeable(change, head, expected, tenant)?)
+                    Some(self.changeable(change, head, expected)?)
                 }
             };
-            let Some(ready) = self.prepare_change(id, change, head.as_ref(), options, tenant, read_at).await? else {
+            let Some(ready) = self.prepare_change(id, change, head.as_ref(), options, scope, read_at).await? else {
                 return Ok(Done::Unchanged(Box::new(head.ok_or_else(|| Error::database("a creation always changes something"))?)));
             };
             let (prepared, noted) = self.store_large(ready).await?;
@@ -163,10 +166,8 @@ impl Engine {
     }
 
     /// The head, if the change may follow it.
-    fn changeable(&self, change: &Change, head: Option<Head>, expected: Option<i64>, tenant: Option<&str>) -> Result<Head> {
-        let head = head
-            .filter(|head| !head.erased && belongs_to(&head.content, tenant))
-            .ok_or_else(|| Error::not_found("there is no such item"))?;
+    fn changeable(&self, change: &Change, head: Option<Head>, expected: Option<i64>) -> Result<Head> {
+        let head = head.filter(|head| !head.erased).ok_or_else(|| Error::not_found("there is no such item"))?;
         if let Some(expected) = expected.filter(|expected| *expected != head.ov) {
             let message = format!("version {expected} was expected, but the item is at version {}: read it and decide again", head.ov);
             return Err(Error::new(ErrorKind::OptimisticLock, message).at_version(head.ov));
@@ -184,12 +185,13 @@ impl Engine {
         change: &Change,
         head: Option<&Head>,
         options: &WriteOptions,
-        tenant: Option<&str>,
+        scope: &Scope,
         read_at: Timestamp,
     ) -> Result<Option<Ready>> {
         let ov = head.map_or(0, |head| head.ov + 1);
-        let mut content = head.map(|head| head.content.clone()).unwrap_or_default();
-        content.tenant = tenant.map(str::to_owned).or(content.tenant);
+        let new = || Content { tenant: scope.stamp().map(str::to_owned), ..Content::default() };
+        // An item is for good whose it was at its creation.
+        let mut content = head.map_or_else(new, |head| head.content.clone());
         let mut op = Op::Update;
         let current = match (change, head) {
             (Change::Update { .. } | Change::Enrich { .. }, Some(head)) => Some(self.current(head, &mut content).await?),
@@ -356,7 +358,7 @@ impl Engine {
         }
         let mut noted = Vec::with_capacity(objects.len());
         for object in objects {
-            self.note(&object.bucket, &object.key, prepared.id, ov).await?;
+            self.note(&object.bucket, &object.key, prepared.id, ov, prepared.content.tenant.as_deref()).await?;
             self.runtime.fail.hit("large.after_note")?;
             let options = PutOptions { mode: PutMode::Create, content_type: Some(object.content_type) };
             self.bucket(&object.bucket)?.put(&object.key, object.bytes, options).await?;
@@ -418,8 +420,4 @@ fn refuse_operators(fields: &Map<String, Json>, operation: &str) -> Result<()> {
 fn replaces_for_sure(document: &Json, head: &Head) -> bool {
     let complete = !head.content.foreign && head.content.payload.ov == head.ov;
     complete && document.as_object().is_some_and(|document| indexing::differs(document, &head.content.indexed))
-}
-
-pub(crate) fn belongs_to(content: &Content, tenant: Option<&str>) -> bool {
-    tenant.is_none() || content.tenant.as_deref() == tenant
 }

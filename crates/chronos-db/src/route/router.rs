@@ -6,6 +6,7 @@ use std::sync::Arc;
 use secrecy::{ExposeSecret, SecretString};
 
 use super::key::KeyTemplate;
+use super::sharing::Owner;
 use super::{Resolved, Route, Tier};
 use crate::config::{Config, DatabaseType, Entry, HashAlgorithm, Selector, check_database};
 use crate::hash::{jump, no_backends, rendezvous};
@@ -336,8 +337,13 @@ fn database(route: &Route, entry: &Entry) -> Result<String> {
 /// On databases that several tenants share, every document carries its tenant. Messaging's always do: a tenant's own database may also be the
 /// fallback of others, and data may move between the layouts.
 fn enforced_tenant(route: &Route, entry: &Entry) -> Result<Option<String>> {
-    let shared = matches!(entry.database_type, Some(DatabaseType::Logs | DatabaseType::Identities | DatabaseType::Messaging));
-    Ok(if shared { identifier(route, Tier::Tenant)?.map(str::to_owned) } else { None })
+    let named = match Owner::of(entry) {
+        // Version 1's contexts may say more than they are found by.
+        Owner::Anybody if matches!(route.tier, Some(Tier::Generic | Tier::Domain)) => route.tenant.as_deref(),
+        Owner::Anybody => identifier(route, Tier::Tenant)?,
+        Owner::Tenant(_) | Owner::Nobody => None,
+    };
+    Ok(named.map(str::to_owned))
 }
 
 impl fmt::Debug for Router {

@@ -118,6 +118,10 @@ impl Filter {
                 a.push(b);
                 Self::And(a)
             }
+            (a, Self::And(mut b)) => {
+                b.insert(0, a);
+                Self::And(b)
+            }
             (a, b) => Self::And(vec![a, b]),
         }
     }

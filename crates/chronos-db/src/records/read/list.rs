@@ -14,6 +14,7 @@ use crate::documents::{Direction, Filter, Newest, Scan};
 use crate::records::engine::Engine;
 use crate::records::indexing::plain;
 use crate::records::model::{Head, ItemId, Op, Row, State, int};
+use crate::records::scope::Scope;
 use crate::records::view::View;
 use crate::{Error, Json, Result, Timestamp};
 
@@ -115,13 +116,10 @@ impl Engine {
     }
 
     /// The scan that a query means, and the collection it runs on.
-    async fn plan(&self, query: &Query, tenant: Option<&str>) -> Result<(Scan, Order)> {
+    async fn plan(&self, query: &Query, scope: &Scope) -> Result<(Scan, Order)> {
         let paths = if query.which == Which::Latest { &HEADS } else { &ROWS };
         let order = self.stored_order(&query.sort, paths)?;
-        let mut filter = self.stored_filter(query.filter.as_ref(), paths)?;
-        if let Some(tenant) = tenant {
-            filter = filter.and(Filter::eq("tenantId", tenant));
-        }
+        let mut filter = scope.narrow(self.stored_filter(query.filter.as_ref(), paths)?);
         let newest = match query.which {
             Which::Latest => {
                 filter = filter.and(Filter::Field("erased".into(), Test::Ne(true.into())));
@@ -149,8 +147,8 @@ impl Engine {
     }
 
     /// One page of a list.
-    pub(crate) async fn page(&self, query: &Query, tenant: Option<&str>) -> Result<Page> {
-        let (mut scan, order) = self.plan(query, tenant).await?;
+    pub(crate) async fn page(&self, query: &Query, scope: &Scope) -> Result<Page> {
+        let (mut scan, order) = self.plan(query, scope).await?;
         let wanted = query.limit as usize;
         if query.which == Which::Latest {
             // Every head found is shown; rows of the past may still turn out to be of erased items. One more tells whether there is a next page.
@@ -207,8 +205,8 @@ impl Engine {
     }
 
     /// The whole list as a stream; [`Query::limit`] is not looked at.
-    pub(crate) async fn stream(self: &Arc<Self>, query: Query, tenant: Option<&str>) -> Result<BoxStream<'static, Result<View>>> {
-        let (scan, order) = self.plan(&query, tenant).await?;
+    pub(crate) async fn stream(self: &Arc<Self>, query: Query, scope: &Scope) -> Result<BoxStream<'static, Result<View>>> {
+        let (scan, order) = self.plan(&query, scope).await?;
         let engine = Arc::clone(self);
         let read = Arc::new(query.read.clone());
         let views = self.found(scan, query.which).map(move |item| {

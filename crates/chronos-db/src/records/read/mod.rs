@@ -16,8 +16,8 @@ use super::engine::Engine;
 use super::externalize::adopted;
 use super::model::{Content, Head, ItemId, Op, Row, State};
 use super::payload::{self, SYSTEM, System};
+use super::scope::Scope;
 use super::view::{Version, View};
-use super::write::belongs_to;
 use crate::documents::{Direction, Filter, Scan};
 use crate::{Error, Json, Result, Timestamp};
 
@@ -68,8 +68,8 @@ impl Found {
 }
 
 impl Engine {
-    /// The version of one item that `which` means; none if there is none, it is deleted (unless wanted), or another tenant's.
-    pub(crate) async fn find(&self, id: ItemId, which: Which, options: &ReadOptions, tenant: Option<&str>) -> Result<Option<Found>> {
+    /// The version of one item that `which` means; none if there is none, it is deleted (unless wanted), or `scope` does not see it.
+    pub(crate) async fn find(&self, id: ItemId, which: Which, options: &ReadOptions, scope: &Scope) -> Result<Option<Found>> {
         let found = match which {
             Which::Latest => self.head(id).await?.filter(|head| !head.erased).map(Found::from_head),
             _ => {
@@ -79,7 +79,7 @@ impl Engine {
                 row.filter(|row| row.op != Op::Erase).zip(head).map(|(row, head)| Found::from_row(row, head.created_at))
             }
         };
-        Ok(found.filter(|f| belongs_to(&f.content, tenant) && (options.include_deleted || f.deleted_at.is_none())))
+        Ok(found.filter(|f| scope.sees(f.content.tenant.as_deref()) && (options.include_deleted || f.deleted_at.is_none())))
     }
 
     /// The latest item.json of a head.
@@ -175,10 +175,10 @@ impl Engine {
     pub(crate) async fn versions(
         self: &Arc<Self>,
         id: ItemId,
-        tenant: Option<&str>,
+        scope: &Scope,
         newest_first: bool,
     ) -> Result<futures::stream::BoxStream<'static, Result<Version>>> {
-        let head = self.head(id).await?.filter(|head| !head.erased && belongs_to(&head.content, tenant));
+        let head = self.head(id).await?.filter(|head| !head.erased && scope.sees(head.content.tenant.as_deref()));
         if head.is_none() {
             return Err(Error::not_found("there is no such item").on_item(id).in_collection(&self.names.collection).during("history"));
         }

@@ -11,7 +11,8 @@ use crate::records::commit::{Prepared, Refused};
 use crate::records::engine::Engine;
 use crate::records::model::{Head, ItemId, Op, Row, int};
 use crate::records::read::Which;
-use crate::records::write::{WriteOptions, belongs_to};
+use crate::records::scope::Scope;
+use crate::records::write::WriteOptions;
 use crate::{Error, Json, Result};
 
 /// What a collection restore did, or (as a dry run) would do.
@@ -70,19 +71,14 @@ enum Move {
 }
 
 impl Engine {
-    pub(crate) async fn restore_collection(
-        self: &Arc<Self>,
-        target: Which,
-        options: &RestoreOptions,
-        tenant: Option<&str>,
-    ) -> Result<Restored> {
+    pub(crate) async fn restore_collection(self: &Arc<Self>, target: Which, options: &RestoreOptions, scope: &Scope) -> Result<Restored> {
         let named = |e: Error| e.during("restore collection").in_collection(&self.names.collection);
-        self.restore_all(target, options, tenant).await.map_err(named)
+        self.restore_all(target, options, scope).await.map_err(named)
     }
 
-    async fn restore_all(self: &Arc<Self>, target: Which, options: &RestoreOptions, tenant: Option<&str>) -> Result<Restored> {
+    async fn restore_all(self: &Arc<Self>, target: Which, options: &RestoreOptions, scope: &Scope) -> Result<Restored> {
         if !options.dry_run {
-            self.ensure().await?;
+            self.ensure(scope).await?;
         }
         let mut counts = Restored { stable_cv: self.stable_cv().await?, ..Restored::default() };
         if let Which::Cv(cv) = target
@@ -93,17 +89,14 @@ impl Engine {
                 counts.stable_cv
             )));
         }
-        let mut filter = Filter::All;
-        if let Some(tenant) = tenant {
-            filter = filter.and(Filter::eq("tenantId", tenant));
-        }
+        let filter = scope.narrow(Filter::All);
         let heads =
             Scan { filter, order: vec![("_id".into(), Direction::Ascending)], without: vec!["fullShadow".into()], ..Scan::default() };
         let stable = counts.stable_cv;
         let page = options.page.max(1);
         let pages = self.scan_heads(heads).try_chunks(page).map_err(|e| e.1);
         // The next page is looked up while this one is written, so that no commit group waits for a read.
-        let moves = pages.map(|heads| self.plan_page(heads, target, stable, tenant)).buffered(2);
+        let moves = pages.map(|heads| self.plan_page(heads, target, stable)).buffered(2);
         let moves = moves.map_ok(|moves| futures::stream::iter(moves.into_iter().map(Ok))).try_flatten();
         // Enough of them under way at once fill a commit group.
         let done = moves.map(|step| async move { self.carry_out(step?, options).await }).buffer_unordered(options.parallel.max(1));
@@ -123,11 +116,11 @@ impl Engine {
     }
 
     /// Where the items of one page have to go.
-    async fn plan_page(&self, page: Result<Vec<Head>>, target: Which, stable: i64, tenant: Option<&str>) -> Result<Vec<Move>> {
+    async fn plan_page(&self, page: Result<Vec<Head>>, target: Which, stable: i64) -> Result<Vec<Move>> {
         let heads = page?;
         let ids: Vec<ItemId> = heads.iter().map(|head| head.id).collect();
         let targets = self.rows_at(&ids, target).await?;
-        Ok(heads.into_iter().filter(|head| !head.erased).map(|head| plan(head, &targets, stable, tenant)).collect())
+        Ok(heads.into_iter().filter(|head| !head.erased).map(|head| plan(head, &targets, stable)).collect())
     }
 
     /// The newest rows of these items at the target, without payloads.
@@ -188,8 +181,8 @@ impl Engine {
     }
 }
 
-fn plan(head: Head, targets: &HashMap<ItemId, Row>, stable: i64, tenant: Option<&str>) -> Move {
-    if head.cv > stable || !belongs_to(&head.content, tenant) {
+fn plan(head: Head, targets: &HashMap<ItemId, Row>, stable: i64) -> Move {
+    if head.cv > stable {
         return Move::Skip;
     }
     match targets.get(&head.id) {

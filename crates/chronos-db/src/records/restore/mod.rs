@@ -10,20 +10,21 @@ pub use collection::Restored;
 use super::engine::Engine;
 use super::model::{ItemId, Op};
 use super::read::Which;
-use super::write::{Change, Done, WriteOptions, belongs_to};
+use super::scope::Scope;
+use super::write::{Change, Done, WriteOptions};
 use crate::{Error, Result};
 
 impl Engine {
     /// Restores one item to the version that `which` means. The new version shares that version's payload.
-    pub(crate) async fn restore(self: &Arc<Self>, id: ItemId, which: Which, options: &WriteOptions, tenant: Option<&str>) -> Result<Done> {
+    pub(crate) async fn restore(self: &Arc<Self>, id: ItemId, which: Which, options: &WriteOptions, scope: &Scope) -> Result<Done> {
         let named = |e: Error| e.during("restore").in_collection(&self.names.collection).on_item(id);
         let row = self.row_at(id, which).await.map_err(named)?;
-        let row = row.filter(|row| row.op != Op::Erase && belongs_to(&row.content, tenant));
+        let row = row.filter(|row| row.op != Op::Erase && scope.sees(row.content.tenant.as_deref()));
         let row = row.ok_or_else(|| named(Error::not_found("the item has no such version")))?;
         if row.op == Op::Delete {
             let message = format!("version {} is the item's deletion; restore the one before it, or delete the item", row.ov);
             return Err(named(Error::validation(message)).at_version(row.ov));
         }
-        self.write(id, &Change::Restore { row: Box::new(row) }, options, tenant, None).await
+        self.write(id, &Change::Restore { row: Box::new(row) }, options, scope, None).await
     }
 }

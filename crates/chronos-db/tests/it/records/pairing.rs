@@ -149,6 +149,35 @@ impl Pairing {
         config
     }
 
+    /// The name of the database of the tenant `acme`, which goes when the scenario ends.
+    pub(crate) fn common_database(&self) -> String {
+        format!("{}-acme", self.database)
+    }
+
+    /// `databases` for [`open_with`](Self::open_with): the tenants `acme` and `globex` have one database.
+    pub(crate) fn one_database(&self) -> Json {
+        let mut databases = self.config(&json!({}))["databases"].clone();
+        databases["runtime"]["tenantDatabases"][1]["dbName"] = self.common_database().into();
+        databases
+    }
+
+    /// The same stores as version 1 names them, with `more` at the top level.
+    pub(crate) fn version_1(&self, more: &Json) -> Json {
+        let newer = self.config(&json!({}));
+        let mut config = json!({ "mongoUris": [newer["dbConnections"]["main"]["mongoUri"]] });
+        if let Some(space) = newer["spacesConnections"].get("objects") {
+            let mut space = space.clone();
+            space["bucket"] = self.common_database().into();
+            config["spacesConns"] = json!([space]);
+        } else {
+            config["localStorage"] = newer["localStorage"].clone();
+        }
+        for (key, value) in more.as_object().unwrap() {
+            config[key] = value.clone();
+        }
+        config
+    }
+
     /// Opens the stores as they come.
     pub(crate) fn open(&self) -> Store {
         self.opening().open()
@@ -208,6 +237,12 @@ impl Opening<'_> {
     /// `more` at the top level of the configuration. Comes first: it starts the opening over.
     pub(crate) fn with(mut self, more: &Json) -> Self {
         self.builder = Chronos::builder(self.pairing.parse(more));
+        self
+    }
+
+    /// Another configuration as a whole. Comes first.
+    pub(crate) fn configured(mut self, config: &Json) -> Self {
+        self.builder = Chronos::builder(Config::parse(&config.to_string(), self.pairing.folder()).unwrap());
         self
     }
 
@@ -301,7 +336,9 @@ impl Store {
     }
 
     pub(crate) fn documents(&self) -> Arc<dyn Documents> {
-        self.chronos.documents("main").unwrap()
+        let config = self.chronos.config();
+        let main = if config.connections.contains_key("main") { "main" } else { "mongoUris[0]" };
+        self.chronos.documents(main).unwrap()
     }
 
     /// What a collection's index holds: `suffix` is `head`, `ver`, `gc` and so on.
