@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use serde_json::{Value, json};
+use chronos_db::{Json as Value, json};
 
 use crate::Context;
 use crate::raw::mongo::Raw;

@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-use serde_json::{Map, Value, json};
+use chronos_db::json::Map;
+use chronos_db::{Json as Value, json};
 
 use crate::aims::{Aim, Bound};
 
@@ -14,7 +15,7 @@ pub(crate) struct Line {
     ours: f64,
     ceiling: Option<f64>,
     aim: Option<Aim>,
-    notes: Map<String, Value>,
+    notes: Map,
 }
 
 impl Line {

@@ -3,8 +3,7 @@
 use bson::oid::ObjectId;
 use bson::spec::BinarySubtype;
 use bson::{Binary, Bson, DateTime, Document, doc};
-use chronos_db::{Json, json_to_bson};
-use serde_json::json;
+use chronos_db::{Json, json, json_to_bson};
 use sha2::{Digest, Sha256};
 
 use crate::Result;

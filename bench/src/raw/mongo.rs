@@ -7,10 +7,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bson::{DateTime, Document, doc};
+use chronos_db::{Json as Value, json};
 use futures::TryStreamExt as _;
 use mongodb::options::{Acknowledgment, ClientOptions, WriteConcern};
 use mongodb::{Client, Collection, Database};
-use serde_json::{Value, json};
 
 use crate::opened::COLLECTION;
 use crate::{Result, machine};

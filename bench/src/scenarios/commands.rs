@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use bson::doc;
-use serde_json::json;
+use chronos_db::json;
 use test_support::objects::Call;
 
 use crate::opened::{How, open};

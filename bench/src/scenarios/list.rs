@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use bson::oid::ObjectId;
 use bson::{Bson, Document, doc};
+use chronos_db::json;
 use futures::TryStreamExt as _;
-use serde_json::json;
 
 use crate::measure::{Dice, Rate, duel, rate};
 use crate::opened::{How, Opened, open};

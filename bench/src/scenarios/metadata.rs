@@ -21,7 +21,7 @@ pub(crate) async fn bytes(context: &Context) -> Result<Vec<Line>> {
         let people = opened.people.clone();
         tokio::spawn(async move {
             let id = people.create(person(number, 50)).await?.id;
-            people.update(&id, serde_json::json!({ "age": number })).await
+            people.update(&id, chronos_db::json!({ "age": number })).await
         })
     });
     for create in created.collect::<Vec<_>>() {

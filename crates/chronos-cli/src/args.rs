@@ -1,9 +1,8 @@
 //! Arguments that several commands share.
 
 use chronos_db::documents::Direction;
-use chronos_db::{Collection, Error, ItemId, Json, Timestamp};
+use chronos_db::{Collection, Error, ItemId, Json, Timestamp, json};
 use clap::Args;
-use serde_json::json;
 
 use crate::failure::Failure;
 
@@ -67,7 +66,7 @@ async fn find_by(collection: &Collection, property: &str, value: &str, among: Am
 /// A value of the command line is text, and also the number or boolean it reads as.
 fn readings(value: &str) -> Vec<Json> {
     let mut readings = vec![Json::from(value)];
-    match serde_json::from_str(value) {
+    match Json::parse(value) {
         Ok(Json::Bool(read)) => readings.push(read.into()),
         // Only what the index can hold; another number is found nowhere.
         Ok(Json::Number(read)) if read.as_i64().is_some() || read.as_f64().is_some_and(|read| read.is_finite() && read.fract() != 0.0) => {
@@ -177,7 +176,7 @@ pub(crate) use {at_point, shown, written};
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use chronos_db::json;
 
     use super::readings;
 

@@ -13,10 +13,10 @@ use std::collections::BTreeMap;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use chronos_db::Json;
+use chronos_db::json::Map;
+use chronos_db::{Json, json};
 use chronow::{Subscription, Topic};
 use clap::{Args, Subcommand};
-use serde_json::{Map, json};
 
 use crate::connect::{Connected, NamespaceArg};
 use crate::failure::Failure;
@@ -120,7 +120,7 @@ fn missing(what: &str, name: &str) -> Failure {
 }
 
 /// What every list of messages shows first.
-fn shown(id: &str, payload: &[u8], content_type: &str, headers: &BTreeMap<String, String>, key: Option<&str>) -> Map<String, Json> {
+fn shown(id: &str, payload: &[u8], content_type: &str, headers: &BTreeMap<String, String>, key: Option<&str>) -> Map {
     let mut line = Map::new();
     line.insert("id".to_owned(), id.into());
     line.insert("payload".to_owned(), payload_json(payload, content_type));
@@ -137,7 +137,7 @@ fn shown(id: &str, payload: &[u8], content_type: &str, headers: &BTreeMap<String
 /// A payload as JSON: as it is, else as text, else in base64.
 fn payload_json(payload: &[u8], content_type: &str) -> Json {
     let is_json = content_type.is_empty() || content_type.contains("json");
-    if let Some(value) = is_json.then(|| serde_json::from_slice(payload).ok()).flatten() {
+    if let Some(value) = is_json.then(|| Json::parse(payload).ok()).flatten() {
         return value;
     }
     match std::str::from_utf8(payload) {
@@ -152,7 +152,7 @@ fn parse_filter(text: &str) -> Result<Json, Failure> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use chronos_db::json;
 
     use super::payload_json;
 

@@ -3,9 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use chronos_db::{Chronos, Error, Json};
+use chronos_db::{Chronos, Error, Json, json};
 use clap::{Args, Subcommand};
-use serde_json::json;
 
 use crate::failure::{Failure, one_line};
 use crate::open::{absent_is_empty, from_file};

@@ -1,8 +1,8 @@
 //! `chronos diff`.
 
-use chronos_db::{Collection, Error, ItemId, Json, Timestamp, View};
+use chronos_db::json::Map;
+use chronos_db::{Collection, Error, ItemId, Json, Timestamp, View, json};
 use clap::Args;
-use serde_json::{Map, json};
 
 use crate::args::{Among, ItemArg};
 use crate::failure::Failure;
@@ -91,7 +91,7 @@ fn compare(path: &mut String, from: Option<&Json>, to: Option<&Json>, changes: &
                 (_, None) => "removed",
                 _ => "changed",
             };
-            let mut change = Map::from_iter([("path".to_owned(), path.as_str().into()), ("op".to_owned(), op.into())]);
+            let mut change = Map::from_iter([("path", path.as_str()), ("op", op)]);
             change.extend(from.map(|value| ("from".to_owned(), value.clone())));
             change.extend(to.map(|value| ("to".to_owned(), value.clone())));
             changes.push(Json::Object(change));
@@ -109,8 +109,7 @@ fn below(path: &mut String, segment: &str, from: Option<&Json>, to: Option<&Json
 
 #[cfg(test)]
 mod tests {
-    use chronos_db::Json;
-    use serde_json::json;
+    use chronos_db::{Json, json};
 
     fn changes(from: &Json, to: &Json) -> Vec<Json> {
         let mut changes = Vec::new();

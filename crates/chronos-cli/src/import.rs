@@ -2,10 +2,9 @@
 
 use std::time::Instant;
 
-use chronos_db::{Error, ErrorKind, ImportOp, ImportOutcome, Importer, Json};
+use chronos_db::{Error, ErrorKind, ImportOp, ImportOutcome, Importer, Json, json};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
-use serde_json::json;
 
 use crate::args::CollectionArg;
 use crate::failure::{Failure, one_line};

@@ -32,7 +32,7 @@ pub(crate) fn parse(bytes: &[u8], what: &str) -> Result<Json, Failure> {
     if let Some(why) = not_json(text) {
         return Err(Failure::wrong(format!("{what}: invalid JSON: {why}")));
     }
-    serde_json::from_slice(text).map_err(|error| Failure::wrong(format!("{what}: invalid JSON: {error}")))
+    Json::parse(text).map_err(|error| Failure::wrong(format!("{what}: invalid JSON: {error}")))
 }
 
 /// Reads all of a file, or of standard input if it is `-`.

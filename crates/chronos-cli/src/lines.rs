@@ -167,7 +167,7 @@ fn json(line: &[u8]) -> Result<Json, Error> {
     if let Some(why) = input::not_json(line) {
         return Err(Error::validation(format!("the line is invalid JSON: {why}")));
     }
-    serde_json::from_slice(line).map_err(|error| Error::validation(format!("the line is invalid JSON: {error}")))
+    Json::parse(line).map_err(|error| Error::validation(format!("the line is invalid JSON: {error}")))
 }
 
 #[cfg(test)]

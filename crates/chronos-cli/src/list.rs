@@ -1,10 +1,9 @@
 //! `chronos list`.
 
 use chronos_db::documents::Direction;
-use chronos_db::{Json, List};
+use chronos_db::{Json, List, json};
 use clap::Args;
 use futures::TryStreamExt as _;
-use serde_json::json;
 
 use crate::args::{CollectionArg, PointArg, ShowArg, at_point, shown};
 use crate::failure::Failure;

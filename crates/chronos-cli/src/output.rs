@@ -22,7 +22,7 @@ impl Output {
 
     /// One value on one line, in a moment: [`finish`](Self::finish) says when it must be out.
     pub(crate) fn line(&mut self, value: &Json) -> Result<(), Failure> {
-        serde_json::to_writer(&mut self.to, value).map_err(|error| failed(error.into()))?;
+        self.to.write_all(&value.to_vec()).map_err(failed)?;
         self.to.write_all(b"\n").map_err(failed)
     }
 
@@ -44,8 +44,7 @@ impl Output {
     /// The one value that is the answer; on a terminal laid out for people.
     pub(crate) fn value(mut self, value: &Json) -> Result<(), Failure> {
         if io::stdout().is_terminal() {
-            serde_json::to_writer_pretty(&mut self.to, value).map_err(|error| failed(error.into()))?;
-            self.to.write_all(b"\n").map_err(failed)?;
+            writeln!(self.to, "{value:#}").map_err(failed)?;
         } else {
             self.line(value)?;
         }

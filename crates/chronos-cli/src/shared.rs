@@ -2,11 +2,10 @@
 
 use std::time::Duration;
 
-use chronos_db::Json;
+use chronos_db::{Json, json};
 use chronow::Shared;
 use clap::{Args, Subcommand};
 use futures::TryStreamExt as _;
-use serde_json::json;
 
 use crate::connect::NamespaceArg;
 use crate::failure::Failure;

@@ -2,9 +2,8 @@
 
 use std::time::Duration;
 
-use chronos_db::{Clock as _, Collection, SystemClock};
+use chronos_db::{Clock as _, Collection, SystemClock, json};
 use clap::Args;
-use serde_json::json;
 use tokio::time::Instant;
 
 use crate::args::CollectionArg;

@@ -214,7 +214,7 @@ impl Chronos {
     /// # #[cfg(feature = "embedded")]
     /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
     /// use chronos_db::{Chronos, config::Config};
-    /// use serde_json::json;
+    /// use chronos_db::json;
     ///
     /// let config = Config::parse(
     ///     r#"{"dbConnections": {"here": {"mongoUri": "embedded::memory:"}},

@@ -6,12 +6,16 @@ use std::time::Duration;
 
 use bson::oid::ObjectId;
 use futures::future::BoxFuture;
+use jiff::SignedDuration;
+use jiff::civil::{DateTime, Time};
+use jiff::fmt::temporal::Pieces;
+use jiff::tz::Offset;
 
 use crate::fail::FailPoints;
 use crate::{Error, Result};
 
 /// A moment in milliseconds since 1970-01-01T00:00:00Z, the resolution of every stored date.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Timestamp(i64);
 
 impl Timestamp {
@@ -42,27 +46,45 @@ impl Timestamp {
     /// use chronos_db::Timestamp;
     /// assert_eq!(Timestamp::parse("2012-12-27T20:17:58Z")?.to_string(), "2012-12-27T20:17:58.000Z");
     /// assert_eq!(Timestamp::parse("2015-12-31")?.to_string(), "2015-12-31T00:00:00.000Z");
+    /// assert_eq!(Timestamp::parse("9999-12-31T23:59:59Z")?.to_string(), "9999-12-31T23:59:59.000Z");
     /// # Ok::<(), chronos_db::Error>(())
     /// ```
     pub fn parse(text: &str) -> Result<Self> {
         let wrong = || Error::validation(format!("`{text}` is no ISO-8601 date or date-time with an offset, such as 2015-12-31T10:00:00Z"));
-        if let Ok(at) = text.parse::<jiff::Timestamp>() {
-            return Ok(Self(at.as_millisecond()));
-        }
-        let date: jiff::civil::Date = text.parse().map_err(|_| wrong())?;
-        if text.len() > 10 {
-            return Err(wrong());
-        }
-        date.to_zoned(jiff::tz::TimeZone::UTC).map(|at| Self(at.timestamp().as_millisecond())).map_err(|_| wrong())
+        let pieces = Pieces::parse(text).map_err(|_| wrong())?;
+        // A civil time reaches from the year -9999 to the last moment of 9999; jiff's own timestamps end a day earlier, for the sake of time zones.
+        let (time, offset) = match (pieces.time(), pieces.to_numeric_offset()) {
+            (Some(time), Some(offset)) => (time, offset),
+            (None, None) if pieces.time_zone_annotation().is_none() => (Time::midnight(), Offset::UTC),
+            _ => return Err(wrong()),
+        };
+        let since_epoch = pieces.date().to_datetime(time).duration_since(EPOCH).as_millis() - i128::from(offset.seconds()) * 1000;
+        i64::try_from(since_epoch).map(Self).map_err(|_| wrong())
     }
 }
 
+const EPOCH: DateTime = DateTime::constant(1970, 1, 1, 0, 0, 0, 0);
+
+impl Timestamp {
+    /// The date and time in UTC, if its year has at most four digits.
+    pub(crate) fn civil(self) -> Option<DateTime> {
+        EPOCH.checked_add(SignedDuration::from_millis(self.0)).ok()
+    }
+}
+
+/// ISO-8601; beyond the year 9999, milliseconds since 1970 (`300000000000000ms`).
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match jiff::Timestamp::from_millisecond(self.0) {
-            Ok(at) => write!(f, "{at:.3}"),
-            Err(_) => write!(f, "{}ms", self.0),
+        match self.civil() {
+            Some(at) => write!(f, "{at:.3}Z"),
+            None => write!(f, "{}ms", self.0),
         }
+    }
+}
+
+impl fmt::Debug for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
     }
 }
 

@@ -32,14 +32,14 @@ const DATABASE: &str = "chronos_messaging_default";
 /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
 /// use chronow::{Chronow, Config};
 /// use futures::StreamExt as _;
-/// use serde_json::{Value, json};
+/// use chronos_db::{json, Json};
 ///
 /// let mut config = Config::default();
 /// config.embedded = Some(":memory:".into());
 /// let chronow = Chronow::connect(config, None).await?;
 ///
 /// chronow.shared().set("greeting", &json!({"text": "hello"})).await?;
-/// assert_eq!(chronow.shared().get::<Value>("greeting").await?, Some(json!({"text": "hello"})));
+/// assert_eq!(chronow.shared().get::<Json>("greeting").await?, Some(json!({"text": "hello"})));
 ///
 /// let payments = chronow.bus().topic("payments")?;
 /// payments.ensure().await?;
@@ -47,7 +47,7 @@ const DATABASE: &str = "chronos_messaging_default";
 /// fraud.ensure().max_deliveries(5).await?;
 /// payments.publish(&json!({"orderId": "123", "amount": 42.5})).header("type", "payment.created").await?;
 ///
-/// let mut messages = fraud.consume::<Value>().await?;
+/// let mut messages = fraud.consume::<Json>().await?;
 /// let message = messages.next().await.unwrap()?;
 /// assert_eq!(message.payload["orderId"], "123");
 /// message.ack().await?;
@@ -218,8 +218,8 @@ impl Chronow {
 /// A chronos-db for this connection alone, of nothing but a messaging database. Large payloads of an embedded one lie in its folder, unless the
 /// configuration names a storage.
 fn open(config: &Config) -> Result<Chronos> {
-    let mut messaging = serde_json::json!({ "dbConnRef": "chronow", "dbName": DATABASE });
-    let mut document = serde_json::json!({});
+    let mut messaging = chronos_db::json!({ "dbConnRef": "chronow", "dbName": DATABASE });
+    let mut document = chronos_db::json!({});
     let uri = match &config.mongo_uri {
         Some(uri) => uri.expose_secret().to_owned(),
         None => {
@@ -228,11 +228,11 @@ fn open(config: &Config) -> Result<Chronos> {
             messaging["dbName"] = "chronow".into();
             match text {
                 _ if config.space.is_some() => {}
-                ":memory:" => document["spacesConnections"] = serde_json::json!({ "payloads": { "provider": "memory" } }),
+                ":memory:" => document["spacesConnections"] = chronos_db::json!({ "payloads": { "provider": "memory" } }),
                 _ => {
                     let folder = folder.join("payloads");
                     let endpoint = folder.to_str().unwrap_or(text);
-                    document["spacesConnections"] = serde_json::json!({ "payloads": { "provider": "local", "endpoint": endpoint } });
+                    document["spacesConnections"] = chronos_db::json!({ "payloads": { "provider": "local", "endpoint": endpoint } });
                 }
             }
             format!("embedded:{text}")
@@ -240,15 +240,15 @@ fn open(config: &Config) -> Result<Chronos> {
     };
     if let Some(space) = &config.space {
         let (endpoint, key, secret) = (&space.endpoint, space.access_key.expose_secret(), space.secret_key.expose_secret());
-        let payloads = serde_json::json!({ "endpoint": endpoint, "accessKey": key, "secretKey": secret });
-        document["spacesConnections"] = serde_json::json!({ "payloads": payloads });
+        let payloads = chronos_db::json!({ "endpoint": endpoint, "accessKey": key, "secretKey": secret });
+        document["spacesConnections"] = chronos_db::json!({ "payloads": payloads });
     }
     if document.get("spacesConnections").is_some() {
         messaging["spaceConnRef"] = "payloads".into();
         messaging["bucket"] = config.space.as_ref().map_or("chronow", |space| &space.bucket).into();
     }
-    document["dbConnections"] = serde_json::json!({ "chronow": { "mongoUri": uri } });
-    document["databases"] = serde_json::json!({ "messaging": messaging });
+    document["dbConnections"] = chronos_db::json!({ "chronow": { "mongoUri": uri } });
+    document["databases"] = chronos_db::json!({ "messaging": messaging });
     Ok(Chronos::open(chronos_db::config::Config::from_json(&document, Path::new(""))?)?)
 }
 

@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use chronos_db::json::Map;
 use secrecy::{ExposeSecret, SecretString};
-use serde_json::{Map, Value};
 
 use crate::{Error, Json, Result};
 
@@ -12,7 +12,7 @@ use crate::{Error, Json, Result};
 ///
 /// ```
 /// use chronow::Config;
-/// let config = Config::from_json(&serde_json::json!({
+/// let config = Config::from_json(&chronos_db::json!({
 ///     "redis": {"url": "redis://localhost:6379", "keyPrefix": "cw:"},
 ///     "defaults": {"maxDeliveries": 9}
 /// }))?;
@@ -219,7 +219,7 @@ impl Config {
         let given = |path: &str| section.pointer(path).is_some_and(|value| !value.is_null());
         if ["/redis/url", "/redis/clusterNodes", "/redis/sentinel"].into_iter().any(given) {
             // These are one choice: who names servers means those alone.
-            if let Some(redis) = merged.pointer_mut("/redis").and_then(Value::as_object_mut) {
+            if let Some(redis) = merged.get_mut("redis").and_then(Json::as_object_mut) {
                 redis.retain(|key, _| !matches!(key.as_str(), "url" | "clusterNodes"));
             }
             if let Some(root) = merged.as_object_mut() {
@@ -234,9 +234,9 @@ impl Config {
 /// Puts `over` on `base`; null says nothing.
 fn overlay(base: &mut Json, over: &Json) {
     match (base, over) {
-        (Value::Object(base), Value::Object(over)) => {
+        (Json::Object(base), Json::Object(over)) => {
             for (key, value) in over.iter().filter(|(_, value)| !value.is_null()) {
-                overlay(base.entry(key.clone()).or_insert(Value::Null), value);
+                overlay(&mut base[key.as_str()], value);
             }
         }
         (base, over) => *base = over.clone(),
@@ -264,15 +264,15 @@ fn environment(lookup: &dyn Fn(&str) -> Option<String>) -> Result<Json> {
             redis.insert(key.to_owned(), value);
         }
     };
-    put("url", get("REDIS_URL").map(Value::from));
+    put("url", get("REDIS_URL").map(Json::from));
     put("clusterNodes", get("REDIS_CLUSTER_NODES").map(|text| nodes(&text)).transpose()?);
-    put("tls", flag("REDIS_TLS")?.map(Value::from));
-    put("username", get("REDIS_USERNAME").map(Value::from));
-    put("password", get("REDIS_PASSWORD").map(Value::from));
-    put("db", number("REDIS_DB")?.map(Value::from));
-    put("keyPrefix", get("REDIS_KEY_PREFIX").map(Value::from));
-    put("retryMs", number("REDIS_RETRY_MS")?.map(Value::from));
-    put("caCert", get("REDIS_CA_CERT").map(Value::from));
+    put("tls", flag("REDIS_TLS")?.map(Json::from));
+    put("username", get("REDIS_USERNAME").map(Json::from));
+    put("password", get("REDIS_PASSWORD").map(Json::from));
+    put("db", number("REDIS_DB")?.map(Json::from));
+    put("keyPrefix", get("REDIS_KEY_PREFIX").map(Json::from));
+    put("retryMs", number("REDIS_RETRY_MS")?.map(Json::from));
+    put("caCert", get("REDIS_CA_CERT").map(Json::from));
     let mut defaults = Map::new();
     for (name, key) in [
         ("REDIS_VISIBILITY_TIMEOUT_MS", "visibilityTimeoutMs"),
@@ -327,14 +327,14 @@ fn nodes(text: &str) -> Result<Json> {
 fn read_redis(redis: &Part<'_>, warnings: &mut Vec<String>) -> Result<Redis> {
     let cluster_nodes = match redis.value("clusterNodes") {
         None => Vec::new(),
-        Some(Value::String(text)) => redis.checked_nodes("clusterNodes", text.split(',').map(str::trim))?,
-        Some(Value::Array(list)) => redis.checked_nodes("clusterNodes", list.iter().map(|node| node.as_str().unwrap_or("")))?,
+        Some(Json::String(text)) => redis.checked_nodes("clusterNodes", text.split(',').map(str::trim))?,
+        Some(Json::Array(list)) => redis.checked_nodes("clusterNodes", list.iter().map(|node| node.as_str().unwrap_or("")))?,
         Some(_) => return Err(redis.wrong("clusterNodes", "expected a list of `host:port`")),
     };
     let sentinel = match redis.part("sentinel")? {
         None => None,
         Some(part) => {
-            let list = part.value("nodes").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+            let list = part.value("nodes").and_then(Json::as_array).map(Vec::as_slice).unwrap_or_default();
             let nodes = part.checked_nodes("nodes", list.iter().map(|node| node.as_str().unwrap_or("")))?;
             if nodes.is_empty() {
                 return Err(part.wrong("nodes", "expected at least one `host:port`"));
@@ -416,7 +416,7 @@ fn read_defaults(part: &Part<'_>, warnings: &mut Vec<String>) -> Result<Defaults
     defaults.visibility_ms = part.number("visibilityTimeoutMs")?.unwrap_or(defaults.visibility_ms);
     defaults.max_len = part.number("maxStreamLen")?.unwrap_or(defaults.max_len);
     if let Some(value) = part.value("retryBackoffMs") {
-        let waits = value.as_array().and_then(|list| list.iter().map(Value::as_u64).collect::<Option<Vec<_>>>());
+        let waits = value.as_array().and_then(|list| list.iter().map(Json::as_u64).collect::<Option<Vec<_>>>());
         defaults.backoff_ms =
             waits.filter(|waits| !waits.is_empty()).ok_or_else(|| part.wrong("retryBackoffMs", "expected a list of milliseconds"))?;
     }
@@ -451,14 +451,14 @@ fn read_defaults(part: &Part<'_>, warnings: &mut Vec<String>) -> Result<Defaults
 /// An object of the configuration, and where it stands.
 struct Part<'j> {
     path: String,
-    object: Option<&'j Map<String, Json>>,
+    object: Option<&'j Map>,
 }
 
 impl<'j> Part<'j> {
     fn new(path: &str, value: &'j Json) -> Result<Self> {
         match value {
-            Value::Null => Ok(Self { path: path.to_owned(), object: None }),
-            Value::Object(object) => Ok(Self { path: path.to_owned(), object: Some(object) }),
+            Json::Null => Ok(Self { path: path.to_owned(), object: None }),
+            Json::Object(object) => Ok(Self { path: path.to_owned(), object: Some(object) }),
             _ => Err(Error::validation(format!("{}: expected an object", if path.is_empty() { "chronow" } else { path }))),
         }
     }

@@ -37,8 +37,8 @@ pub(crate) fn subscription(topic: &TopicName) -> SubscriptionName {
 }
 
 fn marked() -> Json {
-    let mut filter = serde_json::Map::new();
-    filter.insert(format!("headers.{COPIED}"), serde_json::json!({ "$exists": true }));
+    let mut filter = chronos_db::json::Map::new();
+    filter.insert(format!("headers.{COPIED}"), chronos_db::json!({ "$exists": true }));
     filter.into()
 }
 

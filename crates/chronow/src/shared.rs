@@ -48,7 +48,7 @@ impl fmt::Debug for Shared {
 }
 
 /// A value with what is known of it.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Entry<T> {
     /// The value.
@@ -57,6 +57,13 @@ pub struct Entry<T> {
     pub version: u64,
     /// What is left of its time in the hot tier; none is for ever.
     pub ttl: Option<Duration>,
+}
+
+/// Without the value.
+impl<T> fmt::Debug for Entry<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Entry").field("version", &self.version).field("ttl", &self.ttl).finish_non_exhaustive()
+    }
 }
 
 impl Shared {
@@ -292,9 +299,9 @@ impl Shared {
 /// What the warm tier keeps of a value: JSON as it is, bytes in an object with one name that says so.
 fn freeze(key: &str, bytes: &Bytes, content_type: &str) -> Result<Json> {
     if content_type.is_empty() {
-        return serde_json::from_slice(bytes).map_err(|error| unexpected(key, error));
+        return Json::parse(bytes).map_err(|error| unexpected(key, error));
     }
-    Ok(serde_json::json!({ FROZEN: { "type": content_type, "base64": BASE64_STANDARD.encode(bytes) } }))
+    Ok(chronos_db::json!({ FROZEN: { "type": content_type, "base64": BASE64_STANDARD.encode(bytes) } }))
 }
 
 /// The opposite of [`freeze`].
@@ -317,20 +324,19 @@ fn check_key(key: &str) -> Result<()> {
 
 fn decode<T: DeserializeOwned>(key: &str, value: Value) -> Result<Entry<T>> {
     let bytes = value.bytes.unwrap_or_default();
-    let decoded = serde_json::from_slice(&bytes).map_err(|error| unexpected(key, error))?;
+    let decoded = chronos_db::json::from_slice(&bytes).map_err(|error| unexpected(key, error))?;
     Ok(Entry { value: decoded, version: value.version, ttl: value.ttl })
 }
 
 fn from_json<T: DeserializeOwned>(key: &str, value: Json) -> Result<T> {
-    serde_json::from_value(value).map_err(|error| unexpected(key, error))
+    value.to().map_err(|error| unexpected(key, error))
 }
 
-fn unexpected(key: &str, error: serde_json::Error) -> Error {
+fn unexpected(key: &str, error: impl std::error::Error + Send + Sync + 'static) -> Error {
     Error::validation(format!("the value is not what is expected: {error}")).caused_by(error).on(key)
 }
 
 /// Sets a value; see [`Shared::set`]. Answers its version.
-#[derive(Debug)]
 #[must_use = "an action runs when it is awaited"]
 pub struct Set {
     shared: Shared,
@@ -342,6 +348,8 @@ pub struct Set {
     ttl: Option<Duration>,
     warm: Option<Keep>,
 }
+
+chronos_db::debug_some!(Set { shared, content_type, when, ttl, warm });
 
 impl Set {
     fn new(shared: Shared, key: &str, value: Result<Bytes>, when: When) -> Self {

@@ -32,11 +32,13 @@ pub(crate) struct Warm {
 }
 
 /// A value of the warm tier.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct Kept {
     pub(crate) value: Json,
     pub(crate) expires_at: Option<Timestamp>,
 }
+
+chronos_db::debug_some!(Kept { expires_at });
 
 /// How a handler's work on a message ended, for the audit.
 #[derive(Clone, Debug)]
@@ -141,9 +143,9 @@ impl Warm {
     }
 
     async fn forget(&self, topic: &TopicName, ids: Option<Vec<String>>) -> Result<()> {
-        let mut filter = serde_json::json!({ "namespace": topic.scope().namespace(), "topic": pending(topic) });
+        let mut filter = chronos_db::json!({ "namespace": topic.scope().namespace(), "topic": pending(topic) });
         if let Some(ids) = ids {
-            filter["msgId"] = serde_json::json!({ "$in": ids });
+            filter["msgId"] = chronos_db::json!({ "$in": ids });
         }
         let messages = self.messaging(topic.scope())?.collection("messages").map_err(failed)?;
         messages.delete_many(filter).await.map(drop).map_err(failed)
@@ -246,7 +248,7 @@ fn pending(topic: &TopicName) -> String {
 }
 
 fn to_json(headers: BTreeMap<String, String>) -> Json {
-    headers.into_iter().map(|(name, value)| (name, Json::from(value))).collect::<serde_json::Map<_, _>>().into()
+    headers.into_iter().map(|(name, value)| (name, Json::from(value))).collect::<chronos_db::json::Map>().into()
 }
 
 fn from_intent(copy: Message, now: Timestamp) -> Result<(Timestamp, Outgoing)> {
@@ -266,7 +268,7 @@ fn from_intent(copy: Message, now: Timestamp) -> Result<(Timestamp, Outgoing)> {
 /// A payload that is JSON as we write it is kept as JSON; all others as their bytes.
 fn to_copy(message: Outgoing) -> (Json, BTreeMap<String, String>) {
     let Outgoing { payload, content_type, mut headers, key, .. } = message;
-    let json = serde_json::from_slice::<Json>(&payload).ok().filter(|json| json.to_string().as_bytes() == payload);
+    let json = Json::parse(&payload).ok().filter(|json| json.to_string().as_bytes() == payload);
     if !content_type.is_empty() {
         headers.insert(CONTENT_TYPE.to_owned(), content_type);
     }

@@ -6,13 +6,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use chronos_db::Chronos;
+use chronos_db::{Chronos, json};
 use chronow::hot::redis::{RedisConfig, RedisHot};
 use chronow::hot::{Hot, Settle, Settled};
 use chronow::testing::{Point, hooked};
 use chronow::{Chronow, Draft, Message};
 use futures::future::try_join_all;
-use serde_json::json;
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 

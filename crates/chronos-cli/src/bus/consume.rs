@@ -186,7 +186,7 @@ fn failed(reason: &str) -> Outcome {
 
 fn matches(filter: &Filter, payload: &Json) -> bool {
     // A payload that is no object has no properties to match.
-    matches!(chronos_db::json_to_bson(payload), Ok(bson::Bson::Document(payload)) if filter.matches(&payload))
+    matches!(chronos_db::json_to_nearest_bson(payload), bson::Bson::Document(payload) if filter.matches(&payload))
 }
 
 pub(super) async fn run(connected: &Connected, args: ConsumeArgs) -> Result<(), Failure> {

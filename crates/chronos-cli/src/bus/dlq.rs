@@ -1,9 +1,9 @@
 //! `chronos bus dlq`.
 
+use chronos_db::json;
 use chronow::Subscription;
 use clap::{Args, Subcommand};
 use futures::TryStreamExt as _;
-use serde_json::json;
 
 use super::{SubscriptionArg, missing, shown};
 use crate::connect::Connected;

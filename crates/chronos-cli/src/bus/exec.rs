@@ -4,8 +4,8 @@ use std::io;
 use std::process::{ExitStatus, Stdio};
 
 use bytes::Bytes;
+use chronos_db::json;
 use chronow::{Message, Outcome};
-use serde_json::json;
 use tokio::io::AsyncWriteExt as _;
 use tokio::process::{Child, Command};
 

@@ -2,10 +2,9 @@
 
 use std::io::{self, IsTerminal as _};
 
-use chronos_db::{Json, Timestamp};
+use chronos_db::{Json, Timestamp, json};
 use chronow::hot::{Place, SubscriptionStats, TopicStats};
 use clap::Args;
-use serde_json::json;
 
 use super::{SubscriptionArg, TopicArg, shown};
 use crate::connect::Connected;

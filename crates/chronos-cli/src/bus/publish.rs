@@ -3,11 +3,10 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use chronos_db::{Error, Json, Timestamp};
+use chronos_db::{Error, Json, Timestamp, json};
 use chronow::hot::Published;
 use chronow::{Draft, ErrorKind, Topic};
 use clap::Args;
-use serde_json::json;
 
 use super::TopicArg;
 use crate::connect::Connected;

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
+use chronos_db::json;
 use chronow::hot::{Start, SubscriptionOptions};
 use clap::{Args, Subcommand};
-use serde_json::json;
 
 use super::{SubscriptionArg, TopicArg, missing, parse_filter};
 use crate::connect::Connected;

@@ -2,13 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use chronos_db::{Clock as _, Json, SystemClock, Timestamp};
+use chronos_db::{Clock as _, Json, SystemClock, Timestamp, json};
 use chronow::ErrorKind;
 use chronow::hot::{SubscriptionStats, TopicStats};
 use clap::Args;
 use console::{Term, style};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
-use serde_json::json;
 use tokio::time::MissedTickBehavior;
 
 use super::look::counted;

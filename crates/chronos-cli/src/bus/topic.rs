@@ -2,11 +2,10 @@
 
 use std::time::Duration;
 
-use chronos_db::Json;
+use chronos_db::{Json, json};
 use chronow::Topic;
 use chronow::hot::{Overflow, TopicOptions};
 use clap::{Args, Subcommand, ValueEnum};
-use serde_json::json;
 
 use super::{TopicArg, missing};
 use crate::connect::Connected;

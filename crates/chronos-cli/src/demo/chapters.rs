@@ -3,10 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use chronos_db::{Collection, Error, ItemId, Json, List, Restored, Result, Timestamp, Version, View};
+use chronos_db::{Collection, Error, ItemId, Json, List, Restored, Result, Timestamp, Version, View, json};
 use futures::TryStreamExt as _;
 use indicatif::{ProgressBar, ProgressStyle};
-use serde_json::json;
 
 use super::companies::{self, Difference, KEY, differences, name, sector};
 use super::paper::{Ink, Paper, cut, grouped};

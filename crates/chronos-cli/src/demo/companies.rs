@@ -16,7 +16,7 @@ const SECTOR: &[&str] = &["GICS Sector", "Sector"];
 pub(super) fn batches() -> Result<Vec<Vec<ImportOp>>> {
     let lines = LOG.lines().enumerate().map(|(i, line)| {
         let broken = |e: &dyn std::fmt::Display| Error::validation(format!("line {} of the demo's log: {e}", i + 1));
-        let operation: Json = serde_json::from_str(line).map_err(|e| broken(&e))?;
+        let operation: Json = Json::parse(line).map_err(|e| broken(&e))?;
         Ok((operation["at"].clone(), ImportOp::parse(&operation).map_err(|e| broken(&e))?))
     });
     let lines: Vec<(Json, ImportOp)> = lines.collect::<Result<_>>()?;
@@ -77,7 +77,7 @@ pub(super) fn differences<'a>(old: &'a Json, new: &'a Json) -> Vec<Difference<'a
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use chronos_db::json;
 
     use super::*;
 

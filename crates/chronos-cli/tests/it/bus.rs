@@ -4,8 +4,7 @@ use std::io::{BufRead as _, BufReader};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use chronos_db::Json;
-use serde_json::json;
+use chronos_db::{Json, json};
 use test_support::servers;
 
 use crate::cli::{Cli, Ran};

@@ -83,14 +83,14 @@ impl Ran {
     #[track_caller]
     pub(crate) fn lines(&self) -> Vec<Json> {
         assert_eq!(self.code, Some(0), "{self:?}");
-        self.out.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+        self.out.lines().map(|line| Json::parse(line).unwrap()).collect()
     }
 
     /// The value a run printed that ended with this code.
     #[track_caller]
     pub(crate) fn value_with_code(&self, code: i32) -> Json {
         assert_eq!(self.code, Some(code), "{self:?}");
-        serde_json::from_str(self.out.trim_end()).unwrap()
+        Json::parse(self.out.trim_end()).unwrap()
     }
 
     /// What a run that ended with this code said on stderr.

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use serde_json::json;
+use chronos_db::json;
 
 use crate::cli::Cli;
 

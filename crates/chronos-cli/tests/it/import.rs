@@ -4,8 +4,7 @@ use std::io::Write as _;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use chronos_db::Json;
-use serde_json::json;
+use chronos_db::{Json, json};
 
 use crate::cli::{Cli, Ran};
 

@@ -1,8 +1,7 @@
 //! `migrate messaging`.
 
-use chronos_db::Chronos;
 use chronos_db::config::Config;
-use serde_json::{Value, json};
+use chronos_db::{Chronos, Json as Value, json};
 
 use crate::cli::Cli;
 

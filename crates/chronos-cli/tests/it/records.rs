@@ -1,7 +1,6 @@
 //! One item and one collection, through every command.
 
-use chronos_db::Json;
-use serde_json::json;
+use chronos_db::{Json, json};
 
 use crate::cli::Cli;
 
@@ -9,7 +8,7 @@ const ANN: &str = "email=ann@example.org";
 
 /// Her document at version 0, with its number as it was written.
 fn ann() -> Json {
-    serde_json::from_str(r#"{"email": "ann@example.org", "score": 1.50}"#).unwrap()
+    Json::parse(r#"{"email": "ann@example.org", "score": 1.50}"#).unwrap()
 }
 
 /// A folder with one user at version 1.

@@ -13,7 +13,7 @@ const OPERATIONS: usize = 600;
 static HISTORY: LazyLock<Vec<Json>> = LazyLock::new(|| {
     let file = std::fs::File::open(concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/data/sp500-history.ndjson")).unwrap();
     let lines = BufReader::new(file).lines().take(OPERATIONS);
-    lines.map(|line| serde_json::from_str(&line.unwrap()).unwrap()).collect()
+    lines.map(|line| Json::parse(line.unwrap()).unwrap()).collect()
 });
 
 fn text<'a>(operation: &'a Json, key: &str) -> &'a str {
@@ -80,7 +80,7 @@ fn a_reader_that_goes_away_ends_an_export_quietly() {
     let mut first = String::new();
     // Its end of the pipe closes with this statement, while most of the export is still to come.
     BufReader::with_capacity(64, child.stdout.take().unwrap()).read_line(&mut first).unwrap();
-    assert!(serde_json::from_str::<Json>(&first).is_ok());
+    assert!(Json::parse(&first).is_ok());
     let mut said = String::new();
     child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
     assert_eq!((child.wait().unwrap().code(), said.as_str()), (Some(0), ""));

@@ -3,8 +3,7 @@
 use std::io::{BufRead as _, BufReader};
 use std::time::{Duration, Instant};
 
-use chronos_db::Json;
-use serde_json::json;
+use chronos_db::{Json, json};
 
 use crate::cli::Cli;
 
@@ -43,7 +42,7 @@ fn rates_tell_what_came_and_went_between_two_frames() {
         assert!(Instant::now() < until, "what came was told: {came}, what went: {went}");
         cli.run(&["bus", "publish", "payments", "--payload", "1"]).value();
         assert_eq!(cli.run(&["bus", "consume", "payments", "fraud", "--max", "1"]).lines().len(), 1);
-        let frame: Json = serde_json::from_str(&frames.next().unwrap().unwrap()).unwrap();
+        let frame: Json = Json::parse(frames.next().unwrap().unwrap()).unwrap();
         let rate = |name: &str| frame["topics"][0]["subscriptions"][0][name].as_f64().unwrap_or(0.0);
         came |= rate("inPerSecond") > 0.0;
         went |= rate("outPerSecond") > 0.0;

@@ -5,13 +5,12 @@ use std::path::Path;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use secrecy::SecretString;
-use serde_json::Value;
 
 use super::section::{Section, wrong};
 use super::uri::{check_endpoint, needs_path_style, provider_of, resolve_path};
 use super::{Config, DevShadow, HashAlgorithm, Provider, SpaceConnection, Transactions, UpdateMode, Warning};
 use crate::route::key::KeyTemplate;
-use crate::{Result, validate_name};
+use crate::{Json, Result, validate_name};
 
 /// Rows also carry indexed values and, with a shadow, heads carry the payload: MongoDB's 16 MB must not be met by the payload alone.
 const MOST_INLINE_BYTES: u64 = 12 * 1024 * 1024;
@@ -44,7 +43,7 @@ pub(super) fn read(root: &mut Section<'_>, config: &mut Config, base: &Path) -> 
         config.inline_max_bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
     }
     if let Some(allowed) = root.flag("hardDeleteEnabled")? {
-        config.sections.insert("hardDeleteEnabled".to_owned(), Value::Bool(allowed));
+        config.sections.insert("hardDeleteEnabled".to_owned(), Json::Bool(allowed));
     }
     sections(root, config)
 }

@@ -1,12 +1,11 @@
 //! What a configuration means, for people, without secrets.
 
+use crate::{Json, json};
 use secrecy::ExposeSecret;
-use serde_json::json;
 use url::Url;
 
 use super::uri::{Engine, parse};
 use super::{Config, Entry, ObjectSpace, Provider, SpaceConnection};
-use crate::Json;
 
 impl Config {
     /// The resolved configuration: every database with its engine, hosts and buckets, the settings, and the warnings. It holds no secret.

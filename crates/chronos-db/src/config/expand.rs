@@ -1,7 +1,5 @@
 //! `ENV.NAME`: values a program takes from its environment. The library itself reads none.
 
-use serde_json::Value;
-
 use super::section::{below, wrong};
 use crate::{Json, Result};
 
@@ -11,7 +9,7 @@ use crate::{Json, Result};
 /// `VALIDATION_ERROR` naming the JSON path and the variable if it is unset or empty.
 ///
 /// ```
-/// let mut text = serde_json::json!({"dbConnections": {"main": {"mongoUri": "ENV.MONGO_URI"}}});
+/// let mut text = chronos_db::json!({"dbConnections": {"main": {"mongoUri": "ENV.MONGO_URI"}}});
 /// chronos_db::config::expand_env(&mut text, |name| (name == "MONGO_URI").then(|| "mongodb://localhost".to_owned()))?;
 /// assert_eq!(text["dbConnections"]["main"]["mongoUri"], "mongodb://localhost");
 /// # Ok::<(), chronos_db::Error>(())
@@ -22,24 +20,24 @@ pub fn expand_env(document: &mut Json, lookup: impl Fn(&str) -> Option<String>) 
 
 fn expand(value: &mut Json, path: &str, lookup: &dyn Fn(&str) -> Option<String>) -> Result<()> {
     match value {
-        Value::String(text) => {
+        Json::String(text) => {
             if let Some(name) = variable(text) {
                 let found = lookup(name).filter(|found| !found.is_empty());
                 let found = found.ok_or_else(|| wrong(path, format!("the environment variable {name} is not set or empty")))?;
                 *text = found;
             }
         }
-        Value::Array(items) => {
+        Json::Array(items) => {
             for (index, item) in items.iter_mut().enumerate() {
                 expand(item, &format!("{path}[{index}]"), lookup)?;
             }
         }
-        Value::Object(members) => {
+        Json::Object(members) => {
             for (key, member) in members.iter_mut() {
                 expand(member, &below(path, key), lookup)?;
             }
         }
-        Value::Null | Value::Bool(_) | Value::Number(_) => {}
+        Json::Null | Json::Bool(_) | Json::Number(_) => {}
     }
     Ok(())
 }

@@ -5,7 +5,6 @@ use std::fmt;
 use std::path::Path;
 
 use secrecy::{ExposeSecret, SecretString};
-use serde_json::Value;
 
 use super::section::Section;
 use super::{
@@ -56,8 +55,7 @@ impl Config {
     pub fn parse(text: &str, base: &Path) -> Result<Self> {
         // Some editors begin files with a byte order mark.
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-        let document: Json =
-            serde_json::from_str(text).map_err(|error| Error::validation(format!("the configuration is no JSON: {error}")))?;
+        let document: Json = Json::parse(text).map_err(|error| Error::validation(format!("the configuration is no JSON: {error}")))?;
         Self::from_json(&document, base)
     }
 
@@ -150,7 +148,7 @@ impl Config {
     /// Whether `hardDeleteEnabled` allows erasing items for good; false unless it is set.
     #[must_use]
     pub fn hard_delete_enabled(&self) -> bool {
-        self.sections.get("hardDeleteEnabled").and_then(Value::as_bool).unwrap_or(false)
+        self.sections.get("hardDeleteEnabled").and_then(Json::as_bool).unwrap_or(false)
     }
 
     fn blank() -> Self {

@@ -1,8 +1,7 @@
 //! Reading JSON objects so that every error names its path and no key goes unnoticed.
 
-use serde_json::{Map, Value};
-
 use super::Warning;
+use crate::json::Map;
 use crate::{Error, Json, Result};
 
 /// A validation error whose message starts with the JSON path.
@@ -23,14 +22,14 @@ pub(super) fn below(parent: &str, key: &str) -> String {
 /// An object being read. What was never asked for is reported by [`Section::finish`].
 pub(super) struct Section<'a> {
     path: String,
-    map: &'a Map<String, Value>,
+    map: &'a Map,
     known: Vec<&'static str>,
 }
 
 impl<'a> Section<'a> {
     pub(super) fn new(path: String, value: &'a Json) -> Result<Self> {
         match value {
-            Value::Object(map) => Ok(Self { path, map, known: Vec::new() }),
+            Json::Object(map) => Ok(Self { path, map, known: Vec::new() }),
             other => Err(unexpected(if path.is_empty() { "$" } else { &path }, "an object", other)),
         }
     }
@@ -66,7 +65,7 @@ impl<'a> Section<'a> {
     pub(super) fn text(&mut self, key: &'static str) -> Result<Option<&'a str>> {
         match self.get(key) {
             None => Ok(None),
-            Some(Value::String(text)) => Ok(Some(text.trim()).filter(|text| !text.is_empty())),
+            Some(Json::String(text)) => Ok(Some(text.trim()).filter(|text| !text.is_empty())),
             Some(other) => Err(unexpected(&self.at(key), "a string", other)),
         }
     }
@@ -78,7 +77,7 @@ impl<'a> Section<'a> {
     pub(super) fn flag(&mut self, key: &'static str) -> Result<Option<bool>> {
         match self.get(key) {
             None => Ok(None),
-            Some(Value::Bool(flag)) => Ok(Some(*flag)),
+            Some(Json::Bool(flag)) => Ok(Some(*flag)),
             Some(other) => Err(unexpected(&self.at(key), "true or false", other)),
         }
     }
@@ -86,7 +85,7 @@ impl<'a> Section<'a> {
     /// A whole number between `least` and `most`.
     pub(super) fn number(&mut self, key: &'static str, least: u64, most: u64) -> Result<Option<u64>> {
         let Some(value) = self.get(key) else { return Ok(None) };
-        let Value::Number(number) = value else {
+        let Json::Number(number) = value else {
             return Err(unexpected(&self.at(key), "a number", value));
         };
         match number.as_u64() {
@@ -110,7 +109,7 @@ impl<'a> Section<'a> {
         let path = self.at(key);
         match self.get(key) {
             None => Ok(Vec::new()),
-            Some(Value::Array(items)) => Ok(items.iter().enumerate().map(|(i, item)| (format!("{path}[{i}]"), item)).collect()),
+            Some(Json::Array(items)) => Ok(items.iter().enumerate().map(|(i, item)| (format!("{path}[{i}]"), item)).collect()),
             Some(other) => Err(unexpected(&path, "a list", other)),
         }
     }
@@ -147,8 +146,8 @@ impl<'a> Section<'a> {
 /// The text of a list element.
 pub(super) fn text_of<'a>(path: &str, value: &'a Json) -> Result<&'a str> {
     match value {
-        Value::String(text) if text.trim().is_empty() => Err(wrong(path, "is empty")),
-        Value::String(text) => Ok(text.trim()),
+        Json::String(text) if text.trim().is_empty() => Err(wrong(path, "is empty")),
+        Json::String(text) => Ok(text.trim()),
         other => Err(unexpected(path, "a string", other)),
     }
 }
@@ -156,12 +155,12 @@ pub(super) fn text_of<'a>(path: &str, value: &'a Json) -> Result<&'a str> {
 /// Says what was found by its type alone: the value may be a secret.
 fn unexpected(path: &str, expected: &str, found: &Json) -> Error {
     let found = match found {
-        Value::Null => "null",
-        Value::Bool(_) => "a boolean",
-        Value::Number(_) => "a number",
-        Value::String(_) => "a string",
-        Value::Array(_) => "a list",
-        Value::Object(_) => "an object",
+        Json::Null => "null",
+        Json::Bool(_) => "a boolean",
+        Json::Number(_) => "a number",
+        Json::String(_) => "a string",
+        Json::Array(_) => "a list",
+        Json::Object(_) => "an object",
     };
     wrong(path, format!("expected {expected}, found {found}"))
 }

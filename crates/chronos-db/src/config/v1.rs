@@ -3,13 +3,12 @@
 use std::path::Path;
 
 use secrecy::SecretString;
-use serde_json::json;
 
 use super::common::{database, name, space};
 use super::section::{Section, wrong};
 use super::uri::resolve_document_uri;
 use super::{Buckets, Config, DatabaseType, DocumentConnection, Entry, ObjectSpace, Selector, Warning};
-use crate::Result;
+use crate::{Result, json};
 
 const MOST: usize = 10;
 

@@ -4,13 +4,12 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use secrecy::SecretString;
-use serde_json::json;
 
 use super::common::{agreeing, bucket_for, database, name, space};
 use super::section::{Section, closest};
 use super::uri::resolve_document_uri;
 use super::{Buckets, Config, DatabaseType, DocumentConnection, Entry, ObjectSpace, Selector};
-use crate::Result;
+use crate::{Result, json};
 
 /// Buckets that a spaces connection names for all its databases.
 type SharedBuckets = BTreeMap<String, BucketNames>;

@@ -45,7 +45,7 @@ impl fmt::Debug for Namespace {
 }
 
 /// Under which condition on the stored document (the one with the same `_id`) a write takes place.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub enum Guard {
     /// Always; a put creates the document if it is absent.
     Any,
@@ -64,13 +64,31 @@ pub enum Guard {
     },
 }
 
+/// Without the value.
+impl fmt::Debug for Guard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Any => f.write_str("Any"),
+            Self::Equals { field, .. } => write!(f, "Equals({field})"),
+            Self::Newer { field } => write!(f, "Newer({field})"),
+        }
+    }
+}
+
 /// A document to be written: its fields, or the bytes it will be stored as, from whoever makes these directly.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub enum NewDocument {
     /// Encoded when it is applied.
     Fields(Document),
     /// Taken as they are.
     Bytes(RawDocumentBuf),
+}
+
+/// Without the document.
+impl fmt::Debug for NewDocument {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("NewDocument(..)")
+    }
 }
 
 impl From<Document> for NewDocument {
@@ -99,7 +117,7 @@ impl NewDocument {
 }
 
 /// One write of a [`Batch`]. Every document carries its `_id`.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub enum Write {
     /// Adds a document; a [`Outcome::Conflict`] if its `_id` or a unique index already has its value.
     Insert(NewDocument),
@@ -117,6 +135,17 @@ pub enum Write {
         /// When it may be removed.
         guard: Guard,
     },
+}
+
+/// Without the document.
+impl fmt::Debug for Write {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Insert(_) => f.write_str("Insert(..)"),
+            Self::Put { guard, .. } => write!(f, "Put({guard:?}, ..)"),
+            Self::Delete { guard, .. } => write!(f, "Delete({guard:?}, ..)"),
+        }
+    }
 }
 
 impl Write {
@@ -241,7 +270,7 @@ pub enum Direction {
 }
 
 /// "The newest document per item as of a bound", for [`Scan::newest`].
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub struct Newest {
     /// The top-level field that names the group, such as `itemId`.
     pub per: String,
@@ -251,8 +280,10 @@ pub struct Newest {
     pub at_most: Bson,
 }
 
+crate::debug_some!(Newest { per, by });
+
 /// What to read from one collection, in which order.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Default, PartialEq)]
 pub struct Scan {
     /// Which documents. With [`Scan::newest`], conditions on its `per` field narrow the groups; all others apply to the newest documents.
     pub filter: Filter,
@@ -267,6 +298,8 @@ pub struct Scan {
     /// Top-level fields to leave out of the answer, so that large ones needn't travel.
     pub without: Vec<String>,
 }
+
+crate::debug_some!(Scan { order, limit, without });
 
 /// An index a collection must have.
 #[derive(Clone, Debug, PartialEq)]

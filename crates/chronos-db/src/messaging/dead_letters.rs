@@ -18,7 +18,7 @@ pub struct DeadLetters {
 }
 
 /// A message that failed for good.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, PartialEq)]
 #[non_exhaustive]
 pub struct DeadLetter {
     /// The message's topic.
@@ -42,6 +42,8 @@ pub struct DeadLetter {
     /// When it may be removed.
     pub expires_at: Option<Timestamp>,
 }
+
+crate::debug_some!(DeadLetter { topic, namespace, subscription, msg_id, deliveries, failed_at, expires_at });
 
 impl DeadLetter {
     fn read(document: &Document) -> Result<Self> {
@@ -105,11 +107,11 @@ impl DeadLetters {
     }
 
     /// Saves a dead letter once: saving it again changes nothing. Answers whether it is new.
-    pub fn save(&self, topic: impl Into<String>, msg_id: impl Into<String>, payload: Json) -> SaveDeadLetter {
+    pub fn save(&self, topic: impl Into<String>, msg_id: impl Into<String>, payload: impl Into<Json>) -> SaveDeadLetter {
         SaveDeadLetter {
             table: self.table.clone(),
             place: Place::new(topic.into(), msg_id.into()),
-            payload,
+            payload: payload.into(),
             headers: None,
             deliveries: 0,
             reason: None,
@@ -135,7 +137,7 @@ impl DeadLetters {
 }
 
 /// Saves a dead letter; see [`DeadLetters::save`].
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 #[must_use = "an action runs when it is awaited"]
 pub struct SaveDeadLetter {
     table: Table,
@@ -148,12 +150,14 @@ pub struct SaveDeadLetter {
     retention_days: Option<u32>,
 }
 
+crate::debug_some!(SaveDeadLetter { deliveries, failed_at, retention_days });
+
 impl SaveDeadLetter {
     place_options!();
 
     /// The headers, a JSON object.
-    pub fn headers(mut self, headers: Json) -> Self {
-        self.headers = Some(headers);
+    pub fn headers(mut self, headers: impl Into<Json>) -> Self {
+        self.headers = Some(headers.into());
         self
     }
 

@@ -38,34 +38,34 @@ impl Handle {
     /// the latest value.
     ///
     /// Fails with `OPTIMISTIC_LOCK` if a document with the same key is there.
-    pub fn insert(&self, document: Json) -> Insert {
-        Insert { table: self.table.clone(), document }
+    pub fn insert(&self, document: impl Into<Json>) -> Insert {
+        Insert { table: self.table.clone(), document: document.into() }
     }
 
     /// Replaces the document that the filter finds, or adds one. What makes the document unique may stand in the filter alone. Concurrent calls for one
     /// key leave one document.
-    pub fn upsert(&self, filter: Json, document: Json) -> Upsert {
-        Upsert { table: self.table.clone(), filter, document }
+    pub fn upsert(&self, filter: impl Into<Json>, document: impl Into<Json>) -> Upsert {
+        Upsert { table: self.table.clone(), filter: filter.into(), document: document.into() }
     }
 
     /// One document that the filter finds.
-    pub fn find_one(&self, filter: Json) -> FindOne {
-        FindOne { table: self.table.clone(), filter }
+    pub fn find_one(&self, filter: impl Into<Json>) -> FindOne {
+        FindOne { table: self.table.clone(), filter: filter.into() }
     }
 
     /// The documents that the filter finds, in any order.
-    pub fn find(&self, filter: Json) -> Find {
-        Find { table: self.table.clone(), filter, limit: None }
+    pub fn find(&self, filter: impl Into<Json>) -> Find {
+        Find { table: self.table.clone(), filter: filter.into(), limit: None }
     }
 
     /// Removes one document that the filter finds. Answers whether there was one.
-    pub fn delete_one(&self, filter: Json) -> DeleteOne {
-        DeleteOne { table: self.table.clone(), filter }
+    pub fn delete_one(&self, filter: impl Into<Json>) -> DeleteOne {
+        DeleteOne { table: self.table.clone(), filter: filter.into() }
     }
 
     /// Removes every document that the filter finds. Answers how many.
-    pub fn delete_many(&self, filter: Json) -> DeleteMany {
-        DeleteMany { table: self.table.clone(), filter }
+    pub fn delete_many(&self, filter: impl Into<Json>) -> DeleteMany {
+        DeleteMany { table: self.table.clone(), filter: filter.into() }
     }
 }
 
@@ -118,12 +118,14 @@ fn taken() -> Error {
 }
 
 /// Adds a document; see [`Handle::insert`].
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 #[must_use = "an action runs when it is awaited"]
 pub struct Insert {
     table: Table,
     document: Json,
 }
+
+crate::debug_some!(Insert { table });
 
 impl Insert {
     async fn insert(&self) -> Result<()> {
@@ -147,13 +149,15 @@ impl Insert {
 runs!(Insert => ());
 
 /// Replaces or adds a document; see [`Handle::upsert`].
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 #[must_use = "an action runs when it is awaited"]
 pub struct Upsert {
     table: Table,
     filter: Json,
     document: Json,
 }
+
+crate::debug_some!(Upsert { table });
 
 impl Upsert {
     async fn upsert(&self) -> Result<()> {
@@ -221,12 +225,14 @@ impl Upsert {
 runs!(Upsert => ());
 
 /// Finds one document; see [`Handle::find_one`].
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 #[must_use = "an action runs when it is awaited"]
 pub struct FindOne {
     table: Table,
     filter: Json,
 }
+
+crate::debug_some!(FindOne { table });
 
 impl FindOne {
     async fn find(&self) -> Result<Option<Json>> {
@@ -242,13 +248,15 @@ impl FindOne {
 runs!(FindOne => Option<Json>);
 
 /// Finds documents; see [`Handle::find`].
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 #[must_use = "an action runs when it is awaited"]
 pub struct Find {
     table: Table,
     filter: Json,
     limit: Option<u64>,
 }
+
+crate::debug_some!(Find { table, limit });
 
 impl Find {
     /// At most so many. Without a limit, awaiting this holds all of them in memory; [`stream`](Self::stream) does not.
@@ -275,12 +283,14 @@ impl Find {
 runs!(Find => Vec<Json>);
 
 /// Removes a document; see [`Handle::delete_one`].
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 #[must_use = "an action runs when it is awaited"]
 pub struct DeleteOne {
     table: Table,
     filter: Json,
 }
+
+crate::debug_some!(DeleteOne { table });
 
 impl DeleteOne {
     async fn delete(&self) -> Result<bool> {
@@ -302,12 +312,14 @@ impl DeleteOne {
 runs!(DeleteOne => bool);
 
 /// Removes documents; see [`Handle::delete_many`].
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 #[must_use = "an action runs when it is awaited"]
 pub struct DeleteMany {
     table: Table,
     filter: Json,
 }
+
+crate::debug_some!(DeleteMany { table });
 
 impl DeleteMany {
     async fn delete(&self) -> Result<u64> {

@@ -29,7 +29,7 @@ pub struct Page<T> {
 }
 
 /// What to list.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(super) struct Listing {
     pub(super) filter: Filter,
     /// Lists the documents of this namespace.
@@ -39,6 +39,8 @@ pub(super) struct Listing {
     pub(super) limit: Option<u32>,
     pub(super) without: Vec<String>,
 }
+
+crate::debug_some!(Listing { namespace, order, limit, without });
 
 impl Listing {
     pub(super) fn limit(&self) -> Result<usize> {

@@ -23,7 +23,7 @@ pub struct Messages {
 }
 
 /// A stored message.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Message {
     /// Its topic.
@@ -44,6 +44,8 @@ pub struct Message {
     pub expires_at: Option<Timestamp>,
 }
 
+crate::debug_some!(Message { topic, namespace, msg_id, first_seen_at, size, expires_at });
+
 impl Message {
     fn read(document: &Document) -> Result<Self> {
         Ok(Self {
@@ -63,11 +65,11 @@ impl Message {
 ///
 /// ```
 /// use chronos_db::messaging::NewMessage;
-/// use serde_json::json;
+/// use chronos_db::json;
 /// let message = NewMessage::new("payments", "171223123-0", json!({"orderId": "123"})).headers(json!({"type": "payment.created"}));
 /// assert_eq!(message, message.clone());
 /// ```
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, PartialEq)]
 #[must_use = "a message is saved by `messages().save_many`"]
 pub struct NewMessage {
     topic: String,
@@ -80,6 +82,8 @@ pub struct NewMessage {
     retention_days: Option<u32>,
 }
 
+crate::debug_some!(NewMessage { topic, namespace, msg_id, first_seen_at, size, retention_days });
+
 macro_rules! message_options {
     ($($at:ident)?) => {
         /// The topic's namespace (default `default`).
@@ -89,8 +93,8 @@ macro_rules! message_options {
         }
 
         /// The headers, a JSON object.
-        pub fn headers(mut self, headers: Json) -> Self {
-            self.$($at.)?headers = Some(headers);
+        pub fn headers(mut self, headers: impl Into<Json>) -> Self {
+            self.$($at.)?headers = Some(headers.into());
             self
         }
 
@@ -116,12 +120,12 @@ macro_rules! message_options {
 
 impl NewMessage {
     /// A message of a topic.
-    pub fn new(topic: impl Into<String>, msg_id: impl Into<String>, payload: Json) -> Self {
+    pub fn new(topic: impl Into<String>, msg_id: impl Into<String>, payload: impl Into<Json>) -> Self {
         Self {
             topic: topic.into(),
             namespace: DEFAULT_NAMESPACE.to_owned(),
             msg_id: msg_id.into(),
-            payload,
+            payload: payload.into(),
             headers: None,
             first_seen_at: None,
             size: None,
@@ -158,7 +162,7 @@ impl Messages {
     }
 
     /// Saves a message once: saving it again changes nothing. Answers whether it is new.
-    pub fn save(&self, topic: impl Into<String>, msg_id: impl Into<String>, payload: Json) -> SaveMessage {
+    pub fn save(&self, topic: impl Into<String>, msg_id: impl Into<String>, payload: impl Into<Json>) -> SaveMessage {
         SaveMessage { messages: self.clone(), message: NewMessage::new(topic, msg_id, payload) }
     }
 
@@ -288,7 +292,7 @@ impl GetMessage {
 runs!(GetMessage => Option<Message>);
 
 /// A list by time and then by `_id`.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(super) struct TimeList {
     field: &'static str,
     topic: String,
@@ -300,6 +304,8 @@ pub(super) struct TimeList {
     pub(super) limit: Option<u32>,
     pub(super) filter: Filter,
 }
+
+crate::debug_some!(TimeList { field, topic, namespace, from, until, direction, limit });
 
 impl TimeList {
     pub(super) fn new(field: &'static str, topic: String) -> Self {

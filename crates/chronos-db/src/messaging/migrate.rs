@@ -56,7 +56,7 @@ impl Migrated {
     #[must_use]
     pub fn to_json(&self) -> Json {
         let Self { read, copied, updated, unchanged, problems, told } = self;
-        serde_json::json!({
+        crate::json!({
             "read": read, "copied": copied, "updated": updated, "unchanged": unchanged, "problems": problems, "told": told,
         })
     }

@@ -1,7 +1,6 @@
 //! Documents of others (the handle's users, the originals) in the shape of ours.
 
 use bson::{Bson, Document};
-use serde_json::{Map, Value};
 
 use super::deliveries::DeliveryStatus;
 use super::schema::{Key, Kind, check_text, is};
@@ -9,6 +8,7 @@ use super::value::{after_days, date, put, put_headers, take, whole};
 use super::{DEFAULT_NAMESPACE, MAX_VALUE_BYTES};
 use crate::documents::Filter;
 use crate::documents::filter::{self, Test};
+use crate::json::Map;
 use crate::records::map_values;
 use crate::{Error, Json, Result, Timestamp, bson_to_json, json_to_bson};
 
@@ -25,7 +25,7 @@ fn is_date(kind: Kind, path: &str) -> bool {
 
 /// Reads a document a user wrote.
 pub(super) fn from_json(given: &Json) -> Result<Document> {
-    let Value::Object(fields) = given else {
+    let Json::Object(fields) = given else {
         return Err(Error::validation("a document is a JSON object"));
     };
     let mut document = Document::new();

@@ -50,7 +50,7 @@ impl Pruned {
     #[must_use]
     pub fn to_json(&self) -> Json {
         let Self { shared_memory, messages, deliveries, dead_letters } = self;
-        serde_json::json!({ "shared_memory": shared_memory, "messages": messages, "deliveries": deliveries, "dead_letters": dead_letters })
+        crate::json!({ "shared_memory": shared_memory, "messages": messages, "deliveries": deliveries, "dead_letters": dead_letters })
     }
 }
 

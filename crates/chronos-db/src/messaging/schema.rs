@@ -110,11 +110,13 @@ impl FromStr for Kind {
 }
 
 /// What makes a document unique for its tenant: the values of [`Kind::key_fields`].
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub(super) struct Key {
     kind: Kind,
     values: Vec<Bson>,
 }
+
+crate::debug_some!(Key { kind });
 
 impl Key {
     pub(super) fn new(kind: Kind, values: impl IntoIterator<Item = Bson>) -> Self {

@@ -25,13 +25,15 @@ pub(super) struct Table {
 }
 
 /// What became of a [`Table::change`].
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(super) struct Changed {
     /// The document as it is now.
     pub(super) document: Option<Document>,
     /// Whether this call wrote it.
     pub(super) applied: bool,
 }
+
+crate::debug_some!(Changed { applied });
 
 impl Table {
     pub(super) fn new(place: Arc<Place>, tenant: Arc<str>, kind: Kind) -> Self {
@@ -183,7 +185,7 @@ impl Table {
 
     pub(super) fn contended(&self) -> Error {
         let message = format!("others changed the document {ROUNDS} times in a row; try again");
-        Error::new(ErrorKind::OptimisticLock, message).in_collection(self.kind.name())
+        Error::new(ErrorKind::OptimisticLock, message).retryable().in_collection(self.kind.name())
     }
 }
 

@@ -1,7 +1,6 @@
 //! JSON values inside documents, exactly as they were given.
 
 use bson::{Bson, Document};
-use serde_json::Value;
 
 use crate::{Error, Json, Result, Timestamp, bson_to_json, json_to_bson};
 
@@ -24,7 +23,12 @@ pub(super) fn put(document: &mut Document, field: &str, value: &Json) -> Result<
     }
     let format = format!("{field}Format");
     let size = text.len();
-    match json_to_bson(value).ok().filter(|bson| is_plain(value, 0) && bson_to_json(bson) == *value) {
+    // Equal is not enough: 1.50 would come back as 1.5.
+    let comes_back = |bson: &Bson| {
+        let back = bson_to_json(bson).to_string();
+        back == text
+    };
+    match json_to_bson(value).ok().filter(|bson| is_plain(value, 0) && comes_back(bson)) {
         Some(bson) => {
             document.insert(field, bson);
             document.remove(&format);
@@ -41,7 +45,7 @@ pub(super) fn put(document: &mut Document, field: &str, value: &Json) -> Result<
 pub(super) fn take(document: &Document, field: &str) -> Result<Json> {
     let stored = document.get(field).unwrap_or(&Bson::Null);
     match (stored, document.get_str(format!("{field}Format"))) {
-        (Bson::String(text), Ok("json")) => serde_json::from_str(text)
+        (Bson::String(text), Ok("json")) => Json::parse(text)
             .map_err(|error| Error::database(format!("the stored `{field}` is no JSON, though its format says so")).caused_by(error)),
         _ => Ok(bson_to_json(stored)),
     }
@@ -49,8 +53,8 @@ pub(super) fn take(document: &Document, field: &str) -> Result<Json> {
 
 fn is_plain(value: &Json, depth: usize) -> bool {
     match value {
-        Value::Array(items) => depth < MAX_DEPTH && items.iter().all(|item| is_plain(item, depth + 1)),
-        Value::Object(map) => {
+        Json::Array(items) => depth < MAX_DEPTH && items.iter().all(|item| is_plain(item, depth + 1)),
+        Json::Object(map) => {
             let date_or_id = map.len() == 1 && map.keys().all(|key| key == "$date" || key == "$oid");
             let plain = |key: &str| !key.is_empty() && !key.starts_with('$') && !key.contains(['.', '\0']);
             depth < MAX_DEPTH && (date_or_id || map.iter().all(|(key, item)| plain(key) && is_plain(item, depth + 1)))
@@ -157,7 +161,7 @@ mod tests {
             r#""null""#,
         ];
         for text in texts {
-            let value: Json = serde_json::from_str(text).unwrap();
+            let value: Json = Json::parse(text).unwrap();
             let mut document = Document::new();
             put(&mut document, "val", &value).unwrap();
             assert_eq!(take(&document, "val").unwrap().to_string(), text);
@@ -167,14 +171,14 @@ mod tests {
     #[test]
     fn what_a_document_can_hold_is_kept_as_a_document() {
         let mut document = Document::new();
-        put(&mut document, "val", &serde_json::json!({"theme": "dark", "size": 12})).unwrap();
+        put(&mut document, "val", &crate::json!({"theme": "dark", "size": 12})).unwrap();
         assert_eq!(document, bson::doc! { "val": { "theme": "dark", "size": 12 } });
     }
 
     #[test]
     fn a_plain_value_replaces_one_that_was_text() {
         let mut document = bson::doc! { "val": "1.50", "valFormat": "json" };
-        put(&mut document, "val", &serde_json::json!("1.50")).unwrap();
-        assert_eq!(take(&document, "val").unwrap(), serde_json::json!("1.50"));
+        put(&mut document, "val", &crate::json!("1.50")).unwrap();
+        assert_eq!(take(&document, "val").unwrap(), crate::json!("1.50"));
     }
 }

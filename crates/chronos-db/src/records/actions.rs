@@ -1,11 +1,14 @@
 //! Actions: builders that run when awaited.
 
+use std::fmt;
 use std::future::IntoFuture;
 use std::time::Duration;
 
 use futures::TryStreamExt as _;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
+
+use serde::Serialize;
 
 use super::collection::Collection;
 use super::import::Importer;
@@ -17,11 +20,33 @@ use super::verify::Verification;
 use super::view::{Version, View, Written};
 use super::write::{Change, WriteOptions};
 use crate::documents::Direction;
+use crate::json::to_json;
 use crate::{Error, Json, Result, Timestamp};
 
 /// Items per page if no limit is given, and the most a page can have.
 const PAGE: u32 = 50;
 const MAX_PAGE: u32 = 1_000;
+
+/// What a caller gave as a document. That it cannot be JSON is said when the action runs.
+#[derive(Clone)]
+pub(crate) struct Given(std::result::Result<Json, String>);
+
+impl Given {
+    pub(super) fn new(document: &impl Serialize) -> Self {
+        Self(to_json(document).map_err(|error| error.to_string()))
+    }
+
+    fn json(&self) -> Result<Json> {
+        self.0.clone().map_err(|error| Error::validation(format!("the document cannot be JSON: {error}")))
+    }
+}
+
+/// Without the document.
+impl fmt::Debug for Given {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Given(..)")
+    }
+}
 
 macro_rules! write_options {
     () => {
@@ -91,13 +116,13 @@ macro_rules! runs {
 #[must_use = "an action runs when it is awaited"]
 pub struct Create {
     collection: Collection,
-    document: Json,
+    document: Given,
     lineage: Lineage,
     options: WriteOptions,
 }
 
 impl Create {
-    pub(super) fn new(collection: &Collection, document: Json) -> Self {
+    pub(super) fn new(collection: &Collection, document: Given) -> Self {
         Self { collection: collection.clone(), document, lineage: Lineage::default(), options: WriteOptions::default() }
     }
 
@@ -118,7 +143,7 @@ impl Create {
     async fn run(self) -> Result<Written> {
         let engine = &self.collection.engine;
         let id = ItemId::new(engine.runtime.random.object_id());
-        let change = Change::Create { document: self.document, lineage: self.lineage };
+        let change = Change::Create { document: self.document.json()?, lineage: self.lineage };
         let scope = self.collection.scope().await?;
         Ok(engine.write(id, &change, &self.options, scope, None).await?.into())
     }
@@ -189,12 +214,12 @@ macro_rules! change_action {
 
 change_action! {
     /// Merges top-level fields; see [`Collection::update`].
-    Update, document: Json => |this| Change::Update { document: this.document.clone() }
+    Update, document: Given => |this| Change::Update { document: this.document.json()? }
 }
 
 change_action! {
     /// Replaces the whole document; see [`Collection::replace`].
-    Replace, document: Json => |this| Change::Replace { document: this.document.clone() }
+    Replace, document: Given => |this| Change::Replace { document: this.document.json()? }
 }
 
 change_action! {
@@ -208,23 +233,25 @@ change_action! {
 }
 
 /// What an enrichment brings, and who computed it.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct Patch {
-    patches: Json,
+    patches: Given,
     function_id: Option<String>,
 }
 
-impl From<Json> for Patch {
-    fn from(patches: Json) -> Self {
+crate::debug_some!(Patch { function_id });
+
+impl From<Given> for Patch {
+    fn from(patches: Given) -> Self {
         Self { patches, function_id: None }
     }
 }
 
 impl Patch {
     fn list(&self) -> Result<Vec<Json>> {
-        let list = match &self.patches {
-            Json::Array(list) => list.clone(),
-            one => vec![one.clone()],
+        let list = match self.patches.json()? {
+            Json::Array(list) => list,
+            one => vec![one],
         };
         if list.iter().any(|patch| !patch.is_object()) {
             return Err(Error::validation("an enrichment is an object or an array of objects").during("enrich"));
@@ -246,7 +273,7 @@ impl Enrich {
 #[must_use = "an action runs when it is awaited"]
 pub struct SmartInsert {
     collection: Collection,
-    document: Json,
+    document: Given,
     keys: Vec<String>,
     lineage: Lineage,
     function_id: Option<String>,
@@ -254,7 +281,7 @@ pub struct SmartInsert {
 }
 
 impl SmartInsert {
-    pub(super) fn new(collection: &Collection, document: Json, keys: &[&str]) -> Self {
+    pub(super) fn new(collection: &Collection, document: Given, keys: &[&str]) -> Self {
         Self {
             collection: collection.clone(),
             document,
@@ -287,7 +314,7 @@ impl SmartInsert {
 
     async fn run(self) -> Result<Written> {
         let (engine, scope) = (&self.collection.engine, self.collection.scope().await?);
-        let done = engine.smart_insert(self.document, &self.keys, self.lineage, self.function_id, &self.options, scope).await;
+        let done = engine.smart_insert(self.document.json()?, &self.keys, self.lineage, self.function_id, &self.options, scope).await;
         done.map_err(|e| e.during("smart insert").in_collection(self.collection.name()))
     }
 }
@@ -387,8 +414,8 @@ impl List {
     read_options!();
 
     /// Only items that match, in MongoDB's syntax over indexed properties, `id`, `ov`, `cv`, `createdAt` and `updatedAt`.
-    pub fn filter(mut self, filter: Json) -> Self {
-        self.query.filter = Some(filter);
+    pub fn filter(mut self, filter: impl Into<Json>) -> Self {
+        self.query.filter = Some(filter.into());
         self
     }
 

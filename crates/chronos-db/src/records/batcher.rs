@@ -25,13 +25,15 @@ pub(crate) struct Batcher {
     queue: Mutex<Queue>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Queue {
     waiting: Vec<(Bson, Reply)>,
     in_flight: usize,
     /// A group is about to be taken; whoever comes now joins it.
     gathering: bool,
 }
+
+crate::debug_some!(Queue { in_flight, gathering });
 
 impl Batcher {
     pub(crate) fn new(documents: Arc<dyn Documents>, namespace: Namespace) -> Arc<Self> {

@@ -1,16 +1,20 @@
 //! The handle of one collection.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::Serialize;
+
 use super::actions::{
-    Create, Delete, Enrich, Get, History, Import, List, Lock, Replace, Restore, RestoreCollection, SmartInsert, Update, Verify,
+    Create, Delete, Enrich, Get, Given, History, Import, List, Lock, Replace, Restore, RestoreCollection, SmartInsert, Update, Verify,
 };
 use super::engine::Engine;
 use super::model::ItemId;
 use super::scope::Scope;
+use super::typed::TypedCollection;
 use crate::route::sharing::Tenancy;
-use crate::{Json, Result, Timestamp};
+use crate::{Result, Timestamp};
 
 /// One collection of records in one database, as [`Chronos::with`](crate::Chronos::with) resolved it. Cheap to clone.
 ///
@@ -33,11 +37,19 @@ use crate::{Json, Result, Timestamp};
 /// # chronos.shutdown().await
 /// # }
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Collection {
     pub(crate) engine: Arc<Engine>,
     /// Whose documents this handle sees.
     pub(crate) tenancy: Tenancy,
+}
+
+/// Which collection it is.
+impl fmt::Debug for Collection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (database, name) = (self.database(), self.name());
+        f.debug_struct("Collection").field("database", &database).field("name", &name).field("tenancy", &self.tenancy).finish()
+    }
 }
 
 impl Collection {
@@ -58,19 +70,26 @@ impl Collection {
         &self.engine.names.head.database
     }
 
-    /// Creates an item. A `_system` in the document is ignored.
-    pub fn create(&self, document: Json) -> Create {
-        Create::new(self, document)
+    /// This collection with documents of one type: reads give `T`, writes take `&T`.
+    #[must_use]
+    pub fn typed<T>(&self) -> TypedCollection<T> {
+        TypedCollection::new(self.clone())
+    }
+
+    /// Creates an item from anything that is `Serialize`: a type of yours, `serde_json::json!`, a [`Json`](crate::Json) with exact numbers. A `_system`
+    /// in the document is ignored.
+    pub fn create(&self, document: impl Serialize) -> Create {
+        Create::new(self, Given::new(&document))
     }
 
     /// Merges top-level fields into the current document (or replaces it, where the configuration's `updateMode` says so).
-    pub fn update(&self, id: &ItemId, fields: Json) -> Update {
-        Update::new(self, *id, fields)
+    pub fn update(&self, id: &ItemId, fields: impl Serialize) -> Update {
+        Update::new(self, *id, Given::new(&fields))
     }
 
     /// Replaces the whole document.
-    pub fn replace(&self, id: &ItemId, document: Json) -> Replace {
-        Replace::new(self, *id, document)
+    pub fn replace(&self, id: &ItemId, document: impl Serialize) -> Replace {
+        Replace::new(self, *id, Given::new(&document))
     }
 
     /// Deletes the item: it disappears from reads, its versions stay. Where `logicalDelete` is off, it and all its versions are erased.
@@ -79,13 +98,13 @@ impl Collection {
     }
 
     /// Merges a patch (an object) or several (an array of objects) deeply into the document, as one version; see [`merge`](crate::merge).
-    pub fn enrich(&self, id: &ItemId, patches: Json) -> Enrich {
-        Enrich::new(self, *id, patches)
+    pub fn enrich(&self, id: &ItemId, patches: impl Serialize) -> Enrich {
+        Enrich::new(self, *id, Given::new(&patches))
     }
 
     /// Enriches the live item whose properties `unique_keys` equal the document's, or creates it. Concurrent calls create one item.
-    pub fn smart_insert(&self, document: Json, unique_keys: &[&str]) -> SmartInsert {
-        SmartInsert::new(self, document, unique_keys)
+    pub fn smart_insert(&self, document: impl Serialize, unique_keys: &[&str]) -> SmartInsert {
+        SmartInsert::new(self, Given::new(&document), unique_keys)
     }
 
     /// Reads one item: the latest version, one by number, or the one of a time.

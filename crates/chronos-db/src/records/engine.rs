@@ -60,7 +60,6 @@ pub(crate) struct Settings {
     pub(crate) all_and_one: bool,
 }
 
-#[derive(Debug)]
 pub(crate) struct Engine {
     /// Tells collections apart in the shared cache.
     pub(crate) number: u64,
@@ -79,6 +78,14 @@ pub(crate) struct Engine {
     /// The indexes of lists: over all documents, and within each tenant.
     lists: OnceCell<()>,
     tenant_lists: OnceCell<()>,
+}
+
+/// Which collection it is. The rest holds documents of whoever uses it.
+impl fmt::Debug for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Names { head, collection, .. } = &self.names;
+        f.debug_struct("Engine").field("database", &head.database).field("collection", collection).finish_non_exhaustive()
+    }
 }
 
 impl Engine {

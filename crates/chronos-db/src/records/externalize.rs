@@ -3,12 +3,12 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use serde_json::{Map, json};
 
 use super::model::{BlobRef, ItemId, Rider};
 use crate::config::{Base64Property, CollectionMap};
+use crate::json::Map;
 use crate::objects::keys::{self, Rendition};
-use crate::{Error, ErrorKind, Json, Result};
+use crate::{Error, ErrorKind, Json, Result, json};
 
 /// Control characters beyond this share of a text make it binary.
 const MAX_CONTROL_RATIO: f64 = 0.05;
@@ -35,12 +35,7 @@ pub(crate) struct Externalized {
 ///
 /// # Errors
 /// `EXTERNALIZATION_ERROR` if a value is neither such a reference nor canonical, padded base64; nothing is changed then that a caller keeps.
-pub(crate) fn externalize(
-    document: &mut Map<String, Json>,
-    map: &CollectionMap,
-    known: &[BlobRef],
-    place: Place<'_>,
-) -> Result<Externalized> {
+pub(crate) fn externalize(document: &mut Map, map: &CollectionMap, known: &[BlobRef], place: Place<'_>) -> Result<Externalized> {
     let mut out = Externalized::default();
     for (path, property) in &map.base64 {
         let segments: Vec<&str> = path.split('.').flat_map(split_array_mark).collect();
@@ -127,7 +122,7 @@ pub(crate) fn reference(blob: &BlobRef) -> Json {
 }
 
 /// Of `known`, the references that still stand in the document at their path.
-pub(crate) fn still_referenced(document: &Map<String, Json>, known: &[BlobRef]) -> Vec<BlobRef> {
+pub(crate) fn still_referenced(document: &Map, known: &[BlobRef]) -> Vec<BlobRef> {
     let at = |path: &str| {
         let mut segments = path.split('.');
         let first = segments.next().and_then(|first| document.get(first));
@@ -141,7 +136,7 @@ pub(crate) fn still_referenced(document: &Map<String, Json>, known: &[BlobRef]) 
 
 /// The references in a document whose index entry records none, which is how the originals left it. Only what has a key that they gave this very item
 /// counts: `<collection>/<property>/<id>/v<ov>/blob.bin`.
-pub(crate) fn adopted(document: &Map<String, Json>, map: &CollectionMap, collection: &str, id: ItemId, bucket: &str) -> Vec<BlobRef> {
+pub(crate) fn adopted(document: &Map, map: &CollectionMap, collection: &str, id: ItemId, bucket: &str) -> Vec<BlobRef> {
     let mut found = Vec::new();
     for path in map.base64.keys() {
         let segments: Vec<&str> = path.split('.').flat_map(split_array_mark).collect();

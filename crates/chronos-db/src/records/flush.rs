@@ -39,7 +39,7 @@ pub(crate) struct Flusher {
     changed: Notify,
 }
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Work {
     queue: VecDeque<(Row, Head)>,
     bytes: usize,
@@ -54,6 +54,8 @@ struct Work {
     /// The storage failed, and the flusher pauses before it tries again.
     failing: bool,
 }
+
+crate::debug_some!(Work { bytes, leftovers, running, resting, stopped, failing });
 
 impl Work {
     /// Nothing of this process is left to store, and it may still get something.

@@ -20,7 +20,7 @@ use crate::{Error, Json, Result, Timestamp, json_to_bson};
 const PARALLEL: usize = 256;
 
 /// One operation of an import log.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub struct ImportOp {
     kind: Kind,
     key: Json,
@@ -29,6 +29,8 @@ pub struct ImportOp {
     actor: Option<String>,
     reason: Option<String>,
 }
+
+crate::debug_some!(ImportOp { kind, at });
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {

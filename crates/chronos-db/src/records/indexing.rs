@@ -1,11 +1,13 @@
 //! Which copies of a document's properties the index holds.
 
+use std::collections::{HashMap, HashSet};
+
 use bson::{Bson, Document, RawBsonRef, RawDocument, RawDocumentBuf};
-use serde_json::Map;
 
 use super::model::BlobRef;
 use crate::config::CollectionMap;
 use crate::documents::stored;
+use crate::json::Map;
 use crate::{Error, Json, Result, json_to_bson};
 
 /// The largest index entry of one version, in bytes of BSON.
@@ -23,31 +25,55 @@ pub(crate) fn plain(path: &str) -> String {
 ///
 /// # Errors
 /// `VALIDATION_ERROR` for an indexed number that BSON cannot hold, or declared properties beyond the bound.
-pub(crate) fn extract(document: &Map<String, Json>, map: &CollectionMap, refs: &[BlobRef]) -> Result<RawDocumentBuf> {
+pub(crate) fn extract(document: &Map, map: &CollectionMap, refs: &[BlobRef]) -> Result<RawDocumentBuf> {
     if map.indexed.is_empty() { extract_all(document, refs) } else { extract_declared(document, map, refs) }
 }
 
-fn extract_all(document: &Map<String, Json>, refs: &[BlobRef]) -> Result<RawDocumentBuf> {
+fn extract_all(document: &Map, refs: &[BlobRef]) -> Result<RawDocumentBuf> {
+    let refs = by_top(refs);
     let mut indexed = Document::new();
-    for (key, value) in document {
-        if can_be_named(key) && !refs.iter().any(|r| r.path == *key) {
+    for (key, value) in document.iter().filter(|(key, _)| can_be_named(key)) {
+        let inside = refs.get(key.as_str()).map(Vec::as_slice).unwrap_or_default();
+        if !inside.iter().any(|r| r.path == *key) {
             let value = copy(value).map_err(|e| about(key, &e))?;
-            indexed.insert(key, without_refs(value, key, refs));
+            indexed.insert(key, without_refs(value, key, inside));
         }
     }
-    loop {
-        let entry = stored::encode(&indexed)?;
-        if entry.as_bytes().len() <= MAX_INDEXED_BYTES {
-            return Ok(entry);
-        }
-        let sizes =
-            entry.iter_elements().filter_map(Result::ok).map(|element| (element.size() + element.key().len(), element.key().as_str()));
-        let Some((_, largest)) = sizes.max() else { return Ok(entry) };
-        indexed.remove(largest);
-    }
+    let entry = stored::encode(&indexed)?;
+    if entry.as_bytes().len() <= MAX_INDEXED_BYTES { Ok(entry) } else { without_largest(&entry) }
 }
 
-fn extract_declared(document: &Map<String, Json>, map: &CollectionMap, refs: &[BlobRef]) -> Result<RawDocumentBuf> {
+/// Blobs by the top-level property that they are in.
+fn by_top(refs: &[BlobRef]) -> HashMap<&str, Vec<&BlobRef>> {
+    let mut by_top: HashMap<&str, Vec<&BlobRef>> = HashMap::new();
+    for blob in refs {
+        by_top.entry(blob.path.split('.').next().unwrap_or_default()).or_default().push(blob);
+    }
+    by_top
+}
+
+/// An entry without its largest properties: as many as must go for the rest to fit.
+fn without_largest(entry: &RawDocument) -> Result<RawDocumentBuf> {
+    let mut sizes = Vec::new();
+    for element in entry.iter_elements() {
+        let element = element.map_err(|e| Error::validation("the document cannot be encoded as BSON").caused_by(e))?;
+        sizes.push((element.size() + element.key().len(), element.key().as_str().to_owned()));
+    }
+    sizes.sort_unstable();
+    let mut left = entry.as_bytes().len();
+    let mut dropped = HashSet::new();
+    while left > MAX_INDEXED_BYTES
+        && let Some((size, key)) = sizes.pop()
+    {
+        // A type before the key, and its terminator.
+        left -= size + 2;
+        dropped.insert(key);
+    }
+    stored::leave_out(entry, |field| dropped.contains(field))
+}
+
+fn extract_declared(document: &Map, map: &CollectionMap, refs: &[BlobRef]) -> Result<RawDocumentBuf> {
+    let refs_by_top = by_top(refs);
     let mut indexed = Document::new();
     for path in &map.indexed {
         let path = plain(path);
@@ -59,7 +85,7 @@ fn extract_declared(document: &Map<String, Json>, map: &CollectionMap, refs: &[B
             && let Some(value) = document.get(*first)
             && let Some(value) = pick(value, rest).map_err(|e| about(&path, &e))?
         {
-            let value = without_refs(value, first, refs);
+            let value = without_refs(value, first, refs_by_top.get(first).map(Vec::as_slice).unwrap_or_default());
             match indexed.get_mut(first) {
                 Some(existing) => unite(existing, value),
                 None => {
@@ -130,7 +156,7 @@ fn can_be_named(key: &str) -> bool {
     !key.is_empty() && !key.starts_with('$') && !key.contains(['.', '\0'])
 }
 
-fn without_refs(mut value: Bson, top: &str, refs: &[BlobRef]) -> Bson {
+fn without_refs(mut value: Bson, top: &str, refs: &[&BlobRef]) -> Bson {
     for blob in refs {
         if let Some(path) = blob.path.strip_prefix(top).and_then(|rest| rest.strip_prefix('.')) {
             remove(&mut value, &path.split('.').collect::<Vec<_>>());
@@ -160,7 +186,7 @@ fn remove(value: &mut Bson, path: &[&str]) {
 }
 
 /// Whether a document differs for sure from the one that the index entry was made of, under whatever map. If not, nobody knows yet.
-pub(crate) fn differs(document: &Map<String, Json>, indexed: &RawDocument) -> bool {
+pub(crate) fn differs(document: &Map, indexed: &RawDocument) -> bool {
     // What is damaged tells nothing.
     let mut entries = indexed.iter_elements().filter_map(|element| stored::field(element).ok());
     entries.any(|(key, was)| document.get(key).is_none_or(|is| is_other(is, was)))
@@ -174,6 +200,8 @@ fn is_other(is: &Json, was: RawBsonRef<'_>) -> bool {
             Json::Array(_) => false,
             _ => true,
         },
+        // An object may be a value in its Extended JSON form.
+        _ if is.is_object() => false,
         RawBsonRef::String(was) => is.as_str() != Some(was),
         RawBsonRef::Boolean(was) => is.as_bool() != Some(was),
         RawBsonRef::Null => !is.is_null(),
@@ -194,7 +222,7 @@ fn about(path: &str, error: &Error) -> Error {
 ///
 /// # Errors
 /// `VALIDATION_ERROR` naming the first that is absent, null or empty.
-pub(crate) fn check_required(document: &Map<String, Json>, map: &CollectionMap) -> Result<()> {
+pub(crate) fn check_required(document: &Map, map: &CollectionMap) -> Result<()> {
     for path in &map.required {
         let mut segments = path.split('.');
         let first = segments.next().and_then(|first| document.get(first));
@@ -208,7 +236,7 @@ pub(crate) fn check_required(document: &Map<String, Json>, map: &CollectionMap) 
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use crate::json;
 
     use super::*;
 

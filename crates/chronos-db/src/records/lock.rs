@@ -25,7 +25,6 @@ const LOOK: Duration = Duration::from_millis(50);
 ///
 /// It is renewed in the background until it is dropped or [released](ItemLock::release). Writes made through it compare the version it saw, so a
 /// holder that stalled past its lease cannot overwrite what came after.
-#[derive(Debug)]
 pub struct ItemLock {
     pub(crate) engine: Arc<Engine>,
     pub(crate) id: ItemId,
@@ -35,6 +34,8 @@ pub struct ItemLock {
     stop: watch::Sender<bool>,
     lost: watch::Receiver<bool>,
 }
+
+crate::debug_some!(ItemLock { engine, id, seen });
 
 impl ItemLock {
     /// The locked item.

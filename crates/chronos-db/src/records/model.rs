@@ -164,7 +164,7 @@ impl BlobRef {
 }
 
 /// What head and row both say of a version: its payload and its index entry.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Default, PartialEq)]
 pub(crate) struct Content {
     /// As it is stored: encoded once for row and head, and seldom looked into.
     pub(crate) indexed: Arc<RawDocumentBuf>,
@@ -176,6 +176,8 @@ pub(crate) struct Content {
     /// Written by the originals: functions, lineage and references may be in its document alone. Not stored.
     pub(crate) foreign: bool,
 }
+
+crate::debug_some!(Content { payload });
 
 /// Which bytes a version has. `bucket` and `key` name the object even before it is stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -197,7 +199,7 @@ impl Default for Payload {
 }
 
 /// The current state of an item, derived from its newest row.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub(crate) struct Head {
     pub(crate) id: ItemId,
     pub(crate) ov: i64,
@@ -211,13 +213,17 @@ pub(crate) struct Head {
     pub(crate) shadow: Option<Shadow>,
 }
 
+crate::debug_some!(Head { id, ov, cv, created_at, updated_at, deleted_at, erased });
+
 /// A copy of the latest payload in the head.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub(crate) struct Shadow {
     pub(crate) ov: i64,
     pub(crate) at: Timestamp,
     pub(crate) bytes: Bytes,
 }
+
+crate::debug_some!(Shadow { ov, at });
 
 impl Head {
     pub(crate) fn is_live(&self) -> bool {
@@ -226,13 +232,15 @@ impl Head {
 }
 
 /// A small object that rides in its version row until the flusher stores it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Rider {
     pub(crate) bucket: String,
     pub(crate) key: String,
     pub(crate) content_type: String,
     pub(crate) bytes: Bytes,
 }
+
+crate::debug_some!(Rider { bucket, key });
 
 impl Rider {
     fn stored(&self) -> RawDocumentBuf {
@@ -246,7 +254,7 @@ impl Rider {
 }
 
 /// One version: inserting its row is the commit.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub(crate) struct Row {
     pub(crate) row_id: ObjectId,
     pub(crate) id: ItemId,
@@ -266,6 +274,8 @@ pub(crate) struct Row {
     /// The payload-scope counter rules this version matches.
     pub(crate) rules: Vec<String>,
 }
+
+crate::debug_some!(Row { id, ov, cv, op, at, unflushed_since });
 
 /// The collections of the store that make up one collection of records.
 #[derive(Clone, Debug)]

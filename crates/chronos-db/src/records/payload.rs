@@ -1,35 +1,32 @@
 //! item.json: the exact bytes of a version, and the view composed from them.
 
-use std::fmt;
-
 use bytes::Bytes;
-use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
-use serde_json::{Map, json};
 use sha2::{Digest, Sha256};
 
 use super::model::{Lineage, Payload};
-use crate::{Error, ErrorKind, Json, Result, Timestamp};
+use crate::json::{Map, ParseError};
+use crate::{Error, ErrorKind, Json, Result, Timestamp, json};
 
 /// The largest document, in bytes of its JSON.
 pub const MAX_DOCUMENT_BYTES: usize = 16 * 1024 * 1024;
 /// The deepest nesting of a document.
 pub const MAX_DOCUMENT_DEPTH: usize = 64;
 
-/// Properties that a document has room for before it grows.
-const USUAL: usize = 14;
-
 /// The reserved top-level property that only the library writes.
 pub(crate) const SYSTEM: &str = "_system";
+/// How the `_system` of this library begins; the originals wrote no version there. What says its version needs no reading, for then the index has it all.
+const SYSTEM_OF_OURS: &str = r#"{"ov":"#;
 
 /// A checked document, serialised but for its `_system`.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct Body(Vec<u8>);
+
+crate::debug_some!(Body {});
 
 impl Body {
     /// Serialises a document that holds no `_system`.
-    pub(crate) fn new(document: &Map<String, Json>) -> Result<Self> {
-        let mut bytes =
-            serde_json::to_vec(document).map_err(|e| Error::validation("the document cannot be written as JSON").caused_by(e))?;
+    pub(crate) fn new(document: &Map) -> Result<Self> {
+        let mut bytes = document.to_vec();
         if bytes.len() > MAX_DOCUMENT_BYTES {
             return Err(Error::validation(format!("the document has {} bytes; {MAX_DOCUMENT_BYTES} are allowed", bytes.len())));
         }
@@ -104,11 +101,11 @@ impl System<'_> {
 ///
 /// # Errors
 /// `VALIDATION_ERROR` if it is no object or nested too deep.
-pub(crate) fn checked(document: Json) -> Result<Map<String, Json>> {
+pub(crate) fn checked(document: Json) -> Result<Map> {
     let Json::Object(mut map) = document else {
         return Err(Error::validation("a document is a JSON object"));
     };
-    map.shift_remove(SYSTEM);
+    map.remove(SYSTEM);
     // The map itself is one level.
     if map.values().any(|v| is_deeper(v, MAX_DOCUMENT_DEPTH - 1)) {
         return Err(Error::validation(format!("the document is nested deeper than {MAX_DOCUMENT_DEPTH} levels")));
@@ -125,82 +122,23 @@ fn is_deeper(value: &Json, levels: usize) -> bool {
 }
 
 /// Reads the bytes of item.json: the document without its `_system`.
-pub(crate) fn parse(bytes: &[u8]) -> Result<Map<String, Json>> {
+pub(crate) fn parse(bytes: &[u8]) -> Result<Map> {
     parse_both(bytes).map(|(document, _)| document)
 }
 
 /// Reads the bytes of item.json: the document, and what only it says of the version, if the originals wrote it.
-pub(crate) fn parse_both(bytes: &[u8]) -> Result<(Map<String, Json>, Option<Inherited>)> {
-    let damaged = |e: serde_json::Error| Error::storage("item.json is damaged: it is no JSON object").caused_by(e);
-    let item: Item = serde_json::from_slice(bytes).map_err(damaged)?;
-    Ok((item.document, item.inherited))
-}
-
-/// item.json taken apart. Of a `_system` of ours nothing is kept, so none of it is built: a third of the work on small documents.
-#[derive(Default)]
-struct Item {
-    document: Map<String, Json>,
-    inherited: Option<Inherited>,
-}
-
-impl<'de> Deserialize<'de> for Item {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> std::result::Result<Self, D::Error> {
-        struct Parts;
-        impl<'de> Visitor<'de> for Parts {
-            type Value = Item;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a document")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<Item, A::Error> {
-                let mut item = Item { document: Map::with_capacity(USUAL), inherited: None };
-                while let Some(key) = map.next_key::<String>()? {
-                    if key == SYSTEM {
-                        item.inherited = map.next_value::<Written>()?.0;
-                    } else {
-                        item.document.insert(key, map.next_value()?);
-                    }
-                }
-                Ok(item)
-            }
+pub(crate) fn parse_both(bytes: &[u8]) -> Result<(Map, Option<Inherited>)> {
+    let damaged = |e: ParseError| Error::storage("item.json is damaged: it is no JSON object").caused_by(e);
+    // Of a `_system` of ours nothing is kept, so none of it is built: a third of the work on small documents.
+    let (document, system) = json::parse_without(bytes, SYSTEM).map_err(damaged)?;
+    let inherited = match system {
+        None => None,
+        Some(ours) if ours.starts_with(SYSTEM_OF_OURS) => None,
+        Some(other) => {
+            Some(Json::parse(other).map_err(damaged)?).filter(|system| system.get("ov").is_none()).map(|system| Inherited::read(&system))
         }
-        from.deserialize_map(Parts)
-    }
-}
-
-/// What is of use in a `_system`: nothing, if it says its version, for then the index has it all.
-struct Written(Option<Inherited>);
-
-impl<'de> Deserialize<'de> for Written {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> std::result::Result<Self, D::Error> {
-        struct Parts;
-        impl<'de> Visitor<'de> for Parts {
-            type Value = Written;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<Written, A::Error> {
-                let mut system = Map::new();
-                while let Some(key) = map.next_key::<String>()? {
-                    if key == "ov" {
-                        map.next_value::<IgnoredAny>()?;
-                        while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
-                        return Ok(Written(None));
-                    }
-                    system.insert(key, map.next_value()?);
-                }
-                Ok(Written(Some(Inherited::read(&Json::Object(system)))))
-            }
-
-            fn visit_unit<E>(self) -> std::result::Result<Written, E> {
-                Ok(Written(Some(Inherited::default())))
-            }
-        }
-        from.deserialize_any(Parts)
-    }
+    };
+    Ok((document, inherited))
 }
 
 /// What the originals kept in item.json alone.

@@ -1,10 +1,10 @@
 //! Counter rules over the whole document: a row records which of them its version matches, so that counters can be made from rows alone.
 
-use bson::{Bson, Document};
-use serde_json::Map;
+use bson::Document;
 
 use crate::documents::filter::{self, Filter};
-use crate::{Error, Json, Result, json_to_bson};
+use crate::json::Map;
+use crate::{Error, Json, Result, json_to_nearest_bson};
 
 /// The rules of scope `payload`.
 #[derive(Clone, Debug, Default)]
@@ -36,31 +36,19 @@ impl PayloadRules {
     }
 
     /// The names of the rules that a document matches.
-    pub(crate) fn matching(&self, document: &Map<String, Json>) -> Vec<String> {
+    pub(crate) fn matching(&self, document: &Map) -> Vec<String> {
         if self.0.is_empty() {
             return Vec::new();
         }
-        let document: Document = document.iter().map(|(key, value)| (key.clone(), lenient(value))).collect();
+        // A rule counts, it does not store: a number beyond 64 bits is compared as the nearest double.
+        let document: Document = document.iter().map(|(key, value)| (key.clone(), json_to_nearest_bson(value))).collect();
         self.0.iter().filter(|(_, when)| when.matches(&document)).map(|(name, _)| name.clone()).collect()
-    }
-}
-
-/// A number beyond 64 bits is compared as the nearest double: a rule counts, it does not store.
-fn lenient(value: &Json) -> Bson {
-    match value {
-        Json::Array(items) => Bson::Array(items.iter().map(lenient).collect()),
-        Json::Number(n) => json_to_bson(value).unwrap_or_else(|_| Bson::Double(n.as_f64().unwrap_or(f64::INFINITY))),
-        Json::Object(map) => match json_to_bson(value) {
-            Ok(typed) => typed,
-            Err(_) => Bson::Document(map.iter().map(|(key, value)| (key.clone(), lenient(value))).collect()),
-        },
-        other => json_to_bson(other).unwrap_or(Bson::Null),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use crate::json;
 
     use super::*;
 

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use bson::{Bson, doc};
 use futures::TryStreamExt as _;
-use serde_json::Map;
 use sha2::{Digest, Sha256};
 
 use super::engine::Engine;
@@ -14,6 +13,7 @@ use super::view::Written;
 use super::write::{Change, Done, WriteOptions};
 use crate::documents::filter::{Test, order};
 use crate::documents::{Batch, Filter, Guard, Outcome, Scan, Write, stored};
+use crate::json::Map;
 use crate::{Error, ErrorKind, Json, Result, json_to_bson};
 
 /// Rounds in which the item with these keys may change hands before it is the caller's turn to try again.
@@ -54,11 +54,12 @@ impl Engine {
                 Err(error) => return Err(error),
             }
         }
-        Err(Error::new(ErrorKind::OptimisticLock, format!("the item with these keys changed hands {ATTEMPTS} times; try again later")))
+        Err(Error::new(ErrorKind::OptimisticLock, format!("the item with these keys changed hands {ATTEMPTS} times; try again later"))
+            .retryable())
     }
 
     /// The filter for live items with the same keys, and the identifier of their claim.
-    fn unique(&self, document: &Map<String, Json>, keys: &[String], scope: &Scope) -> Result<(Filter, String)> {
+    fn unique(&self, document: &Map, keys: &[String], scope: &Scope) -> Result<(Filter, String)> {
         if keys.is_empty() {
             return Err(Error::validation("name at least one unique key"));
         }

@@ -76,7 +76,7 @@ impl Verification {
             .problems
             .iter()
             .map(|p| {
-                let mut out = serde_json::json!({ "kind": p.kind });
+                let mut out = crate::json!({ "kind": p.kind });
                 if let Some(id) = &p.id {
                     out["id"] = id.clone().into();
                 }
@@ -87,7 +87,7 @@ impl Verification {
                 out
             })
             .collect();
-        serde_json::json!({
+        crate::json!({
             "versions": self.versions, "items": self.items, "live": self.live, "voids": self.voids, "stableCv": self.stable_cv,
             "checked": self.checked, "unflushed": self.unflushed, "noted": self.noted, "repaired": self.repaired,
             "problemCount": self.problem_count, "problems": problems,

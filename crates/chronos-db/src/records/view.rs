@@ -2,15 +2,14 @@
 
 use std::time::Duration;
 
-use serde_json::{Map, json};
-
 use super::commit::Committed;
 use super::model::{Head, ItemId, Op, Row};
 use super::write::Done;
-use crate::{Json, Timestamp};
+use crate::json::Map;
+use crate::{Json, Timestamp, json};
 
 /// A version of an item as it was.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, PartialEq)]
 #[non_exhaustive]
 pub struct View {
     /// The item.
@@ -29,13 +28,15 @@ pub struct View {
     pub presigned: Vec<Presigned>,
 }
 
+crate::debug_some!(View { id, ov, cv, at, deleted_at });
+
 impl View {
     /// The document without `_system`.
     #[must_use]
     pub fn document(&self) -> Json {
         let mut document = self.item.clone();
         if let Json::Object(map) = &mut document {
-            map.shift_remove(super::payload::SYSTEM);
+            map.remove(super::payload::SYSTEM);
         }
         document
     }
@@ -56,7 +57,7 @@ impl View {
                 }
                 (p.path.clone(), urls)
             });
-            out["presigned"] = Json::Object(signed.collect::<Map<_, _>>());
+            out["presigned"] = Json::Object(signed.collect::<Map>());
         }
         out
     }

@@ -1,13 +1,13 @@
 //! From a change to its committed version: read the head, make the change ready, commit, and start over where another was faster.
 
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-
-use serde_json::Map;
 
 use super::commit::{Committed, Prepared, Refused};
 use super::engine::Engine;
 use super::externalize::{Externalized, Place, adopted, externalize, still_referenced};
+use super::heavy;
 use super::indexing;
 use super::lock::ItemLock;
 use super::merge::merge;
@@ -15,6 +15,7 @@ use super::model::{BlobRef, Content, Head, ItemId, Lineage, Op, Payload, Rider, 
 use super::payload::{self, Body, System};
 use super::scope::Scope;
 use crate::config::UpdateMode;
+use crate::json::Map;
 use crate::objects::{PutMode, PutOptions, keys};
 use crate::{Error, ErrorKind, Json, Result, Timestamp};
 
@@ -41,7 +42,7 @@ pub(crate) struct WriteOptions {
 }
 
 /// A change of one item.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) enum Change {
     Create { document: Json, lineage: Lineage },
     Update { document: Json },
@@ -49,6 +50,13 @@ pub(crate) enum Change {
     Enrich { patches: Vec<Json>, function_id: Option<String> },
     Delete,
     Restore { row: Box<Row> },
+}
+
+/// What it does, without any document.
+impl fmt::Debug for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Change").field(&self.name()).finish()
+    }
 }
 
 impl Change {
@@ -73,7 +81,7 @@ struct Ready {
 
 /// The version that a change follows.
 struct Current {
-    document: Map<String, Json>,
+    document: Map,
     refs: Vec<BlobRef>,
 }
 
@@ -162,7 +170,7 @@ impl Engine {
             }
         }
         drop(turn);
-        Err(Error::new(ErrorKind::OptimisticLock, format!("{ATTEMPTS} attempts met other writers each time; try again later")))
+        Err(Error::new(ErrorKind::OptimisticLock, format!("{ATTEMPTS} attempts met other writers each time; try again later")).retryable())
     }
 
     /// The head, if the change may follow it.
@@ -180,7 +188,7 @@ impl Engine {
 
     /// Makes the change ready; none if it changes nothing.
     async fn prepare_change(
-        &self,
+        self: &Arc<Self>,
         id: ItemId,
         change: &Change,
         head: Option<&Head>,
@@ -235,18 +243,25 @@ impl Engine {
                 }
             }
             (Change::Enrich { patches, function_id }, Some(_)) => {
-                let mut current = Json::Object(current.as_ref().map(|current| current.document.clone()).unwrap_or_default());
+                let mut enriched = Json::Object(current.as_ref().map(|current| current.document.clone()).unwrap_or_default());
+                let mut checked = Vec::with_capacity(patches.len());
                 for patch in patches {
                     let patch = payload::checked(patch.clone())?;
                     refuse_operators(&patch, "enrich")?;
-                    merge(&mut current, &Json::Object(patch));
+                    checked.push(Json::Object(patch));
                 }
+                let is_heavy = heavy::is_heavy(&enriched) || checked.iter().any(heavy::is_heavy);
+                let enriched = heavy::work(is_heavy, move || {
+                    checked.iter().for_each(|patch| merge(&mut enriched, patch));
+                    enriched
+                })
+                .await?;
                 if let Some(function) = function_id
                     && !content.function_ids.contains(function)
                 {
                     content.function_ids.push(function.clone());
                 }
-                payload::checked(current)?
+                payload::checked(enriched)?
             }
             (_, None) => return Err(Error::not_found("there is no such item")),
         };
@@ -260,20 +275,25 @@ impl Engine {
         if !matches!(change, Change::Enrich { .. }) {
             indexing::check_required(&document, &self.settings.map)?;
         }
-        let rules = self.settings.rules.matching(&document);
         let known = match (current, head) {
             (Some(current), _) => current.refs,
             (None, Some(head)) => head.content.refs.clone(),
             (None, None) => Vec::new(),
         };
-        let mut ready = self.written(id, ov, document, content, &known)?;
+        let engine = Arc::clone(self);
+        let (mut ready, rules) = heavy::work(heavy::is_heavy_object(&document), move || {
+            let rules = engine.settings.rules.matching(&document);
+            Ok::<_, Error>((engine.written(id, ov, document, content, &known)?, rules))
+        })
+        .await??;
         ready.prepared = Prepared { op, rules, ..self.fill(ready.prepared, head, options, read_at) };
         Ok(Some(ready))
     }
 
     /// The document of the current version, and the references in it. What the originals recorded in the document alone goes into `content`.
     async fn current(&self, head: &Head, content: &mut Content) -> Result<Current> {
-        let (document, inherited) = payload::parse_both(&self.payload(head).await?)?;
+        let bytes = self.payload(head).await?;
+        let (document, inherited) = heavy::work(bytes.len() > heavy::BYTES, move || payload::parse_both(&bytes)).await??;
         let mut refs = head.content.refs.clone();
         if let Some(inherited) = inherited {
             content.inherit(inherited);
@@ -285,7 +305,7 @@ impl Engine {
     }
 
     /// Takes blobs out of a new document, indexes it, and decides what rides in the row.
-    fn written(&self, id: ItemId, ov: i64, mut document: Map<String, Json>, mut content: Content, known: &[BlobRef]) -> Result<Ready> {
+    fn written(&self, id: ItemId, ov: i64, mut document: Map, mut content: Content, known: &[BlobRef]) -> Result<Ready> {
         let collection = &self.names.collection;
         let mut out = Externalized::default();
         let mut suffix = None;
@@ -405,7 +425,7 @@ const UPDATE_OPERATORS: [&str; 14] = [
 ];
 
 /// An operator would be stored as a property of its name, which nobody means.
-fn refuse_operators(fields: &Map<String, Json>, operation: &str) -> Result<()> {
+fn refuse_operators(fields: &Map, operation: &str) -> Result<()> {
     let Some(operator) = fields.keys().find(|name| UPDATE_OPERATORS.contains(&name.as_str())) else { return Ok(()) };
     let instead = match operator.as_str() {
         "$unset" | "$rename" => "`replace` writes a document without the property",

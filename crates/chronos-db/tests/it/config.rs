@@ -1,9 +1,8 @@
 use std::path::{Path, PathBuf};
 
 use chronos_db::config::{Base64Property, Config, Counters, DatabaseType, HashAlgorithm, Provider, Selector, UpdateMode, expand_env};
-use chronos_db::{ErrorKind, Json};
+use chronos_db::{ErrorKind, Json, json};
 use secrecy::ExposeSecret;
-use serde_json::json;
 
 pub(crate) fn examples() -> Vec<(String, PathBuf)> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../data/configs");

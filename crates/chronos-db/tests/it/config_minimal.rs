@@ -1,9 +1,8 @@
 use std::path::Path;
 
 use chronos_db::config::{Config, DatabaseType, Selector};
-use chronos_db::{Json, Route, Router};
+use chronos_db::{Json, Route, Router, json};
 use secrecy::ExposeSecret;
-use serde_json::json;
 
 use crate::config::{example, parse};
 

@@ -2,8 +2,7 @@ use std::error::Error as _;
 use std::path::Path;
 
 use chronos_db::config::Config;
-use chronos_db::{Json, Router};
-use serde_json::{Value, json};
+use chronos_db::{Json, Router, json};
 
 use crate::config::examples;
 
@@ -12,16 +11,16 @@ const MARK: &str = "h1dden";
 /// Puts the mark into every secret of a configuration.
 fn mark_secrets(value: &mut Json) {
     match value {
-        Value::Object(members) => {
+        Json::Object(members) => {
             for (key, member) in members {
                 match (key.as_str(), &mut *member) {
-                    ("accessKey" | "secretKey", Value::String(text)) => *text = MARK.to_owned(),
+                    ("accessKey" | "secretKey", Json::String(text)) => *text = MARK.to_owned(),
                     _ => mark_secrets(member),
                 }
             }
         }
-        Value::Array(items) => items.iter_mut().for_each(mark_secrets),
-        Value::String(text) => {
+        Json::Array(items) => items.iter_mut().for_each(mark_secrets),
+        Json::String(text) => {
             for scheme in ["mongodb://", "mongodb+srv://"] {
                 if let Some(rest) = text.strip_prefix(scheme) {
                     let host = rest.rsplit_once('@').map_or(rest, |(_, host)| host);
@@ -38,10 +37,10 @@ fn mark_secrets(value: &mut Json) {
 fn pointers(value: &Json, at: &str, found: &mut Vec<String>) {
     found.push(at.to_owned());
     match value {
-        Value::Object(members) => {
+        Json::Object(members) => {
             members.iter().for_each(|(key, member)| pointers(member, &format!("{at}/{}", key.replace('~', "~0").replace('/', "~1")), found))
         }
-        Value::Array(items) => items.iter().enumerate().for_each(|(index, item)| pointers(item, &format!("{at}/{index}"), found)),
+        Json::Array(items) => items.iter().enumerate().for_each(|(index, item)| pointers(item, &format!("{at}/{index}"), found)),
         _ => {}
     }
 }
@@ -65,7 +64,7 @@ fn assert_hidden(document: &Json, what: &str) -> bool {
 fn no_secret_shows_in_errors_warnings_debug_and_descriptions_whatever_is_wrong() {
     let wrong = [json!(null), json!(-1), json!("?"), json!(""), json!([1]), json!({"x": {"y": 1}})];
     for (name, path) in examples() {
-        let mut document: Json = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+        let mut document: Json = Json::parse(std::fs::read_to_string(path).unwrap()).unwrap();
         document["chronow"] = json!({"redis": {"url": format!("redis://:{MARK}@localhost")}});
         mark_secrets(&mut document);
         assert!(assert_hidden(&document, &name), "{name} is not read with its secrets marked");

@@ -10,9 +10,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chronos_db::fail::{FailAction, FailPoints};
-use chronos_db::{ErrorKind, Random as _, Runtime};
+use chronos_db::{ErrorKind, Json as Value, Random as _, Runtime, json};
 use futures::StreamExt as _;
-use serde_json::{Value, json};
 use test_support::SeededRandom;
 
 use self::audit::{Told, audit};
@@ -94,7 +93,7 @@ fn was_killed(output: &Output) -> bool {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn child() {
     let Ok(scenario) = std::env::var(SCENARIO) else { return };
-    let scenario: Value = serde_json::from_str(&scenario).unwrap();
+    let scenario: Value = Value::parse(&scenario).unwrap();
     let place = Place::from_json(&scenario["place"]);
     let number = |key: &str| scenario[key].as_u64().unwrap();
     let plan = Plan {

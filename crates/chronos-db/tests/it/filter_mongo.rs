@@ -3,13 +3,13 @@
 use bson::{Bson, Document, doc, oid::ObjectId};
 use chronos_db::documents::filter::{Filter, order, parse, testing};
 use chronos_db::documents::{Direction, filter::Pattern};
+use chronos_db::{Json as Value, json};
 use futures::TryStreamExt as _;
 use mongodb::{Client, Collection};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
 use proptest::test_runner::{Config, TestRunner};
-use serde_json::{Value, json};
 
 use crate::filter_cases;
 
@@ -70,7 +70,7 @@ fn a_server_finds_what_the_filter_matches_in_memory() {
         let documents = filter_cases::numbered(documents);
         server.fill(&documents);
         for json in filters {
-            let filter = parse(&json, &mut |path| Ok(path.to_owned())).map_err(|error| TestCaseError::fail(error.to_string()))?;
+            let filter = parse(&(&json).into(), &mut |path| Ok(path.to_owned())).map_err(|error| TestCaseError::fail(error.to_string()))?;
             let expected = ids_of(documents.iter().filter(|document| filter.matches(document)));
             let translated = testing::to_mongo(&filter);
             let found = server.ids(translated.clone(), doc! { "_id": 1 })?;

@@ -13,10 +13,10 @@ use bson::Document;
 use chronos_db::config::{Base64Property, CollectionMap, Config, DevShadow};
 use chronos_db::documents::{Batch, Direction, Documents, Namespace, Scan, Write};
 use chronos_db::fail::{FailAction, FailPoints};
+use chronos_db::json::Map;
 use chronos_db::objects::{Objects, ObjectsPool, PutOptions};
-use chronos_db::{Chronos, Clock as _, Collection, ErrorKind, Op, Route, Runtime, Timestamp};
+use chronos_db::{Chronos, Clock as _, Collection, ErrorKind, Json as Value, Op, Route, Runtime, Timestamp, json};
 use futures::TryStreamExt as _;
-use serde_json::{Map, Value, json};
 use test_support::{Failing, Fault, MockClock, SeededRandom};
 
 use self::extended::{from_extended, to_extended};
@@ -105,7 +105,7 @@ fn folder() -> PathBuf {
 
 fn check(name: &str, now: &Value) {
     let path = folder().join(format!("{name}.json"));
-    let text = format!("{}\n", serde_json::to_string_pretty(now).unwrap());
+    let text = format!("{now:#}\n");
     if std::env::var_os("UPDATE_GOLDEN").is_some() {
         std::fs::create_dir_all(folder()).unwrap();
         std::fs::write(&path, text).unwrap();
@@ -241,7 +241,7 @@ async fn the_shapes_of_an_erased_item_are_those_of_the_golden_files() {
 /// Puts the golden files' documents and objects into a fresh store.
 async fn load(name: &str, stage: &Stage) {
     let text = std::fs::read_to_string(folder().join(format!("{name}.json"))).unwrap();
-    let golden: Value = serde_json::from_str(&text).unwrap();
+    let golden: Value = Value::parse(&text).unwrap();
     let mut batch = Batch::new();
     for (collection, documents) in golden["documents"].as_object().unwrap() {
         for document in documents.as_array().unwrap() {

@@ -9,9 +9,8 @@ use bson::{Bson, Document, doc};
 use chronos_db::config::{Base64Property, CollectionMap, Config};
 use chronos_db::documents::{Batch, Direction, Documents, Index, Namespace, Outcome, Scan, Write};
 use chronos_db::objects::{Objects, ObjectsPool, PutOptions};
-use chronos_db::{Chronos, Collection, ErrorKind, ItemId, Op, Route, Timestamp, View};
+use chronos_db::{Chronos, Collection, ErrorKind, ItemId, Json as Value, Op, Route, Timestamp, View, json};
 use futures::TryStreamExt as _;
-use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use test_support::servers;
 
@@ -171,7 +170,7 @@ impl Left {
                         full["_system"]["functionIds"] = json!(["scorer@v1"]);
                     }
                     // On a local disk they indented.
-                    let body = serde_json::to_string_pretty(&full).unwrap();
+                    let body = format!("{full:#}");
                     if !written.missing {
                         self.put(&key, &body).await;
                     }

@@ -4,8 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chronos_db::config::Config;
-use chronos_db::{Chronos, Clock as _, Route, Runtime};
-use serde_json::json;
+use chronos_db::{Chronos, Clock as _, Route, Runtime, json};
 use test_support::objects::{Call, decorate};
 use test_support::{Failing, Fault, MockClock};
 

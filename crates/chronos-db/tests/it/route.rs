@@ -1,6 +1,5 @@
 use chronos_db::config::DatabaseType;
-use chronos_db::{ErrorKind, Json, Resolved, Result, Route, Router, Tier};
-use serde_json::json;
+use chronos_db::{ErrorKind, Json, Resolved, Result, Route, Router, Tier, json};
 
 use crate::config::{example, parse, v2};
 

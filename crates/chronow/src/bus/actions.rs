@@ -129,8 +129,8 @@ impl EnsureSubscription {
     }
 
     /// Only messages whose `{payload, headers}` match, in chronos-db's filter language.
-    pub fn filter(mut self, filter: Json) -> Self {
-        self.patch.filter = Some(Some(filter));
+    pub fn filter(mut self, filter: impl Into<Json>) -> Self {
+        self.patch.filter = Some(Some(filter.into()));
         self
     }
 

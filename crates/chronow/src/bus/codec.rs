@@ -14,7 +14,7 @@ pub(super) type Decode<T> = Arc<dyn Fn(&Delivery) -> Result<T> + Send + Sync>;
 
 pub(super) fn json<T: DeserializeOwned>() -> Decode<T> {
     Arc::new(|delivery| {
-        serde_json::from_slice(&delivery.payload).map_err(|error| {
+        chronos_db::json::from_slice(&delivery.payload).map_err(|error| {
             let message = format!("the payload of {} is not what is expected: {error}", delivery.lock.id);
             Error::validation(message).caused_by(error)
         })
@@ -27,8 +27,8 @@ pub(super) fn bytes() -> Decode<Bytes> {
 
 /// JSON bytes of a payload or value.
 pub(crate) fn to_json<T: Serialize + ?Sized>(what: &str, value: &T) -> Result<Bytes> {
-    let bytes =
-        serde_json::to_vec(value).map_err(|error| Error::validation(format!("the {what} cannot be made JSON: {error}")).caused_by(error));
+    let bytes = chronos_db::json::to_vec(value)
+        .map_err(|error| Error::validation(format!("the {what} cannot be made JSON: {error}")).caused_by(error));
     bytes.map(Bytes::from)
 }
 

@@ -62,7 +62,7 @@ impl Subscription {
     /// use chronow::hot::Start;
     ///
     /// let large = orders.subscription("large")?;
-    /// let filter = serde_json::json!({"payload.amount": {"$gte": 100}, "headers.type": "order.created"});
+    /// let filter = chronos_db::json!({"payload.amount": {"$gte": 100}, "headers.type": "order.created"});
     /// let options = large.ensure().start(Start::Earliest).filter(filter).max_deliveries(9).backoff([Duration::from_secs(1)]).await?;
     /// assert_eq!(options.max_deliveries, 9);
     /// // Gone when nobody has asked for its messages for an hour.

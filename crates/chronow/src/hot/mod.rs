@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use chronos_db::json_to_nearest_bson;
 use futures::stream::BoxStream;
 
 use crate::{Json, Result, Scope, SubscriptionName, Timestamp, TopicName};
@@ -21,7 +22,7 @@ pub mod redis;
 pub use options::{Overflow, Start, SubscriptionOptions, SubscriptionPatch, TopicOptions, TopicPatch};
 
 /// A message to publish.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Default, PartialEq)]
 pub struct Outgoing {
     /// The bytes, kept as they are.
     pub payload: Bytes,
@@ -39,8 +40,10 @@ pub struct Outgoing {
     pub dedup_id: Option<String>,
 }
 
+chronos_db::debug_some!(Outgoing { content_type, not_before, ttl });
+
 /// A message that a topic has accepted, as it was published: what is kept of it elsewhere and may come back.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub struct Accepted {
     /// The id it was given.
     pub id: String,
@@ -49,6 +52,8 @@ pub struct Accepted {
     /// What was published.
     pub message: Outgoing,
 }
+
+chronos_db::debug_some!(Accepted { id, published_at });
 
 impl From<Delivery> for Accepted {
     fn from(delivery: Delivery) -> Self {
@@ -90,7 +95,7 @@ pub struct Lock {
 }
 
 /// A message handed out to one subscription.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub struct Delivery {
     /// The hold on it.
     pub lock: Lock,
@@ -109,6 +114,8 @@ pub struct Delivery {
     /// The hold ends then, unless it is renewed.
     pub locked_until: Timestamp,
 }
+
+chronos_db::debug_some!(Delivery { lock, content_type, published_at, deliveries, locked_until });
 
 /// How a delivery ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -177,7 +184,7 @@ pub struct Pulled {
 }
 
 /// A dead letter of one subscription.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub struct DeadLetter {
     /// The message's own id.
     pub id: String,
@@ -198,6 +205,8 @@ pub struct DeadLetter {
     /// When it came here.
     pub failed_at: Timestamp,
 }
+
+chronos_db::debug_some!(DeadLetter { id, content_type, deliveries, published_at, failed_at });
 
 /// Which dead letters.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -224,7 +233,7 @@ pub enum Place {
 }
 
 /// A message of a subscription, looked at without taking it.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub struct Peeked {
     /// The message.
     pub id: String,
@@ -245,6 +254,8 @@ pub struct Peeked {
     /// When it becomes due or its lock ends, if it waits for that.
     pub until: Option<Timestamp>,
 }
+
+chronos_db::debug_some!(Peeked { id, place, content_type, deliveries, published_at, until });
 
 /// Counts of one subscription.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -283,7 +294,7 @@ pub struct TopicStats {
 }
 
 /// A value of shared memory.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Value {
     /// The bytes; none is a tombstone.
     pub bytes: Option<Bytes>,
@@ -294,6 +305,8 @@ pub struct Value {
     /// What is left of its time.
     pub ttl: Option<Duration>,
 }
+
+chronos_db::debug_some!(Value { content_type, version, ttl });
 
 /// Under which condition a key changes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -487,10 +500,14 @@ pub trait Hot: Send + Sync + std::fmt::Debug {
     async fn close(&self) -> Result<()>;
 }
 
-/// A filter of a subscription sees this document.
+/// A filter of a subscription sees this document: `{payload, headers}`. A payload that is not JSON is null; a number that has no other form is the
+/// nearest double.
 #[must_use]
-pub fn filter_view(payload: &[u8], content_type: &str, headers: &BTreeMap<String, String>) -> Json {
+pub fn filter_view(payload: &[u8], content_type: &str, headers: &BTreeMap<String, String>) -> bson::Document {
     let is_json = content_type.is_empty() || content_type.contains("json");
-    let payload = if is_json { serde_json::from_slice(payload).unwrap_or(Json::Null) } else { Json::Null };
-    serde_json::json!({ "payload": payload, "headers": headers })
+    // What others publish may have a key twice; the last one counts.
+    let lenient = || serde_json::from_slice::<serde_json::Value>(payload).map_or(Json::Null, Json::from);
+    let payload = if is_json { Json::parse(payload).unwrap_or_else(|_| lenient()) } else { Json::Null };
+    let headers: bson::Document = headers.iter().map(|(name, value)| (name.clone(), value.as_str().into())).collect();
+    bson::doc! { "payload": json_to_nearest_bson(&payload), "headers": headers }
 }

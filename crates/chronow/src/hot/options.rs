@@ -72,7 +72,7 @@ impl Default for TopicOptions {
 }
 
 /// The options of a subscription.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct SubscriptionOptions {
     /// How long a message is locked for its consumer. Default 30 s.
@@ -94,6 +94,17 @@ pub struct SubscriptionOptions {
     /// Hands out nothing.
     pub paused: bool,
 }
+
+chronos_db::debug_some!(SubscriptionOptions {
+    visibility_ms,
+    max_deliveries,
+    backoff_ms,
+    jitter_percent,
+    dead_letters,
+    start,
+    auto_delete_ms,
+    paused
+});
 
 impl Default for SubscriptionOptions {
     fn default() -> Self {

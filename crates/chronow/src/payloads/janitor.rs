@@ -34,8 +34,8 @@ pub(crate) fn subscription(topic: &TopicName) -> SubscriptionName {
 /// somebody deletes the topic.
 pub(crate) async fn clean_up(inner: &Inner, payloads: Payloads, warm: Option<Warm>, topic: &TopicName) -> Result<Background> {
     let name = subscription(topic);
-    let mut filter = serde_json::Map::new();
-    filter.insert(format!("headers.{CLAIMED}"), serde_json::json!({ "$exists": true }));
+    let mut filter = chronos_db::json::Map::new();
+    filter.insert(format!("headers.{CLAIMED}"), chronos_db::json!({ "$exists": true }));
     // It has no handlers that could fail.
     let patch = SubscriptionPatch { filter: Some(Some(filter.into())), max_deliveries: Some(1_000_000), ..SubscriptionPatch::default() };
     inner.hot.ensure_subscription(&name, &patch).await?;

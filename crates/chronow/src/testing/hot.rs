@@ -114,6 +114,7 @@ promises! { $
         a_filter_sees_payload_and_headers,
         what_a_filter_leaves_out_is_settled,
         what_a_filter_leaves_out_does_not_expire,
+        a_filter_sees_past_numbers_that_nothing_else_can_hold,
         a_filter_sees_no_payload_that_is_not_json,
         a_paused_subscription_hands_out_nothing,
         an_expired_message_becomes_a_dead_letter,
@@ -267,7 +268,7 @@ pub(crate) fn hasty() -> SubscriptionPatch {
 
 /// A JSON message.
 pub(crate) fn message(text: &str) -> Outgoing {
-    Outgoing { payload: Bytes::from(serde_json::json!({ "text": text }).to_string()), ..Outgoing::default() }
+    Outgoing { payload: Bytes::from(chronos_db::json!({ "text": text }).to_string()), ..Outgoing::default() }
 }
 
 /// A JSON message with an ordering key.
@@ -277,7 +278,7 @@ pub(crate) fn keyed(key: &str, text: &str) -> Outgoing {
 
 /// The text of a [`message`].
 pub(crate) fn text(payload: &[u8]) -> String {
-    let json: serde_json::Value = serde_json::from_slice(payload).unwrap();
+    let json = chronos_db::Json::parse(payload).unwrap();
     json["text"].as_str().unwrap().to_owned()
 }
 

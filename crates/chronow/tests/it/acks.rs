@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use chronos_db::messaging::NewMessage;
+use chronos_db::{Json as Value, json};
 use chronow::{Ack, Chronow, Config, Draft, ErrorKind, Subscription, Topic};
 use futures::TryStreamExt as _;
-use serde_json::{Value, json};
 
 use crate::stores::{Stores, on_every_store};
 use crate::tiers::until;

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use chronos_db::messaging::DeliveryStatus;
+use chronos_db::{Json as Value, json};
 use chronow::{Chronow, Message, Outcome, Subscription, Topic};
-use serde_json::{Value, json};
 
 use crate::stores::{Stores, on_every_store};
 use crate::tiers::{until, within};

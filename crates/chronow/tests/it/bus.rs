@@ -6,11 +6,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use chronos_db::Chronos;
+use chronos_db::{Chronos, Json as Value, json};
 use chronow::hot::{Place, Start};
 use chronow::{Ack, Cancelled, Chronow, Config, Draft, ErrorKind, Message, Outcome, Subscription, Topic};
 use futures::{StreamExt as _, TryStreamExt as _};
-use serde_json::{Value, json};
 use tokio::sync::{Notify, Semaphore};
 
 use crate::tiers::{number, publish, settled, until, within};

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use chronos_db::json;
 use chronow::{Config, ErrorKind};
 use secrecy::ExposeSecret as _;
-use serde_json::json;
 
 fn env(pairs: &[(&str, &str)]) -> impl Fn(&str) -> Option<String> + use<> {
     let map: BTreeMap<String, String> = pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
+use chronos_db::{Json as Value, json};
 use chronow::hot::Start;
 use chronow::{Chronow, Draft, ErrorKind, Message, TraceContext};
 use futures::StreamExt as _;
-use serde_json::{Value, json};
 
 use crate::stores::{Stores, on_every_store};
 use crate::tiers::{until, within};

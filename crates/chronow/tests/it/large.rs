@@ -3,10 +3,10 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use chronos_db::{Json as Value, json};
 use chronow::hot::{Overflow, Start};
 use chronow::{Ack, Chronow, Config, Draft, ErrorKind, Message, Outcome, Subscription, Topic};
 use futures::StreamExt as _;
-use serde_json::{Value, json};
 
 use crate::stores::{Stores, on_every_store};
 use crate::tiers::{until, within};
@@ -42,7 +42,7 @@ async fn a_large_payload_arrives_whole_by_every_way(stores: Stores) {
     let ids: Vec<String> = topic.publish_batch(drafts).await.unwrap().into_iter().map(|published| published.id).collect();
     assert_eq!(stores.objects().await.len(), 4);
     let peeked = subscription.peek(10).await.unwrap();
-    let first: Value = serde_json::from_slice(&peeked[0].payload).unwrap();
+    let first: Value = Value::parse(&peeked[0].payload).unwrap();
     assert_eq!((first, peeked[0].headers.len()), (large(0), 1), "a peek shows what was published");
 
     let mut stream = subscription.consume::<Value>().await.unwrap();

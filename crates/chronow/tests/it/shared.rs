@@ -2,10 +2,9 @@
 
 use std::time::Duration;
 
-use chronos_db::Chronos;
+use chronos_db::{Chronos, Json as Value, json};
 use chronow::{Chronow, Config, ErrorKind};
 use futures::TryStreamExt as _;
-use serde_json::{Value, json};
 
 use crate::bus::embedded;
 use crate::stores::{Stores, on_every_store};

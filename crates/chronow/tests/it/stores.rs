@@ -4,10 +4,9 @@ use std::sync::Arc;
 
 use chronos_db::config::DatabaseType;
 use chronos_db::objects::Objects;
-use chronos_db::{Builder, Chronos};
+use chronos_db::{Builder, Chronos, Json as Value, json};
 use chronow::{Chronow, Config};
 use futures::TryStreamExt as _;
-use serde_json::{Value, json};
 
 /// A messaging database in memory, with a bucket in memory.
 pub(crate) fn warm(configure: impl FnOnce(Builder) -> Builder) -> Chronos {

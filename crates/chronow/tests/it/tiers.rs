@@ -5,10 +5,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use chronos_db::{Chronos, Runtime};
+use chronos_db::{Chronos, Json as Value, Runtime, json};
 use chronow::hot::{Hot, Place};
 use chronow::{Chronow, Config, Draft, Message, Scope, Subscription, Topic};
-use serde_json::{Value, json};
 use tempfile::TempDir;
 use test_support::servers;
 

@@ -1,8 +1,8 @@
 //! Redis over TLS, with an authority of one's own and users.
 
+use chronos_db::{Json as Value, json};
 use chronow::{Chronow, Config, ErrorKind};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
-use serde_json::{Value, json};
 use test_support::{RedisServer, free_port};
 
 /// A folder with an authority (`ca.pem`), another one (`other.pem`), and what the first one certifies for `localhost` (`server.pem`, `server.key`).

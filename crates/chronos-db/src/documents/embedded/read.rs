@@ -21,13 +21,15 @@ const PATIENCE: u32 = 1024;
 const MOST_PARAMETERS: usize = 32_000;
 
 /// SQL that yields row numbers or documents.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Query {
     pub(super) sql: String,
     pub(super) parameters: Vec<Vec<u8>>,
     /// It yields row numbers, so that only they and the keys are sorted.
     by_number: bool,
 }
+
+crate::debug_some!(Query { sql });
 
 impl Session {
     pub(super) fn get(&mut self, namespace: &Namespace, ids: &[Vec<u8>]) -> Result<Vec<RawDocumentBuf>, Fault> {
@@ -105,7 +107,11 @@ impl<'a> Reader<'a> {
         if *self.filter != Filter::All && !self.filter.matches(&stored::decode_part(document, |field| self.looked_at.contains(&field))?) {
             return Ok(None);
         }
-        Ok(Some(if self.without.is_empty() { document.to_owned() } else { stored::leave_out(document, self.without)? }))
+        Ok(Some(if self.without.is_empty() {
+            document.to_owned()
+        } else {
+            stored::leave_out(document, |field| self.without.iter().any(|without| without == field))?
+        }))
     }
 }
 

@@ -18,17 +18,27 @@ const MAX_DOCUMENT_BYTES: usize = 16 * 1024 * 1024;
 const UNIQUE_VIOLATIONS: [i32; 2] = [2067, 1555];
 
 /// A document with its encoded `_id`: checked off the writer's thread.
-#[derive(Debug)]
 struct Row {
     id: Vec<u8>,
     document: RawDocumentBuf,
 }
 
-#[derive(Debug)]
+crate::debug_some!(Row {});
+
 enum Change {
     Insert(Row),
     Put(Row, Guard),
     Delete(Vec<u8>, Guard),
+}
+
+impl std::fmt::Debug for Change {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Insert(_) => "Insert(..)",
+            Self::Put(..) => "Put(..)",
+            Self::Delete(..) => "Delete(..)",
+        })
+    }
 }
 
 #[derive(Debug)]

@@ -1,10 +1,10 @@
 //! From JSON to a checked filter.
 
 use bson::Bson;
-use serde_json::{Map, Value};
 
 use super::{Filter, Pattern, Test};
-use crate::{Error, Json, Result, json_to_bson};
+use crate::json::{Map, extended};
+use crate::{Error, Json, Result, json_to_bson, json_to_nearest_bson};
 
 /// How deep filters and the values in them may nest.
 const MAX_DEPTH: usize = 32;
@@ -15,8 +15,8 @@ const OPERATORS: &str = "$eq, $ne, $gt, $gte, $lt, $lte, $in, $nin, $exists, $re
 
 /// Reads a filter in MongoDB's syntax.
 ///
-/// Values are read by [`json_to_bson`](crate::json_to_bson), so `{"$date": …}` and `{"$oid": …}` are dates and object ids, everywhere a value may
-/// stand. `resolve` gives the stored path of a property's path, or refuses it; the paths inside `$elemMatch` are relative to the element and not resolved.
+/// Values are read by [`json_to_bson`](crate::json_to_bson), so `{"$date": …}` and the other forms of Extended JSON are typed values, everywhere a
+/// value may stand; whole numbers beyond 64 bits compare as the nearest double. `resolve` gives the stored path of a property's path, or refuses it; the paths inside `$elemMatch` are relative to the element and not resolved.
 ///
 /// # Errors
 /// `VALIDATION_ERROR` that names the operator and the place in the filter; and those of `resolve`.
@@ -53,7 +53,7 @@ impl Parser<'_> {
 
     fn filter(&mut self, filter: &Json, at: &str, paths: Paths, depth: usize) -> Result<Filter> {
         self.enter(at, depth)?;
-        let Value::Object(map) = filter else {
+        let Json::Object(map) = filter else {
             return wrong(at, format_args!("a filter is an object, not {}", kind(filter)));
         };
         let mut parts = Vec::new();
@@ -88,8 +88,8 @@ impl Parser<'_> {
     fn filters(&mut self, value: &Json, at: &str, paths: Paths, depth: usize) -> Result<Vec<Filter>> {
         self.enter(at, depth)?;
         match value {
-            Value::Array(items) if items.is_empty() => wrong(at, "it needs at least one filter"),
-            Value::Array(items) => {
+            Json::Array(items) if items.is_empty() => wrong(at, "it needs at least one filter"),
+            Json::Array(items) => {
                 items.iter().enumerate().map(|(i, item)| self.filter(item, &format!("{at}[{i}]"), paths, depth + 1)).collect()
             }
             other => wrong(at, format_args!("it takes an array of filters, not {}", kind(other))),
@@ -104,7 +104,7 @@ impl Parser<'_> {
         }
     }
 
-    fn tests(&mut self, map: &Map<String, Value>, at: &str, depth: usize) -> Result<Vec<Test>> {
+    fn tests(&mut self, map: &Map, at: &str, depth: usize) -> Result<Vec<Test>> {
         let mut tests = Vec::with_capacity(map.len());
         for (operator, value) in map {
             let at = within(at, operator);
@@ -121,7 +121,7 @@ impl Parser<'_> {
                 "$nin" => Test::Nin(self.values(value, &at, below)?),
                 "$all" => Test::All(self.values(value, &at, below)?),
                 "$exists" => match value {
-                    Value::Bool(present) => Test::Exists(*present),
+                    Json::Bool(present) => Test::Exists(*present),
                     other => return wrong(&at, format_args!("it takes true or false, not {}", kind(other))),
                 },
                 "$size" => match value.as_i64() {
@@ -161,30 +161,38 @@ impl Parser<'_> {
 
     fn values(&mut self, value: &Json, at: &str, depth: usize) -> Result<Vec<Bson>> {
         match value {
-            Value::Array(items) => items.iter().enumerate().map(|(i, item)| self.value(item, &format!("{at}[{i}]"), depth)).collect(),
+            Json::Array(items) => items.iter().enumerate().map(|(i, item)| self.value(item, &format!("{at}[{i}]"), depth)).collect(),
             other => wrong(at, format_args!("it takes an array of values, not {}", kind(other))),
         }
     }
 
     fn value(&mut self, value: &Json, at: &str, depth: usize) -> Result<Bson> {
         self.check_value(value, at, depth)?;
-        json_to_bson(value).map_err(|error| Error::validation(format!("{at}: {}", error.message())))
+        match json_to_bson(value) {
+            Ok(value) => Ok(value),
+            // Whole numbers beyond 64 bits compare as doubles; beyond doubles there is nothing to compare with.
+            Err(_) if is_finite(value) => Ok(json_to_nearest_bson(value)),
+            Err(error) => wrong(at, error.message()),
+        }
     }
 
     /// Refuses keys with a `$` within values: a server might take them for operators.
     fn check_value(&mut self, value: &Json, at: &str, depth: usize) -> Result<()> {
         self.enter(at, depth)?;
         match value {
-            Value::Array(items) => {
+            Json::Array(items) => {
                 items.iter().enumerate().try_for_each(|(i, item)| self.check_value(item, &format!("{at}[{i}]"), depth + 1))
             }
-            Value::Object(map) if is_typed(map) => match json_to_bson(value)? {
-                Bson::Document(_) => {
-                    wrong(at, "a {\"$date\"} holds an ISO-8601 text such as 2015-12-31T10:00:00Z, an {\"$oid\"} 24 hex digits")
-                }
-                _ => Ok(()),
+            Json::Object(map) if extended::is_meant(map) => match json_to_bson(value)? {
+                Bson::Int32(_) | Bson::Int64(_) | Bson::Double(_) | Bson::DateTime(_) | Bson::ObjectId(_) | Bson::Binary(_) => Ok(()),
+                Bson::Document(_) => wrong(at, extended::EXPECTED),
+                // Servers take some of these for patterns or bounds of all types.
+                _ => wrong(
+                    at,
+                    "filters compare with dates, object ids, numbers and binary data of Extended JSON; for patterns there is $regex",
+                ),
             },
-            Value::Object(map) => map.iter().try_for_each(|(key, value)| {
+            Json::Object(map) => map.iter().try_for_each(|(key, value)| {
                 let at = within(at, key);
                 if key.starts_with('$') {
                     return wrong(&at, "no operator may stand inside a value");
@@ -199,6 +207,15 @@ impl Parser<'_> {
     }
 }
 
+fn is_finite(value: &Json) -> bool {
+    match value {
+        Json::Number(number) => number.as_f64().is_some(),
+        Json::Array(items) => items.iter().all(is_finite),
+        Json::Object(map) => map.values().all(is_finite),
+        _ => true,
+    }
+}
+
 fn within(at: &str, key: &str) -> String {
     let shown: String = key.chars().take(80).collect();
     format!("{at}.{}", shown.escape_debug())
@@ -206,23 +223,18 @@ fn within(at: &str, key: &str) -> String {
 
 fn kind(value: &Json) -> &'static str {
     match value {
-        Value::Null => "null",
-        Value::Bool(_) => "a boolean",
-        Value::Number(_) => "a number",
-        Value::String(_) => "a string",
-        Value::Array(_) => "an array",
-        Value::Object(_) => "an object",
+        Json::Null => "null",
+        Json::Bool(_) => "a boolean",
+        Json::Number(_) => "a number",
+        Json::String(_) => "a string",
+        Json::Array(_) => "an array",
+        Json::Object(_) => "an object",
     }
 }
 
-/// Whether an object is a date or an object id (or was meant to be one).
-fn is_typed(map: &Map<String, Value>) -> bool {
-    map.len() == 1 && (map.contains_key("$date") || map.contains_key("$oid"))
-}
-
 /// The value as an object of operators, if it is one.
-fn operators(value: &Json) -> Option<&Map<String, Value>> {
-    value.as_object().filter(|map| !is_typed(map) && map.keys().next().is_some_and(|key| key.starts_with('$')))
+fn operators(value: &Json) -> Option<&Map> {
+    value.as_object().filter(|map| !extended::is_meant(map) && map.keys().next().is_some_and(|key| key.starts_with('$')))
 }
 
 fn is_test(operator: &str) -> bool {
@@ -240,12 +252,12 @@ fn check_path(path: &str, at: &str) -> Result<()> {
 }
 
 fn pattern(value: &Json, options: Option<&Json>, at: &str) -> Result<Pattern> {
-    let Value::String(source) = value else {
+    let Json::String(source) = value else {
         return wrong(at, format_args!("it takes a pattern as a string, not {}", kind(value)));
     };
     let options = match options {
         None => "",
-        Some(Value::String(options)) => options,
+        Some(Json::String(options)) => options,
         Some(other) => return wrong(at, format_args!("its $options are a string, not {}", kind(other))),
     };
     Pattern::new(source, options).or_else(|reason| wrong(at, reason))

@@ -19,7 +19,7 @@ const MAX_COMPILED: usize = 1 << 20;
 const MAX_PCRE: usize = 30_000;
 
 /// A compiled regular expression that keeps its source.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Pattern {
     source: String,
     options: String,
@@ -29,6 +29,8 @@ pub struct Pattern {
     #[cfg(feature = "embedded")]
     prefix: String,
 }
+
+crate::debug_some!(Pattern {});
 
 impl PartialEq for Pattern {
     fn eq(&self, other: &Self) -> bool {

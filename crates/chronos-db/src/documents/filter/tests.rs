@@ -9,22 +9,21 @@ use bson::{Bson, Document, doc};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::{Index, select, subsequence};
-use serde_json::{Value, json};
 
 use super::order::{compare, compare_by, encode, is_after, rank, value_at};
 use super::{Filter, Test, parse};
 use crate::documents::{Direction, stored};
-use crate::{Error, ErrorKind};
+use crate::{Error, ErrorKind, Json, json};
 
 fn column_value(document: &Document, path: &str) -> Vec<u8> {
     super::order::column_value(&stored::encode(document).unwrap(), path).unwrap()
 }
 
-fn read(filter: &Value) -> Filter {
-    parse(filter, &mut |path| Ok(path.to_owned())).unwrap()
+fn read(filter: impl Into<Json>) -> Filter {
+    parse(&filter.into(), &mut |path| Ok(path.to_owned())).unwrap()
 }
 
-fn refusal(filter: &Value) -> String {
+fn refusal(filter: &Json) -> String {
     let error = parse(filter, &mut |path| Ok(path.to_owned())).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Validation, "{error}");
     error.message().to_owned()
@@ -148,7 +147,7 @@ fn refusals_name_the_operator_and_the_place() {
         (json!({ "a.$b": 1 }), "filter.a.$b: a property's path"),
         (json!([1]), "filter: a filter is an object, not an array"),
         (json!(null), "filter: a filter is an object, not null"),
-        (json!({ "a": serde_json::from_str::<Value>("1e999").unwrap() }), "filter.a: the number"),
+        (json!({ "a": Json::parse("1e999").unwrap() }), "filter.a: the number"),
     ];
     for (filter, expected) in cases {
         let message = refusal(&filter);
@@ -316,7 +315,7 @@ mod sql {
         }
     }
 
-    fn text(json: &Value) -> String {
+    fn text(json: &Json) -> String {
         to_sql_knowing(&read(json), &|path| (path != "none").then(|| path.to_owned()), &|path| path == "tags").text
     }
 

@@ -11,13 +11,15 @@ use super::{Filter, Test};
 use crate::documents::Direction;
 
 /// A piece of SQL with its parameters.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Sql {
     /// A condition that can stand beside others with AND and OR as it is.
     pub(crate) text: String,
     /// The blobs for the `?` of the text, in their order.
     pub(crate) parameters: Vec<Vec<u8>>,
 }
+
+crate::debug_some!(Sql { text });
 
 /// The column that holds the encoded value at a path.
 pub(crate) type Columns<'a> = &'a dyn Fn(&str) -> Option<String>;

@@ -52,7 +52,7 @@ impl Strategy {
 }
 
 /// A stored value.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, PartialEq)]
 #[non_exhaustive]
 pub struct SharedValue {
     /// The value. A stored `null` is a value; an absent one is none.
@@ -66,6 +66,8 @@ pub struct SharedValue {
     /// When it ends.
     pub expires_at: Option<Timestamp>,
 }
+
+crate::debug_some!(SharedValue { version, created_at, updated_at, expires_at });
 
 impl SharedValue {
     fn read(document: &Document) -> Result<Self> {
@@ -200,8 +202,8 @@ impl Shared {
     }
 
     /// Saves a value: as the key's only one, or with [`append`](Save::append) as its next version.
-    pub fn save(&self, namespace: impl Into<String>, key: impl Into<String>, value: Json) -> Save {
-        Save::new(self.slot(namespace, key), value)
+    pub fn save(&self, namespace: impl Into<String>, key: impl Into<String>, value: impl Into<Json>) -> Save {
+        Save::new(self.slot(namespace, key), value.into())
     }
 
     /// The value of a key. Without further words the latest one, and if the key has none, its newest version.

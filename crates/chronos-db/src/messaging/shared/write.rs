@@ -29,7 +29,7 @@ pub struct Saved {
 }
 
 /// Saves a value; see [`Shared::save`](super::Shared::save).
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 #[must_use = "an action runs when it is awaited"]
 pub struct Save {
     slot: Slot,
@@ -40,6 +40,8 @@ pub struct Save {
     request_id: Option<String>,
     at: Option<Timestamp>,
 }
+
+crate::debug_some!(Save { strategy, retention_days, max_versions, request_id, at });
 
 impl Save {
     pub(super) fn new(slot: Slot, value: Json) -> Self {

@@ -24,7 +24,6 @@ const GROUP_BYTES: usize = 8 * 1024 * 1024;
 const GROUP_OPERATIONS: usize = 512;
 
 /// A change made ready against the head it follows; only numbers and time are missing.
-#[derive(Debug)]
 pub(crate) struct Prepared {
     pub(crate) row_id: ObjectId,
     pub(crate) id: ItemId,
@@ -44,6 +43,8 @@ pub(crate) struct Prepared {
     pub(crate) at: Option<Timestamp>,
     pub(crate) rules: Vec<String>,
 }
+
+crate::debug_some!(Prepared { id, op, read_at, at });
 
 impl Prepared {
     /// A change that says nothing yet of who, why and after what.
@@ -90,11 +91,12 @@ pub(crate) enum Refused {
     Failed(Error),
 }
 
-#[derive(Debug)]
 struct Member {
     prepared: Prepared,
     reply: oneshot::Sender<Result<Committed, Refused>>,
 }
+
+crate::debug_some!(Member {});
 
 /// Changes that wait for their group.
 #[derive(Debug, Default)]

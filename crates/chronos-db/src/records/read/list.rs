@@ -24,7 +24,7 @@ const FETCHES: usize = 16;
 const CHUNK: usize = 256;
 
 /// A list to make.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Query {
     pub(crate) filter: Option<Json>,
     pub(crate) sort: Vec<(String, Direction)>,
@@ -33,6 +33,8 @@ pub(crate) struct Query {
     pub(crate) which: Which,
     pub(crate) read: ReadOptions,
 }
+
+crate::debug_some!(Query { sort, limit, which, read });
 
 /// Where the built-in properties are stored: in heads, and in version rows.
 struct Paths {

@@ -14,6 +14,7 @@ pub(crate) use page::{Order, cursor, parse_cursor};
 
 use super::engine::Engine;
 use super::externalize::adopted;
+use super::heavy;
 use super::model::{Content, Head, ItemId, Op, Row, State};
 use super::payload::{self, SYSTEM, System};
 use super::scope::Scope;
@@ -41,7 +42,7 @@ pub(crate) struct ReadOptions {
 }
 
 /// A version to show: its index entry and its times.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct Found {
     pub(crate) id: ItemId,
     pub(crate) ov: i64,
@@ -52,6 +53,8 @@ pub(crate) struct Found {
     pub(crate) content: Content,
     pub(crate) inline: Option<Bytes>,
 }
+
+crate::debug_some!(Found { id, ov, cv, at, created_at, deleted_at });
 
 impl Found {
     pub(crate) fn from_head(head: Head) -> Self {
@@ -123,7 +126,8 @@ impl Engine {
     /// What a reader sees of a version.
     pub(crate) async fn view(&self, found: Found, options: &ReadOptions) -> Result<View> {
         let bytes = self.bytes(&found).await?;
-        let (mut document, inherited) = payload::parse_both(&bytes).map_err(|e| e.on_item(found.id))?;
+        let parsed = heavy::work(bytes.len() > heavy::BYTES, move || payload::parse_both(&bytes)).await?;
+        let (mut document, inherited) = parsed.map_err(|e| e.on_item(found.id))?;
         let Found { id, ov, cv, at, created_at, deleted_at, mut content, .. } = found;
         if let Some(inherited) = inherited {
             content.inherit(inherited);

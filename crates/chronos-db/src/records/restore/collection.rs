@@ -37,7 +37,7 @@ impl Restored {
     /// The counts as a JSON object.
     #[must_use]
     pub fn to_json(&self) -> Json {
-        serde_json::json!({
+        crate::json!({
             "stableCv": self.stable_cv, "items": self.items, "restored": self.restored, "removed": self.removed,
             "unchanged": self.unchanged, "skipped": self.skipped,
         })

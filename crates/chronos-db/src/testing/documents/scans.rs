@@ -7,13 +7,12 @@ use bson::oid::ObjectId;
 use bson::spec::BinarySubtype;
 use bson::{Binary, Bson, DateTime, Document, doc};
 use futures::{StreamExt as _, TryStreamExt as _};
-use serde_json::json;
 
 use super::{Fresh, ids, position};
 use crate::documents::filter::order::compare;
 use crate::documents::filter::parse;
 use crate::documents::{Direction, Documents, Filter, Guard, Index, Namespace, Scan};
-use crate::{ErrorKind, Json};
+use crate::{ErrorKind, Json, json};
 
 use Direction::{Ascending, Descending};
 

@@ -6,9 +6,8 @@ use std::time::Duration;
 
 use bson::Document;
 use chronos_db::documents::{Direction, Namespace, Scan};
-use chronos_db::{ItemId, Timestamp, View};
+use chronos_db::{ItemId, Json as Value, Timestamp, View, json};
 use futures::TryStreamExt as _;
-use serde_json::{Value, json};
 
 use super::places::{COLLECTION, Opened, Place};
 use super::workload::{Doc, digest, filler};
@@ -202,7 +201,7 @@ async fn check_contents(opened: &Opened, told: &Told, by_item: &ByItem, what: &s
                 assert_eq!(digest(&found), expected, "{what}: {id} v{} is what was acknowledged: {found:?}", row.ov);
             }
             if let Some(reference) = found.get("file") {
-                let reference: Value = serde_json::from_str(reference).unwrap();
+                let reference: Value = Value::parse(reference).unwrap();
                 for key in ["blobKey", "textKey"] {
                     let bytes = opened.bucket.get(reference["ref"][key].as_str().unwrap()).await.unwrap();
                     assert_eq!(bytes.unwrap(), filler(&found["fileTag"], 120), "{what}: {id} v{} has its file", row.ov);

@@ -7,9 +7,8 @@ use std::time::Duration;
 use chronos_db::config::{Base64Property, CollectionMap, Config};
 use chronos_db::documents::Documents;
 use chronos_db::objects::{Objects, ObjectsPool};
-use chronos_db::{Chronos, Clock, Collection, Route, Runtime, SystemClock, Timestamp};
+use chronos_db::{Chronos, Clock, Collection, Json as Value, Route, Runtime, SystemClock, Timestamp, json};
 use futures::future::BoxFuture;
-use serde_json::{Value, json};
 use test_support::servers;
 
 /// Larger payloads are stored before their commit.

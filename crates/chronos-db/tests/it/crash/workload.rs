@@ -7,8 +7,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use base64::Engine as _;
-use chronos_db::{Collection, ErrorKind, ItemId, Random as _, Result, Written};
-use serde_json::{Value, json};
+use chronos_db::{Collection, ErrorKind, ItemId, Json as Value, Random as _, Result, Written, json};
 use sha2::{Digest as _, Sha256};
 use test_support::SeededRandom;
 
@@ -58,11 +57,11 @@ pub(super) fn filler(request: &str, length: usize) -> String {
 /// The content of a document, but for the property that is stored elsewhere.
 pub(super) fn digest(document: &Doc) -> String {
     let kept: BTreeMap<_, _> = document.iter().filter(|(key, _)| *key != "file").collect();
-    Sha256::digest(serde_json::to_vec(&kept).unwrap()).iter().map(|byte| format!("{byte:02x}")).collect()
+    Sha256::digest(chronos_db::json::to_vec(&kept).unwrap()).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn to_json(document: &Doc) -> Value {
-    serde_json::to_value(document).unwrap()
+    chronos_db::json::to_json(document).unwrap()
 }
 
 /// An item that one task alone writes.

@@ -4,7 +4,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bson::spec::BinarySubtype;
 use bson::{Binary, Bson, Document};
-use serde_json::{Value, json};
+use chronos_db::{Json as Value, json};
 
 pub(super) fn to_extended(value: &Bson) -> Value {
     match value {

@@ -1,8 +1,8 @@
 //! Plain access by documents and filters.
 
 use chronos_db::messaging::{Handle, Kind};
+use chronos_db::{Json as Value, json};
 use futures::future::join_all;
-use serde_json::{Value, json};
 
 use super::{Ground, everywhere};
 

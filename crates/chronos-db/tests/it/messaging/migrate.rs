@@ -1,9 +1,8 @@
 //! Moving between layouts, and bringing the originals' documents into today's shape.
 
 use bson::doc;
-use chronos_db::Chronos;
 use chronos_db::messaging::DeliveryStatus;
-use serde_json::json;
+use chronos_db::{Chronos, json};
 
 use super::originals::{letter, message, version};
 use super::{Ground, everywhere};

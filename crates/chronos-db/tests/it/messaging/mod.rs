@@ -2,11 +2,10 @@
 
 use bson::Document;
 use bson::doc;
-use chronos_db::Chronos;
 use chronos_db::config::Config;
 use chronos_db::documents::{Batch, Namespace, Scan, Write};
+use chronos_db::{Chronos, Json as Value, json};
 use futures::TryStreamExt as _;
-use serde_json::{Value, json};
 use tempfile::TempDir;
 use test_support::servers::{mongo_rs_uri, mongo_standalone_uri, unique_name};
 

@@ -2,11 +2,10 @@
 
 use bson::oid::ObjectId;
 use bson::{Bson, Document, doc};
-use chronos_db::Timestamp;
 use chronos_db::documents::Index;
 use chronos_db::messaging::DeliveryStatus;
+use chronos_db::{Timestamp, json};
 use futures::TryStreamExt as _;
-use serde_json::json;
 
 use super::{Ground, everywhere};
 

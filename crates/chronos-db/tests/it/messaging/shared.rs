@@ -1,10 +1,9 @@
 //! Shared values.
 
-use chronos_db::Timestamp;
 use chronos_db::messaging::{Messaging, Strategy};
+use chronos_db::{Json as Value, Timestamp, json};
 use futures::TryStreamExt as _;
 use futures::future::join_all;
-use serde_json::{Value, json};
 
 use super::{Ground, everywhere};
 
@@ -267,7 +266,7 @@ async fn every_kind_of_value_comes_back_as_it_was_saved(ground: Ground) {
     let messaging = of(&ground);
     let texts = ["null", "0.10", "98765432109876543210", r#"{"a.b":{"$gt":1},"z":1,"a":2}"#, r#"[1,[2,{"x":"y"}]]"#, r#""""#];
     for text in texts {
-        let value: Value = serde_json::from_str(text).unwrap();
+        let value: Value = Value::parse(text).unwrap();
         messaging.shared().save("n", "k", value.clone()).await.unwrap();
         assert_eq!(load(&messaging, "k").await.unwrap().to_string(), text);
         messaging.messages().save("t", text, value).await.unwrap();

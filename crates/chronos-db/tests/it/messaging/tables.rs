@@ -1,10 +1,9 @@
 //! Topics, messages, deliveries and dead letters.
 
-use chronos_db::Timestamp;
 use chronos_db::messaging::{DeliveryStatus, Messaging, NewMessage};
+use chronos_db::{Timestamp, json};
 use futures::TryStreamExt as _;
 use futures::future::join_all;
-use serde_json::json;
 
 use super::{Ground, everywhere};
 

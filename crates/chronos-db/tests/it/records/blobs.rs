@@ -6,8 +6,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use chronos_db::objects::Objects;
-use chronos_db::{Chronos, Collection, ErrorKind, Json, Route, config::Config};
-use serde_json::json;
+use chronos_db::{Chronos, Collection, ErrorKind, Json, Route, config::Config, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 

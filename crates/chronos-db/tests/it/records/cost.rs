@@ -3,10 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use chronos_db::Runtime;
 use chronos_db::documents::mongo::MongoDocuments;
+use chronos_db::{Runtime, json};
 use secrecy::SecretString;
-use serde_json::json;
 use test_support::{Counting, Delaying, MockClock, documents, objects};
 
 use super::pairing::{PATIENCE, Pairing, on_every_pairing};

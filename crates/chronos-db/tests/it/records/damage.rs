@@ -5,8 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use chronos_db::documents::{Batch, Guard, Write};
 use chronos_db::objects::PutOptions;
-use chronos_db::{ErrorKind, Runtime, Verification};
-use serde_json::json;
+use chronos_db::{ErrorKind, Runtime, Verification, json};
 use test_support::SeededRandom;
 
 use super::pairing::{Pairing, Store, namespace, on_every_pairing, refused};

@@ -5,9 +5,8 @@ use std::time::Duration;
 
 use bson::{Document, doc};
 use chronos_db::documents::{Batch, Guard, Write};
-use chronos_db::{Collection, ErrorKind, ImportOp, ItemId, ItemLock, Json, Route, Timestamp};
+use chronos_db::{Collection, ErrorKind, ImportOp, ItemId, ItemLock, Json, Route, Timestamp, json};
 use futures::TryStreamExt as _;
-use serde_json::json;
 use test_support::{Failing, Fault, objects};
 
 use super::pairing::{PATIENCE, Pairing, Store, column, document, namespace, on_every_pairing, refused};

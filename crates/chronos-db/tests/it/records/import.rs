@@ -1,7 +1,6 @@
 //! Importing a log of changes.
 
-use chronos_db::{Collection, ErrorKind, ImportOp, ImportOutcome, Json, Op, Result};
-use serde_json::json;
+use chronos_db::{Collection, ErrorKind, ImportOp, ImportOutcome, Json, Op, Result, json};
 use test_support::{Failing, Fault, documents};
 
 use super::pairing::{Pairing, minute, on_every_pairing, refused};

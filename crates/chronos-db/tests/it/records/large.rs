@@ -5,8 +5,7 @@ use base64::engine::general_purpose::STANDARD;
 use bson::doc;
 use chronos_db::documents::{Batch, Guard, Write};
 use chronos_db::fail::{FailAction, FailPoints};
-use chronos_db::{ErrorKind, Json, Runtime, Timestamp};
-use serde_json::json;
+use chronos_db::{ErrorKind, Json, Runtime, Timestamp, json};
 
 use super::pairing::{PATIENCE, Pairing, Store, document, namespace, on_every_pairing, refused};
 

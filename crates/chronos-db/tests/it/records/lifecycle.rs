@@ -1,7 +1,6 @@
 //! The life of one item: created, changed, deleted, brought back.
 
-use chronos_db::{ErrorKind, Op, Route};
-use serde_json::json;
+use chronos_db::{ErrorKind, Op, Route, json};
 
 use super::pairing::{PATIENCE, Pairing, document, minute, on_every_pairing, refused, system};
 

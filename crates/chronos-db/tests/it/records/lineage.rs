@@ -1,6 +1,6 @@
 //! Where items come from, and what only the library writes.
 
-use serde_json::json;
+use chronos_db::json;
 
 use super::pairing::{Pairing, document, on_every_pairing, system};
 
@@ -35,7 +35,7 @@ async fn lineage_and_functions_survive_every_later_write(p: &Pairing) {
     let parent = users.create(json!({})).await.unwrap().id;
     let id = users.create(json!({"n": 0})).parent(&parent, "users").await.unwrap().id;
     users.enrich(&id, json!({"m": 1})).function_id("f@v1").await.unwrap();
-    let kept = |at: &'static str, system: serde_json::Value| {
+    let kept = |at: &'static str, system: chronos_db::Json| {
         assert_eq!(system["parentId"], json!(parent.to_string()), "{at}");
         assert_eq!(system["originCollection"], json!("users"), "{at}");
         assert_eq!(system["functionIds"], json!(["f@v1"]), "{at}");

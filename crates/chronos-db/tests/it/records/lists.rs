@@ -3,9 +3,8 @@
 use std::collections::BTreeSet;
 
 use chronos_db::documents::Direction::{Ascending, Descending};
-use chronos_db::{Collection, ErrorKind, Json, List};
+use chronos_db::{Collection, ErrorKind, Json, List, json};
 use futures::TryStreamExt as _;
-use serde_json::json;
 
 use super::pairing::{Pairing, column, on_every_pairing, refused};
 

@@ -5,8 +5,7 @@ use std::time::Duration;
 
 use bson::doc;
 use chronos_db::documents::{Batch, Guard, Write};
-use chronos_db::{Clock as _, Collection, ErrorKind, ItemId, Runtime};
-use serde_json::json;
+use chronos_db::{Clock as _, Collection, ErrorKind, ItemId, Runtime, json};
 use test_support::MockClock;
 
 use super::pairing::{Kind, Pairing, Store, document, namespace, on_every_pairing, refused};

@@ -23,3 +23,4 @@ mod restore;
 mod restore_collection;
 mod smart_insert;
 mod tenants;
+mod values;

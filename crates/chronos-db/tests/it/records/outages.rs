@@ -5,8 +5,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use chronos_db::{ErrorKind, Runtime};
-use serde_json::json;
+use chronos_db::{ErrorKind, Runtime, json};
 use test_support::{Failing, Fault, MockClock, documents, objects};
 
 use super::pairing::{Kind, PATIENCE, Pairing, document, on_every_pairing, refused};

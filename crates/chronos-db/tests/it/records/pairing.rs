@@ -8,9 +8,8 @@ use bson::Document;
 use chronos_db::config::Config;
 use chronos_db::documents::{Direction, Documents, Namespace, Scan};
 use chronos_db::objects::{Objects, keys};
-use chronos_db::{Chronos, Collection, ErrorKind, ItemId, Json, Result, Route, Runtime, Timestamp};
+use chronos_db::{Chronos, Collection, ErrorKind, ItemId, Json, Result, Route, Runtime, Timestamp, json};
 use futures::TryStreamExt as _;
-use serde_json::json;
 use tempfile::TempDir;
 use test_support::{Layer, servers};
 

@@ -1,6 +1,6 @@
 //! Reading as of a point in the past.
 
-use serde_json::json;
+use chronos_db::json;
 
 use super::pairing::{Pairing, column, minute, on_every_pairing};
 

@@ -4,8 +4,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use chronos_db::config::Config;
-use chronos_db::{Chronos, ItemId, Route};
-use serde_json::json;
+use chronos_db::{Chronos, ItemId, Route, json};
 
 use super::pairing::{Pairing, document, on_durable_pairings};
 
@@ -53,7 +52,7 @@ async fn writers_in_separate_processes_all_succeed_without_a_hole(p: &Pairing) {
 #[tokio::test]
 async fn one_of_several_processes() {
     let Ok(task) = std::env::var(TASK) else { return };
-    let task: serde_json::Value = serde_json::from_str(&task).unwrap();
+    let task = chronos_db::Json::parse(&task).unwrap();
     let folder = Path::new(task["folder"].as_str().unwrap());
     let chronos = Chronos::open(Config::from_json(&task["config"], folder).unwrap()).unwrap();
     let users = chronos.with(Route::runtime().tenant("acme").collection("users")).unwrap();

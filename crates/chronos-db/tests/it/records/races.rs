@@ -2,8 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use chronos_db::{Collection, ErrorKind, ItemId, Op};
-use serde_json::json;
+use chronos_db::{Collection, ErrorKind, ItemId, Op, json};
 
 use super::pairing::{PATIENCE, Pairing, document, on_durable_pairings, on_every_pairing, refused};
 
@@ -120,7 +119,7 @@ async fn six_enrichments_from_two_sides_lose_no_tag(p: &Pairing) {
     for result in futures::future::join_all((0..6).map(enrich)).await {
         result.expect("enrichments without an expected version try again by themselves");
     }
-    let mut tags: Vec<String> = serde_json::from_value(document(&other, &id).await["tags"].clone()).unwrap();
+    let mut tags: Vec<String> = document(&other, &id).await["tags"].to().unwrap();
     tags.sort();
     assert_eq!(tags, ["t0", "t1", "t2", "t3", "t4", "t5"]);
     assert_history(&one, &id, 7).await;

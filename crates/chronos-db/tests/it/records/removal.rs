@@ -4,8 +4,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use chronos_db::{ErrorKind, Json};
-use serde_json::json;
+use chronos_db::{ErrorKind, Json, json};
 use test_support::{Failing, Fault, objects};
 
 use super::pairing::{PATIENCE, Pairing, Store, document, on_every_pairing, refused};

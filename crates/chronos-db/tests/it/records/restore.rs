@@ -1,7 +1,6 @@
 //! Bringing one item back.
 
-use chronos_db::{ErrorKind, Op};
-use serde_json::json;
+use chronos_db::{ErrorKind, Op, json};
 
 use super::pairing::{PATIENCE, Pairing, document, minute, on_every_pairing, refused};
 

@@ -4,8 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use chronos_db::documents::Direction;
-use chronos_db::{Collection, ErrorKind, ItemId, Json, Restored};
-use serde_json::json;
+use chronos_db::{Collection, ErrorKind, ItemId, Json, Restored, json};
 use test_support::{Delaying, Failing, Fault, MockClock, documents};
 
 use super::pairing::{Pairing, document, minute, on_every_pairing, refused};

@@ -1,7 +1,6 @@
 //! Insert or enrich, by unique keys.
 
-use chronos_db::{Collection, ErrorKind, Written};
-use serde_json::json;
+use chronos_db::{Collection, ErrorKind, Written, json};
 
 use super::pairing::{Pairing, document, on_durable_pairings, on_every_pairing, refused, system};
 
@@ -35,7 +34,7 @@ async fn assert_one_created(users: &Collection, written: &[Written]) {
     assert!(written.iter().all(|w| w.id == written[0].id), "{written:?}");
     let live = users.list().filter(json!({"email": "a@x"})).await.unwrap().items;
     assert_eq!(live.len(), 1);
-    let mut seen: Vec<usize> = serde_json::from_value(live[0].item["seen"].clone()).unwrap();
+    let mut seen: Vec<usize> = live[0].item["seen"].to().unwrap();
     seen.sort_unstable();
     assert_eq!(seen, (0..8).collect::<Vec<_>>(), "nobody's part is lost");
 }

@@ -1,7 +1,6 @@
 //! Tenants apart, databases shared, settings of one `Chronos` only.
 
-use chronos_db::{ErrorKind, Route};
-use serde_json::json;
+use chronos_db::{ErrorKind, Route, json};
 
 use super::pairing::{PATIENCE, Pairing, document, on_every_pairing, refused, system};
 

@@ -38,7 +38,7 @@ pub(super) mod class {
 }
 
 /// One card as stored. Only who holds the token changes a locked card, but a revision guards every put all the same.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(super) struct Card {
     pub(super) subscription: String,
     /// The message's id.
@@ -66,6 +66,8 @@ pub(super) struct Card {
     /// The last failure's reason.
     pub(super) why: String,
 }
+
+chronos_db::debug_some!(Card { subscription, id, place, state, due, starts, total, acked, chunk, at });
 
 pub(super) fn card_id(subscription: &str, id: &str) -> String {
     format!("{subscription}/{id}")

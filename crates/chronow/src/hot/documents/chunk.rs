@@ -13,7 +13,7 @@ use crate::hot::Outgoing;
 use crate::{Result, Timestamp};
 
 /// A message as it was published.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub(super) struct Body {
     pub(super) id: String,
     pub(super) payload: Bytes,
@@ -25,8 +25,10 @@ pub(super) struct Body {
     pub(super) expires: Option<Timestamp>,
 }
 
+chronos_db::debug_some!(Body { id, content_type, at });
+
 /// Some consecutive places of a topic's sequence.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(super) struct Chunk {
     pub(super) first: i64,
     pub(super) last: i64,
@@ -41,6 +43,8 @@ pub(super) struct Chunk {
     pub(super) dedup: Vec<String>,
     pub(super) scheduled: Vec<String>,
 }
+
+chronos_db::debug_some!(Chunk { first, last, head, at, void });
 
 impl Body {
     pub(super) fn of(message: &Outgoing, id: String, at: Timestamp, ttl: Option<i64>) -> Self {

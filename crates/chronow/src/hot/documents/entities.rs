@@ -5,7 +5,6 @@ use std::sync::Arc;
 use bson::oid::ObjectId;
 use bson::{Bson, Document, doc};
 use chronos_db::documents::{Filter, filter};
-use chronos_db::json_to_bson;
 
 use super::chunk::Body;
 use super::keys::{cursor_key, place_of, subscription_key};
@@ -37,7 +36,7 @@ pub(super) struct Listed {
 }
 
 /// A subscription as stored.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(super) struct Subscription {
     pub(super) id: String,
     pub(super) options: SubscriptionOptions,
@@ -46,6 +45,8 @@ pub(super) struct Subscription {
     pub(super) from: i64,
     pub(super) rev: ObjectId,
 }
+
+chronos_db::debug_some!(Subscription { id, from, rev });
 
 /// How far a subscription is.
 #[derive(Clone, Debug)]
@@ -73,11 +74,12 @@ pub(super) struct Opened {
 }
 
 fn options_text(options: &impl serde::Serialize) -> Result<String> {
-    serde_json::to_string(options).map_err(|e| Error::validation("the options cannot be written as JSON").caused_by(e))
+    chronos_db::json::to_string(options).map_err(|e| Error::validation("the options cannot be written as JSON").caused_by(e))
 }
 
 fn options_from<T: serde::de::DeserializeOwned>(document: &Document) -> Result<T> {
-    serde_json::from_str(text(document, "options")?).map_err(|e| damaged("topic or subscription", "options").caused_by(e))
+    chronos_db::json::from_slice(text(document, "options")?.as_bytes())
+        .map_err(|e| damaged("topic or subscription", "options").caused_by(e))
 }
 
 /// The last place a sequence has given out.
@@ -146,10 +148,7 @@ impl Subscription {
             return false;
         }
         let Some(filter) = &self.filter else { return true };
-        let view = filter_view(&body.payload, &body.content_type, &body.headers);
-        // A payload with numbers that no filter can compare is one without a payload to the filter.
-        let view = json_to_bson(&view).or_else(|_| json_to_bson(&serde_json::json!({ "payload": null, "headers": body.headers })));
-        matches!(view, Ok(Bson::Document(view)) if filter.matches(&view))
+        filter.matches(&filter_view(&body.payload, &body.content_type, &body.headers))
     }
 }
 

@@ -49,7 +49,6 @@ pub(super) struct Held {
 }
 
 /// What this process remembers of a subscription.
-#[derive(Debug)]
 pub(super) struct Local {
     /// Pulls of one process take turns; they would only race for the same messages.
     pub(super) turn: Semaphore,
@@ -69,6 +68,8 @@ pub(super) struct Local {
     pub(super) settled: AtomicU64,
     pub(super) tidied_at: AtomicI64,
 }
+
+chronos_db::debug_some!(Local {});
 
 impl Default for Local {
     fn default() -> Self {
@@ -98,12 +99,14 @@ impl Local {
 }
 
 /// Chunks by topic and last place, with the bytes they hold.
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Chunks {
     known: BTreeMap<(String, i64), (Arc<Chunk>, u64)>,
     bytes: usize,
     used: u64,
 }
+
+chronos_db::debug_some!(Chunks {});
 
 #[derive(Debug)]
 pub(super) struct Engine {

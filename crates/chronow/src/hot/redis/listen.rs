@@ -12,11 +12,21 @@ use super::link::{SharedLink, failed};
 use crate::{Error, ErrorKind, Result};
 
 /// What a listener hears.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(super) enum Heard {
     Message(bytes::Bytes),
     /// The connection broke; messages may have been missed until it was back.
     Interrupted(String),
+}
+
+/// Without the message.
+impl std::fmt::Debug for Heard {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Message(_) => f.write_str("Message(..)"),
+            Self::Interrupted(channel) => write!(f, "Interrupted({channel})"),
+        }
+    }
 }
 
 struct Wish {

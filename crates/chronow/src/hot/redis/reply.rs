@@ -99,7 +99,7 @@ impl Parts {
 }
 
 /// A message as it is stored.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Stored {
     pub(super) payload: Bytes,
     pub(super) content_type: String,
@@ -107,6 +107,8 @@ pub(super) struct Stored {
     pub(super) key: Option<String>,
     pub(super) published_at: Timestamp,
 }
+
+chronos_db::debug_some!(Stored { content_type, published_at });
 
 impl Stored {
     /// Reads the names and values of the message with this id (inside its shard).

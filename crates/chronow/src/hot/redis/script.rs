@@ -33,11 +33,13 @@ impl Script {
 }
 
 /// Arguments in one buffer: a batch has thousands.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Default, PartialEq)]
 pub(super) struct Args {
     bytes: Vec<u8>,
     ends: Vec<usize>,
 }
+
+chronos_db::debug_some!(Args { ends });
 
 impl Args {
     pub(super) fn new() -> Self {

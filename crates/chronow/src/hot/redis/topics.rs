@@ -39,11 +39,12 @@ pub(super) type Tried<T> = Result<T, Miss>;
 
 /// Options of others are read through a JSON text that only we write.
 fn options<T: serde::de::DeserializeOwned>(json: &str) -> Result<T> {
-    serde_json::from_str(json).map_err(|error| Error::new(ErrorKind::HotTier, "Redis holds options that cannot be read").caused_by(error))
+    chronos_db::json::from_slice(json.as_bytes())
+        .map_err(|error| Error::new(ErrorKind::HotTier, "Redis holds options that cannot be read").caused_by(error))
 }
 
 fn json<T: serde::Serialize>(options: &T) -> Result<String> {
-    serde_json::to_string(options).map_err(|error| Error::validation("the options cannot be written").caused_by(error))
+    chronos_db::json::to_string(options).map_err(|error| Error::validation("the options cannot be written").caused_by(error))
 }
 
 impl RedisHot {

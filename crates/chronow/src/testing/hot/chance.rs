@@ -449,7 +449,7 @@ async fn random_history(hot: Arc<dyn Hot>, shards: u16) {
     let bus = Bus::with(hot, TopicPatch { shards: Some(shards), ..TopicPatch::default() }).await;
     // No lock ends meanwhile, however long it takes.
     let patch = SubscriptionPatch { max_deliveries: Some(LIMIT), visibility_ms: Some(3_600_000), ..calm() };
-    let filter = Some(Some(serde_json::json!({ "headers.parity": "0" })));
+    let filter = Some(Some(chronos_db::json!({ "headers.parity": "0" })));
     let mut subscriptions = Vec::new();
     for (name, even_only) in [("all", false), ("even", true), ("more", false)] {
         let filter = if even_only { filter.clone() } else { None };

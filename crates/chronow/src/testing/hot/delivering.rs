@@ -153,7 +153,7 @@ pub async fn concurrent_pullers_never_share_a_message(hot: Arc<dyn Hot>) {
 
 fn typed(kind: &str, amount: i64) -> Outgoing {
     Outgoing {
-        payload: Bytes::from(serde_json::json!({ "text": format!("{kind}{amount}"), "amount": amount, "tags": [kind] }).to_string()),
+        payload: Bytes::from(chronos_db::json!({ "text": format!("{kind}{amount}"), "amount": amount, "tags": [kind] }).to_string()),
         headers: BTreeMap::from([("type".to_owned(), kind.to_owned())]),
         ..Outgoing::default()
     }
@@ -163,11 +163,11 @@ fn typed(kind: &str, amount: i64) -> Outgoing {
 pub async fn a_filter_sees_payload_and_headers(hot: Arc<dyn Hot>) {
     let bus = Bus::new(hot).await;
     let filters = [
-        ("amount", serde_json::json!({ "payload.amount": { "$gt": 10 } }), vec!["a20", "b30"]),
-        ("type", serde_json::json!({ "headers.type": "b" }), vec!["b5", "b30"]),
-        ("both", serde_json::json!({ "$and": [{ "headers.type": "b" }, { "payload.amount": { "$lte": 10 } }] }), vec!["b5"]),
-        ("tags", serde_json::json!({ "payload.tags": { "$in": ["a"] } }), vec!["a1", "a20"]),
-        ("none", serde_json::json!({ "payload.amount": { "$exists": false } }), vec![]),
+        ("amount", chronos_db::json!({ "payload.amount": { "$gt": 10 } }), vec!["a20", "b30"]),
+        ("type", chronos_db::json!({ "headers.type": "b" }), vec!["b5", "b30"]),
+        ("both", chronos_db::json!({ "$and": [{ "headers.type": "b" }, { "payload.amount": { "$lte": 10 } }] }), vec!["b5"]),
+        ("tags", chronos_db::json!({ "payload.tags": { "$in": ["a"] } }), vec!["a1", "a20"]),
+        ("none", chronos_db::json!({ "payload.amount": { "$exists": false } }), vec![]),
     ];
     let mut subscriptions = Vec::new();
     for (name, filter, expected) in filters {
@@ -184,7 +184,7 @@ pub async fn a_filter_sees_payload_and_headers(hot: Arc<dyn Hot>) {
 /// What a filter leaves out is settled, and held for nobody.
 pub async fn what_a_filter_leaves_out_is_settled(hot: Arc<dyn Hot>) {
     let bus = Bus::new(hot).await;
-    let filter = Some(Some(serde_json::json!({ "headers.type": "a" })));
+    let filter = Some(Some(chronos_db::json!({ "headers.type": "a" })));
     let subscription = bus.subscribe_with("s", SubscriptionPatch { filter, ..calm() }).await;
     bus.publish_all((0..50).map(|n| typed("b", n)).chain([typed("a", 7)]).collect()).await;
     let got = bus.take(&subscription, 1).await;
@@ -200,7 +200,7 @@ pub async fn what_a_filter_leaves_out_is_settled(hot: Arc<dyn Hot>) {
 /// What a filter leaves out is nobody's dead letter, however old it is.
 pub async fn what_a_filter_leaves_out_does_not_expire(hot: Arc<dyn Hot>) {
     let bus = Bus::new(hot).await;
-    let filter = Some(Some(serde_json::json!({ "headers.kind": "mine" })));
+    let filter = Some(Some(chronos_db::json!({ "headers.kind": "mine" })));
     let subscription = bus.subscribe_with("s", SubscriptionPatch { filter, visibility_ms: Some(200), ..calm() }).await;
     let brief = |text: &str, kind: &str, key: Option<&str>| Outgoing {
         headers: BTreeMap::from([("kind".to_owned(), kind.to_owned())]),
@@ -226,10 +226,37 @@ pub async fn what_a_filter_leaves_out_does_not_expire(hot: Arc<dyn Hot>) {
     assert_eq!(bus.hot.stats(&bus.topic).await.unwrap().length, 0);
 }
 
+/// A number beyond 64 bits changes nothing for a filter that does not name it, and one that is named compares by its size.
+pub async fn a_filter_sees_past_numbers_that_nothing_else_can_hold(hot: Arc<dyn Hot>) {
+    let bus = Bus::new(hot).await;
+    let filters = [
+        ("kind", chronos_db::json!({ "payload.kind": "a" }), vec!["1", "2", "3"]),
+        ("not", chronos_db::json!({ "payload.kind": { "$ne": "b" } }), vec!["1", "2", "3"]),
+        ("big", chronos_db::json!({ "payload.n": { "$gt": 9_223_372_036_854_775_807_i64 } }), vec!["2", "3", "4"]),
+        ("bigger", chronos_db::json!({ "payload.n": { "$gte": 18_446_744_073_709_551_616_i128 } }), vec!["3", "4"]),
+    ];
+    let mut subscriptions = Vec::new();
+    for (name, filter, expected) in filters {
+        let patch = SubscriptionPatch { filter: Some(Some(filter)), ..calm() };
+        subscriptions.push((bus.subscribe_with(name, patch).await, expected));
+    }
+    let sent =
+        [("1", "a", "9223372036854775807"), ("2", "a", "9223372036854775809"), ("3", "a", "18446744073709551616"), ("4", "b", "1e400")];
+    let message = |(text, kind, n): (&str, &str, &str)| Outgoing {
+        payload: Bytes::from(format!(r#"{{"text":"{text}","kind":"{kind}","n":{n}}}"#)),
+        ..Outgoing::default()
+    };
+    bus.publish_all(sent.map(message).into()).await;
+    for (subscription, expected) in subscriptions {
+        assert_eq!(texts(&bus.take(&subscription, expected.len()).await), expected, "{subscription}");
+        bus.nothing(&subscription).await;
+    }
+}
+
 /// A filter sees no payload that is not JSON, and its headers all the same.
 pub async fn a_filter_sees_no_payload_that_is_not_json(hot: Arc<dyn Hot>) {
     let bus = Bus::new(hot).await;
-    let filter = serde_json::json!({ "payload": null, "headers.type": "x" });
+    let filter = chronos_db::json!({ "payload": null, "headers.type": "x" });
     let subscription = bus.subscribe_with("s", SubscriptionPatch { filter: Some(Some(filter)), ..calm() }).await;
     let headers = BTreeMap::from([("type".to_owned(), "x".to_owned())]);
     let octets = Outgoing {

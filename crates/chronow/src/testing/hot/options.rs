@@ -47,7 +47,7 @@ pub async fn ensuring_a_subscription_again_changes_only_what_is_given(hot: Arc<d
     let tuned = SubscriptionPatch {
         max_deliveries: Some(9),
         backoff_ms: Some(vec![1, 2, 3]),
-        filter: Some(Some(serde_json::json!({ "headers.type": "a" }))),
+        filter: Some(Some(chronos_db::json!({ "headers.type": "a" }))),
         auto_delete_ms: Some(Some(3_600_000)),
         dead_letters: Some(false),
         ..SubscriptionPatch::default()
@@ -65,7 +65,7 @@ pub async fn ensuring_a_subscription_again_changes_only_what_is_given(hot: Arc<d
 /// A filter can be taken away again.
 pub async fn a_filter_can_be_taken_away_again(hot: Arc<dyn Hot>) {
     let bus = Bus::new(hot).await;
-    let filter = Some(Some(serde_json::json!({ "payload.text": "b" })));
+    let filter = Some(Some(chronos_db::json!({ "payload.text": "b" })));
     let subscription = bus.subscribe_with("s", SubscriptionPatch { filter, ..calm() }).await;
     bus.publish(&["a", "b"]).await;
     assert_eq!(texts(&bus.take(&subscription, 1).await), ["b"]);
@@ -84,7 +84,7 @@ pub async fn options_out_of_bounds_are_refused(hot: Arc<dyn Hot>) {
         SubscriptionPatch { max_deliveries: Some(0), ..SubscriptionPatch::default() },
         SubscriptionPatch { visibility_ms: Some(1), ..SubscriptionPatch::default() },
         SubscriptionPatch { backoff_ms: Some(Vec::new()), ..SubscriptionPatch::default() },
-        SubscriptionPatch { filter: Some(Some(serde_json::json!({ "a": { "$where": "1" } }))), ..SubscriptionPatch::default() },
+        SubscriptionPatch { filter: Some(Some(chronos_db::json!({ "a": { "$where": "1" } }))), ..SubscriptionPatch::default() },
     ];
     for patch in bad {
         assert_eq!(kind(bus.hot.ensure_subscription(&subscription, &patch).await), ErrorKind::Validation, "{patch:?}");

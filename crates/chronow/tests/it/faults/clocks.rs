@@ -5,10 +5,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use chronos_db::documents::embedded::EmbeddedDocuments;
-use chronos_db::{Chronos, Runtime};
+use chronos_db::{Chronos, Json as Value, Runtime, json};
 use chronow::hot::documents::DocumentsHot;
 use chronow::{Chronow, Config};
-use serde_json::{Value, json};
 use test_support::ShiftedClock;
 
 use super::crew::{self, Crew};

@@ -4,10 +4,10 @@ use std::future::{Future, IntoFuture as _};
 use std::sync::Arc;
 use std::time::Duration;
 
+use chronos_db::{Json as Value, json};
 use chronow::{Chronow, ErrorKind, Message, Outcome, Received};
 use futures::StreamExt as _;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -65,7 +65,7 @@ pub(super) fn key_of(n: usize) -> Option<&'static str> {
 }
 
 pub(super) fn payload_number(payload: &[u8]) -> usize {
-    let json: Value = serde_json::from_slice(payload).unwrap();
+    let json: Value = Value::parse(payload).unwrap();
     usize::try_from(json["n"].as_u64().unwrap()).unwrap()
 }
 

@@ -6,11 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chronos_db::fail::FailPoints;
-use chronos_db::{Random as _, Runtime};
+use chronos_db::{Json as Value, Random as _, Runtime, json};
 use chronow::testing::{Point, hooked};
 use chronow::{Error, ErrorKind};
 use futures::StreamExt as _;
-use serde_json::{Value, json};
 
 use super::crew::{self, Crew, PUBLISHER, Pace};
 use super::ledger::{Ledger, audit};
@@ -64,7 +63,7 @@ impl Victim<'_> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn child() {
     let Ok(scenario) = std::env::var(SCENARIO) else { return };
-    let scenario: Value = serde_json::from_str(&scenario).unwrap();
+    let scenario: Value = Value::parse(&scenario).unwrap();
     let ledger = Ledger::append(Path::new(scenario["ledger"].as_str().unwrap()));
     let points = scenario["points"].as_str().unwrap();
     let fail = FailPoints::parse(points).unwrap();

@@ -4,8 +4,8 @@ use std::cell::Cell;
 use std::path::Path;
 use std::time::Duration;
 
+use chronos_db::{Json as Value, json};
 use chronow::Chronow;
-use serde_json::{Value, json};
 use tempfile::TempDir;
 use test_support::{Proxy, RedisCluster, RedisServer, servers};
 

@@ -2,9 +2,9 @@
 
 use std::time::{Duration, Instant};
 
+use chronos_db::{Json as Value, json};
 use chronow::{ErrorKind, Subscription};
 use futures::StreamExt as _;
-use serde_json::{Value, json};
 
 use crate::tiers::{World, calm, number, on_every_hot_tier, publish, take, within};
 

@@ -5,10 +5,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use chronos_db::{Json as Value, json};
 use chronow::hot::{Overflow, Place};
 use chronow::{Draft, ErrorKind, Message, Received};
 use futures::StreamExt as _;
-use serde_json::{Value, json};
 use tokio::sync::Notify;
 
 use crate::tiers::{World, calm, number, on_every_hot_tier, publish, settled, take, until, within};

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
+use chronos_db::{Json as Value, json};
 use chronow::hot::{Advance, Place, Settle, Settled};
 use chronow::{ErrorKind, Message};
 use futures::StreamExt as _;
-use serde_json::{Value, json};
 
 use crate::tiers::{World, on_every_hot_tier, publish, settled, take, until, within};
 
@@ -143,7 +143,7 @@ mod redis_only {
     use test_support::RedisServer;
 
     use crate::tiers::{calm, connect, publish, take};
-    use serde_json::json;
+    use chronos_db::json;
 
     /// D14: consumers that come and go leave nothing behind.
     #[tokio::test]

@@ -5,11 +5,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use chronos_db::Runtime;
 use chronos_db::documents::embedded::EmbeddedDocuments;
+use chronos_db::{Json as Value, Runtime, json};
 use chronow::hot::documents::DocumentsHot;
 use chronow::{Chronow, Config, Draft, ErrorKind, Message};
-use serde_json::{Value, json};
 use test_support::Counting;
 use test_support::documents::{Call, decorate};
 

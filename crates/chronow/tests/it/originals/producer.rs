@@ -2,9 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use chronos_db::Chronos;
+use chronos_db::{Chronos, Json as Value, json};
 use chronow::{Ack, Draft, ErrorKind};
-use serde_json::{Value, json};
 
 use crate::tiers::{World, on_every_hot_tier, take, until};
 

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
+use chronos_db::{Json as Value, json};
 use chronow::ErrorKind;
 use futures::TryStreamExt as _;
-use serde_json::{Value, json};
 
 use crate::tiers::{World, on_every_hot_tier, until, within};
 

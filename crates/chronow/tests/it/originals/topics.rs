@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use chronos_db::{Json as Value, json};
 use chronow::hot::{Place, Start};
 use chronow::{Draft, ErrorKind, Message};
 use futures::{StreamExt as _, TryStreamExt as _};
-use serde_json::{Value, json};
 
 use crate::tiers::{World, calm, number, on_every_hot_tier, publish, settled, take, until, within};
 

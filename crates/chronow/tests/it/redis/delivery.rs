@@ -2,8 +2,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use chronos_db::json;
 use chronow::hot::{Advance, Hot, Outgoing, Place, Select, Settle, Settled, SubscriptionPatch, TopicPatch};
-use serde_json::json;
 
 use super::{World, everywhere, keyed, message, retry, texts, with_header};
 use crate::tiers::{PATIENCE, until, within};
