@@ -18,6 +18,8 @@ pub mod embedded;
 pub mod filter;
 #[cfg(feature = "mongodb")]
 pub mod mongo;
+#[cfg(any(feature = "embedded", feature = "mongodb"))]
+pub(crate) mod paging;
 pub(crate) mod stored;
 
 pub use filter::Filter;
@@ -107,12 +109,14 @@ impl NewDocument {
     /// The bytes that are stored.
     ///
     /// # Errors
-    /// `VALIDATION_ERROR` if the fields cannot be encoded.
+    /// `VALIDATION_ERROR` if the fields cannot be encoded, or nest deeper than 200 levels.
     pub fn into_bytes(self) -> Result<RawDocumentBuf> {
-        match self {
-            Self::Fields(fields) => stored::encode(&fields),
-            Self::Bytes(bytes) => Ok(bytes),
-        }
+        let bytes = match self {
+            Self::Fields(fields) => stored::encode(&fields)?,
+            Self::Bytes(bytes) => bytes,
+        };
+        stored::check_levels(&bytes)?;
+        Ok(bytes)
     }
 }
 
@@ -289,7 +293,8 @@ pub struct Scan {
     pub filter: Filter,
     /// First reduce every group to its newest document.
     pub newest: Option<Newest>,
-    /// The order by dotted paths; values compare as BSON does (across types too, absent like null). Empty: any order.
+    /// The order by dotted paths; values compare as BSON does (across types too, absent like null). Empty: any order. Few documents should share
+    /// the values of all of them: what does comes in any order, and again and again to the store's mind.
     pub order: Vec<(String, Direction)>,
     /// Start strictly after the document that has these values of the order's paths (one each). The order's last path must be unique.
     pub after: Option<Vec<Bson>>,
@@ -341,6 +346,30 @@ impl Index {
     }
 }
 
+impl Index {
+    /// Whether documents come from this index in the scan's order: its first paths have one value each by the filter, the next ones are the order's,
+    /// all in their directions or all the other way around.
+    #[cfg(any(feature = "embedded", feature = "mongodb"))]
+    pub(crate) fn yields(&self, scan: &Scan) -> bool {
+        self.prefix_before(scan).is_some()
+    }
+
+    /// How many of its paths have one value each by the filter, before those of the scan's order.
+    #[cfg(any(feature = "embedded", feature = "mongodb"))]
+    pub(crate) fn prefix_before(&self, scan: &Scan) -> Option<usize> {
+        if self.only_if_exists.is_some() || scan.newest.is_some() {
+            return None;
+        }
+        let fixed = self.keys.iter().take_while(|(path, _)| scan.filter.fixes(path).is_some()).count();
+        (0..=fixed).rev().find(|prefix| {
+            let rest = self.keys.get(*prefix..).unwrap_or_default();
+            let turned = rest.iter().zip(&scan.order).map(|((key, way), (path, wanted))| (key == path).then_some(way == wanted));
+            let turned: Option<Vec<bool>> = turned.collect();
+            rest.len() >= scan.order.len() && turned.is_some_and(|turned| turned.iter().all(|same| Some(same) == turned.first()))
+        })
+    }
+}
+
 /// What the store behind a [`Documents`] can do; detected once per client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Capabilities {
@@ -383,8 +412,9 @@ pub trait Documents: Send + Sync + fmt::Debug {
         self.get_stored(namespace, ids).await?.iter().map(|stored| stored::decode(stored)).collect()
     }
 
-    /// Reads documents, as they are stored, as a stream that holds at most some hundreds of them in memory. Sees everything that was durable when it
-    /// began; what comes later may or may not be seen.
+    /// Reads documents, as they are stored, as a stream of pages that holds at most some hundreds of them in memory, and between two pages nothing of
+    /// the store: whoever reads may take his time, and ask the same store meanwhile. Sees everything that was durable when it began, and what does not
+    /// change while it goes on exactly once; what comes, goes or changes later may or may not be seen, or be seen as it is then.
     fn scan_stored(&self, namespace: &Namespace, scan: Scan) -> BoxStream<'static, Result<RawDocumentBuf>>;
 
     /// [`scan_stored`](Self::scan_stored), decoded.

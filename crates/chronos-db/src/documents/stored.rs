@@ -1,6 +1,7 @@
 //! Documents as the store has them: whoever looks at a few of their fields need not decode the rest.
 
 use bson::raw::RawElement;
+use bson::spec::ElementType;
 use bson::{Bson, Document, RawBsonRef, RawDocument, RawDocumentBuf};
 
 use super::filter::order;
@@ -17,6 +18,39 @@ pub(crate) fn framed(bytes: &[u8]) -> Result<&RawDocument> {
 /// `VALIDATION_ERROR` if it has no such form.
 pub(crate) fn encode(document: &Document) -> Result<RawDocumentBuf> {
     RawDocumentBuf::try_from(document).map_err(|e| Error::validation("the document cannot be encoded as BSON").caused_by(e))
+}
+
+/// How many levels of documents and arrays a stored document may have, as MongoDB has it: what reads it goes down by recursion.
+pub(crate) const MAX_LEVELS: usize = 200;
+
+/// Refuses a document whose depth could exhaust the stack of whoever decodes it. It goes over the bytes without recursion itself.
+///
+/// # Errors
+/// `VALIDATION_ERROR` beyond [`MAX_LEVELS`], or if the bytes are no document.
+pub(crate) fn check_levels(document: &RawDocument) -> Result<()> {
+    let wrong = |error| Error::validation("the bytes to be written are no BSON document").caused_by(error);
+    let mut open = vec![document.iter_elements()];
+    while let Some(within) = open.last_mut() {
+        let Some(element) = within.next() else {
+            open.pop();
+            continue;
+        };
+        let element = element.map_err(wrong)?;
+        let nested = match element.element_type() {
+            ElementType::EmbeddedDocument | ElementType::Array | ElementType::JavaScriptCodeWithScope => element.value().map_err(wrong)?,
+            _ => continue,
+        };
+        match nested {
+            RawBsonRef::Document(inner) => open.push(inner.iter_elements()),
+            RawBsonRef::Array(inner) => open.push(framed(inner.as_bytes())?.iter_elements()),
+            RawBsonRef::JavaScriptCodeWithScope(code) => open.push(code.scope.iter_elements()),
+            _ => {}
+        }
+        if open.len() > MAX_LEVELS {
+            return Err(Error::validation(format!("the document nests deeper than {MAX_LEVELS} levels")));
+        }
+    }
+    Ok(())
 }
 
 /// The whole document.

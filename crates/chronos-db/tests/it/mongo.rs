@@ -405,7 +405,7 @@ async fn pages_of_a_scan_neither_skip_nor_repeat_and_need_no_large_fields() {
 }
 
 #[tokio::test]
-async fn a_scan_fetches_a_portion_at_a_time_and_only_as_far_as_it_is_read() {
+async fn a_scan_asks_for_a_page_at_a_time_and_only_as_far_as_it_is_read() {
     let s = Scratch::on(Standalone);
     s.apply((0..1_000).map(|i| Write::insert(doc! { "_id": i })).collect()).await;
     s.traffic.reset();
@@ -416,7 +416,36 @@ async fn a_scan_fetches_a_portion_at_a_time_and_only_as_far_as_it_is_read() {
     assert_eq!(s.traffic.commands().into_iter().collect::<Vec<_>>(), [("find".to_owned(), 1)]);
     let rest: Vec<Document> = stream.try_collect().await.unwrap();
     assert_eq!(rest.len(), 850);
-    assert!(s.traffic.commands()["getMore"] >= 4);
+    let commands = s.traffic.commands();
+    assert_eq!((commands["find"], commands.get("getMore")), (4, None), "{commands:?}");
+}
+
+/// A condition "greater, or of a later type" would be an `$or`, of which a server reads the index from its beginning.
+#[tokio::test]
+async fn a_page_far_within_an_order_examines_the_page() {
+    let s = Scratch::on(Standalone);
+    let indexes = [Index::on("a", &["a", "_id"]), Index::on("t_b", &["t", "b", "_id"])];
+    s.documents.ensure(&s.namespace, &indexes).await.unwrap();
+    s.apply((0..5_000).map(|i| Write::insert(doc! { "_id": i, "a": i / 3, "t": i % 2, "b": -i, "x": 1 })).collect()).await;
+    let by = |paths: [&str; 2], direction| paths.map(|path| (path.to_owned(), direction)).to_vec();
+    let database = mongodb::Client::with_uri_str(Standalone.uri()).await.unwrap().database(&s.namespace.database);
+    let profiled = database.collection::<Document>("system.profile");
+    for direction in [Direction::Ascending, Direction::Descending] {
+        for (filter, order, after) in [
+            (Filter::eq("x", 1), by(["a", "_id"], direction), [1200, 3600]),
+            (Filter::eq("t", 0), by(["b", "_id"], direction), [-2400, 2400]),
+        ] {
+            let scan = Scan { filter, order, after: Some(after.map(Bson::Int32).to_vec()), limit: Some(50), ..Scan::default() };
+            let expected = s.read(scan.clone()).await;
+            database.run_command(doc! { "profile": 2 }).await.unwrap();
+            assert_eq!(s.read(scan.clone()).await, expected);
+            database.run_command(doc! { "profile": 0 }).await.unwrap();
+            let done = profiled.find_one(doc! { "command.find": &*s.namespace.collection }).sort(doc! { "ts": -1 }).await.unwrap().unwrap();
+            assert!(done.get_i32("keysExamined").unwrap() <= 52, "{scan:?}: {done:?}");
+            assert!(!done.contains_key("hasSortStage"), "{scan:?}: {done:?}");
+            profiled.drop().await.unwrap();
+        }
+    }
 }
 
 #[tokio::test]

@@ -12,7 +12,6 @@ mod write;
 mod writer;
 
 use std::fmt;
-use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -20,23 +19,19 @@ use std::thread::JoinHandle;
 
 use async_trait::async_trait;
 use bson::{Bson, RawDocumentBuf};
-use futures::StreamExt as _;
-use futures::stream::{self, BoxStream};
+use futures::stream::BoxStream;
 use tokio::sync::{OnceCell, Semaphore, mpsc, oneshot};
 
 use self::catalog::Session;
 use self::place::{Fault, Place, Role};
 use self::write::Prepared;
 use self::writer::{Done, Request, StoreClock, Work, Writer};
+use super::paging::{self, Ask, Page, Pages, Position};
 use super::{Batch, BuildBatch, Capabilities, Documents, Index, Namespace, Outcome, Scan, Sequence};
 use crate::{Error, Result, Runtime, Timestamp};
 
 /// Connections for reading that are kept while nobody reads.
 const IDLE_READERS: usize = 8;
-
-/// Documents and bytes that a scan reads ahead at most, twice: one chunk is on its way while the next is read.
-const CHUNK: usize = 256;
-const CHUNK_BYTES: usize = 1024 * 1024;
 
 /// A document store in a local file, or in memory.
 pub struct EmbeddedDocuments {
@@ -169,62 +164,48 @@ impl Shared {
         done.map_err(|fault| fault.into_error(&self.place, "reading"))
     }
 
-    /// Starts a scan; what it finds comes in chunks, at last an empty one.
-    async fn start_scan(&self, namespace: Namespace, scan: Scan) -> Result<mpsc::Receiver<Result<Vec<RawDocumentBuf>>>> {
-        read::check(&scan)?;
-        let (sender, receiver) = mpsc::channel(1);
-        match self.engine().await? {
-            Engine::Memory(writer) => {
-                // One connection cannot hold a snapshot for a reader and write meanwhile; the documents are in memory anyway.
-                let mut found = Vec::new();
-                let mut take = |document| {
-                    found.push(document);
-                    ControlFlow::Continue(())
-                };
-                let mut writer = locked(writer);
-                let session = &mut writer.as_mut().ok_or_else(|| self.gone())?.session;
-                let done = session.read(|session| session.scan(&namespace, &scan, &|| true, &mut take));
-                done.map_err(|fault| fault.into_error(&self.place, "reading"))?;
-                let (sender, receiver) = mpsc::channel(2);
-                for chunk in [found, Vec::new()] {
-                    // There is room for two.
-                    sender.try_send(Ok(chunk)).map_err(|_| Error::database("a scan lost its answer"))?;
-                }
-                return Ok(receiver);
-            }
+    /// Runs a part of a scan. It waits for no turn, so that no number of scans keeps a read by `_id` from going on.
+    async fn look<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Session, &dyn Fn() -> bool) -> Result<T, Fault> + Send + 'static,
+    ) -> Result<T> {
+        let done = match self.engine().await? {
+            Engine::Memory(writer) => locked(writer).as_mut().ok_or_else(|| self.gone())?.session.read(|session| work(session, &|| true)),
             Engine::File(engine) => {
-                let (readers, place) = (engine.readers.clone(), self.place.clone());
-                // Ends when the stream is dropped, as sending then fails.
-                tokio::task::spawn_blocking(move || {
-                    let done = readers.read(|session| produce(session, &namespace, &scan, &sender));
-                    // Nobody listens any more if this cannot be sent.
-                    let _ = sender.blocking_send(done.map_err(|fault| fault.into_error(&place, "reading")).map(|()| Vec::new()));
-                });
+                let readers = engine.readers.clone();
+                // Dropped with the caller, who then waits for nothing any more.
+                let (listener, listening) = oneshot::channel::<()>();
+                let done = off_thread(move || readers.read(|session| work(session, &|| !listener.is_closed()))).await;
+                drop(listening);
+                done?
             }
-        }
-        Ok(receiver)
+        };
+        done.map_err(|fault| fault.into_error(&self.place, "reading"))
     }
 }
 
-fn produce(session: &mut Session, namespace: &Namespace, scan: &Scan, to: &mpsc::Sender<Result<Vec<RawDocumentBuf>>>) -> Result<(), Fault> {
-    let (mut chunk, mut bytes) = (Vec::new(), 0);
-    session.scan(namespace, scan, &|| !to.is_closed(), &mut |document| {
-        bytes += document.as_bytes().len();
-        chunk.push(document);
-        if chunk.len() < CHUNK && bytes < CHUNK_BYTES {
-            return ControlFlow::Continue(());
-        }
-        bytes = 0;
-        match to.blocking_send(Ok(std::mem::take(&mut chunk))) {
-            Ok(()) => ControlFlow::Continue(()),
-            Err(_) => ControlFlow::Break(()),
-        }
-    })?;
-    if !chunk.is_empty() {
-        // Nobody listens any more if this cannot be sent.
-        let _ = to.blocking_send(Ok(chunk));
+/// The scans of one collection.
+struct Scans {
+    shared: Arc<Shared>,
+    namespace: Namespace,
+}
+
+#[async_trait]
+impl Pages for Scans {
+    async fn page(&self, ask: Ask) -> Result<Page<RawDocumentBuf>> {
+        let namespace = self.namespace.clone();
+        self.shared.look(move |session, listening| session.page(&namespace, &ask, listening)).await
     }
-    Ok(())
+
+    async fn positions(&self, ask: Ask) -> Result<Page<Position>> {
+        let namespace = self.namespace.clone();
+        self.shared.look(move |session, listening| session.positions(&namespace, &ask, listening)).await
+    }
+
+    async fn follows_index(&self, scan: &Scan) -> Result<bool> {
+        let (namespace, scan) = (self.namespace.clone(), scan.clone());
+        self.shared.look(move |session, _| session.follows_index(&namespace, &scan)).await
+    }
 }
 
 async fn off_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
@@ -260,39 +241,7 @@ impl Documents for EmbeddedDocuments {
     }
 
     fn scan_stored(&self, namespace: &Namespace, scan: Scan) -> BoxStream<'static, Result<RawDocumentBuf>> {
-        enum Progress {
-            Before(Box<(Arc<Shared>, Namespace, Scan)>),
-            Within(mpsc::Receiver<Result<Vec<RawDocumentBuf>>>),
-            After,
-        }
-        let before = Progress::Before(Box::new((self.shared.clone(), namespace.clone(), scan)));
-        let chunks = stream::unfold(before, |progress| async move {
-            let mut receiver = match progress {
-                Progress::Before(wanted) => {
-                    let (shared, namespace, scan) = *wanted;
-                    match shared.start_scan(namespace, scan).await {
-                        Ok(receiver) => receiver,
-                        Err(error) => return Some((Err(error), Progress::After)),
-                    }
-                }
-                Progress::Within(receiver) => receiver,
-                Progress::After => return None,
-            };
-            match receiver.recv().await {
-                Some(Ok(chunk)) if chunk.is_empty() => None,
-                Some(Ok(chunk)) => Some((Ok(chunk), Progress::Within(receiver))),
-                Some(Err(error)) => Some((Err(error), Progress::After)),
-                None => Some((Err(Error::database("a scan ended before its last document")), Progress::After)),
-            }
-        });
-        let documents = chunks.flat_map(|chunk| {
-            let (found, failed) = match chunk {
-                Ok(found) => (found, None),
-                Err(error) => (Vec::new(), Some(error)),
-            };
-            stream::iter(found.into_iter().map(Ok).chain(failed.map(Err)))
-        });
-        documents.boxed()
+        paging::stream(Scans { shared: self.shared.clone(), namespace: namespace.clone() }, scan)
     }
 
     async fn now(&self) -> Result<Timestamp> {

@@ -7,6 +7,7 @@ use super::catalog::Session;
 use super::place::{self, Role};
 use super::read::Query;
 use super::write::Prepared;
+use crate::documents::paging::Ask;
 use crate::documents::{Batch, Direction, Filter, Index, Namespace, Newest, Scan, Write};
 
 use Direction::{Ascending, Descending};
@@ -25,7 +26,7 @@ fn versions() -> (Session, Namespace) {
 
 fn plan(session: &mut Session, namespace: &Namespace, scan: &Scan) -> String {
     let table = session.table(namespace).unwrap().unwrap();
-    let query = Query::new(&table, scan);
+    let query = Query::new(&table, &Ask { scan: scan.clone(), inclusive: false });
     let mut statement = session.connection.prepare(&format!("EXPLAIN QUERY PLAN {}", query.sql)).unwrap();
     let lines = statement.query_map(params_from_iter(&query.parameters), |row| row.get::<_, String>(3)).unwrap();
     lines.map(|line| line.unwrap()).collect::<Vec<_>>().join("\n")
@@ -75,12 +76,12 @@ fn the_newest_by_item_hop_along_the_index() {
 fn arrays_are_looked_for_only_after_one_came() {
     let (mut session, namespace) = versions();
     let table = session.table(&namespace).unwrap().unwrap();
-    assert!(!Query::new(&table, &as_of()).sql.contains("F0"));
+    assert!(!Query::new(&table, &Ask { scan: as_of(), inclusive: false }).sql.contains("F0"));
     let mut batch = Batch::new();
     batch.push(&namespace, Write::insert(doc! { "_id": 1, "itemId": ["a"], "at": DateTime::from_millis(1) }));
     session.begin("BEGIN IMMEDIATE").unwrap();
     session.apply(&Prepared::new(batch).unwrap()).unwrap();
     session.connection.execute_batch("COMMIT").unwrap();
     let table = session.table(&namespace).unwrap().unwrap();
-    assert!(Query::new(&table, &as_of()).sql.contains("F0"));
+    assert!(Query::new(&table, &Ask { scan: as_of(), inclusive: false }).sql.contains("F0"));
 }

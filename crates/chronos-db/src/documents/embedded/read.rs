@@ -2,17 +2,18 @@
 
 use std::ops::ControlFlow;
 
-use bson::RawDocumentBuf;
+use bson::{RawDocument, RawDocumentBuf};
 use rusqlite::{OptionalExtension as _, params_from_iter};
 
 use super::catalog::{Session, Table};
 use super::place::Fault;
 use crate::Error;
 use crate::documents::filter::{self, Test, order};
-use crate::documents::{Direction, Filter, Namespace, Newest, Scan, stored};
+use crate::documents::paging::{Ask, PAGE_BYTES, POSITION_BYTES, Page, Position};
+use crate::documents::{Direction, Filter, Index, Namespace, Newest, Scan, stored};
 
 /// Takes a document; says whether it wants more.
-pub(super) type Take<'a> = &'a mut dyn FnMut(RawDocumentBuf) -> ControlFlow<()>;
+type Take<'a> = &'a mut dyn FnMut(&RawDocument) -> Result<ControlFlow<()>, Error>;
 
 /// Rows that do not match between two questions whether anybody still listens.
 const PATIENCE: u32 = 1024;
@@ -45,30 +46,71 @@ impl Session {
         Ok(found)
     }
 
-    /// Runs a scan; `listening` is asked now and then while nothing is found.
-    pub(super) fn scan(&mut self, namespace: &Namespace, scan: &Scan, listening: &dyn Fn() -> bool, take: Take<'_>) -> Result<(), Fault> {
-        let Some(table) = self.table(namespace)? else { return Ok(()) };
-        let query = Query::new(&table, scan);
+    /// The documents of a page; `listening` is asked now and then while nothing is found.
+    pub(super) fn page(&mut self, namespace: &Namespace, ask: &Ask, listening: &dyn Fn() -> bool) -> Result<Page<RawDocumentBuf>, Fault> {
+        let (mut found, mut bytes) = (Vec::new(), 0);
+        let without = &ask.scan.without;
+        let more = self.scan(namespace, ask, listening, &mut |document| {
+            let document = if without.is_empty() {
+                document.to_owned()
+            } else {
+                stored::leave_out(document, |field| without.iter().any(|without| without == field))?
+            };
+            bytes += document.as_bytes().len();
+            found.push(document);
+            Ok(if bytes < PAGE_BYTES { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
+        })?;
+        Ok(Page { found, more })
+    }
+
+    /// The positions of a page's documents.
+    pub(super) fn positions(&mut self, namespace: &Namespace, ask: &Ask, listening: &dyn Fn() -> bool) -> Result<Page<Position>, Fault> {
+        let (mut found, mut bytes) = (Vec::new(), 0);
+        let more = self.scan(namespace, ask, listening, &mut |document| {
+            let position = Position::of(document, &ask.scan.order)?;
+            bytes += position.len();
+            found.push(position);
+            Ok(if bytes < POSITION_BYTES { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
+        })?;
+        Ok(Page { found, more })
+    }
+
+    /// Whether SQLite can step along an index in the scan's order.
+    pub(super) fn follows_index(&mut self, namespace: &Namespace, scan: &Scan) -> Result<bool, Fault> {
+        Ok(match (self.table(namespace)?, &scan.newest) {
+            (None, _) => true,
+            (Some(_), Some(newest)) => scan.order.first().is_some_and(|(path, _)| *path == newest.per),
+            (Some(table), None) => table.layout.indexes.iter().chain([&Index::on("_id_", &["_id"])]).any(|index| index.yields(scan)),
+        })
+    }
+
+    /// Runs a scan up to its limit; says whether it ended for another reason than that there is nothing more.
+    fn scan(&mut self, namespace: &Namespace, ask: &Ask, listening: &dyn Fn() -> bool, take: Take<'_>) -> Result<bool, Fault> {
+        let Some(table) = self.table(namespace)? else { return Ok(false) };
+        let scan = &ask.scan;
+        let query = Query::new(&table, ask);
         let mut found = self.connection.prepare_cached(&query.sql)?;
         let mut by_number = self.connection.prepare_cached(&format!("SELECT doc FROM d{} WHERE rowid=?", table.number))?;
-        let reader = Reader::new(scan);
+        let reader = Reader::new(&scan.filter);
         let (mut left, mut passed) = (scan.limit.unwrap_or(u64::MAX), 0_u32);
         let mut rows = found.query(params_from_iter(&query.parameters))?;
         while left > 0 {
-            let Some(row) = rows.next()? else { break };
-            let read = if query.by_number {
+            let Some(row) = rows.next()? else { return Ok(false) };
+            let taken = if query.by_number {
                 let number: i64 = row.get(0)?;
-                by_number.query_row([number], |row| Ok(blob(row).and_then(|bytes| reader.read(bytes)))).optional()?
+                by_number
+                    .query_row([number], |row| Ok(blob(row).and_then(|bytes| reader.read(bytes, take))))
+                    .optional()?
+                    .transpose()?
+                    .flatten()
             } else {
-                Some(reader.read(blob(row)?))
+                reader.read(blob(row)?, take)?
             };
-            match read.transpose()?.flatten() {
-                Some(document) => {
+            match taken {
+                Some(ControlFlow::Break(())) => return Ok(true),
+                Some(ControlFlow::Continue(())) => {
                     left -= 1;
                     passed = 0;
-                    if take(document).is_break() {
-                        break;
-                    }
                 }
                 None => passed += 1,
             }
@@ -79,7 +121,7 @@ impl Session {
                 }
             }
         }
-        Ok(())
+        Ok(true)
     }
 }
 
@@ -87,31 +129,27 @@ fn blob<'a>(row: &'a rusqlite::Row<'_>) -> Result<&'a [u8], Fault> {
     row.get_ref(0)?.as_blob().map_err(|e| Error::database("a stored document is no blob").caused_by(e).into())
 }
 
-/// Takes what is wanted of the documents that match.
+/// Looks for the documents that match.
 struct Reader<'a> {
     filter: &'a Filter,
-    without: &'a [String],
     /// The top-level fields the filter looks at.
     looked_at: Vec<&'a str>,
 }
 
 impl<'a> Reader<'a> {
-    fn new(scan: &'a Scan) -> Self {
+    fn new(filter: &'a Filter) -> Self {
         let mut looked_at = Vec::new();
-        look_at(&scan.filter, &mut looked_at);
-        Self { filter: &scan.filter, without: &scan.without, looked_at }
+        look_at(filter, &mut looked_at);
+        Self { filter, looked_at }
     }
 
-    fn read(&self, bytes: &[u8]) -> Result<Option<RawDocumentBuf>, Fault> {
+    /// Hands on a document that matches.
+    fn read(&self, bytes: &[u8], take: Take<'_>) -> Result<Option<ControlFlow<()>>, Fault> {
         let document = stored::framed(bytes)?;
         if *self.filter != Filter::All && !self.filter.matches(&stored::decode_part(document, |field| self.looked_at.contains(&field))?) {
             return Ok(None);
         }
-        Ok(Some(if self.without.is_empty() {
-            document.to_owned()
-        } else {
-            stored::leave_out(document, |field| self.without.iter().any(|without| without == field))?
-        }))
+        Ok(Some(take(document)?))
     }
 }
 
@@ -123,30 +161,12 @@ fn look_at<'a>(filter: &'a Filter, fields: &mut Vec<&'a str>) {
     }
 }
 
-/// Checks what a scan asks for.
-pub(super) fn check(scan: &Scan) -> Result<(), Error> {
-    let paths = scan.order.iter().map(|(path, _)| path).chain(scan.newest.iter().flat_map(|newest| [&newest.per, &newest.by]));
-    for path in paths {
-        if path.is_empty() || path.contains('\0') {
-            return Err(Error::validation(format!("`{}` is no path to order by", path.escape_debug())));
-        }
-    }
-    match &scan.after {
-        Some(after) if after.len() != scan.order.len() || after.is_empty() => Err(Error::validation(format!(
-            "a scan starts after one value per path of its order: {} values for {} paths",
-            after.len(),
-            scan.order.len()
-        ))),
-        _ => Ok(()),
-    }
-}
-
 impl Query {
-    pub(super) fn new(table: &Table, scan: &Scan) -> Self {
-        match &scan.newest {
-            None => Self::plain(table, scan),
-            Some(newest) if table.has_index_on(&[&newest.per, &newest.by]) => Self::newest_by_index(table, scan, newest),
-            Some(newest) => Self::newest_by_sorting(table, scan, newest),
+    pub(super) fn new(table: &Table, ask: &Ask) -> Self {
+        match &ask.scan.newest {
+            None => Self::plain(table, ask),
+            Some(newest) if table.has_index_on(&[&newest.per, &newest.by]) => Self::newest_by_index(table, ask, newest),
+            Some(newest) => Self::newest_by_sorting(table, ask, newest),
         }
     }
 
@@ -167,9 +187,9 @@ impl Query {
     }
 
     /// " AND …" for where the scan begins.
-    fn after(&mut self, table: &Table, scan: &Scan) {
+    fn after(&mut self, table: &Table, Ask { scan, inclusive }: &Ask) {
         let Some(after) = &scan.after else { return };
-        let sql = filter::after_to_sql(&scan.order, after, &|path| Some(table.value("r", path)));
+        let sql = filter::after_to_sql(&scan.order, after, *inclusive, &|path| Some(table.value("r", path)));
         self.add(" AND ", Vec::new());
         self.add(&sql.text, sql.parameters);
     }
@@ -182,18 +202,20 @@ impl Query {
         }
     }
 
-    fn plain(table: &Table, scan: &Scan) -> Self {
+    fn plain(table: &Table, ask: &Ask) -> Self {
+        let scan = &ask.scan;
         let mut query = Self { by_number: !scan.order.is_empty(), ..Self::default() };
         let column = if query.by_number { "rowid" } else { "doc" };
         query.add(&format!("SELECT r.{column} FROM d{} r WHERE ", table.number), Vec::new());
         query.matching(table, "r", &scan.filter);
-        query.after(table, scan);
+        query.after(table, ask);
         query.order(table, scan);
         query
     }
 
     /// Hops from group to group along the index, and in each to its newest: what it costs depends on the number of groups, not of documents.
-    fn newest_by_index(table: &Table, scan: &Scan, newest: &Newest) -> Self {
+    fn newest_by_index(table: &Table, ask: &Ask, newest: &Newest) -> Self {
+        let scan = &ask.scan;
         let number = table.number;
         let bound = order::encode(&newest.at_most);
         let (per, by) = (table.value("n", &newest.per), table.value("n", &newest.by));
@@ -224,7 +246,7 @@ impl Query {
             vec![bound],
         );
         query.matching(table, "r", &scan.filter);
-        query.after(table, scan);
+        query.after(table, ask);
         if by_group.is_none() {
             query.order(table, scan);
         }
@@ -232,7 +254,8 @@ impl Query {
     }
 
     /// Without an index that begins with the group and what makes a document newer: one pass, sorted by SQLite, on disk if need be.
-    fn newest_by_sorting(table: &Table, scan: &Scan, newest: &Newest) -> Self {
+    fn newest_by_sorting(table: &Table, ask: &Ask, newest: &Newest) -> Self {
+        let scan = &ask.scan;
         let number = table.number;
         let (per, by) = (table.value("n", &newest.per), table.value("n", &newest.by));
         let mut query = Self { by_number: true, ..Self::default() };
@@ -243,7 +266,7 @@ impl Query {
         query.matching(table, "n", &only_about(&scan.filter, &newest.per));
         query.add(&format!(" GROUP BY {per}) g CROSS JOIN d{number} r ON r.rowid = g.i WHERE "), Vec::new());
         query.matching(table, "r", &scan.filter);
-        query.after(table, scan);
+        query.after(table, ask);
         query.order(table, scan);
         query
     }

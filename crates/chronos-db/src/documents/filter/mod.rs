@@ -22,7 +22,7 @@ use bson::Bson;
 pub use parse::parse;
 pub use pattern::Pattern;
 #[cfg(feature = "mongodb")]
-pub(crate) use to_mongo::{after_to_mongo, to_mongo};
+pub(crate) use to_mongo::{after_to_mongo, plain, to_mongo};
 #[cfg(feature = "embedded")]
 pub(crate) use to_sql::{after_to_sql, to_sql_knowing};
 
@@ -129,6 +129,16 @@ impl Filter {
     /// `path` is present.
     pub fn exists(path: impl Into<String>, present: bool) -> Self {
         Self::Field(path.into(), Test::Exists(present))
+    }
+
+    /// The one value that every match has at `path`, as far as that can be seen.
+    #[cfg(any(feature = "embedded", feature = "mongodb"))]
+    pub(crate) fn fixes(&self, path: &str) -> Option<&Bson> {
+        match self {
+            Self::And(parts) => parts.iter().find_map(|part| part.fixes(path)),
+            Self::Field(field, Test::Eq(value)) if field == path && !matches!(value, Bson::Null | Bson::Array(_)) => Some(value),
+            _ => None,
+        }
     }
 
     /// Both match.

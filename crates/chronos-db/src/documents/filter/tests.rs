@@ -309,7 +309,7 @@ mod sql {
                 .iter()
                 .map(|(path, d)| format!("{} {}", columns(path).unwrap(), if *d == Direction::Ascending { "ASC" } else { "DESC" }))
                 .collect();
-            let sql = after_to_sql(&by, &after, &columns);
+            let sql = after_to_sql(&by, &after, false, &columns);
             prop_assert_eq!(table.select(&sql, &format!("ORDER BY {}", order.join(", "))), ids(&documents[at + 1..]), "{}", sql.text);
             prop_assert!(documents.iter().enumerate().all(|(i, document)| is_after(&by, &after, document) == (i > at)));
         }
@@ -339,10 +339,10 @@ mod sql {
         let after = [Bson::Int32(1), Bson::Int32(2)];
         let columns = |path: &str| Some(path.to_owned());
         let up = by(&[("a", Direction::Ascending), ("b", Direction::Ascending)]);
-        assert_eq!(after_to_sql(&up, &after, &columns).text, "(a, b) > (?, ?)");
+        assert_eq!(after_to_sql(&up, &after, false, &columns).text, "(a, b) > (?, ?)");
         let mixed = by(&[("a", Direction::Ascending), ("b", Direction::Descending)]);
-        assert_eq!(after_to_sql(&mixed, &after, &columns).text, "(a >= ? AND (a > ? OR (b <= ? AND (b < ? OR 0))))");
-        assert_eq!(after_to_sql(&[], &[], &columns).text, "1");
+        assert_eq!(after_to_sql(&mixed, &after, false, &columns).text, "(a >= ? AND (a > ? OR (b <= ? AND (b < ? OR 0))))");
+        assert_eq!(after_to_sql(&[], &[], false, &columns).text, "1");
     }
 
     #[test]

@@ -157,6 +157,6 @@ fn beyond(path: &str, direction: Direction, value: &Bson) -> Option<Document> {
 }
 
 /// Servers refuse to compare with `undefined`, which equals null.
-fn plain(value: &Bson) -> Bson {
+pub(crate) fn plain(value: &Bson) -> Bson {
     if *value == Bson::Undefined { Bson::Null } else { value.clone() }
 }

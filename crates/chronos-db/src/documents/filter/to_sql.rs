@@ -244,10 +244,10 @@ fn after_prefix(prefix: &[u8]) -> Vec<u8> {
     out
 }
 
-/// The condition "strictly after these values in this order", exact in the order of the columns.
+/// The condition "strictly after these values in this order" (or at them, if `inclusive`), exact in the order of the columns.
 ///
 /// Every path needs a column: without one the rows cannot be in that order at all, and the condition ends before it (which keeps it a superset).
-pub(crate) fn after_to_sql(order: &[(String, Direction)], after: &[Bson], columns: Columns<'_>) -> Sql {
+pub(crate) fn after_to_sql(order: &[(String, Direction)], after: &[Bson], inclusive: bool, columns: Columns<'_>) -> Sql {
     let mut keys = Vec::new();
     let mut complete = true;
     for ((path, direction), value) in order.iter().zip(after) {
@@ -259,9 +259,9 @@ pub(crate) fn after_to_sql(order: &[(String, Direction)], after: &[Bson], column
     }
     let Some((_, first, _)) = keys.first() else { return Condition::Always.into_sql() };
     if !complete || keys.iter().any(|(_, direction, _)| direction != first) {
-        return stepwise(&keys, complete);
+        return stepwise(&keys, complete && !inclusive);
     }
-    let sign = sign(*first);
+    let sign = format!("{}{}", sign(*first), if inclusive { "=" } else { "" });
     let parameters: Vec<_> = keys.iter().map(|(_, _, value)| value.clone()).collect();
     let names: Vec<_> = keys.iter().map(|(column, _, _)| column.as_str()).collect();
     let text = match names.as_slice() {
@@ -279,12 +279,12 @@ fn sign(direction: Direction) -> &'static str {
 }
 
 /// `a >= ? AND (a > ? OR (b <= ? AND (b < ? OR …)))`: the first comparison of each pair is what an index can be entered by.
-fn stepwise(keys: &[(String, Direction, Vec<u8>)], complete: bool) -> Sql {
+fn stepwise(keys: &[(String, Direction, Vec<u8>)], strict: bool) -> Sql {
     let Some(((column, direction, value), rest)) = keys.split_first() else {
-        return if complete { Condition::Never } else { Condition::Always }.into_sql();
+        return if strict { Condition::Never } else { Condition::Always }.into_sql();
     };
     let sign = sign(*direction);
-    let inner = stepwise(rest, complete);
+    let inner = stepwise(rest, strict);
     let mut parameters = vec![value.clone(), value.clone()];
     parameters.extend(inner.parameters);
     Sql { text: format!("({column} {sign}= ? AND ({column} {sign} ? OR {}))", inner.text), parameters }

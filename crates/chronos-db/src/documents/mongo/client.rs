@@ -12,6 +12,7 @@ use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore};
 use super::command;
 use super::failure::Failure;
 use super::retries::Retries;
+use super::scan::KnownIndexes;
 use super::uri::{self, Checked};
 use crate::documents::{Capabilities, Namespace};
 use crate::{Error, ErrorKind, Result, Runtime};
@@ -39,6 +40,7 @@ pub(super) struct Connector {
     calls: Arc<Semaphore>,
     capabilities: OnceCell<Capabilities>,
     retries: Retries,
+    known_indexes: KnownIndexes,
 }
 
 /// The client, for one call; closing waits for it.
@@ -76,6 +78,7 @@ impl Connector {
             calls,
             capabilities: OnceCell::new(),
             retries: Retries::default(),
+            known_indexes: KnownIndexes::default(),
         })
     }
 
@@ -86,6 +89,10 @@ impl Connector {
 
     pub(super) fn runtime(&self) -> &Runtime {
         &self.runtime
+    }
+
+    pub(super) fn known_indexes(&self) -> &KnownIndexes {
+        &self.known_indexes
     }
 
     pub(super) async fn lease(&self) -> Result<Lease> {

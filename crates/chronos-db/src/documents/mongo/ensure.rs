@@ -35,6 +35,35 @@ async fn create(lease: &Lease, namespace: &Namespace, indexes: &[Index]) -> Resu
     lease.client.database(&namespace.database).run_command(command).await.map(drop)
 }
 
+const NAMESPACE_NOT_FOUND: i32 = 26;
+
+/// The plain indexes of a collection: those with directions alone, over all documents.
+pub(super) async fn list(lease: &Lease, namespace: &Namespace) -> Result<Vec<Index>, Failure> {
+    let database = lease.client.database(&namespace.database);
+    let listed: Vec<Document> = match database.run_cursor_command(doc! { "listIndexes": &*namespace.collection }).await {
+        Ok(cursor) => cursor.try_collect().await?,
+        Err(error) if has_code(&error, NAMESPACE_NOT_FOUND) => Vec::new(),
+        Err(error) => return Err(error.into()),
+    };
+    Ok(listed.iter().filter_map(plain_index).collect())
+}
+
+fn plain_index(listed: &Document) -> Option<Index> {
+    let special = ["partialFilterExpression", "sparse", "collation", "hidden"].iter().any(|option| listed.contains_key(option));
+    let key = |(path, direction): (&String, &Bson)| {
+        let sign = match direction {
+            Bson::Int32(d) => f64::from(*d),
+            Bson::Int64(d) => *d as f64,
+            Bson::Double(d) => *d,
+            _ => return None,
+        };
+        Some((path.clone(), if sign < 0.0 { Direction::Descending } else { Direction::Ascending }))
+    };
+    let name = listed.get_str("name").ok().filter(|_| !special)?.to_owned();
+    let keys = listed.get_document("key").ok()?.iter().map(key).collect::<Option<Vec<_>>>()?;
+    Some(Index { unique: name == "_id_" || listed.get_bool("unique").unwrap_or(false), name, keys, only_if_exists: None })
+}
+
 /// The indexes that aren't there by name and keys. `refused` is why the server did not create all of them.
 async fn missing(lease: &Lease, namespace: &Namespace, indexes: &[Index], refused: &mongodb::error::Error) -> Result<Vec<Index>, Failure> {
     let listed: Vec<Document> = {

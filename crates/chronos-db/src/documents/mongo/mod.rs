@@ -198,7 +198,9 @@ impl Documents for MongoDocuments {
 
     async fn ensure(&self, namespace: &Namespace, indexes: &[Index]) -> Result<()> {
         let lease = self.connector.lease().await?;
-        ensure::ensure(&lease, namespace, indexes).await.map_err(|f| self.connector.explain(f, "creating indexes"))
+        let ensured = ensure::ensure(&lease, namespace, indexes).await;
+        self.connector.known_indexes().forget(namespace);
+        ensured.map_err(|f| self.connector.explain(f, "creating indexes"))
     }
 
     async fn close(&self) -> Result<()> {

@@ -1,70 +1,232 @@
 //! Reading documents in order, and the newest of each group.
 
-use std::collections::HashSet;
-use std::sync::Arc;
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use async_trait::async_trait;
 use bson::{Bson, Document, RawDocumentBuf, doc};
+use futures::TryStreamExt as _;
 use futures::stream::BoxStream;
-use futures::{StreamExt as _, TryStreamExt as _, stream};
 use mongodb::Cursor;
+use mongodb::options::Hint;
 
 use super::client::{Connector, Lease};
-use super::failure::Failure;
-use crate::documents::filter::{Filter, Test, after_to_mongo, to_mongo};
-use crate::documents::{Direction, Namespace, Newest, Scan};
-use crate::{Error, Result};
+use super::ensure;
+use super::failure::{Failure, has_code};
+use crate::documents::filter::{Filter, Test, after_to_mongo, plain, to_mongo};
+use crate::documents::paging::{self, Ask, PAGE_BYTES, POSITION_BYTES, Page, Pages, Position};
+use crate::documents::{Direction, Index, Namespace, Newest, Scan};
+use crate::{Result, Timestamp};
 
-/// Documents per portion. The server also ends a portion at 16 MiB, so large documents come in fewer.
-const PORTION: u32 = 200;
+/// How long what is known of a collection's indexes is believed.
+const INDEXES_KNOWN_MILLIS: i64 = 60_000;
+/// More collections than this are forgotten together.
+const MOST_KNOWN: usize = 10_000;
+/// The server's code for a hint that names no index, among others.
+const BAD_VALUE: i32 = 2;
+
+/// The scans of one collection.
+pub(super) struct Scans {
+    connector: Arc<Connector>,
+    namespace: Namespace,
+}
+
+/// The indexes of each collection, and when they were read.
+type ByCollection = HashMap<Namespace, (Timestamp, Arc<Vec<Index>>)>;
+
+/// The indexes of collections, as they were not long ago.
+#[derive(Debug, Default)]
+pub(super) struct KnownIndexes(Mutex<ByCollection>);
+
+impl KnownIndexes {
+    fn lock(&self) -> MutexGuard<'_, ByCollection> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn forget(&self, namespace: &Namespace) {
+        self.lock().remove(namespace);
+    }
+}
 
 pub(super) fn stream(connector: Arc<Connector>, namespace: Namespace, scan: Scan) -> BoxStream<'static, Result<RawDocumentBuf>> {
-    stream::once(open(connector, namespace, scan)).try_flatten().boxed()
+    paging::stream(Scans { connector, namespace }, scan)
 }
 
-async fn open(connector: Arc<Connector>, namespace: Namespace, scan: Scan) -> Result<BoxStream<'static, Result<RawDocumentBuf>>> {
-    if let Some(after) = &scan.after
-        && after.len() != scan.order.len()
-    {
-        return Err(Error::validation(format!(
-            "a scan in the order of {} paths cannot start after {} values",
-            scan.order.len(),
-            after.len()
-        )));
+#[async_trait]
+impl Pages for Scans {
+    async fn page(&self, ask: Ask) -> Result<Page<RawDocumentBuf>> {
+        let mut bytes = 0;
+        self.look(&ask, None, |document| {
+            bytes += document.as_bytes().len();
+            Ok((document, bytes < PAGE_BYTES))
+        })
+        .await
     }
-    if scan.limit == Some(0) {
-        return Ok(stream::empty().boxed());
+
+    async fn positions(&self, ask: Ask) -> Result<Page<Position>> {
+        let mut bytes = 0;
+        let order = &ask.scan.order;
+        self.look(&ask, Some(only(order)), |document| {
+            let position = Position::of(&document, order)?;
+            bytes += position.len();
+            Ok((position, bytes < POSITION_BYTES))
+        })
+        .await
     }
-    let lease = connector.lease().await?;
-    let cursor = match &scan.newest {
-        None => find(&lease, &namespace, &scan).await,
-        Some(newest) => aggregate(&lease, &namespace, pipeline(&scan, newest)).await,
-    };
-    let cursor = cursor.map_err(|f| connector.explain(f, "reading documents"))?;
-    let documents = cursor.map(move |raw| {
-        // The stream is a call in flight until it is dropped.
-        let _in_flight = &lease;
-        raw.map_err(|error| connector.explain(error.into(), "reading documents"))
-    });
-    Ok(documents.boxed())
+
+    async fn follows_index(&self, scan: &Scan) -> Result<bool> {
+        if scan.newest.is_some() {
+            // Every grouping goes over all groups.
+            return Ok(false);
+        }
+        let lease = self.connector.lease().await?;
+        let indexes = self.indexes(&lease).await.map_err(|f| self.connector.explain(f, "listing indexes"))?;
+        Ok(indexes.iter().any(|index| index.yields(scan)))
+    }
 }
 
-async fn find(lease: &Lease, namespace: &Namespace, scan: &Scan) -> Result<Cursor<RawDocumentBuf>, Failure> {
+impl Scans {
+    /// Reads on until the limit, or until `take` has had enough. The cursor lives no longer than this call.
+    async fn look<T>(
+        &self,
+        ask: &Ask,
+        only: Option<Document>,
+        mut take: impl FnMut(RawDocumentBuf) -> Result<(T, bool)>,
+    ) -> Result<Page<T>> {
+        let lease = self.connector.lease().await?;
+        let explain = |f: Failure| self.connector.explain(f, "reading documents");
+        let limit = usize::try_from(ask.scan.limit.unwrap_or(u64::MAX)).unwrap_or(usize::MAX);
+        let mut found = Vec::new();
+        let mut cursor = self.cursor(&lease, ask, only).await.map_err(explain)?;
+        while found.len() < limit {
+            let Some(document) = cursor.try_next().await.map_err(|error| explain(error.into()))? else {
+                return Ok(Page { found, more: false });
+            };
+            let (taken, goes_on) = take(document)?;
+            found.push(taken);
+            if !goes_on {
+                break;
+            }
+        }
+        Ok(Page { found, more: true })
+    }
+
+    async fn cursor(&self, lease: &Lease, ask: &Ask, only: Option<Document>) -> Result<Cursor<RawDocumentBuf>, Failure> {
+        if let Some(newest) = &ask.scan.newest {
+            let pipeline = pipeline(ask, newest, only);
+            return Ok(lease.collection(&self.namespace).aggregate(pipeline).allow_disk_use(true).with_type().await?);
+        }
+        let bounds = match &ask.scan.after {
+            Some(after) => self.indexes(lease).await?.iter().filter_map(|index| bounds(index, ask, after)).max_by_key(|b| b.prefix),
+            None => None,
+        };
+        match find(lease, &self.namespace, ask, bounds, only.clone()).await {
+            // The index is gone.
+            Err(Failure::Driver { error, .. }) if has_code(&error, BAD_VALUE) => {
+                self.connector.known_indexes().forget(&self.namespace);
+                find(lease, &self.namespace, ask, None, only).await
+            }
+            found => found,
+        }
+    }
+
+    async fn indexes(&self, lease: &Lease) -> Result<Arc<Vec<Index>>, Failure> {
+        let now = self.connector.runtime().clock.now();
+        let known = self.connector.known_indexes().lock().get(&self.namespace).cloned();
+        if let Some((_, indexes)) = known.filter(|(since, _)| now.as_millis() - since.as_millis() < INDEXES_KNOWN_MILLIS) {
+            return Ok(indexes);
+        }
+        let indexes = Arc::new(ensure::list(lease, &self.namespace).await?);
+        let mut known = self.connector.known_indexes().lock();
+        if known.len() >= MOST_KNOWN {
+            known.clear();
+        }
+        known.insert(self.namespace.clone(), (now, Arc::clone(&indexes)));
+        Ok(indexes)
+    }
+}
+
+/// Where a find enters an index, and where it leaves it.
+///
+/// A condition would not do: that what follows may be of another type makes it an `$or`, of which the server enters the index at its beginning. Bounds
+/// of an index are keys, across all types.
+struct Bounds {
+    name: String,
+    prefix: usize,
+    min: Option<Document>,
+    max: Option<Document>,
+    sort: Document,
+}
+
+fn bounds(index: &Index, Ask { scan, inclusive }: &Ask, after: &[Bson]) -> Option<Bounds> {
+    let prefix = index.prefix_before(scan)?;
+    let behind = prefix + scan.order.len();
+    let (first, _) = index.keys.get(prefix)?;
+    let forward = index.keys.get(prefix)?.1 == scan.order.iter().find(|(path, _)| path == first)?.1;
+    if !forward && *inclusive && behind == index.keys.len() && !index.unique && !scan.order.iter().any(|(path, _)| path == "_id") {
+        // The upper bound of an index lies below what equals it, and that may be several documents.
+        return None;
+    }
+    let end = |key: &(String, Direction), last: bool| if last == (key.1 == Direction::Ascending) { Bson::MaxKey } else { Bson::MinKey };
+    let fixed = || index.keys[..prefix].iter().map(|(path, _)| (path.clone(), scan.filter.fixes(path).cloned().unwrap_or(Bson::Null)));
+    let keys = |from: usize, last: bool| index.keys[from..].iter().map(move |key| (key.0.clone(), end(key, last)));
+    let at = || fixed().chain(index.keys[prefix..behind].iter().zip(after).map(|((path, _), value)| (path.clone(), plain(value))));
+    let near: Document = at().chain(keys(behind, forward != *inclusive)).collect();
+    let far: Option<Document> = (prefix > 0).then(|| fixed().chain(keys(prefix, forward)).collect());
+    let (min, max) = if forward { (Some(near), far) } else { (far, Some(near)) };
+    let sign = |way: Direction| if (way == Direction::Ascending) == forward { 1 } else { -1 };
+    let sort = index.keys[..behind].iter().map(|(path, way)| (path.clone(), Bson::Int32(sign(*way)))).collect();
+    Some(Bounds { name: index.name.clone(), prefix, min, max, sort })
+}
+
+async fn find(
+    lease: &Lease,
+    namespace: &Namespace,
+    ask: &Ask,
+    bounds: Option<Bounds>,
+    only: Option<Document>,
+) -> Result<Cursor<RawDocumentBuf>, Failure> {
+    let scan = &ask.scan;
     let collection = lease.collection(namespace).clone_with_type();
-    let mut find = collection.find(matching(to_mongo(&scan.filter), scan)).batch_size(PORTION);
-    if !scan.order.is_empty() {
-        find = find.sort(sort(&scan.order)).allow_disk_use(true);
+    let limit = i64::try_from(scan.limit.unwrap_or(0)).unwrap_or(i64::MAX);
+    let filter = match (&bounds, &scan.after) {
+        // A lower bound takes in what equals it.
+        (Some(_), Some(after)) if !ask.inclusive => both(to_mongo(&scan.filter), doc! { "$nor": [at(&scan.order, after)] }),
+        (Some(_), _) => to_mongo(&scan.filter),
+        (None, _) => matching(to_mongo(&scan.filter), ask),
+    };
+    let mut find = collection.find(filter).limit(limit);
+    if only.is_none()
+        && let Ok(size) = u32::try_from(limit)
+    {
+        find = find.batch_size(size);
     }
-    if let Some(limit) = scan.limit {
-        find = find.limit(i64::try_from(limit).unwrap_or(i64::MAX));
+    match bounds {
+        Some(Bounds { name, min, max, sort, .. }) => {
+            find = find.hint(Hint::Name(name)).sort(sort);
+            find = match (min, max) {
+                (Some(min), Some(max)) => find.min(min).max(max),
+                (Some(min), None) => find.min(min),
+                (None, Some(max)) => find.max(max),
+                (None, None) => find,
+            };
+        }
+        None if !scan.order.is_empty() => find = find.sort(sort(&scan.order)).allow_disk_use(true),
+        None => {}
     }
-    if !scan.without.is_empty() {
+    if let Some(only) = only {
+        find = find.projection(only);
+    } else if !scan.without.is_empty() {
         find = find.projection(scan.without.iter().map(|field| (field.clone(), Bson::Int32(0))).collect::<Document>());
     }
     Ok(find.await?)
 }
 
-async fn aggregate(lease: &Lease, namespace: &Namespace, pipeline: Vec<Document>) -> Result<Cursor<RawDocumentBuf>, Failure> {
-    Ok(lease.collection(namespace).aggregate(pipeline).allow_disk_use(true).batch_size(PORTION).with_type().await?)
+/// The projection to what an order looks at.
+fn only(order: &[(String, Direction)]) -> Document {
+    let within = |path: &str, other: &str| path.strip_prefix(other).is_some_and(|rest| rest.starts_with('.'));
+    let outer = order.iter().filter(|(path, _)| !order.iter().any(|(other, _)| within(path, other)));
+    outer.map(|(path, _)| (path.clone(), Bson::Int32(1))).chain([("_id".to_owned(), Bson::Int32(1))]).collect()
 }
 
 /// The stages that reduce every group to its newest document, and then select and order those.
@@ -72,12 +234,13 @@ async fn aggregate(lease: &Lease, namespace: &Namespace, pipeline: Vec<Document>
 /// With an index over `(per, by)` the server jumps from group to group and fetches one document of each: it sees that the grouping takes the first
 /// document of each group in the index's (here reverse) order. That only works if there is a condition on `per` (every value passes the one put
 /// here) and nothing stands between match, sort and group; so large fields are dropped behind them. Measured with 40 documents a group: 20x.
-fn pipeline(scan: &Scan, newest: &Newest) -> Vec<Document> {
+fn pipeline(ask: &Ask, newest: &Newest, only: Option<Document>) -> Vec<Document> {
+    let scan = &ask.scan;
     let (on_group, on_newest) = split(&scan.filter, &newest.per);
     let mut bound = doc! { &newest.by: { "$lte": &newest.at_most } };
     let one_group = one_group(&on_group, &newest.per);
     if !one_group {
-        bound.insert(&newest.per, doc! { "$gte": Bson::MinKey });
+        bound.insert(&newest.per, from_group(scan, newest));
     }
     let mut stages = vec![doc! { "$match": both(bound, to_mongo(&on_group)) }];
     if one_group {
@@ -88,7 +251,7 @@ fn pipeline(scan: &Scan, newest: &Newest) -> Vec<Document> {
         stages.push(doc! { "$group": { "_id": format!("${}", newest.per), "newest": { "$first": "$$ROOT" } } });
         stages.push(doc! { "$replaceRoot": { "newRoot": "$newest" } });
     }
-    let matching = matching(to_mongo(&on_newest), scan);
+    let matching = matching(to_mongo(&on_newest), ask);
     if !matching.is_empty() {
         stages.push(doc! { "$match": matching });
     }
@@ -106,15 +269,32 @@ fn pipeline(scan: &Scan, newest: &Newest) -> Vec<Document> {
     if !late.is_empty() {
         stages.push(doc! { "$unset": late });
     }
+    stages.extend(only.map(|only| doc! { "$project": only }));
     stages
 }
 
-/// The filter with the place to go on from.
-fn matching(filter: Document, scan: &Scan) -> Document {
-    match &scan.after {
-        Some(after) if !scan.order.is_empty() => both(filter, after_to_mongo(&scan.order, after)),
-        _ => filter,
+/// In the order of the groups, those before the one to go on from need no look. Comparisons stay within a type, so only ids can be told so.
+fn from_group(scan: &Scan, newest: &Newest) -> Document {
+    match (scan.order.first(), scan.after.as_ref().and_then(|after| after.first())) {
+        (Some((path, direction)), Some(at @ Bson::ObjectId(_))) if *path == newest.per => {
+            let sign = if *direction == Direction::Ascending { "$gte" } else { "$lte" };
+            doc! { sign: at }
+        }
+        _ => doc! { "$gte": Bson::MinKey },
     }
+}
+
+/// The filter with the place to go on from.
+fn matching(filter: Document, Ask { scan, inclusive }: &Ask) -> Document {
+    match &scan.after {
+        Some(after) if *inclusive => both(filter, doc! { "$or": [at(&scan.order, after), after_to_mongo(&scan.order, after)] }),
+        Some(after) => both(filter, after_to_mongo(&scan.order, after)),
+        None => filter,
+    }
+}
+
+fn at(order: &[(String, Direction)], after: &[Bson]) -> Document {
+    doc! { "$and": order.iter().zip(after).map(|((path, _), value)| doc! { path: { "$eq": plain(value) } }).collect::<Vec<_>>() }
 }
 
 fn both(a: Document, b: Document) -> Document {
@@ -171,7 +351,7 @@ mod tests {
     #[test]
     fn the_newest_document_of_one_item_needs_no_grouping() {
         let scan = Scan { filter: Filter::eq("itemId", "a").and(Filter::eq("meta.x", 1)), newest: Some(newest()), ..Scan::default() };
-        let stages = pipeline(&scan, &newest());
+        let stages = pipeline(&Ask { scan, inclusive: false }, &newest(), None);
         assert!(stages.iter().all(|stage| !stage.contains_key("$group")), "{stages:?}");
         assert!(stages.contains(&doc! { "$limit": 1 }), "{stages:?}");
     }
@@ -190,7 +370,7 @@ mod tests {
             newest: Some(newest()),
             ..Scan::default()
         };
-        let stages = pipeline(&scan, &newest());
+        let stages = pipeline(&Ask { scan, inclusive: false }, &newest(), None);
         let at = |stage: &Document| stages.iter().position(|s| s == stage).unwrap();
         assert!(at(&doc! { "$unset": ["payload"] }) < at(&doc! { "$sort": { "x.y": 1 } }));
         assert_eq!(stages.last(), Some(&doc! { "$unset": ["x"] }));

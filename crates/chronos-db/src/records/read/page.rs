@@ -2,6 +2,8 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use bson::raw::cstr;
+use bson::spec::ElementType;
 use bson::{Bson, Document, RawDocument, doc};
 
 use crate::documents::filter::order::value_at;
@@ -27,15 +29,36 @@ pub(super) fn sort_keys(order: &Order, stored: &RawDocument) -> Result<Document>
     stored::decode_part(stored, |field| order.iter().any(|(path, _)| path.split('.').next() == Some(field)))
 }
 
-/// The cursor behind the document with these sort keys.
+/// The longest token. It travels in URLs, and is looked at before anything is known of whoever sends it.
+const MAX_TOKEN: usize = 4 * 1024;
+
+/// The cursor behind the document with these sort keys: flat, so that reading one takes no recursion.
 ///
 /// # Errors
-/// `VALIDATION_ERROR` if a sort key is an array there, since an array has no one place in an order.
+/// `VALIDATION_ERROR` if a sort key there is an array or an object, or so long that no token holds it.
 pub(crate) fn cursor(order: &Order, keys: &Document) -> Result<String> {
     let values: Vec<Bson> = order.iter().map(|(path, _)| value_at(keys, path).cloned().unwrap_or(Bson::Null)).collect();
+    let property = |at: usize| order.get(at).map_or("", |(path, _)| path.trim_start_matches("metaIndexed."));
+    if let Some(at) = values.iter().position(|value| !is_scalar(value.element_type())) {
+        let what = format!("a page cannot end at an item whose `{}` is an object or an array: sort by something else", property(at));
+        return Err(Error::validation(what));
+    }
+    let largest = values.iter().enumerate().max_by_key(|(_, value)| value.as_str().map_or(0, str::len)).map_or(0, |(at, _)| at);
     let bytes = bson::serialize_to_vec(&doc! { "o": signature(order), "v": values })
-        .map_err(|e| Error::validation("the sort keys cannot be written into a cursor").caused_by(e))?;
-    Ok(URL_SAFE_NO_PAD.encode(bytes))
+        .map_err(|e| Error::validation("the sort keys cannot be written into a page token").caused_by(e))?;
+    let token = URL_SAFE_NO_PAD.encode(bytes);
+    if token.len() > MAX_TOKEN {
+        let what = format!(
+            "a page cannot end at an item whose `{}` is that long: a page token holds {MAX_TOKEN} bytes; sort by something else",
+            property(largest)
+        );
+        return Err(Error::validation(what));
+    }
+    Ok(token)
+}
+
+fn is_scalar(kind: ElementType) -> bool {
+    !matches!(kind, ElementType::EmbeddedDocument | ElementType::Array | ElementType::JavaScriptCodeWithScope | ElementType::DbPointer)
 }
 
 /// Refuses an item that has no one place in the order.
@@ -55,16 +78,94 @@ pub(super) fn check_sortable(order: &Order, keys: &Document, id: ItemId) -> Resu
 /// # Errors
 /// `VALIDATION_ERROR` if the token was not made for this order.
 pub(crate) fn parse_cursor(token: &str, order: &Order) -> Result<Vec<Bson>> {
-    let wrong = || Error::validation("this page token was not given out for this list: pass `next` of the page before, with the same sort");
-    let bytes = URL_SAFE_NO_PAD.decode(token).map_err(|_| wrong())?;
-    let doc: Document = bson::deserialize_from_slice(&bytes).map_err(|_| wrong())?;
-    let values = doc.get_array("v").map_err(|_| wrong())?;
-    if doc.get_str("o").ok() != Some(signature(order).as_str()) || values.len() != order.len() {
-        return Err(wrong());
+    let values = if token.len() > MAX_TOKEN { None } else { parse(token, order) };
+    values.ok_or_else(|| {
+        Error::validation("this page token was not given out for this list: pass `next` of the page before, with the same sort")
+    })
+}
+
+/// What a token says, if it is one of this order. It comes from outside: only its one level of scalars is ever decoded.
+fn parse(token: &str, order: &Order) -> Option<Vec<Bson>> {
+    let bytes = URL_SAFE_NO_PAD.decode(token).ok()?;
+    let doc = RawDocument::from_bytes(&bytes).ok()?;
+    if doc.get_str(cstr!("o")).ok()? != signature(order) {
+        return None;
     }
-    Ok(values.clone())
+    let mut values = Vec::with_capacity(order.len());
+    for element in RawDocument::from_bytes(doc.get_array(cstr!("v")).ok()?.as_bytes()).ok()?.iter_elements() {
+        let element = element.ok()?;
+        if !is_scalar(element.element_type()) || values.len() == order.len() {
+            return None;
+        }
+        values.push(Bson::try_from(element.value().ok()?).ok()?);
+    }
+    (values.len() == order.len()).then_some(values)
 }
 
 fn signature(order: &Order) -> String {
     order.iter().map(|(path, direction)| format!("{}{path};", if *direction == Direction::Ascending { '+' } else { '-' })).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use bson::{RawJavaScriptCodeWithScope, rawdoc};
+
+    use super::*;
+
+    fn by_name() -> Order {
+        vec![("metaIndexed.name".into(), Direction::Ascending), ("_id".into(), Direction::Descending)]
+    }
+
+    fn token(bytes: &[u8]) -> String {
+        URL_SAFE_NO_PAD.encode(bytes)
+    }
+
+    #[test]
+    fn a_token_is_read_back_as_the_keys_it_was_made_of() {
+        for name in [Bson::Null, "x".into(), 1.5.into(), i64::MAX.into(), true.into(), bson::DateTime::from_millis(5).into()] {
+            let keys = doc! { "metaIndexed": { "name": name.clone() }, "_id": bson::oid::ObjectId::from_bytes([7; 12]) };
+            let read = parse_cursor(&cursor(&by_name(), &keys).unwrap(), &by_name()).unwrap();
+            assert_eq!(read, [name, bson::oid::ObjectId::from_bytes([7; 12]).into()]);
+        }
+    }
+
+    #[test]
+    fn a_token_of_anything_but_a_flat_list_of_scalars_is_refused_before_it_is_decoded() {
+        let order = by_name();
+        let o = signature(&order);
+        let mut deep = rawdoc! {};
+        for _ in 0..400 {
+            deep = rawdoc! { "a": deep };
+        }
+        let scope = RawJavaScriptCodeWithScope { code: "x".into(), scope: rawdoc! {} };
+        let tokens = [
+            rawdoc! { "o": o.as_str(), "v": [deep.clone(), 1] },
+            rawdoc! { "o": o.as_str(), "v": [[1], 1] },
+            rawdoc! { "o": o.as_str(), "v": [scope, 1] },
+            rawdoc! { "o": o.as_str(), "v": [1] },
+            rawdoc! { "o": o.as_str(), "v": [1, 2, 3] },
+            rawdoc! { "o": o.as_str(), "v": deep },
+            rawdoc! { "o": "+_id;", "v": [1, 2] },
+            rawdoc! { "v": [1, 2] },
+        ];
+        for bytes in &tokens {
+            assert!(parse_cursor(&token(bytes.as_bytes()), &order).is_err(), "{bytes:?}");
+        }
+        let good = rawdoc! { "o": o.as_str(), "v": ["x", 2] };
+        assert!(parse_cursor(&token(good.as_bytes()), &order).is_ok());
+        for cut in 0..good.as_bytes().len() {
+            assert!(parse_cursor(&token(&good.as_bytes()[..cut]), &order).is_err(), "cut at {cut}");
+        }
+        let long = rawdoc! { "o": o.as_str(), "v": ["x".repeat(MAX_TOKEN), 2] };
+        assert!(parse_cursor(&token(long.as_bytes()), &order).is_err());
+    }
+
+    #[test]
+    fn a_key_that_no_token_can_hold_is_named() {
+        let long = doc! { "metaIndexed": { "name": "x".repeat(MAX_TOKEN) }, "_id": 1 };
+        let nested = doc! { "metaIndexed": { "name": { "first": "x" } }, "_id": 1 };
+        for keys in [long, nested] {
+            assert!(cursor(&by_name(), &keys).unwrap_err().message().contains("`name`"));
+        }
+    }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bson::oid::ObjectId;
 use bson::spec::BinarySubtype;
-use bson::{Binary, Bson, DateTime, Document, doc};
+use bson::{Binary, Bson, DateTime, Document, doc, rawdoc};
 use futures::future::join_all;
 
 use super::{Fresh, conflict, ids};
@@ -325,4 +325,33 @@ pub async fn many_writers_lose_nothing(store: Arc<dyn Documents>) {
     let found: Vec<Document> = fresh.scan(&namespace, Scan { order, ..Scan::default() }).await;
     let numbers: Vec<i32> = found.iter().map(|document| document.get_i32("n").unwrap()).collect();
     assert_eq!(numbers, (0..1600).collect::<Vec<_>>());
+}
+
+/// Deeper ones could exhaust the stack of their readers.
+pub async fn a_document_nested_beyond_two_hundred_levels_is_refused(store: Arc<dyn Documents>) {
+    let fresh = Fresh::new(store);
+    let namespace = fresh.namespace("deep");
+    let nested = |levels: usize| {
+        let mut document = rawdoc! { "x": 1 };
+        for level in 1..levels {
+            document = if level + 1 == levels {
+                rawdoc! { "_id": i64::try_from(levels).unwrap(), "n": document }
+            } else {
+                rawdoc! { "n": document }
+            };
+        }
+        document
+    };
+    let write = |levels| {
+        let mut batch = Batch::new();
+        batch.push(&namespace, Write::insert(nested(levels)));
+        fresh.store.apply(batch)
+    };
+    assert_eq!(write(100).await.unwrap(), [Outcome::Applied]);
+    assert!(fresh.get(&namespace, 100_i64).await.is_some());
+    for levels in [201, 4_000] {
+        let error = write(levels).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Validation, "{error}");
+        assert!(error.message().contains("200 levels"), "{error}");
+    }
 }
