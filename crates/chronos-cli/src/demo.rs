@@ -17,6 +17,7 @@ use tempfile::TempDir;
 use crate::failure::Failure;
 use crate::open::Globals;
 use crate::output::note;
+use crate::stop::Stop;
 use chapters::Story;
 use paper::{Ink, Paper};
 
@@ -63,9 +64,10 @@ async fn open_and_tell(globals: &Globals, dir: &Path, kept: bool) -> Result<(), 
     let opened = Globals { data: Some(dir.to_owned()), ..globals.clone() }.open_for_writing()?;
     let layout = opened.chronos.config().describe();
     let mut story = Story { companies: opened.collection(COLLECTION)?, paper: Paper::new() };
+    let mut stop = Stop::listen();
     let told = tokio::select! {
         told = story.tell() => told,
-        _ = tokio::signal::ctrl_c() => {
+        () = stop.comes() => {
             note("stopped before the end");
             Err(Failure::Reported)
         }

@@ -11,6 +11,7 @@ use crate::failure::{Failure, one_line};
 use crate::lines::{Line, Lines};
 use crate::open::Globals;
 use crate::output::{Output, note};
+use crate::stop::Stop;
 
 /// Carry out a log of changes, one JSON operation a line, in which items are known by a property.
 ///
@@ -76,12 +77,12 @@ struct Import {
 
 impl Import {
     async fn all(&mut self, lines: &mut Lines<ImportOp>, batch: usize) -> Result<(), Failure> {
-        let mut stop = std::pin::pin!(tokio::signal::ctrl_c());
+        let mut stop = Stop::listen();
         let mut taken = Vec::with_capacity(batch);
         loop {
             let count = tokio::select! {
                 count = lines.take(&mut taken, batch) => count,
-                _ = &mut stop => {
+                () = stop.comes() => {
                     self.say("stopped; what was imported stays, and importing the log again goes on");
                     return Err(Failure::Reported);
                 }

@@ -25,6 +25,7 @@ mod restore;
 mod restore_collection;
 mod shared;
 mod smart_insert;
+mod stop;
 mod update;
 mod usage;
 mod verify;

@@ -12,6 +12,7 @@ use crate::failure::Failure;
 use crate::input;
 use crate::open::Globals;
 use crate::output::Output;
+use crate::stop::Stop;
 
 /// Shared memory: JSON values under keys, for a while or for good.
 #[derive(Debug, Args)]
@@ -65,7 +66,7 @@ struct SetArgs {
     /// The value; `-` is standard input.
     #[arg(value_name = "JSON|-", allow_hyphen_values = true)]
     value: String,
-    /// For so long.
+    /// For so long; at least 1.
     #[arg(long, value_name = "N", conflicts_with = "forever")]
     ttl_ms: Option<u64>,
     /// Until it is deleted.
@@ -82,7 +83,7 @@ struct SetArgs {
     if_version: Option<u64>,
 }
 
-/// Delete a key.
+/// Delete a key. `deleted` is false if it had no value.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -105,6 +106,8 @@ struct ListArgs {
 }
 
 /// Print every change of a key as it happens, until it is stopped.
+///
+/// `deleted` says that the key has no value any more, `expired` that its time was over.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -172,8 +175,8 @@ fn read(given: &str) -> Result<Json, Failure> {
 }
 
 async fn del(shared: &Shared, args: &DelArgs) -> Result<(), Failure> {
-    shared.del(&args.key).await?;
-    Output::new().value(&json!({ "key": args.key, "deleted": true }))
+    let deleted = shared.del(&args.key).await?;
+    Output::new().value(&json!({ "key": args.key, "deleted": deleted }))
 }
 
 async fn list(shared: &Shared, args: &ListArgs) -> Result<(), Failure> {
@@ -187,16 +190,20 @@ async fn list(shared: &Shared, args: &ListArgs) -> Result<(), Failure> {
 
 async fn watch(shared: &Shared, args: &WatchArgs) -> Result<(), Failure> {
     let mut changes = shared.watch(&args.prefix).await?;
-    let mut stop = std::pin::pin!(tokio::signal::ctrl_c());
+    let mut stop = Stop::listen();
     let mut out = Output::new();
     let mut seen = 0;
     while args.max.is_none_or(|most| seen < most) {
         let change = tokio::select! {
             change = changes.try_next() => change?,
-            _ = &mut stop => break,
+            () = stop.comes() => break,
         };
         let Some(change) = change else { break };
-        out.now(&json!({ "key": change.key, "version": change.version, "deleted": change.deleted }))?;
+        let mut line = json!({ "key": change.key, "version": change.version, "deleted": change.deleted });
+        if change.expired {
+            line["expired"] = true.into();
+        }
+        out.now(&line)?;
         seen += 1;
     }
     Ok(())

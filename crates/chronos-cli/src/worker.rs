@@ -10,6 +10,7 @@ use crate::args::CollectionArg;
 use crate::failure::Failure;
 use crate::open::Globals;
 use crate::output::{Output, note};
+use crate::stop::Stop;
 
 /// Noted objects younger than this may belong to a write under way.
 const YOUNG_MILLIS: i64 = 3_600_000;
@@ -100,12 +101,12 @@ async fn round(collection: &Collection) -> Result<Round, Failure> {
 }
 
 async fn until_stopped(collection: &Collection, every: Duration) -> Result<u64, Failure> {
-    let mut stop = std::pin::pin!(tokio::signal::ctrl_c());
+    let mut stop = Stop::listen();
     let mut told = None;
     loop {
         let done = tokio::select! {
             done = round(collection) => done?,
-            _ = &mut stop => return Ok(0),
+            () = stop.comes() => return Ok(0),
         };
         // A quiet worker prints one line, not one a round.
         if told.replace(done) != Some(done) || done.orphans + done.trimmed > 0 {
@@ -113,7 +114,7 @@ async fn until_stopped(collection: &Collection, every: Duration) -> Result<u64, 
         }
         tokio::select! {
             () = tokio::time::sleep(every) => {}
-            _ = &mut stop => return Ok(done.waiting),
+            () = stop.comes() => return Ok(done.waiting),
         }
     }
 }

@@ -4,7 +4,7 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use chronos_db::messaging::DeliveryStatus;
 use chronos_db::{Clock as _, SystemClock};
@@ -12,7 +12,7 @@ use futures::future::try_join_all;
 use tokio::sync::Notify;
 
 use crate::client::Inner;
-use crate::hot::{DeadLetter, Hot, Settle, Settled};
+use crate::hot::{DeadLetter, DeadLetterId, Hot, Settle, Settled};
 use crate::metrics::Counters;
 use crate::tasks::closed;
 use crate::warm::{Attempt, Warm};
@@ -24,16 +24,14 @@ const MOST_WAITING: usize = 100_000;
 const TOGETHER: usize = 16;
 /// Attempts taken from the waiting ones in one step.
 const BATCH: usize = 256;
-/// Dead letters read at once.
-const PAGE: u32 = 100;
+/// Ids of dead letters read at once.
+const PAGE: u32 = 1_000;
 /// How often somebody else's dead letters are looked for.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Wait after a failure.
 const TROUBLE: Duration = Duration::from_secs(2);
 /// What failed so long ago is in its place: later letters come in behind it, whatever the clocks of consumers say.
 const SETTLED_MS: i64 = 60_000;
-/// How often everything is looked at that may not be in its place.
-const REVIEW: Duration = Duration::from_secs(30);
 /// Dead letters often come together.
 const GATHER: Duration = Duration::from_millis(200);
 
@@ -58,14 +56,10 @@ struct State {
 struct Progress {
     /// What is older was kept by whoever looked before; none if nobody asked yet.
     since: Option<Timestamp>,
-    /// Nothing comes in before this cursor any more.
+    /// Up to this cursor all is kept, and nothing comes in before it any more.
     settled: Option<String>,
-    /// What lies before this cursor was kept when it was there.
-    seen: Option<String>,
-    /// Kept, and not before the first cursor.
+    /// The cursors of those behind it that are kept.
     kept: HashSet<String>,
-    /// When everything behind the first cursor was looked at.
-    reviewed: Option<Instant>,
 }
 
 impl Audit {
@@ -248,33 +242,39 @@ async fn keep_letters(hot: &dyn Hot, warm: &Warm, counters: &Counters, name: &Su
         None => warm.last_buried(name).await?.map_or(Timestamp::from_millis(0), |at| at.plus_millis(-SETTLED_MS)),
     };
     progress.since = Some(since);
-    let now = hot.now().await?;
-    let review = progress.reviewed.is_none_or(|at| at.elapsed() >= REVIEW);
-    let mut after = if review { progress.settled.clone() } else { progress.seen.clone() };
+    let young = hot.now().await?.plus_millis(-SETTLED_MS);
+    let mut after = progress.settled.clone();
     loop {
-        let (letters, next) = hot.dead_letters(name, after.as_deref(), PAGE).await?;
-        let settled = letters.last().is_some_and(|last| last.failed_at.as_millis() < now.as_millis() - SETTLED_MS);
-        let ids: Vec<String> = letters.iter().map(|letter| letter.id.clone()).collect();
-        let fresh: Vec<DeadLetter> =
-            letters.into_iter().filter(|letter| letter.failed_at >= since && !progress.kept.contains(&letter.id)).collect();
+        let page = hot.dead_letter_ids(name, since, after.as_deref(), PAGE).await?;
+        let fresh: Vec<&DeadLetterId> = page.iter().filter(|letter| !progress.kept.contains(&letter.cursor)).collect();
+        // In order: what is older than the newest that is kept is kept.
         for together in fresh.chunks(TOGETHER) {
-            // In order: what is older than the newest that is kept is kept.
-            try_join_all(together.iter().map(|letter| warm.bury(name, letter.clone()))).await?;
-            Counters::add(&counters.warm_dead_letters, together.len());
+            let ids: Vec<String> = together.iter().map(|letter| letter.id.clone()).collect();
+            let letters = hot.dead_letters_by_id(name, &ids).await?;
+            try_join_all(letters.into_iter().map(|letter| keep_letter(warm, counters, name, letter))).await?;
+            progress.kept.extend(together.iter().map(|letter| letter.cursor.clone()));
         }
-        progress.kept.extend(ids.iter().cloned());
-        let Some(next) = next else { break };
-        if settled && (review || progress.settled == after) {
-            progress.settled = Some(next.clone());
-            for id in &ids {
-                progress.kept.remove(id);
-            }
+        for letter in page.iter().take_while(|letter| letter.failed_at < young) {
+            progress.kept.remove(&letter.cursor);
+            progress.settled = Some(letter.cursor.clone());
         }
-        progress.seen = Some(next.clone());
-        after = Some(next);
+        match page.last() {
+            Some(last) if page.len() == PAGE as usize => after = Some(last.cursor.clone()),
+            _ => return Ok(()),
+        }
     }
-    if review {
-        progress.reviewed = Some(Instant::now());
+}
+
+/// Keeps a dead letter. One that the warm tier refuses for good stays in the hot tier, and in nobody's way.
+async fn keep_letter(warm: &Warm, counters: &Counters, name: &SubscriptionName, letter: DeadLetter) -> Result<()> {
+    let id = letter.id.clone();
+    match warm.bury(name, letter).await {
+        Ok(()) => Counters::add(&counters.warm_dead_letters, 1),
+        Err(error) if error.kind() == ErrorKind::Validation => {
+            tracing::error!(subscription = %name, id, %error, "the warm tier refuses a dead letter");
+            Counters::add(&counters.warm_refused, 1);
+        }
+        Err(error) => return Err(error),
     }
     Ok(())
 }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use chronos_db::{Chronos, Route};
 use secrecy::ExposeSecret as _;
@@ -78,6 +78,8 @@ pub(crate) struct Inner {
     own: Option<Chronos>,
     payloads: Option<Payloads>,
     pub(crate) followed: tokio::sync::Mutex<HashMap<TopicName, Followed>>,
+    /// Up to which of its changes what a topic asks for is done.
+    pub(crate) noticed: Mutex<HashMap<TopicName, u64>>,
     pub(crate) audit: Arc<Audit>,
     /// Whether anybody's attempts are noted.
     pub(crate) captures: bool,
@@ -161,6 +163,7 @@ impl Chronow {
             own,
             payloads,
             followed: Default::default(),
+            noticed: Mutex::default(),
             audit: Arc::default(),
             captures,
         };

@@ -1,5 +1,7 @@
 //! What a connection does in the background for a topic: copies, payloads, and what was left about to be published.
 
+use std::sync::{Arc, PoisonError};
+
 use crate::client::Inner;
 use crate::hot::TopicOptions;
 use crate::outbox::{self, Extent};
@@ -12,7 +14,7 @@ use crate::{Error, ErrorKind, Result, TopicName};
 pub(crate) struct Followed {
     copies: Option<(Extent, Background)>,
     janitor: Option<Background>,
-    /// Somebody looked whether there is anything to do.
+    /// Somebody looked for what was left about to be published.
     met: bool,
 }
 
@@ -27,18 +29,41 @@ impl Followed {
 }
 
 impl Inner {
-    /// Looks once whether there is something to do for a topic.
+    /// Looks whether there is something to do for a topic: once, and again whenever this connection has noticed that the topic is not what it was.
     pub(crate) async fn meet(&self, topic: &TopicName) -> Result<()> {
         if self.warm().is_none() && self.payloads().is_none() {
             return Ok(());
         }
-        if self.followed.lock().await.get(topic).is_some_and(|followed| followed.met) {
+        // What changes from here on is looked at again.
+        let now = self.hot.changes(topic);
+        if self.known_changes(topic) == Some(now) {
             return Ok(());
         }
-        match self.hot.topic(topic).await? {
-            Some(options) => self.follow(topic, &options).await,
-            None => Ok(()),
+        if let Some(options) = self.hot.topic(topic).await? {
+            self.follow(topic, &options).await?;
+            self.noticed.lock().unwrap_or_else(PoisonError::into_inner).insert(topic.clone(), now);
         }
+        Ok(())
+    }
+
+    fn known_changes(&self, topic: &TopicName) -> Option<u64> {
+        self.noticed.lock().unwrap_or_else(PoisonError::into_inner).get(topic).copied()
+    }
+
+    /// After something by which a change of a topic is noticed: does in the background what it asks for, if there was one.
+    pub(crate) fn notice(self: &Arc<Self>, topic: &TopicName) {
+        if self.known_changes(topic).is_none_or(|known| known == self.hot.changes(topic)) {
+            return;
+        }
+        // Closing, there is nothing to begin any more.
+        let Some(guard) = self.tasks.guard() else { return };
+        let (inner, topic) = (Arc::clone(self), topic.clone());
+        tokio::spawn(async move {
+            if let Err(error) = inner.meet(&topic).await {
+                tracing::warn!(%topic, %error, "a change of a topic is looked at again");
+            }
+            drop(guard);
+        });
     }
 
     /// Does for a topic what its options say.
@@ -101,5 +126,6 @@ impl Inner {
 
     pub(crate) async fn forget(&self, topic: &TopicName) {
         self.followed.lock().await.remove(topic);
+        self.noticed.lock().unwrap_or_else(PoisonError::into_inner).remove(topic);
     }
 }

@@ -38,6 +38,8 @@ pub struct Metrics {
     pub warm_copies: u64,
     /// Dead letters kept in the warm tier.
     pub warm_dead_letters: u64,
+    /// Messages and dead letters the warm tier refused for good.
+    pub warm_refused: u64,
 }
 
 impl Metrics {
@@ -61,6 +63,7 @@ impl Metrics {
             ("lost", "Settlements that came too late.", self.lost),
             ("warm_copies", "Copies made in the warm tier.", self.warm_copies),
             ("warm_dead_letters", "Dead letters kept in the warm tier.", self.warm_dead_letters),
+            ("warm_refused", "Messages and dead letters the warm tier refused for good.", self.warm_refused),
         ];
         // Writing to a text cannot fail.
         for (name, help, value) in counters {
@@ -109,7 +112,7 @@ impl Gauges {
         };
         // Counts are far below where floats have holes.
         add(0, &of, stats.length as f64);
-        for stats in &stats.subscriptions {
+        for stats in stats.subscriptions.iter().chain(&stats.internal) {
             let of = format!("{of},subscription=\"{}\"", quoted(&stats.subscription));
             let lag = stats.oldest_age.unwrap_or_default().as_secs_f64();
             let values = [stats.backlog, stats.pending, stats.scheduled, stats.deferred, stats.dead_letters];
@@ -150,7 +153,20 @@ macro_rules! counters {
     };
 }
 
-counters!(published, duplicates, delivered, redelivered, acked, nacked, dead_lettered, lost, in_flight, warm_copies, warm_dead_letters);
+counters!(
+    published,
+    duplicates,
+    delivered,
+    redelivered,
+    acked,
+    nacked,
+    dead_lettered,
+    lost,
+    in_flight,
+    warm_copies,
+    warm_dead_letters,
+    warm_refused
+);
 
 impl Counters {
     pub(crate) fn add(counter: &AtomicU64, count: usize) {

@@ -1,6 +1,7 @@
 //! The outbox: every message of a topic with warm copies goes through a subscription of the library's own, whose consumer makes the copies. So a
 //! failing warm tier fails no publish, and what it owes is made up for, in order, by whoever has the topic open.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -10,14 +11,20 @@ use crate::hot::{Accepted, Advance, Hot, Select, Settle, Start, SubscriptionPatc
 use crate::metrics::Counters;
 use crate::tasks::{Background, Ending};
 use crate::warm::{COPIED, Warm};
-use crate::{Error, ErrorKind, Json, Result, SubscriptionName, TopicName};
+use crate::{Error, ErrorKind, Json, Result, SubscriptionName, Timestamp, TopicName};
 
-/// Copies made in one step.
+/// Copies made in one step, and of dead letters.
 const BATCH: u32 = 200;
+const DEAD_BATCH: u32 = 50;
 /// After a step with fewer than that, the next one waits a moment for more: nobody waits for a copy, but each step costs a commit.
 const GATHERED: Duration = Duration::from_millis(5);
 /// The longest wait without looking.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// What the warm tier refuses goes to the dead letters of the outbox, with a reason that begins so.
+const REFUSED: &str = "refused by the warm tier: ";
+/// How often dead letters that were passed are looked at again: one may have come in before them.
+const REVIEW: Duration = Duration::from_secs(300);
+
 /// Waits after failures: the first, and the longest.
 const FIRST_WAIT: Duration = Duration::from_millis(100);
 const LONGEST_WAIT: Duration = Duration::from_secs(15);
@@ -56,8 +63,11 @@ pub(crate) async fn copy(inner: &Inner, warm: Warm, topic: &TopicName, extent: E
     inner.hot.ensure_subscription(&name, &patch).await?;
     let keeper = Keeper::start(inner, &name).await?;
     let (hot, counters) = (Arc::clone(&inner.hot), Arc::clone(&inner.counters));
-    Background::start(inner, |ending| Copier { hot, counters, warm, name, keeper, ending }.run())
+    Background::start(inner, |ending| Copier { hot, counters, warm, name, keeper, ending, passed: None }.run())
 }
+
+/// Why messages have no copy, by their ids.
+type Refused = HashMap<String, String>;
 
 struct Copier {
     hot: Arc<dyn Hot>,
@@ -66,6 +76,8 @@ struct Copier {
     name: SubscriptionName,
     keeper: Arc<Keeper>,
     ending: Ending,
+    /// Up to here its dead letters are those of messages the warm tier refused, and since when.
+    passed: Option<(String, Instant)>,
 }
 
 impl Copier {
@@ -111,10 +123,18 @@ impl Copier {
         let holds: Vec<_> = pulled.deliveries.iter().map(|delivery| self.keeper.hold(delivery, begun)).collect();
         let few = pulled.deliveries.len() < BATCH as usize;
         let kept = self.keep(pulled.deliveries.into_iter().map(Accepted::from).collect()).await;
-        // Given back, they come again first: copies are made in order.
-        let settle = if kept.is_ok() { Settle::Ack } else { Settle::Release };
-        let settle = holds.iter().map(|hold| (hold.lock().clone(), settle.clone())).collect();
-        self.hot.advance(&self.name, Advance { settle, start: Vec::new() }).await?;
+        let settle = holds.iter().map(|hold| {
+            let settle = match &kept {
+                // Given back, they come again first: copies are made in order.
+                Err(_) => Settle::Release,
+                Ok(refused) => match refused.get(&hold.lock().id) {
+                    Some(why) => Settle::DeadLetter { reason: format!("{REFUSED}{why}") },
+                    None => Settle::Ack,
+                },
+            };
+            (hold.lock().clone(), settle)
+        });
+        self.hot.advance(&self.name, Advance { settle: settle.collect(), start: Vec::new() }).await?;
         kept?;
         if few && !self.ending.is_here() {
             self.ending.pause(GATHERED).await;
@@ -123,19 +143,58 @@ impl Copier {
     }
 
     /// Copies what expired before its turn came: it lies in the dead letters of this subscription. Answers whether there was something.
-    async fn copy_dead(&self) -> Result<bool> {
-        let (letters, _) = self.hot.dead_letters(&self.name, None, BATCH).await?;
-        if letters.is_empty() {
-            return Ok(false);
+    async fn copy_dead(&mut self) -> Result<bool> {
+        if self.passed.as_ref().is_some_and(|(_, since)| since.elapsed() >= REVIEW) {
+            self.passed = None;
         }
-        let ids = letters.iter().map(|letter| letter.id.clone()).collect();
-        self.keep(letters.into_iter().map(Accepted::from).collect()).await?;
-        self.hot.purge_dead_letters(&self.name, &Select::Ids(ids)).await?;
+        let after = self.passed.as_ref().map(|(cursor, _)| cursor.as_str());
+        let found = self.hot.dead_letter_ids(&self.name, Timestamp::from_millis(0), after, DEAD_BATCH).await?;
+        let Some(last) = found.last() else { return Ok(false) };
+        let (last, since) = (last.cursor.clone(), self.passed.as_ref().map_or_else(Instant::now, |(_, since)| *since));
+        let ids: Vec<String> = found.into_iter().map(|letter| letter.id).collect();
+        let mut letters = self.hot.dead_letters_by_id(&self.name, &ids).await?;
+        letters.retain(|letter| !letter.reason.starts_with(REFUSED));
+        let mut ids: Vec<String> = letters.iter().map(|letter| letter.id.clone()).collect();
+        let refused = self.keep(letters.into_iter().map(Accepted::from).collect()).await?;
+        // They are dead letters already, for another reason.
+        ids.retain(|id| !refused.contains_key(id));
+        if !ids.is_empty() {
+            self.hot.purge_dead_letters(&self.name, &Select::Ids(ids)).await?;
+        }
+        self.passed = Some((last, since));
         Ok(true)
     }
 
-    async fn keep(&self, copies: Vec<Accepted>) -> Result<()> {
+    /// Keeps copies; answers which the warm tier refuses for good. A batch that it refuses is cut in two until it is known who is to blame, so that
+    /// nobody else waits for them.
+    async fn keep(&self, copies: Vec<Accepted>) -> Result<Refused> {
+        let mut refused = Refused::new();
+        let mut parts = vec![copies];
+        // The last one is the first in order.
+        while let Some(mut part) = parts.pop() {
+            match self.keep_all(part.clone()).await {
+                Ok(()) => {}
+                Err(error) if error.kind() != ErrorKind::Validation => return Err(error),
+                Err(_) if part.len() > 1 => {
+                    let rest = part.split_off(part.len() / 2);
+                    parts.extend([rest, part]);
+                }
+                Err(error) => {
+                    let id = part.pop().map(|copy| copy.id).unwrap_or_default();
+                    tracing::error!(topic = %self.name.topic(), id, %error, "the warm tier refuses the copy of a message; it is a dead letter of the outbox");
+                    Counters::add(&self.counters.warm_refused, 1);
+                    refused.insert(id, error.message().to_owned());
+                }
+            }
+        }
+        Ok(refused)
+    }
+
+    async fn keep_all(&self, copies: Vec<Accepted>) -> Result<()> {
         let count = copies.len();
+        if count == 0 {
+            return Ok(());
+        }
         // Making so many documents takes the processor for milliseconds: on a thread of its own it holds up nobody who shares this runtime.
         let (warm, topic, runtime) = (self.warm.clone(), self.name.topic().clone(), tokio::runtime::Handle::current());
         let kept = tokio::task::spawn_blocking(move || runtime.block_on(warm.keep(&topic, copies))).await;

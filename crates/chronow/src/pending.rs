@@ -133,7 +133,16 @@ impl Restorer {
             let left = count - old.len();
             for (at, message) in old {
                 // Each by itself: they need not have been published together, and one that is refused is nobody else's fault.
-                let published = self.hot.publish(&self.topic, vec![message.clone()]).await?;
+                let published = match self.hot.publish(&self.topic, vec![message.clone()]).await {
+                    Ok(published) => published,
+                    Err(error) if error.kind() == ErrorKind::Validation => {
+                        // It stays in the warm tier, and in nobody's way.
+                        let id = message.dedup_id.as_deref();
+                        tracing::error!(topic = %self.topic, id, %error, "the hot tier refuses a message of the warm tier");
+                        continue;
+                    }
+                    Err(error) => return Err(error),
+                };
                 tracing::info!(topic = %self.topic, id = published[0].id, "a message that was about to be published is published");
                 finish(&self.warm, &self.topic, at, vec![message], &published).await?;
             }

@@ -168,16 +168,22 @@ impl Shared {
         Ok(found.into_iter().flatten().next().is_some())
     }
 
-    /// Deletes a key in both tiers. What is older does not come back, whoever still carries it.
+    /// Deletes a key in both tiers. What is older does not come back, whoever still carries it. False if there was no value.
     ///
     /// # Errors
     /// `WARM_TIER_ERROR` if the warm tier fails: then the key is gone from the hot tier, and should be deleted again.
-    pub async fn del(&self, key: &str) -> Result<()> {
+    pub async fn del(&self, key: &str) -> Result<bool> {
         check_key(key)?;
         let told = |error: Error| error.during("del").on(key);
         let hot = &self.inner.hot;
+        let known = hot.get(&self.scope, &[key.to_owned()]).await.map_err(told)?.into_iter().next().flatten();
+        let had = match (known, self.inner.warm()) {
+            (Some(known), _) => known.bytes.is_some(),
+            (None, None) => false,
+            (None, Some(warm)) => warm.load(&self.scope, key, None).await.map_err(told)?.is_some(),
+        };
         hot.set(&self.scope, key, None, "", Some(TOMBSTONE), When::Always).await.map_err(told)?;
-        let Some(warm) = self.inner.warm() else { return Ok(()) };
+        let Some(warm) = self.inner.warm() else { return Ok(had) };
         // By the clock that values get their time from, and the clocks of two stores may differ by anything.
         let at = hot.now().await.map_err(told)?;
         warm.tombstone(&self.scope, key, at).await.map_err(told)?;
@@ -185,7 +191,7 @@ impl Shared {
         while hot.now().await.map_err(told)? <= at {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
-        Ok(())
+        Ok(had)
     }
 
     /// Changes what is left of a value's time in the hot tier. False if there is no value.
@@ -250,7 +256,7 @@ impl Shared {
         pages.try_flatten().map_err(|error: Error| error.during("scan")).boxed()
     }
 
-    /// Changes of keys with a prefix in the hot tier, from now on.
+    /// Changes of keys with a prefix in the hot tier, from now on; that the time of a value is over there is one.
     ///
     /// # Errors
     /// `HOT_TIER_ERROR` if the store fails.
@@ -284,7 +290,9 @@ impl Shared {
                     Some(self.inner.defaults.hot_ttl.map_or(left, |ttl| ttl.min(left)))
                 }
             };
-            if let Some(version) = self.inner.hot.set(&self.scope, key, Some(bytes.clone()), &content_type, ttl, When::Unknown).await? {
+            // It is the same value: whoever knows its version may go on to change it.
+            let when = kept.hot_version.map_or(When::Unknown, When::UnknownSince);
+            if let Some(version) = self.inner.hot.set(&self.scope, key, Some(bytes.clone()), &content_type, ttl, when).await? {
                 return Ok(Some(Value { bytes: Some(bytes), content_type, version, ttl }));
             }
             let found = self.inner.hot.get(&self.scope, &[key.to_owned()]).await?.into_iter().next().flatten();
@@ -408,6 +416,9 @@ impl Set {
         check_key(&key)?;
         let bytes = value?;
         check_size("value", bytes.len(), shared.inner.defaults.max_value_bytes)?;
+        if ttl == Some(Duration::ZERO) {
+            return Err(Error::validation("a value that lives for no time is none; `forever` has no end"));
+        }
         let warm = warm.map(|keep| Ok::<_, Error>((shared.inner.warm_tier()?, keep, shared.scope.clone()))).transpose()?;
         if when != When::Always {
             // What only the warm tier has is there, too.
@@ -425,7 +436,7 @@ impl Set {
         };
         if let (Some((warm, keep, scope)), Some(at)) = (warm, at) {
             let value = freeze(&key, &bytes, &content_type)?;
-            warm.save(&scope, &key, value, at, keep).await?;
+            warm.save(&scope, &key, value, at, version, keep).await?;
         }
         Ok(version)
     }

@@ -36,6 +36,8 @@ pub(crate) struct Warm {
 pub(crate) struct Kept {
     pub(crate) value: Json,
     pub(crate) expires_at: Option<Timestamp>,
+    /// The version it had in the hot tier.
+    pub(crate) hot_version: Option<u64>,
 }
 
 chronos_db::debug_some!(Kept { expires_at });
@@ -75,20 +77,24 @@ impl Warm {
     }
 
     /// Keeps copies of messages, each once.
+    ///
+    /// # Errors
+    /// `VALIDATION_ERROR` if one of them can never be kept: then none is.
     pub(crate) async fn keep(&self, topic: &TopicName, messages: Vec<Accepted>) -> Result<()> {
-        let copies = messages.into_iter().map(|message| self.copy(topic, message));
+        let copies = messages.into_iter().map(|message| self.copy(topic, message)).collect::<Result<_>>()?;
         let messages = self.messaging(topic.scope())?.messages();
-        messages.save_many(copies.collect()).await.map(drop).map_err(failed)
+        messages.save_many(copies).await.map(drop).map_err(failed)
     }
 
-    fn copy(&self, topic: &TopicName, accepted: Accepted) -> NewMessage {
+    fn copy(&self, topic: &TopicName, accepted: Accepted) -> Result<NewMessage> {
         let Accepted { id, published_at, mut message } = accepted;
         strip(&mut message.headers);
         let claimed = (message.content_type == CLAIM).then(|| Claim::read(topic, &message.payload)).and_then(Result::ok);
         let size = claimed.map_or(message.payload.len() as u64, |claim| claim.size);
         let (payload, headers) = to_copy(message);
+        check_document(&payload, &headers)?;
         let copy = NewMessage::new(topic.name(), id, payload).namespace(topic.scope().namespace()).headers(to_json(headers));
-        copy.first_seen_at(published_at).size(size).retention_days(self.retention_days)
+        Ok(copy.first_seen_at(published_at).size(size).retention_days(self.retention_days))
     }
 
     /// Whether there is a copy of a message.
@@ -157,6 +163,7 @@ impl Warm {
         let DeadLetter { id, payload, content_type, mut headers, key, reason, deliveries, failed_at, .. } = letter;
         strip(&mut headers);
         let (payload, headers) = to_copy(Outgoing { payload, content_type, headers, key, ..Outgoing::default() });
+        check_document(&payload, &headers)?;
         let letters = self.messaging(scope)?.dead_letters();
         let save =
             letters.save(topic, id, payload).namespace(scope.namespace()).subscription(subscription.name()).headers(to_json(headers));
@@ -208,9 +215,12 @@ impl Warm {
     }
 
     /// Keeps a value as of a time; an older one does not replace a newer one, nor a tombstone.
-    pub(crate) async fn save(&self, scope: &Scope, key: &str, value: Json, at: Timestamp, keep: Keep) -> Result<()> {
+    pub(crate) async fn save(&self, scope: &Scope, key: &str, value: Json, at: Timestamp, version: u64, keep: Keep) -> Result<()> {
         let shared = self.messaging(scope)?.shared();
         let mut save = shared.save(scope.namespace(), key, value).at(at).retention_days(keep.retention_days.unwrap_or(self.retention_days));
+        if let Ok(version) = i64::try_from(version) {
+            save = save.hot_version(version);
+        }
         if keep.append {
             save = save.append();
         }
@@ -227,7 +237,10 @@ impl Warm {
             load = load.version(version);
         }
         let found: Option<SharedValue> = load.await.map_err(failed)?;
-        Ok(found.map(|found| Kept { value: found.value, expires_at: found.expires_at }))
+        Ok(found.map(|found| {
+            let hot_version = found.hot_version.and_then(|version| u64::try_from(version).ok());
+            Kept { value: found.value, expires_at: found.expires_at, hot_version }
+        }))
     }
 
     /// Leaves a tombstone as of a time, which wins over whatever is of that time or older.
@@ -240,6 +253,35 @@ impl Warm {
         let versions = self.messaging(scope)?.shared().versions(scope.namespace(), key);
         Ok(versions.stream().map(|version| version.map_err(failed)).boxed())
     }
+}
+
+/// What a document holds on every store, less what it has beside payload and headers.
+const MOST_DOCUMENT_BYTES: usize = 16 * 1024 * 1024 - 16 * 1024;
+/// A payload below that fits in any case: written as a document, the worst of JSON becomes eight times as long.
+const SURELY_FITS: usize = 1024 * 1024;
+
+/// Refuses what no document can hold, so that it is told from a store that is away.
+fn check_document(payload: &Json, headers: &BTreeMap<String, String>) -> Result<()> {
+    let headers: usize = headers.iter().map(|(name, value)| name.len() + value.len() + 8).sum();
+    let text = if let Json::String(text) = payload { text.len() } else { payload.to_string().len() };
+    let payload = match payload {
+        Json::String(_) => text,
+        _ if text <= SURELY_FITS => text.saturating_mul(8),
+        other => {
+            let document = chronos_db::json_to_bson(other).map(|value| bson::doc! { "payload": value });
+            let bytes = document.map(|document| bson::serialize_to_vec(&document));
+            match bytes {
+                Ok(Ok(bytes)) => bytes.len(),
+                // Numbers of more digits than a document keeps are kept as their text.
+                _ => text,
+            }
+        }
+    };
+    let bytes = payload + headers;
+    if bytes > MOST_DOCUMENT_BYTES {
+        return Err(Error::validation(format!("its copy has {bytes} bytes; the warm tier takes {MOST_DOCUMENT_BYTES}")));
+    }
+    Ok(())
 }
 
 /// The name under which a topic's messages are kept that the hot tier may not have yet; no topic has such a name.

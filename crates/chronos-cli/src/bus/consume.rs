@@ -16,6 +16,7 @@ use super::{SubscriptionArg, parse_filter, payload_json, shown};
 use crate::connect::Connected;
 use crate::failure::Failure;
 use crate::output::Output;
+use crate::stop::Stop;
 
 /// Before it ends, an idle consumer looks again so often whether what is due can be had.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -27,6 +28,8 @@ const LINES: usize = 32;
 const PREFETCH: usize = 128;
 
 /// Receive messages and print a line for each, until it is stopped. Any number of consumers may share a subscription.
+///
+/// Stopped by Ctrl-C or SIGTERM, it gives back what it has not begun, waits for what it has, and ends with exit code 0.
 ///
 /// A line shows `id`, `payload`, `headers` and `deliveries`, which counts this one, and is out before the message is settled: what was killed in
 /// between comes again.
@@ -190,6 +193,8 @@ fn matches(filter: &Filter, payload: &Json) -> bool {
 }
 
 pub(super) async fn run(connected: &Connected, args: ConsumeArgs) -> Result<(), Failure> {
+    // Before anything is taken that has to be given back.
+    let stop = Stop::listen();
     let work = Arc::new(Work::new(&args)?);
     let handler = Arc::clone(&work);
     let mut run = args.subscription.of(connected)?.run_bytes(move |message| {
@@ -205,14 +210,20 @@ pub(super) async fn run(connected: &Connected, args: ConsumeArgs) -> Result<(), 
     }
     let runner = run.start().await?;
     let subscription = args.subscription.of(connected)?;
-    let ended = until_over(&subscription, &work, runner, args.exit_when_idle_ms.map(Duration::from_millis)).await;
+    let ended = until_over(&subscription, &work, runner, stop, args.exit_when_idle_ms.map(Duration::from_millis)).await;
     match work.broken.lock().unwrap_or_else(PoisonError::into_inner).take() {
         Some(failure) => Err(failure),
         None => ended,
     }
 }
 
-async fn until_over(subscription: &Subscription, work: &Work, runner: Runner, idle: Option<Duration>) -> Result<(), Failure> {
+async fn until_over(
+    subscription: &Subscription,
+    work: &Work,
+    runner: Runner,
+    mut stop: Stop,
+    idle: Option<Duration>,
+) -> Result<(), Failure> {
     let idle = async {
         match idle {
             Some(limit) => until_idle(subscription, work, &runner, limit).await,
@@ -221,7 +232,7 @@ async fn until_over(subscription: &Subscription, work: &Work, runner: Runner, id
     };
     let ended = tokio::select! {
         () = runner.finished() => return Ok(runner.join().await?),
-        _ = tokio::signal::ctrl_c() => Ok(()),
+        () = stop.comes() => Ok(()),
         () = work.broken() => Ok(()),
         ended = idle => ended,
     };

@@ -96,8 +96,13 @@ pub(super) async fn stats(connected: &Connected, args: StatsArgs) -> Result<(), 
 }
 
 pub(super) fn counted(topic: &str, stats: &TopicStats) -> Json {
-    let subscriptions: Vec<Json> = stats.subscriptions.iter().map(subscription).collect();
-    json!({ "topic": topic, "length": stats.length, "dropped": stats.dropped, "subscriptions": subscriptions })
+    let all = |of: &[SubscriptionStats]| of.iter().map(subscription).collect::<Vec<Json>>();
+    let mut told = json!({ "topic": topic, "length": stats.length, "dropped": stats.dropped, "subscriptions": all(&stats.subscriptions) });
+    if !stats.internal.is_empty() {
+        // What waits there counts for the length, too.
+        told["internal"] = all(&stats.internal).into();
+    }
+    told
 }
 
 fn subscription(stats: &SubscriptionStats) -> Json {
@@ -118,10 +123,11 @@ fn subscription(stats: &SubscriptionStats) -> Json {
 fn table(topic: &str, stats: &TopicStats) -> Result<(), Failure> {
     let mut out = Output::new();
     out.text(&format!("{topic}: {} messages held, {} dropped", stats.length, stats.dropped))?;
-    let width = stats.subscriptions.iter().map(|stats| stats.subscription.chars().count()).max().unwrap_or(0).max("subscription".len());
+    let shown = || stats.subscriptions.iter().chain(&stats.internal);
+    let width = shown().map(|stats| stats.subscription.chars().count()).max().unwrap_or(0).max("subscription".len());
     let head = ["backlog", "pending", "scheduled", "deferred", "dead", "acked"];
     out.text(&row("subscription", width, head))?;
-    for stats in &stats.subscriptions {
+    for stats in shown() {
         let counts = [stats.backlog, stats.pending, stats.scheduled, stats.deferred, stats.dead_letters, stats.acked];
         let paused = if stats.paused { "  paused" } else { "" };
         out.text(&format!("{}{paused}", row(&stats.subscription, width, counts)))?;

@@ -14,6 +14,7 @@ use super::look::counted;
 use crate::connect::Connected;
 use crate::failure::Failure;
 use crate::output::{Output, failed};
+use crate::stop::Stop;
 
 /// Topics that are asked for their counts at once.
 const AT_ONCE: usize = 8;
@@ -68,7 +69,7 @@ struct Frame {
 }
 
 pub(super) async fn run(connected: &Connected, args: TopArgs) -> Result<(), Failure> {
-    let mut stop = std::pin::pin!(tokio::signal::ctrl_c());
+    let mut stop = Stop::listen();
     let mut ticks = tokio::time::interval(Duration::from_millis(args.interval_ms));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut screen = Screen::open()?;
@@ -80,7 +81,7 @@ pub(super) async fn run(connected: &Connected, args: TopArgs) -> Result<(), Fail
         };
         let frame = tokio::select! {
             frame = look => frame?,
-            _ = &mut stop => break,
+            () = stop.comes() => break,
         };
         screen.show(&frame, before.as_ref())?;
         before = Some(frame);

@@ -184,6 +184,54 @@ fn a_consumer_that_stood_still_does_not_take_that_for_a_time_without_messages() 
 }
 
 #[test]
+fn a_consumer_that_is_terminated_gives_back_what_it_has_not_begun() {
+    for signal in ["-TERM", "-INT"] {
+        let cli = Cli::new();
+        cli.run(&["bus", "topic", "create", "payments"]).value();
+        cli.run(&["bus", "sub", "create", "payments", "fraud", "--visibility-ms", "600000"]).value();
+        publish(&cli, 40);
+        let consume = ["bus", "consume", "payments", "fraud", "--exec", "sleep 0.3", "--concurrency", "2"];
+        let mut consumer = cli.command(consume).spawn().unwrap();
+        let mut lines = BufReader::new(consumer.stdout.take().unwrap()).lines();
+        lines.next().unwrap().unwrap();
+        assert!(Command::new("kill").args([signal, &consumer.id().to_string()]).status().unwrap().success());
+        let handled = 1 + lines.map(Result::unwrap).count();
+        assert!(consumer.wait().unwrap().success(), "{signal}");
+        let stats = stats(&cli);
+        // Nothing is locked, and what was not begun was not counted.
+        assert_eq!((&stats["pending"], &stats["acked"], &stats["deliveries"]), (&json!(0), &json!(handled), &json!(handled)), "{signal}");
+        assert_eq!(stats["backlog"], 40 - handled);
+    }
+}
+
+#[test]
+fn watching_tells_the_end_of_a_value_and_ends_when_it_is_terminated() {
+    let cli = Cli::new();
+    let mut watch = cli.command(["shared", "watch"]).spawn().unwrap();
+    let mut lines = BufReader::new(watch.stdout.take().unwrap()).lines();
+    let mut next = || serde_json::from_str::<Json>(&lines.next().unwrap().unwrap()).unwrap();
+    // Until it watches, changes are not told.
+    let mut set = cli.command(["shared", "set", "goes", "1", "--ttl-ms", "400"]);
+    let (told, stop) = std::sync::mpsc::channel::<()>();
+    let teller = std::thread::spawn(move || {
+        while stop.recv_timeout(Duration::from_millis(800)) == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
+            assert!(set.output().unwrap().status.success());
+        }
+    });
+    let mut seen = next();
+    while seen["expired"] != json!(true) {
+        assert_eq!((&seen["key"], &seen["deleted"]), (&json!("goes"), &json!(false)));
+        seen = next();
+    }
+    assert_eq!((&seen["key"], &seen["deleted"]), (&json!("goes"), &json!(true)));
+    assert!(Command::new("kill").args(["-TERM", &watch.id().to_string()]).status().unwrap().success());
+    assert!(watch.wait().unwrap().success());
+    drop(told);
+    teller.join().unwrap();
+    assert_eq!(cli.run(&["shared", "del", "missing"]).value(), json!({"key": "missing", "deleted": false}));
+}
+
+#[test]
 fn verbose_tells_what_the_library_warns_of() {
     let cli = topic();
     // Handling a message takes it away.

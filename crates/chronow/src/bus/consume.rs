@@ -188,6 +188,7 @@ impl<T: Send + 'static> Source<T> {
         let pull = tokio::spawn(async move {
             let begun = Instant::now();
             let pulled = subscription.inner.hot.pull(&subscription.name, prefetch).await?;
+            subscription.inner.notice(subscription.name.topic());
             let due = pulled.deliveries.is_empty().then(|| pulled.next_due.unwrap_or(PATIENCE));
             keeper.queue(pulled.deliveries, begun).await?;
             drop(guard);

@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use chronos_db::{Clock as _, SystemClock};
 use serde::Serialize;
 
 use super::codec::{check_size, to_json};
 use super::trace::{TRACEPARENT, TRACESTATE};
-use crate::hot::Outgoing;
+use crate::hot::{MAX_DELAY, Outgoing};
 use crate::payloads::CLAIM;
 use crate::warm::OWN_HEADERS;
 use crate::{Error, Result, Timestamp};
@@ -53,7 +54,7 @@ macro_rules! draft_options {
             self
         }
 
-        /// Not before so long from now.
+        /// Not before so long from now; at most ten years.
         pub fn delay(mut self, delay: std::time::Duration) -> Self {
             self$(.$field)?.set_delay(delay);
             self
@@ -79,6 +80,21 @@ macro_rules! draft_options {
     };
 }
 pub(super) use draft_options;
+
+fn millis(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// Refuses delays that can only be a mistake.
+pub(super) fn check_delay(delay: Duration) -> Result<()> {
+    if delay <= MAX_DELAY {
+        return Ok(());
+    }
+    let (days, most) = (delay.as_secs() / 86_400, MAX_DELAY.as_secs() / 86_400);
+    Err(Error::validation(format!(
+        "a delay of {days} days is more than the {most} (about ten years) that are allowed; is it in milliseconds?"
+    )))
+}
 
 impl Draft {
     /// A payload as JSON.
@@ -110,12 +126,13 @@ impl Draft {
         self.message.as_ref().map_or(0, |message| message.payload.len())
     }
 
-    /// Whether the store's time is needed to finish it.
-    pub(super) fn is_delayed(&self) -> bool {
-        self.delay.is_some()
+    /// Whether the store's time is needed to finish it: for a delay, and to tell a time that is too late.
+    pub(super) fn needs_time(&self) -> bool {
+        let doubtful = SystemClock.now().plus_millis(millis(MAX_DELAY / 2));
+        self.delay.is_some() || self.message.as_ref().is_ok_and(|message| message.not_before.is_some_and(|at| at > doubtful))
     }
 
-    /// The message, checked.
+    /// The message, checked. `now` is the store's time, if it is needed.
     pub(super) fn finish(self, now: Option<Timestamp>, max_bytes: usize) -> Result<Outgoing> {
         let mut message = self.message?;
         check_size("payload", message.payload.len(), max_bytes)?;
@@ -125,10 +142,20 @@ impl Draft {
         if let Some(name) = message.headers.keys().find(|name| name.starts_with(OWN_HEADERS)) {
             return Err(Error::validation(format!("the header `{name}` is reserved: it starts with `{OWN_HEADERS}`")));
         }
+        if let Some(delay) = self.delay {
+            check_delay(delay)?;
+        }
         if let (Some(delay), Some(now)) = (self.delay, now) {
-            let due = now.plus_millis(i64::try_from(delay.as_millis()).unwrap_or(i64::MAX));
+            let due = now.plus_millis(millis(delay));
             message.not_before = Some(message.not_before.map_or(due, |at| at.max(due)));
         }
+        if let (Some(at), Some(now)) = (message.not_before, now) {
+            check_delay(Duration::from_millis(u64::try_from(at.as_millis() - now.as_millis()).unwrap_or(0)))?;
+        }
+        if message.ttl == Some(Duration::ZERO) {
+            return Err(Error::validation("a message that may live for no time reaches nobody; leave the time to live out for none"));
+        }
+        message.check()?;
         for name in [TRACEPARENT, TRACESTATE] {
             if message.headers.get(name).is_some_and(String::is_empty) {
                 message.headers.remove(name);

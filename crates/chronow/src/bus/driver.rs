@@ -21,7 +21,7 @@ use super::hold::{Cancelled, Hold, Keeper, Ready};
 use super::message::{Message, note};
 use super::run::{Outcome, Settings, Wish};
 use super::subscription::Subscription;
-use crate::hot::{Advance, Advanced, Pulled, Settle, Settled};
+use crate::hot::{Advance, Advanced, MAX_DELAY, Pulled, Settle, Settled};
 use crate::payloads::CLAIM;
 use crate::tasks::closed;
 use crate::{Error, ErrorKind, Result};
@@ -388,7 +388,8 @@ impl<T: Send + 'static> Driver<T> {
         self.subscription.inner.counters.end(begun.elapsed());
         let settle = match outcome {
             Outcome::Ack => Settle::Ack,
-            Outcome::Retry { reason, delay } => Settle::Retry { delay, reason },
+            // The handler has returned: there is nobody to tell that it is too long.
+            Outcome::Retry { reason, delay } => Settle::Retry { delay: delay.map(|delay| delay.min(MAX_DELAY)), reason },
             Outcome::DeadLetter { reason } => Settle::DeadLetter { reason },
             Outcome::Defer => Settle::Defer,
             // Nobody renews a lock that nobody holds.
@@ -403,6 +404,7 @@ impl<T: Send + 'static> Driver<T> {
             Err(error) => return self.fail(error),
         };
         self.failures = 0;
+        self.subscription.inner.notice(self.subscription.name.topic());
         let all = pulled.deliveries.len() < wanted as usize;
         for (place, delivery) in pulled.deliveries.into_iter().enumerate() {
             let hold = self.keeper.hold(&delivery, begun);

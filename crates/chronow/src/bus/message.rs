@@ -6,6 +6,7 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::draft::check_delay;
 use super::hold::{Cancelled, Hold, Keeper};
 use super::runs;
 use super::subscription::Subscription;
@@ -265,6 +266,7 @@ impl<T> Nack<T> {
         if !self.requeue {
             return Ok(());
         }
+        self.delay.map_or(Ok(()), check_delay)?;
         let reason = if self.reason.is_empty() { "given back".to_owned() } else { self.reason };
         self.received.settle(Settle::Retry { delay: self.delay, reason }).await
     }

@@ -127,7 +127,7 @@ async fn publish(topic: &Topic, drafts: Vec<Draft>, how: How) -> Result<Vec<Publ
 
 async fn publish_all(topic: &Topic, drafts: Vec<Draft>, how: How) -> Result<Vec<Published>> {
     let (inner, name) = (&topic.inner, &topic.name);
-    let now = if drafts.iter().any(Draft::is_delayed) { Some(inner.hot.now().await?) } else { None };
+    let now = if drafts.iter().any(Draft::needs_time) { Some(inner.hot.now().await?) } else { None };
     let defaults = &inner.defaults;
     // What cannot be published is refused before anything happens.
     let large = drafts.iter().any(|draft| draft.size() > defaults.max_payload_bytes);
@@ -240,6 +240,7 @@ async fn accept(topic: &Topic, messages: Vec<Outgoing>, ack: Ack) -> Result<Vec<
         Ack::Replicated { replicas, within } => inner.hot.publish_replicated(name, messages, replicas, within).await?,
         Ack::Warm => pending::publish(inner, name, messages).await?,
     };
+    inner.notice(name);
     let duplicates = published.iter().filter(|one| one.duplicate).count();
     Counters::add(&inner.counters.published, published.len() - duplicates);
     Counters::add(&inner.counters.duplicates, duplicates);

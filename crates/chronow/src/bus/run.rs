@@ -31,7 +31,7 @@ pub enum Outcome {
     Retry {
         /// Why, for the dead letters.
         reason: String,
-        /// Instead of the backoff.
+        /// Instead of the backoff; ten years at most.
         delay: Option<Duration>,
     },
     /// To the dead letters at once: trying again would be of no use.

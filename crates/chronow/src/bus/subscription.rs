@@ -239,6 +239,7 @@ impl Subscription {
             let keeper = self.keeper().await?;
             let begun = Instant::now();
             let (pulled, started) = self.inner.hot.pull_and_start(&self.name, max, max).await?;
+            self.inner.notice(self.name.topic());
             self.start_all(pulled.deliveries, started, begun, &keeper, decode).await
         };
         receive.await.map_err(self.told("receive"))

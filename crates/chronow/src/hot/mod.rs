@@ -12,7 +12,7 @@ use bytes::Bytes;
 use chronos_db::json_to_nearest_bson;
 use futures::stream::BoxStream;
 
-use crate::{Json, Result, Scope, SubscriptionName, Timestamp, TopicName};
+use crate::{Error, Json, Result, Scope, SubscriptionName, Timestamp, TopicName};
 
 pub mod documents;
 mod options;
@@ -20,6 +20,16 @@ mod options;
 pub mod redis;
 
 pub use options::{Overflow, Start, SubscriptionOptions, SubscriptionPatch, TopicOptions, TopicPatch};
+
+/// The largest headers of a message: the bytes of their names and values together, and of the media type.
+pub const MAX_HEADER_BYTES: usize = 64 * 1024;
+/// The longest ordering key, and the longest dedup id, in bytes.
+pub const MAX_KEY_BYTES: usize = 1_024;
+/// The longest delay: what is meant to be later is a mistake of units.
+pub const MAX_DELAY: Duration = Duration::from_secs(10 * 366 * 24 * 3_600);
+
+/// Most dead letters of one page, whatever is asked for.
+pub const MOST_LETTERS: u32 = 1_000;
 
 /// A message to publish.
 #[derive(Clone, Default, PartialEq)]
@@ -41,6 +51,27 @@ pub struct Outgoing {
 }
 
 chronos_db::debug_some!(Outgoing { content_type, not_before, ttl });
+
+impl Outgoing {
+    /// Checks the limits that hold on every hot tier: [`MAX_HEADER_BYTES`] and [`MAX_KEY_BYTES`].
+    ///
+    /// # Errors
+    /// `VALIDATION_ERROR` naming what is too large, and the limit.
+    pub fn check(&self) -> Result<()> {
+        let headers = self.content_type.len() + self.headers.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>();
+        let lengths = [
+            ("headers", headers, MAX_HEADER_BYTES),
+            ("ordering key", self.key.as_ref().map_or(0, String::len), MAX_KEY_BYTES),
+            ("dedup id", self.dedup_id.as_ref().map_or(0, String::len), MAX_KEY_BYTES),
+        ];
+        match lengths.into_iter().find(|(_, bytes, most)| bytes > most) {
+            None => Ok(()),
+            Some((what, bytes, most)) => {
+                Err(Error::validation(format!("the {what} of a message may have {most} bytes; this one has {bytes}")))
+            }
+        }
+    }
+}
 
 /// A message that a topic has accepted, as it was published: what is kept of it elsewhere and may come back.
 #[derive(Clone, PartialEq)]
@@ -208,6 +239,17 @@ pub struct DeadLetter {
 
 chronos_db::debug_some!(DeadLetter { id, content_type, deliveries, published_at, failed_at });
 
+/// Where a dead letter lies, without the letter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeadLetterId {
+    /// The message's own id.
+    pub id: String,
+    /// For going on behind it.
+    pub cursor: String,
+    /// When it came here.
+    pub failed_at: Timestamp,
+}
+
 /// Which dead letters.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Select {
@@ -291,6 +333,9 @@ pub struct TopicStats {
     pub dropped: u64,
     /// Its subscriptions, by name, without the library's own.
     pub subscriptions: Vec<SubscriptionStats>,
+    /// The library's own, by name: what waits there counts for the length, too. `__warm` is owed warm copies, `__claims` keeps payloads in object
+    /// storage.
+    pub internal: Vec<SubscriptionStats>,
 }
 
 /// A value of shared memory.
@@ -300,7 +345,8 @@ pub struct Value {
     pub bytes: Option<Bytes>,
     /// Their media type; JSON if empty.
     pub content_type: String,
-    /// Grows with every change of the key, from 1.
+    /// Grows with every change of the key, and never comes again: neither after the value's end nor after its removal. It is at least the store's
+    /// time of the change in microseconds, and fits 53 bits.
     pub version: u64,
     /// What is left of its time.
     pub ttl: Option<Duration>,
@@ -318,6 +364,9 @@ pub enum When {
     Absent,
     /// Only if nothing at all is known of the key, not even a tombstone: for refilling from the warm tier.
     Unknown,
+    /// As [`Unknown`](Self::Unknown), and the key has this version again, which it was given out for this very value; a later one if the store
+    /// remembers a later one.
+    UnknownSince(u64),
     /// Only if it has this version.
     Version(u64),
 }
@@ -331,6 +380,8 @@ pub struct Change {
     pub version: u64,
     /// Whether it is gone.
     pub deleted: bool,
+    /// Whether it is gone because its time is over.
+    pub expired: bool,
 }
 
 /// A hot tier: one connection's worth of shared memory and topics.
@@ -347,6 +398,10 @@ pub trait Hot: Send + Sync + std::fmt::Debug {
 
     /// The topic's options, or nothing if there is no such topic.
     async fn topic(&self, topic: &TopicName) -> Result<Option<TopicOptions>>;
+
+    /// How often this connection has noticed that a topic's options, or the library's own subscriptions of it, had changed, or that it was deleted or
+    /// made anew: publishes and pulls notice it on their way. Asks nobody.
+    fn changes(&self, topic: &TopicName) -> u64;
 
     /// The topics of a scope, by name.
     async fn topics(&self, scope: &Scope) -> Result<Vec<String>>;
@@ -372,7 +427,8 @@ pub trait Hot: Send + Sync + std::fmt::Debug {
     /// Accepts messages: all or none of those that go to one shard, with ids in order. The shard is that of the key, else spread.
     ///
     /// # Errors
-    /// `NOT_FOUND` if there is no such topic, `TOPIC_FULL` if it is full and its policy is to reject.
+    /// `NOT_FOUND` if there is no such topic, `TOPIC_FULL` if it is full and its policy is to reject, `VALIDATION_ERROR` if a message is beyond the
+    /// limits of [`Outgoing::check`]: then none is accepted.
     async fn publish(&self, topic: &TopicName, messages: Vec<Outgoing>) -> Result<Vec<Published>>;
 
     /// As [`publish`](Self::publish), but returns only when so many replicas of the server have confirmed the messages. Stores that acknowledge by
@@ -392,7 +448,7 @@ pub trait Hot: Send + Sync + std::fmt::Debug {
         self.publish(topic, messages).await
     }
 
-    /// Takes back a message whose time has not come. False if it is not scheduled (any more).
+    /// Takes back a message whose time has not come; its dedup id is free again. False if it is not scheduled (any more).
     async fn cancel(&self, topic: &TopicName, id: &str) -> Result<bool>;
 
     /// Hands out at most `max` messages that are due: retries, those whose lock expired, and new ones, at most one in flight per ordering key, each
@@ -418,7 +474,8 @@ pub trait Hot: Send + Sync + std::fmt::Debug {
     /// Settles and starts, in one step. Never fails because of a lost lock; the answer says so.
     async fn advance(&self, subscription: &SubscriptionName, advance: Advance) -> Result<Advanced>;
 
-    /// Holds on for another visibility timeout from now; false where the lock is lost.
+    /// Holds on for another visibility timeout from now; false where the lock is lost. As pulls and settlements do, it counts as use of the
+    /// subscription, which does not delete itself as long as a lock holds.
     async fn renew(&self, subscription: &SubscriptionName, locks: Vec<Lock>) -> Result<Vec<bool>>;
 
     /// Hands out deferred messages by id; those that are not deferred are left out.
@@ -434,7 +491,7 @@ pub trait Hot: Send + Sync + std::fmt::Debug {
     /// Returns when a pull may bring something that was published by whomever since the call began, or after `timeout`.
     async fn wait(&self, subscription: &SubscriptionName, timeout: Duration) -> Result<()>;
 
-    /// Dead letters, oldest first, after a cursor; the second part is the cursor for the next page.
+    /// Dead letters, oldest first, after a cursor, at most [`MOST_LETTERS`]; the second part is the cursor for the next page.
     async fn dead_letters(
         &self,
         subscription: &SubscriptionName,
@@ -442,13 +499,25 @@ pub trait Hot: Send + Sync + std::fmt::Debug {
         limit: u32,
     ) -> Result<(Vec<DeadLetter>, Option<String>)>;
 
+    /// Where the dead letters lie that failed then or later, oldest first, after a cursor. Costs nothing for the letters themselves, however large.
+    async fn dead_letter_ids(
+        &self,
+        subscription: &SubscriptionName,
+        from: Timestamp,
+        after: Option<&str>,
+        limit: u32,
+    ) -> Result<Vec<DeadLetterId>>;
+
+    /// Dead letters by the ids of their messages, in any order; those that are none (any more) are left out.
+    async fn dead_letters_by_id(&self, subscription: &SubscriptionName, ids: &[String]) -> Result<Vec<DeadLetter>>;
+
     /// Gives dead letters back to this subscription alone, with a new delivery count. Returns how many.
     async fn redrive(&self, subscription: &SubscriptionName, select: &Select) -> Result<u64>;
 
     /// Removes dead letters. Returns how many.
     async fn purge_dead_letters(&self, subscription: &SubscriptionName, select: &Select) -> Result<u64>;
 
-    /// Looks at messages without taking them, in order, at most `limit`.
+    /// Looks at messages without taking them, in order, at most `limit`; fewer where a filter leaves out thousands of those that come first.
     async fn peek(&self, subscription: &SubscriptionName, limit: u32) -> Result<Vec<Peeked>>;
 
     /// Removes all messages of a topic, for all subscriptions; dead letters and subscriptions stay. Returns how many.
@@ -493,7 +562,7 @@ pub trait Hot: Send + Sync + std::fmt::Debug {
     /// the time is returned at least once.
     async fn keys(&self, scope: &Scope, prefix: &str, after: Option<&str>, limit: u32) -> Result<(Vec<String>, Option<String>)>;
 
-    /// Changes of keys with a prefix, from now on, as they happen.
+    /// Changes of keys with a prefix, from now on, as they happen; that the time of a value is over is one.
     async fn watch(&self, scope: &Scope, prefix: &str) -> Result<BoxStream<'static, Result<Change>>>;
 
     /// Ends the connection after what is in flight.

@@ -89,7 +89,7 @@ pub struct SubscriptionOptions {
     pub start: Start,
     /// Only messages whose `{payload, headers}` match, in chronos-db's filter language.
     pub filter: Option<Json>,
-    /// Removed after nobody pulled from it for so many milliseconds. Default: never.
+    /// Removed after nobody pulled from it, settled or renewed for so many milliseconds, and no message is locked. Default: never.
     pub auto_delete_ms: Option<u64>,
     /// Hands out nothing.
     pub paused: bool,
@@ -194,6 +194,8 @@ impl SubscriptionOptions {
         bound("visibility_ms", self.visibility_ms, 100, 12 * 3_600_000)?;
         bound("max_deliveries", u64::from(self.max_deliveries), 1, 1_000_000)?;
         bound("backoff_ms (entries)", self.backoff_ms.len() as u64, 1, 100)?;
+        let longest = self.backoff_ms.iter().copied().max().unwrap_or(0);
+        bound("backoff_ms", longest, 0, u64::try_from(super::MAX_DELAY.as_millis()).unwrap_or(u64::MAX))?;
         bound("jitter_percent", u64::from(self.jitter_percent), 0, 100)?;
         if let Some(filter) = &self.filter {
             chronos_db::documents::filter::parse(filter, &mut |path| Ok(path.to_owned()))?;

@@ -9,8 +9,8 @@ use bytes::Bytes;
 use futures::stream::BoxStream;
 
 use crate::hot::{
-    Accepted, Advance, Advanced, Change, DeadLetter, Delivery, Hot, Lock, Outgoing, Peeked, Published, Pulled, Select, Settle, Settled,
-    SubscriptionOptions, SubscriptionPatch, TopicOptions, TopicPatch, TopicStats, Value, When,
+    Accepted, Advance, Advanced, Change, DeadLetter, DeadLetterId, Delivery, Hot, Lock, Outgoing, Peeked, Published, Pulled, Select,
+    Settle, Settled, SubscriptionOptions, SubscriptionPatch, TopicOptions, TopicPatch, TopicStats, Value, When,
 };
 use crate::{Result, Scope, SubscriptionName, Timestamp, TopicName};
 
@@ -102,6 +102,10 @@ impl<F: Fn(Point<'_>) -> Result<()> + Send + Sync> Hot for Hooked<F> {
         self.inner.topic(topic).await
     }
 
+    fn changes(&self, topic: &TopicName) -> u64 {
+        self.inner.changes(topic)
+    }
+
     async fn topics(&self, scope: &Scope) -> Result<Vec<String>> {
         self.inner.topics(scope).await
     }
@@ -189,6 +193,20 @@ impl<F: Fn(Point<'_>) -> Result<()> + Send + Sync> Hot for Hooked<F> {
 
     async fn redrive(&self, subscription: &SubscriptionName, select: &Select) -> Result<u64> {
         self.inner.redrive(subscription, select).await
+    }
+
+    async fn dead_letter_ids(
+        &self,
+        subscription: &SubscriptionName,
+        from: Timestamp,
+        after: Option<&str>,
+        limit: u32,
+    ) -> Result<Vec<DeadLetterId>> {
+        self.inner.dead_letter_ids(subscription, from, after, limit).await
+    }
+
+    async fn dead_letters_by_id(&self, subscription: &SubscriptionName, ids: &[String]) -> Result<Vec<DeadLetter>> {
+        self.inner.dead_letters_by_id(subscription, ids).await
     }
 
     async fn purge_dead_letters(&self, subscription: &SubscriptionName, select: &Select) -> Result<u64> {

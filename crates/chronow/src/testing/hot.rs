@@ -78,6 +78,9 @@ promises! { $
         a_deleted_subscription_leaves_nothing,
         an_unused_subscription_deletes_itself,
         a_subscription_in_use_does_not_delete_itself,
+        a_subscription_at_work_does_not_delete_itself,
+        settlements_count_as_use,
+        a_change_of_a_topic_is_noticed_on_the_way,
         the_stores_time_is_about_now,
         a_closed_hot_tier_refuses_everything,
     }
@@ -97,6 +100,8 @@ promises! { $
         a_scheduled_message_does_not_come_early,
         a_time_that_has_passed_is_now,
         a_scheduled_message_can_be_cancelled,
+        the_id_of_a_cancelled_message_is_free_again,
+        headers_keys_and_ids_are_limited,
         what_is_not_scheduled_cannot_be_cancelled,
         what_is_due_cannot_be_cancelled_although_nobody_pulled_it,
         a_sharded_topic_delivers_everything_once,
@@ -178,6 +183,7 @@ promises! { $
         a_redrive_may_take_some_by_id,
         a_redriven_message_can_fail_again,
         dead_letters_can_be_purged,
+        dead_letters_are_listed_without_being_read,
         an_unsettled_message_cannot_be_redriven,
     }
     limits {
@@ -215,6 +221,8 @@ promises! { $
         a_tombstone_is_no_value_but_known,
         removing_forgets_tombstones_too,
         a_value_expires,
+        a_version_never_comes_again,
+        a_value_brought_back_has_its_version_again,
         a_value_set_again_without_time_stays,
         the_time_of_a_value_can_be_changed,
         numbers_are_incremented,
@@ -235,6 +243,7 @@ promises! { $
         a_watch_tells_changes_and_deletions,
         a_watch_sees_its_prefix_and_scope_only,
         a_watch_begins_now,
+        a_watch_tells_the_end_of_a_value,
     }
     chance {
         a_random_history_matches_the_model,

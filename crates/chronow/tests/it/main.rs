@@ -7,11 +7,13 @@ mod acks;
 mod audit;
 mod bus;
 mod config;
+mod costs;
 mod documents;
 mod documents_faults;
 mod faults;
 mod features;
 mod large;
+mod meanwhile;
 mod originals;
 #[cfg(feature = "redis")]
 mod redis;

@@ -65,6 +65,8 @@ pub struct SharedValue {
     pub updated_at: Option<Timestamp>,
     /// When it ends.
     pub expires_at: Option<Timestamp>,
+    /// The number it has in a cache before this store; see [`Save::hot_version`].
+    pub hot_version: Option<i64>,
 }
 
 crate::debug_some!(SharedValue { version, created_at, updated_at, expires_at });
@@ -77,6 +79,7 @@ impl SharedValue {
             created_at: created_at(document),
             updated_at: updated_at(document),
             expires_at: system_date(document, "expiresAt"),
+            hot_version: whole(document, "hotVersion"),
         })
     }
 }

@@ -39,13 +39,23 @@ pub struct Save {
     max_versions: Option<u32>,
     request_id: Option<String>,
     at: Option<Timestamp>,
+    hot_version: Option<i64>,
 }
 
 crate::debug_some!(Save { strategy, retention_days, max_versions, request_id, at });
 
 impl Save {
     pub(super) fn new(slot: Slot, value: Json) -> Self {
-        Self { slot, value, strategy: Strategy::Latest, retention_days: None, max_versions: None, request_id: None, at: None }
+        Self {
+            slot,
+            value,
+            strategy: Strategy::Latest,
+            retention_days: None,
+            max_versions: None,
+            request_id: None,
+            at: None,
+            hot_version: None,
+        }
     }
 
     /// Whether to keep earlier values (default: only the latest).
@@ -84,6 +94,12 @@ impl Save {
         self
     }
 
+    /// Keeps beside the value the number it has in a cache before this store, so that it has the same one when it is brought back there.
+    pub fn hot_version(mut self, version: i64) -> Self {
+        self.hot_version = Some(version);
+        self
+    }
+
     async fn run(self) -> Result<Saved> {
         let saved = match self.strategy {
             Strategy::Latest => self.save_latest().await,
@@ -99,6 +115,9 @@ impl Save {
         }
         let mut base = Document::new();
         put(&mut base, "val", &self.value)?;
+        if let Some(version) = self.hot_version {
+            base.insert("hotVersion", version);
+        }
         let changed = self.slot.table.change(self.slot.latest_key(), |found, now| {
             if let (Some(at), Some(found)) = (self.at, found)
                 && wins_over_value(found, at)
@@ -126,6 +145,9 @@ impl Save {
         }
         let mut document = Document::new();
         put(&mut document, "val", &self.value)?;
+        if let Some(version) = self.hot_version {
+            document.insert("hotVersion", version);
+        }
         if let Some(id) = &self.request_id {
             document.insert("requestId", crate::messaging::schema::check_text("request id", id)?);
         }

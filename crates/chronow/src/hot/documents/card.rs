@@ -35,6 +35,8 @@ pub(super) mod class {
     pub(in super::super) const DEAD: char = 'x';
     /// A tombstone.
     pub(in super::super) const DONE: char = 'z';
+    /// Behind another message of its key; for looking whether it still is, apart from what is due.
+    pub(in super::super) const QUEUED: char = 'q';
 }
 
 /// One card as stored. Only who holds the token changes a locked card, but a revision guards every put all the same.
@@ -79,7 +81,7 @@ pub(super) fn chain(subscription: &str, key: &str) -> String {
 }
 
 impl State {
-    fn letter(self) -> &'static str {
+    pub(super) fn letter(self) -> &'static str {
         match self {
             Self::Locked => "l",
             Self::Waiting => "w",
@@ -200,6 +202,7 @@ impl Card {
         card.insert("at", self.at.as_millis());
         match self.state {
             State::Dead => card.insert("w", format!("{subscription}{}", class::DEAD)),
+            State::Queued => card.insert("w", format!("{subscription}{}", class::QUEUED)),
             State::Deferred => None,
             _ => card.insert("w", subscription),
         };

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 
+use bson::Bson;
 use chronos_db::documents::filter::Test;
 use chronos_db::documents::{Filter, Outcome, Scan, Write};
 
@@ -10,7 +11,7 @@ use super::chunk::Body;
 use super::entities::Opened;
 use super::keys::place_of;
 use super::store::{Engine, ascending, put_if};
-use crate::hot::{Accepted, DeadLetter, Select};
+use crate::hot::{Accepted, DeadLetter, DeadLetterId, MOST_LETTERS, Select};
 use crate::{Error, Result, SubscriptionName, Timestamp};
 
 /// Dead letters in one step.
@@ -20,6 +21,17 @@ fn dead(opened: &Opened) -> Filter {
     Filter::eq("w", format!("{}{}", opened.subscription.id, class::DEAD))
 }
 
+fn cursor(card: &Card) -> String {
+    format!("{}-{}", card.due, card.id)
+}
+
+/// Where a listing goes on.
+fn behind(opened: &Opened, cursor: &str) -> Result<Vec<Bson>> {
+    let parts = cursor.split_once('-').and_then(|(due, id)| Some((due.parse::<i64>().ok()?, id)));
+    let (due, id) = parts.ok_or_else(|| Error::validation(format!("`{cursor}` is no cursor of this listing")))?;
+    Ok(vec![due.into(), card_id(&opened.subscription.id, id).into()])
+}
+
 impl Engine {
     pub(super) async fn dead_letters(
         &self,
@@ -27,23 +39,41 @@ impl Engine {
         after: Option<&str>,
         limit: u32,
     ) -> Result<(Vec<DeadLetter>, Option<String>)> {
-        let opened = self.open(name).await?;
+        let opened = self.open_to_look(name).await?;
         if limit == 0 {
             return Ok((Vec::new(), after.map(str::to_owned)));
         }
-        let after = match after {
-            None => None,
-            Some(cursor) => {
-                let parts = cursor.split_once('-').and_then(|(due, id)| Some((due.parse::<i64>().ok()?, id)));
-                let (due, id) = parts.ok_or_else(|| Error::validation(format!("`{cursor}` is no cursor of this listing")))?;
-                Some(vec![due.into(), card_id(&opened.subscription.id, id).into()])
-            }
-        };
-        let (order, limit) = (ascending(&["due", "_id"]), u64::from(limit));
+        let after = after.map(|cursor| behind(&opened, cursor)).transpose()?;
+        let (order, limit) = (ascending(&["due", "_id"]), u64::from(limit.min(MOST_LETTERS)));
         let scan = Scan { filter: dead(&opened), order, after, limit: Some(limit), ..Scan::default() };
         let cards: Vec<Card> = self.scan(&self.spaces.cards, scan).await?.into_iter().map(Card::read).collect::<Result<_>>()?;
-        let next = cards.last().filter(|_| cards.len() as u64 == limit).map(|card| format!("{}-{}", card.due, card.id));
+        let next = cards.last().filter(|_| cards.len() as u64 == limit).map(cursor);
         Ok((cards.into_iter().filter_map(Card::dead_letter).collect(), next))
+    }
+
+    pub(super) async fn dead_letter_ids(
+        &self,
+        name: &SubscriptionName,
+        from: Timestamp,
+        after: Option<&str>,
+        limit: u32,
+    ) -> Result<Vec<DeadLetterId>> {
+        let opened = self.open_to_look(name).await?;
+        let filter = dead(&opened).and(Filter::Field("due".to_owned(), Test::Gte(from.as_millis().into())));
+        let after = after.map(|cursor| behind(&opened, cursor)).transpose()?;
+        let without = ["b", "why"].map(str::to_owned).to_vec();
+        let scan = Scan { filter, order: ascending(&["due", "_id"]), after, limit: Some(u64::from(limit)), without, ..Scan::default() };
+        let cards = self.scan(&self.spaces.cards, scan).await?.into_iter().map(|card| {
+            let card = Card::read(card)?;
+            Ok(DeadLetterId { cursor: cursor(&card), failed_at: Timestamp::from_millis(card.due), id: card.id })
+        });
+        cards.collect()
+    }
+
+    pub(super) async fn dead_letters_by_id(&self, name: &SubscriptionName, ids: &[String]) -> Result<Vec<DeadLetter>> {
+        let opened = self.open_to_look(name).await?;
+        let cards = self.cards_by_id(ids.iter().map(|id| card_id(&opened.subscription.id, id)).collect()).await?;
+        Ok(cards.into_values().filter(|card| card.state == State::Dead).filter_map(Card::dead_letter).collect())
     }
 
     pub(super) async fn redrive(&self, name: &SubscriptionName, select: &Select) -> Result<u64> {

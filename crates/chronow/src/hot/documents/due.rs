@@ -2,12 +2,13 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bson::Bson;
 use chronos_db::documents::filter::Test;
 use chronos_db::documents::{Batch, Filter, Newest, Outcome, Scan, Write};
 
-use super::card::{Card, State};
+use super::card::{Card, State, class};
 use super::chunk::Body;
 use super::entities::Opened;
 use super::store::{Engine, delete_if, put_if};
@@ -17,6 +18,10 @@ use crate::hot::Delivery;
 /// How long a message that waits for its key is left alone before somebody looks whether it was forgotten; then for as long as it is old already.
 pub(super) const RECHECK_MS: i64 = 5_000;
 const MOST_RECHECK_MS: i64 = 600_000;
+
+/// So often some are looked at, and so many.
+const RECHECKS_MS: i64 = 500;
+const RECHECKS: usize = 64;
 
 /// A key that is held by a later message (an earlier one was given back from the dead letters) is looked at again after so long.
 const HELD_RECHECK_MS: i64 = 500;
@@ -42,9 +47,16 @@ impl Engine {
     /// Locks what is due, at most `room` of it.
     pub(super) async fn pull_due(&self, opened: &Opened, room: usize) -> Result<Part> {
         let (id, options, now) = (&opened.subscription.id, &opened.subscription.options, opened.now);
-        let filter = Filter::eq("w", id.as_str()).and(Filter::lte("due", now.as_millis()));
-        let cards = self.cards(filter, &["due", "_id"], room as u64).await?;
+        let due = |of: String| Filter::eq("w", of).and(Filter::lte("due", now.as_millis()));
+        let mut cards = self.cards(due(id.clone()), &["due", "_id"], room as u64).await?;
         let mut part = Part { more: cards.len() >= room, ..Part::default() };
+        let rechecked = opened.local.rechecked_at.load(Ordering::Relaxed);
+        if !part.more && now.as_millis() - rechecked >= RECHECKS_MS {
+            // However many wait for their keys, what is due does not wait for them.
+            opened.local.rechecked_at.store(now.as_millis(), Ordering::Relaxed);
+            let most = (room - cards.len()).min(RECHECKS) as u64;
+            cards.extend(self.cards(due(format!("{id}{}", class::QUEUED)), &["due", "_id"], most).await?);
+        }
         if cards.is_empty() {
             return Ok(part);
         }
@@ -146,13 +158,15 @@ impl Engine {
             let rev = std::mem::replace(&mut head.rev, self.fresh());
             head.state = State::Waiting;
             head.due = 0;
-            put_if(head.to_document(), rev)
+            (head.subscription.clone(), put_if(head.to_document(), rev))
         });
-        let puts: Vec<Write> = puts.collect();
+        let (woken, puts): (HashSet<String>, Vec<Write>) = puts.unzip();
         if !puts.is_empty() {
             // A refused one was woken, or has been taken, by somebody else.
             self.write(&self.spaces.cards, puts).await?;
-            self.tell();
+            for id in woken {
+                self.tell_subscription(&id);
+            }
         }
         Ok(())
     }

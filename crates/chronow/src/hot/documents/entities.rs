@@ -20,6 +20,8 @@ pub(super) struct Topic {
     pub(super) id: String,
     pub(super) options: TopicOptions,
     pub(super) subscriptions: Vec<Listed>,
+    /// Whether it was read with its list of subscriptions; without it, it cannot be put back.
+    pub(super) has_list: bool,
     /// Whether a message was ever scheduled.
     pub(super) schedules: bool,
     pub(super) gone: bool,
@@ -89,6 +91,9 @@ pub(super) fn last_place(counter: Option<&Document>) -> Result<i64> {
 
 impl Topic {
     pub(super) fn to_document(&self, rev: ObjectId) -> Result<Document> {
+        if !self.has_list {
+            return Err(damaged("topic", "subs"));
+        }
         let listed: Vec<Bson> = self.subscriptions.iter().map(|s| doc! { "n": &s.name, "i": &s.id, "gone": s.gone }.into()).collect();
         Ok(doc! {
             "_id": &self.key, "id": &self.id, "options": options_text(&self.options)?, "subs": listed, "schedules": self.schedules,
@@ -97,16 +102,27 @@ impl Topic {
     }
 
     pub(super) fn read(topic: &Document) -> Result<Self> {
+        Self { has_list: true, ..Self::read_without_list(topic)? }.with_list(topic)
+    }
+
+    fn with_list(mut self, topic: &Document) -> Result<Self> {
         let listed = topic.get_array("subs").map_err(|_| damaged("topic", "subs"))?.iter().map(|listed| {
             let listed = listed.as_document().ok_or_else(|| damaged("topic", "subs"))?;
             let gone = listed.get_bool("gone").unwrap_or(false);
             Ok(Listed { name: text(listed, "n")?.to_owned(), id: text(listed, "i")?.to_owned(), gone })
         });
+        self.subscriptions = listed.collect::<Result<_>>()?;
+        Ok(self)
+    }
+
+    /// What of a topic does not grow with its subscriptions.
+    pub(super) fn read_without_list(topic: &Document) -> Result<Self> {
         Ok(Self {
             key: text(topic, "_id")?.to_owned(),
             id: text(topic, "id")?.to_owned(),
             options: options_from(topic)?,
-            subscriptions: listed.collect::<Result<_>>()?,
+            subscriptions: Vec::new(),
+            has_list: false,
             schedules: topic.get_bool("schedules").unwrap_or(false),
             gone: topic.get_bool("gone").unwrap_or(false),
             rev: topic.get_object_id("rev").map_err(|_| damaged("topic", "rev"))?,

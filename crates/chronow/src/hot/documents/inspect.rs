@@ -19,8 +19,9 @@ use super::topics::ATTEMPTS;
 use crate::hot::{Peeked, Place, SubscriptionStats, TopicStats};
 use crate::{Result, SubscriptionName, Timestamp, TopicName};
 
-/// Chunks read at once.
+/// Chunks read at once, and messages that are looked at for those a filter lets pass.
 const CHUNKS: u64 = 8;
+const MOST_EXAMINED: usize = 10_000;
 
 /// Messages that no subscription looked at yet.
 #[derive(Debug, Default)]
@@ -46,9 +47,11 @@ fn peeked(body: &Body, place: Place, deliveries: u32, until: Option<Timestamp>) 
 impl Engine {
     /// Calls `each` for every accepted message behind a place, in order, until it says that it has enough.
     async fn each_behind(&self, topic: &Topic, mut place: i64, mut each: impl FnMut(i64, &Arc<Body>) -> bool + Send) -> Result<()> {
-        let mut from = place;
+        let (mut from, mut chunks) = (place, 1);
         loop {
-            let found = self.chunks_behind(&topic.id, from, CHUNKS, true).await?;
+            // Often the first one has all that is wanted.
+            let found = self.chunks_behind(&topic.id, from, chunks, true).await?;
+            chunks = CHUNKS;
             if found.is_empty() {
                 return Ok(());
             }
@@ -120,7 +123,7 @@ impl Engine {
     }
 
     pub(super) async fn peek(&self, name: &SubscriptionName, limit: u32) -> Result<Vec<Peeked>> {
-        let opened = self.open(name).await?;
+        let opened = self.open_to_look(name).await?;
         let (id, limit) = (&opened.subscription.id, limit as usize);
         let mut cards: Vec<Card> = Vec::new();
         for class in [class::OPEN, class::DETACHED] {
@@ -140,11 +143,13 @@ impl Engine {
             }
         }
         if found.len() < limit {
+            let mut examined = 0;
             self.each_behind(&opened.topic, opened.cursor.at, |_, body| {
+                examined += 1;
                 if opened.subscription.wants(body) {
                     found.push(peeked(body, Place::Unread, 0, None));
                 }
-                found.len() < limit
+                found.len() < limit && examined < MOST_EXAMINED.max(limit)
             })
             .await?;
         }
@@ -161,17 +166,21 @@ impl Engine {
     pub(super) async fn stats(&self, name: &TopicName) -> Result<TopicStats> {
         self.ready().await?;
         let now = self.documents.now().await?;
-        self.tidy(name, now).await?;
         let (topic, _, cursors) = self.open_topic(name).await?;
         let scheduled = self.scheduled(&topic, u64::MAX).await?;
         let mut stats = TopicStats { dropped: unsigned(self.topic_tally(&topic).await?.dropped), ..TopicStats::default() };
         stats.length = self.length(&topic, &cursors, scheduled.len() as u64).await?;
         for (listed, cursor) in topic.listed().filter_map(|l| cursors.iter().find(|c| c.subscription == l.id).map(|c| (l, c))) {
-            if !listed.name.starts_with("__") {
-                stats.subscriptions.extend(self.subscription_stats(&topic, listed, cursor, &scheduled, now).await?);
+            let told = self.subscription_stats(&topic, listed, cursor, &scheduled, now).await?;
+            if listed.name.starts_with("__") {
+                stats.internal.extend(told);
+            } else {
+                stats.subscriptions.extend(told);
             }
         }
-        stats.subscriptions.sort_by(|a, b| a.subscription.cmp(&b.subscription));
+        for told in [&mut stats.subscriptions, &mut stats.internal] {
+            told.sort_by(|a, b| a.subscription.cmp(&b.subscription));
+        }
         Ok(stats)
     }
 
@@ -235,6 +244,9 @@ impl Engine {
         let id = &listed.id;
         let Some(subscription) = self.get_one(&self.spaces.topics, subscription_key(id)).await? else { return Ok(None) };
         let subscription = Subscription::read(id, &subscription)?;
+        if self.is_unused(&subscription, cursor, now).await? {
+            return Ok(None);
+        }
         let (tally, cards) = self.counted(id).await?;
         let unread = self.unread(topic, Some(&subscription), cursor.at).await?;
         let mut stats = SubscriptionStats {

@@ -15,8 +15,9 @@ use super::topics::{ATTEMPTS, no_topic};
 use crate::hot::Overflow;
 use crate::{Error, ErrorKind, Result, TopicName};
 
-/// For so long the count of what waits aside (retried, deferred, scheduled) is believed.
+/// For so long the count of what waits aside (retried, deferred, scheduled) is believed; and for so long if there is room for all that can have come to it.
 const ASIDE_BELIEVED_MS: i64 = 1_000;
+const ASIDE_BELIEVED_WITH_ROOM_MS: i64 = 30_000;
 
 /// Cards or messages in one step of something long.
 const STEP: u64 = 500;
@@ -25,7 +26,29 @@ const STEP: u64 = 500;
 #[derive(Debug, Default)]
 pub(super) struct Known {
     ids: HashMap<TopicName, (String, Vec<String>)>,
-    aside: HashMap<String, (i64, i64)>,
+    aside: HashMap<String, Aside>,
+    /// The lowest floor of a topic's subscriptions, which only rises, and the list it is of.
+    floors: HashMap<String, (ObjectId, i64)>,
+    pub(super) looked_for_idle: HashMap<String, i64>,
+    /// The revision of a topic as it was seen last, none if it was not there; and how often another one was seen.
+    seen: HashMap<TopicName, (Option<ObjectId>, u64)>,
+}
+
+/// What waited outside of the chunks, when it was counted.
+#[derive(Clone, Copy, Debug)]
+struct Aside {
+    at: i64,
+    count: i64,
+    /// The last place given out, and how many places might still have gone aside.
+    last: i64,
+    window: i64,
+}
+
+impl Aside {
+    /// The most that can wait there now, but for what was given back from elsewhere: all else had a place.
+    fn most(&self, last: i64) -> i64 {
+        self.count + self.window + (last - self.last)
+    }
 }
 
 /// A topic's counts.
@@ -55,6 +78,30 @@ pub(super) fn of_class(subscription: &str, class: char, up_to: Option<i64>) -> F
 }
 
 impl Engine {
+    /// Notes in which revision a topic was met.
+    pub(super) fn note_topic(&self, name: &TopicName, rev: Option<ObjectId>) {
+        let mut known = locked(&self.known);
+        if rev.is_none()
+            && let Some((id, _)) = known.ids.remove(name)
+        {
+            known.aside.remove(&id);
+            known.floors.remove(&id);
+            known.looked_for_idle.remove(&id);
+        }
+        match known.seen.get_mut(name) {
+            Some((last, _)) if *last == rev => {}
+            Some((last, changes)) => {
+                *last = rev;
+                *changes += 1;
+            }
+            None => drop(known.seen.insert(name.clone(), (rev, 0))),
+        }
+    }
+
+    pub(super) fn changes(&self, name: &TopicName) -> u64 {
+        locked(&self.known).seen.get(name).map_or(0, |(_, changes)| *changes)
+    }
+
     pub(super) async fn topic_tally(&self, topic: &Topic) -> Result<TopicTally> {
         TopicTally::read(self.get_one(&self.spaces.topics, tally_key(&topic.id)).await?.as_ref())
     }
@@ -91,7 +138,9 @@ impl Engine {
                 wanted.extend(subscriptions.iter().map(|id| cursor_key(id)));
             }
             let found = self.get_map(&self.spaces.topics, wanted).await?;
-            let topic = found.get(&key).map(Topic::read).transpose()?.filter(|topic| !topic.is_gone()).ok_or_else(no_topic)?;
+            let topic = found.get(&key).map(Topic::read).transpose()?.filter(|topic| !topic.is_gone());
+            self.note_topic(name, topic.as_ref().map(|topic| topic.rev));
+            let topic = topic.ok_or_else(no_topic)?;
             let current = (topic.id.clone(), topic.listed().map(|listed| listed.id.clone()).collect::<Vec<_>>());
             if known.as_ref() != Some(&current) {
                 locked(&self.known).ids.insert(name.clone(), current);
@@ -107,20 +156,35 @@ impl Engine {
 
     /// Makes sure that there is room for `count` more messages, and returns the topic.
     pub(super) async fn make_room(&self, name: &TopicName, count: i64) -> Result<Topic> {
-        let (topic, last, mut cursors) = self.open_topic(name).await?;
-        let most = i64::try_from(topic.options.max_len).unwrap_or(i64::MAX);
-        if cursors.is_empty() {
-            self.trim_unowed(&topic, last + count - most).await?;
+        match self.find_room(name, count).await {
+            Err(error) if error.kind() == ErrorKind::Full => {
+                // What subscriptions hold that nobody uses is owed to nobody.
+                let (topic, _, _) = self.open_topic(name).await?;
+                let now = self.documents.now().await?;
+                if self.expire_idle_of(name, &topic, now).await? { self.find_room(name, count).await } else { Err(error) }
+            }
+            found => found,
+        }
+    }
+
+    async fn find_room(&self, name: &TopicName, count: i64) -> Result<Topic> {
+        if let Some(topic) = self.sure_of_room(name, count).await? {
             return Ok(topic);
         }
-        let window = |cursors: &[Cursor]| last - cursors.iter().map(|cursor| cursor.floor).min().unwrap_or(last);
-        let aside = self.aside(&topic, &cursors, false).await?;
-        if window(&cursors) + aside + count <= most {
+        let (topic, last, mut cursors) = self.open_topic(name).await?;
+        let most = i64::try_from(topic.options.max_len).unwrap_or(i64::MAX);
+        let Some(floor) = cursors.iter().map(|cursor| cursor.floor).min() else {
+            self.trim_unowed(&topic, last + count - most).await?;
+            return Ok(topic);
+        };
+        locked(&self.known).floors.insert(topic.id.clone(), (topic.rev, floor));
+        let aside = self.aside(&topic, &cursors, last, false).await?;
+        if last - floor + aside + count <= most {
             return Ok(topic);
         }
         // The window counts what was settled out of order, too, and may be old; now count exactly.
-        self.lift_floors(&mut cursors).await?;
-        let aside = self.aside(&topic, &cursors, true).await?;
+        self.lift_floors(&topic, &mut cursors).await?;
+        let aside = self.aside(&topic, &cursors, last, true).await?;
         let adopted = cursors.iter().map(|cursor| cursor.at).min().unwrap_or(last);
         let open = self.open_places(&cursors, adopted).await?;
         let owed = last - adopted + open.len() as i64 + aside;
@@ -146,6 +210,30 @@ impl Engine {
         Ok(topic)
     }
 
+    /// The topic, if by what this process remembers there is room for `count` more messages: two reads, whatever subscriptions there are.
+    async fn sure_of_room(&self, name: &TopicName, count: i64) -> Result<Option<Topic>> {
+        let key = topic_key(name);
+        let Some((known, _)) = locked(&self.known).ids.get(name).cloned() else { return Ok(None) };
+        let found = self.get_without_lists(vec![key.clone(), sequence_key(&known)]).await?;
+        let topic = found.get(&key).map(Topic::read_without_list).transpose()?.filter(|topic| !topic.is_gone());
+        self.note_topic(name, topic.as_ref().map(|topic| topic.rev));
+        let topic = topic.ok_or_else(no_topic)?;
+        let last = last_place(found.get(&sequence_key(&topic.id)))?;
+        let (floor, aside) = {
+            let known = locked(&self.known);
+            (known.floors.get(&topic.id).copied(), known.aside.get(&topic.id).copied())
+        };
+        let (Some((rev, floor)), Some(aside)) = (floor, aside) else { return Ok(None) };
+        let most = i64::try_from(topic.options.max_len).unwrap_or(i64::MAX);
+        let age = self.runtime.clock.now().as_millis() - aside.at;
+        let sure = match age {
+            0..=ASIDE_BELIEVED_MS => last - floor + aside.count + count <= most,
+            ..=ASIDE_BELIEVED_WITH_ROOM_MS => last - floor + aside.most(last) + count <= most,
+            _ => false,
+        };
+        Ok((sure && rev == topic.rev && age >= 0).then_some(topic))
+    }
+
     /// Places with a card that is open and not detached, of whichever subscription.
     pub(super) async fn open_places(&self, cursors: &[Cursor], up_to: i64) -> Result<BTreeSet<i64>> {
         let mut places = BTreeSet::new();
@@ -160,19 +248,18 @@ impl Engine {
     }
 
     /// How many messages wait outside of the chunks.
-    async fn aside(&self, topic: &Topic, cursors: &[Cursor], exactly: bool) -> Result<i64> {
+    async fn aside(&self, topic: &Topic, cursors: &[Cursor], last: i64, exactly: bool) -> Result<i64> {
         let now = self.runtime.clock.now().as_millis();
         let known = locked(&self.known).aside.get(&topic.id).copied();
-        if let Some((_, count)) = known.filter(|(at, _)| !exactly && (at..=&(at + ASIDE_BELIEVED_MS)).contains(&&now)) {
-            return Ok(count);
+        if let Some(known) = known.filter(|known| !exactly && (known.at..=known.at + ASIDE_BELIEVED_MS).contains(&now)) {
+            return Ok(known.count);
         }
-        let (mut places, most) = (BTreeSet::new(), topic.options.max_len.saturating_add(1));
-        for cursor in cursors {
-            let filter = of_class(&cursor.subscription, class::DETACHED, None);
-            let scan = Scan { filter, limit: Some(most), without: vec!["b".to_owned()], ..Scan::default() };
-            for card in self.scan(&self.spaces.cards, scan).await? {
-                places.insert(int(&card, "s")?);
-            }
+        let (mut places, most) = (BTreeSet::new(), topic.options.max_len.saturating_add(1).saturating_mul(cursors.len().max(1) as u64));
+        let classes = cursors.iter().map(|cursor| format!("{}{}", cursor.subscription, class::DETACHED).into()).collect();
+        let filter = Filter::Field("c".to_owned(), Test::In(classes));
+        let scan = Scan { filter, limit: Some(most), without: vec!["b".to_owned()], ..Scan::default() };
+        for card in self.scan(&self.spaces.cards, scan).await? {
+            places.insert(int(&card, "s")?);
         }
         let mut count = places.len() as i64;
         if topic.schedules {
@@ -180,7 +267,8 @@ impl Engine {
             let scan = Scan { filter, limit: Some(most), without: vec!["b".to_owned()], ..Scan::default() };
             count += self.scan(&self.spaces.scheduled, scan).await?.len() as i64;
         }
-        locked(&self.known).aside.insert(topic.id.clone(), (now, count));
+        let window = last - cursors.iter().map(|cursor| cursor.floor).min().unwrap_or(last);
+        locked(&self.known).aside.insert(topic.id.clone(), Aside { at: now, count, last, window });
         Ok(count)
     }
 

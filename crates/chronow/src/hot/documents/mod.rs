@@ -63,8 +63,8 @@ use futures::stream::BoxStream;
 
 use self::store::Engine;
 use super::{
-    Accepted, Advance, Advanced, Change, DeadLetter, Delivery, Hot, Lock, Outgoing, Peeked, Published, Pulled, Select, SubscriptionOptions,
-    SubscriptionPatch, TopicOptions, TopicPatch, TopicStats, Value, When,
+    Accepted, Advance, Advanced, Change, DeadLetter, DeadLetterId, Delivery, Hot, Lock, Outgoing, Peeked, Published, Pulled, Select,
+    SubscriptionOptions, SubscriptionPatch, TopicOptions, TopicPatch, TopicStats, Value, When,
 };
 use crate::{Result, Scope, SubscriptionName, Timestamp, TopicName};
 
@@ -108,6 +108,10 @@ impl Hot for DocumentsHot {
     async fn topic(&self, topic: &TopicName) -> Result<Option<TopicOptions>> {
         self.engine.ready().await?;
         Ok(self.engine.find_topic(topic).await?.map(|found| found.options))
+    }
+
+    fn changes(&self, topic: &TopicName) -> u64 {
+        self.engine.changes(topic)
     }
 
     async fn topics(&self, scope: &Scope) -> Result<Vec<String>> {
@@ -173,6 +177,20 @@ impl Hot for DocumentsHot {
         limit: u32,
     ) -> Result<(Vec<DeadLetter>, Option<String>)> {
         self.engine.dead_letters(subscription, after, limit).await.map_err(|e| e.during("dead_letters").on(subscription))
+    }
+
+    async fn dead_letter_ids(
+        &self,
+        subscription: &SubscriptionName,
+        from: Timestamp,
+        after: Option<&str>,
+        limit: u32,
+    ) -> Result<Vec<DeadLetterId>> {
+        self.engine.dead_letter_ids(subscription, from, after, limit).await.map_err(|e| e.during("dead_letter_ids").on(subscription))
+    }
+
+    async fn dead_letters_by_id(&self, subscription: &SubscriptionName, ids: &[String]) -> Result<Vec<DeadLetter>> {
+        self.engine.dead_letters_by_id(subscription, ids).await.map_err(|e| e.during("dead_letters_by_id").on(subscription))
     }
 
     async fn redrive(&self, subscription: &SubscriptionName, select: &Select) -> Result<u64> {

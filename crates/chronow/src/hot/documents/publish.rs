@@ -80,6 +80,7 @@ fn dedup_key(topic: &Topic, id: &str) -> String {
 impl Engine {
     pub(super) async fn publish(&self, name: &TopicName, messages: Vec<Outgoing>) -> Result<Vec<Published>> {
         let Ok(count) = u32::try_from(messages.len()) else { return Err(Error::validation("too many messages for one batch")) };
+        messages.iter().try_for_each(Outgoing::check)?;
         if let Some(large) = messages.iter().find(|message| message.payload.len() > MAX_PAYLOAD) {
             let message = format!("a payload has {} bytes; {MAX_PAYLOAD} are allowed", large.payload.len());
             return Err(Error::validation(message));
@@ -94,7 +95,7 @@ impl Engine {
             true => self.publish_at_once(&topic, messages, count).await?,
             false => self.publish_in_steps(name, &topic, messages).await?,
         };
-        self.tell();
+        self.tell_topic(&topic.id);
         Ok(published)
     }
 
@@ -241,6 +242,9 @@ impl Engine {
             let due = message.not_before.unwrap_or(now).as_millis();
             let scheduled = format!("{}/{id}", topic.id);
             let mut later = doc! { "_id": &scheduled, "due": due, "rev": self.fresh(), "b": body.to_document() };
+            if let Some(dedup) = &message.dedup_id {
+                later.insert("dd", dedup_key(topic, dedup));
+            }
             later.extend(link.clone());
             side.push(&self.spaces.scheduled, Write::insert(later));
             head.scheduled.push(scheduled);

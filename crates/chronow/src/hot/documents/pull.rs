@@ -5,9 +5,11 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use chronos_db::documents::{Filter, Scan};
+use futures::FutureExt as _;
 
 use super::entities::{Cursor, Opened};
 use super::store::{Engine, ascending, int, locked, put_if};
+use super::topics::ATTEMPTS;
 use crate::hot::Pulled;
 use crate::{Error, ErrorKind, Result, SubscriptionName};
 
@@ -17,7 +19,7 @@ const MOST: usize = 1_000;
 /// Times a pull looks again because others, or messages nobody gets, were in the way.
 const ROUNDS: usize = 4;
 
-/// The place of the last pull is noted so often, for subscriptions that go when nobody pulls.
+/// That a subscription is used is noted so often, for those that go when nobody does.
 const SEEN_MS: i64 = 60_000;
 
 /// Settlements after which a puller tidies up, and the time after which it does when there is nothing else to do.
@@ -29,13 +31,16 @@ impl Engine {
         let local = self.local(name);
         // The semaphore is never closed.
         let _turn = local.turn.acquire().await.map_err(|e| Error::new(ErrorKind::Closed, "the hot tier is closed").caused_by(e))?;
+        // What was told until now is seen by this pull.
+        let _ = local.told.notified().now_or_never();
+        local.left.store(false, Ordering::Relaxed);
         let most = (max as usize).min(MOST);
         let mut pulled = Pulled::default();
         let (mut soon, mut more) = (None, true);
         let mut opened = self.open(name).await?;
         *locked(&local.seen) = Some(opened.seen);
         *locked(&local.opened) = Some(Arc::new(opened.clone()));
-        self.note_pull(&mut opened).await?;
+        self.note_use(name, &mut opened).await?;
         if opened.subscription.options.paused {
             return Ok(pulled);
         }
@@ -69,6 +74,10 @@ impl Engine {
             soon = sooner(soon, if more { Some(Duration::ZERO) } else { self.next_due(&opened).await? });
             pulled.next_due = soon;
         }
+        if more || pulled.deliveries.len() >= most {
+            local.left.store(true, Ordering::Relaxed);
+            local.told.notify_one();
+        }
         self.tidy_sometimes(name, &opened, pulled.deliveries.is_empty()).await;
         Ok(pulled)
     }
@@ -82,18 +91,25 @@ impl Engine {
         Ok(wait.map(|wait| Duration::from_millis(u64::try_from(wait).unwrap_or(0))))
     }
 
-    /// Notes that somebody pulls, now and then.
-    async fn note_pull(&self, opened: &mut Opened) -> Result<()> {
-        let (now, auto_delete) = (opened.now.as_millis(), opened.subscription.options.auto_delete_ms);
-        let every = auto_delete.map_or(SEEN_MS, |ms| i64::try_from(ms / 4).unwrap_or(SEEN_MS).min(SEEN_MS));
-        if now - opened.cursor.seen <= every {
-            return Ok(());
+    /// Notes that somebody uses a subscription, now and then.
+    ///
+    /// # Errors
+    /// `NOT_FOUND` if it was removed meanwhile, because nobody did.
+    pub(super) async fn note_use(&self, name: &SubscriptionName, opened: &mut Opened) -> Result<()> {
+        for _ in 0..ATTEMPTS {
+            let (now, auto_delete) = (opened.now.as_millis(), opened.subscription.options.auto_delete_ms);
+            let every = auto_delete.map_or(SEEN_MS, |ms| i64::try_from(ms / 4).unwrap_or(SEEN_MS).min(SEEN_MS));
+            if now - opened.cursor.seen <= every {
+                return Ok(());
+            }
+            let (rev, noted) = (self.fresh(), Cursor { seen: now, ..opened.cursor.clone() });
+            if self.write_one(&self.spaces.topics, put_if(noted.to_document(rev), noted.rev)).await?.is_applied() {
+                opened.cursor = Cursor { rev, ..noted };
+                return Ok(());
+            }
+            *opened = self.open(name).await?;
         }
-        let (rev, noted) = (self.fresh(), Cursor { seen: now, ..opened.cursor.clone() });
-        // If somebody else moved the cursor meanwhile, the next pull notes it.
-        if self.write_one(&self.spaces.topics, put_if(noted.to_document(rev), noted.rev)).await?.is_applied() {
-            opened.cursor = Cursor { rev, ..noted };
-        }
+        // Whoever moves the cursor so often notes it, too.
         Ok(())
     }
 
@@ -105,7 +121,7 @@ impl Engine {
         if settled >= TIDY_AFTER || (idle && settled > 0 && rested) {
             local.settled.fetch_sub(settled, Ordering::Relaxed);
             local.tidied_at.store(now, Ordering::Relaxed);
-            if let Err(error) = self.tidy(name.topic(), opened.now).await {
+            if let Err(error) = self.tidy_after(name, opened.now).await {
                 tracing::warn!(subscription = %name, %error, "tidying up failed; it is tried again");
                 local.settled.fetch_add(settled, Ordering::Relaxed);
             }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bson::oid::ObjectId;
 use bson::{Bson, Document};
 use chronos_db::documents::filter::Test;
-use chronos_db::documents::{Filter, Scan, Write};
+use chronos_db::documents::{Filter, Guard, Scan, Write};
 
 use super::chunk::{Body, Chunk};
 use super::entities::Topic;
@@ -17,11 +17,19 @@ use super::store::{Engine, ascending, damaged, delete, delete_if, int, put_if, t
 use super::topics::no_topic;
 use crate::{Result, Timestamp, TopicName};
 
+/// When to look again after something was due.
+const SOON: Duration = Duration::from_millis(20);
+
 /// Messages that are put into the sequence in one go.
 const STEP: u64 = 64;
 
 fn revision(document: &Document) -> Result<ObjectId> {
     document.get_object_id("rev").map_err(|_| damaged("scheduled message", "rev"))
+}
+
+/// Whether it was taken back: then it is no message any more, and its dedup id, and it, are about to go.
+fn is_cancelled(scheduled: &Document) -> bool {
+    scheduled.get_bool("no").unwrap_or(false)
 }
 
 fn body_of(mut scheduled: Document) -> Result<Body> {
@@ -35,19 +43,28 @@ fn body_of(mut scheduled: Document) -> Result<Body> {
 impl Engine {
     /// Puts what is due into the sequence; returns how long until the next one is due, if something is scheduled.
     pub(super) async fn promote(&self, topic: &Topic, now: Timestamp) -> Result<Option<Duration>> {
-        let scan =
-            Scan { filter: Filter::eq("w", topic.id.as_str()), order: ascending(&["due", "_id"]), limit: Some(STEP), ..Scan::default() };
+        let all = || Filter::eq("w", topic.id.as_str());
+        // Mostly nothing is due: one look without the message then says when to look again.
+        let first =
+            Scan { filter: all(), order: ascending(&["due", "_id"]), limit: Some(1), without: vec!["b".to_owned()], ..Scan::default() };
+        let Some(first) = self.scan(&self.spaces.scheduled, first).await?.pop() else { return Ok(None) };
+        let wait = int(&first, "due")? - now.as_millis();
+        if wait > 0 {
+            return Ok(Some(Duration::from_millis(wait.unsigned_abs())));
+        }
+        let filter = all().and(Filter::lte("due", now.as_millis()));
+        let scan = Scan { filter, order: ascending(&["due", "_id"]), limit: Some(STEP), ..Scan::default() };
         let found = self.scan(&self.spaces.scheduled, scan).await?;
-        let (mut due, mut next) = (Vec::new(), None);
+        // What comes after these is found by the next look.
+        let (mut due, mut next) = (Vec::new(), Some(SOON));
         for scheduled in found {
-            let wait = int(&scheduled, "due")? - now.as_millis();
-            if wait > 0 {
-                next = Some(Duration::from_millis(wait.unsigned_abs()));
-                break;
+            if is_cancelled(&scheduled) {
+                self.forget_cancelled(&scheduled).await?;
+                continue;
             }
             match self.acceptance(topic, &self.spaces.scheduled, &scheduled).await? {
                 Acceptance::Accepted => due.push(scheduled),
-                Acceptance::Pending => next = Some(Duration::from_millis(20)),
+                Acceptance::Pending => next = Some(SOON),
                 // Its batch was never accepted.
                 Acceptance::Void => {
                     let delete = delete_if(text(&scheduled, "_id")?, revision(&scheduled)?);
@@ -128,7 +145,7 @@ impl Engine {
             }
         }
         self.write(&self.spaces.scheduled, done.into_iter().map(delete)).await?;
-        self.tell();
+        self.tell_topic(&topic.id);
         Ok(())
     }
 
@@ -138,6 +155,11 @@ impl Engine {
         let stored_id = format!("{}/{id}", topic.id);
         loop {
             let Some(scheduled) = self.get_one(&self.spaces.scheduled, stored_id.clone()).await? else { return Ok(false) };
+            if is_cancelled(&scheduled) {
+                // Whoever took it back never heard of it.
+                self.forget_cancelled(&scheduled).await?;
+                return Ok(true);
+            }
             let now = self.documents.now().await?;
             if scheduled.contains_key("pos") || int(&scheduled, "due")? <= now.as_millis() {
                 return Ok(false);
@@ -145,10 +167,35 @@ impl Engine {
             if self.acceptance(&topic, &self.spaces.scheduled, &scheduled).await? != Acceptance::Accepted {
                 return Ok(false);
             }
-            if self.write_one(&self.spaces.scheduled, delete_if(stored_id.clone(), revision(&scheduled)?)).await?.is_applied() {
+            let mut cancelled = scheduled.clone();
+            // Due at once, so that whoever pulls next finishes what is broken off here.
+            cancelled.insert("no", true);
+            cancelled.insert("due", 0_i64);
+            cancelled.insert("rev", self.fresh());
+            if self.write_one(&self.spaces.scheduled, put_if(cancelled.clone(), revision(&scheduled)?)).await?.is_applied() {
+                self.runtime.fail.hit("bus.after_cancel")?;
+                self.forget_cancelled(&cancelled).await?;
                 return Ok(true);
             }
         }
+    }
+
+    /// Frees the dedup id of a message that was taken back, then removes it.
+    async fn forget_cancelled(&self, cancelled: &Document) -> Result<()> {
+        let stored = text(cancelled, "_id")?;
+        let (topic, id) = stored.split_once('/').ok_or_else(|| damaged("scheduled message", "_id"))?;
+        let freed = match cancelled.get_str("dd") {
+            Ok(dedup) => vec![dedup.to_owned()],
+            // An older version has scheduled it: the head of its batch knows all ids of the batch.
+            Err(_) => {
+                let head = self.get_one(&self.spaces.messages, chunk_id(topic, int(cancelled, "hd")?)).await?;
+                let listed = head.iter().filter_map(|head| head.get_array("dd").ok()).flatten();
+                listed.filter_map(|dedup| dedup.as_str().map(str::to_owned)).collect()
+            }
+        };
+        let guard = || Guard::Equals { field: "id".to_owned(), value: id.into() };
+        self.write(&self.spaces.dedup, freed.into_iter().map(|dedup| Write::Delete { id: dedup.into(), guard: guard() })).await?;
+        self.write_one(&self.spaces.scheduled, delete_if(stored, revision(cancelled)?)).await.map(drop)
     }
 
     /// The accepted messages that wait for their time, the next ones first.
@@ -156,7 +203,8 @@ impl Engine {
         if !topic.schedules {
             return Ok(Vec::new());
         }
-        let filter = Filter::eq("w", topic.id.as_str()).and(Filter::Field("pos".to_owned(), Test::Exists(false)));
+        let there = |field: &str| Filter::Field(field.to_owned(), Test::Exists(false));
+        let filter = Filter::eq("w", topic.id.as_str()).and(there("pos")).and(there("no"));
         let scan = Scan { filter, order: ascending(&["due", "_id"]), limit: Some(limit), ..Scan::default() };
         let found = self.scan(&self.spaces.scheduled, scan).await?;
         let mut heads = Vec::new();
@@ -165,7 +213,15 @@ impl Engine {
         }
         heads.sort();
         heads.dedup();
-        let heads = self.get_map(&self.spaces.messages, heads).await?;
+        // Whether they were accepted, and not the messages in them.
+        let heads = Scan {
+            filter: Filter::any_of("_id", heads.into_iter().map(Bson::String).collect()),
+            without: vec!["m".to_owned()],
+            ..Scan::default()
+        };
+        let heads = self.scan(&self.spaces.messages, heads).await?;
+        let heads: HashMap<String, Document> =
+            heads.into_iter().map(|head| Ok((text(&head, "_id")?.to_owned(), head))).collect::<Result<_>>()?;
         let mut accepted = Vec::new();
         for scheduled in found {
             let head = heads.get(&chunk_id(&topic.id, int(&scheduled, "hd")?));

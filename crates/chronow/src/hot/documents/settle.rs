@@ -117,10 +117,24 @@ impl Engine {
             if tasks.is_empty() {
                 self.runtime.fail.hit("bus.before_wake")?;
                 self.wake(freed).await?;
+                if opened.subscription.options.auto_delete_ms.is_some() && told.iter().any(|told| *told != Settled::Lost) {
+                    self.note_work(name, opened).await;
+                }
                 return Ok(told);
             }
         }
         Err(too_contended("the messages' locks"))
+    }
+
+    /// What was settled and renewed is use of the subscription. That it could not be noted takes nothing back.
+    async fn note_work(&self, name: &SubscriptionName, mut opened: Opened) {
+        let noted = self.note_use(name, &mut opened).await;
+        *locked(&self.local(name).opened) = Some(Arc::new(opened));
+        if let Err(error) = noted
+            && error.kind() != ErrorKind::NotFound
+        {
+            tracing::warn!(subscription = %name, %error, "that a subscription is in use could not be noted");
+        }
     }
 
     /// The cards as this process knows them; those it does not know, or should look at again, as stored. Lost ones are left out.
@@ -247,7 +261,7 @@ impl Engine {
         if plan.held.card.state == State::Done {
             self.note_settled(&opened.local, 1);
         } else {
-            self.tell();
+            self.tell_subscription(&opened.subscription.id);
         }
     }
 

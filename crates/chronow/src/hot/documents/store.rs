@@ -9,7 +9,7 @@ use bson::{Bson, Document};
 use chronos_db::Runtime;
 use chronos_db::documents::{Batch, Direction, Documents, Filter, Guard, Index, Namespace, Outcome, Scan, Write};
 use futures::TryStreamExt as _;
-use tokio::sync::{OnceCell, Semaphore, watch};
+use tokio::sync::{Notify, OnceCell, Semaphore, watch};
 
 use super::card::Card;
 use super::chunk::{Body, Chunk};
@@ -67,6 +67,14 @@ pub(super) struct Local {
     /// Settlements since the last tidying.
     pub(super) settled: AtomicU64,
     pub(super) tidied_at: AtomicI64,
+    /// When it was looked last whether messages wait for a key that is free.
+    pub(super) rechecked_at: AtomicI64,
+    /// One waiter is woken when this process makes something available.
+    pub(super) told: Notify,
+    /// The waiter who has this looks for what other processes do.
+    pub(super) looker: Semaphore,
+    /// The last pull of this process left something, as far as it knows.
+    pub(super) left: AtomicBool,
 }
 
 chronos_db::debug_some!(Local {});
@@ -84,6 +92,10 @@ impl Default for Local {
             lost: AtomicU32::new(0),
             settled: AtomicU64::new(0),
             tidied_at: AtomicI64::new(0),
+            rechecked_at: AtomicI64::new(0),
+            told: Notify::new(),
+            looker: Semaphore::new(1),
+            left: AtomicBool::new(false),
         }
     }
 }
@@ -118,7 +130,7 @@ pub(super) struct Engine {
     locals: Mutex<HashMap<SubscriptionName, Arc<Local>>>,
     chunks: Mutex<Chunks>,
     pub(super) known: Mutex<Known>,
-    /// Moves when this process makes something available.
+    /// Moves when this process changes a value.
     pub(super) moved: watch::Sender<u64>,
     pub(super) value_turns: Vec<Semaphore>,
     pub(super) changes_swept_at: AtomicI64,
@@ -233,9 +245,34 @@ impl Engine {
         locked(&self.locals).remove(subscription);
     }
 
-    /// Tells waiters of this process that something may have become available.
-    pub(super) fn tell(&self) {
+    /// Tells watchers of this process that a value has changed.
+    pub(super) fn tell_watchers(&self) {
         self.moved.send_modify(|count| *count = count.wrapping_add(1));
+    }
+
+    /// Tells this process that something may have become available to subscriptions whose ids (topic, subscription) are such: one waiter of each.
+    fn tell_those(&self, such: impl Fn(&str, &str) -> bool) {
+        for local in locked(&self.locals).values() {
+            if locked(&local.ids).as_ref().is_some_and(|(topic, id)| such(topic, id)) {
+                local.told.notify_one();
+            }
+        }
+    }
+
+    pub(super) fn tell_topic(&self, topic: &str) {
+        self.tell_those(|of, _| of == topic);
+    }
+
+    pub(super) fn tell_subscription(&self, subscription: &str) {
+        self.tell_those(|_, id| id == subscription);
+    }
+
+    /// Tells everybody, of something that is gone.
+    pub(super) fn tell_all(&self) {
+        for local in locked(&self.locals).values() {
+            local.told.notify_waiters();
+            local.told.notify_one();
+        }
     }
 
     pub(super) async fn get_one(&self, space: &Namespace, id: impl Into<Bson>) -> Result<Option<Document>> {
@@ -245,6 +282,13 @@ impl Engine {
     /// Documents by their (text) `_id`s.
     pub(super) async fn get_map(&self, space: &Namespace, ids: Vec<String>) -> Result<HashMap<String, Document>> {
         let found = self.documents.get(space, ids.into_iter().map(Bson::String).collect()).await?;
+        found.into_iter().map(|document| Ok((text(&document, "_id")?.to_owned(), document))).collect()
+    }
+
+    /// Documents of the collection of topics by their `_id`s, topics without their lists of subscriptions.
+    pub(super) async fn get_without_lists(&self, ids: Vec<String>) -> Result<HashMap<String, Document>> {
+        let filter = Filter::any_of("_id", ids.into_iter().map(Bson::String).collect());
+        let found = self.scan(&self.spaces.topics, Scan { filter, without: vec!["subs".to_owned()], ..Scan::default() }).await?;
         found.into_iter().map(|document| Ok((text(&document, "_id")?.to_owned(), document))).collect()
     }
 

@@ -9,8 +9,8 @@ use super::entities::{Cursor, Topic};
 use super::keys::{chunks_between, tally_key};
 use super::limits::of_class;
 use super::publish::CLOSED_MS;
-use super::store::{Engine, ascending, damaged, delete, delete_if, int, put_if, text};
-use crate::{Result, Timestamp, TopicName};
+use super::store::{Engine, ascending, damaged, delete, delete_if, int, locked, put_if, text};
+use crate::{Result, SubscriptionName, Timestamp, TopicName};
 
 /// Documents in one step, and steps in one go.
 const STEP: u64 = 500;
@@ -21,6 +21,14 @@ const SWEEP_MS: i64 = 10_000;
 
 /// Expired dedup entries in one step.
 const ENTRIES: u64 = 64;
+
+/// A message so many places behind the cursor is held beside its chunk, and so many of them in one go.
+const FAR: i64 = 2_048;
+const STRAGGLERS: u64 = 128;
+
+/// Among few subscriptions those that nobody uses are looked for each time, among more after so long.
+const FEW: usize = 16;
+const IDLE_MS: i64 = 10_000;
 
 /// What a subscription has counted whose cards are gone.
 #[derive(Clone, Debug, Default)]
@@ -50,10 +58,45 @@ impl Tally {
 }
 
 impl Engine {
+    /// Tidies up after one subscription, and what nobody needs any more with it. What it costs does not depend on how many others there are, but
+    /// for one read of their cursors.
+    pub(super) async fn tidy_after(&self, name: &SubscriptionName, now: Timestamp) -> Result<()> {
+        let (topic, _, mut cursors) = self.open_topic(name.topic()).await?;
+        let own = topic.find(name.name()).map(|listed| listed.id.clone());
+        if let Some(own) = cursors.iter_mut().find(|cursor| Some(&cursor.subscription) == own.as_ref()) {
+            self.lift_floors(&topic, std::slice::from_mut(own)).await?;
+            self.remove_tombstones(own, now).await?;
+        }
+        // Whoever used the one that is furthest behind may be gone.
+        if let Some(last) = cursors.iter_mut().min_by_key(|cursor| cursor.floor)
+            && Some(&last.subscription) != own.as_ref()
+        {
+            self.lift_floors(&topic, std::slice::from_mut(last)).await?;
+            self.remove_tombstones(last, now).await?;
+        }
+        if let Some(lowest) = cursors.iter().map(|cursor| cursor.floor).min() {
+            self.remove_chunks(&topic, lowest).await?;
+        }
+        if self.is_time_to_look_for_idle(&topic, now) {
+            self.expire_idle_of(name.topic(), &topic, now).await?;
+        }
+        self.expire_dedup(&topic, now).await
+    }
+
+    fn is_time_to_look_for_idle(&self, topic: &Topic, now: Timestamp) -> bool {
+        let (now, mut known) = (now.as_millis(), locked(&self.known));
+        let looked = known.looked_for_idle.get(&topic.id).copied().unwrap_or(0);
+        let due = topic.subscriptions.len() <= FEW || now - looked >= IDLE_MS;
+        if due {
+            known.looked_for_idle.insert(topic.id.clone(), now);
+        }
+        due
+    }
+
     pub(super) async fn tidy(&self, name: &TopicName, now: Timestamp) -> Result<()> {
         let (topic, _, mut cursors) = self.open_topic(name).await?;
         self.expire_idle_of(name, &topic, now).await?;
-        self.lift_floors(&mut cursors).await?;
+        self.lift_floors(&topic, &mut cursors).await?;
         if let Some(lowest) = cursors.iter().map(|cursor| cursor.floor).min() {
             self.remove_chunks(&topic, lowest).await?;
         }
@@ -63,11 +106,32 @@ impl Engine {
         self.expire_dedup(&topic, now).await
     }
 
+    /// Gives open cards that are far behind their own copies of their messages: a long handler, or a long queue of one key, then holds back nothing
+    /// but itself. That happens once to a card. Whoever holds it notices that its revision is another, and looks again.
+    async fn detach_stragglers(&self, topic: &Topic, cursor: &Cursor) -> Result<()> {
+        let far = of_class(&cursor.subscription, class::OPEN, Some(cursor.at - FAR));
+        let cards = self.cards(far, &["s", "_id"], STRAGGLERS).await?;
+        let chunks = self.chunks(&topic.id, cards.iter().map(|card| card.chunk)).await?;
+        let mut puts = Vec::new();
+        for mut card in cards.into_iter().filter(|card| !card.is_void(cursor.floor)) {
+            if let Some(body) = chunks.get(&card.chunk).and_then(|chunk| chunk.by_id(card.place, &card.id)) {
+                card.body = Some((**body).clone());
+                let rev = std::mem::replace(&mut card.rev, self.fresh());
+                puts.push(put_if(card.to_document(), rev));
+            }
+        }
+        // A refused one was changed by somebody else, and may need it no more.
+        self.write(&self.spaces.cards, puts).await.map(drop)
+    }
+
     /// Moves floors up to the oldest card that is open and not detached.
-    pub(super) async fn lift_floors(&self, cursors: &mut [Cursor]) -> Result<()> {
+    pub(super) async fn lift_floors(&self, topic: &Topic, cursors: &mut [Cursor]) -> Result<()> {
         for cursor in cursors {
             if cursor.floor >= cursor.at {
                 continue;
+            }
+            if cursor.at - cursor.floor > FAR {
+                self.detach_stragglers(topic, cursor).await?;
             }
             let open = self.cards(of_class(&cursor.subscription, class::OPEN, None), &["s", "_id"], 1).await?;
             let floor = open.first().map_or(cursor.at, |card| (card.place - 1).min(cursor.at));

@@ -1,10 +1,13 @@
 //! Topics and subscriptions: looked up with one read, made, changed and removed.
 
-use chronos_db::documents::{Guard, Outcome, Scan, Write};
+use std::collections::HashSet;
 
+use chronos_db::documents::{Filter, Guard, Outcome, Scan, Write};
+
+use super::card::State;
 use super::entities::{Cursor, Listed, Opened, Subscription, Topic, is_idle, last_place};
 use super::keys::{cursor_key, place_of, sequence_key, signal_key, subscription_key, tally_key, topic_key, topic_prefix, with_prefix};
-use super::store::{Engine, ascending, delete, int, locked, put_if, too_contended};
+use super::store::{Engine, ascending, delete, delete_if, int, locked, put_if, too_contended};
 use crate::hot::{Start, SubscriptionOptions, SubscriptionPatch, TopicOptions, TopicPatch};
 use crate::{Error, ErrorKind, Result, Scope, SubscriptionName, Timestamp, TopicName};
 
@@ -52,7 +55,7 @@ impl Engine {
                     let options = patch.apply(&TopicOptions::default());
                     options.check()?;
                     let (key, id, rev) = (topic_key(name), self.fresh().to_hex(), self.fresh());
-                    let topic = Topic { key, id, options, subscriptions: Vec::new(), schedules: false, gone: false, rev };
+                    let topic = Topic { key, id, options, subscriptions: Vec::new(), has_list: true, schedules: false, gone: false, rev };
                     if self.write_one(&self.spaces.topics, Write::insert(topic.to_document(rev)?)).await?.is_applied() {
                         return Ok(topic.options);
                     }
@@ -101,7 +104,7 @@ impl Engine {
                 if let Some(topic) = topic {
                     self.finish_removal(&topic).await?;
                 }
-                self.tell();
+                self.tell_all();
                 return Ok(true);
             }
         }
@@ -142,7 +145,7 @@ impl Engine {
             }
             if let Some(listed) = topic.find(name.name()).cloned() {
                 let now = self.documents.now().await?;
-                if self.expire_idle(name, &topic, &listed, now).await? {
+                if self.expire_idle(name, &listed, now).await? {
                     continue;
                 }
                 let Some(stored) = self.get_one(&self.spaces.topics, subscription_key(&listed.id)).await? else { continue };
@@ -229,33 +232,72 @@ impl Engine {
         })
     }
 
-    /// Removes a subscription nobody pulled from for the time it says. True if so.
-    async fn expire_idle(&self, name: &SubscriptionName, topic: &Topic, listed: &Listed, now: Timestamp) -> Result<bool> {
+    /// Whether a message of a subscription is locked.
+    async fn has_lock(&self, id: &str, now: Timestamp) -> Result<bool> {
+        let filter = Filter::eq("w", id).and(Filter::gt("due", now.as_millis())).and(Filter::eq("st", State::Locked.letter()));
+        let scan = Scan { filter, order: ascending(&["due", "_id"]), limit: Some(1), without: vec!["b".to_owned()], ..Scan::default() };
+        Ok(!self.scan(&self.spaces.cards, scan).await?.is_empty())
+    }
+
+    /// Whether nobody used a subscription for the time it says, and nobody is at work on a message of it.
+    pub(super) async fn is_unused(&self, subscription: &Subscription, cursor: &Cursor, now: Timestamp) -> Result<bool> {
+        Ok(is_idle(subscription, cursor, now) && !self.has_lock(&subscription.id, now).await?)
+    }
+
+    /// Removes a subscription nobody uses. True if so.
+    async fn expire_idle(&self, name: &SubscriptionName, listed: &Listed, now: Timestamp) -> Result<bool> {
         let found = self.get_map(&self.spaces.topics, vec![subscription_key(&listed.id), cursor_key(&listed.id)]).await?;
         let (Some(subscription), Some(cursor)) = (found.get(&subscription_key(&listed.id)), found.get(&cursor_key(&listed.id))) else {
-            return Ok(false);
+            // Its removal was broken off.
+            return self.remove_subscription(name, Some(&listed.id)).await;
         };
         let subscription = Subscription::read(&listed.id, subscription)?;
         let cursor = Cursor::read(&listed.id, cursor)?;
         if !is_idle(&subscription, &cursor, now) {
             return Ok(false);
         }
-        tracing::info!(topic = %topic.key, subscription = %listed.name, "subscription removed: nobody pulled from it");
-        self.delete_subscription(name).await
+        if self.has_lock(&listed.id, now).await? {
+            self.touch(&listed.id, now).await?;
+            return Ok(false);
+        }
+        // Whoever begins to use it meanwhile changes its cursor.
+        if !self.write_one(&self.spaces.topics, delete_if(cursor_key(&listed.id), cursor.rev)).await?.is_applied() {
+            return Ok(false);
+        }
+        tracing::info!(subscription = %name, "subscription removed: nobody used it");
+        self.remove_subscription(name, Some(&listed.id)).await
     }
 
-    /// Removes subscriptions of a topic that nobody pulls from.
-    pub(super) async fn expire_idle_of(&self, name: &TopicName, topic: &Topic, now: Timestamp) -> Result<()> {
-        for listed in topic.listed() {
-            if let Ok(subscription) = SubscriptionName::new(name, &listed.name) {
-                self.expire_idle(&subscription, topic, listed, now).await?;
+    /// Removes subscriptions of a topic that nobody uses. True if there were some.
+    pub(super) async fn expire_idle_of(&self, name: &TopicName, topic: &Topic, now: Timestamp) -> Result<bool> {
+        let mut removed = false;
+        for id in self.idle_of(topic, now).await? {
+            if let Some(listed) = topic.listed().find(|listed| listed.id == id)
+                && let Ok(subscription) = SubscriptionName::new(name, &listed.name)
+            {
+                removed |= self.expire_idle(&subscription, listed, now).await?;
             }
         }
-        Ok(())
+        Ok(removed)
+    }
+
+    /// The ids of subscriptions of a topic that seem to be used by nobody.
+    async fn idle_of(&self, topic: &Topic, now: Timestamp) -> Result<HashSet<String>> {
+        let keys = topic.listed().flat_map(|listed| [subscription_key(&listed.id), cursor_key(&listed.id)]).collect();
+        let found = self.get_map(&self.spaces.topics, keys).await?;
+        let mut idle = HashSet::new();
+        for listed in topic.listed() {
+            if let (Some(subscription), Some(cursor)) = (found.get(&subscription_key(&listed.id)), found.get(&cursor_key(&listed.id)))
+                && self.is_unused(&Subscription::read(&listed.id, subscription)?, &Cursor::read(&listed.id, cursor)?, now).await?
+            {
+                idle.insert(listed.id.clone());
+            }
+        }
+        Ok(idle)
     }
 
     pub(super) async fn subscription(&self, name: &SubscriptionName) -> Result<Option<SubscriptionOptions>> {
-        match self.open(name).await {
+        match self.open_to_look(name).await {
             Ok(opened) => Ok(Some(opened.subscription.options)),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
@@ -265,21 +307,25 @@ impl Engine {
     pub(super) async fn subscriptions(&self, name: &TopicName) -> Result<Vec<String>> {
         self.ready().await?;
         let Some(topic) = self.find_topic(name).await? else { return Ok(Vec::new()) };
-        let now = self.documents.now().await?;
-        self.expire_idle_of(name, &topic, now).await?;
-        let topic = self.find_topic(name).await?;
-        let mut names: Vec<String> = topic.iter().flat_map(Topic::listed).map(|listed| listed.name.clone()).collect();
-        names.retain(|name| !name.starts_with("__"));
+        let idle = self.idle_of(&topic, self.documents.now().await?).await?;
+        let shown = topic.listed().filter(|listed| !listed.name.starts_with("__") && !idle.contains(&listed.id));
+        let mut names: Vec<String> = shown.map(|listed| listed.name.clone()).collect();
         names.sort();
         Ok(names)
     }
 
     pub(super) async fn delete_subscription(&self, name: &SubscriptionName) -> Result<bool> {
+        self.remove_subscription(name, None).await
+    }
+
+    /// Removes a subscription; only the one of this id, if one is given.
+    async fn remove_subscription(&self, name: &SubscriptionName, id: Option<&str>) -> Result<bool> {
         self.ready().await?;
         let mut mine = None;
         for _ in 0..ATTEMPTS {
             let Some(mut topic) = self.find_topic(name.topic()).await? else { return Ok(mine.is_some()) };
-            let Some(listed) = topic.subscriptions.iter_mut().find(|listed| listed.name == name.name()) else {
+            let listed = topic.subscriptions.iter_mut().find(|listed| listed.name == name.name());
+            let Some(listed) = listed.filter(|listed| id.is_none_or(|id| listed.id == id)) else {
                 return Ok(mine.is_some());
             };
             if !listed.gone {
@@ -294,8 +340,8 @@ impl Engine {
             self.remove_belongings(&id).await?;
             topic.subscriptions.retain(|listed| listed.id != id);
             if self.put_topic(&topic).await? {
+                self.tell_all();
                 self.forget_local(name);
-                self.tell();
                 return Ok(mine.is_some());
             }
         }
@@ -305,12 +351,21 @@ impl Engine {
     /// Makes pullers of all processes look again.
     pub(super) async fn signal(&self, subscription: &str) -> Result<()> {
         self.documents.sequence(&self.spaces.topics, &signal_key(subscription), 1).await?;
-        self.tell();
+        self.tell_subscription(subscription);
         Ok(())
     }
 
-    /// Looks everything up that concerns a subscription: one read if its ids are known already.
+    /// Looks everything up that concerns a subscription: one read if its ids are known already. One that nobody uses is removed.
     pub(super) async fn open(&self, name: &SubscriptionName) -> Result<Opened> {
+        self.open_and(name, true).await
+    }
+
+    /// As [`open`](Self::open), and writes nothing.
+    pub(super) async fn open_to_look(&self, name: &SubscriptionName) -> Result<Opened> {
+        self.open_and(name, false).await
+    }
+
+    async fn open_and(&self, name: &SubscriptionName, may_write: bool) -> Result<Opened> {
         self.ready().await?;
         let local = self.local(name);
         let key = topic_key(name.topic());
@@ -320,30 +375,42 @@ impl Engine {
             if let Some((topic, id)) = &ids {
                 wanted.extend([subscription_key(id), cursor_key(id), sequence_key(topic), signal_key(id)]);
             }
-            let (found, now) = futures::try_join!(self.get_map(&self.spaces.topics, wanted), async { Ok(self.documents.now().await?) })?;
-            let topic = found.get(&key).map(Topic::read).transpose()?.filter(|topic| !topic.gone);
+            let (found, now) = futures::try_join!(self.get_without_lists(wanted), async { Ok(self.documents.now().await?) })?;
+            let topic = found.get(&key).map(Topic::read_without_list).transpose()?.filter(|topic| !topic.gone);
+            self.note_topic(name.topic(), topic.as_ref().map(|topic| topic.rev));
             let Some(topic) = topic else {
                 self.forget_local(name);
                 return Err(no_topic());
             };
-            let Some(listed) = topic.find(name.name()).cloned() else {
-                self.forget_local(name);
-                return Err(no_subscription());
-            };
-            let current = (topic.id.clone(), listed.id.clone());
-            if ids.as_ref() != Some(&current) {
-                *locked(&local.ids) = Some(current);
+            // A subscription has its cursor as long as it is there, and never the one of another.
+            let known = ids.filter(|(of, id)| *of == topic.id && found.contains_key(&cursor_key(id)));
+            let Some((_, id)) = known else {
+                let Some(topic) = self.find_topic(name.topic()).await? else { continue };
+                let Some(listed) = topic.find(name.name()) else {
+                    self.forget_local(name);
+                    return Err(no_subscription());
+                };
+                let current = (topic.id.clone(), listed.id.clone());
+                if locked(&local.ids).replace(current.clone()) == Some(current) {
+                    // Its removal has begun.
+                    return Err(no_subscription());
+                }
                 locked(&local.held).clear();
                 continue;
-            }
+            };
+            let listed = Listed { name: name.name().to_owned(), id, gone: false };
             let (Some(subscription), Some(cursor)) = (found.get(&subscription_key(&listed.id)), found.get(&cursor_key(&listed.id))) else {
                 return Err(no_subscription());
             };
             let subscription = Subscription::read(&listed.id, subscription)?;
             let cursor = Cursor::read(&listed.id, cursor)?;
             if is_idle(&subscription, &cursor, now) {
-                self.expire_idle(name, &topic, &listed, now).await?;
-                return Err(no_subscription());
+                match may_write {
+                    true if self.expire_idle(name, &listed, now).await? => return Err(no_subscription()),
+                    true => continue,
+                    false if self.is_unused(&subscription, &cursor, now).await? => return Err(no_subscription()),
+                    false => {}
+                }
             }
             let signal = found.get(&signal_key(&listed.id)).map_or(Ok(-1), |signal| int(signal, "value"))?;
             let seen = (last_place(found.get(&sequence_key(&topic.id)))?, signal);

@@ -1,4 +1,7 @@
 //! Shared memory: a document a key, changed by compare-and-swap.
+//!
+//! A version is at least the time of its change in microseconds, so one that was given out never belongs to another value, whatever became of the
+//! key's document in between.
 
 use std::time::Duration;
 
@@ -18,7 +21,7 @@ use crate::{Error, ErrorKind, Result, Scope, Timestamp};
 /// How often a change is tried while others change the same key.
 const ATTEMPTS: usize = 500;
 
-/// What has expired or was removed is kept so long, for its version.
+/// What has expired or was removed is kept so long, for its version and for watchers.
 const KEPT_MS: i64 = 60_000;
 
 /// Time between two sweeps of this process, and documents in one.
@@ -45,6 +48,22 @@ struct New {
     gone: bool,
     /// Whether it is a change that watchers hear of and that makes a new version.
     counts: bool,
+    /// The version it gets, if it was given out for this value before.
+    version: Option<i64>,
+    /// The change is that its time is over.
+    ended: bool,
+}
+
+impl New {
+    /// A change to a value, or to a tombstone if there are no bytes.
+    fn to(bytes: Option<Bytes>, content_type: String, until: Option<Timestamp>) -> Self {
+        Self { bytes, content_type, until, gone: false, counts: true, version: None, ended: false }
+    }
+
+    /// A change to nothing but the memory of a version.
+    fn gone(now: Timestamp, counts: bool) -> Self {
+        Self { gone: true, counts, ..Self::to(None, String::new(), Some(now.plus_millis(KEPT_MS))) }
+    }
 }
 
 pub(super) fn scope_prefix(scope: &Scope) -> String {
@@ -123,7 +142,13 @@ impl Engine {
             let stored = stored.map(Stored::read).transpose()?;
             let Some(new) = decide(stored.as_ref(), now)? else { return Ok(None) };
             let rev = self.fresh();
-            let version = stored.as_ref().map_or(0, |stored| stored.version) + i64::from(new.counts);
+            let last = stored.as_ref().map_or(0, |stored| stored.version);
+            let version = match new.version {
+                // Somebody else had a later one in between, which then must not come again.
+                Some(version) if version >= last => version,
+                _ if new.counts => (last + 1).max(self.version_of(now)),
+                _ => last,
+            };
             let mut document = doc! { "_id": &id, "v": version, "rev": rev };
             // Listings leave the bytes behind.
             match &new.bytes {
@@ -148,14 +173,17 @@ impl Engine {
                 },
             );
             if new.counts {
-                let change = doc! {
+                let mut change = doc! {
                     "_id": format!("{prefix}{:015}:{}", now.as_millis(), rev.to_hex()),
                     "k": key, "v": version, "d": new.bytes.is_none(), "at": now.as_millis(),
                 };
+                if new.ended {
+                    change.insert("x", true);
+                }
                 batch.push_after(0, &self.spaces.changes, Write::insert(change));
             }
             if self.documents.apply(batch).await?.first().is_some_and(|outcome| outcome.is_applied()) {
-                self.tell();
+                self.tell_watchers();
                 self.sweep_values(now).await;
                 return Ok(Some(u64::try_from(version).unwrap_or(0)));
             }
@@ -181,11 +209,11 @@ impl Engine {
             let holds = match when {
                 When::Always => true,
                 When::Absent => known.is_none_or(|known| known.bytes.is_none()),
-                When::Unknown => known.is_none(),
+                When::Unknown | When::UnknownSince(_) => known.is_none(),
                 When::Version(version) => known.is_some_and(|known| u64::try_from(known.version) == Ok(version)),
             };
-            let (bytes, content_type, until) = (bytes.clone(), content_type.to_owned(), after(now, ttl));
-            Ok(holds.then_some(New { bytes, content_type, until, gone: false, counts: true }))
+            let version = if let When::UnknownSince(version) = when { i64::try_from(version).ok() } else { None };
+            Ok(holds.then(|| New { version, ..New::to(bytes.clone(), content_type.to_owned(), after(now, ttl)) }))
         })
         .await
     }
@@ -195,8 +223,7 @@ impl Engine {
         self.change_value(scope, key, |stored, now| {
             let known = stored.filter(|stored| stored.is_known(now));
             had = known.is_some_and(|known| known.bytes.is_some());
-            let until = Some(now.plus_millis(KEPT_MS));
-            Ok(known.map(|_| New { bytes: None, content_type: String::new(), until, gone: true, counts: had }))
+            Ok(known.map(|_| New::gone(now, had)))
         })
         .await?;
         Ok(had)
@@ -205,15 +232,26 @@ impl Engine {
     pub(super) async fn expire(&self, scope: &Scope, key: &str, ttl: Duration) -> Result<bool> {
         let changed = self.change_value(scope, key, |stored, now| {
             let value = stored.filter(|stored| stored.is_known(now) && stored.bytes.is_some());
-            Ok(value.map(|value| New {
-                bytes: value.bytes.clone(),
-                content_type: value.content_type.clone(),
-                until: after(now, Some(ttl)),
-                gone: false,
-                counts: false,
-            }))
+            let until = after(now, Some(ttl));
+            Ok(value.map(|value| New { counts: false, ..New::to(value.bytes.clone(), value.content_type.clone(), until) }))
         });
         Ok(changed.await?.is_some())
+    }
+
+    /// Makes a change of it that the time of a value is over, unless that was done, or somebody changed the key.
+    pub(super) async fn end_value(&self, scope: &Scope, key: &str) -> Result<()> {
+        let ended = self.change_value(scope, key, |stored, now| {
+            let over = stored.filter(|stored| !stored.gone && stored.bytes.is_some() && !stored.is_known(now));
+            Ok(over.map(|_| New { ended: true, ..New::gone(now, true) }))
+        });
+        ended.await.map(drop)
+    }
+
+    /// The least version of a change made now; the store's time is in milliseconds, chance does the rest.
+    fn version_of(&self, now: Timestamp) -> i64 {
+        // Below 1,000.
+        let chance = i64::try_from(self.runtime.random.next_u64() % 1_000).unwrap_or(0);
+        now.as_millis().saturating_mul(1_000).saturating_add(chance)
     }
 
     pub(super) async fn increment(&self, scope: &Scope, key: &str, by: i64, ttl: Option<Duration>) -> Result<(i64, u64)> {
@@ -230,7 +268,7 @@ impl Engine {
             sum = number.checked_add(by).ok_or_else(|| Error::validation("the sum does not fit 64 bits"))?;
             let until = after(now, ttl).or(value.filter(|value| value.bytes.is_some()).and_then(|value| value.until));
             let content_type = value.map(|value| value.content_type.clone()).unwrap_or_default();
-            Ok(Some(New { bytes: Some(sum.to_string().into()), content_type, until, gone: false, counts: true }))
+            Ok(Some(New::to(Some(sum.to_string().into()), content_type, until)))
         });
         let version = version.await?.ok_or_else(|| Error::new(ErrorKind::HotTier, "the number was not changed"))?;
         Ok((sum, version))

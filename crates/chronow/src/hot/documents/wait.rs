@@ -1,14 +1,17 @@
-//! Waiting for something new: woken by this process, found out by looking for others.
+//! Waiting for something new: woken by this process, found out by looking for others. Of all that wait for one subscription in this process, one looks,
+//! and one is woken.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bson::Document;
 use chronos_db::documents::{Filter, Scan};
 
-use super::entities::last_place;
+use super::entities::{Opened, last_place};
 use super::keys::{sequence_key, signal_key};
+use super::settle::millis;
 use super::store::{Engine, int, locked};
-use crate::{Result, SubscriptionName};
+use crate::{Error, ErrorKind, Result, SubscriptionName, Timestamp};
 
 /// The first and the longest pause between two looks.
 const SHORTEST: Duration = Duration::from_millis(5);
@@ -19,39 +22,75 @@ const LOOKS_PER_CARDS: u32 = 4;
 
 impl Engine {
     pub(super) async fn wait(&self, name: &SubscriptionName, timeout: Duration) -> Result<()> {
-        let opened = self.open(name).await?;
+        let opened = self.open_to_look(name).await?;
         // What came since the last pull has not been looked at.
-        let known = locked(&opened.local.seen).unwrap_or(opened.seen);
-        if opened.seen != known {
+        if opened.seen != locked(&opened.local.seen).unwrap_or(opened.seen) {
             return Ok(());
         }
-        let (sequence, signal) = (sequence_key(&opened.topic.id), signal_key(&opened.subscription.id));
-        let end = self.runtime.clock.now().plus_millis(super::settle::millis(timeout));
-        let (mut moved, mut pause, mut looks) = (self.moved.subscribe(), SHORTEST, 0_u32);
+        let end = self.runtime.clock.now().plus_millis(millis(timeout));
         loop {
-            let left = end.as_millis() - self.runtime.clock.now().as_millis();
-            let Some(left) = u64::try_from(left).ok().filter(|left| *left > 0) else { return Ok(()) };
-            let told = tokio::select! {
-                // The sender lives as long as the engine.
-                _ = moved.changed() => true,
-                () = self.runtime.clock.sleep(pause.min(Duration::from_millis(left))) => false,
-            };
-            pause = (pause * 2).min(LONGEST);
-            looks += 1;
-            let found = self.get_map(&self.spaces.topics, vec![sequence.clone(), signal.clone()]).await?;
-            let signalled = found.get(&signal).map_or(Ok(-1), |signal| int(signal, "value"))?;
-            if (last_place(found.get(&sequence))?, signalled) != known {
+            if opened.local.left.load(Ordering::Relaxed) {
                 return Ok(());
             }
-            if !opened.subscription.options.paused && (told || looks.is_multiple_of(LOOKS_PER_CARDS)) {
-                let now = self.documents.now().await?;
-                let filter = Filter::eq("w", opened.subscription.id.as_str()).and(Filter::lte("due", now.as_millis()));
-                let scan = Scan { filter, limit: Some(1), without: vec!["b".to_owned()], ..Scan::default() };
-                let due: Vec<Document> = self.scan(&self.spaces.cards, scan).await?;
-                if !due.is_empty() {
-                    return Ok(());
+            let Some(left) = self.left_until(end) else { return Ok(()) };
+            let looker = tokio::select! {
+                biased;
+                () = opened.local.told.notified() => None,
+                looker = opened.local.looker.acquire() => Some(looker),
+                () = self.runtime.clock.sleep(left) => return Ok(()),
+            };
+            match looker {
+                None if self.has_something(&opened, true).await? => return Ok(()),
+                None => {}
+                Some(looker) => {
+                    let _looker = looker.map_err(|e| Error::new(ErrorKind::Closed, "the hot tier is closed").caused_by(e))?;
+                    return self.look_until(&opened, end).await;
                 }
             }
         }
+    }
+
+    fn left_until(&self, end: Timestamp) -> Option<Duration> {
+        let left = u64::try_from(end.as_millis() - self.runtime.clock.now().as_millis()).ok().filter(|left| *left > 0);
+        left.map(Duration::from_millis)
+    }
+
+    /// Looks again and again until there is something, or it is time.
+    async fn look_until(&self, opened: &Opened, end: Timestamp) -> Result<()> {
+        let (mut pause, mut looks) = (SHORTEST, 0_u32);
+        while let Some(left) = self.left_until(end) {
+            let told = tokio::select! {
+                () = opened.local.told.notified() => true,
+                () = self.runtime.clock.sleep(pause.min(left)) => false,
+            };
+            pause = (pause * 2).min(LONGEST);
+            looks += 1;
+            if self.has_something(opened, told || looks.is_multiple_of(LOOKS_PER_CARDS)).await? {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether something came since the last pull of this process, or it left something; with `cards`, whether something has become due.
+    async fn has_something(&self, opened: &Opened, cards: bool) -> Result<bool> {
+        if opened.local.left.load(Ordering::Relaxed) {
+            return Ok(true);
+        }
+        let known = locked(&opened.local.seen).unwrap_or(opened.seen);
+        let (sequence, signal) = (sequence_key(&opened.topic.id), signal_key(&opened.subscription.id));
+        let found = self.get_map(&self.spaces.topics, vec![sequence.clone(), signal.clone()]).await?;
+        let signalled = found.get(&signal).map_or(Ok(-1), |signal| int(signal, "value"))?;
+        if (last_place(found.get(&sequence))?, signalled) != known {
+            return Ok(true);
+        }
+        if opened.subscription.options.paused || !cards {
+            return Ok(false);
+        }
+        let now = self.documents.now().await?;
+        let filter = Filter::eq("w", opened.subscription.id.as_str()).and(Filter::lte("due", now.as_millis()));
+        let scan = Scan { filter, limit: Some(1), without: vec!["b".to_owned()], ..Scan::default() };
+        let due: Vec<Document> = self.scan(&self.spaces.cards, scan).await?;
+        Ok(!due.is_empty())
     }
 }

@@ -1,4 +1,4 @@
-//! Watching keys: the changes of the last moments, looked at again and again.
+//! Watching keys: the changes of the last moments, looked at again and again. Where values' times end, a watcher makes a change of that.
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use chronos_db::documents::{Filter, Scan};
 use futures::StreamExt as _;
 use futures::stream::{self, BoxStream};
 
-use super::keys::after_prefix;
+use super::keys::{after_prefix, with_prefix};
 use super::store::{Engine, ascending, int, text};
 use super::values::scope_prefix;
 use crate::hot::Change;
@@ -19,21 +19,31 @@ const OVERLAP_MS: i64 = 3_000;
 
 const PAUSE: Duration = Duration::from_millis(30);
 
+/// Time between two looks for values whose time is over, and how many are ended in one.
+const ENDS_MS: i64 = 100;
+const ENDS: u64 = 500;
+
 struct Watcher {
     engine: Arc<Engine>,
+    of: Scope,
     scope: String,
     prefix: String,
     /// Changes that were seen, of the overlap.
     seen: HashSet<String>,
     ready: VecDeque<Change>,
+    /// Values whose time was over by then have been ended.
+    ended: i64,
     failed: bool,
 }
 
 impl Engine {
     pub(super) async fn watch(self: Arc<Self>, scope: &Scope, prefix: &str) -> Result<BoxStream<'static, Result<Change>>> {
         self.ready().await?;
+        let now = self.documents.now().await?;
         let mut watcher = Watcher {
             engine: self,
+            ended: now.as_millis(),
+            of: scope.clone(),
             scope: scope_prefix(scope),
             prefix: prefix.to_owned(),
             seen: HashSet::new(),
@@ -53,7 +63,11 @@ impl Engine {
 impl Watcher {
     /// Looks for changes that were not seen yet.
     async fn look(&mut self) -> Result<()> {
-        let from = self.engine.documents.now().await?.plus_millis(-OVERLAP_MS).as_millis().max(0);
+        let now = self.engine.documents.now().await?.as_millis();
+        if now - self.ended >= ENDS_MS {
+            self.end_values(now).await?;
+        }
+        let from = (now - OVERLAP_MS).max(0);
         let filter = Filter::gt("_id", format!("{}{from:015}", self.scope));
         let filter = match after_prefix(&self.scope) {
             Some(end) => filter.and(Filter::Field("_id".to_owned(), chronos_db::documents::filter::Test::Lt(end.into()))),
@@ -67,11 +81,39 @@ impl Watcher {
             if !self.seen.contains(&id) && key.starts_with(&self.prefix) {
                 let version = u64::try_from(int(&change, "v")?).unwrap_or(0);
                 let deleted = change.get_bool("d").unwrap_or(false);
-                self.ready.push_back(Change { key: key.to_owned(), version, deleted });
+                let expired = change.get_bool("x").unwrap_or(false);
+                self.ready.push_back(Change { key: key.to_owned(), version, deleted, expired });
             }
             recent.insert(id);
         }
         self.seen = recent;
+        Ok(())
+    }
+
+    /// Ends values of this watch whose time was over since the last look. Of several watchers one does it, and all hear of it.
+    async fn end_values(&mut self, now: i64) -> Result<()> {
+        let over = Filter::gt("until", self.ended).and(Filter::lte("until", now)).and(Filter::exists("until", true));
+        let own = with_prefix(&format!("{}{}", self.scope, self.prefix));
+        // Without tombstones.
+        let scan = Scan {
+            filter: over.and(own).and(Filter::exists("d", false)),
+            order: ascending(&["until", "_id"]),
+            limit: Some(ENDS),
+            without: vec!["p".to_owned()],
+            ..Scan::default()
+        };
+        let found = self.engine.scan(&self.engine.spaces.values, scan).await?;
+        let full = found.len() as u64 == ENDS;
+        for value in &found {
+            let id = text(value, "_id")?;
+            self.engine.end_value(&self.of, &id[self.scope.len()..]).await?;
+        }
+        self.ended = match found.last() {
+            // Others may end in the same millisecond.
+            Some(last) if full => int(last, "until")? - 1,
+            // One that was given its time so late that it is over may come a little later.
+            _ => self.ended.max(now - OVERLAP_MS),
+        };
         Ok(())
     }
 

@@ -15,14 +15,15 @@ use super::reply::{Parts, Stored, count, list, number, text, write_message};
 use super::script::{Args, scripts};
 use super::topics::{Miss, Tried};
 use crate::hot::{
-    Accepted, Advance, Advanced, DeadLetter, Delivery, Lock, Outgoing, Peeked, Place, Published, Pulled, Select, Settle, Settled,
-    filter_view,
+    Accepted, Advance, Advanced, DeadLetter, DeadLetterId, Delivery, Lock, MOST_LETTERS, Outgoing, Peeked, Place, Published, Pulled,
+    Select, Settle, Settled, filter_view,
 };
 use crate::{Error, ErrorKind, Result, SubscriptionName, Timestamp, TopicName};
 
 /// More are not handed out at once, whatever is asked for: a script blocks the server while it runs.
 const MOST_PER_PULL: u32 = 1_000;
 const MOST_PER_SCRIPT: usize = 500;
+const LETTERS_PER_SCRIPT: usize = 16;
 
 /// The filter of a subscription, read once per version of its options.
 pub(super) struct Compiled {
@@ -95,12 +96,14 @@ impl RedisHot {
                     for ((index, id), duplicate) in batch.at.into_iter().zip(ids).zip(duplicates.bytes()) {
                         published[index] = Some(Published { id: join_id(shard, &text(id)?), duplicate: duplicate == b'1' });
                     }
+                    self.note_revision(topic, shard, Some(reply.text()?));
                 }
                 prefix => {
                     let (prefix, first) = (text(prefix)?, reply.count()?);
                     for (index, sequence) in batch.at.into_iter().zip(first..) {
                         published[index] = Some(Published { id: join_id(shard, &format!("{prefix}{sequence}")), duplicate: false });
                     }
+                    self.note_revision(topic, shard, Some(reply.text()?));
                 }
             }
         }
@@ -169,6 +172,7 @@ impl RedisHot {
             let started = usize::try_from(reply.count()?).unwrap_or(0);
             let found = reply.list()?;
             let due = reply.number()?;
+            self.note_revision(subscription.topic(), shard, Some(reply.text()?));
             let mut left_out = Vec::new();
             pulled.deliveries.reserve(found.len());
             for message in found {
@@ -329,7 +333,7 @@ impl RedisHot {
         limit: u32,
         shards: u16,
     ) -> Tried<(Vec<DeadLetter>, Option<String>)> {
-        let after = after.map(cursor).transpose()?;
+        let (after, limit) = (after.map(cursor).transpose()?, limit.min(MOST_LETTERS));
         let mut found = Vec::new();
         for shard in 0..shards {
             let from = match after {
@@ -340,30 +344,63 @@ impl RedisHot {
             };
             let args = Args::new().arg(shards).arg(subscription.name()).arg(from).arg(limit);
             for letter in self.ask(subscription.topic(), shard, &scripts::dead_list, &args).await?.list()? {
-                let mut letter = Parts::of(letter)?;
-                let id = letter.text()?;
-                let score = letter.count()?;
-                let stored = Stored::read(&id, letter.next())?;
-                found.push((
-                    (score, shard),
-                    DeadLetter {
-                        id: join_id(shard, &id),
-                        payload: stored.payload,
-                        content_type: stored.content_type,
-                        headers: stored.headers,
-                        key: stored.key,
-                        reason: letter.text()?,
-                        deliveries: small(letter.next())?,
-                        published_at: stored.published_at,
-                        failed_at: Timestamp::from_millis((score / 1_000).cast_signed()),
-                    },
-                ));
+                found.push(dead_letter(shard, letter)?);
             }
         }
         found.sort_unstable_by_key(|(order, _)| *order);
         found.truncate(limit as usize);
         let next = (found.len() == limit as usize).then(|| found.last().map(|((score, shard), _)| format!("{score}.{shard}"))).flatten();
         Ok((found.into_iter().map(|(_, letter)| letter).collect(), next))
+    }
+
+    pub(super) async fn list_dead_ids(
+        &self,
+        subscription: &SubscriptionName,
+        from: Timestamp,
+        after: Option<&str>,
+        limit: u32,
+        shards: u16,
+    ) -> Tried<Vec<DeadLetterId>> {
+        let after = after.map(cursor).transpose()?;
+        let begin = u64::try_from(from.as_millis()).unwrap_or(0).saturating_mul(1_000);
+        let mut found = Vec::new();
+        for shard in 0..shards {
+            let from = match after {
+                Some((score, last)) if score >= begin && shard <= last => format!("({score}"),
+                Some((score, _)) => score.max(begin).to_string(),
+                None => begin.to_string(),
+            };
+            let args = Args::new().arg(shards).arg(subscription.name()).arg(from).arg(limit);
+            let mut reply = self.ask(subscription.topic(), shard, &scripts::dead_ids, &args).await?.list()?.into_iter();
+            while let (Some(id), Some(score)) = (reply.next(), reply.next()) {
+                // Whole, and below 2^53.
+                let score = text(score)?.parse::<f64>().map_err(|_| Error::new(ErrorKind::HotTier, "Redis holds a wrong score"))? as u64;
+                found.push(((score, shard), join_id(shard, &text(id)?)));
+            }
+        }
+        found.sort_unstable();
+        found.truncate(limit as usize);
+        let told = found.into_iter().map(|((score, shard), id)| DeadLetterId {
+            id,
+            cursor: format!("{score}.{shard}"),
+            failed_at: Timestamp::from_millis((score / 1_000).cast_signed()),
+        });
+        Ok(told.collect())
+    }
+
+    pub(super) async fn get_dead(&self, subscription: &SubscriptionName, ids: &[String], shards: u16) -> Tried<Vec<DeadLetter>> {
+        let mut found = Vec::new();
+        for shard in 0..shards {
+            let own: Vec<&str> = ids.iter().map(|id| split_id(id)).filter(|(own, _)| *own == shard).map(|(_, id)| id).collect();
+            // They may be large.
+            for own in own.chunks(LETTERS_PER_SCRIPT) {
+                let args = own.iter().fold(Args::new().arg(shards).arg(subscription.name()), Args::arg);
+                for letter in self.ask(subscription.topic(), shard, &scripts::dead_get, &args).await?.list()? {
+                    found.push(dead_letter(shard, letter)?.1);
+                }
+            }
+        }
+        Ok(found)
     }
 
     /// Redrives or purges dead letters.
@@ -523,6 +560,26 @@ fn delivery(shard: u16, token: &str, until: i64, message: Value) -> Result<(Deli
         locked_until: Timestamp::from_millis(until),
     };
     Ok((delivery, deliveries < 0))
+}
+
+/// A dead letter as a script shows it, and its place among all.
+fn dead_letter(shard: u16, letter: Value) -> Result<((u64, u16), DeadLetter)> {
+    let mut letter = Parts::of(letter)?;
+    let id = letter.text()?;
+    let score = letter.count()?;
+    let stored = Stored::read(&id, letter.next())?;
+    let letter = DeadLetter {
+        id: join_id(shard, &id),
+        payload: stored.payload,
+        content_type: stored.content_type,
+        headers: stored.headers,
+        key: stored.key,
+        reason: letter.text()?,
+        deliveries: small(letter.next())?,
+        published_at: stored.published_at,
+        failed_at: Timestamp::from_millis((score / 1_000).cast_signed()),
+    };
+    Ok(((score, shard), letter))
 }
 
 fn small(value: Value) -> Result<u32> {

@@ -19,8 +19,8 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::time::Instant;
 
 use super::{
-    Accepted, Advance, Advanced, Change, DeadLetter, Delivery, Hot, Lock, Outgoing, Peeked, Published, Pulled, Select, SubscriptionOptions,
-    SubscriptionPatch, TopicOptions, TopicPatch, TopicStats, Value, When,
+    Accepted, Advance, Advanced, Change, DeadLetter, DeadLetterId, Delivery, Hot, Lock, Outgoing, Peeked, Published, Pulled, Select,
+    SubscriptionOptions, SubscriptionPatch, TopicOptions, TopicPatch, TopicStats, Value, When,
 };
 use crate::{Error, ErrorKind, Result, Scope, SubscriptionName, Timestamp, TopicName};
 
@@ -36,6 +36,7 @@ mod script;
 mod server;
 mod topics;
 mod values;
+mod watching;
 
 pub use config::{RedisConfig, RedisServers};
 
@@ -55,6 +56,14 @@ pub struct RedisHot {
     turns: AtomicU64,
     shards: Mutex<HashMap<TopicName, u16>>,
     filters: Mutex<HashMap<SubscriptionName, Arc<Compiled>>>,
+    revisions: Mutex<HashMap<TopicName, Revisions>>,
+}
+
+/// What the shards of a topic said about the state of its options, and how often that was something new.
+#[derive(Debug, Default)]
+struct Revisions {
+    of_shards: HashMap<u16, String>,
+    changes: u64,
 }
 
 impl RedisHot {
@@ -75,6 +84,7 @@ impl RedisHot {
             turns: AtomicU64::new(0),
             shards: Mutex::default(),
             filters: Mutex::default(),
+            revisions: Mutex::default(),
         };
         Box::pin(hot.server()).await.map_err(|error| error.during("connect"))?.judge()?;
         Ok(hot)
@@ -112,6 +122,29 @@ impl RedisHot {
     fn forget_shards(&self, topic: &TopicName) {
         self.shards.lock().unwrap_or_else(PoisonError::into_inner).remove(topic);
         self.filters.lock().unwrap_or_else(PoisonError::into_inner).retain(|subscription, _| subscription.topic() != topic);
+        self.note_revision(topic, 0, None);
+    }
+
+    /// Notes what a shard said about the state of the topic's options; none if there is no topic.
+    fn note_revision(&self, topic: &TopicName, shard: u16, revision: Option<String>) {
+        let mut all = self.revisions.lock().unwrap_or_else(PoisonError::into_inner);
+        if !all.contains_key(topic) {
+            all.insert(topic.clone(), Revisions::default());
+        }
+        let Some(revisions) = all.get_mut(topic) else { return };
+        let Some(revision) = revision else {
+            revisions.changes += u64::from(!revisions.of_shards.is_empty());
+            revisions.of_shards.clear();
+            return;
+        };
+        match revisions.of_shards.get_mut(&shard) {
+            Some(known) if *known == revision => {}
+            Some(known) => {
+                *known = revision;
+                revisions.changes += 1;
+            }
+            None => drop(revisions.of_shards.insert(shard, revision)),
+        }
     }
 
     fn compiled(&self, subscription: &SubscriptionName) -> Option<Arc<Compiled>> {
@@ -166,6 +199,10 @@ impl Hot for RedisHot {
         self.read_topic(topic).await.map_err(|error| error.during("topic").on(topic))
     }
 
+    fn changes(&self, topic: &TopicName) -> u64 {
+        self.revisions.lock().unwrap_or_else(PoisonError::into_inner).get(topic).map_or(0, |revisions| revisions.changes)
+    }
+
     async fn topics(&self, scope: &Scope) -> Result<Vec<String>> {
         self.list_topics(scope).await.map_err(|error| error.during("topics"))
     }
@@ -193,6 +230,7 @@ impl Hot for RedisHot {
     }
 
     async fn delete_subscription(&self, subscription: &SubscriptionName) -> Result<bool> {
+        self.filters.lock().unwrap_or_else(PoisonError::into_inner).remove(subscription);
         match self.on_topic(subscription.topic(), |shards| self.remove_subscription(subscription, shards).boxed()).await {
             Err(Miss::NoTopic) => Ok(false),
             other => other.map_err(|miss| Self::explain(miss, subscription.topic(), Some(subscription)).during("delete_subscription")),
@@ -201,6 +239,7 @@ impl Hot for RedisHot {
 
     async fn publish(&self, topic: &TopicName, messages: Vec<Outgoing>) -> Result<Vec<Published>> {
         let messages = &messages;
+        messages.iter().try_for_each(Outgoing::check).map_err(|error| error.during("publish").on(topic))?;
         on!(self, topic topic, "publish", |shards| self.accept(topic, messages, shards, None))
     }
 
@@ -212,6 +251,7 @@ impl Hot for RedisHot {
         within: Duration,
     ) -> Result<Vec<Published>> {
         let (messages, confirm) = (&messages, Some(Confirm { replicas, within }));
+        messages.iter().try_for_each(Outgoing::check).map_err(|error| error.during("publish").on(topic))?;
         on!(self, topic topic, "publish", |shards| self.accept(topic, messages, shards, confirm))
     }
 
@@ -295,6 +335,20 @@ impl Hot for RedisHot {
         on!(self, subscription subscription, "dead_letters", |shards| self.list_dead(subscription, after, limit, shards))
     }
 
+    async fn dead_letter_ids(
+        &self,
+        subscription: &SubscriptionName,
+        from: Timestamp,
+        after: Option<&str>,
+        limit: u32,
+    ) -> Result<Vec<DeadLetterId>> {
+        on!(self, subscription subscription, "dead_letter_ids", |shards| self.list_dead_ids(subscription, from, after, limit, shards))
+    }
+
+    async fn dead_letters_by_id(&self, subscription: &SubscriptionName, ids: &[String]) -> Result<Vec<DeadLetter>> {
+        on!(self, subscription subscription, "dead_letters_by_id", |shards| self.get_dead(subscription, ids, shards))
+    }
+
     async fn redrive(&self, subscription: &SubscriptionName, select: &Select) -> Result<u64> {
         on!(self, subscription subscription, "redrive", |shards| self.take_dead(subscription, "redrive", select, shards))
     }
@@ -321,7 +375,7 @@ impl Hot for RedisHot {
     }
 
     async fn get(&self, scope: &Scope, keys: &[String]) -> Result<Vec<Option<Value>>> {
-        self.read_values(scope, keys).await.map_err(|error| error.during("get"))
+        self.reader().read_values(scope, keys).await.map_err(|error| error.during("get"))
     }
 
     async fn set(
@@ -349,7 +403,7 @@ impl Hot for RedisHot {
     }
 
     async fn keys(&self, scope: &Scope, prefix: &str, after: Option<&str>, limit: u32) -> Result<(Vec<String>, Option<String>)> {
-        self.list_keys(scope, prefix, after, limit).await.map_err(|error| error.during("keys"))
+        self.reader().list_keys(scope, prefix, after, limit).await.map_err(|error| error.during("keys"))
     }
 
     async fn watch(&self, scope: &Scope, prefix: &str) -> Result<BoxStream<'static, Result<Change>>> {

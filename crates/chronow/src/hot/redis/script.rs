@@ -111,7 +111,7 @@ pub(super) mod scripts {
 
     scripts! {
         with library:
-            advance arm cancel dead_list dead_take fetch_deferred others peek publish pull purge renew replay stats sub_delete sub_get sub_put subs
+            advance arm cancel dead_get dead_ids dead_list dead_take fetch_deferred others peek publish pull purge renew replay stats sub_delete sub_get sub_idle sub_put subs
             topic_delete topic_put;
         with core: publish_plain;
         alone: kv_expire kv_increment kv_remove kv_set

@@ -24,7 +24,7 @@ impl RedisHot {
         let info = async |section: &str| -> Result<InfoDict> {
             let mut info = cmd("INFO");
             info.arg(section);
-            let node = if self.link.is_cluster() { self.masters().await?.into_iter().next() } else { None };
+            let node = if self.link.is_cluster() { self.reader().masters().await?.into_iter().next() } else { None };
             let value = self.link.run_at(info, node.as_ref()).await?;
             from_redis_value(value).map_err(|error| failed(error.into()))
         };

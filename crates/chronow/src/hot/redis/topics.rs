@@ -79,9 +79,35 @@ impl RedisHot {
                     self.forget_subscription(topic, &name).await?;
                 }
             }
+            "idle" => {
+                let mut parts = parts.rest().into_iter();
+                while let (Some(name), Some(seen)) = (parts.next(), parts.next()) {
+                    self.reap(topic, &text(name)?, number(seen)?).await?;
+                }
+            }
             other => return Err(Error::new(ErrorKind::HotTier, format!("a script answered `{other}`")).into()),
         }
         Ok(None)
+    }
+
+    /// Removes a subscription that was last used then as far as the first shard knows, unless the others know better.
+    async fn reap(&self, topic: &TopicName, name: &str, seen: i64) -> Tried<()> {
+        let mut used = seen;
+        for shard in 1..self.shards(topic).await? {
+            let reply = self.link.eval(&scripts::sub_idle, &self.keys.stream(topic, shard), &Args::new().arg(name)).await?;
+            let mut parts = Parts::of(reply)?;
+            if parts.text()? == "ok" {
+                used = used.max(parts.number()?);
+            }
+        }
+        let later = (used > seen).then_some(used);
+        let args = Args::new().arg(name).arg(seen).maybe(later);
+        let mut parts = Parts::of(self.link.eval(&scripts::sub_idle, &self.keys.stream(topic, 0), &args).await?)?;
+        if parts.text()? == "ok" && parts.number()? == 1 {
+            tracing::info!(topic = topic.name(), subscription = name, "removed an idle subscription");
+            self.forget_subscription(topic, name).await?;
+        }
+        Ok(())
     }
 
     async fn forget_subscription(&self, topic: &TopicName, name: &str) -> Tried<()> {
@@ -358,8 +384,8 @@ impl RedisHot {
                 sub.paused = row.text()? == "1";
             }
         }
-        all.subscriptions.retain(|sub| !sub.subscription.starts_with("__"));
         all.subscriptions.sort_unstable_by(|a, b| a.subscription.cmp(&b.subscription));
+        (all.internal, all.subscriptions) = all.subscriptions.into_iter().partition(|sub| sub.subscription.starts_with("__"));
         Ok(all)
     }
 }

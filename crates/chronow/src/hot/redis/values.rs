@@ -4,16 +4,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::try_join_all;
-use futures::stream::{self, BoxStream, StreamExt};
 use redis::{Value as Reply, cmd, pipe};
-use tokio::sync::broadcast::Receiver;
-use tokio::sync::broadcast::error::RecvError;
 
 use super::RedisHot;
-use super::listen::Heard;
+use super::keys::Keys;
+use super::link::SharedLink;
 use super::reply::{Parts, bytes, count, list, number, text, unexpected};
 use super::script::{Args, scripts};
-use crate::hot::{Change, Value, When};
+use crate::hot::{Value, When};
 use crate::{Error, ErrorKind, Result, Scope};
 
 fn millis(ttl: Duration) -> u64 {
@@ -21,7 +19,14 @@ fn millis(ttl: Duration) -> u64 {
     u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX).clamp(1, 1 << 52)
 }
 
-impl RedisHot {
+/// What reading values takes.
+#[derive(Clone)]
+pub(super) struct Reader {
+    pub(super) link: SharedLink,
+    pub(super) keys: Keys,
+}
+
+impl Reader {
     pub(super) async fn read_values(&self, scope: &Scope, keys: &[String]) -> Result<Vec<Option<Value>>> {
         try_join_all(keys.iter().map(async |key| {
             let at = self.keys.value(scope, key);
@@ -44,57 +49,6 @@ impl RedisHot {
             }))
         }))
         .await
-    }
-
-    pub(super) async fn write_value(
-        &self,
-        scope: &Scope,
-        key: &str,
-        value: Option<Bytes>,
-        content_type: &str,
-        ttl: Option<Duration>,
-        when: When,
-    ) -> Result<Option<u64>> {
-        let args = Args::new().arg(self.keys.changes(scope)).arg(key);
-        let args = match when {
-            When::Always => args.arg("always"),
-            When::Absent => args.arg("absent"),
-            When::Unknown => args.arg("unknown"),
-            When::Version(version) => args.arg(version),
-        };
-        let args = args.arg(u8::from(value.is_some())).bytes(value.as_deref().unwrap_or_default()).arg(content_type).maybe(ttl.map(millis));
-        match self.link.eval(&scripts::kv_set, &self.keys.value(scope, key), &args).await? {
-            Reply::Nil => Ok(None),
-            version => count(version).map(Some),
-        }
-    }
-
-    pub(super) async fn remove_value(&self, scope: &Scope, key: &str) -> Result<bool> {
-        let args = Args::new().arg(self.keys.changes(scope)).arg(key);
-        Ok(number(self.link.eval(&scripts::kv_remove, &self.keys.value(scope, key), &args).await?)? == 1)
-    }
-
-    pub(super) async fn expire_value(&self, scope: &Scope, key: &str, ttl: Duration) -> Result<bool> {
-        let args = Args::new().arg(millis(ttl));
-        Ok(number(self.link.eval(&scripts::kv_expire, &self.keys.value(scope, key), &args).await?)? == 1)
-    }
-
-    pub(super) async fn add_to_value(&self, scope: &Scope, key: &str, by: i64, ttl: Option<Duration>) -> Result<(i64, u64)> {
-        let args = Args::new().arg(self.keys.changes(scope)).arg(key).arg(by).maybe(ttl.map(millis));
-        let mut reply = Parts::of(self.link.eval(&scripts::kv_increment, &self.keys.value(scope, key), &args).await?)?;
-        if reply.text()? == "ok" {
-            return Ok((reply.number()?, reply.count()?));
-        }
-        let refusal = reply.text()?;
-        if refusal.contains("overflow") {
-            Err(Error::validation("the sum does not fit into 64 bits").on(key))
-        } else if refusal.contains("not an integer") {
-            Err(Error::validation("the value is no whole number of 64 bits").on(key))
-        } else {
-            let refusal = refusal.trim_start_matches('-');
-            let error = Error::new(ErrorKind::HotTier, format!("Redis refused to count: {refusal}"));
-            Err(if refusal.contains("OOM") { error.retryable() } else { error })
-        }
     }
 
     pub(super) async fn list_keys(
@@ -157,61 +111,63 @@ impl RedisHot {
         masters.dedup();
         Ok(masters)
     }
+}
 
-    /// Nodes of a cluster pass messages on in their own time. What a master sent before a mark of ours is heard before that mark, so behind the marks
-    /// of all of them there is nothing old.
-    async fn catch_up(&self, scope: &Scope, receiver: &mut Receiver<Heard>) -> Result<()> {
-        let mark = format!("mark:{}", self.token());
-        let masters = self.masters().await?;
-        for master in &masters {
-            let mut publish = cmd("PUBLISH");
-            publish.arg(self.keys.changes(scope)).arg(&mark);
-            self.link.run_at(publish, Some(master)).await?;
-        }
-        let mut marks = 0;
-        let all = async {
-            while marks < masters.len() {
-                match receiver.recv().await {
-                    Ok(Heard::Message(message)) if message == mark => marks += 1,
-                    Ok(Heard::Message(_)) | Err(RecvError::Lagged(_)) => {}
-                    Ok(Heard::Interrupted(_)) | Err(RecvError::Closed) => break,
-                }
-            }
-            marks == masters.len()
+impl RedisHot {
+    pub(super) fn reader(&self) -> Reader {
+        Reader { link: self.link.clone(), keys: self.keys.clone() }
+    }
+
+    pub(super) async fn write_value(
+        &self,
+        scope: &Scope,
+        key: &str,
+        value: Option<Bytes>,
+        content_type: &str,
+        ttl: Option<Duration>,
+        when: When,
+    ) -> Result<Option<u64>> {
+        let args = Args::new().arg(self.keys.changes(scope)).arg(key);
+        let args = match when {
+            When::Always => args.arg("always"),
+            When::Absent => args.arg("absent"),
+            When::Unknown => args.arg("unknown"),
+            When::UnknownSince(version) => args.arg(format!("since {version}")),
+            When::Version(version) => args.arg(version),
         };
-        match tokio::time::timeout(self.link.response_timeout(), all).await {
-            Ok(true) => Ok(()),
-            _ => Err(Error::new(ErrorKind::HotTier, "the nodes of the Redis cluster don't pass messages on to each other").retryable()),
+        let args = args.arg(u8::from(value.is_some())).bytes(value.as_deref().unwrap_or_default()).arg(content_type).maybe(ttl.map(millis));
+        match self.link.eval(&scripts::kv_set, &self.keys.value(scope, key), &args).await? {
+            Reply::Nil => Ok(None),
+            version => count(version).map(Some),
         }
     }
 
-    pub(super) async fn follow(&self, scope: &Scope, prefix: &str) -> Result<BoxStream<'static, Result<Change>>> {
-        let mut receiver = self.listener.listen(self.keys.changes(scope)).await?;
-        if self.link.is_cluster() {
-            self.catch_up(scope, &mut receiver).await?;
+    pub(super) async fn remove_value(&self, scope: &Scope, key: &str) -> Result<bool> {
+        let args = Args::new().arg(self.keys.changes(scope)).arg(key);
+        Ok(number(self.link.eval(&scripts::kv_remove, &self.keys.value(scope, key), &args).await?)? == 1)
+    }
+
+    pub(super) async fn expire_value(&self, scope: &Scope, key: &str, ttl: Duration) -> Result<bool> {
+        let args = Args::new().arg(self.keys.changes(scope)).arg(key).arg(millis(ttl));
+        Ok(number(self.link.eval(&scripts::kv_expire, &self.keys.value(scope, key), &args).await?)? == 1)
+    }
+
+    pub(super) async fn add_to_value(&self, scope: &Scope, key: &str, by: i64, ttl: Option<Duration>) -> Result<(i64, u64)> {
+        let args = Args::new().arg(self.keys.changes(scope)).arg(key).arg(by).maybe(ttl.map(millis));
+        let mut reply = Parts::of(self.link.eval(&scripts::kv_increment, &self.keys.value(scope, key), &args).await?)?;
+        if reply.text()? == "ok" {
+            return Ok((reply.number()?, reply.count()?));
         }
-        let prefix = prefix.to_owned();
-        let missed = |reason: &str| {
-            Error::new(ErrorKind::HotTier, format!("changes may have been missed here ({reason}); watching goes on")).retryable()
-        };
-        Ok(stream::unfold(receiver, move |mut receiver| {
-            let prefix = prefix.clone();
-            async move {
-                loop {
-                    let item = match receiver.recv().await {
-                        Ok(Heard::Message(message)) => match change(&message) {
-                            Some(change) if change.key.starts_with(&prefix) => Ok(change),
-                            _ => continue,
-                        },
-                        Ok(Heard::Interrupted(reason)) => Err(missed(&reason)),
-                        Err(RecvError::Lagged(n)) => Err(missed(&format!("{n} of them came faster than they were read"))),
-                        Err(RecvError::Closed) => return None,
-                    };
-                    return Some((item, receiver));
-                }
-            }
-        })
-        .boxed())
+        let refusal = reply.text()?;
+        if refusal.contains("overflow") {
+            Err(Error::validation("the sum does not fit into 64 bits").on(key))
+        } else if refusal.contains("not an integer") {
+            Err(Error::validation("the value is no whole number of 64 bits").on(key))
+        } else {
+            let refusal = refusal.trim_start_matches('-');
+            let error = Error::new(ErrorKind::HotTier, format!("Redis refused to count: {refusal}"));
+            Err(if refusal.contains("OOM") { error.retryable() } else { error })
+        }
     }
 }
 
@@ -224,11 +180,4 @@ fn cmd_with(name: &str, argument: &str) -> redis::Cmd {
     let mut command = cmd(name);
     command.arg(argument);
     command
-}
-
-fn change(message: &[u8]) -> Option<Change> {
-    let mut parts = std::str::from_utf8(message).ok()?.splitn(3, ':');
-    let version = parts.next()?.parse().ok()?;
-    let deleted = parts.next()? == "1";
-    Some(Change { key: parts.next()?.to_owned(), version, deleted })
 }

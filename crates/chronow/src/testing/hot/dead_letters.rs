@@ -53,6 +53,33 @@ async fn buried(bus: &Bus, name: &str, count: usize) -> (crate::SubscriptionName
     (subscription, ids)
 }
 
+/// Dead letters are listed by their ids, oldest first, behind a cursor and from a time on, and are read by their ids.
+pub async fn dead_letters_are_listed_without_being_read(hot: Arc<dyn Hot>) {
+    let bus = Bus::new(hot).await;
+    let (subscription, mut ids) = buried(&bus, "s", 7).await;
+    let begin = crate::Timestamp::from_millis(0);
+    let list = async |from, after: Option<&str>, limit| bus.hot.dead_letter_ids(&subscription, from, after, limit).await.unwrap();
+    let all = list(begin, None, 100).await;
+    let dead = bus.dead(&subscription).await;
+    assert_eq!(
+        all.iter().map(|letter| (&letter.id, letter.failed_at)).collect::<Vec<_>>(),
+        dead.iter().map(|letter| (&letter.id, letter.failed_at)).collect::<Vec<_>>()
+    );
+    assert_eq!(list(begin, None, 3).await, all[..3]);
+    for place in 0..all.len() {
+        assert_eq!(list(begin, Some(&all[place].cursor), 100).await, all[place + 1..], "behind {place}");
+        let from: Vec<_> = all.iter().filter(|letter| letter.failed_at >= all[place].failed_at).cloned().collect();
+        assert_eq!(list(all[place].failed_at, None, 100).await, from, "from {place} on");
+    }
+    assert!(list(all[6].failed_at.plus_millis(1), None, 100).await.is_empty());
+    ids.push("no-such-message".to_owned());
+    let mut read = bus.hot.dead_letters_by_id(&subscription, &ids).await.unwrap();
+    read.sort_by(|a, b| (a.failed_at, &a.id).cmp(&(b.failed_at, &b.id)));
+    let mut expected = dead;
+    expected.sort_by(|a, b| (a.failed_at, &a.id).cmp(&(b.failed_at, &b.id)));
+    assert_eq!(read, expected);
+}
+
 /// Dead letters are paged, oldest first.
 pub async fn dead_letters_are_paged_oldest_first(hot: Arc<dyn Hot>) {
     let bus = Bus::new(hot).await;

@@ -292,6 +292,76 @@ pub async fn a_subscription_in_use_does_not_delete_itself(hot: Arc<dyn Hot>) {
     assert!(bus.hot.subscription(&subscription).await.unwrap().is_some());
 }
 
+/// A subscription does not delete itself while somebody holds a message of it, whoever looks; also on a sharded topic.
+pub async fn a_subscription_at_work_does_not_delete_itself(hot: Arc<dyn Hot>) {
+    for shards in [1, 3] {
+        let bus = Bus::with(Arc::clone(&hot), TopicPatch { shards: Some(shards), ..TopicPatch::default() }).await;
+        let patch = SubscriptionPatch { auto_delete_ms: Some(Some(300)), visibility_ms: Some(60_000), ..calm() };
+        let subscription = bus.subscribe_with("s", patch).await;
+        let other = bus.subscribe("other").await;
+        // In more than one shard.
+        bus.publish_all((0..6).map(|n| super::keyed(&format!("k{n}"), &format!("m{n}"))).collect()).await;
+        let held = bus.take(&subscription, 6).await;
+        let begun = Instant::now();
+        while begun.elapsed() < Duration::from_millis(900) {
+            bus.publish(&["tick"]).await;
+            assert_eq!(bus.hot.subscriptions(&bus.topic).await.unwrap(), ["other", "s"]);
+            assert!(bus.hot.subscription(&subscription).await.unwrap().is_some(), "a message of it is locked");
+            bus.hot.pull(&other, 1).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        let locks = held.iter().map(|delivery| delivery.lock.clone()).collect();
+        assert_eq!(bus.hot.renew(&subscription, locks).await.unwrap(), [true; 6]);
+        bus.ack(&subscription, &held).await;
+        until("nobody is at work any more", || async { bus.hot.subscription(&subscription).await.unwrap().is_none() }).await;
+    }
+}
+
+/// Settlements count as use of a subscription, not only pulls.
+pub async fn settlements_count_as_use(hot: Arc<dyn Hot>) {
+    let bus = Bus::new(hot).await;
+    let subscription = bus.subscribe_with("s", SubscriptionPatch { auto_delete_ms: Some(Some(2_000)), ..calm() }).await;
+    bus.publish(&["a"]).await;
+    let held = bus.take(&subscription, 1).await;
+    tokio::time::sleep(Duration::from_millis(2_200)).await;
+    bus.ack(&subscription, &held).await;
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert!(bus.hot.subscription(&subscription).await.unwrap().is_some(), "it was used a moment ago");
+    bus.nothing(&subscription).await;
+}
+
+/// Whoever publishes or pulls notices that the options of the topic have changed, and nothing while they have not.
+pub async fn a_change_of_a_topic_is_noticed_on_the_way(hot: Arc<dyn Hot>) {
+    let bus = Bus::new(hot).await;
+    let subscription = bus.subscribe("s").await;
+    bus.publish(&["a"]).await;
+    let got = bus.take(&subscription, 1).await;
+    bus.ack(&subscription, &got).await;
+    let before = bus.hot.changes(&bus.topic);
+    bus.publish(&["b"]).await;
+    let got = bus.take(&subscription, 1).await;
+    bus.ack(&subscription, &got).await;
+    assert_eq!(bus.hot.changes(&bus.topic), before, "nothing has changed");
+    let change = |warm| TopicPatch { warm: Some(warm), ..TopicPatch::default() };
+    bus.hot.ensure_topic(&bus.topic, &change(true)).await.unwrap();
+    bus.publish(&["c"]).await;
+    let published = bus.hot.changes(&bus.topic);
+    assert!(published > before, "a publish notices it");
+    bus.hot.ensure_topic(&bus.topic, &change(false)).await.unwrap();
+    bus.hot.pull(&subscription, 1).await.unwrap();
+    let pulled = bus.hot.changes(&bus.topic);
+    assert!(pulled > published, "a pull notices it");
+    let own = SubscriptionName::internal(&bus.topic, "__warm");
+    bus.hot.ensure_subscription(&own, &calm()).await.unwrap();
+    bus.hot.pull(&subscription, 1).await.unwrap();
+    let owned = bus.hot.changes(&bus.topic);
+    assert!(owned > pulled, "the library has something to do for it");
+    bus.hot.delete_topic(&bus.topic).await.unwrap();
+    bus.hot.ensure_topic(&bus.topic, &change(false)).await.unwrap();
+    bus.publish(&["d"]).await;
+    assert!(bus.hot.changes(&bus.topic) > owned, "it is another topic");
+}
+
 /// The store's time is about now, and doesn't go back.
 pub async fn the_stores_time_is_about_now(hot: Arc<dyn Hot>) {
     let first = hot.now().await.unwrap();

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::{Bus, PATIENCE, message, text, texts, until};
-use crate::hot::{Hot, Outgoing, TopicPatch};
+use crate::hot::{Hot, MAX_HEADER_BYTES, MAX_KEY_BYTES, Outgoing, TopicPatch};
 
 /// A message arrives as it was published.
 pub async fn a_message_arrives_as_it_was_published(hot: Arc<dyn Hot>) {
@@ -233,6 +233,50 @@ pub async fn a_scheduled_message_can_be_cancelled(hot: Arc<dyn Hot>) {
         assert_eq!(peeked.iter().map(|message| text(&message.payload)).collect::<Vec<_>>(), ["kept"]);
     }
     assert_eq!(bus.hot.stats(&bus.topic).await.unwrap().length, 1);
+}
+
+/// The dedup id of a cancelled message is free again, also on a sharded topic; those of others are not.
+pub async fn the_id_of_a_cancelled_message_is_free_again(hot: Arc<dyn Hot>) {
+    for shards in [1, 3] {
+        let bus = Bus::with(Arc::clone(&hot), TopicPatch { shards: Some(shards), ..TopicPatch::default() }).await;
+        let subscription = bus.subscribe("s").await;
+        let far = bus.hot.now().await.unwrap().plus_millis(3_600_000);
+        let with_id = |id: &str, text: &str| Outgoing { dedup_id: Some(id.to_owned()), ..message(text) };
+        let later = |id: &str, text: &str| Outgoing { not_before: Some(far), ..with_id(id, text) };
+        let ids = bus.publish_all(vec![later("one", "cancelled"), later("two", "kept"), message("plain")]).await;
+        assert!(bus.hot.cancel(&bus.topic, &ids[0]).await.unwrap());
+        assert!(bus.send(with_id("two", "again")).await.duplicate);
+        let again = bus.send(with_id("one", "instead")).await;
+        assert!(!again.duplicate && again.id != ids[0]);
+        assert!(bus.send(with_id("one", "once more")).await.duplicate);
+        let mut got = texts(&bus.take(&subscription, 2).await);
+        got.sort_unstable();
+        assert_eq!(got, ["instead", "plain"]);
+        bus.nothing(&subscription).await;
+    }
+}
+
+/// Headers, ordering keys and dedup ids have limits, and what is at them survives. What is beyond is refused with all of its batch.
+pub async fn headers_keys_and_ids_are_limited(hot: Arc<dyn Hot>) {
+    let bus = Bus::new(hot).await;
+    let subscription = bus.subscribe("s").await;
+    let headers = |bytes: usize| BTreeMap::from([("h".to_owned(), "x".repeat(bytes - 1))]);
+    let text_of = |bytes: usize| Some("k".repeat(bytes));
+    let most =
+        Outgoing { headers: headers(MAX_HEADER_BYTES), key: text_of(MAX_KEY_BYTES), dedup_id: text_of(MAX_KEY_BYTES), ..message("most") };
+    for beyond in [
+        Outgoing { headers: headers(MAX_HEADER_BYTES + 1), ..message("headers") },
+        Outgoing { key: text_of(MAX_KEY_BYTES + 1), ..message("key") },
+        Outgoing { dedup_id: text_of(MAX_KEY_BYTES + 1), ..message("id") },
+    ] {
+        let error = bus.hot.publish(&bus.topic, vec![message("neighbour"), beyond]).await.unwrap_err();
+        assert_eq!(error.kind(), crate::ErrorKind::Validation);
+        assert!(error.message().contains("may have"), "{error}");
+    }
+    bus.send(most.clone()).await;
+    let got = bus.one(&subscription).await;
+    assert_eq!((got.headers, got.key), (most.headers, most.key));
+    bus.nothing(&subscription).await;
 }
 
 /// What is not scheduled (any more) cannot be cancelled.

@@ -1,6 +1,7 @@
 //! Shared memory: watching changes.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
@@ -63,7 +64,12 @@ pub async fn a_watch_sees_its_prefix_and_scope_only(hot: Arc<dyn Hot>) {
     until_told(&mut users, "user*/1", version, false).await;
     let mut seen = vec![next(&mut everything).await, next(&mut everything).await];
     seen.sort_by(|a, b| a.key.cmp(&b.key));
-    let expected = [("user*/1", version), ("userx/1", other)].map(|(key, version)| Change { key: key.to_owned(), version, deleted: false });
+    let expected = [("user*/1", version), ("userx/1", other)].map(|(key, version)| Change {
+        key: key.to_owned(),
+        version,
+        deleted: false,
+        expired: false,
+    });
     assert_eq!(seen, expected);
 }
 
@@ -78,4 +84,36 @@ pub async fn a_watch_begins_now(hot: Arc<dyn Hot>) {
     until_told(&mut changes, "new", version, false).await;
     drop(changes);
     memory.set("new", "2").await;
+}
+
+/// A watch tells that the time of a value is over, once: also of one that was there before, or whose time was changed. What was set again, or
+/// deleted, does not end.
+pub async fn a_watch_tells_the_end_of_a_value(hot: Arc<dyn Hot>) {
+    let memory = Memory::new(hot);
+    let old = memory.set_for("old", "1", 1_500).await;
+    memory.set_for("other", "1", 1_500).await;
+    let mut changes = memory.hot.watch(&memory.scope, "o").await.unwrap();
+    memory.set_for("not-watched", "1", 100).await;
+    let again = memory.set_for("once more", "1", 300).await;
+    memory.set("once more", "2").await;
+    memory.set_for("off", "1", 300).await;
+    memory.tombstone("off").await;
+    let own = memory.set_for("own", "1", 300).await;
+    memory.set("ours", "1").await;
+    assert!(memory.hot.expire(&memory.scope, "ours", Duration::from_millis(400)).await.unwrap());
+    let mut ended = std::collections::BTreeMap::new();
+    while ended.len() < 4 {
+        let change = next(&mut changes).await;
+        if change.expired {
+            assert!(change.deleted, "{change:?}");
+            assert_eq!(memory.get(&change.key).await, None);
+            assert_eq!(ended.insert(change.key.clone(), change.version), None, "{change:?} was told before");
+        }
+    }
+    assert_eq!(ended.keys().collect::<Vec<_>>(), ["old", "other", "ours", "own"]);
+    assert!(ended["old"] > old && ended["own"] > own);
+    assert!(memory.get("once more").await.unwrap().version > again);
+    let version = memory.set("own", "2").await;
+    assert!(version > ended["own"], "what comes next is newer");
+    until_told(&mut changes, "own", version, false).await;
 }

@@ -6,6 +6,10 @@ if not s then
   return c
 end
 
+if c.auto then
+  call('HSET', s.config, 'seen', whole(NOW))
+end
+
 -- The records of these messages as far as the token holds them. One that is named twice is held once.
 local seen = {}
 local function holding(first, last, token)

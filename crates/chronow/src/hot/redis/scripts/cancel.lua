@@ -4,6 +4,12 @@ local due = call('ZSCORE', SCHED, ARGV[1])
 if not due or tonumber(due) <= NOW then
   return { 'ok', 0 }
 end
+local body = call('HGET', SCHED_BODY, ARGV[1])
+local dedup = body and field(cmsgpack.unpack(body), 'dedup')
+if dedup and call('HGET', DEDUP, dedup) == ARGV[1] then
+  call('HDEL', DEDUP, dedup)
+  call('ZREM', DEDUP_AT, dedup)
+end
 call('ZREM', SCHED, ARGV[1])
 call('HDEL', SCHED_BODY, ARGV[1])
 return { 'ok', 1 }

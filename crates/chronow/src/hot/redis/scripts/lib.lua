@@ -195,24 +195,39 @@ local function remove_sub(name)
 end
 
 -- The topic's options as a script needs them, or a reply for the caller. Idle subscriptions are looked for in the first shard alone.
+-- `REVISION` says whether its options are still those that somebody saw.
+local REVISION = ''
 local function enter(shards)
-  local m = call('HMGET', META, 'shards', 'max', 'overflow', 'ttl', 'dedup', 'auto')
+  local m = call('HMGET', META, 'shards', 'max', 'overflow', 'ttl', 'dedup', 'auto', 'rev')
+  REVISION = m[7] or ''
   if not m[1] then
     return nil, { 'notopic' }
   elseif m[1] ~= shards then
     return nil, { 'stale' }
   end
   if m[6] and not string.find(K, '#%d+}$') then
-    local reply = { 'reaped' }
+    local reply = { shards == '1' and 'reaped' or 'idle' }
     for _, name in ipairs(call('SMEMBERS', SUBS)) do
-      local c = call('HMGET', K .. ':sub:' .. name .. ':config', 'auto', 'seen')
+      local s = sub_of(name)
+      local c = call('HMGET', s.config, 'auto', 'seen')
       if c[1] and c[1] ~= '' and NOW - tonumber(c[2]) > tonumber(c[1]) then
-        remove_sub(name)
-        reply[#reply + 1] = name
+        if call('ZCOUNT', s.locks, '(' .. whole(NOW), '+inf') > 0 then
+          -- Somebody is at work on a message: that is use.
+          call('HSET', s.config, 'seen', whole(NOW))
+        elseif shards == '1' then
+          remove_sub(name)
+          reply[#reply + 1] = name
+        else
+          -- It may be in use in other shards.
+          reply[#reply + 1] = name
+          reply[#reply + 1] = c[2]
+        end
       end
     end
     if #reply > 1 then
-      wake()
+      if shards == '1' then
+        wake()
+      end
       return nil, reply
     end
   end

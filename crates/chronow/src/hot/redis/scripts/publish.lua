@@ -147,6 +147,11 @@ local function add(run, m)
       fields[#fields + 1] = whole((later and m.due or NOW) + m.ttl)
     end
     if later then
+      if m.dedup ~= '' then
+        -- Whoever takes it back frees its id.
+        fields[#fields + 1] = 'dedup'
+        fields[#fields + 1] = m.dedup
+      end
       call('ZADD', SCHED, whole(m.due), m.id)
       call('HSET', SCHED_BODY, m.id, cmsgpack.pack(fields))
     else
@@ -183,6 +188,6 @@ if call('ZCARD', DEDUP_AT) > 0 then
   end)
 end
 if ids then
-  return { 'ok', ids, table.concat(duplicates) }
+  return { 'ok', ids, table.concat(duplicates), REVISION }
 end
-return { 'ok', begin or '', first_seq }
+return { 'ok', begin or '', first_seq, REVISION }

@@ -1,6 +1,6 @@
 -- The usual publish, for which there is nothing to look up. ARGV: as of `publish`, but only runs without a not before, ttl and dedup id. Answers
 -- {'other'} if it is not that simple here; then nothing was done, and `publish` has to be asked.
-local m = call('HMGET', META, 'shards', 'max', 'ttl', 'auto', 'last')
+local m = call('HMGET', META, 'shards', 'max', 'ttl', 'auto', 'last', 'rev')
 if not m[1] then
   return { 'notopic' }
 elseif m[1] ~= ARGV[1] then
@@ -85,4 +85,4 @@ while at <= #ARGV do
 end
 keep_minted()
 wake()
-return { 'ok', begin, first }
+return { 'ok', begin, first, m[6] or '' }

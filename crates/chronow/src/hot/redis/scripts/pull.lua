@@ -10,7 +10,7 @@ if c.auto then
 end
 local filter = c.version ~= ARGV[5] and c.filter or false
 if c.paused then
-  return { 'ok', c.version, filter, '0', 0, {}, -1 }
+  return { 'ok', c.version, filter, '0', 0, {}, -1, REVISION }
 end
 -- What the filter leaves out, which the caller finds out, is never started.
 local max, token, start = tonumber(ARGV[3]), ARGV[4], c.filter == '' and tonumber(ARGV[6]) or 0
@@ -178,4 +178,4 @@ end
 if count == 0 and not more and call('XLEN', K) > 0 then
   trim(false, true)
 end
-return { 'ok', c.version, filter, till, started, out, more and 0 or next_due(s) }
+return { 'ok', c.version, filter, till, started, out, more and 0 or next_due(s), REVISION }

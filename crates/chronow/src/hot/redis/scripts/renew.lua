@@ -3,6 +3,9 @@ local s, c = enter_sub()
 if not s then
   return c
 end
+if c.auto then
+  call('HSET', s.config, 'seen', whole(NOW))
+end
 local till, held = whole(NOW + c.visibility), {}
 for i = 3, #ARGV, 2 do
   local text = call('HGET', s.messages, ARGV[i])

@@ -17,6 +17,10 @@ if current == '' then
   call('SADD', SUBS, ARGV[2])
   local begin = ARGV[13] == '$' and (call('HGET', META, 'last') or '0-0') or ARGV[13]
   call('HSET', s.config, 'begin', begin, 'seen', whole(NOW))
+  if string.sub(ARGV[2], 1, 2) == '__' then
+    -- The library's own: whoever has the topic open has something to do for it.
+    call('HSET', META, 'rev', whole(NOW_US))
+  end
 end
 if current ~= ARGV[4] then
   call('HSET', s.config, 'options', ARGV[4], 'visibility', ARGV[5], 'deliveries', ARGV[6], 'backoff', ARGV[7], 'jitter', ARGV[8], 'dlq', ARGV[9],

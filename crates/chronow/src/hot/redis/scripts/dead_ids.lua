@@ -1,0 +1,6 @@
+-- ARGV: shards, subscription, from (a score, with '(' to leave it out), limit. Answers ids and scores.
+local s, c = enter_sub()
+if not s then
+  return c
+end
+return { 'ok', call('ZRANGEBYSCORE', s.dlq_order, ARGV[3], '+inf', 'WITHSCORES', 'LIMIT', 0, ARGV[4]) }
