@@ -383,7 +383,7 @@ impl Engine {
                 return Err(no_topic());
             };
             // A subscription has its cursor as long as it is there, and never the one of another.
-            let known = ids.filter(|(of, id)| *of == topic.id && found.contains_key(&cursor_key(id)));
+            let known = ids.clone().filter(|(of, id)| *of == topic.id && found.contains_key(&cursor_key(id)));
             let Some((_, id)) = known else {
                 let Some(topic) = self.find_topic(name.topic()).await? else { continue };
                 let Some(listed) = topic.find(name.name()) else {
@@ -391,11 +391,14 @@ impl Engine {
                     return Err(no_subscription());
                 };
                 let current = (topic.id.clone(), listed.id.clone());
-                if locked(&local.ids).replace(current.clone()) == Some(current) {
-                    // Its removal has begun.
+                if ids.as_ref() == Some(&current) {
+                    // Its removal has begun: it is listed, and its cursor is gone.
                     return Err(no_subscription());
                 }
-                locked(&local.held).clear();
+                // Another call may have been faster.
+                if locked(&local.ids).replace(current.clone()) != Some(current) {
+                    locked(&local.held).clear();
+                }
                 continue;
             };
             let listed = Listed { name: name.name().to_owned(), id, gone: false };
