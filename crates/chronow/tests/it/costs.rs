@@ -14,7 +14,7 @@ use chronos_db::documents::{Batch, BuildBatch, Capabilities, Documents, Index, N
 use chronos_db::{Runtime, Timestamp};
 use chronow::hot::documents::DocumentsHot;
 use chronow::hot::{Advance, Delivery, Hot, Outgoing, Settle, SubscriptionPatch, TopicPatch};
-use chronow::{Scope, SubscriptionName, TopicName};
+use chronow::{Chronow, Config, Scope, SubscriptionName, TopicName};
 use futures::StreamExt as _;
 use futures::future::join_all;
 use futures::stream::BoxStream;
@@ -243,6 +243,10 @@ async fn costs_do_not_grow_with_the_backlog(documents: fn() -> Arc<dyn Documents
         let world = World::new(documents(), calm()).await;
         world.publish(backlog).await;
         found.push(world.costs().await);
+        let stats = world.hot.stats(&world.topic).await.unwrap();
+        assert!(stats.subscriptions[0].backlog >= backlog as u64);
+        let cost = world.meter.take(1);
+        assert!(cost.bytes < 4_096.0 + 2.0 * backlog as f64, "counting {backlog} messages reads them: {cost:?}");
     }
     let large = found.pop().unwrap();
     assert_all_alike("with a backlog", found.pop().unwrap(), large);
@@ -371,6 +375,30 @@ async fn id_of(documents: &Arc<dyn Documents>, world: &World) -> String {
     let key = format!("t/costs:{}:orders", world.topic.scope().namespace());
     let topic = documents.get(&Namespace::new("cw-costs", "cw_topics"), vec![key.into()]).await.unwrap().remove(0);
     topic.get_array("subs").unwrap()[0].as_document().unwrap().get_str("i").unwrap().to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn dead_letters_that_are_kept_are_not_read_again() {
+    let world = World::new(embedded(), calm()).await;
+    let chronos = crate::stores::warm(|builder| builder);
+    let chronow = Chronow::with_hot(Arc::clone(&world.hot), &Config::default(), Some(&chronos)).unwrap();
+    let bus = chronow.bus().tenant("costs").unwrap().namespace(world.topic.scope().namespace()).unwrap();
+    let subscription = bus.topic("orders").unwrap().subscription("measured").unwrap();
+    let large = Outgoing { payload: vec![b'x'; 100_000].into(), content_type: "text/plain".to_owned(), ..Outgoing::default() };
+    world.hot.publish(&world.topic, vec![large; 30]).await.unwrap();
+    for message in subscription.receive_bytes(30).await.unwrap() {
+        message.dead_letter("no").await.unwrap();
+    }
+    crate::tiers::until("they are kept", || async { chronow.metrics().warm_dead_letters == 30 }).await;
+    world.meter.take(1);
+    for _ in 0..5 {
+        // Whoever gives letters back sees to it first that all are kept.
+        assert_eq!(subscription.redrive().ids(["absent"]).await.unwrap(), 0);
+    }
+    let cost = world.meter.take(5);
+    assert!(cost.bytes < 50_000.0 && cost.calls < 20.0, "looking whether 30 letters are kept costs {cost:?}");
+    assert_eq!(subscription.redrive().await.unwrap(), 30);
+    chronow.close().await.unwrap();
 }
 
 macro_rules! on_documents {

@@ -22,8 +22,8 @@
 //! * **No card comes back.** A settled card stays as a tombstone until the subscription's *floor* (all below is settled) has passed it, and a card
 //!   at or below the floor that still needs its chunk is void. A puller that stalled for however long therefore cannot deliver anything again: it
 //!   learns of the floor when it moves the cursor, which it does before it hands out anything.
-//! * **Stragglers hold nothing back.** A card that is retried, deferred or dead carries its own copy of the message (it is *detached*), so
-//!   chunks go as soon as every floor has passed them.
+//! * **Stragglers hold nothing back.** A card that is retried, deferred or dead carries its own copy of the message (it is *detached*), and so does
+//!   one that stays open for long while others are settled behind it; so chunks go as soon as every floor has passed them.
 //! * **Ordering keys.** At most one card per subscription and key can be locked: a unique index sees to it. Later messages of the key queue behind
 //!   the oldest open card of the key; whoever settles it wakes the next one, and a recheck does if that process died.
 //!
