@@ -22,9 +22,12 @@ impl Stop {
     /// Returns when it is time to end.
     pub(crate) async fn comes(&mut self) {
         async fn heard(signal: &mut Option<tokio::signal::unix::Signal>) {
-            match signal {
-                Some(signal) if signal.recv().await.is_some() => {}
-                _ => std::future::pending().await,
+            let told = match signal {
+                Some(signal) => signal.recv().await,
+                None => None,
+            };
+            if told.is_none() {
+                std::future::pending::<()>().await;
             }
         }
         let [interrupt, terminate] = &mut self.signals;
