@@ -323,7 +323,7 @@ async fn a_message_wakes_one_of_many_consumers(documents: fn() -> Arc<dyn Docume
 }
 
 async fn a_selective_filter_starves_nobody(documents: fn() -> Arc<dyn Documents>) {
-    let patch = SubscriptionPatch { filter: Some(Some(serde_json::json!({ "headers.hit": "1" }))), ..calm() };
+    let patch = SubscriptionPatch { filter: Some(Some(chronos_db::json!({ "headers.hit": "1" }))), ..calm() };
     let mut found = Vec::new();
     for misses in [12_000, 60_000] {
         let world = World::new(documents(), patch.clone()).await;

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
+use chronos_db::{Json as Value, json};
 use chronow::hot::Outgoing;
 use chronow::{Chronow, ErrorKind, Message, Outcome, Subscription, Topic};
-use serde_json::{Value, json};
 
 use crate::stores::{Stores, on_every_store};
 use crate::tiers::until;
