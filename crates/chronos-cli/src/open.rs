@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use chronos_db::config::{Config, DatabaseType, expand_env};
 use chronos_db::fail::FailPoints;
-use chronos_db::{Chronos, Collection, Error, Json, Route, Runtime, Tier};
+use chronos_db::{Chronos, Collection, Error, FlushReport, Json, Route, Runtime, Tier};
 use clap::Args;
 
 use crate::failure::{Failure, one_line};
@@ -124,26 +124,36 @@ impl Opened {
         Ok(self.chronos.with(self.route.clone().collection(name))?)
     }
 
-    /// After writes: gives the storage a moment to take the versions, and says how many still wait. They are safe in the version index.
+    /// After writes: gives the storage a moment to take the versions, and says what still waits: this program's, else what others left. They are safe in
+    /// the version index. Returns how many of this program's wait.
     pub(crate) async fn settle(&mut self, collection: &Collection) -> Result<u64, Failure> {
-        let waiting = collection.settle(DRAIN).await?;
-        if waiting > 0 {
-            self.waiting = true;
-            let name = collection.name();
-            let (what, them) =
-                if waiting == 1 { ("1 version waits".to_owned(), "it") } else { (format!("{waiting} versions wait"), "them") };
-            note(&format!("{what} to be stored; `chronos worker -c {name}` or the next write stores {them}"));
+        let report = collection.settle(DRAIN).await?;
+        self.waiting |= report.own > 0;
+        if report.own > 0 || report.left > 0 {
+            note(&told(collection.name(), &report));
         }
-        Ok(waiting)
+        Ok(report.own)
     }
 
     /// Closes every client. What hangs is left behind: everything this program said it wrote is committed.
     pub(crate) async fn close(self) -> Result<(), Failure> {
         let limit = if self.waiting { CLOSE_BROKEN } else { CLOSE };
-        match tokio::time::timeout(limit, self.chronos.shutdown()).await {
-            Ok(closed) => Ok(closed?),
+        match tokio::time::timeout(limit + CLOSE_BROKEN, self.chronos.shutdown_within(limit)).await {
+            Ok(closed) => Ok(closed.map(drop)?),
             Err(_) => Ok(()),
         }
+    }
+}
+
+/// What waits, why, and what to do about it.
+fn told(name: &str, report: &FlushReport) -> String {
+    let (count, of_others) = if report.own > 0 { (report.own, "") } else { (report.left, " of other programs") };
+    let (what, them) =
+        if count == 1 { (format!("1 version{of_others} waits"), "it") } else { (format!("{count} versions{of_others} wait"), "them") };
+    let advice = format!("{what} to be stored; `chronos worker -c {name}` or the next write stores {them}");
+    match report.failing.first() {
+        Some(failing) => format!("{advice} (version {} of {}: {})", failing.ov, failing.id, one_line(failing.error.message())),
+        None => advice,
     }
 }
 

@@ -34,8 +34,7 @@ pub(crate) async fn run(globals: &Globals, args: VerifyArgs) -> Result<(), Failu
     let collection = opened.collection(&args.of.collection)?;
     let mut verify = collection.verify();
     if args.repair {
-        let waiting = collection.drain(STORING).await?;
-        opened.waiting = waiting > 0;
+        opened.waiting = collection.drain(STORING).await?.waiting > 0;
         verify = verify.repair();
     }
     let found = verify.await?;

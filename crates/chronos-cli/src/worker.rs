@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use chronos_db::{Clock as _, Collection, SystemClock, json};
+use chronos_db::{Clock as _, Collection, FlushReport, SystemClock, json};
 use clap::Args;
 use tokio::time::Instant;
 
 use crate::args::CollectionArg;
-use crate::failure::Failure;
+use crate::failure::{Failure, one_line};
 use crate::open::Globals;
 use crate::output::{Output, note};
 use crate::stop::Stop;
@@ -50,19 +50,37 @@ pub(crate) async fn run(globals: &Globals, args: WorkerArgs) -> Result<(), Failu
     } else {
         until_stopped(&collection, Duration::from_secs(args.every)).await?
     };
-    opened.waiting = left > 0;
+    opened.waiting = left.waiting > 0;
     opened.close().await?;
-    if args.once && left > 0 {
-        note(&format!("error: {left} versions of `{}` still wait to be stored", collection.name()));
+    if args.once && left.waiting > 0 {
+        note(&format!("error: {} versions of `{}` still wait to be stored", left.waiting, collection.name()));
+        name_failing(&left);
         return Err(Failure::Reported);
     }
     Ok(())
+}
+
+/// Failing versions that are named on stderr after a round.
+const NAMED: usize = 10;
+
+/// Names versions that could not be stored, and why.
+fn name_failing(report: &FlushReport) {
+    for version in report.failing.iter().take(NAMED) {
+        let (collection, id, ov, tries) = (&version.collection, version.id, version.ov, version.tries);
+        let times = if tries == 1 { "once".to_owned() } else { format!("{tries} times") };
+        note(&format!("version {ov} of {id} in `{collection}` was tried {times}: {}", one_line(version.error.message())));
+    }
+    if let Some(more) = report.failed.checked_sub(NAMED as u64).filter(|more| *more > 0) {
+        note(&format!("… and {more} more"));
+    }
 }
 
 /// What one round left and removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Round {
     waiting: u64,
+    /// Versions that were tried without success.
+    failing: u64,
     orphans: u64,
     trimmed: u64,
 }
@@ -70,51 +88,52 @@ struct Round {
 impl Round {
     fn print(self) -> Result<(), Failure> {
         let mut out = Output::new();
-        out.line(&json!({ "waiting": self.waiting, "orphans": self.orphans, "trimmed": self.trimmed }))?;
+        out.line(&json!({ "waiting": self.waiting, "failing": self.failing, "orphans": self.orphans, "trimmed": self.trimmed }))?;
         out.finish()
     }
 }
 
-/// Removes what is left over; `waiting` versions wait to be stored.
-async fn tidy(collection: &Collection, waiting: u64) -> Result<Round, Failure> {
+/// Removes what is left over; `report` says what waits to be stored.
+async fn tidy(collection: &Collection, report: &FlushReport) -> Result<Round, Failure> {
     let orphans = collection.collect_orphans(SystemClock.now().plus_millis(-YOUNG_MILLIS)).await?;
     let trimmed = collection.trim(GRACE).await?;
-    Ok(Round { waiting, orphans, trimmed })
+    Ok(Round { waiting: report.waiting, failing: report.failed, orphans, trimmed })
 }
 
-async fn once(collection: &Collection, limit: Duration) -> Result<u64, Failure> {
+async fn once(collection: &Collection, limit: Duration) -> Result<FlushReport, Failure> {
     let end = Instant::now() + limit;
-    let waiting = loop {
-        let waiting = collection.drain(end.saturating_duration_since(Instant::now())).await?;
-        if waiting == 0 || Instant::now() + AGAIN >= end {
-            break waiting;
+    let report = loop {
+        let report = collection.drain(end.saturating_duration_since(Instant::now())).await?;
+        if report.waiting == 0 || Instant::now() + AGAIN >= end {
+            break report;
         }
         tokio::time::sleep(AGAIN).await;
     };
-    tidy(collection, waiting).await?.print()?;
-    Ok(waiting)
+    tidy(collection, &report).await?.print()?;
+    Ok(report)
 }
 
-async fn round(collection: &Collection) -> Result<Round, Failure> {
-    let waiting = collection.drain(ROUND).await?;
-    tidy(collection, waiting).await
+async fn round(collection: &Collection) -> Result<(Round, FlushReport), Failure> {
+    let report = collection.drain(ROUND).await?;
+    Ok((tidy(collection, &report).await?, report))
 }
 
-async fn until_stopped(collection: &Collection, every: Duration) -> Result<u64, Failure> {
+async fn until_stopped(collection: &Collection, every: Duration) -> Result<FlushReport, Failure> {
     let mut stop = Stop::listen();
     let mut told = None;
     loop {
-        let done = tokio::select! {
+        let (done, report) = tokio::select! {
             done = round(collection) => done?,
-            () = stop.comes() => return Ok(0),
+            () = stop.comes() => return Ok(FlushReport::default()),
         };
         // A quiet worker prints one line, not one a round.
         if told.replace(done) != Some(done) || done.orphans + done.trimmed > 0 {
             done.print()?;
+            name_failing(&report);
         }
         tokio::select! {
             () = tokio::time::sleep(every) => {}
-            () = stop.comes() => return Ok(done.waiting),
+            () = stop.comes() => return Ok(report),
         }
     }
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use secrecy::{ExposeSecret as _, SecretString};
 
+use crate::clock::sleep_until;
 use crate::config::{Config, DatabaseType, ObjectSpace};
 use crate::documents::Documents;
 use crate::messaging::{Messaging, Place};
@@ -18,8 +19,10 @@ use crate::{Error, Resolved, Result, Route, Router, Runtime};
 
 /// Bytes of payloads kept in memory, unless [`Builder::cache_bytes`] says otherwise.
 const CACHE_BYTES: u64 = 64 * 1024 * 1024;
-/// How long [`Chronos::shutdown`] waits for payloads to be stored.
-const SHUTDOWN_DRAIN: Duration = Duration::from_secs(10);
+/// How long [`Chronos::shutdown`] takes at most.
+const SHUTDOWN_LIMIT: Duration = Duration::from_secs(10);
+/// How long clients have to close, even if all the time went into storing.
+const CLOSE_MILLIS: i64 = 500;
 
 type WrapDocuments = Arc<dyn Fn(Arc<dyn Documents>) -> Arc<dyn Documents> + Send + Sync>;
 type WrapObjects = Arc<dyn Fn(Arc<dyn Objects>) -> Arc<dyn Objects> + Send + Sync>;
@@ -286,18 +289,61 @@ impl Chronos {
         Space { json: space.buckets.json.clone(), content: space.buckets.content.clone(), open }
     }
 
-    /// Waits for what is in flight, stores what waits (for at most 10 s; the rest is left to the next process), and closes every client.
+    /// Waits for what is in flight, stores what waits, and closes every client, within 10 s; see [`shutdown_within`](Self::shutdown_within).
     ///
     /// # Errors
-    /// `TXN_ERROR` if a store fails; everything that can be closed is.
+    /// As [`shutdown_within`](Self::shutdown_within).
     pub async fn shutdown(&self) -> Result<()> {
+        self.shutdown_within(SHUTDOWN_LIMIT).await.map(drop)
+    }
+
+    /// Waits for what is in flight, stores what waits, and closes every client, within `limit`. What is not stored by then is left to the next process
+    /// that writes the collection, or to a worker: returns how many versions of which collections, and logs it.
+    ///
+    /// # Errors
+    /// `TXN_ERROR` if a store fails, or did not close in time; everything that can be closed is.
+    pub async fn shutdown_within(&self, limit: Duration) -> Result<Vec<LeftBehind>> {
+        let clock = &self.inner.runtime.clock;
+        let end = clock.now().plus_millis(i64::try_from(limit.as_millis()).unwrap_or(i64::MAX));
         let engines: Vec<_> = self.inner.engines.lock().unwrap_or_else(PoisonError::into_inner).drain().map(|(_, engine)| engine).collect();
-        let drained = futures::future::join_all(engines.iter().map(|engine| engine.finish(SHUTDOWN_DRAIN))).await;
+        let counts = futures::future::join_all(engines.iter().map(|engine| engine.finish(limit))).await;
+        let left = engines.iter().zip(counts).filter(|(_, versions)| *versions > 0);
+        let left: Vec<LeftBehind> = left.map(|(engine, versions)| LeftBehind::new(&engine.names, versions)).collect();
+        for LeftBehind { database, collection, versions } in &left {
+            tracing::warn!(%database, %collection, versions, "versions are left to be stored by the next process that writes the collection");
+        }
         self.inner.messaging.lock().unwrap_or_else(PoisonError::into_inner).clear();
         let documents: Vec<_> = self.inner.documents.lock().unwrap_or_else(PoisonError::into_inner).drain().map(|(_, d)| d).collect();
-        let closed = futures::future::join_all(documents.iter().map(|documents| documents.close())).await;
+        let closed = futures::future::join_all(documents.iter().map(|documents| documents.close()));
+        let end = end.max(clock.now().plus_millis(CLOSE_MILLIS));
+        let closed = tokio::select! {
+            biased;
+            closed = closed => closed.into_iter().collect(),
+            () = sleep_until(&**clock, end) => {
+                let message = format!("a document store did not close within {limit:?}; what was acknowledged is durable");
+                Err(Error::database(message).during("shutdown").retryable())
+            }
+        };
         self.inner.buckets.clear();
-        drained.into_iter().chain(closed).collect()
+        closed.map(|()| left)
+    }
+}
+
+/// Versions of one collection that were not stored when a [`Chronos`] was shut down. They are committed, and safe in the version index.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LeftBehind {
+    /// The database.
+    pub database: String,
+    /// The collection.
+    pub collection: String,
+    /// How many.
+    pub versions: u64,
+}
+
+impl LeftBehind {
+    fn new(names: &Names, versions: u64) -> Self {
+        Self { database: names.head.database.to_string(), collection: names.collection.clone(), versions }
     }
 }
 

@@ -114,6 +114,17 @@ pub trait Clock: Send + Sync + fmt::Debug {
     fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()>;
 }
 
+/// Returns when the clock has reached `end`, however early its sleeps return.
+pub(crate) async fn sleep_until(clock: &dyn Clock, end: Timestamp) {
+    loop {
+        let left = end.as_millis().saturating_sub(clock.now().as_millis());
+        if left <= 0 {
+            return;
+        }
+        clock.sleep(Duration::from_millis(left.unsigned_abs())).await;
+    }
+}
+
 /// The clock of the machine.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SystemClock;

@@ -137,6 +137,8 @@ pub enum Fault {
     After,
     /// It doesn't reach the store; the error says that trying again is pointless.
     Refused,
+    /// It doesn't reach the store, and whoever waits for the answer panics.
+    Panic,
 }
 
 /// Fails the calls a test names.
@@ -223,6 +225,7 @@ fn error<C: CallKind>(call: C, fault: Fault) -> Error {
         Fault::Before => call.error(format!("injected: {call:?} did not reach the store")).retryable(),
         Fault::After => call.error(format!("injected: the answer to {call:?} was lost")).retryable(),
         Fault::Refused => call.error(format!("injected: the store refuses {call:?}")),
+        Fault::Panic => panic!("injected: {call:?} panics"),
     }
 }
 

@@ -7,6 +7,7 @@
 //! | cut, stall or slow down a connection | [`Proxy`] |
 //! | name a server that is not there | [`SilentPort`] |
 //! | own the time and the identifiers | [`MockClock`], [`ShiftedClock`], [`SeededRandom`] |
+//! | fail, hang or watch the puts of some objects | [`Selective`] |
 //! | count, delay or fail the calls of a store | [`Counting`], [`Delaying`], [`Failing`] with [`documents::decorate`] or [`objects::decorate`] |
 //!
 //! Everything here panics with a sentence that says what is wrong: a test has nothing better to do with it.
@@ -19,6 +20,7 @@ pub mod objects;
 mod proxy;
 mod random;
 mod redis;
+mod selective;
 pub mod servers;
 mod shifted;
 mod silent;
@@ -28,5 +30,6 @@ pub use layers::{CallKind, Counting, Delaying, Failing, Fault, Layer};
 pub use proxy::Proxy;
 pub use random::SeededRandom;
 pub use redis::{RedisCluster, RedisServer, free_port};
+pub use selective::Selective;
 pub use shifted::ShiftedClock;
 pub use silent::SilentPort;

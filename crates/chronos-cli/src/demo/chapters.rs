@@ -52,7 +52,7 @@ impl Story {
             }
         }
         let imported = start.elapsed();
-        let waiting = companies.drain(DRAIN).await?;
+        let waiting = companies.drain(DRAIN).await?.waiting;
         let stored = start.elapsed() - imported;
         progress.finish_and_clear();
         let live = contents(companies.list()).await?.len();

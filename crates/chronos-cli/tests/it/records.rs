@@ -233,10 +233,15 @@ fn writes_succeed_while_the_storage_is_down_and_a_worker_stores_them_later() {
     cli.write("chronos-data/objects", "");
     let made = cli.run(&["create", "-c", "users", r#"{"email": "ann@example.org"}"#]);
     assert_eq!(made.value()["ov"], 0);
-    assert_eq!(made.err().trim_end(), "1 version waits to be stored; `chronos worker -c users` or the next write stores it");
+    let told = made.err();
+    assert!(
+        told.starts_with("1 version waits to be stored; `chronos worker -c users` or the next write stores it (version 0 of "),
+        "{told}"
+    );
     assert_eq!(exported(&cli, &[]), [json!({"email": "ann@example.org"})]);
     let waiting = cli.run(&["worker", "-c", "users", "--once", "--limit", "1"]);
-    assert_eq!(waiting.value_with_code(1), json!({"waiting": 1, "orphans": 0, "trimmed": 0}));
+    assert_eq!(waiting.value_with_code(1), json!({"waiting": 1, "failing": 1, "orphans": 0, "trimmed": 0}));
+    assert!(waiting.err().contains("version 0 of ") && waiting.err().contains(" in `users` was tried "), "{waiting:?}");
     std::fs::remove_file(cli.folder().join("chronos-data/objects")).unwrap();
     assert_eq!(cli.run(&["worker", "-c", "users", "--once"]).value()["waiting"], 0);
     let found = cli.run(&["verify", "-c", "users"]).value();

@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bson::{Bson, Document, RawDocumentBuf};
-use futures::StreamExt as _;
 use futures::stream::BoxStream;
+use futures::{StreamExt as _, TryStreamExt as _};
 
 use crate::{Result, Timestamp};
 
@@ -357,7 +357,8 @@ impl Index {
     /// How many of its paths have one value each by the filter, before those of the scan's order.
     #[cfg(any(feature = "embedded", feature = "mongodb"))]
     pub(crate) fn prefix_before(&self, scan: &Scan) -> Option<usize> {
-        if self.only_if_exists.is_some() || scan.newest.is_some() {
+        // A partial index serves only what lets no document through that is not in it.
+        if self.only_if_exists.as_ref().is_some_and(|path| !scan.filter.demands_value(path)) || scan.newest.is_some() {
             return None;
         }
         let fixed = self.keys.iter().take_while(|(path, _)| scan.filter.fixes(path).is_some()).count();
@@ -420,6 +421,12 @@ pub trait Documents: Send + Sync + fmt::Debug {
     /// [`scan_stored`](Self::scan_stored), decoded.
     fn scan(&self, namespace: &Namespace, scan: Scan) -> BoxStream<'static, Result<Document>> {
         self.scan_stored(namespace, scan).map(|found| stored::decode(&found?)).boxed()
+    }
+
+    /// How many documents match, `at_most` at most. Implementations count by an index where one serves the filter, so that nothing travels.
+    async fn count(&self, namespace: &Namespace, filter: Filter, at_most: u64) -> Result<u64> {
+        let scan = Scan { filter, limit: Some(at_most), ..Scan::default() };
+        self.scan_stored(namespace, scan).try_fold(0, |n, _| async move { Ok(n + 1) }).await
     }
 
     /// The store's time.

@@ -74,22 +74,23 @@ impl Batcher {
             queue.in_flight -= 1;
             return;
         };
-        let this = Arc::clone(self);
+        let place = Place { batcher: Arc::clone(self), gathered: false };
         // The task lives as long as its one read; whoever waits for it owns it through the reply.
         runtime.spawn(async move {
+            let mut place = place;
+            let this = Arc::clone(&place.batcher);
             // Whoever was woken together with this one gets the chance to join the group.
             tokio::task::yield_now().await;
             let group: Vec<_> = {
                 let mut queue = this.queue.lock().unwrap_or_else(PoisonError::into_inner);
                 queue.gathering = false;
+                place.gathered = true;
                 let take = queue.waiting.len().min(GROUP);
                 queue.waiting.drain(..take).collect()
             };
             // What did not fit.
             this.dispatch();
             this.read(group).await;
-            this.queue.lock().unwrap_or_else(PoisonError::into_inner).in_flight -= 1;
-            this.dispatch();
         });
     }
 
@@ -116,6 +117,27 @@ impl Batcher {
                 }
             }
         }
+    }
+}
+
+/// One of the places for reads under way, given back whatever becomes of the read: a panic must not leave one less.
+struct Place {
+    batcher: Arc<Batcher>,
+    gathered: bool,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        {
+            let mut queue = self.batcher.queue.lock().unwrap_or_else(PoisonError::into_inner);
+            queue.in_flight -= 1;
+            if !self.gathered {
+                // The runtime ends, or it would have been polled. Whoever waits hears that the read was given up.
+                queue.gathering = false;
+                queue.waiting.clear();
+            }
+        }
+        self.batcher.dispatch();
     }
 }
 

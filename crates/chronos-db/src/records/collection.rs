@@ -10,6 +10,7 @@ use super::actions::{
     Create, Delete, Enrich, Get, Given, History, Import, List, Lock, Replace, Restore, RestoreCollection, SmartInsert, Update, Verify,
 };
 use super::engine::Engine;
+use super::flush::FlushReport;
 use super::model::ItemId;
 use super::scope::Scope;
 use super::typed::TypedCollection;
@@ -156,21 +157,21 @@ impl Collection {
         self.engine.stable_cv().await
     }
 
-    /// Waits until every committed version is stored, or `limit` has passed. Returns how many still wait; in a database that tenants share, of this
-    /// one's.
+    /// Waits until every committed version is stored, or `limit` has passed. Says what still waits, and why; in a database
+    /// that tenants share, of this one's.
     ///
     /// # Errors
-    /// `TXN_ERROR` if the store fails. A failing object storage is no error here: what it didn't take is counted.
-    pub async fn drain(&self, limit: Duration) -> Result<u64> {
+    /// `TXN_ERROR` if the store fails. A failing object storage is no error here: what it didn't take is counted and named.
+    pub async fn drain(&self, limit: Duration) -> Result<FlushReport> {
         self.engine.drain_flusher(limit, false, self.scope().await?).await
     }
 
-    /// Waits until the versions that this process has committed are stored, or `limit` has passed; what others have just committed is left to them.
-    /// Returns how many still wait, those of others too.
+    /// Waits until the versions that this process has committed are stored, or `limit` has passed; what others committed is not waited for.
+    /// Says what still waits, of others too.
     ///
     /// # Errors
     /// As [`drain`](Self::drain).
-    pub async fn settle(&self, limit: Duration) -> Result<u64> {
+    pub async fn settle(&self, limit: Duration) -> Result<FlushReport> {
         self.engine.drain_flusher(limit, true, self.scope().await?).await
     }
 

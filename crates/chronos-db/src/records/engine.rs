@@ -122,9 +122,8 @@ impl Engine {
     pub(crate) async fn ensure(self: &Arc<Self>, scope: &Scope) -> Result<()> {
         if !self.ready.initialized() {
             self.ready.get_or_try_init(|| self.prepare()).await?;
-            if self.space.is_some() {
-                self.flush_leftovers();
-            }
+            // What a process that died left to store is stored by the next one that writes.
+            self.flush_leftovers();
         }
         let (all, each) = self.views(scope);
         if all {
@@ -167,8 +166,6 @@ impl Engine {
             let mark = value(CV).flatten().unwrap_or(-1);
             self.move_mark(mark).await?;
         }
-        // What a process that died left to store is stored by the next one that writes.
-        self.flusher.look_for_leftovers();
         Ok(())
     }
 
@@ -271,12 +268,14 @@ impl Engine {
     }
 }
 
-fn version_indexes() -> [Index; 4] {
+/// The indexes of `<c>_ver`.
+pub(crate) fn version_indexes() -> [Index; 4] {
     [
         Index::on("ver_item_ov", &["itemId", "ov"]).unique(),
         Index::on("ver_cv", &["cv"]).unique(),
         Index::on("ver_item_at", &["itemId", "at"]),
-        Index::on("ver_unflushed", &["unflushedSince"]).only_if_exists("unflushedSince"),
+        // In the order in which the flusher takes what waits. (`ver_unflushed` of older versions was over the time alone.)
+        Index::on("ver_waiting", &["unflushedSince", "_id"]).only_if_exists("unflushedSince"),
     ]
 }
 

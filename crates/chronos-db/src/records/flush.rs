@@ -1,100 +1,45 @@
 //! The flusher: puts the payloads of committed versions into object storage, then drops their inline copies.
 //!
 //! Only committed versions are ever stored and a repeated flush writes the same bytes, so a crash or an outage leaves work, not garbage.
+//!
+//! The rows are the truth about what waits. In memory is what this process committed, as far as there is room (`queue`); one worker a collection takes
+//! from it, from the rows it had no room for, from what failed before and from what others left (`worker`), while there is anything.
 
-use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Mutex, PoisonError};
+mod queue;
+mod report;
+mod worker;
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bson::oid::ObjectId;
-use futures::{StreamExt as _, TryStreamExt as _};
-use tokio::sync::{Notify, oneshot};
+use futures::TryStreamExt as _;
+use tokio::sync::oneshot;
 
+pub(crate) use self::queue::Flusher;
+use self::queue::Version;
+pub use self::report::{FailingVersion, FlushReport};
+use self::worker::LEFT_TO_ITS_WRITER_MILLIS;
 use super::commit::Committed;
 use super::engine::Engine;
 use super::model::{Head, ItemId, Op, Row, State};
 use super::scope::Scope;
 use super::write::JSON_TYPE;
-use crate::documents::{Batch, Direction, Filter, Guard, Scan, Write};
+use crate::clock::sleep_until;
+use crate::documents::{Batch, Filter, Guard, Scan, Write};
 use crate::objects::PutOptions;
 use crate::{Error, Result, Timestamp};
 
-/// Versions per round, and puts under way at once.
-const ROUND: usize = 128;
-const PUTS: usize = 16;
-/// Payloads kept in memory for the flusher; beyond it they are read back from their rows.
-const MEMORY_BYTES: usize = 64 * 1024 * 1024;
-/// A row of another process is left to that process for so long.
-const LEFT_TO_ITS_WRITER_MILLIS: i64 = 5_000;
-/// Waits between tries while the storage fails.
-const FIRST_WAIT: Duration = Duration::from_millis(200);
-const LONGEST_WAIT: Duration = Duration::from_secs(30);
+/// Who waits for a version looks at its row so often, as another process may have stored it.
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
-type Waiter = oneshot::Sender<Result<(), Arc<Error>>>;
+/// Failing versions that a report names.
+const MAX_NAMED: usize = 100;
 
-/// Work of one collection.
-#[derive(Debug, Default)]
-pub(crate) struct Flusher {
-    state: Mutex<Work>,
-    changed: Notify,
-}
-
-#[derive(Default)]
-struct Work {
-    queue: VecDeque<(Row, Head)>,
-    bytes: usize,
-    /// Rows may lie in the store that are not in `queue`.
-    leftovers: bool,
-    running: bool,
-    /// Nothing is left but rows of others, which are waited for.
-    resting: bool,
-    stopped: bool,
-    waiters: HashMap<ObjectId, Vec<Waiter>>,
-    last_error: Option<Arc<Error>>,
-    /// The storage failed, and the flusher pauses before it tries again.
-    failing: bool,
-}
-
-crate::debug_some!(Work { bytes, leftovers, running, resting, stopped, failing });
-
-impl Work {
-    /// Nothing of this process is left to store, and it may still get something.
-    fn is_idle(&self) -> bool {
-        self.queue.is_empty() && !self.stopped
-    }
-}
-
-/// What one round did.
-#[derive(Clone, Copy, Debug)]
-enum Round {
-    Flushed,
-    Nothing,
-    /// Only rows wait that are probably still their writers' business: look again after so long.
-    Later(Duration),
-}
-
-impl Flusher {
-    fn lock(&self) -> std::sync::MutexGuard<'_, Work> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The next run looks for rows that others left.
-    pub(crate) fn look_for_leftovers(&self) {
-        self.lock().leftovers = true;
-    }
-
-    /// The round under way is the last one.
-    pub(crate) fn stop(&self) {
-        self.lock().stopped = true;
-        self.changed.notify_waiters();
-    }
-
-    fn tell(&self, row: ObjectId, result: &Result<(), Arc<Error>>) {
-        let waiters = self.lock().waiters.remove(&row).unwrap_or_default();
-        for waiter in waiters {
-            let _ = waiter.send(result.clone());
-        }
-    }
+/// Rows that wait to be stored. Not by `$exists`, which null would pass, too: the embedded store's index leaves it out.
+pub(crate) fn waiting() -> Filter {
+    Filter::gt("unflushedSince", bson::DateTime::MIN)
 }
 
 impl Engine {
@@ -103,30 +48,17 @@ impl Engine {
         if committed.row.unflushed_since.is_none() {
             return;
         }
-        {
-            let mut work = self.flusher.lock();
-            let size = committed.row.inline.as_ref().map_or(0, bytes::Bytes::len);
-            if work.bytes + size > MEMORY_BYTES {
-                work.leftovers = true;
-            } else {
-                work.bytes += size;
-                work.queue.push_back((committed.row.clone(), committed.head.clone()));
-            }
-            // It goes on by itself after its pause; otherwise every write would be another try.
-            if work.failing {
-                return;
-            }
-        }
+        self.flusher.lock().push(Version::new(committed.row.clone(), committed.head.clone(), true));
         self.start_flusher();
     }
 
     /// Lets the flusher look for what a crashed process left.
     pub(crate) fn flush_leftovers(self: &Arc<Self>) {
-        self.flusher.look_for_leftovers();
+        self.flusher.lock().look();
         self.start_flusher();
     }
 
-    /// Returns when the version is stored.
+    /// Returns when the version is stored, by whichever process.
     ///
     /// # Errors
     /// The storage's error, once a try failed: the version is committed all the same, and will be stored later.
@@ -134,213 +66,73 @@ impl Engine {
         if row.unflushed_since.is_none() {
             return Ok(());
         }
-        let (waiter, answer) = oneshot::channel();
-        self.flusher.lock().waiters.entry(row.row_id).or_default().push(waiter);
-        // The flusher may have been there before the waiter was.
-        if let Some(now) = self.row(row.id, row.ov).await?
-            && now.unflushed_since.is_none()
-        {
-            return Ok(());
-        }
-        match answer.await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(error)) => {
-                let message = format!("version {} is committed, but not stored yet: {}", row.ov, error.message());
-                Err(Error::new(error.kind(), message).retryable().on_item(row.id).caused_by(error))
+        loop {
+            let mut waiting = Waiting::new(self, row.row_id);
+            // The flusher may have been there before the waiter was, another process too.
+            match self.row(row.id, row.ov).await? {
+                Some(now) if now.op == row.op && now.unflushed_since.is_some() => {}
+                Some(now) if now.op == row.op => return Ok(()),
+                _ => {
+                    let message = format!("version {} was committed, and erased before it was stored", row.ov);
+                    return Err(Error::not_found(message).on_item(row.id).at_version(row.ov));
+                }
             }
-            Err(_) => Err(Error::storage(format!("version {} is committed; its storing was given up at shutdown", row.ov)).retryable()),
+            let (stopped, outage) = {
+                let work = self.flusher.lock();
+                (work.stopped, work.outage())
+            };
+            if stopped {
+                let message = format!("version {} is committed; its storing was left to the next process at shutdown", row.ov);
+                return Err(Error::storage(message).retryable().on_item(row.id));
+            }
+            let answer = match outage {
+                Some(error) => Some(Err(error)),
+                None => {
+                    let again = self.runtime.clock.sleep(LOOK_AGAIN);
+                    tokio::select! {
+                        answer = &mut waiting.answer => answer.ok(),
+                        () = again => None,
+                    }
+                }
+            };
+            match answer {
+                Some(Ok(())) => return Ok(()),
+                Some(Err(error)) => {
+                    let message = format!("version {} is committed, but not stored yet: {}", row.ov, error.message());
+                    return Err(Error::new(error.kind(), message).retryable().on_item(row.id).caused_by(error));
+                }
+                None => {}
+            }
         }
     }
 
     fn start_flusher(self: &Arc<Self>) {
-        {
-            let mut work = self.flusher.lock();
-            if work.stopped {
-                return;
-            }
-            if work.running {
-                let resting = work.resting;
-                drop(work);
-                if resting {
-                    self.flusher.changed.notify_waiters();
-                }
-                return;
-            }
-            work.running = true;
+        let mut work = self.flusher.lock();
+        if work.stopped {
+            return;
         }
-        let engine = Arc::clone(self);
-        // Owned by the collection: `drained` waits for it, `stop` ends it after its round.
-        tokio::spawn(async move { engine.run_flusher().await });
+        if work.running {
+            drop(work);
+            self.flusher.kick.notify_one();
+            return;
+        }
+        work.running = true;
+        // Owned by the collection: `stop` ends it after what it has begun, `finish` also at once.
+        work.task = Some(worker::start(self));
     }
 
-    async fn run_flusher(self: Arc<Self>) {
-        let mut wait = FIRST_WAIT;
-        loop {
-            match self.flush_round().await {
-                Ok(Round::Flushed) => wait = FIRST_WAIT,
-                Ok(Round::Later(pause)) => {
-                    self.flusher.lock().resting = true;
-                    self.flusher.changed.notify_waiters();
-                    let woken = self.flusher.changed.notified();
-                    if self.flusher.lock().is_idle() {
-                        futures::future::select(std::pin::pin!(woken), self.runtime.clock.sleep(pause)).await;
-                    }
-                    self.flusher.lock().resting = false;
-                }
-                Ok(Round::Nothing) => {
-                    let mut work = self.flusher.lock();
-                    if work.stopped || (work.queue.is_empty() && !work.leftovers) {
-                        work.running = false;
-                        work.last_error = None;
-                        drop(work);
-                        self.flusher.changed.notify_waiters();
-                        return;
-                    }
-                }
-                Err(error) => {
-                    tracing::warn!(collection = %self.names.collection, %error, "versions wait to be stored");
-                    self.flusher.lock().last_error = Some(Arc::new(error));
-                    self.flusher.changed.notify_waiters();
-                    // Not before: it would hear our own words, and not wait at all.
-                    let stop = self.flusher.changed.notified();
-                    {
-                        let mut work = self.flusher.lock();
-                        if work.stopped {
-                            work.running = false;
-                            drop(work);
-                            self.flusher.changed.notify_waiters();
-                            return;
-                        }
-                        work.failing = true;
-                    }
-                    futures::future::select(std::pin::pin!(stop), self.runtime.clock.sleep(wait)).await;
-                    self.flusher.lock().failing = false;
-                    wait = (wait * 2).min(LONGEST_WAIT);
-                }
-            }
-        }
-    }
-
-    async fn flush_round(self: &Arc<Self>) -> Result<Round> {
-        let (round, look) = {
-            let mut work = self.flusher.lock();
-            if work.stopped {
-                return Ok(Round::Nothing);
-            }
-            let take = work.queue.len().min(ROUND);
-            let round: Vec<_> = work.queue.drain(..take).collect();
-            let taken: usize = round.iter().map(|(row, _)| row.inline.as_ref().map_or(0, bytes::Bytes::len)).sum();
-            work.bytes = work.bytes.saturating_sub(taken);
-            let look = round.is_empty() && std::mem::take(&mut work.leftovers);
-            (round, look)
-        };
-        if !round.is_empty() {
-            let result = self.flush_versions(&round).await;
-            if result.is_err() {
-                let mut work = self.flusher.lock();
-                for version in round.into_iter().rev() {
-                    work.bytes += version.0.inline.as_ref().map_or(0, bytes::Bytes::len);
-                    work.queue.push_front(version);
-                }
-            }
-            return result.map(|()| Round::Flushed);
-        }
-        if !look {
-            return Ok(Round::Nothing);
-        }
-        let looked = self.flush_left_rows().await;
-        if !matches!(looked, Ok(Round::Nothing)) {
-            self.flusher.look_for_leftovers();
-        }
-        looked
-    }
-
-    /// Flushes what waits in the store for so long that its writer must have died.
-    async fn flush_left_rows(self: &Arc<Self>) -> Result<Round> {
-        let now = self.documents.now().await?;
-        if self.flush_rows_older_than(now.plus_millis(-LEFT_TO_ITS_WRITER_MILLIS)).await? > 0 {
-            return Ok(Round::Flushed);
-        }
-        let scan = Scan {
-            filter: Filter::exists("unflushedSince", true),
-            order: vec![("unflushedSince".into(), Direction::Ascending), ("_id".into(), Direction::Ascending)],
-            limit: Some(1),
-            without: ["inline", "riders", "metaIndexed"].map(str::to_owned).to_vec(),
-            ..Scan::default()
-        };
-        let Some(oldest) = self.first_row(scan).await?.and_then(|row| row.unflushed_since) else { return Ok(Round::Nothing) };
-        let left = oldest.as_millis() + LEFT_TO_ITS_WRITER_MILLIS - now.as_millis();
-        Ok(Round::Later(Duration::from_millis(left.clamp(1, LEFT_TO_ITS_WRITER_MILLIS).unsigned_abs())))
-    }
-
-    /// Flushes some rows that wait since before `before`; returns how many.
-    async fn flush_rows_older_than(self: &Arc<Self>, before: Timestamp) -> Result<usize> {
-        let scan = Scan {
-            filter: Filter::lte("unflushedSince", before),
-            order: vec![("unflushedSince".into(), Direction::Ascending), ("_id".into(), Direction::Ascending)],
-            limit: Some(ROUND as u64),
-            ..Scan::default()
-        };
-        let rows: Vec<Row> = self.scan_rows(scan).try_collect().await?;
-        let heads = self.heads(&rows.iter().map(|row| row.id).collect::<Vec<_>>()).await?;
-        let round: Vec<(Row, Head)> = rows
-            .into_iter()
-            .map(|row| {
-                let head =
-                    heads.get(&row.id).filter(|head| head.cv >= row.cv).cloned().unwrap_or_else(|| row.head_after(heads.get(&row.id)));
-                (row, head)
-            })
-            .collect();
-        if !round.is_empty() {
-            self.flush_versions(&round).await?;
-        }
-        Ok(round.len())
-    }
-
-    /// Stores every payload of the round, then says so in rows and heads. Versions whose put fails stay as they are.
-    async fn flush_versions(self: &Arc<Self>, round: &[(Row, Head)]) -> Result<()> {
-        let fail = &self.runtime.fail;
-        fail.hit("flush.before_put")?;
-        // Erasures come last: a payload of the same item that is put beside them would outlive them.
-        let (erasures, versions): (Vec<usize>, Vec<usize>) = (0..round.len()).partition(|i| round[*i].0.op == Op::Erase);
-        let mut results: Vec<(usize, Result<()>)> = Vec::with_capacity(round.len());
-        if !erasures.is_empty() {
-            // The numbers of rows that go must lie below the mark, or they would look like numbers that never got a row.
-            self.settled_cv().await?;
-        }
-        for stage in [versions, erasures] {
-            let puts = futures::stream::iter(stage).map(|i| async move { (i, self.put_objects(&round[i].0).await) });
-            results.extend(puts.buffer_unordered(PUTS).collect::<Vec<_>>().await);
-        }
-        fail.hit("flush.after_put")?;
-        let mut stored = Vec::with_capacity(round.len());
-        let mut failed = None;
-        for (i, result) in results {
-            match result {
-                Ok(()) => stored.push(i),
-                Err(error) => {
-                    let error = Arc::new(error);
-                    self.flusher.tell(round[i].0.row_id, &Err(Arc::clone(&error)));
-                    failed = Some(error);
-                }
-            }
-        }
-        self.record_stored(stored.iter().map(|i| &round[*i])).await?;
-        fail.hit("flush.after_record")?;
-        for i in stored {
-            self.flusher.tell(round[i].0.row_id, &Ok(()));
-        }
-        match failed {
-            None => Ok(()),
-            Some(error) => {
-                let copy = Error::new(error.kind(), error.message().to_owned());
-                Err(if error.is_retryable() { copy.retryable() } else { copy }.caused_by(error))
-            }
-        }
+    /// Notes that these versions are stored.
+    async fn record_group<'a>(&self, group: impl Iterator<Item = &'a Version>) -> Result<()> {
+        self.runtime.fail.hit("flush.after_put")?;
+        self.record_stored(group.map(|version| &version.version)).await?;
+        self.runtime.fail.hit("flush.after_record")
     }
 
     async fn put_objects(self: &Arc<Self>, row: &Row) -> Result<()> {
+        self.runtime.fail.hit("flush.before_put")?;
         if row.op == Op::Erase {
+            // The numbers of rows that go must lie below the mark, or they would look like numbers that never got a row.
+            self.settled_cv().await?;
             return self.remove_erased(row).await;
         }
         for rider in &row.riders {
@@ -384,65 +176,136 @@ impl Engine {
         Ok(())
     }
 
-    /// Waits until nothing is left to store, or `limit` has passed; returns how many versions still wait of those that `scope` sees, this process's
-    /// and others'.
-    pub(crate) async fn drain_flusher(self: &Arc<Self>, limit: Duration, own_only: bool, scope: &Scope) -> Result<u64> {
-        self.flushed(limit, own_only).await?;
-        self.unflushed(scope).await
+    /// Waits until nothing is left to store, or `limit` has passed; with `own_only` what others wrote is left to them. Says what still waits.
+    pub(crate) async fn drain_flusher(self: &Arc<Self>, limit: Duration, own_only: bool, scope: &Scope) -> Result<FlushReport> {
+        let deadline = self.deadline(limit);
+        self.until(deadline, self.commits.drained()).await;
+        if own_only {
+            if self.flusher.lock().own() > 0 {
+                self.start_flusher();
+            }
+        } else {
+            self.flush_leftovers();
+        }
+        // A flusher that waits after a failure tries again now.
+        self.flusher.lock().hurry(self.runtime.clock.now());
+        self.flusher.kick.notify_one();
+        self.flushed(deadline, own_only).await;
+        self.flush_report(scope).await
     }
 
-    /// Waits until nothing is left to store, but for at most `limit`; with `own_only` rows that others may be about to store are left to them.
-    async fn flushed(self: &Arc<Self>, limit: Duration, own_only: bool) -> Result<()> {
-        let deadline = self.runtime.clock.now().plus_millis(i64::try_from(limit.as_millis()).unwrap_or(i64::MAX));
-        self.commits.drained().await;
-        self.flush_leftovers();
-        // A flusher that waits after a failure tries again now.
-        self.flusher.changed.notify_waiters();
+    async fn flushed(&self, deadline: Timestamp, own_only: bool) {
         loop {
-            let changed = self.flusher.changed.notified();
+            let mut changed = std::pin::pin!(self.flusher.changed.notified());
+            // From here on, not from its first poll on.
+            changed.as_mut().enable();
             {
                 let work = self.flusher.lock();
-                if !work.running || (own_only && work.resting && work.queue.is_empty()) {
-                    break;
+                if !work.running || (own_only && work.own() == 0) {
+                    return;
                 }
             }
-            let left = deadline.as_millis() - self.runtime.clock.now().as_millis();
-            let Ok(left) = u64::try_from(left) else { break };
-            futures::future::select(std::pin::pin!(changed), self.runtime.clock.sleep(Duration::from_millis(left))).await;
-            if self.runtime.clock.now() >= deadline {
-                break;
+            if !self.until(deadline, changed).await {
+                return;
             }
         }
-        Ok(())
     }
 
-    /// How many versions wait to be stored.
-    async fn unflushed(&self, scope: &Scope) -> Result<u64> {
+    fn deadline(&self, limit: Duration) -> Timestamp {
+        self.runtime.clock.now().plus_millis(i64::try_from(limit.as_millis()).unwrap_or(i64::MAX))
+    }
+
+    /// Whether `done` came before the deadline.
+    async fn until(&self, deadline: Timestamp, done: impl Future<Output = ()>) -> bool {
+        tokio::select! {
+            biased;
+            () = done => true,
+            () = sleep_until(&*self.runtime.clock, deadline) => false,
+        }
+    }
+
+    /// What waits to be stored, as far as `scope` sees it.
+    async fn flush_report(&self, scope: &Scope) -> Result<FlushReport> {
+        let (own, failing) = {
+            let work = self.flusher.lock();
+            (work.own(), work.failing(&self.names.collection))
+        };
+        // Where a database is a tenant's own, all rows are counted, which an index does alone.
+        let seen = |filter| if scope.is_one_of_several() { scope.narrow(filter) } else { filter };
+        let count = async |filter| self.documents.count(&self.names.ver, seen(filter), u64::MAX).await;
+        let waiting = count(waiting()).await?;
+        let left = if waiting > own {
+            let old = self.documents.now().await?.plus_millis(-LEFT_TO_ITS_WRITER_MILLIS);
+            count(Filter::And(vec![self::waiting(), Filter::lte("unflushedSince", old)])).await?.saturating_sub(own)
+        } else {
+            0
+        };
+        let mut failing = self.seen(failing, scope).await?;
+        let failed = failing.len() as u64;
+        failing.truncate(MAX_NAMED);
+        Ok(FlushReport { waiting, own: own.min(waiting), left, failed, failing })
+    }
+
+    /// Those of the failing versions that `scope` sees: nobody hears of a foreign item.
+    async fn seen(&self, failing: Vec<(ObjectId, FailingVersion)>, scope: &Scope) -> Result<Vec<FailingVersion>> {
+        if failing.is_empty() || *scope == Scope::All {
+            return Ok(failing.into_iter().map(|(_, version)| version).collect());
+        }
         let scan = Scan {
-            filter: scope.narrow(Filter::exists("unflushedSince", true)),
-            without: ["inline", "riders", "metaIndexed"].map(str::to_owned).to_vec(),
+            filter: scope.narrow(Filter::any_of("_id", failing.iter().map(|(row, _)| (*row).into()).collect())),
+            without: ["inline", "riders", "metaIndexed", "refs"].map(str::to_owned).to_vec(),
             ..Scan::default()
         };
-        self.documents.scan(&self.names.ver, scan).try_fold(0, |n, _| async move { Ok(n + 1) }).await
+        let seen: HashSet<ObjectId> = self.scan_rows(scan).map_ok(|row| row.row_id).try_collect().await?;
+        Ok(failing.into_iter().filter(|(row, _)| seen.contains(row)).map(|(_, version)| version).collect())
     }
 
-    /// The round under way is the last one.
+    /// What is begun is the last.
     pub(crate) fn stop(&self) {
         self.flusher.stop();
     }
 
-    /// The end: commits come to rest, then what can be stored within `limit` is.
-    pub(crate) async fn finish(self: &Arc<Self>, limit: Duration) -> Result<()> {
-        self.commits.drained().await;
-        let written = self.flusher.lock().running;
-        let result = if written { self.flushed(limit, true).await } else { Ok(()) };
-        self.stop();
-        loop {
-            let changed = self.flusher.changed.notified();
-            if !self.flusher.lock().running {
-                return result;
-            }
-            changed.await;
+    /// The end, within `limit`: commits come to rest, then what can be stored is. Returns how many versions of this process are left to the next one.
+    pub(crate) async fn finish(self: &Arc<Self>, limit: Duration) -> u64 {
+        let deadline = self.deadline(limit);
+        self.until(deadline, self.commits.drained()).await;
+        if self.flusher.lock().own() > 0 {
+            self.start_flusher();
         }
+        self.flusher.lock().hurry(self.runtime.clock.now());
+        self.flusher.kick.notify_one();
+        self.flushed(deadline, true).await;
+        let left = self.flusher.lock().own();
+        self.stop();
+        self.flushed(deadline, false).await;
+        let task = self.flusher.lock().task.take();
+        if let Some(task) = task {
+            task.abort();
+            // It was ended, or has ended by itself, or has panicked and said so: in any case it is gone then.
+            let _ = task.await;
+        }
+        left
+    }
+}
+
+/// A place among those that wait for a version, given back when it is dropped.
+struct Waiting<'e> {
+    engine: &'e Engine,
+    row: ObjectId,
+    number: u64,
+    answer: oneshot::Receiver<Result<(), Arc<Error>>>,
+}
+
+impl<'e> Waiting<'e> {
+    fn new(engine: &'e Engine, row: ObjectId) -> Self {
+        let (waiter, answer) = oneshot::channel();
+        let number = engine.flusher.lock().wait_for(row, waiter);
+        Self { engine, row, number, answer }
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.engine.flusher.lock().no_longer_wait(self.row, self.number);
     }
 }

@@ -30,6 +30,7 @@ pub use actions::{
 };
 pub use collection::Collection;
 pub(crate) use engine::{Engine, OpenBucket, PayloadCache, Settings, Space};
+pub use flush::{FailingVersion, FlushReport};
 pub use import::{ImportOp, ImportOutcome, Importer};
 pub use indexing::MAX_INDEXED_BYTES;
 pub use lock::ItemLock;
@@ -45,3 +46,5 @@ pub(crate) use scope::Scope;
 pub use typed::{Typed, TypedCollection, TypedGet, TypedList, TypedPage, TypedView};
 pub use verify::{Problem, Verification};
 pub use view::{Presigned, Version, View, Written};
+#[cfg(all(test, feature = "embedded"))]
+pub(crate) use {engine::version_indexes, flush::waiting};

@@ -105,6 +105,7 @@ promises! { $
         a_scan_of_nothing_is_empty,
         a_filter_finds_what_the_evaluator_finds,
         a_filter_on_indexed_paths_finds_what_the_evaluator_finds,
+        a_count_is_how_many_match,
         an_order_goes_across_types,
         an_order_on_indexed_paths_goes_across_types,
         pages_neither_skip_nor_repeat,

@@ -121,20 +121,31 @@ async fn reopening_finds_everything() {
 #[tokio::test]
 async fn closing_does_what_is_queued_first() {
     let folder = tempfile::tempdir().unwrap();
-    let store = Arc::new(open(&folder));
+    let store = open(&folder);
     insert(&store, doc! { "_id": -1 }).await.unwrap();
-    let mut writes = Vec::new();
-    for n in 0..200 {
-        let store = store.clone();
-        writes.push(tokio::spawn(async move { insert(&store, doc! { "_id": n }).await }));
+    // The writer is held in the middle of a request, so that everything else is in its queue when the store is closed.
+    let (let_go, held) = std::sync::mpsc::channel::<()>();
+    let build: BuildBatch = Box::new(move |_| {
+        held.recv().unwrap();
+        Ok(Batch::new())
+    });
+    let counter = Namespace::new("database", "counter");
+    let mut holding = Box::pin(store.sequence_then(&counter, "cv", 1, build));
+    assert!(futures::poll!(&mut holding).is_pending());
+    let mut writes: Vec<_> = (0..200).map(|n| Box::pin(insert(&store, doc! { "_id": n }))).collect();
+    for write in &mut writes {
+        assert!(futures::poll!(write).is_pending());
     }
-    tokio::task::yield_now().await;
-    store.close().await.unwrap();
-    let mut done = 0;
+    let mut closing = Box::pin(store.close());
+    assert!(futures::poll!(&mut closing).is_pending());
+    assert!(insert(&store, doc! { "_id": 200 }).await.is_err(), "what comes later is refused");
+    let_go.send(()).unwrap();
+    holding.await.unwrap();
     for write in writes {
-        done += usize::from(write.await.unwrap().is_ok());
+        assert_eq!(write.await.unwrap(), Outcome::Applied);
     }
-    assert_eq!(count(&open(&folder)).await, done + 1, "what was acknowledged is there, and nothing else");
+    closing.await.unwrap();
+    assert_eq!(count(&open(&folder)).await, 201);
 }
 
 #[tokio::test]

@@ -13,7 +13,7 @@ use rusqlite::{Connection, OptionalExtension as _};
 use super::place::{self, Fault};
 use crate::Error;
 use crate::documents::filter::order;
-use crate::documents::{Direction, Index, Namespace};
+use crate::documents::{Direction, Filter, Index, Namespace};
 
 /// The first byte of a column's value that stands for an array.
 const ARRAY_RANK: u8 = 0xF0;
@@ -78,7 +78,7 @@ impl Layout {
     }
 
     /// What SQLite calls the columns of an index. One that holds only some documents has the presence of its path at its end: absent is NULL there,
-    /// and SQLite takes no NULL for equal to another. All documents are in the index all the same, so every query can use it.
+    /// and SQLite takes no NULL for equal to another.
     fn index_columns(&self, index: &Index) -> Vec<(String, Direction)> {
         let mut columns: Vec<_> = index.keys.iter().map(|(path, direction)| (self.name_of(path), *direction)).collect();
         if index.unique {
@@ -88,9 +88,21 @@ impl Layout {
         columns
     }
 
+    /// The condition under which a row is in an index that holds only some documents: its value is not null, so a query may use the index if its filter
+    /// lets no null and no absent value through. None for indexes that hold all rows.
+    fn condition(&self, index: &Index) -> Option<String> {
+        let path = index.only_if_exists.as_ref().filter(|_| !index.unique)?;
+        Some(present(&format!("c{}", self.column(path)?)))
+    }
+
     fn name_of(&self, path: &str) -> String {
         if path == "_id" { "id".to_owned() } else { self.column(path).map_or_else(|| "id".to_owned(), |at| format!("c{at}")) }
     }
+}
+
+/// The condition of partial indexes. SQLite finds that a query implies it only if the query says it in the same words.
+fn present(column: &str) -> String {
+    format!("{column} <> x'{:02X}'", order::rank::NULL)
 }
 
 fn index_to_document(index: &Index) -> Document {
@@ -171,6 +183,17 @@ impl Table {
     /// Whether the value at `path` may be an array (where there is a column for it).
     pub(super) fn may_hold_arrays(&self, path: &str) -> bool {
         path != "_id" && self.layout.column(path).is_none_or(|at| self.layout.columns[at].arrays)
+    }
+
+    /// Conditions that every row matching `filter` meets and that make partial indexes usable, for rows of `row`.
+    pub(super) fn partial_conditions(&self, row: &str, filter: &Filter) -> Vec<String> {
+        let mut conditions: Vec<String> = Vec::new();
+        for index in self.layout.indexes.iter().filter(|index| !index.unique) {
+            let Some(path) = index.only_if_exists.as_deref().filter(|path| filter.demands_value(path)) else { continue };
+            let condition = self.layout.column(path).map(|at| present(&format!("{row}.c{at}")));
+            conditions.extend(condition.filter(|condition| !conditions.contains(condition)));
+        }
+        conditions
     }
 
     /// Whether an index begins with these paths, in whichever direction.
@@ -387,7 +410,9 @@ impl Session {
             .map(|(column, direction)| if direction == Direction::Descending { format!("{column} DESC") } else { column })
             .collect();
         let unique = if index.unique { "UNIQUE " } else { "" };
-        let created = self.connection.execute_batch(&format!("CREATE {unique}INDEX i{number}_{at} ON d{number}({})", columns.join(",")));
+        let only = layout.condition(index).map(|condition| format!(" WHERE {condition}")).unwrap_or_default();
+        let created =
+            self.connection.execute_batch(&format!("CREATE {unique}INDEX i{number}_{at} ON d{number}({}){only}", columns.join(",")));
         created.map_err(|error| match error.sqlite_error_code() {
             Some(rusqlite::ErrorCode::ConstraintViolation) => Error::database(format!(
                 "the unique index `{}` cannot be made: documents of {namespace:?} already share a value; nothing was changed",

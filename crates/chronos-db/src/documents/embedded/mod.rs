@@ -27,7 +27,7 @@ use self::place::{Fault, Place, Role};
 use self::write::Prepared;
 use self::writer::{Done, Request, StoreClock, Work, Writer};
 use super::paging::{self, Ask, Page, Pages, Position};
-use super::{Batch, BuildBatch, Capabilities, Documents, Index, Namespace, Outcome, Scan, Sequence};
+use super::{Batch, BuildBatch, Capabilities, Documents, Filter, Index, Namespace, Outcome, Scan, Sequence};
 use crate::{Error, Result, Runtime, Timestamp};
 
 /// Connections for reading that are kept while nobody reads.
@@ -242,6 +242,11 @@ impl Documents for EmbeddedDocuments {
 
     fn scan_stored(&self, namespace: &Namespace, scan: Scan) -> BoxStream<'static, Result<RawDocumentBuf>> {
         paging::stream(Scans { shared: self.shared.clone(), namespace: namespace.clone() }, scan)
+    }
+
+    async fn count(&self, namespace: &Namespace, filter: Filter, at_most: u64) -> Result<u64> {
+        let namespace = namespace.clone();
+        self.shared.read(move |session| session.count(&namespace, &filter, at_most)).await
     }
 
     async fn now(&self) -> Result<Timestamp> {

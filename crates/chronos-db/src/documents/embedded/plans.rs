@@ -9,6 +9,7 @@ use super::read::Query;
 use super::write::Prepared;
 use crate::documents::paging::Ask;
 use crate::documents::{Batch, Direction, Filter, Index, Namespace, Newest, Scan, Write};
+use crate::records::version_indexes;
 
 use Direction::{Ascending, Descending};
 
@@ -17,7 +18,7 @@ fn versions() -> (Session, Namespace) {
     let namespace = Namespace::new("database", "versions");
     let mut by_item = Index::on("item_at", &["itemId", "at"]).unique();
     by_item.keys[1].1 = Descending;
-    let indexes = [by_item, Index::on("by_status", &["meta.status", "_id"]).only_if_exists("meta.status")];
+    let indexes = [by_item, Index::on("by_status", &["meta.status", "_id"])];
     session.begin("BEGIN IMMEDIATE").unwrap();
     session.ensure(&namespace, &indexes).unwrap();
     session.connection.execute_batch("COMMIT").unwrap();
@@ -84,4 +85,69 @@ fn arrays_are_looked_for_only_after_one_came() {
     session.connection.execute_batch("COMMIT").unwrap();
     let table = session.table(&namespace).unwrap().unwrap();
     assert!(Query::new(&table, &Ask { scan: as_of(), inclusive: false }).sql.contains("F0"));
+}
+
+/// Versions under the indexes they really have, of which every hundredth waits to be stored.
+fn records(rows: i64) -> (Session, Namespace) {
+    let mut session = Session::new(place::connect(None, Role::Writer).unwrap());
+    let namespace = Namespace::new("database", "users_ver");
+    session.begin("BEGIN IMMEDIATE").unwrap();
+    session.ensure(&namespace, &version_indexes()).unwrap();
+    let mut batch = Batch::new();
+    for n in 0..rows {
+        let mut row = doc! { "_id": n, "itemId": n, "ov": 0, "cv": n, "at": DateTime::from_millis(n) };
+        // Four rows, however many there are.
+        if n % (rows / 4) == 1 {
+            row.insert("unflushedSince", DateTime::from_millis(n));
+        }
+        batch.push(&namespace, Write::insert(row));
+    }
+    session.apply(&Prepared::new(batch).unwrap()).unwrap();
+    session.connection.execute_batch("COMMIT").unwrap();
+    (session, namespace)
+}
+
+#[test]
+fn what_waits_to_be_stored_is_found_by_a_partial_index() {
+    let (mut session, namespace) = records(100);
+    for scan in [waiting(None), waiting(Some(vec![DateTime::from_millis(1).into(), 1.into()]))] {
+        let plan = plan(&mut session, &namespace, &scan);
+        assert!(plan.contains("USING INDEX i") || plan.contains("USING COVERING INDEX i"), "{plan}");
+        assert!(plan.contains("SEARCH") && !plan.contains("TEMP B-TREE") && !plan.contains("SCAN"), "{plan}");
+    }
+    let indexed: i64 = session
+        .connection
+        .query_row("SELECT count(*) FROM sqlite_schema WHERE type = 'index' AND sql LIKE '%WHERE c_ <> x%'", [], |row| row.get(0))
+        .unwrap();
+    assert_eq!(indexed, 1, "rows that are stored are in no index of those that wait");
+}
+
+fn waiting(after: Option<Vec<bson::Bson>>) -> Scan {
+    Scan {
+        filter: crate::records::waiting(),
+        order: vec![("unflushedSince".to_owned(), Ascending), ("_id".to_owned(), Ascending)],
+        after,
+        limit: Some(128),
+        ..Scan::default()
+    }
+}
+
+/// SQLite's own count of the steps it took.
+#[test]
+fn looking_for_what_waits_costs_the_same_among_a_hundred_times_as_many_rows() {
+    let steps = |rows: i64| {
+        let (mut session, namespace) = records(rows);
+        let table = session.table(&namespace).unwrap().unwrap();
+        let of = |query: Query| {
+            let mut statement = session.connection.prepare(&query.sql).unwrap();
+            let found = statement.query_map(params_from_iter(&query.parameters), |_| Ok(())).unwrap().count();
+            (found, statement.get_status(rusqlite::StatementStatus::VmStep))
+        };
+        let (found, scanned) = of(Query::new(&table, &Ask { scan: waiting(None), inclusive: false }));
+        assert_eq!(found, 4);
+        let (_, counted) = of(Query::count(&table, &crate::records::waiting(), 1000).unwrap());
+        (scanned, counted)
+    };
+    let (few, many) = (steps(100), steps(10_000));
+    assert_eq!(few, many, "steps of a scan and of a count");
 }

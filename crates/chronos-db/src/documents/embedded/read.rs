@@ -46,6 +46,23 @@ impl Session {
         Ok(found)
     }
 
+    /// How many documents match, `at_most` at most: from an index alone where one tells.
+    pub(super) fn count(&mut self, namespace: &Namespace, filter: &Filter, at_most: u64) -> Result<u64, Fault> {
+        let Some(table) = self.table(namespace)? else { return Ok(0) };
+        if let Some(query) = Query::count(&table, filter, at_most) {
+            let mut counted = self.connection.prepare_cached(&query.sql)?;
+            let count: i64 = counted.query_row(params_from_iter(&query.parameters), |row| row.get(0))?;
+            return Ok(count.unsigned_abs());
+        }
+        let scan = Scan { filter: filter.clone(), limit: Some(at_most), ..Scan::default() };
+        let mut count = 0;
+        self.scan(namespace, &Ask { scan, inclusive: false }, &|| true, &mut |_| {
+            count += 1;
+            Ok(ControlFlow::Continue(()))
+        })?;
+        Ok(count)
+    }
+
     /// The documents of a page; `listening` is asked now and then while nothing is found.
     pub(super) fn page(&mut self, namespace: &Namespace, ask: &Ask, listening: &dyn Fn() -> bool) -> Result<Page<RawDocumentBuf>, Fault> {
         let (mut found, mut bytes) = (Vec::new(), 0);
@@ -186,6 +203,13 @@ impl Query {
         }
     }
 
+    /// " AND …" by which SQLite sees that partial indexes serve the filter.
+    fn partial(&mut self, table: &Table, filter: &Filter) {
+        for condition in table.partial_conditions("r", filter) {
+            self.add(&format!(" AND {condition}"), Vec::new());
+        }
+    }
+
     /// " AND …" for where the scan begins.
     fn after(&mut self, table: &Table, Ask { scan, inclusive }: &Ask) {
         let Some(after) = &scan.after else { return };
@@ -208,9 +232,27 @@ impl Query {
         let column = if query.by_number { "rowid" } else { "doc" };
         query.add(&format!("SELECT r.{column} FROM d{} r WHERE ", table.number), Vec::new());
         query.matching(table, "r", &scan.filter);
+        query.partial(table, &scan.filter);
         query.after(table, ask);
         query.order(table, scan);
         query
+    }
+
+    /// How many rows match, `at_most` at most; none if SQLite alone cannot tell.
+    pub(super) fn count(table: &Table, filter: &Filter, at_most: u64) -> Option<Self> {
+        if !filter::is_exact_in_sql(filter, &|path| table.indexed("r", path).is_some() && !table.may_hold_arrays(path)) {
+            return None;
+        }
+        let mut query = Self::default();
+        query.add(&format!("SELECT count(*) FROM (SELECT 1 FROM d{} r WHERE ", table.number), Vec::new());
+        query.matching(table, "r", filter);
+        if query.parameters.is_empty() && *filter != Filter::All {
+            // Too many values for a statement: every row passes.
+            return None;
+        }
+        query.partial(table, filter);
+        query.add(&format!(" LIMIT {})", i64::try_from(at_most).unwrap_or(i64::MAX)), Vec::new());
+        Some(query)
     }
 
     /// Hops from group to group along the index, and in each to its newest: what it costs depends on the number of groups, not of documents.

@@ -24,7 +24,7 @@ pub use pattern::Pattern;
 #[cfg(feature = "mongodb")]
 pub(crate) use to_mongo::{after_to_mongo, plain, to_mongo};
 #[cfg(feature = "embedded")]
-pub(crate) use to_sql::{after_to_sql, to_sql_knowing};
+pub(crate) use to_sql::{after_to_sql, is_exact_in_sql, to_sql_knowing};
 
 /// A checked filter over typed values.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -159,6 +159,32 @@ impl Filter {
                 Self::And(b)
             }
             (a, b) => Self::And(vec![a, b]),
+        }
+    }
+
+    /// Whether no document matches in which the value at `path` is absent or null.
+    #[cfg(any(feature = "embedded", feature = "mongodb"))]
+    pub(crate) fn demands_value(&self, path: &str) -> bool {
+        match self {
+            Self::All | Self::Nor(_) => false,
+            Self::And(parts) => parts.iter().any(|part| part.demands_value(path)),
+            Self::Or(parts) => !parts.is_empty() && parts.iter().all(|part| part.demands_value(path)),
+            Self::Field(field, test) => field == path && test.demands_value(),
+        }
+    }
+}
+
+#[cfg(any(feature = "embedded", feature = "mongodb"))]
+impl Test {
+    fn demands_value(&self) -> bool {
+        let is_value = |value: &Bson| !matches!(value, Bson::Null | Bson::Undefined);
+        match self {
+            Self::Eq(value) | Self::Gt(value) | Self::Gte(value) | Self::Lt(value) | Self::Lte(value) => is_value(value),
+            Self::In(values) | Self::All(values) => values.iter().all(is_value),
+            Self::Regex(_) => true,
+            Self::Every(tests) => tests.iter().any(Self::demands_value),
+            // A path through an array may meet an array and, in another element, nothing.
+            _ => false,
         }
     }
 }

@@ -35,6 +35,23 @@ pub(crate) fn to_sql_knowing(filter: &Filter, columns: Columns<'_>, may_hold_arr
     Translation { columns, may_hold_arrays }.filter(filter, Wanted::Matches).into_sql()
 }
 
+/// Whether the translation lets no other row through, so that SQLite alone can count. `plain` says of which paths the column holds the value itself.
+pub(crate) fn is_exact_in_sql(filter: &Filter, plain: &dyn Fn(&str) -> bool) -> bool {
+    match filter {
+        Filter::All => true,
+        Filter::And(parts) | Filter::Or(parts) => parts.iter().all(|part| is_exact_in_sql(part, plain)),
+        Filter::Nor(_) => false,
+        Filter::Field(path, test) => {
+            let exact = match test {
+                Test::In(values) => values.len() <= MAX_LIST,
+                Test::Eq(_) | Test::Gt(_) | Test::Gte(_) | Test::Lt(_) | Test::Lte(_) => true,
+                _ => false,
+            };
+            exact && plain(path)
+        }
+    }
+}
+
 /// Whether the rows that match are looked for, or those that don't; a superset of each needs its own condition.
 #[derive(Clone, Copy, PartialEq)]
 enum Wanted {

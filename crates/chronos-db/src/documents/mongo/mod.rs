@@ -27,7 +27,7 @@ use secrecy::SecretString;
 
 use self::client::{Connector, Lease};
 use self::failure::{Failure, is_duplicate};
-use crate::documents::{Atomicity, Batch, BuildBatch, Capabilities, Documents, Index, Namespace, Outcome, Scan, Sequence};
+use crate::documents::{Atomicity, Batch, BuildBatch, Capabilities, Documents, Filter, Index, Namespace, Outcome, Scan, Sequence};
 use crate::{Error, Result, Runtime, Timestamp};
 
 #[cfg(feature = "testing")]
@@ -187,6 +187,12 @@ impl Documents for MongoDocuments {
 
     fn scan_stored(&self, namespace: &Namespace, scan: Scan) -> BoxStream<'static, Result<RawDocumentBuf>> {
         scan::stream(Arc::clone(&self.connector), namespace.clone(), scan)
+    }
+
+    async fn count(&self, namespace: &Namespace, filter: Filter, at_most: u64) -> Result<u64> {
+        let lease = self.connector.lease().await?;
+        let counted = scan::count(&lease, namespace, &filter, at_most).await;
+        counted.map_err(|f| self.connector.explain(f, "counting documents"))
     }
 
     async fn now(&self) -> Result<Timestamp> {

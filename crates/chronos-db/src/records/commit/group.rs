@@ -1,5 +1,6 @@
 //! One group: one allocation of numbers, one insert of rows, one put of heads.
 
+use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bson::Bson;
@@ -33,25 +34,27 @@ enum Built {
 type Ledger = Arc<Mutex<Vec<Built>>>;
 
 impl Engine {
-    /// Commits the members and answers them; returns those that need another number.
-    pub(super) async fn commit_group(self: &Arc<Self>, members: Vec<Member>) -> Vec<Member> {
+    /// Commits the members and answers them; returns those that need another number, and the numbers it took where their rows and heads are known to
+    /// be right.
+    pub(super) async fn commit_group(self: &Arc<Self>, members: Vec<Member>) -> (Vec<Member>, Option<RangeInclusive<i64>>) {
         let (prepared, replies): (Vec<_>, Vec<_>) = members.into_iter().map(|m| (m.prepared, m.reply)).unzip();
         let prepared = Arc::new(prepared);
         let ledger = Ledger::default();
         let result = self.attempt(&prepared, &ledger).await;
         let built = std::mem::take(&mut *ledger.lock().unwrap_or_else(PoisonError::into_inner));
-        let outcomes = match result {
-            Ok(outcomes) => outcomes,
+        let (sequence, outcomes) = match result {
+            Ok(done) => done,
             Err(error) if built.is_empty() => {
                 // Not even numbers were given out, or they are lost: no row can exist.
                 let error = Arc::new(error);
                 for reply in replies {
                     let _ = reply.send(Err(Refused::Failed(repeat(&error))));
                 }
-                return Vec::new();
+                return (Vec::new(), None);
             }
-            Err(error) => return self.settle_unknown(built, replies, error).await,
+            Err(error) => return (self.settle_unknown(built, replies, error).await, None),
         };
+        let mut settled = Some(sequence.first..=sequence.first + i64::from(sequence.count) - 1);
         let mut voids = Vec::new();
         let mut again = Vec::new();
         let mut lagging = Vec::new();
@@ -78,6 +81,7 @@ impl Engine {
         for id in lagging {
             if let Err(error) = self.roll_forward(id).await {
                 tracing::warn!(item = %id, %error, "a head lags behind its newest version; the next writer will roll it forward");
+                settled = None;
             }
         }
         if !voids.is_empty()
@@ -85,19 +89,20 @@ impl Engine {
         {
             // Whoever wants to pass the gap closes it later.
             tracing::warn!(collection = %self.names.collection, %error, "numbers without a version are not closed yet");
+            settled = None;
         }
-        self.answer(prepared, replies, answers, again)
+        (self.answer(prepared, replies, answers, again), settled)
     }
 
-    async fn attempt(self: &Arc<Self>, prepared: &Arc<Vec<Prepared>>, ledger: &Ledger) -> Result<Vec<Outcome>> {
+    async fn attempt(self: &Arc<Self>, prepared: &Arc<Vec<Prepared>>, ledger: &Ledger) -> Result<(Sequence, Vec<Outcome>)> {
         let fail = &self.runtime.fail;
         fail.hit("commit.before_numbers")?;
         let (engine, members, built) = (Arc::clone(self), Arc::clone(prepared), Arc::clone(ledger));
         let count = u32::try_from(prepared.len()).unwrap_or(u32::MAX);
         let build = Box::new(move |sequence| engine.build(&members, sequence, &mut built.lock().unwrap_or_else(PoisonError::into_inner)));
-        let (_, outcomes) = self.documents.sequence_then(&self.names.counter, CV, count, build).await?;
+        let done = self.documents.sequence_then(&self.names.counter, CV, count, build).await?;
         fail.hit("commit.before_answer")?;
-        Ok(outcomes)
+        Ok(done)
     }
 
     fn build(&self, members: &[Prepared], sequence: Sequence, ledger: &mut Vec<Built>) -> Result<Batch> {

@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bson::oid::ObjectId;
 use tokio::sync::{Notify, oneshot};
 
+use self::stable::{Marker, Moving};
 use super::engine::Engine;
 use super::model::{Content, Head, ItemId, Op, Rider, Row};
 use super::payload::Body;
@@ -103,6 +104,7 @@ crate::debug_some!(Member {});
 pub(crate) struct CommitQueue {
     state: Mutex<QueueState>,
     idle: Notify,
+    pub(crate) marker: Marker,
 }
 
 #[derive(Debug, Default)]
@@ -121,12 +123,23 @@ impl CommitQueue {
     /// Returns when no change waits or is under way.
     pub(crate) async fn drained(&self) {
         loop {
-            let idle = self.idle.notified();
-            if self.lock().in_flight == 0 && self.lock().waiting.is_empty() {
-                return;
+            let mut idle = std::pin::pin!(self.idle.notified());
+            // From here on, not from its first poll on.
+            idle.as_mut().enable();
+            {
+                let state = self.lock();
+                if state.in_flight == 0 && state.waiting.is_empty() && !self.marker.is_moving() {
+                    return;
+                }
             }
             idle.await;
         }
+    }
+
+    /// Nothing can be committed any more: callers hear that their writes were given up.
+    fn give_up(&self) {
+        self.lock().waiting.clear();
+        self.idle.notify_waiters();
     }
 }
 
@@ -158,12 +171,13 @@ impl Engine {
         self.commits.lock().waiting.push(Member { prepared, reply });
         self.dispatch();
         answer.await.unwrap_or_else(|_| {
-            let message = "the write was given up while the runtime was shutting down; whether it took place shows in the item's history";
+            let message = "the write was given up, by a panic or the end of the runtime; whether it took place shows in the item's history";
             Err(Refused::Failed(Error::database(message)))
         })
     }
 
     fn dispatch(self: &Arc<Self>) {
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return self.commits.give_up() };
         {
             let mut state = self.commits.lock();
             if state.gathering || state.in_flight >= IN_FLIGHT || state.waiting.is_empty() {
@@ -172,26 +186,54 @@ impl Engine {
             state.gathering = true;
             state.in_flight += 1;
         }
-        let engine = Arc::clone(self);
+        let mut place = Place { engine: Arc::clone(self), gathered: false };
         // Owned by the queue: `drained` waits for it. It goes on if its callers give up, so that none leaves a number without a row.
-        tokio::spawn(async move {
+        runtime.spawn(async move {
             // Whoever was woken together with this one gets the chance to join the group.
             tokio::task::yield_now().await;
-            let group = {
-                let mut state = engine.commits.lock();
-                state.gathering = false;
-                state.take_group()
-            };
+            let group = place.gather();
             // What did not fit.
-            engine.dispatch();
-            let again = engine.commit_group(group).await;
-            {
-                let mut state = engine.commits.lock();
-                state.waiting.splice(0..0, again);
-                state.in_flight -= 1;
+            place.engine.dispatch();
+            let engine = Arc::clone(&place.engine);
+            let (again, settled) = engine.commit_group(group).await;
+            engine.commits.lock().waiting.splice(0..0, again);
+            let moving = settled.and_then(|numbers| Moving::begin(&engine, numbers));
+            // The next group need not wait for the mark.
+            drop(place);
+            if let Some(moving) = moving {
+                moving.move_mark().await;
             }
-            engine.commits.idle.notify_waiters();
-            engine.dispatch();
         });
+    }
+}
+
+/// One of the places for groups under way, given back whatever becomes of the group: a panic must not leave the collection with one less.
+struct Place {
+    engine: Arc<Engine>,
+    gathered: bool,
+}
+
+impl Place {
+    fn gather(&mut self) -> Vec<Member> {
+        let mut state = self.engine.commits.lock();
+        state.gathering = false;
+        self.gathered = true;
+        state.take_group()
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        {
+            let mut state = self.engine.commits.lock();
+            state.in_flight -= 1;
+            if !self.gathered {
+                // The runtime ends, or it would have been polled: no other task would be either. The callers hear that their writes were given up.
+                state.gathering = false;
+                state.waiting.clear();
+            }
+        }
+        self.engine.commits.idle.notify_waiters();
+        self.engine.dispatch();
     }
 }

@@ -1,20 +1,138 @@
 //! `stable_cv`: the end of the gapless prefix. Nothing at or below it ever changes.
+//!
+//! Whoever looks follows the rows from a mark on. Writers move the mark, each time a number divisible by [`STEP`] was given out, so that nobody has to
+//! follow more than some thousand rows. What a process committed itself it need not read for that.
 
+use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::TryStreamExt as _;
 
-use crate::Result;
 use crate::documents::{Direction, Filter, Scan};
 use crate::records::engine::{CV, Engine, STABLE};
 use crate::records::model::{ItemId, Op, int, number};
+use crate::{Result, Timestamp};
 
 /// How long a writer that has taken a number may need to write its row before the number is closed.
 const GRACE: Duration = Duration::from_secs(2);
 /// Only what is older than this is rolled forward: the writer itself is probably still at it.
 const SETTLED_MILLIS: i64 = 1_000;
 /// Rows per step of the mark.
-const STEP: u64 = 1_000;
+const STEP: i64 = 1_000;
+/// Numbers beyond what this process knows at which it reads those of others.
+const MAX_TAIL: i64 = 3 * STEP;
+/// Runs of numbers that are remembered.
+const MAX_RUNS: usize = 1_024;
+
+/// What this process knows of the numbers above the mark.
+#[derive(Debug, Default)]
+pub(crate) struct Marker(Mutex<Known>);
+
+#[derive(Debug, Default)]
+struct Known {
+    /// Numbers whose rows and heads are right, as this process put them: first and last of each run.
+    runs: BTreeMap<i64, i64>,
+    moving: bool,
+    /// The number without a row that ended the last move, and when that was.
+    gap: Option<(i64, Timestamp)>,
+}
+
+impl Marker {
+    fn lock(&self) -> MutexGuard<'_, Known> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether a move of the mark is under way.
+    pub(super) fn is_moving(&self) -> bool {
+        self.lock().moving
+    }
+
+    /// The end of what this process knows to be right from `mark` on, and forgets what lies below.
+    fn known_from(&self, mark: i64) -> i64 {
+        let mut known = self.lock();
+        let mut end = mark;
+        while let Some(run) = known.runs.first_entry().filter(|run| *run.key() <= end + 1) {
+            end = end.max(run.remove());
+        }
+        end
+    }
+
+    /// Whether nothing came to the gap before `next` for so long that its writer must have died.
+    fn is_old_gap(&self, next: i64, now: Timestamp) -> bool {
+        let mut known = self.lock();
+        match known.gap {
+            Some((gap, since)) if gap == next => {
+                now.as_millis() - since.as_millis() >= i64::try_from(GRACE.as_millis()).unwrap_or(i64::MAX)
+            }
+            _ => {
+                known.gap = Some((next, now));
+                false
+            }
+        }
+    }
+}
+
+impl Known {
+    fn add(&mut self, numbers: &RangeInclusive<i64>) {
+        let (mut first, mut last) = (*numbers.start(), *numbers.end());
+        if let Some((&before, &end)) = self.runs.range(..=first).next_back()
+            && end + 1 >= first
+        {
+            self.runs.remove(&before);
+            first = before;
+            last = last.max(end);
+        }
+        if let Some(end) = self.runs.remove(&(last + 1)) {
+            last = end;
+        }
+        self.runs.insert(first, last);
+        while self.runs.len() > MAX_RUNS {
+            self.runs.pop_first();
+        }
+    }
+}
+
+/// The turn to move the mark, of one task a process.
+pub(super) struct Moving(Arc<Engine>);
+
+impl Moving {
+    /// Remembers the numbers of a group, and says whether it is the one that moves the mark.
+    pub(super) fn begin(engine: &Arc<Engine>, numbers: RangeInclusive<i64>) -> Option<Self> {
+        let mut known = engine.commits.marker.lock();
+        known.add(&numbers);
+        // One of them is divisible by the step: of all processes that write, one comes by here.
+        let is_due = (numbers.end() + 1).div_euclid(STEP) > numbers.start().div_euclid(STEP);
+        if !is_due || known.moving {
+            return None;
+        }
+        known.moving = true;
+        Some(Self(Arc::clone(engine)))
+    }
+
+    pub(super) async fn move_mark(self) {
+        if let Err(error) = self.0.advance_mark().await {
+            tracing::debug!(collection = %self.0.names.collection, %error, "the mark of the collection stays where it was");
+        }
+    }
+}
+
+impl Drop for Moving {
+    fn drop(&mut self) {
+        self.0.commits.marker.lock().moving = false;
+        self.0.commits.idle.notify_waiters();
+    }
+}
+
+/// What to do about a number without a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum AtGap {
+    /// Wait for its writer, then close it.
+    Wait,
+    /// End there, unless it was there some time ago already.
+    End,
+}
 
 /// How far one step came.
 #[derive(Clone, Copy, Debug)]
@@ -30,21 +148,42 @@ impl Engine {
     /// The end of the gapless prefix: −1 while the collection is empty. Numbers that were given out before the call and never got a row are closed on
     /// the way, after a grace; lagging heads are rolled forward, but for those of the last second, whose writers are probably still at it.
     pub(crate) async fn stable_cv(&self) -> Result<i64> {
-        self.follow(SETTLED_MILLIS).await
+        self.follow(SETTLED_MILLIS, AtGap::Wait).await
     }
 
     /// [`stable_cv`](Self::stable_cv) that rolls every lagging head forward.
     pub(crate) async fn settled_cv(&self) -> Result<i64> {
-        self.follow(0).await
+        self.follow(0, AtGap::Wait).await
+    }
+
+    /// The last number given out, and the mark.
+    async fn counter(&self) -> Result<(Option<i64>, Option<i64>)> {
+        let found = self.documents.get(&self.names.counter, vec![CV.into(), STABLE.into()]).await?;
+        let value = |id: &str| found.iter().find(|doc| doc.get_str("_id").ok() == Some(id)).and_then(|doc| number(doc, "value"));
+        Ok((value(CV), value(STABLE)))
+    }
+
+    /// Moves the mark as far as that needs no waiting, so that those who look have little to follow.
+    pub(crate) async fn advance_mark(&self) -> Result<()> {
+        let (Some(last), Some(mark)) = self.counter().await? else { return Ok(()) };
+        let known = self.commits.marker.known_from(mark);
+        if known > mark {
+            self.move_mark(known).await?;
+        }
+        // Groups under way are no reason to read: what they leave is known when the next one comes by.
+        if last - known >= MAX_TAIL {
+            // Others write, too, or have died.
+            self.follow(SETTLED_MILLIS, AtGap::End).await?;
+        }
+        Ok(())
     }
 
     /// Follows the rows from the mark on, and moves the mark to where rows are old enough and their heads known to be right.
-    async fn follow(&self, settled_millis: i64) -> Result<i64> {
-        let found = self.documents.get(&self.names.counter, vec![CV.into(), STABLE.into()]).await?;
-        let value = |id: &str| found.iter().find(|doc| doc.get_str("_id").ok() == Some(id)).and_then(|doc| number(doc, "value"));
-        let Some(last) = value(CV) else { return Ok(-1) };
+    async fn follow(&self, settled_millis: i64, at_gap: AtGap) -> Result<i64> {
+        let (last, mark) = self.counter().await?;
+        let Some(last) = last else { return Ok(-1) };
         // A collection the originals kept has no mark: everything they left lies below it.
-        let Some(mark) = value(STABLE) else { return Ok(last) };
+        let Some(mark) = mark else { return Ok(last) };
         let mut stable = mark;
         let mut settled = mark;
         while stable < last {
@@ -54,7 +193,11 @@ impl Engine {
             }
             stable = passed.reached;
             if passed.gap {
-                self.runtime.clock.sleep(GRACE).await;
+                match at_gap {
+                    AtGap::Wait => self.runtime.clock.sleep(GRACE).await,
+                    AtGap::End if self.commits.marker.is_old_gap(stable + 1, self.runtime.clock.now()) => {}
+                    AtGap::End => break,
+                }
                 let end = self.next_present(stable + 1, last).await?;
                 self.runtime.fail.hit("stable.before_void")?;
                 if end > stable + 1 {
@@ -73,7 +216,7 @@ impl Engine {
         let scan = Scan {
             filter: Filter::gt("cv", int(from)).and(Filter::lte("cv", int(last))),
             order: vec![("cv".into(), Direction::Ascending)],
-            limit: Some(STEP),
+            limit: Some(STEP.unsigned_abs()),
             without: ["inline", "riders", "metaIndexed", "refs"].map(str::to_owned).to_vec(),
             ..Scan::default()
         };
@@ -101,7 +244,7 @@ impl Engine {
         }
         drop(rows);
         // Fewer rows than a step, and not all of them: the rest is a gap at the end.
-        passed.gap |= passed.reached < last && u64::try_from(passed.reached - from).unwrap_or(0) < STEP;
+        passed.gap |= passed.reached < last && passed.reached - from < STEP;
         self.roll_lagging(versions).await?;
         Ok(passed)
     }
@@ -130,5 +273,23 @@ impl Engine {
         };
         let found = self.documents.scan(&self.names.ver, scan).try_next().await?;
         Ok(found.and_then(|doc| number(&doc, "cv")).unwrap_or(last + 1))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn runs_of_numbers_grow_together_whatever_order_they_come_in() {
+        let marker = Marker::default();
+        for (first, last) in [(5, 9), (0, 1), (12, 12), (10, 11), (20, 20)] {
+            marker.lock().add(&(first..=last));
+        }
+        assert_eq!(marker.known_from(-1), 1);
+        assert_eq!(marker.known_from(4), 12);
+        assert_eq!(marker.known_from(12), 12);
+        assert_eq!(marker.known_from(30), 30);
+        assert!(marker.lock().runs.is_empty(), "what lies below the mark is forgotten");
     }
 }

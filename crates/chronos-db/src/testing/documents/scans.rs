@@ -108,6 +108,7 @@ async fn filters_agree(fresh: &Fresh, namespace: &Namespace) {
         let filter = parse(&text, &mut |path| Ok(path.to_owned())).unwrap();
         let expected: BTreeSet<String> =
             documents.iter().filter(|document| filter.matches(document)).map(|document| document["_id"].to_string()).collect();
+        assert_eq!(fresh.store.count(namespace, filter.clone(), u64::MAX).await.unwrap(), expected.len() as u64, "{text}");
         let found = fresh.scan(namespace, Scan { filter, ..Scan::default() }).await;
         let found: BTreeSet<String> = ids(&found).iter().map(ToString::to_string).collect();
         assert_eq!(found, expected, "{text}");
@@ -139,6 +140,23 @@ pub async fn a_filter_on_indexed_paths_finds_what_the_evaluator_finds(store: Arc
     let indexes = [Index::on("by_v", &["v"]), Index::on("by_n", &["n"]), Index::on("by_vx", &["v.x"]).only_if_exists("v.x")];
     fresh.store.ensure(&namespace, &indexes).await.unwrap();
     filters_agree(&fresh, &namespace).await;
+}
+
+/// Also where an index holds only a part of them.
+pub async fn a_count_is_how_many_match(store: Arc<dyn Documents>) {
+    let fresh = Fresh::new(store);
+    let namespace = fresh.namespace("things");
+    assert_eq!(fresh.store.count(&namespace, Filter::All, 5).await.unwrap(), 0);
+    let indexes = [Index::on("by_v", &["v", "_id"]).only_if_exists("v"), Index::on("by_n", &["n"])];
+    fresh.store.ensure(&namespace, &indexes).await.unwrap();
+    fresh.fill(&namespace, orderable()).await;
+    for text in filters() {
+        let filter = parse(&text, &mut |path| Ok(path.to_owned())).unwrap();
+        let expected = orderable().iter().filter(|document| filter.matches(document)).count() as u64;
+        let count = async |at_most| fresh.store.count(&namespace, filter.clone(), at_most).await.unwrap();
+        assert_eq!((count(u64::MAX).await, count(2).await, count(0).await), (expected, expected.min(2), 0), "{text}");
+        assert_eq!(fresh.scan(&namespace, Scan { filter: filter.clone(), ..Scan::default() }).await.len() as u64, expected, "{text}");
+    }
 }
 
 /// Documents whose `k` holds no arrays, which nothing is ordered by.

@@ -7,6 +7,7 @@ mod blobs;
 mod cost;
 mod damage;
 mod documents;
+mod flushing;
 mod foreign;
 mod import;
 mod large;

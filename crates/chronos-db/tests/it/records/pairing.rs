@@ -11,7 +11,7 @@ use chronos_db::objects::{Objects, keys};
 use chronos_db::{Chronos, Collection, ErrorKind, ItemId, Json, Result, Route, Runtime, Timestamp, json};
 use futures::TryStreamExt as _;
 use tempfile::TempDir;
-use test_support::{Layer, servers};
+use test_support::{Layer, Selective, servers};
 
 /// Longer than any server needs.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
@@ -276,6 +276,17 @@ impl Opening<'_> {
         self.builder = self.builder.wrap_objects(move |inner| {
             *raw.lock().unwrap() = Some(Arc::clone(&inner));
             test_support::objects::decorate(inner, Arc::clone(&layer))
+        });
+        self
+    }
+
+    /// A plan of which objects are not taken, around every bucket.
+    pub(crate) fn selective(mut self, plan: &Arc<Selective>) -> Self {
+        let (plan, raw) = (Arc::clone(plan), Arc::clone(&self.raw));
+        self.layered = true;
+        self.builder = self.builder.wrap_objects(move |inner| {
+            *raw.lock().unwrap() = Some(Arc::clone(&inner));
+            plan.around(inner)
         });
         self
     }

@@ -1,0 +1,122 @@
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use chronos_db::objects::{ObjectInfo, Objects, Put, PutOptions};
+use chronos_db::{Error, Result};
+use futures::stream::BoxStream;
+
+/// An object storage that does not take some objects: a part of the key says which. All buckets that are [`put around`](Self::around) share its plan.
+#[derive(Debug, Default)]
+pub struct Selective {
+    plan: Mutex<Plan>,
+}
+
+#[derive(Debug, Default)]
+struct Plan {
+    puts: BTreeMap<String, Manner>,
+    /// How often a put of each key was begun.
+    begun: BTreeMap<String, u64>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Manner {
+    Refuse,
+    Hang,
+    PanicOnce,
+}
+
+impl Selective {
+    /// A storage that takes everything.
+    #[must_use]
+    pub fn new() -> Arc<Self> {
+        Arc::default()
+    }
+
+    /// Puts of keys with this part fail, with a retryable error.
+    pub fn refuse(&self, part: impl Into<String>) {
+        self.plan().puts.insert(part.into(), Manner::Refuse);
+    }
+
+    /// Puts of keys with this part never end.
+    pub fn hang(&self, part: impl Into<String>) {
+        self.plan().puts.insert(part.into(), Manner::Hang);
+    }
+
+    /// The next put of a key with this part panics.
+    pub fn panic_once(&self, part: impl Into<String>) {
+        self.plan().puts.insert(part.into(), Manner::PanicOnce);
+    }
+
+    /// Takes everything again. Puts that hang go on hanging.
+    pub fn take_all(&self) {
+        self.plan().puts.clear();
+    }
+
+    /// How often puts were begun, of keys with this part.
+    #[must_use]
+    pub fn begun(&self, part: &str) -> u64 {
+        self.plan().begun.iter().filter(|(key, _)| key.contains(part)).map(|(_, count)| count).sum()
+    }
+
+    /// A bucket that this plan decides about.
+    #[must_use]
+    pub fn around(self: &Arc<Self>, inner: Arc<dyn Objects>) -> Arc<dyn Objects> {
+        Arc::new(Decorated { inner, selective: Arc::clone(self) })
+    }
+
+    fn plan(&self) -> MutexGuard<'_, Plan> {
+        self.plan.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn begin(&self, key: &str) -> Option<Manner> {
+        let mut plan = self.plan();
+        *plan.begun.entry(key.to_owned()).or_insert(0) += 1;
+        let (part, manner) =
+            plan.puts.iter().find(|(part, _)| key.contains(part.as_str())).map(|(part, manner)| (part.clone(), *manner))?;
+        if matches!(manner, Manner::PanicOnce) {
+            plan.puts.remove(&part);
+        }
+        Some(manner)
+    }
+}
+
+#[derive(Debug)]
+struct Decorated {
+    inner: Arc<dyn Objects>,
+    selective: Arc<Selective>,
+}
+
+#[async_trait]
+impl Objects for Decorated {
+    async fn put(&self, key: &str, body: Bytes, options: PutOptions) -> Result<Put> {
+        match self.selective.begin(key) {
+            None => self.inner.put(key, body, options).await,
+            Some(Manner::Refuse) => Err(Error::storage(format!("injected: `{key}` is not taken")).retryable()),
+            Some(Manner::Hang) => std::future::pending().await,
+            Some(Manner::PanicOnce) => panic!("injected: a put of `{key}` panics"),
+        }
+    }
+
+    async fn get(&self, key: &str) -> Result<Option<Bytes>> {
+        self.inner.get(key).await
+    }
+
+    async fn head(&self, key: &str) -> Result<Option<ObjectInfo>> {
+        self.inner.head(key).await
+    }
+
+    async fn delete(&self, key: &str) -> Result<()> {
+        self.inner.delete(key).await
+    }
+
+    fn list(&self, prefix: &str) -> BoxStream<'static, Result<ObjectInfo>> {
+        self.inner.list(prefix)
+    }
+
+    async fn presign_get(&self, key: &str, ttl: Duration) -> Result<String> {
+        self.inner.presign_get(key, ttl).await
+    }
+}
