@@ -19,6 +19,8 @@ use crate::{Error, Resolved, Result, Route, Router, Runtime};
 
 /// Bytes of payloads kept in memory, unless [`Builder::cache_bytes`] says otherwise.
 const CACHE_BYTES: u64 = 64 * 1024 * 1024;
+/// What the cache itself takes for an entry: key, links, counters and allocations.
+const CACHE_ENTRY_BYTES: usize = 400;
 /// How long [`Chronos::shutdown`] takes at most.
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(10);
 /// How long clients have to close, even if all the time went into storing.
@@ -118,7 +120,7 @@ impl Builder {
     pub fn open(self) -> Result<Chronos> {
         let cache = PayloadCache::builder()
             .max_capacity(self.cache_bytes)
-            .weigher(|_, bytes| u32::try_from(bytes.len() + 96).unwrap_or(u32::MAX))
+            .weigher(|_, bytes| u32::try_from(bytes.len() + CACHE_ENTRY_BYTES).unwrap_or(u32::MAX))
             .build();
         Ok(Chronos {
             inner: Arc::new(Inner {
