@@ -24,8 +24,8 @@ pub(crate) struct ListArgs {
     /// Only items that match, in MongoDB's syntax.
     #[arg(long, value_name = "JSON")]
     filter: Option<String>,
-    /// Sort by these properties; `-` before one turns it around.
-    #[arg(long, value_name = "A,-B", value_delimiter = ',', allow_hyphen_values = true)]
+    /// Sort by these properties; `-` before one turns it around, as `:desc` behind it does.
+    #[arg(long, value_name = "A,-B,C:desc", value_delimiter = ',', allow_hyphen_values = true)]
     sort: Vec<String>,
     /// Items a page, 1 to 1000.
     #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=1000))]
@@ -54,10 +54,8 @@ pub(crate) async fn run(globals: &Globals, args: ListArgs) -> Result<(), Failure
         list = list.filter(filter);
     }
     for key in &args.sort {
-        list = match key.strip_prefix('-') {
-            Some(key) => list.sort(key, Direction::Descending),
-            None => list.sort(key, Direction::Ascending),
-        };
+        let (property, direction) = sort_key(key)?;
+        list = list.sort(property, direction);
     }
     if let Some(token) = &args.after {
         list = list.after(token);
@@ -65,6 +63,19 @@ pub(crate) async fn run(globals: &Globals, args: ListArgs) -> Result<(), Failure
     let listed = if args.all { every_item(list).await } else { one_page(list.limit(args.limit), args.page).await };
     opened.close().await?;
     listed
+}
+
+/// `name`, `-name`, `name:asc` or `name:desc`.
+fn sort_key(key: &str) -> Result<(&str, Direction), Failure> {
+    let (property, direction) = match (key.strip_prefix('-'), key.strip_suffix(":desc"), key.strip_suffix(":asc")) {
+        (Some(_), Some(_), _) | (Some(_), _, Some(_)) => {
+            return Err(Failure::wrong(format!("`{key}` says twice in which direction to sort: `-NAME`, `NAME:asc` or `NAME:desc`")));
+        }
+        (Some(property), ..) | (_, Some(property), _) => (property, Direction::Descending),
+        (_, _, Some(property)) => (property, Direction::Ascending),
+        _ => (key, Direction::Ascending),
+    };
+    Ok((property, direction))
 }
 
 async fn every_item(list: List) -> Result<(), Failure> {
@@ -95,4 +106,25 @@ async fn one_page(list: List, whole: bool) -> Result<(), Failure> {
 
 fn parse_filter(text: &str) -> Result<Json, Failure> {
     input::parse(text.as_bytes(), "the filter")
+}
+
+#[cfg(test)]
+mod tests {
+    use chronos_db::documents::Direction::{Ascending, Descending};
+
+    use super::sort_key;
+
+    #[test]
+    fn a_direction_may_stand_before_or_behind_the_property() {
+        let keys = [
+            ("price", "price", Ascending),
+            ("-price", "price", Descending),
+            ("price:asc", "price", Ascending),
+            ("a.b:desc", "a.b", Descending),
+        ];
+        for (given, property, direction) in keys {
+            assert_eq!(sort_key(given).unwrap(), (property, direction));
+        }
+        assert!(sort_key("-price:desc").is_err());
+    }
 }

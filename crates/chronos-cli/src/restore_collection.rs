@@ -9,7 +9,7 @@ use indicatif::ProgressBar;
 use crate::args::{CollectionArg, WriteArg, written};
 use crate::failure::Failure;
 use crate::open::Globals;
-use crate::output::Output;
+use crate::output::{Output, note};
 
 /// Bring every item back to how it was at a time or a version of the collection, each as a new version.
 ///
@@ -66,12 +66,18 @@ pub(crate) async fn run(globals: &Globals, args: RestoreCollectionArgs) -> Resul
         })
         .await;
     bar.finish_and_clear();
-    let mut told = done?.to_json();
+    let done = done?;
+    let mut told = done.to_json();
     if args.dry_run {
         told["dryRun"] = true.into();
     } else {
         opened.settle(&collection).await?;
     }
     opened.close().await?;
-    Output::new().value(&told)
+    Output::new().value(&told)?;
+    if done.failed == 0 {
+        return Ok(());
+    }
+    note(&format!("error: {} items of `{}` could not be restored; running it again tries them again", done.failed, args.of.collection));
+    Err(Failure::Reported)
 }

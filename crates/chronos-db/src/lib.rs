@@ -27,7 +27,7 @@ pub use name::{MAX_NAME_BYTES, validate_name};
 pub use records::{
     Collection, Create, Delete, Enrich, FailingVersion, FlushReport, Get, History, Import, ImportOp, ImportOutcome, Importer, ItemId,
     ItemLock, Lineage, List, Lock, MAX_DOCUMENT_BYTES, MAX_DOCUMENT_DEPTH, MAX_INDEXED_BYTES, Op, Page, Presigned, Problem, Replace,
-    Restore, RestoreCollection, Restored, SmartInsert, State, Typed, TypedCollection, TypedGet, TypedList, TypedPage, TypedView, Update,
-    Verification, Verify, Version, View, Written, merge,
+    Restore, RestoreCollection, RestoreProblem, Restored, SmartInsert, State, Typed, TypedCollection, TypedGet, TypedList, TypedPage,
+    TypedView, Update, Verification, Verify, Version, View, Written, merge,
 };
 pub use route::{Backend, Distribution, Resolved, Route, Router, Tier};

@@ -11,7 +11,7 @@ use moka::sync::Cache;
 use tokio::sync::OnceCell;
 
 use super::batcher::Batcher;
-use super::commit::CommitQueue;
+use super::commit::{CommitQueue, Past};
 use super::flush::Flusher;
 use super::indexing::plain;
 use super::model::{Head, ItemId, Names, Row};
@@ -74,6 +74,7 @@ pub(crate) struct Engine {
     pub(crate) commits: CommitQueue,
     pub(crate) flusher: Flusher,
     pub(crate) turns: Turns,
+    pub(crate) past: Past,
     ready: OnceCell<()>,
     /// The indexes of lists: over all documents, and within each tenant.
     lists: OnceCell<()>,
@@ -111,6 +112,7 @@ impl Engine {
             commits: CommitQueue::default(),
             flusher: Flusher::default(),
             turns: Turns::default(),
+            past: Past::default(),
             ready: OnceCell::new(),
             lists: OnceCell::new(),
             tenant_lists: OnceCell::new(),
@@ -142,7 +144,8 @@ impl Engine {
     }
 
     fn list_indexes(&self) -> Vec<Index> {
-        let mut heads = vec![Index::on("head_updatedAt", &["updatedAt", "_id"])];
+        // One for each order that every list has.
+        let mut heads = ["updatedAt", "createdAt", "cv", "ov"].map(|path| Index::on(&format!("head_{path}"), &[path, "_id"])).to_vec();
         heads.extend(self.settings.map.indexed.iter().map(|path| property_index(path)));
         heads
     }

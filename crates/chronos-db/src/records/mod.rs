@@ -40,7 +40,7 @@ pub use model::{ItemId, Lineage, Op, State};
 pub use payload::{MAX_DOCUMENT_BYTES, MAX_DOCUMENT_DEPTH};
 pub use read::Page;
 pub(crate) use read::{Order, cursor, map_values, parse_cursor};
-pub use restore::Restored;
+pub use restore::{RestoreProblem, Restored};
 pub(crate) use rules::PayloadRules;
 pub(crate) use scope::Scope;
 pub use typed::{Typed, TypedCollection, TypedGet, TypedList, TypedPage, TypedView};

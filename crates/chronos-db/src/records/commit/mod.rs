@@ -3,6 +3,7 @@
 //! A version exists exactly if its row is in `<c>_ver`. Two unique indexes decide every race, `(itemId, ov)` and `cv`; heads follow the rows.
 
 mod group;
+mod past;
 mod recover;
 mod stable;
 
@@ -12,6 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bson::oid::ObjectId;
 use tokio::sync::{Notify, oneshot};
 
+pub(crate) use self::past::Past;
 use self::stable::{Marker, Moving};
 use super::engine::Engine;
 use super::model::{Content, Head, ItemId, Op, Rider, Row};

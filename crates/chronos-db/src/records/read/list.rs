@@ -122,7 +122,7 @@ impl Engine {
         let paths = if query.which == Which::Latest { &HEADS } else { &ROWS };
         let order = self.stored_order(&query.sort, paths)?;
         let mut filter = scope.narrow(self.stored_filter(query.filter.as_ref(), paths)?);
-        let newest = match query.which {
+        let newest = match self.settled(query.which).await? {
             Which::Latest => {
                 filter = filter.and(Filter::Field("erased".into(), Test::Ne(true.into())));
                 if !query.read.include_deleted {
@@ -131,8 +131,7 @@ impl Engine {
                 None
             }
             Which::At(at) => Some(("at", Bson::from(at))),
-            // Beyond the end of the gapless prefix versions may still appear; there the past is not settled.
-            Which::Cv(cv) => Some(("cv", int(cv.min(self.stable_cv().await?)))),
+            Which::Cv(cv) => Some(("cv", int(cv))),
             Which::Ov(_) => return Err(Error::validation("a list is as of a time or a collection version, not of an item version")),
         };
         if newest.is_some() {

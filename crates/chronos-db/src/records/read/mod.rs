@@ -76,6 +76,7 @@ impl Engine {
         let found = match which {
             Which::Latest => self.head(id).await?.filter(|head| !head.erased).map(Found::from_head),
             _ => {
+                let which = self.settled(which).await?;
                 let (row, head) = futures::future::try_join(self.first_row(scan_of(id, which)), self.head(id)).await?;
                 // An erased item has no past either.
                 let head = head.filter(|head| !head.erased);

@@ -13,10 +13,13 @@ use crate::records::model::{Head, ItemId, Op, Row, int};
 use crate::records::read::Which;
 use crate::records::scope::Scope;
 use crate::records::write::WriteOptions;
-use crate::{Error, Json, Result};
+use crate::{Error, ErrorKind, Json, Result};
+
+/// Items that failed, of which a report tells each.
+const TOLD: usize = 1_000;
 
 /// What a collection restore did, or (as a dry run) would do.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Restored {
     /// The collection version up to which the restore looked: later writes are left alone.
@@ -31,16 +34,45 @@ pub struct Restored {
     pub unchanged: u64,
     /// Items left alone because somebody wrote them after the restore began.
     pub skipped: u64,
+    /// Items that could not be restored, such as locked ones: running the restore again tries them again.
+    pub failed: u64,
+    /// Why, for the first thousand of them.
+    pub problems: Vec<RestoreProblem>,
+}
+
+/// Why an item could not be restored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RestoreProblem {
+    /// The item, if it is known.
+    pub id: Option<String>,
+    /// The code of its error.
+    pub code: String,
+    /// The words of its error.
+    pub message: String,
 }
 
 impl Restored {
     /// The counts as a JSON object.
     #[must_use]
     pub fn to_json(&self) -> Json {
-        crate::json!({
+        let mut out = crate::json!({
             "stableCv": self.stable_cv, "items": self.items, "restored": self.restored, "removed": self.removed,
-            "unchanged": self.unchanged, "skipped": self.skipped,
-        })
+            "unchanged": self.unchanged, "skipped": self.skipped, "failed": self.failed,
+        });
+        if !self.problems.is_empty() {
+            let problem = |p: &RestoreProblem| crate::json!({ "id": p.id.clone(), "code": p.code.clone(), "message": p.message.clone() });
+            out["problems"] = Json::Array(self.problems.iter().map(problem).collect());
+        }
+        out
+    }
+
+    fn fails(&mut self, error: &Error) {
+        self.failed += 1;
+        if self.problems.len() < TOLD {
+            let id = error.id().map(str::to_owned);
+            self.problems.push(RestoreProblem { id, code: error.code().to_owned(), message: error.message().to_owned() });
+        }
     }
 }
 
@@ -94,15 +126,21 @@ impl Engine {
             Scan { filter, order: vec![("_id".into(), Direction::Ascending)], without: vec!["fullShadow".into()], ..Scan::default() };
         let stable = counts.stable_cv;
         let page = options.page.max(1);
-        let pages = self.scan_heads(heads).try_chunks(page).map_err(|e| e.1);
+        // A damaged head is its item's problem.
+        let pages = self.scan_heads(heads).chunks(page);
         // The next page is looked up while this one is written, so that no commit group waits for a read.
         let moves = pages.map(|heads| self.plan_page(heads, target, stable)).buffered(2);
-        let moves = moves.map_ok(|moves| futures::stream::iter(moves.into_iter().map(Ok))).try_flatten();
+        let moves = moves.map_ok(futures::stream::iter).try_flatten();
         // Enough of them under way at once fill a commit group.
         let done = moves.map(|step| async move { self.carry_out(step?, options).await }).buffer_unordered(options.parallel.max(1));
         let mut done = std::pin::pin!(done);
         while let Some(change) = done.next().await {
-            change?(&mut counts);
+            match change {
+                Ok(count) => count(&mut counts),
+                Err(error) if is_the_items(&error) => counts.fails(&error),
+                // Of the store: every other item would fail as well.
+                Err(error) => return Err(error),
+            }
             counts.items += 1;
             if let Some(progress) = options.progress.as_ref().filter(|_| counts.items.is_multiple_of(page as u64)) {
                 progress(&counts);
@@ -116,11 +154,33 @@ impl Engine {
     }
 
     /// Where the items of one page have to go.
-    async fn plan_page(&self, page: Result<Vec<Head>>, target: Which, stable: i64) -> Result<Vec<Move>> {
-        let heads = page?;
+    async fn plan_page(&self, page: Vec<Result<Head>>, target: Which, stable: i64) -> Result<Vec<Result<Move>>> {
+        let mut heads = Vec::with_capacity(page.len());
+        let mut moves = Vec::new();
+        for head in page {
+            match head {
+                Ok(head) => heads.push(head),
+                Err(error) if is_the_items(&error) => moves.push(Err(error)),
+                Err(error) => return Err(error),
+            }
+        }
         let ids: Vec<ItemId> = heads.iter().map(|head| head.id).collect();
-        let targets = self.rows_at(&ids, target).await?;
-        Ok(heads.into_iter().filter(|head| !head.erased).map(|head| plan(head, &targets, stable)).collect())
+        let heads = heads.into_iter().filter(|head| !head.erased);
+        match self.rows_at(&ids, target).await {
+            Ok(targets) => moves.extend(heads.map(|head| Ok(plan(head, &targets, stable)))),
+            Err(error) if is_the_items(&error) => {
+                // The rows of one of them: each for itself, then.
+                for head in heads {
+                    moves.push(match self.rows_at(&[head.id], target).await {
+                        Ok(targets) => Ok(plan(head, &targets, stable)),
+                        Err(error) if is_the_items(&error) => Err(error.on_item(head.id)),
+                        Err(error) => return Err(error),
+                    });
+                }
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(moves)
     }
 
     /// The newest rows of these items at the target, without payloads.
@@ -158,7 +218,7 @@ impl Engine {
         if options.dry_run {
             return Ok(counted);
         }
-        self.pass_lock(head.id, None).await?;
+        self.pass_lock(head.id, None).await.map_err(|error| error.on_item(head.id))?;
         let id = head.id;
         let prepared = Prepared {
             op,
@@ -179,6 +239,11 @@ impl Engine {
             Err(Refused::Failed(error)) => Err(error.on_item(id)),
         }
     }
+}
+
+/// Whether an error is that of one item, and says nothing about the others.
+fn is_the_items(error: &Error) -> bool {
+    !matches!(error.kind(), ErrorKind::Database | ErrorKind::Storage)
 }
 
 fn plan(head: Head, targets: &HashMap<ItemId, Row>, stable: i64) -> Move {

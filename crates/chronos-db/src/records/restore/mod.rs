@@ -5,7 +5,7 @@ mod collection;
 use std::sync::Arc;
 
 pub(crate) use collection::RestoreOptions;
-pub use collection::Restored;
+pub use collection::{RestoreProblem, Restored};
 
 use super::engine::Engine;
 use super::model::{ItemId, Op};
@@ -18,6 +18,7 @@ impl Engine {
     /// Restores one item to the version that `which` means. The new version shares that version's payload.
     pub(crate) async fn restore(self: &Arc<Self>, id: ItemId, which: Which, options: &WriteOptions, scope: &Scope) -> Result<Done> {
         let named = |e: Error| e.during("restore").in_collection(&self.names.collection).on_item(id);
+        let which = self.settled(which).await.map_err(named)?;
         let row = self.row_at(id, which).await.map_err(named)?;
         let row = row.filter(|row| row.op != Op::Erase && scope.sees(row.content.tenant.as_deref()));
         let row = row.ok_or_else(|| named(Error::not_found("the item has no such version")))?;

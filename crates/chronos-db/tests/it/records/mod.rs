@@ -19,6 +19,7 @@ mod outages;
 mod past;
 mod processes;
 mod races;
+mod reading;
 mod removal;
 mod restore;
 mod restore_collection;
