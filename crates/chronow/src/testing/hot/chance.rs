@@ -1,6 +1,6 @@
 //! Random histories against a simple model. A failing seed is printed; `CHRONOW_SEED` runs it again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -115,6 +115,8 @@ struct History {
     keys: Vec<Option<String>>,
     /// Scheduled for a time that never comes here.
     far: Vec<usize>,
+    /// Taken back: their dedup ids are free.
+    cancelled: BTreeSet<usize>,
 }
 
 /// How a message of a history is published.
@@ -176,6 +178,9 @@ impl History {
             return;
         }
         let n = self.chance.below(self.published);
+        if self.cancelled.contains(&n) {
+            return;
+        }
         // With its key, because that chooses the shard.
         let again = Outgoing { dedup_id: Some(format!("d{n}")), key: self.keys[n].clone(), ..message("never") };
         let again = self.bus.send(again).await;
@@ -198,6 +203,7 @@ impl History {
         assert_eq!(self.bus.hot.cancel(&self.bus.topic, &id).await.unwrap(), far.is_some(), "{n}");
         if let Some(at) = far {
             self.far.swap_remove(at);
+            self.cancelled.insert(n);
         }
     }
 
@@ -456,7 +462,16 @@ async fn random_history(hot: Arc<dyn Hot>, shards: u16) {
         let name = bus.subscribe_with(name, SubscriptionPatch { filter, ..patch.clone() }).await;
         subscriptions.push(Modelled { name, even_only, owed: BTreeMap::new(), started: 0, acked: 0, dead: Vec::new() });
     }
-    let mut history = History { bus, chance, subscriptions, published: 0, numbers: BTreeMap::new(), keys: Vec::new(), far: Vec::new() };
+    let mut history = History {
+        bus,
+        chance,
+        subscriptions,
+        published: 0,
+        numbers: BTreeMap::new(),
+        keys: Vec::new(),
+        far: Vec::new(),
+        cancelled: BTreeSet::new(),
+    };
     for step in 0..150 {
         let s = history.chance.below(history.subscriptions.len());
         match history.chance.below(16) {
