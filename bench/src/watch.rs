@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use bson::{Bson, RawDocumentBuf};
-use chronos_db::documents::{Batch, BuildBatch, Capabilities, Documents, Index, Namespace, Outcome, Scan, Sequence};
+use chronos_db::documents::{Batch, BuildBatch, Capabilities, Deployment, Documents, Index, Namespace, Outcome, Scan, Sequence};
 use chronos_db::{Result, Timestamp};
 use futures::StreamExt as _;
 use futures::future::BoxFuture;
@@ -79,6 +79,14 @@ impl Documents for Watched {
 
     async fn ensure(&self, namespace: &Namespace, indexes: &[Index]) -> Result<()> {
         self.inner.ensure(namespace, indexes).await
+    }
+
+    async fn deployment(&self) -> Result<Deployment> {
+        self.inner.deployment().await
+    }
+
+    async fn collections(&self, database: &str) -> Result<Vec<String>> {
+        self.inner.collections(database).await
     }
 
     async fn close(&self) -> Result<()> {

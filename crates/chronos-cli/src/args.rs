@@ -5,6 +5,7 @@ use chronos_db::{Collection, Error, ItemId, Json, Timestamp, json};
 use clap::Args;
 
 use crate::failure::Failure;
+use crate::output::note;
 
 /// Which collection.
 #[derive(Debug, Args)]
@@ -42,9 +43,14 @@ impl ItemArg {
     }
 }
 
+/// Says that a short name was taken for a built-in property, as the collection's documents have none of that name.
+pub(crate) fn tell_built_in(short: &str, full: &str) {
+    note(&format!("`{short}` is taken for `{full}`: the collection has no property of that name"));
+}
+
 async fn find_by(collection: &Collection, property: &str, value: &str, among: Among) -> Result<ItemId, Failure> {
     let wanted = json!({ property: { "$in": readings(value) } });
-    let live = collection.list().filter(wanted.clone()).project([property]).limit(2).await?.items;
+    let live = collection.list().on_built_in(tell_built_in).filter(wanted.clone()).project([property]).limit(2).await?.items;
     match live.as_slice() {
         [one] => return Ok(one.id),
         [] => {}
@@ -55,7 +61,7 @@ async fn find_by(collection: &Collection, property: &str, value: &str, among: Am
     }
     if among == Among::Deleted {
         let deleted = collection.list().filter(wanted).project([property]).include_deleted();
-        if let [last] = deleted.sort("updatedAt", Direction::Descending).limit(1).await?.items.as_slice() {
+        if let [last] = deleted.sort("_system.updatedAt", Direction::Descending).limit(1).await?.items.as_slice() {
             return Ok(last.id);
         }
     }

@@ -47,7 +47,7 @@ pub(crate) async fn run(args: ConfigArgs) -> Result<(), Failure> {
     let ConfigCommand::Check(args) = args.command;
     let mut config = from_file(&args.file)?;
     let mut described = config.describe();
-    for warning in &config.warnings {
+    for warning in config.warnings.iter().chain(&config.without_effect) {
         note(&format!("warning: {}: {}", warning.path, one_line(&warning.message)));
     }
     if !args.connect {
@@ -69,6 +69,13 @@ pub(crate) async fn run(args: ConfigArgs) -> Result<(), Failure> {
         }
     });
     described["connections"] = connections.collect::<Vec<_>>().into();
+    if away == 0 {
+        let shared = chronos.shared_databases().await?;
+        for (one, other) in &shared {
+            note(&format!("{other} and {one} lead to one database"));
+        }
+        described["sharedDatabases"] = shared.iter().map(|(one, other)| json!([one, other])).collect();
+    }
     // A server that is away may keep its client from closing.
     if let Ok(closed) = tokio::time::timeout(Duration::from_secs(2), chronos.shutdown()).await {
         closed?;

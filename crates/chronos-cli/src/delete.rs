@@ -24,7 +24,7 @@ pub(crate) struct DeleteArgs {
 
 pub(crate) async fn run(globals: &Globals, args: DeleteArgs) -> Result<(), Failure> {
     let mut opened = globals.open_for_writing()?;
-    let collection = opened.collection(&args.item.of.collection)?;
+    let collection = opened.existing(&args.item.of.collection).await?;
     let id = args.item.find(&collection, Among::Live).await?;
     let made = written!(collection.delete(&id), &args.write, &args.expect).await?;
     opened.settle(&collection).await?;

@@ -37,7 +37,7 @@ pub(crate) struct DiffArgs {
 
 pub(crate) async fn run(globals: &Globals, args: DiffArgs) -> Result<(), Failure> {
     let opened = globals.open_for_reading()?;
-    let collection = opened.collection(&args.item.of.collection)?;
+    let collection = opened.existing(&args.item.of.collection).await?;
     let id = args.item.find(&collection, Among::Deleted).await?;
     let from = version(&collection, id, args.from_ov, args.from_time).await?;
     let to = version(&collection, id, args.to_ov, args.to_time).await?;

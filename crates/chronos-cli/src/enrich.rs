@@ -31,7 +31,7 @@ pub(crate) struct EnrichArgs {
 pub(crate) async fn run(globals: &Globals, args: EnrichArgs) -> Result<(), Failure> {
     let document = input::document(&args.document)?;
     let mut opened = globals.open_for_writing()?;
-    let collection = opened.collection(&args.item.of.collection)?;
+    let collection = opened.existing(&args.item.of.collection).await?;
     let id = args.item.find(&collection, Among::Live).await?;
     let mut enrich = written!(collection.enrich(&id, document), &args.write, &args.expect);
     if let Some(function) = args.function_id {

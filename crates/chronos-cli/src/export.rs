@@ -27,7 +27,7 @@ pub(crate) struct ExportArgs {
 
 pub(crate) async fn run(globals: &Globals, args: ExportArgs) -> Result<(), Failure> {
     let opened = globals.open_for_reading()?;
-    let collection = opened.collection(&args.of.collection)?;
+    let collection = opened.existing(&args.of.collection).await?;
     let mut out = Output::new();
     let mut views = at_point!(collection.list(), &args.point).stream().await?;
     while let Some(view) = views.try_next().await? {

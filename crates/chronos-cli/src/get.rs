@@ -29,7 +29,7 @@ pub(crate) struct GetArgs {
 
 pub(crate) async fn run(globals: &Globals, args: GetArgs) -> Result<(), Failure> {
     let opened = globals.open_for_reading()?;
-    let collection = opened.collection(&args.item.of.collection)?;
+    let collection = opened.existing(&args.item.of.collection).await?;
     let past = args.ov.is_some() || args.point.at.is_some() || args.point.cv.is_some();
     let among = if past || args.show.include_deleted { Among::Deleted } else { Among::Live };
     let id = args.item.find(&collection, among).await?;

@@ -24,7 +24,7 @@ pub(crate) struct HistoryArgs {
 
 pub(crate) async fn run(globals: &Globals, args: HistoryArgs) -> Result<(), Failure> {
     let opened = globals.open_for_reading()?;
-    let collection = opened.collection(&args.item.of.collection)?;
+    let collection = opened.existing(&args.item.of.collection).await?;
     let id = args.item.find(&collection, Among::Deleted).await?;
     let mut history = collection.history(&id);
     if args.newest_first {

@@ -5,13 +5,13 @@ use chronos_db::{Json, List, json};
 use clap::Args;
 use futures::TryStreamExt as _;
 
-use crate::args::{CollectionArg, PointArg, ShowArg, at_point, shown};
+use crate::args::{CollectionArg, PointArg, ShowArg, at_point, shown, tell_built_in};
 use crate::failure::Failure;
 use crate::input;
 use crate::open::Globals;
 use crate::output::{Output, note};
 
-/// List items by indexed properties, id, ov, cv, createdAt and updatedAt, now or as they were.
+/// List items by indexed properties, _id and _system.ov, cv, insertedAt and updatedAt, now or as they were.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -48,8 +48,8 @@ pub(crate) struct ListArgs {
 pub(crate) async fn run(globals: &Globals, args: ListArgs) -> Result<(), Failure> {
     let filter = args.filter.as_deref().map(parse_filter).transpose()?;
     let opened = globals.open_for_reading()?;
-    let collection = opened.collection(&args.of.collection)?;
-    let mut list = shown!(at_point!(collection.list(), &args.point), &args.show);
+    let collection = opened.existing(&args.of.collection).await?;
+    let mut list = shown!(at_point!(collection.list().on_built_in(tell_built_in), &args.point), &args.show);
     if let Some(filter) = filter {
         list = list.filter(filter);
     }

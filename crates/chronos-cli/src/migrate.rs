@@ -13,7 +13,8 @@ use crate::output::{Output, note};
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  chronos migrate messaging --config chronos.json --dry-run")]
+  chronos migrate messaging --config chronos.json --dry-run
+  chronos migrate tenants --assign acme --dry-run")]
 pub(crate) struct MigrateArgs {
     #[command(subcommand)]
     command: MigrateCommand,
@@ -22,6 +23,48 @@ pub(crate) struct MigrateArgs {
 #[derive(Debug, Subcommand)]
 enum MigrateCommand {
     Messaging(MessagingArgs),
+    Tenants(TenantsArgs),
+}
+
+/// Give the records without a tenant in a database one, so that this tenant sees them where several meet in that database.
+///
+/// Entries with one database, and contexts of version 1 with a tenant, see the records of their tenant alone; what was written before, or without a
+/// tenant, is nobody's. The options that lead to a database choose which one. Running it again continues it and changes nothing that is done. What is
+/// printed is one JSON line. The exit code is 1 if others kept changing some documents meanwhile.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  chronos migrate tenants --assign acme --dry-run
+  chronos migrate tenants --assign acme --config v1.json --database shop
+  chronos migrate tenants --assign acme --type logs -c audit")]
+struct TenantsArgs {
+    /// The tenant that they get.
+    #[arg(long, value_name = "ID")]
+    assign: String,
+    /// Only this collection.
+    #[arg(short, long, value_name = "COLL")]
+    collection: Option<String>,
+    /// Only count what would be done.
+    #[arg(long)]
+    dry_run: bool,
+}
+
+async fn tenants(globals: &Globals, args: TenantsArgs) -> Result<(), Failure> {
+    let opened = globals.open_for_reading()?;
+    let mut route = opened.route_of(&args.assign);
+    route.collection = args.collection;
+    let mut migrate = opened.chronos.migrate_tenants(route, args.assign);
+    if args.dry_run {
+        migrate = migrate.dry_run();
+    }
+    let done = migrate.await?;
+    opened.close().await?;
+    Output::new().value(&done.to_json())?;
+    if done.left == 0 {
+        return Ok(());
+    }
+    note(&format!("error: others changed {} documents meanwhile; run it again", done.left));
+    Err(Failure::Reported)
 }
 
 /// Make the collections and indexes of every messaging database, and bring the documents of all tenants there and into today's shape.
@@ -44,7 +87,13 @@ struct MessagingArgs {
 }
 
 pub(crate) async fn run(globals: &Globals, args: MigrateArgs) -> Result<(), Failure> {
-    let MigrateCommand::Messaging(args) = args.command;
+    match args.command {
+        MigrateCommand::Messaging(args) => messaging(globals, args).await,
+        MigrateCommand::Tenants(args) => tenants(globals, args).await,
+    }
+}
+
+async fn messaging(globals: &Globals, args: MessagingArgs) -> Result<(), Failure> {
     let source = match &args.from {
         Some(file) => {
             let mut config = from_file(file)?;

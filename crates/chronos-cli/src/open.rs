@@ -65,6 +65,7 @@ pub(crate) struct Globals {
 pub(crate) struct Opened {
     pub(crate) chronos: Chronos,
     route: Route,
+    tenant_is_given: bool,
     /// Whether versions that are committed could not be stored yet.
     pub(crate) waiting: bool,
 }
@@ -83,6 +84,9 @@ impl Globals {
     }
 
     fn open(&self, config: Config) -> Result<Opened, Failure> {
+        for warning in &config.without_effect {
+            note(&format!("warning: {}: {}", warning.path, one_line(&warning.message)));
+        }
         if self.verbose {
             for warning in &config.warnings {
                 note(&format!("warning: {}: {}", warning.path, one_line(&warning.message)));
@@ -93,7 +97,7 @@ impl Globals {
             runtime.fail = FailPoints::parse(&points.to_string_lossy())?;
         }
         let chronos = Chronos::builder(config).runtime(runtime).open()?;
-        Ok(Opened { chronos, route: self.route(), waiting: false })
+        Ok(Opened { chronos, route: self.route(), tenant_is_given: self.tenant.is_some(), waiting: false })
     }
 
     fn load(&self) -> Result<Config, Failure> {
@@ -119,9 +123,20 @@ impl Globals {
 }
 
 impl Opened {
+    /// Where the options lead to for this tenant, unless they name another.
+    pub(crate) fn route_of(&self, tenant: &str) -> Route {
+        let named = self.tenant_is_given;
+        Route { tenant: if named { self.route.tenant.clone() } else { Some(tenant.to_owned()) }, ..self.route.clone() }
+    }
+
     /// The collection of that name in the database the options lead to.
     pub(crate) fn collection(&self, name: &str) -> Result<Collection, Failure> {
         Ok(self.chronos.with(self.route.clone().collection(name))?)
+    }
+
+    /// The collection of that name, which something was written to: for commands that mean to find something there.
+    pub(crate) async fn existing(&self, name: &str) -> Result<Collection, Failure> {
+        Ok(self.chronos.existing(self.route.clone().collection(name)).await?)
     }
 
     /// After writes: gives the storage a moment to take the versions, and says what still waits: this program's, else what others left. They are safe in

@@ -28,7 +28,7 @@ pub(crate) struct ReplaceArgs {
 pub(crate) async fn run(globals: &Globals, args: ReplaceArgs) -> Result<(), Failure> {
     let document = input::document(&args.document)?;
     let mut opened = globals.open_for_writing()?;
-    let collection = opened.collection(&args.item.of.collection)?;
+    let collection = opened.existing(&args.item.of.collection).await?;
     let id = args.item.find(&collection, Among::Live).await?;
     let made = written!(collection.replace(&id, document), &args.write, &args.expect).await?;
     opened.settle(&collection).await?;

@@ -38,7 +38,7 @@ struct Target {
 
 pub(crate) async fn run(globals: &Globals, args: RestoreArgs) -> Result<(), Failure> {
     let mut opened = globals.open_for_writing()?;
-    let collection = opened.collection(&args.item.of.collection)?;
+    let collection = opened.existing(&args.item.of.collection).await?;
     let id = args.item.find(&collection, Among::Deleted).await?;
     let mut restore = written!(collection.restore(&id), &args.write, &args.expect);
     if let Some(ov) = args.to.ov {

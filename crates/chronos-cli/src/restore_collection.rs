@@ -44,7 +44,7 @@ struct Target {
 
 pub(crate) async fn run(globals: &Globals, args: RestoreCollectionArgs) -> Result<(), Failure> {
     let mut opened = if args.dry_run { globals.open_for_reading()? } else { globals.open_for_writing()? };
-    let collection = opened.collection(&args.of.collection)?;
+    let collection = opened.existing(&args.of.collection).await?;
     let mut restore = written!(collection.restore_collection(), &args.write);
     if let Some(cv) = args.to.cv {
         restore = restore.to_cv(cv);

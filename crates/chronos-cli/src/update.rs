@@ -29,7 +29,7 @@ pub(crate) struct UpdateArgs {
 pub(crate) async fn run(globals: &Globals, args: UpdateArgs) -> Result<(), Failure> {
     let document = input::document(&args.document)?;
     let mut opened = globals.open_for_writing()?;
-    let collection = opened.collection(&args.item.of.collection)?;
+    let collection = opened.existing(&args.item.of.collection).await?;
     let id = args.item.find(&collection, Among::Live).await?;
     let made = written!(collection.update(&id, document), &args.write, &args.expect).await?;
     opened.settle(&collection).await?;

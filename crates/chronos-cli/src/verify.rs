@@ -31,7 +31,7 @@ pub(crate) struct VerifyArgs {
 pub(crate) async fn run(globals: &Globals, args: VerifyArgs) -> Result<(), Failure> {
     // A repair creates nothing either where nothing is.
     let mut opened = globals.open_for_reading()?;
-    let collection = opened.collection(&args.of.collection)?;
+    let collection = opened.existing(&args.of.collection).await?;
     let mut verify = collection.verify();
     if args.repair {
         opened.waiting = collection.drain(STORING).await?.waiting > 0;

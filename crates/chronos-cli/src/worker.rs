@@ -44,7 +44,11 @@ pub(crate) struct WorkerArgs {
 pub(crate) async fn run(globals: &Globals, args: WorkerArgs) -> Result<(), Failure> {
     // One that stays waits for the store to come into being, too.
     let mut opened = if args.once { globals.open_for_reading()? } else { globals.open_for_writing()? };
-    let collection = opened.collection(&args.of.collection)?;
+    let name = &args.of.collection;
+    let collection = if args.once { opened.existing(name).await? } else { opened.collection(name)? };
+    if !args.once && !collection.exists().await? {
+        note(&format!("nothing was ever written to a collection `{name}` yet"));
+    }
     let left = if args.once {
         once(&collection, Duration::from_secs(args.limit)).await?
     } else {

@@ -6,10 +6,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use secrecy::{ExposeSecret as _, SecretString};
-
 use crate::clock::sleep_until;
-use crate::config::{Config, DatabaseType, ObjectSpace};
+use crate::config::{Config, DatabaseType, ObjectSpace, OneStore, Warning, closest};
+use crate::connections::{Connections, WrapDocuments};
 use crate::documents::Documents;
 use crate::messaging::{Messaging, Place};
 use crate::objects::{Objects, ObjectsPool};
@@ -25,8 +24,9 @@ const CACHE_ENTRY_BYTES: usize = 400;
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(10);
 /// How long clients have to close, even if all the time went into storing.
 const CLOSE_MILLIS: i64 = 500;
+/// How many names an error suggests.
+const NEAREST: usize = 3;
 
-type WrapDocuments = Arc<dyn Fn(Arc<dyn Documents>) -> Arc<dyn Documents> + Send + Sync>;
 type WrapObjects = Arc<dyn Fn(Arc<dyn Objects>) -> Arc<dyn Objects> + Send + Sync>;
 
 /// An opened configuration. Cheap to clone; all clones share clients, caches and background work. Two of them in one process that were opened
@@ -40,10 +40,8 @@ struct Inner {
     config: Config,
     router: Router,
     runtime: Runtime,
-    wrap_documents: Option<WrapDocuments>,
     wrap_objects: Option<WrapObjects>,
-    /// Clients by connection string: whoever names the same server with the same credentials shares one.
-    documents: Mutex<HashMap<String, Arc<dyn Documents>>>,
+    documents: Arc<Connections>,
     buckets: Arc<ObjectsPool>,
     rules: PayloadRules,
     cache: PayloadCache,
@@ -118,6 +116,9 @@ impl Builder {
     /// # Errors
     /// `VALIDATION_ERROR` if the configuration contradicts itself.
     pub fn open(self) -> Result<Chronos> {
+        for Warning { path, message } in &self.config.without_effect {
+            tracing::warn!(option = %path, "the option {message}");
+        }
         let cache = PayloadCache::builder()
             .max_capacity(self.cache_bytes)
             .weigher(|_, bytes| u32::try_from(bytes.len() + CACHE_ENTRY_BYTES).unwrap_or(u32::MAX))
@@ -126,11 +127,10 @@ impl Builder {
             inner: Arc::new(Inner {
                 rules: PayloadRules::parse(|name| self.config.sections.get(name))?,
                 router: Router::new(&self.config),
+                documents: Arc::new(Connections::new(self.config.connections.clone(), self.runtime.clone(), self.wrap_documents)),
                 config: self.config,
                 runtime: self.runtime,
-                wrap_documents: self.wrap_documents,
                 wrap_objects: self.wrap_objects,
-                documents: Mutex::default(),
                 buckets: Arc::new(ObjectsPool::new()),
                 cache,
                 engines: Mutex::default(),
@@ -181,7 +181,8 @@ impl Chronos {
     /// As [`route`](Self::route); `VALIDATION_ERROR` also if this build lacks the backend.
     pub fn with(&self, route: Route) -> Result<Collection> {
         let resolved = self.route(&route)?;
-        let tenancy = Tenancy::new(&self.inner.config, &resolved);
+        let Inner { config, documents, runtime, .. } = &*self.inner;
+        let tenancy = Tenancy::new(config, &resolved, documents, runtime);
         Ok(Collection { engine: self.engine(&resolved)?, tenancy })
     }
 
@@ -190,18 +191,79 @@ impl Chronos {
     /// # Errors
     /// As [`with`](Self::with).
     pub fn documents(&self, connection: &str) -> Result<Arc<dyn Documents>> {
-        let wanted = self.inner.config.connections.get(connection);
-        let wanted = wanted.ok_or_else(|| Error::validation(format!("there is no document connection `{connection}`")))?;
-        let mut open = self.inner.documents.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(documents) = open.get(wanted.uri.expose_secret()) {
-            return Ok(Arc::clone(documents));
+        self.inner.documents.open(connection)
+    }
+
+    /// [`with`](Self::with), but only to a collection that something was written to; see [`Collection::exists`].
+    ///
+    /// # Errors
+    /// As `with`; `NOT_FOUND`, with the names that are nearest to this one, if nothing was. `TXN_ERROR` if the store fails.
+    pub async fn existing(&self, route: Route) -> Result<Collection> {
+        let collection = self.with(route.clone())?;
+        if collection.exists().await? {
+            return Ok(collection);
         }
-        let mut documents = connect(connection, &wanted.uri, &self.inner.runtime)?;
-        if let Some(wrap) = &self.inner.wrap_documents {
-            documents = wrap(documents);
+        let known = self.collections(&route).await?;
+        let mut names: Vec<&str> = known.iter().map(String::as_str).collect();
+        let mut nearest = Vec::new();
+        while let Some(near) = closest(collection.name(), &names).filter(|_| nearest.len() < NEAREST) {
+            names.retain(|name| *name != near);
+            nearest.push(format!("`{near}`"));
         }
-        open.insert(wanted.uri.expose_secret().to_owned(), Arc::clone(&documents));
-        Ok(documents)
+        let hint = match (nearest.as_slice(), known.as_slice()) {
+            ([], []) => "; the database has no collections yet".to_owned(),
+            ([], [..]) => String::new(),
+            (near, _) => format!("; did you mean {}?", near.join(" or ")),
+        };
+        let message = format!("nothing was ever written to a collection `{}`{hint}", collection.name());
+        Err(Error::not_found(message).in_collection(collection.name()))
+    }
+
+    /// The collections of records in the database a route leads to, whatever collection it names, that hold anything the route may see.
+    ///
+    /// # Errors
+    /// As [`with`](Self::with); `TXN_ERROR` if the store fails.
+    pub async fn collections(&self, route: &Route) -> Result<Vec<String>> {
+        // The name makes no difference to where a route leads.
+        let named = |name: &str| route.clone().collection(name);
+        let resolved = self.route(&named("any"))?;
+        let stored = self.inner.documents.open(&resolved.entry.connection)?.collections(&resolved.database).await?;
+        let mut names: Vec<String> = stored.iter().filter_map(|name| name.strip_suffix("_head").map(str::to_owned)).collect();
+        names.sort();
+        let mut seen = Vec::new();
+        for name in names {
+            // Others may have collections of such names that are no records.
+            if let Ok(collection) = self.with(named(&name))
+                && collection.exists().await?
+            {
+                seen.push(name);
+            }
+        }
+        Ok(seen)
+    }
+
+    /// The entries that lead to one database, two by two and by their JSON paths: as the stores themselves say, where the connection strings differ.
+    ///
+    /// # Errors
+    /// The error of a store that has to be asked and does not answer.
+    pub async fn shared_databases(&self) -> Result<Vec<(String, String)>> {
+        let Inner { config, documents, .. } = &*self.inner;
+        let mut shared = Vec::new();
+        for (position, entry) in config.entries.iter().enumerate() {
+            for earlier in
+                config.entries[..position].iter().filter(|earlier| entry.database.is_some() && earlier.database == entry.database)
+            {
+                let same = match config.one_store(entry, earlier) {
+                    OneStore::Yes => true,
+                    OneStore::No => false,
+                    OneStore::Unknown => documents.are_one(&entry.connection, &earlier.connection).await?,
+                };
+                if same {
+                    shared.push((earlier.path.clone(), entry.path.clone()));
+                }
+            }
+        }
+        Ok(shared)
     }
 
     /// A bucket of a configured object storage: what tools and the bus keep beside the records. No I/O.
@@ -315,7 +377,7 @@ impl Chronos {
             tracing::warn!(%database, %collection, versions, "versions are left to be stored by the next process that writes the collection");
         }
         self.inner.messaging.lock().unwrap_or_else(PoisonError::into_inner).clear();
-        let documents: Vec<_> = self.inner.documents.lock().unwrap_or_else(PoisonError::into_inner).drain().map(|(_, d)| d).collect();
+        let documents = self.inner.documents.take();
         let closed = futures::future::join_all(documents.iter().map(|documents| documents.close()));
         let end = end.max(clock.now().plus_millis(CLOSE_MILLIS));
         let closed = tokio::select! {
@@ -347,19 +409,4 @@ impl LeftBehind {
     fn new(names: &Names, versions: u64) -> Self {
         Self { database: names.head.database.to_string(), collection: names.collection.clone(), versions }
     }
-}
-
-fn connect(reference: &str, uri: &SecretString, runtime: &Runtime) -> Result<Arc<dyn Documents>> {
-    #[cfg(feature = "embedded")]
-    if let Some(path) = uri.expose_secret().strip_prefix("embedded:") {
-        return Ok(Arc::new(crate::documents::embedded::EmbeddedDocuments::open(path, runtime.clone())?));
-    }
-    #[cfg(feature = "mongodb")]
-    if uri.expose_secret().starts_with("mongodb") {
-        return Ok(Arc::new(crate::documents::mongo::MongoDocuments::new(uri.clone(), runtime.clone())?));
-    }
-    let _ = (uri, runtime);
-    Err(Error::validation(format!(
-        "this build has no backend for the document connection `{reference}`: mongodb and embedded are features"
-    )))
 }

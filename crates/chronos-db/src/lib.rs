@@ -3,6 +3,7 @@
 mod chronos;
 mod clock;
 pub mod config;
+mod connections;
 #[cfg(any(feature = "mongodb", feature = "s3", feature = "azure"))]
 mod crypto;
 mod debug;
@@ -15,6 +16,7 @@ pub mod messaging;
 mod name;
 pub mod objects;
 mod records;
+mod redact;
 mod route;
 #[cfg(feature = "testing")]
 pub mod testing;
@@ -25,9 +27,9 @@ pub use error::{Error, ErrorKind, Result};
 pub use json::{Json, bson_to_json, json_to_bson, json_to_nearest_bson};
 pub use name::{MAX_NAME_BYTES, validate_name};
 pub use records::{
-    Collection, Create, Delete, Enrich, FailingVersion, FlushReport, Get, History, Import, ImportOp, ImportOutcome, Importer, ItemId,
-    ItemLock, Lineage, List, Lock, MAX_DOCUMENT_BYTES, MAX_DOCUMENT_DEPTH, MAX_INDEXED_BYTES, Op, Page, Presigned, Problem, Replace,
-    Restore, RestoreCollection, RestoreProblem, Restored, SmartInsert, State, Typed, TypedCollection, TypedGet, TypedList, TypedPage,
-    TypedView, Update, Verification, Verify, Version, View, Written, merge,
+    Assigned, Collection, Create, Delete, Enrich, FailingVersion, FlushReport, Get, History, Import, ImportOp, ImportOutcome, Importer,
+    ItemId, ItemLock, Lineage, List, Lock, MAX_DOCUMENT_BYTES, MAX_DOCUMENT_DEPTH, MAX_INDEXED_BYTES, MigrateTenants, Op, Page, Presigned,
+    Problem, Replace, Restore, RestoreCollection, RestoreProblem, Restored, SmartInsert, State, Typed, TypedCollection, TypedGet,
+    TypedList, TypedPage, TypedView, Update, Verification, Verify, Version, View, Written, merge,
 };
 pub use route::{Backend, Distribution, Resolved, Route, Router, Tier};

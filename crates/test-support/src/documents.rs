@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bson::{Bson, RawDocumentBuf};
-use chronos_db::documents::{Batch, BuildBatch, Capabilities, Documents, Index, Namespace, Outcome, Scan, Sequence};
+use chronos_db::documents::{Batch, BuildBatch, Capabilities, Deployment, Documents, Index, Namespace, Outcome, Scan, Sequence};
 use chronos_db::{Error, Result, Timestamp};
 use futures::stream::BoxStream;
 
@@ -29,6 +29,10 @@ pub enum Call {
     Now,
     /// [`Documents::ensure`].
     Ensure,
+    /// [`Documents::deployment`].
+    Deployment,
+    /// [`Documents::collections`].
+    Collections,
     /// [`Documents::close`].
     Close,
 }
@@ -83,6 +87,14 @@ impl<L: Layer<Call>> Documents for Decorated<L> {
 
     async fn ensure(&self, namespace: &Namespace, indexes: &[Index]) -> Result<()> {
         self.layer.around(Call::Ensure, self.inner.ensure(namespace, indexes)).await
+    }
+
+    async fn deployment(&self) -> Result<Deployment> {
+        self.layer.around(Call::Deployment, self.inner.deployment()).await
+    }
+
+    async fn collections(&self, database: &str) -> Result<Vec<String>> {
+        self.layer.around(Call::Collections, self.inner.collections(database)).await
     }
 
     async fn close(&self) -> Result<()> {

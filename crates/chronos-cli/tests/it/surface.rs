@@ -116,17 +116,97 @@ fn what_is_no_json_and_no_store_is_said_at_once() {
 #[test]
 fn looking_finds_nothing_where_nothing_is_and_leaves_nothing_behind() {
     let cli = Cli::new();
-    for args in [&["export", "-c", "users"][..], &["list", "-c", "users"], &["export", "-c", "users", "--cv", "3"]] {
-        assert_eq!(cli.run(args).lines().len(), 0);
-    }
-    for args in [&["verify", "-c", "users"][..], &["verify", "-c", "users", "--repair"]] {
-        assert_eq!(cli.run(args).value()["versions"], 0);
-    }
-    assert_eq!(cli.run(&["worker", "-c", "users", "--once"]).value()["waiting"], 0);
-    for args in [&["get", "-c", "users", "a=1"][..], &["history", "-c", "users", "a=1"], &["diff", "-c", "users", "a=1", "0"]] {
-        assert!(cli.run(args).failed(1).starts_with("error: NOT_FOUND"));
+    for args in LOOKING {
+        let ran = cli.run(args);
+        let said = ran.failed(1);
+        assert!(said.starts_with("error: NOT_FOUND") && said.contains("`users`") && said.lines().count() == 1, "{args:?}: {said}");
+        assert_eq!(ran.out(), "", "{args:?}");
     }
     assert_eq!(std::fs::read_dir(cli.folder()).unwrap().count(), 0);
+}
+
+/// Every command that means to find something in a collection, and creates nothing.
+const LOOKING: [&[&str]; 12] = [
+    &["export", "-c", "users"],
+    &["export", "-c", "users", "--cv", "3"],
+    &["list", "-c", "users"],
+    &["list", "-c", "users", "--all", "--at", "2024-01-01"],
+    &["get", "-c", "users", "a=1"],
+    &["get", "-c", "users", "64f0c0ffee64f0c0ffee64f0"],
+    &["history", "-c", "users", "a=1"],
+    &["diff", "-c", "users", "a=1", "0"],
+    &["verify", "-c", "users"],
+    &["verify", "-c", "users", "--repair"],
+    &["restore-collection", "-c", "users", "--at", "2024-01-01", "--dry-run"],
+    &["worker", "-c", "users", "--once"],
+];
+
+#[test]
+fn a_misspelt_collection_is_not_found_and_the_nearest_ones_are_named() {
+    let cli = Cli::new();
+    for name in ["user", "uzers", "invoices"] {
+        cli.run(&["create", "-c", name, r#"{"a": 1}"#]).value();
+    }
+    let writing: [&[&str]; 6] = [
+        &["restore-collection", "-c", "users", "--at", "2024-01-01"],
+        &["restore", "-c", "users", "a=1", "--ov", "0"],
+        &["update", "-c", "users", "a=1", "{}"],
+        &["replace", "-c", "users", "a=1", "{}"],
+        &["delete", "-c", "users", "a=1"],
+        &["enrich", "-c", "users", "a=1", "{}"],
+    ];
+    for args in LOOKING.iter().copied().chain(writing) {
+        let ran = cli.run(args);
+        let said = ran.failed(1);
+        assert!(said.contains("did you mean `user` or `uzers`?") && !said.contains("invoices"), "{args:?}: {said}");
+        assert_eq!(ran.out(), "", "{args:?}");
+    }
+}
+
+#[test]
+fn an_option_without_effect_is_warned_of_by_every_command() {
+    let cli = Cli::new();
+    let config = chronos_db::json!({
+        "dbConnections": {"here": {"mongoUri": "embedded:./data"}},
+        "databases": {"runtime": {"tenantDatabases": [{"tenantId": "default", "dbConnRef": "here", "dbName": "app"}]}},
+        "retention": {"ver": {"days": 3}},
+    });
+    cli.write("chronos.json", &config.to_string());
+    let warning = "warning: retention.ver: has no effect yet";
+    for args in [&["create", "-c", "users", r#"{"a": 1}"#][..], &["list", "-c", "users"], &["config", "check", "chronos.json"]] {
+        let ran = cli.run(args);
+        assert_eq!(ran.err().matches(warning).count(), 1, "{args:?}: {ran:?}");
+        ran.lines();
+    }
+}
+
+#[test]
+fn a_short_name_of_a_built_in_property_is_said_to_be_one() {
+    let cli = Cli::new();
+    cli.run(&["create", "-c", "users", r#"{"a": 1, "createdAt": "2014-02-03"}"#]).value();
+    let sorted = cli.run(&["list", "-c", "users", "--sort", "createdAt,-cv"]);
+    assert!(sorted.err().contains("`cv` is taken for `_system.cv`") && !sorted.err().contains("createdAt"), "{sorted:?}");
+    let found = cli.run(&["get", "-c", "users", "ov=0"]);
+    assert!(found.err().contains("`ov` is taken for `_system.ov`"), "{found:?}");
+    found.value();
+    let own = cli.run(&["get", "-c", "users", "createdAt=2014-02-03"]);
+    assert_eq!((own.err(), own.value()["item"]["a"].clone()), ("", chronos_db::json!(1)));
+}
+
+#[test]
+fn a_legacy_database_of_version_1_gets_its_tenant() {
+    let cli = Cli::new();
+    cli.write("v1.json", &chronos_db::json!({"mongoUris": ["embedded:./data"]}).to_string());
+    let run = |args: &[&str]| cli.run(&[&["--config", "v1.json", "--database", "shop"], args].concat());
+    run(&["create", "-c", "users", r#"{"a": 1}"#]).value();
+    assert!(run(&["--tenant", "acme", "list", "-c", "users"]).failed(1).contains("NOT_FOUND"));
+    let would = run(&["migrate", "tenants", "--assign", "acme", "--dry-run"]).value();
+    assert_eq!((&would["items"], &would["versions"]), (&1.into(), &1.into()));
+    assert_eq!(run(&["migrate", "tenants", "--assign", "acme"]).value(), would);
+    assert_eq!(run(&["--tenant", "acme", "list", "-c", "users"]).lines().len(), 1);
+    assert!(run(&["list", "-c", "users"]).failed(1).contains("NOT_FOUND"));
+    assert_eq!(run(&["migrate", "tenants", "--assign", "acme"]).value()["items"], 0);
+    assert!(run(&["--tenant", "globex", "migrate", "tenants", "--assign", "acme"]).failed(2).contains("another tenant"));
 }
 
 #[test]

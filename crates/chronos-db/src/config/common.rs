@@ -15,6 +15,9 @@ use crate::{Json, Result, validate_name};
 /// Rows also carry indexed values and, with a shadow, heads carry the payload: MongoDB's 16 MB must not be met by the payload alone.
 const MOST_INLINE_BYTES: u64 = 12 * 1024 * 1024;
 
+/// What every MongoDB server keeps for itself.
+const RESERVED_DATABASES: [&str; 3] = ["admin", "config", "local"];
+
 /// MongoDB's bound for names of databases.
 const MAX_DATABASE_BYTES: usize = 63;
 
@@ -44,6 +47,7 @@ pub(super) fn read(root: &mut Section<'_>, config: &mut Config, base: &Path) -> 
     }
     if let Some(allowed) = root.flag("hardDeleteEnabled")? {
         config.sections.insert("hardDeleteEnabled".to_owned(), Json::Bool(allowed));
+        config.not_yet("hardDeleteEnabled", "`logicalDelete` alone says whether a delete erases");
     }
     sections(root, config)
 }
@@ -92,6 +96,9 @@ fn retention(root: &mut Section<'_>, config: &mut Config) -> Result<()> {
         if versions.enabled()? && on {
             config.retention.days = days;
             config.retention.max_per_item = most;
+            if days.is_some() || most.is_some() {
+                config.not_yet(versions.path(), "every version stays in the index");
+            }
         }
         versions.finish(&mut config.warnings);
     }
@@ -105,7 +112,9 @@ fn retention(root: &mut Section<'_>, config: &mut Config) -> Result<()> {
             .push(Warning { path: counters.path().to_owned(), message: "has no effect: counters are totals and have no age".to_owned() });
         counters.finish(&mut config.warnings);
     }
-    section.section("objects")?;
+    if section.section("objects")?.is_some() {
+        config.not_yet(section.at("objects"), "every version's payload stays");
+    }
     section.finish(&mut config.warnings);
     Ok(())
 }
@@ -129,6 +138,7 @@ fn dev_shadow(root: &mut Section<'_>, config: &mut Config) -> Result<()> {
     if section.enabled()? {
         let ttl_hours = hours.ok_or_else(|| section.wrong("ttlHours", "is missing"))?;
         config.dev_shadow = Some(DevShadow { ttl_hours, max_bytes });
+        config.not_yet(section.at("ttlHours"), "the latest payload stays in the head until the next version");
     }
     section.finish(&mut config.warnings);
     Ok(())
@@ -137,6 +147,7 @@ fn dev_shadow(root: &mut Section<'_>, config: &mut Config) -> Result<()> {
 fn transactions(root: &mut Section<'_>, config: &mut Config) -> Result<()> {
     let Some(mut section) = root.section("transactions")? else { return Ok(()) };
     config.transactions = Transactions { enabled: section.enabled()?, auto_detect: section.flag("autoDetect")?.unwrap_or(true) };
+    config.not_yet(section.path(), "no change of several items uses a transaction");
     section.finish(&mut config.warnings);
     Ok(())
 }
@@ -167,6 +178,9 @@ fn sections(root: &mut Section<'_>, config: &mut Config) -> Result<()> {
             _ => drop(section.flag("enabled")?),
         }
         section.finish(&mut config.warnings);
+        if root.get(key).and_then(|written| written.get("enabled")) != Some(&Json::Bool(false)) {
+            config.not_yet(key, "it is only checked");
+        }
         keep(root, key, config);
     }
     keep(root, "chronow", config);
@@ -245,6 +259,10 @@ pub(crate) fn check_database(text: &str) -> Result<&str> {
     validate_name("database", text)?;
     if text.len() > MAX_DATABASE_BYTES {
         return Err(crate::Error::validation(format!("the name of a database has at most {MAX_DATABASE_BYTES} bytes")));
+    }
+    if RESERVED_DATABASES.iter().any(|reserved| text.eq_ignore_ascii_case(reserved)) {
+        // `local` is not even replicated.
+        return Err(crate::Error::validation(format!("the database `{text}` is MongoDB's own: what is written there is lost or refused")));
     }
     if text.contains(['.', ' ', '"']) {
         return Err(crate::Error::validation(format!("the database `{text}` may not hold `.`, `\"` or spaces")));

@@ -9,8 +9,10 @@ use secrecy::{ExposeSecret, SecretString};
 use super::section::Section;
 use super::{
     Buckets, Config, DatabaseType, DocumentConnection, Entry, HashAlgorithm, ObjectSpace, Retention, Routing, Selector, Transactions,
-    UpdateMode, Warning, common, v1, v2,
+    UpdateMode, Warning, common, uri, v1, v2,
 };
+use crate::connections::IN_MEMORY;
+use crate::route::sharing::Owner;
 use crate::{Error, Json, Result};
 
 const DEFAULT_INLINE_BYTES: usize = 1024 * 1024;
@@ -23,6 +25,15 @@ pub struct Counters<'c> {
     pub connection: &'c str,
     /// Its name.
     pub database: &'c str,
+}
+
+/// Whether two connection strings lead to one store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum OneStore {
+    Yes,
+    No,
+    /// They differ, and only the stores can tell.
+    Unknown,
 }
 
 impl Config {
@@ -168,6 +179,15 @@ impl Config {
             inline_max_bytes: DEFAULT_INLINE_BYTES,
             sections: BTreeMap::new(),
             warnings: Vec::new(),
+            without_effect: Vec::new(),
+        }
+    }
+
+    /// Notes an option that is read, and that nothing acts on so far; `meanwhile` says how it is until then.
+    pub(super) fn not_yet(&mut self, path: impl Into<String>, meanwhile: &str) {
+        let path = path.into();
+        if self.without_effect.iter().all(|known| known.path != path) {
+            self.without_effect.push(Warning { path, message: format!("has no effect yet: {meanwhile}") });
         }
     }
 
@@ -195,8 +215,14 @@ impl Config {
                 if entry.key.is_some() && entry.key == earlier.key {
                     return Err(super::section::wrong(&format!("{}.key", entry.path), format!("is also the key of {}", earlier.path)));
                 }
-                if entry.database.is_some() && entry.database == earlier.database && self.is_one_store(entry, earlier) {
-                    let message = format!("is also the database of {}: what one writes, the other reads", earlier.path);
+                if entry.database.is_some() && entry.database == earlier.database && self.one_store(entry, earlier) == OneStore::Yes {
+                    let apart = Owner::of(entry).is_apart_from(&Owner::of(earlier));
+                    let meeting = if apart {
+                        "documents carry their tenant, and each sees its own alone"
+                    } else {
+                        "what one writes, the other reads"
+                    };
+                    let message = format!("is also the database of {}: {meeting}", earlier.path);
                     warnings.push(Warning { path: format!("{}.dbName", entry.path), message });
                 }
             }
@@ -205,11 +231,27 @@ impl Config {
         Ok(())
     }
 
-    /// Whether two entries lead to one store as far as their connection strings tell.
-    pub(crate) fn is_one_store(&self, one: &Entry, other: &Entry) -> bool {
+    /// Whether two entries lead to one store, as far as their connection strings tell.
+    pub(crate) fn one_store(&self, one: &Entry, other: &Entry) -> OneStore {
+        if one.connection == other.connection {
+            return OneStore::Yes;
+        }
         let uri = |entry: &Entry| self.connections.get(&entry.connection).map(|c| c.uri.expose_secret());
-        // Every in-memory store is its connection's own.
-        one.connection == other.connection || uri(one).is_some_and(|text| text != "embedded::memory:" && Some(text) == uri(other))
+        let (Some(one), Some(other)) = (uri(one), uri(other)) else { return OneStore::No };
+        if one == IN_MEMORY || other == IN_MEMORY {
+            return OneStore::No;
+        }
+        if one == other {
+            return OneStore::Yes;
+        }
+        match (uri::parse(one), uri::parse(other)) {
+            (Ok(uri::Engine::MongoDb { .. }), Ok(uri::Engine::MongoDb { .. })) => {
+                let sets = (uri::replica_set(one), uri::replica_set(other));
+                if matches!(sets, (Some(a), Some(b)) if a != b) { OneStore::No } else { OneStore::Unknown }
+            }
+            (Ok(uri::Engine::Embedded { .. }), Ok(uri::Engine::Embedded { .. })) => OneStore::Unknown,
+            _ => OneStore::No,
+        }
     }
 }
 
@@ -238,6 +280,7 @@ impl fmt::Debug for Config {
             // Sections of others may hold connection strings.
             .field("sections", &self.sections.keys().collect::<Vec<_>>())
             .field("warnings", &self.warnings)
+            .field("without_effect", &self.without_effect)
             .finish()
     }
 }

@@ -21,6 +21,8 @@ mod v2;
 pub(crate) use common::check_database;
 pub use expand::expand_env;
 pub use load::Counters;
+pub(crate) use load::OneStore;
+pub(crate) use section::closest;
 
 /// A parsed and checked configuration. Secrets never show in `Debug`.
 #[derive(Clone)]
@@ -56,6 +58,8 @@ pub struct Config {
     pub sections: BTreeMap<String, Json>,
     /// What was accepted but deserves a look: unknown keys, shared storage connections.
     pub warnings: Vec<Warning>,
+    /// What was accepted, and has no effect yet.
+    pub without_effect: Vec<Warning>,
 }
 
 /// Something a configuration says that is ignored or surprising.

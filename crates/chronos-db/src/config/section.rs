@@ -166,7 +166,7 @@ fn unexpected(path: &str, expected: &str, found: &Json) -> Error {
 }
 
 /// The candidate a mistyped word most likely meant.
-pub(super) fn closest<'c>(word: &str, candidates: &[&'c str]) -> Option<&'c str> {
+pub(crate) fn closest<'c>(word: &str, candidates: &[&'c str]) -> Option<&'c str> {
     let word = word.to_lowercase();
     let near = |candidate: &&'c str| {
         let lower = candidate.to_lowercase();

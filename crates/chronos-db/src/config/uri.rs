@@ -67,6 +67,13 @@ pub(super) fn parse(uri: &str) -> Result<Engine, String> {
     Ok(Engine::MongoDb { hosts })
 }
 
+/// The replica set that a MongoDB connection string names.
+pub(super) fn replica_set(uri: &str) -> Option<&str> {
+    let (_, options) = uri.split_once('?')?;
+    let named = options.split('&').filter_map(|option| option.split_once('=')).find(|(name, _)| name.eq_ignore_ascii_case("replicaSet"))?;
+    Some(named.1)
+}
+
 fn embedded(rest: &str) -> Result<Engine, String> {
     if rest == ":memory:" {
         return Ok(Engine::Embedded { path: None });

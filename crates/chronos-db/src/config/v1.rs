@@ -73,6 +73,9 @@ fn storages(root: &mut Section<'_>, config: &mut Config, base: &Path, databases:
             backups: pick("backupsBucket", "chronos-backups")?,
         };
         let reference = section.path().to_owned();
+        if section.text("backupsBucket")?.is_some() {
+            config.not_yet(section.at("backupsBucket"), "nothing is backed up");
+        }
         section.finish(&mut config.warnings);
         let identity = format!("{}|{}", connection.endpoint, buckets.json);
         config.spaces.insert(reference.clone(), connection);
@@ -112,6 +115,7 @@ fn counters(root: &mut Section<'_>, config: &mut Config, base: &Path) -> Result<
     let uri = resolve_document_uri(uri, base).map_err(|message| section.wrong("mongoUri", message))?;
     let database = database(&mut section, "dbName")?;
     section.finish(&mut config.warnings);
+    config.not_yet("counters", "nothing is counted");
     let reference = config.connection_for(uri, "counters");
     config.sections.insert("counters".to_owned(), json!({ "dbConnRef": reference, "dbName": database }));
     Ok(Some((reference, database)))

@@ -59,6 +59,9 @@ fn spaces(root: &mut Section<'_>, config: &mut Config, base: &Path) -> Result<Sh
             names.json = bucket(&mut buckets, "records")?;
             names.content = bucket(&mut buckets, "content")?;
             names.backups = bucket(&mut buckets, "backups")?;
+            if names.backups.is_some() {
+                config.not_yet(buckets.at("backups"), "nothing is backed up");
+            }
             ignore_versions_bucket(&mut buckets, "versions", config)?;
             buckets.finish(&mut config.warnings);
         }
@@ -82,6 +85,7 @@ fn counters(root: &mut Section<'_>, config: &mut Config, base: &Path) -> Result<
     };
     let database = database(&mut section, "dbName")?;
     section.finish(&mut config.warnings);
+    config.not_yet("counters", "nothing is counted");
     config.sections.insert("counters".to_owned(), json!({ "dbConnRef": reference, "dbName": database }));
     Ok(())
 }
@@ -176,6 +180,9 @@ impl Databases<'_> {
         let name = database(&mut section, "dbName")?;
         let objects = self.objects(&mut section, database_type, &name)?;
         let analytics_database = section.text("analyticsDbName")?.map(|_| database(&mut section, "analyticsDbName")).transpose()?;
+        if analytics_database.is_some() {
+            self.config.not_yet(section.at("analyticsDbName"), "nothing is counted");
+        }
         let capture_deliveries = match database_type {
             DatabaseType::Messaging => section.flag("captureDeliveries")?.unwrap_or(capture),
             _ => false,
@@ -205,6 +212,9 @@ impl Databases<'_> {
         let (content, backups) = (bucket(section, "contentBucket")?, bucket(section, "backupsBucket")?);
         ignore_versions_bucket(section, "versionsBucket", self.config)?;
         let named = all.is_some() || json.is_some() || content.is_some() || backups.is_some();
+        if backups.is_some() {
+            self.config.not_yet(section.at("backupsBucket"), "nothing is backed up");
+        }
 
         let connection = if self.config.local_storage.is_some() {
             // Messaging and identities are document databases; they keep objects only where the configuration asks for it.

@@ -13,6 +13,7 @@ use futures::{StreamExt as _, TryStreamExt as _};
 
 use crate::{Result, Timestamp};
 
+mod deployment;
 #[cfg(feature = "embedded")]
 pub mod embedded;
 pub mod filter;
@@ -22,6 +23,7 @@ pub mod mongo;
 pub(crate) mod paging;
 pub(crate) mod stored;
 
+pub use deployment::Deployment;
 pub use filter::Filter;
 
 /// A collection of one database.
@@ -437,6 +439,12 @@ pub trait Documents: Send + Sync + fmt::Debug {
     /// # Errors
     /// `TXN_ERROR` if existing documents violate a unique index: the message names it.
     async fn ensure(&self, namespace: &Namespace, indexes: &[Index]) -> Result<()>;
+
+    /// Which deployment this client reaches, so that two connection strings that lead to one are known to. Creates nothing.
+    async fn deployment(&self) -> Result<Deployment>;
+
+    /// The names of a database's collections, in any order.
+    async fn collections(&self, database: &str) -> Result<Vec<String>>;
 
     /// Ends the client after what is in flight. Later calls fail.
     async fn close(&self) -> Result<()>;

@@ -5,7 +5,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bson::{Bson, Document};
 use futures::TryStreamExt as _;
-use secrecy::ExposeSecret as _;
 
 use super::normal::complete;
 use super::place::Place;
@@ -14,15 +13,15 @@ use super::schema::{Key, Kind};
 use super::table::{REV, Table};
 use super::value::{id_text, system_date, text, whole};
 use crate::config::{DatabaseType, Entry, Selector};
-use crate::documents::Scan;
+use crate::documents::{Deployment, Scan};
 use crate::{Chronos, Error, ErrorKind, Json, Result, Route, Timestamp};
 
 /// Documents on their way at once.
 const AT_ONCE: usize = 16;
 /// Problems that are told one by one.
 const MOST_TOLD: usize = 20;
-/// Stores of this kind differ though they are called alike.
-const IN_MEMORY: &str = "embedded::memory:";
+/// How often a document is looked at again that others change at the same time.
+const ROUNDS: u32 = 8;
 
 /// Brings messaging data where, and into the shape in which, a configuration wants it; see [`Chronos::migrate_messaging`].
 #[derive(Clone, Debug)]
@@ -93,13 +92,17 @@ impl Chronos {
     }
 }
 
-/// A database by the connection string and its name.
-type Where = (String, String);
+/// A database: the position of its deployment among [`Run::deployments`], and its name.
+type Where = (usize, String);
 
 struct Run {
     to: Chronos,
     dry_run: bool,
     places: Mutex<HashMap<Where, Arc<Place>>>,
+    /// The deployments met so far: what is called by two names is still one.
+    deployments: tokio::sync::Mutex<Vec<Deployment>>,
+    /// Where the entries of the target are, by their paths.
+    targets: HashMap<String, Where>,
 }
 
 impl Migrate {
@@ -116,24 +119,30 @@ impl Migrate {
     }
 
     async fn run(self) -> Result<Migrated> {
-        let run = Run { to: self.to.clone(), dry_run: self.dry_run, places: Mutex::default() };
+        let mut run = Run {
+            to: self.to.clone(),
+            dry_run: self.dry_run,
+            places: Mutex::default(),
+            deployments: tokio::sync::Mutex::default(),
+            targets: HashMap::new(),
+        };
         let targets = entries(&self.to);
         if targets.is_empty() {
             let message = "the configuration has no messaging database to migrate to";
             return Err(Error::new(ErrorKind::RouteNotFound, message).during("migrate"));
         }
-        for entry in targets {
-            run.place(&entry)?.ready().await?;
+        for entry in &targets {
+            let at = run.location(&self.to, entry).await?;
+            run.targets.insert(entry.path.clone(), at);
+            run.place(entry)?.ready().await?;
         }
         let from = self.from.as_ref().unwrap_or(&self.to);
         let mut done = Migrated::default();
         let mut seen = BTreeSet::new();
         for entry in entries(from) {
-            let source = location(from, &entry);
+            let source = run.location(from, &entry).await?;
             if seen.insert(source.clone()) {
-                // What is called alike in memory of another instance is another store.
-                let known = (self.from.is_none() || source.0 != IN_MEMORY).then_some(source);
-                run.database(from, &entry, known.as_ref(), &mut done).await?;
+                run.database(from, &entry, &source, &mut done).await?;
             }
         }
         Ok(done)
@@ -146,15 +155,24 @@ fn entries(chronos: &Chronos) -> Vec<Entry> {
     chronos.config().entries.iter().filter(|entry| entry.database_type == Some(DatabaseType::Messaging)).cloned().collect()
 }
 
-fn location(chronos: &Chronos, entry: &Entry) -> Where {
-    let uri = chronos.config().connections.get(&entry.connection).map(|connection| connection.uri.expose_secret().to_owned());
-    (uri.unwrap_or_default(), entry.database.clone().unwrap_or_default())
-}
-
 impl Run {
+    async fn location(&self, chronos: &Chronos, entry: &Entry) -> Result<Where> {
+        let deployment = chronos.documents(&entry.connection)?.deployment().await?;
+        let mut known = self.deployments.lock().await;
+        let at = known.iter().position(|known| known.is_same(&deployment)).unwrap_or(known.len());
+        if at == known.len() {
+            known.push(deployment);
+        }
+        Ok((at, entry.database.clone().unwrap_or_default()))
+    }
+
+    fn target_at(&self, entry: &Entry) -> Result<&Where> {
+        self.targets.get(&entry.path).ok_or_else(|| Error::database(format!("{} is no messaging database", entry.path)))
+    }
+
     /// Where documents go to. In a dry run nothing is created there.
     fn place(&self, entry: &Entry) -> Result<Arc<Place>> {
-        let at = location(&self.to, entry);
+        let at = self.target_at(entry)?;
         let documents = self.to.documents(&entry.connection)?;
         let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
         let place = places.entry(at.clone()).or_insert_with(|| {
@@ -164,7 +182,7 @@ impl Run {
         Ok(Arc::clone(place))
     }
 
-    async fn database(&self, from: &Chronos, entry: &Entry, source: Option<&Where>, done: &mut Migrated) -> Result<()> {
+    async fn database(&self, from: &Chronos, entry: &Entry, source: &Where, done: &mut Migrated) -> Result<()> {
         let documents = from.documents(&entry.connection)?;
         let place = Place::new(Arc::clone(&documents), entry.database.as_deref().unwrap_or_default(), true, crate::Runtime::default());
         let tenant = if let Selector::Tenant(tenant) = &entry.selector { Some(tenant.as_str()) } else { None };
@@ -181,10 +199,10 @@ impl Run {
     /// Where a tenant's documents belong.
     fn target(&self, tenant: &str) -> Result<(Arc<Place>, Where)> {
         let resolved = self.to.route(&Route::messaging().tenant(tenant).collection("topics"))?;
-        Ok((self.place(&resolved.entry)?, location(&self.to, &resolved.entry)))
+        Ok((self.place(&resolved.entry)?, self.target_at(&resolved.entry)?.clone()))
     }
 
-    async fn document(&self, kind: Kind, document: Document, of: Option<&str>, source: Option<&Where>) -> Result<Step> {
+    async fn document(&self, kind: Kind, document: Document, of: Option<&str>, source: &Where) -> Result<Step> {
         let problem = |what: &dyn std::fmt::Display| Ok(Step::Problem(format!("{kind} {}: {what}", id_text(&document))));
         let tenant = text(&document, "tenantId").or_else(|| of.map(str::to_owned));
         let Some(tenant) = tenant else { return problem(&"it names no tenant") };
@@ -202,51 +220,72 @@ impl Run {
             return problem(&"the database it belongs to keeps no deliveries");
         }
         let table = Table::new(place, tenant.as_str().into(), kind);
-        if source == Some(&at) {
-            if adopted == document {
-                return Ok(Step::Unchanged);
-            }
-            if !self.dry_run && table.replace(&document, adopted).await?.is_none() {
-                return problem(&"others changed it meanwhile, or its key is taken; run the migration again");
-            }
-            return Ok(Step::Updated);
+        if *source == at {
+            return self.adopt(&table, document, &tenant).await;
         }
         self.copy(&table, &key, adopted, &document).await
     }
 
-    async fn copy(&self, table: &Table, key: &Key, mut adopted: Document, document: &Document) -> Result<Step> {
-        if table.find(key).await?.is_none() {
-            if self.dry_run {
-                return Ok(Step::Copied);
+    /// Brings a document into today's shape where it is. Another migration may be at it at the same time, and comes to the same.
+    async fn adopt(&self, table: &Table, mut document: Document, tenant: &str) -> Result<Step> {
+        let problem =
+            |document: &Document, what: &dyn std::fmt::Display| Ok(Step::Problem(format!("{} {}: {what}", table.kind, id_text(document))));
+        for _ in 0..ROUNDS {
+            let mut adopted = document.clone();
+            adopted.insert("tenantId", tenant);
+            if let Err(error) = complete(table.kind, &mut adopted, born(&document)) {
+                return problem(&document, &error.message());
             }
-            table.stamp(&mut adopted, key);
-            if table.insert(adopted.clone(), key).await? {
-                return Ok(Step::Copied);
+            if adopted == document {
+                return Ok(Step::Unchanged);
+            }
+            if self.dry_run || table.replace(&document, adopted).await?.is_some() {
+                return Ok(Step::Updated);
+            }
+            // Gone is as good as done.
+            let Some(now) = table.stored(&document).await? else { return Ok(Step::Unchanged) };
+            if now == document {
+                return problem(&document, &"its key is taken");
+            }
+            document = now;
+        }
+        problem(&document, &"others are changing it; run the migration again")
+    }
+
+    async fn copy(&self, table: &Table, key: &Key, adopted: Document, document: &Document) -> Result<Step> {
+        for _ in 0..ROUNDS {
+            let Some(there) = table.find(key).await? else {
+                if self.dry_run {
+                    return Ok(Step::Copied);
+                }
+                let mut new = adopted.clone();
+                table.stamp(&mut new, key);
+                if table.insert(new, key).await? {
+                    return Ok(Step::Copied);
+                }
+                continue;
+            };
+            if contents(&there) == contents(&adopted) {
+                return Ok(Step::Unchanged);
+            }
+            let changes = match table.kind {
+                Kind::SharedMemory => whole(document, "version").is_none(),
+                Kind::Topics | Kind::Deliveries => true,
+                Kind::Messages | Kind::DeadLetters => false,
+            };
+            if !changes {
+                let what = "another document with the same key is there already; both stay as they are";
+                return Ok(Step::Problem(format!("{} {}: {what}", table.kind, id_text(document))));
+            }
+            // The target lives on after it was filled; only what the source has newer goes over it.
+            if system_date(&adopted, "updatedAt") <= system_date(&there, "updatedAt") {
+                return Ok(Step::Unchanged);
+            }
+            if self.dry_run || table.replace(&there, adopted.clone()).await?.is_some() {
+                return Ok(Step::Updated);
             }
         }
-        let Some(there) = table.find(key).await? else {
-            return Ok(Step::Problem(format!("{} {}: others are changing it; run the migration again", table.kind, id_text(document))));
-        };
-        if contents(&there) == contents(&adopted) {
-            return Ok(Step::Unchanged);
-        }
-        let changes = match table.kind {
-            Kind::SharedMemory => whole(document, "version").is_none(),
-            Kind::Topics | Kind::Deliveries => true,
-            Kind::Messages | Kind::DeadLetters => false,
-        };
-        if !changes {
-            let what = "another document with the same key is there already; both stay as they are";
-            return Ok(Step::Problem(format!("{} {}: {what}", table.kind, id_text(document))));
-        }
-        // The target lives on after it was filled; only what the source has newer goes over it.
-        if system_date(&adopted, "updatedAt") <= system_date(&there, "updatedAt") {
-            return Ok(Step::Unchanged);
-        }
-        if !self.dry_run && table.replace(&there, adopted).await?.is_none() {
-            return Ok(Step::Problem(format!("{} {}: others are changing it; run the migration again", table.kind, id_text(document))));
-        }
-        Ok(Step::Updated)
+        Ok(Step::Problem(format!("{} {}: others are changing it; run the migration again", table.kind, id_text(document))))
     }
 }
 

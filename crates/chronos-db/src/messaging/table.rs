@@ -75,6 +75,13 @@ impl Table {
         self.first(key.filter(), Vec::new()).await
     }
 
+    /// What is stored now in the place of `document`, whoever's it is.
+    pub(super) async fn stored(&self, document: &Document) -> Result<Option<Document>> {
+        let id = document.get("_id").cloned().unwrap_or(Bson::Null);
+        let found = self.documents().await?.get(&self.namespace, vec![id]).await;
+        Ok(found.map_err(|error| error.in_collection(self.kind.name()))?.pop())
+    }
+
     /// Gives a new document its `_id`, its tenant, its key and its state.
     pub(super) fn stamp(&self, document: &mut Document, key: &Key) {
         document.insert("_id", key.id(&self.tenant));

@@ -21,6 +21,7 @@ use super::local::Folder;
 use super::{ObjectInfo, Objects, Put, PutMode, PutOptions};
 #[cfg(any(feature = "s3", feature = "azure"))]
 use crate::config::SpaceConnection;
+use crate::redact::redact;
 use crate::{Error, ErrorKind, Result, Timestamp};
 
 /// How long a storage may take to answer, beside the time its bytes need.
@@ -193,14 +194,7 @@ impl Inner {
     }
 
     fn shown(&self, reason: &str, passing: bool) -> Error {
-        let mut shown = reason.to_owned();
-        for secret in &self.secrets {
-            let secret = secret.expose_secret();
-            if !secret.is_empty() {
-                shown = shown.replace(secret, "***");
-            }
-        }
-        let error = Error::storage(shown);
+        let error = Error::storage(redact(reason, self.secrets.iter().map(|secret| secret.expose_secret())));
         if passing { error.retryable() } else { error }
     }
 

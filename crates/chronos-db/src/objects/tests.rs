@@ -215,6 +215,7 @@ fn config(spaces: &[(&str, SpaceConnection)]) -> Config {
         inline_max_bytes: 1 << 20,
         sections: BTreeMap::new(),
         warnings: Vec::new(),
+        without_effect: Vec::new(),
     }
 }
 

@@ -14,6 +14,7 @@ use super::collection::Collection;
 use super::import::Importer;
 use super::lock::{ItemLock, PATIENCE};
 use super::model::{ItemId, Lineage};
+use super::own::OnBuiltIn;
 use super::read::{Page, Query, ReadOptions, Which};
 use super::restore::{RestoreOptions, Restored};
 use super::verify::Verification;
@@ -413,7 +414,9 @@ impl List {
 
     read_options!();
 
-    /// Only items that match, in MongoDB's syntax over indexed properties, `id`, `ov`, `cv`, `createdAt` and `updatedAt`.
+    /// Only items that match, in MongoDB's syntax over indexed properties, `_id`, `_system.ov`, `_system.cv`, `_system.insertedAt` and
+    /// `_system.updatedAt`. The last ones are also called `id`, `ov`, `cv`, `createdAt` and `updatedAt` in collections whose documents have no property
+    /// of that name for themselves; see [`on_built_in`](Self::on_built_in).
     pub fn filter(mut self, filter: impl Into<Json>) -> Self {
         self.query.filter = Some(filter.into());
         self
@@ -422,6 +425,12 @@ impl List {
     /// Sort by a property, then by those of further calls, then by id.
     pub fn sort(mut self, property: impl Into<String>, direction: Direction) -> Self {
         self.query.sort.push((property.into(), direction));
+        self
+    }
+
+    /// Hears of every short name in filter or sort that means the built-in property, and the full name of that: `cv`, `_system.cv`.
+    pub fn on_built_in(mut self, hear: impl Fn(&str, &str) + Send + Sync + 'static) -> Self {
+        self.query.on_built_in = OnBuiltIn(Some(std::sync::Arc::new(hear)));
         self
     }
 

@@ -71,6 +71,15 @@ impl Collection {
         &self.engine.names.head.database
     }
 
+    /// Whether anything was ever written to the collection, of what this handle sees: deleted and erased items count. A collection comes into being
+    /// with its first item, so a name that was misspelt is one of a collection that does not exist.
+    ///
+    /// # Errors
+    /// `TXN_ERROR` if the store fails.
+    pub async fn exists(&self) -> Result<bool> {
+        self.engine.holds_any(self.scope().await?).await
+    }
+
     /// This collection with documents of one type: reads give `T`, writes take `&T`.
     #[must_use]
     pub fn typed<T>(&self) -> TypedCollection<T> {

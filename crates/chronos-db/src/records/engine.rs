@@ -1,6 +1,6 @@
 //! One collection of records, opened once per [`Chronos`](crate::Chronos) and shared by all its handles.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -14,10 +14,11 @@ use super::batcher::Batcher;
 use super::commit::{CommitQueue, Past};
 use super::flush::Flusher;
 use super::indexing::plain;
-use super::model::{Head, ItemId, Names, Row};
+use super::model::{Head, ItemId, Names, Op, Row};
 use super::rules::PayloadRules;
 use super::scope::{Scope, by_tenant};
 use crate::config::{CollectionMap, DevShadow, UpdateMode};
+use crate::documents::filter::Test;
 use crate::documents::{Direction, Documents, Filter, Guard, Index, Scan, Write};
 use crate::objects::Objects;
 use crate::{Error, Result, Runtime};
@@ -79,6 +80,12 @@ pub(crate) struct Engine {
     /// The indexes of lists: over all documents, and within each tenant.
     lists: OnceCell<()>,
     tenant_lists: OnceCell<()>,
+    /// The scopes of the handles that use this, if tenants meet here.
+    served: Mutex<Vec<Scope>>,
+    /// Unique keys of smart inserts whose index is there.
+    pub(crate) unique_indexes: Mutex<HashSet<String>>,
+    /// Notes of own properties with short names (see `own.rs`) that are there.
+    pub(crate) own_noted: Mutex<HashSet<String>>,
 }
 
 /// Which collection it is. The rest holds documents of whoever uses it.
@@ -116,12 +123,16 @@ impl Engine {
             ready: OnceCell::new(),
             lists: OnceCell::new(),
             tenant_lists: OnceCell::new(),
+            served: Mutex::default(),
+            unique_indexes: Mutex::default(),
+            own_noted: Mutex::default(),
         })
     }
 
     /// Before the first write: the indexes that decide every race, and the mark of a collection that others began.
     /// From here on this process also stores what another left unstored.
     pub(crate) async fn ensure(self: &Arc<Self>, scope: &Scope) -> Result<()> {
+        self.serve(scope);
         if !self.ready.initialized() {
             self.ready.get_or_try_init(|| self.prepare()).await?;
             // What a process that died left to store is stored by the next one that writes.
@@ -137,6 +148,25 @@ impl Engine {
         Ok(())
     }
 
+    /// Notes that a handle of this scope is used.
+    pub(crate) fn serve(&self, scope: &Scope) {
+        let mut served = self.served.lock().unwrap_or_else(PoisonError::into_inner);
+        if !served.contains(scope) {
+            served.push(scope.clone());
+        }
+    }
+
+    /// The filter, of documents that some handle of this sees. Tenants that meet in one database may have their objects in different places; what one of
+    /// them left to store, or to remove, is the business of who opens that place.
+    pub(crate) fn of_served(&self, filter: Filter) -> Filter {
+        let served = self.served.lock().unwrap_or_else(PoisonError::into_inner);
+        match served.as_slice() {
+            // Where nobody else comes, the index alone finds them.
+            several if !several.iter().any(Scope::is_one_of_several) || several.contains(&Scope::All) => filter,
+            several => Filter::Or(several.iter().map(|scope| scope.narrow(Filter::All)).collect()).and(filter),
+        }
+    }
+
     /// Whether lists over all documents have to be served by indexes, and lists within one tenant.
     fn views(&self, scope: &Scope) -> (bool, bool) {
         let one = scope.is_one_of_several();
@@ -144,16 +174,11 @@ impl Engine {
     }
 
     fn list_indexes(&self) -> Vec<Index> {
-        // One for each order that every list has.
-        let mut heads = ["updatedAt", "createdAt", "cv", "ov"].map(|path| Index::on(&format!("head_{path}"), &[path, "_id"])).to_vec();
-        heads.extend(self.settings.map.indexed.iter().map(|path| property_index(path)));
-        heads
+        list_indexes(self.settings.map.indexed.iter().map(String::as_str))
     }
 
     async fn prepare_tenants(&self) -> Result<()> {
-        // By id alone too: without a filter and a sort that is a list's order.
-        let heads = std::iter::once(Index::on("head_id", &["_id"])).chain(self.list_indexes());
-        self.documents.ensure(&self.names.head, &heads.map(by_tenant).collect::<Vec<_>>()).await?;
+        self.documents.ensure(&self.names.head, &tenant_list_indexes(self.list_indexes())).await?;
         // The unique indexes over rows decide races of everybody, as a collection's numbers are everybody's; this one is for lists of the past.
         self.documents.ensure(&self.names.ver, &[by_tenant(Index::on("ver_item_at", &["itemId", "at"]))]).await
     }
@@ -164,6 +189,11 @@ impl Engine {
         }
         let found = self.documents.get(&self.names.counter, vec![CV.into(), STABLE.into()]).await?;
         let value = |id: &str| found.iter().find(|doc| doc.get_str("_id").ok() == Some(id)).map(|doc| super::model::number(doc, "value"));
+        if value(STABLE).is_none() && value(CV).is_none() {
+            let mut batch = crate::documents::Batch::new();
+            batch.push(&self.names.counter, Write::insert(bson::doc! { "_id": super::own::KEPT }));
+            self.documents.apply(batch).await?;
+        }
         if value(STABLE).is_none() {
             // A counter without a mark was kept by the originals: what they left is not gapless, and is never touched again.
             let mark = value(CV).flatten().unwrap_or(-1);
@@ -234,6 +264,19 @@ impl Engine {
         found.iter().map(|stored| Head::read(stored).map(|head| (head.id, head))).collect()
     }
 
+    /// Whether there is any item that `scope` sees.
+    pub(crate) async fn holds_any(&self, scope: &Scope) -> Result<bool> {
+        let version = Filter::Field("op".into(), Test::Ne(Op::Void.as_str().into()));
+        // Of a first write that was interrupted there may be a row alone.
+        for (namespace, filter, large) in [(&self.names.head, Filter::All, "fullShadow"), (&self.names.ver, version, "inline")] {
+            let scan = Scan { filter: scope.narrow(filter), limit: Some(1), without: vec![large.into()], ..Scan::default() };
+            if self.documents.scan_stored(namespace, scan).try_next().await?.is_some() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// The row of one version.
     pub(crate) async fn row(&self, id: ItemId, ov: i64) -> Result<Option<Row>> {
         let filter = Filter::eq("itemId", id.bson()).and(Filter::eq("ov", super::model::int(ov)));
@@ -269,6 +312,25 @@ impl Engine {
             None => Err(Error::storage(format!("the payload lies in bucket `{name}`, but this database has no object storage configured"))),
         }
     }
+}
+
+/// The indexes of lists over all documents, by declared properties too.
+fn list_indexes<'p>(declared: impl Iterator<Item = &'p str>) -> Vec<Index> {
+    // One for each order that every list has.
+    let orders = ["updatedAt", "createdAt", "cv", "ov"].map(|path| Index::on(&format!("head_{path}"), &[path, "_id"]));
+    orders.into_iter().chain(declared.map(property_index)).collect()
+}
+
+/// The same within each tenant.
+fn tenant_list_indexes(lists: Vec<Index>) -> Vec<Index> {
+    // By id alone too: without a filter and a sort that is a list's order.
+    std::iter::once(Index::on("head_id", &["_id"])).chain(lists).map(by_tenant).collect()
+}
+
+/// What heads have where tenants share a collection.
+#[cfg(all(test, feature = "embedded"))]
+pub(crate) fn tenant_indexes_of_heads(declared: &[&str]) -> Vec<Index> {
+    tenant_list_indexes(list_indexes(declared.iter().copied()))
 }
 
 /// The indexes of `<c>_ver`.

@@ -178,6 +178,7 @@ impl Engine {
 
     /// Waits until nothing is left to store, or `limit` has passed; with `own_only` what others wrote is left to them. Says what still waits.
     pub(crate) async fn drain_flusher(self: &Arc<Self>, limit: Duration, own_only: bool, scope: &Scope) -> Result<FlushReport> {
+        self.serve(scope);
         let deadline = self.deadline(limit);
         self.until(deadline, self.commits.drained()).await;
         if own_only {

@@ -1,6 +1,7 @@
 //! The heart: versioned records of one collection.
 
 mod actions;
+mod assign;
 mod batcher;
 mod collection;
 mod commit;
@@ -14,6 +15,7 @@ mod indexing;
 mod lock;
 mod merge;
 mod model;
+mod own;
 mod payload;
 mod read;
 mod restore;
@@ -28,7 +30,10 @@ mod write;
 pub use actions::{
     Create, Delete, Enrich, Get, History, Import, List, Lock, Replace, Restore, RestoreCollection, SmartInsert, Update, Verify,
 };
+pub use assign::{Assigned, MigrateTenants};
 pub use collection::Collection;
+#[cfg(all(test, feature = "embedded"))]
+pub(crate) use engine::tenant_indexes_of_heads;
 pub(crate) use engine::{Engine, OpenBucket, PayloadCache, Settings, Space};
 pub use flush::{FailingVersion, FlushReport};
 pub use import::{ImportOp, ImportOutcome, Importer};

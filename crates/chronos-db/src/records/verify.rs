@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use bson::RawDocument;
 use futures::{StreamExt as _, TryStreamExt as _};
@@ -11,12 +12,14 @@ use super::model::{Head, ItemId, Op, Row, number};
 use super::payload;
 use super::scope::{Scope, TENANT};
 use crate::documents::{Direction, Filter, Scan, stored};
-use crate::{Json, Result};
+use crate::{ErrorKind, Json, Result};
 
 /// Versions checked at once.
 const PARALLEL: usize = 16;
 /// Problems reported in full; beyond it they are only counted.
 const REPORTED: usize = 1_000;
+/// So many payloads in a row that the storage does not answer for, and the others are not asked for.
+const UNANSWERED: u32 = 64;
 /// Noted objects younger than this may belong to a write under way.
 const YOUNG_MILLIS: i64 = 3_600_000;
 
@@ -188,11 +191,26 @@ impl Engine {
             ..Scan::default()
         };
         let engine = Arc::clone(self);
+        let unanswered = Arc::new(AtomicU32::new(0));
         let rows = self.scan_rows(scan).map(move |row| {
-            let engine = Arc::clone(&engine);
+            let (engine, unanswered) = (Arc::clone(&engine), Arc::clone(&unanswered));
             async move {
                 let row = row?;
-                let damage = engine.verify_payload(&row).await?;
+                // Many in a row without an answer: the storage is away, and asking for each of a million would take for ever.
+                if unanswered.load(Ordering::Relaxed) >= UNANSWERED {
+                    let message = "not looked at, as the storage has not answered for those before";
+                    return Ok((row, Some(("unreadable-payload", message.to_owned()))));
+                }
+                let damage = match engine.verify_payload(&row).await {
+                    Err(error) if error.kind() == ErrorKind::Storage => {
+                        unanswered.fetch_add(1, Ordering::Relaxed);
+                        Some(("unreadable-payload", error.message().to_owned()))
+                    }
+                    looked => {
+                        unanswered.store(0, Ordering::Relaxed);
+                        looked?
+                    }
+                };
                 Ok::<_, crate::Error>((row, damage))
             }
         });

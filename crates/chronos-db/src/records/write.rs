@@ -14,6 +14,7 @@ use super::merge::merge;
 use super::model::{BlobRef, Content, Head, ItemId, Lineage, Op, Payload, Rider, Row, State};
 use super::payload::{self, Body, System};
 use super::scope::Scope;
+use super::smart_insert::check_unique;
 use crate::config::UpdateMode;
 use crate::json::Map;
 use crate::objects::{PutMode, PutOptions, keys};
@@ -39,6 +40,8 @@ pub(crate) struct WriteOptions {
     pub(crate) force: bool,
     /// Return when the object is stored, not only the row.
     pub(crate) stored: bool,
+    /// Properties that the index must hold of the new version.
+    pub(crate) unique: Vec<String>,
 }
 
 /// A change of one item.
@@ -286,6 +289,8 @@ impl Engine {
             Ok::<_, Error>((engine.written(id, ov, document, content, &known)?, rules))
         })
         .await??;
+        check_unique(&options.unique, &ready.prepared.content.indexed)?;
+        self.note_own(&ready.prepared.content).await?;
         ready.prepared = Prepared { op, rules, ..self.fill(ready.prepared, head, options, read_at) };
         Ok(Some(ready))
     }

@@ -1,95 +1,205 @@
 //! Which entries of a configuration lead to one database, and with it which documents a handle sees there.
 
-use std::sync::Arc;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::config::{Config, DatabaseType, Entry, Selector};
+use tokio::sync::OnceCell;
+
+use crate::config::{Config, DatabaseType, Entry, OneStore, Selector};
+use crate::connections::Connections;
 use crate::records::Scope;
-use crate::{Error, Resolved, Result};
+use crate::{Error, Resolved, Result, Runtime, Timestamp};
+
+/// A store that did not answer which deployment it is, is asked again after this.
+const ASK_AGAIN_MILLIS: i64 = 30_000;
 
 /// Whose documents an entry leads to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Owner<'e> {
-    Tenant(&'e str),
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Owner {
+    Tenant(Arc<str>),
     /// No tenant's: of a domain, or for everybody.
     Nobody,
     /// Those of whichever tenant the route names; logs, for one.
     Anybody,
 }
 
-impl Owner<'_> {
-    pub(crate) fn of(entry: &Entry) -> Owner<'_> {
+impl Owner {
+    pub(crate) fn of(entry: &Entry) -> Self {
         match (&entry.selector, entry.database_type) {
-            (_, Some(DatabaseType::Logs | DatabaseType::Identities | DatabaseType::Messaging)) | (Selector::Hashed(_), _) => Owner::Anybody,
-            (Selector::Tenant(tenant), _) => Owner::Tenant(tenant),
-            (Selector::Generic | Selector::Domain(_) | Selector::Single, _) => Owner::Nobody,
+            (_, Some(DatabaseType::Logs | DatabaseType::Identities | DatabaseType::Messaging)) | (Selector::Hashed(_), _) => Self::Anybody,
+            (Selector::Tenant(tenant), _) => Self::Tenant(tenant.as_str().into()),
+            (Selector::Generic | Selector::Domain(_) | Selector::Single, _) => Self::Nobody,
         }
     }
 
     /// Whether what one of two entries leads to is not for the other.
-    pub(crate) fn is_apart_from(self, other: Owner<'_>) -> bool {
+    pub(crate) fn is_apart_from(&self, other: &Self) -> bool {
         match (self, other) {
-            (Owner::Tenant(one), Owner::Tenant(other)) => one != other,
+            (Self::Tenant(one), Self::Tenant(other)) => one != other,
             // Their routes tell tenants apart already.
-            (Owner::Anybody, Owner::Anybody) | (Owner::Nobody, Owner::Nobody) => false,
+            (Self::Anybody, Self::Anybody) | (Self::Nobody, Self::Nobody) => false,
             _ => true,
         }
     }
 }
 
-/// Whose documents a handle sees.
-#[derive(Clone, Debug)]
-pub(crate) struct Tenancy(Arc<Result<Scope, String>>);
+/// Whether an entry's contexts name their database, as version 1's hashed ones do.
+fn is_hashed(entry: &Entry) -> bool {
+    matches!(entry.selector, Selector::Hashed(_))
+}
+
+/// Whose documents a handle sees. Entries of other tenants whose database has the same name may lead to the same one though their connection strings
+/// differ; then the stores are asked, when the handle is first used.
+#[derive(Clone)]
+pub(crate) struct Tenancy(Arc<Inner>);
+
+struct Inner {
+    /// What the connection strings leave open, and the scope if any of it comes true. None: the scope is `otherwise`.
+    open: Option<Open>,
+    /// The scope if nothing of `open` comes true.
+    otherwise: Result<Scope, String>,
+    decided: OnceCell<Result<Scope, String>>,
+}
+
+struct Open {
+    connections: Arc<Connections>,
+    runtime: Runtime,
+    connection: String,
+    /// Connections that may lead to the same deployment.
+    suspects: Vec<String>,
+    scope: Result<Scope, String>,
+    /// The scope while a store does not answer: it sees nothing of other tenants, and what it makes is seen under either answer. None: there is none.
+    meanwhile: Option<Scope>,
+    ask_again: Mutex<Option<Timestamp>>,
+}
+
+impl fmt::Debug for Tenancy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tenancy").field("otherwise", &self.0.otherwise).field("decided", &self.0.decided).finish_non_exhaustive()
+    }
+}
 
 impl Tenancy {
-    /// The tenancy of what a route leads to.
-    pub(crate) fn new(config: &Config, resolved: &Resolved) -> Self {
-        Self(Arc::new(scope(config, resolved)))
+    /// The tenancy of what a route leads to. No I/O.
+    pub(crate) fn new(config: &Config, resolved: &Resolved, connections: &Arc<Connections>, runtime: &Runtime) -> Self {
+        let entry = &*resolved.entry;
+        let (mut beside, mut suspects) = (Vec::new(), Vec::new());
+        for other in config.entries.iter().filter(|other| other.database.as_deref() == Some(&resolved.database)) {
+            match config.one_store(entry, other) {
+                OneStore::Yes => beside.push(other),
+                OneStore::Unknown => suspects.push(other),
+                OneStore::No => {}
+            }
+        }
+        // Contexts that name their database may come upon this one.
+        let is_named = !is_hashed(entry) && config.entries.iter().any(|e| is_hashed(e) && config.one_store(entry, e) != OneStore::No);
+        let view = View { owner: Owner::of(entry), named: resolved.enforced_tenant.as_deref(), database: &resolved.database, is_named };
+        let hashed = is_hashed(entry);
+        let scope_with = |others: &[&Entry]| if hashed { view.of_hashed(others) } else { Ok(view.of_typed(others)) };
+        let otherwise = scope_with(&beside);
+        // Only what would make a difference is asked for.
+        suspects.retain(|suspect| {
+            let with: Vec<&Entry> = beside.iter().copied().chain([*suspect]).collect();
+            scope_with(&with) != otherwise
+        });
+        let scope = scope_with(&beside.iter().copied().chain(suspects.iter().copied()).collect::<Vec<_>>());
+        let meanwhile = match (&otherwise, &view.owner) {
+            (Ok(Scope::Sole { tenant, .. }), _) => Some(Scope::Sole { tenant: Arc::clone(tenant), stamps: true }),
+            (Ok(Scope::All), Owner::Nobody) => Some(Scope::Untenanted),
+            _ => None,
+        };
+        let open = (!suspects.is_empty()).then(|| Open {
+            connections: Arc::clone(connections),
+            runtime: runtime.clone(),
+            connection: entry.connection.clone(),
+            suspects: suspects.iter().map(|suspect| suspect.connection.clone()).collect(),
+            scope,
+            meanwhile,
+            ask_again: Mutex::default(),
+        });
+        Self(Arc::new(Inner { open, otherwise, decided: OnceCell::new() }))
     }
 
     /// Which documents are seen.
     ///
     /// # Errors
-    /// `VALIDATION_ERROR` if the route says too little to tell.
+    /// `VALIDATION_ERROR` if the route says too little to tell; `TXN_ERROR` if a store must be asked that does not answer.
     pub(crate) async fn scope(&self) -> Result<&Scope> {
-        self.0.as_ref().as_ref().map_err(|message| Error::validation(message.clone()).during("route"))
+        let inner = &*self.0;
+        let decided = match &inner.open {
+            None => &inner.otherwise,
+            Some(open) => match inner.decided.get_or_try_init(|| open.decide(&inner.otherwise)).await {
+                Ok(decided) => decided,
+                Err(error) => {
+                    let Some(meanwhile) = &open.meanwhile else { return Err(error.during("route")) };
+                    return Ok(meanwhile);
+                }
+            },
+        };
+        decided.as_ref().map_err(|message| Error::validation(message.clone()).during("route"))
     }
 }
 
-fn scope(config: &Config, resolved: &Resolved) -> Result<Scope, String> {
-    let entry = &*resolved.entry;
-    let named = resolved.enforced_tenant.as_deref();
-    let hashed = |entry: &&Entry| matches!(entry.selector, Selector::Hashed(_));
-    // Entries with a database of this name, on a store of this name.
-    let beside =
-        || config.entries.iter().filter(|other| other.database.as_deref() == Some(&resolved.database) && config.is_one_store(entry, other));
-    match Owner::of(entry) {
-        Owner::Anybody if hashed(&entry) => {
-            let owned = beside().find_map(|other| match Owner::of(other) {
-                Owner::Tenant(tenant) => Some((tenant, other)),
-                _ => None,
-            });
-            match (named, owned) {
-                // What such a tenant has written in a database of its own need not say whose it is.
-                (None, Some((tenant, other))) => {
-                    Err(format!("the database `{}` is that of the tenant `{tenant}` ({}): name the tenant", resolved.database, other.path))
-                }
-                (None, None) => Ok(Scope::Untenanted),
-                (Some(tenant), _) => Ok(Scope::tenant(tenant)),
+impl Open {
+    /// # Errors
+    /// Nothing is known while a store does not answer.
+    async fn decide(&self, otherwise: &Result<Scope, String>) -> Result<Result<Scope, String>> {
+        let asked = *self.ask_again.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.meanwhile.is_some() && asked.is_some_and(|again| self.runtime.clock.now() < again) {
+            return Err(Error::database("a store did not answer which deployment it is").retryable());
+        }
+        let mut unknown = None;
+        for suspect in &self.suspects {
+            match self.connections.are_one(&self.connection, suspect).await {
+                Ok(true) => return Ok(self.scope.clone()),
+                Ok(false) => {}
+                Err(error) => unknown = Some((suspect, error)),
             }
         }
-        Owner::Anybody => Ok(named.map_or(Scope::All, Scope::tenant)),
-        owner => {
-            let shared = beside().any(|other| owner.is_apart_from(Owner::of(other)));
-            Ok(match (owner, shared) {
-                (Owner::Tenant(tenant), true) => Scope::tenant(tenant),
-                (Owner::Tenant(tenant), false) => {
-                    let stamps = config.entries.iter().any(|other| hashed(&other) && config.is_one_store(entry, other));
-                    Scope::Sole { tenant: tenant.into(), stamps }
-                }
-                (_, true) => Scope::Untenanted,
-                (_, false) if config.entries.iter().any(|other| hashed(&other) && config.is_one_store(entry, other)) => Scope::Untenanted,
-                (_, false) => Scope::All,
-            })
+        let Some((suspect, error)) = unknown else { return Ok(otherwise.clone()) };
+        tracing::warn!(connection = %self.connection, other = %suspect, %error, "whether two connections reach one deployment is not known yet");
+        *self.ask_again.lock().unwrap_or_else(PoisonError::into_inner) = Some(self.runtime.clock.now().plus_millis(ASK_AGAIN_MILLIS));
+        let message = format!(
+            "the connections `{}` and `{suspect}` may reach one deployment, where tenants meet: {}",
+            self.connection,
+            error.message()
+        );
+        Err(Error::database(message).retryable().caused_by(error))
+    }
+}
+
+/// What a route leads to, as far as tenants are concerned.
+struct View<'r> {
+    owner: Owner,
+    named: Option<&'r str>,
+    database: &'r str,
+    is_named: bool,
+}
+
+impl View<'_> {
+    /// The scope of an entry beside `others` in one database.
+    fn of_typed(&self, others: &[&Entry]) -> Scope {
+        let shared = others.iter().any(|other| self.owner.is_apart_from(&Owner::of(other)));
+        match (&self.owner, shared) {
+            (Owner::Anybody, _) => self.named.map_or(Scope::All, Scope::tenant),
+            (Owner::Tenant(tenant), true) => Scope::Tenant(Arc::clone(tenant)),
+            (Owner::Tenant(tenant), false) => Scope::Sole { tenant: Arc::clone(tenant), stamps: self.is_named },
+            (Owner::Nobody, shared) if shared || self.is_named => Scope::Untenanted,
+            (Owner::Nobody, _) => Scope::All,
         }
+    }
+
+    /// The scope of a context that names its database, which entries may be for, too.
+    fn of_hashed(&self, others: &[&Entry]) -> Result<Scope, String> {
+        if let Some(tenant) = self.named {
+            return Ok(Scope::tenant(tenant));
+        }
+        for other in others {
+            if let Owner::Tenant(tenant) = Owner::of(other) {
+                // What is stored in a tenant's own database need not say whose it is.
+                return Err(format!("the database `{}` is that of the tenant `{tenant}` ({}): name the tenant", self.database, other.path));
+            }
+        }
+        Ok(Scope::Untenanted)
     }
 }

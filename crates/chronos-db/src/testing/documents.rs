@@ -7,6 +7,7 @@
 pub mod ensuring;
 pub mod guards;
 pub mod lifetime;
+pub mod looking;
 pub mod newest;
 pub mod scans;
 pub mod sequences;
@@ -136,6 +137,10 @@ promises! { $
         a_unique_index_over_equal_values_is_refused_by_name,
         ensuring_makes_the_collection_usable,
         concurrent_ensures_agree,
+    }
+    looking {
+        a_store_is_the_same_deployment_as_itself,
+        a_store_lists_the_collections_of_a_database,
     }
     lifetime {
         the_stores_time_never_goes_back,

@@ -315,6 +315,73 @@ fn databases_that_two_contexts_share_are_warned_of() {
     let config = parse(&with(v2(), "/databases/runtime/tenantDatabases/1/dbName", json!("run_a"))).unwrap();
     assert_eq!(config.warnings.len(), 1);
     assert_eq!(config.warnings[0].path, "databases.runtime.tenantDatabases[1].dbName");
+    let described = config.describe();
+    let shares = |entry: &str| {
+        let found = described["entries"].as_array().unwrap().iter().find(|e| e["path"] == entry).unwrap();
+        found.get("sharesDatabaseWith").cloned().unwrap_or_default()
+    };
+    assert_eq!(shares("databases.runtime.tenantDatabases[0]"), json!(["databases.runtime.tenantDatabases[1]"]));
+    assert_eq!(shares("databases.runtime.tenantDatabases[1]"), json!(["databases.runtime.tenantDatabases[0]"]));
+    assert_eq!(shares("databases.logs"), Json::Null);
+}
+
+#[test]
+fn databases_that_only_the_stores_can_tell_apart_are_shown_as_such() {
+    let config = |one: &str, other: &str| {
+        let entry = |tenant: &str| json!({"tenantId": tenant, "dbConnRef": tenant, "dbName": "app"});
+        let document = json!({
+            "dbConnections": {"a": {"mongoUri": one}, "b": {"mongoUri": other}},
+            "databases": {"runtime": {"tenantDatabases": [entry("a"), entry("b")]}},
+        });
+        parse(&document).unwrap().describe()["entries"][0]["mayShareDatabaseWith"].clone()
+    };
+    let open = json!(["databases.runtime.tenantDatabases[1]"]);
+    assert_eq!(config("mongodb://127.0.0.1", "mongodb://localhost/?appName=b"), open);
+    assert_eq!(config("embedded:./data", "embedded:./data/chronos.db"), open);
+    assert_eq!(config("mongodb://a/?replicaSet=one", "mongodb://b/?replicaset=two"), Json::Null);
+    assert_eq!(config("mongodb://a", "embedded:./data"), Json::Null);
+    assert_eq!(config("embedded::memory:", "embedded::memory:"), Json::Null);
+}
+
+#[test]
+fn options_that_nothing_acts_on_yet_are_told() {
+    let mut document = v2();
+    for (key, value) in [
+        ("retention", json!({"ver": {"days": 3}, "objects": {}})),
+        ("transactions", json!({"enabled": false})),
+        ("devShadow", json!({"ttlHours": 1})),
+        ("hardDeleteEnabled", json!(true)),
+        ("counters", json!({"mongoUri": "mongodb://c", "dbName": "counts"})),
+        ("fallback", json!({"enabled": true})),
+        ("rollup", json!({"enabled": false})),
+    ] {
+        document[key] = value;
+    }
+    document["databases"]["logs"]["backupsBucket"] = json!("backups");
+    let config = parse(&document).unwrap();
+    let told: std::collections::BTreeSet<&str> = config.without_effect.iter().map(|warning| warning.path.as_str()).collect();
+    for path in [
+        "retention.ver",
+        "retention.objects",
+        "transactions",
+        "devShadow.ttlHours",
+        "hardDeleteEnabled",
+        "counters",
+        "fallback",
+        "databases.logs.backupsBucket",
+    ] {
+        assert!(told.contains(path), "{path}: {told:?}");
+    }
+    assert!(!told.contains("rollup"), "what is switched off asks for nothing");
+    assert!(config.without_effect.iter().all(|warning| warning.message.starts_with("has no effect yet")));
+}
+
+#[test]
+fn databases_of_the_server_itself_are_refused() {
+    for name in ["local", "config", "admin", "Admin"] {
+        let error = parse(&with(v2(), "/databases/runtime/tenantDatabases/0/dbName", json!(name))).unwrap_err();
+        assert!(error.message().starts_with("databases.runtime.tenantDatabases[0].dbName: ") && error.message().contains("MongoDB's own"));
+    }
 }
 
 #[test]

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bson::{Bson, Document, RawDocumentBuf, doc};
 use chronos_db::documents::embedded::EmbeddedDocuments;
-use chronos_db::documents::{Batch, BuildBatch, Capabilities, Documents, Guard, Index, Namespace, Outcome, Scan, Sequence, Write};
+use chronos_db::documents::{
+    Batch, BuildBatch, Capabilities, Deployment, Documents, Guard, Index, Namespace, Outcome, Scan, Sequence, Write,
+};
 use chronos_db::fail::{FailAction, FailPoints};
 use chronos_db::{Error, ErrorKind, Result, Runtime, Timestamp};
 use futures::stream::BoxStream;
@@ -44,6 +46,12 @@ impl Documents for Kept {
     }
     async fn ensure(&self, namespace: &Namespace, indexes: &[Index]) -> Result<()> {
         self.store.ensure(namespace, indexes).await
+    }
+    async fn deployment(&self) -> Result<Deployment> {
+        self.store.deployment().await
+    }
+    async fn collections(&self, database: &str) -> Result<Vec<String>> {
+        self.store.collections(database).await
     }
     async fn close(&self) -> Result<()> {
         self.store.close().await

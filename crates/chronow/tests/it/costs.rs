@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use bson::{Bson, RawDocumentBuf};
 use chronos_db::documents::embedded::EmbeddedDocuments;
 use chronos_db::documents::mongo::MongoDocuments;
-use chronos_db::documents::{Batch, BuildBatch, Capabilities, Documents, Index, Namespace, Outcome, Scan, Sequence};
+use chronos_db::documents::{Batch, BuildBatch, Capabilities, Deployment, Documents, Index, Namespace, Outcome, Scan, Sequence};
 use chronos_db::{Runtime, Timestamp};
 use chronow::hot::documents::DocumentsHot;
 use chronow::hot::{Advance, Delivery, Hot, Outgoing, Settle, SubscriptionPatch, TopicPatch};
@@ -110,6 +110,14 @@ impl Documents for Metered {
 
     async fn ensure(&self, namespace: &Namespace, indexes: &[Index]) -> chronos_db::Result<()> {
         self.inner.ensure(namespace, indexes).await
+    }
+
+    async fn deployment(&self) -> chronos_db::Result<Deployment> {
+        self.inner.deployment().await
+    }
+
+    async fn collections(&self, database: &str) -> chronos_db::Result<Vec<String>> {
+        self.inner.collections(database).await
     }
 
     async fn close(&self) -> chronos_db::Result<()> {

@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use bson::{Bson, RawDocumentBuf};
 use bytes::Bytes;
 use chronos_db::documents::embedded::EmbeddedDocuments;
-use chronos_db::documents::{Batch, BuildBatch, Capabilities, Documents, Index, Namespace, Operation, Outcome, Scan, Sequence};
+use chronos_db::documents::{Batch, BuildBatch, Capabilities, Deployment, Documents, Index, Namespace, Operation, Outcome, Scan, Sequence};
 use chronos_db::{Error, Result, Runtime, Timestamp};
 use chronow::hot::documents::DocumentsHot;
 use chronow::hot::{Advance, Delivery, Hot, Outgoing, Select, Settle, Settled, SubscriptionPatch, TopicPatch};
@@ -116,6 +116,14 @@ impl Documents for Mortal {
 
     async fn ensure(&self, namespace: &Namespace, indexes: &[Index]) -> Result<()> {
         self.inner.ensure(namespace, indexes).await
+    }
+
+    async fn deployment(&self) -> Result<Deployment> {
+        self.inner.deployment().await
+    }
+
+    async fn collections(&self, database: &str) -> Result<Vec<String>> {
+        self.inner.collections(database).await
     }
 
     async fn close(&self) -> Result<()> {

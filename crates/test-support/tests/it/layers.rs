@@ -5,7 +5,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bson::{Bson, RawDocumentBuf, doc, rawdoc};
 use bytes::Bytes;
-use chronos_db::documents::{Batch, BuildBatch, Capabilities, Documents, Index, Namespace, Outcome, Scan, Sequence};
+use chronos_db::documents::{Batch, BuildBatch, Capabilities, Deployment, Documents, Index, Namespace, Outcome, Scan, Sequence};
 use chronos_db::objects::{ObjectInfo, Objects, Put, PutOptions};
 use chronos_db::{Error, ErrorKind, Result, Timestamp};
 use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
@@ -90,6 +90,14 @@ impl Documents for Ledger {
 
     async fn ensure(&self, _: &Namespace, _: &[Index]) -> Result<()> {
         Ok(())
+    }
+
+    async fn deployment(&self) -> Result<Deployment> {
+        Ok(Deployment::of(["ledger".to_owned()]))
+    }
+
+    async fn collections(&self, _: &str) -> Result<Vec<String>> {
+        Ok(vec!["things".to_owned()])
     }
 
     async fn close(&self) -> Result<()> {

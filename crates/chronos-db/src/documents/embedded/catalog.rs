@@ -293,6 +293,13 @@ impl Session {
         Ok(table)
     }
 
+    /// The names of a database's collections.
+    pub(super) fn collections(&mut self, database: &str) -> Result<Vec<String>, Fault> {
+        let mut statement = self.connection.prepare_cached("SELECT collection FROM catalog WHERE database=?")?;
+        let names = statement.query_map([database], |row| row.get(0))?.collect::<Result<_, _>>()?;
+        Ok(names)
+    }
+
     pub(super) fn table_or_create(&mut self, namespace: &Namespace) -> Result<Arc<Table>, Fault> {
         match self.table(namespace)? {
             Some(table) => Ok(table),

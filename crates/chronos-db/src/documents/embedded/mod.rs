@@ -27,7 +27,7 @@ use self::place::{Fault, Place, Role};
 use self::write::Prepared;
 use self::writer::{Done, Request, StoreClock, Work, Writer};
 use super::paging::{self, Ask, Page, Pages, Position};
-use super::{Batch, BuildBatch, Capabilities, Documents, Filter, Index, Namespace, Outcome, Scan, Sequence};
+use super::{Batch, BuildBatch, Capabilities, Deployment, Documents, Filter, Index, Namespace, Outcome, Scan, Sequence};
 use crate::{Error, Result, Runtime, Timestamp};
 
 /// Connections for reading that are kept while nobody reads.
@@ -262,6 +262,20 @@ impl Documents for EmbeddedDocuments {
         }
         let work = Work::Ensure { namespace: namespace.clone(), indexes: indexes.to_vec() };
         self.shared.write(work).await.map(drop).map_err(|error| error.in_collection(&namespace.collection))
+    }
+
+    async fn deployment(&self) -> Result<Deployment> {
+        if matches!(self.shared.place, Place::Memory) {
+            // Nobody else has this memory.
+            return Ok(Deployment::of([format!("memory {:p}", Arc::as_ptr(&self.shared))]));
+        }
+        let place = self.shared.place.clone();
+        Ok(Deployment::of(off_thread(move || place.marks()).await??))
+    }
+
+    async fn collections(&self, database: &str) -> Result<Vec<String>> {
+        let database = database.to_owned();
+        self.shared.read(move |session| session.collections(&database)).await
     }
 
     async fn close(&self) -> Result<()> {

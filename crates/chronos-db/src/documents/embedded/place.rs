@@ -102,27 +102,56 @@ impl Place {
         if retryable { failed.retryable() } else { failed }
     }
 
+    fn unusable(&self, what: &str, error: std::io::Error) -> Error {
+        Error::database(format!("the embedded store {self} cannot be opened: {what} ({error})")).caused_by(error)
+    }
+
     /// The file itself, in a folder that exists afterwards.
     pub(super) fn file(&self) -> Result<Option<PathBuf>> {
+        let Some(path) = self.path()? else { return Ok(None) };
+        if let Some(folder) = path.parent() {
+            create_folder(folder).map_err(|e| self.unusable("its folder cannot be created", e))?;
+        }
+        Ok(Some(path))
+    }
+
+    /// Where the file is, or will be.
+    fn path(&self) -> Result<Option<PathBuf>> {
         let Self::Path(given) = self else { return Ok(None) };
-        let failed = |what: &str, error: std::io::Error| {
-            Error::database(format!("the embedded store {self} cannot be opened: {what} ({error})")).caused_by(error)
-        };
         // Absolute, so that SQLite takes no name for a URI.
-        let path = std::path::absolute(given).map_err(|e| failed("the path has no absolute form", e))?;
+        let path = std::path::absolute(given).map_err(|e| self.unusable("the path has no absolute form", e))?;
         let named_file = path.extension().is_some_and(|e| e == "db" || e == "sqlite" || e == "sqlite3");
         if !named_file && path.metadata().is_ok_and(|about| about.is_file() && about.len() == 0) {
             // SQLite would make a database of it, whatever it was meant to be.
             return Err(Error::validation(format!("{self} is an empty file, not an embedded store; name a folder or a .db file")));
         }
-        if path.is_file() || (named_file && !path.is_dir()) {
-            if let Some(folder) = path.parent() {
-                create_folder(folder).map_err(|e| failed("its folder cannot be created", e))?;
+        Ok(Some(if path.is_file() || (named_file && !path.is_dir()) { path } else { path.join("chronos.db") }))
+    }
+
+    /// What the file is known by: its path without links, and once it exists, what the file system calls it.
+    pub(super) fn marks(&self) -> Result<Vec<String>> {
+        let Some(path) = self.path()? else { return Ok(Vec::new()) };
+        let mut marks = Vec::new();
+        // Of what does not exist yet, the folder around it tells where it will be.
+        let real = path.ancestors().find_map(|there| {
+            let mut real = there.canonicalize().ok()?;
+            for part in path.strip_prefix(there).ok()?.components() {
+                match part {
+                    std::path::Component::ParentDir => {
+                        real.pop();
+                    }
+                    part => real.push(part),
+                }
             }
-            return Ok(Some(path));
+            Some(real)
+        });
+        marks.push(format!("file {}", real.as_deref().unwrap_or(&path).display()));
+        #[cfg(unix)]
+        if let Ok(found) = std::fs::metadata(&path) {
+            use std::os::unix::fs::MetadataExt as _;
+            marks.push(format!("inode {}:{}", found.dev(), found.ino()));
         }
-        create_folder(&path).map_err(|e| failed("its folder cannot be created", e))?;
-        Ok(Some(path.join("chronos.db")))
+        Ok(marks)
     }
 }
 

@@ -7,6 +7,7 @@ use super::catalog::Session;
 use super::place::{self, Role};
 use super::read::Query;
 use super::write::Prepared;
+use crate::documents::filter::Test;
 use crate::documents::paging::Ask;
 use crate::documents::{Batch, Direction, Filter, Index, Namespace, Newest, Scan, Write};
 use crate::records::version_indexes;
@@ -71,6 +72,45 @@ fn the_newest_by_item_hop_along_the_index() {
     let scan = Scan { newest: Some(newest), order, after: Some(vec!["a".into()]), ..Scan::default() };
     let plan = plan(&mut session, &namespace, &scan);
     assert!(!plan.contains("TEMP B-TREE") && !plan.contains("SCAN n") && !plan.contains("SCAN r"), "{plan}");
+}
+
+/// The heads of a collection that tenants share, with the indexes that [`crate::records`] makes there.
+fn heads() -> (Session, Namespace) {
+    let mut session = Session::new(place::connect(None, Role::Writer).unwrap());
+    let namespace = Namespace::new("database", "heads");
+    session.begin("BEGIN IMMEDIATE").unwrap();
+    session.ensure(&namespace, &crate::records::tenant_indexes_of_heads(&["email"])).unwrap();
+    session.connection.execute_batch("COMMIT").unwrap();
+    (session, namespace)
+}
+
+fn of_tenant(more: Filter) -> Filter {
+    let live = Filter::eq("deletedAt", bson::Bson::Null).and(Filter::Field("erased".into(), Test::Ne(true.into())));
+    crate::records::Scope::tenant("acme").narrow(more.and(live))
+}
+
+#[test]
+fn a_list_of_one_tenant_costs_what_the_tenant_has() {
+    let (mut session, namespace) = heads();
+    for path in ["_id", "updatedAt", "metaIndexed.email"] {
+        let mut order = vec![(path.to_owned(), Descending)];
+        let mut after = vec![7.into()];
+        if path != "_id" {
+            order.push(("_id".to_owned(), Descending));
+            after.push(8.into());
+        }
+        let scan = Scan { filter: of_tenant(Filter::All), order, after: Some(after), limit: Some(50), ..Scan::default() };
+        let plan = plan(&mut session, &namespace, &scan);
+        assert!(plan.contains("SEARCH") && plan.contains("(c0=?") && !plan.contains("TEMP B-TREE"), "{path}: {plan}");
+    }
+}
+
+#[test]
+fn an_item_is_found_by_a_unique_key_within_its_tenant() {
+    let (mut session, namespace) = heads();
+    let scan = Scan { filter: of_tenant(Filter::eq("metaIndexed.email", "a@x")), ..Scan::default() };
+    let plan = plan(&mut session, &namespace, &scan);
+    assert!(plan.contains("SEARCH") && plan.contains("(c0=? AND c"), "{plan}");
 }
 
 #[test]

@@ -8,6 +8,7 @@ mod client;
 mod command;
 mod ensure;
 mod failure;
+mod look;
 mod retries;
 mod scan;
 #[cfg(feature = "testing")]
@@ -27,7 +28,9 @@ use secrecy::SecretString;
 
 use self::client::{Connector, Lease};
 use self::failure::{Failure, is_duplicate};
-use crate::documents::{Atomicity, Batch, BuildBatch, Capabilities, Documents, Filter, Index, Namespace, Outcome, Scan, Sequence};
+use crate::documents::{
+    Atomicity, Batch, BuildBatch, Capabilities, Deployment, Documents, Filter, Index, Namespace, Outcome, Scan, Sequence,
+};
 use crate::{Error, Result, Runtime, Timestamp};
 
 #[cfg(feature = "testing")]
@@ -207,6 +210,16 @@ impl Documents for MongoDocuments {
         let ensured = ensure::ensure(&lease, namespace, indexes).await;
         self.connector.known_indexes().forget(namespace);
         ensured.map_err(|f| self.connector.explain(f, "creating indexes"))
+    }
+
+    async fn deployment(&self) -> Result<Deployment> {
+        let lease = self.connector.lease().await?;
+        look::deployment(&lease).await.map_err(|f| self.connector.explain(f, "asking which deployment it is"))
+    }
+
+    async fn collections(&self, database: &str) -> Result<Vec<String>> {
+        let lease = self.connector.lease().await?;
+        look::collections(&lease, database).await.map_err(|f| self.connector.explain(f, "listing collections"))
     }
 
     async fn close(&self) -> Result<()> {

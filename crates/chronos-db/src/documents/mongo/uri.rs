@@ -40,14 +40,11 @@ pub(super) fn check(uri: &SecretString) -> Result<Checked> {
 
 /// Puts `***` in place of the secrets of `uri` wherever they occur in `text`.
 pub(super) fn redact(uri: &SecretString, text: &str) -> String {
-    let mut clean = text.replace(uri.expose_secret(), "mongodb://***");
-    for secret in secrets(uri.expose_secret()) {
-        clean = clean.replace(&secret, "***");
-    }
-    clean
+    let clean = text.replace(uri.expose_secret(), "mongodb://***");
+    crate::redact::redact(&clean, secrets(uri.expose_secret()).iter().map(String::as_str))
 }
 
-/// The secrets of a connection string, as written and as meant; the longest first, so that none leaves a part of another.
+/// The secrets of a connection string, as written and as meant.
 fn secrets(uri: &str) -> Vec<String> {
     let mut found = Vec::new();
     let rest = uri.split_once("://").map_or(uri, |(_, rest)| rest);
@@ -66,8 +63,6 @@ fn secrets(uri: &str) -> Vec<String> {
     if let Ok(parsed) = ConnectionString::parse(uri) {
         found.extend(parsed.credential.and_then(|c| c.password));
     }
-    found.retain(|s| !s.is_empty());
-    found.sort_by_key(|s| std::cmp::Reverse(s.len()));
     found
 }
 

@@ -482,7 +482,7 @@ impl Worker {
         if self.passed.is_none() {
             self.engine.flusher.lock().begin_to_look_through();
         }
-        let (rows, end) = self.read_rows(Filter::lte("unflushedSince", until), self.passed).await?;
+        let (rows, end) = self.read_rows(self.engine.of_served(Filter::lte("unflushedSince", until)), self.passed).await?;
         if end.is_some() {
             let versions = self.with_heads(rows).await?;
             self.passed = end;
@@ -504,7 +504,7 @@ impl Worker {
     /// In how many milliseconds the first row of another process that was written after `until` is old enough; none if there is no such row.
     async fn left_to_their_writers(&self, now: Timestamp, until: Timestamp) -> Result<Option<i64>> {
         let scan = Scan {
-            filter: Filter::gt("unflushedSince", until),
+            filter: self.engine.of_served(Filter::gt("unflushedSince", until)),
             order: order(),
             limit: Some(MAX_KNOWN),
             without: ["inline", "riders", "metaIndexed", "refs"].map(str::to_owned).to_vec(),

@@ -1,6 +1,6 @@
 //! Lists: filter, sort and page in the database, now or as of a point.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use bson::{Bson, Document};
@@ -14,6 +14,7 @@ use crate::documents::{Direction, Filter, Newest, Scan};
 use crate::records::engine::Engine;
 use crate::records::indexing::plain;
 use crate::records::model::{Head, ItemId, Op, Row, State, int};
+use crate::records::own::{self, OnBuiltIn};
 use crate::records::scope::Scope;
 use crate::records::view::View;
 use crate::{Error, Json, Result, Timestamp};
@@ -32,6 +33,7 @@ pub(crate) struct Query {
     pub(crate) limit: u32,
     pub(crate) which: Which,
     pub(crate) read: ReadOptions,
+    pub(crate) on_built_in: OnBuiltIn,
 }
 
 crate::debug_some!(Query { sort, limit, which, read });
@@ -47,9 +49,36 @@ struct Paths {
 const HEADS: Paths = Paths { id: "_id", updated_at: "updatedAt", created_at: Some("createdAt") };
 const ROWS: Paths = Paths { id: "itemId", updated_at: "at", created_at: None };
 
+/// What the names in a query mean.
+struct Names<'q> {
+    paths: &'static Paths,
+    /// Short names of built-in properties that documents have for themselves.
+    own: BTreeSet<&'static str>,
+    on_built_in: &'q OnBuiltIn,
+}
+
 impl Engine {
+    /// The short names of built-in properties in a query. Where the collection declares what it indexes, that tells what they mean.
+    fn mentioned(&self, query: &Query) -> BTreeSet<&'static str> {
+        let mut found = BTreeSet::new();
+        if !self.settings.map.indexed.is_empty() {
+            return found;
+        }
+        let mut mention = |name: &str| found.extend(own::SHORT.iter().map(|(short, _)| *short).find(|short| *short == plain(name)));
+        query.sort.iter().for_each(|(name, _)| mention(name));
+        if let Some(filter) = &query.filter {
+            // What is wrong with it is said when it is read for good.
+            let _ = filter::parse(filter, &mut |name| {
+                mention(name);
+                Ok(name.to_owned())
+            });
+        }
+        found
+    }
+
     /// The stored path of a property a user names.
-    fn stored_path(&self, name: &str, paths: &Paths) -> Result<String> {
+    fn stored_path(&self, name: &str, names: &Names<'_>) -> Result<String> {
+        let paths = names.paths;
         let name = plain(name);
         // The prefix names the document's own property, also one that is called `id` or `ov`.
         let own = name.strip_prefix("metaIndexed.");
@@ -65,7 +94,7 @@ impl Engine {
             "_system.cv" => Some("cv"),
             "_system.updatedAt" => Some(paths.updated_at),
             "_system.insertedAt" => Some(created()?),
-            _ if is_declared(name) => None,
+            _ if is_declared(name) || names.own.contains(name) => None,
             "id" => Some(paths.id),
             "ov" => Some("ov"),
             "cv" => Some("cv"),
@@ -74,6 +103,9 @@ impl Engine {
             _ => None,
         };
         if let Some(path) = built_in {
+            if let (Some(full), Some(hear)) = (own::full(name), &names.on_built_in.0) {
+                hear(name, full);
+            }
             return Ok(path.to_owned());
         }
         let in_declared = declared.iter().any(|path| {
@@ -91,16 +123,17 @@ impl Engine {
     }
 
     /// The user's filter over stored paths, with ids and times typed as they are stored.
-    fn stored_filter(&self, filter: Option<&Json>, paths: &Paths) -> Result<Filter> {
+    fn stored_filter(&self, filter: Option<&Json>, names: &Names<'_>) -> Result<Filter> {
         let Some(filter) = filter else { return Ok(Filter::All) };
-        let parsed = filter::parse(filter, &mut |name| self.stored_path(name, paths))?;
+        let parsed = filter::parse(filter, &mut |name| self.stored_path(name, names))?;
         typed(parsed)
     }
 
-    fn stored_order(&self, sort: &[(String, Direction)], paths: &Paths) -> Result<Order> {
+    fn stored_order(&self, sort: &[(String, Direction)], names: &Names<'_>) -> Result<Order> {
+        let paths = names.paths;
         let mut order = Order::new();
         for (name, direction) in sort {
-            let path = self.stored_path(name, paths)?;
+            let path = self.stored_path(name, names)?;
             if order.iter().any(|(other, _)| *other == path) {
                 return Err(Error::validation(format!("the list is sorted by `{name}` twice")));
             }
@@ -120,8 +153,10 @@ impl Engine {
     /// The scan that a query means, and the collection it runs on.
     async fn plan(&self, query: &Query, scope: &Scope) -> Result<(Scan, Order)> {
         let paths = if query.which == Which::Latest { &HEADS } else { &ROWS };
-        let order = self.stored_order(&query.sort, paths)?;
-        let mut filter = scope.narrow(self.stored_filter(query.filter.as_ref(), paths)?);
+        let own = self.own_names(self.mentioned(query), scope).await?;
+        let names = Names { paths, own, on_built_in: &query.on_built_in };
+        let order = self.stored_order(&query.sort, &names)?;
+        let mut filter = scope.narrow(self.stored_filter(query.filter.as_ref(), &names)?);
         let newest = match self.settled(query.which).await? {
             Which::Latest => {
                 filter = filter.and(Filter::Field("erased".into(), Test::Ne(true.into())));

@@ -1,5 +1,7 @@
 //! Moving between layouts, and bringing the originals' documents into today's shape.
 
+use std::future::IntoFuture as _;
+
 use bson::doc;
 use chronos_db::messaging::DeliveryStatus;
 use chronos_db::{Chronos, json};
@@ -13,6 +15,8 @@ everywhere!(
     documents_of_the_originals_get_todays_shape_in_place,
     what_is_newer_in_the_target_stays,
     what_cannot_be_moved_is_told_and_stays,
+    migrations_at_the_same_time_come_to_the_same,
+    a_database_under_another_name_is_no_other_one,
 );
 
 async fn fill(chronos: &Chronos) {
@@ -115,4 +119,31 @@ async fn what_cannot_be_moved_is_told_and_stays(ground: Ground) {
     assert_eq!((done.told.len(), done.unchanged), (3, 1));
     assert!(done.told.iter().any(|what| what.contains("names no tenant")), "{done:?}");
     assert_eq!(ground.read(&from, "all", "dead_letters").await.len(), 3);
+}
+
+/// M15.
+async fn migrations_at_the_same_time_come_to_the_same(ground: Ground) {
+    let chronos = ground.shared();
+    ground.write(&chronos, "all", "messages", (0..200).map(|n| message(&n.to_string(), n)).collect()).await;
+    let runs = (0..4).map(|_| chronos.migrate_messaging().into_future());
+    let done = futures::future::try_join_all(runs).await.unwrap();
+    for run in &done {
+        assert_eq!((run.read, run.problems), (200, 0), "{run:?}");
+    }
+    assert_eq!(done.iter().map(|run| run.updated).sum::<u64>(), 200, "each was brought into its shape once");
+}
+
+/// M15.
+async fn a_database_under_another_name_is_no_other_one(ground: Ground) {
+    let alias = match ground.uri.strip_prefix("embedded:") {
+        Some(":memory:") => return,
+        Some(path) => format!("embedded:{path}/chronos.db"),
+        None => ground.uri.replace("127.0.0.1", "localhost"),
+    };
+    let to = ground.shared();
+    ground.write(&to, "all", "messages", (0..5).map(|n| message(&n.to_string(), n)).collect()).await;
+    let from = Ground { uri: alias, prefix: ground.prefix.clone(), _folder: None }.shared();
+    let done = to.migrate_messaging().from(&from).await.unwrap();
+    assert_eq!((done.read, done.updated, done.problems), (5, 5, 0), "{done:?}");
+    from.shutdown().await.unwrap();
 }

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use chronos_db::documents::{Batch, Guard, Write};
 use chronos_db::objects::PutOptions;
 use chronos_db::{ErrorKind, Runtime, Verification, json};
-use test_support::SeededRandom;
+use test_support::{Failing, Fault, SeededRandom, objects};
 
 use super::pairing::{Pairing, Store, namespace, on_every_pairing, refused};
 
@@ -16,6 +16,7 @@ on_every_pairing!(
     a_missing_item_is_an_error_and_verify_finds_it,
     a_missing_file_is_found_by_verify,
     a_lost_head_is_rolled_forward,
+    verification_goes_on_past_payloads_that_the_storage_does_not_give,
 );
 
 fn kinds(found: &Verification) -> Vec<(&'static str, Option<i64>)> {
@@ -110,4 +111,20 @@ async fn a_lost_head_is_rolled_forward(p: &Pairing) {
     assert!(repaired.is_clean() && repaired.repaired >= 1, "{:#}", repaired.to_json());
     let back = users.get(&lost.id).await.unwrap().unwrap();
     assert_eq!((back.document(), &back.item["_system"]["insertedAt"]), (json!({"n": 0}), &json!(lost.at.to_string())));
+}
+
+/// M15.
+async fn verification_goes_on_past_payloads_that_the_storage_does_not_give(p: &Pairing) {
+    let storage = Failing::<objects::Call>::new();
+    let store = p.opening().objects(&storage).without_cache().open();
+    let users = store.users();
+    for n in 0..3 {
+        users.create(json!({ "n": n })).ack_stored().await.unwrap();
+    }
+    storage.switch_all_on(Fault::Before);
+    let found = users.verify().await.unwrap();
+    assert_eq!((found.items, found.versions, found.problem_count), (3, 3, 3));
+    assert_eq!(kinds(&found), [("unreadable-payload", Some(0)); 3]);
+    storage.switch_off();
+    assert!(users.verify().await.unwrap().is_clean());
 }

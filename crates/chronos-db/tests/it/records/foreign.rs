@@ -32,6 +32,7 @@ macro_rules! operations {
 operations!(
     name,
     database,
+    exists,
     create,
     update,
     replace,
@@ -112,6 +113,7 @@ async fn attack(operation: Operation, globex: &Collection, id: &ItemId, lock: Op
     let gone = ErrorKind::NotFound;
     match operation {
         Operation::name | Operation::database => assert!(!globex.name().is_empty() && !globex.database().is_empty()),
+        Operation::exists => assert_eq!(globex.exists().await.unwrap(), own > 0),
         Operation::create => {
             let made = globex.create(json!({"mail": "a@acme", "_id": id.to_string(), "tenantId": "acme"})).await.unwrap();
             assert!(made.id != *id && made.ov == 0);

@@ -16,6 +16,7 @@ mod lineage;
 mod lists;
 mod locks;
 mod outages;
+mod own_names;
 mod past;
 mod processes;
 mod races;

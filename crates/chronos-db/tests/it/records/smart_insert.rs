@@ -1,5 +1,7 @@
 //! Insert or enrich, by unique keys.
 
+use std::future::IntoFuture as _;
+
 use chronos_db::{Collection, ErrorKind, Written, json};
 
 use super::pairing::{Pairing, document, on_durable_pairings, on_every_pairing, refused, system};
@@ -12,6 +14,10 @@ mod alone {
         an_item_whose_keys_have_changed_since_is_not_met,
         keys_have_to_be_there_and_indexed,
         items_that_were_created_otherwise_are_found_too,
+        a_value_is_not_the_list_that_holds_it,
+        what_the_index_cannot_hold_is_no_unique_key,
+        an_item_that_outgrew_the_index_gets_no_twin,
+        keys_that_nobody_declared_are_looked_up_by_an_index,
     );
     use super::*;
 }
@@ -110,4 +116,66 @@ async fn items_that_were_created_otherwise_are_found_too(p: &Pairing) {
     let created = users.create(json!({"email": "a@x"})).await.unwrap();
     let inserted = users.smart_insert(json!({"email": "a@x", "n": 1}), &["email"]).await.unwrap();
     assert_eq!((inserted.id, inserted.created, inserted.ov), (created.id, false, 1));
+}
+
+async fn a_value_is_not_the_list_that_holds_it(p: &Pairing) {
+    let users = p.open().users();
+    let list = users.create(json!({"email": ["a@x", "b@x"]})).await.unwrap().id;
+    let nested = users.create(json!({"email": [["a@x", "b@x"], "c@x"]})).await.unwrap().id;
+    let insert = |email: chronos_db::Json| users.smart_insert(json!({"email": email, "n": 1}), &["email"]).into_future();
+    let one = insert(json!("a@x")).await.unwrap();
+    assert!(one.created);
+    assert_eq!(insert(json!("a@x")).await.unwrap().id, one.id);
+    assert_eq!(insert(json!(["a@x", "b@x"])).await.unwrap().id, list, "the whole list is one value, too");
+    assert!(insert(json!(["b@x", "a@x"])).await.unwrap().created);
+    assert_eq!(document(&users, &nested).await, json!({"email": [["a@x", "b@x"], "c@x"]}));
+    let owner = |owner: chronos_db::Json| users.smart_insert(json!({"owner": owner}), &["owner.name"]).into_future();
+    users.create(json!({"owner": [{"name": "ann"}]})).await.unwrap();
+    assert!(owner(json!({"name": "ann"})).await.unwrap().created, "nor is an object the list that holds it");
+    assert!(!owner(json!({"name": "ann"})).await.unwrap().created);
+}
+
+async fn what_the_index_cannot_hold_is_no_unique_key(p: &Pairing) {
+    let users = p.open().users();
+    for document in [json!({"sku": "x".repeat(70_000)}), json!({"sku": "y".repeat(40_000), "other": "z".repeat(30_000)})] {
+        let error = users.smart_insert(document, &["sku"]).await.unwrap_err();
+        assert!(error.kind() == ErrorKind::Validation && error.message().contains("`sku`"), "{error}");
+    }
+    assert!(users.list().await.unwrap().items.is_empty());
+    let small = users.smart_insert(json!({"sku": "a"}), &["sku"]).await.unwrap().id;
+    let grown = users.smart_insert(json!({"sku": "a", "list": (0..9000).map(|n| n.to_string()).collect::<Vec<_>>()}), &["sku"]).await;
+    assert_eq!(grown.unwrap().id, small, "only what does not fit stays out of the index");
+    let weird = users.smart_insert(json!({"$sku": 1}), &["$sku"]).await;
+    assert_eq!(refused(weird), ErrorKind::Validation);
+}
+
+async fn an_item_that_outgrew_the_index_gets_no_twin(p: &Pairing) {
+    let users = p.open().users();
+    let key = json!("k".repeat(40_000));
+    let item = users.smart_insert(json!({ "sku": key }), &["sku"]).await.unwrap().id;
+    users.update(&item, json!({"other": "o".repeat(39_000)})).await.unwrap();
+    // The larger property has left the index, and with it the item's key; who knows the item by its claim looks at the document.
+    let again = users.smart_insert(json!({ "sku": key }), &["sku"]).await.unwrap();
+    assert_eq!((again.id, again.created), (item, false));
+    assert_eq!(users.list().await.unwrap().items.len(), 1);
+}
+
+/// Every index of the heads, by its first paths.
+async fn keys_that_nobody_declared_are_looked_up_by_an_index(p: &Pairing) {
+    if !p.kind.is_mongo() {
+        // How the embedded store goes about it, its own tests of plans show.
+        return;
+    }
+    let users = p.open().users();
+    for n in 0..50 {
+        users.create(json!({"email": n.to_string()})).await.unwrap();
+    }
+    users.smart_insert(json!({"email": "7"}), &["email"]).await.unwrap();
+    let uri = p.config(&json!({}))["dbConnections"]["main"]["mongoUri"].as_str().unwrap().to_owned();
+    let client = mongodb::Client::with_uri_str(uri).await.unwrap();
+    let find = bson::doc! { "find": "users_head", "filter": { "metaIndexed.email": "7", "deletedAt": null } };
+    let explained =
+        client.database(users.database()).run_command(bson::doc! { "explain": find, "verbosity": "executionStats" }).await.unwrap();
+    let looked_at = explained.get_document("executionStats").unwrap().get_i32("totalDocsExamined").unwrap();
+    assert_eq!(looked_at, 1, "{explained}");
 }

@@ -1,8 +1,14 @@
 //! Tenants apart, databases shared, settings of one `Chronos` only.
 
-use chronos_db::{ErrorKind, Route, json};
+use std::sync::Arc;
+use std::time::Duration;
 
-use super::pairing::{PATIENCE, Pairing, document, on_every_pairing, refused, system};
+use chronos_db::config::Config;
+use chronos_db::json;
+use chronos_db::{Chronos, Collection, ErrorKind, Json, Route};
+use test_support::{Failing, Fault, objects};
+
+use super::pairing::{Kind, PATIENCE, Pairing, Store, column, document, on_durable_pairings, on_every_pairing, refused, system};
 
 on_every_pairing!(
     an_item_of_one_tenant_does_not_exist_for_another,
@@ -12,7 +18,22 @@ on_every_pairing!(
     without_object_storage_payloads_stay_in_their_rows,
     two_chronos_in_one_process_have_their_own_collection_maps,
     names_that_could_escape_are_refused,
+    verification_counts_what_is_the_tenants_alone,
+    a_lock_of_another_tenant_is_neither_waited_for_nor_shown,
+    one_tenants_locks_hold_up_no_other,
+    what_has_no_tenant_gets_one_once,
+    a_tenants_own_database_shows_what_was_written_before_there_were_tenants,
+    a_collection_exists_for_whom_it_holds_something,
 );
+
+mod durable {
+    super::on_durable_pairings!(
+        what_one_tenant_left_to_store_goes_to_its_own_place,
+        one_store_under_two_names_is_shared,
+        a_database_named_by_contexts_is_not_a_tenants_own
+    );
+    use super::*;
+}
 
 /// D-10.
 async fn an_item_of_one_tenant_does_not_exist_for_another(p: &Pairing) {
@@ -129,4 +150,214 @@ async fn names_that_could_escape_are_refused(p: &Pairing) {
     let odd = store.collection("Üsers of 2024 (old)");
     let id = odd.create(json!({"n": 1})).ack_stored().await.unwrap().id;
     assert_eq!(document(&odd, &id).await, json!({"n": 1}));
+}
+
+/// The logs of two tenants, in one database.
+fn logs(store: &Store) -> (Collection, Collection) {
+    let of = |tenant: &str| store.with(Route::logs().tenant(tenant).collection("audit"));
+    (of("acme"), of("globex"))
+}
+
+async fn verification_counts_what_is_the_tenants_alone(p: &Pairing) {
+    let store = p.open();
+    let (acme, globex) = logs(&store);
+    for n in 0..5 {
+        let id = acme.create(json!({ "n": n })).await.unwrap().id;
+        acme.update(&id, json!({"m": 1})).await.unwrap();
+    }
+    let gone = globex.create(json!({"n": 0})).await.unwrap().id;
+    globex.create(json!({"n": 1})).await.unwrap();
+    globex.delete(&gone).await.unwrap();
+    for (tenant, counts) in
+        [(&acme, (10, 5, 5)), (&globex, (3, 2, 1)), (&store.with(Route::logs().tenant("new").collection("audit")), (0, 0, 0))]
+    {
+        for verify in [tenant.verify(), tenant.verify().repair()] {
+            let found = verify.await.unwrap();
+            assert_eq!((found.versions, found.items, found.live), counts);
+            assert!(found.is_clean() && found.checked <= counts.0, "{:#}", found.to_json());
+        }
+    }
+    let all = store.with(Route::logs().collection("audit")).verify().await.unwrap();
+    assert_eq!((all.versions, all.items, all.live), (13, 7, 6));
+}
+
+async fn a_lock_of_another_tenant_is_neither_waited_for_nor_shown(p: &Pairing) {
+    let (acme, globex) = logs(&p.open());
+    let id = acme.create(json!({"n": 0})).await.unwrap().id;
+    let lock = acme.lock(&id).await.unwrap();
+    assert_eq!(refused(acme.lock(&id).wait(Duration::ZERO).await), ErrorKind::Locked);
+    assert_eq!(refused(globex.lock(&id).wait(Duration::ZERO).await), ErrorKind::NotFound);
+    assert_eq!(refused(globex.update(&id, json!({"n": 1})).await), ErrorKind::NotFound);
+    assert_eq!(refused(globex.delete(&id).under(&lock).await), ErrorKind::NotFound);
+    acme.update(&id, json!({"n": 2})).under(&lock).await.unwrap();
+    lock.release().await.unwrap();
+    assert_eq!(document(&acme, &id).await, json!({"n": 2}));
+}
+
+/// A refused attempt leaves no lease behind.
+async fn one_tenants_locks_hold_up_no_other(p: &Pairing) {
+    let store = p.open();
+    let (acme, globex) = logs(&store);
+    let id = acme.create(json!({"n": 0})).await.unwrap().id;
+    assert_eq!(refused(globex.lock(&id).await), ErrorKind::NotFound);
+    assert_eq!(store.stored(&acme, "locks").await, []);
+    let lock = acme.lock(&id).wait(Duration::ZERO).await.unwrap();
+    assert_eq!(store.stored(&acme, "locks").await[0].get_str("tenantId").unwrap(), "acme");
+    lock.release().await.unwrap();
+}
+
+async fn what_has_no_tenant_gets_one_once(p: &Pairing) {
+    let store = p.opening().configured(&p.version_1(&json!({}))).open();
+    let route = || Route::default().database(p.common_database()).collection("people");
+    let (nobody, acme, globex) = (store.with(route()), store.with(route().tenant("acme")), store.with(route().tenant("globex")));
+    for n in 0..70 {
+        let id = nobody.create(json!({ "n": n, "createdAt": "long ago" })).await.unwrap().id;
+        if n % 7 == 0 {
+            nobody.update(&id, json!({"updated": true})).await.unwrap();
+        }
+    }
+    let locked = nobody.list().limit(1).await.unwrap().items[0].id;
+    nobody.lock(&locked).await.unwrap().release().await.unwrap();
+    let theirs = globex.create(json!({"of": "globex"})).await.unwrap().id;
+    assert_eq!(nobody.drain(PATIENCE).await.unwrap(), 0);
+    let stable = nobody.stable_cv().await.unwrap();
+    assert_eq!(acme.list().await.unwrap().items.len(), 0);
+
+    let database = Route::default().database(p.common_database());
+    let would = store.chronos.migrate_tenants(database.clone(), "acme").dry_run().await.unwrap();
+    assert_eq!((would.collections, would.items, would.versions, would.left), (1, 70, 80, 0));
+    assert_eq!(nobody.list().limit(100).await.unwrap().items.len(), 70, "a dry run changes nothing");
+    assert_eq!(store.chronos.migrate_tenants(database.clone(), "acme").await.unwrap(), would);
+    assert_eq!(nobody.list().await.unwrap().items.len(), 0);
+    assert_eq!(acme.list().limit(100).await.unwrap().items.len(), 70);
+    assert_eq!(acme.list().limit(100).as_of_cv(stable).await.unwrap().items.len(), 70, "their past is the tenant's, too");
+    assert_eq!(acme.list().filter(json!({"createdAt": "long ago"})).limit(100).await.unwrap().items.len(), 70);
+    let updated = acme.list().filter(json!({"updated": true})).limit(1).await.unwrap().items[0].id;
+    assert_eq!(acme.history(&updated).await.unwrap().len(), 2);
+    acme.update(&updated, json!({"n": -1})).await.unwrap();
+    assert_eq!((document(&globex, &theirs).await, globex.verify().await.unwrap().items), (json!({"of": "globex"}), 1));
+    let again = store.chronos.migrate_tenants(database.clone(), "globex").await.unwrap();
+    assert_eq!((again.items, again.versions), (0, 0), "what has a tenant keeps it");
+    let other = store.chronos.migrate_tenants(database.tenant("globex"), "acme").await;
+    assert_eq!(refused(other), ErrorKind::Validation);
+}
+
+async fn a_tenants_own_database_shows_what_was_written_before_there_were_tenants(p: &Pairing) {
+    let alone = p.open();
+    let before = alone.users();
+    let legacy = before.create(json!({"n": 0})).await.unwrap().id;
+    assert!(!alone.head(&before, &legacy).await.contains_key("tenantId"), "where nobody else comes, nothing need be said");
+    assert_eq!(before.drain(PATIENCE).await.unwrap(), 0);
+    if p.kind == Kind::EmbeddedMemory {
+        return;
+    }
+    let shared = p.open_with(&json!({ "databases": p.one_database() }));
+    let of = |tenant: &str| shared.with(Route::runtime().tenant(tenant).collection("users"));
+    let (acme, globex) = (of("acme"), of("globex"));
+    let new = acme.create(json!({"n": 1})).await.unwrap().id;
+    assert_eq!((acme.get(&legacy).await.unwrap(), globex.get(&legacy).await.unwrap()), (None, None), "whose it is, nobody knows");
+    assert_eq!(
+        column(&before.list().sort("n", chronos_db::documents::Direction::Ascending).await.unwrap().items, "n"),
+        [json!(0), json!(1)]
+    );
+    globex.create(json!({"n": 2})).await.unwrap();
+    assert_eq!(before.list().await.unwrap().items.len(), 2, "what says that it is another's is never shown");
+    shared.chronos.migrate_tenants(Route::runtime(), "acme").await.unwrap();
+    assert_eq!((document(&acme, &legacy).await, document(&acme, &new).await), (json!({"n": 0}), json!({"n": 1})));
+    assert_eq!(globex.get(&legacy).await.unwrap(), None);
+}
+
+async fn a_collection_exists_for_whom_it_holds_something(p: &Pairing) {
+    let store = p.open();
+    let (acme, globex) = logs(&store);
+    assert!(!acme.exists().await.unwrap());
+    let id = acme.create(json!({})).await.unwrap().id;
+    acme.delete(&id).await.unwrap();
+    assert!(acme.exists().await.unwrap(), "a deleted item is one that was written");
+    assert!(!globex.exists().await.unwrap());
+    let route = |tenant: &str, name: &str| Route::logs().tenant(tenant).collection(name);
+    assert!(store.chronos.existing(route("acme", "audit")).await.is_ok());
+    let error = store.chronos.existing(route("acme", "audits")).await.unwrap_err();
+    assert!(error.kind() == ErrorKind::NotFound && error.message().ends_with("did you mean `audit`?"), "{error}");
+    let error = store.chronos.existing(route("globex", "audits")).await.unwrap_err();
+    assert!(!error.message().contains("`audit`"), "names are the business of those who use them: {error}");
+    assert_eq!(store.chronos.collections(&Route::logs()).await.unwrap(), ["audit"]);
+}
+
+/// The connection string of the pairing's store, in other words.
+fn alias(uri: &str) -> String {
+    match uri.strip_prefix("embedded:") {
+        Some(path) => format!("embedded:{path}/../documents/chronos.db"),
+        None => uri.replace("127.0.0.1", "localhost"),
+    }
+}
+
+/// M15.
+async fn one_store_under_two_names_is_shared(p: &Pairing) {
+    let mut config = p.config(&json!({ "databases": p.one_database() }));
+    let uri = config["dbConnections"]["main"]["mongoUri"].as_str().unwrap().to_owned();
+    assert_ne!(alias(&uri), uri);
+    config["dbConnections"]["other"] = json!({ "mongoUri": alias(&uri) });
+    config["databases"]["runtime"]["tenantDatabases"][1]["dbConnRef"] = "other".into();
+    let store = p.opening().configured(&config).open();
+    let of = |tenant: &str| store.with(Route::runtime().tenant(tenant).collection("users"));
+    let (acme, globex) = (of("acme"), of("globex"));
+    let id = acme.create(json!({"of": "acme"})).await.unwrap().id;
+    globex.create(json!({"of": "globex"})).await.unwrap();
+    assert_eq!(globex.get(&id).await.unwrap(), None);
+    assert_eq!(column(&globex.list().await.unwrap().items, "of"), [json!("globex")]);
+    assert_eq!(column(&acme.list().await.unwrap().items, "of"), [json!("acme")]);
+    let paths = [0, 1].map(|n| format!("databases.runtime.tenantDatabases[{n}]"));
+    assert_eq!(store.chronos.shared_databases().await.unwrap(), [(paths[0].clone(), paths[1].clone())]);
+}
+
+async fn a_database_named_by_contexts_is_not_a_tenants_own(p: &Pairing) {
+    let config = p.version_1(&json!({}));
+    let uri = config["mongoUris"][0].as_str().unwrap();
+    let typed = |uri: &str| {
+        let entry = json!({"key": "rt", "extIdentifier": "acme", "mongoUri": uri, "dbName": p.common_database()});
+        json!({"runtime": {"tenants": [entry]}})
+    };
+    for uri in [uri.to_owned(), alias(uri)] {
+        let store = p.opening().configured(&p.version_1(&json!({ "databaseTypes": typed(&uri) }))).open();
+        let route = || Route::default().database(p.common_database()).collection("people");
+        let (own, named) = (store.with(Route::key("rt").collection("people")), store.with(route().tenant("acme")));
+        let id = own.create(json!({"n": 1})).await.unwrap().id;
+        assert_eq!(document(&named, &id).await, json!({"n": 1}), "two ways to one tenant");
+        assert_eq!(store.with(route().tenant("globex")).get(&id).await.unwrap(), None);
+        let nobody = store.chronos.with(route()).unwrap();
+        let error = nobody.list().await.unwrap_err();
+        assert!(error.kind() == ErrorKind::Validation && error.message().contains("tenant `acme`"), "{error}");
+    }
+}
+
+/// Tenants of one database may have their objects in different places.
+async fn what_one_tenant_left_to_store_goes_to_its_own_place(p: &Pairing) {
+    let mut config = p.config(&json!({ "databases": p.one_database() }));
+    config["localStorage"] = Json::Null;
+    config["spacesConnections"] = json!({
+        "a": {"provider": "local", "endpoint": "./objects-a"}, "b": {"provider": "local", "endpoint": "./objects-b"},
+    });
+    for (entry, space) in [(0, "a"), (1, "b")] {
+        config["databases"]["runtime"]["tenantDatabases"][entry]["spaceConnRef"] = space.into();
+    }
+    config["databases"]["logs"].as_object_mut().unwrap().remove("spaceConnRef");
+    let route = |tenant: &str| Route::runtime().tenant(tenant).collection("users");
+    let storage = Failing::<objects::Call>::new();
+    storage.switch_all_on(Fault::Before);
+    let crashed = Chronos::builder(Config::parse(&config.to_string(), p.folder()).unwrap());
+    let crashed = crashed.wrap_objects(move |inner| test_support::objects::decorate(inner, Arc::clone(&storage))).open().unwrap();
+    let theirs = crashed.with(route("globex")).unwrap();
+    let id = theirs.create(json!({"of": "globex"})).await.unwrap().id;
+    assert_eq!(theirs.drain(Duration::from_millis(20)).await.unwrap(), 1);
+    drop((theirs, crashed));
+
+    let store = p.opening().configured(&config).without_cache().open();
+    let (acme, globex) = (store.with(route("acme")), store.with(route("globex")));
+    acme.create(json!({"of": "acme"})).await.unwrap();
+    assert_eq!(acme.drain(PATIENCE).await.unwrap(), 0);
+    assert_eq!(globex.drain(PATIENCE).await.unwrap(), 0);
+    assert_eq!(document(&globex, &id).await, json!({"of": "globex"}));
+    let folder = |space: &str| std::fs::read_dir(p.folder().join(space)).unwrap().count();
+    assert_eq!((folder("objects-a"), folder("objects-b")), (1, 1));
 }

@@ -1,0 +1,125 @@
+//! The document stores of one configuration: opened once each, and which of them are one deployment.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures::future::{Either, select, try_join};
+use secrecy::{ExposeSecret as _, SecretString};
+
+use crate::config::DocumentConnection;
+use crate::documents::{Deployment, Documents};
+use crate::{Error, Result, Runtime};
+
+pub(crate) type WrapDocuments = Arc<dyn Fn(Arc<dyn Documents>) -> Arc<dyn Documents> + Send + Sync>;
+
+/// How long two stores are asked which deployment they are.
+const ASKING: Duration = Duration::from_secs(5);
+/// A server that starts anew between two questions is asked again, at most so often.
+const ATTEMPTS: u32 = 5;
+
+/// An in-memory store is its connection's own, though all of them have this connection string.
+pub(crate) const IN_MEMORY: &str = "embedded::memory:";
+
+pub(crate) struct Connections {
+    configured: BTreeMap<String, DocumentConnection>,
+    runtime: Runtime,
+    wrap: Option<WrapDocuments>,
+    /// Clients by connection string: whoever names the same server with the same credentials shares one.
+    open: Mutex<HashMap<String, Arc<dyn Documents>>>,
+    /// Whether two connections, by their references in order, reach one deployment.
+    same: Mutex<HashMap<(String, String), bool>>,
+}
+
+impl fmt::Debug for Connections {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connections").field("configured", &self.configured).finish_non_exhaustive()
+    }
+}
+
+impl Connections {
+    pub(crate) fn new(configured: BTreeMap<String, DocumentConnection>, runtime: Runtime, wrap: Option<WrapDocuments>) -> Self {
+        Self { configured, runtime, wrap, open: Mutex::default(), same: Mutex::default() }
+    }
+
+    /// The store of a connection. No I/O: its client is made on first use.
+    ///
+    /// # Errors
+    /// `VALIDATION_ERROR` if there is no such connection, or this build has no backend for it.
+    pub(crate) fn open(&self, reference: &str) -> Result<Arc<dyn Documents>> {
+        let wanted = self.configured.get(reference);
+        let wanted = wanted.ok_or_else(|| Error::validation(format!("there is no document connection `{reference}`")))?;
+        let key = match wanted.uri.expose_secret() {
+            IN_MEMORY => format!("{IN_MEMORY} {reference}"),
+            uri => uri.to_owned(),
+        };
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(documents) = open.get(&key) {
+            return Ok(Arc::clone(documents));
+        }
+        let mut documents = connect(reference, &wanted.uri, &self.runtime)?;
+        if let Some(wrap) = &self.wrap {
+            documents = wrap(documents);
+        }
+        open.insert(key, Arc::clone(&documents));
+        Ok(documents)
+    }
+
+    /// Whether two connections reach one deployment, as the stores themselves say.
+    ///
+    /// # Errors
+    /// The error of a store that does not answer; nothing is known then.
+    pub(crate) async fn are_one(&self, one: &str, other: &str) -> Result<bool> {
+        let key = if one < other { (one.to_owned(), other.to_owned()) } else { (other.to_owned(), one.to_owned()) };
+        if let Some(known) = self.same.lock().unwrap_or_else(PoisonError::into_inner).get(&key) {
+            return Ok(*known);
+        }
+        let asking = std::pin::pin!(self.ask(one, other));
+        let same = match select(asking, self.runtime.clock.sleep(ASKING)).await {
+            Either::Left((answer, _)) => answer?,
+            Either::Right(_) => {
+                let message = format!("the document connections `{one}` and `{other}` did not answer within {} s", ASKING.as_secs());
+                return Err(Error::database(message).retryable());
+            }
+        };
+        self.same.lock().unwrap_or_else(PoisonError::into_inner).insert(key, same);
+        Ok(same)
+    }
+
+    async fn ask(&self, one: &str, other: &str) -> Result<bool> {
+        let (one, other) = (self.open(one)?, self.open(other)?);
+        let mut before: Option<Deployment> = None;
+        for _ in 0..ATTEMPTS {
+            let (a, b) = try_join(one.deployment(), other.deployment()).await?;
+            if a.is_same(&b) {
+                return Ok(true);
+            }
+            // A server may have started anew between the two answers, and be another process.
+            if before.replace(a.clone()).is_some_and(|before| before.is_same(&a)) {
+                return Ok(false);
+            }
+        }
+        Err(Error::database("a server starts again and again while it is asked which deployment it is").retryable())
+    }
+
+    /// Takes every client out, to be closed.
+    pub(crate) fn take(&self) -> Vec<Arc<dyn Documents>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner).drain().map(|(_, documents)| documents).collect()
+    }
+}
+
+fn connect(reference: &str, uri: &SecretString, runtime: &Runtime) -> Result<Arc<dyn Documents>> {
+    #[cfg(feature = "embedded")]
+    if let Some(path) = uri.expose_secret().strip_prefix("embedded:") {
+        return Ok(Arc::new(crate::documents::embedded::EmbeddedDocuments::open(path, runtime.clone())?));
+    }
+    #[cfg(feature = "mongodb")]
+    if uri.expose_secret().starts_with("mongodb") {
+        return Ok(Arc::new(crate::documents::mongo::MongoDocuments::new(uri.clone(), runtime.clone())?));
+    }
+    let _ = (uri, runtime);
+    Err(Error::validation(format!(
+        "this build has no backend for the document connection `{reference}`: mongodb and embedded are features"
+    )))
+}
