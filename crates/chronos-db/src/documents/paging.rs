@@ -43,11 +43,13 @@ pub(crate) struct Page<T> {
 }
 
 /// The values by which a document stands where it stands, and its `_id`.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct Position {
     pub(crate) keys: Vec<Bson>,
     pub(crate) id: Bson,
 }
+
+crate::debug_some!(Position {});
 
 impl Position {
     pub(crate) fn of(document: &RawDocument, order: &[(String, Direction)]) -> Result<Self> {
