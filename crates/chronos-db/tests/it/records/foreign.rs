@@ -33,6 +33,7 @@ operations!(
     name,
     database,
     exists,
+    typed,
     create,
     update,
     replace,
@@ -114,6 +115,14 @@ async fn attack(operation: Operation, globex: &Collection, id: &ItemId, lock: Op
     match operation {
         Operation::name | Operation::database => assert!(!globex.name().is_empty() && !globex.database().is_empty()),
         Operation::exists => assert_eq!(globex.exists().await.unwrap(), own > 0),
+        Operation::typed => {
+            let typed = globex.typed::<serde_json::Value>();
+            assert!(typed.get(id).include_deleted().await.unwrap().is_none());
+            assert!(typed.get(id).version(0).await.unwrap().is_none());
+            assert_eq!(refused(typed.update(id, json!({"n": 9})).await), gone);
+            assert_eq!(refused(typed.replace(id, &serde_json::json!({"n": 9})).await), gone);
+            assert_eq!(refused(typed.delete(id).await), gone);
+        }
         Operation::create => {
             let made = globex.create(json!({"mail": "a@acme", "_id": id.to_string(), "tenantId": "acme"})).await.unwrap();
             assert!(made.id != *id && made.ov == 0);
