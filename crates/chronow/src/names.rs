@@ -102,6 +102,12 @@ impl SubscriptionName {
         Self { topic: topic.clone(), name: name.into() }
     }
 
+    /// One that the store has, so that its name was checked when it was made.
+    #[cfg(feature = "redis")]
+    pub(crate) fn stored(topic: &TopicName, name: &str) -> Self {
+        Self { topic: topic.clone(), name: name.into() }
+    }
+
     /// Whether it is the library's own.
     #[must_use]
     pub fn is_internal(&self) -> bool {

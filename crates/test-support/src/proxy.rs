@@ -17,6 +17,8 @@ pub struct Proxy {
     address: SocketAddr,
     upstream_uri: String,
     upstream: String,
+    /// Where new connections lead.
+    target: watch::Sender<String>,
     line: watch::Sender<Line>,
     open: watch::Receiver<usize>,
     task: JoinHandle<()>,
@@ -51,8 +53,9 @@ impl Proxy {
         let address = listener.local_addr().expect("a bound listener has an address");
         let line = watch::Sender::new(Line { mode: Mode::Pass, age: 0 });
         let (count, open) = watch::channel(0);
-        let task = tokio::spawn(accept(listener, upstream.clone(), line.clone(), count));
-        Self { address, upstream_uri: uri.to_owned(), upstream, line, open, task }
+        let target = watch::Sender::new(upstream.clone());
+        let task = tokio::spawn(accept(listener, target.subscribe(), line.clone(), count));
+        Self { address, upstream_uri: uri.to_owned(), upstream, target, line, open, task }
     }
 
     /// Where clients connect to.
@@ -81,6 +84,11 @@ impl Proxy {
     /// Closes the present connections; new ones work.
     pub fn drop_connections(&self) {
         self.line.send_modify(|line| line.age += 1);
+    }
+
+    /// Leads new connections to the server at another URI, as a name does after a failover; those that are open stay where they are.
+    pub fn lead_to(&self, uri: &str) {
+        self.target.send_replace(authority(uri).to_owned());
     }
 
     /// Holds back everything that is sent from now on, in both directions, until [`restore`](Self::restore). Connections stay open.
@@ -116,7 +124,7 @@ impl Drop for Proxy {
     }
 }
 
-async fn accept(listener: TcpListener, upstream: String, line: watch::Sender<Line>, count: watch::Sender<usize>) {
+async fn accept(listener: TcpListener, target: watch::Receiver<String>, line: watch::Sender<Line>, count: watch::Sender<usize>) {
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
@@ -125,7 +133,8 @@ async fn accept(listener: TcpListener, upstream: String, line: watch::Sender<Lin
             accepted = listener.accept() => {
                 // Such as a client that went away again before it was accepted.
                 let Ok((client, _)) = accepted else { continue };
-                connections.spawn(serve(client, upstream.clone(), line.subscribe()));
+                let upstream = target.borrow().clone();
+                connections.spawn(serve(client, upstream, line.subscribe()));
             }
         }
         count.send_replace(connections.len());

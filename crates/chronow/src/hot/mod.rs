@@ -488,7 +488,8 @@ pub trait Hot: Send + Sync + std::fmt::Debug {
     /// `NOT_FOUND` if there is no such subscription.
     async fn needed_by_others(&self, subscription: &SubscriptionName, ids: &[String]) -> Result<Vec<bool>>;
 
-    /// Returns when a pull may bring something that was published by whomever since the call began, or after `timeout`.
+    /// Returns when a pull may bring something that was published by whomever since the call began, or after `timeout`. Of several that wait for one
+    /// subscription, one may return at once and the others a second later: so a message wakes one consumer.
     async fn wait(&self, subscription: &SubscriptionName, timeout: Duration) -> Result<()>;
 
     /// Dead letters, oldest first, after a cursor, at most [`MOST_LETTERS`]; the second part is the cursor for the next page.

@@ -62,7 +62,7 @@ impl<'a> Groups<'a> {
 
 /// Messages for one shard, in runs of those that have the same names.
 pub(super) struct Batch {
-    pub(super) args: Args,
+    runs: Args,
     run: Args,
     shape: Shape,
     count: usize,
@@ -104,8 +104,8 @@ pub(super) fn key_of(message: &Outgoing) -> Option<&str> {
 }
 
 impl Batch {
-    pub(super) fn new(shards: u16) -> Self {
-        Self { args: Args::new().arg(shards), run: Args::new(), shape: Shape::default(), count: 0, is_plain: true, at: Vec::new() }
+    pub(super) fn new() -> Self {
+        Self { runs: Args::new(), run: Args::new(), shape: Shape::default(), count: 0, is_plain: true, at: Vec::new() }
     }
 
     pub(super) fn push(&mut self, message: &Outgoing, index: usize) -> Result<()> {
@@ -141,15 +141,25 @@ impl Batch {
         Ok(())
     }
 
+    /// The arguments, for the topic of this stamp; the script that looks up more is also told whether it is the last try.
+    pub(super) fn args(&self, stamp: &str, last: Option<bool>) -> Args {
+        let mut args = Args::new().arg(stamp);
+        if let Some(last) = last {
+            args.push(u8::from(last));
+        }
+        args.extend(&self.runs);
+        args
+    }
+
     pub(super) fn end_run(&mut self) {
         if self.count > 0 {
-            self.args.push(self.count);
-            self.args.push(u8::from(self.shape.special));
-            self.args.push(self.shape.names().count());
+            self.runs.push(self.count);
+            self.runs.push(u8::from(self.shape.special));
+            self.runs.push(self.shape.names().count());
             for name in self.shape.names() {
-                self.args.push_bytes(name.as_bytes());
+                self.runs.push_bytes(name.as_bytes());
             }
-            self.args.extend(&self.run);
+            self.runs.extend(&self.run);
             (self.run, self.count) = (Args::new(), 0);
         }
     }
@@ -183,13 +193,13 @@ mod tests {
     #[test]
     fn messages_that_are_alike_share_their_names() {
         let message = |key: Option<&str>| Outgoing { payload: "p".into(), key: key.map(str::to_owned), ..Outgoing::default() };
-        let mut batch = Batch::new(1);
+        let mut batch = Batch::new();
         for (index, key) in [None, None, Some("k"), Some("")].into_iter().enumerate() {
             batch.push(&message(key), index).unwrap();
         }
         batch.end_run();
-        let expected = ["1", "2", "0", "1", "payload", "p", "p", "1", "0", "2", "payload", "key", "p", "k", "1", "0", "1", "payload", "p"];
-        assert_eq!(batch.args, expected.into_iter().fold(Args::new(), Args::arg));
+        let expected = ["s", "2", "0", "1", "payload", "p", "p", "1", "0", "2", "payload", "key", "p", "k", "1", "0", "1", "payload", "p"];
+        assert_eq!(batch.args("s", None), expected.into_iter().fold(Args::new(), Args::arg));
         assert!(batch.is_plain);
         batch.push(&Outgoing { dedup_id: Some("d".to_owned()), ..message(None) }, 4).unwrap();
         assert!(!batch.is_plain);

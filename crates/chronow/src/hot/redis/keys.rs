@@ -1,8 +1,32 @@
 //! The only place where keys and channels are made: `{prefix}{tenant}:{namespace}:{kind}:{name}`, names are checked to hold none of the marks in it.
 //!
-//! All keys of a topic's shard begin with that of its stream, whose braces make Redis Cluster put them into one slot; the scripts append the rest.
+//! All keys of a topic's shard begin with that of its stream, whose braces make Redis Cluster put them into one slot. The scripts append the rest
+//! themselves, but every key that one may touch is given to it: a server of which a slot moves away, or to which it moves, then refuses the call before
+//! anything is done, unless it has all of them.
 
 use crate::{Scope, TopicName};
+
+/// What a publish that has nothing to look up touches.
+const FEW: [&str; 5] = ["", ":meta", ":held-order", ":scheduled", ":waiting"];
+/// What a script about a shard may touch.
+const SHARD: [&str; 13] = [
+    "",
+    ":meta",
+    ":floors",
+    ":idle",
+    ":held",
+    ":held-order",
+    ":held-refs",
+    ":scheduled",
+    ":scheduled-messages",
+    ":scheduled-ids",
+    ":dedup",
+    ":dedup-at",
+    ":waiting",
+];
+/// What a script about a subscription may touch beside that.
+const SUBSCRIPTION: [&str; 11] =
+    ["config", "messages", "order", "locks", "retry", "blocked", "deferred", "keys", "dlq", "dlq-order", "stats"];
 
 #[derive(Clone, Debug)]
 pub(super) struct Keys {
@@ -26,9 +50,41 @@ impl Keys {
         self.stream(topic, shard) + ":meta"
     }
 
-    /// The channel on which the scripts say that there is something to pull.
-    pub(super) fn wake(&self, topic: &TopicName) -> String {
-        self.stream(topic, 0) + ":wake"
+    /// What a publish may touch that has nothing to look up.
+    pub(super) fn few(&self, topic: &TopicName, shard: u16) -> Vec<String> {
+        let stream = self.stream(topic, shard);
+        FEW.iter().map(|rest| [&stream, *rest].concat()).collect()
+    }
+
+    /// What a script about a topic's shard and some of its subscriptions may touch.
+    pub(super) fn shard<T: AsRef<str>>(&self, topic: &TopicName, shard: u16, subscriptions: &[T]) -> Vec<String> {
+        let stream = self.stream(topic, shard);
+        let mut keys = Vec::with_capacity(SHARD.len() + subscriptions.len() * SUBSCRIPTION.len());
+        keys.extend(SHARD.iter().map(|rest| [&stream, *rest].concat()));
+        for name in subscriptions {
+            keys.extend(SUBSCRIPTION.iter().map(|rest| [&stream, ":sub:", name.as_ref(), ":", rest].concat()));
+        }
+        keys
+    }
+
+    /// The subscriptions of a shard, with the positions up to which they need nothing.
+    pub(super) fn floors(&self, topic: &TopicName, shard: u16) -> String {
+        self.stream(topic, shard) + ":floors"
+    }
+
+    /// The messages held beside a shard's stream.
+    pub(super) fn held(&self, topic: &TopicName, shard: u16) -> String {
+        self.stream(topic, shard) + ":held-order"
+    }
+
+    /// The subscriptions of a shard that has the shape of earlier versions.
+    pub(super) fn old_subscriptions(&self, topic: &TopicName, shard: u16) -> String {
+        self.stream(topic, shard) + ":subs"
+    }
+
+    /// The channel on which a process hears that one of its consumers has something to pull. In a cluster it says so: there nobody knows who hears it.
+    pub(super) fn wake(&self, process: &str, cluster: bool) -> String {
+        format!("{}wake:{}{process}", self.prefix, if cluster { "*" } else { "" })
     }
 
     /// The names of a scope's topics.

@@ -14,7 +14,7 @@ use redis::{
     ServerErrorKind, TlsCertificates, TlsMode, Value,
 };
 use secrecy::ExposeSecret;
-use tokio::sync::{RwLock, RwLockReadGuard};
+use tokio::sync::{RwLock, RwLockReadGuard, watch};
 use tokio::time::Instant;
 
 use super::config::{RedisConfig, RedisServers};
@@ -34,15 +34,26 @@ pub(super) struct Link {
     gate: RwLock<bool>,
     /// Connections for one user at a time, while nobody uses them.
     idle: Mutex<Vec<Own>>,
+    /// How often the server turned out to be no master any more.
+    demoted: watch::Sender<u64>,
 }
 
 /// More are closed when they are given back.
 const MOST_IDLE: usize = 16;
 
 enum Route {
-    Single { client: Box<Client>, manager: ConnectionManager },
+    Single(Box<Single>),
     Cluster { connection: ClusterConnection, nodes: Vec<Client> },
     Sentinel(Box<Master>),
+}
+
+/// The one server, or whatever its name leads to.
+struct Single {
+    client: Client,
+    settings: ConnectionManagerConfig,
+    manager: Mutex<ConnectionManager>,
+    /// Held while a new connection is made: everybody who found the old one unfit waits for the same one.
+    renewing: tokio::sync::Mutex<()>,
 }
 
 /// The master, as the sentinels know it.
@@ -63,7 +74,7 @@ impl Link {
             RedisServers::Cluster(_) => Self::cluster(&config).await?,
             RedisServers::Sentinel { master, .. } => Self::sentinel(&config, master)?,
         };
-        Ok(Self { route, config, gate: RwLock::new(false), idle: Mutex::default() })
+        Ok(Self { route, config, gate: RwLock::new(false), idle: Mutex::default(), demoted: watch::Sender::default() })
     }
 
     async fn single(config: &RedisConfig) -> Result<Route> {
@@ -73,8 +84,9 @@ impl Link {
             .set_connection_timeout(Some(config.connect_timeout))
             .set_number_of_retries(3)
             .set_max_delay(std::time::Duration::from_secs(1));
-        let manager = client.get_connection_manager_with_config(settings).await.map_err(failed)?;
-        Ok(Route::Single { client: Box::new(client), manager })
+        let manager = client.get_connection_manager_with_config(settings.clone()).await.map_err(failed)?;
+        let renewing = tokio::sync::Mutex::default();
+        Ok(Route::Single(Box::new(Single { client, settings, manager: Mutex::new(manager), renewing })))
     }
 
     async fn cluster(config: &RedisConfig) -> Result<Route> {
@@ -138,7 +150,9 @@ impl Link {
             return Err(closed());
         }
         let result = match &self.route {
-            Route::Single { manager, .. } => pipeline.query_async(&mut manager.clone()).await,
+            Route::Single(single) => {
+                self.on_master(single, |mut connection| async move { pipeline.query_async(&mut connection).await }.boxed()).await
+            }
             Route::Cluster { connection, .. } => {
                 let send = || async move { pipeline.query_async(&mut connection.clone()).await }.boxed();
                 self.persistently(true, send).await
@@ -146,7 +160,7 @@ impl Link {
             Route::Sentinel(master) => {
                 let mut connection = master.connection(&self.config).await.map_err(failed)?;
                 let result = pipeline.query_async(&mut connection).await;
-                master.judge(&result);
+                self.judge(master, &result);
                 result
             }
         };
@@ -154,14 +168,14 @@ impl Link {
     }
 
     /// Runs a script, sending it if the server doesn't know it (any more).
-    pub(super) async fn eval(&self, script: &Script, key: &str, args: &Args) -> Result<Value> {
+    pub(super) async fn eval(&self, script: &Script, keys: &[String], args: &Args) -> Result<Value> {
         let gate = self.gate.read().await;
         if *gate {
             return Err(closed());
         }
-        match self.send(&script.by_hash(key, args), false).await {
+        match self.send(&script.by_hash(keys, args), false).await {
             Err(error) if error.kind() == RedisKind::Server(ServerErrorKind::NoScript) => {
-                self.send(&script.by_source(key, args), false).await.map_err(failed)
+                self.send(&script.by_source(keys, args), false).await.map_err(failed)
             }
             other => other.map_err(failed),
         }
@@ -169,7 +183,11 @@ impl Link {
 
     async fn send(&self, cmd: &Cmd, repeatable: bool) -> RedisResult<Value> {
         match &self.route {
-            Route::Single { manager, .. } => manager.clone().req_packed_command(cmd).await?.extract_error(),
+            Route::Single(single) => {
+                let send =
+                    |mut connection: ConnectionManager| async move { connection.req_packed_command(cmd).await?.extract_error() }.boxed();
+                self.on_master(single, send).await
+            }
             Route::Cluster { connection, .. } => {
                 let send = || async move { self.send_to_owner(connection.clone(), cmd).await }.boxed();
                 self.persistently(repeatable, send).await
@@ -177,9 +195,44 @@ impl Link {
             Route::Sentinel(master) => {
                 let mut connection = master.connection(&self.config).await?;
                 let result = connection.req_packed_command(cmd).await.and_then(Value::extract_error);
-                master.judge(&result);
+                self.judge(master, &result);
                 result
             }
+        }
+    }
+
+    /// Sends to the only server. One that says that it is a replica did nothing, and its name may lead to another by now: a new connection is made,
+    /// and the command sent once more.
+    async fn on_master<'a, T>(&self, single: &Single, send: impl Fn(ConnectionManager) -> BoxFuture<'a, RedisResult<T>>) -> RedisResult<T> {
+        match send(single.connection()).await {
+            Err(error) if is_read_only(&error) => {
+                self.is_demoted();
+                send(single.renewed().await?).await
+            }
+            other => other,
+        }
+    }
+
+    /// What is connected to a server that is no master any more must not stay so.
+    pub(super) fn is_demoted(&self) {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.demoted.send_modify(|times| *times += 1);
+    }
+
+    /// Changes when the server turns out to be no master any more.
+    pub(super) fn demotions(&self) -> watch::Receiver<u64> {
+        self.demoted.subscribe()
+    }
+
+    /// After a failure that a failover may explain, the sentinels are asked again.
+    fn judge<T>(&self, master: &Master, result: &RedisResult<T>) {
+        let Err(error) = result else { return };
+        if is_read_only(error) {
+            self.is_demoted();
+        }
+        let lost = error.kind() == RedisKind::Server(ServerErrorKind::MasterDown);
+        if is_read_only(error) || lost || error.is_io_error() || error.is_unrecoverable_error() {
+            master.current.lock().unwrap_or_else(PoisonError::into_inner).take();
         }
     }
 
@@ -256,7 +309,7 @@ impl Link {
             return Err(closed());
         }
         match &self.route {
-            Route::Single { client, .. } => client.get_async_pubsub().await.map_err(failed),
+            Route::Single(single) => single.client.get_async_pubsub().await.map_err(failed),
             Route::Cluster { nodes, .. } => {
                 let mut last = Error::validation("a Redis cluster needs at least one node");
                 for node in nodes {
@@ -291,7 +344,7 @@ impl Link {
         // How long an answer may take depends on what is asked.
         let settings = AsyncConnectionConfig::new().set_response_timeout(None).set_connection_timeout(Some(self.config.connect_timeout));
         let connection = match &self.route {
-            Route::Single { client, .. } => client.get_multiplexed_async_connection_with_config(&settings).await.map_err(failed)?,
+            Route::Single(single) => single.client.get_multiplexed_async_connection_with_config(&settings).await.map_err(failed)?,
             Route::Cluster { nodes, .. } => {
                 let mut last = Error::validation("a Redis cluster needs at least one node");
                 let mut found = None;
@@ -354,6 +407,24 @@ impl Link {
     }
 }
 
+impl Single {
+    fn connection(&self) -> ConnectionManager {
+        self.manager.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// A new connection to wherever the name leads now.
+    async fn renewed(&self) -> RedisResult<ConnectionManager> {
+        if let Ok(_first) = self.renewing.try_lock() {
+            let manager = self.client.get_connection_manager_with_config(self.settings.clone()).await?;
+            *self.manager.lock().unwrap_or_else(PoisonError::into_inner) = manager;
+        } else {
+            // Somebody is at it.
+            drop(self.renewing.lock().await);
+        }
+        Ok(self.connection())
+    }
+}
+
 impl Master {
     async fn connection(&self, config: &RedisConfig) -> RedisResult<MultiplexedConnection> {
         let known = || self.current.lock().unwrap_or_else(PoisonError::into_inner).clone();
@@ -372,16 +443,6 @@ impl Master {
         *self.current.lock().unwrap_or_else(PoisonError::into_inner) = Some(connection.clone());
         Ok(connection)
     }
-
-    /// After a failure that a failover may explain, the sentinels are asked again.
-    fn judge<T>(&self, result: &RedisResult<T>) {
-        if let Err(error) = result {
-            let demoted = matches!(error.kind(), RedisKind::Server(ServerErrorKind::ReadOnly | ServerErrorKind::MasterDown));
-            if demoted || error.is_io_error() || error.is_unrecoverable_error() {
-                self.current.lock().unwrap_or_else(PoisonError::into_inner).take();
-            }
-        }
-    }
 }
 
 fn clients(config: &RedisConfig) -> Result<Vec<Client>> {
@@ -395,6 +456,17 @@ fn client(node: ConnectionInfo, certificates: Option<&TlsCertificates>) -> Redis
         Some(certificates) if tls => Client::build_with_tls(node, certificates.clone()),
         _ => Client::open(node),
     }
+}
+
+/// Whether a server said that it did nothing because it is a replica. Older servers wrap what a script ran into.
+pub(super) fn is_read_only(error: &RedisError) -> bool {
+    error.kind() == RedisKind::Server(ServerErrorKind::ReadOnly) || error.detail().is_some_and(|detail| detail.contains("-READONLY "))
+}
+
+/// Whether a node of a cluster said that a slot is on its way to another one.
+pub(super) fn is_moving(error: &RedisError) -> bool {
+    use ServerErrorKind as Said;
+    matches!(error.kind(), RedisKind::Server(Said::Ask | Said::TryAgain | Said::ClusterDown))
 }
 
 /// Whether a node of a cluster said that it did nothing, or was never reached.

@@ -1,11 +1,13 @@
 //! One connection of its own for all channels somebody listens to: it never holds up commands, and comes back by itself.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::StreamExt;
 use redis::aio::PubSub;
-use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
 use super::link::{SharedLink, failed};
@@ -34,11 +36,74 @@ struct Wish {
     granted: oneshot::Sender<Result<broadcast::Receiver<Heard>>>,
 }
 
+/// Those who wait for one subscription, each with a number.
+type Waiters = VecDeque<(u64, oneshot::Sender<()>)>;
+
+/// Those of this process who wait for messages, by what they wait for; the one that waits longest is woken first.
+#[derive(Debug, Default)]
+struct Waiting {
+    by_subscription: Mutex<HashMap<String, Waiters>>,
+    turns: AtomicU64,
+}
+
+impl Waiting {
+    /// Wakes one of those that wait for what a script names: the stream of a shard and a subscription, in two lines.
+    fn wake(&self, named: &[u8]) {
+        let named = String::from_utf8_lossy(named);
+        let Some((stream, name)) = named.rsplit_once('\n') else { return };
+        // All shards are one topic.
+        let first = stream
+            .strip_suffix('}')
+            .and_then(|inner| inner.rsplit_once('#'))
+            .filter(|(_, shard)| !shard.is_empty() && shard.bytes().all(|digit| digit.is_ascii_digit()))
+            .map_or_else(|| stream.to_owned(), |(first, _)| format!("{first}}}"));
+        let mut waiting = self.by_subscription.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(waiters) = waiting.get_mut(&what(&first, name)) {
+            // One that has gone meanwhile hears nothing.
+            while waiters.pop_front().is_some_and(|(_, waiter)| waiter.send(()).is_err()) {}
+        }
+    }
+}
+
+fn what(stream: &str, name: &str) -> String {
+    format!("{stream}\n{name}")
+}
+
+/// Somebody who waits for a subscription's messages, until it is dropped.
+pub(super) struct Waiter {
+    waiting: Arc<Waiting>,
+    what: String,
+    number: u64,
+    woken: oneshot::Receiver<()>,
+}
+
+impl Waiter {
+    /// Returns when it is woken; once.
+    pub(super) async fn woken(&mut self) {
+        if (&mut self.woken).await.is_err() {
+            std::future::pending().await
+        }
+    }
+}
+
+impl Drop for Waiter {
+    fn drop(&mut self) {
+        let mut waiting = self.waiting.by_subscription.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(waiters) = waiting.get_mut(&self.what) {
+            waiters.retain(|(number, _)| *number != self.number);
+            if waiters.is_empty() {
+                waiting.remove(&self.what);
+            }
+        }
+    }
+}
+
 /// Listens as long as it lives.
 #[derive(Debug)]
 pub(super) struct Listener {
+    waiting: Arc<Waiting>,
     wishes: mpsc::UnboundedSender<Wish>,
-    task: std::sync::Mutex<Option<JoinHandle<()>>>,
+    task: Mutex<Option<JoinHandle<()>>>,
 }
 
 const BUFFER: usize = 1_024;
@@ -47,10 +112,22 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 impl Listener {
     /// Connects when somebody first wants to listen.
-    pub(super) fn start(link: SharedLink) -> Self {
+    /// On the channel `wakes` it hears who is to be woken.
+    pub(super) fn start(link: SharedLink, wakes: String) -> Self {
         let (wishes, received) = mpsc::unbounded_channel();
-        let task = tokio::spawn(Task { link, received, channels: HashMap::new() }.run());
-        Self { wishes, task: std::sync::Mutex::new(Some(task)) }
+        let waiting = Arc::<Waiting>::default();
+        let task = tokio::spawn(Task { link, received, channels: HashMap::new(), wakes, waiting: Arc::clone(&waiting) }.run());
+        Self { waiting, wishes, task: Mutex::new(Some(task)) }
+    }
+
+    /// Waits for messages of a subscription of the topic whose first shard has this stream.
+    pub(super) fn wait(&self, stream: String, name: &str) -> Waiter {
+        let (sender, woken) = oneshot::channel();
+        let (what, number) = (what(&stream, name), self.waiting.turns.fetch_add(1, Ordering::Relaxed));
+        let mut waiting = self.waiting.by_subscription.lock().unwrap_or_else(PoisonError::into_inner);
+        waiting.entry(what.clone()).or_default().push_back((number, sender));
+        drop(waiting);
+        Waiter { waiting: Arc::clone(&self.waiting), what, number, woken }
     }
 
     /// Everything sent to `channel` after this returned is heard, or an interruption.
@@ -62,7 +139,7 @@ impl Listener {
     }
 
     pub(super) fn stop(&self) {
-        if let Some(task) = self.task.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take() {
+        if let Some(task) = self.task.lock().unwrap_or_else(PoisonError::into_inner).take() {
             task.abort();
         }
     }
@@ -78,6 +155,8 @@ struct Task {
     link: SharedLink,
     received: mpsc::UnboundedReceiver<Wish>,
     channels: HashMap<String, broadcast::Sender<Heard>>,
+    wakes: String,
+    waiting: Arc<Waiting>,
 }
 
 impl Task {
@@ -86,10 +165,11 @@ impl Task {
         while let Some(wish) = self.received.recv().await {
             let mut first = Some(wish);
             loop {
+                let demotions = self.link.demotions();
                 match self.connect().await {
                     Ok(pubsub) => {
                         pause = Duration::from_millis(50);
-                        let reason = self.serve(pubsub, first.take()).await;
+                        let reason = self.serve(pubsub, demotions, first.take()).await;
                         let Some(reason) = reason else { return };
                         tracing::warn!(%reason, "the connection that listens to Redis broke");
                         self.tell_all(&reason);
@@ -128,7 +208,7 @@ impl Task {
     }
 
     /// Until the connection breaks (with the reason), or nobody is left who could wish for something.
-    async fn serve(&mut self, pubsub: PubSub, first: Option<Wish>) -> Option<String> {
+    async fn serve(&mut self, pubsub: PubSub, mut demotions: watch::Receiver<u64>, first: Option<Wish>) -> Option<String> {
         // Whoever listened across an interruption hears of it only now that the new connection listens.
         self.tell_all("reconnected");
         let (mut sink, mut stream) = pubsub.split();
@@ -160,11 +240,15 @@ impl Task {
                 wish = self.received.recv() => next = Some(wish?),
                 message = stream.next() => {
                     let Some(message) = message else { return Some("closed by the server".to_owned()) };
-                    if let Some(sender) = self.channels.get(message.get_channel_name()) {
+                    if message.get_channel_name() == self.wakes {
+                        self.waiting.wake(message.get_payload_bytes());
+                    } else if let Some(sender) = self.channels.get(message.get_channel_name()) {
                         // Nobody may listen at the moment.
                         drop(sender.send(Heard::Message(message.get_payload_bytes().to_vec().into())));
                     }
                 }
+                // The sender lives as long as the link.
+                _ = demotions.changed() => return Some("the server is no master any more".to_owned()),
                 _ = check.tick() => {
                     // A dead network is only noticed by who asks.
                     match tokio::time::timeout(limit, sink.ping::<redis::Value>()).await {

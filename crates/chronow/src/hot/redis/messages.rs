@@ -1,11 +1,14 @@
 //! Messages: publishing, handing out, settling, dead letters.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use chronos_db::documents::filter::{Filter, parse};
+use futures::FutureExt as _;
 use futures::future::try_join_all;
 use redis::Value;
+use tokio::time::Instant;
 
 use super::RedisHot;
 use super::batches::{Batch, Part, key_of, millis, pull_of};
@@ -13,7 +16,7 @@ use super::keys::{join_id, shard_of, split_id};
 use super::replicated::Confirm;
 use super::reply::{Parts, Stored, count, list, number, text, write_message};
 use super::script::{Args, scripts};
-use super::topics::{Miss, Tried};
+use super::topics::{Known, Miss, Tried, together};
 use crate::hot::{
     Accepted, Advance, Advanced, DeadLetter, DeadLetterId, Delivery, Lock, MOST_LETTERS, Outgoing, Peeked, Place, Published, Pulled,
     Select, Settle, Settled, filter_view,
@@ -24,6 +27,54 @@ use crate::{Error, ErrorKind, Result, SubscriptionName, Timestamp, TopicName};
 const MOST_PER_PULL: u32 = 1_000;
 const MOST_PER_SCRIPT: usize = 500;
 const LETTERS_PER_SCRIPT: usize = 16;
+/// A pull looks so long for what a filter lets pass.
+const MOST_SIFTING: Duration = Duration::from_millis(100);
+/// For so long somebody is called who waits, unless it says so again.
+const WAITS: Duration = Duration::from_secs(15);
+
+/// What those who wait no more left on the shards of each subscription.
+pub(super) type Left = Mutex<HashMap<SubscriptionName, HashMap<u16, Vec<String>>>>;
+
+/// What somebody who waits has put on each shard. The next one who waits for the same takes its place there.
+pub(super) struct Armed<'a> {
+    hot: &'a RedisHot,
+    subscription: &'a SubscriptionName,
+    put: Mutex<HashMap<u16, String>>,
+}
+
+impl<'a> Armed<'a> {
+    pub(super) fn new(hot: &'a RedisHot, subscription: &'a SubscriptionName) -> Self {
+        Self { hot, subscription, put: Mutex::default() }
+    }
+
+    /// What is on a shard of this one, or of one that waits no more.
+    fn take(&self, shard: u16) -> String {
+        let own = self.put.lock().unwrap_or_else(PoisonError::into_inner).remove(&shard);
+        own.unwrap_or_else(|| {
+            let mut left = self.hot.left.lock().unwrap_or_else(PoisonError::into_inner);
+            left.get_mut(self.subscription).and_then(|left| left.get_mut(&shard)?.pop()).unwrap_or_default()
+        })
+    }
+
+    fn keep(&self, shard: u16, put: String) {
+        if !put.is_empty() {
+            self.put.lock().unwrap_or_else(PoisonError::into_inner).insert(shard, put);
+        }
+    }
+}
+
+impl Drop for Armed<'_> {
+    fn drop(&mut self) {
+        let put = std::mem::take(&mut *self.put.lock().unwrap_or_else(PoisonError::into_inner));
+        if !put.is_empty() {
+            let mut left = self.hot.left.lock().unwrap_or_else(PoisonError::into_inner);
+            let left = left.entry(self.subscription.clone()).or_default();
+            for (shard, put) in put {
+                left.entry(shard).or_default().push(put);
+            }
+        }
+    }
+}
 
 /// The filter of a subscription, read once per version of its options.
 pub(super) struct Compiled {
@@ -52,24 +103,42 @@ impl Compiled {
 }
 
 impl RedisHot {
-    async fn ask_to_publish(&self, topic: &TopicName, shard: u16, batch: &Batch) -> Tried<Parts> {
-        if batch.is_plain {
-            match self.ask(topic, shard, &scripts::publish_plain, &batch.args).await {
+    async fn ask_to_publish(&self, topic: &TopicName, shard: u16, known: &Known, batch: &Batch, confirm: Option<Confirm>) -> Tried<Parts> {
+        if batch.is_plain && confirm.is_none() {
+            let args = batch.args(&known.stamp, None);
+            match self.ask_with(topic, shard, &scripts::publish_plain, &self.keys.few(topic, shard), &args).await {
                 Err(Miss::Other) => {}
                 other => return other,
             }
         }
-        self.ask(topic, shard, &scripts::publish, &batch.args).await
+        let mut last = false;
+        loop {
+            let args = batch.args(&known.stamp, Some(last));
+            let told = match confirm {
+                Some(confirm) => self.ask_and_confirm(topic, shard, &scripts::publish, &args, confirm).await,
+                None => self.ask_topic(topic, shard, &scripts::publish, &args).await,
+            };
+            let Err(Miss::Crowded(names)) = told else { return told };
+            // What one of those that are furthest behind needs no more may make room. If they need it all, there is none.
+            last = true;
+            for name in names {
+                if self.tidy(&SubscriptionName::stored(topic, &name), shard, known).await? {
+                    last = false;
+                    break;
+                }
+            }
+        }
     }
 
     pub(super) async fn accept(
         &self,
         topic: &TopicName,
         messages: &[Outgoing],
-        shards: u16,
+        known: &Known,
         confirm: Option<Confirm>,
     ) -> Tried<Vec<Published>> {
-        let mut batches: Vec<Batch> = (0..shards).map(|_| Batch::new(shards)).collect();
+        let shards = known.shards;
+        let mut batches: Vec<Batch> = (0..shards).map(|_| Batch::new()).collect();
         let spread = self.turn();
         for (index, message) in messages.iter().enumerate() {
             // Messages that may be the same must meet; order comes first.
@@ -86,10 +155,7 @@ impl RedisHot {
                 continue;
             }
             batch.end_run();
-            let mut reply = match confirm {
-                Some(confirm) => self.ask_and_confirm(topic, shard, &scripts::publish, &batch.args, confirm).await?,
-                None => self.ask_to_publish(topic, shard, &batch).await?,
-            };
+            let mut reply = self.ask_to_publish(topic, shard, known, &batch, confirm).await?;
             match reply.next() {
                 Value::Array(ids) => {
                     let duplicates = reply.text()?;
@@ -115,17 +181,17 @@ impl RedisHot {
 
     pub(super) async fn take_back(&self, topic: &TopicName, id: &str) -> Tried<bool> {
         let (shard, inner) = split_id(id);
-        Ok(self.ask(topic, shard, &scripts::cancel, &Args::new().arg(inner)).await?.number()? == 1)
+        Ok(self.ask_topic(topic, shard, &scripts::cancel, &Args::new().arg(inner)).await?.number()? == 1)
     }
 
-    pub(super) async fn hand_out(&self, subscription: &SubscriptionName, max: u32, start: u32, shards: u16) -> Tried<(Pulled, usize)> {
+    pub(super) async fn hand_out(&self, subscription: &SubscriptionName, max: u32, start: u32, known: &Known) -> Tried<(Pulled, usize)> {
         let max = max.min(MOST_PER_PULL);
         let (mut pulled, mut start) = (Pulled::default(), start as usize);
-        let wanted = start;
+        let (wanted, begun) = (start, Instant::now());
         let begin = self.turn();
-        for i in 0..u64::from(shards) {
-            let shard = u16::try_from((begin + i) % u64::from(shards)).unwrap_or(0);
-            match self.hand_out_shard(subscription, (max, start), shard, shards, &mut pulled).await {
+        for i in 0..u64::from(known.shards) {
+            let shard = u16::try_from((begin + i) % u64::from(known.shards)).unwrap_or(0);
+            match self.hand_out_shard(subscription, (max, start), shard, known, begun, &mut pulled).await {
                 // Where some are left that are not started, as many as asked for are: so the started ones are the first.
                 Ok(started) => start -= started.min(start),
                 // What is locked already must reach the caller.
@@ -143,35 +209,39 @@ impl RedisHot {
         Ok((pulled, wanted - start))
     }
 
-    /// Answers how many were started.
+    /// Answers how many were started. With a filter it goes on until something passes or its time is over: then there is more at once.
     async fn hand_out_shard(
         &self,
         subscription: &SubscriptionName,
         (max, start): (u32, usize),
         shard: u16,
-        shards: u16,
+        known: &Known,
+        begun: Instant,
         pulled: &mut Pulled,
     ) -> Tried<usize> {
+        let before = pulled.deliveries.len();
+        let (mut shown, mut is_first) = (Args::new().arg("").arg(""), true);
         loop {
             let left = max as usize - pulled.deliveries.len();
             if left == 0 {
                 return Ok(0);
             }
-            let known = self.compiled(subscription);
-            let version = known.as_ref().map_or("", |compiled| &compiled.version);
+            let compiled = self.compiled(subscription);
+            let version = compiled.as_ref().map_or("", |compiled| &compiled.version);
             let token = self.token();
-            let args = Args::new().arg(shards).arg(subscription.name()).arg(left).arg(&token).arg(version).arg(start);
-            let mut reply = self.ask(subscription.topic(), shard, &scripts::pull, &args).await?;
+            let mut args = Args::new().arg(&known.stamp).arg(subscription.name()).arg(left).arg(&token).arg(version).arg(start);
+            args.extend(&shown);
+            let mut reply = self.ask(subscription, shard, &scripts::pull, &args).await?;
             let version = reply.text()?;
-            let compiled = match (reply.next(), known) {
-                (Value::Nil, Some(known)) => known,
+            let compiled = match (reply.next(), compiled) {
+                (Value::Nil, Some(compiled)) => compiled,
                 (json, _) => self.know_compiled(subscription, Compiled::read(version, &text(json)?)?),
             };
             let until = reply.number()?;
             // None if there is a filter: what it leaves out is not started.
             let started = usize::try_from(reply.count()?).unwrap_or(0);
-            let found = reply.list()?;
-            let due = reply.number()?;
+            let (found, due, idle) = (reply.list()?, reply.number()?, reply.next());
+            let (at, page) = (reply.text()?, reply.list()?);
             self.note_revision(subscription.topic(), shard, Some(reply.text()?));
             let mut left_out = Vec::new();
             pulled.deliveries.reserve(found.len());
@@ -185,14 +255,24 @@ impl RedisHot {
                     pulled.deliveries.push(delivery);
                 }
             }
-            if let Ok(due) = u64::try_from(due) {
-                let due = Duration::from_millis(due);
-                pulled.next_due = Some(pulled.next_due.map_or(due, |next| next.min(due)));
+            if shard > 0 {
+                self.touch(subscription, known, idle, Duration::ZERO).await?;
             }
-            if left_out.is_empty() {
+            let again = !left_out.is_empty();
+            if again {
+                self.leave_out(subscription, shard, known, left_out).await?;
+            }
+            // However slow this is, what was shown once is dealt with: so every pull gets somewhere.
+            let is_over = pulled.deliveries.len() > before || (!is_first && begun.elapsed() > MOST_SIFTING);
+            is_first = false;
+            if (page.is_empty() && !again) || is_over {
+                if let Ok(due) = u64::try_from(due) {
+                    let due = Duration::from_millis(if again { 0 } else { due });
+                    pulled.next_due = Some(pulled.next_due.map_or(due, |next| next.min(due)));
+                }
                 return Ok(started);
             }
-            self.leave_out(subscription, shard, shards, left_out).await?;
+            shown = sifted(&compiled, at, page, max as usize - pulled.deliveries.len())?;
         }
     }
 
@@ -201,20 +281,21 @@ impl RedisHot {
         &self,
         subscription: &SubscriptionName,
         shard: u16,
-        shards: u16,
+        known: &Known,
         locks: Vec<(Lock, &'static str, &'static str)>,
     ) -> Tried<()> {
-        let mut args = Args::new().arg(shards).arg(subscription.name()).arg(0).arg(locks.len());
+        let mut args = Args::new().arg(&known.stamp).arg(subscription.name()).arg(0).arg(locks.len());
         for (lock, how, why) in &locks {
             let (_, id) = split_id(&lock.id);
             args = args.arg(id).arg(pull_of(lock).unwrap_or_default()).arg(how).arg("").arg("").arg(why);
         }
         args.push(0);
-        self.ask(subscription.topic(), shard, &scripts::advance, &args).await?;
+        self.ask(subscription, shard, &scripts::advance, &args).await?;
         Ok(())
     }
 
-    pub(super) async fn settle(&self, subscription: &SubscriptionName, advance: &Advance, shards: u16) -> Tried<Advanced> {
+    pub(super) async fn settle(&self, subscription: &SubscriptionName, advance: &Advance, known: &Known) -> Tried<Advanced> {
+        let shards = known.shards;
         let mut parts: Vec<Part<'_>> = (0..shards).map(|_| Part::default()).collect();
         let mut advanced = Advanced { settled: vec![Settled::Lost; advance.settle.len()], started: vec![false; advance.start.len()] };
         for (index, (lock, settle)) in advance.settle.iter().enumerate() {
@@ -250,24 +331,35 @@ impl RedisHot {
         }
         let work = (0..shards).zip(&parts).filter(|(_, part)| !part.is_empty());
         let replies = try_join_all(work.map(async |(shard, part)| {
-            let mut args = Args::new().arg(shards).arg(subscription.name());
+            let mut args = Args::new().arg(&known.stamp).arg(subscription.name());
             part.acks.write(&mut args);
             args.push(part.other_at.len());
             args.extend(&part.others);
             part.starts.write(&mut args);
-            match self.ask(subscription.topic(), shard, &scripts::advance, &args).await {
-                Ok(mut reply) => Ok(Some((part, reply.text()?, reply.text()?))),
+            match self.ask(subscription, shard, &scripts::advance, &args).await {
+                Ok(mut reply) => {
+                    let (settled, started) = (reply.text()?, reply.text()?);
+                    if shard > 0 {
+                        self.touch(subscription, known, reply.next(), Duration::ZERO).await?;
+                    }
+                    Ok(Some((part, settled, started)))
+                }
                 // Nobody holds a lock on what is gone.
                 Err(Miss::NoSubscription | Miss::NoTopic) => Ok(None),
                 Err(other) => Err(other),
             }
         }))
         .await?;
+        let mut again = Vec::new();
         for (part, settled, started) in replies.into_iter().flatten() {
             for (&index, outcome) in part.acks.at().chain(&part.other_at).zip(settled.bytes()) {
                 advanced.settled[index] = match outcome {
                     b'D' => Settled::Done,
                     b'X' => Settled::DeadLettered,
+                    b'A' => {
+                        again.push(index);
+                        Settled::Lost
+                    }
                     _ => Settled::Lost,
                 };
             }
@@ -275,13 +367,21 @@ impl RedisHot {
                 advanced.started[index] = outcome == b'1';
             }
         }
+        if !again.is_empty() {
+            // These were too large to be moved in one go.
+            let rest = Advance { settle: again.iter().map(|index| advance.settle[*index].clone()).collect(), start: Vec::new() };
+            let rest = Box::pin(self.settle(subscription, &rest, known)).await?;
+            for (index, settled) in again.into_iter().zip(rest.settled) {
+                advanced.settled[index] = settled;
+            }
+        }
         Ok(advanced)
     }
 
-    pub(super) async fn hold_on(&self, subscription: &SubscriptionName, locks: &[Lock], shards: u16) -> Tried<Vec<bool>> {
+    pub(super) async fn hold_on(&self, subscription: &SubscriptionName, locks: &[Lock], known: &Known) -> Tried<Vec<bool>> {
         let mut held = vec![false; locks.len()];
-        for shard in 0..shards {
-            let mut args = Args::new().arg(shards).arg(subscription.name());
+        for shard in 0..known.shards {
+            let mut args = Args::new().arg(&known.stamp).arg(subscription.name());
             let mut at = Vec::new();
             for (index, lock) in locks.iter().enumerate() {
                 let (own, id) = split_id(&lock.id);
@@ -293,10 +393,15 @@ impl RedisHot {
             if at.is_empty() {
                 continue;
             }
-            match self.ask(subscription.topic(), shard, &scripts::renew, &args).await {
+            match self.ask(subscription, shard, &scripts::renew, &args).await {
                 Ok(mut reply) => {
                     for (index, outcome) in at.into_iter().zip(reply.text()?.bytes()) {
                         held[index] = outcome == b'1';
+                    }
+                    if shard > 0 {
+                        let locked = reply.number()?;
+                        let locked = Duration::from_millis(u64::try_from(locked).unwrap_or(0));
+                        self.touch(subscription, known, reply.next(), locked).await?;
                     }
                 }
                 Err(Miss::NoSubscription | Miss::NoTopic) => {}
@@ -306,21 +411,25 @@ impl RedisHot {
         Ok(held)
     }
 
-    pub(super) async fn hand_out_deferred(&self, subscription: &SubscriptionName, ids: &[String], shards: u16) -> Tried<Vec<Delivery>> {
+    pub(super) async fn hand_out_deferred(&self, subscription: &SubscriptionName, ids: &[String], known: &Known) -> Tried<Vec<Delivery>> {
         let mut deliveries = Vec::new();
-        for shard in 0..shards {
+        for shard in 0..known.shards {
             let own: Vec<&str> = ids.iter().map(|id| split_id(id)).filter(|(own, _)| *own == shard).map(|(_, id)| id).collect();
-            for own in own.chunks(MOST_PER_SCRIPT) {
+            let mut own = own.as_slice();
+            while !own.is_empty() {
                 let token = self.token();
-                let mut args = Args::new().arg(shards).arg(subscription.name()).arg(&token);
-                for id in own {
+                let mut args = Args::new().arg(&known.stamp).arg(subscription.name()).arg(&token);
+                for id in &own[..own.len().min(MOST_PER_SCRIPT)] {
                     args.push(id);
                 }
-                let mut reply = self.ask(subscription.topic(), shard, &scripts::fetch_deferred, &args).await?;
+                let mut reply = self.ask(subscription, shard, &scripts::fetch_deferred, &args).await?;
                 let until = reply.number()?;
                 for message in reply.list()? {
                     deliveries.push(delivery(shard, &token, until, message)?.0);
                 }
+                // Not all if they are large.
+                let seen = usize::try_from(reply.count()?).unwrap_or(1);
+                own = &own[seen.clamp(1, own.len())..];
             }
         }
         Ok(deliveries)
@@ -331,25 +440,38 @@ impl RedisHot {
         subscription: &SubscriptionName,
         after: Option<&str>,
         limit: u32,
-        shards: u16,
+        known: &Known,
     ) -> Tried<(Vec<DeadLetter>, Option<String>)> {
         let (after, limit) = (after.map(cursor).transpose()?, limit.min(MOST_LETTERS));
         let mut found = Vec::new();
-        for shard in 0..shards {
+        // Behind what a shard told, which had no room for more, nothing may be told of another one.
+        let mut least: Option<(u64, u16)> = None;
+        for shard in 0..known.shards {
             let from = match after {
                 None => "-inf".to_owned(),
                 // Letters of one moment are ordered by their shard.
                 Some((score, last)) if shard > last => score.to_string(),
                 Some((score, _)) => format!("({score}"),
             };
-            let args = Args::new().arg(shards).arg(subscription.name()).arg(from).arg(limit);
-            for letter in self.ask(subscription.topic(), shard, &scripts::dead_list, &args).await?.list()? {
+            let args = Args::new().arg(&known.stamp).arg(subscription.name()).arg(from).arg(limit);
+            let mut reply = self.ask(subscription, shard, &scripts::dead_list, &args).await?;
+            let letters = reply.list()?;
+            let cut_off = reply.number()? == 1;
+            for letter in letters {
                 found.push(dead_letter(shard, letter)?);
+            }
+            if let (true, Some((last, _))) = (cut_off, found.last()) {
+                least = Some(least.map_or(*last, |least| least.min(*last)));
             }
         }
         found.sort_unstable_by_key(|(order, _)| *order);
+        if let Some(least) = least {
+            found.retain(|(order, _)| *order <= least);
+        }
         found.truncate(limit as usize);
-        let next = (found.len() == limit as usize).then(|| found.last().map(|((score, shard), _)| format!("{score}.{shard}"))).flatten();
+        let next = (found.len() == limit as usize || least.is_some())
+            .then(|| found.last().map(|((score, shard), _)| format!("{score}.{shard}")))
+            .flatten();
         Ok((found.into_iter().map(|(_, letter)| letter).collect(), next))
     }
 
@@ -359,19 +481,19 @@ impl RedisHot {
         from: Timestamp,
         after: Option<&str>,
         limit: u32,
-        shards: u16,
+        known: &Known,
     ) -> Tried<Vec<DeadLetterId>> {
         let after = after.map(cursor).transpose()?;
         let begin = u64::try_from(from.as_millis()).unwrap_or(0).saturating_mul(1_000);
         let mut found = Vec::new();
-        for shard in 0..shards {
+        for shard in 0..known.shards {
             let from = match after {
                 Some((score, last)) if score >= begin && shard <= last => format!("({score}"),
                 Some((score, _)) => score.max(begin).to_string(),
                 None => begin.to_string(),
             };
-            let args = Args::new().arg(shards).arg(subscription.name()).arg(from).arg(limit);
-            let mut reply = self.ask(subscription.topic(), shard, &scripts::dead_ids, &args).await?.list()?.into_iter();
+            let args = Args::new().arg(&known.stamp).arg(subscription.name()).arg(from).arg(limit);
+            let mut reply = self.ask(subscription, shard, &scripts::dead_ids, &args).await?.list()?.into_iter();
             while let (Some(id), Some(score)) = (reply.next(), reply.next()) {
                 // Whole, and below 2^53.
                 let score = text(score)?.parse::<f64>().map_err(|_| Error::new(ErrorKind::HotTier, "Redis holds a wrong score"))? as u64;
@@ -388,14 +510,14 @@ impl RedisHot {
         Ok(told.collect())
     }
 
-    pub(super) async fn get_dead(&self, subscription: &SubscriptionName, ids: &[String], shards: u16) -> Tried<Vec<DeadLetter>> {
+    pub(super) async fn get_dead(&self, subscription: &SubscriptionName, ids: &[String], known: &Known) -> Tried<Vec<DeadLetter>> {
         let mut found = Vec::new();
-        for shard in 0..shards {
+        for shard in 0..known.shards {
             let own: Vec<&str> = ids.iter().map(|id| split_id(id)).filter(|(own, _)| *own == shard).map(|(_, id)| id).collect();
             // They may be large.
             for own in own.chunks(LETTERS_PER_SCRIPT) {
-                let args = own.iter().fold(Args::new().arg(shards).arg(subscription.name()), Args::arg);
-                for letter in self.ask(subscription.topic(), shard, &scripts::dead_get, &args).await?.list()? {
+                let args = own.iter().fold(Args::new().arg(&known.stamp).arg(subscription.name()), Args::arg);
+                for letter in self.ask(subscription, shard, &scripts::dead_get, &args).await?.list()? {
                     found.push(dead_letter(shard, letter)?.1);
                 }
             }
@@ -404,47 +526,55 @@ impl RedisHot {
     }
 
     /// Redrives or purges dead letters.
-    pub(super) async fn take_dead(&self, subscription: &SubscriptionName, how: &str, select: &Select, shards: u16) -> Tried<u64> {
+    pub(super) async fn take_dead(&self, subscription: &SubscriptionName, how: &str, select: &Select, known: &Known) -> Tried<u64> {
         let mut taken = 0;
         match select {
             Select::Ids(ids) => {
-                for shard in 0..shards {
+                for shard in 0..known.shards {
                     let own: Vec<&str> = ids.iter().map(|id| split_id(id)).filter(|(own, _)| *own == shard).map(|(_, id)| id).collect();
-                    for own in own.chunks(MOST_PER_SCRIPT) {
-                        let mut args = Args::new().arg(shards).arg(subscription.name()).arg(how).arg("").arg(own.len());
-                        for id in own {
+                    let mut own = own.as_slice();
+                    while !own.is_empty() {
+                        let page = &own[..own.len().min(MOST_PER_SCRIPT)];
+                        let mut args = Args::new().arg(&known.stamp).arg(subscription.name()).arg(how).arg("").arg(page.len());
+                        for id in page {
                             args.push(id);
                         }
-                        taken += self.ask(subscription.topic(), shard, &scripts::dead_take, &args).await?.count()?;
+                        let mut reply = self.ask(subscription, shard, &scripts::dead_take, &args).await?;
+                        taken += reply.count()?;
+                        reply.next();
+                        // Not all if they are large.
+                        let seen = usize::try_from(reply.count()?).unwrap_or(1);
+                        own = &own[seen.clamp(1, own.len())..];
                     }
                 }
             }
-            Select::Oldest(_) if shards > 1 => {
+            Select::Oldest(_) if known.shards > 1 => {
                 // The oldest of all shards are only known together.
                 let Select::Oldest(mut left) = *select else { return Ok(0) };
                 while left > 0 {
                     let page = u32::try_from(left.min(MOST_PER_SCRIPT as u64)).unwrap_or(1);
-                    let (letters, _) = self.list_dead(subscription, None, page, shards).await?;
+                    let (letters, _) = self.list_dead(subscription, None, page, known).await?;
                     if letters.is_empty() {
                         break;
                     }
                     left -= letters.len() as u64;
                     let ids = Select::Ids(letters.into_iter().map(|letter| letter.id).collect());
-                    taken += Box::pin(self.take_dead(subscription, how, &ids, shards)).await?;
+                    taken += Box::pin(self.take_dead(subscription, how, &ids, known)).await?;
                 }
             }
             Select::All | Select::Oldest(_) => {
                 let most = if let Select::Oldest(most) = select { *most } else { u64::MAX };
-                for shard in 0..shards {
+                for shard in 0..known.shards {
                     // What fails again meanwhile is not taken again.
                     let mut latest = String::new();
                     while taken < most {
                         let page = (most - taken).min(MOST_PER_SCRIPT as u64);
-                        let args = Args::new().arg(shards).arg(subscription.name()).arg(how).arg(&latest).arg(page);
-                        let mut reply = self.ask(subscription.topic(), shard, &scripts::dead_take, &args).await?;
+                        let args = Args::new().arg(&known.stamp).arg(subscription.name()).arg(how).arg(&latest).arg(page);
+                        let mut reply = self.ask(subscription, shard, &scripts::dead_take, &args).await?;
                         taken += reply.count()?;
                         latest = reply.text()?;
-                        if reply.count()? < page {
+                        let (seen, all) = (reply.count()?, reply.number()? == 1);
+                        if all && seen < page {
                             break;
                         }
                     }
@@ -454,13 +584,13 @@ impl RedisHot {
         Ok(taken)
     }
 
-    pub(super) async fn look(&self, subscription: &SubscriptionName, limit: u32, shards: u16) -> Tried<Vec<Peeked>> {
+    pub(super) async fn look(&self, subscription: &SubscriptionName, limit: u32, known: &Known) -> Tried<Vec<Peeked>> {
         let limit = limit.min(MOST_PER_PULL);
-        let compiled = self.current_filter(subscription, shards).await?;
+        let compiled = self.current_filter(subscription, known).await?;
         let mut found = Vec::new();
-        for shard in 0..shards {
-            let args = Args::new().arg(shards).arg(subscription.name()).arg(limit);
-            for message in self.ask(subscription.topic(), shard, &scripts::peek, &args).await?.list()? {
+        for shard in 0..known.shards {
+            let args = Args::new().arg(&known.stamp).arg(subscription.name()).arg(limit);
+            for message in self.ask(subscription, shard, &scripts::peek, &args).await?.list()? {
                 let mut message = Parts::of(message)?;
                 let id = message.text()?;
                 let place = match message.text()?.as_str() {
@@ -497,37 +627,68 @@ impl RedisHot {
         Ok(found.into_iter().map(|(_, peeked)| peeked).collect())
     }
 
-    async fn current_filter(&self, subscription: &SubscriptionName, shards: u16) -> Tried<Arc<Compiled>> {
-        let options = self.read_subscription(subscription, shards).await?.ok_or(Miss::NoSubscription)?;
+    async fn current_filter(&self, subscription: &SubscriptionName, known: &Known) -> Tried<Arc<Compiled>> {
+        let options = self.read_subscription(subscription, known).await?.ok_or(Miss::NoSubscription)?;
         let json = options.filter.map(|filter| filter.to_string()).unwrap_or_default();
         Ok(Arc::new(Compiled::read(String::new(), &json)?))
     }
 
-    pub(super) async fn put_back(&self, subscription: &SubscriptionName, messages: &[Accepted], shards: u16) -> Tried<u64> {
+    pub(super) async fn put_back(&self, subscription: &SubscriptionName, messages: &[Accepted], known: &Known) -> Tried<u64> {
+        let shards = known.shards;
         let mut put = 0;
         for shard in 0..shards {
             let own: Vec<_> = messages.iter().filter(|message| split_id(&message.id).0 % shards == shard).collect();
             for own in own.chunks(MOST_PER_SCRIPT) {
-                let mut args = Args::new().arg(shards).arg(subscription.name());
+                let mut args = Args::new().arg(&known.stamp).arg(subscription.name());
                 for Accepted { id, published_at, message } in own {
                     args.push(split_id(id).1);
                     write_message(&mut args, message, Some(*published_at))?;
                 }
-                put += self.ask(subscription.topic(), shard, &scripts::replay, &args).await?.count()?;
+                put += self.ask(subscription, shard, &scripts::replay, &args).await?.count()?;
             }
         }
         Ok(put)
     }
 
-    /// Says on all shards that somebody waits; when something is due at the earliest, if known.
-    pub(super) async fn arm(&self, subscription: &SubscriptionName, timeout: Duration, shards: u16) -> Tried<Option<Duration>> {
-        let args = Args::new().arg(shards).arg(subscription.name()).arg(millis(timeout) + 1_000);
-        let dues = try_join_all(
-            (0..shards).map(async |shard| self.ask(subscription.topic(), shard, &scripts::arm, &args).await?.number().map_err(Miss::from)),
-        )
-        .await?;
+    /// Says on all shards that somebody waits, for a while; when something is due at the earliest, if known. `armed` is what it put there.
+    pub(super) async fn arm(
+        &self,
+        subscription: &SubscriptionName,
+        number: u64,
+        armed: &Armed<'_>,
+        known: &Known,
+    ) -> Tried<Option<Duration>> {
+        let channel = self.keys.wake(&self.process, self.link.is_cluster());
+        let channel = &channel;
+        let arm = |shard| async move {
+            let before = armed.take(shard);
+            let args = Args::new().arg(&known.stamp).arg(subscription.name()).arg(millis(WAITS)).arg(channel).arg(number).arg(before);
+            let mut reply = self.ask(subscription, shard, &scripts::arm, &args).await?;
+            let (due, put) = (reply.number()?, reply.text()?);
+            armed.keep(shard, put);
+            Ok::<_, Miss>(due)
+        };
+        let dues = together((0..known.shards).map(|shard| arm(shard).boxed()).collect()).await?;
         Ok(dues.into_iter().filter_map(|due| u64::try_from(due).ok()).min().map(Duration::from_millis))
     }
+}
+
+/// What is said to the script about the messages that it showed: those that pass, up to the first for which there is no room.
+fn sifted(compiled: &Compiled, at: String, page: Vec<Value>, room: usize) -> Result<Args> {
+    let (mut last, mut passing) = (at.clone(), Vec::new());
+    for entry in page {
+        let mut entry = list(entry)?.into_iter();
+        let id = text(entry.next().unwrap_or_default())?;
+        if compiled.lets_pass(&Stored::read(&id, entry.next().unwrap_or_default())?) {
+            if passing.len() == room {
+                break;
+            }
+            passing.push(id.clone());
+        }
+        last = id;
+    }
+    let args = Args::new().arg(at).arg(last);
+    Ok(passing.into_iter().fold(args, Args::arg))
 }
 
 fn lets_pass(compiled: &Compiled, delivery: &Delivery) -> bool {

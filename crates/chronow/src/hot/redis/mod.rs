@@ -1,7 +1,7 @@
 //! The hot tier on Redis 6.2 or later: single, Sentinel or Cluster.
 //!
-//! A topic's shard is a stream and everything beside it, all in one slot. A subscription is a consumer group, whose position Redis keeps, and records
-//! of the messages it has taken and not settled. Every change is one script, by the server's time; waiting happens on a connection of its own.
+//! A topic's shard is a stream and everything beside it, all in one slot. A subscription is a position in it, and records of the messages it has taken
+//! and not settled. Every change is one script, by the server's time; waiting happens on a connection of its own.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -34,6 +34,8 @@ mod replicated;
 mod reply;
 mod script;
 mod server;
+mod stats;
+mod subscriptions;
 mod topics;
 mod values;
 mod watching;
@@ -43,9 +45,12 @@ pub use config::{RedisConfig, RedisServers};
 use keys::Keys;
 use link::{Link, SharedLink};
 use listen::{Heard, Listener};
-use messages::Compiled;
+use messages::{Armed, Compiled, Left};
 use replicated::Confirm;
-use topics::Miss;
+use topics::{Known, Miss};
+
+/// Who waits looks again after so long.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// A hot tier on Redis.
 pub struct RedisHot {
@@ -54,9 +59,12 @@ pub struct RedisHot {
     listener: Listener,
     random: Arc<dyn Random>,
     turns: AtomicU64,
-    shards: Mutex<HashMap<TopicName, u16>>,
+    /// What this process is called where it waits.
+    process: String,
+    topics: Mutex<HashMap<TopicName, Known>>,
     filters: Mutex<HashMap<SubscriptionName, Arc<Compiled>>>,
     revisions: Mutex<HashMap<TopicName, Revisions>>,
+    left: Left,
 }
 
 /// What the shards of a topic said about the state of its options, and how often that was something new.
@@ -75,16 +83,19 @@ impl RedisHot {
         let keys = Keys::new(&config.key_prefix);
         // The futures of the driver are deep, and would count against the compiler's limit of whoever calls this.
         let link: SharedLink = Arc::new(Box::pin(Link::connect(config)).await.map_err(|error| error.during("connect"))?);
-        let listener = Listener::start(Arc::clone(&link));
+        let process = format!("{:016x}", SystemRandom.next_u64());
+        let listener = Listener::start(Arc::clone(&link), keys.wake(&process, link.is_cluster()));
         let hot = Self {
             link,
             keys,
             listener,
             random: Arc::new(SystemRandom),
             turns: AtomicU64::new(0),
-            shards: Mutex::default(),
+            process,
+            topics: Mutex::default(),
             filters: Mutex::default(),
             revisions: Mutex::default(),
+            left: Left::default(),
         };
         Box::pin(hot.server()).await.map_err(|error| error.during("connect"))?.judge()?;
         Ok(hot)
@@ -111,17 +122,18 @@ impl RedisHot {
         self.turns.fetch_add(1, Ordering::Relaxed)
     }
 
-    fn known_shards(&self, topic: &TopicName) -> Option<u16> {
-        self.shards.lock().unwrap_or_else(PoisonError::into_inner).get(topic).copied()
+    fn remembered(&self, topic: &TopicName) -> Option<Known> {
+        self.topics.lock().unwrap_or_else(PoisonError::into_inner).get(topic).cloned()
     }
 
-    fn know_shards(&self, topic: &TopicName, shards: u16) {
-        self.shards.lock().unwrap_or_else(PoisonError::into_inner).insert(topic.clone(), shards);
+    fn remember(&self, topic: &TopicName, known: Known) {
+        self.topics.lock().unwrap_or_else(PoisonError::into_inner).insert(topic.clone(), known);
     }
 
-    fn forget_shards(&self, topic: &TopicName) {
-        self.shards.lock().unwrap_or_else(PoisonError::into_inner).remove(topic);
+    fn forget(&self, topic: &TopicName) {
+        self.topics.lock().unwrap_or_else(PoisonError::into_inner).remove(topic);
         self.filters.lock().unwrap_or_else(PoisonError::into_inner).retain(|subscription, _| subscription.topic() != topic);
+        self.left.lock().unwrap_or_else(PoisonError::into_inner).retain(|subscription, _| subscription.topic() != topic);
         self.note_revision(topic, 0, None);
     }
 
@@ -164,17 +176,29 @@ impl fmt::Debug for RedisHot {
     }
 }
 
-/// Runs something on a topic whose number of shards it is given, and says what went wrong in a caller's words.
+/// Runs something on a topic, given which one it is, and says what went wrong in a caller's words.
 macro_rules! on {
-    ($self:ident, topic $topic:expr, $operation:literal, |$shards:ident| $work:expr) => {
+    ($self:ident, topic $topic:expr, $operation:literal, |$known:ident| $work:expr) => {
         $self
-            .on_topic($topic, |$shards| async move { $work.await }.boxed())
+            .on_topic($topic, |known| {
+                async move {
+                    let $known = &known;
+                    $work.await
+                }
+                .boxed()
+            })
             .await
             .map_err(|miss| RedisHot::explain(miss, $topic, None).during($operation))
     };
-    ($self:ident, subscription $sub:expr, $operation:literal, |$shards:ident| $work:expr) => {
+    ($self:ident, subscription $sub:expr, $operation:literal, |$known:ident| $work:expr) => {
         $self
-            .on_topic($sub.topic(), |$shards| async move { $work.await }.boxed())
+            .on_topic($sub.topic(), |known| {
+                async move {
+                    let $known = &known;
+                    $work.await
+                }
+                .boxed()
+            })
             .await
             .map_err(|miss| RedisHot::explain(miss, $sub.topic(), Some($sub)).during($operation))
     };
@@ -212,18 +236,18 @@ impl Hot for RedisHot {
     }
 
     async fn ensure_subscription(&self, subscription: &SubscriptionName, patch: &SubscriptionPatch) -> Result<SubscriptionOptions> {
-        on!(self, subscription subscription, "ensure_subscription", |shards| self.put_subscription(subscription, patch, shards))
+        on!(self, subscription subscription, "ensure_subscription", |known| self.put_subscription(subscription, patch, known))
     }
 
     async fn subscription(&self, subscription: &SubscriptionName) -> Result<Option<SubscriptionOptions>> {
-        match self.on_topic(subscription.topic(), |shards| self.read_subscription(subscription, shards).boxed()).await {
+        match self.on_topic(subscription.topic(), |known| async move { self.read_subscription(subscription, &known).await }.boxed()).await {
             Err(Miss::NoTopic) => Ok(None),
             other => other.map_err(|miss| Self::explain(miss, subscription.topic(), Some(subscription)).during("subscription")),
         }
     }
 
     async fn subscriptions(&self, topic: &TopicName) -> Result<Vec<String>> {
-        match self.on_topic(topic, |shards| self.list_subscriptions(topic, shards).boxed()).await {
+        match self.on_topic(topic, |_| self.list_subscriptions(topic).boxed()).await {
             Err(Miss::NoTopic) => Ok(Vec::new()),
             other => other.map_err(|miss| Self::explain(miss, topic, None).during("subscriptions")),
         }
@@ -231,7 +255,8 @@ impl Hot for RedisHot {
 
     async fn delete_subscription(&self, subscription: &SubscriptionName) -> Result<bool> {
         self.filters.lock().unwrap_or_else(PoisonError::into_inner).remove(subscription);
-        match self.on_topic(subscription.topic(), |shards| self.remove_subscription(subscription, shards).boxed()).await {
+        match self.on_topic(subscription.topic(), |known| async move { self.remove_subscription(subscription, &known).await }.boxed()).await
+        {
             Err(Miss::NoTopic) => Ok(false),
             other => other.map_err(|miss| Self::explain(miss, subscription.topic(), Some(subscription)).during("delete_subscription")),
         }
@@ -240,7 +265,7 @@ impl Hot for RedisHot {
     async fn publish(&self, topic: &TopicName, messages: Vec<Outgoing>) -> Result<Vec<Published>> {
         let messages = &messages;
         messages.iter().try_for_each(Outgoing::check).map_err(|error| error.during("publish").on(topic))?;
-        on!(self, topic topic, "publish", |shards| self.accept(topic, messages, shards, None))
+        on!(self, topic topic, "publish", |known| self.accept(topic, messages, known, None))
     }
 
     async fn publish_replicated(
@@ -252,7 +277,7 @@ impl Hot for RedisHot {
     ) -> Result<Vec<Published>> {
         let (messages, confirm) = (&messages, Some(Confirm { replicas, within }));
         messages.iter().try_for_each(Outgoing::check).map_err(|error| error.during("publish").on(topic))?;
-        on!(self, topic topic, "publish", |shards| self.accept(topic, messages, shards, confirm))
+        on!(self, topic topic, "publish", |known| self.accept(topic, messages, known, confirm))
     }
 
     async fn cancel(&self, topic: &TopicName, id: &str) -> Result<bool> {
@@ -263,49 +288,52 @@ impl Hot for RedisHot {
     }
 
     async fn pull(&self, subscription: &SubscriptionName, max: u32) -> Result<Pulled> {
-        let (pulled, _) = on!(self, subscription subscription, "pull", |shards| self.hand_out(subscription, max, 0, shards))?;
+        let (pulled, _) = on!(self, subscription subscription, "pull", |known| self.hand_out(subscription, max, 0, known))?;
         Ok(pulled)
     }
 
     async fn pull_and_start(&self, subscription: &SubscriptionName, max: u32, start: u32) -> Result<(Pulled, usize)> {
-        on!(self, subscription subscription, "pull", |shards| self.hand_out(subscription, max, start, shards))
+        on!(self, subscription subscription, "pull", |known| self.hand_out(subscription, max, start, known))
     }
 
     async fn advance(&self, subscription: &SubscriptionName, advance: Advance) -> Result<Advanced> {
         let advance = &advance;
-        on!(self, subscription subscription, "advance", |shards| self.settle(subscription, advance, shards))
+        on!(self, subscription subscription, "advance", |known| self.settle(subscription, advance, known))
     }
 
     async fn renew(&self, subscription: &SubscriptionName, locks: Vec<Lock>) -> Result<Vec<bool>> {
         let locks = &locks;
-        on!(self, subscription subscription, "renew", |shards| self.hold_on(subscription, locks, shards))
+        on!(self, subscription subscription, "renew", |known| self.hold_on(subscription, locks, known))
     }
 
     async fn fetch_deferred(&self, subscription: &SubscriptionName, ids: Vec<String>) -> Result<Vec<Delivery>> {
         let ids = &ids;
-        on!(self, subscription subscription, "fetch_deferred", |shards| self.hand_out_deferred(subscription, ids, shards))
+        on!(self, subscription subscription, "fetch_deferred", |known| self.hand_out_deferred(subscription, ids, known))
     }
 
     async fn needed_by_others(&self, subscription: &SubscriptionName, ids: &[String]) -> Result<Vec<bool>> {
-        on!(self, subscription subscription, "needed_by_others", |shards| self.ask_others(subscription, ids, shards))
+        on!(self, subscription subscription, "needed_by_others", |known| self.ask_others(subscription, ids, known))
     }
 
     async fn wait(&self, subscription: &SubscriptionName, timeout: Duration) -> Result<()> {
         let deadline = Instant::now() + timeout.min(Duration::from_secs(24 * 3_600));
-        let channel = self.keys.wake(subscription.topic());
         // First listen, then look: what comes after the look is heard.
-        let mut ears = match tokio::time::timeout_at(deadline, self.listener.listen(channel)).await {
-            Err(_) => return Ok(()),
-            Ok(Ok(ears)) => Some(ears),
-            Ok(Err(error)) if error.kind() == ErrorKind::Closed => return Err(error.during("wait")),
-            Ok(Err(error)) => {
-                tracing::warn!(%error, "waiting without being woken");
-                None
-            }
-        };
+        let mut waiter = self.listener.wait(self.keys.stream(subscription.topic(), 0), subscription.name());
+        let mut ears =
+            match tokio::time::timeout_at(deadline, self.listener.listen(self.keys.wake(&self.process, self.link.is_cluster()))).await {
+                Err(_) => return Ok(()),
+                Ok(Ok(ears)) => Some(ears),
+                Ok(Err(error)) if error.kind() == ErrorKind::Closed => return Err(error.during("wait")),
+                Ok(Err(error)) => {
+                    tracing::warn!(%error, "waiting without being woken");
+                    None
+                }
+            };
+        let (number, armed) = (self.turn(), Armed::new(self, subscription));
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
-            let due = on!(self, subscription subscription, "wait", |shards| self.arm(subscription, left, shards))?;
+            let armed = &armed;
+            let due = on!(self, subscription subscription, "wait", |known| self.arm(subscription, number, armed, known))?;
             if left.is_zero() || due == Some(Duration::ZERO) {
                 return Ok(());
             }
@@ -314,14 +342,19 @@ impl Hot for RedisHot {
                 tokio::time::sleep_until(until.min(Instant::now() + Duration::from_millis(250))).await;
                 continue;
             };
-            // Between the nodes of a cluster a call may get lost.
-            let look_again = if self.link.is_cluster() { until.min(Instant::now() + Duration::from_secs(1)) } else { until };
-            match tokio::time::timeout_at(look_again, ears.recv()).await {
-                Err(_) if look_again < until => {}
-                Err(_) | Ok(Ok(Heard::Message(_) | Heard::Interrupted(_)) | Err(RecvError::Lagged(_))) => return Ok(()),
-                Ok(Err(RecvError::Closed)) => {
-                    return Err(Error::new(ErrorKind::Closed, "the connection to Redis was closed").during("wait"));
+            // One is woken; if that one comes to nothing, or the call gets lost between the nodes of a cluster, the others look, too.
+            let look_again = until.min(Instant::now() + LOOK_AGAIN);
+            tokio::select! {
+                () = tokio::time::sleep_until(look_again) => {
+                    if look_again == until {
+                        return Ok(());
+                    }
                 }
+                () = waiter.woken() => return Ok(()),
+                heard = ears.recv() => match heard {
+                    Err(RecvError::Closed) => return Err(Error::new(ErrorKind::Closed, "the connection to Redis was closed").during("wait")),
+                    Ok(Heard::Message(_) | Heard::Interrupted(_)) | Err(RecvError::Lagged(_)) => return Ok(()),
+                },
             }
         }
     }
@@ -332,7 +365,7 @@ impl Hot for RedisHot {
         after: Option<&str>,
         limit: u32,
     ) -> Result<(Vec<DeadLetter>, Option<String>)> {
-        on!(self, subscription subscription, "dead_letters", |shards| self.list_dead(subscription, after, limit, shards))
+        on!(self, subscription subscription, "dead_letters", |known| self.list_dead(subscription, after, limit, known))
     }
 
     async fn dead_letter_ids(
@@ -342,36 +375,36 @@ impl Hot for RedisHot {
         after: Option<&str>,
         limit: u32,
     ) -> Result<Vec<DeadLetterId>> {
-        on!(self, subscription subscription, "dead_letter_ids", |shards| self.list_dead_ids(subscription, from, after, limit, shards))
+        on!(self, subscription subscription, "dead_letter_ids", |known| self.list_dead_ids(subscription, from, after, limit, known))
     }
 
     async fn dead_letters_by_id(&self, subscription: &SubscriptionName, ids: &[String]) -> Result<Vec<DeadLetter>> {
-        on!(self, subscription subscription, "dead_letters_by_id", |shards| self.get_dead(subscription, ids, shards))
+        on!(self, subscription subscription, "dead_letters_by_id", |known| self.get_dead(subscription, ids, known))
     }
 
     async fn redrive(&self, subscription: &SubscriptionName, select: &Select) -> Result<u64> {
-        on!(self, subscription subscription, "redrive", |shards| self.take_dead(subscription, "redrive", select, shards))
+        on!(self, subscription subscription, "redrive", |known| self.take_dead(subscription, "redrive", select, known))
     }
 
     async fn purge_dead_letters(&self, subscription: &SubscriptionName, select: &Select) -> Result<u64> {
-        on!(self, subscription subscription, "purge_dead_letters", |shards| self.take_dead(subscription, "purge", select, shards))
+        on!(self, subscription subscription, "purge_dead_letters", |known| self.take_dead(subscription, "purge", select, known))
     }
 
     async fn peek(&self, subscription: &SubscriptionName, limit: u32) -> Result<Vec<Peeked>> {
-        on!(self, subscription subscription, "peek", |shards| self.look(subscription, limit, shards))
+        on!(self, subscription subscription, "peek", |known| self.look(subscription, limit, known))
     }
 
     async fn purge(&self, topic: &TopicName) -> Result<u64> {
-        on!(self, topic topic, "purge", |shards| self.clear(topic, shards))
+        on!(self, topic topic, "purge", |known| self.clear(topic, known))
     }
 
     async fn stats(&self, topic: &TopicName) -> Result<TopicStats> {
-        on!(self, topic topic, "stats", |shards| self.count(topic, shards))
+        on!(self, topic topic, "stats", |known| self.count(topic, known))
     }
 
     async fn replay(&self, subscription: &SubscriptionName, messages: Vec<Accepted>) -> Result<u64> {
         let messages = &messages;
-        on!(self, subscription subscription, "replay", |shards| self.put_back(subscription, messages, shards))
+        on!(self, subscription subscription, "replay", |known| self.put_back(subscription, messages, known))
     }
 
     async fn get(&self, scope: &Scope, keys: &[String]) -> Result<Vec<Option<Value>>> {

@@ -3,17 +3,17 @@
 //! `WAIT` counts replicas for the writes of its own connection, and blocks it. So such a publish and its `WAIT` have a connection to themselves, and
 //! one that does not come back by itself: on another one `WAIT` would count for nothing.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use redis::aio::{ConnectionLike as _, MultiplexedConnection};
 use redis::{Cmd, ErrorKind as RedisKind, RedisError, RedisResult, ServerErrorKind, Value, cmd};
 
 use super::RedisHot;
 use super::keys::split_id;
-use super::link::failed;
-use super::reply::{Parts, count};
+use super::link::{failed, is_moving, is_read_only};
+use super::reply::{Parts, count, text};
 use super::script::{Args, Script, scripts};
-use super::topics::{Miss, Tried};
+use super::topics::{Known, Miss, Tried};
 use crate::{Error, ErrorKind, Result, SubscriptionName, TopicName};
 
 /// Redirections of a cluster that are followed.
@@ -48,10 +48,10 @@ impl Own {
         self.send(&cmd("PING"), self.timeout).await.is_ok()
     }
 
-    async fn eval(&mut self, script: &Script, key: &str, args: &Args) -> RedisResult<Value> {
-        match self.send(&script.by_hash(key, args), self.timeout).await {
+    async fn eval(&mut self, script: &Script, keys: &[String], args: &Args) -> RedisResult<Value> {
+        match self.send(&script.by_hash(keys, args), self.timeout).await {
             Err(error) if error.kind() == RedisKind::Server(ServerErrorKind::NoScript) => {
-                self.send(&script.by_source(key, args), self.timeout).await
+                self.send(&script.by_source(keys, args), self.timeout).await
             }
             other => other,
         }
@@ -78,11 +78,11 @@ impl RedisHot {
         confirm: Confirm,
     ) -> Tried<Parts> {
         let _open = self.link.open().await?;
-        let key = self.keys.stream(topic, shard);
+        let (key, keys) = (self.keys.stream(topic, shard), self.keys.shard::<&str>(topic, shard, &[]));
         let mut own = self.link.own(None).await?;
-        let (mut attempt, mut hops) = (0, 0);
+        let (mut attempt, mut hops, begun) = (0, 0, Instant::now());
         loop {
-            let reply = match own.eval(script, &key, args).await {
+            let reply = match own.eval(script, &keys, args).await {
                 Ok(reply) => reply,
                 Err(error) => match redirected(&error).filter(|_| hops < HOPS) {
                     Some(node) => {
@@ -90,24 +90,35 @@ impl RedisHot {
                         own = self.link.own(Some(node)).await?;
                         continue;
                     }
+                    None if is_read_only(&error) && hops < HOPS => {
+                        // It did nothing; the name may lead to the new master by now.
+                        hops += 1;
+                        self.link.is_demoted();
+                        own = self.link.own(None).await?;
+                        continue;
+                    }
+                    // Its slot is on the way; nothing was done.
+                    None if is_moving(&error) && begun.elapsed() < own.timeout => {
+                        tokio::time::sleep(Duration::from_millis(50)).await;
+                        continue;
+                    }
                     None => return Err(failed(error).into()),
                 },
             };
-            if let Some(parts) = self.judge(topic, shard, attempt, reply).await? {
+            if let Some(parts) = self.judge(topic, shard, &mut attempt, reply).await? {
                 confirmed(&mut own, &key, confirm).await?;
                 self.link.give_back(own);
                 return Ok(parts);
             }
-            attempt += 1;
-            if attempt == 4 {
+            if attempt >= 4 {
                 return Err(Miss::Stale);
             }
         }
     }
 
-    pub(super) async fn ask_others(&self, subscription: &SubscriptionName, ids: &[String], shards: u16) -> Tried<Vec<bool>> {
+    pub(super) async fn ask_others(&self, subscription: &SubscriptionName, ids: &[String], known: &Known) -> Tried<Vec<bool>> {
         let mut needed = vec![true; ids.len()];
-        for shard in 0..shards {
+        for shard in 0..known.shards {
             let own: Vec<(usize, &str)> = ids
                 .iter()
                 .enumerate()
@@ -116,17 +127,62 @@ impl RedisHot {
                 .map(|(i, id)| (i, id.1))
                 .collect();
             for own in own.chunks(MOST_IDS) {
-                let mut args = Args::new().arg(shards).arg(subscription.name());
-                for (_, id) in own {
-                    args.push(id);
-                }
-                let answers = self.ask(subscription.topic(), shard, &scripts::others, &args).await?.text()?;
-                for ((index, _), answer) in own.iter().zip(answers.bytes()) {
-                    needed[*index] = answer != b'0';
+                for index in self.ask_others_about(subscription, own, shard, known).await? {
+                    needed[index] = false;
                 }
             }
         }
         Ok(needed)
+    }
+
+    /// Those of these messages of a shard that nobody else needs. Every other subscription is asked, and then whether all of them, also those made
+    /// meanwhile, have read what was asked about: so what nobody needs stays so.
+    async fn ask_others_about(
+        &self,
+        subscription: &SubscriptionName,
+        own: &[(usize, &str)],
+        shard: u16,
+        known: &Known,
+    ) -> Tried<Vec<usize>> {
+        let topic = subscription.topic();
+        let (numbers, _) = self.placed(subscription, own, shard, known).await?;
+        let mut left: Vec<(usize, &str, u64)> =
+            own.iter().zip(numbers).filter_map(|((index, id), number)| Some((*index, *id, number?))).collect();
+        for name in self.names(topic, shard).await? {
+            if name == subscription.name() || left.is_empty() {
+                continue;
+            }
+            let mut args = Args::new().arg(&known.stamp).arg(&name);
+            for (_, id, number) in &left {
+                args = args.arg(id).arg(number);
+            }
+            let answers = match self.ask(&SubscriptionName::stored(topic, &name), shard, &scripts::needed, &args).await {
+                Err(Miss::NoSubscription) => continue,
+                other => other?.text()?,
+            };
+            let mut answers = answers.bytes();
+            left.retain(|_| answers.next() == Some(b'0'));
+        }
+        if left.is_empty() {
+            return Ok(Vec::new());
+        }
+        let (_, read) = self.placed(subscription, own, shard, known).await?;
+        Ok(left.into_iter().filter(|(_, _, number)| *number <= read).map(|(index, ..)| index).collect())
+    }
+
+    /// The numbers of messages that the subscription has, and up to which number every subscription has read.
+    async fn placed(
+        &self,
+        subscription: &SubscriptionName,
+        own: &[(usize, &str)],
+        shard: u16,
+        known: &Known,
+    ) -> Tried<(Vec<Option<u64>>, u64)> {
+        let args = own.iter().fold(Args::new().arg(&known.stamp).arg(subscription.name()), |args, (_, id)| args.arg(id));
+        let mut reply = self.ask(subscription, shard, &scripts::placed, &args).await?;
+        let numbers =
+            reply.list()?.into_iter().map(|number| Ok(text(number)?.parse().ok().map(i64::unsigned_abs))).collect::<Result<_>>()?;
+        Ok((numbers, reply.count()?))
     }
 }
 

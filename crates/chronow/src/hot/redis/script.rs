@@ -17,17 +17,17 @@ impl Script {
         Self { hash: redis::Script::new(source).get_hash().to_owned(), source }
     }
 
-    pub(super) fn by_hash(&self, key: &str, args: &Args) -> Cmd {
+    pub(super) fn by_hash(&self, keys: &[String], args: &Args) -> Cmd {
         let mut cmd = cmd("EVALSHA");
         cmd.arg(&self.hash);
-        args.append(key, &mut cmd);
+        args.append(keys, &mut cmd);
         cmd
     }
 
-    pub(super) fn by_source(&self, key: &str, args: &Args) -> Cmd {
+    pub(super) fn by_source(&self, keys: &[String], args: &Args) -> Cmd {
         let mut cmd = cmd("EVAL");
         cmd.arg(self.source);
-        args.append(key, &mut cmd);
+        args.append(keys, &mut cmd);
         cmd
     }
 }
@@ -82,8 +82,8 @@ impl Args {
         self.ends.extend(other.ends.iter().map(|end| start + end));
     }
 
-    fn append(&self, key: &str, cmd: &mut Cmd) {
-        cmd.arg(1).arg(key);
+    fn append(&self, keys: &[String], cmd: &mut Cmd) {
+        cmd.arg(keys.len()).arg(keys);
         let mut start = 0;
         for &end in &self.ends {
             cmd.arg(&self.bytes[start..end]);
@@ -111,8 +111,8 @@ pub(super) mod scripts {
 
     scripts! {
         with library:
-            advance arm cancel dead_get dead_ids dead_list dead_take fetch_deferred others peek publish pull purge renew replay stats sub_delete sub_get sub_idle sub_put subs
-            topic_delete topic_put;
+            advance arm cancel dead_get dead_ids dead_list dead_take fetch_deferred needed peek placed publish pull purge renew replay stats sub_count sub_delete sub_get
+            sub_put sub_touch sub_whole tidy topic_delete topic_put topic_whole upgrade;
         with core: publish_plain;
         alone: kv_expire kv_increment kv_remove kv_set
     }

@@ -1,29 +1,36 @@
 //! Topics and subscriptions: their options, shards, and what is counted about them.
 //!
-//! The first shard of a topic has the say: it exists exactly if that one does. The others repeat its options and subscriptions, and are mended from
-//! it when somebody meets one that is behind.
+//! The first shard of a topic has the say. A topic gets a stamp there when it is made, with its number of shards and a generation of its own, and a
+//! subscription a number that grows; the other shards repeat both with the options. What is done to a shard is done to what has that stamp and
+//! number alone: whoever is late can neither remove nor skip what others have made since. A shard that is behind is mended by whoever meets it.
 
-use std::time::Duration;
-
+use futures::FutureExt as _;
 use futures::future::{BoxFuture, try_join_all};
 use redis::{Value, cmd};
+use std::sync::Arc;
 
 use super::RedisHot;
-use super::keys::split_id;
 use super::reply::{Parts, list, number, text};
 use super::script::{Args, Script, scripts};
-use crate::hot::{Overflow, Start, SubscriptionOptions, SubscriptionPatch, SubscriptionStats, TopicOptions, TopicPatch, TopicStats};
+use crate::hot::{Overflow, TopicOptions, TopicPatch};
 use crate::{Error, ErrorKind, Result, Scope, SubscriptionName, TopicName};
+
+/// So many shards are asked at a time.
+const TOGETHER: usize = 16;
 
 /// Why a script did not do it.
 pub(super) enum Miss {
     NoTopic,
     NoSubscription,
-    /// The topic has another number of shards than we thought.
+    /// The topic is another one than we thought, such as one with another number of shards.
     Stale,
     Full(u64),
+    /// One of these subscriptions may have room to give back.
+    Crowded(Vec<String>),
     /// The options changed meanwhile.
     Changed,
+    /// Somebody is removing it.
+    Dying,
     /// Another script has to do it; nothing was done.
     Other,
     Failed(Error),
@@ -37,22 +44,73 @@ impl From<Error> for Miss {
 
 pub(super) type Tried<T> = Result<T, Miss>;
 
+/// Which topic of a name it is.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Known {
+    pub(super) shards: u16,
+    /// The number of shards and the generation, as the scripts compare them.
+    pub(super) stamp: Arc<str>,
+}
+
+impl Known {
+    fn read(stamp: &str) -> Result<Self> {
+        let shards = stamp.split_once(':').and_then(|(shards, _)| shards.parse().ok());
+        let shards =
+            shards.ok_or_else(|| Error::new(ErrorKind::HotTier, format!("Redis holds `{stamp}` in the place of a topic's stamp")))?;
+        Ok(Self { shards, stamp: stamp.into() })
+    }
+}
+
+/// What the first shard has of a topic.
+pub(super) struct StoredTopic {
+    pub(super) stamp: String,
+    pub(super) json: String,
+    pub(super) rev: String,
+    /// The revision that all shards have.
+    whole: String,
+}
+
+/// Before the stamp of a topic that is being removed.
+const DYING: &str = "dying:";
+
 /// Options of others are read through a JSON text that only we write.
-fn options<T: serde::de::DeserializeOwned>(json: &str) -> Result<T> {
+pub(super) fn options<T: serde::de::DeserializeOwned>(json: &str) -> Result<T> {
     chronos_db::json::from_slice(json.as_bytes())
         .map_err(|error| Error::new(ErrorKind::HotTier, "Redis holds options that cannot be read").caused_by(error))
 }
 
-fn json<T: serde::Serialize>(options: &T) -> Result<String> {
+pub(super) fn json<T: serde::Serialize>(options: &T) -> Result<String> {
     chronos_db::json::to_string(options).map_err(|error| Error::validation("the options cannot be written").caused_by(error))
 }
 
+/// Does things on many shards, some at a time.
+pub(super) async fn together<T>(mut work: Vec<BoxFuture<'_, Tried<T>>>) -> Tried<Vec<T>> {
+    let mut all = Vec::with_capacity(work.len());
+    while !work.is_empty() {
+        let rest = work.split_off(work.len().min(TOGETHER));
+        all.extend(try_join_all(std::mem::replace(&mut work, rest)).await?);
+    }
+    Ok(all)
+}
+
 impl RedisHot {
-    /// Runs a script on a shard, mending the shard if it is behind the first one, and telling the others of subscriptions that went.
-    pub(super) async fn ask(&self, topic: &TopicName, shard: u16, script: &Script, args: &Args) -> Tried<Parts> {
-        for attempt in 0..4 {
-            let reply = self.link.eval(script, &self.keys.stream(topic, shard), args).await?;
-            if let Some(parts) = self.judge(topic, shard, attempt, reply).await? {
+    /// Runs a script about a subscription on a shard, as [`Self::ask_with`] does.
+    pub(super) async fn ask(&self, subscription: &SubscriptionName, shard: u16, script: &Script, args: &Args) -> Tried<Parts> {
+        let keys = self.keys.shard(subscription.topic(), shard, &[subscription.name()]);
+        self.ask_with(subscription.topic(), shard, script, &keys, args).await
+    }
+
+    /// Runs a script about a topic on a shard, as [`Self::ask_with`] does.
+    pub(super) async fn ask_topic(&self, topic: &TopicName, shard: u16, script: &Script, args: &Args) -> Tried<Parts> {
+        self.ask_with(topic, shard, script, &self.keys.shard::<&str>(topic, shard, &[]), args).await
+    }
+
+    /// Runs a script on a shard, mending the shard if it is behind the first one, and removing idle subscriptions that it tells of.
+    pub(super) async fn ask_with(&self, topic: &TopicName, shard: u16, script: &Script, keys: &[String], args: &Args) -> Tried<Parts> {
+        let mut attempt = 0;
+        while attempt < 4 {
+            let reply = self.link.eval(script, keys, args).await?;
+            if let Some(parts) = self.judge(topic, shard, &mut attempt, reply).await? {
                 return Ok(parts);
             }
         }
@@ -60,94 +118,68 @@ impl RedisHot {
     }
 
     /// What a script answered; nothing if it did nothing, and should be called again.
-    pub(super) async fn judge(&self, topic: &TopicName, shard: u16, attempt: usize, reply: Value) -> Tried<Option<Parts>> {
+    pub(super) async fn judge(&self, topic: &TopicName, shard: u16, attempt: &mut usize, reply: Value) -> Tried<Option<Parts>> {
         let mut parts = Parts::of(reply)?;
+        let first = *attempt == 0;
         match parts.text()?.as_str() {
             "ok" => return Ok(Some(parts)),
-            "notopic" if shard > 0 && attempt == 0 => self.mend(topic, shard).await?,
-            "nosub" if shard > 0 && attempt == 0 => self.mend(topic, shard).await?,
+            "notopic" | "nosub" if shard > 0 && first => self.mend(topic, shard, None).await?,
+            "stale" if shard > 0 && first => self.mend(topic, shard, Some(parts.text()?)).await?,
+            "old" => self.upgrade(topic, shard).await?,
             "notopic" => return Err(Miss::NoTopic),
             "nosub" => return Err(Miss::NoSubscription),
             "stale" => return Err(Miss::Stale),
             "changed" => return Err(Miss::Changed),
+            "dying" => return Err(Miss::Dying),
             "other" => return Err(Miss::Other),
             "full" => return Err(Miss::Full(parts.count()?)),
-            "reaped" => {
-                for name in parts.rest() {
-                    let name = text(name)?;
-                    tracing::info!(topic = topic.name(), subscription = name, "removed an idle subscription");
-                    self.forget_subscription(topic, &name).await?;
-                }
-            }
+            "crowded" => return Err(Miss::Crowded(parts.rest().into_iter().map(text).collect::<Result<_>>()?)),
             "idle" => {
-                let mut parts = parts.rest().into_iter();
-                while let (Some(name), Some(seen)) = (parts.next(), parts.next()) {
-                    self.reap(topic, &text(name)?, number(seen)?).await?;
+                for name in parts.rest() {
+                    self.remove_idle(topic, &text(name)?).await?;
                 }
+                // There may be more of them.
+                return Ok(None);
             }
             other => return Err(Error::new(ErrorKind::HotTier, format!("a script answered `{other}`")).into()),
         }
+        *attempt += 1;
         Ok(None)
     }
 
-    /// Removes a subscription that was last used then as far as the first shard knows, unless the others know better.
-    async fn reap(&self, topic: &TopicName, name: &str, seen: i64) -> Tried<()> {
-        let mut used = seen;
-        for shard in 1..self.shards(topic).await? {
-            let reply = self.link.eval(&scripts::sub_idle, &self.keys.stream(topic, shard), &Args::new().arg(name)).await?;
-            let mut parts = Parts::of(reply)?;
-            if parts.text()? == "ok" {
-                used = used.max(parts.number()?);
-            }
-        }
-        let later = (used > seen).then_some(used);
-        let args = Args::new().arg(name).arg(seen).maybe(later);
-        let mut parts = Parts::of(self.link.eval(&scripts::sub_idle, &self.keys.stream(topic, 0), &args).await?)?;
-        if parts.text()? == "ok" && parts.number()? == 1 {
-            tracing::info!(topic = topic.name(), subscription = name, "removed an idle subscription");
-            self.forget_subscription(topic, name).await?;
-        }
-        Ok(())
-    }
-
-    async fn forget_subscription(&self, topic: &TopicName, name: &str) -> Tried<()> {
-        let shards = self.shards(topic).await?;
-        for shard in 1..shards {
-            self.link.eval(&scripts::sub_delete, &self.keys.stream(topic, shard), &Args::new().arg(name)).await?;
-        }
-        Ok(())
-    }
-
-    /// Runs something that needs the number of shards; once more if that had changed.
-    pub(super) async fn on_topic<'a, T>(&'a self, topic: &TopicName, work: impl Fn(u16) -> BoxFuture<'a, Tried<T>> + Send) -> Tried<T> {
-        let shards = self.shards(topic).await?;
-        match work(shards).await {
-            Err(Miss::Stale) => {
-                self.forget_shards(topic);
-                let shards = self.shards(topic).await?;
-                work(shards).await
-            }
-            other => {
-                if matches!(other, Err(Miss::NoTopic)) {
-                    self.forget_shards(topic);
+    /// Runs something that needs to know which topic it is; again if that had changed.
+    pub(super) async fn on_topic<'a, T>(&'a self, topic: &TopicName, work: impl Fn(Known) -> BoxFuture<'a, Tried<T>> + Send) -> Tried<T> {
+        let mut attempt = 0;
+        loop {
+            let known = self.known(topic).await?;
+            match work(known).await {
+                Err(Miss::Stale) if attempt < 3 => {
+                    self.forget(topic);
+                    attempt += 1;
                 }
-                other
+                other => {
+                    if matches!(other, Err(Miss::NoTopic)) {
+                        self.forget(topic);
+                    }
+                    return other;
+                }
             }
         }
     }
 
-    /// How many shards a topic has.
-    pub(super) async fn shards(&self, topic: &TopicName) -> Tried<u16> {
-        if let Some(shards) = self.known_shards(topic) {
-            return Ok(shards);
+    /// Which topic it is now.
+    pub(super) async fn known(&self, topic: &TopicName) -> Tried<Known> {
+        if let Some(known) = self.remembered(topic) {
+            return Ok(known);
         }
-        let found = self.link.run(cmd("HGET").arg(self.keys.meta(topic, 0)).arg("shards")).await?;
-        if found == Value::Nil {
-            return Err(Miss::NoTopic);
+        match self.stored_topic(topic).await? {
+            Some(stored) if !stored.stamp.starts_with(DYING) => {
+                let known = Known::read(&stored.stamp)?;
+                self.remember(topic, known.clone());
+                Ok(known)
+            }
+            _ => Err(Miss::NoTopic),
         }
-        let shards = u16::try_from(number(found)?).map_err(|_| Error::new(ErrorKind::HotTier, "Redis holds a wrong number of shards"))?;
-        self.know_shards(topic, shards);
-        Ok(shards)
     }
 
     pub(super) fn explain(miss: Miss, topic: &TopicName, subscription: Option<&SubscriptionName>) -> Error {
@@ -158,90 +190,178 @@ impl RedisHot {
             Miss::Full(owed) => {
                 Error::new(ErrorKind::Full, format!("the topic holds {owed} messages that somebody still needs; publish again later"))
             }
-            Miss::Stale | Miss::Changed | Miss::Other => {
+            Miss::Stale | Miss::Changed | Miss::Dying | Miss::Other | Miss::Crowded(_) => {
                 Error::new(ErrorKind::Conflict, "the options are being changed by others; try again").retryable()
             }
         }
         .on(subscription.map_or_else(|| topic.to_string(), ToString::to_string))
     }
 
-    async fn stored_topic(&self, topic: &TopicName) -> Result<Option<String>> {
-        match self.link.run(cmd("HGET").arg(self.keys.meta(topic, 0)).arg("options")).await? {
-            Value::Nil => Ok(None),
-            found => text(found).map(Some),
+    pub(super) async fn stored_topic(&self, topic: &TopicName) -> Result<Option<StoredTopic>> {
+        for _ in 0..3 {
+            let names = ["stamp", "options", "rev", "whole"];
+            let mut found = Parts::of(self.link.run(cmd("HMGET").arg(self.keys.meta(topic, 0)).arg(&names)).await?)?;
+            let (stamp, json, rev, whole) = (found.next(), found.next(), found.next(), found.next());
+            match (stamp, json) {
+                (_, Value::Nil) => return Ok(None),
+                (Value::Nil, _) => self.upgrade(topic, 0).await?,
+                (stamp, json) => {
+                    let whole = if whole == Value::Nil { String::new() } else { text(whole)? };
+                    return Ok(Some(StoredTopic { stamp: text(stamp)?, json: text(json)?, rev: text(rev)?, whole }));
+                }
+            }
         }
+        Err(Error::new(ErrorKind::Conflict, "subscriptions are being made by an earlier version; try again").retryable())
+    }
+
+    /// Brings what an earlier version left to the shape of this one.
+    pub(super) async fn upgrade(&self, topic: &TopicName, shard: u16) -> Result<()> {
+        let subscriptions = self.keys.old_subscriptions(topic, shard);
+        let names: Vec<String> =
+            list(self.link.run(cmd("SMEMBERS").arg(&subscriptions)).await?)?.into_iter().map(text).collect::<Result<_>>()?;
+        let mut keys = self.keys.shard(topic, shard, &names);
+        keys.push(subscriptions);
+        let args = names.iter().fold(Args::new(), |args, name| args.arg(name));
+        // If another one was made meanwhile, nothing was done, and whoever asks asks again.
+        self.link.eval(&scripts::upgrade, &keys, &args).await?;
+        tracing::info!(topic = topic.name(), shard, subscriptions = names.len(), "brought a topic to the shape of this version");
+        Ok(())
     }
 
     pub(super) async fn put_topic(&self, topic: &TopicName, patch: &TopicPatch) -> Tried<TopicOptions> {
-        for _ in 0..10 {
-            let current = self.stored_topic(topic).await?;
-            let mut wanted;
-            if let Some(json) = &current {
-                let before: TopicOptions = options(json)?;
-                wanted = patch.apply(&before);
-                wanted.shards = before.shards;
-            } else {
-                wanted = patch.apply(&TopicOptions::default());
+        for _ in 0..20 {
+            let stored = self.stored_topic(topic).await?;
+            if let Some(dying) = stored.as_ref().filter(|stored| stored.stamp.starts_with(DYING)) {
+                // Its removal comes first, whoever began it.
+                self.finish_removal(topic, &dying.stamp).await?;
+                continue;
             }
+            let wanted = match &stored {
+                Some(stored) => {
+                    let before: TopicOptions = options(&stored.json)?;
+                    TopicOptions { shards: before.shards, ..patch.apply(&before) }
+                }
+                None => patch.apply(&TopicOptions::default()),
+            };
             wanted.check()?;
             let new = json(&wanted)?;
-            if current.as_ref() != Some(&new) || current.is_none() {
-                if current.is_none() {
-                    // What an interrupted removal may have left behind must not come back.
-                    for shard in 1..wanted.shards {
-                        self.link.eval(&scripts::topic_delete, &self.keys.stream(topic, shard), &Args::new()).await?;
+            let (stamp, rev, whole) = match stored {
+                Some(stored) if stored.json == new => (stored.stamp, stored.rev, stored.whole),
+                stored => {
+                    let expected = stored.as_ref().map_or("", |stored| &stored.json);
+                    let stamp = format!("{}:{}", wanted.shards, self.token());
+                    let args = topic_args(expected, &new, &wanted).arg(stamp).arg("");
+                    match self.ask_topic(topic, 0, &scripts::topic_put, &args).await {
+                        Err(Miss::Changed) => continue,
+                        other => {
+                            let mut reply = other?;
+                            (reply.text()?, reply.text()?, String::new())
+                        }
                     }
                 }
-                match self.ask(topic, 0, &scripts::topic_put, &topic_args(current.as_deref().unwrap_or(""), &new, &wanted)).await {
-                    Err(Miss::Changed) => continue,
+            };
+            let known = Known::read(&stamp)?;
+            if whole != rev {
+                let put = |shard| self.put_on_shard(topic, shard, &known, &rev, &new, &wanted).boxed();
+                let confirmed = together((1..known.shards).map(put).collect()).await;
+                match confirmed {
+                    // Somebody removed it, or made another one.
+                    Err(Miss::Stale | Miss::Changed | Miss::Dying | Miss::NoTopic) => continue,
                     other => other?,
                 };
-                for shard in 1..wanted.shards {
-                    self.ask(topic, shard, &scripts::topic_put, &topic_args("*", &new, &wanted)).await?;
-                }
+                self.ask_topic(topic, 0, &scripts::topic_whole, &Args::new().arg(&stamp).arg(&rev)).await?;
             }
-            self.know_shards(topic, wanted.shards);
-            self.link.run(cmd("SADD").arg(self.keys.topics(topic.scope())).arg(topic.name())).await?;
+            self.remember(topic, known);
+            let names = self.keys.topics(topic.scope());
+            // A full server refuses to add what is there already.
+            if number(self.link.run(cmd("SISMEMBER").arg(&names).arg(topic.name())).await?)? == 0 {
+                self.link.run(cmd("SADD").arg(&names).arg(topic.name())).await?;
+            }
             return Ok(wanted);
         }
         Err(Miss::Changed)
     }
 
-    /// Brings a shard to what the first one says.
-    async fn mend(&self, topic: &TopicName, shard: u16) -> Tried<()> {
-        let Some(current) = self.stored_topic(topic).await? else { return Err(Miss::NoTopic) };
-        let wanted: TopicOptions = options(&current)?;
-        if shard >= wanted.shards {
-            return Err(Miss::Stale);
+    /// Brings the topic's options to a shard other than the first.
+    pub(super) async fn put_on_shard(
+        &self,
+        topic: &TopicName,
+        shard: u16,
+        known: &Known,
+        rev: &str,
+        json: &str,
+        options: &TopicOptions,
+    ) -> Tried<()> {
+        let args = topic_args("*", json, options).arg(&known.stamp).arg(rev);
+        for _ in 0..4 {
+            let keys = self.keys.shard::<&str>(topic, shard, &[]);
+            let mut reply = Parts::of(self.link.eval(&scripts::topic_put, &keys, &args).await?)?;
+            match reply.text()?.as_str() {
+                "ok" => return Ok(()),
+                "old" => self.upgrade(topic, shard).await?,
+                "stale" => {
+                    // Another generation. What the first shard said before is what it says still, so the other one is gone from there for good.
+                    let other = reply.text()?;
+                    match self.stored_topic(topic).await? {
+                        Some(stored) if *stored.stamp == *known.stamp => self.remove_shard(topic, shard, &other).await?,
+                        _ => return Err(Miss::Stale),
+                    }
+                }
+                other => return Err(Error::new(ErrorKind::HotTier, format!("a script answered `{other}`")).into()),
+            }
         }
-        let at = self.keys.stream(topic, shard);
-        self.link.eval(&scripts::topic_put, &at, &topic_args("*", &current, &wanted)).await?;
-        for name in self.all_subscriptions(topic, wanted.shards).await? {
-            let args = Args::new().arg(wanted.shards).arg(&name);
-            let stored = match self.ask_plain(topic, 0, &scripts::sub_get, &args).await? {
-                Some(mut parts) => parts.text()?,
-                None => continue,
+        Err(Miss::Stale)
+    }
+
+    /// Brings a shard to what the first one says. `other` is the stamp that it has, if it has another one than the caller.
+    fn mend<'a>(&'a self, topic: &'a TopicName, shard: u16, other: Option<String>) -> BoxFuture<'a, Tried<()>> {
+        // Mending asks scripts, which may have to mend.
+        async move {
+            let Some(stored) = self.stored_topic(topic).await?.filter(|stored| !stored.stamp.starts_with(DYING)) else {
+                self.forget(topic);
+                return Err(Miss::NoTopic);
             };
-            let own: SubscriptionOptions = options(&stored)?;
-            let start = position(&own.start, shard)?;
-            self.link.eval(&scripts::sub_put, &at, &subscription_args(wanted.shards, &name, "*", &stored, &own, &start)?).await?;
+            let known = Known::read(&stored.stamp)?;
+            if shard >= known.shards
+                || self.remembered(topic).is_some_and(|remembered| remembered != known)
+                || other.as_deref() == Some(&*known.stamp)
+            {
+                return Err(Miss::Stale);
+            }
+            let wanted: TopicOptions = options(&stored.json)?;
+            self.put_on_shard(topic, shard, &known, &stored.rev, &stored.json, &wanted).await?;
+            for name in self.names(topic, 0).await? {
+                let subscription = SubscriptionName::stored(topic, &name);
+                match self.stored_subscription(&subscription, &known).await? {
+                    Some(own) if !own.dying => self.put_subscription_on_shard(&subscription, shard, &known, &own, false).await?,
+                    _ => {}
+                }
+            }
+            // If it was removed meanwhile, this shard was perhaps made anew behind the removal.
+            match self.stored_topic(topic).await? {
+                Some(now) if now.stamp == stored.stamp => Ok(()),
+                _ => {
+                    self.remove_shard(topic, shard, &stored.stamp).await?;
+                    self.forget(topic);
+                    Err(Miss::Stale)
+                }
+            }
         }
-        Ok(())
+        .boxed()
     }
 
-    /// As [`Self::ask`], without mending anything: nothing unless the script says `ok`.
-    async fn ask_plain(&self, topic: &TopicName, shard: u16, script: &Script, args: &Args) -> Result<Option<Parts>> {
-        let mut parts = Parts::of(self.link.eval(script, &self.keys.stream(topic, shard), args).await?)?;
-        Ok((parts.text()? == "ok").then_some(parts))
-    }
-
-    async fn all_subscriptions(&self, topic: &TopicName, shards: u16) -> Result<Vec<String>> {
-        let Some(mut parts) = self.ask_plain(topic, 0, &scripts::subs, &Args::new().arg(shards)).await? else { return Ok(Vec::new()) };
-        parts.list()?.into_iter().map(text).collect()
+    /// All subscriptions of a shard, also the library's own and those that are being removed.
+    pub(super) async fn names(&self, topic: &TopicName, shard: u16) -> Result<Vec<String>> {
+        let mut range = cmd("ZRANGE");
+        range.arg(self.keys.floors(topic, shard)).arg(0).arg(-1);
+        let mut names: Vec<String> = list(self.link.run(&range).await?)?.into_iter().map(text).collect::<Result<_>>()?;
+        names.sort_unstable();
+        Ok(names)
     }
 
     pub(super) async fn read_topic(&self, topic: &TopicName) -> Result<Option<TopicOptions>> {
-        self.stored_topic(topic).await?.map(|json| options(&json)).transpose()
+        let stored = self.stored_topic(topic).await?.filter(|stored| !stored.stamp.starts_with(DYING));
+        stored.map(|stored| options(&stored.json)).transpose()
     }
 
     pub(super) async fn list_topics(&self, scope: &Scope) -> Result<Vec<String>> {
@@ -260,133 +380,89 @@ impl RedisHot {
     }
 
     pub(super) async fn remove_topic(&self, topic: &TopicName) -> Tried<bool> {
-        self.forget_shards(topic);
-        let shards = match self.shards(topic).await {
-            Ok(shards) => shards,
-            Err(Miss::NoTopic) => 1,
-            Err(other) => return Err(other),
-        };
+        self.forget(topic);
         let mut existed = false;
-        // The first shard last: a removal that is interrupted can be repeated.
-        for shard in (0..shards).rev() {
-            existed = self.ask(topic, shard, &scripts::topic_delete, &Args::new()).await?.number()? == 1;
-        }
-        self.forget_shards(topic);
-        self.link.run(cmd("SREM").arg(self.keys.topics(topic.scope())).arg(topic.name())).await?;
-        Ok(existed)
-    }
-
-    pub(super) async fn put_subscription(
-        &self,
-        subscription: &SubscriptionName,
-        patch: &SubscriptionPatch,
-        shards: u16,
-    ) -> Tried<SubscriptionOptions> {
-        let (topic, name) = (subscription.topic(), subscription.name());
-        for _ in 0..10 {
-            let current = match self.ask(topic, 0, &scripts::sub_get, &Args::new().arg(shards).arg(name)).await {
-                Ok(mut parts) => Some(parts.text()?),
-                Err(Miss::NoSubscription) => None,
-                Err(other) => return Err(other),
-            };
-            let mut wanted;
-            if let Some(json) = &current {
-                let before: SubscriptionOptions = options(json)?;
-                wanted = patch.apply(&before);
-                wanted.start = before.start;
+        while let Some(stored) = self.stored_topic(topic).await? {
+            if stored.stamp.starts_with(DYING) {
+                self.finish_removal(topic, &stored.stamp).await?;
+                if existed {
+                    break;
+                }
             } else {
-                wanted = patch.apply(&SubscriptionOptions::default());
+                // Only of this generation, and whoever comes second finds it gone.
+                let args = Args::new().arg(&stored.stamp).arg("begin");
+                existed |= self.ask_topic(topic, 0, &scripts::topic_delete, &args).await?.number()? == 1;
             }
-            wanted.check()?;
-            let new = json(&wanted)?;
-            if current.as_ref() == Some(&new) {
-                return Ok(wanted);
-            }
-            let expected = current.as_deref().unwrap_or("");
-            let start = position(&wanted.start, 0)?;
-            match self.ask(topic, 0, &scripts::sub_put, &subscription_args(shards, name, expected, &new, &wanted, &start)?).await {
-                Err(Miss::Changed) => continue,
-                other => other?,
-            };
-            for shard in 1..shards {
-                let start = position(&wanted.start, shard)?;
-                self.ask(topic, shard, &scripts::sub_put, &subscription_args(shards, name, "*", &new, &wanted, &start)?).await?;
-            }
-            return Ok(wanted);
         }
-        Err(Miss::Changed)
-    }
-
-    pub(super) async fn read_subscription(&self, subscription: &SubscriptionName, shards: u16) -> Tried<Option<SubscriptionOptions>> {
-        let args = Args::new().arg(shards).arg(subscription.name());
-        match self.ask(subscription.topic(), 0, &scripts::sub_get, &args).await {
-            Ok(mut parts) => Ok(Some(options(&parts.text()?)?)),
-            Err(Miss::NoSubscription | Miss::NoTopic) => Ok(None),
-            Err(other) => Err(other),
-        }
-    }
-
-    pub(super) async fn list_subscriptions(&self, topic: &TopicName, shards: u16) -> Tried<Vec<String>> {
-        let names = self.ask(topic, 0, &scripts::subs, &Args::new().arg(shards)).await?.list()?;
-        let mut names: Vec<String> = names.into_iter().map(text).collect::<Result<_>>()?;
-        names.retain(|name| !name.starts_with("__"));
-        names.sort_unstable();
-        Ok(names)
-    }
-
-    pub(super) async fn remove_subscription(&self, subscription: &SubscriptionName, shards: u16) -> Tried<bool> {
-        let mut existed = false;
-        for shard in (0..shards).rev() {
-            let args = Args::new().arg(subscription.name());
-            existed = self.ask(subscription.topic(), shard, &scripts::sub_delete, &args).await?.number()? == 1;
-        }
+        self.forget(topic);
+        self.forget_name(topic).await?;
         Ok(existed)
     }
 
-    pub(super) async fn clear(&self, topic: &TopicName, shards: u16) -> Tried<u64> {
+    /// Removes a topic that is hidden already, from all of its shards.
+    async fn finish_removal(&self, topic: &TopicName, dying: &str) -> Tried<()> {
+        let stamp = dying.trim_start_matches(DYING);
+        together((1..Known::read(stamp)?.shards).map(|shard| self.remove_shard(topic, shard, stamp).boxed()).collect()).await?;
+        self.remove_shard(topic, 0, dying).await?;
+        self.forget_name(topic).await
+    }
+
+    /// Takes the name from the list if there is no such topic.
+    async fn forget_name(&self, topic: &TopicName) -> Tried<()> {
+        let names = self.keys.topics(topic.scope());
+        self.link.run(cmd("SREM").arg(&names).arg(topic.name())).await?;
+        if self.stored_topic(topic).await?.is_some() {
+            self.link.run(cmd("SADD").arg(&names).arg(topic.name())).await?;
+        }
+        Ok(())
+    }
+
+    /// Removes what a shard has under a stamp, and nothing else, in steps.
+    async fn remove_shard(&self, topic: &TopicName, shard: u16, stamp: &str) -> Tried<()> {
+        loop {
+            for name in self.names(topic, shard).await? {
+                self.remove_from_shard(&SubscriptionName::stored(topic, &name), shard, stamp, "").await?;
+            }
+            let args = Args::new().arg(stamp).arg("end");
+            let done = self.ask_topic(topic, shard, &scripts::topic_delete, &args).await?.number()? == 1;
+            // A subscription may have been made meanwhile.
+            if done || self.names(topic, shard).await?.is_empty() || !self.has_stamp(topic, shard, stamp).await? {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn has_stamp(&self, topic: &TopicName, shard: u16, stamp: &str) -> Result<bool> {
+        let found = self.link.run(cmd("HGET").arg(self.keys.meta(topic, shard)).arg("stamp")).await?;
+        Ok(found != Value::Nil && text(found)? == stamp)
+    }
+
+    pub(super) async fn clear(&self, topic: &TopicName, known: &Known) -> Tried<u64> {
         let mut removed = 0;
-        for shard in 0..shards {
-            removed += self.ask(topic, shard, &scripts::purge, &Args::new().arg(shards)).await?.count()?;
+        for shard in 0..known.shards {
+            // What is counted is what somebody still needs.
+            for name in self.names(topic, shard).await? {
+                self.tidy(&SubscriptionName::stored(topic, &name), shard, known).await?;
+            }
+            removed += self.ask_topic(topic, shard, &scripts::purge, &Args::new().arg(&known.stamp)).await?.count()?;
         }
         Ok(removed)
     }
 
-    pub(super) async fn count(&self, topic: &TopicName, shards: u16) -> Tried<TopicStats> {
-        let mut all = TopicStats::default();
-        for shard in 0..shards {
-            let mut parts = self.ask(topic, shard, &scripts::stats, &Args::new().arg(shards)).await?;
-            all.length += parts.count()?;
-            all.dropped += parts.count()?;
-            for row in parts.list()? {
-                let mut row = Parts::of(row)?;
-                let name = row.text()?;
-                let known = all.subscriptions.iter().position(|sub| sub.subscription == name);
-                if shard > 0 && known.is_none() {
-                    // The first shard has let it go; an interrupted removal is brought to its end.
-                    self.ask(topic, shard, &scripts::sub_delete, &Args::new().arg(&name)).await?;
-                    continue;
-                }
-                let index = known.unwrap_or_else(|| {
-                    all.subscriptions.push(SubscriptionStats { subscription: name, ..SubscriptionStats::default() });
-                    all.subscriptions.len() - 1
-                });
-                let sub = &mut all.subscriptions[index];
-                sub.backlog += row.count()?;
-                sub.pending += row.count()?;
-                sub.scheduled += row.count()?;
-                sub.deferred += row.count()?;
-                sub.dead_letters += row.count()?;
-                sub.deliveries += row.count()?;
-                sub.acked += row.count()?;
-                if let Ok(age) = row.text()?.parse() {
-                    sub.oldest_age = sub.oldest_age.max(Some(Duration::from_millis(age)));
-                }
-                sub.paused = row.text()? == "1";
+    /// Lets a subscription give back what room it can. Answers whether it gave some.
+    pub(super) async fn tidy(&self, subscription: &SubscriptionName, shard: u16, known: &Known) -> Tried<bool> {
+        let args = Args::new().arg(&known.stamp).arg(subscription.name());
+        let mut gave = false;
+        loop {
+            let mut reply = match self.ask(subscription, shard, &scripts::tidy, &args).await {
+                Err(Miss::NoSubscription) => return Ok(true),
+                other => other?,
+            };
+            gave |= reply.number()? == 1;
+            if reply.number()? == 0 {
+                return Ok(gave);
             }
         }
-        all.subscriptions.sort_unstable_by(|a, b| a.subscription.cmp(&b.subscription));
-        (all.internal, all.subscriptions) = all.subscriptions.into_iter().partition(|sub| sub.subscription.starts_with("__"));
-        Ok(all)
     }
 }
 
@@ -402,50 +478,5 @@ fn topic_args(expected: &str, json: &str, options: &TopicOptions) -> Args {
     };
     // What Lua counts with has 53 bits.
     let max = share(options.max_len, options.shards).min(1 << 52);
-    Args::new()
-        .arg(expected)
-        .arg(json)
-        .arg(options.shards)
-        .arg(max)
-        .arg(overflow)
-        .maybe(options.ttl_ms)
-        .arg(options.dedup_window_ms.min(1 << 52))
-}
-
-fn subscription_args(shards: u16, name: &str, expected: &str, json: &str, options: &SubscriptionOptions, start: &str) -> Result<Args> {
-    let backoff: Vec<String> = options.backoff_ms.iter().map(|wait| wait.min(&(1 << 52)).to_string()).collect();
-    let filter = options.filter.as_ref().map(self::json).transpose()?;
-    Ok(Args::new()
-        .arg(shards)
-        .arg(name)
-        .arg(expected)
-        .arg(json)
-        .arg(options.visibility_ms)
-        .arg(options.max_deliveries)
-        .arg(backoff.join(","))
-        .arg(options.jitter_percent)
-        .arg(u8::from(options.dead_letters))
-        .maybe(options.auto_delete_ms)
-        .arg(u8::from(options.paused))
-        .maybe(filter)
-        .arg(start))
-}
-
-/// The last entry of a shard that a new subscription does not get.
-fn position(start: &Start, shard: u16) -> Result<String> {
-    // Entries of one millisecond never get this far.
-    let before = |millis: u64| if millis == 0 { "0-0".to_owned() } else { format!("{}-999999999", millis - 1) };
-    Ok(match start {
-        Start::New => "$".to_owned(),
-        Start::Earliest => "0-0".to_owned(),
-        Start::Time(millis) => before(u64::try_from(*millis).unwrap_or(0)),
-        Start::Id(id) => {
-            let (own, inner) = split_id(id);
-            let parsed = inner.split_once('-').and_then(|(ms, seq)| Some((ms.parse::<u64>().ok()?, seq.parse::<u64>().ok()?)));
-            let (ms, seq) = parsed
-                .filter(|(ms, seq)| *ms < 1 << 50 && *seq < 1 << 32)
-                .ok_or_else(|| Error::validation(format!("`{id}` is no message id of this topic, no time, and not `new` or `earliest`")))?;
-            if own == shard { format!("{ms}-{seq}") } else { before(ms) }
-        }
-    })
+    Args::new().arg(expected).arg(json).arg(max).arg(overflow).maybe(options.ttl_ms).arg(options.dedup_window_ms.min(1 << 52))
 }

@@ -136,7 +136,7 @@ impl RedisHot {
             When::Version(version) => args.arg(version),
         };
         let args = args.arg(u8::from(value.is_some())).bytes(value.as_deref().unwrap_or_default()).arg(content_type).maybe(ttl.map(millis));
-        match self.link.eval(&scripts::kv_set, &self.keys.value(scope, key), &args).await? {
+        match self.link.eval(&scripts::kv_set, &[self.keys.value(scope, key)], &args).await? {
             Reply::Nil => Ok(None),
             version => count(version).map(Some),
         }
@@ -144,17 +144,17 @@ impl RedisHot {
 
     pub(super) async fn remove_value(&self, scope: &Scope, key: &str) -> Result<bool> {
         let args = Args::new().arg(self.keys.changes(scope)).arg(key);
-        Ok(number(self.link.eval(&scripts::kv_remove, &self.keys.value(scope, key), &args).await?)? == 1)
+        Ok(number(self.link.eval(&scripts::kv_remove, &[self.keys.value(scope, key)], &args).await?)? == 1)
     }
 
     pub(super) async fn expire_value(&self, scope: &Scope, key: &str, ttl: Duration) -> Result<bool> {
         let args = Args::new().arg(self.keys.changes(scope)).arg(key).arg(millis(ttl));
-        Ok(number(self.link.eval(&scripts::kv_expire, &self.keys.value(scope, key), &args).await?)? == 1)
+        Ok(number(self.link.eval(&scripts::kv_expire, &[self.keys.value(scope, key)], &args).await?)? == 1)
     }
 
     pub(super) async fn add_to_value(&self, scope: &Scope, key: &str, by: i64, ttl: Option<Duration>) -> Result<(i64, u64)> {
         let args = Args::new().arg(self.keys.changes(scope)).arg(key).arg(by).maybe(ttl.map(millis));
-        let mut reply = Parts::of(self.link.eval(&scripts::kv_increment, &self.keys.value(scope, key), &args).await?)?;
+        let mut reply = Parts::of(self.link.eval(&scripts::kv_increment, &[self.keys.value(scope, key)], &args).await?)?;
         if reply.text()? == "ok" {
             return Ok((reply.number()?, reply.count()?));
         }

@@ -160,6 +160,41 @@ async fn a_failover_by_sentinel_moves_everything_to_the_new_master() {
     assert_eq!(texts(&world.pull(&sub, 1).await), ["b"]);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_became_a_replica_is_left_for_where_its_name_leads() {
+    let (old, new) = (RedisServer::start(&[]).await, RedisServer::start(&[]).await);
+    let proxy = Proxy::in_front_of(&old.url()).await;
+    let world = World::new(RedisConfig::single(proxy.uri()), 1).await;
+    let topic = world.topic("t", TopicPatch::default()).await;
+    let sub = world.sub(&topic, "s", SubscriptionPatch { visibility_ms: Some(600_000), ..SubscriptionPatch::default() }).await;
+    world.publish(&topic, &["a", "b"]).await;
+    let got = world.pull(&sub, 1).await.remove(0);
+    new.run(&["REPLICAOF", "127.0.0.1", &old.port().to_string()]).await;
+    old.until("the replica follows", &["INFO", "replication"], |answer| answer.contains("state=online")).await;
+    new.has_all_of(&old).await;
+    new.run(&["REPLICAOF", "NO", "ONE"]).await;
+    proxy.lead_to(&new.url());
+    // It keeps its connections, as some do that are asked to step down, and follows nobody who could pass anything on.
+    old.run(&["REPLICAOF", "127.0.0.1", &SilentPort::take().address().port().to_string()]).await;
+    assert_eq!(world.settle(&sub, &got.lock, Settle::Ack).await, Settled::Done);
+    assert_eq!(texts(&world.pull(&sub, 1).await), ["b"]);
+    // Whoever listens hears the new one, too.
+    let begin = Instant::now();
+    let waited = async {
+        world.hot.wait(&sub, PATIENCE).await.unwrap();
+        begin.elapsed()
+    };
+    let published = async {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        world.publish(&topic, &["c"]).await;
+    };
+    let (waited, ()) = tokio::join!(waited, published);
+    assert!(waited < PATIENCE / 2, "a publish on the new master was heard after {waited:?}");
+    let values = &world.hot;
+    values.set(&world.scope, "k", Some("x".into()), "", None, When::Always).await.unwrap();
+    assert!(values.get(&world.scope, &["k".to_owned()]).await.unwrap()[0].is_some());
+}
+
 #[tokio::test]
 async fn after_closing_everything_says_so() {
     let world = World::single().await;

@@ -1,7 +1,11 @@
 //! The hot tier on real Redis servers: single, and a cluster with topics of one and of several shards.
 
+mod costs;
 mod delivery;
 mod failures;
+mod moving;
+mod room;
+mod together;
 mod topics;
 mod values;
 
@@ -84,6 +88,13 @@ impl World {
 
     pub(crate) async fn nothing(&self, sub: &SubscriptionName) {
         assert_eq!(self.hot.pull(sub, 10).await.unwrap().deliveries, []);
+    }
+
+    /// A pull for many brings this one alone, which is then settled.
+    pub(crate) async fn nothing_but(&self, sub: &SubscriptionName, text: &str) {
+        let got = self.hot.pull(sub, 1_000).await.unwrap().deliveries;
+        assert_eq!(texts(&got), [text]);
+        assert_eq!(self.settle(sub, &got[0].lock, Settle::Ack).await, Settled::Done);
     }
 
     pub(crate) async fn start(&self, sub: &SubscriptionName, lock: &Lock) -> bool {

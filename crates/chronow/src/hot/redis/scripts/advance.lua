@@ -1,14 +1,12 @@
--- ARGV: shards, subscription, number of groups of acknowledged ones, for each its token, how many, and their ids; number settled otherwise, for each
+-- ARGV: shards and generation, subscription, number of groups of acknowledged ones, for each its token, how many, and their ids; number settled otherwise, for each
 -- id, token, how (retry, dead, refuse, defer, release, skip), wait ('' for the backoff), chance of the jitter, reason; number of groups of those to
--- start, as the first ones
+-- start, as the first ones. Answers for each of the first D (done), X (a dead letter), L (lost), A (ask again: these were large), and for each of the
+-- others 1 if it was started.
 local s, c = enter_sub()
 if not s then
   return c
 end
 
-if c.auto then
-  call('HSET', s.config, 'seen', whole(NOW))
-end
 
 -- The records of these messages as far as the token holds them. One that is named twice is held once.
 local seen = {}
@@ -25,7 +23,7 @@ local function holding(first, last, token)
           local found = unpack_record(text)
           held[text] = is_held(found, token) and found
         end
-        record = held[text]
+        record = undropped(s, id, held[text])
         seen[id] = record and true
       end
       n = n + 1
@@ -53,17 +51,13 @@ local function remove(gone, counter)
   end
   chunks(gone, 1000, function(...)
     call('HDEL', s.messages, ...)
+    call('ZREM', s.order, ...)
     call('ZREM', s.locks, ...)
   end)
   local total = call('HINCRBY', s.stats, counter, #gone)
-  -- Looking at what is in flight must not cost more than what was settled since.
-  local step = 256
-  local flying = call('ZCARD', s.locks)
-  while step < 4 * flying do
-    step = step * 2
-  end
-  if math.floor(total / step) ~= math.floor((total - #gone) / step) then
-    trim(false)
+  -- Now and then, so that a settlement costs little.
+  if math.floor(total / 64) ~= math.floor((total - #gone) / 64) then
+    trim(s, c)
   end
 end
 
@@ -112,12 +106,17 @@ local others = tonumber(ARGV[at])
 local first = at + 1
 at = first + 6 * others
 if others > 0 then
-  local skipped = {}
+  local skipped, bytes = {}, 0
   for i = first, at - 1, 6 do
     local id, how, wait, chance, reason = ARGV[i], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4], ARGV[i + 5]
-    local record = holding(i, i, ARGV[i + 1])[1]
+    local record = bytes <= MOST_BYTES and holding(i, i, ARGV[i + 1])[1]
+    local fields = record and how ~= 'skip' and (how == 'refuse' or how == 'dead' or record.where ~= 'h' or record.starts >= c.deliveries)
+      and fields_of(id, record.where)
+    bytes = bytes + (fields and size_of(fields) or 0)
     local outcome = 'D'
-    if not record then
+    if bytes > MOST_BYTES and not record then
+      outcome = 'A'
+    elseif not record then
       outcome = 'L'
     elseif how == 'skip' then
       skipped[#skipped + 1] = id
@@ -125,13 +124,13 @@ if others > 0 then
     elseif how == 'refuse' then
       local starts = math.max(0, record.starts - 1)
       call('HINCRBY', s.stats, 'deliveries', starts - record.starts)
-      bury(s, c.keep, id, fields_of(id, record.where), starts, reason)
+      bury(s, c.keep, id, fields, starts, reason)
       forget(s, id, record)
     elseif how == 'dead' or (how == 'retry' and record.starts >= c.deliveries) then
-      bury(s, c.keep, id, fields_of(id, record.where), record.starts, reason)
+      bury(s, c.keep, id, fields, record.starts, reason)
       forget(s, id, record)
       outcome = how == 'retry' and 'X' or 'D'
-    elseif not park(id, record.where) then
+    elseif not park(s, id, record.where) then
       -- Dropped by a full topic.
       forget(s, id, record)
     else
@@ -145,7 +144,7 @@ if others > 0 then
       else
         call('ZADD', s.retry, soon(id), id)
       end
-      wake()
+      s.wakes = true
     end
     settled[#settled + 1] = outcome
   end
@@ -175,4 +174,10 @@ if #counted > 0 then
   chunks(counted, 2000, function(...) call('HSET', s.messages, ...) end)
   call('HINCRBY', s.stats, 'deliveries', #counted / 2)
 end
-return { 'ok', table.concat(settled), table.concat(started) }
+if told > 0 and c.read >= ADDED and call('ZCARD', s.order) == 0 then
+  -- The last one of all: what it leaves must not lie there until somebody comes again.
+  trim(s, c)
+end
+used(s, c)
+wake_own(s)
+return { 'ok', table.concat(settled), table.concat(started), c.auto or '' }

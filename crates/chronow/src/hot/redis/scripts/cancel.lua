@@ -4,6 +4,7 @@ local due = call('ZSCORE', SCHED, ARGV[1])
 if not due or tonumber(due) <= NOW then
   return { 'ok', 0 }
 end
+begin_draining()
 local body = call('HGET', SCHED_BODY, ARGV[1])
 local dedup = body and field(cmsgpack.unpack(body), 'dedup')
 if dedup and call('HGET', DEDUP, dedup) == ARGV[1] then
@@ -11,5 +12,6 @@ if dedup and call('HGET', DEDUP, dedup) == ARGV[1] then
   call('ZREM', DEDUP_AT, dedup)
 end
 call('ZREM', SCHED, ARGV[1])
+call('ZREM', SCHED_IDS, ARGV[1])
 call('HDEL', SCHED_BODY, ARGV[1])
 return { 'ok', 1 }

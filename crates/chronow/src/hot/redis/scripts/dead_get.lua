@@ -1,5 +1,5 @@
--- ARGV: shards, subscription, ids
-local s, c = enter_sub()
+-- ARGV: shards and generation, subscription, ids
+local s, c = enter_sub(true)
 if not s then
   return c
 end

@@ -1,5 +1,5 @@
--- ARGV: shards, subscription, from (a score, with '(' to leave it out), limit. Answers ids and scores.
-local s, c = enter_sub()
+-- ARGV: shards and generation, subscription, from (a score, with '(' to leave it out), limit. Answers ids and scores.
+local s, c = enter_sub(true)
 if not s then
   return c
 end

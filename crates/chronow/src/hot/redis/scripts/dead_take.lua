@@ -1,4 +1,5 @@
--- ARGV: shards, subscription, 'redrive' or 'purge', latest score ('' to begin with), most, ids (none: the oldest)
+-- ARGV: shards and generation, subscription, 'redrive' or 'purge', latest score ('' to begin with), most, ids (none: the oldest). Answers how many
+-- were taken, the latest score, how many were looked at, and whether that is all that was asked for.
 local s, c = enter_sub()
 if not s then
   return c
@@ -8,33 +9,32 @@ local ids = { unpack(ARGV, 6) }
 if #ids == 0 then
   ids = call('ZRANGEBYSCORE', s.dlq_order, '-inf', latest, 'LIMIT', 0, ARGV[5])
 end
-local taken = 0
+local taken, seen, bytes = 0, 0, 0
 for _, id in ipairs(ids) do
-  local body = call('HGET', s.dlq, id)
-  if body then
-    if ARGV[3] == 'redrive' and call('HEXISTS', s.messages, id) == 0 then
-      local fields, key = {}, ''
-      local old = cmsgpack.unpack(body)[1]
-      for i = 1, #old, 2 do
-        -- A new life: what made it expire does not count any more.
-        if old[i] ~= 'until' then
-          fields[#fields + 1] = old[i]
-          fields[#fields + 1] = old[i + 1]
-        end
-        if old[i] == 'key' then
-          key = old[i + 1]
-        end
-      end
-      hold(id, fields, order(id))
-      call('HSET', s.messages, id, pack('', 0, 0, 'h', key))
-      enqueue(s, id, key, order(id))
-    end
-    call('HDEL', s.dlq, id)
-    call('ZREM', s.dlq_order, id)
-    taken = taken + 1
+  if bytes > MOST_BYTES then
+    break
   end
+  seen = seen + 1
+  local redrive = ARGV[3] == 'redrive'
+  local body = redrive and call('HGET', s.dlq, id)
+  if redrive and body and call('HEXISTS', s.messages, id) == 0 then
+    local fields, key = {}, ''
+    local old = cmsgpack.unpack(body)[1]
+    for i = 1, #old, 2 do
+      -- A new life: what made it expire does not count any more.
+      if old[i] ~= 'until' then
+        fields[#fields + 1] = old[i]
+        fields[#fields + 1] = old[i + 1]
+      end
+      if old[i] == 'key' then
+        key = old[i + 1]
+      end
+    end
+    put_beside(s, id, fields, key)
+    s.wakes, bytes = true, bytes + #body
+  end
+  taken = taken + call('HDEL', s.dlq, id)
+  call('ZREM', s.dlq_order, id)
 end
-if taken > 0 and ARGV[3] == 'redrive' then
-  wake()
-end
-return { 'ok', taken, latest, #ids }
+wake_own(s)
+return { 'ok', taken, latest, seen, seen == #ids and 1 or 0 }

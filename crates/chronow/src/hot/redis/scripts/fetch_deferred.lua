@@ -1,10 +1,14 @@
--- ARGV: shards, subscription, token, ids
+-- ARGV: shards and generation, subscription, token, ids. Answers until when they are locked, the messages, and how many of the ids were looked at.
 local s, c = enter_sub()
 if not s then
   return c
 end
-local till, out = whole(NOW + c.visibility), {}
+local till, out, bytes, seen = whole(NOW + c.visibility), {}, 0, 0
 for i = 4, #ARGV do
+  if bytes > MOST_BYTES then
+    break
+  end
+  seen = seen + 1
   local id = ARGV[i]
   if call('ZREM', s.deferred, id) == 1 then
     local text = call('HGET', s.messages, id)
@@ -15,9 +19,11 @@ for i = 4, #ARGV do
     else
       -- With its deliveries used up it cannot be started, but still be looked at and settled.
       out[#out + 1] = { id, record.starts, fields }
+      bytes = bytes + size_of(fields)
       call('HSET', s.messages, id, pack(ARGV[3], till, record.starts, record.where, record.key))
       call('ZADD', s.locks, till, id)
     end
   end
 end
-return { 'ok', till, out }
+used(s, c, tonumber(till))
+return { 'ok', till, out, seen }

@@ -1,17 +1,15 @@
 -- Shared by the scripts about topics that need more than `core.lua`; making these functions takes longer than a small publish.
 
+-- No script touches more bytes of messages than this and one page.
+local MOST_BYTES = 4194304
+
 local function after(a, b)
   local am, as = parse(a)
   local bm, bs = parse(b)
   return am > bm or (am == bm and as > bs)
 end
 
-local function next_id(id)
-  local ms, seq = parse(id)
-  return whole(ms) .. '-' .. whole(seq + 1)
-end
-
--- A number that grows with the ids.
+-- A number that grows with the ids, the same for new ones of one millisecond: those are in order as texts.
 local function order(id)
   local ms, seq = parse(id)
   return ms and ms + math.min(seq, 4095) / 4096 or 0
@@ -35,10 +33,23 @@ local function field(fields, name)
   end
 end
 
+local function size_of(fields)
+  local bytes = 0
+  for i = 2, #fields, 2 do
+    bytes = bytes + #fields[i]
+  end
+  return bytes
+end
+
+-- What makes room is not refused for want of memory: a server that is full refuses what may take some as the first change of a script alone.
+local function begin_draining()
+  call('HDEL', META, '-')
+end
+
 local function sub_of(name)
   local base = K .. ':sub:' .. name .. ':'
   return {
-    name = name, group = 'sub:' .. name, config = base .. 'config', messages = base .. 'messages', locks = base .. 'locks',
+    name = name, config = base .. 'config', messages = base .. 'messages', order = base .. 'order', locks = base .. 'locks',
     retry = base .. 'retry', blocked = base .. 'blocked', deferred = base .. 'deferred', keys = base .. 'keys', dlq = base .. 'dlq',
     dlq_order = base .. 'dlq-order', stats = base .. 'stats',
   }
@@ -66,9 +77,10 @@ local function is_held(record, token)
   return record.token == token and tonumber(record.till) > NOW
 end
 
-local function hold(id, fields, position)
+-- `number` is that of its entry, 0 or less if it may have none any more.
+local function hold(id, fields, number)
   if call('HSETNX', HELD, id, cmsgpack.pack(fields)) == 1 then
-    call('ZADD', HELD_ORDER, string.format('%.4f', position), id)
+    call('ZADD', HELD_ORDER, number, id)
   else
     call('HINCRBY', HELD_REFS, id, 1)
   end
@@ -101,8 +113,11 @@ local function fields_of(id, where)
   return found[1] and found[1][2]
 end
 
+-- A subscription's messages are in order: those that lie in the stream by the number of their entry, those held beside it under -1.
+local BESIDE = '-1'
+
 -- Holds a message of the stream beside it. False if it was dropped.
-local function park(id, where)
+local function park(s, id, where)
   if where == 'h' then
     return true
   end
@@ -110,7 +125,8 @@ local function park(id, where)
   if not fields then
     return false
   end
-  hold(id, fields, order(entry_of(id, where)))
+  hold(id, fields, call('ZSCORE', s.order, id) or '0')
+  call('ZADD', s.order, BESIDE, id)
   return true
 end
 
@@ -119,8 +135,8 @@ local function blocked_prefix(key)
   return #key .. ':' .. key .. ':'
 end
 
-local function block(s, id, key, position)
-  call('ZADD', s.blocked, 0, blocked_prefix(key) .. string.format('%026.8f', position) .. ':' .. id)
+local function block(s, id, key)
+  call('ZADD', s.blocked, 0, blocked_prefix(key) .. string.format('%026.8f', order(id)) .. ':' .. id)
 end
 
 local function blocked_id(member, prefix)
@@ -139,18 +155,18 @@ local function release_key(s, key, id)
     call('ZREM', s.blocked, found)
     call('HSET', s.keys, key, following)
     call('ZADD', s.retry, soon(following), following)
-    wake()
+    s.wakes = true
   else
     call('HDEL', s.keys, key)
   end
 end
 
 -- Makes a recorded message due, or blocked behind its key.
-local function enqueue(s, id, key, position)
+local function enqueue(s, id, key)
   if key ~= '' then
     local holder = call('HGET', s.keys, key)
     if holder and holder ~= id then
-      block(s, id, key, position)
+      block(s, id, key)
       return
     end
     call('HSET', s.keys, key, id)
@@ -158,9 +174,18 @@ local function enqueue(s, id, key, position)
   call('ZADD', s.retry, soon(id), id)
 end
 
+-- Puts a message of earlier into one subscription. Its entry may be any of those there were, if there is one: that is what the negative number says.
+local function put_beside(s, id, fields, key)
+  hold(id, fields, whole(-ADDED))
+  call('HSET', s.messages, id, pack('', 0, 0, 'h', key))
+  call('ZADD', s.order, BESIDE, id)
+  enqueue(s, id, key)
+end
+
 -- The subscription is done with a message.
 local function forget(s, id, record)
   call('HDEL', s.messages, id)
+  call('ZREM', s.order, id)
   call('ZREM', s.locks, id)
   call('ZREM', s.retry, id)
   call('ZREM', s.deferred, id)
@@ -180,73 +205,61 @@ local function bury(s, keep, id, fields, starts, reason)
   call('ZADD', s.dlq_order, whole(at), id)
 end
 
-local function remove_sub(name)
-  local s = sub_of(name)
-  local existed = call('SREM', SUBS, name)
-  local records = call('HGETALL', s.messages)
-  for i = 1, #records, 2 do
-    if unpack_record(records[i + 1]).where == 'h' then
-      unhold(records[i])
-    end
-  end
-  redis.pcall('XGROUP', 'DESTROY', K, s.group)
-  call('DEL', s.config, s.messages, s.locks, s.retry, s.blocked, s.deferred, s.keys, s.dlq, s.dlq_order, s.stats)
-  return existed
-end
-
 -- The topic's options as a script needs them, or a reply for the caller. Idle subscriptions are looked for in the first shard alone.
 -- `REVISION` says whether its options are still those that somebody saw.
 local REVISION = ''
-local function enter(shards)
-  local m = call('HMGET', META, 'shards', 'max', 'overflow', 'ttl', 'dedup', 'auto', 'rev')
-  REVISION = m[7] or ''
+local function enter(stamp)
+  local m = call('HMGET', META, 'stamp', 'max', 'overflow', 'ttl', 'dedup', 'auto', 'last', 'added', 'purged', 'dropped', 'rev', 'news')
+  REVISION = (m[11] or '') .. '.' .. (m[12] or '')
   if not m[1] then
-    return nil, { 'notopic' }
-  elseif m[1] ~= shards then
-    return nil, { 'stale' }
+    return nil, { call('HEXISTS', META, 'shards') == 1 and 'old' or 'notopic' }
+  elseif m[1] ~= stamp then
+    return nil, { 'stale', m[1] }
   end
-  if m[6] and not string.find(K, '#%d+}$') then
-    local reply = { shards == '1' and 'reaped' or 'idle' }
-    for _, name in ipairs(call('SMEMBERS', SUBS)) do
-      local s = sub_of(name)
-      local c = call('HMGET', s.config, 'auto', 'seen')
-      if c[1] and c[1] ~= '' and NOW - tonumber(c[2]) > tonumber(c[1]) then
-        if call('ZCOUNT', s.locks, '(' .. whole(NOW), '+inf') > 0 then
-          -- Somebody is at work on a message: that is use.
-          call('HSET', s.config, 'seen', whole(NOW))
-        elseif shards == '1' then
-          remove_sub(name)
-          reply[#reply + 1] = name
-        else
-          -- It may be in use in other shards.
-          reply[#reply + 1] = name
-          reply[#reply + 1] = c[2]
-        end
-      end
-    end
-    if #reply > 1 then
-      if shards == '1' then
-        wake()
-      end
-      return nil, reply
+  if m[6] then
+    local idle = call('ZRANGEBYSCORE', IDLE, '-inf', NOW, 'LIMIT', 0, 20)
+    if #idle > 0 then
+      return nil, { 'idle', unpack(idle) }
     end
   end
-  return { max = tonumber(m[2]), overflow = m[3], ttl = tonumber(m[4] or ''), dedup = tonumber(m[5]) }
+  know_last(m[7])
+  ADDED = tonumber(m[8])
+  return { max = tonumber(m[2]), overflow = m[3], ttl = tonumber(m[4] or ''), dedup = tonumber(m[5]), purged = m[9] or '', dropped = m[10] }
 end
 
 local function config_of(s)
-  local c = call('HMGET', s.config, 'visibility', 'deliveries', 'backoff', 'jitter', 'dlq', 'auto', 'paused', 'version', 'filter', 'begin')
-  if not c[8] then
+  local c = call('HMGET', s.config, 'visibility', 'deliveries', 'backoff', 'jitter', 'dlq', 'auto', 'paused', 'version', 'filter', 'begin', 'at', 'read',
+    'floor', 'purged', 'ahead', 'dying', 'mark', 'marked', 'sieve')
+  if not c[8] or c[16] then
     return nil
   end
   return {
     visibility = tonumber(c[1]), deliveries = tonumber(c[2]), backoff = c[3], jitter = tonumber(c[4]), keep = c[5] == '1',
-    auto = c[6] ~= '', paused = c[7] == '1', version = c[8], filter = c[9], begin = c[10],
+    auto = tonumber(c[6]), paused = c[7] == '1', version = c[8], filter = c[9], begin = c[10], at = c[11], read = tonumber(c[12]),
+    floor = tonumber(c[13]), purged = c[14], ahead = c[15], mark = tonumber(c[17]), marked = tonumber(c[18]), sieve = c[19],
   }
 end
 
+-- After the topic was purged, a subscription knows that the messages it had are gone only when it is asked for something. The mark says which purge,
+-- which entry was the last one then, and its number.
+local function purged(s, c, topic, looking)
+  if c.purged == topic.purged then
+    return
+  end
+  local at, read = string.match(topic.purged, '^%d+|([^|]*)|(%d+)$')
+  if after(at, c.at) then
+    c.at, c.read = at, tonumber(read)
+  end
+  if looking then
+    s.emptied = true
+    return
+  end
+  call('UNLINK', s.messages, s.order, s.locks, s.retry, s.blocked, s.deferred, s.keys)
+  call('HSET', s.config, 'purged', topic.purged, 'at', c.at, 'read', whole(c.read))
+end
+
 -- How the scripts about one subscription begin. Answers what it has and its options, or nothing and the reply.
-local function enter_sub()
+local function enter_sub(looking)
   local topic, reply = enter(ARGV[1])
   if not topic then
     return nil, reply
@@ -256,12 +269,46 @@ local function enter_sub()
   if not c then
     return nil, { 'nosub' }
   end
+  if not looking then
+    begin_draining()
+  end
+  purged(s, c, topic, looking)
+  if topic.dropped then
+    -- That cannot be read any more.
+    s.first = ADDED - call('XLEN', K) + 1
+    c.read = math.max(c.read, s.first - 1)
+  end
   return s, c
+end
+
+-- The record of a message, unless the topic has dropped the message: then the subscription forgets it.
+local function undropped(s, id, record)
+  if not (s.first and record) then
+    return record
+  end
+  local there
+  if record.where == 'h' then
+    there = call('HEXISTS', HELD, id) == 1
+  else
+    there = tonumber(call('ZSCORE', s.order, id) or BESIDE) >= s.first
+  end
+  if not there then
+    forget(s, id, record)
+  end
+  return there and record
+end
+
+-- Somebody is at work on a subscription that is removed when idle; the first shard knows until when it is not.
+local function used(s, c, till)
+  if c.auto and not string.find(K, '#%d+}$') then
+    call('ZADD', IDLE, whole(math.max(NOW + c.auto, till or 0)), s.name)
+  end
 end
 
 -- Scheduled messages whose time has come go to the end of the stream.
 local function promote()
   local ids = call('ZRANGEBYSCORE', SCHED, '-inf', NOW, 'LIMIT', 0, 200)
+  local bytes, put = 0, 0
   for _, id in ipairs(ids) do
     local body = call('HGET', SCHED_BODY, id)
     if body then
@@ -270,106 +317,90 @@ local function promote()
       fields[#fields + 1] = id
       call('XADD', K, mint(), unpack(fields))
       call('HDEL', SCHED_BODY, id)
+      put, bytes = put + 1, bytes + #body
     end
     call('ZREM', SCHED, id)
+    call('ZREM', SCHED_IDS, id)
+    if bytes > MOST_BYTES then
+      break
+    end
   end
-  if #ids > 0 then
-    keep_minted()
+  if put > 0 then
+    keep_minted(put)
+    wake_each()
   end
 end
 
--- Group name to the last entry it was given. Without subscriptions there may be no stream to ask about.
-local function positions()
-  local found = {}
-  if call('SCARD', SUBS) > 0 then
-    for _, group in ipairs(call('XINFO', 'GROUPS', K)) do
-      found[field(group, 'name')] = { last = field(group, 'last-delivered-id'), lag = field(group, 'lag') }
-    end
-  end
-  return found
+-- The entries up to this number are settled, or held beside the stream.
+local function floor_of(s, c)
+  local first = call('ZRANGEBYSCORE', s.order, 0, '+inf', 'LIMIT', 0, 1, 'WITHSCORES')
+  return first[2] and math.min(tonumber(first[2]) - 1, c.read) or c.read
 end
 
--- Cuts off what every subscription has read and settled. What is still in flight there is held beside the stream if it was in the way for a second
--- already, or if `all` asks for it: then only unread entries stay. Whole nodes are cheap to cut off; unless it is to be exact, the rest goes with the
--- next one.
-local function trim(all, exact)
-  local cut
-  local groups = positions()
-  for _, group in pairs(groups) do
-    if not cut or after(cut, group.last) then
-      cut = group.last
-    end
+-- How many entries somebody may still need: those at the end of the stream. Nothing if there are no subscriptions.
+local function needed_entries()
+  local least = call('ZRANGE', FLOORS, 0, 0, 'WITHSCORES')[2]
+  return least and math.max(0, ADDED - tonumber(least))
+end
+
+-- Cuts the stream off before these.
+local function cut()
+  local keep = needed_entries()
+  local surplus = keep and call('XLEN', K) - keep or 0
+  if surplus > 2000 then
+    -- Whole nodes, and not all at once: the next one goes on.
+    call('XTRIM', K, 'MAXLEN', '~', whole(keep))
+  elseif surplus > 0 then
+    call('XTRIM', K, 'MAXLEN', whole(keep))
   end
-  if not cut then
-    return
-  end
-  local marked = call('HMGET', META, 'mark', 'marked')
-  local mark, old = marked[1] or '0-0', all or NOW - tonumber(marked[2] or '0') >= 1000
-  local least = next_id(cut)
-  for _, name in ipairs(call('SMEMBERS', SUBS)) do
-    local s = sub_of(name)
-    local ids = call('ZRANGE', s.locks, 0, -1)
-    for first = 1, #ids, 1000 do
-      local last = math.min(first + 999, #ids)
-      local records = call('HMGET', s.messages, unpack(ids, first, last))
-      for i = first, last do
-        local text = records[i - first + 1]
+end
+
+-- Says up to where this subscription needs nothing, and cuts off what that makes free. What is in flight and in the way is held beside the stream if
+-- it was so for a second already, or if `all` asks for it; not too many at once. Answers whether something came of it.
+local function trim(s, c, all)
+  local floor = floor_of(s, c)
+  local old = all or not c.marked or NOW - c.marked >= 1000
+  if floor < c.read and old then
+    local limit = all and c.read or c.mark or 0
+    -- Only if something that is settled lies behind it.
+    if c.read - floor > call('ZCOUNT', s.order, 0, '+inf') then
+      local bytes = 0
+      for _, id in ipairs(call('ZRANGEBYSCORE', s.order, 0, whole(limit), 'LIMIT', 0, 500)) do
+        local text = call('HGET', s.messages, id)
         local record = text and unpack_record(text)
-        if record and record.where ~= 'h' then
-          local id = ids[i]
-          local entry = entry_of(id, record.where)
-          if not after(entry, cut) then
-            if not (all or old and not after(entry, mark)) then
-              if after(least, entry) then
-                least = entry
-              end
-            elseif park(id, record.where) then
-              call('HSET', s.messages, id, pack(record.token, record.till, record.starts, 'h', record.key))
-            end
-          end
+        if not record then
+          call('ZREM', s.order, id)
+        elseif park(s, id, record.where) then
+          call('HSET', s.messages, id, pack(record.token, record.till, record.starts, 'h', record.key))
+        else
+          -- Dropped: whoever comes upon it forgets it.
+          call('ZADD', s.order, BESIDE, id)
+        end
+        bytes = bytes + (record and #(call('HGET', HELD, id) or '') or 0)
+        if bytes > MOST_BYTES then
+          break
         end
       end
+      floor = floor_of(s, c)
     end
   end
-  call('XTRIM', K, 'MINID', (all or exact) and '=' or '~', least)
-  if old then
-    call('HSET', META, 'mark', cut, 'marked', whole(NOW))
+  if old and (c.mark ~= c.read) then
+    call('HSET', s.config, 'mark', whole(c.read), 'marked', whole(NOW))
   end
+  if floor == c.floor then
+    return false
+  end
+  call('HSET', s.config, 'floor', whole(floor))
+  call('ZADD', FLOORS, whole(floor), s.name)
+  cut()
+  return true
 end
 
--- How many messages somebody still needs, after trim(true).
+-- How many messages the shard holds that somebody needs.
 local function owed()
-  local n = call('XLEN', K) + call('ZCARD', HELD_ORDER) + call('ZCARD', SCHED)
-  local first = call('XRANGE', K, '-', '+', 'COUNT', 1)[1]
-  if first then
-    n = n - call('ZCOUNT', HELD_ORDER, string.format('%.4f', order(first[1])), '+inf')
-  end
-  return n
-end
-
--- How many entries of the stream a group has not read.
-local function unread(group)
   local length = call('XLEN', K)
-  if length == 0 then
-    return 0
-  end
-  local first = call('XRANGE', K, '-', '+', 'COUNT', 1)[1][1]
-  if after(first, group.last) then
-    return length
-  end
-  if group.lag then
-    return tonumber(group.lag)
-  end
-  -- Older servers don't know, and newer ones not always.
-  local n, from = 0, next_id(group.last)
-  while true do
-    local page = call('XRANGE', K, from, '+', 'COUNT', 500)
-    n = n + #page
-    if #page < 500 then
-      return n
-    end
-    from = next_id(page[#page][1])
-  end
+  length = math.min(length, needed_entries() or length)
+  return length + call('ZCARD', HELD_ORDER) + call('ZCARD', SCHED) - call('ZCOUNT', HELD_ORDER, whole(ADDED - length + 1), '+inf')
 end
 
 -- When something becomes due at the earliest, in milliseconds from now, or -1.
@@ -382,4 +413,10 @@ local function next_due(s)
     end
   end
   return least and math.max(0, math.ceil(least - NOW)) or -1
+end
+
+local function wake_own(s)
+  if s.wakes then
+    wake(s.name)
+  end
 end

@@ -1,60 +1,65 @@
--- ARGV: shards, subscription, limit
-local s, c = enter_sub()
+-- ARGV: shards and generation, subscription, limit. Answers the first messages of every place, as far as they may be among the first of all, fewer if
+-- they are large; the caller puts them in order.
+local s, c = enter_sub(true)
 if not s then
   return c
 end
 local limit = tonumber(ARGV[3])
 local found = {}
-local function add(key, place, begin)
-  local list = call('ZRANGE', key, 0, -1, 'WITHSCORES')
-  for i = 1, #list, 2 do
-    if not begin or after(list[i], begin) then
-      found[#found + 1] = { id = list[i], score = tonumber(list[i + 1]), place = place, order = order(list[i]) }
-    end
+local function add(ids, scheduled)
+  for _, id in ipairs(ids) do
+    found[#found + 1] = { id = id, scheduled = scheduled, order = order(id) }
   end
 end
-add(s.locks, 'flight')
-add(s.retry, 'retry')
-add(s.deferred, 'deferred')
-add(SCHED, 'scheduled', c.begin)
-for _, member in ipairs(call('ZRANGE', s.blocked, 0, -1)) do
-  local length = string.match(member, '^(%d+):')
-  local id = string.sub(member, #length + 1 + tonumber(length) + 1 + 28)
-  found[#found + 1] = { id = id, score = 0, place = 'unread', order = order(id) }
+if not s.emptied then
+  add(call('ZRANGEBYSCORE', s.order, BESIDE, BESIDE, 'LIMIT', 0, limit))
+  add(call('ZRANGEBYSCORE', s.order, 0, '+inf', 'LIMIT', 0, limit))
 end
+add(call('ZRANGEBYLEX', SCHED_IDS, '(' .. c.begin, '+', 'LIMIT', 0, limit), true)
 table.sort(found, function(a, b)
   return a.order < b.order or (a.order == b.order and a.id < b.id)
 end)
-local out = {}
+local out, bytes = {}, 0
 for i = 1, math.min(limit, #found) do
-  local m = found[i]
-  local starts, fields, till = 0, nil, ''
-  if m.place == 'scheduled' then
-    local body = call('HGET', SCHED_BODY, m.id)
-    fields = body and cmsgpack.unpack(body)
-    till = whole(m.score)
+  local id, place, starts, fields, till = found[i].id, 'unread', 0, nil, ''
+  if found[i].scheduled then
+    local body = call('HGET', SCHED_BODY, id)
+    fields, place, till = body and cmsgpack.unpack(body), 'scheduled', whole(tonumber(call('ZSCORE', SCHED, id) or '0'))
   else
-    local text = call('HGET', s.messages, m.id)
+    local text = call('HGET', s.messages, id)
     local record = text and unpack_record(text)
     if record then
-      starts = record.starts
-      fields = fields_of(m.id, record.where)
-    end
-    if m.place == 'retry' then
-      m.place = m.score > NOW and 'scheduled' or 'unread'
-    end
-    if m.place == 'flight' or m.place == 'scheduled' then
-      till = whole(m.score)
+      starts, fields = record.starts, fields_of(id, record.where)
+      local locked = call('ZSCORE', s.locks, id)
+      local due = not locked and call('ZSCORE', s.retry, id)
+      if locked then
+        place, till = 'flight', whole(tonumber(locked))
+      elseif due and tonumber(due) > NOW then
+        place, till = 'scheduled', whole(tonumber(due))
+      elseif not due and call('ZSCORE', s.deferred, id) then
+        place = 'deferred'
+      end
     end
   end
   if fields then
-    out[#out + 1] = { m.id, m.place, starts, till, fields }
+    out[#out + 1] = { id, place, starts, till, fields }
+    bytes = bytes + size_of(fields)
+    if bytes > MOST_BYTES then
+      break
+    end
   end
 end
-local group = positions()[s.group]
-if group then
-  for _, entry in ipairs(call('XRANGE', K, next_id(group.last), '+', 'COUNT', limit)) do
+local size = math.min(limit, 10)
+while limit > 0 and bytes <= MOST_BYTES do
+  local page = call('XRANGE', K, '(' .. c.at, '+', 'COUNT', math.min(size, limit))
+  for _, entry in ipairs(page) do
     out[#out + 1] = { field(entry[2], 'id') or entry[1], 'unread', 0, '', entry[2] }
+    bytes = bytes + size_of(entry[2])
+    c.at = entry[1]
   end
+  if #page < math.min(size, limit) then
+    break
+  end
+  limit, size = limit - #page, size * 2
 end
 return { 'ok', out }

@@ -1,4 +1,4 @@
--- ARGV: shards, then runs of messages with the same names: number of messages, 1 if each has a not before, a ttl and a dedup id ('' if not given) in
+-- ARGV: shards and generation, 1 if no subscription has room to give back, then runs of messages with the same names: number of messages, 1 if each has a not before, a ttl and a dedup id ('' if not given) in
 -- front of its values, else 0, number of names, these; then the values of each message.
 local topic, reply = enter(ARGV[1])
 if not topic then
@@ -7,7 +7,7 @@ end
 
 -- Which of them were accepted before, or come twice in this batch.
 local runs, total, fresh, known = {}, 0, 0, {}
-local at = 2
+local at = 3
 while at <= #ARGV do
   local run = { count = tonumber(ARGV[at]), names = {} }
   local special, width = ARGV[at + 1] == '1', tonumber(ARGV[at + 2])
@@ -47,54 +47,48 @@ while at <= #ARGV do
   runs[#runs + 1] = run
 end
 
--- Room for them: what is owed counts, what everybody has settled goes first.
+-- Drops the oldest that are not scheduled. A subscription that had one finds out when it comes upon it.
 local function drop_oldest(count)
-  local dropped = 0
-  while dropped < count do
+  call('XTRIM', K, 'MAXLEN', whole(needed_entries()))
+  for _ = 1, count do
     local held = call('ZRANGE', HELD_ORDER, 0, 0, 'WITHSCORES')
-    local first = call('XRANGE', K, '-', '+', 'COUNT', 1)[1]
-    if not held[1] and not first then
-      break
-    end
+    local length = call('XLEN', K)
+    local number = ADDED - length + 1
     local id
-    if first and (not held[1] or tonumber(string.format('%.4f', order(first[1]))) <= tonumber(held[2])) then
-      id = field(first[2], 'id') or first[1]
-      call('XTRIM', K, 'MINID', next_id(first[1]))
-    else
+    if held[1] and (length == 0 or tonumber(held[2]) < number) then
       id = held[1]
+    else
+      local entry = call('XRANGE', K, '-', '+', 'COUNT', 1)[1]
+      id = field(entry[2], 'id') or entry[1]
+      call('XTRIM', K, 'MAXLEN', length - 1)
     end
     call('HDEL', HELD, id)
     call('ZREM', HELD_ORDER, id)
     call('HDEL', HELD_REFS, id)
-    for _, name in ipairs(call('SMEMBERS', SUBS)) do
-      local s = sub_of(name)
-      local text = call('HGET', s.messages, id)
-      if text then
-        local record = unpack_record(text)
-        if record.key ~= '' then
-          call('ZREM', s.blocked, blocked_prefix(record.key) .. string.format('%026.8f', order(id)) .. ':' .. id)
-        end
-        -- What it was held for is gone already.
-        forget(s, id, { where = '', key = record.key })
-      end
-    end
-    dropped = dropped + 1
   end
-  call('HINCRBY', META, 'dropped', dropped)
-  return dropped == count
+  call('HINCRBY', META, 'dropped', count)
 end
 
+-- Room for them: what is owed counts, what everybody has settled goes first.
 if fresh > 0 and call('XLEN', K) + call('ZCARD', HELD_ORDER) + call('ZCARD', SCHED) + fresh > topic.max then
-  trim(true)
+  -- A full server refuses this one; from here on it would refuse nothing more.
+  call('HSET', META, 'added', whole(ADDED))
+  cut()
   local over = owed() + fresh - topic.max
   if over > 0 then
+    local full = { 'full', over + topic.max - fresh }
     if fresh > topic.max then
-      return { 'full', over + topic.max - fresh }
-    elseif call('SCARD', SUBS) == 0 then
+      return full
+    elseif call('ZCARD', FLOORS) == 0 then
       -- Owed to nobody: the oldest go, and nobody misses them.
       call('XTRIM', K, 'MAXLEN', math.max(0, call('XLEN', K) - over))
-    elseif topic.overflow ~= 'drop_oldest' or not drop_oldest(over) then
-      return { 'full', over + topic.max - fresh }
+    elseif ARGV[2] ~= '1' then
+      local least = call('ZRANGE', FLOORS, 0, 0, 'WITHSCORES')[2]
+      return { 'crowded', unpack(call('ZRANGEBYSCORE', FLOORS, least, least, 'LIMIT', 0, 8)) }
+    elseif topic.overflow ~= 'drop_oldest' or over > owed() - call('ZCARD', SCHED) then
+      return full
+    else
+      drop_oldest(over)
     end
   end
 end
@@ -104,7 +98,7 @@ local begin, seq, ids, duplicates = nil, 0, total > fresh and {} or nil, {}
 if fresh > 0 then
   begin, seq = mint_many(fresh)
 end
-local first_seq = seq
+local first_seq, entries = seq, 0
 
 local function add_plain(run)
   local fields, width, at = {}, #run.names, run.first
@@ -120,8 +114,8 @@ local function add_plain(run)
       fields[2 * i] = ARGV[at]
       at = at + 1
     end
-    local id = begin .. seq
-    seq = seq + 1
+    local id = begin .. whole(seq)
+    seq, entries = seq + 1, entries + 1
     call('XADD', K, id, unpack(fields))
     if ids then
       ids[#ids + 1] = id
@@ -135,7 +129,7 @@ local function add(run, m)
   if m.first_one then
     m.id = m.first_one.id
   elseif not m.id then
-    m.id = begin .. seq
+    m.id = begin .. whole(seq)
     seq = seq + 1
     local fields = {}
     for i, name in ipairs(run.names) do
@@ -153,9 +147,11 @@ local function add(run, m)
         fields[#fields + 1] = m.dedup
       end
       call('ZADD', SCHED, whole(m.due), m.id)
+      call('ZADD', SCHED_IDS, 0, m.id)
       call('HSET', SCHED_BODY, m.id, cmsgpack.pack(fields))
     else
       call('XADD', K, m.id, unpack(fields))
+      entries = entries + 1
     end
     if m.dedup ~= '' and topic.dedup > 0 then
       call('HSET', DEDUP, m.dedup, m.id)
@@ -177,8 +173,8 @@ for _, run in ipairs(runs) do
   end
 end
 if fresh > 0 then
-  keep_minted()
-  wake()
+  keep_minted(entries)
+  wake_each()
 end
 if call('ZCARD', DEDUP_AT) > 0 then
   local old = call('ZRANGEBYSCORE', DEDUP_AT, '-inf', NOW - topic.dedup, 'LIMIT', 0, 100 + 2 * total)

@@ -1,11 +1,7 @@
--- The usual publish, for which there is nothing to look up. ARGV: as of `publish`, but only runs without a not before, ttl and dedup id. Answers
+-- The usual publish, for which there is nothing to look up, and which needs few of the shard's keys. ARGV: as of `publish`, but only runs without a not before, ttl and dedup id. Answers
 -- {'other'} if it is not that simple here; then nothing was done, and `publish` has to be asked.
-local m = call('HMGET', META, 'shards', 'max', 'ttl', 'auto', 'last', 'rev')
-if not m[1] then
-  return { 'notopic' }
-elseif m[1] ~= ARGV[1] then
-  return { 'stale' }
-elseif m[4] then
+local m = call('HMGET', META, 'stamp', 'max', 'ttl', 'auto', 'last', 'added', 'rev', 'news')
+if m[1] ~= ARGV[1] or m[4] then
   return { 'other' }
 end
 local till = m[3] and m[3] ~= '' and whole(NOW + tonumber(m[3]))
@@ -19,21 +15,21 @@ if call('XLEN', K) + call('ZCARD', HELD_ORDER) + call('ZCARD', SCHED) + count > 
   return { 'other' }
 end
 know_last(m[5])
+ADDED = tonumber(m[6])
 local begin, first = mint_many(count)
 local seq = first
 
-local UNITS, PADDED
+local PADDED
 -- The next id. Lua takes half as long to write a number as Redis to add an entry, so batches look up the last two digits.
-local head, rest, digits = begin, nil, nil
+local head, rest
 local function next_of_batch()
   if not rest or rest == 100 then
     local hundreds = math.floor(seq / 100)
     rest = seq - hundreds * 100
-    head = hundreds > 0 and begin .. whole(hundreds) or begin
-    digits = hundreds > 0 and PADDED or UNITS
+    head = begin .. whole(hundreds)
   end
   seq, rest = seq + 1, rest + 1
-  return head .. (digits[rest] or PADDED[rest])
+  return head .. PADDED[rest]
 end
 local function next_of_few()
   seq = seq + 1
@@ -42,7 +38,6 @@ end
 local next_new = next_of_few
 if count > 16 then
   next_new = next_of_batch
-  UNITS = { '0', '1', '2', '3', '4', '5', '6', '7', '8', '9' }
   PADDED = {
     '00', '01', '02', '03', '04', '05', '06', '07', '08', '09',
     '10', '11', '12', '13', '14', '15', '16', '17', '18', '19',
@@ -83,6 +78,6 @@ while at <= #ARGV do
   end
   at = values + run * width
 end
-keep_minted()
-wake()
-return { 'ok', begin, first, m[6] or '' }
+keep_minted(count)
+wake_each()
+return { 'ok', begin, first, (m[7] or '') .. '.' .. (m[8] or '') }

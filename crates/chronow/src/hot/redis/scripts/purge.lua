@@ -1,15 +1,13 @@
--- ARGV: shards
+-- ARGV: shards and generation
 local topic, reply = enter(ARGV[1])
 if not topic then
   return reply
 end
-trim(true)
 local count = owed()
-for _, name in ipairs(call('SMEMBERS', SUBS)) do
-  local s = sub_of(name)
-  call('UNLINK', s.messages, s.locks, s.retry, s.blocked, s.deferred, s.keys)
-  call('XGROUP', 'SETID', K, s.group, '$')
-end
+begin_draining()
 call('XTRIM', K, 'MAXLEN', 0)
-call('UNLINK', HELD, HELD_ORDER, HELD_REFS, SCHED, SCHED_BODY)
+call('UNLINK', HELD, HELD_ORDER, HELD_REFS, SCHED, SCHED_BODY, SCHED_IDS)
+-- What the subscriptions had of it goes when they are next asked for something.
+local turn = tonumber(string.match(topic.purged, '^%d+') or '0') + 1
+call('HSET', META, 'purged', turn .. '|' .. whole(last_ms) .. '-' .. whole(last_seq) .. '|' .. whole(ADDED))
 return { 'ok', count }

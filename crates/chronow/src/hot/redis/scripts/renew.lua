@@ -1,16 +1,13 @@
--- ARGV: shards, subscription, then id and token of each
+-- ARGV: shards and generation, subscription, then id and token of each
 local s, c = enter_sub()
 if not s then
   return c
-end
-if c.auto then
-  call('HSET', s.config, 'seen', whole(NOW))
 end
 local till, held = whole(NOW + c.visibility), {}
 for i = 3, #ARGV, 2 do
   local text = call('HGET', s.messages, ARGV[i])
   local record = text and unpack_record(text)
-  if record and is_held(record, ARGV[i + 1]) then
+  if record and is_held(record, ARGV[i + 1]) and undropped(s, ARGV[i], record) then
     call('HSET', s.messages, ARGV[i], pack(record.token, till, record.starts, record.where, record.key))
     call('ZADD', s.locks, till, ARGV[i])
     held[#held + 1] = '1'
@@ -18,4 +15,5 @@ for i = 3, #ARGV, 2 do
     held[#held + 1] = '0'
   end
 end
-return { 'ok', table.concat(held) }
+used(s, c, tonumber(till))
+return { 'ok', table.concat(held), c.visibility, c.auto or '' }
