@@ -62,7 +62,7 @@ else
 end
 rev = first and rev + 1 or ARGV[15]
 call('HSET', s.config, 'options', ARGV[4], 'visibility', ARGV[5], 'deliveries', ARGV[6], 'backoff', ARGV[7], 'jitter', ARGV[8], 'dlq', ARGV[9],
-  'auto', ARGV[10], 'paused', ARGV[11], 'filter', ARGV[12], 'sieve', ARGV[18], 'version', whole(NOW_US), 'gen', gen, 'rev', rev, 'made', made)
+  'auto', ARGV[10], 'paused', ARGV[11], 'filter', ARGV[12], 'sieve', ARGV[18], 'version', made .. '.' .. gen .. '.' .. rev, 'gen', gen, 'rev', rev, 'made', made)
 if first and ARGV[10] ~= '' then
   call('HSET', META, 'auto', '1')
   call('ZADD', IDLE, whole(NOW + ARGV[10]), s.name)
