@@ -16,12 +16,15 @@ use crate::stop::Stop;
 /// Carry out a log of changes, one JSON operation a line, in which items are known by a property.
 ///
 /// An operation is {"op": "create"|"replace"|"update"|"delete", "key": …, "data"?: {…}, "at"?: TIME, "actor"?: …, "reason"?: …}. `at` is when it
-/// happened. Importing the same log again changes nothing, so an import that was stopped is simply started again. What became of it is printed at
-/// the end: `written` counts versions, and `created` those of them that began an item.
+/// happened. Importing the same log again changes nothing, so an import that was stopped is simply started again: a change is recognised by its key,
+/// time, kind and data. Lines without `at` are recognised by their number if the log has a name (--log); without one they are carried out again each
+/// time. Changes of a key at one time keep the order of the log, a millisecond apart; a change older than its key's newest that was never imported is
+/// an error of its line. What became of it is printed at the end: `written` counts versions, and `created` those of them that began an item.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   chronos import -c companies --key-property Symbol history.ndjson
+  chronos import -c orders --key-property number --log orders-2026 orders.ndjson   # lines may have no `at`
   tail -F changes.ndjson | chronos import -c companies --key-property Symbol --keep-going -")]
 pub(crate) struct ImportArgs {
     #[command(flatten)]
@@ -32,6 +35,9 @@ pub(crate) struct ImportArgs {
     /// The log; `-` is standard input.
     #[arg(value_name = "FILE|-")]
     log: String,
+    /// The name of the log, kept with what was imported: its lines are recognised by their number. It may grow at its end; another log has another name.
+    #[arg(long = "log", value_name = "NAME")]
+    log_name: Option<String>,
     /// Go on after lines that cannot be carried out. Without it nothing of such a line and of those behind it is written.
     #[arg(long)]
     keep_going: bool,
@@ -56,8 +62,17 @@ pub(crate) async fn run(globals: &Globals, args: ImportArgs) -> Result<(), Failu
     let mut lines = Lines::open(&args.log, ImportOp::parse)?;
     let mut opened = globals.open_for_writing()?;
     let collection = opened.collection(&args.of.collection)?;
-    let importer = collection.import(&args.key_property).await?;
-    let mut import = Import { importer, keep_going: args.keep_going, counts: Counts::default(), bar: bar(lines.bytes()) };
+    let mut importer = collection.import(&args.key_property);
+    if let Some(name) = &args.log_name {
+        importer = importer.log(name);
+    }
+    let mut import = Import {
+        importer: importer.await?,
+        keep_going: args.keep_going,
+        named: args.log_name.is_some(),
+        counts: Counts::default(),
+        bar: bar(lines.bytes()),
+    };
     let imported = import.all(&mut lines, args.batch as usize).await;
     import.bar.finish_and_clear();
     // What was written before a failure gets its time, too.
@@ -71,6 +86,8 @@ pub(crate) async fn run(globals: &Globals, args: ImportArgs) -> Result<(), Failu
 struct Import {
     importer: Importer,
     keep_going: bool,
+    /// Lines without a time are recognised when they come again, or it has been said that they are not.
+    named: bool,
     counts: Counts,
     bar: ProgressBar,
 }
@@ -105,8 +122,12 @@ impl Import {
         for line in lines {
             match line.read {
                 Ok(operation) => {
+                    if operation.at().is_none() && !std::mem::replace(&mut self.named, true) {
+                        let number = line.number;
+                        self.say(&format!("line {number} has no `at`: such lines are carried out again when the log is; --log NAME lets them be recognised"));
+                    }
                     numbers.push(line.number);
-                    operations.push(operation);
+                    operations.push(operation.on_line(line.number));
                 }
                 Err(error) => {
                     wrong.push((line.number, error));

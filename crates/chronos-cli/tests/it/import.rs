@@ -154,3 +154,24 @@ fn a_log_that_cannot_be_read_is_wrong_input_and_leaves_nothing_behind() {
     let told = import(&cli, &[], "").value();
     assert_eq!(told["lines"], 0);
 }
+
+#[test]
+fn a_log_without_times_is_carried_out_once_if_it_has_a_name_and_a_warning_comes_if_it_has_none() {
+    let cli = Cli::new();
+    let log = concat!(
+        r#"{"op": "create", "key": 7, "data": {"n": 7, "state": "new"}}"#,
+        "\n",
+        r#"{"op": "update", "key": 7, "data": {"state": "done"}}"#,
+        "\n",
+        r#"{"op": "delete", "key": 7}"#,
+        "\n",
+    );
+    let args = ["import", "-c", "jobs", "--key-property", "n", "-"];
+    for written in [3, 0] {
+        let ran = cli.run_with(&[&args[..], &["--log", "jobs"]].concat(), log);
+        assert_eq!(ran.value()["written"], written);
+        assert!(!ran.err().contains("--log"));
+    }
+    let unnamed = cli.run_with(&args, log);
+    assert_eq!(unnamed.err().matches("--log NAME").count(), 1, "{unnamed:?}");
+}

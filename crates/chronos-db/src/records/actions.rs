@@ -680,15 +680,23 @@ runs!(Verify => Verification);
 pub struct Import {
     collection: Collection,
     key: String,
+    log: Option<String>,
 }
 
 impl Import {
     pub(super) fn new(collection: &Collection, key: &str) -> Self {
-        Self { collection: collection.clone(), key: key.to_owned() }
+        Self { collection: collection.clone(), key: key.to_owned(), log: None }
+    }
+
+    /// Gives the log a name (1 to 200 bytes), so that its lines are recognised when it is imported again, those without a time too. How far it was
+    /// carried out is kept with what was written: lines up to there are skipped unread. A named log may grow at its end; another log has another name.
+    pub fn log(mut self, name: impl Into<String>) -> Self {
+        self.log = Some(name.into());
+        self
     }
 
     async fn run(self) -> Result<Importer> {
-        Importer::new(self.collection, self.key).await
+        Importer::new(self.collection, self.key, self.log).await
     }
 }
 

@@ -253,6 +253,17 @@ impl Rider {
     }
 }
 
+/// By what an imported change is recognised when its log is imported again.
+pub(crate) type MarkId = [u8; 16];
+
+/// What the row of an imported change says of its log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ImportMark {
+    pub(crate) id: MarkId,
+    /// The time in the log, where the row's is a later one because several changes of an item had the same.
+    pub(crate) at: Option<Timestamp>,
+}
+
 /// One version: inserting its row is the commit.
 #[derive(Clone, PartialEq)]
 pub(crate) struct Row {
@@ -273,6 +284,7 @@ pub(crate) struct Row {
     pub(crate) unflushed_since: Option<Timestamp>,
     /// The payload-scope counter rules this version matches.
     pub(crate) rules: Vec<String>,
+    pub(crate) import: Option<ImportMark>,
 }
 
 crate::debug_some!(Row { id, ov, cv, op, at, unflushed_since });
@@ -557,6 +569,10 @@ impl Row {
         put_opt(&mut doc, cstr!("actor"), self.actor.as_deref());
         put_opt(&mut doc, cstr!("reason"), self.reason.as_deref());
         put_opt(&mut doc, cstr!("requestId"), self.request_id.as_deref());
+        if let Some(import) = &self.import {
+            doc.append(cstr!("importId"), RawBinaryRef { subtype: BinarySubtype::Generic, bytes: &import.id });
+            put_opt(&mut doc, cstr!("importAt"), import.at);
+        }
         if self.op == Op::Erase {
             put_opt(&mut doc, cstr!("tenantId"), self.content.tenant.as_deref());
         } else {
@@ -576,6 +592,7 @@ impl Row {
         let (mut row_id, mut id, mut ov, mut cv, mut op, mut at) = (None, None, None, None, None, None);
         let (mut actor, mut reason, mut request_id) = (None, None, None);
         let (mut inline, mut riders, mut unflushed_since, mut rules) = (None, Vec::new(), None, Vec::new());
+        let (mut import_id, mut import_at) = (None, None);
         let mut content = Reading::default();
         for element in stored.iter_elements() {
             let (key, value) = stored::field(element)?;
@@ -589,6 +606,8 @@ impl Row {
                 "actor" => actor = text(value),
                 "reason" => reason = text(value),
                 "requestId" => request_id = text(value),
+                "importId" => import_id = value.as_binary().and_then(|id| MarkId::try_from(id.bytes).ok()),
+                "importAt" => import_at = date(value),
                 "inline" => inline = bytes(value),
                 "riders" => riders = each(value, read_rider),
                 "unflushedSince" => unflushed_since = date(value),
@@ -613,6 +632,7 @@ impl Row {
             riders,
             unflushed_since,
             rules,
+            import: import_id.map(|id| ImportMark { id, at: import_at }),
         })
     }
 

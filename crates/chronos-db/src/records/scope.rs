@@ -37,6 +37,14 @@ impl Scope {
         }
     }
 
+    /// The tenant whose handle it is, if it is one's.
+    pub(crate) fn owner(&self) -> Option<&str> {
+        match self {
+            Self::Tenant(tenant) | Self::Sole { tenant, .. } => Some(tenant),
+            Self::All | Self::Untenanted => None,
+        }
+    }
+
     /// Whether documents of `owner` are seen.
     pub(crate) fn sees(&self, owner: Option<&str>) -> bool {
         match self {

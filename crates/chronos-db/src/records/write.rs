@@ -11,7 +11,7 @@ use super::heavy;
 use super::indexing;
 use super::lock::ItemLock;
 use super::merge::merge;
-use super::model::{BlobRef, Content, Head, ItemId, Lineage, Op, Payload, Rider, Row, State};
+use super::model::{BlobRef, Content, Head, ImportMark, ItemId, Lineage, Op, Payload, Rider, Row, State};
 use super::payload::{self, Body, System};
 use super::scope::Scope;
 use super::smart_insert::check_unique;
@@ -36,6 +36,7 @@ pub(crate) struct WriteOptions {
     pub(crate) reason: Option<String>,
     pub(crate) request_id: Option<String>,
     pub(crate) at: Option<Timestamp>,
+    pub(crate) import: Option<ImportMark>,
     /// Make a version even if nothing changes.
     pub(crate) force: bool,
     /// Return when the object is stored, not only the row.
@@ -406,6 +407,7 @@ impl Engine {
             reason: options.reason.clone(),
             request_id: options.request_id.clone(),
             at: options.at,
+            import: options.import,
             ..prepared
         }
     }

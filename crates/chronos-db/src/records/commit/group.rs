@@ -189,6 +189,7 @@ impl Engine {
             riders: prepared.riders.clone(),
             unflushed_since: work.then_some(now),
             rules: prepared.rules.clone(),
+            import: prepared.import,
         };
         let mut head = row.head_after(previous);
         if let (Some(shadow), Some(bytes)) = (&self.settings.shadow, &row.inline)

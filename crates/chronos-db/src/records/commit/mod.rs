@@ -16,7 +16,7 @@ use tokio::sync::{Notify, oneshot};
 pub(crate) use self::past::Past;
 use self::stable::{Marker, Moving};
 use super::engine::Engine;
-use super::model::{Content, Head, ItemId, Op, Rider, Row};
+use super::model::{Content, Head, ImportMark, ItemId, Op, Rider, Row};
 use super::payload::Body;
 use crate::{Error, Result, Timestamp};
 
@@ -45,6 +45,7 @@ pub(crate) struct Prepared {
     /// The time of an imported change.
     pub(crate) at: Option<Timestamp>,
     pub(crate) rules: Vec<String>,
+    pub(crate) import: Option<ImportMark>,
 }
 
 crate::debug_some!(Prepared { id, op, read_at, at });
@@ -66,6 +67,7 @@ impl Prepared {
             request_id: None,
             at: None,
             rules: Vec::new(),
+            import: None,
         }
     }
 

@@ -357,6 +357,14 @@ impl Store {
         self.documents().scan(&namespace(collection, suffix), scan).try_collect().await.unwrap()
     }
 
+    /// Puts a document into a collection's index, past the library.
+    pub(crate) async fn put(&self, collection: &Collection, suffix: &str, document: Document) {
+        let mut batch = chronos_db::documents::Batch::new();
+        let put = chronos_db::documents::Write::put(document, chronos_db::documents::Guard::Any);
+        batch.push(&namespace(collection, suffix), put);
+        self.documents().apply(batch).await.unwrap();
+    }
+
     /// The stored head of an item.
     pub(crate) async fn head(&self, collection: &Collection, id: &ItemId) -> Document {
         let heads = self.stored(collection, "head").await;
