@@ -45,6 +45,24 @@ impl Failure {
         Self::Error(Error::validation(message.into()))
     }
 
+    /// Whether the same may succeed later.
+    pub(crate) fn is_retryable(&self) -> bool {
+        match self {
+            Self::Error(error) => error.is_retryable(),
+            Self::Messaging(error) => error.is_retryable(),
+            Self::Reported | Self::OutputClosed | Self::Output(_) => false,
+        }
+    }
+
+    /// Says on stderr that something failed that is tried again.
+    pub(crate) fn tell_interruption(&self) {
+        match self {
+            Self::Error(error) => note(&format!("warning: {}; going on", one_line(&error.to_string()))),
+            Self::Messaging(error) => note(&format!("warning: {}; going on", one_line(&error.to_string()))),
+            Self::Reported | Self::OutputClosed | Self::Output(_) => {}
+        }
+    }
+
     /// Says on stderr what is wrong, and returns the exit code.
     pub(crate) fn report(&self, verbose: bool) -> ExitCode {
         match self {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use chronos_db::{Json, json};
 use chronow::Shared;
 use clap::{Args, Subcommand};
-use futures::TryStreamExt as _;
+use futures::{StreamExt as _, TryStreamExt as _};
 
 use crate::connect::NamespaceArg;
 use crate::failure::Failure;
@@ -195,10 +195,18 @@ async fn watch(shared: &Shared, args: &WatchArgs) -> Result<(), Failure> {
     let mut seen = 0;
     while args.max.is_none_or(|most| seen < most) {
         let change = tokio::select! {
-            change = changes.try_next() => change?,
+            change = changes.next() => change,
             () = stop.comes() => break,
         };
-        let Some(change) = change else { break };
+        let change = match change {
+            None => break,
+            Some(Ok(change)) => change,
+            Some(Err(error)) if error.is_retryable() => {
+                Failure::from(error).tell_interruption();
+                continue;
+            }
+            Some(Err(error)) => return Err(error.into()),
+        };
         let mut line = json!({ "key": change.key, "version": change.version, "deleted": change.deleted });
         if change.expired {
             line["expired"] = true.into();

@@ -99,6 +99,23 @@ impl Builder {
         self
     }
 
+    /// How long a call to a document store on a server may take in all, repetitions included (default 30 s), unless its connection string says
+    /// `timeoutMS`. In place of the configuration's `timeoutMs`.
+    ///
+    /// ```
+    /// # #[cfg(feature = "embedded")] {
+    /// use std::time::Duration;
+    /// use chronos_db::{Chronos, config::Config};
+    ///
+    /// let chronos = Chronos::builder(Config::embedded("/var/lib/app".as_ref())).timeout(Duration::from_secs(5)).open()?;
+    /// # let _ = chronos; }
+    /// # Ok::<(), chronos_db::Error>(())
+    /// ```
+    pub fn timeout(mut self, limit: Duration) -> Self {
+        self.config.timeout = Some(limit);
+        self
+    }
+
     /// Puts a layer around every document store, such as one that counts or delays.
     pub fn wrap_documents(mut self, wrap: impl Fn(Arc<dyn Documents>) -> Arc<dyn Documents> + Send + Sync + 'static) -> Self {
         self.wrap_documents = Some(Arc::new(wrap));
@@ -127,7 +144,12 @@ impl Builder {
             inner: Arc::new(Inner {
                 rules: PayloadRules::parse(|name| self.config.sections.get(name))?,
                 router: Router::new(&self.config),
-                documents: Arc::new(Connections::new(self.config.connections.clone(), self.runtime.clone(), self.wrap_documents)),
+                documents: Arc::new(Connections::new(
+                    self.config.connections.clone(),
+                    self.runtime.clone(),
+                    self.wrap_documents,
+                    self.config.timeout,
+                )),
                 config: self.config,
                 runtime: self.runtime,
                 wrap_objects: self.wrap_objects,

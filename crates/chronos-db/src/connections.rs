@@ -26,6 +26,8 @@ pub(crate) struct Connections {
     configured: BTreeMap<String, DocumentConnection>,
     runtime: Runtime,
     wrap: Option<WrapDocuments>,
+    /// How long a call may take, unless a connection string says so.
+    timeout: Option<Duration>,
     /// Clients by connection string: whoever names the same server with the same credentials shares one.
     open: Mutex<HashMap<String, Arc<dyn Documents>>>,
     /// Whether two connections, by their references in order, reach one deployment.
@@ -39,8 +41,13 @@ impl fmt::Debug for Connections {
 }
 
 impl Connections {
-    pub(crate) fn new(configured: BTreeMap<String, DocumentConnection>, runtime: Runtime, wrap: Option<WrapDocuments>) -> Self {
-        Self { configured, runtime, wrap, open: Mutex::default(), same: Mutex::default() }
+    pub(crate) fn new(
+        configured: BTreeMap<String, DocumentConnection>,
+        runtime: Runtime,
+        wrap: Option<WrapDocuments>,
+        timeout: Option<Duration>,
+    ) -> Self {
+        Self { configured, runtime, wrap, timeout, open: Mutex::default(), same: Mutex::default() }
     }
 
     /// The store of a connection. No I/O: its client is made on first use.
@@ -58,7 +65,7 @@ impl Connections {
         if let Some(documents) = open.get(&key) {
             return Ok(Arc::clone(documents));
         }
-        let mut documents = connect(reference, &wanted.uri, &self.runtime)?;
+        let mut documents = connect(reference, &wanted.uri, self.timeout, &self.runtime)?;
         if let Some(wrap) = &self.wrap {
             documents = wrap(documents);
         }
@@ -109,16 +116,20 @@ impl Connections {
     }
 }
 
-fn connect(reference: &str, uri: &SecretString, runtime: &Runtime) -> Result<Arc<dyn Documents>> {
+fn connect(reference: &str, uri: &SecretString, timeout: Option<Duration>, runtime: &Runtime) -> Result<Arc<dyn Documents>> {
     #[cfg(feature = "embedded")]
     if let Some(path) = uri.expose_secret().strip_prefix("embedded:") {
         return Ok(Arc::new(crate::documents::embedded::EmbeddedDocuments::open(path, runtime.clone())?));
     }
     #[cfg(feature = "mongodb")]
     if uri.expose_secret().starts_with("mongodb") {
-        return Ok(Arc::new(crate::documents::mongo::MongoDocuments::new(uri.clone(), runtime.clone())?));
+        let documents = crate::documents::mongo::MongoDocuments::new(uri.clone(), runtime.clone())?;
+        return Ok(Arc::new(match timeout {
+            Some(timeout) => documents.timeout(timeout),
+            None => documents,
+        }));
     }
-    let _ = (uri, runtime);
+    let _ = (uri, timeout, runtime);
     Err(Error::validation(format!(
         "this build has no backend for the document connection `{reference}`: mongodb and embedded are features"
     )))

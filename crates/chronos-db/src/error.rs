@@ -84,6 +84,7 @@ struct Inner {
     id: Option<String>,
     ov: Option<i64>,
     retryable: bool,
+    forbidden: bool,
     source: Option<Box<dyn StdError + Send + Sync>>,
 }
 
@@ -101,6 +102,7 @@ impl Error {
                 id: None,
                 ov: None,
                 retryable,
+                forbidden: false,
                 source: None,
             }),
         }
@@ -138,6 +140,19 @@ impl Error {
     pub fn retryable(mut self) -> Self {
         self.inner.retryable = true;
         self
+    }
+
+    /// Says that the store did not let this user do it.
+    #[must_use]
+    pub fn forbidden(mut self) -> Self {
+        self.inner.forbidden = true;
+        self
+    }
+
+    /// Whether the store did not let this user do it: what only looks then does without.
+    #[must_use]
+    pub fn is_forbidden(&self) -> bool {
+        self.inner.forbidden
     }
 
     /// Names the operation, unless one is named already.

@@ -258,6 +258,9 @@ impl Shared {
 
     /// Changes of keys with a prefix in the hot tier, from now on; that the time of a value is over there is one.
     ///
+    /// An item that is a retryable error tells of an interruption, such as a server that starts anew; the changes after it follow. Another error is the
+    /// last item.
+    ///
     /// # Errors
     /// `HOT_TIER_ERROR` if the store fails.
     pub async fn watch(&self, prefix: &str) -> Result<BoxStream<'static, Result<Change>>> {

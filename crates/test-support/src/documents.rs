@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bson::{Bson, RawDocumentBuf};
-use chronos_db::documents::{Batch, BuildBatch, Capabilities, Deployment, Documents, Index, Namespace, Outcome, Scan, Sequence};
+use chronos_db::documents::{Batch, BuildBatch, Capabilities, Deployment, Documents, Index, Namespace, Outcome, Rights, Scan, Sequence};
 use chronos_db::{Error, Result, Timestamp};
 use futures::stream::BoxStream;
 
@@ -33,6 +33,8 @@ pub enum Call {
     Deployment,
     /// [`Documents::collections`].
     Collections,
+    /// [`Documents::rights`].
+    Rights,
     /// [`Documents::close`].
     Close,
 }
@@ -95,6 +97,10 @@ impl<L: Layer<Call>> Documents for Decorated<L> {
 
     async fn collections(&self, database: &str) -> Result<Vec<String>> {
         self.layer.around(Call::Collections, self.inner.collections(database)).await
+    }
+
+    async fn rights(&self, database: &str) -> Result<Rights> {
+        self.layer.around(Call::Rights, self.inner.rights(database)).await
     }
 
     async fn close(&self) -> Result<()> {

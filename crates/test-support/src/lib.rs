@@ -4,6 +4,7 @@
 //! |---|---|
 //! | find a server that `scripts/services` started | [`servers`] |
 //! | kill and restart a Redis server or cluster of one's own | [`RedisServer`], [`RedisCluster`] |
+//! | kill, freeze and hold back the members of a MongoDB replica set of one's own | [`ReplicaSet`] |
 //! | cut, stall or slow down a connection | [`Proxy`] |
 //! | name a server that is not there | [`SilentPort`] |
 //! | own the time and the identifiers | [`MockClock`], [`ShiftedClock`], [`SeededRandom`] |
@@ -20,6 +21,7 @@ pub mod objects;
 mod proxy;
 mod random;
 mod redis;
+mod replica_set;
 mod selective;
 pub mod servers;
 mod shifted;
@@ -30,6 +32,7 @@ pub use layers::{CallKind, Counting, Delaying, Failing, Fault, Layer};
 pub use proxy::Proxy;
 pub use random::SeededRandom;
 pub use redis::{RedisCluster, RedisServer, free_port};
+pub use replica_set::ReplicaSet;
 pub use selective::Selective;
 pub use shifted::ShiftedClock;
 pub use silent::SilentPort;

@@ -34,6 +34,13 @@ pub fn mongo_rs_uri() -> String {
     variable("MONGO_RS_URI")
 }
 
+/// The MongoDB replica set of three members, with fail points. Tests share it, so none stops or holds back a member of it; who wants to starts a
+/// [`ReplicaSet`](crate::ReplicaSet).
+#[must_use]
+pub fn mongo_rs3_uri() -> String {
+    variable("MONGO_RS3_URI")
+}
+
 /// The MongoDB server without a replica set, which has neither.
 #[must_use]
 pub fn mongo_standalone_uri() -> String {

@@ -80,8 +80,17 @@ pub(super) async fn run(connected: &Connected, args: TopArgs) -> Result<(), Fail
             look(connected, &args.topics).await
         };
         let frame = tokio::select! {
-            frame = look => frame?,
+            frame = look => frame,
             () = stop.comes() => break,
+        };
+        let frame = match frame {
+            Ok(frame) => frame,
+            // Such as a server that starts anew.
+            Err(failure) if failure.is_retryable() && before.is_some() => {
+                failure.tell_interruption();
+                continue;
+            }
+            Err(failure) => return Err(failure),
         };
         screen.show(&frame, before.as_ref())?;
         before = Some(frame);

@@ -18,6 +18,9 @@ const MOST_INLINE_BYTES: u64 = 12 * 1024 * 1024;
 /// What every MongoDB server keeps for itself.
 const RESERVED_DATABASES: [&str; 3] = ["admin", "config", "local"];
 
+/// A day: what should take longer is no call.
+const MAX_TIMEOUT_MILLIS: u64 = 24 * 3_600 * 1_000;
+
 /// MongoDB's bound for names of databases.
 const MAX_DATABASE_BYTES: usize = 63;
 
@@ -44,6 +47,9 @@ pub(super) fn read(root: &mut Section<'_>, config: &mut Config, base: &Path) -> 
     if let Some(bytes) = root.number("inlineMaxBytes", 0, MOST_INLINE_BYTES)? {
         // The bound above fits every usize.
         config.inline_max_bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+    }
+    if let Some(millis) = root.number("timeoutMs", 1, MAX_TIMEOUT_MILLIS)? {
+        config.timeout = Some(std::time::Duration::from_millis(millis));
     }
     if let Some(allowed) = root.flag("hardDeleteEnabled")? {
         config.sections.insert("hardDeleteEnabled".to_owned(), Json::Bool(allowed));

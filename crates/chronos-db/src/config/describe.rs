@@ -28,6 +28,7 @@ impl Config {
                 "retention": { "days": self.retention.days, "maxPerItem": self.retention.max_per_item },
                 "devShadow": self.dev_shadow.map(|s| json!({ "ttlHours": s.ttl_hours, "maxBytesPerDoc": s.max_bytes })),
                 "inlineMaxBytes": self.inline_max_bytes,
+                "timeoutMs": self.timeout.map(|timeout| u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX)),
             },
             "sections": self.sections.keys().collect::<Vec<_>>(),
             "warnings": warnings,

@@ -177,6 +177,7 @@ impl Config {
             update_mode: UpdateMode::Merge,
             transactions: Transactions::default(),
             inline_max_bytes: DEFAULT_INLINE_BYTES,
+            timeout: None,
             sections: BTreeMap::new(),
             warnings: Vec::new(),
             without_effect: Vec::new(),

@@ -53,6 +53,8 @@ pub struct Config {
     pub transactions: Transactions,
     /// The largest payload that rides in a version row, in bytes (default 1 MiB); larger ones are stored before their commit.
     pub inline_max_bytes: usize,
+    /// How long a call to a document store on a server may take in all (default 30 s), unless its connection string says `timeoutMS`.
+    pub timeout: Option<std::time::Duration>,
     /// Sections that other parts read, as they were written: `analytics`, `counterRules`, `fallback`, `writeOptimization`, `rollup`, `retention`,
     /// `hardDeleteEnabled`, `chronow`; and `counters` as `{dbConnRef, dbName}`, see [`Config::counters`].
     pub sections: BTreeMap<String, Json>,

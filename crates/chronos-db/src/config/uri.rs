@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use url::Url;
 
-use super::Provider;
+use super::{Provider, Warning};
 
 const MEMORY: &str = "embedded::memory:";
 
@@ -26,6 +26,18 @@ pub(super) fn resolve_document_uri(uri: &str, base: &Path) -> Result<String, Str
             Ok(format!("embedded:{text}"))
         }
     }
+}
+
+/// What a connection string says that has no effect.
+pub(super) fn option_warnings(uri: &str, path: &str) -> Vec<Warning> {
+    #[cfg(feature = "mongodb")]
+    if uri.starts_with("mongodb") {
+        let ignored = crate::documents::mongo::options::sort(uri).without_effect;
+        let warning = |(option, why): (String, _)| Warning { path: path.to_owned(), message: format!("`{option}` has no effect: {why}") };
+        return ignored.into_iter().map(warning).collect();
+    }
+    let _ = (uri, path);
+    Vec::new()
 }
 
 /// A path made absolute, relative ones against `base`.

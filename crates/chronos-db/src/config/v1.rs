@@ -55,6 +55,7 @@ fn uris<'a>(root: &mut Section<'a>, config: &mut Config, base: &Path) -> Result<
     }
     for (path, uri) in &uris {
         let uri = resolve_document_uri(uri, base).map_err(|message| wrong(path, message))?;
+        config.warnings.extend(super::uri::option_warnings(&uri, path));
         config.connections.insert(path.clone(), DocumentConnection { uri: SecretString::from(uri) });
     }
     Ok(uris)

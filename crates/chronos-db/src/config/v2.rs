@@ -41,6 +41,7 @@ fn connections(root: &mut Section<'_>, config: &mut Config, base: &Path) -> Resu
     for (reference, mut section) in root.members("dbConnections")? {
         let uri = section.required_text("mongoUri")?;
         let uri = resolve_document_uri(uri, base).map_err(|message| section.wrong("mongoUri", message))?;
+        config.warnings.extend(super::uri::option_warnings(&uri, &section.at("mongoUri")));
         section.finish(&mut config.warnings);
         config.connections.insert(reference.to_owned(), DocumentConnection { uri: SecretString::from(uri) });
     }

@@ -22,9 +22,11 @@ pub mod mongo;
 #[cfg(any(feature = "embedded", feature = "mongodb"))]
 pub(crate) mod paging;
 pub(crate) mod stored;
+pub(crate) mod within;
 
 pub use deployment::Deployment;
 pub use filter::Filter;
+pub use within::within;
 
 /// A collection of one database.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -382,6 +384,22 @@ pub struct Capabilities {
     pub atomic_sequence: bool,
 }
 
+/// What the user of a [`Documents`] may do in one database.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rights {
+    /// Read documents.
+    pub read: bool,
+    /// Add, change and remove documents.
+    pub write: bool,
+    /// Make indexes, without which nothing is written.
+    pub index: bool,
+}
+
+impl Rights {
+    /// Everything.
+    pub const ALL: Self = Self { read: true, write: true, index: true };
+}
+
 /// Builds, from the numbers given out, the batch that is applied with them.
 pub type BuildBatch = Box<dyn FnOnce(Sequence) -> Result<Batch> + Send>;
 
@@ -434,10 +452,11 @@ pub trait Documents: Send + Sync + fmt::Debug {
     /// The store's time.
     async fn now(&self) -> Result<Timestamp>;
 
-    /// Makes sure that the indexes exist (and with them the collection). An existing index of the same name and keys is left alone.
+    /// Makes sure that the indexes exist (and with them the collection). An existing index that is like the wanted one serves, whatever its name.
     ///
     /// # Errors
-    /// `TXN_ERROR` if existing documents violate a unique index: the message names it.
+    /// `TXN_ERROR` if existing documents violate a unique index: the message names it. `ROUTE_MISMATCH` if an index stands in the way that has the
+    /// wanted one's name or keys and is another one, such as one that is not unique: the message says how to mend it.
     async fn ensure(&self, namespace: &Namespace, indexes: &[Index]) -> Result<()>;
 
     /// Which deployment this client reaches, so that two connection strings that lead to one are known to. Creates nothing.
@@ -445,6 +464,11 @@ pub trait Documents: Send + Sync + fmt::Debug {
 
     /// The names of a database's collections, in any order.
     async fn collections(&self, database: &str) -> Result<Vec<String>>;
+
+    /// What this user may do in the database. A store without users lets everybody do everything.
+    async fn rights(&self, _database: &str) -> Result<Rights> {
+        Ok(Rights::ALL)
+    }
 
     /// Ends the client after what is in flight. Later calls fail.
     async fn close(&self) -> Result<()>;

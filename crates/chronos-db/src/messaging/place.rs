@@ -53,6 +53,14 @@ impl Place {
         Ok(&*self.documents)
     }
 
+    /// The client, for who only looks: a user who may not make what is missing looks without it.
+    pub(super) async fn looking(&self) -> Result<&dyn Documents> {
+        match self.ready().await {
+            Err(error) if error.is_forbidden() => Ok(&*self.documents),
+            ready => ready,
+        }
+    }
+
     async fn ensure(&self) -> Result<()> {
         let kinds = Kind::ALL.into_iter().filter(|kind| *kind != Kind::Deliveries || self.capture_deliveries);
         futures::future::try_join_all(kinds.map(|kind| self.ensure_collection(kind))).await?;

@@ -47,7 +47,7 @@ impl Table {
 
     /// The store's time.
     pub(super) async fn now(&self) -> Result<Timestamp> {
-        self.documents().await?.now().await
+        self.place.looking().await?.now().await
     }
 
     fn owned(&self, filter: Filter) -> Filter {
@@ -58,7 +58,7 @@ impl Table {
     pub(super) async fn scan(&self, mut scan: Scan) -> Result<futures::stream::BoxStream<'static, Result<Document>>> {
         scan.filter = self.owned(scan.filter);
         let collection = self.kind.name();
-        Ok(self.documents().await?.scan(&self.namespace, scan).map_err(|error| error.in_collection(collection)).boxed())
+        Ok(self.place.looking().await?.scan(&self.namespace, scan).map_err(|error| error.in_collection(collection)).boxed())
     }
 
     pub(super) async fn all(&self, scan: Scan) -> Result<Vec<Document>> {

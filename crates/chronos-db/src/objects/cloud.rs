@@ -2,9 +2,13 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
-use object_store::client::{HttpClient, HttpConnector, HttpRequest, HttpRequestBody, ReqwestConnector};
+use async_trait::async_trait;
+use object_store::client::{
+    HttpClient, HttpConnector, HttpError, HttpRequest, HttpRequestBody, HttpResponse, HttpService, ReqwestConnector,
+};
 use object_store::path::Path;
 use object_store::signer::{Method, Url};
 use object_store::{BackoffConfig, ClientOptions, HeaderValue, ObjectStore, RetryConfig};
@@ -24,12 +28,16 @@ pub(super) struct Cloud {
     pub(super) secrets: Vec<SecretString>,
 }
 
+/// The longest that S3 signs a URL for.
+#[cfg(feature = "s3")]
+const LONGEST_TTL: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+
 /// Makes presigned URLs.
 pub(super) enum CloudSigner {
     #[cfg(feature = "s3")]
-    S3(Arc<object_store::aws::AmazonS3>),
+    S3(Arc<object_store::aws::AmazonS3>, Ahead),
     #[cfg(feature = "azure")]
-    Azure(super::sas::Sas),
+    Azure(super::sas::Sas, Ahead),
 }
 
 impl CloudSigner {
@@ -37,9 +45,14 @@ impl CloudSigner {
     pub(super) async fn sign(&self, path: &Path, ttl: Duration) -> Result<Url, Failure> {
         match self {
             #[cfg(feature = "s3")]
-            Self::S3(store) => Ok(object_store::signer::Signer::signed_url(store.as_ref(), Method::GET, path, ttl).await?),
+            Self::S3(store, ahead) => {
+                // A URL lives from the time it is signed at, by our clock: what that is behind comes on top.
+                let behind = Duration::from_secs(u64::try_from(ahead.seconds()).unwrap_or(0));
+                let ttl = (ttl + behind).min(LONGEST_TTL);
+                Ok(object_store::signer::Signer::signed_url(store.as_ref(), Method::GET, path, ttl).await?)
+            }
             #[cfg(feature = "azure")]
-            Self::Azure(sas) => sas.sign(path.as_ref(), ttl),
+            Self::Azure(sas, ahead) => sas.sign(path.as_ref(), ttl, ahead.seconds()),
         }
     }
 }
@@ -73,6 +86,50 @@ impl HttpConnector for Shared {
     }
 }
 
+/// By how much a storage's clock is ahead of ours, in seconds, as its last answer tells.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Ahead(Arc<AtomicI64>);
+
+impl Ahead {
+    /// Less is the time that answers travel, and the seconds they are rounded to.
+    const NOTHING: i64 = 5;
+
+    pub(super) fn seconds(&self) -> i64 {
+        let ahead = self.0.load(Ordering::Relaxed);
+        if ahead.abs() <= Self::NOTHING { 0 } else { ahead }
+    }
+
+    fn learn(&self, date: &str) {
+        if let Ok(theirs) = jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(date) {
+            self.0.store(theirs.as_second() - jiff::Timestamp::now().as_second(), Ordering::Relaxed);
+        }
+    }
+}
+
+/// Looks at the dates of answers.
+#[derive(Debug)]
+struct Dated {
+    inner: HttpClient,
+    ahead: Ahead,
+}
+
+impl Dated {
+    fn over(inner: HttpClient, ahead: &Ahead) -> HttpClient {
+        HttpClient::new(Self { inner, ahead: ahead.clone() })
+    }
+}
+
+#[async_trait]
+impl HttpService for Dated {
+    async fn call(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
+        let answer = self.inner.execute(request).await?;
+        if let Some(date) = answer.headers().get("date").and_then(|date| date.to_str().ok()) {
+            self.ahead.learn(date);
+        }
+        Ok(answer)
+    }
+}
+
 /// Creates one bucket.
 pub(super) struct Creator {
     http: HttpClient,
@@ -91,7 +148,15 @@ enum Credentials {
 impl Creator {
     /// Creates the bucket; one that is there already is fine.
     pub(super) async fn create(&self) -> Result<(), Failure> {
-        let mut request = HttpRequest::new(HttpRequestBody::from(self.body.clone()));
+        match self.create_with(&self.body).await {
+            // Such as a storage that knows no regions.
+            Err(failure) if !self.body.is_empty() && failure.is_bad_request() => self.create_with("").await,
+            created => created,
+        }
+    }
+
+    async fn create_with(&self, body: &str) -> Result<(), Failure> {
+        let mut request = HttpRequest::new(HttpRequestBody::from(body.to_owned()));
         *request.method_mut() = Method::PUT;
         *request.uri_mut() = self.url.as_str().parse().map_err(Failure::unusable)?;
         match &self.credentials {
@@ -104,7 +169,7 @@ impl Creator {
                 object_store::azure::AzureAuthorizer::new(credential, account).try_authorize(&mut request)?;
             }
         }
-        request.headers_mut().insert("content-length", HeaderValue::from(self.body.len()));
+        request.headers_mut().insert("content-length", HeaderValue::from(body.len()));
         within(PATIENCE, async {
             let failed = |source| object_store::Error::Generic { store: "bucket creation", source: Box::new(source) };
             let response = self.http.execute(request).await.map_err(failed)?;
@@ -112,8 +177,8 @@ impl Creator {
             if status.is_success() {
                 return Ok(());
             }
-            let body = response.into_body().bytes().await.map_err(failed)?;
-            let failure = Failure::answered(status.as_u16(), &String::from_utf8_lossy(&body));
+            let said = response.into_body().bytes().await.map_err(failed)?;
+            let failure = Failure::answered(status.as_u16(), &String::from_utf8_lossy(&said));
             if failure.is_created_already() { Ok(()) } else { Err(failure) }
         })
         .await
@@ -145,6 +210,8 @@ pub(super) fn s3(connection: &SpaceConnection, bucket: &str, http: HttpClient) -
         root.set_host(Some(&host)).map_err(|_| Error::validation(format!("the bucket name `{bucket}` cannot be part of a host name")))?;
     }
     let served = if path_style { &endpoint } else { &root };
+    let ahead = Ahead::default();
+    let http = Dated::over(http, &ahead);
     let store = AmazonS3Builder::new()
         .with_bucket_name(bucket)
         .with_region(region)
@@ -161,16 +228,15 @@ pub(super) fn s3(connection: &SpaceConnection, bucket: &str, http: HttpClient) -
         .build()
         .map_err(|error| Error::validation(format!("the S3 connection to {endpoint} is not usable: {error}")))?;
     let store = Arc::new(store);
-    // Amazon wants the region of a new bucket in the body, others reject or ignore it.
-    let on_amazon = endpoint.host_str().is_some_and(|host| host.ends_with(".amazonaws.com"));
-    let body = if on_amazon && region != "us-east-1" {
+    // Amazon, and others like it, want the region of a new bucket in the body, but not their first one.
+    let body = if region != "us-east-1" {
         format!("<CreateBucketConfiguration><LocationConstraint>{region}</LocationConstraint></CreateBucketConfiguration>")
     } else {
         String::new()
     };
     let credential = AwsCredential { key_id: access_key.to_owned(), secret_key: secret_key.to_owned(), token: None };
     Ok(Cloud {
-        signer: CloudSigner::S3(Arc::clone(&store)),
+        signer: CloudSigner::S3(Arc::clone(&store), ahead),
         store,
         creator: Creator { http, url: root, body, credentials: Credentials::S3 { credential, region: region.to_owned() } },
         endpoint: endpoint.to_string(),
@@ -193,6 +259,8 @@ pub(super) fn azure(connection: &SpaceConnection, bucket: &str, http: HttpClient
     let decoded = STANDARD.decode(key).map_err(|_| no_base64())?;
     let credential = AzureAccessKey::try_new(key).map_err(|_| no_base64())?;
     let endpoint = endpoint(&connection.endpoint, || format!("https://{account}.blob.core.windows.net"))?;
+    let ahead = Ahead::default();
+    let http = Dated::over(http, &ahead);
     let store = MicrosoftAzureBuilder::new()
         .with_account(account)
         .with_access_key(key)
@@ -208,7 +276,7 @@ pub(super) fn azure(connection: &SpaceConnection, bucket: &str, http: HttpClient
     let mut url = container.clone();
     url.set_query(Some("restype=container"));
     Ok(Cloud {
-        signer: CloudSigner::Azure(Sas { container, account: account.to_owned(), name: bucket.to_owned(), key: decoded.into() }),
+        signer: CloudSigner::Azure(Sas { container, account: account.to_owned(), name: bucket.to_owned(), key: decoded.into() }, ahead),
         store: Arc::new(store),
         creator: Creator {
             http,

@@ -113,6 +113,22 @@ impl Failure {
         self.status == Some(409) && matches!(self.code.as_deref(), Some("ConditionalRequestConflict" | "OperationAborted"))
     }
 
+    /// The storage did not understand the request.
+    #[cfg(any(feature = "s3", feature = "azure"))]
+    pub(super) fn is_bad_request(&self) -> bool {
+        matches!(self.status, Some(400 | 411 | 415 | 501))
+    }
+
+    /// The storage has no such request, such as a conditional put.
+    pub(super) fn is_unsupported(&self) -> bool {
+        self.status == Some(501)
+    }
+
+    /// There is no such bucket.
+    pub(super) fn no_bucket() -> Self {
+        Self::new("there is no such bucket".to_owned(), Class::Missing)
+    }
+
     /// A folder went away while it was being used.
     pub(super) fn is_lost_folder(&self) -> bool {
         self.io == Some(io::ErrorKind::NotFound)

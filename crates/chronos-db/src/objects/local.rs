@@ -34,8 +34,18 @@ impl Folder {
         }
     }
 
-    /// The store, after the folder was made.
-    pub(super) async fn for_writing(&self) -> Result<Arc<dyn ObjectStore>, Failure> {
+    /// The store, after the folder was made; or an error, if it must be there and is not.
+    pub(super) async fn for_writing(&self, must_exist: bool) -> Result<Arc<dyn ObjectStore>, Failure> {
+        if must_exist {
+            let path = self.path.clone();
+            // Each time: a store that is open would make the folder anew without a word.
+            let looked = blocking(move || Ok(path.try_exists())).await?;
+            match looked {
+                Ok(true) => {}
+                Ok(false) => return Err(Failure::no_bucket()),
+                Err(error) => return Err(Failure::io(format_args!("cannot look at {}", self.path.display()), &error)),
+            }
+        }
         if let Some(opened) = self.opened.get() {
             return Ok(Arc::clone(opened));
         }

@@ -32,7 +32,8 @@ pub enum PutMode {
     /// Replace it.
     #[default]
     Overwrite,
-    /// Only create; [`Put::Exists`] if something is there.
+    /// Only create; [`Put::Exists`] if something is there. A storage without conditional puts (501) is looked at first instead: there, of two that
+    /// create one key in one moment, both may succeed.
     Create,
 }
 
@@ -53,6 +54,8 @@ pub struct PutOptions {
     pub mode: PutMode,
     /// The media type; `application/octet-stream` if none.
     pub content_type: Option<String>,
+    /// A bucket that is not there is an error, and not created: for who knows that objects were stored in it.
+    pub bucket_must_exist: bool,
 }
 
 /// What a listing or a head says of an object.
@@ -66,7 +69,8 @@ pub struct ObjectInfo {
     pub modified: Timestamp,
 }
 
-/// One bucket (container, folder) of an object storage. A missing bucket is created on the first put where the server allows it.
+/// One bucket (container, folder) of an object storage. A missing bucket is created on the first put where the server allows it, unless
+/// [`PutOptions::bucket_must_exist`] says that it was there.
 ///
 /// An answer may take 10 s, and the time the bytes need at 256 KiB/s. Of a storage that stays silent the same is asked up to three times
 /// before it is an error, except for a [`PutMode::Create`], whose first try may have been carried out, and a listing.
@@ -75,7 +79,7 @@ pub trait Objects: Send + Sync + fmt::Debug {
     /// Stores an object; one request, no read-back.
     ///
     /// # Errors
-    /// `STORAGE_ERROR`; retryable unless the storage refused the credentials or the bucket.
+    /// `STORAGE_ERROR`; retryable unless the storage refused the credentials or the bucket. `NOT_FOUND` if there is no bucket, and it must exist.
     async fn put(&self, key: &str, body: Bytes, options: PutOptions) -> Result<Put>;
 
     /// The object's bytes, or nothing if there is none.

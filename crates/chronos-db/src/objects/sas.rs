@@ -24,9 +24,9 @@ pub(super) struct Sas {
 }
 
 impl Sas {
-    /// A URL that reads `key` until `ttl` after now.
-    pub(super) fn sign(&self, key: &str, ttl: Duration) -> Result<Url, Failure> {
-        let end = jiff::Timestamp::now().as_second().saturating_add(i64::try_from(ttl.as_secs()).unwrap_or(i64::MAX));
+    /// A URL that reads `key` until `ttl` after now by the storage's clock, which is `ahead` seconds ahead of ours.
+    pub(super) fn sign(&self, key: &str, ttl: Duration, ahead: i64) -> Result<Url, Failure> {
+        let end = jiff::Timestamp::now().as_second().saturating_add(ahead).saturating_add(i64::try_from(ttl.as_secs()).unwrap_or(i64::MAX));
         // The second that has begun counts, so that no URL lives shorter than was asked.
         let end = jiff::Timestamp::from_second(end.saturating_add(1)).map_err(Failure::unusable)?;
         self.sign_until(key, &end.strftime("%Y-%m-%dT%H:%M:%SZ").to_string())

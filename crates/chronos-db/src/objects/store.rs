@@ -3,6 +3,7 @@
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -52,6 +53,8 @@ struct Inner {
     place: String,
     /// What no message may show.
     secrets: Vec<SecretString>,
+    /// The storage has no conditional puts.
+    unconditional: AtomicBool,
     #[cfg(any(feature = "s3", feature = "azure"))]
     signer: Option<cloud::CloudSigner>,
     #[cfg(any(feature = "s3", feature = "azure"))]
@@ -126,6 +129,7 @@ impl StoreObjects {
                 bucket: bucket.to_owned(),
                 place: cloud.endpoint,
                 secrets: cloud.secrets,
+                unconditional: AtomicBool::new(false),
                 signer: Some(cloud.signer),
                 creator: Some(cloud.creator),
             }),
@@ -139,6 +143,7 @@ impl StoreObjects {
                 bucket: bucket.to_owned(),
                 place,
                 secrets: Vec::new(),
+                unconditional: AtomicBool::new(false),
                 #[cfg(any(feature = "s3", feature = "azure"))]
                 signer: None,
                 #[cfg(any(feature = "s3", feature = "azure"))]
@@ -171,7 +176,7 @@ impl Inner {
                 Arc::clone(store)
             }
             // A file has nowhere to keep a media type.
-            Source::Folder(folder) => folder.for_writing().await?,
+            Source::Folder(folder) => folder.for_writing(options.bucket_must_exist).await?,
         };
         within(time_for(body.len() as u64), async { Ok(store.put_opts(path, PutPayload::from(body.clone()), how).await.map(drop)?) }).await
     }
@@ -205,7 +210,7 @@ impl Inner {
 
 #[async_trait]
 impl Objects for StoreObjects {
-    async fn put(&self, key: &str, body: Bytes, options: PutOptions) -> Result<Put> {
+    async fn put(&self, key: &str, body: Bytes, mut options: PutOptions) -> Result<Put> {
         let path = object_path(key)?;
         if let Some(content_type) = &options.content_type
             && !content_type.bytes().all(|b| matches!(b, b' '..=b'~'))
@@ -214,6 +219,12 @@ impl Objects for StoreObjects {
         }
         let inner = &self.inner;
         let (mut created, mut attempt) = (false, 0);
+        if options.mode == PutMode::Create && inner.unconditional.load(Ordering::Relaxed) {
+            if self.head(key).await?.is_some() {
+                return Ok(Put::Exists);
+            }
+            options.mode = PutMode::Overwrite;
+        }
         loop {
             let put = || inner.put_once(&path, &body, &options);
             let done = match options.mode {
@@ -227,6 +238,13 @@ impl Objects for StoreObjects {
             };
             if options.mode == PutMode::Create && failure.is_existing() {
                 return Ok(Put::Exists);
+            }
+            if options.mode == PutMode::Create && failure.is_unsupported() {
+                inner.unconditional.store(true, Ordering::Relaxed);
+                return self.put(key, body, options).await;
+            }
+            if options.bucket_must_exist && failure.is_missing() {
+                return Err(Error::not_found(format!("there is no bucket `{}` at {}", inner.bucket, inner.place)));
             }
             let lost_folder = failure.is_lost_folder() && matches!(inner.source, Source::Folder(_));
             if (lost_folder || failure.is_open_race()) && attempt < RACE_ATTEMPTS {

@@ -213,6 +213,7 @@ fn config(spaces: &[(&str, SpaceConnection)]) -> Config {
         update_mode: UpdateMode::Merge,
         transactions: Transactions::default(),
         inline_max_bytes: 1 << 20,
+        timeout: None,
         sections: BTreeMap::new(),
         warnings: Vec::new(),
         without_effect: Vec::new(),

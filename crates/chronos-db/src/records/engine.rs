@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
@@ -11,6 +12,7 @@ use moka::sync::Cache;
 use tokio::sync::OnceCell;
 
 use super::batcher::Batcher;
+use super::buckets::NotedBucket;
 use super::commit::{CommitQueue, Past};
 use super::flush::Flusher;
 use super::indexing::plain;
@@ -21,7 +23,7 @@ use crate::config::{CollectionMap, DevShadow, UpdateMode};
 use crate::documents::filter::Test;
 use crate::documents::{Direction, Documents, Filter, Guard, Index, Scan, Write};
 use crate::objects::Objects;
-use crate::{Error, Result, Runtime};
+use crate::{Error, ErrorKind, Result, Runtime};
 
 /// The sequence of a collection's `cv` in its counter collection, and the mark below which it is without gaps.
 pub(crate) const CV: &str = "cv";
@@ -76,6 +78,8 @@ pub(crate) struct Engine {
     pub(crate) flusher: Flusher,
     pub(crate) turns: Turns,
     pub(crate) past: Past,
+    /// Which buckets are known to be noted.
+    noted: Mutex<HashMap<String, Arc<AtomicBool>>>,
     ready: OnceCell<()>,
     /// The indexes of lists: over all documents, and within each tenant.
     lists: OnceCell<()>,
@@ -120,6 +124,7 @@ impl Engine {
             flusher: Flusher::default(),
             turns: Turns::default(),
             past: Past::default(),
+            noted: Mutex::default(),
             ready: OnceCell::new(),
             lists: OnceCell::new(),
             tenant_lists: OnceCell::new(),
@@ -194,17 +199,23 @@ impl Engine {
             batch.push(&self.names.counter, Write::insert(bson::doc! { "_id": super::own::KEPT }));
             self.documents.apply(batch).await?;
         }
-        if value(STABLE).is_none() {
+        match (value(STABLE).flatten(), value(CV).flatten()) {
             // A counter without a mark was kept by the originals: what they left is not gapless, and is never touched again.
-            let mark = value(CV).flatten().unwrap_or(-1);
-            self.move_mark(mark).await?;
+            (None, counter) => self.move_mark(counter.unwrap_or(-1)).await?,
+            // Nothing at or below the mark ever changes, so no number there is given out any more.
+            (Some(mark), counter) if mark > counter.unwrap_or(-1) => {
+                self.raise(CV, mark).await?;
+                self.void(&(counter.unwrap_or(-1) + 1..=mark).collect::<Vec<_>>()).await?;
+            }
+            _ => {}
         }
         Ok(())
     }
 
     /// The originals could leave several rows of one version behind: such a collection can be read, but not written.
     async fn explain_duplicates(&self, error: Error) -> Error {
-        if error.is_retryable() {
+        // What another kind of index has let in is seen only once ours can be made.
+        if error.is_retryable() || error.kind() != ErrorKind::Database {
             return error;
         }
         match self.duplicate_version().await {
@@ -238,7 +249,12 @@ impl Engine {
     }
 
     pub(crate) async fn move_mark(&self, mark: i64) -> Result<()> {
-        let document = bson::doc! { "_id": STABLE, "value": mark };
+        self.raise(STABLE, mark).await
+    }
+
+    /// Takes a number of the counter collection to `value`, if it is less.
+    pub(crate) async fn raise(&self, name: &str, value: i64) -> Result<()> {
+        let document = bson::doc! { "_id": name, "value": value };
         let mut batch = crate::documents::Batch::new();
         batch.push(&self.names.counter, Write::put(document, Guard::Newer { field: "value".into() }));
         self.documents.apply(batch).await?;
@@ -308,7 +324,11 @@ impl Engine {
 
     pub(crate) fn bucket(&self, name: &str) -> Result<Arc<dyn Objects>> {
         match &self.space {
-            Some(space) => (space.open)(name),
+            Some(space) => {
+                let noted = Arc::clone(self.noted.lock().unwrap_or_else(PoisonError::into_inner).entry(name.to_owned()).or_default());
+                let (inner, documents) = ((space.open)(name)?, Arc::clone(&self.documents));
+                Ok(Arc::new(NotedBucket::new(inner, documents, &self.names.head.database, name, noted)))
+            }
             None => Err(Error::storage(format!("the payload lies in bucket `{name}`, but this database has no object storage configured"))),
         }
     }

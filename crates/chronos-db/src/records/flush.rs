@@ -151,23 +151,24 @@ impl Engine {
 
     async fn record_stored<'a>(&self, stored: impl Iterator<Item = &'a (Row, Head)>) -> Result<()> {
         let mut batch = Batch::new();
-        let mut newest: HashMap<ItemId, &Head> = HashMap::new();
+        let mut newest: HashMap<ItemId, (&Row, &Head)> = HashMap::new();
         for (row, head) in stored {
             let since = row.unflushed_since;
             let mut done = Row { inline: None, riders: Vec::new(), unflushed_since: None, ..row.clone() };
             done.content.payload.state = State::New;
             let guard = Guard::Equals { field: "unflushedSince".into(), value: since.map_or(bson::Bson::Null, Into::into) };
             batch.push(&self.names.ver, Write::put(done.stored(), guard));
-            if row.op != Op::Erase && head.cv == row.cv && newest.get(&head.id).is_none_or(|other| other.cv < head.cv) {
-                newest.insert(head.id, head);
-            } else if newest.get(&row.id).is_some_and(|other| other.cv < row.cv) {
+            if row.op != Op::Erase && head.is_of(row) && newest.get(&head.id).is_none_or(|(other, _)| other.cv < row.cv) {
+                newest.insert(head.id, (row, head));
+            } else if newest.get(&row.id).is_some_and(|(other, _)| other.cv < row.cv) {
                 newest.remove(&row.id);
             }
         }
-        for head in newest.into_values() {
+        for (row, head) in newest.into_values() {
             let mut head = head.clone();
             head.content.payload.state = State::New;
-            let guard = Guard::Equals { field: "cv".into(), value: super::model::int(head.cv) };
+            let guard = head.unchanged();
+            head.row = Some(row.row_id);
             batch.push(&self.names.head, Write::put(head.stored(), guard));
         }
         if !batch.operations.is_empty() {

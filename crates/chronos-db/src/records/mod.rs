@@ -3,6 +3,7 @@
 mod actions;
 mod assign;
 mod batcher;
+mod buckets;
 mod collection;
 mod commit;
 mod engine;

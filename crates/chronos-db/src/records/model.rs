@@ -11,8 +11,11 @@ use bson::{Bson, Document, RawArrayBuf, RawBsonRef, RawDocument, RawDocumentBuf}
 use bytes::Bytes;
 
 use super::payload::Inherited;
-use crate::documents::{Namespace, stored};
+use crate::documents::{Guard, Namespace, stored};
 use crate::{Error, ErrorKind, Result, Timestamp};
+
+/// The field of a head that names the row it was made from.
+const ROW_ID: &str = "rowId";
 
 /// The identifier of an item, given out at its creation: 24 hex digits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -204,6 +207,8 @@ pub(crate) struct Head {
     pub(crate) id: ItemId,
     pub(crate) ov: i64,
     pub(crate) cv: i64,
+    /// The `_id` of the row it was made from, which unlike `ov` and `cv` no failover gives out twice. Older heads do not say it.
+    pub(crate) row: Option<ObjectId>,
     pub(crate) created_at: Timestamp,
     pub(crate) updated_at: Timestamp,
     pub(crate) deleted_at: Option<Timestamp>,
@@ -228,6 +233,21 @@ crate::debug_some!(Shadow { ov, at });
 impl Head {
     pub(crate) fn is_live(&self) -> bool {
         self.deleted_at.is_none() && !self.erased
+    }
+
+    /// Whether it was made from this very row. A head that does not say so is compared by what both say.
+    pub(crate) fn is_of(&self, row: &Row) -> bool {
+        let (a, b) = (&self.content.payload, &row.content.payload);
+        let alike = || a.ov == b.ov && a.key == b.key && a.checksum == b.checksum;
+        self.id == row.id && self.ov == row.ov && self.cv == row.cv && self.row.map_or_else(alike, |id| id == row.row_id)
+    }
+
+    /// That the stored head is still this one.
+    pub(crate) fn unchanged(&self) -> Guard {
+        match self.row {
+            Some(row) => Guard::Equals { field: ROW_ID.into(), value: row.into() },
+            None => Guard::Equals { field: "cv".into(), value: int(self.cv) },
+        }
     }
 }
 
@@ -487,6 +507,7 @@ impl Head {
         doc.append(cstr!("itemId"), self.id.0);
         doc.append(cstr!("ov"), raw_int(self.ov));
         doc.append(cstr!("cv"), raw_int(self.cv));
+        put_opt(&mut doc, cstr!("rowId"), self.row);
         if self.erased {
             doc.append(cstr!("erased"), true);
             put_opt(&mut doc, cstr!("tenantId"), self.content.tenant.as_deref());
@@ -508,7 +529,7 @@ impl Head {
     }
 
     pub(crate) fn read(stored: &RawDocument) -> Result<Self> {
-        let (mut id, mut ov, mut cv) = (None, None, None);
+        let (mut id, mut ov, mut cv, mut row) = (None, None, None, None);
         let (mut created_at, mut updated_at, mut deleted_at, mut erased, mut shadow) = (None, None, None, false, None);
         let mut content = Reading::default();
         for element in stored.iter_elements() {
@@ -517,6 +538,7 @@ impl Head {
                 "_id" => id = value.as_object_id().map(ItemId),
                 "ov" => ov = whole(value),
                 "cv" => cv = whole(value),
+                ROW_ID => row = value.as_object_id(),
                 "createdAt" => created_at = date(value),
                 "updatedAt" => updated_at = date(value),
                 "deletedAt" => deleted_at = date(value),
@@ -531,6 +553,7 @@ impl Head {
             id: id.ok_or_else(need("_id"))?,
             ov,
             cv: cv.ok_or_else(need("cv"))?,
+            row,
             created_at: created_at.unwrap_or_default(),
             updated_at: updated_at.unwrap_or_default(),
             deleted_at,
@@ -642,6 +665,7 @@ impl Row {
             id: self.id,
             ov: self.ov,
             cv: self.cv,
+            row: Some(self.row_id),
             created_at: previous.map_or(self.at, |head| head.created_at),
             updated_at: self.at,
             deleted_at: matches!(self.op, Op::Delete | Op::Erase).then_some(self.at),

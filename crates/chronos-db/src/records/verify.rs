@@ -11,7 +11,7 @@ use super::engine::Engine;
 use super::model::{Head, ItemId, Op, Row, number};
 use super::payload;
 use super::scope::{Scope, TENANT};
-use crate::documents::{Direction, Filter, Scan, stored};
+use crate::documents::{Batch, Direction, Filter, Outcome, Scan, Write, stored};
 use crate::{ErrorKind, Json, Result};
 
 /// Versions checked at once.
@@ -111,6 +111,11 @@ impl Verification {
     }
 }
 
+/// What rows are read without where their numbers alone matter.
+fn bare() -> Vec<String> {
+    ["inline", "riders", "metaIndexed", "refs"].map(str::to_owned).to_vec()
+}
+
 /// The kind and the words.
 type Damage = (&'static str, String);
 
@@ -126,7 +131,7 @@ impl Engine {
         }
         self.verify_numbers(&mut found, scope).await?;
         self.verify_items(repair, &mut found, scope).await?;
-        self.verify_heads_have_rows(&mut found, scope).await?;
+        self.verify_heads_have_rows(repair, &mut found, scope).await?;
         let notes = Scan { filter: scope.narrow(Filter::All), ..Scan::default() };
         found.noted = self.documents.scan(&self.names.gc, notes).try_fold(0, |n, _| async move { Ok(n + 1) }).await?;
         Ok(found)
@@ -134,11 +139,7 @@ impl Engine {
 
     /// Every number up to the last one given out has exactly one row, but those that retention or a missing history explain.
     async fn verify_numbers(&self, found: &mut Verification, scope: &Scope) -> Result<()> {
-        let scan = Scan {
-            order: vec![("cv".into(), Direction::Ascending)],
-            without: ["inline", "riders", "metaIndexed", "refs"].map(str::to_owned).to_vec(),
-            ..Scan::default()
-        };
+        let scan = Scan { order: vec![("cv".into(), Direction::Ascending)], without: bare(), ..Scan::default() };
         let mut rows = self.documents.scan(&self.names.ver, scan);
         let mut previous = -1;
         // Of a collection whose rows go, or that others began, only what lies above the mark is gapless.
@@ -314,6 +315,10 @@ impl Engine {
             head = self.roll_forward(newest.id).await?;
             found.repaired += 1;
         }
+        let without_row = match &head {
+            Some(head) if head.cv > newest.cv => self.is_without_row(head).await?,
+            _ => false,
+        };
         let problem = match &head {
             None => Some(("missing-head", "the item has versions but no head; `--repair` rolls it forward".to_owned())),
             Some(head) if head.cv < newest.cv => Some((
@@ -321,19 +326,68 @@ impl Engine {
                 format!("the head is at version {}, the newest row at {}; `--repair` rolls it forward", head.ov, newest.ov),
             )),
             Some(head) if head.cv == newest.cv && !follows(head, newest) => {
-                Some(("wrong-head", "the head differs from its newest version".to_owned()))
+                Some(("wrong-head", "the head differs from its newest version; `--repair` makes it anew".to_owned()))
             }
-            // A head ahead of the rows this scan saw was written since.
+            // A head ahead of the rows this scan saw was written since, unless its row is not there.
+            Some(head) if without_row => Some((
+                "head-without-row",
+                format!("the head is at version {}, which no row has; `--repair` puts back version {}", head.ov, newest.ov),
+            )),
             Some(_) => None,
         };
-        if let Some((kind, message)) = problem {
+        let Some((kind, message)) = problem else { return Ok(()) };
+        if let (true, "wrong-head" | "head-without-row", Some(head)) = (repair, kind, &head)
+            && self.put_back(head).await?
+        {
+            found.repaired += 1;
+        } else {
             found.report(kind, Some(newest.id), Some(newest.ov), message);
         }
         Ok(())
     }
 
+    /// Whether the row that a head was made from does not exist, as a failover could leave it behind when rows were read before a majority had
+    /// them. Without versioning rows go, so nothing can be said.
+    async fn is_without_row(&self, head: &Head) -> Result<bool> {
+        if !self.settings.versioning || self.row(head.id, head.ov).await?.is_some_and(|row| head.is_of(&row)) {
+            return Ok(false);
+        }
+        // Unless the head has moved on.
+        Ok(self.head(head.id).await?.is_some_and(|now| now.cv == head.cv && now.row == head.row))
+    }
+
+    /// Puts the head that follows from the item's newest row in the place of `wrong`; whether it did.
+    async fn put_back(&self, wrong: &Head) -> Result<bool> {
+        let Some(newest) = self.newest_row(wrong.id).await? else { return Ok(false) };
+        let mut head = newest.head_after(Some(wrong));
+        if let Some(first) = self.row(wrong.id, 0).await? {
+            head.created_at = first.at;
+        }
+        self.cache.invalidate(&(self.number, wrong.id, wrong.ov));
+        self.replace(Write::put(head.stored(), wrong.unchanged())).await
+    }
+
+    /// Removes a head of which no version exists, if its number shows that its row never was committed: another row has it, or it was never given
+    /// out. Whether it did.
+    async fn remove_unfounded(&self, head: &Head) -> Result<bool> {
+        let same = Scan { filter: Filter::eq("cv", super::model::int(head.cv)), limit: Some(1), without: bare(), ..Scan::default() };
+        let taken = self.documents.scan(&self.names.ver, same).try_next().await?.is_some();
+        let is_beyond = self.highest_cv().await?.is_some_and(|highest| highest < head.cv);
+        if !(taken || is_beyond) || self.newest_row(head.id).await?.is_some() {
+            return Ok(false);
+        }
+        self.cache.invalidate(&(self.number, head.id, head.ov));
+        self.replace(Write::Delete { id: head.id.bson(), guard: head.unchanged() }).await
+    }
+
+    async fn replace(&self, write: Write) -> Result<bool> {
+        let mut batch = Batch::new();
+        batch.push(&self.names.head, write);
+        Ok(self.documents.apply(batch).await?.first().is_some_and(Outcome::is_applied))
+    }
+
     /// Without versioning a head may have outlived its rows; otherwise it must have them.
-    async fn verify_heads_have_rows(&self, found: &mut Verification, scope: &Scope) -> Result<()> {
+    async fn verify_heads_have_rows(&self, repair: bool, found: &mut Verification, scope: &Scope) -> Result<()> {
         let order = vec![("_id".into(), Direction::Ascending)];
         let heads =
             Scan { filter: scope.narrow(Filter::All), order, without: vec!["fullShadow".into(), "metaIndexed".into()], ..Scan::default() };
@@ -343,14 +397,18 @@ impl Engine {
             let scan = Scan {
                 filter: Filter::any_of("itemId", heads.iter().map(|head| head.id.bson()).collect()),
                 newest: Some(crate::documents::Newest { per: "itemId".into(), by: "ov".into(), at_most: i64::MAX.into() }),
-                without: ["inline", "riders", "metaIndexed", "refs"].map(str::to_owned).to_vec(),
+                without: bare(),
                 ..Scan::default()
             };
             let rows: HashMap<ItemId, i64> = self.scan_rows(scan).map_ok(|row| (row.id, row.ov)).try_collect().await?;
             for head in heads {
                 if !rows.contains_key(&head.id) {
                     if self.settings.versioning {
-                        found.report("missing-rows", Some(head.id), Some(head.ov), "the item has a head but no versions".to_owned());
+                        if repair && self.remove_unfounded(&head).await? {
+                            found.repaired += 1;
+                        } else {
+                            found.report("missing-rows", Some(head.id), Some(head.ov), "the item has a head but no versions".to_owned());
+                        }
                     } else {
                         found.items += 1;
                         found.live += u64::from(head.is_live());
@@ -365,6 +423,7 @@ impl Engine {
 fn follows(head: &Head, row: &Row) -> bool {
     let (a, b) = (&head.content.payload, &row.content.payload);
     head.ov == row.ov
+        && head.row.is_none_or(|id| id == row.row_id)
         && (row.op == Op::Erase
             || (a.ov == b.ov && a.key == b.key && a.checksum == b.checksum && same_entry(&head.content.indexed, &row.content.indexed)))
         && head.deleted_at.is_some() == matches!(row.op, Op::Delete | Op::Erase)

@@ -386,7 +386,7 @@ impl Engine {
         for object in objects {
             self.note(&object.bucket, &object.key, prepared.id, ov, prepared.content.tenant.as_deref()).await?;
             self.runtime.fail.hit("large.after_note")?;
-            let options = PutOptions { mode: PutMode::Create, content_type: Some(object.content_type) };
+            let options = PutOptions { mode: PutMode::Create, content_type: Some(object.content_type), ..PutOptions::default() };
             self.bucket(&object.bucket)?.put(&object.key, object.bytes, options).await?;
             self.runtime.fail.hit("large.after_put")?;
             noted.push((object.bucket, object.key));

@@ -7,7 +7,7 @@ use bson::{Bson, Document, doc};
 use chronos_db::documents::mongo::{MongoDocuments, Traffic};
 use chronos_db::documents::{Atomicity, Batch, Direction, Documents, Filter, Guard, Index, Namespace, Newest, Outcome, Scan, Write};
 use chronos_db::{ErrorKind, Runtime};
-use futures::TryStreamExt as _;
+use futures::{StreamExt as _, TryStreamExt as _};
 use secrecy::SecretString;
 use test_support::servers::{mongo_rs_uri, mongo_standalone_uri};
 
@@ -465,8 +465,7 @@ async fn an_index_that_is_there_is_left_alone_and_a_violated_one_is_named() {
     let indexes = [Index::on("a", &["a"]), Index::on("b", &["b.c"]).unique()];
     s.documents.ensure(&s.namespace, &indexes).await.unwrap();
     s.documents.ensure(&s.namespace, &indexes).await.unwrap();
-    // The same name and keys, in another role.
-    s.documents.ensure(&s.namespace, &[Index::on("a", &["a"]).unique(), Index::on("new", &["new"])]).await.unwrap();
+    s.documents.ensure(&s.namespace, &[Index::on("a", &["a"]), Index::on("new", &["new"])]).await.unwrap();
     let other_keys = s.documents.ensure(&s.namespace, &[Index::on("a", &["z"])]).await.unwrap_err();
     assert!(other_keys.message().contains("`a`"), "{other_keys}");
 
@@ -477,4 +476,96 @@ async fn an_index_that_is_there_is_left_alone_and_a_violated_one_is_named() {
     assert!(violated.message().contains("`by_n`"), "{violated}");
     s.documents.ensure(&s.other("empty"), &[]).await.unwrap();
     s.documents.ensure(&s.other("empty"), &[]).await.unwrap();
+}
+
+/// Makes an index as somebody else would.
+async fn make_index(s: &Scratch, server: Server, spec: Document) {
+    let client = mongodb::Client::with_uri_str(server.uri()).await.unwrap();
+    let command = doc! { "createIndexes": &*s.namespace.collection, "indexes": [spec] };
+    client.database(&s.namespace.database).run_command(command).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_index_that_does_not_do_what_ours_must_is_refused_with_what_mends_it() {
+    let wanted = Index::on("ver_cv", &["cv"]).unique();
+    let unfit = [
+        doc! { "name": "ver_cv", "key": { "cv": 1 } },
+        doc! { "name": "ver_cv", "key": { "cv": 1 }, "unique": true, "partialFilterExpression": { "op": "CREATE" } },
+        doc! { "name": "ver_cv", "key": { "cv": 1 }, "unique": true, "sparse": true },
+        doc! { "name": "ver_cv", "key": { "cv": -1 }, "unique": true },
+        doc! { "name": "ver_cv", "key": { "cv": 1 }, "unique": true, "expireAfterSeconds": 5 },
+    ];
+    for spec in unfit {
+        for server in [Standalone, ReplicaSet] {
+            let s = Scratch::on(server);
+            make_index(&s, server, spec.clone()).await;
+            let refused = s.documents.ensure(&s.namespace, std::slice::from_ref(&wanted)).await.unwrap_err();
+            assert_eq!((refused.kind(), refused.is_retryable()), (ErrorKind::RouteMismatch, false), "{spec}: {refused}");
+            assert!(refused.message().contains("dropIndex(\"ver_cv\")"), "{spec}: {refused}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_index_that_does_what_ours_must_serves_under_any_name() {
+    for server in [Standalone, ReplicaSet] {
+        let s = Scratch::on(server);
+        make_index(&s, server, doc! { "name": "cv_1", "key": { "cv": 1 }, "unique": true }).await;
+        make_index(&s, server, doc! { "name": "cv_of_some", "key": { "cv": 1 }, "partialFilterExpression": { "op": "CREATE" } }).await;
+        s.documents.ensure(&s.namespace, &[Index::on("ver_cv", &["cv"]).unique(), Index::on("other", &["other"])]).await.unwrap();
+        let told = s.apply(vec![Write::insert(doc! { "_id": 1, "cv": 1 }), Write::insert(doc! { "_id": 2, "cv": 1 })]).await;
+        assert!(told.contains(&conflict("ver_cv")), "a conflict names the index as we know it: {told:?}");
+    }
+}
+
+#[tokio::test]
+async fn where_every_index_exists_nothing_is_created() {
+    for server in [Standalone, ReplicaSet] {
+        let s = Scratch::on(server);
+        let indexes = [Index::on("a", &["a"]).unique(), Index::on("b", &["b"]).only_if_exists("b")];
+        s.documents.ensure(&s.namespace, &indexes).await.unwrap();
+        s.traffic.reset();
+        s.documents.ensure(&s.namespace, &indexes).await.unwrap();
+        assert_eq!(s.traffic.commands().into_iter().collect::<Vec<_>>(), [("listIndexes".to_owned(), 1)]);
+    }
+}
+
+#[tokio::test]
+async fn with_one_connection_a_scan_that_is_not_polled_holds_up_nobody() {
+    for server in [Standalone, ReplicaSet] {
+        let uri = server.uri();
+        let s = Scratch::at(format!("{uri}{}maxPoolSize=1", if uri.contains('?') { "&" } else { "?" }));
+        s.apply((0..1_000).map(|i| Write::insert(doc! { "_id": i })).collect()).await;
+        let read = async {
+            let (documents, namespace) = (Arc::clone(&s.documents), s.namespace.clone());
+            let again = s.documents.scan(&s.namespace, Scan::default()).map(move |found| {
+                let (documents, namespace) = (Arc::clone(&documents), namespace.clone());
+                async move { documents.get(&namespace, vec![found?.get("_id").cloned().unwrap()]).await }
+            });
+            // While one document is at hand, others are asked for and not waited for.
+            let mut again = again.buffered(16);
+            let mut count = 0;
+            while let Some(found) = again.try_next().await.unwrap() {
+                count += found.len();
+                s.documents.get(&s.namespace, vec![0.into()]).await.unwrap();
+            }
+            count
+        };
+        assert_eq!(tokio::time::timeout(std::time::Duration::from_secs(60), read).await, Ok(1_000));
+    }
+}
+
+#[tokio::test]
+async fn connection_strings_of_the_legacy_packages_are_taken() {
+    let options = "useNewUrlParser=true&useUnifiedTopology=true&keepAlive=true&family=4&poolSize=5&autoReconnect=true&compressors=zlib&\
+                   wtimeout=100&w=0&readConcernLevel=local&readPreference=secondaryPreferred&maxStalenessSeconds=120&socketTimeoutMS=30000&\
+                   maxIdleTimeMS=0&serverSelectionTimeoutMS=0";
+    for server in [Standalone, ReplicaSet] {
+        let uri = server.uri();
+        let s = Scratch::at(format!("{uri}{}{options}", if uri.contains('?') { "&" } else { "?" }));
+        assert_eq!(s.apply(vec![Write::insert(doc! { "_id": 1 })]).await, [Outcome::Applied]);
+        assert_eq!(s.all().await, [doc! { "_id": 1 }]);
+    }
+    let unknown = MongoDocuments::new("mongodb://localhost/?tpyo=1".into(), Runtime::default()).unwrap_err();
+    assert!(unknown.message().contains("tpyo"), "{unknown}");
 }

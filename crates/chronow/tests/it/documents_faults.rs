@@ -13,8 +13,9 @@ use chronos_db::documents::embedded::EmbeddedDocuments;
 use chronos_db::documents::{Batch, BuildBatch, Capabilities, Deployment, Documents, Index, Namespace, Operation, Outcome, Scan, Sequence};
 use chronos_db::{Error, Result, Runtime, Timestamp};
 use chronow::hot::documents::DocumentsHot;
-use chronow::hot::{Advance, Delivery, Hot, Outgoing, Select, Settle, Settled, SubscriptionPatch, TopicPatch};
+use chronow::hot::{Advance, Delivery, Hot, Outgoing, Select, Settle, Settled, SubscriptionPatch, TopicPatch, When};
 use chronow::{Chronow, Config, Message, Scope, SubscriptionName, TopicName};
+use futures::StreamExt as _;
 use futures::stream::BoxStream;
 use test_support::documents::{Call, decorate};
 use test_support::{Counting, Delaying, Failing, Fault, MockClock};
@@ -541,4 +542,30 @@ async fn a_runner_sleeps_while_its_pull_is_under_way_also_when_a_message_becomes
     clock.advance(Duration::from_secs(1));
     until("both are handled", || async { subscription.stats().await.unwrap().acked == 2 }).await;
     runner.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn who_watches_keys_hears_of_an_interruption_and_of_every_change_in_it() {
+    let documents: Arc<dyn Documents> = Arc::new(EmbeddedDocuments::open(Path::new(":memory:"), Runtime::default()).unwrap());
+    let failing = Failing::<Call>::new();
+    let healthy = DocumentsHot::new(documents.clone(), "cw", Runtime::default());
+    let interrupted = DocumentsHot::new(decorate(documents, failing.clone()), "cw", Runtime::default());
+    let scope = Scope::new("t", "n").unwrap();
+    let set = async |key| healthy.set(&scope, key, Some(Bytes::from("1")), "application/json", None, When::Always).await;
+    let mut changes = interrupted.watch(&scope, "k").await.unwrap();
+    set("k1").await.unwrap();
+    assert_eq!(changes.next().await.unwrap().unwrap().key, "k1");
+
+    failing.switch_all_on(Fault::Before);
+    let told = changes.next().await.unwrap().unwrap_err();
+    assert!(told.is_retryable(), "{told}");
+    set("k2").await.unwrap();
+    failing.switch_off();
+    assert_eq!(changes.next().await.unwrap().unwrap().key, "k2");
+    set("k3").await.unwrap();
+    assert_eq!(changes.next().await.unwrap().unwrap().key, "k3");
+
+    failing.switch_all_on(Fault::Refused);
+    assert!(!changes.next().await.unwrap().unwrap_err().is_retryable());
+    assert!(changes.next().await.is_none(), "after that there is nothing more");
 }

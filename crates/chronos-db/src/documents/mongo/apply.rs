@@ -8,7 +8,7 @@ use futures::StreamExt as _;
 use futures::future::BoxFuture;
 use futures::stream;
 
-use super::client::Lease;
+use super::call::Call;
 use super::command::{Answer, Refusal, Via};
 use super::failure::Failure;
 use super::retries::Retries;
@@ -85,11 +85,6 @@ impl Plan {
         self.steps.is_empty()
     }
 
-    /// Whether it only inserts, which the driver retries itself.
-    pub(super) fn only_inserts(&self) -> bool {
-        self.steps.iter().all(|step| step.kind == Kind::Insert)
-    }
-
     pub(super) fn len(&self) -> usize {
         self.steps.len()
     }
@@ -99,7 +94,7 @@ impl Plan {
     }
 
     /// Runs the stages, each operation for itself.
-    pub(super) async fn run(&self, lease: &Lease, retries: Option<&Retries>, fail: &FailPoints) -> Result<Vec<Outcome>, Failure> {
+    pub(super) async fn run(&self, call: &Call, retries: Option<&Retries>, fail: &FailPoints) -> Result<Vec<Outcome>, Failure> {
         let mut outcomes = vec![Outcome::Skipped; self.steps.len()];
         for (stage, members) in self.stages.iter().enumerate() {
             if stage > 0 {
@@ -108,7 +103,7 @@ impl Plan {
             let groups = self.groups(members, &outcomes);
             let mut under_way: Vec<BoxFuture<'_, Result<Told, Failure>>> = Vec::with_capacity(groups.len());
             for (group, members) in groups {
-                under_way.push(Box::pin(async move { self.write(&mut Via::server(&lease.client, retries), group, &members).await }));
+                under_way.push(Box::pin(async move { self.write(&mut Via::server(call, retries), group, &members).await }));
             }
             let several = under_way.len() > 1;
             let mut failed = None;
@@ -156,8 +151,8 @@ impl Plan {
 
     async fn insert(&self, via: &mut Via<'_>, namespace: &Namespace, members: &[usize]) -> Result<Told, Failure> {
         let mut told: Told = members.iter().map(|&index| (index, Outcome::Applied)).collect();
-        for refusal in via.insert(namespace, &self.sent(members)).await? {
-            let index = refusal.duplicate(namespace).ok_or_else(|| refusal.failure())?;
+        for refusal in via.insert(namespace, &self.sent(members)).await?.refusals {
+            let index = refusal.duplicate(via, namespace).ok_or_else(|| refusal.failure())?;
             told[refusal.at].1 = Outcome::Conflict { index };
         }
         Ok(told)
@@ -175,7 +170,7 @@ impl Plan {
                 let outcome = match refusals.remove(&at) {
                     None => Outcome::Applied,
                     Some(refusal) if refusal.code == GUARD_FAILED => Outcome::Refused,
-                    Some(refusal) => match refusal.duplicate(namespace).ok_or_else(|| refusal.failure())? {
+                    Some(refusal) => match refusal.duplicate(via, namespace).ok_or_else(|| refusal.failure())? {
                         // Somebody else created the document just now. The server has ended a transaction that meets this.
                         Some(name) if name == "_id_" && via.in_transaction() => Outcome::Refused,
                         Some(name) if name == "_id_" => {

@@ -1,14 +1,19 @@
 //! Making, sharing and ending the client of one deployment.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use bson::{Document, doc};
-use mongodb::Client;
+use bson::{Document, Timestamp, doc};
+use mongodb::event::EventHandler;
+use mongodb::event::sdam::SdamEvent;
 use mongodb::options::{ClientOptions, ReadConcern, ReadPreference, SelectionCriteria};
+use mongodb::{Client, ServerType};
 use secrecy::{ExposeSecret as _, SecretString};
-use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore, watch};
 
+use super::call::Primary;
 use super::command;
 use super::failure::Failure;
 use super::retries::Retries;
@@ -17,8 +22,10 @@ use super::uri::{self, Checked};
 use crate::documents::{Capabilities, Namespace};
 use crate::{Error, ErrorKind, Result, Runtime};
 
-/// How long to look for a server, and to wait for a connection, unless the connection string says otherwise.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a call may take in all, unless set otherwise: longer than an ordinary election, which takes 10 to 12 seconds.
+pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long to wait for a connection, unless the connection string says otherwise.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Connections per server, unless the connection string says otherwise: some groups in flight beside many readers.
 const CONNECTIONS: u32 = 32;
 /// How long `close` waits for what is in flight, such as a stream that nobody reads on.
@@ -41,6 +48,13 @@ pub(super) struct Connector {
     capabilities: OnceCell<Capabilities>,
     retries: Retries,
     known_indexes: KnownIndexes,
+    /// The limit of a call in milliseconds.
+    limit: AtomicU64,
+    primary: watch::Sender<Primary>,
+    /// The newest write that this client was told is on a majority.
+    seen: Mutex<Option<Timestamp>>,
+    /// Indexes of the server that serve as ours, and the names we know them by.
+    names: Mutex<HashMap<Namespace, HashMap<String, String>>>,
 }
 
 /// The client, for one call; closing waits for it.
@@ -59,7 +73,7 @@ impl Lease {
         let ask = || async { Ok::<_, Failure>(self.client.database("admin").run_command(doc! { "hello": 1 }).await?) };
         match ask().await {
             // Such as a connection that broke while nobody used it; the driver repeats no commands it is handed.
-            Err(failure) if failure.is_retryable() && !failure.nothing_written() => ask().await,
+            Err(failure) if failure.may_pass() => ask().await,
             answer => answer,
         }
     }
@@ -68,6 +82,7 @@ impl Lease {
 impl Connector {
     pub(super) fn new(uri: SecretString, runtime: Runtime, observer: Option<Observer>) -> Result<Self> {
         let checked = uri::check(&uri)?;
+        let limit = AtomicU64::new(millis(checked.timeout.unwrap_or(DEFAULT_TIMEOUT)));
         let calls = Arc::new(Semaphore::new(CALLS as usize));
         Ok(Self {
             uri,
@@ -79,7 +94,52 @@ impl Connector {
             capabilities: OnceCell::new(),
             retries: Retries::default(),
             known_indexes: KnownIndexes::default(),
+            limit,
+            primary: watch::Sender::new(None),
+            seen: Mutex::default(),
+            names: Mutex::default(),
         })
+    }
+
+    /// How long a call may take in all.
+    pub(super) fn limit(&self) -> Duration {
+        Duration::from_millis(self.limit.load(Ordering::Relaxed))
+    }
+
+    /// Sets the limit, unless the connection string does.
+    pub(super) fn set_limit(&self, limit: Duration) {
+        if self.checked.timeout.is_none() {
+            self.limit.store(millis(limit), Ordering::Relaxed);
+        }
+    }
+
+    /// Which server takes writes, as far as it is known.
+    pub(super) fn primary(&self) -> watch::Receiver<Primary> {
+        self.primary.subscribe()
+    }
+
+    pub(super) fn seen(&self) -> Option<Timestamp> {
+        *self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A majority has what was written until then.
+    pub(super) fn has_seen(&self, written: Timestamp) {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        if seen.is_none_or(|seen| seen < written) {
+            *seen = Some(written);
+        }
+    }
+
+    /// An index of the server serves as one of ours.
+    pub(super) fn serves(&self, namespace: &Namespace, theirs: &str, ours: &str) {
+        let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
+        names.entry(namespace.clone()).or_default().insert(theirs.to_owned(), ours.to_owned());
+    }
+
+    /// The name that we know an index of the server by.
+    pub(super) fn our_name(&self, namespace: &Namespace, theirs: String) -> String {
+        let names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
+        names.get(namespace).and_then(|names| names.get(&theirs).cloned()).unwrap_or(theirs)
     }
 
     /// The hosts, without credentials.
@@ -103,14 +163,17 @@ impl Connector {
 
     async fn connect(&self) -> Result<Client> {
         let make = async {
-            let mut options = ClientOptions::parse(self.uri.expose_secret()).await?;
+            let mut options = ClientOptions::parse(self.checked.uri.expose_secret()).await?;
             options.app_name.get_or_insert_with(|| "chronos".to_owned());
-            options.server_selection_timeout.get_or_insert(PATIENCE);
-            options.connect_timeout.get_or_insert(PATIENCE);
-            options.max_pool_size.get_or_insert(CONNECTIONS);
-            options.read_concern.get_or_insert_with(ReadConcern::local);
+            // A little less than a call's limit, so that its error says what was seen of the servers.
+            options.server_selection_timeout.get_or_insert(self.limit().mul_f64(0.95));
+            options.connect_timeout.get_or_insert(CONNECT_TIMEOUT);
+            options.max_pool_size.get_or_insert(CONNECTIONS.max(options.min_pool_size.unwrap_or(0)));
+            options.sdam_event_handler = Some(self.primary_watcher());
+            // Whatever a failover could still undo is not read: what is read decides what is written.
+            options.read_concern = Some(ReadConcern::majority());
             options.selection_criteria = Some(SelectionCriteria::ReadPreference(ReadPreference::Primary));
-            options.write_concern = Some(command::durable());
+            options.write_concern = Some(command::durable(self.limit()));
             if let Some(observe) = &self.observer {
                 observe(&mut options);
             }
@@ -121,6 +184,24 @@ impl Connector {
             Client::with_options(options)
         };
         make.await.map_err(|e: mongodb::error::Error| self.explain(Failure::from(e), "connecting"))
+    }
+
+    fn primary_watcher(&self) -> EventHandler<SdamEvent> {
+        let primary = self.primary.clone();
+        EventHandler::callback(move |event| {
+            if let SdamEvent::TopologyDescriptionChanged(changed) = event {
+                let takes_writes = |kind| matches!(kind, ServerType::RsPrimary | ServerType::Standalone);
+                let servers = changed.new_description.servers();
+                let found = servers.values().find(|server| takes_writes(server.server_type())).map(|server| server.address().to_string());
+                primary.send_if_modified(|known| {
+                    let is_new = known.as_deref() != found.as_deref();
+                    if is_new {
+                        *known = found.map(Arc::from);
+                    }
+                    is_new
+                });
+            }
+        })
     }
 
     /// What the deployment can do; asked once.
@@ -174,10 +255,19 @@ impl Connector {
     }
 
     fn report(&self, failure: Failure, doing: &str, known: &str) -> Error {
-        let retryable = failure.is_retryable();
+        let (retryable, forbidden) = (failure.is_retryable(), failure.is_forbidden());
         let (kind, text, source) = match failure {
             Failure::Ours(error) => return error,
             Failure::Reply { what, .. } => (ErrorKind::Database, what, None),
+            Failure::PrimaryLost => (ErrorKind::Database, "the primary changed before it answered".to_owned(), None),
+            Failure::NoAnswer { after, primary } => {
+                let known = if primary { "" } else { " (no server that takes writes is known)" };
+                let what = format!(
+                    "no answer within {:.1} s{known}; `timeoutMs` in the configuration sets how long a call may take",
+                    after.as_secs_f64()
+                );
+                (ErrorKind::Database, what, None)
+            }
             Failure::Driver { error, .. } => {
                 let kind = super::failure::kind(&error);
                 (kind, super::failure::describe(&error), Some(error))
@@ -187,6 +277,9 @@ impl Connector {
         let mut error = Error::new(kind, format!("{doing} at {} failed: {text}{known}", self.place()));
         if retryable {
             error = error.retryable();
+        }
+        if forbidden {
+            error = error.forbidden();
         }
         // The chain is for programs, but its `Debug` ends in logs.
         match source {
@@ -201,4 +294,8 @@ impl Connector {
             _ => error,
         }
     }
+}
+
+fn millis(limit: Duration) -> u64 {
+    u64::try_from(limit.as_millis()).unwrap_or(u64::MAX)
 }

@@ -6,8 +6,9 @@ use std::time::Duration;
 use bson::raw::cstr;
 use bson::{Bson, Document, RawArrayBuf, RawDocumentBuf, doc};
 use mongodb::options::{Acknowledgment, WriteConcern};
-use mongodb::{Client, ClientSession};
+use mongodb::{ClientSession, Database};
 
+use super::call::Call;
 use super::failure::{self, Failure};
 use super::retries::Retries;
 use crate::Error;
@@ -17,22 +18,23 @@ use crate::documents::Namespace;
 const BYTES_PER_COMMAND: usize = 16 * 1024 * 1024 - 64 * 1024;
 /// Statements per command: what one command holds, the server works off without letting others in between.
 const STATEMENTS_PER_COMMAND: usize = 1_000;
-/// How long a write waits for the majority before it fails; without a bound it would wait as long as the majority is away.
-const MAJORITY_PATIENCE: Duration = Duration::from_secs(30);
-
-/// On a majority of the members, in their journals.
-pub(super) fn durable() -> WriteConcern {
-    WriteConcern::builder().w(Acknowledgment::Majority).journal(true).w_timeout(MAJORITY_PATIENCE).build()
+/// On a majority of the members, in their journals. Without a bound a write would wait as long as the majority is away.
+pub(super) fn durable(wait: Duration) -> WriteConcern {
+    WriteConcern::builder().w(Acknowledgment::Majority).journal(true).w_timeout(wait).build()
 }
 
-/// On the primary alone: for what a durable write that follows carries along.
-pub(super) fn on_its_way() -> WriteConcern {
-    WriteConcern::builder().w(Acknowledgment::Nodes(1)).build()
+/// What a write waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Concern {
+    /// On a majority of the members, in their journals.
+    Durable,
+    /// On the primary alone: for what a durable write that follows carries along.
+    OnItsWay,
 }
 
 /// Where commands go: to the server as they are, or into a transaction.
 pub(super) struct Via<'a> {
-    client: &'a Client,
+    call: &'a Call,
     session: Option<&'a mut ClientSession>,
     retries: Option<&'a Retries>,
 }
@@ -56,9 +58,10 @@ pub(super) struct Answer {
 }
 
 impl Refusal {
-    /// The violated index, if a unique index is what refused it.
-    pub(super) fn duplicate(&self, namespace: &Namespace) -> Option<Option<String>> {
-        (self.code == failure::DUPLICATE_KEY).then(|| failure::violated_index(&self.message, &format!("{namespace:?}")))
+    /// The violated index, by the name that we know it by, if a unique index is what refused it.
+    pub(super) fn duplicate(&self, via: &Via<'_>, namespace: &Namespace) -> Option<Option<String>> {
+        let violated = || failure::violated_index(&self.message, &format!("{namespace:?}"));
+        (self.code == failure::DUPLICATE_KEY).then(|| violated().map(|name| via.call.connector.our_name(namespace, name)))
     }
 
     pub(super) fn failure(&self) -> Failure {
@@ -67,34 +70,21 @@ impl Refusal {
 }
 
 impl<'a> Via<'a> {
-    pub(super) fn server(client: &'a Client, retries: Option<&'a Retries>) -> Self {
-        Self { client, session: None, retries }
+    pub(super) fn server(call: &'a Call, retries: Option<&'a Retries>) -> Self {
+        Self { call, session: None, retries }
     }
 
-    pub(super) fn transaction(client: &'a Client, session: &'a mut ClientSession) -> Self {
-        Self { client, session: Some(session), retries: None }
+    pub(super) fn transaction(call: &'a Call, session: &'a mut ClientSession) -> Self {
+        Self { call, session: Some(session), retries: None }
     }
 
     pub(super) fn in_transaction(&self) -> bool {
         self.session.is_some()
     }
 
-    /// Inserts, each by itself. The driver splits what is too much for one command and retries what a failover interrupted.
-    pub(super) async fn insert(&mut self, namespace: &Namespace, documents: &[&RawDocumentBuf]) -> Result<Vec<Refusal>, Failure> {
-        let collection = self.client.database(&namespace.database).collection::<RawDocumentBuf>(&namespace.collection);
-        let mut insert = collection.insert_many(documents.iter().copied()).ordered(false);
-        match self.session.as_deref_mut() {
-            Some(session) => insert = insert.session(session),
-            None => insert = insert.write_concern(durable()),
-        }
-        let Err(error) = insert.await else { return Ok(Vec::new()) };
-        match &*error.kind {
-            mongodb::error::ErrorKind::InsertMany(refused) if refused.write_concern_error.is_none() => {
-                let errors = refused.write_errors.iter().flatten();
-                Ok(errors.map(|e| Refusal { at: e.index, code: e.code, message: e.message.clone() }).collect())
-            }
-            _ => Err(error.into()),
-        }
+    /// Inserts, each by itself, in as few commands as they fit in.
+    pub(super) async fn insert(&mut self, namespace: &Namespace, documents: &[&RawDocumentBuf]) -> Result<Answer, Failure> {
+        self.send(namespace, "insert", "documents", documents).await
     }
 
     /// Sends `update` statements, unordered, in as few commands as they fit in.
@@ -135,21 +125,45 @@ impl<'a> Via<'a> {
         let mut command = RawDocumentBuf::try_from(&doc! { verb: &*namespace.collection })?;
         command.append(bson::raw::CString::try_from(list.to_owned())?, array);
         command.append(cstr!("ordered"), false);
-        let database = self.client.database(&namespace.database);
+        let database = self.call.lease.client.database(&namespace.database);
         let reply = match self.session.as_deref_mut() {
             Some(session) => database.run_raw_command(command).session(session).await?,
-            None => {
-                let patience = i64::try_from(MAJORITY_PATIENCE.as_millis()).unwrap_or(i64::MAX);
-                let concern = RawDocumentBuf::try_from(&doc! { "w": "majority", "j": true, "wtimeout": patience })?;
-                command.append(cstr!("writeConcern"), concern);
-                match self.retries {
-                    Some(retries) => retries.run(self.client, &database, command).await?,
-                    None => database.run_raw_command(command).await?,
-                }
-            }
+            None => send(self.call, self.retries, &database, command, Concern::Durable).await?,
         };
         answer(&reply, start)
     }
+}
+
+/// Sends a write command outside transactions, numbered where `retries` allows it, and remembers what is written by then.
+pub(super) async fn send(
+    call: &Call,
+    retries: Option<&Retries>,
+    database: &Database,
+    mut command: RawDocumentBuf,
+    concern: Concern,
+) -> Result<Document, Failure> {
+    let concern_document = match concern {
+        Concern::Durable => {
+            let wait = i64::try_from(call.majority_wait().as_millis()).unwrap_or(i64::MAX);
+            doc! { "w": "majority", "j": true, "wtimeout": wait }
+        }
+        Concern::OnItsWay => doc! { "w": 1 },
+    };
+    command.append(cstr!("writeConcern"), RawDocumentBuf::try_from(&concern_document)?);
+    let reply = match retries {
+        Some(retries) => retries.run(call, database, command).await?,
+        None => database.run_raw_command(command).await?,
+    };
+    if let Ok(unmet) = reply.get_document("writeConcernError") {
+        return Err(Failure::reply(code(unmet), unmet.get_str("errmsg").unwrap_or("the writes did not reach the majority in time")));
+    }
+    // A write that was refused has waited as well: for what it met.
+    if concern == Concern::Durable
+        && let Ok(written) = reply.get_timestamp("operationTime")
+    {
+        call.connector.has_seen(written);
+    }
+    Ok(reply)
 }
 
 /// Reads the answer to a write command.
@@ -164,9 +178,6 @@ fn answer(reply: &Document, start: usize) -> Result<Answer, Failure> {
             code: code(error),
             message: error.get_str("errmsg").unwrap_or_default().to_owned(),
         });
-    }
-    if let Ok(unmet) = reply.get_document("writeConcernError") {
-        return Err(Failure::reply(code(unmet), unmet.get_str("errmsg").unwrap_or("the writes did not reach the majority in time")));
     }
     Ok(Answer { n: failure::count(reply, "n"), refusals })
 }

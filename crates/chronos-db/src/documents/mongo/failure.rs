@@ -1,5 +1,7 @@
 //! What the driver and the server say went wrong, and what follows from it.
 
+use std::time::Duration;
+
 use bson::Document;
 use mongodb::error::{
     Error as DriverError, ErrorKind as Kind, RETRYABLE_WRITE_ERROR, TRANSIENT_TRANSACTION_ERROR, UNKNOWN_TRANSACTION_COMMIT_RESULT,
@@ -9,9 +11,11 @@ use mongodb::error::{
 use crate::{Error, ErrorKind};
 
 pub(super) const DUPLICATE_KEY: i32 = 11_000;
-/// Codes of a server that is stepping down, starting, shutting down, unreachable behind mongos, or that ran out of time or met another writer.
-const PASSING: [i32; 20] = [6, 7, 50, 64, 89, 91, 112, 134, 189, 202, 244, 246, 251, 262, 9001, 10_058, 10_107, 11_600, 11_602, 13_435];
+/// Codes of a server that is stepping down, starting, shutting down, unreachable behind mongos, that lost a cursor, ran out of time or met another writer.
+const PASSING: [i32; 22] =
+    [6, 7, 43, 237, 50, 64, 89, 91, 112, 134, 189, 202, 244, 246, 251, 262, 9001, 10_058, 10_107, 11_600, 11_602, 13_435];
 const NODE_IS_RECOVERING: i32 = 13_436;
+const UNAUTHORIZED: i32 = 13;
 const INVALID_NAMESPACE: i32 = 73;
 const LONGEST_TEXT: usize = 600;
 
@@ -24,6 +28,10 @@ pub(super) enum Failure {
     Driver { error: Box<DriverError>, began: bool },
     /// The command was answered, with errors in the answer.
     Reply { code: i32, what: String },
+    /// The call's time was over.
+    NoAnswer { after: Duration, primary: bool },
+    /// The server was no longer the primary before it answered.
+    PrimaryLost,
 }
 
 impl From<Error> for Failure {
@@ -77,6 +85,7 @@ impl Failure {
         match self {
             Self::Ours(error) => error.is_retryable(),
             Self::Reply { code, .. } => passing(*code),
+            Self::NoAnswer { .. } | Self::PrimaryLost => true,
             Self::Driver { error, .. } => {
                 [RETRYABLE_WRITE_ERROR, TRANSIENT_TRANSACTION_ERROR, UNKNOWN_TRANSACTION_COMMIT_RESULT]
                     .iter()
@@ -86,6 +95,21 @@ impl Failure {
                         _ => code(error).is_some_and(passing),
                     }
             }
+        }
+    }
+
+    /// Whether the same call may succeed in a moment. Looking for a server has taken its time already.
+    pub(super) fn may_pass(&self) -> bool {
+        let searched = matches!(self, Self::Driver { error, .. } if matches!(*error.kind, Kind::ServerSelection { .. }));
+        self.is_retryable() && !searched && !matches!(self, Self::NoAnswer { .. })
+    }
+
+    /// Whether the server did not let the client do this.
+    pub(super) fn is_forbidden(&self) -> bool {
+        match self {
+            Self::Driver { error, .. } => has_code(error, UNAUTHORIZED),
+            Self::Reply { code, .. } => *code == UNAUTHORIZED,
+            _ => false,
         }
     }
 

@@ -1,15 +1,21 @@
 //! MongoDB 4.4 and later: a standalone server, a replica set or a sharded cluster, through the official driver.
 //!
-//! Every write asks for a journaled majority and every read goes to the primary, whatever the connection string says: what a call reported as
-//! applied is there for the next read, and stays.
+//! Every write asks for a journaled majority, and every read goes to the primary and sees only what a majority has, whatever the connection string
+//! says: what a call reported as applied is there for the next read of the same client, and stays; what a failover could still undo is not seen.
+//!
+//! Every call ends, after [30 seconds](DEFAULT_TIMEOUT) unless set otherwise: what changes nothing twice is repeated until then, over elections and
+//! broken connections. When a write's time is over, its outcome is not known.
 
 mod apply;
+mod call;
 mod client;
 mod command;
 mod ensure;
 mod failure;
 mod look;
+pub(crate) mod options;
 mod retries;
+mod rights;
 mod scan;
 #[cfg(feature = "testing")]
 mod traffic;
@@ -18,21 +24,24 @@ mod uri;
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bson::{Bson, Document, RawDocumentBuf, doc};
 use futures::TryStreamExt as _;
 use futures::stream::BoxStream;
-use mongodb::options::{ReturnDocument, WriteConcern};
 use secrecy::SecretString;
 
-use self::client::{Connector, Lease};
+use self::call::Call;
+use self::client::Connector;
+use self::command::Concern;
 use self::failure::{Failure, is_duplicate};
 use crate::documents::{
-    Atomicity, Batch, BuildBatch, Capabilities, Deployment, Documents, Filter, Index, Namespace, Outcome, Scan, Sequence,
+    Atomicity, Batch, BuildBatch, Capabilities, Deployment, Documents, Filter, Index, Namespace, Outcome, Rights, Scan, Sequence,
 };
 use crate::{Error, Result, Runtime, Timestamp};
 
+pub use self::client::DEFAULT_TIMEOUT;
 #[cfg(feature = "testing")]
 pub use self::traffic::Traffic;
 
@@ -68,70 +77,86 @@ impl MongoDocuments {
         Ok((Self { connector: Arc::new(connector) }, traffic))
     }
 
-    async fn apply_each(&self, plan: &apply::Plan, lease: &Lease) -> Result<Vec<Outcome>, Failure> {
-        let retries = if plan.only_inserts() { None } else { self.connector.retries(lease).await? };
-        plan.run(lease, retries, &self.connector.runtime().fail).await
+    /// How long a call may take in all, repetitions included; [`DEFAULT_TIMEOUT`] unless the connection string says `timeoutMS`. Where no server is
+    /// found within it, the call fails.
+    ///
+    /// ```
+    /// # fn main() -> chronos_db::Result<()> {
+    /// use std::time::Duration;
+    /// use chronos_db::documents::mongo::MongoDocuments;
+    ///
+    /// let documents = MongoDocuments::new("mongodb://localhost".into(), Default::default())?.timeout(Duration::from_secs(5));
+    /// # let _ = documents; Ok(()) }
+    /// ```
+    #[must_use]
+    pub fn timeout(self, limit: Duration) -> Self {
+        self.connector.set_limit(limit);
+        self
     }
 
-    async fn apply_all(&self, plan: &apply::Plan, lease: &Lease) -> Result<Vec<Outcome>, Failure> {
-        if self.connector.capabilities(lease).await?.transactions {
-            return transaction::run(plan, lease, self.connector.runtime()).await;
-        }
-        Err(Failure::Ours(Error::validation(format!(
-            "{} is a standalone server, which has no transactions; use a replica set, or a batch in which each operation stands for itself",
-            self.connector.place()
-        ))))
-    }
-
-    async fn take_numbers(&self, namespace: &Namespace, name: &str, count: u32, concern: &WriteConcern) -> Result<Sequence> {
+    async fn take_numbers(&self, namespace: &Namespace, name: &str, count: u32, concern: Concern) -> Result<Sequence> {
         if count == 0 {
             return Err(Error::validation(format!("at least one number of the sequence `{name}` must be asked for")));
         }
-        let lease = self.connector.lease().await?;
-        let counter = self
-            .next_numbers(&lease, namespace, name, count, concern)
-            .await
-            .map_err(|f| self.connector.explain(f, "taking numbers of a sequence"))?;
+        let counter = {
+            let (namespace, name) = (namespace.clone(), name.to_owned());
+            self.connector.once(move |call| async move { next_numbers(&call, &namespace, &name, count, concern).await }).await
+        };
+        let counter = counter.map_err(|f| self.connector.explain(f, "taking numbers of a sequence"))?;
         let wrong = |_| Error::database(format!("the counter `{name}` in {namespace:?} does not hold a whole number"));
         let value = counter.get_i64("value").map_err(wrong)?;
         let now = counter.get_datetime("at").map_err(wrong)?;
         Ok(Sequence { first: value - i64::from(count) + 1, count, now: Timestamp::from(*now) })
     }
+}
 
-    async fn find_ids(&self, lease: &Lease, namespace: &Namespace, ids: &[Bson]) -> Result<Vec<RawDocumentBuf>, Failure> {
-        let filter = match ids {
-            [one] => doc! { "_id": { "$eq": one } },
-            many => doc! { "_id": { "$in": many } },
-        };
-        Ok(lease.collection(namespace).clone_with_type().find(filter).await?.try_collect().await?)
+async fn apply_each(call: &Call, plan: &apply::Plan) -> Result<Vec<Outcome>, Failure> {
+    let retries = call.connector.retries(&call.lease).await?;
+    plan.run(call, retries, &call.connector.runtime().fail).await
+}
+
+async fn apply_all(call: &Call, plan: &apply::Plan) -> Result<Vec<Outcome>, Failure> {
+    if call.connector.capabilities(&call.lease).await?.transactions {
+        return transaction::run(plan, call, call.connector.runtime()).await;
     }
+    Err(Failure::Ours(Error::validation(format!(
+        "{} is a standalone server, which has no transactions; use a replica set, or a batch in which each operation stands for itself",
+        call.connector.place()
+    ))))
+}
 
-    async fn next_numbers(
-        &self,
-        lease: &Lease,
-        namespace: &Namespace,
-        name: &str,
-        count: u32,
-        concern: &WriteConcern,
-    ) -> Result<Document, Failure> {
-        let value = doc! { "$add": [{ "$toLong": { "$ifNull": ["$value", -1_i64] } }, i64::from(count)] };
-        let update = vec![doc! { "$set": { "value": value, "at": "$$NOW" } }];
-        let mut attempt = 1;
-        loop {
-            let taken = lease
-                .collection(namespace)
-                .find_one_and_update(doc! { "_id": name }, update.clone())
-                .upsert(true)
-                .return_document(ReturnDocument::After)
-                .write_concern(concern.clone())
-                .await;
-            match taken {
-                Ok(Some(counter)) => return Ok(counter),
-                Ok(None) => return Err(Error::database(format!("the server gave out no numbers of the sequence `{name}`")).into()),
-                // Two callers found no counter; the one that came second meets the document of the first.
-                Err(e) if is_duplicate(&e) && attempt < SEQUENCE_ATTEMPTS => attempt += 1,
-                Err(e) => return Err(e.into()),
+async fn find_ids(call: &Call, namespace: &Namespace, ids: &[Bson]) -> Result<Vec<RawDocumentBuf>, Failure> {
+    let filter = match ids {
+        [one] => doc! { "_id": { "$eq": one } },
+        many => doc! { "_id": { "$in": many } },
+    };
+    let mut session = call.session().await?;
+    let mut cursor = call.lease.collection(namespace).clone_with_type().find(filter).session(&mut session).await?;
+    Ok(cursor.stream(&mut session).try_collect().await?)
+}
+
+async fn next_numbers(call: &Call, namespace: &Namespace, name: &str, count: u32, concern: Concern) -> Result<Document, Failure> {
+    let value = doc! { "$add": [{ "$toLong": { "$ifNull": ["$value", -1_i64] } }, i64::from(count)] };
+    let command = doc! {
+        "findAndModify": &*namespace.collection,
+        "query": { "_id": name },
+        "update": [{ "$set": { "value": value, "at": "$$NOW" } }],
+        "upsert": true,
+        "new": true,
+    };
+    let command = RawDocumentBuf::try_from(&command)?;
+    let database = call.lease.client.database(&namespace.database);
+    let retries = call.connector.retries(&call.lease).await?;
+    let mut attempt = 1;
+    loop {
+        match command::send(call, retries, &database, command.clone(), concern).await {
+            Ok(reply) => {
+                let counter = reply.get_document("value").cloned();
+                return counter.map_err(|_| Error::database(format!("the server gave out no numbers of the sequence `{name}`")).into());
             }
+            // Two callers found no counter; the one that came second meets the document of the first.
+            Err(Failure::Driver { error, .. }) if is_duplicate(&error) && attempt < SEQUENCE_ATTEMPTS => attempt += 1,
+            Err(failure) => return Err(failure),
         }
     }
 }
@@ -145,8 +170,8 @@ impl fmt::Debug for MongoDocuments {
 #[async_trait]
 impl Documents for MongoDocuments {
     async fn capabilities(&self) -> Result<Capabilities> {
-        let lease = self.connector.lease().await?;
-        self.connector.capabilities(&lease).await.map_err(|f| self.connector.explain(f, "asking for capabilities"))
+        let asked = self.connector.repeat(|call: Call| async move { call.connector.capabilities(&call.lease).await }).await;
+        asked.map_err(|f| self.connector.explain(f, "asking for capabilities"))
     }
 
     async fn apply(&self, batch: Batch) -> Result<Vec<Outcome>> {
@@ -154,22 +179,24 @@ impl Documents for MongoDocuments {
         if plan.is_empty() {
             return Ok(Vec::new());
         }
-        let lease = self.connector.lease().await?;
-        let applied = match batch.atomicity {
-            Atomicity::Each => self.apply_each(&plan, &lease).await,
-            Atomicity::All => self.apply_all(&plan, &lease).await,
-        };
-        applied.map_err(|f| self.connector.explain_write(f))
+        let atomicity = batch.atomicity;
+        let applied = self.connector.once(move |call| async move {
+            match atomicity {
+                Atomicity::Each => apply_each(&call, &plan).await,
+                Atomicity::All => apply_all(&call, &plan).await,
+            }
+        });
+        applied.await.map_err(|f| self.connector.explain_write(f))
     }
 
     async fn sequence(&self, namespace: &Namespace, name: &str, count: u32) -> Result<Sequence> {
-        self.take_numbers(namespace, name, count, &command::durable()).await
+        self.take_numbers(namespace, name, count, Concern::Durable).await
     }
 
     async fn sequence_then(&self, namespace: &Namespace, name: &str, count: u32, build: BuildBatch) -> Result<(Sequence, Vec<Outcome>)> {
-        // The rows are journaled by a majority, and with them whatever the same server wrote before, these numbers among it. If the rows are not,
-        // nobody was told of the numbers; and numbers given out twice by servers that lost touch meet at the unique index.
-        let sequence = self.take_numbers(namespace, name, count, &command::on_its_way()).await?;
+        // Rows that the same server gets are journaled by a majority with these numbers, which came before them. If another one gets them, or they
+        // are lost, numbers may be given out twice; then they meet at the unique index, and whoever meets them raises the counter.
+        let sequence = self.take_numbers(namespace, name, count, Concern::OnItsWay).await?;
         self.connector.runtime().fail.hit("mongo.after_sequence")?;
         let outcomes = self.apply(build(sequence)?).await?;
         Ok((sequence, outcomes))
@@ -180,10 +207,13 @@ impl Documents for MongoDocuments {
         if ids.is_empty() {
             return Ok(found);
         }
-        let lease = self.connector.lease().await?;
         for ids in ids.chunks(IDS_PER_FIND) {
-            let part = self.find_ids(&lease, namespace, ids).await;
-            found.extend(part.map_err(|f| self.connector.explain(f, "reading documents"))?);
+            let (namespace, ids) = (namespace.clone(), Arc::<[Bson]>::from(ids));
+            let part = self.connector.repeat(move |call: Call| {
+                let (namespace, ids) = (namespace.clone(), Arc::clone(&ids));
+                async move { find_ids(&call, &namespace, &ids).await }
+            });
+            found.extend(part.await.map_err(|f| self.connector.explain(f, "reading documents"))?);
         }
         Ok(found)
     }
@@ -193,33 +223,54 @@ impl Documents for MongoDocuments {
     }
 
     async fn count(&self, namespace: &Namespace, filter: Filter, at_most: u64) -> Result<u64> {
-        let lease = self.connector.lease().await?;
-        let counted = scan::count(&lease, namespace, &filter, at_most).await;
-        counted.map_err(|f| self.connector.explain(f, "counting documents"))
+        let (namespace, filter) = (namespace.clone(), Arc::new(filter));
+        let counted = self.connector.repeat(move |call: Call| {
+            let (namespace, filter) = (namespace.clone(), Arc::clone(&filter));
+            async move { scan::count(&call, &namespace, &filter, at_most).await }
+        });
+        counted.await.map_err(|f| self.connector.explain(f, "counting documents"))
     }
 
     async fn now(&self) -> Result<Timestamp> {
-        let lease = self.connector.lease().await?;
-        let hello = lease.hello().await.map_err(|f| self.connector.explain(f, "asking for the time"))?;
+        let hello = self.connector.repeat(|call: Call| async move { call.lease.hello().await }).await;
+        let hello = hello.map_err(|f| self.connector.explain(f, "asking for the time"))?;
         let at = hello.get_datetime("localTime").map_err(|_| Error::database("the server does not tell its time"))?;
         Ok(Timestamp::from(*at))
     }
 
     async fn ensure(&self, namespace: &Namespace, indexes: &[Index]) -> Result<()> {
-        let lease = self.connector.lease().await?;
-        let ensured = ensure::ensure(&lease, namespace, indexes).await;
-        self.connector.known_indexes().forget(namespace);
+        let of = namespace.clone();
+        let (namespace, indexes) = (namespace.clone(), Arc::<[Index]>::from(indexes));
+        let ensured = self.connector.repeat(move |call: Call| {
+            let (namespace, indexes) = (namespace.clone(), Arc::clone(&indexes));
+            async move { ensure::ensure(&call, &namespace, &indexes).await }
+        });
+        let ensured = ensured.await;
+        self.connector.known_indexes().forget(&of);
         ensured.map_err(|f| self.connector.explain(f, "creating indexes"))
     }
 
     async fn deployment(&self) -> Result<Deployment> {
-        let lease = self.connector.lease().await?;
-        look::deployment(&lease).await.map_err(|f| self.connector.explain(f, "asking which deployment it is"))
+        let asked = self.connector.repeat(|call: Call| async move { look::deployment(&call.lease).await }).await;
+        asked.map_err(|f| self.connector.explain(f, "asking which deployment it is"))
     }
 
     async fn collections(&self, database: &str) -> Result<Vec<String>> {
-        let lease = self.connector.lease().await?;
-        look::collections(&lease, database).await.map_err(|f| self.connector.explain(f, "listing collections"))
+        let database = Arc::<str>::from(database);
+        let listed = self.connector.repeat(move |call: Call| {
+            let database = Arc::clone(&database);
+            async move { look::collections(&call.lease, &database).await }
+        });
+        listed.await.map_err(|f| self.connector.explain(f, "listing collections"))
+    }
+
+    async fn rights(&self, database: &str) -> Result<Rights> {
+        let database = Arc::<str>::from(database);
+        let asked = self.connector.repeat(move |call: Call| {
+            let database = Arc::clone(&database);
+            async move { rights::rights(&call, &database).await }
+        });
+        asked.await.map_err(|f| self.connector.explain(f, "asking for the user's rights"))
     }
 
     async fn close(&self) -> Result<()> {

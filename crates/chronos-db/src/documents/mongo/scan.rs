@@ -5,11 +5,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use bson::{Bson, Document, RawDocumentBuf, doc};
-use futures::TryStreamExt as _;
 use futures::stream::BoxStream;
-use mongodb::Cursor;
 use mongodb::options::Hint;
+use mongodb::{ClientSession, SessionCursor};
 
+use super::call::Call;
 use super::client::{Connector, Lease};
 use super::ensure;
 use super::failure::{Failure, has_code};
@@ -26,10 +26,14 @@ const MOST_KNOWN: usize = 10_000;
 const BAD_VALUE: i32 = 2;
 
 /// The scans of one collection.
+#[derive(Clone)]
 pub(super) struct Scans {
     connector: Arc<Connector>,
     namespace: Namespace,
 }
+
+/// What becomes of a document, with the bytes so far, and whether more are wanted.
+type Take<T> = fn(&Ask, RawDocumentBuf, &mut usize) -> Result<(T, bool)>;
 
 /// The indexes of each collection, and when they were read.
 type ByCollection = HashMap<Namespace, (Timestamp, Arc<Vec<Index>>)>;
@@ -55,21 +59,19 @@ pub(super) fn stream(connector: Arc<Connector>, namespace: Namespace, scan: Scan
 #[async_trait]
 impl Pages for Scans {
     async fn page(&self, ask: Ask) -> Result<Page<RawDocumentBuf>> {
-        let mut bytes = 0;
-        self.look(&ask, None, |document| {
-            bytes += document.as_bytes().len();
-            Ok((document, bytes < PAGE_BYTES))
+        self.look(ask, None, |_, document, bytes| {
+            *bytes += document.as_bytes().len();
+            Ok((document, *bytes < PAGE_BYTES))
         })
         .await
     }
 
     async fn positions(&self, ask: Ask) -> Result<Page<Position>> {
-        let mut bytes = 0;
-        let order = &ask.scan.order;
-        self.look(&ask, Some(only(order)), |document| {
-            let position = Position::of(&document, order)?;
-            bytes += position.len();
-            Ok((position, bytes < POSITION_BYTES))
+        let only = only(&ask.scan.order);
+        self.look(ask, Some(only), |ask, document, bytes| {
+            let position = Position::of(&document, &ask.scan.order)?;
+            *bytes += position.len();
+            Ok((position, *bytes < POSITION_BYTES))
         })
         .await
     }
@@ -79,30 +81,38 @@ impl Pages for Scans {
             // Every grouping goes over all groups.
             return Ok(false);
         }
-        let lease = self.connector.lease().await?;
-        let indexes = self.indexes(&lease).await.map_err(|f| self.connector.explain(f, "listing indexes"))?;
+        let scans = self.clone();
+        let indexes = self.connector.repeat(move |call: Call| {
+            let scans = scans.clone();
+            async move { scans.indexes(&call.lease).await }
+        });
+        let indexes = indexes.await.map_err(|f| self.connector.explain(f, "listing indexes"))?;
         Ok(indexes.iter().any(|index| index.yields(scan)))
     }
 }
 
 impl Scans {
-    /// Reads on until the limit, or until `take` has had enough. The cursor lives no longer than this call.
-    async fn look<T>(
-        &self,
-        ask: &Ask,
-        only: Option<Document>,
-        mut take: impl FnMut(RawDocumentBuf) -> Result<(T, bool)>,
-    ) -> Result<Page<T>> {
-        let lease = self.connector.lease().await?;
-        let explain = |f: Failure| self.connector.explain(f, "reading documents");
+    /// Reads on until the limit, or until `take` has had enough.
+    async fn look<T: Send + 'static>(&self, ask: Ask, only: Option<Document>, take: Take<T>) -> Result<Page<T>> {
+        let (scans, ask, only) = (self.clone(), Arc::new(ask), Arc::new(only));
+        let looked = self.connector.repeat(move |call: Call| {
+            let (scans, ask, only) = (scans.clone(), Arc::clone(&ask), Arc::clone(&only));
+            async move { scans.look_once(&call, &ask, (*only).clone(), take).await }
+        });
+        looked.await.map_err(|f| self.connector.explain(f, "reading documents"))
+    }
+
+    /// The cursor lives no longer than this call.
+    async fn look_once<T>(&self, call: &Call, ask: &Ask, only: Option<Document>, take: Take<T>) -> Result<Page<T>, Failure> {
         let limit = usize::try_from(ask.scan.limit.unwrap_or(u64::MAX)).unwrap_or(usize::MAX);
-        let mut found = Vec::new();
-        let mut cursor = self.cursor(&lease, ask, only).await.map_err(explain)?;
+        let (mut found, mut bytes) = (Vec::new(), 0);
+        let mut session = call.session().await?;
+        let mut cursor = self.cursor(&call.lease, &mut session, ask, only).await?;
         while found.len() < limit {
-            let Some(document) = cursor.try_next().await.map_err(|error| explain(error.into()))? else {
+            if !cursor.advance(&mut session).await? {
                 return Ok(Page { found, more: false });
-            };
-            let (taken, goes_on) = take(document)?;
+            }
+            let (taken, goes_on) = take(ask, cursor.current().to_owned(), &mut bytes)?;
             found.push(taken);
             if !goes_on {
                 break;
@@ -111,20 +121,28 @@ impl Scans {
         Ok(Page { found, more: true })
     }
 
-    async fn cursor(&self, lease: &Lease, ask: &Ask, only: Option<Document>) -> Result<Cursor<RawDocumentBuf>, Failure> {
+    async fn cursor(
+        &self,
+        lease: &Lease,
+        session: &mut ClientSession,
+        ask: &Ask,
+        only: Option<Document>,
+    ) -> Result<SessionCursor<RawDocumentBuf>, Failure> {
         if let Some(newest) = &ask.scan.newest {
             let pipeline = pipeline(ask, newest, only);
-            return Ok(lease.collection(&self.namespace).aggregate(pipeline).allow_disk_use(true).with_type().await?);
+            let collection = lease.collection(&self.namespace);
+            let aggregate = collection.aggregate(pipeline).allow_disk_use(true);
+            return Ok(aggregate.session(session).await?.with_type());
         }
         let bounds = match &ask.scan.after {
             Some(after) => self.indexes(lease).await?.iter().filter_map(|index| bounds(index, ask, after)).max_by_key(|b| b.prefix),
             None => None,
         };
-        match find(lease, &self.namespace, ask, bounds, only.clone()).await {
+        match find(lease, session, &self.namespace, ask, bounds, only.clone()).await {
             // The index is gone.
             Err(Failure::Driver { error, .. }) if has_code(&error, BAD_VALUE) => {
                 self.connector.known_indexes().forget(&self.namespace);
-                find(lease, &self.namespace, ask, None, only).await
+                find(lease, session, &self.namespace, ask, None, only).await
             }
             found => found,
         }
@@ -181,11 +199,12 @@ fn bounds(index: &Index, Ask { scan, inclusive }: &Ask, after: &[Bson]) -> Optio
 
 async fn find(
     lease: &Lease,
+    session: &mut ClientSession,
     namespace: &Namespace,
     ask: &Ask,
     bounds: Option<Bounds>,
     only: Option<Document>,
-) -> Result<Cursor<RawDocumentBuf>, Failure> {
+) -> Result<SessionCursor<RawDocumentBuf>, Failure> {
     let scan = &ask.scan;
     let collection = lease.collection(namespace).clone_with_type();
     let limit = i64::try_from(scan.limit.unwrap_or(0)).unwrap_or(i64::MAX);
@@ -219,7 +238,7 @@ async fn find(
     } else if !scan.without.is_empty() {
         find = find.projection(scan.without.iter().map(|field| (field.clone(), Bson::Int32(0))).collect::<Document>());
     }
-    Ok(find.await?)
+    Ok(find.session(session).await?)
 }
 
 /// The projection to what an order looks at.
@@ -230,7 +249,7 @@ fn only(order: &[(String, Direction)]) -> Document {
 }
 
 /// How many documents match, `at_most` at most: nothing but the number travels, and where an index serves the filter nothing else is read.
-pub(super) async fn count(lease: &Lease, namespace: &Namespace, filter: &Filter, at_most: u64) -> Result<u64, Failure> {
+pub(super) async fn count(call: &Call, namespace: &Namespace, filter: &Filter, at_most: u64) -> Result<u64, Failure> {
     if at_most == 0 {
         return Ok(0);
     }
@@ -239,7 +258,9 @@ pub(super) async fn count(lease: &Lease, namespace: &Namespace, filter: &Filter,
         doc! { "$limit": i64::try_from(at_most).unwrap_or(i64::MAX) },
         doc! { "$group": { "_id": Bson::Null, "n": { "$sum": 1_i64 } } },
     ];
-    let counted = lease.collection(namespace).aggregate(stages).await?.try_next().await?;
+    let mut session = call.session().await?;
+    let mut cursor = call.lease.collection(namespace).aggregate(stages).session(&mut session).await?;
+    let counted = cursor.next(&mut session).await.transpose()?;
     Ok(counted.and_then(|found| found.get_i64("n").ok()).unwrap_or(0).unsigned_abs())
 }
 

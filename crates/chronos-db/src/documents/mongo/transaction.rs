@@ -6,7 +6,7 @@ use mongodb::ClientSession;
 use mongodb::options::{ReadConcern, ReadPreference, SelectionCriteria};
 
 use super::apply::Plan;
-use super::client::Lease;
+use super::call::Call;
 use super::command::{self, Via};
 use super::failure::Failure;
 use crate::Runtime;
@@ -20,11 +20,11 @@ const COMMITS: u32 = 3;
 const PAUSE: Duration = Duration::from_millis(4);
 const LONGEST_PAUSE: Duration = Duration::from_millis(250);
 
-pub(super) async fn run(plan: &Plan, lease: &Lease, runtime: &Runtime) -> Result<Vec<Outcome>, Failure> {
-    let mut session = lease.client.start_session().await?;
+pub(super) async fn run(plan: &Plan, call: &Call, runtime: &Runtime) -> Result<Vec<Outcome>, Failure> {
+    let mut session = call.lease.client.start_session().await?;
     let mut attempt = 1;
     loop {
-        match once(plan, lease, &mut session).await {
+        match once(plan, call, &mut session).await {
             Err(failure) if failure.is_transient() && attempt < ATTEMPTS => {
                 let pause = (PAUSE * 2_u32.pow(attempt)).min(LONGEST_PAUSE);
                 let jitter = runtime.random.next_u64() % 1_000;
@@ -36,16 +36,19 @@ pub(super) async fn run(plan: &Plan, lease: &Lease, runtime: &Runtime) -> Result
     }
 }
 
-async fn once(plan: &Plan, lease: &Lease, session: &mut ClientSession) -> Result<Vec<Outcome>, Failure> {
+async fn once(plan: &Plan, call: &Call, session: &mut ClientSession) -> Result<Vec<Outcome>, Failure> {
     session
         .start_transaction()
         .read_concern(ReadConcern::snapshot())
-        .write_concern(command::durable())
+        .write_concern(command::durable(call.majority_wait()))
         .selection_criteria(SelectionCriteria::ReadPreference(ReadPreference::Primary))
         .await?;
-    match stages(plan, lease, session).await {
+    match stages(plan, call, session).await {
         Ok(outcomes) if outcomes.iter().all(Outcome::is_applied) => {
             commit(session).await?;
+            if let Some(written) = session.operation_time() {
+                call.connector.has_seen(written);
+            }
             Ok(outcomes)
         }
         Ok(outcomes) => {
@@ -61,11 +64,11 @@ async fn once(plan: &Plan, lease: &Lease, session: &mut ClientSession) -> Result
 }
 
 /// Runs the stages until an operation isn't applied.
-async fn stages(plan: &Plan, lease: &Lease, session: &mut ClientSession) -> Result<Vec<Outcome>, Failure> {
+async fn stages(plan: &Plan, call: &Call, session: &mut ClientSession) -> Result<Vec<Outcome>, Failure> {
     let mut outcomes = vec![Outcome::Skipped; plan.len()];
     for members in plan.stages() {
         for (group, members) in plan.groups(members, &outcomes) {
-            let told = plan.write(&mut Via::transaction(&lease.client, session), group, &members).await?;
+            let told = plan.write(&mut Via::transaction(call, session), group, &members).await?;
             let failed = told.iter().any(|(_, outcome)| !outcome.is_applied());
             told.into_iter().for_each(|(index, outcome)| outcomes[index] = outcome);
             if failed {

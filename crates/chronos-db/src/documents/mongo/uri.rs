@@ -1,22 +1,30 @@
 //! Connection strings, and keeping their secrets out of everything people read.
 
+use std::time::Duration;
+
 use mongodb::options::{ConnectionString, HostInfo};
 use secrecy::{ExposeSecret as _, SecretString};
 
+use super::options;
 use crate::{Error, Result};
 
 /// What is to be known of a connection string before it is used.
 #[derive(Debug)]
 pub(super) struct Checked {
+    /// The string as the driver takes it.
+    pub(super) uri: SecretString,
     /// The hosts, without credentials.
     pub(super) place: String,
     /// Whether failed writes may be sent again.
     pub(super) retry_writes: bool,
+    /// How long a call may take, if the string says so.
+    pub(super) timeout: Option<Duration>,
 }
 
 /// Checks a connection string.
 pub(super) fn check(uri: &SecretString) -> Result<Checked> {
-    let parsed = ConnectionString::parse(uri.expose_secret()).map_err(|e| {
+    let sorted = options::sort(uri.expose_secret());
+    let parsed = ConnectionString::parse(&sorted.uri).map_err(|e| {
         // The driver's words may quote the string, so they are passed on only if it holds no secret at all.
         let text = uri.expose_secret();
         let harmless = !text.contains('@') && !text.to_ascii_lowercase().contains("password") && !text.contains("authMechanismProperties");
@@ -35,7 +43,10 @@ pub(super) fn check(uri: &SecretString) -> Result<Checked> {
         HostInfo::DnsRecord(name) => name,
         _ => "an unnamed host".to_owned(),
     };
-    Ok(Checked { place, retry_writes: parsed.retry_writes != Some(false) })
+    for (option, why) in &sorted.without_effect {
+        tracing::debug!(at = place, option, why, "an option of the connection string has no effect");
+    }
+    Ok(Checked { uri: sorted.uri.into(), place, retry_writes: parsed.retry_writes != Some(false), timeout: sorted.timeout })
 }
 
 /// Puts `***` in place of the secrets of `uri` wherever they occur in `text`.
@@ -60,7 +71,7 @@ fn secrets(uri: &str) -> Vec<String> {
             query.split('&').filter_map(|pair| pair.split_once('=')).filter(|(key, _)| secret(key)).map(|(_, value)| value.to_owned()),
         );
     }
-    if let Ok(parsed) = ConnectionString::parse(uri) {
+    if let Ok(parsed) = ConnectionString::parse(options::sort(uri).uri) {
         found.extend(parsed.credential.and_then(|c| c.password));
     }
     found

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bson::Bson;
 
 use super::{Committed, Member, Prepared, Refused};
+use crate::documents::within::with_share;
 use crate::documents::{Batch, Guard, Outcome, Sequence, Write};
 use crate::records::engine::{CV, Engine};
 use crate::records::model::{Head, Op, Payload, Row, Shadow, State};
@@ -14,6 +15,10 @@ use crate::{Error, Result, Timestamp};
 
 /// How far ahead of the store's clock an imported time may be.
 const IMPORT_AHEAD_MILLIS: i64 = 5 * 60 * 1000;
+
+/// Which shares of a call's time the commit may take, and finding out what became of it if its answer does not come.
+const COMMITTING: f64 = 0.7;
+const SETTLING: f64 = 0.3;
 
 /// Without versioning: the oldest head a change may follow. Far less than the time superseded rows stay.
 const STALE_MILLIS: i64 = 10_000;
@@ -28,6 +33,8 @@ enum Built {
     },
     /// The member was wrong in the light of the store's time, or too late; its number became a VOID.
     Rejected(Refused),
+    /// The item is beyond the number; it became a VOID.
+    Behind,
 }
 
 /// The rows as they went out, kept for the case that the answer is lost.
@@ -40,7 +47,7 @@ impl Engine {
         let (prepared, replies): (Vec<_>, Vec<_>) = members.into_iter().map(|m| (m.prepared, m.reply)).unzip();
         let prepared = Arc::new(prepared);
         let ledger = Ledger::default();
-        let result = self.attempt(&prepared, &ledger).await;
+        let result = with_share(COMMITTING, self.attempt(&prepared, &ledger)).await;
         let built = std::mem::take(&mut *ledger.lock().unwrap_or_else(PoisonError::into_inner));
         let (sequence, outcomes) = match result {
             Ok(done) => done,
@@ -52,7 +59,7 @@ impl Engine {
                 }
                 return (Vec::new(), None);
             }
-            Err(error) => return (self.settle_unknown(built, replies, error).await, None),
+            Err(error) => return (with_share(SETTLING, self.settle_unknown(built, replies, error)).await, None),
         };
         let mut settled = Some(sequence.first..=sequence.first + i64::from(sequence.count) - 1);
         let mut voids = Vec::new();
@@ -61,6 +68,7 @@ impl Engine {
         let mut answers = Vec::new();
         for (index, built) in built.into_iter().enumerate() {
             match built {
+                Built::Behind => again.push(index),
                 Built::Rejected(refused) => answers.push((index, Err(refused))),
                 Built::Version { row, head, at } => match &outcomes[at] {
                     Outcome::Applied => {
@@ -69,7 +77,7 @@ impl Engine {
                         }
                         answers.push((index, Ok(Committed { row: *row, head: *head })));
                     }
-                    // Somebody closed the gap this number was: the change itself is as good as before.
+                    // The number was closed as a gap, or is one that a failover gave out twice: the change itself is as good as before.
                     Outcome::Conflict { index: Some(name) } if name == "ver_cv" => again.push(index),
                     _ => {
                         voids.push(row.cv);
@@ -91,7 +99,29 @@ impl Engine {
             tracing::warn!(collection = %self.names.collection, %error, "numbers without a version are not closed yet");
             settled = None;
         }
+        if !again.is_empty() {
+            settled = None;
+            let furthest = again.iter().filter_map(|index| prepared[*index].previous.as_ref()).map(|head| head.cv).max();
+            if let Err(error) = self.raise_counter(furthest).await {
+                let error = Arc::new(error);
+                answers.extend(again.drain(..).map(|index| (index, Err(Refused::Failed(repeat(&error))))));
+            }
+        }
         (self.answer(prepared, replies, answers, again), settled)
+    }
+
+    /// Takes the counter to the highest row, where a failover took it back behind that. `furthest` is the number an item is said to be at.
+    async fn raise_counter(&self, furthest: Option<i64>) -> Result<()> {
+        let highest = self.highest_cv().await?;
+        if let Some(furthest) = furthest.filter(|furthest| highest.is_none_or(|highest| highest < *furthest)) {
+            let message =
+                format!("the item is at collection version {furthest}, which no row has: `verify` tells more, `verify --repair` mends it");
+            return Err(Error::database(message));
+        }
+        match highest {
+            Some(highest) => self.raise(CV, highest).await,
+            None => Ok(()),
+        }
     }
 
     async fn attempt(self: &Arc<Self>, prepared: &Arc<Vec<Prepared>>, ledger: &Ledger) -> Result<(Sequence, Vec<Outcome>)> {
@@ -110,10 +140,12 @@ impl Engine {
         ledger.clear();
         let mut batch = Batch::new();
         for (cv, prepared) in (sequence.first..).zip(members) {
-            let timed = if self.is_stale(prepared) {
-                Err(Refused::Conflict)
+            let timed = if prepared.previous.as_ref().is_some_and(|head| head.cv >= cv) {
+                Err(Built::Behind)
+            } else if self.is_stale(prepared) {
+                Err(Built::Rejected(Refused::Conflict))
             } else {
-                time_of(prepared, sequence.now, cv).map_err(|error| Refused::Failed(error.on_item(prepared.id)))
+                time_of(prepared, sequence.now).map_err(|error| Built::Rejected(Refused::Failed(error.on_item(prepared.id))))
             };
             let built = match timed {
                 Ok(at) => {
@@ -129,9 +161,9 @@ impl Engine {
                     batch.push_after(at, &self.names.head, put);
                     Built::Version { row: Box::new(row), head: Box::new(head), at }
                 }
-                Err(refused) => {
-                    batch.push(&self.names.ver, Write::insert(Row::void(prepared.row_id, cv, sequence.now)));
-                    Built::Rejected(refused)
+                Err(built) => {
+                    batch.push(&self.names.ver, Write::insert(Row::void(self.runtime.random.object_id(), cv, sequence.now)));
+                    built
                 }
             };
             ledger.push(built);
@@ -246,6 +278,7 @@ impl Engine {
         for (built, reply) in built.into_iter().zip(replies) {
             let answer = match (built, &found) {
                 (Built::Rejected(refused), _) => Err(refused),
+                (Built::Behind, _) => Err(Refused::Failed(repeat(&error).retryable())),
                 (Built::Version { row, head, .. }, Ok(found)) => {
                     if found.iter().any(|doc| doc.get_object_id("_id").ok() == Some(row.row_id)) {
                         if let Err(error) = self.roll_forward(row.id).await {
@@ -274,12 +307,8 @@ impl Engine {
 }
 
 /// The time of a change: given, or the store's, but always after the version before.
-fn time_of(prepared: &Prepared, now: Timestamp, cv: i64) -> Result<Timestamp> {
+fn time_of(prepared: &Prepared, now: Timestamp) -> Result<Timestamp> {
     let previous = prepared.previous.as_ref();
-    if let Some(head) = previous.filter(|head| head.cv >= cv) {
-        let message = format!("the counter of the collection gave out {cv}, but the item is at {} already: `verify` tells more", head.cv);
-        return Err(Error::database(message));
-    }
     let earliest = previous.map(|head| head.updated_at.plus_millis(1));
     let Some(at) = prepared.at else { return Ok(earliest.map_or(now, |earliest| earliest.max(now))) };
     if earliest.is_some_and(|earliest| at < earliest) {

@@ -3,25 +3,21 @@
 use std::time::Duration;
 
 use crate::Result;
-use crate::documents::{Batch, Direction, Filter, Guard, Outcome, Scan, Write};
+use crate::documents::{Batch, Guard, Outcome, Write};
 use crate::records::engine::Engine;
 use crate::records::model::{Head, ItemId, Row};
+use crate::records::read::Which;
 
 /// Tries to learn what became of a group, and the first wait between them; each following wait is twice as long.
 const TRIES: u32 = 5;
 const FIRST_WAIT: Duration = Duration::from_millis(100);
+/// A try that took longer is the last one.
+const LONG_MILLIS: i64 = 1_000;
 
 impl Engine {
     /// Puts the head that follows from the item's newest row. Safe at any time and in any number: an older head never replaces a newer one.
     pub(crate) async fn roll_forward(&self, id: ItemId) -> Result<Option<Head>> {
-        let newest = Scan {
-            filter: Filter::eq("itemId", id.bson()),
-            order: vec![("ov".into(), Direction::Descending)],
-            limit: Some(1),
-            without: vec!["inline".into(), "riders".into()],
-            ..Scan::default()
-        };
-        let row = self.first_row(newest).await?;
+        let row = self.newest_row(id).await?;
         let current = self.head(id).await?;
         // Without versioning a head may have outlived its rows.
         let Some(row) = row else { return Ok(current) };
@@ -42,6 +38,11 @@ impl Engine {
         Ok(Some(head))
     }
 
+    /// The item's newest row, without its payload.
+    pub(crate) async fn newest_row(&self, id: ItemId) -> Result<Option<Row>> {
+        self.row_at(id, Which::Latest).await
+    }
+
     /// Closes numbers that no version took. Where one did, nothing happens: that number has its row.
     pub(crate) async fn void(&self, cvs: &[i64]) -> Result<Vec<Outcome>> {
         let now = self.documents.now().await?;
@@ -56,8 +57,11 @@ impl Engine {
     pub(super) async fn void_until_answered(&self, cvs: &[i64]) -> Result<()> {
         let mut wait = FIRST_WAIT;
         for _ in 1..TRIES {
-            if self.void(cvs).await.is_ok() {
-                return Ok(());
+            let begun = self.runtime.clock.now();
+            let Err(error) = self.void(cvs).await else { return Ok(()) };
+            // A store that let it wait so long will do so again, and the caller waits as well.
+            if self.runtime.clock.now().as_millis() - begun.as_millis() > LONG_MILLIS {
+                return Err(error);
             }
             self.runtime.clock.sleep(wait).await;
             wait *= 2;

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use futures::TryStreamExt as _;
 
-use crate::documents::{Direction, Filter, Scan};
+use crate::documents::{Direction, Filter, Scan, within};
 use crate::records::engine::{CV, Engine, STABLE};
 use crate::records::model::{ItemId, Op, int, number};
 use crate::{Result, Timestamp};
@@ -134,6 +134,30 @@ enum AtGap {
     End,
 }
 
+/// How long who only looks waits for the mark to be moved.
+const LOOKING: Duration = Duration::from_secs(2);
+
+/// What becomes of heads that lag and of a mark that lies behind, on the way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mending {
+    /// Who only looks leaves them to others, if it may not write, or no majority is there.
+    IfPossible,
+    Must,
+}
+
+impl Mending {
+    /// Whether it is done.
+    async fn of(self, work: impl Future<Output = Result<()>>) -> Result<bool> {
+        if self == Self::Must {
+            return work.await.map(|()| true);
+        }
+        match within(LOOKING, work).await {
+            Err(error) if !error.is_forbidden() && !error.is_retryable() => Err(error),
+            done => Ok(done.is_ok()),
+        }
+    }
+}
+
 /// How far one step came.
 #[derive(Clone, Copy, Debug)]
 struct Passed {
@@ -148,12 +172,12 @@ impl Engine {
     /// The end of the gapless prefix: −1 while the collection is empty. Numbers that were given out before the call and never got a row are closed on
     /// the way, after a grace; lagging heads are rolled forward, but for those of the last second, whose writers are probably still at it.
     pub(crate) async fn stable_cv(&self) -> Result<i64> {
-        self.follow(SETTLED_MILLIS, AtGap::Wait).await
+        self.follow(SETTLED_MILLIS, AtGap::Wait, Mending::IfPossible).await
     }
 
     /// [`stable_cv`](Self::stable_cv) that rolls every lagging head forward.
     pub(crate) async fn settled_cv(&self) -> Result<i64> {
-        self.follow(0, AtGap::Wait).await
+        self.follow(0, AtGap::Wait, Mending::Must).await
     }
 
     /// The last number given out, and the mark.
@@ -173,21 +197,22 @@ impl Engine {
         // Groups under way are no reason to read: what they leave is known when the next one comes by.
         if last - known >= MAX_TAIL {
             // Others write, too, or have died.
-            self.follow(SETTLED_MILLIS, AtGap::End).await?;
+            self.follow(SETTLED_MILLIS, AtGap::End, Mending::Must).await?;
         }
         Ok(())
     }
 
     /// Follows the rows from the mark on, and moves the mark to where rows are old enough and their heads known to be right.
-    async fn follow(&self, settled_millis: i64, at_gap: AtGap) -> Result<i64> {
-        let (last, mark) = self.counter().await?;
-        let Some(last) = last else { return Ok(-1) };
+    async fn follow(&self, settled_millis: i64, at_gap: AtGap, mending: Mending) -> Result<i64> {
+        let ((last, mark), highest) = futures::future::try_join(self.counter(), self.highest_cv()).await?;
+        // A failover may have taken the counter back behind rows that were acknowledged.
+        let Some(last) = last.max(highest) else { return Ok(-1) };
         // A collection the originals kept has no mark: everything they left lies below it.
         let Some(mark) = mark else { return Ok(last) };
         let mut stable = mark;
         let mut settled = mark;
         while stable < last {
-            let passed = self.pass(stable, last, settled_millis).await?;
+            let passed = self.pass(stable, last, settled_millis, mending).await?;
             if settled == stable {
                 settled = passed.settled;
             }
@@ -200,19 +225,32 @@ impl Engine {
                 }
                 let end = self.next_present(stable + 1, last).await?;
                 self.runtime.fail.hit("stable.before_void")?;
-                if end > stable + 1 {
-                    self.void(&(stable + 1..end).collect::<Vec<_>>()).await?;
+                let close = async { self.void(&(stable + 1..end).collect::<Vec<_>>()).await.map(drop) };
+                // Who may only look sees what is settled without them.
+                if end > stable + 1 && !mending.of(close).await? {
+                    break;
                 }
             }
         }
         if settled > mark {
-            self.move_mark(settled).await?;
+            mending.of(self.move_mark(settled)).await?;
         }
         Ok(stable)
     }
 
+    /// The highest number that a row has.
+    pub(crate) async fn highest_cv(&self) -> Result<Option<i64>> {
+        let scan = Scan {
+            order: vec![("cv".into(), Direction::Descending)],
+            limit: Some(1),
+            without: ["inline", "riders", "metaIndexed", "refs"].map(str::to_owned).to_vec(),
+            ..Scan::default()
+        };
+        Ok(self.documents.scan(&self.names.ver, scan).try_next().await?.and_then(|doc| number(&doc, "cv")))
+    }
+
     /// Follows some rows from `from` on.
-    async fn pass(&self, from: i64, last: i64, settled_millis: i64) -> Result<Passed> {
+    async fn pass(&self, from: i64, last: i64, settled_millis: i64, mending: Mending) -> Result<Passed> {
         let scan = Scan {
             filter: Filter::gt("cv", int(from)).and(Filter::lte("cv", int(last))),
             order: vec![("cv".into(), Direction::Ascending)],
@@ -245,7 +283,10 @@ impl Engine {
         drop(rows);
         // Fewer rows than a step, and not all of them: the rest is a gap at the end.
         passed.gap |= passed.reached < last && passed.reached - from < STEP;
-        self.roll_lagging(versions).await?;
+        if !mending.of(self.roll_lagging(versions)).await? {
+            // The mark does not pass heads that are wrong.
+            passed.settled = from;
+        }
         Ok(passed)
     }
 

@@ -15,11 +15,12 @@ pub(crate) use page::{Order, cursor, parse_cursor};
 use super::engine::Engine;
 use super::externalize::adopted;
 use super::heavy;
-use super::model::{Content, Head, ItemId, Op, Row, State};
+use super::model::{BlobRef, Content, Head, ItemId, Op, Row, State};
 use super::payload::{self, SYSTEM, System};
 use super::scope::Scope;
 use super::view::{Version, View};
 use crate::documents::{Direction, Filter, Scan};
+use crate::objects::Objects;
 use crate::{Error, Json, Result, Timestamp};
 
 /// Which version of an item.
@@ -163,17 +164,29 @@ impl Engine {
         for blob in &content.refs {
             let bucket = self.bucket(&blob.bucket)?;
             let text_url = match &blob.text_key {
-                Some(key) => Some(bucket.presign_get(key, ttl).await?),
+                Some(key) => Some(self.sign(&*bucket, blob, key, ttl).await?),
                 None => None,
             };
             signed.push(super::view::Presigned {
                 path: blob.path.clone(),
-                blob_url: bucket.presign_get(&blob.blob_key, ttl).await?,
+                blob_url: self.sign(&*bucket, blob, &blob.blob_key, ttl).await?,
                 text_url,
                 expires_in: ttl,
             });
         }
         Ok(signed)
+    }
+
+    async fn sign(&self, bucket: &dyn Objects, blob: &BlobRef, key: &str, ttl: std::time::Duration) -> Result<String> {
+        // Where there are no URLs, that is the answer.
+        bucket.presign_get(key, ttl).await?;
+        // The URL of what still waits in its row would be a dead one.
+        if bucket.head(key).await?.is_none() {
+            let message = format!("property `{}` has no URL yet: `{key}` is not stored in bucket `{}`", blob.path, blob.bucket);
+            return Err(Error::storage(message).retryable());
+        }
+        // By now the storage has told its time.
+        bucket.presign_get(key, ttl).await
     }
 
     /// The versions of one item, oldest first, as a stream.

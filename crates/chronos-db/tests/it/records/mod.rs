@@ -15,6 +15,7 @@ mod lifecycle;
 mod lineage;
 mod lists;
 mod locks;
+mod numbers;
 mod outages;
 mod own_names;
 mod past;

@@ -164,7 +164,7 @@ impl Engine {
     }
 
     pub(super) async fn stats(&self, name: &TopicName) -> Result<TopicStats> {
-        self.ready().await?;
+        self.looking().await?;
         let now = self.documents.now().await?;
         let (topic, _, cursors) = self.open_topic(name).await?;
         let scheduled = self.scheduled(&topic, u64::MAX).await?;

@@ -90,14 +90,14 @@ impl fmt::Debug for DocumentsHot {
 #[async_trait]
 impl Hot for DocumentsHot {
     async fn ping(&self) -> Result<String> {
-        self.engine.ready().await?;
+        self.engine.looking().await?;
         let can = self.engine.documents.capabilities().await?;
         let transactions = if can.transactions { "with transactions" } else { "without transactions" };
         Ok(format!("documents {transactions}; changes are seen by polling"))
     }
 
     async fn now(&self) -> Result<Timestamp> {
-        self.engine.ready().await?;
+        self.engine.looking().await?;
         Ok(self.engine.documents.now().await?)
     }
 
@@ -106,7 +106,7 @@ impl Hot for DocumentsHot {
     }
 
     async fn topic(&self, topic: &TopicName) -> Result<Option<TopicOptions>> {
-        self.engine.ready().await?;
+        self.engine.looking().await?;
         Ok(self.engine.find_topic(topic).await?.map(|found| found.options))
     }
 

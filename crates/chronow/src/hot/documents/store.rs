@@ -209,9 +209,27 @@ impl Engine {
 
     /// Makes sure that collections and indexes are there. Says whether taking numbers and inserting are one step.
     pub(super) async fn ready(&self) -> Result<bool> {
+        self.check_open()?;
+        Ok(*self.make().await?)
+    }
+
+    /// The same for who only looks: a user who may not make what is missing looks without it.
+    pub(super) async fn looking(&self) -> Result<()> {
+        self.check_open()?;
+        match self.make().await {
+            Err(error) if !error.is_forbidden() => Err(error.into()),
+            _ => Ok(()),
+        }
+    }
+
+    fn check_open(&self) -> Result<()> {
         if self.closed.load(Ordering::Acquire) {
             return Err(Error::new(ErrorKind::Closed, "the hot tier is closed"));
         }
+        Ok(())
+    }
+
+    async fn make(&self) -> chronos_db::Result<&bool> {
         let made = self.ready.get_or_try_init(|| async {
             let spaces = &self.spaces;
             let cards = [
@@ -228,9 +246,9 @@ impl Engine {
             for plain in [&spaces.topics, &spaces.messages] {
                 self.documents.ensure(plain, &[]).await?;
             }
-            Ok::<_, Error>(self.documents.capabilities().await?.atomic_sequence)
+            Ok(self.documents.capabilities().await?.atomic_sequence)
         });
-        made.await.copied()
+        made.await
     }
 
     pub(super) fn fresh(&self) -> ObjectId {
@@ -304,6 +322,8 @@ impl Engine {
         if batch.operations.is_empty() {
             return Ok(Vec::new());
         }
+        // Also after a look that did without.
+        self.ready().await?;
         Ok(self.documents.apply(batch).await?)
     }
 

@@ -77,7 +77,7 @@ impl Engine {
     }
 
     pub(super) async fn topics(&self, scope: &Scope) -> Result<Vec<String>> {
-        self.ready().await?;
+        self.looking().await?;
         let prefix = topic_prefix(scope);
         let scan = Scan { filter: with_prefix(&prefix), order: ascending(&["_id"]), ..Scan::default() };
         let mut names = Vec::new();
@@ -305,7 +305,7 @@ impl Engine {
     }
 
     pub(super) async fn subscriptions(&self, name: &TopicName) -> Result<Vec<String>> {
-        self.ready().await?;
+        self.looking().await?;
         let Some(topic) = self.find_topic(name).await? else { return Ok(Vec::new()) };
         let idle = self.idle_of(&topic, self.documents.now().await?).await?;
         let shown = topic.listed().filter(|listed| !listed.name.starts_with("__") && !idle.contains(&listed.id));
@@ -366,7 +366,11 @@ impl Engine {
     }
 
     async fn open_and(&self, name: &SubscriptionName, may_write: bool) -> Result<Opened> {
-        self.ready().await?;
+        if may_write {
+            self.ready().await?;
+        } else {
+            self.looking().await?;
+        }
         let local = self.local(name);
         let key = topic_key(name.topic());
         for _ in 0..4 {

@@ -106,7 +106,7 @@ fn after(now: Timestamp, ttl: Option<Duration>) -> Option<Timestamp> {
 
 impl Engine {
     pub(super) async fn values(&self, scope: &Scope, keys: &[String]) -> Result<Vec<Option<Value>>> {
-        self.ready().await?;
+        self.looking().await?;
         let prefix = scope_prefix(scope);
         let mut ids: Vec<String> = keys.iter().map(|key| format!("{prefix}{key}")).collect();
         let (now, mut found) = futures::try_join!(async { Ok(self.documents.now().await?) }, {
@@ -275,7 +275,7 @@ impl Engine {
     }
 
     pub(super) async fn keys(&self, scope: &Scope, prefix: &str, after: Option<&str>, limit: u32) -> Result<(Vec<String>, Option<String>)> {
-        self.ready().await?;
+        self.looking().await?;
         let (scope, limit) = (scope_prefix(scope), u64::from(limit.max(1)));
         let mut filter = with_prefix(&format!("{scope}{prefix}"));
         if let Some(after) = after {

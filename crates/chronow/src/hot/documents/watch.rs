@@ -23,6 +23,9 @@ const PAUSE: Duration = Duration::from_millis(30);
 const ENDS_MS: i64 = 100;
 const ENDS: u64 = 500;
 
+/// The pause after a store did not answer.
+const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(1);
+
 struct Watcher {
     engine: Arc<Engine>,
     of: Scope,
@@ -33,12 +36,17 @@ struct Watcher {
     ready: VecDeque<Change>,
     /// Values whose time was over by then have been ended.
     ended: i64,
-    failed: bool,
+    /// When it was looked last, by the store's clock: what comes later is looked for the next time, also after an interruption.
+    looked_at: Option<i64>,
+    /// Whether the last look failed.
+    interrupted: bool,
+    /// Watching is over.
+    over: bool,
 }
 
 impl Engine {
     pub(super) async fn watch(self: Arc<Self>, scope: &Scope, prefix: &str) -> Result<BoxStream<'static, Result<Change>>> {
-        self.ready().await?;
+        self.looking().await?;
         let now = self.documents.now().await?;
         let mut watcher = Watcher {
             engine: self,
@@ -48,7 +56,9 @@ impl Engine {
             prefix: prefix.to_owned(),
             seen: HashSet::new(),
             ready: VecDeque::new(),
-            failed: false,
+            looked_at: None,
+            interrupted: false,
+            over: false,
         };
         watcher.look().await?;
         watcher.ready.clear();
@@ -67,7 +77,7 @@ impl Watcher {
         if now - self.ended >= ENDS_MS {
             self.end_values(now).await?;
         }
-        let from = (now - OVERLAP_MS).max(0);
+        let from = (self.looked_at.map_or(now, |looked_at| looked_at.min(now)) - OVERLAP_MS).max(0);
         let filter = Filter::gt("_id", format!("{}{from:015}", self.scope));
         let filter = match after_prefix(&self.scope) {
             Some(end) => filter.and(Filter::Field("_id".to_owned(), chronos_db::documents::filter::Test::Lt(end.into()))),
@@ -87,6 +97,7 @@ impl Watcher {
             recent.insert(id);
         }
         self.seen = recent;
+        self.looked_at = Some(now);
         Ok(())
     }
 
@@ -117,10 +128,13 @@ impl Watcher {
         Ok(())
     }
 
-    /// The next change; none after a failure was told.
+    /// The next change. A failure that may pass is told, and watching goes on; after another one there is nothing more.
     async fn next(&mut self) -> Option<Result<Change>> {
-        if self.failed {
+        if self.over {
             return None;
+        }
+        if std::mem::take(&mut self.interrupted) {
+            self.engine.runtime.clock.sleep(PAUSE_AFTER_FAILURE).await;
         }
         let mut moved = self.engine.moved.subscribe();
         loop {
@@ -128,7 +142,8 @@ impl Watcher {
                 return Some(Ok(change));
             }
             if let Err(error) = self.look().await {
-                self.failed = true;
+                self.over = !error.is_retryable();
+                self.interrupted = true;
                 return Some(Err(error));
             }
             if self.ready.is_empty() {

@@ -1,0 +1,104 @@
+//! Buckets that are not made anew in silence: a folder that is not mounted, or a bucket that was deleted, would otherwise take new objects as if
+//! there had never been others.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bson::doc;
+use bytes::Bytes;
+use futures::stream::BoxStream;
+
+use crate::documents::{Batch, Documents, Namespace, Write};
+use crate::objects::{ObjectInfo, Objects, Put, PutOptions};
+use crate::{Error, ErrorKind, Result};
+
+/// The collection of a database in which its buckets are noted once an object was stored in them.
+pub(crate) const BUCKETS: &str = "chronos_buckets";
+
+/// A bucket whose first put is noted, and which must be there from then on.
+pub(crate) struct NotedBucket {
+    inner: Arc<dyn Objects>,
+    documents: Arc<dyn Documents>,
+    namespace: Namespace,
+    name: String,
+    /// Whether this process has noted it; shared by all who have the bucket open.
+    noted: Arc<AtomicBool>,
+}
+
+impl NotedBucket {
+    pub(crate) fn new(
+        inner: Arc<dyn Objects>,
+        documents: Arc<dyn Documents>,
+        database: &Arc<str>,
+        name: &str,
+        noted: Arc<AtomicBool>,
+    ) -> Self {
+        Self { inner, documents, namespace: Namespace::new(Arc::clone(database), BUCKETS), name: name.to_owned(), noted }
+    }
+
+    async fn is_noted(&self) -> Result<bool> {
+        Ok(!self.documents.get_stored(&self.namespace, vec![self.name.as_str().into()]).await?.is_empty())
+    }
+
+    async fn note(&self) -> Result<()> {
+        let mut batch = Batch::new();
+        batch.push(&self.namespace, Write::insert(doc! { "_id": &self.name }));
+        // Another process may have noted it first.
+        self.documents.apply(batch).await?;
+        self.noted.store(true, Ordering::Release);
+        Ok(())
+    }
+}
+
+impl fmt::Debug for NotedBucket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NotedBucket").field("inner", &self.inner).field("noted", &self.noted).finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl Objects for NotedBucket {
+    async fn put(&self, key: &str, body: Bytes, options: PutOptions) -> Result<Put> {
+        let known = PutOptions { bucket_must_exist: true, ..options.clone() };
+        let put = match self.inner.put(key, body.clone(), known).await {
+            Err(missing) if missing.kind() == ErrorKind::NotFound => {
+                if self.noted.load(Ordering::Acquire) || self.is_noted().await? {
+                    return Err(Error::storage(format!(
+                        "{}, though objects were stored in it: bring it back (a disk may not be mounted), or create it anew if it is meant to be empty",
+                        missing.message()
+                    ))
+                    .retryable());
+                }
+                self.inner.put(key, body, options).await?
+            }
+            put => put?,
+        };
+        if !self.noted.load(Ordering::Acquire) {
+            self.note().await?;
+        }
+        Ok(put)
+    }
+
+    async fn get(&self, key: &str) -> Result<Option<Bytes>> {
+        self.inner.get(key).await
+    }
+
+    async fn head(&self, key: &str) -> Result<Option<ObjectInfo>> {
+        self.inner.head(key).await
+    }
+
+    async fn delete(&self, key: &str) -> Result<()> {
+        self.inner.delete(key).await
+    }
+
+    fn list(&self, prefix: &str) -> BoxStream<'static, Result<ObjectInfo>> {
+        self.inner.list(prefix)
+    }
+
+    async fn presign_get(&self, key: &str, ttl: Duration) -> Result<String> {
+        self.inner.presign_get(key, ttl).await
+    }
+}
