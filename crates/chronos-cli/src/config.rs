@@ -83,7 +83,7 @@ pub(crate) async fn run(args: ConfigArgs) -> Result<(), Failure> {
         }
     });
     described["connections"] = connections.collect::<Vec<_>>().into();
-    if away == 0 {
+    if wrong == 0 {
         let shared = chronos.shared_databases().await?;
         for (one, other) in &shared {
             note(&format!("{other} and {one} lead to one database"));
