@@ -185,7 +185,13 @@ impl RedisHot {
         async move {
             let subscription = SubscriptionName::stored(topic, name);
             let known = self.known(topic).await?;
-            let args = Args::new().arg(&known.stamp).arg(name).arg("").arg("idle");
+            // The first shard knows when it was last used, and each shard whose locks live there.
+            let mut at_work = false;
+            for shard in 1..known.shards {
+                let args = Args::new().arg(&known.stamp).arg(name).arg("").arg("look");
+                at_work |= self.ask(&subscription, shard, &scripts::sub_delete, &args).await?.number()? == 1;
+            }
+            let args = Args::new().arg(&known.stamp).arg(name).arg("").arg("idle").arg(u8::from(at_work));
             let mut reply = self.ask(&subscription, 0, &scripts::sub_delete, &args).await?;
             let (begun, generation) = (reply.number()? == 1, reply.text()?);
             if begun {

@@ -179,7 +179,7 @@ async fn costs_are_the_same_with_a_long_backlog_and_many_in_flight() {
         costs.extend(world.idle_costs(&sub).await);
         // What is refused costs no more either.
         let limit = async |max| {
-            drop(world.hot.ensure_topic(&world.topic, &TopicPatch { max_len: Some(max), ..TopicPatch::default() }).await.unwrap())
+            world.hot.ensure_topic(&world.topic, &TopicPatch { max_len: Some(max), ..TopicPatch::default() }).await.unwrap();
         };
         limit(1).await;
         let refused = async || assert!(world.hot.publish(&world.topic, vec![message("x")]).await.is_err());

@@ -88,7 +88,7 @@ async fn a_slot_that_moves_back_and_forth_under_publishers_and_consumers_loses_n
                     };
                     for delivery in pulled.deliveries {
                         turn += 1;
-                        let settle = if turn % 5 == 0 { retry("again") } else { Settle::Ack };
+                        let settle = if turn.is_multiple_of(5) { retry("again") } else { Settle::Ack };
                         let advance = Advance { settle: vec![(delivery.lock, settle.clone())], start: Vec::new() };
                         match hot.advance(&sub, advance).await {
                             Ok(advanced) if advanced.settled == [chronow::hot::Settled::Done] && settle == Settle::Ack => {

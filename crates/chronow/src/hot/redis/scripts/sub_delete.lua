@@ -1,5 +1,5 @@
 -- ARGV: the stamp, or '*' for whatever, name, generation ('' for whatever), 'begin' to hide it, 'idle' the same if it is idle, 'end' to remove it in
--- steps. Answers whether it was there, its generation, and 1 while there is more to remove.
+-- steps, 'look' to be told only whether a lock of it lives here; with 'idle', 1 if one lives in another shard. Answers whether it was there, its generation, and 1 while there is more to remove.
 local stamp = call('HGET', META, 'stamp')
 if ARGV[1] ~= '*' and stamp ~= ARGV[1] then
   return { 'ok', 0, '', 0 }
@@ -13,9 +13,17 @@ if not found[3] then
 elseif ARGV[3] ~= '' and gen ~= ARGV[3] then
   return { 'ok', 0, '', 0 }
 end
-if ARGV[4] == 'idle' then
-  local limit = call('ZSCORE', IDLE, s.name)
+local at_work = call('ZCOUNT', s.locks, '(' .. whole(NOW), '+inf') > 0
+if ARGV[4] == 'look' then
+  return { 'ok', at_work and 1 or 0, gen, 0 }
+elseif ARGV[4] == 'idle' then
+  local limit, auto = call('ZSCORE', IDLE, s.name), tonumber(call('HGET', s.config, 'auto') or '')
   if not limit or tonumber(limit) > NOW then
+    return { 'ok', 0, '', 0 }
+  elseif auto and (at_work or ARGV[5] == '1') then
+    -- Somebody is at work on a message: that is use.
+    begin_draining()
+    call('ZADD', IDLE, whole(NOW + auto), s.name)
     return { 'ok', 0, '', 0 }
   end
 end
