@@ -372,7 +372,8 @@ impl Chronos {
                 None => objects,
             })
         });
-        Space { json: space.buckets.json.clone(), content: space.buckets.content.clone(), open }
+        let storage = space.connection.clone().unwrap_or_else(|| "local".to_owned());
+        Space { json: space.buckets.json.clone(), content: space.buckets.content.clone(), storage, open }
     }
 
     /// Waits for what is in flight, stores what waits, and closes every client, within 10 s; see [`shutdown_within`](Self::shutdown_within).

@@ -69,7 +69,7 @@ fn values_of_serde_json_sort_their_keys_round_their_numbers_and_know_no_magic_na
 
 #[tokio::test]
 async fn such_types_are_documents() {
-    let chronos = Chronos::open(Config::embedded(std::env::temp_dir().join(format!("neighbour-{}", std::process::id())))).unwrap();
+    let chronos = Chronos::open(Config::embedded(&std::env::temp_dir().join(format!("neighbour-{}", std::process::id())))).unwrap();
     let things = chronos.with(Route::runtime().tenant("default").collection("things")).unwrap();
     let made = things.create(&everything()).await.unwrap();
     let read = things.get(&made.id).await.unwrap().unwrap();

@@ -16,13 +16,16 @@ pub(crate) struct Cli {
 /// Part of what a command adds if the storage took longer than it waits, as on a busy machine.
 const WAITS: &str = "to be stored; `chronos worker -c ";
 
+/// The end of what an import says of lines without a time.
+const TIMELESS: &str = "--log NAME lets them be recognised";
+
 /// How one run ended.
 #[derive(Debug)]
 pub(crate) struct Ran {
     code: Option<i32>,
     out: String,
     err: String,
-    /// `err` without the note that versions wait.
+    /// `err` without notes that versions wait, or that lines have no time.
     said: String,
 }
 
@@ -67,7 +70,7 @@ impl Ran {
         let output = child.wait_with_output().unwrap();
         let text = |bytes| String::from_utf8(bytes).unwrap();
         let err = text(output.stderr);
-        let said = err.lines().filter(|line| !line.contains(WAITS)).collect::<Vec<_>>().join("\n");
+        let said = err.lines().filter(|line| !line.contains(WAITS) && !line.ends_with(TIMELESS)).collect::<Vec<_>>().join("\n");
         Self { code: output.status.code(), out: text(output.stdout), err, said }
     }
 

@@ -14,9 +14,13 @@ fn import(cli: &Cli, flags: &[&str], log: &str) -> Ran {
     cli.run_with(&[&IMPORT[..], flags, &["-"]].concat(), log)
 }
 
-/// The documents by their `sku`.
+/// The documents by their `sku`; none while nothing was written.
 fn stock(cli: &Cli) -> Vec<Json> {
-    let mut documents = cli.run(&["export", "-c", "stock"]).lines();
+    let exported = cli.run(&["export", "-c", "stock"]);
+    if exported.err().contains("NOT_FOUND") {
+        return Vec::new();
+    }
+    let mut documents = exported.lines();
     documents.sort_by_key(|document| document["sku"].to_string());
     documents
 }

@@ -32,6 +32,8 @@ pub(crate) struct Ask {
     pub(crate) scan: Scan,
     /// [`Scan::after`] is where to begin, instead of what to begin after.
     pub(crate) inclusive: bool,
+    /// A page ends by its bytes with no fewer documents: those that were given out already, and one more, or a large one would be asked for for ever.
+    pub(crate) at_least: usize,
 }
 
 /// What an engine found.
@@ -201,7 +203,7 @@ impl<P: Pages> Walk<P> {
         if let Some(last) = &self.last {
             scan.after = Some(last.clone());
         }
-        Ask { scan, inclusive: self.last.is_some() }
+        Ask { scan, inclusive: self.last.is_some(), at_least: self.tied.len() + self.before.len() + 1 }
     }
 
     async fn page(&mut self) -> Result<Vec<RawDocumentBuf>> {
@@ -271,7 +273,7 @@ impl<P: Pages> Walk<P> {
         let filter = self.scan.filter.clone().and(Filter::any_of("_id", ids.clone()));
         let limit = Some(u64::try_from(ids.len()).unwrap_or(u64::MAX));
         let scan = Scan { filter, limit, without: self.scan.without.clone(), ..Scan::default() };
-        let Page { found, more } = self.engine.page(Ask { scan, inclusive: false }).await?;
+        let Page { found, more } = self.engine.page(Ask { scan, inclusive: false, at_least: 1 }).await?;
         if more && found.len() < ids.len() {
             // They are large: fewer at once, so that none has to be thrown away for the sake of the order.
             self.fetched_at_once = u64::try_from(found.len() / 2).unwrap_or(1).max(1);

@@ -23,7 +23,8 @@ pub(crate) struct NotedBucket {
     inner: Arc<dyn Objects>,
     documents: Arc<dyn Documents>,
     namespace: Namespace,
-    name: String,
+    /// The id of the note: the storage and the bucket.
+    note: String,
     /// Whether this process has noted it; shared by all who have the bucket open.
     noted: Arc<AtomicBool>,
 }
@@ -33,19 +34,19 @@ impl NotedBucket {
         inner: Arc<dyn Objects>,
         documents: Arc<dyn Documents>,
         database: &Arc<str>,
-        name: &str,
+        note: String,
         noted: Arc<AtomicBool>,
     ) -> Self {
-        Self { inner, documents, namespace: Namespace::new(Arc::clone(database), BUCKETS), name: name.to_owned(), noted }
+        Self { inner, documents, namespace: Namespace::new(Arc::clone(database), BUCKETS), note, noted }
     }
 
     async fn is_noted(&self) -> Result<bool> {
-        Ok(!self.documents.get_stored(&self.namespace, vec![self.name.as_str().into()]).await?.is_empty())
+        Ok(!self.documents.get_stored(&self.namespace, vec![self.note.as_str().into()]).await?.is_empty())
     }
 
     async fn note(&self) -> Result<()> {
         let mut batch = Batch::new();
-        batch.push(&self.namespace, Write::insert(doc! { "_id": &self.name }));
+        batch.push(&self.namespace, Write::insert(doc! { "_id": &self.note }));
         // Another process may have noted it first.
         self.documents.apply(batch).await?;
         self.noted.store(true, Ordering::Release);

@@ -40,6 +40,8 @@ pub(crate) type OpenBucket = Arc<dyn Fn(&str) -> Result<Arc<dyn Objects>> + Send
 pub(crate) struct Space {
     pub(crate) json: String,
     pub(crate) content: String,
+    /// The reference of the storage connection: buckets of one name in two storages are two buckets.
+    pub(crate) storage: String,
     pub(crate) open: OpenBucket,
 }
 
@@ -327,7 +329,8 @@ impl Engine {
             Some(space) => {
                 let noted = Arc::clone(self.noted.lock().unwrap_or_else(PoisonError::into_inner).entry(name.to_owned()).or_default());
                 let (inner, documents) = ((space.open)(name)?, Arc::clone(&self.documents));
-                Ok(Arc::new(NotedBucket::new(inner, documents, &self.names.head.database, name, noted)))
+                let note = format!("{}/{name}", space.storage);
+                Ok(Arc::new(NotedBucket::new(inner, documents, &self.names.head.database, note, noted)))
             }
             None => Err(Error::storage(format!("the payload lies in bucket `{name}`, but this database has no object storage configured"))),
         }

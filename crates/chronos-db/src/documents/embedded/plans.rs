@@ -28,7 +28,7 @@ fn versions() -> (Session, Namespace) {
 
 fn plan(session: &mut Session, namespace: &Namespace, scan: &Scan) -> String {
     let table = session.table(namespace).unwrap().unwrap();
-    let query = Query::new(&table, &Ask { scan: scan.clone(), inclusive: false });
+    let query = Query::new(&table, &Ask { scan: scan.clone(), inclusive: false, at_least: 1 });
     let mut statement = session.connection.prepare(&format!("EXPLAIN QUERY PLAN {}", query.sql)).unwrap();
     let lines = statement.query_map(params_from_iter(&query.parameters), |row| row.get::<_, String>(3)).unwrap();
     lines.map(|line| line.unwrap()).collect::<Vec<_>>().join("\n")
@@ -117,14 +117,14 @@ fn an_item_is_found_by_a_unique_key_within_its_tenant() {
 fn arrays_are_looked_for_only_after_one_came() {
     let (mut session, namespace) = versions();
     let table = session.table(&namespace).unwrap().unwrap();
-    assert!(!Query::new(&table, &Ask { scan: as_of(), inclusive: false }).sql.contains("F0"));
+    assert!(!Query::new(&table, &Ask { scan: as_of(), inclusive: false, at_least: 1 }).sql.contains("F0"));
     let mut batch = Batch::new();
     batch.push(&namespace, Write::insert(doc! { "_id": 1, "itemId": ["a"], "at": DateTime::from_millis(1) }));
     session.begin("BEGIN IMMEDIATE").unwrap();
     session.apply(&Prepared::new(batch).unwrap()).unwrap();
     session.connection.execute_batch("COMMIT").unwrap();
     let table = session.table(&namespace).unwrap().unwrap();
-    assert!(Query::new(&table, &Ask { scan: as_of(), inclusive: false }).sql.contains("F0"));
+    assert!(Query::new(&table, &Ask { scan: as_of(), inclusive: false, at_least: 1 }).sql.contains("F0"));
 }
 
 /// Versions under the indexes they really have, of which every hundredth waits to be stored.
@@ -183,7 +183,7 @@ fn looking_for_what_waits_costs_the_same_among_a_hundred_times_as_many_rows() {
             let found = statement.query_map(params_from_iter(&query.parameters), |_| Ok(())).unwrap().count();
             (found, statement.get_status(rusqlite::StatementStatus::VmStep))
         };
-        let (found, scanned) = of(Query::new(&table, &Ask { scan: waiting(None), inclusive: false }));
+        let (found, scanned) = of(Query::new(&table, &Ask { scan: waiting(None), inclusive: false, at_least: 1 }));
         assert_eq!(found, 4);
         let (_, counted) = of(Query::count(&table, &crate::records::waiting(), 1000).unwrap());
         (scanned, counted)

@@ -56,7 +56,7 @@ impl Session {
         }
         let scan = Scan { filter: filter.clone(), limit: Some(at_most), ..Scan::default() };
         let mut count = 0;
-        self.scan(namespace, &Ask { scan, inclusive: false }, &|| true, &mut |_| {
+        self.scan(namespace, &Ask { scan, inclusive: false, at_least: 1 }, &|| true, &mut |_| {
             count += 1;
             Ok(ControlFlow::Continue(()))
         })?;
@@ -75,7 +75,7 @@ impl Session {
             };
             bytes += document.as_bytes().len();
             found.push(document);
-            Ok(if bytes < PAGE_BYTES { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
+            Ok(if bytes < PAGE_BYTES || found.len() < ask.at_least { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
         })?;
         Ok(Page { found, more })
     }
@@ -87,7 +87,7 @@ impl Session {
             let position = Position::of(document, &ask.scan.order)?;
             bytes += position.len();
             found.push(position);
-            Ok(if bytes < POSITION_BYTES { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
+            Ok(if bytes < POSITION_BYTES || found.len() < ask.at_least { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
         })?;
         Ok(Page { found, more })
     }
@@ -211,7 +211,7 @@ impl Query {
     }
 
     /// " AND …" for where the scan begins.
-    fn after(&mut self, table: &Table, Ask { scan, inclusive }: &Ask) {
+    fn after(&mut self, table: &Table, Ask { scan, inclusive, .. }: &Ask) {
         let Some(after) = &scan.after else { return };
         let sql = filter::after_to_sql(&scan.order, after, *inclusive, &|path| Some(table.value("r", path)));
         self.add(" AND ", Vec::new());

@@ -114,7 +114,7 @@ impl Scans {
             }
             let (taken, goes_on) = take(ask, cursor.current().to_owned(), &mut bytes)?;
             found.push(taken);
-            if !goes_on {
+            if !goes_on && found.len() >= ask.at_least {
                 break;
             }
         }
@@ -176,7 +176,7 @@ struct Bounds {
     sort: Document,
 }
 
-fn bounds(index: &Index, Ask { scan, inclusive }: &Ask, after: &[Bson]) -> Option<Bounds> {
+fn bounds(index: &Index, Ask { scan, inclusive, .. }: &Ask, after: &[Bson]) -> Option<Bounds> {
     let prefix = index.prefix_before(scan)?;
     let behind = prefix + scan.order.len();
     let (first, _) = index.keys.get(prefix)?;
@@ -320,7 +320,7 @@ fn from_group(scan: &Scan, newest: &Newest) -> Document {
 }
 
 /// The filter with the place to go on from.
-fn matching(filter: Document, Ask { scan, inclusive }: &Ask) -> Document {
+fn matching(filter: Document, Ask { scan, inclusive, .. }: &Ask) -> Document {
     match &scan.after {
         Some(after) if *inclusive => both(filter, doc! { "$or": [at(&scan.order, after), after_to_mongo(&scan.order, after)] }),
         Some(after) => both(filter, after_to_mongo(&scan.order, after)),
@@ -386,7 +386,7 @@ mod tests {
     #[test]
     fn the_newest_document_of_one_item_needs_no_grouping() {
         let scan = Scan { filter: Filter::eq("itemId", "a").and(Filter::eq("meta.x", 1)), newest: Some(newest()), ..Scan::default() };
-        let stages = pipeline(&Ask { scan, inclusive: false }, &newest(), None);
+        let stages = pipeline(&Ask { scan, inclusive: false, at_least: 1 }, &newest(), None);
         assert!(stages.iter().all(|stage| !stage.contains_key("$group")), "{stages:?}");
         assert!(stages.contains(&doc! { "$limit": 1 }), "{stages:?}");
     }
@@ -405,7 +405,7 @@ mod tests {
             newest: Some(newest()),
             ..Scan::default()
         };
-        let stages = pipeline(&Ask { scan, inclusive: false }, &newest(), None);
+        let stages = pipeline(&Ask { scan, inclusive: false, at_least: 1 }, &newest(), None);
         let at = |stage: &Document| stages.iter().position(|s| s == stage).unwrap();
         assert!(at(&doc! { "$unset": ["payload"] }) < at(&doc! { "$sort": { "x.y": 1 } }));
         assert_eq!(stages.last(), Some(&doc! { "$unset": ["x"] }));

@@ -24,7 +24,7 @@ pub(super) enum Before {
 }
 
 /// The latest changes of a key in this run.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Recent {
     /// The moment that `seen` is about.
     at: Option<Timestamp>,
@@ -34,7 +34,7 @@ pub(super) struct Recent {
 }
 
 /// What a run of a log remembers of its keys, in bounded memory.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Memory {
     young: HashMap<Vec<u8>, Recent>,
     old: HashMap<Vec<u8>, Recent>,

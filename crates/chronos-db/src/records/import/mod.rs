@@ -63,7 +63,7 @@ impl std::fmt::Debug for Importer {
 }
 
 /// Where this run of the log stands.
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Run {
     memory: Memory,
     progress: Progress,

@@ -102,6 +102,10 @@ enum Move {
     Restore(Head, Box<Row>),
 }
 
+fn no_target() -> Error {
+    Error::validation("a collection is restored to a time or a collection version")
+}
+
 impl Engine {
     pub(crate) async fn restore_collection(self: &Arc<Self>, target: Which, options: &RestoreOptions, scope: &Scope) -> Result<Restored> {
         let named = |e: Error| e.during("restore collection").in_collection(&self.names.collection);
@@ -109,6 +113,9 @@ impl Engine {
     }
 
     async fn restore_all(self: &Arc<Self>, target: Which, options: &RestoreOptions, scope: &Scope) -> Result<Restored> {
+        if matches!(target, Which::Latest | Which::Ov(_)) {
+            return Err(no_target());
+        }
         if !options.dry_run {
             self.ensure(scope).await?;
         }
@@ -188,7 +195,7 @@ impl Engine {
         let (by, at_most) = match target {
             Which::At(at) => ("at", at.into()),
             Which::Cv(cv) => ("cv", int(cv)),
-            Which::Latest | Which::Ov(_) => return Err(Error::validation("a collection is restored to a time or a collection version")),
+            Which::Latest | Which::Ov(_) => return Err(no_target()),
         };
         let scan = Scan {
             filter: Filter::any_of("itemId", ids.iter().map(|id| id.bson()).collect()),
