@@ -507,6 +507,10 @@ pub(super) fn failed(error: RedisError) -> Error {
         "WRONGPASS" | "NOAUTH" => hot("Redis refused the user name or password"),
         "NOPERM" => hot("the Redis user may not do this; it needs the commands for streams, sorted sets, hashes, scripts and channels"),
         _ if error.kind() == RedisKind::AuthenticationFailed => hot("Redis refused the user name or password"),
+        // A slot changed its node between the look at the keys and the script.
+        _ if error.to_string().contains("non local key") => {
+            hot("the keys moved to another Redis node meanwhile; the change may have taken place in part").retryable()
+        }
         _ if error.is_timeout() => hot("Redis did not answer in time; the change may have taken place").retryable(),
         _ if error.is_connection_refusal() => hot("Redis cannot be reached").retryable(),
         _ if error.is_io_error() => hot("the connection to Redis broke; the change may have taken place").retryable(),
