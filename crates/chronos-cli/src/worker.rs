@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use chronos_db::{Clock as _, Collection, FlushReport, SystemClock, json};
+use chronos_db::{Collection, FlushReport, json};
 use clap::Args;
 use tokio::time::Instant;
 
@@ -13,7 +13,7 @@ use crate::output::{Output, note};
 use crate::stop::Stop;
 
 /// Noted objects younger than this may belong to a write under way.
-const YOUNG_MILLIS: i64 = 3_600_000;
+const YOUNG: Duration = Duration::from_secs(3_600);
 /// Where versions are not kept, superseded rows stay so long: they still decide races.
 const GRACE: Duration = Duration::from_secs(300);
 /// One round waits so long for the storage.
@@ -86,22 +86,30 @@ struct Round {
     /// Versions that were tried without success.
     failing: u64,
     orphans: u64,
+    /// Objects of erased items that had come back.
+    erased: u64,
+    /// Notes of objects that say nothing.
+    malformed: u64,
     trimmed: u64,
 }
 
 impl Round {
     fn print(self) -> Result<(), Failure> {
         let mut out = Output::new();
-        out.line(&json!({ "waiting": self.waiting, "failing": self.failing, "orphans": self.orphans, "trimmed": self.trimmed }))?;
+        out.line(&json!({ "waiting": self.waiting, "failing": self.failing, "orphans": self.orphans, "erased": self.erased, "trimmed": self.trimmed }))?;
+        if self.malformed > 0 {
+            note(&format!("{} notes of stored objects name none; `verify` tells which", self.malformed));
+        }
         out.finish()
     }
 }
 
 /// Removes what is left over; `report` says what waits to be stored.
 async fn tidy(collection: &Collection, report: &FlushReport) -> Result<Round, Failure> {
-    let orphans = collection.collect_orphans(SystemClock.now().plus_millis(-YOUNG_MILLIS)).await?;
+    let collected = collection.collect_orphans(YOUNG).await?;
     let trimmed = collection.trim(GRACE).await?;
-    Ok(Round { waiting: report.waiting, failing: report.failed, orphans, trimmed })
+    let (orphans, erased, malformed) = (collected.orphans, collected.erased, collected.malformed);
+    Ok(Round { waiting: report.waiting, failing: report.failed, orphans, erased, malformed, trimmed })
 }
 
 async fn once(collection: &Collection, limit: Duration) -> Result<FlushReport, Failure> {
@@ -131,7 +139,7 @@ async fn until_stopped(collection: &Collection, every: Duration) -> Result<Flush
             () = stop.comes() => return Ok(FlushReport::default()),
         };
         // A quiet worker prints one line, not one a round.
-        if told.replace(done) != Some(done) || done.orphans + done.trimmed > 0 {
+        if told.replace(done) != Some(done) || done.orphans + done.erased + done.trimmed > 0 {
             done.print()?;
             name_failing(&report);
         }

@@ -45,7 +45,7 @@ struct Inner {
     buckets: Arc<ObjectsPool>,
     rules: PayloadRules,
     cache: PayloadCache,
-    engines: Mutex<HashMap<EngineKey, Arc<Engine>>>,
+    engines: Mutex<Engines>,
     next_engine: AtomicU64,
     messaging: Mutex<HashMap<PlaceKey, Arc<Place>>>,
 }
@@ -53,9 +53,31 @@ struct Inner {
 impl Drop for Inner {
     fn drop(&mut self) {
         // Without `shutdown`, background work ends after what it is at; what is left is in the version rows.
-        for engine in self.engines.get_mut().unwrap_or_else(PoisonError::into_inner).values() {
+        for engine in self.engines.get_mut().unwrap_or_else(PoisonError::into_inner).by_key.values() {
             engine.stop();
         }
+    }
+}
+
+/// Collections that are kept open while nobody uses them.
+const IDLE_ENGINES: usize = 1_024;
+
+/// The collections that are open. Names may come without end, so those that nobody uses go when there are many.
+#[derive(Default)]
+struct Engines {
+    by_key: HashMap<EngineKey, Arc<Engine>>,
+    /// When there are so many, it is time to look again which are in use.
+    sweep_at: usize,
+}
+
+impl Engines {
+    fn add(&mut self, key: EngineKey, engine: Arc<Engine>) {
+        if self.by_key.len() >= self.sweep_at.max(IDLE_ENGINES) {
+            // Handles have one each, and so has whatever is under way.
+            self.by_key.retain(|_, engine| Arc::strong_count(engine) > 1);
+            self.sweep_at = self.by_key.len() * 2;
+        }
+        self.by_key.insert(key, engine);
     }
 }
 
@@ -340,7 +362,7 @@ impl Chronos {
         let documents = self.documents(&entry.connection)?;
         let key = (entry.connection.clone(), resolved.database.clone(), resolved.collection.clone(), entry.objects.clone());
         let mut engines = engines.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(engine) = engines.get(&key) {
+        if let Some(engine) = engines.by_key.get(&key) {
             return Ok(Arc::clone(engine));
         }
         let settings = Settings {
@@ -357,7 +379,7 @@ impl Chronos {
         let names = Names::new(&resolved.database, &resolved.collection);
         let number = next_engine.fetch_add(1, Ordering::Relaxed);
         let engine = Engine::new(number, names, documents, space, settings, runtime.clone(), cache.clone());
-        engines.insert(key, Arc::clone(&engine));
+        engines.add(key, Arc::clone(&engine));
         Ok(engine)
     }
 
@@ -392,7 +414,8 @@ impl Chronos {
     pub async fn shutdown_within(&self, limit: Duration) -> Result<Vec<LeftBehind>> {
         let clock = &self.inner.runtime.clock;
         let end = clock.now().plus_millis(i64::try_from(limit.as_millis()).unwrap_or(i64::MAX));
-        let engines: Vec<_> = self.inner.engines.lock().unwrap_or_else(PoisonError::into_inner).drain().map(|(_, engine)| engine).collect();
+        let engines: Vec<_> =
+            self.inner.engines.lock().unwrap_or_else(PoisonError::into_inner).by_key.drain().map(|(_, engine)| engine).collect();
         let counts = futures::future::join_all(engines.iter().map(|engine| engine.finish(limit))).await;
         let left = engines.iter().zip(counts).filter(|(_, versions)| *versions > 0);
         let left: Vec<LeftBehind> = left.map(|(engine, versions)| LeftBehind::new(&engine.names, versions)).collect();
@@ -431,5 +454,25 @@ pub struct LeftBehind {
 impl LeftBehind {
     fn new(names: &Names, versions: u64) -> Self {
         Self { database: names.head.database.to_string(), collection: names.collection.clone(), versions }
+    }
+}
+
+#[cfg(all(test, feature = "embedded"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn collections_that_nobody_uses_do_not_pile_up() {
+        let config = r#"{"dbConnections": {"here": {"mongoUri": "embedded::memory:"}},
+                         "databases": {"runtime": {"tenantDatabases": [{"tenantId": "acme", "dbConnRef": "here", "dbName": "acme"}]}}}"#;
+        let chronos = Chronos::open(Config::parse(config, ".".as_ref()).unwrap()).unwrap();
+        let open = |n: usize| chronos.with(Route::runtime().tenant("acme").collection(format!("c{n}"))).unwrap();
+        let used: Vec<_> = (0..10).map(open).collect();
+        for n in 10..10 * IDLE_ENGINES {
+            open(n);
+        }
+        let engines = chronos.inner.engines.lock().unwrap();
+        assert!(engines.by_key.len() <= IDLE_ENGINES + 1, "{} are open", engines.by_key.len());
+        assert!(used.iter().all(|collection| engines.by_key.keys().any(|key| key.2 == collection.name())), "those in use stay");
     }
 }

@@ -35,6 +35,8 @@ pub enum Call {
     Collections,
     /// [`Documents::rights`].
     Rights,
+    /// [`Documents::purge`].
+    Purge,
     /// [`Documents::close`].
     Close,
 }
@@ -101,6 +103,10 @@ impl<L: Layer<Call>> Documents for Decorated<L> {
 
     async fn rights(&self, database: &str) -> Result<Rights> {
         self.layer.around(Call::Rights, self.inner.rights(database)).await
+    }
+
+    async fn purge(&self, database: &str) -> Result<()> {
+        self.layer.around(Call::Purge, self.inner.purge(database)).await
     }
 
     async fn close(&self) -> Result<()> {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use chronos_db::{Clock, Error, Result};
 use futures::future::BoxFuture;
 use futures::stream::{self, BoxStream, StreamExt};
+use tokio::sync::Notify;
 
 /// A kind of call of a seam: [`documents::Call`](crate::documents::Call) or [`objects::Call`](crate::objects::Call).
 pub trait CallKind: Copy + Debug + Eq + Hash + Ord + Send + Sync + 'static {
@@ -125,6 +126,114 @@ impl<C: CallKind> Layer<C> for Delaying<C> {
             .flatten()
             .boxed(),
         }
+    }
+}
+
+/// Holds calls of a kind back, before they reach the store, until the test lets them go.
+#[derive(Debug)]
+pub struct Holding<C> {
+    holds: Mutex<Holds<C>>,
+    changed: Notify,
+}
+
+#[derive(Debug)]
+struct Holds<C> {
+    /// How many more calls of the kind are let through before one is held.
+    kinds: HashMap<C, u64>,
+    held: HashMap<C, u64>,
+    seen: HashMap<C, u64>,
+}
+
+impl<C> Default for Holding<C> {
+    fn default() -> Self {
+        let holds = Holds { kinds: HashMap::new(), held: HashMap::new(), seen: HashMap::new() };
+        Self { holds: Mutex::new(holds), changed: Notify::new() }
+    }
+}
+
+impl<C: CallKind> Holding<C> {
+    /// A layer that lets everything through.
+    #[must_use]
+    pub fn new() -> Arc<Self> {
+        Arc::default()
+    }
+
+    /// Holds the calls of this kind from now on, after letting `passes` of them through.
+    pub fn hold(&self, call: C, passes: u64) {
+        lock(&self.holds).kinds.insert(call, passes);
+    }
+
+    /// Returns when a call of this kind is held.
+    pub async fn reached(&self, call: C) {
+        self.until(|holds| holds.held.get(&call).is_some_and(|held| *held > 0)).await;
+    }
+
+    /// Lets the calls of this kind go, and those that come.
+    pub fn release(&self, call: C) {
+        lock(&self.holds).kinds.remove(&call);
+        self.changed.notify_waiters();
+    }
+
+    /// How many calls of this kind there were.
+    #[must_use]
+    pub fn count(&self, call: C) -> u64 {
+        lock(&self.holds).seen.get(&call).copied().unwrap_or(0)
+    }
+
+    async fn until(&self, done: impl Fn(&Holds<C>) -> bool) {
+        loop {
+            let mut changed = std::pin::pin!(self.changed.notified());
+            // From here on, not from its first poll on.
+            changed.as_mut().enable();
+            if done(&lock(&self.holds)) {
+                return;
+            }
+            changed.await;
+        }
+    }
+
+    /// Whether this call has to wait.
+    fn begin(&self, call: C) -> bool {
+        let mut holds = lock(&self.holds);
+        *holds.seen.entry(call).or_insert(0) += 1;
+        let waits = match holds.kinds.get_mut(&call) {
+            None => false,
+            Some(0) => true,
+            Some(passes) => {
+                *passes -= 1;
+                false
+            }
+        };
+        if waits {
+            *holds.held.entry(call).or_insert(0) += 1;
+            self.changed.notify_waiters();
+        }
+        waits
+    }
+
+    async fn wait(&self, call: C) {
+        self.until(|holds| !holds.kinds.contains_key(&call)).await;
+        if let Some(held) = lock(&self.holds).held.get_mut(&call) {
+            *held -= 1;
+        }
+    }
+}
+
+impl<C: CallKind> Layer<C> for Holding<C> {
+    fn around<'a, T: Send + 'a>(&'a self, call: C, inner: BoxFuture<'a, Result<T>>) -> BoxFuture<'a, Result<T>> {
+        if !self.begin(call) {
+            return inner;
+        }
+        Box::pin(async move {
+            self.wait(call).await;
+            inner.await
+        })
+    }
+
+    /// Streams are not held, only counted.
+    fn around_stream<T: Send + 'static>(&self, call: C, inner: BoxStream<'static, Result<T>>) -> BoxStream<'static, Result<T>> {
+        *lock(&self.holds).seen.entry(call).or_insert(0) += 1;
+        inner
     }
 }
 

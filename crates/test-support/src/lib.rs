@@ -28,7 +28,7 @@ mod shifted;
 mod silent;
 
 pub use clock::MockClock;
-pub use layers::{CallKind, Counting, Delaying, Failing, Fault, Layer};
+pub use layers::{CallKind, Counting, Delaying, Failing, Fault, Holding, Layer};
 pub use proxy::Proxy;
 pub use random::SeededRandom;
 pub use redis::{RedisCluster, RedisServer, free_port};

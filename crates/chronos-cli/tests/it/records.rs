@@ -240,7 +240,7 @@ fn writes_succeed_while_the_storage_is_down_and_a_worker_stores_them_later() {
     );
     assert_eq!(exported(&cli, &[]), [json!({"email": "ann@example.org"})]);
     let waiting = cli.run(&["worker", "-c", "users", "--once", "--limit", "1"]);
-    assert_eq!(waiting.value_with_code(1), json!({"waiting": 1, "failing": 1, "orphans": 0, "trimmed": 0}));
+    assert_eq!(waiting.value_with_code(1), json!({"waiting": 1, "failing": 1, "orphans": 0, "erased": 0, "trimmed": 0}));
     assert!(waiting.err().contains("version 0 of ") && waiting.err().contains(" in `users` was tried "), "{waiting:?}");
     std::fs::remove_file(cli.folder().join("chronos-data/objects")).unwrap();
     assert_eq!(cli.run(&["worker", "-c", "users", "--once"]).value()["waiting"], 0);

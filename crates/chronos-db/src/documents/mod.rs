@@ -470,6 +470,15 @@ pub trait Documents: Send + Sync + fmt::Debug {
         Ok(Rights::ALL)
     }
 
+    /// Sees to it that of documents that were removed or replaced before this call no byte is left in the files of the store, as far as the store
+    /// has that in its hands: where it is a server's, what its files keep for how long is the server's business, and nothing happens.
+    ///
+    /// # Errors
+    /// `TXN_ERROR`, retryable, if somebody still reads what was there before.
+    async fn purge(&self, _database: &str) -> Result<()> {
+        Ok(())
+    }
+
     /// Ends the client after what is in flight. Later calls fail.
     async fn close(&self) -> Result<()>;
 }

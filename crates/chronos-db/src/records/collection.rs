@@ -11,11 +11,12 @@ use super::actions::{
 };
 use super::engine::Engine;
 use super::flush::FlushReport;
+use super::gc::Collected;
 use super::model::ItemId;
 use super::scope::Scope;
 use super::typed::TypedCollection;
+use crate::Result;
 use crate::route::sharing::Tenancy;
-use crate::{Result, Timestamp};
 
 /// One collection of records in one database, as [`Chronos::with`](crate::Chronos::with) resolved it. Cheap to clone.
 ///
@@ -192,12 +193,14 @@ impl Collection {
         self.engine.ensure_property(property, self.scope().await?).await
     }
 
-    /// Removes objects of large payloads whose commit never came, if they were begun before `before`. Returns how many.
+    /// Removes objects of large payloads whose commit never came, if they were begun at least `age` ago by the store's time, and looks once more for
+    /// objects of items that were erased a day ago or earlier. Keep `age` above an hour: younger ones may belong to a write under way, which then has
+    /// to store them anew.
     ///
     /// # Errors
     /// `TXN_ERROR` or `STORAGE_ERROR` if a store fails; calling it again goes on.
-    pub async fn collect_orphans(&self, before: Timestamp) -> Result<u64> {
-        self.engine.collect_orphans(before, self.scope().await?).await
+    pub async fn collect_orphans(&self, age: Duration) -> Result<Collected> {
+        self.engine.collect_orphans(age, self.scope().await?).await
     }
 
     /// Where `versioning` is off: removes version rows, and the objects of superseded versions, that were written at least `grace` ago.

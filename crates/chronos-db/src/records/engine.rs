@@ -380,8 +380,10 @@ pub(crate) struct Turns(Mutex<HashMap<ItemId, Arc<tokio::sync::Mutex<()>>>>);
 impl Turns {
     pub(crate) async fn take(&self, id: ItemId) -> Turn<'_> {
         let lock = Arc::clone(self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(id).or_default());
-        let held = Arc::clone(&lock).lock_owned().await;
-        Turn { turns: self, id, lock, held: Some(held) }
+        // Made before the wait, so that who gives up waiting leaves nothing behind.
+        let mut turn = Turn { turns: self, id, lock, held: None };
+        turn.held = Some(Arc::clone(&turn.lock).lock_owned().await);
+        turn
     }
 }
 
@@ -401,5 +403,25 @@ impl Drop for Turn<'_> {
         if Arc::strong_count(&self.lock) == 2 {
             turns.remove(&self.id);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn who_gives_up_waiting_for_a_turn_leaves_nothing_behind() {
+        let turns = Turns::default();
+        let id = ItemId::new(bson::oid::ObjectId::new());
+        let held = turns.take(id).await;
+        let mut waiting = Box::pin(turns.take(id));
+        assert!(futures::poll!(waiting.as_mut()).is_pending());
+        drop(held);
+        // It has its turn, and never takes it.
+        drop(waiting);
+        assert!(turns.0.lock().unwrap().is_empty());
+        drop(turns.take(id).await);
+        assert!(turns.0.lock().unwrap().is_empty());
     }
 }

@@ -27,7 +27,7 @@ use super::model::{Head, ItemId, Op, Row, State};
 use super::scope::Scope;
 use super::write::JSON_TYPE;
 use crate::clock::sleep_until;
-use crate::documents::{Batch, Filter, Guard, Scan, Write};
+use crate::documents::{Batch, Filter, Guard, Outcome, Scan, Write};
 use crate::objects::PutOptions;
 use crate::{Error, Result, Timestamp};
 
@@ -131,9 +131,7 @@ impl Engine {
     async fn put_objects(self: &Arc<Self>, row: &Row) -> Result<()> {
         self.runtime.fail.hit("flush.before_put")?;
         if row.op == Op::Erase {
-            // The numbers of rows that go must lie below the mark, or they would look like numbers that never got a row.
-            self.settled_cv().await?;
-            return self.remove_erased(row).await;
+            return self.erase(row).await;
         }
         for rider in &row.riders {
             let options = PutOptions { content_type: Some(rider.content_type.clone()), ..PutOptions::default() };
@@ -152,7 +150,9 @@ impl Engine {
     async fn record_stored<'a>(&self, stored: impl Iterator<Item = &'a (Row, Head)>) -> Result<()> {
         let mut batch = Batch::new();
         let mut newest: HashMap<ItemId, (&Row, &Head)> = HashMap::new();
+        let mut rows = Vec::new();
         for (row, head) in stored {
+            rows.push(row);
             let since = row.unflushed_since;
             let mut done = Row { inline: None, riders: Vec::new(), unflushed_since: None, ..row.clone() };
             done.content.payload.state = State::New;
@@ -171,10 +171,14 @@ impl Engine {
             head.row = Some(row.row_id);
             batch.push(&self.names.head, Write::put(head.stored(), guard));
         }
-        if !batch.operations.is_empty() {
-            self.documents.apply(batch).await?;
+        if batch.operations.is_empty() {
+            return Ok(());
         }
-        Ok(())
+        let outcomes = self.documents.apply(batch).await?;
+        // Another process has stored it, or the item was erased while its object was put.
+        let refused: Vec<&Row> =
+            rows.into_iter().zip(outcomes).filter(|(_, outcome)| *outcome == Outcome::Refused).map(|(row, _)| row).collect();
+        if refused.is_empty() { Ok(()) } else { self.take_back(&refused).await }
     }
 
     /// Waits until nothing is left to store, or `limit` has passed; with `own_only` what others wrote is left to them. Says what still waits.

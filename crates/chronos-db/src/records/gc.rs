@@ -1,194 +1,221 @@
-//! Removing what must go: erased items, superseded versions where none are kept, objects whose commit never came.
+//! Objects that are stored before their commit: noted first, forgotten when a version names them, collected when none ever will.
+//!
+//! A note is condemned by compare-and-swap before its object goes, and a commit puts the notes of its objects again, if they are not condemned, in the
+//! batch that inserts its row (`commit/group.rs`). So a writer that stood still, however long, commits nothing whose object was collected; and for one
+//! that stood still behind that step, its number is closed before anything is removed, so that its row can come no more.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use bson::{Bson, doc};
+use bson::{Bson, Document, doc};
 use futures::TryStreamExt as _;
 
 use super::engine::Engine;
-use super::model::{ItemId, Op, Row};
+use super::erase::DUE;
+use super::model::{Content, ItemId};
 use super::scope::{Scope, TENANT};
-use crate::documents::{Batch, Direction, Filter, Guard, Scan, Write};
-use crate::objects::keys;
-use crate::{Result, Timestamp};
+use crate::documents::{Batch, Filter, Guard, Outcome, Scan, Write};
+use crate::{Json, Result, Timestamp};
 
-/// Documents per round.
-const ROUND: u64 = 256;
+/// Whether the object of a note is about to go.
+const CONDEMNED: &str = "condemned";
+/// Notes condemned together.
+const ROUND: usize = 256;
+/// Malformed notes that are named.
+const NAMED: usize = 100;
+
+/// What a collection of leftovers did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Collected {
+    /// Objects of large payloads that no version names, removed.
+    pub orphans: u64,
+    /// Objects of erased items that had come back, removed.
+    pub erased: u64,
+    /// Notes that nobody can make sense of, passed over: they name no object or no time.
+    pub malformed: u64,
+    /// The identifiers of the first hundred of these, in the collection's `<name>_gc`.
+    pub malformed_notes: Vec<String>,
+}
+
+impl Collected {
+    /// The objects that were removed.
+    #[must_use]
+    pub fn removed(&self) -> u64 {
+        self.orphans + self.erased
+    }
+
+    /// `{orphans, erased, malformed, malformedNotes?}`.
+    #[must_use]
+    pub fn to_json(&self) -> Json {
+        let mut out = crate::json!({ "orphans": self.orphans, "erased": self.erased, "malformed": self.malformed });
+        if !self.malformed_notes.is_empty() {
+            out["malformedNotes"] = Json::Array(self.malformed_notes.iter().map(|note| note.clone().into()).collect());
+        }
+        out
+    }
+
+    fn passes(&mut self, note: &Document) {
+        self.malformed += 1;
+        if self.malformed_notes.len() < NAMED {
+            self.malformed_notes
+                .push(note.get("_id").map(|id| id.as_str().map_or_else(|| id.to_string(), str::to_owned)).unwrap_or_default());
+        }
+    }
+}
+
+/// The objects that one write stores before its commit, as they are noted.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct Noted {
+    /// The `_id` of the note.
+    pub(crate) note: String,
+    pub(crate) id: ItemId,
+    pub(crate) tenant: Option<String>,
+    pub(crate) at: Timestamp,
+    /// Bucket and key of each.
+    pub(crate) objects: Vec<(String, String)>,
+}
+
+crate::debug_some!(Noted { id, at });
+
+impl Noted {
+    fn document(&self, condemned: bool) -> Document {
+        let objects: Vec<Bson> = self.objects.iter().map(|(bucket, key)| doc! { "bucket": bucket, "key": key }.into()).collect();
+        let mut document =
+            doc! { "_id": &self.note, "itemId": self.id.bson(), "notedAt": self.at, CONDEMNED: condemned, "objects": objects };
+        document.extend(self.tenant.clone().map(|tenant| (TENANT.to_owned(), tenant.into())));
+        document
+    }
+
+    /// The write by which a commit makes sure that its objects are there, and stay.
+    pub(crate) fn kept(&self) -> Write {
+        Write::put(self.document(false), Guard::Equals { field: CONDEMNED.into(), value: false.into() })
+    }
+
+    pub(crate) fn read(note: &Document) -> Option<Self> {
+        let object = |doc: &Document| Some((doc.get_str("bucket").ok()?.to_owned(), doc.get_str("key").ok()?.to_owned()));
+        let objects = match note.get_array("objects") {
+            Ok(objects) => objects.iter().map(|found| object(found.as_document()?)).collect::<Option<_>>()?,
+            // Older versions of this library wrote a note for each object.
+            Err(_) => vec![object(note)?],
+        };
+        Some(Self {
+            note: note.get_str("_id").ok()?.to_owned(),
+            id: ItemId::new(note.get_object_id("itemId").ok()?),
+            tenant: note.get_str(TENANT).ok().map(str::to_owned),
+            at: (*note.get_datetime("notedAt").ok()?).into(),
+            objects,
+        })
+    }
+}
 
 impl Engine {
-    /// Writes down that an object will be stored under `key` before its commit.
-    pub(crate) async fn note(&self, bucket: &str, key: &str, id: ItemId, ov: i64, tenant: Option<&str>) -> Result<()> {
-        let now = self.documents.now().await?;
-        let mut document =
-            doc! { "_id": format!("{bucket}/{key}"), "bucket": bucket, "key": key, "itemId": id.bson(), "ov": ov, "notedAt": now };
-        document.extend(tenant.map(|tenant| (TENANT.to_owned(), tenant.into())));
+    /// Writes down that objects will be stored before their commit; what the same write noted before stays noted. Whether that could be done: it can
+    /// not if what was noted has been condemned since.
+    pub(crate) async fn note(&self, noted: &Noted, is_first: bool) -> Result<bool> {
+        let write = if is_first { Write::insert(noted.document(false)) } else { noted.kept() };
         let mut batch = Batch::new();
-        batch.push(&self.names.gc, Write::put(document, Guard::Any));
-        self.documents.apply(batch).await.map(|_| ())
+        batch.push(&self.names.gc, write);
+        Ok(self.documents.apply(batch).await?.first().is_some_and(Outcome::is_applied))
     }
 
-    /// Forgets notes of objects that their version names by now.
-    pub(crate) async fn forget(&self, objects: &[(String, String)]) -> Result<()> {
+    /// Forgets the note of objects that their version names by now, or that are gone.
+    pub(crate) async fn forget(&self, noted: &Noted) -> Result<()> {
         self.runtime.fail.hit("large.before_forget")?;
         let mut batch = Batch::new();
-        for (bucket, key) in objects {
-            batch.push(&self.names.gc, Write::Delete { id: format!("{bucket}/{key}").into(), guard: Guard::Any });
-        }
+        batch.push(&self.names.gc, Write::Delete { id: noted.note.clone().into(), guard: Guard::Any });
         self.documents.apply(batch).await.map(|_| ())
     }
 
-    /// Removes noted objects that no version names, if they were noted before `before` for items that `scope` sees; returns how many.
-    pub(crate) async fn collect_orphans(&self, before: Timestamp, scope: &Scope) -> Result<u64> {
-        let mut removed = 0;
-        loop {
-            let scan = Scan { filter: scope.narrow(Filter::lte("notedAt", before)), limit: Some(ROUND), ..Scan::default() };
-            let notes: Vec<_> = self.documents.scan(&self.names.gc, scan).try_collect().await?;
-            if notes.is_empty() {
-                return Ok(removed);
-            }
-            for note in notes {
-                let (Ok(id), Ok(bucket), Ok(key)) = (note.get_object_id("itemId"), note.get_str("bucket"), note.get_str("key")) else {
-                    continue;
-                };
-                if !self.is_named(ItemId::new(id), bucket, key).await? {
-                    self.bucket(bucket)?.delete(key).await?;
-                    removed += 1;
-                }
-                self.runtime.fail.hit("gc.after_delete")?;
-                self.forget(&[(bucket.to_owned(), key.to_owned())]).await?;
-            }
-        }
-    }
-
-    /// Whether a version of the item names this object. Any version: what a later one shares lies at the key of an earlier one.
-    async fn is_named(&self, id: ItemId, bucket: &str, key: &str) -> Result<bool> {
-        let mut rows = self.rows_of(id);
-        while let Some(row) = rows.try_next().await? {
-            let payload = &row.content.payload;
-            let is_payload = payload.bucket.as_deref() == Some(bucket) && payload.key.as_deref() == Some(key);
-            let is_blob = row.content.refs.iter().any(|r| r.bucket == bucket && (r.blob_key == key || r.text_key.as_deref() == Some(key)));
-            if is_payload || is_blob {
-                return Ok(true);
-            }
-        }
-        // Without versioning the head may outlive its rows.
-        Ok(self.head(id).await?.is_some_and(|head| {
-            let payload = &head.content.payload;
-            payload.key.as_deref() == Some(key)
-                || head.content.refs.iter().any(|r| r.bucket == bucket && (r.blob_key == key || r.text_key.as_deref() == Some(key)))
-        }))
-    }
-
-    fn rows_of(&self, id: ItemId) -> futures::stream::BoxStream<'static, Result<Row>> {
-        let scan = Scan {
-            filter: Filter::eq("itemId", id.bson()),
-            order: vec![("ov".into(), Direction::Ascending)],
-            without: vec!["inline".into(), "riders".into()],
-            ..Scan::default()
-        };
-        self.scan_rows(scan)
-    }
-
-    /// Removes everything below an erasure: objects under the item's prefix and under recorded keys, then rows. Resumable at any point.
-    pub(crate) async fn remove_erased(&self, erasure: &Row) -> Result<()> {
-        let mut rows = self.rows_of(erasure.id);
-        let mut batch = Batch::new();
-        while let Some(row) = rows.try_next().await? {
-            if row.ov >= erasure.ov {
-                continue;
-            }
-            self.remove_objects(&row).await?;
-            batch.push(&self.names.ver, Write::Delete { id: row.row_id.into(), guard: Guard::Any });
-        }
-        if let Some(space) = &self.space {
-            let prefix = keys::item_prefix(&self.names.collection, &erasure.id.to_string())?;
-            for name in [&space.json, &space.content] {
-                let bucket = self.bucket(name)?;
-                let mut found = bucket.list(&prefix);
-                while let Some(object) = found.try_next().await? {
-                    bucket.delete(&object.key).await?;
-                }
-            }
-        }
-        self.runtime.fail.hit("erase.after_objects")?;
-        if !batch.operations.is_empty() {
-            self.documents.apply(batch).await?;
-        }
-        Ok(())
-    }
-
-    async fn remove_objects(&self, row: &Row) -> Result<()> {
-        if self.space.is_none() {
-            return Ok(());
-        }
-        let payload = &row.content.payload;
-        if let (Some(bucket), Some(key)) = (&payload.bucket, &payload.key) {
+    /// Removes objects that no row can name any more, as their commit is done, or was refused for good.
+    pub(crate) async fn discard(&self, objects: &[(String, String)]) -> Result<()> {
+        for (bucket, key) in objects {
             self.bucket(bucket)?.delete(key).await?;
         }
-        for blob in &row.content.refs {
-            let bucket = self.bucket(&blob.bucket)?;
-            bucket.delete(&blob.blob_key).await?;
-            if let Some(key) = &blob.text_key {
-                bucket.delete(key).await?;
-            }
-        }
-        self.cache.invalidate(&(self.number, row.id, row.ov));
         Ok(())
     }
 
-    /// Where versions are not kept: removes the rows that head and objects are past, and superseded objects. A row stays for `grace` after it was
-    /// written, so that it still decides the race against a writer that read the head before. Returns how many rows went, of those that `scope` sees.
-    pub(crate) async fn trim(self: &Arc<Self>, grace: std::time::Duration, scope: &Scope) -> Result<u64> {
-        // Numbers below the mark need no row any more; above it a missing one would be taken for a gap.
-        let stable = self.settled_cv().await?;
+    /// Removes what was left of commits that never came and of erasures, as far as `scope` sees it: objects that were noted at least `age` ago and that
+    /// no version names, and whatever lies again where the objects of an item lay that was erased a day ago.
+    pub(crate) async fn collect_orphans(self: &Arc<Self>, age: Duration, scope: &Scope) -> Result<Collected> {
+        let mut done = Collected::default();
         let now = self.documents.now().await?;
-        let written_before = now.plus_millis(-i64::try_from(grace.as_millis()).unwrap_or(i64::MAX));
-        let mut after: Option<Vec<Bson>> = None;
-        let mut removed = 0;
-        loop {
-            let scan = Scan {
-                // VOIDs are nobody's, and go with whatever is trimmed.
-                filter: Filter::lte("cv", super::model::int(stable))
-                    .and(Filter::Or(vec![scope.narrow(Filter::All), Filter::eq("op", Op::Void.as_str())])),
-                order: vec![("cv".into(), Direction::Ascending)],
-                after: after.take(),
-                limit: Some(ROUND),
-                without: vec!["inline".into(), "riders".into()],
-                ..Scan::default()
-            };
-            let rows: Vec<Row> = self.scan_rows(scan).try_collect().await?;
-            let Some(last) = rows.last() else { return Ok(removed) };
-            after = Some(vec![super::model::int(last.cv)]);
-            let heads = self.heads(&rows.iter().map(|row| row.id).collect::<Vec<_>>()).await?;
-            let mut batch = Batch::new();
-            for row in rows {
-                let written = Timestamp::from(row.row_id.timestamp());
-                if row.unflushed_since.is_some() || written > written_before || row.op == Op::Erase {
-                    continue;
+        let before = now.plus_millis(-i64::try_from(age.as_millis()).unwrap_or(i64::MAX));
+        let scan = Scan { filter: scope.narrow(Filter::All), ..Scan::default() };
+        let mut notes = self.documents.scan(&self.names.gc, scan);
+        let mut old = Vec::new();
+        while let Some(note) = notes.try_next().await? {
+            if note.contains_key(DUE) {
+                match self.erase_again(&note, now).await {
+                    Ok(removed) => done.erased += removed,
+                    Err(error) if error.kind() == crate::ErrorKind::Validation => done.passes(&note),
+                    Err(error) => return Err(error),
                 }
-                let head = heads.get(&row.id);
-                let needed = head.is_some_and(|head| head.content.payload.ov == row.ov);
-                // Without object storage the payload of the head is in this row alone.
-                if needed && row.op != Op::Void && (self.space.is_none() || head.is_some_and(|head| head.cv < row.cv)) {
-                    continue;
-                }
-                if !needed && row.op != Op::Void && row.content.payload.ov == row.ov {
-                    self.remove_superseded(&row, head).await?;
-                }
-                batch.push(&self.names.ver, Write::Delete { id: row.row_id.into(), guard: Guard::Any });
-                removed += u64::from(row.op != Op::Void || !scope.is_one_of_several());
+                continue;
             }
-            if !batch.operations.is_empty() {
-                self.documents.apply(batch).await?;
+            match Noted::read(&note) {
+                Some(noted) if noted.at <= before => old.push((noted, note)),
+                Some(_) => {}
+                None => done.passes(&note),
+            }
+            if old.len() == ROUND {
+                done.orphans += self.collect(std::mem::take(&mut old)).await?;
             }
         }
+        done.orphans += self.collect(old).await?;
+        Ok(done)
     }
 
-    /// The objects of a superseded version, but those the head still refers to.
-    async fn remove_superseded(&self, row: &Row, head: Option<&super::model::Head>) -> Result<()> {
-        let kept = head.map(|head| head.content.refs.as_slice()).unwrap_or_default();
-        let mut row = row.clone();
-        row.content.refs.retain(|r| !kept.iter().any(|k| k.blob_key == r.blob_key));
-        self.remove_objects(&row).await
+    /// Removes the objects of these notes that no version names, and the notes. Returns how many objects.
+    async fn collect(self: &Arc<Self>, notes: Vec<(Noted, Document)>) -> Result<u64> {
+        if notes.is_empty() {
+            return Ok(0);
+        }
+        let mut batch = Batch::new();
+        for (noted, note) in &notes {
+            // A note without the field is of an older version of this library, whose commits don't look at it.
+            let unchanged = if note.contains_key(CONDEMNED) { CONDEMNED } else { "notedAt" };
+            let guard = Guard::Equals { field: unchanged.into(), value: note.get(unchanged).cloned().unwrap_or(Bson::Null) };
+            batch.push(&self.names.gc, Write::put(noted.document(true), guard));
+        }
+        let outcomes = self.documents.apply(batch).await?;
+        self.runtime.fail.hit("gc.after_condemn")?;
+        // Whoever put its note again before this has its number already. Once every number has its row, a commit that was under way has come, or comes
+        // no more.
+        self.settled_cv().await?;
+        let mut removed = 0;
+        for ((noted, _), outcome) in notes.into_iter().zip(outcomes) {
+            if outcome == Outcome::Refused {
+                // Forgotten, or condemned by another process, which does the rest.
+                continue;
+            }
+            let unnamed = self.unnamed(&noted).await?;
+            self.discard(&unnamed).await?;
+            removed += unnamed.len() as u64;
+            self.runtime.fail.hit("gc.after_delete")?;
+            self.forget(&noted).await?;
+        }
+        Ok(removed)
     }
+
+    /// The objects of a note that no version of its item names. Any version: what a later one shares lies at the key of an earlier one.
+    async fn unnamed(&self, noted: &Noted) -> Result<Vec<(String, String)>> {
+        let mut unnamed = noted.objects.clone();
+        let mut rows = self.rows_of(noted.id);
+        while let Some(row) = rows.try_next().await? {
+            unnamed.retain(|object| !names(&row.content, object));
+        }
+        // Without versioning the head may outlive its rows.
+        if let Some(head) = self.head(noted.id).await? {
+            unnamed.retain(|object| !names(&head.content, object));
+        }
+        Ok(unnamed)
+    }
+}
+
+/// Whether a version names this object.
+pub(crate) fn names(content: &Content, (bucket, key): &(String, String)) -> bool {
+    let payload = &content.payload;
+    let is_payload = payload.bucket.as_ref() == Some(bucket) && payload.key.as_ref() == Some(key);
+    is_payload || content.refs.iter().any(|r| r.bucket == *bucket && (r.blob_key == *key || r.text_key.as_ref() == Some(key)))
 }

@@ -74,6 +74,8 @@ pub enum Op {
     Erase,
     /// A number of the collection that no version took. Never shown.
     Void,
+    /// A version of an item that was erased since: its numbers and its time, which stay taken for good. Never shown.
+    Erased,
 }
 
 impl Op {
@@ -87,11 +89,18 @@ impl Op {
             Self::Restore => "RESTORE",
             Self::Erase => "ERASE",
             Self::Void => "VOID",
+            Self::Erased => "ERASED",
         }
     }
 
     fn parse(text: &str) -> Option<Self> {
-        [Self::Create, Self::Update, Self::Delete, Self::Restore, Self::Erase, Self::Void].into_iter().find(|op| op.as_str() == text)
+        let all = [Self::Create, Self::Update, Self::Delete, Self::Restore, Self::Erase, Self::Void, Self::Erased];
+        all.into_iter().find(|op| op.as_str() == text)
+    }
+
+    /// Whether such a row has no content: it is no version that anybody sees.
+    pub(crate) const fn is_bare(self) -> bool {
+        matches!(self, Self::Erase | Self::Void | Self::Erased)
     }
 }
 
@@ -240,6 +249,37 @@ impl Head {
         let (a, b) = (&self.content.payload, &row.content.payload);
         let alike = || a.ov == b.ov && a.key == b.key && a.checksum == b.checksum;
         self.id == row.id && self.ov == row.ov && self.cv == row.cv && self.row.map_or_else(alike, |id| id == row.row_id)
+    }
+
+    /// The version it is of, as far as it says, where the row itself is gone.
+    pub(crate) fn as_row(&self) -> Row {
+        let op = match (self.deleted_at, self.ov) {
+            (Some(_), _) => Op::Delete,
+            (None, 0) => Op::Create,
+            (None, _) => Op::Update,
+        };
+        Row {
+            row_id: self.row.unwrap_or(self.id.0),
+            id: self.id,
+            ov: self.ov,
+            cv: self.cv,
+            op,
+            at: self.updated_at,
+            actor: None,
+            reason: None,
+            request_id: None,
+            content: self.content.clone(),
+            inline: None,
+            riders: Vec::new(),
+            unflushed_since: None,
+            rules: Vec::new(),
+            import: None,
+        }
+    }
+
+    /// The same of the version whose payload it has.
+    pub(crate) fn as_row_of_payload(&self) -> Row {
+        Row { ov: self.content.payload.ov, op: Op::Update, ..self.as_row() }
     }
 
     /// That the stored head is still this one.
@@ -596,7 +636,7 @@ impl Row {
             doc.append(cstr!("importId"), RawBinaryRef { subtype: BinarySubtype::Generic, bytes: &import.id });
             put_opt(&mut doc, cstr!("importAt"), import.at);
         }
-        if self.op == Op::Erase {
+        if self.op.is_bare() {
             put_opt(&mut doc, cstr!("tenantId"), self.content.tenant.as_deref());
         } else {
             self.content.write(self.ov, &mut doc);
@@ -659,6 +699,27 @@ impl Row {
         })
     }
 
+    /// What stays of it once its item is erased: a version that was there keeps its place, so that nobody else can take it.
+    pub(crate) fn erased(&self) -> Self {
+        Self {
+            row_id: self.row_id,
+            id: self.id,
+            ov: self.ov,
+            cv: self.cv,
+            op: Op::Erased,
+            at: self.at,
+            actor: None,
+            reason: None,
+            request_id: None,
+            content: Content { tenant: self.content.tenant.clone(), ..Content::default() },
+            inline: None,
+            riders: Vec::new(),
+            unflushed_since: None,
+            rules: Vec::new(),
+            import: None,
+        }
+    }
+
     /// The head that follows from this row and what came before it.
     pub(crate) fn head_after(&self, previous: Option<&Head>) -> Head {
         Head {
@@ -668,8 +729,8 @@ impl Row {
             row: Some(self.row_id),
             created_at: previous.map_or(self.at, |head| head.created_at),
             updated_at: self.at,
-            deleted_at: matches!(self.op, Op::Delete | Op::Erase).then_some(self.at),
-            erased: self.op == Op::Erase,
+            deleted_at: (self.op == Op::Delete || self.op.is_bare()).then_some(self.at),
+            erased: self.op.is_bare(),
             content: self.content.clone(),
             shadow: None,
         }

@@ -3,11 +3,14 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use bson::RawDocument;
 use futures::{StreamExt as _, TryStreamExt as _};
 
 use super::engine::Engine;
+use super::erase::DUE;
+use super::gc::Noted;
 use super::model::{Head, ItemId, Op, Row, number};
 use super::payload;
 use super::scope::{Scope, TENANT};
@@ -21,7 +24,7 @@ const REPORTED: usize = 1_000;
 /// So many payloads in a row that the storage does not answer for, and the others are not asked for.
 const UNANSWERED: u32 = 64;
 /// Noted objects younger than this may belong to a write under way.
-const YOUNG_MILLIS: i64 = 3_600_000;
+const YOUNG: Duration = Duration::from_secs(3_600);
 
 /// What a verification found.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -43,7 +46,7 @@ pub struct Verification {
     pub unflushed: u64,
     /// Noted objects whose commit has not come: no damage.
     pub noted: u64,
-    /// Heads that lagged and were rolled forward, orphans that were removed.
+    /// Heads that lagged and were rolled forward, orphans that were removed, what was left of erased items.
     pub repaired: u64,
     /// What is wrong, the first thousand of them.
     pub problems: Vec<Problem>,
@@ -97,12 +100,6 @@ impl Verification {
         })
     }
 
-    fn report_all(&mut self, damages: &mut Vec<(ItemId, i64, Damage)>) {
-        for (id, ov, (kind, message)) in damages.drain(..) {
-            self.report(kind, Some(id), Some(ov), message);
-        }
-    }
-
     fn report(&mut self, kind: &'static str, id: Option<ItemId>, ov: Option<i64>, message: String) {
         self.problem_count += 1;
         if self.problems.len() < REPORTED {
@@ -119,21 +116,72 @@ fn bare() -> Vec<String> {
 /// The kind and the words.
 type Damage = (&'static str, String);
 
+/// One item, while its rows pass by.
+#[derive(Default)]
+struct Item {
+    newest: Option<Row>,
+    erasure: Option<Row>,
+    /// The first version that has content.
+    contents: Option<i64>,
+    /// What is told of an object that is there although the item was erased.
+    objects: Option<String>,
+    /// By version.
+    damages: Vec<(i64, Damage)>,
+}
+
+impl Item {
+    fn step(&mut self, row: Row, damage: Option<Damage>, versioning: bool) {
+        let mut report = |kind, message| self.damages.push((row.ov, (kind, message)));
+        match &self.newest {
+            None if row.ov != 0 && versioning => {
+                report("hole-in-ov", format!("the oldest version is {} instead of 0", row.ov));
+            }
+            None => {}
+            Some(previous) => {
+                if row.ov == previous.ov {
+                    report("duplicate-ov", format!("two rows have version {}", row.ov));
+                } else if row.ov != previous.ov + 1 && versioning {
+                    report("hole-in-ov", format!("version {} follows version {}", row.ov, previous.ov));
+                }
+                if row.cv <= previous.cv {
+                    report("cv-not-growing", format!("collection version {} follows {}", row.cv, previous.cv));
+                }
+                if row.at <= previous.at {
+                    report("at-not-growing", format!("{} follows {}", row.at, previous.at));
+                }
+            }
+        }
+        if row.op == Op::Erase {
+            self.objects = damage.map(|(_, message)| message);
+            self.erasure = Some(row.clone());
+        } else if !row.op.is_bare() {
+            self.contents = self.contents.or(Some(row.ov));
+            self.damages.extend(damage.map(|damage| (row.ov, damage)));
+        }
+        self.newest = Some(row);
+    }
+}
+
 impl Engine {
-    /// Checks everything; with `repair` rolls lagging heads forward, stores what waits and removes old orphans first.
+    /// Checks everything; with `repair` rolls lagging heads forward, stores what waits, removes old orphans and what is left of erased items.
     pub(crate) async fn verify(self: &Arc<Self>, repair: bool, scope: &Scope) -> Result<Verification> {
         let mut found = Verification { stable_cv: self.stable_cv().await?, ..Verification::default() };
         if repair && found.stable_cv >= 0 {
             self.ensure(scope).await?;
             self.flush_leftovers();
-            let now = self.documents.now().await?;
-            found.repaired += self.collect_orphans(now.plus_millis(-YOUNG_MILLIS), scope).await?;
+            found.repaired += self.collect_orphans(YOUNG, scope).await?.removed();
         }
         self.verify_numbers(&mut found, scope).await?;
         self.verify_items(repair, &mut found, scope).await?;
         self.verify_heads_have_rows(repair, &mut found, scope).await?;
-        let notes = Scan { filter: scope.narrow(Filter::All), ..Scan::default() };
-        found.noted = self.documents.scan(&self.names.gc, notes).try_fold(0, |n, _| async move { Ok(n + 1) }).await?;
+        let mut notes = self.documents.scan(&self.names.gc, Scan { filter: scope.narrow(Filter::All), ..Scan::default() });
+        while let Some(note) = notes.try_next().await? {
+            match Noted::read(&note) {
+                Some(noted) => found.noted += noted.objects.len() as u64,
+                None if note.contains_key(DUE) => {}
+                None => found.report("malformed-note", None, None, format!("a note of an object names none: {:?}", note.get("_id"))),
+            }
+        }
         Ok(found)
     }
 
@@ -144,8 +192,7 @@ impl Engine {
         let mut previous = -1;
         // Of a collection whose rows go, or that others began, only what lies above the mark is gapless.
         let gapless = self.settings.versioning && self.began_here().await?;
-        // An erasure takes all rows below it, and with them their numbers.
-        let (mut missing, mut erased, mut gaps) = (0, 0, Vec::new());
+        let (mut missing, mut gaps) = (0, Vec::new());
         while let Some(doc) = rows.try_next().await? {
             let Some(cv) = number(&doc, "cv") else {
                 found.report("malformed-row", None, None, format!("a version row has no cv: {:?}", doc.get("_id")));
@@ -164,10 +211,14 @@ impl Engine {
             match doc.get_str("op") {
                 // A VOID is nobody's.
                 Ok("VOID") => found.voids += u64::from(!scope.is_one_of_several()),
-                Ok("ERASE") => erased += number(&doc, "ov").unwrap_or(0),
+                Ok("ERASE" | "ERASED") => {}
                 _ => found.versions += u64::from(scope.sees(doc.get_str(TENANT).ok())),
             }
         }
+        if missing == 0 {
+            return Ok(());
+        }
+        let erased = self.numbers_of_erased().await?;
         if missing > erased {
             for (first, last) in gaps {
                 let message =
@@ -176,6 +227,19 @@ impl Engine {
             }
         }
         Ok(())
+    }
+
+    /// How many numbers erasures took along: those of older versions of this library, which left no rows of what they removed.
+    async fn numbers_of_erased(&self) -> Result<i64> {
+        let scan = Scan { filter: Filter::eq("op", Op::Erase.as_str()), without: bare(), ..Scan::default() };
+        let mut erasures = self.scan_rows(scan);
+        let mut numbers = 0;
+        while let Some(erasure) = erasures.try_next().await? {
+            let rows = self.documents.count(&self.names.ver, Filter::eq("itemId", erasure.id.bson()), u64::MAX).await?;
+            let below = i64::try_from(rows).unwrap_or(i64::MAX) - 1;
+            numbers += (erasure.ov - below).max(0);
+        }
+        Ok(numbers)
     }
 
     /// Whether the collection's first number was given out by this library: then number 0 has a row.
@@ -216,63 +280,54 @@ impl Engine {
             }
         });
         let mut rows = rows.buffered(PARALLEL);
-        let mut item: Vec<Row> = Vec::new();
-        let mut damages: Vec<(ItemId, i64, Damage)> = Vec::new();
+        let mut item = Item::default();
         while let Some((mut row, damage)) = rows.try_next().await? {
-            found.checked += u64::from(row.content.payload.ov == row.ov && row.op != Op::Erase);
+            found.checked += u64::from(row.content.payload.ov == row.ov && !row.op.is_bare());
             found.unflushed += u64::from(row.unflushed_since.is_some());
             row.inline = None;
             row.riders.clear();
-            if item.first().is_some_and(|first| first.id != row.id) {
-                found.report_all(&mut damages);
+            if item.newest.as_ref().is_some_and(|newest| newest.id != row.id) {
                 self.verify_item(std::mem::take(&mut item), repair, found).await?;
             }
-            self.verify_step(item.last(), &row, found);
-            if row.op == Op::Erase {
-                // What lies below an erasure is going, its objects first.
-                damages.clear();
-            }
-            damages.extend(damage.map(|damage| (row.id, row.ov, damage)));
-            item.push(row);
-            // Of a long history only the newest row matters for what follows.
-            if item.len() > 2 {
-                item.drain(..1);
-            }
+            item.step(row, damage, self.settings.versioning);
         }
-        found.report_all(&mut damages);
-        if !item.is_empty() {
-            self.verify_item(item, repair, found).await?;
-        }
-        Ok(())
+        self.verify_item(item, repair, found).await
     }
 
-    fn verify_step(&self, previous: Option<&Row>, row: &Row, found: &mut Verification) {
-        let report = |found: &mut Verification, kind, message| found.report(kind, Some(row.id), Some(row.ov), message);
-        match previous {
-            None if row.ov != 0 && self.settings.versioning && row.op != Op::Erase => {
-                report(found, "hole-in-ov", format!("the oldest version is {} instead of 0", row.ov));
-            }
-            None => {}
-            Some(previous) => {
-                if row.ov == previous.ov {
-                    report(found, "duplicate-ov", format!("two rows have version {}", row.ov));
-                } else if row.ov != previous.ov + 1 && self.settings.versioning && row.op != Op::Erase {
-                    report(found, "hole-in-ov", format!("version {} follows version {}", row.ov, previous.ov));
-                }
-                if row.cv <= previous.cv {
-                    report(found, "cv-not-growing", format!("collection version {} follows {}", row.cv, previous.cv));
-                }
-                if row.at <= previous.at {
-                    report(found, "at-not-growing", format!("{} follows {}", row.at, previous.at));
-                }
-            }
+    /// What an erasure that is done has left, or let in again: versions with content, a head, objects. Whether there was any.
+    async fn verify_erasure(self: &Arc<Self>, item: &Item, repair: bool, found: &mut Verification) -> Result<bool> {
+        let Some(erasure) = item.erasure.as_ref().filter(|row| row.unflushed_since.is_none()) else { return Ok(false) };
+        let lives = self.head(erasure.id).await?.is_some_and(|head| !head.erased);
+        if !lives && item.contents.is_none() && item.objects.is_none() {
+            return Ok(false);
         }
+        if repair {
+            self.erase(erasure).await?;
+            found.repaired += 1;
+            return Ok(true);
+        }
+        let (id, ov) = (Some(erasure.id), item.contents.or(Some(erasure.ov)));
+        if lives {
+            let message = "the item was erased, and written again by a writer that had not seen it; `--repair` erases it";
+            found.report("resurrected", id, ov, message.to_owned());
+        } else if item.contents.is_some() {
+            let message = "the version has content, and the erasure of its item is done; `--repair` removes it";
+            found.report("erased-content", id, ov, message.to_owned());
+        }
+        if let Some(message) = &item.objects {
+            found.report("erased-object", id, Some(erasure.ov), message.clone());
+        }
+        Ok(true)
     }
 
     /// The payload a row wrote itself; what it shares is checked at its own row.
     async fn verify_payload(&self, row: &Row) -> Result<Option<Damage>> {
         let content = &row.content;
-        if row.op == Op::Erase || content.payload.ov != row.ov {
+        if row.op == Op::Erase && row.unflushed_since.is_none() {
+            let left = self.left_of(row.id).await?;
+            return Ok(left.map(|key| ("erased-object", format!("the object `{key}` of an erased item is there; `--repair` removes it"))));
+        }
+        if row.op.is_bare() || content.payload.ov != row.ov {
             return Ok(None);
         }
         let bytes = match &row.inline {
@@ -306,10 +361,19 @@ impl Engine {
         Ok(None)
     }
 
-    async fn verify_item(self: &Arc<Self>, rows: Vec<Row>, repair: bool, found: &mut Verification) -> Result<()> {
-        let Some(newest) = rows.last() else { return Ok(()) };
-        found.items += u64::from(newest.op != Op::Erase);
-        found.live += u64::from(!matches!(newest.op, Op::Delete | Op::Erase));
+    async fn verify_item(self: &Arc<Self>, item: Item, repair: bool, found: &mut Verification) -> Result<()> {
+        let Some(newest) = &item.newest else { return Ok(()) };
+        if item.erasure.is_some() {
+            if self.verify_erasure(&item, repair, found).await? {
+                return Ok(());
+            }
+        } else {
+            for (ov, (kind, message)) in item.damages {
+                found.report(kind, Some(newest.id), Some(ov), message);
+            }
+        }
+        found.items += u64::from(!newest.op.is_bare());
+        found.live += u64::from(newest.op != Op::Delete && !newest.op.is_bare());
         let mut head = self.head(newest.id).await?;
         if head.as_ref().is_none_or(|head| head.cv < newest.cv) && repair {
             head = self.roll_forward(newest.id).await?;

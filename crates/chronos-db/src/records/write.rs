@@ -11,13 +11,14 @@ use super::heavy;
 use super::indexing;
 use super::lock::ItemLock;
 use super::merge::merge;
-use super::model::{BlobRef, Content, Head, ImportMark, ItemId, Lineage, Op, Payload, Rider, Row, State};
-use super::payload::{self, Body, System};
+use super::model::{BlobRef, Content, Head, ImportMark, ItemId, Lineage, Op, Payload, Row};
+use super::payload::{self, Body};
 use super::scope::Scope;
 use super::smart_insert::check_unique;
+use super::upload::{UploadPlace, Uploading, Uploads};
 use crate::config::UpdateMode;
 use crate::json::Map;
-use crate::objects::{PutMode, PutOptions, keys};
+use crate::objects::keys;
 use crate::{Error, ErrorKind, Json, Result, Timestamp};
 
 /// Attempts of a write without an expected version. Writers of one process take turns, so this many losses in a row mean that others never stop.
@@ -78,9 +79,26 @@ impl Change {
 
 /// A change that is ready but for what must be stored before its commit.
 #[derive(Debug)]
-struct Ready {
-    prepared: Prepared,
-    large: bool,
+pub(super) struct Ready {
+    pub(super) prepared: Prepared,
+    /// Where that is stored; none if everything rides in the row.
+    pub(super) place: Option<UploadPlace>,
+}
+
+impl Ready {
+    fn at_once(prepared: Prepared) -> Self {
+        Self { prepared, place: None }
+    }
+}
+
+/// What an attempt of a write begins with.
+#[derive(Clone, Copy)]
+struct Attempt<'a> {
+    head: Option<&'a Head>,
+    /// When the head was read, by this process's clock.
+    read_at: Timestamp,
+    /// Where an earlier attempt has stored what is too big to ride.
+    place: Option<&'a UploadPlace>,
 }
 
 /// The version that a change follows.
@@ -124,6 +142,25 @@ impl Engine {
         lock: Option<&ItemLock>,
     ) -> Result<Done> {
         self.ensure(scope).await?;
+        let mut uploads = Uploads::default();
+        let done = self.attempts(id, change, options, scope, lock, &mut uploads).await;
+        let content = match &done {
+            Ok(Done::Committed(committed)) => Some(&committed.row.content),
+            _ => None,
+        };
+        self.end_uploads(uploads, content).await;
+        done
+    }
+
+    async fn attempts(
+        self: &Arc<Self>,
+        id: ItemId,
+        change: &Change,
+        options: &WriteOptions,
+        scope: &Scope,
+        lock: Option<&ItemLock>,
+        uploads: &mut Uploads,
+    ) -> Result<Done> {
         let token = lock.map(|lock| lock.token.as_str());
         let mut turn = self.turns.take(id).await;
         for _ in 0..ATTEMPTS {
@@ -133,7 +170,7 @@ impl Engine {
                 // Nobody can know the id of an item that is being created.
                 Change::Create { .. } => None,
                 _ => {
-                    let (head, locked) = futures::future::try_join(self.head(id), self.is_locked(id, token)).await?;
+                    let (head, locked) = futures::future::try_join(self.head_or_row(id), self.is_locked(id, token)).await?;
                     // What others have or hold is nobody else's to know.
                     let head = head.filter(|head| scope.sees(head.content.tenant.as_deref()));
                     if locked && head.is_some() {
@@ -146,25 +183,43 @@ impl Engine {
                     Some(self.changeable(change, head, expected)?)
                 }
             };
-            let Some(ready) = self.prepare_change(id, change, head.as_ref(), options, scope, read_at).await? else {
+            let attempt = Attempt { head: head.as_ref(), read_at, place: uploads.place() };
+            let Some(mut ready) = self.prepare_change(id, change, options, scope, attempt).await? else {
                 return Ok(Done::Unchanged(Box::new(head.ok_or_else(|| Error::database("a creation always changes something"))?)));
             };
-            let (prepared, noted) = self.store_large(ready).await?;
-            match self.commit(prepared).await {
+            match self.upload(&mut ready, uploads).await? {
+                Uploading::Nothing => {}
+                Uploading::Anew => {
+                    self.end_uploads(std::mem::take(uploads), None).await;
+                    continue;
+                }
+                // That took its time: another version would be noticed only by the commit, after a number was spent.
+                Uploading::Done | Uploading::There => {
+                    if let Some(head) = &head {
+                        let read_at = self.runtime.clock.now();
+                        if self.head(id).await?.is_none_or(|now| now.cv != head.cv || now.row != head.row) {
+                            continue;
+                        }
+                        ready.prepared.read_at = read_at;
+                    }
+                }
+            }
+            uploads.open = true;
+            match self.commit(ready.prepared).await {
                 Ok(committed) => {
+                    uploads.open = false;
                     if let Some(lock) = lock {
                         lock.seen.store(committed.row.ov, Ordering::Release);
-                    }
-                    if !noted.is_empty()
-                        && let Err(error) = self.forget(&noted).await
-                    {
-                        // Clean-up finds the version that names the object, and drops the note.
-                        tracing::debug!(item = %id, %error, "a note about a stored object stays for the clean-up");
                     }
                     return Ok(Done::Committed(Box::new(committed)));
                 }
                 Err(Refused::Failed(error)) => return Err(error),
+                Err(Refused::Condemned) => {
+                    uploads.open = false;
+                    self.end_uploads(std::mem::take(uploads), None).await;
+                }
                 Err(Refused::Conflict) => {
+                    uploads.open = false;
                     self.roll_forward(id).await?;
                     if matches!(change, Change::Create { .. }) {
                         // Ids are given out once; only a claimed one (see `smart_insert`) can be taken.
@@ -195,10 +250,9 @@ impl Engine {
         self: &Arc<Self>,
         id: ItemId,
         change: &Change,
-        head: Option<&Head>,
         options: &WriteOptions,
         scope: &Scope,
-        read_at: Timestamp,
+        Attempt { head, read_at, place }: Attempt<'_>,
     ) -> Result<Option<Ready>> {
         let ov = head.map_or(0, |head| head.ov + 1);
         let new = || Content { tenant: scope.stamp().map(str::to_owned), ..Content::default() };
@@ -222,16 +276,19 @@ impl Engine {
             }
             (Change::Delete, Some(_)) => {
                 op = if self.settings.logical_delete { Op::Delete } else { Op::Erase };
-                return Ok(Some(Ready { prepared: self.prepared(id, op, head, content, options, read_at), large: false }));
+                return Ok(Some(Ready::at_once(self.prepared(id, op, head, content, options, read_at))));
             }
             (Change::Restore { row }, Some(head)) => {
                 if head.is_live() && head.content.payload.ov == row.content.payload.ov && !options.force {
                     return Ok(None);
                 }
+                if !self.settings.versioning && head.content.payload.ov != row.content.payload.ov {
+                    return Err(not_kept().at_version(row.ov));
+                }
                 content.indexed = row.content.indexed.clone();
                 content.payload = row.content.payload.clone();
                 content.refs = row.content.refs.clone();
-                return Ok(Some(Ready { prepared: self.prepared(id, Op::Restore, Some(head), content, options, read_at), large: false }));
+                return Ok(Some(Ready::at_once(self.prepared(id, Op::Restore, Some(head), content, options, read_at))));
             }
             (Change::Replace { document }, Some(_)) => payload::checked(document.clone())?,
             (Change::Update { document }, Some(_)) => {
@@ -284,10 +341,10 @@ impl Engine {
             (None, Some(head)) => head.content.refs.clone(),
             (None, None) => Vec::new(),
         };
-        let engine = Arc::clone(self);
+        let (engine, place) = (Arc::clone(self), place.cloned());
         let (mut ready, rules) = heavy::work(heavy::is_heavy_object(&document), move || {
             let rules = engine.settings.rules.matching(&document);
-            Ok::<_, Error>((engine.written(id, ov, document, content, &known)?, rules))
+            Ok::<_, Error>((engine.written(id, ov, document, content, &known, place)?, rules))
         })
         .await??;
         check_unique(&options.unique, &ready.prepared.content.indexed)?;
@@ -311,10 +368,18 @@ impl Engine {
     }
 
     /// Takes blobs out of a new document, indexes it, and decides what rides in the row.
-    fn written(&self, id: ItemId, ov: i64, mut document: Map, mut content: Content, known: &[BlobRef]) -> Result<Ready> {
+    fn written(
+        &self,
+        id: ItemId,
+        ov: i64,
+        mut document: Map,
+        mut content: Content,
+        known: &[BlobRef],
+        earlier: Option<UploadPlace>,
+    ) -> Result<Ready> {
         let collection = &self.names.collection;
         let mut out = Externalized::default();
-        let mut suffix = None;
+        let mut upload = None;
         let mut body = None;
         if let Some(space) = &self.space {
             let place = Place { collection, id, ov, bucket: &space.content, suffix: None };
@@ -325,19 +390,20 @@ impl Engine {
             body = Some(written);
             if rides > self.settings.inline_max_bytes {
                 // Stored before its commit, under a key that no other attempt can meet.
-                let unique = self.runtime.random.object_id().to_hex();
+                let unique = earlier.unwrap_or_else(|| UploadPlace { suffix: self.runtime.random.object_id().to_hex(), ov });
                 if let Some(whole) = whole {
                     document = whole;
-                    out = externalize(&mut document, &self.settings.map, known, Place { suffix: Some(&unique), ..place })?;
+                    let place = Place { suffix: Some(&unique.suffix), ov: unique.ov, ..place };
+                    out = externalize(&mut document, &self.settings.map, known, place)?;
                     body = None;
                 }
-                suffix = Some(unique);
+                upload = Some(unique);
             }
             out.refs.extend(
                 still_referenced(&document, known).into_iter().filter(|r| !out.refs.iter().any(|o| o.path == r.path)).collect::<Vec<_>>(),
             );
             content.payload.bucket = Some(space.json.clone());
-            content.payload.key = Some(keys::item(collection, &id.to_string(), ov, suffix.as_deref())?);
+            content.payload.key = Some(keys::item(collection, &id.to_string(), ov, upload.as_ref().map(|place| place.suffix.as_str()))?);
         } else {
             content.payload = Payload::default();
         }
@@ -349,49 +415,7 @@ impl Engine {
             let message = format!("the document has {} bytes; without object storage {INLINE_LIMIT} are allowed", body.len());
             return Err(Error::validation(message));
         }
-        Ok(Ready {
-            prepared: Prepared::blank(self.runtime.random.object_id(), id, content, Some(body), out.riders),
-            large: suffix.is_some(),
-        })
-    }
-
-    /// Puts what is too big to ride, after noting every key. Returns the change that names the stored objects, and the noted ones.
-    async fn store_large(&self, ready: Ready) -> Result<(Prepared, Vec<(String, String)>)> {
-        let Ready { mut prepared, large } = ready;
-        let (true, Some(body)) = (large, prepared.body.take_if(|_| large)) else { return Ok((prepared, Vec::new())) };
-        let ov = prepared.ov();
-        let previous = prepared.previous.as_ref();
-        let at = prepared.at.unwrap_or(prepared.read_at);
-        // The numbers of a version are not known before its commit; readers compose them from the index.
-        let system = System {
-            ov,
-            cv: None,
-            inserted_at: previous.map_or(at, |head| head.created_at),
-            updated_at: at,
-            deleted_at: None,
-            function_ids: &prepared.content.function_ids,
-            lineage: &prepared.content.lineage,
-            state: None,
-        };
-        let bytes = body.with_system(&system.to_json());
-        let payload = &mut prepared.content.payload;
-        payload.size = i64::try_from(bytes.len()).unwrap_or(i64::MAX);
-        payload.checksum = payload::checksum(&bytes);
-        payload.state = State::New;
-        let mut objects: Vec<Rider> = std::mem::take(&mut prepared.riders);
-        if let (Some(bucket), Some(key)) = (&payload.bucket, &payload.key) {
-            objects.push(Rider { bucket: bucket.clone(), key: key.clone(), content_type: JSON_TYPE.to_owned(), bytes });
-        }
-        let mut noted = Vec::with_capacity(objects.len());
-        for object in objects {
-            self.note(&object.bucket, &object.key, prepared.id, ov, prepared.content.tenant.as_deref()).await?;
-            self.runtime.fail.hit("large.after_note")?;
-            let options = PutOptions { mode: PutMode::Create, content_type: Some(object.content_type), ..PutOptions::default() };
-            self.bucket(&object.bucket)?.put(&object.key, object.bytes, options).await?;
-            self.runtime.fail.hit("large.after_put")?;
-            noted.push((object.bucket, object.key));
-        }
-        Ok((prepared, noted))
+        Ok(Ready { prepared: Prepared::blank(self.runtime.random.object_id(), id, content, Some(body), out.riders), place: upload })
     }
 
     fn prepared(&self, id: ItemId, op: Op, head: Option<&Head>, content: Content, options: &WriteOptions, read_at: Timestamp) -> Prepared {
@@ -411,6 +435,11 @@ impl Engine {
             ..prepared
         }
     }
+}
+
+/// Where versions are not kept there is no past to go back to.
+pub(super) fn not_kept() -> Error {
+    Error::validation("this collection keeps no versions (`versioning` is off): of each item there is the latest one alone")
 }
 
 /// The update operators of MongoDB, which somebody may take `update` for; any other name with a `$` is a property like others.

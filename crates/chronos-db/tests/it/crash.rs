@@ -153,9 +153,47 @@ async fn a_process_killed_at_any_step_on_a_standalone_server_loses_nothing_ackno
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_erasure_that_is_interrupted_is_completed_by_the_next_process() {
-    let points = ["commit.before_answer", "flush.before_put", "erase.after_objects", "flush.after_put", "flush.after_record"];
+    let points = [
+        "commit.before_answer",
+        "flush.before_put",
+        "erase.after_note",
+        "erase.after_rows",
+        "erase.after_objects",
+        "flush.after_put",
+        "flush.after_record",
+    ];
     kill_at_every_point(Kind::Embedded, &[(&points, &[0, 1, 5])], true).await;
-    kill_at_every_point(Kind::StandaloneLocal, &[(&["erase.after_objects", "mongo.between_stages"], &[0, 3])], true).await;
+    let points = ["erase.after_note", "erase.after_rows", "erase.after_objects", "mongo.between_stages"];
+    kill_at_every_point(Kind::StandaloneLocal, &[(&points, &[0, 3])], true).await;
+}
+
+/// Between every two steps of erasing, and of what it may meet in another process.
+const ERASING: [&str; 10] = [
+    "erase.after_note",
+    "erase.after_rows",
+    "erase.after_objects",
+    "flush.before_put",
+    "flush.after_put",
+    "flush.after_record",
+    "commit.before_rows",
+    "commit.before_answer",
+    "large.after_put",
+    "large.before_forget",
+];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn erasures_of_two_processes_of_which_one_dies_stay_erasures_on_an_embedded_store() {
+    one_of_two_dies(Kind::Embedded, &ERASING, true).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn erasures_of_two_processes_of_which_one_dies_stay_erasures_on_a_standalone_server() {
+    one_of_two_dies(Kind::StandaloneLocal, &ERASING, true).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn erasures_of_two_processes_of_which_one_dies_stay_erasures_on_a_replica_set() {
+    one_of_two_dies(Kind::ReplicaSetS3, &ERASING, true).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -197,12 +235,13 @@ async fn a_process_killed_again_and_again_at_random_moments_loses_nothing_acknow
 }
 
 /// Two processes write one collection; one of them is killed, the other must not notice.
-async fn one_of_two_dies(kind: Kind, points: &[&str]) {
+async fn one_of_two_dies(kind: Kind, points: &[&str], erasing: bool) {
     let dir = tempfile::tempdir().unwrap();
     let pairs: Vec<_> = points
         .iter()
         .map(|point| {
-            let place = Place::new(kind, dir.path().join(point));
+            let mut place = Place::new(kind, dir.path().join(point));
+            place.erasing = erasing;
             std::fs::create_dir_all(&place.dir).unwrap();
             let victim = Victim::at(place.clone(), "victim", format!("{point}=abort:7"));
             let mut survivor = Victim::at(place, "survivor", String::new());
@@ -225,12 +264,89 @@ async fn one_of_two_dies(kind: Kind, points: &[&str]) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_death_of_one_of_two_processes_on_an_embedded_store_does_not_disturb_the_other() {
-    one_of_two_dies(Kind::Embedded, &["commit.before_rows", "embedded.before_commit", "embedded.after_commit", "flush.after_put"]).await;
+    one_of_two_dies(Kind::Embedded, &["commit.before_rows", "embedded.before_commit", "embedded.after_commit", "flush.after_put"], false)
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_death_of_one_of_two_processes_on_a_replica_set_does_not_disturb_the_other() {
-    one_of_two_dies(Kind::ReplicaSetS3, &["mongo.after_sequence", "mongo.between_stages", "claim.after_claim", "flush.after_put"]).await;
+    one_of_two_dies(Kind::ReplicaSetS3, &["mongo.after_sequence", "mongo.between_stages", "claim.after_claim", "flush.after_put"], false)
+        .await;
+}
+
+/// Two processes write and erase the same items; one of them is killed at a point or at any moment, the other goes on, and is killed, too. Several
+/// rounds a place, then its audit. `CHRONOS_ERASE_ROUNDS` says how many; the seed that is printed gives the same rounds again.
+async fn erasers_are_killed_in_turn(kind: Kind) {
+    const ROUNDS: u64 = 2;
+    const ROUNDS_A_PLACE: u64 = 4;
+    let number = |name: &str, default| std::env::var(name).map_or(default, |given| given.parse().unwrap());
+    let (rounds, seed) = (number("CHRONOS_ERASE_ROUNDS", ROUNDS), number("CHRONOS_CRASH_SEED", 7));
+    eprintln!("CHRONOS_CRASH_SEED={seed} CHRONOS_ERASE_ROUNDS={rounds}");
+    let random = SeededRandom::new(seed);
+    let mut acknowledged = 0;
+    for first in (0..rounds).step_by(usize::try_from(ROUNDS_A_PLACE).unwrap()) {
+        let dir = tempfile::tempdir().unwrap();
+        let mut place = Place::new(kind, dir.path().to_owned());
+        place.erasing = true;
+        let mut ledgers = Vec::new();
+        for round in first..rounds.min(first + ROUNDS_A_PLACE) {
+            let spawn = |side: &str, points: String| {
+                let mut victim = Victim::at(place.clone(), &format!("round{round}{side}"), points);
+                victim.plan = Plan { seed: random.next_u64() % 1_000_000, tasks: 3, steps: 1_000_000, ..victim.plan };
+                (victim.spawn(), victim.ledger)
+            };
+            let at = (random.next_u64() % (2 * ERASING.len() as u64)) as usize;
+            let point = ERASING.get(at).map(|point| format!("{point}=abort:{}", random.next_u64() % 6)).unwrap_or_default();
+            let (one, one_wrote) = spawn("a", point);
+            let (other, other_wrote) = spawn("b", String::new());
+            let (lines, more) = (20 + random.next_u64() % 80, 20 + random.next_u64() % 60);
+            let ledger = (one_wrote.clone(), other_wrote.clone());
+            tokio::task::spawn_blocking(move || {
+                let written =
+                    |ledger: &Path| std::fs::read(ledger).map_or(0, |text| text.iter().filter(|byte| **byte == b'\n').count() as u64);
+                let (mut one, mut other) = (one, other);
+                while written(&ledger.0) < lines && one.try_wait().unwrap().is_none() {
+                    std::thread::yield_now();
+                }
+                one.kill().unwrap();
+                one.wait_with_output().unwrap();
+                let until = written(&ledger.1) + more;
+                while written(&ledger.1) < until {
+                    assert!(other.try_wait().unwrap().is_none(), "the survivor died by itself");
+                    std::thread::yield_now();
+                }
+                other.kill().unwrap();
+                other.wait_with_output().unwrap();
+            })
+            .await
+            .unwrap();
+            ledgers.extend([one_wrote, other_wrote]);
+        }
+        let told = Told::read(&ledgers.iter().map(PathBuf::as_path).collect::<Vec<_>>());
+        audit(&place, &told, &format!("{kind:?}, seed {seed}, rounds from {first}")).await;
+        acknowledged += told.acknowledged();
+    }
+    assert!(acknowledged > 20, "only {acknowledged} acknowledged writes");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn processes_that_erase_are_killed_in_turn_on_an_embedded_store() {
+    erasers_are_killed_in_turn(Kind::Embedded).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn processes_that_erase_are_killed_in_turn_on_a_standalone_server() {
+    erasers_are_killed_in_turn(Kind::StandaloneLocal).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn processes_that_erase_are_killed_in_turn_on_a_replica_set_and_s3() {
+    erasers_are_killed_in_turn(Kind::ReplicaSetS3).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn processes_that_erase_are_killed_in_turn_on_a_replica_set_and_azure() {
+    erasers_are_killed_in_turn(Kind::ReplicaSetAzure).await;
 }
 
 /// Lets every point fail once, in this process, and goes on.

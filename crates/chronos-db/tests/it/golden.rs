@@ -228,7 +228,7 @@ async fn the_shapes_of_an_erased_item_are_those_of_the_golden_files() {
     stage.settle().await;
     stage.storage.switch_all_on(Fault::Before);
     stage.things.delete(&item.id).actor("cleaner").reason("asked for").await.unwrap();
-    // Before an erasure the mark of the collection is moved: the flusher has tried, and waits.
+    // The erasure is noted, whatever becomes of it: the flusher has tried, and waits.
     stage.clock.sleepers(1).await;
     check("erasing", &stage.everything().await);
     stage.store().await;
@@ -258,7 +258,9 @@ async fn load(name: &str, stage: &Stage) {
 
 #[tokio::test]
 async fn what_the_golden_files_hold_is_readable_and_writable_today() {
-    for name in ["waiting", "stored", "shadow", "erasing", "erased"] {
+    // What versions before today's left: erasures that took the rows along, and a note for each object.
+    let older = ["erased-without-stubs", "stored-notes-per-object"];
+    for name in ["waiting", "stored", "shadow", "erasing", "erased"].into_iter().chain(older) {
         let dir = tempfile::tempdir().unwrap();
         let mut config = config(dir.path());
         config.logical_delete = !name.starts_with("eras");

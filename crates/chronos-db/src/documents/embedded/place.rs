@@ -208,7 +208,7 @@ pub(super) fn connect(file: Option<&Path>, role: Role) -> Result<Connection, Fau
             }
             connection.execute_batch(
                 "PRAGMA synchronous=FULL; PRAGMA wal_autocheckpoint=4000; PRAGMA journal_size_limit=67108864; \
-                 PRAGMA cache_size=-32768; PRAGMA temp_store=MEMORY;",
+                 PRAGMA cache_size=-32768; PRAGMA temp_store=MEMORY; PRAGMA secure_delete=ON;",
             )?;
             adopt(&connection)?;
         }

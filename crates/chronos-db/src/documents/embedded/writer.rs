@@ -31,6 +31,8 @@ pub(super) enum Work {
         namespace: Namespace,
         indexes: Vec<Index>,
     },
+    /// Leave no byte of what was removed in the write-ahead log.
+    Purge,
     /// The last request: what is queued before and with it is still done.
     Stop,
 }
@@ -42,7 +44,7 @@ impl Work {
 
     /// Whether it is committed with nothing else, because it may change tables or nothing can follow it.
     fn stands_alone(&self) -> bool {
-        matches!(self, Self::Ensure { .. } | Self::Stop)
+        matches!(self, Self::Ensure { .. } | Self::Purge | Self::Stop)
     }
 }
 
@@ -78,11 +80,13 @@ pub(super) struct Writer {
     clock: Arc<StoreClock>,
     /// Whether temporary data goes to files.
     sorts: bool,
+    /// Whether anything was written since the write-ahead log was emptied for the last time.
+    written: bool,
 }
 
 impl Writer {
     pub(super) fn new(session: Session, place: Place, runtime: Runtime, clock: Arc<StoreClock>) -> Self {
-        Self { session, place, runtime, clock, sorts: false }
+        Self { session, place, runtime, clock, sorts: false, written: true }
     }
 
     /// Serves the queue until it is stopped or everybody who could ask is gone; then what is left in it.
@@ -93,6 +97,11 @@ impl Writer {
                 queue.close();
                 // Nobody waits for a stop that was given up.
                 let _ = first.reply.send(Ok(Done { sequence: None, outcomes: Vec::new() }));
+                continue;
+            }
+            if matches!(first.work, Work::Purge) {
+                let purged = self.purge();
+                let _ = first.reply.send(purged);
                 continue;
             }
             let mut bytes = first.work.bytes();
@@ -110,6 +119,28 @@ impl Writer {
                 // A caller that went away doesn't want to know.
                 let _ = reply.send(done);
             }
+        }
+    }
+
+    /// Takes everything out of the write-ahead log, which needs a moment at which nobody reads from it; reads are short.
+    fn purge(&mut self) -> Result<Done> {
+        let done = || Ok(Done { sequence: None, outcomes: Vec::new() });
+        // Of several that were asked for together one does.
+        if !self.written {
+            return done();
+        }
+        let emptied = self.session.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, i64>(0));
+        match emptied {
+            Ok(0) => {
+                self.written = false;
+                done()
+            }
+            Ok(_) => Err(Error::database(format!(
+                "somebody reads from the embedded store {} for so long that its log cannot be emptied",
+                self.place
+            ))
+            .retryable()),
+            Err(error) => Err(Fault::from(error).into_error(&self.place, "emptying the log")),
         }
     }
 
@@ -154,6 +185,7 @@ impl Writer {
             set.map_err(|e| (e.into(), "setting the place of temporary data (nothing was written)"))?;
             self.sorts = sorts;
         }
+        self.written = true;
         self.session.begin("BEGIN IMMEDIATE").map_err(|fault| (fault, "beginning to write (nothing was written)"))?;
         for work in works {
             let done = self.take(work);
@@ -190,7 +222,8 @@ impl Writer {
                 self.session.within_savepoint(|session| session.ensure(&namespace, &indexes))?;
                 Ok(Done { sequence: None, outcomes: Vec::new() })
             }
-            Work::Stop => Ok(Done { sequence: None, outcomes: Vec::new() }),
+            // Neither is a part of a transaction.
+            Work::Purge | Work::Stop => Ok(Done { sequence: None, outcomes: Vec::new() }),
         }
     }
 }

@@ -79,7 +79,11 @@ impl Engine {
                     }
                     // The number was closed as a gap, or is one that a failover gave out twice: the change itself is as good as before.
                     Outcome::Conflict { index: Some(name) } if name == "ver_cv" => again.push(index),
-                    _ => {
+                    Outcome::Skipped => {
+                        voids.push(row.cv);
+                        answers.push((index, Err(Refused::Condemned)));
+                    }
+                    Outcome::Conflict { .. } | Outcome::Refused => {
                         voids.push(row.cv);
                         answers.push((index, Err(Refused::Conflict)));
                     }
@@ -150,7 +154,14 @@ impl Engine {
             let built = match timed {
                 Ok(at) => {
                     let (row, head) = self.version(prepared, cv, at, sequence.now);
-                    let at = batch.push(&self.names.ver, Write::insert(row.stored()));
+                    let insert = Write::insert(row.stored());
+                    let at = match &prepared.uploaded {
+                        None => batch.push(&self.names.ver, insert),
+                        Some(noted) => {
+                            let kept = batch.push(&self.names.gc, noted.kept());
+                            batch.push_after(kept, &self.names.ver, insert)
+                        }
+                    };
                     let document = head.stored();
                     // The first head of an item is inserted, which costs the store half of a guarded put. If somebody has rolled it forward in
                     // between, that is a conflict, and looked at below.

@@ -16,6 +16,7 @@ use tokio::sync::{Notify, oneshot};
 pub(crate) use self::past::Past;
 use self::stable::{Marker, Moving};
 use super::engine::Engine;
+use super::gc::Noted;
 use super::model::{Content, Head, ImportMark, ItemId, Op, Rider, Row};
 use super::payload::Body;
 use crate::{Error, Result, Timestamp};
@@ -39,6 +40,8 @@ pub(crate) struct Prepared {
     /// Index entry, lineage and references; its payload is complete unless `body` is given.
     pub(crate) content: Content,
     pub(crate) riders: Vec<Rider>,
+    /// What was stored before this commit, which takes place only as long as that is not condemned.
+    pub(crate) uploaded: Option<Noted>,
     pub(crate) actor: Option<String>,
     pub(crate) reason: Option<String>,
     pub(crate) request_id: Option<String>,
@@ -62,6 +65,7 @@ impl Prepared {
             body,
             content,
             riders,
+            uploaded: None,
             actor: None,
             reason: None,
             request_id: None,
@@ -92,6 +96,8 @@ pub(crate) struct Committed {
 pub(crate) enum Refused {
     /// Another version took the place; look at the head again.
     Conflict,
+    /// What was stored for it has been collected since, or is about to be; it has to be stored anew.
+    Condemned,
     /// Nothing was written.
     Failed(Error),
 }

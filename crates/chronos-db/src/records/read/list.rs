@@ -151,13 +151,19 @@ impl Engine {
     }
 
     /// The scan that a query means, and the collection it runs on.
-    async fn plan(&self, query: &Query, scope: &Scope) -> Result<(Scan, Order)> {
-        let paths = if query.which == Which::Latest { &HEADS } else { &ROWS };
+    async fn plan(&self, query: &Query, scope: &Scope) -> Result<(Scan, Order, Which)> {
+        let mut which = self.settled(query.which).await?;
+        let mut kept = Filter::All;
+        if !self.settings.versioning && !matches!(which, Which::Latest | Which::Ov(_)) {
+            kept = self.kept(which, scope).await?;
+            which = Which::Latest;
+        }
+        let paths = if which == Which::Latest { &HEADS } else { &ROWS };
         let own = self.own_names(self.mentioned(query), scope).await?;
         let names = Names { paths, own, on_built_in: &query.on_built_in };
         let order = self.stored_order(&query.sort, &names)?;
-        let mut filter = scope.narrow(self.stored_filter(query.filter.as_ref(), &names)?);
-        let newest = match self.settled(query.which).await? {
+        let mut filter = scope.narrow(self.stored_filter(query.filter.as_ref(), &names)?).and(kept);
+        let newest = match which {
             Which::Latest => {
                 filter = filter.and(Filter::Field("erased".into(), Test::Ne(true.into())));
                 if !query.read.include_deleted {
@@ -170,7 +176,7 @@ impl Engine {
             Which::Ov(_) => return Err(Error::validation("a list is as of a time or a collection version, not of an item version")),
         };
         if newest.is_some() {
-            let mut hidden = vec![Op::Void, Op::Erase];
+            let mut hidden = vec![Op::Void, Op::Erase, Op::Erased];
             if !query.read.include_deleted {
                 hidden.push(Op::Delete);
             }
@@ -179,18 +185,18 @@ impl Engine {
         let newest = newest.map(|(by, at_most)| Newest { per: "itemId".into(), by: by.into(), at_most });
         let after = query.after.as_deref().map(|token| parse_cursor(token, &order)).transpose()?;
         let without = if newest.is_some() { vec!["riders".into()] } else { Vec::new() };
-        Ok((Scan { filter, newest, order: order.clone(), after, limit: None, without }, order))
+        Ok((Scan { filter, newest, order: order.clone(), after, limit: None, without }, order, which))
     }
 
     /// One page of a list.
     pub(crate) async fn page(&self, query: &Query, scope: &Scope) -> Result<Page> {
-        let (mut scan, order) = self.plan(query, scope).await?;
+        let (mut scan, order, which) = self.plan(query, scope).await?;
         let wanted = query.limit as usize;
-        if query.which == Which::Latest {
+        if which == Which::Latest {
             // Every head found is shown; rows of the past may still turn out to be of erased items. One more tells whether there is a next page.
             scan.limit = Some(u64::from(query.limit) + 1);
         }
-        let mut found = self.found(scan, query.which);
+        let mut found = self.found(scan, which);
         let mut versions: Vec<Found> = Vec::with_capacity(wanted);
         let (mut last, mut more) = (None, false);
         while let Some((keys, version)) = found.try_next().await? {
@@ -242,10 +248,10 @@ impl Engine {
 
     /// The whole list as a stream; [`Query::limit`] is not looked at.
     pub(crate) async fn stream(self: &Arc<Self>, query: Query, scope: &Scope) -> Result<BoxStream<'static, Result<View>>> {
-        let (scan, order) = self.plan(&query, scope).await?;
+        let (scan, order, which) = self.plan(&query, scope).await?;
         let engine = Arc::clone(self);
         let read = Arc::new(query.read.clone());
-        let views = self.found(scan, query.which).map(move |item| {
+        let views = self.found(scan, which).map(move |item| {
             let (engine, read) = (Arc::clone(&engine), Arc::clone(&read));
             let sortable = item.as_ref().map_or(Ok(()), |(keys, version)| check_sortable(&order, keys, version.id));
             async move {

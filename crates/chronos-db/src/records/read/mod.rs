@@ -2,6 +2,7 @@
 
 mod list;
 mod page;
+mod unversioned;
 
 use std::sync::Arc;
 
@@ -75,13 +76,20 @@ impl Engine {
     /// The version of one item that `which` means; none if there is none, it is deleted (unless wanted), or `scope` does not see it.
     pub(crate) async fn find(&self, id: ItemId, which: Which, options: &ReadOptions, scope: &Scope) -> Result<Option<Found>> {
         let found = match which {
-            Which::Latest => self.head(id).await?.filter(|head| !head.erased).map(Found::from_head),
+            Which::Latest => self.head_or_row(id).await?.filter(|head| !head.erased).map(Found::from_head),
+            _ if !self.settings.versioning => {
+                let which = self.settled(which).await?;
+                match self.head_or_row(id).await?.filter(|head| !head.erased && scope.sees(head.content.tenant.as_deref())) {
+                    Some(head) if self.only_version(&head, which)? => Some(Found::from_head(head)),
+                    _ => None,
+                }
+            }
             _ => {
                 let which = self.settled(which).await?;
-                let (row, head) = futures::future::try_join(self.first_row(scan_of(id, which)), self.head(id)).await?;
+                let (row, head) = futures::future::try_join(self.first_row(scan_of(id, which)), self.head_or_row(id)).await?;
                 // An erased item has no past either.
                 let head = head.filter(|head| !head.erased);
-                row.filter(|row| row.op != Op::Erase).zip(head).map(|(row, head)| Found::from_row(row, head.created_at))
+                row.filter(|row| !row.op.is_bare()).zip(head).map(|(row, head)| Found::from_row(row, head.created_at))
             }
         };
         Ok(found.filter(|f| scope.sees(f.content.tenant.as_deref()) && (options.include_deleted || f.deleted_at.is_none())))
@@ -196,9 +204,13 @@ impl Engine {
         scope: &Scope,
         newest_first: bool,
     ) -> Result<futures::stream::BoxStream<'static, Result<Version>>> {
-        let head = self.head(id).await?.filter(|head| !head.erased && scope.sees(head.content.tenant.as_deref()));
-        if head.is_none() {
+        let head = self.head_or_row(id).await?.filter(|head| !head.erased && scope.sees(head.content.tenant.as_deref()));
+        let Some(head) = head else {
             return Err(Error::not_found("there is no such item").on_item(id).in_collection(&self.names.collection).during("history"));
+        };
+        if !self.settings.versioning {
+            let row = self.row_at(id, Which::Ov(head.ov)).await?.filter(|row| head.is_of(row)).unwrap_or_else(|| head.as_row());
+            return Ok(futures::stream::iter([Ok(Version::from(row))]).boxed());
         }
         let direction = if newest_first { Direction::Descending } else { Direction::Ascending };
         let scan = Scan {

@@ -128,6 +128,9 @@ impl Engine {
                 counts.stable_cv
             )));
         }
+        if !self.settings.versioning {
+            self.kept(target, scope).await?;
+        }
         let filter = scope.narrow(Filter::All);
         let heads =
             Scan { filter, order: vec![("_id".into(), Direction::Ascending)], without: vec!["fullShadow".into()], ..Scan::default() };
@@ -173,6 +176,14 @@ impl Engine {
         }
         let ids: Vec<ItemId> = heads.iter().map(|head| head.id).collect();
         let heads = heads.into_iter().filter(|head| !head.erased);
+        if !self.settings.versioning {
+            // The only version there is of each; the others have been asked for already.
+            for head in heads {
+                let there = self.only_version(&head, target)?.then(|| (head.id, head.as_row()));
+                moves.push(Ok(plan(head, &there.into_iter().collect(), stable)));
+            }
+            return Ok(moves);
+        }
         match self.rows_at(&ids, target).await {
             Ok(targets) => moves.extend(heads.map(|head| Ok(plan(head, &targets, stable)))),
             Err(error) if is_the_items(&error) => {
@@ -239,7 +250,7 @@ impl Engine {
         match self.commit(prepared).await {
             Ok(_) => Ok(counted),
             // Written since the restore began, or its head lagged behind a row; the next run sees it as it is then.
-            Err(Refused::Conflict) => {
+            Err(Refused::Conflict | Refused::Condemned) => {
                 self.roll_forward(id).await?;
                 Ok(|counts| counts.skipped += 1)
             }

@@ -19,8 +19,19 @@ impl Engine {
     pub(crate) async fn restore(self: &Arc<Self>, id: ItemId, which: Which, options: &WriteOptions, scope: &Scope) -> Result<Done> {
         let named = |e: Error| e.during("restore").in_collection(&self.names.collection).on_item(id);
         let which = self.settled(which).await.map_err(named)?;
-        let row = self.row_at(id, which).await.map_err(named)?;
-        let row = row.filter(|row| row.op != Op::Erase && scope.sees(row.content.tenant.as_deref()));
+        let row = if self.settings.versioning {
+            self.row_at(id, which).await.map_err(named)?
+        } else {
+            let head = self.head_or_row(id).await.map_err(named)?;
+            let head = head.filter(|head| !head.erased && scope.sees(head.content.tenant.as_deref()));
+            match head {
+                // A deletion shares the payload of the version before it, which is there as long.
+                Some(head) if which == Which::Ov(head.content.payload.ov) => Some(head.as_row_of_payload()),
+                Some(head) if self.only_version(&head, which).map_err(named)? => Some(head.as_row()),
+                _ => None,
+            }
+        };
+        let row = row.filter(|row| !row.op.is_bare() && scope.sees(row.content.tenant.as_deref()));
         let row = row.ok_or_else(|| named(Error::not_found("the item has no such version")))?;
         if row.op == Op::Delete {
             let message = format!("version {} is the item's deletion; restore the one before it, or delete the item", row.ov);

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bson::Document;
 use chronos_db::documents::{Direction, Namespace, Scan};
-use chronos_db::{ItemId, Json as Value, Timestamp, View, json};
+use chronos_db::{ItemId, Json as Value, View, json};
 use futures::TryStreamExt as _;
 
 use super::places::{COLLECTION, Opened, Place};
@@ -86,18 +86,23 @@ fn document(view: &View) -> Doc {
     document.as_object().unwrap().iter().map(|(key, value)| (key.clone(), text(value))).collect()
 }
 
-/// Repairs, then checks everything that was promised; then writes every item again.
+/// Checks that everything acknowledged is there; then repairs, and checks everything else that was promised; then writes every item again.
 pub(super) async fn audit(place: &Place, told: &Told, what: &str) {
+    // By a process of its own: the first look at a collection must find everything, whatever a second one would.
+    let looking = place.open_alone();
+    check_acknowledged(&looking, told, what, place.erasing).await;
+    looking.chronos.shutdown().await.unwrap();
+
     let opened = place.open_alone();
     let things = &opened.things;
     let repaired = things.verify().repair().await.unwrap();
     assert!(repaired.is_clean(), "{what}: {:?}", repaired.problems);
     assert_eq!(things.drain(PATIENCE).await.unwrap(), 0, "{what}: versions are left to store");
-    things.collect_orphans(Timestamp::from_millis(i64::MAX / 2)).await.unwrap();
+    things.collect_orphans(Duration::ZERO).await.unwrap();
 
     let rows = rows(&opened).await;
     if !rows.is_empty() {
-        check_numbers(&opened, &rows, what, place.erasing).await;
+        check_numbers(&opened, &rows, what).await;
     }
     let by_item = check_items(&rows, what, place.erasing);
     check_answers(told, &rows, &by_item, what);
@@ -112,19 +117,56 @@ pub(super) async fn audit(place: &Place, told: &Told, what: &str) {
     opened.chronos.shutdown().await.unwrap();
 }
 
-async fn check_numbers(opened: &Opened, rows: &[Row], what: &str, erasing: bool) {
+/// What every client was told, before anything is repaired: every acknowledged version is read as it was acknowledged, unless its item was erased,
+/// and of what was erased nothing is.
+async fn check_acknowledged(opened: &Opened, told: &Told, what: &str, erasing: bool) {
+    let things = &opened.things;
+    let mut newest: BTreeMap<ItemId, i64> = BTreeMap::new();
+    let mut erased: BTreeSet<ItemId> = BTreeSet::new();
+    for row in rows(opened).await {
+        if row.op == "ERASE" {
+            erased.insert(row.id);
+        }
+    }
+    for (request, ack) in told.acknowledged.iter().filter(|(_, ack)| ack["changed"] == true) {
+        let (id, ov): (ItemId, _) = (ack["id"].as_str().unwrap().parse().unwrap(), ack["ov"].as_i64().unwrap());
+        let newest = newest.entry(id).or_insert(ov);
+        *newest = ov.max(*newest);
+        let found = things.get(&id).version(ov).include_deleted().await.unwrap();
+        if erased.contains(&id) {
+            let is_known = told
+                .acknowledged
+                .iter()
+                .any(|(other, erasure)| erasing && erasure["id"] == ack["id"] && told.tried.get(other).is_some_and(|op| op == "delete"));
+            // Of an erasure that nobody was told of, both is right until its head is there.
+            assert!(!is_known || found.is_none(), "{what}: version {ov} of the erased {id} is read");
+            continue;
+        }
+        let found = found.unwrap_or_else(|| panic!("{what}: the acknowledged version {ack} cannot be read"));
+        assert_eq!(json!([found.cv, found.at.as_millis()]), json!([ack["cv"], ack["at"]]), "{what}: {request}");
+        if let Some(expected) = ack["digest"].as_str() {
+            assert_eq!(digest(&document(&found)), expected, "{what}: {request} is not what was acknowledged");
+        }
+    }
+    for (id, ov) in newest {
+        match things.get(&id).include_deleted().await.unwrap() {
+            Some(latest) => assert!(latest.ov >= ov, "{what}: {id} is shown at version {}, and {ov} was acknowledged", latest.ov),
+            None => assert!(erased.contains(&id), "{what}: {id}, of which version {ov} was acknowledged, is not found"),
+        }
+    }
+}
+
+async fn check_numbers(opened: &Opened, rows: &[Row], what: &str) {
     let stable = opened.things.stable_cv().await.unwrap();
     let counter = Namespace::new(opened.things.database(), format!("{COLLECTION}_counter"));
     let counter = opened.documents.get(&counter, vec!["cv".into()]).await.unwrap();
     assert_eq!(stable, number(&counter[0], "value"), "{what}: every number given out is settled");
     let numbers: Vec<i64> = rows.iter().map(|row| row.cv).collect();
-    if erasing {
-        // Erased rows took their numbers with them.
-        assert!(numbers.is_sorted_by(|a, b| a < b), "{what}: {numbers:?}");
-    } else {
-        assert_eq!(numbers, (0..=stable).collect::<Vec<_>>(), "{what}: every number has exactly one row");
-    }
+    assert_eq!(numbers, (0..=stable).collect::<Vec<_>>(), "{what}: every number has exactly one row");
 }
+
+/// What an erased version keeps.
+const STUB: [&str; 7] = ["_id", "itemId", "ov", "cv", "op", "at", "prevOv"];
 
 type ByItem = BTreeMap<ItemId, Vec<Row>>;
 
@@ -141,20 +183,28 @@ fn check_items(rows: &[Row], what: &str, erasing: bool) -> ByItem {
     for versions in by_item.values_mut() {
         // They come by cv, so both grow together.
         let numbers: Vec<i64> = versions.iter().map(|row| row.ov).collect();
-        let is_erased = erasing && versions.iter().any(|row| row.op == "ERASE");
-        if is_erased {
-            assert_eq!(versions.len(), 1, "{what}: an erased item has one row: {versions:?}");
+        assert_eq!(numbers, (0..i64::try_from(versions.len()).unwrap()).collect::<Vec<_>>(), "{what}: versions without holes");
+        if versions.iter().any(|row| row.op == "ERASE") {
+            let (last, others) = versions.split_last().unwrap();
+            assert!(erasing && last.op == "ERASE" && others.iter().all(|row| row.op == "ERASED"), "{what}: an erased item: {versions:?}");
+            for row in others {
+                assert!(row.raw.keys().all(|name| STUB.contains(&name.as_str())), "{what}: of an erased version numbers are left: {row:?}");
+            }
         } else {
-            assert_eq!(numbers, (0..i64::try_from(versions.len()).unwrap()).collect::<Vec<_>>(), "{what}: versions without holes");
+            assert!(versions.iter().all(|row| row.op != "ERASED"), "{what}: erased without an erasure: {versions:?}");
         }
         assert!(versions.is_sorted_by(|a, b| a.at < b.at), "{what}: times grow: {versions:?}");
     }
     by_item
 }
 
+fn is_erased(versions: &[Row]) -> bool {
+    versions.last().is_some_and(|row| row.op == "ERASE")
+}
+
 fn check_answers(told: &Told, rows: &[Row], by_item: &ByItem, what: &str) {
     let mut seen = BTreeMap::new();
-    for row in rows.iter().filter(|row| row.op != "VOID") {
+    for row in rows.iter().filter(|row| !matches!(row.op.as_str(), "VOID" | "ERASED")) {
         let request = row.request.as_deref().unwrap_or_else(|| panic!("{what}: {row:?} was asked for by nobody"));
         if let Some(op) = told.tried.get(request) {
             assert!(seen.insert(request, row).is_none(), "{what}: {request} ({op}) was carried out twice");
@@ -168,8 +218,9 @@ fn check_answers(told: &Told, rows: &[Row], by_item: &ByItem, what: &str) {
         }
         let id: ItemId = ack["id"].as_str().unwrap().parse().unwrap();
         let versions = by_item.get(&id).unwrap_or_else(|| panic!("{what}: the item of {ack} is gone"));
-        if versions[0].op == "ERASE" {
-            assert!(ack["ov"].as_i64().unwrap() <= versions[0].ov, "{what}: {ack}");
+        if is_erased(versions) {
+            let row = versions.iter().find(|row| row.ov == ack["ov"]).unwrap_or_else(|| panic!("{what}: the number of {ack} is free"));
+            assert_eq!(json!([row.cv, row.at]), json!([ack["cv"], ack["at"]]), "{what}: {request}");
             continue;
         }
         let row = seen.get(request.as_str()).unwrap_or_else(|| panic!("{what}: the acknowledged version {ack} is lost"));
@@ -180,7 +231,7 @@ fn check_answers(told: &Told, rows: &[Row], by_item: &ByItem, what: &str) {
 
 async fn check_contents(opened: &Opened, told: &Told, by_item: &ByItem, what: &str) {
     for (id, versions) in by_item {
-        if versions[0].op == "ERASE" {
+        if is_erased(versions) {
             assert!(opened.things.get(id).include_deleted().await.unwrap().is_none(), "{what}: {id} is erased");
             continue;
         }
@@ -233,7 +284,7 @@ async fn check_objects(opened: &Opened, rows: &[Row], what: &str) {
 
 async fn write_on(opened: &Opened, by_item: &ByItem, what: &str) {
     let things = &opened.things;
-    let writes = by_item.iter().filter(|(_, versions)| versions[0].op != "ERASE").map(|(id, versions)| async move {
+    let writes = by_item.iter().filter(|(_, versions)| !is_erased(versions)).map(|(id, versions)| async move {
         let last = versions.last().unwrap();
         let request = format!("audit.{what}.{id}.{}", last.ov);
         let written = if last.op == "DELETE" {

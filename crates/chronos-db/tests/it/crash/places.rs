@@ -20,6 +20,7 @@ pub(super) enum Kind {
     Embedded,
     StandaloneLocal,
     ReplicaSetS3,
+    ReplicaSetAzure,
 }
 
 #[derive(Clone, Debug)]
@@ -41,7 +42,7 @@ impl Place {
     }
 
     pub(super) fn from_json(value: &Value) -> Self {
-        let kinds = [Kind::Embedded, Kind::StandaloneLocal, Kind::ReplicaSetS3];
+        let kinds = [Kind::Embedded, Kind::StandaloneLocal, Kind::ReplicaSetS3, Kind::ReplicaSetAzure];
         Self {
             kind: kinds.into_iter().find(|kind| value["kind"] == format!("{kind:?}")).unwrap(),
             dir: value["dir"].as_str().unwrap().into(),
@@ -56,17 +57,28 @@ impl Place {
             kind => {
                 let mut entry = json!({ "tenantId": "default", "dbConnRef": "main", "bucket": self.name, "dbName": self.name });
                 let mut text = json!({});
-                let uri = if kind == Kind::ReplicaSetS3 {
-                    let s3 = servers::s3();
-                    entry["spaceConnRef"] = "store".into();
-                    text["spacesConnections"] = json!({ "store": {
-                        "endpoint": s3.endpoint, "region": "us-east-1", "accessKey": s3.access_key, "secretKey": s3.secret_key,
-                        "forcePathStyle": true,
-                    } });
-                    servers::mongo_rs_uri()
-                } else {
-                    text["localStorage"] = json!({ "enabled": true, "basePath": self.dir });
-                    servers::mongo_standalone_uri()
+                let uri = match kind {
+                    Kind::ReplicaSetS3 => {
+                        let s3 = servers::s3();
+                        entry["spaceConnRef"] = "store".into();
+                        text["spacesConnections"] = json!({ "store": {
+                            "endpoint": s3.endpoint, "region": "us-east-1", "accessKey": s3.access_key, "secretKey": s3.secret_key,
+                            "forcePathStyle": true,
+                        } });
+                        servers::mongo_rs_uri()
+                    }
+                    Kind::ReplicaSetAzure => {
+                        let azure = servers::azure();
+                        entry["spaceConnRef"] = "store".into();
+                        text["spacesConnections"] = json!({ "store": {
+                            "provider": "azure", "endpoint": azure.endpoint, "accessKey": azure.account, "secretKey": azure.key,
+                        } });
+                        servers::mongo_rs_uri()
+                    }
+                    Kind::Embedded | Kind::StandaloneLocal => {
+                        text["localStorage"] = json!({ "enabled": true, "basePath": self.dir });
+                        servers::mongo_standalone_uri()
+                    }
                 };
                 text["dbConnections"] = json!({ "main": { "mongoUri": uri } });
                 text["databases"] = json!({ "runtime": { "tenantDatabases": [entry] } });

@@ -1,0 +1,86 @@
+//! Where versions are not kept: removing superseded rows and their objects.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bson::Bson;
+use futures::TryStreamExt as _;
+
+use super::engine::Engine;
+use super::model::{Head, Op, Row, int};
+use super::scope::Scope;
+use crate::documents::filter::Test;
+use crate::documents::{Batch, Direction, Filter, Guard, Scan, Write};
+use crate::{Result, Timestamp};
+
+/// Rows per round.
+const ROUND: u64 = 256;
+
+impl Engine {
+    /// Removes the rows that head and objects are past, and superseded objects. A row stays for `grace` after it was written, so that it still decides
+    /// the race against a writer that read the head before. Returns how many rows went, of those that `scope` sees.
+    ///
+    /// What a head names stays. A later head cannot name what is superseded here: each follows the one before by compare-and-swap, takes over its
+    /// references alone, and is restored to its own payload alone (`write.rs`).
+    pub(crate) async fn trim(self: &Arc<Self>, grace: Duration, scope: &Scope) -> Result<u64> {
+        // Numbers below the mark need no row any more; above it a missing one would be taken for a gap.
+        let stable = self.settled_cv().await?;
+        let now = self.documents.now().await?;
+        let written_before = now.plus_millis(-i64::try_from(grace.as_millis()).unwrap_or(i64::MAX));
+        let mut after: Option<Vec<Bson>> = None;
+        let mut removed = 0;
+        // What is left of erased items stays.
+        let goes = Filter::Field("op".into(), Test::Nin([Op::Erase, Op::Erased].map(|op| op.as_str().into()).to_vec()));
+        loop {
+            let scan = Scan {
+                // VOIDs are nobody's, and go with whatever is trimmed.
+                filter: Filter::lte("cv", int(stable))
+                    .and(goes.clone())
+                    .and(Filter::Or(vec![scope.narrow(Filter::All), Filter::eq("op", Op::Void.as_str())])),
+                order: vec![("cv".into(), Direction::Ascending)],
+                after: after.take(),
+                limit: Some(ROUND),
+                without: vec!["inline".into(), "riders".into()],
+                ..Scan::default()
+            };
+            let rows: Vec<Row> = self.scan_rows(scan).try_collect().await?;
+            let Some(last) = rows.last() else { return Ok(removed) };
+            after = Some(vec![int(last.cv)]);
+            let heads = self.heads(&rows.iter().map(|row| row.id).collect::<Vec<_>>()).await?;
+            self.runtime.fail.hit("trim.after_heads")?;
+            let mut batch = Batch::new();
+            for row in rows {
+                let written = Timestamp::from(row.row_id.timestamp());
+                if row.unflushed_since.is_some() || written > written_before {
+                    continue;
+                }
+                let head = heads.get(&row.id);
+                // Its head is still to come.
+                if row.op != Op::Void && head.is_none_or(|head| head.cv < row.cv) {
+                    continue;
+                }
+                let needed = head.is_some_and(|head| head.content.payload.ov == row.ov);
+                // Without object storage the payload of the head is in this row alone.
+                if needed && row.op != Op::Void && self.space.is_none() {
+                    continue;
+                }
+                if !needed && row.op != Op::Void && row.content.payload.ov == row.ov {
+                    self.remove_superseded(&row, head).await?;
+                }
+                batch.push(&self.names.ver, Write::Delete { id: row.row_id.into(), guard: Guard::Any });
+                removed += u64::from(row.op != Op::Void || !scope.is_one_of_several());
+            }
+            if !batch.operations.is_empty() {
+                self.documents.apply(batch).await?;
+            }
+        }
+    }
+
+    /// The objects of a superseded version, but those the head still refers to.
+    pub(super) async fn remove_superseded(&self, row: &Row, head: Option<&Head>) -> Result<()> {
+        let kept = head.map(|head| head.content.refs.as_slice()).unwrap_or_default();
+        let mut row = row.clone();
+        row.content.refs.retain(|r| !kept.iter().any(|k| k.blob_key == r.blob_key));
+        self.remove_objects(&row).await
+    }
+}
