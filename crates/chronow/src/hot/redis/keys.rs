@@ -1,16 +1,21 @@
 //! The only place where keys and channels are made: `{prefix}{tenant}:{namespace}:{kind}:{name}`, names are checked to hold none of the marks in it.
 //!
 //! All keys of a topic's shard begin with that of its stream, whose braces make Redis Cluster put them into one slot. The scripts append the rest
-//! themselves, but every key that one may touch is given to it: a server of which a slot moves away, or to which it moves, then refuses the call before
-//! anything is done, unless it has all of them.
+//! themselves, but every key that one may touch is given to it, and [`NEVER`] beside them.
 
 use crate::{Scope, TopicName};
 
+/// A key that no one ever writes. While a slot moves, its old and its new node run a script only if they have all the keys that are given to it, but
+/// then look again before each command inside it: a script that has just removed the last element of a key, and the key with it, would end there,
+/// half done. With a key that is on no node both refuse the call (TRYAGAIN, or ASK to a node that says so) before anything is done, until the whole
+/// slot is on one node.
+const NEVER: &str = ":never";
 /// What a publish that has nothing to look up touches.
-const FEW: [&str; 5] = ["", ":meta", ":held-order", ":scheduled", ":waiting"];
+const FEW: [&str; 6] = ["", NEVER, ":meta", ":held-order", ":scheduled", ":waiting"];
 /// What a script about a shard may touch.
-const SHARD: [&str; 13] = [
+const SHARD: [&str; 14] = [
     "",
+    NEVER,
     ":meta",
     ":floors",
     ":idle",
@@ -148,6 +153,16 @@ mod tests {
         assert_eq!(keys.stream(&topic, 0), "cw:{t:ns:topic:orders}");
         assert_eq!(keys.stream(&topic, 2), "cw:{t:ns:topic:orders#2}");
         assert_eq!(keys.value(&scope, "a:b"), "cw:t:ns:sm:a:b");
+    }
+
+    #[test]
+    fn every_script_of_a_shard_is_given_the_key_that_no_one_writes() {
+        let scope = Scope::new("t", "ns").unwrap();
+        let topic = TopicName::new(&scope, "orders").unwrap();
+        let keys = Keys::new("cw:");
+        for given in [keys.few(&topic, 2), keys.shard::<&str>(&topic, 2, &[]), keys.shard(&topic, 2, &["a", "b"])] {
+            assert!(given.contains(&"cw:{t:ns:topic:orders#2}:never".to_owned()), "{given:?}");
+        }
     }
 
     #[test]

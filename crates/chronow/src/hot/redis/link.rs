@@ -154,7 +154,7 @@ impl Link {
                 self.on_master(single, |mut connection| async move { pipeline.query_async(&mut connection).await }.boxed()).await
             }
             Route::Cluster { connection, .. } => {
-                let send = || async move { pipeline.query_async(&mut connection.clone()).await }.boxed();
+                let send = || async move { self.send_all_to_owner(connection.clone(), pipeline).await }.boxed();
                 self.persistently(true, send).await
             }
             Route::Sentinel(master) => {
@@ -279,6 +279,20 @@ impl Link {
         both.add_command(asking).ignore().add_command(cmd.clone());
         let (told,): (Value,) = both.query_async(&mut connection).await?;
         told.extract_error()
+    }
+
+    /// As [`Self::send_to_owner`]. Where the node says that the key is going, each command asks by itself.
+    async fn send_all_to_owner(&self, mut connection: ClusterConnection, pipeline: &Pipeline) -> RedisResult<Vec<Value>> {
+        match pipeline.query_async(&mut connection).await {
+            Err(error) if error.kind() == RedisKind::Server(ServerErrorKind::Ask) => {
+                let mut replies = Vec::new();
+                for cmd in pipeline.cmd_iter() {
+                    replies.push(self.send_to_owner(connection.clone(), cmd).await?);
+                }
+                Ok(replies)
+            }
+            other => other,
+        }
     }
 
     /// Runs a command that may be repeated on one node of a cluster, or on the only server.
@@ -466,7 +480,7 @@ pub(super) fn is_read_only(error: &RedisError) -> bool {
 /// Whether a node of a cluster said that a slot is on its way to another one.
 pub(super) fn is_moving(error: &RedisError) -> bool {
     use ServerErrorKind as Said;
-    matches!(error.kind(), RedisKind::Server(Said::Ask | Said::TryAgain | Said::ClusterDown))
+    matches!(error.kind(), RedisKind::Server(Said::Ask | Said::Moved | Said::TryAgain | Said::ClusterDown))
 }
 
 /// Whether a node of a cluster said that it did nothing, or was never reached.
@@ -502,15 +516,12 @@ pub(super) fn failed(error: RedisError) -> Error {
         "READONLY" => hot("the Redis server is a read-only replica, as after a failover; nothing was changed").retryable(),
         "LOADING" => hot("Redis is loading its data; nothing was changed").retryable(),
         "BUSY" => hot("Redis is busy with a script; nothing was changed").retryable(),
-        "CLUSTERDOWN" | "MASTERDOWN" | "TRYAGAIN" => hot("Redis has no master for this key at the moment; nothing was changed").retryable(),
+        "TRYAGAIN" | "ASK" | "MOVED" => hot("the slot of this key is moving to another Redis node; nothing was changed").retryable(),
+        "CLUSTERDOWN" | "MASTERDOWN" => hot("Redis has no master for this key at the moment; nothing was changed").retryable(),
         "MISCONF" => hot("Redis refuses writes because it cannot save its data to disk").retryable(),
         "WRONGPASS" | "NOAUTH" => hot("Redis refused the user name or password"),
         "NOPERM" => hot("the Redis user may not do this; it needs the commands for streams, sorted sets, hashes, scripts and channels"),
         _ if error.kind() == RedisKind::AuthenticationFailed => hot("Redis refused the user name or password"),
-        // A slot changed its node between the look at the keys and the script.
-        _ if error.to_string().contains("non local key") => {
-            hot("the keys moved to another Redis node meanwhile; the change may have taken place in part").retryable()
-        }
         _ if error.is_timeout() => hot("Redis did not answer in time; the change may have taken place").retryable(),
         _ if error.is_connection_refusal() => hot("Redis cannot be reached").retryable(),
         _ if error.is_io_error() => hot("the connection to Redis broke; the change may have taken place").retryable(),

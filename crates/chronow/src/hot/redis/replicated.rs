@@ -97,9 +97,10 @@ impl RedisHot {
                         own = self.link.own(None).await?;
                         continue;
                     }
-                    // Its slot is on the way; nothing was done.
+                    // Its slot is on the way; nothing was done. At the end of a move each of two nodes may name the other for a moment.
                     None if is_moving(&error) && begun.elapsed() < own.timeout => {
                         tokio::time::sleep(Duration::from_millis(50)).await;
+                        hops = 0;
                         continue;
                     }
                     None => return Err(failed(error).into()),

@@ -5,6 +5,7 @@ mod delivery;
 mod failures;
 mod moving;
 mod room;
+mod split;
 mod together;
 mod topics;
 mod values;

@@ -19,14 +19,21 @@ fn how_long() -> Duration {
     Duration::from_secs(seconds)
 }
 
-struct Move<'a> {
-    from: &'a RedisServer,
-    to: &'a RedisServer,
-    slot: String,
+pub(super) struct Move<'a> {
+    pub(super) from: &'a RedisServer,
+    pub(super) to: &'a RedisServer,
+    pub(super) slot: String,
 }
 
-impl Move<'_> {
-    async fn begin(&self) {
+impl<'a> Move<'a> {
+    /// Of the slot of this key, from the node that has it at the start.
+    pub(super) async fn of(nodes: &'a RedisCluster, key: &str) -> Self {
+        let slot = nodes.master(0).run(&["CLUSTER", "KEYSLOT", key]).await;
+        let owner = slot.parse::<usize>().unwrap() * 3 / 16_384;
+        Self { from: nodes.master(owner), to: nodes.master((owner + 1) % 3), slot }
+    }
+
+    pub(super) async fn begin(&self) {
         let (from, to) = (self.from.run(&["CLUSTER", "MYID"]).await, self.to.run(&["CLUSTER", "MYID"]).await);
         assert_eq!(self.to.run(&["CLUSTER", "SETSLOT", &self.slot, "IMPORTING", &from]).await, "OK");
         assert_eq!(self.from.run(&["CLUSTER", "SETSLOT", &self.slot, "MIGRATING", &to]).await, "OK");
@@ -40,14 +47,18 @@ impl Move<'_> {
                 return;
             }
             for key in keys.lines() {
-                let moved = self.from.run(&["MIGRATE", "127.0.0.1", &self.to.port().to_string(), key, "0", "5000"]).await;
-                assert!(moved == "OK" || moved == "NOKEY", "{moved}");
+                self.key(key).await;
                 tokio::time::sleep(pause).await;
             }
         }
     }
 
-    async fn end(&self) {
+    pub(super) async fn key(&self, key: &str) {
+        let moved = self.from.run(&["MIGRATE", "127.0.0.1", &self.to.port().to_string(), key, "0", "5000"]).await;
+        assert!(moved == "OK" || moved == "NOKEY", "{moved}");
+    }
+
+    pub(super) async fn end(&self) {
         let to = self.to.run(&["CLUSTER", "MYID"]).await;
         for node in [self.to, self.from] {
             assert_eq!(node.run(&["CLUSTER", "SETSLOT", &self.slot, "NODE", &to]).await, "OK");

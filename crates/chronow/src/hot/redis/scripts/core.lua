@@ -1,6 +1,7 @@
 -- Shared by all scripts about topics: put before each of them, mostly with `lib.lua` behind it. KEYS[1] is the stream of one shard of a topic;
 -- everything else of the shard has a key that begins with it, and so lies in the same slot. Every key that a script may touch is given in KEYS all
--- the same, although it is named here: while a slot moves, a server then refuses the call before anything is done.
+-- the same, although it is named here, and beside them one that no one ever writes: while a slot moves, a server then refuses the call before anything
+-- is done.
 --
 -- Replies: {'ok', …}, or {'notopic'}, {'stale', stamp} (the caller knows another number of shards or generation), {'old'} (the shard has the shape
 -- of an earlier version), {'nosub'}, {'idle', subscription…} (these want to be removed; nothing else was done), {'crowded', subscription…} (one of
