@@ -246,7 +246,14 @@ async fn keep_letters(hot: &dyn Hot, warm: &Warm, counters: &Counters, name: &Su
     let mut after = progress.settled.clone();
     loop {
         let page = hot.dead_letter_ids(name, since, after.as_deref(), PAGE).await?;
-        let fresh: Vec<&DeadLetterId> = page.iter().filter(|letter| !progress.kept.contains(&letter.cursor)).collect();
+        let mut fresh: Vec<&DeadLetterId> = page.iter().filter(|letter| !progress.kept.contains(&letter.cursor)).collect();
+        if !fresh.is_empty() {
+            // Other processes kept many of them, which need not be read to know it.
+            let buried = warm.buried(name, fresh.iter().map(|letter| letter.id.clone()).collect()).await?;
+            let (kept, missing) = fresh.into_iter().partition(|letter| buried.contains(&letter.id));
+            progress.kept.extend(Vec::into_iter(kept).map(|letter: &DeadLetterId| letter.cursor.clone()));
+            fresh = missing;
+        }
         // In order: what is older than the newest that is kept is kept.
         for together in fresh.chunks(TOGETHER) {
             let ids: Vec<String> = together.iter().map(|letter| letter.id.clone()).collect();

@@ -1,6 +1,6 @@
 //! The warm tier: chronos-db's messaging database, which keeps what the hot tier lets go.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
@@ -169,6 +169,13 @@ impl Warm {
             letters.save(topic, id, payload).namespace(scope.namespace()).subscription(subscription.name()).headers(to_json(headers));
         let save = save.deliveries(deliveries).reason(reason).failed_at(failed_at).retention_days(self.retention_days);
         save.await.map(drop).map_err(failed)
+    }
+
+    /// Which of these messages are kept as dead letters of a subscription.
+    pub(crate) async fn buried(&self, subscription: &SubscriptionName, ids: Vec<String>) -> Result<BTreeSet<String>> {
+        let (topic, scope) = (subscription.topic().name(), subscription.topic().scope());
+        let kept = self.messaging(scope)?.dead_letters().kept(topic, ids).namespace(scope.namespace()).subscription(subscription.name());
+        kept.await.map_err(failed)
     }
 
     /// When the newest dead letter of a subscription failed that is kept.

@@ -1,15 +1,20 @@
 //! Messages that failed for good.
 
+use std::collections::BTreeSet;
+
 use bson::{Bson, Document};
 
 use super::listing::Page;
 use super::messages::{TimeList, time_list_options};
-use super::schema::{Key, Kind, check_text};
+use super::schema::{Key, Kind, check_text, is};
 use super::table::Table;
 use super::value::{self, date, new_system, required_text, system_date, take_headers, text, whole};
 use super::{DEFAULT_NAMESPACE, runs};
-use crate::documents::Filter;
+use crate::documents::{Filter, Scan};
 use crate::{Json, Result, Timestamp};
+
+/// Ids asked about at once.
+const MOST_IDS: usize = 1_000;
 
 /// Dead letters of one tenant; see [`Messaging::dead_letters`](super::Messaging::dead_letters).
 #[derive(Clone, Debug)]
@@ -125,6 +130,13 @@ impl DeadLetters {
         GetDeadLetter { table: self.table.clone(), place: Place::new(topic.into(), msg_id.into()) }
     }
 
+    /// Which of these messages are there as dead letters; those of a subscription with [`subscription`](KeptDeadLetters::subscription). Their payloads
+    /// are not read.
+    pub fn kept(&self, topic: impl Into<String>, msg_ids: impl IntoIterator<Item = impl Into<String>>) -> KeptDeadLetters {
+        let ids = msg_ids.into_iter().map(Into::into).collect();
+        KeptDeadLetters { table: self.table.clone(), place: Place::new(topic.into(), String::new()), ids }
+    }
+
     /// Removes a dead letter, such as one whose message was published again. Answers whether it was there.
     pub fn delete(&self, topic: impl Into<String>, msg_id: impl Into<String>) -> DeleteDeadLetter {
         DeleteDeadLetter { table: self.table.clone(), place: Place::new(topic.into(), msg_id.into()) }
@@ -231,6 +243,37 @@ impl GetDeadLetter {
 }
 
 runs!(GetDeadLetter => Option<DeadLetter>);
+
+/// Says which messages are there as dead letters; see [`DeadLetters::kept`].
+#[derive(Clone, Debug)]
+#[must_use = "an action runs when it is awaited"]
+pub struct KeptDeadLetters {
+    table: Table,
+    place: Place,
+    ids: Vec<String>,
+}
+
+impl KeptDeadLetters {
+    place_options!();
+
+    async fn run(self) -> Result<BTreeSet<String>> {
+        let Place { namespace, topic, subscription, .. } = self.place;
+        let of = |field: &str, value: Option<String>| is(Kind::DeadLetters, field, &value.map_or(Bson::Null, Bson::from));
+        let place = of("namespace", Some(namespace)).and(of("topic", Some(topic))).and(of("subscription", subscription));
+        let mut kept = BTreeSet::new();
+        for ids in self.ids.chunks(MOST_IDS) {
+            let filter = place.clone().and(Filter::any_of("msgId", ids.iter().map(|id| id.as_str().into()).collect()));
+            let without = ["payload", "headers"].map(str::to_owned).to_vec();
+            let found = self.table.all(Scan { filter, without, ..Scan::default() }).await?;
+            for document in found {
+                kept.insert(required_text(&document, "msgId")?);
+            }
+        }
+        Ok(kept)
+    }
+}
+
+runs!(KeptDeadLetters => BTreeSet<String>);
 
 /// Removes a dead letter; see [`DeadLetters::delete`].
 #[derive(Clone, Debug)]

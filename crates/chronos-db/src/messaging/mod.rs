@@ -23,7 +23,7 @@ mod value;
 use std::fmt;
 use std::sync::Arc;
 
-pub use dead_letters::{DeadLetter, DeadLetters, DeleteDeadLetter, GetDeadLetter, ListDeadLetters, SaveDeadLetter};
+pub use dead_letters::{DeadLetter, DeadLetters, DeleteDeadLetter, GetDeadLetter, KeptDeadLetters, ListDeadLetters, SaveDeadLetter};
 pub use deliveries::{AppendDelivery, Deliveries, Delivery, DeliveryStatus, ListDeliveries};
 pub use handle::{DeleteMany, DeleteOne, Find, FindOne, Handle, Insert, Upsert};
 pub use listing::Page;

@@ -156,6 +156,23 @@ async fn tenants_do_not_see_each_other(chronos: &Chronos) {
     assert_eq!(b.messages().list("payments").await.unwrap().items.len(), 1);
     assert_eq!(b.messages().get("payments", "1").await.unwrap().unwrap().payload, json!("tenant-b"));
     assert_eq!(b.dead_letters().list("payments").await.unwrap().items.len(), 1);
+    b.dead_letters().save("payments", "2", json!(0)).namespace("other").subscription("s").await.unwrap();
+    let ids = ["1", "2", "3"];
+    assert_eq!(b.dead_letters().kept("payments", ids).await.unwrap().into_iter().collect::<Vec<_>>(), ["1"]);
+    let of_other = b.dead_letters().kept("payments", ids).namespace("other").subscription("s").await.unwrap();
+    assert_eq!(of_other.into_iter().collect::<Vec<_>>(), ["2"]);
+    assert!(
+        chronos
+            .messaging("tenant-a")
+            .unwrap()
+            .dead_letters()
+            .kept("payments", ids)
+            .namespace("other")
+            .subscription("s")
+            .await
+            .unwrap()
+            .is_empty()
+    );
     assert_eq!(b.collection("messages").unwrap().find(json!({})).await.unwrap().len(), 1);
     assert_eq!(b.collection("shared_memory").unwrap().delete_many(json!({})).await.unwrap(), 1);
     let c = chronos.messaging("tenant-c").unwrap();

@@ -106,6 +106,7 @@ async fn duplicates_of_the_originals_do_not_stand_in_the_way(ground: Ground) {
     assert_eq!(messaging.shared().load("n", "k").await.unwrap().unwrap().value, json!(3));
     assert_eq!(messaging.shared().save("n", "k", json!(4)).append().await.unwrap().version, Some(2));
     assert!(!messaging.dead_letters().save("t", "1", json!(2)).subscription("s").await.unwrap());
+    assert_eq!(messaging.dead_letters().kept("t", ["1", "2"]).subscription("s").await.unwrap().len(), 1);
     assert!(messaging.dead_letters().delete("t", "1").subscription("s").await.unwrap());
     assert_eq!(ground.read(&chronos, "all", "dead_letters").await.len(), 0);
 }
