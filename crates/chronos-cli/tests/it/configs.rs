@@ -132,3 +132,20 @@ fn an_entry_of_a_version_1_configuration_is_named_by_its_key_or_its_database() {
     assert_eq!(cli.run(&["--tenant", "acme", "export", "-c", "users"]).lines(), [json!({"of": "acme"})]);
     assert_eq!(cli.run(&["--database", "shop", "export", "-c", "users"]).lines(), [json!({"of": "shop"})]);
 }
+
+#[test]
+fn who_writes_and_who_works_says_why_versions_wait_to_be_stored() {
+    let cli = Cli::new();
+    // A file stands where the bucket's folder belongs.
+    cli.write("chronos.json", &embedded().replace("./objects", "./taken"));
+    cli.write("taken", "");
+    let made = cli.run(&["create", "-c", "users", "{}"]);
+    let id = made.value()["id"].as_str().unwrap().to_owned();
+    assert!(made.err().contains("1 version waits to be stored") && made.err().contains("taken"), "{made:?}");
+    let worked = cli.run(&["worker", "-c", "users", "--once", "--limit", "3"]);
+    assert_eq!(worked.value_with_code(1)["waiting"], 1);
+    let said = format!("version 0 of {id} in `users` was tried");
+    assert!(worked.err().lines().any(|line| line.contains(&said) && line.contains("taken")), "{worked:?}");
+    std::fs::remove_file(cli.folder().join("taken")).unwrap();
+    assert_eq!(cli.run(&["worker", "-c", "users", "--once"]).value()["waiting"], 0);
+}

@@ -14,7 +14,7 @@ use object_store::signer::{Method, Url};
 use object_store::{BackoffConfig, ClientOptions, HeaderValue, ObjectStore, RetryConfig};
 use secrecy::{ExposeSecret, SecretString};
 
-use super::failure::Failure;
+use super::failure::{Failure, NOT_IMPLEMENTED};
 use super::store::{PATIENCE, within};
 use crate::config::SpaceConnection;
 use crate::{Error, Result};
@@ -106,23 +106,28 @@ impl Ahead {
     }
 }
 
-/// Looks at the dates of answers.
+/// Looks at the dates of answers, and sees to it that what a storage cannot do is not asked for again: the client repeats whatever begins with a 5.
 #[derive(Debug)]
-struct Dated {
+struct Answers {
     inner: HttpClient,
     ahead: Ahead,
 }
 
-impl Dated {
+impl Answers {
     fn over(inner: HttpClient, ahead: &Ahead) -> HttpClient {
         HttpClient::new(Self { inner, ahead: ahead.clone() })
     }
 }
 
 #[async_trait]
-impl HttpService for Dated {
+impl HttpService for Answers {
     async fn call(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
-        let answer = self.inner.execute(request).await?;
+        let mut answer = self.inner.execute(request).await?;
+        if answer.status().as_u16() == 501
+            && let Ok(status) = NOT_IMPLEMENTED.try_into()
+        {
+            *answer.status_mut() = status;
+        }
         if let Some(date) = answer.headers().get("date").and_then(|date| date.to_str().ok()) {
             self.ahead.learn(date);
         }
@@ -211,7 +216,7 @@ pub(super) fn s3(connection: &SpaceConnection, bucket: &str, http: HttpClient) -
     }
     let served = if path_style { &endpoint } else { &root };
     let ahead = Ahead::default();
-    let http = Dated::over(http, &ahead);
+    let http = Answers::over(http, &ahead);
     let store = AmazonS3Builder::new()
         .with_bucket_name(bucket)
         .with_region(region)
@@ -260,7 +265,7 @@ pub(super) fn azure(connection: &SpaceConnection, bucket: &str, http: HttpClient
     let credential = AzureAccessKey::try_new(key).map_err(|_| no_base64())?;
     let endpoint = endpoint(&connection.endpoint, || format!("https://{account}.blob.core.windows.net"))?;
     let ahead = Ahead::default();
-    let http = Dated::over(http, &ahead);
+    let http = Answers::over(http, &ahead);
     let store = MicrosoftAzureBuilder::new()
         .with_account(account)
         .with_access_key(key)

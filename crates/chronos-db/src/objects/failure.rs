@@ -9,6 +9,9 @@ use object_store::client::HttpError;
 /// Longest reason that is shown.
 const MAX_REASON_CHARS: usize = 300;
 
+/// The status that stands for 501 on its way through the client, which would repeat that.
+pub(super) const NOT_IMPLEMENTED: u16 = 471;
+
 /// An error of a storage, taken apart.
 #[derive(Debug)]
 pub(super) struct Failure {
@@ -66,6 +69,7 @@ impl Failure {
     }
 
     fn set_answer(&mut self, status: u16, body: &str) {
+        let status = if status == NOT_IMPLEMENTED { 501 } else { status };
         self.status = Some(status);
         self.code = element(body, "Code").map(str::to_owned);
         let said = element(body, "Message").unwrap_or(body);

@@ -24,6 +24,8 @@ const SILENCE: (u16, &str) = (0, "");
 struct Server {
     answers: Arc<Mutex<VecDeque<(u16, &'static str)>>>,
     asked: Arc<Mutex<Vec<Asked>>>,
+    /// It tells its time, which is so many seconds ahead of ours.
+    ahead: Option<i64>,
 }
 
 #[derive(Clone, Debug)]
@@ -71,6 +73,11 @@ impl HttpService for Server {
         response.headers_mut().insert("content-length", body.len().into());
         response.headers_mut().insert("etag", "\"1\"".try_into().unwrap());
         response.headers_mut().insert("last-modified", "Thu, 01 Jan 2026 00:00:00 GMT".try_into().unwrap());
+        if let Some(ahead) = self.ahead {
+            let time = jiff::Timestamp::from_second(jiff::Timestamp::now().as_second() + ahead).unwrap();
+            let told = time.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string();
+            response.headers_mut().insert("date", told.try_into().unwrap());
+        }
         Ok(response)
     }
 }
@@ -131,6 +138,65 @@ async fn a_bucket_on_amazon_is_created_in_its_region_and_named_in_the_host() {
     assert_eq!(asked[0].line, "PUT https://bucket.s3.eu-central-1.amazonaws.com/k");
     assert_eq!(asked[1].line, "PUT https://bucket.s3.eu-central-1.amazonaws.com/");
     assert!(asked[1].body.contains("<LocationConstraint>eu-central-1<"), "{}", asked[1].body);
+}
+
+#[tokio::test]
+async fn a_bucket_anywhere_is_created_in_the_region_of_its_connection() {
+    let bad = (400, "<Error><Code>MalformedXML</Code></Error>");
+    let server = Server::answering(&[NO_BUCKET, OK, OK]);
+    create(&s3(&server)).await.unwrap();
+    assert!(server.asked()[1].body.contains("<LocationConstraint>eu-central-1<"), "{:?}", server.asked());
+    // One that knows no regions is asked without.
+    let server = Server::answering(&[NO_BUCKET, bad, OK, OK]);
+    create(&s3(&server)).await.unwrap();
+    assert_eq!(server.lines()[1..3], ["PUT http://store.test/bucket"; 2]);
+    assert_eq!(server.asked()[2].body, "");
+    // Amazon's first region is the one that must not be named.
+    for region in ["", "us-east-1"] {
+        let server = Server::answering(&[NO_BUCKET, OK, OK]);
+        let connection = SpaceConnection { region: region.to_owned(), ..connection(Provider::S3, "http://store.test", "AKEY") };
+        create(&StoreObjects::s3_over(&connection, "bucket", server.client()).unwrap()).await.unwrap();
+        assert_eq!(server.asked()[1].body, "", "{region}");
+    }
+}
+
+#[tokio::test]
+async fn a_storage_without_conditional_puts_is_looked_at_instead() {
+    let unsupported = (501, "<Error><Code>NotImplemented</Code><Message>If-None-Match</Message></Error>");
+    let absent = (404, "<Error><Code>NoSuchKey</Code></Error>");
+    let server = Server::answering(&[unsupported, absent]);
+    let objects = s3(&server);
+    assert_eq!(create(&objects).await.unwrap(), Put::Stored);
+    // The body travels twice, and not as often as a server that is down is asked.
+    let lines = ["PUT http://store.test/bucket/k", "HEAD http://store.test/bucket/k", "PUT http://store.test/bucket/k"];
+    assert_eq!(server.lines(), lines);
+    assert_eq!(server.asked().iter().map(|asked| asked.create_only).collect::<Vec<_>>(), [true, false, false]);
+    // What is known of it is not asked again, and what is there is left alone.
+    assert_eq!(create(&objects).await.unwrap(), Put::Exists);
+    assert_eq!(server.lines()[lines.len()..], ["HEAD http://store.test/bucket/k"]);
+}
+
+#[tokio::test]
+async fn urls_live_by_the_clock_of_the_storage() {
+    let seconds = |text: &str| text.split('&').next().unwrap().parse::<i64>().unwrap();
+    let end = |url: &str| {
+        let text = url.split_once("se=").unwrap().1.split('&').next().unwrap().replace("%3A", ":");
+        text.parse::<jiff::Timestamp>().unwrap().as_second() - jiff::Timestamp::now().as_second()
+    };
+    let ttl = std::time::Duration::from_secs(60);
+    for (ahead, s3_lives, azure_lives) in [(600, 660, 660), (-600, 60, -540), (3, 60, 60)] {
+        let server = Server { ahead: Some(ahead), ..Server::default() };
+        let (s3, azure) = (s3(&server), azure(&server));
+        for objects in [&s3, &azure] {
+            objects.head("k").await.unwrap().unwrap();
+        }
+        let url = s3.presign_get("k", ttl).await.unwrap();
+        // Signed from now on by our clock: what that is behind comes on top.
+        let lives = seconds(url.split_once("X-Amz-Expires=").unwrap().1);
+        assert!((s3_lives - 2..=s3_lives + 2).contains(&lives), "{ahead}: {lives}");
+        let lives = end(&azure.presign_get("k", ttl).await.unwrap());
+        assert!((azure_lives - 3..=azure_lives + 3).contains(&lives), "{ahead}: {lives}");
+    }
 }
 
 #[tokio::test]

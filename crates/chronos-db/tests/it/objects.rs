@@ -99,6 +99,43 @@ async fn assert_refused(objects: &StoreObjects, secrets: &[&str]) {
 }
 
 #[tokio::test]
+async fn a_bucket_that_several_make_at_once_lies_in_the_region_of_their_connection() {
+    for region in ["us-east-1", "eu-central-1", "sa-east-1"] {
+        let connection = SpaceConnection { endpoint: test_support::servers::moto_endpoint(), region: region.to_owned(), ..s3_connection() };
+        let bucket = new_bucket();
+        let puts = (0..6).map(|n| {
+            let objects = StoreObjects::s3(&connection, &bucket).unwrap();
+            async move { objects.put(&n.to_string(), Bytes::from_static(b"x"), PutOptions::default()).await }
+        });
+        for put in futures::future::join_all(puts).await {
+            assert_eq!(put.unwrap(), Put::Stored, "{region}");
+        }
+        let url = format!("{}/{bucket}?location", connection.endpoint);
+        let location = reqwest::get(url).await.unwrap().text().await.unwrap();
+        // Amazon's first region has no name here.
+        assert!(if region == "us-east-1" { !location.contains("east") } else { location.contains(region) }, "{region}: {location}");
+    }
+}
+
+#[tokio::test]
+async fn a_bucket_that_has_to_be_there_is_not_made() {
+    let root = tempfile::tempdir().unwrap();
+    let local = StoreObjects::local(root.path(), "bucket").unwrap();
+    // The other S3 server makes a bucket with any put.
+    let moto = SpaceConnection { endpoint: test_support::servers::moto_endpoint(), ..s3_connection() };
+    let backends: [Arc<dyn Objects>; 3] = [Arc::new(local), Arc::new(StoreObjects::s3(&moto, &new_bucket()).unwrap()), azure().await.0];
+    for objects in backends {
+        let known = PutOptions { bucket_must_exist: true, ..PutOptions::default() };
+        for _ in 0..2 {
+            let error = objects.put("k", Bytes::new(), known.clone()).await.expect_err("there is no bucket");
+            assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
+        }
+        objects.put("k", Bytes::new(), PutOptions::default()).await.unwrap();
+        assert_eq!(objects.put("k", Bytes::new(), known).await.unwrap(), Put::Stored);
+    }
+}
+
+#[tokio::test]
 async fn a_storage_that_is_down_is_reported_within_seconds_and_may_be_tried_again() {
     let nobody = SilentPort::take();
     let port = nobody.address().port();

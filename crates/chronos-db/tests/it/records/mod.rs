@@ -4,6 +4,7 @@
 mod pairing;
 
 mod blobs;
+mod buckets;
 mod cost;
 mod damage;
 mod documents;
