@@ -65,6 +65,7 @@ struct Inner {
     operation: Option<&'static str>,
     target: Option<String>,
     retryable: bool,
+    forbidden: bool,
     source: Option<Box<dyn StdError + Send + Sync>>,
 }
 
@@ -72,7 +73,17 @@ impl Error {
     /// An error of `kind` with a message that says what is wrong and, where it can, what to do.
     pub fn new(kind: ErrorKind, message: impl Into<Cow<'static, str>>) -> Self {
         let retryable = kind == ErrorKind::Full;
-        Self { inner: Box::new(Inner { kind, message: message.into(), operation: None, target: None, retryable, source: None }) }
+        Self {
+            inner: Box::new(Inner {
+                kind,
+                message: message.into(),
+                operation: None,
+                target: None,
+                retryable,
+                forbidden: false,
+                source: None,
+            }),
+        }
     }
 
     /// Wrong input.
@@ -126,6 +137,19 @@ impl Error {
         self.inner.retryable
     }
 
+    /// Marks it as a refusal for want of rights.
+    #[must_use]
+    pub fn forbidden(mut self) -> Self {
+        self.inner.forbidden = true;
+        self
+    }
+
+    /// Whether the user of the connection lacks the right to do this.
+    #[must_use]
+    pub fn is_forbidden(&self) -> bool {
+        self.inner.forbidden
+    }
+
     /// The message without operation and target.
     #[must_use]
     pub fn message(&self) -> &str {
@@ -163,6 +187,7 @@ impl From<chronos_db::Error> for Error {
         };
         let own = Self::new(kind, error.message().to_owned());
         let own = if error.is_retryable() { own.retryable() } else { own };
+        let own = if error.is_forbidden() { own.forbidden() } else { own };
         own.caused_by(error)
     }
 }

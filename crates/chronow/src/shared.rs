@@ -295,8 +295,15 @@ impl Shared {
             };
             // It is the same value: whoever knows its version may go on to change it.
             let when = kept.hot_version.map_or(When::Unknown, When::UnknownSince);
-            if let Some(version) = self.inner.hot.set(&self.scope, key, Some(bytes.clone()), &content_type, ttl, when).await? {
-                return Ok(Some(Value { bytes: Some(bytes), content_type, version, ttl }));
+            match self.inner.hot.set(&self.scope, key, Some(bytes.clone()), &content_type, ttl, when).await {
+                Ok(Some(version)) => return Ok(Some(Value { bytes: Some(bytes), content_type, version, ttl })),
+                Ok(None) => {}
+                // Who may only read has no use for a version.
+                Err(error) if error.is_forbidden() => {
+                    let version = kept.hot_version.unwrap_or(0);
+                    return Ok(Some(Value { bytes: Some(bytes), content_type, version, ttl }));
+                }
+                Err(error) => return Err(error),
             }
             let found = self.inner.hot.get(&self.scope, &[key.to_owned()]).await?.into_iter().next().flatten();
             if found.is_some() {

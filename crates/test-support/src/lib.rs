@@ -5,6 +5,7 @@
 //! | find a server that `scripts/services` started | [`servers`] |
 //! | kill and restart a Redis server or cluster of one's own | [`RedisServer`], [`RedisCluster`] |
 //! | kill, freeze and hold back the members of a MongoDB replica set of one's own | [`ReplicaSet`] |
+//! | give a MongoDB server users with few rights | [`MongoServer`] |
 //! | cut, stall or slow down a connection | [`Proxy`] |
 //! | name a server that is not there | [`SilentPort`] |
 //! | own the time and the identifiers | [`MockClock`], [`ShiftedClock`], [`SeededRandom`] |
@@ -17,6 +18,8 @@
 mod clock;
 pub mod documents;
 mod layers;
+mod mongo_server;
+mod mongod;
 pub mod objects;
 mod proxy;
 mod random;
@@ -29,6 +32,7 @@ mod silent;
 
 pub use clock::MockClock;
 pub use layers::{CallKind, Counting, Delaying, Failing, Fault, Holding, Layer};
+pub use mongo_server::MongoServer;
 pub use proxy::Proxy;
 pub use random::SeededRandom;
 pub use redis::{RedisCluster, RedisServer, free_port};

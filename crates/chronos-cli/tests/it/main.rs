@@ -11,6 +11,7 @@ mod import;
 mod migrate;
 mod readme;
 mod records;
+mod rights;
 mod sp500;
 mod surface;
 mod top;

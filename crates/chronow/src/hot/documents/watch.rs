@@ -1,6 +1,7 @@
-//! Watching keys: the changes of the last moments, looked at again and again. Where values' times end, a watcher makes a change of that.
+//! Watching keys: the changes of the last moments, looked at again and again. Where values' times end, a watcher makes a change of that; one whose
+//! user may not write tells it to its own caller alone.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,6 +24,9 @@ const PAUSE: Duration = Duration::from_millis(30);
 const ENDS_MS: i64 = 100;
 const ENDS: u64 = 500;
 
+/// How long it is remembered which ends were told without being written.
+const TOLD_MS: i64 = 60_000;
+
 /// The pause after a store did not answer.
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(1);
 
@@ -36,6 +40,8 @@ struct Watcher {
     ready: VecDeque<Change>,
     /// Values whose time was over by then have been ended.
     ended: i64,
+    /// Where this user may not write: the values whose end was told all the same, with their versions and the end of their time.
+    told: HashMap<String, (i64, i64)>,
     /// When it was looked last, by the store's clock: what comes later is looked for the next time, also after an interruption.
     looked_at: Option<i64>,
     /// Whether the last look failed.
@@ -51,6 +57,7 @@ impl Engine {
         let mut watcher = Watcher {
             engine: self,
             ended: now.as_millis(),
+            told: HashMap::new(),
             of: scope.clone(),
             scope: scope_prefix(scope),
             prefix: prefix.to_owned(),
@@ -92,6 +99,11 @@ impl Watcher {
                 let version = u64::try_from(int(&change, "v")?).unwrap_or(0);
                 let deleted = change.get_bool("d").unwrap_or(false);
                 let expired = change.get_bool("x").unwrap_or(false);
+                if expired && self.told.remove(key).is_some() {
+                    // Somebody who may write came later.
+                    recent.insert(id);
+                    continue;
+                }
                 self.ready.push_back(Change { key: key.to_owned(), version, deleted, expired });
             }
             recent.insert(id);
@@ -116,9 +128,13 @@ impl Watcher {
         let found = self.engine.scan(&self.engine.spaces.values, scan).await?;
         let full = found.len() as u64 == ENDS;
         for value in &found {
-            let id = text(value, "_id")?;
-            self.engine.end_value(&self.of, &id[self.scope.len()..]).await?;
+            let key = &text(value, "_id")?[self.scope.len()..];
+            match self.engine.end_value(&self.of, key).await {
+                Err(error) if error.is_forbidden() => self.tell_end(key, int(value, "v")?, int(value, "until")?),
+                ended => ended?,
+            }
         }
+        self.told.retain(|_, (_, until)| now - *until < TOLD_MS);
         self.ended = match found.last() {
             // Others may end in the same millisecond.
             Some(last) if full => int(last, "until")? - 1,
@@ -126,6 +142,17 @@ impl Watcher {
             _ => self.ended.max(now - OVERLAP_MS),
         };
         Ok(())
+    }
+
+    /// Tells the end of a value that this user may not write, once.
+    fn tell_end(&mut self, key: &str, version: i64, until: i64) {
+        if self.told.get(key).is_some_and(|(told, _)| *told == version) {
+            return;
+        }
+        self.told.insert(key.to_owned(), (version, until));
+        // Whoever writes the end gives it a higher version than the value's.
+        let version = u64::try_from(version).unwrap_or(0).saturating_add(1);
+        self.ready.push_back(Change { key: key.to_owned(), version, deleted: true, expired: true });
     }
 
     /// The next change. A failure that may pass is told, and watching goes on; after another one there is nothing more.

@@ -520,7 +520,9 @@ pub(super) fn failed(error: RedisError) -> Error {
         "CLUSTERDOWN" | "MASTERDOWN" => hot("Redis has no master for this key at the moment; nothing was changed").retryable(),
         "MISCONF" => hot("Redis refuses writes because it cannot save its data to disk").retryable(),
         "WRONGPASS" | "NOAUTH" => hot("Redis refused the user name or password"),
-        "NOPERM" => hot("the Redis user may not do this; it needs the commands for streams, sorted sets, hashes, scripts and channels"),
+        "NOPERM" => {
+            hot("the Redis user may not do this; it needs the commands for streams, sorted sets, hashes, scripts and channels").forbidden()
+        }
         _ if error.kind() == RedisKind::AuthenticationFailed => hot("Redis refused the user name or password"),
         _ if error.is_timeout() => hot("Redis did not answer in time; the change may have taken place").retryable(),
         _ if error.is_connection_refusal() => hot("Redis cannot be reached").retryable(),
