@@ -20,7 +20,7 @@ const OP_MSG: i32 = 2013;
 pub(crate) struct Mongod {
     pub(crate) process: Option<Child>,
     port: u16,
-    folder: TempDir,
+    folder: Option<TempDir>,
     pub(crate) is_frozen: bool,
 }
 
@@ -28,7 +28,18 @@ impl Mongod {
     pub(crate) fn new() -> Self {
         let memory = std::path::Path::new("/dev/shm");
         let folder = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
-        Self { process: None, port: free_port(), folder: folder.expect("there is room for a temporary folder"), is_frozen: false }
+        let folder = Some(folder.expect("there is room for a temporary folder"));
+        Self { process: None, port: free_port(), folder, is_frozen: false }
+    }
+
+    /// One that somebody else has started, and ends.
+    pub(crate) fn of_others(port: u16) -> Self {
+        Self { process: None, port, folder: None, is_frozen: false }
+    }
+
+    /// Whether it can answer.
+    pub(crate) fn is_up(&self) -> bool {
+        (self.process.is_some() || self.folder.is_none()) && !self.is_frozen
     }
 
     pub(crate) fn address(&self) -> String {
@@ -42,7 +53,8 @@ impl Mongod {
         command.args(["--bind_ip", "127.0.0.1", "--port", &self.port.to_string(), "--nounixsocket", "--quiet"]);
         command.args(["--wiredTigerCacheSizeGB", "0.25"]).args(arguments);
         command.args(["--setParameter", "diagnosticDataCollectionEnabled=false", "--setParameter", "enableTestCommands=1"]);
-        command.arg("--dbpath").arg(self.folder.path()).arg("--logpath").arg(self.folder.path().join("log"));
+        let folder = self.folder.as_ref().expect("a server of others is not started here").path();
+        command.arg("--dbpath").arg(folder).arg("--logpath").arg(folder.join("log"));
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         self.process = Some(command.spawn().expect("mongod can be started"));
     }

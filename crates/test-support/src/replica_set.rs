@@ -14,6 +14,8 @@ const OF_A_SET: [&str; 4] = ["--replSet", SET, "--oplogSize", "64"];
 pub struct ReplicaSet {
     members: Vec<Mongod>,
     options: Vec<Document>,
+    /// Of a set that others have started.
+    uri: Option<String>,
 }
 
 impl ReplicaSet {
@@ -33,10 +35,24 @@ impl ReplicaSet {
         Self::with_members(vec![doc! { "priority": 2 }, Document::new(), doc! { "arbiterOnly": true }]).await
     }
 
+    /// The set of three members that `scripts/services` started. Its members can be held back and elected, and not be killed or frozen; whoever does so
+    /// is the only one who uses it meanwhile.
+    ///
+    /// # Panics
+    /// If the services are not up.
+    #[must_use]
+    pub fn of_services() -> Self {
+        let uri = crate::servers::mongo_rs3_uri();
+        let hosts = uri.trim_start_matches("mongodb://").split('/').next().unwrap_or_default();
+        let ports = hosts.split(',').map(|host| host.rsplit(':').next().and_then(|port| port.parse().ok()).expect("a host has a port"));
+        let members: Vec<Mongod> = ports.map(Mongod::of_others).collect();
+        Self { options: vec![Document::new(); members.len()], members, uri: Some(uri) }
+    }
+
     /// A member for each document of options in the set's configuration.
     async fn with_members(options: Vec<Document>) -> Self {
         let members = options.iter().map(|_| Mongod::new()).collect();
-        let mut set = Self { members, options };
+        let mut set = Self { members, options, uri: None };
         for member in &mut set.members {
             member.spawn(&OF_A_SET);
         }
@@ -59,6 +75,9 @@ impl ReplicaSet {
     /// The connection string that names every member.
     #[must_use]
     pub fn uri(&self) -> String {
+        if let Some(uri) = &self.uri {
+            return uri.clone();
+        }
         let hosts: Vec<_> = self.members.iter().map(Mongod::address).collect();
         format!("mongodb://{}/?replicaSet={SET}", hosts.join(","))
     }
@@ -71,8 +90,7 @@ impl ReplicaSet {
         let begun = Instant::now();
         loop {
             for (at, member) in self.members.iter().enumerate() {
-                if member.process.is_some()
-                    && !member.is_frozen
+                if member.is_up()
                     && let Some(hello) = member.ask("admin", doc! { "hello": 1 }).await
                     && hello.get_bool("isWritablePrimary").unwrap_or(false)
                 {
@@ -107,7 +125,7 @@ impl ReplicaSet {
                 let states = members.iter().filter_map(|member| member.as_document()?.get_str("stateStr").ok());
                 states.filter(|state| ["PRIMARY", "SECONDARY", "ARBITER"].contains(state)).count()
             });
-            let running = self.members.iter().filter(|member| member.process.is_some() && !member.is_frozen).count();
+            let running = self.members.iter().filter(|member| member.is_up()).count();
             if states.is_ok_and(|states| states >= running) {
                 return;
             }
@@ -152,7 +170,7 @@ impl ReplicaSet {
     /// Ends [`lag`](Self::lag).
     pub async fn catch_up(&self) {
         for (at, member) in self.members.iter().enumerate() {
-            if member.process.is_some() && !member.is_frozen && !self.is_arbiter(at) {
+            if member.is_up() && !self.is_arbiter(at) {
                 self.run(at, "admin", doc! { "configureFailPoint": "stopReplProducer", "mode": "off" }).await;
             }
         }
@@ -189,6 +207,29 @@ impl ReplicaSet {
     pub async fn fail_over_without_the_last_writes(&mut self, primary: usize) -> usize {
         self.freeze(primary);
         let next = self.primary().await;
+        self.catch_up().await;
+        next
+    }
+
+    /// Elects a member that lacks what the primary wrote since [`lag`](Self::lag), and ends that: the old primary then undoes what only it had. All
+    /// members stay up. Returns the new primary.
+    ///
+    /// # Panics
+    /// If no other member becomes the primary.
+    pub async fn elect_without_the_last_writes(&self, primary: usize) -> usize {
+        let begun = Instant::now();
+        let next = self.others(primary)[0];
+        loop {
+            assert!(begun.elapsed() < PATIENCE, "no other member became the primary");
+            self.members[next].ask("admin", doc! { "replSetStepUp": 1 }).await;
+            // It would take over what the old one has more before it takes writes.
+            self.members[next].ask("admin", doc! { "replSetAbortPrimaryCatchUp": 1 }).await;
+            let hello = self.members[next].ask("admin", doc! { "hello": 1 }).await.unwrap_or_default();
+            if hello.get_bool("isWritablePrimary").unwrap_or(false) {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
         self.catch_up().await;
         next
     }

@@ -34,8 +34,8 @@ pub fn mongo_rs_uri() -> String {
     variable("MONGO_RS_URI")
 }
 
-/// The MongoDB replica set of three members, with fail points. Tests share it, so none stops or holds back a member of it; who wants to starts a
-/// [`ReplicaSet`](crate::ReplicaSet).
+/// The MongoDB replica set of three members, with fail points. One test at a time holds back its members or elects another primary, by
+/// [`ReplicaSet::of_services`](crate::ReplicaSet::of_services); who wants to kill or freeze members starts a set of its own.
 #[must_use]
 pub fn mongo_rs3_uri() -> String {
     variable("MONGO_RS3_URI")

@@ -8,21 +8,21 @@ use chronos_db::config::Config;
 use chronos_db::documents::{Batch, Direction, Namespace, Scan, Write};
 use chronos_db::{Chronos, Collection, ErrorKind, ItemId, Route, json};
 use futures::TryStreamExt as _;
-use test_support::ReplicaSet;
+use test_support::{ReplicaSet, servers};
 
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 pub(crate) const DATABASE: &str = "app";
 
 pub(crate) fn open(uri: &str, folder: &Path) -> (Chronos, Collection) {
-    open_with(uri, folder, Duration::from_secs(30))
+    open_with(uri, folder, DATABASE, Duration::from_secs(30))
 }
 
-fn open_with(uri: &str, folder: &Path, timeout: Duration) -> (Chronos, Collection) {
+fn open_with(uri: &str, folder: &Path, database: &str, timeout: Duration) -> (Chronos, Collection) {
     let text = json!({
         "dbConnections": { "main": { "mongoUri": uri } },
         "localStorage": { "enabled": true, "basePath": folder.join("objects").display().to_string() },
         "databases": { "runtime": { "tenantDatabases": [
-            { "tenantId": "default", "dbConnRef": "main", "dbName": DATABASE, "bucket": "app-objects" },
+            { "tenantId": "default", "dbConnRef": "main", "dbName": database, "bucket": "app-objects" },
         ] } },
     });
     let chronos = Chronos::builder(Config::from_json(&text, folder).unwrap()).timeout(timeout).open().unwrap();
@@ -39,9 +39,13 @@ struct Writer {
 
 impl Writer {
     fn start(uri: &str, folder: PathBuf) -> Self {
+        Self::start_in(uri, folder, DATABASE)
+    }
+
+    fn start_in(uri: &str, folder: PathBuf, database: &str) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let _entered = runtime.enter();
-        let (chronos, users) = open(uri, &folder);
+        let (chronos, users) = open_with(uri, &folder, database, Duration::from_secs(30));
         Self { runtime: Some(runtime), users, _chronos: chronos }
     }
 
@@ -98,6 +102,44 @@ async fn what_a_failover_takes_back_was_never_shown_nor_built_upon() {
     assert!(found.is_clean(), "{:#}", found.to_json());
     heads_follow_rows(&set).await;
     chronos.shutdown().await.unwrap();
+}
+
+/// On the set that the services have: its members stay up, and its elections take as long as usual.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn members_that_lag_and_elect_another_take_back_only_what_nobody_was_told() {
+    let (folder, set) = (tempfile::tempdir().unwrap(), ReplicaSet::of_services());
+    let database = servers::unique_name("members");
+    let (chronos, users) = open_with(&set.uri(), folder.path(), &database, Duration::from_secs(30));
+    let id = users.create(json!({ "n": 0 })).ack_stored().await.unwrap().id;
+
+    let writer = Writer::start_in(&set.uri(), folder.path().to_owned(), &database);
+    let warm = writer.users.clone();
+    writer.spawn(async move { warm.create(json!({ "warm": true })).ack_stored().await }).await.unwrap().unwrap();
+    let primary = set.primary().await;
+    set.lag(primary).await;
+    let dying = writer.users.clone();
+    writer.spawn(async move { dying.update(&id, json!({ "n": "taken back" })).await });
+    let begun = Instant::now();
+    while set.documents(primary, &database, "users_ver").await.len() < 3 {
+        assert!(begun.elapsed() < PATIENCE, "the row never came");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    writer.die();
+    assert_eq!(users.get(&id).await.unwrap().unwrap().ov, 0, "it is not shown");
+
+    set.elect_without_the_last_writes(primary).await;
+    let written = users.update(&id, json!({ "n": "acknowledged" })).ack_stored().await.unwrap();
+    assert_eq!(written.ov, 1);
+    set.until_complete().await;
+    // And back in good order, with a write on the way.
+    let (elected, written) = tokio::join!(set.step_down(), users.update(&id, json!({ "n": "over an election" })));
+    assert_eq!((set.primary().await, written.unwrap().ov), (elected, 2));
+    assert_eq!(users.get(&id).await.unwrap().unwrap().document(), json!({ "n": "over an election" }));
+    assert_eq!(users.drain(PATIENCE).await.unwrap(), 0);
+    let found = users.verify().await.unwrap();
+    assert!(found.is_clean() && found.versions == 4, "{:#}", found.to_json());
+    chronos.shutdown().await.unwrap();
+    set.run(set.primary().await, &database, doc! { "dropDatabase": 1 }).await;
 }
 
 async fn a_version_without_a_majority_is_nobodys_business(set: &mut ReplicaSet, users: &Collection, folder: &Path) {
@@ -244,14 +286,14 @@ async fn every_call_ends_where_no_majority_or_no_command_is_answered() {
     const END: Duration = Duration::from_secs(10);
     let folder = tempfile::tempdir().unwrap();
     let mut set = ReplicaSet::with_arbiter().await;
-    let (chronos, users) = open_with(&set.uri(), folder.path(), TIMEOUT);
+    let (chronos, users) = open_with(&set.uri(), folder.path(), DATABASE, TIMEOUT);
     let id = users.create(json!({ "n": 0 })).ack_stored().await.unwrap().id;
     let primary = set.primary().await;
     let away = set.others(primary)[0];
     set.kill(away);
 
     // A process that begins now finds every index there.
-    let (second, others) = open_with(&set.uri(), folder.path(), TIMEOUT);
+    let (second, others) = open_with(&set.uri(), folder.path(), DATABASE, TIMEOUT);
     assert_eq!(others.get(&id).await.unwrap().unwrap().ov, 0, "what a majority had is still read");
     let late = second.with(Route::runtime().tenant("default").collection("late")).unwrap();
     let begun = Instant::now();
@@ -265,7 +307,7 @@ async fn every_call_ends_where_no_majority_or_no_command_is_answered() {
     // Twice what the client waits for; switching it off waits for those who are held up.
     let stall = doc! { "failCommands": &commands[..], "blockConnection": true, "blockTimeMS": 6_000, "appName": "stalled" };
     set.run(primary, "admin", doc! { "configureFailPoint": "failCommand", "mode": "alwaysOn", "data": stall }).await;
-    let (stalled, gray) = open_with(&format!("{}&appName=stalled", set.uri()), folder.path(), TIMEOUT);
+    let (stalled, gray) = open_with(&format!("{}&appName=stalled", set.uri()), folder.path(), DATABASE, TIMEOUT);
     let begun = Instant::now();
     let (read, written) = tokio::join!(gray.get(&id).into_future(), gray.update(&id, json!({ "n": 2 })).into_future());
     assert!(begun.elapsed() < END, "{:?}", begun.elapsed());
