@@ -13,12 +13,13 @@ use crate::connect::Connected;
 use crate::failure::{Failure, one_line};
 use crate::input;
 use crate::lines::{Line, Lines};
-use crate::output::Output;
+use crate::output::{Output, note};
+use crate::stop::Stop;
 
 /// Publish messages, one JSON line each: {"payload": …, "headers"?: {…}, "key"?: …, "id"?: …, "delayMs"?: …, "at"?: TIME, "ttlMs"?: …}.
 ///
 /// Prints a line for every message once it is accepted: its `id`, and `duplicate` if a message with the same `id` was accepted before. Messages of
-/// one `key` are delivered in order, one at a time.
+/// one `key` are delivered in order, one at a time. Stopped by Ctrl-C or SIGTERM it says behind which line, and exits with 1.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -146,12 +147,25 @@ pub(super) async fn run(connected: &Connected, args: PublishArgs) -> Result<(), 
     let mut lines = Lines::open(&file, read)?;
     let mut out = Output::new();
     let mut taken = Vec::with_capacity(args.batch as usize);
-    while lines.take(&mut taken, args.batch as usize).await > 0 {
+    let (mut stop, mut last) = (Stop::listen(), 0);
+    loop {
+        // What is on its way is accepted and printed first.
+        let count = tokio::select! {
+            biased;
+            () = stop.comes() => {
+                note(&format!("stopped behind line {last}: nothing that follows is published"));
+                return Err(Failure::Reported);
+            }
+            count = lines.take(&mut taken, args.batch as usize) => count,
+        };
+        if count == 0 {
+            return lines.end();
+        }
         let bytes = taken.iter().map(|line| line.bytes).sum();
+        last = taken.last().map_or(last, |line| line.number);
         publish(&topic, taken.drain(..), &mut out).await?;
         lines.release(bytes);
     }
-    lines.end()
 }
 
 async fn one(topic: &Topic, args: PublishArgs) -> Result<(), Failure> {

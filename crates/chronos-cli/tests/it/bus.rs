@@ -1,7 +1,7 @@
 //! Topics and shared memory from outside.
 
-use std::io::{BufRead as _, BufReader};
-use std::process::Command;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use chronos_db::{Json, json};
@@ -201,6 +201,27 @@ fn a_consumer_that_is_terminated_gives_back_what_it_has_not_begun() {
         // Nothing is locked, and what was not begun was not counted.
         assert_eq!((&stats["pending"], &stats["acked"], &stats["deliveries"]), (&json!(0), &json!(handled), &json!(handled)), "{signal}");
         assert_eq!(stats["backlog"], json!(40 - handled));
+    }
+}
+
+#[test]
+fn a_publisher_that_is_terminated_says_behind_which_line() {
+    for signal in ["-TERM", "-INT"] {
+        let cli = topic();
+        let mut publisher = cli.command(["bus", "publish", "payments", "-"]).stdin(Stdio::piped()).spawn().unwrap();
+        let mut stdin = publisher.stdin.take().unwrap();
+        let mut told = BufReader::new(publisher.stdout.take().unwrap()).lines();
+        stdin.write_all(b"{\"payload\": 1}\n\n{\"payload\": 2}\n").unwrap();
+        for _ in 0..2 {
+            assert!(Json::parse(told.next().unwrap().unwrap()).unwrap()["id"].is_string());
+        }
+        assert!(Command::new("kill").args([signal, &publisher.id().to_string()]).status().unwrap().success());
+        // Its input stays open: it does not end by that.
+        let ended = publisher.wait_with_output().unwrap();
+        assert_eq!(ended.status.code(), Some(1), "{signal}");
+        assert_eq!(String::from_utf8(ended.stderr).unwrap(), "stopped behind line 3: nothing that follows is published\n");
+        drop(stdin);
+        assert_eq!(stats(&cli)["backlog"], json!(2), "{signal}");
     }
 }
 

@@ -116,7 +116,8 @@ impl Topic {
         self.inner.hot.stats(&self.name).await.map_err(|error| error.during("stats").on(&self.name))
     }
 
-    /// Removes all messages for all subscriptions; dead letters and subscriptions stay. Returns how many.
+    /// Removes all messages for all subscriptions; dead letters and subscriptions stay, and so do the ids under which messages were accepted once. Returns
+    /// how many.
     ///
     /// # Errors
     /// `HOT_TIER_ERROR` if the store fails.

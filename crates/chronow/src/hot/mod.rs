@@ -521,7 +521,8 @@ pub trait Hot: Send + Sync + std::fmt::Debug {
     /// Looks at messages without taking them, in order, at most `limit`; fewer where a filter leaves out thousands of those that come first.
     async fn peek(&self, subscription: &SubscriptionName, limit: u32) -> Result<Vec<Peeked>>;
 
-    /// Removes all messages of a topic, for all subscriptions; dead letters and subscriptions stay. Returns how many.
+    /// Removes all messages of a topic, for all subscriptions; dead letters and subscriptions stay, and dedup ids are remembered: what was purged is not
+    /// accepted again. Returns how many.
     async fn purge(&self, topic: &TopicName) -> Result<u64>;
 
     /// Counts.

@@ -195,6 +195,7 @@ promises! { $
         a_full_topic_may_drop_its_oldest_and_counts_them,
         what_everybody_has_settled_is_not_held,
         a_purge_removes_messages_and_nothing_else,
+        a_purged_message_is_not_accepted_again_under_its_dedup_id,
     }
     looking {
         a_peek_shows_where_messages_are,

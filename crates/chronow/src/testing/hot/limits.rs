@@ -143,3 +143,24 @@ pub async fn a_purge_removes_messages_and_nothing_else(hot: Arc<dyn Hot>) {
     assert_eq!(bus.hot.redrive(&one, &crate::hot::Select::All).await.unwrap(), 1);
     assert_eq!(texts(&bus.take(&one, 1).await), ["dead"]);
 }
+
+/// A publisher that was not told of its success repeats the publish under its dedup id, and must not bring back what was purged meanwhile: that the
+/// message was accepted stays true. Only taking a message back by its id frees that.
+pub async fn a_purged_message_is_not_accepted_again_under_its_dedup_id(hot: Arc<dyn Hot>) {
+    for shards in [1, 3] {
+        let bus = Bus::with(Arc::clone(&hot), TopicPatch { shards: Some(shards), ..TopicPatch::default() }).await;
+        let subscription = bus.subscribe("s").await;
+        let far = bus.hot.now().await.unwrap().plus_millis(3_600_000);
+        let once = |id: &str| Outgoing { dedup_id: Some(id.to_owned()), ..message(id) };
+        let later = |id: &str| Outgoing { not_before: Some(far), ..once(id) };
+        let ids = bus.publish_all(vec![once("now"), later("later")]).await;
+        assert_eq!(bus.hot.purge(&bus.topic).await.unwrap(), 2);
+        for (again, id) in [(once("now"), &ids[0]), (later("later"), &ids[1])] {
+            let told = bus.send(again).await;
+            assert!(told.duplicate && told.id == *id, "{told:?}");
+        }
+        assert!(!bus.hot.cancel(&bus.topic, &ids[1]).await.unwrap(), "there is nothing to take back");
+        assert_eq!(bus.hot.stats(&bus.topic).await.unwrap().length, 0);
+        bus.nothing(&subscription).await;
+    }
+}
