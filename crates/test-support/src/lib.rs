@@ -11,6 +11,7 @@
 //! | own the time and the identifiers | [`MockClock`], [`ShiftedClock`], [`SeededRandom`] |
 //! | fail, hang or watch the puts of some objects | [`Selective`] |
 //! | count, delay or fail the calls of a store | [`Counting`], [`Delaying`], [`Failing`] with [`documents::decorate`] or [`objects::decorate`] |
+//! | count the documents, objects and bytes that go through a seam | [`Meter`] with [`documents::metered`] or [`objects::metered`] |
 //!
 //! Everything here panics with a sentence that says what is wrong: a test has nothing better to do with it.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "the panic is the failure of the test that asked")]
@@ -18,6 +19,7 @@
 mod clock;
 pub mod documents;
 mod layers;
+mod meter;
 mod mongo_server;
 mod mongod;
 pub mod objects;
@@ -32,6 +34,7 @@ mod silent;
 
 pub use clock::MockClock;
 pub use layers::{CallKind, Counting, Delaying, Failing, Fault, Holding, Layer};
+pub use meter::{Meter, Moved};
 pub use mongo_server::MongoServer;
 pub use proxy::Proxy;
 pub use random::SeededRandom;

@@ -8,8 +8,10 @@ use bytes::Bytes;
 use chronos_db::objects::{ObjectInfo, Objects, Put, PutOptions};
 use chronos_db::{Error, Result};
 use futures::stream::BoxStream;
+use futures::{StreamExt as _, TryStreamExt as _};
 
 use crate::layers::{CallKind, Layer};
+use crate::meter::Meter;
 
 /// The calls of [`Objects`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -70,5 +72,54 @@ impl<L: Layer<Call>> Objects for Decorated<L> {
 
     async fn presign_get(&self, key: &str, ttl: Duration) -> Result<String> {
         self.layer.around(Call::PresignGet, self.inner.presign_get(key, ttl)).await
+    }
+}
+
+/// `inner` with `meter` around it, which counts what moves.
+#[must_use]
+pub fn metered(inner: Arc<dyn Objects>, meter: Arc<Meter>) -> Arc<dyn Objects> {
+    Arc::new(Metered { inner, meter })
+}
+
+#[derive(Debug)]
+struct Metered {
+    inner: Arc<dyn Objects>,
+    meter: Arc<Meter>,
+}
+
+#[async_trait]
+impl Objects for Metered {
+    async fn put(&self, key: &str, body: Bytes, options: PutOptions) -> Result<Put> {
+        self.meter.called();
+        self.meter.wrote(body.len());
+        self.inner.put(key, body, options).await
+    }
+
+    async fn get(&self, key: &str) -> Result<Option<Bytes>> {
+        self.meter.called();
+        let found = self.inner.get(key).await?;
+        found.iter().for_each(|bytes| self.meter.read(bytes.len()));
+        Ok(found)
+    }
+
+    async fn head(&self, key: &str) -> Result<Option<ObjectInfo>> {
+        self.meter.called();
+        self.inner.head(key).await
+    }
+
+    async fn delete(&self, key: &str) -> Result<()> {
+        self.meter.called();
+        self.inner.delete(key).await
+    }
+
+    fn list(&self, prefix: &str) -> BoxStream<'static, Result<ObjectInfo>> {
+        self.meter.called();
+        let meter = Arc::clone(&self.meter);
+        self.inner.list(prefix).inspect_ok(move |found| meter.read(found.key.len())).boxed()
+    }
+
+    async fn presign_get(&self, key: &str, ttl: Duration) -> Result<String> {
+        self.meter.called();
+        self.inner.presign_get(key, ttl).await
     }
 }

@@ -1,5 +1,7 @@
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -21,7 +23,46 @@ pub struct Proxy {
     target: watch::Sender<String>,
     line: watch::Sender<Line>,
     open: watch::Receiver<usize>,
+    passed: Arc<Passed>,
     task: JoinHandle<()>,
+}
+
+/// What went through.
+#[derive(Debug, Default)]
+struct Passed {
+    requests: AtomicU64,
+    answered: AtomicU64,
+}
+
+/// Tells requests of one HTTP connection apart: a body may hold what looks like another one.
+#[derive(Debug, Default)]
+struct Requests {
+    head: Vec<u8>,
+    body_left: usize,
+}
+
+impl Requests {
+    /// How many begin in these bytes.
+    fn begun(&mut self, mut bytes: &[u8]) -> u64 {
+        const END: &[u8] = b"\r\n\r\n";
+        let mut begun = 0;
+        while !bytes.is_empty() {
+            let of_body = self.body_left.min(bytes.len());
+            self.body_left -= of_body;
+            bytes = &bytes[of_body..];
+            let Some((first, rest)) = bytes.split_first() else { break };
+            begun += u64::from(self.head.is_empty());
+            self.head.push(*first);
+            bytes = rest;
+            if self.head.ends_with(END) {
+                let head = String::from_utf8_lossy(&self.head).to_ascii_lowercase();
+                let length = head.lines().find_map(|line| line.strip_prefix("content-length:"));
+                self.body_left = length.and_then(|length| length.trim().parse().ok()).unwrap_or(0);
+                self.head.clear();
+            }
+        }
+        begun
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,8 +95,9 @@ impl Proxy {
         let line = watch::Sender::new(Line { mode: Mode::Pass, age: 0 });
         let (count, open) = watch::channel(0);
         let target = watch::Sender::new(upstream.clone());
-        let task = tokio::spawn(accept(listener, target.subscribe(), line.clone(), count));
-        Self { address, upstream_uri: uri.to_owned(), upstream, target, line, open, task }
+        let passed = Arc::<Passed>::default();
+        let task = tokio::spawn(accept(listener, target.subscribe(), line.clone(), count, Arc::clone(&passed)));
+        Self { address, upstream_uri: uri.to_owned(), upstream, target, line, open, passed, task }
     }
 
     /// Where clients connect to.
@@ -74,6 +116,12 @@ impl Proxy {
     #[must_use]
     pub fn connections(&self) -> usize {
         *self.open.borrow()
+    }
+
+    /// How many HTTP requests went through, and how many bytes of answers.
+    #[must_use]
+    pub fn passed(&self) -> (u64, u64) {
+        (self.passed.requests.load(Ordering::SeqCst), self.passed.answered.load(Ordering::SeqCst))
     }
 
     /// Closes every connection, and every new one at once, until [`restore`](Self::restore).
@@ -124,7 +172,13 @@ impl Drop for Proxy {
     }
 }
 
-async fn accept(listener: TcpListener, target: watch::Receiver<String>, line: watch::Sender<Line>, count: watch::Sender<usize>) {
+async fn accept(
+    listener: TcpListener,
+    target: watch::Receiver<String>,
+    line: watch::Sender<Line>,
+    count: watch::Sender<usize>,
+    passed: Arc<Passed>,
+) {
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
@@ -134,14 +188,14 @@ async fn accept(listener: TcpListener, target: watch::Receiver<String>, line: wa
                 // Such as a client that went away again before it was accepted.
                 let Ok((client, _)) = accepted else { continue };
                 let upstream = target.borrow().clone();
-                connections.spawn(serve(client, upstream, line.subscribe()));
+                connections.spawn(serve(client, upstream, line.subscribe(), Arc::clone(&passed)));
             }
         }
         count.send_replace(connections.len());
     }
 }
 
-async fn serve(client: TcpStream, upstream: String, mut line: watch::Receiver<Line>) -> io::Result<()> {
+async fn serve(client: TcpStream, upstream: String, mut line: watch::Receiver<Line>, passed: Arc<Passed>) -> io::Result<()> {
     let Line { mode, age } = *line.borrow_and_update();
     if mode == Mode::Cut {
         return Ok(());
@@ -151,8 +205,8 @@ async fn serve(client: TcpStream, upstream: String, mut line: watch::Receiver<Li
     server.set_nodelay(true)?;
     let (from_client, to_client) = client.into_split();
     let (from_server, to_server) = server.into_split();
-    let requests = pump(from_client, to_server, line.clone(), age, false);
-    let answers = pump(from_server, to_client, line.clone(), age, true);
+    let requests = pump(from_client, to_server, line.clone(), age, (&passed, false));
+    let answers = pump(from_server, to_client, line.clone(), age, (&passed, true));
     tokio::select! {
         result = async { tokio::try_join!(requests, answers) } => result.map(|_| ()),
         // Fails only if the proxy is gone, which closes the connection as well.
@@ -160,8 +214,15 @@ async fn serve(client: TcpStream, upstream: String, mut line: watch::Receiver<Li
     }
 }
 
-async fn pump(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut line: watch::Receiver<Line>, age: u64, answers: bool) -> io::Result<()> {
+async fn pump(
+    mut from: OwnedReadHalf,
+    mut to: OwnedWriteHalf,
+    mut line: watch::Receiver<Line>,
+    age: u64,
+    (passed, answers): (&Passed, bool),
+) -> io::Result<()> {
     let mut buffer = vec![0; 64 * 1024];
+    let mut requests = Requests::default();
     loop {
         let length = from.read(&mut buffer).await?;
         let held = |mode| mode == Mode::Stall || (answers && mode == Mode::Mute);
@@ -175,6 +236,11 @@ async fn pump(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut line: watch::
         }
         if length == 0 {
             return to.shutdown().await;
+        }
+        if answers {
+            passed.answered.fetch_add(length as u64, Ordering::SeqCst);
+        } else {
+            passed.requests.fetch_add(requests.begun(&buffer[..length]), Ordering::SeqCst);
         }
         to.write_all(&buffer[..length]).await?;
     }

@@ -350,6 +350,12 @@ fn tenant_list_indexes(lists: Vec<Index>) -> Vec<Index> {
     std::iter::once(Index::on("head_id", &["_id"])).chain(lists).map(by_tenant).collect()
 }
 
+/// What heads have where all their documents are seen together.
+#[cfg(all(test, feature = "embedded"))]
+pub(crate) fn indexes_of_heads(declared: &[&str]) -> Vec<Index> {
+    list_indexes(declared.iter().copied())
+}
+
 /// What heads have where tenants share a collection.
 #[cfg(all(test, feature = "embedded"))]
 pub(crate) fn tenant_indexes_of_heads(declared: &[&str]) -> Vec<Index> {
@@ -357,11 +363,12 @@ pub(crate) fn tenant_indexes_of_heads(declared: &[&str]) -> Vec<Index> {
 }
 
 /// The indexes of `<c>_ver`.
-pub(crate) fn version_indexes() -> [Index; 4] {
+pub(crate) fn version_indexes() -> [Index; 5] {
     [
         Index::on("ver_item_ov", &["itemId", "ov"]).unique(),
         Index::on("ver_cv", &["cv"]).unique(),
         Index::on("ver_item_at", &["itemId", "at"]),
+        Index::on("ver_item_cv", &["itemId", "cv"]),
         // In the order in which the flusher takes what waits. (`ver_unflushed` of older versions was over the time alone.)
         Index::on("ver_waiting", &["unflushedSince", "_id"]).only_if_exists("unflushedSince"),
     ]

@@ -36,9 +36,9 @@ pub use actions::{
 };
 pub use assign::{Assigned, MigrateTenants};
 pub use collection::Collection;
-#[cfg(all(test, feature = "embedded"))]
-pub(crate) use engine::tenant_indexes_of_heads;
 pub(crate) use engine::{Engine, OpenBucket, PayloadCache, Settings, Space};
+#[cfg(all(test, feature = "embedded"))]
+pub(crate) use engine::{indexes_of_heads, tenant_indexes_of_heads};
 pub use flush::{FailingVersion, FlushReport};
 pub use gc::Collected;
 pub use import::{ImportOp, ImportOutcome, Importer};

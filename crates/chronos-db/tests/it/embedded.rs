@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use bson::{Bson, Document, RawDocumentBuf, doc};
 use chronos_db::documents::embedded::EmbeddedDocuments;
 use chronos_db::documents::{
-    Batch, BuildBatch, Capabilities, Deployment, Documents, Guard, Index, Namespace, Outcome, Scan, Sequence, Write,
+    Batch, BuildBatch, Capabilities, Deployment, Documents, Filter, Guard, Index, Namespace, Outcome, Scan, Sequence, Write,
 };
 use chronos_db::fail::{FailAction, FailPoints};
 use chronos_db::{Error, ErrorKind, Result, Runtime, Timestamp};
@@ -40,6 +40,9 @@ impl Documents for Kept {
     }
     fn scan_stored(&self, namespace: &Namespace, scan: Scan) -> BoxStream<'static, Result<RawDocumentBuf>> {
         self.store.scan_stored(namespace, scan)
+    }
+    async fn count(&self, namespace: &Namespace, filter: Filter, at_most: u64) -> Result<u64> {
+        self.store.count(namespace, filter, at_most).await
     }
     async fn now(&self) -> Result<Timestamp> {
         self.store.now().await

@@ -6,12 +6,14 @@
 mod config;
 mod config_minimal;
 mod config_secrets;
+mod costs;
 mod crash;
 mod debug;
 mod embedded;
 mod failovers;
 mod filter_cases;
 mod filter_mongo;
+mod gauges;
 mod golden;
 mod json;
 mod members;

@@ -11,6 +11,7 @@ use bson::{Bson, Document, RawDocument, doc};
 use rusqlite::{Connection, OptionalExtension as _};
 
 use super::place::{self, Fault};
+use super::steps::{Counted, Steps};
 use crate::Error;
 use crate::documents::filter::order;
 use crate::documents::{Direction, Filter, Index, Namespace};
@@ -218,13 +219,19 @@ type Columns = (Vec<Vec<u8>>, Vec<Option<i64>>);
 #[derive(Debug)]
 pub(super) struct Session {
     pub(super) connection: Connection,
+    steps: Arc<Steps>,
     version: i64,
     tables: HashMap<Namespace, Option<Arc<Table>>>,
 }
 
 impl Session {
-    pub(super) fn new(connection: Connection) -> Self {
-        Self { connection, version: -1, tables: HashMap::new() }
+    pub(super) fn new(connection: Connection, steps: &Arc<Steps>) -> Self {
+        Self { connection, steps: Arc::clone(steps), version: -1, tables: HashMap::new() }
+    }
+
+    /// A statement on documents, whose steps count.
+    pub(super) fn statement(&self, sql: &str) -> Result<Counted<'_>, Fault> {
+        Ok(self.steps.count(self.connection.prepare_cached(sql)?))
     }
 
     /// Begins a transaction and notices what others did to the catalog.

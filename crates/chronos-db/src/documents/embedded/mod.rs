@@ -8,6 +8,7 @@ mod place;
 #[cfg(test)]
 mod plans;
 mod read;
+mod steps;
 mod write;
 mod writer;
 
@@ -24,6 +25,7 @@ use tokio::sync::{OnceCell, Semaphore, mpsc, oneshot};
 
 use self::catalog::Session;
 use self::place::{Fault, Place, Role};
+pub use self::steps::Steps;
 use self::write::Prepared;
 use self::writer::{Done, Request, StoreClock, Work, Writer};
 use super::paging::{self, Ask, Page, Pages, Position};
@@ -42,6 +44,7 @@ struct Shared {
     place: Place,
     runtime: Runtime,
     clock: Arc<StoreClock>,
+    steps: Arc<Steps>,
     closed: AtomicBool,
     engine: OnceCell<Engine>,
 }
@@ -61,6 +64,7 @@ struct FileEngine {
 /// Connections for reading. Reads by `_id` take turns; a scan, which may last, never waits for one.
 struct Readers {
     file: PathBuf,
+    steps: Arc<Steps>,
     idle: Mutex<Vec<Session>>,
     turns: Semaphore,
 }
@@ -75,7 +79,7 @@ impl Readers {
         let idle = locked(&self.idle).pop();
         let mut session = match idle {
             Some(session) => session,
-            None => Session::new(place::connect(Some(&self.file), Role::Reader)?),
+            None => Session::new(place::connect(Some(&self.file), Role::Reader)?, &self.steps),
         };
         // A connection on which anything failed is not used again.
         let done = session.read(work)?;
@@ -99,8 +103,23 @@ impl EmbeddedDocuments {
     /// # Errors
     /// `VALIDATION_ERROR` if the path is empty.
     pub fn open(path: impl AsRef<Path>, runtime: Runtime) -> Result<Self> {
+        Self::counting(path, runtime, Arc::default())
+    }
+
+    /// The same, with a count of the steps that SQLite takes for it.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    #[cfg(feature = "testing")]
+    pub fn observed(path: impl AsRef<Path>, runtime: Runtime) -> Result<(Self, Arc<Steps>)> {
+        let steps = Arc::<Steps>::default();
+        Ok((Self::counting(path, runtime, Arc::clone(&steps))?, steps))
+    }
+
+    fn counting(path: impl AsRef<Path>, runtime: Runtime, steps: Arc<Steps>) -> Result<Self> {
         let place = Place::parse(path.as_ref())?;
-        let shared = Shared { place, runtime, clock: Arc::default(), closed: AtomicBool::new(false), engine: OnceCell::new() };
+        let clock = Arc::default();
+        let shared = Shared { place, runtime, clock, steps, closed: AtomicBool::new(false), engine: OnceCell::new() };
         Ok(Self { shared: Arc::new(shared) })
     }
 }
@@ -124,10 +143,11 @@ impl Shared {
 
     async fn start(&self) -> Result<Engine> {
         let (place, runtime, clock) = (self.place.clone(), self.runtime.clone(), self.clock.clone());
+        let steps = Arc::clone(&self.steps);
         let open = move || -> Result<(Option<PathBuf>, Writer)> {
             let file = place.file()?;
             let connection = place::connect(file.as_deref(), Role::Writer).map_err(|fault| fault.into_error(&place, "opening"))?;
-            Ok((file, Writer::new(Session::new(connection), place, runtime, clock)))
+            Ok((file, Writer::new(Session::new(connection, &steps), place, runtime, clock)))
         };
         if matches!(self.place, Place::Memory) {
             return Ok(Engine::Memory(Box::new(Mutex::new(Some(open()?.1)))));
@@ -136,7 +156,8 @@ impl Shared {
         let (queue, requests) = mpsc::channel(writer::QUEUE);
         let thread = std::thread::Builder::new().name("chronos-writer".to_owned()).spawn(move || writer.run(requests));
         let thread = thread.map_err(|e| Error::database("the writer's thread cannot be started").caused_by(e))?;
-        let readers = Readers { file: file.unwrap_or_default(), idle: Mutex::default(), turns: Semaphore::new(IDLE_READERS) };
+        let (file, steps) = (file.unwrap_or_default(), Arc::clone(&self.steps));
+        let readers = Readers { file, steps, idle: Mutex::default(), turns: Semaphore::new(IDLE_READERS) };
         Ok(Engine::File(FileEngine { queue, thread: Mutex::new(Some(thread)), readers: Arc::new(readers) }))
     }
 

@@ -1,5 +1,7 @@
 //! How SQLite goes about the queries that must not grow with the data.
 
+use std::sync::Arc;
+
 use bson::{DateTime, doc};
 use rusqlite::params_from_iter;
 
@@ -10,20 +12,31 @@ use super::write::Prepared;
 use crate::documents::filter::Test;
 use crate::documents::paging::Ask;
 use crate::documents::{Batch, Direction, Filter, Index, Namespace, Newest, Scan, Write};
-use crate::records::version_indexes;
+use crate::records::{indexes_of_heads, tenant_indexes_of_heads, version_indexes};
 
 use Direction::{Ascending, Descending};
 
-fn versions() -> (Session, Namespace) {
-    let mut session = Session::new(place::connect(None, Role::Writer).unwrap());
-    let namespace = Namespace::new("database", "versions");
-    let mut by_item = Index::on("item_at", &["itemId", "at"]).unique();
-    by_item.keys[1].1 = Descending;
-    let indexes = [by_item, Index::on("by_status", &["meta.status", "_id"])];
+/// An empty collection with the indexes that records really have.
+fn with(indexes: &[Index]) -> (Session, Namespace) {
+    let mut session = Session::new(place::connect(None, Role::Writer).unwrap(), &Arc::default());
+    let namespace = Namespace::new("database", "collection");
     session.begin("BEGIN IMMEDIATE").unwrap();
-    session.ensure(&namespace, &indexes).unwrap();
+    session.ensure(&namespace, indexes).unwrap();
     session.connection.execute_batch("COMMIT").unwrap();
     (session, namespace)
+}
+
+fn versions() -> (Session, Namespace) {
+    with(&version_indexes())
+}
+
+/// The heads of a collection whose items have a status.
+fn heads() -> (Session, Namespace) {
+    with(&indexes_of_heads(&["status"]))
+}
+
+fn live() -> Filter {
+    Filter::eq("deletedAt", bson::Bson::Null).and(Filter::Field("erased".into(), Test::Ne(true.into())))
 }
 
 fn plan(session: &mut Session, namespace: &Namespace, scan: &Scan) -> String {
@@ -34,64 +47,96 @@ fn plan(session: &mut Session, namespace: &Namespace, scan: &Scan) -> String {
     lines.map(|line| line.unwrap()).collect::<Vec<_>>().join("\n")
 }
 
-fn as_of() -> Scan {
-    let filter = Filter::eq("itemId", "a").and(Filter::lte("at", DateTime::from_millis(5)));
-    Scan { filter, order: vec![("at".to_owned(), Descending)], limit: Some(1), ..Scan::default() }
-}
-
 #[test]
 fn the_version_as_of_a_moment_is_one_step_into_the_index() {
     let (mut session, namespace) = versions();
-    let plan = plan(&mut session, &namespace, &as_of());
-    assert!(plan.contains("(c0=? AND c1") && !plan.contains("TEMP B-TREE") && !plan.contains("SCAN"), "{plan}");
+    for path in ["at", "cv", "ov"] {
+        let filter = Filter::eq("itemId", "a").and(Filter::lte(path, DateTime::from_millis(5)));
+        let scan = Scan { filter, order: vec![(path.to_owned(), Descending)], limit: Some(1), ..Scan::default() };
+        let plan = plan(&mut session, &namespace, &scan);
+        assert!(plan.contains("(c0=? AND c") && !plan.contains("TEMP B-TREE") && !plan.contains("SCAN"), "{path}: {plan}");
+    }
 }
 
 #[test]
 fn a_page_by_an_indexed_path_begins_where_the_last_one_ended() {
-    let (mut session, namespace) = versions();
-    let order = vec![("meta.status".to_owned(), Ascending), ("_id".to_owned(), Ascending)];
-    let scan = Scan { order, after: Some(vec!["open".into(), 7.into()]), ..Scan::default() };
-    let plan = plan(&mut session, &namespace, &scan);
-    assert!(plan.contains("SEARCH") && !plan.contains("TEMP B-TREE"), "{plan}");
+    let (mut session, namespace) = heads();
+    for (path, column) in [("updatedAt", "c0"), ("createdAt", "c1"), ("cv", "c2"), ("ov", "c3"), ("metaIndexed.status", "c4")] {
+        for (direction, sign) in [(Ascending, '>'), (Descending, '<')] {
+            let order = vec![(path.to_owned(), direction), ("_id".to_owned(), direction)];
+            let scan = Scan { filter: live(), order, after: Some(vec![6.into(), 7.into()]), ..Scan::default() };
+            let found = plan(&mut session, &namespace, &scan);
+            assert!(found.contains(&format!("(({column},id){sign}(?,?))")) && !found.contains("TEMP B-TREE"), "{path}: {found}");
+        }
+    }
+}
+
+/// A bound of the filter at the end where the scan begins would be another way into the index.
+#[test]
+fn a_later_page_within_a_range_begins_where_the_last_one_ended() {
+    let (mut session, namespace) = heads();
+    let path = "metaIndexed.status";
+    for (direction, expected) in [(Ascending, "((c4,id)>(?,?) AND c4<?)"), (Descending, "(c4>? AND (c4,id)<(?,?))")] {
+        let range = Filter::gt(path, 5).and(Filter::Field(path.to_owned(), Test::Lt(15.into())));
+        let order = vec![(path.to_owned(), direction), ("_id".to_owned(), direction)];
+        let after = Some(vec![10.into(), 7.into()]);
+        let found = plan(&mut session, &namespace, &Scan { filter: live().and(range), order, after, ..Scan::default() });
+        assert!(found.contains(expected) && !found.contains("TEMP B-TREE"), "{found}");
+    }
+}
+
+/// SQL's own order of terms must not decide whether the range is read, or everything of its type.
+#[test]
+fn a_range_is_one_range_of_its_index() {
+    let (session, namespace) = heads();
+    let mut session = session;
+    let table = session.table(&namespace).unwrap().unwrap();
+    let path = "metaIndexed.status";
+    for bounds in [[Test::Gte(5.into()), Test::Lt(15.into())], [Test::Lt(15.into()), Test::Gte(5.into())]] {
+        let fields = bounds.iter().cloned().map(|test| Filter::Field(path.to_owned(), test)).collect();
+        for filter in [Filter::And(fields), Filter::Field(path.to_owned(), Test::Every(bounds.to_vec()))] {
+            let order = vec![("_id".to_owned(), Ascending)];
+            let query = Query::new(&table, &Ask { scan: Scan { filter, order, ..Scan::default() }, inclusive: false, at_least: 1 });
+            assert_eq!(query.sql.matches("r.c4").count(), 2, "{}", query.sql);
+        }
+    }
 }
 
 #[test]
 fn a_page_of_equal_values_by_id_follows_the_index() {
-    let (mut session, namespace) = versions();
+    let (mut session, namespace) = heads();
     let order = vec![("_id".to_owned(), Ascending)];
-    let scan = Scan { filter: Filter::eq("meta.status", "open"), order, after: Some(vec![7.into()]), ..Scan::default() };
-    let plan = plan(&mut session, &namespace, &scan);
-    assert!(plan.contains("(c2=? AND id>?") && !plan.contains("TEMP B-TREE"), "{plan}");
+    let filter = live().and(Filter::eq("metaIndexed.status", "open"));
+    let plan = plan(&mut session, &namespace, &Scan { filter, order, after: Some(vec![7.into()]), ..Scan::default() });
+    assert!(plan.contains("(c4=? AND id>?") && !plan.contains("TEMP B-TREE"), "{plan}");
 }
 
 #[test]
 fn the_newest_by_item_hop_along_the_index() {
     let (mut session, namespace) = versions();
-    let newest = Newest { per: "itemId".to_owned(), by: "at".to_owned(), at_most: DateTime::from_millis(5).into() };
-    let order = vec![("itemId".to_owned(), Ascending)];
-    let scan = Scan { newest: Some(newest), order, after: Some(vec!["a".into()]), ..Scan::default() };
-    let plan = plan(&mut session, &namespace, &scan);
-    assert!(!plan.contains("TEMP B-TREE") && !plan.contains("SCAN n") && !plan.contains("SCAN r"), "{plan}");
+    for (by, at_most) in [("at", DateTime::from_millis(5).into()), ("cv", bson::Bson::Int32(5))] {
+        let newest = Newest { per: "itemId".to_owned(), by: by.to_owned(), at_most };
+        let order = vec![("itemId".to_owned(), Ascending)];
+        for filter in [Filter::All, Filter::any_of("itemId", vec![1.into(), 2.into()])] {
+            let scan = Scan { newest: Some(newest.clone()), filter, order: order.clone(), after: Some(vec![1.into()]), ..Scan::default() };
+            let plan = plan(&mut session, &namespace, &scan);
+            assert!(!plan.contains("TEMP B-TREE") && !plan.contains("SCAN n") && !plan.contains("SCAN r"), "{by}: {plan}");
+        }
+    }
 }
 
-/// The heads of a collection that tenants share, with the indexes that [`crate::records`] makes there.
-fn heads() -> (Session, Namespace) {
-    let mut session = Session::new(place::connect(None, Role::Writer).unwrap());
-    let namespace = Namespace::new("database", "heads");
-    session.begin("BEGIN IMMEDIATE").unwrap();
-    session.ensure(&namespace, &crate::records::tenant_indexes_of_heads(&["email"])).unwrap();
-    session.connection.execute_batch("COMMIT").unwrap();
-    (session, namespace)
+/// The heads of a collection that tenants share.
+fn shared_heads() -> (Session, Namespace) {
+    with(&tenant_indexes_of_heads(&["email"]))
 }
 
 fn of_tenant(more: Filter) -> Filter {
-    let live = Filter::eq("deletedAt", bson::Bson::Null).and(Filter::Field("erased".into(), Test::Ne(true.into())));
-    crate::records::Scope::tenant("acme").narrow(more.and(live))
+    crate::records::Scope::tenant("acme").narrow(more.and(live()))
 }
 
 #[test]
 fn a_list_of_one_tenant_costs_what_the_tenant_has() {
-    let (mut session, namespace) = heads();
+    let (mut session, namespace) = shared_heads();
     for path in ["_id", "updatedAt", "metaIndexed.email"] {
         let mut order = vec![(path.to_owned(), Descending)];
         let mut after = vec![7.into()];
@@ -107,7 +152,7 @@ fn a_list_of_one_tenant_costs_what_the_tenant_has() {
 
 #[test]
 fn an_item_is_found_by_a_unique_key_within_its_tenant() {
-    let (mut session, namespace) = heads();
+    let (mut session, namespace) = shared_heads();
     let scan = Scan { filter: of_tenant(Filter::eq("metaIndexed.email", "a@x")), ..Scan::default() };
     let plan = plan(&mut session, &namespace, &scan);
     assert!(plan.contains("SEARCH") && plan.contains("(c0=? AND c"), "{plan}");
@@ -115,24 +160,25 @@ fn an_item_is_found_by_a_unique_key_within_its_tenant() {
 
 #[test]
 fn arrays_are_looked_for_only_after_one_came() {
-    let (mut session, namespace) = versions();
-    let table = session.table(&namespace).unwrap().unwrap();
-    assert!(!Query::new(&table, &Ask { scan: as_of(), inclusive: false, at_least: 1 }).sql.contains("F0"));
+    let (mut session, namespace) = heads();
+    let by_status = || Scan { filter: Filter::eq("metaIndexed.status", "open"), ..Scan::default() };
+    let sql = |session: &mut Session, namespace: &Namespace| {
+        let table = session.table(namespace).unwrap().unwrap();
+        Query::new(&table, &Ask { scan: by_status(), inclusive: false, at_least: 1 }).sql
+    };
+    assert!(!sql(&mut session, &namespace).contains("F0"));
     let mut batch = Batch::new();
-    batch.push(&namespace, Write::insert(doc! { "_id": 1, "itemId": ["a"], "at": DateTime::from_millis(1) }));
+    batch.push(&namespace, Write::insert(doc! { "_id": 1, "metaIndexed": { "status": ["open"] } }));
     session.begin("BEGIN IMMEDIATE").unwrap();
     session.apply(&Prepared::new(batch).unwrap()).unwrap();
     session.connection.execute_batch("COMMIT").unwrap();
-    let table = session.table(&namespace).unwrap().unwrap();
-    assert!(Query::new(&table, &Ask { scan: as_of(), inclusive: false, at_least: 1 }).sql.contains("F0"));
+    assert!(sql(&mut session, &namespace).contains("F0"));
 }
 
 /// Versions under the indexes they really have, of which every hundredth waits to be stored.
 fn records(rows: i64) -> (Session, Namespace) {
-    let mut session = Session::new(place::connect(None, Role::Writer).unwrap());
-    let namespace = Namespace::new("database", "users_ver");
+    let (mut session, namespace) = versions();
     session.begin("BEGIN IMMEDIATE").unwrap();
-    session.ensure(&namespace, &version_indexes()).unwrap();
     let mut batch = Batch::new();
     for n in 0..rows {
         let mut row = doc! { "_id": n, "itemId": n, "ov": 0, "cv": n, "at": DateTime::from_millis(n) };

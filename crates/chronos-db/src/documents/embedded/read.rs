@@ -2,7 +2,7 @@
 
 use std::ops::ControlFlow;
 
-use bson::{RawDocument, RawDocumentBuf};
+use bson::{Bson, RawDocument, RawDocumentBuf};
 use rusqlite::{OptionalExtension as _, params_from_iter};
 
 use super::catalog::{Session, Table};
@@ -21,6 +21,9 @@ const PATIENCE: u32 = 1024;
 /// SQLite takes 32,766 in a statement; the rest is for where a scan begins.
 const MOST_PARAMETERS: usize = 32_000;
 
+/// Groups that a statement names one by one; terms of a VALUES are limited in places.
+const MOST_GROUPS: usize = 8_000;
+
 /// SQL that yields row numbers or documents.
 #[derive(Default)]
 pub(super) struct Query {
@@ -35,7 +38,7 @@ crate::debug_some!(Query { sql });
 impl Session {
     pub(super) fn get(&mut self, namespace: &Namespace, ids: &[Vec<u8>]) -> Result<Vec<RawDocumentBuf>, Fault> {
         let Some(table) = self.table(namespace)? else { return Ok(Vec::new()) };
-        let mut statement = self.connection.prepare_cached(&table.select)?;
+        let mut statement = self.statement(&table.select)?;
         let mut found = Vec::with_capacity(ids.len());
         for id in ids {
             let mut rows = statement.query([id])?;
@@ -50,7 +53,7 @@ impl Session {
     pub(super) fn count(&mut self, namespace: &Namespace, filter: &Filter, at_most: u64) -> Result<u64, Fault> {
         let Some(table) = self.table(namespace)? else { return Ok(0) };
         if let Some(query) = Query::count(&table, filter, at_most) {
-            let mut counted = self.connection.prepare_cached(&query.sql)?;
+            let mut counted = self.statement(&query.sql)?;
             let count: i64 = counted.query_row(params_from_iter(&query.parameters), |row| row.get(0))?;
             return Ok(count.unsigned_abs());
         }
@@ -106,8 +109,8 @@ impl Session {
         let Some(table) = self.table(namespace)? else { return Ok(false) };
         let scan = &ask.scan;
         let query = Query::new(&table, ask);
-        let mut found = self.connection.prepare_cached(&query.sql)?;
-        let mut by_number = self.connection.prepare_cached(&format!("SELECT doc FROM d{} WHERE rowid=?", table.number))?;
+        let mut found = self.statement(&query.sql)?;
+        let mut by_number = self.statement(&format!("SELECT doc FROM d{} WHERE rowid=?", table.number))?;
         let reader = Reader::new(&scan.filter);
         let (mut left, mut passed) = (scan.limit.unwrap_or(u64::MAX), 0_u32);
         let mut rows = found.query(params_from_iter(&query.parameters))?;
@@ -194,7 +197,12 @@ impl Query {
 
     /// The condition of a filter on rows of `row`.
     fn matching(&mut self, table: &Table, row: &str, filter: &Filter) {
-        let sql = filter::to_sql_knowing(filter, &|path| table.indexed(row, path), &|path| table.may_hold_arrays(path));
+        self.matching_beyond(table, row, filter, None);
+    }
+
+    /// The same, of a scan that begins at a value of the first path of its order.
+    fn matching_beyond(&mut self, table: &Table, row: &str, filter: &Filter, beyond: Option<(&str, Direction, &Bson)>) {
+        let sql = filter::to_sql_beyond(filter, &|path| table.indexed(row, path), &|path| table.may_hold_arrays(path), beyond);
         if self.parameters.len() + sql.parameters.len() > MOST_PARAMETERS {
             // Every row passes; the evaluator decides.
             self.add("1", Vec::new());
@@ -231,7 +239,8 @@ impl Query {
         let mut query = Self { by_number: !scan.order.is_empty(), ..Self::default() };
         let column = if query.by_number { "rowid" } else { "doc" };
         query.add(&format!("SELECT r.{column} FROM d{} r WHERE ", table.number), Vec::new());
-        query.matching(table, "r", &scan.filter);
+        let beyond = scan.order.first().zip(scan.after.as_ref().and_then(|after| after.first()));
+        query.matching_beyond(table, "r", &scan.filter, beyond.map(|((path, direction), value)| (path.as_str(), *direction, value)));
         query.partial(table, &scan.filter);
         query.after(table, ask);
         query.order(table, scan);
@@ -269,17 +278,21 @@ impl Query {
             _ => (">", ">=", ""),
         };
         let mut query = Self { by_number: true, ..Self::default() };
-        query.add(&format!("WITH RECURSIVE g(p) AS (SELECT * FROM (SELECT {per} FROM d{number} n WHERE "), Vec::new());
-        query.matching(table, "n", &groups);
-        if let (Some(after), true) = (scan.after.as_ref().and_then(|after| after.first()), by_group.is_some()) {
-            query.add(&format!(" AND {per} {or_at} ?"), vec![order::encode(after)]);
+        match named(&groups, &newest.per).filter(|named| named.len() <= MOST_GROUPS && !table.may_hold_arrays(&newest.per)) {
+            // Of an IN in the order of the groups SQLite would sort all rows of all of them, for each hop.
+            Some(named) => query.groups(named, scan.after.as_ref().and_then(|after| after.first()), by_group),
+            None => {
+                query.add(&format!("WITH RECURSIVE g(p) AS (SELECT * FROM (SELECT {per} FROM d{number} n WHERE "), Vec::new());
+                query.matching(table, "n", &groups);
+                if let (Some(after), true) = (scan.after.as_ref().and_then(|after| after.first()), by_group.is_some()) {
+                    query.add(&format!(" AND {per} {or_at} ?"), vec![order::encode(after)]);
+                }
+                let next = format!("SELECT {per} FROM d{number} n WHERE {per} {sign} g.p AND ");
+                query.add(&format!(" ORDER BY {per}{direction} LIMIT 1) UNION ALL SELECT ({next}"), Vec::new());
+                query.matching(table, "n", &groups);
+                query.add(&format!(" ORDER BY {per}{direction} LIMIT 1) FROM g WHERE g.p IS NOT NULL) "), Vec::new());
+            }
         }
-        query.add(
-            &format!(" ORDER BY {per}{direction} LIMIT 1) UNION ALL SELECT (SELECT {per} FROM d{number} n WHERE {per} {sign} g.p AND "),
-            Vec::new(),
-        );
-        query.matching(table, "n", &groups);
-        query.add(&format!(" ORDER BY {per}{direction} LIMIT 1) FROM g WHERE g.p IS NOT NULL) "), Vec::new());
         query.add(
             &format!(
                 "SELECT r.rowid FROM g CROSS JOIN d{number} r WHERE g.p IS NOT NULL AND r.rowid = \
@@ -293,6 +306,26 @@ impl Query {
             query.order(table, scan);
         }
         query
+    }
+
+    /// The groups that a filter names, those from `after` on.
+    fn groups(&mut self, named: &[Bson], after: Option<&Bson>, by_group: Option<Direction>) {
+        let mut groups: Vec<Vec<u8>> = named.iter().map(order::encode).collect();
+        groups.sort();
+        groups.dedup();
+        match (by_group, after.map(order::encode)) {
+            (Some(Direction::Ascending), Some(after)) => groups.retain(|group| *group >= after),
+            (Some(Direction::Descending), Some(after)) => groups.retain(|group| *group <= after),
+            _ => {}
+        }
+        if by_group == Some(Direction::Descending) {
+            groups.reverse();
+        }
+        if groups.is_empty() {
+            self.add("WITH g(p) AS (SELECT NULL) ", Vec::new());
+        } else {
+            self.add(&format!("WITH g(p) AS (VALUES {}) ", vec!["(?)"; groups.len()].join(",")), groups);
+        }
     }
 
     /// Without an index that begins with the group and what makes a document newer: one pass, sorted by SQLite, on disk if need be.
@@ -311,6 +344,16 @@ impl Query {
         query.after(table, ask);
         query.order(table, scan);
         query
+    }
+}
+
+/// The values of `path` that a filter names.
+fn named<'f>(filter: &'f Filter, path: &str) -> Option<&'f [Bson]> {
+    match filter {
+        Filter::And(parts) => parts.iter().find_map(|part| named(part, path)),
+        Filter::Field(field, Test::Eq(value)) if field == path => Some(std::slice::from_ref(value)),
+        Filter::Field(field, Test::In(values)) if field == path => Some(values),
+        _ => None,
     }
 }
 

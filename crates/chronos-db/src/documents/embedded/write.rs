@@ -210,10 +210,10 @@ impl Session {
                 if let Guard::Equals { field, value } = guard {
                     let stored = table.value(&format!("d{}", table.number), field);
                     let sql = format!("{} AND {stored}=?2", table.delete);
-                    let changed = self.connection.prepare_cached(&sql)?.execute((id, order::encode(value)))?;
+                    let changed = self.statement(&sql)?.execute((id, order::encode(value)))?;
                     return Ok(if changed > 0 { Outcome::Applied } else { Outcome::Refused });
                 }
-                self.connection.prepare_cached(&table.delete)?.execute([id])?;
+                self.statement(&table.delete)?.execute([id])?;
                 Ok(Outcome::Applied)
             }
         }
@@ -227,7 +227,7 @@ impl Session {
             self.note_arrays(namespace, table, &columns)?;
         }
         let changed = {
-            let mut statement = self.connection.prepare_cached(sql)?;
+            let mut statement = self.statement(sql)?;
             statement.raw_bind_parameter(1, &row.id)?;
             let mut at = 2;
             for value in &columns {
@@ -255,7 +255,7 @@ impl Session {
                     _ => return Err(error.into()),
                 };
                 // An insert may violate several at once; that of the `_id` says the most.
-                let same_id = sql == table.insert && self.connection.prepare_cached(&table.select)?.exists([&row.id])?;
+                let same_id = sql == table.insert && self.statement(&table.select)?.exists([&row.id])?;
                 Ok(Outcome::Conflict { index: if same_id { Some("_id_".to_owned()) } else { violated } })
             }
         }
@@ -272,7 +272,7 @@ impl Session {
     ) -> Result<(Sequence, Vec<Outcome>), Fault> {
         let table = self.table_or_create(namespace)?;
         let id = encode_id(&Bson::String(name.to_owned()))?;
-        let stored: Option<Vec<u8>> = self.connection.prepare_cached(&table.select)?.query_row([&id], |row| row.get(0)).optional()?;
+        let stored: Option<Vec<u8>> = self.statement(&table.select)?.query_row([&id], |row| row.get(0)).optional()?;
         let mut document = match stored {
             Some(bytes) => stored::decode(stored::framed(&bytes)?)?,
             None => doc! { "_id": name },

@@ -4,6 +4,8 @@
 //! those of presence, as absent and null look alike, and of patterns). From `x'F0'` on there is an array somewhere on the path and nothing else is
 //! known, so such rows always pass.
 
+use std::cmp::Ordering;
+
 use bson::Bson;
 
 use super::order::{encode, encode_prefix, encode_top, rank, rank_of};
@@ -27,12 +29,31 @@ pub(crate) type Columns<'a> = &'a dyn Fn(&str) -> Option<String>;
 /// Longer lists become the range from their smallest to their largest value: SQLite has 32,766 parameters a statement.
 const MAX_LIST: usize = 8_000;
 
+/// [`to_sql_beyond`] of a scan that begins anywhere.
+#[cfg(test)]
+pub(crate) fn to_sql_knowing(filter: &Filter, columns: Columns<'_>, may_hold_arrays: &dyn Fn(&str) -> bool) -> Sql {
+    to_sql_beyond(filter, columns, may_hold_arrays, None)
+}
+
 /// A condition that no matching row fails; `1` where the filter's paths have no columns.
 ///
 /// `(column = ? OR column >= x'F0')` finds its rows by an index, but no longer in the order of that index. So the second part is left out for paths of
 /// which the caller knows that no array is met on them.
-pub(crate) fn to_sql_knowing(filter: &Filter, columns: Columns<'_>, may_hold_arrays: &dyn Fn(&str) -> bool) -> Sql {
-    Translation { columns, may_hold_arrays }.filter(filter, Wanted::Matches).into_sql()
+///
+/// `beyond` is the value of a path at which a scan begins: a bound of the filter that this implies is left out, so that SQLite enters the index there.
+pub(crate) fn to_sql_beyond(
+    filter: &Filter,
+    columns: Columns<'_>,
+    may_hold_arrays: &dyn Fn(&str) -> bool,
+    beyond: Option<(&str, Direction, &Bson)>,
+) -> Sql {
+    let mut condition = Translation { columns, may_hold_arrays }.filter(filter, Wanted::Matches);
+    if let Some((path, direction, value)) = beyond
+        && let Some(column) = columns(path)
+    {
+        condition.leave_out_implied(&column, direction, &encode_top(value));
+    }
+    condition.into_sql()
 }
 
 /// Whether the translation lets no other row through, so that SQLite alone can count. `plain` says of which paths the column holds the value itself.
@@ -77,6 +98,53 @@ enum Condition {
     Always,
     Never,
     When(Sql),
+    Within(Range),
+    /// All of several that are none of these.
+    All(Vec<Self>),
+}
+
+/// A value, and whether it is included.
+type Bound = Option<(Vec<u8>, bool)>;
+
+/// What lies between two values of a column. SQLite enters an index by one bound at each end, whichever it takes first: there must not be several.
+#[derive(Clone, Debug)]
+struct Range {
+    column: String,
+    low: Bound,
+    high: Bound,
+}
+
+impl Range {
+    fn between(column: &str, low: (Vec<u8>, bool), high: (Vec<u8>, bool)) -> Condition {
+        Condition::Within(Self { column: column.to_owned(), low: Some(low), high: Some(high) })
+    }
+
+    /// What lies in both.
+    fn narrow(&mut self, other: Self) {
+        // Of one value, what leaves it out is narrower.
+        let narrower = |a: &(Vec<u8>, bool), b: &(Vec<u8>, bool), wanted: Ordering| match a.0.cmp(&b.0) {
+            Ordering::Equal => !a.1,
+            order => order == wanted,
+        };
+        if let Some(low) = other.low
+            && self.low.as_ref().is_none_or(|mine| narrower(&low, mine, Ordering::Greater))
+        {
+            self.low = Some(low);
+        }
+        if let Some(high) = other.high
+            && self.high.as_ref().is_none_or(|mine| narrower(&high, mine, Ordering::Less))
+        {
+            self.high = Some(high);
+        }
+    }
+
+    fn into_sql(self) -> Sql {
+        let column = &self.column;
+        let low = self.low.map(|(value, included)| (format!("{column} {} ?", if included { ">=" } else { ">" }), value));
+        let high = self.high.map(|(value, included)| (format!("{column} {} ?", if included { "<=" } else { "<" }), value));
+        let (texts, parameters): (Vec<_>, Vec<_>) = low.into_iter().chain(high).unzip();
+        if texts.is_empty() { Condition::Always.into_sql() } else { Sql { text: format!("({})", texts.join(" AND ")), parameters } }
+    }
 }
 
 impl Condition {
@@ -89,19 +157,51 @@ impl Condition {
             Self::Always => Sql { text: "1".to_owned(), parameters: Vec::new() },
             Self::Never => Sql { text: "0".to_owned(), parameters: Vec::new() },
             Self::When(sql) => sql,
+            Self::Within(range) => range.into_sql(),
+            Self::All(parts) => {
+                let parts = parts.into_iter().map(Self::into_sql).collect();
+                join(parts, " AND ").unwrap_or_else(|| Self::Always.into_sql())
+            }
+        }
+    }
+
+    fn leave_out_implied(&mut self, column: &str, direction: Direction, beyond: &[u8]) {
+        match self {
+            Self::All(parts) => parts.iter_mut().for_each(|part| part.leave_out_implied(column, direction, beyond)),
+            Self::Within(range) if range.column == column => {
+                let (bound, implied) = match direction {
+                    Direction::Ascending => (&mut range.low, Ordering::Less),
+                    Direction::Descending => (&mut range.high, Ordering::Greater),
+                };
+                if bound.as_ref().is_some_and(|(value, _)| value.as_slice().cmp(beyond) == implied) {
+                    *bound = None;
+                }
+            }
+            _ => {}
         }
     }
 
     fn all(parts: impl IntoIterator<Item = Self>) -> Self {
-        let mut kept = Vec::new();
+        let mut kept: Vec<Self> = Vec::new();
         for part in parts {
-            match part {
-                Self::Always => {}
+            let several = match part {
+                Self::Always => continue,
                 Self::Never => return Self::Never,
-                Self::When(sql) => kept.push(sql),
+                Self::All(parts) => parts,
+                one => vec![one],
+            };
+            for part in several {
+                let same = |other: &&mut Self| matches!((other, &part), (Self::Within(a), Self::Within(b)) if a.column == b.column);
+                match (kept.iter_mut().find(same), part) {
+                    (Some(Self::Within(range)), Self::Within(other)) => range.narrow(other),
+                    (_, part) => kept.push(part),
+                }
             }
         }
-        join(kept, " AND ").map_or(Self::Always, Self::When)
+        match kept.len() {
+            0 | 1 => kept.pop().unwrap_or(Self::Always),
+            _ => Self::All(kept),
+        }
     }
 
     fn any(parts: impl IntoIterator<Item = Self>) -> Self {
@@ -110,7 +210,7 @@ impl Condition {
             match part {
                 Self::Never => {}
                 Self::Always => return Self::Always,
-                Self::When(sql) => kept.push(sql),
+                part => kept.push(part.into_sql()),
             }
         }
         join(kept, " OR ").map_or(Self::Never, Self::When)
@@ -182,7 +282,7 @@ fn scalar(column: &str, test: &Test, wanted: Wanted) -> Condition {
         Test::Regex(pattern) => {
             let from = encode_prefix(pattern.prefix());
             let to = after_prefix(&from);
-            Condition::when(format!("({column} >= ? AND {column} < ?)"), vec![from, to])
+            Range::between(column, (from, true), (to, false))
         }
         Test::All(values) if values.is_empty() => wanted.constant(false),
         Test::All(values) => {
@@ -240,13 +340,11 @@ fn range(column: &str, bound: &Bson, side: Side, or_equal: bool, wanted: Wanted)
         Side::Below if kind == rank::NUMBER => (nan, false, bytes, or_equal),
         Side::Below => (vec![kind], true, bytes, or_equal),
     };
-    let text = match (yes, low_included, high_included) {
-        (true, low, high) => {
-            format!("({column} {} ? AND {column} {} ?)", if low { ">=" } else { ">" }, if high { "<=" } else { "<" })
-        }
-        (false, low, high) => format!("({column} {} ? OR {column} {} ?)", if low { "<" } else { "<=" }, if high { ">" } else { ">=" }),
-    };
-    Condition::when(text, vec![low, high])
+    if yes {
+        return Range::between(column, (low, low_included), (high, high_included));
+    }
+    let (below, above) = (if low_included { "<" } else { "<=" }, if high_included { ">" } else { ">=" });
+    Condition::when(format!("({column} {below} ? OR {column} {above} ?)"), vec![low, high])
 }
 
 /// The smallest bytes above all that start with `prefix`, which starts with a rank below `FF`.

@@ -234,8 +234,7 @@ fn scan_of(id: ItemId, which: Which) -> Scan {
         Which::Latest => (item, "ov"),
         Which::Ov(ov) => (item.and(Filter::eq("ov", super::model::int(ov))), "ov"),
         Which::At(at) => (item.and(Filter::lte("at", at)), "at"),
-        // cv grows with ov per item, and (itemId, ov) is indexed.
-        Which::Cv(cv) => (item.and(Filter::lte("cv", super::model::int(cv))), "ov"),
+        Which::Cv(cv) => (item.and(Filter::lte("cv", super::model::int(cv))), "cv"),
     };
     Scan { filter, order: vec![(by.into(), Direction::Descending)], limit: Some(1), ..Scan::default() }
 }

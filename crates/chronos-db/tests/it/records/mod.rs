@@ -6,6 +6,7 @@ mod pairing;
 mod blobs;
 mod buckets;
 mod cost;
+mod costs;
 mod damage;
 mod documents;
 mod erasure;

@@ -8,10 +8,13 @@ use bson::Document;
 use chronos_db::config::Config;
 use chronos_db::documents::{Direction, Documents, Namespace, Scan};
 use chronos_db::objects::{Objects, keys};
+use chronos_db::testing::costs::Gauge;
 use chronos_db::{Chronos, Collection, ErrorKind, ItemId, Json, Result, Route, Runtime, Timestamp, json};
 use futures::TryStreamExt as _;
 use tempfile::TempDir;
-use test_support::{Layer, Selective, servers};
+use test_support::{Layer, Meter, Selective, servers};
+
+use crate::gauges;
 
 /// Longer than any server needs.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
@@ -193,6 +196,15 @@ impl Pairing {
         Opening { pairing: self, builder, raw: Arc::default(), layered: false }
     }
 
+    /// A client of the document store for [`Opening::documents_client`], and what counts its work.
+    pub(crate) fn observed(&self) -> (Arc<dyn Documents>, Arc<dyn Gauge>) {
+        match self.kind {
+            Kind::EmbeddedMemory => gauges::embedded(":memory:"),
+            Kind::EmbeddedLocal => gauges::embedded(self.folder().join("documents")),
+            _ => gauges::mongo(self.config(&json!({}))["dbConnections"]["main"]["mongoUri"].as_str().unwrap().to_owned()),
+        }
+    }
+
     fn parse(&self, more: &Json) -> Config {
         Config::parse(&self.config(more).to_string(), self.folder()).unwrap()
     }
@@ -276,6 +288,17 @@ impl Opening<'_> {
         self.builder = self.builder.wrap_objects(move |inner| {
             *raw.lock().unwrap() = Some(Arc::clone(&inner));
             test_support::objects::decorate(inner, Arc::clone(&layer))
+        });
+        self
+    }
+
+    /// A meter around every bucket.
+    pub(crate) fn metered_objects(mut self, meter: &Arc<Meter>) -> Self {
+        let (meter, raw) = (Arc::clone(meter), Arc::clone(&self.raw));
+        self.layered = true;
+        self.builder = self.builder.wrap_objects(move |inner| {
+            *raw.lock().unwrap() = Some(Arc::clone(&inner));
+            test_support::objects::metered(inner, Arc::clone(&meter))
         });
         self
     }
