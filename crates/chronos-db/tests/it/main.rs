@@ -17,6 +17,7 @@ mod gauges;
 mod golden;
 mod json;
 mod members;
+mod memory;
 mod messaging;
 mod mongo;
 mod mongo_faults;

@@ -88,6 +88,8 @@ pub(super) struct Meta {
     pub(super) since: Timestamp,
     /// Whether this process committed it.
     pub(super) own: bool,
+    /// Bytes of what is put.
+    pub(super) bytes: usize,
     /// Bytes of the memory for waiting versions.
     weight: usize,
 }
@@ -102,7 +104,8 @@ impl Meta {
 impl Version {
     pub(super) fn new(row: Row, head: Head, own: bool) -> Self {
         let since = row.unflushed_since.unwrap_or_default();
-        let meta = Meta { row_id: row.row_id, id: row.id, ov: row.ov, since, own, weight: 0 };
+        let bytes = row.inline.as_ref().map_or(0, |bytes| bytes.len()) + row.riders.iter().map(|rider| rider.bytes.len()).sum::<usize>();
+        let meta = Meta { row_id: row.row_id, id: row.id, ov: row.ov, since, own, bytes, weight: 0 };
         Self { version: (row, head), meta }
     }
 

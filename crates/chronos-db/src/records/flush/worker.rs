@@ -22,6 +22,8 @@ use crate::{Error, Result, Timestamp};
 const PUTS: usize = 16;
 const RETRIES: usize = 4;
 const OTHERS: usize = 8;
+/// Bytes of others' versions that are put at once. (Those of this process are bounded where they wait.)
+const OTHERS_BYTES: usize = 16 * 1024 * 1024;
 /// Versions written down as stored together, unless there is nothing to wait for.
 const RECORD: usize = 64;
 /// Rows read back together: at most so many, and no further one behind so many bytes.
@@ -155,7 +157,8 @@ impl Worker {
 
     fn has_room_for_others(&self) -> bool {
         let others = self.tasks.values().filter(|meta| !meta.own && !self.retries.contains(&meta.row_id));
-        others.count() < OTHERS
+        let (count, bytes) = others.fold((0, 0), |(count, bytes), meta| (count + 1, bytes + meta.bytes));
+        count < OTHERS && bytes < OTHERS_BYTES
     }
 
     fn now(&self) -> Timestamp {

@@ -7,7 +7,7 @@ use bson::{Bson, Document};
 use chronos_db::documents::{Batch, Guard, Write};
 use chronos_db::{Collection, ErrorKind, FlushReport, ItemId, Runtime, json};
 use futures::future::join_all;
-use test_support::{Failing, Fault, MockClock, Selective, documents};
+use test_support::{Failing, Fault, Holding, MockClock, Selective, documents, objects};
 
 use super::pairing::{PATIENCE, Pairing, Store, document, namespace, on_every_pairing, system};
 
@@ -25,9 +25,16 @@ on_every_pairing!(
 /// Of two processes.
 mod shared {
     use super::super::pairing::on_durable_pairings;
-    use super::{a_short_process_waits_for_its_own_versions_only, who_waits_for_an_object_hears_that_its_version_was_erased};
+    use super::{
+        a_short_process_waits_for_its_own_versions_only, what_others_left_is_put_within_a_bound_of_bytes,
+        who_waits_for_an_object_hears_that_its_version_was_erased,
+    };
 
-    on_durable_pairings!(a_short_process_waits_for_its_own_versions_only, who_waits_for_an_object_hears_that_its_version_was_erased);
+    on_durable_pairings!(
+        a_short_process_waits_for_its_own_versions_only,
+        what_others_left_is_put_within_a_bound_of_bytes,
+        who_waits_for_an_object_hears_that_its_version_was_erased,
+    );
 }
 
 /// Drains until the report is as wanted.
@@ -311,4 +318,46 @@ async fn a_short_process_waits_for_its_own_versions_only(p: &Pairing) {
     let three = p.open().users();
     assert_eq!(three.drain(PATIENCE).await.unwrap(), 0);
     assert_eq!(document(&three, &ids[7]).await, json!({"n": 7}));
+}
+
+/// M12: rows of several MiB each that a process left; whoever stores them holds few of them at once.
+async fn what_others_left_is_put_within_a_bound_of_bytes(p: &Pairing) {
+    const LEFT: u64 = 6;
+    const LARGE: usize = 6 * 1024 * 1024;
+    let config = json!({ "inlineMaxBytes": 2 * LARGE });
+    let storage = Failing::<objects::Call>::new();
+    let one = p.opening().with(&config).objects(&storage).open();
+    let left = one.users();
+    left.create(json!({"first": true})).ack_stored().await.unwrap();
+    storage.switch_all_on(Fault::Before);
+    let mut ids = Vec::new();
+    for n in 0..LEFT {
+        ids.push(left.create(json!({ "n": n, "text": "x".repeat(LARGE) })).await.unwrap().id);
+    }
+    one.chronos.shutdown_within(Duration::from_millis(50)).await.unwrap();
+    one.is_damaged();
+
+    let holding = Holding::<objects::Call>::new();
+    let two = p.opening().with(&config).objects(&holding).open();
+    let users = two.users();
+    for id in &ids {
+        let mut row = row_of(&two, &users, id).await;
+        let Some(Bson::DateTime(since)) = row.get("unflushedSince").cloned() else { panic!("{row}") };
+        row.insert("unflushedSince", bson::DateTime::from_millis(since.timestamp_millis() - 60_000));
+        put_row(&two, &users, row).await;
+    }
+    holding.hold(objects::Call::Put, 0);
+    assert_eq!(users.drain(Duration::from_millis(500)).await.unwrap(), LEFT);
+    holding.reached(objects::Call::Put).await;
+    let begun = holding.count(objects::Call::Put);
+    assert!(begun <= 3, "{begun} puts of {LARGE} bytes are under way at once");
+    // One of this process's own is not held up by them.
+    let mine = users.create(json!({"mine": true})).await.unwrap().id;
+    assert_eq!(users.drain(Duration::from_millis(500)).await.unwrap(), LEFT + 1);
+    let begun = holding.count(objects::Call::Put);
+    assert!((begun..=4).contains(&begun), "{begun} puts are under way with one of this process's own");
+    holding.release(objects::Call::Put);
+    assert_eq!(users.drain(PATIENCE).await.unwrap(), 0);
+    assert_eq!(holding.count(objects::Call::Put), LEFT + 1, "each of them once");
+    assert_eq!(document(&users, &mine).await, json!({"mine": true}));
 }
