@@ -172,6 +172,7 @@ promises! { $
         keys_stay_in_order_across_concurrent_consumers_and_retries,
         keys_stay_in_order_on_a_sharded_topic,
         keys_of_subscriptions_are_their_own,
+        a_long_queue_behind_a_key_delays_nothing_else,
     }
     dead_letters {
         a_dead_letter_tells_what_happened,
@@ -182,6 +183,7 @@ promises! { $
         a_redrive_may_take_the_oldest,
         a_redrive_may_take_some_by_id,
         a_redriven_message_can_fail_again,
+        a_redriven_message_does_not_expire_again,
         dead_letters_can_be_purged,
         dead_letters_are_listed_without_being_read,
         an_unsettled_message_cannot_be_redriven,

@@ -56,6 +56,11 @@ impl<'a> Armed<'a> {
         })
     }
 
+    /// It went with its subscription.
+    pub(super) fn forget(&self) {
+        self.put.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
     fn keep(&self, shard: u16, put: String) {
         if !put.is_empty() {
             self.put.lock().unwrap_or_else(PoisonError::into_inner).insert(shard, put);

@@ -36,6 +36,8 @@ mod script;
 mod server;
 mod stats;
 mod subscriptions;
+#[cfg(test)]
+mod tests;
 mod topics;
 mod values;
 mod watching;
@@ -137,6 +139,12 @@ impl RedisHot {
         self.note_revision(topic, 0, None);
     }
 
+    /// Forgets what is remembered of a subscription that is gone, whoever removed it.
+    fn forget_subscription(&self, subscription: &SubscriptionName) {
+        self.filters.lock().unwrap_or_else(PoisonError::into_inner).remove(subscription);
+        self.left.lock().unwrap_or_else(PoisonError::into_inner).remove(subscription);
+    }
+
     /// Notes what a shard said about the state of the topic's options; none if there is no topic.
     fn note_revision(&self, topic: &TopicName, shard: u16, revision: Option<String>) {
         let mut all = self.revisions.lock().unwrap_or_else(PoisonError::into_inner);
@@ -200,7 +208,12 @@ macro_rules! on {
                 .boxed()
             })
             .await
-            .map_err(|miss| RedisHot::explain(miss, $sub.topic(), Some($sub)).during($operation))
+            .map_err(|miss| {
+                if matches!(miss, Miss::NoSubscription) {
+                    $self.forget_subscription($sub);
+                }
+                RedisHot::explain(miss, $sub.topic(), Some($sub)).during($operation)
+            })
     };
 }
 
@@ -254,7 +267,7 @@ impl Hot for RedisHot {
     }
 
     async fn delete_subscription(&self, subscription: &SubscriptionName) -> Result<bool> {
-        self.filters.lock().unwrap_or_else(PoisonError::into_inner).remove(subscription);
+        self.forget_subscription(subscription);
         match self.on_topic(subscription.topic(), |known| async move { self.remove_subscription(subscription, &known).await }.boxed()).await
         {
             Err(Miss::NoTopic) => Ok(false),
@@ -333,7 +346,13 @@ impl Hot for RedisHot {
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             let armed = &armed;
-            let due = on!(self, subscription subscription, "wait", |known| self.arm(subscription, number, armed, known))?;
+            let due = match on!(self, subscription subscription, "wait", |known| self.arm(subscription, number, armed, known)) {
+                Err(error) if error.kind() == ErrorKind::NotFound => {
+                    armed.forget();
+                    return Err(error);
+                }
+                due => due?,
+            };
             if left.is_zero() || due == Some(Duration::ZERO) {
                 return Ok(());
             }

@@ -199,3 +199,23 @@ pub async fn an_unsettled_message_cannot_be_redriven(hot: Arc<dyn Hot>) {
     bus.ack(&subscription, &[held]).await;
     assert_eq!(texts(&bus.take(&subscription, 1).await), ["unread"]);
 }
+
+/// A redrive is a new life: the time that a message had, or by which it expired, does not count any more.
+pub async fn a_redriven_message_does_not_expire_again(hot: Arc<dyn Hot>) {
+    let bus = Bus::new(hot).await;
+    let subscription = bus.subscribe("s").await;
+    let brief = |text: &str| Outgoing { ttl: Some(std::time::Duration::from_millis(300)), ..message(text) };
+    bus.publish_all(vec![brief("failed")]).await;
+    bus.bury(&subscription, "bad").await;
+    let end = bus.hot.now().await.unwrap().plus_millis(300);
+    bus.publish_all(vec![brief("expired")]).await;
+    super::until("its time is over", || async { bus.hot.now().await.unwrap() > end.plus_millis(300) }).await;
+    bus.nothing(&subscription).await;
+    let mut dead: Vec<String> = bus.dead(&subscription).await.into_iter().map(|letter| text(&letter.payload)).collect();
+    dead.sort();
+    assert_eq!(dead, ["expired", "failed"]);
+    assert_eq!(bus.hot.redrive(&subscription, &Select::All).await.unwrap(), 2);
+    let mut got = texts(&bus.take(&subscription, 2).await);
+    got.sort_unstable();
+    assert_eq!(got, ["expired", "failed"]);
+}

@@ -183,3 +183,25 @@ pub async fn keys_of_subscriptions_are_their_own(hot: Arc<dyn Hot>) {
     }
     bus.nothing(&one).await;
 }
+
+/// However many messages wait behind an ordering key, what is due comes with the next pull.
+pub async fn a_long_queue_behind_a_key_delays_nothing_else(hot: Arc<dyn Hot>) {
+    const QUEUED: usize = 1_500;
+    let bus = Bus::new(hot).await;
+    let subscription = bus.subscribe_with("s", calm()).await;
+    for from in (0..QUEUED).step_by(500) {
+        bus.publish_all((from..from + 500).map(|n| keyed("k", &n.to_string())).collect()).await;
+    }
+    bus.publish_all(vec![super::message("other")]).await;
+    // All are seen, and all but the first wait behind it.
+    let mut first = bus.take(&subscription, 2).await;
+    first.sort_by_key(|delivery| delivery.key.is_none());
+    assert_eq!(texts(&first), ["0", "other"]);
+    bus.nothing(&subscription).await;
+    for _ in 0..3 {
+        assert_eq!(bus.settle(&subscription, &first[1].lock, retry_after(Duration::ZERO)).await, Settled::Done);
+        let again = bus.hot.pull(&subscription, 1).await.unwrap().deliveries;
+        assert_eq!(texts(&again), ["other"]);
+        first[1] = again.into_iter().next().unwrap();
+    }
+}

@@ -301,3 +301,35 @@ async fn what_a_filter_lets_pass_comes_at_once_however_much_it_leaves_out() {
         assert!(locked.subscriptions.iter().all(|counts| counts.pending <= 2), "{locked:?}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_copy_costs_the_same_however_many_processes_make_copies() {
+    const MESSAGES: u64 = 100;
+    for processes in [1, 24] {
+        let server = RedisServer::start(&[]).await;
+        let stores = crate::stores::Stores::on_redis(&server.url(), crate::stores::warm(|builder| builder));
+        let all = join_all((0..processes).map(|_| stores.connect())).await;
+        for process in &all {
+            process.bus().topic("orders").unwrap().ensure().warm(true).await.unwrap();
+        }
+        let topic = all[0].bus().topic("orders").unwrap();
+        let copies = stores.chronos.messaging("default").unwrap().messages();
+        let publish = async || {
+            let id = topic.publish(&1).await.unwrap().id;
+            until("the copy is made", || async { copies.get("orders", id.as_str()).await.unwrap().is_some() }).await;
+        };
+        publish().await;
+        server.run(&["CONFIG", "RESETSTAT"]).await;
+        let begun = std::time::Instant::now();
+        for _ in 0..MESSAGES {
+            publish().await;
+        }
+        let stats = server.run(&["INFO", "commandstats"]).await;
+        let calls = stats.lines().find_map(|line| line.strip_prefix("cmdstat_evalsha:calls=")?.split(',').next()?.parse::<u64>().ok());
+        // Each process looks by itself now and then, whatever is published.
+        let looks = processes * 4 * (begun.elapsed().as_secs() + 1);
+        let scripts = calls.unwrap().saturating_sub(looks);
+        assert!(scripts <= 8 * MESSAGES, "{processes} processes: {scripts} scripts for {MESSAGES} messages, beside {looks} looks");
+        join_all(all.iter().map(chronow::Chronow::close)).await;
+    }
+}

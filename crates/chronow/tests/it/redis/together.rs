@@ -44,6 +44,8 @@ struct Two {
     server: RedisServer,
     _proxy: Proxy,
     slow: Arc<RedisHot>,
+    /// As the fast one, in a process of its own.
+    other: Arc<RedisHot>,
     fast: RedisHot,
     topic: TopicName,
     sub: SubscriptionName,
@@ -54,11 +56,12 @@ impl Two {
         let server = RedisServer::start(&[]).await;
         let proxy = Proxy::in_front_of(&server.url()).await;
         let slow = Arc::new(RedisHot::connect(RedisConfig::single(proxy.uri())).await.unwrap());
-        let fast = RedisHot::connect(RedisConfig::single(server.url())).await.unwrap();
+        let [other, fast] = [(); 2].map(|()| RedisHot::connect(RedisConfig::single(server.url())));
+        let (other, fast) = (Arc::new(other.await.unwrap()), fast.await.unwrap());
         proxy.delay(Duration::from_millis(3));
         let topic = TopicName::new(&Scope::new("t", "ns").unwrap(), "orders").unwrap();
         let sub = SubscriptionName::new(&topic, "s").unwrap();
-        Self { server, _proxy: proxy, slow, fast, topic, sub }
+        Self { server, _proxy: proxy, slow, other, fast, topic, sub }
     }
 
     /// Until the server has run so many scripts since.
@@ -192,5 +195,47 @@ async fn what_was_accepted_for_a_subscription_comes_whatever_others_make_change_
         let mut raw = client.get_multiplexed_async_connection().await.unwrap();
         let left: Vec<String> = ::redis::cmd("KEYS").arg(format!("*{}*", world.scope.tenant())).query_async(&mut raw).await.unwrap();
         assert_eq!(left, Vec::<String>::new(), "on {shards} shards");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_topic_that_is_removed_under_publishers_and_consumers_leaves_nothing() {
+    const PUBLISHERS: usize = 4;
+    for round in 0..20 {
+        let two = Two::new().await;
+        two.fast.ensure_topic(&two.topic, &sharded(16)).await.unwrap();
+        two.fast.ensure_subscription(&two.sub, &SubscriptionPatch::default()).await.unwrap();
+        // Some of them are slow, and know a topic that is gone.
+        let publishers = (0..PUBLISHERS).map(|n| {
+            let (hot, topic) = (if n % 2 == 0 { Arc::clone(&two.slow) } else { Arc::clone(&two.other) }, two.topic.clone());
+            tokio::spawn(async move {
+                loop {
+                    let batch = (0..32).map(|n| message(&n.to_string())).collect();
+                    if let Err(error) = hot.publish(&topic, batch).await {
+                        assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
+                        return;
+                    }
+                }
+            })
+        });
+        let publishers: Vec<_> = publishers.collect();
+        let consumer = {
+            let (hot, sub) = (Arc::clone(&two.slow), two.sub.clone());
+            tokio::spawn(async move {
+                while let Ok(pulled) = hot.pull(&sub, 50).await {
+                    let settle = pulled.deliveries.into_iter().map(|delivery| (delivery.lock, Settle::Ack)).collect();
+                    if hot.advance(&sub, chronow::hot::Advance { settle, start: Vec::new() }).await.is_err() {
+                        return;
+                    }
+                }
+            })
+        };
+        two.scripts(100 + 37 * round).await;
+        assert!(two.fast.delete_topic(&two.topic).await.unwrap());
+        for publisher in publishers {
+            publisher.await.unwrap();
+        }
+        consumer.await.unwrap();
+        assert_eq!(two.server.run(&["KEYS", "*"]).await, "", "round {round}");
     }
 }
