@@ -119,6 +119,10 @@ impl<L: Layer<Call>> Documents for Decorated<L> {
         self.layer.around(Call::Purge, self.inner.purge(database)).await
     }
 
+    fn limit(&self) -> Option<std::time::Duration> {
+        self.inner.limit()
+    }
+
     async fn close(&self) -> Result<()> {
         self.layer.around(Call::Close, self.inner.close()).await
     }

@@ -479,6 +479,12 @@ pub trait Documents: Send + Sync + fmt::Debug {
         Ok(())
     }
 
+    /// How long a call may take; none where nothing has to be waited for. Who makes several calls for one of its own gives them this time together,
+    /// with [`within`].
+    fn limit(&self) -> Option<std::time::Duration> {
+        None
+    }
+
     /// Ends the client after what is in flight. Later calls fail.
     async fn close(&self) -> Result<()>;
 }

@@ -13,6 +13,7 @@ mod documents_faults;
 mod faults;
 mod features;
 mod large;
+mod majority;
 mod meanwhile;
 mod originals;
 #[cfg(feature = "redis")]

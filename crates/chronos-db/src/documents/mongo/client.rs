@@ -236,10 +236,10 @@ impl Connector {
             () = self.runtime.clock.sleep(DRAIN) => None,
         };
         self.calls.close();
-        if let Some(client) = self.client.get() {
-            self.retries.clear();
-            // What has not ended by now may never do so.
-            client.clone().shutdown().immediate(drained.is_none()).await;
+        self.retries.clear();
+        // What has not ended by now ends by its own limit, and the client with the last of it: the driver panics if it is ended under a call.
+        if let Some(client) = self.client.get().filter(|_| drained.is_some()) {
+            client.clone().shutdown().await;
         }
     }
 

@@ -273,6 +273,10 @@ impl Documents for MongoDocuments {
         asked.await.map_err(|f| self.connector.explain(f, "asking for the user's rights"))
     }
 
+    fn limit(&self) -> Option<Duration> {
+        Some(self.connector.limit())
+    }
+
     async fn close(&self) -> Result<()> {
         self.connector.close().await;
         Ok(())

@@ -102,12 +102,15 @@ impl Hot for DocumentsHot {
     }
 
     async fn ensure_topic(&self, topic: &TopicName, patch: &TopicPatch) -> Result<TopicOptions> {
-        self.engine.ensure_topic(topic, patch).await.map_err(|e| e.during("ensure_topic").on(topic))
+        self.engine.in_time(self.engine.ensure_topic(topic, patch)).await.map_err(|e| e.during("ensure_topic").on(topic))
     }
 
     async fn topic(&self, topic: &TopicName) -> Result<Option<TopicOptions>> {
-        self.engine.looking().await?;
-        Ok(self.engine.find_topic(topic).await?.map(|found| found.options))
+        let found = async {
+            self.engine.looking().await?;
+            self.engine.find_topic(topic).await
+        };
+        Ok(self.engine.in_time(found).await?.map(|found| found.options))
     }
 
     fn changes(&self, topic: &TopicName) -> u64 {
@@ -115,7 +118,7 @@ impl Hot for DocumentsHot {
     }
 
     async fn topics(&self, scope: &Scope) -> Result<Vec<String>> {
-        self.engine.topics(scope).await
+        self.engine.in_time(self.engine.topics(scope)).await
     }
 
     async fn delete_topic(&self, topic: &TopicName) -> Result<bool> {
@@ -123,15 +126,18 @@ impl Hot for DocumentsHot {
     }
 
     async fn ensure_subscription(&self, subscription: &SubscriptionName, patch: &SubscriptionPatch) -> Result<SubscriptionOptions> {
-        self.engine.ensure_subscription(subscription, patch).await.map_err(|e| e.during("ensure_subscription").on(subscription))
+        self.engine
+            .in_time(self.engine.ensure_subscription(subscription, patch))
+            .await
+            .map_err(|e| e.during("ensure_subscription").on(subscription))
     }
 
     async fn subscription(&self, subscription: &SubscriptionName) -> Result<Option<SubscriptionOptions>> {
-        self.engine.subscription(subscription).await
+        self.engine.in_time(self.engine.subscription(subscription)).await
     }
 
     async fn subscriptions(&self, topic: &TopicName) -> Result<Vec<String>> {
-        self.engine.subscriptions(topic).await
+        self.engine.in_time(self.engine.subscriptions(topic)).await
     }
 
     async fn delete_subscription(&self, subscription: &SubscriptionName) -> Result<bool> {
@@ -139,31 +145,34 @@ impl Hot for DocumentsHot {
     }
 
     async fn publish(&self, topic: &TopicName, messages: Vec<Outgoing>) -> Result<Vec<Published>> {
-        self.engine.publish(topic, messages).await.map_err(|e| e.during("publish").on(topic))
+        self.engine.in_time(self.engine.publish(topic, messages)).await.map_err(|e| e.during("publish").on(topic))
     }
 
     async fn cancel(&self, topic: &TopicName, id: &str) -> Result<bool> {
-        self.engine.cancel(topic, id).await.map_err(|e| e.during("cancel").on(topic))
+        self.engine.in_time(self.engine.cancel(topic, id)).await.map_err(|e| e.during("cancel").on(topic))
     }
 
     async fn pull(&self, subscription: &SubscriptionName, max: u32) -> Result<Pulled> {
-        self.engine.pull(subscription, max).await.map_err(|e| e.during("pull").on(subscription))
+        self.engine.in_time(self.engine.pull(subscription, max)).await.map_err(|e| e.during("pull").on(subscription))
     }
 
     async fn advance(&self, subscription: &SubscriptionName, advance: Advance) -> Result<Advanced> {
-        self.engine.advance(subscription, advance).await.map_err(|e| e.during("advance").on(subscription))
+        self.engine.in_time(self.engine.advance(subscription, advance)).await.map_err(|e| e.during("advance").on(subscription))
     }
 
     async fn renew(&self, subscription: &SubscriptionName, locks: Vec<Lock>) -> Result<Vec<bool>> {
-        self.engine.renew(subscription, locks).await.map_err(|e| e.during("renew").on(subscription))
+        self.engine.in_time(self.engine.renew(subscription, locks)).await.map_err(|e| e.during("renew").on(subscription))
     }
 
     async fn fetch_deferred(&self, subscription: &SubscriptionName, ids: Vec<String>) -> Result<Vec<Delivery>> {
-        self.engine.fetch_deferred(subscription, ids).await.map_err(|e| e.during("fetch_deferred").on(subscription))
+        self.engine.in_time(self.engine.fetch_deferred(subscription, ids)).await.map_err(|e| e.during("fetch_deferred").on(subscription))
     }
 
     async fn needed_by_others(&self, subscription: &SubscriptionName, ids: &[String]) -> Result<Vec<bool>> {
-        self.engine.needed_by_others(subscription, ids).await.map_err(|e| e.during("needed_by_others").on(subscription))
+        self.engine
+            .in_time(self.engine.needed_by_others(subscription, ids))
+            .await
+            .map_err(|e| e.during("needed_by_others").on(subscription))
     }
 
     async fn wait(&self, subscription: &SubscriptionName, timeout: Duration) -> Result<()> {
@@ -176,7 +185,10 @@ impl Hot for DocumentsHot {
         after: Option<&str>,
         limit: u32,
     ) -> Result<(Vec<DeadLetter>, Option<String>)> {
-        self.engine.dead_letters(subscription, after, limit).await.map_err(|e| e.during("dead_letters").on(subscription))
+        self.engine
+            .in_time(self.engine.dead_letters(subscription, after, limit))
+            .await
+            .map_err(|e| e.during("dead_letters").on(subscription))
     }
 
     async fn dead_letter_ids(
@@ -186,11 +198,17 @@ impl Hot for DocumentsHot {
         after: Option<&str>,
         limit: u32,
     ) -> Result<Vec<DeadLetterId>> {
-        self.engine.dead_letter_ids(subscription, from, after, limit).await.map_err(|e| e.during("dead_letter_ids").on(subscription))
+        self.engine
+            .in_time(self.engine.dead_letter_ids(subscription, from, after, limit))
+            .await
+            .map_err(|e| e.during("dead_letter_ids").on(subscription))
     }
 
     async fn dead_letters_by_id(&self, subscription: &SubscriptionName, ids: &[String]) -> Result<Vec<DeadLetter>> {
-        self.engine.dead_letters_by_id(subscription, ids).await.map_err(|e| e.during("dead_letters_by_id").on(subscription))
+        self.engine
+            .in_time(self.engine.dead_letters_by_id(subscription, ids))
+            .await
+            .map_err(|e| e.during("dead_letters_by_id").on(subscription))
     }
 
     async fn redrive(&self, subscription: &SubscriptionName, select: &Select) -> Result<u64> {
@@ -202,7 +220,7 @@ impl Hot for DocumentsHot {
     }
 
     async fn peek(&self, subscription: &SubscriptionName, limit: u32) -> Result<Vec<Peeked>> {
-        self.engine.peek(subscription, limit).await.map_err(|e| e.during("peek").on(subscription))
+        self.engine.in_time(self.engine.peek(subscription, limit)).await.map_err(|e| e.during("peek").on(subscription))
     }
 
     async fn purge(&self, topic: &TopicName) -> Result<u64> {
@@ -210,7 +228,7 @@ impl Hot for DocumentsHot {
     }
 
     async fn stats(&self, topic: &TopicName) -> Result<TopicStats> {
-        self.engine.stats(topic).await.map_err(|e| e.during("stats").on(topic))
+        self.engine.in_time(self.engine.stats(topic)).await.map_err(|e| e.during("stats").on(topic))
     }
 
     async fn replay(&self, subscription: &SubscriptionName, messages: Vec<Accepted>) -> Result<u64> {
@@ -218,7 +236,7 @@ impl Hot for DocumentsHot {
     }
 
     async fn get(&self, scope: &Scope, keys: &[String]) -> Result<Vec<Option<Value>>> {
-        self.engine.values(scope, keys).await.map_err(|e| e.during("get"))
+        self.engine.in_time(self.engine.values(scope, keys)).await.map_err(|e| e.during("get"))
     }
 
     async fn set(
@@ -230,23 +248,23 @@ impl Hot for DocumentsHot {
         ttl: Option<Duration>,
         when: When,
     ) -> Result<Option<u64>> {
-        self.engine.set(scope, key, bytes, content_type, ttl, when).await.map_err(|e| e.during("set").on(key))
+        self.engine.in_time(self.engine.set(scope, key, bytes, content_type, ttl, when)).await.map_err(|e| e.during("set").on(key))
     }
 
     async fn remove(&self, scope: &Scope, key: &str) -> Result<bool> {
-        self.engine.remove(scope, key).await.map_err(|e| e.during("remove").on(key))
+        self.engine.in_time(self.engine.remove(scope, key)).await.map_err(|e| e.during("remove").on(key))
     }
 
     async fn expire(&self, scope: &Scope, key: &str, ttl: Duration) -> Result<bool> {
-        self.engine.expire(scope, key, ttl).await.map_err(|e| e.during("expire").on(key))
+        self.engine.in_time(self.engine.expire(scope, key, ttl)).await.map_err(|e| e.during("expire").on(key))
     }
 
     async fn increment(&self, scope: &Scope, key: &str, by: i64, ttl: Option<Duration>) -> Result<(i64, u64)> {
-        self.engine.increment(scope, key, by, ttl).await.map_err(|e| e.during("increment").on(key))
+        self.engine.in_time(self.engine.increment(scope, key, by, ttl)).await.map_err(|e| e.during("increment").on(key))
     }
 
     async fn keys(&self, scope: &Scope, prefix: &str, after: Option<&str>, limit: u32) -> Result<(Vec<String>, Option<String>)> {
-        self.engine.keys(scope, prefix, after, limit).await.map_err(|e| e.during("keys"))
+        self.engine.in_time(self.engine.keys(scope, prefix, after, limit)).await.map_err(|e| e.during("keys"))
     }
 
     async fn watch(&self, scope: &Scope, prefix: &str) -> Result<BoxStream<'static, Result<Change>>> {

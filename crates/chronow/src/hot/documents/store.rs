@@ -3,11 +3,12 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use bson::oid::ObjectId;
 use bson::{Bson, Document};
 use chronos_db::Runtime;
-use chronos_db::documents::{Batch, Direction, Documents, Filter, Guard, Index, Namespace, Outcome, Scan, Write};
+use chronos_db::documents::{Batch, Direction, Documents, Filter, Guard, Index, Namespace, Outcome, Scan, Write, within};
 use futures::TryStreamExt as _;
 use tokio::sync::{Notify, OnceCell, Semaphore, watch};
 
@@ -24,6 +25,9 @@ const CACHED_BYTES: usize = 16 * 1024 * 1024;
 
 /// The largest number that fits the padding of names.
 const MOST_PLACE: i64 = 9_999_999_999_999_999;
+
+/// Who waits for what others have begun hears how that ended so shortly after it must have.
+const OTHERS: Duration = Duration::from_millis(500);
 
 /// Held cards whose lock ended so long ago are forgotten.
 const FORGET_HELD_MS: i64 = 600_000;
@@ -207,17 +211,29 @@ impl Engine {
         }
     }
 
+    /// Gives all that `work` asks of the store the time of one call, and a little more to wait for what others have begun.
+    pub(super) async fn in_time<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
+        let Some(limit) = self.documents.limit() else { return work.await };
+        match tokio::time::timeout(limit + OTHERS, within(limit, work)).await {
+            Ok(done) => done,
+            Err(_) => {
+                let message = format!("the store did not do it within {} s; the change may have taken place", limit.as_secs_f64());
+                Err(Error::new(ErrorKind::HotTier, message).retryable())
+            }
+        }
+    }
+
     /// Makes sure that collections and indexes are there. Says whether taking numbers and inserting are one step.
     pub(super) async fn ready(&self) -> Result<bool> {
         self.check_open()?;
-        Ok(*self.make().await?)
+        self.in_time(async { Ok(*self.make().await?) }).await
     }
 
     /// The same for who only looks: a user who may not make what is missing looks without it.
     pub(super) async fn looking(&self) -> Result<()> {
         self.check_open()?;
-        match self.make().await {
-            Err(error) if !error.is_forbidden() => Err(error.into()),
+        match self.in_time(async { self.make().await.map(drop).map_err(Error::from) }).await {
+            Err(error) if !error.is_forbidden() => Err(error),
             _ => Ok(()),
         }
     }
