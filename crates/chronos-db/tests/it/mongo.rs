@@ -569,3 +569,20 @@ async fn connection_strings_of_the_legacy_packages_are_taken() {
     let unknown = MongoDocuments::new("mongodb://localhost/?tpyo=1".into(), Runtime::default()).unwrap_err();
     assert!(unknown.message().contains("tpyo"), "{unknown}");
 }
+
+/// A refusal closes the connections of whoever asks meanwhile, too, and the driver looks for the server again only after ten seconds.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn wrong_credentials_are_told_at_once_also_to_those_who_ask_meanwhile() {
+    let uri = mongo_standalone_uri().replacen("mongodb://", "mongodb://nobody:a-word@", 1);
+    let documents = MongoDocuments::new(uri.into(), Runtime::default()).unwrap();
+    let database = format!("refused-{}", ObjectId::new());
+    let asked = (0..8).map(|n| {
+        let (documents, namespace) = (&documents, Namespace::new(&*database, format!("c{n}")));
+        async move { documents.ensure(&namespace, &[Index::on("a", &["a"])]).await }
+    });
+    let told = tokio::time::timeout(std::time::Duration::from_secs(8), futures::future::join_all(asked)).await.expect("it is told at once");
+    for told in told {
+        let error = told.unwrap_err();
+        assert!(error.to_string().contains("Authentication failed") && !error.is_retryable(), "{error}");
+    }
+}

@@ -86,6 +86,7 @@ impl Failure {
             Self::Ours(error) => error.is_retryable(),
             Self::Reply { code, .. } => passing(*code),
             Self::NoAnswer { .. } | Self::PrimaryLost => true,
+            Self::Driver { error, .. } if is_of_refused_credentials(error) => false,
             Self::Driver { error, .. } => {
                 [RETRYABLE_WRITE_ERROR, TRANSIENT_TRANSACTION_ERROR, UNKNOWN_TRANSACTION_COMMIT_RESULT]
                     .iter()
@@ -122,6 +123,11 @@ impl Failure {
     pub(super) fn is_unknown_commit(&self) -> bool {
         matches!(self, Self::Driver { error, .. } if error.contains_label(UNKNOWN_TRANSACTION_COMMIT_RESULT))
     }
+}
+
+/// Whether the call had no connection because another one's credentials were refused. The driver says so in words alone.
+fn is_of_refused_credentials(error: &DriverError) -> bool {
+    matches!(&*error.kind, Kind::ConnectionPoolCleared { message, .. } if message.contains("Authentication failed"))
 }
 
 fn passing(code: i32) -> bool {
