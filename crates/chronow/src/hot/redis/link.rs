@@ -26,6 +26,16 @@ use crate::{Error, ErrorKind, Result};
 const FIRST_WAIT: Duration = Duration::from_millis(5);
 const LONGEST_WAIT: Duration = Duration::from_millis(300);
 
+tokio::task_local! {
+    /// Nothing that a node of a cluster refuses is asked again.
+    static AT_ONCE: ();
+}
+
+/// Does without what the nodes of a cluster refuse at this moment: whoever asks several of them must not wait for one.
+pub(super) async fn at_once<F: Future>(work: F) -> F::Output {
+    AT_ONCE.scope((), work).await
+}
+
 /// The way to the servers.
 pub(super) struct Link {
     route: Route,
@@ -238,7 +248,8 @@ impl Link {
 
     /// In a cluster: sends again what a node refused or never got, and what may be repeated also after a connection broke.
     async fn persistently<'a, T>(&self, repeatable: bool, send: impl Fn() -> BoxFuture<'a, RedisResult<T>>) -> RedisResult<T> {
-        let (deadline, mut wait) = (Instant::now() + self.config.response_timeout, FIRST_WAIT);
+        let patience = AT_ONCE.try_with(|()| Duration::ZERO).unwrap_or(self.config.response_timeout);
+        let (deadline, mut wait) = (Instant::now() + patience, FIRST_WAIT);
         loop {
             match send().await {
                 Err(error)
@@ -496,6 +507,11 @@ fn was_refused(error: &RedisError) -> bool {
         RedisKind::ClusterConnectionNotFound => true,
         _ => error.is_connection_refusal(),
     }
+}
+
+/// Whether a call failed so.
+pub(super) fn is_refusal(error: &Error) -> bool {
+    std::error::Error::source(error).and_then(|source| source.downcast_ref::<RedisError>()).is_some_and(was_refused)
 }
 
 fn closed() -> Error {

@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use chronos_db::documents::filter::{Filter, parse};
 use futures::FutureExt as _;
-use futures::future::try_join_all;
+use futures::future::{join_all, try_join_all};
 use redis::Value;
 use tokio::time::Instant;
 
 use super::RedisHot;
 use super::batches::{Batch, Part, key_of, millis, pull_of};
 use super::keys::{join_id, shard_of, split_id};
+use super::link::{at_once, is_refusal};
 use super::replicated::Confirm;
 use super::reply::{Parts, Stored, count, list, number, text, write_message};
 use super::script::{Args, scripts};
@@ -29,6 +30,8 @@ const MOST_PER_SCRIPT: usize = 500;
 const LETTERS_PER_SCRIPT: usize = 16;
 /// A pull looks so long for what a filter lets pass.
 const MOST_SIFTING: Duration = Duration::from_millis(100);
+/// A shard that refused what it was asked is asked again after so long.
+const REFUSED: Duration = Duration::from_millis(200);
 /// For so long somebody is called who waits, unless it says so again.
 const WAITS: Duration = Duration::from_secs(15);
 
@@ -160,7 +163,16 @@ impl RedisHot {
                 continue;
             }
             batch.end_run();
-            let mut reply = self.ask_to_publish(topic, shard, known, &batch, confirm).await?;
+            let mut reply = match self.ask_to_publish(topic, shard, known, &batch, confirm).await {
+                // That says that nothing was changed.
+                Err(Miss::Failed(error)) if is_refusal(&error) && published.iter().any(Option::is_some) => {
+                    let accepted = published.iter().flatten().count();
+                    let message =
+                        format!("{accepted} of {} messages, those of other shards, were accepted, and no more: {error}", messages.len());
+                    return Err(Error::new(ErrorKind::HotTier, message).retryable().caused_by(error).into());
+                }
+                asked => asked?,
+            };
             match reply.next() {
                 Value::Array(ids) => {
                     let duplicates = reply.text()?;
@@ -194,11 +206,19 @@ impl RedisHot {
         let (mut pulled, mut start) = (Pulled::default(), start as usize);
         let (wanted, begun) = (start, Instant::now());
         let begin = self.turn();
+        let (mut answered, mut refused) = (false, None);
         for i in 0..u64::from(known.shards) {
             let shard = u16::try_from((begin + i) % u64::from(known.shards)).unwrap_or(0);
-            match self.hand_out_shard(subscription, (max, start), shard, known, begun, &mut pulled).await {
+            let shares = self.hand_out_shard(subscription, (max, start), shard, known, begun, &mut pulled);
+            // One whose node is away, or whose slot is on its way, holds up no other.
+            let handed = if known.shards > 1 { at_once(shares).await } else { shares.await };
+            match handed {
                 // Where some are left that are not started, as many as asked for are: so the started ones are the first.
-                Ok(started) => start -= started.min(start),
+                Ok(started) => {
+                    answered = true;
+                    start -= started.min(start);
+                }
+                Err(Miss::Failed(error)) if known.shards > 1 && is_refusal(&error) => refused = Some(shard),
                 // What is locked already must reach the caller.
                 Err(Miss::Failed(error)) if !pulled.deliveries.is_empty() => {
                     tracing::warn!(%error, subscription = %subscription, shard, "a pull brought only a part");
@@ -210,6 +230,12 @@ impl RedisHot {
             if pulled.deliveries.len() >= max as usize {
                 break;
             }
+        }
+        match refused {
+            Some(_) if answered => pulled.next_due = Some(pulled.next_due.map_or(REFUSED, |due| due.min(REFUSED))),
+            // As long as it takes, then.
+            Some(shard) => start -= self.hand_out_shard(subscription, (max, start), shard, known, begun, &mut pulled).await?.min(start),
+            None => {}
         }
         Ok((pulled, wanted - start))
     }
@@ -384,34 +410,39 @@ impl RedisHot {
     }
 
     pub(super) async fn hold_on(&self, subscription: &SubscriptionName, locks: &[Lock], known: &Known) -> Tried<Vec<bool>> {
+        // At once: a lock on one shard does not wait for another shard.
+        let renewed = join_all((0..known.shards).map(|shard| self.hold_on_shard(subscription, locks, shard, known))).await;
         let mut held = vec![false; locks.len()];
-        for shard in 0..known.shards {
-            let mut args = Args::new().arg(&known.stamp).arg(subscription.name());
-            let mut at = Vec::new();
-            for (index, lock) in locks.iter().enumerate() {
-                let (own, id) = split_id(&lock.id);
-                if let (true, Some(token)) = (own == shard, pull_of(lock)) {
-                    args = args.arg(id).arg(token);
-                    at.push(index);
-                }
+        for renewed in renewed {
+            for index in renewed? {
+                held[index] = true;
             }
-            if at.is_empty() {
-                continue;
+        }
+        Ok(held)
+    }
+
+    /// Which of the locks live on this shard and were renewed.
+    async fn hold_on_shard(&self, subscription: &SubscriptionName, locks: &[Lock], shard: u16, known: &Known) -> Tried<Vec<usize>> {
+        let mut args = Args::new().arg(&known.stamp).arg(subscription.name());
+        let mut at = Vec::new();
+        for (index, lock) in locks.iter().enumerate() {
+            let (own, id) = split_id(&lock.id);
+            if let (true, Some(token)) = (own == shard, pull_of(lock)) {
+                args = args.arg(id).arg(token);
+                at.push(index);
             }
-            match self.ask(subscription, shard, &scripts::renew, &args).await {
-                Ok(mut reply) => {
-                    for (index, outcome) in at.into_iter().zip(reply.text()?.bytes()) {
-                        held[index] = outcome == b'1';
-                    }
-                    if shard > 0 {
-                        let locked = reply.number()?;
-                        let locked = Duration::from_millis(u64::try_from(locked).unwrap_or(0));
-                        self.touch(subscription, known, reply.next(), locked).await?;
-                    }
-                }
-                Err(Miss::NoSubscription | Miss::NoTopic) => {}
-                Err(other) => return Err(other),
-            }
+        }
+        if at.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut reply = match self.ask(subscription, shard, &scripts::renew, &args).await {
+            Err(Miss::NoSubscription | Miss::NoTopic) => return Ok(Vec::new()),
+            asked => asked?,
+        };
+        let held = at.into_iter().zip(reply.text()?.into_bytes()).filter(|(_, outcome)| *outcome == b'1').map(|(index, _)| index).collect();
+        if shard > 0 {
+            let locked = Duration::from_millis(u64::try_from(reply.number()?).unwrap_or(0));
+            self.touch(subscription, known, reply.next(), locked).await?;
         }
         Ok(held)
     }
@@ -668,7 +699,14 @@ impl RedisHot {
         let arm = |shard| async move {
             let before = armed.take(shard);
             let args = Args::new().arg(&known.stamp).arg(subscription.name()).arg(millis(WAITS)).arg(channel).arg(number).arg(before);
-            let mut reply = self.ask(subscription, shard, &scripts::arm, &args).await?;
+            let asked = self.ask(subscription, shard, &scripts::arm, &args);
+            let mut reply = match if known.shards > 1 { at_once(asked).await } else { asked.await } {
+                // The others are waited for meanwhile.
+                Err(Miss::Failed(error)) if known.shards > 1 && is_refusal(&error) => {
+                    return Ok(i64::try_from(REFUSED.as_millis()).unwrap_or(0));
+                }
+                asked => asked?,
+            };
             let (due, put) = (reply.number()?, reply.text()?);
             armed.keep(shard, put);
             Ok::<_, Miss>(due)

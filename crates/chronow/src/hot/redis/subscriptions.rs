@@ -8,6 +8,7 @@ use redis::Value;
 
 use super::RedisHot;
 use super::keys::split_id;
+use super::link::{at_once, is_refusal};
 use super::reply::{Parts, text};
 use super::script::{Args, scripts};
 use super::topics::{Known, Miss, Tried, json, options, together};
@@ -226,7 +227,13 @@ impl RedisHot {
     pub(super) async fn touch(&self, subscription: &SubscriptionName, known: &Known, idle: Value, locked: Duration) -> Tried<()> {
         if known.shards > 1 && !text(idle)?.is_empty() {
             let args = Args::new().arg(&known.stamp).arg(subscription.name()).arg(locked.as_millis());
-            self.ask(subscription, 0, &scripts::sub_touch, &args).await?;
+            match at_once(self.ask(subscription, 0, &scripts::sub_touch, &args)).await {
+                // Then the first shard removes nothing at this moment, either; and whoever has a lock on any shard is at work.
+                Err(Miss::Failed(error)) if is_refusal(&error) => {
+                    tracing::debug!(%error, %subscription, "the first shard is not told that a subscription is in use");
+                }
+                told => drop(told?),
+            }
         }
         Ok(())
     }

@@ -1,12 +1,12 @@
 //! What is asked of a slot of which some keys are on its old node and some on its new one: a script does all that it does, or nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::slice::from_ref;
 use std::time::Duration;
 
 use bytes::Bytes;
 use chronow::hot::redis::{RedisConfig, RedisHot};
-use chronow::hot::{Accepted, Advance, Delivery, Hot, Outgoing, Select, Settle, SubscriptionPatch, TopicPatch, When};
+use chronow::hot::{Accepted, Advance, Delivery, Hot, Outgoing, Select, Settle, Settled, SubscriptionPatch, TopicPatch, When};
 use chronow::{Error, Result, Scope, SubscriptionName, TopicName};
 use futures::future::{BoxFuture, FutureExt as _, join_all};
 use test_support::{RedisCluster, RedisServer};
@@ -286,5 +286,55 @@ async fn values_of_a_slot_that_moves_are_read_and_written_wherever_they_are() {
     step.end().await;
     for key in ["{s}gone", "{s}here", "{s}new"] {
         assert_eq!(get(key).await.as_deref(), Some("3"), "{key}");
+    }
+}
+
+/// Panics if it waits for a shard whose slot is on its way: that would be for a minute.
+async fn in_time<T>(what: &str, work: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(20), work).await.unwrap_or_else(|_| panic!("`{what}` waits for the moving shard"))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_shard_whose_slot_moves_holds_up_no_other_shard() {
+    const MESSAGES: usize = 40;
+    let nodes = RedisCluster::start(3, 0, &[]).await;
+    let config = RedisConfig { response_timeout: Duration::from_secs(60), ..RedisConfig::cluster(nodes.addresses()) };
+    let world = World::new(config, 4).await;
+    for moving in ["", "#2"] {
+        let topic = world.topic(if moving.is_empty() { "first" } else { "third" }, TopicPatch::default()).await;
+        let patch =
+            SubscriptionPatch { visibility_ms: Some(3_600_000), auto_delete_ms: Some(Some(3_600_000)), ..SubscriptionPatch::default() };
+        let sub = world.sub(&topic, "s", patch).await;
+        let sent: BTreeSet<String> = (0..MESSAGES).map(|n| format!("sent {n}")).collect();
+        world.publish(&topic, &sent.iter().map(String::as_str).collect::<Vec<_>>()).await;
+        let step = Move::of(&nodes, &format!("cw:{{{}:ns:topic:{}{moving}}}", world.scope.tenant(), topic.name())).await;
+        step.begin().await;
+
+        // Those of the other three come, and can be settled.
+        let mut got = Vec::new();
+        while got.len() < MESSAGES / 4 * 3 {
+            got.extend(in_time("pull", world.hot.pull(&sub, 7)).await.unwrap().deliveries);
+        }
+        assert_eq!(in_time("pull", world.hot.pull(&sub, 7)).await.unwrap().deliveries, []);
+        in_time("wait", world.hot.wait(&sub, HOUR)).await.unwrap();
+        let acks = Advance { settle: got.iter().map(|delivery| (delivery.lock.clone(), Settle::Ack)).collect(), ..Advance::default() };
+        let settled = in_time("advance", world.hot.advance(&sub, acks)).await.unwrap().settled;
+        assert!(settled.iter().all(|settled| *settled == Settled::Done));
+        // Of a batch for all shards some messages are accepted, which is said.
+        let batch = (0..8).map(|n| message(&n.to_string())).collect();
+        let error = hasty(&nodes).await.publish(&topic, batch).await.unwrap_err();
+        let in_part = error.to_string().contains("of 8 messages, those of other shards, were accepted");
+        let nothing = error.to_string().contains("nothing was changed") && !in_part;
+        // Shards are asked in their order.
+        assert!(error.is_retryable() && if moving.is_empty() { nothing } else { in_part }, "{error}");
+
+        for key in step.from.run(&["CLUSTER", "GETKEYSINSLOT", &step.slot, "1000"]).await.lines() {
+            step.key(key).await;
+        }
+        step.end().await;
+        let mut all: BTreeSet<String> = texts(&got).into_iter().collect();
+        while !sent.is_subset(&all) {
+            all.extend(texts(&world.pull(&sub, 1).await));
+        }
     }
 }
