@@ -12,6 +12,7 @@ mod documents;
 mod documents_faults;
 mod faults;
 mod features;
+mod generations;
 mod large;
 mod majority;
 mod meanwhile;

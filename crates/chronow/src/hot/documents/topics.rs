@@ -99,9 +99,10 @@ impl Engine {
                 self.finish_removal(&topic).await?;
                 return Ok(false);
             }
+            let id = topic.id.clone();
             if self.put_topic(&Topic { gone: true, ..topic }).await? {
-                let topic = self.any_topic(name).await?;
-                if let Some(topic) = topic {
+                // Somebody else may have finished it, and have made another one.
+                if let Some(topic) = self.any_topic(name).await?.filter(|topic| topic.id == id) {
                     self.finish_removal(&topic).await?;
                 }
                 self.tell_all();
@@ -123,7 +124,8 @@ impl Engine {
         self.write(&self.spaces.topics, [tally_key(&topic.id), sequence_key(&topic.id)].map(delete)).await?;
         // A publish that had begun before may have come in between.
         self.sweep(&self.spaces.messages, prefix, &["m"]).await?;
-        self.write_one(&self.spaces.topics, delete(topic.key.clone())).await?;
+        let guard = Guard::Equals { field: "id".to_owned(), value: topic.id.as_str().into() };
+        self.write_one(&self.spaces.topics, Write::Delete { id: topic.key.as_str().into(), guard }).await?;
         Ok(())
     }
 
@@ -321,11 +323,12 @@ impl Engine {
     /// Removes a subscription; only the one of this id, if one is given.
     async fn remove_subscription(&self, name: &SubscriptionName, id: Option<&str>) -> Result<bool> {
         self.ready().await?;
-        let mut mine = None;
+        let mut mine: Option<String> = None;
         for _ in 0..ATTEMPTS {
             let Some(mut topic) = self.find_topic(name.topic()).await? else { return Ok(mine.is_some()) };
             let listed = topic.subscriptions.iter_mut().find(|listed| listed.name == name.name());
-            let Some(listed) = listed.filter(|listed| id.is_none_or(|id| listed.id == id)) else {
+            // What was made since is another one.
+            let Some(listed) = listed.filter(|listed| id.or(mine.as_deref()).is_none_or(|id| listed.id == id)) else {
                 return Ok(mine.is_some());
             };
             if !listed.gone {

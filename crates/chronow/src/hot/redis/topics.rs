@@ -381,15 +381,17 @@ impl RedisHot {
 
     pub(super) async fn remove_topic(&self, topic: &TopicName) -> Tried<bool> {
         self.forget(topic);
-        let mut existed = false;
+        let (mut existed, mut meant) = (false, None);
         while let Some(stored) = self.stored_topic(topic).await? {
+            let generation = stored.stamp.trim_start_matches(DYING);
+            // What was made since is another topic.
+            if meant.get_or_insert_with(|| generation.to_owned()) != generation {
+                break;
+            }
             if stored.stamp.starts_with(DYING) {
                 self.finish_removal(topic, &stored.stamp).await?;
-                if existed {
-                    break;
-                }
             } else {
-                // Only of this generation, and whoever comes second finds it gone.
+                // Whoever comes second finds it gone.
                 let args = Args::new().arg(&stored.stamp).arg("begin");
                 existed |= self.ask_topic(topic, 0, &scripts::topic_delete, &args).await?.number()? == 1;
             }
