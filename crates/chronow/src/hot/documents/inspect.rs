@@ -190,6 +190,8 @@ impl Engine {
             let low = self.low_mark(topic).await?;
             return Ok(scheduled + self.unread(topic, None, low).await?.count);
         };
+        // First, for what has been pulled since has its card by then.
+        let unread = self.unread(topic, None, adopted).await?.count;
         let mut ids = BTreeSet::new();
         for cursor in cursors {
             for (class, up_to) in [(class::OPEN, Some(adopted)), (class::DETACHED, None)] {
@@ -202,7 +204,7 @@ impl Engine {
                 }
             }
         }
-        Ok(scheduled + ids.len() as u64 + self.unread(topic, None, adopted).await?.count)
+        Ok(scheduled + ids.len() as u64 + unread)
     }
 
     /// Cards without their messages, as stored.
@@ -247,8 +249,9 @@ impl Engine {
         if self.is_unused(&subscription, cursor, now).await? {
             return Ok(None);
         }
-        let (tally, cards) = self.counted(id).await?;
+        // A chunk goes when all its messages have been pulled: what is in none any more has its card by then.
         let unread = self.unread(topic, Some(&subscription), cursor.at).await?;
+        let (tally, cards) = self.counted(id).await?;
         let mut stats = SubscriptionStats {
             subscription: listed.name.clone(),
             backlog: unread.count,
