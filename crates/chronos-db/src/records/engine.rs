@@ -186,8 +186,8 @@ impl Engine {
 
     async fn prepare_tenants(&self) -> Result<()> {
         self.documents.ensure(&self.names.head, &tenant_list_indexes(self.list_indexes())).await?;
-        // The unique indexes over rows decide races of everybody, as a collection's numbers are everybody's; this one is for lists of the past.
-        self.documents.ensure(&self.names.ver, &[by_tenant(Index::on("ver_item_at", &["itemId", "at"]))]).await
+        // The unique indexes over rows decide races of everybody, as a collection's numbers are everybody's; this one is for who verifies one tenant.
+        self.documents.ensure(&self.names.ver, &[by_tenant(Index::on("ver_item_ov", &["itemId", "ov"]))]).await
     }
 
     async fn prepare(&self) -> Result<()> {

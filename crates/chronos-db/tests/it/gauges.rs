@@ -17,7 +17,7 @@ use tempfile::TempDir;
 use test_support::Proxy;
 
 /// Profiled operations are kept in a ring of so many bytes.
-const PROFILE_BYTES: i64 = 64 * 1024 * 1024;
+const PROFILE_BYTES: i64 = 8 * 1024 * 1024;
 
 /// SQLite's steps.
 struct OfEmbedded {

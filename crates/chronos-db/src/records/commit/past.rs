@@ -1,6 +1,6 @@
 //! The past, once nothing can be added to it any more.
 
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 
 use futures::TryStreamExt as _;
@@ -27,11 +27,20 @@ pub(crate) struct Past {
     /// Milliseconds; every version whose number was given out at or before has its row, and its head.
     until: AtomicI64,
     cv: AtomicI64,
+    /// Some of it was settled without its heads, by a user who may not write.
+    heads_lag: AtomicBool,
+}
+
+impl Past {
+    /// Whether heads are no older than the rows of what is settled.
+    pub(crate) fn heads_follow(&self) -> bool {
+        !self.heads_lag.load(Ordering::Acquire)
+    }
 }
 
 impl Default for Past {
     fn default() -> Self {
-        Self { until: AtomicI64::new(i64::MIN), cv: AtomicI64::new(-1) }
+        Self { until: AtomicI64::new(i64::MIN), cv: AtomicI64::new(-1), heads_lag: AtomicBool::new(false) }
     }
 }
 
@@ -78,7 +87,10 @@ impl Engine {
                     Err(error) if error.is_retryable() => return Err(error),
                     // This user may write nothing: then the rows have to do, and others to write them.
                     Err(error) => match gapless {
-                        Some(last) => break last,
+                        Some(last) => {
+                            self.past.heads_lag.store(true, Ordering::Release);
+                            break last;
+                        }
                         None if waited >= READER_PATIENCE_MILLIS => {
                             let message = "a number of the collection was given out, but has no row yet, and this user may not close it; any writer will";
                             return Err(Error::database(message).retryable().caused_by(error));

@@ -3,17 +3,17 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
-use bson::{Bson, Document};
+use bson::{Bson, RawDocument};
 use futures::stream::BoxStream;
 use futures::{StreamExt as _, TryStreamExt as _};
 
-use super::page::{Order, Page, check_sortable, cursor, parse_cursor, sort_keys};
+use super::page::{Order, Page, Place, parse_cursor, token};
 use super::{Found, ReadOptions, Which};
 use crate::documents::filter::{self, Test};
-use crate::documents::{Direction, Filter, Newest, Scan};
+use crate::documents::{Direction, Filter, Scan};
 use crate::records::engine::Engine;
 use crate::records::indexing::plain;
-use crate::records::model::{Head, ItemId, Op, Row, State, int};
+use crate::records::model::{Head, ItemId, Row, State, int};
 use crate::records::own::{self, OnBuiltIn};
 use crate::records::scope::Scope;
 use crate::records::view::View;
@@ -21,8 +21,6 @@ use crate::{Error, Json, Result, Timestamp};
 
 /// Payloads fetched at once for one list.
 const FETCHES: usize = 16;
-/// Versions whose heads are looked up together.
-const CHUNK: usize = 256;
 
 /// A list to make.
 #[derive(Clone, Default)]
@@ -39,27 +37,27 @@ pub(crate) struct Query {
 crate::debug_some!(Query { sort, limit, which, read });
 
 /// Where the built-in properties are stored: in heads, and in version rows.
-struct Paths {
-    id: &'static str,
+pub(super) struct Paths {
+    pub(super) id: &'static str,
     updated_at: &'static str,
     /// Rows don't say when their item was created.
     created_at: Option<&'static str>,
 }
 
-const HEADS: Paths = Paths { id: "_id", updated_at: "updatedAt", created_at: Some("createdAt") };
-const ROWS: Paths = Paths { id: "itemId", updated_at: "at", created_at: None };
+pub(super) const HEADS: Paths = Paths { id: "_id", updated_at: "updatedAt", created_at: Some("createdAt") };
+pub(super) const ROWS: Paths = Paths { id: "itemId", updated_at: "at", created_at: None };
 
 /// What the names in a query mean.
-struct Names<'q> {
-    paths: &'static Paths,
+pub(super) struct Names<'q> {
+    pub(super) paths: &'static Paths,
     /// Short names of built-in properties that documents have for themselves.
-    own: BTreeSet<&'static str>,
-    on_built_in: &'q OnBuiltIn,
+    pub(super) own: BTreeSet<&'static str>,
+    pub(super) on_built_in: &'q OnBuiltIn,
 }
 
 impl Engine {
     /// The short names of built-in properties in a query. Where the collection declares what it indexes, that tells what they mean.
-    fn mentioned(&self, query: &Query) -> BTreeSet<&'static str> {
+    pub(super) fn mentioned(&self, query: &Query) -> BTreeSet<&'static str> {
         let mut found = BTreeSet::new();
         if !self.settings.map.indexed.is_empty() {
             return found;
@@ -123,13 +121,13 @@ impl Engine {
     }
 
     /// The user's filter over stored paths, with ids and times typed as they are stored.
-    fn stored_filter(&self, filter: Option<&Json>, names: &Names<'_>) -> Result<Filter> {
+    pub(super) fn stored_filter(&self, filter: Option<&Json>, names: &Names<'_>) -> Result<Filter> {
         let Some(filter) = filter else { return Ok(Filter::All) };
         let parsed = filter::parse(filter, &mut |name| self.stored_path(name, names))?;
         typed(parsed)
     }
 
-    fn stored_order(&self, sort: &[(String, Direction)], names: &Names<'_>) -> Result<Order> {
+    pub(super) fn stored_order(&self, sort: &[(String, Direction)], names: &Names<'_>) -> Result<Order> {
         let paths = names.paths;
         let mut order = Order::new();
         for (name, direction) in sort {
@@ -150,69 +148,41 @@ impl Engine {
         Ok(order)
     }
 
-    /// The scan that a query means, and the collection it runs on.
-    async fn plan(&self, query: &Query, scope: &Scope) -> Result<(Scan, Order, Which)> {
-        let mut which = self.settled(query.which).await?;
-        let mut kept = Filter::All;
-        if !self.settings.versioning && !matches!(which, Which::Latest | Which::Ov(_)) {
-            kept = self.kept(which, scope).await?;
-            which = Which::Latest;
-        }
-        let paths = if which == Which::Latest { &HEADS } else { &ROWS };
+    /// The scan of heads that a query of the present means.
+    async fn plan(&self, query: &Query, scope: &Scope) -> Result<Scan> {
         let own = self.own_names(self.mentioned(query), scope).await?;
-        let names = Names { paths, own, on_built_in: &query.on_built_in };
+        let names = Names { paths: &HEADS, own, on_built_in: &query.on_built_in };
         let order = self.stored_order(&query.sort, &names)?;
-        let mut filter = scope.narrow(self.stored_filter(query.filter.as_ref(), &names)?).and(kept);
-        let newest = match which {
-            Which::Latest => {
-                filter = filter.and(Filter::Field("erased".into(), Test::Ne(true.into())));
-                if !query.read.include_deleted {
-                    filter = filter.and(Filter::eq("deletedAt", Bson::Null));
-                }
-                None
-            }
-            Which::At(at) => Some(("at", Bson::from(at))),
-            Which::Cv(cv) => Some(("cv", int(cv))),
-            Which::Ov(_) => return Err(Error::validation("a list is as of a time or a collection version, not of an item version")),
-        };
-        if newest.is_some() {
-            let mut hidden = vec![Op::Void, Op::Erase, Op::Erased];
-            if !query.read.include_deleted {
-                hidden.push(Op::Delete);
-            }
-            filter = filter.and(Filter::Field("op".into(), Test::Nin(hidden.into_iter().map(|op| op.as_str().into()).collect())));
-        }
-        let newest = newest.map(|(by, at_most)| Newest { per: "itemId".into(), by: by.into(), at_most });
+        let filter = self.stored_filter(query.filter.as_ref(), &names)?;
         let after = query.after.as_deref().map(|token| parse_cursor(token, &order)).transpose()?;
-        let without = if newest.is_some() { vec!["riders".into()] } else { Vec::new() };
-        Ok((Scan { filter, newest, order: order.clone(), after, limit: None, without }, order, which))
+        let filter = scope.narrow(filter).and(shown(query.read.include_deleted));
+        Ok(Scan { filter, order, after, ..Scan::default() })
     }
 
     /// One page of a list.
     pub(crate) async fn page(&self, query: &Query, scope: &Scope) -> Result<Page> {
-        let (mut scan, order, which) = self.plan(query, scope).await?;
         let wanted = query.limit as usize;
-        if which == Which::Latest {
-            // Every head found is shown; rows of the past may still turn out to be of erased items. One more tells whether there is a next page.
+        let (order, mut found) = if query.which == Which::Latest {
+            let mut scan = self.plan(query, scope).await?;
+            // One more tells whether there is a next page.
             scan.limit = Some(u64::from(query.limit) + 1);
+            let found: Vec<Listed> = self.listed(scan.clone()).try_collect().await?;
+            (scan.order, found)
+        } else {
+            let past = self.past_query(query, scope).await?;
+            let found = self.past_page(&past, wanted + 1).await?;
+            (past.order().clone(), found)
+        };
+        let more = found.len() > wanted;
+        found.truncate(wanted);
+        for item in &found {
+            item.place.check(item.found.id)?;
         }
-        let mut found = self.found(scan, which);
-        let mut versions: Vec<Found> = Vec::with_capacity(wanted);
-        let (mut last, mut more) = (None, false);
-        while let Some((keys, version)) = found.try_next().await? {
-            if versions.len() == wanted {
-                more = true;
-                break;
-            }
-            check_sortable(&order, &keys, version.id)?;
-            versions.push(version);
-            last = Some(keys);
-        }
-        drop(found);
-        let next = match last {
-            Some(keys) if more => Some(cursor(&order, &keys)?),
+        let next = match found.last() {
+            Some(last) if more => Some(token(&order, &last.place.values)?),
             _ => None,
         };
+        let mut versions: Vec<Found> = found.into_iter().map(|item| item.found).collect();
         self.bring_inline(&mut versions).await?;
         let views = futures::stream::iter(versions.into_iter().map(|version| self.view(version, &query.read)));
         let items = views.buffered(FETCHES).try_collect().await?;
@@ -248,54 +218,54 @@ impl Engine {
 
     /// The whole list as a stream; [`Query::limit`] is not looked at.
     pub(crate) async fn stream(self: &Arc<Self>, query: Query, scope: &Scope) -> Result<BoxStream<'static, Result<View>>> {
-        let (scan, order, which) = self.plan(&query, scope).await?;
+        let listed = if query.which == Which::Latest {
+            self.listed(self.plan(&query, scope).await?)
+        } else {
+            self.past_stream(self.past_query(&query, scope).await?)
+        };
         let engine = Arc::clone(self);
-        let read = Arc::new(query.read.clone());
-        let views = self.found(scan, which).map(move |item| {
+        let read = Arc::new(query.read);
+        let views = listed.map(move |item| {
             let (engine, read) = (Arc::clone(&engine), Arc::clone(&read));
-            let sortable = item.as_ref().map_or(Ok(()), |(keys, version)| check_sortable(&order, keys, version.id));
             async move {
-                sortable?;
-                engine.view(item?.1, &read).await
+                let Listed { place, found } = item?;
+                place.check(found.id)?;
+                engine.view(found, &read).await
             }
         });
         Ok(views.buffered(FETCHES).boxed())
     }
 
-    /// The versions a scan finds, each with the fields it was ordered by.
-    fn found(&self, scan: Scan, which: Which) -> BoxStream<'static, Result<(Document, Found)>> {
+    /// The items of the heads that a scan finds.
+    pub(super) fn listed(&self, scan: Scan) -> BoxStream<'static, Result<Listed>> {
         let order = scan.order.clone();
-        if which == Which::Latest {
-            let heads = self.documents.scan_stored(&self.names.head, scan);
-            let found = heads.map(move |stored| {
-                let stored = stored?;
-                Ok((sort_keys(&order, &stored)?, Found::from_head(Head::read(&stored)?)))
-            });
-            return found.boxed();
-        }
-        let (documents, names) = (Arc::clone(&self.documents), self.names.clone());
-        let rows = self.documents.scan_stored(&self.names.ver, scan).map(move |stored| {
-            let stored = stored?;
-            Ok((sort_keys(&order, &stored)?, Row::read(&stored)?))
-        });
-        // Their heads tell when the items were created, and which have been erased since.
-        let chunks = rows.try_chunks(CHUNK).map(move |chunk| {
-            let (documents, names) = (Arc::clone(&documents), names.clone());
-            async move {
-                let rows = chunk.map_err(|e| e.1)?;
-                let heads = documents.get_stored(&names.head, rows.iter().map(|(_, row)| row.id.bson()).collect()).await?;
-                let heads: HashMap<ItemId, Head> =
-                    heads.iter().map(|stored| Head::read(stored).map(|head| (head.id, head))).collect::<Result<_>>()?;
-                let found = rows.into_iter().filter_map(|(keys, row)| {
-                    let head = heads.get(&row.id);
-                    let created = head.map_or(row.at, |head| head.created_at);
-                    head.is_none_or(|head| !head.erased).then(|| Ok((keys, Found::from_row(row, created))))
-                });
-                Ok::<_, Error>(futures::stream::iter(found.collect::<Vec<_>>()))
-            }
-        });
-        chunks.buffered(1).try_flatten().boxed()
+        let heads = self.documents.scan_stored(&self.names.head, scan);
+        heads.map(move |stored| Listed::of_head(&order, &stored?)).boxed()
     }
+}
+
+/// An item of a list.
+pub(super) struct Listed {
+    pub(super) place: Place,
+    pub(super) found: Found,
+}
+
+crate::debug_some!(Listed { place });
+
+impl Listed {
+    pub(super) fn of_head(order: &Order, stored: &RawDocument) -> Result<Self> {
+        Ok(Self { place: Place::of(order, stored)?, found: Found::from_head(Head::read(stored)?) })
+    }
+}
+
+/// Of the heads of items: those a list shows.
+pub(super) fn shown(include_deleted: bool) -> Filter {
+    let there = not_erased();
+    if include_deleted { there } else { there.and(Filter::eq("deletedAt", Bson::Null)) }
+}
+
+pub(super) fn not_erased() -> Filter {
+    Filter::Field("erased".into(), Test::Ne(true.into()))
 }
 
 /// Ids are stored as object ids and times as dates; users write both as text.

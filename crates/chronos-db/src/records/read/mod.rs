@@ -3,6 +3,7 @@
 mod list;
 mod page;
 mod unversioned;
+mod past;
 
 use std::sync::Arc;
 

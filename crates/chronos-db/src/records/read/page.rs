@@ -1,12 +1,14 @@
 //! Pages and their cursors.
 
+use std::cmp::Ordering;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bson::raw::cstr;
 use bson::spec::ElementType;
 use bson::{Bson, Document, RawDocument, doc};
 
-use crate::documents::filter::order::value_at;
+use crate::documents::filter::order::{compare, value_at};
 use crate::documents::{Direction, stored};
 use crate::records::model::ItemId;
 use crate::records::view::View;
@@ -24,9 +26,55 @@ pub struct Page {
 
 pub(crate) type Order = Vec<(String, Direction)>;
 
-/// The fields by which a stored document stands where it stands in the order.
-pub(super) fn sort_keys(order: &Order, stored: &RawDocument) -> Result<Document> {
-    stored::decode_part(stored, |field| order.iter().any(|(path, _)| path.split('.').next() == Some(field)))
+/// Where an item stands in an order.
+#[derive(Clone)]
+pub(super) struct Place {
+    pub(super) values: Vec<Bson>,
+    /// A property it has no one place by, because it is an array.
+    array: Option<String>,
+}
+
+crate::debug_some!(Place { array });
+
+impl Place {
+    /// By the fields of a stored document.
+    pub(super) fn of(order: &Order, stored: &RawDocument) -> Result<Self> {
+        let keys = stored::decode_part(stored, |field| order.iter().any(|(path, _)| path.split('.').next() == Some(field)))?;
+        Ok(Self::by(order, &keys))
+    }
+
+    pub(super) fn by(order: &Order, keys: &Document) -> Self {
+        Self { values: values(order, keys), array: order.iter().find_map(|(path, _)| array_towards(keys, path)) }
+    }
+
+    /// Refuses an item that has no one place in the order.
+    pub(super) fn check(&self, id: ItemId) -> Result<()> {
+        match &self.array {
+            None => Ok(()),
+            Some(property) => Err(Error::validation(format!("cannot sort by `{property}`: it is an array in item {id}"))),
+        }
+    }
+
+    pub(super) fn compare(&self, other: &[Bson], order: &Order) -> Ordering {
+        let keys = self.values.iter().zip(other).zip(order);
+        keys.map(|((a, b), (_, direction))| match direction {
+            Direction::Ascending => compare(a, b),
+            Direction::Descending => compare(b, a),
+        })
+        .find(|order| order.is_ne())
+        .unwrap_or(Ordering::Equal)
+    }
+}
+
+fn values(order: &Order, keys: &Document) -> Vec<Bson> {
+    order.iter().map(|(path, _)| value_at(keys, path).cloned().unwrap_or(Bson::Null)).collect()
+}
+
+/// The property on the way to `path` that is an array.
+fn array_towards(keys: &Document, path: &str) -> Option<String> {
+    let mut parts = path.match_indices('.').map(|(i, _)| &path[..i]).chain(std::iter::once(path));
+    let array = parts.find(|part| matches!(value_at(keys, part), Some(Bson::Array(_))))?;
+    Some(array.trim_start_matches("metaIndexed.").to_owned())
 }
 
 /// The longest token. It travels in URLs, and is looked at before anything is known of whoever sends it.
@@ -37,14 +85,18 @@ const MAX_TOKEN: usize = 4 * 1024;
 /// # Errors
 /// `VALIDATION_ERROR` if a sort key there is an array or an object, or so long that no token holds it.
 pub(crate) fn cursor(order: &Order, keys: &Document) -> Result<String> {
-    let values: Vec<Bson> = order.iter().map(|(path, _)| value_at(keys, path).cloned().unwrap_or(Bson::Null)).collect();
+    token(order, &values(order, keys))
+}
+
+/// The cursor behind what has these values.
+pub(super) fn token(order: &Order, values: &[Bson]) -> Result<String> {
     let property = |at: usize| order.get(at).map_or("", |(path, _)| path.trim_start_matches("metaIndexed."));
     if let Some(at) = values.iter().position(|value| !is_scalar(value.element_type())) {
         let what = format!("a page cannot end at an item whose `{}` is an object or an array: sort by something else", property(at));
         return Err(Error::validation(what));
     }
     let largest = values.iter().enumerate().max_by_key(|(_, value)| value.as_str().map_or(0, str::len)).map_or(0, |(at, _)| at);
-    let bytes = bson::serialize_to_vec(&doc! { "o": signature(order), "v": values })
+    let bytes = bson::serialize_to_vec(&doc! { "o": signature(order), "v": values.to_vec() })
         .map_err(|e| Error::validation("the sort keys cannot be written into a page token").caused_by(e))?;
     let token = URL_SAFE_NO_PAD.encode(bytes);
     if token.len() > MAX_TOKEN {
@@ -59,18 +111,6 @@ pub(crate) fn cursor(order: &Order, keys: &Document) -> Result<String> {
 
 fn is_scalar(kind: ElementType) -> bool {
     !matches!(kind, ElementType::EmbeddedDocument | ElementType::Array | ElementType::JavaScriptCodeWithScope | ElementType::DbPointer)
-}
-
-/// Refuses an item that has no one place in the order.
-pub(super) fn check_sortable(order: &Order, keys: &Document, id: ItemId) -> Result<()> {
-    for (path, _) in order {
-        let mut ancestors = path.match_indices('.').map(|(i, _)| &path[..i]).chain(std::iter::once(path.as_str()));
-        if let Some(array) = ancestors.find(|part| matches!(value_at(keys, part), Some(Bson::Array(_)))) {
-            let property = array.trim_start_matches("metaIndexed.");
-            return Err(Error::validation(format!("cannot sort by `{property}`: it is an array in item {id}")));
-        }
-    }
-    Ok(())
 }
 
 /// The values to go on after.

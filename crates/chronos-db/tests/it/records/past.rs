@@ -1,6 +1,10 @@
 //! Reading as of a point in the past.
 
-use chronos_db::json;
+use std::cmp::Ordering;
+
+use chronos_db::documents::Direction;
+use chronos_db::{Collection, ItemId, Json, List, View, json};
+use futures::TryStreamExt as _;
 
 use super::pairing::{Pairing, column, minute, on_every_pairing};
 
@@ -9,6 +13,8 @@ on_every_pairing!(
     items_with_equal_versions_do_not_get_into_each_others_past,
     a_list_as_of_a_time_is_what_it_was_then,
     a_list_as_of_a_collection_version_pages_and_sorts_like_any_other,
+    every_list_of_the_past_shows_what_its_items_were,
+    no_list_of_the_past_shows_what_was_erased,
 );
 
 async fn an_item_reads_as_it_was_around_its_deletion(p: &Pairing) {
@@ -117,4 +123,151 @@ async fn a_list_as_of_a_collection_version_pages_and_sorts_like_any_other(p: &Pa
     keys.sort_unstable();
     let expected: Vec<i64> = (0..25).filter(|k| (1..4).contains(&(k % 5))).collect();
     assert_eq!(keys, expected);
+}
+
+/// A point of the past.
+#[derive(Clone, Copy, Debug)]
+enum Point {
+    Minute(i64),
+    Cv(i64),
+}
+
+/// Items that come, change, go, come back and are erased, by chance that is the same each time.
+async fn eventful(users: &Collection, erasing: bool) -> Vec<ItemId> {
+    let mut seed = 7_u32;
+    let mut chance = move |below: u32| {
+        seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (seed >> 16) % below
+    };
+    let mut ids = Vec::new();
+    for at in 0..160 {
+        let at = minute(at);
+        let document = |n: u32| json!({ "n": n % 5, "name": format!("name {}", n % 7), "k": n });
+        if ids.len() < 24 && chance(4) == 0 || ids.is_empty() {
+            // Some have no name: they come first.
+            let mut new = document(chance(100));
+            if chance(4) == 0 {
+                new.as_object_mut().unwrap().remove("name");
+            }
+            ids.push(users.create(new).at(at).await.unwrap().id);
+            continue;
+        }
+        let id = ids[chance(u32::try_from(ids.len()).unwrap()) as usize];
+        let is_there = users.get(&id).await.unwrap().is_some();
+        match chance(8) {
+            0 if is_there => assert!(users.delete(&id).at(at).await.unwrap().changed),
+            1 if !erasing => assert_eq!(users.restore(&id).to_version(0).at(at).await.unwrap().id, id),
+            _ if is_there => assert_eq!(users.update(&id, document(chance(100))).at(at).await.unwrap().id, id),
+            _ => {}
+        }
+    }
+    ids
+}
+
+fn at_point(list: List, point: Point) -> List {
+    match point {
+        Point::Minute(at) => list.as_of(minute(at)),
+        Point::Cv(cv) => list.as_of_cv(cv),
+    }
+}
+
+/// Each item as it was, asked for one by one.
+async fn one_by_one(users: &Collection, ids: &[ItemId], point: Point) -> Vec<View> {
+    let gets = ids.iter().map(|id| {
+        let get = users.get(id).include_deleted();
+        match point {
+            Point::Minute(at) => get.as_of(minute(at)),
+            Point::Cv(cv) => get.as_of_cv(cv),
+        }
+        .into_future()
+    });
+    futures::future::try_join_all(gets).await.unwrap().into_iter().flatten().collect()
+}
+
+fn sort_key(view: &View, sort: &str) -> Json {
+    match sort {
+        "cv" => view.cv.into(),
+        "ov" => view.ov.into(),
+        "updatedAt" => view.at.as_millis().into(),
+        "" => view.id.to_string().into(),
+        property => view.item.get(property).cloned().unwrap_or(Json::Null),
+    }
+}
+
+fn compare(a: &Json, b: &Json) -> Ordering {
+    match (a.as_i64(), b.as_i64(), a.as_str(), b.as_str()) {
+        (Some(a), Some(b), ..) => a.cmp(&b),
+        (_, _, Some(a), Some(b)) => a.cmp(b),
+        // Null before everything else.
+        _ => b.is_null().cmp(&a.is_null()),
+    }
+}
+
+/// R25: whichever way a list takes, it shows what `get` shows, in pages and as a whole.
+async fn every_list_of_the_past_shows_what_its_items_were(p: &Pairing) {
+    let users = p.open().users();
+    let ids = eventful(&users, false).await;
+    assert_lists(&users, &ids).await;
+}
+
+async fn no_list_of_the_past_shows_what_was_erased(p: &Pairing) {
+    let users = p.open_with(&json!({ "logicalDelete": { "enabled": false } })).users();
+    let ids = eventful(&users, true).await;
+    assert_lists(&users, &ids).await;
+}
+
+async fn assert_lists(users: &Collection, ids: &[ItemId]) {
+    let last = users.stable_cv().await.unwrap();
+    type Matches = fn(&View) -> bool;
+    let filters: [(Option<Json>, Matches); 3] = [
+        (None, |_| true),
+        (Some(json!({ "n": { "$gte": 1, "$lt": 4 } })), |view| (1..4).contains(&view.item["n"].as_i64().unwrap())),
+        (Some(json!({ "name": { "$ne": "name 3" } })), |view| view.item.get("name") != Some(&json!("name 3"))),
+    ];
+    // Of long ago, when every item was another one, and of times since which few have changed.
+    let minutes = [-1, 20, 130, 150, 155].map(Point::Minute);
+    let numbers = [0, 40, last - 12, last - 5, last].map(Point::Cv);
+    for point in minutes.into_iter().chain(numbers) {
+        let then = one_by_one(users, ids, point).await;
+        for (turn, sort) in ["", "n", "name", "cv", "ov", "updatedAt"].into_iter().enumerate() {
+            for direction in [Direction::Ascending, Direction::Descending] {
+                // Each order with another filter, and deleted items every second time.
+                let (filter, matches) = &filters[(turn + usize::from(direction == Direction::Ascending)) % 3];
+                let deleted = turn % 2 == 0;
+                let mut expected: Vec<&View> = then.iter().filter(|v| matches(v) && (deleted || v.deleted_at.is_none())).collect();
+                expected.sort_by(|a, b| {
+                    let order = compare(&sort_key(a, sort), &sort_key(b, sort)).then(a.id.cmp(&b.id));
+                    if direction == Direction::Ascending || sort.is_empty() { order } else { order.reverse() }
+                });
+                let expected: Vec<(ItemId, i64)> = expected.iter().map(|view| (view.id, view.ov)).collect();
+                let list = || {
+                    let mut list = at_point(users.list(), point).limit(5);
+                    if let Some(filter) = filter {
+                        list = list.filter(filter.clone());
+                    }
+                    if !sort.is_empty() {
+                        list = list.sort(sort, direction);
+                    }
+                    if deleted { list.include_deleted() } else { list }
+                };
+                let what = format!("{point:?} by `{sort}`, {direction:?}, {filter:?}");
+                let all: Vec<View> = list().stream().await.unwrap().try_collect().await.unwrap();
+                assert_eq!(all.iter().map(|view| (view.id, view.ov)).collect::<Vec<_>>(), expected, "{what}, as a whole");
+                let (mut paged, mut next) = (Vec::new(), None::<String>);
+                loop {
+                    let page = match next.take() {
+                        None => list().await.unwrap(),
+                        Some(token) => list().after(token).await.unwrap(),
+                    };
+                    assert!(page.items.len() <= 5, "{what}");
+                    paged.extend(page.items.iter().map(|view| (view.id, view.ov)));
+                    next = page.next;
+                    if next.is_none() {
+                        break;
+                    }
+                }
+                assert_eq!(paged, expected, "{what}, in pages");
+            }
+        }
+    }
 }

@@ -2,12 +2,17 @@
 
 use chronos_db::documents::Direction::{Ascending, Descending};
 use chronos_db::{List, json};
+use futures::TryStreamExt as _;
 
 use super::world::World;
 use super::{Costs, Pairing, assert_same};
+use crate::records::pairing::minute;
 
 super::on_every_pairing!(
     a_page_costs_a_page_in_every_order,
+    a_page_of_the_past_costs_a_page_and_what_was_written_since,
+    a_page_of_the_past_by_id_costs_a_page_however_much_was_written_since,
+    a_small_tenants_lists_cost_the_same_beside_a_large_one,
     a_page_of_a_filter_with_an_index_costs_a_page,
     a_later_page_within_a_range_costs_a_page,
 );
@@ -73,4 +78,72 @@ async fn a_later_page_within_a_range_costs_a_page(p: &Pairing) {
         costs
     };
     assert_same(&ranges(&few).await, &ranges(&many).await);
+}
+
+/// Ten items have changed since, in either world.
+async fn a_page_of_the_past_costs_a_page_and_what_was_written_since(p: &Pairing) {
+    let (few, many) = World::both(p).await;
+    let orders = ["", "_id", "updatedAt", "cv", "ov", "n", "name"];
+    let past = async |w: &World| {
+        w.change(10, w.items / 10).await;
+        let cv = pages(w, "as of a number", || w.collection.list().as_of_cv(w.last_cv()), &orders).await;
+        let at = pages(w, "as of a time", || w.collection.list().as_of(minute(w.last_cv())), &orders).await;
+        let one = |name: String| w.collection.list().as_of_cv(w.last_cv()).filter(json!({ "name": name }));
+        let name = || format!("item {:09}", w.items / 2);
+        let filtered = w.cost(async |_| assert_eq!(one(name()).await.unwrap().items.len(), 1)).await;
+        let changed = |sort| w.collection.list().as_of_cv(w.last_cv()).filter(json!({ "n": { "$lt": 5 } })).sort(sort, Ascending);
+        let range = w.cost(async |_| assert_eq!(changed("n").await.unwrap().items.len(), 5)).await;
+        cv.into_iter().chain(at).chain([("one value".to_owned(), filtered), ("a range".to_owned(), range)]).collect::<Costs>()
+    };
+    assert_same(&past(&few).await, &past(&many).await);
+}
+
+/// Every second item was created after the point, and every one before it has changed.
+async fn a_page_of_the_past_by_id_costs_a_page_however_much_was_written_since(p: &Pairing) {
+    let (few, many) = World::both(p).await;
+    let past = async |w: &World| {
+        w.change(w.items / 2, 1).await;
+        let mut costs = Costs::new();
+        for (what, later) in [("the first", false), ("a later one", true)] {
+            let point = w.items / 2;
+            for (by, list) in [("number", w.collection.list().as_of_cv(point)), ("time", w.collection.list().as_of(minute(point)))] {
+                let list = list.limit(PAGE);
+                let list = match later {
+                    true => list.clone().after(list.limit(10).await.unwrap().next.unwrap()),
+                    false => list,
+                };
+                let page = async |_| {
+                    let items = list.clone().await.unwrap().items;
+                    assert!(items.len() == PAGE as usize && items.iter().all(|item| item.ov == 0));
+                };
+                costs.insert(format!("{what} as of a {by}"), w.cost(page).await);
+            }
+        }
+        costs
+    };
+    assert_same(&past(&few).await, &past(&many).await);
+}
+
+/// In a database that both share.
+async fn a_small_tenants_lists_cost_the_same_beside_a_large_one(p: &Pairing) {
+    let few = World::shared(p, "few", 60).await;
+    let many = World::shared(p, "many", 6_000).await;
+    let lists = async |w: &World| {
+        let c = &w.collection;
+        let last = c.stable_cv().await.unwrap();
+        let lists =
+            || [("now", c.list()), ("as of a number", c.list().as_of_cv(last)), ("as of a time", c.list().as_of(minute(w.last_cv())))];
+        let mut costs = Costs::new();
+        for sort in ["", "updatedAt", "cv", "n"] {
+            for (what, list) in lists() {
+                let list = if sort.is_empty() { list } else { list.sort(sort, Descending) };
+                let page = async |_| assert_eq!(list.clone().await.unwrap().items.len(), 3);
+                costs.insert(format!("{what} by `{sort}`"), w.cost(page).await);
+                let whole = async |_| assert_eq!(list.clone().stream().await.unwrap().try_collect::<Vec<_>>().await.unwrap().len(), 3);
+                costs.insert(format!("all {what} by `{sort}`"), w.cost(whole).await);
+            }
+        }
+        costs
+    };
+    assert_same(&lists(&few).await, &lists(&many).await);
 }

@@ -6,7 +6,7 @@ use bson::oid::ObjectId;
 use bson::{Bson, Document};
 use chronos_db::documents::{Batch, Documents, Guard, Outcome, Write};
 use chronos_db::testing::costs::{Gauge, Spent};
-use chronos_db::{Collection, ItemId, json};
+use chronos_db::{Collection, ItemId, Json, Route, json};
 use test_support::{Meter, Moved};
 
 use crate::records::pairing::{PATIENCE, Pairing, Store, minute, namespace};
@@ -102,6 +102,57 @@ impl World {
         world
     }
 
+    /// Three items of the tenant `acme` in one collection with so many of `globex`, whose handle it isn't.
+    pub(super) async fn shared(p: &Pairing, name: &str, items: i64) -> Self {
+        let (client, gauge) = p.observed();
+        let (documents, objects) = (Arc::<Meter>::default(), Arc::<Meter>::default());
+        let client = test_support::documents::metered(client, Arc::clone(&documents));
+        let databases = json!({ "databases": p.one_database() });
+        let store = open_with(p, &databases, &client, &objects);
+        let globex = store.with(Route::runtime().tenant("globex").collection(name));
+        let mut world = Self { collection: globex, store, items, versions: 3, client, documents, objects, gauge };
+        world.fill().await;
+        world.collection = world.store.collection(name);
+        for n in 0..3 {
+            world.collection.create(json!({ "n": n, "name": "x", "email": "x" })).at(minute(n)).await.unwrap();
+        }
+        assert_eq!(world.collection.drain(PATIENCE).await.unwrap(), 0);
+        world.store.is_damaged();
+        world
+    }
+
+    /// Writes a new version of every `step`th item, up to so many; now, that is after all others.
+    pub(super) async fn change(&self, count: i64, step: i64) {
+        let c = &self.collection;
+        let head = self.store.head(c, &self.item(0)).await;
+        let row = self.store.stored(c, "ver").await.into_iter().find(|row| row.get("itemId") == head.get("_id")).unwrap();
+        let mut batches = Vec::new();
+        let first = self.last_cv() + 1;
+        for k in 0..count {
+            let (item, cv) = (k * step, first + k);
+            let mut changed = [version(&head, item, 1, cv, "_id"), version(&row, item, 1, cv, "itemId")];
+            for (document, suffix) in changed.iter_mut().zip(["head", "ver"]) {
+                let name = format!("changed {cv:09}");
+                document.insert("metaIndexed", bson::doc! { "n": -item, "name": name, "email": format!("{item}@x") });
+                if suffix == "head" {
+                    document.insert("createdAt", minute(item));
+                }
+                batches.push((namespace(c, suffix), Write::put(document.clone(), Guard::Any)));
+            }
+        }
+        for name in ["cv", "stable"] {
+            let counter = bson::doc! { "_id": name, "value": first + count - 1 };
+            batches.push((namespace(c, "counter"), Write::put(counter, Guard::Any)));
+        }
+        for chunk in batches.chunks(1_000) {
+            let mut batch = Batch::new();
+            for (namespace, write) in chunk {
+                batch.push(namespace, write.clone());
+            }
+            self.apply(batch).await;
+        }
+    }
+
     /// The same stores, opened by another process.
     pub(super) fn again(&self, p: &Pairing) -> Store {
         open(p, &self.client, &self.objects)
@@ -184,10 +235,17 @@ impl World {
 }
 
 fn open(p: &Pairing, client: &Arc<dyn Documents>, objects: &Arc<Meter>) -> Store {
+    open_with(p, &json!({}), client, objects)
+}
+
+fn open_with(p: &Pairing, more: &Json, client: &Arc<dyn Documents>, objects: &Arc<Meter>) -> Store {
     // Payloads are read from the stores each time, and properties have indexes.
-    let map =
-        json!({"collectionMaps": {"few": {"indexedProps": ["n", "name", "email"]}, "many": {"indexedProps": ["n", "name", "email"]}}});
-    p.opening().with(&map).without_cache().documents_client(Arc::clone(client)).metered_objects(objects).open()
+    let indexed = json!({ "indexedProps": ["n", "name", "email"] });
+    let mut config = json!({ "collectionMaps": { "few": indexed.clone(), "many": indexed } });
+    for (key, value) in more.as_object().unwrap() {
+        config[key] = value.clone();
+    }
+    p.opening().with(&config).without_cache().documents_client(Arc::clone(client)).metered_objects(objects).open()
 }
 
 /// Object ids in the order of their numbers.
