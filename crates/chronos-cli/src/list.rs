@@ -1,8 +1,8 @@
 //! `chronos list`.
 
 use chronos_db::documents::Direction;
-use chronos_db::{Json, List, json};
-use clap::Args;
+use chronos_db::{Json, List, OnDamage, json};
+use clap::{Args, ValueEnum};
 use futures::TryStreamExt as _;
 
 use crate::args::{CollectionArg, PointArg, ShowArg, at_point, shown, tell_built_in};
@@ -37,6 +37,9 @@ pub(crate) struct ListArgs {
     point: PointArg,
     #[command(flatten)]
     show: ShowArg,
+    /// What to do about an item that cannot be read, or sorted by an array.
+    #[arg(long, value_enum, value_name = "WHAT", default_value_t)]
+    on_damage: OnDamageArg,
     /// Everything instead of one page.
     #[arg(long, conflicts_with_all = ["page", "limit"])]
     all: bool,
@@ -45,11 +48,30 @@ pub(crate) struct ListArgs {
     page: bool,
 }
 
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+enum OnDamageArg {
+    /// End with its error.
+    #[default]
+    Fail,
+    /// Show it with its error.
+    Show,
+}
+
+impl From<OnDamageArg> for OnDamage {
+    fn from(given: OnDamageArg) -> Self {
+        match given {
+            OnDamageArg::Fail => Self::Fail,
+            OnDamageArg::Show => Self::Show,
+        }
+    }
+}
+
 pub(crate) async fn run(globals: &Globals, args: ListArgs) -> Result<(), Failure> {
     let filter = args.filter.as_deref().map(parse_filter).transpose()?;
     let opened = globals.open_for_reading()?;
     let collection = opened.existing(&args.of.collection).await?;
-    let mut list = shown!(at_point!(collection.list().on_built_in(tell_built_in), &args.point), &args.show);
+    let mut list =
+        shown!(at_point!(collection.list().on_built_in(tell_built_in), &args.point), &args.show).on_damage(args.on_damage.into());
     if let Some(filter) = filter {
         list = list.filter(filter);
     }
@@ -80,15 +102,22 @@ fn sort_key(key: &str) -> Result<(&str, Direction), Failure> {
 
 async fn every_item(list: List) -> Result<(), Failure> {
     let mut out = Output::new();
+    tell_unknown(&list.unknown_properties().await?);
     let mut views = list.stream().await?;
+    let mut damaged = 0_u64;
     while let Some(view) = views.try_next().await? {
+        damaged += u64::from(view.damage.is_some());
         out.line(&view.to_json())?;
     }
-    out.finish()
+    out.finish()?;
+    tell_damaged(damaged);
+    Ok(())
 }
 
 async fn one_page(list: List, whole: bool) -> Result<(), Failure> {
     let page = list.await?;
+    tell_unknown(&page.unknown);
+    tell_damaged(page.items.iter().filter(|view| view.damage.is_some()).count() as u64);
     let items = page.items.iter().map(chronos_db::View::to_json);
     if whole {
         return Output::new().value(&json!({ "items": items.collect::<Vec<_>>(), "next": page.next }));
@@ -102,6 +131,19 @@ async fn one_page(list: List, whole: bool) -> Result<(), Failure> {
         note(&format!("there is more: --after {next}"));
     }
     Ok(())
+}
+
+/// A misspelt name finds nothing, in silence.
+fn tell_unknown(names: &[String]) {
+    for name in names {
+        note(&format!("no document of the collection has a property `{name}`"));
+    }
+}
+
+fn tell_damaged(items: u64) {
+    if items > 0 {
+        note(&format!("{items} of the items could not be shown or sorted: each says why in its `error`"));
+    }
 }
 
 fn parse_filter(text: &str) -> Result<Json, Failure> {

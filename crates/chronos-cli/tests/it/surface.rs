@@ -193,6 +193,28 @@ fn a_short_name_of_a_built_in_property_is_said_to_be_one() {
     assert_eq!((own.err(), own.value()["item"]["a"].clone()), ("", chronos_db::json!(1)));
 }
 
+/// F19.
+#[test]
+fn a_property_that_no_document_has_is_said_to_be_one() {
+    let cli = Cli::new();
+    cli.run(&["create", "-c", "users", r#"{"price": 1, "tags": ["a"]}"#]).value();
+    for sort in ["price", "price:desc", "-price"] {
+        assert_eq!(cli.run(&["list", "-c", "users", "--sort", sort]).err(), "");
+    }
+    for all in [&["--all"][..], &[]] {
+        let list = |args: &[&str]| cli.run(&[&["list", "-c", "users"], args, all].concat());
+        let misspelt = list(&["--sort", "prize"]);
+        assert!(misspelt.err().contains("no document of the collection has a property `prize`"), "{misspelt:?}");
+        assert_eq!(misspelt.lines().len(), 1);
+        assert!(list(&["--filter", r#"{"prize": 1}"#]).err().contains("`prize`"));
+        assert_eq!(list(&["--filter", r#"{"price": 2}"#]).err(), "");
+        assert!(list(&["--sort", "tags"]).failed(2).contains("cannot sort by `tags`"));
+        let shown = list(&["--sort", "tags", "--on-damage", "show"]);
+        assert!(shown.err().contains("1 of the items could not be shown or sorted"), "{shown:?}");
+        assert_eq!(shown.value()["error"]["code"], "VALIDATION_ERROR");
+    }
+}
+
 #[test]
 fn a_legacy_database_of_version_1_gets_its_tenant() {
     let cli = Cli::new();

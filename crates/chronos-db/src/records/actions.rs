@@ -18,7 +18,7 @@ use super::own::OnBuiltIn;
 use super::read::{Page, Query, ReadOptions, Which};
 use super::restore::{RestoreOptions, Restored};
 use super::verify::Verification;
-use super::view::{Version, View, Written};
+use super::view::{OnDamage, Version, View, Written};
 use super::write::{Change, WriteOptions};
 use crate::documents::Direction;
 use crate::json::to_json;
@@ -432,6 +432,22 @@ impl List {
     pub fn on_built_in(mut self, hear: impl Fn(&str, &str) + Send + Sync + 'static) -> Self {
         self.query.on_built_in = OnBuiltIn(Some(std::sync::Arc::new(hear)));
         self
+    }
+
+    /// What to do about an item that cannot be shown or ordered; by default the list ends with its error.
+    pub fn on_damage(mut self, on_damage: OnDamage) -> Self {
+        self.query.on_damage = on_damage;
+        self
+    }
+
+    /// The properties in filter and sort that no document of the collection has, though the list asks for them: they may be misspelt. A page says so by
+    /// itself ([`Page::unknown`]); looking for what is not there looks at every item, unless an index tells.
+    ///
+    /// # Errors
+    /// `VALIDATION_ERROR` for a wrong filter, sort or token.
+    pub async fn unknown_properties(&self) -> Result<Vec<String>> {
+        let (engine, scope) = (&self.collection.engine, self.collection.scope().await?);
+        engine.unknown_properties(&self.query, scope).await.map_err(|e| e.during("list").in_collection(self.collection.name()))
     }
 
     /// At most so many items a page: 1 to 1000, default 50.

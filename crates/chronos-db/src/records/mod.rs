@@ -55,6 +55,6 @@ pub(crate) use rules::PayloadRules;
 pub(crate) use scope::Scope;
 pub use typed::{Typed, TypedCollection, TypedGet, TypedList, TypedPage, TypedView};
 pub use verify::{Problem, Verification};
-pub use view::{Presigned, Version, View, Written};
+pub use view::{Damage, OnDamage, Presigned, Version, View, Written};
 #[cfg(all(test, feature = "embedded"))]
 pub(crate) use {engine::version_indexes, flush::waiting};

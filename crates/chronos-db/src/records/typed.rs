@@ -226,7 +226,7 @@ impl<T: DeserializeOwned + Send + 'static> IntoFuture for Typed<List, T> {
         async move {
             let page = self.action.await?;
             let items = page.items.into_iter().map(TypedView::of).collect::<Result<_>>()?;
-            Ok(TypedPage { items, next: page.next })
+            Ok(TypedPage { items, next: page.next, unknown: page.unknown })
         }
         .boxed()
     }
@@ -273,6 +273,8 @@ pub struct TypedPage<T> {
     pub items: Vec<TypedView<T>>,
     /// Pass it to [`List::after`] for the next page; none on the last one.
     pub next: Option<String>,
+    /// As [`Page::unknown`](crate::Page::unknown).
+    pub unknown: Vec<String>,
 }
 
 impl View {

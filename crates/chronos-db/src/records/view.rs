@@ -6,7 +6,7 @@ use super::commit::Committed;
 use super::model::{Head, ItemId, Op, Row};
 use super::write::Done;
 use crate::json::Map;
-use crate::{Json, Timestamp, json};
+use crate::{Error, Json, Timestamp, json};
 
 /// A version of an item as it was.
 #[derive(Clone, PartialEq)]
@@ -26,6 +26,37 @@ pub struct View {
     pub item: Json,
     /// Signed URLs of externalised properties, if asked for.
     pub presigned: Vec<Presigned>,
+    /// Why the item cannot be shown, or has no place in the list's order, where the list shows it nevertheless ([`OnDamage::Show`]). An item that
+    /// cannot be read has null as [`item`](Self::item).
+    pub damage: Option<Damage>,
+}
+
+/// What a list does about an item that cannot be shown, because its payload is missing or damaged, or that has no place in the order, because a property
+/// the list is sorted by is an array.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum OnDamage {
+    /// The list ends with the item's error.
+    #[default]
+    Fail,
+    /// The item comes with its error. Those without a place come last, in the order of their ids: finding them looks at every item.
+    Show,
+}
+
+/// Why an item cannot be shown or ordered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Damage {
+    /// The code of its error.
+    pub code: String,
+    /// The words of its error.
+    pub message: String,
+}
+
+impl From<&Error> for Damage {
+    fn from(error: &Error) -> Self {
+        Self { code: error.code().to_owned(), message: error.message().to_owned() }
+    }
 }
 
 crate::debug_some!(View { id, ov, cv, at, deleted_at });
@@ -41,7 +72,7 @@ impl View {
         document
     }
 
-    /// `{id, ov, cv, at, deletedAt?, item, presigned?}`.
+    /// `{id, ov, cv, at, deletedAt?, item, presigned?, error?}`.
     #[must_use]
     pub fn to_json(&self) -> Json {
         let mut out = json!({ "id": self.id.to_string(), "ov": self.ov, "cv": self.cv, "at": self.at.to_string() });
@@ -58,6 +89,9 @@ impl View {
                 (p.path.clone(), urls)
             });
             out["presigned"] = Json::Object(signed.collect::<Map>());
+        }
+        if let Some(damage) = &self.damage {
+            out["error"] = json!({ "code": damage.code.clone(), "message": damage.message.clone() });
         }
         out
     }

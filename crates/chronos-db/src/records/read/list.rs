@@ -3,20 +3,21 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
-use bson::{Bson, RawDocument};
+use bson::Bson;
 use futures::stream::BoxStream;
 use futures::{StreamExt as _, TryStreamExt as _};
 
-use super::page::{Order, Page, Place, parse_cursor, token};
+use super::page::{Order, Page, Place};
+use super::plan::Plan;
 use super::{Found, ReadOptions, Which};
 use crate::documents::filter::{self, Test};
 use crate::documents::{Direction, Filter, Scan};
 use crate::records::engine::Engine;
 use crate::records::indexing::plain;
-use crate::records::model::{Head, ItemId, Row, State, int};
+use crate::records::model::{ItemId, Row, State, int};
 use crate::records::own::{self, OnBuiltIn};
 use crate::records::scope::Scope;
-use crate::records::view::View;
+use crate::records::view::{OnDamage, View};
 use crate::{Error, Json, Result, Timestamp};
 
 /// Payloads fetched at once for one list.
@@ -32,6 +33,7 @@ pub(crate) struct Query {
     pub(crate) which: Which,
     pub(crate) read: ReadOptions,
     pub(crate) on_built_in: OnBuiltIn,
+    pub(crate) on_damage: OnDamage,
 }
 
 crate::debug_some!(Query { sort, limit, which, read });
@@ -148,51 +150,43 @@ impl Engine {
         Ok(order)
     }
 
-    /// The scan of heads that a query of the present means.
-    async fn plan(&self, query: &Query, scope: &Scope) -> Result<Scan> {
-        let own = self.own_names(self.mentioned(query), scope).await?;
-        let names = Names { paths: &HEADS, own, on_built_in: &query.on_built_in };
-        let order = self.stored_order(&query.sort, &names)?;
-        let filter = self.stored_filter(query.filter.as_ref(), &names)?;
-        let after = query.after.as_deref().map(|token| parse_cursor(token, &order)).transpose()?;
-        let filter = scope.narrow(filter).and(shown(query.read.include_deleted));
-        Ok(Scan { filter, order, after, ..Scan::default() })
-    }
-
     /// One page of a list.
     pub(crate) async fn page(&self, query: &Query, scope: &Scope) -> Result<Page> {
+        let plan = self.plan(query, scope).await?;
         let wanted = query.limit as usize;
-        let (order, mut found) = if query.which == Which::Latest {
-            let mut scan = self.plan(query, scope).await?;
+        let mut found: Vec<(Listed, &Plan)> = Vec::with_capacity(wanted + 1);
+        let parts = plan.parts();
+        for part in &parts {
             // One more tells whether there is a next page.
-            scan.limit = Some(u64::from(query.limit) + 1);
-            let found: Vec<Listed> = self.listed(scan.clone()).try_collect().await?;
-            (scan.order, found)
-        } else {
-            let past = self.past_query(query, scope).await?;
-            let found = self.past_page(&past, wanted + 1).await?;
-            (past.order().clone(), found)
-        };
+            let items = self.first_items(part, wanted + 1 - found.len()).await?;
+            found.extend(items.into_iter().map(|item| (item, part)));
+            if found.len() > wanted {
+                break;
+            }
+        }
         let more = found.len() > wanted;
         found.truncate(wanted);
-        for item in &found {
-            item.place.check(item.found.id)?;
+        if query.on_damage == OnDamage::Fail {
+            for (item, _) in &found {
+                item.place.check(item.found.id)?;
+            }
         }
         let next = match found.last() {
-            Some(last) if more => Some(token(&order, &last.place.values)?),
+            Some((last, part)) if more => Some(part.token(&last.place)?),
             _ => None,
         };
-        let mut versions: Vec<Found> = found.into_iter().map(|item| item.found).collect();
-        self.bring_inline(&mut versions).await?;
-        let views = futures::stream::iter(versions.into_iter().map(|version| self.view(version, &query.read)));
+        let unknown = self.unknown_on(&plan, found.iter().map(|(item, _)| item)).await?;
+        let mut items: Vec<Listed> = found.into_iter().map(|(item, _)| item).collect();
+        self.bring_inline(&mut items).await?;
+        let views = futures::stream::iter(items.into_iter().map(|item| self.listed_view(item, &query.read, query.on_damage)));
         let items = views.buffered(FETCHES).try_collect().await?;
-        Ok(Page { items, next })
+        Ok(Page { items, next, unknown })
     }
 
     /// Reads the payloads that lie in version rows, together for all versions of one number instead of one by one.
-    async fn bring_inline(&self, versions: &mut [Found]) -> Result<()> {
+    async fn bring_inline(&self, items: &mut [Listed]) -> Result<()> {
         let mut wanted: HashMap<i64, Vec<Bson>> = HashMap::new();
-        for found in versions.iter() {
+        for Listed { found, .. } in items.iter() {
             let payload = &found.content.payload;
             if found.inline.is_none() && payload.state == State::NewNotSynched && self.cached(found.id, payload.ov).is_none() {
                 wanted.entry(payload.ov).or_default().push(found.id.bson());
@@ -208,7 +202,7 @@ impl Engine {
         while let Some(rows) = reads.try_next().await? {
             payloads.extend(rows.into_iter().filter_map(|row| Some(((row.id, row.ov), row.inline?))));
         }
-        for found in versions {
+        for Listed { found, .. } in items {
             if let Some(bytes) = payloads.remove(&(found.id, found.content.payload.ov)) {
                 found.inline = Some(bytes);
             }
@@ -218,29 +212,14 @@ impl Engine {
 
     /// The whole list as a stream; [`Query::limit`] is not looked at.
     pub(crate) async fn stream(self: &Arc<Self>, query: Query, scope: &Scope) -> Result<BoxStream<'static, Result<View>>> {
-        let listed = if query.which == Which::Latest {
-            self.listed(self.plan(&query, scope).await?)
-        } else {
-            self.past_stream(self.past_query(&query, scope).await?)
-        };
+        let listed = self.all_items(self.plan(&query, scope).await?).await?;
         let engine = Arc::clone(self);
-        let read = Arc::new(query.read);
+        let (read, on_damage) = (Arc::new(query.read), query.on_damage);
         let views = listed.map(move |item| {
             let (engine, read) = (Arc::clone(&engine), Arc::clone(&read));
-            async move {
-                let Listed { place, found } = item?;
-                place.check(found.id)?;
-                engine.view(found, &read).await
-            }
+            async move { engine.listed_view(item?, &read, on_damage).await }
         });
         Ok(views.buffered(FETCHES).boxed())
-    }
-
-    /// The items of the heads that a scan finds.
-    pub(super) fn listed(&self, scan: Scan) -> BoxStream<'static, Result<Listed>> {
-        let order = scan.order.clone();
-        let heads = self.documents.scan_stored(&self.names.head, scan);
-        heads.map(move |stored| Listed::of_head(&order, &stored?)).boxed()
     }
 }
 
@@ -251,22 +230,6 @@ pub(super) struct Listed {
 }
 
 crate::debug_some!(Listed { place });
-
-impl Listed {
-    pub(super) fn of_head(order: &Order, stored: &RawDocument) -> Result<Self> {
-        Ok(Self { place: Place::of(order, stored)?, found: Found::from_head(Head::read(stored)?) })
-    }
-}
-
-/// Of the heads of items: those a list shows.
-pub(super) fn shown(include_deleted: bool) -> Filter {
-    let there = not_erased();
-    if include_deleted { there } else { there.and(Filter::eq("deletedAt", Bson::Null)) }
-}
-
-pub(super) fn not_erased() -> Filter {
-    Filter::Field("erased".into(), Test::Ne(true.into()))
-}
 
 /// Ids are stored as object ids and times as dates; users write both as text.
 fn typed(filter: Filter) -> Result<Filter> {

@@ -2,14 +2,17 @@
 
 mod list;
 mod page;
+mod plan;
+mod unknown;
 mod unversioned;
-mod past;
+mod walk;
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::{StreamExt as _, TryStreamExt as _};
 
+use list::Listed;
 pub(crate) use list::{Query, map_values};
 pub use page::Page;
 pub(crate) use page::{Order, cursor, parse_cursor};
@@ -20,7 +23,7 @@ use super::heavy;
 use super::model::{BlobRef, Content, Head, ItemId, Op, Row, State};
 use super::payload::{self, SYSTEM, System};
 use super::scope::Scope;
-use super::view::{Version, View};
+use super::view::{Damage, OnDamage, Version, View};
 use crate::documents::{Direction, Filter, Scan};
 use crate::objects::Objects;
 use crate::{Error, Json, Result, Timestamp};
@@ -164,7 +167,27 @@ impl Engine {
             None => Vec::new(),
             Some(ttl) => self.presign(&content, ttl).await?,
         };
-        Ok(View { id, ov, cv, at, deleted_at, item: Json::Object(document), presigned })
+        Ok(View { id, ov, cv, at, deleted_at, item: Json::Object(document), presigned, damage: None })
+    }
+
+    /// The same of an item of a list, which may show what is wrong with one.
+    async fn listed_view(&self, item: Listed, options: &ReadOptions, on_damage: OnDamage) -> Result<View> {
+        let Listed { place, found } = item;
+        if on_damage == OnDamage::Fail {
+            place.check(found.id)?;
+            return self.view(found, options).await;
+        }
+        let Found { id, ov, cv, at, deleted_at, .. } = found;
+        let misplaced = place.problem(id);
+        let damage = misplaced.as_ref().map(Damage::from);
+        match self.view(found, options).await {
+            Ok(view) => Ok(View { damage, ..view }),
+            // Of a store that does not answer, every item would be damaged.
+            Err(error) if error.is_retryable() => Err(error),
+            Err(error) => {
+                Ok(View { id, ov, cv, at, deleted_at, item: Json::Null, presigned: Vec::new(), damage: Some(Damage::from(&error)) })
+            }
+        }
     }
 
     /// Signs the references that the server itself recorded for this version, and no others.

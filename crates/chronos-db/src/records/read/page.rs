@@ -22,6 +22,9 @@ pub struct Page {
     pub items: Vec<View>,
     /// Pass it to [`List::after`](crate::List::after) for the next page; none on the last one.
     pub next: Option<String>,
+    /// Properties in filter or sort that no document of the collection has, though the list asks for them: they may be misspelt. Looked for by a first page
+    /// that has no items, or none with the property it is sorted by.
+    pub unknown: Vec<String>,
 }
 
 pub(crate) type Order = Vec<(String, Direction)>;
@@ -30,29 +33,33 @@ pub(crate) type Order = Vec<(String, Direction)>;
 #[derive(Clone)]
 pub(super) struct Place {
     pub(super) values: Vec<Bson>,
-    /// A property it has no one place by, because it is an array.
-    array: Option<String>,
+    /// A property that the list is sorted by, and that gives the item no one place, because it is an array.
+    pub(super) array: Option<String>,
 }
 
 crate::debug_some!(Place { array });
 
 impl Place {
-    /// By the fields of a stored document.
-    pub(super) fn of(order: &Order, stored: &RawDocument) -> Result<Self> {
-        let keys = stored::decode_part(stored, |field| order.iter().any(|(path, _)| path.split('.').next() == Some(field)))?;
-        Ok(Self::by(order, &keys))
+    /// By the fields of a stored document. `sorted` are the paths a user sorts by.
+    pub(super) fn of(order: &Order, sorted: &[String], stored: &RawDocument) -> Result<Self> {
+        let paths = || order.iter().map(|(path, _)| path).chain(sorted);
+        let keys = stored::decode_part(stored, |field| paths().any(|path| path.split('.').next() == Some(field)))?;
+        Ok(Self::by(order, sorted, &keys))
     }
 
-    pub(super) fn by(order: &Order, keys: &Document) -> Self {
-        Self { values: values(order, keys), array: order.iter().find_map(|(path, _)| array_towards(keys, path)) }
+    pub(super) fn by(order: &Order, sorted: &[String], keys: &Document) -> Self {
+        Self { values: values(order, keys), array: sorted.iter().find_map(|path| array_towards(keys, path)) }
+    }
+
+    /// What is wrong with it.
+    pub(super) fn problem(&self, id: ItemId) -> Option<Error> {
+        let property = self.array.as_ref()?;
+        Some(Error::validation(format!("cannot sort by `{property}`: it is an array in item {id}")))
     }
 
     /// Refuses an item that has no one place in the order.
     pub(super) fn check(&self, id: ItemId) -> Result<()> {
-        match &self.array {
-            None => Ok(()),
-            Some(property) => Err(Error::validation(format!("cannot sort by `{property}`: it is an array in item {id}"))),
-        }
+        self.problem(id).map_or(Ok(()), Err)
     }
 
     pub(super) fn compare(&self, other: &[Bson], order: &Order) -> Ordering {

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use chronos_db::documents::Direction::{Ascending, Descending};
-use chronos_db::{Collection, ErrorKind, Json, List, json};
+use chronos_db::{Collection, ErrorKind, Json, List, OnDamage, View, json};
 use futures::TryStreamExt as _;
 
 use super::pairing::{Pairing, column, on_every_pairing, refused};
@@ -19,6 +19,9 @@ on_every_pairing!(
     built_in_properties_filter_and_sort,
     a_token_of_another_list_is_refused,
     a_stream_gives_the_whole_list,
+    a_damaged_item_is_shown_with_its_error_where_that_is_asked_for,
+    items_without_a_place_in_the_order_come_last_with_their_error_where_that_is_asked_for,
+    a_property_that_no_document_has_is_told,
 );
 
 /// All pages of a list, each no longer than `limit`.
@@ -205,4 +208,106 @@ async fn a_stream_gives_the_whole_list(p: &Pairing) {
         let expected: Vec<Json> = (10..300).rev().map(|n| json!(n)).collect();
         assert_eq!(column(&all, "n"), expected);
     }
+}
+
+/// What is wrong with items, by a property of theirs or their place in the list.
+fn damages(views: &[View]) -> Vec<Option<&str>> {
+    views.iter().map(|view| view.damage.as_ref().map(|damage| damage.code.as_str())).collect()
+}
+
+/// R22.
+async fn a_damaged_item_is_shown_with_its_error_where_that_is_asked_for(p: &Pairing) {
+    let store = p.opening().without_cache().open();
+    let users = store.users();
+    let mut ids = Vec::new();
+    for n in 0..6 {
+        ids.push(users.create(json!({ "n": n })).ack_stored().await.unwrap().id);
+    }
+    assert_eq!(users.drain(super::pairing::PATIENCE).await.unwrap(), 0);
+    let cv = users.stable_cv().await.unwrap();
+    users.update(&ids[5], json!({"n": 50})).ack_stored().await.unwrap();
+    let key = |n: usize| format!("users/{}/v0/item.json", ids[n]);
+    store.bucket().delete(&key(1)).await.unwrap();
+    store.bucket().put(&key(3), "{}".into(), Default::default()).await.unwrap();
+    store.is_damaged();
+    for list in [users.list(), users.list().as_of_cv(cv)] {
+        let list = list.sort("n", Ascending);
+        assert_eq!(refused(list.clone().await), ErrorKind::Storage, "as ever");
+        assert!(list.clone().stream().await.unwrap().try_collect::<Vec<_>>().await.is_err());
+        let list = list.on_damage(OnDamage::Show);
+        let page = list.clone().limit(4).await.unwrap();
+        assert_eq!(damages(&page.items), [None, Some("STORAGE_ERROR"), None, Some("STORAGE_ERROR")]);
+        assert_eq!((page.items[1].id, &page.items[1].item, page.items[1].ov), (ids[1], &Json::Null, 0));
+        assert_eq!(page.items[1].to_json()["error"]["code"], "STORAGE_ERROR");
+        assert_eq!(page.items[2].item["n"], json!(2));
+        let rest = list.clone().limit(4).after(page.next.unwrap()).await.unwrap();
+        assert_eq!((damages(&rest.items), rest.next), (vec![None, None], None));
+        let all: Vec<View> = list.stream().await.unwrap().try_collect().await.unwrap();
+        assert_eq!(damages(&all).iter().filter(|damage| damage.is_some()).count(), 2);
+        assert_eq!(all.len(), 6);
+    }
+}
+
+/// R22: the others are in order, in pages and as a whole, on every engine.
+async fn items_without_a_place_in_the_order_come_last_with_their_error_where_that_is_asked_for(p: &Pairing) {
+    let users = p.open().users();
+    let values =
+        [json!(["b"]), json!("c"), json!([]), json!("a"), json!([null, 1]), json!("d"), json!({"0": "x"}), json!([["e"]]), Json::Null];
+    for (n, value) in values.iter().enumerate() {
+        users.create(json!({ "tags": value, "deep": { "tags": value }, "list": [{ "tags": n }], "n": n })).await.unwrap();
+    }
+    let cv = users.stable_cv().await.unwrap();
+    for point in [None, Some(cv)] {
+        if point.is_some() {
+            let first = users.list().filter(json!({"n": 3})).await.unwrap().items.remove(0).id;
+            users.update(&first, json!({"tags": ["now"]})).await.unwrap();
+        }
+        let list = || point.map_or(users.list(), |cv| users.list().as_of_cv(cv));
+        for sort in ["tags", "deep.tags"] {
+            for (direction, in_order) in [(Ascending, [8, 3, 1, 5, 6]), (Descending, [6, 5, 1, 3, 8])] {
+                assert_eq!(refused(list().sort(sort, direction).await), ErrorKind::Validation, "as ever");
+                let list = || list().sort(sort, direction).on_damage(OnDamage::Show);
+                let expected: Vec<Json> = in_order.iter().chain(&[0, 2, 4, 7]).map(|n| json!(n)).collect();
+                let all: Vec<View> = list().stream().await.unwrap().try_collect().await.unwrap();
+                assert_eq!(column(&all, "n"), expected, "{sort} {direction:?}");
+                let expected_damages = [vec![None; 5], vec![Some("VALIDATION_ERROR"); 4]].concat();
+                assert_eq!(damages(&all), expected_damages);
+                for limit in [1, 2, 5, 7, 9] {
+                    // Objects end no page.
+                    if limit == 1 || (limit == 5 && direction == Ascending) {
+                        continue;
+                    }
+                    let paged = pages(|| list().filter(json!({"n": {"$ne": 6}})), limit).await.concat();
+                    let expected: Vec<Json> = expected.iter().filter(|n| **n != json!(6)).cloned().collect();
+                    assert_eq!(column(&paged, "n"), expected, "{sort} {direction:?} in pages of {limit}");
+                }
+            }
+        }
+        let inside = list().sort("list.tags", Ascending).on_damage(OnDamage::Show).await.unwrap();
+        assert_eq!(damages(&inside.items), [Some("VALIDATION_ERROR"); 9]);
+    }
+}
+
+/// F19.
+async fn a_property_that_no_document_has_is_told(p: &Pairing) {
+    let users = p.open().users();
+    let unknown = async |list: List| list.await.unwrap().unknown;
+    assert_eq!(unknown(users.list().sort("price", Ascending)).await, Vec::<String>::new(), "nothing is known of an empty collection");
+    for n in 0..3 {
+        users.create(json!({ "n": n, "none": null, "a": {"b": n} })).await.unwrap();
+    }
+    let cv = users.stable_cv().await.unwrap();
+    let id = users.create(json!({ "late": 1 })).await.unwrap().id;
+    assert_eq!(unknown(users.list().sort("price:desc", Ascending)).await, ["price:desc"]);
+    assert_eq!(unknown(users.list().filter(json!({"m": 1, "n": 99}))).await, ["m"]);
+    assert_eq!(unknown(users.list().filter(json!({"m": null})).sort("x", Ascending).sort("n", Ascending)).await, ["x"]);
+    for known in [json!({"n": 99}), json!({"a.b": 99}), json!({"none": 1}), json!({"late": 99})] {
+        assert_eq!(unknown(users.list().filter(known.clone())).await, Vec::<String>::new(), "{known}");
+    }
+    assert_eq!(unknown(users.list().sort("a.b", Descending)).await, Vec::<String>::new());
+    assert_eq!(unknown(users.list().as_of_cv(cv).filter(json!({"x": 1}))).await, ["x"]);
+    users.replace(&id, json!({ "n": 7 })).await.unwrap();
+    assert_eq!(unknown(users.list().filter(json!({"late": 1}))).await, ["late"]);
+    assert_eq!(unknown(users.list().as_of_cv(cv + 1).filter(json!({"late": 9}))).await, Vec::<String>::new(), "there was one then");
+    assert_eq!(users.list().filter(json!({"m": 1, "n": 1})).sort("x", Ascending).unknown_properties().await.unwrap(), ["m", "x"]);
 }

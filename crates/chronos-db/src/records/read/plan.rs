@@ -1,0 +1,283 @@
+//! What a list asks of the store: of heads, and of version rows for what was otherwise at its point.
+
+use bson::Bson;
+
+use super::Which;
+use super::list::{HEADS, Listed, Names, Query, ROWS};
+use super::page::{Order, Place, parse_cursor, token};
+use crate::documents::filter::Test;
+use crate::documents::{Direction, Filter};
+use crate::records::engine::Engine;
+use crate::records::model::{Head, ItemId, int};
+use crate::records::own::OnBuiltIn;
+use crate::records::scope::Scope;
+use crate::records::view::OnDamage;
+use crate::{Error, Result, Timestamp};
+
+/// The point of a list of the past.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Point {
+    At(Timestamp),
+    Cv(i64),
+}
+
+impl Point {
+    /// The fields of heads and of rows by which versions are older or younger, and the value of the point.
+    pub(super) fn fields(self) -> (&'static str, &'static str, Bson) {
+        match self {
+            Self::At(at) => ("updatedAt", "at", at.into()),
+            Self::Cv(cv) => ("cv", "cv", int(cv)),
+        }
+    }
+
+    /// Whether the item was then what it is now.
+    fn is_now(self, head: &Head) -> bool {
+        match self {
+            Self::At(at) => head.updated_at <= at,
+            Self::Cv(cv) => head.cv <= cv,
+        }
+    }
+
+    /// Whether the item was there at all, as far as its head can tell.
+    pub(super) fn may_have(self, head: &Head) -> bool {
+        !matches!(self, Self::At(at) if head.created_at > at)
+    }
+}
+
+/// What a query means of heads, or of rows.
+#[derive(Clone)]
+pub(super) struct Side {
+    pub(super) filter: Filter,
+    pub(super) order: Order,
+}
+
+crate::debug_some!(Side { order });
+
+/// Which items of a list: one by a property that is an array in some of them has items without a place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Part {
+    All,
+    Placed,
+    Unplaced,
+}
+
+/// A list.
+#[derive(Clone)]
+pub(super) struct Plan {
+    /// None for the present.
+    pub(super) point: Option<Point>,
+    pub(super) heads: Side,
+    pub(super) rows: Side,
+    pub(super) after: Option<Vec<Bson>>,
+    pub(super) include_deleted: bool,
+    pub(super) scope: Scope,
+    /// Whether heads may be believed: they are no older than the rows.
+    pub(super) heads_follow: bool,
+    /// The paths of properties that a user sorts by.
+    pub(super) sorted: Vec<String>,
+    /// The paths of properties that a user filters by.
+    pub(super) filtered: Vec<String>,
+    part: Part,
+    on_damage: OnDamage,
+}
+
+crate::debug_some!(Plan { point, heads, include_deleted, sorted });
+
+impl Plan {
+    fn paths(&self) -> &'static str {
+        if self.point.is_some() { ROWS.id } else { HEADS.id }
+    }
+
+    /// The order of the list, whose names tell lists of the past from those of the present.
+    pub(super) fn order(&self) -> &Order {
+        if self.point.is_some() { &self.rows.order } else { &self.heads.order }
+    }
+
+    /// The order of a token behind an item without a place.
+    fn order_of_unplaced(&self) -> Order {
+        vec![("without a place".to_owned(), Direction::Ascending), (self.paths().to_owned(), Direction::Ascending)]
+    }
+
+    /// What the list is put together of, one behind the other.
+    pub(super) fn parts(&self) -> Vec<Self> {
+        if self.on_damage == OnDamage::Fail || self.sorted.is_empty() {
+            return vec![self.clone()];
+        }
+        let by_id = |id: &str| vec![(id.to_owned(), Direction::Ascending)];
+        let mut unplaced = Self { part: Part::Unplaced, ..self.clone() };
+        unplaced.heads.filter = unplaced.heads.filter.and(self.is_unplaced());
+        unplaced.heads.order = by_id(HEADS.id);
+        unplaced.rows.order = by_id(ROWS.id);
+        if self.part == Part::Unplaced {
+            return vec![unplaced];
+        }
+        unplaced.after = None;
+        let mut placed = Self { part: Part::Placed, ..self.clone() };
+        placed.heads.filter = placed.heads.filter.and(Filter::Nor(vec![self.is_unplaced()]));
+        vec![placed, unplaced]
+    }
+
+    /// Documents with an array on the way to something they are sorted by.
+    fn is_unplaced(&self) -> Filter {
+        let mut arrays = Vec::new();
+        for path in &self.sorted {
+            for part in path.match_indices('.').map(|(at, _)| &path[..at]).skip(1).chain([path.as_str()]) {
+                arrays.push(Filter::Field(part.to_owned(), Test::ElemMatch(Vec::new())));
+                arrays.push(Filter::Field(part.to_owned(), Test::Size(0)));
+            }
+        }
+        Filter::Or(arrays)
+    }
+
+    /// Whether an item is of this part.
+    pub(super) fn keeps(&self, place: &Place) -> bool {
+        match self.part {
+            Part::All => true,
+            Part::Placed => place.array.is_none(),
+            Part::Unplaced => place.array.is_some(),
+        }
+    }
+
+    /// Where to go on behind an item: nothing can behind one without a place.
+    pub(super) fn behind(&self, place: &Place, id: ItemId) -> Result<Vec<Bson>> {
+        if self.part == Part::All {
+            place.check(id)?;
+        }
+        Ok(place.values.clone())
+    }
+
+    /// The token behind an item.
+    pub(super) fn token(&self, place: &Place) -> Result<String> {
+        if self.part != Part::Unplaced {
+            return token(self.order(), &place.values);
+        }
+        let values: Vec<Bson> = std::iter::once(Bson::Null).chain(place.values.iter().cloned()).collect();
+        token(&self.order_of_unplaced(), &values)
+    }
+
+    /// The direction of a list in the order of ids.
+    pub(super) fn by_id(&self) -> Option<Direction> {
+        self.heads.order.first().filter(|(path, _)| path == HEADS.id).map(|(_, direction)| *direction)
+    }
+
+    /// Whether every item is shown.
+    pub(super) fn is_of_all(&self) -> bool {
+        self.heads.filter == Filter::All
+    }
+
+    pub(super) fn is_now(&self, head: &Head) -> bool {
+        self.point.is_none_or(|point| self.heads_follow && point.is_now(head))
+    }
+
+    /// The heads of all items that are there, or may have been.
+    pub(super) fn all_heads(&self) -> Filter {
+        self.scope.narrow(Filter::Field("erased".into(), Test::Ne(true.into())))
+    }
+
+    /// The heads of all items that the list shows, as they are now.
+    pub(super) fn shown_heads(&self) -> Filter {
+        let shown = self.all_heads().and(self.heads.filter.clone());
+        if self.include_deleted { shown } else { shown.and(Filter::eq("deletedAt", Bson::Null)) }
+    }
+}
+
+impl Engine {
+    /// What a query means; of the past, once nothing can be added to that past any more.
+    pub(super) async fn plan(&self, query: &Query, scope: &Scope) -> Result<Plan> {
+        let own = self.own_names(self.mentioned(query), scope).await?;
+        let side = |names: &Names<'_>| {
+            let order = self.stored_order(&query.sort, names)?;
+            Ok::<_, Error>(Side { filter: self.stored_filter(query.filter.as_ref(), names)?, order })
+        };
+        let silent = OnBuiltIn::default();
+        let heads = |on_built_in| side(&Names { paths: &HEADS, own: own.clone(), on_built_in });
+        let (heads, rows) = if query.which == Which::Latest {
+            let heads = heads(&query.on_built_in)?;
+            (heads.clone(), heads)
+        } else {
+            // First of rows, which know less.
+            let rows = side(&Names { paths: &ROWS, own: own.clone(), on_built_in: &query.on_built_in })?;
+            (heads(&silent)?, rows)
+        };
+        let point = match self.settled(query.which).await? {
+            Which::Latest => None,
+            Which::At(at) => Some(Point::At(at)),
+            Which::Cv(cv) => Some(Point::Cv(cv)),
+            Which::Ov(_) => return Err(Error::validation("a list is as of a time or a collection version, not of an item version")),
+        };
+        let is_property = |path: &&String| path.starts_with("metaIndexed.");
+        let sorted = heads.order.iter().map(|(path, _)| path).filter(is_property).cloned().collect();
+        let mut filtered = Vec::new();
+        paths_of(&heads.filter, &mut filtered);
+        let mut plan = Plan {
+            point,
+            heads,
+            rows,
+            after: None,
+            include_deleted: query.read.include_deleted,
+            scope: scope.clone(),
+            heads_follow: self.past.heads_follow(),
+            sorted,
+            filtered: filtered.iter().filter(is_property).cloned().collect(),
+            part: Part::All,
+            on_damage: query.on_damage,
+        };
+        if let Some(token) = query.after.as_deref() {
+            let unplaced = (plan.on_damage == OnDamage::Show).then(|| parse_cursor(token, &plan.order_of_unplaced()).ok()).flatten();
+            if let Some([_, id]) = unplaced.as_deref() {
+                plan.part = Part::Unplaced;
+                plan.after = Some(vec![id.clone()]);
+            } else {
+                plan.after = Some(parse_cursor(token, plan.order())?);
+            }
+        }
+        Ok(plan)
+    }
+}
+
+fn paths_of(filter: &Filter, paths: &mut Vec<String>) {
+    match filter {
+        Filter::All => {}
+        Filter::And(parts) | Filter::Or(parts) | Filter::Nor(parts) => parts.iter().for_each(|part| paths_of(part, paths)),
+        Filter::Field(path, _) if paths.contains(path) => {}
+        Filter::Field(path, _) => paths.push(path.clone()),
+    }
+}
+
+/// The first items of an order, of many that come in any.
+pub(super) struct First<'p> {
+    plan: &'p Plan,
+    after: Option<Vec<Bson>>,
+    most: usize,
+    found: Vec<Listed>,
+    /// Some were left out because there were too many.
+    more: bool,
+}
+
+impl<'p> First<'p> {
+    pub(super) fn new(plan: &'p Plan, after: Option<Vec<Bson>>, most: usize) -> Self {
+        Self { plan, after, most, found: Vec::new(), more: false }
+    }
+
+    pub(super) fn add(&mut self, item: Listed) {
+        let order = self.plan.order();
+        if self.after.as_ref().is_none_or(|after| item.place.compare(after, order).is_gt()) {
+            self.found.push(item);
+            if self.found.len() >= self.most.saturating_mul(2) {
+                self.cut();
+            }
+        }
+    }
+
+    fn cut(&mut self) {
+        let order = self.plan.order();
+        self.found.sort_by(|a, b| a.place.compare(&b.place.values, order));
+        self.more |= self.found.len() > self.most;
+        self.found.truncate(self.most);
+    }
+
+    pub(super) fn in_order(mut self) -> (Vec<Listed>, bool) {
+        self.cut();
+        (self.found, self.more)
+    }
+}

@@ -1,0 +1,68 @@
+//! Properties that nobody has: a misspelt name in a filter or sort finds nothing, in silence.
+
+use bson::Bson;
+
+use super::list::{Listed, Query};
+use super::plan::Plan;
+use crate::Result;
+use crate::documents::filter::Test;
+use crate::documents::{Filter, Namespace};
+use crate::records::engine::Engine;
+use crate::records::own::OnBuiltIn;
+use crate::records::scope::Scope;
+
+impl Engine {
+    /// The properties in a query that no document has, of those that `scope` sees.
+    pub(crate) async fn unknown_properties(&self, query: &Query, scope: &Scope) -> Result<Vec<String>> {
+        // The list itself tells of short names.
+        let query = Query { on_built_in: OnBuiltIn::default(), ..query.clone() };
+        let plan = self.plan(&query, scope).await?;
+        let mut paths = plan.filtered.clone();
+        paths.extend(plan.sorted.iter().filter(|path| !plan.filtered.contains(path)).cloned());
+        self.unknown_of(&plan, paths).await
+    }
+
+    /// The same of the first page of a list. What it shows tells most: only what may be unknown is looked for.
+    pub(super) async fn unknown_on<'i>(&self, plan: &Plan, items: impl Iterator<Item = &'i Listed> + Clone) -> Result<Vec<String>> {
+        if plan.after.is_some() {
+            return Ok(Vec::new());
+        }
+        let is_empty = items.clone().next().is_none();
+        let mut paths = if is_empty { plan.filtered.clone() } else { Vec::new() };
+        for (at, (path, _)) in plan.order().iter().enumerate() {
+            let is_absent = |item: &Listed| item.place.array.is_none() && item.place.values.get(at).is_none_or(|v| *v == Bson::Null);
+            if plan.sorted.contains(path) && !paths.contains(path) && items.clone().all(is_absent) {
+                paths.push(path.clone());
+            }
+        }
+        self.unknown_of(plan, paths).await
+    }
+
+    async fn unknown_of(&self, plan: &Plan, paths: Vec<String>) -> Result<Vec<String>> {
+        let mut unknown = Vec::new();
+        for path in paths {
+            // What no item has now, one may have had then.
+            let has = self.any_with(&self.names.head, plan, &path).await?
+                || (plan.point.is_some() && self.any_with(&self.names.ver, plan, &path).await?);
+            if !has {
+                unknown.push(path.trim_start_matches("metaIndexed.").to_owned());
+            }
+        }
+        // Of an empty collection nothing is told.
+        if !unknown.is_empty() && !self.holds_any(&plan.scope).await? {
+            unknown.clear();
+        }
+        Ok(unknown)
+    }
+
+    async fn any_with(&self, namespace: &Namespace, plan: &Plan, path: &str) -> Result<bool> {
+        // The first is what an index of the property tells.
+        for test in [Test::Ne(Bson::Null), Test::Exists(true)] {
+            let filter = plan.scope.narrow(Filter::Field(path.to_owned(), test));
+            if self.documents.count(namespace, filter, 1).await? > 0 {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+}
