@@ -92,6 +92,8 @@ pub(crate) struct Engine {
     pub(crate) unique_indexes: Mutex<HashSet<String>>,
     /// Notes of own properties with short names (see `own.rs`) that are there.
     pub(crate) own_noted: Mutex<HashSet<String>>,
+    /// The note of index entries that lack something (see `missing.rs`) is there.
+    pub(crate) missing_noted: AtomicBool,
 }
 
 /// Which collection it is. The rest holds documents of whoever uses it.
@@ -133,6 +135,7 @@ impl Engine {
             served: Mutex::default(),
             unique_indexes: Mutex::default(),
             own_noted: Mutex::default(),
+            missing_noted: AtomicBool::default(),
         })
     }
 
@@ -341,7 +344,9 @@ impl Engine {
 fn list_indexes<'p>(declared: impl Iterator<Item = &'p str>) -> Vec<Index> {
     // One for each order that every list has.
     let orders = ["updatedAt", "createdAt", "cv", "ov"].map(|path| Index::on(&format!("head_{path}"), &[path, "_id"]));
-    orders.into_iter().chain(declared.map(property_index)).collect()
+    // And one of the few whose properties had no room in the index.
+    let incomplete = Index::on("head_incomplete", &["notIndexed", "_id"]).only_if_exists("notIndexed");
+    orders.into_iter().chain([incomplete]).chain(declared.map(property_index)).collect()
 }
 
 /// The same within each tenant.

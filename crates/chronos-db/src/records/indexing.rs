@@ -18,18 +18,89 @@ pub(crate) fn plain(path: &str) -> String {
     path.replace("[]", "")
 }
 
-/// Copies what the collection map names (without one: every top-level property) out of a document.
+/// The names of properties that an entry leaves out may have so many bytes; of more it says that any may be missing.
+const MAX_NAMES_BYTES: usize = 4 * 1024;
+
+/// Which properties of a document its entry lacks for want of room.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Missing {
+    #[default]
+    None,
+    These(Vec<String>),
+    /// Too many to name.
+    Any,
+}
+
+impl Missing {
+    fn of(names: HashSet<String>) -> Self {
+        if names.iter().map(String::len).sum::<usize>() > MAX_NAMES_BYTES {
+            return Self::Any;
+        }
+        let mut names: Vec<String> = names.into_iter().collect();
+        names.sort_unstable();
+        if names.is_empty() { Self::None } else { Self::These(names) }
+    }
+
+    /// Whether one of these top-level properties may be missing.
+    pub(crate) fn has_any_of(&self, names: &[String]) -> bool {
+        match self {
+            Self::None => false,
+            Self::These(missing) => missing.iter().any(|missing| names.contains(missing)),
+            Self::Any => true,
+        }
+    }
+
+    /// How it is stored: one name as it is, since an index finds it among others then.
+    pub(crate) fn stored(&self) -> Option<Bson> {
+        match self {
+            Self::None => None,
+            Self::These(names) => match names.as_slice() {
+                [one] => Some(one.as_str().into()),
+                several => Some(Bson::Array(several.iter().map(|name| name.as_str().into()).collect())),
+            },
+            Self::Any => Some(true.into()),
+        }
+    }
+
+    pub(crate) fn read(stored: RawBsonRef<'_>) -> Self {
+        match stored {
+            RawBsonRef::String(one) => Self::These(vec![one.to_owned()]),
+            RawBsonRef::Array(names) => {
+                let names: Option<Vec<String>> = names.into_iter().map(|name| Some(name.ok()?.as_str()?.to_owned())).collect();
+                names.map_or(Self::Any, Self::These)
+            }
+            RawBsonRef::Null | RawBsonRef::Boolean(false) => Self::None,
+            _ => Self::Any,
+        }
+    }
+
+    /// The stored values of entries that lack one of these top-level properties.
+    pub(crate) fn values_with(names: &[String]) -> Vec<Bson> {
+        names.iter().map(|name| name.as_str().into()).chain([true.into()]).collect()
+    }
+}
+
+/// Copies what the collection map names (without one: every top-level property) out of a document, and says what it left out for want of room.
 ///
 /// Externalised properties are never copied, nor keys the document store cannot name (with a dot, or a leading `$`). Without declared paths the
 /// largest properties stay out until the rest fits [`MAX_INDEXED_BYTES`].
 ///
 /// # Errors
 /// `VALIDATION_ERROR` for an indexed number that BSON cannot hold, or declared properties beyond the bound.
-pub(crate) fn extract(document: &Map, map: &CollectionMap, refs: &[BlobRef]) -> Result<RawDocumentBuf> {
-    if map.indexed.is_empty() { extract_all(document, refs) } else { extract_declared(document, map, refs) }
+pub(crate) fn extract(document: &Map, map: &CollectionMap, refs: &[BlobRef]) -> Result<(RawDocumentBuf, Missing)> {
+    if map.indexed.is_empty() {
+        let entry = stored::encode(&all_of(document, refs)?)?;
+        if entry.as_bytes().len() <= MAX_INDEXED_BYTES { Ok((entry, Missing::None)) } else { without_largest(&entry) }
+    } else {
+        Ok((extract_declared(document, map, refs)?, Missing::None))
+    }
 }
 
-fn extract_all(document: &Map, refs: &[BlobRef]) -> Result<RawDocumentBuf> {
+/// Every property that has a name, however much room they take.
+///
+/// # Errors
+/// `VALIDATION_ERROR` for a number that BSON cannot hold.
+pub(crate) fn all_of(document: &Map, refs: &[BlobRef]) -> Result<Document> {
     let refs = by_top(refs);
     let mut indexed = Document::new();
     for (key, value) in document.iter().filter(|(key, _)| can_be_named(key)) {
@@ -39,8 +110,7 @@ fn extract_all(document: &Map, refs: &[BlobRef]) -> Result<RawDocumentBuf> {
             indexed.insert(key, without_refs(value, key, inside));
         }
     }
-    let entry = stored::encode(&indexed)?;
-    if entry.as_bytes().len() <= MAX_INDEXED_BYTES { Ok(entry) } else { without_largest(&entry) }
+    Ok(indexed)
 }
 
 /// Blobs by the top-level property that they are in.
@@ -53,7 +123,7 @@ fn by_top(refs: &[BlobRef]) -> HashMap<&str, Vec<&BlobRef>> {
 }
 
 /// An entry without its largest properties: as many as must go for the rest to fit.
-fn without_largest(entry: &RawDocument) -> Result<RawDocumentBuf> {
+fn without_largest(entry: &RawDocument) -> Result<(RawDocumentBuf, Missing)> {
     let mut sizes = Vec::new();
     for element in entry.iter_elements() {
         let element = element.map_err(|e| Error::validation("the document cannot be encoded as BSON").caused_by(e))?;
@@ -69,7 +139,8 @@ fn without_largest(entry: &RawDocument) -> Result<RawDocumentBuf> {
         left -= size + 2;
         dropped.insert(key);
     }
-    stored::leave_out(entry, |field| dropped.contains(field))
+    let rest = stored::leave_out(entry, |field| dropped.contains(field))?;
+    Ok((rest, Missing::of(dropped)))
 }
 
 fn extract_declared(document: &Map, map: &CollectionMap, refs: &[BlobRef]) -> Result<RawDocumentBuf> {
@@ -246,7 +317,7 @@ mod tests {
 
     fn extracted(document: Json, paths: &[&str]) -> Json {
         let Json::Object(document) = document else { panic!("an object") };
-        let entry = extract(&document, &map(paths), &[]).unwrap();
+        let (entry, _) = extract(&document, &map(paths), &[]).unwrap();
         crate::bson_to_json(&Bson::Document(stored::decode(&entry).unwrap()))
     }
 
@@ -263,6 +334,27 @@ mod tests {
     fn without_declared_paths_everything_nameable_is_indexed_but_the_largest_beyond_the_bound() {
         let document = json!({"a": 1, "b.c": 2, "$d": 3, "big": "x".repeat(70_000), "n": {"x.y": 1, "z": 2}});
         assert_eq!(extracted(document, &[]), json!({"a": 1, "n": {"z": 2}}));
+    }
+
+    #[test]
+    fn an_entry_says_what_it_left_out_for_want_of_room() {
+        let missing = |document: Json| {
+            let missing = extract(document.as_object().unwrap(), &map(&[]), &[]).unwrap().1;
+            let stored = missing.stored().map(|value| bson::rawdoc! { "v": bson::RawBson::try_from(value).unwrap() });
+            assert_eq!(
+                stored.map(|doc| Missing::read(doc.get("v").unwrap().unwrap())),
+                (missing != Missing::None).then(|| missing.clone())
+            );
+            missing
+        };
+        assert_eq!(missing(json!({"a": 1, "b.c": 2})), Missing::None);
+        assert_eq!(missing(json!({"a": 1, "big": "x".repeat(70_000)})), Missing::These(vec!["big".into()]));
+        let two = missing(json!({"a": 1, "z": "x".repeat(70_000), "y": "x".repeat(70_000)}));
+        assert_eq!(two, Missing::These(vec!["y".into(), "z".into()]));
+        assert!(two.has_any_of(&["a".into(), "z".into()]) && !two.has_any_of(&["a".into()]));
+        let many: Map = (0..20_000).map(|n| (format!("property {n}"), Json::from(n))).collect();
+        let many = missing(Json::Object(many));
+        assert!(many == Missing::Any && many.has_any_of(&["a".into()]));
     }
 
     #[test]

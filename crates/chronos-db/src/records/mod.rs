@@ -16,6 +16,7 @@ mod import;
 mod indexing;
 mod lock;
 mod merge;
+mod missing;
 mod model;
 mod own;
 mod payload;

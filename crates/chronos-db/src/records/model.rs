@@ -10,6 +10,7 @@ use bson::spec::BinarySubtype;
 use bson::{Bson, Document, RawArrayBuf, RawBsonRef, RawDocument, RawDocumentBuf};
 use bytes::Bytes;
 
+use super::indexing::Missing;
 use super::payload::Inherited;
 use crate::documents::{Guard, Namespace, stored};
 use crate::{Error, ErrorKind, Result, Timestamp};
@@ -180,6 +181,8 @@ impl BlobRef {
 pub(crate) struct Content {
     /// As it is stored: encoded once for row and head, and seldom looked into.
     pub(crate) indexed: Arc<RawDocumentBuf>,
+    /// What had no room in it.
+    pub(crate) missing: Missing,
     pub(crate) payload: Payload,
     pub(crate) function_ids: Vec<String>,
     pub(crate) lineage: Lineage,
@@ -420,6 +423,9 @@ impl Content {
             doc.append(cstr!("payloadOv"), raw_int(self.payload.ov));
         }
         doc.append(cstr!("metaIndexed"), &*self.indexed);
+        if let Some(missing) = self.missing.stored().and_then(|missing| bson::RawBson::try_from(missing).ok()) {
+            doc.append(cstr!("notIndexed"), missing);
+        }
         doc.append(cstr!("size"), raw_int(self.payload.size));
         doc.append(cstr!("checksum"), self.payload.checksum.as_str());
         doc.append(cstr!("state"), self.payload.state.as_str());
@@ -446,9 +452,10 @@ struct Reading {
 impl Reading {
     /// Takes the field if it belongs to a content.
     fn take(&mut self, key: &str, value: RawBsonRef<'_>) {
-        let Content { indexed, payload, function_ids, lineage, refs, tenant, .. } = &mut self.content;
+        let Content { indexed, missing, payload, function_ids, lineage, refs, tenant, .. } = &mut self.content;
         match key {
             "metaIndexed" => *indexed = value.as_document().map(|entry| Arc::new(entry.to_owned())).unwrap_or_default(),
+            "notIndexed" => *missing = Missing::read(value),
             "jsonBucket" => payload.bucket = text(value),
             "jsonKey" => payload.key = text(value),
             "payloadOv" => self.payload_ov = whole(value),

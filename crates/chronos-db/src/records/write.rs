@@ -349,6 +349,7 @@ impl Engine {
         .await??;
         check_unique(&options.unique, &ready.prepared.content.indexed)?;
         self.note_own(&ready.prepared.content).await?;
+        self.note_missing(&ready.prepared.content).await?;
         ready.prepared = Prepared { op, rules, ..self.fill(ready.prepared, head, options, read_at) };
         Ok(Some(ready))
     }
@@ -409,7 +410,8 @@ impl Engine {
         }
         content.payload.ov = ov;
         content.refs = out.refs;
-        content.indexed = Arc::new(indexing::extract(&document, &self.settings.map, &content.refs)?);
+        let (indexed, missing) = indexing::extract(&document, &self.settings.map, &content.refs)?;
+        (content.indexed, content.missing) = (Arc::new(indexed), missing);
         let body = body.map_or_else(|| Body::new(&document), Ok)?;
         if self.space.is_none() && body.len() > INLINE_LIMIT {
             let message = format!("the document has {} bytes; without object storage {INLINE_LIMIT} are allowed", body.len());

@@ -21,7 +21,7 @@ use crate::records::view::{OnDamage, View};
 use crate::{Error, Json, Result, Timestamp};
 
 /// Payloads fetched at once for one list.
-const FETCHES: usize = 16;
+pub(super) const FETCHES: usize = 16;
 
 /// A list to make.
 #[derive(Clone, Default)]

@@ -8,11 +8,15 @@ use super::page::{Order, Place, parse_cursor, token};
 use crate::documents::filter::Test;
 use crate::documents::{Direction, Filter};
 use crate::records::engine::Engine;
+use crate::records::indexing::Missing;
 use crate::records::model::{Head, ItemId, int};
 use crate::records::own::OnBuiltIn;
 use crate::records::scope::Scope;
 use crate::records::view::OnDamage;
 use crate::{Error, Result, Timestamp};
+
+/// The field of heads and rows that says what their index entry lacks.
+const NOT_INDEXED: &str = "notIndexed";
 
 /// The point of a list of the past.
 #[derive(Clone, Copy, Debug)]
@@ -77,6 +81,8 @@ pub(super) struct Plan {
     pub(super) sorted: Vec<String>,
     /// The paths of properties that a user filters by.
     pub(super) filtered: Vec<String>,
+    /// The top-level properties of both, if there are items whose index entry may lack some.
+    pub(super) incomplete: Vec<String>,
     part: Part,
     on_damage: OnDamage,
 }
@@ -174,9 +180,18 @@ impl Plan {
         self.scope.narrow(Filter::Field("erased".into(), Test::Ne(true.into())))
     }
 
-    /// The heads of all items that the list shows, as they are now.
+    /// Heads or rows whose index entry lacks something that the list looks at; none if there is none.
+    pub(super) fn lacking(&self) -> Option<Filter> {
+        let lacking = || Filter::any_of(NOT_INDEXED, Missing::values_with(&self.incomplete));
+        (!self.incomplete.is_empty()).then(lacking)
+    }
+
+    /// The heads of all items that the list shows, as they are now, but for those whose entry lacks something.
     pub(super) fn shown_heads(&self) -> Filter {
-        let shown = self.all_heads().and(self.heads.filter.clone());
+        let mut shown = self.all_heads().and(self.heads.filter.clone());
+        if !self.incomplete.is_empty() {
+            shown = shown.and(Filter::Field(NOT_INDEXED.into(), Test::Nin(Missing::values_with(&self.incomplete))));
+        }
         if self.include_deleted { shown } else { shown.and(Filter::eq("deletedAt", Bson::Null)) }
     }
 }
@@ -219,9 +234,14 @@ impl Engine {
             heads_follow: self.past.heads_follow(),
             sorted,
             filtered: filtered.iter().filter(is_property).cloned().collect(),
+            incomplete: Vec::new(),
             part: Part::All,
             on_damage: query.on_damage,
         };
+        if !(plan.sorted.is_empty() && plan.filtered.is_empty()) && self.may_miss().await? {
+            let tops = plan.sorted.iter().chain(&plan.filtered).filter_map(|path| path.split('.').nth(1));
+            plan.incomplete = tops.map(str::to_owned).collect();
+        }
         if let Some(token) = query.after.as_deref() {
             let unplaced = (plan.on_damage == OnDamage::Show).then(|| parse_cursor(token, &plan.order_of_unplaced()).ok()).flatten();
             if let Some([_, id]) = unplaced.as_deref() {

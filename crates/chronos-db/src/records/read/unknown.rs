@@ -44,7 +44,10 @@ impl Engine {
             // What no item has now, one may have had then.
             let has = self.any_with(&self.names.head, plan, &path).await?
                 || (plan.point.is_some() && self.any_with(&self.names.ver, plan, &path).await?);
-            if !has {
+            // What no entry has may have had no room in one.
+            let lacks = plan.lacking().map(|lacking| self.documents.count(&self.names.head, plan.scope.narrow(lacking), 1));
+            let lacks = if let (false, Some(lacks)) = (has, lacks) { lacks.await? > 0 } else { false };
+            if !has && !lacks {
                 unknown.push(path.trim_start_matches("metaIndexed.").to_owned());
             }
         }

@@ -13,7 +13,7 @@ use futures::stream::{self, BoxStream};
 use futures::{StreamExt as _, TryStreamExt as _};
 
 use super::Found;
-use super::list::{HEADS, Listed};
+use super::list::{FETCHES, HEADS, Listed};
 use super::page::Place;
 use super::plan::{First, Plan, Point, Side};
 use crate::documents::filter::Test;
@@ -81,7 +81,7 @@ impl Engine {
 
     /// The items of these heads that the list shows, as they were at its point.
     async fn items_of(&self, plan: &Plan, heads: &[RawDocumentBuf]) -> Result<Vec<Listed>> {
-        let (mut items, mut changed, mut order) = (HashMap::new(), Vec::new(), Vec::with_capacity(heads.len()));
+        let (mut now, mut changed, mut order) = (Vec::new(), Vec::new(), Vec::with_capacity(heads.len()));
         for stored in heads {
             let head = Head::read(stored)?;
             if head.erased {
@@ -91,10 +91,10 @@ impl Engine {
             if !plan.is_now(&head) {
                 changed.push(head);
             } else if plan.include_deleted || head.is_live() {
-                let id = head.id;
-                items.extend(self.matching(plan, &plan.heads, stored, Found::from_head(head)).await?.map(|item| (id, item)));
+                now.push(self.matching(plan, &plan.heads, stored, Found::from_head(head)));
             }
         }
+        let mut items = self.by_item(now).await?;
         if let Some(point) = plan.point {
             items.extend(self.as_they_were(plan, point, changed).await?);
         }
@@ -103,10 +103,18 @@ impl Engine {
 
     /// The item of a head or row, if it matches.
     async fn matching(&self, plan: &Plan, side: &Side, stored: &RawDocument, found: Found) -> Result<Option<Listed>> {
-        if side.filter != Filter::All && !side.filter.matches(&stored::decode_part(stored, |field| field != "fullShadow")?) {
+        let fields = || stored::decode_part(stored, |field| field != "fullShadow");
+        let place = if found.content.missing.has_any_of(&plan.incomplete) {
+            let fields = self.whole_fields(fields()?, &found).await?;
+            if !side.filter.matches(&fields) {
+                return Ok(None);
+            }
+            Place::by(&side.order, &plan.sorted, &fields)
+        } else if side.filter != Filter::All && !side.filter.matches(&fields()?) {
             return Ok(None);
-        }
-        let place = Place::of(&side.order, &plan.sorted, stored)?;
+        } else {
+            Place::of(&side.order, &plan.sorted, stored)?
+        };
         Ok(plan.keeps(&place).then_some(Listed { place, found }))
     }
 
@@ -122,25 +130,32 @@ impl Engine {
         }
         let is_shown = Filter::Field("op".into(), Test::Nin(hidden.into_iter().map(|op| op.as_str().into()).collect()));
         let ids = Filter::any_of("itemId", heads.keys().map(|id| id.bson()).collect());
+        // What an entry lacks, the store cannot tell.
+        let matching = plan.rows.filter.clone();
+        let matching = if let Some(lacking) = plan.lacking() { Filter::Or(vec![matching, lacking]) } else { matching };
         let (_, by, at_most) = point.fields();
         let scan = Scan {
-            filter: plan.scope.narrow(ids.and(is_shown).and(plan.rows.filter.clone())),
+            filter: plan.scope.narrow(ids.and(is_shown).and(matching)),
             newest: Some(Newest { per: "itemId".into(), by: by.into(), at_most }),
             // The payloads of those that are shown are fetched together.
             without: vec!["inline".into(), "riders".into()],
             ..Scan::default()
         };
         let rows: Vec<_> = self.documents.scan_stored(&self.names.ver, scan).try_collect().await?;
-        let mut items = HashMap::with_capacity(rows.len());
+        let mut then = Vec::with_capacity(rows.len());
         for stored in &rows {
             let row = Row::read(stored)?;
             if let Some(head) = heads.get(&row.id) {
-                let id = row.id;
-                let found = Found::from_row(row, head.created_at);
-                items.extend(self.matching(plan, &plan.rows, stored, found).await?.map(|item| (id, item)));
+                then.push(self.matching(plan, &plan.rows, stored, Found::from_row(row, head.created_at)));
             }
         }
-        Ok(items)
+        self.by_item(then).await
+    }
+
+    /// Those that match. Some have to read their documents.
+    async fn by_item(&self, looks: Vec<impl Future<Output = Result<Option<Listed>>>>) -> Result<HashMap<ItemId, Listed>> {
+        let matching = stream::iter(looks).buffer_unordered(FETCHES);
+        matching.try_filter_map(async |item| Ok(item.map(|item| (item.found.id, item)))).try_collect().await
     }
 
     /// Whether so few items were written since that a look at each is nothing.
@@ -154,10 +169,21 @@ impl Engine {
     async fn in_any_order(&self, plan: &Plan, most: usize) -> Result<Vec<Listed>> {
         // In this order: an item that is written in between is then seen twice, and not never.
         let unchanged = if plan.heads_follow || plan.point.is_none() { self.unchanged(plan, most).await? } else { Vec::new() };
-        let Some(point) = plan.point else { return Ok(unchanged) };
+        if plan.point.is_none() && plan.incomplete.is_empty() {
+            return Ok(unchanged);
+        }
         let mut seen: HashSet<ItemId> = unchanged.iter().map(|item| item.found.id).collect();
         let mut first = First::new(plan, plan.after.clone(), most);
         unchanged.into_iter().for_each(|item| first.add(item));
+        if let Some(lacking) = plan.lacking() {
+            let heads = Scan { filter: plan.all_heads().and(lacking), ..Scan::default() };
+            let mut heads = self.documents.scan_stored(&self.names.head, heads).try_chunks(CHUNK);
+            while let Some(heads) = heads.try_next().await.map_err(|e| e.1)? {
+                let items = self.items_of(plan, &heads).await?;
+                items.into_iter().filter(|item| seen.insert(item.found.id)).for_each(|item| first.add(item));
+            }
+        }
+        let Some(point) = plan.point else { return Ok(first.in_order().0) };
         let mut since = self.heads_since(plan, point);
         while let Some(heads) = since.try_next().await? {
             let items = self.as_they_were(plan, point, heads).await?;
@@ -216,7 +242,7 @@ impl Engine {
     }
 
     fn all_of(self: &Arc<Self>, plan: Plan) -> BoxStream<'static, Result<Listed>> {
-        if plan.point.is_none() {
+        if plan.point.is_none() && plan.incomplete.is_empty() {
             let scan = Scan { filter: plan.shown_heads(), order: plan.heads.order.clone(), after: plan.after.clone(), ..Scan::default() };
             let heads = self.documents.scan_stored(&self.names.head, scan);
             let item = move |stored: RawDocumentBuf| {

@@ -22,6 +22,7 @@ on_every_pairing!(
     a_damaged_item_is_shown_with_its_error_where_that_is_asked_for,
     items_without_a_place_in_the_order_come_last_with_their_error_where_that_is_asked_for,
     a_property_that_no_document_has_is_told,
+    what_has_no_room_in_the_index_is_found_and_sorted_by_all_the_same,
 );
 
 /// All pages of a list, each no longer than `limit`.
@@ -310,4 +311,66 @@ async fn a_property_that_no_document_has_is_told(p: &Pairing) {
     assert_eq!(unknown(users.list().filter(json!({"late": 1}))).await, ["late"]);
     assert_eq!(unknown(users.list().as_of_cv(cv + 1).filter(json!({"late": 9}))).await, Vec::<String>::new(), "there was one then");
     assert_eq!(users.list().filter(json!({"m": 1, "n": 1})).sort("x", Ascending).unknown_properties().await.unwrap(), ["m", "x"]);
+}
+
+/// F4: lists by what an entry lacks look at the documents, now and as of a point, in pages and as a whole.
+async fn what_has_no_room_in_the_index_is_found_and_sorted_by_all_the_same(p: &Pairing) {
+    let store = p.open();
+    let users = store.users();
+    let large = |n: usize| n.is_multiple_of(3);
+    let document = |n: usize, key: usize| {
+        let pad = "x".repeat(if large(n) { 70_000 } else { 3 });
+        json!({ "n": n, "big": {"key": key, "pad": pad}, "other": if n.is_multiple_of(6) { "y".repeat(66_000) } else { "y".into() }, "kind": n % 2 })
+    };
+    let mut ids = Vec::new();
+    for n in 0..12 {
+        ids.push(users.create(document(n, (n * 7) % 12)).await.unwrap().id);
+    }
+    let cv = users.stable_cv().await.unwrap();
+    for n in [3, 4] {
+        users.replace(&ids[n], json!({ "n": n, "big": {"key": -1} })).await.unwrap();
+    }
+    for (n, expected) in [(0, json!(["big", "other"])), (1, Json::Null), (3, Json::Null), (9, json!("big"))] {
+        let head = store.head(&users, &ids[n]).await;
+        assert_eq!(head.get("notIndexed").map_or(Json::Null, chronos_db::bson_to_json), expected, "{n}");
+    }
+    let notes = store.stored(&users, "counter").await.into_iter().filter(|note| note.get_str("_id").ok() == Some("notIndexed"));
+    assert_eq!(notes.count(), 1);
+
+    let sorted = |mut ns: Vec<usize>, key: &dyn Fn(usize) -> i64| {
+        ns.sort_by_key(|n| key(*n));
+        ns.into_iter().map(|n| json!(n)).collect::<Vec<Json>>()
+    };
+    let then = |n: usize| i64::try_from((n * 7) % 12).unwrap();
+    let now = |n: usize| if n == 3 || n == 4 { -1 } else { then(n) };
+    for (what, key, list) in [("now", &now as &dyn Fn(usize) -> i64, users.list()), ("then", &then, users.list().as_of_cv(cv))] {
+        let list = || list.clone();
+        let all = sorted((0..12).collect(), key);
+        for limit in [3, 5, 100] {
+            let paged = pages(|| list().sort("big.key", Ascending).sort("n", Ascending), limit).await.concat();
+            assert_eq!(column(&paged, "n"), all, "{what} in pages of {limit}");
+        }
+        let streamed: Vec<View> =
+            list().sort("big.key", Descending).sort("n", Descending).stream().await.unwrap().try_collect().await.unwrap();
+        assert_eq!(column(&streamed, "n"), all.iter().rev().cloned().collect::<Vec<_>>(), "{what} as a whole");
+        let found = async |filter: Json| column(&list().filter(filter).sort("n", Ascending).await.unwrap().items, "n");
+        let of = |keep: &dyn Fn(usize) -> bool| sorted((0..12).filter(|n| keep(*n)).collect(), &|n| i64::try_from(n).unwrap());
+        assert_eq!(found(json!({"big.key": {"$gte": 5}})).await, of(&|n| key(n) >= 5), "{what}");
+        assert_eq!(found(json!({"big.key": {"$not": {"$gte": 5}}})).await, of(&|n| key(n) < 5), "{what}");
+        assert_eq!(found(json!({"big": {"$exists": false}})).await, of(&|_| false), "{what}");
+        let is_padded = |n: usize| large(n) && !(what == "now" && n == 3);
+        assert_eq!(found(json!({"big.pad": {"$regex": "^xxxx"}})).await, of(&is_padded), "{what}");
+        assert_eq!(found(json!({"other": "y".repeat(66_000), "kind": 0})).await, of(&|n| n % 6 == 0), "{what}");
+        assert_eq!(found(json!({"kind": 1})).await, of(&|n| n % 2 == 1 && !(what == "now" && n == 3)), "{what}");
+        let by_id = list().filter(json!({"big.key": {"$lt": 4}}));
+        assert_eq!(by_id.clone().await.unwrap().items.len(), of(&|n| key(n) < 4).len(), "{what}");
+        assert_eq!(pages(|| by_id.clone(), 2).await.concat().len(), of(&|n| key(n) < 4).len(), "{what}");
+        assert_eq!(by_id.stream().await.unwrap().try_collect::<Vec<_>>().await.unwrap().len(), of(&|n| key(n) < 4).len(), "{what}");
+        assert_eq!(list().filter(json!({"big.pad": "nothing"})).await.unwrap().unknown, Vec::<String>::new());
+    }
+    // A handle that has not heard of it asks.
+    if p.kind != super::pairing::Kind::EmbeddedMemory {
+        let again = p.open().users();
+        assert_eq!(again.list().filter(json!({"big.key": {"$gte": 0}})).await.unwrap().items.len(), 10);
+    }
 }
