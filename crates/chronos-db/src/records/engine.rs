@@ -346,7 +346,7 @@ fn list_indexes<'p>(declared: impl Iterator<Item = &'p str>) -> Vec<Index> {
     let orders = ["updatedAt", "createdAt", "cv", "ov"].map(|path| Index::on(&format!("head_{path}"), &[path, "_id"]));
     // And one of the few whose properties had no room in the index.
     let incomplete = Index::on("head_incomplete", &["notIndexed", "_id"]).only_if_exists("notIndexed");
-    orders.into_iter().chain([incomplete]).chain(declared.map(property_index)).collect()
+    orders.into_iter().chain(declared.map(property_index)).chain([incomplete]).collect()
 }
 
 /// The same within each tenant.
