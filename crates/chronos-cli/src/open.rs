@@ -13,6 +13,9 @@ use crate::failure::{Failure, one_line};
 use crate::input;
 use crate::output::note;
 
+/// Payloads kept in memory: a command reads few of them twice.
+const CACHE_BYTES: u64 = 16 * 1024 * 1024;
+
 /// Arms fail points, such as `commit.before_answer=abort:3`, so that tests can end this very program between two steps of a write.
 const FAIL_POINTS: &str = "CHRONOS_FAIL_POINTS";
 /// Used if neither `--config` nor `--data` is given, in this order.
@@ -96,7 +99,7 @@ impl Globals {
         if let Some(points) = env::var_os(FAIL_POINTS) {
             runtime.fail = FailPoints::parse(&points.to_string_lossy())?;
         }
-        let chronos = Chronos::builder(config).runtime(runtime).open()?;
+        let chronos = Chronos::builder(config).runtime(runtime).cache_bytes(CACHE_BYTES).open()?;
         Ok(Opened { chronos, route: self.route(), tenant_is_given: self.tenant.is_some(), waiting: false })
     }
 

@@ -38,7 +38,7 @@ fn open(folder: &std::path::Path, storage: &Arc<Failing<objects::Call>>, inline_
 
 async fn create(files: &Collection, count: u64, at_once: usize, document: impl Fn(u64) -> Json) {
     let writes = futures::stream::iter(0..count).map(|n| files.create(document(n)).into_future()).buffer_unordered(at_once);
-    writes.for_each(|written| async { drop(written.unwrap()) }).await;
+    writes.for_each(|written| async { assert!(written.unwrap().changed) }).await;
 }
 
 /// Plays a scenario when this binary starts itself again with one: `NAME FOLDER COUNT`.

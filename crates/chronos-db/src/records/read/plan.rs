@@ -199,6 +199,12 @@ impl Plan {
 impl Engine {
     /// What a query means; of the past, once nothing can be added to that past any more.
     pub(super) async fn plan(&self, query: &Query, scope: &Scope) -> Result<Plan> {
+        let mut which = self.settled(query.which).await?;
+        let mut kept = Filter::All;
+        if !self.settings.versioning && !matches!(which, Which::Ov(_)) {
+            kept = self.kept(which, scope).await?;
+            which = Which::Latest;
+        }
         let own = self.own_names(self.mentioned(query), scope).await?;
         let side = |names: &Names<'_>| {
             let order = self.stored_order(&query.sort, names)?;
@@ -206,7 +212,7 @@ impl Engine {
         };
         let silent = OnBuiltIn::default();
         let heads = |on_built_in| side(&Names { paths: &HEADS, own: own.clone(), on_built_in });
-        let (heads, rows) = if query.which == Which::Latest {
+        let (mut heads, rows) = if which == Which::Latest {
             let heads = heads(&query.on_built_in)?;
             (heads.clone(), heads)
         } else {
@@ -214,7 +220,10 @@ impl Engine {
             let rows = side(&Names { paths: &ROWS, own: own.clone(), on_built_in: &query.on_built_in })?;
             (heads(&silent)?, rows)
         };
-        let point = match self.settled(query.which).await? {
+        if kept != Filter::All {
+            heads.filter = heads.filter.and(kept);
+        }
+        let point = match which {
             Which::Latest => None,
             Which::At(at) => Some(Point::At(at)),
             Which::Cv(cv) => Some(Point::Cv(cv)),

@@ -124,7 +124,7 @@ impl Engine {
         if heads.is_empty() {
             return Ok(HashMap::new());
         }
-        let mut hidden = vec![Op::Void, Op::Erase];
+        let mut hidden = vec![Op::Void, Op::Erase, Op::Erased];
         if !plan.include_deleted {
             hidden.push(Op::Delete);
         }
