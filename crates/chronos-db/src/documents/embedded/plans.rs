@@ -237,3 +237,40 @@ fn looking_for_what_waits_costs_the_same_among_a_hundred_times_as_many_rows() {
     let (few, many) = (steps(100), steps(10_000));
     assert_eq!(few, many, "steps of a scan and of a count");
 }
+
+/// SQLite's steps for a page of heads, sorted by their time, of which `matching` of all have a status within a range.
+fn page_by_time(all: i64, matching: i64) -> u64 {
+    let steps = Arc::<super::Steps>::default();
+    let mut session = Session::new(place::connect(None, Role::Writer).unwrap(), &steps);
+    let namespace = Namespace::new("database", "heads");
+    session.begin("BEGIN IMMEDIATE").unwrap();
+    session.ensure(&namespace, &indexes_of_heads(&["status"])).unwrap();
+    let mut batch = Batch::new();
+    for n in 0..all {
+        // Those that match are spread over all times.
+        let status = if n % (all / matching) == 0 { 1 } else { 9 };
+        let head = doc! { "_id": n, "updatedAt": n, "createdAt": n, "cv": n, "ov": 0, "metaIndexed": { "status": status } };
+        batch.push(&namespace, Write::insert(head));
+    }
+    session.apply(&Prepared::new(batch).unwrap()).unwrap();
+    session.connection.execute_batch("COMMIT").unwrap();
+    let filter = live().and(Filter::lte("metaIndexed.status", 5).and(Filter::gt("metaIndexed.status", 0)));
+    let order = vec![("updatedAt".to_owned(), Ascending), ("_id".to_owned(), Ascending)];
+    let scan = Scan { filter, order, after: Some(vec![3.into(), 3.into()]), limit: Some(20), ..Scan::default() };
+    let before = steps.total();
+    let page = session.page(&namespace, &Ask { scan, inclusive: false, at_least: 1 }, &|| true).unwrap();
+    assert_eq!(page.found.len(), 20);
+    steps.total() - before
+}
+
+#[test]
+fn a_page_of_a_filter_that_lets_much_through_follows_its_order() {
+    let (few, many) = (page_by_time(5_000, 5_000), page_by_time(20_000, 20_000));
+    assert!(many <= few + 100, "{few} steps among 5,000, {many} among 20,000");
+}
+
+#[test]
+fn a_page_of_a_filter_that_lets_little_through_follows_the_filter() {
+    let (few, many) = (page_by_time(1_000, 25), page_by_time(20_000, 25));
+    assert!(many <= few + 100, "{few} steps among 1,000, {many} among 20,000");
+}

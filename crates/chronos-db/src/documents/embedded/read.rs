@@ -15,6 +15,9 @@ use crate::documents::{Direction, Filter, Index, Namespace, Newest, Scan, stored
 /// Takes a document; says whether it wants more.
 type Take<'a> = &'a mut dyn FnMut(&RawDocument) -> Result<ControlFlow<()>, Error>;
 
+/// Of so many matches, the first are looked for in their order, and not in the order of what they match by.
+const MANY: u64 = 1_000;
+
 /// Rows that do not match between two questions whether anybody still listens.
 const PATIENCE: u32 = 1024;
 
@@ -104,11 +107,39 @@ impl Session {
         })
     }
 
+    /// The paths of the index that yields the scan's order, if it is better followed than one that the filter could enter by.
+    ///
+    /// SQLite knows neither how many rows a filter lets through nor how many are wanted, and sorts all it can find by the filter, for each page anew. So
+    /// that is left to it only if they are few.
+    fn order_to_follow(&self, table: &Table, scan: &Scan) -> Result<Option<Vec<String>>, Fault> {
+        if scan.newest.is_some() || scan.order.is_empty() || scan.limit.is_none() {
+            return Ok(None);
+        }
+        let by_id = Index::on("_id_", &["_id"]);
+        let indexes = table.layout.indexes.iter().chain([&by_id]);
+        let best = indexes.filter_map(|index| Some((index.prefix_before(scan)?, index))).max_by_key(|(prefix, _)| *prefix);
+        let Some((prefix, index)) = best else { return Ok(None) };
+        let paths: Vec<String> = index.keys.iter().take(prefix + scan.order.len()).map(|(path, _)| path.clone()).collect();
+        let mut entries = Vec::new();
+        look_into(&scan.filter, &mut entries);
+        let is_elsewhere = |path: &&str| table.indexed("r", path).is_some() && !paths.iter().any(|known| known == path);
+        // An index that serves both the filter and the order is taken anyway.
+        if paths.first().is_some_and(|first| entries.contains(&first.as_str())) || !entries.iter().any(is_elsewhere) {
+            return Ok(None);
+        }
+        let query = Query::matches(table, &scan.filter, MANY);
+        let matches: i64 = self.statement(&query.sql)?.query_row(params_from_iter(&query.parameters), |row| row.get(0))?;
+        Ok((matches.unsigned_abs() >= MANY).then_some(paths))
+    }
+
     /// Runs a scan up to its limit; says whether it ended for another reason than that there is nothing more.
     fn scan(&mut self, namespace: &Namespace, ask: &Ask, listening: &dyn Fn() -> bool, take: Take<'_>) -> Result<bool, Fault> {
         let Some(table) = self.table(namespace)? else { return Ok(false) };
         let scan = &ask.scan;
-        let query = Query::new(&table, ask);
+        let query = match self.order_to_follow(&table, scan)? {
+            Some(paths) => Query::plain(&table, ask, Some(&paths)),
+            None => Query::new(&table, ask),
+        };
         let mut found = self.statement(&query.sql)?;
         let mut by_number = self.statement(&format!("SELECT doc FROM d{} WHERE rowid=?", table.number))?;
         let reader = Reader::new(&scan.filter);
@@ -181,10 +212,20 @@ fn look_at<'a>(filter: &'a Filter, fields: &mut Vec<&'a str>) {
     }
 }
 
+/// The paths by which an index may serve a filter.
+fn look_into<'a>(filter: &'a Filter, paths: &mut Vec<&'a str>) {
+    match filter {
+        Filter::All | Filter::Or(_) | Filter::Nor(_) => {}
+        Filter::And(parts) => parts.iter().for_each(|part| look_into(part, paths)),
+        Filter::Field(_, Test::Ne(_) | Test::Nin(_) | Test::Not(_) | Test::Exists(_)) => {}
+        Filter::Field(path, _) => paths.push(path),
+    }
+}
+
 impl Query {
     pub(super) fn new(table: &Table, ask: &Ask) -> Self {
         match &ask.scan.newest {
-            None => Self::plain(table, ask),
+            None => Self::plain(table, ask, None),
             Some(newest) if table.has_index_on(&[&newest.per, &newest.by]) => Self::newest_by_index(table, ask, newest),
             Some(newest) => Self::newest_by_sorting(table, ask, newest),
         }
@@ -197,12 +238,18 @@ impl Query {
 
     /// The condition of a filter on rows of `row`.
     fn matching(&mut self, table: &Table, row: &str, filter: &Filter) {
-        self.matching_beyond(table, row, filter, None);
+        self.matching_by(filter, &|path| table.indexed(row, path), &|path| table.may_hold_arrays(path), None);
     }
 
     /// The same, of a scan that begins at a value of the first path of its order.
-    fn matching_beyond(&mut self, table: &Table, row: &str, filter: &Filter, beyond: Option<(&str, Direction, &Bson)>) {
-        let sql = filter::to_sql_beyond(filter, &|path| table.indexed(row, path), &|path| table.may_hold_arrays(path), beyond);
+    fn matching_by(
+        &mut self,
+        filter: &Filter,
+        columns: filter::Columns<'_>,
+        may_hold_arrays: &dyn Fn(&str) -> bool,
+        beyond: Option<(&str, Direction, &Bson)>,
+    ) {
+        let sql = filter::to_sql_beyond(filter, columns, may_hold_arrays, beyond);
         if self.parameters.len() + sql.parameters.len() > MOST_PARAMETERS {
             // Every row passes; the evaluator decides.
             self.add("1", Vec::new());
@@ -234,16 +281,34 @@ impl Query {
         }
     }
 
-    fn plain(table: &Table, ask: &Ask) -> Self {
+    /// With `along`, by no other index than one over these paths.
+    pub(super) fn plain(table: &Table, ask: &Ask, along: Option<&[String]>) -> Self {
         let scan = &ask.scan;
         let mut query = Self { by_number: !scan.order.is_empty(), ..Self::default() };
         let column = if query.by_number { "rowid" } else { "doc" };
         query.add(&format!("SELECT r.{column} FROM d{} r WHERE ", table.number), Vec::new());
         let beyond = scan.order.first().zip(scan.after.as_ref().and_then(|after| after.first()));
-        query.matching_beyond(table, "r", &scan.filter, beyond.map(|((path, direction), value)| (path.as_str(), *direction, value)));
+        let beyond = beyond.map(|((path, direction), value)| (path.as_str(), *direction, value));
+        let columns = |path: &str| {
+            let column = table.indexed("r", path)?;
+            // What SQLite has to compute it looks for in no index.
+            let hidden = along.is_some_and(|along| !along.iter().any(|known| known == path));
+            Some(if hidden { format!("+{column}") } else { column })
+        };
+        query.matching_by(&scan.filter, &columns, &|path| table.may_hold_arrays(path), beyond);
         query.partial(table, &scan.filter);
         query.after(table, ask);
         query.order(table, scan);
+        query
+    }
+
+    /// How many rows may match, `at_most` at most.
+    fn matches(table: &Table, filter: &Filter, at_most: u64) -> Self {
+        let mut query = Self::default();
+        query.add(&format!("SELECT count(*) FROM (SELECT 1 FROM d{} r WHERE ", table.number), Vec::new());
+        query.matching(table, "r", filter);
+        query.partial(table, filter);
+        query.add(&format!(" LIMIT {at_most})"), Vec::new());
         query
     }
 

@@ -24,7 +24,7 @@ pub use pattern::Pattern;
 #[cfg(feature = "mongodb")]
 pub(crate) use to_mongo::{after_to_mongo, plain, to_mongo};
 #[cfg(feature = "embedded")]
-pub(crate) use to_sql::{after_to_sql, is_exact_in_sql, to_sql_beyond};
+pub(crate) use to_sql::{Columns, after_to_sql, is_exact_in_sql, to_sql_beyond};
 
 /// A checked filter over typed values.
 #[derive(Clone, Debug, Default, PartialEq)]
