@@ -10,7 +10,7 @@ use super::{Gauge, Spent, in_proportion, same, spent};
 use crate::objects::{Objects, Put, PutMode, PutOptions};
 
 /// Objects of the small bucket; the large one has a hundred times as many.
-const FEW: usize = 12;
+const FEW: usize = 10;
 /// Objects below the prefix that is listed.
 const BELOW: usize = 5;
 
@@ -46,7 +46,7 @@ pub type Bucket = (Arc<dyn Objects>, Arc<dyn Gauge>);
 async fn fill((objects, _): &Bucket, count: usize) {
     let keys = (0..count).map(|n| format!("collection/item-{n:06}/v0/item.json")).chain((0..BELOW).map(|n| format!("other/{n}/item.json")));
     let puts = keys.map(|key| async move { objects.put(&key, Bytes::from(vec![7; 200]), PutOptions::default()).await });
-    let _: Vec<Put> = futures::stream::iter(puts).buffer_unordered(16).try_collect().await.unwrap();
+    let _: Vec<Put> = futures::stream::iter(puts).buffer_unordered(4).try_collect().await.unwrap();
 }
 
 async fn filled(small: &Bucket, large: &Bucket) {
