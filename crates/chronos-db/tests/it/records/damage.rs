@@ -8,7 +8,7 @@ use chronos_db::objects::PutOptions;
 use chronos_db::{ErrorKind, Runtime, Verification, json};
 use test_support::{Failing, Fault, SeededRandom, objects};
 
-use super::pairing::{Pairing, Store, namespace, on_every_pairing, refused};
+use super::pairing::{PATIENCE, Pairing, Store, namespace, on_every_pairing, refused};
 
 on_every_pairing!(
     a_truncated_item_is_an_error_and_verify_finds_it,
@@ -30,6 +30,7 @@ async fn damaged(p: &Pairing, damage: impl AsyncFn(&Store, &str)) -> (Store, chr
     let id = users.create(json!({"n": 0})).await.unwrap().id;
     users.update(&id, json!({"n": 1})).ack_stored().await.unwrap();
     users.create(json!({"other": 1})).ack_stored().await.unwrap();
+    assert_eq!(users.drain(PATIENCE).await.unwrap(), 0);
     assert!(users.verify().await.unwrap().is_clean());
     damage(&store, &format!("users/{id}/v0/item.json")).await;
     (store, users, id)
