@@ -125,9 +125,17 @@ async fn once(collection: &Collection, limit: Duration) -> Result<FlushReport, F
     Ok(report)
 }
 
-async fn round(collection: &Collection) -> Result<(Round, FlushReport), Failure> {
+async fn round(collection: &Collection) -> Result<(Option<Round>, FlushReport), Failure> {
     let report = collection.drain(ROUND).await?;
-    Ok((tidy(collection, &report).await?, report))
+    match tidy(collection, &report).await {
+        Ok(round) => Ok((Some(round), report)),
+        // The next round tries again.
+        Err(Failure::Error(error)) if error.is_retryable() => {
+            note(&format!("cleaning up `{}`: {}", collection.name(), one_line(error.message())));
+            Ok((None, report))
+        }
+        Err(failure) => Err(failure),
+    }
 }
 
 async fn until_stopped(collection: &Collection, every: Duration) -> Result<FlushReport, Failure> {
@@ -139,7 +147,9 @@ async fn until_stopped(collection: &Collection, every: Duration) -> Result<Flush
             () = stop.comes() => return Ok(FlushReport::default()),
         };
         // A quiet worker prints one line, not one a round.
-        if told.replace(done) != Some(done) || done.orphans + done.erased + done.trimmed > 0 {
+        if let Some(done) = done
+            && (told.replace(done) != Some(done) || done.orphans + done.erased + done.trimmed > 0)
+        {
             done.print()?;
             name_failing(&report);
         }

@@ -15,7 +15,7 @@ use super::import::Importer;
 use super::lock::{ItemLock, PATIENCE};
 use super::model::{ItemId, Lineage};
 use super::own::OnBuiltIn;
-use super::read::{Page, Query, ReadOptions, Which};
+use super::read::{Page, Query, ReadOptions, Which, unless_erased};
 use super::restore::{RestoreOptions, Restored};
 use super::verify::Verification;
 use super::view::{OnDamage, Version, View, Written};
@@ -387,7 +387,7 @@ impl Get {
         let (engine, scope) = (&self.collection.engine, self.collection.scope().await?);
         let named = |e: Error| e.during("get").in_collection(&engine.names.collection).on_item(self.id);
         match engine.find(self.id, self.which, &self.options, scope).await.map_err(named)? {
-            Some(found) => engine.view(found, &self.options).await.map(Some).map_err(named),
+            Some(found) => unless_erased(engine.view(found, &self.options).await).map_err(named),
             None => Ok(None),
         }
     }

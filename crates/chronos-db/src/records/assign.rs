@@ -6,6 +6,7 @@ use bson::{Bson, Document};
 use futures::TryStreamExt as _;
 use futures::future::BoxFuture;
 
+use super::gc::CONDEMNED;
 use super::model::{Names, Op};
 use super::own;
 use super::scope::{Scope, TENANT};
@@ -119,6 +120,16 @@ fn same(document: &Document, field: &str) -> Guard {
     Guard::Equals { field: field.to_owned(), value: document.get(field).cloned().unwrap_or(Bson::Null) }
 }
 
+/// A row changes when it is stored, and when its item is erased.
+fn unchanged_row(row: &Document) -> Guard {
+    same(row, if row.contains_key("unflushedSince") { "unflushedSince" } else { "op" })
+}
+
+/// A note of an upload changes when it is condemned.
+fn unchanged_note(note: &Document) -> Guard {
+    same(note, if note.contains_key(CONDEMNED) { CONDEMNED } else { "notedAt" })
+}
+
 impl Work<'_> {
     async fn collection(&self, done: &mut Assigned) -> Result<()> {
         let mut any = false;
@@ -126,10 +137,10 @@ impl Work<'_> {
             let Names { head, ver, gc, locks, claims, .. } = &self.names;
             let version = Filter::Field("op".into(), Test::Ne(Op::Void.as_str().into()));
             // Heads last: an item is the tenant's when its head says so, and by then all its versions do.
-            let (versions, left_versions) = self.documents_of(ver, version, |row| same(row, "unflushedSince")).await?;
+            let (versions, left_versions) = self.documents_of(ver, version, unchanged_row).await?;
             let (mut notes, mut left) = (0, left_versions);
             let kinds: [(&Namespace, Unchanged); 3] =
-                [(gc, |note| same(note, "notedAt")), (locks, |lock| same(lock, "token")), (claims, |claim| same(claim, "itemId"))];
+                [(gc, unchanged_note), (locks, |lock| same(lock, "token")), (claims, |claim| same(claim, "itemId"))];
             for (namespace, unchanged) in kinds {
                 let (given, kept) = self.documents_of(namespace, Filter::All, unchanged).await?;
                 (notes, left) = (notes + given, left + kept);

@@ -6,16 +6,18 @@
 //! it could look, or what a network delivers late, is found by the note that has the item's objects looked for once more.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use bson::oid::ObjectId;
 use bson::{Document, doc};
 use futures::{StreamExt as _, TryStreamExt as _};
 
 use super::engine::Engine;
-use super::model::{ItemId, Op, Row};
+use super::gc::Noted;
+use super::model::{Content, ItemId, Op, Row};
 use super::scope::TENANT;
 use crate::documents::{Batch, Direction, Filter, Guard, Outcome, Scan, Write};
-use crate::objects::keys;
+use crate::objects::{Objects, keys};
 use crate::{Error, Result, Timestamp};
 
 /// Versions per round.
@@ -33,6 +35,8 @@ impl Engine {
     pub(crate) async fn erase(&self, erasure: &Row) -> Result<()> {
         self.note_erasure(erasure).await?;
         self.runtime.fail.hit("erase.after_note")?;
+        // Before anything goes every reader must see that it may. (A head that lags, or that was brought back before this library kept the numbers.)
+        self.roll_forward(erasure.id).await?;
         let mut rows = self.rows_of(erasure.id).try_chunks(ROUND);
         while let Some(rows) = rows.next().await {
             let rows = rows.map_err(|error| error.1)?;
@@ -41,8 +45,6 @@ impl Engine {
         self.runtime.fail.hit("erase.after_rows")?;
         self.remove_prefix(erasure.id).await?;
         self.runtime.fail.hit("erase.after_objects")?;
-        // A head that somebody brought back, before this library kept the numbers.
-        self.roll_forward(erasure.id).await?;
         self.documents.purge(&self.names.ver.database).await
     }
 
@@ -80,11 +82,8 @@ impl Engine {
 
     /// Whatever lies where the item's objects lie. Returns how many there were.
     pub(super) async fn remove_prefix(&self, id: ItemId) -> Result<u64> {
-        let Some(space) = &self.space else { return Ok(0) };
-        let prefix = keys::item_prefix(&self.names.collection, &id.to_string())?;
         let mut removed = 0;
-        for name in places(space) {
-            let bucket = self.bucket(name)?;
+        for (bucket, prefix) in self.prefixes(id)? {
             let mut found = bucket.list(&prefix);
             while let Some(object) = found.try_next().await? {
                 bucket.delete(&object.key).await?;
@@ -96,14 +95,31 @@ impl Engine {
 
     /// An object that lies where those of the item lay.
     pub(super) async fn left_of(&self, id: ItemId) -> Result<Option<String>> {
-        let Some(space) = &self.space else { return Ok(None) };
-        let prefix = keys::item_prefix(&self.names.collection, &id.to_string())?;
-        for name in places(space) {
-            if let Some(object) = self.bucket(name)?.list(&prefix).try_next().await? {
+        for (bucket, prefix) in self.prefixes(id)? {
+            if let Some(object) = bucket.list(&prefix).try_next().await? {
                 return Ok(Some(object.key));
             }
         }
         Ok(None)
+    }
+
+    /// Where objects of an item may lie. The original library put those of its properties elsewhere, and recorded them in the documents alone.
+    fn prefixes(&self, id: ItemId) -> Result<Vec<(Arc<dyn Objects>, String)>> {
+        let Some(space) = &self.space else { return Ok(Vec::new()) };
+        let mut prefixes = vec![keys::item_prefix(&self.names.collection, &id.to_string())?];
+        let collection = self.names.collection.trim().to_lowercase();
+        for path in self.settings.map.base64.keys() {
+            let property = path.replace("[]", "");
+            prefixes.extend([property.to_lowercase(), property].map(|property| format!("{collection}/{property}/{id}/")));
+        }
+        prefixes.sort();
+        prefixes.dedup();
+        let mut places = Vec::new();
+        for name in places_of(space) {
+            let bucket = self.bucket(name)?;
+            places.extend(prefixes.iter().map(|prefix| (Arc::clone(&bucket), prefix.clone())));
+        }
+        Ok(places)
     }
 
     pub(super) async fn remove_objects(&self, row: &Row) -> Result<()> {
@@ -133,20 +149,47 @@ impl Engine {
         let now: HashMap<ObjectId, Op> =
             found.iter().map(|stored| Row::read(stored).map(|row| (row.row_id, row.op))).collect::<Result<_>>()?;
         for row in rows {
-            match now.get(&row.row_id) {
-                Some(Op::Erased) => self.remove_objects(row).await?,
-                Some(_) => {}
-                None => match self.head(row.id).await? {
-                    Some(head) if !head.erased => {
-                        if head.content.payload.ov != row.ov {
-                            self.remove_superseded(row, Some(&head)).await?;
-                        }
-                    }
-                    _ => self.remove_objects(row).await?,
-                },
+            if let Err(error) = self.take_back_one(row, now.get(&row.row_id).copied()).await {
+                tracing::warn!(item = %row.id, ov = row.ov, %error, "an object that was stored in vain is left to the clean-up");
+                self.leave_to_clean_up(row).await?;
             }
         }
         Ok(())
+    }
+
+    async fn take_back_one(&self, row: &Row, now: Option<Op>) -> Result<()> {
+        match now {
+            Some(Op::Erased) => self.remove_objects(row).await,
+            // Rows go where versions are not kept, or went with their item before there were stubs.
+            None => match self.head(row.id).await? {
+                Some(head) if !head.erased => {
+                    if self.settings.versioning || head.content.payload.ov == row.ov {
+                        return Ok(());
+                    }
+                    self.remove_superseded(row, Some(&head)).await
+                }
+                _ => self.remove_objects(row).await,
+            },
+            Some(_) => Ok(()),
+        }
+    }
+
+    /// Notes the objects of a row like those of a commit that never came: the clean-up looks which of them are needed.
+    async fn leave_to_clean_up(&self, row: &Row) -> Result<()> {
+        let Content { payload, refs, tenant, .. } = &row.content;
+        let own = payload.bucket.clone().zip(payload.key.clone());
+        let blobs = refs.iter().flat_map(|blob| {
+            let keys = std::iter::once(blob.blob_key.clone()).chain(blob.text_key.clone());
+            keys.map(|key| (blob.bucket.clone(), key))
+        });
+        let noted = Noted {
+            note: format!("upload/{}", self.runtime.random.object_id()),
+            id: row.id,
+            tenant: tenant.clone(),
+            at: self.documents.now().await?,
+            objects: own.into_iter().chain(blobs).collect(),
+        };
+        self.note(&noted, true).await.map(drop)
     }
 
     /// Sees to it that the item's objects are looked for once more, whatever becomes of this process.
@@ -172,6 +215,10 @@ impl Engine {
         }
         let id = ItemId::new(note.get_object_id("itemId").map_err(|_| malformed())?);
         // The note says what was to be done; the row, that it may be.
+        if self.space.is_none() {
+            // Somebody who has the storage will look.
+            return Ok(0);
+        }
         let is_erased = self.newest_row(id).await?.is_some_and(|row| row.op == Op::Erase);
         let removed = if is_erased { self.remove_prefix(id).await? } else { 0 };
         let Some(note) = note.get("_id").cloned() else { return Err(malformed()) };
@@ -193,7 +240,7 @@ impl Engine {
 }
 
 /// The buckets in which objects lie, each once.
-fn places(space: &super::engine::Space) -> impl Iterator<Item = &str> {
+fn places_of(space: &super::engine::Space) -> impl Iterator<Item = &str> {
     let content = (space.content != space.json).then_some(space.content.as_str());
     std::iter::once(space.json.as_str()).chain(content)
 }

@@ -15,10 +15,10 @@ use super::erase::DUE;
 use super::model::{Content, ItemId};
 use super::scope::{Scope, TENANT};
 use crate::documents::{Batch, Filter, Guard, Outcome, Scan, Write};
-use crate::{Json, Result, Timestamp};
+use crate::{Error, ErrorKind, Json, Result, Timestamp};
 
 /// Whether the object of a note is about to go.
-const CONDEMNED: &str = "condemned";
+pub(super) const CONDEMNED: &str = "condemned";
 /// Notes condemned together.
 const ROUND: usize = 256;
 /// Malformed notes that are named.
@@ -144,12 +144,14 @@ impl Engine {
         let scan = Scan { filter: scope.narrow(Filter::All), ..Scan::default() };
         let mut notes = self.documents.scan(&self.names.gc, scan);
         let mut old = Vec::new();
+        // One item whose objects cannot be removed holds up no other.
+        let mut failed = None;
         while let Some(note) = notes.try_next().await? {
             if note.contains_key(DUE) {
                 match self.erase_again(&note, now).await {
                     Ok(removed) => done.erased += removed,
-                    Err(error) if error.kind() == crate::ErrorKind::Validation => done.passes(&note),
-                    Err(error) => return Err(error),
+                    Err(error) if error.kind() == ErrorKind::Validation => done.passes(&note),
+                    Err(error) => failed = failed.or(Some(error)),
                 }
                 continue;
             }
@@ -159,15 +161,15 @@ impl Engine {
                 None => done.passes(&note),
             }
             if old.len() == ROUND {
-                done.orphans += self.collect(std::mem::take(&mut old)).await?;
+                done.orphans += self.collect(std::mem::take(&mut old), &mut failed).await?;
             }
         }
-        done.orphans += self.collect(old).await?;
-        Ok(done)
+        done.orphans += self.collect(old, &mut failed).await?;
+        failed.map_or(Ok(done), Err)
     }
 
     /// Removes the objects of these notes that no version names, and the notes. Returns how many objects.
-    async fn collect(self: &Arc<Self>, notes: Vec<(Noted, Document)>) -> Result<u64> {
+    async fn collect(self: &Arc<Self>, notes: Vec<(Noted, Document)>, failed: &mut Option<Error>) -> Result<u64> {
         if notes.is_empty() {
             return Ok(0);
         }
@@ -190,7 +192,10 @@ impl Engine {
                 continue;
             }
             let unnamed = self.unnamed(&noted).await?;
-            self.discard(&unnamed).await?;
+            if let Err(error) = self.discard(&unnamed).await {
+                *failed = failed.take().or(Some(error));
+                continue;
+            }
             removed += unnamed.len() as u64;
             self.runtime.fail.hit("gc.after_delete")?;
             self.forget(&noted).await?;

@@ -8,7 +8,7 @@ use super::model::{Rider, State};
 use super::payload::{self, System};
 use super::write::{JSON_TYPE, Ready};
 use crate::objects::{PutMode, PutOptions};
-use crate::{Error, Result};
+use crate::{Error, Result, Timestamp};
 
 /// What makes the keys of a write's objects its own. It stays when the write begins anew, so that what is stored already is found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,6 +25,8 @@ pub(super) struct Uploads {
     noted: Option<Noted>,
     /// SHA-256 of what is stored, by bucket and key.
     stored: HashMap<(String, String), String>,
+    /// The time that item.json says, of every attempt the same.
+    at: Option<Timestamp>,
     /// Whether one of them may yet arrive, or a commit that names them.
     pub(super) open: bool,
 }
@@ -60,7 +62,7 @@ impl Engine {
         let prepared = &mut ready.prepared;
         let Some(body) = prepared.body.take() else { return Ok(Uploading::Nothing) };
         let previous = prepared.previous.as_ref();
-        let at = prepared.at.unwrap_or(prepared.read_at);
+        let at = prepared.at.unwrap_or(*uploads.at.get_or_insert(prepared.read_at));
         // The numbers of a version are not known before its commit; readers compose them from the index.
         let system = System {
             ov: prepared.ov(),

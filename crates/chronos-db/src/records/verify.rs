@@ -338,7 +338,8 @@ impl Engine {
                 };
                 match self.bucket(bucket)?.get(key).await? {
                     Some(bytes) => bytes,
-                    // Where superseded objects go, the row may follow a moment later.
+                    // Erased since the row was read. (Where superseded objects go, the row may follow a moment later.)
+                    None if self.row(row.id, row.ov).await?.is_some_and(|now| now.op.is_bare()) => return Ok(None),
                     None => return Ok(Some(("missing-object", format!("the object `{key}` is missing in bucket `{bucket}`")))),
                 }
             }

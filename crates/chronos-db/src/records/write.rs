@@ -195,13 +195,14 @@ impl Engine {
                 }
                 // That took its time: another version would be noticed only by the commit, after a number was spent.
                 Uploading::Done | Uploading::There => {
-                    if let Some(head) = &head {
-                        let read_at = self.runtime.clock.now();
-                        if self.head(id).await?.is_none_or(|now| now.cv != head.cv || now.row != head.row) {
-                            continue;
-                        }
-                        ready.prepared.read_at = read_at;
+                    let read_at = self.runtime.clock.now();
+                    match (&head, self.head_or_row(id).await?) {
+                        (None, None) => {}
+                        (Some(head), Some(now)) if now.cv == head.cv && now.row == head.row => {}
+                        (None, Some(_)) => return Err(exists()),
+                        (Some(_), _) => continue,
                     }
+                    ready.prepared.read_at = read_at;
                 }
             }
             uploads.open = true;
@@ -223,7 +224,7 @@ impl Engine {
                     self.roll_forward(id).await?;
                     if matches!(change, Change::Create { .. }) {
                         // Ids are given out once; only a claimed one (see `smart_insert`) can be taken.
-                        return Err(Error::new(ErrorKind::OptimisticLock, "the item exists already"));
+                        return Err(exists());
                     }
                 }
             }
@@ -437,6 +438,10 @@ impl Engine {
             ..prepared
         }
     }
+}
+
+fn exists() -> Error {
+    Error::new(ErrorKind::OptimisticLock, "the item exists already")
 }
 
 /// Where versions are not kept there is no past to go back to.

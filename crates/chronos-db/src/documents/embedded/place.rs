@@ -15,6 +15,8 @@ use crate::{Error, Result};
 
 /// How long a connection waits for writers of other processes.
 const BUSY_WAIT: Duration = Duration::from_secs(30);
+/// How long a thing waits that keeps writers waiting meanwhile.
+const AT_ONCE: Duration = Duration::from_millis(200);
 
 /// `Chr` and the number of the file's format, kept in SQLite's `application_id`.
 const APPLICATION_ID: i64 = 0x4368_7201;
@@ -228,6 +230,14 @@ fn patience() -> impl FnMut(i32) -> bool + Send + 'static {
         std::thread::sleep(Duration::from_micros(step));
         since.elapsed() < BUSY_WAIT
     }
+}
+
+/// Does something that nobody else may be kept waiting for: it is given up after a moment.
+pub(super) fn at_once<T>(connection: &mut Connection, work: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> rusqlite::Result<T> {
+    connection.busy_timeout(AT_ONCE)?;
+    let done = work(connection);
+    connection.busy_handler(Some(patience()))?;
+    done
 }
 
 /// Turns the write-ahead log on. SQLite does not wait by itself if two processes do this to a new file at once.

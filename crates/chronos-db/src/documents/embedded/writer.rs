@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use tokio::sync::{mpsc, oneshot};
 
 use super::catalog::Session;
-use super::place::{Fault, Place};
+use super::place::{self, Fault, Place};
 use super::write::Prepared;
 use crate::documents::{BuildBatch, Index, Namespace, Outcome, Sequence};
 use crate::{Error, Result, Runtime, Timestamp};
@@ -129,7 +129,10 @@ impl Writer {
         if !self.written {
             return done();
         }
-        let emptied = self.session.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, i64>(0));
+        // While it waits for readers nobody can write to the file.
+        let emptied = place::at_once(&mut self.session.connection, |connection| {
+            connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, i64>(0))
+        });
         match emptied {
             Ok(0) => {
                 self.written = false;

@@ -4,6 +4,7 @@ use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bson::Bson;
+use bson::oid::ObjectId;
 
 use super::{Committed, Member, Prepared, Refused};
 use crate::documents::within::with_share;
@@ -218,7 +219,7 @@ impl Engine {
         // An erasure leaves objects to remove; everything else leaves at most its own to store.
         let work = self.space.is_some() && (inline.is_some() || !prepared.riders.is_empty()) || prepared.op == Op::Erase;
         let row = Row {
-            row_id: prepared.row_id,
+            row_id: numbered_at(prepared.row_id, now),
             id: prepared.id,
             ov,
             cv,
@@ -315,6 +316,15 @@ impl Engine {
         }
         Vec::new()
     }
+}
+
+/// The identifier of a row says when the row was given its number, by the store's clock, however long ago the change was made ready: rows that are
+/// superseded stay for some time after that.
+fn numbered_at(row_id: ObjectId, now: Timestamp) -> ObjectId {
+    let mut bytes = row_id.bytes();
+    let seconds = u32::try_from(now.as_millis().div_euclid(1000)).unwrap_or_default();
+    bytes[..4].copy_from_slice(&seconds.to_be_bytes());
+    ObjectId::from_bytes(bytes)
 }
 
 /// The time of a change: given, or the store's, but always after the version before.

@@ -15,7 +15,7 @@ use crate::documents::filter::Test;
 use crate::documents::{Direction, Filter, Scan};
 use crate::records::engine::Engine;
 use crate::records::model::{ItemId, Op, Row};
-use crate::{Error, Result, Timestamp};
+use crate::{Error, ErrorKind, Result, Timestamp};
 
 /// Puts under way at once, and how many of them may be further tries of versions that failed, and of versions that others left. The rest is for those
 /// of this process, even if all others hang.
@@ -312,6 +312,8 @@ impl Worker {
             let mut work = self.engine.flusher.lock();
             work.failed(meta, Arc::clone(&error), now);
             match at {
+                // An erasure needs the database, too, and says nothing of the storage then.
+                Step::Put if error.kind() == ErrorKind::Database => {}
                 Step::Put => work.storage_failed(&error, now),
                 Step::Record => work.database_failed(Arc::clone(&error), now),
             }

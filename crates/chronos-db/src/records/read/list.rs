@@ -179,7 +179,8 @@ impl Engine {
         let mut items: Vec<Listed> = found.into_iter().map(|(item, _)| item).collect();
         self.bring_inline(&mut items).await?;
         let views = futures::stream::iter(items.into_iter().map(|item| self.listed_view(item, &query.read, query.on_damage)));
-        let items = views.buffered(FETCHES).try_collect().await?;
+        let items: Vec<Option<View>> = views.buffered(FETCHES).try_collect().await?;
+        let items = items.into_iter().flatten().collect();
         Ok(Page { items, next, unknown })
     }
 
@@ -219,7 +220,7 @@ impl Engine {
             let (engine, read) = (Arc::clone(&engine), Arc::clone(&read));
             async move { engine.listed_view(item?, &read, on_damage).await }
         });
-        Ok(views.buffered(FETCHES).boxed())
+        Ok(views.buffered(FETCHES).try_filter_map(|view| async { Ok(view) }).boxed())
     }
 }
 

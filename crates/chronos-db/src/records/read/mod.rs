@@ -26,7 +26,7 @@ use super::scope::Scope;
 use super::view::{Damage, OnDamage, Version, View};
 use crate::documents::{Direction, Filter, Scan};
 use crate::objects::Objects;
-use crate::{Error, Json, Result, Timestamp};
+use crate::{Error, ErrorKind, Json, Result, Timestamp};
 
 /// Which version of an item.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -129,12 +129,25 @@ impl Engine {
         let payload = &found.content.payload;
         let (Some(bucket), Some(key)) = (&payload.bucket, &payload.key) else {
             let message = format!("the payload of version {} is neither in its row nor in an object storage", payload.ov);
-            return Err(Error::storage(message).on_item(found.id));
+            return Err(self.lost(found, message).await);
         };
-        let bytes = self.bucket(bucket)?.get(key).await.map_err(|e| e.on_item(found.id))?;
-        bytes.ok_or_else(|| {
-            Error::storage(format!("the object `{key}` of version {} is missing in bucket `{bucket}`", payload.ov)).on_item(found.id)
-        })
+        match self.bucket(bucket)?.get(key).await.map_err(|e| of_storage(e).on_item(found.id))? {
+            Some(bytes) => Ok(bytes),
+            None => {
+                let message = format!("the object `{key}` of version {} is missing in bucket `{bucket}`", payload.ov);
+                Err(self.lost(found, message).await)
+            }
+        }
+    }
+
+    /// The error of a payload that is not where its version says: damage, unless the item was erased since the version was found.
+    async fn lost(&self, found: &Found, message: String) -> Error {
+        let error = match self.head(found.id).await {
+            Ok(Some(head)) if !head.erased => Error::storage(message),
+            Ok(_) => Error::not_found("the item was erased meanwhile"),
+            Err(error) => error,
+        };
+        error.on_item(found.id)
     }
 
     /// What a reader sees of a version.
@@ -165,27 +178,30 @@ impl Engine {
         }
         let presigned = match options.presign {
             None => Vec::new(),
-            Some(ttl) => self.presign(&content, ttl).await?,
+            Some(ttl) => self.presign(&content, ttl).await.map_err(of_storage)?,
         };
         Ok(View { id, ov, cv, at, deleted_at, item: Json::Object(document), presigned, damage: None })
     }
 
     /// The same of an item of a list, which may show what is wrong with one.
-    async fn listed_view(&self, item: Listed, options: &ReadOptions, on_damage: OnDamage) -> Result<View> {
+    /// None if the item was erased since it was found.
+    async fn listed_view(&self, item: Listed, options: &ReadOptions, on_damage: OnDamage) -> Result<Option<View>> {
         let Listed { place, found } = item;
         if on_damage == OnDamage::Fail {
             place.check(found.id)?;
-            return self.view(found, options).await;
+            return unless_erased(self.view(found, options).await);
         }
         let Found { id, ov, cv, at, deleted_at, .. } = found;
         let misplaced = place.problem(id);
         let damage = misplaced.as_ref().map(Damage::from);
         match self.view(found, options).await {
-            Ok(view) => Ok(View { damage, ..view }),
+            Ok(view) => Ok(Some(View { damage, ..view })),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
             // Of a store that does not answer, every item would be damaged.
             Err(error) if error.is_retryable() => Err(error),
             Err(error) => {
-                Ok(View { id, ov, cv, at, deleted_at, item: Json::Null, presigned: Vec::new(), damage: Some(Damage::from(&error)) })
+                let damage = Some(Damage::from(&error));
+                Ok(Some(View { id, ov, cv, at, deleted_at, item: Json::Null, presigned: Vec::new(), damage }))
             }
         }
     }
@@ -249,6 +265,22 @@ impl Engine {
     /// The newest row of the collection's item at a point, without its payload.
     pub(crate) async fn row_at(&self, id: ItemId, which: Which) -> Result<Option<Row>> {
         self.first_row(Scan { without: vec!["inline".into(), "riders".into()], ..scan_of(id, which) }).await
+    }
+}
+
+/// A bucket that is gone is no item that is not found.
+fn of_storage(error: Error) -> Error {
+    if error.kind() != ErrorKind::NotFound {
+        return error;
+    }
+    Error::storage(error.message().to_owned()).caused_by(error)
+}
+
+/// What was erased between being found and being read is not there.
+pub(crate) fn unless_erased(view: Result<View>) -> Result<Option<View>> {
+    match view {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        view => view.map(Some),
     }
 }
 

@@ -179,8 +179,15 @@ impl Engine {
         if !self.settings.versioning {
             // The only version there is of each; the others have been asked for already.
             for head in heads {
-                let there = self.only_version(&head, target)?.then(|| (head.id, head.as_row()));
-                moves.push(Ok(plan(head, &there.into_iter().collect(), stable)));
+                moves.push(match self.only_version(&head, target) {
+                    // Written since the restore began.
+                    _ if head.cv > stable => Ok(Move::Skip),
+                    Ok(is_there) => {
+                        let there = is_there.then(|| (head.id, head.as_row()));
+                        Ok(plan(head, &there.into_iter().collect(), stable))
+                    }
+                    Err(error) => Err(error),
+                });
             }
             return Ok(moves);
         }

@@ -1,6 +1,7 @@
 //! What was erased stays away, whoever else is at work meanwhile, and what is not erased stays there.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -10,7 +11,7 @@ use chronos_db::documents::{Batch, Guard, Write};
 use chronos_db::fail::{FailAction, FailPoints};
 use chronos_db::objects::PutOptions;
 use chronos_db::{Collection, ErrorKind, ItemId, Json, Runtime, Verification, json};
-use test_support::{Holding, documents, objects};
+use test_support::{CallKind, Failing, Fault, Holding, Layer, documents, objects};
 
 use super::pairing::{PATIENCE, Pairing, Store, document, namespace, on_durable_pairings, on_every_pairing, refused};
 
@@ -32,6 +33,7 @@ mod apart {
     super::on_durable_pairings!(
         a_writer_that_had_not_seen_the_erasure_comes_too_late,
         a_payload_that_is_put_after_the_erasure_is_taken_back,
+        what_cannot_be_taken_back_is_left_to_the_clean_up,
         an_upload_whose_commit_comes_after_its_collection_is_stored_anew,
         an_upload_that_is_committed_meanwhile_is_not_collected,
         an_upload_that_the_erasure_overtakes_leaves_nothing,
@@ -356,6 +358,49 @@ async fn a_payload_that_is_put_after_the_erasure_is_taken_back(p: &Pairing) {
     assert_eq!(other.keys(&users).await, [format!("users/{kept}/v0/item.json")]);
     assert_eq!(ops(&other, &users, &id).await, ["ERASED", "ERASED", "ERASE"]);
     assert_eq!(kinds(&users.verify().await.unwrap()), Vec::<&str>::new());
+}
+
+/// The storage takes the late payload, and then removes nothing.
+async fn what_cannot_be_taken_back_is_left_to_the_clean_up(p: &Pairing) {
+    let (holding, failing) = (Holding::<objects::Call>::new(), Failing::<objects::Call>::new());
+    let (outer, inner) = (Arc::clone(&holding), Arc::clone(&failing));
+    let late = p.opening().with(&erasing()).objects(&Arc::new(Both(outer, inner))).open();
+    let other = p.open_with(&erasing());
+    let (slow, users) = (late.users(), other.users());
+    let kept = users.create(json!({"n": 0})).ack_stored().await.unwrap().id;
+    holding.hold(objects::Call::Put, 0);
+    let id = slow.create(json!({"n": 0})).await.unwrap().id;
+    holding.reached(objects::Call::Put).await;
+    users.delete(&id).await.unwrap();
+    assert_eq!(users.drain(PATIENCE).await.unwrap(), 0);
+    failing.switch_on(objects::Call::Delete, Fault::Before);
+    holding.release(objects::Call::Put);
+    assert_eq!(slow.drain(PATIENCE).await.unwrap(), 0);
+    assert_eq!(other.keys(&users).await.len(), 2, "the late payload is there");
+    assert_eq!(users.collect_orphans(Duration::ZERO).await.unwrap().orphans, 1);
+    assert_eq!(other.keys(&users).await, [format!("users/{kept}/v0/item.json")]);
+}
+
+/// Two layers, one around the other.
+#[derive(Debug)]
+struct Both<A, B>(Arc<A>, Arc<B>);
+
+impl<C: CallKind, A: Layer<C>, B: Layer<C>> Layer<C> for Both<A, B> {
+    fn around<'a, T: Send + 'a>(
+        &'a self,
+        call: C,
+        inner: futures::future::BoxFuture<'a, chronos_db::Result<T>>,
+    ) -> futures::future::BoxFuture<'a, chronos_db::Result<T>> {
+        self.0.around(call, self.1.around(call, inner))
+    }
+
+    fn around_stream<T: Send + 'static>(
+        &self,
+        call: C,
+        inner: futures::stream::BoxStream<'static, chronos_db::Result<T>>,
+    ) -> futures::stream::BoxStream<'static, chronos_db::Result<T>> {
+        self.0.around_stream(call, self.1.around_stream(call, inner))
+    }
 }
 
 /// The writer stands still between its upload and its commit for so long that its objects are collected.

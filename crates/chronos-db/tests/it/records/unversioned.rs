@@ -25,6 +25,7 @@ mod apart {
         a_write_whose_upload_takes_long_succeeds_and_uploads_once,
         a_write_that_is_overtaken_while_it_uploads_uploads_no_blob_twice,
         what_a_head_names_is_never_trimmed,
+        a_row_is_as_old_as_its_commit_however_long_its_upload_took,
     );
     use super::*;
 }
@@ -210,4 +211,29 @@ async fn what_a_head_names_is_never_trimmed(p: &Pairing) {
         let blob = found["file"]["ref"]["blobKey"].as_str().unwrap();
         assert_eq!(other.bucket().get(blob).await.unwrap().unwrap(), "a file");
     }
+}
+
+/// Who read the head before that commit finds its number taken, as long as it may follow it.
+async fn a_row_is_as_old_as_its_commit_however_long_its_upload_took(p: &Pairing) {
+    const GRACE: Duration = Duration::from_secs(2);
+    let holding = Holding::<objects::Call>::new();
+    let (late, other) = (p.opening().with(&unversioned()).objects(&holding).open(), p.open_with(&unversioned()));
+    let (slow, users) = (late.users(), other.users());
+    let id = slow.create(json!({"n": 0})).ack_stored().await.unwrap().id;
+    holding.hold(objects::Call::Put, 0);
+    let change = slow.update(&id, json!({"text": "y".repeat(2000)})).into_future();
+    let wait = async {
+        holding.reached(objects::Call::Put).await;
+        let begun = other.documents().now().await.unwrap();
+        // Until its upload has taken longer than the grace, by the store's clock.
+        while other.documents().now().await.unwrap().as_millis() - begun.as_millis() < 2 * i64::try_from(GRACE.as_millis()).unwrap() {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        holding.release(objects::Call::Put);
+    };
+    let (changed, ()) = futures::future::join(change, wait).await;
+    assert_eq!(changed.unwrap().ov, 1);
+    users.trim(GRACE).await.unwrap();
+    let rows = other.stored(&users, "ver").await;
+    assert!(rows.iter().any(|row| row.get_i32("ov").unwrap() == 1), "a row that was written just now went: {rows:?}");
 }
