@@ -57,9 +57,18 @@ impl Cost {
         [calls, storage_calls, requests, examined, read, read_bytes, written, written_bytes]
     }
 
-    pub(super) fn times(self, n: u64) -> Self {
-        let [calls, storage_calls, requests, examined, read, read_bytes, written, written_bytes] = self.numbers().map(|number| number * n);
+    fn of([calls, storage_calls, requests, examined, read, read_bytes, written, written_bytes]: [u64; 8]) -> Self {
         Self { calls, storage_calls, requests, examined, read, read_bytes, written, written_bytes }
+    }
+
+    pub(super) fn times(self, n: u64) -> Self {
+        Self::of(self.numbers().map(|number| number * n))
+    }
+
+    fn least(self, other: Self) -> Self {
+        let mut least = self.numbers();
+        least.iter_mut().zip(other.numbers()).for_each(|(mine, other)| *mine = other.min(*mine));
+        Self::of(least)
     }
 
     /// Whether it is no more than the other, but for chance: what is done together depends on who comes when.
@@ -215,22 +224,31 @@ impl World {
     /// What `work` costs when it has been done before.
     pub(super) async fn cost(&self, work: impl AsyncFn(i32)) -> Cost {
         work(0).await;
+        self.turn(1, &work).await
+    }
+
+    async fn turn(&self, turn: i32, work: &impl AsyncFn(i32)) -> Cost {
         let database = self.collection.database();
         self.gauge.begin(database).await;
         self.documents.take();
         self.objects.take();
-        work(1).await;
+        work(turn).await;
         let (documents, objects) = (self.documents.take(), self.objects.take());
         Cost::new(documents, objects, self.gauge.end(database).await)
     }
 
-    /// The same of a write, with what is then done about its payload.
+    /// The same of a write, with what is then done about its payload. What is done together depends on who comes when: of some turns the least counts.
     pub(super) async fn write(&self, work: impl AsyncFn(i32)) -> Cost {
-        self.cost(async |turn| {
+        const TURNS: i32 = 3;
+        let work = async |turn: i32| {
             work(turn).await;
             assert_eq!(self.collection.drain(PATIENCE).await.unwrap(), 0);
-        })
-        .await
+        };
+        let mut least = self.cost(&work).await;
+        for turn in 2..=TURNS {
+            least = least.least(self.turn(turn, &work).await);
+        }
+        least
     }
 }
 
