@@ -5,7 +5,7 @@
 //! writes down that it has, that the row is no longer the one it stored, and takes the object back (see `flush.rs`). What a process put that died before
 //! it could look, or what a network delivers late, is found by the note that has the item's objects looked for once more.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use bson::oid::ObjectId;
@@ -14,7 +14,7 @@ use futures::{StreamExt as _, TryStreamExt as _};
 
 use super::engine::Engine;
 use super::gc::Noted;
-use super::model::{Content, ItemId, Op, Row};
+use super::model::{Head, ItemId, Op, Row};
 use super::scope::TENANT;
 use crate::documents::{Batch, Direction, Filter, Guard, Outcome, Scan, Write};
 use crate::objects::{Objects, keys};
@@ -53,11 +53,7 @@ impl Engine {
         if rows.is_empty() {
             return Ok(());
         }
-        let remove = |rows: Vec<Row>| {
-            let removals = futures::stream::iter(rows).map(|row| async move { self.remove_objects(&row).await });
-            removals.buffer_unordered(PARALLEL).try_collect::<()>()
-        };
-        remove(rows.clone()).await?;
+        self.remove_objects_of(&rows).await?;
         let mut batch = Batch::new();
         for row in &rows {
             // While an object has yet to be stored, somebody may store it after the look above; that changes the row.
@@ -72,7 +68,7 @@ impl Engine {
             return Ok(());
         }
         // Nobody stores what is stored: now the objects are all there are.
-        remove(stored.clone()).await?;
+        self.remove_objects_of(&stored).await?;
         let mut batch = Batch::new();
         for row in stored {
             batch.push(&self.names.ver, Write::put(row.erased().stored(), Guard::Any));
@@ -122,23 +118,19 @@ impl Engine {
         Ok(places)
     }
 
-    pub(super) async fn remove_objects(&self, row: &Row) -> Result<()> {
+    async fn remove_objects_of(&self, rows: &[Row]) -> Result<()> {
+        let removals: Vec<_> = rows.iter().map(|row| self.remove_objects(row, None)).collect();
+        futures::stream::iter(removals).buffer_unordered(PARALLEL).try_collect().await
+    }
+
+    /// Removes the objects that a version names, but those that `head` needs.
+    pub(super) async fn remove_objects(&self, row: &Row, head: Option<&Head>) -> Result<()> {
         self.cache.invalidate(&(self.number, row.id, row.ov));
         if self.space.is_none() {
             return Ok(());
         }
-        let payload = &row.content.payload;
-        if let (Some(bucket), Some(key)) = (&payload.bucket, &payload.key) {
-            self.bucket(bucket)?.delete(key).await?;
-        }
-        for blob in &row.content.refs {
-            let bucket = self.bucket(&blob.bucket)?;
-            bucket.delete(&blob.blob_key).await?;
-            if let Some(key) = &blob.text_key {
-                bucket.delete(key).await?;
-            }
-        }
-        Ok(())
+        let needed: HashSet<_> = head.into_iter().flat_map(|head| head.content.objects()).collect();
+        self.discard(row.content.objects().filter(|object| !needed.contains(object))).await
     }
 
     /// Removes the objects again that were stored for rows that are no longer what they were, if that is because their items were erased, or because
@@ -159,16 +151,16 @@ impl Engine {
 
     async fn take_back_one(&self, row: &Row, now: Option<Op>) -> Result<()> {
         match now {
-            Some(Op::Erased) => self.remove_objects(row).await,
+            Some(Op::Erased) => self.remove_objects(row, None).await,
             // Rows go where versions are not kept, or went with their item before there were stubs.
             None => match self.head(row.id).await? {
                 Some(head) if !head.erased => {
                     if self.settings.versioning || head.content.payload.ov == row.ov {
                         return Ok(());
                     }
-                    self.remove_superseded(row, Some(&head)).await
+                    self.remove_objects(row, Some(&head)).await
                 }
-                _ => self.remove_objects(row).await,
+                _ => self.remove_objects(row, None).await,
             },
             Some(_) => Ok(()),
         }
@@ -176,18 +168,12 @@ impl Engine {
 
     /// Notes the objects of a row like those of a commit that never came: the clean-up looks which of them are needed.
     async fn leave_to_clean_up(&self, row: &Row) -> Result<()> {
-        let Content { payload, refs, tenant, .. } = &row.content;
-        let own = payload.bucket.clone().zip(payload.key.clone());
-        let blobs = refs.iter().flat_map(|blob| {
-            let keys = std::iter::once(blob.blob_key.clone()).chain(blob.text_key.clone());
-            keys.map(|key| (blob.bucket.clone(), key))
-        });
         let noted = Noted {
             note: format!("upload/{}", self.runtime.random.object_id()),
             id: row.id,
-            tenant: tenant.clone(),
+            tenant: row.content.tenant.clone(),
             at: self.documents.now().await?,
-            objects: own.into_iter().chain(blobs).collect(),
+            objects: row.content.objects().map(|(bucket, key)| (bucket.to_owned(), key.to_owned())).collect(),
         };
         self.note(&noted, true).await.map(drop)
     }
@@ -214,11 +200,11 @@ impl Engine {
             return Ok(0);
         }
         let id = ItemId::new(note.get_object_id("itemId").map_err(|_| malformed())?);
-        // The note says what was to be done; the row, that it may be.
         if self.space.is_none() {
             // Somebody who has the storage will look.
             return Ok(0);
         }
+        // The note says what was to be done; the row, that it may be.
         let is_erased = self.newest_row(id).await?.is_some_and(|row| row.op == Op::Erase);
         let removed = if is_erased { self.remove_prefix(id).await? } else { 0 };
         let Some(note) = note.get("_id").cloned() else { return Err(malformed()) };

@@ -12,7 +12,7 @@ use futures::TryStreamExt as _;
 
 use super::engine::Engine;
 use super::erase::DUE;
-use super::model::{Content, ItemId};
+use super::model::ItemId;
 use super::scope::{Scope, TENANT};
 use crate::documents::{Batch, Filter, Guard, Outcome, Scan, Write};
 use crate::{Error, ErrorKind, Json, Result, Timestamp};
@@ -127,8 +127,8 @@ impl Engine {
         self.documents.apply(batch).await.map(|_| ())
     }
 
-    /// Removes objects that no row can name any more, as their commit is done, or was refused for good.
-    pub(crate) async fn discard(&self, objects: &[(String, String)]) -> Result<()> {
+    /// Removes objects, named by bucket and key, that no row can name any more: their commit is done, or was refused for good, or they are erased.
+    pub(crate) async fn discard<'a>(&self, objects: impl Iterator<Item = (&'a str, &'a str)>) -> Result<()> {
         for (bucket, key) in objects {
             self.bucket(bucket)?.delete(key).await?;
         }
@@ -192,7 +192,7 @@ impl Engine {
                 continue;
             }
             let unnamed = self.unnamed(&noted).await?;
-            if let Err(error) = self.discard(&unnamed).await {
+            if let Err(error) = self.discard(pairs(&unnamed)).await {
                 *failed = failed.take().or(Some(error));
                 continue;
             }
@@ -208,19 +208,17 @@ impl Engine {
         let mut unnamed = noted.objects.clone();
         let mut rows = self.rows_of(noted.id);
         while let Some(row) = rows.try_next().await? {
-            unnamed.retain(|object| !names(&row.content, object));
+            unnamed.retain(|object| !row.content.names(object));
         }
         // Without versioning the head may outlive its rows.
         if let Some(head) = self.head(noted.id).await? {
-            unnamed.retain(|object| !names(&head.content, object));
+            unnamed.retain(|object| !head.content.names(object));
         }
         Ok(unnamed)
     }
 }
 
-/// Whether a version names this object.
-pub(crate) fn names(content: &Content, (bucket, key): &(String, String)) -> bool {
-    let payload = &content.payload;
-    let is_payload = payload.bucket.as_ref() == Some(bucket) && payload.key.as_ref() == Some(key);
-    is_payload || content.refs.iter().any(|r| r.bucket == *bucket && (r.blob_key == *key || r.text_key.as_ref() == Some(key)))
+/// Objects as they are named to whoever removes them.
+pub(super) fn pairs(objects: &[(String, String)]) -> impl Iterator<Item = (&str, &str)> {
+    objects.iter().map(|(bucket, key)| (bucket.as_str(), key.as_str()))
 }

@@ -166,6 +166,12 @@ pub(crate) struct BlobRef {
 }
 
 impl BlobRef {
+    /// Bucket and key of its objects.
+    pub(crate) fn objects(&self) -> impl Iterator<Item = (&str, &str)> {
+        let keys = std::iter::once(&self.blob_key).chain(&self.text_key);
+        keys.map(|key| (self.bucket.as_str(), key.as_str()))
+    }
+
     fn stored(&self) -> RawDocumentBuf {
         let mut doc = RawDocumentBuf::new();
         doc.append(cstr!("path"), self.path.as_str());
@@ -405,6 +411,17 @@ fn put_texts(doc: &mut RawDocumentBuf, key: &CStr, texts: &[String]) {
 }
 
 impl Content {
+    /// Bucket and key of every object that the version names: its payload's and its properties', its own and those it took over.
+    pub(crate) fn objects(&self) -> impl Iterator<Item = (&str, &str)> {
+        let payload = self.payload.bucket.as_deref().zip(self.payload.key.as_deref());
+        payload.into_iter().chain(self.refs.iter().flat_map(BlobRef::objects))
+    }
+
+    /// Whether the version names this object.
+    pub(crate) fn names(&self, (bucket, key): &(String, String)) -> bool {
+        self.objects().any(|object| object == (bucket.as_str(), key.as_str()))
+    }
+
     /// Takes over what only the document of a version of the originals says.
     pub(crate) fn inherit(&mut self, inherited: Inherited) {
         if self.function_ids.is_empty() {

@@ -7,7 +7,7 @@ use bson::Bson;
 use futures::TryStreamExt as _;
 
 use super::engine::Engine;
-use super::model::{Head, Op, Row, int};
+use super::model::{Op, Row, int};
 use super::scope::Scope;
 use crate::documents::filter::Test;
 use crate::documents::{Batch, Direction, Filter, Guard, Scan, Write};
@@ -65,7 +65,7 @@ impl Engine {
                     continue;
                 }
                 if !needed && row.op != Op::Void && row.content.payload.ov == row.ov {
-                    self.remove_superseded(&row, head).await?;
+                    self.remove_objects(&row, head).await?;
                 }
                 batch.push(&self.names.ver, Write::Delete { id: row.row_id.into(), guard: Guard::Any });
                 removed += u64::from(row.op != Op::Void || !scope.is_one_of_several());
@@ -74,13 +74,5 @@ impl Engine {
                 self.documents.apply(batch).await?;
             }
         }
-    }
-
-    /// The objects of a superseded version, but those the head still refers to.
-    pub(super) async fn remove_superseded(&self, row: &Row, head: Option<&Head>) -> Result<()> {
-        let kept = head.map(|head| head.content.refs.as_slice()).unwrap_or_default();
-        let mut row = row.clone();
-        row.content.refs.retain(|r| !kept.iter().any(|k| k.blob_key == r.blob_key));
-        self.remove_objects(&row).await
     }
 }

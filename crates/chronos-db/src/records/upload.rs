@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::engine::Engine;
-use super::gc::{Noted, names};
+use super::gc::{Noted, pairs};
 use super::model::{Rider, State};
 use super::payload::{self, System};
 use super::write::{JSON_TYPE, Ready};
@@ -39,7 +39,7 @@ impl Uploads {
     /// Of what was stored or noted, what a version does not name.
     fn unused(&self, content: Option<&super::model::Content>) -> Vec<(String, String)> {
         let objects = self.noted.iter().flat_map(|noted| noted.objects.iter());
-        objects.filter(|object| content.is_none_or(|content| !names(content, object))).cloned().collect()
+        objects.filter(|object| content.is_none_or(|content| !content.names(object))).cloned().collect()
     }
 }
 
@@ -138,7 +138,7 @@ impl Engine {
             return;
         }
         let end = async {
-            self.discard(&uploads.unused(content)).await?;
+            self.discard(pairs(&uploads.unused(content))).await?;
             self.forget(noted).await
         };
         let end: Result<(), Error> = end.await;

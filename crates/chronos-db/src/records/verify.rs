@@ -352,8 +352,8 @@ impl Engine {
         }
         if row.unflushed_since.is_none() {
             for blob in content.refs.iter().filter(|blob| blob.blob_key.contains(&format!("/v{}/", row.ov))) {
-                for key in std::iter::once(&blob.blob_key).chain(&blob.text_key) {
-                    if self.bucket(&blob.bucket)?.head(key).await?.is_none() {
+                for (bucket, key) in blob.objects() {
+                    if self.bucket(bucket)?.head(key).await?.is_none() {
                         return Ok(Some(("missing-object", format!("the object `{key}` of property `{}` is missing", blob.path))));
                     }
                 }

@@ -309,10 +309,13 @@ async fn erasers_are_killed_in_turn(kind: Kind) {
                     std::thread::yield_now();
                 }
                 one.kill().unwrap();
-                one.wait_with_output().unwrap();
+                let dead = one.wait_with_output().unwrap();
+                assert!(was_killed(&dead), "one died by itself: {}", said(&dead));
                 let until = written(&ledger.1) + more;
                 while written(&ledger.1) < until {
-                    assert!(other.try_wait().unwrap().is_none(), "the survivor died by itself");
+                    if other.try_wait().unwrap().is_some() {
+                        panic!("the survivor died by itself: {}", said(&other.wait_with_output().unwrap()));
+                    }
                     std::thread::yield_now();
                 }
                 other.kill().unwrap();
