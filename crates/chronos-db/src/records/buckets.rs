@@ -64,16 +64,24 @@ impl fmt::Debug for NotedBucket {
 impl Objects for NotedBucket {
     async fn put(&self, key: &str, body: Bytes, options: PutOptions) -> Result<Put> {
         let known = PutOptions { bucket_must_exist: true, ..options.clone() };
-        let put = match self.inner.put(key, body.clone(), known).await {
+        let put = match self.inner.put(key, body.clone(), known.clone()).await {
             Err(missing) if missing.kind() == ErrorKind::NotFound => {
                 if self.noted.load(Ordering::Acquire) || self.is_noted().await? {
-                    return Err(Error::storage(format!(
-                        "{}, though objects were stored in it: bring it back (a disk may not be mounted), or create it anew if it is meant to be empty",
-                        missing.message()
-                    ))
-                    .retryable());
+                    // Two first puts may meet: this one looked before the other had made the bucket. What is noted was there before its note, so
+                    // now it has to be there.
+                    match self.inner.put(key, body, known).await {
+                        Err(missing) if missing.kind() == ErrorKind::NotFound => {
+                            return Err(Error::storage(format!(
+                                "{}, though objects were stored in it: bring it back (a disk may not be mounted), or create it anew if it is meant to be empty",
+                                missing.message()
+                            ))
+                            .retryable());
+                        }
+                        put => put?,
+                    }
+                } else {
+                    self.inner.put(key, body, options).await?
                 }
-                self.inner.put(key, body, options).await?
             }
             put => put?,
         };
@@ -101,5 +109,75 @@ impl Objects for NotedBucket {
 
     async fn presign_get(&self, key: &str, ttl: Duration) -> Result<String> {
         self.inner.presign_get(key, ttl).await
+    }
+}
+
+#[cfg(all(test, feature = "embedded"))]
+mod tests {
+    use super::*;
+    use crate::Runtime;
+    use crate::documents::embedded::EmbeddedDocuments;
+    use crate::objects::StoreObjects;
+    use tokio::sync::Mutex;
+
+    /// A folder whose first put has its answer only after another process has made the folder.
+    struct Raced {
+        folder: StoreObjects,
+        other: Mutex<Option<NotedBucket>>,
+    }
+
+    impl fmt::Debug for Raced {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("Raced")
+        }
+    }
+
+    #[async_trait]
+    impl Objects for Raced {
+        async fn put(&self, key: &str, body: Bytes, options: PutOptions) -> Result<Put> {
+            let put = self.folder.put(key, body, options).await;
+            if let Some(other) = self.other.lock().await.take() {
+                other.put("other", Bytes::from_static(b"2"), PutOptions::default()).await?;
+            }
+            put
+        }
+
+        async fn get(&self, key: &str) -> Result<Option<Bytes>> {
+            self.folder.get(key).await
+        }
+
+        async fn head(&self, key: &str) -> Result<Option<ObjectInfo>> {
+            self.folder.head(key).await
+        }
+
+        async fn delete(&self, key: &str) -> Result<()> {
+            self.folder.delete(key).await
+        }
+
+        fn list(&self, prefix: &str) -> BoxStream<'static, Result<ObjectInfo>> {
+            self.folder.list(prefix)
+        }
+
+        async fn presign_get(&self, key: &str, ttl: Duration) -> Result<String> {
+            self.folder.presign_get(key, ttl).await
+        }
+    }
+
+    #[tokio::test]
+    async fn of_two_first_puts_of_a_bucket_both_are_stored() {
+        let dir = tempfile::tempdir().unwrap();
+        let documents: Arc<dyn Documents> = Arc::new(EmbeddedDocuments::open(":memory:", Runtime::default()).unwrap());
+        let folder = || StoreObjects::local(dir.path(), "bucket").unwrap();
+        let noted = |inner| NotedBucket::new(inner, Arc::clone(&documents), &"app".into(), "objects/bucket".into(), Arc::default());
+        let raced = Raced { folder: folder(), other: Mutex::new(Some(noted(Arc::new(folder())))) };
+        let one = noted(Arc::new(raced));
+        assert_eq!(one.put("one", Bytes::from_static(b"1"), PutOptions::default()).await.unwrap(), Put::Stored);
+        for (key, bytes) in [("one", "1"), ("other", "2")] {
+            assert_eq!(folder().get(key).await.unwrap().unwrap(), bytes);
+        }
+        // Noted, and away since: that is still told.
+        std::fs::remove_dir_all(dir.path().join("bucket")).unwrap();
+        let error = one.put("one", Bytes::from_static(b"1"), PutOptions::default()).await.unwrap_err();
+        assert!(error.is_retryable() && error.message().contains("bring it back"), "{error}");
     }
 }

@@ -246,7 +246,9 @@ impl Task {
             Err(error) => {
                 self.ledger.line(&json!({ "err": request, "code": error.code() }));
                 let raced = !own && matches!(error.kind(), ErrorKind::NotFound | ErrorKind::OptimisticLock);
-                assert!(self.plan.lenient || raced, "{request} failed without a reason: {error} ({error:?})");
+                // The storage's emulator stands still for so long on a busy machine.
+                let stalled = error.kind() == ErrorKind::Storage && error.message().contains("no answer within");
+                assert!(self.plan.lenient || raced || stalled, "{request} failed without a reason: {error} ({error:?})");
                 None
             }
         }
