@@ -4,9 +4,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use chronos_db::config::{CollectionMap, Config, DevShadow};
-use chronos_db::documents::Documents;
+use chronos_db::documents::DocumentStore;
 use chronos_db::documents::mongo::{MongoDocuments, Traffic};
-use chronos_db::{Chronos, Collection, Route, Runtime};
+use chronos_db::{Chronos, Collection, Env, Route};
 use secrecy::SecretString;
 use test_support::objects::{Call, decorate};
 use test_support::{Counting, Layer};
@@ -55,14 +55,14 @@ impl Opened {
 
 pub(crate) fn open(how: &How<'_>) -> Result<Opened> {
     let mut config = Config::embedded(how.embedded.unwrap_or(Path::new("/nowhere")));
-    let mut observed: Option<(Arc<dyn Documents>, Arc<Traffic>)> = None;
+    let mut observed: Option<(Arc<dyn DocumentStore>, Arc<Traffic>)> = None;
     if how.embedded.is_none() {
         let uri = SecretString::from(mongo::uri()?);
         for connection in config.connections.values_mut() {
             connection.uri = uri.clone();
         }
         if how.count_commands {
-            let (documents, traffic) = MongoDocuments::observed(uri, Runtime::default())?;
+            let (documents, traffic) = MongoDocuments::observed(uri, Env::default())?;
             observed = Some((Arc::new(documents), traffic));
         }
     }
@@ -98,6 +98,9 @@ pub(crate) fn open(how: &How<'_>) -> Result<Opened> {
     Ok(Opened { chronos, people, groups, traffic, calls })
 }
 
-fn around(objects: &Arc<dyn chronos_db::objects::Objects>, layer: &Arc<impl Layer<Call>>) -> Arc<dyn chronos_db::objects::Objects> {
+fn around(
+    objects: &Arc<dyn chronos_db::objects::ObjectStorage>,
+    layer: &Arc<impl Layer<Call>>,
+) -> Arc<dyn chronos_db::objects::ObjectStorage> {
     decorate(Arc::clone(objects), Arc::clone(layer))
 }

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use bson::{Bson, RawDocumentBuf};
-use chronos_db::documents::{Batch, BuildBatch, Capabilities, Deployment, Documents, Index, Namespace, Outcome, Scan, Sequence};
+use chronos_db::documents::{Batch, BuildBatch, Capabilities, Deployment, DocumentStore, Index, Namespace, Outcome, Scan, Sequence};
 use chronos_db::{Result, Timestamp};
 use futures::StreamExt as _;
 use futures::future::BoxFuture;
@@ -42,12 +42,12 @@ pub(crate) fn describe(groups: &[usize]) -> String {
 
 #[derive(Debug)]
 pub(crate) struct Watched {
-    pub(crate) inner: Arc<dyn Documents>,
+    pub(crate) inner: Arc<dyn DocumentStore>,
     pub(crate) groups: Arc<Groups>,
 }
 
 #[async_trait]
-impl Documents for Watched {
+impl DocumentStore for Watched {
     async fn capabilities(&self) -> Result<Capabilities> {
         self.inner.capabilities().await
     }

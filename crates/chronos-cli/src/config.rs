@@ -13,7 +13,7 @@ use crate::open::{absent_is_empty, from_file};
 use crate::output::{Output, note};
 
 /// A server that has not answered by then is taken to be away.
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 /// How long one question may take, so that its error says what was seen of the servers.
 const QUESTION: Duration = Duration::from_secs(5);
 
@@ -141,8 +141,8 @@ async fn answer(chronos: &Chronos, reference: &str, databases: &BTreeSet<(String
         }
         Ok(Answer { now, rights })
     };
-    match tokio::time::timeout(PATIENCE, asked).await {
+    match tokio::time::timeout(TIMEOUT, asked).await {
         Ok(answer) => answer,
-        Err(_) => Err(Error::database(format!("no answer within {} s", PATIENCE.as_secs()))),
+        Err(_) => Err(Error::database(format!("no answer within {} s", TIMEOUT.as_secs()))),
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use chronos_db::config::{Config, DatabaseType, expand_env};
 use chronos_db::fail::FailPoints;
-use chronos_db::{Chronos, Collection, Error, FlushReport, Json, Route, Runtime, Tier};
+use chronos_db::{Chronos, Collection, Env, Error, FlushReport, Json, Route, Tier};
 use clap::Args;
 
 use crate::failure::{Failure, one_line};
@@ -95,11 +95,11 @@ impl Globals {
                 note(&format!("warning: {}: {}", warning.path, one_line(&warning.message)));
             }
         }
-        let mut runtime = Runtime::default();
+        let mut env = Env::default();
         if let Some(points) = env::var_os(FAIL_POINTS) {
-            runtime.fail = FailPoints::parse(&points.to_string_lossy())?;
+            env.fail = FailPoints::parse(&points.to_string_lossy())?;
         }
-        let chronos = Chronos::builder(config).runtime(runtime).cache_bytes(CACHE_BYTES).open()?;
+        let chronos = Chronos::builder(config).env(env).cache_bytes(CACHE_BYTES).open()?;
         Ok(Opened { chronos, route: self.route(), tenant_is_given: self.tenant.is_some(), waiting: false })
     }
 

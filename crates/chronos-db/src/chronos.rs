@@ -9,12 +9,12 @@ use std::time::Duration;
 use crate::clock::sleep_until;
 use crate::config::{Config, DatabaseType, ObjectSpace, OneStore, Warning, closest};
 use crate::connections::{Connections, WrapDocuments};
-use crate::documents::Documents;
+use crate::documents::DocumentStore;
 use crate::messaging::{Messaging, Place};
-use crate::objects::{Objects, ObjectsPool};
+use crate::objects::{ObjectStorage, ObjectsPool};
 use crate::records::{Collection, Engine, Names, OpenBucket, PayloadCache, PayloadRules, Settings, Space};
 use crate::route::sharing::Tenancy;
-use crate::{Error, Resolved, Result, Route, Router, Runtime};
+use crate::{Env, Error, Resolved, Result, Route, Router};
 
 /// Bytes of payloads kept in memory, unless [`Builder::cache_bytes`] says otherwise.
 const CACHE_BYTES: u64 = 64 * 1024 * 1024;
@@ -27,7 +27,7 @@ const CLOSE_MILLIS: i64 = 500;
 /// How many names an error suggests.
 const NEAREST: usize = 3;
 
-type WrapObjects = Arc<dyn Fn(Arc<dyn Objects>) -> Arc<dyn Objects> + Send + Sync>;
+type WrapObjects = Arc<dyn Fn(Arc<dyn ObjectStorage>) -> Arc<dyn ObjectStorage> + Send + Sync>;
 
 /// An opened configuration. Cheap to clone; all clones share clients, caches and background work. Two of them in one process that were opened
 /// apart share nothing.
@@ -39,7 +39,7 @@ pub struct Chronos {
 struct Inner {
     config: Config,
     router: Router,
-    runtime: Runtime,
+    env: Env,
     wrap_objects: Option<WrapObjects>,
     documents: Arc<Connections>,
     buckets: Arc<ObjectsPool>,
@@ -96,7 +96,7 @@ impl fmt::Debug for Chronos {
 #[must_use = "a builder does nothing until `open`"]
 pub struct Builder {
     config: Config,
-    runtime: Runtime,
+    env: Env,
     cache_bytes: u64,
     wrap_documents: Option<WrapDocuments>,
     wrap_objects: Option<WrapObjects>,
@@ -104,14 +104,14 @@ pub struct Builder {
 
 impl fmt::Debug for Builder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Builder").field("config", &self.config).field("runtime", &self.runtime).finish_non_exhaustive()
+        f.debug_struct("Builder").field("config", &self.config).field("runtime", &self.env).finish_non_exhaustive()
     }
 }
 
 impl Builder {
     /// Another clock, random source, or armed fail points.
-    pub fn runtime(mut self, runtime: Runtime) -> Self {
-        self.runtime = runtime;
+    pub fn env(mut self, env: Env) -> Self {
+        self.env = env;
         self
     }
 
@@ -139,13 +139,13 @@ impl Builder {
     }
 
     /// Puts a layer around every document store, such as one that counts or delays.
-    pub fn wrap_documents(mut self, wrap: impl Fn(Arc<dyn Documents>) -> Arc<dyn Documents> + Send + Sync + 'static) -> Self {
+    pub fn wrap_documents(mut self, wrap: impl Fn(Arc<dyn DocumentStore>) -> Arc<dyn DocumentStore> + Send + Sync + 'static) -> Self {
         self.wrap_documents = Some(Arc::new(wrap));
         self
     }
 
     /// Puts a layer around every bucket.
-    pub fn wrap_objects(mut self, wrap: impl Fn(Arc<dyn Objects>) -> Arc<dyn Objects> + Send + Sync + 'static) -> Self {
+    pub fn wrap_objects(mut self, wrap: impl Fn(Arc<dyn ObjectStorage>) -> Arc<dyn ObjectStorage> + Send + Sync + 'static) -> Self {
         self.wrap_objects = Some(Arc::new(wrap));
         self
     }
@@ -168,12 +168,12 @@ impl Builder {
                 router: Router::new(&self.config),
                 documents: Arc::new(Connections::new(
                     self.config.connections.clone(),
-                    self.runtime.clone(),
+                    self.env.clone(),
                     self.wrap_documents,
                     self.config.timeout,
                 )),
                 config: self.config,
-                runtime: self.runtime,
+                env: self.env,
                 wrap_objects: self.wrap_objects,
                 buckets: Arc::new(ObjectsPool::new()),
                 cache,
@@ -196,7 +196,7 @@ impl Chronos {
 
     /// Begins with a configuration and the machine's clock.
     pub fn builder(config: Config) -> Builder {
-        Builder { config, runtime: Runtime::default(), cache_bytes: CACHE_BYTES, wrap_documents: None, wrap_objects: None }
+        Builder { config, env: Env::default(), cache_bytes: CACHE_BYTES, wrap_documents: None, wrap_objects: None }
     }
 
     /// The configuration this was opened with.
@@ -207,8 +207,8 @@ impl Chronos {
 
     /// The clock, random source and fail points this was opened with.
     #[must_use]
-    pub fn runtime(&self) -> &Runtime {
-        &self.inner.runtime
+    pub fn env(&self) -> &Env {
+        &self.inner.env
     }
 
     /// Where a route leads.
@@ -225,8 +225,8 @@ impl Chronos {
     /// As [`route`](Self::route); `VALIDATION_ERROR` also if this build lacks the backend.
     pub fn with(&self, route: Route) -> Result<Collection> {
         let resolved = self.route(&route)?;
-        let Inner { config, documents, runtime, .. } = &*self.inner;
-        let tenancy = Tenancy::new(config, &resolved, documents, runtime);
+        let Inner { config, documents, env, .. } = &*self.inner;
+        let tenancy = Tenancy::new(config, &resolved, documents, env);
         Ok(Collection { engine: self.engine(&resolved)?, tenancy })
     }
 
@@ -234,7 +234,7 @@ impl Chronos {
     ///
     /// # Errors
     /// As [`with`](Self::with).
-    pub fn documents(&self, connection: &str) -> Result<Arc<dyn Documents>> {
+    pub fn documents(&self, connection: &str) -> Result<Arc<dyn DocumentStore>> {
         self.inner.documents.open(connection)
     }
 
@@ -314,7 +314,7 @@ impl Chronos {
     ///
     /// # Errors
     /// `VALIDATION_ERROR` if the space names no connection, or one that this build has no provider for.
-    pub fn objects(&self, space: &ObjectSpace, bucket: &str) -> Result<Arc<dyn Objects>> {
+    pub fn objects(&self, space: &ObjectSpace, bucket: &str) -> Result<Arc<dyn ObjectStorage>> {
         (self.space(space).open)(bucket)
     }
 
@@ -350,14 +350,14 @@ impl Chronos {
         let key = (entry.connection.clone(), database.clone(), entry.capture_deliveries);
         let mut places = self.inner.messaging.lock().unwrap_or_else(PoisonError::into_inner);
         let place = places.entry(key).or_insert_with(|| {
-            let runtime = self.inner.runtime.clone();
-            Arc::new(Place::new(documents, &database, entry.capture_deliveries, runtime))
+            let env = self.inner.env.clone();
+            Arc::new(Place::new(documents, &database, entry.capture_deliveries, env))
         });
         Ok(Messaging::new(Arc::clone(place), tenant))
     }
 
     fn engine(&self, resolved: &Resolved) -> Result<Arc<Engine>> {
-        let Inner { config, runtime, cache, engines, next_engine, rules, .. } = &*self.inner;
+        let Inner { config, env, cache, engines, next_engine, rules, .. } = &*self.inner;
         let entry = &resolved.entry;
         let documents = self.documents(&entry.connection)?;
         let key = (entry.connection.clone(), resolved.database.clone(), resolved.collection.clone(), entry.objects.clone());
@@ -378,7 +378,7 @@ impl Chronos {
         let space = entry.objects.as_ref().map(|space| self.space(space));
         let names = Names::new(&resolved.database, &resolved.collection);
         let number = next_engine.fetch_add(1, Ordering::Relaxed);
-        let engine = Engine::new(number, names, documents, space, settings, runtime.clone(), cache.clone());
+        let engine = Engine::new(number, names, documents, space, settings, env.clone(), cache.clone());
         engines.add(key, Arc::clone(&engine));
         Ok(engine)
     }
@@ -412,7 +412,7 @@ impl Chronos {
     /// # Errors
     /// `TXN_ERROR` if a store fails, or did not close in time; everything that can be closed is.
     pub async fn shutdown_within(&self, limit: Duration) -> Result<Vec<LeftBehind>> {
-        let clock = &self.inner.runtime.clock;
+        let clock = &self.inner.env.clock;
         let end = clock.now().plus_millis(i64::try_from(limit.as_millis()).unwrap_or(i64::MAX));
         let engines: Vec<_> =
             self.inner.engines.lock().unwrap_or_else(PoisonError::into_inner).by_key.drain().map(|(_, engine)| engine).collect();

@@ -164,7 +164,7 @@ impl Random for SystemRandom {
 
 /// Clock, chance and fail points of one [`Chronos`](crate::Chronos); shared by everything it opens.
 #[derive(Clone, Debug)]
-pub struct Runtime {
+pub struct Env {
     /// Where "now" comes from on stores without a server of their own, and what every wait goes by.
     pub clock: Arc<dyn Clock>,
     /// Where identifiers come from.
@@ -173,7 +173,7 @@ pub struct Runtime {
     pub fail: FailPoints,
 }
 
-impl Default for Runtime {
+impl Default for Env {
     fn default() -> Self {
         Self { clock: Arc::new(SystemClock), random: Arc::new(SystemRandom), fail: FailPoints::default() }
     }

@@ -9,10 +9,10 @@ use futures::future::{Either, select, try_join};
 use secrecy::{ExposeSecret as _, SecretString};
 
 use crate::config::DocumentConnection;
-use crate::documents::{Deployment, Documents};
-use crate::{Error, Result, Runtime};
+use crate::documents::{Deployment, DocumentStore};
+use crate::{Env, Error, Result};
 
-pub(crate) type WrapDocuments = Arc<dyn Fn(Arc<dyn Documents>) -> Arc<dyn Documents> + Send + Sync>;
+pub(crate) type WrapDocuments = Arc<dyn Fn(Arc<dyn DocumentStore>) -> Arc<dyn DocumentStore> + Send + Sync>;
 
 /// How long two stores are asked which deployment they are.
 const ASKING: Duration = Duration::from_secs(5);
@@ -24,12 +24,12 @@ pub(crate) const IN_MEMORY: &str = "embedded::memory:";
 
 pub(crate) struct Connections {
     configured: BTreeMap<String, DocumentConnection>,
-    runtime: Runtime,
+    env: Env,
     wrap: Option<WrapDocuments>,
     /// How long a call may take, unless a connection string says so.
     timeout: Option<Duration>,
     /// Clients by connection string: whoever names the same server with the same credentials shares one.
-    open: Mutex<HashMap<String, Arc<dyn Documents>>>,
+    open: Mutex<HashMap<String, Arc<dyn DocumentStore>>>,
     /// Whether two connections, by their references in order, reach one deployment.
     same: Mutex<HashMap<(String, String), bool>>,
 }
@@ -43,18 +43,18 @@ impl fmt::Debug for Connections {
 impl Connections {
     pub(crate) fn new(
         configured: BTreeMap<String, DocumentConnection>,
-        runtime: Runtime,
+        env: Env,
         wrap: Option<WrapDocuments>,
         timeout: Option<Duration>,
     ) -> Self {
-        Self { configured, runtime, wrap, timeout, open: Mutex::default(), same: Mutex::default() }
+        Self { configured, env, wrap, timeout, open: Mutex::default(), same: Mutex::default() }
     }
 
     /// The store of a connection. No I/O: its client is made on first use.
     ///
     /// # Errors
     /// `VALIDATION_ERROR` if there is no such connection, or this build has no backend for it.
-    pub(crate) fn open(&self, reference: &str) -> Result<Arc<dyn Documents>> {
+    pub(crate) fn open(&self, reference: &str) -> Result<Arc<dyn DocumentStore>> {
         let wanted = self.configured.get(reference);
         let wanted = wanted.ok_or_else(|| Error::validation(format!("there is no document connection `{reference}`")))?;
         let key = match wanted.uri.expose_secret() {
@@ -65,7 +65,7 @@ impl Connections {
         if let Some(documents) = open.get(&key) {
             return Ok(Arc::clone(documents));
         }
-        let mut documents = connect(reference, &wanted.uri, self.timeout, &self.runtime)?;
+        let mut documents = connect(reference, &wanted.uri, self.timeout, &self.env)?;
         if let Some(wrap) = &self.wrap {
             documents = wrap(documents);
         }
@@ -83,7 +83,7 @@ impl Connections {
             return Ok(*known);
         }
         let asking = std::pin::pin!(self.ask(one, other));
-        let same = match select(asking, self.runtime.clock.sleep(ASKING)).await {
+        let same = match select(asking, self.env.clock.sleep(ASKING)).await {
             Either::Left((answer, _)) => answer?,
             Either::Right(_) => {
                 let message = format!("the document connections `{one}` and `{other}` did not answer within {} s", ASKING.as_secs());
@@ -111,25 +111,25 @@ impl Connections {
     }
 
     /// Takes every client out, to be closed.
-    pub(crate) fn take(&self) -> Vec<Arc<dyn Documents>> {
+    pub(crate) fn take(&self) -> Vec<Arc<dyn DocumentStore>> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner).drain().map(|(_, documents)| documents).collect()
     }
 }
 
-fn connect(reference: &str, uri: &SecretString, timeout: Option<Duration>, runtime: &Runtime) -> Result<Arc<dyn Documents>> {
+fn connect(reference: &str, uri: &SecretString, timeout: Option<Duration>, env: &Env) -> Result<Arc<dyn DocumentStore>> {
     #[cfg(feature = "embedded")]
     if let Some(path) = uri.expose_secret().strip_prefix("embedded:") {
-        return Ok(Arc::new(crate::documents::embedded::EmbeddedDocuments::open(path, runtime.clone())?));
+        return Ok(Arc::new(crate::documents::embedded::EmbeddedDocuments::open(path, env.clone())?));
     }
     #[cfg(feature = "mongodb")]
     if uri.expose_secret().starts_with("mongodb") {
-        let documents = crate::documents::mongo::MongoDocuments::new(uri.clone(), runtime.clone())?;
+        let documents = crate::documents::mongo::MongoDocuments::new(uri.clone(), env.clone())?;
         return Ok(Arc::new(match timeout {
             Some(timeout) => documents.timeout(timeout),
             None => documents,
         }));
     }
-    let _ = (uri, timeout, runtime);
+    let _ = (uri, timeout, env);
     Err(Error::validation(format!(
         "this build has no backend for the document connection `{reference}`: mongodb and embedded are features"
     )))

@@ -26,7 +26,7 @@ struct Armed {
     times: u64,
 }
 
-/// The fail points of one [`Runtime`](crate::Runtime).
+/// The fail points of one [`Env`](crate::Env).
 #[derive(Clone, Debug, Default)]
 pub struct FailPoints(Option<Arc<Mutex<HashMap<String, Armed>>>>);
 

@@ -22,7 +22,7 @@ mod route;
 pub mod testing;
 
 pub use chronos::{Builder, Chronos, LeftBehind};
-pub use clock::{Clock, Random, Runtime, SystemClock, SystemRandom, Timestamp};
+pub use clock::{Clock, Env, Random, SystemClock, SystemRandom, Timestamp};
 pub use error::{Error, ErrorKind, Result};
 pub use json::{Json, bson_to_json, json_to_bson, json_to_nearest_bson};
 pub use name::{MAX_NAME_BYTES, validate_name};

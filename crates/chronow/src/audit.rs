@@ -12,14 +12,14 @@ use futures::future::try_join_all;
 use tokio::sync::Notify;
 
 use crate::client::Inner;
-use crate::hot::{DeadLetter, DeadLetterId, Hot, Settle, Settled};
+use crate::hot::{DeadLetter, DeadLetterId, HotTier, Settle, Settled};
 use crate::metrics::Counters;
 use crate::tasks::closed;
 use crate::warm::{Attempt, Warm};
 use crate::{ErrorKind, Result, SubscriptionName, Timestamp};
 
 /// Attempts that wait; then the oldest are given up.
-const MOST_WAITING: usize = 100_000;
+const MAX_WAITING: usize = 100_000;
 /// Documents written at the same time.
 const TOGETHER: usize = 16;
 /// Attempts taken from the waiting ones in one step.
@@ -27,7 +27,7 @@ const BATCH: usize = 256;
 /// Ids of dead letters read at once.
 const PAGE: u32 = 1_000;
 /// How often somebody else's dead letters are looked for.
-const PATIENCE: Duration = Duration::from_secs(5);
+const TIMEOUT: Duration = Duration::from_secs(5);
 /// Wait after a failure.
 const TROUBLE: Duration = Duration::from_secs(2);
 /// What failed so long ago is in its place: later letters come in behind it, whatever the clocks of consumers say.
@@ -111,7 +111,7 @@ impl Inner {
         }
         {
             let mut state = self.audit.state();
-            let over = (state.attempts.len() + noted.len()).saturating_sub(MOST_WAITING);
+            let over = (state.attempts.len() + noted.len()).saturating_sub(MAX_WAITING);
             if over > 0 {
                 let over = over.min(state.attempts.len());
                 tracing::warn!(lost = over, "the warm tier is too slow for the audit of deliveries; the oldest attempts are given up");
@@ -158,7 +158,7 @@ impl Inner {
                 let clean = auditor.work().await;
                 tokio::select! {
                     () = auditor.woken(), if clean => {}
-                    () = tokio::time::sleep(if clean { PATIENCE } else { TROUBLE }) => {}
+                    () = tokio::time::sleep(if clean { TIMEOUT } else { TROUBLE }) => {}
                     () = closed(&mut closing) => return,
                 }
             }
@@ -167,7 +167,7 @@ impl Inner {
 }
 
 struct Auditor {
-    hot: Arc<dyn Hot>,
+    hot: Arc<dyn HotTier>,
     warm: Warm,
     audit: Arc<Audit>,
     counters: Arc<Counters>,
@@ -236,7 +236,7 @@ impl Auditor {
     }
 }
 
-async fn keep_letters(hot: &dyn Hot, warm: &Warm, counters: &Counters, name: &SubscriptionName, progress: &mut Progress) -> Result<()> {
+async fn keep_letters(hot: &dyn HotTier, warm: &Warm, counters: &Counters, name: &SubscriptionName, progress: &mut Progress) -> Result<()> {
     let since = match progress.since {
         Some(since) => since,
         None => warm.last_buried(name).await?.map_or(Timestamp::from_millis(0), |at| at.plus_millis(-SETTLED_MS)),

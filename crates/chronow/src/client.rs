@@ -12,7 +12,7 @@ use crate::audit::Audit;
 use crate::bus::Bus;
 use crate::config::{Config, Defaults};
 use crate::follow::Followed;
-use crate::hot::Hot;
+use crate::hot::HotTier;
 use crate::hot::documents::DocumentsHot;
 use crate::metrics::{Counters, Metrics};
 use crate::payloads::Payloads;
@@ -68,7 +68,7 @@ impl fmt::Debug for Chronow {
 }
 
 pub(crate) struct Inner {
-    pub(crate) hot: Arc<dyn Hot>,
+    pub(crate) hot: Arc<dyn HotTier>,
     pub(crate) defaults: Defaults,
     pub(crate) counters: Arc<Counters>,
     pub(crate) tasks: Tasks,
@@ -125,7 +125,7 @@ impl Chronow {
             (None, ..) => Some(open(&config)?),
         };
         let chronos = chronos.or(own.as_ref());
-        let hot: Arc<dyn Hot> = match (on_redis, chronos) {
+        let hot: Arc<dyn HotTier> = match (on_redis, chronos) {
             (Some(redis), _) => connect_redis(redis).await?,
             (None, Some(chronos)) => Arc::new(documents(chronos, &config.defaults)?),
             // One was opened above.
@@ -138,11 +138,11 @@ impl Chronow {
     ///
     /// # Errors
     /// `VALIDATION_ERROR` for a wrong configuration.
-    pub fn with_hot(hot: Arc<dyn Hot>, config: &Config, chronos: Option<&Chronos>) -> Result<Self> {
+    pub fn with_hot(hot: Arc<dyn HotTier>, config: &Config, chronos: Option<&Chronos>) -> Result<Self> {
         Self::build(hot, config.defaults.clone(), chronos.cloned(), None)
     }
 
-    fn build(hot: Arc<dyn Hot>, defaults: Defaults, chronos: Option<Chronos>, own: Option<Chronos>) -> Result<Self> {
+    fn build(hot: Arc<dyn HotTier>, defaults: Defaults, chronos: Option<Chronos>, own: Option<Chronos>) -> Result<Self> {
         let scope = Scope::new(&defaults.tenant, &defaults.namespace)?;
         // Without a messaging database chronos-db is no warm tier.
         let has_messaging = |chronos: &Chronos| {
@@ -184,7 +184,7 @@ impl Chronow {
 
     /// The hot tier itself.
     #[must_use]
-    pub fn hot(&self) -> &Arc<dyn Hot> {
+    pub fn hot(&self) -> &Arc<dyn HotTier> {
         &self.inner.hot
     }
 
@@ -260,15 +260,15 @@ fn documents(chronos: &Chronos, defaults: &Defaults) -> Result<DocumentsHot> {
         Error::validation("chronow needs Redis, or a messaging database in the configuration of chronos-db").caused_by(error)
     })?;
     let documents = chronos.documents(&resolved.entry.connection)?;
-    Ok(DocumentsHot::new(documents, &resolved.database, chronos.runtime().clone()))
+    Ok(DocumentsHot::new(documents, &resolved.database, chronos.env().clone()))
 }
 
 #[cfg(feature = "redis")]
-async fn connect_redis(redis: &crate::config::Redis) -> Result<Arc<dyn Hot>> {
+async fn connect_redis(redis: &crate::config::Redis) -> Result<Arc<dyn HotTier>> {
     Ok(Arc::new(crate::hot::redis::RedisHot::connect(redis.to_hot()).await?))
 }
 
 #[cfg(not(feature = "redis"))]
-async fn connect_redis(_: &crate::config::Redis) -> Result<Arc<dyn Hot>> {
+async fn connect_redis(_: &crate::config::Redis) -> Result<Arc<dyn HotTier>> {
     Err(Error::new(ErrorKind::Unsupported, "this build has no Redis: it is a feature"))
 }

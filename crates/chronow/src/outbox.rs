@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::bus::Keeper;
 use crate::client::Inner;
-use crate::hot::{Accepted, Advance, Hot, Select, Settle, Start, SubscriptionPatch};
+use crate::hot::{Accepted, Advance, HotTier, Select, Settle, Start, SubscriptionPatch};
 use crate::metrics::Counters;
 use crate::tasks::{Background, Ending};
 use crate::warm::{COPIED, Warm};
@@ -19,7 +19,7 @@ const DEAD_BATCH: u32 = 50;
 /// After a step with fewer than that, the next one waits a moment for more: nobody waits for a copy, but each step costs a commit.
 const GATHERED: Duration = Duration::from_millis(5);
 /// The longest wait without looking.
-const PATIENCE: Duration = Duration::from_secs(2);
+const TIMEOUT: Duration = Duration::from_secs(2);
 /// What the warm tier refuses goes to the dead letters of the outbox, with a reason that begins so.
 const REFUSED: &str = "refused by the warm tier: ";
 /// How often dead letters that were passed are looked at again: one may have come in before them.
@@ -70,7 +70,7 @@ pub(crate) async fn copy(inner: &Inner, warm: Warm, topic: &TopicName, extent: E
 type Refused = HashMap<String, String>;
 
 struct Copier {
-    hot: Arc<dyn Hot>,
+    hot: Arc<dyn HotTier>,
     counters: Arc<Counters>,
     warm: Warm,
     name: SubscriptionName,
@@ -112,7 +112,7 @@ impl Copier {
                 return Ok(true);
             }
             if !self.ending.is_here() {
-                let due = pulled.next_due.unwrap_or(PATIENCE).min(PATIENCE);
+                let due = pulled.next_due.unwrap_or(TIMEOUT).min(TIMEOUT);
                 tokio::select! {
                     waited = self.hot.wait(&self.name, due) => waited?,
                     () = self.ending.comes() => {}
@@ -196,8 +196,8 @@ impl Copier {
             return Ok(());
         }
         // Making so many documents takes the processor for milliseconds: on a thread of its own it holds up nobody who shares this runtime.
-        let (warm, topic, runtime) = (self.warm.clone(), self.name.topic().clone(), tokio::runtime::Handle::current());
-        let kept = tokio::task::spawn_blocking(move || runtime.block_on(warm.keep(&topic, copies))).await;
+        let (warm, topic, env) = (self.warm.clone(), self.name.topic().clone(), tokio::runtime::Handle::current());
+        let kept = tokio::task::spawn_blocking(move || env.block_on(warm.keep(&topic, copies))).await;
         kept.map_err(|error| Error::new(ErrorKind::WarmTier, "making warm copies was broken off").caused_by(error).retryable())??;
         Counters::add(&self.counters.warm_copies, count);
         Ok(())

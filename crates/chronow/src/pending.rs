@@ -10,7 +10,7 @@ use futures::TryStreamExt as _;
 use tokio::sync::watch;
 
 use crate::client::Inner;
-use crate::hot::{Accepted, Hot, Outgoing, Published};
+use crate::hot::{Accepted, HotTier, Outgoing, Published};
 use crate::tasks::closed;
 use crate::warm::{COPIED, Warm};
 use crate::{Error, ErrorKind, Result, Timestamp, TopicName};
@@ -79,7 +79,7 @@ async fn finish(warm: &Warm, topic: &TopicName, at: Timestamp, messages: Vec<Out
 
 /// Puts messages back in the background, until none is left or the connection is closed.
 struct Restorer {
-    hot: Arc<dyn Hot>,
+    hot: Arc<dyn HotTier>,
     warm: Warm,
     topic: TopicName,
     closing: watch::Receiver<bool>,

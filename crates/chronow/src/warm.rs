@@ -263,7 +263,7 @@ impl Warm {
 }
 
 /// What a document holds on every store, less what it has beside payload and headers.
-const MOST_DOCUMENT_BYTES: usize = 16 * 1024 * 1024 - 16 * 1024;
+const MAX_DOCUMENT_BYTES: usize = 16 * 1024 * 1024 - 16 * 1024;
 /// A payload below that fits in any case: written as a document, the worst of JSON becomes eight times as long.
 const SURELY_FITS: usize = 1024 * 1024;
 
@@ -285,8 +285,8 @@ fn check_document(payload: &Json, headers: &BTreeMap<String, String>) -> Result<
         }
     };
     let bytes = payload + headers;
-    if bytes > MOST_DOCUMENT_BYTES {
-        return Err(Error::validation(format!("its copy has {bytes} bytes; the warm tier takes {MOST_DOCUMENT_BYTES}")));
+    if bytes > MAX_DOCUMENT_BYTES {
+        return Err(Error::validation(format!("its copy has {bytes} bytes; the warm tier takes {MAX_DOCUMENT_BYTES}")));
     }
     Ok(())
 }

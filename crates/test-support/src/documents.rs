@@ -5,7 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bson::{Bson, RawDocumentBuf};
 use chronos_db::documents::{
-    Batch, BuildBatch, Capabilities, Deployment, Documents, Filter, Index, Namespace, Outcome, Rights, Scan, Sequence, Write,
+    Batch, BuildBatch, Capabilities, Deployment, DocumentStore, Filter, Index, Namespace, Outcome, Rights, Scan, Sequence, Write,
 };
 use chronos_db::{Error, Result, Timestamp};
 use futures::stream::BoxStream;
@@ -14,36 +14,36 @@ use futures::{StreamExt as _, TryStreamExt as _};
 use crate::layers::{CallKind, Layer};
 use crate::meter::Meter;
 
-/// The calls of [`Documents`].
+/// The calls of [`DocumentStore`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Call {
-    /// [`Documents::capabilities`].
+    /// [`DocumentStore::capabilities`].
     Capabilities,
-    /// [`Documents::apply`].
+    /// [`DocumentStore::apply`].
     Apply,
-    /// [`Documents::sequence`].
+    /// [`DocumentStore::sequence`].
     Sequence,
-    /// [`Documents::sequence_then`].
+    /// [`DocumentStore::sequence_then`].
     SequenceThen,
-    /// [`Documents::get`].
+    /// [`DocumentStore::get`].
     Get,
-    /// [`Documents::scan`].
+    /// [`DocumentStore::scan`].
     Scan,
-    /// [`Documents::count`].
+    /// [`DocumentStore::count`].
     Count,
-    /// [`Documents::now`].
+    /// [`DocumentStore::now`].
     Now,
-    /// [`Documents::ensure`].
+    /// [`DocumentStore::ensure`].
     Ensure,
-    /// [`Documents::deployment`].
+    /// [`DocumentStore::deployment`].
     Deployment,
-    /// [`Documents::collections`].
+    /// [`DocumentStore::collections`].
     Collections,
-    /// [`Documents::rights`].
+    /// [`DocumentStore::rights`].
     Rights,
-    /// [`Documents::purge`].
+    /// [`DocumentStore::purge`].
     Purge,
-    /// [`Documents::close`].
+    /// [`DocumentStore::close`].
     Close,
 }
 
@@ -55,18 +55,18 @@ impl CallKind for Call {
 
 /// `inner` with `layer` around every call. The test keeps its own handle of the layer, to read or program it.
 #[must_use]
-pub fn decorate(inner: Arc<dyn Documents>, layer: Arc<impl Layer<Call>>) -> Arc<dyn Documents> {
+pub fn decorate(inner: Arc<dyn DocumentStore>, layer: Arc<impl Layer<Call>>) -> Arc<dyn DocumentStore> {
     Arc::new(Decorated { inner, layer })
 }
 
 #[derive(Debug)]
 struct Decorated<L> {
-    inner: Arc<dyn Documents>,
+    inner: Arc<dyn DocumentStore>,
     layer: Arc<L>,
 }
 
 #[async_trait]
-impl<L: Layer<Call>> Documents for Decorated<L> {
+impl<L: Layer<Call>> DocumentStore for Decorated<L> {
     async fn capabilities(&self) -> Result<Capabilities> {
         self.layer.around(Call::Capabilities, self.inner.capabilities()).await
     }
@@ -130,13 +130,13 @@ impl<L: Layer<Call>> Documents for Decorated<L> {
 
 /// `inner` with `meter` around it, which counts what moves.
 #[must_use]
-pub fn metered(inner: Arc<dyn Documents>, meter: Arc<Meter>) -> Arc<dyn Documents> {
+pub fn metered(inner: Arc<dyn DocumentStore>, meter: Arc<Meter>) -> Arc<dyn DocumentStore> {
     Arc::new(Metered { inner, meter })
 }
 
 #[derive(Debug)]
 struct Metered {
-    inner: Arc<dyn Documents>,
+    inner: Arc<dyn DocumentStore>,
     meter: Arc<Meter>,
 }
 
@@ -155,7 +155,7 @@ impl Metered {
 }
 
 #[async_trait]
-impl Documents for Metered {
+impl DocumentStore for Metered {
     async fn capabilities(&self) -> Result<Capabilities> {
         self.meter.called();
         self.inner.capabilities().await

@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 
 use crate::redis::free_port;
 
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(60);
 /// One answer; a server that is frozen gives none.
 const ANSWER: Duration = Duration::from_secs(10);
 /// The wire protocol's code of the one kind of message that commands use.
@@ -62,7 +62,7 @@ impl Mongod {
     pub(crate) async fn until_answering(&self) {
         let begun = Instant::now();
         while self.ask("admin", doc! { "ping": 1 }).await.is_none() {
-            assert!(begun.elapsed() < PATIENCE, "a MongoDB server did not start");
+            assert!(begun.elapsed() < TIMEOUT, "a MongoDB server did not start");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }

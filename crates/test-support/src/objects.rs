@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use chronos_db::objects::{ObjectInfo, Objects, Put, PutOptions};
+use chronos_db::objects::{ObjectInfo, ObjectStorage, Put, PutOptions};
 use chronos_db::{Error, Result};
 use futures::stream::BoxStream;
 use futures::{StreamExt as _, TryStreamExt as _};
@@ -13,20 +13,20 @@ use futures::{StreamExt as _, TryStreamExt as _};
 use crate::layers::{CallKind, Layer};
 use crate::meter::Meter;
 
-/// The calls of [`Objects`].
+/// The calls of [`ObjectStorage`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Call {
-    /// [`Objects::put`].
+    /// [`ObjectStorage::put`].
     Put,
-    /// [`Objects::get`].
+    /// [`ObjectStorage::get`].
     Get,
-    /// [`Objects::head`].
+    /// [`ObjectStorage::head`].
     Head,
-    /// [`Objects::delete`].
+    /// [`ObjectStorage::delete`].
     Delete,
-    /// [`Objects::list`].
+    /// [`ObjectStorage::list`].
     List,
-    /// [`Objects::presign_get`].
+    /// [`ObjectStorage::presign_get`].
     PresignGet,
 }
 
@@ -38,18 +38,18 @@ impl CallKind for Call {
 
 /// `inner` with `layer` around every call. The test keeps its own handle of the layer, to read or program it.
 #[must_use]
-pub fn decorate(inner: Arc<dyn Objects>, layer: Arc<impl Layer<Call>>) -> Arc<dyn Objects> {
+pub fn decorate(inner: Arc<dyn ObjectStorage>, layer: Arc<impl Layer<Call>>) -> Arc<dyn ObjectStorage> {
     Arc::new(Decorated { inner, layer })
 }
 
 #[derive(Debug)]
 struct Decorated<L> {
-    inner: Arc<dyn Objects>,
+    inner: Arc<dyn ObjectStorage>,
     layer: Arc<L>,
 }
 
 #[async_trait]
-impl<L: Layer<Call>> Objects for Decorated<L> {
+impl<L: Layer<Call>> ObjectStorage for Decorated<L> {
     async fn put(&self, key: &str, body: Bytes, options: PutOptions) -> Result<Put> {
         self.layer.around(Call::Put, self.inner.put(key, body, options)).await
     }
@@ -77,18 +77,18 @@ impl<L: Layer<Call>> Objects for Decorated<L> {
 
 /// `inner` with `meter` around it, which counts what moves.
 #[must_use]
-pub fn metered(inner: Arc<dyn Objects>, meter: Arc<Meter>) -> Arc<dyn Objects> {
+pub fn metered(inner: Arc<dyn ObjectStorage>, meter: Arc<Meter>) -> Arc<dyn ObjectStorage> {
     Arc::new(Metered { inner, meter })
 }
 
 #[derive(Debug)]
 struct Metered {
-    inner: Arc<dyn Objects>,
+    inner: Arc<dyn ObjectStorage>,
     meter: Arc<Meter>,
 }
 
 #[async_trait]
-impl Objects for Metered {
+impl ObjectStorage for Metered {
     async fn put(&self, key: &str, body: Bytes, options: PutOptions) -> Result<Put> {
         self.meter.called();
         self.meter.wrote(body.len());

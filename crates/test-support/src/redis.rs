@@ -8,7 +8,7 @@ use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 /// All slots of a cluster.
 const SLOTS: usize = 16_384;
 
@@ -99,7 +99,7 @@ impl RedisServer {
         let begun = Instant::now();
         // While it loads its data it says so, and a password is asked for: both are answers, but only the latter is one to go on with.
         while self.try_run(&["PING"]).await.is_none_or(|answer| answer.contains("LOADING")) {
-            assert!(begun.elapsed() < PATIENCE, "a Redis server did not start");
+            assert!(begun.elapsed() < TIMEOUT, "a Redis server did not start");
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
@@ -164,7 +164,7 @@ impl RedisServer {
             if answer.as_deref().is_some_and(&holds) {
                 return;
             }
-            assert!(begun.elapsed() < PATIENCE, "waited in vain: {what}; the last answer was {answer:?}");
+            assert!(begun.elapsed() < TIMEOUT, "waited in vain: {what}; the last answer was {answer:?}");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }

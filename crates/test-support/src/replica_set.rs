@@ -2,7 +2,7 @@ use std::time::{Duration, Instant};
 
 use bson::{Document, doc};
 
-use crate::mongod::{Mongod, PATIENCE};
+use crate::mongod::{Mongod, TIMEOUT};
 
 const SET: &str = "rs";
 const OF_A_SET: [&str; 4] = ["--replSet", SET, "--oplogSize", "64"];
@@ -97,7 +97,7 @@ impl ReplicaSet {
                     return at;
                 }
             }
-            assert!(begun.elapsed() < PATIENCE, "no member of the replica set became its primary");
+            assert!(begun.elapsed() < TIMEOUT, "no member of the replica set became its primary");
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
@@ -129,7 +129,7 @@ impl ReplicaSet {
             if states.is_ok_and(|states| states >= running) {
                 return;
             }
-            assert!(begun.elapsed() < PATIENCE, "the members of the replica set do not follow its primary: {status}");
+            assert!(begun.elapsed() < TIMEOUT, "the members of the replica set do not follow its primary: {status}");
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
@@ -220,7 +220,7 @@ impl ReplicaSet {
         let begun = Instant::now();
         let next = self.others(primary)[0];
         loop {
-            assert!(begun.elapsed() < PATIENCE, "no other member became the primary");
+            assert!(begun.elapsed() < TIMEOUT, "no other member became the primary");
             self.members[next].ask("admin", doc! { "replSetStepUp": 1 }).await;
             // It would take over what the old one has more before it takes writes.
             self.members[next].ask("admin", doc! { "replSetAbortPrimaryCatchUp": 1 }).await;

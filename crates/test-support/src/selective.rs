@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use chronos_db::objects::{ObjectInfo, Objects, Put, PutOptions};
+use chronos_db::objects::{ObjectInfo, ObjectStorage, Put, PutOptions};
 use chronos_db::{Error, Result};
 use futures::stream::BoxStream;
 
@@ -63,7 +63,7 @@ impl Selective {
 
     /// A bucket that this plan decides about.
     #[must_use]
-    pub fn around(self: &Arc<Self>, inner: Arc<dyn Objects>) -> Arc<dyn Objects> {
+    pub fn around(self: &Arc<Self>, inner: Arc<dyn ObjectStorage>) -> Arc<dyn ObjectStorage> {
         Arc::new(Decorated { inner, selective: Arc::clone(self) })
     }
 
@@ -85,12 +85,12 @@ impl Selective {
 
 #[derive(Debug)]
 struct Decorated {
-    inner: Arc<dyn Objects>,
+    inner: Arc<dyn ObjectStorage>,
     selective: Arc<Selective>,
 }
 
 #[async_trait]
-impl Objects for Decorated {
+impl ObjectStorage for Decorated {
     async fn put(&self, key: &str, body: Bytes, options: PutOptions) -> Result<Put> {
         match self.selective.begin(key) {
             None => self.inner.put(key, body, options).await,

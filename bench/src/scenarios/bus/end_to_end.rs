@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use chronos_db::{Chronos, json};
 use chronow::hot::redis::{RedisConfig, RedisHot};
-use chronow::hot::{Hot, Settle, Settled};
+use chronow::hot::{HotTier, Settle, Settled};
 use chronow::testing::{Point, hooked};
 use chronow::{Chronow, Draft, Message};
 use futures::future::try_join_all;
@@ -83,7 +83,7 @@ impl Latencies {
 }
 
 /// Notes when messages of the subscription that is measured are acknowledged.
-fn watched(hot: Arc<dyn Hot>, latencies: Arc<Latencies>) -> Arc<dyn Hot> {
+fn watched(hot: Arc<dyn HotTier>, latencies: Arc<Latencies>) -> Arc<dyn HotTier> {
     // When the messages that were handed out had been sent, by their ids.
     let handed_out = Mutex::new(HashMap::new());
     hooked(hot, move |point| {

@@ -13,7 +13,7 @@ use test_support::MongoServer;
 use crate::cli::{Cli, Ran};
 
 const DATABASES: [&str; 2] = ["app", "app-messaging"];
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 const PASSWORD: &str = "a-word-of-the-test";
 
 struct Few {
@@ -146,7 +146,7 @@ fn who_may_only_read_watches_what_others_write_and_the_end_of_values() {
         }
         few.run("shared set brief 1 --ttl-ms 300").value();
         let ended = loop {
-            let change = Json::parse(changes.recv_timeout(PATIENCE).unwrap()).unwrap();
+            let change = Json::parse(changes.recv_timeout(TIMEOUT).unwrap()).unwrap();
             if change["key"] == json!("brief") && change["deleted"] == json!(true) {
                 break change;
             }

@@ -13,7 +13,7 @@ use crate::route::key::KeyTemplate;
 use crate::{Json, Result, validate_name};
 
 /// Rows also carry indexed values and, with a shadow, heads carry the payload: MongoDB's 16 MB must not be met by the payload alone.
-const MOST_INLINE_BYTES: u64 = 12 * 1024 * 1024;
+const MAX_INLINE_BYTES: u64 = 12 * 1024 * 1024;
 
 /// What every MongoDB server keeps for itself.
 const RESERVED_DATABASES: [&str; 3] = ["admin", "config", "local"];
@@ -44,7 +44,7 @@ pub(super) fn read(root: &mut Section<'_>, config: &mut Config, base: &Path) -> 
         Some("replace") => UpdateMode::Replace,
         Some(other) => return Err(root.wrong("updateMode", format!("`{other}` is neither `merge` nor `replace`"))),
     };
-    if let Some(bytes) = root.number("inlineMaxBytes", 0, MOST_INLINE_BYTES)? {
+    if let Some(bytes) = root.number("inlineMaxBytes", 0, MAX_INLINE_BYTES)? {
         // The bound above fits every usize.
         config.inline_max_bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
     }

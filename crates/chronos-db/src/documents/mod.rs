@@ -1,4 +1,4 @@
-//! SEAM 1: what a document store must do, in few words.
+//! What a document store must do, in few words: [`DocumentStore`].
 //!
 //! The seam speaks of documents with an `_id`, guarded writes, ordered scans and sequences; it has no update operators, so that no implementation
 //! becomes an imitation of another. All domain logic stands above it, once. [`crate::testing::documents`] is the suite every implementation passes.
@@ -257,7 +257,7 @@ impl Batch {
     }
 }
 
-/// Numbers given out by [`Documents::sequence`].
+/// Numbers given out by [`DocumentStore::sequence`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sequence {
     /// The first of them.
@@ -375,16 +375,16 @@ impl Index {
     }
 }
 
-/// What the store behind a [`Documents`] can do; detected once per client.
+/// What the store behind a [`DocumentStore`] can do; detected once per client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Capabilities {
     /// [`Atomicity::All`] over several documents and collections.
     pub transactions: bool,
-    /// Whether [`Documents::sequence_then`] is one transaction.
+    /// Whether [`DocumentStore::sequence_then`] is one transaction.
     pub atomic_sequence: bool,
 }
 
-/// What the user of a [`Documents`] may do in one database.
+/// What the user of a [`DocumentStore`] may do in one database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rights {
     /// Read documents.
@@ -407,7 +407,7 @@ pub type BuildBatch = Box<dyn FnOnce(Sequence) -> Result<Batch> + Send>;
 ///
 /// Databases and collections come into being on their first write. Implementations are cheap to share behind an [`Arc`].
 #[async_trait]
-pub trait Documents: Send + Sync + fmt::Debug {
+pub trait DocumentStore: Send + Sync + fmt::Debug {
     /// What this store can do. The first call may ask the server.
     async fn capabilities(&self) -> Result<Capabilities>;
 

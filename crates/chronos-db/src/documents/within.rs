@@ -16,7 +16,7 @@ tokio::task_local! {
 /// It bounds the calls, not what lies between them, and not the tasks that `work` spawns.
 ///
 /// ```
-/// # async fn example(documents: &dyn chronos_db::documents::Documents) -> chronos_db::Result<()> {
+/// # async fn example(documents: &dyn chronos_db::documents::DocumentStore) -> chronos_db::Result<()> {
 /// use std::time::Duration;
 ///
 /// let now = chronos_db::documents::within(Duration::from_secs(5), documents.now()).await?;

@@ -14,7 +14,7 @@ use crate::documents::{Filter, Scan};
 use crate::{Json, Result, Timestamp};
 
 /// Ids asked about at once.
-const MOST_IDS: usize = 1_000;
+const MAX_IDS: usize = 1_000;
 
 /// Dead letters of one tenant; see [`Messaging::dead_letters`](super::Messaging::dead_letters).
 #[derive(Clone, Debug)]
@@ -261,7 +261,7 @@ impl KeptDeadLetters {
         let of = |field: &str, value: Option<String>| is(Kind::DeadLetters, field, &value.map_or(Bson::Null, Bson::from));
         let place = of("namespace", Some(namespace)).and(of("topic", Some(topic))).and(of("subscription", subscription));
         let mut kept = BTreeSet::new();
-        for ids in self.ids.chunks(MOST_IDS) {
+        for ids in self.ids.chunks(MAX_IDS) {
             let filter = place.clone().and(Filter::any_of("msgId", ids.iter().map(|id| id.as_str().into()).collect()));
             let without = ["payload", "headers"].map(str::to_owned).to_vec();
             let found = self.table.all(Scan { filter, without, ..Scan::default() }).await?;

@@ -19,7 +19,7 @@ use crate::{Chronos, Error, ErrorKind, Json, Result, Route, Timestamp};
 /// Documents on their way at once.
 const AT_ONCE: usize = 16;
 /// Problems that are told one by one.
-const MOST_TOLD: usize = 20;
+const MAX_TOLD: usize = 20;
 /// How often a document is looked at again that others change at the same time.
 const ROUNDS: u32 = 8;
 
@@ -68,7 +68,7 @@ impl Migrated {
             Step::Unchanged => self.unchanged += 1,
             Step::Problem(what) => {
                 self.problems += 1;
-                if self.told.len() < MOST_TOLD {
+                if self.told.len() < MAX_TOLD {
                     self.told.push(what);
                 }
             }
@@ -176,7 +176,7 @@ impl Run {
         let documents = self.to.documents(&entry.connection)?;
         let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
         let place = places.entry(at.clone()).or_insert_with(|| {
-            let place = Place::new(documents, &at.1, entry.capture_deliveries, crate::Runtime::default());
+            let place = Place::new(documents, &at.1, entry.capture_deliveries, crate::Env::default());
             Arc::new(if self.dry_run { place.untouched() } else { place })
         });
         Ok(Arc::clone(place))
@@ -184,7 +184,7 @@ impl Run {
 
     async fn database(&self, from: &Chronos, entry: &Entry, source: &Where, done: &mut Migrated) -> Result<()> {
         let documents = from.documents(&entry.connection)?;
-        let place = Place::new(Arc::clone(&documents), entry.database.as_deref().unwrap_or_default(), true, crate::Runtime::default());
+        let place = Place::new(Arc::clone(&documents), entry.database.as_deref().unwrap_or_default(), true, crate::Env::default());
         let tenant = if let Selector::Tenant(tenant) = &entry.selector { Some(tenant.as_str()) } else { None };
         for kind in Kind::ALL {
             let found = documents.scan(&place.namespace(kind), Scan::default());

@@ -6,13 +6,13 @@ use std::sync::Arc;
 use tokio::sync::OnceCell;
 
 use super::schema::Kind;
-use crate::documents::{Documents, Namespace};
-use crate::{Result, Runtime};
+use crate::documents::{DocumentStore, Namespace};
+use crate::{Env, Result};
 
 /// A database and the client it is reached by; shared by the tenants in it.
 pub(crate) struct Place {
-    pub(super) documents: Arc<dyn Documents>,
-    pub(super) runtime: Runtime,
+    pub(super) documents: Arc<dyn DocumentStore>,
+    pub(super) env: Env,
     database: Arc<str>,
     capture_deliveries: bool,
     ready: OnceCell<()>,
@@ -26,8 +26,8 @@ impl fmt::Debug for Place {
 }
 
 impl Place {
-    pub(crate) fn new(documents: Arc<dyn Documents>, database: &str, capture_deliveries: bool, runtime: Runtime) -> Self {
-        Self { documents, runtime, database: database.into(), capture_deliveries, ready: OnceCell::new() }
+    pub(crate) fn new(documents: Arc<dyn DocumentStore>, database: &str, capture_deliveries: bool, env: Env) -> Self {
+        Self { documents, env, database: database.into(), capture_deliveries, ready: OnceCell::new() }
     }
 
     /// The same without collections or indexes being made.
@@ -48,13 +48,13 @@ impl Place {
     }
 
     /// The client, after collections and indexes have been made, once per process.
-    pub(super) async fn ready(&self) -> Result<&dyn Documents> {
+    pub(super) async fn ready(&self) -> Result<&dyn DocumentStore> {
         self.ready.get_or_try_init(|| self.ensure()).await?;
         Ok(&*self.documents)
     }
 
     /// The client, for who only looks: a user who may not make what is missing looks without it.
-    pub(super) async fn looking(&self) -> Result<&dyn Documents> {
+    pub(super) async fn looking(&self) -> Result<&dyn DocumentStore> {
         match self.ready().await {
             Err(error) if error.is_forbidden() => Ok(&*self.documents),
             ready => ready,

@@ -7,7 +7,7 @@ use futures::{StreamExt as _, TryStreamExt as _};
 
 use super::place::Place;
 use super::schema::{Key, Kind};
-use crate::documents::{Batch, Direction, Documents, Filter, Guard, Namespace, Outcome, Scan, Write};
+use crate::documents::{Batch, Direction, DocumentStore, Filter, Guard, Namespace, Outcome, Scan, Write};
 use crate::{Error, ErrorKind, Result, Timestamp};
 
 /// How often a change is tried again because somebody else changed the document first. Every such time somebody succeeded.
@@ -41,7 +41,7 @@ impl Table {
         Self { place, tenant, kind, namespace }
     }
 
-    pub(super) async fn documents(&self) -> Result<&dyn Documents> {
+    pub(super) async fn documents(&self) -> Result<&dyn DocumentStore> {
         self.place.ready().await
     }
 
@@ -91,7 +91,7 @@ impl Table {
     }
 
     fn renew(&self, document: &mut Document) {
-        document.insert(REV, self.place.runtime.random.object_id());
+        document.insert(REV, self.place.env.random.object_id());
     }
 
     pub(super) async fn apply(&self, writes: Vec<Write>) -> Result<Vec<Outcome>> {

@@ -15,7 +15,7 @@ use object_store::{BackoffConfig, ClientOptions, HeaderValue, ObjectStore, Retry
 use secrecy::{ExposeSecret, SecretString};
 
 use super::failure::{Failure, NOT_IMPLEMENTED};
-use super::store::{PATIENCE, within};
+use super::store::{TIMEOUT, within};
 use crate::config::SpaceConnection;
 use crate::{Error, Result};
 
@@ -175,7 +175,7 @@ impl Creator {
             }
         }
         request.headers_mut().insert("content-length", HeaderValue::from(body.len()));
-        within(PATIENCE, async {
+        within(TIMEOUT, async {
             let failed = |source| object_store::Error::Generic { store: "bucket creation", source: Box::new(source) };
             let response = self.http.execute(request).await.map_err(failed)?;
             let status = response.status();

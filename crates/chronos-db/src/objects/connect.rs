@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use secrecy::ExposeSecret as _;
 use sha2::{Digest as _, Sha256};
 
-use super::{Objects, StoreObjects};
+use super::{ObjectStorage, StoreObjects};
 use crate::config::{Config, ObjectSpace, Provider, SpaceConnection};
 use crate::{Error, Result};
 
@@ -70,7 +70,7 @@ impl fmt::Debug for SpaceId {
 /// same credentials, and the same bucket; the network connections below them are shared by all.
 #[derive(Default)]
 pub struct ObjectsPool {
-    open: Mutex<HashMap<(SpaceId, String), Arc<dyn Objects>>>,
+    open: Mutex<HashMap<(SpaceId, String), Arc<dyn ObjectStorage>>>,
     #[cfg(any(feature = "s3", feature = "azure"))]
     http: OnceLock<object_store::client::HttpClient>,
 }
@@ -91,13 +91,13 @@ impl ObjectsPool {
     ///
     /// # Errors
     /// `VALIDATION_ERROR` if there is no such connection, if it cannot work as written, or if this build lacks its provider.
-    pub fn objects(&self, config: &Config, space: &ObjectSpace, bucket: &str) -> Result<Arc<dyn Objects>> {
+    pub fn objects(&self, config: &Config, space: &ObjectSpace, bucket: &str) -> Result<Arc<dyn ObjectStorage>> {
         let name = (SpaceId::of(config, space)?, bucket.to_owned());
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(objects) = open.get(&name) {
             return Ok(Arc::clone(objects));
         }
-        let objects: Arc<dyn Objects> = Arc::new(match resolve(config, space)? {
+        let objects: Arc<dyn ObjectStorage> = Arc::new(match resolve(config, space)? {
             Target::Folder(folder) => StoreObjects::local(folder, bucket)?,
             Target::Connection(_, connection) => self.connect(connection, bucket)?,
         });

@@ -1,4 +1,4 @@
-//! SEAM 2: object storage, one bucket at a time, over the `object_store` crate.
+//! Object storage, one bucket at a time: [`ObjectStorage`], over the crate `object_store`.
 //!
 //! [`crate::testing::objects`] is the suite every implementation passes.
 
@@ -75,7 +75,7 @@ pub struct ObjectInfo {
 /// An answer may take 10 s, and the time the bytes need at 256 KiB/s. Of a storage that stays silent the same is asked up to three times
 /// before it is an error, except for a [`PutMode::Create`], whose first try may have been carried out, and a listing.
 #[async_trait]
-pub trait Objects: Send + Sync + fmt::Debug {
+pub trait ObjectStorage: Send + Sync + fmt::Debug {
     /// Stores an object; one request, no read-back.
     ///
     /// # Errors

@@ -1,4 +1,4 @@
-//! [`Objects`] over the crate `object_store`.
+//! [`ObjectStorage`] over the crate `object_store`.
 
 use std::fmt;
 use std::path::Path;
@@ -19,14 +19,14 @@ use secrecy::{ExposeSecret as _, SecretString};
 use super::cloud::{self, Cloud};
 use super::failure::Failure;
 use super::local::Folder;
-use super::{ObjectInfo, Objects, Put, PutMode, PutOptions};
+use super::{ObjectInfo, ObjectStorage, Put, PutMode, PutOptions};
 #[cfg(any(feature = "s3", feature = "azure"))]
 use crate::config::SpaceConnection;
 use crate::redact::redact;
 use crate::{Error, ErrorKind, Result, Timestamp};
 
 /// How long a storage may take to answer, beside the time its bytes need.
-pub(super) const PATIENCE: Duration = Duration::from_secs(10);
+pub(super) const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The slowest line an object is expected to travel, in bytes a second.
 const SLOWEST_LINE: u64 = 256 * 1024;
@@ -209,7 +209,7 @@ impl Inner {
 }
 
 #[async_trait]
-impl Objects for StoreObjects {
+impl ObjectStorage for StoreObjects {
     async fn put(&self, key: &str, body: Bytes, mut options: PutOptions) -> Result<Put> {
         let path = object_path(key)?;
         if let Some(content_type) = &options.content_type
@@ -265,7 +265,7 @@ impl Objects for StoreObjects {
         let path = object_path(key)?;
         let read = repeatable(|| async {
             let Some(store) = self.inner.for_reading().await? else { return Ok(None) };
-            let found = within(PATIENCE, async { Ok(store.get(&path).await?) }).await?;
+            let found = within(TIMEOUT, async { Ok(store.get(&path).await?) }).await?;
             within(time_for(found.meta.size), async { Ok(found.bytes().await?) }).await.map(Some)
         });
         absent_is_none(read.await).map_err(|failure| self.inner.error(format_args!("read `{key}`"), failure))
@@ -275,7 +275,7 @@ impl Objects for StoreObjects {
         let path = object_path(key)?;
         let look = repeatable(|| async {
             let Some(store) = self.inner.for_reading().await? else { return Ok(None) };
-            within(PATIENCE, async { Ok(store.head(&path).await?) }).await.map(|meta| Some(Inner::info(meta)))
+            within(TIMEOUT, async { Ok(store.head(&path).await?) }).await.map(|meta| Some(Inner::info(meta)))
         });
         absent_is_none(look.await).map_err(|failure| self.inner.error(format_args!("look at `{key}`"), failure))
     }
@@ -284,7 +284,7 @@ impl Objects for StoreObjects {
         let path = object_path(key)?;
         let remove = repeatable(|| async {
             let Some(store) = self.inner.for_reading().await? else { return Ok(None) };
-            within(PATIENCE, async { Ok(store.delete(&path).await?) }).await.map(Some)
+            within(TIMEOUT, async { Ok(store.delete(&path).await?) }).await.map(Some)
         });
         absent_is_none(remove.await).map(drop).map_err(|failure| self.inner.error(format_args!("remove `{key}`"), failure))
     }
@@ -299,7 +299,7 @@ impl Objects for StoreObjects {
             Ok(futures::stream::try_unfold(entries, move |mut entries| {
                 let inner = Arc::clone(&inner);
                 async move {
-                    match absent_is_none(within(PATIENCE, async { Ok(entries.try_next().await?) }).await.map(Some)) {
+                    match absent_is_none(within(TIMEOUT, async { Ok(entries.try_next().await?) }).await.map(Some)) {
                         Ok(found) => Ok(found.flatten().map(|meta| (Inner::info(meta), entries))),
                         Err(failure) => Err(inner.error("list objects", failure)),
                     }
@@ -348,7 +348,7 @@ async fn repeatable<T, F: Future<Output = Result<T, Failure>>>(request: impl Fn(
 }
 
 fn time_for(bytes: u64) -> Duration {
-    PATIENCE + Duration::from_secs(bytes / SLOWEST_LINE)
+    TIMEOUT + Duration::from_secs(bytes / SLOWEST_LINE)
 }
 
 /// A bucket that isn't there holds nothing.

@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use object_store::client::{HttpClient, HttpError, HttpRequest, HttpResponse, HttpResponseBody, HttpService};
 
-use super::{Objects, ObjectsPool, Put, PutMode, PutOptions, SpaceId, StoreObjects};
+use super::{ObjectStorage, ObjectsPool, Put, PutMode, PutOptions, SpaceId, StoreObjects};
 use crate::ErrorKind;
 use crate::config::{Buckets, Config, ObjectSpace, Provider, Retention, Routing, SpaceConnection, Transactions, UpdateMode};
 

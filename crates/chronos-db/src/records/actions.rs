@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use super::collection::Collection;
 use super::import::Importer;
-use super::lock::{ItemLock, PATIENCE};
+use super::lock::{ItemLock, TIMEOUT};
 use super::model::{ItemId, Lineage};
 use super::own::OnBuiltIn;
 use super::read::{Page, Query, ReadOptions, Which, unless_erased};
@@ -143,7 +143,7 @@ impl Create {
 
     async fn run(self) -> Result<Written> {
         let engine = &self.collection.engine;
-        let id = ItemId::new(engine.runtime.random.object_id());
+        let id = ItemId::new(engine.env.random.object_id());
         let change = Change::Create { document: self.document.json()?, lineage: self.lineage };
         let scope = self.collection.scope().await?;
         Ok(engine.write(id, &change, &self.options, scope, None).await?.into())
@@ -645,7 +645,7 @@ pub struct Lock {
 
 impl Lock {
     pub(super) fn new(collection: &Collection, id: ItemId) -> Self {
-        Self { collection: collection.clone(), id, patience: PATIENCE }
+        Self { collection: collection.clone(), id, patience: TIMEOUT }
     }
 
     /// Wait so long for another holder (default 5 s), then fail with `LOCKED`.

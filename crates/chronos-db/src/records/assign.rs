@@ -11,7 +11,7 @@ use super::model::{Names, Op};
 use super::own;
 use super::scope::{Scope, TENANT};
 use crate::documents::filter::Test;
-use crate::documents::{Batch, Direction, Documents, Filter, Guard, Namespace, Outcome, Scan, Write};
+use crate::documents::{Batch, Direction, DocumentStore, Filter, Guard, Namespace, Outcome, Scan, Write};
 use crate::{Chronos, Error, Json, Result, Route};
 
 /// Documents per round. Version rows may carry their payloads.
@@ -107,7 +107,7 @@ impl IntoFuture for MigrateTenants {
 }
 
 struct Work<'w> {
-    documents: &'w dyn Documents,
+    documents: &'w dyn DocumentStore,
     names: Names,
     tenant: &'w str,
     dry_run: bool,

@@ -7,7 +7,7 @@ use bson::oid::ObjectId;
 use bson::{Bson, RawDocumentBuf};
 use tokio::sync::oneshot;
 
-use crate::documents::{Documents, Namespace};
+use crate::documents::{DocumentStore, Namespace};
 use crate::{Error, Result};
 
 /// Reads under way at once; more would only shrink the groups.
@@ -20,7 +20,7 @@ type Reply = oneshot::Sender<Result<Option<RawDocumentBuf>, Arc<Error>>>;
 /// Collects `get`s of one collection while others are under way. A read begins after it was asked for, so it sees every write acknowledged before.
 #[derive(Debug)]
 pub(crate) struct Batcher {
-    documents: Arc<dyn Documents>,
+    documents: Arc<dyn DocumentStore>,
     namespace: Namespace,
     queue: Mutex<Queue>,
 }
@@ -36,7 +36,7 @@ struct Queue {
 crate::debug_some!(Queue { in_flight, gathering });
 
 impl Batcher {
-    pub(crate) fn new(documents: Arc<dyn Documents>, namespace: Namespace) -> Arc<Self> {
+    pub(crate) fn new(documents: Arc<dyn DocumentStore>, namespace: Namespace) -> Arc<Self> {
         Arc::new(Self { documents, namespace, queue: Mutex::default() })
     }
 

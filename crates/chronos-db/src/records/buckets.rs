@@ -11,8 +11,8 @@ use bson::doc;
 use bytes::Bytes;
 use futures::stream::BoxStream;
 
-use crate::documents::{Batch, Documents, Namespace, Write};
-use crate::objects::{ObjectInfo, Objects, Put, PutOptions};
+use crate::documents::{Batch, DocumentStore, Namespace, Write};
+use crate::objects::{ObjectInfo, ObjectStorage, Put, PutOptions};
 use crate::{Error, ErrorKind, Result};
 
 /// The collection of a database in which its buckets are noted once an object was stored in them.
@@ -20,8 +20,8 @@ pub(crate) const BUCKETS: &str = "chronos_buckets";
 
 /// A bucket whose first put is noted, and which must be there from then on.
 pub(crate) struct NotedBucket {
-    inner: Arc<dyn Objects>,
-    documents: Arc<dyn Documents>,
+    inner: Arc<dyn ObjectStorage>,
+    documents: Arc<dyn DocumentStore>,
     namespace: Namespace,
     /// The id of the note: the storage and the bucket.
     note: String,
@@ -31,8 +31,8 @@ pub(crate) struct NotedBucket {
 
 impl NotedBucket {
     pub(crate) fn new(
-        inner: Arc<dyn Objects>,
-        documents: Arc<dyn Documents>,
+        inner: Arc<dyn ObjectStorage>,
+        documents: Arc<dyn DocumentStore>,
         database: &Arc<str>,
         note: String,
         noted: Arc<AtomicBool>,
@@ -61,7 +61,7 @@ impl fmt::Debug for NotedBucket {
 }
 
 #[async_trait]
-impl Objects for NotedBucket {
+impl ObjectStorage for NotedBucket {
     async fn put(&self, key: &str, body: Bytes, options: PutOptions) -> Result<Put> {
         let known = PutOptions { bucket_must_exist: true, ..options.clone() };
         let put = match self.inner.put(key, body.clone(), known.clone()).await {
@@ -115,7 +115,7 @@ impl Objects for NotedBucket {
 #[cfg(all(test, feature = "embedded"))]
 mod tests {
     use super::*;
-    use crate::Runtime;
+    use crate::Env;
     use crate::documents::embedded::EmbeddedDocuments;
     use crate::objects::StoreObjects;
     use tokio::sync::Mutex;
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[async_trait]
-    impl Objects for Raced {
+    impl ObjectStorage for Raced {
         async fn put(&self, key: &str, body: Bytes, options: PutOptions) -> Result<Put> {
             let put = self.folder.put(key, body, options).await;
             if let Some(other) = self.other.lock().await.take() {
@@ -166,7 +166,7 @@ mod tests {
     #[tokio::test]
     async fn of_two_first_puts_of_a_bucket_both_are_stored() {
         let dir = tempfile::tempdir().unwrap();
-        let documents: Arc<dyn Documents> = Arc::new(EmbeddedDocuments::open(":memory:", Runtime::default()).unwrap());
+        let documents: Arc<dyn DocumentStore> = Arc::new(EmbeddedDocuments::open(":memory:", Env::default()).unwrap());
         let folder = || StoreObjects::local(dir.path(), "bucket").unwrap();
         let noted = |inner| NotedBucket::new(inner, Arc::clone(&documents), &"app".into(), "objects/bucket".into(), Arc::default());
         let raced = Raced { folder: folder(), other: Mutex::new(Some(noted(Arc::new(folder())))) };

@@ -21,9 +21,9 @@ use super::rules::PayloadRules;
 use super::scope::{Scope, by_tenant};
 use crate::config::{CollectionMap, DevShadow, UpdateMode};
 use crate::documents::filter::Test;
-use crate::documents::{Direction, Documents, Filter, Guard, Index, Scan, Write};
-use crate::objects::Objects;
-use crate::{Error, ErrorKind, Result, Runtime};
+use crate::documents::{Direction, DocumentStore, Filter, Guard, Index, Scan, Write};
+use crate::objects::ObjectStorage;
+use crate::{Env, Error, ErrorKind, Result};
 
 /// The sequence of a collection's `cv` in its counter collection, and the mark below which it is without gaps.
 pub(crate) const CV: &str = "cv";
@@ -33,7 +33,7 @@ pub(crate) const STABLE: &str = "stable";
 pub(crate) type PayloadCache = Cache<(u64, ItemId, i64), Bytes>;
 
 /// Opens a bucket by name.
-pub(crate) type OpenBucket = Arc<dyn Fn(&str) -> Result<Arc<dyn Objects>> + Send + Sync>;
+pub(crate) type OpenBucket = Arc<dyn Fn(&str) -> Result<Arc<dyn ObjectStorage>> + Send + Sync>;
 
 /// Where the objects of a collection lie.
 #[derive(Clone)]
@@ -69,10 +69,10 @@ pub(crate) struct Engine {
     /// Tells collections apart in the shared cache.
     pub(crate) number: u64,
     pub(crate) names: Names,
-    pub(crate) documents: Arc<dyn Documents>,
+    pub(crate) documents: Arc<dyn DocumentStore>,
     pub(crate) space: Option<Space>,
     pub(crate) settings: Settings,
-    pub(crate) runtime: Runtime,
+    pub(crate) env: Env,
     pub(crate) cache: PayloadCache,
     pub(crate) heads: Arc<Batcher>,
     pub(crate) locks: Arc<Batcher>,
@@ -108,10 +108,10 @@ impl Engine {
     pub(crate) fn new(
         number: u64,
         names: Names,
-        documents: Arc<dyn Documents>,
+        documents: Arc<dyn DocumentStore>,
         space: Option<Space>,
         settings: Settings,
-        runtime: Runtime,
+        env: Env,
         cache: PayloadCache,
     ) -> Arc<Self> {
         Arc::new(Self {
@@ -122,7 +122,7 @@ impl Engine {
             documents,
             space,
             settings,
-            runtime,
+            env,
             cache,
             commits: CommitQueue::default(),
             flusher: Flusher::default(),
@@ -327,7 +327,7 @@ impl Engine {
         }
     }
 
-    pub(crate) fn bucket(&self, name: &str) -> Result<Arc<dyn Objects>> {
+    pub(crate) fn bucket(&self, name: &str) -> Result<Arc<dyn ObjectStorage>> {
         match &self.space {
             Some(space) => {
                 let noted = Arc::clone(self.noted.lock().unwrap_or_else(PoisonError::into_inner).entry(name.to_owned()).or_default());

@@ -17,7 +17,7 @@ use super::gc::Noted;
 use super::model::{Head, ItemId, Op, Row};
 use super::scope::TENANT;
 use crate::documents::{Batch, Direction, Filter, Guard, Outcome, Scan, Write};
-use crate::objects::{Objects, keys};
+use crate::objects::{ObjectStorage, keys};
 use crate::{Error, Result, Timestamp};
 
 /// Versions per round.
@@ -34,7 +34,7 @@ impl Engine {
     /// Removes everything of an erased item but the numbers of its versions. Resumable at any point.
     pub(crate) async fn erase(&self, erasure: &Row) -> Result<()> {
         self.note_erasure(erasure).await?;
-        self.runtime.fail.hit("erase.after_note")?;
+        self.env.fail.hit("erase.after_note")?;
         // Before anything goes every reader must see that it may. (A head that lags, or that was brought back before this library kept the numbers.)
         self.roll_forward(erasure.id).await?;
         let mut rows = self.rows_of(erasure.id).try_chunks(ROUND);
@@ -42,9 +42,9 @@ impl Engine {
             let rows = rows.map_err(|error| error.1)?;
             self.strip(rows.into_iter().filter(|row| !row.op.is_bare()).collect()).await?;
         }
-        self.runtime.fail.hit("erase.after_rows")?;
+        self.env.fail.hit("erase.after_rows")?;
         self.remove_prefix(erasure.id).await?;
-        self.runtime.fail.hit("erase.after_objects")?;
+        self.env.fail.hit("erase.after_objects")?;
         self.documents.purge(&self.names.ver.database).await
     }
 
@@ -100,7 +100,7 @@ impl Engine {
     }
 
     /// Where objects of an item may lie. The original library put those of its properties elsewhere, and recorded them in the documents alone.
-    fn prefixes(&self, id: ItemId) -> Result<Vec<(Arc<dyn Objects>, String)>> {
+    fn prefixes(&self, id: ItemId) -> Result<Vec<(Arc<dyn ObjectStorage>, String)>> {
         let Some(space) = &self.space else { return Ok(Vec::new()) };
         let mut prefixes = vec![keys::item_prefix(&self.names.collection, &id.to_string())?];
         let collection = self.names.collection.trim().to_lowercase();
@@ -169,7 +169,7 @@ impl Engine {
     /// Notes the objects of a row like those of a commit that never came: the clean-up looks which of them are needed.
     async fn leave_to_clean_up(&self, row: &Row) -> Result<()> {
         let noted = Noted {
-            note: format!("upload/{}", self.runtime.random.object_id()),
+            note: format!("upload/{}", self.env.random.object_id()),
             id: row.id,
             tenant: row.content.tenant.clone(),
             at: self.documents.now().await?,

@@ -88,7 +88,7 @@ impl Engine {
             let answer = match outage {
                 Some(error) => Some(Err(error)),
                 None => {
-                    let again = self.runtime.clock.sleep(LOOK_AGAIN);
+                    let again = self.env.clock.sleep(LOOK_AGAIN);
                     tokio::select! {
                         answer = &mut waiting.answer => answer.ok(),
                         () = again => None,
@@ -123,13 +123,13 @@ impl Engine {
 
     /// Notes that these versions are stored.
     async fn record_group<'a>(&self, group: impl Iterator<Item = &'a Version>) -> Result<()> {
-        self.runtime.fail.hit("flush.after_put")?;
+        self.env.fail.hit("flush.after_put")?;
         self.record_stored(group.map(|version| &version.version)).await?;
-        self.runtime.fail.hit("flush.after_record")
+        self.env.fail.hit("flush.after_record")
     }
 
     async fn put_objects(self: &Arc<Self>, row: &Row) -> Result<()> {
-        self.runtime.fail.hit("flush.before_put")?;
+        self.env.fail.hit("flush.before_put")?;
         if row.op == Op::Erase {
             return self.erase(row).await;
         }
@@ -138,7 +138,7 @@ impl Engine {
             self.bucket(&rider.bucket)?.put(&rider.key, rider.bytes.clone(), options).await?;
         }
         if !row.riders.is_empty() {
-            self.runtime.fail.hit("flush.after_blobs")?;
+            self.env.fail.hit("flush.after_blobs")?;
         }
         if let (Some(bytes), Some(bucket), Some(key)) = (&row.inline, &row.content.payload.bucket, &row.content.payload.key) {
             let options = PutOptions { content_type: Some(JSON_TYPE.to_owned()), ..PutOptions::default() };
@@ -194,7 +194,7 @@ impl Engine {
             self.flush_leftovers();
         }
         // A flusher that waits after a failure tries again now.
-        self.flusher.lock().hurry(self.runtime.clock.now());
+        self.flusher.lock().hurry(self.env.clock.now());
         self.flusher.kick.notify_one();
         self.flushed(deadline, own_only).await;
         self.flush_report(scope).await
@@ -218,7 +218,7 @@ impl Engine {
     }
 
     fn deadline(&self, limit: Duration) -> Timestamp {
-        self.runtime.clock.now().plus_millis(i64::try_from(limit.as_millis()).unwrap_or(i64::MAX))
+        self.env.clock.now().plus_millis(i64::try_from(limit.as_millis()).unwrap_or(i64::MAX))
     }
 
     /// Whether `done` came before the deadline.
@@ -226,7 +226,7 @@ impl Engine {
         tokio::select! {
             biased;
             () = done => true,
-            () = sleep_until(&*self.runtime.clock, deadline) => false,
+            () = sleep_until(&*self.env.clock, deadline) => false,
         }
     }
 
@@ -278,7 +278,7 @@ impl Engine {
         if self.flusher.lock().own() > 0 {
             self.start_flusher();
         }
-        self.flusher.lock().hurry(self.runtime.clock.now());
+        self.flusher.lock().hurry(self.env.clock.now());
         self.flusher.kick.notify_one();
         self.flushed(deadline, true).await;
         let left = self.flusher.lock().own();

@@ -121,7 +121,7 @@ impl Engine {
 
     /// Forgets the note of objects that their version names by now, or that are gone.
     pub(crate) async fn forget(&self, noted: &Noted) -> Result<()> {
-        self.runtime.fail.hit("large.before_forget")?;
+        self.env.fail.hit("large.before_forget")?;
         let mut batch = Batch::new();
         batch.push(&self.names.gc, Write::Delete { id: noted.note.clone().into(), guard: Guard::Any });
         self.documents.apply(batch).await.map(|_| ())
@@ -181,7 +181,7 @@ impl Engine {
             batch.push(&self.names.gc, Write::put(noted.document(true), guard));
         }
         let outcomes = self.documents.apply(batch).await?;
-        self.runtime.fail.hit("gc.after_condemn")?;
+        self.env.fail.hit("gc.after_condemn")?;
         // Whoever put its note again before this has its number already. Once every number has its row, a commit that was under way has come, or comes
         // no more.
         self.settled_cv().await?;
@@ -197,7 +197,7 @@ impl Engine {
                 continue;
             }
             removed += unnamed.len() as u64;
-            self.runtime.fail.hit("gc.after_delete")?;
+            self.env.fail.hit("gc.after_delete")?;
             self.forget(&noted).await?;
         }
         Ok(removed)

@@ -17,7 +17,7 @@ use crate::{Error, ErrorKind, Result, Timestamp};
 /// How long a lease lasts without renewal.
 pub(crate) const LEASE: Duration = Duration::from_secs(30);
 /// How long other writers wait for a lease to end.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(5);
 /// Between two looks at a lease.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -95,13 +95,13 @@ impl Engine {
             None => return Err(no_item(id)),
         };
         let tenant = tenant.as_deref();
-        let token = self.runtime.random.object_id().to_hex();
-        let deadline = self.runtime.clock.now().plus_millis(i64::try_from(patience.as_millis()).unwrap_or(i64::MAX));
+        let token = self.env.random.object_id().to_hex();
+        let deadline = self.env.clock.now().plus_millis(i64::try_from(patience.as_millis()).unwrap_or(i64::MAX));
         while !self.try_lease(id, &token, tenant).await? {
-            if self.runtime.clock.now() >= deadline {
+            if self.env.clock.now() >= deadline {
                 return Err(locked(id));
             }
-            self.runtime.clock.sleep(LOOK).await;
+            self.env.clock.sleep(LOOK).await;
         }
         let Some(head) = self.lockable(id, scope).await? else {
             // Whoever may restore the item must not wait for a lease that nobody holds.
@@ -170,9 +170,9 @@ impl Engine {
         mut stopped: watch::Receiver<bool>,
         losing: watch::Sender<bool>,
     ) {
-        let mut until = self.runtime.clock.now().plus_millis(LEASE.as_millis() as i64);
+        let mut until = self.env.clock.now().plus_millis(LEASE.as_millis() as i64);
         loop {
-            let pause = self.runtime.clock.sleep(LEASE / 3);
+            let pause = self.env.clock.sleep(LEASE / 3);
             let changed = std::pin::pin!(stopped.changed());
             if let futures::future::Either::Left(_) = futures::future::select(changed, pause).await {
                 return;
@@ -185,8 +185,8 @@ impl Engine {
                 Ok::<_, Error>(self.documents.apply(batch).await?.first() == Some(&Outcome::Applied))
             };
             match renewed.await {
-                Ok(true) => until = self.runtime.clock.now().plus_millis(LEASE.as_millis() as i64),
-                Err(error) if self.runtime.clock.now() < until => tracing::warn!(item = %id, %error, "a lease could not be renewed yet"),
+                Ok(true) => until = self.env.clock.now().plus_millis(LEASE.as_millis() as i64),
+                Err(error) if self.env.clock.now() < until => tracing::warn!(item = %id, %error, "a lease could not be renewed yet"),
                 Ok(false) | Err(_) => {
                     let _ = losing.send(true);
                     return;
@@ -200,12 +200,12 @@ impl Engine {
     /// # Errors
     /// `LOCKED` if somebody still has it then.
     pub(crate) async fn pass_lock(&self, id: ItemId, token: Option<&str>) -> Result<()> {
-        let deadline = self.runtime.clock.now().plus_millis(PATIENCE.as_millis() as i64);
+        let deadline = self.env.clock.now().plus_millis(TIMEOUT.as_millis() as i64);
         while self.is_locked(id, token).await? {
-            if self.runtime.clock.now() >= deadline {
+            if self.env.clock.now() >= deadline {
                 return Err(locked(id));
             }
-            self.runtime.clock.sleep(LOOK).await;
+            self.env.clock.sleep(LOOK).await;
         }
         Ok(())
     }

@@ -109,7 +109,7 @@ impl Engine {
                 None => {
                     // The claim decides which item is the one with these keys, before it exists.
                     let id = self.claim(&unique, scope).await?;
-                    self.runtime.fail.hit("claim.after_claim")?;
+                    self.env.fail.hit("claim.after_claim")?;
                     let change = Change::Create { document: document.clone(), lineage: lineage.clone() };
                     match self.create_claimed(id, &change, &options, scope).await? {
                         Some(done) => return Ok(done.into()),
@@ -196,7 +196,7 @@ impl Engine {
     /// The id that the next item with these keys has, whoever creates it.
     async fn claim(&self, unique: &Unique, scope: &Scope) -> Result<ItemId> {
         loop {
-            let fresh = self.runtime.random.object_id();
+            let fresh = self.env.random.object_id();
             let claim = unique.claim.as_str();
             let mut document = doc! { "_id": claim, "itemId": fresh };
             document.extend(scope.stamp().map(|tenant| (TENANT.to_owned(), tenant.into())));

@@ -47,7 +47,7 @@ impl Engine {
             let Some(last) = rows.last() else { return Ok(removed) };
             after = Some(vec![int(last.cv)]);
             let heads = self.heads(&rows.iter().map(|row| row.id).collect::<Vec<_>>()).await?;
-            self.runtime.fail.hit("trim.after_heads")?;
+            self.env.fail.hit("trim.after_heads")?;
             let mut batch = Batch::new();
             for row in rows {
                 let written = Timestamp::from(row.row_id.timestamp());

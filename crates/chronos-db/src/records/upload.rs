@@ -118,12 +118,12 @@ impl Engine {
         prepared.uploaded = Some(noted.clone());
         uploads.noted = Some(noted);
         uploads.place = Some(place);
-        self.runtime.fail.hit("large.after_note")?;
+        self.env.fail.hit("large.after_note")?;
         for (place, checksum, object) in missing {
             let options = PutOptions { mode: PutMode::Create, content_type: Some(object.content_type), ..PutOptions::default() };
             self.bucket(&object.bucket)?.put(&object.key, object.bytes, options).await?;
             uploads.stored.insert(place, checksum);
-            self.runtime.fail.hit("large.after_put")?;
+            self.env.fail.hit("large.after_put")?;
         }
         uploads.open = false;
         Ok(Uploading::Done)

@@ -165,7 +165,7 @@ impl Engine {
         let mut turn = self.turns.take(id).await;
         for _ in 0..ATTEMPTS {
             let expected = lock.map(ItemLock::ov).or(options.expected_ov);
-            let read_at = self.runtime.clock.now();
+            let read_at = self.env.clock.now();
             let head = match change {
                 // Nobody can know the id of an item that is being created.
                 Change::Create { .. } => None,
@@ -195,7 +195,7 @@ impl Engine {
                 }
                 // That took its time: another version would be noticed only by the commit, after a number was spent.
                 Uploading::Done | Uploading::There => {
-                    let read_at = self.runtime.clock.now();
+                    let read_at = self.env.clock.now();
                     match (&head, self.head_or_row(id).await?) {
                         (None, None) => {}
                         (Some(head), Some(now)) if now.cv == head.cv && now.row == head.row => {}
@@ -392,7 +392,7 @@ impl Engine {
             body = Some(written);
             if rides > self.settings.inline_max_bytes {
                 // Stored before its commit, under a key that no other attempt can meet.
-                let unique = earlier.unwrap_or_else(|| UploadPlace { suffix: self.runtime.random.object_id().to_hex(), ov });
+                let unique = earlier.unwrap_or_else(|| UploadPlace { suffix: self.env.random.object_id().to_hex(), ov });
                 if let Some(whole) = whole {
                     document = whole;
                     let place = Place { suffix: Some(&unique.suffix), ov: unique.ov, ..place };
@@ -418,11 +418,11 @@ impl Engine {
             let message = format!("the document has {} bytes; without object storage {INLINE_LIMIT} are allowed", body.len());
             return Err(Error::validation(message));
         }
-        Ok(Ready { prepared: Prepared::blank(self.runtime.random.object_id(), id, content, Some(body), out.riders), place: upload })
+        Ok(Ready { prepared: Prepared::blank(self.env.random.object_id(), id, content, Some(body), out.riders), place: upload })
     }
 
     fn prepared(&self, id: ItemId, op: Op, head: Option<&Head>, content: Content, options: &WriteOptions, read_at: Timestamp) -> Prepared {
-        let blank = Prepared::blank(self.runtime.random.object_id(), id, content, None, Vec::new());
+        let blank = Prepared::blank(self.env.random.object_id(), id, content, None, Vec::new());
         Prepared { op, ..self.fill(blank, head, options, read_at) }
     }
 

@@ -8,7 +8,7 @@ use tokio::sync::OnceCell;
 use crate::config::{Config, DatabaseType, Entry, OneStore, Selector};
 use crate::connections::Connections;
 use crate::records::Scope;
-use crate::{Error, Resolved, Result, Runtime, Timestamp};
+use crate::{Env, Error, Resolved, Result, Timestamp};
 
 /// A store that did not answer which deployment it is, is asked again after this.
 const ASK_AGAIN_MILLIS: i64 = 30_000;
@@ -63,7 +63,7 @@ struct Inner {
 
 struct Open {
     connections: Arc<Connections>,
-    runtime: Runtime,
+    env: Env,
     connection: String,
     /// Connections that may lead to the same deployment.
     suspects: Vec<String>,
@@ -81,7 +81,7 @@ impl fmt::Debug for Tenancy {
 
 impl Tenancy {
     /// The tenancy of what a route leads to. No I/O.
-    pub(crate) fn new(config: &Config, resolved: &Resolved, connections: &Arc<Connections>, runtime: &Runtime) -> Self {
+    pub(crate) fn new(config: &Config, resolved: &Resolved, connections: &Arc<Connections>, env: &Env) -> Self {
         let entry = &*resolved.entry;
         let (mut beside, mut suspects) = (Vec::new(), Vec::new());
         for other in config.entries.iter().filter(|other| other.database.as_deref() == Some(&resolved.database)) {
@@ -110,7 +110,7 @@ impl Tenancy {
         };
         let open = (!suspects.is_empty()).then(|| Open {
             connections: Arc::clone(connections),
-            runtime: runtime.clone(),
+            env: env.clone(),
             connection: entry.connection.clone(),
             suspects: suspects.iter().map(|suspect| suspect.connection.clone()).collect(),
             scope,
@@ -145,7 +145,7 @@ impl Open {
     /// Nothing is known while a store does not answer.
     async fn decide(&self, otherwise: &Result<Scope, String>) -> Result<Result<Scope, String>> {
         let asked = *self.ask_again.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.meanwhile.is_some() && asked.is_some_and(|again| self.runtime.clock.now() < again) {
+        if self.meanwhile.is_some() && asked.is_some_and(|again| self.env.clock.now() < again) {
             return Err(Error::database("a store did not answer which deployment it is").retryable());
         }
         let mut unknown = None;
@@ -158,7 +158,7 @@ impl Open {
         }
         let Some((suspect, error)) = unknown else { return Ok(otherwise.clone()) };
         tracing::warn!(connection = %self.connection, other = %suspect, %error, "whether two connections reach one deployment is not known yet");
-        *self.ask_again.lock().unwrap_or_else(PoisonError::into_inner) = Some(self.runtime.clock.now().plus_millis(ASK_AGAIN_MILLIS));
+        *self.ask_again.lock().unwrap_or_else(PoisonError::into_inner) = Some(self.env.clock.now().plus_millis(ASK_AGAIN_MILLIS));
         let message = format!(
             "the connections `{}` and `{suspect}` may reach one deployment, where tenants meet: {}",
             self.connection,

@@ -1,4 +1,4 @@
-//! What every [`Documents`] must do, as plain functions that any implementation calls, or all at once by [`documents_suite!`](crate::documents_suite).
+//! What every [`DocumentStore`] must do, as plain functions that any implementation calls, or all at once by [`documents_suite!`](crate::documents_suite).
 //!
 //! A function panics if its promise is broken. Each uses a database of a new name, so stores may be shared, and old data does no harm.
 
@@ -21,17 +21,17 @@ use bson::{Bson, Document};
 use futures::{StreamExt as _, TryStreamExt as _};
 
 use crate::documents::filter::order::value_at;
-use crate::documents::{Batch, Documents, Guard, Namespace, Outcome, Scan, Write};
+use crate::documents::{Batch, DocumentStore, Guard, Namespace, Outcome, Scan, Write};
 
 macro_rules! promises {
     ($d:tt $($topic:ident { $($name:ident,)+ })+) => {
         /// Checks every promise, one after the other, on a store of its own that `make` gives.
-        pub async fn run_all<F: Future<Output = Arc<dyn Documents>>>(make: impl Fn() -> F) {
+        pub async fn run_all<F: Future<Output = Arc<dyn DocumentStore>>>(make: impl Fn() -> F) {
             $($($topic::$name(make().await).await;)+)+
         }
 
         /// Makes a module of tests, one per promise of [`testing::documents`](crate::testing::documents). The second argument is a future that
-        /// yields an `Arc<dyn Documents>`; it is evaluated once per test.
+        /// yields an `Arc<dyn DocumentStore>`; it is evaluated once per test.
         #[macro_export]
         macro_rules! documents_suite {
             ($d module:ident, $d make:expr) => {
@@ -153,12 +153,12 @@ promises! { $
 /// A store and a database name nobody used before.
 #[derive(Clone, Debug)]
 pub(crate) struct Fresh {
-    pub(crate) store: Arc<dyn Documents>,
+    pub(crate) store: Arc<dyn DocumentStore>,
     pub(crate) database: String,
 }
 
 impl Fresh {
-    pub(crate) fn new(store: Arc<dyn Documents>) -> Self {
+    pub(crate) fn new(store: Arc<dyn DocumentStore>) -> Self {
         Self { store, database: format!("suite-{}", ObjectId::new()) }
     }
 

@@ -1,4 +1,4 @@
-//! What every [`Objects`] must do.
+//! What every [`ObjectStorage`] must do.
 //!
 //! Each function takes a bucket that doesn't exist yet and that nobody else uses, and panics if a promise is broken. [`crate::objects_suite!`]
 //! stamps them onto a backend as tests:
@@ -22,7 +22,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::{StreamExt as _, TryStreamExt as _};
 
-use crate::objects::{ObjectInfo, Objects, Put, PutMode, PutOptions};
+use crate::objects::{ObjectInfo, ObjectStorage, Put, PutMode, PutOptions};
 use crate::{ErrorKind, Timestamp};
 
 /// Makes a module of tests out of groups of the suite and a function that opens a new bucket.
@@ -79,7 +79,7 @@ macro_rules! objects_suite {
 }
 
 /// Put, get, head, list and delete agree with each other.
-pub async fn what_was_put_is_read_back_until_it_is_deleted(objects: Arc<dyn Objects>) {
+pub async fn what_was_put_is_read_back_until_it_is_deleted(objects: Arc<dyn ObjectStorage>) {
     let key = "users/65f0a1b2c3d4e5f607182930/v0/item.json";
     assert_eq!(put(&objects, key, "{\"a\":1}").await, Put::Stored);
     assert_eq!(objects.get(key).await.unwrap().as_deref(), Some(b"{\"a\":1}".as_slice()));
@@ -94,42 +94,42 @@ pub async fn what_was_put_is_read_back_until_it_is_deleted(objects: Arc<dyn Obje
 }
 
 /// Bytes that are no text.
-pub async fn any_bytes_come_back_as_they_were(objects: Arc<dyn Objects>) {
+pub async fn any_bytes_come_back_as_they_were(objects: Arc<dyn ObjectStorage>) {
     let body: Vec<u8> = (0..=255).cycle().take(70_000).collect();
     objects.put("binary", body.clone().into(), PutOptions::default()).await.unwrap();
     assert!(objects.get("binary").await.unwrap().expect("it was put") == body);
 }
 
 /// No bytes are something else than no object.
-pub async fn an_empty_object_is_an_object(objects: Arc<dyn Objects>) {
+pub async fn an_empty_object_is_an_object(objects: Arc<dyn ObjectStorage>) {
     assert_eq!(put(&objects, "empty", "").await, Put::Stored);
     assert_eq!(objects.get("empty").await.unwrap(), Some(Bytes::new()));
     assert_eq!(objects.head("empty").await.unwrap().map(|info| info.size), Some(0));
 }
 
 /// Large bodies.
-pub async fn an_object_of_8_mib_comes_back_whole(objects: Arc<dyn Objects>) {
+pub async fn an_object_of_8_mib_comes_back_whole(objects: Arc<dyn ObjectStorage>) {
     let body: Bytes = (0..8 * 1024 * 1024_u32).map(|n| u8::try_from(n.wrapping_mul(2_654_435_761) >> 24).unwrap()).collect();
     objects.put("large", body.clone(), PutOptions::default()).await.unwrap();
     assert!(objects.get("large").await.unwrap().expect("it was put") == body);
 }
 
 /// [`PutMode::Overwrite`].
-pub async fn an_overwrite_replaces_the_bytes(objects: Arc<dyn Objects>) {
+pub async fn an_overwrite_replaces_the_bytes(objects: Arc<dyn ObjectStorage>) {
     put(&objects, "k", "the first and longer one").await;
     assert_eq!(put(&objects, "k", "second").await, Put::Stored);
     assert_eq!(objects.get("k").await.unwrap().as_deref(), Some(b"second".as_slice()));
 }
 
 /// [`PutMode::Create`] on what is there.
-pub async fn a_create_leaves_what_is_there_alone(objects: Arc<dyn Objects>) {
+pub async fn a_create_leaves_what_is_there_alone(objects: Arc<dyn ObjectStorage>) {
     assert_eq!(create(&objects, "k", "first").await, Put::Stored);
     assert_eq!(create(&objects, "k", "second").await, Put::Exists);
     assert_eq!(objects.get("k").await.unwrap().as_deref(), Some(b"first".as_slice()));
 }
 
 /// In a bucket that isn't there, and in one that is.
-pub async fn what_is_not_there_reads_as_nothing(objects: Arc<dyn Objects>) {
+pub async fn what_is_not_there_reads_as_nothing(objects: Arc<dyn ObjectStorage>) {
     for _ in 0..2 {
         assert_eq!(objects.get("missing/key").await.unwrap(), None);
         assert_eq!(objects.head("missing/key").await.unwrap(), None);
@@ -139,7 +139,7 @@ pub async fn what_is_not_there_reads_as_nothing(objects: Arc<dyn Objects>) {
 }
 
 /// Delete is idempotent, also before the bucket is there.
-pub async fn what_is_deleted_twice_is_no_error(objects: Arc<dyn Objects>) {
+pub async fn what_is_deleted_twice_is_no_error(objects: Arc<dyn ObjectStorage>) {
     objects.delete("k").await.unwrap();
     put(&objects, "k", "x").await;
     objects.delete("k").await.unwrap();
@@ -148,7 +148,7 @@ pub async fn what_is_deleted_twice_is_no_error(objects: Arc<dyn Objects>) {
 }
 
 /// More keys than a storage answers at once.
-pub async fn a_listing_pages_through_everything_below_its_prefix(objects: Arc<dyn Objects>) {
+pub async fn a_listing_pages_through_everything_below_its_prefix(objects: Arc<dyn ObjectStorage>) {
     put(&objects, "other/object", "x").await;
     let keys: BTreeSet<String> = (0..1_100).map(|n| format!("many/{n:04}/item.json")).collect();
     let puts = keys.iter().map(|key| put(&objects, key, "x")).collect::<Vec<_>>();
@@ -160,7 +160,7 @@ pub async fn a_listing_pages_through_everything_below_its_prefix(objects: Arc<dy
 }
 
 /// `a/b` is no prefix of `a/bc/…`, with or without a slash at its end.
-pub async fn a_prefix_matches_whole_segments_only(objects: Arc<dyn Objects>) {
+pub async fn a_prefix_matches_whole_segments_only(objects: Arc<dyn ObjectStorage>) {
     for key in ["users/1/a", "users/1/b/c", "users/10/a", "users2/1/a"] {
         put(&objects, key, "x").await;
     }
@@ -171,7 +171,7 @@ pub async fn a_prefix_matches_whole_segments_only(objects: Arc<dyn Objects>) {
 }
 
 /// Characters that URLs and file names treat specially.
-pub async fn unusual_keys_round_trip(objects: Arc<dyn Objects>) {
+pub async fn unusual_keys_round_trip(objects: Arc<dyn ObjectStorage>) {
     let keys = ["a b/c  d", "größe/日本語/🚀", "100%/%41/%2F", "a+b/c&d=e?f#g", "q'uo\"te/[x]/{y}/~z^|`<>*:;,@!$()", ".hidden/a..b"];
     for (key, body) in keys.iter().zip(["0", "1", "2", "3", "4", "5"]) {
         assert_eq!(put(&objects, key, body).await, Put::Stored, "{key}");
@@ -189,7 +189,7 @@ pub async fn unusual_keys_round_trip(objects: Arc<dyn Objects>) {
 }
 
 /// What one storage would change or refuse, all of them refuse.
-pub async fn unusable_keys_are_refused(objects: Arc<dyn Objects>) {
+pub async fn unusable_keys_are_refused(objects: Arc<dyn ObjectStorage>) {
     let long = format!("a/{}", "x".repeat(300));
     for key in ["", "/a", "a/", "a//b", "a/../b", "./a", "a\\b", "a\nb", "a\0b", "a./b", "k#1", &long] {
         let refused = objects.put(key, Bytes::new(), PutOptions::default()).await.expect_err(key);
@@ -199,7 +199,7 @@ pub async fn unusable_keys_are_refused(objects: Arc<dyn Objects>) {
 }
 
 /// Media types are headers.
-pub async fn a_media_type_can_be_given_and_a_broken_one_is_refused(objects: Arc<dyn Objects>) {
+pub async fn a_media_type_can_be_given_and_a_broken_one_is_refused(objects: Arc<dyn ObjectStorage>) {
     let typed = |content_type: &str| PutOptions { content_type: Some(content_type.to_owned()), ..PutOptions::default() };
     assert_eq!(objects.put("k", "{}".into(), typed("application/json; charset=utf-8")).await.unwrap(), Put::Stored);
     let refused = objects.put("k", "[]".into(), typed("application/json\r\nx-evil: 1")).await.expect_err("a line break in a header");
@@ -208,7 +208,7 @@ pub async fn a_media_type_can_be_given_and_a_broken_one_is_refused(objects: Arc<
 }
 
 /// The first puts of a new bucket, all at once.
-pub async fn racing_first_puts_create_the_missing_bucket_once(objects: Arc<dyn Objects>) {
+pub async fn racing_first_puts_create_the_missing_bucket_once(objects: Arc<dyn ObjectStorage>) {
     let keys: Vec<String> = (0..8).map(|n| format!("first/{n}")).collect();
     let done = futures::future::join_all(keys.iter().map(|key| put(&objects, key, "x"))).await;
     assert!(done.into_iter().all(|put| put == Put::Stored));
@@ -216,7 +216,7 @@ pub async fn racing_first_puts_create_the_missing_bucket_once(objects: Arc<dyn O
 }
 
 /// [`PutMode::Create`] decides a race.
-pub async fn sixteen_racing_creates_have_one_winner(objects: Arc<dyn Objects>) {
+pub async fn sixteen_racing_creates_have_one_winner(objects: Arc<dyn ObjectStorage>) {
     put(&objects, "warm-up", "x").await;
     for round in 0..8 {
         let key = format!("race/{round}");
@@ -231,7 +231,7 @@ pub async fn sixteen_racing_creates_have_one_winner(objects: Arc<dyn Objects>) {
 
 /// No credentials but the URL, also for keys that need encoding.
 #[cfg(any(feature = "s3", feature = "azure"))]
-pub async fn a_presigned_url_gives_the_object_to_anybody(objects: Arc<dyn Objects>) {
+pub async fn a_presigned_url_gives_the_object_to_anybody(objects: Arc<dyn ObjectStorage>) {
     for key in ["users/1/v0/item.json", "files/a b/größe 100%.txt"] {
         put(&objects, key, "for everybody").await;
         let url = objects.presign_get(key, Duration::from_secs(60)).await.unwrap();
@@ -241,7 +241,7 @@ pub async fn a_presigned_url_gives_the_object_to_anybody(objects: Arc<dyn Object
 
 /// A URL is good for its own object and time only.
 #[cfg(any(feature = "s3", feature = "azure"))]
-pub async fn a_tampered_url_is_refused(objects: Arc<dyn Objects>) {
+pub async fn a_tampered_url_is_refused(objects: Arc<dyn ObjectStorage>) {
     put(&objects, "a/mine", "mine").await;
     put(&objects, "a/others", "others").await;
     let url = objects.presign_get("a/mine", Duration::from_secs(60)).await.unwrap();
@@ -254,7 +254,7 @@ pub async fn a_tampered_url_is_refused(objects: Arc<dyn Objects>) {
 
 /// A URL of one second is refused soon after.
 #[cfg(any(feature = "s3", feature = "azure"))]
-pub async fn a_presigned_url_expires(objects: Arc<dyn Objects>) {
+pub async fn a_presigned_url_expires(objects: Arc<dyn ObjectStorage>) {
     put(&objects, "k", "x").await;
     let url = objects.presign_get("k", Duration::from_secs(1)).await.unwrap();
     let refused = async {
@@ -267,7 +267,7 @@ pub async fn a_presigned_url_expires(objects: Arc<dyn Objects>) {
 }
 
 /// The bounds of a life.
-pub async fn a_presigned_url_lives_from_a_second_to_a_week(objects: Arc<dyn Objects>) {
+pub async fn a_presigned_url_lives_from_a_second_to_a_week(objects: Arc<dyn ObjectStorage>) {
     let week = Duration::from_secs(7 * 24 * 60 * 60);
     for ttl in [Duration::ZERO, Duration::from_millis(999), week + Duration::from_secs(1)] {
         assert_eq!(objects.presign_get("k", ttl).await.expect_err("out of bounds").kind(), ErrorKind::Validation, "{ttl:?}");
@@ -278,24 +278,24 @@ pub async fn a_presigned_url_lives_from_a_second_to_a_week(objects: Arc<dyn Obje
 }
 
 /// Storages without URLs say so.
-pub async fn there_are_no_presigned_urls(objects: Arc<dyn Objects>) {
+pub async fn there_are_no_presigned_urls(objects: Arc<dyn ObjectStorage>) {
     put(&objects, "k", "x").await;
     let refused = objects.presign_get("k", Duration::from_secs(60)).await.expect_err("no URLs here");
     assert_eq!((refused.kind(), refused.code()), (ErrorKind::PresignUnsupported, "PRESIGN_UNSUPPORTED"));
 }
 
-async fn put(objects: &Arc<dyn Objects>, key: &str, body: &str) -> Put {
+async fn put(objects: &Arc<dyn ObjectStorage>, key: &str, body: &str) -> Put {
     let done = objects.put(key, body.as_bytes().to_vec().into(), PutOptions::default()).await;
     done.unwrap_or_else(|error| panic!("put of {key}: {error}"))
 }
 
-async fn create(objects: &Arc<dyn Objects>, key: &str, body: &str) -> Put {
+async fn create(objects: &Arc<dyn ObjectStorage>, key: &str, body: &str) -> Put {
     let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
     let done = objects.put(key, body.as_bytes().to_vec().into(), options).await;
     done.unwrap_or_else(|error| panic!("create of {key}: {error}"))
 }
 
-async fn list(objects: &Arc<dyn Objects>, prefix: &str) -> BTreeMap<String, u64> {
+async fn list(objects: &Arc<dyn ObjectStorage>, prefix: &str) -> BTreeMap<String, u64> {
     objects.list(prefix).map_ok(|info| (info.key, info.size)).try_collect().await.unwrap()
 }
 

@@ -3,23 +3,23 @@
 use std::sync::Arc;
 
 use chronos_db::config::{Provider, SpaceConnection};
-use chronos_db::documents::Documents;
-use chronos_db::objects::{Objects, StoreObjects};
+use chronos_db::documents::DocumentStore;
+use chronos_db::objects::{ObjectStorage, StoreObjects};
 use chronos_db::testing::costs::Gauge;
 use tempfile::TempDir;
 use test_support::{Proxy, servers};
 
 use crate::gauges::{OfNothing, OfWire, embedded, embedded_somewhere, mongo};
 
-async fn in_memory() -> (Arc<dyn Documents>, Arc<dyn Gauge>) {
+async fn in_memory() -> (Arc<dyn DocumentStore>, Arc<dyn Gauge>) {
     embedded(":memory:")
 }
 
-async fn in_a_file() -> (Arc<dyn Documents>, Arc<dyn Gauge>) {
+async fn in_a_file() -> (Arc<dyn DocumentStore>, Arc<dyn Gauge>) {
     embedded_somewhere()
 }
 
-async fn on(uri: String) -> (Arc<dyn Documents>, Arc<dyn Gauge>) {
+async fn on(uri: String) -> (Arc<dyn DocumentStore>, Arc<dyn Gauge>) {
     mongo(uri)
 }
 
@@ -32,7 +32,7 @@ fn bucket() -> String {
     servers::unique_name("costs")
 }
 
-type Bucket<Kept> = (Arc<dyn Objects>, Arc<dyn Gauge>, Kept);
+type Bucket<Kept> = (Arc<dyn ObjectStorage>, Arc<dyn Gauge>, Kept);
 
 async fn memory_objects() -> Bucket<()> {
     (Arc::new(StoreObjects::memory(&bucket()).unwrap()), Arc::new(OfNothing), ())

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chronos_db::fail::{FailAction, FailPoints};
-use chronos_db::{ErrorKind, Json as Value, Random as _, Runtime, json};
+use chronos_db::{Env, ErrorKind, Json as Value, Random as _, json};
 use futures::StreamExt as _;
 use test_support::SeededRandom;
 
@@ -106,7 +106,7 @@ async fn child() {
     };
     let fail = FailPoints::parse(scenario["points"].as_str().unwrap()).unwrap();
     let ledger = Arc::new(Ledger::append(Path::new(scenario["ledger"].as_str().unwrap())));
-    let opened = place.open(Runtime { fail, ..Runtime::default() });
+    let opened = place.open(Env { fail, ..Env::default() });
     let life = workload::run(&opened.things, &ledger, &plan);
     tokio::time::timeout(Duration::from_secs(300), life).await.expect("the victim lived too long");
     opened.chronos.shutdown().await.unwrap();
@@ -369,7 +369,7 @@ async fn fail_at_every_point(kind: Kind, points: &[&str]) {
     let failures = futures::stream::iter(&runs).map(|(victim, point, passes, error)| async move {
         let fail = FailPoints::armable();
         fail.arm(point, FailAction::Error(*error), *passes, 1);
-        let opened = victim.place.open(Runtime { fail, ..Runtime::default() });
+        let opened = victim.place.open(Env { fail, ..Env::default() });
         let plan = Plan { steps: 13, lenient: true, ..victim.plan.clone() };
         workload::run(&opened.things, &Arc::new(Ledger::append(&victim.ledger)), &plan).await;
         opened.chronos.shutdown().await.unwrap();

@@ -6,10 +6,10 @@ use async_trait::async_trait;
 use bson::{Bson, Document, RawDocumentBuf, doc};
 use chronos_db::documents::embedded::EmbeddedDocuments;
 use chronos_db::documents::{
-    Batch, BuildBatch, Capabilities, Deployment, Documents, Filter, Guard, Index, Namespace, Outcome, Scan, Sequence, Write,
+    Batch, BuildBatch, Capabilities, Deployment, DocumentStore, Filter, Guard, Index, Namespace, Outcome, Scan, Sequence, Write,
 };
 use chronos_db::fail::{FailAction, FailPoints};
-use chronos_db::{Error, ErrorKind, Result, Runtime, Timestamp};
+use chronos_db::{Env, Error, ErrorKind, Result, Timestamp};
 use futures::stream::BoxStream;
 use futures::{StreamExt as _, TryStreamExt as _};
 use tempfile::TempDir;
@@ -22,7 +22,7 @@ struct Kept {
 }
 
 #[async_trait]
-impl Documents for Kept {
+impl DocumentStore for Kept {
     async fn capabilities(&self) -> Result<Capabilities> {
         self.store.capabilities().await
     }
@@ -61,20 +61,20 @@ impl Documents for Kept {
     }
 }
 
-async fn in_a_folder() -> Arc<dyn Documents> {
+async fn in_a_folder() -> Arc<dyn DocumentStore> {
     let folder = tempfile::tempdir().unwrap();
     Arc::new(Kept { store: open(&folder), _folder: folder })
 }
 
-async fn in_memory() -> Arc<dyn Documents> {
-    Arc::new(EmbeddedDocuments::open(":memory:", Runtime::default()).unwrap())
+async fn in_memory() -> Arc<dyn DocumentStore> {
+    Arc::new(EmbeddedDocuments::open(":memory:", Env::default()).unwrap())
 }
 
 chronos_db::documents_suite!(file, in_a_folder());
 chronos_db::documents_suite!(memory, in_memory());
 
 fn open(folder: &TempDir) -> EmbeddedDocuments {
-    EmbeddedDocuments::open(folder.path(), Runtime::default()).unwrap()
+    EmbeddedDocuments::open(folder.path(), Env::default()).unwrap()
 }
 
 fn things() -> Namespace {
@@ -100,7 +100,7 @@ async fn the_whole_suite_runs_as_one_call() {
 async fn opening_touches_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("deep/er");
-    let store = EmbeddedDocuments::open(&path, Runtime::default()).unwrap();
+    let store = EmbeddedDocuments::open(&path, Env::default()).unwrap();
     assert!(!folder.path().join("deep").exists());
     assert_eq!(count(&store).await, 0);
     assert!(path.join("chronos.db").is_file());
@@ -110,7 +110,7 @@ async fn opening_touches_nothing() {
 async fn a_path_may_name_the_file() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("new/my.db");
-    let store = EmbeddedDocuments::open(&path, Runtime::default()).unwrap();
+    let store = EmbeddedDocuments::open(&path, Env::default()).unwrap();
     insert(&store, doc! { "_id": 1 }).await.unwrap();
     assert!(path.is_file());
 }
@@ -248,7 +248,7 @@ async fn a_database_of_another_program_is_left_alone() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("theirs.sqlite");
     rusqlite::Connection::open(&path).unwrap().execute_batch("CREATE TABLE t(x); INSERT INTO t VALUES(1)").unwrap();
-    let store = EmbeddedDocuments::open(&path, Runtime::default()).unwrap();
+    let store = EmbeddedDocuments::open(&path, Env::default()).unwrap();
     let failed = insert(&store, doc! { "_id": 1 }).await.unwrap_err();
     assert!(failed.to_string().contains("another program"), "{failed}");
 }
@@ -277,17 +277,17 @@ async fn a_place_that_cannot_be_written_is_a_clear_error() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("file");
     std::fs::write(&file, "").unwrap();
-    let store = EmbeddedDocuments::open(file.join("below"), Runtime::default()).unwrap();
+    let store = EmbeddedDocuments::open(file.join("below"), Env::default()).unwrap();
     let failed = insert(&store, doc! { "_id": 1 }).await.unwrap_err();
     assert_eq!(failed.kind(), ErrorKind::Database);
     assert!(failed.to_string().contains("below"), "{failed}");
-    assert_eq!(EmbeddedDocuments::open("", Runtime::default()).unwrap_err().kind(), ErrorKind::Validation);
+    assert_eq!(EmbeddedDocuments::open("", Env::default()).unwrap_err().kind(), ErrorKind::Validation);
 }
 
 fn failing(folder: &TempDir) -> (EmbeddedDocuments, FailPoints) {
     let fail = FailPoints::armable();
-    let runtime = Runtime { fail: fail.clone(), ..Runtime::default() };
-    (EmbeddedDocuments::open(folder.path(), runtime).unwrap(), fail)
+    let env = Env { fail: fail.clone(), ..Env::default() };
+    (EmbeddedDocuments::open(folder.path(), env).unwrap(), fail)
 }
 
 #[tokio::test]

@@ -14,7 +14,7 @@ use bson::Document;
 use chronos_db::{ErrorKind, ItemId, Json as Value, json};
 use test_support::ReplicaSet;
 
-use crate::members::{DATABASE, PATIENCE, open};
+use crate::members::{DATABASE, TIMEOUT, open};
 
 /// What a writer is to do; without it the test that plays one has nothing to do.
 const SCENARIO: &str = "CHRONOS_FAILOVER_SCENARIO";
@@ -84,7 +84,7 @@ async fn writer() {
     for ended in futures::future::join_all(tasks).await {
         ended.unwrap();
     }
-    users.drain(PATIENCE).await.unwrap();
+    users.drain(TIMEOUT).await.unwrap();
     chronos.shutdown().await.unwrap();
 }
 
@@ -103,7 +103,7 @@ async fn progress(ledgers: &[PathBuf], more: usize) {
     let count = || lines(ledgers).iter().filter(|line| line.get("id").is_some()).count();
     let (before, begun) = (count(), Instant::now());
     while count() < before + more {
-        assert!(begun.elapsed() < PATIENCE * 2, "nobody writes any more: {:?}", lines(ledgers).last());
+        assert!(begun.elapsed() < TIMEOUT * 2, "nobody writes any more: {:?}", lines(ledgers).last());
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }

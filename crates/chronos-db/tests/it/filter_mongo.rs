@@ -14,30 +14,29 @@ use proptest::test_runner::{Config, TestRunner};
 use crate::filter_cases;
 
 struct Server {
-    runtime: tokio::runtime::Runtime,
+    env: tokio::runtime::Runtime,
     collection: Collection<Document>,
 }
 
 impl Server {
     fn connect() -> Self {
         let uri = std::env::var("MONGO_STANDALONE_URI").expect("MONGO_STANDALONE_URI names the MongoDB server to test against");
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        let client = runtime.block_on(Client::with_uri_str(&uri)).unwrap();
+        let env = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let client = env.block_on(Client::with_uri_str(&uri)).unwrap();
         let collection = client.database(&format!("filters_{}", ObjectId::new().to_hex())).collection("documents");
-        Self { runtime, collection }
+        Self { env, collection }
     }
 
     fn fill(&self, documents: &[Document]) {
-        self.runtime.block_on(async {
+        self.env.block_on(async {
             self.collection.delete_many(doc! {}).await.unwrap();
             self.collection.insert_many(documents).await.unwrap();
         });
     }
 
     fn ids(&self, filter: Document, sort: Document) -> Result<Vec<i32>, TestCaseError> {
-        let found: Result<Vec<Document>, _> = self
-            .runtime
-            .block_on(async { self.collection.find(filter).sort(sort).projection(doc! { "_id": 1 }).await?.try_collect().await });
+        let found: Result<Vec<Document>, _> =
+            self.env.block_on(async { self.collection.find(filter).sort(sort).projection(doc! { "_id": 1 }).await?.try_collect().await });
         let found = found.map_err(|error| TestCaseError::fail(format!("the server refused: {error}")))?;
         Ok(found.iter().map(|document| document.get_i32("_id").unwrap()).collect())
     }
@@ -47,7 +46,7 @@ impl Drop for Server {
     fn drop(&mut self) {
         let client = self.collection.client().clone();
         let database = client.database(&self.collection.namespace().db);
-        if let Err(error) = self.runtime.block_on(async { database.drop().await }) {
+        if let Err(error) = self.env.block_on(async { database.drop().await }) {
             eprintln!("the test database stays behind: {error}");
         }
     }
@@ -298,7 +297,7 @@ fn an_anchored_pattern_is_a_range_of_the_servers_index() {
     let server = Server::connect();
     server.fill(&[doc! { "text": "ab.c" }, doc! { "text": "b" }]);
     let filter = testing::to_mongo(&parse(&json!({ "text": { "$regex": r"^ab\.c" } }), &mut |path| Ok(path.to_owned())).unwrap());
-    let plan = server.runtime.block_on(async {
+    let plan = server.env.block_on(async {
         server.collection.create_index(mongodb::IndexModel::builder().keys(doc! { "text": 1 }).build()).await.unwrap();
         let database = server.collection.client().database(&server.collection.namespace().db);
         database.run_command(doc! { "explain": { "find": server.collection.name(), "filter": filter } }).await.unwrap()

@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use bson::{Document, doc};
-use chronos_db::Runtime;
-use chronos_db::documents::Documents;
+use chronos_db::Env;
+use chronos_db::documents::DocumentStore;
 use chronos_db::documents::embedded::{EmbeddedDocuments, Steps};
 use chronos_db::documents::mongo::{MongoDocuments, Traffic};
 use chronos_db::testing::costs::{Gauge, Spent};
@@ -39,15 +39,15 @@ impl Gauge for OfEmbedded {
 }
 
 /// An embedded store in a folder, or in memory, and what counts its steps.
-pub(crate) fn embedded(path: impl AsRef<std::path::Path>) -> (Arc<dyn Documents>, Arc<dyn Gauge>) {
-    let (store, steps) = EmbeddedDocuments::observed(path, Runtime::default()).unwrap();
+pub(crate) fn embedded(path: impl AsRef<std::path::Path>) -> (Arc<dyn DocumentStore>, Arc<dyn Gauge>) {
+    let (store, steps) = EmbeddedDocuments::observed(path, Env::default()).unwrap();
     (Arc::new(store), Arc::new(OfEmbedded { steps, begun: AtomicU64::default(), _folder: None }))
 }
 
 /// An embedded store in a folder that goes with the gauge.
-pub(crate) fn embedded_somewhere() -> (Arc<dyn Documents>, Arc<dyn Gauge>) {
+pub(crate) fn embedded_somewhere() -> (Arc<dyn DocumentStore>, Arc<dyn Gauge>) {
     let folder = tempfile::tempdir().unwrap();
-    let (store, steps) = EmbeddedDocuments::observed(folder.path(), Runtime::default()).unwrap();
+    let (store, steps) = EmbeddedDocuments::observed(folder.path(), Env::default()).unwrap();
     (Arc::new(store), Arc::new(OfEmbedded { steps, begun: AtomicU64::default(), _folder: Some(folder) }))
 }
 
@@ -98,8 +98,8 @@ impl Gauge for OfMongo {
 }
 
 /// A client of a MongoDB server, and what counts what it causes there.
-pub(crate) fn mongo(uri: String) -> (Arc<dyn Documents>, Arc<dyn Gauge>) {
-    let (store, traffic) = MongoDocuments::observed(SecretString::from(uri.clone()), Runtime::default()).unwrap();
+pub(crate) fn mongo(uri: String) -> (Arc<dyn DocumentStore>, Arc<dyn Gauge>) {
+    let (store, traffic) = MongoDocuments::observed(SecretString::from(uri.clone()), Env::default()).unwrap();
     let gauge = OfMongo { uri, traffic, client: tokio::sync::OnceCell::new(), begun: AtomicU64::default() };
     (Arc::new(store), Arc::new(gauge))
 }

@@ -11,11 +11,11 @@ use std::time::Duration;
 
 use bson::Document;
 use chronos_db::config::{Base64Property, CollectionMap, Config, DevShadow};
-use chronos_db::documents::{Batch, Direction, Documents, Namespace, Scan, Write};
+use chronos_db::documents::{Batch, Direction, DocumentStore, Namespace, Scan, Write};
 use chronos_db::fail::{FailAction, FailPoints};
 use chronos_db::json::Map;
-use chronos_db::objects::{Objects, ObjectsPool, PutOptions};
-use chronos_db::{Chronos, Clock as _, Collection, ErrorKind, Json as Value, Op, Route, Runtime, Timestamp, json};
+use chronos_db::objects::{ObjectStorage, ObjectsPool, PutOptions};
+use chronos_db::{Chronos, Clock as _, Collection, Env, ErrorKind, Json as Value, Op, Route, Timestamp, json};
 use futures::TryStreamExt as _;
 use test_support::{Failing, Fault, MockClock, SeededRandom};
 
@@ -27,8 +27,8 @@ const SUFFIXES: [&str; 6] = ["claims", "counter", "gc", "head", "locks", "ver"];
 struct Stage {
     chronos: Chronos,
     things: Collection,
-    documents: Arc<dyn Documents>,
-    bucket: Arc<dyn Objects>,
+    documents: Arc<dyn DocumentStore>,
+    bucket: Arc<dyn ObjectStorage>,
     clock: Arc<MockClock>,
     fail: FailPoints,
     storage: Arc<Failing<test_support::objects::Call>>,
@@ -48,12 +48,12 @@ impl Stage {
     fn new(config: Config, seed: u64) -> Self {
         let clock = Arc::new(MockClock::default());
         let fail = FailPoints::armable();
-        let runtime = Runtime { clock: Arc::clone(&clock) as _, random: Arc::new(SeededRandom::new(seed)), fail: fail.clone() };
+        let env = Env { clock: Arc::clone(&clock) as _, random: Arc::new(SeededRandom::new(seed)), fail: fail.clone() };
         let storage = Failing::new();
         let layer = Arc::clone(&storage);
         let space = config.entries[0].objects.clone().unwrap();
         let bucket = ObjectsPool::new().objects(&config, &space, "chronos").unwrap();
-        let builder = Chronos::builder(config).runtime(runtime);
+        let builder = Chronos::builder(config).env(env);
         let chronos = builder.wrap_objects(move |inner| test_support::objects::decorate(inner, Arc::clone(&layer))).open().unwrap();
         let things = chronos.with(Route::runtime().tenant("default").collection("things")).unwrap();
         let documents = chronos.documents("embedded").unwrap();

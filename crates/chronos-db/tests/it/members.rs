@@ -10,7 +10,7 @@ use chronos_db::{Chronos, Collection, ErrorKind, ItemId, Route, json};
 use futures::TryStreamExt as _;
 use test_support::{ReplicaSet, servers};
 
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(60);
 pub(crate) const DATABASE: &str = "app";
 
 pub(crate) fn open(uri: &str, folder: &Path) -> (Chronos, Collection) {
@@ -32,7 +32,7 @@ fn open_with(uri: &str, folder: &Path, database: &str, timeout: Duration) -> (Ch
 
 /// Writes as a process of its own would, which ends without a word when it is told to.
 struct Writer {
-    runtime: Option<tokio::runtime::Runtime>,
+    env: Option<tokio::runtime::Runtime>,
     users: Collection,
     _chronos: Chronos,
 }
@@ -43,26 +43,26 @@ impl Writer {
     }
 
     fn start_in(uri: &str, folder: PathBuf, database: &str) -> Self {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        let _entered = runtime.enter();
+        let env = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let _entered = env.enter();
         let (chronos, users) = open_with(uri, &folder, database, Duration::from_secs(30));
-        Self { runtime: Some(runtime), users, _chronos: chronos }
+        Self { env: Some(env), users, _chronos: chronos }
     }
 
     /// Begins to write; whether and when it ends is the caller's business.
     fn spawn<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> tokio::task::JoinHandle<T> {
-        self.runtime.as_ref().unwrap().spawn(work)
+        self.env.as_ref().unwrap().spawn(work)
     }
 
     fn die(mut self) {
-        self.runtime.take().unwrap().shutdown_background();
+        self.env.take().unwrap().shutdown_background();
     }
 }
 
 impl Drop for Writer {
     fn drop(&mut self) {
-        if let Some(runtime) = self.runtime.take() {
-            runtime.shutdown_background();
+        if let Some(env) = self.env.take() {
+            env.shutdown_background();
         }
     }
 }
@@ -75,7 +75,7 @@ async fn rows(set: &ReplicaSet, member: usize) -> Vec<Document> {
 async fn until_rows(set: &ReplicaSet, member: usize, count: usize) {
     let begun = Instant::now();
     while rows(set, member).await.len() < count {
-        assert!(begun.elapsed() < PATIENCE, "{count} rows never came");
+        assert!(begun.elapsed() < TIMEOUT, "{count} rows never came");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
@@ -97,7 +97,7 @@ async fn what_a_failover_takes_back_was_never_shown_nor_built_upon() {
     let (chronos, users) = open(&set.uri(), folder.path());
     a_version_without_a_majority_is_nobodys_business(&mut set, &users, folder.path()).await;
     numbers_that_a_failover_took_back_hold_up_nobody(&mut set, &users, folder.path()).await;
-    assert_eq!(users.drain(PATIENCE).await.unwrap(), 0);
+    assert_eq!(users.drain(TIMEOUT).await.unwrap(), 0);
     let found = users.verify().await.unwrap();
     assert!(found.is_clean(), "{:#}", found.to_json());
     heads_follow_rows(&set).await;
@@ -121,7 +121,7 @@ async fn members_that_lag_and_elect_another_take_back_only_what_nobody_was_told(
     writer.spawn(async move { dying.update(&id, json!({ "n": "taken back" })).await });
     let begun = Instant::now();
     while set.documents(primary, &database, "users_ver").await.len() < 3 {
-        assert!(begun.elapsed() < PATIENCE, "the row never came");
+        assert!(begun.elapsed() < TIMEOUT, "the row never came");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     writer.die();
@@ -135,7 +135,7 @@ async fn members_that_lag_and_elect_another_take_back_only_what_nobody_was_told(
     let (elected, written) = tokio::join!(set.step_down(), users.update(&id, json!({ "n": "over an election" })));
     assert_eq!((set.primary().await, written.unwrap().ov), (elected, 2));
     assert_eq!(users.get(&id).await.unwrap().unwrap().document(), json!({ "n": "over an election" }));
-    assert_eq!(users.drain(PATIENCE).await.unwrap(), 0);
+    assert_eq!(users.drain(TIMEOUT).await.unwrap(), 0);
     let found = users.verify().await.unwrap();
     assert!(found.is_clean() && found.versions == 4, "{:#}", found.to_json());
     chronos.shutdown().await.unwrap();
@@ -273,7 +273,7 @@ async fn calls_outlive_elections_and_a_member_that_is_away() {
     assert_eq!(ids, (0..1_000).collect::<Vec<_>>(), "a scan goes on over a failover, without a gap and without repeating itself");
     let next = set.step_down().await;
     assert_eq!(users.update(&id, json!({ "next": next as u64 })).await.unwrap().ov, n + 1);
-    assert_eq!(users.drain(PATIENCE).await.unwrap(), 0);
+    assert_eq!(users.drain(TIMEOUT).await.unwrap(), 0);
     assert!(users.verify().await.unwrap().is_clean());
     chronos.shutdown().await.unwrap();
 }

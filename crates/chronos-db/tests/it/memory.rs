@@ -14,7 +14,7 @@ use test_support::{Failing, Fault, objects};
 /// The scenario of a child; without it the test that plays one has nothing to do.
 const SCENARIO: &str = "CHRONOS_MEMORY_SCENARIO";
 /// Longer than any of them takes.
-const PATIENCE: Duration = Duration::from_secs(120);
+const TIMEOUT: Duration = Duration::from_secs(120);
 
 /// The most that this process ever had in memory, in MiB.
 fn peak() -> u64 {
@@ -57,7 +57,7 @@ async fn child() {
             create(&files, count, 4, |n| json!({ "n": n, "file": blob.as_str() })).await;
             println!("peak {}", peak());
             storage.switch_off();
-            assert_eq!(files.drain(PATIENCE).await.unwrap(), 0);
+            assert_eq!(files.drain(TIMEOUT).await.unwrap(), 0);
             chronos.shutdown().await.unwrap();
         }
         // R31: many small documents.

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use bson::oid::ObjectId;
 use bson::{Bson, Document, doc};
 use chronos_db::documents::mongo::{MongoDocuments, Traffic};
-use chronos_db::documents::{Atomicity, Batch, Direction, Documents, Filter, Guard, Index, Namespace, Newest, Outcome, Scan, Write};
-use chronos_db::{ErrorKind, Runtime};
+use chronos_db::documents::{Atomicity, Batch, Direction, DocumentStore, Filter, Guard, Index, Namespace, Newest, Outcome, Scan, Write};
+use chronos_db::{Env, ErrorKind};
 use futures::{StreamExt as _, TryStreamExt as _};
 use secrecy::SecretString;
 use test_support::servers::{mongo_rs_uri, mongo_standalone_uri};
@@ -29,11 +29,11 @@ impl Server {
 }
 
 pub(crate) fn open(uri: impl Into<SecretString>) -> (Arc<MongoDocuments>, Arc<Traffic>) {
-    let (documents, traffic) = MongoDocuments::observed(uri.into(), Runtime::default()).unwrap();
+    let (documents, traffic) = MongoDocuments::observed(uri.into(), Env::default()).unwrap();
     (Arc::new(documents), traffic)
 }
 
-async fn store(server: Server) -> Arc<dyn Documents> {
+async fn store(server: Server) -> Arc<dyn DocumentStore> {
     open(server.uri()).0
 }
 
@@ -566,7 +566,7 @@ async fn connection_strings_of_the_legacy_packages_are_taken() {
         assert_eq!(s.apply(vec![Write::insert(doc! { "_id": 1 })]).await, [Outcome::Applied]);
         assert_eq!(s.all().await, [doc! { "_id": 1 }]);
     }
-    let unknown = MongoDocuments::new("mongodb://localhost/?tpyo=1".into(), Runtime::default()).unwrap_err();
+    let unknown = MongoDocuments::new("mongodb://localhost/?tpyo=1".into(), Env::default()).unwrap_err();
     assert!(unknown.message().contains("tpyo"), "{unknown}");
 }
 
@@ -574,7 +574,7 @@ async fn connection_strings_of_the_legacy_packages_are_taken() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn wrong_credentials_are_told_at_once_also_to_those_who_ask_meanwhile() {
     let uri = mongo_standalone_uri().replacen("mongodb://", "mongodb://nobody:a-word@", 1);
-    let documents = MongoDocuments::new(uri.into(), Runtime::default()).unwrap();
+    let documents = MongoDocuments::new(uri.into(), Env::default()).unwrap();
     let database = format!("refused-{}", ObjectId::new());
     let asked = (0..8).map(|n| {
         let (documents, namespace) = (&documents, Namespace::new(&*database, format!("c{n}")));

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use bson::{Document, doc};
 use chronos_db::documents::mongo::MongoDocuments;
-use chronos_db::documents::{Batch, Documents, Guard, Namespace, Outcome, Scan, Write};
-use chronos_db::{Error, ErrorKind, Runtime};
+use chronos_db::documents::{Batch, DocumentStore, Guard, Namespace, Outcome, Scan, Write};
+use chronos_db::{Env, Error, ErrorKind};
 use futures::TryStreamExt as _;
 use secrecy::SecretString;
 use test_support::{Proxy, SilentPort};
@@ -57,7 +57,7 @@ async fn neither_debug_nor_errors_show_the_password() {
     let hosts = hosts.trim_start_matches("mongodb://").split(['/', '?']).next().unwrap();
     let hosts = hosts.rsplit('@').next().unwrap();
     let uri = SecretString::from(format!("mongodb://ann:hush%40hush@{hosts}/?authSource=admin&directConnection=true"));
-    let documents = MongoDocuments::new(uri, Runtime::default()).unwrap();
+    let documents = MongoDocuments::new(uri, Env::default()).unwrap();
     let error = documents.now().await.unwrap_err();
     assert_eq!((error.kind(), error.is_retryable()), (ErrorKind::Database, false), "{error}");
     let mut shown = format!("{documents:?} {error} {error:?}");
@@ -74,7 +74,7 @@ async fn neither_debug_nor_errors_show_the_password() {
 async fn a_server_that_is_down_is_a_retryable_error_in_bounded_time() {
     let nobody = SilentPort::take();
     let uri = SecretString::from(format!("mongodb://{}/?serverSelectionTimeoutMS=1500", nobody.address()));
-    let documents = MongoDocuments::new(uri, Runtime::default()).unwrap();
+    let documents = MongoDocuments::new(uri, Env::default()).unwrap();
     let started = Instant::now();
     let mut batch = Batch::new();
     batch.push(&Namespace::new("d", "c"), Write::insert(doc! { "_id": 1 }));

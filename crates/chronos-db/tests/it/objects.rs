@@ -9,25 +9,25 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use chronos_db::ErrorKind;
 use chronos_db::config::{Provider, SpaceConnection};
-use chronos_db::objects::{Objects, Put, PutOptions, StoreObjects};
+use chronos_db::objects::{ObjectStorage, Put, PutOptions, StoreObjects};
 use futures::TryStreamExt as _;
 use tempfile::TempDir;
 use test_support::SilentPort;
 
-async fn memory() -> (Arc<dyn Objects>, ()) {
+async fn memory() -> (Arc<dyn ObjectStorage>, ()) {
     (Arc::new(StoreObjects::memory("bucket").unwrap()), ())
 }
 
-async fn local() -> (Arc<dyn Objects>, TempDir) {
+async fn local() -> (Arc<dyn ObjectStorage>, TempDir) {
     let root = tempfile::tempdir().unwrap();
     (Arc::new(StoreObjects::local(&root.path().join("not yet there"), "bucket").unwrap()), root)
 }
 
-async fn s3() -> (Arc<dyn Objects>, ()) {
+async fn s3() -> (Arc<dyn ObjectStorage>, ()) {
     (Arc::new(StoreObjects::s3(&s3_connection(), &new_bucket()).unwrap()), ())
 }
 
-async fn azure() -> (Arc<dyn Objects>, ()) {
+async fn azure() -> (Arc<dyn ObjectStorage>, ()) {
     (Arc::new(StoreObjects::azure(&azure_connection(), &new_bucket()).unwrap()), ())
 }
 
@@ -123,7 +123,8 @@ async fn a_bucket_that_has_to_be_there_is_not_made() {
     let local = StoreObjects::local(root.path(), "bucket").unwrap();
     // The other S3 server makes a bucket with any put.
     let moto = SpaceConnection { endpoint: test_support::servers::moto_endpoint(), ..s3_connection() };
-    let backends: [Arc<dyn Objects>; 3] = [Arc::new(local), Arc::new(StoreObjects::s3(&moto, &new_bucket()).unwrap()), azure().await.0];
+    let backends: [Arc<dyn ObjectStorage>; 3] =
+        [Arc::new(local), Arc::new(StoreObjects::s3(&moto, &new_bucket()).unwrap()), azure().await.0];
     for objects in backends {
         let known = PutOptions { bucket_must_exist: true, ..PutOptions::default() };
         for _ in 0..2 {

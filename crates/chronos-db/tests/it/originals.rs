@@ -7,8 +7,8 @@ use std::time::Duration;
 use bson::oid::ObjectId;
 use bson::{Bson, Document, doc};
 use chronos_db::config::{Base64Property, CollectionMap, Config};
-use chronos_db::documents::{Batch, Direction, Documents, Index, Namespace, Outcome, Scan, Write};
-use chronos_db::objects::{Objects, ObjectsPool, PutOptions};
+use chronos_db::documents::{Batch, Direction, DocumentStore, Index, Namespace, Outcome, Scan, Write};
+use chronos_db::objects::{ObjectStorage, ObjectsPool, PutOptions};
 use chronos_db::{Chronos, Collection, ErrorKind, ItemId, Json as Value, Op, Route, Timestamp, View, json};
 use futures::TryStreamExt as _;
 use sha2::{Digest as _, Sha256};
@@ -25,8 +25,8 @@ enum On {
 struct Left {
     chronos: Chronos,
     users: Collection,
-    documents: Arc<dyn Documents>,
-    bucket: Arc<dyn Objects>,
+    documents: Arc<dyn DocumentStore>,
+    bucket: Arc<dyn ObjectStorage>,
     database: String,
     _dir: tempfile::TempDir,
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chronos_db::config::Config;
-use chronos_db::{Chronos, Clock as _, Route, Runtime, json};
+use chronos_db::{Chronos, Clock as _, Env, Route, json};
 use test_support::objects::{Call, decorate};
 use test_support::{Failing, Fault, MockClock};
 
@@ -22,8 +22,8 @@ async fn paused(clock: &MockClock, failing: &Failing<Call>, tries: u64) -> Durat
 async fn a_storage_that_fails_is_tried_again_after_pauses_that_grow() {
     let folder = tempfile::tempdir().unwrap();
     let (clock, failing) = (Arc::new(MockClock::default()), Failing::new());
-    let (runtime, layer) = (Runtime { clock: clock.clone(), ..Runtime::default() }, Arc::clone(&failing));
-    let builder = Chronos::builder(Config::embedded(folder.path())).runtime(runtime);
+    let (env, layer) = (Env { clock: clock.clone(), ..Env::default() }, Arc::clone(&failing));
+    let builder = Chronos::builder(Config::embedded(folder.path())).env(env);
     let chronos = builder.wrap_objects(move |objects| decorate(objects, Arc::clone(&layer))).open().unwrap();
     let users = chronos.with(Route::runtime().tenant("default").collection("users")).unwrap();
 

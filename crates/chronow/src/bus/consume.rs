@@ -22,7 +22,7 @@ use crate::{ErrorKind, Result};
 /// Messages of a subscription held in advance, unless something else is said.
 const PREFETCH: u32 = 10;
 /// The longest a consumer waits without looking: other processes may have given something back.
-pub(super) const PATIENCE: Duration = Duration::from_secs(1);
+pub(super) const TIMEOUT: Duration = Duration::from_secs(1);
 /// The reason of what cannot be decoded.
 pub(super) const UNDECODABLE: &str = "undecodable";
 
@@ -172,7 +172,7 @@ impl<T: Send + 'static> Source<T> {
     async fn look(&self) -> Result<()> {
         if let Some(due) = self.pull().await? {
             let inner = &self.subscription.inner;
-            let mut wait = inner.hot.wait(&self.subscription.name, due.min(PATIENCE));
+            let mut wait = inner.hot.wait(&self.subscription.name, due.min(TIMEOUT));
             // What is published between the pull and the wait is seen by a pull after the wait has begun.
             if futures::poll!(&mut wait).is_pending() && self.pull().await?.is_some() {
                 wait.await?;
@@ -189,7 +189,7 @@ impl<T: Send + 'static> Source<T> {
             let begun = Instant::now();
             let pulled = subscription.inner.hot.pull(&subscription.name, prefetch).await?;
             subscription.inner.notice(subscription.name.topic());
-            let due = pulled.deliveries.is_empty().then(|| pulled.next_due.unwrap_or(PATIENCE));
+            let due = pulled.deliveries.is_empty().then(|| pulled.next_due.unwrap_or(TIMEOUT));
             keeper.queue(pulled.deliveries, begun).await?;
             drop(guard);
             Ok(due)

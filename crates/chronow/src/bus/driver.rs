@@ -16,7 +16,7 @@ use tokio::task::{Id, JoinError, JoinSet};
 use tracing::Instrument as _;
 
 use super::codec::Decode;
-use super::consume::{PATIENCE, UNDECODABLE};
+use super::consume::{TIMEOUT, UNDECODABLE};
 use super::hold::{Cancelled, Hold, Keeper, Ready};
 use super::message::{Message, note};
 use super::run::{Outcome, Settings, Wish};
@@ -431,7 +431,7 @@ impl<T: Send + 'static> Driver<T> {
         self.due = pulled.next_due.map(|due| Instant::now() + due.max(Duration::from_millis(1)));
         if self.wait.is_none() && self.is_working() {
             let (hot, name) = (Arc::clone(&self.subscription.inner.hot), self.subscription.name.clone());
-            let mut wait = async move { hot.wait(&name, PATIENCE).await }.boxed();
+            let mut wait = async move { hot.wait(&name, TIMEOUT).await }.boxed();
             // What was published between the pull and the wait is seen by a pull after the wait has begun.
             match (&mut wait).now_or_never() {
                 Some(waited) => self.waited(waited),

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Notify, watch};
 
 use crate::client::Inner;
-use crate::hot::{Advance, Delivery, Hot, Lock, Settle};
+use crate::hot::{Advance, Delivery, HotTier, Lock, Settle};
 use crate::tasks::{Guard, closed};
 use crate::{ErrorKind, Result, SubscriptionName, Timestamp};
 
@@ -133,7 +133,7 @@ struct Queue {
 
 #[derive(Debug)]
 struct Shared {
-    hot: Arc<dyn Hot>,
+    hot: Arc<dyn HotTier>,
     subscription: SubscriptionName,
     held: Mutex<HashMap<usize, Weak<Hold>>>,
     visibility_ms: AtomicU64,

@@ -1,6 +1,6 @@
-//! SEAM 3: what a hot tier must do, in messaging words.
+//! What a hot tier must do, in messaging words: [`HotTier`].
 //!
-//! A message that [`Hot::publish`] accepted reaches every subscription of its topic until that subscription has settled it, it expires, or its
+//! A message that [`HotTier::publish`] accepted reaches every subscription of its topic until that subscription has settled it, it expires, or its
 //! deliveries are used up; then it is in that subscription's dead letters. What happens to it in one subscription is never seen in another. All
 //! time is the store's. Every state change is atomic and checks the lock it is made under.
 
@@ -29,7 +29,7 @@ pub const MAX_KEY_BYTES: usize = 1_024;
 pub const MAX_DELAY: Duration = Duration::from_secs(10 * 366 * 24 * 3_600);
 
 /// Most dead letters of one page, whatever is asked for.
-pub const MOST_LETTERS: u32 = 1_000;
+pub const MAX_LETTERS: u32 = 1_000;
 
 /// A message to publish.
 #[derive(Clone, Default, PartialEq)]
@@ -386,7 +386,7 @@ pub struct Change {
 
 /// A hot tier: one connection's worth of shared memory and topics.
 #[async_trait]
-pub trait Hot: Send + Sync + std::fmt::Debug {
+pub trait HotTier: Send + Sync + std::fmt::Debug {
     /// A round trip; what the server can do that matters here, as words for people.
     async fn ping(&self) -> Result<String>;
 
@@ -492,7 +492,7 @@ pub trait Hot: Send + Sync + std::fmt::Debug {
     /// subscription, one may return at once and the others a second later: so a message wakes one consumer.
     async fn wait(&self, subscription: &SubscriptionName, timeout: Duration) -> Result<()>;
 
-    /// Dead letters, oldest first, after a cursor, at most [`MOST_LETTERS`]; the second part is the cursor for the next page.
+    /// Dead letters, oldest first, after a cursor, at most [`MAX_LETTERS`]; the second part is the cursor for the next page.
     async fn dead_letters(
         &self,
         subscription: &SubscriptionName,

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::{CLAIMED, Payloads};
 use crate::bus::Keeper;
 use crate::client::Inner;
-use crate::hot::{Advance, Delivery, Hot, Select, Settle, SubscriptionPatch};
+use crate::hot::{Advance, Delivery, HotTier, Select, Settle, SubscriptionPatch};
 use crate::tasks::{Background, Ending};
 use crate::warm::{COPIED, Warm};
 use crate::{ErrorKind, Result, SubscriptionName, Timestamp, TopicName};
@@ -14,7 +14,7 @@ use crate::{ErrorKind, Result, SubscriptionName, Timestamp, TopicName};
 /// Messages looked at in one step.
 const BATCH: u32 = 100;
 /// The longest wait without looking.
-const PATIENCE: Duration = Duration::from_secs(5);
+const TIMEOUT: Duration = Duration::from_secs(5);
 /// How soon, and how late at the latest, a message is looked at again.
 const SOONEST: Duration = Duration::from_secs(1);
 const LATEST: Duration = Duration::from_secs(600);
@@ -45,7 +45,7 @@ pub(crate) async fn clean_up(inner: &Inner, payloads: Payloads, warm: Option<War
 }
 
 struct Sweeper {
-    hot: Arc<dyn Hot>,
+    hot: Arc<dyn HotTier>,
     payloads: Payloads,
     warm: Option<Warm>,
     name: SubscriptionName,
@@ -87,7 +87,7 @@ impl Sweeper {
         let begun = Instant::now();
         let pulled = self.hot.pull(&self.name, BATCH).await?;
         if pulled.deliveries.is_empty() {
-            let due = pulled.next_due.unwrap_or(PATIENCE).min(PATIENCE);
+            let due = pulled.next_due.unwrap_or(TIMEOUT).min(TIMEOUT);
             tokio::select! {
                 waited = self.hot.wait(&self.name, due) => waited?,
                 () = self.ending.comes() => {}

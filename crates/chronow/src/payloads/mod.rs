@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use chronos_db::config::{Buckets, ObjectSpace};
-use chronos_db::objects::{Objects, PutOptions};
+use chronos_db::objects::{ObjectStorage, PutOptions};
 use chronos_db::{Chronos, Random as _, Route, SystemRandom};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
@@ -100,7 +100,7 @@ impl Payloads {
     }
 
     /// The bucket of the tenant's messaging database: the one that is configured for it, else one in the local folder of the configuration.
-    fn objects(&self, scope: &Scope) -> Result<Arc<dyn Objects>> {
+    fn objects(&self, scope: &Scope) -> Result<Arc<dyn ObjectStorage>> {
         let route = Route::messaging().tenant(scope.tenant()).collection("messages");
         let resolved = self.chronos.route(&route).map_err(|error| nowhere().caused_by(error))?;
         let space = match (&resolved.entry.objects, &self.chronos.config().local_storage) {

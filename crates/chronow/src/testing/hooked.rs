@@ -9,7 +9,7 @@ use bytes::Bytes;
 use futures::stream::BoxStream;
 
 use crate::hot::{
-    Accepted, Advance, Advanced, Change, DeadLetter, DeadLetterId, Delivery, Hot, Lock, Outgoing, Peeked, Published, Pulled, Select,
+    Accepted, Advance, Advanced, Change, DeadLetter, DeadLetterId, Delivery, HotTier, Lock, Outgoing, Peeked, Published, Pulled, Select,
     Settle, Settled, SubscriptionOptions, SubscriptionPatch, TopicOptions, TopicPatch, TopicStats, Value, When,
 };
 use crate::{Result, Scope, SubscriptionName, Timestamp, TopicName};
@@ -59,12 +59,12 @@ impl Point<'_> {
 
 /// The same hot tier, with `hook` called at every [`Point`]. Its error before a step keeps the step from being done, and after it hides that it
 /// was.
-pub fn hooked(inner: Arc<dyn Hot>, hook: impl Fn(Point<'_>) -> Result<()> + Send + Sync + 'static) -> Arc<dyn Hot> {
+pub fn hooked(inner: Arc<dyn HotTier>, hook: impl Fn(Point<'_>) -> Result<()> + Send + Sync + 'static) -> Arc<dyn HotTier> {
     Arc::new(Hooked { inner, hook })
 }
 
 struct Hooked<F> {
-    inner: Arc<dyn Hot>,
+    inner: Arc<dyn HotTier>,
     hook: F,
 }
 
@@ -85,7 +85,7 @@ impl<F: Fn(Point<'_>) -> Result<()>> Hooked<F> {
 }
 
 #[async_trait]
-impl<F: Fn(Point<'_>) -> Result<()> + Send + Sync> Hot for Hooked<F> {
+impl<F: Fn(Point<'_>) -> Result<()> + Send + Sync> HotTier for Hooked<F> {
     async fn ping(&self) -> Result<String> {
         self.inner.ping().await
     }

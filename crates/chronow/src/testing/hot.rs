@@ -1,4 +1,4 @@
-//! What every [`Hot`] must do, as plain functions that any implementation calls, or all at once by [`hot_suite!`](crate::hot_suite).
+//! What every [`HotTier`] must do, as plain functions that any implementation calls, or all at once by [`hot_suite!`](crate::hot_suite).
 //!
 //! A function panics if its promise is broken. Each uses a scope of a new name, so stores may be shared, and old data does no harm. Time is real:
 //! waits are for conditions, and only lower bounds of delays are checked, so a busy machine makes the suite slower and not wrong.
@@ -29,19 +29,19 @@ use bson::oid::ObjectId;
 use bytes::Bytes;
 
 use crate::hot::{
-    Advance, DeadLetter, Delivery, Hot, Lock, Outgoing, Published, Settle, Settled, SubscriptionPatch, SubscriptionStats, TopicPatch,
+    Advance, DeadLetter, Delivery, HotTier, Lock, Outgoing, Published, Settle, Settled, SubscriptionPatch, SubscriptionStats, TopicPatch,
 };
 use crate::{ErrorKind, Result, Scope, SubscriptionName, TopicName};
 
 macro_rules! promises {
     ($d:tt $($topic:ident { $($name:ident,)+ })+) => {
         /// Checks every promise, one after the other, on a hot tier of its own that `make` gives.
-        pub async fn run_all<F: Future<Output = Arc<dyn Hot>>>(make: impl Fn() -> F) {
+        pub async fn run_all<F: Future<Output = Arc<dyn HotTier>>>(make: impl Fn() -> F) {
             $($($topic::$name(make().await).await;)+)+
         }
 
         /// Makes a module of tests, one per promise of [`testing::hot`](crate::testing::hot). The second argument is a future that yields an
-        /// `Arc<dyn Hot>`; it is evaluated once per test, and what it yields may be closed.
+        /// `Arc<dyn HotTier>`; it is evaluated once per test, and what it yields may be closed.
         #[macro_export]
         macro_rules! hot_suite {
             ($d module:ident, $d make:expr) => {
@@ -258,12 +258,12 @@ promises! { $
 }
 
 /// How long a condition may take on a very busy machine.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A topic of a new scope.
 #[derive(Clone, Debug)]
 pub(crate) struct Bus {
-    pub(crate) hot: Arc<dyn Hot>,
+    pub(crate) hot: Arc<dyn HotTier>,
     pub(crate) scope: Scope,
     pub(crate) topic: TopicName,
 }
@@ -318,17 +318,17 @@ pub(crate) fn kind<T: std::fmt::Debug>(result: Result<T>) -> ErrorKind {
 pub(crate) async fn until<F: Future<Output = bool>>(what: &str, mut holds: impl FnMut() -> F) {
     let begun = Instant::now();
     while !holds().await {
-        assert!(begun.elapsed() < PATIENCE, "waited in vain: {what}");
+        assert!(begun.elapsed() < TIMEOUT, "waited in vain: {what}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 
 impl Bus {
-    pub(crate) async fn new(hot: Arc<dyn Hot>) -> Self {
+    pub(crate) async fn new(hot: Arc<dyn HotTier>) -> Self {
         Self::with(hot, TopicPatch::default()).await
     }
 
-    pub(crate) async fn with(hot: Arc<dyn Hot>, patch: TopicPatch) -> Self {
+    pub(crate) async fn with(hot: Arc<dyn HotTier>, patch: TopicPatch) -> Self {
         let scope = Scope::new("suite", &ObjectId::new().to_hex()).unwrap();
         let topic = TopicName::new(&scope, "orders").unwrap();
         hot.ensure_topic(&topic, &patch).await.unwrap();
@@ -382,7 +382,7 @@ impl Bus {
             let pulled = self.hot.pull(subscription, wanted).await.unwrap();
             assert!(pulled.deliveries.len() <= wanted as usize, "a pull brought more than asked for");
             if pulled.deliveries.is_empty() {
-                assert!(begun.elapsed() < PATIENCE, "{count} messages expected of {subscription}, {} came", taken.len());
+                assert!(begun.elapsed() < TIMEOUT, "{count} messages expected of {subscription}, {} came", taken.len());
                 let due = pulled.next_due.unwrap_or(Duration::MAX);
                 self.hot.wait(subscription, due.clamp(Duration::from_millis(5), Duration::from_millis(100))).await.unwrap();
             }

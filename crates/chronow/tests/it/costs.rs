@@ -10,10 +10,10 @@ use async_trait::async_trait;
 use bson::{Bson, RawDocumentBuf};
 use chronos_db::documents::embedded::EmbeddedDocuments;
 use chronos_db::documents::mongo::MongoDocuments;
-use chronos_db::documents::{Batch, BuildBatch, Capabilities, Deployment, Documents, Index, Namespace, Outcome, Scan, Sequence};
-use chronos_db::{Runtime, Timestamp};
+use chronos_db::documents::{Batch, BuildBatch, Capabilities, Deployment, DocumentStore, Index, Namespace, Outcome, Scan, Sequence};
+use chronos_db::{Env, Timestamp};
 use chronow::hot::documents::DocumentsHot;
-use chronow::hot::{Advance, Delivery, Hot, Outgoing, Settle, SubscriptionPatch, TopicPatch};
+use chronow::hot::{Advance, Delivery, HotTier, Outgoing, Settle, SubscriptionPatch, TopicPatch};
 use chronow::{Chronow, Config, Scope, SubscriptionName, TopicName};
 use futures::StreamExt as _;
 use futures::future::join_all;
@@ -23,7 +23,7 @@ use test_support::servers;
 /// A document store that counts.
 #[derive(Debug)]
 struct Metered {
-    inner: Arc<dyn Documents>,
+    inner: Arc<dyn DocumentStore>,
     meter: Arc<Meter>,
 }
 
@@ -59,7 +59,7 @@ impl Meter {
 }
 
 #[async_trait]
-impl Documents for Metered {
+impl DocumentStore for Metered {
     async fn capabilities(&self) -> chronos_db::Result<Capabilities> {
         self.inner.capabilities().await
     }
@@ -126,7 +126,7 @@ impl Documents for Metered {
 }
 
 struct World {
-    hot: Arc<dyn Hot>,
+    hot: Arc<dyn HotTier>,
     meter: Arc<Meter>,
     topic: TopicName,
     subscription: SubscriptionName,
@@ -144,10 +144,10 @@ fn messages(count: usize) -> Vec<Outgoing> {
 }
 
 impl World {
-    async fn new(documents: Arc<dyn Documents>, patch: SubscriptionPatch) -> Self {
+    async fn new(documents: Arc<dyn DocumentStore>, patch: SubscriptionPatch) -> Self {
         let meter = Arc::new(Meter::default());
         let documents = Arc::new(Metered { inner: documents, meter: Arc::clone(&meter) });
-        let hot: Arc<dyn Hot> = Arc::new(DocumentsHot::new(documents, "cw-costs", Runtime::default()));
+        let hot: Arc<dyn HotTier> = Arc::new(DocumentsHot::new(documents, "cw-costs", Env::default()));
         let scope = Scope::new("costs", &servers::unique_name("ns")).unwrap();
         let topic = TopicName::new(&scope, "orders").unwrap();
         hot.ensure_topic(&topic, &TopicPatch { max_len: Some(1_000_000), ..TopicPatch::default() }).await.unwrap();
@@ -237,15 +237,15 @@ fn assert_all_alike(in_what: &str, small: Vec<(&'static str, Cost)>, large: Vec<
     }
 }
 
-fn embedded() -> Arc<dyn Documents> {
-    Arc::new(EmbeddedDocuments::open(Path::new(":memory:"), Runtime::default()).unwrap())
+fn embedded() -> Arc<dyn DocumentStore> {
+    Arc::new(EmbeddedDocuments::open(Path::new(":memory:"), Env::default()).unwrap())
 }
 
-fn mongo() -> Arc<dyn Documents> {
-    Arc::new(MongoDocuments::new(servers::mongo_rs_uri().into(), Runtime::default()).unwrap())
+fn mongo() -> Arc<dyn DocumentStore> {
+    Arc::new(MongoDocuments::new(servers::mongo_rs_uri().into(), Env::default()).unwrap())
 }
 
-async fn costs_do_not_grow_with_the_backlog(documents: fn() -> Arc<dyn Documents>) {
+async fn costs_do_not_grow_with_the_backlog(documents: fn() -> Arc<dyn DocumentStore>) {
     let mut found = Vec::new();
     for backlog in [200, 20_000] {
         let world = World::new(documents(), calm()).await;
@@ -260,7 +260,7 @@ async fn costs_do_not_grow_with_the_backlog(documents: fn() -> Arc<dyn Documents
     assert_all_alike("with a backlog", found.pop().unwrap(), large);
 }
 
-async fn costs_do_not_grow_with_what_is_in_flight(documents: fn() -> Arc<dyn Documents>) {
+async fn costs_do_not_grow_with_what_is_in_flight(documents: fn() -> Arc<dyn DocumentStore>) {
     let mut found = Vec::new();
     for flying in [60, 6_000] {
         let world = World::new(documents(), calm()).await;
@@ -277,7 +277,7 @@ async fn costs_do_not_grow_with_what_is_in_flight(documents: fn() -> Arc<dyn Doc
     assert_all_alike("with messages in flight", found.pop().unwrap(), large);
 }
 
-async fn costs_do_not_grow_with_subscriptions(documents: fn() -> Arc<dyn Documents>, many: usize) {
+async fn costs_do_not_grow_with_subscriptions(documents: fn() -> Arc<dyn DocumentStore>, many: usize) {
     let mut found = Vec::new();
     for others in [many / 50, many] {
         let world = World::new(documents(), calm()).await;
@@ -295,7 +295,7 @@ async fn costs_do_not_grow_with_subscriptions(documents: fn() -> Arc<dyn Documen
     assert_all_alike("beside other subscriptions", found.pop().unwrap(), large);
 }
 
-async fn a_message_wakes_one_of_many_consumers(documents: fn() -> Arc<dyn Documents>) {
+async fn a_message_wakes_one_of_many_consumers(documents: fn() -> Arc<dyn DocumentStore>) {
     let mut found = Vec::new();
     for consumers in [4, 160] {
         let world = World::new(documents(), calm()).await;
@@ -334,7 +334,7 @@ async fn a_message_wakes_one_of_many_consumers(documents: fn() -> Arc<dyn Docume
     );
 }
 
-async fn a_selective_filter_starves_nobody(documents: fn() -> Arc<dyn Documents>) {
+async fn a_selective_filter_starves_nobody(documents: fn() -> Arc<dyn DocumentStore>) {
     let patch = SubscriptionPatch { filter: Some(Some(chronos_db::json!({ "headers.hit": "1" }))), ..calm() };
     let mut found = Vec::new();
     for misses in [12_000, 60_000] {
@@ -358,7 +358,7 @@ async fn a_selective_filter_starves_nobody(documents: fn() -> Arc<dyn Documents>
     assert_alike("a pull that finds nothing", found[1], found[3]);
 }
 
-async fn one_long_handler_holds_back_its_own_message_only(documents: fn() -> Arc<dyn Documents>) {
+async fn one_long_handler_holds_back_its_own_message_only(documents: fn() -> Arc<dyn DocumentStore>) {
     let documents = documents();
     let world = World::new(Arc::clone(&documents), calm()).await;
     world.publish(1).await;
@@ -383,7 +383,7 @@ async fn one_long_handler_holds_back_its_own_message_only(documents: fn() -> Arc
 }
 
 /// The id with which the documents of the measured subscription begin.
-async fn id_of(documents: &Arc<dyn Documents>, world: &World) -> String {
+async fn id_of(documents: &Arc<dyn DocumentStore>, world: &World) -> String {
     let key = format!("t/costs:{}:orders", world.topic.scope().namespace());
     let topic = documents.get(&Namespace::new("cw-costs", "cw_topics"), vec![key.into()]).await.unwrap().remove(0);
     topic.get_array("subs").unwrap()[0].as_document().unwrap().get_str("i").unwrap().to_owned()

@@ -6,39 +6,39 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use chronos_db::Runtime;
-use chronos_db::documents::Documents;
+use chronos_db::Env;
+use chronos_db::documents::DocumentStore;
 use chronos_db::documents::embedded::EmbeddedDocuments;
 use chronos_db::documents::mongo::MongoDocuments;
 use chronow::hot::documents::DocumentsHot;
-use chronow::hot::{Advance, Hot, Outgoing, Settle, Settled, SubscriptionPatch, TopicPatch};
+use chronow::hot::{Advance, HotTier, Outgoing, Settle, Settled, SubscriptionPatch, TopicPatch};
 use chronow::{Scope, SubscriptionName, TopicName};
 use futures::future::join_all;
 use tempfile::TempDir;
 use test_support::documents::{Call, decorate};
 use test_support::{Counting, MockClock, servers};
 
-fn embedded_documents(path: &Path) -> Arc<dyn Documents> {
-    Arc::new(EmbeddedDocuments::open(path, Runtime::default()).unwrap())
+fn embedded_documents(path: &Path) -> Arc<dyn DocumentStore> {
+    Arc::new(EmbeddedDocuments::open(path, Env::default()).unwrap())
 }
 
-fn hot_on(documents: Arc<dyn Documents>) -> Arc<dyn Hot> {
-    Arc::new(DocumentsHot::new(documents, "cw-suite", Runtime::default()))
+fn hot_on(documents: Arc<dyn DocumentStore>) -> Arc<dyn HotTier> {
+    Arc::new(DocumentsHot::new(documents, "cw-suite", Env::default()))
 }
 
-async fn in_memory() -> Arc<dyn Hot> {
+async fn in_memory() -> Arc<dyn HotTier> {
     hot_on(embedded_documents(Path::new(":memory:")))
 }
 
-fn mongo(uri: String) -> Arc<dyn Hot> {
-    hot_on(Arc::new(MongoDocuments::new(uri.into(), Runtime::default()).unwrap()))
+fn mongo(uri: String) -> Arc<dyn HotTier> {
+    hot_on(Arc::new(MongoDocuments::new(uri.into(), Env::default()).unwrap()))
 }
 
 chronow::hot_suite!(on_embedded_in_memory, in_memory());
 chronow::hot_suite!(on_mongo_standalone, async { mongo(servers::mongo_standalone_uri()) });
 chronow::hot_suite!(on_mongo_replica_set, async { mongo(servers::mongo_rs_uri()) });
 
-async fn ready(hot: &Arc<dyn Hot>) -> (TopicName, SubscriptionName) {
+async fn ready(hot: &Arc<dyn HotTier>) -> (TopicName, SubscriptionName) {
     let scope = Scope::new("tenant", &servers::unique_name("ns")).unwrap();
     let topic = TopicName::new(&scope, "orders").unwrap();
     let subscription = SubscriptionName::new(&topic, "billing").unwrap();
@@ -54,7 +54,7 @@ fn numbered(from: usize, to: usize, keys: usize) -> Vec<Outgoing> {
 }
 
 /// Consumers on hot tiers of their own take what publishers on theirs send; every message is handled once, those of a key in order.
-async fn share(hots: Vec<Arc<dyn Hot>>, keys: usize) {
+async fn share(hots: Vec<Arc<dyn HotTier>>, keys: usize) {
     const MESSAGES: usize = 600;
     let (topic, subscription) = ready(&hots[0]).await;
     let acked = Arc::new(AtomicUsize::new(0));
@@ -105,7 +105,7 @@ async fn share(hots: Vec<Arc<dyn Hot>>, keys: usize) {
     assert_eq!((stats.length, stats.subscriptions[0].acked, stats.subscriptions[0].deliveries), (0, MESSAGES as u64, MESSAGES as u64));
 }
 
-fn on_one_file(folder: &TempDir) -> Vec<Arc<dyn Hot>> {
+fn on_one_file(folder: &TempDir) -> Vec<Arc<dyn HotTier>> {
     (0..4).map(|_| hot_on(embedded_documents(&folder.path().join("bus.db")))).collect()
 }
 
@@ -133,9 +133,9 @@ async fn several_clients_of_a_replica_set_keep_the_order_of_keys() {
 async fn a_pull_of_a_hundred_is_one_batch_and_settling_them_another() {
     let counting = Counting::<Call>::new();
     // What was looked up is good enough for a second, which must not pass on a slow machine.
-    let runtime = Runtime { clock: Arc::new(MockClock::default()), ..Runtime::default() };
-    let documents = Arc::new(EmbeddedDocuments::open(Path::new(":memory:"), runtime.clone()).unwrap());
-    let hot: Arc<dyn Hot> = Arc::new(DocumentsHot::new(decorate(documents, counting.clone()), "cw-suite", runtime));
+    let env = Env { clock: Arc::new(MockClock::default()), ..Env::default() };
+    let documents = Arc::new(EmbeddedDocuments::open(Path::new(":memory:"), env.clone()).unwrap());
+    let hot: Arc<dyn HotTier> = Arc::new(DocumentsHot::new(decorate(documents, counting.clone()), "cw-suite", env));
     let (topic, subscription) = ready(&hot).await;
     hot.pull(&subscription, 1).await.unwrap();
     counting.take();
@@ -183,7 +183,7 @@ async fn what_is_settled_leaves_no_documents_behind() {
     assert_eq!(count(&documents, "cw_topics").await, 0, "a deleted topic leaves nothing at all");
 }
 
-async fn count(documents: &Arc<dyn Documents>, collection: &str) -> usize {
+async fn count(documents: &Arc<dyn DocumentStore>, collection: &str) -> usize {
     use futures::StreamExt as _;
     let namespace = chronos_db::documents::Namespace::new("cw-suite", collection);
     documents.scan(&namespace, chronos_db::documents::Scan::default()).count().await

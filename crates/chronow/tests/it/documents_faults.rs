@@ -10,10 +10,12 @@ use async_trait::async_trait;
 use bson::{Bson, RawDocumentBuf};
 use bytes::Bytes;
 use chronos_db::documents::embedded::EmbeddedDocuments;
-use chronos_db::documents::{Batch, BuildBatch, Capabilities, Deployment, Documents, Index, Namespace, Operation, Outcome, Scan, Sequence};
-use chronos_db::{Error, Result, Runtime, Timestamp};
+use chronos_db::documents::{
+    Batch, BuildBatch, Capabilities, Deployment, DocumentStore, Index, Namespace, Operation, Outcome, Scan, Sequence,
+};
+use chronos_db::{Env, Error, Result, Timestamp};
 use chronow::hot::documents::DocumentsHot;
-use chronow::hot::{Advance, Delivery, Hot, Outgoing, Select, Settle, Settled, SubscriptionPatch, TopicPatch, When};
+use chronow::hot::{Advance, Delivery, HotTier, Outgoing, Select, Settle, Settled, SubscriptionPatch, TopicPatch, When};
 use chronow::{Chronow, Config, Message, Scope, SubscriptionName, TopicName};
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
@@ -21,12 +23,12 @@ use test_support::documents::{Call, decorate};
 use test_support::{Counting, Delaying, Failing, Fault, MockClock};
 use tokio::sync::Notify;
 
-use crate::tiers::{PATIENCE, until};
+use crate::tiers::{TIMEOUT, until};
 
 /// A client that sees the embedded store as one without transactions, that dies after some writes, and whose next write can be held back.
 #[derive(Debug)]
 struct Mortal {
-    inner: Arc<dyn Documents>,
+    inner: Arc<dyn DocumentStore>,
     /// Writes until its death.
     left: AtomicI64,
     holds: AtomicBool,
@@ -35,7 +37,7 @@ struct Mortal {
 }
 
 impl Mortal {
-    fn new(inner: &Arc<dyn Documents>, writes: i64) -> Arc<Self> {
+    fn new(inner: &Arc<dyn DocumentStore>, writes: i64) -> Arc<Self> {
         let (held, go) = (Notify::new(), Notify::new());
         Arc::new(Self { inner: inner.clone(), left: AtomicI64::new(writes), holds: AtomicBool::new(false), held, go })
     }
@@ -58,7 +60,7 @@ impl Mortal {
 }
 
 #[async_trait]
-impl Documents for Mortal {
+impl DocumentStore for Mortal {
     async fn capabilities(&self) -> Result<Capabilities> {
         Ok(Capabilities { transactions: false, atomic_sequence: false })
     }
@@ -137,8 +139,8 @@ const FOREVER: i64 = i64::MAX;
 /// One store, one clock, and a topic with a subscription.
 struct World {
     clock: Arc<MockClock>,
-    runtime: Runtime,
-    store: Arc<dyn Documents>,
+    env: Env,
+    store: Arc<dyn DocumentStore>,
     topic: TopicName,
     subscription: SubscriptionName,
 }
@@ -146,11 +148,11 @@ struct World {
 impl World {
     async fn new() -> Self {
         let clock = Arc::new(MockClock::default());
-        let runtime = Runtime { clock: clock.clone(), ..Runtime::default() };
-        let store: Arc<dyn Documents> = Arc::new(EmbeddedDocuments::open(Path::new(":memory:"), runtime.clone()).unwrap());
+        let env = Env { clock: clock.clone(), ..Env::default() };
+        let store: Arc<dyn DocumentStore> = Arc::new(EmbeddedDocuments::open(Path::new(":memory:"), env.clone()).unwrap());
         let topic = TopicName::new(&Scope::new("t", "n").unwrap(), "orders").unwrap();
         let subscription = SubscriptionName::new(&topic, "s").unwrap();
-        let world = Self { clock, runtime, store, topic, subscription };
+        let world = Self { clock, env, store, topic, subscription };
         let (hot, _) = world.client(FOREVER);
         hot.ensure_topic(&world.topic, &TopicPatch::default()).await.unwrap();
         let patch = SubscriptionPatch {
@@ -163,9 +165,9 @@ impl World {
         world
     }
 
-    fn client(&self, writes: i64) -> (Arc<dyn Hot>, Arc<Mortal>) {
+    fn client(&self, writes: i64) -> (Arc<dyn HotTier>, Arc<Mortal>) {
         let mortal = Mortal::new(&self.store, writes);
-        (Arc::new(DocumentsHot::new(mortal.clone(), "cw", self.runtime.clone())), mortal)
+        (Arc::new(DocumentsHot::new(mortal.clone(), "cw", self.env.clone())), mortal)
     }
 
     fn pass(&self, millis: u64) {
@@ -177,7 +179,7 @@ impl World {
     }
 
     /// Pulls and acknowledges until nothing has come for a long time; returns what came, with how often it had been started before.
-    async fn drain(&self, hot: &Arc<dyn Hot>) -> Vec<(String, u32)> {
+    async fn drain(&self, hot: &Arc<dyn HotTier>) -> Vec<(String, u32)> {
         let mut seen = Vec::new();
         for _ in 0..12 {
             loop {
@@ -361,7 +363,7 @@ async fn what_lies_behind_hundreds_of_closed_places_comes_after_a_few_calls() {
     world.pass(2_500);
 
     let counting = Counting::<Call>::new();
-    let hot: Arc<dyn Hot> = Arc::new(DocumentsHot::new(decorate(mortal, counting.clone()), "cw", world.runtime.clone()));
+    let hot: Arc<dyn HotTier> = Arc::new(DocumentsHot::new(decorate(mortal, counting.clone()), "cw", world.env.clone()));
     let mut pulls = 0;
     let seen = loop {
         let pulled = hot.pull(&world.subscription, 10).await.unwrap();
@@ -468,9 +470,9 @@ async fn a_dead_letter_survives_whoever_dies_making_it() {
 #[tokio::test]
 async fn a_runner_does_not_take_a_store_that_does_not_answer_for_one_without_messages() {
     let failing = Failing::<Call>::new();
-    let documents: Arc<dyn Documents> = Arc::new(EmbeddedDocuments::open(Path::new(":memory:"), Runtime::default()).unwrap());
-    let hot = Arc::new(DocumentsHot::new(decorate(documents.clone(), failing.clone()), "cw", Runtime::default()));
-    let healthy = DocumentsHot::new(documents, "cw", Runtime::default());
+    let documents: Arc<dyn DocumentStore> = Arc::new(EmbeddedDocuments::open(Path::new(":memory:"), Env::default()).unwrap());
+    let hot = Arc::new(DocumentsHot::new(decorate(documents.clone(), failing.clone()), "cw", Env::default()));
+    let healthy = DocumentsHot::new(documents, "cw", Env::default());
     let chronow = Chronow::with_hot(hot, &Config::default(), None).unwrap();
     let topic = chronow.bus().topic("orders").unwrap();
     topic.ensure().await.unwrap();
@@ -504,11 +506,11 @@ async fn a_runner_does_not_take_a_store_that_does_not_answer_for_one_without_mes
 
 #[tokio::test]
 async fn a_runner_sleeps_while_its_pull_is_under_way_also_when_a_message_becomes_due() {
-    let store: Arc<dyn Documents> = Arc::new(EmbeddedDocuments::open(Path::new(":memory:"), Runtime::default()).unwrap());
+    let store: Arc<dyn DocumentStore> = Arc::new(EmbeddedDocuments::open(Path::new(":memory:"), Env::default()).unwrap());
     let clock = Arc::new(MockClock::default());
     let delaying = Delaying::<Call>::new(clock.clone());
     let connect = |store| {
-        let hot = Arc::new(DocumentsHot::new(store, "cw", Runtime::default()));
+        let hot = Arc::new(DocumentsHot::new(store, "cw", Env::default()));
         Chronow::with_hot(hot, &Config::default(), None).unwrap()
     };
     let (healthy, held_back) = (connect(store.clone()), connect(decorate(store, delaying.clone())));
@@ -527,7 +529,7 @@ async fn a_runner_sleeps_while_its_pull_is_under_way_also_when_a_message_becomes
     until("the pull of the second is under way", || async { clock.sleeping() > 0 }).await;
     let (in_vain, mut waited) = tokio::sync::oneshot::channel();
     std::thread::spawn(move || {
-        std::thread::sleep(PATIENCE);
+        std::thread::sleep(TIMEOUT);
         in_vain.send(())
     });
     // A clock that stands moves when everybody sleeps, and only then: to the end of this minute past the time at which the first is due.
@@ -546,10 +548,10 @@ async fn a_runner_sleeps_while_its_pull_is_under_way_also_when_a_message_becomes
 
 #[tokio::test]
 async fn who_watches_keys_hears_of_an_interruption_and_of_every_change_in_it() {
-    let documents: Arc<dyn Documents> = Arc::new(EmbeddedDocuments::open(Path::new(":memory:"), Runtime::default()).unwrap());
+    let documents: Arc<dyn DocumentStore> = Arc::new(EmbeddedDocuments::open(Path::new(":memory:"), Env::default()).unwrap());
     let failing = Failing::<Call>::new();
-    let healthy = DocumentsHot::new(documents.clone(), "cw", Runtime::default());
-    let interrupted = DocumentsHot::new(decorate(documents, failing.clone()), "cw", Runtime::default());
+    let healthy = DocumentsHot::new(documents.clone(), "cw", Env::default());
+    let interrupted = DocumentsHot::new(decorate(documents, failing.clone()), "cw", Env::default());
     let scope = Scope::new("t", "n").unwrap();
     let set = async |key| healthy.set(&scope, key, Some(Bytes::from("1")), "application/json", None, When::Always).await;
     let mut changes = interrupted.watch(&scope, "k").await.unwrap();

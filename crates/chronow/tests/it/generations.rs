@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 
-use chronos_db::Runtime;
-use chronos_db::documents::Documents;
+use chronos_db::Env;
+use chronos_db::documents::DocumentStore;
 use chronos_db::documents::embedded::EmbeddedDocuments;
 use chronos_db::documents::mongo::MongoDocuments;
 use chronow::hot::documents::DocumentsHot;
-use chronow::hot::{Advance, Delivery, Hot, Outgoing, Settle, SubscriptionPatch, TopicPatch};
+use chronow::hot::{Advance, Delivery, HotTier, Outgoing, Settle, SubscriptionPatch, TopicPatch};
 use chronow::{Result, Scope, SubscriptionName, TopicName};
 use futures::future::{BoxFuture, FutureExt as _};
 use futures::stream::{self, BoxStream, StreamExt as _};
@@ -94,7 +94,7 @@ enum Work {
 
 impl Work {
     /// Answers what it pulled.
-    async fn run(self, hot: Arc<dyn Hot>, sub: SubscriptionName) -> Result<BTreeSet<String>> {
+    async fn run(self, hot: Arc<dyn HotTier>, sub: SubscriptionName) -> Result<BTreeSet<String>> {
         let none = BTreeSet::new();
         match self {
             Self::RemoveTopic => hot.delete_topic(sub.topic()).await.map(|_| none),
@@ -123,14 +123,14 @@ fn texts(deliveries: &[Delivery]) -> BTreeSet<String> {
     deliveries.iter().map(|delivery| String::from_utf8(delivery.payload.to_vec()).unwrap()).collect()
 }
 
-async fn publish(hot: &dyn Hot, topic: &TopicName, texts: std::ops::Range<usize>) -> BTreeSet<String> {
+async fn publish(hot: &dyn HotTier, topic: &TopicName, texts: std::ops::Range<usize>) -> BTreeSet<String> {
     let texts: BTreeSet<String> = texts.map(|n| n.to_string()).collect();
     let messages = texts.iter().map(|text| message(text)).collect();
     hot.publish(topic, messages).await.unwrap();
     texts
 }
 
-async fn everything(hot: &dyn Hot, sub: &SubscriptionName) -> BTreeSet<String> {
+async fn everything(hot: &dyn HotTier, sub: &SubscriptionName) -> BTreeSet<String> {
     let mut all = BTreeSet::new();
     loop {
         let pulled = hot.pull(sub, 500).await.unwrap();
@@ -143,9 +143,10 @@ async fn everything(hot: &dyn Hot, sub: &SubscriptionName) -> BTreeSet<String> {
     }
 }
 
-async fn what_was_made_since_is_left_alone(documents: Arc<dyn Documents>) {
-    let hot =
-        |documents: Arc<dyn Documents>| -> Arc<dyn Hot> { Arc::new(DocumentsHot::new(documents, "cw-generations", Runtime::default())) };
+async fn what_was_made_since_is_left_alone(documents: Arc<dyn DocumentStore>) {
+    let hot = |documents: Arc<dyn DocumentStore>| -> Arc<dyn HotTier> {
+        Arc::new(DocumentsHot::new(documents, "cw-generations", Env::default()))
+    };
     let fast = hot(Arc::clone(&documents));
     let work =
         [Work::RemoveTopic, Work::RemoveSubscription, Work::MakeTopic, Work::MakeSubscription, Work::Publish, Work::Pull, Work::Purge];
@@ -195,10 +196,10 @@ async fn what_was_made_since_is_left_alone(documents: Arc<dyn Documents>) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_made_since_is_left_alone_on_embedded() {
-    what_was_made_since_is_left_alone(Arc::new(EmbeddedDocuments::open(":memory:", Runtime::default()).unwrap())).await;
+    what_was_made_since_is_left_alone(Arc::new(EmbeddedDocuments::open(":memory:", Env::default()).unwrap())).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_made_since_is_left_alone_on_mongo() {
-    what_was_made_since_is_left_alone(Arc::new(MongoDocuments::new(servers::mongo_rs_uri().into(), Runtime::default()).unwrap())).await;
+    what_was_made_since_is_left_alone(Arc::new(MongoDocuments::new(servers::mongo_rs_uri().into(), Env::default()).unwrap())).await;
 }

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use chronos_db::Runtime;
+use chronos_db::Env;
 use chronos_db::documents::mongo::MongoDocuments;
 use chronow::hot::documents::DocumentsHot;
-use chronow::hot::{Advance, Hot, Outgoing, Select, Settle, SubscriptionPatch, TopicPatch, When};
+use chronow::hot::{Advance, HotTier, Outgoing, Select, Settle, SubscriptionPatch, TopicPatch, When};
 use chronow::{Result, Scope, SubscriptionName, TopicName};
 use futures::future::{BoxFuture, FutureExt as _, join_all};
 use test_support::ReplicaSet;
@@ -38,9 +38,9 @@ fn ended<'a, T>(work: impl Future<Output = Result<T>> + Send + 'a) -> BoxFuture<
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_call_of_the_bus_ends_where_nothing_is_ever_on_a_majority() {
     let mut set = ReplicaSet::with_arbiter().await;
-    let hot = |database: &str| -> Arc<dyn Hot> {
-        let documents = MongoDocuments::new(set.uri().into(), Runtime::default()).unwrap().timeout(LIMIT);
-        Arc::new(DocumentsHot::new(Arc::new(documents), database, Runtime::default()))
+    let hot = |database: &str| -> Arc<dyn HotTier> {
+        let documents = MongoDocuments::new(set.uri().into(), Env::default()).unwrap().timeout(LIMIT);
+        Arc::new(DocumentsHot::new(Arc::new(documents), database, Env::default()))
     };
     let scope = Scope::new("t", "ns").unwrap();
     let topic = TopicName::new(&scope, "t").unwrap();

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use chronos_db::config::DatabaseType;
-use chronos_db::objects::Objects;
+use chronos_db::objects::ObjectStorage;
 use chronos_db::{Builder, Chronos, Json as Value, json};
 use chronow::{Chronow, Config};
 use futures::TryStreamExt as _;
@@ -54,7 +54,7 @@ impl Stores {
         Chronow::connect(self.config.clone(), Some(&self.chronos)).await.unwrap()
     }
 
-    fn bucket(&self) -> Arc<dyn Objects> {
+    fn bucket(&self) -> Arc<dyn ObjectStorage> {
         let entries = &self.chronos.config().entries;
         let entry = entries.iter().find(|entry| entry.database_type == Some(DatabaseType::Messaging)).unwrap();
         let space = entry.objects.clone().unwrap();

@@ -5,13 +5,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use chronos_db::{Chronos, Json as Value, Runtime, json};
-use chronow::hot::{Hot, Place};
+use chronos_db::{Chronos, Env, Json as Value, json};
+use chronow::hot::{HotTier, Place};
 use chronow::{Chronow, Config, Draft, Message, Scope, Subscription, Topic};
 use tempfile::TempDir;
 use test_support::servers;
 
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(60);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Tier {
@@ -109,7 +109,7 @@ pub(crate) async fn connect(config: &Value) -> Chronow {
 }
 
 /// The same with a runtime of one's own, and the hot tier as `wrap` makes it.
-pub(crate) async fn connect_with(config: &Value, runtime: Runtime, wrap: impl FnOnce(Arc<dyn Hot>) -> Arc<dyn Hot>) -> Chronow {
+pub(crate) async fn connect_with(config: &Value, env: Env, wrap: impl FnOnce(Arc<dyn HotTier>) -> Arc<dyn HotTier>) -> Chronow {
     let settings = Config::from_json(config).unwrap();
     if config["redis"].is_object() {
         let plain = Chronow::connect(settings.clone(), None).await.unwrap();
@@ -126,7 +126,7 @@ pub(crate) async fn connect_with(config: &Value, runtime: Runtime, wrap: impl Fn
         "databases": { "messaging": { "dbConnRef": "chronow", "dbName": database } },
     });
     let parsed = chronos_db::config::Config::from_json(&document, ".".as_ref()).unwrap();
-    let chronos = Chronos::builder(parsed).runtime(runtime).open().unwrap();
+    let chronos = Chronos::builder(parsed).env(env).open().unwrap();
     let plain = Chronow::connect(settings.clone(), Some(&chronos)).await.unwrap();
     Chronow::with_hot(wrap(Arc::clone(plain.hot())), &settings, Some(&chronos)).unwrap()
 }
@@ -141,13 +141,13 @@ pub(crate) async fn calm(topic: &Topic, name: &str) -> Subscription {
 pub(crate) async fn until<F: Future<Output = bool>>(what: &str, mut holds: impl FnMut() -> F) {
     let begun = Instant::now();
     while !holds().await {
-        assert!(begun.elapsed() < PATIENCE, "waited in vain: {what}");
+        assert!(begun.elapsed() < TIMEOUT, "waited in vain: {what}");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
 
 pub(crate) async fn within<F: Future>(future: F) -> F::Output {
-    tokio::time::timeout(PATIENCE, future).await.expect("it takes too long")
+    tokio::time::timeout(TIMEOUT, future).await.expect("it takes too long")
 }
 
 pub(crate) async fn publish(topic: &Topic, numbers: impl IntoIterator<Item = usize>) -> Vec<String> {
@@ -173,7 +173,7 @@ pub(crate) async fn take(subscription: &Subscription, count: usize) -> Vec<chron
     let begun = Instant::now();
     let mut taken = Vec::new();
     while taken.len() < count {
-        assert!(begun.elapsed() < PATIENCE, "only {} of {count} messages came", taken.len());
+        assert!(begun.elapsed() < TIMEOUT, "only {} of {count} messages came", taken.len());
         taken.extend(subscription.receive(u32::try_from(count - taken.len()).unwrap()).await.unwrap());
         tokio::time::sleep(Duration::from_millis(5)).await;
     }

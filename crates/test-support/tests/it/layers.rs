@@ -5,8 +5,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bson::{Bson, RawDocumentBuf, doc, rawdoc};
 use bytes::Bytes;
-use chronos_db::documents::{Batch, BuildBatch, Capabilities, Deployment, Documents, Index, Namespace, Outcome, Scan, Sequence};
-use chronos_db::objects::{ObjectInfo, Objects, Put, PutOptions};
+use chronos_db::documents::{Batch, BuildBatch, Capabilities, Deployment, DocumentStore, Index, Namespace, Outcome, Scan, Sequence};
+use chronos_db::objects::{ObjectInfo, ObjectStorage, Put, PutOptions};
 use chronos_db::{Error, ErrorKind, Result, Timestamp};
 use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
 use test_support::{Counting, Delaying, Failing, Fault, MockClock, documents, objects};
@@ -23,7 +23,7 @@ impl Shelf {
 }
 
 #[async_trait]
-impl Objects for Shelf {
+impl ObjectStorage for Shelf {
     async fn put(&self, key: &str, body: Bytes, _: PutOptions) -> Result<Put> {
         self.0.lock().unwrap().insert(key.to_owned(), body);
         Ok(Put::Stored)
@@ -56,7 +56,7 @@ impl Objects for Shelf {
 struct Ledger(Mutex<Vec<Batch>>);
 
 #[async_trait]
-impl Documents for Ledger {
+impl DocumentStore for Ledger {
     async fn capabilities(&self) -> Result<Capabilities> {
         Ok(Capabilities { transactions: false, atomic_sequence: false })
     }

@@ -20,7 +20,7 @@ use crate::documents::{Direction, Filter, Index, Namespace};
 const ARRAY_RANK: u8 = 0xF0;
 
 /// More remembered collections than this are forgotten together; they are read again when needed.
-const MOST_REMEMBERED: usize = 10_000;
+const MAX_REMEMBERED: usize = 10_000;
 
 /// A path that an index uses.
 #[derive(Clone, Debug)]
@@ -243,7 +243,7 @@ impl Session {
     /// Notices changes of the catalog.
     pub(super) fn refresh(&mut self) -> Result<(), Fault> {
         let version = self.connection.prepare_cached("PRAGMA user_version")?.query_row([], |row| row.get::<_, i64>(0))?;
-        if version != self.version || self.tables.len() > MOST_REMEMBERED {
+        if version != self.version || self.tables.len() > MAX_REMEMBERED {
             self.tables.clear();
             self.version = version;
         }

@@ -29,8 +29,8 @@ pub use self::steps::Steps;
 use self::write::Prepared;
 use self::writer::{Done, Request, StoreClock, Work, Writer};
 use super::paging::{self, Ask, Page, Pages, Position};
-use super::{Batch, BuildBatch, Capabilities, Deployment, Documents, Filter, Index, Namespace, Outcome, Scan, Sequence};
-use crate::{Error, Result, Runtime, Timestamp};
+use super::{Batch, BuildBatch, Capabilities, Deployment, DocumentStore, Filter, Index, Namespace, Outcome, Scan, Sequence};
+use crate::{Env, Error, Result, Timestamp};
 
 /// Connections for reading that are kept while nobody reads.
 const IDLE_READERS: usize = 8;
@@ -42,7 +42,7 @@ pub struct EmbeddedDocuments {
 
 struct Shared {
     place: Place,
-    runtime: Runtime,
+    env: Env,
     clock: Arc<StoreClock>,
     steps: Arc<Steps>,
     closed: AtomicBool,
@@ -102,8 +102,8 @@ impl EmbeddedDocuments {
     ///
     /// # Errors
     /// `VALIDATION_ERROR` if the path is empty.
-    pub fn open(path: impl AsRef<Path>, runtime: Runtime) -> Result<Self> {
-        Self::counting(path, runtime, Arc::default())
+    pub fn open(path: impl AsRef<Path>, env: Env) -> Result<Self> {
+        Self::counting(path, env, Arc::default())
     }
 
     /// The same, with a count of the steps that SQLite takes for it.
@@ -111,15 +111,15 @@ impl EmbeddedDocuments {
     /// # Errors
     /// As [`open`](Self::open).
     #[cfg(feature = "testing")]
-    pub fn observed(path: impl AsRef<Path>, runtime: Runtime) -> Result<(Self, Arc<Steps>)> {
+    pub fn observed(path: impl AsRef<Path>, env: Env) -> Result<(Self, Arc<Steps>)> {
         let steps = Arc::<Steps>::default();
-        Ok((Self::counting(path, runtime, Arc::clone(&steps))?, steps))
+        Ok((Self::counting(path, env, Arc::clone(&steps))?, steps))
     }
 
-    fn counting(path: impl AsRef<Path>, runtime: Runtime, steps: Arc<Steps>) -> Result<Self> {
+    fn counting(path: impl AsRef<Path>, env: Env, steps: Arc<Steps>) -> Result<Self> {
         let place = Place::parse(path.as_ref())?;
         let clock = Arc::default();
-        let shared = Shared { place, runtime, clock, steps, closed: AtomicBool::new(false), engine: OnceCell::new() };
+        let shared = Shared { place, env, clock, steps, closed: AtomicBool::new(false), engine: OnceCell::new() };
         Ok(Self { shared: Arc::new(shared) })
     }
 }
@@ -142,12 +142,12 @@ impl Shared {
     }
 
     async fn start(&self) -> Result<Engine> {
-        let (place, runtime, clock) = (self.place.clone(), self.runtime.clone(), self.clock.clone());
+        let (place, env, clock) = (self.place.clone(), self.env.clone(), self.clock.clone());
         let steps = Arc::clone(&self.steps);
         let open = move || -> Result<(Option<PathBuf>, Writer)> {
             let file = place.file()?;
             let connection = place::connect(file.as_deref(), Role::Writer).map_err(|fault| fault.into_error(&place, "opening"))?;
-            Ok((file, Writer::new(Session::new(connection, &steps), place, runtime, clock)))
+            Ok((file, Writer::new(Session::new(connection, &steps), place, env, clock)))
         };
         if matches!(self.place, Place::Memory) {
             return Ok(Engine::Memory(Box::new(Mutex::new(Some(open()?.1)))));
@@ -239,7 +239,7 @@ async fn off_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static
 }
 
 #[async_trait]
-impl Documents for EmbeddedDocuments {
+impl DocumentStore for EmbeddedDocuments {
     async fn capabilities(&self) -> Result<Capabilities> {
         self.shared.engine().await?;
         Ok(Capabilities { transactions: true, atomic_sequence: true })
@@ -277,7 +277,7 @@ impl Documents for EmbeddedDocuments {
 
     async fn now(&self) -> Result<Timestamp> {
         self.shared.engine().await?;
-        Ok(self.shared.clock.now(&self.shared.runtime))
+        Ok(self.shared.clock.now(&self.shared.env))
     }
 
     async fn ensure(&self, namespace: &Namespace, indexes: &[Index]) -> Result<()> {

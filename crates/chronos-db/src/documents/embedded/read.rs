@@ -19,13 +19,13 @@ type Take<'a> = &'a mut dyn FnMut(&RawDocument) -> Result<ControlFlow<()>, Error
 const MANY: u64 = 1_000;
 
 /// Rows that do not match between two questions whether anybody still listens.
-const PATIENCE: u32 = 1024;
+const TIMEOUT: u32 = 1024;
 
 /// SQLite takes 32,766 in a statement; the rest is for where a scan begins.
-const MOST_PARAMETERS: usize = 32_000;
+const MAX_PARAMETERS: usize = 32_000;
 
 /// Groups that a statement names one by one; terms of a VALUES are limited in places.
-const MOST_GROUPS: usize = 8_000;
+const MAX_GROUPS: usize = 8_000;
 
 /// SQL that yields row numbers or documents.
 #[derive(Default)]
@@ -165,7 +165,7 @@ impl Session {
                 }
                 None => passed += 1,
             }
-            if passed >= PATIENCE {
+            if passed >= TIMEOUT {
                 passed = 0;
                 if !listening() {
                     break;
@@ -250,7 +250,7 @@ impl Query {
         beyond: Option<(&str, Direction, &Bson)>,
     ) {
         let sql = filter::to_sql_beyond(filter, columns, may_hold_arrays, beyond);
-        if self.parameters.len() + sql.parameters.len() > MOST_PARAMETERS {
+        if self.parameters.len() + sql.parameters.len() > MAX_PARAMETERS {
             // Every row passes; the evaluator decides.
             self.add("1", Vec::new());
         } else {
@@ -343,7 +343,7 @@ impl Query {
             _ => (">", ">=", ""),
         };
         let mut query = Self { by_number: true, ..Self::default() };
-        match named(&groups, &newest.per).filter(|named| named.len() <= MOST_GROUPS && !table.may_hold_arrays(&newest.per)) {
+        match named(&groups, &newest.per).filter(|named| named.len() <= MAX_GROUPS && !table.may_hold_arrays(&newest.per)) {
             // Of an IN in the order of the groups SQLite would sort all rows of all of them, for each hop.
             Some(named) => query.groups(named, scan.after.as_ref().and_then(|after| after.first()), by_group),
             None => {

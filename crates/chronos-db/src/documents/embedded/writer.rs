@@ -9,7 +9,7 @@ use super::catalog::Session;
 use super::place::{self, Fault, Place};
 use super::write::Prepared;
 use crate::documents::{BuildBatch, Index, Namespace, Outcome, Sequence};
-use crate::{Error, Result, Runtime, Timestamp};
+use crate::{Env, Error, Result, Timestamp};
 
 /// Requests that wait for the writer at most; who comes then waits for room.
 pub(super) const QUEUE: usize = 1024;
@@ -65,8 +65,8 @@ pub(super) struct Request {
 pub(super) struct StoreClock(AtomicI64);
 
 impl StoreClock {
-    pub(super) fn now(&self, runtime: &Runtime) -> Timestamp {
-        let now = runtime.clock.now().as_millis();
+    pub(super) fn now(&self, env: &Env) -> Timestamp {
+        let now = env.clock.now().as_millis();
         Timestamp::from_millis(self.0.fetch_max(now, Ordering::AcqRel).max(now))
     }
 }
@@ -76,7 +76,7 @@ impl StoreClock {
 pub(super) struct Writer {
     pub(super) session: Session,
     place: Place,
-    runtime: Runtime,
+    env: Env,
     clock: Arc<StoreClock>,
     /// Whether temporary data goes to files.
     sorts: bool,
@@ -85,8 +85,8 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    pub(super) fn new(session: Session, place: Place, runtime: Runtime, clock: Arc<StoreClock>) -> Self {
-        Self { session, place, runtime, clock, sorts: false, written: true }
+    pub(super) fn new(session: Session, place: Place, env: Env, clock: Arc<StoreClock>) -> Self {
+        Self { session, place, env, clock, sorts: false, written: true }
     }
 
     /// Serves the queue until it is stopped or everybody who could ask is gone; then what is left in it.
@@ -198,7 +198,7 @@ impl Writer {
             }
             results.push(done.map_err(|fault| fault.into_error(&self.place, "writing (nothing of this request was written)")));
         }
-        let fail = &self.runtime.fail;
+        let fail = &self.env.fail;
         fail.hit("embedded.before_commit").map_err(|error| (error.into(), "committing"))?;
         let committed = self.session.connection.prepare_cached("COMMIT").and_then(|mut commit| commit.execute([]));
         committed.map_err(|e| (e.into(), "committing (whether the writes took place is unknown)"))?;
@@ -206,7 +206,7 @@ impl Writer {
     }
 
     fn take(&mut self, work: Work) -> Result<Done, Fault> {
-        let now = self.clock.now(&self.runtime);
+        let now = self.clock.now(&self.env);
         match work {
             Work::Apply(batch) => {
                 let outcomes = if batch.is_single() {

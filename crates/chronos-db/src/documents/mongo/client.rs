@@ -20,7 +20,7 @@ use super::retries::Retries;
 use super::scan::KnownIndexes;
 use super::uri::{self, Checked};
 use crate::documents::{Capabilities, Namespace};
-use crate::{Error, ErrorKind, Result, Runtime};
+use crate::{Env, Error, ErrorKind, Result};
 
 /// How long a call may take in all, unless set otherwise: longer than an ordinary election, which takes 10 to 12 seconds.
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
@@ -40,7 +40,7 @@ pub(super) type Observer = Box<dyn Fn(&mut ClientOptions) + Send + Sync>;
 pub(super) struct Connector {
     uri: SecretString,
     checked: Checked,
-    runtime: Runtime,
+    env: Env,
     observer: Option<Observer>,
     client: OnceCell<Client>,
     /// One permit per call in flight; closed when the client is.
@@ -80,14 +80,14 @@ impl Lease {
 }
 
 impl Connector {
-    pub(super) fn new(uri: SecretString, runtime: Runtime, observer: Option<Observer>) -> Result<Self> {
+    pub(super) fn new(uri: SecretString, env: Env, observer: Option<Observer>) -> Result<Self> {
         let checked = uri::check(&uri)?;
         let limit = AtomicU64::new(millis(checked.timeout.unwrap_or(DEFAULT_TIMEOUT)));
         let calls = Arc::new(Semaphore::new(CALLS as usize));
         Ok(Self {
             uri,
             checked,
-            runtime,
+            env,
             observer,
             client: OnceCell::new(),
             calls,
@@ -147,8 +147,8 @@ impl Connector {
         &self.checked.place
     }
 
-    pub(super) fn runtime(&self) -> &Runtime {
-        &self.runtime
+    pub(super) fn env(&self) -> &Env {
+        &self.env
     }
 
     pub(super) fn known_indexes(&self) -> &KnownIndexes {
@@ -233,7 +233,7 @@ impl Connector {
         let drained = tokio::select! {
             // Kept until the semaphore is closed: nobody who waits for a permit gets one in between.
             all = self.calls.acquire_many(CALLS) => all.ok(),
-            () = self.runtime.clock.sleep(DRAIN) => None,
+            () = self.env.clock.sleep(DRAIN) => None,
         };
         self.calls.close();
         self.retries.clear();

@@ -37,9 +37,9 @@ use self::client::Connector;
 use self::command::Concern;
 use self::failure::{Failure, is_duplicate};
 use crate::documents::{
-    Atomicity, Batch, BuildBatch, Capabilities, Deployment, Documents, Filter, Index, Namespace, Outcome, Rights, Scan, Sequence,
+    Atomicity, Batch, BuildBatch, Capabilities, Deployment, DocumentStore, Filter, Index, Namespace, Outcome, Rights, Scan, Sequence,
 };
-use crate::{Error, Result, Runtime, Timestamp};
+use crate::{Env, Error, Result, Timestamp};
 
 pub use self::client::DEFAULT_TIMEOUT;
 #[cfg(feature = "testing")]
@@ -62,8 +62,8 @@ impl MongoDocuments {
     ///
     /// # Errors
     /// `VALIDATION_ERROR` if the connection string is malformed; the message doesn't show its secrets.
-    pub fn new(uri: SecretString, runtime: Runtime) -> Result<Self> {
-        Ok(Self { connector: Arc::new(Connector::new(uri, runtime, None)?) })
+    pub fn new(uri: SecretString, env: Env) -> Result<Self> {
+        Ok(Self { connector: Arc::new(Connector::new(uri, env, None)?) })
     }
 
     /// The same, with a count of the commands and connections it causes.
@@ -71,9 +71,9 @@ impl MongoDocuments {
     /// # Errors
     /// As [`new`](Self::new).
     #[cfg(feature = "testing")]
-    pub fn observed(uri: SecretString, runtime: Runtime) -> Result<(Self, Arc<Traffic>)> {
+    pub fn observed(uri: SecretString, env: Env) -> Result<(Self, Arc<Traffic>)> {
         let traffic = Arc::new(Traffic::default());
-        let connector = Connector::new(uri, runtime, Some(traffic.observer()))?;
+        let connector = Connector::new(uri, env, Some(traffic.observer()))?;
         Ok((Self { connector: Arc::new(connector) }, traffic))
     }
 
@@ -112,12 +112,12 @@ impl MongoDocuments {
 
 async fn apply_each(call: &Call, plan: &apply::Plan) -> Result<Vec<Outcome>, Failure> {
     let retries = call.connector.retries(&call.lease).await?;
-    plan.run(call, retries, &call.connector.runtime().fail).await
+    plan.run(call, retries, &call.connector.env().fail).await
 }
 
 async fn apply_all(call: &Call, plan: &apply::Plan) -> Result<Vec<Outcome>, Failure> {
     if call.connector.capabilities(&call.lease).await?.transactions {
-        return transaction::run(plan, call, call.connector.runtime()).await;
+        return transaction::run(plan, call, call.connector.env()).await;
     }
     Err(Failure::Ours(Error::validation(format!(
         "{} is a standalone server, which has no transactions; use a replica set, or a batch in which each operation stands for itself",
@@ -168,7 +168,7 @@ impl fmt::Debug for MongoDocuments {
 }
 
 #[async_trait]
-impl Documents for MongoDocuments {
+impl DocumentStore for MongoDocuments {
     async fn capabilities(&self) -> Result<Capabilities> {
         let asked = self.connector.repeat(|call: Call| async move { call.connector.capabilities(&call.lease).await }).await;
         asked.map_err(|f| self.connector.explain(f, "asking for capabilities"))
@@ -197,7 +197,7 @@ impl Documents for MongoDocuments {
         // Rows that the same server gets are journaled by a majority with these numbers, which came before them. If another one gets them, or they
         // are lost, numbers may be given out twice; then they meet at the unique index, and whoever meets them raises the counter.
         let sequence = self.take_numbers(namespace, name, count, Concern::OnItsWay).await?;
-        self.connector.runtime().fail.hit("mongo.after_sequence")?;
+        self.connector.env().fail.hit("mongo.after_sequence")?;
         let outcomes = self.apply(build(sequence)?).await?;
         Ok((sequence, outcomes))
     }

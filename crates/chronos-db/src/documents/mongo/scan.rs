@@ -21,7 +21,7 @@ use crate::{Result, Timestamp};
 /// How long what is known of a collection's indexes is believed.
 const INDEXES_KNOWN_MILLIS: i64 = 60_000;
 /// More collections than this are forgotten together.
-const MOST_KNOWN: usize = 10_000;
+const MAX_KNOWN: usize = 10_000;
 /// The server's code for a hint that names no index, among others.
 const BAD_VALUE: i32 = 2;
 
@@ -149,14 +149,14 @@ impl Scans {
     }
 
     async fn indexes(&self, lease: &Lease) -> Result<Arc<Vec<Index>>, Failure> {
-        let now = self.connector.runtime().clock.now();
+        let now = self.connector.env().clock.now();
         let known = self.connector.known_indexes().lock().get(&self.namespace).cloned();
         if let Some((_, indexes)) = known.filter(|(since, _)| now.as_millis() - since.as_millis() < INDEXES_KNOWN_MILLIS) {
             return Ok(indexes);
         }
         let indexes = Arc::new(ensure::list(lease, &self.namespace).await?);
         let mut known = self.connector.known_indexes().lock();
-        if known.len() >= MOST_KNOWN {
+        if known.len() >= MAX_KNOWN {
             known.clear();
         }
         known.insert(self.namespace.clone(), (now, Arc::clone(&indexes)));

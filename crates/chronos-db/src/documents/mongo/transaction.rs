@@ -9,7 +9,7 @@ use super::apply::Plan;
 use super::call::Call;
 use super::command::{self, Via};
 use super::failure::Failure;
-use crate::Runtime;
+use crate::Env;
 use crate::documents::Outcome;
 
 /// How often a transaction that met another one is run.
@@ -20,15 +20,15 @@ const COMMITS: u32 = 3;
 const PAUSE: Duration = Duration::from_millis(4);
 const LONGEST_PAUSE: Duration = Duration::from_millis(250);
 
-pub(super) async fn run(plan: &Plan, call: &Call, runtime: &Runtime) -> Result<Vec<Outcome>, Failure> {
+pub(super) async fn run(plan: &Plan, call: &Call, env: &Env) -> Result<Vec<Outcome>, Failure> {
     let mut session = call.lease.client.start_session().await?;
     let mut attempt = 1;
     loop {
         match once(plan, call, &mut session).await {
             Err(failure) if failure.is_transient() && attempt < ATTEMPTS => {
                 let pause = (PAUSE * 2_u32.pow(attempt)).min(LONGEST_PAUSE);
-                let jitter = runtime.random.next_u64() % 1_000;
-                runtime.clock.sleep(pause.mul_f64((jitter as f64 + 1.0) / 1_000.0)).await;
+                let jitter = env.random.next_u64() % 1_000;
+                env.clock.sleep(pause.mul_f64((jitter as f64 + 1.0) / 1_000.0)).await;
                 attempt += 1;
             }
             settled => return settled,

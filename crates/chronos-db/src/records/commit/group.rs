@@ -130,7 +130,7 @@ impl Engine {
     }
 
     async fn attempt(self: &Arc<Self>, prepared: &Arc<Vec<Prepared>>, ledger: &Ledger) -> Result<(Sequence, Vec<Outcome>)> {
-        let fail = &self.runtime.fail;
+        let fail = &self.env.fail;
         fail.hit("commit.before_numbers")?;
         let (engine, members, built) = (Arc::clone(self), Arc::clone(prepared), Arc::clone(ledger));
         let count = u32::try_from(prepared.len()).unwrap_or(u32::MAX);
@@ -141,7 +141,7 @@ impl Engine {
     }
 
     fn build(&self, members: &[Prepared], sequence: Sequence, ledger: &mut Vec<Built>) -> Result<Batch> {
-        self.runtime.fail.hit("commit.before_rows")?;
+        self.env.fail.hit("commit.before_rows")?;
         ledger.clear();
         let mut batch = Batch::new();
         for (cv, prepared) in (sequence.first..).zip(members) {
@@ -174,7 +174,7 @@ impl Engine {
                     Built::Version { row: Box::new(row), head: Box::new(head), at }
                 }
                 Err(built) => {
-                    batch.push(&self.names.ver, Write::insert(Row::void(self.runtime.random.object_id(), cv, sequence.now)));
+                    batch.push(&self.names.ver, Write::insert(Row::void(self.env.random.object_id(), cv, sequence.now)));
                     built
                 }
             };
@@ -185,7 +185,7 @@ impl Engine {
 
     /// Where superseded rows go, they decide races for a while only; a head that was read before that must be read again.
     fn is_stale(&self, prepared: &Prepared) -> bool {
-        let age = self.runtime.clock.now().as_millis() - prepared.read_at.as_millis();
+        let age = self.env.clock.now().as_millis() - prepared.read_at.as_millis();
         !self.settings.versioning && prepared.previous.is_some() && age > STALE_MILLIS
     }
 

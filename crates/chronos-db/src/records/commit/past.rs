@@ -62,7 +62,7 @@ impl Engine {
                 if at.as_millis() > self.past.until.load(Ordering::Acquire) {
                     let ahead = at.as_millis() - self.documents.now().await?.as_millis();
                     if (0..AHEAD_MILLIS).contains(&ahead) {
-                        self.runtime.clock.sleep(Duration::from_millis(ahead.unsigned_abs() + 1)).await;
+                        self.env.clock.sleep(Duration::from_millis(ahead.unsigned_abs() + 1)).await;
                     }
                     self.settle_now().await?;
                 }
@@ -75,11 +75,11 @@ impl Engine {
     async fn settle_now(&self) -> Result<i64> {
         // In this order: what is given out by that time is given out before the counter is read.
         let until = self.documents.now().await?.as_millis() - 1;
-        let begun = self.runtime.clock.now().as_millis();
+        let begun = self.env.clock.now().as_millis();
         let mut wait = FIRST_LOOK;
         let cv = loop {
             let gapless = self.without_gap().await?;
-            let waited = self.runtime.clock.now().as_millis() - begun;
+            let waited = self.env.clock.now().as_millis() - begun;
             if gapless.is_some() || waited >= PATIENCE_MILLIS {
                 // Heads follow as well, and who died is not waited for any longer.
                 match self.settled_cv().await {
@@ -99,7 +99,7 @@ impl Engine {
                     },
                 }
             }
-            self.runtime.clock.sleep(wait).await;
+            self.env.clock.sleep(wait).await;
             wait = (wait * 2).min(LONGEST_LOOK);
         };
         self.past.until.fetch_max(until, Ordering::AcqRel);

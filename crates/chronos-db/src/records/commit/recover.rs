@@ -83,7 +83,7 @@ impl Engine {
         let now = self.documents.now().await?;
         let mut batch = Batch::new();
         for cv in cvs {
-            batch.push(&self.names.ver, Write::insert(Row::void(self.runtime.random.object_id(), *cv, now)));
+            batch.push(&self.names.ver, Write::insert(Row::void(self.env.random.object_id(), *cv, now)));
         }
         self.documents.apply(batch).await
     }
@@ -92,13 +92,13 @@ impl Engine {
     pub(super) async fn void_until_answered(&self, cvs: &[i64]) -> Result<()> {
         let mut wait = FIRST_WAIT;
         for _ in 1..TRIES {
-            let begun = self.runtime.clock.now();
+            let begun = self.env.clock.now();
             let Err(error) = self.void(cvs).await else { return Ok(()) };
             // A store that let it wait so long will do so again, and the caller waits as well.
-            if self.runtime.clock.now().as_millis() - begun.as_millis() > LONG_MILLIS {
+            if self.env.clock.now().as_millis() - begun.as_millis() > LONG_MILLIS {
                 return Err(error);
             }
-            self.runtime.clock.sleep(wait).await;
+            self.env.clock.sleep(wait).await;
             wait *= 2;
         }
         self.void(cvs).await.map(|_| ())

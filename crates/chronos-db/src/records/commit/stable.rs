@@ -219,12 +219,12 @@ impl Engine {
             stable = passed.reached;
             if passed.gap {
                 match at_gap {
-                    AtGap::Wait => self.runtime.clock.sleep(GRACE).await,
-                    AtGap::End if self.commits.marker.is_old_gap(stable + 1, self.runtime.clock.now()) => {}
+                    AtGap::Wait => self.env.clock.sleep(GRACE).await,
+                    AtGap::End if self.commits.marker.is_old_gap(stable + 1, self.env.clock.now()) => {}
                     AtGap::End => break,
                 }
                 let end = self.next_present(stable + 1, last).await?;
-                self.runtime.fail.hit("stable.before_void")?;
+                self.env.fail.hit("stable.before_void")?;
                 let close = async { self.void(&(stable + 1..end).collect::<Vec<_>>()).await.map(drop) };
                 // Who may only look sees what is settled without them.
                 if end > stable + 1 && !mending.of(close).await? {

@@ -102,7 +102,7 @@ pub(super) fn start(engine: &Arc<Engine>) -> tokio::task::JoinHandle<()> {
             drop(worker);
             let error = Error::database(format!("the flusher panicked: {}", words(&*panic))).retryable();
             tracing::error!(collection = %engine.names.collection, %error, "the flusher begins anew");
-            let now = engine.runtime.clock.now();
+            let now = engine.env.clock.now();
             let mut work = engine.flusher.lock();
             work.take_back();
             work.database_failed(Arc::new(error), now);
@@ -162,7 +162,7 @@ impl Worker {
     }
 
     fn now(&self) -> Timestamp {
-        self.engine.runtime.clock.now()
+        self.engine.env.clock.now()
     }
 
     async fn run(&mut self) {
@@ -177,8 +177,8 @@ impl Worker {
             let wake = async {
                 match until {
                     Some(until) => {
-                        let left = until.as_millis() - engine.runtime.clock.now().as_millis();
-                        engine.runtime.clock.sleep(std::time::Duration::from_millis(left.max(0).unsigned_abs())).await;
+                        let left = until.as_millis() - engine.env.clock.now().as_millis();
+                        engine.env.clock.sleep(std::time::Duration::from_millis(left.max(0).unsigned_abs())).await;
                     }
                     None => std::future::pending().await,
                 }

@@ -386,14 +386,14 @@ impl Importer {
         let (id, change) = match kind {
             Kind::Create if state.live.is_some() => return Err(Error::validation(format!("a live item has the key {key} already"))),
             Kind::Create => {
-                (ItemId::new(engine.runtime.random.object_id()), Change::Create { document: document()?, lineage: Lineage::default() })
+                (ItemId::new(engine.env.random.object_id()), Change::Create { document: document()?, lineage: Lineage::default() })
             }
             Kind::Replace => (live()?, Change::Replace { document: document()? }),
             Kind::Update => (live()?, Change::Update { document: document()? }),
             Kind::Delete => (live()?, Change::Delete),
         };
         state.live = (kind != Kind::Delete).then_some(id);
-        state.newest = state.newest.max(Some(at.unwrap_or_else(|| engine.runtime.clock.now())));
+        state.newest = state.newest.max(Some(at.unwrap_or_else(|| engine.env.clock.now())));
         Ok(Step { index, id, change, options })
     }
 

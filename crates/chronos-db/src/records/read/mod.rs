@@ -25,7 +25,7 @@ use super::payload::{self, SYSTEM, System};
 use super::scope::Scope;
 use super::view::{Damage, OnDamage, Version, View};
 use crate::documents::{Direction, Filter, Scan};
-use crate::objects::Objects;
+use crate::objects::ObjectStorage;
 use crate::{Error, ErrorKind, Json, Result, Timestamp};
 
 /// Which version of an item.
@@ -225,7 +225,7 @@ impl Engine {
         Ok(signed)
     }
 
-    async fn sign(&self, bucket: &dyn Objects, blob: &BlobRef, key: &str, ttl: std::time::Duration) -> Result<String> {
+    async fn sign(&self, bucket: &dyn ObjectStorage, blob: &BlobRef, key: &str, ttl: std::time::Duration) -> Result<String> {
         // Where there are no URLs, that is the answer.
         bucket.presign_get(key, ttl).await?;
         // The URL of what still waits in its row would be a dead one.

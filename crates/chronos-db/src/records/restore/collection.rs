@@ -248,11 +248,11 @@ impl Engine {
         let prepared = Prepared {
             op,
             previous: Some(head),
-            read_at: self.runtime.clock.now(),
+            read_at: self.env.clock.now(),
             actor: options.write.actor.clone(),
             reason: options.write.reason.clone(),
             request_id: options.write.request_id.clone(),
-            ..Prepared::blank(self.runtime.random.object_id(), id, content, None, Vec::new())
+            ..Prepared::blank(self.env.random.object_id(), id, content, None, Vec::new())
         };
         match self.commit(prepared).await {
             Ok(_) => Ok(counted),

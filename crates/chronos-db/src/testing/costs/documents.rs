@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bson::{Bson, Document, doc};
 
 use super::{Gauge, Spent, in_proportion, same, spent};
-use crate::documents::{Batch, Direction, Documents, Filter, Guard, Index, Namespace, Newest, Outcome, Scan, Write};
+use crate::documents::{Batch, Direction, DocumentStore, Filter, Guard, Index, Namespace, Newest, Outcome, Scan, Write};
 use crate::testing::documents::Fresh;
 
 use Direction::{Ascending, Descending};
@@ -18,7 +18,7 @@ const IN_GROUP: i32 = 5;
 const MARKED: i32 = 4;
 
 /// Makes a module of tests, one per promise of [`testing::costs::documents`](crate::testing::costs::documents). The second argument is a future that
-/// yields an `Arc<dyn Documents>` and the `Arc<dyn Gauge>` that counts what it does; it is evaluated once per test.
+/// yields an `Arc<dyn DocumentStore>` and the `Arc<dyn Gauge>` that counts what it does; it is evaluated once per test.
 #[macro_export]
 macro_rules! documents_costs {
     ($module:ident, $make:expr) => {
@@ -67,7 +67,7 @@ fn document(n: i32, size: i32) -> Document {
 }
 
 impl World {
-    async fn new(store: &Arc<dyn Documents>, gauge: &Arc<dyn Gauge>, size: i32) -> Self {
+    async fn new(store: &Arc<dyn DocumentStore>, gauge: &Arc<dyn Gauge>, size: i32) -> Self {
         let fresh = Fresh::new(Arc::clone(store));
         let namespace = fresh.namespace("c");
         store.ensure(&namespace, &indexes()).await.unwrap();
@@ -77,7 +77,7 @@ impl World {
         Self { fresh, namespace, gauge: Arc::clone(gauge), size }
     }
 
-    async fn both(store: Arc<dyn Documents>, gauge: Arc<dyn Gauge>) -> (Self, Self) {
+    async fn both(store: Arc<dyn DocumentStore>, gauge: Arc<dyn Gauge>) -> (Self, Self) {
         futures::future::join(Self::new(&store, &gauge, FEW), Self::new(&store, &gauge, FEW * 100)).await
     }
 
@@ -117,7 +117,7 @@ fn order(paths: &[&str], direction: Direction) -> Vec<(String, Direction)> {
 }
 
 /// Also of what is not there.
-pub async fn a_get_costs_what_it_gets(store: Arc<dyn Documents>, gauge: Arc<dyn Gauge>) {
+pub async fn a_get_costs_what_it_gets(store: Arc<dyn DocumentStore>, gauge: Arc<dyn Gauge>) {
     let (few, many) = World::both(store, gauge).await;
     let get = async |world: &World| {
         let ids: Vec<Bson> = (0..20).map(|n| Bson::from(n * world.size / 10)).collect();
@@ -127,7 +127,7 @@ pub async fn a_get_costs_what_it_gets(store: Arc<dyn Documents>, gauge: Arc<dyn 
 }
 
 /// In every order that an index has, up and down, at the beginning, in the middle, with a filter of one value and without.
-pub async fn a_page_costs_a_page_wherever_it_begins(store: Arc<dyn Documents>, gauge: Arc<dyn Gauge>) {
+pub async fn a_page_costs_a_page_wherever_it_begins(store: Arc<dyn DocumentStore>, gauge: Arc<dyn Gauge>) {
     let (few, many) = World::both(store, gauge).await;
     for direction in [Ascending, Descending] {
         for (paths, filter) in [
@@ -153,7 +153,7 @@ pub async fn a_page_costs_a_page_wherever_it_begins(store: Arc<dyn Documents>, g
 }
 
 /// Read, or counted.
-pub async fn what_few_documents_are_costs_those_few(store: Arc<dyn Documents>, gauge: Arc<dyn Gauge>) {
+pub async fn what_few_documents_are_costs_those_few(store: Arc<dyn DocumentStore>, gauge: Arc<dyn Gauge>) {
     let (few, many) = World::both(store, gauge).await;
     let found = MARKED.unsigned_abs();
     let marked = || Filter::Field("marked".into(), crate::documents::filter::Test::Ne(Bson::Null));
@@ -180,7 +180,7 @@ fn newest(at_most: i32, groups: impl IntoIterator<Item = i32>) -> Scan {
 }
 
 /// Those that are asked for, among many.
-pub async fn the_newest_of_some_groups_cost_those_groups(store: Arc<dyn Documents>, gauge: Arc<dyn Gauge>) {
+pub async fn the_newest_of_some_groups_cost_those_groups(store: Arc<dyn DocumentStore>, gauge: Arc<dyn Gauge>) {
     let (few, many) = World::both(store, gauge).await;
     let some = async |world: &World| {
         let groups = world.size / IN_GROUP;
@@ -192,7 +192,7 @@ pub async fn the_newest_of_some_groups_cost_those_groups(store: Arc<dyn Document
 }
 
 /// As of a moment long ago.
-pub async fn the_newest_of_a_group_costs_the_same_however_large_it_is(store: Arc<dyn Documents>, gauge: Arc<dyn Gauge>) {
+pub async fn the_newest_of_a_group_costs_the_same_however_large_it_is(store: Arc<dyn DocumentStore>, gauge: Arc<dyn Gauge>) {
     let groups = async |size: i32| {
         let fresh = Fresh::new(Arc::clone(&store));
         let namespace = fresh.namespace("c");
@@ -212,7 +212,7 @@ pub async fn the_newest_of_a_group_costs_the_same_however_large_it_is(store: Arc
 }
 
 /// Inserts, puts and deletes, guarded or not.
-pub async fn writes_cost_what_they_write(store: Arc<dyn Documents>, gauge: Arc<dyn Gauge>) {
+pub async fn writes_cost_what_they_write(store: Arc<dyn DocumentStore>, gauge: Arc<dyn Gauge>) {
     let (few, many) = World::both(store, gauge).await;
     let new = |n: i32| doc! { "_id": -1 - n, "group": -1 - n, "at": -1 - n, "by": 1, "t": 1 };
     let next = |n: i32| doc! { "_id": -1 - n, "group": -1 - n, "at": -1 - n, "by": 2, "t": 1 };
@@ -235,7 +235,7 @@ pub async fn writes_cost_what_they_write(store: Arc<dyn Documents>, gauge: Arc<d
 }
 
 /// In a collection with other documents.
-pub async fn numbers_cost_the_same_however_many_were_given_out(store: Arc<dyn Documents>, gauge: Arc<dyn Gauge>) {
+pub async fn numbers_cost_the_same_however_many_were_given_out(store: Arc<dyn DocumentStore>, gauge: Arc<dyn Gauge>) {
     let (few, many) = World::both(store, gauge).await;
     let next = async |world: &World| {
         world.fresh.store.sequence(&world.namespace, "s", world.size.unsigned_abs()).await.unwrap();
@@ -247,14 +247,14 @@ pub async fn numbers_cost_the_same_however_many_were_given_out(store: Arc<dyn Do
 }
 
 /// Nothing is made anew, nothing is read through.
-pub async fn ensuring_what_is_there_costs_a_look(store: Arc<dyn Documents>, gauge: Arc<dyn Gauge>) {
+pub async fn ensuring_what_is_there_costs_a_look(store: Arc<dyn DocumentStore>, gauge: Arc<dyn Gauge>) {
     let (few, many) = World::both(store, gauge).await;
     let ensure = async |world: &World| world.spent(async |_| world.fresh.store.ensure(&world.namespace, &indexes()).await.unwrap()).await;
     same("indexes that are there", ensure(&few).await, ensure(&many).await);
 }
 
 /// In an order that an index has, and in any.
-pub async fn a_whole_scan_costs_in_proportion(store: Arc<dyn Documents>, gauge: Arc<dyn Gauge>) {
+pub async fn a_whole_scan_costs_in_proportion(store: Arc<dyn DocumentStore>, gauge: Arc<dyn Gauge>) {
     let (few, many) = World::both(store, gauge).await;
     for paths in [&[][..], &["by", "_id"]] {
         let whole = async |world: &World| world.scan(world.size as usize, Scan { order: order(paths, Ascending), ..Scan::default() }).await;
@@ -263,7 +263,7 @@ pub async fn a_whole_scan_costs_in_proportion(store: Arc<dyn Documents>, gauge: 
 }
 
 /// Or the promises above would say nothing: whoever counts sees what a look at everything costs.
-pub async fn what_no_index_serves_is_noticed(store: Arc<dyn Documents>, gauge: Arc<dyn Gauge>) {
+pub async fn what_no_index_serves_is_noticed(store: Arc<dyn DocumentStore>, gauge: Arc<dyn Gauge>) {
     let (few, many) = World::both(store, gauge).await;
     let plain = || Scan { filter: Filter::eq("plain", 3), ..Scan::default() };
     let (few, many) = (few.scan(1, plain()).await, many.scan(1, plain()).await);

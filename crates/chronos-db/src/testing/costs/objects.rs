@@ -7,7 +7,7 @@ use bytes::Bytes;
 use futures::{StreamExt as _, TryStreamExt as _};
 
 use super::{Gauge, Spent, in_proportion, same, spent};
-use crate::objects::{Objects, Put, PutMode, PutOptions};
+use crate::objects::{ObjectStorage, Put, PutMode, PutOptions};
 
 /// Objects of the small bucket; the large one has a hundred times as many.
 const FEW: usize = 10;
@@ -15,7 +15,7 @@ const FEW: usize = 10;
 const BELOW: usize = 5;
 
 /// Makes a module of tests, one per promise of [`testing::costs::objects`](crate::testing::costs::objects). The second argument is an expression that
-/// yields a future of an `Arc<dyn Objects>`, a new bucket, with the `Arc<dyn Gauge>` that counts what goes to its server and whatever must be kept until
+/// yields a future of an `Arc<dyn ObjectStorage>`, a new bucket, with the `Arc<dyn Gauge>` that counts what goes to its server and whatever must be kept until
 /// the test ends; it is evaluated twice per test.
 #[macro_export]
 macro_rules! objects_costs {
@@ -41,7 +41,7 @@ macro_rules! objects_costs {
 }
 
 /// A bucket, and what counts its requests.
-pub type Bucket = (Arc<dyn Objects>, Arc<dyn Gauge>);
+pub type Bucket = (Arc<dyn ObjectStorage>, Arc<dyn Gauge>);
 
 async fn fill((objects, _): &Bucket, count: usize) {
     let keys = (0..count).map(|n| format!("collection/item-{n:06}/v0/item.json")).chain((0..BELOW).map(|n| format!("other/{n}/item.json")));

@@ -7,10 +7,10 @@ use futures::future::join_all;
 
 use super::{Fresh, conflict, ids};
 use crate::ErrorKind;
-use crate::documents::{Direction, Documents, Filter, Guard, Index, Outcome, Scan};
+use crate::documents::{Direction, DocumentStore, Filter, Guard, Index, Outcome, Scan};
 
 /// Not the documents and not the promise.
-pub async fn ensuring_twice_changes_nothing(store: Arc<dyn Documents>) {
+pub async fn ensuring_twice_changes_nothing(store: Arc<dyn DocumentStore>) {
     let fresh = Fresh::new(store);
     let namespace = fresh.namespace("things");
     let indexes = [Index::on("by_a", &["a"]).unique(), Index::on("by_b_c", &["b", "c.d"]).only_if_exists("b")];
@@ -23,7 +23,7 @@ pub async fn ensuring_twice_changes_nothing(store: Arc<dyn Documents>) {
 }
 
 /// And is then kept, found by and ordered by.
-pub async fn an_index_can_come_after_the_documents(store: Arc<dyn Documents>) {
+pub async fn an_index_can_come_after_the_documents(store: Arc<dyn DocumentStore>) {
     let fresh = Fresh::new(store);
     let namespace = fresh.namespace("things");
     fresh.fill(&namespace, (0..500).map(|n| doc! { "_id": n, "a": { "b": 499 - n }, "list": [n % 3] })).await;
@@ -39,7 +39,7 @@ pub async fn an_index_can_come_after_the_documents(store: Arc<dyn Documents>) {
 }
 
 /// The earlier ones stay in force.
-pub async fn an_index_can_follow_another(store: Arc<dyn Documents>) {
+pub async fn an_index_can_follow_another(store: Arc<dyn DocumentStore>) {
     let fresh = Fresh::new(store);
     let namespace = fresh.namespace("things");
     fresh.store.ensure(&namespace, &[Index::on("by_a", &["a"]).unique()]).await.unwrap();
@@ -54,7 +54,7 @@ pub async fn an_index_can_follow_another(store: Arc<dyn Documents>) {
 }
 
 /// Everything stays as it was, and works after the values have been parted.
-pub async fn a_unique_index_over_equal_values_is_refused_by_name(store: Arc<dyn Documents>) {
+pub async fn a_unique_index_over_equal_values_is_refused_by_name(store: Arc<dyn DocumentStore>) {
     let fresh = Fresh::new(store);
     let namespace = fresh.namespace("things");
     fresh.fill(&namespace, [doc! { "_id": 1, "a": 1 }, doc! { "_id": 2, "a": 1 }]).await;
@@ -70,7 +70,7 @@ pub async fn a_unique_index_over_equal_values_is_refused_by_name(store: Arc<dyn 
 }
 
 /// Without any index, too.
-pub async fn ensuring_makes_the_collection_usable(store: Arc<dyn Documents>) {
+pub async fn ensuring_makes_the_collection_usable(store: Arc<dyn DocumentStore>) {
     let fresh = Fresh::new(store);
     let namespace = fresh.namespace("things");
     fresh.store.ensure(&namespace, &[]).await.unwrap();
@@ -79,7 +79,7 @@ pub async fn ensuring_makes_the_collection_usable(store: Arc<dyn Documents>) {
 }
 
 /// With each other and with writes.
-pub async fn concurrent_ensures_agree(store: Arc<dyn Documents>) {
+pub async fn concurrent_ensures_agree(store: Arc<dyn DocumentStore>) {
     let fresh = Fresh::new(store);
     let namespace = fresh.namespace("things");
     let tasks = (0..12).map(|n| {

@@ -8,7 +8,7 @@ use futures::future::join_all;
 
 use super::Fresh;
 use crate::ErrorKind;
-use crate::documents::{Batch, Documents, Guard, Index, Outcome, Write};
+use crate::documents::{Batch, DocumentStore, Guard, Index, Outcome, Write};
 
 fn equals(field: &str, value: impl Into<Bson>) -> Guard {
     Guard::Equals { field: field.to_owned(), value: value.into() }
@@ -19,7 +19,7 @@ fn newer(field: &str) -> Guard {
 }
 
 /// It creates nothing.
-pub async fn a_put_that_expects_a_value_needs_the_document(store: Arc<dyn Documents>) {
+pub async fn a_put_that_expects_a_value_needs_the_document(store: Arc<dyn DocumentStore>) {
     let fresh = Fresh::new(store);
     let namespace = fresh.namespace("heads");
     assert_eq!(fresh.put(&namespace, doc! { "_id": 1, "ov": 1 }, equals("ov", 0)).await, Outcome::Refused);
@@ -29,7 +29,7 @@ pub async fn a_put_that_expects_a_value_needs_the_document(store: Arc<dyn Docume
 }
 
 /// Compare and swap, with and without an index on the field.
-pub async fn a_put_that_expects_a_value_replaces_only_that_one(store: Arc<dyn Documents>) {
+pub async fn a_put_that_expects_a_value_replaces_only_that_one(store: Arc<dyn DocumentStore>) {
     let fresh = Fresh::new(store);
     for indexed in [false, true] {
         let namespace = fresh.namespace(if indexed { "indexed" } else { "plain" });
@@ -45,7 +45,7 @@ pub async fn a_put_that_expects_a_value_replaces_only_that_one(store: Arc<dyn Do
 }
 
 /// Text that a store could take for something of its own language.
-pub async fn a_guarded_put_takes_every_text_as_it_is(store: Arc<dyn Documents>) {
+pub async fn a_guarded_put_takes_every_text_as_it_is(store: Arc<dyn DocumentStore>) {
     let fresh = Fresh::new(store);
     let namespace = fresh.namespace("heads");
     for (id, text) in ["$ov", "$$ROOT", "$$NOW", "$", "{\"$literal\": 1}", "\0", "%s"].into_iter().enumerate() {
@@ -59,7 +59,7 @@ pub async fn a_guarded_put_takes_every_text_as_it_is(store: Arc<dyn Documents>) 
 }
 
 /// Of one batch, with puts of every kind of guard.
-pub async fn every_put_of_a_batch_is_decided_by_itself(store: Arc<dyn Documents>) {
+pub async fn every_put_of_a_batch_is_decided_by_itself(store: Arc<dyn DocumentStore>) {
     let fresh = Fresh::new(store);
     let namespace = fresh.namespace("heads");
     fresh.fill(&namespace, (0..30).map(|id| doc! { "_id": id, "ov": id % 3, "by": "before" })).await;
@@ -89,7 +89,7 @@ pub async fn every_put_of_a_batch_is_decided_by_itself(store: Arc<dyn Documents>
 }
 
 /// 32 callers see the same revision.
-pub async fn of_concurrent_swaps_of_one_value_one_wins(store: Arc<dyn Documents>) {
+pub async fn of_concurrent_swaps_of_one_value_one_wins(store: Arc<dyn DocumentStore>) {
     let fresh = Fresh::new(store);
     let namespace = fresh.namespace("heads");
     fresh.fill(&namespace, [doc! { "_id": 1, "ov": 0, "by": -1 }]).await;
@@ -105,7 +105,7 @@ pub async fn of_concurrent_swaps_of_one_value_one_wins(store: Arc<dyn Documents>
 }
 
 /// Text, ids, dates and booleans as well as numbers.
-pub async fn a_swap_may_expect_any_type_of_value(store: Arc<dyn Documents>) {
+pub async fn a_swap_may_expect_any_type_of_value(store: Arc<dyn DocumentStore>) {
     let fresh = Fresh::new(store);
     let namespace = fresh.namespace("locks");
     let values: [Bson; 5] = ["t".into(), ObjectId::new().into(), DateTime::from_millis(5).into(), true.into(), 2.5.into()];
@@ -118,7 +118,7 @@ pub async fn a_swap_may_expect_any_type_of_value(store: Arc<dyn Documents>) {
 }
 
 /// Late, early and repeated.
-pub async fn newer_puts_arrive_in_any_order_and_the_newest_stays(store: Arc<dyn Documents>) {
+pub async fn newer_puts_arrive_in_any_order_and_the_newest_stays(store: Arc<dyn DocumentStore>) {
     let fresh = Fresh::new(store);
     for indexed in [false, true] {
         let namespace = fresh.namespace(if indexed { "indexed" } else { "plain" });
@@ -137,7 +137,7 @@ pub async fn newer_puts_arrive_in_any_order_and_the_newest_stays(store: Arc<dyn 
 }
 
 /// The first one needs nothing.
-pub async fn a_newer_put_creates_the_document(store: Arc<dyn Documents>) {
+pub async fn a_newer_put_creates_the_document(store: Arc<dyn DocumentStore>) {
     let fresh = Fresh::new(store);
     let namespace = fresh.namespace("heads");
     assert_eq!(fresh.put(&namespace, doc! { "_id": 1, "ov": 0 }, newer("ov")).await, Outcome::Applied);
@@ -145,7 +145,7 @@ pub async fn a_newer_put_creates_the_document(store: Arc<dyn Documents>) {
 }
 
 /// What has no such field is older than everything.
-pub async fn a_newer_put_replaces_a_document_without_the_field(store: Arc<dyn Documents>) {
+pub async fn a_newer_put_replaces_a_document_without_the_field(store: Arc<dyn DocumentStore>) {
     let fresh = Fresh::new(store);
     let namespace = fresh.namespace("heads");
     fresh.fill(&namespace, [doc! { "_id": 1 }]).await;
@@ -154,7 +154,7 @@ pub async fn a_newer_put_replaces_a_document_without_the_field(store: Arc<dyn Do
 }
 
 /// Many tasks put the revisions of a few documents, in batches, all at once.
-pub async fn concurrent_newer_puts_leave_the_newest(store: Arc<dyn Documents>) {
+pub async fn concurrent_newer_puts_leave_the_newest(store: Arc<dyn DocumentStore>) {
     let fresh = Fresh::new(store);
     let namespace = fresh.namespace("heads");
     let puts = (0..24_i32).map(|task| {
@@ -176,7 +176,7 @@ pub async fn concurrent_newer_puts_leave_the_newest(store: Arc<dyn Documents>) {
 }
 
 /// And only that; removing what isn't there is no failure.
-pub async fn a_delete_removes_the_document(store: Arc<dyn Documents>) {
+pub async fn a_delete_removes_the_document(store: Arc<dyn DocumentStore>) {
     let fresh = Fresh::new(store);
     let namespace = fresh.namespace("things");
     fresh.fill(&namespace, [doc! { "_id": 1 }, doc! { "_id": 2 }]).await;
@@ -188,7 +188,7 @@ pub async fn a_delete_removes_the_document(store: Arc<dyn Documents>) {
 }
 
 /// Another value, or no document, refuses it.
-pub async fn a_delete_that_expects_a_value_removes_only_that_one(store: Arc<dyn Documents>) {
+pub async fn a_delete_that_expects_a_value_removes_only_that_one(store: Arc<dyn DocumentStore>) {
     let fresh = Fresh::new(store);
     let namespace = fresh.namespace("locks");
     let delete = |token: &str| Write::Delete { id: 1.into(), guard: equals("token", token) };
@@ -201,7 +201,7 @@ pub async fn a_delete_that_expects_a_value_removes_only_that_one(store: Arc<dyn 
 }
 
 /// There is nothing to be newer than.
-pub async fn a_delete_cannot_be_newer(store: Arc<dyn Documents>) {
+pub async fn a_delete_cannot_be_newer(store: Arc<dyn DocumentStore>) {
     let fresh = Fresh::new(store);
     let namespace = fresh.namespace("things");
     fresh.fill(&namespace, [doc! { "_id": 1, "ov": 1 }]).await;

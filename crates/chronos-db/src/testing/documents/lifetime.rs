@@ -6,11 +6,11 @@ use bson::doc;
 use futures::TryStreamExt as _;
 
 use super::Fresh;
-use crate::documents::{Batch, Documents, Guard, Scan, Write};
+use crate::documents::{Batch, DocumentStore, Guard, Scan, Write};
 use crate::{Clock as _, SystemClock};
 
 /// Asked again and again.
-pub async fn the_stores_time_never_goes_back(store: Arc<dyn Documents>) {
+pub async fn the_stores_time_never_goes_back(store: Arc<dyn DocumentStore>) {
     let mut before = store.now().await.unwrap();
     for _ in 0..50 {
         let now = store.now().await.unwrap();
@@ -20,13 +20,13 @@ pub async fn the_stores_time_never_goes_back(store: Arc<dyn Documents>) {
 }
 
 /// Within a minute: the stores that this runs on keep the time, and leases go by it.
-pub async fn the_stores_time_is_about_now(store: Arc<dyn Documents>) {
+pub async fn the_stores_time_is_about_now(store: Arc<dyn DocumentStore>) {
     let apart = store.now().await.unwrap().as_millis() - SystemClock.now().as_millis();
     assert!(apart.abs() < 60_000, "{apart} ms apart");
 }
 
 /// That of the numbers lies between the times before and after.
-pub async fn a_sequence_tells_the_time(store: Arc<dyn Documents>) {
+pub async fn a_sequence_tells_the_time(store: Arc<dyn DocumentStore>) {
     let fresh = Fresh::new(store);
     let namespace = fresh.namespace("counter");
     let before = fresh.store.now().await.unwrap();
@@ -36,7 +36,7 @@ pub async fn a_sequence_tells_the_time(store: Arc<dyn Documents>) {
 }
 
 /// Closing twice is fine; everything else fails and does not hang.
-pub async fn a_closed_store_refuses_everything(store: Arc<dyn Documents>) {
+pub async fn a_closed_store_refuses_everything(store: Arc<dyn DocumentStore>) {
     let fresh = Fresh::new(store);
     let namespace = fresh.namespace("things");
     fresh.fill(&namespace, [doc! { "_id": 1 }]).await;

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use bson::doc;
 
 use super::Fresh;
-use crate::documents::Documents;
+use crate::documents::DocumentStore;
 
 /// Each time, and whatever was written meanwhile.
-pub async fn a_store_is_the_same_deployment_as_itself(store: Arc<dyn Documents>) {
+pub async fn a_store_is_the_same_deployment_as_itself(store: Arc<dyn DocumentStore>) {
     let fresh = Fresh::new(store);
     let before = fresh.store.deployment().await.unwrap();
     fresh.fill(&fresh.namespace("things"), [doc! { "_id": 1 }]).await;
@@ -17,7 +17,7 @@ pub async fn a_store_is_the_same_deployment_as_itself(store: Arc<dyn Documents>)
 }
 
 /// Of that database alone, with those that are empty.
-pub async fn a_store_lists_the_collections_of_a_database(store: Arc<dyn Documents>) {
+pub async fn a_store_lists_the_collections_of_a_database(store: Arc<dyn DocumentStore>) {
     let fresh = Fresh::new(store);
     let things = fresh.namespace("things of 2024");
     assert_eq!(fresh.store.collections(&things.database).await.unwrap(), Vec::<String>::new());

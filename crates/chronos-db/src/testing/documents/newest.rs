@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bson::{Bson, DateTime, Document, doc};
 
 use super::{Fresh, ids};
-use crate::documents::{Direction, Documents, Filter, Index, Namespace, Newest, Scan};
+use crate::documents::{Direction, DocumentStore, Filter, Index, Namespace, Newest, Scan};
 
 use Direction::{Ascending, Descending};
 
@@ -53,7 +53,7 @@ async fn found(fresh: &Fresh, namespace: &Namespace, scan: Scan) -> Vec<String> 
     found
 }
 
-async fn filled(store: Arc<dyn Documents>) -> (Fresh, Namespace) {
+async fn filled(store: Arc<dyn DocumentStore>) -> (Fresh, Namespace) {
     let fresh = Fresh::new(store);
     let namespace = fresh.namespace("versions");
     let mut index = Index::on("item_at", &["itemId", "at"]).unique();
@@ -64,7 +64,7 @@ async fn filled(store: Arc<dyn Documents>) -> (Fresh, Namespace) {
 }
 
 /// At every moment.
-pub async fn the_newest_document_of_every_group_is_found(store: Arc<dyn Documents>) {
+pub async fn the_newest_document_of_every_group_is_found(store: Arc<dyn DocumentStore>) {
     let (fresh, namespace) = filled(store).await;
     for second in [1, 2, 7, 12, 30, 59, 60, 1000] {
         assert_eq!(found(&fresh, &namespace, newest(second, Filter::All)).await, expected(second, |_| true), "at {second}");
@@ -72,7 +72,7 @@ pub async fn the_newest_document_of_every_group_is_found(store: Arc<dyn Document
 }
 
 /// Slower, but alike.
-pub async fn the_newest_are_found_without_an_index_too(store: Arc<dyn Documents>) {
+pub async fn the_newest_are_found_without_an_index_too(store: Arc<dyn DocumentStore>) {
     let fresh = Fresh::new(store);
     let namespace = fresh.namespace("plain");
     fresh.fill(&namespace, versions()).await;
@@ -84,7 +84,7 @@ pub async fn the_newest_are_found_without_an_index_too(store: Arc<dyn Documents>
 }
 
 /// An older version that matches doesn't stand in for a newest that does not.
-pub async fn a_filter_applies_after_the_reduction(store: Arc<dyn Documents>) {
+pub async fn a_filter_applies_after_the_reduction(store: Arc<dyn DocumentStore>) {
     let (fresh, namespace) = filled(store).await;
     for second in [5, 12, 30, 60] {
         for status in ["even", "odd"] {
@@ -99,7 +99,7 @@ pub async fn a_filter_applies_after_the_reduction(store: Arc<dyn Documents>) {
 }
 
 /// Alone and beside other conditions.
-pub async fn a_filter_on_the_group_narrows_the_groups(store: Arc<dyn Documents>) {
+pub async fn a_filter_on_the_group_narrows_the_groups(store: Arc<dyn DocumentStore>) {
     let (fresh, namespace) = filled(store).await;
     let some = || Filter::any_of("itemId", vec!["item-01".into(), "item-06".into(), "item-99".into(), Bson::Null]);
     let of_some = |v: &Document| ["item-01", "item-06"].contains(&v.get_str("itemId").unwrap());
@@ -111,7 +111,7 @@ pub async fn a_filter_on_the_group_narrows_the_groups(store: Arc<dyn Documents>)
 }
 
 /// By the group or by anything else, up and down.
-pub async fn the_newest_are_ordered_and_paged(store: Arc<dyn Documents>) {
+pub async fn the_newest_are_ordered_and_paged(store: Arc<dyn DocumentStore>) {
     let (fresh, namespace) = filled(store).await;
     let orders: [&[(&str, Direction)]; 5] = [
         &[("itemId", Ascending)],
@@ -144,7 +144,7 @@ pub async fn the_newest_are_ordered_and_paged(store: Arc<dyn Documents>) {
 }
 
 /// Nothing was there yet.
-pub async fn a_bound_before_everything_finds_nothing(store: Arc<dyn Documents>) {
+pub async fn a_bound_before_everything_finds_nothing(store: Arc<dyn DocumentStore>) {
     let (fresh, namespace) = filled(store).await;
     assert_eq!(found(&fresh, &namespace, newest(0, Filter::All)).await, Vec::<String>::new());
     assert_eq!(found(&fresh, &fresh.namespace("absent"), newest(9, Filter::All)).await, Vec::<String>::new());

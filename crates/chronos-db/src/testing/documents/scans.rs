@@ -11,7 +11,7 @@ use futures::{StreamExt as _, TryStreamExt as _};
 use super::{Fresh, ids, position};
 use crate::documents::filter::order::compare;
 use crate::documents::filter::parse;
-use crate::documents::{Direction, Documents, Filter, Guard, Index, Namespace, Scan};
+use crate::documents::{Direction, DocumentStore, Filter, Guard, Index, Namespace, Scan};
 use crate::{ErrorKind, Json, json};
 
 use Direction::{Ascending, Descending};
@@ -116,7 +116,7 @@ async fn filters_agree(fresh: &Fresh, namespace: &Namespace) {
 }
 
 /// Neither of a collection that isn't there nor of an empty one.
-pub async fn a_scan_of_nothing_is_empty(store: Arc<dyn Documents>) {
+pub async fn a_scan_of_nothing_is_empty(store: Arc<dyn DocumentStore>) {
     let fresh = Fresh::new(store);
     let namespace = fresh.namespace("nothing");
     assert_eq!(fresh.count(&namespace).await, 0);
@@ -128,13 +128,13 @@ pub async fn a_scan_of_nothing_is_empty(store: Arc<dyn Documents>) {
 }
 
 /// All operators on values of all types.
-pub async fn a_filter_finds_what_the_evaluator_finds(store: Arc<dyn Documents>) {
+pub async fn a_filter_finds_what_the_evaluator_finds(store: Arc<dyn DocumentStore>) {
     let fresh = Fresh::new(store);
     filters_agree(&fresh, &fresh.namespace("plain")).await;
 }
 
 /// The same with indexes to use.
-pub async fn a_filter_on_indexed_paths_finds_what_the_evaluator_finds(store: Arc<dyn Documents>) {
+pub async fn a_filter_on_indexed_paths_finds_what_the_evaluator_finds(store: Arc<dyn DocumentStore>) {
     let fresh = Fresh::new(store);
     let namespace = fresh.namespace("indexed");
     let indexes = [Index::on("by_v", &["v"]), Index::on("by_n", &["n"]), Index::on("by_vx", &["v.x"]).only_if_exists("v.x")];
@@ -143,7 +143,7 @@ pub async fn a_filter_on_indexed_paths_finds_what_the_evaluator_finds(store: Arc
 }
 
 /// Also where an index holds only a part of them.
-pub async fn a_count_is_how_many_match(store: Arc<dyn Documents>) {
+pub async fn a_count_is_how_many_match(store: Arc<dyn DocumentStore>) {
     let fresh = Fresh::new(store);
     let namespace = fresh.namespace("things");
     assert_eq!(fresh.store.count(&namespace, Filter::All, 5).await.unwrap(), 0);
@@ -206,13 +206,13 @@ async fn index_orders(fresh: &Fresh, namespace: &Namespace) {
 }
 
 /// Null and absent, then numbers, text, objects, bytes, ids, booleans, dates; up and down, by several paths.
-pub async fn an_order_goes_across_types(store: Arc<dyn Documents>) {
+pub async fn an_order_goes_across_types(store: Arc<dyn DocumentStore>) {
     let fresh = Fresh::new(store);
     orders_agree(&fresh, &fresh.namespace("plain")).await;
 }
 
 /// The same with indexes to follow.
-pub async fn an_order_on_indexed_paths_goes_across_types(store: Arc<dyn Documents>) {
+pub async fn an_order_on_indexed_paths_goes_across_types(store: Arc<dyn DocumentStore>) {
     let fresh = Fresh::new(store);
     let namespace = fresh.namespace("indexed");
     index_orders(&fresh, &namespace).await;
@@ -232,7 +232,7 @@ async fn pages_agree(fresh: &Fresh, namespace: &Namespace) {
 }
 
 /// Many documents share their values; the last path is unique.
-pub async fn pages_neither_skip_nor_repeat(store: Arc<dyn Documents>) {
+pub async fn pages_neither_skip_nor_repeat(store: Arc<dyn DocumentStore>) {
     let fresh = Fresh::new(store);
     let namespace = fresh.namespace("plain");
     fresh.fill(&namespace, (0..60).map(|n| doc! { "_id": n, "v": (n * 7) % 5, "n": n % 3 })).await;
@@ -240,7 +240,7 @@ pub async fn pages_neither_skip_nor_repeat(store: Arc<dyn Documents>) {
 }
 
 /// The same with indexes to follow.
-pub async fn pages_on_indexed_paths_neither_skip_nor_repeat(store: Arc<dyn Documents>) {
+pub async fn pages_on_indexed_paths_neither_skip_nor_repeat(store: Arc<dyn DocumentStore>) {
     let fresh = Fresh::new(store);
     let namespace = fresh.namespace("indexed");
     index_orders(&fresh, &namespace).await;
@@ -249,7 +249,7 @@ pub async fn pages_on_indexed_paths_neither_skip_nor_repeat(store: Arc<dyn Docum
 }
 
 /// A page may end at a value of one type and the next begin at another, or at absent ones.
-pub async fn pages_across_types_neither_skip_nor_repeat(store: Arc<dyn Documents>) {
+pub async fn pages_across_types_neither_skip_nor_repeat(store: Arc<dyn DocumentStore>) {
     let fresh = Fresh::new(store);
     let namespace = fresh.namespace("mixed");
     fresh.fill(&namespace, orderable()).await;
@@ -257,7 +257,7 @@ pub async fn pages_across_types_neither_skip_nor_repeat(store: Arc<dyn Documents
 }
 
 /// Documents that don't change are seen exactly once, whatever others come and go.
-pub async fn pages_hold_while_others_write(store: Arc<dyn Documents>) {
+pub async fn pages_hold_while_others_write(store: Arc<dyn DocumentStore>) {
     let fresh = Fresh::new(store);
     let namespace = fresh.namespace("things");
     fresh.fill(&namespace, (0..100).map(|n| doc! { "_id": format!("stay-{n:03}"), "v": n % 7 })).await;
@@ -278,7 +278,7 @@ pub async fn pages_hold_while_others_write(store: Arc<dyn Documents>) {
 }
 
 /// Not those looked at.
-pub async fn a_limit_counts_matching_documents(store: Arc<dyn Documents>) {
+pub async fn a_limit_counts_matching_documents(store: Arc<dyn DocumentStore>) {
     let fresh = Fresh::new(store);
     let namespace = fresh.namespace("things");
     fresh.fill(&namespace, (0..50).map(|n| doc! { "_id": n, "tags": [n % 10, "t"] })).await;
@@ -289,7 +289,7 @@ pub async fn a_limit_counts_matching_documents(store: Arc<dyn Documents>) {
 }
 
 /// And ordered by.
-pub async fn fields_left_out_are_still_filtered_by(store: Arc<dyn Documents>) {
+pub async fn fields_left_out_are_still_filtered_by(store: Arc<dyn DocumentStore>) {
     let fresh = Fresh::new(store);
     let namespace = fresh.namespace("things");
     fresh.fill(&namespace, (0..10).map(|n| doc! { "_id": n, "large": { "n": n }, "m": -n, "kept": "k" })).await;
@@ -306,7 +306,7 @@ pub async fn fields_left_out_are_still_filtered_by(store: Arc<dyn Documents>) {
 }
 
 /// Several thousand documents, in order and in none.
-pub async fn a_large_scan_streams_everything_once(store: Arc<dyn Documents>) {
+pub async fn a_large_scan_streams_everything_once(store: Arc<dyn DocumentStore>) {
     let fresh = Fresh::new(store);
     let namespace = fresh.namespace("many");
     for chunk in 0..5 {
@@ -319,7 +319,7 @@ pub async fn a_large_scan_streams_everything_once(store: Arc<dyn Documents>) {
 }
 
 /// The store goes on as if nothing had been asked.
-pub async fn a_scan_may_be_dropped_midway(store: Arc<dyn Documents>) {
+pub async fn a_scan_may_be_dropped_midway(store: Arc<dyn DocumentStore>) {
     let fresh = Fresh::new(store);
     let namespace = fresh.namespace("many");
     fresh.fill(&namespace, (0..2000).map(|n| doc! { "_id": n })).await;
@@ -334,7 +334,7 @@ pub async fn a_scan_may_be_dropped_midway(store: Arc<dyn Documents>) {
 }
 
 /// The same in orders that no index yields, by values that many share, by none with a filter, and of the newest of each group.
-pub async fn a_large_scan_of_any_kind_gives_each_document_once(store: Arc<dyn Documents>) {
+pub async fn a_large_scan_of_any_kind_gives_each_document_once(store: Arc<dyn DocumentStore>) {
     let fresh = Fresh::new(store);
     let (plain, indexed) = (fresh.namespace("plain"), fresh.namespace("indexed"));
     fresh.store.ensure(&indexed, &[Index::on("v", &["v"]), Index::on("g_n", &["g", "n"]).unique()]).await.unwrap();
@@ -370,7 +370,7 @@ pub async fn a_large_scan_of_any_kind_gives_each_document_once(store: Arc<dyn Do
 }
 
 /// More half-read streams than a runtime has threads for what blocks keep neither each other, nor a write, nor a read by `_id` from going on.
-pub async fn many_scans_at_once_wait_for_nobody(store: Arc<dyn Documents>) {
+pub async fn many_scans_at_once_wait_for_nobody(store: Arc<dyn DocumentStore>) {
     let fresh = Fresh::new(store);
     let namespace = fresh.namespace("many");
     fresh.fill(&namespace, (0..1500).map(|n| doc! { "_id": n })).await;
@@ -387,7 +387,7 @@ pub async fn many_scans_at_once_wait_for_nobody(store: Arc<dyn Documents>) {
 }
 
 /// One value per path.
-pub async fn an_after_must_fit_its_order(store: Arc<dyn Documents>) {
+pub async fn an_after_must_fit_its_order(store: Arc<dyn DocumentStore>) {
     let fresh = Fresh::new(store);
     let namespace = fresh.namespace("things");
     fresh.fill(&namespace, [doc! { "_id": 1 }]).await;
@@ -399,7 +399,7 @@ pub async fn an_after_must_fit_its_order(store: Arc<dyn Documents>) {
 }
 
 /// Each once, in any order, absent ones left out.
-pub async fn documents_are_got_by_their_ids(store: Arc<dyn Documents>) {
+pub async fn documents_are_got_by_their_ids(store: Arc<dyn DocumentStore>) {
     let fresh = Fresh::new(store);
     let namespace = fresh.namespace("things");
     let oid = ObjectId::new();

@@ -6,7 +6,7 @@ use bson::{Bson, Document, doc};
 use futures::future::join_all;
 
 use super::{Fresh, conflict};
-use crate::documents::{Batch, Documents, Guard, Outcome, Write};
+use crate::documents::{Batch, DocumentStore, Guard, Outcome, Write};
 use crate::{Error, ErrorKind};
 
 fn last_given(document: &Document) -> Option<i64> {
@@ -18,7 +18,7 @@ fn last_given(document: &Document) -> Option<i64> {
 }
 
 /// And keeps the last one given out as a whole number.
-pub async fn a_sequence_begins_at_zero(store: Arc<dyn Documents>) {
+pub async fn a_sequence_begins_at_zero(store: Arc<dyn DocumentStore>) {
     let fresh = Fresh::new(store);
     let namespace = fresh.namespace("counter");
     assert_eq!(fresh.store.sequence(&namespace, "cv", 1).await.unwrap().first, 0);
@@ -28,7 +28,7 @@ pub async fn a_sequence_begins_at_zero(store: Arc<dyn Documents>) {
 }
 
 /// One range begins where the one before it ended.
-pub async fn a_sequence_gives_out_ranges_without_gaps(store: Arc<dyn Documents>) {
+pub async fn a_sequence_gives_out_ranges_without_gaps(store: Arc<dyn DocumentStore>) {
     let fresh = Fresh::new(store);
     let namespace = fresh.namespace("counter");
     let mut next = 0;
@@ -40,7 +40,7 @@ pub async fn a_sequence_gives_out_ranges_without_gaps(store: Arc<dyn Documents>)
 }
 
 /// 32 callers, ten ranges each.
-pub async fn concurrent_callers_share_a_sequence_without_gaps_or_repeats(store: Arc<dyn Documents>) {
+pub async fn concurrent_callers_share_a_sequence_without_gaps_or_repeats(store: Arc<dyn DocumentStore>) {
     let fresh = Fresh::new(store);
     let namespace = fresh.namespace("counter");
     let callers = (0..32_u32).map(|caller| {
@@ -62,7 +62,7 @@ pub async fn concurrent_callers_share_a_sequence_without_gaps_or_repeats(store: 
 }
 
 /// Whichever number type they used, and without touching their other fields.
-pub async fn a_sequence_goes_on_from_what_others_wrote(store: Arc<dyn Documents>) {
+pub async fn a_sequence_goes_on_from_what_others_wrote(store: Arc<dyn DocumentStore>) {
     let fresh = Fresh::new(store);
     let namespace = fresh.namespace("counter");
     let values: [Bson; 3] = [Bson::Int32(41), Bson::Int64(41), Bson::Double(41.0)];
@@ -80,7 +80,7 @@ pub async fn a_sequence_goes_on_from_what_others_wrote(store: Arc<dyn Documents>
 }
 
 /// It is not overwritten.
-pub async fn a_sequence_with_a_wrong_value_is_an_error(store: Arc<dyn Documents>) {
+pub async fn a_sequence_with_a_wrong_value_is_an_error(store: Arc<dyn DocumentStore>) {
     let fresh = Fresh::new(store);
     let namespace = fresh.namespace("counter");
     fresh.fill(&namespace, [doc! { "_id": "cv", "value": "seven" }]).await;
@@ -89,7 +89,7 @@ pub async fn a_sequence_with_a_wrong_value_is_an_error(store: Arc<dyn Documents>
 }
 
 /// Neither of one collection nor of two.
-pub async fn sequences_do_not_mix(store: Arc<dyn Documents>) {
+pub async fn sequences_do_not_mix(store: Arc<dyn DocumentStore>) {
     let fresh = Fresh::new(store);
     let (one, two) = (fresh.namespace("one"), fresh.namespace("two"));
     assert_eq!(fresh.store.sequence(&one, "a", 5).await.unwrap().first, 0);
@@ -99,14 +99,14 @@ pub async fn sequences_do_not_mix(store: Arc<dyn Documents>) {
 }
 
 /// Wrong input.
-pub async fn no_numbers_cannot_be_asked_for(store: Arc<dyn Documents>) {
+pub async fn no_numbers_cannot_be_asked_for(store: Arc<dyn DocumentStore>) {
     let fresh = Fresh::new(store);
     let namespace = fresh.namespace("counter");
     assert_eq!(fresh.store.sequence(&namespace, "cv", 0).await.unwrap_err().kind(), ErrorKind::Validation);
 }
 
 /// The function sees the numbers that the caller gets.
-pub async fn a_batch_is_built_from_its_numbers(store: Arc<dyn Documents>) {
+pub async fn a_batch_is_built_from_its_numbers(store: Arc<dyn DocumentStore>) {
     let fresh = Fresh::new(store);
     let (counter, rows) = (fresh.namespace("counter"), fresh.namespace("rows"));
     let seen = Arc::new(Mutex::new(None));
@@ -128,7 +128,7 @@ pub async fn a_batch_is_built_from_its_numbers(store: Arc<dyn Documents>) {
 }
 
 /// The error reaches the caller, and only this caller.
-pub async fn a_build_that_fails_writes_nothing(store: Arc<dyn Documents>) {
+pub async fn a_build_that_fails_writes_nothing(store: Arc<dyn DocumentStore>) {
     let fresh = Fresh::new(store);
     let (counter, rows) = (fresh.namespace("counter"), fresh.namespace("rows"));
     let calls = (0..16).map(|n| {
@@ -160,7 +160,7 @@ pub async fn a_build_that_fails_writes_nothing(store: Arc<dyn Documents>) {
 }
 
 /// The numbers stay given out: the caller was told them.
-pub async fn a_conflict_of_a_built_batch_is_an_outcome(store: Arc<dyn Documents>) {
+pub async fn a_conflict_of_a_built_batch_is_an_outcome(store: Arc<dyn DocumentStore>) {
     let fresh = Fresh::new(store);
     let (counter, rows) = (fresh.namespace("counter"), fresh.namespace("rows"));
     fresh.fill(&rows, [doc! { "_id": "taken" }]).await;

@@ -8,11 +8,11 @@ use bson::{Binary, Bson, DateTime, Document, doc, rawdoc};
 use futures::future::join_all;
 
 use super::{Fresh, conflict, ids};
-use crate::documents::{Atomicity, Batch, Documents, Filter, Guard, Index, Namespace, Operation, Outcome, Scan, Write};
+use crate::documents::{Atomicity, Batch, DocumentStore, Filter, Guard, Index, Namespace, Operation, Outcome, Scan, Write};
 use crate::{ErrorKind, validate_name};
 
 /// Every type comes back as it went in.
-pub async fn an_inserted_document_is_read_back_as_it_was(store: Arc<dyn Documents>) {
+pub async fn an_inserted_document_is_read_back_as_it_was(store: Arc<dyn DocumentStore>) {
     let fresh = Fresh::new(store);
     let namespace = fresh.namespace("things");
     let document = doc! {
@@ -34,7 +34,7 @@ pub async fn an_inserted_document_is_read_back_as_it_was(store: Arc<dyn Document
 }
 
 /// A second insert of an `_id` conflicts by the name `_id_` and changes nothing.
-pub async fn an_id_is_taken_only_once(store: Arc<dyn Documents>) {
+pub async fn an_id_is_taken_only_once(store: Arc<dyn DocumentStore>) {
     let fresh = Fresh::new(store);
     let namespace = fresh.namespace("things");
     assert_eq!(fresh.insert(&namespace, doc! { "_id": "a", "n": 1 }).await, Outcome::Applied);
@@ -43,7 +43,7 @@ pub async fn an_id_is_taken_only_once(store: Arc<dyn Documents>) {
 }
 
 /// 1, 1 and 1.0 are one `_id`.
-pub async fn numbers_of_different_types_are_the_same_id(store: Arc<dyn Documents>) {
+pub async fn numbers_of_different_types_are_the_same_id(store: Arc<dyn DocumentStore>) {
     let fresh = Fresh::new(store);
     let namespace = fresh.namespace("things");
     assert_eq!(fresh.insert(&namespace, doc! { "_id": 1_i32 }).await, Outcome::Applied);
@@ -54,7 +54,7 @@ pub async fn numbers_of_different_types_are_the_same_id(store: Arc<dyn Documents
 }
 
 /// The outcome says which index it was.
-pub async fn a_unique_index_names_itself_in_the_conflict(store: Arc<dyn Documents>) {
+pub async fn a_unique_index_names_itself_in_the_conflict(store: Arc<dyn DocumentStore>) {
     let fresh = Fresh::new(store);
     let namespace = fresh.namespace("things");
     let indexes = [Index::on("by_email", &["email"]).unique(), Index::on("by_name", &["profile.name"]).unique()];
@@ -69,7 +69,7 @@ pub async fn a_unique_index_names_itself_in_the_conflict(store: Arc<dyn Document
 }
 
 /// Two documents may share a part of a compound key, whichever the directions; absent counts as null.
-pub async fn a_compound_unique_index_compares_all_its_paths(store: Arc<dyn Documents>) {
+pub async fn a_compound_unique_index_compares_all_its_paths(store: Arc<dyn DocumentStore>) {
     let fresh = Fresh::new(store);
     let namespace = fresh.namespace("versions");
     let mut index = Index::on("item_ov", &["itemId", "ov"]).unique();
@@ -84,7 +84,7 @@ pub async fn a_compound_unique_index_compares_all_its_paths(store: Arc<dyn Docum
 }
 
 /// Documents without the path never conflict; null is a value.
-pub async fn a_partial_unique_index_compares_only_documents_that_have_the_path(store: Arc<dyn Documents>) {
+pub async fn a_partial_unique_index_compares_only_documents_that_have_the_path(store: Arc<dyn DocumentStore>) {
     let fresh = Fresh::new(store);
     let namespace = fresh.namespace("claims");
     let index = Index::on("by_key", &["key", "tenant"]).unique().only_if_exists("key");
@@ -101,7 +101,7 @@ pub async fn a_partial_unique_index_compares_only_documents_that_have_the_path(s
 }
 
 /// 64 callers, one key.
-pub async fn of_many_concurrent_inserts_of_one_key_one_wins(store: Arc<dyn Documents>) {
+pub async fn of_many_concurrent_inserts_of_one_key_one_wins(store: Arc<dyn DocumentStore>) {
     let fresh = Fresh::new(store);
     let namespace = fresh.namespace("claims");
     fresh.store.ensure(&namespace, &[Index::on("by_key", &["key"]).unique()]).await.unwrap();
@@ -116,7 +116,7 @@ pub async fn of_many_concurrent_inserts_of_one_key_one_wins(store: Arc<dyn Docum
 }
 
 /// No field of the old document stays.
-pub async fn a_put_creates_and_replaces_the_whole_document(store: Arc<dyn Documents>) {
+pub async fn a_put_creates_and_replaces_the_whole_document(store: Arc<dyn DocumentStore>) {
     let fresh = Fresh::new(store);
     let namespace = fresh.namespace("things");
     assert_eq!(fresh.put(&namespace, doc! { "_id": 1, "a": 1, "b": 2 }, Guard::Any).await, Outcome::Applied);
@@ -127,7 +127,7 @@ pub async fn a_put_creates_and_replaces_the_whole_document(store: Arc<dyn Docume
 }
 
 /// A put keeps its own unique values and cannot take another's.
-pub async fn a_put_may_violate_a_unique_index(store: Arc<dyn Documents>) {
+pub async fn a_put_may_violate_a_unique_index(store: Arc<dyn DocumentStore>) {
     let fresh = Fresh::new(store);
     let namespace = fresh.namespace("things");
     fresh.store.ensure(&namespace, &[Index::on("by_key", &["key"]).unique()]).await.unwrap();
@@ -142,7 +142,7 @@ pub async fn a_put_may_violate_a_unique_index(store: Arc<dyn Documents>) {
 }
 
 /// Also down a chain, and whatever the reason.
-pub async fn an_operation_that_requires_a_failed_one_is_skipped(store: Arc<dyn Documents>) {
+pub async fn an_operation_that_requires_a_failed_one_is_skipped(store: Arc<dyn DocumentStore>) {
     let fresh = Fresh::new(store);
     let (rows, heads) = (fresh.namespace("rows"), fresh.namespace("heads"));
     fresh.fill(&rows, [doc! { "_id": "taken" }]).await;
@@ -158,7 +158,7 @@ pub async fn an_operation_that_requires_a_failed_one_is_skipped(store: Arc<dyn D
 }
 
 /// What requires something sees everything that doesn't, wherever it stands in the batch.
-pub async fn operations_without_requirement_come_first(store: Arc<dyn Documents>) {
+pub async fn operations_without_requirement_come_first(store: Arc<dyn DocumentStore>) {
     let fresh = Fresh::new(store);
     let namespace = fresh.namespace("things");
     let mut batch = Batch::new();
@@ -170,7 +170,7 @@ pub async fn operations_without_requirement_come_first(store: Arc<dyn Documents>
 }
 
 /// A failing operation takes none of the others with it.
-pub async fn each_operation_stands_for_itself(store: Arc<dyn Documents>) {
+pub async fn each_operation_stands_for_itself(store: Arc<dyn DocumentStore>) {
     let fresh = Fresh::new(store);
     let namespace = fresh.namespace("things");
     fresh.fill(&namespace, [doc! { "_id": 50, "old": true }]).await;
@@ -186,7 +186,7 @@ pub async fn each_operation_stands_for_itself(store: Arc<dyn Documents>) {
 }
 
 /// Where the store has transactions; elsewhere it is refused and nothing is written.
-pub async fn a_whole_batch_takes_place_or_nothing_of_it(store: Arc<dyn Documents>) {
+pub async fn a_whole_batch_takes_place_or_nothing_of_it(store: Arc<dyn DocumentStore>) {
     let fresh = Fresh::new(store);
     let (left, right) = (fresh.namespace("left"), fresh.namespace("right"));
     fresh.fill(&right, [doc! { "_id": "taken" }]).await;
@@ -215,12 +215,12 @@ pub async fn a_whole_batch_takes_place_or_nothing_of_it(store: Arc<dyn Documents
 }
 
 /// Nothing to do is no error.
-pub async fn an_empty_batch_has_no_outcomes(store: Arc<dyn Documents>) {
+pub async fn an_empty_batch_has_no_outcomes(store: Arc<dyn DocumentStore>) {
     assert_eq!(store.apply(Batch::new()).await.unwrap(), []);
 }
 
 /// The caller gives the `_id`, so that it can find out after an ambiguous error.
-pub async fn a_document_without_id_is_refused(store: Arc<dyn Documents>) {
+pub async fn a_document_without_id_is_refused(store: Arc<dyn DocumentStore>) {
     let fresh = Fresh::new(store);
     let namespace = fresh.namespace("things");
     let mut batch = Batch::new();
@@ -231,7 +231,7 @@ pub async fn a_document_without_id_is_refused(store: Arc<dyn Documents>) {
 }
 
 /// Neither itself, nor a later one, nor one that isn't there.
-pub async fn a_requirement_must_be_an_earlier_operation(store: Arc<dyn Documents>) {
+pub async fn a_requirement_must_be_an_earlier_operation(store: Arc<dyn DocumentStore>) {
     let fresh = Fresh::new(store);
     let namespace = fresh.namespace("things");
     for requires in [0, 1, 7] {
@@ -243,7 +243,7 @@ pub async fn a_requirement_must_be_an_earlier_operation(store: Arc<dyn Documents
 }
 
 /// Several of them, beside indexed fields.
-pub async fn a_document_of_four_megabytes_survives(store: Arc<dyn Documents>) {
+pub async fn a_document_of_four_megabytes_survives(store: Arc<dyn DocumentStore>) {
     let fresh = Fresh::new(store);
     let namespace = fresh.namespace("large");
     fresh.store.ensure(&namespace, &[Index::on("by_n", &["n"]).unique()]).await.unwrap();
@@ -259,7 +259,7 @@ pub async fn a_document_of_four_megabytes_survives(store: Arc<dyn Documents>) {
 }
 
 /// Whatever [`validate_name`] lets through works as a collection; in a database's name, what MongoDB allows there.
-pub async fn names_with_spaces_dots_dashes_and_letters_of_all_scripts_work(store: Arc<dyn Documents>) {
+pub async fn names_with_spaces_dots_dashes_and_letters_of_all_scripts_work(store: Arc<dyn DocumentStore>) {
     let fresh = Fresh::new(store);
     let collections =
         ["a b", "a.b", "a-b", "A_B", "名前", "naïve", "'quoted'", "\"double\"", "a;b--c", "100%", "[x]", "`tick`", "sqlite_x"];
@@ -282,7 +282,7 @@ pub async fn names_with_spaces_dots_dashes_and_letters_of_all_scripts_work(store
 }
 
 /// One `_id` in each of them.
-pub async fn collections_and_databases_do_not_mix(store: Arc<dyn Documents>) {
+pub async fn collections_and_databases_do_not_mix(store: Arc<dyn DocumentStore>) {
     let (one, two) = (Fresh::new(store.clone()), Fresh::new(store));
     let places = [one.namespace("a"), one.namespace("b"), two.namespace("a")];
     for (n, namespace) in (0..).zip(&places) {
@@ -295,7 +295,7 @@ pub async fn collections_and_databases_do_not_mix(store: Arc<dyn Documents>) {
 }
 
 /// By `get` and by `scan`, hundreds of times.
-pub async fn what_was_written_is_read_at_once(store: Arc<dyn Documents>) {
+pub async fn what_was_written_is_read_at_once(store: Arc<dyn DocumentStore>) {
     let fresh = Fresh::new(store);
     let namespace = fresh.namespace("things");
     for n in 0..200 {
@@ -307,7 +307,7 @@ pub async fn what_was_written_is_read_at_once(store: Arc<dyn Documents>) {
 }
 
 /// 32 tasks write 50 documents each.
-pub async fn many_writers_lose_nothing(store: Arc<dyn Documents>) {
+pub async fn many_writers_lose_nothing(store: Arc<dyn DocumentStore>) {
     let fresh = Fresh::new(store);
     let namespace = fresh.namespace("things");
     fresh.store.ensure(&namespace, &[Index::on("by_n", &["n"]).unique()]).await.unwrap();
@@ -328,7 +328,7 @@ pub async fn many_writers_lose_nothing(store: Arc<dyn Documents>) {
 }
 
 /// Deeper ones could exhaust the stack of their readers.
-pub async fn a_document_nested_beyond_two_hundred_levels_is_refused(store: Arc<dyn Documents>) {
+pub async fn a_document_nested_beyond_two_hundred_levels_is_refused(store: Arc<dyn DocumentStore>) {
     let fresh = Fresh::new(store);
     let namespace = fresh.namespace("deep");
     let nested = |levels: usize| {

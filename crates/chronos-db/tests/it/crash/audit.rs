@@ -13,7 +13,7 @@ use super::places::{COLLECTION, Opened, Place};
 use super::workload::{Doc, digest, filler};
 
 /// Longer than it takes to store what the victims left, also on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(120);
+const TIMEOUT: Duration = Duration::from_secs(120);
 
 /// The attempts and answers of all victims.
 #[derive(Debug, Default)]
@@ -97,7 +97,7 @@ pub(super) async fn audit(place: &Place, told: &Told, what: &str) {
     let things = &opened.things;
     let repaired = things.verify().repair().await.unwrap();
     assert!(repaired.is_clean(), "{what}: {:?}", repaired.problems);
-    assert_eq!(things.drain(PATIENCE).await.unwrap(), 0, "{what}: versions are left to store");
+    assert_eq!(things.drain(TIMEOUT).await.unwrap(), 0, "{what}: versions are left to store");
     things.collect_orphans(Duration::ZERO).await.unwrap();
 
     let rows = rows(&opened).await;
@@ -110,7 +110,7 @@ pub(super) async fn audit(place: &Place, told: &Told, what: &str) {
     check_objects(&opened, &rows, what).await;
 
     write_on(&opened, &by_item, what).await;
-    assert_eq!(things.drain(PATIENCE).await.unwrap(), 0, "{what}: later versions are left to store");
+    assert_eq!(things.drain(TIMEOUT).await.unwrap(), 0, "{what}: later versions are left to store");
     let verified = things.verify().await.unwrap();
     assert!(verified.is_clean(), "{what}, after writing on: {:?}", verified.problems);
     assert_eq!((verified.unflushed, verified.noted), (0, 0), "{what}");

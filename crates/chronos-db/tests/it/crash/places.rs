@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chronos_db::config::{Base64Property, CollectionMap, Config};
-use chronos_db::documents::Documents;
-use chronos_db::objects::{Objects, ObjectsPool};
-use chronos_db::{Chronos, Clock, Collection, Json as Value, Route, Runtime, SystemClock, Timestamp, json};
+use chronos_db::documents::DocumentStore;
+use chronos_db::objects::{ObjectStorage, ObjectsPool};
+use chronos_db::{Chronos, Clock, Collection, Env, Json as Value, Route, SystemClock, Timestamp, json};
 use futures::future::BoxFuture;
 use test_support::servers;
 
@@ -97,9 +97,9 @@ impl Place {
         config
     }
 
-    pub(super) fn open(&self, runtime: Runtime) -> Opened {
+    pub(super) fn open(&self, env: Env) -> Opened {
         let config = self.config();
-        let chronos = Chronos::builder(config.clone()).runtime(runtime).open().unwrap();
+        let chronos = Chronos::builder(config.clone()).env(env).open().unwrap();
         let things = chronos.with(Route::runtime().tenant("default").collection(COLLECTION)).unwrap();
         let connection = if self.kind == Kind::Embedded { "embedded" } else { "main" };
         let documents = chronos.documents(connection).unwrap();
@@ -111,15 +111,15 @@ impl Place {
     /// Opened by somebody who knows that all other writers are dead, and need not wait for them.
     pub(super) fn open_alone(&self) -> Opened {
         let ahead = if self.kind == Kind::Embedded { Duration::from_secs(10) } else { Duration::ZERO };
-        self.open(Runtime { clock: Arc::new(Impatient { ahead }), ..Runtime::default() })
+        self.open(Env { clock: Arc::new(Impatient { ahead }), ..Env::default() })
     }
 }
 
 pub(super) struct Opened {
     pub(super) chronos: Chronos,
     pub(super) things: Collection,
-    pub(super) documents: Arc<dyn Documents>,
-    pub(super) bucket: Arc<dyn Objects>,
+    pub(super) documents: Arc<dyn DocumentStore>,
+    pub(super) bucket: Arc<dyn ObjectStorage>,
 }
 
 /// The machine's clock, ahead, and with short waits.

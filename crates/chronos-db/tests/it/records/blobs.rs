@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use chronos_db::objects::Objects;
+use chronos_db::objects::ObjectStorage;
 use chronos_db::{Chronos, Collection, ErrorKind, Json, Route, config::Config, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
-use super::pairing::{PATIENCE, Pairing, Store, document, on_every_pairing, refused};
+use super::pairing::{Pairing, Store, TIMEOUT, document, on_every_pairing, refused};
 
 on_every_pairing!(
     three_kinds_of_files_leave_the_document_and_two_of_them_get_a_text,
@@ -36,12 +36,12 @@ fn reference<'a>(document: &'a Json, property: &str) -> &'a Json {
     &document[property]["ref"]
 }
 
-async fn bytes_at(objects: &Arc<dyn Objects>, key: &Json) -> Vec<u8> {
+async fn bytes_at(objects: &Arc<dyn ObjectStorage>, key: &Json) -> Vec<u8> {
     objects.get(key.as_str().unwrap()).await.unwrap().expect("the object is there").to_vec()
 }
 
 async fn stored(store: &Store, users: &Collection) -> Vec<String> {
-    assert_eq!(users.drain(PATIENCE).await.unwrap(), 0);
+    assert_eq!(users.drain(TIMEOUT).await.unwrap(), 0);
     store.keys(users).await
 }
 

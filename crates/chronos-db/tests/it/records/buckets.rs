@@ -11,7 +11,7 @@ use futures::TryStreamExt as _;
 use object_store::client::{ClientOptions, HttpConnector as _, HttpRequest, HttpRequestBody, ReqwestConnector};
 use test_support::{Selective, servers};
 
-use super::pairing::{Kind, PATIENCE, Pairing, Store, document, on_durable_pairings, refused};
+use super::pairing::{Kind, Pairing, Store, TIMEOUT, document, on_durable_pairings, refused};
 
 on_durable_pairings!(a_bucket_that_is_gone_is_an_error_until_it_is_back, what_is_not_stored_yet_has_no_url);
 
@@ -103,7 +103,7 @@ impl Bucket<'_> {
             Away::Objects(objects) => {
                 let bucket = self.connected();
                 for (key, bytes) in objects {
-                    chronos_db::objects::Objects::put(&bucket, &key, bytes, PutOptions::default()).await.unwrap();
+                    chronos_db::objects::ObjectStorage::put(&bucket, &key, bytes, PutOptions::default()).await.unwrap();
                 }
             }
         }
@@ -117,7 +117,7 @@ async fn failing(users: &Collection) -> String {
         if let [failing] = &report.failing[..] {
             return failing.error.to_string();
         }
-        assert!(begun.elapsed() < PATIENCE, "nothing fails: {report:?}");
+        assert!(begun.elapsed() < TIMEOUT, "nothing fails: {report:?}");
     }
 }
 
@@ -142,8 +142,8 @@ async fn a_bucket_that_is_gone_is_an_error_until_it_is_back(p: &Pairing) {
     bucket.bring_back(away).await;
     for users in [&first, &users] {
         let begun = std::time::Instant::now();
-        while users.drain(PATIENCE).await.unwrap() != 0 {
-            assert!(begun.elapsed() < PATIENCE);
+        while users.drain(TIMEOUT).await.unwrap() != 0 {
+            assert!(begun.elapsed() < TIMEOUT);
         }
     }
     assert_eq!(document(&users, &early).await["n"], json!(1));
@@ -163,7 +163,7 @@ async fn what_is_not_stored_yet_has_no_url(p: &Pairing) {
     let error = sign().await.unwrap_err();
     assert!(error.kind() == ErrorKind::Storage && error.is_retryable() && error.to_string().contains("has no URL yet"), "{error}");
     plan.take_all();
-    while users.drain(PATIENCE).await.unwrap() != 0 {}
+    while users.drain(TIMEOUT).await.unwrap() != 0 {}
     let url = sign().await.unwrap().unwrap().presigned[0].blob_url.clone();
     assert_eq!(reqwest::get(url).await.unwrap().text().await.unwrap(), "later");
 }

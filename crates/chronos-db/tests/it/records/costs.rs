@@ -9,7 +9,7 @@ use chronos_db::{ImportOp, json};
 use futures::TryStreamExt as _;
 
 use self::world::{Cost, World, about};
-use super::pairing::{PATIENCE, Pairing, minute, on_durable_pairings, on_every_pairing};
+use super::pairing::{Pairing, TIMEOUT, minute, on_durable_pairings, on_every_pairing};
 
 mod alone {
     super::on_every_pairing!(
@@ -148,7 +148,7 @@ async fn storing_payloads_costs_the_same_among_many(p: &Pairing) {
         };
         Costs::from([
             ("twenty payloads".to_owned(), w.write(creates).await),
-            ("nothing".to_owned(), w.cost(async |_| assert_eq!(w.collection.drain(PATIENCE).await.unwrap(), 0)).await),
+            ("nothing".to_owned(), w.cost(async |_| assert_eq!(w.collection.drain(TIMEOUT).await.unwrap(), 0)).await),
         ])
     };
     assert_same(&rounds(&few).await, &rounds(&many).await);
@@ -172,7 +172,7 @@ async fn a_process_starts_the_same_among_many(p: &Pairing) {
             assert!(c.get(&w.item(3)).await.unwrap().is_some());
             assert_eq!(c.list().limit(5).await.unwrap().items.len(), 5);
             c.update(&w.item(7 + i64::from(turn)), json!({ "n": -1 })).await.unwrap();
-            assert_eq!(c.drain(PATIENCE).await.unwrap(), 0);
+            assert_eq!(c.drain(TIMEOUT).await.unwrap(), 0);
             again.is_damaged();
         };
         Costs::from([("the first calls of a process".to_owned(), w.cost(first_calls).await)])

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use chronos_db::documents::{Batch, Guard, Write};
 use chronos_db::objects::PutOptions;
-use chronos_db::{ErrorKind, Runtime, Verification, json};
+use chronos_db::{Env, ErrorKind, Verification, json};
 use test_support::{Failing, Fault, SeededRandom, objects};
 
-use super::pairing::{PATIENCE, Pairing, Store, namespace, on_every_pairing, refused};
+use super::pairing::{Pairing, Store, TIMEOUT, namespace, on_every_pairing, refused};
 
 on_every_pairing!(
     a_truncated_item_is_an_error_and_verify_finds_it,
@@ -30,7 +30,7 @@ async fn damaged(p: &Pairing, damage: impl AsyncFn(&Store, &str)) -> (Store, chr
     let id = users.create(json!({"n": 0})).await.unwrap().id;
     users.update(&id, json!({"n": 1})).ack_stored().await.unwrap();
     users.create(json!({"other": 1})).ack_stored().await.unwrap();
-    assert_eq!(users.drain(PATIENCE).await.unwrap(), 0);
+    assert_eq!(users.drain(TIMEOUT).await.unwrap(), 0);
     assert!(users.verify().await.unwrap().is_clean());
     damage(&store, &format!("users/{id}/v0/item.json")).await;
     (store, users, id)
@@ -88,8 +88,8 @@ async fn a_missing_file_is_found_by_verify(p: &Pairing) {
 /// What a crash between the two steps of a commit leaves: the row without its head.
 async fn a_lost_head_is_rolled_forward(p: &Pairing) {
     // Its identifiers look old, so that the mark moves past them at once.
-    let runtime = Runtime { random: Arc::new(SeededRandom::new(7)), ..Runtime::default() };
-    let store = p.opening().runtime(runtime).open();
+    let env = Env { random: Arc::new(SeededRandom::new(7)), ..Env::default() };
+    let store = p.opening().env(env).open();
     let users = store.users();
     let lost = users.create(json!({"n": 0})).await.unwrap();
     let lagging = users.create(json!({"n": 0})).await.unwrap();

@@ -10,10 +10,10 @@ use bson::{Bson, Document, doc};
 use chronos_db::documents::{Batch, Guard, Write};
 use chronos_db::fail::{FailAction, FailPoints};
 use chronos_db::objects::PutOptions;
-use chronos_db::{Collection, ErrorKind, ItemId, Json, Runtime, Verification, json};
+use chronos_db::{Collection, Env, ErrorKind, ItemId, Json, Verification, json};
 use test_support::{CallKind, Failing, Fault, Holding, Layer, documents, objects};
 
-use super::pairing::{PATIENCE, Pairing, Store, document, namespace, on_durable_pairings, on_every_pairing, refused};
+use super::pairing::{Pairing, Store, TIMEOUT, document, namespace, on_durable_pairings, on_every_pairing, refused};
 
 mod alone {
     super::on_every_pairing!(
@@ -84,7 +84,7 @@ async fn erased(users: &Collection) -> ItemId {
     users.update(&id, json!({"n": 1})).await.unwrap();
     users.update(&id, json!({"n": 2})).await.unwrap();
     users.delete(&id).await.unwrap();
-    assert_eq!(users.drain(PATIENCE).await.unwrap(), 0);
+    assert_eq!(users.drain(TIMEOUT).await.unwrap(), 0);
     id
 }
 
@@ -137,12 +137,12 @@ async fn no_byte_of_what_was_erased_is_left_anywhere(p: &Pairing) {
     let keyed = users.smart_insert(json!({"mark": format!("{MARK}-key")}), &["mark"]).await.unwrap().id;
     users.update(&small, json!({ "more": MARK.repeat(10) })).await.unwrap();
     users.update(&file, json!({ "file": STANDARD.encode(format!("{MARK} again")) })).await.unwrap();
-    assert_eq!(users.drain(PATIENCE).await.unwrap(), 0);
+    assert_eq!(users.drain(TIMEOUT).await.unwrap(), 0);
     users.update(&large, json!({ "mark": MARK })).await.unwrap();
     for id in [&small, &file, &large, &keyed] {
         users.delete(id).await.unwrap();
     }
-    assert_eq!(users.drain(PATIENCE).await.unwrap(), 0);
+    assert_eq!(users.drain(TIMEOUT).await.unwrap(), 0);
 
     for suffix in ["head", "ver", "gc", "claims", "counter", "locks"] {
         for stored in store.stored(&users, suffix).await {
@@ -251,8 +251,8 @@ async fn the_gaps_of_older_erasures_are_explained_by_them_alone(p: &Pairing) {
 }
 
 async fn a_note_that_says_nothing_is_passed_over_and_told(p: &Pairing) {
-    let (runtime, fail) = armable();
-    let store = p.opening().with(&erasing()).runtime(runtime).open();
+    let (env, fail) = armable();
+    let store = p.opening().with(&erasing()).env(env).open();
     let users = store.users();
     users.create(json!({"n": 0})).ack_stored().await.unwrap();
     for n in 0..3 {
@@ -292,9 +292,9 @@ async fn a_missing_head_is_found_by_the_next_who_misses_it(p: &Pairing) {
     assert_eq!(kinds(&users.verify().await.unwrap()), Vec::<&str>::new());
 }
 
-fn armable() -> (Runtime, FailPoints) {
+fn armable() -> (Env, FailPoints) {
     let fail = FailPoints::armable();
-    (Runtime { fail: fail.clone(), ..Runtime::default() }, fail)
+    (Env { fail: fail.clone(), ..Env::default() }, fail)
 }
 
 /// Two processes: one makes its change ready, the other writes and erases the item, then the first one commits.
@@ -307,7 +307,7 @@ async fn a_writer_that_had_not_seen_the_erasure_comes_too_late(p: &Pairing) {
         for n in 0..before {
             slow.update(&id, json!({ "n": n + 10 })).await.unwrap();
         }
-        assert_eq!(slow.drain(PATIENCE).await.unwrap(), 0);
+        assert_eq!(slow.drain(TIMEOUT).await.unwrap(), 0);
         let voids_before = voids(&other, &users).await;
         holding.hold(documents::Call::SequenceThen, 0);
         let changes = async {
@@ -322,7 +322,7 @@ async fn a_writer_that_had_not_seen_the_erasure_comes_too_late(p: &Pairing) {
             holding.reached(documents::Call::SequenceThen).await;
             users.update(&id, json!({"n": 1})).await.unwrap();
             users.delete(&id).await.unwrap();
-            assert_eq!(users.drain(PATIENCE).await.unwrap(), 0);
+            assert_eq!(users.drain(TIMEOUT).await.unwrap(), 0);
             holding.release(documents::Call::SequenceThen);
         };
         let (changed, ()) = futures::future::join(changes, meanwhile).await;
@@ -352,9 +352,9 @@ async fn a_payload_that_is_put_after_the_erasure_is_taken_back(p: &Pairing) {
     slow.update(&id, json!({"n": 1})).await.unwrap();
     holding.reached(objects::Call::Put).await;
     users.delete(&id).await.unwrap();
-    assert_eq!(users.drain(PATIENCE).await.unwrap(), 0);
+    assert_eq!(users.drain(TIMEOUT).await.unwrap(), 0);
     holding.release(objects::Call::Put);
-    assert_eq!(slow.drain(PATIENCE).await.unwrap(), 0);
+    assert_eq!(slow.drain(TIMEOUT).await.unwrap(), 0);
     assert_eq!(other.keys(&users).await, [format!("users/{kept}/v0/item.json")]);
     assert_eq!(ops(&other, &users, &id).await, ["ERASED", "ERASED", "ERASE"]);
     assert_eq!(kinds(&users.verify().await.unwrap()), Vec::<&str>::new());
@@ -372,10 +372,10 @@ async fn what_cannot_be_taken_back_is_left_to_the_clean_up(p: &Pairing) {
     let id = slow.create(json!({"n": 0})).await.unwrap().id;
     holding.reached(objects::Call::Put).await;
     users.delete(&id).await.unwrap();
-    assert_eq!(users.drain(PATIENCE).await.unwrap(), 0);
+    assert_eq!(users.drain(TIMEOUT).await.unwrap(), 0);
     failing.switch_on(objects::Call::Delete, Fault::Before);
     holding.release(objects::Call::Put);
-    assert_eq!(slow.drain(PATIENCE).await.unwrap(), 0);
+    assert_eq!(slow.drain(TIMEOUT).await.unwrap(), 0);
     assert_eq!(other.keys(&users).await.len(), 2, "the late payload is there");
     assert_eq!(users.collect_orphans(Duration::ZERO).await.unwrap().orphans, 1);
     assert_eq!(other.keys(&users).await, [format!("users/{kept}/v0/item.json")]);
@@ -437,8 +437,8 @@ async fn an_upload_that_is_committed_meanwhile_is_not_collected(p: &Pairing) {
     let mut versions = 0;
     // Wherever among its calls the collector stands still.
     for passes in 0..6 {
-        let (runtime, fail) = armable();
-        let third = p.opening().with(&erasing()).runtime(runtime).open();
+        let (env, fail) = armable();
+        let third = p.opening().with(&erasing()).env(env).open();
         fail.arm("large.before_forget", FailAction::Error(ErrorKind::Database), 0, 1);
         holding.hold(documents::Call::Apply, passes % 3);
         let text = "y".repeat(2000 + passes as usize);
@@ -466,7 +466,7 @@ async fn an_upload_that_the_erasure_overtakes_leaves_nothing(p: &Pairing) {
     let erasure = async {
         holding.reached(documents::Call::SequenceThen).await;
         users.delete(&id).await.unwrap();
-        assert_eq!(users.drain(PATIENCE).await.unwrap(), 0);
+        assert_eq!(users.drain(TIMEOUT).await.unwrap(), 0);
         holding.release(documents::Call::SequenceThen);
     };
     let (changed, ()) = futures::future::join(change, erasure).await;

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use bson::{Bson, Document};
 use chronos_db::documents::{Batch, Guard, Write};
-use chronos_db::{Collection, ErrorKind, FlushReport, ItemId, Runtime, json};
+use chronos_db::{Collection, Env, ErrorKind, FlushReport, ItemId, json};
 use futures::future::join_all;
 use test_support::{Failing, Fault, Holding, MockClock, Selective, documents, objects};
 
-use super::pairing::{PATIENCE, Pairing, Store, document, namespace, on_every_pairing, system};
+use super::pairing::{Pairing, Store, TIMEOUT, document, namespace, on_every_pairing, system};
 
 on_every_pairing!(
     a_version_that_cannot_be_stored_holds_up_no_other,
@@ -45,7 +45,7 @@ async fn until(users: &Collection, wanted: impl Fn(&FlushReport) -> bool) -> Flu
         if wanted(&report) {
             return report;
         }
-        assert!(began.elapsed() < PATIENCE, "{report:?}");
+        assert!(began.elapsed() < TIMEOUT, "{report:?}");
     }
 }
 
@@ -76,7 +76,7 @@ async fn a_version_that_cannot_be_stored_holds_up_no_other(p: &Pairing) {
     assert_eq!(storage.begun(&later.to_string()), 1);
 
     storage.take_all();
-    assert_eq!(users.drain(PATIENCE).await.unwrap(), 0);
+    assert_eq!(users.drain(TIMEOUT).await.unwrap(), 0);
     assert_eq!(store.keys(&users).await.len(), 154);
 }
 
@@ -85,7 +85,7 @@ async fn a_put_that_never_ends_holds_up_no_other(p: &Pairing) {
     let store = p.opening().selective(&storage).open();
     let users = store.users();
     let held = users.create(json!({"n": -1})).await.unwrap().id;
-    assert_eq!(users.drain(PATIENCE).await.unwrap(), 0);
+    assert_eq!(users.drain(TIMEOUT).await.unwrap(), 0);
     storage.hang(held.to_string());
     users.update(&held, json!({"n": -2})).await.unwrap();
     create(&users, 150).await;
@@ -101,7 +101,7 @@ async fn an_erasure_waits_for_no_object_that_cannot_be_stored(p: &Pairing) {
     let store = p.opening().with(&json!({"logicalDelete": {"enabled": false}})).selective(&storage).open();
     let users = store.users();
     let ids = create(&users, 2).await;
-    assert_eq!(users.drain(PATIENCE).await.unwrap(), 0);
+    assert_eq!(users.drain(TIMEOUT).await.unwrap(), 0);
     storage.refuse(ids[0].to_string());
     users.update(&ids[0], json!({"n": 7})).await.unwrap();
     until(&users, |report| report.failed == 1).await;
@@ -119,8 +119,8 @@ async fn an_erasure_waits_for_no_object_that_cannot_be_stored(p: &Pairing) {
 /// While the storage is down new versions are no reason to try it; the pauses between tries grow, and one success ends them.
 async fn an_outage_is_noticed_by_some_versions_and_not_tried_by_all(p: &Pairing) {
     let (clock, storage) = (Arc::new(MockClock::default()), Selective::new());
-    let runtime = Runtime { clock: clock.clone(), ..Runtime::default() };
-    let store = p.opening().runtime(runtime).selective(&storage).open();
+    let env = Env { clock: clock.clone(), ..Env::default() };
+    let store = p.opening().env(env).selective(&storage).open();
     let users = store.users();
     storage.refuse("users/");
     create(&users, 300).await;
@@ -150,7 +150,7 @@ async fn an_outage_is_noticed_by_some_versions_and_not_tried_by_all(p: &Pairing)
         assert!(tried <= 8, "{tried} tries after a pause");
     }
     storage.take_all();
-    assert_eq!(users.drain(PATIENCE).await.unwrap(), 0);
+    assert_eq!(users.drain(TIMEOUT).await.unwrap(), 0);
     assert_eq!(store.keys(&users).await.len(), 401);
 }
 
@@ -167,7 +167,7 @@ async fn put_row(store: &Store, users: &Collection, row: Document) {
 
 async fn who_waits_for_an_object_hears_that_another_process_stored_it(p: &Pairing) {
     let (clock, storage) = (Arc::new(MockClock::default()), Selective::new());
-    let store = p.opening().runtime(Runtime { clock: clock.clone(), ..Runtime::default() }).selective(&storage).open();
+    let store = p.opening().env(Env { clock: clock.clone(), ..Env::default() }).selective(&storage).open();
     let users = store.users();
     storage.hang("users/");
     let created = tokio::spawn(users.create(json!({"n": 0})).ack_stored().into_future());
@@ -198,7 +198,7 @@ async fn who_waits_for_an_object_hears_that_another_process_stored_it(p: &Pairin
 
 async fn who_waits_for_an_object_hears_that_its_version_was_erased(p: &Pairing) {
     let (clock, storage) = (Arc::new(MockClock::default()), Selective::new());
-    let one = p.opening().runtime(Runtime { clock: clock.clone(), ..Runtime::default() }).selective(&storage).open();
+    let one = p.opening().env(Env { clock: clock.clone(), ..Env::default() }).selective(&storage).open();
     let (users, other) = (one.users(), p.open_with(&json!({"logicalDelete": {"enabled": false}})).users());
     storage.hang("users/");
     let created = tokio::spawn(users.create(json!({"n": 0})).ack_stored().into_future());
@@ -242,7 +242,7 @@ async fn a_shutdown_ends_within_its_limit_and_says_what_it_left(p: &Pairing) {
     storage.hang("users/");
     create(&users, 5).await;
     create(&things, 5).await;
-    assert_eq!(things.drain(PATIENCE).await.unwrap(), 0);
+    assert_eq!(things.drain(TIMEOUT).await.unwrap(), 0);
     let began = std::time::Instant::now();
     let left = store.chronos.shutdown_within(Duration::from_millis(200)).await.unwrap();
     assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
@@ -281,7 +281,7 @@ async fn a_panic_of_a_store_wedges_nothing(p: &Pairing) {
     }
     storage.panic_once(id.to_string());
     users.update(&id, json!({"n": 9})).await.unwrap();
-    assert_eq!(users.drain(PATIENCE).await.unwrap(), 0);
+    assert_eq!(users.drain(TIMEOUT).await.unwrap(), 0);
     assert_eq!(document(&users, &id).await["n"], json!(9));
 }
 
@@ -309,14 +309,14 @@ async fn a_short_process_waits_for_its_own_versions_only(p: &Pairing) {
         put_row(&two, &users, row).await;
     }
     let mine = users.create(json!({"mine": true})).await.unwrap().id;
-    let report = users.settle(PATIENCE).await.unwrap();
+    let report = users.settle(TIMEOUT).await.unwrap();
     assert_eq!((report.own, report.left, report.waiting), (0, 40, 40), "{report:?}");
     assert_eq!(system(&users, &mine).await["state"], json!("new"));
     assert_eq!(two.chronos.shutdown_within(Duration::from_millis(50)).await.unwrap(), []);
     two.is_damaged();
 
     let three = p.open().users();
-    assert_eq!(three.drain(PATIENCE).await.unwrap(), 0);
+    assert_eq!(three.drain(TIMEOUT).await.unwrap(), 0);
     assert_eq!(document(&three, &ids[7]).await, json!({"n": 7}));
 }
 
@@ -357,7 +357,7 @@ async fn what_others_left_is_put_within_a_bound_of_bytes(p: &Pairing) {
     let begun = holding.count(objects::Call::Put);
     assert!((begun..=4).contains(&begun), "{begun} puts are under way with one of this process's own");
     holding.release(objects::Call::Put);
-    assert_eq!(users.drain(PATIENCE).await.unwrap(), 0);
+    assert_eq!(users.drain(TIMEOUT).await.unwrap(), 0);
     assert_eq!(holding.count(objects::Call::Put), LEFT + 1, "each of them once");
     assert_eq!(document(&users, &mine).await, json!({"mine": true}));
 }

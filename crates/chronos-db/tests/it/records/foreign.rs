@@ -9,7 +9,7 @@ use chronos_db::{Collected, Collection, ErrorKind, ImportOp, ItemId, ItemLock, J
 use futures::TryStreamExt as _;
 use test_support::{Failing, Fault, objects};
 
-use super::pairing::{PATIENCE, Pairing, Store, column, document, namespace, on_every_pairing, refused};
+use super::pairing::{Pairing, Store, TIMEOUT, column, document, namespace, on_every_pairing, refused};
 
 on_every_pairing!(
     no_operation_reaches_an_item_of_another_tenant,
@@ -94,7 +94,7 @@ fn ways(p: &Pairing, more: &Json) -> Vec<(&'static str, Store, Collection, Colle
 
 /// What is stored of a tenant, but for what the flusher has yet to do.
 async fn stored(store: &Store, collection: &Collection, tenant: &str) -> Vec<Document> {
-    assert_eq!(collection.drain(PATIENCE).await.unwrap(), 0);
+    assert_eq!(collection.drain(TIMEOUT).await.unwrap(), 0);
     let mut all = Vec::new();
     for suffix in ["head", "ver", "locks", "claims", "gc"] {
         let documents = store.stored(collection, suffix).await;
@@ -206,8 +206,8 @@ async fn attack(operation: Operation, globex: &Collection, id: &ItemId, lock: Op
         }
         // One sequence numbers the collection: what is the other's shows as gaps, and as nothing else.
         Operation::stable_cv => assert!(globex.stable_cv().await.unwrap() >= 0),
-        Operation::drain => assert_eq!(globex.drain(PATIENCE).await.unwrap(), 0),
-        Operation::settle => assert_eq!(globex.settle(PATIENCE).await.unwrap(), 0),
+        Operation::drain => assert_eq!(globex.drain(TIMEOUT).await.unwrap(), 0),
+        Operation::settle => assert_eq!(globex.settle(TIMEOUT).await.unwrap(), 0),
         Operation::ensure_index => globex.ensure_index("n").await.unwrap(),
         Operation::collect_orphans => assert_eq!(globex.collect_orphans(Duration::ZERO).await.unwrap(), Collected::default()),
         Operation::trim => assert_eq!(globex.trim(Duration::ZERO).await.unwrap(), 0),
@@ -225,7 +225,7 @@ async fn no_operation_reaches_an_item_of_another_tenant(p: &Pairing) {
         let lock = acme.lock(&locked).await.unwrap();
         acme.smart_insert(mine("d@acme"), &["mail"]).await.unwrap();
         globex.create(json!({"owner": "globex", "mail": "g@globex"})).await.unwrap();
-        assert_eq!(acme.drain(PATIENCE).await.unwrap(), 0);
+        assert_eq!(acme.drain(TIMEOUT).await.unwrap(), 0);
         // The bucket an orphan would lie in is that of everything else.
         let bucket = store.stored(&acme, "ver").await[0].get_str("jsonBucket").unwrap().to_owned();
         let mut batch = Batch::new();
@@ -259,7 +259,7 @@ async fn an_erased_item_of_another_tenant_is_not_found_either(p: &Pairing) {
         acme.update(&erased, json!({"n": 1})).await.unwrap();
         acme.delete(&erased).await.unwrap();
         globex.create(json!({"owner": "globex", "mail": "g@globex"})).await.unwrap();
-        assert_eq!(acme.drain(PATIENCE).await.unwrap(), 0);
+        assert_eq!(acme.drain(TIMEOUT).await.unwrap(), 0);
         let before = stored(&store, &acme, "acme").await;
         for (_, operation) in OPERATIONS {
             attack(*operation, &globex, &erased, None, 1).await;
@@ -282,7 +282,7 @@ async fn what_waits_to_be_stored_is_counted_for_its_tenant_alone(p: &Pairing) {
     assert_eq!(globex.settle(Duration::from_millis(50)).await.unwrap(), 1);
     assert_eq!(globex.verify().await.unwrap().unflushed, 1);
     storage.switch_off();
-    assert_eq!(globex.drain(PATIENCE).await.unwrap(), 0);
+    assert_eq!(globex.drain(TIMEOUT).await.unwrap(), 0);
 }
 
 async fn without_versions_each_tenant_trims_its_own_rows(p: &Pairing) {
@@ -295,8 +295,8 @@ async fn without_versions_each_tenant_trims_its_own_rows(p: &Pairing) {
             tenant.update(&id, json!({ "n": n })).await.unwrap();
         }
     }
-    assert_eq!(acme.drain(PATIENCE).await.unwrap(), 0);
-    assert_eq!(globex.drain(PATIENCE).await.unwrap(), 0);
+    assert_eq!(acme.drain(TIMEOUT).await.unwrap(), 0);
+    assert_eq!(globex.drain(TIMEOUT).await.unwrap(), 0);
     let rows = |tenant: &'static str| async {
         let rows = store.stored(&acme, "ver").await;
         rows.iter().filter(|row| row.get_str("tenantId").ok() == Some(tenant)).count() as u64

@@ -7,9 +7,9 @@ use base64::engine::general_purpose::STANDARD;
 use bson::doc;
 use chronos_db::documents::{Batch, Guard, Write};
 use chronos_db::fail::{FailAction, FailPoints};
-use chronos_db::{Collection, ErrorKind, Json, Runtime, json};
+use chronos_db::{Collection, Env, ErrorKind, Json, json};
 
-use super::pairing::{PATIENCE, Pairing, Store, document, namespace, on_every_pairing, refused};
+use super::pairing::{Pairing, Store, TIMEOUT, document, namespace, on_every_pairing, refused};
 
 on_every_pairing!(
     a_large_payload_is_stored_before_its_commit,
@@ -29,9 +29,9 @@ fn large(id: i64) -> Json {
     json!({ "id": id, "text": "x".repeat(5000) })
 }
 
-fn armable() -> (Runtime, FailPoints) {
+fn armable() -> (Env, FailPoints) {
     let fail = FailPoints::armable();
-    (Runtime { fail: fail.clone(), ..Runtime::default() }, fail)
+    (Env { fail: fail.clone(), ..Env::default() }, fail)
 }
 
 /// How many objects go, whatever their age.
@@ -68,8 +68,8 @@ async fn a_large_payload_is_stored_before_its_commit(p: &Pairing) {
 
 /// N-24, G-49.
 async fn an_object_whose_commit_never_came_is_removed_later_and_no_other(p: &Pairing) {
-    let (runtime, fail) = armable();
-    let store = p.opening().with(&small_rows()).runtime(runtime).open();
+    let (env, fail) = armable();
+    let store = p.opening().with(&small_rows()).env(env).open();
     let users = store.users();
     let kept = users.create(large(1)).await.unwrap().id;
     let kept_keys = store.keys(&users).await;
@@ -115,7 +115,7 @@ async fn a_large_payload_is_shared_by_deletions_and_restores(p: &Pairing) {
     users.update(&id, json!({"text": "short"})).await.unwrap();
     users.delete(&id).await.unwrap();
     users.restore(&id).to_version(0).await.unwrap();
-    assert_eq!(users.drain(PATIENCE).await.unwrap(), 0);
+    assert_eq!(users.drain(TIMEOUT).await.unwrap(), 0);
     assert_eq!(store.keys(&users).await.len(), 2, "nothing was copied");
     assert_eq!(collected(&users).await, 0);
     assert_eq!(document(&users, &id).await, large(1));
@@ -124,8 +124,8 @@ async fn a_large_payload_is_shared_by_deletions_and_restores(p: &Pairing) {
 }
 
 async fn a_large_write_that_loses_a_race_leaves_only_a_noted_object(p: &Pairing) {
-    let (runtime, fail) = armable();
-    let store = p.opening().with(&small_rows()).runtime(runtime).open();
+    let (env, fail) = armable();
+    let store = p.opening().with(&small_rows()).env(env).open();
     let users = store.users();
     let id = users.create(large(1)).await.unwrap().id;
     fail.arm("commit.before_numbers", FailAction::Error(ErrorKind::Database), 0, 1);

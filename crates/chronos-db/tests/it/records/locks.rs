@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bson::doc;
 use chronos_db::documents::{Batch, Guard, Write};
-use chronos_db::{Clock as _, Collection, ErrorKind, ItemId, Runtime, json};
+use chronos_db::{Clock as _, Collection, Env, ErrorKind, ItemId, json};
 use test_support::MockClock;
 
 use super::pairing::{Kind, Pairing, Store, document, namespace, on_every_pairing, refused};
@@ -89,15 +89,15 @@ async fn a_lock_is_of_one_item(p: &Pairing) {
     lock.release().await.unwrap();
 }
 
-fn runtime(clock: &Arc<MockClock>) -> Runtime {
-    Runtime { clock: clock.clone(), ..Runtime::default() }
+fn env(clock: &Arc<MockClock>) -> Env {
+    Env { clock: clock.clone(), ..Env::default() }
 }
 
 #[tokio::test]
 async fn other_writers_wait_five_seconds_and_then_get_locked() {
     let p = Pairing::new(Kind::EmbeddedMemory);
     let clock = Arc::new(MockClock::default());
-    let users = p.opening().runtime(runtime(&clock)).open().users();
+    let users = p.opening().env(env(&clock)).open().users();
     let id = users.create(json!({"n": 0})).await.unwrap().id;
     let lock = users.lock(&id).await.unwrap();
     let begin = clock.now();
@@ -120,7 +120,7 @@ async fn other_writers_wait_five_seconds_and_then_get_locked() {
 async fn a_lease_is_renewed_until_its_holder_stops_and_ends_thirty_seconds_later() {
     let p = Pairing::new(Kind::EmbeddedMemory);
     let clock = Arc::new(MockClock::default());
-    let store = p.opening().runtime(runtime(&clock)).open();
+    let store = p.opening().env(env(&clock)).open();
     let users = store.users();
     let id = users.create(json!({"n": 0})).await.unwrap().id;
     let lock = users.lock(&id).await.unwrap();
@@ -144,8 +144,8 @@ async fn a_lease_is_renewed_until_its_holder_stops_and_ends_thirty_seconds_later
 async fn a_holder_that_sleeps_through_its_lease_is_fenced_off() {
     let p = Pairing::new(Kind::EmbeddedLocal);
     let (asleep, awake) = (Arc::new(MockClock::default()), Arc::new(MockClock::default()));
-    let holder = p.opening().runtime(runtime(&asleep)).open().users();
-    let writer = p.opening().runtime(runtime(&awake)).open().users();
+    let holder = p.opening().env(env(&asleep)).open().users();
+    let writer = p.opening().env(env(&awake)).open().users();
     let id = holder.create(json!({"n": 0})).ack_stored().await.unwrap().id;
     let lock = holder.lock(&id).await.unwrap();
     assert_eq!(refused(writer.lock(&id).wait(Duration::ZERO).await), ErrorKind::Locked);
@@ -162,7 +162,7 @@ async fn a_holder_that_sleeps_through_its_lease_is_fenced_off() {
 async fn a_holder_learns_that_its_lease_went_to_somebody_else() {
     let p = Pairing::new(Kind::EmbeddedMemory);
     let clock = Arc::new(MockClock::default());
-    let store = p.opening().runtime(runtime(&clock)).open();
+    let store = p.opening().env(env(&clock)).open();
     let users = store.users();
     let id = users.create(json!({"n": 0})).await.unwrap().id;
     let lock = users.lock(&id).await.unwrap();

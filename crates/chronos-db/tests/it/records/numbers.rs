@@ -7,7 +7,7 @@ use chronos_db::documents::{Batch, Guard, Write};
 use chronos_db::{Collection, ItemId, Verification, json};
 use futures::TryStreamExt as _;
 
-use super::pairing::{PATIENCE, Pairing, Store, document, namespace, on_every_pairing};
+use super::pairing::{Pairing, Store, TIMEOUT, document, namespace, on_every_pairing};
 
 on_every_pairing!(
     a_counter_behind_its_rows_is_raised_and_no_write_fails,
@@ -68,7 +68,7 @@ async fn behind(p: &Pairing) -> (Store, Collection, Vec<ItemId>) {
     for n in 0..20 {
         ids.push(users.create(json!({ "n": n })).await.unwrap().id);
     }
-    assert_eq!(users.drain(PATIENCE).await.unwrap(), 0);
+    assert_eq!(users.drain(TIMEOUT).await.unwrap(), 0);
     set_number(&store, &users, "cv", 0).await;
     (store, users, ids)
 }

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use chronos_db::{ErrorKind, Runtime, json};
+use chronos_db::{Env, ErrorKind, json};
 use test_support::{Failing, Fault, MockClock, documents, objects};
 
-use super::pairing::{Kind, PATIENCE, Pairing, document, on_every_pairing, refused};
+use super::pairing::{Kind, Pairing, TIMEOUT, document, on_every_pairing, refused};
 
 on_every_pairing!(
     writes_go_on_while_the_storage_is_down_and_are_stored_after_it,
@@ -43,7 +43,7 @@ async fn writes_go_on_while_the_storage_is_down_and_are_stored_after_it(p: &Pair
     assert_eq!(store.keys(&users).await, Vec::<String>::new());
 
     storage.switch_off();
-    assert_eq!(users.drain(PATIENCE).await.unwrap(), 0);
+    assert_eq!(users.drain(TIMEOUT).await.unwrap(), 0);
     assert_eq!(store.keys(&users).await.len(), 6, "four payloads, a blob and its text");
     assert_eq!(users.get(&id).await.unwrap().unwrap().item["_system"]["state"], json!("new"));
     assert_eq!(document(&users, &id).await["n"], json!(1));
@@ -65,7 +65,7 @@ async fn a_write_that_waits_for_its_object_says_when_it_is_not_stored(p: &Pairin
     assert_eq!(document(&users, &id).await, json!({"n": 1}));
     storage.switch_off();
     users.update(&id, json!({"n": 2})).ack_stored().await.unwrap();
-    assert_eq!(users.drain(PATIENCE).await.unwrap(), 0);
+    assert_eq!(users.drain(TIMEOUT).await.unwrap(), 0);
     assert_eq!(store.keys(&users).await.len(), 3);
 }
 
@@ -151,10 +151,10 @@ async fn a_flusher_whose_database_fails_tries_again(p: &Pairing) {
     // The commit itself is one call; what follows it is the flusher's.
     database.fail_nth(documents::Call::Apply, 1, Fault::Before);
     users.update(&id, json!({"n": 1})).await.unwrap();
-    assert_eq!(users.drain(PATIENCE).await.unwrap(), 0);
+    assert_eq!(users.drain(TIMEOUT).await.unwrap(), 0);
     database.fail_nth(documents::Call::Apply, 1, Fault::After);
     users.update(&id, json!({"n": 2})).await.unwrap();
-    assert_eq!(users.drain(PATIENCE).await.unwrap(), 0);
+    assert_eq!(users.drain(TIMEOUT).await.unwrap(), 0);
     assert_eq!(database.injected(), 2);
     assert_eq!(store.keys(&users).await.len(), 3);
 }
@@ -165,7 +165,7 @@ async fn a_storage_that_is_down_is_tried_again_after_growing_waits() {
     let pairing = Pairing::new(Kind::EmbeddedMemory);
     let clock = Arc::new(MockClock::default());
     let storage = Failing::<objects::Call>::new();
-    let store = pairing.opening().runtime(Runtime { clock: clock.clone(), ..Runtime::default() }).objects(&storage).open();
+    let store = pairing.opening().env(Env { clock: clock.clone(), ..Env::default() }).objects(&storage).open();
     let users = store.users();
     storage.switch_all_on(Fault::Before);
     let id = users.create(json!({"n": 0})).await.unwrap().id;
@@ -179,7 +179,7 @@ async fn a_storage_that_is_down_is_tried_again_after_growing_waits() {
     assert_eq!(waits, [200, 400, 800, 1600, 3200, 6400, 12_800, 25_600, 30_000, 30_000]);
     clock.sleepers(1).await;
     storage.switch_off();
-    assert_eq!(users.drain(PATIENCE).await.unwrap(), 0, "a drain does not wait for the next try");
+    assert_eq!(users.drain(TIMEOUT).await.unwrap(), 0, "a drain does not wait for the next try");
     assert_eq!(document(&users, &id).await, json!({"n": 0}));
     pairing.finish().await;
 }

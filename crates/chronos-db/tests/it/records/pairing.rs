@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use bson::Document;
 use chronos_db::config::Config;
-use chronos_db::documents::{Direction, Documents, Namespace, Scan};
-use chronos_db::objects::{Objects, keys};
+use chronos_db::documents::{Direction, DocumentStore, Namespace, Scan};
+use chronos_db::objects::{ObjectStorage, keys};
 use chronos_db::testing::costs::Gauge;
-use chronos_db::{Chronos, Collection, ErrorKind, ItemId, Json, Result, Route, Runtime, Timestamp, json};
+use chronos_db::{Chronos, Collection, Env, ErrorKind, ItemId, Json, Result, Route, Timestamp, json};
 use futures::TryStreamExt as _;
 use tempfile::TempDir;
 use test_support::{Layer, Meter, Selective, servers};
@@ -17,7 +17,7 @@ use test_support::{Layer, Meter, Selective, servers};
 use crate::gauges;
 
 /// Longer than any server needs.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Which stores a scenario runs on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -197,7 +197,7 @@ impl Pairing {
     }
 
     /// A client of the document store for [`Opening::documents_client`], and what counts its work.
-    pub(crate) fn observed(&self) -> (Arc<dyn Documents>, Arc<dyn Gauge>) {
+    pub(crate) fn observed(&self) -> (Arc<dyn DocumentStore>, Arc<dyn Gauge>) {
         match self.kind {
             Kind::EmbeddedMemory => gauges::embedded(":memory:"),
             Kind::EmbeddedLocal => gauges::embedded(self.folder().join("documents")),
@@ -215,11 +215,11 @@ impl Pairing {
         let collections: Vec<_> = stores.iter().flat_map(|store| std::mem::take(&mut *store.collections.lock().unwrap())).collect();
         for collection in &collections {
             // One of several handles only stores what it wrote itself while that is young.
-            collection.drain(PATIENCE).await.unwrap();
+            collection.drain(TIMEOUT).await.unwrap();
         }
         for collection in collections {
             let name = format!("{:?}, {}.{}", self.kind, collection.database(), collection.name());
-            assert_eq!(collection.drain(PATIENCE).await.unwrap(), 0, "{name}: versions wait to be stored");
+            assert_eq!(collection.drain(TIMEOUT).await.unwrap(), 0, "{name}: versions wait to be stored");
             let found = collection.verify().await.unwrap();
             assert!(found.is_clean(), "{name}: {:#}", found.to_json());
         }
@@ -240,7 +240,7 @@ impl Pairing {
 pub(crate) struct Opening<'p> {
     pairing: &'p Pairing,
     builder: chronos_db::Builder,
-    raw: Arc<Mutex<Option<Arc<dyn Objects>>>>,
+    raw: Arc<Mutex<Option<Arc<dyn ObjectStorage>>>>,
     layered: bool,
 }
 
@@ -257,8 +257,8 @@ impl Opening<'_> {
         self
     }
 
-    pub(crate) fn runtime(mut self, runtime: Runtime) -> Self {
-        self.builder = self.builder.runtime(runtime);
+    pub(crate) fn env(mut self, env: Env) -> Self {
+        self.builder = self.builder.env(env);
         self
     }
 
@@ -276,7 +276,7 @@ impl Opening<'_> {
     }
 
     /// Another client in place of the document store's.
-    pub(crate) fn documents_client(mut self, client: Arc<dyn Documents>) -> Self {
+    pub(crate) fn documents_client(mut self, client: Arc<dyn DocumentStore>) -> Self {
         self.builder = self.builder.wrap_documents(move |_| Arc::clone(&client));
         self
     }
@@ -333,7 +333,7 @@ impl Opening<'_> {
 pub(crate) struct Store {
     pub(crate) chronos: Chronos,
     /// The bucket that was opened last, without layers.
-    raw: Arc<Mutex<Option<Arc<dyn Objects>>>>,
+    raw: Arc<Mutex<Option<Arc<dyn ObjectStorage>>>>,
     collections: Arc<Mutex<Vec<Collection>>>,
 }
 
@@ -355,7 +355,7 @@ impl Store {
     }
 
     /// The bucket under all layers; every pairing keeps payloads and blobs of a tenant in one.
-    pub(crate) fn bucket(&self) -> Arc<dyn Objects> {
+    pub(crate) fn bucket(&self) -> Arc<dyn ObjectStorage> {
         self.raw.lock().unwrap().clone().expect("nothing was stored yet")
     }
 
@@ -368,7 +368,7 @@ impl Store {
         keys
     }
 
-    pub(crate) fn documents(&self) -> Arc<dyn Documents> {
+    pub(crate) fn documents(&self) -> Arc<dyn DocumentStore> {
         let config = self.chronos.config();
         let main = if config.connections.contains_key("main") { "main" } else { "mongoUris[0]" };
         self.chronos.documents(main).unwrap()

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bson::{Bson, Document, oid::ObjectId};
-use chronos_db::documents::{Batch, Direction, Documents, Outcome, Write};
+use chronos_db::documents::{Batch, Direction, DocumentStore, Outcome, Write};
 use chronos_db::{Collection, ItemId, Timestamp, View, json};
 use futures::TryStreamExt as _;
 use test_support::{Failing, Fault, documents};
@@ -31,7 +31,7 @@ struct OnItsWay {
 }
 
 async fn on_its_way(store: &Store, users: &Collection, id: &ItemId) -> OnItsWay {
-    assert_eq!(users.drain(super::pairing::PATIENCE).await.unwrap(), 0);
+    assert_eq!(users.drain(super::pairing::TIMEOUT).await.unwrap(), 0);
     let mut row =
         store.stored(users, "ver").await.into_iter().find(|row| row.get_object_id("itemId").unwrap().to_hex() == id.to_string()).unwrap();
     let taken = loop {
@@ -47,7 +47,7 @@ async fn on_its_way(store: &Store, users: &Collection, id: &ItemId) -> OnItsWay 
     OnItsWay { row, taken }
 }
 
-async fn insert(documents: &dyn Documents, users: &Collection, row: Document) -> Outcome {
+async fn insert(documents: &dyn DocumentStore, users: &Collection, row: Document) -> Outcome {
     let mut batch = Batch::new();
     batch.push(&namespace(users, "ver"), Write::insert(row));
     documents.apply(batch).await.unwrap().remove(0)

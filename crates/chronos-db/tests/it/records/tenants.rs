@@ -8,7 +8,7 @@ use chronos_db::json;
 use chronos_db::{Chronos, Collection, ErrorKind, Json, Route};
 use test_support::{Failing, Fault, objects};
 
-use super::pairing::{Kind, PATIENCE, Pairing, Store, column, document, on_durable_pairings, on_every_pairing, refused, system};
+use super::pairing::{Kind, Pairing, Store, TIMEOUT, column, document, on_durable_pairings, on_every_pairing, refused, system};
 
 on_every_pairing!(
     an_item_of_one_tenant_does_not_exist_for_another,
@@ -114,7 +114,7 @@ async fn without_object_storage_payloads_stay_in_their_rows(p: &Pairing) {
     users.update(&id, json!({"n": 1})).await.unwrap();
     users.delete(&id).await.unwrap();
     users.restore(&id).to_version(0).await.unwrap();
-    assert_eq!(users.drain(PATIENCE).await.unwrap(), 0, "nothing waits");
+    assert_eq!(users.drain(TIMEOUT).await.unwrap(), 0, "nothing waits");
     assert_eq!(document(&users, &id).await, json!({"n": 0}));
     assert_eq!(users.get(&id).version(1).await.unwrap().unwrap().document(), json!({"n": 1}));
     assert_eq!(system(&users, &id).await["state"], json!("new-not-synched"));
@@ -219,7 +219,7 @@ async fn what_has_no_tenant_gets_one_once(p: &Pairing) {
     let locked = nobody.list().limit(1).await.unwrap().items[0].id;
     nobody.lock(&locked).await.unwrap().release().await.unwrap();
     let theirs = globex.create(json!({"of": "globex"})).await.unwrap().id;
-    assert_eq!(nobody.drain(PATIENCE).await.unwrap(), 0);
+    assert_eq!(nobody.drain(TIMEOUT).await.unwrap(), 0);
     let stable = nobody.stable_cv().await.unwrap();
     assert_eq!(acme.list().await.unwrap().items.len(), 0);
 
@@ -247,7 +247,7 @@ async fn a_tenants_own_database_shows_what_was_written_before_there_were_tenants
     let before = alone.users();
     let legacy = before.create(json!({"n": 0})).await.unwrap().id;
     assert!(!alone.head(&before, &legacy).await.contains_key("tenantId"), "where nobody else comes, nothing need be said");
-    assert_eq!(before.drain(PATIENCE).await.unwrap(), 0);
+    assert_eq!(before.drain(TIMEOUT).await.unwrap(), 0);
     if p.kind == Kind::EmbeddedMemory {
         return;
     }
@@ -355,8 +355,8 @@ async fn what_one_tenant_left_to_store_goes_to_its_own_place(p: &Pairing) {
     let store = p.opening().configured(&config).without_cache().open();
     let (acme, globex) = (store.with(route("acme")), store.with(route("globex")));
     acme.create(json!({"of": "acme"})).await.unwrap();
-    assert_eq!(acme.drain(PATIENCE).await.unwrap(), 0);
-    assert_eq!(globex.drain(PATIENCE).await.unwrap(), 0);
+    assert_eq!(acme.drain(TIMEOUT).await.unwrap(), 0);
+    assert_eq!(globex.drain(TIMEOUT).await.unwrap(), 0);
     assert_eq!(document(&globex, &id).await, json!({"of": "globex"}));
     let folder = |space: &str| std::fs::read_dir(p.folder().join(space)).unwrap().count();
     assert_eq!((folder("objects-a"), folder("objects-b")), (1, 1));

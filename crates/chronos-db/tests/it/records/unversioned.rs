@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use chronos_db::{Collection, ErrorKind, ItemId, Json, Runtime, Timestamp, json};
+use chronos_db::{Collection, Env, ErrorKind, ItemId, Json, Timestamp, json};
 use test_support::{Holding, MockClock, objects};
 
-use super::pairing::{PATIENCE, Pairing, document, on_durable_pairings, on_every_pairing, refused};
+use super::pairing::{Pairing, TIMEOUT, document, on_durable_pairings, on_every_pairing, refused};
 
 mod alone {
     super::on_every_pairing!(
@@ -39,7 +39,7 @@ fn unversioned() -> Json {
 
 /// Everything is stored, and the rows are gone.
 async fn trimmed(users: &Collection) {
-    assert_eq!(users.drain(PATIENCE).await.unwrap(), 0);
+    assert_eq!(users.drain(TIMEOUT).await.unwrap(), 0);
     users.trim(Duration::ZERO).await.unwrap();
 }
 
@@ -139,8 +139,8 @@ async fn a_deleted_item_comes_back_as_it_was_last(p: &Pairing) {
 
 async fn a_write_whose_upload_takes_long_succeeds_and_uploads_once(p: &Pairing) {
     let (holding, clock) = (Holding::<objects::Call>::new(), Arc::new(MockClock::default()));
-    let runtime = Runtime { clock: clock.clone(), ..Runtime::default() };
-    let store = p.opening().with(&unversioned()).runtime(runtime).objects(&holding).open();
+    let env = Env { clock: clock.clone(), ..Env::default() };
+    let store = p.opening().with(&unversioned()).env(env).objects(&holding).open();
     let users = store.users();
     let id = users.create(json!({"n": 0, "text": "x".repeat(2000)})).await.unwrap().id;
     let before = holding.count(objects::Call::Put);
@@ -189,7 +189,7 @@ async fn what_a_head_names_is_never_trimmed(p: &Pairing) {
     let id = users.create(json!({"n": 0, "file": STANDARD.encode("a file")})).await.unwrap().id;
     users.update(&id, json!({"n": 1})).await.unwrap();
     users.update(&id, json!({"n": 2})).await.unwrap();
-    assert_eq!(users.drain(PATIENCE).await.unwrap(), 0);
+    assert_eq!(users.drain(TIMEOUT).await.unwrap(), 0);
     for passes in 0..2 {
         holding.hold(objects::Call::Delete, passes);
         let trim = slow.trim(Duration::ZERO);
@@ -200,7 +200,7 @@ async fn what_a_head_names_is_never_trimmed(p: &Pairing) {
                 users.delete(&id).await.unwrap();
                 users.restore(&id).to_version(2).await.unwrap();
                 users.update(&id, json!({"more": 1})).await.unwrap();
-                assert_eq!(users.drain(PATIENCE).await.unwrap(), 0);
+                assert_eq!(users.drain(TIMEOUT).await.unwrap(), 0);
             }
             holding.release(objects::Call::Delete);
         };

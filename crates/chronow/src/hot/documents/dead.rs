@@ -11,7 +11,7 @@ use super::chunk::Body;
 use super::entities::Opened;
 use super::keys::place_of;
 use super::store::{Engine, ascending, put_if};
-use crate::hot::{Accepted, DeadLetter, DeadLetterId, MOST_LETTERS, Select};
+use crate::hot::{Accepted, DeadLetter, DeadLetterId, MAX_LETTERS, Select};
 use crate::{Error, Result, SubscriptionName, Timestamp};
 
 /// Dead letters in one step.
@@ -44,7 +44,7 @@ impl Engine {
             return Ok((Vec::new(), after.map(str::to_owned)));
         }
         let after = after.map(|cursor| behind(&opened, cursor)).transpose()?;
-        let (order, limit) = (ascending(&["due", "_id"]), u64::from(limit.min(MOST_LETTERS)));
+        let (order, limit) = (ascending(&["due", "_id"]), u64::from(limit.min(MAX_LETTERS)));
         let scan = Scan { filter: dead(&opened), order, after, limit: Some(limit), ..Scan::default() };
         let cards: Vec<Card> = self.scan(&self.spaces.cards, scan).await?.into_iter().map(Card::read).collect::<Result<_>>()?;
         let next = cards.last().filter(|_| cards.len() as u64 == limit).map(cursor);

@@ -17,7 +17,7 @@ use crate::hot::Delivery;
 
 /// How long a message that waits for its key is left alone before somebody looks whether it was forgotten; then for as long as it is old already.
 pub(super) const RECHECK_MS: i64 = 5_000;
-const MOST_RECHECK_MS: i64 = 600_000;
+const MAX_RECHECK_MS: i64 = 600_000;
 
 /// So often some are looked at, and so many.
 const RECHECKS_MS: i64 = 500;
@@ -176,5 +176,5 @@ impl Engine {
 pub(super) fn queue(card: &mut Card, now: i64) {
     card.state = State::Queued;
     card.token = None;
-    card.due = now + (now - card.at.as_millis()).clamp(RECHECK_MS, MOST_RECHECK_MS);
+    card.due = now + (now - card.at.as_millis()).clamp(RECHECK_MS, MAX_RECHECK_MS);
 }

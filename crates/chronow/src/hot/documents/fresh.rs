@@ -18,18 +18,18 @@ use crate::hot::Delivery;
 use crate::{ErrorKind, Result};
 
 /// Messages looked at in one step, and chunks read at once.
-const MOST_EXAMINED: usize = 2_000;
+const MAX_EXAMINED: usize = 2_000;
 const CHUNKS_AT_ONCE: u64 = 2;
 
 /// Places of a gap that are closed in one step, and closed ones that are passed in one.
-const MOST_CLOSED: i64 = 500;
+const MAX_CLOSED: i64 = 500;
 const CLOSED_AT_ONCE: u64 = 1_000;
 
 /// A message that a publisher is writing just now comes after about so long.
 const SOON: Duration = Duration::from_millis(15);
 
 /// After so often others were faster, they may as well have died.
-const MOST_LOST: u32 = 8;
+const MAX_LOST: u32 = 8;
 
 /// Pulls that begin carefully after one that met others.
 const CAREFUL: u32 = 32;
@@ -113,8 +113,8 @@ impl Engine {
             let rest = found.split_off(1);
             return Ok(Claimed::Begun(found, rest));
         }
-        if local.lost.fetch_add(1, Ordering::Relaxed) < MOST_LOST {
-            self.runtime.clock.sleep(Duration::from_millis(2 + self.runtime.random.next_u64() % 6)).await;
+        if local.lost.fetch_add(1, Ordering::Relaxed) < MAX_LOST {
+            self.env.clock.sleep(Duration::from_millis(2 + self.env.random.next_u64() % 6)).await;
             return Ok(Claimed::Lost);
         }
         local.lost.store(0, Ordering::Relaxed);
@@ -125,7 +125,7 @@ impl Engine {
         let (topic, now) = (&opened.topic, opened.now);
         let mut walk = Walk { place: opened.cursor.at, found: Vec::new(), more: true, soon: None };
         let (mut ahead, mut examined) = (VecDeque::new(), 0);
-        while walk.found.len() < room && examined < MOST_EXAMINED {
+        while walk.found.len() < room && examined < MAX_EXAMINED {
             if walk.place >= opened.seen.0 {
                 walk.more = false;
                 break;
@@ -146,7 +146,7 @@ impl Engine {
                     walk.soon = Some(SOON);
                     break;
                 }
-                let from = (walk.place + 1).max(chunk.first - MOST_CLOSED);
+                let from = (walk.place + 1).max(chunk.first - MAX_CLOSED);
                 self.close_gap(topic, from, chunk.first - 1, chunk.at, now).await?;
                 break;
             }
@@ -175,7 +175,7 @@ impl Engine {
                 }
             }
             self.remember_chunk_once(&topic.id, &chunk);
-            while walk.place < chunk.last && walk.found.len() < room && examined < MOST_EXAMINED {
+            while walk.place < chunk.last && walk.found.len() < room && examined < MAX_EXAMINED {
                 walk.place += 1;
                 examined += 1;
                 if let Some(body) = chunk.at_place(walk.place) {

@@ -21,7 +21,7 @@ use crate::{Result, SubscriptionName, Timestamp, TopicName};
 
 /// Chunks read at once, and messages that are looked at for those a filter lets pass.
 const CHUNKS: u64 = 8;
-const MOST_EXAMINED: usize = 10_000;
+const MAX_EXAMINED: usize = 10_000;
 
 /// Messages that no subscription looked at yet.
 #[derive(Debug, Default)]
@@ -149,7 +149,7 @@ impl Engine {
                 if opened.subscription.wants(body) {
                     found.push(peeked(body, Place::Unread, 0, None));
                 }
-                found.len() < limit && examined < MOST_EXAMINED.max(limit)
+                found.len() < limit && examined < MAX_EXAMINED.max(limit)
             })
             .await?;
         }

@@ -225,7 +225,7 @@ impl Engine {
         };
         let (Some((rev, floor)), Some(aside)) = (floor, aside) else { return Ok(None) };
         let most = i64::try_from(topic.options.max_len).unwrap_or(i64::MAX);
-        let age = self.runtime.clock.now().as_millis() - aside.at;
+        let age = self.env.clock.now().as_millis() - aside.at;
         let sure = match age {
             0..=ASIDE_BELIEVED_MS => last - floor + aside.count + count <= most,
             ..=ASIDE_BELIEVED_WITH_ROOM_MS => last - floor + aside.most(last) + count <= most,
@@ -249,7 +249,7 @@ impl Engine {
 
     /// How many messages wait outside of the chunks.
     async fn aside(&self, topic: &Topic, cursors: &[Cursor], last: i64, exactly: bool) -> Result<i64> {
-        let now = self.runtime.clock.now().as_millis();
+        let now = self.env.clock.now().as_millis();
         let known = locked(&self.known).aside.get(&topic.id).copied();
         if let Some(known) = known.filter(|known| !exactly && (known.at..=known.at + ASIDE_BELIEVED_MS).contains(&now)) {
             return Ok(known.count);

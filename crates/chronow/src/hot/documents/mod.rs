@@ -1,4 +1,4 @@
-//! The hot tier in documents: over SEAM 1 of chronos-db, so on embedded SQLite (several processes on one file) and on MongoDB alike.
+//! The hot tier in documents: over a [`DocumentStore`] of chronos-db, so on embedded SQLite (several processes on one file) and on MongoDB alike.
 //!
 //! # Messages and cards
 //!
@@ -57,13 +57,13 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use chronos_db::Runtime;
-use chronos_db::documents::Documents;
+use chronos_db::Env;
+use chronos_db::documents::DocumentStore;
 use futures::stream::BoxStream;
 
 use self::store::Engine;
 use super::{
-    Accepted, Advance, Advanced, Change, DeadLetter, DeadLetterId, Delivery, Hot, Lock, Outgoing, Peeked, Published, Pulled, Select,
+    Accepted, Advance, Advanced, Change, DeadLetter, DeadLetterId, Delivery, HotTier, Lock, Outgoing, Peeked, Published, Pulled, Select,
     SubscriptionOptions, SubscriptionPatch, TopicOptions, TopicPatch, TopicStats, Value, When,
 };
 use crate::{Result, Scope, SubscriptionName, Timestamp, TopicName};
@@ -74,10 +74,10 @@ pub struct DocumentsHot {
 }
 
 impl DocumentsHot {
-    /// A hot tier in `database`. Nothing is touched before the first call, and closing it leaves the store open. [`Hot::close`] closes `documents`, so they should be its own.
+    /// A hot tier in `database`. Nothing is touched before the first call, and closing it leaves the store open. [`HotTier::close`] closes `documents`, so they should be its own.
     #[must_use]
-    pub fn new(documents: Arc<dyn Documents>, database: &str, runtime: Runtime) -> Self {
-        Self { engine: Arc::new(Engine::new(documents, database, runtime)) }
+    pub fn new(documents: Arc<dyn DocumentStore>, database: &str, env: Env) -> Self {
+        Self { engine: Arc::new(Engine::new(documents, database, env)) }
     }
 }
 
@@ -88,7 +88,7 @@ impl fmt::Debug for DocumentsHot {
 }
 
 #[async_trait]
-impl Hot for DocumentsHot {
+impl HotTier for DocumentsHot {
     async fn ping(&self) -> Result<String> {
         self.engine.looking().await?;
         let can = self.engine.documents.capabilities().await?;

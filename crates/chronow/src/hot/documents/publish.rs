@@ -127,14 +127,14 @@ impl Engine {
         if messages.iter().any(|message| message.not_before.is_some()) && !topic.schedules {
             self.note_schedules(name).await?;
         }
-        let patient_until = self.runtime.clock.now().plus_millis(PATIENCE_MS);
+        let patient_until = self.env.clock.now().plus_millis(PATIENCE_MS);
         for _ in 0..ATTEMPTS {
             let (duplicates, replaced) = loop {
                 match self.look_for_duplicates(topic, &messages).await? {
                     Some(known) => break known,
-                    None if self.runtime.clock.now() > patient_until => return Err(too_contended("the dedup ids")),
+                    None if self.env.clock.now() > patient_until => return Err(too_contended("the dedup ids")),
                     // Somebody is publishing one of them right now.
-                    None => self.runtime.clock.sleep(Duration::from_millis(10)).await,
+                    None => self.env.clock.sleep(Duration::from_millis(10)).await,
                 }
             };
             let mine: Vec<&Outgoing> = messages.iter().zip(&duplicates).filter(|(_, twin)| twin.is_none()).map(|(m, _)| m).collect();
@@ -212,9 +212,9 @@ impl Engine {
         replaced: &HashMap<String, ObjectId>,
     ) -> Result<Option<Vec<String>>> {
         let count = u32::try_from(messages.len()).map_err(|_| Error::validation("too many messages for one batch"))?;
-        let begun = self.runtime.clock.now();
+        let begun = self.env.clock.now();
         let given = self.documents.sequence(&self.spaces.topics, &sequence_key(&topic.id), count).await?;
-        self.runtime.fail.hit("bus.after_numbers")?;
+        self.env.fail.hit("bus.after_numbers")?;
         let (first, now) = (given.first + 1, given.now);
         let ids: Vec<String> = (first..).take(messages.len()).map(message_id).collect();
         let is_later = |message: &Outgoing| message.not_before.is_some_and(|at| at > now);
@@ -259,9 +259,9 @@ impl Engine {
         if accepted && !side.operations.is_empty() {
             accepted = self.documents.apply(side).await?.iter().all(|outcome| outcome.is_applied());
         }
-        self.runtime.fail.hit("bus.before_head")?;
+        self.env.fail.hit("bus.before_head")?;
         if accepted && self.write_one(&self.spaces.messages, Write::insert(head_document)).await?.is_applied() {
-            if self.runtime.clock.now() > begun.plus_millis(CLOSED_MS / 2) {
+            if self.env.clock.now() > begun.plus_millis(CLOSED_MS / 2) {
                 let message = "the publish was interrupted for too long; whether the messages were accepted is unknown";
                 return Err(Error::new(ErrorKind::HotTier, message));
             }

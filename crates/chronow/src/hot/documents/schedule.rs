@@ -173,7 +173,7 @@ impl Engine {
             cancelled.insert("due", 0_i64);
             cancelled.insert("rev", self.fresh());
             if self.write_one(&self.spaces.scheduled, put_if(cancelled.clone(), revision(&scheduled)?)).await?.is_applied() {
-                self.runtime.fail.hit("bus.after_cancel")?;
+                self.env.fail.hit("bus.after_cancel")?;
                 self.forget_cancelled(&cancelled).await?;
                 return Ok(true);
             }

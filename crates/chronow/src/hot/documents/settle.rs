@@ -115,7 +115,7 @@ impl Engine {
             }
             tasks = later;
             if tasks.is_empty() {
-                self.runtime.fail.hit("bus.before_wake")?;
+                self.env.fail.hit("bus.before_wake")?;
                 self.wake(freed).await?;
                 if opened.subscription.options.auto_delete_ms.is_some() && told.iter().any(|told| *told != Settled::Lost) {
                     self.note_work(name, opened).await;
@@ -218,7 +218,7 @@ impl Engine {
             }
             Settle::Retry { delay, reason } => {
                 // The quotient of two 64 bit numbers is good enough as a chance.
-                let chance = self.runtime.random.next_u64() as f64 / u64::MAX as f64;
+                let chance = self.env.random.next_u64() as f64 / u64::MAX as f64;
                 let wait = delay.unwrap_or_else(|| options.backoff(card.starts, chance));
                 detach(card, body, State::Waiting, now.as_millis().saturating_add(millis(wait)));
                 card.why.clone_from(reason);

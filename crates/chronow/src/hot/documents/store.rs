@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use bson::oid::ObjectId;
 use bson::{Bson, Document};
-use chronos_db::Runtime;
-use chronos_db::documents::{Batch, Direction, Documents, Filter, Guard, Index, Namespace, Outcome, Scan, Write, within};
+use chronos_db::Env;
+use chronos_db::documents::{Batch, Direction, DocumentStore, Filter, Guard, Index, Namespace, Outcome, Scan, Write, within};
 use futures::TryStreamExt as _;
 use tokio::sync::{Notify, OnceCell, Semaphore, watch};
 
@@ -24,7 +24,7 @@ const CACHED_CHUNKS: usize = 64;
 const CACHED_BYTES: usize = 16 * 1024 * 1024;
 
 /// The largest number that fits the padding of names.
-const MOST_PLACE: i64 = 9_999_999_999_999_999;
+const MAX_PLACE: i64 = 9_999_999_999_999_999;
 
 /// Who waits for what others have begun hears how that ended so shortly after it must have.
 const OTHERS: Duration = Duration::from_millis(500);
@@ -126,9 +126,9 @@ chronos_db::debug_some!(Chunks {});
 
 #[derive(Debug)]
 pub(super) struct Engine {
-    pub(super) documents: Arc<dyn Documents>,
+    pub(super) documents: Arc<dyn DocumentStore>,
     pub(super) spaces: Spaces,
-    pub(super) runtime: Runtime,
+    pub(super) env: Env,
     ready: OnceCell<bool>,
     pub(super) closed: AtomicBool,
     locals: Mutex<HashMap<SubscriptionName, Arc<Local>>>,
@@ -185,7 +185,7 @@ pub(super) fn too_contended(what: &str) -> Error {
 }
 
 impl Engine {
-    pub(super) fn new(documents: Arc<dyn Documents>, database: &str, runtime: Runtime) -> Self {
+    pub(super) fn new(documents: Arc<dyn DocumentStore>, database: &str, env: Env) -> Self {
         let space = |name: &str| Namespace::new(database, name);
         let spaces = Spaces {
             topics: space("cw_topics"),
@@ -199,7 +199,7 @@ impl Engine {
         Self {
             documents,
             spaces,
-            runtime,
+            env,
             ready: OnceCell::new(),
             closed: AtomicBool::new(false),
             locals: Mutex::default(),
@@ -268,7 +268,7 @@ impl Engine {
     }
 
     pub(super) fn fresh(&self) -> ObjectId {
-        self.runtime.random.object_id()
+        self.env.random.object_id()
     }
 
     pub(super) fn local(&self, subscription: &SubscriptionName) -> Arc<Local> {
@@ -429,7 +429,7 @@ impl Engine {
     /// Chunks behind a place in order, as stored; without their messages if only counts are wanted.
     pub(super) async fn chunks_behind(&self, topic: &str, place: i64, limit: u64, whole: bool) -> Result<Vec<Document>> {
         let scan = Scan {
-            filter: chunks_between(topic, place, MOST_PLACE),
+            filter: chunks_between(topic, place, MAX_PLACE),
             order: ascending(&["_id"]),
             limit: Some(limit),
             without: if whole { Vec::new() } else { vec!["m".to_owned()] },

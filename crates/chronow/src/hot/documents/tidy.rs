@@ -202,7 +202,7 @@ impl Engine {
     /// Counts tombstones at or below the floor, and removes them.
     async fn remove_tombstones(&self, cursor: &Cursor, now: Timestamp) -> Result<()> {
         let (id, now) = (&cursor.subscription, now.as_millis());
-        let begun = self.runtime.clock.now();
+        let begun = self.env.clock.now();
         for _ in 0..STEPS {
             let tally = Tally::read(self.get_one(&self.spaces.topics, tally_key(id)).await?.as_ref())?;
             if !tally.swept.is_empty() {
@@ -229,7 +229,7 @@ impl Engine {
                 return Ok(());
             }
             let full = found.len() as u64 == STEP;
-            if self.runtime.clock.now() > begun.plus_millis(SWEEP_MS / 2) {
+            if self.env.clock.now() > begun.plus_millis(SWEEP_MS / 2) {
                 // Others may have removed them meanwhile, and something new may be there under such an id.
                 return Ok(());
             }

@@ -188,8 +188,8 @@ impl Engine {
                 return Ok(Some(u64::try_from(version).unwrap_or(0)));
             }
             if attempt > 2 {
-                let pause = self.runtime.random.next_u64() % (attempt as u64).min(20);
-                self.runtime.clock.sleep(Duration::from_millis(pause)).await;
+                let pause = self.env.random.next_u64() % (attempt as u64).min(20);
+                self.env.clock.sleep(Duration::from_millis(pause)).await;
             }
         }
         Err(too_contended("the key"))
@@ -250,7 +250,7 @@ impl Engine {
     /// The least version of a change made now; the store's time is in milliseconds, chance does the rest.
     fn version_of(&self, now: Timestamp) -> i64 {
         // Below 1,000.
-        let chance = i64::try_from(self.runtime.random.next_u64() % 1_000).unwrap_or(0);
+        let chance = i64::try_from(self.env.random.next_u64() % 1_000).unwrap_or(0);
         now.as_millis().saturating_mul(1_000).saturating_add(chance)
     }
 

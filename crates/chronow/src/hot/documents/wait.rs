@@ -27,7 +27,7 @@ impl Engine {
         if opened.seen != locked(&opened.local.seen).unwrap_or(opened.seen) {
             return Ok(());
         }
-        let end = self.runtime.clock.now().plus_millis(millis(timeout));
+        let end = self.env.clock.now().plus_millis(millis(timeout));
         loop {
             if opened.local.left.load(Ordering::Relaxed) {
                 return Ok(());
@@ -37,7 +37,7 @@ impl Engine {
                 biased;
                 () = opened.local.told.notified() => None,
                 looker = opened.local.looker.acquire() => Some(looker),
-                () = self.runtime.clock.sleep(left) => return Ok(()),
+                () = self.env.clock.sleep(left) => return Ok(()),
             };
             match looker {
                 None if self.has_something(&opened, true).await? => return Ok(()),
@@ -51,7 +51,7 @@ impl Engine {
     }
 
     fn left_until(&self, end: Timestamp) -> Option<Duration> {
-        let left = u64::try_from(end.as_millis() - self.runtime.clock.now().as_millis()).ok().filter(|left| *left > 0);
+        let left = u64::try_from(end.as_millis() - self.env.clock.now().as_millis()).ok().filter(|left| *left > 0);
         left.map(Duration::from_millis)
     }
 
@@ -61,7 +61,7 @@ impl Engine {
         while let Some(left) = self.left_until(end) {
             let told = tokio::select! {
                 () = opened.local.told.notified() => true,
-                () = self.runtime.clock.sleep(pause.min(left)) => false,
+                () = self.env.clock.sleep(pause.min(left)) => false,
             };
             pause = (pause * 2).min(LONGEST);
             looks += 1;

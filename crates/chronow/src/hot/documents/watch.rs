@@ -161,7 +161,7 @@ impl Watcher {
             return None;
         }
         if std::mem::take(&mut self.interrupted) {
-            self.engine.runtime.clock.sleep(PAUSE_AFTER_FAILURE).await;
+            self.engine.env.clock.sleep(PAUSE_AFTER_FAILURE).await;
         }
         let mut moved = self.engine.moved.subscribe();
         loop {
@@ -177,7 +177,7 @@ impl Watcher {
                 tokio::select! {
                     // The sender lives as long as the engine.
                     _ = moved.changed() => {}
-                    () = self.engine.runtime.clock.sleep(PAUSE) => {}
+                    () = self.engine.env.clock.sleep(PAUSE) => {}
                 }
             }
         }

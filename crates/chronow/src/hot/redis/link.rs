@@ -49,7 +49,7 @@ pub(super) struct Link {
 }
 
 /// More are closed when they are given back.
-const MOST_IDLE: usize = 16;
+const MAX_IDLE: usize = 16;
 
 enum Route {
     Single(Box<Single>),
@@ -404,7 +404,7 @@ impl Link {
     /// For the next one who needs a connection. One that failed must not come back.
     pub(super) fn give_back(&self, own: Own) {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        if idle.len() < MOST_IDLE {
+        if idle.len() < MAX_IDLE {
             idle.push(own);
         }
     }

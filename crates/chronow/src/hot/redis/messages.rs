@@ -19,17 +19,17 @@ use super::reply::{Parts, Stored, count, list, number, text, write_message};
 use super::script::{Args, scripts};
 use super::topics::{Known, Miss, Tried, together};
 use crate::hot::{
-    Accepted, Advance, Advanced, DeadLetter, DeadLetterId, Delivery, Lock, MOST_LETTERS, Outgoing, Peeked, Place, Published, Pulled,
-    Select, Settle, Settled, filter_view,
+    Accepted, Advance, Advanced, DeadLetter, DeadLetterId, Delivery, Lock, MAX_LETTERS, Outgoing, Peeked, Place, Published, Pulled, Select,
+    Settle, Settled, filter_view,
 };
 use crate::{Error, ErrorKind, Result, SubscriptionName, Timestamp, TopicName};
 
 /// More are not handed out at once, whatever is asked for: a script blocks the server while it runs.
-const MOST_PER_PULL: u32 = 1_000;
-const MOST_PER_SCRIPT: usize = 500;
+const MAX_PER_PULL: u32 = 1_000;
+const MAX_PER_SCRIPT: usize = 500;
 const LETTERS_PER_SCRIPT: usize = 16;
 /// A pull looks so long for what a filter lets pass.
-const MOST_SIFTING: Duration = Duration::from_millis(100);
+const MAX_SIFTING: Duration = Duration::from_millis(100);
 /// A shard that refused what it was asked is asked again after so long.
 const REFUSED: Duration = Duration::from_millis(200);
 /// For so long somebody is called who waits, unless it says so again.
@@ -202,7 +202,7 @@ impl RedisHot {
     }
 
     pub(super) async fn hand_out(&self, subscription: &SubscriptionName, max: u32, start: u32, known: &Known) -> Tried<(Pulled, usize)> {
-        let max = max.min(MOST_PER_PULL);
+        let max = max.min(MAX_PER_PULL);
         let (mut pulled, mut start) = (Pulled::default(), start as usize);
         let (wanted, begun) = (start, Instant::now());
         let begin = self.turn();
@@ -294,7 +294,7 @@ impl RedisHot {
                 self.leave_out(subscription, shard, known, left_out).await?;
             }
             // However slow this is, what was shown once is dealt with: so every pull gets somewhere.
-            let is_over = pulled.deliveries.len() > before || (!is_first && begun.elapsed() > MOST_SIFTING);
+            let is_over = pulled.deliveries.len() > before || (!is_first && begun.elapsed() > MAX_SIFTING);
             is_first = false;
             if (page.is_empty() && !again) || is_over {
                 if let Ok(due) = u64::try_from(due) {
@@ -455,7 +455,7 @@ impl RedisHot {
             while !own.is_empty() {
                 let token = self.token();
                 let mut args = Args::new().arg(&known.stamp).arg(subscription.name()).arg(&token);
-                for id in &own[..own.len().min(MOST_PER_SCRIPT)] {
+                for id in &own[..own.len().min(MAX_PER_SCRIPT)] {
                     args.push(id);
                 }
                 let mut reply = self.ask(subscription, shard, &scripts::fetch_deferred, &args).await?;
@@ -478,7 +478,7 @@ impl RedisHot {
         limit: u32,
         known: &Known,
     ) -> Tried<(Vec<DeadLetter>, Option<String>)> {
-        let (after, limit) = (after.map(cursor).transpose()?, limit.min(MOST_LETTERS));
+        let (after, limit) = (after.map(cursor).transpose()?, limit.min(MAX_LETTERS));
         let mut found = Vec::new();
         // Behind what a shard told, which had no room for more, nothing may be told of another one.
         let mut least: Option<(u64, u16)> = None;
@@ -570,7 +570,7 @@ impl RedisHot {
                     let own: Vec<&str> = ids.iter().map(|id| split_id(id)).filter(|(own, _)| *own == shard).map(|(_, id)| id).collect();
                     let mut own = own.as_slice();
                     while !own.is_empty() {
-                        let page = &own[..own.len().min(MOST_PER_SCRIPT)];
+                        let page = &own[..own.len().min(MAX_PER_SCRIPT)];
                         let mut args = Args::new().arg(&known.stamp).arg(subscription.name()).arg(how).arg("").arg(page.len());
                         for id in page {
                             args.push(id);
@@ -588,7 +588,7 @@ impl RedisHot {
                 // The oldest of all shards are only known together.
                 let Select::Oldest(mut left) = *select else { return Ok(0) };
                 while left > 0 {
-                    let page = u32::try_from(left.min(MOST_PER_SCRIPT as u64)).unwrap_or(1);
+                    let page = u32::try_from(left.min(MAX_PER_SCRIPT as u64)).unwrap_or(1);
                     let (letters, _) = self.list_dead(subscription, None, page, known).await?;
                     if letters.is_empty() {
                         break;
@@ -604,7 +604,7 @@ impl RedisHot {
                     // What fails again meanwhile is not taken again.
                     let mut latest = String::new();
                     while taken < most {
-                        let page = (most - taken).min(MOST_PER_SCRIPT as u64);
+                        let page = (most - taken).min(MAX_PER_SCRIPT as u64);
                         let args = Args::new().arg(&known.stamp).arg(subscription.name()).arg(how).arg(&latest).arg(page);
                         let mut reply = self.ask(subscription, shard, &scripts::dead_take, &args).await?;
                         taken += reply.count()?;
@@ -621,7 +621,7 @@ impl RedisHot {
     }
 
     pub(super) async fn look(&self, subscription: &SubscriptionName, limit: u32, known: &Known) -> Tried<Vec<Peeked>> {
-        let limit = limit.min(MOST_PER_PULL);
+        let limit = limit.min(MAX_PER_PULL);
         let compiled = self.current_filter(subscription, known).await?;
         let mut found = Vec::new();
         for shard in 0..known.shards {
@@ -674,7 +674,7 @@ impl RedisHot {
         let mut put = 0;
         for shard in 0..shards {
             let own: Vec<_> = messages.iter().filter(|message| split_id(&message.id).0 % shards == shard).collect();
-            for own in own.chunks(MOST_PER_SCRIPT) {
+            for own in own.chunks(MAX_PER_SCRIPT) {
                 let mut args = Args::new().arg(&known.stamp).arg(subscription.name());
                 for Accepted { id, published_at, message } in own {
                     args.push(split_id(id).1);

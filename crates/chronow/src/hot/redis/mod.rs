@@ -19,7 +19,7 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::time::Instant;
 
 use super::{
-    Accepted, Advance, Advanced, Change, DeadLetter, DeadLetterId, Delivery, Hot, Lock, Outgoing, Peeked, Published, Pulled, Select,
+    Accepted, Advance, Advanced, Change, DeadLetter, DeadLetterId, Delivery, HotTier, Lock, Outgoing, Peeked, Published, Pulled, Select,
     SubscriptionOptions, SubscriptionPatch, TopicOptions, TopicPatch, TopicStats, Value, When,
 };
 use crate::{Error, ErrorKind, Result, Scope, SubscriptionName, Timestamp, TopicName};
@@ -218,7 +218,7 @@ macro_rules! on {
 }
 
 #[async_trait]
-impl Hot for RedisHot {
+impl HotTier for RedisHot {
     async fn ping(&self) -> Result<String> {
         Ok(self.server().await.map_err(|error| error.during("ping"))?.to_string())
     }

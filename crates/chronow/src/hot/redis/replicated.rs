@@ -19,7 +19,7 @@ use crate::{Error, ErrorKind, Result, SubscriptionName, TopicName};
 /// Redirections of a cluster that are followed.
 const HOPS: usize = 5;
 /// Ids asked about in one script.
-const MOST_IDS: usize = 200;
+const MAX_IDS: usize = 200;
 
 /// Who has to confirm, and in which time.
 #[derive(Clone, Copy, Debug)]
@@ -127,7 +127,7 @@ impl RedisHot {
                 .filter(|(_, id)| id.0 == shard)
                 .map(|(i, id)| (i, id.1))
                 .collect();
-            for own in own.chunks(MOST_IDS) {
+            for own in own.chunks(MAX_IDS) {
                 for index in self.ask_others_about(subscription, own, shard, known).await? {
                     needed[index] = false;
                 }

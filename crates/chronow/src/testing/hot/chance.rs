@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use super::{Bus, PATIENCE, calm, message, text};
+use super::{Bus, TIMEOUT, calm, message, text};
 use crate::SubscriptionName;
-use crate::hot::{Advance, Delivery, Hot, Outgoing, Select, Settle, Settled, SubscriptionPatch, TopicPatch};
+use crate::hot::{Advance, Delivery, HotTier, Outgoing, Select, Settle, Settled, SubscriptionPatch, TopicPatch};
 
 /// Most deliveries in these histories.
 pub(super) const LIMIT: u32 = 3;
@@ -246,7 +246,7 @@ impl History {
             if !pulled.is_empty() || !due {
                 return;
             }
-            assert!(begun.elapsed() < PATIENCE, "something is due in {name} and does not come");
+            assert!(begun.elapsed() < TIMEOUT, "something is due in {name} and does not come");
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
     }
@@ -450,7 +450,7 @@ impl History {
     }
 }
 
-async fn random_history(hot: Arc<dyn Hot>, shards: u16) {
+async fn random_history(hot: Arc<dyn HotTier>, shards: u16) {
     let chance = Chance::new();
     let bus = Bus::with(hot, TopicPatch { shards: Some(shards), ..TopicPatch::default() }).await;
     // No lock ends meanwhile, however long it takes.
@@ -493,11 +493,11 @@ async fn random_history(hot: Arc<dyn Hot>, shards: u16) {
 }
 
 /// A random history matches the model.
-pub async fn a_random_history_matches_the_model(hot: Arc<dyn Hot>) {
+pub async fn a_random_history_matches_the_model(hot: Arc<dyn HotTier>) {
     random_history(hot, 1).await;
 }
 
 /// A random history of a sharded topic matches the model.
-pub async fn a_random_history_of_a_sharded_topic_matches_the_model(hot: Arc<dyn Hot>) {
+pub async fn a_random_history_of_a_sharded_topic_matches_the_model(hot: Arc<dyn HotTier>) {
     random_history(hot, 3).await;
 }

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::{Bus, calm, message, retry, text, texts};
-use crate::hot::{Hot, Outgoing, Select, Settle, Settled, SubscriptionPatch};
+use crate::hot::{HotTier, Outgoing, Select, Settle, Settled, SubscriptionPatch};
 
 /// A dead letter tells what happened, with the message as it was.
-pub async fn a_dead_letter_tells_what_happened(hot: Arc<dyn Hot>) {
+pub async fn a_dead_letter_tells_what_happened(hot: Arc<dyn HotTier>) {
     let bus = Bus::new(hot).await;
     let subscription = bus.subscribe("s").await;
     let headers = BTreeMap::from([("type".to_owned(), "x".to_owned())]);
@@ -31,7 +31,7 @@ pub async fn a_dead_letter_tells_what_happened(hot: Arc<dyn Hot>) {
 }
 
 /// A dead letter is of one subscription.
-pub async fn a_dead_letter_is_of_one_subscription(hot: Arc<dyn Hot>) {
+pub async fn a_dead_letter_is_of_one_subscription(hot: Arc<dyn HotTier>) {
     let bus = Bus::new(hot).await;
     let (one, two) = (bus.subscribe("one").await, bus.subscribe("two").await);
     bus.publish(&["a"]).await;
@@ -54,7 +54,7 @@ async fn buried(bus: &Bus, name: &str, count: usize) -> (crate::SubscriptionName
 }
 
 /// Dead letters are listed by their ids, oldest first, behind a cursor and from a time on, and are read by their ids.
-pub async fn dead_letters_are_listed_without_being_read(hot: Arc<dyn Hot>) {
+pub async fn dead_letters_are_listed_without_being_read(hot: Arc<dyn HotTier>) {
     let bus = Bus::new(hot).await;
     let (subscription, mut ids) = buried(&bus, "s", 7).await;
     let begin = crate::Timestamp::from_millis(0);
@@ -81,7 +81,7 @@ pub async fn dead_letters_are_listed_without_being_read(hot: Arc<dyn Hot>) {
 }
 
 /// Dead letters are paged, oldest first.
-pub async fn dead_letters_are_paged_oldest_first(hot: Arc<dyn Hot>) {
+pub async fn dead_letters_are_paged_oldest_first(hot: Arc<dyn HotTier>) {
     let bus = Bus::new(hot).await;
     let (subscription, ids) = buried(&bus, "s", 25).await;
     let (mut all, mut after, mut pages) = (Vec::new(), None::<String>, 0);
@@ -101,7 +101,7 @@ pub async fn dead_letters_are_paged_oldest_first(hot: Arc<dyn Hot>) {
 }
 
 /// A redrive starts the count anew.
-pub async fn a_redrive_starts_the_count_anew(hot: Arc<dyn Hot>) {
+pub async fn a_redrive_starts_the_count_anew(hot: Arc<dyn HotTier>) {
     let bus = Bus::new(hot).await;
     let subscription = bus.subscribe_with("s", SubscriptionPatch { max_deliveries: Some(2), ..calm() }).await;
     let ids = bus.publish(&["a"]).await;
@@ -118,7 +118,7 @@ pub async fn a_redrive_starts_the_count_anew(hot: Arc<dyn Hot>) {
 }
 
 /// A redrive reaches its subscription only.
-pub async fn a_redrive_reaches_its_subscription_only(hot: Arc<dyn Hot>) {
+pub async fn a_redrive_reaches_its_subscription_only(hot: Arc<dyn HotTier>) {
     let bus = Bus::new(hot).await;
     let other = bus.subscribe("other").await;
     let (subscription, _) = buried(&bus, "s", 5).await;
@@ -134,7 +134,7 @@ pub async fn a_redrive_reaches_its_subscription_only(hot: Arc<dyn Hot>) {
 }
 
 /// A redrive may take the oldest so many.
-pub async fn a_redrive_may_take_the_oldest(hot: Arc<dyn Hot>) {
+pub async fn a_redrive_may_take_the_oldest(hot: Arc<dyn HotTier>) {
     let bus = Bus::new(hot).await;
     let (subscription, ids) = buried(&bus, "s", 5).await;
     assert_eq!(bus.hot.redrive(&subscription, &Select::Oldest(2)).await.unwrap(), 2);
@@ -145,7 +145,7 @@ pub async fn a_redrive_may_take_the_oldest(hot: Arc<dyn Hot>) {
 }
 
 /// A redrive may take some by id.
-pub async fn a_redrive_may_take_some_by_id(hot: Arc<dyn Hot>) {
+pub async fn a_redrive_may_take_some_by_id(hot: Arc<dyn HotTier>) {
     let bus = Bus::new(hot).await;
     let (subscription, ids) = buried(&bus, "s", 4).await;
     let select = Select::Ids(vec![ids[3].clone(), ids[1].clone(), "no-such-message".to_owned()]);
@@ -157,7 +157,7 @@ pub async fn a_redrive_may_take_some_by_id(hot: Arc<dyn Hot>) {
 }
 
 /// A redriven message can fail again, and be redriven again.
-pub async fn a_redriven_message_can_fail_again(hot: Arc<dyn Hot>) {
+pub async fn a_redriven_message_can_fail_again(hot: Arc<dyn HotTier>) {
     let bus = Bus::new(hot).await;
     let (subscription, ids) = buried(&bus, "s", 1).await;
     for n in 0..3 {
@@ -174,7 +174,7 @@ pub async fn a_redriven_message_can_fail_again(hot: Arc<dyn Hot>) {
 }
 
 /// Dead letters can be purged: some, the oldest, all; messages stay.
-pub async fn dead_letters_can_be_purged(hot: Arc<dyn Hot>) {
+pub async fn dead_letters_can_be_purged(hot: Arc<dyn HotTier>) {
     let bus = Bus::new(hot).await;
     let (subscription, ids) = buried(&bus, "s", 6).await;
     bus.publish(&["alive"]).await;
@@ -189,7 +189,7 @@ pub async fn dead_letters_can_be_purged(hot: Arc<dyn Hot>) {
 }
 
 /// A message that is no dead letter cannot be redriven.
-pub async fn an_unsettled_message_cannot_be_redriven(hot: Arc<dyn Hot>) {
+pub async fn an_unsettled_message_cannot_be_redriven(hot: Arc<dyn HotTier>) {
     let bus = Bus::new(hot).await;
     let subscription = bus.subscribe("s").await;
     let ids = bus.publish_all(vec![message("in flight"), message("unread")]).await;
@@ -201,7 +201,7 @@ pub async fn an_unsettled_message_cannot_be_redriven(hot: Arc<dyn Hot>) {
 }
 
 /// A redrive is a new life: the time that a message had, or by which it expired, does not count any more.
-pub async fn a_redriven_message_does_not_expire_again(hot: Arc<dyn Hot>) {
+pub async fn a_redriven_message_does_not_expire_again(hot: Arc<dyn HotTier>) {
     let bus = Bus::new(hot).await;
     let subscription = bus.subscribe("s").await;
     let brief = |text: &str| Outgoing { ttl: Some(std::time::Duration::from_millis(300)), ..message(text) };

@@ -7,16 +7,16 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::{Bus, PATIENCE, calm, message, retry_after, text, texts, until};
+use super::{Bus, TIMEOUT, calm, message, retry_after, text, texts, until};
 use crate::Timestamp;
-use crate::hot::{Accepted, Advance, Hot, Outgoing, Settle, Settled, Start, SubscriptionPatch, TopicPatch};
+use crate::hot::{Accepted, Advance, HotTier, Outgoing, Settle, Settled, Start, SubscriptionPatch, TopicPatch};
 
 async fn starting(bus: &Bus, name: &str, start: Start) -> crate::SubscriptionName {
     bus.subscribe_with(name, SubscriptionPatch { start: Some(start), ..calm() }).await
 }
 
 /// A new subscription begins with what comes next.
-pub async fn a_new_subscription_begins_with_what_comes_next(hot: Arc<dyn Hot>) {
+pub async fn a_new_subscription_begins_with_what_comes_next(hot: Arc<dyn HotTier>) {
     let bus = Bus::new(hot).await;
     let keeper = bus.subscribe("keeper").await;
     bus.publish(&["before"]).await;
@@ -28,7 +28,7 @@ pub async fn a_new_subscription_begins_with_what_comes_next(hot: Arc<dyn Hot>) {
 }
 
 /// A subscription can begin with the oldest message that is held.
-pub async fn a_subscription_can_begin_with_the_oldest_message(hot: Arc<dyn Hot>) {
+pub async fn a_subscription_can_begin_with_the_oldest_message(hot: Arc<dyn HotTier>) {
     let bus = Bus::new(hot).await;
     let keeper = bus.subscribe("keeper").await;
     bus.publish(&["a", "b"]).await;
@@ -41,7 +41,7 @@ pub async fn a_subscription_can_begin_with_the_oldest_message(hot: Arc<dyn Hot>)
 }
 
 /// A subscription can begin at a time.
-pub async fn a_subscription_can_begin_at_a_time(hot: Arc<dyn Hot>) {
+pub async fn a_subscription_can_begin_at_a_time(hot: Arc<dyn HotTier>) {
     let bus = Bus::new(hot).await;
     let keeper = bus.subscribe("keeper").await;
     bus.publish(&["a"]).await;
@@ -57,7 +57,7 @@ pub async fn a_subscription_can_begin_at_a_time(hot: Arc<dyn Hot>) {
 }
 
 /// A subscription can begin behind a message.
-pub async fn a_subscription_can_begin_behind_a_message(hot: Arc<dyn Hot>) {
+pub async fn a_subscription_can_begin_behind_a_message(hot: Arc<dyn HotTier>) {
     let bus = Bus::new(hot).await;
     bus.subscribe("keeper").await;
     let ids = bus.publish(&["a", "b", "c"]).await;
@@ -68,7 +68,7 @@ pub async fn a_subscription_can_begin_behind_a_message(hot: Arc<dyn Hot>) {
 }
 
 /// A start matters at creation alone.
-pub async fn a_start_matters_at_creation_alone(hot: Arc<dyn Hot>) {
+pub async fn a_start_matters_at_creation_alone(hot: Arc<dyn HotTier>) {
     let bus = Bus::new(hot).await;
     bus.subscribe("keeper").await;
     bus.publish(&["a"]).await;
@@ -82,7 +82,7 @@ pub async fn a_start_matters_at_creation_alone(hot: Arc<dyn Hot>) {
 }
 
 /// A pull brings no more than asked for.
-pub async fn a_pull_brings_no_more_than_asked_for(hot: Arc<dyn Hot>) {
+pub async fn a_pull_brings_no_more_than_asked_for(hot: Arc<dyn HotTier>) {
     let bus = Bus::new(hot).await;
     let subscription = bus.subscribe("s").await;
     bus.publish(&["a", "b", "c"]).await;
@@ -95,7 +95,7 @@ pub async fn a_pull_brings_no_more_than_asked_for(hot: Arc<dyn Hot>) {
 }
 
 /// A message in flight is not handed out again.
-pub async fn a_message_in_flight_is_not_handed_out_again(hot: Arc<dyn Hot>) {
+pub async fn a_message_in_flight_is_not_handed_out_again(hot: Arc<dyn HotTier>) {
     let bus = Bus::new(hot).await;
     let subscription = bus.subscribe("s").await;
     bus.publish(&["a"]).await;
@@ -108,7 +108,7 @@ pub async fn a_message_in_flight_is_not_handed_out_again(hot: Arc<dyn Hot>) {
 }
 
 /// Concurrent pullers never share a message, and miss none.
-pub async fn concurrent_pullers_never_share_a_message(hot: Arc<dyn Hot>) {
+pub async fn concurrent_pullers_never_share_a_message(hot: Arc<dyn HotTier>) {
     const MESSAGES: usize = 2_000;
     let bus = Bus::new(hot).await;
     let subscription = bus.subscribe("s").await;
@@ -121,7 +121,7 @@ pub async fn concurrent_pullers_never_share_a_message(hot: Arc<dyn Hot>) {
                 while done.load(Ordering::SeqCst) < MESSAGES {
                     let pulled = bus.hot.pull(&subscription, 25).await.unwrap().deliveries;
                     if pulled.is_empty() {
-                        assert!(begun.elapsed() < PATIENCE * 3, "messages are missing");
+                        assert!(begun.elapsed() < TIMEOUT * 3, "messages are missing");
                         bus.hot.wait(&subscription, Duration::from_millis(50)).await.unwrap();
                         continue;
                     }
@@ -160,7 +160,7 @@ fn typed(kind: &str, amount: i64) -> Outgoing {
 }
 
 /// A filter sees payload and headers.
-pub async fn a_filter_sees_payload_and_headers(hot: Arc<dyn Hot>) {
+pub async fn a_filter_sees_payload_and_headers(hot: Arc<dyn HotTier>) {
     let bus = Bus::new(hot).await;
     let filters = [
         ("amount", chronos_db::json!({ "payload.amount": { "$gt": 10 } }), vec!["a20", "b30"]),
@@ -182,7 +182,7 @@ pub async fn a_filter_sees_payload_and_headers(hot: Arc<dyn Hot>) {
 }
 
 /// What a filter leaves out is settled, and held for nobody.
-pub async fn what_a_filter_leaves_out_is_settled(hot: Arc<dyn Hot>) {
+pub async fn what_a_filter_leaves_out_is_settled(hot: Arc<dyn HotTier>) {
     let bus = Bus::new(hot).await;
     let filter = Some(Some(chronos_db::json!({ "headers.type": "a" })));
     let subscription = bus.subscribe_with("s", SubscriptionPatch { filter, ..calm() }).await;
@@ -198,7 +198,7 @@ pub async fn what_a_filter_leaves_out_is_settled(hot: Arc<dyn Hot>) {
 }
 
 /// What a filter leaves out is nobody's dead letter, however old it is.
-pub async fn what_a_filter_leaves_out_does_not_expire(hot: Arc<dyn Hot>) {
+pub async fn what_a_filter_leaves_out_does_not_expire(hot: Arc<dyn HotTier>) {
     let bus = Bus::new(hot).await;
     let filter = Some(Some(chronos_db::json!({ "headers.kind": "mine" })));
     let subscription = bus.subscribe_with("s", SubscriptionPatch { filter, visibility_ms: Some(200), ..calm() }).await;
@@ -227,7 +227,7 @@ pub async fn what_a_filter_leaves_out_does_not_expire(hot: Arc<dyn Hot>) {
 }
 
 /// A number beyond 64 bits changes nothing for a filter that does not name it, and one that is named compares by its size.
-pub async fn a_filter_sees_past_numbers_that_nothing_else_can_hold(hot: Arc<dyn Hot>) {
+pub async fn a_filter_sees_past_numbers_that_nothing_else_can_hold(hot: Arc<dyn HotTier>) {
     let bus = Bus::new(hot).await;
     let filters = [
         ("kind", chronos_db::json!({ "payload.kind": "a" }), vec!["1", "2", "3"]),
@@ -254,7 +254,7 @@ pub async fn a_filter_sees_past_numbers_that_nothing_else_can_hold(hot: Arc<dyn 
 }
 
 /// A filter sees no payload that is not JSON, and its headers all the same.
-pub async fn a_filter_sees_no_payload_that_is_not_json(hot: Arc<dyn Hot>) {
+pub async fn a_filter_sees_no_payload_that_is_not_json(hot: Arc<dyn HotTier>) {
     let bus = Bus::new(hot).await;
     let filter = chronos_db::json!({ "payload": null, "headers.type": "x" });
     let subscription = bus.subscribe_with("s", SubscriptionPatch { filter: Some(Some(filter)), ..calm() }).await;
@@ -274,7 +274,7 @@ pub async fn a_filter_sees_no_payload_that_is_not_json(hot: Arc<dyn Hot>) {
 }
 
 /// A paused subscription hands out nothing until it is resumed; what is in flight can be settled.
-pub async fn a_paused_subscription_hands_out_nothing(hot: Arc<dyn Hot>) {
+pub async fn a_paused_subscription_hands_out_nothing(hot: Arc<dyn HotTier>) {
     let bus = Bus::new(hot).await;
     let subscription = bus.subscribe("s").await;
     bus.publish(&["a", "b"]).await;
@@ -293,7 +293,7 @@ pub async fn a_paused_subscription_hands_out_nothing(hot: Arc<dyn Hot>) {
 }
 
 /// An expired message becomes a dead letter of every subscription that has not started it.
-pub async fn an_expired_message_becomes_a_dead_letter(hot: Arc<dyn Hot>) {
+pub async fn an_expired_message_becomes_a_dead_letter(hot: Arc<dyn HotTier>) {
     let bus = Bus::new(hot).await;
     let (slow, quick) = (bus.subscribe("slow").await, bus.subscribe("quick").await);
     // Long enough to be taken by the quick one, on any machine.
@@ -311,7 +311,7 @@ pub async fn an_expired_message_becomes_a_dead_letter(hot: Arc<dyn Hot>) {
 }
 
 /// A topic's lifetime holds for messages without their own.
-pub async fn a_topics_lifetime_holds_for_messages_without_their_own(hot: Arc<dyn Hot>) {
+pub async fn a_topics_lifetime_holds_for_messages_without_their_own(hot: Arc<dyn HotTier>) {
     let bus = Bus::with(hot, TopicPatch { ttl_ms: Some(Some(300)), ..TopicPatch::default() }).await;
     let subscription = bus.subscribe("s").await;
     bus.publish_all(vec![message("default"), Outgoing { ttl: Some(Duration::from_secs(3_600)), ..message("own") }]).await;
@@ -326,7 +326,7 @@ pub async fn a_topics_lifetime_holds_for_messages_without_their_own(hot: Arc<dyn
 }
 
 /// A started message does not expire.
-pub async fn a_started_message_does_not_expire(hot: Arc<dyn Hot>) {
+pub async fn a_started_message_does_not_expire(hot: Arc<dyn HotTier>) {
     let bus = Bus::new(hot).await;
     let subscription = bus.subscribe("s").await;
     // Long enough to be started by, on any machine.
@@ -341,17 +341,17 @@ pub async fn a_started_message_does_not_expire(hot: Arc<dyn Hot>) {
 }
 
 /// A wait ends when something is published.
-pub async fn a_wait_ends_when_something_is_published(hot: Arc<dyn Hot>) {
+pub async fn a_wait_ends_when_something_is_published(hot: Arc<dyn HotTier>) {
     let bus = Bus::new(hot).await;
     let subscription = bus.subscribe("s").await;
     let waiting = {
         let (bus, subscription) = (bus.clone(), subscription.clone());
-        tokio::spawn(async move { bus.hot.wait(&subscription, PATIENCE * 10).await })
+        tokio::spawn(async move { bus.hot.wait(&subscription, TIMEOUT * 10).await })
     };
     let begun = Instant::now();
     // It may not have begun to wait by the first one.
     while !waiting.is_finished() {
-        assert!(begun.elapsed() < PATIENCE, "the wait doesn't see what is published");
+        assert!(begun.elapsed() < TIMEOUT, "the wait doesn't see what is published");
         bus.publish(&["a"]).await;
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
@@ -360,7 +360,7 @@ pub async fn a_wait_ends_when_something_is_published(hot: Arc<dyn Hot>) {
 }
 
 /// A wait ends in time, and several waits don't hold up each other or anything else.
-pub async fn a_wait_ends_in_time(hot: Arc<dyn Hot>) {
+pub async fn a_wait_ends_in_time(hot: Arc<dyn HotTier>) {
     let bus = Bus::new(hot).await;
     let subscription = bus.subscribe("s").await;
     let long: Vec<_> = (0..4)
@@ -373,7 +373,7 @@ pub async fn a_wait_ends_in_time(hot: Arc<dyn Hot>) {
     bus.hot.wait(&subscription, Duration::from_millis(200)).await.unwrap();
     bus.hot.get(&bus.scope, &["k".to_owned()]).await.unwrap();
     bus.nothing(&subscription).await;
-    assert!(begun.elapsed() < PATIENCE);
+    assert!(begun.elapsed() < TIMEOUT);
     for wait in long {
         wait.abort();
     }
@@ -382,7 +382,7 @@ pub async fn a_wait_ends_in_time(hot: Arc<dyn Hot>) {
 }
 
 /// A pull says when to come again.
-pub async fn a_pull_says_when_to_come_again(hot: Arc<dyn Hot>) {
+pub async fn a_pull_says_when_to_come_again(hot: Arc<dyn HotTier>) {
     let bus = Bus::new(hot).await;
     let subscription = bus.subscribe("s").await;
     let due = bus.hot.now().await.unwrap().plus_millis(600_000);
@@ -397,7 +397,7 @@ pub async fn a_pull_says_when_to_come_again(hot: Arc<dyn Hot>) {
 }
 
 /// A replay reaches one subscription only.
-pub async fn a_replay_reaches_one_subscription_only(hot: Arc<dyn Hot>) {
+pub async fn a_replay_reaches_one_subscription_only(hot: Arc<dyn HotTier>) {
     let bus = Bus::new(hot).await;
     let (one, two) = (bus.subscribe("one").await, bus.subscribe("two").await);
     let ids = bus.publish(&["a", "b"]).await;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::until;
 use super::values::Memory;
 use crate::Scope;
-use crate::hot::Hot;
+use crate::hot::HotTier;
 
 async fn all(memory: &Memory, prefix: &str, limit: u32) -> Vec<String> {
     let (mut keys, mut after, mut pages) = (BTreeSet::new(), None::<String>, 0);
@@ -23,7 +23,7 @@ async fn all(memory: &Memory, prefix: &str, limit: u32) -> Vec<String> {
 }
 
 /// Keys are found by prefix.
-pub async fn keys_are_found_by_prefix(hot: Arc<dyn Hot>) {
+pub async fn keys_are_found_by_prefix(hot: Arc<dyn HotTier>) {
     let memory = Memory::new(hot);
     for key in ["user/1", "user/2", "users", "order/1", "u"] {
         memory.set(key, "1").await;
@@ -35,7 +35,7 @@ pub async fn keys_are_found_by_prefix(hot: Arc<dyn Hot>) {
 }
 
 /// Keys are paged, and those that stay are all found while others come and go.
-pub async fn keys_are_paged(hot: Arc<dyn Hot>) {
+pub async fn keys_are_paged(hot: Arc<dyn HotTier>) {
     let memory = Memory::new(hot);
     let mut expected = BTreeSet::new();
     for n in 0..120 {
@@ -59,7 +59,7 @@ pub async fn keys_are_paged(hot: Arc<dyn Hot>) {
 }
 
 /// Signs in keys and prefixes mean themselves.
-pub async fn signs_in_keys_and_prefixes_mean_themselves(hot: Arc<dyn Hot>) {
+pub async fn signs_in_keys_and_prefixes_mean_themselves(hot: Arc<dyn HotTier>) {
     let memory = Memory::new(hot);
     let keys = ["*", "**x", "?", "[a]", "a", "a*b", "a_b", "axb", "a%b", "a\\b", "a.b", "a:b", "{a}", "ключ 1", "'q'", "\"q\"", "A"];
     for key in keys {
@@ -74,7 +74,7 @@ pub async fn signs_in_keys_and_prefixes_mean_themselves(hot: Arc<dyn Hot>) {
 }
 
 /// Keys without a value are not listed: tombstones, removed and expired ones.
-pub async fn keys_without_value_are_not_listed(hot: Arc<dyn Hot>) {
+pub async fn keys_without_value_are_not_listed(hot: Arc<dyn HotTier>) {
     let memory = Memory::new(hot);
     for key in ["kept", "dead", "removed"] {
         memory.set(key, "1").await;
@@ -89,7 +89,7 @@ pub async fn keys_without_value_are_not_listed(hot: Arc<dyn Hot>) {
 }
 
 /// Values of scopes do not mix.
-pub async fn values_of_scopes_do_not_mix(hot: Arc<dyn Hot>) {
+pub async fn values_of_scopes_do_not_mix(hot: Arc<dyn HotTier>) {
     let memory = Memory::new(hot);
     let namespace = memory.scope.namespace().to_owned();
     memory.set("k", "mine").await;

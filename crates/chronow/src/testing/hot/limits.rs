@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use super::{Bus, kind, message, texts, until};
 use crate::ErrorKind;
-use crate::hot::{Hot, Outgoing, Overflow, Settle, Settled, TopicPatch};
+use crate::hot::{HotTier, Outgoing, Overflow, Settle, Settled, TopicPatch};
 
-async fn small(hot: Arc<dyn Hot>, overflow: Overflow) -> Bus {
+async fn small(hot: Arc<dyn HotTier>, overflow: Overflow) -> Bus {
     Bus::with(hot, TopicPatch { max_len: Some(4), overflow: Some(overflow), ..TopicPatch::default() }).await
 }
 
 /// A full topic rejects, and keeps what it has.
-pub async fn a_full_topic_rejects(hot: Arc<dyn Hot>) {
+pub async fn a_full_topic_rejects(hot: Arc<dyn HotTier>) {
     let bus = small(hot, Overflow::Reject).await;
     let subscription = bus.subscribe("s").await;
     bus.publish(&["a", "b", "c", "d"]).await;
@@ -25,7 +25,7 @@ pub async fn a_full_topic_rejects(hot: Arc<dyn Hot>) {
 }
 
 /// A batch that does not fit is refused whole.
-pub async fn a_batch_that_does_not_fit_is_refused_whole(hot: Arc<dyn Hot>) {
+pub async fn a_batch_that_does_not_fit_is_refused_whole(hot: Arc<dyn HotTier>) {
     let bus = small(hot, Overflow::Reject).await;
     let subscription = bus.subscribe("s").await;
     bus.publish(&["a", "b", "c"]).await;
@@ -38,7 +38,7 @@ pub async fn a_batch_that_does_not_fit_is_refused_whole(hot: Arc<dyn Hot>) {
 }
 
 /// A refused publish leaves no dedup id.
-pub async fn a_refused_publish_leaves_no_dedup_id(hot: Arc<dyn Hot>) {
+pub async fn a_refused_publish_leaves_no_dedup_id(hot: Arc<dyn HotTier>) {
     let bus = small(hot, Overflow::Reject).await;
     let subscription = bus.subscribe("s").await;
     bus.publish(&["a", "b", "c", "d"]).await;
@@ -51,7 +51,7 @@ pub async fn a_refused_publish_leaves_no_dedup_id(hot: Arc<dyn Hot>) {
 }
 
 /// Room comes back when everybody has settled, and not before.
-pub async fn room_comes_back_when_everybody_has_settled(hot: Arc<dyn Hot>) {
+pub async fn room_comes_back_when_everybody_has_settled(hot: Arc<dyn HotTier>) {
     let bus = small(hot, Overflow::Reject).await;
     let (one, two) = (bus.subscribe("one").await, bus.subscribe("two").await);
     bus.publish(&["a", "b", "c", "d"]).await;
@@ -66,7 +66,7 @@ pub async fn room_comes_back_when_everybody_has_settled(hot: Arc<dyn Hot>) {
 }
 
 /// Messages that nobody needs take no room.
-pub async fn messages_that_nobody_needs_take_no_room(hot: Arc<dyn Hot>) {
+pub async fn messages_that_nobody_needs_take_no_room(hot: Arc<dyn HotTier>) {
     let bus = small(hot, Overflow::Reject).await;
     for _ in 0..10 {
         bus.publish(&["unheard"]).await;
@@ -79,7 +79,7 @@ pub async fn messages_that_nobody_needs_take_no_room(hot: Arc<dyn Hot>) {
 }
 
 /// A full topic may drop its oldest messages, and counts them.
-pub async fn a_full_topic_may_drop_its_oldest_and_counts_them(hot: Arc<dyn Hot>) {
+pub async fn a_full_topic_may_drop_its_oldest_and_counts_them(hot: Arc<dyn HotTier>) {
     let bus = small(hot, Overflow::DropOldest).await;
     let subscription = bus.subscribe("s").await;
     for text in ["a", "b", "c", "d", "e", "f"] {
@@ -100,7 +100,7 @@ pub async fn a_full_topic_may_drop_its_oldest_and_counts_them(hot: Arc<dyn Hot>)
 }
 
 /// What everybody has settled is not held.
-pub async fn what_everybody_has_settled_is_not_held(hot: Arc<dyn Hot>) {
+pub async fn what_everybody_has_settled_is_not_held(hot: Arc<dyn HotTier>) {
     let bus = Bus::new(hot).await;
     let (one, two) = (bus.subscribe("one").await, bus.subscribe("two").await);
     bus.publish(&["a", "b", "c"]).await;
@@ -113,7 +113,7 @@ pub async fn what_everybody_has_settled_is_not_held(hot: Arc<dyn Hot>) {
 }
 
 /// A purge removes messages and nothing else.
-pub async fn a_purge_removes_messages_and_nothing_else(hot: Arc<dyn Hot>) {
+pub async fn a_purge_removes_messages_and_nothing_else(hot: Arc<dyn HotTier>) {
     let bus = Bus::new(hot).await;
     let (one, two) = (bus.subscribe("one").await, bus.subscribe("two").await);
     bus.publish(&["dead", "in flight", "waiting", "deferred", "unread"]).await;
@@ -146,7 +146,7 @@ pub async fn a_purge_removes_messages_and_nothing_else(hot: Arc<dyn Hot>) {
 
 /// A publisher that was not told of its success repeats the publish under its dedup id, and must not bring back what was purged meanwhile: that the
 /// message was accepted stays true. Only taking a message back by its id frees that.
-pub async fn a_purged_message_is_not_accepted_again_under_its_dedup_id(hot: Arc<dyn Hot>) {
+pub async fn a_purged_message_is_not_accepted_again_under_its_dedup_id(hot: Arc<dyn HotTier>) {
     for shards in [1, 3] {
         let bus = Bus::with(Arc::clone(&hot), TopicPatch { shards: Some(shards), ..TopicPatch::default() }).await;
         let subscription = bus.subscribe("s").await;

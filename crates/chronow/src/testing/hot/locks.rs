@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::{Bus, calm, hasty, retry, text, texts, until};
-use crate::hot::{Advance, Hot, Lock, Settle, Settled, SubscriptionPatch};
+use crate::hot::{Advance, HotTier, Lock, Settle, Settled, SubscriptionPatch};
 
 /// Every delivery has a fresh token.
-pub async fn every_delivery_has_a_fresh_token(hot: Arc<dyn Hot>) {
+pub async fn every_delivery_has_a_fresh_token(hot: Arc<dyn HotTier>) {
     let bus = Bus::new(hot).await;
     let subscription = bus.subscribe("s").await;
     bus.publish(&["a", "b", "c"]).await;
@@ -22,7 +22,7 @@ pub async fn every_delivery_has_a_fresh_token(hot: Arc<dyn Hot>) {
 }
 
 /// An acknowledged message never comes again.
-pub async fn an_acknowledged_message_never_comes_again(hot: Arc<dyn Hot>) {
+pub async fn an_acknowledged_message_never_comes_again(hot: Arc<dyn HotTier>) {
     let bus = Bus::new(hot).await;
     let subscription = bus.subscribe_with("s", SubscriptionPatch { visibility_ms: Some(4_000), ..calm() }).await;
     bus.publish(&["a"]).await;
@@ -39,7 +39,7 @@ pub async fn an_acknowledged_message_never_comes_again(hot: Arc<dyn Hot>) {
 }
 
 /// A message is settled once, whatever the second settlement says.
-pub async fn a_message_is_settled_once(hot: Arc<dyn Hot>) {
+pub async fn a_message_is_settled_once(hot: Arc<dyn HotTier>) {
     let bus = Bus::new(hot).await;
     let subscription = bus.subscribe("s").await;
     for (first, second) in [
@@ -65,7 +65,7 @@ pub async fn a_message_is_settled_once(hot: Arc<dyn Hot>) {
 }
 
 /// A wrong token settles and starts nothing.
-pub async fn a_wrong_token_settles_and_starts_nothing(hot: Arc<dyn Hot>) {
+pub async fn a_wrong_token_settles_and_starts_nothing(hot: Arc<dyn HotTier>) {
     let bus = Bus::new(hot).await;
     let subscription = bus.subscribe("s").await;
     bus.publish(&["a", "b"]).await;
@@ -83,7 +83,7 @@ pub async fn a_wrong_token_settles_and_starts_nothing(hot: Arc<dyn Hot>) {
 }
 
 /// A stale token settles nothing after the next delivery.
-pub async fn a_stale_token_settles_nothing_after_the_next_delivery(hot: Arc<dyn Hot>) {
+pub async fn a_stale_token_settles_nothing_after_the_next_delivery(hot: Arc<dyn HotTier>) {
     let bus = Bus::new(hot).await;
     let subscription = bus.subscribe_with("s", hasty()).await;
     bus.publish(&["a"]).await;
@@ -104,7 +104,7 @@ pub async fn a_stale_token_settles_nothing_after_the_next_delivery(hot: Arc<dyn 
 }
 
 /// A lost lock does not hinder the others of the same step.
-pub async fn a_lost_lock_does_not_hinder_its_neighbours(hot: Arc<dyn Hot>) {
+pub async fn a_lost_lock_does_not_hinder_its_neighbours(hot: Arc<dyn HotTier>) {
     let bus = Bus::new(hot).await;
     let subscription = bus.subscribe("s").await;
     bus.publish(&["a", "b", "c", "d"]).await;
@@ -121,7 +121,7 @@ pub async fn a_lost_lock_does_not_hinder_its_neighbours(hot: Arc<dyn Hot>) {
 }
 
 /// A lock that expires brings the message again, with everything it had.
-pub async fn a_lock_that_expires_brings_the_message_again(hot: Arc<dyn Hot>) {
+pub async fn a_lock_that_expires_brings_the_message_again(hot: Arc<dyn HotTier>) {
     let bus = Bus::new(hot).await;
     let subscription = bus.subscribe_with("s", hasty()).await;
     bus.publish(&["a"]).await;
@@ -133,7 +133,7 @@ pub async fn a_lock_that_expires_brings_the_message_again(hot: Arc<dyn Hot>) {
 }
 
 /// A start counts, and survives its holder.
-pub async fn a_start_counts_and_survives_the_holder(hot: Arc<dyn Hot>) {
+pub async fn a_start_counts_and_survives_the_holder(hot: Arc<dyn HotTier>) {
     let bus = Bus::new(hot).await;
     let subscription = bus.subscribe_with("s", SubscriptionPatch { visibility_ms: Some(1_000), ..calm() }).await;
     bus.publish(&["a"]).await;
@@ -150,7 +150,7 @@ pub async fn a_start_counts_and_survives_the_holder(hot: Arc<dyn Hot>) {
 }
 
 /// A prefetched message is not counted, however often its lock expires.
-pub async fn a_prefetched_message_is_not_counted(hot: Arc<dyn Hot>) {
+pub async fn a_prefetched_message_is_not_counted(hot: Arc<dyn HotTier>) {
     let bus = Bus::new(hot).await;
     let subscription = bus.subscribe_with("s", SubscriptionPatch { max_deliveries: Some(2), ..hasty() }).await;
     bus.publish(&["a"]).await;
@@ -161,7 +161,7 @@ pub async fn a_prefetched_message_is_not_counted(hot: Arc<dyn Hot>) {
 }
 
 /// A released message is at once available, and not counted.
-pub async fn a_released_message_is_at_once_available_and_not_counted(hot: Arc<dyn Hot>) {
+pub async fn a_released_message_is_at_once_available_and_not_counted(hot: Arc<dyn HotTier>) {
     let bus = Bus::new(hot).await;
     let patch = SubscriptionPatch { max_deliveries: Some(2), backoff_ms: Some(vec![600_000]), ..calm() };
     let subscription = bus.subscribe_with("s", patch).await;
@@ -176,7 +176,7 @@ pub async fn a_released_message_is_at_once_available_and_not_counted(hot: Arc<dy
 }
 
 /// A renewed lock holds for another visibility timeout.
-pub async fn a_renewed_lock_holds(hot: Arc<dyn Hot>) {
+pub async fn a_renewed_lock_holds(hot: Arc<dyn HotTier>) {
     let bus = Bus::new(hot).await;
     let subscription = bus.subscribe_with("s", SubscriptionPatch { visibility_ms: Some(5_000), ..calm() }).await;
     bus.publish(&["a"]).await;
@@ -193,7 +193,7 @@ pub async fn a_renewed_lock_holds(hot: Arc<dyn Hot>) {
 }
 
 /// A renewal says which locks are lost.
-pub async fn a_renewal_says_which_locks_are_lost(hot: Arc<dyn Hot>) {
+pub async fn a_renewal_says_which_locks_are_lost(hot: Arc<dyn HotTier>) {
     let bus = Bus::new(hot).await;
     let subscription = bus.subscribe("s").await;
     bus.publish(&["a", "b", "c"]).await;
@@ -205,7 +205,7 @@ pub async fn a_renewal_says_which_locks_are_lost(hot: Arc<dyn Hot>) {
 }
 
 /// Settling one message and starting the next is one step.
-pub async fn settling_one_and_starting_the_next_is_one_step(hot: Arc<dyn Hot>) {
+pub async fn settling_one_and_starting_the_next_is_one_step(hot: Arc<dyn HotTier>) {
     let bus = Bus::new(hot).await;
     let subscription = bus.subscribe("s").await;
     bus.publish(&["a", "b"]).await;
@@ -221,7 +221,7 @@ pub async fn settling_one_and_starting_the_next_is_one_step(hot: Arc<dyn Hot>) {
 }
 
 /// A message whose deliveries are used up is not started but becomes a dead letter.
-pub async fn a_message_whose_deliveries_are_used_up_is_not_started(hot: Arc<dyn Hot>) {
+pub async fn a_message_whose_deliveries_are_used_up_is_not_started(hot: Arc<dyn HotTier>) {
     let bus = Bus::new(hot).await;
     let subscription = bus.subscribe("s").await;
     bus.publish(&["a"]).await;
@@ -239,7 +239,7 @@ pub async fn a_message_whose_deliveries_are_used_up_is_not_started(hot: Arc<dyn 
 }
 
 /// A deferred message waits to be fetched.
-pub async fn a_deferred_message_waits_to_be_fetched(hot: Arc<dyn Hot>) {
+pub async fn a_deferred_message_waits_to_be_fetched(hot: Arc<dyn HotTier>) {
     let bus = Bus::new(hot).await;
     let subscription = bus.subscribe("s").await;
     bus.publish(&["a", "b"]).await;
@@ -259,7 +259,7 @@ pub async fn a_deferred_message_waits_to_be_fetched(hot: Arc<dyn Hot>) {
 }
 
 /// Only deferred messages can be fetched.
-pub async fn only_deferred_messages_can_be_fetched(hot: Arc<dyn Hot>) {
+pub async fn only_deferred_messages_can_be_fetched(hot: Arc<dyn HotTier>) {
     let bus = Bus::new(hot).await;
     let (subscription, other) = (bus.subscribe("s").await, bus.subscribe("other").await);
     let ids = bus.publish(&["deferred", "in flight", "acked", "unread"]).await;
@@ -274,7 +274,7 @@ pub async fn only_deferred_messages_can_be_fetched(hot: Arc<dyn Hot>) {
 }
 
 /// A deferred message keeps its count, and a lock that expires after a fetch brings it back.
-pub async fn a_deferred_message_keeps_its_count(hot: Arc<dyn Hot>) {
+pub async fn a_deferred_message_keeps_its_count(hot: Arc<dyn HotTier>) {
     let bus = Bus::new(hot).await;
     let subscription = bus.subscribe("s").await;
     bus.publish(&["a"]).await;
@@ -288,7 +288,7 @@ pub async fn a_deferred_message_keeps_its_count(hot: Arc<dyn Hot>) {
 }
 
 /// A lock of one subscription is none of another.
-pub async fn a_lock_of_one_subscription_is_none_of_another(hot: Arc<dyn Hot>) {
+pub async fn a_lock_of_one_subscription_is_none_of_another(hot: Arc<dyn HotTier>) {
     let bus = Bus::new(hot).await;
     let (one, two) = (bus.subscribe("one").await, bus.subscribe("two").await);
     bus.publish(&["a"]).await;

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Bus, message, retry, retry_after, text, texts};
-use crate::hot::{Hot, Outgoing, Place, Settle, Settled, TopicStats};
+use crate::hot::{HotTier, Outgoing, Place, Settle, Settled, TopicStats};
 
 /// A topic with one message in every place: handled by `s` alone.
-async fn everywhere(hot: Arc<dyn Hot>) -> (Bus, crate::SubscriptionName) {
+async fn everywhere(hot: Arc<dyn HotTier>) -> (Bus, crate::SubscriptionName) {
     let bus = Bus::new(hot).await;
     let subscription = bus.subscribe("s").await;
     let names = ["acked", "dead", "retried", "deferred", "in flight", "unread"];
@@ -25,7 +25,7 @@ async fn everywhere(hot: Arc<dyn Hot>) -> (Bus, crate::SubscriptionName) {
 }
 
 /// A peek shows where messages are, in order.
-pub async fn a_peek_shows_where_messages_are(hot: Arc<dyn Hot>) {
+pub async fn a_peek_shows_where_messages_are(hot: Arc<dyn HotTier>) {
     let (bus, subscription) = everywhere(hot).await;
     let now = bus.hot.now().await.unwrap();
     let peeked = bus.hot.peek(&subscription, 100).await.unwrap();
@@ -47,7 +47,7 @@ pub async fn a_peek_shows_where_messages_are(hot: Arc<dyn Hot>) {
 }
 
 /// A peek takes nothing.
-pub async fn a_peek_takes_nothing(hot: Arc<dyn Hot>) {
+pub async fn a_peek_takes_nothing(hot: Arc<dyn HotTier>) {
     let (bus, subscription) = everywhere(hot).await;
     let before = bus.stats(&subscription).await;
     let first = bus.hot.peek(&subscription, 100).await.unwrap();
@@ -59,7 +59,7 @@ pub async fn a_peek_takes_nothing(hot: Arc<dyn Hot>) {
 }
 
 /// A peek is limited, and begins with the oldest.
-pub async fn a_peek_is_limited(hot: Arc<dyn Hot>) {
+pub async fn a_peek_is_limited(hot: Arc<dyn HotTier>) {
     let bus = Bus::new(hot).await;
     let subscription = bus.subscribe("s").await;
     let ids = bus.publish(&["a", "b", "c", "d"]).await;
@@ -71,7 +71,7 @@ pub async fn a_peek_is_limited(hot: Arc<dyn Hot>) {
 }
 
 /// Counts are exact at rest.
-pub async fn counts_are_exact_at_rest(hot: Arc<dyn Hot>) {
+pub async fn counts_are_exact_at_rest(hot: Arc<dyn HotTier>) {
     let (bus, subscription) = everywhere(hot).await;
     let other = bus.subscribe("other").await;
     bus.publish(&["for both"]).await;
@@ -96,7 +96,7 @@ pub async fn counts_are_exact_at_rest(hot: Arc<dyn Hot>) {
 }
 
 /// Counts miss no message that moves from one place to another meanwhile.
-pub async fn counts_miss_no_message_that_moves(hot: Arc<dyn Hot>) {
+pub async fn counts_miss_no_message_that_moves(hot: Arc<dyn HotTier>) {
     const MESSAGES: u64 = 60;
     let bus = Bus::new(hot).await;
     let subscription = bus.subscribe("s").await;
@@ -128,7 +128,7 @@ pub async fn counts_miss_no_message_that_moves(hot: Arc<dyn Hot>) {
 }
 
 /// Counts of an empty topic are zero.
-pub async fn counts_of_an_empty_topic_are_zero(hot: Arc<dyn Hot>) {
+pub async fn counts_of_an_empty_topic_are_zero(hot: Arc<dyn HotTier>) {
     let bus = Bus::new(hot).await;
     assert_eq!(bus.hot.stats(&bus.topic).await.unwrap(), TopicStats::default());
     let subscription = bus.subscribe("s").await;

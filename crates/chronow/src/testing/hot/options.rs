@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::{Bus, calm, kind, message, text, texts, until};
-use crate::hot::{Hot, Overflow, Settle, Settled, SubscriptionOptions, SubscriptionPatch, TopicOptions, TopicPatch};
+use crate::hot::{HotTier, Overflow, Settle, Settled, SubscriptionOptions, SubscriptionPatch, TopicOptions, TopicPatch};
 use crate::{ErrorKind, Scope, SubscriptionName, TopicName};
 
 /// A new topic has the defaults but what was given.
-pub async fn a_new_topic_has_the_defaults_but_what_was_given(hot: Arc<dyn Hot>) {
+pub async fn a_new_topic_has_the_defaults_but_what_was_given(hot: Arc<dyn HotTier>) {
     let bus = Bus::new(hot).await;
     assert_eq!(bus.hot.topic(&bus.topic).await.unwrap(), Some(TopicOptions::default()));
     let other = TopicName::new(&bus.scope, "other").unwrap();
@@ -18,7 +18,7 @@ pub async fn a_new_topic_has_the_defaults_but_what_was_given(hot: Arc<dyn Hot>) 
 }
 
 /// Ensuring a topic again changes only what is given.
-pub async fn ensuring_a_topic_again_changes_only_what_is_given(hot: Arc<dyn Hot>) {
+pub async fn ensuring_a_topic_again_changes_only_what_is_given(hot: Arc<dyn HotTier>) {
     let first = TopicPatch {
         shards: Some(2),
         max_len: Some(50),
@@ -39,7 +39,7 @@ pub async fn ensuring_a_topic_again_changes_only_what_is_given(hot: Arc<dyn Hot>
 }
 
 /// Ensuring a subscription again changes only what is given.
-pub async fn ensuring_a_subscription_again_changes_only_what_is_given(hot: Arc<dyn Hot>) {
+pub async fn ensuring_a_subscription_again_changes_only_what_is_given(hot: Arc<dyn HotTier>) {
     let bus = Bus::new(hot).await;
     let subscription = bus.named("billing");
     let plain = bus.hot.ensure_subscription(&subscription, &SubscriptionPatch::default()).await.unwrap();
@@ -63,7 +63,7 @@ pub async fn ensuring_a_subscription_again_changes_only_what_is_given(hot: Arc<d
 }
 
 /// A filter can be taken away again.
-pub async fn a_filter_can_be_taken_away_again(hot: Arc<dyn Hot>) {
+pub async fn a_filter_can_be_taken_away_again(hot: Arc<dyn HotTier>) {
     let bus = Bus::new(hot).await;
     let filter = Some(Some(chronos_db::json!({ "payload.text": "b" })));
     let subscription = bus.subscribe_with("s", SubscriptionPatch { filter, ..calm() }).await;
@@ -76,7 +76,7 @@ pub async fn a_filter_can_be_taken_away_again(hot: Arc<dyn Hot>) {
 }
 
 /// Options out of bounds are refused, and change nothing.
-pub async fn options_out_of_bounds_are_refused(hot: Arc<dyn Hot>) {
+pub async fn options_out_of_bounds_are_refused(hot: Arc<dyn HotTier>) {
     let bus = Bus::new(hot).await;
     let subscription = bus.subscribe("s").await;
     let before = bus.hot.subscription(&subscription).await.unwrap();
@@ -98,7 +98,7 @@ pub async fn options_out_of_bounds_are_refused(hot: Arc<dyn Hot>) {
 }
 
 /// A subscription needs its topic.
-pub async fn a_subscription_needs_its_topic(hot: Arc<dyn Hot>) {
+pub async fn a_subscription_needs_its_topic(hot: Arc<dyn HotTier>) {
     let bus = Bus::new(hot).await;
     let absent = TopicName::new(&bus.scope, "absent").unwrap();
     let subscription = SubscriptionName::new(&absent, "s").unwrap();
@@ -108,7 +108,7 @@ pub async fn a_subscription_needs_its_topic(hot: Arc<dyn Hot>) {
 }
 
 /// What does not exist is said to be missing, and is not made by using it.
-pub async fn what_does_not_exist_is_said_to_be_missing(hot: Arc<dyn Hot>) {
+pub async fn what_does_not_exist_is_said_to_be_missing(hot: Arc<dyn HotTier>) {
     let bus = Bus::new(hot).await;
     let absent = TopicName::new(&bus.scope, "absent").unwrap();
     assert_eq!(kind(bus.hot.publish(&absent, vec![message("x")]).await), ErrorKind::NotFound);
@@ -122,7 +122,7 @@ pub async fn what_does_not_exist_is_said_to_be_missing(hot: Arc<dyn Hot>) {
 }
 
 /// Topics and subscriptions are listed by name.
-pub async fn topics_and_subscriptions_are_listed_by_name(hot: Arc<dyn Hot>) {
+pub async fn topics_and_subscriptions_are_listed_by_name(hot: Arc<dyn HotTier>) {
     let bus = Bus::new(hot).await;
     for name in ["zebra", "ant", "mule"] {
         bus.other(name).await;
@@ -136,7 +136,7 @@ pub async fn topics_and_subscriptions_are_listed_by_name(hot: Arc<dyn Hot>) {
 }
 
 /// The library's own subscriptions are hidden, but work like others.
-pub async fn internal_subscriptions_are_hidden_but_work(hot: Arc<dyn Hot>) {
+pub async fn internal_subscriptions_are_hidden_but_work(hot: Arc<dyn HotTier>) {
     let bus = Bus::new(hot).await;
     let internal = SubscriptionName::internal(&bus.topic, "__warm");
     bus.hot.ensure_subscription(&internal, &calm()).await.unwrap();
@@ -150,7 +150,7 @@ pub async fn internal_subscriptions_are_hidden_but_work(hot: Arc<dyn Hot>) {
 }
 
 /// Tenants and namespaces with the same names inside do not mix.
-pub async fn scopes_do_not_mix(hot: Arc<dyn Hot>) {
+pub async fn scopes_do_not_mix(hot: Arc<dyn HotTier>) {
     let bus = Bus::new(hot).await;
     let subscription = bus.subscribe("s").await;
     for scope in
@@ -169,7 +169,7 @@ pub async fn scopes_do_not_mix(hot: Arc<dyn Hot>) {
 }
 
 /// Names of all scripts, with dots, dashes and spaces, do not mix.
-pub async fn names_of_all_scripts_with_dots_and_dashes_do_not_mix(hot: Arc<dyn Hot>) {
+pub async fn names_of_all_scripts_with_dots_and_dashes_do_not_mix(hot: Arc<dyn HotTier>) {
     let bus = Bus::new(hot).await;
     let names = ["a", "a.b", "a-b", "a b", "A", "naïve-ß", "注文", "заказы", "*", "%", "_", "a_", "[x]", "it's", "\"q\""];
     let mut all = Vec::new();
@@ -191,7 +191,7 @@ pub async fn names_of_all_scripts_with_dots_and_dashes_do_not_mix(hot: Arc<dyn H
 }
 
 /// Concurrent ensures agree.
-pub async fn concurrent_ensures_agree(hot: Arc<dyn Hot>) {
+pub async fn concurrent_ensures_agree(hot: Arc<dyn HotTier>) {
     let bus = Bus::new(hot).await;
     let ensures = (0..16).map(|n| {
         let bus = bus.clone();
@@ -213,7 +213,7 @@ pub async fn concurrent_ensures_agree(hot: Arc<dyn Hot>) {
 }
 
 /// A deleted topic leaves nothing: made again, it is new.
-pub async fn a_deleted_topic_leaves_nothing(hot: Arc<dyn Hot>) {
+pub async fn a_deleted_topic_leaves_nothing(hot: Arc<dyn HotTier>) {
     let bus = Bus::with(hot, TopicPatch { max_len: Some(9), ..TopicPatch::default() }).await;
     let subscription = bus.subscribe("s").await;
     let dedup = || crate::hot::Outgoing { dedup_id: Some("once".to_owned()), ..message("dedup") };
@@ -244,7 +244,7 @@ pub async fn a_deleted_topic_leaves_nothing(hot: Arc<dyn Hot>) {
 }
 
 /// A deleted subscription leaves nothing: made again, it is new; others don't notice.
-pub async fn a_deleted_subscription_leaves_nothing(hot: Arc<dyn Hot>) {
+pub async fn a_deleted_subscription_leaves_nothing(hot: Arc<dyn HotTier>) {
     let bus = Bus::new(hot).await;
     let (subscription, other) = (bus.subscribe("s").await, bus.subscribe("other").await);
     bus.publish(&["a", "b", "c", "d"]).await;
@@ -265,7 +265,7 @@ pub async fn a_deleted_subscription_leaves_nothing(hot: Arc<dyn Hot>) {
 }
 
 /// A subscription nobody pulls from deletes itself.
-pub async fn an_unused_subscription_deletes_itself(hot: Arc<dyn Hot>) {
+pub async fn an_unused_subscription_deletes_itself(hot: Arc<dyn HotTier>) {
     let bus = Bus::new(hot).await;
     bus.subscribe("kept").await;
     let subscription = bus.subscribe_with("s", SubscriptionPatch { auto_delete_ms: Some(Some(300)), ..calm() }).await;
@@ -281,7 +281,7 @@ pub async fn an_unused_subscription_deletes_itself(hot: Arc<dyn Hot>) {
 }
 
 /// A subscription in use does not delete itself.
-pub async fn a_subscription_in_use_does_not_delete_itself(hot: Arc<dyn Hot>) {
+pub async fn a_subscription_in_use_does_not_delete_itself(hot: Arc<dyn HotTier>) {
     let bus = Bus::new(hot).await;
     let subscription = bus.subscribe_with("s", SubscriptionPatch { auto_delete_ms: Some(Some(5_000)), ..calm() }).await;
     let begun = Instant::now();
@@ -293,7 +293,7 @@ pub async fn a_subscription_in_use_does_not_delete_itself(hot: Arc<dyn Hot>) {
 }
 
 /// A subscription does not delete itself while somebody holds a message of it, whoever looks; also on a sharded topic.
-pub async fn a_subscription_at_work_does_not_delete_itself(hot: Arc<dyn Hot>) {
+pub async fn a_subscription_at_work_does_not_delete_itself(hot: Arc<dyn HotTier>) {
     for shards in [1, 3] {
         let bus = Bus::with(Arc::clone(&hot), TopicPatch { shards: Some(shards), ..TopicPatch::default() }).await;
         let patch = SubscriptionPatch { auto_delete_ms: Some(Some(300)), visibility_ms: Some(60_000), ..calm() };
@@ -318,7 +318,7 @@ pub async fn a_subscription_at_work_does_not_delete_itself(hot: Arc<dyn Hot>) {
 }
 
 /// Settlements count as use of a subscription, not only pulls.
-pub async fn settlements_count_as_use(hot: Arc<dyn Hot>) {
+pub async fn settlements_count_as_use(hot: Arc<dyn HotTier>) {
     let bus = Bus::new(hot).await;
     let subscription = bus.subscribe_with("s", SubscriptionPatch { auto_delete_ms: Some(Some(2_000)), ..calm() }).await;
     bus.publish(&["a"]).await;
@@ -331,7 +331,7 @@ pub async fn settlements_count_as_use(hot: Arc<dyn Hot>) {
 }
 
 /// Whoever publishes or pulls notices that the options of the topic have changed, and nothing while they have not.
-pub async fn a_change_of_a_topic_is_noticed_on_the_way(hot: Arc<dyn Hot>) {
+pub async fn a_change_of_a_topic_is_noticed_on_the_way(hot: Arc<dyn HotTier>) {
     let bus = Bus::new(hot).await;
     let subscription = bus.subscribe("s").await;
     bus.publish(&["a"]).await;
@@ -363,7 +363,7 @@ pub async fn a_change_of_a_topic_is_noticed_on_the_way(hot: Arc<dyn Hot>) {
 }
 
 /// The store's time is about now, and doesn't go back.
-pub async fn the_stores_time_is_about_now(hot: Arc<dyn Hot>) {
+pub async fn the_stores_time_is_about_now(hot: Arc<dyn HotTier>) {
     let first = hot.now().await.unwrap();
     let second = hot.now().await.unwrap();
     assert!(second >= first);
@@ -373,7 +373,7 @@ pub async fn the_stores_time_is_about_now(hot: Arc<dyn Hot>) {
 }
 
 /// A closed hot tier refuses everything.
-pub async fn a_closed_hot_tier_refuses_everything(hot: Arc<dyn Hot>) {
+pub async fn a_closed_hot_tier_refuses_everything(hot: Arc<dyn HotTier>) {
     let bus = Bus::new(hot).await;
     let subscription = bus.subscribe("s").await;
     bus.hot.close().await.unwrap();

@@ -5,11 +5,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::{Bus, PATIENCE, calm, hasty, keyed, retry_after, text, texts};
-use crate::hot::{Hot, Settle, Settled, SubscriptionPatch, TopicPatch};
+use super::{Bus, TIMEOUT, calm, hasty, keyed, retry_after, text, texts};
+use crate::hot::{HotTier, Settle, Settled, SubscriptionPatch, TopicPatch};
 
 /// Messages of one key are in flight one at a time, in order.
-pub async fn messages_of_one_key_are_in_flight_one_at_a_time(hot: Arc<dyn Hot>) {
+pub async fn messages_of_one_key_are_in_flight_one_at_a_time(hot: Arc<dyn HotTier>) {
     let bus = Bus::new(hot).await;
     let subscription = bus.subscribe("s").await;
     bus.publish_all(vec![keyed("k", "1"), keyed("k", "2"), keyed("k", "3")]).await;
@@ -26,7 +26,7 @@ pub async fn messages_of_one_key_are_in_flight_one_at_a_time(hot: Arc<dyn Hot>) 
 }
 
 /// Messages of different keys, and of none, are in flight together.
-pub async fn messages_of_different_keys_are_in_flight_together(hot: Arc<dyn Hot>) {
+pub async fn messages_of_different_keys_are_in_flight_together(hot: Arc<dyn HotTier>) {
     let bus = Bus::new(hot).await;
     let subscription = bus.subscribe("s").await;
     let batch =
@@ -39,7 +39,7 @@ pub async fn messages_of_different_keys_are_in_flight_together(hot: Arc<dyn Hot>
 }
 
 /// A retry that waits holds its key back, and no other.
-pub async fn a_retry_holds_its_key_back(hot: Arc<dyn Hot>) {
+pub async fn a_retry_holds_its_key_back(hot: Arc<dyn HotTier>) {
     let bus = Bus::new(hot).await;
     let subscription = bus.subscribe("s").await;
     bus.publish_all(vec![keyed("a", "a1"), keyed("a", "a2")]).await;
@@ -58,7 +58,7 @@ pub async fn a_retry_holds_its_key_back(hot: Arc<dyn Hot>) {
 }
 
 /// A released message stays the first of its key.
-pub async fn a_released_message_stays_first_of_its_key(hot: Arc<dyn Hot>) {
+pub async fn a_released_message_stays_first_of_its_key(hot: Arc<dyn HotTier>) {
     let bus = Bus::new(hot).await;
     let subscription = bus.subscribe("s").await;
     bus.publish_all(vec![keyed("k", "1"), keyed("k", "2")]).await;
@@ -70,7 +70,7 @@ pub async fn a_released_message_stays_first_of_its_key(hot: Arc<dyn Hot>) {
 }
 
 /// A lock that expires keeps the order of its key.
-pub async fn an_expired_lock_keeps_the_order_of_its_key(hot: Arc<dyn Hot>) {
+pub async fn an_expired_lock_keeps_the_order_of_its_key(hot: Arc<dyn HotTier>) {
     let bus = Bus::new(hot).await;
     let subscription = bus.subscribe_with("s", hasty()).await;
     bus.publish_all(vec![keyed("k", "1"), keyed("k", "2")]).await;
@@ -84,7 +84,7 @@ pub async fn an_expired_lock_keeps_the_order_of_its_key(hot: Arc<dyn Hot>) {
 }
 
 /// A dead letter does not hold its key up.
-pub async fn a_dead_letter_does_not_hold_its_key_up(hot: Arc<dyn Hot>) {
+pub async fn a_dead_letter_does_not_hold_its_key_up(hot: Arc<dyn HotTier>) {
     let bus = Bus::new(hot).await;
     let subscription = bus.subscribe_with("s", SubscriptionPatch { max_deliveries: Some(1), ..calm() }).await;
     bus.publish_all(vec![keyed("k", "1"), keyed("k", "2"), keyed("k", "3")]).await;
@@ -95,7 +95,7 @@ pub async fn a_dead_letter_does_not_hold_its_key_up(hot: Arc<dyn Hot>) {
 }
 
 /// A deferred message does not hold its key up.
-pub async fn a_deferred_message_does_not_hold_its_key_up(hot: Arc<dyn Hot>) {
+pub async fn a_deferred_message_does_not_hold_its_key_up(hot: Arc<dyn HotTier>) {
     let bus = Bus::new(hot).await;
     let subscription = bus.subscribe("s").await;
     bus.publish_all(vec![keyed("k", "1"), keyed("k", "2")]).await;
@@ -104,12 +104,12 @@ pub async fn a_deferred_message_does_not_hold_its_key_up(hot: Arc<dyn Hot>) {
 }
 
 /// Keys stay in order across concurrent consumers and retries.
-pub async fn keys_stay_in_order_across_concurrent_consumers_and_retries(hot: Arc<dyn Hot>) {
+pub async fn keys_stay_in_order_across_concurrent_consumers_and_retries(hot: Arc<dyn HotTier>) {
     in_order(Bus::new(hot).await).await;
 }
 
 /// Keys stay in order on a sharded topic.
-pub async fn keys_stay_in_order_on_a_sharded_topic(hot: Arc<dyn Hot>) {
+pub async fn keys_stay_in_order_on_a_sharded_topic(hot: Arc<dyn HotTier>) {
     in_order(Bus::with(hot, TopicPatch { shards: Some(3), ..TopicPatch::default() }).await).await;
 }
 
@@ -129,7 +129,7 @@ async fn in_order(bus: Bus) {
         tokio::spawn(async move {
             let begun = Instant::now();
             while acked.load(Ordering::SeqCst) < KEYS * EACH {
-                assert!(begun.elapsed() < PATIENCE * 2, "{} of {} were acknowledged", acked.load(Ordering::SeqCst), KEYS * EACH);
+                assert!(begun.elapsed() < TIMEOUT * 2, "{} of {} were acknowledged", acked.load(Ordering::SeqCst), KEYS * EACH);
                 let pulled = bus.hot.pull(&subscription, 3).await.unwrap().deliveries;
                 if pulled.is_empty() {
                     bus.hot.wait(&subscription, Duration::from_millis(10)).await.unwrap();
@@ -171,7 +171,7 @@ async fn in_order(bus: Bus) {
 }
 
 /// Keys of subscriptions are their own.
-pub async fn keys_of_subscriptions_are_their_own(hot: Arc<dyn Hot>) {
+pub async fn keys_of_subscriptions_are_their_own(hot: Arc<dyn HotTier>) {
     let bus = Bus::new(hot).await;
     let (one, two) = (bus.subscribe("one").await, bus.subscribe("two").await);
     bus.publish_all(vec![keyed("k", "1"), keyed("k", "2")]).await;
@@ -185,7 +185,7 @@ pub async fn keys_of_subscriptions_are_their_own(hot: Arc<dyn Hot>) {
 }
 
 /// However many messages wait behind an ordering key, what is due comes with the next pull.
-pub async fn a_long_queue_behind_a_key_delays_nothing_else(hot: Arc<dyn Hot>) {
+pub async fn a_long_queue_behind_a_key_delays_nothing_else(hot: Arc<dyn HotTier>) {
     // More than are looked at in one step, and no more: each takes a store its time.
     const QUEUED: usize = 600;
     let bus = Bus::new(hot).await;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::{Bus, message, retry_after, text, until};
 use crate::SubscriptionName;
-use crate::hot::{Hot, Outgoing, Select, Settle};
+use crate::hot::{HotTier, Outgoing, Select, Settle};
 
 async fn needed(bus: &Bus, me: &SubscriptionName, id: &str) -> bool {
     let answers = bus.hot.needed_by_others(me, &[id.to_owned()]).await.unwrap();
@@ -21,7 +21,7 @@ async fn keep(bus: &Bus, me: &SubscriptionName) -> String {
 }
 
 /// A message is needed until every other subscription is done with it, its dead letters included.
-pub async fn a_message_is_needed_until_every_other_subscription_is_done(hot: Arc<dyn Hot>) {
+pub async fn a_message_is_needed_until_every_other_subscription_is_done(hot: Arc<dyn HotTier>) {
     let bus = Bus::new(hot).await;
     let (me, a, b) = (bus.subscribe("me").await, bus.subscribe("a").await, bus.subscribe("b").await);
     bus.publish(&["x"]).await;
@@ -44,7 +44,7 @@ pub async fn a_message_is_needed_until_every_other_subscription_is_done(hot: Arc
 }
 
 /// What a subscription does not have may be needed by anybody.
-pub async fn what_a_subscription_does_not_have_may_be_needed(hot: Arc<dyn Hot>) {
+pub async fn what_a_subscription_does_not_have_may_be_needed(hot: Arc<dyn HotTier>) {
     let bus = Bus::new(hot).await;
     let me = bus.subscribe("me").await;
     let ids = bus.publish(&["x", "y"]).await;
@@ -57,7 +57,7 @@ pub async fn what_a_subscription_does_not_have_may_be_needed(hot: Arc<dyn Hot>) 
 }
 
 /// A scheduled message is needed by whoever has not handled it when its time has come.
-pub async fn a_scheduled_message_is_needed_when_its_time_has_come(hot: Arc<dyn Hot>) {
+pub async fn a_scheduled_message_is_needed_when_its_time_has_come(hot: Arc<dyn HotTier>) {
     let bus = Bus::new(hot).await;
     let (me, other) = (bus.subscribe("me").await, bus.subscribe("other").await);
     // Long enough to be published before, on any machine.
@@ -75,7 +75,7 @@ pub async fn a_scheduled_message_is_needed_when_its_time_has_come(hot: Arc<dyn H
 }
 
 /// What a sharded topic has is needed shard by shard.
-pub async fn what_a_sharded_topic_has_is_needed_by_others_too(hot: Arc<dyn Hot>) {
+pub async fn what_a_sharded_topic_has_is_needed_by_others_too(hot: Arc<dyn HotTier>) {
     let bus = Bus::with(hot, crate::hot::TopicPatch { shards: Some(3), ..Default::default() }).await;
     let (me, other) = (bus.subscribe("me").await, bus.subscribe("other").await);
     let ids = bus.publish(&["a", "b", "c", "d", "e"]).await;
@@ -98,7 +98,7 @@ pub async fn what_a_sharded_topic_has_is_needed_by_others_too(hot: Arc<dyn Hot>)
 }
 
 /// A publish that no replica needs to confirm is a publish; and what documents acknowledge is replicated.
-pub async fn a_publish_may_ask_for_replicas(hot: Arc<dyn Hot>) {
+pub async fn a_publish_may_ask_for_replicas(hot: Arc<dyn HotTier>) {
     let bus = Bus::new(hot).await;
     let subscription = bus.subscribe("s").await;
     let published = bus.hot.publish_replicated(&bus.topic, vec![message("a"), message("b")], 0, Duration::from_millis(500)).await.unwrap();

@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::{Bus, PATIENCE, message, text, texts, until};
-use crate::hot::{Hot, MAX_HEADER_BYTES, MAX_KEY_BYTES, Outgoing, TopicPatch};
+use super::{Bus, TIMEOUT, message, text, texts, until};
+use crate::hot::{HotTier, MAX_HEADER_BYTES, MAX_KEY_BYTES, Outgoing, TopicPatch};
 
 /// A message arrives as it was published.
-pub async fn a_message_arrives_as_it_was_published(hot: Arc<dyn Hot>) {
+pub async fn a_message_arrives_as_it_was_published(hot: Arc<dyn HotTier>) {
     let bus = Bus::new(hot).await;
     let subscription = bus.subscribe("s").await;
     let headers = BTreeMap::from([
@@ -39,7 +39,7 @@ pub async fn a_message_arrives_as_it_was_published(hot: Arc<dyn Hot>) {
 }
 
 /// Any bytes survive, the empty ones too.
-pub async fn any_bytes_survive(hot: Arc<dyn Hot>) {
+pub async fn any_bytes_survive(hot: Arc<dyn HotTier>) {
     let bus = Bus::new(hot).await;
     let subscription = bus.subscribe("s").await;
     let all: Vec<u8> = (0..=255).collect();
@@ -55,7 +55,7 @@ pub async fn any_bytes_survive(hot: Arc<dyn Hot>) {
 }
 
 /// A payload of a megabyte survives.
-pub async fn a_payload_of_a_megabyte_survives(hot: Arc<dyn Hot>) {
+pub async fn a_payload_of_a_megabyte_survives(hot: Arc<dyn HotTier>) {
     let bus = Bus::new(hot).await;
     let subscription = bus.subscribe("s").await;
     let payload = Bytes::from((0..1_048_576_u32).map(|n| (n * 31 % 251) as u8).collect::<Vec<_>>());
@@ -65,7 +65,7 @@ pub async fn a_payload_of_a_megabyte_survives(hot: Arc<dyn Hot>) {
 }
 
 /// Messages arrive in the order of their acceptance.
-pub async fn messages_arrive_in_the_order_of_their_acceptance(hot: Arc<dyn Hot>) {
+pub async fn messages_arrive_in_the_order_of_their_acceptance(hot: Arc<dyn HotTier>) {
     let bus = Bus::new(hot).await;
     let subscription = bus.subscribe("s").await;
     let sent: Vec<String> = (0..60).map(|n| format!("m{n:02}")).collect();
@@ -82,7 +82,7 @@ pub async fn messages_arrive_in_the_order_of_their_acceptance(hot: Arc<dyn Hot>)
 }
 
 /// Ids are unique, whoever publishes.
-pub async fn ids_are_unique(hot: Arc<dyn Hot>) {
+pub async fn ids_are_unique(hot: Arc<dyn HotTier>) {
     let bus = Bus::new(hot).await;
     let publishers = (0..10).map(|_| {
         let bus = bus.clone();
@@ -104,14 +104,14 @@ pub async fn ids_are_unique(hot: Arc<dyn Hot>) {
 }
 
 /// An empty batch is nothing.
-pub async fn an_empty_batch_is_nothing(hot: Arc<dyn Hot>) {
+pub async fn an_empty_batch_is_nothing(hot: Arc<dyn HotTier>) {
     let bus = Bus::new(hot).await;
     assert!(bus.hot.publish(&bus.topic, Vec::new()).await.unwrap().is_empty());
     assert_eq!(bus.hot.stats(&bus.topic).await.unwrap().length, 0);
 }
 
 /// Every subscription gets every message.
-pub async fn every_subscription_gets_every_message(hot: Arc<dyn Hot>) {
+pub async fn every_subscription_gets_every_message(hot: Arc<dyn HotTier>) {
     let bus = Bus::new(hot).await;
     let (one, two) = (bus.subscribe("one").await, bus.subscribe("two").await);
     bus.publish(&["a", "b", "c"]).await;
@@ -126,7 +126,7 @@ fn once(id: &str, text: &str) -> Outgoing {
 }
 
 /// A dedup id is accepted once within its window.
-pub async fn a_dedup_id_is_accepted_once_within_its_window(hot: Arc<dyn Hot>) {
+pub async fn a_dedup_id_is_accepted_once_within_its_window(hot: Arc<dyn HotTier>) {
     let bus = Bus::new(hot).await;
     let subscription = bus.subscribe("s").await;
     let first = bus.send(once("order-1", "first")).await;
@@ -141,7 +141,7 @@ pub async fn a_dedup_id_is_accepted_once_within_its_window(hot: Arc<dyn Hot>) {
 }
 
 /// A dedup id is accepted again after its window, which repeated attempts don't prolong.
-pub async fn a_dedup_id_is_accepted_again_after_its_window(hot: Arc<dyn Hot>) {
+pub async fn a_dedup_id_is_accepted_again_after_its_window(hot: Arc<dyn HotTier>) {
     let bus = Bus::with(hot, TopicPatch { dedup_window_ms: Some(500), ..TopicPatch::default() }).await;
     let first = bus.send(once("order", "first")).await;
     let begun = std::time::Instant::now();
@@ -151,14 +151,14 @@ pub async fn a_dedup_id_is_accepted_again_after_its_window(hot: Arc<dyn Hot>) {
             break again;
         }
         assert_eq!(again.id, first.id);
-        assert!(begun.elapsed() < PATIENCE, "the window never ends");
+        assert!(begun.elapsed() < TIMEOUT, "the window never ends");
         tokio::time::sleep(Duration::from_millis(50)).await;
     };
     assert_ne!(again.id, first.id);
 }
 
 /// A dedup id counts within one batch.
-pub async fn a_dedup_id_counts_within_one_batch(hot: Arc<dyn Hot>) {
+pub async fn a_dedup_id_counts_within_one_batch(hot: Arc<dyn HotTier>) {
     let bus = Bus::new(hot).await;
     let subscription = bus.subscribe("s").await;
     let batch = vec![once("x", "a"), once("y", "b"), once("x", "c"), message("d")];
@@ -170,7 +170,7 @@ pub async fn a_dedup_id_counts_within_one_batch(hot: Arc<dyn Hot>) {
 }
 
 /// Of concurrent publishes of one dedup id one is accepted, and all name it.
-pub async fn of_concurrent_publishes_of_one_dedup_id_one_is_accepted(hot: Arc<dyn Hot>) {
+pub async fn of_concurrent_publishes_of_one_dedup_id_one_is_accepted(hot: Arc<dyn HotTier>) {
     let bus = Bus::with(hot, TopicPatch { shards: Some(4), ..TopicPatch::default() }).await;
     let subscription = bus.subscribe("s").await;
     let publishers = (0..12).map(|n| {
@@ -185,7 +185,7 @@ pub async fn of_concurrent_publishes_of_one_dedup_id_one_is_accepted(hot: Arc<dy
 }
 
 /// Dedup ids of topics do not mix.
-pub async fn dedup_ids_of_topics_do_not_mix(hot: Arc<dyn Hot>) {
+pub async fn dedup_ids_of_topics_do_not_mix(hot: Arc<dyn HotTier>) {
     let bus = Bus::new(hot).await;
     let other = bus.other("other").await;
     assert!(!bus.send(once("x", "a")).await.duplicate);
@@ -193,7 +193,7 @@ pub async fn dedup_ids_of_topics_do_not_mix(hot: Arc<dyn Hot>) {
 }
 
 /// A scheduled message does not come early, and does not hold up others.
-pub async fn a_scheduled_message_does_not_come_early(hot: Arc<dyn Hot>) {
+pub async fn a_scheduled_message_does_not_come_early(hot: Arc<dyn HotTier>) {
     let bus = Bus::new(hot).await;
     let subscription = bus.subscribe("s").await;
     let far = bus.hot.now().await.unwrap().plus_millis(3_600_000);
@@ -209,7 +209,7 @@ pub async fn a_scheduled_message_does_not_come_early(hot: Arc<dyn Hot>) {
 }
 
 /// A time that has passed is now.
-pub async fn a_time_that_has_passed_is_now(hot: Arc<dyn Hot>) {
+pub async fn a_time_that_has_passed_is_now(hot: Arc<dyn HotTier>) {
     let bus = Bus::new(hot).await;
     let subscription = bus.subscribe("s").await;
     let past = bus.hot.now().await.unwrap().plus_millis(-60_000);
@@ -218,7 +218,7 @@ pub async fn a_time_that_has_passed_is_now(hot: Arc<dyn Hot>) {
 }
 
 /// A scheduled message can be cancelled, once, and then reaches nobody.
-pub async fn a_scheduled_message_can_be_cancelled(hot: Arc<dyn Hot>) {
+pub async fn a_scheduled_message_can_be_cancelled(hot: Arc<dyn HotTier>) {
     let bus = Bus::new(hot).await;
     let (one, two) = (bus.subscribe("one").await, bus.subscribe("two").await);
     let far = bus.hot.now().await.unwrap().plus_millis(3_600_000);
@@ -236,7 +236,7 @@ pub async fn a_scheduled_message_can_be_cancelled(hot: Arc<dyn Hot>) {
 }
 
 /// The dedup id of a cancelled message is free again, also on a sharded topic; those of others are not.
-pub async fn the_id_of_a_cancelled_message_is_free_again(hot: Arc<dyn Hot>) {
+pub async fn the_id_of_a_cancelled_message_is_free_again(hot: Arc<dyn HotTier>) {
     for shards in [1, 3] {
         let bus = Bus::with(Arc::clone(&hot), TopicPatch { shards: Some(shards), ..TopicPatch::default() }).await;
         let subscription = bus.subscribe("s").await;
@@ -257,7 +257,7 @@ pub async fn the_id_of_a_cancelled_message_is_free_again(hot: Arc<dyn Hot>) {
 }
 
 /// Headers, ordering keys and dedup ids have limits, and what is at them survives. What is beyond is refused with all of its batch.
-pub async fn headers_keys_and_ids_are_limited(hot: Arc<dyn Hot>) {
+pub async fn headers_keys_and_ids_are_limited(hot: Arc<dyn HotTier>) {
     let bus = Bus::new(hot).await;
     let subscription = bus.subscribe("s").await;
     let headers = |bytes: usize| BTreeMap::from([("h".to_owned(), "x".repeat(bytes - 1))]);
@@ -280,7 +280,7 @@ pub async fn headers_keys_and_ids_are_limited(hot: Arc<dyn Hot>) {
 }
 
 /// What is not scheduled (any more) cannot be cancelled.
-pub async fn what_is_not_scheduled_cannot_be_cancelled(hot: Arc<dyn Hot>) {
+pub async fn what_is_not_scheduled_cannot_be_cancelled(hot: Arc<dyn HotTier>) {
     let bus = Bus::new(hot).await;
     let subscription = bus.subscribe("s").await;
     let ids = bus.publish(&["a"]).await;
@@ -294,7 +294,7 @@ pub async fn what_is_not_scheduled_cannot_be_cancelled(hot: Arc<dyn Hot>) {
 }
 
 /// What is due cannot be cancelled, although nobody has pulled it yet.
-pub async fn what_is_due_cannot_be_cancelled_although_nobody_pulled_it(hot: Arc<dyn Hot>) {
+pub async fn what_is_due_cannot_be_cancelled_although_nobody_pulled_it(hot: Arc<dyn HotTier>) {
     let bus = Bus::new(hot).await;
     let subscription = bus.subscribe("s").await;
     let now = bus.hot.now().await.unwrap();
@@ -306,7 +306,7 @@ pub async fn what_is_due_cannot_be_cancelled_although_nobody_pulled_it(hot: Arc<
 }
 
 /// A sharded topic delivers everything once.
-pub async fn a_sharded_topic_delivers_everything_once(hot: Arc<dyn Hot>) {
+pub async fn a_sharded_topic_delivers_everything_once(hot: Arc<dyn HotTier>) {
     let bus = Bus::with(hot, TopicPatch { shards: Some(4), ..TopicPatch::default() }).await;
     let subscription = bus.subscribe("s").await;
     let sent: BTreeSet<String> = (0..100).map(|n| format!("m{n}")).collect();
@@ -326,7 +326,7 @@ pub async fn a_sharded_topic_delivers_everything_once(hot: Arc<dyn Hot>) {
 }
 
 /// Concurrent publishers lose nothing, and each one's messages keep their order.
-pub async fn concurrent_publishers_lose_nothing(hot: Arc<dyn Hot>) {
+pub async fn concurrent_publishers_lose_nothing(hot: Arc<dyn HotTier>) {
     let bus = Bus::new(hot).await;
     let subscription = bus.subscribe("s").await;
     let publishers = (0..8).map(|p| {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::{Bus, calm, hasty, message, retry, retry_after, text, texts, until};
-use crate::hot::{Hot, Outgoing, Settle, Settled, SubscriptionPatch};
+use crate::hot::{HotTier, Outgoing, Settle, Settled, SubscriptionPatch};
 
 /// Below this, a due time was not respected; the clocks count in milliseconds.
 fn at_least(elapsed: Duration, millis: u64) {
@@ -13,7 +13,7 @@ fn at_least(elapsed: Duration, millis: u64) {
 }
 
 /// A retry waits for the backoff of its count; the last wait repeats.
-pub async fn a_retry_waits_for_the_backoff(hot: Arc<dyn Hot>) {
+pub async fn a_retry_waits_for_the_backoff(hot: Arc<dyn HotTier>) {
     let bus = Bus::new(hot).await;
     let subscription = bus.subscribe_with("s", SubscriptionPatch { backoff_ms: Some(vec![150, 500]), ..calm() }).await;
     bus.publish(&["a"]).await;
@@ -30,7 +30,7 @@ pub async fn a_retry_waits_for_the_backoff(hot: Arc<dyn Hot>) {
 }
 
 /// A retry waits for its own delay, shorter or longer than the backoff.
-pub async fn a_retry_waits_for_its_own_delay(hot: Arc<dyn Hot>) {
+pub async fn a_retry_waits_for_its_own_delay(hot: Arc<dyn HotTier>) {
     let bus = Bus::new(hot).await;
     let subscription = bus.subscribe_with("s", SubscriptionPatch { backoff_ms: Some(vec![600_000]), ..calm() }).await;
     bus.publish(&["a", "b"]).await;
@@ -47,7 +47,7 @@ pub async fn a_retry_waits_for_its_own_delay(hot: Arc<dyn Hot>) {
 }
 
 /// A retry without delay is due at once.
-pub async fn a_retry_without_delay_is_due_at_once(hot: Arc<dyn Hot>) {
+pub async fn a_retry_without_delay_is_due_at_once(hot: Arc<dyn HotTier>) {
     let bus = Bus::new(hot).await;
     let subscription = bus.subscribe_with("s", SubscriptionPatch { backoff_ms: Some(vec![600_000]), ..calm() }).await;
     bus.publish(&["a"]).await;
@@ -56,7 +56,7 @@ pub async fn a_retry_without_delay_is_due_at_once(hot: Arc<dyn Hot>) {
 }
 
 /// Retries are counted, and stay counted.
-pub async fn retries_are_counted(hot: Arc<dyn Hot>) {
+pub async fn retries_are_counted(hot: Arc<dyn HotTier>) {
     let bus = Bus::new(hot).await;
     let subscription = bus.subscribe_with("s", SubscriptionPatch { max_deliveries: Some(50), ..calm() }).await;
     bus.publish(&["a"]).await;
@@ -68,7 +68,7 @@ pub async fn retries_are_counted(hot: Arc<dyn Hot>) {
 }
 
 /// A message is delivered no more often than the limit; then it is a dead letter with the last reason and the count.
-pub async fn a_message_is_delivered_no_more_than_the_limit(hot: Arc<dyn Hot>) {
+pub async fn a_message_is_delivered_no_more_than_the_limit(hot: Arc<dyn HotTier>) {
     let bus = Bus::new(hot).await;
     let subscription = bus.subscribe_with("s", SubscriptionPatch { max_deliveries: Some(3), ..calm() }).await;
     let ids = bus.publish(&["a"]).await;
@@ -84,7 +84,7 @@ pub async fn a_message_is_delivered_no_more_than_the_limit(hot: Arc<dyn Hot>) {
 }
 
 /// A handler that crashes uses deliveries up: what was started that often becomes a dead letter.
-pub async fn a_crashing_handler_uses_deliveries_up(hot: Arc<dyn Hot>) {
+pub async fn a_crashing_handler_uses_deliveries_up(hot: Arc<dyn HotTier>) {
     let bus = Bus::new(hot).await;
     let subscription = bus.subscribe_with("s", SubscriptionPatch { max_deliveries: Some(2), ..hasty() }).await;
     bus.publish(&["a"]).await;
@@ -105,7 +105,7 @@ pub async fn a_crashing_handler_uses_deliveries_up(hot: Arc<dyn Hot>) {
 }
 
 /// Without dead letters, what is used up is dropped.
-pub async fn without_dead_letters_what_is_used_up_is_dropped(hot: Arc<dyn Hot>) {
+pub async fn without_dead_letters_what_is_used_up_is_dropped(hot: Arc<dyn HotTier>) {
     let bus = Bus::new(hot).await;
     let patch = SubscriptionPatch { max_deliveries: Some(2), dead_letters: Some(false), ..calm() };
     let subscription = bus.subscribe_with("s", patch).await;
@@ -121,7 +121,7 @@ pub async fn without_dead_letters_what_is_used_up_is_dropped(hot: Arc<dyn Hot>) 
 }
 
 /// Retries of one subscription are not seen by another.
-pub async fn retries_of_one_subscription_are_not_seen_by_another(hot: Arc<dyn Hot>) {
+pub async fn retries_of_one_subscription_are_not_seen_by_another(hot: Arc<dyn HotTier>) {
     let bus = Bus::new(hot).await;
     let (bad, good) = (bus.subscribe("bad").await, bus.subscribe("good").await);
     bus.publish(&["a"]).await;
@@ -140,7 +140,7 @@ pub async fn retries_of_one_subscription_are_not_seen_by_another(hot: Arc<dyn Ho
 }
 
 /// A retry keeps the message as it was.
-pub async fn a_retry_keeps_the_message_as_it_was(hot: Arc<dyn Hot>) {
+pub async fn a_retry_keeps_the_message_as_it_was(hot: Arc<dyn HotTier>) {
     let bus = Bus::new(hot).await;
     let subscription = bus.subscribe("s").await;
     let headers = BTreeMap::from([("type".to_owned(), "x".to_owned())]);

@@ -7,18 +7,18 @@ use bson::oid::ObjectId;
 use bytes::Bytes;
 
 use super::{kind, until};
-use crate::hot::{Hot, Value, When};
+use crate::hot::{HotTier, Value, When};
 use crate::{ErrorKind, Scope};
 
 /// Shared memory of a new scope.
 #[derive(Clone, Debug)]
 pub(super) struct Memory {
-    pub(super) hot: Arc<dyn Hot>,
+    pub(super) hot: Arc<dyn HotTier>,
     pub(super) scope: Scope,
 }
 
 impl Memory {
-    pub(super) fn new(hot: Arc<dyn Hot>) -> Self {
+    pub(super) fn new(hot: Arc<dyn HotTier>) -> Self {
         Self { hot, scope: Scope::new("suite", &ObjectId::new().to_hex()).unwrap() }
     }
 
@@ -53,7 +53,7 @@ impl Memory {
 }
 
 /// A value is read back as it was, with its media type.
-pub async fn a_value_is_read_back_as_it_was(hot: Arc<dyn Hot>) {
+pub async fn a_value_is_read_back_as_it_was(hot: Arc<dyn HotTier>) {
     let memory = Memory::new(hot);
     let all = Bytes::from((0..=255).collect::<Vec<u8>>());
     for (key, bytes, content_type) in
@@ -67,7 +67,7 @@ pub async fn a_value_is_read_back_as_it_was(hot: Arc<dyn Hot>) {
 }
 
 /// Values come in the order of their keys, as often as asked for.
-pub async fn values_come_in_the_order_of_their_keys(hot: Arc<dyn Hot>) {
+pub async fn values_come_in_the_order_of_their_keys(hot: Arc<dyn HotTier>) {
     let memory = Memory::new(hot);
     memory.set("a", "1").await;
     memory.set("b", "2").await;
@@ -79,7 +79,7 @@ pub async fn values_come_in_the_order_of_their_keys(hot: Arc<dyn Hot>) {
 }
 
 /// Versions grow with every change.
-pub async fn versions_grow_with_every_change(hot: Arc<dyn Hot>) {
+pub async fn versions_grow_with_every_change(hot: Arc<dyn HotTier>) {
     let memory = Memory::new(hot);
     let mut last = 0;
     for n in 0..4 {
@@ -95,7 +95,7 @@ pub async fn versions_grow_with_every_change(hot: Arc<dyn Hot>) {
 }
 
 /// A value is set only if absent.
-pub async fn a_value_is_set_only_if_absent(hot: Arc<dyn Hot>) {
+pub async fn a_value_is_set_only_if_absent(hot: Arc<dyn HotTier>) {
     let memory = Memory::new(hot);
     assert!(memory.set_when("k", "first", When::Absent).await.is_some());
     assert_eq!(memory.set_when("k", "second", When::Absent).await, None);
@@ -106,7 +106,7 @@ pub async fn a_value_is_set_only_if_absent(hot: Arc<dyn Hot>) {
 }
 
 /// A value is swapped only at its version.
-pub async fn a_value_is_swapped_only_at_its_version(hot: Arc<dyn Hot>) {
+pub async fn a_value_is_swapped_only_at_its_version(hot: Arc<dyn HotTier>) {
     let memory = Memory::new(hot);
     assert_eq!(memory.set_when("k", "x", When::Version(1)).await, None, "there is none");
     assert_eq!(memory.get("k").await, None);
@@ -121,7 +121,7 @@ pub async fn a_value_is_swapped_only_at_its_version(hot: Arc<dyn Hot>) {
 }
 
 /// Of concurrent swaps of one version one wins.
-pub async fn of_concurrent_swaps_one_wins(hot: Arc<dyn Hot>) {
+pub async fn of_concurrent_swaps_one_wins(hot: Arc<dyn HotTier>) {
     let memory = Memory::new(hot);
     let version = memory.set("k", "start").await;
     let swaps = (0..12).map(|n| {
@@ -134,7 +134,7 @@ pub async fn of_concurrent_swaps_one_wins(hot: Arc<dyn Hot>) {
 }
 
 /// A tombstone is no value, but known.
-pub async fn a_tombstone_is_no_value_but_known(hot: Arc<dyn Hot>) {
+pub async fn a_tombstone_is_no_value_but_known(hot: Arc<dyn HotTier>) {
     let memory = Memory::new(hot);
     assert!(memory.set_when("fresh", "refilled", When::Unknown).await.is_some());
     assert_eq!(memory.set_when("fresh", "again", When::Unknown).await, None);
@@ -155,7 +155,7 @@ pub async fn a_tombstone_is_no_value_but_known(hot: Arc<dyn Hot>) {
 }
 
 /// Removing forgets tombstones, too, and says whether there was a value.
-pub async fn removing_forgets_tombstones_too(hot: Arc<dyn Hot>) {
+pub async fn removing_forgets_tombstones_too(hot: Arc<dyn HotTier>) {
     let memory = Memory::new(hot);
     memory.set("k", "a").await;
     assert!(memory.hot.remove(&memory.scope, "k").await.unwrap());
@@ -169,7 +169,7 @@ pub async fn removing_forgets_tombstones_too(hot: Arc<dyn Hot>) {
 }
 
 /// A value expires, and is gone at once.
-pub async fn a_value_expires(hot: Arc<dyn Hot>) {
+pub async fn a_value_expires(hot: Arc<dyn HotTier>) {
     let memory = Memory::new(hot);
     let begun = std::time::Instant::now();
     memory.set_for("k", "a", 300).await;
@@ -183,7 +183,7 @@ pub async fn a_value_expires(hot: Arc<dyn Hot>) {
 }
 
 /// A version that was given out never comes again for its key, however the value ends; so whoever holds an old one changes nothing.
-pub async fn a_version_never_comes_again(hot: Arc<dyn Hot>) {
+pub async fn a_version_never_comes_again(hot: Arc<dyn HotTier>) {
     let memory = Memory::new(hot);
     let mut given = std::collections::BTreeSet::new();
     for round in 0..6 {
@@ -221,7 +221,7 @@ pub async fn a_version_never_comes_again(hot: Arc<dyn Hot>) {
 
 /// A value that is brought back from elsewhere has its version again, unless the store remembers a later one; it is brought back only where nothing
 /// is known of the key.
-pub async fn a_value_brought_back_has_its_version_again(hot: Arc<dyn Hot>) {
+pub async fn a_value_brought_back_has_its_version_again(hot: Arc<dyn HotTier>) {
     let memory = Memory::new(hot);
     let elsewhere = memory.set("elsewhere", "a").await;
     assert_eq!(memory.set_when("k", "a", When::UnknownSince(elsewhere)).await, Some(elsewhere));
@@ -236,7 +236,7 @@ pub async fn a_value_brought_back_has_its_version_again(hot: Arc<dyn Hot>) {
 }
 
 /// A value that is set again without a time stays.
-pub async fn a_value_set_again_without_time_stays(hot: Arc<dyn Hot>) {
+pub async fn a_value_set_again_without_time_stays(hot: Arc<dyn HotTier>) {
     let memory = Memory::new(hot);
     memory.set_for("witness", "x", 200).await;
     memory.set_for("k", "a", 200).await;
@@ -247,7 +247,7 @@ pub async fn a_value_set_again_without_time_stays(hot: Arc<dyn Hot>) {
 }
 
 /// The time of a value can be changed, shorter and longer.
-pub async fn the_time_of_a_value_can_be_changed(hot: Arc<dyn Hot>) {
+pub async fn the_time_of_a_value_can_be_changed(hot: Arc<dyn HotTier>) {
     let memory = Memory::new(hot);
     memory.set("k", "a").await;
     memory.set_for("longer", "b", 60_000).await;
@@ -261,7 +261,7 @@ pub async fn the_time_of_a_value_can_be_changed(hot: Arc<dyn Hot>) {
 }
 
 /// Numbers are incremented, from nothing too.
-pub async fn numbers_are_incremented(hot: Arc<dyn Hot>) {
+pub async fn numbers_are_incremented(hot: Arc<dyn HotTier>) {
     let memory = Memory::new(hot);
     let (value, first) = memory.add("n", 5).await;
     assert_eq!(value, 5);
@@ -280,7 +280,7 @@ pub async fn numbers_are_incremented(hot: Arc<dyn Hot>) {
 }
 
 /// Concurrent increments lose nothing.
-pub async fn concurrent_increments_lose_nothing(hot: Arc<dyn Hot>) {
+pub async fn concurrent_increments_lose_nothing(hot: Arc<dyn HotTier>) {
     let memory = Memory::new(hot);
     let adders = (0..8).map(|_| {
         let memory = memory.clone();
@@ -301,7 +301,7 @@ pub async fn concurrent_increments_lose_nothing(hot: Arc<dyn Hot>) {
 }
 
 /// What is no whole number is not incremented.
-pub async fn what_is_no_number_is_not_incremented(hot: Arc<dyn Hot>) {
+pub async fn what_is_no_number_is_not_incremented(hot: Arc<dyn HotTier>) {
     let memory = Memory::new(hot);
     for text in ["\"5\"", "five", "1.5", "", "{}", "99999999999999999999"] {
         let version = memory.set("k", text).await;
@@ -312,7 +312,7 @@ pub async fn what_is_no_number_is_not_incremented(hot: Arc<dyn Hot>) {
 }
 
 /// Numbers do not overflow.
-pub async fn numbers_do_not_overflow(hot: Arc<dyn Hot>) {
+pub async fn numbers_do_not_overflow(hot: Arc<dyn HotTier>) {
     let memory = Memory::new(hot);
     memory.set("k", &(i64::MAX - 1).to_string()).await;
     assert_eq!(memory.add("k", 1).await.0, i64::MAX);
@@ -323,7 +323,7 @@ pub async fn numbers_do_not_overflow(hot: Arc<dyn Hot>) {
 }
 
 /// An increment keeps the time, unless it is told another.
-pub async fn an_increment_keeps_the_time_unless_told(hot: Arc<dyn Hot>) {
+pub async fn an_increment_keeps_the_time_unless_told(hot: Arc<dyn HotTier>) {
     let memory = Memory::new(hot);
     memory.set_for("k", "1", 3_600_000).await;
     memory.add("k", 1).await;
@@ -336,7 +336,7 @@ pub async fn an_increment_keeps_the_time_unless_told(hot: Arc<dyn Hot>) {
 }
 
 /// A value of a megabyte survives.
-pub async fn a_value_of_a_megabyte_survives(hot: Arc<dyn Hot>) {
+pub async fn a_value_of_a_megabyte_survives(hot: Arc<dyn HotTier>) {
     let memory = Memory::new(hot);
     let bytes = Bytes::from((0..1_048_576_u32).map(|n| (n * 37 % 253) as u8).collect::<Vec<_>>());
     memory.hot.set(&memory.scope, "k", Some(bytes.clone()), "x/y", None, When::Always).await.unwrap();

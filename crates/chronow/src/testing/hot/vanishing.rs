@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::chance::{Chance, LIMIT};
-use super::{Bus, PATIENCE, calm, message};
-use crate::hot::{Hot, Settle, Settled, SubscriptionPatch};
+use super::{Bus, TIMEOUT, calm, message};
+use crate::hot::{HotTier, Settle, Settled, SubscriptionPatch};
 
 /// What consumers saw of one message.
 #[derive(Clone, Debug, Default)]
@@ -16,7 +16,7 @@ struct Seen {
 }
 
 /// Consumers that vanish with messages in hand lose nothing, and repeat nothing beyond the limit or after its end.
-pub async fn consumers_that_vanish_lose_and_repeat_nothing_beyond_the_limit(hot: Arc<dyn Hot>) {
+pub async fn consumers_that_vanish_lose_and_repeat_nothing_beyond_the_limit(hot: Arc<dyn HotTier>) {
     const MESSAGES: usize = 60;
     let mut chance = Chance::new();
     let bus = Bus::new(hot).await;
@@ -35,7 +35,7 @@ pub async fn consumers_that_vanish_lose_and_repeat_nothing_beyond_the_limit(hot:
                     if stats.backlog + stats.pending + stats.scheduled == 0 {
                         return seen;
                     }
-                    assert!(begun.elapsed() < PATIENCE * 2, "it never ends: {stats:?}");
+                    assert!(begun.elapsed() < TIMEOUT * 2, "it never ends: {stats:?}");
                     bus.hot.wait(&wild, Duration::from_millis(30)).await.unwrap();
                 }
                 for delivery in pulled.deliveries {

@@ -6,13 +6,13 @@ use std::time::Duration;
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
 
-use super::PATIENCE;
+use super::TIMEOUT;
 use super::values::Memory;
-use crate::hot::{Change, Hot};
+use crate::hot::{Change, HotTier};
 use crate::{Result, Scope};
 
 async fn next(changes: &mut BoxStream<'static, Result<Change>>) -> Change {
-    let next = tokio::time::timeout(PATIENCE, changes.next()).await;
+    let next = tokio::time::timeout(TIMEOUT, changes.next()).await;
     next.unwrap_or_else(|_| panic!("a change was not told")).unwrap().unwrap()
 }
 
@@ -30,7 +30,7 @@ async fn until_told(changes: &mut BoxStream<'static, Result<Change>>, key: &str,
 }
 
 /// A watch tells changes and deletions, and tells the newest state of a key last.
-pub async fn a_watch_tells_changes_and_deletions(hot: Arc<dyn Hot>) {
+pub async fn a_watch_tells_changes_and_deletions(hot: Arc<dyn HotTier>) {
     let memory = Memory::new(hot);
     let mut changes = memory.hot.watch(&memory.scope, "").await.unwrap();
     let version = memory.set("k", "1").await;
@@ -53,7 +53,7 @@ pub async fn a_watch_tells_changes_and_deletions(hot: Arc<dyn Hot>) {
 }
 
 /// A watch sees its prefix and scope only.
-pub async fn a_watch_sees_its_prefix_and_scope_only(hot: Arc<dyn Hot>) {
+pub async fn a_watch_sees_its_prefix_and_scope_only(hot: Arc<dyn HotTier>) {
     let memory = Memory::new(hot);
     let elsewhere = Memory { hot: Arc::clone(&memory.hot), scope: Scope::new("suite2", memory.scope.namespace()).unwrap() };
     let mut users = memory.hot.watch(&memory.scope, "user*/").await.unwrap();
@@ -74,7 +74,7 @@ pub async fn a_watch_sees_its_prefix_and_scope_only(hot: Arc<dyn Hot>) {
 }
 
 /// A watch begins now: what was before is not told.
-pub async fn a_watch_begins_now(hot: Arc<dyn Hot>) {
+pub async fn a_watch_begins_now(hot: Arc<dyn HotTier>) {
     let memory = Memory::new(hot);
     for n in 0..5 {
         memory.set(&format!("old{n}"), "1").await;
@@ -88,7 +88,7 @@ pub async fn a_watch_begins_now(hot: Arc<dyn Hot>) {
 
 /// A watch tells that the time of a value is over, once: also of one that was there before, or whose time was changed. What was set again, or
 /// deleted, does not end.
-pub async fn a_watch_tells_the_end_of_a_value(hot: Arc<dyn Hot>) {
+pub async fn a_watch_tells_the_end_of_a_value(hot: Arc<dyn HotTier>) {
     let memory = Memory::new(hot);
     let old = memory.set_for("old", "1", 1_500).await;
     memory.set_for("other", "1", 1_500).await;

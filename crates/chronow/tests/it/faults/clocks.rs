@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use chronos_db::documents::embedded::EmbeddedDocuments;
-use chronos_db::{Chronos, Json as Value, Runtime, json};
+use chronos_db::{Chronos, Env, Json as Value, json};
 use chronow::hot::documents::DocumentsHot;
 use chronow::{Chronow, Config};
 use test_support::ShiftedClock;
@@ -28,8 +28,8 @@ const HOURS: i64 = 5 * 3_600_000;
 async fn a_client_whose_clock_is_wrong_keeps_locks_delays_and_lifetimes(world: World) {
     let (topic, subscription) = world.ready().await;
     for shift in [HOURS, -HOURS] {
-        let runtime = Runtime { clock: Arc::new(ShiftedClock::ahead_by(shift)), ..Runtime::default() };
-        let wrong = connect_with(&world.config, runtime, |hot| hot).await;
+        let env = Env { clock: Arc::new(ShiftedClock::ahead_by(shift)), ..Env::default() };
+        let wrong = connect_with(&world.config, env, |hot| hot).await;
         let theirs = wrong.bus().topic("orders").unwrap();
         let mine = theirs.subscription("s").unwrap();
         // Somebody else's lock is not over because one's own clock says so, nor is one's own.
@@ -62,11 +62,11 @@ async fn deleted_stays_deleted_whatever_the_clock_of_the_warm_tier_says() {
             "dbConnections": { "warm": { "mongoUri": "embedded::memory:" } },
             "databases": { "messaging": { "dbConnRef": "warm", "dbName": "warm" } },
         });
-        let runtime = Runtime { clock: Arc::new(ShiftedClock::ahead_by(shift)), ..Runtime::default() };
+        let env = Env { clock: Arc::new(ShiftedClock::ahead_by(shift)), ..Env::default() };
         let warm = chronos_db::config::Config::from_json(&document, ".".as_ref()).unwrap();
-        let warm = Chronos::builder(warm).runtime(runtime).open().unwrap();
-        let documents = Arc::new(EmbeddedDocuments::open(Path::new(":memory:"), Runtime::default()).unwrap());
-        let hot = Arc::new(DocumentsHot::new(documents, "hot", Runtime::default()));
+        let warm = Chronos::builder(warm).env(env).open().unwrap();
+        let documents = Arc::new(EmbeddedDocuments::open(Path::new(":memory:"), Env::default()).unwrap());
+        let hot = Arc::new(DocumentsHot::new(documents, "hot", Env::default()));
         let chronow = Chronow::with_hot(hot, &Config::default(), Some(&warm)).unwrap();
         let scope = chronow::Scope::new("default", "default").unwrap();
         for n in 0..20 {
@@ -87,8 +87,8 @@ async fn clocks_that_jump_lose_and_double_nothing(world: World) {
     let mut consumers = Vec::new();
     let mut wrong = Vec::new();
     for clock in &clocks {
-        let runtime = Runtime { clock: Arc::<ShiftedClock>::clone(clock), ..Runtime::default() };
-        let chronow = connect_with(&world.config, runtime, |hot| hot).await;
+        let env = Env { clock: Arc::<ShiftedClock>::clone(clock), ..Env::default() };
+        let chronow = connect_with(&world.config, env, |hot| hot).await;
         consumers.push(Crew::consume(&chronow, &ledger));
         wrong.push(chronow);
     }

@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::ledger::{Event, How, Ledger, Told, nothing_happened};
-use crate::tiers::{PATIENCE, number};
+use crate::tiers::{TIMEOUT, number};
 
 pub(super) const TOPIC: &str = "audited";
 /// Numbers of one publisher.
@@ -111,7 +111,7 @@ pub(super) async fn publish(chronow: &Chronow, ledger: &Ledger, numbers: impl In
                     if !dedup {
                         break;
                     }
-                    assert!(begun.elapsed() < PATIENCE, "publishing goes on failing: {error}");
+                    assert!(begun.elapsed() < TIMEOUT, "publishing goes on failing: {error}");
                     tokio::time::sleep(Duration::from_millis(10)).await;
                 }
             }
@@ -173,7 +173,7 @@ async fn persist<T, F: Future<Output = chronow::Result<T>>>(stop: &watch::Receiv
         match make().await {
             Ok(made) => return Some(made),
             Err(_) if *stop.borrow() => return None,
-            Err(error) => assert!(error.is_retryable() && begun.elapsed() < PATIENCE, "consuming failed for good: {error}"),
+            Err(error) => assert!(error.is_retryable() && begun.elapsed() < TIMEOUT, "consuming failed for good: {error}"),
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }

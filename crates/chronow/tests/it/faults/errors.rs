@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use chronos_db::Runtime;
+use chronos_db::Env;
 use chronow::testing::{Point, hooked};
 use chronow::{Error, ErrorKind};
 
@@ -23,7 +23,7 @@ async fn steps_that_fail_before_or_after_they_were_done_lose_and_double_nothing(
         0 => Err(Error::new(ErrorKind::HotTier, format!("{} fails by chance", point.name())).retryable()),
         _ => Ok(()),
     };
-    let failing = connect_with(&world.config, Runtime::default(), |hot| hooked(hot, hook)).await;
+    let failing = connect_with(&world.config, Env::default(), |hot| hooked(hot, hook)).await;
     let consumers = Crew::consume(&failing, &ledger);
     crew::publish(&failing, &ledger, 0..60).await;
     consumers.stop().await;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chronos_db::fail::FailPoints;
-use chronos_db::{Json as Value, Random as _, Runtime, json};
+use chronos_db::{Env, Json as Value, Random as _, json};
 use chronow::testing::{Point, hooked};
 use chronow::{Error, ErrorKind};
 use futures::StreamExt as _;
@@ -14,7 +14,7 @@ use futures::StreamExt as _;
 use super::crew::{self, Crew, PUBLISHER, Pace};
 use super::ledger::{Ledger, audit};
 use super::{below, chance};
-use crate::tiers::{PATIENCE, Tier, World, connect_with, on_every_hot_tier};
+use crate::tiers::{TIMEOUT, Tier, World, connect_with, on_every_hot_tier};
 
 /// The scenario of a victim; without it the test that plays one has nothing to do.
 const SCENARIO: &str = "CHRONOW_FAULT_SCENARIO";
@@ -72,14 +72,14 @@ async fn child() {
     let points = fail.clone();
     let hook =
         move |point: Point<'_>| points.hit(point.name()).map_err(|error| Error::new(ErrorKind::HotTier, error.to_string()).retryable());
-    let runtime = Runtime { fail, ..Runtime::default() };
-    let chronow = connect_with(&scenario["config"], runtime, |hot| hooked(hot, hook)).await;
+    let env = Env { fail, ..Env::default() };
+    let chronow = connect_with(&scenario["config"], env, |hot| hooked(hot, hook)).await;
     let consumers = Crew::consume_at(pace, &chronow, &ledger);
     let life = async {
         crew::publish(&chronow, &ledger, first..first + PUBLISHED).await;
         std::future::pending::<()>().await;
     };
-    assert!(tokio::time::timeout(PATIENCE * 2, life).await.is_ok(), "the victim lived too long");
+    assert!(tokio::time::timeout(TIMEOUT * 2, life).await.is_ok(), "the victim lived too long");
     consumers.stop().await;
 }
 
@@ -126,7 +126,7 @@ async fn processes_killed_at_any_moment_lose_and_double_nothing(world: World) {
         tokio::task::spawn_blocking(move || {
             let begun = std::time::Instant::now();
             while ledger.events().len() < lines {
-                assert!(begun.elapsed() < PATIENCE, "the victims do nothing");
+                assert!(begun.elapsed() < TIMEOUT, "the victims do nothing");
                 assert!(children.iter_mut().all(|child| child.try_wait().unwrap().is_none()), "a victim died by itself");
                 std::thread::sleep(Duration::from_millis(2));
             }

@@ -13,7 +13,7 @@ use futures::TryStreamExt as _;
 use serde::{Deserialize, Serialize};
 
 use super::crew::{Crew, PUBLISHER, Role, TOPIC, ending_of, payload_number};
-use crate::tiers::PATIENCE;
+use crate::tiers::TIMEOUT;
 
 /// How a handler ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -171,7 +171,7 @@ pub(super) async fn audit(chronow: &Chronow, ledger: &Arc<Ledger>, context: &str
     let begun = Instant::now();
     while !topic.stats().await.is_ok_and(|stats| stats.subscriptions.iter().all(|one| one.backlog + one.pending + one.scheduled == 0)) {
         // There may be hundreds, and locks of the dead to wait for.
-        assert!(begun.elapsed() < PATIENCE * 3, "waited in vain: everything comes to an end, {context}");
+        assert!(begun.elapsed() < TIMEOUT * 3, "waited in vain: everything comes to an end, {context}");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     crew.stop().await;

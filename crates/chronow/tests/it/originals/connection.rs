@@ -80,7 +80,7 @@ mod redis_only {
     use tokio::net::TcpListener;
 
     use super::*;
-    use crate::tiers::{PATIENCE, connect, on_redis, settled, until};
+    use crate::tiers::{TIMEOUT, connect, on_redis, settled, until};
 
     on_redis! {
         everything_about_a_topic_works_in_any_deployment,
@@ -150,7 +150,7 @@ mod redis_only {
                     Ok(_) => break,
                     Err(error) => {
                         assert!(error.is_retryable() && error.kind() == ErrorKind::HotTier, "{error}");
-                        assert!(begun.elapsed() < PATIENCE, "{error}");
+                        assert!(begun.elapsed() < TIMEOUT, "{error}");
                     }
                 }
             }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chronos_db::documents::embedded::EmbeddedDocuments;
-use chronos_db::{Json as Value, Runtime, json};
+use chronos_db::{Env, Json as Value, json};
 use chronow::hot::documents::DocumentsHot;
 use chronow::{Chronow, Config, Draft, ErrorKind, Message};
 use test_support::Counting;
@@ -151,8 +151,8 @@ async fn deliveries_are_counted_and_limits_of_lists_are_kept(world: World) {
 #[tokio::test]
 async fn publishing_costs_the_same_however_much_a_topic_holds() {
     let counting = Counting::<Call>::new();
-    let documents = Arc::new(EmbeddedDocuments::open(Path::new(":memory:"), Runtime::default()).unwrap());
-    let hot = DocumentsHot::new(decorate(documents, counting.clone()), "cw", Runtime::default());
+    let documents = Arc::new(EmbeddedDocuments::open(Path::new(":memory:"), Env::default()).unwrap());
+    let hot = DocumentsHot::new(decorate(documents, counting.clone()), "cw", Env::default());
     let chronow = Chronow::with_hot(Arc::new(hot), &Config::default(), None).unwrap();
     let topic = chronow.bus().topic("orders").unwrap();
     topic.ensure().await.unwrap();

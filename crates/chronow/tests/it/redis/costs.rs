@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chronow::hot::redis::{RedisConfig, RedisHot};
-use chronow::hot::{Advance, Delivery, Hot, Settle, SubscriptionPatch, TopicPatch};
+use chronow::hot::{Advance, Delivery, HotTier, Settle, SubscriptionPatch, TopicPatch};
 use chronow::{Scope, SubscriptionName, TopicName};
 use futures::future::join_all;
 use test_support::RedisServer;

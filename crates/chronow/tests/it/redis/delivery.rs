@@ -3,10 +3,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use chronos_db::json;
-use chronow::hot::{Advance, Hot, Outgoing, Place, Select, Settle, Settled, SubscriptionPatch, TopicPatch};
+use chronow::hot::{Advance, HotTier, Outgoing, Place, Select, Settle, Settled, SubscriptionPatch, TopicPatch};
 
 use super::{World, everywhere, keyed, message, retry, texts, with_header};
-use crate::tiers::{PATIENCE, until, within};
+use crate::tiers::{TIMEOUT, until, within};
 
 everywhere! {
     async fn a_message_arrives_as_it_was_sent(world: World) {
@@ -118,7 +118,7 @@ everywhere! {
                 let (world, sub, seen) = (Arc::clone(&world), sub.clone(), Arc::clone(&seen));
                 tokio::spawn(async move {
                     let begin = Instant::now();
-                    while seen.lock().unwrap().values().sum::<u32>() < 400 && begin.elapsed() < PATIENCE {
+                    while seen.lock().unwrap().values().sum::<u32>() < 400 && begin.elapsed() < TIMEOUT {
                         let pulled = world.hot.pull(&sub, 7).await.unwrap();
                         let start: Vec<_> = pulled.deliveries.iter().map(|delivery| delivery.lock.clone()).collect();
                         let settle = pulled
@@ -301,7 +301,7 @@ everywhere! {
             let sub = world.sub(&topic, &format!("s{i}"), SubscriptionPatch::default()).await;
             let world = Arc::clone(&world);
             waiting.push(tokio::spawn(async move {
-                world.hot.wait(&sub, PATIENCE * 10).await.unwrap();
+                world.hot.wait(&sub, TIMEOUT * 10).await.unwrap();
             }));
         }
         tokio::time::sleep(Duration::from_millis(500)).await;
@@ -312,7 +312,7 @@ everywhere! {
         }
         // What was published before is not waited for.
         let sub = world.sub(&topic, "s0", SubscriptionPatch::default()).await;
-        within(world.hot.wait(&sub, PATIENCE * 10)).await.unwrap();
+        within(world.hot.wait(&sub, TIMEOUT * 10)).await.unwrap();
         world.pull(&sub, 1).await;
         // Between the nodes of a cluster a call may come late, and wakes somebody for nothing.
         for calls in 0.. {

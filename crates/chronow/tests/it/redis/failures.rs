@@ -4,12 +4,12 @@ use std::time::{Duration, Instant};
 
 use chronow::ErrorKind;
 use chronow::hot::redis::{RedisConfig, RedisHot};
-use chronow::hot::{Hot, Settle, Settled, SubscriptionPatch, TopicPatch, When};
+use chronow::hot::{HotTier, Settle, Settled, SubscriptionPatch, TopicPatch, When};
 use futures::StreamExt;
 use test_support::{Proxy, RedisServer, SilentPort, servers};
 
 use super::{World, message, texts};
-use crate::tiers::{PATIENCE, within};
+use crate::tiers::{TIMEOUT, within};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_broken_connection_comes_back_and_waiting_goes_on() {
@@ -29,7 +29,7 @@ async fn a_broken_connection_comes_back_and_waiting_goes_on() {
                 assert_eq!(advanced.settled, [Settled::Done]);
                 break None;
             }
-            Err(error) if begin.elapsed() > PATIENCE => break Some(error),
+            Err(error) if begin.elapsed() > TIMEOUT => break Some(error),
             Err(error) => assert!(error.is_retryable() && error.kind() == ErrorKind::HotTier, "{error}"),
         }
     };
@@ -53,7 +53,7 @@ async fn a_broken_connection_comes_back_and_waiting_goes_on() {
     tokio::select! {
         change = heard => assert_eq!(change.key, "k"),
         () = tell => unreachable!("it never ends"),
-        () = tokio::time::sleep(PATIENCE) => panic!("the watcher heard nothing after the connection was back"),
+        () = tokio::time::sleep(TIMEOUT) => panic!("the watcher heard nothing after the connection was back"),
     }
 }
 
@@ -114,7 +114,7 @@ async fn a_full_server_refuses_and_consuming_makes_room() {
     assert_eq!(world.hot.stats(&topic).await.unwrap().length, 0);
     let begin = Instant::now();
     while world.hot.publish(&topic, vec![message(&big)]).await.is_err() {
-        assert!(begin.elapsed() < PATIENCE);
+        assert!(begin.elapsed() < TIMEOUT);
     }
 }
 
@@ -153,7 +153,7 @@ async fn a_failover_by_sentinel_moves_everything_to_the_new_master() {
     let settled = loop {
         match world.hot.advance(&sub, chronow::hot::Advance { settle: vec![(got.lock.clone(), Settle::Ack)], start: vec![] }).await {
             Ok(advanced) => break advanced.settled,
-            Err(error) => assert!(error.is_retryable() && begin.elapsed() < PATIENCE, "{error}"),
+            Err(error) => assert!(error.is_retryable() && begin.elapsed() < TIMEOUT, "{error}"),
         }
     };
     assert_eq!(settled, [Settled::Done]);
@@ -181,7 +181,7 @@ async fn a_server_that_became_a_replica_is_left_for_where_its_name_leads() {
     // Whoever listens hears the new one, too.
     let begin = Instant::now();
     let waited = async {
-        world.hot.wait(&sub, PATIENCE).await.unwrap();
+        world.hot.wait(&sub, TIMEOUT).await.unwrap();
         begin.elapsed()
     };
     let published = async {
@@ -189,7 +189,7 @@ async fn a_server_that_became_a_replica_is_left_for_where_its_name_leads() {
         world.publish(&topic, &["c"]).await;
     };
     let (waited, ()) = tokio::join!(waited, published);
-    assert!(waited < PATIENCE / 2, "a publish on the new master was heard after {waited:?}");
+    assert!(waited < TIMEOUT / 2, "a publish on the new master was heard after {waited:?}");
     let values = &world.hot;
     values.set(&world.scope, "k", Some("x".into()), "", None, When::Always).await.unwrap();
     assert!(values.get(&world.scope, &["k".to_owned()]).await.unwrap()[0].is_some());

@@ -14,11 +14,11 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use chronow::hot::redis::{RedisConfig, RedisHot};
-use chronow::hot::{Advance, Delivery, Hot, Lock, Outgoing, Settle, Settled, SubscriptionPatch, TopicPatch};
+use chronow::hot::{Advance, Delivery, HotTier, Lock, Outgoing, Settle, Settled, SubscriptionPatch, TopicPatch};
 use chronow::{Scope, SubscriptionName, TopicName};
 use test_support::servers;
 
-use crate::tiers::PATIENCE;
+use crate::tiers::TIMEOUT;
 
 /// A test's own scope on one of the servers.
 pub(crate) struct World {
@@ -67,7 +67,7 @@ impl World {
         let begin = Instant::now();
         let mut all = Vec::new();
         while all.len() < n {
-            assert!(begin.elapsed() < PATIENCE, "only {} of {n} messages came: {all:?}", all.len());
+            assert!(begin.elapsed() < TIMEOUT, "only {} of {n} messages came: {all:?}", all.len());
             let left = u32::try_from(n - all.len()).unwrap();
             let pulled = self.hot.pull(sub, left).await.unwrap();
             if pulled.deliveries.is_empty() {
@@ -132,11 +132,11 @@ pub(crate) fn texts(deliveries: &[Delivery]) -> Vec<String> {
 mod conformance {
     use std::sync::Arc;
 
-    use chronow::hot::Hot;
+    use chronow::hot::HotTier;
     use chronow::hot::redis::{RedisConfig, RedisHot};
     use test_support::servers;
 
-    async fn connected(config: RedisConfig) -> Arc<dyn Hot> {
+    async fn connected(config: RedisConfig) -> Arc<dyn HotTier> {
         Arc::new(RedisHot::connect(config).await.unwrap())
     }
 

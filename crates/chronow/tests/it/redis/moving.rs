@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 
 use chronow::ErrorKind;
 use chronow::hot::redis::{RedisConfig, RedisHot};
-use chronow::hot::{Advance, Hot, Outgoing, Settle, SubscriptionPatch};
+use chronow::hot::{Advance, HotTier, Outgoing, Settle, SubscriptionPatch};
 use test_support::{RedisCluster, RedisServer};
 
 use super::{World, keyed, message, retry};
-use crate::tiers::PATIENCE;
+use crate::tiers::TIMEOUT;
 
 /// How long slots are moved back and forth; five minutes by hand.
 fn how_long() -> Duration {
@@ -166,7 +166,7 @@ async fn a_slot_that_moves_back_and_forth_under_publishers_and_consumers_loses_n
     }
     let begun = Instant::now();
     while accepted.iter().any(|text| !settled.contains_key(text)) {
-        assert!(begun.elapsed() < PATIENCE, "{} of {} accepted messages came", settled.len(), accepted.len());
+        assert!(begun.elapsed() < TIMEOUT, "{} of {} accepted messages came", settled.len(), accepted.len());
         for delivery in world.hot.pull(&sub, 100).await.unwrap().deliveries {
             let text = String::from_utf8(delivery.payload.to_vec()).unwrap();
             if world.settle(&sub, &delivery.lock, Settle::Ack).await == chronow::hot::Settled::Done {

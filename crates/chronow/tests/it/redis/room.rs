@@ -4,11 +4,11 @@ use std::time::{Duration, Instant};
 
 use chronow::ErrorKind;
 use chronow::hot::redis::RedisConfig;
-use chronow::hot::{Advance, Hot, Outgoing, Overflow, Settle, Settled, SubscriptionPatch, TopicPatch};
+use chronow::hot::{Advance, HotTier, Outgoing, Overflow, Settle, Settled, SubscriptionPatch, TopicPatch};
 use test_support::{RedisServer, servers};
 
 use super::{World, everywhere, keyed, message, retry, texts};
-use crate::tiers::PATIENCE;
+use crate::tiers::TIMEOUT;
 
 /// A connection of the test's own to the shared server.
 async fn raw() -> ::redis::aio::MultiplexedConnection {
@@ -140,7 +140,7 @@ everywhere! {
             let (page, next) = world.hot.dead_letters(&sub, after.as_deref(), 100).await.unwrap();
             listed += page.len();
             after = next;
-            if after.is_none() || begun.elapsed() > PATIENCE {
+            if after.is_none() || begun.elapsed() > TIMEOUT {
                 break;
             }
         }

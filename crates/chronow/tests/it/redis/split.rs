@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use chronow::hot::redis::{RedisConfig, RedisHot};
-use chronow::hot::{Accepted, Advance, Delivery, Hot, Outgoing, Select, Settle, Settled, SubscriptionPatch, TopicPatch, When};
+use chronow::hot::{Accepted, Advance, Delivery, HotTier, Outgoing, Select, Settle, Settled, SubscriptionPatch, TopicPatch, When};
 use chronow::{Error, Result, Scope, SubscriptionName, TopicName};
 use futures::future::{BoxFuture, FutureExt as _, join_all};
 use test_support::{RedisCluster, RedisServer};

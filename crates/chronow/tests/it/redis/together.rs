@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use chronow::ErrorKind;
 use chronow::hot::redis::{RedisConfig, RedisHot};
-use chronow::hot::{Hot, Settle, Start, SubscriptionPatch, TopicPatch};
+use chronow::hot::{HotTier, Settle, Start, SubscriptionPatch, TopicPatch};
 use chronow::{Scope, SubscriptionName, TopicName};
 use test_support::{Proxy, RedisServer, servers};
 
 use super::{World, message};
-use crate::tiers::PATIENCE;
+use crate::tiers::TIMEOUT;
 
 const SHARDS: u16 = 64;
 
@@ -192,7 +192,7 @@ async fn what_was_accepted_for_a_subscription_comes_whatever_others_make_change_
         }
         let mut came = BTreeSet::new();
         let begun = std::time::Instant::now();
-        while came.len() < accepted.len() && begun.elapsed() < PATIENCE {
+        while came.len() < accepted.len() && begun.elapsed() < TIMEOUT {
             came.extend(everything(&world.hot, &sub).await);
         }
         assert_eq!(came, accepted, "on {shards} shards");

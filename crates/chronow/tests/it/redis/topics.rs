@@ -1,7 +1,7 @@
 use std::time::{Duration, Instant};
 
 use chronow::hot::{
-    Accepted, Hot, Outgoing, Overflow, Select, Settle, Settled, Start, SubscriptionOptions, SubscriptionPatch, TopicOptions, TopicPatch,
+    Accepted, HotTier, Outgoing, Overflow, Select, Settle, Settled, Start, SubscriptionOptions, SubscriptionPatch, TopicOptions, TopicPatch,
 };
 use chronow::{ErrorKind, SubscriptionName, Timestamp};
 use test_support::servers;

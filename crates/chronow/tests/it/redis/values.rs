@@ -2,11 +2,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use chronow::ErrorKind;
-use chronow::hot::{Change, Hot, When};
+use chronow::hot::{Change, HotTier, When};
 use futures::StreamExt;
 
 use super::{World, everywhere};
-use crate::tiers::{PATIENCE, within};
+use crate::tiers::{TIMEOUT, within};
 
 everywhere! {
     async fn a_value_keeps_bytes_type_version_and_time(world: World) {
@@ -24,7 +24,7 @@ everywhere! {
         assert!(hot.expire(scope, &keys[0], Duration::from_millis(100)).await.unwrap());
         let begin = Instant::now();
         while hot.get(scope, &keys).await.unwrap()[0].is_some() {
-            assert!(begin.elapsed() < PATIENCE);
+            assert!(begin.elapsed() < TIMEOUT);
         }
         assert!(!hot.expire(scope, &keys[0], Duration::from_secs(1)).await.unwrap());
     }

@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use bson::oid::ObjectId;
 use bson::{Bson, Document};
-use chronos_db::documents::{Batch, Documents, Guard, Outcome, Write};
+use chronos_db::documents::{Batch, DocumentStore, Guard, Outcome, Write};
 use chronos_db::testing::costs::{Gauge, Spent};
 use chronos_db::{Collection, ItemId, Json, Route, json};
 use test_support::{Meter, Moved};
 
-use crate::records::pairing::{PATIENCE, Pairing, Store, minute, namespace};
+use crate::records::pairing::{Pairing, Store, TIMEOUT, minute, namespace};
 
 /// Items of the small world; the large one has a hundred times as many.
 const FEW: i64 = 60;
@@ -86,7 +86,7 @@ pub(super) struct World {
     pub(super) items: i64,
     /// Versions of one more item, of the next numbers and minutes.
     pub(super) versions: i64,
-    client: Arc<dyn Documents>,
+    client: Arc<dyn DocumentStore>,
     documents: Arc<Meter>,
     objects: Arc<Meter>,
     gauge: Arc<dyn Gauge>,
@@ -125,7 +125,7 @@ impl World {
         for n in 0..3 {
             world.collection.create(json!({ "n": n, "name": "x", "email": "x" })).at(minute(n)).await.unwrap();
         }
-        assert_eq!(world.collection.drain(PATIENCE).await.unwrap(), 0);
+        assert_eq!(world.collection.drain(TIMEOUT).await.unwrap(), 0);
         world.store.is_damaged();
         world
     }
@@ -184,7 +184,7 @@ impl World {
     async fn fill(&self) {
         let c = &self.collection;
         let model = c.create(json!({ "n": 0, "name": "x", "email": "x" })).at(minute(0)).ack_stored().await.unwrap().id;
-        assert_eq!(c.drain(PATIENCE).await.unwrap(), 0);
+        assert_eq!(c.drain(TIMEOUT).await.unwrap(), 0);
         let (head, row) = (self.store.head(c, &model).await, self.store.stored(c, "ver").await.remove(0));
         let mut batch = Batch::new();
         for suffix in ["head", "ver"] {
@@ -242,7 +242,7 @@ impl World {
         const TURNS: i32 = 3;
         let work = async |turn: i32| {
             work(turn).await;
-            assert_eq!(self.collection.drain(PATIENCE).await.unwrap(), 0);
+            assert_eq!(self.collection.drain(TIMEOUT).await.unwrap(), 0);
         };
         let mut least = self.cost(&work).await;
         for turn in 2..=TURNS {
@@ -252,11 +252,11 @@ impl World {
     }
 }
 
-fn open(p: &Pairing, client: &Arc<dyn Documents>, objects: &Arc<Meter>) -> Store {
+fn open(p: &Pairing, client: &Arc<dyn DocumentStore>, objects: &Arc<Meter>) -> Store {
     open_with(p, &json!({}), client, objects)
 }
 
-fn open_with(p: &Pairing, more: &Json, client: &Arc<dyn Documents>, objects: &Arc<Meter>) -> Store {
+fn open_with(p: &Pairing, more: &Json, client: &Arc<dyn DocumentStore>, objects: &Arc<Meter>) -> Store {
     // Payloads are read from the stores each time, and properties have indexes.
     let indexed = json!({ "indexedProps": ["n", "name", "email"] });
     let mut config = json!({ "collectionMaps": { "few": indexed.clone(), "many": indexed } });
