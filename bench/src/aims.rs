@@ -24,8 +24,10 @@ const fn aim(bound: Bound, row: &'static str) -> Aim {
     Aim { bound, row }
 }
 
-pub(crate) const EMBEDDED_CREATES: Aim = aim(Bound::RatioAtLeast(0.6), "embedded, durable (fsync) versioned creates, 64 writers");
-pub(crate) const MONGO_CREATES: Aim = aim(Bound::RatioAtLeast(0.7), "MongoDB replica set, versioned creates, 64 writers");
+pub(crate) const EMBEDDED_CREATES: Aim =
+    aim(Bound::RatioAtLeast(0.6), "embedded, durable (fsync) versioned creates, 64 writers");
+pub(crate) const MONGO_CREATES: Aim =
+    aim(Bound::RatioAtLeast(0.7), "MongoDB replica set, versioned creates, 64 writers");
 const ONE_CREATE: &str = "one create, one client, MongoDB";
 pub(crate) const CREATE_COMMANDS: Aim = aim(Bound::OursAtMost(3.0), ONE_CREATE);
 pub(crate) const CREATE_CONNECTIONS: Aim = aim(Bound::OursIs(0.0), ONE_CREATE);
@@ -37,20 +39,27 @@ pub(crate) const FOUR_PROCESSES: Aim = aim(Bound::RatioAtLeast(0.8), PROCESSES);
 pub(crate) const EIGHT_PROCESSES: Aim = aim(Bound::RatioAtLeast(0.7), PROCESSES);
 pub(crate) const PROCESSES_P99: Aim = aim(Bound::RatioAtMost(1.5), PROCESSES);
 pub(crate) const PROCESSES_FAILED: Aim = aim(Bound::OursIs(0.0), PROCESSES);
-pub(crate) const LATEST_READ: Aim = aim(Bound::RatioAtLeast(0.8), "latest read, MongoDB, head with shadow / cached object");
+pub(crate) const LATEST_READ: Aim =
+    aim(Bound::RatioAtLeast(0.8), "latest read, MongoDB, head with shadow / cached object");
 const AS_OF: &str = "as-of read with 1,000 versions of the item, with 1,000,000 rows in the index";
 pub(crate) const AS_OF_READ: Aim = aim(Bound::RatioAtLeast(0.5), AS_OF);
 /// "Flat": what two measurements of the same thing may differ by.
 pub(crate) const AS_OF_FLAT: Aim = aim(Bound::RatioAtLeast(0.85), AS_OF);
-pub(crate) const AS_OF_P99: Aim = aim(Bound::RatioAtMost(1.2), "as-of p99 with 100,000 versions of one item against 10");
-pub(crate) const LIST: Aim = aim(Bound::RatioAtLeast(0.7), "list of 50 by an indexed property among 1,000,000 heads");
+pub(crate) const AS_OF_P99: Aim =
+    aim(Bound::RatioAtMost(1.2), "as-of p99 with 100,000 versions of one item against 10");
+pub(crate) const LIST: Aim =
+    aim(Bound::RatioAtLeast(0.7), "list of 50 by an indexed property among 1,000,000 heads");
 const RESTORE_ROW: &str = "collection restore, 100,000 items, nothing to copy";
 pub(crate) const RESTORE: Aim = aim(Bound::RatioAtLeast(0.5), RESTORE_ROW);
 /// "Memory flat": four times the items may not take noticeably more.
 pub(crate) const RESTORE_MEMORY: Aim = aim(Bound::RatioAtMost(1.5), RESTORE_ROW);
-pub(crate) const METADATA: Aim = aim(Bound::OursAtMost(200.0), "bytes of index metadata per version beside the indexed fields");
+pub(crate) const METADATA: Aim =
+    aim(Bound::OursAtMost(200.0), "bytes of index metadata per version beside the indexed fields");
 pub(crate) const PUBLISH: Aim = aim(Bound::RatioAtLeast(0.7), "publish, batched");
 pub(crate) const CONSUME: Aim = aim(Bound::RatioAtLeast(0.6), "consume + ack, one process");
-pub(crate) const END_TO_END: Aim =
-    aim(Bound::RatioAtMost(3.0), "end to end publish, handler, ack, p99 at 10,000 messages/s, with retry, dead letters and outbox on");
-pub(crate) const BULLMQ: Aim = aim(Bound::RatioAtLeast(3.0), "the same jobs through BullMQ on the same Redis");
+pub(crate) const END_TO_END: Aim = aim(
+    Bound::RatioAtMost(3.0),
+    "end to end publish, handler, ack, p99 at 10,000 messages/s, with retry, dead letters and outbox on",
+);
+pub(crate) const BULLMQ: Aim =
+    aim(Bound::RatioAtLeast(3.0), "the same jobs through BullMQ on the same Redis");

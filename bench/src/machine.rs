@@ -11,7 +11,10 @@ use crate::raw::mongo::Raw;
 pub(crate) async fn describe(context: &Context) -> Value {
     let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
     let cpu = read("/proc/cpuinfo");
-    let model = cpu.lines().find_map(|line| line.strip_prefix("model name")).map(|rest| rest.trim_start_matches([' ', '\t', ':']));
+    let model = cpu
+        .lines()
+        .find_map(|line| line.strip_prefix("model name"))
+        .map(|rest| rest.trim_start_matches([' ', '\t', ':']));
     let mongo = match Raw::connect("bench").await {
         Ok(raw) => raw.describe().await.unwrap_or_else(|failure| json!(failure.to_string())),
         Err(_) => Value::Null,

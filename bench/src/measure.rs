@@ -45,7 +45,9 @@ where
                 while Instant::now() < end {
                     let began = Instant::now();
                     match call(task, calls).await {
-                        Ok(()) if began >= warm => latencies.push(u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX)),
+                        Ok(()) if began >= warm => {
+                            latencies.push(u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX))
+                        }
                         Ok(()) => {}
                         Err(failure) => {
                             failed += 1;
@@ -74,7 +76,8 @@ where
     Ok(all)
 }
 
-/// Takes turns with two things to measure, after one round of each that does not count; returns the figures of both.
+/// Takes turns with two things to measure, after one round of each that does not count; returns the figures
+/// of both.
 pub(crate) async fn duel(
     context: &Context,
     mut ours: impl AsyncFnMut() -> Result<f64>,
@@ -105,7 +108,8 @@ impl Duel {
     /// The lowest and the highest ratio of a round: how far to trust the medians.
     pub(crate) fn spread(&self) -> String {
         let ratios = self.ours.iter().zip(&self.ceiling).map(|(ours, ceiling)| ours / ceiling);
-        let (low, high) = ratios.fold((f64::MAX, f64::MIN), |(low, high), ratio| (low.min(ratio), high.max(ratio)));
+        let (low, high) =
+            ratios.fold((f64::MAX, f64::MIN), |(low, high), ratio| (low.min(ratio), high.max(ratio)));
         format!("{low:.2}..{high:.2}")
     }
 }
@@ -123,20 +127,28 @@ pub(crate) fn median(values: &[f64]) -> f64 {
 /// Of sorted values.
 pub(crate) fn percentile(sorted: &[u64], share: f64) -> f64 {
     let Some(last) = sorted.len().checked_sub(1) else { return f64::NAN };
-    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the place lies within the values")]
+    #[allow(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "the place lies within the values"
+    )]
     let place = (last as f64 * share).round() as usize;
     sorted[place.min(last)] as f64
 }
 
 /// Forgets how much memory this process has had at most.
 pub(crate) fn forget_peak_memory() -> Result<()> {
-    std::fs::write("/proc/self/clear_refs", "5").map_err(|e| format!("the peak of memory cannot be reset: {e}").into())
+    std::fs::write("/proc/self/clear_refs", "5")
+        .map_err(|e| format!("the peak of memory cannot be reset: {e}").into())
 }
 
 /// The memory this process has (`VmRSS`) or has had at most (`VmHWM`), in MiB.
 pub(crate) fn memory(which: &str) -> Result<f64> {
     let status = std::fs::read_to_string("/proc/self/status")?;
-    let line = status.lines().find_map(|line| line.strip_prefix(which)).ok_or_else(|| format!("there is no {which} in /proc"))?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix(which))
+        .ok_or_else(|| format!("there is no {which} in /proc"))?;
     let kib: f64 = line.trim_matches([':', '\t', ' ', 'k', 'B']).parse()?;
     Ok(kib / 1024.0)
 }

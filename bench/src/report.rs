@@ -20,12 +20,23 @@ pub(crate) struct Line {
 
 impl Line {
     /// A figure that stands for itself.
-    pub(crate) fn value(scenario: impl Into<String>, unit: &'static str, ours: f64, aim: Option<Aim>) -> Self {
+    pub(crate) fn value(
+        scenario: impl Into<String>,
+        unit: &'static str,
+        ours: f64,
+        aim: Option<Aim>,
+    ) -> Self {
         Self { scenario: scenario.into(), unit, ours, ceiling: None, aim, notes: Map::new() }
     }
 
     /// A figure against its ceiling.
-    pub(crate) fn against(scenario: impl Into<String>, unit: &'static str, ours: f64, ceiling: f64, aim: Option<Aim>) -> Self {
+    pub(crate) fn against(
+        scenario: impl Into<String>,
+        unit: &'static str,
+        ours: f64,
+        ceiling: f64,
+        aim: Option<Aim>,
+    ) -> Self {
         Self { ceiling: Some(ceiling), ..Self::value(scenario, unit, ours, aim) }
     }
 
@@ -83,7 +94,10 @@ fn number(value: f64) -> String {
 
 /// The heading of the table that the lines make.
 pub(crate) fn heading() -> String {
-    format!("{:<34} {:>10} {:>10} {:>7} {:>8}   {:<16} {}", "scenario", "ours", "ceiling", "ratio", "aim", "unit", "notes")
+    format!(
+        "{:<34} {:>10} {:>10} {:>7} {:>8}   {:<16} {}",
+        "scenario", "ours", "ceiling", "ratio", "aim", "unit", "notes"
+    )
 }
 
 impl fmt::Display for Line {
@@ -96,6 +110,12 @@ impl fmt::Display for Line {
         let ratio = self.ratio().map_or_else(|| "-".to_owned(), |ratio| format!("{ratio:.2}"));
         let notes: Vec<String> = self.notes.iter().map(|(key, value)| format!("{key}={value}")).collect();
         let (ours, ceiling, aim) = (number(self.ours), optional(self.ceiling), self.aim_text());
-        write!(f, "{:<34} {ours:>10} {ceiling:>10} {ratio:>7} {aim:>8} {mark} {:<16} {}", self.scenario, self.unit, notes.join(" "))
+        write!(
+            f,
+            "{:<34} {ours:>10} {ceiling:>10} {ratio:>7} {aim:>8} {mark} {:<16} {}",
+            self.scenario,
+            self.unit,
+            notes.join(" ")
+        )
     }
 }

@@ -111,17 +111,21 @@ impl RedisServer {
     }
 }
 
-/// `redis-server`; or Debian's `redis-check-rdb`, which is the same program and becomes it when it is called so.
+/// `redis-server`; or Debian's `redis-check-rdb`, which is the same program and becomes it when it is called
+/// so.
 fn program() -> Result<Command> {
     if let Some(server) = on_path("redis-server") {
         return Ok(Command::new(server));
     }
-    let same = on_path("redis-check-rdb").ok_or("there is no redis-server on PATH; `scripts/services up redis` installs one")?;
+    let same = on_path("redis-check-rdb")
+        .ok_or("there is no redis-server on PATH; `scripts/services up redis` installs one")?;
     let mut command = Command::new(same);
     command.arg0("redis-server");
     Ok(command)
 }
 
 fn on_path(name: &str) -> Option<PathBuf> {
-    std::env::split_paths(&std::env::var_os("PATH")?).map(|folder| folder.join(name)).find(|path| path.is_file())
+    std::env::split_paths(&std::env::var_os("PATH")?)
+        .map(|folder| folder.join(name))
+        .find(|path| path.is_file())
 }

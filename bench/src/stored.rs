@@ -1,4 +1,5 @@
-//! The documents of the scenarios, and heads and rows in the shape the library stores, for loading large collections without it.
+//! The documents of the scenarios, and heads and rows in the shape the library stores, for loading large
+//! collections without it.
 
 use bson::oid::ObjectId;
 use bson::spec::BinarySubtype;
@@ -11,7 +12,8 @@ use crate::opened::INDEXED;
 
 /// When the first loaded version was written; each following one is a millisecond younger.
 pub(crate) const EPOCH: i64 = 1_600_000_000_000;
-const CITIES: [&str; 10] = ["Aachen", "Bergen", "Cork", "Dijon", "Espoo", "Faro", "Ghent", "Haifa", "Izmir", "Jena"];
+const CITIES: [&str; 10] =
+    ["Aachen", "Bergen", "Cork", "Dijon", "Espoo", "Faro", "Ghent", "Haifa", "Izmir", "Jena"];
 
 /// A person of about 600 bytes. `status` has so many values that `n` persons share each.
 pub(crate) fn person(number: usize, sharing: usize) -> Json {
@@ -80,8 +82,7 @@ impl Stored {
     /// The row with its payload inline, as it stays where there is no object storage.
     pub(crate) fn row(&self) -> Document {
         let op = if self.ov == 0 { "CREATE" } else { "UPDATE" };
-        let mut doc =
-            doc! { "_id": ObjectId::new(), "itemId": self.id, "ov": int(self.ov), "cv": int(self.cv), "op": op, "at": at(self.cv) };
+        let mut doc = doc! { "_id": ObjectId::new(), "itemId": self.id, "ov": int(self.ov), "cv": int(self.cv), "op": op, "at": at(self.cv) };
         self.content(&mut doc);
         if self.ov > 0 {
             doc.insert("prevOv", int(self.ov - 1));
@@ -98,7 +99,10 @@ impl Stored {
         doc.insert("updatedAt", at(self.cv));
         if shadow {
             let size = int(self.bytes.len() as i64);
-            doc.insert("fullShadow", doc! { "ov": int(self.ov), "at": at(self.cv), "data": binary(&self.bytes), "bytes": size });
+            doc.insert(
+                "fullShadow",
+                doc! { "ov": int(self.ov), "at": at(self.cv), "data": binary(&self.bytes), "bytes": size },
+            );
         }
         doc
     }

@@ -1,10 +1,13 @@
-//! A layer around a document store that notes how large the groups of writes are, and one around buckets that holds them back.
+//! A layer around a document store that notes how large the groups of writes are, and one around buckets that
+//! holds them back.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use bson::{Bson, RawDocumentBuf};
-use chronos_db::documents::{Batch, BuildBatch, Capabilities, Deployment, DocumentStore, Index, Namespace, Outcome, Scan, Sequence};
+use chronos_db::documents::{
+    Batch, BuildBatch, Capabilities, Deployment, DocumentStore, Index, Namespace, Outcome, Scan, Sequence,
+};
 use chronos_db::{Result, Timestamp};
 use futures::StreamExt as _;
 use futures::future::BoxFuture;
@@ -23,7 +26,8 @@ impl Groups {
     }
 }
 
-/// The size of the group that the median write was in: among many groups of one, most writes may still have been in large ones.
+/// The size of the group that the median write was in: among many groups of one, most writes may still have
+/// been in large ones.
 pub(crate) fn usual(groups: &[usize]) -> usize {
     let mut sorted = groups.to_vec();
     sorted.sort_unstable();
@@ -60,7 +64,13 @@ impl DocumentStore for Watched {
         self.inner.sequence(namespace, name, count).await
     }
 
-    async fn sequence_then(&self, namespace: &Namespace, name: &str, count: u32, build: BuildBatch) -> Result<(Sequence, Vec<Outcome>)> {
+    async fn sequence_then(
+        &self,
+        namespace: &Namespace,
+        name: &str,
+        count: u32,
+        build: BuildBatch,
+    ) -> Result<(Sequence, Vec<Outcome>)> {
         self.groups.0.lock().unwrap_or_else(PoisonError::into_inner).push(count as usize);
         self.inner.sequence_then(namespace, name, count, build).await
     }
@@ -109,7 +119,11 @@ impl Gate {
 }
 
 impl Layer<Call> for Gate {
-    fn around<'a, T: Send + 'a>(&'a self, _: Call, inner: BoxFuture<'a, Result<T>>) -> BoxFuture<'a, Result<T>> {
+    fn around<'a, T: Send + 'a>(
+        &'a self,
+        _: Call,
+        inner: BoxFuture<'a, Result<T>>,
+    ) -> BoxFuture<'a, Result<T>> {
         Box::pin(async move {
             // It is never closed for good, so there always is a permit in the end.
             let _passed = self.0.acquire().await;
@@ -117,7 +131,11 @@ impl Layer<Call> for Gate {
         })
     }
 
-    fn around_stream<T: Send + 'static>(&self, _: Call, inner: BoxStream<'static, Result<T>>) -> BoxStream<'static, Result<T>> {
+    fn around_stream<T: Send + 'static>(
+        &self,
+        _: Call,
+        inner: BoxStream<'static, Result<T>>,
+    ) -> BoxStream<'static, Result<T>> {
         inner.boxed()
     }
 }

@@ -103,7 +103,11 @@ impl Raw {
     }
 
     /// Gives `to` the indexes of `from`.
-    pub(crate) async fn copy_indexes(&self, from: &Collection<Document>, to: &Collection<Document>) -> Result<()> {
+    pub(crate) async fn copy_indexes(
+        &self,
+        from: &Collection<Document>,
+        to: &Collection<Document>,
+    ) -> Result<()> {
         let indexes: Vec<_> = from.list_indexes().await?.try_collect().await?;
         let wanted = indexes.into_iter().filter(|index| index.keys != doc! { "_id": 1 });
         to.create_indexes(wanted.collect::<Vec<_>>()).await?;
@@ -111,21 +115,33 @@ impl Raw {
     }
 
     /// The newest `limit` documents by collection version, oldest first.
-    pub(crate) async fn newest(&self, of: &Collection<Document>, filter: Document, limit: i64) -> Result<Vec<Document>> {
-        let mut found: Vec<Document> = of.find(filter).sort(doc! { "cv": -1 }).limit(limit).await?.try_collect().await?;
+    pub(crate) async fn newest(
+        &self,
+        of: &Collection<Document>,
+        filter: Document,
+        limit: i64,
+    ) -> Result<Vec<Document>> {
+        let mut found: Vec<Document> =
+            of.find(filter).sort(doc! { "cv": -1 }).limit(limit).await?.try_collect().await?;
         found.reverse();
         Ok(found)
     }
 
     /// Inserts many documents, not waiting for the disk.
-    pub(crate) async fn load(&self, into: &Collection<Document>, documents: impl Iterator<Item = Result<Document>>) -> Result<()> {
+    pub(crate) async fn load(
+        &self,
+        into: &Collection<Document>,
+        documents: impl Iterator<Item = Result<Document>>,
+    ) -> Result<()> {
         let quick = WriteConcern::builder().w(Acknowledgment::Nodes(1)).journal(false).build();
         let mut under_way = tokio::task::JoinSet::new();
         let mut documents = documents.peekable();
         while documents.peek().is_some() {
             let portion: Vec<Document> = documents.by_ref().take(LOAD).collect::<Result<_>>()?;
             let (into, quick) = (into.clone(), quick.clone());
-            under_way.spawn(async move { into.insert_many(portion).ordered(false).write_concern(quick).await.map(drop) });
+            under_way.spawn(async move {
+                into.insert_many(portion).ordered(false).write_concern(quick).await.map(drop)
+            });
             if under_way.len() >= LOADS
                 && let Some(done) = under_way.join_next().await
             {
@@ -147,8 +163,15 @@ impl Raw {
         Ok(())
     }
 
-    /// Inserts rows and their heads group by group, rows first, as so many writers at once would; returns pairs per second.
-    pub(crate) async fn create_pairs(&self, rows: &[Document], heads: &[Document], group: usize, in_flight: usize) -> Result<f64> {
+    /// Inserts rows and their heads group by group, rows first, as so many writers at once would; returns
+    /// pairs per second.
+    pub(crate) async fn create_pairs(
+        &self,
+        rows: &[Document],
+        heads: &[Document],
+        group: usize,
+        in_flight: usize,
+    ) -> Result<f64> {
         let mut groups = VecDeque::new();
         for (rows, heads) in rows.chunks(group).zip(heads.chunks(group)) {
             groups.push_back((rows.to_vec(), heads.to_vec()));
@@ -160,7 +183,9 @@ impl Raw {
             tokio::spawn(async move {
                 loop {
                     let next = groups.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
-                    let Some((some_rows, some_heads)) = next else { return Ok::<_, mongodb::error::Error>(()) };
+                    let Some((some_rows, some_heads)) = next else {
+                        return Ok::<_, mongodb::error::Error>(());
+                    };
                     rows.insert_many(some_rows).ordered(false).await?;
                     heads.insert_many(some_heads).ordered(false).await?;
                 }

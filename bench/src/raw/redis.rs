@@ -54,7 +54,14 @@ impl Stream {
         let client = Client::open(server.url())?;
         let mut connection = connect(&client).await?;
         let () = cmd("DEL").arg(key).query_async(&mut connection).await?;
-        let () = cmd("XGROUP").arg("CREATE").arg(key).arg(GROUP).arg("$").arg("MKSTREAM").query_async(&mut connection).await?;
+        let () = cmd("XGROUP")
+            .arg("CREATE")
+            .arg(key)
+            .arg(GROUP)
+            .arg("$")
+            .arg("MKSTREAM")
+            .query_async(&mut connection)
+            .await?;
         Ok(Self { client, connection, key: key.to_owned() })
     }
 
@@ -90,7 +97,12 @@ impl Stream {
         match read.query_async(&mut self.connection.clone()).await? {
             Value::Nil => Ok(Vec::new()),
             // The stream with its name.
-            reply => items(items(reply)?.pop().ok_or(STRANGE)?)?.pop().map_or(Err(STRANGE.into()), items)?.into_iter().map(entry).collect(),
+            reply => items(items(reply)?.pop().ok_or(STRANGE)?)?
+                .pop()
+                .map_or(Err(STRANGE.into()), items)?
+                .into_iter()
+                .map(entry)
+                .collect(),
         }
     }
 
@@ -111,7 +123,11 @@ impl Stream {
             ack.arg(id);
         }
         let acked: usize = ack.query_async(&mut self.connection.clone()).await?;
-        if acked == entries.len() { Ok(()) } else { Err(format!("{acked} of {} were acknowledged", entries.len()).into()) }
+        if acked == entries.len() {
+            Ok(())
+        } else {
+            Err(format!("{acked} of {} were acknowledged", entries.len()).into())
+        }
     }
 
     /// Removes it.

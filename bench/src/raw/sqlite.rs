@@ -32,16 +32,22 @@ impl Copied {
         let (heads, rows) = (number("head")?, number("ver")?);
         let mut schema = Vec::new();
         for number in [heads, rows] {
-            let mut statement = from.prepare("SELECT sql FROM sqlite_schema WHERE tbl_name=? AND sql IS NOT NULL ORDER BY type DESC")?;
+            let mut statement = from.prepare(
+                "SELECT sql FROM sqlite_schema WHERE tbl_name=? AND sql IS NOT NULL ORDER BY type DESC",
+            )?;
             let found = statement.query_map([format!("d{number}")], |row| row.get(0))?;
             schema.extend(found.collect::<Result<Vec<String>, _>>()?);
         }
         let table = |number: i64| -> Result<Table> {
             let mut statement = from.prepare(&format!("SELECT * FROM d{number} ORDER BY rowid"))?;
             let columns = statement.column_count();
-            let rows = statement.query_map([], |row| (0..columns).map(|at| row.get(at)).collect::<Result<Vec<Value>, _>>())?;
+            let rows = statement
+                .query_map([], |row| (0..columns).map(|at| row.get(at)).collect::<Result<Vec<Value>, _>>())?;
             let marks = vec!["?"; columns].join(",");
-            Ok(Table { insert: format!("INSERT INTO d{number} VALUES({marks})"), rows: rows.collect::<Result<_, _>>()? })
+            Ok(Table {
+                insert: format!("INSERT INTO d{number} VALUES({marks})"),
+                rows: rows.collect::<Result<_, _>>()?,
+            })
         };
         let (heads, rows) = (table(heads)?, table(rows)?);
         Ok(Self { schema, heads, rows })
@@ -50,11 +56,13 @@ impl Copied {
     /// Bytes of a row and its head, on average, without their indexes.
     pub(crate) fn bytes(&self) -> f64 {
         let size = |value: &Value| if let Value::Blob(bytes) = value { bytes.len() } else { 8 };
-        let all: usize = [&self.heads, &self.rows].iter().flat_map(|table| &table.rows).flatten().map(size).sum();
+        let all: usize =
+            [&self.heads, &self.rows].iter().flat_map(|table| &table.rows).flatten().map(size).sum();
         all as f64 / self.rows.rows.len().max(1) as f64
     }
 
-    /// Inserts the rows into a new file, one transaction a group, synced like the store's; returns pairs of row and head per second.
+    /// Inserts the rows into a new file, one transaction a group, synced like the store's; returns pairs of
+    /// row and head per second.
     pub(crate) fn write(&self, file: &Path, group: usize) -> Result<f64> {
         let to = Connection::open(file)?;
         to.pragma_update(None, "journal_mode", "WAL")?;

@@ -18,10 +18,18 @@ use crate::{Context, Result, aims};
 /// How long the flusher may take for one object.
 const STORED: Duration = Duration::from_secs(30);
 
-/// One create after the first ones. The objects are held back meanwhile, so that what the flusher does is counted apart.
+/// One create after the first ones. The objects are held back meanwhile, so that what the flusher does is
+/// counted apart.
 pub(crate) async fn of_one_create(context: &Context) -> Result<Vec<Line>> {
-    let (raw, folder, gate) = (Raw::connect("commands").await?, tempfile::tempdir_in(&context.dir)?, Gate::closed());
-    let how = How { database: raw.name(), objects: Some(folder.path()), gate: Some(gate.clone()), count_commands: true, ..How::default() };
+    let (raw, folder, gate) =
+        (Raw::connect("commands").await?, tempfile::tempdir_in(&context.dir)?, Gate::closed());
+    let how = How {
+        database: raw.name(),
+        objects: Some(folder.path()),
+        gate: Some(gate.clone()),
+        count_commands: true,
+        ..How::default()
+    };
     let opened = open(&how)?;
     let traffic = opened.traffic()?;
     // Indexes, connections, and what the first write looks for.
@@ -51,7 +59,12 @@ pub(crate) async fn of_one_create(context: &Context) -> Result<Vec<Line>> {
         Line::value("create_commands", "commands", total(&commands), Some(aims::CREATE_COMMANDS))
             .note("commands", json!(commands))
             .note("flusher_of_4", json!(storing)),
-        Line::value("create_connections", "new connections", connections as f64, Some(aims::CREATE_CONNECTIONS)),
+        Line::value(
+            "create_connections",
+            "new connections",
+            connections as f64,
+            Some(aims::CREATE_CONNECTIONS),
+        ),
         Line::value("object_puts", "PUTs per object", puts as f64 / 4.0, Some(aims::PUTS)),
         Line::value("object_read_backs", "HEAD, GET, LIST", others as f64, Some(aims::READ_BACKS)),
     ])
@@ -65,7 +78,8 @@ pub(crate) async fn by_writers(context: &Context) -> Result<Vec<Line>> {
         let mut per_create = Vec::new();
         for objects in [None, Some(folder.path())] {
             let raw = Raw::connect("trips").await?;
-            let opened = open(&How { database: raw.name(), objects, count_commands: true, ..How::default() })?;
+            let opened =
+                open(&How { database: raw.name(), objects, count_commands: true, ..How::default() })?;
             opened.people.create(person(0, 50)).await?;
             let traffic = opened.traffic()?;
             traffic.reset();
@@ -77,8 +91,13 @@ pub(crate) async fn by_writers(context: &Context) -> Result<Vec<Line>> {
         }
         let with_flusher = per_create.pop().unwrap_or(f64::NAN);
         lines.push(
-            Line::value(format!("round_trips_{writers}"), "commands/create", per_create.pop().unwrap_or(f64::NAN), None)
-                .note("with_flusher", (with_flusher * 1000.0).round() / 1000.0),
+            Line::value(
+                format!("round_trips_{writers}"),
+                "commands/create",
+                per_create.pop().unwrap_or(f64::NAN),
+                None,
+            )
+            .note("with_flusher", (with_flusher * 1000.0).round() / 1000.0),
         );
     }
     Ok(lines)

@@ -66,7 +66,8 @@ pub(crate) async fn embedded(context: &Context) -> Result<Vec<Line>> {
     // The first round warms up.
     for round in 0..=context.rounds {
         let folder = tempfile::tempdir_in(&context.dir)?;
-        let opened = open(&How { embedded: Some(&folder.path().join("store")), database: "bench", ..How::default() })?;
+        let opened =
+            open(&How { embedded: Some(&folder.path().join("store")), database: "bench", ..How::default() })?;
         let created = creates(&opened, WRITERS, context.round).await?;
         opened.chronos.shutdown().await?;
         let groups = opened.groups.take();
@@ -97,7 +98,8 @@ pub(crate) async fn embedded(context: &Context) -> Result<Vec<Line>> {
 /// Creates with an object storage, which competes for disk and processor.
 async fn embedded_storing(context: &Context, folder: &Path) -> Result<(Rate, f64, Vec<usize>)> {
     let (store, objects) = (folder.join("storing"), folder.join("objects"));
-    let opened = open(&How { embedded: Some(&store), database: "bench", objects: Some(&objects), ..How::default() })?;
+    let opened =
+        open(&How { embedded: Some(&store), database: "bench", objects: Some(&objects), ..How::default() })?;
     let begun = Instant::now();
     let created = creates(&opened, WRITERS, context.round).await?;
     let sustained = drained(&opened, &created, begun).await?;
@@ -116,14 +118,16 @@ async fn drained(opened: &Opened, created: &Rate, begun: Instant) -> Result<f64>
 }
 
 pub(crate) async fn mongo(context: &Context) -> Result<Vec<Line>> {
-    let (mut plain, mut storing, mut ceiling, mut sustained) = (Series::default(), Series::default(), Vec::new(), Vec::new());
+    let (mut plain, mut storing, mut ceiling, mut sustained) =
+        (Series::default(), Series::default(), Vec::new(), Vec::new());
     for round in 0..=context.rounds {
         let raw = Raw::connect("creates").await?;
         let opened = open(&How { database: raw.name(), ..How::default() })?;
         let created = creates(&opened, WRITERS, context.round).await?;
         let groups = opened.groups.take();
         opened.chronos.shutdown().await?;
-        let (rows, heads) = (raw.newest(&raw.rows(), doc! {}, PAIRS).await?, raw.newest(&raw.heads(), doc! {}, PAIRS).await?);
+        let (rows, heads) =
+            (raw.newest(&raw.rows(), doc! {}, PAIRS).await?, raw.newest(&raw.heads(), doc! {}, PAIRS).await?);
         let again = Raw::connect("creates_raw").await?;
         again.copy_indexes(&raw.rows(), &again.rows()).await?;
         again.copy_indexes(&raw.heads(), &again.heads()).await?;
@@ -149,7 +153,10 @@ pub(crate) async fn mongo(context: &Context) -> Result<Vec<Line>> {
         }
     }
     Ok(vec![
-        plain.line("mongo_creates", &ceiling, aims::MONGO_CREATES).note("payload", "stays in its row").note("ceiling_in_flight", IN_FLIGHT),
+        plain
+            .line("mongo_creates", &ceiling, aims::MONGO_CREATES)
+            .note("payload", "stays in its row")
+            .note("ceiling_in_flight", IN_FLIGHT),
         storing
             .line("mongo_creates_storing", &ceiling, aims::MONGO_CREATES)
             .note("payload", "stored meanwhile, one synced file each")

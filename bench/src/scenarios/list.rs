@@ -25,7 +25,11 @@ async fn listing(opened: &Opened, groups: usize, round: Duration) -> Result<Rate
         async move {
             let status = format!("group{:06}", Dice(call).below(groups));
             let page = people.list().filter(json!({ "status": status })).limit(PAGE as u32).await?;
-            if page.items.len() == PAGE { Ok(()) } else { Err(format!("{} items were listed", page.items.len()).into()) }
+            if page.items.len() == PAGE {
+                Ok(())
+            } else {
+                Err(format!("{} items were listed", page.items.len()).into())
+            }
         }
     });
     well(listed.await?)
@@ -39,11 +43,13 @@ async fn finding(raw: &Raw, groups: usize, rows: bool, round: Duration) -> Resul
         async move {
             let status = format!("group{:06}", Dice(call).below(groups));
             let all = raw.heads();
-            let find = all.find(doc! { "metaIndexed.status": status }).sort(doc! { "_id": 1 }).limit(PAGE as i64);
+            let find =
+                all.find(doc! { "metaIndexed.status": status }).sort(doc! { "_id": 1 }).limit(PAGE as i64);
             let heads: Vec<Document> = find.await?.try_collect().await?;
             if rows {
                 let ids: Vec<Bson> = heads.iter().filter_map(|head| head.get("itemId").cloned()).collect();
-                let found: Vec<Document> = raw.rows().find(doc! { "itemId": { "$in": ids }, "ov": 0 }).await?.try_collect().await?;
+                let found: Vec<Document> =
+                    raw.rows().find(doc! { "itemId": { "$in": ids }, "ov": 0 }).await?.try_collect().await?;
                 if found.len() != PAGE {
                     return Err(format!("{} rows were found", found.len()).into());
                 }
@@ -55,7 +61,11 @@ async fn finding(raw: &Raw, groups: usize, rows: bool, round: Duration) -> Resul
 }
 
 fn well(rate: Rate) -> Result<Rate> {
-    if rate.failed > 0 { Err(format!("{} of {} lists failed", rate.failed, rate.calls).into()) } else { Ok(rate) }
+    if rate.failed > 0 {
+        Err(format!("{} of {} lists failed", rate.failed, rate.calls).into())
+    } else {
+        Ok(rate)
+    }
 }
 
 pub(crate) async fn fifty(context: &Context) -> Result<Vec<Line>> {
@@ -83,7 +93,8 @@ pub(crate) async fn fifty(context: &Context) -> Result<Vec<Line>> {
         );
         let seen = seen.await?;
         let (ours, ceiling) = seen.medians();
-        let (name, payload) = if inline { ("list_50_inline", "in the rows") } else { ("list_50", "in the heads (shadow)") };
+        let (name, payload) =
+            if inline { ("list_50_inline", "in the rows") } else { ("list_50", "in the heads (shadow)") };
         lines.push(
             Line::against(name, "lists/s", ours, ceiling, Some(aims::LIST))
                 .note("heads", heads)

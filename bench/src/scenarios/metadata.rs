@@ -53,18 +53,24 @@ pub(crate) async fn bytes(context: &Context) -> Result<Vec<Line>> {
             .note("as", "BSON of the row without metaIndexed, after its payload was stored")
             .note("meta_indexed", median(&indexed))
             .note("by_field", chronos_db::bson_to_json(&bson::Bson::Document(fields))),
-        Line::value("metadata_bytes_on_disk", "bytes/version", on_disk, Some(aims::METADATA))
-            .note("as", "the whole row with metaIndexed as MongoDB keeps it, compressed, without its indexes"),
+        Line::value("metadata_bytes_on_disk", "bytes/version", on_disk, Some(aims::METADATA)).note(
+            "as",
+            "the whole row with metaIndexed as MongoDB keeps it, compressed, without its indexes",
+        ),
     ])
 }
 
-/// The bytes the rows take on disk: copied into a fresh collection, since what rows left when they shrank is not given back.
+/// The bytes the rows take on disk: copied into a fresh collection, since what rows left when they shrank is
+/// not given back.
 async fn storage(raw: &Raw) -> Result<f64> {
     let copy = raw.collection("copy");
     let rows = raw.newest(&raw.rows(), doc! { "op": { "$ne": "VOID" } }, 2 * ITEMS as i64).await?;
     raw.load(&copy, rows.into_iter().map(Ok)).await?;
     raw.checkpoint().await?;
     let stats = raw.database.run_command(doc! { "collStats": copy.name() }).await?;
-    let size = stats.get_i32("storageSize").map(f64::from).or_else(|_| stats.get_i64("storageSize").map(|size| size as f64));
+    let size = stats
+        .get_i32("storageSize")
+        .map(f64::from)
+        .or_else(|_| stats.get_i64("storageSize").map(|size| size as f64));
     Ok(size.or_else(|_| stats.get_f64("storageSize"))?)
 }

@@ -39,11 +39,20 @@ pub(crate) const ALL: [Scenario; 16] = [
     scenario("mongo_latest_read", "latest reads, against find_one by _id"),
     scenario("as_of_read", "reads of the past, against latest reads; with more versions and more items"),
     scenario("list_50", "a list of 50 by an indexed property, against the same find"),
-    scenario("restore_collection", "a collection restored with nothing to copy, against a bulk write of the same"),
+    scenario(
+        "restore_collection",
+        "a collection restored with nothing to copy, against a bulk write of the same",
+    ),
     scenario("metadata_bytes", "bytes of the index per version beside the indexed fields"),
     of_the_bus("publish_batched", "batches published on Redis, against pipelined XADD"),
-    of_the_bus("consume_ack", "messages consumed and acknowledged on Redis, against XREADGROUP and pipelined XACK"),
-    of_the_bus("end_to_end", "p99 from publish to acknowledged at a steady rate, against XADD, XREADGROUP and XACK"),
+    of_the_bus(
+        "consume_ack",
+        "messages consumed and acknowledged on Redis, against XREADGROUP and pipelined XACK",
+    ),
+    of_the_bus(
+        "end_to_end",
+        "p99 from publish to acknowledged at a steady rate, against XADD, XREADGROUP and XACK",
+    ),
     of_the_bus("bullmq_npm", "jobs through BullMQ's npm package on the same Redis"),
     of_the_bus("bullmq_crate", "jobs through BullMQ's crate on the same Redis"),
 ];
@@ -59,9 +68,11 @@ pub(crate) fn choose(names: &[String]) -> Result<Vec<Scenario>> {
             }
             None => {
                 let known: Vec<&str> = ALL.iter().map(|scenario| scenario.name).collect();
-                return Err(
-                    format!("there is no scenario `{name}`; there are {}; or all `records`, all of the `bus`", known.join(", ")).into()
-                );
+                return Err(format!(
+                    "there is no scenario `{name}`; there are {}; or all `records`, all of the `bus`",
+                    known.join(", ")
+                )
+                .into());
             }
         }
     }

@@ -61,7 +61,8 @@ pub(super) async fn ready() -> Result<()> {
 }
 
 async fn write(task: Writing) -> Result<()> {
-    let opened = open(&How { database: &task.database, collection: Some(&task.collection), ..How::default() })?;
+    let opened =
+        open(&How { database: &task.database, collection: Some(&task.collection), ..How::default() })?;
     let people = opened.people.clone();
     people.create(person(task.number, 50)).await?;
     ready().await?;
@@ -70,14 +71,22 @@ async fn write(task: Writing) -> Result<()> {
     let seen = rate(WRITERS, Duration::from_millis(task.millis), move |writer, call| {
         let people = people.clone();
         async move {
-            people.create(person(number * 100_000_000 + writer * 1_000_000 + usize::try_from(call)?, 50)).await?;
+            people
+                .create(person(number * 100_000_000 + writer * 1_000_000 + usize::try_from(call)?, 50))
+                .await?;
             Ok(())
         }
     });
     let seen = seen.await?;
     let groups = opened.groups.take();
     opened.chronos.shutdown().await?;
-    let seen = Seen { per_second: seen.per_second, latencies: seen.latencies, calls: seen.calls, failed: seen.failed, groups };
+    let seen = Seen {
+        per_second: seen.per_second,
+        latencies: seen.latencies,
+        calls: seen.calls,
+        failed: seen.failed,
+        groups,
+    };
     println!("{}", serde_json::to_string(&seen)?);
     Ok(())
 }
@@ -175,7 +184,13 @@ pub(crate) async fn meet(context: &Context, processes: usize) -> Result<Vec<Line
             .note("writers_each", WRITERS)
             .note("group", watch::describe(&groups[0]))
             .note("ceiling_group", watch::describe(&groups[1])),
-        Line::against(format!("{name}_p99"), "ms", median(&p99s[0]), median(&p99s[1]), Some(aims::PROCESSES_P99)),
+        Line::against(
+            format!("{name}_p99"),
+            "ms",
+            median(&p99s[0]),
+            median(&p99s[1]),
+            Some(aims::PROCESSES_P99),
+        ),
         Line::value(format!("{name}_failed"), "failed writes", failed as f64, Some(aims::PROCESSES_FAILED)),
     ])
 }

@@ -33,7 +33,11 @@ async fn reading(opened: &Opened, ids: &Arc<Vec<ItemId>>, readers: usize, round:
 }
 
 fn all_well(rate: Rate) -> Result<Rate> {
-    if rate.failed > 0 { Err(format!("{} of {} reads failed", rate.failed, rate.calls).into()) } else { Ok(rate) }
+    if rate.failed > 0 {
+        Err(format!("{} of {} reads failed", rate.failed, rate.calls).into())
+    } else {
+        Ok(rate)
+    }
 }
 
 async fn finding(raw: &Raw, ids: &Arc<Vec<ObjectId>>, readers: usize, round: Duration) -> Result<Rate> {
@@ -53,7 +57,13 @@ pub(crate) async fn latest(context: &Context) -> Result<Vec<Line>> {
     for shadow in [true, false] {
         let (raw, folder) = (Raw::connect("latest").await?, tempfile::tempdir_in(&context.dir)?);
         let cache = shadow.then_some(0);
-        let opened = open(&How { database: raw.name(), objects: Some(folder.path()), shadow, cache, ..How::default() })?;
+        let opened = open(&How {
+            database: raw.name(),
+            objects: Some(folder.path()),
+            shadow,
+            cache,
+            ..How::default()
+        })?;
         let created = (0..ITEMS).map(|number| {
             let people = opened.people.clone();
             tokio::spawn(async move { people.create(person(number, 50)).await })
@@ -63,7 +73,8 @@ pub(crate) async fn latest(context: &Context) -> Result<Vec<Line>> {
             ids.push(create.await??.id);
         }
         opened.people.drain(Duration::from_secs(60)).await?;
-        let raw_ids = ids.iter().map(|id| Ok(ObjectId::parse_str(id.to_string())?)).collect::<Result<Vec<_>>>()?;
+        let raw_ids =
+            ids.iter().map(|id| Ok(ObjectId::parse_str(id.to_string())?)).collect::<Result<Vec<_>>>()?;
         let (ids, raw_ids) = (Arc::new(ids), Arc::new(raw_ids));
         for readers in READERS {
             let seen = duel(
@@ -75,9 +86,15 @@ pub(crate) async fn latest(context: &Context) -> Result<Vec<Line>> {
             let (ours, ceiling) = seen.medians();
             let name = if shadow { "shadow" } else { "cached" };
             lines.push(
-                Line::against(format!("mongo_latest_read_{name}_{readers}"), "reads/s", ours, ceiling, Some(aims::LATEST_READ))
-                    .note("readers", readers)
-                    .note("ratio_of_rounds", seen.spread()),
+                Line::against(
+                    format!("mongo_latest_read_{name}_{readers}"),
+                    "reads/s",
+                    ours,
+                    ceiling,
+                    Some(aims::LATEST_READ),
+                )
+                .note("readers", readers)
+                .note("ratio_of_rounds", seen.spread()),
             );
         }
         opened.chronos.shutdown().await?;
@@ -132,7 +149,11 @@ impl Past {
                     get = get.as_of(Timestamp::from_millis(EPOCH + ov));
                 }
                 let seen = get.await?.ok_or("the item is missing")?;
-                if past && seen.ov != ov { Err(format!("version {} was read instead of {ov}", seen.ov).into()) } else { Ok(()) }
+                if past && seen.ov != ov {
+                    Err(format!("version {} was read instead of {ov}", seen.ov).into())
+                } else {
+                    Ok(())
+                }
             }
         });
         all_well(seen.await?)
@@ -180,7 +201,10 @@ pub(crate) async fn as_of(context: &Context) -> Result<Vec<Line>> {
     let (few, many_versions) = (Past::load(10, 2_000).await?, Past::load(many, many).await?);
     let (mut ours, mut ceiling) = (Vec::new(), Vec::new());
     for round in 0..=context.rounds {
-        let (with_many, with_few) = (many_versions.read(true, context.round).await?.p99(), few.read(true, context.round).await?.p99());
+        let (with_many, with_few) = (
+            many_versions.read(true, context.round).await?.p99(),
+            few.read(true, context.round).await?.p99(),
+        );
         if round > 0 {
             ours.push(with_many);
             ceiling.push(with_few);

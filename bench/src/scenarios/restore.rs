@@ -88,7 +88,8 @@ async fn bulk(from: &Raw, before: Vec<Document>, items: usize, group: usize) -> 
     let to = Raw::connect("restore_raw").await?;
     to.copy_indexes(&from.rows(), &to.rows()).await?;
     to.copy_indexes(&from.heads(), &to.heads()).await?;
-    let plain: Vec<Document> = from.newest(&from.rows(), doc! { "op": { "$ne": "RESTORE" } }, 2 * i64::try_from(items)?).await?;
+    let plain: Vec<Document> =
+        from.newest(&from.rows(), doc! { "op": { "$ne": "RESTORE" } }, 2 * i64::try_from(items)?).await?;
     to.load(&to.rows(), plain.into_iter().map(Ok)).await?;
     to.load(&to.heads(), before.into_iter().map(Ok)).await?;
     let client = to.again().await?;
@@ -111,7 +112,11 @@ async fn replace(raw: &Raw, heads: &[Document]) -> Result<()> {
     let collection = raw.heads().name().to_owned();
     let command = doc! { "update": collection, "updates": updates, "ordered": false, "writeConcern": { "w": "majority", "j": true } };
     let answer = raw.database.run_command(command).await?;
-    if answer.contains_key("writeErrors") { Err(format!("heads were not replaced: {answer}").into()) } else { Ok(()) }
+    if answer.contains_key("writeErrors") {
+        Err(format!("heads were not replaced: {answer}").into())
+    } else {
+        Ok(())
+    }
 }
 
 pub(crate) async fn collection(context: &Context) -> Result<Vec<Line>> {
@@ -137,9 +142,15 @@ pub(crate) async fn collection(context: &Context) -> Result<Vec<Line>> {
             .note("items", items)
             .note("group", watch::describe(&groups)),
         // Allocators keep what they once had: below some megabytes nothing can be told apart.
-        Line::against("restore_memory", "MiB peak growth", median(&growth).max(8.0), median(&small).max(8.0), Some(aims::RESTORE_MEMORY))
-            .note("items", items)
-            .note("ceiling_items", items / 4)
-            .note("growth_mib", median(&growth).round()),
+        Line::against(
+            "restore_memory",
+            "MiB peak growth",
+            median(&growth).max(8.0),
+            median(&small).max(8.0),
+            Some(aims::RESTORE_MEMORY),
+        )
+        .note("items", items)
+        .note("ceiling_items", items / 4)
+        .note("growth_mib", median(&growth).round()),
     ])
 }

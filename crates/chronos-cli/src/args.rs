@@ -20,7 +20,8 @@ pub(crate) struct CollectionArg {
 pub(crate) struct ItemArg {
     #[command(flatten)]
     pub(crate) of: CollectionArg,
-    /// The item: its id, or PROPERTY=VALUE, which names the one item whose indexed property has this value now.
+    /// The item: its id, or PROPERTY=VALUE, which names the one item whose indexed property has this value
+    /// now.
     #[arg(value_name = "ITEM")]
     item: String,
 }
@@ -43,25 +44,43 @@ impl ItemArg {
     }
 }
 
-/// Says that a short name was taken for a built-in property, as the collection's documents have none of that name.
+/// Says that a short name was taken for a built-in property, as the collection's documents have none of that
+/// name.
 pub(crate) fn tell_built_in(short: &str, full: &str) {
     note(&format!("`{short}` is taken for `{full}`: the collection has no property of that name"));
 }
 
-async fn find_by(collection: &Collection, property: &str, value: &str, among: Among) -> Result<ItemId, Failure> {
+async fn find_by(
+    collection: &Collection,
+    property: &str,
+    value: &str,
+    among: Among,
+) -> Result<ItemId, Failure> {
     let wanted = json!({ property: { "$in": readings(value) } });
-    let live = collection.list().on_built_in(tell_built_in).filter(wanted.clone()).project([property]).limit(2).await?.items;
+    let live = collection
+        .list()
+        .on_built_in(tell_built_in)
+        .filter(wanted.clone())
+        .project([property])
+        .limit(2)
+        .await?
+        .items;
     match live.as_slice() {
         [one] => return Ok(one.id),
         [] => {}
         [one, other, ..] => {
-            let message = format!("several live items have {property}={value}, such as {} and {}; name one by its id", one.id, other.id);
+            let message = format!(
+                "several live items have {property}={value}, such as {} and {}; name one by its id",
+                one.id, other.id
+            );
             return Err(Failure::wrong(message));
         }
     }
     if among == Among::Deleted {
         let deleted = collection.list().filter(wanted).project([property]).include_deleted();
-        if let [last] = deleted.sort("_system.updatedAt", Direction::Descending).limit(1).await?.items.as_slice() {
+        if let [last] =
+            deleted.sort("_system.updatedAt", Direction::Descending).limit(1).await?.items.as_slice()
+        {
             return Ok(last.id);
         }
     }
@@ -75,7 +94,10 @@ fn readings(value: &str) -> Vec<Json> {
     match Json::parse(value) {
         Ok(Json::Bool(read)) => readings.push(read.into()),
         // Only what the index can hold; another number is found nowhere.
-        Ok(Json::Number(read)) if read.as_i64().is_some() || read.as_f64().is_some_and(|read| read.is_finite() && read.fract() != 0.0) => {
+        Ok(Json::Number(read))
+            if read.as_i64().is_some()
+                || read.as_f64().is_some_and(|read| read.is_finite() && read.fract() != 0.0) =>
+        {
             readings.push(Json::Number(read));
         }
         _ => {}

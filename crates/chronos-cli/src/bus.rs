@@ -25,8 +25,9 @@ use crate::open::Globals;
 
 /// Topics: publish messages, and give each to every subscription until it is done with it.
 ///
-/// A message that fails comes again after a while; when it has failed too often, it is in the dead letters of that subscription. The topics are in
-/// Redis if the configuration has a section `chronow` with one, else in the messaging database.
+/// A message that fails comes again after a while; when it has failed too often, it is in the dead letters of
+/// that subscription. The topics are in Redis if the configuration has a section `chronow` with one, else in
+/// the messaging database.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -68,7 +69,11 @@ pub(crate) async fn run(globals: &Globals, args: BusArgs) -> Result<(), Failure>
         BusCommand::Top(args) => args.looks(),
         _ => false,
     };
-    let connected = if looks { globals.connect_for_reading(&of).await? } else { globals.connect_for_writing(&of).await? };
+    let connected = if looks {
+        globals.connect_for_reading(&of).await?
+    } else {
+        globals.connect_for_writing(&of).await?
+    };
     let done = match command {
         BusCommand::Topic(args) => topic::run(&connected, args).await,
         BusCommand::Sub(args) => sub::run(&connected, args).await,
@@ -120,7 +125,13 @@ fn missing(what: &str, name: &str) -> Failure {
 }
 
 /// What every list of messages shows first.
-fn shown(id: &str, payload: &[u8], content_type: &str, headers: &BTreeMap<String, String>, key: Option<&str>) -> Map {
+fn shown(
+    id: &str,
+    payload: &[u8],
+    content_type: &str,
+    headers: &BTreeMap<String, String>,
+    key: Option<&str>,
+) -> Map {
     let mut line = Map::new();
     line.insert("id".to_owned(), id.into());
     line.insert("payload".to_owned(), payload_json(payload, content_type));

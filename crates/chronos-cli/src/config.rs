@@ -32,7 +32,8 @@ enum ConfigCommand {
     Check(CheckArgs),
 }
 
-/// Check a configuration file and describe what it means: every database with its engine, hosts and buckets, and the warnings. No secret is shown.
+/// Check a configuration file and describe what it means: every database with its engine, hosts and buckets,
+/// and the warnings. No secret is shown.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -42,8 +43,8 @@ struct CheckArgs {
     /// The configuration; `ENV.NAME` in it is taken from the environment.
     #[arg(value_name = "FILE")]
     file: PathBuf,
-    /// Also ask every document connection for its time, and whether its user may read and write; the exit code is 1 if one does not answer, or its user
-    /// may not read a database.
+    /// Also ask every document connection for its time, and whether its user may read and write; the exit
+    /// code is 1 if one does not answer, or its user may not read a database.
     #[arg(long)]
     connect: bool,
 }
@@ -63,7 +64,9 @@ pub(crate) async fn run(args: ConfigArgs) -> Result<(), Failure> {
     let references: Vec<String> = config.connections.keys().cloned().collect();
     let databases = databases(&described);
     let chronos = Chronos::builder(config).timeout(QUESTION).open()?;
-    let answers = futures::future::join_all(references.iter().map(|reference| answer(&chronos, reference, &databases))).await;
+    let answers =
+        futures::future::join_all(references.iter().map(|reference| answer(&chronos, reference, &databases)))
+            .await;
     let mut wrong = 0;
     let connections = references.iter().zip(answers).map(|(reference, answer)| match answer {
         Ok(_) if absent.contains(reference) => json!({ "connection": reference, "ok": true, "exists": false }),
@@ -110,7 +113,9 @@ fn databases(described: &Json) -> BTreeSet<(String, String)> {
     let entries = described["entries"].as_array().into_iter().flatten();
     let counters = &described["counters"];
     entries
-        .flat_map(|entry| [(&entry["connection"], &entry["database"]), (&entry["connection"], &entry["analyticsDatabase"])])
+        .flat_map(|entry| {
+            [(&entry["connection"], &entry["database"]), (&entry["connection"], &entry["analyticsDatabase"])]
+        })
         .chain([(&counters["connection"], &counters["database"])])
         .filter_map(|(connection, database)| Some((text(connection)?, text(database)?)))
         .collect()
@@ -119,10 +124,14 @@ fn databases(described: &Json) -> BTreeSet<(String, String)> {
 fn tell_rights(reference: &str, database: &str, rights: Rights) {
     match rights {
         Rights { read: false, .. } => {
-            note(&format!("error: connection `{reference}`: its user may not read the database `{database}`"));
+            note(&format!(
+                "error: connection `{reference}`: its user may not read the database `{database}`"
+            ));
         }
         Rights { write: false, .. } => {
-            note(&format!("warning: connection `{reference}`: its user may read the database `{database}`, and not write to it"));
+            note(&format!(
+                "warning: connection `{reference}`: its user may read the database `{database}`, and not write to it"
+            ));
         }
         Rights { index: false, .. } => note(&format!(
             "warning: connection `{reference}`: its user may not make indexes in the database `{database}`; where one is missing, nothing is written"
@@ -131,7 +140,11 @@ fn tell_rights(reference: &str, database: &str, rights: Rights) {
     }
 }
 
-async fn answer(chronos: &Chronos, reference: &str, databases: &BTreeSet<(String, String)>) -> Result<Answer, Error> {
+async fn answer(
+    chronos: &Chronos,
+    reference: &str,
+    databases: &BTreeSet<(String, String)>,
+) -> Result<Answer, Error> {
     let documents = chronos.documents(reference)?;
     let asked = async {
         let now = documents.now().await?.to_string();

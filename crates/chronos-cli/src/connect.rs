@@ -21,7 +21,8 @@ pub(crate) struct NamespaceArg {
     namespace: Option<String>,
 }
 
-/// An opened configuration and a connection to its hot tier: Redis if the section `chronow` names one, else the messaging database.
+/// An opened configuration and a connection to its hot tier: Redis if the section `chronow` names one, else
+/// the messaging database.
 #[derive(Debug)]
 pub(crate) struct Connected {
     pub(crate) chronow: Chronow,

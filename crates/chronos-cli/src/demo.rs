@@ -1,4 +1,5 @@
-//! `chronos demo`: the main job on real data, told to a person. The one command that prints prose instead of JSON.
+//! `chronos demo`: the main job on real data, told to a person. The one command that prints prose instead of
+//! JSON.
 
 mod chapters;
 mod companies;
@@ -29,7 +30,8 @@ const REMOVALS: usize = 32;
 
 /// Shows what this is about: imports the history of the S&P 500 and travels through it.
 ///
-/// Everything happens in a temporary folder that is gone afterwards, or in the new folder that --data names, which stays.
+/// Everything happens in a temporary folder that is gone afterwards, or in the new folder that --data names,
+/// which stays.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -39,14 +41,18 @@ pub(crate) struct DemoArgs {}
 
 pub(crate) async fn run(globals: &Globals, _args: DemoArgs) -> Result<(), Failure> {
     if globals.config.is_some() {
-        return Err(Failure::wrong("the demo runs on an embedded store of its own: leave out --config, or name a new folder with --data"));
+        return Err(Failure::wrong(
+            "the demo runs on an embedded store of its own: leave out --config, or name a new folder with --data",
+        ));
     }
     // Removed when it is dropped, also when a chapter fails or is interrupted.
     let (dir, temporary) = match &globals.data {
         Some(dir) => (new_folder(dir)?, None),
         None => {
-            let temporary =
-                tempfile::Builder::new().prefix("chronos-demo-").tempdir().map_err(|error| no_folder(&std::env::temp_dir(), &error))?;
+            let temporary = tempfile::Builder::new()
+                .prefix("chronos-demo-")
+                .tempdir()
+                .map_err(|error| no_folder(&std::env::temp_dir(), &error))?;
             (temporary.path().to_owned(), Some(temporary))
         }
     };
@@ -54,7 +60,9 @@ pub(crate) async fn run(globals: &Globals, _args: DemoArgs) -> Result<(), Failur
     if let Some(temporary) = temporary {
         let removed = remove(temporary).await;
         told?;
-        return removed.map_err(|error| Failure::from(Error::storage(format!("{} cannot be removed: {error}", dir.display()))));
+        return removed.map_err(|error| {
+            Failure::from(Error::storage(format!("{} cannot be removed: {error}", dir.display())))
+        });
     }
     told
 }
@@ -72,7 +80,8 @@ async fn open_and_tell(globals: &Globals, dir: &Path, kept: bool) -> Result<(), 
             Err(Failure::Reported)
         }
     };
-    // Only then the database file is complete by itself, and nothing is written into the folder any more; so this is not cut short.
+    // Only then the database file is complete by itself, and nothing is written into the folder any more; so
+    // this is not cut short.
     let closed = opened.chronos.shutdown().await;
     let example = told?;
     closed?;
@@ -84,8 +93,8 @@ async fn open_and_tell(globals: &Globals, dir: &Path, kept: bool) -> Result<(), 
     story.show()
 }
 
-/// Removes the folder, the many small ones in it side by side: where a file system discards the blocks of every file it removes, one after the
-/// other takes several times as long as the whole demo.
+/// Removes the folder, the many small ones in it side by side: where a file system discards the blocks of
+/// every file it removes, one after the other takes several times as long as the whole demo.
 async fn remove(temporary: TempDir) -> io::Result<()> {
     let mut folders = vec![temporary.path().to_owned()];
     // Below the folder: objects, bucket, collection, items.
@@ -131,7 +140,8 @@ fn no_folder(dir: &Path, error: &io::Error) -> Failure {
 impl Story {
     /// All chapters on the open collection; returns the company to look at on disk.
     async fn tell(&mut self) -> Result<View, Failure> {
-        self.paper.title("The companies of the S&P 500 since 2012: every change of the list, kept as versions");
+        self.paper
+            .title("The companies of the S&P 500 since 2012: every change of the list, kept as versions");
         self.show()?;
         self.import().await?;
         self.show()?;

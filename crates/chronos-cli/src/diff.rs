@@ -11,7 +11,8 @@ use crate::output::Output;
 
 /// Show what changed in an item between two of its versions.
 ///
-/// {id, from: {ov, at}, to: {ov, at}, changes: [{path, op: added|removed|changed, from?, to?}]}; a path is a JSON Pointer, such as /address/city.
+/// {id, from: {ov, at}, to: {ov, at}, changes: [{path, op: added|removed|changed, from?, to?}]}; a path is a
+/// JSON Pointer, such as /address/city.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -44,11 +45,17 @@ pub(crate) async fn run(globals: &Globals, args: DiffArgs) -> Result<(), Failure
     opened.close().await?;
     let mut changes = Vec::new();
     compare(&mut String::new(), Some(&from.document()), Some(&to.document()), &mut changes);
-    Output::new().value(&json!({ "id": id.to_string(), "from": named(&from), "to": named(&to), "changes": changes }))
+    Output::new()
+        .value(&json!({ "id": id.to_string(), "from": named(&from), "to": named(&to), "changes": changes }))
 }
 
 /// A version of the item, deletions included.
-async fn version(collection: &Collection, id: ItemId, ov: Option<i64>, at: Option<Timestamp>) -> Result<View, Failure> {
+async fn version(
+    collection: &Collection,
+    id: ItemId,
+    ov: Option<i64>,
+    at: Option<Timestamp>,
+) -> Result<View, Failure> {
     let mut get = collection.get(&id).include_deleted();
     let mut what = "there is no such item".to_owned();
     if let Some(ov) = ov {
@@ -71,7 +78,8 @@ fn named(view: &View) -> Json {
     named
 }
 
-/// Notes every difference at and below `path`, the deepest place it can be pinned to. Arrays are compared by position.
+/// Notes every difference at and below `path`, the deepest place it can be pinned to. Arrays are compared by
+/// position.
 fn compare(path: &mut String, from: Option<&Json>, to: Option<&Json>, changes: &mut Vec<Json>) {
     match (from, to) {
         (Some(Json::Object(from)), Some(Json::Object(to))) => {

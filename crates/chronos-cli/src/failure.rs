@@ -75,7 +75,11 @@ impl Failure {
             }
             Self::Messaging(error) => {
                 tell(error, verbose);
-                ExitCode::from(if error.kind() == chronow::ErrorKind::Validation { WRONG_INPUT } else { FAILED })
+                ExitCode::from(if error.kind() == chronow::ErrorKind::Validation {
+                    WRONG_INPUT
+                } else {
+                    FAILED
+                })
             }
             Self::Reported => ExitCode::from(FAILED),
             Self::OutputClosed => ExitCode::SUCCESS,
@@ -98,7 +102,8 @@ fn tell(error: &dyn std::error::Error, verbose: bool) {
 
 /// An error stays one line, whatever a server or a document put into it.
 pub(crate) fn one_line(text: &str) -> String {
-    let words: Vec<&str> = text.split(|c: char| c.is_control()).map(str::trim).filter(|part| !part.is_empty()).collect();
+    let words: Vec<&str> =
+        text.split(|c: char| c.is_control()).map(str::trim).filter(|part| !part.is_empty()).collect();
     words.join(" ")
 }
 

@@ -15,11 +15,13 @@ use crate::stop::Stop;
 
 /// Carry out a log of changes, one JSON operation a line, in which items are known by a property.
 ///
-/// An operation is {"op": "create"|"replace"|"update"|"delete", "key": …, "data"?: {…}, "at"?: TIME, "actor"?: …, "reason"?: …}. `at` is when it
-/// happened. Importing the same log again changes nothing, so an import that was stopped is simply started again: a change is recognised by its key,
-/// time, kind and data. Lines without `at` are recognised by their number if the log has a name (--log); without one they are carried out again each
-/// time. Changes of a key at one time keep the order of the log, a millisecond apart; a change older than its key's newest that was never imported is
-/// an error of its line. What became of it is printed at the end: `written` counts versions, and `created` those of them that began an item.
+/// An operation is {"op": "create"|"replace"|"update"|"delete", "key": …, "data"?: {…}, "at"?: TIME,
+/// "actor"?: …, "reason"?: …}. `at` is when it happened. Importing the same log again changes nothing, so an
+/// import that was stopped is simply started again: a change is recognised by its key, time, kind and data.
+/// Lines without `at` are recognised by their number if the log has a name (--log); without one they are
+/// carried out again each time. Changes of a key at one time keep the order of the log, a millisecond apart;
+/// a change older than its key's newest that was never imported is an error of its line. What became of it is
+/// printed at the end: `written` counts versions, and `created` those of them that began an item.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -35,10 +37,12 @@ pub(crate) struct ImportArgs {
     /// The log; `-` is standard input.
     #[arg(value_name = "FILE|-")]
     log: String,
-    /// The name of the log, kept with what was imported: its lines are recognised by their number. It may grow at its end; another log has another name.
+    /// The name of the log, kept with what was imported: its lines are recognised by their number. It may
+    /// grow at its end; another log has another name.
     #[arg(long = "log", value_name = "NAME")]
     log_name: Option<String>,
-    /// Go on after lines that cannot be carried out. Without it nothing of such a line and of those behind it is written.
+    /// Go on after lines that cannot be carried out. Without it nothing of such a line and of those behind it
+    /// is written.
     #[arg(long)]
     keep_going: bool,
     /// Take at most so many lines together. A pause of the input is never waited for.
@@ -107,7 +111,8 @@ impl Import {
             if count == 0 {
                 return lines.end();
             }
-            let (bytes, end) = (taken.iter().map(|line| line.bytes).sum(), taken.last().map_or(0, |line| line.end));
+            let (bytes, end) =
+                (taken.iter().map(|line| line.bytes).sum(), taken.last().map_or(0, |line| line.end));
             let done = self.carry_out(taken.drain(..)).await;
             lines.release(bytes);
             self.bar.set_position(end);
@@ -137,7 +142,11 @@ impl Import {
                 }
             }
         }
-        let results = if operations.is_empty() { Vec::new() } else { self.importer.apply(operations, !self.keep_going).await? };
+        let results = if operations.is_empty() {
+            Vec::new()
+        } else {
+            self.importer.apply(operations, !self.keep_going).await?
+        };
         let mut ends = false;
         for (number, result) in numbers.iter().zip(results) {
             match result {
@@ -170,7 +179,10 @@ impl Import {
 
 /// Whether the next line may fare better. When a store fails, going on would leave holes in the log.
 fn is_about_its_line(error: &Error) -> bool {
-    matches!(error.kind(), ErrorKind::Validation | ErrorKind::NotFound | ErrorKind::Externalization | ErrorKind::Locked)
+    matches!(
+        error.kind(),
+        ErrorKind::Validation | ErrorKind::NotFound | ErrorKind::Externalization | ErrorKind::Locked
+    )
 }
 
 impl Counts {

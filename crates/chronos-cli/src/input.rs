@@ -21,7 +21,9 @@ pub(crate) fn without_mark(bytes: &[u8]) -> &[u8] {
 pub(crate) fn not_json(bytes: &[u8]) -> Option<&'static str> {
     match bytes {
         [] => Some("it is empty"),
-        bytes if bytes.starts_with(&GZIP) => Some("it is compressed with gzip; unpack it first (`gunzip -c FILE | chronos … -`)"),
+        bytes if bytes.starts_with(&GZIP) => {
+            Some("it is compressed with gzip; unpack it first (`gunzip -c FILE | chronos … -`)")
+        }
         _ => None,
     }
 }
@@ -50,6 +52,8 @@ pub(crate) fn document(given: &str) -> Result<Json, Failure> {
     if matches!(without_mark(given.as_bytes()).trim_ascii_start(), [b'{' | b'[', ..]) {
         return parse(given.as_bytes(), "the document");
     }
-    let unreadable = |error| Failure::wrong(format!("{given}: the document is neither JSON nor a file that can be read: {error}"));
+    let unreadable = |error| {
+        Failure::wrong(format!("{given}: the document is neither JSON nor a file that can be read: {error}"))
+    };
     parse(&read(given).map_err(unreadable)?, given)
 }

@@ -1,4 +1,5 @@
-//! The lines of a file or of standard input, read and parsed ahead on a thread of their own, in bounded memory.
+//! The lines of a file or of standard input, read and parsed ahead on a thread of their own, in bounded
+//! memory.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader};
@@ -13,7 +14,8 @@ use crate::input;
 
 /// Lines read ahead at most, and their bytes.
 const AHEAD: usize = 2_048;
-/// Of a pipe little is read ahead: what was taken out of it and not carried out is lost to whoever feeds it if this process dies.
+/// Of a pipe little is read ahead: what was taken out of it and not carried out is lost to whoever feeds it
+/// if this process dies.
 const AHEAD_OF_PIPE: usize = 64;
 const PIPE_BYTES: usize = 8 * 1024;
 const AHEAD_BYTES: usize = 32 * 1024 * 1024;
@@ -72,13 +74,21 @@ impl<T: Send + 'static> Lines<T> {
         } else {
             let file = File::open(log).map_err(failed)?;
             let about = file.metadata().map_err(failed)?;
-            (about.is_file().then_some(about.len()), AHEAD, Box::new(BufReader::with_capacity(256 * 1024, file)))
+            (
+                about.is_file().then_some(about.len()),
+                AHEAD,
+                Box::new(BufReader::with_capacity(256 * 1024, file)),
+            )
         };
         let (sender, lines) = mpsc::channel(ahead);
         let budget = Arc::<Budget>::default();
         let held = Arc::clone(&budget);
-        // It may wait for input that never comes, so nobody waits for it: it ends with its input, its receiver or the program.
-        thread::Builder::new().name("chronos-lines".to_owned()).spawn(move || read(input, parse, &sender, &held)).map_err(failed)?;
+        // It may wait for input that never comes, so nobody waits for it: it ends with its input, its
+        // receiver or the program.
+        thread::Builder::new()
+            .name("chronos-lines".to_owned())
+            .spawn(move || read(input, parse, &sender, &held))
+            .map_err(failed)?;
         Ok(Self { name: log.to_owned(), bytes, lines, budget, failed: None })
     }
 
@@ -112,7 +122,9 @@ impl<T: Send + 'static> Lines<T> {
     pub(crate) fn end(&mut self) -> Result<(), Failure> {
         match self.failed.take() {
             None => Ok(()),
-            Some(error) => Err(Failure::wrong(format!("{}: the log cannot be read any further: {error}", self.name))),
+            Some(error) => {
+                Err(Failure::wrong(format!("{}: the log cannot be read any further: {error}", self.name)))
+            }
         }
     }
 }

@@ -70,8 +70,8 @@ pub(crate) async fn run(globals: &Globals, args: ListArgs) -> Result<(), Failure
     let filter = args.filter.as_deref().map(parse_filter).transpose()?;
     let opened = globals.open_for_reading()?;
     let collection = opened.existing(&args.of.collection).await?;
-    let mut list =
-        shown!(at_point!(collection.list().on_built_in(tell_built_in), &args.point), &args.show).on_damage(args.on_damage.into());
+    let mut list = shown!(at_point!(collection.list().on_built_in(tell_built_in), &args.point), &args.show)
+        .on_damage(args.on_damage.into());
     if let Some(filter) = filter {
         list = list.filter(filter);
     }
@@ -82,21 +82,25 @@ pub(crate) async fn run(globals: &Globals, args: ListArgs) -> Result<(), Failure
     if let Some(token) = &args.after {
         list = list.after(token);
     }
-    let listed = if args.all { every_item(list).await } else { one_page(list.limit(args.limit), args.page).await };
+    let listed =
+        if args.all { every_item(list).await } else { one_page(list.limit(args.limit), args.page).await };
     opened.close().await?;
     listed
 }
 
 /// `name`, `-name`, `name:asc` or `name:desc`.
 fn sort_key(key: &str) -> Result<(&str, Direction), Failure> {
-    let (property, direction) = match (key.strip_prefix('-'), key.strip_suffix(":desc"), key.strip_suffix(":asc")) {
-        (Some(_), Some(_), _) | (Some(_), _, Some(_)) => {
-            return Err(Failure::wrong(format!("`{key}` says twice in which direction to sort: `-NAME`, `NAME:asc` or `NAME:desc`")));
-        }
-        (Some(property), ..) | (_, Some(property), _) => (property, Direction::Descending),
-        (_, _, Some(property)) => (property, Direction::Ascending),
-        _ => (key, Direction::Ascending),
-    };
+    let (property, direction) =
+        match (key.strip_prefix('-'), key.strip_suffix(":desc"), key.strip_suffix(":asc")) {
+            (Some(_), Some(_), _) | (Some(_), _, Some(_)) => {
+                return Err(Failure::wrong(format!(
+                    "`{key}` says twice in which direction to sort: `-NAME`, `NAME:asc` or `NAME:desc`"
+                )));
+            }
+            (Some(property), ..) | (_, Some(property), _) => (property, Direction::Descending),
+            (_, _, Some(property)) => (property, Direction::Ascending),
+            _ => (key, Direction::Ascending),
+        };
     Ok((property, direction))
 }
 

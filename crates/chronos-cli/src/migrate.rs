@@ -26,11 +26,13 @@ enum MigrateCommand {
     Tenants(TenantsArgs),
 }
 
-/// Give the records without a tenant in a database one, so that this tenant sees them where several meet in that database.
+/// Give the records without a tenant in a database one, so that this tenant sees them where several meet in
+/// that database.
 ///
-/// Entries with one database, and contexts of version 1 with a tenant, see the records of their tenant alone; what was written before, or without a
-/// tenant, is nobody's. The options that lead to a database choose which one. Running it again continues it and changes nothing that is done. What is
-/// printed is one JSON line. The exit code is 1 if others kept changing some documents meanwhile.
+/// Entries with one database, and contexts of version 1 with a tenant, see the records of their tenant alone;
+/// what was written before, or without a tenant, is nobody's. The options that lead to a database choose
+/// which one. Running it again continues it and changes nothing that is done. What is printed is one JSON
+/// line. The exit code is 1 if others kept changing some documents meanwhile.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -67,11 +69,13 @@ async fn tenants(globals: &Globals, args: TenantsArgs) -> Result<(), Failure> {
     Err(Failure::Reported)
 }
 
-/// Make the collections and indexes of every messaging database, and bring the documents of all tenants there and into today's shape.
+/// Make the collections and indexes of every messaging database, and bring the documents of all tenants there
+/// and into today's shape.
 ///
-/// With --from the documents of another configuration are copied, such as of one database for all tenants into one for each, or back. The source keeps
-/// them. Running it again continues it and changes nothing that is done. What is printed is one JSON line. The exit code is 1 if some documents
-/// could not be brought; they stay where they are.
+/// With --from the documents of another configuration are copied, such as of one database for all tenants
+/// into one for each, or back. The source keeps them. Running it again continues it and changes nothing that
+/// is done. What is printed is one JSON line. The exit code is 1 if some documents could not be brought; they
+/// stay where they are.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:

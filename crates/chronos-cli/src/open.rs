@@ -16,7 +16,8 @@ use crate::output::note;
 /// Payloads kept in memory: a command reads few of them twice.
 const CACHE_BYTES: u64 = 16 * 1024 * 1024;
 
-/// Arms fail points, such as `commit.before_answer=abort:3`, so that tests can end this very program between two steps of a write.
+/// Arms fail points, such as `commit.before_answer=abort:3`, so that tests can end this very program between
+/// two steps of a write.
 const FAIL_POINTS: &str = "CHRONOS_FAIL_POINTS";
 /// Used if neither `--config` nor `--data` is given, in this order.
 const DEFAULT_CONFIG: &str = "chronos.json";
@@ -58,7 +59,8 @@ pub(crate) struct Globals {
     /// Version 1 configurations: the database on the backend that the hash picks.
     #[arg(long, global = true, value_name = "NAME")]
     pub(crate) database: Option<String>,
-    /// Show on stderr what caused an error, the warnings of the configuration, and what the libraries warn of while they work.
+    /// Show on stderr what caused an error, the warnings of the configuration, and what the libraries warn of
+    /// while they work.
     #[arg(long, short, global = true, help_heading = "Options")]
     pub(crate) verbose: bool,
 }
@@ -107,7 +109,10 @@ impl Globals {
         let config = match (&self.config, &self.data) {
             (Some(file), _) => from_file(file)?,
             (None, Some(data)) if data.is_file() => {
-                return Err(Failure::wrong(format!("--data takes a folder, and {} is a file; --config takes a file", data.display())));
+                return Err(Failure::wrong(format!(
+                    "--data takes a folder, and {} is a file; --config takes a file",
+                    data.display()
+                )));
             }
             (None, Some(data)) => Config::embedded(data),
             (None, None) if Path::new(DEFAULT_CONFIG).exists() => from_file(Path::new(DEFAULT_CONFIG))?,
@@ -119,8 +124,10 @@ impl Globals {
     fn route(&self) -> Route {
         let Self { database_type, tier, tenant, domain, entry, database, .. } = self.clone();
         // Version 1's own ways to a database take no type unless one is given.
-        let database_type = database_type.or((entry.is_none() && database.is_none()).then_some(DatabaseType::Runtime));
-        let tenant = tenant.or((database_type == Some(DatabaseType::Runtime)).then(|| DEFAULT_TENANT.to_owned()));
+        let database_type =
+            database_type.or((entry.is_none() && database.is_none()).then_some(DatabaseType::Runtime));
+        let tenant =
+            tenant.or((database_type == Some(DatabaseType::Runtime)).then(|| DEFAULT_TENANT.to_owned()));
         Route { database_type, tier, tenant, domain, key: entry, database, ..Route::default() }
     }
 }
@@ -129,7 +136,10 @@ impl Opened {
     /// Where the options lead to for this tenant, unless they name another.
     pub(crate) fn route_of(&self, tenant: &str) -> Route {
         let named = self.tenant_is_given;
-        Route { tenant: if named { self.route.tenant.clone() } else { Some(tenant.to_owned()) }, ..self.route.clone() }
+        Route {
+            tenant: if named { self.route.tenant.clone() } else { Some(tenant.to_owned()) },
+            ..self.route.clone()
+        }
     }
 
     /// The collection of that name in the database the options lead to.
@@ -137,13 +147,15 @@ impl Opened {
         Ok(self.chronos.with(self.route.clone().collection(name))?)
     }
 
-    /// The collection of that name, which something was written to: for commands that mean to find something there.
+    /// The collection of that name, which something was written to: for commands that mean to find something
+    /// there.
     pub(crate) async fn existing(&self, name: &str) -> Result<Collection, Failure> {
         Ok(self.chronos.existing(self.route.clone().collection(name)).await?)
     }
 
-    /// After writes: gives the storage a moment to take the versions, and says what still waits: this program's, else what others left. They are safe in
-    /// the version index. Returns how many of this program's wait.
+    /// After writes: gives the storage a moment to take the versions, and says what still waits: this
+    /// program's, else what others left. They are safe in the version index. Returns how many of this
+    /// program's wait.
     pub(crate) async fn settle(&mut self, collection: &Collection) -> Result<u64, Failure> {
         let report = collection.settle(DRAIN).await?;
         self.waiting |= report.own > 0;
@@ -165,12 +177,21 @@ impl Opened {
 
 /// What waits, why, and what to do about it.
 fn told(name: &str, report: &FlushReport) -> String {
-    let (count, of_others) = if report.own > 0 { (report.own, "") } else { (report.left, " of other programs") };
-    let (what, them) =
-        if count == 1 { (format!("1 version{of_others} waits"), "it") } else { (format!("{count} versions{of_others} wait"), "them") };
+    let (count, of_others) =
+        if report.own > 0 { (report.own, "") } else { (report.left, " of other programs") };
+    let (what, them) = if count == 1 {
+        (format!("1 version{of_others} waits"), "it")
+    } else {
+        (format!("{count} versions{of_others} wait"), "them")
+    };
     let advice = format!("{what} to be stored; `chronos worker -c {name}` or the next write stores {them}");
     match report.failing.first() {
-        Some(failing) => format!("{advice} (version {} of {}: {})", failing.ov, failing.id, one_line(failing.error.message())),
+        Some(failing) => format!(
+            "{advice} (version {} of {}: {})",
+            failing.ov,
+            failing.id,
+            one_line(failing.error.message())
+        ),
         None => advice,
     }
 }
@@ -185,7 +206,8 @@ pub(crate) fn from_file(path: &Path) -> Result<Config, Failure> {
     Config::from_json(&document, path.parent().unwrap_or(Path::new(""))).map_err(in_file)
 }
 
-/// Puts an empty store in memory in the place of every embedded store that does not exist yet. Returns the references of those.
+/// Puts an empty store in memory in the place of every embedded store that does not exist yet. Returns the
+/// references of those.
 pub(crate) fn absent_is_empty(config: &mut Config) -> Vec<String> {
     let described = config.describe();
     let entries = described["entries"].as_array().map_or(&[][..], Vec::as_slice);

@@ -26,7 +26,8 @@ impl Output {
         self.to.write_all(b"\n").map_err(failed)
     }
 
-    /// One value on one line that is out when this returns: who reads along acts on it, or it stands for something done.
+    /// One value on one line that is out when this returns: who reads along acts on it, or it stands for
+    /// something done.
     pub(crate) fn now(&mut self, value: &Json) -> Result<(), Failure> {
         self.line(value)?;
         self.finish()
@@ -66,5 +67,8 @@ pub(crate) fn note(line: &str) {
 pub(crate) fn tell_events() {
     let ours = ["chronos_db", "chronow"].map(|library| (library, LevelFilter::INFO));
     let told = Targets::new().with_default(LevelFilter::WARN).with_targets(ours);
-    tracing_subscriber::registry().with(tracing_subscriber::fmt::layer().with_writer(io::stderr).with_ansi(false)).with(told).init();
+    tracing_subscriber::registry()
+        .with(tracing_subscriber::fmt::layer().with_writer(io::stderr).with_ansi(false))
+        .with(told)
+        .init();
 }

@@ -13,7 +13,8 @@ use crate::output::{Output, note};
 
 /// Bring every item back to how it was at a time or a version of the collection, each as a new version.
 ///
-/// Items that did not exist then are deleted. Nothing is lost: restoring to the version before undoes it. If it was stopped, running it again goes on.
+/// Items that did not exist then are deleted. Nothing is lost: restoring to the version before undoes it. If
+/// it was stopped, running it again goes on.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -78,6 +79,9 @@ pub(crate) async fn run(globals: &Globals, args: RestoreCollectionArgs) -> Resul
     if done.failed == 0 {
         return Ok(());
     }
-    note(&format!("error: {} items of `{}` could not be restored; running it again tries them again", done.failed, args.of.collection));
+    note(&format!(
+        "error: {} items of `{}` could not be restored; running it again tries them again",
+        done.failed, args.of.collection
+    ));
     Err(Failure::Reported)
 }

@@ -124,7 +124,11 @@ struct WatchArgs {
 pub(crate) async fn run(globals: &Globals, args: SharedArgs) -> Result<(), Failure> {
     let SharedArgs { of, command } = args;
     let looks = matches!(command, SharedCommand::Get(_) | SharedCommand::List(_));
-    let connected = if looks { globals.connect_for_reading(&of).await? } else { globals.connect_for_writing(&of).await? };
+    let connected = if looks {
+        globals.connect_for_reading(&of).await?
+    } else {
+        globals.connect_for_writing(&of).await?
+    };
     let shared = connected.chronow.shared();
     let done = match command {
         SharedCommand::Get(args) => get(&shared, &args).await,
@@ -138,7 +142,9 @@ pub(crate) async fn run(globals: &Globals, args: SharedArgs) -> Result<(), Failu
 
 async fn get(shared: &Shared, args: &GetArgs) -> Result<(), Failure> {
     let Some(entry) = shared.entry::<Json>(&args.key).await? else {
-        return Err(chronow::Error::new(chronow::ErrorKind::NotFound, "the key has no value").on(&args.key).into());
+        return Err(chronow::Error::new(chronow::ErrorKind::NotFound, "the key has no value")
+            .on(&args.key)
+            .into());
     };
     if !args.with_version {
         return Output::new().value(&entry.value);
@@ -170,7 +176,8 @@ fn read(given: &str) -> Result<Json, Failure> {
     if given != "-" {
         return input::parse(given.as_bytes(), "the value");
     }
-    let text = input::read(given).map_err(|error| Failure::wrong(format!("the value cannot be read: {error}")))?;
+    let text =
+        input::read(given).map_err(|error| Failure::wrong(format!("the value cannot be read: {error}")))?;
     input::parse(&text, "the value")
 }
 

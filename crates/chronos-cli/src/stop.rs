@@ -1,6 +1,7 @@
 //! How a command that goes on until it is stopped hears that it is.
 
-/// Hears Ctrl-C, and SIGTERM as supervisors send it, from the moment it is made: from then on they end nothing by themselves.
+/// Hears Ctrl-C, and SIGTERM as supervisors send it, from the moment it is made: from then on they end
+/// nothing by themselves.
 #[derive(Debug)]
 pub(crate) struct Stop {
     #[cfg(unix)]
@@ -14,7 +15,11 @@ impl Stop {
         let listen = |kind| {
             let heard = signal(kind);
             // It then ends the program, as it does with every other.
-            heard.inspect_err(|error| crate::output::note(&format!("warning: a signal cannot be heard: {error}"))).ok()
+            heard
+                .inspect_err(|error| {
+                    crate::output::note(&format!("warning: a signal cannot be heard: {error}"))
+                })
+                .ok()
         };
         Self { signals: [SignalKind::interrupt(), SignalKind::terminate()].map(listen) }
     }

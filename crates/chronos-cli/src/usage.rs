@@ -9,7 +9,8 @@ use crate::Cli;
 use crate::failure::{WRONG_INPUT, one_line};
 use crate::output::note;
 
-/// Parses the arguments of this process; help, the version and errors have been printed when it returns an exit code.
+/// Parses the arguments of this process; help, the version and errors have been printed when it returns an
+/// exit code.
 pub(crate) fn parse() -> Result<Cli, ExitCode> {
     let matches = with_negative_values(Cli::command()).try_get_matches();
     matches.and_then(|mut matches| Cli::from_arg_matches_mut(&mut matches)).map_err(|error| report(&error))
@@ -24,7 +25,9 @@ fn with_negative_values(command: Command) -> Command {
 
 fn report(error: &clap::Error) -> ExitCode {
     match error.kind() {
-        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+        ErrorKind::DisplayHelp
+        | ErrorKind::DisplayVersion
+        | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
             // Nothing can be said where the output is closed.
             let _ = error.print();
             ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(WRONG_INPUT))
@@ -40,8 +43,15 @@ fn report(error: &clap::Error) -> ExitCode {
 fn in_one_line(rendered: &str) -> String {
     let (wrong, rest) = rendered.split_once("\n\nUsage: ").unwrap_or((rendered, ""));
     let wrong = wrong.split("\n\nFor more information").next().unwrap_or(wrong);
-    let command: Vec<&str> = rest.split_whitespace().take_while(|word| word.starts_with(|c: char| c.is_ascii_lowercase())).collect();
-    let help = if command.is_empty() { String::new() } else { format!(" (`{} --help` tells more)", command.join(" ")) };
+    let command: Vec<&str> = rest
+        .split_whitespace()
+        .take_while(|word| word.starts_with(|c: char| c.is_ascii_lowercase()))
+        .collect();
+    let help = if command.is_empty() {
+        String::new()
+    } else {
+        format!(" (`{} --help` tells more)", command.join(" "))
+    };
     format!("{}{help}", one_line(wrong))
 }
 

@@ -9,12 +9,14 @@ use crate::failure::Failure;
 use crate::open::Globals;
 use crate::output::{Output, note};
 
-/// A repair stores what waits, for at most this long: what then still waits is no damage, and left to a worker or the next write.
+/// A repair stores what waits, for at most this long: what then still waits is no damage, and left to a
+/// worker or the next write.
 const STORING: Duration = Duration::from_secs(2);
 
 /// Check every version of a collection against its payload, and every head against its versions.
 ///
-/// What is printed last is one JSON line. The exit code is 0 only if nothing is damaged. Versions that wait to be stored are no damage.
+/// What is printed last is one JSON line. The exit code is 0 only if nothing is damaged. Versions that wait
+/// to be stored are no damage.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:

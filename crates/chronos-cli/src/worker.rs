@@ -21,7 +21,8 @@ const ROUND: Duration = Duration::from_secs(30);
 /// Between two rounds of `--once`, while versions are still left to the process that wrote them.
 const AGAIN: Duration = Duration::from_millis(250);
 
-/// Store what waits to be stored and remove what is left over, until it is stopped. Any number of workers may run.
+/// Store what waits to be stored and remove what is left over, until it is stopped. Any number of workers may
+/// run.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -72,7 +73,10 @@ fn name_failing(report: &FlushReport) {
     for version in report.failing.iter().take(NAMED) {
         let (collection, id, ov, tries) = (&version.collection, version.id, version.ov, version.tries);
         let times = if tries == 1 { "once".to_owned() } else { format!("{tries} times") };
-        note(&format!("version {ov} of {id} in `{collection}` was tried {times}: {}", one_line(version.error.message())));
+        note(&format!(
+            "version {ov} of {id} in `{collection}` was tried {times}: {}",
+            one_line(version.error.message())
+        ));
     }
     if let Some(more) = report.failed.checked_sub(NAMED as u64).filter(|more| *more > 0) {
         note(&format!("… and {more} more"));

@@ -29,8 +29,8 @@ const NEAREST: usize = 3;
 
 type WrapObjects = Arc<dyn Fn(Arc<dyn ObjectStorage>) -> Arc<dyn ObjectStorage> + Send + Sync>;
 
-/// An opened configuration. Cheap to clone; all clones share clients, caches and background work. Two of them in one process that were opened
-/// apart share nothing.
+/// An opened configuration. Cheap to clone; all clones share clients, caches and background work. Two of them
+/// in one process that were opened apart share nothing.
 #[derive(Clone)]
 pub struct Chronos {
     inner: Arc<Inner>,
@@ -62,7 +62,8 @@ impl Drop for Inner {
 /// Collections that are kept open while nobody uses them.
 const IDLE_ENGINES: usize = 1_024;
 
-/// The collections that are open. Names may come without end, so those that nobody uses go when there are many.
+/// The collections that are open. Names may come without end, so those that nobody uses go when there are
+/// many.
 #[derive(Default)]
 struct Engines {
     by_key: HashMap<EngineKey, Arc<Engine>>,
@@ -104,7 +105,10 @@ pub struct Builder {
 
 impl fmt::Debug for Builder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Builder").field("config", &self.config).field("runtime", &self.env).finish_non_exhaustive()
+        f.debug_struct("Builder")
+            .field("config", &self.config)
+            .field("runtime", &self.env)
+            .finish_non_exhaustive()
     }
 }
 
@@ -121,8 +125,8 @@ impl Builder {
         self
     }
 
-    /// How long a call to a document store on a server may take in all, repetitions included (default 30 s), unless its connection string says
-    /// `timeoutMS`. In place of the configuration's `timeoutMs`.
+    /// How long a call to a document store on a server may take in all, repetitions included (default 30 s),
+    /// unless its connection string says `timeoutMS`. In place of the configuration's `timeoutMs`.
     ///
     /// ```
     /// # #[cfg(feature = "embedded")] {
@@ -139,13 +143,19 @@ impl Builder {
     }
 
     /// Puts a layer around every document store, such as one that counts or delays.
-    pub fn wrap_documents(mut self, wrap: impl Fn(Arc<dyn DocumentStore>) -> Arc<dyn DocumentStore> + Send + Sync + 'static) -> Self {
+    pub fn wrap_documents(
+        mut self,
+        wrap: impl Fn(Arc<dyn DocumentStore>) -> Arc<dyn DocumentStore> + Send + Sync + 'static,
+    ) -> Self {
         self.wrap_documents = Some(Arc::new(wrap));
         self
     }
 
     /// Puts a layer around every bucket.
-    pub fn wrap_objects(mut self, wrap: impl Fn(Arc<dyn ObjectStorage>) -> Arc<dyn ObjectStorage> + Send + Sync + 'static) -> Self {
+    pub fn wrap_objects(
+        mut self,
+        wrap: impl Fn(Arc<dyn ObjectStorage>) -> Arc<dyn ObjectStorage> + Send + Sync + 'static,
+    ) -> Self {
         self.wrap_objects = Some(Arc::new(wrap));
         self
     }
@@ -196,7 +206,13 @@ impl Chronos {
 
     /// Begins with a configuration and the machine's clock.
     pub fn builder(config: Config) -> Builder {
-        Builder { config, env: Env::default(), cache_bytes: CACHE_BYTES, wrap_documents: None, wrap_objects: None }
+        Builder {
+            config,
+            env: Env::default(),
+            cache_bytes: CACHE_BYTES,
+            wrap_documents: None,
+            wrap_objects: None,
+        }
     }
 
     /// The configuration this was opened with.
@@ -238,10 +254,12 @@ impl Chronos {
         self.inner.documents.open(connection)
     }
 
-    /// [`with`](Self::with), but only to a collection that something was written to; see [`Collection::exists`].
+    /// [`with`](Self::with), but only to a collection that something was written to; see
+    /// [`Collection::exists`].
     ///
     /// # Errors
-    /// As `with`; `NOT_FOUND`, with the names that are nearest to this one, if nothing was. `TXN_ERROR` if the store fails.
+    /// As `with`; `NOT_FOUND`, with the names that are nearest to this one, if nothing was. `TXN_ERROR` if
+    /// the store fails.
     pub async fn existing(&self, route: Route) -> Result<Collection> {
         let collection = self.with(route.clone())?;
         if collection.exists().await? {
@@ -263,7 +281,8 @@ impl Chronos {
         Err(Error::not_found(message).in_collection(collection.name()))
     }
 
-    /// The collections of records in the database a route leads to, whatever collection it names, that hold anything the route may see.
+    /// The collections of records in the database a route leads to, whatever collection it names, that hold
+    /// anything the route may see.
     ///
     /// # Errors
     /// As [`with`](Self::with); `TXN_ERROR` if the store fails.
@@ -271,8 +290,10 @@ impl Chronos {
         // The name makes no difference to where a route leads.
         let named = |name: &str| route.clone().collection(name);
         let resolved = self.route(&named("any"))?;
-        let stored = self.inner.documents.open(&resolved.entry.connection)?.collections(&resolved.database).await?;
-        let mut names: Vec<String> = stored.iter().filter_map(|name| name.strip_suffix("_head").map(str::to_owned)).collect();
+        let stored =
+            self.inner.documents.open(&resolved.entry.connection)?.collections(&resolved.database).await?;
+        let mut names: Vec<String> =
+            stored.iter().filter_map(|name| name.strip_suffix("_head").map(str::to_owned)).collect();
         names.sort();
         let mut seen = Vec::new();
         for name in names {
@@ -286,7 +307,8 @@ impl Chronos {
         Ok(seen)
     }
 
-    /// The entries that lead to one database, two by two and by their JSON paths: as the stores themselves say, where the connection strings differ.
+    /// The entries that lead to one database, two by two and by their JSON paths: as the stores themselves
+    /// say, where the connection strings differ.
     ///
     /// # Errors
     /// The error of a store that has to be asked and does not answer.
@@ -294,8 +316,9 @@ impl Chronos {
         let Inner { config, documents, .. } = &*self.inner;
         let mut shared = Vec::new();
         for (position, entry) in config.entries.iter().enumerate() {
-            for earlier in
-                config.entries[..position].iter().filter(|earlier| entry.database.is_some() && earlier.database == entry.database)
+            for earlier in config.entries[..position]
+                .iter()
+                .filter(|earlier| entry.database.is_some() && earlier.database == entry.database)
             {
                 let same = match config.one_store(entry, earlier) {
                     OneStore::Yes => true,
@@ -318,8 +341,8 @@ impl Chronos {
         (self.space(space).open)(bucket)
     }
 
-    /// The messaging database of a tenant: its own, that of the tenant `default`, or the one all tenants share. No I/O: collections and indexes come
-    /// with the first access.
+    /// The messaging database of a tenant: its own, that of the tenant `default`, or the one all tenants
+    /// share. No I/O: collections and indexes come with the first access.
     ///
     /// ```
     /// # #[cfg(feature = "embedded")]
@@ -341,7 +364,8 @@ impl Chronos {
     /// ```
     ///
     /// # Errors
-    /// `ROUTE_NOT_FOUND` if no messaging database is configured for the tenant, `VALIDATION_ERROR` for a bad name.
+    /// `ROUTE_NOT_FOUND` if no messaging database is configured for the tenant, `VALIDATION_ERROR` for a bad
+    /// name.
     pub fn messaging(&self, tenant: &str) -> Result<Messaging> {
         // Which of its collections makes no difference to the route.
         let resolved = self.route(&Route::messaging().tenant(tenant).collection("topics"))?;
@@ -360,7 +384,12 @@ impl Chronos {
         let Inner { config, env, cache, engines, next_engine, rules, .. } = &*self.inner;
         let entry = &resolved.entry;
         let documents = self.documents(&entry.connection)?;
-        let key = (entry.connection.clone(), resolved.database.clone(), resolved.collection.clone(), entry.objects.clone());
+        let key = (
+            entry.connection.clone(),
+            resolved.database.clone(),
+            resolved.collection.clone(),
+            entry.objects.clone(),
+        );
         let mut engines = engines.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(engine) = engines.by_key.get(&key) {
             return Ok(Arc::clone(engine));
@@ -373,7 +402,10 @@ impl Chronos {
             update_mode: config.update_mode,
             shadow: config.dev_shadow,
             rules: rules.clone(),
-            all_and_one: matches!(entry.database_type, Some(DatabaseType::Logs | DatabaseType::Identities | DatabaseType::Messaging)),
+            all_and_one: matches!(
+                entry.database_type,
+                Some(DatabaseType::Logs | DatabaseType::Identities | DatabaseType::Messaging)
+            ),
         };
         let space = entry.objects.as_ref().map(|space| self.space(space));
         let names = Names::new(&resolved.database, &resolved.collection);
@@ -385,8 +417,12 @@ impl Chronos {
 
     fn space(&self, space: &ObjectSpace) -> Space {
         // Not the whole of `self`, which owns the engines that own this.
-        let (pool, config, wrap, of) =
-            (Arc::clone(&self.inner.buckets), self.inner.config.clone(), self.inner.wrap_objects.clone(), space.clone());
+        let (pool, config, wrap, of) = (
+            Arc::clone(&self.inner.buckets),
+            self.inner.config.clone(),
+            self.inner.wrap_objects.clone(),
+            space.clone(),
+        );
         let open: OpenBucket = Arc::new(move |bucket| {
             let objects = pool.objects(&config, &of, bucket)?;
             Ok(match &wrap {
@@ -398,7 +434,8 @@ impl Chronos {
         Space { json: space.buckets.json.clone(), content: space.buckets.content.clone(), storage, open }
     }
 
-    /// Waits for what is in flight, stores what waits, and closes every client, within 10 s; see [`shutdown_within`](Self::shutdown_within).
+    /// Waits for what is in flight, stores what waits, and closes every client, within 10 s; see
+    /// [`shutdown_within`](Self::shutdown_within).
     ///
     /// # Errors
     /// As [`shutdown_within`](Self::shutdown_within).
@@ -406,19 +443,28 @@ impl Chronos {
         self.shutdown_within(SHUTDOWN_LIMIT).await.map(drop)
     }
 
-    /// Waits for what is in flight, stores what waits, and closes every client, within `limit`. What is not stored by then is left to the next process
-    /// that writes the collection, or to a worker: returns how many versions of which collections, and logs it.
+    /// Waits for what is in flight, stores what waits, and closes every client, within `limit`. What is not
+    /// stored by then is left to the next process that writes the collection, or to a worker: returns how
+    /// many versions of which collections, and logs it.
     ///
     /// # Errors
     /// `TXN_ERROR` if a store fails, or did not close in time; everything that can be closed is.
     pub async fn shutdown_within(&self, limit: Duration) -> Result<Vec<LeftBehind>> {
         let clock = &self.inner.env.clock;
         let end = clock.now().plus_millis(i64::try_from(limit.as_millis()).unwrap_or(i64::MAX));
-        let engines: Vec<_> =
-            self.inner.engines.lock().unwrap_or_else(PoisonError::into_inner).by_key.drain().map(|(_, engine)| engine).collect();
+        let engines: Vec<_> = self
+            .inner
+            .engines
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .by_key
+            .drain()
+            .map(|(_, engine)| engine)
+            .collect();
         let counts = futures::future::join_all(engines.iter().map(|engine| engine.finish(limit))).await;
         let left = engines.iter().zip(counts).filter(|(_, versions)| *versions > 0);
-        let left: Vec<LeftBehind> = left.map(|(engine, versions)| LeftBehind::new(&engine.names, versions)).collect();
+        let left: Vec<LeftBehind> =
+            left.map(|(engine, versions)| LeftBehind::new(&engine.names, versions)).collect();
         for LeftBehind { database, collection, versions } in &left {
             tracing::warn!(%database, %collection, versions, "versions are left to be stored by the next process that writes the collection");
         }
@@ -439,7 +485,8 @@ impl Chronos {
     }
 }
 
-/// Versions of one collection that were not stored when a [`Chronos`] was shut down. They are committed, and safe in the version index.
+/// Versions of one collection that were not stored when a [`Chronos`] was shut down. They are committed, and
+/// safe in the version index.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LeftBehind {
@@ -466,13 +513,17 @@ mod tests {
         let config = r#"{"dbConnections": {"here": {"mongoUri": "embedded::memory:"}},
                          "databases": {"runtime": {"tenantDatabases": [{"tenantId": "acme", "dbConnRef": "here", "dbName": "acme"}]}}}"#;
         let chronos = Chronos::open(Config::parse(config, ".".as_ref()).unwrap()).unwrap();
-        let open = |n: usize| chronos.with(Route::runtime().tenant("acme").collection(format!("c{n}"))).unwrap();
+        let open =
+            |n: usize| chronos.with(Route::runtime().tenant("acme").collection(format!("c{n}"))).unwrap();
         let used: Vec<_> = (0..10).map(open).collect();
         for n in 10..10 * IDLE_ENGINES {
             open(n);
         }
         let engines = chronos.inner.engines.lock().unwrap();
         assert!(engines.by_key.len() <= IDLE_ENGINES + 1, "{} are open", engines.by_key.len());
-        assert!(used.iter().all(|collection| engines.by_key.keys().any(|key| key.2 == collection.name())), "those in use stay");
+        assert!(
+            used.iter().all(|collection| engines.by_key.keys().any(|key| key.2 == collection.name())),
+            "those in use stay"
+        );
     }
 }

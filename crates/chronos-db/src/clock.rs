@@ -37,7 +37,8 @@ impl Timestamp {
         Self(self.0.saturating_add(millis))
     }
 
-    /// Reads an ISO-8601 date (`2015-12-31`, midnight UTC) or date-time with an offset (`2015-12-31T10:00:00Z`).
+    /// Reads an ISO-8601 date (`2015-12-31`, midnight UTC) or date-time with an offset
+    /// (`2015-12-31T10:00:00Z`).
     ///
     /// # Errors
     /// `VALIDATION_ERROR` if it is neither. Digits below a millisecond are cut off.
@@ -50,15 +51,21 @@ impl Timestamp {
     /// # Ok::<(), chronos_db::Error>(())
     /// ```
     pub fn parse(text: &str) -> Result<Self> {
-        let wrong = || Error::validation(format!("`{text}` is no ISO-8601 date or date-time with an offset, such as 2015-12-31T10:00:00Z"));
+        let wrong = || {
+            Error::validation(format!(
+                "`{text}` is no ISO-8601 date or date-time with an offset, such as 2015-12-31T10:00:00Z"
+            ))
+        };
         let pieces = Pieces::parse(text).map_err(|_| wrong())?;
-        // A civil time reaches from the year -9999 to the last moment of 9999; jiff's own timestamps end a day earlier, for the sake of time zones.
+        // A civil time reaches from the year -9999 to the last moment of 9999; jiff's own timestamps end a
+        // day earlier, for the sake of time zones.
         let (time, offset) = match (pieces.time(), pieces.to_numeric_offset()) {
             (Some(time), Some(offset)) => (time, offset),
             (None, None) if pieces.time_zone_annotation().is_none() => (Time::midnight(), Offset::UTC),
             _ => return Err(wrong()),
         };
-        let since_epoch = pieces.date().to_datetime(time).duration_since(EPOCH).as_millis() - i128::from(offset.seconds()) * 1000;
+        let since_epoch = pieces.date().to_datetime(time).duration_since(EPOCH).as_millis()
+            - i128::from(offset.seconds()) * 1000;
         i64::try_from(since_epoch).map(Self).map_err(|_| wrong())
     }
 }

@@ -56,7 +56,8 @@ impl Connections {
     /// `VALIDATION_ERROR` if there is no such connection, or this build has no backend for it.
     pub(crate) fn open(&self, reference: &str) -> Result<Arc<dyn DocumentStore>> {
         let wanted = self.configured.get(reference);
-        let wanted = wanted.ok_or_else(|| Error::validation(format!("there is no document connection `{reference}`")))?;
+        let wanted = wanted
+            .ok_or_else(|| Error::validation(format!("there is no document connection `{reference}`")))?;
         let key = match wanted.uri.expose_secret() {
             IN_MEMORY => format!("{IN_MEMORY} {reference}"),
             uri => uri.to_owned(),
@@ -78,7 +79,8 @@ impl Connections {
     /// # Errors
     /// The error of a store that does not answer; nothing is known then.
     pub(crate) async fn are_one(&self, one: &str, other: &str) -> Result<bool> {
-        let key = if one < other { (one.to_owned(), other.to_owned()) } else { (other.to_owned(), one.to_owned()) };
+        let key =
+            if one < other { (one.to_owned(), other.to_owned()) } else { (other.to_owned(), one.to_owned()) };
         if let Some(known) = self.same.lock().unwrap_or_else(PoisonError::into_inner).get(&key) {
             return Ok(*known);
         }
@@ -86,7 +88,10 @@ impl Connections {
         let same = match select(asking, self.env.clock.sleep(ASKING)).await {
             Either::Left((answer, _)) => answer?,
             Either::Right(_) => {
-                let message = format!("the document connections `{one}` and `{other}` did not answer within {} s", ASKING.as_secs());
+                let message = format!(
+                    "the document connections `{one}` and `{other}` did not answer within {} s",
+                    ASKING.as_secs()
+                );
                 return Err(Error::database(message).retryable());
             }
         };
@@ -107,16 +112,27 @@ impl Connections {
                 return Ok(false);
             }
         }
-        Err(Error::database("a server starts again and again while it is asked which deployment it is").retryable())
+        Err(Error::database("a server starts again and again while it is asked which deployment it is")
+            .retryable())
     }
 
     /// Takes every client out, to be closed.
     pub(crate) fn take(&self) -> Vec<Arc<dyn DocumentStore>> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner).drain().map(|(_, documents)| documents).collect()
+        self.open
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .drain()
+            .map(|(_, documents)| documents)
+            .collect()
     }
 }
 
-fn connect(reference: &str, uri: &SecretString, timeout: Option<Duration>, env: &Env) -> Result<Arc<dyn DocumentStore>> {
+fn connect(
+    reference: &str,
+    uri: &SecretString,
+    timeout: Option<Duration>,
+    env: &Env,
+) -> Result<Arc<dyn DocumentStore>> {
     #[cfg(feature = "embedded")]
     if let Some(path) = uri.expose_secret().strip_prefix("embedded:") {
         return Ok(Arc::new(crate::documents::embedded::EmbeddedDocuments::open(path, env.clone())?));

@@ -1,6 +1,7 @@
 //! `Debug` of what holds documents, keys or secrets.
 
-/// `Debug` of a type by some of its fields. The others hold what must not stand in a log: documents, payloads, keys, filters.
+/// `Debug` of a type by some of its fields. The others hold what must not stand in a log: documents,
+/// payloads, keys, filters.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! debug_some {

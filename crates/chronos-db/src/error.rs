@@ -91,7 +91,8 @@ struct Inner {
 impl Error {
     /// An error of `kind` with a message that says what is wrong and, where it can, what to do.
     pub fn new(kind: ErrorKind, message: impl Into<Cow<'static, str>>) -> Self {
-        // Whether the same call may succeed later; who lost a race with the version it names has to read and decide again.
+        // Whether the same call may succeed later; who lost a race with the version it names has to read and
+        // decide again.
         let retryable = kind == ErrorKind::Locked;
         Self {
             inner: Box::new(Inner {

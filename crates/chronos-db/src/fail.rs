@@ -44,7 +44,11 @@ impl FailPoints {
     pub fn parse(text: &str) -> Result<Self> {
         let points = Self::armable();
         for part in text.split(',').map(str::trim).filter(|p| !p.is_empty()) {
-            let wrong = || Error::validation(format!("`{part}` is no fail point of the form point=abort:N or point=error:N"));
+            let wrong = || {
+                Error::validation(format!(
+                    "`{part}` is no fail point of the form point=abort:N or point=error:N"
+                ))
+            };
             let (point, what) = part.split_once('=').ok_or_else(wrong)?;
             let (action, after) = what.split_once(':').unwrap_or((what, "0"));
             let action = match action {
@@ -60,7 +64,10 @@ impl FailPoints {
     /// Makes `point` do `action` `times` times, after letting `after` passes through.
     pub fn arm(&self, point: &str, action: FailAction, after: u64, times: u64) {
         if let Some(points) = &self.0 {
-            points.lock().unwrap_or_else(PoisonError::into_inner).insert(point.to_owned(), Armed { action, after, times });
+            points
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .insert(point.to_owned(), Armed { action, after, times });
         }
     }
 

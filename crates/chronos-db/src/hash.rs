@@ -18,7 +18,8 @@ pub(crate) fn rendezvous(key: &str, backends: &[impl AsRef<str>]) -> Result<usiz
     best.map(|(_, index)| index).ok_or_else(no_backends)
 }
 
-/// Jump consistent hash (Lamping and Veach, "A Fast, Minimal Memory, Consistent Hash Algorithm", 2014): growing from n to n + 1 backends moves one key in n + 1.
+/// Jump consistent hash (Lamping and Veach, "A Fast, Minimal Memory, Consistent Hash Algorithm", 2014):
+/// growing from n to n + 1 backends moves one key in n + 1.
 pub(crate) fn jump(key: &str, backends: usize) -> Result<usize> {
     if backends == 0 {
         return Err(no_backends());
@@ -56,7 +57,15 @@ mod tests {
     #[test]
     fn rendezvous_picks_what_the_original_picked() {
         assert_eq!(score("key1", "backend-1"), 18_171_235_292_456_342_152);
-        let vectors = [("key1", 0), ("key2", 2), ("key3", 0), ("tenant-a", 2), ("tenant-b", 1), ("chronos_db", 0), ("users:", 2)];
+        let vectors = [
+            ("key1", 0),
+            ("key2", 2),
+            ("key3", 0),
+            ("tenant-a", 2),
+            ("tenant-b", 1),
+            ("chronos_db", 0),
+            ("users:", 2),
+        ];
         for (key, index) in vectors {
             assert_eq!(rendezvous(key, &THREE).unwrap(), index, "{key}");
         }
@@ -101,7 +110,10 @@ mod tests {
             for backends in 1..12 {
                 let index = jump(&key, backends).unwrap();
                 assert!(index < backends);
-                assert!(index == last || index == backends - 1, "{key} went from {last} to {index} of {backends}");
+                assert!(
+                    index == last || index == backends - 1,
+                    "{key} went from {last} to {index} of {backends}"
+                );
                 last = index;
             }
         }

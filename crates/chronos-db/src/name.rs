@@ -8,15 +8,19 @@ pub const MAX_NAME_BYTES: usize = 100;
 /// Checks a name of a tenant, domain, database or collection. `what` says in the error which one it is.
 ///
 /// # Errors
-/// `VALIDATION_ERROR` if it is empty, longer than [`MAX_NAME_BYTES`], starts with `.`, or holds `/`, `\`, `..`, `$`, NUL or another
-/// control character.
+/// `VALIDATION_ERROR` if it is empty, longer than [`MAX_NAME_BYTES`], starts with `.`, or holds `/`, `\`,
+/// `..`, `$`, NUL or another control character.
 pub fn validate_name<'a>(what: &str, name: &'a str) -> Result<&'a str> {
     let shown = || name.chars().take(40).collect::<String>().escape_debug().to_string();
     if name.is_empty() {
         return Err(Error::validation(format!("the {what} is empty")));
     }
     if name.len() > MAX_NAME_BYTES {
-        return Err(Error::validation(format!("the {what} `{}…` has {} bytes; {MAX_NAME_BYTES} are allowed", shown(), name.len())));
+        return Err(Error::validation(format!(
+            "the {what} `{}…` has {} bytes; {MAX_NAME_BYTES} are allowed",
+            shown(),
+            name.len()
+        )));
     }
     let refused = |c: char| matches!(c, '/' | '\\' | '$') || c.is_control();
     if name.starts_with('.') || name.contains("..") || name.chars().any(refused) {

@@ -46,7 +46,12 @@ impl std::str::FromStr for Tier {
 
     fn from_str(text: &str) -> Result<Self> {
         let known = [Self::Generic, Self::Domain, Self::Tenant].into_iter().find(|tier| tier.name() == text);
-        known.ok_or_else(|| Error::validation(format!("`{}` is no tier; there are generic, domain, tenant", text.escape_debug())))
+        known.ok_or_else(|| {
+            Error::validation(format!(
+                "`{}` is no tier; there are generic, domain, tenant",
+                text.escape_debug()
+            ))
+        })
     }
 }
 
@@ -73,7 +78,8 @@ pub struct Route {
     pub key: Option<String>,
     /// v1: `extIdentifier` of an entry.
     pub ext_identifier: Option<String>,
-    /// v1: the database's name on the backend that the hash picks; elsewhere it must equal the configured one.
+    /// v1: the database's name on the backend that the hash picks; elsewhere it must equal the configured
+    /// one.
     pub database: Option<String>,
     /// v1: the backend by position.
     pub forced_index: Option<usize>,
@@ -92,8 +98,9 @@ pub struct Resolved {
     pub database: String,
     /// The checked collection name.
     pub collection: String,
-    /// The tenant that the route names, where the entry is for several: every document and query is forced to it. Entries of one tenant have it in
-    /// their [`selector`](Entry::selector), and force it where others lead to the same database.
+    /// The tenant that the route names, where the entry is for several: every document and query is forced to
+    /// it. Entries of one tenant have it in their [`selector`](Entry::selector), and force it where others
+    /// lead to the same database.
     pub enforced_tenant: Option<String>,
 }
 
@@ -230,7 +237,8 @@ impl Route {
         self
     }
 
-    /// Names the database: on version 1's hashed backends it picks it, elsewhere it must be the configured one.
+    /// Names the database: on version 1's hashed backends it picks it, elsewhere it must be the configured
+    /// one.
     ///
     /// ```
     /// use chronos_db::{Route, Router, config::Config};
@@ -286,7 +294,9 @@ impl Route {
 /// The context as errors name it, without the collection.
 impl fmt::Display for Route {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let quoted = |what: &str, value: &Option<String>| value.as_ref().map(|value| format!("{what} `{}`", value.escape_debug()));
+        let quoted = |what: &str, value: &Option<String>| {
+            value.as_ref().map(|value| format!("{what} `{}`", value.escape_debug()))
+        };
         let parts = [
             self.database_type.map(|database_type| database_type.to_string()),
             self.forced_index.map(|index| format!("backend {index}")),
@@ -298,6 +308,10 @@ impl fmt::Display for Route {
             quoted("database", &self.database),
         ];
         let parts: Vec<String> = parts.into_iter().flatten().collect();
-        f.write_str(&if parts.is_empty() { "a context without a database type".to_owned() } else { parts.join(", ") })
+        f.write_str(&if parts.is_empty() {
+            "a context without a database type".to_owned()
+        } else {
+            parts.join(", ")
+        })
     }
 }

@@ -1,4 +1,5 @@
-//! A cache with a warm tier: values leave the hot tier when their time is over, and come back from the warm one when somebody asks.
+//! A cache with a warm tier: values leave the hot tier when their time is over, and come back from the warm
+//! one when somebody asks.
 //!
 //! `cargo run -p chronow --example cache_with_warm_tier`
 #![allow(clippy::print_stdout, reason = "an example shows what it does")]
@@ -48,7 +49,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
     // What is deleted does not come back from anywhere.
     let mut changes = cache.watch("").await?;
     cache.del("ada").await?;
-    let change = tokio::time::timeout(Duration::from_secs(10), changes.try_next()).await??.ok_or("the watch ended")?;
+    let change =
+        tokio::time::timeout(Duration::from_secs(10), changes.try_next()).await??.ok_or("the watch ended")?;
     assert!(change.key == "ada" && change.deleted);
     assert_eq!(cache.get::<Value>("ada").await?, None);
     println!("deleted: {}", change.key);

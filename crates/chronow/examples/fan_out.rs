@@ -22,15 +22,25 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let ledger = payments.subscription("ledger")?;
     ledger.ensure().await?;
     let fraud = payments.subscription("fraud")?;
-    fraud.ensure().filter(json!({"payload.amount": {"$gte": 100}})).max_deliveries(3).backoff([Duration::from_millis(30)]).await?;
+    fraud
+        .ensure()
+        .filter(json!({"payload.amount": {"$gte": 100}}))
+        .max_deliveries(3)
+        .backoff([Duration::from_millis(30)])
+        .await?;
 
     for (order, amount) in [(1, 20), (2, 250), (3, 100), (4, 9_999)] {
-        payments.publish(&json!({"order": order, "amount": amount})).header("type", "payment.created").await?;
+        payments
+            .publish(&json!({"order": order, "amount": amount}))
+            .header("type", "payment.created")
+            .await?;
     }
 
     // The ledger takes them all.
     let booking = ledger
-        .run(|payment: Message<Value>| async move { println!("ledger: booked order {}", payment.payload["order"]) })
+        .run(|payment: Message<Value>| async move {
+            println!("ledger: booked order {}", payment.payload["order"])
+        })
         .limit(4)
         .start()
         .await?;
@@ -52,7 +62,11 @@ async fn main() -> Result<(), Box<dyn Error>> {
     checking.join().await?;
 
     let counts = ledger.stats().await?;
-    assert_eq!((counts.acked, counts.deliveries, counts.dead_letters), (4, 4, 0), "the ledger saw nothing of that");
+    assert_eq!(
+        (counts.acked, counts.deliveries, counts.dead_letters),
+        (4, 4, 0),
+        "the ledger saw nothing of that"
+    );
     let dead: Vec<_> = fraud.dead_letters().stream().try_collect().await?;
     assert_eq!(dead.len(), 1);
     println!("fraud: one dead letter after {} deliveries: {}", dead[0].deliveries, dead[0].reason);

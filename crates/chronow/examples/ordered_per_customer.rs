@@ -1,4 +1,5 @@
-//! Order per customer: messages of one ordering key are handled one at a time and in order, those of different keys at once.
+//! Order per customer: messages of one ordering key are handled one at a time and in order, those of
+//! different keys at once.
 //!
 //! `cargo run -p chronow --example ordered_per_customer`
 #![allow(clippy::print_stdout, reason = "an example shows what it does")]
@@ -27,7 +28,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let mailer = orders.subscription("mailer")?;
     mailer.ensure().backoff([Duration::from_millis(50)]).await?;
     for step in STEPS {
-        orders.publish_batch(CUSTOMERS.map(|customer| Draft::json(&json!({ "step": step })).key(customer))).await?;
+        orders
+            .publish_batch(CUSTOMERS.map(|customer| Draft::json(&json!({ "step": step })).key(customer)))
+            .await?;
     }
 
     let seen: Arc<Mutex<BTreeMap<String, Vec<String>>>> = Arc::default();
@@ -40,7 +43,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
                 most.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
                 tokio::time::sleep(Duration::from_millis(30)).await;
                 now.fetch_sub(1, Ordering::SeqCst);
-                let (customer, step) = (message.key().unwrap_or_default(), message.payload["step"].as_str().unwrap_or_default());
+                let (customer, step) =
+                    (message.key().unwrap_or_default(), message.payload["step"].as_str().unwrap_or_default());
                 // A failure holds back what comes behind it, of this customer alone.
                 if (customer, step, message.deliveries()) == ("grace", "paid", 1) {
                     println!("{customer}: {step} failed, and comes again before anything else of hers");
@@ -62,7 +66,10 @@ async fn main() -> Result<(), Box<dyn Error>> {
         assert_eq!(seen[customer], STEPS, "{customer}'s messages came in order");
     }
     let most = most.load(Ordering::SeqCst);
-    assert!((2..=CUSTOMERS.len()).contains(&most), "one per customer at a time, and several customers at once");
+    assert!(
+        (2..=CUSTOMERS.len()).contains(&most),
+        "one per customer at a time, and several customers at once"
+    );
     println!("in order for each customer, {most} customers at once");
     chronow.close().await?;
     Ok(())

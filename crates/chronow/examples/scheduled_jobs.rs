@@ -25,7 +25,10 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let begun = Instant::now();
     let reminder = json!({"to": "ada@example.org", "text": "your trial ends"});
     let second = mails.publish(&reminder).delay(Duration::from_millis(800)).await?;
-    mails.publish(&json!({"to": "ada@example.org", "text": "one week left"})).delay(Duration::from_millis(300)).await?;
+    mails
+        .publish(&json!({"to": "ada@example.org", "text": "one week left"}))
+        .delay(Duration::from_millis(300))
+        .await?;
     // A date works as well, and an id makes sure that the job is there once, whoever schedules it again.
     let tomorrow = chronow.hot().now().await?.plus_millis(24 * 3_600_000);
     mails.publish(&json!({"text": "report"})).at(tomorrow).dedup_id("report-1").await?;

@@ -1,4 +1,5 @@
-//! A work queue: several workers share the jobs of one subscription, and a job whose worker fails is tried again.
+//! A work queue: several workers share the jobs of one subscription, and a job whose worker fails is tried
+//! again.
 //!
 //! `cargo run -p chronow --example work_queue`
 #![allow(clippy::print_stdout, reason = "an example shows what it does")]

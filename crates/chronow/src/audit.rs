@@ -1,6 +1,7 @@
-//! The audit: dead letters, and how every attempt ended if the configuration says `captureDeliveries`, are kept in the warm tier. It happens in the
-//! background, and a failing warm tier fails no settlement. Dead letters wait in the hot tier until they are kept; attempts wait in memory, at most
-//! so many, and what waits there is lost with the process.
+//! The audit: dead letters, and how every attempt ended if the configuration says `captureDeliveries`, are
+//! kept in the warm tier. It happens in the background, and a failing warm tier fails no settlement. Dead
+//! letters wait in the hot tier until they are kept; attempts wait in memory, at most so many, and what waits
+//! there is lost with the process.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -30,7 +31,8 @@ const PAGE: u32 = 1_000;
 const TIMEOUT: Duration = Duration::from_secs(5);
 /// Wait after a failure.
 const TROUBLE: Duration = Duration::from_secs(2);
-/// What failed so long ago is in its place: later letters come in behind it, whatever the clocks of consumers say.
+/// What failed so long ago is in its place: later letters come in behind it, whatever the clocks of consumers
+/// say.
 const SETTLED_MS: i64 = 60_000;
 /// Dead letters often come together.
 const GATHER: Duration = Duration::from_millis(200);
@@ -74,7 +76,9 @@ fn told(settle: &Settle, settled: Settled) -> Option<(DeliveryStatus, Option<Str
     Some(match (settled, settle) {
         (Settled::Lost, _) | (_, Settle::Defer | Settle::Release) => return None,
         (_, Settle::Ack) => (DeliveryStatus::Ack, None),
-        (_, Settle::DeadLetter { reason: why } | Settle::Refuse { reason: why }) => (DeliveryStatus::Dead, reason(why)),
+        (_, Settle::DeadLetter { reason: why } | Settle::Refuse { reason: why }) => {
+            (DeliveryStatus::Dead, reason(why))
+        }
         (Settled::DeadLettered, Settle::Retry { reason: why, .. }) => (DeliveryStatus::Dead, reason(why)),
         (Settled::Done, Settle::Retry { reason: why, .. }) => (DeliveryStatus::Nack, reason(why)),
     })
@@ -103,7 +107,8 @@ impl Inner {
             let Some((status, reason)) = told(settle, settled) else { continue };
             dead |= status == DeliveryStatus::Dead;
             if let Some(at) = at {
-                noted.push((subscription.clone(), Attempt { id: id.to_owned(), attempt, status, reason, at }));
+                noted
+                    .push((subscription.clone(), Attempt { id: id.to_owned(), attempt, status, reason, at }));
             }
         }
         if self.warm().is_none() || (!dead && noted.is_empty()) {
@@ -114,7 +119,10 @@ impl Inner {
             let over = (state.attempts.len() + noted.len()).saturating_sub(MAX_WAITING);
             if over > 0 {
                 let over = over.min(state.attempts.len());
-                tracing::warn!(lost = over, "the warm tier is too slow for the audit of deliveries; the oldest attempts are given up");
+                tracing::warn!(
+                    lost = over,
+                    "the warm tier is too slow for the audit of deliveries; the oldest attempts are given up"
+                );
                 state.attempts.drain(..over);
             }
             state.attempts.extend(noted);
@@ -123,11 +131,13 @@ impl Inner {
         self.audit.wake.notify_one();
     }
 
-    /// Keeps the dead letters that are there, before somebody takes them away. The audit must not stand in the way of that.
+    /// Keeps the dead letters that are there, before somebody takes them away. The audit must not stand in
+    /// the way of that.
     pub(crate) async fn audit_now(&self, subscription: &SubscriptionName) {
         let Some(warm) = self.warm() else { return };
         let mut progress = self.audit.state().followed.get(subscription).cloned().unwrap_or_default();
-        if let Err(error) = keep_letters(&*self.hot, warm, &self.counters, subscription, &mut progress).await {
+        if let Err(error) = keep_letters(&*self.hot, warm, &self.counters, subscription, &mut progress).await
+        {
             tracing::warn!(%subscription, %error, "dead letters are given back or removed without being kept in the warm tier");
         }
     }
@@ -142,11 +152,13 @@ impl Inner {
     }
 
     fn auditor(&self) -> Option<Auditor> {
-        let (hot, audit, counters) = (Arc::clone(&self.hot), Arc::clone(&self.audit), Arc::clone(&self.counters));
+        let (hot, audit, counters) =
+            (Arc::clone(&self.hot), Arc::clone(&self.audit), Arc::clone(&self.counters));
         self.warm().cloned().map(|warm| Auditor { hot, warm, audit, counters })
     }
 
-    /// Begins to work in the background, unless it has begun. It ends with the connection; closing waits for [`finish_audit`](Self::finish_audit).
+    /// Begins to work in the background, unless it has begun. It ends with the connection; closing waits for
+    /// [`finish_audit`](Self::finish_audit).
     fn run_audit(&self) {
         let Some(auditor) = self.auditor() else { return };
         if std::mem::replace(&mut self.audit.state().running, true) {
@@ -187,8 +199,13 @@ impl Auditor {
             tracing::warn!(%error, "attempts wait to be noted in the warm tier");
         }
         let mut clean = attempts.is_ok();
-        let followed: Vec<(SubscriptionName, Progress)> =
-            self.audit.state().followed.iter().map(|(name, progress)| (name.clone(), progress.clone())).collect();
+        let followed: Vec<(SubscriptionName, Progress)> = self
+            .audit
+            .state()
+            .followed
+            .iter()
+            .map(|(name, progress)| (name.clone(), progress.clone()))
+            .collect();
         for (name, mut progress) in followed {
             match keep_letters(&*self.hot, &self.warm, &self.counters, &name, &mut progress).await {
                 Ok(()) => {
@@ -236,17 +253,26 @@ impl Auditor {
     }
 }
 
-async fn keep_letters(hot: &dyn HotTier, warm: &Warm, counters: &Counters, name: &SubscriptionName, progress: &mut Progress) -> Result<()> {
+async fn keep_letters(
+    hot: &dyn HotTier,
+    warm: &Warm,
+    counters: &Counters,
+    name: &SubscriptionName,
+    progress: &mut Progress,
+) -> Result<()> {
     let since = match progress.since {
         Some(since) => since,
-        None => warm.last_buried(name).await?.map_or(Timestamp::from_millis(0), |at| at.plus_millis(-SETTLED_MS)),
+        None => {
+            warm.last_buried(name).await?.map_or(Timestamp::from_millis(0), |at| at.plus_millis(-SETTLED_MS))
+        }
     };
     progress.since = Some(since);
     let young = hot.now().await?.plus_millis(-SETTLED_MS);
     let mut after = progress.settled.clone();
     loop {
         let page = hot.dead_letter_ids(name, since, after.as_deref(), PAGE).await?;
-        let mut fresh: Vec<&DeadLetterId> = page.iter().filter(|letter| !progress.kept.contains(&letter.cursor)).collect();
+        let mut fresh: Vec<&DeadLetterId> =
+            page.iter().filter(|letter| !progress.kept.contains(&letter.cursor)).collect();
         if !fresh.is_empty() {
             // Other processes kept many of them, which need not be read to know it.
             let buried = warm.buried(name, fresh.iter().map(|letter| letter.id.clone()).collect()).await?;
@@ -273,7 +299,12 @@ async fn keep_letters(hot: &dyn HotTier, warm: &Warm, counters: &Counters, name:
 }
 
 /// Keeps a dead letter. One that the warm tier refuses for good stays in the hot tier, and in nobody's way.
-async fn keep_letter(warm: &Warm, counters: &Counters, name: &SubscriptionName, letter: DeadLetter) -> Result<()> {
+async fn keep_letter(
+    warm: &Warm,
+    counters: &Counters,
+    name: &SubscriptionName,
+    letter: DeadLetter,
+) -> Result<()> {
     let id = letter.id.clone();
     match warm.bury(name, letter).await {
         Ok(()) => Counters::add(&counters.warm_dead_letters, 1),

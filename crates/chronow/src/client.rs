@@ -26,7 +26,8 @@ const EMBEDDED: &str = "chronow-data";
 /// The messaging database on a server that is known by its URI alone, as the original names it.
 const DATABASE: &str = "chronos_messaging_default";
 
-/// Shared memory and topics on one hot tier. Cheap to clone; all clones share connections and background work.
+/// Shared memory and topics on one hot tier. Cheap to clone; all clones share connections and background
+/// work.
 ///
 /// ```
 /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
@@ -98,7 +99,10 @@ impl Inner {
     /// The warm tier, which must be there.
     pub(crate) fn warm_tier(&self) -> Result<&Warm> {
         self.warm.as_ref().ok_or_else(|| {
-            Error::new(ErrorKind::Unsupported, "there is no warm tier: connect with a chronos-db that has a messaging database")
+            Error::new(
+                ErrorKind::Unsupported,
+                "there is no warm tier: connect with a chronos-db that has a messaging database",
+            )
         })
     }
 
@@ -109,8 +113,9 @@ impl Inner {
 }
 
 impl Chronow {
-    /// Connects: to Redis if it is configured, else to the messaging database of `chronos`, else to `mongoUri`, else to an embedded store. The warm
-    /// tier is the messaging database of `chronos`, which stays open when this is closed.
+    /// Connects: to Redis if it is configured, else to the messaging database of `chronos`, else to
+    /// `mongoUri`, else to an embedded store. The warm tier is the messaging database of `chronos`, which
+    /// stays open when this is closed.
     ///
     /// # Errors
     /// `VALIDATION_ERROR` for a wrong configuration, `HOT_TIER_ERROR` if Redis cannot be reached.
@@ -142,7 +147,12 @@ impl Chronow {
         Self::build(hot, config.defaults.clone(), chronos.cloned(), None)
     }
 
-    fn build(hot: Arc<dyn HotTier>, defaults: Defaults, chronos: Option<Chronos>, own: Option<Chronos>) -> Result<Self> {
+    fn build(
+        hot: Arc<dyn HotTier>,
+        defaults: Defaults,
+        chronos: Option<Chronos>,
+        own: Option<Chronos>,
+    ) -> Result<Self> {
         let scope = Scope::new(&defaults.tenant, &defaults.namespace)?;
         // Without a messaging database chronos-db is no warm tier.
         let has_messaging = |chronos: &Chronos| {
@@ -202,8 +212,8 @@ impl Chronow {
         self.inner.counters.snapshot()
     }
 
-    /// Stops runners and streams, gives back what they prefetched, waits for handlers at work, makes the warm copies that can be made, and closes the
-    /// connection.
+    /// Stops runners and streams, gives back what they prefetched, waits for handlers at work, makes the warm
+    /// copies that can be made, and closes the connection.
     ///
     /// # Errors
     /// `HOT_TIER_ERROR` if the store fails; it is closed all the same.
@@ -218,8 +228,8 @@ impl Chronow {
     }
 }
 
-/// A chronos-db for this connection alone, of nothing but a messaging database. Large payloads of an embedded one lie in its folder, unless the
-/// configuration names a storage.
+/// A chronos-db for this connection alone, of nothing but a messaging database. Large payloads of an embedded
+/// one lie in its folder, unless the configuration names a storage.
 fn open(config: &Config) -> Result<Chronos> {
     let mut messaging = chronos_db::json!({ "dbConnRef": "chronow", "dbName": DATABASE });
     let mut document = chronos_db::json!({});
@@ -227,22 +237,29 @@ fn open(config: &Config) -> Result<Chronos> {
         Some(uri) => uri.expose_secret().to_owned(),
         None => {
             let folder = config.embedded.as_deref().unwrap_or(Path::new(EMBEDDED));
-            let text = folder.to_str().ok_or_else(|| Error::validation("the folder of the embedded store has a name that is not UTF-8"))?;
+            let text = folder.to_str().ok_or_else(|| {
+                Error::validation("the folder of the embedded store has a name that is not UTF-8")
+            })?;
             messaging["dbName"] = "chronow".into();
             match text {
                 _ if config.space.is_some() => {}
-                ":memory:" => document["spacesConnections"] = chronos_db::json!({ "payloads": { "provider": "memory" } }),
+                ":memory:" => {
+                    document["spacesConnections"] =
+                        chronos_db::json!({ "payloads": { "provider": "memory" } })
+                }
                 _ => {
                     let folder = folder.join("payloads");
                     let endpoint = folder.to_str().unwrap_or(text);
-                    document["spacesConnections"] = chronos_db::json!({ "payloads": { "provider": "local", "endpoint": endpoint } });
+                    document["spacesConnections"] =
+                        chronos_db::json!({ "payloads": { "provider": "local", "endpoint": endpoint } });
                 }
             }
             format!("embedded:{text}")
         }
     };
     if let Some(space) = &config.space {
-        let (endpoint, key, secret) = (&space.endpoint, space.access_key.expose_secret(), space.secret_key.expose_secret());
+        let (endpoint, key, secret) =
+            (&space.endpoint, space.access_key.expose_secret(), space.secret_key.expose_secret());
         let payloads = chronos_db::json!({ "endpoint": endpoint, "accessKey": key, "secretKey": secret });
         document["spacesConnections"] = chronos_db::json!({ "payloads": payloads });
     }
@@ -256,9 +273,14 @@ fn open(config: &Config) -> Result<Chronos> {
 }
 
 fn documents(chronos: &Chronos, defaults: &Defaults) -> Result<DocumentsHot> {
-    let resolved = chronos.route(&Route::messaging().tenant(&defaults.tenant).collection("topics")).map_err(|error| {
-        Error::validation("chronow needs Redis, or a messaging database in the configuration of chronos-db").caused_by(error)
-    })?;
+    let resolved = chronos.route(&Route::messaging().tenant(&defaults.tenant).collection("topics")).map_err(
+        |error| {
+            Error::validation(
+                "chronow needs Redis, or a messaging database in the configuration of chronos-db",
+            )
+            .caused_by(error)
+        },
+    )?;
     let documents = chronos.documents(&resolved.entry.connection)?;
     Ok(DocumentsHot::new(documents, &resolved.database, chronos.env().clone()))
 }

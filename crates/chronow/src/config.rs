@@ -91,10 +91,11 @@ pub struct Defaults {
     pub warm_retention_days: u32,
     /// The largest value, in bytes. Default 256 KiB.
     pub max_value_bytes: usize,
-    /// The largest payload the hot tier holds, in bytes. Larger ones go to the object storage of the messaging database, if it has one; else they
-    /// are refused. Default 256 KiB.
+    /// The largest payload the hot tier holds, in bytes. Larger ones go to the object storage of the
+    /// messaging database, if it has one; else they are refused. Default 256 KiB.
     pub max_payload_bytes: usize,
-    /// The largest payload of a message wherever it lies, in bytes: a consumer has it in memory. Default 16 MiB.
+    /// The largest payload of a message wherever it lies, in bytes: a consumer has it in memory. Default 16
+    /// MiB.
     pub max_message_bytes: usize,
     /// How long a message is locked for its consumer. Default 30 s.
     pub visibility_ms: u64,
@@ -156,7 +157,10 @@ fn with_login(node: &str, url: Option<&str>) -> String {
     let parts = url.and_then(|url| url.split_once("://"));
     match parts {
         Some((scheme, rest)) if !node.contains("://") => {
-            let login = rest.rsplit_once('@').filter(|_| !node.contains('@')).map_or(String::new(), |(login, _)| format!("{login}@"));
+            let login = rest
+                .rsplit_once('@')
+                .filter(|_| !node.contains('@'))
+                .map_or(String::new(), |(login, _)| format!("{login}@"));
             format!("{scheme}://{login}{node}")
         }
         _ => node.to_owned(),
@@ -164,7 +168,8 @@ fn with_login(node: &str, url: Option<&str>) -> String {
 }
 
 impl Config {
-    /// Reads the configuration from JSON: the section `chronow` of a configuration of chronos-db, or a file of its own.
+    /// Reads the configuration from JSON: the section `chronow` of a configuration of chronos-db, or a file
+    /// of its own.
     ///
     /// # Errors
     /// `VALIDATION_ERROR` naming the path of what is wrong, never with a credential in it.
@@ -177,11 +182,15 @@ impl Config {
         config.mongo_only = root.flag("mongoOnly")?.unwrap_or(false);
         config.mongo_uri = root.text("mongoUri")?.map(Into::into);
         config.embedded = root.text("embedded")?.map(PathBuf::from);
-        config.space = root.part("space")?.map(|space| read_space(&space, &mut config.warnings)).transpose()?;
+        config.space =
+            root.part("space")?.map(|space| read_space(&space, &mut config.warnings)).transpose()?;
         if let Some(defaults) = root.part("defaults")? {
             config.defaults = read_defaults(&defaults, &mut config.warnings)?;
         }
-        root.known(&["redis", "mongoOnly", "mongoUri", "embedded", "defaults", "chronos", "space"], &mut config.warnings);
+        root.known(
+            &["redis", "mongoOnly", "mongoUri", "embedded", "defaults", "chronos", "space"],
+            &mut config.warnings,
+        );
         Ok(config)
     }
 
@@ -255,7 +264,10 @@ fn environment(lookup: &dyn Fn(&str) -> Option<String>) -> Result<Json> {
         }
     };
     let number = |name: &str| -> Result<Option<u64>> {
-        let parse = |text: String| text.parse().map_err(|_| Error::validation(format!("{name}: expected a whole number, not `{text}`")));
+        let parse = |text: String| {
+            text.parse()
+                .map_err(|_| Error::validation(format!("{name}: expected a whole number, not `{text}`")))
+        };
         get(name).map(parse).transpose()
     };
     let mut redis = Map::new();
@@ -295,7 +307,9 @@ fn environment(lookup: &dyn Fn(&str) -> Option<String>) -> Result<Json> {
         root.insert("mongoUri".to_owned(), uri.into());
     }
     let mut space = Map::new();
-    for (name, key) in [("SPACE_ENDPOINT", "endpoint"), ("SPACE_ACCESS_KEY", "accessKey"), ("SPACE_SECRET_KEY", "secretKey")] {
+    for (name, key) in
+        [("SPACE_ENDPOINT", "endpoint"), ("SPACE_ACCESS_KEY", "accessKey"), ("SPACE_SECRET_KEY", "secretKey")]
+    {
         if let Some(value) = get(name) {
             space.insert(key.to_owned(), value.into());
         }
@@ -316,8 +330,11 @@ fn environment(lookup: &dyn Fn(&str) -> Option<String>) -> Result<Json> {
 /// A list of nodes: a JSON array, or separated by commas.
 fn nodes(text: &str) -> Result<Json> {
     let list: Vec<String> = if text.starts_with('[') {
-        serde_json::from_str(text)
-            .map_err(|_| Error::validation("REDIS_CLUSTER_NODES: expected a JSON array of texts, or nodes separated by commas"))?
+        serde_json::from_str(text).map_err(|_| {
+            Error::validation(
+                "REDIS_CLUSTER_NODES: expected a JSON array of texts, or nodes separated by commas",
+            )
+        })?
     } else {
         text.split(',').map(|node| node.trim().to_owned()).collect()
     };
@@ -328,7 +345,9 @@ fn read_redis(redis: &Part<'_>, warnings: &mut Vec<String>) -> Result<Redis> {
     let cluster_nodes = match redis.value("clusterNodes") {
         None => Vec::new(),
         Some(Json::String(text)) => redis.checked_nodes("clusterNodes", text.split(',').map(str::trim))?,
-        Some(Json::Array(list)) => redis.checked_nodes("clusterNodes", list.iter().map(|node| node.as_str().unwrap_or("")))?,
+        Some(Json::Array(list)) => {
+            redis.checked_nodes("clusterNodes", list.iter().map(|node| node.as_str().unwrap_or("")))?
+        }
         Some(_) => return Err(redis.wrong("clusterNodes", "expected a list of `host:port`")),
     };
     let sentinel = match redis.part("sentinel")? {
@@ -339,8 +358,9 @@ fn read_redis(redis: &Part<'_>, warnings: &mut Vec<String>) -> Result<Redis> {
             if nodes.is_empty() {
                 return Err(part.wrong("nodes", "expected at least one `host:port`"));
             }
-            let master =
-                part.text("master")?.ok_or_else(|| part.wrong("master", "is missing: the name the sentinels know the master by"))?;
+            let master = part.text("master")?.ok_or_else(|| {
+                part.wrong("master", "is missing: the name the sentinels know the master by")
+            })?;
             part.known(&["nodes", "master"], warnings);
             Some((nodes.iter().map(|node| node.expose_secret().to_owned()).collect(), master.to_owned()))
         }
@@ -363,12 +383,26 @@ fn read_redis(redis: &Part<'_>, warnings: &mut Vec<String>) -> Result<Redis> {
         ca_cert: redis.text("caCert")?.map(PathBuf::from),
         username: redis.text("username")?.map(str::to_owned),
         password: redis.text("password")?.map(Into::into),
-        db: redis.number("db")?.map(|db| i64::try_from(db).map_err(|_| redis.wrong("db", "is too large"))).transpose()?,
+        db: redis
+            .number("db")?
+            .map(|db| i64::try_from(db).map_err(|_| redis.wrong("db", "is too large")))
+            .transpose()?,
     };
     if read.url.is_none() && read.cluster_nodes.is_empty() && read.sentinel.is_none() {
         return Err(redis.wrong("url", "is missing; Redis needs `url`, `clusterNodes` or `sentinel`"));
     }
-    let known = ["url", "clusterNodes", "sentinel", "retryMs", "keyPrefix", "tls", "caCert", "username", "password", "db"];
+    let known = [
+        "url",
+        "clusterNodes",
+        "sentinel",
+        "retryMs",
+        "keyPrefix",
+        "tls",
+        "caCert",
+        "username",
+        "password",
+        "db",
+    ];
     redis.known(&known, warnings);
     Ok(read)
 }
@@ -402,13 +436,19 @@ fn read_defaults(part: &Part<'_>, warnings: &mut Vec<String>) -> Result<Defaults
     }
     let small = |key: &str, otherwise: u32| -> Result<u32> {
         let Some(number) = part.number(key)? else { return Ok(otherwise) };
-        u32::try_from(number).ok().filter(|number| *number > 0).ok_or_else(|| part.wrong(key, "is out of bounds"))
+        u32::try_from(number)
+            .ok()
+            .filter(|number| *number > 0)
+            .ok_or_else(|| part.wrong(key, "is out of bounds"))
     };
     defaults.warm_retention_days = small("warmRetentionDays", defaults.warm_retention_days)?;
     defaults.max_deliveries = small("maxDeliveries", defaults.max_deliveries)?;
     let bytes = |key: &str, otherwise: usize| -> Result<usize> {
         let Some(number) = part.number(key)? else { return Ok(otherwise) };
-        usize::try_from(number).ok().filter(|number| *number > 0).ok_or_else(|| part.wrong(key, "is out of bounds"))
+        usize::try_from(number)
+            .ok()
+            .filter(|number| *number > 0)
+            .ok_or_else(|| part.wrong(key, "is out of bounds"))
     };
     defaults.max_value_bytes = bytes("maxValueBytes", defaults.max_value_bytes)?;
     defaults.max_payload_bytes = bytes("maxPayloadBytes", defaults.max_payload_bytes)?;
@@ -416,9 +456,11 @@ fn read_defaults(part: &Part<'_>, warnings: &mut Vec<String>) -> Result<Defaults
     defaults.visibility_ms = part.number("visibilityTimeoutMs")?.unwrap_or(defaults.visibility_ms);
     defaults.max_len = part.number("maxStreamLen")?.unwrap_or(defaults.max_len);
     if let Some(value) = part.value("retryBackoffMs") {
-        let waits = value.as_array().and_then(|list| list.iter().map(Json::as_u64).collect::<Option<Vec<_>>>());
-        defaults.backoff_ms =
-            waits.filter(|waits| !waits.is_empty()).ok_or_else(|| part.wrong("retryBackoffMs", "expected a list of milliseconds"))?;
+        let waits =
+            value.as_array().and_then(|list| list.iter().map(Json::as_u64).collect::<Option<Vec<_>>>());
+        defaults.backoff_ms = waits
+            .filter(|waits| !waits.is_empty())
+            .ok_or_else(|| part.wrong("retryBackoffMs", "expected a list of milliseconds"))?;
     }
     let options = crate::hot::SubscriptionOptions {
         visibility_ms: defaults.visibility_ms,
@@ -459,7 +501,10 @@ impl<'j> Part<'j> {
         match value {
             Json::Null => Ok(Self { path: path.to_owned(), object: None }),
             Json::Object(object) => Ok(Self { path: path.to_owned(), object: Some(object) }),
-            _ => Err(Error::validation(format!("{}: expected an object", if path.is_empty() { "chronow" } else { path }))),
+            _ => Err(Error::validation(format!(
+                "{}: expected an object",
+                if path.is_empty() { "chronow" } else { path }
+            ))),
         }
     }
 
@@ -482,23 +527,34 @@ impl<'j> Part<'j> {
     }
 
     fn text(&self, key: &str) -> Result<Option<&'j str>> {
-        self.value(key).map(|value| value.as_str().ok_or_else(|| self.wrong(key, "expected a text"))).transpose()
+        self.value(key)
+            .map(|value| value.as_str().ok_or_else(|| self.wrong(key, "expected a text")))
+            .transpose()
     }
 
     fn flag(&self, key: &str) -> Result<Option<bool>> {
-        self.value(key).map(|value| value.as_bool().ok_or_else(|| self.wrong(key, "expected true or false"))).transpose()
+        self.value(key)
+            .map(|value| value.as_bool().ok_or_else(|| self.wrong(key, "expected true or false")))
+            .transpose()
     }
 
     fn number(&self, key: &str) -> Result<Option<u64>> {
         self.value(key)
-            .map(|value| value.as_u64().ok_or_else(|| self.wrong(key, "expected a whole number that is not negative")))
+            .map(|value| {
+                value.as_u64().ok_or_else(|| self.wrong(key, "expected a whole number that is not negative"))
+            })
             .transpose()
     }
 
-    fn checked_nodes<'t>(&self, key: &str, nodes: impl Iterator<Item = &'t str>) -> Result<Vec<SecretString>> {
+    fn checked_nodes<'t>(
+        &self,
+        key: &str,
+        nodes: impl Iterator<Item = &'t str>,
+    ) -> Result<Vec<SecretString>> {
         let check = |node: &'t str| {
             let address = node.rsplit_once('@').map_or(node, |(_, address)| address);
-            let port = address.rsplit_once(':').and_then(|(_, port)| port.trim_end_matches('/').parse::<u16>().ok());
+            let port =
+                address.rsplit_once(':').and_then(|(_, port)| port.trim_end_matches('/').parse::<u16>().ok());
             match port {
                 Some(1..) => Ok(SecretString::from(node)),
                 _ => Err(self.wrong(key, "expected `host:port` for every node")),

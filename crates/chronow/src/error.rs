@@ -21,7 +21,8 @@ pub enum ErrorKind {
     LockLost,
     /// The topic holds as many undelivered messages as it may; publish again later.
     Full,
-    /// The messages are accepted, but not confirmed by as many replicas as asked for. Publishing them again is safe with the same dedup ids.
+    /// The messages are accepted, but not confirmed by as many replicas as asked for. Publishing them again
+    /// is safe with the same dedup ids.
     NotReplicated,
     /// The hot tier failed; whether the change took place is said in the message.
     HotTier,
@@ -52,7 +53,8 @@ impl ErrorKind {
     }
 }
 
-/// What failed, on what, and why. `Display` is one line for people; [`std::error::Error::source`] is the chain for programs.
+/// What failed, on what, and why. `Display` is one line for people; [`std::error::Error::source`] is the
+/// chain for programs.
 #[derive(Debug)]
 pub struct Error {
     inner: Box<Inner>,

@@ -1,4 +1,5 @@
-//! What a connection does in the background for a topic: copies, payloads, and what was left about to be published.
+//! What a connection does in the background for a topic: copies, payloads, and what was left about to be
+//! published.
 
 use std::sync::{Arc, PoisonError};
 
@@ -29,7 +30,8 @@ impl Followed {
 }
 
 impl Inner {
-    /// Looks whether there is something to do for a topic: once, and again whenever this connection has noticed that the topic is not what it was.
+    /// Looks whether there is something to do for a topic: once, and again whenever this connection has
+    /// noticed that the topic is not what it was.
     pub(crate) async fn meet(&self, topic: &TopicName) -> Result<()> {
         if self.warm().is_none() && self.payloads().is_none() {
             return Ok(());
@@ -50,7 +52,8 @@ impl Inner {
         self.noticed.lock().unwrap_or_else(PoisonError::into_inner).get(topic).copied()
     }
 
-    /// After something by which a change of a topic is noticed: does in the background what it asks for, if there was one.
+    /// After something by which a change of a topic is noticed: does in the background what it asks for, if
+    /// there was one.
     pub(crate) fn notice(self: &Arc<Self>, topic: &TopicName) {
         if self.known_changes(topic).is_none_or(|known| known == self.hot.changes(topic)) {
             return;
@@ -86,7 +89,8 @@ impl Inner {
             && !followed.cleans_up()
             && self.hot.subscription(&payloads::subscription(topic)).await?.is_some()
         {
-            followed.janitor = Some(payloads::clean_up(self, payloads.clone(), self.warm().cloned(), topic).await?);
+            followed.janitor =
+                Some(payloads::clean_up(self, payloads.clone(), self.warm().cloned(), topic).await?);
         }
         if !std::mem::replace(&mut followed.met, true) {
             self.put_back(topic)?;
@@ -115,11 +119,13 @@ impl Inner {
     /// The storage for a topic's large payloads, after somebody is there who removes them in the end.
     pub(crate) async fn claims(&self, topic: &TopicName) -> Result<&Payloads> {
         let there = self.payloads().filter(|payloads| payloads.has_place(topic.scope()));
-        let payloads = there.ok_or_else(|| Error::new(ErrorKind::Unsupported, "there is no object storage"))?;
+        let payloads =
+            there.ok_or_else(|| Error::new(ErrorKind::Unsupported, "there is no object storage"))?;
         let mut all = self.followed.lock().await;
         let followed = all.entry(topic.clone()).or_default();
         if !followed.cleans_up() {
-            followed.janitor = Some(payloads::clean_up(self, payloads.clone(), self.warm().cloned(), topic).await?);
+            followed.janitor =
+                Some(payloads::clean_up(self, payloads.clone(), self.warm().cloned(), topic).await?);
         }
         Ok(payloads)
     }

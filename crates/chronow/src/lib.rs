@@ -19,8 +19,9 @@ pub mod testing;
 mod warm;
 
 pub use bus::{
-    Ack, Bus, Cancelled, Consume, Consumer, DeadLetters, Draft, EnsureSubscription, EnsureTopic, Message, Nack, Outcome, Publish,
-    PublishBatch, Purge, Received, Redrive, Replay, Run, Runner, Subscription, Topic, TraceContext,
+    Ack, Bus, Cancelled, Consume, Consumer, DeadLetters, Draft, EnsureSubscription, EnsureTopic, Message,
+    Nack, Outcome, Publish, PublishBatch, Purge, Received, Redrive, Replay, Run, Runner, Subscription, Topic,
+    TraceContext,
 };
 pub use chronos_db::messaging::SharedValue;
 pub use chronos_db::{Json, Timestamp};

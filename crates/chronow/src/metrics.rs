@@ -31,8 +31,8 @@ pub struct Metrics {
     pub in_flight: u64,
     /// The time handlers took, all together.
     pub handler_time: Duration,
-    /// The time messages took from their publish to the handler of their first delivery, by the store's clock, all together: divided by
-    /// `delivered - redelivered` it is the mean lag.
+    /// The time messages took from their publish to the handler of their first delivery, by the store's
+    /// clock, all together: divided by `delivered - redelivered` it is the mean lag.
     pub lag: Duration,
     /// Copies made in the warm tier.
     pub warm_copies: u64,
@@ -43,7 +43,8 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// The text that Prometheus scrapes. What topics hold is said by [`Bus::prometheus`](crate::Bus::prometheus).
+    /// The text that Prometheus scrapes. What topics hold is said by
+    /// [`Bus::prometheus`](crate::Bus::prometheus).
     ///
     /// ```
     /// let text = chronow::Metrics::default().to_prometheus();
@@ -67,13 +68,26 @@ impl Metrics {
         ];
         // Writing to a text cannot fail.
         for (name, help, value) in counters {
-            let _ = write!(text, "# HELP chronow_{name}_total {help}\n# TYPE chronow_{name}_total counter\nchronow_{name}_total {value}\n");
+            let _ = write!(
+                text,
+                "# HELP chronow_{name}_total {help}\n# TYPE chronow_{name}_total counter\nchronow_{name}_total {value}\n"
+            );
         }
         let help = "# HELP chronow_in_flight Handlers at work.\n# TYPE chronow_in_flight gauge";
         let _ = writeln!(text, "{help}\nchronow_in_flight {}", self.in_flight);
         let sums = [
-            ("handler", "The time handlers took.", self.handler_time, self.delivered.saturating_sub(self.in_flight)),
-            ("lag", "The time from a publish to the first handler.", self.lag, self.delivered.saturating_sub(self.redelivered)),
+            (
+                "handler",
+                "The time handlers took.",
+                self.handler_time,
+                self.delivered.saturating_sub(self.in_flight),
+            ),
+            (
+                "lag",
+                "The time from a publish to the first handler.",
+                self.lag,
+                self.delivered.saturating_sub(self.redelivered),
+            ),
         ];
         for (name, help, sum, count) in sums {
             let _ = write!(
@@ -106,7 +120,12 @@ const NAMES: [(&str, &str); 7] = [
 impl Gauges {
     pub(crate) fn add(&mut self, scope: &Scope, topic: &str, stats: &TopicStats) {
         let quoted = |text: &str| text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
-        let of = format!("tenant=\"{}\",namespace=\"{}\",topic=\"{}\"", quoted(scope.tenant()), quoted(scope.namespace()), quoted(topic));
+        let of = format!(
+            "tenant=\"{}\",namespace=\"{}\",topic=\"{}\"",
+            quoted(scope.tenant()),
+            quoted(scope.namespace()),
+            quoted(topic)
+        );
         let mut add = |index: usize, labels: &str, value: f64| {
             let _ = writeln!(self.lines[index], "chronow_{}{{{labels}}} {value}", NAMES[index].0);
         };
@@ -179,7 +198,8 @@ impl Counters {
         if redelivered {
             Self::add(&self.redelivered, 1);
         } else {
-            self.lag_micros.fetch_add(u64::try_from(waited.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
+            self.lag_micros
+                .fetch_add(u64::try_from(waited.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
         }
     }
 

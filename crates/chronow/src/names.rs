@@ -92,7 +92,9 @@ impl SubscriptionName {
     /// `VALIDATION_ERROR` for names that would break keys, or that are reserved (a leading `__`).
     pub fn new(topic: &TopicName, name: &str) -> Result<Self> {
         if name.starts_with("__") {
-            return Err(Error::validation(format!("the subscription `{name}` has a reserved name: it starts with `__`")));
+            return Err(Error::validation(format!(
+                "the subscription `{name}` has a reserved name: it starts with `__`"
+            )));
         }
         Ok(Self { topic: topic.clone(), name: checked("subscription", name)? })
     }

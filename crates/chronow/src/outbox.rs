@@ -1,5 +1,6 @@
-//! The outbox: every message of a topic with warm copies goes through a subscription of the library's own, whose consumer makes the copies. So a
-//! failing warm tier fails no publish, and what it owes is made up for, in order, by whoever has the topic open.
+//! The outbox: every message of a topic with warm copies goes through a subscription of the library's own,
+//! whose consumer makes the copies. So a failing warm tier fails no publish, and what it owes is made up for,
+//! in order, by whoever has the topic open.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -16,7 +17,8 @@ use crate::{Error, ErrorKind, Json, Result, SubscriptionName, Timestamp, TopicNa
 /// Copies made in one step, and of dead letters.
 const BATCH: u32 = 200;
 const DEAD_BATCH: u32 = 50;
-/// After a step with fewer than that, the next one waits a moment for more: nobody waits for a copy, but each step costs a commit.
+/// After a step with fewer than that, the next one waits a moment for more: nobody waits for a copy, but each
+/// step costs a commit.
 const GATHERED: Duration = Duration::from_millis(5);
 /// The longest wait without looking.
 const TIMEOUT: Duration = Duration::from_secs(2);
@@ -49,7 +51,8 @@ fn marked() -> Json {
     filter.into()
 }
 
-/// Makes sure that the outbox is there, and makes its copies in the background, unless somebody deletes the topic.
+/// Makes sure that the outbox is there, and makes its copies in the background, unless somebody deletes the
+/// topic.
 pub(crate) async fn copy(inner: &Inner, warm: Warm, topic: &TopicName, extent: Extent) -> Result<Background> {
     let name = subscription(topic);
     // Who wants some copies takes none from who wants all.
@@ -59,11 +62,18 @@ pub(crate) async fn copy(inner: &Inner, warm: Warm, topic: &TopicName, extent: E
         Extent::Marked => Some(Some(marked())),
     };
     // What waits there is dead only if its bytes can never be kept; an outage may last as long as it wants.
-    let patch = SubscriptionPatch { start: Some(Start::Earliest), max_deliveries: Some(1_000_000), filter, ..SubscriptionPatch::default() };
+    let patch = SubscriptionPatch {
+        start: Some(Start::Earliest),
+        max_deliveries: Some(1_000_000),
+        filter,
+        ..SubscriptionPatch::default()
+    };
     inner.hot.ensure_subscription(&name, &patch).await?;
     let keeper = Keeper::start(inner, &name).await?;
     let (hot, counters) = (Arc::clone(&inner.hot), Arc::clone(&inner.counters));
-    Background::start(inner, |ending| Copier { hot, counters, warm, name, keeper, ending, passed: None }.run())
+    Background::start(inner, |ending| {
+        Copier { hot, counters, warm, name, keeper, ending, passed: None }.run()
+    })
 }
 
 /// Why messages have no copy, by their ids.
@@ -120,7 +130,8 @@ impl Copier {
             }
             return Ok(false);
         }
-        let holds: Vec<_> = pulled.deliveries.iter().map(|delivery| self.keeper.hold(delivery, begun)).collect();
+        let holds: Vec<_> =
+            pulled.deliveries.iter().map(|delivery| self.keeper.hold(delivery, begun)).collect();
         let few = pulled.deliveries.len() < BATCH as usize;
         let kept = self.keep(pulled.deliveries.into_iter().map(Accepted::from).collect()).await;
         let settle = holds.iter().map(|hold| {
@@ -142,15 +153,18 @@ impl Copier {
         Ok(true)
     }
 
-    /// Copies what expired before its turn came: it lies in the dead letters of this subscription. Answers whether there was something.
+    /// Copies what expired before its turn came: it lies in the dead letters of this subscription. Answers
+    /// whether there was something.
     async fn copy_dead(&mut self) -> Result<bool> {
         if self.passed.as_ref().is_some_and(|(_, since)| since.elapsed() >= REVIEW) {
             self.passed = None;
         }
         let after = self.passed.as_ref().map(|(cursor, _)| cursor.as_str());
-        let found = self.hot.dead_letter_ids(&self.name, Timestamp::from_millis(0), after, DEAD_BATCH).await?;
+        let found =
+            self.hot.dead_letter_ids(&self.name, Timestamp::from_millis(0), after, DEAD_BATCH).await?;
         let Some(last) = found.last() else { return Ok(false) };
-        let (last, since) = (last.cursor.clone(), self.passed.as_ref().map_or_else(Instant::now, |(_, since)| *since));
+        let (last, since) =
+            (last.cursor.clone(), self.passed.as_ref().map_or_else(Instant::now, |(_, since)| *since));
         let ids: Vec<String> = found.into_iter().map(|letter| letter.id).collect();
         let mut letters = self.hot.dead_letters_by_id(&self.name, &ids).await?;
         letters.retain(|letter| !letter.reason.starts_with(REFUSED));
@@ -165,8 +179,8 @@ impl Copier {
         Ok(true)
     }
 
-    /// Keeps copies; answers which the warm tier refuses for good. A batch that it refuses is cut in two until it is known who is to blame, so that
-    /// nobody else waits for them.
+    /// Keeps copies; answers which the warm tier refuses for good. A batch that it refuses is cut in two
+    /// until it is known who is to blame, so that nobody else waits for them.
     async fn keep(&self, copies: Vec<Accepted>) -> Result<Refused> {
         let mut refused = Refused::new();
         let mut parts = vec![copies];
@@ -195,10 +209,14 @@ impl Copier {
         if count == 0 {
             return Ok(());
         }
-        // Making so many documents takes the processor for milliseconds: on a thread of its own it holds up nobody who shares this runtime.
-        let (warm, topic, env) = (self.warm.clone(), self.name.topic().clone(), tokio::runtime::Handle::current());
+        // Making so many documents takes the processor for milliseconds: on a thread of its own it holds up
+        // nobody who shares this runtime.
+        let (warm, topic, env) =
+            (self.warm.clone(), self.name.topic().clone(), tokio::runtime::Handle::current());
         let kept = tokio::task::spawn_blocking(move || env.block_on(warm.keep(&topic, copies))).await;
-        kept.map_err(|error| Error::new(ErrorKind::WarmTier, "making warm copies was broken off").caused_by(error).retryable())??;
+        kept.map_err(|error| {
+            Error::new(ErrorKind::WarmTier, "making warm copies was broken off").caused_by(error).retryable()
+        })??;
         Counters::add(&self.counters.warm_copies, count);
         Ok(())
     }

@@ -1,6 +1,8 @@
-//! Publishing with the warm tier first: what is about to be published is kept there, published under the id it is deduplicated by, kept as a copy
-//! under the id it got, and no more about to be published. What a process leaves in the middle of that is put into the hot tier by whoever opens the
-//! topic next; the dedup id sees to it that what was there already is not there twice, as long as the topic's dedup window remembers it.
+//! Publishing with the warm tier first: what is about to be published is kept there, published under the id
+//! it is deduplicated by, kept as a copy under the id it got, and no more about to be published. What a
+//! process leaves in the middle of that is put into the hot tier by whoever opens the topic next; the dedup
+//! id sees to it that what was there already is not there twice, as long as the topic's dedup window
+//! remembers it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +17,8 @@ use crate::tasks::closed;
 use crate::warm::{COPIED, Warm};
 use crate::{Error, ErrorKind, Result, Timestamp, TopicName};
 
-/// What is younger may be in the hands of its publisher; on topics that remember no dedup ids, that counts for more.
+/// What is younger may be in the hands of its publisher; on topics that remember no dedup ids, that counts
+/// for more.
 const YOUNG: Duration = Duration::from_secs(2);
 const YOUNG_WITHOUT_WINDOW: Duration = Duration::from_secs(30);
 /// Messages put back in one step.
@@ -25,12 +28,17 @@ const FIRST_WAIT: Duration = Duration::from_millis(500);
 const LONGEST_WAIT: Duration = Duration::from_secs(15);
 
 /// Publishes with the warm tier first.
-pub(crate) async fn publish(inner: &Inner, topic: &TopicName, mut messages: Vec<Outgoing>) -> Result<Vec<Published>> {
+pub(crate) async fn publish(
+    inner: &Inner,
+    topic: &TopicName,
+    mut messages: Vec<Outgoing>,
+) -> Result<Vec<Published>> {
     let warm = inner.warm_tier()?;
     let now = inner.hot.now().await?;
     for message in &mut messages {
         if message.dedup_id.as_deref().unwrap_or("").is_empty() {
-            message.dedup_id = Some(format!("cw-{:016x}{:016x}", SystemRandom.next_u64(), SystemRandom.next_u64()));
+            message.dedup_id =
+                Some(format!("cw-{:016x}{:016x}", SystemRandom.next_u64(), SystemRandom.next_u64()));
         }
         message.headers.insert(COPIED.to_owned(), "1".to_owned());
     }
@@ -44,8 +52,10 @@ pub(crate) async fn publish(inner: &Inner, topic: &TopicName, mut messages: Vec<
         }
         Err(error) => {
             inner.put_back(topic)?;
-            let message =
-                format!("the messages are kept in the warm tier and will be put into the hot one, which failed: {}", error.message());
+            let message = format!(
+                "the messages are kept in the warm tier and will be put into the hot one, which failed: {}",
+                error.message()
+            );
             return Err(Error::new(error.kind(), message).retryable().caused_by(error));
         }
     };
@@ -62,7 +72,13 @@ pub(crate) fn is_refused(error: &Error) -> bool {
 }
 
 /// Keeps copies of what is published, under the ids it got.
-async fn finish(warm: &Warm, topic: &TopicName, at: Timestamp, messages: Vec<Outgoing>, published: &[Published]) -> Result<()> {
+async fn finish(
+    warm: &Warm,
+    topic: &TopicName,
+    at: Timestamp,
+    messages: Vec<Outgoing>,
+    published: &[Published],
+) -> Result<()> {
     let ids = messages.iter().filter_map(|message| message.dedup_id.clone()).collect();
     let copies = published
         .iter()
@@ -90,7 +106,12 @@ impl Inner {
     pub(crate) fn put_back(&self, topic: &TopicName) -> Result<()> {
         let Some(warm) = self.warm() else { return Ok(()) };
         let guard = self.guard()?;
-        let restorer = Restorer { hot: Arc::clone(&self.hot), warm: warm.clone(), topic: topic.clone(), closing: self.tasks.closing() };
+        let restorer = Restorer {
+            hot: Arc::clone(&self.hot),
+            warm: warm.clone(),
+            topic: topic.clone(),
+            closing: self.tasks.closing(),
+        };
         tokio::spawn(async move {
             restorer.run().await;
             drop(guard);
@@ -106,7 +127,14 @@ impl Restorer {
             let left = match self.restore().await {
                 Ok(None) => return,
                 Ok(Some(left)) => left,
-                Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Closed | ErrorKind::Unsupported) => return,
+                Err(error)
+                    if matches!(
+                        error.kind(),
+                        ErrorKind::NotFound | ErrorKind::Closed | ErrorKind::Unsupported
+                    ) =>
+                {
+                    return;
+                }
                 Err(error) => {
                     tracing::warn!(topic = %self.topic, %error, "messages of the warm tier wait to be put into the hot one");
                     wait = (wait * 2).min(LONGEST_WAIT);
@@ -128,11 +156,15 @@ impl Restorer {
         let mut chunks = self.warm.intended(&self.topic, now)?.try_chunks(BATCH);
         while let Some(chunk) = chunks.try_next().await.map_err(|failed| failed.1)? {
             let count = chunk.len();
-            let age = |at: Timestamp| Duration::from_millis(u64::try_from(now.as_millis() - at.as_millis()).unwrap_or(0));
-            let old: Vec<(Timestamp, Outgoing)> = chunk.into_iter().filter(|(at, _)| age(*at) >= young).collect();
+            let age = |at: Timestamp| {
+                Duration::from_millis(u64::try_from(now.as_millis() - at.as_millis()).unwrap_or(0))
+            };
+            let old: Vec<(Timestamp, Outgoing)> =
+                chunk.into_iter().filter(|(at, _)| age(*at) >= young).collect();
             let left = count - old.len();
             for (at, message) in old {
-                // Each by itself: they need not have been published together, and one that is refused is nobody else's fault.
+                // Each by itself: they need not have been published together, and one that is refused is
+                // nobody else's fault.
                 let published = match self.hot.publish(&self.topic, vec![message.clone()]).await {
                     Ok(published) => published,
                     Err(error) if error.kind() == ErrorKind::Validation => {

@@ -20,8 +20,8 @@ use crate::hot::{Change, Value, When};
 use crate::warm::Keep;
 use crate::{Error, ErrorKind, Json, Result, Scope};
 
-/// How long a deleted key is remembered in the hot tier: longer than any operation that could still carry an older value. The warm tier remembers
-/// it longer.
+/// How long a deleted key is remembered in the hot tier: longer than any operation that could still carry an
+/// older value. The warm tier remembers it longer.
 const TOMBSTONE: Duration = Duration::from_secs(24 * 3_600);
 /// The longest key, in bytes.
 const MAX_KEY_BYTES: usize = 1_024;
@@ -62,7 +62,10 @@ pub struct Entry<T> {
 /// Without the value.
 impl<T> fmt::Debug for Entry<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Entry").field("version", &self.version).field("ttl", &self.ttl).finish_non_exhaustive()
+        f.debug_struct("Entry")
+            .field("version", &self.version)
+            .field("ttl", &self.ttl)
+            .finish_non_exhaustive()
     }
 }
 
@@ -92,10 +95,14 @@ impl Shared {
         Set::new(self.clone(), key, to_json("value", value), When::Always)
     }
 
-    /// Sets bytes as they are, with their media type (`application/octet-stream` if it is empty). Returns the version.
+    /// Sets bytes as they are, with their media type (`application/octet-stream` if it is empty). Returns the
+    /// version.
     pub fn set_bytes(&self, key: &str, bytes: impl Into<Bytes>, content_type: &str) -> Set {
         let content_type = if content_type.is_empty() { OCTETS } else { content_type };
-        Set { content_type: content_type.to_owned(), ..Set::new(self.clone(), key, Ok(bytes.into()), When::Always) }
+        Set {
+            content_type: content_type.to_owned(),
+            ..Set::new(self.clone(), key, Ok(bytes.into()), When::Always)
+        }
     }
 
     /// Sets a value if there is none. Fails with `CONFLICT` if there is one.
@@ -112,7 +119,10 @@ impl Shared {
     ///
     /// # Errors
     /// The first failure; others may have been set.
-    pub async fn set_many<'k, T: Serialize>(&self, values: impl IntoIterator<Item = (&'k str, T)>) -> Result<()> {
+    pub async fn set_many<'k, T: Serialize>(
+        &self,
+        values: impl IntoIterator<Item = (&'k str, T)>,
+    ) -> Result<()> {
         let sets: Vec<_> = values.into_iter().map(|(key, value)| self.set(key, &value).run()).collect();
         stream::iter(sets).buffer_unordered(16).try_for_each(|_| async { Ok(()) }).await
     }
@@ -125,7 +135,8 @@ impl Shared {
         Ok(self.entry(key).await?.map(|entry| entry.value))
     }
 
-    /// The bytes of a key, whatever they are, and their media type; of a JSON value its text, and no media type.
+    /// The bytes of a key, whatever they are, and their media type; of a JSON value its text, and no media
+    /// type.
     ///
     /// # Errors
     /// `HOT_TIER_ERROR` or `WARM_TIER_ERROR` if a store fails.
@@ -154,7 +165,10 @@ impl Shared {
         keys.iter().try_for_each(|key| check_key(key))?;
         let names: Vec<String> = keys.iter().map(|key| (*key).to_owned()).collect();
         let found = self.find(&names).await.map_err(|error| error.during("get_many"))?;
-        let decoded = keys.iter().zip(found).map(|(key, value)| value.map(|value| decode(key, value).map(|entry| entry.value)).transpose());
+        let decoded = keys
+            .iter()
+            .zip(found)
+            .map(|(key, value)| value.map(|value| decode(key, value).map(|entry| entry.value)).transpose());
         decoded.collect()
     }
 
@@ -168,10 +182,12 @@ impl Shared {
         Ok(found.into_iter().flatten().next().is_some())
     }
 
-    /// Deletes a key in both tiers. What is older does not come back, whoever still carries it. False if there was no value.
+    /// Deletes a key in both tiers. What is older does not come back, whoever still carries it. False if
+    /// there was no value.
     ///
     /// # Errors
-    /// `WARM_TIER_ERROR` if the warm tier fails: then the key is gone from the hot tier, and should be deleted again.
+    /// `WARM_TIER_ERROR` if the warm tier fails: then the key is gone from the hot tier, and should be
+    /// deleted again.
     pub async fn del(&self, key: &str) -> Result<bool> {
         check_key(key)?;
         let told = |error: Error| error.during("del").on(key);
@@ -206,7 +222,8 @@ impl Shared {
         self.inner.hot.expire(&self.scope, key, ttl).await.map_err(|error| error.during("expire").on(key))
     }
 
-    /// Adds to a whole number (absent is 0) and returns it. What is left of its time stays; a new one stays for the default time.
+    /// Adds to a whole number (absent is 0) and returns it. What is left of its time stays; a new one stays
+    /// for the default time.
     ///
     /// # Errors
     /// `VALIDATION_ERROR` if the value is no 64-bit whole number, or would overflow.
@@ -215,7 +232,11 @@ impl Shared {
         if !self.exists(key).await? {
             // So that only a new number gets the default time, whoever else comes first.
             let zero = Some(Bytes::from_static(b"0"));
-            self.inner.hot.set(&self.scope, key, zero, "", self.inner.defaults.hot_ttl, When::Absent).await.map_err(told)?;
+            self.inner
+                .hot
+                .set(&self.scope, key, zero, "", self.inner.defaults.hot_ttl, When::Absent)
+                .await
+                .map_err(told)?;
         }
         self.inner.hot.increment(&self.scope, key, by, None).await.map(|(value, _)| value).map_err(told)
     }
@@ -241,7 +262,8 @@ impl Shared {
         self.inner.warm_tier()?.versions(&self.scope, key)
     }
 
-    /// The keys with a prefix that have a value in the hot tier. One that is there all the time is met at least once.
+    /// The keys with a prefix that have a value in the hot tier. One that is there all the time is met at
+    /// least once.
     #[must_use]
     pub fn scan(&self, prefix: &str) -> BoxStream<'static, Result<String>> {
         let (this, prefix) = (self.clone(), prefix.to_owned());
@@ -256,10 +278,11 @@ impl Shared {
         pages.try_flatten().map_err(|error: Error| error.during("scan")).boxed()
     }
 
-    /// Changes of keys with a prefix in the hot tier, from now on; that the time of a value is over there is one.
+    /// Changes of keys with a prefix in the hot tier, from now on; that the time of a value is over there is
+    /// one.
     ///
-    /// An item that is a retryable error tells of an interruption, such as a server that starts anew; the changes after it follow. Another error is the
-    /// last item.
+    /// An item that is a retryable error tells of an interruption, such as a server that starts anew; the
+    /// changes after it follow. Another error is the last item.
     ///
     /// # Errors
     /// `HOT_TIER_ERROR` if the store fails.
@@ -278,7 +301,8 @@ impl Shared {
         Ok(found.into_iter().map(|value| value.filter(|value| value.bytes.is_some())).collect())
     }
 
-    /// Brings a value from the warm tier, if it has one, unless the hot tier has learnt of the key meanwhile: then that holds.
+    /// Brings a value from the warm tier, if it has one, unless the hot tier has learnt of the key meanwhile:
+    /// then that holds.
     async fn refill(&self, key: &str) -> Result<Option<Value>> {
         let Some(warm) = self.inner.warm() else { return Ok(None) };
         for _ in 0..ROUNDS {
@@ -288,7 +312,9 @@ impl Shared {
                 None => self.inner.defaults.hot_ttl,
                 Some(end) => {
                     let left = end.as_millis() - self.inner.hot.now().await?.as_millis();
-                    let Some(left) = u64::try_from(left).ok().filter(|left| *left > 0) else { return Ok(None) };
+                    let Some(left) = u64::try_from(left).ok().filter(|left| *left > 0) else {
+                        return Ok(None);
+                    };
                     let left = Duration::from_millis(left);
                     Some(self.inner.defaults.hot_ttl.map_or(left, |ttl| ttl.min(left)))
                 }
@@ -296,7 +322,9 @@ impl Shared {
             // It is the same value: whoever knows its version may go on to change it.
             let when = kept.hot_version.map_or(When::Unknown, When::UnknownSince);
             match self.inner.hot.set(&self.scope, key, Some(bytes.clone()), &content_type, ttl, when).await {
-                Ok(Some(version)) => return Ok(Some(Value { bytes: Some(bytes), content_type, version, ttl })),
+                Ok(Some(version)) => {
+                    return Ok(Some(Value { bytes: Some(bytes), content_type, version, ttl }));
+                }
                 Ok(None) => {}
                 // Who may only read has no use for a version.
                 Err(error) if error.is_forbidden() => {
@@ -305,7 +333,8 @@ impl Shared {
                 }
                 Err(error) => return Err(error),
             }
-            let found = self.inner.hot.get(&self.scope, &[key.to_owned()]).await?.into_iter().next().flatten();
+            let found =
+                self.inner.hot.get(&self.scope, &[key.to_owned()]).await?.into_iter().next().flatten();
             if found.is_some() {
                 return Ok(found);
             }
@@ -325,11 +354,12 @@ fn freeze(key: &str, bytes: &Bytes, content_type: &str) -> Result<Json> {
 /// The opposite of [`freeze`].
 fn thaw(value: &Json) -> Result<(Bytes, String)> {
     let frozen = value.as_object().filter(|object| object.len() == 1).and_then(|object| object.get(FROZEN));
-    let parts = frozen.and_then(|frozen| Some((frozen.get("type")?.as_str()?, frozen.get("base64")?.as_str()?)));
+    let parts =
+        frozen.and_then(|frozen| Some((frozen.get("type")?.as_str()?, frozen.get("base64")?.as_str()?)));
     let Some((content_type, text)) = parts else { return Ok((to_json("value", value)?, String::new())) };
-    let bytes = BASE64_STANDARD
-        .decode(text)
-        .map_err(|error| Error::new(ErrorKind::WarmTier, "the bytes of a value in the warm tier are damaged").caused_by(error))?;
+    let bytes = BASE64_STANDARD.decode(text).map_err(|error| {
+        Error::new(ErrorKind::WarmTier, "the bytes of a value in the warm tier are damaged").caused_by(error)
+    })?;
     Ok((bytes.into(), content_type.to_owned()))
 }
 
@@ -429,14 +459,18 @@ impl Set {
         if ttl == Some(Duration::ZERO) {
             return Err(Error::validation("a value that lives for no time is none; `forever` has no end"));
         }
-        let warm = warm.map(|keep| Ok::<_, Error>((shared.inner.warm_tier()?, keep, shared.scope.clone()))).transpose()?;
+        let warm = warm
+            .map(|keep| Ok::<_, Error>((shared.inner.warm_tier()?, keep, shared.scope.clone())))
+            .transpose()?;
         if when != When::Always {
             // What only the warm tier has is there, too.
             shared.find(std::slice::from_ref(&key)).await?;
         }
-        // Asked for before the change: a deletion that comes after the change is later than this, and wins in the warm tier.
+        // Asked for before the change: a deletion that comes after the change is later than this, and wins in
+        // the warm tier.
         let at = if warm.is_some() { Some(shared.inner.hot.now().await?) } else { None };
-        let version = shared.inner.hot.set(&shared.scope, &key, Some(bytes.clone()), &content_type, ttl, when).await?;
+        let version =
+            shared.inner.hot.set(&shared.scope, &key, Some(bytes.clone()), &content_type, ttl, when).await?;
         let Some(version) = version else {
             let message = match when {
                 When::Version(version) => format!("the key is not at version {version} (any more)"),

@@ -61,7 +61,11 @@ pub(crate) struct Keep {
 }
 
 fn failed(error: chronos_db::Error) -> Error {
-    let kind = if error.kind() == chronos_db::ErrorKind::Validation { ErrorKind::Validation } else { ErrorKind::WarmTier };
+    let kind = if error.kind() == chronos_db::ErrorKind::Validation {
+        ErrorKind::Validation
+    } else {
+        ErrorKind::WarmTier
+    };
     let own = Error::new(kind, format!("the warm tier: {}", error.message()));
     let own = if error.is_retryable() { own.retryable() } else { own };
     own.caused_by(error)
@@ -89,25 +93,32 @@ impl Warm {
     fn copy(&self, topic: &TopicName, accepted: Accepted) -> Result<NewMessage> {
         let Accepted { id, published_at, mut message } = accepted;
         strip(&mut message.headers);
-        let claimed = (message.content_type == CLAIM).then(|| Claim::read(topic, &message.payload)).and_then(Result::ok);
+        let claimed = (message.content_type == CLAIM)
+            .then(|| Claim::read(topic, &message.payload))
+            .and_then(Result::ok);
         let size = claimed.map_or(message.payload.len() as u64, |claim| claim.size);
         let (payload, headers) = to_copy(message);
         check_document(&payload, &headers)?;
-        let copy = NewMessage::new(topic.name(), id, payload).namespace(topic.scope().namespace()).headers(to_json(headers));
+        let copy = NewMessage::new(topic.name(), id, payload)
+            .namespace(topic.scope().namespace())
+            .headers(to_json(headers));
         Ok(copy.first_seen_at(published_at).size(size).retention_days(self.retention_days))
     }
 
     /// Whether there is a copy of a message.
     pub(crate) async fn has(&self, topic: &TopicName, id: &str) -> Result<bool> {
         let messages = self.messaging(topic.scope())?.messages();
-        let found = messages.get(topic.name(), id).namespace(topic.scope().namespace()).await.map_err(failed)?;
+        let found =
+            messages.get(topic.name(), id).namespace(topic.scope().namespace()).await.map_err(failed)?;
         Ok(found.is_some())
     }
 
     /// The copies of some messages, as far as they are there.
     pub(crate) async fn kept_by_id(&self, topic: &TopicName, ids: &[String]) -> Result<Vec<Accepted>> {
         let messages = self.messaging(topic.scope())?.messages();
-        let gets = ids.iter().map(|id| async { messages.get(topic.name(), id.as_str()).namespace(topic.scope().namespace()).await });
+        let gets = ids.iter().map(|id| async {
+            messages.get(topic.name(), id.as_str()).namespace(topic.scope().namespace()).await
+        });
         let found = futures::future::try_join_all(gets).await.map_err(failed)?;
         found.into_iter().flatten().map(from_copy).collect()
     }
@@ -124,14 +135,21 @@ impl Warm {
             let (payload, mut headers) = to_copy(message);
             headers.extend(own.into_iter().map(|(name, value)| (name.to_owned(), value)));
             // They are owed: no time ends them.
-            NewMessage::new(name.as_str(), id, payload).namespace(topic.scope().namespace()).headers(to_json(headers)).first_seen_at(at)
+            NewMessage::new(name.as_str(), id, payload)
+                .namespace(topic.scope().namespace())
+                .headers(to_json(headers))
+                .first_seen_at(at)
         });
         let messages = self.messaging(topic.scope())?.messages();
         messages.save_many(copies.collect()).await.map(drop).map_err(failed)
     }
 
     /// Messages that were about to be published, oldest first, as they would be published now.
-    pub(crate) fn intended(&self, topic: &TopicName, now: Timestamp) -> Result<BoxStream<'static, Result<(Timestamp, Outgoing)>>> {
+    pub(crate) fn intended(
+        &self,
+        topic: &TopicName,
+        now: Timestamp,
+    ) -> Result<BoxStream<'static, Result<(Timestamp, Outgoing)>>> {
         let messages = self.messaging(topic.scope())?.messages();
         let list = messages.list(pending(topic)).namespace(topic.scope().namespace()).oldest_first();
         let stream = list.stream().map_err(failed)?;
@@ -149,7 +167,8 @@ impl Warm {
     }
 
     async fn forget(&self, topic: &TopicName, ids: Option<Vec<String>>) -> Result<()> {
-        let mut filter = chronos_db::json!({ "namespace": topic.scope().namespace(), "topic": pending(topic) });
+        let mut filter =
+            chronos_db::json!({ "namespace": topic.scope().namespace(), "topic": pending(topic) });
         if let Some(ids) = ids {
             filter["msgId"] = chronos_db::json!({ "$in": ids });
         }
@@ -160,28 +179,51 @@ impl Warm {
     /// Keeps a dead letter, once.
     pub(crate) async fn bury(&self, subscription: &SubscriptionName, letter: DeadLetter) -> Result<()> {
         let (topic, scope) = (subscription.topic().name(), subscription.topic().scope());
-        let DeadLetter { id, payload, content_type, mut headers, key, reason, deliveries, failed_at, .. } = letter;
+        let DeadLetter { id, payload, content_type, mut headers, key, reason, deliveries, failed_at, .. } =
+            letter;
         strip(&mut headers);
-        let (payload, headers) = to_copy(Outgoing { payload, content_type, headers, key, ..Outgoing::default() });
+        let (payload, headers) =
+            to_copy(Outgoing { payload, content_type, headers, key, ..Outgoing::default() });
         check_document(&payload, &headers)?;
         let letters = self.messaging(scope)?.dead_letters();
-        let save =
-            letters.save(topic, id, payload).namespace(scope.namespace()).subscription(subscription.name()).headers(to_json(headers));
-        let save = save.deliveries(deliveries).reason(reason).failed_at(failed_at).retention_days(self.retention_days);
+        let save = letters
+            .save(topic, id, payload)
+            .namespace(scope.namespace())
+            .subscription(subscription.name())
+            .headers(to_json(headers));
+        let save = save
+            .deliveries(deliveries)
+            .reason(reason)
+            .failed_at(failed_at)
+            .retention_days(self.retention_days);
         save.await.map(drop).map_err(failed)
     }
 
     /// Which of these messages are kept as dead letters of a subscription.
-    pub(crate) async fn buried(&self, subscription: &SubscriptionName, ids: Vec<String>) -> Result<BTreeSet<String>> {
+    pub(crate) async fn buried(
+        &self,
+        subscription: &SubscriptionName,
+        ids: Vec<String>,
+    ) -> Result<BTreeSet<String>> {
         let (topic, scope) = (subscription.topic().name(), subscription.topic().scope());
-        let kept = self.messaging(scope)?.dead_letters().kept(topic, ids).namespace(scope.namespace()).subscription(subscription.name());
+        let kept = self
+            .messaging(scope)?
+            .dead_letters()
+            .kept(topic, ids)
+            .namespace(scope.namespace())
+            .subscription(subscription.name());
         kept.await.map_err(failed)
     }
 
     /// When the newest dead letter of a subscription failed that is kept.
     pub(crate) async fn last_buried(&self, subscription: &SubscriptionName) -> Result<Option<Timestamp>> {
         let (topic, scope) = (subscription.topic().name(), subscription.topic().scope());
-        let list = self.messaging(scope)?.dead_letters().list(topic).namespace(scope.namespace()).subscription(subscription.name());
+        let list = self
+            .messaging(scope)?
+            .dead_letters()
+            .list(topic)
+            .namespace(scope.namespace())
+            .subscription(subscription.name());
         let page = list.limit(1).await.map_err(failed)?;
         Ok(page.items.first().map(|letter| letter.failed_at))
     }
@@ -195,8 +237,15 @@ impl Warm {
     pub(crate) async fn note(&self, subscription: &SubscriptionName, attempt: &Attempt) -> Result<()> {
         let (topic, scope) = (subscription.topic().name(), subscription.topic().scope());
         let Some(deliveries) = self.messaging(scope)?.deliveries() else { return Ok(()) };
-        let append = deliveries.append(topic, subscription.name(), attempt.id.as_str(), attempt.attempt, attempt.status);
-        let mut append = append.namespace(scope.namespace()).ts(attempt.at).retention_days(self.retention_days);
+        let append = deliveries.append(
+            topic,
+            subscription.name(),
+            attempt.id.as_str(),
+            attempt.attempt,
+            attempt.status,
+        );
+        let mut append =
+            append.namespace(scope.namespace()).ts(attempt.at).retention_days(self.retention_days);
         if let Some(reason) = &attempt.reason {
             append = append.reason(reason.as_str());
         }
@@ -210,7 +259,12 @@ impl Warm {
         from: Option<Timestamp>,
         until: Option<Timestamp>,
     ) -> Result<BoxStream<'static, Result<Accepted>>> {
-        let mut list = self.messaging(topic.scope())?.messages().list(topic.name()).namespace(topic.scope().namespace()).oldest_first();
+        let mut list = self
+            .messaging(topic.scope())?
+            .messages()
+            .list(topic.name())
+            .namespace(topic.scope().namespace())
+            .oldest_first();
         if let Some(from) = from {
             list = list.from(from);
         }
@@ -222,9 +276,20 @@ impl Warm {
     }
 
     /// Keeps a value as of a time; an older one does not replace a newer one, nor a tombstone.
-    pub(crate) async fn save(&self, scope: &Scope, key: &str, value: Json, at: Timestamp, version: u64, keep: Keep) -> Result<()> {
+    pub(crate) async fn save(
+        &self,
+        scope: &Scope,
+        key: &str,
+        value: Json,
+        at: Timestamp,
+        version: u64,
+        keep: Keep,
+    ) -> Result<()> {
         let shared = self.messaging(scope)?.shared();
-        let mut save = shared.save(scope.namespace(), key, value).at(at).retention_days(keep.retention_days.unwrap_or(self.retention_days));
+        let mut save = shared
+            .save(scope.namespace(), key, value)
+            .at(at)
+            .retention_days(keep.retention_days.unwrap_or(self.retention_days));
         if let Ok(version) = i64::try_from(version) {
             save = save.hot_version(version);
         }
@@ -252,11 +317,21 @@ impl Warm {
 
     /// Leaves a tombstone as of a time, which wins over whatever is of that time or older.
     pub(crate) async fn tombstone(&self, scope: &Scope, key: &str, at: Timestamp) -> Result<()> {
-        self.messaging(scope)?.shared().tombstone(scope.namespace(), key).at(at).await.map(drop).map_err(failed)
+        self.messaging(scope)?
+            .shared()
+            .tombstone(scope.namespace(), key)
+            .at(at)
+            .await
+            .map(drop)
+            .map_err(failed)
     }
 
     /// The versions of a key, newest first.
-    pub(crate) fn versions(&self, scope: &Scope, key: &str) -> Result<BoxStream<'static, Result<SharedValue>>> {
+    pub(crate) fn versions(
+        &self,
+        scope: &Scope,
+        key: &str,
+    ) -> Result<BoxStream<'static, Result<SharedValue>>> {
         let versions = self.messaging(scope)?.shared().versions(scope.namespace(), key);
         Ok(versions.stream().map(|version| version.map_err(failed)).boxed())
     }
@@ -264,7 +339,8 @@ impl Warm {
 
 /// What a document holds on every store, less what it has beside payload and headers.
 const MAX_DOCUMENT_BYTES: usize = 16 * 1024 * 1024 - 16 * 1024;
-/// A payload below that fits in any case: written as a document, the worst of JSON becomes eight times as long.
+/// A payload below that fits in any case: written as a document, the worst of JSON becomes eight times as
+/// long.
 const SURELY_FITS: usize = 1024 * 1024;
 
 /// Refuses what no document can hold, so that it is told from a store that is away.
@@ -286,18 +362,25 @@ fn check_document(payload: &Json, headers: &BTreeMap<String, String>) -> Result<
     };
     let bytes = payload + headers;
     if bytes > MAX_DOCUMENT_BYTES {
-        return Err(Error::validation(format!("its copy has {bytes} bytes; the warm tier takes {MAX_DOCUMENT_BYTES}")));
+        return Err(Error::validation(format!(
+            "its copy has {bytes} bytes; the warm tier takes {MAX_DOCUMENT_BYTES}"
+        )));
     }
     Ok(())
 }
 
-/// The name under which a topic's messages are kept that the hot tier may not have yet; no topic has such a name.
+/// The name under which a topic's messages are kept that the hot tier may not have yet; no topic has such a
+/// name.
 fn pending(topic: &TopicName) -> String {
     format!("{}#pending", topic.name())
 }
 
 fn to_json(headers: BTreeMap<String, String>) -> Json {
-    headers.into_iter().map(|(name, value)| (name, Json::from(value))).collect::<chronos_db::json::Map>().into()
+    headers
+        .into_iter()
+        .map(|(name, value)| (name, Json::from(value)))
+        .collect::<chronos_db::json::Map>()
+        .into()
 }
 
 fn from_intent(copy: Message, now: Timestamp) -> Result<(Timestamp, Outgoing)> {
@@ -362,7 +445,8 @@ mod tests {
     #[test]
     fn a_copy_becomes_the_message_it_was_made_of() {
         let headers = BTreeMap::from([("type".to_owned(), "x".to_owned())]);
-        for payload in [&b"{\"n\":1.50,\"a\":\"\\u00fc\"}"[..], b"{\"n\":1.50}", b"\xff\0", b"", b"\"text\""] {
+        for payload in [&b"{\"n\":1.50,\"a\":\"\\u00fc\"}"[..], b"{\"n\":1.50}", b"\xff\0", b"", b"\"text\""]
+        {
             let message = Outgoing {
                 payload: Bytes::copy_from_slice(payload),
                 content_type: "x/y".to_owned(),

@@ -6,10 +6,11 @@ use chronos_db::{Clock, Timestamp};
 use futures::future::BoxFuture;
 use tokio::sync::{oneshot, watch};
 
-/// A clock that stands still until a test moves it. Who sleeps on it wakes when its time has come, without any real waiting.
+/// A clock that stands still until a test moves it. Who sleeps on it wakes when its time has come, without
+/// any real waiting.
 ///
-/// It says nothing about *who* runs after a wake-up: a test that steps through several sleeps of one task waits with
-/// [`sleepers`](Self::sleepers) until the task sleeps again before it moves on.
+/// It says nothing about *who* runs after a wake-up: a test that steps through several sleeps of one task
+/// waits with [`sleepers`](Self::sleepers) until the task sleeps again before it moves on.
 ///
 /// ```
 /// # use std::{sync::Arc, time::Duration};
@@ -48,11 +49,14 @@ impl MockClock {
     /// A clock that shows `now`.
     #[must_use]
     pub fn starting_at(now: Timestamp) -> Self {
-        Self { state: Mutex::new(State { now, next: 0, sleepers: BTreeMap::new() }), changed: watch::Sender::new(()) }
+        Self {
+            state: Mutex::new(State { now, next: 0, sleepers: BTreeMap::new() }),
+            changed: watch::Sender::new(()),
+        }
     }
 
-    /// Moves the clock forward by `duration` (a part of a millisecond counts as a whole) and wakes everybody whose time has come, in the order
-    /// of their times.
+    /// Moves the clock forward by `duration` (a part of a millisecond counts as a whole) and wakes everybody
+    /// whose time has come, in the order of their times.
     pub fn advance(&self, duration: Duration) {
         let mut state = self.state();
         let now = state.now.plus_millis(millis(duration));

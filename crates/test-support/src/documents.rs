@@ -5,7 +5,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bson::{Bson, RawDocumentBuf};
 use chronos_db::documents::{
-    Batch, BuildBatch, Capabilities, Deployment, DocumentStore, Filter, Index, Namespace, Outcome, Rights, Scan, Sequence, Write,
+    Batch, BuildBatch, Capabilities, Deployment, DocumentStore, Filter, Index, Namespace, Outcome, Rights,
+    Scan, Sequence, Write,
 };
 use chronos_db::{Error, Result, Timestamp};
 use futures::stream::BoxStream;
@@ -79,7 +80,13 @@ impl<L: Layer<Call>> DocumentStore for Decorated<L> {
         self.layer.around(Call::Sequence, self.inner.sequence(namespace, name, count)).await
     }
 
-    async fn sequence_then(&self, namespace: &Namespace, name: &str, count: u32, build: BuildBatch) -> Result<(Sequence, Vec<Outcome>)> {
+    async fn sequence_then(
+        &self,
+        namespace: &Namespace,
+        name: &str,
+        count: u32,
+        build: BuildBatch,
+    ) -> Result<(Sequence, Vec<Outcome>)> {
         self.layer.around(Call::SequenceThen, self.inner.sequence_then(namespace, name, count, build)).await
     }
 
@@ -171,10 +178,18 @@ impl DocumentStore for Metered {
         self.inner.sequence(namespace, name, count).await
     }
 
-    async fn sequence_then(&self, namespace: &Namespace, name: &str, count: u32, build: BuildBatch) -> Result<(Sequence, Vec<Outcome>)> {
+    async fn sequence_then(
+        &self,
+        namespace: &Namespace,
+        name: &str,
+        count: u32,
+        build: BuildBatch,
+    ) -> Result<(Sequence, Vec<Outcome>)> {
         self.meter.called();
         let metered = Self { inner: Arc::clone(&self.inner), meter: Arc::clone(&self.meter) };
-        self.inner.sequence_then(namespace, name, count, Box::new(move |numbers| metered.written(build(numbers)?))).await
+        self.inner
+            .sequence_then(namespace, name, count, Box::new(move |numbers| metered.written(build(numbers)?)))
+            .await
     }
 
     async fn get_stored(&self, namespace: &Namespace, ids: Vec<Bson>) -> Result<Vec<RawDocumentBuf>> {

@@ -9,7 +9,8 @@ use futures::future::BoxFuture;
 use futures::stream::{self, BoxStream, StreamExt};
 use tokio::sync::Notify;
 
-/// A kind of call of a seam: [`documents::Call`](crate::documents::Call) or [`objects::Call`](crate::objects::Call).
+/// A kind of call of a seam: [`documents::Call`](crate::documents::Call) or
+/// [`objects::Call`](crate::objects::Call).
 pub trait CallKind: Copy + Debug + Eq + Hash + Ord + Send + Sync + 'static {
     /// The error a real store of this seam gives when it can't be reached.
     fn error(self, message: String) -> Error;
@@ -18,9 +19,17 @@ pub trait CallKind: Copy + Debug + Eq + Hash + Ord + Send + Sync + 'static {
 /// What a decorator does around every call of a store. One layer may be around many stores.
 pub trait Layer<C: CallKind>: Debug + Send + Sync + 'static {
     /// Around a call with one answer.
-    fn around<'a, T: Send + 'a>(&'a self, call: C, inner: BoxFuture<'a, Result<T>>) -> BoxFuture<'a, Result<T>>;
+    fn around<'a, T: Send + 'a>(
+        &'a self,
+        call: C,
+        inner: BoxFuture<'a, Result<T>>,
+    ) -> BoxFuture<'a, Result<T>>;
     /// Around a call with a stream of answers.
-    fn around_stream<T: Send + 'static>(&self, call: C, inner: BoxStream<'static, Result<T>>) -> BoxStream<'static, Result<T>>;
+    fn around_stream<T: Send + 'static>(
+        &self,
+        call: C,
+        inner: BoxStream<'static, Result<T>>,
+    ) -> BoxStream<'static, Result<T>>;
 }
 
 /// Counts the calls by kind, whatever becomes of them.
@@ -67,12 +76,20 @@ impl<C: CallKind> Counting<C> {
 }
 
 impl<C: CallKind> Layer<C> for Counting<C> {
-    fn around<'a, T: Send + 'a>(&'a self, call: C, inner: BoxFuture<'a, Result<T>>) -> BoxFuture<'a, Result<T>> {
+    fn around<'a, T: Send + 'a>(
+        &'a self,
+        call: C,
+        inner: BoxFuture<'a, Result<T>>,
+    ) -> BoxFuture<'a, Result<T>> {
         self.add(call);
         inner
     }
 
-    fn around_stream<T: Send + 'static>(&self, call: C, inner: BoxStream<'static, Result<T>>) -> BoxStream<'static, Result<T>> {
+    fn around_stream<T: Send + 'static>(
+        &self,
+        call: C,
+        inner: BoxStream<'static, Result<T>>,
+    ) -> BoxStream<'static, Result<T>> {
         self.add(call);
         inner
     }
@@ -106,7 +123,11 @@ impl<C: CallKind> Delaying<C> {
 }
 
 impl<C: CallKind> Layer<C> for Delaying<C> {
-    fn around<'a, T: Send + 'a>(&'a self, call: C, inner: BoxFuture<'a, Result<T>>) -> BoxFuture<'a, Result<T>> {
+    fn around<'a, T: Send + 'a>(
+        &'a self,
+        call: C,
+        inner: BoxFuture<'a, Result<T>>,
+    ) -> BoxFuture<'a, Result<T>> {
         match self.wait(call) {
             None => inner,
             Some(wait) => Box::pin(async move {
@@ -116,7 +137,11 @@ impl<C: CallKind> Layer<C> for Delaying<C> {
         }
     }
 
-    fn around_stream<T: Send + 'static>(&self, call: C, inner: BoxStream<'static, Result<T>>) -> BoxStream<'static, Result<T>> {
+    fn around_stream<T: Send + 'static>(
+        &self,
+        call: C,
+        inner: BoxStream<'static, Result<T>>,
+    ) -> BoxStream<'static, Result<T>> {
         match self.wait(call) {
             None => inner,
             Some(wait) => stream::once(async move {
@@ -220,7 +245,11 @@ impl<C: CallKind> Holding<C> {
 }
 
 impl<C: CallKind> Layer<C> for Holding<C> {
-    fn around<'a, T: Send + 'a>(&'a self, call: C, inner: BoxFuture<'a, Result<T>>) -> BoxFuture<'a, Result<T>> {
+    fn around<'a, T: Send + 'a>(
+        &'a self,
+        call: C,
+        inner: BoxFuture<'a, Result<T>>,
+    ) -> BoxFuture<'a, Result<T>> {
         if !self.begin(call) {
             return inner;
         }
@@ -231,7 +260,11 @@ impl<C: CallKind> Layer<C> for Holding<C> {
     }
 
     /// Streams are not held, only counted.
-    fn around_stream<T: Send + 'static>(&self, call: C, inner: BoxStream<'static, Result<T>>) -> BoxStream<'static, Result<T>> {
+    fn around_stream<T: Send + 'static>(
+        &self,
+        call: C,
+        inner: BoxStream<'static, Result<T>>,
+    ) -> BoxStream<'static, Result<T>> {
         *lock(&self.holds).seen.entry(call).or_insert(0) += 1;
         inner
     }
@@ -242,7 +275,8 @@ impl<C: CallKind> Layer<C> for Holding<C> {
 pub enum Fault {
     /// It doesn't reach the store; the error is retryable.
     Before,
-    /// It takes place, but the caller gets a retryable error instead of the answer. A stream gives all its items, then the error.
+    /// It takes place, but the caller gets a retryable error instead of the answer. A stream gives all its
+    /// items, then the error.
     After,
     /// It doesn't reach the store; the error says that trying again is pointless.
     Refused,
@@ -278,7 +312,8 @@ impl<C: CallKind> Failing<C> {
         Arc::default()
     }
 
-    /// Fails the `n`th call of this kind from now on: 1 is the next. May be called several times for one kind.
+    /// Fails the `n`th call of this kind from now on: 1 is the next. May be called several times for one
+    /// kind.
     ///
     /// # Panics
     /// If `n` is 0.
@@ -339,7 +374,11 @@ fn error<C: CallKind>(call: C, fault: Fault) -> Error {
 }
 
 impl<C: CallKind> Layer<C> for Failing<C> {
-    fn around<'a, T: Send + 'a>(&'a self, call: C, inner: BoxFuture<'a, Result<T>>) -> BoxFuture<'a, Result<T>> {
+    fn around<'a, T: Send + 'a>(
+        &'a self,
+        call: C,
+        inner: BoxFuture<'a, Result<T>>,
+    ) -> BoxFuture<'a, Result<T>> {
         let Some(fault) = self.decide(call) else { return inner };
         Box::pin(async move {
             if fault == Fault::After {
@@ -350,7 +389,11 @@ impl<C: CallKind> Layer<C> for Failing<C> {
         })
     }
 
-    fn around_stream<T: Send + 'static>(&self, call: C, inner: BoxStream<'static, Result<T>>) -> BoxStream<'static, Result<T>> {
+    fn around_stream<T: Send + 'static>(
+        &self,
+        call: C,
+        inner: BoxStream<'static, Result<T>>,
+    ) -> BoxStream<'static, Result<T>> {
         let Some(fault) = self.decide(call) else { return inner };
         let end = stream::once(async move { Err(error(call, fault)) });
         if fault == Fault::After { inner.chain(end).boxed() } else { end.boxed() }

@@ -1,4 +1,5 @@
-//! Helpers of the tests: real servers, a network that breaks on demand, time and chance under control, and layers around the seams.
+//! Helpers of the tests: real servers, a network that breaks on demand, time and chance under control, and
+//! layers around the seams.
 //!
 //! | to … | use |
 //! |---|---|
@@ -14,7 +15,11 @@
 //! | count the documents, objects and bytes that go through a seam | [`Meter`] with [`documents::metered`] or [`objects::metered`] |
 //!
 //! Everything here panics with a sentence that says what is wrong: a test has nothing better to do with it.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "the panic is the failure of the test that asked")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "the panic is the failure of the test that asked"
+)]
 
 mod clock;
 pub mod documents;

@@ -1,7 +1,8 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Counts what goes through a seam: calls, and documents or objects with their bytes in either direction. One meter may be in many places; put there
-/// by [`documents::metered`](crate::documents::metered) and [`objects::metered`](crate::objects::metered).
+/// Counts what goes through a seam: calls, and documents or objects with their bytes in either direction. One
+/// meter may be in many places; put there by [`documents::metered`](crate::documents::metered) and
+/// [`objects::metered`](crate::objects::metered).
 #[derive(Debug, Default)]
 pub struct Meter {
     calls: AtomicU64,

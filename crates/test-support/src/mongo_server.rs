@@ -4,7 +4,8 @@ use bson::{Bson, Document, doc};
 
 use crate::mongod::Mongod;
 
-/// A MongoDB server of one test, without a replica set, that asks for passwords when it is told to. It ends with the test.
+/// A MongoDB server of one test, without a replica set, that asks for passwords when it is told to. It ends
+/// with the test.
 #[derive(Debug)]
 pub struct MongoServer {
     server: Mongod,
@@ -34,8 +35,14 @@ impl MongoServer {
     /// # Panics
     /// If the server refuses.
     pub async fn add_user(&self, name: &str, password: &str, role: &str, databases: &[&str]) {
-        let roles: Vec<Bson> = databases.iter().map(|database| doc! { "role": role, "db": *database }.into()).collect();
-        self.server.run("admin", doc! { "createUser": name, "pwd": password, "roles": roles, "writeConcern": { "j": true } }).await;
+        let roles: Vec<Bson> =
+            databases.iter().map(|database| doc! { "role": role, "db": *database }.into()).collect();
+        self.server
+            .run(
+                "admin",
+                doc! { "createUser": name, "pwd": password, "roles": roles, "writeConcern": { "j": true } },
+            )
+            .await;
     }
 
     /// Starts again, from now on with users and passwords, or for everybody.
@@ -47,7 +54,8 @@ impl MongoServer {
         self.server.until_answering().await;
     }
 
-    /// All documents of some databases by their collections and ids; only as long as everybody may do everything.
+    /// All documents of some databases by their collections and ids; only as long as everybody may do
+    /// everything.
     ///
     /// # Panics
     /// If the server refuses.
@@ -55,7 +63,10 @@ impl MongoServer {
         let mut all = BTreeMap::new();
         for database in databases {
             let listed = self.server.run(database, doc! { "listCollections": 1, "nameOnly": true }).await;
-            let listed = listed.get_document("cursor").and_then(|cursor| cursor.get_array("firstBatch")).expect("a list has a batch");
+            let listed = listed
+                .get_document("cursor")
+                .and_then(|cursor| cursor.get_array("firstBatch"))
+                .expect("a list has a batch");
             let names = listed.iter().filter_map(|collection| collection.as_document()?.get_str("name").ok());
             for name in names.filter(|name| !name.starts_with("system.")) {
                 all.insert(format!("{database}.{name}"), Document::new());

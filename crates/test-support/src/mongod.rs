@@ -50,9 +50,21 @@ impl Mongod {
     pub(crate) fn spawn(&mut self, arguments: &[&str]) {
         self.kill();
         let mut command = Command::new(program());
-        command.args(["--bind_ip", "127.0.0.1", "--port", &self.port.to_string(), "--nounixsocket", "--quiet"]);
+        command.args([
+            "--bind_ip",
+            "127.0.0.1",
+            "--port",
+            &self.port.to_string(),
+            "--nounixsocket",
+            "--quiet",
+        ]);
         command.args(["--wiredTigerCacheSizeGB", "0.25"]).args(arguments);
-        command.args(["--setParameter", "diagnosticDataCollectionEnabled=false", "--setParameter", "enableTestCommands=1"]);
+        command.args([
+            "--setParameter",
+            "diagnosticDataCollectionEnabled=false",
+            "--setParameter",
+            "enableTestCommands=1",
+        ]);
         let folder = self.folder.as_ref().expect("a server of others is not started here").path();
         command.arg("--dbpath").arg(folder).arg("--logpath").arg(folder.join("log"));
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
@@ -95,7 +107,10 @@ impl Mongod {
     /// The answer to a command, which must not be an error.
     pub(crate) async fn run(&self, database: &str, command: Document) -> Document {
         let (named, port) = (command.keys().next().cloned().unwrap_or_default(), self.port);
-        let answer = self.ask(database, command).await.unwrap_or_else(|| panic!("the server at {port} does not answer `{named}`"));
+        let answer = self
+            .ask(database, command)
+            .await
+            .unwrap_or_else(|| panic!("the server at {port} does not answer `{named}`"));
         assert!(is_ok(&answer), "the server at {port} refuses `{named}`: {answer}");
         answer
     }
@@ -106,7 +121,10 @@ impl Mongod {
         let mut all = Vec::new();
         loop {
             let cursor = answer.get_document("cursor").expect("a find has a cursor");
-            let batch = cursor.get_array("firstBatch").or_else(|_| cursor.get_array("nextBatch")).expect("a cursor has a batch");
+            let batch = cursor
+                .get_array("firstBatch")
+                .or_else(|_| cursor.get_array("nextBatch"))
+                .expect("a cursor has a batch");
             all.extend(batch.iter().filter_map(Bson::as_document).cloned());
             match cursor.get_i64("id") {
                 Ok(0) | Err(_) => return all,
@@ -147,20 +165,25 @@ fn is_ok(answer: &Document) -> bool {
 
 /// The `mongod` on the path, else the one that `scripts/services` installed.
 fn program() -> PathBuf {
-    let on_path =
-        std::env::var_os("PATH").and_then(|path| std::env::split_paths(&path).map(|at| at.join("mongod")).find(|at| at.is_file()));
+    let on_path = std::env::var_os("PATH")
+        .and_then(|path| std::env::split_paths(&path).map(|at| at.join("mongod")).find(|at| at.is_file()));
     on_path.or_else(installed).expect("there is a mongod: run `scripts/services up mongo-rs` once")
 }
 
 fn installed() -> Option<PathBuf> {
     let cache = std::env::var_os("CHRONOS_SERVICES_CACHE").map(PathBuf::from).or_else(|| {
         let base = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
-        Some(base.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache")))?.join("chronos-services"))
+        Some(
+            base.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache")))?
+                .join("chronos-services"),
+        )
     })?;
     let entries = |folder: PathBuf, prefix: &'static str| {
         let read = std::fs::read_dir(folder).into_iter().flatten().flatten();
-        read.filter(move |entry| entry.file_name().to_string_lossy().starts_with(prefix)).map(|entry| entry.path())
+        read.filter(move |entry| entry.file_name().to_string_lossy().starts_with(prefix))
+            .map(|entry| entry.path())
     };
-    let pythons = entries(cache, "mongod-").flat_map(|environment| entries(environment.join("lib"), "python3"));
+    let pythons =
+        entries(cache, "mongod-").flat_map(|environment| entries(environment.join("lib"), "python3"));
     pythons.map(|python| python.join("site-packages/fiftyone/db/bin/mongod")).find(|at| at.is_file())
 }

@@ -12,8 +12,9 @@ use tokio::task::{JoinHandle, JoinSet};
 
 /// A network between client and server that a test can cut, stall and restore.
 ///
-/// Clients connect to [`address`](Self::address), or use [`uri`](Self::uri). The driver of MongoDB goes around it to the members a replica set
-/// names, unless the URI says `directConnection=true`. Dropping the proxy closes every connection.
+/// Clients connect to [`address`](Self::address), or use [`uri`](Self::uri). The driver of MongoDB goes
+/// around it to the members a replica set names, unless the URI says `directConnection=true`. Dropping the
+/// proxy closes every connection.
 #[derive(Debug)]
 pub struct Proxy {
     address: SocketAddr,
@@ -84,7 +85,8 @@ struct Line {
 }
 
 impl Proxy {
-    /// A proxy on a free port of loopback in front of the server at `uri`, which is `host:port` or a URL with such.
+    /// A proxy on a free port of loopback in front of the server at `uri`, which is `host:port` or a URL with
+    /// such.
     ///
     /// # Panics
     /// If the URI has no port or loopback has none left.
@@ -96,7 +98,8 @@ impl Proxy {
         let (count, open) = watch::channel(0);
         let target = watch::Sender::new(upstream.clone());
         let passed = Arc::<Passed>::default();
-        let task = tokio::spawn(accept(listener, target.subscribe(), line.clone(), count, Arc::clone(&passed)));
+        let task =
+            tokio::spawn(accept(listener, target.subscribe(), line.clone(), count, Arc::clone(&passed)));
         Self { address, upstream_uri: uri.to_owned(), upstream, target, line, open, passed, task }
     }
 
@@ -134,23 +137,26 @@ impl Proxy {
         self.line.send_modify(|line| line.age += 1);
     }
 
-    /// Leads new connections to the server at another URI, as a name does after a failover; those that are open stay where they are.
+    /// Leads new connections to the server at another URI, as a name does after a failover; those that are
+    /// open stay where they are.
     pub fn lead_to(&self, uri: &str) {
         self.target.send_replace(authority(uri).to_owned());
     }
 
-    /// Holds back everything that is sent from now on, in both directions, until [`restore`](Self::restore). Connections stay open.
+    /// Holds back everything that is sent from now on, in both directions, until [`restore`](Self::restore).
+    /// Connections stay open.
     pub fn stall(&self) {
         self.set(Mode::Stall);
     }
 
-    /// Lets requests through and holds back the answers, until [`restore`](Self::restore): followed by [`cut`](Self::cut) the client doesn't
-    /// know whether its request took place.
+    /// Lets requests through and holds back the answers, until [`restore`](Self::restore): followed by
+    /// [`cut`](Self::cut) the client doesn't know whether its request took place.
     pub fn mute(&self) {
         self.set(Mode::Mute);
     }
 
-    /// Delays every piece of data by this much real time, in both directions, until [`restore`](Self::restore).
+    /// Delays every piece of data by this much real time, in both directions, until
+    /// [`restore`](Self::restore).
     pub fn delay(&self, by: Duration) {
         self.set(Mode::Delay(by));
     }
@@ -195,7 +201,12 @@ async fn accept(
     }
 }
 
-async fn serve(client: TcpStream, upstream: String, mut line: watch::Receiver<Line>, passed: Arc<Passed>) -> io::Result<()> {
+async fn serve(
+    client: TcpStream,
+    upstream: String,
+    mut line: watch::Receiver<Line>,
+    passed: Arc<Passed>,
+) -> io::Result<()> {
     let Line { mode, age } = *line.borrow_and_update();
     if mode == Mode::Cut {
         return Ok(());
@@ -226,7 +237,8 @@ async fn pump(
     loop {
         let length = from.read(&mut buffer).await?;
         let held = |mode| mode == Mode::Stall || (answers && mode == Mode::Mute);
-        let now = *line.wait_for(|line| line.age != age || !held(line.mode)).await.map_err(io::Error::other)?;
+        let now =
+            *line.wait_for(|line| line.age != age || !held(line.mode)).await.map_err(io::Error::other)?;
         // What was held back when the line was cut is lost, also if it was restored since.
         if now.age != age {
             return Ok(());

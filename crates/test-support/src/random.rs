@@ -3,7 +3,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bson::oid::ObjectId;
 use chronos_db::Random;
 
-/// The odd number nearest to 2^64 divided by the golden ratio: adding it again and again visits every number once, well spread.
+/// The odd number nearest to 2^64 divided by the golden ratio: adding it again and again visits every number
+/// once, well spread.
 const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// Where the seconds of the identifiers start: any date that looks like one.

@@ -12,7 +12,8 @@ const TIMEOUT: Duration = Duration::from_secs(60);
 /// All slots of a cluster.
 const SLOTS: usize = 16_384;
 
-/// A Redis server of one test, on a free port; it ends with it. It may be killed and started again on its data.
+/// A Redis server of one test, on a free port; it ends with it. It may be killed and started again on its
+/// data.
 #[derive(Debug)]
 pub struct RedisServer {
     process: Option<Child>,
@@ -29,7 +30,8 @@ impl RedisServer {
     pub async fn start(arguments: &[&str]) -> Self {
         let port = free_port();
         let folder = tempfile::tempdir().expect("there is room for a temporary folder");
-        let mut all = ["--bind", "127.0.0.1", "--port", &port.to_string(), "--save", ""].map(str::to_owned).to_vec();
+        let mut all =
+            ["--bind", "127.0.0.1", "--port", &port.to_string(), "--save", ""].map(str::to_owned).to_vec();
         all.extend(["--dir".to_owned(), folder.path().display().to_string()]);
         all.extend(arguments.iter().map(|argument| (*argument).to_owned()));
         Self::begin(port, folder, all).await
@@ -40,8 +42,8 @@ impl RedisServer {
         Self::start(&["--appendonly", "yes", "--appendfsync", "always"]).await
     }
 
-    /// A sentinel that watches the server at this port of loopback as the master `main`, and replaces it when it is told to: a server
-    /// that is only slow, on a busy machine, must not look down.
+    /// A sentinel that watches the server at this port of loopback as the master `main`, and replaces it when
+    /// it is told to: a server that is only slow, on a busy machine, must not look down.
     pub async fn sentinel(master: u16) -> Self {
         let port = free_port();
         let folder = tempfile::tempdir().expect("there is room for a temporary folder");
@@ -94,10 +96,15 @@ impl RedisServer {
     pub async fn restart(&mut self) {
         self.kill();
         let mut command = Command::new(program());
-        command.args(&self.arguments).current_dir(self.folder.path()).stdout(Stdio::null()).stderr(Stdio::null());
+        command
+            .args(&self.arguments)
+            .current_dir(self.folder.path())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
         self.process = Some(command.spawn().expect("redis-server can be started"));
         let begun = Instant::now();
-        // While it loads its data it says so, and a password is asked for: both are answers, but only the latter is one to go on with.
+        // While it loads its data it says so, and a password is asked for: both are answers, but only the
+        // latter is one to go on with.
         while self.try_run(&["PING"]).await.is_none_or(|answer| answer.contains("LOADING")) {
             assert!(begun.elapsed() < TIMEOUT, "a Redis server did not start");
             tokio::time::sleep(Duration::from_millis(10)).await;
@@ -138,22 +145,27 @@ impl RedisServer {
         Some(lines.join("\n"))
     }
 
-    /// Waits until this replica has everything its master has now. (`WAIT` knows only of what its own connection wrote.)
+    /// Waits until this replica has everything its master has now. (`WAIT` knows only of what its own
+    /// connection wrote.)
     ///
     /// # Panics
     /// If that never comes.
     pub async fn has_all_of(&self, master: &Self) {
         let offset = |answer: &str, name: &str| {
-            answer.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')?.trim().parse::<u64>().ok())
+            answer
+                .lines()
+                .find_map(|line| line.strip_prefix(name)?.strip_prefix(':')?.trim().parse::<u64>().ok())
         };
-        let written = offset(&master.run(&["INFO", "replication"]).await, "master_repl_offset").expect("a master says how much it wrote");
+        let written = offset(&master.run(&["INFO", "replication"]).await, "master_repl_offset")
+            .expect("a master says how much it wrote");
         self.until("the replica has everything", &["INFO", "replication"], |answer| {
             offset(answer, "slave_repl_offset").is_some_and(|read| read >= written)
         })
         .await;
     }
 
-    /// Asks until the answer is such a one. A server that changes its role drops its connections, so one without an answer is asked again.
+    /// Asks until the answer is such a one. A server that changes its role drops its connections, so one
+    /// without an answer is asked again.
     ///
     /// # Panics
     /// If that never comes.
@@ -184,13 +196,21 @@ pub struct RedisCluster {
 }
 
 impl RedisCluster {
-    /// So many masters with so many replicas each (0 or 1). A failover needs three masters, so that two can vote.
+    /// So many masters with so many replicas each (0 or 1). A failover needs three masters, so that two can
+    /// vote.
     ///
     /// # Panics
     /// If they do not find together.
     pub async fn start(masters: usize, replicas: usize, arguments: &[&str]) -> Self {
         // A node that is only slow, on a busy machine, must not look down: nothing here waits for that.
-        let mut all = vec!["--cluster-enabled", "yes", "--cluster-node-timeout", "5000", "--repl-diskless-sync-delay", "0"];
+        let mut all = vec![
+            "--cluster-enabled",
+            "yes",
+            "--cluster-node-timeout",
+            "5000",
+            "--repl-diskless-sync-delay",
+            "0",
+        ];
         all.extend(arguments);
         let node = || RedisServer::start(&all);
         let cluster = Self {
@@ -199,8 +219,10 @@ impl RedisCluster {
         };
         let count = cluster.masters.len();
         for (index, master) in cluster.masters.iter().enumerate() {
-            let slots: Vec<String> = (SLOTS * index / count..SLOTS * (index + 1) / count).map(|slot| slot.to_string()).collect();
-            let words: Vec<&str> = ["CLUSTER", "ADDSLOTS"].into_iter().chain(slots.iter().map(String::as_str)).collect();
+            let slots: Vec<String> =
+                (SLOTS * index / count..SLOTS * (index + 1) / count).map(|slot| slot.to_string()).collect();
+            let words: Vec<&str> =
+                ["CLUSTER", "ADDSLOTS"].into_iter().chain(slots.iter().map(String::as_str)).collect();
             assert_eq!(master.run(&words).await, "OK");
             assert_eq!(master.run(&["CLUSTER", "SET-CONFIG-EPOCH", &(index + 1).to_string()]).await, "OK");
         }
@@ -220,7 +242,11 @@ impl RedisCluster {
         for (replica, master) in cluster.replicas.iter().zip(&cluster.masters) {
             let id = master.run(&["CLUSTER", "MYID"]).await;
             replica.until("it is a replica", &["CLUSTER", "REPLICATE", &id], |answer| answer == "OK").await;
-            replica.until("it follows its master", &["INFO", "replication"], |answer| answer.contains("master_link_status:up")).await;
+            replica
+                .until("it follows its master", &["INFO", "replication"], |answer| {
+                    answer.contains("master_link_status:up")
+                })
+                .await;
         }
         cluster.is_whole().await;
         cluster
@@ -230,12 +256,17 @@ impl RedisCluster {
         self.masters.iter().chain(&self.replicas).filter(|node| node.process.is_some())
     }
 
-    /// Every node that lives sees a whole cluster, with as many replicas as there are: masters vote for those they know.
+    /// Every node that lives sees a whole cluster, with as many replicas as there are: masters vote for those
+    /// they know.
     async fn is_whole(&self) {
         let replicas = self.nodes().count() - self.masters.len();
         for node in self.nodes() {
-            node.until("the cluster is whole", &["CLUSTER", "INFO"], |answer| answer.contains("cluster_state:ok")).await;
-            let known = |answer: &str| answer.lines().filter(|line| line.contains("slave")).count() >= replicas;
+            node.until("the cluster is whole", &["CLUSTER", "INFO"], |answer| {
+                answer.contains("cluster_state:ok")
+            })
+            .await;
+            let known =
+                |answer: &str| answer.lines().filter(|line| line.contains("slave")).count() >= replicas;
             node.until("the replicas are known", &["CLUSTER", "NODES"], known).await;
         }
     }
@@ -260,19 +291,24 @@ impl RedisCluster {
         self.is_whole().await;
     }
 
-    /// Kills one of the first masters when its replica has everything, makes the replica the master, and waits until every node knows it. Nobody
-    /// may write meanwhile.
+    /// Kills one of the first masters when its replica has everything, makes the replica the master, and
+    /// waits until every node knows it. Nobody may write meanwhile.
     pub async fn fail_over(&mut self, index: usize) {
         self.replicas[index].has_all_of(&self.masters[index]).await;
         self.masters[index].kill();
         let replica = &self.replicas[index];
-        // Without waiting until the others have noticed: how long that takes is a matter of how busy the machine is.
+        // Without waiting until the others have noticed: how long that takes is a matter of how busy the
+        // machine is.
         assert_eq!(replica.run(&["CLUSTER", "FAILOVER", "TAKEOVER"]).await, "OK");
         let id = replica.run(&["CLUSTER", "MYID"]).await;
-        let is_master = |answer: &str| answer.lines().any(|line| line.starts_with(&id) && line.contains("master"));
+        let is_master =
+            |answer: &str| answer.lines().any(|line| line.starts_with(&id) && line.contains("master"));
         for node in self.nodes() {
             node.until("it is the master", &["CLUSTER", "NODES"], is_master).await;
-            node.until("the cluster is whole", &["CLUSTER", "INFO"], |answer| answer.contains("cluster_state:ok")).await;
+            node.until("the cluster is whole", &["CLUSTER", "INFO"], |answer| {
+                answer.contains("cluster_state:ok")
+            })
+            .await;
         }
     }
 }
@@ -292,8 +328,9 @@ fn program() -> PathBuf {
         .expect("there is no redis-server: run `scripts/services up redis` once")
 }
 
-/// Below the ports that outgoing connections get, so that none of these takes it when the server is down; so is the one 10000 above it, which is
-/// free, too: there nodes of a cluster listen for each other. No two calls in a process give the same port.
+/// Below the ports that outgoing connections get, so that none of these takes it when the server is down; so
+/// is the one 10000 above it, which is free, too: there nodes of a cluster listen for each other. No two
+/// calls in a process give the same port.
 ///
 /// # Panics
 /// If loopback has no such port.

@@ -7,7 +7,8 @@ use crate::mongod::{Mongod, TIMEOUT};
 const SET: &str = "rs";
 const OF_A_SET: [&str; 4] = ["--replSet", SET, "--oplogSize", "64"];
 
-/// A MongoDB replica set of one test, whose members may be killed, frozen and held back. It ends with the test.
+/// A MongoDB replica set of one test, whose members may be killed, frozen and held back. It ends with the
+/// test.
 ///
 /// Elections take two seconds. Each member knows the server's fail points.
 #[derive(Debug)]
@@ -27,7 +28,8 @@ impl ReplicaSet {
         Self::with_members(vec![Document::new(); 3]).await
     }
 
-    /// Two members that carry data, and an arbiter: one of them away leaves a primary, but no majority that could acknowledge a write.
+    /// Two members that carry data, and an arbiter: one of them away leaves a primary, but no majority that
+    /// could acknowledge a write.
     ///
     /// # Panics
     /// As [`start`](Self::start).
@@ -35,8 +37,8 @@ impl ReplicaSet {
         Self::with_members(vec![doc! { "priority": 2 }, Document::new(), doc! { "arbiterOnly": true }]).await
     }
 
-    /// The set of three members that `scripts/services` started. Its members can be held back and elected, and not be killed or frozen; whoever does so
-    /// is the only one who uses it meanwhile.
+    /// The set of three members that `scripts/services` started. Its members can be held back and elected,
+    /// and not be killed or frozen; whoever does so is the only one who uses it meanwhile.
     ///
     /// # Panics
     /// If the services are not up.
@@ -44,7 +46,9 @@ impl ReplicaSet {
     pub fn of_services() -> Self {
         let uri = crate::servers::mongo_rs3_uri();
         let hosts = uri.trim_start_matches("mongodb://").split('/').next().unwrap_or_default();
-        let ports = hosts.split(',').map(|host| host.rsplit(':').next().and_then(|port| port.parse().ok()).expect("a host has a port"));
+        let ports = hosts.split(',').map(|host| {
+            host.rsplit(':').next().and_then(|port| port.parse().ok()).expect("a host has a port")
+        });
         let members: Vec<Mongod> = ports.map(Mongod::of_others).collect();
         Self { options: vec![Document::new(); members.len()], members, uri: Some(uri) }
     }
@@ -60,14 +64,20 @@ impl ReplicaSet {
             member.until_answering().await;
         }
         let members = set.options.iter().zip(&set.members).enumerate().map(|(at, (options, member))| {
-            let mut described = doc! { "_id": i32::try_from(at).expect("a set has few members"), "host": member.address() };
+            let mut described =
+                doc! { "_id": i32::try_from(at).expect("a set has few members"), "host": member.address() };
             described.extend(options.clone());
             described
         });
         let members: Vec<Document> = members.collect();
         let settings = doc! { "electionTimeoutMillis": 2_000, "heartbeatIntervalMillis": 200 };
         // What a set with an arbiter has by itself is no majority.
-        set.run(0, "admin", doc! { "replSetInitiate": { "_id": SET, "members": members, "settings": settings } }).await;
+        set.run(
+            0,
+            "admin",
+            doc! { "replSetInitiate": { "_id": SET, "members": members, "settings": settings } },
+        )
+        .await;
         set.until_complete().await;
         set
     }
@@ -112,7 +122,8 @@ impl ReplicaSet {
         (0..self.members.len()).filter(|at| *at != primary && !self.is_arbiter(*at)).collect()
     }
 
-    /// Waits until there is a primary and every member that runs follows it, so that a majority can acknowledge writes.
+    /// Waits until there is a primary and every member that runs follows it, so that a majority can
+    /// acknowledge writes.
     ///
     /// # Panics
     /// If that never comes.
@@ -120,16 +131,21 @@ impl ReplicaSet {
         let begun = Instant::now();
         loop {
             let primary = self.primary().await;
-            let status = self.members[primary].ask("admin", doc! { "replSetGetStatus": 1 }).await.unwrap_or_default();
+            let status =
+                self.members[primary].ask("admin", doc! { "replSetGetStatus": 1 }).await.unwrap_or_default();
             let states = status.get_array("members").map(|members| {
-                let states = members.iter().filter_map(|member| member.as_document()?.get_str("stateStr").ok());
+                let states =
+                    members.iter().filter_map(|member| member.as_document()?.get_str("stateStr").ok());
                 states.filter(|state| ["PRIMARY", "SECONDARY", "ARBITER"].contains(state)).count()
             });
             let running = self.members.iter().filter(|member| member.is_up()).count();
             if states.is_ok_and(|states| states >= running) {
                 return;
             }
-            assert!(begun.elapsed() < TIMEOUT, "the members of the replica set do not follow its primary: {status}");
+            assert!(
+                begun.elapsed() < TIMEOUT,
+                "the members of the replica set do not follow its primary: {status}"
+            );
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
@@ -154,14 +170,17 @@ impl ReplicaSet {
     pub async fn step_down(&self) -> usize {
         let primary = self.primary().await;
         // It may be refused if no other member has caught up in a second; `force` then does it all the same.
-        self.members[primary].ask("admin", doc! { "replSetStepDown": 3, "secondaryCatchUpPeriodSecs": 1, "force": true }).await;
+        self.members[primary]
+            .ask("admin", doc! { "replSetStepDown": 3, "secondaryCatchUpPeriodSecs": 1, "force": true })
+            .await;
         self.primary().await
     }
 
     /// Holds back replication: what the primary writes from now on reaches no other member.
     pub async fn lag(&self, primary: usize) {
         for at in self.others(primary) {
-            self.run(at, "admin", doc! { "configureFailPoint": "stopReplProducer", "mode": "alwaysOn" }).await;
+            self.run(at, "admin", doc! { "configureFailPoint": "stopReplProducer", "mode": "alwaysOn" })
+                .await;
         }
         // A batch that was on its way when the fail points were set still arrives; the next one does not.
         tokio::time::sleep(Duration::from_millis(200)).await;
@@ -176,7 +195,8 @@ impl ReplicaSet {
         }
     }
 
-    /// Stops the member's process without ending it: its connections stay open, and nothing on them is answered.
+    /// Stops the member's process without ending it: its connections stay open, and nothing on them is
+    /// answered.
     pub fn freeze(&mut self, at: usize) {
         self.members[at].signal("STOP");
         self.members[at].is_frozen = true;
@@ -202,8 +222,9 @@ impl ReplicaSet {
         self.members[at].until_answering().await;
     }
 
-    /// Elects another primary while the present one is frozen and the others lack what it wrote since [`lag`](Self::lag); the old one is thawed
-    /// by the caller, and then undoes what only it had. Returns the new one.
+    /// Elects another primary while the present one is frozen and the others lack what it wrote since
+    /// [`lag`](Self::lag); the old one is thawed by the caller, and then undoes what only it had. Returns the
+    /// new one.
     pub async fn fail_over_without_the_last_writes(&mut self, primary: usize) -> usize {
         self.freeze(primary);
         let next = self.primary().await;
@@ -211,8 +232,8 @@ impl ReplicaSet {
         next
     }
 
-    /// Elects a member that lacks what the primary wrote since [`lag`](Self::lag), and ends that: the old primary then undoes what only it had. All
-    /// members stay up. Returns the new primary.
+    /// Elects a member that lacks what the primary wrote since [`lag`](Self::lag), and ends that: the old
+    /// primary then undoes what only it had. All members stay up. Returns the new primary.
     ///
     /// # Panics
     /// If no other member becomes the primary.

@@ -8,7 +8,8 @@ use chronos_db::objects::{ObjectInfo, ObjectStorage, Put, PutOptions};
 use chronos_db::{Error, Result};
 use futures::stream::BoxStream;
 
-/// An object storage that does not take some objects: a part of the key says which. All buckets that are [`put around`](Self::around) share its plan.
+/// An object storage that does not take some objects: a part of the key says which. All buckets that are
+/// [`put around`](Self::around) share its plan.
 #[derive(Debug, Default)]
 pub struct Selective {
     plan: Mutex<Plan>,
@@ -74,8 +75,11 @@ impl Selective {
     fn begin(&self, key: &str) -> Option<Manner> {
         let mut plan = self.plan();
         *plan.begun.entry(key.to_owned()).or_insert(0) += 1;
-        let (part, manner) =
-            plan.puts.iter().find(|(part, _)| key.contains(part.as_str())).map(|(part, manner)| (part.clone(), *manner))?;
+        let (part, manner) = plan
+            .puts
+            .iter()
+            .find(|(part, _)| key.contains(part.as_str()))
+            .map(|(part, manner)| (part.clone(), *manner))?;
         if matches!(manner, Manner::PanicOnce) {
             plan.puts.remove(&part);
         }
@@ -94,7 +98,9 @@ impl ObjectStorage for Decorated {
     async fn put(&self, key: &str, body: Bytes, options: PutOptions) -> Result<Put> {
         match self.selective.begin(key) {
             None => self.inner.put(key, body, options).await,
-            Some(Manner::Refuse) => Err(Error::storage(format!("injected: `{key}` is not taken")).retryable()),
+            Some(Manner::Refuse) => {
+                Err(Error::storage(format!("injected: `{key}` is not taken")).retryable())
+            }
             Some(Manner::Hang) => std::future::pending().await,
             Some(Manner::PanicOnce) => panic!("injected: a put of `{key}` panics"),
         }

@@ -2,7 +2,8 @@ use std::net::SocketAddr;
 
 use tokio::net::TcpSocket;
 
-/// A port of loopback on which nobody listens, and nobody can begin to while this lives: connections to it are refused.
+/// A port of loopback on which nobody listens, and nobody can begin to while this lives: connections to it
+/// are refused.
 #[derive(Debug)]
 pub struct SilentPort {
     socket: TcpSocket,

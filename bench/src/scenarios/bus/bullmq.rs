@@ -95,10 +95,14 @@ async fn ours(server: &RedisServer, jobs: usize) -> Result<Took> {
 
 pub(crate) async fn npm(context: &Context) -> Result<Vec<Line>> {
     let script = tokio::task::spawn_blocking(installed).await??;
-    let what = format!("bullmq {BULLMQ}, ioredis {IOREDIS}, node {}", output(Command::new("node").arg("--version"))?.trim());
+    let what = format!(
+        "bullmq {BULLMQ}, ioredis {IOREDIS}, node {}",
+        output(Command::new("node").arg("--version"))?.trim()
+    );
     let run = async |server: &RedisServer, jobs: usize| {
         let mut node = Command::new("node");
-        node.arg(&script).args([usize::from(server.port()), jobs, BATCH, CONCURRENCY].map(|number| number.to_string()));
+        node.arg(&script)
+            .args([usize::from(server.port()), jobs, BATCH, CONCURRENCY].map(|number| number.to_string()));
         let said = tokio::task::spawn_blocking(move || output(&mut node)).await??;
         Ok(serde_json::from_str(said.trim())?)
     };
@@ -110,7 +114,9 @@ fn installed() -> Result<PathBuf> {
     let cache = match (std::env::var_os("XDG_CACHE_HOME"), std::env::var_os("HOME")) {
         (Some(cache), _) => PathBuf::from(cache),
         (None, Some(home)) => PathBuf::from(home).join(".cache"),
-        (None, None) => return Err("there is no home whose cache the npm package could be installed into".into()),
+        (None, None) => {
+            return Err("there is no home whose cache the npm package could be installed into".into());
+        }
     };
     let folder = cache.join(format!("chronos-bench/bullmq-{BULLMQ}-ioredis-{IOREDIS}"));
     let complete = folder.join(".complete");
@@ -130,7 +136,12 @@ fn output(command: &mut Command) -> Result<String> {
     let name = command.get_program().to_string_lossy().into_owned();
     let output = command.output().map_err(|failure| format!("{name} cannot be run: {failure}"))?;
     if !output.status.success() {
-        return Err(format!("{name} ended with {}: {}", output.status, String::from_utf8_lossy(&output.stderr).trim()).into());
+        return Err(format!(
+            "{name} ended with {}: {}",
+            output.status,
+            String::from_utf8_lossy(&output.stderr).trim()
+        )
+        .into());
     }
     Ok(String::from_utf8(output.stdout)?)
 }
@@ -168,14 +179,17 @@ mod of_the_crate {
         let begun = Instant::now();
         for _ in 0..jobs / BATCH {
             let options = || JobOptions::new().remove_on_complete(RemoveOnFinish::Bool(true));
-            queue.add_bulk((0..BATCH).map(|_| BulkJob::with_options("job", &text, options())).collect()).await?;
+            queue
+                .add_bulk((0..BATCH).map(|_| BulkJob::with_options("job", &text, options())).collect())
+                .await?;
         }
         let added = begun.elapsed().as_secs_f64();
         let begun = Instant::now();
         let processor = |_: Job, _: CancellationToken| async { Ok(serde_json::Value::Null) };
         let options = WorkerOptions::new().connection(connection()).concurrency(CONCURRENCY);
         let worker = Worker::with_options("bench-crate", processor, options).await?;
-        // It tells of each job after that is stored, but keeps only so many of these events; the counts tell, too.
+        // It tells of each job after that is stored, but keeps only so many of these events; the counts tell,
+        // too.
         loop {
             let counts = queue.get_job_counts().await?;
             if counts.waiting + counts.active == 0 {

@@ -33,20 +33,32 @@ pub(crate) async fn and_ack(context: &Context) -> Result<Vec<Line>> {
         let figures = measure(context, &server).await?;
         let (ours, ceiling) = figures.batches.medians();
         let of_one_ack = median(&figures.one_ack);
-        let line = Line::against(format!("{NAME}{}", aof.suffix()), "messages/s", ours, ceiling, Some(aims::CONSUME))
-            .note("by", "receive and ack_all")
-            .note("batch", BATCH)
-            .note("tasks", TASKS)
-            .note("bytes", 100)
-            .note("ratios", figures.batches.spread())
-            .note("one_xack_a_batch", of_one_ack.round())
-            .note("ratio_to_that", (ours / of_one_ack * 100.0).round() / 100.0);
+        let line = Line::against(
+            format!("{NAME}{}", aof.suffix()),
+            "messages/s",
+            ours,
+            ceiling,
+            Some(aims::CONSUME),
+        )
+        .note("by", "receive and ack_all")
+        .note("batch", BATCH)
+        .note("tasks", TASKS)
+        .note("bytes", 100)
+        .note("ratios", figures.batches.spread())
+        .note("one_xack_a_batch", of_one_ack.round())
+        .note("ratio_to_that", (ours / of_one_ack * 100.0).round() / 100.0);
         lines.push(on(line, &server));
         let handled = median(&figures.handled);
-        let line = Line::against(format!("{NAME}_handler{}", aof.suffix()), "messages/s", handled, ceiling, Some(aims::CONSUME))
-            .note("by", "a task of its own for each message")
-            .note("concurrency", BATCH)
-            .note("ratio_to_one_xack_a_batch", (handled / of_one_ack * 100.0).round() / 100.0);
+        let line = Line::against(
+            format!("{NAME}_handler{}", aof.suffix()),
+            "messages/s",
+            handled,
+            ceiling,
+            Some(aims::CONSUME),
+        )
+        .note("by", "a task of its own for each message")
+        .note("concurrency", BATCH)
+        .note("ratio_to_one_xack_a_batch", (handled / of_one_ack * 100.0).round() / 100.0);
         lines.push(on(line, &server));
     }
     Ok(lines)
@@ -70,7 +82,11 @@ async fn measure(context: &Context, server: &RedisServer) -> Result<Figures> {
     Ok(figures)
 }
 
-async fn ours(server: &RedisServer, messages: usize, consume: impl AsyncFn(&Subscription, usize) -> Result<()>) -> Result<f64> {
+async fn ours(
+    server: &RedisServer,
+    messages: usize,
+    consume: impl AsyncFn(&Subscription, usize) -> Result<()>,
+) -> Result<f64> {
     let chronow = connect(server).await?;
     let (topic, subscription) = subscribed(&chronow, NAME).await?;
     fill(&topic, messages).await?;
@@ -78,8 +94,12 @@ async fn ours(server: &RedisServer, messages: usize, consume: impl AsyncFn(&Subs
     consume(&subscription, messages).await?;
     let took = begun.elapsed();
     let stats = subscription.stats().await?;
-    if (stats.acked, stats.deliveries, stats.backlog, stats.pending) != (messages as u64, messages as u64, 0, 0) {
-        return Err(format!("of {messages} messages, not all were handled once and acknowledged: {stats:?}").into());
+    if (stats.acked, stats.deliveries, stats.backlog, stats.pending)
+        != (messages as u64, messages as u64, 0, 0)
+    {
+        return Err(
+            format!("of {messages} messages, not all were handled once and acknowledged: {stats:?}").into()
+        );
     }
     topic.delete().await?;
     chronow.close().await?;
@@ -108,7 +128,11 @@ async fn received(subscription: &Subscription, _: usize) -> Result<()> {
 
 /// By a handler that does nothing.
 async fn handled(subscription: &Subscription, messages: usize) -> Result<()> {
-    let runner = subscription.run_bytes(|_: Message<Bytes>| async {}).concurrency(BATCH).prefetch(2 * BATCH).limit(messages as u64);
+    let runner = subscription
+        .run_bytes(|_: Message<Bytes>| async {})
+        .concurrency(BATCH)
+        .prefetch(2 * BATCH)
+        .limit(messages as u64);
     Ok(runner.await?)
 }
 

@@ -90,13 +90,20 @@ fn watched(hot: Arc<dyn HotTier>, latencies: Arc<Latencies>) -> Arc<dyn HotTier>
         let handed_out = || handed_out.lock().unwrap_or_else(PoisonError::into_inner);
         match point {
             Point::AfterPull(subscription, deliveries) if subscription.name() == SUBSCRIPTION => {
-                let sent = deliveries.iter().filter_map(|delivery| Some((delivery.lock.id.clone(), Latencies::sent(&delivery.payload)?)));
+                let sent = deliveries.iter().filter_map(|delivery| {
+                    Some((delivery.lock.id.clone(), Latencies::sent(&delivery.payload)?))
+                });
                 handed_out().extend(sent);
             }
             Point::AfterAdvance(subscription, settle, settled) if subscription.name() == SUBSCRIPTION => {
-                let acked = settle.iter().zip(settled).filter(|((_, how), done)| *how == Settle::Ack && **done == Settled::Done);
+                let acked = settle
+                    .iter()
+                    .zip(settled)
+                    .filter(|((_, how), done)| *how == Settle::Ack && **done == Settled::Done);
                 let mut handed_out = handed_out();
-                latencies.acknowledged(acked.filter_map(|((lock, _), _)| handed_out.remove(&lock.id)).collect::<Vec<_>>());
+                latencies.acknowledged(
+                    acked.filter_map(|((lock, _), _)| handed_out.remove(&lock.id)).collect::<Vec<_>>(),
+                );
             }
             _ => {}
         }
@@ -105,7 +112,12 @@ fn watched(hot: Arc<dyn HotTier>, latencies: Arc<Latencies>) -> Arc<dyn HotTier>
 }
 
 /// Sends one message after the other, each by a call of its own, however long they take. Answers how many.
-async fn steadily<F>(latencies: &Latencies, rate: u64, time: Duration, send: impl Fn(String) -> F) -> Result<u64>
+async fn steadily<F>(
+    latencies: &Latencies,
+    rate: u64,
+    time: Duration,
+    send: impl Fn(String) -> F,
+) -> Result<u64>
 where
     F: Future<Output = Result<()>> + Send + 'static,
 {
@@ -153,7 +165,8 @@ pub(crate) async fn latency(context: &Context) -> Result<Vec<Line>> {
         let (mut p99, mut p50, mut behind) = (Duel::default(), Duel::default(), Vec::new());
         for round in 0..=context.rounds {
             let (seen, late) = ours(context, &server, rate).await?;
-            let ceiling = ceiling(context, &server, rate, REST).await?.ok_or("the ceiling did not catch up")?;
+            let ceiling =
+                ceiling(context, &server, rate, REST).await?.ok_or("the ceiling did not catch up")?;
             if round > 0 {
                 for (duel, share) in [(&mut p99, 0.99), (&mut p50, 0.5)] {
                     duel.ours.push(percentile(&seen, share) / 1000.0);
@@ -163,15 +176,21 @@ pub(crate) async fn latency(context: &Context) -> Result<Vec<Line>> {
             }
         }
         let (medians, halves) = (p99.medians(), p50.medians());
-        let line = Line::against(format!("{NAME}{}", aof.suffix()), "ms (p99)", medians.0, medians.1, Some(aims::END_TO_END))
-            .note("per_second", rate)
-            .note("p50_ms", (halves.0 * 1000.0).round() / 1000.0)
-            .note("ceiling_p50_ms", (halves.1 * 1000.0).round() / 1000.0)
-            .note("with", "retry, dead letters, warm copies (embedded)")
-            .note("warm_on", place_of(warm_place(context)))
-            .note("copies_behind_s", (crate::measure::median(&behind) * 100.0).round() / 100.0)
-            .note("bytes", 100)
-            .note("ratios", p99.spread());
+        let line = Line::against(
+            format!("{NAME}{}", aof.suffix()),
+            "ms (p99)",
+            medians.0,
+            medians.1,
+            Some(aims::END_TO_END),
+        )
+        .note("per_second", rate)
+        .note("p50_ms", (halves.0 * 1000.0).round() / 1000.0)
+        .note("ceiling_p50_ms", (halves.1 * 1000.0).round() / 1000.0)
+        .note("with", "retry, dead letters, warm copies (embedded)")
+        .note("warm_on", place_of(warm_place(context)))
+        .note("copies_behind_s", (crate::measure::median(&behind) * 100.0).round() / 100.0)
+        .note("bytes", 100)
+        .note("ratios", p99.spread());
         lines.push(on(line, &server));
     }
     Ok(lines)
@@ -227,7 +246,8 @@ async fn ours(context: &Context, server: &RedisServer, rate: u64) -> Result<(Vec
     Ok((latencies.sorted(), behind))
 }
 
-/// Where the warm tier lies. Its commits must not wait for the disk of Redis' file and make that wait: elsewhere these are two machines.
+/// Where the warm tier lies. Its commits must not wait for the disk of Redis' file and make that wait:
+/// elsewhere these are two machines.
 fn warm_place(context: &Context) -> &Path {
     let memory = Path::new("/dev/shm");
     if memory.is_dir() { memory } else { &context.dir }
@@ -244,7 +264,12 @@ fn warm(folder: &Path) -> Result<Chronos> {
 }
 
 /// The driver alone. Nothing if it did not catch up in time.
-async fn ceiling(context: &Context, server: &RedisServer, rate: u64, patience: Duration) -> Result<Option<Vec<u64>>> {
+async fn ceiling(
+    context: &Context,
+    server: &RedisServer,
+    rate: u64,
+    patience: Duration,
+) -> Result<Option<Vec<u64>>> {
     let stream = Stream::create(server, NAME).await?;
     let (reader, acker) = (stream.another().await?, stream.another().await?);
     let latencies = Latencies::new(context);

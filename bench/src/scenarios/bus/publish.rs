@@ -15,11 +15,17 @@ pub(crate) async fn batched(context: &Context) -> Result<Vec<Line>> {
         let server = RedisServer::start(&context.dir, aof).await?;
         let duel = compare(context, &server).await?;
         let (ours, ceiling) = duel.medians();
-        let line = Line::against(format!("{NAME}{}", aof.suffix()), "messages/s", ours, ceiling, Some(aims::PUBLISH))
-            .note("batch", BATCH)
-            .note("publishers", TASKS)
-            .note("bytes", 100)
-            .note("ratios", duel.spread());
+        let line = Line::against(
+            format!("{NAME}{}", aof.suffix()),
+            "messages/s",
+            ours,
+            ceiling,
+            Some(aims::PUBLISH),
+        )
+        .note("batch", BATCH)
+        .note("publishers", TASKS)
+        .note("bytes", 100)
+        .note("ratios", duel.spread());
         lines.push(on(line, &server));
     }
     Ok(lines)

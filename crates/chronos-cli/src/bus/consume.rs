@@ -21,18 +21,21 @@ use crate::stop::Stop;
 /// Before it ends, an idle consumer looks again so often whether what is due can be had.
 const AGAIN: Duration = Duration::from_secs(1);
 
-/// Messages in hand at once, by default: commands take their time, lines don't, and then more at once are fewer round trips.
+/// Messages in hand at once, by default: commands take their time, lines don't, and then more at once are
+/// fewer round trips.
 const COMMANDS: usize = 8;
 const LINES: usize = 32;
 /// Without a command, messages held in advance.
 const PREFETCH: usize = 128;
 
-/// Receive messages and print a line for each, until it is stopped. Any number of consumers may share a subscription.
+/// Receive messages and print a line for each, until it is stopped. Any number of consumers may share a
+/// subscription.
 ///
-/// Stopped by Ctrl-C or SIGTERM, it gives back what it has not begun, waits for what it has, and ends with exit code 0.
+/// Stopped by Ctrl-C or SIGTERM, it gives back what it has not begun, waits for what it has, and ends with
+/// exit code 0.
 ///
-/// A line shows `id`, `payload`, `headers` and `deliveries`, which counts this one, and is out before the message is settled: what was killed in
-/// between comes again.
+/// A line shows `id`, `payload`, `headers` and `deliveries`, which counts this one, and is out before the
+/// message is settled: what was killed in between comes again.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -52,8 +55,8 @@ pub(crate) struct ConsumeArgs {
     /// Let messages fail whose payload matches, in MongoDB's syntax.
     #[arg(long, value_name = "FILTER")]
     fail_when: Option<String>,
-    /// A shell command that gets every payload as its input; if it fails, the message does. CHRONOS_ID, CHRONOS_DELIVERIES, CHRONOS_HEADERS and
-    /// CHRONOS_KEY are in its environment.
+    /// A shell command that gets every payload as its input; if it fails, the message does. CHRONOS_ID,
+    /// CHRONOS_DELIVERIES, CHRONOS_HEADERS and CHRONOS_KEY are in its environment.
     #[arg(long, value_name = "CMD")]
     exec: Option<String>,
     /// End when nothing was received and nothing in hand for so long, and nothing is due.
@@ -149,7 +152,8 @@ impl Work {
     }
 
     fn print(&self, message: &Message<Bytes>) -> Result<(), Failure> {
-        let mut line = shown(message.id(), &message.payload, message.content_type(), message.headers(), message.key());
+        let mut line =
+            shown(message.id(), &message.payload, message.content_type(), message.headers(), message.key());
         line.insert("deliveries".to_owned(), message.deliveries().into());
         line.insert("publishedAt".to_owned(), message.published_at().to_string().into());
         self.out.lock().unwrap_or_else(PoisonError::into_inner).now(&line.into())
@@ -210,7 +214,9 @@ pub(super) async fn run(connected: &Connected, args: ConsumeArgs) -> Result<(), 
     }
     let runner = run.start().await?;
     let subscription = args.subscription.of(connected)?;
-    let ended = until_over(&subscription, &work, runner, stop, args.exit_when_idle_ms.map(Duration::from_millis)).await;
+    let ended =
+        until_over(&subscription, &work, runner, stop, args.exit_when_idle_ms.map(Duration::from_millis))
+            .await;
     match work.broken.lock().unwrap_or_else(PoisonError::into_inner).take() {
         Some(failure) => Err(failure),
         None => ended,
@@ -240,12 +246,17 @@ async fn until_over(
     ended
 }
 
-/// Returns when nothing was in hand for so long and nothing is due. That nothing came may also mean that the hot tier was slow, or that this
-/// process, or its whole machine, stood still meanwhile.
+/// Returns when nothing was in hand for so long and nothing is due. That nothing came may also mean that the
+/// hot tier was slow, or that this process, or its whole machine, stood still meanwhile.
 ///
 /// # Errors
 /// One that is away brings nothing, too, and that is no success.
-async fn until_idle(subscription: &Subscription, work: &Work, runner: &Runner, limit: Duration) -> Result<(), Failure> {
+async fn until_idle(
+    subscription: &Subscription,
+    work: &Work,
+    runner: &Runner,
+    limit: Duration,
+) -> Result<(), Failure> {
     loop {
         let since = work.idle(limit).await;
         let stats = subscription.stats().await?;

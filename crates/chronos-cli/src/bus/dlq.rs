@@ -10,7 +10,8 @@ use crate::connect::Connected;
 use crate::failure::Failure;
 use crate::output::Output;
 
-/// Dead letters: messages that failed too often, expired, or could not be read. Each subscription has its own.
+/// Dead letters: messages that failed too often, expired, or could not be read. Each subscription has its
+/// own.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -121,7 +122,8 @@ async fn list(subscription: &Subscription) -> Result<(), Failure> {
     let mut out = Output::new();
     let mut letters = subscription.dead_letters().stream();
     while let Some(letter) = letters.try_next().await? {
-        let mut line = shown(&letter.id, &letter.payload, &letter.content_type, &letter.headers, letter.key.as_deref());
+        let mut line =
+            shown(&letter.id, &letter.payload, &letter.content_type, &letter.headers, letter.key.as_deref());
         line.insert("reason".to_owned(), letter.reason.into());
         line.insert("deliveries".to_owned(), letter.deliveries.into());
         line.insert("publishedAt".to_owned(), letter.published_at.to_string().into());

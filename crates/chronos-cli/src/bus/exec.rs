@@ -12,7 +12,8 @@ use tokio::process::{Child, Command};
 /// Runs the command with the payload as its input. It succeeds if the command does.
 pub(super) async fn exec(command: &str, message: &Message<Bytes>) -> Result<(), Outcome> {
     let failed = |reason: String| Outcome::Retry { reason, delay: None };
-    let mut child = start(command, message).map_err(|error| failed(format!("the command cannot be started: {error}")))?;
+    let mut child =
+        start(command, message).map_err(|error| failed(format!("the command cannot be started: {error}")))?;
     let status = tokio::select! {
         status = feed(&mut child, &message.payload) => status.map_err(|error| failed(format!("the command cannot be waited for: {error}")))?,
         // The child ends with its handle.
@@ -25,7 +26,9 @@ fn start(command: &str, message: &Message<Bytes>) -> io::Result<Child> {
     let mut shell = Command::new("sh");
     shell.args(["-c", command]).kill_on_drop(true);
     shell.env("CHRONOS_ID", message.id()).env("CHRONOS_DELIVERIES", message.deliveries().to_string());
-    shell.env("CHRONOS_HEADERS", json!(message.headers()).to_string()).env("CHRONOS_KEY", message.key().unwrap_or_default());
+    shell
+        .env("CHRONOS_HEADERS", json!(message.headers()).to_string())
+        .env("CHRONOS_KEY", message.key().unwrap_or_default());
     // Our own output is one JSON line a message; what the command says goes beside it.
     shell.stdin(Stdio::piped()).stdout(Stdio::from(io::stderr())).spawn()
 }

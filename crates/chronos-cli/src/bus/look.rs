@@ -67,7 +67,13 @@ pub(crate) struct ReplayArgs {
 pub(super) async fn peek(connected: &Connected, args: PeekArgs) -> Result<(), Failure> {
     let mut out = Output::new();
     for message in args.subscription.of(connected)?.peek(args.limit).await? {
-        let mut line = shown(&message.id, &message.payload, &message.content_type, &message.headers, message.key.as_deref());
+        let mut line = shown(
+            &message.id,
+            &message.payload,
+            &message.content_type,
+            &message.headers,
+            message.key.as_deref(),
+        );
         let place = match message.place {
             Place::Unread => "unread",
             Place::InFlight => "inFlight",
@@ -124,11 +130,13 @@ fn table(topic: &str, stats: &TopicStats) -> Result<(), Failure> {
     let mut out = Output::new();
     out.text(&format!("{topic}: {} messages held, {} dropped", stats.length, stats.dropped))?;
     let shown = || stats.subscriptions.iter().chain(&stats.internal);
-    let width = shown().map(|stats| stats.subscription.chars().count()).max().unwrap_or(0).max("subscription".len());
+    let width =
+        shown().map(|stats| stats.subscription.chars().count()).max().unwrap_or(0).max("subscription".len());
     let head = ["backlog", "pending", "scheduled", "deferred", "dead", "acked"];
     out.text(&row("subscription", width, head))?;
     for stats in shown() {
-        let counts = [stats.backlog, stats.pending, stats.scheduled, stats.deferred, stats.dead_letters, stats.acked];
+        let counts =
+            [stats.backlog, stats.pending, stats.scheduled, stats.deferred, stats.dead_letters, stats.acked];
         let paused = if stats.paused { "  paused" } else { "" };
         out.text(&format!("{}{paused}", row(&stats.subscription, width, counts)))?;
     }

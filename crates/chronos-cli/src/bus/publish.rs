@@ -16,10 +16,12 @@ use crate::lines::{Line, Lines};
 use crate::output::{Output, note};
 use crate::stop::Stop;
 
-/// Publish messages, one JSON line each: {"payload": …, "headers"?: {…}, "key"?: …, "id"?: …, "delayMs"?: …, "at"?: TIME, "ttlMs"?: …}.
+/// Publish messages, one JSON line each: {"payload": …, "headers"?: {…}, "key"?: …, "id"?: …, "delayMs"?: …,
+/// "at"?: TIME, "ttlMs"?: …}.
 ///
-/// Prints a line for every message once it is accepted: its `id`, and `duplicate` if a message with the same `id` was accepted before. Messages of
-/// one `key` are delivered in order, one at a time. Stopped by Ctrl-C or SIGTERM it says behind which line, and exits with 1.
+/// Prints a line for every message once it is accepted: its `id`, and `duplicate` if a message with the same
+/// `id` was accepted before. Messages of one `key` are delivered in order, one at a time. Stopped by Ctrl-C
+/// or SIGTERM it says behind which line, and exits with 1.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -103,9 +105,12 @@ impl Given {
 }
 
 fn read(line: &Json) -> Result<Draft, Error> {
-    let fields = line.as_object().ok_or_else(|| Error::validation("a message is a JSON object with a `payload`"))?;
-    let mut given =
-        Given { payload: fields.get("payload").ok_or_else(|| Error::validation("`payload` is missing"))?.clone(), ..Given::default() };
+    let fields =
+        line.as_object().ok_or_else(|| Error::validation("a message is a JSON object with a `payload`"))?;
+    let mut given = Given {
+        payload: fields.get("payload").ok_or_else(|| Error::validation("`payload` is missing"))?.clone(),
+        ..Given::default()
+    };
     for (name, value) in fields {
         let wrong = |wanted: &str| Error::validation(format!("`{name}` is {wanted}"));
         let text = || value.as_str().map(str::to_owned).ok_or_else(|| wrong("a text"));
@@ -116,7 +121,9 @@ fn read(line: &Json) -> Result<Draft, Error> {
             "headers" => {
                 let headers = value.as_object().ok_or_else(|| wrong("an object of texts"))?;
                 for (header, value) in headers {
-                    let value = value.as_str().ok_or_else(|| Error::validation(format!("the header `{header}` is a text")))?;
+                    let value = value
+                        .as_str()
+                        .ok_or_else(|| Error::validation(format!("the header `{header}` is a text")))?;
                     given.headers.insert(header.clone(), value.to_owned());
                 }
             }
@@ -172,7 +179,8 @@ async fn one(topic: &Topic, args: PublishArgs) -> Result<(), Failure> {
     let text = args.payload.unwrap_or_default();
     let payload = input::parse(text.as_bytes(), "the payload")?;
     let headers = args.header.into_iter().collect();
-    let given = Given { payload, headers, key: args.key, id: args.id, delay_ms: args.delay_ms, ..Given::default() };
+    let given =
+        Given { payload, headers, key: args.key, id: args.id, delay_ms: args.delay_ms, ..Given::default() };
     for published in topic.publish_batch([given.draft()?]).await? {
         Output::new().value(&told(&published))?;
     }
@@ -180,7 +188,11 @@ async fn one(topic: &Topic, args: PublishArgs) -> Result<(), Failure> {
 }
 
 /// Publishes some lines. One that is no message ends it; those before it are published.
-async fn publish(topic: &Topic, lines: impl Iterator<Item = Line<Draft>>, out: &mut Output) -> Result<(), Failure> {
+async fn publish(
+    topic: &Topic,
+    lines: impl Iterator<Item = Line<Draft>>,
+    out: &mut Output,
+) -> Result<(), Failure> {
     let (mut numbers, mut drafts, mut wrong) = (Vec::new(), Vec::new(), Ok(()));
     for line in lines {
         match line.read {
@@ -198,8 +210,11 @@ async fn publish(topic: &Topic, lines: impl Iterator<Item = Line<Draft>>, out: &
         let published = topic.publish_batch(drafts).await.map_err(|error| match error.kind() {
             // Every message is checked before the first is sent.
             ErrorKind::Validation => {
-                let of =
-                    if first == last { format!("line {first}") } else { format!("lines {first} to {last}, none of which was published") };
+                let of = if first == last {
+                    format!("line {first}")
+                } else {
+                    format!("lines {first} to {last}, none of which was published")
+                };
                 Failure::wrong(format!("{of}: {}", one_line(error.message())))
             }
             _ => error.into(),
@@ -213,7 +228,11 @@ async fn publish(topic: &Topic, lines: impl Iterator<Item = Line<Draft>>, out: &
 }
 
 fn told(published: &Published) -> Json {
-    if published.duplicate { json!({ "id": published.id, "duplicate": true }) } else { json!({ "id": published.id }) }
+    if published.duplicate {
+        json!({ "id": published.id, "duplicate": true })
+    } else {
+        json!({ "id": published.id })
+    }
 }
 
 pub(super) async fn cancel(connected: &Connected, args: CancelArgs) -> Result<(), Failure> {

@@ -19,9 +19,11 @@ use crate::stop::Stop;
 /// Topics that are asked for their counts at once.
 const AT_ONCE: usize = 8;
 
-/// Watch topics and their subscriptions: what waits, what comes and goes in a second, and the age of the oldest message that is not settled.
+/// Watch topics and their subscriptions: what waits, what comes and goes in a second, and the age of the
+/// oldest message that is not settled.
 ///
-/// A table that is drawn anew every --interval-ms on a terminal, else one JSON line each time. Rates are those since the line before.
+/// A table that is drawn anew every --interval-ms on a terminal, else one JSON line each time. Rates are
+/// those since the line before.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -131,8 +133,9 @@ impl Seen {
 
 /// What arrived is what there is more of, held or done.
 fn rates(then: &SubscriptionStats, now: &SubscriptionStats, passed: Duration) -> Rates {
-    let all =
-        |stats: &SubscriptionStats| stats.backlog + stats.pending + stats.scheduled + stats.deferred + stats.dead_letters + stats.acked;
+    let all = |stats: &SubscriptionStats| {
+        stats.backlog + stats.pending + stats.scheduled + stats.deferred + stats.dead_letters + stats.acked
+    };
     // Less than before was removed, or is of another subscription of that name.
     let a_second = |then: u64, now: u64| now.saturating_sub(then) as f64 / passed.as_secs_f64().max(0.001);
     Rates { arrived: a_second(all(then), all(now)), acked: a_second(then.acked, now.acked) }
@@ -192,7 +195,9 @@ fn line(frame: &Frame, before: Option<&Frame>) -> Json {
     let topics = frame.topics.iter().map(|seen| {
         let mut topic = counted(&seen.name, &seen.stats);
         let before = before.and_then(|before| before.seen(&seen.name));
-        for (shown, stats) in topic["subscriptions"].as_array_mut().into_iter().flatten().zip(&seen.stats.subscriptions) {
+        for (shown, stats) in
+            topic["subscriptions"].as_array_mut().into_iter().flatten().zip(&seen.stats.subscriptions)
+        {
             let rates = seen.rates(before, stats);
             shown["inPerSecond"] = json!(rates.map(|rates| tenths(rates.arrived)));
             shown["outPerSecond"] = json!(rates.map(|rates| tenths(rates.acked)));
@@ -208,17 +213,32 @@ fn tenths(rate: f64) -> f64 {
 
 /// The table: a line about it, its head, and a row a subscription.
 fn table(frame: &Frame, before: Option<&Frame>) -> Vec<String> {
-    let mut rows = vec![["TOPIC", "SUBSCRIPTION", "BACKLOG", "PENDING", "SCHEDULED", "DEAD", "IN/S", "OUT/S", "LAG"].map(str::to_owned)];
+    let mut rows = vec![
+        ["TOPIC", "SUBSCRIPTION", "BACKLOG", "PENDING", "SCHEDULED", "DEAD", "IN/S", "OUT/S", "LAG"]
+            .map(str::to_owned),
+    ];
     for seen in &frame.topics {
         let before = before.and_then(|before| before.seen(&seen.name));
         if seen.stats.subscriptions.is_empty() {
             let nothing = || "-".to_owned();
             let held = seen.stats.length.to_string();
-            rows.push([seen.name.clone(), nothing(), held, nothing(), nothing(), nothing(), nothing(), nothing(), nothing()]);
+            rows.push([
+                seen.name.clone(),
+                nothing(),
+                held,
+                nothing(),
+                nothing(),
+                nothing(),
+                nothing(),
+                nothing(),
+                nothing(),
+            ]);
         }
         for stats in &seen.stats.subscriptions {
             let rates = seen.rates(before, stats);
-            let rate = |of: fn(Rates) -> f64| rates.map_or_else(|| "-".to_owned(), |rates| format!("{:.1}", of(rates)));
+            let rate = |of: fn(Rates) -> f64| {
+                rates.map_or_else(|| "-".to_owned(), |rates| format!("{:.1}", of(rates)))
+            };
             rows.push([
                 seen.name.clone(),
                 format!("{}{}", stats.subscription, if stats.paused { " (paused)" } else { "" }),
@@ -232,7 +252,8 @@ fn table(frame: &Frame, before: Option<&Frame>) -> Vec<String> {
             ]);
         }
     }
-    let widths: [usize; 9] = std::array::from_fn(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0));
+    let widths: [usize; 9] =
+        std::array::from_fn(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0));
     let title = format!("{}: {} topics; Ctrl-C ends this", frame.at, frame.topics.len());
     std::iter::once(title).chain(rows.iter().map(|row| lay_out(row, widths))).collect()
 }
@@ -240,7 +261,11 @@ fn table(frame: &Frame, before: Option<&Frame>) -> Vec<String> {
 /// Names to the left, numbers to the right.
 fn lay_out(row: &[String; 9], widths: [usize; 9]) -> String {
     let cells = row.iter().zip(widths).enumerate();
-    let cells = cells.map(|(column, (cell, width))| if column < 2 { format!("{cell:width$}") } else { format!("{cell:>width$}") });
+    let cells = cells.map(
+        |(column, (cell, width))| {
+            if column < 2 { format!("{cell:width$}") } else { format!("{cell:>width$}") }
+        },
+    );
     cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
 }
 
@@ -261,7 +286,13 @@ mod tests {
     use super::*;
 
     fn stats(backlog: u64, pending: u64, acked: u64) -> SubscriptionStats {
-        SubscriptionStats { subscription: "fraud".to_owned(), backlog, pending, acked, ..SubscriptionStats::default() }
+        SubscriptionStats {
+            subscription: "fraud".to_owned(),
+            backlog,
+            pending,
+            acked,
+            ..SubscriptionStats::default()
+        }
     }
 
     fn frame(at: Instant, subscriptions: Vec<SubscriptionStats>) -> Frame {
@@ -279,19 +310,30 @@ mod tests {
     #[test]
     fn a_table_has_a_row_for_every_subscription_and_for_a_topic_without_one() {
         let begun = Instant::now();
-        let late = SubscriptionStats { oldest_age: Some(Duration::from_secs(125)), paused: true, ..stats(4, 0, 120) };
+        let late = SubscriptionStats {
+            oldest_age: Some(Duration::from_secs(125)),
+            paused: true,
+            ..stats(4, 0, 120)
+        };
         let then = frame(begun, vec![stats(10, 2, 100)]);
         let now = frame(begun + Duration::from_secs(2), vec![late]);
         let drawn = table(&now, Some(&then));
         assert_eq!(drawn.len(), 3);
-        assert_eq!(drawn[1], "TOPIC     SUBSCRIPTION    BACKLOG  PENDING  SCHEDULED  DEAD  IN/S  OUT/S    LAG");
-        assert_eq!(drawn[2], "payments  fraud (paused)        4        0          0     0   6.0   10.0  2m05s");
+        assert_eq!(
+            drawn[1],
+            "TOPIC     SUBSCRIPTION    BACKLOG  PENDING  SCHEDULED  DEAD  IN/S  OUT/S    LAG"
+        );
+        assert_eq!(
+            drawn[2],
+            "payments  fraud (paused)        4        0          0     0   6.0   10.0  2m05s"
+        );
         assert!(table(&frame(begun, Vec::new()), None)[2].starts_with("payments  -                   7"));
     }
 
     #[test]
     fn ages_are_told_in_units_that_people_would_use() {
-        let told = [5, 12_000, 61_000, 7_260_000, 90_000_000].map(|millis| age(Duration::from_millis(millis)));
+        let told =
+            [5, 12_000, 61_000, 7_260_000, 90_000_000].map(|millis| age(Duration::from_millis(millis)));
         assert_eq!(told, ["5ms", "12s", "1m01s", "2h01m", "1d01h"]);
     }
 }

@@ -47,7 +47,9 @@ impl Story {
                 if let chronos_db::ImportOutcome::Written(written) = outcome? {
                     created += u64::from(written.created);
                     versions += u64::from(written.changed);
-                    span = Some(span.map_or((written.at, written.at), |(first, last)| (first.min(written.at), last.max(written.at))));
+                    span = Some(span.map_or((written.at, written.at), |(first, last)| {
+                        (first.min(written.at), last.max(written.at))
+                    }));
                 }
             }
         }
@@ -58,11 +60,21 @@ impl Story {
         let live = contents(companies.list()).await?.len();
 
         let [created, versions, live] = [created, versions, live as u64].map(|n| paper.number(n));
-        let span = span.map_or_else(String::new, |(first, last)| format!(" from {} to {}", day(first), day(last)));
-        paper.line(format!("{} operations at {dates} times{span}, imported in {}", grouped(operations as u64), seconds(imported)));
-        paper.line(format!("{created} companies created, {versions} versions written, {live} companies in the index today"));
+        let span =
+            span.map_or_else(String::new, |(first, last)| format!(" from {} to {}", day(first), day(last)));
+        paper.line(format!(
+            "{} operations at {dates} times{span}, imported in {}",
+            grouped(operations as u64),
+            seconds(imported)
+        ));
+        paper.line(format!(
+            "{created} companies created, {versions} versions written, {live} companies in the index today"
+        ));
         let rate = operations as f64 / imported.as_secs_f64();
-        paper.line(format!("{} operations/s, each on disk before it counted", paper.number(rate.round() as i64)));
+        paper.line(format!(
+            "{} operations/s, each on disk before it counted",
+            paper.number(rate.round() as i64)
+        ));
         paper.line(match waiting {
             0 => format!("every version's JSON stored as an object of its own {} later", seconds(stored)),
             n => format!("{} versions still wait to be stored as objects", grouped(n)),
@@ -102,7 +114,8 @@ impl Story {
         }
         let sums = format!("{:<31}{}", "companies", cells(total.map(|n| format!("{n:>4}"))));
         paper.line(paper.ink(Ink::Title, sums.trim_end()));
-        let columns = columns.map(|names| names.into_iter().filter(|name| !name.is_empty()).collect::<Vec<_>>().join(", "));
+        let columns = columns
+            .map(|names| names.into_iter().filter(|name| !name.is_empty()).collect::<Vec<_>>().join(", "));
         let columns = format!("{:<31}{}", "read from the column", cells(columns));
         paper.line(paper.ink(Ink::Quiet, columns.trim_end()));
         paper.gap();
@@ -123,7 +136,11 @@ impl Story {
             let now = document_of(companies, &company.id, ov).await?;
             let reason = reason.map_or_else(String::new, |reason| format!("source commit {reason}"));
             let label = paper.ink(Ink::Title, &format!("v{ov:<3} {}", day(at)));
-            paper.line(format!("{label}  {:<8}{}", op.as_str().to_lowercase(), paper.ink(Ink::Quiet, &reason)));
+            paper.line(format!(
+                "{label}  {:<8}{}",
+                op.as_str().to_lowercase(),
+                paper.ink(Ink::Quiet, &reason)
+            ));
             for difference in differences(&before, &now) {
                 let (sign, ink, text) = spoken(&difference);
                 paper.line(format!("     {}", paper.ink(ink, &format!("{sign} {}", cut(&text, 88)))));
@@ -155,20 +172,31 @@ impl Story {
             returned += usize::from(dated.len() > 1);
             for pair in dated.windows(2) {
                 let ((_, gone), (back, again)) = (&pair[0], &pair[1]);
-                let until = gone.deleted_at.ok_or_else(|| Error::database(format!("two live items have the key {symbol}")))?;
-                absences.push((back.as_millis() - until.as_millis(), symbol.clone(), until, *back, gone.document(), again.id));
+                let until = gone
+                    .deleted_at
+                    .ok_or_else(|| Error::database(format!("two live items have the key {symbol}")))?;
+                absences.push((
+                    back.as_millis() - until.as_millis(),
+                    symbol.clone(),
+                    until,
+                    *back,
+                    gone.document(),
+                    again.id,
+                ));
             }
         }
         absences.sort_by(|a, b| b.0.cmp(&a.0).then_with(|| a.1.cmp(&b.1)));
 
-        let [symbols, left, returned, times] = [symbols, left, returned, absences.len()].map(|n| paper.number(n as u64));
+        let [symbols, left, returned, times] =
+            [symbols, left, returned, absences.len()].map(|n| paper.number(n as u64));
         paper.line(format!(
             "{symbols} ticker symbols in all; {left} of them left at least once, {returned} came back, {times} times in all"
         ));
         paper
             .remark("A return is a new item with versions of its own: the old one and its history stay as they are. The longest absences:");
         paper.gap();
-        let head = format!("{:<8}{:<12}{:<12}{:<32}{}", "symbol", "left", "came back", "left as", "came back as");
+        let head =
+            format!("{:<8}{:<12}{:<12}{:<32}{}", "symbol", "left", "came back", "left as", "came back as");
         paper.line(paper.ink(Ink::Title, &head));
         for (_, symbol, until, back, gone, again) in absences.into_iter().take(6) {
             let again = document_of(companies, &again, 0).await?;
@@ -183,17 +211,20 @@ impl Story {
         paper.chapter(&format!("The whole collection back to {BACK_TO}, and forth again"));
         let target = end_of(BACK_TO)?;
         let here = companies.stable_cv().await?;
-        let (before, then) = (contents(companies.list()).await?, contents(companies.list().as_of(target)).await?);
+        let (before, then) =
+            (contents(companies.list()).await?, contents(companies.list().as_of(target)).await?);
         say_contents(paper, "before", &before, &format!("at collection version {}", grouped(here)));
 
         let start = Instant::now();
-        let restored = companies.restore_collection().to_time(target).actor("demo").reason("a look back").await?;
+        let restored =
+            companies.restore_collection().to_time(target).actor("demo").reason("a look back").await?;
         say_restored(paper, &restored, start.elapsed());
         let between = contents(companies.list()).await?;
         say_contents(paper, "between", &between, &same(&between, &then, &format!("as of {BACK_TO}"))?);
 
         let start = Instant::now();
-        let restored = companies.restore_collection().to_cv(here).actor("demo").reason("back to the present").await?;
+        let restored =
+            companies.restore_collection().to_cv(here).actor("demo").reason("back to the present").await?;
         say_restored(paper, &restored, start.elapsed());
         let after = contents(companies.list()).await?;
         let as_of = contents(companies.list().as_of_cv(here)).await?;
@@ -221,8 +252,13 @@ impl Story {
             }
         }
         let patch = json!({ "namesSoFar": names });
-        let enrich =
-            || companies.enrich(&company.id, patch.clone()).function_id(FUNCTION).actor("demo").reason("names from its own history");
+        let enrich = || {
+            companies
+                .enrich(&company.id, patch.clone())
+                .function_id(FUNCTION)
+                .actor("demo")
+                .reason("names from its own history")
+        };
         let written = enrich().await?;
         let now = latest(companies, &company.id).await?;
         let earlier = document_of(companies, &company.id, company.ov).await?;
@@ -236,14 +272,24 @@ impl Story {
         }
         let system = &now.item["_system"];
         for property in ["ov", "cv", "insertedAt", "updatedAt", "functionIds"] {
-            paper.line(format!("     {} {}", paper.ink(Ink::Quiet, &format!("_system.{property:<12}")), system[property]));
+            paper.line(format!(
+                "     {} {}",
+                paper.ink(Ink::Quiet, &format!("_system.{property:<12}")),
+                system[property]
+            ));
         }
-        paper.line(format!("v{} is unchanged: its document equals the one read before the enrichment", company.ov));
+        paper.line(format!(
+            "v{} is unchanged: its document equals the one read before the enrichment",
+            company.ov
+        ));
         let again = enrich().await?;
         if again.changed {
             return Err(Error::database("the same enrichment made a second version").on_item(company.id));
         }
-        paper.line(format!("the same enrichment again changes nothing and makes no version: {COMPANY} stays at v{}", again.ov));
+        paper.line(format!(
+            "the same enrichment again changes nothing and makes no version: {COMPANY} stays at v{}",
+            again.ov
+        ));
         Ok(())
     }
 
@@ -254,9 +300,15 @@ impl Story {
         let start = Instant::now();
         let found = companies.verify().await?;
         let took = seconds(start.elapsed());
-        let [versions, items, live, checked] = [found.versions, found.items, found.live, found.checked].map(|n| paper.number(n));
-        paper.line(format!("{versions} versions of {items} items ({live} live) up to collection version {}", grouped(found.stable_cv)));
-        paper.line(format!("{checked} payloads read back from the objects and compared with their SHA-256, in {took}"));
+        let [versions, items, live, checked] =
+            [found.versions, found.items, found.live, found.checked].map(|n| paper.number(n));
+        paper.line(format!(
+            "{versions} versions of {items} items ({live} live) up to collection version {}",
+            grouped(found.stable_cv)
+        ));
+        paper.line(format!(
+            "{checked} payloads read back from the objects and compared with their SHA-256, in {took}"
+        ));
         paper.line(format!(
             "{} numbers without a version, {} versions waiting to be stored",
             grouped(found.voids),
@@ -270,13 +322,20 @@ impl Story {
         for problem in found.problems.iter().take(10) {
             paper.line(format!("  {}: {}", problem.kind, problem.message));
         }
-        if found.is_clean() { Ok(()) } else { Err(Error::database("the collection is damaged; `verify` says how").during("verify")) }
+        if found.is_clean() {
+            Ok(())
+        } else {
+            Err(Error::database("the collection is damaged; `verify` says how").during("verify"))
+        }
     }
 
     /// The company of the chapters about one.
     pub(super) async fn company(&self) -> Result<View> {
         let page = self.companies.list().filter(json!({ KEY: COMPANY })).limit(1).await?;
-        page.items.into_iter().next().ok_or_else(|| Error::not_found(format!("there is no live company {COMPANY}")))
+        page.items
+            .into_iter()
+            .next()
+            .ok_or_else(|| Error::not_found(format!("there is no live company {COMPANY}")))
     }
 }
 
@@ -291,7 +350,8 @@ async fn latest(companies: &Collection, id: &ItemId) -> Result<View> {
 
 async fn document_of(companies: &Collection, id: &ItemId, ov: i64) -> Result<Json> {
     let view = companies.get(id).version(ov).include_deleted().await?;
-    view.map(|view| view.document()).ok_or_else(|| Error::not_found("the version is gone").on_item(id).at_version(ov))
+    view.map(|view| view.document())
+        .ok_or_else(|| Error::not_found("the version is gone").on_item(id).at_version(ov))
 }
 
 fn inserted_at(view: &View) -> Result<Timestamp> {
@@ -324,8 +384,12 @@ fn spoken(difference: &Difference<'_>) -> (char, Ink, String) {
         Difference::Added(name, is) => ('+', Ink::Added, format!("{name}: {is}")),
         Difference::Removed(name, was) => ('-', Ink::Removed, format!("{name}: {was}")),
         Difference::Changed(name, was, is) => ('~', Ink::Changed, format!("{name}: {was} → {is}")),
-        Difference::Renamed { from, to, was, is } if was == is => ('~', Ink::Changed, format!("column {from} renamed {to}, still {is}")),
-        Difference::Renamed { from, to, was, is } => ('~', Ink::Changed, format!("column {from} renamed {to}: {was} → {is}")),
+        Difference::Renamed { from, to, was, is } if was == is => {
+            ('~', Ink::Changed, format!("column {from} renamed {to}, still {is}"))
+        }
+        Difference::Renamed { from, to, was, is } => {
+            ('~', Ink::Changed, format!("column {from} renamed {to}: {was} → {is}"))
+        }
     }
 }
 
@@ -336,7 +400,8 @@ fn say_contents(paper: &mut Paper, when: &str, contents: &Contents, verdict: &st
 
 fn say_restored(paper: &mut Paper, restored: &Restored, took: Duration) {
     let Restored { items, restored, removed, unchanged, skipped, .. } = *restored;
-    let [items, restored, removed, unchanged, skipped] = [items, restored, removed, unchanged, skipped].map(grouped);
+    let [items, restored, removed, unchanged, skipped] =
+        [items, restored, removed, unchanged, skipped].map(grouped);
     let counts = format!("{restored} restored, {removed} removed, {unchanged} unchanged, {skipped} skipped");
     let text = format!("         restored in {}: {items} items looked at; {counts}", seconds(took));
     paper.line(paper.ink(Ink::Quiet, &text));
@@ -349,5 +414,7 @@ fn same(now: &Contents, then: &Contents, when: &str) -> Result<String> {
     }
     let different = then.iter().filter(|(id, document)| now.get(id) != Some(document)).count();
     let more = now.keys().filter(|id| !then.contains_key(id)).count();
-    Err(Error::database(format!("the restored collection is not as it was {when}: {different} documents differ, {more} are too many")))
+    Err(Error::database(format!(
+        "the restored collection is not as it was {when}: {different} documents differ, {more} are too many"
+    )))
 }

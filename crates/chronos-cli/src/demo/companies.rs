@@ -15,12 +15,16 @@ const SECTOR: &[&str] = &["GICS Sector", "Sector"];
 /// The log, one batch a date: so the collection's versions follow the calendar.
 pub(super) fn batches() -> Result<Vec<Vec<ImportOp>>> {
     let lines = LOG.lines().enumerate().map(|(i, line)| {
-        let broken = |e: &dyn std::fmt::Display| Error::validation(format!("line {} of the demo's log: {e}", i + 1));
+        let broken =
+            |e: &dyn std::fmt::Display| Error::validation(format!("line {} of the demo's log: {e}", i + 1));
         let operation: Json = Json::parse(line).map_err(|e| broken(&e))?;
         Ok((operation["at"].clone(), ImportOp::parse(&operation).map_err(|e| broken(&e))?))
     });
     let lines: Vec<(Json, ImportOp)> = lines.collect::<Result<_>>()?;
-    Ok(lines.chunk_by(|a, b| a.0 == b.0).map(|date| date.iter().map(|(_, operation)| operation.clone()).collect()).collect())
+    Ok(lines
+        .chunk_by(|a, b| a.0 == b.0)
+        .map(|date| date.iter().map(|(_, operation)| operation.clone()).collect())
+        .collect())
 }
 
 /// The column of that meaning, and what stands in it.
@@ -55,8 +59,10 @@ pub(super) enum Difference<'a> {
 /// What distinguishes two versions, property by property.
 pub(super) fn differences<'a>(old: &'a Json, new: &'a Json) -> Vec<Difference<'a>> {
     let properties = |of: &'a Json| of.as_object().into_iter().flatten();
-    let same_column = |a: &str, b: &str| [NAME, SECTOR].iter().any(|names| names.contains(&a) && names.contains(&b));
-    let renamed_to = |gone: &str| properties(new).find(|(name, _)| old.get(name).is_none() && same_column(gone, name));
+    let same_column =
+        |a: &str, b: &str| [NAME, SECTOR].iter().any(|names| names.contains(&a) && names.contains(&b));
+    let renamed_to =
+        |gone: &str| properties(new).find(|(name, _)| old.get(name).is_none() && same_column(gone, name));
     let mut found = Vec::new();
     let mut arrived = Vec::new();
     for (name, was) in properties(old) {
@@ -87,7 +93,12 @@ mod tests {
         let new = json!({ "Symbol": "MMM", "Security": "3M", "GICS Sector": "Industrials", "CIK": "66740" });
         let expected = [
             Difference::Renamed { from: "Name", to: "Security", was: &json!("3M"), is: &json!("3M") },
-            Difference::Renamed { from: "Sector", to: "GICS Sector", was: &json!("Conglomerates"), is: &json!("Industrials") },
+            Difference::Renamed {
+                from: "Sector",
+                to: "GICS Sector",
+                was: &json!("Conglomerates"),
+                is: &json!("Industrials"),
+            },
             Difference::Removed("Gone", &json!(1)),
             Difference::Added("CIK", &json!("66740")),
         ];

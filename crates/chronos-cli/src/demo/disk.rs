@@ -12,12 +12,14 @@ use super::companies::KEY;
 use super::paper::{Ink, grouped, size};
 
 impl Story {
-    /// `layout` is the described configuration. With `kept`, the folder stays and there are commands to try on it.
+    /// `layout` is the described configuration. With `kept`, the folder stays and there are commands to try
+    /// on it.
     pub(super) fn on_disk(&mut self, layout: &Json, example: &View, kept: Option<&Path>) -> Result<()> {
         let paper = &mut self.paper;
         paper.chapter("Where everything lies");
         let entry = &layout["entries"][0];
-        let (folder, bucket) = (text(&entry["objects"]["folder"])?, text(&entry["objects"]["buckets"]["json"])?);
+        let (folder, bucket) =
+            (text(&entry["objects"]["folder"])?, text(&entry["objects"]["buckets"]["json"])?);
         let given = Path::new(text(&entry["file"])?);
         let database = database_file(given).map_err(|e| unreadable(given, e))?;
         let file = fs::metadata(&database).map_err(|e| unreadable(&database, e))?;
@@ -28,7 +30,11 @@ impl Story {
         let (objects, bytes) = weigh(&bucket).map_err(|e| unreadable(&bucket, e))?;
         paper.line(format!("{:<11}{}", "objects", bucket.display()));
         let bytes = paper.ink(Ink::Number, &size(bytes));
-        paper.line(format!("{:<11}{} files of JSON, {bytes}, one for each version with a payload of its own", "", paper.number(objects)));
+        paper.line(format!(
+            "{:<11}{} files of JSON, {bytes}, one for each version with a payload of its own",
+            "",
+            paper.number(objects)
+        ));
         let key = keys::item(COLLECTION, &example.id.to_string(), example.ov, None)?;
         let object = fs::metadata(bucket.join(&key)).map_err(|e| unreadable(&bucket.join(&key), e))?;
         paper.line(format!("{:<11}such as {key}, {} bytes", "", grouped(object.len())));
@@ -47,7 +53,9 @@ impl Story {
                 }
             }
             None => {
-                paper.line("The folder is temporary and gone now. To keep it and go on with the other commands:");
+                paper.line(
+                    "The folder is temporary and gone now. To keep it and go on with the other commands:",
+                );
                 let command = paper.ink(Ink::Number, "chronos demo --data ./sp500");
                 paper.line(format!("  {command}"));
             }
@@ -90,7 +98,9 @@ fn weigh(folder: &Path) -> io::Result<(u64, u64)> {
 }
 
 fn text(value: &Json) -> Result<&str> {
-    value.as_str().ok_or_else(|| Error::validation("the demo runs on an embedded store with objects in a folder"))
+    value
+        .as_str()
+        .ok_or_else(|| Error::validation("the demo runs on an embedded store with objects in a folder"))
 }
 
 fn unreadable(path: &Path, error: io::Error) -> Error {

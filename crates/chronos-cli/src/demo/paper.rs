@@ -170,7 +170,10 @@ mod tests {
 
     #[test]
     fn numbers_are_grouped_by_thousands() {
-        assert_eq!(["0", "999", "1,000", "-12,345,678"], [0, 999, 1000, -12_345_678].map(|n: i64| grouped(n)).each_ref().map(|s| &**s));
+        assert_eq!(
+            ["0", "999", "1,000", "-12,345,678"],
+            [0, 999, 1000, -12_345_678].map(|n: i64| grouped(n)).each_ref().map(|s| &**s)
+        );
     }
 
     #[test]

@@ -35,7 +35,8 @@ fn stats(cli: &Cli) -> Json {
 }
 
 fn publish(cli: &Cli, count: usize) -> Vec<Json> {
-    let lines: String = (0..count).map(|n| format!("{}\n", json!({"payload": {"n": n}, "headers": {"type": "t"}}))).collect();
+    let lines: String =
+        (0..count).map(|n| format!("{}\n", json!({"payload": {"n": n}, "headers": {"type": "t"}}))).collect();
     cli.run_with(&["bus", "publish", "payments", "-"], &lines).lines()
 }
 
@@ -74,7 +75,12 @@ fn a_consumer_takes_no_more_than_it_may_and_leaves_the_rest_uncounted() {
     let two = cli.run(&["bus", "consume", "payments", "fraud", "--max", "2"]).lines();
     assert_eq!(two.len(), 2);
     assert_eq!((stats(&cli)["backlog"].as_u64(), stats(&cli)["deliveries"].as_u64()), (Some(18), Some(2)));
-    assert!(cli.run(&["bus", "peek", "payments", "fraud", "--limit", "30"]).lines().iter().all(|line| line["deliveries"] == 0));
+    assert!(
+        cli.run(&["bus", "peek", "payments", "fraud", "--limit", "30"])
+            .lines()
+            .iter()
+            .all(|line| line["deliveries"] == 0)
+    );
     let rest = consume(&cli, &["--concurrency", "3"]);
     assert_eq!(rest.len(), 18);
     assert!(rest.iter().all(|line| line["deliveries"] == 1));
@@ -89,7 +95,10 @@ fn a_command_handles_messages_and_its_failure_is_that_of_the_message() {
     let seen = std::fs::read_to_string(cli.folder().join("seen-1")).unwrap();
     assert_eq!(seen.matches("\"n\":").count(), 3);
     let letters = cli.run(&["bus", "dlq", "list", "payments", "fraud"]).lines();
-    assert!(!letters.is_empty() && letters.iter().all(|letter| letter["reason"].as_str().unwrap().contains("exit status: 3")));
+    assert!(
+        !letters.is_empty()
+            && letters.iter().all(|letter| letter["reason"].as_str().unwrap().contains("exit status: 3"))
+    );
     assert_eq!(cli.run(&["bus", "dlq", "purge", "payments", "fraud"]).value()["purged"], letters.len());
 }
 
@@ -107,12 +116,17 @@ fn an_unsettled_message_comes_again_when_its_lock_ends() {
 #[test]
 fn duplicates_delays_and_wrong_lines_are_told() {
     let cli = topic();
-    let first = cli.run(&["bus", "publish", "payments", "--payload", "1", "--id", "a", "--header", "x=y"]).value();
+    let first =
+        cli.run(&["bus", "publish", "payments", "--payload", "1", "--id", "a", "--header", "x=y"]).value();
     let second = cli.run_with(&["bus", "publish", "payments", "-"], r#"{"payload": 1, "id": "a"}"#).value();
     assert_eq!(second, json!({"id": first["id"], "duplicate": true}));
-    let later = cli.run_with(&["bus", "publish", "payments", "-"], r#"{"payload": 2, "delayMs": 3600000}"#).value();
+    let later =
+        cli.run_with(&["bus", "publish", "payments", "-"], r#"{"payload": 2, "delayMs": 3600000}"#).value();
     assert_eq!(stats(&cli)["scheduled"], 1);
-    assert_eq!(cli.run(&["bus", "cancel", "payments", later["id"].as_str().unwrap()]).value()["cancelled"], true);
+    assert_eq!(
+        cli.run(&["bus", "cancel", "payments", later["id"].as_str().unwrap()]).value()["cancelled"],
+        true
+    );
 
     let ran = cli.run_with(&["bus", "publish", "payments", "-"], "{\"payload\": 3}\n{\"payloat\": 4}\n");
     assert!(ran.failed(2).contains("line 2"), "{ran:?}");
@@ -125,7 +139,8 @@ fn duplicates_delays_and_wrong_lines_are_told() {
 #[test]
 fn a_subscription_can_be_paused_and_filtered_and_topics_removed() {
     let cli = topic();
-    cli.run(&["bus", "sub", "create", "payments", "large", "--filter", r#"{"payload.n": {"$gte": 3}}"#]).value();
+    cli.run(&["bus", "sub", "create", "payments", "large", "--filter", r#"{"payload.n": {"$gte": 3}}"#])
+        .value();
     cli.run(&["bus", "sub", "pause", "payments", "fraud"]).value();
     publish(&cli, 5);
     assert!(consume(&cli, &[]).is_empty());
@@ -144,17 +159,22 @@ fn an_idle_consumer_stays_while_something_is_due() {
     let cli = topic();
     cli.run(&["bus", "sub", "create", "payments", "fraud", "--visibility-ms", "3000"]).value();
     for n in 0..2 {
-        cli.run(&["bus", "publish", "payments", "--payload", &json!({"n": n}).to_string(), "--key", "k"]).value();
+        cli.run(&["bus", "publish", "payments", "--payload", &json!({"n": n}).to_string(), "--key", "k"])
+            .value();
     }
     // Whoever has the first message of the key is gone: until its lock ends nobody can have the second.
-    assert_eq!(numbers(&cli.run(&["bus", "consume", "payments", "fraud", "--settle", "none", "--max", "1"]).lines()), [0]);
+    assert_eq!(
+        numbers(&cli.run(&["bus", "consume", "payments", "fraud", "--settle", "none", "--max", "1"]).lines()),
+        [0]
+    );
     let rest = cli.run(&["bus", "consume", "payments", "fraud", "--exit-when-idle-ms", "100"]).lines();
     assert_eq!(numbers(&rest), [0, 1]);
 }
 
 #[test]
 fn a_consumer_that_stood_still_does_not_take_that_for_a_time_without_messages() {
-    // On a server: a process that is stopped in the midst of a write would hold up all others on an embedded store.
+    // On a server: a process that is stopped in the midst of a write would hold up all others on an embedded
+    // store.
     let cli = Cli::new();
     let config = json!({
         "dbConnections": {"main": {"mongoUri": servers::mongo_standalone_uri()}},
@@ -168,10 +188,13 @@ fn a_consumer_that_stood_still_does_not_take_that_for_a_time_without_messages() 
     // Long enough to stop it before it has been idle for so long.
     let idle = Duration::from_secs(3);
     let millis = idle.as_millis().to_string();
-    let mut consumer = cli.command(["bus", "consume", "payments", "fraud", "--exit-when-idle-ms", &millis]).spawn().unwrap();
+    let mut consumer =
+        cli.command(["bus", "consume", "payments", "fraud", "--exit-when-idle-ms", &millis]).spawn().unwrap();
     let mut lines = BufReader::new(consumer.stdout.take().unwrap()).lines();
     lines.next().unwrap().unwrap();
-    let signal = |name: &str| assert!(Command::new("kill").args([name, &consumer.id().to_string()]).status().unwrap().success());
+    let signal = |name: &str| {
+        assert!(Command::new("kill").args([name, &consumer.id().to_string()]).status().unwrap().success())
+    };
     signal("-STOP");
     let (begun, mut published) = (Instant::now(), 0);
     while begun.elapsed() < idle + Duration::from_secs(1) {
@@ -199,7 +222,11 @@ fn a_consumer_that_is_terminated_gives_back_what_it_has_not_begun() {
         assert!(consumer.wait().unwrap().success(), "{signal}");
         let stats = stats(&cli);
         // Nothing is locked, and what was not begun was not counted.
-        assert_eq!((&stats["pending"], &stats["acked"], &stats["deliveries"]), (&json!(0), &json!(handled), &json!(handled)), "{signal}");
+        assert_eq!(
+            (&stats["pending"], &stats["acked"], &stats["deliveries"]),
+            (&json!(0), &json!(handled), &json!(handled)),
+            "{signal}"
+        );
         assert_eq!(stats["backlog"], json!(40 - handled));
     }
 }
@@ -208,7 +235,8 @@ fn a_consumer_that_is_terminated_gives_back_what_it_has_not_begun() {
 fn a_publisher_that_is_terminated_says_behind_which_line() {
     for signal in ["-TERM", "-INT"] {
         let cli = topic();
-        let mut publisher = cli.command(["bus", "publish", "payments", "-"]).stdin(Stdio::piped()).spawn().unwrap();
+        let mut publisher =
+            cli.command(["bus", "publish", "payments", "-"]).stdin(Stdio::piped()).spawn().unwrap();
         let mut stdin = publisher.stdin.take().unwrap();
         let mut told = BufReader::new(publisher.stdout.take().unwrap()).lines();
         stdin.write_all(b"{\"payload\": 1}\n\n{\"payload\": 2}\n").unwrap();
@@ -219,7 +247,10 @@ fn a_publisher_that_is_terminated_says_behind_which_line() {
         // Its input stays open: it does not end by that.
         let ended = publisher.wait_with_output().unwrap();
         assert_eq!(ended.status.code(), Some(1), "{signal}");
-        assert_eq!(String::from_utf8(ended.stderr).unwrap(), "stopped behind line 3: nothing that follows is published\n");
+        assert_eq!(
+            String::from_utf8(ended.stderr).unwrap(),
+            "stopped behind line 3: nothing that follows is published\n"
+        );
         drop(stdin);
         assert_eq!(stats(&cli)["backlog"], json!(2), "{signal}");
     }
@@ -235,7 +266,8 @@ fn watching_tells_the_end_of_a_value_and_ends_when_it_is_terminated() {
     let mut set = cli.command(["shared", "set", "goes", "1", "--ttl-ms", "400"]);
     let (told, stop) = std::sync::mpsc::channel::<()>();
     let teller = std::thread::spawn(move || {
-        while stop.recv_timeout(Duration::from_millis(800)) == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
+        while stop.recv_timeout(Duration::from_millis(800)) == Err(std::sync::mpsc::RecvTimeoutError::Timeout)
+        {
             assert!(set.output().unwrap().status.success());
         }
     });
@@ -259,7 +291,9 @@ fn verbose_tells_what_the_library_warns_of() {
     let purge = format!("{} bus purge payments 1>&2", env!("CARGO_BIN_EXE_chronos"));
     for (verbose, told) in [(&[][..], false), (&["-v"], true)] {
         publish(&cli, 1);
-        let ran = cli.run(&[&["bus", "consume", "payments", "fraud", "--max", "1", "--exec", &purge], verbose].concat());
+        let ran = cli.run(
+            &[&["bus", "consume", "payments", "fraud", "--max", "1", "--exec", &purge], verbose].concat(),
+        );
         assert_eq!(ran.lines().len(), 1);
         assert_eq!(ran.err().contains("WARN") && ran.err().contains("the lock was lost"), told, "{ran:?}");
     }
@@ -285,9 +319,15 @@ fn dead_letters_are_redriven_and_purged_one_by_one_or_the_oldest() {
     let ids: Vec<Json> = publish(&cli, 4).into_iter().map(|line| line["id"].clone()).collect();
     assert_eq!(consume(&cli, &["--settle", "nack", "--concurrency", "1"]).len(), 4);
     let id = ids[2].as_str().unwrap();
-    assert_eq!(cli.run(&["bus", "dlq", "redrive", "payments", "fraud", "--ids", id]).value(), json!({"redriven": 1}));
+    assert_eq!(
+        cli.run(&["bus", "dlq", "redrive", "payments", "fraud", "--ids", id]).value(),
+        json!({"redriven": 1})
+    );
     assert_eq!(consume(&cli, &[]).iter().map(|line| &line["id"]).collect::<Vec<_>>(), [&ids[2]]);
-    assert_eq!(cli.run(&["bus", "dlq", "purge", "payments", "fraud", "--oldest", "2"]).value(), json!({"purged": 2}));
+    assert_eq!(
+        cli.run(&["bus", "dlq", "purge", "payments", "fraud", "--oldest", "2"]).value(),
+        json!({"purged": 2})
+    );
     let left = cli.run(&["bus", "dlq", "list", "payments", "fraud"]).lines();
     assert_eq!(left.iter().map(|line| &line["id"]).collect::<Vec<_>>(), [&ids[3]]);
 }
@@ -314,7 +354,19 @@ fn what_a_warm_topic_kept_can_be_replayed_to_one_subscription() {
 #[test]
 fn a_subscription_keeps_the_options_it_was_given() {
     let cli = Cli::new();
-    cli.run(&["bus", "topic", "create", "ticks", "--max-len", "1000", "--overflow", "drop-oldest", "--ttl-ms", "60000"]).value();
+    cli.run(&[
+        "bus",
+        "topic",
+        "create",
+        "ticks",
+        "--max-len",
+        "1000",
+        "--overflow",
+        "drop-oldest",
+        "--ttl-ms",
+        "60000",
+    ])
+    .value();
     cli.run(&["bus", "publish", "ticks", "--payload", "1"]).value();
     let create = [
         "bus",
@@ -348,7 +400,11 @@ fn a_subscription_keeps_the_options_it_was_given() {
     let begun_before = cli.run(&["bus", "consume", "ticks", "slow", "--exit-when-idle-ms", "300"]).lines();
     assert_eq!(begun_before.len(), 1);
     cli.run(&["bus", "sub", "create", "ticks", "late", "--start", "2020-01-01T00:00:00Z"]).value();
-    assert!(cli.run(&["bus", "sub", "create", "ticks", "odd", "--start", "yesterday"]).failed(2).contains("yesterday"));
+    assert!(
+        cli.run(&["bus", "sub", "create", "ticks", "odd", "--start", "yesterday"])
+            .failed(2)
+            .contains("yesterday")
+    );
     let topic = cli.run(&["bus", "topic", "list"]).value();
     assert_eq!((&topic["options"]["maxLen"], &topic["options"]["ttlMs"]), (&json!(1000), &json!(60000)));
 }

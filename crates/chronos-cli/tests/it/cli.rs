@@ -70,7 +70,11 @@ impl Ran {
         let output = child.wait_with_output().unwrap();
         let text = |bytes| String::from_utf8(bytes).unwrap();
         let err = text(output.stderr);
-        let said = err.lines().filter(|line| !line.contains(WAITS) && !line.ends_with(TIMELESS)).collect::<Vec<_>>().join("\n");
+        let said = err
+            .lines()
+            .filter(|line| !line.contains(WAITS) && !line.ends_with(TIMELESS))
+            .collect::<Vec<_>>()
+            .join("\n");
         Self { code: output.status.code(), out: text(output.stdout), err, said }
     }
 

@@ -26,7 +26,10 @@ fn a_check_names_what_is_wrong_and_warns_of_what_is_ignored() {
     let cli = Cli::new();
     cli.write("wrong.json", r#"{"dbConnections": {"main": {"mongoUri": "postgres://x"}}, "databases": {}}"#);
     let wrong = cli.run(&["config", "check", "wrong.json"]);
-    assert!(wrong.failed(2).starts_with("error: VALIDATION_ERROR: wrong.json: dbConnections.main.mongoUri"), "{wrong:?}");
+    assert!(
+        wrong.failed(2).starts_with("error: VALIDATION_ERROR: wrong.json: dbConnections.main.mongoUri"),
+        "{wrong:?}"
+    );
     cli.write("broken.json", "{");
     assert!(cli.run(&["config", "check", "broken.json"]).failed(2).contains("invalid JSON"));
     assert!(cli.run(&["config", "check", "absent.json"]).failed(2).contains("absent.json"));
@@ -46,7 +49,11 @@ fn values_come_from_the_environment_where_the_configuration_says_so() {
     cli.write("chronos.json", &embedded().replace("embedded:./data", "ENV.STORE_OF_THE_TEST"));
     let unset = cli.run(&["config", "check", "chronos.json"]);
     assert!(unset.failed(2).contains("STORE_OF_THE_TEST is not set"), "{unset:?}");
-    let made = cli.command(["create", "-c", "users", "{}"]).env("STORE_OF_THE_TEST", "embedded:./elsewhere").output().unwrap();
+    let made = cli
+        .command(["create", "-c", "users", "{}"])
+        .env("STORE_OF_THE_TEST", "embedded:./elsewhere")
+        .output()
+        .unwrap();
     assert!(made.status.success(), "{made:?}");
     assert!(cli.folder().join("elsewhere/chronos.db").exists());
 }
@@ -56,12 +63,18 @@ fn the_check_says_of_each_connection_whether_it_answers() {
     let cli = Cli::new();
     cli.write("chronos.json", &embedded());
     let check = ["config", "check", "chronos.json", "--connect"];
-    assert_eq!(cli.run(&check).value()["connections"], json!([{"connection": "here", "ok": true, "exists": false}]));
+    assert_eq!(
+        cli.run(&check).value()["connections"],
+        json!([{"connection": "here", "ok": true, "exists": false}])
+    );
     assert!(!cli.folder().join("data").exists(), "looking creates nothing");
     cli.run(&["create", "-c", "users", "{}"]).value();
     let connection = cli.run(&check).value()["connections"][0].clone();
     assert_eq!((&connection["ok"], connection["now"].is_string()), (&json!(true), true));
-    let away = embedded().replace("embedded:./data", "mongodb://127.0.0.1:9/?serverSelectionTimeoutMS=200&connectTimeoutMS=200");
+    let away = embedded().replace(
+        "embedded:./data",
+        "mongodb://127.0.0.1:9/?serverSelectionTimeoutMS=200&connectTimeoutMS=200",
+    );
     cli.write("chronos.json", &away);
     let ran = cli.run(&check);
     assert_eq!(ran.value_with_code(1)["connections"][0]["ok"], false);
@@ -112,7 +125,11 @@ fn the_options_of_the_route_lead_to_the_database_they_name() {
         cli.run(&[*route, &["create", "-c", "things", &json!({"i": i}).to_string()]].concat()).value();
     }
     for (i, route) in routes.iter().enumerate() {
-        assert_eq!(cli.run(&[&["export", "-c", "things"], *route].concat()).lines(), [json!({"i": i})], "{route:?}");
+        assert_eq!(
+            cli.run(&[&["export", "-c", "things"], *route].concat()).lines(),
+            [json!({"i": i})],
+            "{route:?}"
+        );
     }
     let nowhere = cli.run(&["--tenant", "nobody", "list", "-c", "things"]);
     assert!(nowhere.failed(2).starts_with("error: ROUTE_NOT_FOUND"), "{nowhere:?}");

@@ -14,7 +14,9 @@ fn chronos() -> Command {
 /// As a user pastes it.
 fn in_shell(command: &str) -> Output {
     let programs = Path::new(env!("CARGO_BIN_EXE_chronos")).parent().unwrap();
-    let path = std::env::join_paths([programs.to_owned()].into_iter().chain(std::env::split_paths(&std::env::var_os("PATH").unwrap())));
+    let path = std::env::join_paths(
+        [programs.to_owned()].into_iter().chain(std::env::split_paths(&std::env::var_os("PATH").unwrap())),
+    );
     Command::new("sh").args(["-c", command]).env("PATH", path.unwrap()).output().unwrap()
 }
 
@@ -65,7 +67,8 @@ fn the_demo_tells_the_whole_history_and_leaves_a_store_that_can_be_used() {
     let object = fs::read_to_string(dir.join("objects/chronos").join(key)).unwrap();
     assert!(object.contains("namesSoFar"), "{object}");
 
-    let commands: Vec<&str> = story.lines().map(str::trim).filter(|line| line.starts_with("chronos ")).collect();
+    let commands: Vec<&str> =
+        story.lines().map(str::trim).filter(|line| line.starts_with("chronos ")).collect();
     assert_eq!(commands.len(), 3, "{story}");
     for command in commands {
         let tried = in_shell(command);
@@ -76,7 +79,10 @@ fn the_demo_tells_the_whole_history_and_leaves_a_store_that_can_be_used() {
     assert_eq!(again.status.code(), Some(2));
     assert_eq!(text(again.stdout), "");
     let complaints = text(again.stderr);
-    assert!(complaints.contains("is not empty; the demo takes a new folder") && complaints.lines().count() == 1, "{complaints}");
+    assert!(
+        complaints.contains("is not empty; the demo takes a new folder") && complaints.lines().count() == 1,
+        "{complaints}"
+    );
 }
 
 #[test]

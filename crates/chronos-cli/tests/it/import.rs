@@ -44,29 +44,43 @@ fn an_import_carries_out_every_kind_of_operation_with_its_time_actor_and_reason(
         "{\"op\": \"delete\", \"key\": \"b\", \"at\": \"2020-01-05\"}",
     );
     let mut told = import(&cli, &[], log).value();
-    let [seconds, unflushed] = ["seconds", "unflushed"].map(|figure| told.as_object_mut().unwrap().remove(figure).unwrap());
+    let [seconds, unflushed] =
+        ["seconds", "unflushed"].map(|figure| told.as_object_mut().unwrap().remove(figure).unwrap());
     assert!(seconds.as_f64().unwrap() > 0.0);
-    assert_eq!(told, json!({"lines": 5, "created": 2, "written": 5, "unchanged": 0, "skipped": 0, "failed": 0}));
+    assert_eq!(
+        told,
+        json!({"lines": 5, "created": 2, "written": 5, "unchanged": 0, "skipped": 0, "failed": 0})
+    );
     // A busy machine may leave some to a worker.
     assert!(unflushed.as_u64().unwrap() <= 5);
     assert_eq!(cli.run(&["worker", "-c", "stock", "--once"]).value()["waiting"], 0);
     assert_eq!(stock(&cli), [json!({"sku": "a", "n": 3})]);
     assert_eq!(cli.run(&["export", "-c", "stock", "--at", "2020-01-03"]).lines().len(), 2);
     let first = cli.run(&["history", "-c", "stock", "sku=a"]).lines().remove(0);
-    assert_eq!((&first["at"], &first["actor"], &first["reason"]), (&json!("2020-01-01T00:00:00.000Z"), &json!("erp"), &json!("first")));
+    assert_eq!(
+        (&first["at"], &first["actor"], &first["reason"]),
+        (&json!("2020-01-01T00:00:00.000Z"), &json!("erp"), &json!("first"))
+    );
 }
 
 #[test]
 fn importing_the_same_log_twice_makes_no_version() {
     let cli = Cli::new();
-    let line = |i: usize| format!("{{\"op\": \"create\", \"key\": {i}, \"data\": {{\"sku\": {i}}}, \"at\": \"2020-01-01T00:00:00Z\"}}\n");
+    let line = |i: usize| {
+        format!(
+            "{{\"op\": \"create\", \"key\": {i}, \"data\": {{\"sku\": {i}}}, \"at\": \"2020-01-01T00:00:00Z\"}}\n"
+        )
+    };
     let log: String = (0..1500).map(line).collect();
     cli.write("log.ndjson", &log);
     let file = [&IMPORT[..], &["log.ndjson", "--batch", "100"]].concat();
     assert_eq!(cli.run(&file).value()["created"], 1500);
     assert_eq!(versions(&cli), 1500);
     let again = cli.run(&file).value();
-    assert_eq!((&again["lines"], &again["written"], &again["skipped"]), (&json!(1500), &json!(0), &json!(1500)));
+    assert_eq!(
+        (&again["lines"], &again["written"], &again["skipped"]),
+        (&json!(1500), &json!(0), &json!(1500))
+    );
     assert_eq!(versions(&cli), 1500);
 }
 
@@ -79,7 +93,10 @@ const BAD: [(&str, &str); 8] = [
     ("{\"op\": \"create\", \"key\": 123456789012345678901234567890, \"data\": {}}", "does not fit the index"),
     ("{\"op\": \"create\", \"key\": \"x\", \"data\": {\"sku\": \"y\"}}", "is not the operation's key"),
     ("{\"op\": \"delete\", \"key\": \"nobody\"}", "no live item with the key"),
-    ("{\"op\": \"create\", \"key\": \"x\", \"data\": {\"sku\": \"x\"}, \"at\": \"yesterday\"}", "no ISO-8601 date"),
+    (
+        "{\"op\": \"create\", \"key\": \"x\", \"data\": {\"sku\": \"x\"}, \"at\": \"yesterday\"}",
+        "no ISO-8601 date",
+    ),
 ];
 
 fn good(key: &str) -> String {
@@ -93,9 +110,16 @@ fn the_first_bad_line_ends_an_import_and_nothing_of_it_or_behind_it_is_written()
         let log = format!("{}\n\n{bad}\n{}\n", good("before"), good("behind"));
         let ran = import(&cli, &[], &log);
         let told = ran.value_with_code(1);
-        assert_eq!((&told["lines"], &told["written"], &told["failed"]), (&json!(2), &json!(1), &json!(1)), "{bad}");
+        assert_eq!(
+            (&told["lines"], &told["written"], &told["failed"]),
+            (&json!(2), &json!(1), &json!(1)),
+            "{bad}"
+        );
         let said = ran.failed(1);
-        assert!(said.starts_with("error: line 3: ") && said.contains(why) && said.lines().count() == 1, "{said}");
+        assert!(
+            said.starts_with("error: line 3: ") && said.contains(why) && said.lines().count() == 1,
+            "{said}"
+        );
         assert_eq!(stock(&cli), [json!({"sku": "before"})]);
     }
 }
@@ -103,14 +127,19 @@ fn the_first_bad_line_ends_an_import_and_nothing_of_it_or_behind_it_is_written()
 #[test]
 fn with_keep_going_every_bad_line_is_named_and_every_good_one_is_written() {
     let cli = Cli::new();
-    let log: String = BAD.iter().enumerate().map(|(i, (bad, _))| format!("{}\n{bad}\n", good(&format!("g{i}")))).collect();
+    let log: String =
+        BAD.iter().enumerate().map(|(i, (bad, _))| format!("{}\n{bad}\n", good(&format!("g{i}")))).collect();
     let ran = import(&cli, &["--keep-going"], &log);
     let told = ran.value_with_code(1);
     assert_eq!((&told["lines"], &told["written"], &told["failed"]), (&json!(16), &json!(8), &json!(8)));
     let said: Vec<&str> = ran.failed(1).lines().collect();
     assert_eq!(said.len(), 8);
     for (i, (said, (_, why))) in said.iter().zip(BAD).enumerate() {
-        assert!(said.starts_with(&format!("error: line {}: VALIDATION_ERROR", 2 * i + 2)) || said.contains("NOT_FOUND"), "{said}");
+        assert!(
+            said.starts_with(&format!("error: line {}: VALIDATION_ERROR", 2 * i + 2))
+                || said.contains("NOT_FOUND"),
+            "{said}"
+        );
         assert!(said.contains(why), "{said}");
     }
     assert_eq!(stock(&cli).len(), 8);
@@ -137,10 +166,13 @@ fn lines_are_carried_out_while_the_input_pauses() {
 #[test]
 fn an_import_that_is_killed_is_repaired_and_completed() {
     let cli = Cli::new();
-    let log: String = (0..50).map(|i| good(&format!("key {i}")).replace("}}", "}, \"at\": \"2020-01-01\"}") + "\n").collect();
+    let log: String = (0..50)
+        .map(|i| good(&format!("key {i}")).replace("}}", "}, \"at\": \"2020-01-01\"}") + "\n")
+        .collect();
     cli.write("log.ndjson", &log);
     let args = [&IMPORT[..], &["log.ndjson", "--batch", "10"]].concat();
-    let ended = cli.command(&args).env("CHRONOS_FAIL_POINTS", "commit.before_answer=abort:2").spawn().unwrap();
+    let ended =
+        cli.command(&args).env("CHRONOS_FAIL_POINTS", "commit.before_answer=abort:2").spawn().unwrap();
     assert!(!ended.wait_with_output().unwrap().status.success());
     assert_eq!(cli.run(&["verify", "-c", "stock", "--repair"]).value()["problemCount"], 0);
     let before = versions(&cli).as_u64().unwrap();

@@ -10,7 +10,9 @@ const EACH: &str = r#"{"tenantDatabases": [{"tenantId": "default", "dbConnRef": 
                                           {"tenantId": "a", "dbConnRef": "here", "dbName": "of_a"}]}"#;
 
 fn configuration(messaging: &str) -> String {
-    format!(r#"{{"dbConnections": {{"here": {{"mongoUri": "embedded:./data"}}}}, "databases": {{"messaging": {messaging}}}}}"#)
+    format!(
+        r#"{{"dbConnections": {{"here": {{"mongoUri": "embedded:./data"}}}}, "databases": {{"messaging": {messaging}}}}}"#
+    )
 }
 
 /// Runs the library on a configuration of the folder, as the program before or after it does.

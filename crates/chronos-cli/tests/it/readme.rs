@@ -19,7 +19,12 @@ fn pasted(heading: &str) -> String {
     let program = Path::new(env!("CARGO_BIN_EXE_chronos"));
     let path = format!("{}:{}", program.parent().unwrap().display(), std::env::var("PATH").unwrap());
     let script = shell_block(&readme(), heading);
-    let ran = Command::new("sh").args(["-e", "-x", "-c", &script]).current_dir(folder.path()).env("PATH", path).output().unwrap();
+    let ran = Command::new("sh")
+        .args(["-e", "-x", "-c", &script])
+        .current_dir(folder.path())
+        .env("PATH", path)
+        .output()
+        .unwrap();
     assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
     String::from_utf8(ran.stdout).unwrap()
 }
@@ -42,6 +47,9 @@ fn the_two_commands_and_the_linked_files_exist() {
     assert!(readme.contains("cargo run --release -- demo") && readme.contains("scripts/test"));
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     for link in readme.split("](").skip(1).filter_map(|rest| rest.split_once(')')).map(|(link, _)| link) {
-        assert!(link.starts_with("http") || root.join(link).exists(), "the README links to {link}, which is not there");
+        assert!(
+            link.starts_with("http") || root.join(link).exists(),
+            "the README links to {link}, which is not there"
+        );
     }
 }

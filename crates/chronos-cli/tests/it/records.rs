@@ -14,7 +14,16 @@ fn ann() -> Json {
 /// A folder with one user at version 1.
 fn with_ann() -> (Cli, String) {
     let cli = Cli::new();
-    let made = cli.run(&["create", "-c", "users", r#"{"email": "ann@example.org", "score": 1.50}"#, "--actor", "signup"]).value();
+    let made = cli
+        .run(&[
+            "create",
+            "-c",
+            "users",
+            r#"{"email": "ann@example.org", "score": 1.50}"#,
+            "--actor",
+            "signup",
+        ])
+        .value();
     cli.run(&["update", "-c", "users", ANN, r#"{"plan": {"name": "pro"}}"#, "--reason", "paid"]).value();
     (cli, made["id"].as_str().unwrap().to_owned())
 }
@@ -35,11 +44,17 @@ fn an_item_is_created_from_text_a_file_or_standard_input() {
     let cli = Cli::new();
     cli.write("user.json", r#"{"name": "file"}"#);
     let made = cli.run(&["create", "-c", "users", r#"{"name": "text"}"#]).value();
-    assert_eq!((&made["ov"], &made["cv"], &made["changed"], &made["created"]), (&json!(0), &json!(0), &json!(true), &json!(true)));
+    assert_eq!(
+        (&made["ov"], &made["cv"], &made["changed"], &made["created"]),
+        (&json!(0), &json!(0), &json!(true), &json!(true))
+    );
     cli.run(&["create", "-c", "users", "user.json"]).value();
-    let dated = cli.run_with(&["create", "-c", "users", "-", "--at", "2020-02-29T12:00:00Z"], r#"{"name": "stdin"}"#).value();
+    let dated = cli
+        .run_with(&["create", "-c", "users", "-", "--at", "2020-02-29T12:00:00Z"], r#"{"name": "stdin"}"#)
+        .value();
     assert_eq!(dated["at"], "2020-02-29T12:00:00.000Z");
-    let mut names: Vec<String> = exported(&cli, &[]).iter().map(|document| document["name"].as_str().unwrap().to_owned()).collect();
+    let mut names: Vec<String> =
+        exported(&cli, &[]).iter().map(|document| document["name"].as_str().unwrap().to_owned()).collect();
     names.sort();
     assert_eq!(names, ["file", "stdin", "text"]);
 }
@@ -53,7 +68,11 @@ fn an_item_is_named_by_its_id_or_by_a_property() {
     expected["plan"] = json!({"name": "pro"});
     assert_eq!(document(&by_id), expected);
     assert_eq!(by_id, cli.run(&["get", "-c", "users", "plan.name=pro"]).value());
-    assert_eq!(by_id, cli.run(&["get", "-c", "users", "score=1.5"]).value(), "a number is found by what it reads as");
+    assert_eq!(
+        by_id,
+        cli.run(&["get", "-c", "users", "score=1.5"]).value(),
+        "a number is found by what it reads as"
+    );
     cli.run(&["create", "-c", "users", r#"{"email": "ann@example.org"}"#]).value();
     let several = cli.run(&["get", "-c", "users", ANN]);
     assert!(several.failed(2).contains("several live items have email=ann@example.org"), "{several:?}");
@@ -84,8 +103,14 @@ fn the_past_is_read_by_version_by_time_and_by_version_of_the_collection() {
 fn a_history_says_what_when_who_and_why() {
     let (cli, id) = with_ann();
     let versions = cli.run(&["history", "-c", "users", ANN]).lines();
-    let said: Vec<_> = versions.iter().map(|v| (v["ov"].clone(), v["op"].clone(), v["actor"].clone(), v["reason"].clone())).collect();
-    let expected = [(json!(0), json!("CREATE"), json!("signup"), Json::Null), (json!(1), json!("UPDATE"), Json::Null, json!("paid"))];
+    let said: Vec<_> = versions
+        .iter()
+        .map(|v| (v["ov"].clone(), v["op"].clone(), v["actor"].clone(), v["reason"].clone()))
+        .collect();
+    let expected = [
+        (json!(0), json!("CREATE"), json!("signup"), Json::Null),
+        (json!(1), json!("UPDATE"), Json::Null, json!("paid")),
+    ];
     assert_eq!(said, expected);
     let newest = cli.run(&["history", "-c", "users", &id, "--newest-first"]).lines();
     assert_eq!(newest.into_iter().rev().collect::<Vec<_>>(), versions);
@@ -94,7 +119,8 @@ fn a_history_says_what_when_who_and_why() {
 #[test]
 fn a_diff_names_what_changed_between_versions_or_times() {
     let (cli, id) = with_ann();
-    cli.run(&["replace", "-c", "users", &id, r#"{"email": "ann@example.org", "plan": {"name": "free"}}"#]).value();
+    cli.run(&["replace", "-c", "users", &id, r#"{"email": "ann@example.org", "plan": {"name": "free"}}"#])
+        .value();
     let diff = cli.run(&["diff", "-c", "users", ANN, "0", "1"]).value();
     assert_eq!(diff["id"], id);
     assert_eq!((&diff["from"]["ov"], &diff["to"]["ov"]), (&json!(0), &json!(1)));
@@ -106,10 +132,15 @@ fn a_diff_names_what_changed_between_versions_or_times() {
     ]);
     assert_eq!(latest["changes"], changes);
     let times = [&diff["from"]["at"], &latest["to"]["at"]].map(|at| at.as_str().unwrap());
-    let by_time = cli.run(&["diff", "-c", "users", &id, "--from-time", times[0], "--to-time", times[1]]).value();
+    let by_time =
+        cli.run(&["diff", "-c", "users", &id, "--from-time", times[0], "--to-time", times[1]]).value();
     assert_eq!((&by_time["from"]["ov"], &by_time["to"]["ov"]), (&json!(0), &json!(2)));
     assert!(cli.run(&["diff", "-c", "users", &id, "0", "9"]).failed(1).contains("no version 9"));
-    assert!(cli.run(&["diff", "-c", "users", &id, "--from-time", "1999-12-31"]).failed(1).contains("did not exist at 1999-12-31"));
+    assert!(
+        cli.run(&["diff", "-c", "users", &id, "--from-time", "1999-12-31"])
+            .failed(1)
+            .contains("did not exist at 1999-12-31")
+    );
 }
 
 #[test]
@@ -119,8 +150,16 @@ fn a_writer_who_expects_another_version_changes_nothing() {
         let refused = cli.run(&[command, "-c", "users", &id, "{}", "--expect-ov", "0"]);
         assert!(refused.failed(1).starts_with("error: OPTIMISTIC_LOCK"), "{refused:?}");
     }
-    assert!(cli.run(&["delete", "-c", "users", &id, "--expect-ov", "0"]).failed(1).starts_with("error: OPTIMISTIC_LOCK"));
-    assert!(cli.run(&["restore", "-c", "users", &id, "--ov", "0", "--expect-ov", "0"]).failed(1).starts_with("error: OPTIMISTIC_LOCK"));
+    assert!(
+        cli.run(&["delete", "-c", "users", &id, "--expect-ov", "0"])
+            .failed(1)
+            .starts_with("error: OPTIMISTIC_LOCK")
+    );
+    assert!(
+        cli.run(&["restore", "-c", "users", &id, "--ov", "0", "--expect-ov", "0"])
+            .failed(1)
+            .starts_with("error: OPTIMISTIC_LOCK")
+    );
     assert_eq!(cli.run(&["verify", "-c", "users"]).value()["versions"], 2);
     assert_eq!(cli.run(&["update", "-c", "users", &id, r#"{"a": 1}"#, "--expect-ov", "1"]).value()["ov"], 2);
 }
@@ -133,11 +172,16 @@ fn a_deleted_item_is_absent_has_a_history_and_comes_back() {
     assert!(cli.run(&["get", "-c", "users", ANN]).failed(1).starts_with("error: NOT_FOUND"));
     assert!(cli.run(&["get", "-c", "users", &id]).failed(1).starts_with("error: NOT_FOUND"));
     assert_eq!(exported(&cli, &[]), Vec::<Json>::new());
-    assert_eq!(cli.run(&["get", "-c", "users", ANN, "--include-deleted"]).value()["deletedAt"], deleted["at"]);
+    assert_eq!(
+        cli.run(&["get", "-c", "users", ANN, "--include-deleted"]).value()["deletedAt"],
+        deleted["at"]
+    );
     assert_eq!(cli.run(&["list", "-c", "users", "--include-deleted"]).lines().len(), 1);
     assert_eq!(cli.run(&["history", "-c", "users", ANN]).lines().len(), 3);
     assert_eq!(cli.run(&["diff", "-c", "users", ANN, "1", "2"]).value()["to"]["deleted"], true);
-    let restored = cli.run(&["restore", "-c", "users", ANN, "--ov", "0", "--actor", "admin", "--reason", "by mistake"]).value();
+    let restored = cli
+        .run(&["restore", "-c", "users", ANN, "--ov", "0", "--actor", "admin", "--reason", "by mistake"])
+        .value();
     assert_eq!(restored["ov"], 3);
     assert_eq!(exported(&cli, &[]), [ann()]);
     let at = deleted["at"].as_str().unwrap();
@@ -160,7 +204,10 @@ fn an_enrichment_merges_and_remembers_its_function() {
 #[test]
 fn a_smart_insert_enriches_who_is_there_and_creates_who_is_not() {
     let (cli, id) = with_ann();
-    let insert = |document| cli.run(&["smart-insert", "-c", "users", document, "--unique", "email", "--function-id", "crm@1"]).value();
+    let insert = |document| {
+        cli.run(&["smart-insert", "-c", "users", document, "--unique", "email", "--function-id", "crm@1"])
+            .value()
+    };
     let known = insert(r#"{"email": "ann@example.org", "vip": true}"#);
     assert_eq!((&known["id"], &known["created"]), (&json!(id), &json!(false)));
     let new = insert(r#"{"email": "bob@example.org"}"#);
@@ -173,18 +220,24 @@ fn a_list_filters_sorts_and_goes_on_page_by_page() {
     for (name, age) in [("ann", 31), ("bob", 17), ("cid", 31), ("dan", 55)] {
         cli.run(&["create", "-c", "users", &format!(r#"{{"name": "{name}", "age": {age}}}"#)]).value();
     }
-    let names = |views: &[Json]| views.iter().map(|view| view["item"]["name"].as_str().unwrap().to_owned()).collect::<Vec<_>>();
+    let names = |views: &[Json]| {
+        views.iter().map(|view| view["item"]["name"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
     let base = ["list", "-c", "users", "--filter", r#"{"age": {"$gte": 18}}"#, "--sort", "-age,name"];
     let all = cli.run(&[&base[..], &["--all"]].concat()).lines();
     assert_eq!(names(&all), ["dan", "ann", "cid"]);
     let page = cli.run(&[&base[..], &["--limit", "2", "--page"]].concat()).value();
     assert_eq!(names(page["items"].as_array().unwrap()), ["dan", "ann"]);
     let rest = cli.run(&[&base[..], &["--after", page["next"].as_str().unwrap(), "--page"]].concat()).value();
-    assert_eq!((names(rest["items"].as_array().unwrap()), &rest["next"]), (vec!["cid".to_owned()], &Json::Null));
+    assert_eq!(
+        (names(rest["items"].as_array().unwrap()), &rest["next"]),
+        (vec!["cid".to_owned()], &Json::Null)
+    );
     let first = cli.run(&[&base[..], &["--limit", "1"]].concat());
     assert_eq!(names(&first.lines()), ["dan"]);
     assert!(first.err().starts_with("there is more: --after "), "{first:?}");
-    let bare = cli.run(&["list", "-c", "users", "--sort", "name", "--limit", "1", "--project", "age"]).value();
+    let bare =
+        cli.run(&["list", "-c", "users", "--sort", "name", "--limit", "1", "--project", "age"]).value();
     assert_eq!(bare["item"], json!({"age": 31}));
 }
 
@@ -194,16 +247,23 @@ fn a_collection_goes_back_to_an_earlier_state_and_forth_again() {
     cli.run(&["create", "-c", "users", r#"{"email": "bob@example.org"}"#]).value();
     let now = exported(&cli, &[]);
     let counted = cli.run(&["restore-collection", "-c", "users", "--cv", "0", "--dry-run"]).value();
-    assert_eq!((&counted["restored"], &counted["removed"], &counted["dryRun"]), (&json!(1), &json!(1), &json!(true)));
+    assert_eq!(
+        (&counted["restored"], &counted["removed"], &counted["dryRun"]),
+        (&json!(1), &json!(1), &json!(true))
+    );
     assert_eq!(exported(&cli, &[]), now, "a dry run changes nothing");
-    let back = cli.run(&["restore-collection", "-c", "users", "--cv", "0", "--actor", "admin", "--reason", "test"]).value();
+    let back = cli
+        .run(&["restore-collection", "-c", "users", "--cv", "0", "--actor", "admin", "--reason", "test"])
+        .value();
     assert_eq!((&back["stableCv"], &back["restored"], &back["removed"]), (&json!(2), &json!(1), &json!(1)));
     assert_eq!(exported(&cli, &[]), [ann()]);
     let forth = cli.run(&["restore-collection", "-c", "users", "--cv", "2"]).value();
     assert_eq!((&forth["restored"], &forth["removed"]), (&json!(2), &json!(0)));
     assert_eq!(exported(&cli, &[]), now);
     assert_eq!(cli.run(&["verify", "-c", "users"]).value()["problemCount"], 0);
-    assert!(cli.run(&["restore-collection", "-c", "users", "--cv", "99"]).failed(2).contains("not reached yet"));
+    assert!(
+        cli.run(&["restore-collection", "-c", "users", "--cv", "99"]).failed(2).contains("not reached yet")
+    );
     cli.run(&["restore-collection", "-c", "users", "--cv", "-1"]).value();
     assert_eq!(exported(&cli, &[]), Vec::<Json>::new());
 }
@@ -220,7 +280,10 @@ fn verify_tells_damage_by_its_exit_code_and_in_its_last_line() {
     for flags in [&[][..], &["--repair"]] {
         let damaged = cli.run(&[&["verify", "-c", "users"], flags].concat());
         let told = damaged.value_with_code(1);
-        assert_eq!((&told["problemCount"], &told["problems"][0]["kind"]), (&json!(1), &json!("damaged-payload")));
+        assert_eq!(
+            (&told["problemCount"], &told["problems"][0]["kind"]),
+            (&json!(1), &json!("damaged-payload"))
+        );
         assert!(damaged.failed(1).starts_with("error: DAMAGE in `users`: 1 problem"), "{damaged:?}");
     }
 }
@@ -240,10 +303,19 @@ fn writes_succeed_while_the_storage_is_down_and_a_worker_stores_them_later() {
     );
     assert_eq!(exported(&cli, &[]), [json!({"email": "ann@example.org"})]);
     let waiting = cli.run(&["worker", "-c", "users", "--once", "--limit", "1"]);
-    assert_eq!(waiting.value_with_code(1), json!({"waiting": 1, "failing": 1, "orphans": 0, "erased": 0, "trimmed": 0}));
-    assert!(waiting.err().contains("version 0 of ") && waiting.err().contains(" in `users` was tried "), "{waiting:?}");
+    assert_eq!(
+        waiting.value_with_code(1),
+        json!({"waiting": 1, "failing": 1, "orphans": 0, "erased": 0, "trimmed": 0})
+    );
+    assert!(
+        waiting.err().contains("version 0 of ") && waiting.err().contains(" in `users` was tried "),
+        "{waiting:?}"
+    );
     std::fs::remove_file(cli.folder().join("chronos-data/objects")).unwrap();
     assert_eq!(cli.run(&["worker", "-c", "users", "--once"]).value()["waiting"], 0);
     let found = cli.run(&["verify", "-c", "users"]).value();
-    assert_eq!((&found["unflushed"], &found["checked"], &found["problemCount"]), (&json!(0), &json!(1), &json!(0)));
+    assert_eq!(
+        (&found["unflushed"], &found["checked"], &found["problemCount"]),
+        (&json!(0), &json!(1), &json!(0))
+    );
 }

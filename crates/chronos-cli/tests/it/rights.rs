@@ -60,7 +60,11 @@ fn words(line: &str) -> Vec<&str> {
 
 /// What is new or changed; what has ended may be removed meanwhile by the server itself.
 fn written(before: &BTreeMap<String, Document>, after: &BTreeMap<String, Document>) -> Vec<String> {
-    after.iter().filter(|(key, document)| before.get(*key) != Some(document)).map(|(key, document)| format!("{key}: {document}")).collect()
+    after
+        .iter()
+        .filter(|(key, document)| before.get(*key) != Some(document))
+        .map(|(key, document)| format!("{key}: {document}"))
+        .collect()
 }
 
 /// Runs the test on a thread that may wait for the program.
@@ -120,7 +124,12 @@ fn who_may_only_read_reads_everything_and_looking_writes_nothing() {
         }
         let check = few.run("config check chronos.json --connect");
         assert!(check.err().contains("may read the database `app`, and not write to it"), "{check:?}");
-        for line in [r#"create -c users {"email":"b@x"}"#, "bus publish t --payload 3", "shared set k 2", "bus topic create u"] {
+        for line in [
+            r#"create -c users {"email":"b@x"}"#,
+            "bus publish t --payload 3",
+            "shared set k 2",
+            "bus topic create u",
+        ] {
             assert!(few.run(line).failed(1).contains("not authorized"), "{line}");
         }
 
@@ -138,7 +147,8 @@ fn who_may_only_read_watches_what_others_write_and_the_end_of_values() {
         let mut watch = few.cli.command(words("--config reader.json shared watch")).spawn().unwrap();
         let (tell, changes) = mpsc::channel();
         let out = BufReader::new(watch.stdout.take().unwrap());
-        let reading = thread::spawn(move || out.lines().map_while(Result::ok).try_for_each(|line| tell.send(line)));
+        let reading =
+            thread::spawn(move || out.lines().map_while(Result::ok).try_for_each(|line| tell.send(line)));
         few.used_by(Some("writer"));
         // Nothing tells when it begins to watch, but what it sees.
         while changes.recv_timeout(Duration::from_millis(100)).is_err() {
@@ -169,7 +179,9 @@ fn a_check_without_the_rights_to_do_anything_fails() {
         assert!(check.failed(1).contains("may not read the database `app`"), "{check:?}");
         few.cli.write(
             "chronos.json",
-            &std::fs::read_to_string(few.cli.folder().join("chronos.json")).unwrap().replace("mongodb://", "mongodb://reader:wrong@"),
+            &std::fs::read_to_string(few.cli.folder().join("chronos.json"))
+                .unwrap()
+                .replace("mongodb://", "mongodb://reader:wrong@"),
         );
         assert!(few.run("config check chronos.json --connect").failed(1).contains("Authentication failed"));
     });

@@ -4,16 +4,21 @@ use crate::cli::Cli;
 
 /// The commands that a help text lists.
 fn listed(help: &str) -> Vec<String> {
-    let commands = help.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
-    let names =
-        commands.filter(|line| line.starts_with("  ") && !line.starts_with("   ")).filter_map(|line| line.split_whitespace().next());
+    let commands =
+        help.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
+    let names = commands
+        .filter(|line| line.starts_with("  ") && !line.starts_with("   "))
+        .filter_map(|line| line.split_whitespace().next());
     names.filter(|name| *name != "help").map(str::to_owned).collect()
 }
 
 fn help_of(cli: &Cli, path: &[&str]) -> usize {
     let ran = cli.run(&[path, &["--help"]].concat());
     let text = ran.out();
-    let examples = text.split_once("Examples:\n").unwrap_or_else(|| panic!("no examples in the help of {path:?}: {ran:?}")).1;
+    let examples = text
+        .split_once("Examples:\n")
+        .unwrap_or_else(|| panic!("no examples in the help of {path:?}: {ran:?}"))
+        .1;
     assert!(examples.contains(&format!("chronos {}", path.join(" "))), "{path:?}: {examples}");
     let below = listed(text);
     1 + below.iter().map(|name| help_of(cli, &[path, &[name.as_str()]].concat())).sum::<usize>()
@@ -72,7 +77,11 @@ fn negative_values_are_values_wherever_one_is_taken() {
     for args in [&["restore", "-c", "users", &id, "--ov", "-1"][..], &["diff", "-c", "users", &id, "-1"]] {
         assert!(cli.run(args).failed(1).contains("NOT_FOUND"));
     }
-    assert!(cli.run(&["update", "-c", "users", &id, r#"{"a": 1}"#, "--expect-ov", "-1"]).failed(1).contains("OPTIMISTIC_LOCK"));
+    assert!(
+        cli.run(&["update", "-c", "users", &id, r#"{"a": 1}"#, "--expect-ov", "-1"])
+            .failed(1)
+            .contains("OPTIMISTIC_LOCK")
+    );
 }
 
 #[test]
@@ -102,15 +111,26 @@ fn what_is_no_json_and_no_store_is_said_at_once() {
     let cli = Cli::new();
     std::fs::write(cli.folder().join("log.gz"), [0x1f, 0x8b, 8, 0, 0, 0]).unwrap();
     cli.write("empty", "");
-    for args in [&["create", "-c", "users", "log.gz"][..], &["import", "-c", "users", "--key-property", "a", "log.gz"]] {
+    for args in [
+        &["create", "-c", "users", "log.gz"][..],
+        &["import", "-c", "users", "--key-property", "a", "log.gz"],
+    ] {
         assert!(cli.run(args).err().contains("gzip"));
     }
     assert!(cli.run(&["create", "-c", "users", "empty"]).failed(2).contains("it is empty"));
-    assert!(cli.run(&["--data", "empty", "create", "-c", "users", "{}"]).failed(2).contains("--data takes a folder"));
+    assert!(
+        cli.run(&["--data", "empty", "create", "-c", "users", "{}"])
+            .failed(2)
+            .contains("--data takes a folder")
+    );
     let named = r#"{"payload": 1, "delayMs": "5"}"#;
     cli.run(&["bus", "topic", "create", "t"]).value();
-    assert!(cli.run_with(&["bus", "publish", "t", "-"], named).failed(2).contains("`delayMs` is a whole number"));
-    assert!(cli.run_with(&["bus", "publish", "t", "-"], "5").failed(2).contains("a message is a JSON object"));
+    assert!(
+        cli.run_with(&["bus", "publish", "t", "-"], named).failed(2).contains("`delayMs` is a whole number")
+    );
+    assert!(
+        cli.run_with(&["bus", "publish", "t", "-"], "5").failed(2).contains("a message is a JSON object")
+    );
 }
 
 #[test]
@@ -119,7 +139,10 @@ fn looking_finds_nothing_where_nothing_is_and_leaves_nothing_behind() {
     for args in LOOKING {
         let ran = cli.run(args);
         let said = ran.failed(1);
-        assert!(said.starts_with("error: NOT_FOUND") && said.contains("`users`") && said.lines().count() == 1, "{args:?}: {said}");
+        assert!(
+            said.starts_with("error: NOT_FOUND") && said.contains("`users`") && said.lines().count() == 1,
+            "{args:?}: {said}"
+        );
         assert_eq!(ran.out(), "", "{args:?}");
     }
     assert_eq!(std::fs::read_dir(cli.folder()).unwrap().count(), 0);
@@ -158,7 +181,10 @@ fn a_misspelt_collection_is_not_found_and_the_nearest_ones_are_named() {
     for args in LOOKING.iter().copied().chain(writing) {
         let ran = cli.run(args);
         let said = ran.failed(1);
-        assert!(said.contains("did you mean `user` or `uzers`?") && !said.contains("invoices"), "{args:?}: {said}");
+        assert!(
+            said.contains("did you mean `user` or `uzers`?") && !said.contains("invoices"),
+            "{args:?}: {said}"
+        );
         assert_eq!(ran.out(), "", "{args:?}");
     }
 }
@@ -173,7 +199,11 @@ fn an_option_without_effect_is_warned_of_by_every_command() {
     });
     cli.write("chronos.json", &config.to_string());
     let warning = "warning: retention.ver: has no effect yet";
-    for args in [&["create", "-c", "users", r#"{"a": 1}"#][..], &["list", "-c", "users"], &["config", "check", "chronos.json"]] {
+    for args in [
+        &["create", "-c", "users", r#"{"a": 1}"#][..],
+        &["list", "-c", "users"],
+        &["config", "check", "chronos.json"],
+    ] {
         let ran = cli.run(args);
         assert_eq!(ran.err().matches(warning).count(), 1, "{args:?}: {ran:?}");
         ran.lines();
@@ -185,7 +215,10 @@ fn a_short_name_of_a_built_in_property_is_said_to_be_one() {
     let cli = Cli::new();
     cli.run(&["create", "-c", "users", r#"{"a": 1, "createdAt": "2014-02-03"}"#]).value();
     let sorted = cli.run(&["list", "-c", "users", "--sort", "createdAt,-cv"]);
-    assert!(sorted.err().contains("`cv` is taken for `_system.cv`") && !sorted.err().contains("createdAt"), "{sorted:?}");
+    assert!(
+        sorted.err().contains("`cv` is taken for `_system.cv`") && !sorted.err().contains("createdAt"),
+        "{sorted:?}"
+    );
     let found = cli.run(&["get", "-c", "users", "ov=0"]);
     assert!(found.err().contains("`ov` is taken for `_system.ov`"), "{found:?}");
     found.value();
@@ -204,7 +237,10 @@ fn a_property_that_no_document_has_is_said_to_be_one() {
     for all in [&["--all"][..], &[]] {
         let list = |args: &[&str]| cli.run(&[&["list", "-c", "users"], args, all].concat());
         let misspelt = list(&["--sort", "prize"]);
-        assert!(misspelt.err().contains("no document of the collection has a property `prize`"), "{misspelt:?}");
+        assert!(
+            misspelt.err().contains("no document of the collection has a property `prize`"),
+            "{misspelt:?}"
+        );
         assert_eq!(misspelt.lines().len(), 1);
         assert!(list(&["--filter", r#"{"prize": 1}"#]).err().contains("`prize`"));
         assert_eq!(list(&["--filter", r#"{"price": 2}"#]).err(), "");
@@ -228,7 +264,11 @@ fn a_legacy_database_of_version_1_gets_its_tenant() {
     assert_eq!(run(&["--tenant", "acme", "list", "-c", "users"]).lines().len(), 1);
     assert!(run(&["list", "-c", "users"]).failed(1).contains("NOT_FOUND"));
     assert_eq!(run(&["migrate", "tenants", "--assign", "acme"]).value()["items"], 0);
-    assert!(run(&["--tenant", "globex", "migrate", "tenants", "--assign", "acme"]).failed(2).contains("another tenant"));
+    assert!(
+        run(&["--tenant", "globex", "migrate", "tenants", "--assign", "acme"])
+            .failed(2)
+            .contains("another tenant")
+    );
 }
 
 #[test]

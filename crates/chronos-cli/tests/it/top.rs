@@ -22,9 +22,15 @@ fn two_frames_tell_counts_and_then_rates() {
     let frames = cli.run(&["bus", "top", "--frames", "2", "--interval-ms", "50"]).lines();
     assert_eq!(frames.len(), 2);
     assert!(frames[0]["at"].is_string());
-    assert_eq!((&frames[0]["topics"][0]["topic"], &frames[0]["topics"][0]["subscriptions"]), (&json!("orders"), &json!([])));
+    assert_eq!(
+        (&frames[0]["topics"][0]["topic"], &frames[0]["topics"][0]["subscriptions"]),
+        (&json!("orders"), &json!([]))
+    );
     let of = |frame: usize| &frames[frame]["topics"][1]["subscriptions"][0];
-    assert_eq!((&of(0)["backlog"], &of(0)["pending"], &of(0)["deadLetters"]), (&json!(3), &json!(2), &json!(1)));
+    assert_eq!(
+        (&of(0)["backlog"], &of(0)["pending"], &of(0)["deadLetters"]),
+        (&json!(3), &json!(2), &json!(1))
+    );
     assert!(of(0)["oldestAgeMs"].is_u64() && of(0)["inPerSecond"].is_null());
     assert_eq!((of(1)["inPerSecond"].as_f64(), of(1)["outPerSecond"].as_f64()), (Some(0.0), Some(0.0)));
 }

@@ -23,13 +23,18 @@ fn collection_map(section: &mut Section<'_>, warnings: &mut Vec<Warning>) -> Res
     if let Some(mut validation) = section.section("validation")? {
         required = paths(&mut validation, "requiredIndexed", warnings)?;
         for path in required.iter().filter(|path| !indexed.is_empty() && !indexed.contains(path)) {
-            warnings.push(validation.warning("requiredIndexed", format!("`{path}` is required but not among `indexedProps`")));
+            warnings.push(
+                validation
+                    .warning("requiredIndexed", format!("`{path}` is required but not among `indexedProps`")),
+            );
         }
         validation.finish(warnings);
     }
     let base64 = base64(section, warnings)?;
     for path in indexed.iter().filter(|path| base64.contains_key(*path)) {
-        warnings.push(section.warning("indexedProps", format!("`{path}` is a base64 property and is not indexed")));
+        warnings.push(
+            section.warning("indexedProps", format!("`{path}` is a base64 property and is not indexed")),
+        );
     }
     Ok(CollectionMap { indexed, required, base64 })
 }
@@ -47,7 +52,10 @@ fn paths(section: &mut Section<'_>, key: &'static str, warnings: &mut Vec<Warnin
     Ok(paths)
 }
 
-fn base64(section: &mut Section<'_>, warnings: &mut Vec<Warning>) -> Result<BTreeMap<String, Base64Property>> {
+fn base64(
+    section: &mut Section<'_>,
+    warnings: &mut Vec<Warning>,
+) -> Result<BTreeMap<String, Base64Property>> {
     let mut properties = BTreeMap::new();
     for (path, mut property) in section.members("base64Props")? {
         check_path(path, false).map_err(|message| wrong(property.path(), message))?;

@@ -12,7 +12,8 @@ use super::{Config, DevShadow, HashAlgorithm, Provider, SpaceConnection, Transac
 use crate::route::key::KeyTemplate;
 use crate::{Json, Result, validate_name};
 
-/// Rows also carry indexed values and, with a shadow, heads carry the payload: MongoDB's 16 MB must not be met by the payload alone.
+/// Rows also carry indexed values and, with a shadow, heads carry the payload: MongoDB's 16 MB must not be
+/// met by the payload alone.
 const MAX_INLINE_BYTES: u64 = 12 * 1024 * 1024;
 
 /// What every MongoDB server keeps for itself.
@@ -33,7 +34,9 @@ pub(super) fn read(root: &mut Section<'_>, config: &mut Config, base: &Path) -> 
     super::collections::read(root, config)?;
     dev_shadow(root, config)?;
     transactions(root, config)?;
-    for (key, setting) in [("logicalDelete", &mut config.logical_delete), ("versioning", &mut config.versioning)] {
+    for (key, setting) in
+        [("logicalDelete", &mut config.logical_delete), ("versioning", &mut config.versioning)]
+    {
         if let Some(mut section) = root.section(key)? {
             *setting = section.enabled()?;
             section.finish(&mut config.warnings);
@@ -42,7 +45,9 @@ pub(super) fn read(root: &mut Section<'_>, config: &mut Config, base: &Path) -> 
     config.update_mode = match root.text("updateMode")? {
         None | Some("merge") => UpdateMode::Merge,
         Some("replace") => UpdateMode::Replace,
-        Some(other) => return Err(root.wrong("updateMode", format!("`{other}` is neither `merge` nor `replace`"))),
+        Some(other) => {
+            return Err(root.wrong("updateMode", format!("`{other}` is neither `merge` nor `replace`")));
+        }
     };
     if let Some(bytes) = root.number("inlineMaxBytes", 0, MAX_INLINE_BYTES)? {
         // The bound above fits every usize.
@@ -63,7 +68,8 @@ fn local_storage(root: &mut Section<'_>, config: &mut Config, base: &Path) -> Re
     let path = section.text("basePath")?;
     if section.enabled()? {
         let path = path.ok_or_else(|| section.wrong("basePath", "is missing or empty"))?;
-        config.local_storage = Some(resolve_path(path, base).map_err(|message| section.wrong("basePath", message))?);
+        config.local_storage =
+            Some(resolve_path(path, base).map_err(|message| section.wrong("basePath", message))?);
     }
     section.finish(&mut config.warnings);
     Ok(())
@@ -74,11 +80,15 @@ fn routing(root: &mut Section<'_>, config: &mut Config) -> Result<()> {
     config.routing.hash = match section.text("hashAlgo")? {
         None | Some("rendezvous") => HashAlgorithm::Rendezvous,
         Some("jump") => HashAlgorithm::Jump,
-        Some(other) => return Err(section.wrong("hashAlgo", format!("`{other}` is neither `rendezvous` nor `jump`"))),
+        Some(other) => {
+            return Err(section.wrong("hashAlgo", format!("`{other}` is neither `rendezvous` nor `jump`")));
+        }
     };
     if let Some(template) = section.text("chooseKey")? {
         for part in KeyTemplate::parse(template).unknown() {
-            config.warnings.push(section.warning("chooseKey", format!("the part `{part}` is not known and is skipped")));
+            config
+                .warnings
+                .push(section.warning("chooseKey", format!("the part `{part}` is not known and is skipped")));
         }
         config.routing.choose_key = template.to_owned();
     }
@@ -113,9 +123,10 @@ fn retention(root: &mut Section<'_>, config: &mut Config) -> Result<()> {
             counters.number(key, 0, u64::from(u32::MAX))?;
         }
         counters.enabled()?;
-        config
-            .warnings
-            .push(Warning { path: counters.path().to_owned(), message: "has no effect: counters are totals and have no age".to_owned() });
+        config.warnings.push(Warning {
+            path: counters.path().to_owned(),
+            message: "has no effect: counters are totals and have no age".to_owned(),
+        });
         counters.finish(&mut config.warnings);
     }
     if section.section("objects")?.is_some() {
@@ -132,7 +143,9 @@ pub(super) fn agreeing<T: PartialEq>(
     (synonym, other): (&str, Option<T>),
 ) -> Result<Option<T>> {
     match (value, other) {
-        (Some(a), Some(b)) if a != b => Err(section.wrong(synonym, format!("is another name of `{name}` and says something else"))),
+        (Some(a), Some(b)) if a != b => {
+            Err(section.wrong(synonym, format!("is another name of `{name}` and says something else")))
+        }
         (value, other) => Ok(value.or(other)),
     }
 }
@@ -152,7 +165,10 @@ fn dev_shadow(root: &mut Section<'_>, config: &mut Config) -> Result<()> {
 
 fn transactions(root: &mut Section<'_>, config: &mut Config) -> Result<()> {
     let Some(mut section) = root.section("transactions")? else { return Ok(()) };
-    config.transactions = Transactions { enabled: section.enabled()?, auto_detect: section.flag("autoDetect")?.unwrap_or(true) };
+    config.transactions = Transactions {
+        enabled: section.enabled()?,
+        auto_detect: section.flag("autoDetect")?.unwrap_or(true),
+    };
     config.not_yet(section.path(), "no change of several items uses a transaction");
     section.finish(&mut config.warnings);
     Ok(())
@@ -167,7 +183,15 @@ fn sections(root: &mut Section<'_>, config: &mut Config) -> Result<()> {
         ("rollup", &["enabled", "manifestPeriod", "autoSchedule"]),
         (
             "writeOptimization",
-            &["batchSize", "debounceMs", "compressionEnabled", "batchS3", "batchWindowMs", "debounceCountersMs", "allowShadowSkip"],
+            &[
+                "batchSize",
+                "debounceMs",
+                "compressionEnabled",
+                "batchS3",
+                "batchWindowMs",
+                "debounceCountersMs",
+                "allowShadowSkip",
+            ],
         ),
     ];
     for (key, known) in outlines {
@@ -204,21 +228,32 @@ fn fallback(section: &mut Section<'_>) -> Result<()> {
     section.text("deadLetterCollection")?;
     section.number("maxDelayMs", 0, u64::from(u32::MAX))?;
     for (name, synonym, least) in [("maxAttempts", "maxRetries", 1), ("baseDelayMs", "retryDelayMs", 0)] {
-        let (value, other) = (section.number(name, least, u64::from(u32::MAX))?, section.number(synonym, least, u64::from(u32::MAX))?);
+        let (value, other) = (
+            section.number(name, least, u64::from(u32::MAX))?,
+            section.number(synonym, least, u64::from(u32::MAX))?,
+        );
         agreeing(section, (name, value), (synonym, other))?;
     }
     Ok(())
 }
 
 /// Reads one object storage; keys of buckets are left to the shape.
-pub(super) fn space(section: &mut Section<'_>, base: &Path, warnings: &mut Vec<Warning>) -> Result<SpaceConnection> {
+pub(super) fn space(
+    section: &mut Section<'_>,
+    base: &Path,
+    warnings: &mut Vec<Warning>,
+) -> Result<SpaceConnection> {
     let endpoint = section.text("endpoint")?;
     let provider = match section.text("provider")? {
         Some("s3") => Provider::S3,
         Some("azure") => Provider::Azure,
         Some("local") => Provider::Local,
         Some("memory") => Provider::Memory,
-        Some(other) => return Err(section.wrong("provider", format!("`{other}` is none of `s3`, `azure`, `local`, `memory`"))),
+        Some(other) => {
+            return Err(
+                section.wrong("provider", format!("`{other}` is none of `s3`, `azure`, `local`, `memory`"))
+            );
+        }
         None => endpoint.map_or(Provider::S3, provider_of),
     };
     let region = section.text("region")?.unwrap_or("us-east-1").to_owned();
@@ -238,12 +273,14 @@ pub(super) fn space(section: &mut Section<'_>, base: &Path, warnings: &mut Vec<W
             let path = section.required_text("endpoint")?;
             let path = path.strip_prefix("file://").or(path.strip_prefix("file:")).unwrap_or(path);
             let folder = resolve_path(path, base).map_err(|message| section.wrong("endpoint", message))?;
-            let text =
-                folder.to_str().ok_or_else(|| section.wrong("endpoint", "the configuration's folder has a name that is not UTF-8"))?;
+            let text = folder.to_str().ok_or_else(|| {
+                section.wrong("endpoint", "the configuration's folder has a name that is not UTF-8")
+            })?;
             connection.endpoint = text.to_owned();
         }
         Provider::S3 | Provider::Azure => {
-            let url = check_endpoint(section.required_text("endpoint")?, provider).map_err(|message| section.wrong("endpoint", message))?;
+            let url = check_endpoint(section.required_text("endpoint")?, provider)
+                .map_err(|message| section.wrong("endpoint", message))?;
             section.required_text("accessKey")?;
             let secret = section.required_text("secretKey")?;
             connection.force_path_style = path_style.unwrap_or_else(|| needs_path_style(&url));
@@ -260,18 +297,25 @@ pub(super) fn name(path: &str, what: &str, text: &str) -> Result<String> {
     validate_name(what, text).map(str::to_owned).map_err(|error| wrong(path, error.message()))
 }
 
-/// A checked name of a database. What MongoDB refuses is refused for every engine, so that a configuration can move between them.
+/// A checked name of a database. What MongoDB refuses is refused for every engine, so that a configuration
+/// can move between them.
 pub(crate) fn check_database(text: &str) -> Result<&str> {
     validate_name("database", text)?;
     if text.len() > MAX_DATABASE_BYTES {
-        return Err(crate::Error::validation(format!("the name of a database has at most {MAX_DATABASE_BYTES} bytes")));
+        return Err(crate::Error::validation(format!(
+            "the name of a database has at most {MAX_DATABASE_BYTES} bytes"
+        )));
     }
     if RESERVED_DATABASES.iter().any(|reserved| text.eq_ignore_ascii_case(reserved)) {
         // `local` is not even replicated.
-        return Err(crate::Error::validation(format!("the database `{text}` is MongoDB's own: what is written there is lost or refused")));
+        return Err(crate::Error::validation(format!(
+            "the database `{text}` is MongoDB's own: what is written there is lost or refused"
+        )));
     }
     if text.contains(['.', ' ', '"']) {
-        return Err(crate::Error::validation(format!("the database `{text}` may not hold `.`, `\"` or spaces")));
+        return Err(crate::Error::validation(format!(
+            "the database `{text}` may not hold `.`, `\"` or spaces"
+        )));
     }
     Ok(text)
 }
@@ -281,7 +325,8 @@ pub(super) fn database(section: &mut Section<'_>, key: &'static str) -> Result<S
     check_database(text).map(str::to_owned).map_err(|error| section.wrong(key, error.message()))
 }
 
-/// A bucket's name made from a database's: what S3 and Azure take is lower case, digits and single hyphens, 3 to 63 bytes.
+/// A bucket's name made from a database's: what S3 and Azure take is lower case, digits and single hyphens, 3
+/// to 63 bytes.
 pub(super) fn bucket_for(database: &str) -> String {
     let mut name = String::new();
     for c in database.chars().flat_map(char::to_lowercase) {
@@ -301,7 +346,12 @@ mod tests {
 
     #[test]
     fn a_database_names_a_bucket_every_storage_takes() {
-        let made = [("chronos_runtime", "chronos-runtime"), ("Tenant__A_", "tenant-a"), ("ä", "chronos"), ("x", "chronos-x")];
+        let made = [
+            ("chronos_runtime", "chronos-runtime"),
+            ("Tenant__A_", "tenant-a"),
+            ("ä", "chronos"),
+            ("x", "chronos-x"),
+        ];
         for (database, bucket) in made {
             assert_eq!(bucket_for(database), bucket);
         }

@@ -8,12 +8,17 @@ use super::uri::{Engine, parse};
 use super::{Config, Entry, ObjectSpace, OneStore, Provider, SpaceConnection};
 
 impl Config {
-    /// The resolved configuration: every database with its engine, hosts and buckets, the settings, and the warnings. It holds no secret.
+    /// The resolved configuration: every database with its engine, hosts and buckets, the settings, and the
+    /// warnings. It holds no secret.
     #[must_use]
     pub fn describe(&self) -> Json {
         let entries: Vec<Json> = self.entries.iter().map(|entry| self.describe_entry(entry)).collect();
-        let warnings: Vec<Json> =
-            self.warnings.iter().chain(&self.without_effect).map(|w| json!({ "path": w.path, "message": w.message })).collect();
+        let warnings: Vec<Json> = self
+            .warnings
+            .iter()
+            .chain(&self.without_effect)
+            .map(|w| json!({ "path": w.path, "message": w.message }))
+            .collect();
         json!({
             "entries": entries,
             "counters": self.counters().map(|c| json!({ "connection": c.connection, "database": c.database })),
@@ -47,12 +52,16 @@ impl Config {
             "objects": entry.objects.as_ref().map(|space| self.describe_space(space)),
         });
         // Only where it is so; and what may be so, only the stores can tell.
-        for (key, wanted) in [("sharesDatabaseWith", OneStore::Yes), ("mayShareDatabaseWith", OneStore::Unknown)] {
-            let others = self
-                .entries
-                .iter()
-                .filter(|other| other.path != entry.path && entry.database.is_some() && other.database == entry.database);
-            let paths: Vec<&str> = others.filter(|other| self.one_store(entry, other) == wanted).map(|other| other.path.as_str()).collect();
+        for (key, wanted) in
+            [("sharesDatabaseWith", OneStore::Yes), ("mayShareDatabaseWith", OneStore::Unknown)]
+        {
+            let others = self.entries.iter().filter(|other| {
+                other.path != entry.path && entry.database.is_some() && other.database == entry.database
+            });
+            let paths: Vec<&str> = others
+                .filter(|other| self.one_store(entry, other) == wanted)
+                .map(|other| other.path.as_str())
+                .collect();
             if !paths.is_empty() {
                 described[key] = json!(paths);
             }
@@ -96,7 +105,10 @@ fn endpoint(connection: &SpaceConnection) -> String {
         Provider::Local | Provider::Memory => connection.endpoint.clone(),
         Provider::S3 | Provider::Azure => Url::parse(&connection.endpoint)
             .ok()
-            .and_then(|url| url.host_str().map(|host| url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))))
+            .and_then(|url| {
+                url.host_str()
+                    .map(|host| url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}")))
+            })
             .unwrap_or_else(|| "unknown".to_owned()),
     }
 }

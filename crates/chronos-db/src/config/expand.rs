@@ -3,7 +3,8 @@
 use super::section::{below, wrong};
 use crate::{Json, Result};
 
-/// Replaces every string that is exactly `ENV.NAME` (capitals, digits, underscores) by what `lookup` gives for the name.
+/// Replaces every string that is exactly `ENV.NAME` (capitals, digits, underscores) by what `lookup` gives
+/// for the name.
 ///
 /// # Errors
 /// `VALIDATION_ERROR` naming the JSON path and the variable if it is unset or empty.
@@ -23,7 +24,9 @@ fn expand(value: &mut Json, path: &str, lookup: &dyn Fn(&str) -> Option<String>)
         Json::String(text) => {
             if let Some(name) = variable(text) {
                 let found = lookup(name).filter(|found| !found.is_empty());
-                let found = found.ok_or_else(|| wrong(path, format!("the environment variable {name} is not set or empty")))?;
+                let found = found.ok_or_else(|| {
+                    wrong(path, format!("the environment variable {name} is not set or empty"))
+                })?;
                 *text = found;
             }
         }
@@ -44,6 +47,7 @@ fn expand(value: &mut Json, path: &str, lookup: &dyn Fn(&str) -> Option<String>)
 
 fn variable(text: &str) -> Option<&str> {
     let name = text.strip_prefix("ENV.")?;
-    let named = !name.is_empty() && name.chars().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_');
+    let named =
+        !name.is_empty() && name.chars().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_');
     named.then_some(name)
 }

@@ -8,8 +8,8 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::section::Section;
 use super::{
-    Buckets, Config, DatabaseType, DocumentConnection, Entry, HashAlgorithm, ObjectSpace, Retention, Routing, Selector, Transactions,
-    UpdateMode, Warning, common, uri, v1, v2,
+    Buckets, Config, DatabaseType, DocumentConnection, Entry, HashAlgorithm, ObjectSpace, Retention, Routing,
+    Selector, Transactions, UpdateMode, Warning, common, uri, v1, v2,
 };
 use crate::connections::IN_MEMORY;
 use crate::route::sharing::Owner;
@@ -44,7 +44,8 @@ impl Config {
     pub fn from_file(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let text = std::fs::read_to_string(path).map_err(|error| {
-            Error::validation(format!("the configuration file {} cannot be read: {error}", path.display())).caused_by(error)
+            Error::validation(format!("the configuration file {} cannot be read: {error}", path.display()))
+                .caused_by(error)
         })?;
         Self::parse(&text, path.parent().unwrap_or(Path::new("")))
     }
@@ -66,7 +67,8 @@ impl Config {
     pub fn parse(text: &str, base: &Path) -> Result<Self> {
         // Some editors begin files with a byte order mark.
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-        let document: Json = Json::parse(text).map_err(|error| Error::validation(format!("the configuration is no JSON: {error}")))?;
+        let document: Json = Json::parse(text)
+            .map_err(|error| Error::validation(format!("the configuration is no JSON: {error}")))?;
         Self::from_json(&document, base)
     }
 
@@ -81,9 +83,16 @@ impl Config {
         let older = has("mongoUris") || has("databaseTypes") || has("spacesConns");
         let mut config = Self::blank();
         match (newer, older) {
-            (true, true) => return Err(root.wrong("mongoUris", "stands beside `dbConnections`; use one of the two shapes")),
+            (true, true) => {
+                return Err(
+                    root.wrong("mongoUris", "stands beside `dbConnections`; use one of the two shapes")
+                );
+            }
             (false, false) if has("mongoConns") => {
-                return Err(root.wrong("mongoConns", "the shape of 1.5 is not supported; name the connections in `dbConnections`"));
+                return Err(root.wrong(
+                    "mongoConns",
+                    "the shape of 1.5 is not supported; name the connections in `dbConnections`",
+                ));
             }
             (false, false) => {
                 return Err(root.wrong(
@@ -105,8 +114,8 @@ impl Config {
         Ok(config)
     }
 
-    /// The configuration that needs no file and no server: records of the tenant `default` and messaging in an embedded store in `dir`, objects in
-    /// `dir/objects`.
+    /// The configuration that needs no file and no server: records of the tenant `default` and messaging in
+    /// an embedded store in `dir`, objects in `dir/objects`.
     ///
     /// ```
     /// use chronos_db::{Route, Router, config::Config};
@@ -118,7 +127,8 @@ impl Config {
     #[must_use]
     pub fn embedded(dir: &Path) -> Self {
         let mut config = Self::blank();
-        // It fails for an empty path and without a current directory; then the path is used as it is, and opening it says what is wrong.
+        // It fails for an empty path and without a current directory; then the path is used as it is, and
+        // opening it says what is wrong.
         let dir = std::path::absolute(dir).unwrap_or_else(|_| dir.to_owned());
         if dir.to_str().is_none() {
             let message = "the folder's name is not UTF-8; what is not was replaced".to_owned();
@@ -141,11 +151,24 @@ impl Config {
         };
         let bucket = || "chronos".to_owned();
         config.entries.push(Entry {
-            objects: Some(ObjectSpace { connection: None, buckets: Buckets { json: bucket(), content: bucket(), backups: bucket() } }),
+            objects: Some(ObjectSpace {
+                connection: None,
+                buckets: Buckets { json: bucket(), content: bucket(), backups: bucket() },
+            }),
             analytics_database: Some("chronos_analytics".to_owned()),
-            ..entry("databases.runtime.tenantDatabases[0]", DatabaseType::Runtime, Selector::Tenant("default".to_owned()), "chronos")
+            ..entry(
+                "databases.runtime.tenantDatabases[0]",
+                DatabaseType::Runtime,
+                Selector::Tenant("default".to_owned()),
+                "chronos",
+            )
         });
-        config.entries.push(entry("databases.messaging", DatabaseType::Messaging, Selector::Single, "chronos_messaging"));
+        config.entries.push(entry(
+            "databases.messaging",
+            DatabaseType::Messaging,
+            Selector::Single,
+            "chronos_messaging",
+        ));
         config
     }
 
@@ -153,7 +176,10 @@ impl Config {
     #[must_use]
     pub fn counters(&self) -> Option<Counters<'_>> {
         let section = self.sections.get("counters")?;
-        Some(Counters { connection: section.get("dbConnRef")?.as_str()?, database: section.get("dbName")?.as_str()? })
+        Some(Counters {
+            connection: section.get("dbConnRef")?.as_str()?,
+            database: section.get("dbName")?.as_str()?,
+        })
     }
 
     /// Whether `hardDeleteEnabled` allows erasing items for good; false unless it is set.
@@ -210,13 +236,24 @@ impl Config {
         let mut warnings = Vec::new();
         for (position, entry) in self.entries.iter().enumerate() {
             for earlier in &self.entries[..position] {
-                if entry.database_type.is_some() && (entry.database_type, &entry.selector) == (earlier.database_type, &earlier.selector) {
-                    return Err(super::section::wrong(&entry.path, format!("answers the same contexts as {}", earlier.path)));
+                if entry.database_type.is_some()
+                    && (entry.database_type, &entry.selector) == (earlier.database_type, &earlier.selector)
+                {
+                    return Err(super::section::wrong(
+                        &entry.path,
+                        format!("answers the same contexts as {}", earlier.path),
+                    ));
                 }
                 if entry.key.is_some() && entry.key == earlier.key {
-                    return Err(super::section::wrong(&format!("{}.key", entry.path), format!("is also the key of {}", earlier.path)));
+                    return Err(super::section::wrong(
+                        &format!("{}.key", entry.path),
+                        format!("is also the key of {}", earlier.path),
+                    ));
                 }
-                if entry.database.is_some() && entry.database == earlier.database && self.one_store(entry, earlier) == OneStore::Yes {
+                if entry.database.is_some()
+                    && entry.database == earlier.database
+                    && self.one_store(entry, earlier) == OneStore::Yes
+                {
                     let apart = Owner::of(entry).is_apart_from(&Owner::of(earlier));
                     let meeting = if apart {
                         "documents carry their tenant, and each sees its own alone"

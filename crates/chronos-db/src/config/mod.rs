@@ -51,12 +51,15 @@ pub struct Config {
     pub update_mode: UpdateMode,
     /// Whether several items may change in one transaction.
     pub transactions: Transactions,
-    /// The largest payload that rides in a version row, in bytes (default 1 MiB); larger ones are stored before their commit.
+    /// The largest payload that rides in a version row, in bytes (default 1 MiB); larger ones are stored
+    /// before their commit.
     pub inline_max_bytes: usize,
-    /// How long a call to a document store on a server may take in all (default 30 s), unless its connection string says `timeoutMS`.
+    /// How long a call to a document store on a server may take in all (default 30 s), unless its connection
+    /// string says `timeoutMS`.
     pub timeout: Option<std::time::Duration>,
-    /// Sections that other parts read, as they were written: `analytics`, `counterRules`, `fallback`, `writeOptimization`, `rollup`, `retention`,
-    /// `hardDeleteEnabled`, `chronow`; and `counters` as `{dbConnRef, dbName}`, see [`Config::counters`].
+    /// Sections that other parts read, as they were written: `analytics`, `counterRules`, `fallback`,
+    /// `writeOptimization`, `rollup`, `retention`, `hardDeleteEnabled`, `chronow`; and `counters` as
+    /// `{dbConnRef, dbName}`, see [`Config::counters`].
     pub sections: BTreeMap<String, Json>,
     /// What was accepted but deserves a look: unknown keys, shared storage connections.
     pub warnings: Vec<Warning>,
@@ -76,7 +79,8 @@ pub struct Warning {
 /// A document store.
 #[derive(Clone, Debug)]
 pub struct DocumentConnection {
-    /// `mongodb://…`, `mongodb+srv://…`, or `embedded:PATH` (resolved against the configuration's folder), `embedded::memory:`.
+    /// `mongodb://…`, `mongodb+srv://…`, or `embedded:PATH` (resolved against the configuration's folder),
+    /// `embedded::memory:`.
     pub uri: SecretString,
 }
 
@@ -159,11 +163,13 @@ pub struct Entry {
     pub database: Option<String>,
     /// Where its objects lie; none: payloads stay in the version rows.
     pub objects: Option<ObjectSpace>,
-    /// The database of its counters and analytics, on the same connection; none: [`Config::counters`], if there is one.
+    /// The database of its counters and analytics, on the same connection; none: [`Config::counters`], if
+    /// there is one.
     pub analytics_database: Option<String>,
     /// `captureDeliveries` of messaging.
     pub capture_deliveries: bool,
-    /// v1's identity of this backend for hashing, such as `mongodb://a:27017|https://…|json-bucket`, without credentials in `Debug`.
+    /// v1's identity of this backend for hashing, such as `mongodb://a:27017|https://…|json-bucket`, without
+    /// credentials in `Debug`.
     pub backend_id: Option<SecretString>,
 }
 

@@ -9,7 +9,8 @@ use crate::{Error, Result};
 
 impl DatabaseType {
     /// Every type.
-    pub const ALL: [Self; 6] = [Self::Metadata, Self::Knowledge, Self::Runtime, Self::Logs, Self::Messaging, Self::Identities];
+    pub const ALL: [Self; 6] =
+        [Self::Metadata, Self::Knowledge, Self::Runtime, Self::Logs, Self::Messaging, Self::Identities];
 
     /// The name in configurations, such as `runtime`.
     #[must_use]
@@ -37,8 +38,13 @@ impl FromStr for DatabaseType {
     fn from_str(text: &str) -> Result<Self> {
         let names = Self::ALL.map(Self::name);
         Self::ALL.into_iter().find(|known| known.name() == text).ok_or_else(|| {
-            let hint = closest(text, &names).map(|name| format!("; did you mean `{name}`?")).unwrap_or_default();
-            Error::validation(format!("`{}` is no database type; there are {}{hint}", text.escape_debug(), names.join(", ")))
+            let hint =
+                closest(text, &names).map(|name| format!("; did you mean `{name}`?")).unwrap_or_default();
+            Error::validation(format!(
+                "`{}` is no database type; there are {}{hint}",
+                text.escape_debug(),
+                names.join(", ")
+            ))
         })
     }
 }

@@ -109,7 +109,9 @@ impl<'a> Section<'a> {
         let path = self.at(key);
         match self.get(key) {
             None => Ok(Vec::new()),
-            Some(Json::Array(items)) => Ok(items.iter().enumerate().map(|(i, item)| (format!("{path}[{i}]"), item)).collect()),
+            Some(Json::Array(items)) => {
+                Ok(items.iter().enumerate().map(|(i, item)| (format!("{path}[{i}]"), item)).collect())
+            }
             Some(other) => Err(unexpected(&path, "a list", other)),
         }
     }
@@ -120,13 +122,20 @@ impl<'a> Section<'a> {
 
     /// A list of non-empty texts with their paths.
     pub(super) fn texts(&mut self, key: &'static str) -> Result<Vec<(String, &'a str)>> {
-        self.list(key)?.into_iter().map(|(path, item)| text_of(&path, item).map(|text| (path, text))).collect()
+        self.list(key)?
+            .into_iter()
+            .map(|(path, item)| text_of(&path, item).map(|text| (path, text)))
+            .collect()
     }
 
     /// The members of an object whose keys are the user's.
     pub(super) fn members(&mut self, key: &'static str) -> Result<Vec<(&'a str, Self)>> {
         let Some(section) = self.section(key)? else { return Ok(Vec::new()) };
-        section.map.iter().map(|(name, value)| Ok((name.as_str(), Self::new(below(&section.path, name), value)?))).collect()
+        section
+            .map
+            .iter()
+            .map(|(name, value)| Ok((name.as_str(), Self::new(below(&section.path, name), value)?)))
+            .collect()
     }
 
     /// `enabled`, true where it is left out.
@@ -137,8 +146,13 @@ impl<'a> Section<'a> {
     /// Reports the keys nobody asked for.
     pub(super) fn finish(self, warnings: &mut Vec<Warning>) {
         for key in self.map.keys().filter(|key| !self.known.contains(&key.as_str())) {
-            let hint = closest(key, &self.known).map(|known| format!("; did you mean `{known}`?")).unwrap_or_default();
-            warnings.push(Warning { path: self.at(key), message: format!("is not known here and has no effect{hint}") });
+            let hint = closest(key, &self.known)
+                .map(|known| format!("; did you mean `{known}`?"))
+                .unwrap_or_default();
+            warnings.push(Warning {
+                path: self.at(key),
+                message: format!("is not known here and has no effect{hint}"),
+            });
         }
     }
 }

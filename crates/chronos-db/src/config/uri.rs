@@ -15,7 +15,8 @@ pub(super) enum Engine {
     Embedded { path: Option<String> },
 }
 
-/// Checks a connection string and resolves an embedded path against `base`. The error says what is wrong but never the string.
+/// Checks a connection string and resolves an embedded path against `base`. The error says what is wrong but
+/// never the string.
 pub(super) fn resolve_document_uri(uri: &str, base: &Path) -> Result<String, String> {
     match parse(uri)? {
         Engine::MongoDb { .. } => Ok(uri.to_owned()),
@@ -33,7 +34,10 @@ pub(super) fn option_warnings(uri: &str, path: &str) -> Vec<Warning> {
     #[cfg(feature = "mongodb")]
     if uri.starts_with("mongodb") {
         let ignored = crate::documents::mongo::options::sort(uri).without_effect;
-        let warning = |(option, why): (String, _)| Warning { path: path.to_owned(), message: format!("`{option}` has no effect: {why}") };
+        let warning = |(option, why): (String, _)| Warning {
+            path: path.to_owned(),
+            message: format!("`{option}` has no effect: {why}"),
+        };
         return ignored.into_iter().map(warning).collect();
     }
     let _ = (uri, path);
@@ -64,7 +68,8 @@ pub(super) fn parse(uri: &str) -> Result<Engine, String> {
     };
     let end = rest.find(['/', '?']).unwrap_or(rest.len());
     let (authority, options) = rest.split_at(end);
-    // An unescaped character in a password would move the border between credentials and hosts, and a password could be shown as a host.
+    // An unescaped character in a password would move the border between credentials and hosts, and a
+    // password could be shown as a host.
     if options.contains('@') {
         return Err(invalid("`@`, `/` and `?` in user name and password must be percent-encoded"));
     }
@@ -82,7 +87,10 @@ pub(super) fn parse(uri: &str) -> Result<Engine, String> {
 /// The replica set that a MongoDB connection string names.
 pub(super) fn replica_set(uri: &str) -> Option<&str> {
     let (_, options) = uri.split_once('?')?;
-    let named = options.split('&').filter_map(|option| option.split_once('=')).find(|(name, _)| name.eq_ignore_ascii_case("replicaSet"))?;
+    let named = options
+        .split('&')
+        .filter_map(|option| option.split_once('='))
+        .find(|(name, _)| name.eq_ignore_ascii_case("replicaSet"))?;
     Some(named.1)
 }
 
@@ -111,7 +119,8 @@ fn is_host(host: &str) -> bool {
         },
         None => host.split_once(':').map_or((host, None), |(name, port)| (name, Some(port))),
     };
-    let named = !name.is_empty() && name.chars().all(|c| c.is_alphanumeric() || matches!(c, '.' | '-' | '_' | '%' | ':'));
+    let named = !name.is_empty()
+        && name.chars().all(|c| c.is_alphanumeric() || matches!(c, '.' | '-' | '_' | '%' | ':'));
     named && port.is_none_or(|port| port.parse::<u16>().is_ok_and(|port| port > 0))
 }
 
@@ -135,7 +144,11 @@ pub(super) fn check_endpoint(endpoint: &str, provider: Provider) -> Result<Url, 
     if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none() {
         return Err(invalid("expected https://HOST or http://HOST"));
     }
-    if !url.username().is_empty() || url.password().is_some() || url.query().is_some() || url.fragment().is_some() {
+    if !url.username().is_empty()
+        || url.password().is_some()
+        || url.query().is_some()
+        || url.fragment().is_some()
+    {
         return Err(invalid("credentials, `?` and `#` don't belong into it; use accessKey and secretKey"));
     }
     Ok(url)
@@ -187,7 +200,10 @@ mod tests {
         ];
         for uri in bad {
             let message = parse(uri).unwrap_err();
-            assert!(message.starts_with("Invalid MongoDB URI format") && !message.contains("hidden"), "{uri}: {message}");
+            assert!(
+                message.starts_with("Invalid MongoDB URI format") && !message.contains("hidden"),
+                "{uri}: {message}"
+            );
         }
     }
 

@@ -36,7 +36,10 @@ pub(super) fn read(root: &mut Section<'_>, config: &mut Config, base: &Path) -> 
             connection: path.clone(),
             database: None,
             objects,
-            analytics_database: counters.as_ref().filter(|(reference, _)| reference == path).map(|(_, database)| database.clone()),
+            analytics_database: counters
+                .as_ref()
+                .filter(|(reference, _)| reference == path)
+                .map(|(_, database)| database.clone()),
             capture_deliveries: false,
             backend_id: Some(SecretString::from(format!("{written}|{identity}"))),
         });
@@ -44,14 +47,17 @@ pub(super) fn read(root: &mut Section<'_>, config: &mut Config, base: &Path) -> 
     database_types(root, config, base, &storages, counters.as_ref())
 }
 
-/// The connection strings as they were written, with their paths, which are also the references of their connections.
+/// The connection strings as they were written, with their paths, which are also the references of their
+/// connections.
 fn uris<'a>(root: &mut Section<'a>, config: &mut Config, base: &Path) -> Result<Vec<(String, &'a str)>> {
     let uris = root.texts("mongoUris")?;
     if uris.is_empty() {
         return Err(root.wrong("mongoUris", "At least one MongoDB URI is required"));
     }
     if uris.len() > MOST {
-        return Err(root.wrong("mongoUris", format!("Maximum {MOST} MongoDB URIs allowed, found {}", uris.len())));
+        return Err(
+            root.wrong("mongoUris", format!("Maximum {MOST} MongoDB URIs allowed, found {}", uris.len()))
+        );
     }
     for (path, uri) in &uris {
         let uri = resolve_document_uri(uri, base).map_err(|message| wrong(path, message))?;
@@ -62,12 +68,19 @@ fn uris<'a>(root: &mut Section<'a>, config: &mut Config, base: &Path) -> Result<
 }
 
 /// One storage for all databases, or one for each.
-fn storages(root: &mut Section<'_>, config: &mut Config, base: &Path, databases: usize) -> Result<Vec<Storage>> {
+fn storages(
+    root: &mut Section<'_>,
+    config: &mut Config,
+    base: &Path,
+    databases: usize,
+) -> Result<Vec<Storage>> {
     let mut storages = Vec::new();
     for mut section in root.sections("spacesConns")? {
         let connection = space(&mut section, base, &mut config.warnings)?;
         let all = bucket(&mut section, "bucket")?;
-        let mut pick = |key, default: &str| Ok(bucket(&mut section, key)?.or_else(|| all.clone()).unwrap_or_else(|| default.to_owned()));
+        let mut pick = |key, default: &str| {
+            Ok(bucket(&mut section, key)?.or_else(|| all.clone()).unwrap_or_else(|| default.to_owned()))
+        };
         let buckets = Buckets {
             json: pick("jsonBucket", "chronos-json")?,
             content: pick("contentBucket", "chronos-content")?,
@@ -80,16 +93,22 @@ fn storages(root: &mut Section<'_>, config: &mut Config, base: &Path, databases:
         section.finish(&mut config.warnings);
         let identity = format!("{}|{}", connection.endpoint, buckets.json);
         config.spaces.insert(reference.clone(), connection);
-        storages.push(Storage { objects: Some(ObjectSpace { connection: Some(reference), buckets }), identity });
+        storages
+            .push(Storage { objects: Some(ObjectSpace { connection: Some(reference), buckets }), identity });
     }
-    let warn =
-        |config: &mut Config, message: &str| config.warnings.push(Warning { path: root.at("spacesConns"), message: message.to_owned() });
+    let warn = |config: &mut Config, message: &str| {
+        config.warnings.push(Warning { path: root.at("spacesConns"), message: message.to_owned() })
+    };
     if config.local_storage.is_some() {
         if !storages.is_empty() {
             warn(config, "has no effect: `localStorage` is enabled and takes all objects");
         }
-        let buckets = Buckets { json: "json".to_owned(), content: "content".to_owned(), backups: "backups".to_owned() };
-        return Ok(vec![Storage { objects: Some(ObjectSpace { connection: None, buckets }), identity: "localhost|local".to_owned() }]);
+        let buckets =
+            Buckets { json: "json".to_owned(), content: "content".to_owned(), backups: "backups".to_owned() };
+        return Ok(vec![Storage {
+            objects: Some(ObjectSpace { connection: None, buckets }),
+            identity: "localhost|local".to_owned(),
+        }]);
     }
     match storages.len() {
         0 => Ok(vec![Storage { objects: None, identity: "none|none".to_owned() }]),
@@ -130,13 +149,21 @@ fn database_types(
     counters: Option<&(String, String)>,
 ) -> Result<()> {
     let Some(mut types) = root.section("databaseTypes")? else { return Ok(()) };
-    let known = [("metadata", DatabaseType::Metadata), ("knowledge", DatabaseType::Knowledge), ("runtime", DatabaseType::Runtime)];
+    let known = [
+        ("metadata", DatabaseType::Metadata),
+        ("knowledge", DatabaseType::Knowledge),
+        ("runtime", DatabaseType::Runtime),
+    ];
     for (key, database_type) in known {
         let Some(mut tiers) = types.section(key)? else { continue };
         let mut found: Vec<(Section<'_>, Option<Named>)> = Vec::new();
         found.extend(tiers.section("generic")?.map(|section| (section, None)));
-        found.extend(tiers.sections("domains")?.into_iter().map(|section| (section, Some(Selector::Domain as Named))));
-        found.extend(tiers.sections("tenants")?.into_iter().map(|section| (section, Some(Selector::Tenant as Named))));
+        found.extend(
+            tiers.sections("domains")?.into_iter().map(|section| (section, Some(Selector::Domain as Named))),
+        );
+        found.extend(
+            tiers.sections("tenants")?.into_iter().map(|section| (section, Some(Selector::Tenant as Named))),
+        );
         for (mut section, selector) in found {
             let entry = typed(&mut section, config, base, database_type, selector, storages, counters)?;
             section.finish(&mut config.warnings);
@@ -173,9 +200,12 @@ fn typed(
         [only] => only,
         several => {
             let index = config.entries.iter().position(|entry| {
-                matches!(entry.selector, Selector::Hashed(_)) && config.connections.get(&entry.connection).is_some_and(|c| c.is(&uri))
+                matches!(entry.selector, Selector::Hashed(_))
+                    && config.connections.get(&entry.connection).is_some_and(|c| c.is(&uri))
             });
-            let index = index.ok_or_else(|| section.wrong("mongoUri", "is none of `mongoUris`, so none of the storages belongs to it"))?;
+            let index = index.ok_or_else(|| {
+                section.wrong("mongoUri", "is none of `mongoUris`, so none of the storages belongs to it")
+            })?;
             &several[index]
         }
     };
@@ -187,7 +217,9 @@ fn typed(
         key: Some(key),
         database: Some(database),
         objects: storage.objects.clone(),
-        analytics_database: counters.filter(|(reference, _)| *reference == connection).map(|(_, database)| database.clone()),
+        analytics_database: counters
+            .filter(|(reference, _)| *reference == connection)
+            .map(|(_, database)| database.clone()),
         connection,
         capture_deliveries: false,
         backend_id: None,

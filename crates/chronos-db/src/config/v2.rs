@@ -32,7 +32,10 @@ pub(super) fn read(root: &mut Section<'_>, config: &mut Config, base: &Path) -> 
     let mut reader = Databases { config, shared };
     reader.read(databases)?;
     if reader.config.entries.is_empty() {
-        return Err(root.wrong("databases", "needs at least one of metadata, knowledge, runtime, logs, messaging, identities"));
+        return Err(root.wrong(
+            "databases",
+            "needs at least one of metadata, knowledge, runtime, logs, messaging, identities",
+        ));
     }
     Ok(())
 }
@@ -76,11 +79,16 @@ fn spaces(root: &mut Section<'_>, config: &mut Config, base: &Path) -> Result<Sh
 fn counters(root: &mut Section<'_>, config: &mut Config, base: &Path) -> Result<()> {
     let Some(mut section) = root.section("counters")? else { return Ok(()) };
     let reference = match (section.text("dbConnRef")?, section.text("mongoUri")?) {
-        (Some(_), Some(_)) => return Err(section.wrong("mongoUri", "stands beside `dbConnRef`; one of them is enough")),
+        (Some(_), Some(_)) => {
+            return Err(section.wrong("mongoUri", "stands beside `dbConnRef`; one of them is enough"));
+        }
         (None, None) => return Err(section.wrong("dbConnRef", "is missing or empty")),
-        (Some(reference), None) => known(&config.connections, reference).map_err(|message| section.wrong("dbConnRef", message))?,
+        (Some(reference), None) => {
+            known(&config.connections, reference).map_err(|message| section.wrong("dbConnRef", message))?
+        }
         (None, Some(uri)) => {
-            let uri = resolve_document_uri(uri, base).map_err(|message| section.wrong("mongoUri", message))?;
+            let uri =
+                resolve_document_uri(uri, base).map_err(|message| section.wrong("mongoUri", message))?;
             config.connection_for(uri, "counters")
         }
     };
@@ -120,7 +128,9 @@ struct Databases<'c> {
 
 impl Databases<'_> {
     fn read(&mut self, mut databases: Section<'_>) -> Result<()> {
-        for (key, database_type) in [("metadata", DatabaseType::Metadata), ("knowledge", DatabaseType::Knowledge)] {
+        for (key, database_type) in
+            [("metadata", DatabaseType::Metadata), ("knowledge", DatabaseType::Knowledge)]
+        {
             let Some(mut section) = databases.section(key)? else { continue };
             if let Some(entry) = section.section("genericDatabase")? {
                 self.entry(entry, database_type, Selector::Generic, false)?;
@@ -166,7 +176,12 @@ impl Databases<'_> {
         Ok(())
     }
 
-    fn tenants(&mut self, section: &mut Section<'_>, database_type: DatabaseType, capture: bool) -> Result<()> {
+    fn tenants(
+        &mut self,
+        section: &mut Section<'_>,
+        database_type: DatabaseType,
+        capture: bool,
+    ) -> Result<()> {
         for mut entry in section.sections("tenantDatabases")? {
             let tenant = entry.required_text("tenantId")?;
             let tenant = name(&entry.at("tenantId"), "tenant", tenant)?;
@@ -175,12 +190,22 @@ impl Databases<'_> {
         Ok(())
     }
 
-    fn entry(&mut self, mut section: Section<'_>, database_type: DatabaseType, selector: Selector, capture: bool) -> Result<()> {
+    fn entry(
+        &mut self,
+        mut section: Section<'_>,
+        database_type: DatabaseType,
+        selector: Selector,
+        capture: bool,
+    ) -> Result<()> {
         let reference = section.required_text("dbConnRef")?;
-        let connection = known(&self.config.connections, reference).map_err(|message| section.wrong("dbConnRef", message))?;
+        let connection = known(&self.config.connections, reference)
+            .map_err(|message| section.wrong("dbConnRef", message))?;
         let name = database(&mut section, "dbName")?;
         let objects = self.objects(&mut section, database_type, &name)?;
-        let analytics_database = section.text("analyticsDbName")?.map(|_| database(&mut section, "analyticsDbName")).transpose()?;
+        let analytics_database = section
+            .text("analyticsDbName")?
+            .map(|_| database(&mut section, "analyticsDbName"))
+            .transpose()?;
         if analytics_database.is_some() {
             self.config.not_yet(section.at("analyticsDbName"), "nothing is counted");
         }
@@ -205,7 +230,12 @@ impl Databases<'_> {
         Ok(())
     }
 
-    fn objects(&mut self, section: &mut Section<'_>, database_type: DatabaseType, database: &str) -> Result<Option<ObjectSpace>> {
+    fn objects(
+        &mut self,
+        section: &mut Section<'_>,
+        database_type: DatabaseType,
+        database: &str,
+    ) -> Result<Option<ObjectSpace>> {
         let reference = section.text("spaceConnRef")?;
         let all = bucket(section, "bucket")?;
         let (records, json) = (bucket(section, "recordsBucket")?, bucket(section, "jsonBucket")?);
@@ -218,22 +248,30 @@ impl Databases<'_> {
         }
 
         let connection = if self.config.local_storage.is_some() {
-            // Messaging and identities are document databases; they keep objects only where the configuration asks for it.
+            // Messaging and identities are document databases; they keep objects only where the configuration
+            // asks for it.
             let documents_only = matches!(database_type, DatabaseType::Messaging | DatabaseType::Identities);
             if documents_only && reference.is_none() && !named {
                 return Ok(None);
             }
             if reference.is_some() {
-                self.config
-                    .warnings
-                    .push(section.warning("spaceConnRef", "has no effect: `localStorage` is enabled and takes all objects"));
+                self.config.warnings.push(section.warning(
+                    "spaceConnRef",
+                    "has no effect: `localStorage` is enabled and takes all objects",
+                ));
             }
             None
         } else if let Some(reference) = reference {
-            Some(known(&self.config.spaces, reference).map_err(|message| section.wrong("spaceConnRef", message))?)
+            Some(
+                known(&self.config.spaces, reference)
+                    .map_err(|message| section.wrong("spaceConnRef", message))?,
+            )
         } else {
             if named {
-                self.config.warnings.push(section.warning("bucket", "has no effect without `spaceConnRef`: payloads stay in the database"));
+                self.config.warnings.push(section.warning(
+                    "bucket",
+                    "has no effect without `spaceConnRef`: payloads stay in the database",
+                ));
             }
             return Ok(None);
         };
@@ -241,10 +279,16 @@ impl Databases<'_> {
         let unnamed = BucketNames::default();
         let shared = connection.as_ref().and_then(|reference| self.shared.get(reference)).unwrap_or(&unnamed);
         let pick = |own: Option<String>, theirs: &Option<String>| {
-            own.or_else(|| all.clone()).or_else(|| theirs.clone()).or_else(|| shared.all.clone()).unwrap_or_else(|| bucket_for(database))
+            own.or_else(|| all.clone())
+                .or_else(|| theirs.clone())
+                .or_else(|| shared.all.clone())
+                .unwrap_or_else(|| bucket_for(database))
         };
-        let buckets =
-            Buckets { json: pick(json, &shared.json), content: pick(content, &shared.content), backups: pick(backups, &shared.backups) };
+        let buckets = Buckets {
+            json: pick(json, &shared.json),
+            content: pick(content, &shared.content),
+            backups: pick(backups, &shared.backups),
+        };
         Ok(Some(ObjectSpace { connection, buckets }))
     }
 }

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
-/// What tells one deployment from another, whatever it is called: the members of a replica set, the process of a server, a file. Clients of one
-/// deployment have a mark in common, others have none.
+/// What tells one deployment from another, whatever it is called: the members of a replica set, the process
+/// of a server, a file. Clients of one deployment have a mark in common, others have none.
 ///
 /// ```
 /// use chronos_db::documents::Deployment;

@@ -1,7 +1,8 @@
 //! What a document store must do, in few words: [`DocumentStore`].
 //!
-//! The seam speaks of documents with an `_id`, guarded writes, ordered scans and sequences; it has no update operators, so that no implementation
-//! becomes an imitation of another. All domain logic stands above it, once. [`crate::testing::documents`] is the suite every implementation passes.
+//! The seam speaks of documents with an `_id`, guarded writes, ordered scans and sequences; it has no update
+//! operators, so that no implementation becomes an imitation of another. All domain logic stands above it,
+//! once. [`crate::testing::documents`] is the suite every implementation passes.
 
 use std::fmt;
 use std::sync::Arc;
@@ -62,8 +63,8 @@ pub enum Guard {
         /// The value it must have.
         value: Bson,
     },
-    /// Only if no document is there, or its top-level `field` is less than that of the document put. Puts of one document may then arrive in any
-    /// order, and more than once, and the newest stays. For puts alone.
+    /// Only if no document is there, or its top-level `field` is less than that of the document put. Puts of
+    /// one document may then arrive in any order, and more than once, and the newest stays. For puts alone.
     Newer {
         /// The top-level field, a number in every document.
         field: String,
@@ -81,7 +82,8 @@ impl fmt::Debug for Guard {
     }
 }
 
-/// A document to be written: its fields, or the bytes it will be stored as, from whoever makes these directly.
+/// A document to be written: its fields, or the bytes it will be stored as, from whoever makes these
+/// directly.
 #[derive(Clone, PartialEq)]
 pub enum NewDocument {
     /// Encoded when it is applied.
@@ -184,7 +186,8 @@ pub struct Operation {
     pub namespace: Namespace,
     /// The write.
     pub write: Write,
-    /// The index of an earlier operation of the batch that must have been [`Outcome::Applied`]; otherwise this one is [`Outcome::Skipped`].
+    /// The index of an earlier operation of the batch that must have been [`Outcome::Applied`]; otherwise
+    /// this one is [`Outcome::Skipped`].
     pub requires: Option<usize>,
 }
 
@@ -193,7 +196,8 @@ pub struct Operation {
 pub enum Outcome {
     /// It took place and is durable.
     Applied,
-    /// A unique index, or `_id`, already has its value. `index` is the index's name (`_id_` for `_id`) where the store says it.
+    /// A unique index, or `_id`, already has its value. `index` is the index's name (`_id_` for `_id`) where
+    /// the store says it.
     Conflict {
         /// The name of the violated index.
         index: Option<String>,
@@ -215,7 +219,8 @@ impl Outcome {
 /// What a [`Batch`] promises if an operation fails.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Atomicity {
-    /// Each operation takes place or fails by itself; a crash may leave any prefix of the stages (see [`Batch`]).
+    /// Each operation takes place or fails by itself; a crash may leave any prefix of the stages (see
+    /// [`Batch`]).
     #[default]
     Each,
     /// All or none. Refused with `VALIDATION_ERROR` where [`Capabilities::transactions`] is false.
@@ -224,11 +229,13 @@ pub enum Atomicity {
 
 /// Writes that travel together, in few round trips.
 ///
-/// Operations without `requires` come first, those that require them after; within such a stage the order is undefined, so a stage should not write
-/// one document twice. Applied writes are durable (journaled, on a majority) when the call returns.
+/// Operations without `requires` come first, those that require them after; within such a stage the order is
+/// undefined, so a stage should not write one document twice. Applied writes are durable (journaled, on a
+/// majority) when the call returns.
 ///
-/// With several [`Guard::Equals`] operations in one batch, an operation that took place but whose document was changed again by somebody else before
-/// its outcome was known may be reported as [`Outcome::Refused`]; who must know for certain sends it alone.
+/// With several [`Guard::Equals`] operations in one batch, an operation that took place but whose document
+/// was changed again by somebody else before its outcome was known may be reported as [`Outcome::Refused`];
+/// who must know for certain sends it alone.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Batch {
     /// The operations.
@@ -293,14 +300,17 @@ crate::debug_some!(Newest { per, by });
 /// What to read from one collection, in which order.
 #[derive(Clone, Default, PartialEq)]
 pub struct Scan {
-    /// Which documents. With [`Scan::newest`], conditions on its `per` field narrow the groups; all others apply to the newest documents.
+    /// Which documents. With [`Scan::newest`], conditions on its `per` field narrow the groups; all others
+    /// apply to the newest documents.
     pub filter: Filter,
     /// First reduce every group to its newest document.
     pub newest: Option<Newest>,
-    /// The order by dotted paths; values compare as BSON does (across types too, absent like null). Empty: any order. Few documents should share
-    /// the values of all of them: what does comes in any order, and again and again to the store's mind.
+    /// The order by dotted paths; values compare as BSON does (across types too, absent like null). Empty:
+    /// any order. Few documents should share the values of all of them: what does comes in any order, and
+    /// again and again to the store's mind.
     pub order: Vec<(String, Direction)>,
-    /// Start strictly after the document that has these values of the order's paths (one each). The order's last path must be unique.
+    /// Start strictly after the document that has these values of the order's paths (one each). The order's
+    /// last path must be unique.
     pub after: Option<Vec<Bson>>,
     /// At most so many documents.
     pub limit: Option<u64>,
@@ -351,8 +361,8 @@ impl Index {
 }
 
 impl Index {
-    /// Whether documents come from this index in the scan's order: its first paths have one value each by the filter, the next ones are the order's,
-    /// all in their directions or all the other way around.
+    /// Whether documents come from this index in the scan's order: its first paths have one value each by the
+    /// filter, the next ones are the order's, all in their directions or all the other way around.
     #[cfg(any(feature = "embedded", feature = "mongodb"))]
     pub(crate) fn yields(&self, scan: &Scan) -> bool {
         self.prefix_before(scan).is_some()
@@ -362,15 +372,21 @@ impl Index {
     #[cfg(any(feature = "embedded", feature = "mongodb"))]
     pub(crate) fn prefix_before(&self, scan: &Scan) -> Option<usize> {
         // A partial index serves only what lets no document through that is not in it.
-        if self.only_if_exists.as_ref().is_some_and(|path| !scan.filter.demands_value(path)) || scan.newest.is_some() {
+        if self.only_if_exists.as_ref().is_some_and(|path| !scan.filter.demands_value(path))
+            || scan.newest.is_some()
+        {
             return None;
         }
         let fixed = self.keys.iter().take_while(|(path, _)| scan.filter.fixes(path).is_some()).count();
         (0..=fixed).rev().find(|prefix| {
             let rest = self.keys.get(*prefix..).unwrap_or_default();
-            let turned = rest.iter().zip(&scan.order).map(|((key, way), (path, wanted))| (key == path).then_some(way == wanted));
+            let turned = rest
+                .iter()
+                .zip(&scan.order)
+                .map(|((key, way), (path, wanted))| (key == path).then_some(way == wanted));
             let turned: Option<Vec<bool>> = turned.collect();
-            rest.len() >= scan.order.len() && turned.is_some_and(|turned| turned.iter().all(|same| Some(same) == turned.first()))
+            rest.len() >= scan.order.len()
+                && turned.is_some_and(|turned| turned.iter().all(|same| Some(same) == turned.first()))
         })
     }
 }
@@ -405,7 +421,8 @@ pub type BuildBatch = Box<dyn FnOnce(Sequence) -> Result<Batch> + Send>;
 
 /// A document store: one client, all its databases.
 ///
-/// Databases and collections come into being on their first write. Implementations are cheap to share behind an [`Arc`].
+/// Databases and collections come into being on their first write. Implementations are cheap to share behind
+/// an [`Arc`].
 #[async_trait]
 pub trait DocumentStore: Send + Sync + fmt::Debug {
     /// What this store can do. The first call may ask the server.
@@ -414,16 +431,24 @@ pub trait DocumentStore: Send + Sync + fmt::Debug {
     /// Applies the writes; one [`Outcome`] per operation, in their order.
     ///
     /// # Errors
-    /// `TXN_ERROR` if the store failed; writes may then have taken place, and the caller finds out by the `_id`s it gave. An outcome is never an error.
+    /// `TXN_ERROR` if the store failed; writes may then have taken place, and the caller finds out by the
+    /// `_id`s it gave. An outcome is never an error.
     async fn apply(&self, batch: Batch) -> Result<Vec<Outcome>>;
 
-    /// Gives out the next `count` numbers of the sequence `name` kept in `namespace`, as `{_id: name, value: last given out}`; the first ever is 0.
-    /// No two callers get the same number. Numbers of a caller that dies are lost.
+    /// Gives out the next `count` numbers of the sequence `name` kept in `namespace`, as `{_id: name, value:
+    /// last given out}`; the first ever is 0. No two callers get the same number. Numbers of a caller that
+    /// dies are lost.
     async fn sequence(&self, namespace: &Namespace, name: &str, count: u32) -> Result<Sequence>;
 
-    /// [`sequence`](Self::sequence), then [`apply`](Self::apply) of what `build` makes of it: in one transaction where
-    /// [`Capabilities::atomic_sequence`] says so, one after the other elsewhere.
-    async fn sequence_then(&self, namespace: &Namespace, name: &str, count: u32, build: BuildBatch) -> Result<(Sequence, Vec<Outcome>)>;
+    /// [`sequence`](Self::sequence), then [`apply`](Self::apply) of what `build` makes of it: in one
+    /// transaction where [`Capabilities::atomic_sequence`] says so, one after the other elsewhere.
+    async fn sequence_then(
+        &self,
+        namespace: &Namespace,
+        name: &str,
+        count: u32,
+        build: BuildBatch,
+    ) -> Result<(Sequence, Vec<Outcome>)>;
 
     /// The documents with these `_id`s as they are stored, in any order; absent ones are left out.
     async fn get_stored(&self, namespace: &Namespace, ids: Vec<Bson>) -> Result<Vec<RawDocumentBuf>>;
@@ -433,9 +458,11 @@ pub trait DocumentStore: Send + Sync + fmt::Debug {
         self.get_stored(namespace, ids).await?.iter().map(|stored| stored::decode(stored)).collect()
     }
 
-    /// Reads documents, as they are stored, as a stream of pages that holds at most some hundreds of them in memory, and between two pages nothing of
-    /// the store: whoever reads may take his time, and ask the same store meanwhile. Sees everything that was durable when it began, and what does not
-    /// change while it goes on exactly once; what comes, goes or changes later may or may not be seen, or be seen as it is then.
+    /// Reads documents, as they are stored, as a stream of pages that holds at most some hundreds of them in
+    /// memory, and between two pages nothing of the store: whoever reads may take his time, and ask the same
+    /// store meanwhile. Sees everything that was durable when it began, and what does not change while it
+    /// goes on exactly once; what comes, goes or changes later may or may not be seen, or be seen as it is
+    /// then.
     fn scan_stored(&self, namespace: &Namespace, scan: Scan) -> BoxStream<'static, Result<RawDocumentBuf>>;
 
     /// [`scan_stored`](Self::scan_stored), decoded.
@@ -443,7 +470,8 @@ pub trait DocumentStore: Send + Sync + fmt::Debug {
         self.scan_stored(namespace, scan).map(|found| stored::decode(&found?)).boxed()
     }
 
-    /// How many documents match, `at_most` at most. Implementations count by an index where one serves the filter, so that nothing travels.
+    /// How many documents match, `at_most` at most. Implementations count by an index where one serves the
+    /// filter, so that nothing travels.
     async fn count(&self, namespace: &Namespace, filter: Filter, at_most: u64) -> Result<u64> {
         let scan = Scan { filter, limit: Some(at_most), ..Scan::default() };
         self.scan_stored(namespace, scan).try_fold(0, |n, _| async move { Ok(n + 1) }).await
@@ -452,14 +480,17 @@ pub trait DocumentStore: Send + Sync + fmt::Debug {
     /// The store's time.
     async fn now(&self) -> Result<Timestamp>;
 
-    /// Makes sure that the indexes exist (and with them the collection). An existing index that is like the wanted one serves, whatever its name.
+    /// Makes sure that the indexes exist (and with them the collection). An existing index that is like the
+    /// wanted one serves, whatever its name.
     ///
     /// # Errors
-    /// `TXN_ERROR` if existing documents violate a unique index: the message names it. `ROUTE_MISMATCH` if an index stands in the way that has the
-    /// wanted one's name or keys and is another one, such as one that is not unique: the message says how to mend it.
+    /// `TXN_ERROR` if existing documents violate a unique index: the message names it. `ROUTE_MISMATCH` if an
+    /// index stands in the way that has the wanted one's name or keys and is another one, such as one that is
+    /// not unique: the message says how to mend it.
     async fn ensure(&self, namespace: &Namespace, indexes: &[Index]) -> Result<()>;
 
-    /// Which deployment this client reaches, so that two connection strings that lead to one are known to. Creates nothing.
+    /// Which deployment this client reaches, so that two connection strings that lead to one are known to.
+    /// Creates nothing.
     async fn deployment(&self) -> Result<Deployment>;
 
     /// The names of a database's collections, in any order.
@@ -470,8 +501,9 @@ pub trait DocumentStore: Send + Sync + fmt::Debug {
         Ok(Rights::ALL)
     }
 
-    /// Sees to it that of documents that were removed or replaced before this call no byte is left in the files of the store, as far as the store
-    /// has that in its hands: where it is a server's, what its files keep for how long is the server's business, and nothing happens.
+    /// Sees to it that of documents that were removed or replaced before this call no byte is left in the
+    /// files of the store, as far as the store has that in its hands: where it is a server's, what its files
+    /// keep for how long is the server's business, and nothing happens.
     ///
     /// # Errors
     /// `TXN_ERROR`, retryable, if somebody still reads what was there before.
@@ -479,8 +511,8 @@ pub trait DocumentStore: Send + Sync + fmt::Debug {
         Ok(())
     }
 
-    /// How long a call may take; none where nothing has to be waited for. Who makes several calls for one of its own gives them this time together,
-    /// with [`within`].
+    /// How long a call may take; none where nothing has to be waited for. Who makes several calls for one of
+    /// its own gives them this time together, with [`within`].
     fn limit(&self) -> Option<std::time::Duration> {
         None
     }

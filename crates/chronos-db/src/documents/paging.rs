@@ -1,8 +1,9 @@
 //! Scans in bounded pages, for every engine.
 //!
-//! A stream asks its engine for a page, gives it out, and asks for the next one when somebody reads on: between pages it holds neither a snapshot, a
-//! cursor, a connection nor a thread, so it may stand still for as long as its reader likes. The next page begins at the values by which the last one
-//! ended. A document that does not change meanwhile is seen exactly once.
+//! A stream asks its engine for a page, gives it out, and asks for the next one when somebody reads on:
+//! between pages it holds neither a snapshot, a cursor, a connection nor a thread, so it may stand still for
+//! as long as its reader likes. The next page begins at the values by which the last one ended. A document
+//! that does not change meanwhile is seen exactly once.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -20,7 +21,8 @@ use crate::{Error, Result};
 const PAGE: u64 = 256;
 /// A page ends early with this many bytes.
 pub(crate) const PAGE_BYTES: usize = 1024 * 1024;
-/// Where no index yields the order, every page costs a look at everything; so many documents are then ordered at once, by their keys and ids alone.
+/// Where no index yields the order, every page costs a look at everything; so many documents are then ordered
+/// at once, by their keys and ids alone.
 const POSITIONS: u64 = 65_536;
 /// Positions end early with this many bytes.
 pub(crate) const POSITION_BYTES: usize = 16 * 1024 * 1024;
@@ -32,7 +34,8 @@ pub(crate) struct Ask {
     pub(crate) scan: Scan,
     /// [`Scan::after`] is where to begin, instead of what to begin after.
     pub(crate) inclusive: bool,
-    /// A page ends by its bytes with no fewer documents: those that were given out already, and one more, or a large one would be asked for for ever.
+    /// A page ends by its bytes with no fewer documents: those that were given out already, and one more, or
+    /// a large one would be asked for for ever.
     pub(crate) at_least: usize,
 }
 
@@ -57,7 +60,8 @@ impl Position {
     pub(crate) fn of(document: &RawDocument, order: &[(String, Direction)]) -> Result<Self> {
         let looked_at = |field: &str| order.iter().any(|(path, _)| path.split('.').next() == Some(field));
         let part = stored::decode_part(document, looked_at)?;
-        let keys = order.iter().map(|(path, _)| value_at(&part, path).cloned().unwrap_or(Bson::Null)).collect();
+        let keys =
+            order.iter().map(|(path, _)| value_at(&part, path).cloned().unwrap_or(Bson::Null)).collect();
         Ok(Self { keys, id: stored::id(document)? })
     }
 
@@ -84,18 +88,24 @@ pub(crate) trait Pages: Send + Sync + 'static {
 /// # Errors
 /// `VALIDATION_ERROR`.
 pub(crate) fn check(scan: &Scan) -> Result<()> {
-    let paths = scan.order.iter().map(|(path, _)| path).chain(scan.newest.iter().flat_map(|newest| [&newest.per, &newest.by]));
+    let paths = scan
+        .order
+        .iter()
+        .map(|(path, _)| path)
+        .chain(scan.newest.iter().flat_map(|newest| [&newest.per, &newest.by]));
     for path in paths {
         if path.is_empty() || path.contains('\0') {
             return Err(Error::validation(format!("`{}` is no path to order by", path.escape_debug())));
         }
     }
     match &scan.after {
-        Some(after) if after.len() != scan.order.len() || after.is_empty() => Err(Error::validation(format!(
-            "a scan starts after one value per path of its order: {} values for {} paths",
-            after.len(),
-            scan.order.len()
-        ))),
+        Some(after) if after.len() != scan.order.len() || after.is_empty() => {
+            Err(Error::validation(format!(
+                "a scan starts after one value per path of its order: {} values for {} paths",
+                after.len(),
+                scan.order.len()
+            )))
+        }
         _ => Ok(()),
     }
 }
@@ -164,7 +174,9 @@ impl<P: Pages> Walk<P> {
     fn keep_what_is_ordered_by(&mut self) {
         let without = std::mem::take(&mut self.scan.without);
         let order = &self.scan.order;
-        let is_needed = |field: &str| field == "_id" || order.iter().any(|(path, _)| path.split('.').next() == Some(field));
+        let is_needed = |field: &str| {
+            field == "_id" || order.iter().any(|(path, _)| path.split('.').next() == Some(field))
+        };
         let (late, early): (Vec<_>, Vec<_>) = without.into_iter().partition(|field| is_needed(field));
         self.late.extend(late);
         self.scan.without = early;
@@ -182,7 +194,8 @@ impl<P: Pages> Walk<P> {
                 }
                 continue;
             }
-            // A scan of one page is answered at once. Of a longer one it matters whether each page sorts everything anew.
+            // A scan of one page is answered at once. Of a longer one it matters whether each page sorts
+            // everything anew.
             if self.pages > 0 && self.follows_index.is_none() && !self.scan.order.is_empty() {
                 self.follows_index = Some(self.engine.follows_index(&self.scan).await?);
             }
@@ -213,8 +226,14 @@ impl<P: Pages> Walk<P> {
         if !more && self.tied.is_empty() && self.before.is_empty() {
             return self.give_out(found);
         }
-        let ids = found.iter().map(|document| Ok(encode(&stored::id(document)?))).collect::<Result<Vec<_>>>()?;
-        let given = found.iter().zip(&ids).filter(|(_, id)| self.is_new(id)).map(|(document, _)| document.clone()).collect();
+        let ids =
+            found.iter().map(|document| Ok(encode(&stored::id(document)?))).collect::<Result<Vec<_>>>()?;
+        let given = found
+            .iter()
+            .zip(&ids)
+            .filter(|(_, id)| self.is_new(id))
+            .map(|(document, _)| document.clone())
+            .collect();
         if self.scan.order.is_empty() {
             // From here on there is an order, and what has come without one is left out of it.
             self.before = ids.into_iter().collect();
@@ -224,7 +243,11 @@ impl<P: Pages> Walk<P> {
             self.follows_index = Some(false);
         } else if more {
             let order = self.scan.order.clone();
-            let ends = found.iter().zip(ids).rev().map(|(document, id)| Ok((Position::of(document, &order)?.keys, id)));
+            let ends = found
+                .iter()
+                .zip(ids)
+                .rev()
+                .map(|(document, id)| Ok((Position::of(document, &order)?.keys, id)));
             self.ends_at(ends)?;
         }
         self.give_out(given)
@@ -260,15 +283,21 @@ impl<P: Pages> Walk<P> {
     async fn look_ahead(&mut self) -> Result<()> {
         let Page { found, more } = self.engine.positions(self.ask(POSITIONS)).await?;
         self.ended = !more;
-        let new: Vec<Bson> =
-            found.iter().filter(|position| self.is_new(&encode(&position.id))).map(|position| position.id.clone()).collect();
+        let new: Vec<Bson> = found
+            .iter()
+            .filter(|position| self.is_new(&encode(&position.id)))
+            .map(|position| position.id.clone())
+            .collect();
         self.waiting.extend(new);
         self.ends_at(found.into_iter().rev().map(|Position { keys, id }| Ok((keys, encode(&id)))))
     }
 
-    /// The next documents of which the order is known; those that have come to match no longer, or are gone, are left out.
+    /// The next documents of which the order is known; those that have come to match no longer, or are gone,
+    /// are left out.
     async fn fetch(&mut self) -> Result<Vec<RawDocumentBuf>> {
-        let next = usize::try_from(self.left.min(self.fetched_at_once)).unwrap_or(usize::MAX).min(self.waiting.len());
+        let next = usize::try_from(self.left.min(self.fetched_at_once))
+            .unwrap_or(usize::MAX)
+            .min(self.waiting.len());
         let ids: Vec<Bson> = self.waiting.iter().take(next).cloned().collect();
         let filter = self.scan.filter.clone().and(Filter::any_of("_id", ids.clone()));
         let limit = Some(u64::try_from(ids.len()).unwrap_or(u64::MAX));
@@ -280,8 +309,10 @@ impl<P: Pages> Walk<P> {
             return Ok(Vec::new());
         }
         self.waiting.drain(..next);
-        let mut by_id: HashMap<Vec<u8>, RawDocumentBuf> =
-            found.into_iter().map(|document| Ok((encode(&stored::id(&document)?), document))).collect::<Result<_>>()?;
+        let mut by_id: HashMap<Vec<u8>, RawDocumentBuf> = found
+            .into_iter()
+            .map(|document| Ok((encode(&stored::id(&document)?), document)))
+            .collect::<Result<_>>()?;
         self.give_out(ids.iter().filter_map(|id| by_id.remove(&encode(id))).collect())
     }
 
@@ -290,7 +321,10 @@ impl<P: Pages> Walk<P> {
         if self.late.is_empty() {
             return Ok(found);
         }
-        found.iter().map(|document| stored::leave_out(document, |field| self.late.iter().any(|late| late == field))).collect()
+        found
+            .iter()
+            .map(|document| stored::leave_out(document, |field| self.late.iter().any(|late| late == field)))
+            .collect()
     }
 }
 

@@ -17,13 +17,16 @@ pub(crate) fn framed(bytes: &[u8]) -> Result<&RawDocument> {
 /// # Errors
 /// `VALIDATION_ERROR` if it has no such form.
 pub(crate) fn encode(document: &Document) -> Result<RawDocumentBuf> {
-    RawDocumentBuf::try_from(document).map_err(|e| Error::validation("the document cannot be encoded as BSON").caused_by(e))
+    RawDocumentBuf::try_from(document)
+        .map_err(|e| Error::validation("the document cannot be encoded as BSON").caused_by(e))
 }
 
-/// How many levels of documents and arrays a stored document may have, as MongoDB has it: what reads it goes down by recursion.
+/// How many levels of documents and arrays a stored document may have, as MongoDB has it: what reads it goes
+/// down by recursion.
 pub(crate) const MAX_LEVELS: usize = 200;
 
-/// Refuses a document whose depth could exhaust the stack of whoever decodes it. It goes over the bytes without recursion itself.
+/// Refuses a document whose depth could exhaust the stack of whoever decodes it. It goes over the bytes
+/// without recursion itself.
 ///
 /// # Errors
 /// `VALIDATION_ERROR` beyond [`MAX_LEVELS`], or if the bytes are no document.
@@ -37,7 +40,9 @@ pub(crate) fn check_levels(document: &RawDocument) -> Result<()> {
         };
         let element = element.map_err(wrong)?;
         let nested = match element.element_type() {
-            ElementType::EmbeddedDocument | ElementType::Array | ElementType::JavaScriptCodeWithScope => element.value().map_err(wrong)?,
+            ElementType::EmbeddedDocument | ElementType::Array | ElementType::JavaScriptCodeWithScope => {
+                element.value().map_err(wrong)?
+            }
             _ => continue,
         };
         match nested {
@@ -82,7 +87,8 @@ pub(crate) fn decode_part(stored: &RawDocument, wanted: impl Fn(&str) -> bool) -
     Ok(part)
 }
 
-/// The document of the top-level field that a dotted path begins with: all that is needed to look at the path.
+/// The document of the top-level field that a dotted path begins with: all that is needed to look at the
+/// path.
 pub(crate) fn decode_towards(stored: &RawDocument, path: &str) -> Result<Document> {
     let (first, _) = order::split(path);
     let mut part = Document::new();
@@ -133,7 +139,10 @@ mod tests {
     #[test]
     fn a_part_is_decoded_and_the_rest_stays_as_it_is() {
         let stored = rawdoc! { "_id": 1, "meta": { "a": [1, "x"] }, "inline": "large" };
-        assert_eq!(decode_part(&stored, |field| field == "meta").unwrap(), doc! { "meta": { "a": [1, "x"] } });
+        assert_eq!(
+            decode_part(&stored, |field| field == "meta").unwrap(),
+            doc! { "meta": { "a": [1, "x"] } }
+        );
         let rest = leave_out(&stored, |field| field == "inline").unwrap();
         assert_eq!(decode(&rest).unwrap(), doc! { "_id": 1, "meta": { "a": [1, "x"] } });
     }

@@ -10,8 +10,8 @@ tokio::task_local! {
     static SHARE: f64;
 }
 
-/// Bounds every call that `work` makes to a document store on a server, so that none of them goes on for longer than `limit` from now. A limit
-/// around this one that ends earlier stays.
+/// Bounds every call that `work` makes to a document store on a server, so that none of them goes on for
+/// longer than `limit` from now. A limit around this one that ends earlier stays.
 ///
 /// It bounds the calls, not what lies between them, and not the tasks that `work` spawns.
 ///
@@ -27,7 +27,8 @@ pub async fn within<F: Future>(limit: Duration, work: F) -> F::Output {
     END.scope(Instant::now() + limit, work).await
 }
 
-/// Gives every call that `work` makes only this share of the time that a call may take, where something must follow it in the rest of that time.
+/// Gives every call that `work` makes only this share of the time that a call may take, where something must
+/// follow it in the rest of that time.
 pub(crate) async fn with_share<F: Future>(share: f64, work: F) -> F::Output {
     SHARE.scope(share, work).await
 }

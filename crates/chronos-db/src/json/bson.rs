@@ -8,10 +8,11 @@ use crate::{Error, Result, Timestamp};
 
 /// Turns JSON into typed BSON.
 ///
-/// Objects that are values in MongoDB's Extended JSON (version 2, relaxed or canonical, or the older version 1) are those values: `$date`, `$oid`,
-/// `$numberInt`, `$numberLong`, `$numberDouble`, `$numberDecimal`, `$binary`, `$uuid`, `$timestamp`, `$regularExpression`, `$code`, `$symbol`, `$minKey`,
-/// `$maxKey` and `$undefined`. Every other object stays an object. Whole numbers become 32 or 64 bit integers, others doubles; a `$numberDecimal`, too, so
-/// that it compares with other numbers.
+/// Objects that are values in MongoDB's Extended JSON (version 2, relaxed or canonical, or the older version
+/// 1) are those values: `$date`, `$oid`, `$numberInt`, `$numberLong`, `$numberDouble`, `$numberDecimal`,
+/// `$binary`, `$uuid`, `$timestamp`, `$regularExpression`, `$code`, `$symbol`, `$minKey`, `$maxKey` and
+/// `$undefined`. Every other object stays an object. Whole numbers become 32 or 64 bit integers, others
+/// doubles; a `$numberDecimal`, too, so that it compares with other numbers.
 ///
 /// # Errors
 /// `VALIDATION_ERROR` for a number that neither a 64 bit integer nor a finite double can hold.
@@ -28,7 +29,8 @@ pub fn json_to_bson(value: &Json) -> Result<Bson> {
     convert(value, &number_to_bson)
 }
 
-/// As [`json_to_bson`], for what is compared and not stored: a number that has no other form becomes the nearest double.
+/// As [`json_to_bson`], for what is compared and not stored: a number that has no other form becomes the
+/// nearest double.
 #[must_use]
 pub fn json_to_nearest_bson(value: &Json) -> Bson {
     // Numbers are all that can fail.
@@ -41,7 +43,9 @@ fn convert(value: &Json, number: &dyn Fn(&Number) -> Result<Bson>) -> Result<Bso
         Json::Bool(b) => Bson::Boolean(*b),
         Json::Number(n) => number(n)?,
         Json::String(s) => Bson::String(s.clone()),
-        Json::Array(items) => Bson::Array(items.iter().map(|item| convert(item, number)).collect::<Result<_>>()?),
+        Json::Array(items) => {
+            Bson::Array(items.iter().map(|item| convert(item, number)).collect::<Result<_>>()?)
+        }
         Json::Object(map) => match extended::read(map) {
             Some(typed) => typed,
             None => {
@@ -76,7 +80,8 @@ fn cut(text: &str) -> String {
     text.chars().take(40).collect()
 }
 
-/// Turns BSON into JSON: the inverse of [`json_to_bson`]. Types JSON has no word for take their Extended JSON form; binary becomes base64 text.
+/// Turns BSON into JSON: the inverse of [`json_to_bson`]. Types JSON has no word for take their Extended JSON
+/// form; binary becomes base64 text.
 #[must_use]
 pub fn bson_to_json(value: &Bson) -> Json {
     match value {

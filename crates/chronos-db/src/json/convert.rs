@@ -143,8 +143,8 @@ impl From<&Self> for Json {
     }
 }
 
-/// Numbers other than 64-bit integers become the nearest double (the largest, if they are beyond it), and the order of keys is that of
-/// `serde_json::Map`.
+/// Numbers other than 64-bit integers become the nearest double (the largest, if they are beyond it), and the
+/// order of keys is that of `serde_json::Map`.
 impl From<Json> for Value {
     fn from(value: Json) -> Self {
         match value {

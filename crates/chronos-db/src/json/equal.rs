@@ -44,7 +44,9 @@ impl Json {
             Self::Object(map) => {
                 hasher.write_u8(6);
                 // The order of keys does not matter, so neither does that of the sum.
-                let sum = map.iter().fold(0_u64, |sum, (key, value)| sum.wrapping_add(state.hash_one((key, value.fingerprint(state)))));
+                let sum = map.iter().fold(0_u64, |sum, (key, value)| {
+                    sum.wrapping_add(state.hash_one((key, value.fingerprint(state))))
+                });
                 hasher.write_u64(sum);
             }
         }
@@ -74,7 +76,8 @@ impl PartialEq<Json> for Value {
 
 impl PartialEq<serde_json::Map<String, Value>> for Map {
     fn eq(&self, other: &serde_json::Map<String, Value>) -> bool {
-        self.len() == other.len() && other.iter().all(|(key, value)| self.get(key).is_some_and(|mine| mine == value))
+        self.len() == other.len()
+            && other.iter().all(|(key, value)| self.get(key).is_some_and(|mine| mine == value))
     }
 }
 

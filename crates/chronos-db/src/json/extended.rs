@@ -1,7 +1,7 @@
 //! MongoDB's Extended JSON: objects that stand for one typed value.
 //!
-//! Version 2 is <https://www.mongodb.com/docs/manual/reference/mongodb-extended-json/>; version 1 (dates as numbers, binary and code beside a second key)
-//! is what older tools wrote into many files.
+//! Version 2 is <https://www.mongodb.com/docs/manual/reference/mongodb-extended-json/>; version 1 (dates as
+//! numbers, binary and code beside a second key) is what older tools wrote into many files.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -35,7 +35,10 @@ pub(crate) fn is_meant(map: &Map) -> bool {
                 | "$undefined"
         ),
         (Some(one), Some(other), None) => {
-            matches!((one, other), ("$binary", "$type") | ("$type", "$binary") | ("$code", "$scope") | ("$scope", "$code"))
+            matches!(
+                (one, other),
+                ("$binary", "$type") | ("$type", "$binary") | ("$code", "$scope") | ("$scope", "$code")
+            )
         }
         _ => false,
     }
@@ -58,7 +61,9 @@ pub(super) fn read(map: &Map) -> Option<Bson> {
         ("$date", value) => date(value).map(Bson::from),
         ("$oid", Json::String(text)) => bson::oid::ObjectId::parse_str(text).ok().map(Bson::ObjectId),
         ("$numberInt" | "$numberLong", value) => whole(value).map(|whole| nearest(&whole.into())),
-        ("$numberDouble", Json::String(text)) => not_a_number(text).or_else(|| Some(Bson::Double(Number::parse(text)?.nearest_f64()))),
+        ("$numberDouble", Json::String(text)) => {
+            not_a_number(text).or_else(|| Some(Bson::Double(Number::parse(text)?.nearest_f64())))
+        }
         ("$numberDecimal", Json::String(text)) => {
             not_a_number(text).or_else(|| Number::parse(text.trim_start_matches('+')).as_ref().map(nearest))
         }
@@ -66,12 +71,18 @@ pub(super) fn read(map: &Map) -> Option<Bson> {
         ("$binary", Json::Object(parts)) => binary(parts.get("base64")?, parts.get("subType")?),
         ("$uuid", Json::String(text)) => bson::Uuid::parse_str(text).ok().map(Bson::from),
         ("$timestamp", Json::Object(parts)) => {
-            let part = |name: &str| parts.get(name).and_then(Json::as_u64).and_then(|part| u32::try_from(part).ok());
+            let part =
+                |name: &str| parts.get(name).and_then(Json::as_u64).and_then(|part| u32::try_from(part).ok());
             Some(Bson::Timestamp(bson::Timestamp { time: part("t")?, increment: part("i")? }))
         }
         ("$regularExpression", Json::Object(parts)) => {
-            let part = |name: &str| parts.get(name).and_then(Json::as_str).and_then(|part| part.to_owned().try_into().ok());
-            Some(Bson::RegularExpression(bson::Regex { pattern: part("pattern")?, options: part("options")? }))
+            let part = |name: &str| {
+                parts.get(name).and_then(Json::as_str).and_then(|part| part.to_owned().try_into().ok())
+            };
+            Some(Bson::RegularExpression(bson::Regex {
+                pattern: part("pattern")?,
+                options: part("options")?,
+            }))
         }
         ("$code", Json::String(code)) => Some(Bson::JavaScriptCode(code.clone())),
         ("$symbol", Json::String(symbol)) => Some(Bson::Symbol(symbol.clone())),
@@ -90,7 +101,9 @@ fn two(map: &Map) -> Option<Bson> {
     }
     let code = map.get("$code")?.as_str()?.to_owned();
     match super::json_to_nearest_bson(map.get("$scope")?) {
-        Bson::Document(scope) => Some(Bson::JavaScriptCodeWithScope(bson::JavaScriptCodeWithScope { code, scope })),
+        Bson::Document(scope) => {
+            Some(Bson::JavaScriptCodeWithScope(bson::JavaScriptCodeWithScope { code, scope }))
+        }
         _ => None,
     }
 }
@@ -131,7 +144,10 @@ fn binary(bytes: &Json, subtype: &Json) -> Option<Bson> {
         Json::String(hex) if hex.len() <= 2 => u8::from_str_radix(hex, 16).ok()?,
         other => u8::try_from(other.as_u64()?).ok()?,
     };
-    Some(Bson::Binary(Binary { subtype: BinarySubtype::from(subtype), bytes: STANDARD.decode(bytes.as_str()?).ok()? }))
+    Some(Bson::Binary(Binary {
+        subtype: BinarySubtype::from(subtype),
+        bytes: STANDARD.decode(bytes.as_str()?).ok()?,
+    }))
 }
 
 #[cfg(test)]
@@ -148,7 +164,8 @@ mod tests {
     #[test]
     fn every_form_of_both_versions_is_the_value_it_stands_for() {
         let binary = |subtype, bytes: &[u8]| Bson::Binary(Binary { subtype, bytes: bytes.to_vec() });
-        let uuid = [0xc8, 0xed, 0xab, 0xc3, 0xf7, 0x38, 0x4c, 0xa3, 0xb6, 0x8d, 0xab, 0x92, 0xa9, 0x14, 0x78, 0xa3];
+        let uuid =
+            [0xc8, 0xed, 0xab, 0xc3, 0xf7, 0x38, 0x4c, 0xa3, 0xb6, 0x8d, 0xab, 0x92, 0xa9, 0x14, 0x78, 0xa3];
         let forms = [
             (json!({"$date": "1974-03-02T00:00:00Z"}), date(131_414_400_000)),
             (json!({"$date": "1974-03-02T00:00:00.000+0000"}), date(131_414_400_000)),
@@ -157,7 +174,10 @@ mod tests {
             (json!({"$date": "9999-12-31T23:59:59Z"}), date(253_402_300_799_000)),
             (json!({"$date": "0001-01-01T00:00:00Z"}), date(-62_135_596_800_000)),
             (json!({"$date": {"$numberLong": "9223372036854775807"}}), date(i64::MAX)),
-            (json!({"$oid": "5d505646cf6d4fe581014ab2"}), Bson::ObjectId(ObjectId::parse_str("5d505646cf6d4fe581014ab2").unwrap())),
+            (
+                json!({"$oid": "5d505646cf6d4fe581014ab2"}),
+                Bson::ObjectId(ObjectId::parse_str("5d505646cf6d4fe581014ab2").unwrap()),
+            ),
             (json!({"$numberInt": "6"}), bson!(6)),
             (json!({"$numberLong": "6"}), bson!(6)),
             (json!({"$numberLong": "9223372036854775807"}), bson!(i64::MAX)),
@@ -169,7 +189,10 @@ mod tests {
             (json!({"$binary": "AQI=", "$type": "00"}), binary(BinarySubtype::Generic, &[1, 2])),
             (json!({"$type": "0", "$binary": "AQI="}), binary(BinarySubtype::Generic, &[1, 2])),
             (json!({"$uuid": "c8edabc3-f738-4ca3-b68d-ab92a91478a3"}), binary(BinarySubtype::Uuid, &uuid)),
-            (json!({"$timestamp": {"t": 7, "i": 1}}), Bson::Timestamp(bson::Timestamp { time: 7, increment: 1 })),
+            (
+                json!({"$timestamp": {"t": 7, "i": 1}}),
+                Bson::Timestamp(bson::Timestamp { time: 7, increment: 1 }),
+            ),
             (json!({"$code": "f()"}), Bson::JavaScriptCode("f()".to_owned())),
             (json!({"$symbol": "s"}), Bson::Symbol("s".to_owned())),
             (json!({"$minKey": 1}), Bson::MinKey),
@@ -179,7 +202,9 @@ mod tests {
         for (form, expected) in forms {
             assert_eq!(json_to_bson(&json!([form])).unwrap(), Bson::Array(vec![expected]), "{form}");
         }
-        assert!(matches!(json_to_bson(&json!({"$numberDouble": "NaN"})).unwrap(), Bson::Double(nan) if nan.is_nan()));
+        assert!(
+            matches!(json_to_bson(&json!({"$numberDouble": "NaN"})).unwrap(), Bson::Double(nan) if nan.is_nan())
+        );
         let regex = json!({"$regularExpression": {"pattern": "^a", "options": "i"}});
         assert!(matches!(json_to_bson(&regex).unwrap(), Bson::RegularExpression(_)));
     }

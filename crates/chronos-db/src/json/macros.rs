@@ -1,6 +1,7 @@
 //! Values written down in code.
 
-/// A [`Json`](crate::Json) value, written as JSON. Expressions of any type that is `Serialize` may stand for values, and texts for keys.
+/// A [`Json`](crate::Json) value, written as JSON. Expressions of any type that is `Serialize` may stand for
+/// values, and texts for keys.
 ///
 /// As `serde_json::json!`, but the keys keep their order.
 ///

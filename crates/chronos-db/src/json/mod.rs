@@ -1,8 +1,9 @@
 //! JSON values of our own: numbers keep their digits, objects their key order.
 //!
-//! `serde_json` can do both only by features (`arbitrary_precision`, `preserve_order`) that Cargo turns on for the whole program, and that change what
-//! its types do in code of others. So these types stand beside it: they are made from anything `Serialize` ([`to_json`]) or from text
-//! ([`Json::parse`]), and convert from and to `serde_json::Value`.
+//! `serde_json` can do both only by features (`arbitrary_precision`, `preserve_order`) that Cargo turns on
+//! for the whole program, and that change what its types do in code of others. So these types stand beside
+//! it: they are made from anything `Serialize` ([`to_json`]) or from text ([`Json::parse`]), and convert from
+//! and to `serde_json::Value`.
 
 mod bson;
 mod convert;
@@ -29,12 +30,15 @@ pub use self::typed::{TypeError, from_slice, to_json, to_string, to_vec};
 
 /// A JSON value as a user writes it. Numbers keep every digit, objects their key order.
 ///
-/// Values are equal if they say the same: numbers by their size (`1`, `1.0` and `1e0` are one number), objects whatever the order of their keys.
-/// `Display` writes compact JSON, and with `{:#}` JSON over several lines.
+/// Values are equal if they say the same: numbers by their size (`1`, `1.0` and `1e0` are one number),
+/// objects whatever the order of their keys. `Display` writes compact JSON, and with `{:#}` JSON over several
+/// lines.
 ///
-/// Into and out of other data formats it goes by `Serialize` and `Deserialize`. They know no numbers but 64-bit integers and doubles, so there other
-/// numbers become the nearest double. The actions of this library, and [`to_json`], [`to_vec`], [`from_slice`] and [`Json::to`], which they use, keep
-/// the digits also of a `Json` that is part of another type (but behind `flatten` and in an untagged or internally tagged enum it is read as a double).
+/// Into and out of other data formats it goes by `Serialize` and `Deserialize`. They know no numbers but
+/// 64-bit integers and doubles, so there other numbers become the nearest double. The actions of this
+/// library, and [`to_json`], [`to_vec`], [`from_slice`] and [`Json::to`], which they use, keep the digits
+/// also of a `Json` that is part of another type (but behind `flatten` and in an untagged or internally
+/// tagged enum it is read as a double).
 ///
 /// ```
 /// use chronos_db::{Json, json};
@@ -65,8 +69,8 @@ impl Json {
     /// Reads JSON text.
     ///
     /// # Errors
-    /// [`ParseError`] for what is not JSON, for a key that stands twice in one object, for text that is not Unicode (also by `\ud800` alone), and for
-    /// values nested deeper than [`MAX_DEPTH`].
+    /// [`ParseError`] for what is not JSON, for a key that stands twice in one object, for text that is not
+    /// Unicode (also by `\ud800` alone), and for values nested deeper than [`MAX_DEPTH`].
     pub fn parse(text: impl AsRef<[u8]>) -> Result<Self, ParseError> {
         parse::parse(text.as_ref())
     }

@@ -89,7 +89,9 @@ impl Number {
     pub fn as_u64(&self) -> Option<u64> {
         match &self.0 {
             Kept::Whole(whole) => u64::try_from(*whole).ok(),
-            Kept::Text(text) if self.is_whole() => text.trim_start_matches('-').parse().ok().filter(|n| *n == 0 || !text.starts_with('-')),
+            Kept::Text(text) if self.is_whole() => {
+                text.trim_start_matches('-').parse().ok().filter(|n| *n == 0 || !text.starts_with('-'))
+            }
             Kept::Text(_) => None,
         }
     }
@@ -130,7 +132,8 @@ enum Decimal<'a> {
         digits: Vec<u8>,
         exponent: i128,
     },
-    /// With an exponent that has more digits than any computation could need. Such numbers are equal if their texts are.
+    /// With an exponent that has more digits than any computation could need. Such numbers are equal if their
+    /// texts are.
     Beyond(Cow<'a, str>),
 }
 
@@ -150,7 +153,8 @@ impl<'a> Decimal<'a> {
             return Self::Zero;
         }
         // 36 digits leave room for adding a length.
-        let Some(exponent) = exponent.parse::<i128>().ok().filter(|e| e.unsigned_abs() < 10_u128.pow(36)) else {
+        let Some(exponent) = exponent.parse::<i128>().ok().filter(|e| e.unsigned_abs() < 10_u128.pow(36))
+        else {
             return Self::Beyond(text);
         };
         // Lengths fit by far.

@@ -60,7 +60,10 @@ pub(crate) fn parse_without<'a>(bytes: &'a [u8], key: &str) -> Result<(Map, Opti
     })
 }
 
-fn with<'a, 'k, T>(bytes: &'a [u8], read: impl FnOnce(&mut Parser<'a, 'k>) -> Parsed<T>) -> Result<T, ParseError> {
+fn with<'a, 'k, T>(
+    bytes: &'a [u8],
+    read: impl FnOnce(&mut Parser<'a, 'k>) -> Parsed<T>,
+) -> Result<T, ParseError> {
     let parsed = match std::str::from_utf8(bytes) {
         Ok(text) => read(&mut Parser { text, at: 0, depth: 0, skipped_key: None, skipped: None }),
         Err(error) => Err(Wrong("invalid UTF-8".to_owned(), error.valid_up_to())),
@@ -68,13 +71,18 @@ fn with<'a, 'k, T>(bytes: &'a [u8], read: impl FnOnce(&mut Parser<'a, 'k>) -> Pa
     parsed.map_err(|Wrong(message, at)| {
         let before = &bytes[..at.min(bytes.len())];
         let line_start = before.iter().rposition(|byte| *byte == b'\n').map_or(0, |newline| newline + 1);
-        ParseError { message, line: 1 + before.iter().filter(|byte| **byte == b'\n').count(), column: 1 + before.len() - line_start }
+        ParseError {
+            message,
+            line: 1 + before.iter().filter(|byte| **byte == b'\n').count(),
+            column: 1 + before.len() - line_start,
+        }
     })
 }
 
 /// The length of the number that `bytes` begin with.
 pub(super) fn number_length(bytes: &[u8]) -> Option<usize> {
-    let digits = |from: usize| bytes[from.min(bytes.len())..].iter().take_while(|byte| byte.is_ascii_digit()).count();
+    let digits =
+        |from: usize| bytes[from.min(bytes.len())..].iter().take_while(|byte| byte.is_ascii_digit()).count();
     let mut at = usize::from(bytes.first() == Some(&b'-'));
     at += match bytes.get(at)? {
         b'0' => 1,
@@ -112,7 +120,11 @@ impl Parser<'_, '_> {
     }
 
     fn wrong(&self, message: impl Into<String>) -> Wrong {
-        if self.at < self.text.len() { Wrong(message.into(), self.at) } else { Wrong("unexpected end".to_owned(), self.text.len()) }
+        if self.at < self.text.len() {
+            Wrong(message.into(), self.at)
+        } else {
+            Wrong("unexpected end".to_owned(), self.text.len())
+        }
     }
 
     fn skip_space(&mut self) {
@@ -271,7 +283,8 @@ impl Parser<'_, '_> {
         let mut out = String::new();
         loop {
             let rest = &self.text.as_bytes()[self.at..];
-            let plain = rest.iter().position(|byte| matches!(byte, b'"' | b'\\' | 0..=0x1f)).unwrap_or(rest.len());
+            let plain =
+                rest.iter().position(|byte| matches!(byte, b'"' | b'\\' | 0..=0x1f)).unwrap_or(rest.len());
             out.push_str(&self.text[self.at..self.at + plain]);
             self.at += plain;
             match self.peek() {
@@ -321,7 +334,8 @@ impl Parser<'_, '_> {
             }
             _ => unit,
         };
-        char::from_u32(code).ok_or_else(|| Wrong(format!("\\u{unit:04x} is half of a character: a lone surrogate"), from))
+        char::from_u32(code)
+            .ok_or_else(|| Wrong(format!("\\u{unit:04x} is half of a character: a lone surrogate"), from))
     }
 
     fn hex(&mut self) -> Parsed<u32> {

@@ -35,11 +35,18 @@ impl Serialize for Map {
 impl Serialize for Number {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
         match (self.as_i64(), self.as_u64()) {
-            _ if self.is_minus_zero() => with_digits(self.to_string(), -0.0, |double| to.serialize_f64(double)).0,
+            _ if self.is_minus_zero() => {
+                with_digits(self.to_string(), -0.0, |double| to.serialize_f64(double)).0
+            }
             (Some(whole), _) => to.serialize_i64(whole),
             (_, Some(whole)) => to.serialize_u64(whole),
             // JSON writers write infinity as `null`.
-            _ => with_digits(self.to_string(), self.nearest_f64().clamp(f64::MIN, f64::MAX), |double| to.serialize_f64(double)).0,
+            _ => {
+                with_digits(self.to_string(), self.nearest_f64().clamp(f64::MIN, f64::MAX), |double| {
+                    to.serialize_f64(double)
+                })
+                .0
+            }
         }
     }
 }

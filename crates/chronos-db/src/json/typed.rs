@@ -1,14 +1,17 @@
 //! Between text and the types of users.
 //!
-//! `serde` knows no numbers but 64-bit integers and doubles. Where a [`Json`] is (part of) what is written or read here, the digits of its other
-//! numbers take a side door: a slot of the thread, filled right before a double passes and emptied right after. Formats of others see the double.
+//! `serde` knows no numbers but 64-bit integers and doubles. Where a [`Json`] is (part of) what is written or
+//! read here, the digits of its other numbers take a side door: a slot of the thread, filled right before a
+//! double passes and emptied right after. Formats of others see the double.
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::io;
 
 use serde::de::value::{MapDeserializer, SeqDeserializer, StrDeserializer};
-use serde::de::{self, Deserialize, DeserializeOwned, Deserializer, EnumAccess, IntoDeserializer, VariantAccess, Visitor};
+use serde::de::{
+    self, Deserialize, DeserializeOwned, Deserializer, EnumAccess, IntoDeserializer, VariantAccess, Visitor,
+};
 use serde::ser::{self, Serialize};
 use serde_json::ser::{CompactFormatter, Formatter};
 
@@ -20,7 +23,8 @@ thread_local! {
     static ROUNDED: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Calls `pass` with the double that it hands over, and the digits beside it. Returns whether they were taken, too.
+/// Calls `pass` with the double that it hands over, and the digits beside it. Returns whether they were
+/// taken, too.
 pub(super) fn with_digits<T>(digits: String, double: f64, pass: impl FnOnce(f64) -> T) -> (T, bool) {
     struct Empty;
     impl Drop for Empty {
@@ -80,8 +84,8 @@ impl From<ParseError> for TypeError {
 /// The value that `serde_json` would write, but for numbers of a [`Json`] inside, which stay as they are.
 ///
 /// # Errors
-/// [`TypeError`] for what has no JSON (maps whose keys are no text, say), for maps in which a key stands twice, and for values nested deeper than
-/// [`MAX_DEPTH`](super::MAX_DEPTH).
+/// [`TypeError`] for what has no JSON (maps whose keys are no text, say), for maps in which a key stands
+/// twice, and for values nested deeper than [`MAX_DEPTH`](super::MAX_DEPTH).
 pub fn to_json<T: Serialize + ?Sized>(value: &T) -> Result<Json, TypeError> {
     Ok(Json::parse(to_vec(value)?)?)
 }
@@ -115,7 +119,9 @@ pub fn from_slice<T: DeserializeOwned>(text: &[u8]) -> Result<T, TypeError> {
         Ok(_) if ROUNDED.replace(false) => Json::parse(text)?.to(),
         Ok(read) => Ok(read),
         // Perhaps for a number beyond doubles.
-        Err(error) => Json::parse(text).map_err(TypeError::from).and_then(|json| json.to()).map_err(|_| error),
+        Err(error) => {
+            Json::parse(text).map_err(TypeError::from).and_then(|json| json.to()).map_err(|_| error)
+        }
     }
 }
 
@@ -140,7 +146,8 @@ impl Formatter for Exact {
 }
 
 impl Json {
-    /// Reads this value as a type of yours, as `serde_json` would from its text. A [`Json`] inside keeps its digits.
+    /// Reads this value as a type of yours, as `serde_json` would from its text. A [`Json`] inside keeps its
+    /// digits.
     ///
     /// # Errors
     /// [`TypeError`] if the value is of another shape.
@@ -152,14 +159,18 @@ impl Json {
 impl Number {
     fn visit<'de, V: Visitor<'de>>(&self, visitor: V) -> Result<V::Value, TypeError> {
         match (self.as_i64(), self.as_u64()) {
-            _ if self.is_minus_zero() => with_digits(self.to_string(), -0.0, |double| visitor.visit_f64(double)).0,
+            _ if self.is_minus_zero() => {
+                with_digits(self.to_string(), -0.0, |double| visitor.visit_f64(double)).0
+            }
             // As `serde_json` does it.
             (_, Some(whole)) => visitor.visit_u64(whole),
             (Some(whole), _) => visitor.visit_i64(whole),
-            _ => match with_digits(self.to_string(), self.nearest_f64(), |double| visitor.visit_f64(double)) {
-                (_, false) if self.as_f64().is_none() => Err(de::Error::custom("number out of range")),
-                (value, _) => value,
-            },
+            _ => {
+                match with_digits(self.to_string(), self.nearest_f64(), |double| visitor.visit_f64(double)) {
+                    (_, false) if self.as_f64().is_none() => Err(de::Error::custom("number out of range")),
+                    (value, _) => value,
+                }
+            }
         }
     }
 }
@@ -202,7 +213,11 @@ impl<'de> Deserializer<'de> for &'de Json {
         if self.is_null() { visitor.visit_none() } else { visitor.visit_some(self) }
     }
 
-    fn deserialize_newtype_struct<V: Visitor<'de>>(self, _name: &'static str, visitor: V) -> Result<V::Value, TypeError> {
+    fn deserialize_newtype_struct<V: Visitor<'de>>(
+        self,
+        _name: &'static str,
+        visitor: V,
+    ) -> Result<V::Value, TypeError> {
         visitor.visit_newtype_struct(self)
     }
 
@@ -218,11 +233,17 @@ impl<'de> Deserializer<'de> for &'de Json {
                 Some((variant, value)) => visitor.visit_enum(Enum { variant, value: Some(value) }),
                 None => Err(de::Error::custom("expected an enum")),
             },
-            _ => Err(de::Error::custom("expected the name of a variant, or an object with it as the only key")),
+            _ => {
+                Err(de::Error::custom("expected the name of a variant, or an object with it as the only key"))
+            }
         }
     }
 
-    fn deserialize_unit_struct<V: Visitor<'de>>(self, _name: &'static str, visitor: V) -> Result<V::Value, TypeError> {
+    fn deserialize_unit_struct<V: Visitor<'de>>(
+        self,
+        _name: &'static str,
+        visitor: V,
+    ) -> Result<V::Value, TypeError> {
         self.deserialize_any(visitor)
     }
 
@@ -230,7 +251,12 @@ impl<'de> Deserializer<'de> for &'de Json {
         self.deserialize_any(visitor)
     }
 
-    fn deserialize_tuple_struct<V: Visitor<'de>>(self, _name: &'static str, _length: usize, visitor: V) -> Result<V::Value, TypeError> {
+    fn deserialize_tuple_struct<V: Visitor<'de>>(
+        self,
+        _name: &'static str,
+        _length: usize,
+        visitor: V,
+    ) -> Result<V::Value, TypeError> {
         self.deserialize_any(visitor)
     }
 
@@ -299,7 +325,11 @@ impl<'de> Deserializer<'de> for Name<'de> {
         visitor.visit_some(self)
     }
 
-    fn deserialize_newtype_struct<V: Visitor<'de>>(self, _name: &'static str, visitor: V) -> Result<V::Value, TypeError> {
+    fn deserialize_newtype_struct<V: Visitor<'de>>(
+        self,
+        _name: &'static str,
+        visitor: V,
+    ) -> Result<V::Value, TypeError> {
         visitor.visit_newtype_struct(self)
     }
 
@@ -331,7 +361,10 @@ impl<'de> EnumAccess<'de> for Enum<'de> {
     type Error = TypeError;
     type Variant = Content<'de>;
 
-    fn variant_seed<S: de::DeserializeSeed<'de>>(self, seed: S) -> Result<(S::Value, Content<'de>), TypeError> {
+    fn variant_seed<S: de::DeserializeSeed<'de>>(
+        self,
+        seed: S,
+    ) -> Result<(S::Value, Content<'de>), TypeError> {
         let name: StrDeserializer<'de, TypeError> = self.variant.into_deserializer();
         Ok((seed.deserialize(name)?, Content(self.value)))
     }
@@ -360,7 +393,11 @@ impl<'de> VariantAccess<'de> for Content<'de> {
         self.value()?.deserialize_any(visitor)
     }
 
-    fn struct_variant<V: Visitor<'de>>(self, _fields: &'static [&'static str], visitor: V) -> Result<V::Value, TypeError> {
+    fn struct_variant<V: Visitor<'de>>(
+        self,
+        _fields: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, TypeError> {
         self.value()?.deserialize_any(visitor)
     }
 }

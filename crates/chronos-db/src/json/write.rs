@@ -133,7 +133,10 @@ fn string(text: &str, out: &mut String) {
             b'\t' => out.push_str("\\t"),
             control => {
                 out.push_str("\\u00");
-                out.extend([control >> 4, control & 15].map(|digit| char::from_digit(u32::from(digit), 16).unwrap_or('0')));
+                out.extend(
+                    [control >> 4, control & 15]
+                        .map(|digit| char::from_digit(u32::from(digit), 16).unwrap_or('0')),
+                );
             }
         }
         rest = &rest[at + 1..];

@@ -85,8 +85,12 @@ impl Place {
             Some(name) => check_text("subscription", name)?.into(),
             None => Bson::Null,
         };
-        let (namespace, topic) = (check_text("namespace", &self.namespace)?, check_text("topic", &self.topic)?);
-        Ok(Key::new(Kind::DeadLetters, [namespace.into(), topic.into(), check_text("message id", &self.msg_id)?.into(), subscription]))
+        let (namespace, topic) =
+            (check_text("namespace", &self.namespace)?, check_text("topic", &self.topic)?);
+        Ok(Key::new(
+            Kind::DeadLetters,
+            [namespace.into(), topic.into(), check_text("message id", &self.msg_id)?.into(), subscription],
+        ))
     }
 }
 
@@ -112,7 +116,12 @@ impl DeadLetters {
     }
 
     /// Saves a dead letter once: saving it again changes nothing. Answers whether it is new.
-    pub fn save(&self, topic: impl Into<String>, msg_id: impl Into<String>, payload: impl Into<Json>) -> SaveDeadLetter {
+    pub fn save(
+        &self,
+        topic: impl Into<String>,
+        msg_id: impl Into<String>,
+        payload: impl Into<Json>,
+    ) -> SaveDeadLetter {
         SaveDeadLetter {
             table: self.table.clone(),
             place: Place::new(topic.into(), msg_id.into()),
@@ -125,14 +134,19 @@ impl DeadLetters {
         }
     }
 
-    /// One dead letter, if it is there; that of a subscription with [`subscription`](GetDeadLetter::subscription).
+    /// One dead letter, if it is there; that of a subscription with
+    /// [`subscription`](GetDeadLetter::subscription).
     pub fn get(&self, topic: impl Into<String>, msg_id: impl Into<String>) -> GetDeadLetter {
         GetDeadLetter { table: self.table.clone(), place: Place::new(topic.into(), msg_id.into()) }
     }
 
-    /// Which of these messages are there as dead letters; those of a subscription with [`subscription`](KeptDeadLetters::subscription). Their payloads
-    /// are not read.
-    pub fn kept(&self, topic: impl Into<String>, msg_ids: impl IntoIterator<Item = impl Into<String>>) -> KeptDeadLetters {
+    /// Which of these messages are there as dead letters; those of a subscription with
+    /// [`subscription`](KeptDeadLetters::subscription). Their payloads are not read.
+    pub fn kept(
+        &self,
+        topic: impl Into<String>,
+        msg_ids: impl IntoIterator<Item = impl Into<String>>,
+    ) -> KeptDeadLetters {
         let ids = msg_ids.into_iter().map(Into::into).collect();
         KeptDeadLetters { table: self.table.clone(), place: Place::new(topic.into(), String::new()), ids }
     }
@@ -258,11 +272,16 @@ impl KeptDeadLetters {
 
     async fn run(self) -> Result<BTreeSet<String>> {
         let Place { namespace, topic, subscription, .. } = self.place;
-        let of = |field: &str, value: Option<String>| is(Kind::DeadLetters, field, &value.map_or(Bson::Null, Bson::from));
-        let place = of("namespace", Some(namespace)).and(of("topic", Some(topic))).and(of("subscription", subscription));
+        let of = |field: &str, value: Option<String>| {
+            is(Kind::DeadLetters, field, &value.map_or(Bson::Null, Bson::from))
+        };
+        let place = of("namespace", Some(namespace))
+            .and(of("topic", Some(topic)))
+            .and(of("subscription", subscription));
         let mut kept = BTreeSet::new();
         for ids in self.ids.chunks(MAX_IDS) {
-            let filter = place.clone().and(Filter::any_of("msgId", ids.iter().map(|id| id.as_str().into()).collect()));
+            let filter =
+                place.clone().and(Filter::any_of("msgId", ids.iter().map(|id| id.as_str().into()).collect()));
             let without = ["payload", "headers"].map(str::to_owned).to_vec();
             let found = self.table.all(Scan { filter, without, ..Scan::default() }).await?;
             for document in found {

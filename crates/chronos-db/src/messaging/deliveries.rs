@@ -67,7 +67,10 @@ impl FromStr for DeliveryStatus {
     fn from_str(name: &str) -> Result<Self> {
         let known = Self::ALL.into_iter().find(|status| status.name() == name);
         known.ok_or_else(|| {
-            Error::validation(format!("`{}` is no delivery status; there are pending, nack, ack, dead", name.escape_debug()))
+            Error::validation(format!(
+                "`{}` is no delivery status; there are pending, nack, ack, dead",
+                name.escape_debug()
+            ))
         })
     }
 }
@@ -120,7 +123,8 @@ impl Deliveries {
         Self { table }
     }
 
-    /// Records how far an attempt has come; what comes late or twice changes nothing. Answers what is recorded now.
+    /// Records how far an attempt has come; what comes late or twice changes nothing. Answers what is
+    /// recorded now.
     pub fn append(
         &self,
         topic: impl Into<String>,
@@ -147,7 +151,13 @@ impl Deliveries {
     /// The attempts to deliver a message, by subscription and attempt.
     pub fn list_by_message(&self, topic: impl Into<String>, msg_id: impl Into<String>) -> ListDeliveries {
         let namespace = DEFAULT_NAMESPACE.to_owned();
-        ListDeliveries { table: self.table.clone(), namespace, topic: topic.into(), msg_id: msg_id.into(), subscription: None }
+        ListDeliveries {
+            table: self.table.clone(),
+            namespace,
+            topic: topic.into(),
+            msg_id: msg_id.into(),
+            subscription: None,
+        }
     }
 }
 
@@ -219,7 +229,9 @@ impl AppendDelivery {
                 return Ok(None);
             }
             let created = found.and_then(|found| system_date(found, "createdAt")).unwrap_or(now);
-            let kept = found.and_then(|found| super::value::system_whole(found, "retentionDays")).and_then(|days| u32::try_from(days).ok());
+            let kept = found
+                .and_then(|found| super::value::system_whole(found, "retentionDays"))
+                .and_then(|days| u32::try_from(days).ok());
             let mut document = found.cloned().unwrap_or_default();
             document.extend(doc! { "status": self.status.name(), "ts": ts });
             for (field, value) in [("consumerId", &self.consumer_id), ("reason", &self.reason)] {
@@ -273,7 +285,8 @@ impl ListDeliveries {
         if let Some(subscription) = &self.subscription {
             filter = filter.and(Filter::eq("subscription", check_text("subscription", subscription)?));
         }
-        let order = ["subscription", "attempt", "_id"].map(|path| (path.to_owned(), Direction::Ascending)).to_vec();
+        let order =
+            ["subscription", "attempt", "_id"].map(|path| (path.to_owned(), Direction::Ascending)).to_vec();
         let found = self.table.all(Scan { filter, order, ..Scan::default() }).await?;
         found.iter().map(Delivery::read).collect()
     }

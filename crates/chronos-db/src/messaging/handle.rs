@@ -14,10 +14,12 @@ use super::value::{required_text, system_date};
 use crate::documents::{Filter, Scan};
 use crate::{Error, ErrorKind, Json, Result, Timestamp, json_to_bson};
 
-/// One collection of a messaging database, by documents and filters; see [`Messaging::collection`](super::Messaging::collection).
+/// One collection of a messaging database, by documents and filters; see
+/// [`Messaging::collection`](super::Messaging::collection).
 ///
-/// `tenantId` is forced into every document and every filter; naming another tenant is an error. Filters are those of
-/// [`documents::filter`](crate::documents::filter). Dates may be written as `{"$date": …}` or, in the fields that hold dates, as text.
+/// `tenantId` is forced into every document and every filter; naming another tenant is an error. Filters are
+/// those of [`documents::filter`](crate::documents::filter). Dates may be written as `{"$date": …}` or, in
+/// the fields that hold dates, as text.
 #[derive(Clone, Debug)]
 pub struct Handle {
     table: Table,
@@ -34,16 +36,16 @@ impl Handle {
         self.table.kind
     }
 
-    /// Adds a document. In `shared_memory`, one of the strategy `append` without a `version` becomes the next version, and one without a strategy is
-    /// the latest value.
+    /// Adds a document. In `shared_memory`, one of the strategy `append` without a `version` becomes the next
+    /// version, and one without a strategy is the latest value.
     ///
     /// Fails with `OPTIMISTIC_LOCK` if a document with the same key is there.
     pub fn insert(&self, document: impl Into<Json>) -> Insert {
         Insert { table: self.table.clone(), document: document.into() }
     }
 
-    /// Replaces the document that the filter finds, or adds one. What makes the document unique may stand in the filter alone. Concurrent calls for one
-    /// key leave one document.
+    /// Replaces the document that the filter finds, or adds one. What makes the document unique may stand in
+    /// the filter alone. Concurrent calls for one key leave one document.
     pub fn upsert(&self, filter: impl Into<Json>, document: impl Into<Json>) -> Upsert {
         Upsert { table: self.table.clone(), filter: filter.into(), document: document.into() }
     }
@@ -102,8 +104,13 @@ impl Table {
             && document.get_str("strategy").is_ok_and(|strategy| strategy == "append")
             && matches!(document.get("version"), None | Some(Bson::Null));
         if is_next {
-            let slot = Slot::new(self.clone(), required_text(&document, "namespace")?, required_text(&document, "key")?);
-            let days = super::value::system_whole(&document, "retentionDays").and_then(|days| u32::try_from(days).ok());
+            let slot = Slot::new(
+                self.clone(),
+                required_text(&document, "namespace")?,
+                required_text(&document, "key")?,
+            );
+            let days = super::value::system_whole(&document, "retentionDays")
+                .and_then(|days| u32::try_from(days).ok());
             document.remove("version");
             return Ok(slot.append(document, None, days).await?.applied);
         }
@@ -189,7 +196,8 @@ impl Upsert {
                     document.insert(*field, value.clone());
                 }
             }
-            let says_when = document.get_document("_system").is_ok_and(|system| system.contains_key("createdAt"));
+            let says_when =
+                document.get_document("_system").is_ok_and(|system| system.contains_key("createdAt"));
             let key = complete(table.kind, &mut document, now)?;
             if key != Key::of(table.kind, &found) {
                 return Err(Error::validation("the filter finds a document with another key than this one"));
@@ -210,7 +218,9 @@ impl Upsert {
     /// As with MongoDB, what the filter says of the key holds for a new document.
     fn fill_from_filter(&self, document: &mut Document) -> Result<()> {
         for field in self.table.kind.key_fields() {
-            if let (false, Some(value)) = (document.contains_key(field), self.filter.get(field).filter(|value| !value.is_object())) {
+            if let (false, Some(value)) =
+                (document.contains_key(field), self.filter.get(field).filter(|value| !value.is_object()))
+            {
                 document.insert(*field, json_to_bson(value)?);
             }
         }
@@ -259,7 +269,8 @@ pub struct Find {
 crate::debug_some!(Find { table, limit });
 
 impl Find {
-    /// At most so many. Without a limit, awaiting this holds all of them in memory; [`stream`](Self::stream) does not.
+    /// At most so many. Without a limit, awaiting this holds all of them in memory; [`stream`](Self::stream)
+    /// does not.
     pub fn limit(mut self, documents: u64) -> Self {
         self.limit = Some(documents);
         self
@@ -269,10 +280,14 @@ impl Find {
     #[must_use]
     pub fn stream(self) -> BoxStream<'static, Result<Json>> {
         let begun = async move {
-            let filter = self.table.read_filter(&self.filter).map_err(|error| self.table.told(error, "find"))?;
+            let filter =
+                self.table.read_filter(&self.filter).map_err(|error| self.table.told(error, "find"))?;
             self.table.scan(Scan { filter, limit: self.limit, ..Scan::default() }).await
         };
-        futures::stream::once(begun).try_flatten().and_then(|document| std::future::ready(to_json(&document))).boxed()
+        futures::stream::once(begun)
+            .try_flatten()
+            .and_then(|document| std::future::ready(to_json(&document)))
+            .boxed()
     }
 
     async fn run(self) -> Result<Vec<Json>> {

@@ -70,8 +70,10 @@ impl Listing {
             })
         };
         let mut items = if table.kind != Kind::SharedMemory && self.namespace == DEFAULT_NAMESPACE {
-            // The originals' documents have no namespace. As two scans, both come in the index's order on every store.
-            let (ours, theirs) = futures::future::try_join(part(DEFAULT_NAMESPACE.into()), part(Bson::Null)).await?;
+            // The originals' documents have no namespace. As two scans, both come in the index's order on
+            // every store.
+            let (ours, theirs) =
+                futures::future::try_join(part(DEFAULT_NAMESPACE.into()), part(Bson::Null)).await?;
             let mut all = ours;
             all.extend(theirs);
             all.sort_by(|a, b| compare_by(&self.order, a, b));
@@ -79,19 +81,31 @@ impl Listing {
         } else {
             part(self.namespace.as_str().into()).await?
         };
-        let next = if items.len() > limit { items.get(limit - 1).map(|last| cursor(&self.order, last)).transpose()? } else { None };
+        let next = if items.len() > limit {
+            items.get(limit - 1).map(|last| cursor(&self.order, last)).transpose()?
+        } else {
+            None
+        };
         items.truncate(limit);
         Ok(Page { items, next })
     }
 
     /// The page as what `read` makes of its documents.
-    pub(super) async fn page_of<T>(&self, table: &Table, read: fn(&Document) -> Result<T>) -> Result<Page<T>> {
+    pub(super) async fn page_of<T>(
+        &self,
+        table: &Table,
+        read: fn(&Document) -> Result<T>,
+    ) -> Result<Page<T>> {
         let Page { items, next } = self.page(table).await?;
         Ok(Page { items: items.iter().map(read).collect::<Result<_>>()?, next })
     }
 
     /// All pages, one after the other.
-    pub(super) fn stream<T: Send + 'static>(self, table: Table, read: fn(&Document) -> Result<T>) -> BoxStream<'static, Result<T>> {
+    pub(super) fn stream<T: Send + 'static>(
+        self,
+        table: Table,
+        read: fn(&Document) -> Result<T>,
+    ) -> BoxStream<'static, Result<T>> {
         let table = Arc::new(table);
         pages(self.after.clone(), move |after| {
             let (listing, table) = (Self { after, ..self.clone() }, Arc::clone(&table));

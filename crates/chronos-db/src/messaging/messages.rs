@@ -54,7 +54,8 @@ impl Message {
             msg_id: required_text(document, "msgId")?,
             headers: take_headers(document)?,
             payload: value::take(document, "payload")?,
-            first_seen_at: date(document, "firstSeenAt").ok_or_else(|| value::damaged(document, "firstSeenAt"))?,
+            first_seen_at: date(document, "firstSeenAt")
+                .ok_or_else(|| value::damaged(document, "firstSeenAt"))?,
             size: whole(document, "size").and_then(|size| u64::try_from(size).ok()).unwrap_or(0),
             expires_at: system_date(document, "expiresAt"),
         })
@@ -145,7 +146,10 @@ impl NewMessage {
         let bytes = value::put(&mut document, "payload", &self.payload)?;
         document.insert("firstSeenAt", self.first_seen_at.unwrap_or(now));
         let size = self.size.map_or_else(|| i64::try_from(bytes), i64::try_from);
-        document.insert("size", size.map_err(|_| Error::validation("the size of a message does not fit 63 bits"))?);
+        document.insert(
+            "size",
+            size.map_err(|_| Error::validation("the size of a message does not fit 63 bits"))?,
+        );
         document.insert("_system", new_system(now, now, self.retention_days));
         Ok(document)
     }
@@ -162,14 +166,20 @@ impl Messages {
     }
 
     /// Saves a message once: saving it again changes nothing. Answers whether it is new.
-    pub fn save(&self, topic: impl Into<String>, msg_id: impl Into<String>, payload: impl Into<Json>) -> SaveMessage {
+    pub fn save(
+        &self,
+        topic: impl Into<String>,
+        msg_id: impl Into<String>,
+        payload: impl Into<Json>,
+    ) -> SaveMessage {
         SaveMessage { messages: self.clone(), message: NewMessage::new(topic, msg_id, payload) }
     }
 
     /// Saves messages once each, many in a round trip. Answers for each whether it is new.
     ///
     /// # Errors
-    /// `VALIDATION_ERROR` if one of them is wrong: then none is saved. `TXN_ERROR` if the store failed: some may be saved, and saving all again is safe.
+    /// `VALIDATION_ERROR` if one of them is wrong: then none is saved. `TXN_ERROR` if the store failed: some
+    /// may be saved, and saving all again is safe.
     pub async fn save_many(&self, messages: Vec<NewMessage>) -> Result<Vec<bool>> {
         self.save_all(messages).await.map_err(|error| error.during("messages.save"))
     }
@@ -201,13 +211,22 @@ impl Messages {
         let fresh: Vec<bool> = chunk
             .iter()
             .map(|(_, document)| {
-                let here = (value::text(document, "namespace"), value::text(document, "topic"), value::text(document, "msgId"));
-                let old = here.0.as_deref() == Some(DEFAULT_NAMESPACE) && adopted.contains(&(here.1.clone(), here.2.clone()));
+                let here = (
+                    value::text(document, "namespace"),
+                    value::text(document, "topic"),
+                    value::text(document, "msgId"),
+                );
+                let old = here.0.as_deref() == Some(DEFAULT_NAMESPACE)
+                    && adopted.contains(&(here.1.clone(), here.2.clone()));
                 seen.insert(here) && !old
             })
             .collect();
-        let writes =
-            chunk.iter().zip(&fresh).filter(|(_, fresh)| **fresh).map(|((_, document), _)| Write::insert(document.clone())).collect();
+        let writes = chunk
+            .iter()
+            .zip(&fresh)
+            .filter(|(_, fresh)| **fresh)
+            .map(|((_, document), _)| Write::insert(document.clone()))
+            .collect();
         let mut outcomes = self.table.apply(writes).await?.into_iter();
         let mut new = Vec::with_capacity(chunk.len());
         for ((key, document), fresh) in chunk.into_iter().zip(fresh) {
@@ -223,13 +242,22 @@ impl Messages {
     }
 
     /// Which of these messages are there without a namespace, as topic and message id.
-    async fn of_the_originals(&self, chunk: &[(Key, Document)]) -> Result<HashSet<(Option<String>, Option<String>)>> {
-        let here = chunk.iter().map(|(_, document)| document).filter(|d| d.get_str("namespace").is_ok_and(|n| n == DEFAULT_NAMESPACE));
-        let (topics, ids): (Vec<Bson>, Vec<Bson>) = here.filter_map(|d| Some((d.get("topic")?.clone(), d.get("msgId")?.clone()))).unzip();
+    async fn of_the_originals(
+        &self,
+        chunk: &[(Key, Document)],
+    ) -> Result<HashSet<(Option<String>, Option<String>)>> {
+        let here = chunk
+            .iter()
+            .map(|(_, document)| document)
+            .filter(|d| d.get_str("namespace").is_ok_and(|n| n == DEFAULT_NAMESPACE));
+        let (topics, ids): (Vec<Bson>, Vec<Bson>) =
+            here.filter_map(|d| Some((d.get("topic")?.clone(), d.get("msgId")?.clone()))).unzip();
         if ids.is_empty() {
             return Ok(HashSet::new());
         }
-        let filter = Filter::eq("namespace", Bson::Null).and(Filter::any_of("topic", topics)).and(Filter::any_of("msgId", ids));
+        let filter = Filter::eq("namespace", Bson::Null)
+            .and(Filter::any_of("topic", topics))
+            .and(Filter::any_of("msgId", ids));
         let without = vec!["payload".to_owned(), "headers".to_owned()];
         let found = self.table.all(Scan { filter, without, ..Scan::default() }).await?;
         Ok(found.iter().map(|document| (text(document, "topic"), text(document, "msgId"))).collect())
@@ -325,7 +353,8 @@ impl TimeList {
     pub(super) fn listing(self) -> Result<Listing> {
         check_text("namespace", &self.namespace)?;
         let mut filter = Filter::eq("topic", check_text("topic", &self.topic)?);
-        let bound = |test: fn(Bson) -> Test, at: Timestamp| Filter::Field(self.field.to_owned(), test(at.into()));
+        let bound =
+            |test: fn(Bson) -> Test, at: Timestamp| Filter::Field(self.field.to_owned(), test(at.into()));
         if let Some(from) = self.from {
             filter = filter.and(bound(Test::Gte, from));
         }
@@ -334,7 +363,14 @@ impl TimeList {
         }
         let order = vec![(self.field.to_owned(), self.direction), ("_id".to_owned(), self.direction)];
         let filter = filter.and(self.filter);
-        Ok(Listing { filter, namespace: self.namespace, order, after: self.after, limit: self.limit, without: Vec::new() })
+        Ok(Listing {
+            filter,
+            namespace: self.namespace,
+            order,
+            after: self.after,
+            limit: self.limit,
+            without: Vec::new(),
+        })
     }
 }
 
@@ -365,7 +401,8 @@ macro_rules! time_list_options {
             self
         }
 
-        /// Goes on behind a page: its [`next`](super::Page::next), with the same order. What is there all the time is met exactly once.
+        /// Goes on behind a page: its [`next`](super::Page::next), with the same order. What is there all the
+        /// time is met exactly once.
         pub fn after(mut self, cursor: impl Into<String>) -> Self {
             self.list.after = Some(cursor.into());
             self

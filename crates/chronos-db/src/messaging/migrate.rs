@@ -23,7 +23,8 @@ const MAX_TOLD: usize = 20;
 /// How often a document is looked at again that others change at the same time.
 const ROUNDS: u32 = 8;
 
-/// Brings messaging data where, and into the shape in which, a configuration wants it; see [`Chronos::migrate_messaging`].
+/// Brings messaging data where, and into the shape in which, a configuration wants it; see
+/// [`Chronos::migrate_messaging`].
 #[derive(Clone, Debug)]
 #[must_use = "an action runs when it is awaited"]
 pub struct Migrate {
@@ -84,9 +85,10 @@ enum Step {
 }
 
 impl Chronos {
-    /// Makes the collections and indexes of every configured messaging database, and brings the documents in them to the tenants' databases and into
-    /// today's shape. With [`from`](Migrate::from), copies those of another configuration, such as one with another layout. Running it again
-    /// continues it and changes nothing that is done. Sources keep what they have, but for documents that stay in their database.
+    /// Makes the collections and indexes of every configured messaging database, and brings the documents in
+    /// them to the tenants' databases and into today's shape. With [`from`](Migrate::from), copies those of
+    /// another configuration, such as one with another layout. Running it again continues it and changes
+    /// nothing that is done. Sources keep what they have, but for documents that stay in their database.
     pub fn migrate_messaging(&self) -> Migrate {
         Migrate { to: self.clone(), from: None, dry_run: false }
     }
@@ -152,7 +154,13 @@ impl Migrate {
 runs!(Migrate => Migrated);
 
 fn entries(chronos: &Chronos) -> Vec<Entry> {
-    chronos.config().entries.iter().filter(|entry| entry.database_type == Some(DatabaseType::Messaging)).cloned().collect()
+    chronos
+        .config()
+        .entries
+        .iter()
+        .filter(|entry| entry.database_type == Some(DatabaseType::Messaging))
+        .cloned()
+        .collect()
 }
 
 impl Run {
@@ -167,7 +175,9 @@ impl Run {
     }
 
     fn target_at(&self, entry: &Entry) -> Result<&Where> {
-        self.targets.get(&entry.path).ok_or_else(|| Error::database(format!("{} is no messaging database", entry.path)))
+        self.targets
+            .get(&entry.path)
+            .ok_or_else(|| Error::database(format!("{} is no messaging database", entry.path)))
     }
 
     /// Where documents go to. In a dry run nothing is created there.
@@ -182,13 +192,27 @@ impl Run {
         Ok(Arc::clone(place))
     }
 
-    async fn database(&self, from: &Chronos, entry: &Entry, source: &Where, done: &mut Migrated) -> Result<()> {
+    async fn database(
+        &self,
+        from: &Chronos,
+        entry: &Entry,
+        source: &Where,
+        done: &mut Migrated,
+    ) -> Result<()> {
         let documents = from.documents(&entry.connection)?;
-        let place = Place::new(Arc::clone(&documents), entry.database.as_deref().unwrap_or_default(), true, crate::Env::default());
-        let tenant = if let Selector::Tenant(tenant) = &entry.selector { Some(tenant.as_str()) } else { None };
+        let place = Place::new(
+            Arc::clone(&documents),
+            entry.database.as_deref().unwrap_or_default(),
+            true,
+            crate::Env::default(),
+        );
+        let tenant =
+            if let Selector::Tenant(tenant) = &entry.selector { Some(tenant.as_str()) } else { None };
         for kind in Kind::ALL {
             let found = documents.scan(&place.namespace(kind), Scan::default());
-            let mut steps = found.map_ok(|document| self.document(kind, document, tenant, source)).try_buffer_unordered(AT_ONCE);
+            let mut steps = found
+                .map_ok(|document| self.document(kind, document, tenant, source))
+                .try_buffer_unordered(AT_ONCE);
             while let Some(step) = steps.try_next().await? {
                 done.count(step);
             }
@@ -202,8 +226,16 @@ impl Run {
         Ok((self.place(&resolved.entry)?, self.target_at(&resolved.entry)?.clone()))
     }
 
-    async fn document(&self, kind: Kind, document: Document, of: Option<&str>, source: &Where) -> Result<Step> {
-        let problem = |what: &dyn std::fmt::Display| Ok(Step::Problem(format!("{kind} {}: {what}", id_text(&document))));
+    async fn document(
+        &self,
+        kind: Kind,
+        document: Document,
+        of: Option<&str>,
+        source: &Where,
+    ) -> Result<Step> {
+        let problem = |what: &dyn std::fmt::Display| {
+            Ok(Step::Problem(format!("{kind} {}: {what}", id_text(&document))))
+        };
         let tenant = text(&document, "tenantId").or_else(|| of.map(str::to_owned));
         let Some(tenant) = tenant else { return problem(&"it names no tenant") };
         let mut adopted = document.clone();
@@ -226,10 +258,12 @@ impl Run {
         self.copy(&table, &key, adopted, &document).await
     }
 
-    /// Brings a document into today's shape where it is. Another migration may be at it at the same time, and comes to the same.
+    /// Brings a document into today's shape where it is. Another migration may be at it at the same time, and
+    /// comes to the same.
     async fn adopt(&self, table: &Table, mut document: Document, tenant: &str) -> Result<Step> {
-        let problem =
-            |document: &Document, what: &dyn std::fmt::Display| Ok(Step::Problem(format!("{} {}: {what}", table.kind, id_text(document))));
+        let problem = |document: &Document, what: &dyn std::fmt::Display| {
+            Ok(Step::Problem(format!("{} {}: {what}", table.kind, id_text(document))))
+        };
         for _ in 0..ROUNDS {
             let mut adopted = document.clone();
             adopted.insert("tenantId", tenant);
@@ -285,7 +319,11 @@ impl Run {
                 return Ok(Step::Updated);
             }
         }
-        Ok(Step::Problem(format!("{} {}: others are changing it; run the migration again", table.kind, id_text(document))))
+        Ok(Step::Problem(format!(
+            "{} {}: others are changing it; run the migration again",
+            table.kind,
+            id_text(document)
+        )))
     }
 }
 

@@ -1,9 +1,12 @@
-//! The messaging database of a tenant: shared values, topics, messages, deliveries and dead letters, as plain documents without versions or objects.
+//! The messaging database of a tenant: shared values, topics, messages, deliveries and dead letters, as plain
+//! documents without versions or objects.
 //!
-//! Every document carries its `tenantId` and every question asks for it, whether tenants share a database or have their own, so that data can move
-//! between the two layouts ([`migrate`](crate::Chronos::migrate_messaging)). Documents have the flat fields of the originals, and `_system` beside them:
-//! `{createdAt, updatedAt, retentionDays?, expiresAt?, tombstone?, deletedAt?}`. Documents that the originals wrote are found by their fields, and
-//! one without a `namespace` is in the namespace `default`.
+//! Every document carries its `tenantId` and every question asks for it, whether tenants share a database or
+//! have their own, so that data can move between the two layouts
+//! ([`migrate`](crate::Chronos::migrate_messaging)). Documents have the flat fields of the originals, and
+//! `_system` beside them: `{createdAt, updatedAt, retentionDays?, expiresAt?, tombstone?, deletedAt?}`.
+//! Documents that the originals wrote are found by their fields, and one without a `namespace` is in the
+//! namespace `default`.
 
 mod dead_letters;
 mod deliveries;
@@ -23,7 +26,10 @@ mod value;
 use std::fmt;
 use std::sync::Arc;
 
-pub use dead_letters::{DeadLetter, DeadLetters, DeleteDeadLetter, GetDeadLetter, KeptDeadLetters, ListDeadLetters, SaveDeadLetter};
+pub use dead_letters::{
+    DeadLetter, DeadLetters, DeleteDeadLetter, GetDeadLetter, KeptDeadLetters, ListDeadLetters,
+    SaveDeadLetter,
+};
 pub use deliveries::{AppendDelivery, Deliveries, Delivery, DeliveryStatus, ListDeliveries};
 pub use handle::{DeleteMany, DeleteOne, Find, FindOne, Handle, Insert, Upsert};
 pub use listing::Page;
@@ -32,7 +38,9 @@ pub use migrate::{Migrate, Migrated};
 pub(crate) use place::Place;
 pub use prune::{Prune, Pruned};
 pub use schema::Kind;
-pub use shared::{ListKeys, Load, Save, Saved, Shared, SharedKey, SharedValue, Strategy, Tombstone, Versions};
+pub use shared::{
+    ListKeys, Load, Save, Saved, Shared, SharedKey, SharedValue, Strategy, Tombstone, Versions,
+};
 pub use topics::{DeleteTopic, EnsureTopic, GetTopic, ListTopics, Topic, Topics};
 pub use value::MAX_VALUE_BYTES;
 
@@ -121,14 +129,18 @@ impl Messaging {
         DeadLetters::new(self.table(Kind::DeadLetters))
     }
 
-    /// Plain access to one of the five collections: `shared_memory`, `topics`, `messages`, `deliveries`, `dead_letters`.
+    /// Plain access to one of the five collections: `shared_memory`, `topics`, `messages`, `deliveries`,
+    /// `dead_letters`.
     ///
     /// # Errors
-    /// `VALIDATION_ERROR` for another name, and for `deliveries` unless the configuration says `captureDeliveries`.
+    /// `VALIDATION_ERROR` for another name, and for `deliveries` unless the configuration says
+    /// `captureDeliveries`.
     pub fn collection(&self, name: &str) -> Result<Handle> {
         let kind: Kind = name.parse()?;
         if kind == Kind::Deliveries && !self.place.captures_deliveries() {
-            return Err(Error::validation("deliveries are kept only where the configuration of messaging says `captureDeliveries: true`"));
+            return Err(Error::validation(
+                "deliveries are kept only where the configuration of messaging says `captureDeliveries: true`",
+            ));
         }
         Ok(Handle::new(self.table(kind)))
     }

@@ -45,7 +45,10 @@ pub(super) fn from_json(given: &Json) -> Result<Document> {
         }
     }
     if given.to_string().len() > 2 * MAX_VALUE_BYTES {
-        return Err(Error::validation(format!("a document has at most {} bytes of JSON", 2 * MAX_VALUE_BYTES)));
+        return Err(Error::validation(format!(
+            "a document has at most {} bytes of JSON",
+            2 * MAX_VALUE_BYTES
+        )));
     }
     Ok(document)
 }
@@ -63,19 +66,23 @@ pub(super) fn to_json(document: &Document) -> Result<Json> {
     Ok(fields.into())
 }
 
-/// The user's filter, with dates typed as they are stored, and what the originals left out found by its default.
+/// The user's filter, with dates typed as they are stored, and what the originals left out found by its
+/// default.
 pub(super) fn read_filter(kind: Kind, given: &Json) -> Result<Filter> {
     typed(kind, filter::parse(given, &mut |path| Ok(path.to_owned()))?)
 }
 
 fn typed(kind: Kind, filter: Filter) -> Result<Filter> {
-    let all = |parts: Vec<Filter>| parts.into_iter().map(|part| typed(kind, part)).collect::<Result<Vec<_>>>();
+    let all =
+        |parts: Vec<Filter>| parts.into_iter().map(|part| typed(kind, part)).collect::<Result<Vec<_>>>();
     Ok(match filter {
         Filter::All => Filter::All,
         Filter::And(parts) => Filter::And(all(parts)?),
         Filter::Or(parts) => Filter::Or(all(parts)?),
         Filter::Nor(parts) => Filter::Nor(all(parts)?),
-        Filter::Field(path, Test::Eq(value)) if path == "namespace" || path == "strategy" => is(kind, &path, &value),
+        Filter::Field(path, Test::Eq(value)) if path == "namespace" || path == "strategy" => {
+            is(kind, &path, &value)
+        }
         Filter::Field(path, test) if is_date(kind, &path) => {
             let test = map_values(test, &|text| Ok(Timestamp::parse(text)?.into()))?;
             Filter::Field(path, test)
@@ -84,7 +91,8 @@ fn typed(kind: Kind, filter: Filter) -> Result<Filter> {
     })
 }
 
-/// Adds what a document of ours has and this one lacks, and checks what makes it unique. `now` stands for times nobody said.
+/// Adds what a document of ours has and this one lacks, and checks what makes it unique. `now` stands for
+/// times nobody said.
 pub(super) fn complete(kind: Kind, document: &mut Document, now: Timestamp) -> Result<Key> {
     complete_key(kind, document)?;
     for field in kind.date_fields() {
@@ -101,13 +109,18 @@ pub(super) fn complete(kind: Kind, document: &mut Document, now: Timestamp) -> R
     // The first of them is when the document, or what it tells of, came to be.
     let own = kind.date_fields().first().and_then(|field| date(document, field));
     let created = date(&system, "createdAt").or(own).unwrap_or(now);
-    let updated = date(&system, "updatedAt").or_else(|| date(document, "updatedAt")).or(own).unwrap_or(now).max(created);
+    let updated = date(&system, "updatedAt")
+        .or_else(|| date(document, "updatedAt"))
+        .or(own)
+        .unwrap_or(now)
+        .max(created);
     system.insert("createdAt", created);
     system.insert("updatedAt", updated);
     if let Some(days) = whole(&system, "retentionDays")
         && !system.contains_key("expiresAt")
     {
-        let days = u32::try_from(days).map_err(|_| Error::validation("`_system.retentionDays` is a number of days"))?;
+        let days = u32::try_from(days)
+            .map_err(|_| Error::validation("`_system.retentionDays` is a number of days"))?;
         system.insert("expiresAt", after_days(updated, days));
     }
     document.insert("_system", system);
@@ -138,16 +151,21 @@ fn complete_key(kind: Kind, document: &mut Document) -> Result<()> {
                 document.remove("subscription");
             }
             ("attempt", _) => {
-                let attempt = whole(document, "attempt").ok_or_else(|| Error::validation("a delivery needs `attempt`, a whole number"))?;
+                let attempt = whole(document, "attempt")
+                    .ok_or_else(|| Error::validation("a delivery needs `attempt`, a whole number"))?;
                 document.insert("attempt", attempt);
             }
             (field, Bson::String(text)) => check_text(field, text).map(drop)?,
-            (field, _) => return Err(Error::validation(format!("a document of {kind} needs `{field}`, a text"))),
+            (field, _) => {
+                return Err(Error::validation(format!("a document of {kind} needs `{field}`, a text")));
+            }
         }
     }
     match kind {
         Kind::SharedMemory => complete_version(document),
-        Kind::Deliveries => document.get_str("status").unwrap_or_default().parse::<DeliveryStatus>().map(drop),
+        Kind::Deliveries => {
+            document.get_str("status").unwrap_or_default().parse::<DeliveryStatus>().map(drop)
+        }
         Kind::Topics => {
             let shards = whole(document, "shards").unwrap_or(1);
             document.insert("shards", shards);
@@ -164,9 +182,11 @@ fn complete_version(document: &mut Document) -> Result<()> {
             document.insert("strategy", "latest");
         }
         (Some(Bson::String(strategy)), None | Some(Bson::Null)) if strategy == "latest" => {}
-        (Some(Bson::String(strategy)), Some(_)) if strategy == "append" && version.is_some_and(|version| version >= 0) => {}
+        (Some(Bson::String(strategy)), Some(_))
+            if strategy == "append" && version.is_some_and(|version| version >= 0) => {}
         _ => {
-            let message = "`strategy` is `latest`, without a `version`, or `append`, with a `version` from 0 on";
+            let message =
+                "`strategy` is `latest`, without a `version`, or `append`, with a `version` from 0 on";
             return Err(Error::validation(message));
         }
     }
@@ -201,11 +221,23 @@ mod tests {
     fn completing_twice_changes_nothing() {
         let now = Timestamp::from_millis(1_000_000);
         let old = [
-            (Kind::SharedMemory, bson::doc! { "namespace": "n", "key": "k", "val": 1, "strategy": "append", "version": 0 }),
-            (Kind::SharedMemory, bson::doc! { "namespace": "n", "key": "k", "val": 1, "_system": { "retentionDays": 3 } }),
+            (
+                Kind::SharedMemory,
+                bson::doc! { "namespace": "n", "key": "k", "val": 1, "strategy": "append", "version": 0 },
+            ),
+            (
+                Kind::SharedMemory,
+                bson::doc! { "namespace": "n", "key": "k", "val": 1, "_system": { "retentionDays": 3 } },
+            ),
             (Kind::Topics, bson::doc! { "topic": "t", "shards": 4 }),
-            (Kind::Messages, bson::doc! { "topic": "t", "msgId": "1", "payload": 1, "firstSeenAt": Timestamp::from_millis(5) }),
-            (Kind::Deliveries, bson::doc! { "topic": "t", "msgId": "1", "subscription": "s", "attempt": 1.0, "status": "ack" }),
+            (
+                Kind::Messages,
+                bson::doc! { "topic": "t", "msgId": "1", "payload": 1, "firstSeenAt": Timestamp::from_millis(5) },
+            ),
+            (
+                Kind::Deliveries,
+                bson::doc! { "topic": "t", "msgId": "1", "subscription": "s", "attempt": 1.0, "status": "ack" },
+            ),
             (Kind::DeadLetters, bson::doc! { "topic": "t", "msgId": "1", "payload": 1 }),
         ];
         for (kind, mut document) in old {
@@ -225,7 +257,10 @@ mod tests {
             (Kind::SharedMemory, bson::doc! { "namespace": "n", "key": "k", "strategy": "append" }),
             (Kind::Topics, bson::doc! { "topic": 1 }),
             (Kind::Messages, bson::doc! { "topic": "t" }),
-            (Kind::Deliveries, bson::doc! { "topic": "t", "msgId": "1", "subscription": "s", "attempt": 1, "status": "lost" }),
+            (
+                Kind::Deliveries,
+                bson::doc! { "topic": "t", "msgId": "1", "subscription": "s", "attempt": 1, "status": "lost" },
+            ),
         ];
         for (kind, mut document) in wrong {
             assert!(complete(kind, &mut document, now).is_err(), "{document}");

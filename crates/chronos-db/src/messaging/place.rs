@@ -21,12 +21,20 @@ pub(crate) struct Place {
 impl fmt::Debug for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { database, capture_deliveries, .. } = self;
-        f.debug_struct("Place").field("database", database).field("capture_deliveries", capture_deliveries).finish_non_exhaustive()
+        f.debug_struct("Place")
+            .field("database", database)
+            .field("capture_deliveries", capture_deliveries)
+            .finish_non_exhaustive()
     }
 }
 
 impl Place {
-    pub(crate) fn new(documents: Arc<dyn DocumentStore>, database: &str, capture_deliveries: bool, env: Env) -> Self {
+    pub(crate) fn new(
+        documents: Arc<dyn DocumentStore>,
+        database: &str,
+        capture_deliveries: bool,
+        env: Env,
+    ) -> Self {
         Self { documents, env, database: database.into(), capture_deliveries, ready: OnceCell::new() }
     }
 
@@ -73,7 +81,8 @@ impl Place {
         self.documents.ensure(&namespace, &others).await?;
         match self.documents.ensure(&namespace, std::slice::from_ref(&key)).await {
             Err(error) if !error.is_retryable() && error.message().contains(&key.name) => {
-                // The originals numbered versions and kept dead letters without one, and left duplicates. What we write is unique by its `_id` too.
+                // The originals numbered versions and kept dead letters without one, and left duplicates.
+                // What we write is unique by its `_id` too.
                 tracing::warn!(collection = ?namespace, %error, "messaging documents are not unique; their key index stays a plain one");
                 key.name.push_str("_plain");
                 key.unique = false;

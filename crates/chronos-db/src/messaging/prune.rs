@@ -103,13 +103,20 @@ impl Prune {
             if kind == Kind::SharedMemory {
                 remember_numbers(&table, &chunk).await?;
             }
-            let (marked, plain): (Vec<Document>, Vec<Document>) = chunk.into_iter().partition(|document| through(Some(document)) >= 0);
+            let (marked, plain): (Vec<Document>, Vec<Document>) =
+                chunk.into_iter().partition(|document| through(Some(document)) >= 0);
             for document in &marked {
-                let slot = Slot::new(table.clone(), required_text(document, "namespace")?, required_text(document, "key")?);
+                let slot = Slot::new(
+                    table.clone(),
+                    required_text(document, "namespace")?,
+                    required_text(document, "key")?,
+                );
                 removed += u64::from(remove_ended(&slot, document).await?);
             }
             // What was written again meanwhile has not ended.
-            let delete = |document: &Document| Some(Write::Delete { id: document.get("_id")?.clone(), guard: unchanged(document) });
+            let delete = |document: &Document| {
+                Some(Write::Delete { id: document.get("_id")?.clone(), guard: unchanged(document) })
+            };
             let outcomes = table.apply(plain.iter().filter_map(delete).collect()).await?;
             removed += outcomes.iter().filter(|outcome| outcome.is_applied()).count() as u64;
         }

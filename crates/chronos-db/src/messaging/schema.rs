@@ -27,7 +27,8 @@ pub enum Kind {
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 5] = [Self::SharedMemory, Self::Topics, Self::Messages, Self::Deliveries, Self::DeadLetters];
+    pub const ALL: [Self; 5] =
+        [Self::SharedMemory, Self::Topics, Self::Messages, Self::Deliveries, Self::DeadLetters];
 
     /// The collection's name.
     #[must_use]
@@ -41,7 +42,8 @@ impl Kind {
         }
     }
 
-    /// The fields that make a document unique, beside the tenant. The first ones must be there; what may be absent is null.
+    /// The fields that make a document unique, beside the tenant. The first ones must be there; what may be
+    /// absent is null.
     pub(super) const fn key_fields(self) -> &'static [&'static str] {
         match self {
             Self::SharedMemory => &["namespace", "key", "strategy", "version"],
@@ -65,7 +67,9 @@ impl Kind {
     /// The index that `key_fields` are looked up by.
     pub(super) fn key_index(self) -> Index {
         let keys = std::iter::once(&"tenantId").chain(self.key_fields());
-        let direction = |path: &str| if matches!(path, "strategy" | "version") { Direction::Descending } else { Direction::Ascending };
+        let direction = |path: &str| {
+            if matches!(path, "strategy" | "version") { Direction::Descending } else { Direction::Ascending }
+        };
         Index {
             name: format!("{}_key", self.name()),
             keys: keys.map(|path| ((*path).to_owned(), direction(path))).collect(),
@@ -76,11 +80,15 @@ impl Kind {
 
     /// All other indexes.
     pub(super) fn indexes(self) -> Vec<Index> {
-        let expiry = Index::on(&format!("{}_expiry", self.name()), &["tenantId", "_system.expiresAt"]).only_if_exists("_system.expiresAt");
-        let list = |date: &str| Index::on(&format!("{}_list", self.name()), &["tenantId", "namespace", "topic", date, "_id"]);
+        let expiry = Index::on(&format!("{}_expiry", self.name()), &["tenantId", "_system.expiresAt"])
+            .only_if_exists("_system.expiresAt");
+        let list = |date: &str| {
+            Index::on(&format!("{}_list", self.name()), &["tenantId", "namespace", "topic", date, "_id"])
+        };
         match self {
             Self::SharedMemory => {
-                let request = Index::on("shared_memory_request", &["tenantId", "namespace", "key", "requestId"]);
+                let request =
+                    Index::on("shared_memory_request", &["tenantId", "namespace", "key", "requestId"]);
                 vec![request.unique().only_if_exists("requestId"), expiry]
             }
             Self::Topics => Vec::new(),
@@ -104,7 +112,11 @@ impl FromStr for Kind {
         Self::ALL.into_iter().find(|kind| kind.name() == name).ok_or_else(|| {
             let names: Vec<_> = Self::ALL.iter().map(|kind| kind.name()).collect();
             let shown: String = name.chars().take(40).collect();
-            Error::validation(format!("`{}` is no messaging collection; there are {}", shown.escape_debug(), names.join(", ")))
+            Error::validation(format!(
+                "`{}` is no messaging collection; there are {}",
+                shown.escape_debug(),
+                names.join(", ")
+            ))
         })
     }
 }
@@ -187,7 +199,11 @@ pub(super) fn is(kind: Kind, field: &str, value: &Bson) -> Filter {
         "strategy" if kind == Kind::SharedMemory => value.as_str() == Some("latest"),
         _ => false,
     };
-    if absent { Filter::any_of(field, vec![value.clone(), Bson::Null]) } else { Filter::eq(field, value.clone()) }
+    if absent {
+        Filter::any_of(field, vec![value.clone(), Bson::Null])
+    } else {
+        Filter::eq(field, value.clone())
+    }
 }
 
 /// Checks a namespace, key, topic, message id or subscription.
@@ -197,8 +213,14 @@ pub(super) fn check_text<'a>(what: &str, text: &'a str) -> Result<&'a str> {
     let shown = || text.chars().take(40).collect::<String>().escape_debug().to_string();
     match text {
         "" => Err(Error::validation(format!("the {what} is empty"))),
-        _ if text.len() > MOST => Err(Error::validation(format!("the {what} `{}…` has {} bytes; {MOST} are allowed", shown(), text.len()))),
-        _ if text.contains('\0') => Err(Error::validation(format!("the {what} `{}` holds a NUL character", shown()))),
+        _ if text.len() > MOST => Err(Error::validation(format!(
+            "the {what} `{}…` has {} bytes; {MOST} are allowed",
+            shown(),
+            text.len()
+        ))),
+        _ if text.contains('\0') => {
+            Err(Error::validation(format!("the {what} `{}` holds a NUL character", shown())))
+        }
         _ => Ok(text),
     }
 }
@@ -209,7 +231,8 @@ mod tests {
 
     #[test]
     fn parts_of_a_key_never_run_into_each_other() {
-        let id = |namespace: &str, topic: &str| Key::new(Kind::Topics, [namespace.into(), topic.into()]).id("t");
+        let id =
+            |namespace: &str, topic: &str| Key::new(Kind::Topics, [namespace.into(), topic.into()]).id("t");
         assert_ne!(id("ab", "c"), id("a", "bc"));
         assert_eq!(id("a", "b"), id("a", "b"));
         assert_eq!(id("a", "b").len(), 40);
@@ -218,7 +241,10 @@ mod tests {
     #[test]
     fn a_document_of_the_originals_has_the_key_of_ours() {
         let old = bson::doc! { "tenantId": "t", "topic": "payments", "shards": 4 };
-        assert_eq!(Key::of(Kind::Topics, &old), Key::new(Kind::Topics, ["default".into(), "payments".into()]));
+        assert_eq!(
+            Key::of(Kind::Topics, &old),
+            Key::new(Kind::Topics, ["default".into(), "payments".into()])
+        );
         let version = bson::doc! { "namespace": "n", "key": "k", "strategy": "append", "version": 3.0 };
         let ours = Key::new(Kind::SharedMemory, ["n".into(), "k".into(), "append".into(), Bson::Int64(3)]);
         assert_eq!(Key::of(Kind::SharedMemory, &version), ours);

@@ -10,7 +10,8 @@ use super::schema::{Key, Kind};
 use crate::documents::{Batch, Direction, DocumentStore, Filter, Guard, Namespace, Outcome, Scan, Write};
 use crate::{Error, ErrorKind, Result, Timestamp};
 
-/// How often a change is tried again because somebody else changed the document first. Every such time somebody succeeded.
+/// How often a change is tried again because somebody else changed the document first. Every such time
+/// somebody succeeded.
 pub(super) const ROUNDS: usize = 200;
 
 /// The field that tells one state of a document from the next.
@@ -55,17 +56,30 @@ impl Table {
     }
 
     /// The tenant's documents that match, in the order.
-    pub(super) async fn scan(&self, mut scan: Scan) -> Result<futures::stream::BoxStream<'static, Result<Document>>> {
+    pub(super) async fn scan(
+        &self,
+        mut scan: Scan,
+    ) -> Result<futures::stream::BoxStream<'static, Result<Document>>> {
         scan.filter = self.owned(scan.filter);
         let collection = self.kind.name();
-        Ok(self.place.looking().await?.scan(&self.namespace, scan).map_err(|error| error.in_collection(collection)).boxed())
+        Ok(self
+            .place
+            .looking()
+            .await?
+            .scan(&self.namespace, scan)
+            .map_err(|error| error.in_collection(collection))
+            .boxed())
     }
 
     pub(super) async fn all(&self, scan: Scan) -> Result<Vec<Document>> {
         self.scan(scan).await?.try_collect().await
     }
 
-    pub(super) async fn first(&self, filter: Filter, order: Vec<(String, Direction)>) -> Result<Option<Document>> {
+    pub(super) async fn first(
+        &self,
+        filter: Filter,
+        order: Vec<(String, Direction)>,
+    ) -> Result<Option<Document>> {
         let found = self.all(Scan { filter, order, limit: Some(1), ..Scan::default() }).await?;
         Ok(found.into_iter().next())
     }
@@ -109,28 +123,37 @@ impl Table {
     /// Inserts a stamped document.
     ///
     /// # Errors
-    /// `TXN_ERROR` if a unique index that isn't ours stands in the way: that of the originals, which knows no namespaces.
+    /// `TXN_ERROR` if a unique index that isn't ours stands in the way: that of the originals, which knows no
+    /// namespaces.
     pub(super) async fn insert(&self, document: Document, key: &Key) -> Result<bool> {
         match self.apply_one(Write::insert(document)).await? {
             Outcome::Applied => Ok(true),
             Outcome::Conflict { index } => {
-                if index.as_deref().is_none_or(|name| self.is_foreign(name)) && self.find(key).await?.is_none() {
+                if index.as_deref().is_none_or(|name| self.is_foreign(name))
+                    && self.find(key).await?.is_none()
+                {
                     return Err(self.foreign(index.as_deref()));
                 }
                 Ok(false)
             }
-            other => Err(Error::database(format!("an insert ended as {other:?}")).in_collection(self.kind.name())),
+            other => {
+                Err(Error::database(format!("an insert ended as {other:?}")).in_collection(self.kind.name()))
+            }
         }
     }
 
     fn is_foreign(&self, index: &str) -> bool {
-        index != "_id_" && index != self.kind.key_index().name && self.kind.indexes().iter().all(|ours| ours.name != index)
+        index != "_id_"
+            && index != self.kind.key_index().name
+            && self.kind.indexes().iter().all(|ours| ours.name != index)
     }
 
     fn foreign(&self, index: Option<&str>) -> Error {
         let index = index.unwrap_or("of an unknown name");
-        let message =
-            format!("the unique index {index} of {:?} refuses a document that is new by its namespace; drop that index", self.namespace);
+        let message = format!(
+            "the unique index {index} of {:?} refuses a document that is new by its namespace; drop that index",
+            self.namespace
+        );
         Error::database(message).in_collection(self.kind.name())
     }
 
@@ -150,8 +173,8 @@ impl Table {
         Ok(self.apply_one(Write::Delete { id, guard: unchanged(found) }).await?.is_applied())
     }
 
-    /// Creates or replaces the document with this key by what `decide` makes of the stored one; nothing changes if it says none. Concurrent
-    /// changes take place one after the other.
+    /// Creates or replaces the document with this key by what `decide` makes of the stored one; nothing
+    /// changes if it says none. Concurrent changes take place one after the other.
     pub(super) async fn change(
         &self,
         key: Key,
@@ -196,7 +219,8 @@ impl Table {
     }
 }
 
-/// Holds while nobody has changed what was read. Documents of the originals have no state until the first change.
+/// Holds while nobody has changed what was read. Documents of the originals have no state until the first
+/// change.
 pub(super) fn unchanged(found: &Document) -> Guard {
     Guard::Equals { field: REV.to_owned(), value: found.get(REV).cloned().unwrap_or(Bson::Null) }
 }

@@ -52,7 +52,12 @@ impl Topics {
 
     /// Creates the topic unless it is there.
     pub fn ensure(&self, topic: impl Into<String>) -> EnsureTopic {
-        EnsureTopic { table: self.table.clone(), topic: topic.into(), namespace: DEFAULT_NAMESPACE.to_owned(), shards: None }
+        EnsureTopic {
+            table: self.table.clone(),
+            topic: topic.into(),
+            namespace: DEFAULT_NAMESPACE.to_owned(),
+            shards: None,
+        }
     }
 
     /// The topic, if there is one.
@@ -66,18 +71,32 @@ impl Topics {
         let namespace = DEFAULT_NAMESPACE.to_owned();
         ListTopics {
             table: self.table.clone(),
-            listing: Listing { filter: Filter::All, namespace, order, after: None, limit: None, without: Vec::new() },
+            listing: Listing {
+                filter: Filter::All,
+                namespace,
+                order,
+                after: None,
+                limit: None,
+                without: Vec::new(),
+            },
         }
     }
 
     /// Removes what is known of a topic; its messages stay. Answers whether there was something.
     pub fn delete(&self, topic: impl Into<String>) -> DeleteTopic {
-        DeleteTopic { table: self.table.clone(), topic: topic.into(), namespace: DEFAULT_NAMESPACE.to_owned() }
+        DeleteTopic {
+            table: self.table.clone(),
+            topic: topic.into(),
+            namespace: DEFAULT_NAMESPACE.to_owned(),
+        }
     }
 }
 
 fn key(topic: &str, namespace: &str) -> Result<Key> {
-    Ok(Key::new(Kind::Topics, [check_text("namespace", namespace)?.into(), check_text("topic", topic)?.into()]))
+    Ok(Key::new(
+        Kind::Topics,
+        [check_text("namespace", namespace)?.into(), check_text("topic", topic)?.into()],
+    ))
 }
 
 /// Creates a topic; see [`Topics::ensure`].
@@ -97,7 +116,8 @@ impl EnsureTopic {
         self
     }
 
-    /// The number of shards, also of a topic that is there. Without it a new topic has 1, and an existing one keeps what it has.
+    /// The number of shards, also of a topic that is there. Without it a new topic has 1, and an existing one
+    /// keeps what it has.
     pub fn shards(mut self, shards: u32) -> Self {
         self.shards = Some(shards);
         self
@@ -174,7 +194,10 @@ impl DeleteTopic {
     }
 
     async fn run(self) -> Result<bool> {
-        self.table.remove_key(&key(&self.topic, &self.namespace)?).await.map_err(|error| error.during("topics.delete"))
+        self.table
+            .remove_key(&key(&self.topic, &self.namespace)?)
+            .await
+            .map_err(|error| error.during("topics.delete"))
     }
 }
 

@@ -4,19 +4,24 @@ use bson::{Bson, Document};
 
 use crate::{Error, Json, Result, Timestamp, bson_to_json, json_to_bson};
 
-/// The largest value of a message, dead letter or key, in bytes of JSON. Messages are meant to stay below 256 KiB.
+/// The largest value of a message, dead letter or key, in bytes of JSON. Messages are meant to stay below 256
+/// KiB.
 pub const MAX_VALUE_BYTES: usize = 8 * 1024 * 1024;
 /// What the documentation advises.
 const ADVISED_BYTES: usize = 256 * 1024;
 /// Servers stop at 100 levels of a document.
 const MAX_DEPTH: usize = 64;
 
-/// Puts `value` under `field`. What no document can hold as it is (numbers with more digits, keys with dots and dollars, deep nesting) is kept as JSON
-/// text, and `<field>Format` says so. Returns the size of its JSON.
+/// Puts `value` under `field`. What no document can hold as it is (numbers with more digits, keys with dots
+/// and dollars, deep nesting) is kept as JSON text, and `<field>Format` says so. Returns the size of its
+/// JSON.
 pub(super) fn put(document: &mut Document, field: &str, value: &Json) -> Result<usize> {
     let text = value.to_string();
     if text.len() > MAX_VALUE_BYTES {
-        return Err(Error::validation(format!("`{field}` has {} bytes of JSON; {MAX_VALUE_BYTES} are allowed", text.len())));
+        return Err(Error::validation(format!(
+            "`{field}` has {} bytes of JSON; {MAX_VALUE_BYTES} are allowed",
+            text.len()
+        )));
     }
     if text.len() > ADVISED_BYTES {
         tracing::warn!(field, bytes = text.len(), "a messaging value is larger than 256 KiB");
@@ -45,8 +50,10 @@ pub(super) fn put(document: &mut Document, field: &str, value: &Json) -> Result<
 pub(super) fn take(document: &Document, field: &str) -> Result<Json> {
     let stored = document.get(field).unwrap_or(&Bson::Null);
     match (stored, document.get_str(format!("{field}Format"))) {
-        (Bson::String(text), Ok("json")) => Json::parse(text)
-            .map_err(|error| Error::database(format!("the stored `{field}` is no JSON, though its format says so")).caused_by(error)),
+        (Bson::String(text), Ok("json")) => Json::parse(text).map_err(|error| {
+            Error::database(format!("the stored `{field}` is no JSON, though its format says so"))
+                .caused_by(error)
+        }),
         _ => Ok(bson_to_json(stored)),
     }
 }
@@ -57,7 +64,8 @@ fn is_plain(value: &Json, depth: usize) -> bool {
         Json::Object(map) => {
             let date_or_id = map.len() == 1 && map.keys().all(|key| key == "$date" || key == "$oid");
             let plain = |key: &str| !key.is_empty() && !key.starts_with('$') && !key.contains(['.', '\0']);
-            depth < MAX_DEPTH && (date_or_id || map.iter().all(|(key, item)| plain(key) && is_plain(item, depth + 1)))
+            depth < MAX_DEPTH
+                && (date_or_id || map.iter().all(|(key, item)| plain(key) && is_plain(item, depth + 1)))
         }
         _ => true,
     }
@@ -74,7 +82,10 @@ pub(super) fn required_text(document: &Document, field: &str) -> Result<String> 
 
 pub(super) fn damaged(document: &Document, field: &str) -> Error {
     let id = document.get("_id").map(ToString::to_string).unwrap_or_default();
-    Error::new(crate::ErrorKind::RouteMismatch, format!("the document {id} has no `{field}` of the expected type"))
+    Error::new(
+        crate::ErrorKind::RouteMismatch,
+        format!("the document {id} has no `{field}` of the expected type"),
+    )
 }
 
 /// A whole number, however it is typed.
@@ -140,7 +151,11 @@ pub(super) fn put_headers(document: &mut Document, headers: Option<&Json>) -> Re
 
 /// The headers, if there are any.
 pub(super) fn take_headers(document: &Document) -> Result<Option<Json>> {
-    document.get("headers").filter(|headers| **headers != Bson::Null).map(|_| take(document, "headers")).transpose()
+    document
+        .get("headers")
+        .filter(|headers| **headers != Bson::Null)
+        .map(|_| take(document, "headers"))
+        .transpose()
 }
 
 #[cfg(test)]

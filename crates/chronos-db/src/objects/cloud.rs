@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use object_store::client::{
-    HttpClient, HttpConnector, HttpError, HttpRequest, HttpRequestBody, HttpResponse, HttpService, ReqwestConnector,
+    HttpClient, HttpConnector, HttpError, HttpRequest, HttpRequestBody, HttpResponse, HttpService,
+    ReqwestConnector,
 };
 use object_store::path::Path;
 use object_store::signer::{Method, Url};
@@ -57,21 +58,32 @@ impl CloudSigner {
     }
 }
 
-/// A connection pool that any number of buckets share: requests are signed one by one, so it holds nothing of anybody's credentials.
+/// A connection pool that any number of buckets share: requests are signed one by one, so it holds nothing of
+/// anybody's credentials.
 pub(super) fn http_client() -> Result<HttpClient> {
     crate::crypto::install_crypto_provider();
-    ReqwestConnector::default().connect(&client_options()).map_err(|error| Error::storage(format!("cannot make an HTTP client: {error}")))
+    ReqwestConnector::default()
+        .connect(&client_options())
+        .map_err(|error| Error::storage(format!("cannot make an HTTP client: {error}")))
 }
 
 /// Whole requests have no deadline here: the store gives each one that fits its size.
 fn client_options() -> ClientOptions {
-    ClientOptions::new().with_allow_http(true).with_connect_timeout(Duration::from_secs(3)).with_timeout_disabled()
+    ClientOptions::new()
+        .with_allow_http(true)
+        .with_connect_timeout(Duration::from_secs(3))
+        .with_timeout_disabled()
 }
 
-/// Few enough retries that a storage that is down is reported in seconds; what matters longer is tried again by the caller.
+/// Few enough retries that a storage that is down is reported in seconds; what matters longer is tried again
+/// by the caller.
 fn retries() -> RetryConfig {
     RetryConfig {
-        backoff: BackoffConfig { init_backoff: Duration::from_millis(100), max_backoff: Duration::from_secs(1), base: 2.0 },
+        backoff: BackoffConfig {
+            init_backoff: Duration::from_millis(100),
+            max_backoff: Duration::from_secs(1),
+            base: 2.0,
+        },
         max_retries: 4,
         retry_timeout: Duration::from_secs(5),
     }
@@ -106,7 +118,8 @@ impl Ahead {
     }
 }
 
-/// Looks at the dates of answers, and sees to it that what a storage cannot do is not asked for again: the client repeats whatever begins with a 5.
+/// Looks at the dates of answers, and sees to it that what a storage cannot do is not asked for again: the
+/// client repeats whatever begins with a 5.
 #[derive(Debug)]
 struct Answers {
     inner: HttpClient,
@@ -167,7 +180,8 @@ impl Creator {
         match &self.credentials {
             #[cfg(feature = "s3")]
             Credentials::S3 { credential, region } => {
-                object_store::aws::AwsAuthorizer::new(credential, "s3", region).try_authorize(&mut request, None)?;
+                object_store::aws::AwsAuthorizer::new(credential, "s3", region)
+                    .try_authorize(&mut request, None)?;
             }
             #[cfg(feature = "azure")]
             Credentials::Azure { credential, account } => {
@@ -176,7 +190,8 @@ impl Creator {
         }
         request.headers_mut().insert("content-length", HeaderValue::from(body.len()));
         within(TIMEOUT, async {
-            let failed = |source| object_store::Error::Generic { store: "bucket creation", source: Box::new(source) };
+            let failed =
+                |source| object_store::Error::Generic { store: "bucket creation", source: Box::new(source) };
             let response = self.http.execute(request).await.map_err(failed)?;
             let status = response.status();
             if status.is_success() {
@@ -203,7 +218,8 @@ pub(super) fn s3(connection: &SpaceConnection, bucket: &str, http: HttpClient) -
 
     let access_key = header_safe("access key", connection.access_key.expose_secret())?;
     let secret_key = connection.secret_key.expose_secret();
-    let region = header_safe("region", if connection.region.is_empty() { "us-east-1" } else { &connection.region })?;
+    let region =
+        header_safe("region", if connection.region.is_empty() { "us-east-1" } else { &connection.region })?;
     let endpoint = endpoint(&connection.endpoint, || format!("https://s3.{region}.amazonaws.com"))?;
     let mut root = endpoint.clone();
     // A name cannot be put before an address.
@@ -212,7 +228,9 @@ pub(super) fn s3(connection: &SpaceConnection, bucket: &str, http: HttpClient) -
         append(&mut root, bucket);
     } else {
         let host = format!("{bucket}.{}", endpoint.host_str().unwrap_or_default());
-        root.set_host(Some(&host)).map_err(|_| Error::validation(format!("the bucket name `{bucket}` cannot be part of a host name")))?;
+        root.set_host(Some(&host)).map_err(|_| {
+            Error::validation(format!("the bucket name `{bucket}` cannot be part of a host name"))
+        })?;
     }
     let served = if path_style { &endpoint } else { &root };
     let ahead = Ahead::default();
@@ -231,19 +249,29 @@ pub(super) fn s3(connection: &SpaceConnection, bucket: &str, http: HttpClient) -
         .with_client_options(client_options())
         .with_http_connector(Shared(http.clone()))
         .build()
-        .map_err(|error| Error::validation(format!("the S3 connection to {endpoint} is not usable: {error}")))?;
+        .map_err(|error| {
+            Error::validation(format!("the S3 connection to {endpoint} is not usable: {error}"))
+        })?;
     let store = Arc::new(store);
     // Amazon, and others like it, want the region of a new bucket in the body, but not their first one.
     let body = if region != "us-east-1" {
-        format!("<CreateBucketConfiguration><LocationConstraint>{region}</LocationConstraint></CreateBucketConfiguration>")
+        format!(
+            "<CreateBucketConfiguration><LocationConstraint>{region}</LocationConstraint></CreateBucketConfiguration>"
+        )
     } else {
         String::new()
     };
-    let credential = AwsCredential { key_id: access_key.to_owned(), secret_key: secret_key.to_owned(), token: None };
+    let credential =
+        AwsCredential { key_id: access_key.to_owned(), secret_key: secret_key.to_owned(), token: None };
     Ok(Cloud {
         signer: CloudSigner::S3(Arc::clone(&store), ahead),
         store,
-        creator: Creator { http, url: root, body, credentials: Credentials::S3 { credential, region: region.to_owned() } },
+        creator: Creator {
+            http,
+            url: root,
+            body,
+            credentials: Credentials::S3 { credential, region: region.to_owned() },
+        },
         endpoint: endpoint.to_string(),
         secrets: vec![connection.access_key.clone(), connection.secret_key.clone()],
     })
@@ -281,13 +309,19 @@ pub(super) fn azure(connection: &SpaceConnection, bucket: &str, http: HttpClient
     let mut url = container.clone();
     url.set_query(Some("restype=container"));
     Ok(Cloud {
-        signer: CloudSigner::Azure(Sas { container, account: account.to_owned(), name: bucket.to_owned(), key: decoded.into() }, ahead),
+        signer: CloudSigner::Azure(
+            Sas { container, account: account.to_owned(), name: bucket.to_owned(), key: decoded.into() },
+            ahead,
+        ),
         store: Arc::new(store),
         creator: Creator {
             http,
             url,
             body: String::new(),
-            credentials: Credentials::Azure { credential: AzureCredential::AccessKey(credential), account: account.to_owned() },
+            credentials: Credentials::Azure {
+                credential: AzureCredential::AccessKey(credential),
+                account: account.to_owned(),
+            },
         },
         endpoint: endpoint.to_string(),
         secrets: vec![connection.secret_key.clone()],
@@ -302,12 +336,20 @@ fn endpoint(text: &str, default: impl FnOnce() -> String) -> Result<Url> {
         _ if text.contains("://") => text.to_owned(),
         _ => format!("https://{text}"),
     };
-    let url = Url::parse(&full).map_err(|_| Error::validation("the endpoint is no URL such as https://nyc3.digitaloceanspaces.com"))?;
+    let url = Url::parse(&full).map_err(|_| {
+        Error::validation("the endpoint is no URL such as https://nyc3.digitaloceanspaces.com")
+    })?;
     if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none() {
         return Err(Error::validation("the endpoint must be an http or https URL with a host"));
     }
-    if !url.username().is_empty() || url.password().is_some() || url.query().is_some() || url.fragment().is_some() {
-        return Err(Error::validation("the endpoint must be a plain URL; credentials belong into `accessKey` and `secretKey`"));
+    if !url.username().is_empty()
+        || url.password().is_some()
+        || url.query().is_some()
+        || url.fragment().is_some()
+    {
+        return Err(Error::validation(
+            "the endpoint must be a plain URL; credentials belong into `accessKey` and `secretKey`",
+        ));
     }
     Ok(url)
 }
@@ -327,7 +369,9 @@ fn is_address(host: &str) -> bool {
 /// It becomes part of a header, where anything else would make the client panic.
 fn header_safe<'a>(what: &str, value: &'a str) -> Result<&'a str> {
     if value.is_empty() || !value.bytes().all(|b| b.is_ascii_graphic()) {
-        return Err(Error::validation(format!("the {what} is empty or holds a space, a control or a non-ASCII character")));
+        return Err(Error::validation(format!(
+            "the {what} is empty or holds a space, a control or a non-ASCII character"
+        )));
     }
     Ok(value)
 }

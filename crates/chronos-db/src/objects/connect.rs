@@ -28,7 +28,9 @@ impl SpaceId {
     /// `VALIDATION_ERROR` if the configuration has no such connection.
     pub fn of(config: &Config, space: &ObjectSpace) -> Result<Self> {
         Ok(match resolve(config, space)? {
-            Target::Folder(folder) => Self::new("local", [b"folder".as_slice(), folder.as_os_str().as_encoded_bytes()]),
+            Target::Folder(folder) => {
+                Self::new("local", [b"folder".as_slice(), folder.as_os_str().as_encoded_bytes()])
+            }
             Target::Connection(name, c) => Self::new(
                 name,
                 [
@@ -66,8 +68,9 @@ impl fmt::Debug for SpaceId {
     }
 }
 
-/// The object storages of one open database engine. Clients are made on first use and shared by all who name the same connection, with the
-/// same credentials, and the same bucket; the network connections below them are shared by all.
+/// The object storages of one open database engine. Clients are made on first use and shared by all who name
+/// the same connection, with the same credentials, and the same bucket; the network connections below them
+/// are shared by all.
 #[derive(Default)]
 pub struct ObjectsPool {
     open: Mutex<HashMap<(SpaceId, String), Arc<dyn ObjectStorage>>>,
@@ -90,8 +93,14 @@ impl ObjectsPool {
     /// The objects of `bucket` in the storage that `space` names. No I/O.
     ///
     /// # Errors
-    /// `VALIDATION_ERROR` if there is no such connection, if it cannot work as written, or if this build lacks its provider.
-    pub fn objects(&self, config: &Config, space: &ObjectSpace, bucket: &str) -> Result<Arc<dyn ObjectStorage>> {
+    /// `VALIDATION_ERROR` if there is no such connection, if it cannot work as written, or if this build
+    /// lacks its provider.
+    pub fn objects(
+        &self,
+        config: &Config,
+        space: &ObjectSpace,
+        bucket: &str,
+    ) -> Result<Arc<dyn ObjectStorage>> {
         let name = (SpaceId::of(config, space)?, bucket.to_owned());
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(objects) = open.get(&name) {
@@ -121,7 +130,9 @@ impl ObjectsPool {
             #[cfg(not(all(feature = "s3", feature = "azure")))]
             provider => {
                 let name = provider_name(provider);
-                Err(Error::validation(format!("this build has no `{name}` storage; build it with the feature `{name}`")))
+                Err(Error::validation(format!(
+                    "this build has no `{name}` storage; build it with the feature `{name}`"
+                )))
             }
         }
     }

@@ -106,15 +106,17 @@ impl Failure {
         self.class == Class::Missing || self.status == Some(404)
     }
 
-    /// A conditional create found an object. Not every conflict says so: others mean a lock, a container that is going away, or a race
-    /// whose outcome is open.
+    /// A conditional create found an object. Not every conflict says so: others mean a lock, a container that
+    /// is going away, or a race whose outcome is open.
     pub(super) fn is_existing(&self) -> bool {
-        self.class == Class::Exists && (self.status != Some(409) || self.code.as_deref() == Some("BlobAlreadyExists"))
+        self.class == Class::Exists
+            && (self.status != Some(409) || self.code.as_deref() == Some("BlobAlreadyExists"))
     }
 
     /// Somebody else is writing the same object; the next try will tell how it ended.
     pub(super) fn is_open_race(&self) -> bool {
-        self.status == Some(409) && matches!(self.code.as_deref(), Some("ConditionalRequestConflict" | "OperationAborted"))
+        self.status == Some(409)
+            && matches!(self.code.as_deref(), Some("ConditionalRequestConflict" | "OperationAborted"))
     }
 
     /// The storage did not understand the request.
@@ -174,9 +176,10 @@ impl From<object_store::Error> for Failure {
         let class = match &error {
             E::NotFound { .. } => Class::Missing,
             E::AlreadyExists { .. } | E::Precondition { .. } => Class::Exists,
-            E::InvalidPath { .. } | E::NotSupported { .. } | E::NotImplemented { .. } | E::UnknownConfigurationKey { .. } => {
-                Class::Unusable
-            }
+            E::InvalidPath { .. }
+            | E::NotSupported { .. }
+            | E::NotImplemented { .. }
+            | E::UnknownConfigurationKey { .. } => Class::Unusable,
             _ => Class::Other,
         };
         let mut failure = Self::new(String::new(), class);
@@ -189,7 +192,8 @@ impl From<object_store::Error> for Failure {
             std::iter::successors(Some(&error as &(dyn StdError + 'static)), |&e| e.source()).collect();
         #[cfg(any(feature = "s3", feature = "azure"))]
         if chain.iter().any(|e| e.is::<HttpError>()) {
-            // The innermost cause says what happened ("Connection refused"); what is around it repeats the URL.
+            // The innermost cause says what happened ("Connection refused"); what is around it repeats the
+            // URL.
             failure.reason = chain.last().map(ToString::to_string).unwrap_or_default();
             return failure;
         }
@@ -224,14 +228,19 @@ mod tests {
         let text = "Generic S3 error: Error performing PUT http://h/b/k in 1ms - Server returned non-2xx status code: 403 Forbidden: \
             <?xml version=\"1.0\"?><Error><Code>SignatureDoesNotMatch</Code><Message>It differs.\nRequestId: 7</Message></Error>";
         let failure = Failure::from(object_store::Error::Generic { store: "S3", source: text.into() });
-        assert_eq!(failure.reason, "the storage refused the credentials, 403 SignatureDoesNotMatch It differs.");
+        assert_eq!(
+            failure.reason,
+            "the storage refused the credentials, 403 SignatureDoesNotMatch It differs."
+        );
         assert!(!failure.is_passing());
     }
 
     #[test]
     fn only_a_conflict_that_says_so_means_that_the_object_exists() {
         let conflict = |code: &str| {
-            let text = format!("Server returned non-2xx status code: 409 Conflict: <Error><Code>{code}</Code></Error>");
+            let text = format!(
+                "Server returned non-2xx status code: 409 Conflict: <Error><Code>{code}</Code></Error>"
+            );
             Failure::from(object_store::Error::AlreadyExists { path: "k".into(), source: text.into() })
         };
         assert!(conflict("BlobAlreadyExists").is_existing());

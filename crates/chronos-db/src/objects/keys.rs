@@ -7,14 +7,17 @@
 //! __manifests__/<collection>/<YYYY>/<MM>/snapshot-<cv>.json.gz
 //! ```
 //!
-//! A suffix before the extension (`item.<suffix>.json`, `snapshot-<cv>.<suffix>.json.gz`) tells apart what could otherwise meet at one key:
-//! what was stored before its commit, and manifests of several databases that share a bucket.
+//! A suffix before the extension (`item.<suffix>.json`, `snapshot-<cv>.<suffix>.json.gz`) tells apart what
+//! could otherwise meet at one key: what was stored before its commit, and manifests of several databases
+//! that share a bucket.
 //!
-//! * Collections are lower-cased. `Users` and `users` share a prefix and never a key, because ids are unique among all collections.
+//! * Collections are lower-cased. `Users` and `users` share a prefix and never a key, because ids are unique
+//!   among all collections.
 //! * Ids of 24 hex digits are lower-cased (either case is the same id), all others keep their case.
 //! * Properties keep their case: `fileA` and `filea` are two.
-//! * In collections, ids and properties every character but letters, digits, `-`, `_` and `.` is percent-encoded (UTF-8, upper-case hex), and
-//!   so is a `.` at their start or end. No name is then `.`, `..`, hidden or more than one path segment.
+//! * In collections, ids and properties every character but letters, digits, `-`, `_` and `.` is
+//!   percent-encoded (UTF-8, upper-case hex), and so is a `.` at their start or end. No name is then `.`,
+//!   `..`, hidden or more than one path segment.
 //! * A name whose encoded form is longer than [`MAX_SEGMENT_BYTES`] is refused: it would not fit a file name.
 
 use std::fmt::Write as _;
@@ -86,7 +89,8 @@ pub struct ManifestKey {
 /// The key of a version's item.json.
 ///
 /// # Errors
-/// `VALIDATION_ERROR` for an empty or too long name, a negative version or a suffix of other than letters and digits.
+/// `VALIDATION_ERROR` for an empty or too long name, a negative version or a suffix of other than letters and
+/// digits.
 ///
 /// ```
 /// use chronos_db::objects::keys;
@@ -101,7 +105,14 @@ pub fn item(collection: &str, id: &str, ov: i64, suffix: Option<&str>) -> Result
 ///
 /// # Errors
 /// `VALIDATION_ERROR` as for [`item`].
-pub fn property(collection: &str, id: &str, ov: i64, property: &str, rendition: Rendition, suffix: Option<&str>) -> Result<String> {
+pub fn property(
+    collection: &str,
+    id: &str,
+    ov: i64,
+    property: &str,
+    rendition: Rendition,
+    suffix: Option<&str>,
+) -> Result<String> {
     let mut key = version_prefix(collection, id, ov)?;
     push_segment(&mut key, "property", property)?;
     key.push('/');
@@ -112,7 +123,8 @@ pub fn property(collection: &str, id: &str, ov: i64, property: &str, rendition: 
 /// The key of a manifest.
 ///
 /// # Errors
-/// `VALIDATION_ERROR` as for [`item`], and for a year out of 1000..=9999, a month out of 1..=12 or a negative cv.
+/// `VALIDATION_ERROR` as for [`item`], and for a year out of 1000..=9999, a month out of 1..=12 or a negative
+/// cv.
 pub fn manifest(collection: &str, year: i16, month: i8, cv: i64, suffix: Option<&str>) -> Result<String> {
     if cv < 0 {
         return Err(Error::validation(format!("a cv of {cv} is negative")));
@@ -206,7 +218,14 @@ pub fn parse_property(key: &str) -> Option<PropertyKey> {
         Some((rendition, split_file(name, stem, extension)?))
     })?;
     let made = property(&collection, &id, ov, &path, rendition, suffix).ok()?;
-    (made == key).then(|| PropertyKey { collection, id, ov, property: path, rendition, suffix: suffix.map(str::to_owned) })
+    (made == key).then(|| PropertyKey {
+        collection,
+        id,
+        ov,
+        property: path,
+        rendition,
+        suffix: suffix.map(str::to_owned),
+    })
 }
 
 /// What the key of a manifest says, or nothing if it is none.
@@ -234,7 +253,10 @@ impl Rendition {
 
 fn file(stem: &str, suffix: Option<&str>, extension: &str) -> Result<String> {
     let Some(suffix) = suffix else { return Ok(format!("{stem}.{extension}")) };
-    if suffix.is_empty() || suffix.len() > MAX_SUFFIX_BYTES || !suffix.bytes().all(|b| b.is_ascii_alphanumeric()) {
+    if suffix.is_empty()
+        || suffix.len() > MAX_SUFFIX_BYTES
+        || !suffix.bytes().all(|b| b.is_ascii_alphanumeric())
+    {
         return Err(Error::validation(format!(
             "a key's suffix is 1 to {MAX_SUFFIX_BYTES} letters and digits, not `{}`",
             suffix.escape_debug()
@@ -243,7 +265,8 @@ fn file(stem: &str, suffix: Option<&str>, extension: &str) -> Result<String> {
     Ok(format!("{stem}.{suffix}.{extension}"))
 }
 
-/// The optional suffix of a file name of this stem and extension. The callers build the key again, which checks what is between.
+/// The optional suffix of a file name of this stem and extension. The callers build the key again, which
+/// checks what is between.
 fn split_file<'a>(name: &'a str, stem: &str, extension: &str) -> Option<Option<&'a str>> {
     let middle = name.strip_prefix(stem)?.strip_prefix('.')?.strip_suffix(extension)?;
     if middle.is_empty() { Some(None) } else { Some(Some(middle.strip_suffix('.')?)) }
@@ -263,7 +286,8 @@ fn push_segment(key: &mut String, what: &str, name: &str) -> Result<()> {
     let start = key.len();
     let last = name.char_indices().next_back().map_or(0, |(at, _)| at);
     for (at, c) in name.char_indices() {
-        let plain = if c == '.' { at != 0 && at != last } else { c.is_alphanumeric() || c == '-' || c == '_' };
+        let plain =
+            if c == '.' { at != 0 && at != last } else { c.is_alphanumeric() || c == '-' || c == '_' };
         if plain {
             key.push(c);
         } else {
@@ -291,7 +315,8 @@ fn decode(segment: &str) -> Option<String> {
     while let Some((&byte, tail)) = rest.split_first() {
         rest = tail;
         if byte == b'%' {
-            let (high, low) = (char::from(*rest.first()?).to_digit(16)?, char::from(*rest.get(1)?).to_digit(16)?);
+            let (high, low) =
+                (char::from(*rest.first()?).to_digit(16)?, char::from(*rest.get(1)?).to_digit(16)?);
             rest = &rest[2..];
             bytes.push(u8::try_from(high * 16 + low).ok()?);
         } else {

@@ -43,15 +43,20 @@ impl Folder {
             match looked {
                 Ok(true) => {}
                 Ok(false) => return Err(Failure::no_bucket()),
-                Err(error) => return Err(Failure::io(format_args!("cannot look at {}", self.path.display()), &error)),
+                Err(error) => {
+                    return Err(Failure::io(format_args!("cannot look at {}", self.path.display()), &error));
+                }
             }
         }
         if let Some(opened) = self.opened.get() {
             return Ok(Arc::clone(opened));
         }
         let path = self.path.clone();
-        blocking(move || create_durably(&path).map_err(|error| Failure::io(format_args!("cannot create {}", path.display()), &error)))
-            .await?;
+        blocking(move || {
+            create_durably(&path)
+                .map_err(|error| Failure::io(format_args!("cannot create {}", path.display()), &error))
+        })
+        .await?;
         self.open(self.path.clone()).await
     }
 
@@ -62,7 +67,9 @@ impl Folder {
     }
 }
 
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Failure> + Send + 'static) -> Result<T, Failure> {
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
+) -> Result<T, Failure> {
     match tokio::task::spawn_blocking(work).await {
         Ok(done) => done,
         Err(error) => Err(Failure::io("the work on the folder did not end", &io::Error::other(error))),

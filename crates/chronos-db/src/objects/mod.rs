@@ -32,8 +32,8 @@ pub enum PutMode {
     /// Replace it.
     #[default]
     Overwrite,
-    /// Only create; [`Put::Exists`] if something is there. A storage without conditional puts (501) is looked at first instead: there, of two that
-    /// create one key in one moment, both may succeed.
+    /// Only create; [`Put::Exists`] if something is there. A storage without conditional puts (501) is looked
+    /// at first instead: there, of two that create one key in one moment, both may succeed.
     Create,
 }
 
@@ -42,8 +42,8 @@ pub enum PutMode {
 pub enum Put {
     /// The object is stored and durable.
     Stored,
-    /// [`PutMode::Create`] found an object; it was left alone. After a failure on the way, which is tried again by itself, that may be the
-    /// object of the first try.
+    /// [`PutMode::Create`] found an object; it was left alone. After a failure on the way, which is tried
+    /// again by itself, that may be the object of the first try.
     Exists,
 }
 
@@ -69,17 +69,19 @@ pub struct ObjectInfo {
     pub modified: Timestamp,
 }
 
-/// One bucket (container, folder) of an object storage. A missing bucket is created on the first put where the server allows it, unless
-/// [`PutOptions::bucket_must_exist`] says that it was there.
+/// One bucket (container, folder) of an object storage. A missing bucket is created on the first put where
+/// the server allows it, unless [`PutOptions::bucket_must_exist`] says that it was there.
 ///
-/// An answer may take 10 s, and the time the bytes need at 256 KiB/s. Of a storage that stays silent the same is asked up to three times
-/// before it is an error, except for a [`PutMode::Create`], whose first try may have been carried out, and a listing.
+/// An answer may take 10 s, and the time the bytes need at 256 KiB/s. Of a storage that stays silent the same
+/// is asked up to three times before it is an error, except for a [`PutMode::Create`], whose first try may
+/// have been carried out, and a listing.
 #[async_trait]
 pub trait ObjectStorage: Send + Sync + fmt::Debug {
     /// Stores an object; one request, no read-back.
     ///
     /// # Errors
-    /// `STORAGE_ERROR`; retryable unless the storage refused the credentials or the bucket. `NOT_FOUND` if there is no bucket, and it must exist.
+    /// `STORAGE_ERROR`; retryable unless the storage refused the credentials or the bucket. `NOT_FOUND` if
+    /// there is no bucket, and it must exist.
     async fn put(&self, key: &str, body: Bytes, options: PutOptions) -> Result<Put>;
 
     /// The object's bytes, or nothing if there is none.
@@ -97,6 +99,7 @@ pub trait ObjectStorage: Send + Sync + fmt::Debug {
     /// A URL by which anybody can GET the object for `ttl`, at least 1 s and at most 7 days.
     ///
     /// # Errors
-    /// `PRESIGN_UNSUPPORTED` on storages that cannot (local folder, memory); `VALIDATION_ERROR` for a TTL out of bounds.
+    /// `PRESIGN_UNSUPPORTED` on storages that cannot (local folder, memory); `VALIDATION_ERROR` for a TTL out
+    /// of bounds.
     async fn presign_get(&self, key: &str, ttl: Duration) -> Result<String>;
 }

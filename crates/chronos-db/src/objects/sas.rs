@@ -1,6 +1,7 @@
 //! Presigned URLs of Azure Blob (service SAS).
 //!
-//! `object_store` signs the percent-encoded name and the service checks the plain one, so its URLs fail for names that need encoding.
+//! `object_store` signs the percent-encoded name and the service checks the plain one, so its URLs fail for
+//! names that need encoding.
 
 use std::time::Duration;
 
@@ -24,9 +25,13 @@ pub(super) struct Sas {
 }
 
 impl Sas {
-    /// A URL that reads `key` until `ttl` after now by the storage's clock, which is `ahead` seconds ahead of ours.
+    /// A URL that reads `key` until `ttl` after now by the storage's clock, which is `ahead` seconds ahead of
+    /// ours.
     pub(super) fn sign(&self, key: &str, ttl: Duration, ahead: i64) -> Result<Url, Failure> {
-        let end = jiff::Timestamp::now().as_second().saturating_add(ahead).saturating_add(i64::try_from(ttl.as_secs()).unwrap_or(i64::MAX));
+        let end = jiff::Timestamp::now()
+            .as_second()
+            .saturating_add(ahead)
+            .saturating_add(i64::try_from(ttl.as_secs()).unwrap_or(i64::MAX));
         // The second that has begun counts, so that no URL lives shorter than was asked.
         let end = jiff::Timestamp::from_second(end.saturating_add(1)).map_err(Failure::unusable)?;
         self.sign_until(key, &end.strftime("%Y-%m-%dT%H:%M:%SZ").to_string())
@@ -34,13 +39,24 @@ impl Sas {
 
     fn sign_until(&self, key: &str, end: &str) -> Result<Url, Failure> {
         let resource = format!("/blob/{}/{}/{key}", self.account, self.name);
-        // In this order: permissions, start, expiry, resource, identifier, addresses, protocol, version, kind of resource, snapshot,
-        // encryption scope and five headers of the answer. Without a start, a client's clock that is behind does no harm.
-        let signed = ["r", "", end, &resource, "", "", "", VERSION, "b", "", "", "", "", "", "", ""].join("\n");
+        // In this order: permissions, start, expiry, resource, identifier, addresses, protocol, version, kind
+        // of resource, snapshot, encryption scope and five headers of the answer. Without a start, a client's
+        // clock that is behind does no harm.
+        let signed =
+            ["r", "", end, &resource, "", "", "", VERSION, "b", "", "", "", "", "", "", ""].join("\n");
         let signature = STANDARD.encode(hmac_sha256(self.key.expose_secret(), signed.as_bytes()));
         let mut url = self.container.clone();
-        url.path_segments_mut().map_err(|()| Failure::unusable("the endpoint has no path"))?.pop_if_empty().extend(key.split('/'));
-        url.query_pairs_mut().clear().extend_pairs([("sv", VERSION), ("sr", "b"), ("sp", "r"), ("se", end), ("sig", &signature)]);
+        url.path_segments_mut()
+            .map_err(|()| Failure::unusable("the endpoint has no path"))?
+            .pop_if_empty()
+            .extend(key.split('/'));
+        url.query_pairs_mut().clear().extend_pairs([
+            ("sv", VERSION),
+            ("sr", "b"),
+            ("sp", "r"),
+            ("se", end),
+            ("sig", &signature),
+        ]);
         Ok(url)
     }
 }

@@ -38,9 +38,11 @@ const SILENT_ATTEMPTS: u32 = 3;
 const RACE_ATTEMPTS: u32 = 5;
 
 /// The shortest and the longest life of a presigned URL.
-const TTL: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(7 * 24 * 60 * 60);
+const TTL: std::ops::RangeInclusive<Duration> =
+    Duration::from_secs(1)..=Duration::from_secs(7 * 24 * 60 * 60);
 
-/// One bucket of a storage: a local folder, memory, S3 or Azure Blob. Cloning it is cheap, and no constructor does I/O.
+/// One bucket of a storage: a local folder, memory, S3 or Azure Blob. Cloning it is cheap, and no constructor
+/// does I/O.
 #[derive(Clone)]
 pub struct StoreObjects {
     inner: Arc<Inner>,
@@ -67,7 +69,8 @@ enum Source {
 }
 
 impl StoreObjects {
-    /// The folder `bucket` in `root`; it is created with the first object. Objects are files, synced before a put returns.
+    /// The folder `bucket` in `root`; it is created with the first object. Objects are files, synced before a
+    /// put returns.
     ///
     /// # Errors
     /// `VALIDATION_ERROR` for a bucket name that is no plain folder name, or if `root` is empty.
@@ -76,8 +79,8 @@ impl StoreObjects {
         if root.as_os_str().is_empty() {
             return Err(Error::validation("the folder of the local storage is empty"));
         }
-        let path =
-            std::path::absolute(root).map_err(|error| Error::validation(format!("{} is no usable folder: {error}", root.display())))?;
+        let path = std::path::absolute(root)
+            .map_err(|error| Error::validation(format!("{} is no usable folder: {error}", root.display())))?;
         let place = path.display().to_string();
         Ok(Self::new(Source::Folder(Folder::new(path.join(bucket))), bucket, place))
     }
@@ -100,7 +103,8 @@ impl StoreObjects {
         Self::s3_over(connection, bucket, cloud::http_client()?)
     }
 
-    /// A container of an Azure Blob account; `connection` has the account's name as access key and its key as secret key.
+    /// A container of an Azure Blob account; `connection` has the account's name as access key and its key as
+    /// secret key.
     ///
     /// # Errors
     /// `VALIDATION_ERROR` for an endpoint, credentials or container name that cannot work.
@@ -110,13 +114,21 @@ impl StoreObjects {
     }
 
     #[cfg(feature = "s3")]
-    pub(super) fn s3_over(connection: &SpaceConnection, bucket: &str, http: object_store::client::HttpClient) -> Result<Self> {
+    pub(super) fn s3_over(
+        connection: &SpaceConnection,
+        bucket: &str,
+        http: object_store::client::HttpClient,
+    ) -> Result<Self> {
         check_bucket(bucket)?;
         cloud::s3(connection, bucket, http).map(|cloud| Self::in_cloud(cloud, bucket))
     }
 
     #[cfg(feature = "azure")]
-    pub(super) fn azure_over(connection: &SpaceConnection, bucket: &str, http: object_store::client::HttpClient) -> Result<Self> {
+    pub(super) fn azure_over(
+        connection: &SpaceConnection,
+        bucket: &str,
+        http: object_store::client::HttpClient,
+    ) -> Result<Self> {
         check_bucket(bucket)?;
         cloud::azure(connection, bucket, http).map(|cloud| Self::in_cloud(cloud, bucket))
     }
@@ -171,14 +183,18 @@ impl Inner {
         };
         let store = match &self.source {
             Source::Store(store) => {
-                let content_type = options.content_type.clone().unwrap_or_else(|| "application/octet-stream".to_owned());
+                let content_type =
+                    options.content_type.clone().unwrap_or_else(|| "application/octet-stream".to_owned());
                 how.attributes = Attributes::from_iter([(Attribute::ContentType, content_type)]);
                 Arc::clone(store)
             }
             // A file has nowhere to keep a media type.
             Source::Folder(folder) => folder.for_writing(options.bucket_must_exist).await?,
         };
-        within(time_for(body.len() as u64), async { Ok(store.put_opts(path, PutPayload::from(body.clone()), how).await.map(drop)?) }).await
+        within(time_for(body.len() as u64), async {
+            Ok(store.put_opts(path, PutPayload::from(body.clone()), how).await.map(drop)?)
+        })
+        .await
     }
 
     /// Creates the bucket. Folders and memory never miss theirs.
@@ -186,7 +202,10 @@ impl Inner {
         #[cfg(any(feature = "s3", feature = "azure"))]
         if let Some(creator) = &self.creator {
             return creator.create().await.map_err(|failure| {
-                let reason = format!("there is no bucket `{}` at {}, and creating it failed: {}", self.bucket, self.place, failure.reason);
+                let reason = format!(
+                    "there is no bucket `{}` at {}, and creating it failed: {}",
+                    self.bucket, self.place, failure.reason
+                );
                 self.shown(&reason, failure.is_passing())
             });
         }
@@ -194,7 +213,8 @@ impl Inner {
     }
 
     fn error(&self, what: impl fmt::Display, failure: Failure) -> Error {
-        let reason = format!("cannot {what} in bucket `{}` at {}: {}", self.bucket, self.place, failure.reason);
+        let reason =
+            format!("cannot {what} in bucket `{}` at {}: {}", self.bucket, self.place, failure.reason);
         self.shown(&reason, failure.is_passing())
     }
 
@@ -204,7 +224,11 @@ impl Inner {
     }
 
     fn info(meta: ObjectMeta) -> ObjectInfo {
-        ObjectInfo { key: meta.location.into(), size: meta.size, modified: Timestamp::from_millis(meta.last_modified.timestamp_millis()) }
+        ObjectInfo {
+            key: meta.location.into(),
+            size: meta.size,
+            modified: Timestamp::from_millis(meta.last_modified.timestamp_millis()),
+        }
     }
 }
 
@@ -244,7 +268,10 @@ impl ObjectStorage for StoreObjects {
                 return self.put(key, body, options).await;
             }
             if options.bucket_must_exist && failure.is_missing() {
-                return Err(Error::not_found(format!("there is no bucket `{}` at {}", inner.bucket, inner.place)));
+                return Err(Error::not_found(format!(
+                    "there is no bucket `{}` at {}",
+                    inner.bucket, inner.place
+                )));
             }
             let lost_folder = failure.is_lost_folder() && matches!(inner.source, Source::Folder(_));
             if (lost_folder || failure.is_open_race()) && attempt < RACE_ATTEMPTS {
@@ -277,7 +304,8 @@ impl ObjectStorage for StoreObjects {
             let Some(store) = self.inner.for_reading().await? else { return Ok(None) };
             within(TIMEOUT, async { Ok(store.head(&path).await?) }).await.map(|meta| Some(Inner::info(meta)))
         });
-        absent_is_none(look.await).map_err(|failure| self.inner.error(format_args!("look at `{key}`"), failure))
+        absent_is_none(look.await)
+            .map_err(|failure| self.inner.error(format_args!("look at `{key}`"), failure))
     }
 
     async fn delete(&self, key: &str) -> Result<()> {
@@ -286,7 +314,9 @@ impl ObjectStorage for StoreObjects {
             let Some(store) = self.inner.for_reading().await? else { return Ok(None) };
             within(TIMEOUT, async { Ok(store.delete(&path).await?) }).await.map(Some)
         });
-        absent_is_none(remove.await).map(drop).map_err(|failure| self.inner.error(format_args!("remove `{key}`"), failure))
+        absent_is_none(remove.await)
+            .map(drop)
+            .map_err(|failure| self.inner.error(format_args!("remove `{key}`"), failure))
     }
 
     fn list(&self, prefix: &str) -> BoxStream<'static, Result<ObjectInfo>> {
@@ -295,11 +325,14 @@ impl ObjectStorage for StoreObjects {
         let listing = async move {
             let path = if prefix.is_empty() { None } else { Some(object_path(&prefix)?) };
             let store = inner.for_reading().await.map_err(|failure| inner.error("list objects", failure))?;
-            let entries = store.map_or_else(|| futures::stream::empty().boxed(), |store| store.list(path.as_ref()));
+            let entries =
+                store.map_or_else(|| futures::stream::empty().boxed(), |store| store.list(path.as_ref()));
             Ok(futures::stream::try_unfold(entries, move |mut entries| {
                 let inner = Arc::clone(&inner);
                 async move {
-                    match absent_is_none(within(TIMEOUT, async { Ok(entries.try_next().await?) }).await.map(Some)) {
+                    match absent_is_none(
+                        within(TIMEOUT, async { Ok(entries.try_next().await?) }).await.map(Some),
+                    ) {
                         Ok(found) => Ok(found.flatten().map(|meta| (Inner::info(meta), entries))),
                         Err(failure) => Err(inner.error("list objects", failure)),
                     }
@@ -312,32 +345,48 @@ impl ObjectStorage for StoreObjects {
     async fn presign_get(&self, key: &str, ttl: Duration) -> Result<String> {
         let path = object_path(key)?;
         if !TTL.contains(&ttl) {
-            return Err(Error::validation(format!("a presigned URL can live from 1 second to 7 days, not {} s", ttl.as_secs_f64())));
+            return Err(Error::validation(format!(
+                "a presigned URL can live from 1 second to 7 days, not {} s",
+                ttl.as_secs_f64()
+            )));
         }
         #[cfg(any(feature = "s3", feature = "azure"))]
         if let Some(signer) = &self.inner.signer {
             let signed = signer.sign(&path, ttl).await;
-            return signed.map(String::from).map_err(|failure| self.inner.error(format_args!("sign a URL for `{key}`"), failure));
+            return signed
+                .map(String::from)
+                .map_err(|failure| self.inner.error(format_args!("sign a URL for `{key}`"), failure));
         }
         drop(path);
-        Err(Error::new(ErrorKind::PresignUnsupported, format!("objects in {} have no URLs; read them through the API", self.inner.place)))
+        Err(Error::new(
+            ErrorKind::PresignUnsupported,
+            format!("objects in {} have no URLs; read them through the API", self.inner.place),
+        ))
     }
 }
 
 impl fmt::Debug for StoreObjects {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("StoreObjects").field("bucket", &self.inner.bucket).field("place", &self.inner.place).finish_non_exhaustive()
+        f.debug_struct("StoreObjects")
+            .field("bucket", &self.inner.bucket)
+            .field("place", &self.inner.place)
+            .finish_non_exhaustive()
     }
 }
 
 /// Waits for `work` no longer than `limit`.
-pub(super) async fn within<T>(limit: Duration, work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+pub(super) async fn within<T>(
+    limit: Duration,
+    work: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, Failure> {
     tokio::time::timeout(limit, work).await.unwrap_or_else(|_| Err(Failure::timeout(limit)))
 }
 
-/// Makes a request that is the same when it is made twice, and again if no answer comes: a connection can die without a word, and the
-/// next attempt is made on another one.
-async fn repeatable<T, F: Future<Output = Result<T, Failure>>>(request: impl Fn() -> F) -> Result<T, Failure> {
+/// Makes a request that is the same when it is made twice, and again if no answer comes: a connection can die
+/// without a word, and the next attempt is made on another one.
+async fn repeatable<T, F: Future<Output = Result<T, Failure>>>(
+    request: impl Fn() -> F,
+) -> Result<T, Failure> {
     for _ in 1..SILENT_ATTEMPTS {
         match request().await {
             Err(failure) if failure.is_silence() => {}
@@ -376,7 +425,10 @@ fn object_path(key: &str) -> Result<StorePath> {
             return refuse("a part between slashes is empty, ends with a dot or is longer than 240 bytes");
         }
         // Files of such names are object_store's unfinished puts.
-        if segment.rsplit_once('#').is_some_and(|(_, digits)| !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit())) {
+        if segment
+            .rsplit_once('#')
+            .is_some_and(|(_, digits)| !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit()))
+        {
             return refuse("a part between slashes ends with # and digits");
         }
     }

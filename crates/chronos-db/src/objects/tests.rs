@@ -12,9 +12,12 @@ use object_store::client::{HttpClient, HttpError, HttpRequest, HttpResponse, Htt
 
 use super::{ObjectStorage, ObjectsPool, Put, PutMode, PutOptions, SpaceId, StoreObjects};
 use crate::ErrorKind;
-use crate::config::{Buckets, Config, ObjectSpace, Provider, Retention, Routing, SpaceConnection, Transactions, UpdateMode};
+use crate::config::{
+    Buckets, Config, ObjectSpace, Provider, Retention, Routing, SpaceConnection, Transactions, UpdateMode,
+};
 
-const NO_BUCKET: (u16, &str) = (404, "<Error><Code>NoSuchBucket</Code><Message>There is none</Message></Error>");
+const NO_BUCKET: (u16, &str) =
+    (404, "<Error><Code>NoSuchBucket</Code><Message>There is none</Message></Error>");
 const OK: (u16, &str) = (200, "");
 /// No answer at all.
 const SILENCE: (u16, &str) = (0, "");
@@ -57,12 +60,18 @@ impl Server {
 #[async_trait]
 impl HttpService for Server {
     async fn call(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
-        let header = |name: &str| request.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned();
+        let header = |name: &str| {
+            request.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned()
+        };
         self.asked.lock().unwrap().push(Asked {
             line: format!("{} {}", request.method(), request.uri()),
             authorization: header("authorization"),
             create_only: header("if-none-match") == "*",
-            body: request.body().as_bytes().map(|b| String::from_utf8_lossy(b).into_owned()).unwrap_or_default(),
+            body: request
+                .body()
+                .as_bytes()
+                .map(|b| String::from_utf8_lossy(b).into_owned())
+                .unwrap_or_default(),
         });
         let (status, body) = self.answers.lock().unwrap().pop_front().unwrap_or(OK);
         if (status, body) == SILENCE {
@@ -94,15 +103,23 @@ fn connection(provider: Provider, endpoint: &str, access_key: &str) -> SpaceConn
 }
 
 fn s3(server: &Server) -> StoreObjects {
-    StoreObjects::s3_over(&connection(Provider::S3, "http://store.test", "AKEY"), "bucket", server.client()).unwrap()
+    StoreObjects::s3_over(&connection(Provider::S3, "http://store.test", "AKEY"), "bucket", server.client())
+        .unwrap()
 }
 
 fn azure(server: &Server) -> StoreObjects {
-    StoreObjects::azure_over(&connection(Provider::Azure, "https://acc.blob.core.windows.net", "acc"), "bucket", server.client()).unwrap()
+    StoreObjects::azure_over(
+        &connection(Provider::Azure, "https://acc.blob.core.windows.net", "acc"),
+        "bucket",
+        server.client(),
+    )
+    .unwrap()
 }
 
 async fn create(objects: &StoreObjects) -> crate::Result<Put> {
-    objects.put("k", Bytes::from_static(b"x"), PutOptions { mode: PutMode::Create, ..PutOptions::default() }).await
+    objects
+        .put("k", Bytes::from_static(b"x"), PutOptions { mode: PutMode::Create, ..PutOptions::default() })
+        .await
 }
 
 #[tokio::test]
@@ -119,11 +136,18 @@ async fn storing_an_object_is_one_put_and_nothing_else() {
 async fn a_missing_bucket_is_created_and_the_put_repeated_once() {
     let server = Server::answering(&[NO_BUCKET, OK, OK]);
     assert_eq!(create(&s3(&server)).await.unwrap(), Put::Stored);
-    assert_eq!(server.lines(), ["PUT http://store.test/bucket/k", "PUT http://store.test/bucket", "PUT http://store.test/bucket/k"]);
+    assert_eq!(
+        server.lines(),
+        ["PUT http://store.test/bucket/k", "PUT http://store.test/bucket", "PUT http://store.test/bucket/k"]
+    );
     assert!(server.asked().iter().all(|asked| asked.authorization.contains("Credential=AKEY/")));
 
     let server = Server::answering(&[NO_BUCKET, OK, NO_BUCKET]);
-    assert_eq!(create(&s3(&server)).await.unwrap_err().kind(), ErrorKind::Storage, "it is not tried for ever");
+    assert_eq!(
+        create(&s3(&server)).await.unwrap_err().kind(),
+        ErrorKind::Storage,
+        "it is not tried for ever"
+    );
     assert_eq!(server.asked().len(), 3);
 }
 
@@ -154,7 +178,10 @@ async fn a_bucket_anywhere_is_created_in_the_region_of_its_connection() {
     // Amazon's first region is the one that must not be named.
     for region in ["", "us-east-1"] {
         let server = Server::answering(&[NO_BUCKET, OK, OK]);
-        let connection = SpaceConnection { region: region.to_owned(), ..connection(Provider::S3, "http://store.test", "AKEY") };
+        let connection = SpaceConnection {
+            region: region.to_owned(),
+            ..connection(Provider::S3, "http://store.test", "AKEY")
+        };
         create(&StoreObjects::s3_over(&connection, "bucket", server.client()).unwrap()).await.unwrap();
         assert_eq!(server.asked()[1].body, "", "{region}");
     }
@@ -168,9 +195,16 @@ async fn a_storage_without_conditional_puts_is_looked_at_instead() {
     let objects = s3(&server);
     assert_eq!(create(&objects).await.unwrap(), Put::Stored);
     // The body travels twice, and not as often as a server that is down is asked.
-    let lines = ["PUT http://store.test/bucket/k", "HEAD http://store.test/bucket/k", "PUT http://store.test/bucket/k"];
+    let lines = [
+        "PUT http://store.test/bucket/k",
+        "HEAD http://store.test/bucket/k",
+        "PUT http://store.test/bucket/k",
+    ];
     assert_eq!(server.lines(), lines);
-    assert_eq!(server.asked().iter().map(|asked| asked.create_only).collect::<Vec<_>>(), [true, false, false]);
+    assert_eq!(
+        server.asked().iter().map(|asked| asked.create_only).collect::<Vec<_>>(),
+        [true, false, false]
+    );
     // What is known of it is not asked again, and what is there is left alone.
     assert_eq!(create(&objects).await.unwrap(), Put::Exists);
     assert_eq!(server.lines()[lines.len()..], ["HEAD http://store.test/bucket/k"]);
@@ -201,13 +235,19 @@ async fn urls_live_by_the_clock_of_the_storage() {
 
 #[tokio::test]
 async fn a_refused_creation_names_the_bucket_and_the_endpoint_and_repeats_no_credentials() {
-    let refused = (403, "<Error><Code>AccessDenied</Code><Message>AKEY with c2VjcmV0LWtleQ== may not</Message></Error>");
+    let refused = (
+        403,
+        "<Error><Code>AccessDenied</Code><Message>AKEY with c2VjcmV0LWtleQ== may not</Message></Error>",
+    );
     let server = Server::answering(&[NO_BUCKET, refused]);
     let error = create(&s3(&server)).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Storage);
     assert!(!error.is_retryable());
     let shown = format!("{error} {error:?}");
-    assert!(shown.contains("`bucket`") && shown.contains("http://store.test") && shown.contains("AccessDenied"), "{shown}");
+    assert!(
+        shown.contains("`bucket`") && shown.contains("http://store.test") && shown.contains("AccessDenied"),
+        "{shown}"
+    );
     assert!(!shown.contains("AKEY") && !shown.contains("c2VjcmV0LWtleQ=="), "{shown}");
 }
 
@@ -260,7 +300,8 @@ async fn a_storage_that_stays_silent_is_an_error_that_may_pass() {
 
 #[tokio::test]
 async fn a_presigned_azure_url_signs_the_plain_name_and_spells_it_encoded() {
-    let url = azure(&Server::default()).presign_get("a b/ü", std::time::Duration::from_secs(60)).await.unwrap();
+    let url =
+        azure(&Server::default()).presign_get("a b/ü", std::time::Duration::from_secs(60)).await.unwrap();
     assert!(url.starts_with("https://acc.blob.core.windows.net/bucket/a%20b/%C3%BC?sv="), "{url}");
 }
 
@@ -288,7 +329,10 @@ fn config(spaces: &[(&str, SpaceConnection)]) -> Config {
 
 fn space(connection: Option<&str>) -> ObjectSpace {
     let bucket = || "bucket".to_owned();
-    ObjectSpace { connection: connection.map(str::to_owned), buckets: Buckets { json: bucket(), content: bucket(), backups: bucket() } }
+    ObjectSpace {
+        connection: connection.map(str::to_owned),
+        buckets: Buckets { json: bucket(), content: bucket(), backups: bucket() },
+    }
 }
 
 #[tokio::test]
@@ -296,12 +340,16 @@ async fn two_tenants_on_one_endpoint_each_sign_with_their_own_key() {
     let server = Server::default();
     let pool = ObjectsPool::with_http(server.client());
     let endpoint = "https://nyc3.store.test";
-    let config = config(&[("a", connection(Provider::S3, endpoint, "KEY-A")), ("b", connection(Provider::S3, endpoint, "KEY-B"))]);
+    let config = config(&[
+        ("a", connection(Provider::S3, endpoint, "KEY-A")),
+        ("b", connection(Provider::S3, endpoint, "KEY-B")),
+    ]);
     for name in ["a", "b", "a"] {
         let objects = pool.objects(&config, &space(Some(name)), "bucket").unwrap();
         objects.put("k", Bytes::new(), PutOptions::default()).await.unwrap();
     }
-    let signed: Vec<bool> = server.asked().iter().map(|asked| asked.authorization.contains("Credential=KEY-A/")).collect();
+    let signed: Vec<bool> =
+        server.asked().iter().map(|asked| asked.authorization.contains("Credential=KEY-A/")).collect();
     assert_eq!(signed, [true, false, true]);
     let [a, b] = ["a", "b"].map(|name| SpaceId::of(&config, &space(Some(name))).unwrap());
     assert_ne!(a, b);
@@ -313,7 +361,8 @@ async fn a_changed_secret_under_the_same_name_makes_a_new_client() {
     let before = config(&[("a", connection(Provider::S3, "https://store.test", "KEY"))]);
     let mut after = before.clone();
     after.spaces.get_mut("a").unwrap().secret_key = "another".into();
-    let [first, again, changed] = [&before, &before, &after].map(|config| pool.objects(config, &space(Some("a")), "bucket").unwrap());
+    let [first, again, changed] =
+        [&before, &before, &after].map(|config| pool.objects(config, &space(Some("a")), "bucket").unwrap());
     assert!(Arc::ptr_eq(&first, &again));
     assert!(!Arc::ptr_eq(&first, &changed));
     assert!(!format!("{pool:?}").contains("another"));
@@ -336,8 +385,15 @@ async fn spaces_without_a_connection_lie_in_the_local_folder() {
     let mut config = config(&[]);
     let pool = ObjectsPool::new();
     assert_eq!(pool.objects(&config, &space(None), "bucket").unwrap_err().kind(), ErrorKind::Validation);
-    assert_eq!(pool.objects(&config, &space(Some("gone")), "bucket").unwrap_err().kind(), ErrorKind::Validation);
+    assert_eq!(
+        pool.objects(&config, &space(Some("gone")), "bucket").unwrap_err().kind(),
+        ErrorKind::Validation
+    );
     config.local_storage = Some(root.path().to_owned());
-    pool.objects(&config, &space(None), "bucket").unwrap().put("k", Bytes::new(), PutOptions::default()).await.unwrap();
+    pool.objects(&config, &space(None), "bucket")
+        .unwrap()
+        .put("k", Bytes::new(), PutOptions::default())
+        .await
+        .unwrap();
     assert!(root.path().join("bucket/k").is_file());
 }

@@ -69,13 +69,15 @@ macro_rules! write_options {
             self
         }
 
-        /// The time of an imported change. It must be after the item's newest version and not more than 5 minutes ahead of the store's clock.
+        /// The time of an imported change. It must be after the item's newest version and not more than 5
+        /// minutes ahead of the store's clock.
         pub fn at(mut self, at: Timestamp) -> Self {
             self.options.at = Some(at);
             self
         }
 
-        /// Return when the payload is stored as an object, too. By default a write returns when its version is committed.
+        /// Return when the payload is stored as an object, too. By default a write returns when its version
+        /// is committed.
         pub fn ack_stored(mut self) -> Self {
             self.options.stored = true;
             self
@@ -124,12 +126,18 @@ pub struct Create {
 
 impl Create {
     pub(super) fn new(collection: &Collection, document: Given) -> Self {
-        Self { collection: collection.clone(), document, lineage: Lineage::default(), options: WriteOptions::default() }
+        Self {
+            collection: collection.clone(),
+            document,
+            lineage: Lineage::default(),
+            options: WriteOptions::default(),
+        }
     }
 
     write_options!();
 
-    /// The item this one was made from. Its origin becomes the parent, unless [`origin`](Self::origin) names another.
+    /// The item this one was made from. Its origin becomes the parent, unless [`origin`](Self::origin) names
+    /// another.
     pub fn parent(mut self, id: &ItemId, collection: &str) -> Self {
         set_parent(&mut self.lineage, id, collection);
         self
@@ -163,7 +171,8 @@ fn set_parent(lineage: &mut Lineage, id: &ItemId, collection: &str) {
 
 fn set_origin(lineage: &mut Lineage, id: String, collection: &str, system: Option<&str>) {
     lineage.origin_id = Some(id);
-    lineage.origin_collection = Some(system.map_or_else(|| collection.to_owned(), |system| format!("{system}:{collection}")));
+    lineage.origin_collection =
+        Some(system.map_or_else(|| collection.to_owned(), |system| format!("{system}:{collection}")));
 }
 
 macro_rules! change_action {
@@ -189,7 +198,8 @@ macro_rules! change_action {
             /// Writes as the holder of a lock: the change must follow the version the holder saw.
             ///
             /// # Errors
-            /// `VALIDATION_ERROR` if the lock is of another item; `OPTIMISTIC_LOCK` if the item moved on, which means the lease was lost.
+            /// `VALIDATION_ERROR` if the lock is of another item; `OPTIMISTIC_LOCK` if the item moved on,
+            /// which means the lease was lost.
             pub async fn under(self, lock: &ItemLock) -> Result<Written> {
                 if lock.id() != self.id {
                     return Err(Error::validation("this lock is of another item").on_item(self.id));
@@ -255,7 +265,9 @@ impl Patch {
             one => vec![one],
         };
         if list.iter().any(|patch| !patch.is_object()) {
-            return Err(Error::validation("an enrichment is an object or an array of objects").during("enrich"));
+            return Err(
+                Error::validation("an enrichment is an object or an array of objects").during("enrich")
+            );
         }
         Ok(list)
     }
@@ -315,7 +327,16 @@ impl SmartInsert {
 
     async fn run(self) -> Result<Written> {
         let (engine, scope) = (&self.collection.engine, self.collection.scope().await?);
-        let done = engine.smart_insert(self.document.json()?, &self.keys, self.lineage, self.function_id, &self.options, scope).await;
+        let done = engine
+            .smart_insert(
+                self.document.json()?,
+                &self.keys,
+                self.lineage,
+                self.function_id,
+                &self.options,
+                scope,
+            )
+            .await;
         done.map_err(|e| e.during("smart insert").in_collection(self.collection.name()))
     }
 }
@@ -414,9 +435,10 @@ impl List {
 
     read_options!();
 
-    /// Only items that match, in MongoDB's syntax over indexed properties, `_id`, `_system.ov`, `_system.cv`, `_system.insertedAt` and
-    /// `_system.updatedAt`. The last ones are also called `id`, `ov`, `cv`, `createdAt` and `updatedAt` in collections whose documents have no property
-    /// of that name for themselves; see [`on_built_in`](Self::on_built_in).
+    /// Only items that match, in MongoDB's syntax over indexed properties, `_id`, `_system.ov`, `_system.cv`,
+    /// `_system.insertedAt` and `_system.updatedAt`. The last ones are also called `id`, `ov`, `cv`,
+    /// `createdAt` and `updatedAt` in collections whose documents have no property of that name for
+    /// themselves; see [`on_built_in`](Self::on_built_in).
     pub fn filter(mut self, filter: impl Into<Json>) -> Self {
         self.query.filter = Some(filter.into());
         self
@@ -428,7 +450,8 @@ impl List {
         self
     }
 
-    /// Hears of every short name in filter or sort that means the built-in property, and the full name of that: `cv`, `_system.cv`.
+    /// Hears of every short name in filter or sort that means the built-in property, and the full name of
+    /// that: `cv`, `_system.cv`.
     pub fn on_built_in(mut self, hear: impl Fn(&str, &str) + Send + Sync + 'static) -> Self {
         self.query.on_built_in = OnBuiltIn(Some(std::sync::Arc::new(hear)));
         self
@@ -440,14 +463,18 @@ impl List {
         self
     }
 
-    /// The properties in filter and sort that no document of the collection has, though the list asks for them: they may be misspelt. A page says so by
-    /// itself ([`Page::unknown`]); looking for what is not there looks at every item, unless an index tells.
+    /// The properties in filter and sort that no document of the collection has, though the list asks for
+    /// them: they may be misspelt. A page says so by itself ([`Page::unknown`]); looking for what is not
+    /// there looks at every item, unless an index tells.
     ///
     /// # Errors
     /// `VALIDATION_ERROR` for a wrong filter, sort or token.
     pub async fn unknown_properties(&self) -> Result<Vec<String>> {
         let (engine, scope) = (&self.collection.engine, self.collection.scope().await?);
-        engine.unknown_properties(&self.query, scope).await.map_err(|e| e.during("list").in_collection(self.collection.name()))
+        engine
+            .unknown_properties(&self.query, scope)
+            .await
+            .map_err(|e| e.during("list").in_collection(self.collection.name()))
     }
 
     /// At most so many items a page: 1 to 1000, default 50.
@@ -480,12 +507,18 @@ impl List {
     /// `VALIDATION_ERROR` for a wrong filter, sort or token.
     pub async fn stream(self) -> Result<BoxStream<'static, Result<View>>> {
         let (engine, scope) = (&self.collection.engine, self.collection.scope().await?);
-        engine.stream(self.query, scope).await.map_err(|e| e.during("list").in_collection(self.collection.name()))
+        engine
+            .stream(self.query, scope)
+            .await
+            .map_err(|e| e.during("list").in_collection(self.collection.name()))
     }
 
     async fn run(self) -> Result<Page> {
         let (engine, scope) = (&self.collection.engine, self.collection.scope().await?);
-        engine.page(&self.query, scope).await.map_err(|e| e.during("list").in_collection(&engine.names.collection))
+        engine
+            .page(&self.query, scope)
+            .await
+            .map_err(|e| e.during("list").in_collection(&engine.names.collection))
     }
 }
 
@@ -559,7 +592,9 @@ impl Restore {
 
     async fn run(self) -> Result<Written> {
         if self.which == Which::Latest {
-            return Err(Error::validation("name the version or the time to restore to").during("restore").on_item(self.id));
+            return Err(Error::validation("name the version or the time to restore to")
+                .during("restore")
+                .on_item(self.id));
         }
         let (engine, scope) = (&self.collection.engine, self.collection.scope().await?);
         Ok(engine.restore(self.id, self.which, &self.options, scope).await?.into())
@@ -684,7 +719,10 @@ impl Verify {
 
     async fn run(self) -> Result<Verification> {
         let (engine, scope) = (&self.collection.engine, self.collection.scope().await?);
-        engine.verify(self.repair, scope).await.map_err(|e| e.during("verify").in_collection(&engine.names.collection))
+        engine
+            .verify(self.repair, scope)
+            .await
+            .map_err(|e| e.during("verify").in_collection(&engine.names.collection))
     }
 }
 
@@ -704,8 +742,9 @@ impl Import {
         Self { collection: collection.clone(), key: key.to_owned(), log: None }
     }
 
-    /// Gives the log a name (1 to 200 bytes), so that its lines are recognised when it is imported again, those without a time too. How far it was
-    /// carried out is kept with what was written: lines up to there are skipped unread. A named log may grow at its end; another log has another name.
+    /// Gives the log a name (1 to 200 bytes), so that its lines are recognised when it is imported again,
+    /// those without a time too. How far it was carried out is kept with what was written: lines up to there
+    /// are skipped unread. A named log may grow at its end; another log has another name.
     pub fn log(mut self, name: impl Into<String>) -> Self {
         self.log = Some(name.into());
         self

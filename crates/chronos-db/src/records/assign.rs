@@ -55,9 +55,10 @@ impl Assigned {
 }
 
 impl Chronos {
-    /// Gives every document without a tenant, in the database a route leads to, the tenant `tenant`: what was written before several tenants could meet
-    /// there, or by contexts of version 1 that name none. The collection of the route is the only one, if it names one. An item that has a tenant keeps
-    /// it. It can be stopped and run again at any time.
+    /// Gives every document without a tenant, in the database a route leads to, the tenant `tenant`: what was
+    /// written before several tenants could meet there, or by contexts of version 1 that name none. The
+    /// collection of the route is the only one, if it names one. An item that has a tenant keeps it. It can
+    /// be stopped and run again at any time.
     pub fn migrate_tenants(&self, route: Route, tenant: impl Into<String>) -> MigrateTenants {
         MigrateTenants { chronos: self.clone(), route, tenant: tenant.into(), dry_run: false }
     }
@@ -76,9 +77,12 @@ impl MigrateTenants {
         let only = self.route.collection.clone();
         let mut route = self.route.clone();
         if *route.tenant.get_or_insert_with(|| self.tenant.clone()) != self.tenant {
-            return Err(named(Error::validation("the route names another tenant than the one that documents are to get")));
+            return Err(named(Error::validation(
+                "the route names another tenant than the one that documents are to get",
+            )));
         }
-        let resolved = self.chronos.route(&route.collection(only.as_deref().unwrap_or("any"))).map_err(named)?;
+        let resolved =
+            self.chronos.route(&route.collection(only.as_deref().unwrap_or("any"))).map_err(named)?;
         let documents = self.chronos.documents(&resolved.entry.connection).map_err(named)?;
         let collections = match only {
             Some(name) => vec![name],
@@ -91,7 +95,9 @@ impl MigrateTenants {
         for collection in collections {
             let names = Names::new(&resolved.database, &collection);
             let work = Work { documents: &*documents, names, tenant: &self.tenant, dry_run: self.dry_run };
-            work.collection(&mut done).await.map_err(|error| error.during("migrate").in_collection(&collection))?;
+            work.collection(&mut done)
+                .await
+                .map_err(|error| error.during("migrate").in_collection(&collection))?;
         }
         Ok(done)
     }
@@ -139,15 +145,19 @@ impl Work<'_> {
             // Heads last: an item is the tenant's when its head says so, and by then all its versions do.
             let (versions, left_versions) = self.documents_of(ver, version, unchanged_row).await?;
             let (mut notes, mut left) = (0, left_versions);
-            let kinds: [(&Namespace, Unchanged); 3] =
-                [(gc, unchanged_note), (locks, |lock| same(lock, "token")), (claims, |claim| same(claim, "itemId"))];
+            let kinds: [(&Namespace, Unchanged); 3] = [
+                (gc, unchanged_note),
+                (locks, |lock| same(lock, "token")),
+                (claims, |claim| same(claim, "itemId")),
+            ];
             for (namespace, unchanged) in kinds {
                 let (given, kept) = self.documents_of(namespace, Filter::All, unchanged).await?;
                 (notes, left) = (notes + given, left + kept);
             }
             self.own_names().await?;
             let (items, left_items) = self.documents_of(head, Filter::All, |head| same(head, "cv")).await?;
-            (done.items, done.versions, done.notes) = (done.items + items, done.versions + versions, done.notes + notes);
+            (done.items, done.versions, done.notes) =
+                (done.items + items, done.versions + versions, done.notes + notes);
             any |= items + versions + notes > 0;
             left += left_items;
             // Whoever read a head before it changed may have written one more version since.
@@ -162,15 +172,31 @@ impl Work<'_> {
         Ok(())
     }
 
-    /// Gives the documents of one collection of the store the tenant; returns how many got it, and how many others changed meanwhile.
-    async fn documents_of(&self, namespace: &Namespace, filter: Filter, unchanged: Unchanged) -> Result<(u64, u64)> {
+    /// Gives the documents of one collection of the store the tenant; returns how many got it, and how many
+    /// others changed meanwhile.
+    async fn documents_of(
+        &self,
+        namespace: &Namespace,
+        filter: Filter,
+        unchanged: Unchanged,
+    ) -> Result<(u64, u64)> {
         let filter = Scope::Untenanted.narrow(filter);
-        let without = if self.dry_run { ["inline", "riders", "metaIndexed", "fullShadow"].map(str::to_owned).to_vec() } else { Vec::new() };
+        let without = if self.dry_run {
+            ["inline", "riders", "metaIndexed", "fullShadow"].map(str::to_owned).to_vec()
+        } else {
+            Vec::new()
+        };
         let (mut given, mut left, mut after) = (0, 0, None);
         loop {
             let order = vec![("_id".to_owned(), Direction::Ascending)];
-            let scan =
-                Scan { filter: filter.clone(), order, after: after.take(), limit: Some(ROUND), without: without.clone(), newest: None };
+            let scan = Scan {
+                filter: filter.clone(),
+                order,
+                after: after.take(),
+                limit: Some(ROUND),
+                without: without.clone(),
+                newest: None,
+            };
             let found: Vec<Document> = self.documents.scan(namespace, scan).try_collect().await?;
             let Some(last) = found.last() else { return Ok((given, left)) };
             after = Some(vec![last.get("_id").cloned().unwrap_or(Bson::Null)]);

@@ -17,7 +17,8 @@ const GROUP: usize = 256;
 
 type Reply = oneshot::Sender<Result<Option<RawDocumentBuf>, Arc<Error>>>;
 
-/// Collects `get`s of one collection while others are under way. A read begins after it was asked for, so it sees every write acknowledged before.
+/// Collects `get`s of one collection while others are under way. A read begins after it was asked for, so it
+/// sees every write acknowledged before.
 #[derive(Debug)]
 pub(crate) struct Batcher {
     documents: Arc<dyn DocumentStore>,
@@ -120,7 +121,8 @@ impl Batcher {
     }
 }
 
-/// One of the places for reads under way, given back whatever becomes of the read: a panic must not leave one less.
+/// One of the places for reads under way, given back whatever becomes of the read: a panic must not leave one
+/// less.
 struct Place {
     batcher: Arc<Batcher>,
     gathered: bool,
@@ -132,7 +134,8 @@ impl Drop for Place {
             let mut queue = self.batcher.queue.lock().unwrap_or_else(PoisonError::into_inner);
             queue.in_flight -= 1;
             if !self.gathered {
-                // The runtime ends, or it would have been polled. Whoever waits hears that the read was given up.
+                // The runtime ends, or it would have been polled. Whoever waits hears that the read was given
+                // up.
                 queue.gathering = false;
                 queue.waiting.clear();
             }
@@ -141,7 +144,8 @@ impl Drop for Place {
     }
 }
 
-/// A read that nobody else could share takes place in its caller's task, which saves the way to another one. Those that come meanwhile are grouped.
+/// A read that nobody else could share takes place in its caller's task, which saves the way to another one.
+/// Those that come meanwhile are grouped.
 struct Alone(Arc<Batcher>);
 
 impl Alone {

@@ -1,5 +1,5 @@
-//! Buckets that are not made anew in silence: a folder that is not mounted, or a bucket that was deleted, would otherwise take new objects as if
-//! there had never been others.
+//! Buckets that are not made anew in silence: a folder that is not mounted, or a bucket that was deleted,
+//! would otherwise take new objects as if there had never been others.
 
 use std::fmt;
 use std::sync::Arc;
@@ -56,7 +56,10 @@ impl NotedBucket {
 
 impl fmt::Debug for NotedBucket {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("NotedBucket").field("inner", &self.inner).field("noted", &self.noted).finish_non_exhaustive()
+        f.debug_struct("NotedBucket")
+            .field("inner", &self.inner)
+            .field("noted", &self.noted)
+            .finish_non_exhaustive()
     }
 }
 
@@ -67,8 +70,8 @@ impl ObjectStorage for NotedBucket {
         let put = match self.inner.put(key, body.clone(), known.clone()).await {
             Err(missing) if missing.kind() == ErrorKind::NotFound => {
                 if self.noted.load(Ordering::Acquire) || self.is_noted().await? {
-                    // Two first puts may meet: this one looked before the other had made the bucket. What is noted was there before its note, so
-                    // now it has to be there.
+                    // Two first puts may meet: this one looked before the other had made the bucket. What is
+                    // noted was there before its note, so now it has to be there.
                     match self.inner.put(key, body, known).await {
                         Err(missing) if missing.kind() == ErrorKind::NotFound => {
                             return Err(Error::storage(format!(
@@ -166,12 +169,24 @@ mod tests {
     #[tokio::test]
     async fn of_two_first_puts_of_a_bucket_both_are_stored() {
         let dir = tempfile::tempdir().unwrap();
-        let documents: Arc<dyn DocumentStore> = Arc::new(EmbeddedDocuments::open(":memory:", Env::default()).unwrap());
+        let documents: Arc<dyn DocumentStore> =
+            Arc::new(EmbeddedDocuments::open(":memory:", Env::default()).unwrap());
         let folder = || StoreObjects::local(dir.path(), "bucket").unwrap();
-        let noted = |inner| NotedBucket::new(inner, Arc::clone(&documents), &"app".into(), "objects/bucket".into(), Arc::default());
+        let noted = |inner| {
+            NotedBucket::new(
+                inner,
+                Arc::clone(&documents),
+                &"app".into(),
+                "objects/bucket".into(),
+                Arc::default(),
+            )
+        };
         let raced = Raced { folder: folder(), other: Mutex::new(Some(noted(Arc::new(folder())))) };
         let one = noted(Arc::new(raced));
-        assert_eq!(one.put("one", Bytes::from_static(b"1"), PutOptions::default()).await.unwrap(), Put::Stored);
+        assert_eq!(
+            one.put("one", Bytes::from_static(b"1"), PutOptions::default()).await.unwrap(),
+            Put::Stored
+        );
         for (key, bytes) in [("one", "1"), ("other", "2")] {
             assert_eq!(folder().get(key).await.unwrap().unwrap(), bytes);
         }

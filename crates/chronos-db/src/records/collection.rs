@@ -7,7 +7,8 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::actions::{
-    Create, Delete, Enrich, Get, Given, History, Import, List, Lock, Replace, Restore, RestoreCollection, SmartInsert, Update, Verify,
+    Create, Delete, Enrich, Get, Given, History, Import, List, Lock, Replace, Restore, RestoreCollection,
+    SmartInsert, Update, Verify,
 };
 use super::engine::Engine;
 use super::flush::FlushReport;
@@ -18,7 +19,8 @@ use super::typed::TypedCollection;
 use crate::Result;
 use crate::route::sharing::Tenancy;
 
-/// One collection of records in one database, as [`Chronos::with`](crate::Chronos::with) resolved it. Cheap to clone.
+/// One collection of records in one database, as [`Chronos::with`](crate::Chronos::with) resolved it. Cheap
+/// to clone.
 ///
 /// Every method begins an action: a builder that runs when it is awaited.
 ///
@@ -50,7 +52,11 @@ pub struct Collection {
 impl fmt::Debug for Collection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (database, name) = (self.database(), self.name());
-        f.debug_struct("Collection").field("database", &database).field("name", &name).field("tenancy", &self.tenancy).finish()
+        f.debug_struct("Collection")
+            .field("database", &database)
+            .field("name", &name)
+            .field("tenancy", &self.tenancy)
+            .finish()
     }
 }
 
@@ -72,8 +78,9 @@ impl Collection {
         &self.engine.names.head.database
     }
 
-    /// Whether anything was ever written to the collection, of what this handle sees: deleted and erased items count. A collection comes into being
-    /// with its first item, so a name that was misspelt is one of a collection that does not exist.
+    /// Whether anything was ever written to the collection, of what this handle sees: deleted and erased
+    /// items count. A collection comes into being with its first item, so a name that was misspelt is one of
+    /// a collection that does not exist.
     ///
     /// # Errors
     /// `TXN_ERROR` if the store fails.
@@ -87,13 +94,14 @@ impl Collection {
         TypedCollection::new(self.clone())
     }
 
-    /// Creates an item from anything that is `Serialize`: a type of yours, `serde_json::json!`, a [`Json`](crate::Json) with exact numbers. A `_system`
-    /// in the document is ignored.
+    /// Creates an item from anything that is `Serialize`: a type of yours, `serde_json::json!`, a
+    /// [`Json`](crate::Json) with exact numbers. A `_system` in the document is ignored.
     pub fn create(&self, document: impl Serialize) -> Create {
         Create::new(self, Given::new(&document))
     }
 
-    /// Merges top-level fields into the current document (or replaces it, where the configuration's `updateMode` says so).
+    /// Merges top-level fields into the current document (or replaces it, where the configuration's
+    /// `updateMode` says so).
     pub fn update(&self, id: &ItemId, fields: impl Serialize) -> Update {
         Update::new(self, *id, Given::new(&fields))
     }
@@ -103,17 +111,20 @@ impl Collection {
         Replace::new(self, *id, Given::new(&document))
     }
 
-    /// Deletes the item: it disappears from reads, its versions stay. Where `logicalDelete` is off, it and all its versions are erased.
+    /// Deletes the item: it disappears from reads, its versions stay. Where `logicalDelete` is off, it and
+    /// all its versions are erased.
     pub fn delete(&self, id: &ItemId) -> Delete {
         Delete::new(self, *id)
     }
 
-    /// Merges a patch (an object) or several (an array of objects) deeply into the document, as one version; see [`merge`](crate::merge).
+    /// Merges a patch (an object) or several (an array of objects) deeply into the document, as one version;
+    /// see [`merge`](crate::merge).
     pub fn enrich(&self, id: &ItemId, patches: impl Serialize) -> Enrich {
         Enrich::new(self, *id, Given::new(&patches))
     }
 
-    /// Enriches the live item whose properties `unique_keys` equal the document's, or creates it. Concurrent calls create one item.
+    /// Enriches the live item whose properties `unique_keys` equal the document's, or creates it. Concurrent
+    /// calls create one item.
     pub fn smart_insert(&self, document: impl Serialize, unique_keys: &[&str]) -> SmartInsert {
         SmartInsert::new(self, Given::new(&document), unique_keys)
     }
@@ -158,8 +169,9 @@ impl Collection {
         Import::new(self, key_property)
     }
 
-    /// The newest collection version below which nothing is missing and nothing changes any more; −1 while the collection is empty. Tenants that share a
-    /// database also share the numbers of a collection: for each of them, those of the others are gaps.
+    /// The newest collection version below which nothing is missing and nothing changes any more; −1 while
+    /// the collection is empty. Tenants that share a database also share the numbers of a collection: for
+    /// each of them, those of the others are gaps.
     ///
     /// # Errors
     /// `TXN_ERROR` if the store fails.
@@ -167,17 +179,18 @@ impl Collection {
         self.engine.stable_cv().await
     }
 
-    /// Waits until every committed version is stored, or `limit` has passed. Says what still waits, and why; in a database
-    /// that tenants share, of this one's.
+    /// Waits until every committed version is stored, or `limit` has passed. Says what still waits, and why;
+    /// in a database that tenants share, of this one's.
     ///
     /// # Errors
-    /// `TXN_ERROR` if the store fails. A failing object storage is no error here: what it didn't take is counted and named.
+    /// `TXN_ERROR` if the store fails. A failing object storage is no error here: what it didn't take is
+    /// counted and named.
     pub async fn drain(&self, limit: Duration) -> Result<FlushReport> {
         self.engine.drain_flusher(limit, false, self.scope().await?).await
     }
 
-    /// Waits until the versions that this process has committed are stored, or `limit` has passed; what others committed is not waited for.
-    /// Says what still waits, of others too.
+    /// Waits until the versions that this process has committed are stored, or `limit` has passed; what
+    /// others committed is not waited for. Says what still waits, of others too.
     ///
     /// # Errors
     /// As [`drain`](Self::drain).
@@ -193,9 +206,9 @@ impl Collection {
         self.engine.ensure_property(property, self.scope().await?).await
     }
 
-    /// Removes objects of large payloads whose commit never came, if they were begun at least `age` ago by the store's time, and looks once more for
-    /// objects of items that were erased a day ago or earlier. Keep `age` above an hour: younger ones may belong to a write under way, which then has
-    /// to store them anew.
+    /// Removes objects of large payloads whose commit never came, if they were begun at least `age` ago by
+    /// the store's time, and looks once more for objects of items that were erased a day ago or earlier. Keep
+    /// `age` above an hour: younger ones may belong to a write under way, which then has to store them anew.
     ///
     /// # Errors
     /// `TXN_ERROR` or `STORAGE_ERROR` if a store fails; calling it again goes on.
@@ -203,12 +216,17 @@ impl Collection {
         self.engine.collect_orphans(age, self.scope().await?).await
     }
 
-    /// Where `versioning` is off: removes version rows, and the objects of superseded versions, that were written at least `grace` ago.
-    /// Keep `grace` above a minute: younger rows still decide races. Returns how many rows went; 0 where versions are kept.
+    /// Where `versioning` is off: removes version rows, and the objects of superseded versions, that were
+    /// written at least `grace` ago. Keep `grace` above a minute: younger rows still decide races. Returns
+    /// how many rows went; 0 where versions are kept.
     ///
     /// # Errors
     /// `TXN_ERROR` or `STORAGE_ERROR` if a store fails; calling it again goes on.
     pub async fn trim(&self, grace: Duration) -> Result<u64> {
-        if self.engine.settings.versioning { Ok(0) } else { self.engine.trim(grace, self.scope().await?).await }
+        if self.engine.settings.versioning {
+            Ok(0)
+        } else {
+            self.engine.trim(grace, self.scope().await?).await
+        }
     }
 }

@@ -25,7 +25,8 @@ use crate::documents::{Direction, DocumentStore, Filter, Guard, Index, Scan, Wri
 use crate::objects::ObjectStorage;
 use crate::{Env, Error, ErrorKind, Result};
 
-/// The sequence of a collection's `cv` in its counter collection, and the mark below which it is without gaps.
+/// The sequence of a collection's `cv` in its counter collection, and the mark below which it is without
+/// gaps.
 pub(crate) const CV: &str = "cv";
 pub(crate) const STABLE: &str = "stable";
 
@@ -47,7 +48,10 @@ pub(crate) struct Space {
 
 impl fmt::Debug for Space {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Space").field("json", &self.json).field("content", &self.content).finish_non_exhaustive()
+        f.debug_struct("Space")
+            .field("json", &self.json)
+            .field("content", &self.content)
+            .finish_non_exhaustive()
     }
 }
 
@@ -61,7 +65,8 @@ pub(crate) struct Settings {
     pub(crate) update_mode: UpdateMode,
     pub(crate) shadow: Option<DevShadow>,
     pub(crate) rules: PayloadRules,
-    /// Handles of one tenant and handles of all tenants lead here, as to logs: lists of both need their indexes, whichever writes.
+    /// Handles of one tenant and handles of all tenants lead here, as to logs: lists of both need their
+    /// indexes, whichever writes.
     pub(crate) all_and_one: bool,
 }
 
@@ -100,7 +105,10 @@ pub(crate) struct Engine {
 impl fmt::Debug for Engine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Names { head, collection, .. } = &self.names;
-        f.debug_struct("Engine").field("database", &head.database).field("collection", collection).finish_non_exhaustive()
+        f.debug_struct("Engine")
+            .field("database", &head.database)
+            .field("collection", collection)
+            .finish_non_exhaustive()
     }
 }
 
@@ -139,8 +147,8 @@ impl Engine {
         })
     }
 
-    /// Before the first write: the indexes that decide every race, and the mark of a collection that others began.
-    /// From here on this process also stores what another left unstored.
+    /// Before the first write: the indexes that decide every race, and the mark of a collection that others
+    /// began. From here on this process also stores what another left unstored.
     pub(crate) async fn ensure(self: &Arc<Self>, scope: &Scope) -> Result<()> {
         self.serve(scope);
         if !self.ready.initialized() {
@@ -150,7 +158,11 @@ impl Engine {
         }
         let (all, each) = self.views(scope);
         if all {
-            self.lists.get_or_try_init(|| async { self.documents.ensure(&self.names.head, &self.list_indexes()).await }).await?;
+            self.lists
+                .get_or_try_init(|| async {
+                    self.documents.ensure(&self.names.head, &self.list_indexes()).await
+                })
+                .await?;
         }
         if each {
             self.tenant_lists.get_or_try_init(|| self.prepare_tenants()).await?;
@@ -166,14 +178,19 @@ impl Engine {
         }
     }
 
-    /// The filter, of documents that some handle of this sees. Tenants that meet in one database may have their objects in different places; what one of
-    /// them left to store, or to remove, is the business of who opens that place.
+    /// The filter, of documents that some handle of this sees. Tenants that meet in one database may have
+    /// their objects in different places; what one of them left to store, or to remove, is the business of
+    /// who opens that place.
     pub(crate) fn of_served(&self, filter: Filter) -> Filter {
         let served = self.served.lock().unwrap_or_else(PoisonError::into_inner);
         match served.as_slice() {
             // Where nobody else comes, the index alone finds them.
-            several if !several.iter().any(Scope::is_one_of_several) || several.contains(&Scope::All) => filter,
-            several => Filter::Or(several.iter().map(|scope| scope.narrow(Filter::All)).collect()).and(filter),
+            several if !several.iter().any(Scope::is_one_of_several) || several.contains(&Scope::All) => {
+                filter
+            }
+            several => {
+                Filter::Or(several.iter().map(|scope| scope.narrow(Filter::All)).collect()).and(filter)
+            }
         }
     }
 
@@ -189,8 +206,11 @@ impl Engine {
 
     async fn prepare_tenants(&self) -> Result<()> {
         self.documents.ensure(&self.names.head, &tenant_list_indexes(self.list_indexes())).await?;
-        // The unique indexes over rows decide races of everybody, as a collection's numbers are everybody's; this one is for who verifies one tenant.
-        self.documents.ensure(&self.names.ver, &[by_tenant(Index::on("ver_item_ov", &["itemId", "ov"]))]).await
+        // The unique indexes over rows decide races of everybody, as a collection's numbers are everybody's;
+        // this one is for who verifies one tenant.
+        self.documents
+            .ensure(&self.names.ver, &[by_tenant(Index::on("ver_item_ov", &["itemId", "ov"]))])
+            .await
     }
 
     async fn prepare(&self) -> Result<()> {
@@ -198,14 +218,20 @@ impl Engine {
             return Err(self.explain_duplicates(error).await);
         }
         let found = self.documents.get(&self.names.counter, vec![CV.into(), STABLE.into()]).await?;
-        let value = |id: &str| found.iter().find(|doc| doc.get_str("_id").ok() == Some(id)).map(|doc| super::model::number(doc, "value"));
+        let value = |id: &str| {
+            found
+                .iter()
+                .find(|doc| doc.get_str("_id").ok() == Some(id))
+                .map(|doc| super::model::number(doc, "value"))
+        };
         if value(STABLE).is_none() && value(CV).is_none() {
             let mut batch = crate::documents::Batch::new();
             batch.push(&self.names.counter, Write::insert(bson::doc! { "_id": super::own::KEPT }));
             self.documents.apply(batch).await?;
         }
         match (value(STABLE).flatten(), value(CV).flatten()) {
-            // A counter without a mark was kept by the originals: what they left is not gapless, and is never touched again.
+            // A counter without a mark was kept by the originals: what they left is not gapless, and is never
+            // touched again.
             (None, counter) => self.move_mark(counter.unwrap_or(-1)).await?,
             // Nothing at or below the mark ever changes, so no number there is given out any more.
             (Some(mark), counter) if mark > counter.unwrap_or(-1) => {
@@ -217,7 +243,8 @@ impl Engine {
         Ok(())
     }
 
-    /// The originals could leave several rows of one version behind: such a collection can be read, but not written.
+    /// The originals could leave several rows of one version behind: such a collection can be read, but not
+    /// written.
     async fn explain_duplicates(&self, error: Error) -> Error {
         // What another kind of index has let in is seen only once ours can be made.
         if error.is_retryable() || error.kind() != ErrorKind::Database {
@@ -281,7 +308,8 @@ impl Engine {
     }
 
     pub(crate) async fn heads(&self, ids: &[ItemId]) -> Result<HashMap<ItemId, Head>> {
-        let found = self.documents.get_stored(&self.names.head, ids.iter().map(|id| id.bson()).collect()).await?;
+        let found =
+            self.documents.get_stored(&self.names.head, ids.iter().map(|id| id.bson()).collect()).await?;
         found.iter().map(|stored| Head::read(stored).map(|head| (head.id, head))).collect()
     }
 
@@ -289,8 +317,15 @@ impl Engine {
     pub(crate) async fn holds_any(&self, scope: &Scope) -> Result<bool> {
         let version = Filter::Field("op".into(), Test::Ne(Op::Void.as_str().into()));
         // Of a first write that was interrupted there may be a row alone.
-        for (namespace, filter, large) in [(&self.names.head, Filter::All, "fullShadow"), (&self.names.ver, version, "inline")] {
-            let scan = Scan { filter: scope.narrow(filter), limit: Some(1), without: vec![large.into()], ..Scan::default() };
+        for (namespace, filter, large) in
+            [(&self.names.head, Filter::All, "fullShadow"), (&self.names.ver, version, "inline")]
+        {
+            let scan = Scan {
+                filter: scope.narrow(filter),
+                limit: Some(1),
+                without: vec![large.into()],
+                ..Scan::default()
+            };
             if self.documents.scan_stored(namespace, scan).try_next().await?.is_some() {
                 return Ok(true);
             }
@@ -330,12 +365,20 @@ impl Engine {
     pub(crate) fn bucket(&self, name: &str) -> Result<Arc<dyn ObjectStorage>> {
         match &self.space {
             Some(space) => {
-                let noted = Arc::clone(self.noted.lock().unwrap_or_else(PoisonError::into_inner).entry(name.to_owned()).or_default());
+                let noted = Arc::clone(
+                    self.noted
+                        .lock()
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .entry(name.to_owned())
+                        .or_default(),
+                );
                 let (inner, documents) = ((space.open)(name)?, Arc::clone(&self.documents));
                 let note = format!("{}/{name}", space.storage);
                 Ok(Arc::new(NotedBucket::new(inner, documents, &self.names.head.database, note, noted)))
             }
-            None => Err(Error::storage(format!("the payload lies in bucket `{name}`, but this database has no object storage configured"))),
+            None => Err(Error::storage(format!(
+                "the payload lies in bucket `{name}`, but this database has no object storage configured"
+            ))),
         }
     }
 }
@@ -343,7 +386,8 @@ impl Engine {
 /// The indexes of lists over all documents, by declared properties too.
 fn list_indexes<'p>(declared: impl Iterator<Item = &'p str>) -> Vec<Index> {
     // One for each order that every list has.
-    let orders = ["updatedAt", "createdAt", "cv", "ov"].map(|path| Index::on(&format!("head_{path}"), &[path, "_id"]));
+    let orders =
+        ["updatedAt", "createdAt", "cv", "ov"].map(|path| Index::on(&format!("head_{path}"), &[path, "_id"]));
     // And one of the few whose properties had no room in the index.
     let incomplete = Index::on("head_incomplete", &["notIndexed", "_id"]).only_if_exists("notIndexed");
     orders.into_iter().chain(declared.map(property_index)).chain([incomplete]).collect()
@@ -374,7 +418,8 @@ pub(crate) fn version_indexes() -> [Index; 5] {
         Index::on("ver_cv", &["cv"]).unique(),
         Index::on("ver_item_at", &["itemId", "at"]),
         Index::on("ver_item_cv", &["itemId", "cv"]),
-        // In the order in which the flusher takes what waits. (`ver_unflushed` of older versions was over the time alone.)
+        // In the order in which the flusher takes what waits. (`ver_unflushed` of older versions was over the
+        // time alone.)
         Index::on("ver_waiting", &["unflushedSince", "_id"]).only_if_exists("unflushedSince"),
     ]
 }

@@ -1,9 +1,11 @@
 //! Erasing an item for good: what is left of its versions is their numbers.
 //!
-//! The commit of the ERASE row makes everything below it absent to every reader; what follows here takes the bytes away, and may be begun again at any
-//! point, by any process. Rows become stubs first, and objects are looked for after that: whoever still puts an object of the item finds, when it
-//! writes down that it has, that the row is no longer the one it stored, and takes the object back (see `flush.rs`). What a process put that died before
-//! it could look, or what a network delivers late, is found by the note that has the item's objects looked for once more.
+//! The commit of the ERASE row makes everything below it absent to every reader; what follows here takes the
+//! bytes away, and may be begun again at any point, by any process. Rows become stubs first, and objects are
+//! looked for after that: whoever still puts an object of the item finds, when it writes down that it has,
+//! that the row is no longer the one it stored, and takes the object back (see `flush.rs`). What a process
+//! put that died before it could look, or what a network delivers late, is found by the note that has the
+//! item's objects looked for once more.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -35,7 +37,8 @@ impl Engine {
     pub(crate) async fn erase(&self, erasure: &Row) -> Result<()> {
         self.note_erasure(erasure).await?;
         self.env.fail.hit("erase.after_note")?;
-        // Before anything goes every reader must see that it may. (A head that lags, or that was brought back before this library kept the numbers.)
+        // Before anything goes every reader must see that it may. (A head that lags, or that was brought back
+        // before this library kept the numbers.)
         self.roll_forward(erasure.id).await?;
         let mut rows = self.rows_of(erasure.id).try_chunks(ROUND);
         while let Some(rows) = rows.next().await {
@@ -56,14 +59,21 @@ impl Engine {
         self.remove_objects_of(&rows).await?;
         let mut batch = Batch::new();
         for row in &rows {
-            // While an object has yet to be stored, somebody may store it after the look above; that changes the row.
-            let guard =
-                row.unflushed_since.map_or(Guard::Any, |since| Guard::Equals { field: "unflushedSince".into(), value: since.into() });
+            // While an object has yet to be stored, somebody may store it after the look above; that changes
+            // the row.
+            let guard = row.unflushed_since.map_or(Guard::Any, |since| Guard::Equals {
+                field: "unflushedSince".into(),
+                value: since.into(),
+            });
             batch.push(&self.names.ver, Write::put(row.erased().stored(), guard));
         }
         let outcomes = self.documents.apply(batch).await?;
-        let stored: Vec<Row> =
-            rows.into_iter().zip(outcomes).filter(|(_, outcome)| *outcome == Outcome::Refused).map(|(row, _)| row).collect();
+        let stored: Vec<Row> = rows
+            .into_iter()
+            .zip(outcomes)
+            .filter(|(_, outcome)| *outcome == Outcome::Refused)
+            .map(|(row, _)| row)
+            .collect();
         if stored.is_empty() {
             return Ok(());
         }
@@ -99,14 +109,17 @@ impl Engine {
         Ok(None)
     }
 
-    /// Where objects of an item may lie. The original library put those of its properties elsewhere, and recorded them in the documents alone.
+    /// Where objects of an item may lie. The original library put those of its properties elsewhere, and
+    /// recorded them in the documents alone.
     fn prefixes(&self, id: ItemId) -> Result<Vec<(Arc<dyn ObjectStorage>, String)>> {
         let Some(space) = &self.space else { return Ok(Vec::new()) };
         let mut prefixes = vec![keys::item_prefix(&self.names.collection, &id.to_string())?];
         let collection = self.names.collection.trim().to_lowercase();
         for path in self.settings.map.base64.keys() {
             let property = path.replace("[]", "");
-            prefixes.extend([property.to_lowercase(), property].map(|property| format!("{collection}/{property}/{id}/")));
+            prefixes.extend(
+                [property.to_lowercase(), property].map(|property| format!("{collection}/{property}/{id}/")),
+            );
         }
         prefixes.sort();
         prefixes.dedup();
@@ -133,13 +146,16 @@ impl Engine {
         self.discard(row.content.objects().filter(|object| !needed.contains(object))).await
     }
 
-    /// Removes the objects again that were stored for rows that are no longer what they were, if that is because their items were erased, or because
-    /// something newer took their place where versions are not kept.
+    /// Removes the objects again that were stored for rows that are no longer what they were, if that is
+    /// because their items were erased, or because something newer took their place where versions are not
+    /// kept.
     pub(super) async fn take_back(&self, rows: &[&Row]) -> Result<()> {
         let ids = rows.iter().map(|row| row.row_id.into()).collect();
         let found = self.documents.get_stored(&self.names.ver, ids).await?;
-        let now: HashMap<ObjectId, Op> =
-            found.iter().map(|stored| Row::read(stored).map(|row| (row.row_id, row.op))).collect::<Result<_>>()?;
+        let now: HashMap<ObjectId, Op> = found
+            .iter()
+            .map(|stored| Row::read(stored).map(|row| (row.row_id, row.op)))
+            .collect::<Result<_>>()?;
         for row in rows {
             if let Err(error) = self.take_back_one(row, now.get(&row.row_id).copied()).await {
                 tracing::warn!(item = %row.id, ov = row.ov, %error, "an object that was stored in vain is left to the clean-up");
@@ -166,7 +182,8 @@ impl Engine {
         }
     }
 
-    /// Notes the objects of a row like those of a commit that never came: the clean-up looks which of them are needed.
+    /// Notes the objects of a row like those of a commit that never came: the clean-up looks which of them
+    /// are needed.
     async fn leave_to_clean_up(&self, row: &Row) -> Result<()> {
         let noted = Noted {
             note: format!("upload/{}", self.env.random.object_id()),

@@ -31,17 +31,26 @@ pub(crate) struct Externalized {
     pub(crate) refs: Vec<BlobRef>,
 }
 
-/// Replaces the base64 text at every configured path by a reference. References that `known` has recorded stay what they are.
+/// Replaces the base64 text at every configured path by a reference. References that `known` has recorded
+/// stay what they are.
 ///
 /// # Errors
-/// `EXTERNALIZATION_ERROR` if a value is neither such a reference nor canonical, padded base64; nothing is changed then that a caller keeps.
-pub(crate) fn externalize(document: &mut Map, map: &CollectionMap, known: &[BlobRef], place: Place<'_>) -> Result<Externalized> {
+/// `EXTERNALIZATION_ERROR` if a value is neither such a reference nor canonical, padded base64; nothing is
+/// changed then that a caller keeps.
+pub(crate) fn externalize(
+    document: &mut Map,
+    map: &CollectionMap,
+    known: &[BlobRef],
+    place: Place<'_>,
+) -> Result<Externalized> {
     let mut out = Externalized::default();
     for (path, property) in &map.base64 {
         let segments: Vec<&str> = path.split('.').flat_map(split_array_mark).collect();
         let Some((first, rest)) = segments.split_first() else { continue };
         if let Some(value) = document.get_mut(*first) {
-            descend(value, rest, (*first).to_owned(), &mut |value, path| replace(value, &path, property, known, place, &mut out))?;
+            descend(value, rest, (*first).to_owned(), &mut |value, path| {
+                replace(value, &path, property, known, place, &mut out)
+            })?;
         }
     }
     Ok(out)
@@ -58,9 +67,10 @@ type Visit<'a> = dyn FnMut(&mut Json, String) -> Result<()> + 'a;
 fn descend(value: &mut Json, path: &[&str], at: String, visit: &mut Visit<'_>) -> Result<()> {
     match (path, value) {
         ([], value) => visit(value, at),
-        (["[]", rest @ ..], Json::Array(items)) => {
-            items.iter_mut().enumerate().try_for_each(|(i, item)| descend(item, rest, format!("{at}.{i}"), visit))
-        }
+        (["[]", rest @ ..], Json::Array(items)) => items
+            .iter_mut()
+            .enumerate()
+            .try_for_each(|(i, item)| descend(item, rest, format!("{at}.{i}"), visit)),
         ([first, rest @ ..], Json::Object(map)) => match map.get_mut(*first) {
             Some(value) => descend(value, rest, format!("{at}.{first}"), visit),
             None => Ok(()),
@@ -77,12 +87,18 @@ fn replace(
     place: Place<'_>,
     out: &mut Externalized,
 ) -> Result<()> {
-    let invalid = || Error::new(ErrorKind::Externalization, format!("Property '{path}' is not valid base64 (standard alphabet, padded)"));
+    let invalid = || {
+        Error::new(
+            ErrorKind::Externalization,
+            format!("Property '{path}' is not valid base64 (standard alphabet, padded)"),
+        )
+    };
     let text = match &*value {
         Json::Null => return Ok(()),
         Json::String(text) => text,
         other => {
-            // What a reader got and sends back unchanged keeps its blob; any other object here is the user's mistake.
+            // What a reader got and sends back unchanged keeps its blob; any other object here is the user's
+            // mistake.
             let same = known.iter().find(|r| reference(r) == *other).ok_or_else(invalid)?;
             out.refs.push(BlobRef { path: path.to_owned(), ..same.clone() });
             return Ok(());
@@ -90,7 +106,14 @@ fn replace(
     };
     let bytes = STANDARD.decode(text).map_err(|e| invalid().caused_by(e))?;
     let rendition = rendition(&bytes, property)?;
-    let blob_key = keys::property(place.collection, &place.id.to_string(), place.ov, path, Rendition::Blob, place.suffix)?;
+    let blob_key = keys::property(
+        place.collection,
+        &place.id.to_string(),
+        place.ov,
+        path,
+        Rendition::Blob,
+        place.suffix,
+    )?;
     out.riders.push(Rider {
         bucket: place.bucket.to_owned(),
         key: blob_key.clone(),
@@ -100,9 +123,21 @@ fn replace(
     let text_key = match rendition {
         None => None,
         Some(text) => {
-            let key = keys::property(place.collection, &place.id.to_string(), place.ov, path, Rendition::Text, place.suffix)?;
+            let key = keys::property(
+                place.collection,
+                &place.id.to_string(),
+                place.ov,
+                path,
+                Rendition::Text,
+                place.suffix,
+            )?;
             let content_type = "text/plain; charset=utf-8".to_owned();
-            out.riders.push(Rider { bucket: place.bucket.to_owned(), key: key.clone(), content_type, bytes: Bytes::from(text) });
+            out.riders.push(Rider {
+                bucket: place.bucket.to_owned(),
+                key: key.clone(),
+                content_type,
+                bytes: Bytes::from(text),
+            });
             Some(key)
         }
     };
@@ -134,16 +169,24 @@ pub(crate) fn still_referenced(document: &Map, known: &[BlobRef]) -> Vec<BlobRef
     known.iter().filter(|r| at(&r.path) == Some(&reference(r))).cloned().collect()
 }
 
-/// The references in a document whose index entry records none, which is how the originals left it. Only what has a key that they gave this very item
-/// counts: `<collection>/<property>/<id>/v<ov>/blob.bin`.
-pub(crate) fn adopted(document: &Map, map: &CollectionMap, collection: &str, id: ItemId, bucket: &str) -> Vec<BlobRef> {
+/// The references in a document whose index entry records none, which is how the originals left it. Only what
+/// has a key that they gave this very item counts: `<collection>/<property>/<id>/v<ov>/blob.bin`.
+pub(crate) fn adopted(
+    document: &Map,
+    map: &CollectionMap,
+    collection: &str,
+    id: ItemId,
+    bucket: &str,
+) -> Vec<BlobRef> {
     let mut found = Vec::new();
     for path in map.base64.keys() {
         let segments: Vec<&str> = path.split('.').flat_map(split_array_mark).collect();
         let Some((first, rest)) = segments.split_first() else { continue };
         let Some(mut value) = document.get(*first).cloned() else { continue };
         let looked = descend(&mut value, rest, (*first).to_owned(), &mut |value, path| {
-            let text = |key: &str| value.get("ref").and_then(|r| r.get(key)).and_then(Json::as_str).map(str::to_owned);
+            let text = |key: &str| {
+                value.get("ref").and_then(|r| r.get(key)).and_then(Json::as_str).map(str::to_owned)
+            };
             if let (Some(in_bucket), Some(blob_key)) = (text("contentBucket"), text("blobKey")) {
                 let blob = BlobRef { path, bucket: in_bucket, blob_key, text_key: text("textKey") };
                 let is_own = |key: &str, file: &str| is_key_of_originals(key, collection, id, file);
@@ -168,7 +211,9 @@ fn is_key_of_originals(key: &str, collection: &str, id: ItemId, file: &str) -> b
     in_collection == collection.trim().to_lowercase()
         && !property.is_empty()
         && of == id.to_string()
-        && version.strip_prefix('v').is_some_and(|ov| !ov.is_empty() && ov.bytes().all(|b| b.is_ascii_digit()))
+        && version
+            .strip_prefix('v')
+            .is_some_and(|ov| !ov.is_empty() && ov.bytes().all(|b| b.is_ascii_digit()))
         && name == file
 }
 
@@ -187,7 +232,8 @@ fn decode(bytes: &[u8], charset: &str) -> Result<String> {
         "latin1" | "binary" | "iso-8859-1" => bytes.iter().map(|b| char::from(*b)).collect(),
         "ascii" | "us-ascii" => bytes.iter().map(|b| char::from(*b & 0x7f)).collect(),
         "utf16le" | "utf-16le" | "ucs2" | "ucs-2" => {
-            let units: Vec<u16> = bytes.chunks_exact(2).map(|pair| u16::from_le_bytes([pair[0], pair[1]])).collect();
+            let units: Vec<u16> =
+                bytes.chunks_exact(2).map(|pair| u16::from_le_bytes([pair[0], pair[1]])).collect();
             String::from_utf16_lossy(&units)
         }
         other => {
@@ -199,7 +245,8 @@ fn decode(bytes: &[u8], charset: &str) -> Result<String> {
     })
 }
 
-/// Whether a text is safe to keep as one: not empty, and at most `ratio` of it control characters other than line breaks and tabs.
+/// Whether a text is safe to keep as one: not empty, and at most `ratio` of it control characters other than
+/// line breaks and tabs.
 #[allow(clippy::cast_precision_loss)]
 pub(crate) fn is_text(text: &str, ratio: f64) -> bool {
     let units = text.encode_utf16().count();
@@ -222,8 +269,11 @@ mod tests {
 
     #[test]
     fn renditions_follow_their_character_set() {
-        let property =
-            |charset: &str| Base64Property { content_type: "text/plain".into(), preferred_text: false, text_charset: charset.into() };
+        let property = |charset: &str| Base64Property {
+            content_type: "text/plain".into(),
+            preferred_text: false,
+            text_charset: charset.into(),
+        };
         assert_eq!(rendition("漢字".as_bytes(), &property("utf8")).unwrap().unwrap(), "漢字");
         assert_eq!(rendition(&[0xe9], &property("latin1")).unwrap().unwrap(), "é");
         assert_eq!(rendition(&[0x41, 0, 0x42, 0], &property("utf16le")).unwrap().unwrap(), "AB");

@@ -1,9 +1,11 @@
 //! The flusher: puts the payloads of committed versions into object storage, then drops their inline copies.
 //!
-//! Only committed versions are ever stored and a repeated flush writes the same bytes, so a crash or an outage leaves work, not garbage.
+//! Only committed versions are ever stored and a repeated flush writes the same bytes, so a crash or an
+//! outage leaves work, not garbage.
 //!
-//! The rows are the truth about what waits. In memory is what this process committed, as far as there is room (`queue`); one worker a collection takes
-//! from it, from the rows it had no room for, from what failed before and from what others left (`worker`), while there is anything.
+//! The rows are the truth about what waits. In memory is what this process committed, as far as there is room
+//! (`queue`); one worker a collection takes from it, from the rows it had no room for, from what failed
+//! before and from what others left (`worker`), while there is anything.
 
 mod queue;
 mod report;
@@ -37,7 +39,8 @@ const LOOK_AGAIN: Duration = Duration::from_secs(5);
 /// Failing versions that a report names.
 const MAX_NAMED: usize = 100;
 
-/// Rows that wait to be stored. Not by `$exists`, which null would pass, too: the embedded store's index leaves it out.
+/// Rows that wait to be stored. Not by `$exists`, which null would pass, too: the embedded store's index
+/// leaves it out.
 pub(crate) fn waiting() -> Filter {
     Filter::gt("unflushedSince", bson::DateTime::MIN)
 }
@@ -61,7 +64,8 @@ impl Engine {
     /// Returns when the version is stored, by whichever process.
     ///
     /// # Errors
-    /// The storage's error, once a try failed: the version is committed all the same, and will be stored later.
+    /// The storage's error, once a try failed: the version is committed all the same, and will be stored
+    /// later.
     pub(crate) async fn stored(&self, row: &Row) -> Result<()> {
         if row.unflushed_since.is_none() {
             return Ok(());
@@ -73,7 +77,8 @@ impl Engine {
                 Some(now) if now.op == row.op && now.unflushed_since.is_some() => {}
                 Some(now) if now.op == row.op => return Ok(()),
                 _ => {
-                    let message = format!("version {} was committed, and erased before it was stored", row.ov);
+                    let message =
+                        format!("version {} was committed, and erased before it was stored", row.ov);
                     return Err(Error::not_found(message).on_item(row.id).at_version(row.ov));
                 }
             }
@@ -82,7 +87,10 @@ impl Engine {
                 (work.stopped, work.outage())
             };
             if stopped {
-                let message = format!("version {} is committed; its storing was left to the next process at shutdown", row.ov);
+                let message = format!(
+                    "version {} is committed; its storing was left to the next process at shutdown",
+                    row.ov
+                );
                 return Err(Error::storage(message).retryable().on_item(row.id));
             }
             let answer = match outage {
@@ -98,8 +106,12 @@ impl Engine {
             match answer {
                 Some(Ok(())) => return Ok(()),
                 Some(Err(error)) => {
-                    let message = format!("version {} is committed, but not stored yet: {}", row.ov, error.message());
-                    return Err(Error::new(error.kind(), message).retryable().on_item(row.id).caused_by(error));
+                    let message =
+                        format!("version {} is committed, but not stored yet: {}", row.ov, error.message());
+                    return Err(Error::new(error.kind(), message)
+                        .retryable()
+                        .on_item(row.id)
+                        .caused_by(error));
                 }
                 None => {}
             }
@@ -134,13 +146,16 @@ impl Engine {
             return self.erase(row).await;
         }
         for rider in &row.riders {
-            let options = PutOptions { content_type: Some(rider.content_type.clone()), ..PutOptions::default() };
+            let options =
+                PutOptions { content_type: Some(rider.content_type.clone()), ..PutOptions::default() };
             self.bucket(&rider.bucket)?.put(&rider.key, rider.bytes.clone(), options).await?;
         }
         if !row.riders.is_empty() {
             self.env.fail.hit("flush.after_blobs")?;
         }
-        if let (Some(bytes), Some(bucket), Some(key)) = (&row.inline, &row.content.payload.bucket, &row.content.payload.key) {
+        if let (Some(bytes), Some(bucket), Some(key)) =
+            (&row.inline, &row.content.payload.bucket, &row.content.payload.key)
+        {
             let options = PutOptions { content_type: Some(JSON_TYPE.to_owned()), ..PutOptions::default() };
             self.bucket(bucket)?.put(key, bytes.clone(), options).await?;
         }
@@ -156,9 +171,15 @@ impl Engine {
             let since = row.unflushed_since;
             let mut done = Row { inline: None, riders: Vec::new(), unflushed_since: None, ..row.clone() };
             done.content.payload.state = State::New;
-            let guard = Guard::Equals { field: "unflushedSince".into(), value: since.map_or(bson::Bson::Null, Into::into) };
+            let guard = Guard::Equals {
+                field: "unflushedSince".into(),
+                value: since.map_or(bson::Bson::Null, Into::into),
+            };
             batch.push(&self.names.ver, Write::put(done.stored(), guard));
-            if row.op != Op::Erase && head.is_of(row) && newest.get(&head.id).is_none_or(|(other, _)| other.cv < row.cv) {
+            if row.op != Op::Erase
+                && head.is_of(row)
+                && newest.get(&head.id).is_none_or(|(other, _)| other.cv < row.cv)
+            {
                 newest.insert(head.id, (row, head));
             } else if newest.get(&row.id).is_some_and(|(other, _)| other.cv < row.cv) {
                 newest.remove(&row.id);
@@ -176,13 +197,23 @@ impl Engine {
         }
         let outcomes = self.documents.apply(batch).await?;
         // Another process has stored it, or the item was erased while its object was put.
-        let refused: Vec<&Row> =
-            rows.into_iter().zip(outcomes).filter(|(_, outcome)| *outcome == Outcome::Refused).map(|(row, _)| row).collect();
+        let refused: Vec<&Row> = rows
+            .into_iter()
+            .zip(outcomes)
+            .filter(|(_, outcome)| *outcome == Outcome::Refused)
+            .map(|(row, _)| row)
+            .collect();
         if refused.is_empty() { Ok(()) } else { self.take_back(&refused).await }
     }
 
-    /// Waits until nothing is left to store, or `limit` has passed; with `own_only` what others wrote is left to them. Says what still waits.
-    pub(crate) async fn drain_flusher(self: &Arc<Self>, limit: Duration, own_only: bool, scope: &Scope) -> Result<FlushReport> {
+    /// Waits until nothing is left to store, or `limit` has passed; with `own_only` what others wrote is left
+    /// to them. Says what still waits.
+    pub(crate) async fn drain_flusher(
+        self: &Arc<Self>,
+        limit: Duration,
+        own_only: bool,
+        scope: &Scope,
+    ) -> Result<FlushReport> {
         self.serve(scope);
         let deadline = self.deadline(limit);
         self.until(deadline, self.commits.drained()).await;
@@ -242,7 +273,9 @@ impl Engine {
         let waiting = count(waiting()).await?;
         let left = if waiting > own {
             let old = self.documents.now().await?.plus_millis(-LEFT_TO_ITS_WRITER_MILLIS);
-            count(Filter::And(vec![self::waiting(), Filter::lte("unflushedSince", old)])).await?.saturating_sub(own)
+            count(Filter::And(vec![self::waiting(), Filter::lte("unflushedSince", old)]))
+                .await?
+                .saturating_sub(own)
         } else {
             0
         };
@@ -253,12 +286,17 @@ impl Engine {
     }
 
     /// Those of the failing versions that `scope` sees: nobody hears of a foreign item.
-    async fn seen(&self, failing: Vec<(ObjectId, FailingVersion)>, scope: &Scope) -> Result<Vec<FailingVersion>> {
+    async fn seen(
+        &self,
+        failing: Vec<(ObjectId, FailingVersion)>,
+        scope: &Scope,
+    ) -> Result<Vec<FailingVersion>> {
         if failing.is_empty() || *scope == Scope::All {
             return Ok(failing.into_iter().map(|(_, version)| version).collect());
         }
         let scan = Scan {
-            filter: scope.narrow(Filter::any_of("_id", failing.iter().map(|(row, _)| (*row).into()).collect())),
+            filter: scope
+                .narrow(Filter::any_of("_id", failing.iter().map(|(row, _)| (*row).into()).collect())),
             without: ["inline", "riders", "metaIndexed", "refs"].map(str::to_owned).to_vec(),
             ..Scan::default()
         };
@@ -271,7 +309,8 @@ impl Engine {
         self.flusher.stop();
     }
 
-    /// The end, within `limit`: commits come to rest, then what can be stored is. Returns how many versions of this process are left to the next one.
+    /// The end, within `limit`: commits come to rest, then what can be stored is. Returns how many versions
+    /// of this process are left to the next one.
     pub(crate) async fn finish(self: &Arc<Self>, limit: Duration) -> u64 {
         let deadline = self.deadline(limit);
         self.until(deadline, self.commits.drained()).await;

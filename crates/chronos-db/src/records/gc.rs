@@ -1,8 +1,10 @@
-//! Objects that are stored before their commit: noted first, forgotten when a version names them, collected when none ever will.
+//! Objects that are stored before their commit: noted first, forgotten when a version names them, collected
+//! when none ever will.
 //!
-//! A note is condemned by compare-and-swap before its object goes, and a commit puts the notes of its objects again, if they are not condemned, in the
-//! batch that inserts its row (`commit/group.rs`). So a writer that stood still, however long, commits nothing whose object was collected; and for one
-//! that stood still behind that step, its number is closed before anything is removed, so that its row can come no more.
+//! A note is condemned by compare-and-swap before its object goes, and a commit puts the notes of its objects
+//! again, if they are not condemned, in the batch that inserts its row (`commit/group.rs`). So a writer that
+//! stood still, however long, commits nothing whose object was collected; and for one that stood still behind
+//! that step, its number is closed before anything is removed, so that its row can come no more.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -48,9 +50,11 @@ impl Collected {
     /// `{orphans, erased, malformed, malformedNotes?}`.
     #[must_use]
     pub fn to_json(&self) -> Json {
-        let mut out = crate::json!({ "orphans": self.orphans, "erased": self.erased, "malformed": self.malformed });
+        let mut out =
+            crate::json!({ "orphans": self.orphans, "erased": self.erased, "malformed": self.malformed });
         if !self.malformed_notes.is_empty() {
-            out["malformedNotes"] = Json::Array(self.malformed_notes.iter().map(|note| note.clone().into()).collect());
+            out["malformedNotes"] =
+                Json::Array(self.malformed_notes.iter().map(|note| note.clone().into()).collect());
         }
         out
     }
@@ -58,8 +62,11 @@ impl Collected {
     fn passes(&mut self, note: &Document) {
         self.malformed += 1;
         if self.malformed_notes.len() < NAMED {
-            self.malformed_notes
-                .push(note.get("_id").map(|id| id.as_str().map_or_else(|| id.to_string(), str::to_owned)).unwrap_or_default());
+            self.malformed_notes.push(
+                note.get("_id")
+                    .map(|id| id.as_str().map_or_else(|| id.to_string(), str::to_owned))
+                    .unwrap_or_default(),
+            );
         }
     }
 }
@@ -80,9 +87,9 @@ crate::debug_some!(Noted { id, at });
 
 impl Noted {
     fn document(&self, condemned: bool) -> Document {
-        let objects: Vec<Bson> = self.objects.iter().map(|(bucket, key)| doc! { "bucket": bucket, "key": key }.into()).collect();
-        let mut document =
-            doc! { "_id": &self.note, "itemId": self.id.bson(), "notedAt": self.at, CONDEMNED: condemned, "objects": objects };
+        let objects: Vec<Bson> =
+            self.objects.iter().map(|(bucket, key)| doc! { "bucket": bucket, "key": key }.into()).collect();
+        let mut document = doc! { "_id": &self.note, "itemId": self.id.bson(), "notedAt": self.at, CONDEMNED: condemned, "objects": objects };
         document.extend(self.tenant.clone().map(|tenant| (TENANT.to_owned(), tenant.into())));
         document
     }
@@ -93,7 +100,9 @@ impl Noted {
     }
 
     pub(crate) fn read(note: &Document) -> Option<Self> {
-        let object = |doc: &Document| Some((doc.get_str("bucket").ok()?.to_owned(), doc.get_str("key").ok()?.to_owned()));
+        let object = |doc: &Document| {
+            Some((doc.get_str("bucket").ok()?.to_owned(), doc.get_str("key").ok()?.to_owned()))
+        };
         let objects = match note.get_array("objects") {
             Ok(objects) => objects.iter().map(|found| object(found.as_document()?)).collect::<Option<_>>()?,
             // Older versions of this library wrote a note for each object.
@@ -110,8 +119,8 @@ impl Noted {
 }
 
 impl Engine {
-    /// Writes down that objects will be stored before their commit; what the same write noted before stays noted. Whether that could be done: it can
-    /// not if what was noted has been condemned since.
+    /// Writes down that objects will be stored before their commit; what the same write noted before stays
+    /// noted. Whether that could be done: it can not if what was noted has been condemned since.
     pub(crate) async fn note(&self, noted: &Noted, is_first: bool) -> Result<bool> {
         let write = if is_first { Write::insert(noted.document(false)) } else { noted.kept() };
         let mut batch = Batch::new();
@@ -127,7 +136,8 @@ impl Engine {
         self.documents.apply(batch).await.map(|_| ())
     }
 
-    /// Removes objects, named by bucket and key, that no row can name any more: their commit is done, or was refused for good, or they are erased.
+    /// Removes objects, named by bucket and key, that no row can name any more: their commit is done, or was
+    /// refused for good, or they are erased.
     pub(crate) async fn discard<'a>(&self, objects: impl Iterator<Item = (&'a str, &'a str)>) -> Result<()> {
         for (bucket, key) in objects {
             self.bucket(bucket)?.delete(key).await?;
@@ -135,8 +145,9 @@ impl Engine {
         Ok(())
     }
 
-    /// Removes what was left of commits that never came and of erasures, as far as `scope` sees it: objects that were noted at least `age` ago and that
-    /// no version names, and whatever lies again where the objects of an item lay that was erased a day ago.
+    /// Removes what was left of commits that never came and of erasures, as far as `scope` sees it: objects
+    /// that were noted at least `age` ago and that no version names, and whatever lies again where the
+    /// objects of an item lay that was erased a day ago.
     pub(crate) async fn collect_orphans(self: &Arc<Self>, age: Duration, scope: &Scope) -> Result<Collected> {
         let mut done = Collected::default();
         let now = self.documents.now().await?;
@@ -169,21 +180,29 @@ impl Engine {
     }
 
     /// Removes the objects of these notes that no version names, and the notes. Returns how many objects.
-    async fn collect(self: &Arc<Self>, notes: Vec<(Noted, Document)>, failed: &mut Option<Error>) -> Result<u64> {
+    async fn collect(
+        self: &Arc<Self>,
+        notes: Vec<(Noted, Document)>,
+        failed: &mut Option<Error>,
+    ) -> Result<u64> {
         if notes.is_empty() {
             return Ok(0);
         }
         let mut batch = Batch::new();
         for (noted, note) in &notes {
-            // A note without the field is of an older version of this library, whose commits don't look at it.
+            // A note without the field is of an older version of this library, whose commits don't look at
+            // it.
             let unchanged = if note.contains_key(CONDEMNED) { CONDEMNED } else { "notedAt" };
-            let guard = Guard::Equals { field: unchanged.into(), value: note.get(unchanged).cloned().unwrap_or(Bson::Null) };
+            let guard = Guard::Equals {
+                field: unchanged.into(),
+                value: note.get(unchanged).cloned().unwrap_or(Bson::Null),
+            };
             batch.push(&self.names.gc, Write::put(noted.document(true), guard));
         }
         let outcomes = self.documents.apply(batch).await?;
         self.env.fail.hit("gc.after_condemn")?;
-        // Whoever put its note again before this has its number already. Once every number has its row, a commit that was under way has come, or comes
-        // no more.
+        // Whoever put its note again before this has its number already. Once every number has its row, a
+        // commit that was under way has come, or comes no more.
         self.settled_cv().await?;
         let mut removed = 0;
         for ((noted, _), outcome) in notes.into_iter().zip(outcomes) {
@@ -203,7 +222,8 @@ impl Engine {
         Ok(removed)
     }
 
-    /// The objects of a note that no version of its item names. Any version: what a later one shares lies at the key of an earlier one.
+    /// The objects of a note that no version of its item names. Any version: what a later one shares lies at
+    /// the key of an earlier one.
     async fn unnamed(&self, noted: &Noted) -> Result<Vec<(String, String)>> {
         let mut unnamed = noted.objects.clone();
         let mut rows = self.rows_of(noted.id);

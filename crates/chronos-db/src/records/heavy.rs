@@ -13,13 +13,18 @@ const VALUE_BYTES: usize = 8;
 ///
 /// # Errors
 /// `TXN_ERROR` if the runtime shuts down meanwhile.
-pub(crate) async fn work<T: Send + 'static>(is_heavy: bool, work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
+pub(crate) async fn work<T: Send + 'static>(
+    is_heavy: bool,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T> {
     if !is_heavy {
         return Ok(work());
     }
     tokio::task::spawn_blocking(work).await.map_err(|error| match error.try_into_panic() {
         Ok(panic) => std::panic::resume_unwind(panic),
-        Err(stopped) => Error::database("the runtime stopped while a large document was worked on").caused_by(stopped),
+        Err(stopped) => {
+            Error::database("the runtime stopped while a large document was worked on").caused_by(stopped)
+        }
     })
 }
 

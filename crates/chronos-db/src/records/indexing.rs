@@ -18,7 +18,8 @@ pub(crate) fn plain(path: &str) -> String {
     path.replace("[]", "")
 }
 
-/// The names of properties that an entry leaves out may have so many bytes; of more it says that any may be missing.
+/// The names of properties that an entry leaves out may have so many bytes; of more it says that any may be
+/// missing.
 const MAX_NAMES_BYTES: usize = 4 * 1024;
 
 /// Which properties of a document its entry lacks for want of room.
@@ -66,7 +67,8 @@ impl Missing {
         match stored {
             RawBsonRef::String(one) => Self::These(vec![one.to_owned()]),
             RawBsonRef::Array(names) => {
-                let names: Option<Vec<String>> = names.into_iter().map(|name| Some(name.ok()?.as_str()?.to_owned())).collect();
+                let names: Option<Vec<String>> =
+                    names.into_iter().map(|name| Some(name.ok()?.as_str()?.to_owned())).collect();
                 names.map_or(Self::Any, Self::These)
             }
             RawBsonRef::Null | RawBsonRef::Boolean(false) => Self::None,
@@ -80,17 +82,27 @@ impl Missing {
     }
 }
 
-/// Copies what the collection map names (without one: every top-level property) out of a document, and says what it left out for want of room.
+/// Copies what the collection map names (without one: every top-level property) out of a document, and says
+/// what it left out for want of room.
 ///
-/// Externalised properties are never copied, nor keys the document store cannot name (with a dot, or a leading `$`). Without declared paths the
-/// largest properties stay out until the rest fits [`MAX_INDEXED_BYTES`].
+/// Externalised properties are never copied, nor keys the document store cannot name (with a dot, or a
+/// leading `$`). Without declared paths the largest properties stay out until the rest fits
+/// [`MAX_INDEXED_BYTES`].
 ///
 /// # Errors
 /// `VALIDATION_ERROR` for an indexed number that BSON cannot hold, or declared properties beyond the bound.
-pub(crate) fn extract(document: &Map, map: &CollectionMap, refs: &[BlobRef]) -> Result<(RawDocumentBuf, Missing)> {
+pub(crate) fn extract(
+    document: &Map,
+    map: &CollectionMap,
+    refs: &[BlobRef],
+) -> Result<(RawDocumentBuf, Missing)> {
     if map.indexed.is_empty() {
         let entry = stored::encode(&all_of(document, refs)?)?;
-        if entry.as_bytes().len() <= MAX_INDEXED_BYTES { Ok((entry, Missing::None)) } else { without_largest(&entry) }
+        if entry.as_bytes().len() <= MAX_INDEXED_BYTES {
+            Ok((entry, Missing::None))
+        } else {
+            without_largest(&entry)
+        }
     } else {
         Ok((extract_declared(document, map, refs)?, Missing::None))
     }
@@ -126,7 +138,8 @@ fn by_top(refs: &[BlobRef]) -> HashMap<&str, Vec<&BlobRef>> {
 fn without_largest(entry: &RawDocument) -> Result<(RawDocumentBuf, Missing)> {
     let mut sizes = Vec::new();
     for element in entry.iter_elements() {
-        let element = element.map_err(|e| Error::validation("the document cannot be encoded as BSON").caused_by(e))?;
+        let element =
+            element.map_err(|e| Error::validation("the document cannot be encoded as BSON").caused_by(e))?;
         sizes.push((element.size() + element.key().len(), element.key().as_str().to_owned()));
     }
     sizes.sort_unstable();
@@ -156,7 +169,8 @@ fn extract_declared(document: &Map, map: &CollectionMap, refs: &[BlobRef]) -> Re
             && let Some(value) = document.get(*first)
             && let Some(value) = pick(value, rest).map_err(|e| about(&path, &e))?
         {
-            let value = without_refs(value, first, refs_by_top.get(first).map(Vec::as_slice).unwrap_or_default());
+            let value =
+                without_refs(value, first, refs_by_top.get(first).map(Vec::as_slice).unwrap_or_default());
             match indexed.get_mut(first) {
                 Some(existing) => unite(existing, value),
                 None => {
@@ -168,12 +182,15 @@ fn extract_declared(document: &Map, map: &CollectionMap, refs: &[BlobRef]) -> Re
     let entry = stored::encode(&indexed)?;
     let size = entry.as_bytes().len();
     if size > MAX_INDEXED_BYTES {
-        return Err(Error::validation(format!("the indexed properties have {size} bytes; {MAX_INDEXED_BYTES} are allowed")));
+        return Err(Error::validation(format!(
+            "the indexed properties have {size} bytes; {MAX_INDEXED_BYTES} are allowed"
+        )));
     }
     Ok(entry)
 }
 
-/// The part of `value` that `path` leads to, in the shape it has in the document; arrays on the way keep their elements.
+/// The part of `value` that `path` leads to, in the shape it has in the document; arrays on the way keep
+/// their elements.
 fn pick(value: &Json, path: &[&str]) -> Result<Option<Bson>> {
     let Some((first, rest)) = path.split_first() else { return copy(value).map(Some) };
     let nested = |v: &Json| Ok::<_, Error>(pick(v, rest)?.map(|v| Bson::Document(bson::doc! { *first: v })));
@@ -182,7 +199,8 @@ fn pick(value: &Json, path: &[&str]) -> Result<Option<Bson>> {
         Json::Array(items) => match first.parse::<usize>() {
             Ok(index) => items.get(index).map_or(Ok(None), nested),
             Err(_) => {
-                let picked: Vec<Bson> = items.iter().filter_map(|item| pick(item, path).transpose()).collect::<Result<_>>()?;
+                let picked: Vec<Bson> =
+                    items.iter().filter_map(|item| pick(item, path).transpose()).collect::<Result<_>>()?;
                 Ok((!picked.is_empty()).then_some(Bson::Array(picked)))
             }
         },
@@ -217,7 +235,9 @@ fn copy(value: &Json) -> Result<Bson> {
 /// Leaves out nested keys that a path cannot name.
 fn nameable(value: Bson) -> Bson {
     match value {
-        Bson::Document(doc) => Bson::Document(doc.into_iter().filter(|(k, _)| can_be_named(k)).map(|(k, v)| (k, nameable(v))).collect()),
+        Bson::Document(doc) => Bson::Document(
+            doc.into_iter().filter(|(k, _)| can_be_named(k)).map(|(k, v)| (k, nameable(v))).collect(),
+        ),
         Bson::Array(items) => Bson::Array(items.into_iter().map(nameable).collect()),
         other => other,
     }
@@ -256,7 +276,8 @@ fn remove(value: &mut Bson, path: &[&str]) {
     }
 }
 
-/// Whether a document differs for sure from the one that the index entry was made of, under whatever map. If not, nobody knows yet.
+/// Whether a document differs for sure from the one that the index entry was made of, under whatever map. If
+/// not, nobody knows yet.
 pub(crate) fn differs(document: &Map, indexed: &RawDocument) -> bool {
     // What is damaged tells nothing.
     let mut entries = indexed.iter_elements().filter_map(|element| stored::field(element).ok());
@@ -312,7 +333,10 @@ mod tests {
     use super::*;
 
     fn map(indexed: &[&str]) -> CollectionMap {
-        CollectionMap { indexed: indexed.iter().map(|p| (*p).to_owned()).collect(), ..CollectionMap::default() }
+        CollectionMap {
+            indexed: indexed.iter().map(|p| (*p).to_owned()).collect(),
+            ..CollectionMap::default()
+        }
     }
 
     fn extracted(document: Json, paths: &[&str]) -> Json {
@@ -325,9 +349,18 @@ mod tests {
     fn declared_paths_keep_the_shape_of_the_document() {
         let document = json!({"id": 1, "name": "n", "address": {"city": "c", "zip": "z", "street": "s"}, "tags": ["a", "b"], "other": 1});
         let expected = json!({"id": 1, "name": "n", "address": {"city": "c"}, "tags": ["a", "b"]});
-        assert_eq!(extracted(document.clone(), &["id", "name", "address.city", "tags[]", "status"]), expected);
-        assert_eq!(extracted(document, &["address.city", "address.zip"]), json!({"address": {"city": "c", "zip": "z"}}));
-        assert_eq!(extracted(json!({"items": [{"sku": 1, "n": 2}, {"n": 3}]}), &["items[].sku"]), json!({"items": [{"sku": 1}]}));
+        assert_eq!(
+            extracted(document.clone(), &["id", "name", "address.city", "tags[]", "status"]),
+            expected
+        );
+        assert_eq!(
+            extracted(document, &["address.city", "address.zip"]),
+            json!({"address": {"city": "c", "zip": "z"}})
+        );
+        assert_eq!(
+            extracted(json!({"items": [{"sku": 1, "n": 2}, {"n": 3}]}), &["items[].sku"]),
+            json!({"items": [{"sku": 1}]})
+        );
     }
 
     #[test]
@@ -340,7 +373,8 @@ mod tests {
     fn an_entry_says_what_it_left_out_for_want_of_room() {
         let missing = |document: Json| {
             let missing = extract(document.as_object().unwrap(), &map(&[]), &[]).unwrap().1;
-            let stored = missing.stored().map(|value| bson::rawdoc! { "v": bson::RawBson::try_from(value).unwrap() });
+            let stored =
+                missing.stored().map(|value| bson::rawdoc! { "v": bson::RawBson::try_from(value).unwrap() });
             assert_eq!(
                 stored.map(|doc| Missing::read(doc.get("v").unwrap().unwrap())),
                 (missing != Missing::None).then(|| missing.clone())
@@ -359,7 +393,8 @@ mod tests {
 
     #[test]
     fn an_entry_tells_a_change_for_sure_only_where_every_map_would_show_it() {
-        let document = json!({"a": 1, "n": {"x": "y", "z": 1.5}, "tags": ["p", "q"], "on": true, "none": null});
+        let document =
+            json!({"a": 1, "n": {"x": "y", "z": 1.5}, "tags": ["p", "q"], "on": true, "none": null});
         let was = |json: Json| match json_to_bson(&json).unwrap() {
             Bson::Document(was) => stored::encode(&was).unwrap(),
             other => panic!("{other} is no document"),

@@ -23,8 +23,8 @@ const LOOK: Duration = Duration::from_millis(50);
 
 /// A held lease; see [`Collection::lock`](crate::Collection::lock).
 ///
-/// It is renewed in the background until it is dropped or [released](ItemLock::release). Writes made through it compare the version it saw, so a
-/// holder that stalled past its lease cannot overwrite what came after.
+/// It is renewed in the background until it is dropped or [released](ItemLock::release). Writes made through
+/// it compare the version it saw, so a holder that stalled past its lease cannot overwrite what came after.
 pub struct ItemLock {
     pub(crate) engine: Arc<Engine>,
     pub(crate) id: ItemId,
@@ -44,7 +44,8 @@ impl ItemLock {
         self.id
     }
 
-    /// The version the holder's next write must follow: the one at the time of locking, then that of its own last write.
+    /// The version the holder's next write must follow: the one at the time of locking, then that of its own
+    /// last write.
     #[must_use]
     pub fn ov(&self) -> i64 {
         self.seen.load(Ordering::Acquire)
@@ -87,7 +88,12 @@ impl Engine {
         lease
     }
 
-    pub(crate) async fn lock(self: &Arc<Self>, id: ItemId, patience: Duration, scope: &Scope) -> Result<ItemLock> {
+    pub(crate) async fn lock(
+        self: &Arc<Self>,
+        id: ItemId,
+        patience: Duration,
+        scope: &Scope,
+    ) -> Result<ItemLock> {
         self.ensure(scope).await?;
         // Before the lease: one on an item of somebody else would hold its writers up.
         let tenant = match self.lockable(id, scope).await? {
@@ -96,7 +102,8 @@ impl Engine {
         };
         let tenant = tenant.as_deref();
         let token = self.env.random.object_id().to_hex();
-        let deadline = self.env.clock.now().plus_millis(i64::try_from(patience.as_millis()).unwrap_or(i64::MAX));
+        let deadline =
+            self.env.clock.now().plus_millis(i64::try_from(patience.as_millis()).unwrap_or(i64::MAX));
         while !self.try_lease(id, &token, tenant).await? {
             if self.env.clock.now() >= deadline {
                 return Err(locked(id));
@@ -140,13 +147,17 @@ impl Engine {
         if expires(&current) > now {
             return Ok(false);
         }
-        let guard = Guard::Equals { field: "token".into(), value: current.get("token").cloned().unwrap_or(bson::Bson::Null) };
+        let guard = Guard::Equals {
+            field: "token".into(),
+            value: current.get("token").cloned().unwrap_or(bson::Bson::Null),
+        };
         let mut batch = Batch::new();
         batch.push(&self.names.locks, Write::put(self.lease(id, token, tenant, now), guard));
         Ok(self.documents.apply(batch).await?.first() == Some(&Outcome::Applied))
     }
 
-    /// The originals kept locks under ids of their own, at most one per item, and left those of processes that died.
+    /// The originals kept locks under ids of their own, at most one per item, and left those of processes
+    /// that died.
     async fn remove_left_lock(&self, id: ItemId, now: Timestamp) -> Result<()> {
         let scan = Scan { filter: Filter::eq("itemId", id.bson()), limit: Some(1), ..Scan::default() };
         let found = self.documents.scan(&self.names.locks, scan).try_next().await?;
@@ -181,12 +192,17 @@ impl Engine {
                 let now = self.documents.now().await?;
                 let guard = Guard::Equals { field: "token".into(), value: token.clone().into() };
                 let mut batch = Batch::new();
-                batch.push(&self.names.locks, Write::put(self.lease(id, &token, tenant.as_deref(), now), guard));
+                batch.push(
+                    &self.names.locks,
+                    Write::put(self.lease(id, &token, tenant.as_deref(), now), guard),
+                );
                 Ok::<_, Error>(self.documents.apply(batch).await?.first() == Some(&Outcome::Applied))
             };
             match renewed.await {
                 Ok(true) => until = self.env.clock.now().plus_millis(LEASE.as_millis() as i64),
-                Err(error) if self.env.clock.now() < until => tracing::warn!(item = %id, %error, "a lease could not be renewed yet"),
+                Err(error) if self.env.clock.now() < until => {
+                    tracing::warn!(item = %id, %error, "a lease could not be renewed yet")
+                }
                 Ok(false) | Err(_) => {
                     let _ = losing.send(true);
                     return;
@@ -224,6 +240,9 @@ fn no_item(id: ItemId) -> Error {
 }
 
 fn locked(id: ItemId) -> Error {
-    Error::new(ErrorKind::Locked, "somebody holds the lock of this item; it ends at the latest 30 s after they stop renewing it")
-        .on_item(id)
+    Error::new(
+        ErrorKind::Locked,
+        "somebody holds the lock of this item; it ends at the latest 30 s after they stop renewing it",
+    )
+    .on_item(id)
 }

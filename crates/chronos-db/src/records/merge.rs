@@ -1,7 +1,8 @@
 //! The merge rules of enrichment.
 //!
-//! Null overwrites, a missing target is set, objects merge key by key, arrays become unions; everything else is replaced. In a union, equal values
-//! stand once, and objects with the same `id` (else `_id`) text are one element that merges.
+//! Null overwrites, a missing target is set, objects merge key by key, arrays become unions; everything else
+//! is replaced. In a union, equal values stand once, and objects with the same `id` (else `_id`) text are one
+//! element that merges.
 
 use std::collections::HashMap;
 use std::hash::RandomState;
@@ -49,7 +50,8 @@ struct Union<'a> {
 
 impl<'a> Union<'a> {
     fn of(items: &'a mut Vec<Json>) -> Self {
-        let mut union = Self { items, by_identity: HashMap::new(), by_value: HashMap::new(), state: RandomState::new() };
+        let mut union =
+            Self { items, by_identity: HashMap::new(), by_value: HashMap::new(), state: RandomState::new() };
         for place in 0..union.items.len() {
             union.note(place);
         }
@@ -102,16 +104,28 @@ mod tests {
 
     #[test]
     fn arrays_become_unions_in_first_seen_order() {
-        assert_eq!(merged(json!({"t": [1, 2, 3]}), json!({"t": [3, 4, 1, 5]})), json!({"t": [1, 2, 3, 4, 5]}));
+        assert_eq!(
+            merged(json!({"t": [1, 2, 3]}), json!({"t": [3, 4, 1, 5]})),
+            json!({"t": [1, 2, 3, 4, 5]})
+        );
         assert_eq!(merged(json!({"t": ["a"]}), json!({"t": "b"})), json!({"t": ["a", "b"]}));
         assert_eq!(merged(json!({"t": "a"}), json!({"t": ["b"]})), json!({"t": ["b"]}));
     }
 
     #[test]
     fn elements_with_the_same_text_id_merge_and_numeric_ids_are_no_identity() {
-        assert_eq!(merged(json!([{"id": "x", "a": 1}]), json!([{"id": "x", "b": 2}])), json!([{"id": "x", "a": 1, "b": 2}]));
-        assert_eq!(merged(json!([{"_id": "x"}]), json!([{"_id": "x", "b": 2}])), json!([{"_id": "x", "b": 2}]));
-        assert_eq!(merged(json!([{"id": 1}]), json!([{"id": 1, "b": 2}])), json!([{"id": 1}, {"id": 1, "b": 2}]));
+        assert_eq!(
+            merged(json!([{"id": "x", "a": 1}]), json!([{"id": "x", "b": 2}])),
+            json!([{"id": "x", "a": 1, "b": 2}])
+        );
+        assert_eq!(
+            merged(json!([{"_id": "x"}]), json!([{"_id": "x", "b": 2}])),
+            json!([{"_id": "x", "b": 2}])
+        );
+        assert_eq!(
+            merged(json!([{"id": 1}]), json!([{"id": 1, "b": 2}])),
+            json!([{"id": 1}, {"id": 1, "b": 2}])
+        );
         assert_eq!(merged(json!([{"a": 1}]), json!([{"a": 1}])), json!([{"a": 1}]));
     }
 
@@ -124,10 +138,12 @@ mod tests {
 
     #[test]
     fn a_union_looks_at_each_element_once() {
-        // Two hundred thousand and as many more: every one against every other would be forty billion comparisons.
+        // Two hundred thousand and as many more: every one against every other would be forty billion
+        // comparisons.
         let numbers = |from: u32| Json::from_iter(from..from + 200_000);
         assert_eq!(merged(numbers(0), numbers(100_000)).as_array().unwrap().len(), 300_000);
-        let objects = |from: u32| (from..from + 50_000).map(|n| json!({"id": n.to_string(), "n": n})).collect::<Json>();
+        let objects =
+            |from: u32| (from..from + 50_000).map(|n| json!({"id": n.to_string(), "n": n})).collect::<Json>();
         assert_eq!(merged(objects(0), objects(25_000)).as_array().unwrap().len(), 75_000);
     }
 

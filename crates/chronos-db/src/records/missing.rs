@@ -1,8 +1,9 @@
 //! Properties that have no room in the index.
 //!
-//! An index entry has 64 KiB. A document without declared properties that has more leaves its largest ones out, and its head and rows say which; a list
-//! that filters or sorts by one of them looks at the document instead. So that no other list has to ask for such items, the first one of a collection
-//! leaves a note, before its version is committed.
+//! An index entry has 64 KiB. A document without declared properties that has more leaves its largest ones
+//! out, and its head and rows say which; a list that filters or sorts by one of them looks at the document
+//! instead. So that no other list has to ask for such items, the first one of a collection leaves a note,
+//! before its version is committed.
 
 use std::sync::atomic::Ordering;
 

@@ -33,7 +33,8 @@ mod view;
 mod write;
 
 pub use actions::{
-    Create, Delete, Enrich, Get, History, Import, List, Lock, Replace, Restore, RestoreCollection, SmartInsert, Update, Verify,
+    Create, Delete, Enrich, Get, History, Import, List, Lock, Replace, Restore, RestoreCollection,
+    SmartInsert, Update, Verify,
 };
 pub use assign::{Assigned, MigrateTenants};
 pub use collection::Collection;

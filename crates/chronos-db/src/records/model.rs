@@ -75,7 +75,8 @@ pub enum Op {
     Erase,
     /// A number of the collection that no version took. Never shown.
     Void,
-    /// A version of an item that was erased since: its numbers and its time, which stay taken for good. Never shown.
+    /// A version of an item that was erased since: its numbers and its time, which stay taken for good. Never
+    /// shown.
     Erased,
 }
 
@@ -95,7 +96,8 @@ impl Op {
     }
 
     fn parse(text: &str) -> Option<Self> {
-        let all = [Self::Create, Self::Update, Self::Delete, Self::Restore, Self::Erase, Self::Void, Self::Erased];
+        let all =
+            [Self::Create, Self::Update, Self::Delete, Self::Restore, Self::Erase, Self::Void, Self::Erased];
         all.into_iter().find(|op| op.as_str() == text)
     }
 
@@ -225,7 +227,8 @@ pub(crate) struct Head {
     pub(crate) id: ItemId,
     pub(crate) ov: i64,
     pub(crate) cv: i64,
-    /// The `_id` of the row it was made from, which unlike `ov` and `cv` no failover gives out twice. Older heads do not say it.
+    /// The `_id` of the row it was made from, which unlike `ov` and `cv` no failover gives out twice. Older
+    /// heads do not say it.
     pub(crate) row: Option<ObjectId>,
     pub(crate) created_at: Timestamp,
     pub(crate) updated_at: Timestamp,
@@ -257,7 +260,10 @@ impl Head {
     pub(crate) fn is_of(&self, row: &Row) -> bool {
         let (a, b) = (&self.content.payload, &row.content.payload);
         let alike = || a.ov == b.ov && a.key == b.key && a.checksum == b.checksum;
-        self.id == row.id && self.ov == row.ov && self.cv == row.cv && self.row.map_or_else(alike, |id| id == row.row_id)
+        self.id == row.id
+            && self.ov == row.ov
+            && self.cv == row.cv
+            && self.row.map_or_else(alike, |id| id == row.row_id)
     }
 
     /// The version it is of, as far as it says, where the row itself is gone.
@@ -411,7 +417,8 @@ fn put_texts(doc: &mut RawDocumentBuf, key: &CStr, texts: &[String]) {
 }
 
 impl Content {
-    /// Bucket and key of every object that the version names: its payload's and its properties', its own and those it took over.
+    /// Bucket and key of every object that the version names: its payload's and its properties', its own and
+    /// those it took over.
     pub(crate) fn objects(&self) -> impl Iterator<Item = (&str, &str)> {
         let payload = self.payload.bucket.as_deref().zip(self.payload.key.as_deref());
         payload.into_iter().chain(self.refs.iter().flat_map(BlobRef::objects))
@@ -440,7 +447,8 @@ impl Content {
             doc.append(cstr!("payloadOv"), raw_int(self.payload.ov));
         }
         doc.append(cstr!("metaIndexed"), &*self.indexed);
-        if let Some(missing) = self.missing.stored().and_then(|missing| bson::RawBson::try_from(missing).ok()) {
+        if let Some(missing) = self.missing.stored().and_then(|missing| bson::RawBson::try_from(missing).ok())
+        {
             doc.append(cstr!("notIndexed"), missing);
         }
         doc.append(cstr!("size"), raw_int(self.payload.size));
@@ -469,9 +477,12 @@ struct Reading {
 impl Reading {
     /// Takes the field if it belongs to a content.
     fn take(&mut self, key: &str, value: RawBsonRef<'_>) {
-        let Content { indexed, missing, payload, function_ids, lineage, refs, tenant, .. } = &mut self.content;
+        let Content { indexed, missing, payload, function_ids, lineage, refs, tenant, .. } =
+            &mut self.content;
         match key {
-            "metaIndexed" => *indexed = value.as_document().map(|entry| Arc::new(entry.to_owned())).unwrap_or_default(),
+            "metaIndexed" => {
+                *indexed = value.as_document().map(|entry| Arc::new(entry.to_owned())).unwrap_or_default()
+            }
             "notIndexed" => *missing = Missing::read(value),
             "jsonBucket" => payload.bucket = text(value),
             "jsonKey" => payload.key = text(value),
@@ -513,7 +524,12 @@ fn ov_of_key(key: &str) -> Option<i64> {
 fn read_ref(value: RawBsonRef<'_>) -> Option<BlobRef> {
     let doc = value.as_document()?;
     let text = |key: &str| text(doc.get(key).ok()??);
-    Some(BlobRef { path: text("path")?, bucket: text("contentBucket")?, blob_key: text("blobKey")?, text_key: text("textKey") })
+    Some(BlobRef {
+        path: text("path")?,
+        bucket: text("contentBucket")?,
+        blob_key: text("blobKey")?,
+        text_key: text("textKey"),
+    })
 }
 
 /// Reads a whole number of any stored kind.
@@ -560,8 +576,17 @@ fn each<T>(value: RawBsonRef<'_>, read: impl Fn(RawBsonRef<'_>) -> Option<T>) ->
 }
 
 fn malformed(what: &'static str, key: &str, stored: &RawDocument) -> Error {
-    let id = stored.get("_id").ok().flatten().and_then(|id| Bson::try_from(id).ok()).map(|id| id.to_string()).unwrap_or_default();
-    Error::new(ErrorKind::RouteMismatch, format!("the {what} {id} has no usable `{key}`: it was not written by this library"))
+    let id = stored
+        .get("_id")
+        .ok()
+        .flatten()
+        .and_then(|id| Bson::try_from(id).ok())
+        .map(|id| id.to_string())
+        .unwrap_or_default();
+    Error::new(
+        ErrorKind::RouteMismatch,
+        format!("the {what} {id} has no usable `{key}`: it was not written by this library"),
+    )
 }
 
 impl Head {
@@ -594,7 +619,8 @@ impl Head {
 
     pub(crate) fn read(stored: &RawDocument) -> Result<Self> {
         let (mut id, mut ov, mut cv, mut row) = (None, None, None, None);
-        let (mut created_at, mut updated_at, mut deleted_at, mut erased, mut shadow) = (None, None, None, false, None);
+        let (mut created_at, mut updated_at, mut deleted_at, mut erased, mut shadow) =
+            (None, None, None, false, None);
         let mut content = Reading::default();
         for element in stored.iter_elements() {
             let (key, value) = stored::field(element)?;
@@ -635,12 +661,20 @@ fn read_shadow(stored: &RawDocument) -> Option<Shadow> {
 }
 
 impl Row {
-    /// The row of a number that no version took. It has an item id of its own, so it meets no item's versions.
+    /// The row of a number that no version took. It has an item id of its own, so it meets no item's
+    /// versions.
     pub(crate) fn void(row_id: ObjectId, cv: i64, at: Timestamp) -> RawDocumentBuf {
         Self::identity(row_id, row_id, -1, cv, Op::Void, at)
     }
 
-    fn identity(row_id: ObjectId, item_id: ObjectId, ov: i64, cv: i64, op: Op, at: Timestamp) -> RawDocumentBuf {
+    fn identity(
+        row_id: ObjectId,
+        item_id: ObjectId,
+        ov: i64,
+        cv: i64,
+        op: Op,
+        at: Timestamp,
+    ) -> RawDocumentBuf {
         let mut doc = RawDocumentBuf::new();
         doc.append(cstr!("_id"), row_id);
         doc.append(cstr!("itemId"), item_id);
@@ -657,7 +691,10 @@ impl Row {
         put_opt(&mut doc, cstr!("reason"), self.reason.as_deref());
         put_opt(&mut doc, cstr!("requestId"), self.request_id.as_deref());
         if let Some(import) = &self.import {
-            doc.append(cstr!("importId"), RawBinaryRef { subtype: BinarySubtype::Generic, bytes: &import.id });
+            doc.append(
+                cstr!("importId"),
+                RawBinaryRef { subtype: BinarySubtype::Generic, bytes: &import.id },
+            );
             put_opt(&mut doc, cstr!("importAt"), import.at);
         }
         if self.op.is_bare() {
@@ -723,7 +760,8 @@ impl Row {
         })
     }
 
-    /// What stays of it once its item is erased: a version that was there keeps its place, so that nobody else can take it.
+    /// What stays of it once its item is erased: a version that was there keeps its place, so that nobody
+    /// else can take it.
     pub(crate) fn erased(&self) -> Self {
         Self {
             row_id: self.row_id,

@@ -1,7 +1,8 @@
 //! Which of the short names of built-in properties the documents of a collection have for themselves.
 //!
-//! `createdAt` of a document is the document's, wherever there is one in the collection; only elsewhere is it short for `_system.insertedAt`. So that
-//! nobody has to look at every document to know, the first write of such a property leaves a note, before its version is committed.
+//! `createdAt` of a document is the document's, wherever there is one in the collection; only elsewhere is it
+//! short for `_system.insertedAt`. So that nobody has to look at every document to know, the first write of
+//! such a property leaves a note, before its version is committed.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -17,8 +18,13 @@ use crate::Result;
 use crate::documents::{Batch, Filter, Scan, Write};
 
 /// The short names, and what they are short for.
-pub(crate) const SHORT: [(&str, &str); 5] =
-    [("id", "_id"), ("ov", "_system.ov"), ("cv", "_system.cv"), ("createdAt", "_system.insertedAt"), ("updatedAt", "_system.updatedAt")];
+pub(crate) const SHORT: [(&str, &str); 5] = [
+    ("id", "_id"),
+    ("ov", "_system.ov"),
+    ("cv", "_system.cv"),
+    ("createdAt", "_system.insertedAt"),
+    ("updatedAt", "_system.updatedAt"),
+];
 
 /// Notes were kept from the collection's first version on.
 pub(super) const KEPT: &str = "own";
@@ -52,7 +58,9 @@ fn of_tenant(name: &str, tenant: Option<&str>) -> String {
 
 /// The notes of documents without a tenant, each with the one that its tenant's documents would have left.
 pub(super) fn notes_of_nobody(tenant: &str) -> impl Iterator<Item = (String, Document)> {
-    SHORT.iter().map(move |(name, _)| (of_tenant(name, None), doc! { "_id": of_tenant(name, Some(tenant)), TENANT: tenant }))
+    SHORT.iter().map(move |(name, _)| {
+        (of_tenant(name, None), doc! { "_id": of_tenant(name, Some(tenant)), TENANT: tenant })
+    })
 }
 
 impl Engine {
@@ -60,9 +68,14 @@ impl Engine {
     pub(super) async fn note_own(&self, content: &Content) -> Result<()> {
         let tenant = content.tenant.as_deref();
         let known = || self.own_noted.lock().unwrap_or_else(PoisonError::into_inner);
-        let used = SHORT.iter().map(|(name, _)| *name).filter(|name| matches!(content.indexed.get(name), Ok(Some(_))));
-        let new: Vec<(&str, String)> =
-            used.map(|name| (name, of_tenant(name, tenant))).filter(|(_, note)| !known().contains(note)).collect();
+        let used = SHORT
+            .iter()
+            .map(|(name, _)| *name)
+            .filter(|name| matches!(content.indexed.get(name), Ok(Some(_))));
+        let new: Vec<(&str, String)> = used
+            .map(|name| (name, of_tenant(name, tenant)))
+            .filter(|(_, note)| !known().contains(note))
+            .collect();
         if new.is_empty() {
             return Ok(());
         }
@@ -80,7 +93,11 @@ impl Engine {
     }
 
     /// Which of these short names documents that `scope` sees have, or had, for themselves.
-    pub(super) async fn own_names(&self, mentioned: BTreeSet<&'static str>, scope: &Scope) -> Result<BTreeSet<&'static str>> {
+    pub(super) async fn own_names(
+        &self,
+        mentioned: BTreeSet<&'static str>,
+        scope: &Scope,
+    ) -> Result<BTreeSet<&'static str>> {
         if mentioned.is_empty() {
             return Ok(mentioned);
         }

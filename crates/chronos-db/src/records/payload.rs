@@ -14,7 +14,8 @@ pub const MAX_DOCUMENT_DEPTH: usize = 64;
 
 /// The reserved top-level property that only the library writes.
 pub(crate) const SYSTEM: &str = "_system";
-/// How the `_system` of this library begins; the originals wrote no version there. What says its version needs no reading, for then the index has it all.
+/// How the `_system` of this library begins; the originals wrote no version there. What says its version
+/// needs no reading, for then the index has it all.
 const SYSTEM_OF_OURS: &str = r#"{"ov":"#;
 
 /// A checked document, serialised but for its `_system`.
@@ -28,7 +29,10 @@ impl Body {
     pub(crate) fn new(document: &Map) -> Result<Self> {
         let mut bytes = document.to_vec();
         if bytes.len() > MAX_DOCUMENT_BYTES {
-            return Err(Error::validation(format!("the document has {} bytes; {MAX_DOCUMENT_BYTES} are allowed", bytes.len())));
+            return Err(Error::validation(format!(
+                "the document has {} bytes; {MAX_DOCUMENT_BYTES} are allowed",
+                bytes.len()
+            )));
         }
         bytes.pop();
         Ok(Self(bytes))
@@ -108,7 +112,9 @@ pub(crate) fn checked(document: Json) -> Result<Map> {
     map.remove(SYSTEM);
     // The map itself is one level.
     if map.values().any(|v| is_deeper(v, MAX_DOCUMENT_DEPTH - 1)) {
-        return Err(Error::validation(format!("the document is nested deeper than {MAX_DOCUMENT_DEPTH} levels")));
+        return Err(Error::validation(format!(
+            "the document is nested deeper than {MAX_DOCUMENT_DEPTH} levels"
+        )));
     }
     Ok(map)
 }
@@ -126,7 +132,8 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Map> {
     parse_both(bytes).map(|(document, _)| document)
 }
 
-/// Reads the bytes of item.json: the document, and what only it says of the version, if the originals wrote it.
+/// Reads the bytes of item.json: the document, and what only it says of the version, if the originals wrote
+/// it.
 pub(crate) fn parse_both(bytes: &[u8]) -> Result<(Map, Option<Inherited>)> {
     let damaged = |e: ParseError| Error::storage("item.json is damaged: it is no JSON object").caused_by(e);
     // Of a `_system` of ours nothing is kept, so none of it is built: a third of the work on small documents.
@@ -134,9 +141,9 @@ pub(crate) fn parse_both(bytes: &[u8]) -> Result<(Map, Option<Inherited>)> {
     let inherited = match system {
         None => None,
         Some(ours) if ours.starts_with(SYSTEM_OF_OURS) => None,
-        Some(other) => {
-            Some(Json::parse(other).map_err(damaged)?).filter(|system| system.get("ov").is_none()).map(|system| Inherited::read(&system))
-        }
+        Some(other) => Some(Json::parse(other).map_err(damaged)?)
+            .filter(|system| system.get("ov").is_none())
+            .map(|system| Inherited::read(&system)),
     };
     Ok((document, inherited))
 }

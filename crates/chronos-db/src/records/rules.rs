@@ -1,4 +1,5 @@
-//! Counter rules over the whole document: a row records which of them its version matches, so that counters can be made from rows alone.
+//! Counter rules over the whole document: a row records which of them its version matches, so that counters
+//! can be made from rows alone.
 
 use bson::Document;
 
@@ -16,17 +17,24 @@ impl PayloadRules {
     /// # Errors
     /// `VALIDATION_ERROR` naming the rule whose `when` is no filter.
     pub(crate) fn parse<'a>(sections: impl Fn(&str) -> Option<&'a Json>) -> Result<Self> {
-        let lists = [sections("analytics").and_then(|s| s.get("counterRules")), sections("counterRules").and_then(|s| s.get("rules"))];
+        let lists = [
+            sections("analytics").and_then(|s| s.get("counterRules")),
+            sections("counterRules").and_then(|s| s.get("rules")),
+        ];
         let mut rules: Vec<(String, Filter)> = Vec::new();
         for rule in lists.into_iter().flatten().filter_map(Json::as_array).flatten() {
             if rule.get("scope").and_then(Json::as_str) != Some("payload") {
                 continue;
             }
-            let name = rule.get("name").and_then(Json::as_str).ok_or_else(|| Error::validation("counterRules: a rule has no name"))?;
+            let name = rule
+                .get("name")
+                .and_then(Json::as_str)
+                .ok_or_else(|| Error::validation("counterRules: a rule has no name"))?;
             let when = match rule.get("when") {
                 None => Filter::All,
-                Some(when) => filter::parse(when, &mut |path| Ok(path.to_owned()))
-                    .map_err(|e| Error::validation(format!("counterRules: rule `{name}`: {}", e.message())).caused_by(e))?,
+                Some(when) => filter::parse(when, &mut |path| Ok(path.to_owned())).map_err(|e| {
+                    Error::validation(format!("counterRules: rule `{name}`: {}", e.message())).caused_by(e)
+                })?,
             };
             if !rules.iter().any(|(other, _)| other == name) {
                 rules.push((name.to_owned(), when));
@@ -41,7 +49,8 @@ impl PayloadRules {
             return Vec::new();
         }
         // A rule counts, it does not store: a number beyond 64 bits is compared as the nearest double.
-        let document: Document = document.iter().map(|(key, value)| (key.clone(), json_to_nearest_bson(value))).collect();
+        let document: Document =
+            document.iter().map(|(key, value)| (key.clone(), json_to_nearest_bson(value))).collect();
         self.0.iter().filter(|(_, when)| when.matches(&document)).map(|(name, _)| name.clone()).collect()
     }
 }

@@ -19,8 +19,9 @@ pub(crate) enum Scope {
     Tenant(Arc<str>),
     /// The documents of no tenant, in a database that tenants can reach.
     Untenanted,
-    /// The documents of one tenant and those of no tenant: its database is its own, and documents need not say whose they are. With `stamps` new ones
-    /// do, because contexts that are told apart by it lead here too, or may.
+    /// The documents of one tenant and those of no tenant: its database is its own, and documents need not
+    /// say whose they are. With `stamps` new ones do, because contexts that are told apart by it lead here
+    /// too, or may.
     Sole { tenant: Arc<str>, stamps: bool },
 }
 
@@ -61,13 +62,16 @@ impl Scope {
             Self::All => return filter,
             Self::Tenant(tenant) => Filter::eq(TENANT, &**tenant),
             Self::Untenanted => Filter::eq(TENANT, Bson::Null),
-            Self::Sole { tenant, .. } => Filter::Field(TENANT.into(), Test::In(vec![Bson::Null, (&**tenant).into()])),
+            Self::Sole { tenant, .. } => {
+                Filter::Field(TENANT.into(), Test::In(vec![Bson::Null, (&**tenant).into()]))
+            }
         };
         // First, as it stands first in the indexes.
         own.and(filter)
     }
 
-    /// Whether the documents seen have one value of [`TENANT`] among others in the same collection, so that indexes have to begin with it.
+    /// Whether the documents seen have one value of [`TENANT`] among others in the same collection, so that
+    /// indexes have to begin with it.
     pub(crate) fn is_one_of_several(&self) -> bool {
         matches!(self, Self::Tenant(_) | Self::Untenanted)
     }
@@ -97,12 +101,16 @@ mod tests {
         ];
         for (scope, seen) in scopes {
             for (owner, seen) in [None, Some("a"), Some("b")].into_iter().zip(seen) {
-                let document = owner.map_or_else(|| doc! { "x": 1 }, |owner| doc! { "x": 1, "tenantId": owner });
+                let document =
+                    owner.map_or_else(|| doc! { "x": 1 }, |owner| doc! { "x": 1, "tenantId": owner });
                 assert_eq!(scope.sees(owner), seen, "{scope:?} {owner:?}");
                 assert_eq!(scope.narrow(Filter::All).matches(&document), seen, "{scope:?} {owner:?}");
                 assert!(!scope.narrow(Filter::eq("x", 2)).matches(&document), "{scope:?} {owner:?}");
             }
-            assert!(scope.stamp().is_none_or(|tenant| scope.sees(Some(tenant))), "{scope:?} sees what it makes");
+            assert!(
+                scope.stamp().is_none_or(|tenant| scope.sees(Some(tenant))),
+                "{scope:?} sees what it makes"
+            );
             assert!(scope.stamp().is_some() || scope.sees(None), "{scope:?} sees what it makes");
         }
     }

@@ -32,8 +32,8 @@ struct Unique {
 }
 
 impl Unique {
-    /// Whether an index entry has these values as wholes: an array is not its element. None if some are missing there, which they may be from the index
-    /// alone.
+    /// Whether an index entry has these values as wholes: an array is not its element. None if some are
+    /// missing there, which they may be from the index alone.
     fn is_in(&self, indexed: &RawDocument) -> Result<Option<bool>> {
         let entry = stored::decode(indexed)?;
         let mut complete = true;
@@ -60,13 +60,15 @@ impl Unique {
 fn whole_at<'d>(document: &'d Document, path: &str) -> Option<&'d Bson> {
     let mut segments = path.split('.');
     let first = segments.next().and_then(|first| document.get(first));
-    segments.fold(first, |value, segment| value.and_then(Bson::as_document).and_then(|inner| inner.get(segment)))
+    segments
+        .fold(first, |value, segment| value.and_then(Bson::as_document).and_then(|inner| inner.get(segment)))
 }
 
 fn json_at<'d>(document: &'d Map, path: &str) -> Option<&'d Json> {
     let mut segments = path.split('.');
     let first = segments.next().and_then(|first| document.get(first));
-    segments.fold(first, |value, segment| value.and_then(Json::as_object).and_then(|inner| inner.get(segment)))
+    segments
+        .fold(first, |value, segment| value.and_then(Json::as_object).and_then(|inner| inner.get(segment)))
 }
 
 /// Refuses a version of which the index does not hold a unique key: the next insert would not find it.
@@ -125,15 +127,19 @@ impl Engine {
                 Err(error) => return Err(error),
             }
         }
-        Err(Error::new(ErrorKind::OptimisticLock, format!("the item with these keys changed hands {ATTEMPTS} times; try again later"))
-            .retryable())
+        Err(Error::new(
+            ErrorKind::OptimisticLock,
+            format!("the item with these keys changed hands {ATTEMPTS} times; try again later"),
+        )
+        .retryable())
     }
 
     fn unique(&self, document: &Map, keys: &[String], scope: &Scope) -> Result<Unique> {
         if keys.is_empty() {
             return Err(Error::validation("name at least one unique key"));
         }
-        let mut candidates = Filter::eq("deletedAt", Bson::Null).and(Filter::Field("erased".into(), Test::Ne(true.into())));
+        let mut candidates =
+            Filter::eq("deletedAt", Bson::Null).and(Filter::Field("erased".into(), Test::Ne(true.into())));
         candidates = scope.narrow(candidates);
         let mut digest = Sha256::new();
         digest.update(scope.stamp().unwrap_or_default());
@@ -143,14 +149,20 @@ impl Engine {
         for key in sorted {
             let declared = &self.settings.map.indexed;
             if !declared.is_empty() && !declared.contains(key) {
-                return Err(Error::validation(format!("the unique key `{key}` is not indexed; indexed are: {}", declared.join(", "))));
+                return Err(Error::validation(format!(
+                    "the unique key `{key}` is not indexed; indexed are: {}",
+                    declared.join(", ")
+                )));
             }
-            if key.split('.').any(|segment| segment.is_empty() || segment.starts_with('$')) || key.contains('\0') {
+            if key.split('.').any(|segment| segment.is_empty() || segment.starts_with('$'))
+                || key.contains('\0')
+            {
                 return Err(Error::validation(format!("`{}` is no property path", key.escape_debug())));
             }
             let value = json_at(document, key);
-            let value =
-                value.filter(|v| !v.is_null()).ok_or_else(|| Error::validation(format!("the unique key `{key}` is absent or null")))?;
+            let value = value
+                .filter(|v| !v.is_null())
+                .ok_or_else(|| Error::validation(format!("the unique key `{key}` is absent or null")))?;
             let value = json_to_bson(value)?;
             digest.update([0]);
             digest.update(key);
@@ -205,12 +217,22 @@ impl Engine {
             if self.documents.apply(batch).await?.first() == Some(&Outcome::Applied) {
                 return Ok(ItemId::new(fresh));
             }
-            let Some(found) = self.documents.get(&self.names.claims, vec![claim.into()]).await?.pop() else { continue };
-            let claimed = ItemId::new(found.get_object_id("itemId").map_err(|e| Error::database("a claim names no item").caused_by(e))?);
+            let Some(found) = self.documents.get(&self.names.claims, vec![claim.into()]).await?.pop() else {
+                continue;
+            };
+            let claimed = ItemId::new(
+                found
+                    .get_object_id("itemId")
+                    .map_err(|e| Error::database("a claim names no item").caused_by(e))?,
+            );
             // Not the batched read: it must see a head that the claim's holder has just put.
             let free = match self.roll_forward(claimed).await? {
                 None => true,
-                Some(head) => head.is_live() && scope.sees(head.content.tenant.as_deref()) && self.has_keys(&head, unique).await?,
+                Some(head) => {
+                    head.is_live()
+                        && scope.sees(head.content.tenant.as_deref())
+                        && self.has_keys(&head, unique).await?
+                }
             };
             if free {
                 return Ok(claimed);
@@ -224,7 +246,13 @@ impl Engine {
     }
 
     /// Creates the item, unless somebody else with the same claim did.
-    async fn create_claimed(self: &Arc<Self>, id: ItemId, change: &Change, options: &WriteOptions, scope: &Scope) -> Result<Option<Done>> {
+    async fn create_claimed(
+        self: &Arc<Self>,
+        id: ItemId,
+        change: &Change,
+        options: &WriteOptions,
+        scope: &Scope,
+    ) -> Result<Option<Done>> {
         if self.head(id).await?.is_some() || self.row(id, 0).await?.is_some() {
             return Ok(None);
         }

@@ -17,11 +17,13 @@ use crate::{Result, Timestamp};
 const ROUND: u64 = 256;
 
 impl Engine {
-    /// Removes the rows that head and objects are past, and superseded objects. A row stays for `grace` after it was written, so that it still decides
-    /// the race against a writer that read the head before. Returns how many rows went, of those that `scope` sees.
+    /// Removes the rows that head and objects are past, and superseded objects. A row stays for `grace` after
+    /// it was written, so that it still decides the race against a writer that read the head before. Returns
+    /// how many rows went, of those that `scope` sees.
     ///
-    /// What a head names stays. A later head cannot name what is superseded here: each follows the one before by compare-and-swap, takes over its
-    /// references alone, and is restored to its own payload alone (`write.rs`).
+    /// What a head names stays. A later head cannot name what is superseded here: each follows the one before
+    /// by compare-and-swap, takes over its references alone, and is restored to its own payload alone
+    /// (`write.rs`).
     pub(crate) async fn trim(self: &Arc<Self>, grace: Duration, scope: &Scope) -> Result<u64> {
         // Numbers below the mark need no row any more; above it a missing one would be taken for a gap.
         let stable = self.settled_cv().await?;
@@ -30,7 +32,10 @@ impl Engine {
         let mut after: Option<Vec<Bson>> = None;
         let mut removed = 0;
         // What is left of erased items stays.
-        let goes = Filter::Field("op".into(), Test::Nin([Op::Erase, Op::Erased].map(|op| op.as_str().into()).to_vec()));
+        let goes = Filter::Field(
+            "op".into(),
+            Test::Nin([Op::Erase, Op::Erased].map(|op| op.as_str().into()).to_vec()),
+        );
         loop {
             let scan = Scan {
                 // VOIDs are nobody's, and go with whatever is trimmed.

@@ -261,7 +261,13 @@ impl<T> fmt::Debug for TypedView<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { id, ov, cv, at, deleted_at, document: _ } = self;
         let mut shown = f.debug_struct("TypedView");
-        shown.field("id", id).field("ov", ov).field("cv", cv).field("at", at).field("deleted_at", deleted_at).finish_non_exhaustive()
+        shown
+            .field("id", id)
+            .field("ov", ov)
+            .field("cv", cv)
+            .field("at", at)
+            .field("deleted_at", deleted_at)
+            .finish_non_exhaustive()
     }
 }
 

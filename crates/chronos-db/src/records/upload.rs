@@ -1,4 +1,5 @@
-//! Payloads too big to ride in their row: stored before the commit, each only once however often a write has to begin anew.
+//! Payloads too big to ride in their row: stored before the commit, each only once however often a write has
+//! to begin anew.
 
 use std::collections::HashMap;
 
@@ -10,7 +11,8 @@ use super::write::{JSON_TYPE, Ready};
 use crate::objects::{PutMode, PutOptions};
 use crate::{Error, Result, Timestamp};
 
-/// What makes the keys of a write's objects its own. It stays when the write begins anew, so that what is stored already is found.
+/// What makes the keys of a write's objects its own. It stays when the write begins anew, so that what is
+/// stored already is found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct UploadPlace {
     pub(super) suffix: String,
@@ -81,11 +83,17 @@ impl Engine {
         payload.state = State::New;
         let mut objects: Vec<Rider> = std::mem::take(&mut prepared.riders);
         if let (Some(bucket), Some(key)) = (&payload.bucket, &payload.key) {
-            objects.push(Rider { bucket: bucket.clone(), key: key.clone(), content_type: JSON_TYPE.to_owned(), bytes });
+            objects.push(Rider {
+                bucket: bucket.clone(),
+                key: key.clone(),
+                content_type: JSON_TYPE.to_owned(),
+                bytes,
+            });
         }
         let mut missing = Vec::new();
         for object in objects {
-            let (place, checksum) = ((object.bucket.clone(), object.key.clone()), payload::checksum(&object.bytes));
+            let (place, checksum) =
+                ((object.bucket.clone(), object.key.clone()), payload::checksum(&object.bytes));
             match uploads.stored.get(&place) {
                 Some(stored) if *stored == checksum => {}
                 // An array that another writer has changed since moved its elements.
@@ -120,7 +128,11 @@ impl Engine {
         uploads.place = Some(place);
         self.env.fail.hit("large.after_note")?;
         for (place, checksum, object) in missing {
-            let options = PutOptions { mode: PutMode::Create, content_type: Some(object.content_type), ..PutOptions::default() };
+            let options = PutOptions {
+                mode: PutMode::Create,
+                content_type: Some(object.content_type),
+                ..PutOptions::default()
+            };
             self.bucket(&object.bucket)?.put(&object.key, object.bytes, options).await?;
             uploads.stored.insert(place, checksum);
             self.env.fail.hit("large.after_put")?;
@@ -129,7 +141,8 @@ impl Engine {
         Ok(Uploading::Done)
     }
 
-    /// Ends a write: what its version does not name goes, and the note. `content` is that of the version, if there is one.
+    /// Ends a write: what its version does not name goes, and the note. `content` is that of the version, if
+    /// there is one.
     ///
     /// What fails here is left to the clean-up, which finds the version that names an object, or none.
     pub(super) async fn end_uploads(&self, uploads: Uploads, content: Option<&super::model::Content>) {

@@ -36,9 +36,11 @@ pub struct Verification {
     pub items: u64,
     /// Items that are not deleted.
     pub live: u64,
-    /// Numbers of the collection that no version took. Not counted for one of several tenants: they are nobody's.
+    /// Numbers of the collection that no version took. Not counted for one of several tenants: they are
+    /// nobody's.
     pub voids: u64,
-    /// The end of the gapless prefix of the collection's versions, which tenants that share a database have in common.
+    /// The end of the gapless prefix of the collection's versions, which tenants that share a database have
+    /// in common.
     pub stable_cv: i64,
     /// Versions whose payload was read back and compared with its SHA-256.
     pub checked: u64,
@@ -144,7 +146,10 @@ impl Item {
                     report("hole-in-ov", format!("version {} follows version {}", row.ov, previous.ov));
                 }
                 if row.cv <= previous.cv {
-                    report("cv-not-growing", format!("collection version {} follows {}", row.cv, previous.cv));
+                    report(
+                        "cv-not-growing",
+                        format!("collection version {} follows {}", row.cv, previous.cv),
+                    );
                 }
                 if row.at <= previous.at {
                     report("at-not-growing", format!("{} follows {}", row.at, previous.at));
@@ -163,7 +168,8 @@ impl Item {
 }
 
 impl Engine {
-    /// Checks everything; with `repair` rolls lagging heads forward, stores what waits, removes old orphans and what is left of erased items.
+    /// Checks everything; with `repair` rolls lagging heads forward, stores what waits, removes old orphans
+    /// and what is left of erased items.
     pub(crate) async fn verify(self: &Arc<Self>, repair: bool, scope: &Scope) -> Result<Verification> {
         let mut found = Verification { stable_cv: self.stable_cv().await?, ..Verification::default() };
         if repair && found.stable_cv >= 0 {
@@ -174,20 +180,29 @@ impl Engine {
         self.verify_numbers(&mut found, scope).await?;
         self.verify_items(repair, &mut found, scope).await?;
         self.verify_heads_have_rows(repair, &mut found, scope).await?;
-        let mut notes = self.documents.scan(&self.names.gc, Scan { filter: scope.narrow(Filter::All), ..Scan::default() });
+        let mut notes = self
+            .documents
+            .scan(&self.names.gc, Scan { filter: scope.narrow(Filter::All), ..Scan::default() });
         while let Some(note) = notes.try_next().await? {
             match Noted::read(&note) {
                 Some(noted) => found.noted += noted.objects.len() as u64,
                 None if note.contains_key(DUE) => {}
-                None => found.report("malformed-note", None, None, format!("a note of an object names none: {:?}", note.get("_id"))),
+                None => found.report(
+                    "malformed-note",
+                    None,
+                    None,
+                    format!("a note of an object names none: {:?}", note.get("_id")),
+                ),
             }
         }
         Ok(found)
     }
 
-    /// Every number up to the last one given out has exactly one row, but those that retention or a missing history explain.
+    /// Every number up to the last one given out has exactly one row, but those that retention or a missing
+    /// history explain.
     async fn verify_numbers(&self, found: &mut Verification, scope: &Scope) -> Result<()> {
-        let scan = Scan { order: vec![("cv".into(), Direction::Ascending)], without: bare(), ..Scan::default() };
+        let scan =
+            Scan { order: vec![("cv".into(), Direction::Ascending)], without: bare(), ..Scan::default() };
         let mut rows = self.documents.scan(&self.names.ver, scan);
         let mut previous = -1;
         // Of a collection whose rows go, or that others began, only what lies above the mark is gapless.
@@ -195,11 +210,21 @@ impl Engine {
         let (mut missing, mut gaps) = (0, Vec::new());
         while let Some(doc) = rows.try_next().await? {
             let Some(cv) = number(&doc, "cv") else {
-                found.report("malformed-row", None, None, format!("a version row has no cv: {:?}", doc.get("_id")));
+                found.report(
+                    "malformed-row",
+                    None,
+                    None,
+                    format!("a version row has no cv: {:?}", doc.get("_id")),
+                );
                 continue;
             };
             if cv == previous {
-                found.report("duplicate-cv", None, None, format!("two rows have the collection version {cv}"));
+                found.report(
+                    "duplicate-cv",
+                    None,
+                    None,
+                    format!("two rows have the collection version {cv}"),
+                );
             } else if cv > previous + 1 && gapless && previous < found.stable_cv {
                 let end = (cv - 1).min(found.stable_cv);
                 missing += end - previous;
@@ -221,21 +246,26 @@ impl Engine {
         let erased = self.numbers_of_erased().await?;
         if missing > erased {
             for (first, last) in gaps {
-                let message =
-                    format!("no row has the collection versions {first} to {last}; erasures explain {erased} of {missing} such numbers");
+                let message = format!(
+                    "no row has the collection versions {first} to {last}; erasures explain {erased} of {missing} such numbers"
+                );
                 found.report("gap-in-cv", None, None, message);
             }
         }
         Ok(())
     }
 
-    /// How many numbers erasures took along: those of older versions of this library, which left no rows of what they removed.
+    /// How many numbers erasures took along: those of older versions of this library, which left no rows of
+    /// what they removed.
     async fn numbers_of_erased(&self) -> Result<i64> {
         let scan = Scan { filter: Filter::eq("op", Op::Erase.as_str()), without: bare(), ..Scan::default() };
         let mut erasures = self.scan_rows(scan);
         let mut numbers = 0;
         while let Some(erasure) = erasures.try_next().await? {
-            let rows = self.documents.count(&self.names.ver, Filter::eq("itemId", erasure.id.bson()), u64::MAX).await?;
+            let rows = self
+                .documents
+                .count(&self.names.ver, Filter::eq("itemId", erasure.id.bson()), u64::MAX)
+                .await?;
             let below = i64::try_from(rows).unwrap_or(i64::MAX) - 1;
             numbers += (erasure.ov - below).max(0);
         }
@@ -244,14 +274,28 @@ impl Engine {
 
     /// Whether the collection's first number was given out by this library: then number 0 has a row.
     async fn began_here(&self) -> Result<bool> {
-        let scan = Scan { filter: Filter::eq("cv", 0), limit: Some(1), without: vec!["inline".into(), "riders".into()], ..Scan::default() };
+        let scan = Scan {
+            filter: Filter::eq("cv", 0),
+            limit: Some(1),
+            without: vec!["inline".into(), "riders".into()],
+            ..Scan::default()
+        };
         Ok(self.documents.scan(&self.names.ver, scan).try_next().await?.is_some())
     }
 
-    /// Every item's rows: no hole, no duplicate, growing, each payload readable; and its head follows from the newest.
-    async fn verify_items(self: &Arc<Self>, repair: bool, found: &mut Verification, scope: &Scope) -> Result<()> {
+    /// Every item's rows: no hole, no duplicate, growing, each payload readable; and its head follows from
+    /// the newest.
+    async fn verify_items(
+        self: &Arc<Self>,
+        repair: bool,
+        found: &mut Verification,
+        scope: &Scope,
+    ) -> Result<()> {
         let scan = Scan {
-            filter: scope.narrow(Filter::Field("op".into(), crate::documents::filter::Test::Ne(Op::Void.as_str().into()))),
+            filter: scope.narrow(Filter::Field(
+                "op".into(),
+                crate::documents::filter::Test::Ne(Op::Void.as_str().into()),
+            )),
             order: vec![("itemId".into(), Direction::Ascending), ("ov".into(), Direction::Ascending)],
             ..Scan::default()
         };
@@ -261,7 +305,8 @@ impl Engine {
             let (engine, unanswered) = (Arc::clone(&engine), Arc::clone(&unanswered));
             async move {
                 let row = row?;
-                // Many in a row without an answer: the storage is away, and asking for each of a million would take for ever.
+                // Many in a row without an answer: the storage is away, and asking for each of a million
+                // would take for ever.
                 if unanswered.load(Ordering::Relaxed) >= UNANSWERED {
                     let message = "not looked at, as the storage has not answered for those before";
                     return Ok((row, Some(("unreadable-payload", message.to_owned()))));
@@ -294,9 +339,17 @@ impl Engine {
         self.verify_item(item, repair, found).await
     }
 
-    /// What an erasure that is done has left, or let in again: versions with content, a head, objects. Whether there was any.
-    async fn verify_erasure(self: &Arc<Self>, item: &Item, repair: bool, found: &mut Verification) -> Result<bool> {
-        let Some(erasure) = item.erasure.as_ref().filter(|row| row.unflushed_since.is_none()) else { return Ok(false) };
+    /// What an erasure that is done has left, or let in again: versions with content, a head, objects.
+    /// Whether there was any.
+    async fn verify_erasure(
+        self: &Arc<Self>,
+        item: &Item,
+        repair: bool,
+        found: &mut Verification,
+    ) -> Result<bool> {
+        let Some(erasure) = item.erasure.as_ref().filter(|row| row.unflushed_since.is_none()) else {
+            return Ok(false);
+        };
         let lives = self.head(erasure.id).await?.is_some_and(|head| !head.erased);
         if !lives && item.contents.is_none() && item.objects.is_none() {
             return Ok(false);
@@ -311,7 +364,8 @@ impl Engine {
             let message = "the item was erased, and written again by a writer that had not seen it; `--repair` erases it";
             found.report("resurrected", id, ov, message.to_owned());
         } else if item.contents.is_some() {
-            let message = "the version has content, and the erasure of its item is done; `--repair` removes it";
+            let message =
+                "the version has content, and the erasure of its item is done; `--repair` removes it";
             found.report("erased-content", id, ov, message.to_owned());
         }
         if let Some(message) = &item.objects {
@@ -325,7 +379,12 @@ impl Engine {
         let content = &row.content;
         if row.op == Op::Erase && row.unflushed_since.is_none() {
             let left = self.left_of(row.id).await?;
-            return Ok(left.map(|key| ("erased-object", format!("the object `{key}` of an erased item is there; `--repair` removes it"))));
+            return Ok(left.map(|key| {
+                (
+                    "erased-object",
+                    format!("the object `{key}` of an erased item is there; `--repair` removes it"),
+                )
+            }));
         }
         if row.op.is_bare() || content.payload.ov != row.ov {
             return Ok(None);
@@ -334,13 +393,24 @@ impl Engine {
             Some(bytes) => bytes.clone(),
             None => {
                 let (Some(bucket), Some(key)) = (&content.payload.bucket, &content.payload.key) else {
-                    return Ok(Some(("missing-payload", "the row has neither an inline payload nor a key".to_owned())));
+                    return Ok(Some((
+                        "missing-payload",
+                        "the row has neither an inline payload nor a key".to_owned(),
+                    )));
                 };
                 match self.bucket(bucket)?.get(key).await? {
                     Some(bytes) => bytes,
-                    // Erased since the row was read. (Where superseded objects go, the row may follow a moment later.)
-                    None if self.row(row.id, row.ov).await?.is_some_and(|now| now.op.is_bare()) => return Ok(None),
-                    None => return Ok(Some(("missing-object", format!("the object `{key}` is missing in bucket `{bucket}`")))),
+                    // Erased since the row was read. (Where superseded objects go, the row may follow a
+                    // moment later.)
+                    None if self.row(row.id, row.ov).await?.is_some_and(|now| now.op.is_bare()) => {
+                        return Ok(None);
+                    }
+                    None => {
+                        return Ok(Some((
+                            "missing-object",
+                            format!("the object `{key}` is missing in bucket `{bucket}`"),
+                        )));
+                    }
                 }
             }
         };
@@ -354,7 +424,10 @@ impl Engine {
             for blob in content.refs.iter().filter(|blob| blob.blob_key.contains(&format!("/v{}/", row.ov))) {
                 for (bucket, key) in blob.objects() {
                     if self.bucket(bucket)?.head(key).await?.is_none() {
-                        return Ok(Some(("missing-object", format!("the object `{key}` of property `{}` is missing", blob.path))));
+                        return Ok(Some((
+                            "missing-object",
+                            format!("the object `{key}` of property `{}` is missing", blob.path),
+                        )));
                     }
                 }
             }
@@ -385,18 +458,28 @@ impl Engine {
             _ => false,
         };
         let problem = match &head {
-            None => Some(("missing-head", "the item has versions but no head; `--repair` rolls it forward".to_owned())),
+            None => Some((
+                "missing-head",
+                "the item has versions but no head; `--repair` rolls it forward".to_owned(),
+            )),
             Some(head) if head.cv < newest.cv => Some((
                 "lagging-head",
-                format!("the head is at version {}, the newest row at {}; `--repair` rolls it forward", head.ov, newest.ov),
+                format!(
+                    "the head is at version {}, the newest row at {}; `--repair` rolls it forward",
+                    head.ov, newest.ov
+                ),
             )),
-            Some(head) if head.cv == newest.cv && !follows(head, newest) => {
-                Some(("wrong-head", "the head differs from its newest version; `--repair` makes it anew".to_owned()))
-            }
+            Some(head) if head.cv == newest.cv && !follows(head, newest) => Some((
+                "wrong-head",
+                "the head differs from its newest version; `--repair` makes it anew".to_owned(),
+            )),
             // A head ahead of the rows this scan saw was written since, unless its row is not there.
             Some(head) if without_row => Some((
                 "head-without-row",
-                format!("the head is at version {}, which no row has; `--repair` puts back version {}", head.ov, newest.ov),
+                format!(
+                    "the head is at version {}, which no row has; `--repair` puts back version {}",
+                    head.ov, newest.ov
+                ),
             )),
             Some(_) => None,
         };
@@ -411,10 +494,11 @@ impl Engine {
         Ok(())
     }
 
-    /// Whether the row that a head was made from does not exist, as a failover could leave it behind when rows were read before a majority had
-    /// them. Without versioning rows go, so nothing can be said.
+    /// Whether the row that a head was made from does not exist, as a failover could leave it behind when
+    /// rows were read before a majority had them. Without versioning rows go, so nothing can be said.
     async fn is_without_row(&self, head: &Head) -> Result<bool> {
-        if !self.settings.versioning || self.row(head.id, head.ov).await?.is_some_and(|row| head.is_of(&row)) {
+        if !self.settings.versioning || self.row(head.id, head.ov).await?.is_some_and(|row| head.is_of(&row))
+        {
             return Ok(false);
         }
         // Unless the head has moved on.
@@ -432,10 +516,15 @@ impl Engine {
         self.replace(Write::put(head.stored(), wrong.unchanged())).await
     }
 
-    /// Removes a head of which no version exists, if its number shows that its row never was committed: another row has it, or it was never given
-    /// out. Whether it did.
+    /// Removes a head of which no version exists, if its number shows that its row never was committed:
+    /// another row has it, or it was never given out. Whether it did.
     async fn remove_unfounded(&self, head: &Head) -> Result<bool> {
-        let same = Scan { filter: Filter::eq("cv", super::model::int(head.cv)), limit: Some(1), without: bare(), ..Scan::default() };
+        let same = Scan {
+            filter: Filter::eq("cv", super::model::int(head.cv)),
+            limit: Some(1),
+            without: bare(),
+            ..Scan::default()
+        };
         let taken = self.documents.scan(&self.names.ver, same).try_next().await?.is_some();
         let is_beyond = self.highest_cv().await?.is_some_and(|highest| highest < head.cv);
         if !(taken || is_beyond) || self.newest_row(head.id).await?.is_some() {
@@ -452,27 +541,46 @@ impl Engine {
     }
 
     /// Without versioning a head may have outlived its rows; otherwise it must have them.
-    async fn verify_heads_have_rows(&self, repair: bool, found: &mut Verification, scope: &Scope) -> Result<()> {
+    async fn verify_heads_have_rows(
+        &self,
+        repair: bool,
+        found: &mut Verification,
+        scope: &Scope,
+    ) -> Result<()> {
         let order = vec![("_id".into(), Direction::Ascending)];
-        let heads =
-            Scan { filter: scope.narrow(Filter::All), order, without: vec!["fullShadow".into(), "metaIndexed".into()], ..Scan::default() };
+        let heads = Scan {
+            filter: scope.narrow(Filter::All),
+            order,
+            without: vec!["fullShadow".into(), "metaIndexed".into()],
+            ..Scan::default()
+        };
         let mut pages = self.scan_heads(heads).try_chunks(256);
         while let Some(page) = pages.next().await {
             let heads = page.map_err(|e| e.1)?;
             let scan = Scan {
                 filter: Filter::any_of("itemId", heads.iter().map(|head| head.id.bson()).collect()),
-                newest: Some(crate::documents::Newest { per: "itemId".into(), by: "ov".into(), at_most: i64::MAX.into() }),
+                newest: Some(crate::documents::Newest {
+                    per: "itemId".into(),
+                    by: "ov".into(),
+                    at_most: i64::MAX.into(),
+                }),
                 without: bare(),
                 ..Scan::default()
             };
-            let rows: HashMap<ItemId, i64> = self.scan_rows(scan).map_ok(|row| (row.id, row.ov)).try_collect().await?;
+            let rows: HashMap<ItemId, i64> =
+                self.scan_rows(scan).map_ok(|row| (row.id, row.ov)).try_collect().await?;
             for head in heads {
                 if !rows.contains_key(&head.id) {
                     if self.settings.versioning {
                         if repair && self.remove_unfounded(&head).await? {
                             found.repaired += 1;
                         } else {
-                            found.report("missing-rows", Some(head.id), Some(head.ov), "the item has a head but no versions".to_owned());
+                            found.report(
+                                "missing-rows",
+                                Some(head.id),
+                                Some(head.ov),
+                                "the item has a head but no versions".to_owned(),
+                            );
                         }
                     } else {
                         found.items += 1;
@@ -490,7 +598,10 @@ fn follows(head: &Head, row: &Row) -> bool {
     head.ov == row.ov
         && head.row.is_none_or(|id| id == row.row_id)
         && (row.op == Op::Erase
-            || (a.ov == b.ov && a.key == b.key && a.checksum == b.checksum && same_entry(&head.content.indexed, &row.content.indexed)))
+            || (a.ov == b.ov
+                && a.key == b.key
+                && a.checksum == b.checksum
+                && same_entry(&head.content.indexed, &row.content.indexed)))
         && head.deleted_at.is_some() == matches!(row.op, Op::Delete | Op::Erase)
 }
 

@@ -26,20 +26,21 @@ pub struct View {
     pub item: Json,
     /// Signed URLs of externalised properties, if asked for.
     pub presigned: Vec<Presigned>,
-    /// Why the item cannot be shown, or has no place in the list's order, where the list shows it nevertheless ([`OnDamage::Show`]). An item that
-    /// cannot be read has null as [`item`](Self::item).
+    /// Why the item cannot be shown, or has no place in the list's order, where the list shows it
+    /// nevertheless ([`OnDamage::Show`]). An item that cannot be read has null as [`item`](Self::item).
     pub damage: Option<Damage>,
 }
 
-/// What a list does about an item that cannot be shown, because its payload is missing or damaged, or that has no place in the order, because a property
-/// the list is sorted by is an array.
+/// What a list does about an item that cannot be shown, because its payload is missing or damaged, or that
+/// has no place in the order, because a property the list is sorted by is an array.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum OnDamage {
     /// The list ends with the item's error.
     #[default]
     Fail,
-    /// The item comes with its error. Those without a place come last, in the order of their ids: finding them looks at every item.
+    /// The item comes with its error. Those without a place come last, in the order of their ids: finding
+    /// them looks at every item.
     Show,
 }
 
@@ -75,7 +76,8 @@ impl View {
     /// `{id, ov, cv, at, deletedAt?, item, presigned?, error?}`.
     #[must_use]
     pub fn to_json(&self) -> Json {
-        let mut out = json!({ "id": self.id.to_string(), "ov": self.ov, "cv": self.cv, "at": self.at.to_string() });
+        let mut out =
+            json!({ "id": self.id.to_string(), "ov": self.ov, "cv": self.cv, "at": self.at.to_string() });
         if let Some(at) = self.deleted_at {
             out["deletedAt"] = at.to_string().into();
         }
@@ -146,7 +148,9 @@ impl Version {
     #[must_use]
     pub fn to_json(&self) -> Json {
         let mut out = json!({ "id": self.id.to_string(), "ov": self.ov, "cv": self.cv, "op": self.op.as_str(), "at": self.at.to_string() });
-        for (key, value) in [("actor", &self.actor), ("reason", &self.reason), ("requestId", &self.request_id)] {
+        for (key, value) in
+            [("actor", &self.actor), ("reason", &self.reason), ("requestId", &self.request_id)]
+        {
             if let Some(value) = value {
                 out[key] = value.clone().into();
             }
@@ -213,7 +217,14 @@ impl From<Done> for Written {
         match done {
             Done::Committed(committed) => {
                 let Committed { row, .. } = *committed;
-                Self { id: row.id, ov: row.ov, cv: row.cv, at: row.at, changed: true, created: row.op == Op::Create }
+                Self {
+                    id: row.id,
+                    ov: row.ov,
+                    cv: row.cv,
+                    at: row.at,
+                    changed: true,
+                    created: row.op == Op::Create,
+                }
             }
             Done::Unchanged(head) => {
                 let Head { id, ov, cv, updated_at, .. } = *head;

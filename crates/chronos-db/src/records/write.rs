@@ -1,4 +1,5 @@
-//! From a change to its committed version: read the head, make the change ready, commit, and start over where another was faster.
+//! From a change to its committed version: read the head, make the change ready, commit, and start over where
+//! another was faster.
 
 use std::fmt;
 use std::sync::Arc;
@@ -21,9 +22,11 @@ use crate::json::Map;
 use crate::objects::keys;
 use crate::{Error, ErrorKind, Json, Result, Timestamp};
 
-/// Attempts of a write without an expected version. Writers of one process take turns, so this many losses in a row mean that others never stop.
+/// Attempts of a write without an expected version. Writers of one process take turns, so this many losses in
+/// a row mean that others never stop.
 const ATTEMPTS: u32 = 100;
-/// The largest payload without object storage: it stays in its row for ever, and MongoDB's documents end at 16 MiB.
+/// The largest payload without object storage: it stays in its row for ever, and MongoDB's documents end at
+/// 16 MiB.
 const INLINE_LIMIT: usize = 15 * 1024 * 1024;
 
 /// The media type of item.json.
@@ -126,7 +129,8 @@ impl Engine {
         lock: Option<&ItemLock>,
     ) -> Result<Done> {
         let done = self.write_unnamed(id, change, options, scope, lock).await;
-        let done = done.map_err(|e| e.during(change.name()).in_collection(&self.names.collection).on_item(id))?;
+        let done =
+            done.map_err(|e| e.during(change.name()).in_collection(&self.names.collection).on_item(id))?;
         if let (true, Done::Committed(committed)) = (options.stored, &done) {
             self.stored(&committed.row).await?;
         }
@@ -170,7 +174,8 @@ impl Engine {
                 // Nobody can know the id of an item that is being created.
                 Change::Create { .. } => None,
                 _ => {
-                    let (head, locked) = futures::future::try_join(self.head_or_row(id), self.is_locked(id, token)).await?;
+                    let (head, locked) =
+                        futures::future::try_join(self.head_or_row(id), self.is_locked(id, token)).await?;
                     // What others have or hold is nobody else's to know.
                     let head = head.filter(|head| scope.sees(head.content.tenant.as_deref()));
                     if locked && head.is_some() {
@@ -185,7 +190,9 @@ impl Engine {
             };
             let attempt = Attempt { head: head.as_ref(), read_at, place: uploads.place() };
             let Some(mut ready) = self.prepare_change(id, change, options, scope, attempt).await? else {
-                return Ok(Done::Unchanged(Box::new(head.ok_or_else(|| Error::database("a creation always changes something"))?)));
+                return Ok(Done::Unchanged(Box::new(
+                    head.ok_or_else(|| Error::database("a creation always changes something"))?,
+                )));
             };
             match self.upload(&mut ready, uploads).await? {
                 Uploading::Nothing => {}
@@ -193,7 +200,8 @@ impl Engine {
                     self.end_uploads(std::mem::take(uploads), None).await;
                     continue;
                 }
-                // That took its time: another version would be noticed only by the commit, after a number was spent.
+                // That took its time: another version would be noticed only by the commit, after a number was
+                // spent.
                 Uploading::Done | Uploading::There => {
                     let read_at = self.env.clock.now();
                     match (&head, self.head_or_row(id).await?) {
@@ -230,14 +238,22 @@ impl Engine {
             }
         }
         drop(turn);
-        Err(Error::new(ErrorKind::OptimisticLock, format!("{ATTEMPTS} attempts met other writers each time; try again later")).retryable())
+        Err(Error::new(
+            ErrorKind::OptimisticLock,
+            format!("{ATTEMPTS} attempts met other writers each time; try again later"),
+        )
+        .retryable())
     }
 
     /// The head, if the change may follow it.
     fn changeable(&self, change: &Change, head: Option<Head>, expected: Option<i64>) -> Result<Head> {
-        let head = head.filter(|head| !head.erased).ok_or_else(|| Error::not_found("there is no such item"))?;
+        let head =
+            head.filter(|head| !head.erased).ok_or_else(|| Error::not_found("there is no such item"))?;
         if let Some(expected) = expected.filter(|expected| *expected != head.ov) {
-            let message = format!("version {expected} was expected, but the item is at version {}: read it and decide again", head.ov);
+            let message = format!(
+                "version {expected} was expected, but the item is at version {}: read it and decide again",
+                head.ov
+            );
             return Err(Error::new(ErrorKind::OptimisticLock, message).at_version(head.ov));
         }
         if head.deleted_at.is_some() && !matches!(change, Change::Restore { .. }) {
@@ -261,9 +277,14 @@ impl Engine {
         let mut content = head.map_or_else(new, |head| head.content.clone());
         let mut op = Op::Update;
         let current = match (change, head) {
-            (Change::Update { .. } | Change::Enrich { .. }, Some(head)) => Some(self.current(head, &mut content).await?),
-            // Who forces it can replace a document that is damaged; and the index may know without the document that it changes.
-            (Change::Replace { document }, Some(head)) if !options.force && !replaces_for_sure(document, head) => {
+            (Change::Update { .. } | Change::Enrich { .. }, Some(head)) => {
+                Some(self.current(head, &mut content).await?)
+            }
+            // Who forces it can replace a document that is damaged; and the index may know without the
+            // document that it changes.
+            (Change::Replace { document }, Some(head))
+                if !options.force && !replaces_for_sure(document, head) =>
+            {
                 Some(self.current(head, &mut content).await?)
             }
             _ => None,
@@ -289,7 +310,14 @@ impl Engine {
                 content.indexed = row.content.indexed.clone();
                 content.payload = row.content.payload.clone();
                 content.refs = row.content.refs.clone();
-                return Ok(Some(Ready::at_once(self.prepared(id, Op::Restore, Some(head), content, options, read_at))));
+                return Ok(Some(Ready::at_once(self.prepared(
+                    id,
+                    Op::Restore,
+                    Some(head),
+                    content,
+                    options,
+                    read_at,
+                ))));
             }
             (Change::Replace { document }, Some(_)) => payload::checked(document.clone())?,
             (Change::Update { document }, Some(_)) => {
@@ -305,7 +333,9 @@ impl Engine {
                 }
             }
             (Change::Enrich { patches, function_id }, Some(_)) => {
-                let mut enriched = Json::Object(current.as_ref().map(|current| current.document.clone()).unwrap_or_default());
+                let mut enriched = Json::Object(
+                    current.as_ref().map(|current| current.document.clone()).unwrap_or_default(),
+                );
                 let mut checked = Vec::with_capacity(patches.len());
                 for patch in patches {
                     let patch = payload::checked(patch.clone())?;
@@ -355,15 +385,18 @@ impl Engine {
         Ok(Some(ready))
     }
 
-    /// The document of the current version, and the references in it. What the originals recorded in the document alone goes into `content`.
+    /// The document of the current version, and the references in it. What the originals recorded in the
+    /// document alone goes into `content`.
     async fn current(&self, head: &Head, content: &mut Content) -> Result<Current> {
         let bytes = self.payload(head).await?;
-        let (document, inherited) = heavy::work(bytes.len() > heavy::BYTES, move || payload::parse_both(&bytes)).await??;
+        let (document, inherited) =
+            heavy::work(bytes.len() > heavy::BYTES, move || payload::parse_both(&bytes)).await??;
         let mut refs = head.content.refs.clone();
         if let Some(inherited) = inherited {
             content.inherit(inherited);
             if let (true, Some(space)) = (refs.is_empty(), &self.space) {
-                refs = adopted(&document, &self.settings.map, &self.names.collection, head.id, &space.content);
+                refs =
+                    adopted(&document, &self.settings.map, &self.names.collection, head.id, &space.content);
             }
         }
         Ok(Current { document, refs })
@@ -392,7 +425,8 @@ impl Engine {
             body = Some(written);
             if rides > self.settings.inline_max_bytes {
                 // Stored before its commit, under a key that no other attempt can meet.
-                let unique = earlier.unwrap_or_else(|| UploadPlace { suffix: self.env.random.object_id().to_hex(), ov });
+                let unique = earlier
+                    .unwrap_or_else(|| UploadPlace { suffix: self.env.random.object_id().to_hex(), ov });
                 if let Some(whole) = whole {
                     document = whole;
                     let place = Place { suffix: Some(&unique.suffix), ov: unique.ov, ..place };
@@ -402,10 +436,18 @@ impl Engine {
                 upload = Some(unique);
             }
             out.refs.extend(
-                still_referenced(&document, known).into_iter().filter(|r| !out.refs.iter().any(|o| o.path == r.path)).collect::<Vec<_>>(),
+                still_referenced(&document, known)
+                    .into_iter()
+                    .filter(|r| !out.refs.iter().any(|o| o.path == r.path))
+                    .collect::<Vec<_>>(),
             );
             content.payload.bucket = Some(space.json.clone());
-            content.payload.key = Some(keys::item(collection, &id.to_string(), ov, upload.as_ref().map(|place| place.suffix.as_str()))?);
+            content.payload.key = Some(keys::item(
+                collection,
+                &id.to_string(),
+                ov,
+                upload.as_ref().map(|place| place.suffix.as_str()),
+            )?);
         } else {
             content.payload = Payload::default();
         }
@@ -415,18 +457,38 @@ impl Engine {
         (content.indexed, content.missing) = (Arc::new(indexed), missing);
         let body = body.map_or_else(|| Body::new(&document), Ok)?;
         if self.space.is_none() && body.len() > INLINE_LIMIT {
-            let message = format!("the document has {} bytes; without object storage {INLINE_LIMIT} are allowed", body.len());
+            let message = format!(
+                "the document has {} bytes; without object storage {INLINE_LIMIT} are allowed",
+                body.len()
+            );
             return Err(Error::validation(message));
         }
-        Ok(Ready { prepared: Prepared::blank(self.env.random.object_id(), id, content, Some(body), out.riders), place: upload })
+        Ok(Ready {
+            prepared: Prepared::blank(self.env.random.object_id(), id, content, Some(body), out.riders),
+            place: upload,
+        })
     }
 
-    fn prepared(&self, id: ItemId, op: Op, head: Option<&Head>, content: Content, options: &WriteOptions, read_at: Timestamp) -> Prepared {
+    fn prepared(
+        &self,
+        id: ItemId,
+        op: Op,
+        head: Option<&Head>,
+        content: Content,
+        options: &WriteOptions,
+        read_at: Timestamp,
+    ) -> Prepared {
         let blank = Prepared::blank(self.env.random.object_id(), id, content, None, Vec::new());
         Prepared { op, ..self.fill(blank, head, options, read_at) }
     }
 
-    fn fill(&self, prepared: Prepared, head: Option<&Head>, options: &WriteOptions, read_at: Timestamp) -> Prepared {
+    fn fill(
+        &self,
+        prepared: Prepared,
+        head: Option<&Head>,
+        options: &WriteOptions,
+        read_at: Timestamp,
+    ) -> Prepared {
         Prepared {
             previous: head.cloned(),
             read_at,
@@ -446,10 +508,13 @@ fn exists() -> Error {
 
 /// Where versions are not kept there is no past to go back to.
 pub(super) fn not_kept() -> Error {
-    Error::validation("this collection keeps no versions (`versioning` is off): of each item there is the latest one alone")
+    Error::validation(
+        "this collection keeps no versions (`versioning` is off): of each item there is the latest one alone",
+    )
 }
 
-/// The update operators of MongoDB, which somebody may take `update` for; any other name with a `$` is a property like others.
+/// The update operators of MongoDB, which somebody may take `update` for; any other name with a `$` is a
+/// property like others.
 const UPDATE_OPERATORS: [&str; 14] = [
     "$set",
     "$unset",
@@ -469,18 +534,24 @@ const UPDATE_OPERATORS: [&str; 14] = [
 
 /// An operator would be stored as a property of its name, which nobody means.
 fn refuse_operators(fields: &Map, operation: &str) -> Result<()> {
-    let Some(operator) = fields.keys().find(|name| UPDATE_OPERATORS.contains(&name.as_str())) else { return Ok(()) };
+    let Some(operator) = fields.keys().find(|name| UPDATE_OPERATORS.contains(&name.as_str())) else {
+        return Ok(());
+    };
     let instead = match operator.as_str() {
         "$unset" | "$rename" => "`replace` writes a document without the property",
         "$push" | "$addToSet" => "`enrich` adds the members of an array to what is there",
         "$set" => "give the properties themselves",
         _ => "read the item, and give the new value with the version it was read at as the expected one",
     };
-    Err(Error::validation(format!("`{operator}` is an update operator, and {operation} takes none: {instead}")))
+    Err(Error::validation(format!(
+        "`{operator}` is an update operator, and {operation} takes none: {instead}"
+    )))
 }
 
-/// Whether the index entry of the head tells that `document` is another one, and the head has all that a next version keeps.
+/// Whether the index entry of the head tells that `document` is another one, and the head has all that a next
+/// version keeps.
 fn replaces_for_sure(document: &Json, head: &Head) -> bool {
     let complete = !head.content.foreign && head.content.payload.ov == head.ov;
-    complete && document.as_object().is_some_and(|document| indexing::differs(document, &head.content.indexed))
+    complete
+        && document.as_object().is_some_and(|document| indexing::differs(document, &head.content.indexed))
 }

@@ -42,10 +42,15 @@ impl KeyTemplate {
         })
     }
 
-    /// The key of a context. Where no part applies it is the tenant, else the database, else `collection:objectId`.
+    /// The key of a context. Where no part applies it is the tenant, else the database, else
+    /// `collection:objectId`.
     pub(crate) fn key(&self, route: &Route) -> String {
         let own = self.parts.iter().find_map(|part| part.value(route));
-        let fallback = || [Part::Field(Field::Tenant), Part::Field(Field::Database)].iter().find_map(|part| part.value(route));
+        let fallback = || {
+            [Part::Field(Field::Tenant), Part::Field(Field::Database)]
+                .iter()
+                .find_map(|part| part.value(route))
+        };
         own.or_else(fallback).unwrap_or_else(|| collection_and_object(route))
     }
 }
@@ -82,7 +87,9 @@ impl Part {
                 Field::Collection => route.collection.clone(),
                 Field::Object => route.object_id.clone(),
                 Field::Domain => route.domain.clone(),
-                Field::DatabaseType => route.database_type.map(|database_type| database_type.name().to_owned()),
+                Field::DatabaseType => {
+                    route.database_type.map(|database_type| database_type.name().to_owned())
+                }
                 Field::Tier => route.tier.map(|tier| tier.name().to_owned()),
                 Field::Key => route.key.clone(),
                 Field::ExtIdentifier => route.ext_identifier.clone(),
@@ -93,7 +100,11 @@ impl Part {
 }
 
 fn collection_and_object(route: &Route) -> String {
-    format!("{}:{}", route.collection.as_deref().unwrap_or_default(), route.object_id.as_deref().unwrap_or_default())
+    format!(
+        "{}:{}",
+        route.collection.as_deref().unwrap_or_default(),
+        route.object_id.as_deref().unwrap_or_default()
+    )
 }
 
 #[cfg(test)]
@@ -126,6 +137,9 @@ mod tests {
 
     #[test]
     fn parts_that_name_nothing_are_told() {
-        assert_eq!(KeyTemplate::parse("tenant|dbName|ctx.x").unknown().collect::<Vec<_>>(), ["tenant", "ctx.x"]);
+        assert_eq!(
+            KeyTemplate::parse("tenant|dbName|ctx.x").unknown().collect::<Vec<_>>(),
+            ["tenant", "ctx.x"]
+        );
     }
 }

@@ -69,9 +69,16 @@ impl Router {
     /// A router over the configuration's entries.
     #[must_use]
     pub fn new(config: &Config) -> Self {
-        let (hashed, entries): (Vec<_>, Vec<_>) =
-            config.entries.iter().cloned().map(Arc::new).partition(|entry| matches!(entry.selector, Selector::Hashed(_)));
-        let identities = hashed.iter().map(|entry| entry.backend_id.clone().unwrap_or_else(|| entry.path.as_str().into())).collect();
+        let (hashed, entries): (Vec<_>, Vec<_>) = config
+            .entries
+            .iter()
+            .cloned()
+            .map(Arc::new)
+            .partition(|entry| matches!(entry.selector, Selector::Hashed(_)));
+        let identities = hashed
+            .iter()
+            .map(|entry| entry.backend_id.clone().unwrap_or_else(|| entry.path.as_str().into()))
+            .collect();
         Self {
             entries,
             hashed,
@@ -133,7 +140,8 @@ impl Router {
         }
         let total: usize = counts.iter().sum();
         let mean = total as f64 / counts.len() as f64;
-        let variance = counts.iter().map(|count| (*count as f64 - mean).powi(2)).sum::<f64>() / counts.len() as f64;
+        let variance =
+            counts.iter().map(|count| (*count as f64 - mean).powi(2)).sum::<f64>() / counts.len() as f64;
         let stddev = variance.sqrt();
         Ok(Distribution { counts, total, mean, stddev, balanced: stddev < mean / 5.0 })
     }
@@ -147,9 +155,11 @@ impl Router {
     }
 
     fn find(&self, route: &Route) -> Result<Resolved> {
-        let collection = route.collection.as_deref().ok_or_else(|| Error::validation("the route names no collection"))?;
+        let collection =
+            route.collection.as_deref().ok_or_else(|| Error::validation("the route names no collection"))?;
         let collection = validate_name("collection", collection)?.to_owned();
-        let names = [("tenant", &route.tenant), ("domain", &route.domain), ("extIdentifier", &route.ext_identifier)];
+        let names =
+            [("tenant", &route.tenant), ("domain", &route.domain), ("extIdentifier", &route.ext_identifier)];
         for (what, name) in names {
             if let Some(name) = name {
                 validate_name(what, name)?;
@@ -157,7 +167,12 @@ impl Router {
         }
         let entry = self.entry(route)?;
         let database = database(route, entry)?;
-        Ok(Resolved { entry: Arc::clone(entry), database, collection, enforced_tenant: enforced_tenant(route, entry)? })
+        Ok(Resolved {
+            entry: Arc::clone(entry),
+            database,
+            collection,
+            enforced_tenant: enforced_tenant(route, entry)?,
+        })
     }
 
     fn entry(&self, route: &Route) -> Result<&Arc<Entry>> {
@@ -168,7 +183,8 @@ impl Router {
             return self.keyed(route, key);
         }
         match route.database_type {
-            // A version 1 configuration without `databaseTypes` has nothing to look types up in; there they have never mattered.
+            // A version 1 configuration without `databaseTypes` has nothing to look types up in; there they
+            // have never mattered.
             Some(database_type) if !self.entries.is_empty() => self.typed(route, database_type),
             _ if !self.hashed.is_empty() => Ok(&self.hashed[self.pick(&self.routing_key(route))?]),
             _ => Err(self.not_found(route, "the route names no database type")),
@@ -178,7 +194,9 @@ impl Router {
     fn forced(&self, index: usize) -> Result<&Arc<Entry>> {
         self.hashed.get(index).ok_or_else(|| {
             Error::validation(match self.hashed.len() {
-                0 => format!("Forced index {index} needs a configuration with `mongoUris`; this one has none"),
+                0 => {
+                    format!("Forced index {index} needs a configuration with `mongoUris`; this one has none")
+                }
                 count => format!("Forced index {index} is out of range (0-{})", count - 1),
             })
         })
@@ -189,10 +207,15 @@ impl Router {
         let entry = entry.ok_or_else(|| self.not_found(route, "no entry has this key"))?;
         if route.database_type.is_some() && route.database_type != entry.database_type {
             let found = entry.database_type.map_or("untyped", DatabaseType::name);
-            return Err(Error::validation(format!("the key `{key}` is that of a {found} database, but the route says {route}")));
+            return Err(Error::validation(format!(
+                "the key `{key}` is that of a {found} database, but the route says {route}"
+            )));
         }
         if selector_of(route)?.is_some_and(|wanted| wanted != entry.selector) {
-            return Err(Error::validation(format!("the key `{key}` is that of {}, but the route says {route}", entry.selector)));
+            return Err(Error::validation(format!(
+                "the key `{key}` is that of {}, but the route says {route}",
+                entry.selector
+            )));
         }
         Ok(entry)
     }
@@ -207,7 +230,8 @@ impl Router {
                 if let Some(shared) = by(&Selector::Single) {
                     return Ok(shared);
                 }
-                let tenant = identifier(route, Tier::Tenant)?.ok_or_else(|| self.not_found(route, "the route names no tenant"))?;
+                let tenant = identifier(route, Tier::Tenant)?
+                    .ok_or_else(|| self.not_found(route, "the route names no tenant"))?;
                 let own = by(&Selector::Tenant(tenant.to_owned()));
                 own.or_else(|| by(&Selector::Tenant(FALLBACK_TENANT.to_owned()))).ok_or_else(missing)
             }
@@ -231,7 +255,8 @@ impl Router {
         match self.algorithm {
             HashAlgorithm::Jump => jump(key, self.hashed.len()),
             HashAlgorithm::Rendezvous => {
-                let identities: Vec<&str> = self.identities.iter().map(|identity| identity.expose_secret()).collect();
+                let identities: Vec<&str> =
+                    self.identities.iter().map(|identity| identity.expose_secret()).collect();
                 rendezvous(key, &identities)
             }
         }
@@ -239,7 +264,10 @@ impl Router {
 
     fn not_found(&self, route: &Route, why: &str) -> Error {
         let configured = self.configured(route.database_type, route.key.is_some());
-        Error::new(ErrorKind::RouteNotFound, format!("no database for {route}: {why}; configured: {configured}"))
+        Error::new(
+            ErrorKind::RouteNotFound,
+            format!("no database for {route}: {why}; configured: {configured}"),
+        )
     }
 
     /// What there is, for an error: of the wanted type if there is any of it, else the types.
@@ -248,18 +276,25 @@ impl Router {
             let names: Vec<&str> = self.entries.iter().filter_map(|entry| entry.key.as_deref()).collect();
             return format!("keys {}", shortened(&names));
         }
-        let of_type: Vec<&Arc<Entry>> = self.entries.iter().filter(|entry| wanted.is_some() && entry.database_type == wanted).collect();
+        let of_type: Vec<&Arc<Entry>> =
+            self.entries.iter().filter(|entry| wanted.is_some() && entry.database_type == wanted).collect();
         if of_type.is_empty() {
-            let has = |kind: &DatabaseType| self.entries.iter().any(|entry| entry.database_type == Some(*kind));
-            let types: Vec<&str> = DatabaseType::ALL.iter().filter(|kind| has(kind)).map(|kind| kind.name()).collect();
+            let has =
+                |kind: &DatabaseType| self.entries.iter().any(|entry| entry.database_type == Some(*kind));
+            let types: Vec<&str> =
+                DatabaseType::ALL.iter().filter(|kind| has(kind)).map(|kind| kind.name()).collect();
             return shortened(&types);
         }
         let mut parts = Vec::new();
         if of_type.iter().any(|entry| entry.selector == Selector::Generic) {
             parts.push("generic".to_owned());
         }
-        let domains = |entry: &&Arc<Entry>| if let Selector::Domain(name) = &entry.selector { Some(name.clone()) } else { None };
-        let tenants = |entry: &&Arc<Entry>| if let Selector::Tenant(name) = &entry.selector { Some(name.clone()) } else { None };
+        let domains = |entry: &&Arc<Entry>| {
+            if let Selector::Domain(name) = &entry.selector { Some(name.clone()) } else { None }
+        };
+        let tenants = |entry: &&Arc<Entry>| {
+            if let Selector::Tenant(name) = &entry.selector { Some(name.clone()) } else { None }
+        };
         for (what, names) in [
             ("domains", of_type.iter().filter_map(domains).collect::<Vec<_>>()),
             ("tenants", of_type.iter().filter_map(tenants).collect::<Vec<_>>()),
@@ -289,9 +324,9 @@ fn identifier(route: &Route, tier: Tier) -> Result<Option<&str>> {
         Tier::Tenant => &route.tenant,
     };
     match (own.as_deref(), route.ext_identifier.as_deref()) {
-        (Some(own), Some(other)) if own != other => {
-            Err(Error::validation(format!("the route names the {tier} `{own}` and the extIdentifier `{other}`")))
-        }
+        (Some(own), Some(other)) if own != other => Err(Error::validation(format!(
+            "the route names the {tier} `{own}` and the extIdentifier `{other}`"
+        ))),
         (own, other) => Ok(own.or(other)),
     }
 }
@@ -308,7 +343,9 @@ fn selector_of(route: &Route) -> Result<Option<Selector>> {
         (None, None, Some(_), _) => Tier::Domain,
         (None, None, None, Some(_)) if runtime => Tier::Tenant,
         (None, None, None, Some(_)) => {
-            return Err(Error::validation("the route names an extIdentifier; say by a tier whether it is a domain or a tenant"));
+            return Err(Error::validation(
+                "the route names an extIdentifier; say by a tier whether it is a domain or a tenant",
+            ));
         }
         (None, None, None, None) => return Ok(None),
     };
@@ -323,19 +360,24 @@ fn selector_of(route: &Route) -> Result<Option<Selector>> {
 
 fn database(route: &Route, entry: &Entry) -> Result<String> {
     match (&route.database, &entry.database) {
-        (None, None) => Err(Error::validation("the route names no database, and `mongoUris` configures none")),
+        (None, None) => {
+            Err(Error::validation("the route names no database, and `mongoUris` configures none"))
+        }
         (None, Some(configured)) => Ok(configured.clone()),
         (Some(named), None) => check_database(named).map(str::to_owned),
         (Some(named), Some(configured)) if named == configured => Ok(configured.clone()),
         (Some(named), Some(configured)) => {
             check_database(named)?;
-            Err(Error::validation(format!("the route names the database `{named}`, but {} is `{configured}`", entry.path)))
+            Err(Error::validation(format!(
+                "the route names the database `{named}`, but {} is `{configured}`",
+                entry.path
+            )))
         }
     }
 }
 
-/// On databases that several tenants share, every document carries its tenant. Messaging's always do: a tenant's own database may also be the
-/// fallback of others, and data may move between the layouts.
+/// On databases that several tenants share, every document carries its tenant. Messaging's always do: a
+/// tenant's own database may also be the fallback of others, and data may move between the layouts.
 fn enforced_tenant(route: &Route, entry: &Entry) -> Result<Option<String>> {
     let named = match Owner::of(entry) {
         // Version 1's contexts may say more than they are found by.

@@ -26,7 +26,8 @@ pub(crate) enum Owner {
 impl Owner {
     pub(crate) fn of(entry: &Entry) -> Self {
         match (&entry.selector, entry.database_type) {
-            (_, Some(DatabaseType::Logs | DatabaseType::Identities | DatabaseType::Messaging)) | (Selector::Hashed(_), _) => Self::Anybody,
+            (_, Some(DatabaseType::Logs | DatabaseType::Identities | DatabaseType::Messaging))
+            | (Selector::Hashed(_), _) => Self::Anybody,
             (Selector::Tenant(tenant), _) => Self::Tenant(tenant.as_str().into()),
             (Selector::Generic | Selector::Domain(_) | Selector::Single, _) => Self::Nobody,
         }
@@ -48,13 +49,14 @@ fn is_hashed(entry: &Entry) -> bool {
     matches!(entry.selector, Selector::Hashed(_))
 }
 
-/// Whose documents a handle sees. Entries of other tenants whose database has the same name may lead to the same one though their connection strings
-/// differ; then the stores are asked, when the handle is first used.
+/// Whose documents a handle sees. Entries of other tenants whose database has the same name may lead to the
+/// same one though their connection strings differ; then the stores are asked, when the handle is first used.
 #[derive(Clone)]
 pub(crate) struct Tenancy(Arc<Inner>);
 
 struct Inner {
-    /// What the connection strings leave open, and the scope if any of it comes true. None: the scope is `otherwise`.
+    /// What the connection strings leave open, and the scope if any of it comes true. None: the scope is
+    /// `otherwise`.
     open: Option<Open>,
     /// The scope if nothing of `open` comes true.
     otherwise: Result<Scope, String>,
@@ -68,23 +70,34 @@ struct Open {
     /// Connections that may lead to the same deployment.
     suspects: Vec<String>,
     scope: Result<Scope, String>,
-    /// The scope while a store does not answer: it sees nothing of other tenants, and what it makes is seen under either answer. None: there is none.
+    /// The scope while a store does not answer: it sees nothing of other tenants, and what it makes is seen
+    /// under either answer. None: there is none.
     meanwhile: Option<Scope>,
     ask_again: Mutex<Option<Timestamp>>,
 }
 
 impl fmt::Debug for Tenancy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Tenancy").field("otherwise", &self.0.otherwise).field("decided", &self.0.decided).finish_non_exhaustive()
+        f.debug_struct("Tenancy")
+            .field("otherwise", &self.0.otherwise)
+            .field("decided", &self.0.decided)
+            .finish_non_exhaustive()
     }
 }
 
 impl Tenancy {
     /// The tenancy of what a route leads to. No I/O.
-    pub(crate) fn new(config: &Config, resolved: &Resolved, connections: &Arc<Connections>, env: &Env) -> Self {
+    pub(crate) fn new(
+        config: &Config,
+        resolved: &Resolved,
+        connections: &Arc<Connections>,
+        env: &Env,
+    ) -> Self {
         let entry = &*resolved.entry;
         let (mut beside, mut suspects) = (Vec::new(), Vec::new());
-        for other in config.entries.iter().filter(|other| other.database.as_deref() == Some(&resolved.database)) {
+        for other in
+            config.entries.iter().filter(|other| other.database.as_deref() == Some(&resolved.database))
+        {
             match config.one_store(entry, other) {
                 OneStore::Yes => beside.push(other),
                 OneStore::Unknown => suspects.push(other),
@@ -92,10 +105,17 @@ impl Tenancy {
             }
         }
         // Contexts that name their database may come upon this one.
-        let is_named = !is_hashed(entry) && config.entries.iter().any(|e| is_hashed(e) && config.one_store(entry, e) != OneStore::No);
-        let view = View { owner: Owner::of(entry), named: resolved.enforced_tenant.as_deref(), database: &resolved.database, is_named };
+        let is_named = !is_hashed(entry)
+            && config.entries.iter().any(|e| is_hashed(e) && config.one_store(entry, e) != OneStore::No);
+        let view = View {
+            owner: Owner::of(entry),
+            named: resolved.enforced_tenant.as_deref(),
+            database: &resolved.database,
+            is_named,
+        };
         let hashed = is_hashed(entry);
-        let scope_with = |others: &[&Entry]| if hashed { view.of_hashed(others) } else { Ok(view.of_typed(others)) };
+        let scope_with =
+            |others: &[&Entry]| if hashed { view.of_hashed(others) } else { Ok(view.of_typed(others)) };
         let otherwise = scope_with(&beside);
         // Only what would make a difference is asked for.
         suspects.retain(|suspect| {
@@ -104,7 +124,9 @@ impl Tenancy {
         });
         let scope = scope_with(&beside.iter().copied().chain(suspects.iter().copied()).collect::<Vec<_>>());
         let meanwhile = match (&otherwise, &view.owner) {
-            (Ok(Scope::Sole { tenant, .. }), _) => Some(Scope::Sole { tenant: Arc::clone(tenant), stamps: true }),
+            (Ok(Scope::Sole { tenant, .. }), _) => {
+                Some(Scope::Sole { tenant: Arc::clone(tenant), stamps: true })
+            }
             (Ok(Scope::All), Owner::Nobody) => Some(Scope::Untenanted),
             _ => None,
         };
@@ -123,7 +145,8 @@ impl Tenancy {
     /// Which documents are seen.
     ///
     /// # Errors
-    /// `VALIDATION_ERROR` if the route says too little to tell; `TXN_ERROR` if a store must be asked that does not answer.
+    /// `VALIDATION_ERROR` if the route says too little to tell; `TXN_ERROR` if a store must be asked that
+    /// does not answer.
     pub(crate) async fn scope(&self) -> Result<&Scope> {
         let inner = &*self.0;
         let decided = match &inner.open {
@@ -158,7 +181,8 @@ impl Open {
         }
         let Some((suspect, error)) = unknown else { return Ok(otherwise.clone()) };
         tracing::warn!(connection = %self.connection, other = %suspect, %error, "whether two connections reach one deployment is not known yet");
-        *self.ask_again.lock().unwrap_or_else(PoisonError::into_inner) = Some(self.env.clock.now().plus_millis(ASK_AGAIN_MILLIS));
+        *self.ask_again.lock().unwrap_or_else(PoisonError::into_inner) =
+            Some(self.env.clock.now().plus_millis(ASK_AGAIN_MILLIS));
         let message = format!(
             "the connections `{}` and `{suspect}` may reach one deployment, where tenants meet: {}",
             self.connection,
@@ -183,7 +207,9 @@ impl View<'_> {
         match (&self.owner, shared) {
             (Owner::Anybody, _) => self.named.map_or(Scope::All, Scope::tenant),
             (Owner::Tenant(tenant), true) => Scope::Tenant(Arc::clone(tenant)),
-            (Owner::Tenant(tenant), false) => Scope::Sole { tenant: Arc::clone(tenant), stamps: self.is_named },
+            (Owner::Tenant(tenant), false) => {
+                Scope::Sole { tenant: Arc::clone(tenant), stamps: self.is_named }
+            }
             (Owner::Nobody, shared) if shared || self.is_named => Scope::Untenanted,
             (Owner::Nobody, _) => Scope::All,
         }
@@ -197,7 +223,10 @@ impl View<'_> {
         for other in others {
             if let Owner::Tenant(tenant) = Owner::of(other) {
                 // What is stored in a tenant's own database need not say whose it is.
-                return Err(format!("the database `{}` is that of the tenant `{tenant}` ({}): name the tenant", self.database, other.path));
+                return Err(format!(
+                    "the database `{}` is that of the tenant `{tenant}` ({}): name the tenant",
+                    self.database, other.path
+                ));
             }
         }
         Ok(Scope::Untenanted)

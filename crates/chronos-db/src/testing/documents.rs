@@ -1,6 +1,8 @@
-//! What every [`DocumentStore`] must do, as plain functions that any implementation calls, or all at once by [`documents_suite!`](crate::documents_suite).
+//! What every [`DocumentStore`] must do, as plain functions that any implementation calls, or all at once by
+//! [`documents_suite!`](crate::documents_suite).
 //!
-//! A function panics if its promise is broken. Each uses a database of a new name, so stores may be shared, and old data does no harm.
+//! A function panics if its promise is broken. Each uses a database of a new name, so stores may be shared,
+//! and old data does no harm.
 
 #![allow(clippy::unwrap_used, reason = "a suite says that a promise is broken by panicking")]
 
@@ -30,8 +32,9 @@ macro_rules! promises {
             $($($topic::$name(make().await).await;)+)+
         }
 
-        /// Makes a module of tests, one per promise of [`testing::documents`](crate::testing::documents). The second argument is a future that
-        /// yields an `Arc<dyn DocumentStore>`; it is evaluated once per test.
+        /// Makes a module of tests, one per promise of [`testing::documents`](crate::testing::documents). The
+        /// second argument is a future that yields an `Arc<dyn DocumentStore>`; it is evaluated once per
+        /// test.
         #[macro_export]
         macro_rules! documents_suite {
             ($d module:ident, $d make:expr) => {

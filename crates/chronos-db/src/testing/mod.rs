@@ -1,4 +1,5 @@
-//! The suites of the seams, of what they promise and of what that costs: plain async functions that any backend calls.
+//! The suites of the seams, of what they promise and of what that costs: plain async functions that any
+//! backend calls.
 
 pub mod costs;
 pub mod documents;

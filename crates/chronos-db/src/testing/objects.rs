@@ -1,7 +1,7 @@
 //! What every [`ObjectStorage`] must do.
 //!
-//! Each function takes a bucket that doesn't exist yet and that nobody else uses, and panics if a promise is broken. [`crate::objects_suite!`]
-//! stamps them onto a backend as tests:
+//! Each function takes a bucket that doesn't exist yet and that nobody else uses, and panics if a promise is
+//! broken. [`crate::objects_suite!`] stamps them onto a backend as tests:
 //!
 //! ```text
 //! async fn memory() -> (Arc<dyn Objects>, ()) {
@@ -10,7 +10,8 @@
 //! chronos_db::objects_suite!(memory: basics, races, without_presigning);
 //! ```
 //!
-//! The second part of what the function returns is kept until the test ends, such as the guard of a temporary folder.
+//! The second part of what the function returns is kept until the test ends, such as the guard of a temporary
+//! folder.
 
 // A suite fails by panicking.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
@@ -27,7 +28,8 @@ use crate::{ErrorKind, Timestamp};
 
 /// Makes a module of tests out of groups of the suite and a function that opens a new bucket.
 ///
-/// `basics` holds what every backend can do, `races` what needs an atomic create, `presigning` or `without_presigning` what it does about URLs.
+/// `basics` holds what every backend can do, `races` what needs an atomic create, `presigning` or
+/// `without_presigning` what it does about URLs.
 #[macro_export]
 macro_rules! objects_suite {
     ($open:ident: $($group:ident),+ $(,)?) => {
@@ -109,7 +111,9 @@ pub async fn an_empty_object_is_an_object(objects: Arc<dyn ObjectStorage>) {
 
 /// Large bodies.
 pub async fn an_object_of_8_mib_comes_back_whole(objects: Arc<dyn ObjectStorage>) {
-    let body: Bytes = (0..8 * 1024 * 1024_u32).map(|n| u8::try_from(n.wrapping_mul(2_654_435_761) >> 24).unwrap()).collect();
+    let body: Bytes = (0..8 * 1024 * 1024_u32)
+        .map(|n| u8::try_from(n.wrapping_mul(2_654_435_761) >> 24).unwrap())
+        .collect();
     objects.put("large", body.clone(), PutOptions::default()).await.unwrap();
     assert!(objects.get("large").await.unwrap().expect("it was put") == body);
 }
@@ -152,7 +156,10 @@ pub async fn a_listing_pages_through_everything_below_its_prefix(objects: Arc<dy
     put(&objects, "other/object", "x").await;
     let keys: BTreeSet<String> = (0..1_100).map(|n| format!("many/{n:04}/item.json")).collect();
     let puts = keys.iter().map(|key| put(&objects, key, "x")).collect::<Vec<_>>();
-    futures::stream::iter(puts).buffer_unordered(32).for_each(|done| async move { assert_eq!(done, Put::Stored) }).await;
+    futures::stream::iter(puts)
+        .buffer_unordered(32)
+        .for_each(|done| async move { assert_eq!(done, Put::Stored) })
+        .await;
     let listed: Vec<ObjectInfo> = objects.list("many/").try_collect().await.unwrap();
     assert_eq!(listed.len(), keys.len(), "nothing is listed twice");
     assert_eq!(listed.into_iter().map(|info| info.key).collect::<BTreeSet<_>>(), keys);
@@ -172,7 +179,14 @@ pub async fn a_prefix_matches_whole_segments_only(objects: Arc<dyn ObjectStorage
 
 /// Characters that URLs and file names treat specially.
 pub async fn unusual_keys_round_trip(objects: Arc<dyn ObjectStorage>) {
-    let keys = ["a b/c  d", "größe/日本語/🚀", "100%/%41/%2F", "a+b/c&d=e?f#g", "q'uo\"te/[x]/{y}/~z^|`<>*:;,@!$()", ".hidden/a..b"];
+    let keys = [
+        "a b/c  d",
+        "größe/日本語/🚀",
+        "100%/%41/%2F",
+        "a+b/c&d=e?f#g",
+        "q'uo\"te/[x]/{y}/~z^|`<>*:;,@!$()",
+        ".hidden/a..b",
+    ];
     for (key, body) in keys.iter().zip(["0", "1", "2", "3", "4", "5"]) {
         assert_eq!(put(&objects, key, body).await, Put::Stored, "{key}");
     }
@@ -200,9 +214,18 @@ pub async fn unusable_keys_are_refused(objects: Arc<dyn ObjectStorage>) {
 
 /// Media types are headers.
 pub async fn a_media_type_can_be_given_and_a_broken_one_is_refused(objects: Arc<dyn ObjectStorage>) {
-    let typed = |content_type: &str| PutOptions { content_type: Some(content_type.to_owned()), ..PutOptions::default() };
-    assert_eq!(objects.put("k", "{}".into(), typed("application/json; charset=utf-8")).await.unwrap(), Put::Stored);
-    let refused = objects.put("k", "[]".into(), typed("application/json\r\nx-evil: 1")).await.expect_err("a line break in a header");
+    let typed = |content_type: &str| PutOptions {
+        content_type: Some(content_type.to_owned()),
+        ..PutOptions::default()
+    };
+    assert_eq!(
+        objects.put("k", "{}".into(), typed("application/json; charset=utf-8")).await.unwrap(),
+        Put::Stored
+    );
+    let refused = objects
+        .put("k", "[]".into(), typed("application/json\r\nx-evil: 1"))
+        .await
+        .expect_err("a line break in a header");
     assert_eq!(refused.kind(), ErrorKind::Validation);
     assert_eq!(objects.get("k").await.unwrap().as_deref(), Some(b"{}".as_slice()));
 }
@@ -221,9 +244,14 @@ pub async fn sixteen_racing_creates_have_one_winner(objects: Arc<dyn ObjectStora
     for round in 0..8 {
         let key = format!("race/{round}");
         let bodies: Vec<String> = (0..16).map(|n| format!("writer {n}")).collect();
-        let outcomes = futures::future::join_all(bodies.iter().map(|body| create(&objects, &key, body))).await;
-        let winners: Vec<&String> =
-            outcomes.iter().zip(&bodies).filter(|(outcome, _)| **outcome == Put::Stored).map(|(_, body)| body).collect();
+        let outcomes =
+            futures::future::join_all(bodies.iter().map(|body| create(&objects, &key, body))).await;
+        let winners: Vec<&String> = outcomes
+            .iter()
+            .zip(&bodies)
+            .filter(|(outcome, _)| **outcome == Put::Stored)
+            .map(|(_, body)| body)
+            .collect();
         assert_eq!(winners.len(), 1, "round {round}: {outcomes:?}");
         assert_eq!(objects.get(&key).await.unwrap().as_deref(), Some(winners[0].as_bytes()));
     }
@@ -270,7 +298,11 @@ pub async fn a_presigned_url_expires(objects: Arc<dyn ObjectStorage>) {
 pub async fn a_presigned_url_lives_from_a_second_to_a_week(objects: Arc<dyn ObjectStorage>) {
     let week = Duration::from_secs(7 * 24 * 60 * 60);
     for ttl in [Duration::ZERO, Duration::from_millis(999), week + Duration::from_secs(1)] {
-        assert_eq!(objects.presign_get("k", ttl).await.expect_err("out of bounds").kind(), ErrorKind::Validation, "{ttl:?}");
+        assert_eq!(
+            objects.presign_get("k", ttl).await.expect_err("out of bounds").kind(),
+            ErrorKind::Validation,
+            "{ttl:?}"
+        );
     }
     for ttl in [Duration::from_secs(1), week] {
         assert!(objects.presign_get("k", ttl).await.unwrap().starts_with("http"), "{ttl:?}");
@@ -308,7 +340,8 @@ mod http {
     /// A plain GET: its status and body.
     pub(super) async fn get(url: &str) -> (u16, Bytes) {
         crate::crypto::install_crypto_provider();
-        let client = ReqwestConnector::default().connect(&ClientOptions::new().with_allow_http(true)).unwrap();
+        let client =
+            ReqwestConnector::default().connect(&ClientOptions::new().with_allow_http(true)).unwrap();
         let mut request = HttpRequest::new(HttpRequestBody::empty());
         *request.uri_mut() = url.parse().unwrap();
         let response = client.execute(request).await.unwrap();

@@ -1,6 +1,8 @@
 use std::path::{Path, PathBuf};
 
-use chronos_db::config::{Base64Property, Config, Counters, DatabaseType, HashAlgorithm, Provider, Selector, UpdateMode, expand_env};
+use chronos_db::config::{
+    Base64Property, Config, Counters, DatabaseType, HashAlgorithm, Provider, Selector, UpdateMode, expand_env,
+};
 use chronos_db::{ErrorKind, Json, json};
 use secrecy::ExposeSecret;
 
@@ -66,7 +68,8 @@ fn every_example_is_read() {
     for (name, path) in examples() {
         let config = Config::from_file(&path).unwrap_or_else(|error| panic!("{name}: {error}"));
         assert!(!config.entries.is_empty(), "{name}");
-        let unknown: Vec<_> = config.warnings.iter().filter(|warning| warning.message.contains("not known")).collect();
+        let unknown: Vec<_> =
+            config.warnings.iter().filter(|warning| warning.message.contains("not known")).collect();
         assert!(unknown.is_empty(), "{name}: {unknown:?}");
     }
 }
@@ -76,12 +79,23 @@ fn the_two_shapes_are_read_into_one_model() {
     let new = parse(&v2()).unwrap();
     assert_eq!(new.warnings, []);
     assert_eq!(new.entries.len(), 8);
-    let runtime = new.entries.iter().find(|entry| entry.path == "databases.runtime.tenantDatabases[0]").unwrap();
-    assert_eq!((runtime.database_type, &runtime.selector), (Some(DatabaseType::Runtime), &Selector::Tenant("a".into())));
-    assert_eq!((runtime.database.as_deref(), runtime.analytics_database.as_deref()), (Some("run_a"), Some("ana_a")));
+    let runtime =
+        new.entries.iter().find(|entry| entry.path == "databases.runtime.tenantDatabases[0]").unwrap();
+    assert_eq!(
+        (runtime.database_type, &runtime.selector),
+        (Some(DatabaseType::Runtime), &Selector::Tenant("a".into()))
+    );
+    assert_eq!(
+        (runtime.database.as_deref(), runtime.analytics_database.as_deref()),
+        (Some("run_a"), Some("ana_a"))
+    );
     let objects = runtime.objects.as_ref().unwrap();
     assert_eq!((objects.connection.as_deref(), objects.buckets.content.as_str()), (Some("s3"), "run-a"));
-    assert!(new.entries.iter().any(|entry| entry.database_type == Some(DatabaseType::Messaging) && entry.capture_deliveries));
+    assert!(
+        new.entries
+            .iter()
+            .any(|entry| entry.database_type == Some(DatabaseType::Messaging) && entry.capture_deliveries)
+    );
 
     let old = parse(&v1()).unwrap();
     assert_eq!(old.entries[1].selector, Selector::Hashed(1));
@@ -96,11 +110,15 @@ fn the_two_shapes_are_read_into_one_model() {
 fn database_types_share_the_connections_and_storages_of_their_uris() {
     let config = example("v1-multi-tenant");
     assert_eq!(config.connections.len(), 10);
-    let tenant = config.entries.iter().find(|entry| entry.key.as_deref() == Some("runtime-tenant-a")).unwrap();
+    let tenant =
+        config.entries.iter().find(|entry| entry.key.as_deref() == Some("runtime-tenant-a")).unwrap();
     assert_eq!(tenant.connection, "mongoUris[8]");
     assert_eq!(tenant.objects.as_ref().unwrap().buckets.json, "json");
     assert!(tenant.objects.as_ref().unwrap().connection.is_none());
-    assert_eq!(config.entries[0].backend_id.as_ref().unwrap().expose_secret(), "mongodb://meta-generic:27017|localhost|local");
+    assert_eq!(
+        config.entries[0].backend_id.as_ref().unwrap().expose_secret(),
+        "mongodb://meta-generic:27017|localhost|local"
+    );
 }
 
 #[test]
@@ -118,10 +136,16 @@ fn version_1_mistakes_get_the_messages_its_users_know() {
     let mut bad_endpoint = v1();
     bad_endpoint["spacesConns"][1]["endpoint"] = json!("not-a-url");
     let mistakes = [
-        (with(v1(), "/spacesConns", three), "spacesConns: Number of MongoDB URIs must match number of S3 connections"),
+        (
+            with(v1(), "/spacesConns", three),
+            "spacesConns: Number of MongoDB URIs must match number of S3 connections",
+        ),
         (with(v1(), "/mongoUris", json!([])), "mongoUris: At least one MongoDB URI is required"),
         (with(v1(), "/mongoUris", json!(eleven)), "mongoUris: Maximum 10 MongoDB URIs allowed"),
-        (with(v1(), "/mongoUris", json!(["mongodb://a", "invalid-uri"])), "mongoUris[1]: Invalid MongoDB URI format"),
+        (
+            with(v1(), "/mongoUris", json!(["mongodb://a", "invalid-uri"])),
+            "mongoUris[1]: Invalid MongoDB URI format",
+        ),
         (bad_endpoint, "spacesConns[1].endpoint: Invalid S3 endpoint URL"),
         (json!({"spacesConns": [space]}), "mongoUris: At least one MongoDB URI is required"),
     ];
@@ -144,11 +168,19 @@ fn every_mistake_is_an_error_that_starts_with_its_path() {
             json!("mian"),
             "databases.runtime.tenantDatabases[0].dbConnRef: there is no connection `mian` (configured: main); did you mean `main`?",
         ),
-        (at("spaceConnRef"), json!("s4"), "databases.runtime.tenantDatabases[0].spaceConnRef: there is no connection `s4`"),
+        (
+            at("spaceConnRef"),
+            json!("s4"),
+            "databases.runtime.tenantDatabases[0].spaceConnRef: there is no connection `s4`",
+        ),
         (at("dbName"), json!(""), "databases.runtime.tenantDatabases[0].dbName: is missing or empty"),
         (at("dbName"), json!("a/b"), "databases.runtime.tenantDatabases[0].dbName: the database `a/b`"),
         (at("dbName"), json!("a.b"), "databases.runtime.tenantDatabases[0].dbName: the database `a.b`"),
-        (at("dbName"), json!("x".repeat(64)), "databases.runtime.tenantDatabases[0].dbName: the name of a database has at most 63"),
+        (
+            at("dbName"),
+            json!("x".repeat(64)),
+            "databases.runtime.tenantDatabases[0].dbName: the name of a database has at most 63",
+        ),
         (at("tenantId"), json!("../b"), "databases.runtime.tenantDatabases[0].tenantId: the tenant `../b`"),
         (
             at("tenantId"),
@@ -156,22 +188,58 @@ fn every_mistake_is_an_error_that_starts_with_its_path() {
             "databases.runtime.tenantDatabases[1]: answers the same contexts as databases.runtime.tenantDatabases[0]",
         ),
         (at("bucket"), json!("a/../b"), "databases.runtime.tenantDatabases[0].bucket: the bucket"),
-        (at("analyticsDbName"), json!(7), "databases.runtime.tenantDatabases[0].analyticsDbName: expected a string, found a number"),
-        ("/databases/runtime/tenantDatabases".into(), json!({}), "databases.runtime.tenantDatabases: expected a list, found an object"),
-        ("/databases/messaging/captureDeliveries".into(), json!("no"), "databases.messaging.captureDeliveries: expected true or false"),
-        ("/databases/messaging/tenantDatabases".into(), json!([]), "databases.messaging.dbConnRef: stands beside `tenantDatabases`"),
+        (
+            at("analyticsDbName"),
+            json!(7),
+            "databases.runtime.tenantDatabases[0].analyticsDbName: expected a string, found a number",
+        ),
+        (
+            "/databases/runtime/tenantDatabases".into(),
+            json!({}),
+            "databases.runtime.tenantDatabases: expected a list, found an object",
+        ),
+        (
+            "/databases/messaging/captureDeliveries".into(),
+            json!("no"),
+            "databases.messaging.captureDeliveries: expected true or false",
+        ),
+        (
+            "/databases/messaging/tenantDatabases".into(),
+            json!([]),
+            "databases.messaging.dbConnRef: stands beside `tenantDatabases`",
+        ),
         ("/databases".into(), json!({}), "databases: needs at least one of"),
         ("/databases".into(), json!(null), "databases: is missing"),
         ("/dbConnections".into(), json!({}), "dbConnections: needs at least one connection"),
-        ("/dbConnections/main".into(), json!({"mongoUri": "mysql://x"}), "dbConnections.main.mongoUri: Invalid MongoDB URI format"),
+        (
+            "/dbConnections/main".into(),
+            json!({"mongoUri": "mysql://x"}),
+            "dbConnections.main.mongoUri: Invalid MongoDB URI format",
+        ),
         ("/dbConnections/my.db".into(), json!({}), "dbConnections[\"my.db\"].mongoUri: is missing or empty"),
-        ("/spacesConnections/s3/endpoint".into(), json!("https://u:p@x"), "spacesConnections.s3.endpoint: Invalid S3 endpoint URL"),
-        ("/spacesConnections/s3/secretKey".into(), json!(""), "spacesConnections.s3.secretKey: is missing or empty"),
-        ("/spacesConnections/s3/provider".into(), json!("gcs"), "spacesConnections.s3.provider: `gcs` is none of"),
+        (
+            "/spacesConnections/s3/endpoint".into(),
+            json!("https://u:p@x"),
+            "spacesConnections.s3.endpoint: Invalid S3 endpoint URL",
+        ),
+        (
+            "/spacesConnections/s3/secretKey".into(),
+            json!(""),
+            "spacesConnections.s3.secretKey: is missing or empty",
+        ),
+        (
+            "/spacesConnections/s3/provider".into(),
+            json!("gcs"),
+            "spacesConnections.s3.provider: `gcs` is none of",
+        ),
         ("/mongoUris".into(), json!(["mongodb://x"]), "mongoUris: stands beside `dbConnections`"),
         ("/localStorage".into(), json!({"enabled": true}), "localStorage.basePath: is missing or empty"),
         ("/routing".into(), json!({"hashAlgo": "md5"}), "routing.hashAlgo: `md5` is neither"),
-        ("/retention".into(), json!({"ver": {"days": 0}}), "retention.ver.days: must be a whole number from 1"),
+        (
+            "/retention".into(),
+            json!({"ver": {"days": 0}}),
+            "retention.ver.days: must be a whole number from 1",
+        ),
         (
             "/retention".into(),
             json!({"ver": {"maxPerItem": 1, "maxVersions": 2}}),
@@ -185,7 +253,11 @@ fn every_mistake_is_an_error_that_starts_with_its_path() {
         ("/transactions".into(), json!({"enabled": "yes"}), "transactions.enabled: expected true or false"),
         ("/logicalDelete".into(), json!(false), "logicalDelete: expected an object, found a boolean"),
         ("/hardDeleteEnabled".into(), json!({}), "hardDeleteEnabled: expected true or false"),
-        ("/fallback".into(), json!({"maxAttempts": 3, "maxRetries": 4}), "fallback.maxRetries: is another name of `maxAttempts`"),
+        (
+            "/fallback".into(),
+            json!({"maxAttempts": 3, "maxRetries": 4}),
+            "fallback.maxRetries: is another name of `maxAttempts`",
+        ),
         ("/analytics".into(), json!({"counterRules": {}}), "analytics.counterRules: expected a list"),
         ("/counterRules".into(), json!([]), "counterRules: expected an object, found a list"),
         ("/collectionMaps".into(), json!({"a/b": {}}), "collectionMaps[\"a/b\"]: the collection `a/b`"),
@@ -194,8 +266,16 @@ fn every_mistake_is_an_error_that_starts_with_its_path() {
             map(json!({"indexedProps": ["a..b"]})),
             "collectionMaps.users.indexedProps[0]: the path `a..b` has an empty segment",
         ),
-        ("/collectionMaps".into(), map(json!({"indexedProps": ["$where"]})), "collectionMaps.users.indexedProps[0]: the path `$where`"),
-        ("/collectionMaps".into(), map(json!({"indexedProps": ["a[0]"]})), "collectionMaps.users.indexedProps[0]: the path `a[0]`"),
+        (
+            "/collectionMaps".into(),
+            map(json!({"indexedProps": ["$where"]})),
+            "collectionMaps.users.indexedProps[0]: the path `$where`",
+        ),
+        (
+            "/collectionMaps".into(),
+            map(json!({"indexedProps": ["a[0]"]})),
+            "collectionMaps.users.indexedProps[0]: the path `a[0]`",
+        ),
         (
             "/collectionMaps".into(),
             map(json!({"indexedProps": ["_system.ov"]})),
@@ -244,7 +324,8 @@ fn unknown_keys_are_reported_with_the_known_one_they_resemble() {
     document["transactions"] = json!({"autodetect": false});
     document["zzz"] = json!(1);
     let warnings = parse(&document).unwrap().warnings;
-    let shown: Vec<String> = warnings.iter().map(|warning| format!("{}: {}", warning.path, warning.message)).collect();
+    let shown: Vec<String> =
+        warnings.iter().map(|warning| format!("{}: {}", warning.path, warning.message)).collect();
     for (path, hint) in [
         ("databases.runtime.tenantDatabases[0].bucktet", "did you mean `bucket`?"),
         ("colectionMaps", "did you mean `collectionMaps`?"),
@@ -252,7 +333,10 @@ fn unknown_keys_are_reported_with_the_known_one_they_resemble() {
         ("transactions.autodetect", "did you mean `autoDetect`?"),
         ("zzz", "has no effect"),
     ] {
-        assert!(shown.iter().any(|line| line.starts_with(&format!("{path}: ")) && line.ends_with(hint)), "{path} in {shown:#?}");
+        assert!(
+            shown.iter().any(|line| line.starts_with(&format!("{path}: ")) && line.ends_with(hint)),
+            "{path} in {shown:#?}"
+        );
     }
     assert_eq!(shown.len(), 5);
 }
@@ -260,8 +344,15 @@ fn unknown_keys_are_reported_with_the_known_one_they_resemble() {
 #[test]
 fn settings_are_read_and_have_the_documented_defaults() {
     let plain = parse(&v2()).unwrap();
-    assert!(plain.logical_delete && plain.versioning && plain.transactions.enabled && plain.transactions.auto_detect);
-    assert!(!plain.hard_delete_enabled() && plain.dev_shadow.is_none() && plain.update_mode == UpdateMode::Merge);
+    assert!(
+        plain.logical_delete
+            && plain.versioning
+            && plain.transactions.enabled
+            && plain.transactions.auto_detect
+    );
+    assert!(
+        !plain.hard_delete_enabled() && plain.dev_shadow.is_none() && plain.update_mode == UpdateMode::Merge
+    );
     assert_eq!(plain.inline_max_bytes, 1024 * 1024);
     assert_eq!(plain.routing.choose_key, "tenantId|dbName|collection:objectId");
 
@@ -291,12 +382,20 @@ fn settings_are_read_and_have_the_documented_defaults() {
     }
     let config = parse(&document).unwrap();
     assert_eq!(config.warnings, []);
-    assert!(!config.logical_delete && !config.versioning && !config.transactions.enabled && config.hard_delete_enabled());
+    assert!(
+        !config.logical_delete
+            && !config.versioning
+            && !config.transactions.enabled
+            && config.hard_delete_enabled()
+    );
     assert_eq!((config.update_mode, config.inline_max_bytes), (UpdateMode::Replace, 2048));
     let shadow = config.dev_shadow.unwrap();
     assert_eq!((shadow.ttl_hours, shadow.max_bytes), (24, Some(100)));
     assert_eq!((config.retention.days, config.retention.max_per_item), (Some(30), Some(5)));
-    assert_eq!((config.routing.hash, config.routing.choose_key.as_str()), (HashAlgorithm::Jump, "collection"));
+    assert_eq!(
+        (config.routing.hash, config.routing.choose_key.as_str()),
+        (HashAlgorithm::Jump, "collection")
+    );
     assert_eq!(config.sections["chronow"]["anything"], json!([1]));
     assert_eq!(config.sections["fallback"]["maxRetries"], json!(3));
     assert_eq!(config.counters(), Some(Counters { connection: "main", database: "all_counters" }));
@@ -305,7 +404,11 @@ fn settings_are_read_and_have_the_documented_defaults() {
     assert_eq!(users.required, ["email"]);
     assert_eq!(
         users.base64["photo"],
-        Base64Property { content_type: "image/png".into(), preferred_text: false, text_charset: "utf8".into() }
+        Base64Property {
+            content_type: "image/png".into(),
+            preferred_text: false,
+            text_charset: "utf8".into()
+        }
     );
     assert!(users.base64["cv"].preferred_text && users.base64["cv"].text_charset == "latin1");
 }
@@ -320,8 +423,14 @@ fn databases_that_two_contexts_share_are_warned_of() {
         let found = described["entries"].as_array().unwrap().iter().find(|e| e["path"] == entry).unwrap();
         found.get("sharesDatabaseWith").cloned().unwrap_or_default()
     };
-    assert_eq!(shares("databases.runtime.tenantDatabases[0]"), json!(["databases.runtime.tenantDatabases[1]"]));
-    assert_eq!(shares("databases.runtime.tenantDatabases[1]"), json!(["databases.runtime.tenantDatabases[0]"]));
+    assert_eq!(
+        shares("databases.runtime.tenantDatabases[0]"),
+        json!(["databases.runtime.tenantDatabases[1]"])
+    );
+    assert_eq!(
+        shares("databases.runtime.tenantDatabases[1]"),
+        json!(["databases.runtime.tenantDatabases[0]"])
+    );
     assert_eq!(shares("databases.logs"), Json::Null);
 }
 
@@ -359,7 +468,8 @@ fn options_that_nothing_acts_on_yet_are_told() {
     }
     document["databases"]["logs"]["backupsBucket"] = json!("backups");
     let config = parse(&document).unwrap();
-    let told: std::collections::BTreeSet<&str> = config.without_effect.iter().map(|warning| warning.path.as_str()).collect();
+    let told: std::collections::BTreeSet<&str> =
+        config.without_effect.iter().map(|warning| warning.path.as_str()).collect();
     for path in [
         "retention.ver",
         "retention.objects",
@@ -379,8 +489,12 @@ fn options_that_nothing_acts_on_yet_are_told() {
 #[test]
 fn databases_of_the_server_itself_are_refused() {
     for name in ["local", "config", "admin", "Admin"] {
-        let error = parse(&with(v2(), "/databases/runtime/tenantDatabases/0/dbName", json!(name))).unwrap_err();
-        assert!(error.message().starts_with("databases.runtime.tenantDatabases[0].dbName: ") && error.message().contains("MongoDB's own"));
+        let error =
+            parse(&with(v2(), "/databases/runtime/tenantDatabases/0/dbName", json!(name))).unwrap_err();
+        assert!(
+            error.message().starts_with("databases.runtime.tenantDatabases[0].dbName: ")
+                && error.message().contains("MongoDB's own")
+        );
     }
 }
 
@@ -403,7 +517,10 @@ fn providers_are_told_by_name_or_by_endpoint() {
     );
     assert!(config.spaces["s3"].force_path_style, "a bucket cannot be a part of an address");
     assert_eq!(config.spaces["folder"].endpoint, "/etc/app/objects");
-    assert_eq!(config.warnings.iter().map(|warning| warning.path.as_str()).collect::<Vec<_>>(), ["spacesConnections.named.secretKey"]);
+    assert_eq!(
+        config.warnings.iter().map(|warning| warning.path.as_str()).collect::<Vec<_>>(),
+        ["spacesConnections.named.secretKey"]
+    );
 }
 
 #[test]

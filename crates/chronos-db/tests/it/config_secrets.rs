@@ -37,10 +37,12 @@ fn mark_secrets(value: &mut Json) {
 fn pointers(value: &Json, at: &str, found: &mut Vec<String>) {
     found.push(at.to_owned());
     match value {
-        Json::Object(members) => {
-            members.iter().for_each(|(key, member)| pointers(member, &format!("{at}/{}", key.replace('~', "~0").replace('/', "~1")), found))
+        Json::Object(members) => members.iter().for_each(|(key, member)| {
+            pointers(member, &format!("{at}/{}", key.replace('~', "~0").replace('/', "~1")), found)
+        }),
+        Json::Array(items) => {
+            items.iter().enumerate().for_each(|(index, item)| pointers(item, &format!("{at}/{index}"), found))
         }
-        Json::Array(items) => items.iter().enumerate().for_each(|(index, item)| pointers(item, &format!("{at}/{index}"), found)),
         _ => {}
     }
 }
@@ -51,7 +53,8 @@ fn assert_hidden(document: &Json, what: &str) -> bool {
         Ok(config) => format!("{config:?} {} {:?}", config.describe(), Router::new(config)),
         Err(error) => {
             let path = error.message().split([':', '.', '[']).next().unwrap();
-            let known = document.get(path).is_some() || ["$", "databases", "dbConnections", "mongoUris"].contains(&path);
+            let known = document.get(path).is_some()
+                || ["$", "databases", "dbConnections", "mongoUris"].contains(&path);
             assert!(known, "{what}: `{}` doesn't start with a path", error.message());
             format!("{error} {error:?} {:?}", error.source())
         }

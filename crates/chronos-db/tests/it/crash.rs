@@ -1,4 +1,5 @@
-//! Processes die at every step of the write pipeline; the next one finds every acknowledged version, and none by half.
+//! Processes die at every step of the write pipeline; the next one finds every acknowledged version, and none
+//! by half.
 
 mod audit;
 mod places;
@@ -51,7 +52,14 @@ struct Victim {
 impl Victim {
     fn at(place: Place, run: &str, points: String) -> Self {
         let ledger = place.dir.join(format!("ledger-{run}"));
-        let plan = Plan { run: run.to_owned(), seed: 1, tasks: 4, steps: 300, lenient: false, erasing: place.erasing };
+        let plan = Plan {
+            run: run.to_owned(),
+            seed: 1,
+            tasks: 4,
+            steps: 300,
+            lenient: false,
+            erasing: place.erasing,
+        };
         Self { place, points, ledger, plan }
     }
 
@@ -81,7 +89,12 @@ impl Victim {
 }
 
 fn said(output: &Output) -> String {
-    format!("{}\n{}\n{}", output.status, String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+    format!(
+        "{}\n{}\n{}",
+        output.status,
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    )
 }
 
 fn was_killed(output: &Output) -> bool {
@@ -112,12 +125,15 @@ async fn child() {
     opened.chronos.shutdown().await.unwrap();
 }
 
-/// Kills a victim at each of `points`, after each number of passes, each in a place of its own; then audits all of them.
+/// Kills a victim at each of `points`, after each number of passes, each in a place of its own; then audits
+/// all of them.
 async fn kill_at_every_point(kind: Kind, points: &[(&[&str], &[u64])], erasing: bool) {
     let dir = tempfile::tempdir().unwrap();
     let mut victims = Vec::new();
     for (points, passes) in points {
-        for (point, passes) in points.iter().flat_map(|point| passes.iter().map(move |passes| (point, passes))) {
+        for (point, passes) in
+            points.iter().flat_map(|point| passes.iter().map(move |passes| (point, passes)))
+        {
             let run = format!("{}-{passes}", point.replace('.', "-"));
             let mut place = Place::new(kind, dir.path().join(&run));
             std::fs::create_dir_all(&place.dir).unwrap();
@@ -212,7 +228,10 @@ async fn a_process_killed_again_and_again_at_random_moments_loses_nothing_acknow
         let (lines, spin) = (1 + random.next_u64() % 120, Duration::from_micros(random.next_u64() % 3_000));
         let ledger = victim.ledger.clone();
         tokio::task::spawn_blocking(move || {
-            while std::fs::read(&ledger).map_or(0, |text| text.iter().filter(|byte| **byte == b'\n').count() as u64) < lines {
+            while std::fs::read(&ledger)
+                .map_or(0, |text| text.iter().filter(|byte| **byte == b'\n').count() as u64)
+                < lines
+            {
                 assert!(child.try_wait().unwrap().is_none(), "the victim died by itself");
                 std::thread::yield_now();
             }
@@ -264,18 +283,27 @@ async fn one_of_two_dies(kind: Kind, points: &[&str], erasing: bool) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_death_of_one_of_two_processes_on_an_embedded_store_does_not_disturb_the_other() {
-    one_of_two_dies(Kind::Embedded, &["commit.before_rows", "embedded.before_commit", "embedded.after_commit", "flush.after_put"], false)
-        .await;
+    one_of_two_dies(
+        Kind::Embedded,
+        &["commit.before_rows", "embedded.before_commit", "embedded.after_commit", "flush.after_put"],
+        false,
+    )
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_death_of_one_of_two_processes_on_a_replica_set_does_not_disturb_the_other() {
-    one_of_two_dies(Kind::ReplicaSetS3, &["mongo.after_sequence", "mongo.between_stages", "claim.after_claim", "flush.after_put"], false)
-        .await;
+    one_of_two_dies(
+        Kind::ReplicaSetS3,
+        &["mongo.after_sequence", "mongo.between_stages", "claim.after_claim", "flush.after_put"],
+        false,
+    )
+    .await;
 }
 
-/// Two processes write and erase the same items; one of them is killed at a point or at any moment, the other goes on, and is killed, too. Several
-/// rounds a place, then its audit. `CHRONOS_ERASE_ROUNDS` says how many; the seed that is printed gives the same rounds again.
+/// Two processes write and erase the same items; one of them is killed at a point or at any moment, the other
+/// goes on, and is killed, too. Several rounds a place, then its audit. `CHRONOS_ERASE_ROUNDS` says how many;
+/// the seed that is printed gives the same rounds again.
 async fn erasers_are_killed_in_turn(kind: Kind) {
     const ROUNDS: u64 = 2;
     const ROUNDS_A_PLACE: u64 = 4;
@@ -292,18 +320,24 @@ async fn erasers_are_killed_in_turn(kind: Kind) {
         for round in first..rounds.min(first + ROUNDS_A_PLACE) {
             let spawn = |side: &str, points: String| {
                 let mut victim = Victim::at(place.clone(), &format!("round{round}{side}"), points);
-                victim.plan = Plan { seed: random.next_u64() % 1_000_000, tasks: 3, steps: 1_000_000, ..victim.plan };
+                victim.plan =
+                    Plan { seed: random.next_u64() % 1_000_000, tasks: 3, steps: 1_000_000, ..victim.plan };
                 (victim.spawn(), victim.ledger)
             };
             let at = (random.next_u64() % (2 * ERASING.len() as u64)) as usize;
-            let point = ERASING.get(at).map(|point| format!("{point}=abort:{}", random.next_u64() % 6)).unwrap_or_default();
+            let point = ERASING
+                .get(at)
+                .map(|point| format!("{point}=abort:{}", random.next_u64() % 6))
+                .unwrap_or_default();
             let (one, one_wrote) = spawn("a", point);
             let (other, other_wrote) = spawn("b", String::new());
             let (lines, more) = (20 + random.next_u64() % 80, 20 + random.next_u64() % 60);
             let ledger = (one_wrote.clone(), other_wrote.clone());
             tokio::task::spawn_blocking(move || {
-                let written =
-                    |ledger: &Path| std::fs::read(ledger).map_or(0, |text| text.iter().filter(|byte| **byte == b'\n').count() as u64);
+                let written = |ledger: &Path| {
+                    std::fs::read(ledger)
+                        .map_or(0, |text| text.iter().filter(|byte| **byte == b'\n').count() as u64)
+                };
                 let (mut one, mut other) = (one, other);
                 while written(&ledger.0) < lines && one.try_wait().unwrap().is_none() {
                     std::thread::yield_now();
@@ -358,12 +392,21 @@ async fn fail_at_every_point(kind: Kind, points: &[&str]) {
     let runs: Vec<_> = points
         .iter()
         .enumerate()
-        .map(|(i, point)| if i % 2 == 0 { (*point, 0, ErrorKind::Database) } else { (*point, 3, ErrorKind::Storage) })
+        .map(
+            |(i, point)| {
+                if i % 2 == 0 { (*point, 0, ErrorKind::Database) } else { (*point, 3, ErrorKind::Storage) }
+            },
+        )
         .map(|(point, passes, error)| {
             let run = format!("{}-{passes}", point.replace('.', "-"));
             let place = Place::new(kind, dir.path().join(&run));
             std::fs::create_dir_all(&place.dir).unwrap();
-            (Victim::at(place, &run, format!("{point} fails after {passes} with {error:?}")), point, passes, error)
+            (
+                Victim::at(place, &run, format!("{point} fails after {passes} with {error:?}")),
+                point,
+                passes,
+                error,
+            )
         })
         .collect();
     let failures = futures::stream::iter(&runs).map(|(victim, point, passes, error)| async move {

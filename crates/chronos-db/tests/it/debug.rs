@@ -75,16 +75,22 @@ fn no_write_guard_or_filter_of_a_store_shows_a_value() {
     let document = bson::doc! { "_id": DOCUMENT, "text": DOCUMENT };
     let guard = Guard::Equals { field: "text".to_owned(), value: DOCUMENT.into() };
     let mut batch = Batch::new();
-    for write in
-        [Write::insert(document.clone()), Write::put(document, guard.clone()), Write::Delete { id: DOCUMENT.into(), guard: guard.clone() }]
-    {
+    for write in [
+        Write::insert(document.clone()),
+        Write::put(document, guard.clone()),
+        Write::Delete { id: DOCUMENT.into(), guard: guard.clone() },
+    ] {
         shows_no_mark("Write", &write);
         batch.push(&chronos_db::documents::Namespace::new("d", "c"), write);
     }
     let given = json!({"a": FILTER, "b": {"$regex": FILTER}, "c": {"$in": [FILTER]}, "$or": [{"d": {"$elemMatch": {"e": FILTER}}}]});
     let filter: Filter = filter::parse(&given, &mut |path| Ok(path.to_owned())).unwrap();
-    let things: [(&str, &dyn Debug); 4] =
-        [("Guard", &guard), ("Batch", &batch), ("Filter", &filter), ("Scan", &Scan { filter: filter.clone(), ..Scan::default() })];
+    let things: [(&str, &dyn Debug); 4] = [
+        ("Guard", &guard),
+        ("Batch", &batch),
+        ("Filter", &filter),
+        ("Scan", &Scan { filter: filter.clone(), ..Scan::default() }),
+    ];
     for (name, thing) in things {
         shows_no_mark(name, thing);
     }
@@ -142,13 +148,15 @@ fn body(text: &str, from: usize) -> &str {
     &text[from..]
 }
 
-/// A new type that holds documents, payloads, stored values or caches has to say by `debug_some!` what its `Debug` shows.
+/// A new type that holds documents, payloads, stored values or caches has to say by `debug_some!` what its
+/// `Debug` shows.
 #[test]
 fn no_type_that_holds_documents_or_bytes_derives_debug() {
     let derived =
         Regex::new(r"#\[derive\(([^)]*)\)\]\s*(?:#\[[^\]]*\]\s*|///[^\n]*\s*)*(?:pub(?:\([a-z]+\))? )?(?:struct|enum) (\w+)[^{;(]*[{(]")
             .unwrap();
-    let holds = Regex::new(r"\b(Json|Map|Bytes|Document|Bson|RawDocument|RawDocumentBuf|Cache)\b|Vec<u8>").unwrap();
+    let holds =
+        Regex::new(r"\b(Json|Map|Bytes|Document|Bson|RawDocument|RawDocumentBuf|Cache)\b|Vec<u8>").unwrap();
     let comment = Regex::new(r"//[^\n]*").unwrap();
     let crates = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
     let mut files = Vec::new();

@@ -6,7 +6,8 @@ use async_trait::async_trait;
 use bson::{Bson, Document, RawDocumentBuf, doc};
 use chronos_db::documents::embedded::EmbeddedDocuments;
 use chronos_db::documents::{
-    Batch, BuildBatch, Capabilities, Deployment, DocumentStore, Filter, Guard, Index, Namespace, Outcome, Scan, Sequence, Write,
+    Batch, BuildBatch, Capabilities, Deployment, DocumentStore, Filter, Guard, Index, Namespace, Outcome,
+    Scan, Sequence, Write,
 };
 use chronos_db::fail::{FailAction, FailPoints};
 use chronos_db::{Env, Error, ErrorKind, Result, Timestamp};
@@ -32,7 +33,13 @@ impl DocumentStore for Kept {
     async fn sequence(&self, namespace: &Namespace, name: &str, count: u32) -> Result<Sequence> {
         self.store.sequence(namespace, name, count).await
     }
-    async fn sequence_then(&self, namespace: &Namespace, name: &str, count: u32, build: BuildBatch) -> Result<(Sequence, Vec<Outcome>)> {
+    async fn sequence_then(
+        &self,
+        namespace: &Namespace,
+        name: &str,
+        count: u32,
+        build: BuildBatch,
+    ) -> Result<(Sequence, Vec<Outcome>)> {
         self.store.sequence_then(namespace, name, count, build).await
     }
     async fn get_stored(&self, namespace: &Namespace, ids: Vec<Bson>) -> Result<Vec<RawDocumentBuf>> {
@@ -125,7 +132,10 @@ async fn reopening_finds_everything() {
     store.close().await.unwrap();
     let store = open(&folder);
     assert_eq!(store.get(&things(), vec![1.into()]).await.unwrap(), [doc! { "_id": 1, "n": 1 }]);
-    assert_eq!(insert(&store, doc! { "_id": 2, "n": 1 }).await.unwrap(), Outcome::Conflict { index: Some("by_n".to_owned()) });
+    assert_eq!(
+        insert(&store, doc! { "_id": 2, "n": 1 }).await.unwrap(),
+        Outcome::Conflict { index: Some("by_n".to_owned()) }
+    );
     assert_eq!(store.sequence(&things(), "cv", 1).await.unwrap().first, 5);
 }
 
@@ -134,7 +144,8 @@ async fn closing_does_what_is_queued_first() {
     let folder = tempfile::tempdir().unwrap();
     let store = open(&folder);
     insert(&store, doc! { "_id": -1 }).await.unwrap();
-    // The writer is held in the middle of a request, so that everything else is in its queue when the store is closed.
+    // The writer is held in the middle of a request, so that everything else is in its queue when the store
+    // is closed.
     let (let_go, held) = std::sync::mpsc::channel::<()>();
     let build: BuildBatch = Box::new(move |_| {
         held.recv().unwrap();
@@ -180,7 +191,12 @@ async fn several_stores_on_one_file_agree() {
             for n in 0..25_i64 {
                 let given = store.sequence(&Namespace::new("database", "counter"), "cv", 1).await.unwrap();
                 numbers.push(given.first);
-                assert_eq!(insert(&store, doc! { "_id": given.first, "key": given.first, "store": at }).await.unwrap(), Outcome::Applied);
+                assert_eq!(
+                    insert(&store, doc! { "_id": given.first, "key": given.first, "store": at })
+                        .await
+                        .unwrap(),
+                    Outcome::Applied
+                );
                 if n == at * 5 {
                     // Each store makes another index, of which the others must take notice.
                     let index = Index::on(&format!("by_{at}"), &["key", &format!("path{at}")]).unique();
@@ -211,7 +227,10 @@ async fn a_scan_that_nobody_reads_on_keeps_no_snapshot() {
     let put = async |round: i32| {
         let mut batch = Batch::new();
         for n in 0..1000 {
-            batch.push(&things(), Write::put(doc! { "_id": n, "round": round, "text": "x".repeat(1000) }, Guard::Any));
+            batch.push(
+                &things(),
+                Write::put(doc! { "_id": n, "round": round, "text": "x".repeat(1000) }, Guard::Any),
+            );
         }
         store.apply(batch).await.unwrap();
     };
@@ -221,8 +240,10 @@ async fn a_scan_that_nobody_reads_on_keeps_no_snapshot() {
     for round in 1..60 {
         put(round).await;
     }
-    let log =
-        std::fs::read_dir(folder.path()).unwrap().map(Result::unwrap).find(|file| file.file_name().to_string_lossy().ends_with("-wal"));
+    let log = std::fs::read_dir(folder.path())
+        .unwrap()
+        .map(Result::unwrap)
+        .find(|file| file.file_name().to_string_lossy().ends_with("-wal"));
     let bytes = log.unwrap().metadata().unwrap().len();
     assert!(bytes < 40_000_000, "{bytes} bytes wait to be taken over into the file");
     // A rebuilt table is no hindrance either.
@@ -247,7 +268,10 @@ async fn a_file_that_is_no_database_is_a_clear_error() {
 async fn a_database_of_another_program_is_left_alone() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("theirs.sqlite");
-    rusqlite::Connection::open(&path).unwrap().execute_batch("CREATE TABLE t(x); INSERT INTO t VALUES(1)").unwrap();
+    rusqlite::Connection::open(&path)
+        .unwrap()
+        .execute_batch("CREATE TABLE t(x); INSERT INTO t VALUES(1)")
+        .unwrap();
     let store = EmbeddedDocuments::open(&path, Env::default()).unwrap();
     let failed = insert(&store, doc! { "_id": 1 }).await.unwrap_err();
     assert!(failed.to_string().contains("another program"), "{failed}");

@@ -1,4 +1,5 @@
-//! Two processes write while the members of their replica set step down, die, freeze and lag. What was acknowledged is there, once, before any repair.
+//! Two processes write while the members of their replica set step down, die, freeze and lag. What was
+//! acknowledged is there, once, before any repair.
 //!
 //! `CHRONOS_FAILOVER_MINUTES=20` lets it go on for so long; without it every kind of fault comes once.
 
@@ -48,7 +49,8 @@ async fn writer() {
     let scenario: Value = Value::parse(&scenario).unwrap();
     let text = |key: &str| scenario[key].as_str().unwrap().to_owned();
     let (chronos, users) = open(&text("uri"), Path::new(&text("folder")));
-    let ledger = Arc::new(Mutex::new(OpenOptions::new().create(true).append(true).open(text("ledger")).unwrap()));
+    let ledger =
+        Arc::new(Mutex::new(OpenOptions::new().create(true).append(true).open(text("ledger")).unwrap()));
     let shared: ItemId = text("shared").parse().unwrap();
     let (run, stop) = (text("run"), PathBuf::from(text("stop")));
     let tasks = (0..TASKS).map(|task| {
@@ -72,7 +74,8 @@ async fn writer() {
                         let told = json!({ "request": request, "id": written.id.to_string(), "ov": written.ov, "cv": written.cv });
                         write_line(&ledger, &told);
                     }
-                    // Nobody knows whether it took place, or others were always faster; it was not acknowledged.
+                    // Nobody knows whether it took place, or others were always faster; it was not
+                    // acknowledged.
                     Err(error) => {
                         assert!(error.is_retryable() || error.kind() == ErrorKind::Database, "{request}: {error}");
                         write_line(&ledger, &json!({ "failed": request, "error": error.to_string() }));
@@ -94,7 +97,8 @@ fn write_line(ledger: &Mutex<File>, line: &Value) {
 }
 
 fn lines(ledgers: &[PathBuf]) -> Vec<Value> {
-    let text = ledgers.iter().map(|ledger| std::fs::read_to_string(ledger).unwrap_or_default()).collect::<String>();
+    let text =
+        ledgers.iter().map(|ledger| std::fs::read_to_string(ledger).unwrap_or_default()).collect::<String>();
     text.lines().filter_map(|line| Value::parse(line).ok()).collect()
 }
 
@@ -156,7 +160,8 @@ async fn what_two_processes_were_told_outlives_every_kind_of_failover() {
         .collect();
     progress(&ledgers, 40).await;
 
-    let minutes: u64 = std::env::var(MINUTES).ok().map_or(0, |minutes| minutes.parse().expect("a number of minutes"));
+    let minutes: u64 =
+        std::env::var(MINUTES).ok().map_or(0, |minutes| minutes.parse().expect("a number of minutes"));
     let (begun, mut kind) = (Instant::now(), 0);
     while kind < 4 || begun.elapsed() < Duration::from_secs(minutes * 60) {
         fault(&mut set, kind, &ledgers).await;
@@ -165,7 +170,12 @@ async fn what_two_processes_were_told_outlives_every_kind_of_failover() {
     std::fs::write(&stop, "").unwrap();
     for writer in writers {
         let output = tokio::task::spawn_blocking(move || writer.wait_with_output().unwrap()).await.unwrap();
-        assert!(output.status.success(), "{}\n{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(
+            output.status.success(),
+            "{}\n{}",
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr)
+        );
     }
 
     let told = lines(&ledgers);
@@ -186,8 +196,11 @@ fn everything_told_is_there_once(told: &[Value], rows: &[Document]) {
     }
     let mut acknowledged = 0;
     for line in told.iter().filter(|line| line.get("id").is_some()) {
-        let expected =
-            Told { id: line["id"].as_str().unwrap().to_owned(), ov: line["ov"].as_i64().unwrap(), cv: line["cv"].as_i64().unwrap() };
+        let expected = Told {
+            id: line["id"].as_str().unwrap().to_owned(),
+            ov: line["ov"].as_i64().unwrap(),
+            cv: line["cv"].as_i64().unwrap(),
+        };
         let request = line["request"].as_str().unwrap();
         assert_eq!(by_request.get(request), Some(&vec![expected]), "{request} was acknowledged");
         acknowledged += 1;

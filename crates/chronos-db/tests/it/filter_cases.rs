@@ -1,4 +1,5 @@
-//! Random documents and filters from few names and values, so that they often meet. Also used by the unit tests of the filter language.
+//! Random documents and filters from few names and values, so that they often meet. Also used by the unit
+//! tests of the filter language.
 
 // Private in the one program, where the other sees it from afar.
 #![allow(unreachable_pub)]
@@ -19,9 +20,13 @@ fn id(last: u8) -> ObjectId {
 }
 
 pub(crate) fn scalar() -> impl Strategy<Value = Bson> {
-    let binary = |bytes: Vec<u8>| Bson::Binary(bson::Binary { subtype: bson::spec::BinarySubtype::Generic, bytes });
+    let binary =
+        |bytes: Vec<u8>| Bson::Binary(bson::Binary { subtype: bson::spec::BinarySubtype::Generic, bytes });
     // No pattern below: a server finds a stored expression also by an equal one, which no JSON can store.
-    let regex = Bson::RegularExpression(bson::Regex { pattern: bson::cstr!("z$").into(), options: bson::cstr!("").into() });
+    let regex = Bson::RegularExpression(bson::Regex {
+        pattern: bson::cstr!("z$").into(),
+        options: bson::cstr!("").into(),
+    });
     prop_oneof![
         2 => Just(Bson::Null),
         6 => select(vec![-1, 0, 1, 2, 3]).prop_map(Bson::Int32),
@@ -118,12 +123,15 @@ fn regex() -> impl Strategy<Value = (Value, Option<Value>)> {
         "k|s",
         "^b|^a",
     ];
-    let options = prop_oneof![3 => Just(None), 1 => select(vec!["i", "m", "s", "im", "ims", ""]).prop_map(Some)];
+    let options =
+        prop_oneof![3 => Just(None), 1 => select(vec!["i", "m", "s", "im", "ims", ""]).prop_map(Some)];
     (select(sources), options).prop_map(|(source, options)| (source.into(), options.map(Value::from)))
 }
 
 fn operators(depth: u32) -> BoxedStrategy<Value> {
-    let one = |name: &'static str, value: BoxedStrategy<Value>| value.prop_map(move |v| vec![(name.to_owned(), v)]).boxed();
+    let one = |name: &'static str, value: BoxedStrategy<Value>| {
+        value.prop_map(move |v| vec![(name.to_owned(), v)]).boxed()
+    };
     let list = || vec(literal(), 0..4).prop_map(Value::from).boxed();
     let compared = select(vec!["$eq", "$ne", "$gt", "$gte", "$lt", "$lte"]);
     let mut choices = vec![
@@ -151,18 +159,23 @@ fn operators(depth: u32) -> BoxedStrategy<Value> {
     }
     vec(proptest::strategy::Union::new_weighted(choices), 1..3)
         .prop_map(|groups| Value::Object(groups.into_iter().flatten().collect::<Map<_, _>>()))
-        .prop_filter("options need their pattern", |v| v.get("$options").is_none() || v.get("$regex").is_some())
+        .prop_filter("options need their pattern", |v| {
+            v.get("$options").is_none() || v.get("$regex").is_some()
+        })
         .boxed()
 }
 
 fn filter_of(paths: Vec<&'static str>, depth: u32) -> BoxedStrategy<Value> {
-    let field = (select(paths.clone()), prop_oneof![1 => literal(), 3 => operators(depth)]).prop_map(|(path, v)| (path.to_owned(), v));
+    let field = (select(paths.clone()), prop_oneof![1 => literal(), 3 => operators(depth)])
+        .prop_map(|(path, v)| (path.to_owned(), v));
     if depth == 0 {
         return vec(field, 0..3).prop_map(|fields| Value::Object(fields.into_iter().collect())).boxed();
     }
-    let logic =
-        (select(vec!["$and", "$or", "$nor"]), vec(filter_of(paths, depth - 1), 1..4)).prop_map(|(name, v)| (name.to_owned(), v.into()));
-    vec(prop_oneof![3 => field, 1 => logic], 1..3).prop_map(|fields| Value::Object(fields.into_iter().collect())).boxed()
+    let logic = (select(vec!["$and", "$or", "$nor"]), vec(filter_of(paths, depth - 1), 1..4))
+        .prop_map(|(name, v)| (name.to_owned(), v.into()));
+    vec(prop_oneof![3 => field, 1 => logic], 1..3)
+        .prop_map(|fields| Value::Object(fields.into_iter().collect()))
+        .boxed()
 }
 
 /// A filter over [`PATHS`].

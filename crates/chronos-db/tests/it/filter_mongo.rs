@@ -20,10 +20,12 @@ struct Server {
 
 impl Server {
     fn connect() -> Self {
-        let uri = std::env::var("MONGO_STANDALONE_URI").expect("MONGO_STANDALONE_URI names the MongoDB server to test against");
+        let uri = std::env::var("MONGO_STANDALONE_URI")
+            .expect("MONGO_STANDALONE_URI names the MongoDB server to test against");
         let env = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let client = env.block_on(Client::with_uri_str(&uri)).unwrap();
-        let collection = client.database(&format!("filters_{}", ObjectId::new().to_hex())).collection("documents");
+        let collection =
+            client.database(&format!("filters_{}", ObjectId::new().to_hex())).collection("documents");
         Self { env, collection }
     }
 
@@ -35,8 +37,9 @@ impl Server {
     }
 
     fn ids(&self, filter: Document, sort: Document) -> Result<Vec<i32>, TestCaseError> {
-        let found: Result<Vec<Document>, _> =
-            self.env.block_on(async { self.collection.find(filter).sort(sort).projection(doc! { "_id": 1 }).await?.try_collect().await });
+        let found: Result<Vec<Document>, _> = self.env.block_on(async {
+            self.collection.find(filter).sort(sort).projection(doc! { "_id": 1 }).await?.try_collect().await
+        });
         let found = found.map_err(|error| TestCaseError::fail(format!("the server refused: {error}")))?;
         Ok(found.iter().map(|document| document.get_i32("_id").unwrap()).collect())
     }
@@ -69,7 +72,8 @@ fn a_server_finds_what_the_filter_matches_in_memory() {
         let documents = filter_cases::numbered(documents);
         server.fill(&documents);
         for json in filters {
-            let filter = parse(&(&json).into(), &mut |path| Ok(path.to_owned())).map_err(|error| TestCaseError::fail(error.to_string()))?;
+            let filter = parse(&(&json).into(), &mut |path| Ok(path.to_owned()))
+                .map_err(|error| TestCaseError::fail(error.to_string()))?;
             let expected = ids_of(documents.iter().filter(|document| filter.matches(document)));
             let translated = testing::to_mongo(&filter);
             let found = server.ids(translated.clone(), doc! { "_id": 1 })?;
@@ -85,31 +89,59 @@ fn a_server_sorts_and_continues_as_the_order_in_memory_does() {
     let server = Server::connect();
     let direction = || select(vec![Direction::Ascending, Direction::Descending]);
     let paths = vec((select(vec!["a", "b", "a.b", "b.a.c"]), direction()), 0..3);
-    let input = (vec(filter_cases::plain_document(), 2..40), paths, direction(), vec(any::<proptest::sample::Index>(), 3));
+    let input = (
+        vec(filter_cases::plain_document(), 2..40),
+        paths,
+        direction(),
+        vec(any::<proptest::sample::Index>(), 3),
+    );
     let result = TestRunner::new(cases(150)).run(&input, |(documents, paths, last, places)| {
         let mut documents = filter_cases::numbered(documents);
         server.fill(&documents);
         let mut by: Vec<(String, Direction)> = Vec::new();
         for (path, direction) in paths.into_iter().chain([("_id", last)]) {
             // A server refuses to sort by one path twice, or by a path and one below it.
-            if !by
-                .iter()
-                .any(|(other, _)| other == path || path.starts_with(&format!("{other}.")) || other.starts_with(&format!("{path}.")))
-            {
+            if !by.iter().any(|(other, _)| {
+                other == path
+                    || path.starts_with(&format!("{other}."))
+                    || other.starts_with(&format!("{path}."))
+            }) {
                 by.push((path.to_owned(), direction));
             }
         }
-        let sort: Document =
-            by.iter().map(|(path, d)| (path.clone(), Bson::Int32(if *d == Direction::Ascending { 1 } else { -1 }))).collect();
+        let sort: Document = by
+            .iter()
+            .map(|(path, d)| (path.clone(), Bson::Int32(if *d == Direction::Ascending { 1 } else { -1 })))
+            .collect();
         documents.sort_by(|a, b| order::compare_by(&by, a, b));
-        prop_assert_eq!(server.ids(doc! {}, sort.clone())?, ids_of(&documents), "by {:?} of {:?}", by, documents);
+        prop_assert_eq!(
+            server.ids(doc! {}, sort.clone())?,
+            ids_of(&documents),
+            "by {:?} of {:?}",
+            by,
+            documents
+        );
         for place in places {
             let at = place.index(documents.len());
-            let after: Vec<Bson> =
-                by.iter().map(|(path, _)| order::value_at(&documents[at], path).cloned().unwrap_or(Bson::Null)).collect();
+            let after: Vec<Bson> = by
+                .iter()
+                .map(|(path, _)| order::value_at(&documents[at], path).cloned().unwrap_or(Bson::Null))
+                .collect();
             let found = server.ids(testing::after_to_mongo(&by, &after), sort.clone())?;
-            prop_assert_eq!(found, ids_of(&documents[at + 1..]), "by {:?} after {:?} in {:?}", by, after, documents);
-            prop_assert!(documents.iter().enumerate().all(|(i, document)| order::is_after(&by, &after, document) == (i > at)));
+            prop_assert_eq!(
+                found,
+                ids_of(&documents[at + 1..]),
+                "by {:?} after {:?} in {:?}",
+                by,
+                after,
+                documents
+            );
+            prop_assert!(
+                documents
+                    .iter()
+                    .enumerate()
+                    .all(|(i, document)| order::is_after(&by, &after, document) == (i > at))
+            );
         }
         Ok(())
     });
@@ -203,10 +235,15 @@ fn a_server_reads_a_pattern_as_it_is_read_here() {
     for source in patterns {
         for options in ["", "i", "m", "s", "ims"] {
             let pattern = Pattern::new(source, options).unwrap_or_else(|error| panic!("{source}: {error}"));
-            let filter = Filter::Field("text".to_owned(), chronos_db::documents::filter::Test::Regex(pattern));
+            let filter =
+                Filter::Field("text".to_owned(), chronos_db::documents::filter::Test::Regex(pattern));
             let translated = testing::to_mongo(&filter);
             let expected = ids_of(documents.iter().filter(|document| filter.matches(document)));
-            assert_eq!(server.ids(translated.clone(), doc! { "_id": 1 }).unwrap(), expected, "/{source}/{options} as {translated}");
+            assert_eq!(
+                server.ids(translated.clone(), doc! { "_id": 1 }).unwrap(),
+                expected,
+                "/{source}/{options} as {translated}"
+            );
         }
     }
 }
@@ -243,12 +280,15 @@ fn the_corners_of_paths_and_arrays_are_those_of_a_server() {
         Value::Null,
     ];
     values.push(json!([values.clone()]));
-    let mut documents: Vec<_> = values.iter().map(|value| doc! { "a": chronos_db::json_to_bson(value).unwrap() }).collect();
+    let mut documents: Vec<_> =
+        values.iter().map(|value| doc! { "a": chronos_db::json_to_bson(value).unwrap() }).collect();
     documents.push(doc! {});
     let documents = filter_cases::numbered(documents);
     server.fill(&documents);
-    let mut conditions: Vec<Value> =
-        values.iter().flat_map(|v| ["$eq", "$ne", "$gt", "$gte", "$lt", "$lte"].map(|operator| json!({ operator: v }))).collect();
+    let mut conditions: Vec<Value> = values
+        .iter()
+        .flat_map(|v| ["$eq", "$ne", "$gt", "$gte", "$lt", "$lte"].map(|operator| json!({ operator: v })))
+        .collect();
     conditions.extend(values.iter().map(|v| json!({ "$in": [v, 7] })));
     conditions.extend(values.iter().map(|v| json!({ "$all": [v] })));
     conditions.extend([
@@ -281,7 +321,8 @@ fn the_corners_of_paths_and_arrays_are_those_of_a_server() {
         json!({ "$elemMatch": { "$regex": "a", "$not": { "$regex": "b" } } }),
     ]);
     let not_alone: Vec<_> = conditions.iter().map(|condition| json!({ "$not": condition })).collect();
-    for path in ["a", "a.b", "a.0", "a.0.b", "a.b.0", "a.0.0", "a.b.c", "a.00", "a.0.0.b", "a.1.b", "a.0.0.0"] {
+    for path in ["a", "a.b", "a.0", "a.0.b", "a.b.0", "a.0.0", "a.b.c", "a.00", "a.0.0.b", "a.1.b", "a.0.0.0"]
+    {
         for condition in conditions.iter().chain(&not_alone) {
             let json = json!({ path: condition });
             let filter = parse(&json, &mut |path| Ok(path.to_owned())).unwrap();
@@ -296,11 +337,20 @@ fn the_corners_of_paths_and_arrays_are_those_of_a_server() {
 fn an_anchored_pattern_is_a_range_of_the_servers_index() {
     let server = Server::connect();
     server.fill(&[doc! { "text": "ab.c" }, doc! { "text": "b" }]);
-    let filter = testing::to_mongo(&parse(&json!({ "text": { "$regex": r"^ab\.c" } }), &mut |path| Ok(path.to_owned())).unwrap());
+    let filter = testing::to_mongo(
+        &parse(&json!({ "text": { "$regex": r"^ab\.c" } }), &mut |path| Ok(path.to_owned())).unwrap(),
+    );
     let plan = server.env.block_on(async {
-        server.collection.create_index(mongodb::IndexModel::builder().keys(doc! { "text": 1 }).build()).await.unwrap();
+        server
+            .collection
+            .create_index(mongodb::IndexModel::builder().keys(doc! { "text": 1 }).build())
+            .await
+            .unwrap();
         let database = server.collection.client().database(&server.collection.namespace().db);
-        database.run_command(doc! { "explain": { "find": server.collection.name(), "filter": filter } }).await.unwrap()
+        database
+            .run_command(doc! { "explain": { "find": server.collection.name(), "filter": filter } })
+            .await
+            .unwrap()
     });
     assert!(plan.to_string().contains(r#"["ab.c", "ab.d")"#), "{plan}");
 }

@@ -51,7 +51,8 @@ pub(crate) fn embedded_somewhere() -> (Arc<dyn DocumentStore>, Arc<dyn Gauge>) {
     (Arc::new(store), Arc::new(OfEmbedded { steps, begun: AtomicU64::default(), _folder: Some(folder) }))
 }
 
-/// The commands a client sends, and what the server's profiler says of the operations in a database: nobody else uses it.
+/// The commands a client sends, and what the server's profiler says of the operations in a database: nobody
+/// else uses it.
 struct OfMongo {
     uri: String,
     traffic: Arc<Traffic>,
@@ -70,7 +71,12 @@ impl OfMongo {
 impl Gauge for OfMongo {
     async fn begin(&self, place: &str) {
         let database = self.database(place).await;
-        database.create_collection("system.profile").capped(true).size(PROFILE_BYTES.unsigned_abs()).await.unwrap();
+        database
+            .create_collection("system.profile")
+            .capped(true)
+            .size(PROFILE_BYTES.unsigned_abs())
+            .await
+            .unwrap();
         database.run_command(doc! { "profile": 2 }).await.unwrap();
         self.begun.store(self.traffic.total(), Ordering::SeqCst);
     }

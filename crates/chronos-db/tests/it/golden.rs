@@ -1,6 +1,8 @@
-//! Every stored shape, pinned: what an older version has written must stay readable, so a change of these files is a decision.
+//! Every stored shape, pinned: what an older version has written must stay readable, so a change of these
+//! files is a decision.
 //!
-//! A shape that differs fails the test and writes the new file beside the old one; `UPDATE_GOLDEN=1` accepts it.
+//! A shape that differs fails the test and writes the new file beside the old one; `UPDATE_GOLDEN=1` accepts
+//! it.
 
 mod extended;
 
@@ -15,7 +17,9 @@ use chronos_db::documents::{Batch, Direction, DocumentStore, Namespace, Scan, Wr
 use chronos_db::fail::{FailAction, FailPoints};
 use chronos_db::json::Map;
 use chronos_db::objects::{ObjectStorage, ObjectsPool, PutOptions};
-use chronos_db::{Chronos, Clock as _, Collection, Env, ErrorKind, Json as Value, Op, Route, Timestamp, json};
+use chronos_db::{
+    Chronos, Clock as _, Collection, Env, ErrorKind, Json as Value, Op, Route, Timestamp, json,
+};
 use futures::TryStreamExt as _;
 use test_support::{Failing, Fault, MockClock, SeededRandom};
 
@@ -37,9 +41,14 @@ struct Stage {
 fn config(dir: &Path) -> Config {
     let mut config = Config::embedded(dir);
     config.inline_max_bytes = 700;
-    let file = Base64Property { content_type: "text/plain".into(), preferred_text: true, text_charset: "utf8".into() };
+    let file = Base64Property {
+        content_type: "text/plain".into(),
+        preferred_text: true,
+        text_charset: "utf8".into(),
+    };
     let indexed = ["email", "status", "visits"].map(str::to_owned).to_vec();
-    let map = CollectionMap { indexed, base64: [("file".to_owned(), file)].into(), ..CollectionMap::default() };
+    let map =
+        CollectionMap { indexed, base64: [("file".to_owned(), file)].into(), ..CollectionMap::default() };
     config.collection_maps.insert("things".to_owned(), map);
     config
 }
@@ -48,13 +57,20 @@ impl Stage {
     fn new(config: Config, seed: u64) -> Self {
         let clock = Arc::new(MockClock::default());
         let fail = FailPoints::armable();
-        let env = Env { clock: Arc::clone(&clock) as _, random: Arc::new(SeededRandom::new(seed)), fail: fail.clone() };
+        let env = Env {
+            clock: Arc::clone(&clock) as _,
+            random: Arc::new(SeededRandom::new(seed)),
+            fail: fail.clone(),
+        };
         let storage = Failing::new();
         let layer = Arc::clone(&storage);
         let space = config.entries[0].objects.clone().unwrap();
         let bucket = ObjectsPool::new().objects(&config, &space, "chronos").unwrap();
         let builder = Chronos::builder(config).env(env);
-        let chronos = builder.wrap_objects(move |inner| test_support::objects::decorate(inner, Arc::clone(&layer))).open().unwrap();
+        let chronos = builder
+            .wrap_objects(move |inner| test_support::objects::decorate(inner, Arc::clone(&layer)))
+            .open()
+            .unwrap();
         let things = chronos.with(Route::runtime().tenant("default").collection("things")).unwrap();
         let documents = chronos.documents("embedded").unwrap();
         Self { chronos, things, documents, bucket, clock, fail, storage }
@@ -64,7 +80,8 @@ impl Stage {
         self.clock.advance(Duration::from_millis(1_500));
     }
 
-    /// Everything is stored, and some time passes: what one version copies from the one before does not depend on how fast it was stored.
+    /// Everything is stored, and some time passes: what one version copies from the one before does not
+    /// depend on how fast it was stored.
     async fn settle(&self) {
         assert_eq!(self.things.drain(Duration::from_secs(60)).await.unwrap(), 0);
         self.tick();
@@ -87,7 +104,10 @@ impl Stage {
     async fn everything(&self) -> Value {
         let mut documents = Map::new();
         for suffix in SUFFIXES {
-            documents.insert(format!("things_{suffix}"), self.rows(suffix).await.into_iter().map(|doc| to_extended(&doc.into())).collect());
+            documents.insert(
+                format!("things_{suffix}"),
+                self.rows(suffix).await.into_iter().map(|doc| to_extended(&doc.into())).collect(),
+            );
         }
         let mut objects = BTreeMap::new();
         let mut listed = self.bucket.list("");
@@ -115,7 +135,13 @@ fn check(name: &str, now: &Value) {
     if pinned != text {
         let new = folder().join(format!("{name}.json.new"));
         std::fs::write(&new, &text).unwrap();
-        let (line, (old, now)) = pinned.lines().chain([""]).zip(text.lines()).enumerate().find(|(_, (a, b))| a != b).unwrap_or_default();
+        let (line, (old, now)) = pinned
+            .lines()
+            .chain([""])
+            .zip(text.lines())
+            .enumerate()
+            .find(|(_, (a, b))| a != b)
+            .unwrap_or_default();
         panic!(
             "the stored shape `{name}` changed, first in line {}: `{old}` became `{now}`; {} has all of it, UPDATE_GOLDEN=1 accepts it",
             line + 1,
@@ -132,7 +158,10 @@ async fn the_stored_shapes_are_those_of_the_golden_files() {
     let things = &stage.things;
 
     stage.storage.switch_all_on(Fault::Before);
-    let parent = things.create(json!({ "email": "a@example.org", "visits": 1, "note": "not indexed", "ratio": 1.50 })).await.unwrap();
+    let parent = things
+        .create(json!({ "email": "a@example.org", "visits": 1, "note": "not indexed", "ratio": 1.50 }))
+        .await
+        .unwrap();
     stage.tick();
     let file = "VGhlIHF1aWNrIGJyb3duIGZveA==";
     let child = things
@@ -160,12 +189,23 @@ async fn the_stored_shapes_are_those_of_the_golden_files() {
     stage.settle().await;
     things.delete(&gone.id).await.unwrap();
     stage.settle().await;
-    things.create(json!({ "email": "large@example.org", "body": "x".repeat(800), "file": file })).await.unwrap();
+    things
+        .create(json!({ "email": "large@example.org", "body": "x".repeat(800), "file": file }))
+        .await
+        .unwrap();
     stage.settle().await;
-    things.smart_insert(json!({ "email": "d@example.org", "status": "new" }), &["email"]).function_id("crawler@v2").await.unwrap();
+    things
+        .smart_insert(json!({ "email": "d@example.org", "status": "new" }), &["email"])
+        .function_id("crawler@v2")
+        .await
+        .unwrap();
     stage.settle().await;
     // A time before the newest version is refused once its number is given out: the number becomes a VOID.
-    let refused = things.update(&child.id, json!({ "status": "late" })).at(Timestamp::from_millis(0)).await.unwrap_err();
+    let refused = things
+        .update(&child.id, json!({ "status": "late" }))
+        .at(Timestamp::from_millis(0))
+        .await
+        .unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::Validation);
     // The object of a write that failed is noted for the clean-up.
     stage.fail.arm("large.after_put", FailAction::Error(ErrorKind::Storage), 0, 1);
@@ -200,7 +240,8 @@ fn metadata(rows: &[Document]) -> Value {
     for sizes in sizes.values_mut() {
         sizes.sort_unstable();
     }
-    let largest: Vec<_> = largest.iter().rev().take(5).map(|(size, field)| format!("{field}: {size}")).collect();
+    let largest: Vec<_> =
+        largest.iter().rev().take(5).map(|(size, field)| format!("{field}: {size}")).collect();
     json!({ "bytesPerVersionBesideTheIndexedFields": sizes, "largestFields": largest })
 }
 
@@ -278,7 +319,8 @@ async fn what_the_golden_files_hold_is_readable_and_writable_today() {
         for item in &items {
             for version in stage.things.history(&item.id).await.unwrap() {
                 versions += 1;
-                let view = stage.things.get(&item.id).version(version.ov).include_deleted().await.unwrap().unwrap();
+                let view =
+                    stage.things.get(&item.id).version(version.ov).include_deleted().await.unwrap().unwrap();
                 assert_eq!((view.ov, view.cv, view.at), (version.ov, version.cv, version.at), "{name}");
                 assert!(view.item["email"].is_string(), "{name}: {view:?}");
                 assert_eq!(view.deleted_at.is_some(), version.op == Op::Delete, "{name}");

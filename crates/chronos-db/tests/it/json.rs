@@ -39,7 +39,10 @@ fn what_is_written_is_read_as_it_was() {
     }
     let spaced = " {\n \"a\" : [ 1 ,\t2 ] , \"b\":\"\\u00e9\\/\\ud83d\\ude00\" }\r\n";
     assert_eq!(parsed(spaced).to_string(), r#"{"a":[1,2],"b":"é/😀"}"#);
-    assert_eq!(format!("{:#}", json!({"a": [1, {}], "b": []})), "{\n  \"a\": [\n    1,\n    {}\n  ],\n  \"b\": []\n}");
+    assert_eq!(
+        format!("{:#}", json!({"a": [1, {}], "b": []})),
+        "{\n  \"a\": [\n    1,\n    {}\n  ],\n  \"b\": []\n}"
+    );
 }
 
 #[test]
@@ -204,7 +207,9 @@ fn values_of_serde_json_convert_and_compare() {
 #[test]
 fn values_are_looked_into_and_changed() {
     let mut value = json!({"a": [1, {"b": "x"}], "n": 1.5});
-    assert!(value["a"][1]["b"] == "x" && value["a"][0] == 1 && value["n"] == 1.5 && value["no"]["such"].is_null());
+    assert!(
+        value["a"][1]["b"] == "x" && value["a"][0] == 1 && value["n"] == 1.5 && value["no"]["such"].is_null()
+    );
     assert_eq!(value.pointer("/a/1/b").and_then(Json::as_str), Some("x"));
     value["new"]["deep"] = 7.into();
     value["a"][0] = Json::Null;

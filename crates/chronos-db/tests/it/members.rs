@@ -25,7 +25,8 @@ fn open_with(uri: &str, folder: &Path, database: &str, timeout: Duration) -> (Ch
             { "tenantId": "default", "dbConnRef": "main", "dbName": database, "bucket": "app-objects" },
         ] } },
     });
-    let chronos = Chronos::builder(Config::from_json(&text, folder).unwrap()).timeout(timeout).open().unwrap();
+    let chronos =
+        Chronos::builder(Config::from_json(&text, folder).unwrap()).timeout(timeout).open().unwrap();
     let users = chronos.with(Route::runtime().tenant("default").collection("users")).unwrap();
     (chronos, users)
 }
@@ -50,7 +51,10 @@ impl Writer {
     }
 
     /// Begins to write; whether and when it ends is the caller's business.
-    fn spawn<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> tokio::task::JoinHandle<T> {
+    fn spawn<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> tokio::task::JoinHandle<T> {
         self.env.as_ref().unwrap().spawn(work)
     }
 
@@ -114,7 +118,11 @@ async fn members_that_lag_and_elect_another_take_back_only_what_nobody_was_told(
 
     let writer = Writer::start_in(&set.uri(), folder.path().to_owned(), &database);
     let warm = writer.users.clone();
-    writer.spawn(async move { warm.create(json!({ "warm": true })).ack_stored().await }).await.unwrap().unwrap();
+    writer
+        .spawn(async move { warm.create(json!({ "warm": true })).ack_stored().await })
+        .await
+        .unwrap()
+        .unwrap();
     let primary = set.primary().await;
     set.lag(primary).await;
     let dying = writer.users.clone();
@@ -132,7 +140,8 @@ async fn members_that_lag_and_elect_another_take_back_only_what_nobody_was_told(
     assert_eq!(written.ov, 1);
     set.until_complete().await;
     // And back in good order, with a write on the way.
-    let (elected, written) = tokio::join!(set.step_down(), users.update(&id, json!({ "n": "over an election" })));
+    let (elected, written) =
+        tokio::join!(set.step_down(), users.update(&id, json!({ "n": "over an election" })));
     assert_eq!((set.primary().await, written.unwrap().ov), (elected, 2));
     assert_eq!(users.get(&id).await.unwrap().unwrap().document(), json!({ "n": "over an election" }));
     assert_eq!(users.drain(TIMEOUT).await.unwrap(), 0);
@@ -142,11 +151,19 @@ async fn members_that_lag_and_elect_another_take_back_only_what_nobody_was_told(
     set.run(set.primary().await, &database, doc! { "dropDatabase": 1 }).await;
 }
 
-async fn a_version_without_a_majority_is_nobodys_business(set: &mut ReplicaSet, users: &Collection, folder: &Path) {
+async fn a_version_without_a_majority_is_nobodys_business(
+    set: &mut ReplicaSet,
+    users: &Collection,
+    folder: &Path,
+) {
     let id = users.create(json!({ "n": 0 })).ack_stored().await.unwrap().id;
     let writer = Writer::start(&set.uri(), folder.to_owned());
     let warm = writer.users.clone();
-    writer.spawn(async move { warm.create(json!({ "warm": true })).ack_stored().await }).await.unwrap().unwrap();
+    writer
+        .spawn(async move { warm.create(json!({ "warm": true })).ack_stored().await })
+        .await
+        .unwrap()
+        .unwrap();
     until_rows(set, set.primary().await, 2).await;
 
     // Long enough that both are taken for settled, and the mark is at the second.
@@ -178,7 +195,11 @@ async fn a_version_without_a_majority_is_nobodys_business(set: &mut ReplicaSet, 
     assert!(found.is_clean(), "{:#}", found.to_json());
 }
 
-async fn numbers_that_a_failover_took_back_hold_up_nobody(set: &mut ReplicaSet, users: &Collection, folder: &Path) {
+async fn numbers_that_a_failover_took_back_hold_up_nobody(
+    set: &mut ReplicaSet,
+    users: &Collection,
+    folder: &Path,
+) {
     const WRITES: usize = 40;
     let writer = Writer::start(&set.uri(), folder.to_owned());
     let warm = writer.users.clone();
@@ -187,14 +208,16 @@ async fn numbers_that_a_failover_took_back_hold_up_nobody(set: &mut ReplicaSet, 
     let before = rows(set, primary).await.len();
     set.lag(primary).await;
     let all = writer.users.clone();
-    // Their numbers are taken from the old primary; their rows are sent again to the new one, which knows nothing of the numbers.
+    // Their numbers are taken from the old primary; their rows are sent again to the new one, which knows
+    // nothing of the numbers.
     let writes = writer.spawn(async move {
         let creates = (0..WRITES).map(|n| all.create(json!({ "n": n })).into_future());
         futures::future::join_all(creates).await
     });
     until_rows(set, primary, before + WRITES).await;
     set.fail_over_without_the_last_writes(primary).await;
-    let written: Vec<(ItemId, i64)> = writes.await.unwrap().into_iter().map(|w| w.unwrap()).map(|w| (w.id, w.cv)).collect();
+    let written: Vec<(ItemId, i64)> =
+        writes.await.unwrap().into_iter().map(|w| w.unwrap()).map(|w| (w.id, w.cv)).collect();
     set.thaw(primary);
     set.until_complete().await;
 
@@ -270,7 +293,11 @@ async fn calls_outlive_elections_and_a_member_that_is_away() {
         ids.push(found.get_i32("_id").unwrap());
     }
     ids.sort_unstable();
-    assert_eq!(ids, (0..1_000).collect::<Vec<_>>(), "a scan goes on over a failover, without a gap and without repeating itself");
+    assert_eq!(
+        ids,
+        (0..1_000).collect::<Vec<_>>(),
+        "a scan goes on over a failover, without a gap and without repeating itself"
+    );
     let next = set.step_down().await;
     assert_eq!(users.update(&id, json!({ "next": next as u64 })).await.unwrap().ov, n + 1);
     assert_eq!(users.drain(TIMEOUT).await.unwrap(), 0);
@@ -278,7 +305,8 @@ async fn calls_outlive_elections_and_a_member_that_is_away() {
     chronos.shutdown().await.unwrap();
 }
 
-/// Two members and an arbiter: with one member away there is a primary, but nothing it writes is ever on a majority.
+/// Two members and an arbiter: with one member away there is a primary, but nothing it writes is ever on a
+/// majority.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_call_ends_where_no_majority_or_no_command_is_answered() {
     const TIMEOUT: Duration = Duration::from_secs(3);
@@ -297,7 +325,10 @@ async fn every_call_ends_where_no_majority_or_no_command_is_answered() {
     assert_eq!(others.get(&id).await.unwrap().unwrap().ov, 0, "what a majority had is still read");
     let late = second.with(Route::runtime().tenant("default").collection("late")).unwrap();
     let begun = Instant::now();
-    let (updated, made) = tokio::join!(others.update(&id, json!({ "n": 1 })).into_future(), late.create(json!({ "n": 0 })).into_future());
+    let (updated, made) = tokio::join!(
+        others.update(&id, json!({ "n": 1 })).into_future(),
+        late.create(json!({ "n": 0 })).into_future()
+    );
     let (updated, made) = (updated.unwrap_err(), made.unwrap_err());
     assert!(begun.elapsed() < END, "{:?}", begun.elapsed());
     assert_eq!(updated.kind(), ErrorKind::Database, "{updated}");
@@ -306,10 +337,17 @@ async fn every_call_ends_where_no_majority_or_no_command_is_answered() {
     let commands = ["find", "aggregate", "hello", "insert", "update", "findAndModify", "listIndexes"];
     // Twice what the client waits for; switching it off waits for those who are held up.
     let stall = doc! { "failCommands": &commands[..], "blockConnection": true, "blockTimeMS": 6_000, "appName": "stalled" };
-    set.run(primary, "admin", doc! { "configureFailPoint": "failCommand", "mode": "alwaysOn", "data": stall }).await;
-    let (stalled, gray) = open_with(&format!("{}&appName=stalled", set.uri()), folder.path(), DATABASE, TIMEOUT);
+    set.run(
+        primary,
+        "admin",
+        doc! { "configureFailPoint": "failCommand", "mode": "alwaysOn", "data": stall },
+    )
+    .await;
+    let (stalled, gray) =
+        open_with(&format!("{}&appName=stalled", set.uri()), folder.path(), DATABASE, TIMEOUT);
     let begun = Instant::now();
-    let (read, written) = tokio::join!(gray.get(&id).into_future(), gray.update(&id, json!({ "n": 2 })).into_future());
+    let (read, written) =
+        tokio::join!(gray.get(&id).into_future(), gray.update(&id, json!({ "n": 2 })).into_future());
     assert!(begun.elapsed() < END, "{:?}", begun.elapsed());
     for error in [read.unwrap_err(), written.unwrap_err()] {
         assert!(error.is_retryable() && error.message().contains("no answer within"), "{error}");

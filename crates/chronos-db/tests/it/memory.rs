@@ -1,4 +1,5 @@
-//! How much memory a process takes while versions wait to be stored. Each scenario is a process of its own that prints its peak.
+//! How much memory a process takes while versions wait to be stored. Each scenario is a process of its own
+//! that prints its peak.
 
 use std::process::Command;
 use std::sync::Arc;
@@ -23,21 +24,36 @@ fn peak() -> u64 {
     line.split_whitespace().next().unwrap().parse::<u64>().unwrap() / 1024
 }
 
-fn open(folder: &std::path::Path, storage: &Arc<Failing<objects::Call>>, inline_max: usize) -> (Chronos, Collection) {
+fn open(
+    folder: &std::path::Path,
+    storage: &Arc<Failing<objects::Call>>,
+    inline_max: usize,
+) -> (Chronos, Collection) {
     let mut config = Config::embedded(folder);
-    let file = Base64Property { content_type: "application/octet-stream".into(), preferred_text: false, text_charset: "utf8".into() };
-    let map = CollectionMap { indexed: vec!["n".into()], base64: [("file".to_owned(), file)].into(), ..CollectionMap::default() };
+    let file = Base64Property {
+        content_type: "application/octet-stream".into(),
+        preferred_text: false,
+        text_charset: "utf8".into(),
+    };
+    let map = CollectionMap {
+        indexed: vec!["n".into()],
+        base64: [("file".to_owned(), file)].into(),
+        ..CollectionMap::default()
+    };
     config.collection_maps.insert("files".to_owned(), map);
     config.inline_max_bytes = inline_max;
     let layer = Arc::clone(storage);
     let builder = Chronos::builder(config).cache_bytes(0);
-    let chronos = builder.wrap_objects(move |inner| objects::decorate(inner, Arc::clone(&layer))).open().unwrap();
+    let chronos =
+        builder.wrap_objects(move |inner| objects::decorate(inner, Arc::clone(&layer))).open().unwrap();
     let files = chronos.with(Route::runtime().tenant("default").collection("files")).unwrap();
     (chronos, files)
 }
 
 async fn create(files: &Collection, count: u64, at_once: usize, document: impl Fn(u64) -> Json) {
-    let writes = futures::stream::iter(0..count).map(|n| files.create(document(n)).into_future()).buffer_unordered(at_once);
+    let writes = futures::stream::iter(0..count)
+        .map(|n| files.create(document(n)).into_future())
+        .buffer_unordered(at_once);
     writes.for_each(|written| async { assert!(written.unwrap().changed) }).await;
 }
 
@@ -46,7 +62,8 @@ async fn create(files: &Collection, count: u64, at_once: usize, document: impl F
 async fn child() {
     let Ok(scenario) = std::env::var(SCENARIO) else { return };
     let words: Vec<&str> = scenario.split(' ').collect();
-    let (name, folder, count): (_, _, u64) = (words[0], std::path::Path::new(words[1]), words[2].parse().unwrap());
+    let (name, folder, count): (_, _, u64) =
+        (words[0], std::path::Path::new(words[1]), words[2].parse().unwrap());
     let storage = Failing::<objects::Call>::new();
     match name {
         // R8: blobs that ride in rows, and a storage that takes none of them.
@@ -64,7 +81,13 @@ async fn child() {
         "small" => {
             let (chronos, files) = open(folder, &storage, 1024 * 1024);
             storage.switch_all_on(Fault::Before);
-            create(&files, count, 256, |n| json!({ "n": n, "name": format!("item {n}"), "price": 1.5, "tags": ["a", "b"] })).await;
+            create(
+                &files,
+                count,
+                256,
+                |n| json!({ "n": n, "name": format!("item {n}"), "price": 1.5, "tags": ["a", "b"] }),
+            )
+            .await;
             println!("peak {}", peak());
             chronos.shutdown_within(Duration::from_millis(1)).await.unwrap();
         }
@@ -75,10 +98,17 @@ async fn child() {
 /// Runs a scenario in a process of its own; returns its peak, if it says one.
 async fn run(name: &str, folder: &std::path::Path, count: u64) -> Option<u64> {
     let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args(["--exact", "memory::child", "--nocapture"]).env(SCENARIO, format!("{name} {} {count}", folder.display()));
+    command
+        .args(["--exact", "memory::child", "--nocapture"])
+        .env(SCENARIO, format!("{name} {} {count}", folder.display()));
     let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
     let said = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success(), "{name} of {count}: {}\n{said}\n{}", output.status, String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{name} of {count}: {}\n{said}\n{}",
+        output.status,
+        String::from_utf8_lossy(&output.stderr)
+    );
     said.lines().find_map(|line| line.strip_prefix("peak ")).map(|peak| peak.parse().unwrap())
 }
 

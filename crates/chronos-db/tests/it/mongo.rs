@@ -5,7 +5,9 @@ use std::sync::Arc;
 use bson::oid::ObjectId;
 use bson::{Bson, Document, doc};
 use chronos_db::documents::mongo::{MongoDocuments, Traffic};
-use chronos_db::documents::{Atomicity, Batch, Direction, DocumentStore, Filter, Guard, Index, Namespace, Newest, Outcome, Scan, Write};
+use chronos_db::documents::{
+    Atomicity, Batch, Direction, DocumentStore, Filter, Guard, Index, Namespace, Newest, Outcome, Scan, Write,
+};
 use chronos_db::{Env, ErrorKind};
 use futures::{StreamExt as _, TryStreamExt as _};
 use secrecy::SecretString;
@@ -99,7 +101,13 @@ async fn a_group_of_creates_costs_one_command_per_collection_and_no_new_connecti
     for server in [Standalone, ReplicaSet] {
         let s = Scratch::on(server);
         let (rows, heads) = (s.other("c_ver"), s.other("c_head"));
-        s.documents.ensure(&rows, &[Index::on("itemId_ov", &["itemId", "ov"]).unique(), Index::on("cv", &["cv"]).unique()]).await.unwrap();
+        s.documents
+            .ensure(
+                &rows,
+                &[Index::on("itemId_ov", &["itemId", "ov"]).unique(), Index::on("cv", &["cv"]).unique()],
+            )
+            .await
+            .unwrap();
         let group = |from: i32| {
             let mut batch = Batch::new();
             for i in from..from + 20 {
@@ -117,7 +125,10 @@ async fn a_group_of_creates_costs_one_command_per_collection_and_no_new_connecti
 
         assert!(outcomes.iter().all(Outcome::is_applied), "{outcomes:?}");
         let sent: Vec<_> = s.traffic.commands().into_iter().collect();
-        assert_eq!(sent, [("findAndModify".to_owned(), 1), ("insert".to_owned(), 1), ("update".to_owned(), 1)]);
+        assert_eq!(
+            sent,
+            [("findAndModify".to_owned(), 1), ("insert".to_owned(), 1), ("update".to_owned(), 1)]
+        );
         assert_eq!(s.traffic.connections(), 0);
     }
 }
@@ -149,8 +160,12 @@ async fn a_conflict_names_its_index_and_skips_only_what_required_it() {
 #[tokio::test]
 async fn puts_of_newer_documents_are_decided_one_by_one_in_one_command() {
     let s = Scratch::on(ReplicaSet);
-    s.apply(vec![Write::insert(doc! { "_id": 1, "rev": 5 }), Write::insert(doc! { "_id": 2, "rev": 5 }), Write::insert(doc! { "_id": 3 })])
-        .await;
+    s.apply(vec![
+        Write::insert(doc! { "_id": 1, "rev": 5 }),
+        Write::insert(doc! { "_id": 2, "rev": 5 }),
+        Write::insert(doc! { "_id": 3 }),
+    ])
+    .await;
     s.traffic.reset();
     let told = s
         .apply(vec![
@@ -164,7 +179,12 @@ async fn puts_of_newer_documents_are_decided_one_by_one_in_one_command() {
     assert_eq!(s.traffic.commands()["update"], 1);
     assert_eq!(
         s.all().await,
-        [doc! { "_id": 1, "rev": 6_i64 }, doc! { "_id": 2, "rev": 5 }, doc! { "_id": 3, "rev": 0 }, doc! { "_id": 4, "rev": 0 }]
+        [
+            doc! { "_id": 1, "rev": 6_i64 },
+            doc! { "_id": 2, "rev": 5 },
+            doc! { "_id": 3, "rev": 0 },
+            doc! { "_id": 4, "rev": 0 }
+        ]
     );
 }
 
@@ -173,7 +193,8 @@ async fn the_newest_put_stays_when_many_first_puts_of_a_document_race() {
     let s = Scratch::on(ReplicaSet);
     for round in 0..10_i32 {
         let id = format!("item {round}");
-        let racing = (0..16_i32).map(|rev| s.apply(vec![put(doc! { "_id": &id, "rev": (rev * 7) % 16 }, newer())]));
+        let racing =
+            (0..16_i32).map(|rev| s.apply(vec![put(doc! { "_id": &id, "rev": (rev * 7) % 16 }, newer())]));
         let told = futures::future::join_all(racing).await;
         assert!(told.iter().any(|t| t[0].is_applied()));
         let stored = s.documents.get(&s.namespace, vec![Bson::from(&id)]).await.unwrap();
@@ -184,9 +205,17 @@ async fn the_newest_put_stays_when_many_first_puts_of_a_document_race() {
 #[tokio::test]
 async fn a_group_of_guarded_puts_tells_each_writer_what_became_of_its_own() {
     let s = Scratch::on(Standalone);
-    s.documents.ensure(&s.namespace, &[Index::on("name", &["name"]).unique().only_if_exists("name")]).await.unwrap();
-    s.apply((0..5).map(|i| Write::insert(doc! { "_id": i, "rev": 0 })).chain([Write::insert(doc! { "_id": 9, "name": "n" })]).collect())
-        .await;
+    s.documents
+        .ensure(&s.namespace, &[Index::on("name", &["name"]).unique().only_if_exists("name")])
+        .await
+        .unwrap();
+    s.apply(
+        (0..5)
+            .map(|i| Write::insert(doc! { "_id": i, "rev": 0 }))
+            .chain([Write::insert(doc! { "_id": 9, "name": "n" })])
+            .collect(),
+    )
+    .await;
     let swap = |id: i32, from: i32| put(doc! { "rev": from + 1, "_id": id, "x": f64::NAN }, equals(from));
 
     s.documents.capabilities().await.unwrap();
@@ -197,11 +226,17 @@ async fn a_group_of_guarded_puts_tells_each_writer_what_became_of_its_own() {
     let mut taken = doc! { "_id": 3, "rev": 2, "name": "n" };
     let mixed = vec![swap(0, 1), swap(1, 0), swap(77, 0), put(taken.clone(), equals(1)), swap(4, 1)];
     let told = s.apply(mixed).await;
-    assert_eq!(told, [Outcome::Applied, Outcome::Refused, Outcome::Refused, conflict("name"), Outcome::Applied]);
+    assert_eq!(
+        told,
+        [Outcome::Applied, Outcome::Refused, Outcome::Refused, conflict("name"), Outcome::Applied]
+    );
     taken.remove("name");
     assert_eq!(s.apply(vec![put(taken, equals(1))]).await, [Outcome::Applied]);
     let odd = doc! { "_id": 4, "rev": 3, "says": "$rev", "$odd": { "a.b": { "$add": [1, 2] } } };
-    assert_eq!(s.apply(vec![put(odd.clone(), equals(2)), swap(0, 0)]).await, [Outcome::Applied, Outcome::Refused]);
+    assert_eq!(
+        s.apply(vec![put(odd.clone(), equals(2)), swap(0, 0)]).await,
+        [Outcome::Applied, Outcome::Refused]
+    );
     assert_eq!(s.documents.get(&s.namespace, vec![Bson::Int32(4)]).await.unwrap(), [odd]);
     assert!(s.documents.get(&s.namespace, vec![Bson::Int32(77)]).await.unwrap().is_empty());
 }
@@ -220,7 +255,10 @@ async fn of_guarded_deletes_of_one_document_exactly_one_is_applied() {
     let s = Scratch::on(Standalone);
     s.apply((0..3).map(|i| Write::insert(doc! { "_id": i, "rev": i })).collect()).await;
     let delete = |id: i32, rev: i32| Write::Delete { id: id.into(), guard: equals(rev) };
-    assert_eq!(s.apply(vec![delete(0, 0), delete(1, 0), delete(5, 0)]).await, [Outcome::Applied, Outcome::Refused, Outcome::Refused]);
+    assert_eq!(
+        s.apply(vec![delete(0, 0), delete(1, 0), delete(5, 0)]).await,
+        [Outcome::Applied, Outcome::Refused, Outcome::Refused]
+    );
     let racing = (0..8).map(|_| s.apply(vec![delete(2, 2)]));
     let told = futures::future::join_all(racing).await;
     assert_eq!(told.iter().filter(|t| t[0].is_applied()).count(), 1);
@@ -232,7 +270,8 @@ async fn of_guarded_deletes_of_one_document_exactly_one_is_applied() {
 async fn a_batch_larger_than_a_command_is_applied_in_portions() {
     let s = Scratch::on(Standalone);
     let large = "x".repeat(3 << 20);
-    let told = s.apply((0..9).map(|i| put(doc! { "_id": i, "rev": 0, "large": &large }, newer())).collect()).await;
+    let told =
+        s.apply((0..9).map(|i| put(doc! { "_id": i, "rev": 0, "large": &large }, newer())).collect()).await;
     assert_eq!(told, vec![Outcome::Applied; 9]);
     assert!(s.traffic.commands()["update"] >= 2);
     let told = s.apply((0..2_500).map(|i| put(doc! { "_id": i, "rev": 1 }, newer())).collect()).await;
@@ -327,14 +366,15 @@ async fn what_a_server_can_do_is_asked_once() {
 async fn a_sequence_starts_at_zero_and_gives_no_number_twice() {
     for server in [Standalone, ReplicaSet] {
         let s = Scratch::on(server);
-        let mut given: Vec<i64> = futures::future::join_all((0..40).map(|_| s.documents.sequence(&s.namespace, "cv", 3)))
-            .await
-            .into_iter()
-            .flat_map(|sequence| {
-                let sequence = sequence.unwrap();
-                sequence.first..sequence.first + 3
-            })
-            .collect();
+        let mut given: Vec<i64> =
+            futures::future::join_all((0..40).map(|_| s.documents.sequence(&s.namespace, "cv", 3)))
+                .await
+                .into_iter()
+                .flat_map(|sequence| {
+                    let sequence = sequence.unwrap();
+                    sequence.first..sequence.first + 3
+                })
+                .collect();
         given.sort_unstable();
         assert_eq!(given, (0..120).collect::<Vec<_>>());
         let now = s.documents.now().await.unwrap();
@@ -355,7 +395,11 @@ async fn a_sequence_that_others_wrote_as_a_double_goes_on_correctly() {
 async fn a_scan_gives_the_newest_document_of_each_group_as_of_a_bound() {
     let s = Scratch::on(Standalone);
     s.documents.ensure(&s.namespace, &[Index::on("itemId_at", &["itemId", "at"]).unique()]).await.unwrap();
-    let rows = (0..90).map(|i| Write::insert(doc! { "_id": i, "itemId": i % 3, "at": i, "even": i % 2 == 0, "payload": "x" })).collect();
+    let rows = (0..90)
+        .map(|i| {
+            Write::insert(doc! { "_id": i, "itemId": i % 3, "at": i, "even": i % 2 == 0, "payload": "x" })
+        })
+        .collect();
     s.apply(rows).await;
     let scan = |filter| Scan {
         filter,
@@ -370,15 +414,26 @@ async fn a_scan_gives_the_newest_document_of_each_group_as_of_a_bound() {
     assert_eq!(s.read(scan(Filter::any_of("itemId", vec![1.into(), 2.into()]))).await, [row(50), row(49)]);
     // The older documents of an item that match don't stand in for its newest.
     assert_eq!(s.read(scan(Filter::eq("even", true))).await, [row(50), row(48)]);
-    assert_eq!(s.read(scan(Filter::eq("even", true).and(Filter::eq("itemId", 1)))).await, Vec::<Document>::new());
+    assert_eq!(
+        s.read(scan(Filter::eq("even", true).and(Filter::eq("itemId", 1)))).await,
+        Vec::<Document>::new()
+    );
     assert_eq!(s.read(scan(Filter::eq("payload", "x").and(Filter::eq("itemId", 1)))).await, [row(49)]);
-    assert_eq!(s.read(Scan { after: Some(vec![50.into()]), limit: Some(1), ..scan(Filter::All) }).await, [row(49)]);
+    assert_eq!(
+        s.read(Scan { after: Some(vec![50.into()]), limit: Some(1), ..scan(Filter::All) }).await,
+        [row(49)]
+    );
 }
 
 #[tokio::test]
 async fn pages_of_a_scan_neither_skip_nor_repeat_and_need_no_large_fields() {
     let s = Scratch::on(ReplicaSet);
-    s.apply((0..450).map(|i| Write::insert(doc! { "_id": i, "age": i % 7, "payload": "x".repeat(2_000) })).collect()).await;
+    s.apply(
+        (0..450)
+            .map(|i| Write::insert(doc! { "_id": i, "age": i % 7, "payload": "x".repeat(2_000) }))
+            .collect(),
+    )
+    .await;
     let order = vec![("age".to_owned(), Direction::Descending), ("_id".to_owned(), Direction::Ascending)];
     let scan = |after| Scan {
         filter: Filter::gt("age", 0),
@@ -396,11 +451,13 @@ async fn pages_of_a_scan_neither_skip_nor_repeat_and_need_no_large_fields() {
         after = Some(vec![last["age"].clone(), last["_id"].clone()]);
         read.extend(page);
     }
-    let mut expected: Vec<Document> = (0..450).filter(|i| i % 7 > 0).map(|i| doc! { "_id": i, "age": i % 7 }).collect();
+    let mut expected: Vec<Document> =
+        (0..450).filter(|i| i % 7 > 0).map(|i| doc! { "_id": i, "age": i % 7 }).collect();
     expected.sort_by_key(|d| (-d.get_i32("age").unwrap(), d.get_i32("_id").unwrap()));
     assert_eq!(read, expected);
     assert_eq!(s.read(Scan { limit: Some(0), ..scan(None) }).await, Vec::<Document>::new());
-    let contradictory = s.documents.scan(&s.namespace, scan(Some(vec![1.into()]))).try_collect::<Vec<_>>().await;
+    let contradictory =
+        s.documents.scan(&s.namespace, scan(Some(vec![1.into()]))).try_collect::<Vec<_>>().await;
     assert_eq!(contradictory.unwrap_err().kind(), ErrorKind::Validation);
 }
 
@@ -420,27 +477,45 @@ async fn a_scan_asks_for_a_page_at_a_time_and_only_as_far_as_it_is_read() {
     assert_eq!((commands["find"], commands.get("getMore")), (4, None), "{commands:?}");
 }
 
-/// A condition "greater, or of a later type" would be an `$or`, of which a server reads the index from its beginning.
+/// A condition "greater, or of a later type" would be an `$or`, of which a server reads the index from its
+/// beginning.
 #[tokio::test]
 async fn a_page_far_within_an_order_examines_the_page() {
     let s = Scratch::on(Standalone);
     let indexes = [Index::on("a", &["a", "_id"]), Index::on("t_b", &["t", "b", "_id"])];
     s.documents.ensure(&s.namespace, &indexes).await.unwrap();
-    s.apply((0..5_000).map(|i| Write::insert(doc! { "_id": i, "a": i / 3, "t": i % 2, "b": -i, "x": 1 })).collect()).await;
+    s.apply(
+        (0..5_000)
+            .map(|i| Write::insert(doc! { "_id": i, "a": i / 3, "t": i % 2, "b": -i, "x": 1 }))
+            .collect(),
+    )
+    .await;
     let by = |paths: [&str; 2], direction| paths.map(|path| (path.to_owned(), direction)).to_vec();
-    let database = mongodb::Client::with_uri_str(Standalone.uri()).await.unwrap().database(&s.namespace.database);
+    let database =
+        mongodb::Client::with_uri_str(Standalone.uri()).await.unwrap().database(&s.namespace.database);
     let profiled = database.collection::<Document>("system.profile");
     for direction in [Direction::Ascending, Direction::Descending] {
         for (filter, order, after) in [
             (Filter::eq("x", 1), by(["a", "_id"], direction), [1200, 3600]),
             (Filter::eq("t", 0), by(["b", "_id"], direction), [-2400, 2400]),
         ] {
-            let scan = Scan { filter, order, after: Some(after.map(Bson::Int32).to_vec()), limit: Some(50), ..Scan::default() };
+            let scan = Scan {
+                filter,
+                order,
+                after: Some(after.map(Bson::Int32).to_vec()),
+                limit: Some(50),
+                ..Scan::default()
+            };
             let expected = s.read(scan.clone()).await;
             database.run_command(doc! { "profile": 2 }).await.unwrap();
             assert_eq!(s.read(scan.clone()).await, expected);
             database.run_command(doc! { "profile": 0 }).await.unwrap();
-            let done = profiled.find_one(doc! { "command.find": &*s.namespace.collection }).sort(doc! { "ts": -1 }).await.unwrap().unwrap();
+            let done = profiled
+                .find_one(doc! { "command.find": &*s.namespace.collection })
+                .sort(doc! { "ts": -1 })
+                .await
+                .unwrap()
+                .unwrap();
             assert!(done.get_i32("keysExamined").unwrap() <= 52, "{scan:?}: {done:?}");
             assert!(!done.contains_key("hasSortStage"), "{scan:?}: {done:?}");
             profiled.drop().await.unwrap();
@@ -469,8 +544,11 @@ async fn an_index_that_is_there_is_left_alone_and_a_violated_one_is_named() {
     let other_keys = s.documents.ensure(&s.namespace, &[Index::on("a", &["z"])]).await.unwrap_err();
     assert!(other_keys.message().contains("`a`"), "{other_keys}");
 
-    s.apply(vec![Write::insert(doc! { "_id": 1, "n": 1, "b": { "c": 1 } }), Write::insert(doc! { "_id": 2, "n": 1, "b": { "c": 2 } })])
-        .await;
+    s.apply(vec![
+        Write::insert(doc! { "_id": 1, "n": 1, "b": { "c": 1 } }),
+        Write::insert(doc! { "_id": 2, "n": 1, "b": { "c": 2 } }),
+    ])
+    .await;
     let violated = s.documents.ensure(&s.namespace, &[Index::on("by_n", &["n"]).unique()]).await.unwrap_err();
     assert_eq!(violated.kind(), ErrorKind::Database);
     assert!(violated.message().contains("`by_n`"), "{violated}");
@@ -500,7 +578,11 @@ async fn an_index_that_does_not_do_what_ours_must_is_refused_with_what_mends_it(
             let s = Scratch::on(server);
             make_index(&s, server, spec.clone()).await;
             let refused = s.documents.ensure(&s.namespace, std::slice::from_ref(&wanted)).await.unwrap_err();
-            assert_eq!((refused.kind(), refused.is_retryable()), (ErrorKind::RouteMismatch, false), "{spec}: {refused}");
+            assert_eq!(
+                (refused.kind(), refused.is_retryable()),
+                (ErrorKind::RouteMismatch, false),
+                "{spec}: {refused}"
+            );
             assert!(refused.message().contains("dropIndex(\"ver_cv\")"), "{spec}: {refused}");
         }
     }
@@ -511,9 +593,19 @@ async fn an_index_that_does_what_ours_must_serves_under_any_name() {
     for server in [Standalone, ReplicaSet] {
         let s = Scratch::on(server);
         make_index(&s, server, doc! { "name": "cv_1", "key": { "cv": 1 }, "unique": true }).await;
-        make_index(&s, server, doc! { "name": "cv_of_some", "key": { "cv": 1 }, "partialFilterExpression": { "op": "CREATE" } }).await;
-        s.documents.ensure(&s.namespace, &[Index::on("ver_cv", &["cv"]).unique(), Index::on("other", &["other"])]).await.unwrap();
-        let told = s.apply(vec![Write::insert(doc! { "_id": 1, "cv": 1 }), Write::insert(doc! { "_id": 2, "cv": 1 })]).await;
+        make_index(
+            &s,
+            server,
+            doc! { "name": "cv_of_some", "key": { "cv": 1 }, "partialFilterExpression": { "op": "CREATE" } },
+        )
+        .await;
+        s.documents
+            .ensure(&s.namespace, &[Index::on("ver_cv", &["cv"]).unique(), Index::on("other", &["other"])])
+            .await
+            .unwrap();
+        let told = s
+            .apply(vec![Write::insert(doc! { "_id": 1, "cv": 1 }), Write::insert(doc! { "_id": 2, "cv": 1 })])
+            .await;
         assert!(told.contains(&conflict("ver_cv")), "a conflict names the index as we know it: {told:?}");
     }
 }
@@ -570,7 +662,8 @@ async fn connection_strings_of_the_legacy_packages_are_taken() {
     assert!(unknown.message().contains("tpyo"), "{unknown}");
 }
 
-/// A refusal closes the connections of whoever asks meanwhile, too, and the driver looks for the server again only after ten seconds.
+/// A refusal closes the connections of whoever asks meanwhile, too, and the driver looks for the server again
+/// only after ten seconds.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn wrong_credentials_are_told_at_once_also_to_those_who_ask_meanwhile() {
     let uri = mongo_standalone_uri().replacen("mongodb://", "mongodb://nobody:a-word@", 1);
@@ -580,7 +673,9 @@ async fn wrong_credentials_are_told_at_once_also_to_those_who_ask_meanwhile() {
         let (documents, namespace) = (&documents, Namespace::new(&*database, format!("c{n}")));
         async move { documents.ensure(&namespace, &[Index::on("a", &["a"])]).await }
     });
-    let told = tokio::time::timeout(std::time::Duration::from_secs(8), futures::future::join_all(asked)).await.expect("it is told at once");
+    let told = tokio::time::timeout(std::time::Duration::from_secs(8), futures::future::join_all(asked))
+        .await
+        .expect("it is told at once");
     for told in told {
         let error = told.unwrap_err();
         assert!(error.to_string().contains("Authentication failed") && !error.is_retryable(), "{error}");

@@ -56,7 +56,9 @@ async fn neither_debug_nor_errors_show_the_password() {
     let hosts = Standalone.uri();
     let hosts = hosts.trim_start_matches("mongodb://").split(['/', '?']).next().unwrap();
     let hosts = hosts.rsplit('@').next().unwrap();
-    let uri = SecretString::from(format!("mongodb://ann:hush%40hush@{hosts}/?authSource=admin&directConnection=true"));
+    let uri = SecretString::from(format!(
+        "mongodb://ann:hush%40hush@{hosts}/?authSource=admin&directConnection=true"
+    ));
     let documents = MongoDocuments::new(uri, Env::default()).unwrap();
     let error = documents.now().await.unwrap_err();
     assert_eq!((error.kind(), error.is_retryable()), (ErrorKind::Database, false), "{error}");
@@ -84,7 +86,8 @@ async fn a_server_that_is_down_is_a_retryable_error_in_bounded_time() {
     assert!(started.elapsed() < Duration::from_secs(20));
 }
 
-/// How many milliseconds the driver looks for a server: long, where it is there all the time and only slow, on a busy machine.
+/// How many milliseconds the driver looks for a server: long, where it is there all the time and only slow,
+/// on a busy machine.
 const PATIENT: u32 = 30_000;
 /// And where the test takes it away.
 const IMPATIENT: u32 = 1_500;
@@ -100,7 +103,8 @@ async fn behind_a_proxy(patience: u32) -> (Proxy, Scratch, Scratch) {
     (proxy, through, past)
 }
 
-/// Returns when the driver has found the server; one without patience may have to look for it again and again.
+/// Returns when the driver has found the server; one without patience may have to look for it again and
+/// again.
 async fn is_found(through: &Scratch) {
     let started = Instant::now();
     while through.documents.capabilities().await.is_err() || through.documents.now().await.is_err() {
@@ -112,7 +116,9 @@ async fn is_found(through: &Scratch) {
 /// The driver would go around the proxy to the host that the replica set names.
 fn direct(uri: &str, patience: u32) -> String {
     let hosts = uri.split('?').next().unwrap_or(uri).trim_end_matches('/');
-    format!("{hosts}/?directConnection=true&serverSelectionTimeoutMS={patience}&connectTimeoutMS={patience}&heartbeatFrequencyMS=1000")
+    format!(
+        "{hosts}/?directConnection=true&serverSelectionTimeoutMS={patience}&connectTimeoutMS={patience}&heartbeatFrequencyMS=1000"
+    )
 }
 
 fn put(rev: i32) -> Batch {
@@ -150,9 +156,10 @@ async fn a_put_survives_connections_that_broke_while_idle() {
 
 #[tokio::test]
 async fn a_write_whose_answer_is_lost_is_a_retryable_error_and_nothing_is_taken_back() {
-    for (write, found) in
-        [(Write::insert(doc! { "_id": 1 }), doc! { "_id": 1 }), (put(7).operations.remove(0).write, doc! { "_id": 0, "rev": 7 })]
-    {
+    for (write, found) in [
+        (Write::insert(doc! { "_id": 1 }), doc! { "_id": 1 }),
+        (put(7).operations.remove(0).write, doc! { "_id": 0, "rev": 7 }),
+    ] {
         let (proxy, through, past) = behind_a_proxy(IMPATIENT).await;
         proxy.mute();
         let mut batch = Batch::new();
@@ -214,7 +221,10 @@ async fn a_call_given_up_half_way_harms_none_that_come_after_it() {
     }
     proxy.restore();
     for rev in 3..20 {
-        assert_eq!(through.documents.apply(to(put(rev), &through.namespace)).await.unwrap(), [Outcome::Applied]);
+        assert_eq!(
+            through.documents.apply(to(put(rev), &through.namespace)).await.unwrap(),
+            [Outcome::Applied]
+        );
         assert_eq!(through.apply(vec![Write::insert(doc! { "_id": rev })]).await, [Outcome::Applied]);
     }
 }

@@ -8,8 +8,14 @@ const ID: &str = "65f0a1b2c3d4e5f607182930";
 
 #[test]
 fn an_items_key_lower_cases_the_collection_and_its_object_id() {
-    assert_eq!(keys::item("DOCUMENTS", &ID.to_uppercase(), 3, None).unwrap(), format!("documents/{ID}/v3/item.json"));
-    assert_eq!(keys::item("documents", ID, 0, Some("a1B2")).unwrap(), format!("documents/{ID}/v0/item.a1B2.json"));
+    assert_eq!(
+        keys::item("DOCUMENTS", &ID.to_uppercase(), 3, None).unwrap(),
+        format!("documents/{ID}/v3/item.json")
+    );
+    assert_eq!(
+        keys::item("documents", ID, 0, Some("a1B2")).unwrap(),
+        format!("documents/{ID}/v0/item.a1B2.json")
+    );
     // Other ids than object ids may differ in case alone.
     assert_eq!(keys::item("documents", "Cust-A", 0, None).unwrap(), "documents/Cust-A/v0/item.json");
 }
@@ -25,8 +31,14 @@ fn a_propertys_key_comes_after_the_id_and_keeps_its_case() {
 
 #[test]
 fn a_manifests_key_names_its_month_and_cv() {
-    assert_eq!(keys::manifest("Documents", 2024, 3, 123, None).unwrap(), "__manifests__/documents/2024/03/snapshot-123.json.gz");
-    assert_eq!(keys::manifest("documents", 2024, 3, 123, Some("9c")).unwrap(), "__manifests__/documents/2024/03/snapshot-123.9c.json.gz");
+    assert_eq!(
+        keys::manifest("Documents", 2024, 3, 123, None).unwrap(),
+        "__manifests__/documents/2024/03/snapshot-123.json.gz"
+    );
+    assert_eq!(
+        keys::manifest("documents", 2024, 3, 123, Some("9c")).unwrap(),
+        "__manifests__/documents/2024/03/snapshot-123.9c.json.gz"
+    );
 }
 
 #[test]
@@ -37,7 +49,9 @@ fn prefixes_end_with_a_slash_and_cover_the_properties() {
     assert_eq!(keys::manifests_prefix("Documents").unwrap(), "__manifests__/documents/");
     assert_eq!(keys::manifests_of_month("Documents", 2024, 3).unwrap(), "__manifests__/documents/2024/03/");
     assert!(
-        keys::property("documents", ID, 2, "p", Rendition::Blob, None).unwrap().starts_with(&keys::item_prefix("documents", ID).unwrap())
+        keys::property("documents", ID, 2, "p", Rendition::Blob, None)
+            .unwrap()
+            .starts_with(&keys::item_prefix("documents", ID).unwrap())
     );
 }
 
@@ -112,8 +126,14 @@ fn parsers_refuse_every_other_shape() {
     ] {
         assert_eq!(keys::parse_item(key), None, "{key}");
     }
-    for key in ["c/i/v0/p/blob.txt", "c/i/v0/p/text.bin", "c/i/v0/blob.bin", "c/p/i/v0/blob.bin", "c/i/v0/p/q/blob.bin", "c/i/v0/item.json"]
-    {
+    for key in [
+        "c/i/v0/p/blob.txt",
+        "c/i/v0/p/text.bin",
+        "c/i/v0/blob.bin",
+        "c/p/i/v0/blob.bin",
+        "c/i/v0/p/q/blob.bin",
+        "c/i/v0/item.json",
+    ] {
         assert_eq!(keys::parse_property(key), None, "{key}");
     }
     for key in [

@@ -38,7 +38,8 @@ chronos_db::objects_suite!(s3: basics, presigning);
 chronos_db::objects_suite!(azure: basics, races, presigning);
 
 fn server(name: &str) -> String {
-    std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set; start the servers with scripts/services"))
+    std::env::var(name)
+        .unwrap_or_else(|_| panic!("{name} is not set; start the servers with scripts/services"))
 }
 
 fn s3_connection() -> SpaceConnection {
@@ -71,7 +72,8 @@ fn new_bucket() -> String {
 async fn s3_refuses_wrong_credentials_and_the_error_names_no_secret() {
     let mut connection = s3_connection();
     connection.secret_key = "wrong-secret-of-the-test".into();
-    let (access_key, objects) = (server("S3_ACCESS_KEY"), StoreObjects::s3(&connection, &new_bucket()).unwrap());
+    let (access_key, objects) =
+        (server("S3_ACCESS_KEY"), StoreObjects::s3(&connection, &new_bucket()).unwrap());
     assert_refused(&objects, &[&access_key, "wrong-secret-of-the-test"]).await;
 }
 
@@ -84,7 +86,10 @@ async fn azure_refuses_wrong_credentials_and_the_error_names_no_secret() {
 }
 
 async fn assert_refused(objects: &StoreObjects, secrets: &[&str]) {
-    let put = objects.put("k", Bytes::from_static(b"x"), PutOptions::default()).await.expect_err("wrong credentials");
+    let put = objects
+        .put("k", Bytes::from_static(b"x"), PutOptions::default())
+        .await
+        .expect_err("wrong credentials");
     let get = objects.get("k").await.expect_err("wrong credentials");
     let list = objects.list("").try_collect::<Vec<_>>().await.expect_err("wrong credentials");
     for error in [put, get, list] {
@@ -101,7 +106,11 @@ async fn assert_refused(objects: &StoreObjects, secrets: &[&str]) {
 #[tokio::test]
 async fn a_bucket_that_several_make_at_once_lies_in_the_region_of_their_connection() {
     for region in ["us-east-1", "eu-central-1", "sa-east-1"] {
-        let connection = SpaceConnection { endpoint: test_support::servers::moto_endpoint(), region: region.to_owned(), ..s3_connection() };
+        let connection = SpaceConnection {
+            endpoint: test_support::servers::moto_endpoint(),
+            region: region.to_owned(),
+            ..s3_connection()
+        };
         let bucket = new_bucket();
         let puts = (0..6).map(|n| {
             let objects = StoreObjects::s3(&connection, &bucket).unwrap();
@@ -113,7 +122,10 @@ async fn a_bucket_that_several_make_at_once_lies_in_the_region_of_their_connecti
         let url = format!("{}/{bucket}?location", connection.endpoint);
         let location = reqwest::get(url).await.unwrap().text().await.unwrap();
         // Amazon's first region has no name here.
-        assert!(if region == "us-east-1" { !location.contains("east") } else { location.contains(region) }, "{region}: {location}");
+        assert!(
+            if region == "us-east-1" { !location.contains("east") } else { location.contains(region) },
+            "{region}: {location}"
+        );
     }
 }
 
@@ -191,7 +203,10 @@ async fn puts_and_deletes_side_by_side_never_fail_over_a_folder_that_comes_and_g
         tokio::spawn(async move {
             for _ in 0..50 {
                 let key = format!("shared/deep/{writer}");
-                assert_eq!(objects.put(&key, Bytes::new(), PutOptions::default()).await.unwrap(), Put::Stored);
+                assert_eq!(
+                    objects.put(&key, Bytes::new(), PutOptions::default()).await.unwrap(),
+                    Put::Stored
+                );
                 objects.delete(&key).await.unwrap();
             }
         })
@@ -215,7 +230,11 @@ async fn a_local_root_that_is_a_file_is_a_clear_error() {
 fn bucket_names_cannot_leave_their_place() {
     for name in ["", "..", "a/b", "a\\b", ".hidden", "a..b", "a b", "-a", "b?c", &"x".repeat(64)] {
         assert_eq!(StoreObjects::memory(name).expect_err(name).kind(), ErrorKind::Validation, "{name}");
-        assert_eq!(StoreObjects::local("folder".as_ref(), name).expect_err(name).kind(), ErrorKind::Validation, "{name}");
+        assert_eq!(
+            StoreObjects::local("folder".as_ref(), name).expect_err(name).kind(),
+            ErrorKind::Validation,
+            "{name}"
+        );
     }
 }
 
@@ -241,9 +260,13 @@ fn connections_that_cannot_work_are_refused_before_any_request() {
         assert_eq!(error.kind(), ErrorKind::Validation, "{endpoint}");
         assert!(!error.to_string().contains("hidden"), "{error}");
     }
-    let error = StoreObjects::azure(&connection("https://host", "account"), "bucket").expect_err("the key is not base64");
+    let error = StoreObjects::azure(&connection("https://host", "account"), "bucket")
+        .expect_err("the key is not base64");
     assert_eq!(error.message(), "the Azure account key is not base64");
-    for endpoint in ["", "nyc3.digitaloceanspaces.com", "https://nyc3.digitaloceanspaces.com", "http://[::1]:9000/"] {
-        StoreObjects::s3(&connection(endpoint, "key"), "bucket").unwrap_or_else(|error| panic!("{endpoint}: {error}"));
+    for endpoint in
+        ["", "nyc3.digitaloceanspaces.com", "https://nyc3.digitaloceanspaces.com", "http://[::1]:9000/"]
+    {
+        StoreObjects::s3(&connection(endpoint, "key"), "bucket")
+            .unwrap_or_else(|error| panic!("{endpoint}: {error}"));
     }
 }

@@ -1,4 +1,5 @@
-//! Collections as chronos-db 2.3.1, the original in TypeScript, left them: read, restored and written on, with nothing lost.
+//! Collections as chronos-db 2.3.1, the original in TypeScript, left them: read, restored and written on,
+//! with nothing lost.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -44,7 +45,11 @@ fn config(on: On, database: &str, dir: &Path) -> Config {
         ] } },
     });
     let mut config = Config::from_json(&text, dir).unwrap();
-    let file = Base64Property { content_type: "text/plain".into(), preferred_text: true, text_charset: "utf8".into() };
+    let file = Base64Property {
+        content_type: "text/plain".into(),
+        preferred_text: true,
+        text_charset: "utf8".into(),
+    };
     let map = CollectionMap {
         indexed: vec!["email".into(), "status".into()],
         base64: [("docs.meta".to_owned(), file)].into(),
@@ -141,7 +146,11 @@ impl Left {
 
     async fn rows(&self) -> Vec<Document> {
         let order = vec![("_id".into(), Direction::Ascending)];
-        self.documents.scan(&self.namespace("ver"), Scan { order, ..Scan::default() }).try_collect().await.unwrap()
+        self.documents
+            .scan(&self.namespace("ver"), Scan { order, ..Scan::default() })
+            .try_collect()
+            .await
+            .unwrap()
     }
 
     async fn fill(&self) {
@@ -150,16 +159,27 @@ impl Left {
             index.keys[1].1 = Direction::Descending;
             index
         };
-        self.documents.ensure(&self.namespace("head"), &[Index::on("idx_head_itemId", &["itemId"]).unique()]).await.unwrap();
-        self.documents.ensure(&self.namespace("ver"), &[descending(Index::on("idx_ver_itemId_ov", &["itemId", "ov"]))]).await.unwrap();
-        self.documents.ensure(&self.namespace("locks"), &[Index::on("itemId_unique", &["itemId"]).unique()]).await.unwrap();
+        self.documents
+            .ensure(&self.namespace("head"), &[Index::on("idx_head_itemId", &["itemId"]).unique()])
+            .await
+            .unwrap();
+        self.documents
+            .ensure(&self.namespace("ver"), &[descending(Index::on("idx_ver_itemId_ov", &["itemId", "ov"]))])
+            .await
+            .unwrap();
+        self.documents
+            .ensure(&self.namespace("locks"), &[Index::on("itemId_unique", &["itemId"]).unique()])
+            .await
+            .unwrap();
 
         let mut heads: std::collections::BTreeMap<u8, Document> = std::collections::BTreeMap::new();
         for (i, written) in history().into_iter().enumerate() {
             let now = at(u32::try_from(i).unwrap());
             let item = object_id(written.item);
             let key = format!("users/{}/v{}/item.json", item.to_hex(), written.shares);
-            let created = heads.get(&written.item).map_or(now, |head| (*head.get_datetime("createdAt").unwrap()).into());
+            let created = heads
+                .get(&written.item)
+                .map_or(now, |head| (*head.get_datetime("createdAt").unwrap()).into());
             let (indexed, size, checksum) = match &written.document {
                 Some(document) => {
                     let mut full = document.clone();
@@ -180,13 +200,19 @@ impl Left {
                             indexed.insert(property, text);
                         }
                     }
-                    let sum: String = Sha256::digest(&body).iter().map(|byte| format!("{byte:02x}")).collect();
+                    let sum: String =
+                        Sha256::digest(&body).iter().map(|byte| format!("{byte:02x}")).collect();
                     // Azure had no checksums, and the driver stored some sizes as doubles.
                     let sum = if written.item == 1 { String::new() } else { sum };
                     (indexed, Bson::Double(body.len() as f64), sum)
                 }
                 None => {
-                    let row = self.rows().await.into_iter().find(|row| row.get_str("jsonKey").is_ok_and(|have| have == key)).unwrap();
+                    let row = self
+                        .rows()
+                        .await
+                        .into_iter()
+                        .find(|row| row.get_str("jsonKey").is_ok_and(|have| have == key))
+                        .unwrap();
                     let indexed = row.get_document("metaIndexed").unwrap().clone();
                     (indexed, Bson::Null, row.get_str("checksum").unwrap().to_owned())
                 }
@@ -208,7 +234,10 @@ impl Left {
                 // An enrichment of a live item left null, and the admin of states a shadow without its frame.
                 _ if written.cv == 2 => {
                     head.insert("deletedAt", Bson::Null);
-                    head.insert("fullShadow", doc! { "email": "a@x", "status": "active", "_system": { "state": "processed" } });
+                    head.insert(
+                        "fullShadow",
+                        doc! { "email": "a@x", "status": "active", "_system": { "state": "processed" } },
+                    );
                 }
                 _ => {}
             }
@@ -218,7 +247,13 @@ impl Left {
             self.insert("head", head).await;
         }
         for file in ["blob.bin", "text.txt"] {
-            self.put(blob_reference()["ref"][if file == "blob.bin" { "blobKey" } else { "textKey" }].as_str().unwrap(), "the file").await;
+            self.put(
+                blob_reference()["ref"][if file == "blob.bin" { "blobKey" } else { "textKey" }]
+                    .as_str()
+                    .unwrap(),
+                "the file",
+            )
+            .await;
         }
         self.insert("counter", doc! { "_id": "cv", "value": 10 }).await;
         let lock = doc! {
@@ -241,21 +276,38 @@ async fn check_reading(left: &Left, on: On) {
     assert_eq!(a.item["_system"]["insertedAt"], at(0).to_string(), "{on:?}");
     assert_eq!(a.item["_system"]["state"], "new", "{on:?}");
     assert_eq!(a.item["_system"]["functionIds"], json!(["scorer@v1"]), "{on:?}");
-    assert_eq!(users.get(&id(1)).version(0).await.unwrap().unwrap().item["_system"]["functionIds"], json!([]), "{on:?}");
+    assert_eq!(
+        users.get(&id(1)).version(0).await.unwrap().unwrap().item["_system"]["functionIds"],
+        json!([]),
+        "{on:?}"
+    );
 
     assert_eq!(left.get(2).await, None, "{on:?}: deleted");
     let b = users.get(&id(2)).include_deleted().await.unwrap().unwrap();
-    assert_eq!((b.ov, b.deleted_at, b.document()["status"].as_str()), (1, Some(at(3)), Some("new")), "{on:?}");
+    assert_eq!(
+        (b.ov, b.deleted_at, b.document()["status"].as_str()),
+        (1, Some(at(3)), Some("new")),
+        "{on:?}"
+    );
     assert_eq!(users.get(&id(2)).as_of(at(2)).await.unwrap().unwrap().ov, 0, "{on:?}: before it was deleted");
 
     assert_eq!(left.get(3).await.unwrap().document()["status"], "first", "{on:?}: restored");
     let statuses = [(4, "first"), (5, "second"), (6, "first")];
     for (minute, status) in statuses {
-        assert_eq!(users.get(&id(3)).as_of(at(minute)).await.unwrap().unwrap().document()["status"], status, "{on:?}");
+        assert_eq!(
+            users.get(&id(3)).as_of(at(minute)).await.unwrap().unwrap().document()["status"],
+            status,
+            "{on:?}"
+        );
         let cv = i64::from(minute) + 1;
-        assert_eq!(users.get(&id(3)).as_of_cv(cv).await.unwrap().unwrap().document()["status"], status, "{on:?}");
+        assert_eq!(
+            users.get(&id(3)).as_of_cv(cv).await.unwrap().unwrap().document()["status"],
+            status,
+            "{on:?}"
+        );
     }
-    let operations: Vec<(Op, i64)> = users.history(&id(3)).await.unwrap().iter().map(|v| (v.op, v.payload_ov)).collect();
+    let operations: Vec<(Op, i64)> =
+        users.history(&id(3)).await.unwrap().iter().map(|v| (v.op, v.payload_ov)).collect();
     assert_eq!(operations, [(Op::Create, 0), (Op::Update, 1), (Op::Restore, 0)], "{on:?}");
 
     assert_eq!(left.get(4).await.unwrap().document()["docs"]["meta"], blob_reference(), "{on:?}");
@@ -274,7 +326,12 @@ async fn check_reading(left: &Left, on: On) {
 
     let found = users.verify().await.unwrap();
     let problems: Vec<_> = found.problems.iter().map(|p| (p.kind, p.id.clone(), p.ov)).collect();
-    assert_eq!(problems, [("missing-object", Some(id(5).to_string()), Some(0))], "{on:?}: {:?}", found.problems);
+    assert_eq!(
+        problems,
+        [("missing-object", Some(id(5).to_string()), Some(0))],
+        "{on:?}: {:?}",
+        found.problems
+    );
     assert_eq!((found.versions, found.items, found.live), (10, 5, 4), "{on:?}");
 }
 
@@ -315,31 +372,53 @@ async fn what_the_original_wrote_is_written_on_and_restored() {
         assert_eq!(d.document()["docs"]["meta"], blob_reference(), "{on:?}");
         users.replace(&id(4), json!({ "email": "d@y", "docs": { "meta": blob_reference() } })).await.unwrap();
         users.enrich(&id(4), json!({ "docs": { "pages": 3 } })).await.unwrap();
-        assert_eq!(left.get(4).await.unwrap().document()["docs"], json!({ "meta": blob_reference(), "pages": 3 }), "{on:?}");
+        assert_eq!(
+            left.get(4).await.unwrap().document()["docs"],
+            json!({ "meta": blob_reference(), "pages": 3 }),
+            "{on:?}"
+        );
         // Somebody else's cannot be had that way.
         let foreign = json!({ "ref": { "contentBucket": BUCKET, "blobKey": format!("users/docs.meta/{}/v0/blob.bin", id(1)) } });
-        let refused = users.replace(&id(5), json!({ "email": "e@x", "docs": { "meta": foreign } })).await.unwrap_err();
+        let refused =
+            users.replace(&id(5), json!({ "email": "e@x", "docs": { "meta": foreign } })).await.unwrap_err();
         assert_eq!(refused.kind(), ErrorKind::Externalization, "{on:?}");
         users.create(json!({ "email": "f@x", "docs": { "meta": "bmV3" } })).await.unwrap();
 
         let restored = users.restore_collection().to_cv(6).await.unwrap();
         assert_eq!((restored.items, restored.removed, restored.skipped), (6, 4, 0), "{on:?}: {restored:?}");
-        let statuses: Vec<_> = users.list().await.unwrap().items.iter().map(|view| (view.id, view.document()["status"].clone())).collect();
+        let statuses: Vec<_> = users
+            .list()
+            .await
+            .unwrap()
+            .items
+            .iter()
+            .map(|view| (view.id, view.document()["status"].clone()))
+            .collect();
         assert_eq!(statuses, [(id(1), json!("active")), (id(3), json!("second"))], "{on:?}");
 
         assert_eq!(users.drain(Duration::from_secs(60)).await.unwrap(), 0, "{on:?}");
         let now = left.rows().await;
         assert!(before.iter().all(|row| now.contains(row)), "{on:?}: no row of theirs changed");
         let found = users.verify().repair().await.unwrap();
-        assert_eq!(found.problems.iter().map(|p| p.kind).collect::<Vec<_>>(), ["missing-object"], "{on:?}: {:?}", found.problems);
-        assert_eq!(found.stable_cv, 9 + i64::try_from(now.len() - before.len()).unwrap() + 1, "{on:?}: nothing is missing above theirs");
+        assert_eq!(
+            found.problems.iter().map(|p| p.kind).collect::<Vec<_>>(),
+            ["missing-object"],
+            "{on:?}: {:?}",
+            found.problems
+        );
+        assert_eq!(
+            found.stable_cv,
+            9 + i64::try_from(now.len() - before.len()).unwrap() + 1,
+            "{on:?}: nothing is missing above theirs"
+        );
         left.chronos.shutdown().await.unwrap();
     }
 }
 
 async fn check_lock(left: &Left, on: On) {
     // A process of theirs died with this lock, under an id of its own.
-    let lock = left.users.lock(&id(1)).wait(Duration::from_secs(60)).await.unwrap_or_else(|e| panic!("{on:?}: {e}"));
+    let lock =
+        left.users.lock(&id(1)).wait(Duration::from_secs(60)).await.unwrap_or_else(|e| panic!("{on:?}: {e}"));
     assert_eq!(lock.ov(), 2, "{on:?}");
     left.users.update(&id(1), json!({ "status": "locked" })).under(&lock).await.unwrap();
     lock.release().await.unwrap();
@@ -349,7 +428,8 @@ async fn check_lock(left: &Left, on: On) {
 async fn a_collection_with_two_rows_of_one_version_is_read_only_and_says_why() {
     for on in [On::Embedded, On::Standalone] {
         let left = Left::on(on).await;
-        let mut twice = left.rows().await.into_iter().find(|row| row.get_i32("cv").is_ok_and(|cv| cv == 2)).unwrap();
+        let mut twice =
+            left.rows().await.into_iter().find(|row| row.get_i32("cv").is_ok_and(|cv| cv == 2)).unwrap();
         twice.insert("_id", ObjectId::new());
         twice.insert("cv", 11);
         left.insert("ver", twice).await;

@@ -18,18 +18,32 @@ fn each_context_leads_to_its_database() {
         (Route::metadata().tier(Tier::Generic), "databases.metadata.genericDatabase", "meta"),
         (Route::metadata().tier(Tier::Generic).tenant("a"), "databases.metadata.genericDatabase", "meta"),
         (Route::metadata().domain("health"), "databases.metadata.domainsDatabases[0]", "meta_h"),
-        (Route::metadata().tier(Tier::Domain).domain("health").tenant("a"), "databases.metadata.domainsDatabases[0]", "meta_h"),
+        (
+            Route::metadata().tier(Tier::Domain).domain("health").tenant("a"),
+            "databases.metadata.domainsDatabases[0]",
+            "meta_h",
+        ),
         (Route::metadata().tenant("a"), "databases.metadata.tenantDatabases[0]", "meta_a"),
-        (Route::metadata().tier(Tier::Tenant).ext_identifier("a"), "databases.metadata.tenantDatabases[0]", "meta_a"),
+        (
+            Route::metadata().tier(Tier::Tenant).ext_identifier("a"),
+            "databases.metadata.tenantDatabases[0]",
+            "meta_a",
+        ),
         (Route::runtime().tenant("b"), "databases.runtime.tenantDatabases[1]", "run_b"),
-        (Route::runtime().tenant("b").tier(Tier::Tenant).domain("health"), "databases.runtime.tenantDatabases[1]", "run_b"),
+        (
+            Route::runtime().tenant("b").tier(Tier::Tenant).domain("health"),
+            "databases.runtime.tenantDatabases[1]",
+            "run_b",
+        ),
         (Route::runtime().tenant("b").database("run_b"), "databases.runtime.tenantDatabases[1]", "run_b"),
         (Route::logs(), "databases.logs", "logs"),
         (Route::messaging().tenant("x"), "databases.messaging", "msg"),
         (Route::identities().database("ids"), "databases.identities", "ids"),
     ];
     for (route, path, database) in contexts {
-        let resolved = router.resolve(&route.clone().collection("users")).unwrap_or_else(|error| panic!("{route}: {error}"));
+        let resolved = router
+            .resolve(&route.clone().collection("users"))
+            .unwrap_or_else(|error| panic!("{route}: {error}"));
         assert_eq!((resolved.entry.path.as_str(), resolved.database.as_str()), (path, database), "{route}");
         assert_eq!(resolved.collection, "users");
     }
@@ -49,8 +63,9 @@ fn databases_of_several_tenants_force_the_tenant_of_the_route() {
 #[test]
 fn a_context_without_a_database_is_told_what_there_is() {
     let mut document = v2();
-    document["databases"]["runtime"]["tenantDatabases"] =
-        (0..7).map(|n| json!({"tenantId": format!("t{n}"), "dbConnRef": "main", "dbName": format!("run{n}")})).collect();
+    document["databases"]["runtime"]["tenantDatabases"] = (0..7)
+        .map(|n| json!({"tenantId": format!("t{n}"), "dbConnRef": "main", "dbName": format!("run{n}")}))
+        .collect();
     document["databases"].as_object_mut().unwrap().remove("logs");
     let router = router(&document);
     let cases = [
@@ -63,7 +78,10 @@ fn a_context_without_a_database_is_told_what_there_is() {
             Route::metadata(),
             "no database for metadata: the route names no tier, tenant or domain; configured: generic, domains health, tenants a",
         ),
-        (Route::metadata().domain("x"), "no database for metadata, domain `x`: no entry answers it; configured: generic"),
+        (
+            Route::metadata().domain("x"),
+            "no database for metadata, domain `x`: no entry answers it; configured: generic",
+        ),
         (
             Route::knowledge().tier(Tier::Generic),
             "no database for knowledge, tier generic: no entry answers it; configured: metadata, runtime, messaging",
@@ -104,19 +122,31 @@ fn contradictions_and_bad_names_are_refused() {
     ];
     for route in wrong {
         let error = router.resolve(&route).unwrap_err();
-        assert_eq!((error.kind(), error.operation()), (ErrorKind::Validation, Some("route")), "{route}: {error}");
+        assert_eq!(
+            (error.kind(), error.operation()),
+            (ErrorKind::Validation, Some("route")),
+            "{route}: {error}"
+        );
     }
 }
 
 #[test]
 fn messaging_falls_back_to_the_entry_default_and_keeps_tenants_apart() {
     let router = Router::new(&example("v23-messaging-per-tenant"));
-    let topics = |tenant: &str| router.resolve(&Route::messaging().tier(Tier::Tenant).tenant(tenant).collection("topics")).unwrap();
+    let topics = |tenant: &str| {
+        router.resolve(&Route::messaging().tier(Tier::Tenant).tenant(tenant).collection("topics")).unwrap()
+    };
     assert_eq!(topics("tenant-a").database, "chronos_messaging_tenant_a");
     let other = topics("tenant-b");
-    assert_eq!((other.database.as_str(), other.enforced_tenant.as_deref()), ("chronos_messaging_default", Some("tenant-b")));
+    assert_eq!(
+        (other.database.as_str(), other.enforced_tenant.as_deref()),
+        ("chronos_messaging_default", Some("tenant-b"))
+    );
     assert_eq!(topics("default").enforced_tenant.as_deref(), Some("default"));
-    assert_eq!(router.resolve(&Route::messaging().collection("topics")).unwrap_err().kind(), ErrorKind::RouteNotFound);
+    assert_eq!(
+        router.resolve(&Route::messaging().collection("topics")).unwrap_err().kind(),
+        ErrorKind::RouteNotFound
+    );
 }
 
 #[test]
@@ -126,20 +156,37 @@ fn version_1_routes_by_key_by_type_and_by_hash() {
     let by_type = Route::runtime().tier(Tier::Tenant).ext_identifier("tenant-a").collection("users");
     for route in [by_key.clone(), by_type, Route::runtime().tenant("tenant-a").collection("users")] {
         let resolved = router.resolve(&route).unwrap();
-        assert_eq!((resolved.entry.path.as_str(), resolved.database.as_str()), ("databaseTypes.runtime.tenants[0]", "runtime_tenant_a"));
+        assert_eq!(
+            (resolved.entry.path.as_str(), resolved.database.as_str()),
+            ("databaseTypes.runtime.tenants[0]", "runtime_tenant_a")
+        );
     }
-    assert_eq!(path(router.resolve(&Route::runtime().tier(Tier::Generic).collection("c"))), "databaseTypes.runtime.generic");
     assert_eq!(
-        path(router.resolve(&Route::knowledge().tier(Tier::Domain).ext_identifier("domain-1").collection("c"))),
+        path(router.resolve(&Route::runtime().tier(Tier::Generic).collection("c"))),
+        "databaseTypes.runtime.generic"
+    );
+    assert_eq!(
+        path(
+            router.resolve(&Route::knowledge().tier(Tier::Domain).ext_identifier("domain-1").collection("c"))
+        ),
         "databaseTypes.knowledge.domains[0]"
     );
-    assert_eq!(router.resolve(&Route::runtime().tenant("nobody").collection("c")).unwrap_err().kind(), ErrorKind::RouteNotFound);
-    assert_eq!(router.resolve(&Route::key("nothing").collection("c")).unwrap_err().kind(), ErrorKind::RouteNotFound);
+    assert_eq!(
+        router.resolve(&Route::runtime().tenant("nobody").collection("c")).unwrap_err().kind(),
+        ErrorKind::RouteNotFound
+    );
+    assert_eq!(
+        router.resolve(&Route::key("nothing").collection("c")).unwrap_err().kind(),
+        ErrorKind::RouteNotFound
+    );
     assert_eq!(router.resolve(&by_key.clone().tenant("b")).unwrap_err().kind(), ErrorKind::Validation);
     assert_eq!(router.resolve(&by_key.database("other")).unwrap_err().kind(), ErrorKind::Validation);
     let plain = router.resolve(&Route::default().database("shop").collection("orders")).unwrap();
     assert_eq!((plain.entry.database_type, plain.database.as_str()), (None, "shop"));
-    assert_eq!(router.resolve(&Route::default().collection("orders")).unwrap_err().kind(), ErrorKind::Validation);
+    assert_eq!(
+        router.resolve(&Route::default().collection("orders")).unwrap_err().kind(),
+        ErrorKind::Validation
+    );
 }
 
 fn hashed(algorithm: &str) -> Json {
@@ -158,7 +205,10 @@ fn plain_contexts_go_where_the_original_sent_them() {
     // Without `databaseTypes` a type has nothing to lead to.
     assert_eq!(
         path(router.resolve(&plain().tenant("tenant-1"))),
-        path(router.resolve(&Route { database_type: Some(DatabaseType::Runtime), ..plain().tenant("tenant-1") }))
+        path(
+            router
+                .resolve(&Route { database_type: Some(DatabaseType::Runtime), ..plain().tenant("tenant-1") })
+        )
     );
 }
 
@@ -166,7 +216,9 @@ fn plain_contexts_go_where_the_original_sent_them() {
 fn a_forced_index_picks_its_backend_or_says_the_range() {
     for algorithm in ["rendezvous", "jump"] {
         let router = router(&hashed(algorithm));
-        let at = |index| router.resolve(&Route::default().database("myapp").collection("users").forced_index(index));
+        let at = |index| {
+            router.resolve(&Route::default().database("myapp").collection("users").forced_index(index))
+        };
         assert_eq!(path(at(1)), "mongoUris[1]");
         assert_eq!(path(at(0)), "mongoUris[0]");
         assert_eq!(at(2).unwrap_err().message(), "Forced index 2 is out of range (0-1)");
@@ -176,7 +228,9 @@ fn a_forced_index_picks_its_backend_or_says_the_range() {
 #[test]
 fn a_function_may_choose_the_routing_key() {
     let router = router(&hashed("rendezvous")).with_key_fn(|route| route.domain.clone().unwrap_or_default());
-    let to = |domain: &str| path(router.resolve(&Route::default().domain(domain).tenant("x").database("d").collection("c")));
+    let to = |domain: &str| {
+        path(router.resolve(&Route::default().domain(domain).tenant("x").database("d").collection("c")))
+    };
     assert_eq!((to("tenant-1"), to("tenant-2")), ("mongoUris[1]".to_owned(), "mongoUris[0]".to_owned()));
 }
 
@@ -184,8 +238,15 @@ fn a_function_may_choose_the_routing_key() {
 fn every_backend_is_listed() {
     let backends = Router::new(&example("v1-multi-tenant")).list_backends();
     assert_eq!(backends.len(), 18);
-    assert_eq!((backends[3].index, backends[3].path.as_str(), backends[3].database.as_deref()), (Some(3), "mongoUris[3]", None));
-    assert!(backends.iter().any(|backend| backend.key.as_deref() == Some("know-generic") && backend.index.is_none()));
+    assert_eq!(
+        (backends[3].index, backends[3].path.as_str(), backends[3].database.as_deref()),
+        (Some(3), "mongoUris[3]", None)
+    );
+    assert!(
+        backends
+            .iter()
+            .any(|backend| backend.key.as_deref() == Some("know-generic") && backend.index.is_none())
+    );
     assert_eq!(router(&v2()).list_backends().len(), 8);
 }
 

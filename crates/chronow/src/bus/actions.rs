@@ -52,7 +52,8 @@ impl EnsureTopic {
         self
     }
 
-    /// Whether to keep a copy of every message in the warm tier. Copies are made in order in the background; a failing warm tier fails no publish.
+    /// Whether to keep a copy of every message in the warm tier. Copies are made in order in the background;
+    /// a failing warm tier fails no publish.
     pub fn warm(mut self, warm: bool) -> Self {
         self.patch.warm = Some(warm);
         self

@@ -27,8 +27,9 @@ pub(super) fn bytes() -> Decode<Bytes> {
 
 /// JSON bytes of a payload or value.
 pub(crate) fn to_json<T: Serialize + ?Sized>(what: &str, value: &T) -> Result<Bytes> {
-    let bytes = chronos_db::json::to_vec(value)
-        .map_err(|error| Error::validation(format!("the {what} cannot be made JSON: {error}")).caused_by(error));
+    let bytes = chronos_db::json::to_vec(value).map_err(|error| {
+        Error::validation(format!("the {what} cannot be made JSON: {error}")).caused_by(error)
+    });
     bytes.map(Bytes::from)
 }
 

@@ -36,7 +36,10 @@ pub struct Consume<T> {
 
 impl<T> fmt::Debug for Consume<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Consume").field("subscription", &self.subscription.name).field("prefetch", &self.prefetch).finish_non_exhaustive()
+        f.debug_struct("Consume")
+            .field("subscription", &self.subscription.name)
+            .field("prefetch", &self.prefetch)
+            .finish_non_exhaustive()
     }
 }
 
@@ -45,7 +48,8 @@ impl<T: Send + 'static> Consume<T> {
         Self { subscription, decode, prefetch: PREFETCH }
     }
 
-    /// Hold at most so many messages in advance (default 10, at least 1). Their locks are renewed, and they are given back at the end.
+    /// Hold at most so many messages in advance (default 10, at least 1). Their locks are renewed, and they
+    /// are given back at the end.
     pub fn prefetch(mut self, messages: u32) -> Self {
         self.prefetch = messages.clamp(1, 1_000);
         self
@@ -64,7 +68,10 @@ impl<T: Send + 'static> Consume<T> {
                 Ok(None) => None,
                 Err(error) => {
                     // What is there no more stays away; everything else may pass.
-                    let over = matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Closed | ErrorKind::Validation);
+                    let over = matches!(
+                        error.kind(),
+                        ErrorKind::NotFound | ErrorKind::Closed | ErrorKind::Validation
+                    );
                     Some((Err(error), (!over).then_some(source)))
                 }
             }
@@ -75,7 +82,8 @@ impl<T: Send + 'static> Consume<T> {
 
 runs!([T: Send + 'static] Consume<T> => Consumer<T>);
 
-/// A stream of messages, each started (and counted) when it is yielded. Dropping it gives back what was prefetched; messages in your hands stay yours.
+/// A stream of messages, each started (and counted) when it is yielded. Dropping it gives back what was
+/// prefetched; messages in your hands stay yours.
 ///
 /// It ends when the connection is closed. After an error it goes on, unless the subscription is gone.
 #[must_use = "a stream does nothing unless it is read"]
@@ -154,7 +162,11 @@ impl<T: Send + 'static> Source<T> {
             Ok(payload) => payload,
             Err(error) => {
                 tracing::warn!(subscription = %self.subscription.name, id = %hold.lock.id, %error, "a message cannot be decoded");
-                settle_all(&self.subscription, vec![(hold, Settle::DeadLetter { reason: UNDECODABLE.to_owned() })]).await?;
+                settle_all(
+                    &self.subscription,
+                    vec![(hold, Settle::DeadLetter { reason: UNDECODABLE.to_owned() })],
+                )
+                .await?;
                 return Ok(None);
             }
         };
@@ -181,9 +193,11 @@ impl<T: Send + 'static> Source<T> {
         Ok(())
     }
 
-    /// Pulls in a task of its own: when the stream is dropped meanwhile, what comes is given back. Answers how long to wait if nothing came.
+    /// Pulls in a task of its own: when the stream is dropped meanwhile, what comes is given back. Answers
+    /// how long to wait if nothing came.
     async fn pull(&self) -> Result<Option<Duration>> {
-        let (subscription, keeper, prefetch) = (self.subscription.clone(), Arc::clone(&self.keeper), self.prefetch);
+        let (subscription, keeper, prefetch) =
+            (self.subscription.clone(), Arc::clone(&self.keeper), self.prefetch);
         let guard = subscription.inner.guard()?;
         let pull = tokio::spawn(async move {
             let begun = Instant::now();
@@ -196,7 +210,9 @@ impl<T: Send + 'static> Source<T> {
         });
         match pull.await {
             Ok(pulled) => pulled,
-            Err(error) => Err(crate::Error::new(ErrorKind::HotTier, "a pull was broken off").caused_by(error).retryable()),
+            Err(error) => Err(crate::Error::new(ErrorKind::HotTier, "a pull was broken off")
+                .caused_by(error)
+                .retryable()),
         }
     }
 }

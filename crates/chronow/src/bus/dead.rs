@@ -12,7 +12,8 @@ use crate::{Error, ErrorKind, Result};
 /// Dead letters per page, unless something else is said.
 const PAGE: u32 = 100;
 
-/// Lists dead letters; see [`Subscription::dead_letters`]. Awaiting it brings one page, and the cursor of the next one if there is more.
+/// Lists dead letters; see [`Subscription::dead_letters`]. Awaiting it brings one page, and the cursor of the
+/// next one if there is more.
 #[derive(Clone, Debug)]
 #[must_use = "an action runs when it is awaited"]
 pub struct DeadLetters {
@@ -44,7 +45,10 @@ impl DeadLetters {
         let pages = stream::try_unfold(Some(self), |page| async move {
             let Some(page) = page else { return Ok(None) };
             let (letters, next) = page.clone().run().await?;
-            Ok::<_, crate::Error>(Some((stream::iter(letters.into_iter().map(Ok)), next.map(|next| page.after(next)))))
+            Ok::<_, crate::Error>(Some((
+                stream::iter(letters.into_iter().map(Ok)),
+                next.map(|next| page.after(next)),
+            )))
         });
         pages.try_flatten().boxed()
     }

@@ -105,7 +105,11 @@ impl Draft {
 
     /// Bytes as they are.
     pub fn bytes(payload: impl Into<Bytes>, content_type: impl Into<String>) -> Self {
-        let message = Ok(Outgoing { payload: payload.into(), content_type: content_type.into(), ..Outgoing::default() });
+        let message = Ok(Outgoing {
+            payload: payload.into(),
+            content_type: content_type.into(),
+            ..Outgoing::default()
+        });
         Self { message, delay: None }
     }
 
@@ -129,7 +133,8 @@ impl Draft {
     /// Whether the store's time is needed to finish it: for a delay, and to tell a time that is too late.
     pub(super) fn needs_time(&self) -> bool {
         let doubtful = SystemClock.now().plus_millis(millis(MAX_DELAY / 2));
-        self.delay.is_some() || self.message.as_ref().is_ok_and(|message| message.not_before.is_some_and(|at| at > doubtful))
+        self.delay.is_some()
+            || self.message.as_ref().is_ok_and(|message| message.not_before.is_some_and(|at| at > doubtful))
     }
 
     /// The message, checked. `now` is the store's time, if it is needed.
@@ -140,7 +145,9 @@ impl Draft {
             return Err(Error::validation(format!("the content type `{CLAIM}` is reserved")));
         }
         if let Some(name) = message.headers.keys().find(|name| name.starts_with(OWN_HEADERS)) {
-            return Err(Error::validation(format!("the header `{name}` is reserved: it starts with `{OWN_HEADERS}`")));
+            return Err(Error::validation(format!(
+                "the header `{name}` is reserved: it starts with `{OWN_HEADERS}`"
+            )));
         }
         if let Some(delay) = self.delay {
             check_delay(delay)?;
@@ -153,7 +160,9 @@ impl Draft {
             check_delay(Duration::from_millis(u64::try_from(at.as_millis() - now.as_millis()).unwrap_or(0)))?;
         }
         if message.ttl == Some(Duration::ZERO) {
-            return Err(Error::validation("a message that may live for no time reaches nobody; leave the time to live out for none"));
+            return Err(Error::validation(
+                "a message that may live for no time reaches nobody; leave the time to live out for none",
+            ));
         }
         message.check()?;
         for name in [TRACEPARENT, TRACESTATE] {

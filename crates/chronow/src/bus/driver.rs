@@ -1,7 +1,7 @@
 //! The loop behind a running handler: pulls, starts, settles, all in one task that owns all of it.
 //!
-//! At most one pull and one settlement are under way. What handlers return meanwhile is settled together with the next starts, in one step: so the
-//! round trips per message fall as load grows.
+//! At most one pull and one settlement are under way. What handlers return meanwhile is settled together with
+//! the next starts, in one step: so the round trips per message fall as load grows.
 
 use std::collections::{HashMap, VecDeque};
 use std::future::pending;
@@ -166,7 +166,8 @@ impl<T: Send + 'static> Driver<T> {
                 () = closed(&mut self.closing), if !stopping => self.stop(),
                 Some(done) = self.handlers.join_next_with_id() => {
                     self.handled(done);
-                    // What ends at about the same time is settled in one step, not the first alone and all others in a second one.
+                    // What ends at about the same time is settled in one step, not the first alone and all
+                    // others in a second one.
                     tokio::task::yield_now().await;
                     while let Some(done) = self.handlers.try_join_next_with_id() {
                         self.handled(done);
@@ -183,7 +184,10 @@ impl<T: Send + 'static> Driver<T> {
     }
 
     fn is_done(&self) -> bool {
-        let idle = self.handlers.is_empty() && self.pull.is_none() && self.advance.is_none() && self.fetching.is_empty();
+        let idle = self.handlers.is_empty()
+            && self.pull.is_none()
+            && self.advance.is_none()
+            && self.fetching.is_empty();
         // What can't be settled in time ends with its lock.
         let settled = self.endings.is_empty() || self.fatal.is_some() || self.aborted;
         idle && settled
@@ -216,7 +220,10 @@ impl<T: Send + 'static> Driver<T> {
     }
 
     fn fail(&mut self, error: Error) {
-        if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Closed | ErrorKind::Validation | ErrorKind::Unsupported) {
+        if matches!(
+            error.kind(),
+            ErrorKind::NotFound | ErrorKind::Closed | ErrorKind::Validation | ErrorKind::Unsupported
+        ) {
             self.stop();
             self.fatal.get_or_insert(error);
             return;
@@ -231,7 +238,10 @@ impl<T: Send + 'static> Driver<T> {
     fn begin_what_can_begin(&mut self) {
         let now = Instant::now();
         if !self.is_working() {
-            let unused = self.ready.drain(..).map(|ready| ending(ready.hold, Settle::Release, ready.delivery.key.is_some()));
+            let unused = self
+                .ready
+                .drain(..)
+                .map(|ready| ending(ready.hold, Settle::Release, ready.delivery.key.is_some()));
             self.endings.extend(unused);
         }
         if self.not_before.is_some_and(|not_before| not_before > now) {
@@ -255,10 +265,14 @@ impl<T: Send + 'static> Driver<T> {
         if self.look && wanted > 0 && waiting * 2 <= self.settings.prefetch {
             self.look = false;
             let (hot, name) = (Arc::clone(&self.subscription.inner.hot), self.subscription.name.clone());
-            // Those for whom there is a handler are started by the pull itself; what is held by now comes before them.
+            // Those for whom there is a handler are started by the pull itself; what is held by now comes
+            // before them.
             let free = self.settings.concurrency.saturating_sub(held).min(wanted);
             let [wanted, free] = [wanted, free].map(|count| u32::try_from(count).unwrap_or(u32::MAX));
-            self.pull = Some(async move { (Instant::now(), wanted, hot.pull_and_start(&name, wanted, free).await) }.boxed());
+            self.pull = Some(
+                async move { (Instant::now(), wanted, hot.pull_and_start(&name, wanted, free).await) }
+                    .boxed(),
+            );
         }
     }
 
@@ -308,7 +322,11 @@ impl<T: Send + 'static> Driver<T> {
             Ok(payload) => Some(Starting { ready, payload }),
             Err(error) => {
                 tracing::warn!(subscription = %self.subscription.name, id = %ready.hold.lock.id, %error, "a message cannot be decoded");
-                self.endings.push(ending(ready.hold, refuse(UNDECODABLE.to_owned()), ready.delivery.key.is_some()));
+                self.endings.push(ending(
+                    ready.hold,
+                    refuse(UNDECODABLE.to_owned()),
+                    ready.delivery.key.is_some(),
+                ));
                 None
             }
         }
@@ -319,7 +337,8 @@ impl<T: Send + 'static> Driver<T> {
         let advanced = match advanced {
             Ok(advanced) => advanced,
             Err(error) => {
-                // Settling again is safe: what took place says that the lock is lost. What may have been started is given back.
+                // Settling again is safe: what took place says that the lock is lost. What may have been
+                // started is given back.
                 self.endings.extend(endings.into_iter().map(|ending| Ending { unsure: true, ..ending }));
                 let unused = starts.into_iter().map(|Starting { ready, .. }| Ending {
                     unsure: true,
@@ -332,7 +351,8 @@ impl<T: Send + 'static> Driver<T> {
         self.failures = 0;
         let mut told = Vec::with_capacity(endings.len());
         for (ending, settled) in endings.iter().zip(advanced.settled) {
-            let retried = matches!(ending.settle, Settle::Retry { .. } | Settle::Release) && settled == Settled::Done;
+            let retried =
+                matches!(ending.settle, Settle::Retry { .. } | Settle::Release) && settled == Settled::Done;
             self.look |= ending.keyed || retried;
             if settled == Settled::Lost {
                 if ending.unsure {
@@ -389,7 +409,9 @@ impl<T: Send + 'static> Driver<T> {
         let settle = match outcome {
             Outcome::Ack => Settle::Ack,
             // The handler has returned: there is nobody to tell that it is too long.
-            Outcome::Retry { reason, delay } => Settle::Retry { delay: delay.map(|delay| delay.min(MAX_DELAY)), reason },
+            Outcome::Retry { reason, delay } => {
+                Settle::Retry { delay: delay.map(|delay| delay.min(MAX_DELAY)), reason }
+            }
             Outcome::DeadLetter { reason } => Settle::DeadLetter { reason },
             Outcome::Defer => Settle::Defer,
             // Nobody renews a lock that nobody holds.
@@ -456,8 +478,12 @@ impl<T: Send + 'static> Driver<T> {
     }
 
     fn timer(&self) -> Option<Instant> {
-        // Only when it can be acted on: a time that has passed would wake this loop at once, again and again, as long as a slow store takes.
-        let due = self.due.filter(|_| self.is_working() && self.pull.is_none()).map(|due| due.max(self.not_before.unwrap_or(due)));
+        // Only when it can be acted on: a time that has passed would wake this loop at once, again and again,
+        // as long as a slow store takes.
+        let due = self
+            .due
+            .filter(|_| self.is_working() && self.pull.is_none())
+            .map(|due| due.max(self.not_before.unwrap_or(due)));
         [due, self.not_before, self.next_deadline()].into_iter().flatten().min()
     }
 
@@ -514,5 +540,9 @@ async fn at(time: Option<Instant>) {
 }
 
 fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
-    panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("without a message")
+    panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("without a message")
 }

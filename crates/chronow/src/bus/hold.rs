@@ -80,7 +80,9 @@ impl Hold {
     }
 
     pub(super) fn waited(&self, published_at: Timestamp) -> Duration {
-        Duration::from_millis(u64::try_from(self.pulled_at.as_millis() - published_at.as_millis()).unwrap_or(0))
+        Duration::from_millis(
+            u64::try_from(self.pulled_at.as_millis() - published_at.as_millis()).unwrap_or(0),
+        )
     }
 
     pub(super) fn is_lost(&self) -> bool {
@@ -112,7 +114,11 @@ impl Hold {
     fn renewed(&self, begun: Instant, visibility: Duration) {
         let mut times = self.times();
         let moved = i64::try_from(begun.saturating_duration_since(times.seen).as_millis()).unwrap_or(0);
-        *times = Times { until: begun + visibility, locked_until: times.locked_until.plus_millis(moved), seen: begun };
+        *times = Times {
+            until: begun + visibility,
+            locked_until: times.locked_until.plus_millis(moved),
+            seen: begun,
+        };
     }
 }
 
@@ -151,7 +157,8 @@ pub(crate) struct Keeper {
 impl Keeper {
     /// Begins to keep holds of a subscription.
     pub(crate) async fn start(inner: &Inner, subscription: &SubscriptionName) -> Result<Arc<Self>> {
-        let missing = || crate::Error::new(ErrorKind::NotFound, "there is no such subscription").on(subscription);
+        let missing =
+            || crate::Error::new(ErrorKind::NotFound, "there is no such subscription").on(subscription);
         let options = inner.hot.subscription(subscription).await?.ok_or_else(missing)?;
         let guard = inner.guard()?;
         let shared = Arc::new(Shared {
@@ -168,11 +175,17 @@ impl Keeper {
 
     /// Keeps the hold of a delivery that a pull brought which began then.
     pub(crate) fn hold(&self, delivery: &Delivery, begun: Instant) -> Arc<Hold> {
-        let times = Times { until: begun + self.shared.visibility(), locked_until: delivery.locked_until, seen: Instant::now() };
+        let times = Times {
+            until: begun + self.shared.visibility(),
+            locked_until: delivery.locked_until,
+            seen: Instant::now(),
+        };
         let hold = Arc::new(Hold {
             lock: delivery.lock.clone(),
             attempt: delivery.deliveries.saturating_add(1),
-            pulled_at: delivery.locked_until.plus_millis(-i64::try_from(self.shared.visibility().as_millis()).unwrap_or(0)),
+            pulled_at: delivery
+                .locked_until
+                .plus_millis(-i64::try_from(self.shared.visibility().as_millis()).unwrap_or(0)),
             times: Mutex::new(times),
             why: OnceLock::new(),
             cancelled: Notify::new(),
@@ -185,7 +198,10 @@ impl Keeper {
 
     /// Keeps prefetched messages, or gives them back if nobody will take them.
     pub(super) async fn queue(&self, deliveries: Vec<Delivery>, begun: Instant) -> Result<()> {
-        let ready: Vec<Ready> = deliveries.into_iter().map(|delivery| Ready { hold: self.hold(&delivery, begun), delivery }).collect();
+        let ready: Vec<Ready> = deliveries
+            .into_iter()
+            .map(|delivery| Ready { hold: self.hold(&delivery, begun), delivery })
+            .collect();
         let unwanted = {
             let mut queue = self.shared.queue();
             if queue.closed {
@@ -275,7 +291,12 @@ impl Shared {
     }
 }
 
-async fn keep(shared: Arc<Shared>, mut ended: watch::Receiver<()>, mut closing: watch::Receiver<bool>, guard: Guard) {
+async fn keep(
+    shared: Arc<Shared>,
+    mut ended: watch::Receiver<()>,
+    mut closing: watch::Receiver<bool>,
+    guard: Guard,
+) {
     let mut guard = Some(guard);
     let mut refreshed = Instant::now();
     let mut troubled = false;

@@ -32,7 +32,10 @@ pub struct Message<T> {
 
 impl<T: fmt::Debug> fmt::Debug for Message<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Message").field("id", &self.id()).field("payload", &self.payload).finish_non_exhaustive()
+        f.debug_struct("Message")
+            .field("id", &self.id())
+            .field("payload", &self.payload)
+            .finish_non_exhaustive()
     }
 }
 
@@ -197,18 +200,28 @@ impl<T> Received<T> {
 }
 
 pub(super) fn lost() -> Error {
-    Error::new(ErrorKind::LockLost, "the lock of the message is not this consumer's any more; the settlement does not count")
+    Error::new(
+        ErrorKind::LockLost,
+        "the lock of the message is not this consumer's any more; the settlement does not count",
+    )
 }
 
 /// Settles several messages in one step.
-pub(super) async fn settle_all(subscription: &Subscription, settle: Vec<(Arc<Hold>, Settle)>) -> Result<Vec<Settled>> {
+pub(super) async fn settle_all(
+    subscription: &Subscription,
+    settle: Vec<(Arc<Hold>, Settle)>,
+) -> Result<Vec<Settled>> {
     for (hold, _) in &settle {
         hold.begin_settling();
     }
-    let step = Advance { settle: settle.iter().map(|(hold, settle)| (hold.lock.clone(), settle.clone())).collect(), start: Vec::new() };
+    let step = Advance {
+        settle: settle.iter().map(|(hold, settle)| (hold.lock.clone(), settle.clone())).collect(),
+        start: Vec::new(),
+    };
     let advanced = subscription.inner.hot.advance(&subscription.name, step).await;
     let settled = advanced.map_err(|error| error.during("settle").on(&subscription.name))?.settled;
-    let ended: Vec<_> = settle.iter().zip(&settled).map(|((hold, settle), settled)| (&**hold, settle, *settled)).collect();
+    let ended: Vec<_> =
+        settle.iter().zip(&settled).map(|((hold, settle), settled)| (&**hold, settle, *settled)).collect();
     note(&subscription.inner, &subscription.name, &ended);
     Ok(settled)
 }
@@ -218,14 +231,19 @@ pub(super) fn note(inner: &Inner, name: &SubscriptionName, ended: &[(&Hold, &Set
     for (_, settle, settled) in ended {
         count(&inner.counters, settle, *settled);
     }
-    inner.audit_attempts(name, ended.iter().map(|(hold, settle, settled)| (hold.lock.id.as_str(), hold.attempt, *settle, *settled)));
+    inner.audit_attempts(
+        name,
+        ended.iter().map(|(hold, settle, settled)| (hold.lock.id.as_str(), hold.attempt, *settle, *settled)),
+    );
 }
 
 /// Counts what became of a settlement.
 fn count(counters: &Counters, settle: &Settle, settled: Settled) {
     let counter = match (settled, settle) {
         (Settled::Lost, _) => &counters.lost,
-        (Settled::DeadLettered, _) | (_, Settle::DeadLetter { .. } | Settle::Refuse { .. }) => &counters.dead_lettered,
+        (Settled::DeadLettered, _) | (_, Settle::DeadLetter { .. } | Settle::Refuse { .. }) => {
+            &counters.dead_lettered
+        }
         (_, Settle::Ack) => &counters.acked,
         (_, Settle::Retry { .. }) => &counters.nacked,
         (_, Settle::Defer | Settle::Release) => return,
@@ -244,7 +262,8 @@ pub struct Nack<T> {
 }
 
 impl<T> Nack<T> {
-    /// Whether to have it again as soon as the backoff or the delay says (default). Otherwise it comes again when its lock ends.
+    /// Whether to have it again as soon as the backoff or the delay says (default). Otherwise it comes again
+    /// when its lock ends.
     pub fn requeue(mut self, requeue: bool) -> Self {
         self.requeue = requeue;
         self

@@ -107,9 +107,10 @@ impl Bus {
         self.inner.hot.topics(&self.scope).await.map_err(|error| error.during("topics"))
     }
 
-    /// What the topics hold now, for Prometheus: `chronow_topic_messages`, and for each subscription `chronow_backlog`, `chronow_pending`,
-    /// `chronow_scheduled`, `chronow_deferred`, `chronow_dead_letters` and `chronow_lag_seconds`, the age of the oldest message that is not settled.
-    /// Beside [`Metrics::to_prometheus`](crate::Metrics::to_prometheus), which says what this connection did.
+    /// What the topics hold now, for Prometheus: `chronow_topic_messages`, and for each subscription
+    /// `chronow_backlog`, `chronow_pending`, `chronow_scheduled`, `chronow_deferred`, `chronow_dead_letters`
+    /// and `chronow_lag_seconds`, the age of the oldest message that is not settled. Beside
+    /// [`Metrics::to_prometheus`](crate::Metrics::to_prometheus), which says what this connection did.
     ///
     /// # Errors
     /// `HOT_TIER_ERROR` if the store fails.

@@ -22,21 +22,24 @@ const TOGETHER: usize = 4;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Ack {
-    /// When the hot tier has accepted it: as durable as Redis is set to be; on documents, acknowledged by the majority or on disk.
+    /// When the hot tier has accepted it: as durable as Redis is set to be; on documents, acknowledged by the
+    /// majority or on disk.
     #[default]
     Hot,
-    /// When so many replicas of the Redis server that accepted it have confirmed it. If fewer do within the time, the publish fails with
-    /// `NOT_REPLICATED`: the message is accepted all the same, and publishing it again is safe with a dedup id. What documents acknowledge is
-    /// replicated already, so there this is the same as [`Hot`](Self::Hot).
+    /// When so many replicas of the Redis server that accepted it have confirmed it. If fewer do within the
+    /// time, the publish fails with `NOT_REPLICATED`: the message is accepted all the same, and publishing it
+    /// again is safe with a dedup id. What documents acknowledge is replicated already, so there this is the
+    /// same as [`Hot`](Self::Hot).
     Replicated {
         /// How many replicas.
         replicas: u32,
         /// How long to wait for them.
         within: Duration,
     },
-    /// When it is committed in the warm tier and then accepted by the hot one. If the process ends in between, or the hot tier fails (then the
-    /// publish does, too), the message is put into the hot tier by whoever opens the topic next. It may be there twice only if that is later than
-    /// the topic's dedup window. There is a copy in the warm tier.
+    /// When it is committed in the warm tier and then accepted by the hot one. If the process ends in
+    /// between, or the hot tier fails (then the publish does, too), the message is put into the hot tier by
+    /// whoever opens the topic next. It may be there twice only if that is later than the topic's dedup
+    /// window. There is a copy in the warm tier.
     Warm,
 }
 
@@ -56,14 +59,15 @@ macro_rules! how_options {
             self
         }
 
-        /// Keeps a copy in the warm tier though the topic does not keep copies of all messages. It is made in the background, in order; a failing
-        /// warm tier fails no publish.
+        /// Keeps a copy in the warm tier though the topic does not keep copies of all messages. It is made in
+        /// the background, in order; a failing warm tier fails no publish.
         pub fn persist_warm_copy(mut self, persist: bool) -> Self {
             self.how.warm_copy = persist;
             self
         }
 
-        /// Makes the topic if it is not there, with the default options. Otherwise that is an error: a typing error makes no topic.
+        /// Makes the topic if it is not there, with the default options. Otherwise that is an error: a typing
+        /// error makes no topic.
         pub fn auto_create(mut self, create: bool) -> Self {
             self.how.auto_create = create;
             self
@@ -91,7 +95,10 @@ impl Publish {
     async fn run(self) -> Result<Published> {
         let published = publish(&self.topic, vec![self.draft], self.how).await?;
         // One message, one answer.
-        published.into_iter().next().ok_or_else(|| Error::new(ErrorKind::HotTier, "the store did not answer for the message"))
+        published
+            .into_iter()
+            .next()
+            .ok_or_else(|| Error::new(ErrorKind::HotTier, "the store did not answer for the message"))
     }
 }
 
@@ -168,14 +175,17 @@ async fn publish_all(topic: &Topic, drafts: Vec<Draft>, how: How) -> Result<Vec<
             }
             discard(payloads, name, unused).await;
         }
-        Err(error) if pending::is_refused(error) => discard(payloads, name, claims.into_iter().map(|(_, claim)| claim).collect()).await,
+        Err(error) if pending::is_refused(error) => {
+            discard(payloads, name, claims.into_iter().map(|(_, claim)| claim).collect()).await
+        }
         // Nobody knows whether they were accepted.
         Err(_) => {}
     }
     published
 }
 
-/// Stores payloads that are too large for the hot tier. Answers the messages, and the claims that are now in some of them.
+/// Stores payloads that are too large for the hot tier. Answers the messages, and the claims that are now in
+/// some of them.
 async fn store(
     payloads: &Payloads,
     name: &TopicName,
@@ -237,7 +247,9 @@ async fn accept(topic: &Topic, messages: Vec<Outgoing>, ack: Ack) -> Result<Vec<
     let (inner, name) = (&topic.inner, &topic.name);
     let published = match ack {
         Ack::Hot => inner.hot.publish(name, messages).await?,
-        Ack::Replicated { replicas, within } => inner.hot.publish_replicated(name, messages, replicas, within).await?,
+        Ack::Replicated { replicas, within } => {
+            inner.hot.publish_replicated(name, messages, replicas, within).await?
+        }
         Ack::Warm => pending::publish(inner, name, messages).await?,
     };
     inner.notice(name);

@@ -56,7 +56,8 @@ impl Replay {
             for ids in ids.chunks(REPLAYED) {
                 let mut kept = warm.kept_by_id(topic, ids).await?;
                 kept.retain(|copy| {
-                    from.is_none_or(|from| copy.published_at >= from) && until.is_none_or(|until| copy.published_at < until)
+                    from.is_none_or(|from| copy.published_at >= from)
+                        && until.is_none_or(|until| copy.published_at < until)
                 });
                 count += inner.hot.replay(&subscription.name, kept).await?;
             }

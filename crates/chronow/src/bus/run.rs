@@ -21,7 +21,8 @@ const CONCURRENCY: usize = 8;
 /// How long handlers may take to end, unless something else is said.
 const DRAIN: Duration = Duration::from_secs(30);
 
-/// How the work on a message ended. Made of what a handler returns: `()` and `Ok(_)` acknowledge, an `Err` is a failure to be retried.
+/// How the work on a message ended. Made of what a handler returns: `()` and `Ok(_)` acknowledge, an `Err` is
+/// a failure to be retried.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Outcome {
@@ -90,7 +91,10 @@ pub struct Run<T> {
 
 impl<T> fmt::Debug for Run<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Run").field("subscription", &self.subscription.name).field("settings", &self.settings).finish_non_exhaustive()
+        f.debug_struct("Run")
+            .field("subscription", &self.subscription.name)
+            .field("settings", &self.settings)
+            .finish_non_exhaustive()
     }
 }
 
@@ -102,7 +106,8 @@ impl<T: Send + 'static> Run<T> {
         O: Into<Outcome> + 'static,
     {
         let handler: Handler<T> = Arc::new(move |message| handler(message).map(Into::into).boxed());
-        let settings = Settings { concurrency: CONCURRENCY, prefetch: CONCURRENCY, drain: DRAIN, limit: None };
+        let settings =
+            Settings { concurrency: CONCURRENCY, prefetch: CONCURRENCY, drain: DRAIN, limit: None };
         Self { subscription, decode, handler, settings, prefetch: None }
     }
 
@@ -112,13 +117,15 @@ impl<T: Send + 'static> Run<T> {
         self
     }
 
-    /// Hold at most so many messages in advance (default: as many as handlers). Their locks are renewed, and they don't count as delivered.
+    /// Hold at most so many messages in advance (default: as many as handlers). Their locks are renewed, and
+    /// they don't count as delivered.
     pub fn prefetch(mut self, messages: usize) -> Self {
         self.prefetch = Some(messages.min(100_000));
         self
     }
 
-    /// How long handlers may take to end when the runner is stopped (default 30 s). Then they are cancelled, and their messages tried again.
+    /// How long handlers may take to end when the runner is stopped (default 30 s). Then they are cancelled,
+    /// and their messages tried again.
     pub fn drain(mut self, most: Duration) -> Self {
         self.settings.drain = most;
         self
@@ -162,7 +169,8 @@ impl<T: Send + 'static> IntoFuture for Run<T> {
     }
 }
 
-/// A handler that runs in the background. Dropping it stops it without waiting: handlers at work end, and are settled.
+/// A handler that runs in the background. Dropping it stops it without waiting: handlers at work end, and are
+/// settled.
 #[derive(Debug)]
 #[must_use = "dropping a runner stops it"]
 pub struct Runner {
@@ -174,8 +182,8 @@ pub struct Runner {
 }
 
 impl Runner {
-    /// Starts nothing more and gives back what was prefetched, until it is resumed. Handlers at work go on; a message that the store is handing
-    /// out to a free handler at this moment is still handled.
+    /// Starts nothing more and gives back what was prefetched, until it is resumed. Handlers at work go on; a
+    /// message that the store is handing out to a free handler at this moment is still handled.
     pub fn pause(&self) {
         self.change(Wish::Pause);
     }
@@ -198,7 +206,8 @@ impl Runner {
     /// Gives back what was prefetched, waits for the handlers at work, and settles them.
     ///
     /// # Errors
-    /// What ended it before, such as `NOT_FOUND` because the subscription was deleted; or `HOT_TIER_ERROR` if something could not be settled.
+    /// What ended it before, such as `NOT_FOUND` because the subscription was deleted; or `HOT_TIER_ERROR` if
+    /// something could not be settled.
     pub async fn stop(self) -> Result<()> {
         self.wish.send_replace(Wish::Stop);
         self.join().await
@@ -210,13 +219,14 @@ impl Runner {
         self.task.as_ref().is_none_or(JoinHandle::is_finished)
     }
 
-    /// Returns when it has ended; [`join`](Self::join) says how. For waiting for something else at the same time.
+    /// Returns when it has ended; [`join`](Self::join) says how. For waiting for something else at the same
+    /// time.
     pub async fn finished(&self) {
         self.wish.closed().await;
     }
 
-    /// Looks at once, and returns when nothing was due and nothing held; or when it has ended. It waits while the store does not answer (then
-    /// nobody knows what is due), and while the runner is paused.
+    /// Looks at once, and returns when nothing was due and nothing held; or when it has ended. It waits while
+    /// the store does not answer (then nobody knows what is due), and while the runner is paused.
     pub async fn found_nothing(&self) {
         let asked = Instant::now();
         self.look.notify_one();
@@ -224,7 +234,8 @@ impl Runner {
         let _ = self.looked_in_vain.clone().wait_for(|begun| begun.is_some_and(|begun| begun >= asked)).await;
     }
 
-    /// Returns when it ends: after [`stop`](Self::stop), when the connection is closed, or when the subscription is gone.
+    /// Returns when it ends: after [`stop`](Self::stop), when the connection is closed, or when the
+    /// subscription is gone.
     ///
     /// # Errors
     /// As [`stop`](Self::stop).

@@ -17,7 +17,9 @@ use super::message::{Message, Received, lost, settle_all};
 use super::replay::Replay;
 use super::run::{Outcome, Run};
 use crate::client::Inner;
-use crate::hot::{Advance, Delivery, Peeked, Settle, Settled, SubscriptionOptions, SubscriptionPatch, SubscriptionStats};
+use crate::hot::{
+    Advance, Delivery, Peeked, Settle, Settled, SubscriptionOptions, SubscriptionPatch, SubscriptionStats,
+};
 use crate::payloads::{self, strip};
 use crate::{Error, ErrorKind, Result, SubscriptionName};
 
@@ -116,10 +118,15 @@ impl Subscription {
         Ok(keeper)
     }
 
-    /// Fetches the payload if the message carries a claim on it. Fails with what becomes of the message without.
+    /// Fetches the payload if the message carries a claim on it. Fails with what becomes of the message
+    /// without.
     pub(super) async fn fetch(&self, delivery: &mut Delivery) -> Result<(), Settle> {
         let Delivery { payload, content_type, lock, .. } = delivery;
-        let Err(error) = payloads::resolve(self.inner.payloads(), self.name.topic(), payload, content_type).await else { return Ok(()) };
+        let Err(error) =
+            payloads::resolve(self.inner.payloads(), self.name.topic(), payload, content_type).await
+        else {
+            return Ok(());
+        };
         tracing::warn!(subscription = %self.name, id = %lock.id, %error, "the payload of a message cannot be fetched");
         let reason = error.message().to_owned();
         Err(match error.kind() {
@@ -249,11 +256,15 @@ impl Subscription {
     ///
     /// # Errors
     /// `NOT_FOUND` if there is no such subscription.
-    pub async fn fetch_deferred<T: DeserializeOwned + Send + 'static>(&self, ids: Vec<String>) -> Result<Vec<Received<T>>> {
+    pub async fn fetch_deferred<T: DeserializeOwned + Send + 'static>(
+        &self,
+        ids: Vec<String>,
+    ) -> Result<Vec<Received<T>>> {
         self.fetch_deferred_as(ids, &codec::json()).await
     }
 
-    /// Deferred messages by id, as bytes, started, to be settled by hand; those that are not deferred are left out.
+    /// Deferred messages by id, as bytes, started, to be settled by hand; those that are not deferred are
+    /// left out.
     ///
     /// # Errors
     /// `NOT_FOUND` if there is no such subscription.
@@ -280,8 +291,10 @@ impl Subscription {
         keeper: &Arc<Keeper>,
         decode: &Decode<T>,
     ) -> Result<Vec<Received<T>>> {
-        let (mut messages, mut undecodable, mut start) = (Vec::with_capacity(deliveries.len()), Vec::new(), Vec::new());
-        let held: Vec<_> = deliveries.into_iter().map(|delivery| (keeper.hold(&delivery, begun), delivery)).collect();
+        let (mut messages, mut undecodable, mut start) =
+            (Vec::with_capacity(deliveries.len()), Vec::new(), Vec::new());
+        let held: Vec<_> =
+            deliveries.into_iter().map(|delivery| (keeper.hold(&delivery, begun), delivery)).collect();
         for (place, (hold, mut delivery)) in held.into_iter().enumerate() {
             // One that is started already carries no claim.
             if let Err(settle) = self.fetch(&mut delivery).await {
@@ -298,7 +311,14 @@ impl Subscription {
                 Err(error) => {
                     tracing::warn!(subscription = %self.name, id = %hold.lock.id, %error, "a message cannot be decoded");
                     let reason = UNDECODABLE.to_owned();
-                    undecodable.push((hold, if place < started { Settle::Refuse { reason } } else { Settle::DeadLetter { reason } }));
+                    undecodable.push((
+                        hold,
+                        if place < started {
+                            Settle::Refuse { reason }
+                        } else {
+                            Settle::DeadLetter { reason }
+                        },
+                    ));
                 }
             }
         }
@@ -307,11 +327,14 @@ impl Subscription {
         }
         if !start.is_empty() {
             let begun_already = messages.len() - start.len();
-            let told = self.inner.hot.advance(&self.name, Advance { settle: Vec::new(), start }).await?.started;
+            let told =
+                self.inner.hot.advance(&self.name, Advance { settle: Vec::new(), start }).await?.started;
             let mut told = std::iter::repeat_n(true, begun_already).chain(told);
             messages.retain(|_| told.next() == Some(true));
         }
-        let received = |(delivery, payload, hold)| Received::new(Message::new(delivery, payload, hold), self.clone(), Arc::clone(keeper));
+        let received = |(delivery, payload, hold)| {
+            Received::new(Message::new(delivery, payload, hold), self.clone(), Arc::clone(keeper))
+        };
         Ok(messages.into_iter().map(received).collect())
     }
 
@@ -321,7 +344,12 @@ impl Subscription {
     /// `LOCK_LOST` if some came too late; all others are acknowledged.
     pub async fn ack_all<T>(&self, messages: Vec<Received<T>>) -> Result<()> {
         if let Some(foreign) = messages.iter().find(|message| message.subscription.name != self.name) {
-            return Err(Error::validation(format!("the message {} is of {}", foreign.id(), foreign.subscription.name)).on(&self.name));
+            return Err(Error::validation(format!(
+                "the message {} is of {}",
+                foreign.id(),
+                foreign.subscription.name
+            ))
+            .on(&self.name));
         }
         let settle = messages.iter().map(|message| (Arc::clone(&message.hold), Settle::Ack)).collect();
         let settled = settle_all(self, settle).await?;
@@ -363,7 +391,8 @@ impl Subscription {
         DeadLetters::new(self.clone())
     }
 
-    /// Gives dead letters back to this subscription alone, with a new delivery count. All, unless something else is said.
+    /// Gives dead letters back to this subscription alone, with a new delivery count. All, unless something
+    /// else is said.
     pub fn redrive(&self) -> Redrive {
         Redrive::new(self.clone())
     }

@@ -105,7 +105,11 @@ impl Topic {
     /// # Errors
     /// `HOT_TIER_ERROR` if the store fails.
     pub async fn subscriptions(&self) -> Result<Vec<String>> {
-        self.inner.hot.subscriptions(&self.name).await.map_err(|error| error.during("subscriptions").on(&self.name))
+        self.inner
+            .hot
+            .subscriptions(&self.name)
+            .await
+            .map_err(|error| error.during("subscriptions").on(&self.name))
     }
 
     /// Counts of the topic and its subscriptions.
@@ -116,8 +120,8 @@ impl Topic {
         self.inner.hot.stats(&self.name).await.map_err(|error| error.during("stats").on(&self.name))
     }
 
-    /// Removes all messages for all subscriptions; dead letters and subscriptions stay, and so do the ids under which messages were accepted once. Returns
-    /// how many.
+    /// Removes all messages for all subscriptions; dead letters and subscriptions stay, and so do the ids
+    /// under which messages were accepted once. Returns how many.
     ///
     /// # Errors
     /// `HOT_TIER_ERROR` if the store fails.
@@ -170,6 +174,10 @@ impl Topic {
             return Ok(Vec::new());
         }
         let held = self.inner.hot.peek(&name, u32::MAX).await?;
-        Ok(held.into_iter().filter(|message| message.content_type == payloads::CLAIM).map(Accepted::from).collect())
+        Ok(held
+            .into_iter()
+            .filter(|message| message.content_type == payloads::CLAIM)
+            .map(Accepted::from)
+            .collect())
     }
 }

@@ -13,8 +13,8 @@ pub(crate) const TRACESTATE: &str = "tracestate";
 
 /// Which trace a message belongs to, and which span published it: `traceparent` and `tracestate` of the W3C.
 ///
-/// A publisher injects its own ([`Draft::trace`](super::Draft::trace)), a handler extracts it ([`Message::trace`](super::Message::trace)) and begins
-/// a span below it.
+/// A publisher injects its own ([`Draft::trace`](super::Draft::trace)), a handler extracts it
+/// ([`Message::trace`](super::Message::trace)) and begins a span below it.
 ///
 /// ```
 /// use chronow::TraceContext;
@@ -49,12 +49,15 @@ impl FromStr for TraceContext {
 
     /// Reads a `traceparent`. Of later versions of the format only what this one has is looked at.
     fn from_str(text: &str) -> Result<Self> {
-        let wrong = || Error::validation("a traceparent looks like 00-<32 hex digits>-<16 hex digits>-<2 hex digits>");
+        let wrong = || {
+            Error::validation("a traceparent looks like 00-<32 hex digits>-<16 hex digits>-<2 hex digits>")
+        };
         let mut parts = text.split('-');
         let mut part = || parts.next().unwrap_or("");
         let (version, trace, span, flags) = (part(), part(), part(), part());
         let complete = version != "00" || parts.next().is_none();
-        let right = is_hex(version, 2) && version != "ff" && is_id(trace, 32) && is_id(span, 16) && is_hex(flags, 2);
+        let right =
+            is_hex(version, 2) && version != "ff" && is_id(trace, 32) && is_id(span, 16) && is_hex(flags, 2);
         if right && complete { Ok(Self { parent: text.to_owned(), state: None }) } else { Err(wrong()) }
     }
 }
@@ -156,10 +159,25 @@ mod tests {
     fn broken_parents_are_no_trace() {
         let zero = "00-00000000000000000000000000000000-b7ad6b7169203331-01";
         let upper = PARENT.to_uppercase();
-        for wrong in ["", "00", zero, &upper, &PARENT[1..], &format!("{PARENT}-x"), &PARENT.replace("00-", "ff-"), "00-ü-b-01"] {
+        for wrong in [
+            "",
+            "00",
+            zero,
+            &upper,
+            &PARENT[1..],
+            &format!("{PARENT}-x"),
+            &PARENT.replace("00-", "ff-"),
+            "00-ü-b-01",
+        ] {
             assert!(wrong.parse::<TraceContext>().is_err(), "{wrong}");
-            assert_eq!(TraceContext::extract(&BTreeMap::from([("traceparent".to_owned(), (*wrong).to_owned())])), None);
+            assert_eq!(
+                TraceContext::extract(&BTreeMap::from([("traceparent".to_owned(), (*wrong).to_owned())])),
+                None
+            );
         }
-        assert!(format!("cc{}-more", &PARENT[2..]).parse::<TraceContext>().is_ok(), "a later version may have more");
+        assert!(
+            format!("cc{}-more", &PARENT[2..]).parse::<TraceContext>().is_ok(),
+            "a later version may have more"
+        );
     }
 }

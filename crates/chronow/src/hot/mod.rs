@@ -1,8 +1,9 @@
 //! What a hot tier must do, in messaging words: [`HotTier`].
 //!
-//! A message that [`HotTier::publish`] accepted reaches every subscription of its topic until that subscription has settled it, it expires, or its
-//! deliveries are used up; then it is in that subscription's dead letters. What happens to it in one subscription is never seen in another. All
-//! time is the store's. Every state change is atomic and checks the lock it is made under.
+//! A message that [`HotTier::publish`] accepted reaches every subscription of its topic until that
+//! subscription has settled it, it expires, or its deliveries are used up; then it is in that subscription's
+//! dead letters. What happens to it in one subscription is never seen in another. All time is the store's.
+//! Every state change is atomic and checks the lock it is made under.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -58,7 +59,8 @@ impl Outgoing {
     /// # Errors
     /// `VALIDATION_ERROR` naming what is too large, and the limit.
     pub fn check(&self) -> Result<()> {
-        let headers = self.content_type.len() + self.headers.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>();
+        let headers = self.content_type.len()
+            + self.headers.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>();
         let lengths = [
             ("headers", headers, MAX_HEADER_BYTES),
             ("ordering key", self.key.as_ref().map_or(0, String::len), MAX_KEY_BYTES),
@@ -66,9 +68,9 @@ impl Outgoing {
         ];
         match lengths.into_iter().find(|(_, bytes, most)| bytes > most) {
             None => Ok(()),
-            Some((what, bytes, most)) => {
-                Err(Error::validation(format!("the {what} of a message may have {most} bytes; this one has {bytes}")))
-            }
+            Some((what, bytes, most)) => Err(Error::validation(format!(
+                "the {what} of a message may have {most} bytes; this one has {bytes}"
+            ))),
         }
     }
 }
@@ -89,21 +91,33 @@ chronos_db::debug_some!(Accepted { id, published_at });
 impl From<Delivery> for Accepted {
     fn from(delivery: Delivery) -> Self {
         let Delivery { lock, payload, content_type, headers, key, published_at, .. } = delivery;
-        Self { id: lock.id, published_at, message: Outgoing { payload, content_type, headers, key, ..Outgoing::default() } }
+        Self {
+            id: lock.id,
+            published_at,
+            message: Outgoing { payload, content_type, headers, key, ..Outgoing::default() },
+        }
     }
 }
 
 impl From<DeadLetter> for Accepted {
     fn from(letter: DeadLetter) -> Self {
         let DeadLetter { id, payload, content_type, headers, key, published_at, .. } = letter;
-        Self { id, published_at, message: Outgoing { payload, content_type, headers, key, ..Outgoing::default() } }
+        Self {
+            id,
+            published_at,
+            message: Outgoing { payload, content_type, headers, key, ..Outgoing::default() },
+        }
     }
 }
 
 impl From<Peeked> for Accepted {
     fn from(peeked: Peeked) -> Self {
         let Peeked { id, payload, content_type, headers, key, published_at, .. } = peeked;
-        Self { id, published_at, message: Outgoing { payload, content_type, headers, key, ..Outgoing::default() } }
+        Self {
+            id,
+            published_at,
+            message: Outgoing { payload, content_type, headers, key, ..Outgoing::default() },
+        }
     }
 }
 
@@ -153,7 +167,8 @@ chronos_db::debug_some!(Delivery { lock, content_type, published_at, deliveries,
 pub enum Settle {
     /// Done.
     Ack,
-    /// Again: after `delay`, else after the subscription's backoff. With its deliveries used up: to the dead letters, with `reason`.
+    /// Again: after `delay`, else after the subscription's backoff. With its deliveries used up: to the dead
+    /// letters, with `reason`.
     Retry {
         /// An explicit wait.
         delay: Option<Duration>,
@@ -165,14 +180,16 @@ pub enum Settle {
         /// Why.
         reason: String,
     },
-    /// To the dead letters, now, without a handler having seen it: it was started by its pull, and that does not count.
+    /// To the dead letters, now, without a handler having seen it: it was started by its pull, and that does
+    /// not count.
     Refuse {
         /// Why.
         reason: String,
     },
     /// Set aside until it is fetched by id.
     Defer,
-    /// Given back unused (it was prefetched and its handler not started): at once available again, and not counted.
+    /// Given back unused (it was prefetched and its handler not started): at once available again, and not
+    /// counted.
     Release,
 }
 
@@ -187,7 +204,8 @@ pub enum Settled {
     Lost,
 }
 
-/// Settlements and handler starts that belong together: settling one message and starting the next is one step.
+/// Settlements and handler starts that belong together: settling one message and starting the next is one
+/// step.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Advance {
     /// Ends.
@@ -201,7 +219,8 @@ pub struct Advance {
 pub struct Advanced {
     /// One per settlement.
     pub settled: Vec<Settled>,
-    /// One per start: whether the lock still holds and the message's deliveries were not used up (then it is dead-lettered, and must not be handled).
+    /// One per start: whether the lock still holds and the message's deliveries were not used up (then it is
+    /// dead-lettered, and must not be handled).
     pub started: Vec<bool>,
 }
 
@@ -333,8 +352,8 @@ pub struct TopicStats {
     pub dropped: u64,
     /// Its subscriptions, by name, without the library's own.
     pub subscriptions: Vec<SubscriptionStats>,
-    /// The library's own, by name: what waits there counts for the length, too. `__warm` is owed warm copies, `__claims` keeps payloads in object
-    /// storage.
+    /// The library's own, by name: what waits there counts for the length, too. `__warm` is owed warm copies,
+    /// `__claims` keeps payloads in object storage.
     pub internal: Vec<SubscriptionStats>,
 }
 
@@ -345,8 +364,8 @@ pub struct Value {
     pub bytes: Option<Bytes>,
     /// Their media type; JSON if empty.
     pub content_type: String,
-    /// Grows with every change of the key, and never comes again: neither after the value's end nor after its removal. It is at least the store's
-    /// time of the change in microseconds, and fits 53 bits.
+    /// Grows with every change of the key, and never comes again: neither after the value's end nor after its
+    /// removal. It is at least the store's time of the change in microseconds, and fits 53 bits.
     pub version: u64,
     /// What is left of its time.
     pub ttl: Option<Duration>,
@@ -364,8 +383,8 @@ pub enum When {
     Absent,
     /// Only if nothing at all is known of the key, not even a tombstone: for refilling from the warm tier.
     Unknown,
-    /// As [`Unknown`](Self::Unknown), and the key has this version again, which it was given out for this very value; a later one if the store
-    /// remembers a later one.
+    /// As [`Unknown`](Self::Unknown), and the key has this version again, which it was given out for this
+    /// very value; a later one if the store remembers a later one.
     UnknownSince(u64),
     /// Only if it has this version.
     Version(u64),
@@ -399,21 +418,28 @@ pub trait HotTier: Send + Sync + std::fmt::Debug {
     /// The topic's options, or nothing if there is no such topic.
     async fn topic(&self, topic: &TopicName) -> Result<Option<TopicOptions>>;
 
-    /// How often this connection has noticed that a topic's options, or the library's own subscriptions of it, had changed, or that it was deleted or
-    /// made anew: publishes and pulls notice it on their way. Asks nobody.
+    /// How often this connection has noticed that a topic's options, or the library's own subscriptions of
+    /// it, had changed, or that it was deleted or made anew: publishes and pulls notice it on their way. Asks
+    /// nobody.
     fn changes(&self, topic: &TopicName) -> u64;
 
     /// The topics of a scope, by name.
     async fn topics(&self, scope: &Scope) -> Result<Vec<String>>;
 
-    /// Removes a topic with its subscriptions, messages and dead letters, leaving nothing behind. False if there was none.
+    /// Removes a topic with its subscriptions, messages and dead letters, leaving nothing behind. False if
+    /// there was none.
     async fn delete_topic(&self, topic: &TopicName) -> Result<bool>;
 
-    /// Makes sure that a subscription exists, and changes the options the patch gives; all others stay. [`Start`] matters at its creation alone.
+    /// Makes sure that a subscription exists, and changes the options the patch gives; all others stay.
+    /// [`Start`] matters at its creation alone.
     ///
     /// # Errors
     /// `NOT_FOUND` if there is no such topic.
-    async fn ensure_subscription(&self, subscription: &SubscriptionName, patch: &SubscriptionPatch) -> Result<SubscriptionOptions>;
+    async fn ensure_subscription(
+        &self,
+        subscription: &SubscriptionName,
+        patch: &SubscriptionPatch,
+    ) -> Result<SubscriptionOptions>;
 
     /// The subscription's options, or nothing if there is no such subscription.
     async fn subscription(&self, subscription: &SubscriptionName) -> Result<Option<SubscriptionOptions>>;
@@ -424,18 +450,21 @@ pub trait HotTier: Send + Sync + std::fmt::Debug {
     /// Removes a subscription with everything of it. False if there was none.
     async fn delete_subscription(&self, subscription: &SubscriptionName) -> Result<bool>;
 
-    /// Accepts messages: all or none of those that go to one shard, with ids in order. The shard is that of the key, else spread.
+    /// Accepts messages: all or none of those that go to one shard, with ids in order. The shard is that of
+    /// the key, else spread.
     ///
     /// # Errors
-    /// `NOT_FOUND` if there is no such topic, `TOPIC_FULL` if it is full and its policy is to reject, `VALIDATION_ERROR` if a message is beyond the
-    /// limits of [`Outgoing::check`]: then none is accepted.
+    /// `NOT_FOUND` if there is no such topic, `TOPIC_FULL` if it is full and its policy is to reject,
+    /// `VALIDATION_ERROR` if a message is beyond the limits of [`Outgoing::check`]: then none is accepted.
     async fn publish(&self, topic: &TopicName, messages: Vec<Outgoing>) -> Result<Vec<Published>>;
 
-    /// As [`publish`](Self::publish), but returns only when so many replicas of the server have confirmed the messages. Stores that acknowledge by
-    /// majority or on disk have nothing to add, and do the same as `publish`.
+    /// As [`publish`](Self::publish), but returns only when so many replicas of the server have confirmed the
+    /// messages. Stores that acknowledge by majority or on disk have nothing to add, and do the same as
+    /// `publish`.
     ///
     /// # Errors
-    /// As `publish`; `NOT_REPLICATED` if fewer replicas have confirmed within the time: the messages are accepted all the same.
+    /// As `publish`; `NOT_REPLICATED` if fewer replicas have confirmed within the time: the messages are
+    /// accepted all the same.
     async fn publish_replicated(
         &self,
         topic: &TopicName,
@@ -448,25 +477,33 @@ pub trait HotTier: Send + Sync + std::fmt::Debug {
         self.publish(topic, messages).await
     }
 
-    /// Takes back a message whose time has not come; its dedup id is free again. False if it is not scheduled (any more).
+    /// Takes back a message whose time has not come; its dedup id is free again. False if it is not scheduled
+    /// (any more).
     async fn cancel(&self, topic: &TopicName, id: &str) -> Result<bool>;
 
-    /// Hands out at most `max` messages that are due: retries, those whose lock expired, and new ones, at most one in flight per ordering key, each
-    /// locked with a fresh token for the visibility timeout. Expired messages and those with used-up deliveries go to the dead letters on the way;
-    /// those the filter leaves out are settled on the way. A paused subscription hands out nothing. A handed-out message is not counted as delivered
-    /// until it is started.
+    /// Hands out at most `max` messages that are due: retries, those whose lock expired, and new ones, at
+    /// most one in flight per ordering key, each locked with a fresh token for the visibility timeout.
+    /// Expired messages and those with used-up deliveries go to the dead letters on the way; those the filter
+    /// leaves out are settled on the way. A paused subscription hands out nothing. A handed-out message is
+    /// not counted as delivered until it is started.
     ///
     /// # Errors
     /// `NOT_FOUND` if there is no such subscription.
     async fn pull(&self, subscription: &SubscriptionName, max: u32) -> Result<Pulled>;
 
-    /// As [`pull`](Self::pull), and starts the first `start` messages of what it hands out as [`advance`](Self::advance) would, which saves that
-    /// step. Answers how many of the first it started: fewer if there are fewer, and none where the store cannot do both at once, or a filter has yet
-    /// to say which messages they are.
+    /// As [`pull`](Self::pull), and starts the first `start` messages of what it hands out as
+    /// [`advance`](Self::advance) would, which saves that step. Answers how many of the first it started:
+    /// fewer if there are fewer, and none where the store cannot do both at once, or a filter has yet to say
+    /// which messages they are.
     ///
     /// # Errors
     /// `NOT_FOUND` if there is no such subscription.
-    async fn pull_and_start(&self, subscription: &SubscriptionName, max: u32, start: u32) -> Result<(Pulled, usize)> {
+    async fn pull_and_start(
+        &self,
+        subscription: &SubscriptionName,
+        max: u32,
+        start: u32,
+    ) -> Result<(Pulled, usize)> {
         let _ = start;
         Ok((self.pull(subscription, max).await?, 0))
     }
@@ -474,25 +511,33 @@ pub trait HotTier: Send + Sync + std::fmt::Debug {
     /// Settles and starts, in one step. Never fails because of a lost lock; the answer says so.
     async fn advance(&self, subscription: &SubscriptionName, advance: Advance) -> Result<Advanced>;
 
-    /// Holds on for another visibility timeout from now; false where the lock is lost. As pulls and settlements do, it counts as use of the
-    /// subscription, which does not delete itself as long as a lock holds.
+    /// Holds on for another visibility timeout from now; false where the lock is lost. As pulls and
+    /// settlements do, it counts as use of the subscription, which does not delete itself as long as a lock
+    /// holds.
     async fn renew(&self, subscription: &SubscriptionName, locks: Vec<Lock>) -> Result<Vec<bool>>;
 
     /// Hands out deferred messages by id; those that are not deferred are left out.
-    async fn fetch_deferred(&self, subscription: &SubscriptionName, ids: Vec<String>) -> Result<Vec<Delivery>>;
+    async fn fetch_deferred(
+        &self,
+        subscription: &SubscriptionName,
+        ids: Vec<String>,
+    ) -> Result<Vec<Delivery>>;
 
-    /// Whether somebody else needs messages that this subscription has: another subscription that has not settled them, has them as dead letters, or
-    /// may still get them. True also for what this subscription does not have. Once false for a message, it stays false, unless it is replayed.
+    /// Whether somebody else needs messages that this subscription has: another subscription that has not
+    /// settled them, has them as dead letters, or may still get them. True also for what this subscription
+    /// does not have. Once false for a message, it stays false, unless it is replayed.
     ///
     /// # Errors
     /// `NOT_FOUND` if there is no such subscription.
     async fn needed_by_others(&self, subscription: &SubscriptionName, ids: &[String]) -> Result<Vec<bool>>;
 
-    /// Returns when a pull may bring something that was published by whomever since the call began, or after `timeout`. Of several that wait for one
-    /// subscription, one may return at once and the others a second later: so a message wakes one consumer.
+    /// Returns when a pull may bring something that was published by whomever since the call began, or after
+    /// `timeout`. Of several that wait for one subscription, one may return at once and the others a second
+    /// later: so a message wakes one consumer.
     async fn wait(&self, subscription: &SubscriptionName, timeout: Duration) -> Result<()>;
 
-    /// Dead letters, oldest first, after a cursor, at most [`MAX_LETTERS`]; the second part is the cursor for the next page.
+    /// Dead letters, oldest first, after a cursor, at most [`MAX_LETTERS`]; the second part is the cursor for
+    /// the next page.
     async fn dead_letters(
         &self,
         subscription: &SubscriptionName,
@@ -500,7 +545,8 @@ pub trait HotTier: Send + Sync + std::fmt::Debug {
         limit: u32,
     ) -> Result<(Vec<DeadLetter>, Option<String>)>;
 
-    /// Where the dead letters lie that failed then or later, oldest first, after a cursor. Costs nothing for the letters themselves, however large.
+    /// Where the dead letters lie that failed then or later, oldest first, after a cursor. Costs nothing for
+    /// the letters themselves, however large.
     async fn dead_letter_ids(
         &self,
         subscription: &SubscriptionName,
@@ -510,7 +556,11 @@ pub trait HotTier: Send + Sync + std::fmt::Debug {
     ) -> Result<Vec<DeadLetterId>>;
 
     /// Dead letters by the ids of their messages, in any order; those that are none (any more) are left out.
-    async fn dead_letters_by_id(&self, subscription: &SubscriptionName, ids: &[String]) -> Result<Vec<DeadLetter>>;
+    async fn dead_letters_by_id(
+        &self,
+        subscription: &SubscriptionName,
+        ids: &[String],
+    ) -> Result<Vec<DeadLetter>>;
 
     /// Gives dead letters back to this subscription alone, with a new delivery count. Returns how many.
     async fn redrive(&self, subscription: &SubscriptionName, select: &Select) -> Result<u64>;
@@ -518,11 +568,12 @@ pub trait HotTier: Send + Sync + std::fmt::Debug {
     /// Removes dead letters. Returns how many.
     async fn purge_dead_letters(&self, subscription: &SubscriptionName, select: &Select) -> Result<u64>;
 
-    /// Looks at messages without taking them, in order, at most `limit`; fewer where a filter leaves out thousands of those that come first.
+    /// Looks at messages without taking them, in order, at most `limit`; fewer where a filter leaves out
+    /// thousands of those that come first.
     async fn peek(&self, subscription: &SubscriptionName, limit: u32) -> Result<Vec<Peeked>>;
 
-    /// Removes all messages of a topic, for all subscriptions; dead letters and subscriptions stay, and dedup ids are remembered: what was purged is not
-    /// accepted again. Returns how many.
+    /// Removes all messages of a topic, for all subscriptions; dead letters and subscriptions stay, and dedup
+    /// ids are remembered: what was purged is not accepted again. Returns how many.
     async fn purge(&self, topic: &TopicName) -> Result<u64>;
 
     /// Counts.
@@ -531,13 +582,15 @@ pub trait HotTier: Send + Sync + std::fmt::Debug {
     /// `NOT_FOUND` if there is no such topic.
     async fn stats(&self, topic: &TopicName) -> Result<TopicStats>;
 
-    /// Puts messages back into one subscription (replay from the warm tier), under their own ids where the store allows it. Returns how many.
+    /// Puts messages back into one subscription (replay from the warm tier), under their own ids where the
+    /// store allows it. Returns how many.
     async fn replay(&self, subscription: &SubscriptionName, messages: Vec<Accepted>) -> Result<u64>;
 
     /// Values of keys, in their order; expired ones are none.
     async fn get(&self, scope: &Scope, keys: &[String]) -> Result<Vec<Option<Value>>>;
 
-    /// Puts a value (`bytes: None` puts a tombstone), for `ttl` if given, and returns its version; nothing if the condition did not hold.
+    /// Puts a value (`bytes: None` puts a tombstone), for `ttl` if given, and returns its version; nothing if
+    /// the condition did not hold.
     async fn set(
         &self,
         scope: &Scope,
@@ -554,15 +607,23 @@ pub trait HotTier: Send + Sync + std::fmt::Debug {
     /// Changes what is left of a value's time; false if there is no value.
     async fn expire(&self, scope: &Scope, key: &str, ttl: Duration) -> Result<bool>;
 
-    /// Adds to a whole number (absent is 0) and returns it with its version. The value's time stays unless `ttl` is given.
+    /// Adds to a whole number (absent is 0) and returns it with its version. The value's time stays unless
+    /// `ttl` is given.
     ///
     /// # Errors
     /// `VALIDATION_ERROR` if the value is no 64-bit whole number, or would overflow.
-    async fn increment(&self, scope: &Scope, key: &str, by: i64, ttl: Option<Duration>) -> Result<(i64, u64)>;
+    async fn increment(&self, scope: &Scope, key: &str, by: i64, ttl: Option<Duration>)
+    -> Result<(i64, u64)>;
 
-    /// Keys with a prefix, without tombstones, in pages of about `limit`; the second part is the cursor for the next page. A key that is there all
-    /// the time is returned at least once.
-    async fn keys(&self, scope: &Scope, prefix: &str, after: Option<&str>, limit: u32) -> Result<(Vec<String>, Option<String>)>;
+    /// Keys with a prefix, without tombstones, in pages of about `limit`; the second part is the cursor for
+    /// the next page. A key that is there all the time is returned at least once.
+    async fn keys(
+        &self,
+        scope: &Scope,
+        prefix: &str,
+        after: Option<&str>,
+        limit: u32,
+    ) -> Result<(Vec<String>, Option<String>)>;
 
     /// Changes of keys with a prefix, from now on, as they happen; that the time of a value is over is one.
     async fn watch(&self, scope: &Scope, prefix: &str) -> Result<BoxStream<'static, Result<Change>>>;
@@ -571,14 +632,15 @@ pub trait HotTier: Send + Sync + std::fmt::Debug {
     async fn close(&self) -> Result<()>;
 }
 
-/// A filter of a subscription sees this document: `{payload, headers}`. A payload that is not JSON is null; a number that has no other form is the
-/// nearest double.
+/// A filter of a subscription sees this document: `{payload, headers}`. A payload that is not JSON is null; a
+/// number that has no other form is the nearest double.
 #[must_use]
 pub fn filter_view(payload: &[u8], content_type: &str, headers: &BTreeMap<String, String>) -> bson::Document {
     let is_json = content_type.is_empty() || content_type.contains("json");
     // What others publish may have a key twice; the last one counts.
     let lenient = || serde_json::from_slice::<serde_json::Value>(payload).map_or(Json::Null, Json::from);
     let payload = if is_json { Json::parse(payload).unwrap_or_else(|_| lenient()) } else { Json::Null };
-    let headers: bson::Document = headers.iter().map(|(name, value)| (name.clone(), value.as_str().into())).collect();
+    let headers: bson::Document =
+        headers.iter().map(|(name, value)| (name.clone(), value.as_str().into())).collect();
     bson::doc! { "payload": json_to_nearest_bson(&payload), "headers": headers }
 }

@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Error, Json, Result, Timestamp};
 
-/// What happens to a publish when the topic holds [`TopicOptions::max_len`] messages that somebody still needs.
+/// What happens to a publish when the topic holds [`TopicOptions::max_len`] messages that somebody still
+/// needs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Overflow {
@@ -42,7 +43,8 @@ impl Start {
             "" => Err(Error::validation("a start position is `new`, `earliest`, a time or a message id")),
             "new" => Ok(Self::New),
             "earliest" => Ok(Self::Earliest),
-            other => Ok(Timestamp::parse(other).map_or_else(|_| Self::Id(other.to_owned()), |at| Self::Time(at.as_millis()))),
+            other => Ok(Timestamp::parse(other)
+                .map_or_else(|_| Self::Id(other.to_owned()), |at| Self::Time(at.as_millis()))),
         }
     }
 }
@@ -67,7 +69,14 @@ pub struct TopicOptions {
 
 impl Default for TopicOptions {
     fn default() -> Self {
-        Self { shards: 1, max_len: 100_000, overflow: Overflow::Reject, ttl_ms: None, dedup_window_ms: 600_000, warm: false }
+        Self {
+            shards: 1,
+            max_len: 100_000,
+            overflow: Overflow::Reject,
+            ttl_ms: None,
+            dedup_window_ms: 600_000,
+            warm: false,
+        }
     }
 }
 
@@ -89,7 +98,8 @@ pub struct SubscriptionOptions {
     pub start: Start,
     /// Only messages whose `{payload, headers}` match, in chronos-db's filter language.
     pub filter: Option<Json>,
-    /// Removed after nobody pulled from it, settled or renewed for so many milliseconds, and no message is locked. Default: never.
+    /// Removed after nobody pulled from it, settled or renewed for so many milliseconds, and no message is
+    /// locked. Default: never.
     pub auto_delete_ms: Option<u64>,
     /// Hands out nothing.
     pub paused: bool,

@@ -30,14 +30,23 @@ pub(crate) fn subscription(topic: &TopicName) -> SubscriptionName {
     SubscriptionName::internal(topic, "__claims")
 }
 
-/// Makes sure that the subscription is there, before a message with a claim is published, and removes what nobody needs in the background, unless
-/// somebody deletes the topic.
-pub(crate) async fn clean_up(inner: &Inner, payloads: Payloads, warm: Option<Warm>, topic: &TopicName) -> Result<Background> {
+/// Makes sure that the subscription is there, before a message with a claim is published, and removes what
+/// nobody needs in the background, unless somebody deletes the topic.
+pub(crate) async fn clean_up(
+    inner: &Inner,
+    payloads: Payloads,
+    warm: Option<Warm>,
+    topic: &TopicName,
+) -> Result<Background> {
     let name = subscription(topic);
     let mut filter = chronos_db::json::Map::new();
     filter.insert(format!("headers.{CLAIMED}"), chronos_db::json!({ "$exists": true }));
     // It has no handlers that could fail.
-    let patch = SubscriptionPatch { filter: Some(Some(filter.into())), max_deliveries: Some(1_000_000), ..SubscriptionPatch::default() };
+    let patch = SubscriptionPatch {
+        filter: Some(Some(filter.into())),
+        max_deliveries: Some(1_000_000),
+        ..SubscriptionPatch::default()
+    };
     inner.hot.ensure_subscription(&name, &patch).await?;
     let keeper = Keeper::start(inner, &name).await?;
     let hot = Arc::clone(&inner.hot);
@@ -94,7 +103,8 @@ impl Sweeper {
             }
             return Ok(());
         }
-        let holds: Vec<_> = pulled.deliveries.iter().map(|delivery| self.keeper.hold(delivery, begun)).collect();
+        let holds: Vec<_> =
+            pulled.deliveries.iter().map(|delivery| self.keeper.hold(delivery, begun)).collect();
         // What was started does not expire here.
         let start = holds.iter().map(|hold| hold.lock().clone()).collect();
         self.hot.advance(&self.name, Advance { settle: Vec::new(), start }).await?;
@@ -122,7 +132,8 @@ impl Sweeper {
         needed.map(drop)
     }
 
-    /// Whether the warm tier has a copy of the message, from which it can be replayed, or will have one. If nobody knows: yes.
+    /// Whether the warm tier has a copy of the message, from which it can be replayed, or will have one. If
+    /// nobody knows: yes.
     async fn is_kept(&self, delivery: &Delivery, now: Timestamp) -> bool {
         let id = &delivery.lock.id;
         match &self.warm {

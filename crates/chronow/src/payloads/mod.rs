@@ -1,7 +1,9 @@
-//! Payloads that are too large for the hot tier: they lie in object storage, and the message carries a claim on them.
+//! Payloads that are too large for the hot tier: they lie in object storage, and the message carries a claim
+//! on them.
 //!
-//! The object is stored before the message is published, under a key of its own, so a claim never leads nowhere. A subscription of the library's own
-//! gets every message with a claim, and keeps it until nobody else needs it; then the object goes, and only then that message.
+//! The object is stored before the message is published, under a key of its own, so a claim never leads
+//! nowhere. A subscription of the library's own gets every message with a claim, and keeps it until nobody
+//! else needs it; then the object goes, and only then that message.
 
 mod janitor;
 
@@ -54,7 +56,11 @@ impl Claim {
     /// Reads what stands for a payload of this topic; it leads nowhere else.
     pub(crate) fn read(topic: &TopicName, text: &[u8]) -> Result<Self> {
         let claim: Self = serde_json::from_slice(text).map_err(|error| damaged().caused_by(error))?;
-        if claim.key.strip_prefix(&prefix(topic)).is_some_and(|name| !name.is_empty() && name.bytes().all(|b| b.is_ascii_hexdigit())) {
+        if claim
+            .key
+            .strip_prefix(&prefix(topic))
+            .is_some_and(|name| !name.is_empty() && name.bytes().all(|b| b.is_ascii_hexdigit()))
+        {
             return Ok(claim);
         }
         Err(damaged())
@@ -99,7 +105,8 @@ impl Payloads {
         Self { chronos }
     }
 
-    /// The bucket of the tenant's messaging database: the one that is configured for it, else one in the local folder of the configuration.
+    /// The bucket of the tenant's messaging database: the one that is configured for it, else one in the
+    /// local folder of the configuration.
     fn objects(&self, scope: &Scope) -> Result<Arc<dyn ObjectStorage>> {
         let route = Route::messaging().tenant(scope.tenant()).collection("messages");
         let resolved = self.chronos.route(&route).map_err(|error| nowhere().caused_by(error))?;
@@ -107,7 +114,10 @@ impl Payloads {
             (Some(space), _) => space.clone(),
             (None, Some(_)) => {
                 let bucket = || BUCKET.to_owned();
-                ObjectSpace { connection: None, buckets: Buckets { json: bucket(), content: bucket(), backups: bucket() } }
+                ObjectSpace {
+                    connection: None,
+                    buckets: Buckets { json: bucket(), content: bucket(), backups: bucket() },
+                }
             }
             (None, None) => return Err(nowhere()),
         };
@@ -123,8 +133,12 @@ impl Payloads {
     pub(crate) async fn put(&self, topic: &TopicName, message: Outgoing) -> Result<Outgoing> {
         let Outgoing { payload, content_type, mut headers, .. } = message.clone();
         let claim = Claim::of(topic, &payload, content_type);
-        let text = serde_json::to_vec(&claim).map_err(|error| Error::validation("a claim cannot be written").caused_by(error))?;
-        let options = PutOptions { content_type: Some(claim.content_type).filter(|kind| !kind.is_empty()), ..PutOptions::default() };
+        let text = serde_json::to_vec(&claim)
+            .map_err(|error| Error::validation("a claim cannot be written").caused_by(error))?;
+        let options = PutOptions {
+            content_type: Some(claim.content_type).filter(|kind| !kind.is_empty()),
+            ..PutOptions::default()
+        };
         self.objects(topic.scope())?.put(&claim.key, payload, options).await.map_err(failed)?;
         headers.insert(CLAIMED.to_owned(), "1".to_owned());
         Ok(Outgoing { payload: text.into(), content_type: CLAIM.to_owned(), headers, ..message })
@@ -137,9 +151,14 @@ impl Payloads {
     pub(crate) async fn get(&self, topic: &TopicName, claim: &[u8]) -> Result<(Bytes, String)> {
         let claim = Claim::read(topic, claim)?;
         let found = self.objects(topic.scope())?.get(&claim.key).await.map_err(failed)?;
-        let payload = found.ok_or_else(|| Error::new(ErrorKind::NotFound, "the payload is not in object storage any more"))?;
+        let payload = found.ok_or_else(|| {
+            Error::new(ErrorKind::NotFound, "the payload is not in object storage any more")
+        })?;
         if payload.len() as u64 != claim.size || digest(&payload) != claim.sha256 {
-            return Err(Error::new(ErrorKind::NotFound, "the payload in object storage is not what was published"));
+            return Err(Error::new(
+                ErrorKind::NotFound,
+                "the payload in object storage is not what was published",
+            ));
         }
         Ok((payload, claim.content_type))
     }
@@ -157,11 +176,18 @@ fn nowhere() -> Error {
 }
 
 fn failed(error: chronos_db::Error) -> Error {
-    Error::new(ErrorKind::WarmTier, format!("the object storage: {}", error.message())).retryable().caused_by(error)
+    Error::new(ErrorKind::WarmTier, format!("the object storage: {}", error.message()))
+        .retryable()
+        .caused_by(error)
 }
 
 /// Puts the payload into the place of the claim on it, if there is one.
-pub(crate) async fn resolve(payloads: Option<&Payloads>, topic: &TopicName, payload: &mut Bytes, content_type: &mut String) -> Result<()> {
+pub(crate) async fn resolve(
+    payloads: Option<&Payloads>,
+    topic: &TopicName,
+    payload: &mut Bytes,
+    content_type: &mut String,
+) -> Result<()> {
     if content_type == CLAIM {
         let payloads = payloads.ok_or_else(nowhere)?;
         (*payload, *content_type) = payloads.get(topic, payload).await?;

@@ -9,8 +9,9 @@ use bytes::Bytes;
 use futures::stream::BoxStream;
 
 use crate::hot::{
-    Accepted, Advance, Advanced, Change, DeadLetter, DeadLetterId, Delivery, HotTier, Lock, Outgoing, Peeked, Published, Pulled, Select,
-    Settle, Settled, SubscriptionOptions, SubscriptionPatch, TopicOptions, TopicPatch, TopicStats, Value, When,
+    Accepted, Advance, Advanced, Change, DeadLetter, DeadLetterId, Delivery, HotTier, Lock, Outgoing, Peeked,
+    Published, Pulled, Select, Settle, Settled, SubscriptionOptions, SubscriptionPatch, TopicOptions,
+    TopicPatch, TopicStats, Value, When,
 };
 use crate::{Result, Scope, SubscriptionName, Timestamp, TopicName};
 
@@ -37,8 +38,16 @@ pub enum Point<'a> {
 
 impl Point<'_> {
     /// The names of all points.
-    pub const NAMES: [&'static str; 8] =
-        ["publish.before", "publish.after", "pull.before", "pull.after", "advance.before", "advance.after", "renew.before", "renew.after"];
+    pub const NAMES: [&'static str; 8] = [
+        "publish.before",
+        "publish.after",
+        "pull.before",
+        "pull.after",
+        "advance.before",
+        "advance.after",
+        "renew.before",
+        "renew.after",
+    ];
 
     /// Its name, as a fail point.
     #[must_use]
@@ -57,9 +66,12 @@ impl Point<'_> {
     }
 }
 
-/// The same hot tier, with `hook` called at every [`Point`]. Its error before a step keeps the step from being done, and after it hides that it
-/// was.
-pub fn hooked(inner: Arc<dyn HotTier>, hook: impl Fn(Point<'_>) -> Result<()> + Send + Sync + 'static) -> Arc<dyn HotTier> {
+/// The same hot tier, with `hook` called at every [`Point`]. Its error before a step keeps the step from
+/// being done, and after it hides that it was.
+pub fn hooked(
+    inner: Arc<dyn HotTier>,
+    hook: impl Fn(Point<'_>) -> Result<()> + Send + Sync + 'static,
+) -> Arc<dyn HotTier> {
     Arc::new(Hooked { inner, hook })
 }
 
@@ -114,7 +126,11 @@ impl<F: Fn(Point<'_>) -> Result<()> + Send + Sync> HotTier for Hooked<F> {
         self.inner.delete_topic(topic).await
     }
 
-    async fn ensure_subscription(&self, subscription: &SubscriptionName, patch: &SubscriptionPatch) -> Result<SubscriptionOptions> {
+    async fn ensure_subscription(
+        &self,
+        subscription: &SubscriptionName,
+        patch: &SubscriptionPatch,
+    ) -> Result<SubscriptionOptions> {
         self.inner.ensure_subscription(subscription, patch).await
     }
 
@@ -148,7 +164,12 @@ impl<F: Fn(Point<'_>) -> Result<()> + Send + Sync> HotTier for Hooked<F> {
         Ok(pulled)
     }
 
-    async fn pull_and_start(&self, subscription: &SubscriptionName, max: u32, start: u32) -> Result<(Pulled, usize)> {
+    async fn pull_and_start(
+        &self,
+        subscription: &SubscriptionName,
+        max: u32,
+        start: u32,
+    ) -> Result<(Pulled, usize)> {
         (self.hook)(Point::BeforePull)?;
         let (pulled, started) = self.inner.pull_and_start(subscription, max, start).await?;
         self.pulled(subscription, &pulled)?;
@@ -174,7 +195,11 @@ impl<F: Fn(Point<'_>) -> Result<()> + Send + Sync> HotTier for Hooked<F> {
         Ok(renewed)
     }
 
-    async fn fetch_deferred(&self, subscription: &SubscriptionName, ids: Vec<String>) -> Result<Vec<Delivery>> {
+    async fn fetch_deferred(
+        &self,
+        subscription: &SubscriptionName,
+        ids: Vec<String>,
+    ) -> Result<Vec<Delivery>> {
         self.inner.fetch_deferred(subscription, ids).await
     }
 
@@ -205,7 +230,11 @@ impl<F: Fn(Point<'_>) -> Result<()> + Send + Sync> HotTier for Hooked<F> {
         self.inner.dead_letter_ids(subscription, from, after, limit).await
     }
 
-    async fn dead_letters_by_id(&self, subscription: &SubscriptionName, ids: &[String]) -> Result<Vec<DeadLetter>> {
+    async fn dead_letters_by_id(
+        &self,
+        subscription: &SubscriptionName,
+        ids: &[String],
+    ) -> Result<Vec<DeadLetter>> {
         self.inner.dead_letters_by_id(subscription, ids).await
     }
 
@@ -253,11 +282,23 @@ impl<F: Fn(Point<'_>) -> Result<()> + Send + Sync> HotTier for Hooked<F> {
         self.inner.expire(scope, key, ttl).await
     }
 
-    async fn increment(&self, scope: &Scope, key: &str, by: i64, ttl: Option<Duration>) -> Result<(i64, u64)> {
+    async fn increment(
+        &self,
+        scope: &Scope,
+        key: &str,
+        by: i64,
+        ttl: Option<Duration>,
+    ) -> Result<(i64, u64)> {
         self.inner.increment(scope, key, by, ttl).await
     }
 
-    async fn keys(&self, scope: &Scope, prefix: &str, after: Option<&str>, limit: u32) -> Result<(Vec<String>, Option<String>)> {
+    async fn keys(
+        &self,
+        scope: &Scope,
+        prefix: &str,
+        after: Option<&str>,
+        limit: u32,
+    ) -> Result<(Vec<String>, Option<String>)> {
         self.inner.keys(scope, prefix, after, limit).await
     }
 

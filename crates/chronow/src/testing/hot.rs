@@ -1,7 +1,9 @@
-//! What every [`HotTier`] must do, as plain functions that any implementation calls, or all at once by [`hot_suite!`](crate::hot_suite).
+//! What every [`HotTier`] must do, as plain functions that any implementation calls, or all at once by
+//! [`hot_suite!`](crate::hot_suite).
 //!
-//! A function panics if its promise is broken. Each uses a scope of a new name, so stores may be shared, and old data does no harm. Time is real:
-//! waits are for conditions, and only lower bounds of delays are checked, so a busy machine makes the suite slower and not wrong.
+//! A function panics if its promise is broken. Each uses a scope of a new name, so stores may be shared, and
+//! old data does no harm. Time is real: waits are for conditions, and only lower bounds of delays are
+//! checked, so a busy machine makes the suite slower and not wrong.
 
 #![allow(clippy::unwrap_used, reason = "a suite says that a promise is broken by panicking")]
 
@@ -29,7 +31,8 @@ use bson::oid::ObjectId;
 use bytes::Bytes;
 
 use crate::hot::{
-    Advance, DeadLetter, Delivery, HotTier, Lock, Outgoing, Published, Settle, Settled, SubscriptionPatch, SubscriptionStats, TopicPatch,
+    Advance, DeadLetter, Delivery, HotTier, Lock, Outgoing, Published, Settle, Settled, SubscriptionPatch,
+    SubscriptionStats, TopicPatch,
 };
 use crate::{ErrorKind, Result, Scope, SubscriptionName, TopicName};
 
@@ -40,8 +43,9 @@ macro_rules! promises {
             $($($topic::$name(make().await).await;)+)+
         }
 
-        /// Makes a module of tests, one per promise of [`testing::hot`](crate::testing::hot). The second argument is a future that yields an
-        /// `Arc<dyn HotTier>`; it is evaluated once per test, and what it yields may be closed.
+        /// Makes a module of tests, one per promise of [`testing::hot`](crate::testing::hot). The second
+        /// argument is a future that yields an `Arc<dyn HotTier>`; it is evaluated once per test, and what it
+        /// yields may be closed.
         #[macro_export]
         macro_rules! hot_suite {
             ($d module:ident, $d make:expr) => {
@@ -270,7 +274,12 @@ pub(crate) struct Bus {
 
 /// Options for tests: a long lock, so that a busy machine doesn't lose one, and retries that are due at once.
 pub(crate) fn calm() -> SubscriptionPatch {
-    SubscriptionPatch { visibility_ms: Some(120_000), backoff_ms: Some(vec![0]), jitter_percent: Some(0), ..SubscriptionPatch::default() }
+    SubscriptionPatch {
+        visibility_ms: Some(120_000),
+        backoff_ms: Some(vec![0]),
+        jitter_percent: Some(0),
+        ..SubscriptionPatch::default()
+    }
 }
 
 /// Options for tests of locks that expire.
@@ -382,9 +391,16 @@ impl Bus {
             let pulled = self.hot.pull(subscription, wanted).await.unwrap();
             assert!(pulled.deliveries.len() <= wanted as usize, "a pull brought more than asked for");
             if pulled.deliveries.is_empty() {
-                assert!(begun.elapsed() < TIMEOUT, "{count} messages expected of {subscription}, {} came", taken.len());
+                assert!(
+                    begun.elapsed() < TIMEOUT,
+                    "{count} messages expected of {subscription}, {} came",
+                    taken.len()
+                );
                 let due = pulled.next_due.unwrap_or(Duration::MAX);
-                self.hot.wait(subscription, due.clamp(Duration::from_millis(5), Duration::from_millis(100))).await.unwrap();
+                self.hot
+                    .wait(subscription, due.clamp(Duration::from_millis(5), Duration::from_millis(100)))
+                    .await
+                    .unwrap();
             }
             taken.extend(pulled.deliveries);
         }
@@ -398,7 +414,11 @@ impl Bus {
     /// Nothing is due now.
     pub(crate) async fn nothing(&self, subscription: &SubscriptionName) {
         let pulled = self.hot.pull(subscription, 10).await.unwrap();
-        assert!(pulled.deliveries.is_empty(), "nothing was expected of {subscription}, {:?} came", pulled.deliveries);
+        assert!(
+            pulled.deliveries.is_empty(),
+            "nothing was expected of {subscription}, {:?} came",
+            pulled.deliveries
+        );
     }
 
     pub(crate) async fn start(&self, subscription: &SubscriptionName, lock: &Lock) -> bool {
@@ -408,7 +428,12 @@ impl Bus {
         advanced.started[0]
     }
 
-    pub(crate) async fn settle(&self, subscription: &SubscriptionName, lock: &Lock, settle: Settle) -> Settled {
+    pub(crate) async fn settle(
+        &self,
+        subscription: &SubscriptionName,
+        lock: &Lock,
+        settle: Settle,
+    ) -> Settled {
         let advance = Advance { settle: vec![(lock.clone(), settle)], start: Vec::new() };
         let advanced = self.hot.advance(subscription, advance).await.unwrap();
         assert_eq!((advanced.settled.len(), advanced.started.len()), (1, 0));
@@ -416,7 +441,11 @@ impl Bus {
     }
 
     /// Takes one, starts it, and settles it.
-    pub(crate) async fn handle(&self, subscription: &SubscriptionName, settle: Settle) -> (Delivery, Settled) {
+    pub(crate) async fn handle(
+        &self,
+        subscription: &SubscriptionName,
+        settle: Settle,
+    ) -> (Delivery, Settled) {
         let delivery = self.one(subscription).await;
         assert!(self.start(subscription, &delivery.lock).await, "a fresh delivery can be started");
         let settled = self.settle(subscription, &delivery.lock, settle).await;
@@ -432,7 +461,8 @@ impl Bus {
 
     /// Takes one and makes it a dead letter.
     pub(crate) async fn bury(&self, subscription: &SubscriptionName, reason: &str) -> Delivery {
-        let (delivery, settled) = self.handle(subscription, Settle::DeadLetter { reason: reason.to_owned() }).await;
+        let (delivery, settled) =
+            self.handle(subscription, Settle::DeadLetter { reason: reason.to_owned() }).await;
         assert_ne!(settled, Settled::Lost);
         delivery
     }

@@ -72,9 +72,17 @@ async fn what_a_publisher_left_in_the_warm_tier_is_put_into_the_hot_one_once(sto
     let (topic, subscription) = topic(&next).await;
     until("both are put back", || async { intended(&stores).await == 0 }).await;
     let received = subscription.receive::<Value>(10).await.unwrap();
-    assert_eq!(received.iter().map(|message| message.payload["n"].clone()).collect::<Vec<_>>(), [json!(1), json!(2)], "each once");
+    assert_eq!(
+        received.iter().map(|message| message.payload["n"].clone()).collect::<Vec<_>>(),
+        [json!(1), json!(2)],
+        "each once"
+    );
     let copies = stores.chronos.messaging("default").unwrap().messages();
-    assert_eq!(copies.get("orders", accepted.id.as_str()).await.unwrap().unwrap().payload, json!({"n": 1}), "under the id it got");
+    assert_eq!(
+        copies.get("orders", accepted.id.as_str()).await.unwrap().unwrap().payload,
+        json!({"n": 1}),
+        "under the id it got"
+    );
     assert_eq!(copies.list("orders").await.unwrap().items.len(), 2);
     assert_eq!(topic.stats().await.unwrap().length, 2);
 }
@@ -85,15 +93,25 @@ async fn what_is_put_back_is_as_it_was_published(stores: Stores) {
     let far = chronow.hot().now().await.unwrap().plus_millis(3_600_000).as_millis().to_string();
     leave(&stores, "later", json!({"n": 1}), json!({"cw-due": far, "cw-key": "k"})).await;
     leave(&stores, "short", json!({"n": 2}), json!({"cw-ttl": "1", "cw-key": "j"})).await;
-    leave(&stores, "plain", json!("//8="), json!({"cw-encoding": "base64", "cw-content-type": "x/y", "type": "a"})).await;
+    leave(
+        &stores,
+        "plain",
+        json!("//8="),
+        json!({"cw-encoding": "base64", "cw-content-type": "x/y", "type": "a"}),
+    )
+    .await;
     chronow.close().await.unwrap();
     let chronow = stores.connect().await;
-    let subscription = chronow.bus().topic("orders").unwrap().subscription(subscription.name().name()).unwrap();
+    let subscription =
+        chronow.bus().topic("orders").unwrap().subscription(subscription.name().name()).unwrap();
     // A consumer opens the topic, too. On a slow machine it may get something already.
     let mut received = subscription.receive_bytes(10).await.unwrap();
     until("all are put back", || async { intended(&stores).await == 0 }).await;
     let back = chronow.hot().now().await.unwrap();
-    until("the short one is too old", || async { chronow.hot().now().await.unwrap().as_millis() > back.as_millis() + 1 }).await;
+    until("the short one is too old", || async {
+        chronow.hot().now().await.unwrap().as_millis() > back.as_millis() + 1
+    })
+    .await;
     received.extend(subscription.receive_bytes(10).await.unwrap());
     assert_eq!(received.len(), 1);
     assert_eq!(
@@ -157,17 +175,30 @@ mod replicas {
         assert!(error.message().contains("0 of 1"), "{error}");
         assert_eq!(subscription.stats().await.unwrap().backlog, 1, "it is accepted all the same");
 
-        let replica =
-            RedisServer::start(&["--replicaof", "127.0.0.1", &master.port().to_string(), "--repl-diskless-sync-delay", "0"]).await;
-        until("the replica follows", || async { replica.run(&["INFO", "replication"]).await.contains("master_link_status:up") }).await;
+        let replica = RedisServer::start(&[
+            "--replicaof",
+            "127.0.0.1",
+            &master.port().to_string(),
+            "--repl-diskless-sync-delay",
+            "0",
+        ])
+        .await;
+        until("the replica follows", || async {
+            replica.run(&["INFO", "replication"]).await.contains("master_link_status:up")
+        })
+        .await;
         // Many at once, and one that was accepted before.
-        let publishes = (0..20).map(|n| std::future::IntoFuture::into_future(topic.publish(&json!({ "n": n })).ack(ONE)));
+        let publishes =
+            (0..20).map(|n| std::future::IntoFuture::into_future(topic.publish(&json!({ "n": n })).ack(ONE)));
         let published = futures::future::try_join_all(publishes).await.unwrap();
         assert_eq!(published.len(), 20);
         assert!(topic.publish(&1).dedup_id("once").ack(ONE).await.unwrap().duplicate);
         assert_eq!(subscription.stats().await.unwrap().backlog, 21);
         drop(replica);
-        until("the master has noticed", || async { master.run(&["INFO", "replication"]).await.contains("connected_slaves:0") }).await;
+        until("the master has noticed", || async {
+            master.run(&["INFO", "replication"]).await.contains("connected_slaves:0")
+        })
+        .await;
         assert_eq!(topic.publish(&2).ack(QUICKLY).await.unwrap_err().kind(), ErrorKind::NotReplicated);
         chronow.close().await.unwrap();
         assert_eq!(topic.publish(&2).ack(ONE).await.unwrap_err().kind(), ErrorKind::Closed);
@@ -187,7 +218,10 @@ mod replicas {
             assert_eq!(subscription.stats().await.unwrap().backlog, 9);
         }
         let many = Ack::Replicated { replicas: 9, within: Duration::from_millis(50) };
-        assert_eq!(chronow.bus().topic("a").unwrap().publish(&1).ack(many).await.unwrap_err().kind(), ErrorKind::NotReplicated);
+        assert_eq!(
+            chronow.bus().topic("a").unwrap().publish(&1).ack(many).await.unwrap_err().kind(),
+            ErrorKind::NotReplicated
+        );
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -30,7 +30,14 @@ async fn dead_letters_are_kept_for_each_subscription(stores: Stores) {
     let (topic, one) = topic(&chronow).await;
     let two = topic.subscription("two").unwrap();
     two.ensure().await.unwrap();
-    let id = topic.publish(&json!({"n": 1})).header("type", "x").key("k").persist_warm_copy(true).await.unwrap().id;
+    let id = topic
+        .publish(&json!({"n": 1}))
+        .header("type", "x")
+        .key("k")
+        .persist_warm_copy(true)
+        .await
+        .unwrap()
+        .id;
     one.receive::<Value>(1).await.unwrap().remove(0).dead_letter("bad").await.unwrap();
     two.receive::<String>(1).await.unwrap();
     let letters = stores.chronos.messaging("default").unwrap().dead_letters();
@@ -49,7 +56,8 @@ async fn a_message_that_expires_at_once_has_its_warm_copy(stores: Stores) {
     topic.ensure().warm(true).await.unwrap();
     let id = topic.publish(&json!({"n": 1})).ttl(Duration::from_millis(1)).await.unwrap().id;
     let messages = stores.chronos.messaging("default").unwrap().messages();
-    until("the copy is made", || async { messages.get("orders", id.as_str()).await.unwrap().is_some() }).await;
+    until("the copy is made", || async { messages.get("orders", id.as_str()).await.unwrap().is_some() })
+        .await;
 }
 
 async fn every_settlement_is_noted(stores: Stores) {
@@ -83,8 +91,15 @@ async fn every_settlement_is_noted(stores: Stores) {
     }
     let reason = |text: &str| Some(text.to_owned());
     assert_eq!(told[0], [(1, DeliveryStatus::Ack, None)]);
-    assert_eq!(told[1], [(1, DeliveryStatus::Nack, reason("once")), (2, DeliveryStatus::Ack, None)].map(|one| (one.0, one.1, one.2)));
-    assert_eq!(told[2], [(1, DeliveryStatus::Nack, reason("always")), (2, DeliveryStatus::Dead, reason("always"))]);
+    assert_eq!(
+        told[1],
+        [(1, DeliveryStatus::Nack, reason("once")), (2, DeliveryStatus::Ack, None)]
+            .map(|one| (one.0, one.1, one.2))
+    );
+    assert_eq!(
+        told[2],
+        [(1, DeliveryStatus::Nack, reason("always")), (2, DeliveryStatus::Dead, reason("always"))]
+    );
     assert_eq!(told[3], [(1, DeliveryStatus::Ack, None)]);
 }
 
@@ -132,7 +147,9 @@ async fn a_failing_warm_tier_fails_no_settlement_and_the_audit_is_made_up_for() 
 
     let failing = Failing::<Call>::new();
     let layer = std::sync::Arc::clone(&failing);
-    let chronos = crate::stores::warm(|builder| builder.wrap_documents(move |inner| decorate(inner, std::sync::Arc::clone(&layer))));
+    let chronos = crate::stores::warm(|builder| {
+        builder.wrap_documents(move |inner| decorate(inner, std::sync::Arc::clone(&layer)))
+    });
     let stores = Stores::on_redis(&servers::redis_url(), chronos);
     let chronow = stores.connect().await;
     let (topic, subscription) = topic(&chronow).await;
@@ -146,7 +163,16 @@ async fn a_failing_warm_tier_fails_no_settlement_and_the_audit_is_made_up_for() 
     failing.switch_off();
     let messaging = stores.chronos.messaging("default").unwrap();
     let deliveries = messaging.deliveries().unwrap();
-    until("the attempts are noted", || async { deliveries.list_by_message("orders", id.as_str()).await.unwrap().len() == 2 }).await;
-    until("the letter is kept", || async { messaging.dead_letters().list("orders").await.unwrap().items.len() == 1 }).await;
-    until("the copy is made", || async { messaging.messages().get("orders", id.as_str()).await.unwrap().is_some() }).await;
+    until("the attempts are noted", || async {
+        deliveries.list_by_message("orders", id.as_str()).await.unwrap().len() == 2
+    })
+    .await;
+    until("the letter is kept", || async {
+        messaging.dead_letters().list("orders").await.unwrap().items.len() == 1
+    })
+    .await;
+    until("the copy is made", || async {
+        messaging.messages().get("orders", id.as_str()).await.unwrap().is_some()
+    })
+    .await;
 }

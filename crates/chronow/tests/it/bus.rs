@@ -76,11 +76,20 @@ async fn topic(chronow: &Chronow) -> (Topic, Subscription) {
 
 async fn the_quick_start_works(chronow: Chronow) {
     let (topic, subscription) = topic(&chronow).await;
-    let published = topic.publish(&json!({"n": 1})).header("type", "created").key("k").traceparent("00-aa-bb-01").await.unwrap();
+    let published = topic
+        .publish(&json!({"n": 1}))
+        .header("type", "created")
+        .key("k")
+        .traceparent("00-aa-bb-01")
+        .await
+        .unwrap();
     let mut messages = subscription.consume::<Value>().await.unwrap();
     let message = within(messages.next()).await.unwrap().unwrap();
     assert_eq!((message.id(), &message.payload), (published.id.as_str(), &json!({"n": 1})));
-    assert_eq!((message.header("type"), message.key(), message.traceparent()), (Some("created"), Some("k"), Some("00-aa-bb-01")));
+    assert_eq!(
+        (message.header("type"), message.key(), message.traceparent()),
+        (Some("created"), Some("k"), Some("00-aa-bb-01"))
+    );
     assert_eq!(message.deliveries(), 1);
     assert!(message.locked_until() > message.published_at() && !message.is_lock_lost());
     message.ack().await.unwrap();
@@ -94,8 +103,10 @@ async fn the_quick_start_works(chronow: Chronow) {
 
 #[tokio::test]
 async fn a_plain_ensure_changes_nothing_and_defaults_hold_at_creation() {
-    let mut config =
-        Config::from_json(&json!({"defaults": {"maxDeliveries": 9, "visibilityTimeoutMs": 5000, "maxStreamLen": 50}})).unwrap();
+    let mut config = Config::from_json(
+        &json!({"defaults": {"maxDeliveries": 9, "visibilityTimeoutMs": 5000, "maxStreamLen": 50}}),
+    )
+    .unwrap();
     config.embedded = Some(":memory:".into());
     let chronow = Chronow::connect(config, None).await.unwrap();
     let (topic, _) = topic(&chronow).await;
@@ -116,10 +127,18 @@ async fn what_cannot_be_published_is_refused_whole(chronow: Chronow) {
     let batch = topic.publish_batch([Draft::json(&1), Draft::json(&large)]).await;
     assert_eq!(batch.unwrap_err().kind(), ErrorKind::Validation);
     let wrong = BTreeMap::from([((1, 2), 3)]);
-    assert_eq!(topic.publish(&wrong).await.unwrap_err().kind(), ErrorKind::Validation, "keys of JSON are texts");
+    assert_eq!(
+        topic.publish(&wrong).await.unwrap_err().kind(),
+        ErrorKind::Validation,
+        "keys of JSON are texts"
+    );
     assert_eq!(topic.publish(&1).header("cw-key", "x").await.unwrap_err().kind(), ErrorKind::Validation);
     let absent = chronow.bus().topic("absent").unwrap();
-    assert_eq!(absent.publish(&1).await.unwrap_err().kind(), ErrorKind::NotFound, "a typing error makes no topic");
+    assert_eq!(
+        absent.publish(&1).await.unwrap_err().kind(),
+        ErrorKind::NotFound,
+        "a typing error makes no topic"
+    );
     assert_eq!(subscription.stats().await.unwrap().backlog, 0);
 }
 
@@ -142,10 +161,20 @@ async fn a_stream_settles_by_hand(chronow: Chronow) {
     again.ack().await.unwrap();
     messages.close().await.unwrap();
     let stats = subscription.stats().await.unwrap();
-    assert_eq!((stats.deferred, stats.scheduled, stats.dead_letters, stats.acked, stats.pending), (1, 1, 1, 2, 0));
-    let places: Vec<_> = subscription.peek(10).await.unwrap().into_iter().map(|peeked| peeked.place).collect();
+    assert_eq!(
+        (stats.deferred, stats.scheduled, stats.dead_letters, stats.acked, stats.pending),
+        (1, 1, 1, 2, 0)
+    );
+    let places: Vec<_> =
+        subscription.peek(10).await.unwrap().into_iter().map(|peeked| peeked.place).collect();
     assert!(places.contains(&Place::Deferred) && places.contains(&Place::Scheduled), "{places:?}");
-    let deferred = subscription.peek(10).await.unwrap().into_iter().find(|peeked| peeked.place == Place::Deferred).unwrap();
+    let deferred = subscription
+        .peek(10)
+        .await
+        .unwrap()
+        .into_iter()
+        .find(|peeked| peeked.place == Place::Deferred)
+        .unwrap();
     let fetched = subscription.fetch_deferred::<Value>(vec![deferred.id]).await.unwrap();
     assert_eq!(number(&fetched[0]), 2);
     subscription.ack_all(fetched).await.unwrap();
@@ -159,7 +188,8 @@ async fn a_dropped_stream_gives_back_what_it_prefetched(chronow: Chronow) {
     drop(messages);
     first.ack().await.unwrap();
     // Long before their locks would end.
-    until("the others are available again", || async { subscription.stats().await.unwrap().backlog == 9 }).await;
+    until("the others are available again", || async { subscription.stats().await.unwrap().backlog == 9 })
+        .await;
     let mut others = subscription.consume::<Value>().await.unwrap();
     for n in 1..10 {
         let message = within(others.next()).await.unwrap().unwrap();
@@ -203,7 +233,8 @@ async fn a_lost_lock_is_told_and_a_late_settlement_refused(chronow: Chronow) {
 
 async fn a_runner_handles_everything_with_bounded_concurrency(chronow: Chronow) {
     let (topic, subscription) = topic(&chronow).await;
-    let (now, most, done) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)), Arc::new(Mutex::new(Vec::new())));
+    let (now, most, done) =
+        (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)), Arc::new(Mutex::new(Vec::new())));
     let runner = {
         let (now, most, done) = (Arc::clone(&now), Arc::clone(&most), Arc::clone(&done));
         let handler = move |message: Message<Value>| {
@@ -228,7 +259,10 @@ async fn a_runner_handles_everything_with_bounded_concurrency(chronow: Chronow) 
     assert_eq!(done, (0..300).collect::<Vec<_>>(), "each once");
     assert!((1..=4).contains(&most.load(Ordering::SeqCst)));
     let metrics = chronow.metrics();
-    assert_eq!((metrics.delivered, metrics.acked, metrics.redelivered, metrics.lost, metrics.in_flight), (300, 300, 0, 0, 0));
+    assert_eq!(
+        (metrics.delivered, metrics.acked, metrics.redelivered, metrics.lost, metrics.in_flight),
+        (300, 300, 0, 0, 0)
+    );
     assert!(metrics.handler_time > Duration::ZERO);
     let stats = subscription.stats().await.unwrap();
     assert_eq!((stats.deliveries, stats.acked, stats.pending), (300, 300, 0));
@@ -261,7 +295,13 @@ async fn failures_are_retried_up_to_the_limit_and_end_as_dead_letters(chronow: C
     let dead: Vec<_> = subscription.dead_letters().limit(2).stream().try_collect().await.unwrap();
     let mut told: Vec<_> = dead
         .iter()
-        .map(|dead| (serde_json::from_slice::<Value>(&dead.payload).unwrap()["n"].as_u64().unwrap(), dead.reason.as_str(), dead.deliveries))
+        .map(|dead| {
+            (
+                serde_json::from_slice::<Value>(&dead.payload).unwrap()["n"].as_u64().unwrap(),
+                dead.reason.as_str(),
+                dead.deliveries,
+            )
+        })
         .collect();
     told.sort_unstable();
     assert_eq!(told, [(1, "always", 3), (3, "the handler panicked: broken 3", 3), (4, "useless", 1)]);
@@ -294,7 +334,9 @@ async fn what_cannot_be_decoded_becomes_a_dead_letter_and_is_not_lost(chronow: C
     let (dead, next) = subscription.dead_letters().await.unwrap();
     assert!(next.is_none());
     assert_eq!(
-        dead.iter().map(|dead| (dead.payload.as_ref(), dead.reason.as_str(), dead.deliveries)).collect::<Vec<_>>(),
+        dead.iter()
+            .map(|dead| (dead.payload.as_ref(), dead.reason.as_str(), dead.deliveries))
+            .collect::<Vec<_>>(),
         [(&b"\xff{"[..], "undecodable", 0), (&b"\"a text\""[..], "undecodable", 0)]
     );
     subscription.redrive().await.unwrap();
@@ -315,7 +357,8 @@ async fn prefetched_messages_and_slow_handlers_keep_their_locks(chronow: Chronow
         async move {
             log.lock().unwrap().push((number(&message), message.deliveries()));
             if number(&message) == 0 {
-                // Longer than its lock, so that the others are held without being started for longer than theirs.
+                // Longer than its lock, so that the others are held without being started for longer than
+                // theirs.
                 tokio::time::sleep(Duration::from_secs(7)).await;
             }
         }
@@ -393,7 +436,12 @@ async fn handlers_that_do_not_end_are_cancelled_and_their_messages_tried_again(c
             std::future::pending().await
         }
     };
-    let runner = subscription.run::<Value, _, _, Result<(), &str>>(handler).drain(Duration::from_millis(200)).start().await.unwrap();
+    let runner = subscription
+        .run::<Value, _, _, Result<(), &str>>(handler)
+        .drain(Duration::from_millis(200))
+        .start()
+        .await
+        .unwrap();
     within(begun.acquire_many(2)).await.unwrap().forget();
     within(runner.stop()).await.unwrap();
     // Long before the locks would end.
@@ -423,8 +471,10 @@ async fn a_paused_runner_starts_nothing_until_it_is_resumed(chronow: Chronow) {
     };
     publish(&topic, [1, 2]).await;
     // Then it has no room for more, so that no pull is under way that might bring something after the pause.
-    until("the first is at work, the second prefetched", || async { handled.load(Ordering::SeqCst) == 1 && counts().await == (0, 2) })
-        .await;
+    until("the first is at work, the second prefetched", || async {
+        handled.load(Ordering::SeqCst) == 1 && counts().await == (0, 2)
+    })
+    .await;
     runner.pause();
     until("the second is given back", || async { counts().await == (1, 1) }).await;
     gate.add_permits(2);
@@ -484,7 +534,8 @@ async fn closing_drains_runners_and_ends_streams() {
     // The store belongs to somebody else, and goes on.
     let again = Chronow::connect(Config::default(), Some(&chronos)).await.unwrap();
     let stats = again.bus().topic("orders").unwrap().stats().await.unwrap();
-    let of = |name: &str| stats.subscriptions.iter().find(|stats| stats.subscription == name).unwrap().clone();
+    let of =
+        |name: &str| stats.subscriptions.iter().find(|stats| stats.subscription == name).unwrap().clone();
     assert_eq!(of("s").pending, 0, "what was at work was settled, what was prefetched given back");
     assert_eq!(of("s").acked + of("s").backlog, 5);
     assert_eq!((of("other").pending, of("other").backlog), (1, 4));
@@ -502,14 +553,21 @@ async fn ordered_messages_are_handled_in_order_by_concurrent_handlers(chronow: C
                 if number(&message).is_multiple_of(4) && message.deliveries() == 1 {
                     return Err("the first time fails");
                 }
-                seen.lock().unwrap().entry(message.key().unwrap().to_owned()).or_default().push(number(&message));
+                seen.lock()
+                    .unwrap()
+                    .entry(message.key().unwrap().to_owned())
+                    .or_default()
+                    .push(number(&message));
                 Ok(())
             }
         }
     };
     let runner = subscription.run(handler).concurrency(8).start().await.unwrap();
     for n in 0..10 {
-        topic.publish_batch(["a", "b", "c"].map(|key| Draft::json(&json!({ "n": n })).key(key))).await.unwrap();
+        topic
+            .publish_batch(["a", "b", "c"].map(|key| Draft::json(&json!({ "n": n })).key(key)))
+            .await
+            .unwrap();
     }
     settled(&subscription).await;
     runner.stop().await.unwrap();

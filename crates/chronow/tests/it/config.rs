@@ -7,7 +7,8 @@ use chronow::{Config, ErrorKind};
 use secrecy::ExposeSecret as _;
 
 fn env(pairs: &[(&str, &str)]) -> impl Fn(&str) -> Option<String> + use<> {
-    let map: BTreeMap<String, String> = pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    let map: BTreeMap<String, String> =
+        pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
     move |name| map.get(name).cloned()
 }
 
@@ -41,7 +42,10 @@ fn every_variable_is_read() {
     assert_eq!(config.warnings.len(), 1, "retries have a backoff of their own: {:?}", config.warnings);
     let redis = config.redis.unwrap();
     assert_eq!(redis.url.unwrap().expose_secret(), "redis://user:pass@host:6379/0");
-    assert_eq!(redis.cluster_nodes.iter().map(|node| node.expose_secret()).collect::<Vec<_>>(), ["host1:6379", "host2:6379"]);
+    assert_eq!(
+        redis.cluster_nodes.iter().map(|node| node.expose_secret()).collect::<Vec<_>>(),
+        ["host1:6379", "host2:6379"]
+    );
     assert_eq!(
         (redis.tls, redis.db, redis.username.as_deref(), redis.key_prefix.as_deref()),
         (Some(true), Some(3), Some("me"), Some("app:"))
@@ -49,14 +53,22 @@ fn every_variable_is_read() {
     assert_eq!(redis.password.unwrap().expose_secret(), "secret");
     assert_eq!(redis.ca_cert.unwrap().to_str(), Some("/etc/ssl/ca.pem"));
     assert_eq!(config.mongo_uri.unwrap().expose_secret(), "mongodb://localhost:27017");
-    assert_eq!((config.defaults.visibility_ms, config.defaults.max_len, config.defaults.max_payload_bytes), (5_000, 7, 1_024));
+    assert_eq!(
+        (config.defaults.visibility_ms, config.defaults.max_len, config.defaults.max_payload_bytes),
+        (5_000, 7, 1_024)
+    );
     assert!(!config.mongo_only);
 }
 
 #[test]
 fn empty_variables_count_as_not_set() {
-    let config =
-        Config::from_env(env(&[("REDIS_URL", ""), ("REDIS_USERNAME", ""), ("REDIS_DB", "0"), ("REDIS_KEY_PREFIX", "cw:")])).unwrap();
+    let config = Config::from_env(env(&[
+        ("REDIS_URL", ""),
+        ("REDIS_USERNAME", ""),
+        ("REDIS_DB", "0"),
+        ("REDIS_KEY_PREFIX", "cw:"),
+    ]))
+    .unwrap();
     assert!(config.redis.is_none(), "settings without a server are no server");
 }
 
@@ -80,16 +92,26 @@ fn wrong_variables_are_named() {
 
 #[test]
 fn a_storage_needs_its_credentials() {
-    let whole = [("SPACE_ENDPOINT", "https://s3"), ("SPACE_ACCESS_KEY", "key"), ("SPACE_SECRET_KEY", "hidden")];
+    let whole =
+        [("SPACE_ENDPOINT", "https://s3"), ("SPACE_ACCESS_KEY", "key"), ("SPACE_SECRET_KEY", "hidden")];
     for missing in 1..3 {
-        let pairs: Vec<_> = whole.iter().enumerate().filter(|(index, _)| *index != missing).map(|(_, pair)| *pair).collect();
+        let pairs: Vec<_> =
+            whole.iter().enumerate().filter(|(index, _)| *index != missing).map(|(_, pair)| *pair).collect();
         let error = Config::from_env(env(&pairs)).unwrap_err();
-        assert!(error.message().starts_with(whole[missing].0) && !error.message().contains("hidden"), "{error}");
+        assert!(
+            error.message().starts_with(whole[missing].0) && !error.message().contains("hidden"),
+            "{error}"
+        );
     }
-    assert!(Config::from_env(env(&whole[1..])).unwrap().space.is_none(), "credentials without a storage are no storage");
-    let wrong = Config::from_json(&json!({"space": {"endpoint": "s3", "accessKey": "a", "secretKey": "b"}})).unwrap_err();
+    assert!(
+        Config::from_env(env(&whole[1..])).unwrap().space.is_none(),
+        "credentials without a storage are no storage"
+    );
+    let wrong = Config::from_json(&json!({"space": {"endpoint": "s3", "accessKey": "a", "secretKey": "b"}}))
+        .unwrap_err();
     assert!(wrong.message().starts_with("space.endpoint"), "{wrong}");
-    let config = Config::from_json(&json!({"defaults": {"maxPayloadBytes": 10, "maxMessageBytes": 20}})).unwrap();
+    let config =
+        Config::from_json(&json!({"defaults": {"maxPayloadBytes": 10, "maxMessageBytes": 20}})).unwrap();
     assert_eq!((config.defaults.max_payload_bytes, config.defaults.max_message_bytes), (10, 20));
 }
 
@@ -117,15 +139,21 @@ fn what_is_said_explicitly_wins_over_the_environment() {
         ("REDIS_MAX_STREAM_LEN", "9"),
         ("CHRONOW_MONGO_ONLY", "true"),
     ]);
-    let explicit = json!({"redis": {"url": "redis://mine", "keyPrefix": "p:"}, "defaults": {"maxStreamLen": 4}});
+    let explicit =
+        json!({"redis": {"url": "redis://mine", "keyPrefix": "p:"}, "defaults": {"maxStreamLen": 4}});
     let config = Config::from_json_and_env(&explicit, variables).unwrap();
     let redis = config.redis.unwrap();
     assert_eq!(redis.url.unwrap().expose_secret(), "redis://mine");
     assert!(redis.cluster_nodes.is_empty(), "who names servers means those alone");
-    assert_eq!((redis.db, redis.key_prefix.as_deref()), (Some(5), Some("p:")), "what is not said comes from the environment");
+    assert_eq!(
+        (redis.db, redis.key_prefix.as_deref()),
+        (Some(5), Some("p:")),
+        "what is not said comes from the environment"
+    );
     assert_eq!(config.defaults.max_len, 4);
     assert!(!config.mongo_only);
-    let config = Config::from_json_and_env(&json!({"mongoOnly": true}), env(&[("REDIS_URL", "redis://x")])).unwrap();
+    let config =
+        Config::from_json_and_env(&json!({"mongoOnly": true}), env(&[("REDIS_URL", "redis://x")])).unwrap();
     assert!(config.mongo_only);
 }
 
@@ -143,6 +171,7 @@ fn wrong_values_are_named_by_their_path_and_unknown_ones_are_told() {
         let error = Config::from_json(&wrong).unwrap_err();
         assert!(error.message().starts_with(path) && !error.message().contains("secret"), "{error}");
     }
-    let config = Config::from_json(&json!({"redis": {"url": "redis://x", "keyprefix": "a"}, "default": {}})).unwrap();
+    let config =
+        Config::from_json(&json!({"redis": {"url": "redis://x", "keyprefix": "a"}, "default": {}})).unwrap();
     assert_eq!(config.warnings.len(), 2, "{:?}", config.warnings);
 }

@@ -1,5 +1,5 @@
-//! What a call of the hot tier in documents costs, in calls to the document store, documents and bytes, does not depend on what else is there: backlog,
-//! messages in flight, other subscriptions, other consumers.
+//! What a call of the hot tier in documents costs, in calls to the document store, documents and bytes, does
+//! not depend on what else is there: backlog, messages in flight, other subscriptions, other consumers.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -10,7 +10,9 @@ use async_trait::async_trait;
 use bson::{Bson, RawDocumentBuf};
 use chronos_db::documents::embedded::EmbeddedDocuments;
 use chronos_db::documents::mongo::MongoDocuments;
-use chronos_db::documents::{Batch, BuildBatch, Capabilities, Deployment, DocumentStore, Index, Namespace, Outcome, Scan, Sequence};
+use chronos_db::documents::{
+    Batch, BuildBatch, Capabilities, Deployment, DocumentStore, Index, Namespace, Outcome, Scan, Sequence,
+};
 use chronos_db::{Env, Timestamp};
 use chronow::hot::documents::DocumentsHot;
 use chronow::hot::{Advance, Delivery, HotTier, Outgoing, Settle, SubscriptionPatch, TopicPatch};
@@ -86,14 +88,22 @@ impl DocumentStore for Metered {
         self.inner.sequence_then(namespace, name, count, build).await
     }
 
-    async fn get_stored(&self, namespace: &Namespace, ids: Vec<Bson>) -> chronos_db::Result<Vec<RawDocumentBuf>> {
+    async fn get_stored(
+        &self,
+        namespace: &Namespace,
+        ids: Vec<Bson>,
+    ) -> chronos_db::Result<Vec<RawDocumentBuf>> {
         self.meter.call();
         let found = self.inner.get_stored(namespace, ids).await?;
         found.iter().for_each(|document| self.meter.read(document));
         Ok(found)
     }
 
-    fn scan_stored(&self, namespace: &Namespace, scan: Scan) -> BoxStream<'static, chronos_db::Result<RawDocumentBuf>> {
+    fn scan_stored(
+        &self,
+        namespace: &Namespace,
+        scan: Scan,
+    ) -> BoxStream<'static, chronos_db::Result<RawDocumentBuf>> {
         self.meter.call();
         let meter = Arc::clone(&self.meter);
         let read = move |found: &chronos_db::Result<RawDocumentBuf>| {
@@ -139,7 +149,10 @@ fn calm() -> SubscriptionPatch {
 
 fn messages(count: usize) -> Vec<Outgoing> {
     (0..count)
-        .map(|n| Outgoing { payload: format!("{{\"n\":{n},\"text\":\"{}\"}}", "x".repeat(50)).into(), ..Outgoing::default() })
+        .map(|n| Outgoing {
+            payload: format!("{{\"n\":{n},\"text\":\"{}\"}}", "x".repeat(50)).into(),
+            ..Outgoing::default()
+        })
         .collect()
 }
 
@@ -150,7 +163,9 @@ impl World {
         let hot: Arc<dyn HotTier> = Arc::new(DocumentsHot::new(documents, "cw-costs", Env::default()));
         let scope = Scope::new("costs", &servers::unique_name("ns")).unwrap();
         let topic = TopicName::new(&scope, "orders").unwrap();
-        hot.ensure_topic(&topic, &TopicPatch { max_len: Some(1_000_000), ..TopicPatch::default() }).await.unwrap();
+        hot.ensure_topic(&topic, &TopicPatch { max_len: Some(1_000_000), ..TopicPatch::default() })
+            .await
+            .unwrap();
         let subscription = SubscriptionName::new(&topic, "measured").unwrap();
         hot.ensure_subscription(&subscription, &patch).await.unwrap();
         Self { hot, meter, topic, subscription }
@@ -196,7 +211,10 @@ impl World {
         costs.push(("pull", self.meter.take(TIMES)));
         assert_eq!(held.len(), TIMES);
         for delivery in &held {
-            assert_eq!(self.hot.renew(&self.subscription, vec![delivery.lock.clone()]).await.unwrap(), [true]);
+            assert_eq!(
+                self.hot.renew(&self.subscription, vec![delivery.lock.clone()]).await.unwrap(),
+                [true]
+            );
         }
         costs.push(("renew", self.meter.take(TIMES)));
         for delivery in held {
@@ -226,7 +244,9 @@ impl World {
 fn assert_alike(what: &str, small: Cost, large: Cost) {
     let alike = |small: f64, large: f64, spare: f64| large <= 3.0 * small + spare;
     assert!(
-        alike(small.calls, large.calls, 2.0) && alike(small.documents, large.documents, 4.0) && alike(small.bytes, large.bytes, 4_096.0),
+        alike(small.calls, large.calls, 2.0)
+            && alike(small.documents, large.documents, 4.0)
+            && alike(small.bytes, large.bytes, 4_096.0),
         "{what} costs {small:?} in a small world and {large:?} in a large one"
     );
 }
@@ -254,7 +274,10 @@ async fn costs_do_not_grow_with_the_backlog(documents: fn() -> Arc<dyn DocumentS
         let stats = world.hot.stats(&world.topic).await.unwrap();
         assert!(stats.subscriptions[0].backlog >= backlog as u64);
         let cost = world.meter.take(1);
-        assert!(cost.bytes < 8_192.0 + 2.0 * backlog as f64, "counting {backlog} messages reads them: {cost:?}");
+        assert!(
+            cost.bytes < 8_192.0 + 2.0 * backlog as f64,
+            "counting {backlog} messages reads them: {cost:?}"
+        );
     }
     let large = found.pop().unwrap();
     assert_all_alike("with a backlog", found.pop().unwrap(), large);
@@ -348,7 +371,11 @@ async fn a_selective_filter_starves_nobody(documents: fn() -> Arc<dyn DocumentSt
         assert_eq!(first.deliveries.len(), 1, "what was found is handed out at once");
         found.push(world.meter.take(1));
         let second = world.hot.pull(&world.subscription, 10).await.unwrap();
-        assert_eq!((second.deliveries.len(), second.next_due), (0, Some(Duration::ZERO)), "a pull ends, and says that there is more");
+        assert_eq!(
+            (second.deliveries.len(), second.next_due),
+            (0, Some(Duration::ZERO)),
+            "a pull ends, and says that there is more"
+        );
         found.push(world.meter.take(1));
         let mut rest = world.pull(1).await;
         rest.extend(first.deliveries);
@@ -369,14 +396,24 @@ async fn one_long_handler_holds_back_its_own_message_only(documents: fn() -> Arc
         world.ack(some).await;
     }
     let id = id_of(&documents, &world).await;
-    let filter =
-        chronos_db::documents::Filter::gt("_id", format!("{id}/")).and(chronos_db::documents::Filter::lte("_id", format!("{id}0")));
-    let left = documents.scan(&Namespace::new("cw-costs", "cw_deliveries"), Scan { filter, ..Scan::default() }).count().await;
-    assert!(left < 5_000, "{left} documents are left of 7,000 messages that are done, because of one that is not");
+    let filter = chronos_db::documents::Filter::gt("_id", format!("{id}/"))
+        .and(chronos_db::documents::Filter::lte("_id", format!("{id}0")));
+    let left = documents
+        .scan(&Namespace::new("cw-costs", "cw_deliveries"), Scan { filter, ..Scan::default() })
+        .count()
+        .await;
+    assert!(
+        left < 5_000,
+        "{left} documents are left of 7,000 messages that are done, because of one that is not"
+    );
     // It is still held, and settled once.
     let lock = long[0].lock.clone();
     assert_eq!(world.hot.renew(&world.subscription, vec![lock.clone()]).await.unwrap(), [true]);
-    let settled = world.hot.advance(&world.subscription, Advance { settle: vec![(lock, Settle::Ack)], start: Vec::new() }).await.unwrap();
+    let settled = world
+        .hot
+        .advance(&world.subscription, Advance { settle: vec![(lock, Settle::Ack)], start: Vec::new() })
+        .await
+        .unwrap();
     assert_eq!(settled.settled, [chronow::hot::Settled::Done]);
     let stats = world.hot.stats(&world.topic).await.unwrap();
     assert_eq!((stats.length, stats.subscriptions[0].acked), (0, 7_001));
@@ -385,7 +422,8 @@ async fn one_long_handler_holds_back_its_own_message_only(documents: fn() -> Arc
 /// The id with which the documents of the measured subscription begin.
 async fn id_of(documents: &Arc<dyn DocumentStore>, world: &World) -> String {
     let key = format!("t/costs:{}:orders", world.topic.scope().namespace());
-    let topic = documents.get(&Namespace::new("cw-costs", "cw_topics"), vec![key.into()]).await.unwrap().remove(0);
+    let topic =
+        documents.get(&Namespace::new("cw-costs", "cw_topics"), vec![key.into()]).await.unwrap().remove(0);
     topic.get_array("subs").unwrap()[0].as_document().unwrap().get_str("i").unwrap().to_owned()
 }
 
@@ -396,7 +434,11 @@ async fn dead_letters_that_are_kept_are_not_read_again() {
     let chronow = Chronow::with_hot(Arc::clone(&world.hot), &Config::default(), Some(&chronos)).unwrap();
     let bus = chronow.bus().tenant("costs").unwrap().namespace(world.topic.scope().namespace()).unwrap();
     let subscription = bus.topic("orders").unwrap().subscription("measured").unwrap();
-    let large = Outgoing { payload: vec![b'x'; 100_000].into(), content_type: "text/plain".to_owned(), ..Outgoing::default() };
+    let large = Outgoing {
+        payload: vec![b'x'; 100_000].into(),
+        content_type: "text/plain".to_owned(),
+        ..Outgoing::default()
+    };
     world.hot.publish(&world.topic, vec![large; 30]).await.unwrap();
     for message in subscription.receive_bytes(30).await.unwrap() {
         message.dead_letter("no").await.unwrap();
@@ -412,7 +454,10 @@ async fn dead_letters_that_are_kept_are_not_read_again() {
             assert_eq!(subscription.redrive().ids(["absent"]).await.unwrap(), 0);
         }
         let cost = world.meter.take(5);
-        assert!(cost.bytes < 50_000.0 && cost.calls < 20.0, "looking whether 30 letters are kept costs {cost:?}");
+        assert!(
+            cost.bytes < 50_000.0 && cost.calls < 20.0,
+            "looking whether 30 letters are kept costs {cost:?}"
+        );
     }
     assert_eq!(subscription.redrive().await.unwrap(), 30);
     chronow.close().await.unwrap();

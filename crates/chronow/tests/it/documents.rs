@@ -50,10 +50,13 @@ async fn ready(hot: &Arc<dyn HotTier>) -> (TopicName, SubscriptionName) {
 
 fn numbered(from: usize, to: usize, keys: usize) -> Vec<Outgoing> {
     let key = |n: usize| (keys > 0).then(|| format!("key-{}", n % keys));
-    (from..to).map(|n| Outgoing { payload: n.to_string().into(), key: key(n), ..Outgoing::default() }).collect()
+    (from..to)
+        .map(|n| Outgoing { payload: n.to_string().into(), key: key(n), ..Outgoing::default() })
+        .collect()
 }
 
-/// Consumers on hot tiers of their own take what publishers on theirs send; every message is handled once, those of a key in order.
+/// Consumers on hot tiers of their own take what publishers on theirs send; every message is handled once,
+/// those of a key in order.
 async fn share(hots: Vec<Arc<dyn HotTier>>, keys: usize) {
     const MESSAGES: usize = 600;
     let (topic, subscription) = ready(&hots[0]).await;
@@ -63,21 +66,34 @@ async fn share(hots: Vec<Arc<dyn HotTier>>, keys: usize) {
         tokio::spawn(async move {
             let (mut seen, begun) = (Vec::new(), Instant::now());
             while acked.load(Ordering::SeqCst) < MESSAGES {
-                assert!(begun.elapsed() < Duration::from_secs(120), "{} of {MESSAGES} came", acked.load(Ordering::SeqCst));
+                assert!(
+                    begun.elapsed() < Duration::from_secs(120),
+                    "{} of {MESSAGES} came",
+                    acked.load(Ordering::SeqCst)
+                );
                 let pulled = hot.pull(&subscription, 25).await.unwrap();
                 if pulled.deliveries.is_empty() {
-                    hot.wait(&subscription, pulled.next_due.unwrap_or(Duration::MAX).min(Duration::from_millis(50))).await.unwrap();
+                    hot.wait(
+                        &subscription,
+                        pulled.next_due.unwrap_or(Duration::MAX).min(Duration::from_millis(50)),
+                    )
+                    .await
+                    .unwrap();
                     continue;
                 }
                 let locks: Vec<_> = pulled.deliveries.iter().map(|delivery| delivery.lock.clone()).collect();
-                let started = hot.advance(&subscription, Advance { settle: Vec::new(), start: locks.clone() }).await.unwrap();
+                let started = hot
+                    .advance(&subscription, Advance { settle: Vec::new(), start: locks.clone() })
+                    .await
+                    .unwrap();
                 assert!(started.started.iter().all(|started| *started));
                 for delivery in pulled.deliveries {
                     let n: usize = std::str::from_utf8(&delivery.payload).unwrap().parse().unwrap();
                     seen.push((hot.now().await.unwrap(), n));
                 }
                 let settle = locks.into_iter().map(|lock| (lock, Settle::Ack)).collect();
-                let settled = hot.advance(&subscription, Advance { settle, start: Vec::new() }).await.unwrap();
+                let settled =
+                    hot.advance(&subscription, Advance { settle, start: Vec::new() }).await.unwrap();
                 assert!(settled.settled.iter().all(|settled| *settled == Settled::Done));
                 acked.fetch_add(settled.settled.len(), Ordering::SeqCst);
             }
@@ -96,13 +112,19 @@ async fn share(hots: Vec<Arc<dyn HotTier>>, keys: usize) {
         let mut last = BTreeMap::new();
         for (at, n) in &seen {
             let before = last.insert(n % keys, (*at, *n));
-            assert!(before.is_none_or(|(then, before)| before < *n || then == *at), "{n} came after {before:?}");
+            assert!(
+                before.is_none_or(|(then, before)| before < *n || then == *at),
+                "{n} came after {before:?}"
+            );
         }
     }
     numbers.sort_unstable();
     assert_eq!(numbers, (0..MESSAGES).collect::<Vec<_>>(), "every message once");
     let stats = hots[0].stats(&topic).await.unwrap();
-    assert_eq!((stats.length, stats.subscriptions[0].acked, stats.subscriptions[0].deliveries), (0, MESSAGES as u64, MESSAGES as u64));
+    assert_eq!(
+        (stats.length, stats.subscriptions[0].acked, stats.subscriptions[0].deliveries),
+        (0, MESSAGES as u64, MESSAGES as u64)
+    );
 }
 
 fn on_one_file(folder: &TempDir) -> Vec<Arc<dyn HotTier>> {
@@ -135,7 +157,8 @@ async fn a_pull_of_a_hundred_is_one_batch_and_settling_them_another() {
     // What was looked up is good enough for a second, which must not pass on a slow machine.
     let env = Env { clock: Arc::new(MockClock::default()), ..Env::default() };
     let documents = Arc::new(EmbeddedDocuments::open(Path::new(":memory:"), env.clone()).unwrap());
-    let hot: Arc<dyn HotTier> = Arc::new(DocumentsHot::new(decorate(documents, counting.clone()), "cw-suite", env));
+    let hot: Arc<dyn HotTier> =
+        Arc::new(DocumentsHot::new(decorate(documents, counting.clone()), "cw-suite", env));
     let (topic, subscription) = ready(&hot).await;
     hot.pull(&subscription, 1).await.unwrap();
     counting.take();
@@ -170,7 +193,8 @@ async fn what_is_settled_leaves_no_documents_behind() {
         }
     }
     let begun = Instant::now();
-    while count(&documents, "cw_deliveries").await + count(&documents, "cw_messages").await > 0 && begun.elapsed() < Duration::from_secs(60)
+    while count(&documents, "cw_deliveries").await + count(&documents, "cw_messages").await > 0
+        && begun.elapsed() < Duration::from_secs(60)
     {
         // An idle puller tidies up, now and then.
         assert!(hot.pull(&subscription, 1).await.unwrap().deliveries.is_empty());

@@ -1,4 +1,5 @@
-//! What the hot tier in documents keeps when publishers and consumers die, or stall, between any two steps, on a store without transactions.
+//! What the hot tier in documents keeps when publishers and consumers die, or stall, between any two steps,
+//! on a store without transactions.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -11,11 +12,14 @@ use bson::{Bson, RawDocumentBuf};
 use bytes::Bytes;
 use chronos_db::documents::embedded::EmbeddedDocuments;
 use chronos_db::documents::{
-    Batch, BuildBatch, Capabilities, Deployment, DocumentStore, Index, Namespace, Operation, Outcome, Scan, Sequence,
+    Batch, BuildBatch, Capabilities, Deployment, DocumentStore, Index, Namespace, Operation, Outcome, Scan,
+    Sequence,
 };
 use chronos_db::{Env, Error, Result, Timestamp};
 use chronow::hot::documents::DocumentsHot;
-use chronow::hot::{Advance, Delivery, HotTier, Outgoing, Select, Settle, Settled, SubscriptionPatch, TopicPatch, When};
+use chronow::hot::{
+    Advance, Delivery, HotTier, Outgoing, Select, Settle, Settled, SubscriptionPatch, TopicPatch, When,
+};
 use chronow::{Chronow, Config, Message, Scope, SubscriptionName, TopicName};
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
@@ -25,7 +29,8 @@ use tokio::sync::Notify;
 
 use crate::tiers::{TIMEOUT, until};
 
-/// A client that sees the embedded store as one without transactions, that dies after some writes, and whose next write can be held back.
+/// A client that sees the embedded store as one without transactions, that dies after some writes, and whose
+/// next write can be held back.
 #[derive(Debug)]
 struct Mortal {
     inner: Arc<dyn DocumentStore>,
@@ -39,7 +44,13 @@ struct Mortal {
 impl Mortal {
     fn new(inner: &Arc<dyn DocumentStore>, writes: i64) -> Arc<Self> {
         let (held, go) = (Notify::new(), Notify::new());
-        Arc::new(Self { inner: inner.clone(), left: AtomicI64::new(writes), holds: AtomicBool::new(false), held, go })
+        Arc::new(Self {
+            inner: inner.clone(),
+            left: AtomicI64::new(writes),
+            holds: AtomicBool::new(false),
+            held,
+            go,
+        })
     }
 
     async fn step(&self) -> Result<()> {
@@ -79,9 +90,15 @@ impl DocumentStore for Mortal {
         order.sort_by_key(|at| depth(*at));
         let mut outcomes = vec![Outcome::Skipped; operations.len()];
         // A command carries many writes; dying in the middle of each of them would take too long to try.
-        for part in order.chunk_by(|a, b| depth(*a) == depth(*b)).flat_map(|stage| stage.chunks(stage.len().div_ceil(2))) {
-            let part: Vec<usize> =
-                part.iter().copied().filter(|at| operations[*at].requires.is_none_or(|r| outcomes[r] == Outcome::Applied)).collect();
+        for part in order
+            .chunk_by(|a, b| depth(*a) == depth(*b))
+            .flat_map(|stage| stage.chunks(stage.len().div_ceil(2)))
+        {
+            let part: Vec<usize> = part
+                .iter()
+                .copied()
+                .filter(|at| operations[*at].requires.is_none_or(|r| outcomes[r] == Outcome::Applied))
+                .collect();
             if part.is_empty() {
                 continue;
             }
@@ -100,7 +117,13 @@ impl DocumentStore for Mortal {
         self.inner.sequence(namespace, name, count).await
     }
 
-    async fn sequence_then(&self, namespace: &Namespace, name: &str, count: u32, build: BuildBatch) -> Result<(Sequence, Vec<Outcome>)> {
+    async fn sequence_then(
+        &self,
+        namespace: &Namespace,
+        name: &str,
+        count: u32,
+        build: BuildBatch,
+    ) -> Result<(Sequence, Vec<Outcome>)> {
         let sequence = self.sequence(namespace, name, count).await?;
         Ok((sequence, self.apply(build(sequence)?).await?))
     }
@@ -149,7 +172,8 @@ impl World {
     async fn new() -> Self {
         let clock = Arc::new(MockClock::default());
         let env = Env { clock: clock.clone(), ..Env::default() };
-        let store: Arc<dyn DocumentStore> = Arc::new(EmbeddedDocuments::open(Path::new(":memory:"), env.clone()).unwrap());
+        let store: Arc<dyn DocumentStore> =
+            Arc::new(EmbeddedDocuments::open(Path::new(":memory:"), env.clone()).unwrap());
         let topic = TopicName::new(&Scope::new("t", "n").unwrap(), "orders").unwrap();
         let subscription = SubscriptionName::new(&topic, "s").unwrap();
         let world = Self { clock, env, store, topic, subscription };
@@ -178,7 +202,8 @@ impl World {
         self.store.now().await.unwrap()
     }
 
-    /// Pulls and acknowledges until nothing has come for a long time; returns what came, with how often it had been started before.
+    /// Pulls and acknowledges until nothing has come for a long time; returns what came, with how often it
+    /// had been started before.
     async fn drain(&self, hot: &Arc<dyn HotTier>) -> Vec<(String, u32)> {
         let mut seen = Vec::new();
         for _ in 0..12 {
@@ -189,7 +214,11 @@ impl World {
                 }
                 seen.extend(pulled.iter().map(|delivery| (said(delivery), delivery.deliveries)));
                 let locks: Vec<_> = pulled.into_iter().map(|delivery| delivery.lock).collect();
-                let started = hot.advance(&self.subscription, Advance { settle: Vec::new(), start: locks.clone() }).await.unwrap().started;
+                let started = hot
+                    .advance(&self.subscription, Advance { settle: Vec::new(), start: locks.clone() })
+                    .await
+                    .unwrap()
+                    .started;
                 let held = locks.into_iter().zip(started).filter(|(_, started)| *started);
                 let settle = held.map(|(lock, _)| (lock, Settle::Ack)).collect();
                 hot.advance(&self.subscription, Advance { settle, start: Vec::new() }).await.unwrap();
@@ -225,7 +254,12 @@ async fn a_publisher_that_dies_anywhere_leaves_a_whole_batch_or_none() {
         let mut seen: Vec<String> = world.drain(&second).await.into_iter().map(|(text, _)| text).collect();
         assert!(seen.contains(&"after".to_owned()), "what was published after the death comes");
         seen.retain(|text| text != "after");
-        assert!(seen.is_empty() || seen.len() == batch.len(), "dying after {writes} writes left {} of {}", seen.len(), batch.len());
+        assert!(
+            seen.is_empty() || seen.len() == batch.len(),
+            "dying after {writes} writes left {} of {}",
+            seen.len(),
+            batch.len()
+        );
         assert!(told.is_err() || seen.len() == batch.len(), "what was accepted came");
         assert_eq!(seen.iter().collect::<BTreeSet<_>>().len(), seen.len(), "nothing came twice");
 
@@ -256,7 +290,11 @@ async fn a_consumer_that_dies_anywhere_loses_nothing_and_exceeds_no_limit() {
                         continue;
                     }
                     let fails = said(&delivery).parse::<u32>().unwrap() % 4 == 1 && delivery.deliveries == 0;
-                    let settle = if fails { Settle::Retry { delay: None, reason: "first".to_owned() } } else { Settle::Ack };
+                    let settle = if fails {
+                        Settle::Retry { delay: None, reason: "first".to_owned() }
+                    } else {
+                        Settle::Ack
+                    };
                     let settle = Advance { settle: vec![(delivery.lock.clone(), settle)], start: Vec::new() };
                     let settled = dying.advance(&world.subscription, settle).await?.settled[0];
                     if settled == Settled::Done && !fails {
@@ -277,13 +315,19 @@ async fn a_consumer_that_dies_anywhere_loses_nothing_and_exceeds_no_limit() {
         for n in 0..12 {
             let times = texts.iter().filter(|text| ***text == n.to_string()).count();
             let expected = usize::from(!acked.contains(&n.to_string()));
-            assert!(times <= expected, "{n} came {times} times after {writes} writes, acknowledged: {acked:?}");
+            assert!(
+                times <= expected,
+                "{n} came {times} times after {writes} writes, acknowledged: {acked:?}"
+            );
             // An acknowledgement may have taken place though its answer was lost.
             assert!(times == expected || died, "{n} was lost after {writes} writes");
         }
         assert!(seen.iter().all(|(_, before)| *before <= 2), "the limit holds: {seen:?}");
         let stats = healthy.stats(&world.topic).await.unwrap();
-        assert_eq!(stats.subscriptions[0].acked, 12, "everything was handled, after {writes} writes: {stats:?}");
+        assert_eq!(
+            stats.subscriptions[0].acked, 12,
+            "everything was handled, after {writes} writes: {stats:?}"
+        );
         assert_eq!(stats.length, 0);
         if !died {
             return;
@@ -339,7 +383,11 @@ async fn a_publisher_that_stalls_beyond_the_grace_is_accepted_once_behind_the_ot
     mortal.held.notified().await;
     quick.publish(&world.topic, vec![message("quick")]).await.unwrap();
     let pulled = quick.pull(&world.subscription, 10).await.unwrap();
-    assert_eq!(pulled.deliveries.iter().map(said).collect::<Vec<_>>(), ["first"], "a number that is being written is not passed");
+    assert_eq!(
+        pulled.deliveries.iter().map(said).collect::<Vec<_>>(),
+        ["first"],
+        "a number that is being written is not passed"
+    );
     assert!(pulled.next_due.is_some());
     world.pass(3_000);
     let mut seen: Vec<String> = world.drain(&quick).await.into_iter().map(|(text, _)| text).collect();
@@ -359,11 +407,15 @@ async fn what_lies_behind_hundreds_of_closed_places_comes_after_a_few_calls() {
     dying.publish(&world.topic, (0..1_100).map(message).collect()).await.unwrap_err();
     let (healthy, mortal) = world.client(FOREVER);
     healthy.publish(&world.topic, vec![message("behind")]).await.unwrap();
-    assert!(healthy.pull(&world.subscription, 10).await.unwrap().deliveries.is_empty(), "places that are being written are not passed");
+    assert!(
+        healthy.pull(&world.subscription, 10).await.unwrap().deliveries.is_empty(),
+        "places that are being written are not passed"
+    );
     world.pass(2_500);
 
     let counting = Counting::<Call>::new();
-    let hot: Arc<dyn HotTier> = Arc::new(DocumentsHot::new(decorate(mortal, counting.clone()), "cw", world.env.clone()));
+    let hot: Arc<dyn HotTier> =
+        Arc::new(DocumentsHot::new(decorate(mortal, counting.clone()), "cw", world.env.clone()));
     let mut pulls = 0;
     let seen = loop {
         let pulled = hot.pull(&world.subscription, 10).await.unwrap();
@@ -470,7 +522,8 @@ async fn a_dead_letter_survives_whoever_dies_making_it() {
 #[tokio::test]
 async fn a_runner_does_not_take_a_store_that_does_not_answer_for_one_without_messages() {
     let failing = Failing::<Call>::new();
-    let documents: Arc<dyn DocumentStore> = Arc::new(EmbeddedDocuments::open(Path::new(":memory:"), Env::default()).unwrap());
+    let documents: Arc<dyn DocumentStore> =
+        Arc::new(EmbeddedDocuments::open(Path::new(":memory:"), Env::default()).unwrap());
     let hot = Arc::new(DocumentsHot::new(decorate(documents.clone(), failing.clone()), "cw", Env::default()));
     let healthy = DocumentsHot::new(documents, "cw", Env::default());
     let chronow = Chronow::with_hot(hot, &Config::default(), None).unwrap();
@@ -506,7 +559,8 @@ async fn a_runner_does_not_take_a_store_that_does_not_answer_for_one_without_mes
 
 #[tokio::test]
 async fn a_runner_sleeps_while_its_pull_is_under_way_also_when_a_message_becomes_due() {
-    let store: Arc<dyn DocumentStore> = Arc::new(EmbeddedDocuments::open(Path::new(":memory:"), Env::default()).unwrap());
+    let store: Arc<dyn DocumentStore> =
+        Arc::new(EmbeddedDocuments::open(Path::new(":memory:"), Env::default()).unwrap());
     let clock = Arc::new(MockClock::default());
     let delaying = Delaying::<Call>::new(clock.clone());
     let connect = |store| {
@@ -516,9 +570,17 @@ async fn a_runner_sleeps_while_its_pull_is_under_way_also_when_a_message_becomes
     let (healthy, held_back) = (connect(store.clone()), connect(decorate(store, delaying.clone())));
     let topic = healthy.bus().topic("orders").unwrap();
     topic.ensure().await.unwrap();
-    topic.subscription("s").unwrap().ensure().backoff([Duration::from_secs(2)]).jitter_percent(0).await.unwrap();
+    topic
+        .subscription("s")
+        .unwrap()
+        .ensure()
+        .backoff([Duration::from_secs(2)])
+        .jitter_percent(0)
+        .await
+        .unwrap();
     let subscription = held_back.bus().topic("orders").unwrap().subscription("s").unwrap();
-    let fails = |message: Message<Bytes>| async move { if message.deliveries() == 1 { Err("once") } else { Ok(()) } };
+    let fails =
+        |message: Message<Bytes>| async move { if message.deliveries() == 1 { Err("once") } else { Ok(()) } };
     let runner = subscription.run_bytes(fails).start().await.unwrap();
     topic.publish(&1).await.unwrap();
     until("it is to be tried again", || async { subscription.stats().await.unwrap().scheduled == 1 }).await;
@@ -532,7 +594,8 @@ async fn a_runner_sleeps_while_its_pull_is_under_way_also_when_a_message_becomes
         std::thread::sleep(TIMEOUT);
         in_vain.send(())
     });
-    // A clock that stands moves when everybody sleeps, and only then: to the end of this minute past the time at which the first is due.
+    // A clock that stands moves when everybody sleeps, and only then: to the end of this minute past the time
+    // at which the first is due.
     tokio::time::pause();
     tokio::select! {
         () = tokio::time::sleep(Duration::from_secs(60)) => {}
@@ -548,12 +611,15 @@ async fn a_runner_sleeps_while_its_pull_is_under_way_also_when_a_message_becomes
 
 #[tokio::test]
 async fn who_watches_keys_hears_of_an_interruption_and_of_every_change_in_it() {
-    let documents: Arc<dyn DocumentStore> = Arc::new(EmbeddedDocuments::open(Path::new(":memory:"), Env::default()).unwrap());
+    let documents: Arc<dyn DocumentStore> =
+        Arc::new(EmbeddedDocuments::open(Path::new(":memory:"), Env::default()).unwrap());
     let failing = Failing::<Call>::new();
     let healthy = DocumentsHot::new(documents.clone(), "cw", Env::default());
     let interrupted = DocumentsHot::new(decorate(documents, failing.clone()), "cw", Env::default());
     let scope = Scope::new("t", "n").unwrap();
-    let set = async |key| healthy.set(&scope, key, Some(Bytes::from("1")), "application/json", None, When::Always).await;
+    let set = async |key| {
+        healthy.set(&scope, key, Some(Bytes::from("1")), "application/json", None, When::Always).await
+    };
     let mut changes = interrupted.watch(&scope, "k").await.unwrap();
     set("k1").await.unwrap();
     assert_eq!(changes.next().await.unwrap().unwrap().key, "k1");

@@ -77,7 +77,10 @@ async fn a_message_that_expires_is_a_dead_letter_and_an_idle_subscription_goes(s
     topic.publish(&1).await.unwrap();
     topic.publish(&2).ttl(Duration::from_secs(600)).await.unwrap();
     let published = chronow.hot().now().await.unwrap();
-    until("the first is too old", || async { chronow.hot().now().await.unwrap().as_millis() > published.as_millis() + 1 }).await;
+    until("the first is too old", || async {
+        chronow.hot().now().await.unwrap().as_millis() > published.as_millis() + 1
+    })
+    .await;
     until("the first expires", || async {
         for message in subscription.receive::<u32>(10).await.unwrap() {
             assert_eq!(message.payload, 2);
@@ -87,8 +90,10 @@ async fn a_message_that_expires_is_a_dead_letter_and_an_idle_subscription_goes(s
     })
     .await;
     assert_eq!(subscription.dead_letters().await.unwrap().0[0].reason, "expired");
-    until("the idle one is gone", || async { topic.subscriptions().await.unwrap() == ["s"] || idle.options().await.unwrap().is_none() })
-        .await;
+    until("the idle one is gone", || async {
+        topic.subscriptions().await.unwrap() == ["s"] || idle.options().await.unwrap().is_none()
+    })
+    .await;
 }
 
 async fn a_copy_may_be_asked_for_one_message(stores: Stores) {
@@ -104,7 +109,10 @@ async fn a_copy_may_be_asked_for_one_message(stores: Stores) {
     until("the copy is made", || async { copies.get("t", kept.as_str()).await.unwrap().is_some() }).await;
     assert_eq!(copies.get("t", kept.as_str()).await.unwrap().unwrap().headers, Some(json!({"type": "x"})));
     let received = subscription.receive::<Value>(10).await.unwrap();
-    assert!(received.iter().all(|message| message.headers().keys().all(|name| name == "type")), "handlers see their headers alone");
+    assert!(
+        received.iter().all(|message| message.headers().keys().all(|name| name == "type")),
+        "handlers see their headers alone"
+    );
     assert_eq!(received.len(), 3);
     subscription.ack_all(received).await.unwrap();
     until("nothing is held", || async { topic.stats().await.unwrap().length == 0 }).await;
@@ -166,13 +174,20 @@ async fn a_trace_goes_along(stores: Stores) {
     topic.ensure().await.unwrap();
     let subscription = topic.subscription("s").unwrap();
     subscription.ensure().await.unwrap();
-    let trace = TraceContext::new("0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331", true).unwrap().with_state("vendor=1");
+    let trace = TraceContext::new("0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331", true)
+        .unwrap()
+        .with_state("vendor=1");
     topic.publish(&1).trace(&trace).await.unwrap();
     topic.publish(&2).traceparent(trace.to_string()).tracestate("a=b").await.unwrap();
     topic.publish(&3).traceparent("").tracestate("").await.unwrap();
     topic.publish(&4).traceparent("not one").await.unwrap();
-    let traces: Vec<_> =
-        subscription.receive::<u32>(4).await.unwrap().iter().map(|message| (message.trace(), message.headers().len())).collect();
+    let traces: Vec<_> = subscription
+        .receive::<u32>(4)
+        .await
+        .unwrap()
+        .iter()
+        .map(|message| (message.trace(), message.headers().len()))
+        .collect();
     assert_eq!(traces, [(Some(trace.clone()), 2), (Some(trace.with_state("a=b")), 2), (None, 0), (None, 1)]);
 }
 
@@ -203,7 +218,11 @@ async fn counts_and_lag_are_told_to_prometheus(stores: Stores) {
     topic.publish(&9).await.unwrap();
     let text = chronow.bus().prometheus().await.unwrap();
     let of = r#"{tenant="default",namespace="default",topic="t",subscription="quoted\""}"#;
-    for line in [format!("chronow_backlog{of} 1"), format!("chronow_dead_letters{of} 0"), "# TYPE chronow_lag_seconds gauge".to_owned()] {
+    for line in [
+        format!("chronow_backlog{of} 1"),
+        format!("chronow_dead_letters{of} 0"),
+        "# TYPE chronow_lag_seconds gauge".to_owned(),
+    ] {
         assert!(text.lines().any(|found| found == line), "{line} is missing in {text}");
     }
 }
@@ -219,7 +238,10 @@ async fn bytes_are_received_and_deferred_as_they_are(stores: Stores) {
     assert_eq!((message.payload.as_ref(), message.content_type()), (&b"\xff\0"[..], "x/y"));
     message.defer().await.unwrap();
     let mut stream = subscription.consume_bytes().await.unwrap();
-    assert!(tokio::time::timeout(Duration::from_millis(200), stream.next()).await.is_err(), "it is set aside");
+    assert!(
+        tokio::time::timeout(Duration::from_millis(200), stream.next()).await.is_err(),
+        "it is set aside"
+    );
     let message = subscription.fetch_deferred_bytes(vec![id]).await.unwrap().remove(0);
     assert_eq!((message.payload.as_ref(), message.deliveries()), (&b"\xff\0"[..], 2));
     message.ack().await.unwrap();

@@ -1,4 +1,5 @@
-//! Topics and subscriptions in documents that are removed and made anew while another process, held up at any of its steps, is at work on those before.
+//! Topics and subscriptions in documents that are removed and made anew while another process, held up at any
+//! of its steps, is at work on those before.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -56,7 +57,11 @@ impl Gate {
 }
 
 impl Layer<Call> for Gate {
-    fn around<'a, T: Send + 'a>(&'a self, call: Call, inner: BoxFuture<'a, chronos_db::Result<T>>) -> BoxFuture<'a, chronos_db::Result<T>> {
+    fn around<'a, T: Send + 'a>(
+        &'a self,
+        call: Call,
+        inner: BoxFuture<'a, chronos_db::Result<T>>,
+    ) -> BoxFuture<'a, chronos_db::Result<T>> {
         let pass = self.pass(call);
         async move {
             pass.await;
@@ -99,11 +104,17 @@ impl Work {
         match self {
             Self::RemoveTopic => hot.delete_topic(sub.topic()).await.map(|_| none),
             Self::RemoveSubscription => hot.delete_subscription(&sub).await.map(|_| none),
-            Self::MakeTopic => {
-                hot.ensure_topic(sub.topic(), &TopicPatch { max_len: Some(1_000), ..TopicPatch::default() }).await.map(|_| none)
+            Self::MakeTopic => hot
+                .ensure_topic(sub.topic(), &TopicPatch { max_len: Some(1_000), ..TopicPatch::default() })
+                .await
+                .map(|_| none),
+            Self::MakeSubscription => {
+                hot.ensure_subscription(&sub, &SubscriptionPatch::default()).await.map(|_| none)
             }
-            Self::MakeSubscription => hot.ensure_subscription(&sub, &SubscriptionPatch::default()).await.map(|_| none),
-            Self::Publish => hot.publish(sub.topic(), (0..3).map(|n| message(&format!("slow {n}"))).collect()).await.map(|_| none),
+            Self::Publish => hot
+                .publish(sub.topic(), (0..3).map(|n| message(&format!("slow {n}"))).collect())
+                .await
+                .map(|_| none),
             Self::Pull => hot.pull(&sub, 2).await.map(|pulled| texts(&pulled.deliveries)),
             Self::Purge => hot.purge(sub.topic()).await.map(|_| none),
         }
@@ -148,8 +159,15 @@ async fn what_was_made_since_is_left_alone(documents: Arc<dyn DocumentStore>) {
         Arc::new(DocumentsHot::new(documents, "cw-generations", Env::default()))
     };
     let fast = hot(Arc::clone(&documents));
-    let work =
-        [Work::RemoveTopic, Work::RemoveSubscription, Work::MakeTopic, Work::MakeSubscription, Work::Publish, Work::Pull, Work::Purge];
+    let work = [
+        Work::RemoveTopic,
+        Work::RemoveSubscription,
+        Work::MakeTopic,
+        Work::MakeSubscription,
+        Work::Publish,
+        Work::Pull,
+        Work::Purge,
+    ];
     for (work, with_topic) in work.into_iter().flat_map(|work| [(work, true), (work, false)]) {
         if matches!((work, with_topic), (Work::Purge, false)) {
             // It removes what is published meanwhile, too.
@@ -163,7 +181,8 @@ async fn what_was_made_since_is_left_alone(documents: Arc<dyn DocumentStore>) {
             fast.ensure_subscription(&sub, &SubscriptionPatch::default()).await.unwrap();
             publish(&*fast, topic, 0..3).await;
             let gate = Gate::at(step, work.removes());
-            let slow = tokio::spawn(work.run(hot(decorate(Arc::clone(&documents), Arc::clone(&gate))), sub.clone()));
+            let slow =
+                tokio::spawn(work.run(hot(decorate(Arc::clone(&documents), Arc::clone(&gate))), sub.clone()));
             let mut reached = gate.reached.subscribe();
             while !slow.is_finished() && !*reached.borrow_and_update() {
                 tokio::time::sleep(Duration::from_millis(1)).await;
@@ -196,10 +215,14 @@ async fn what_was_made_since_is_left_alone(documents: Arc<dyn DocumentStore>) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_made_since_is_left_alone_on_embedded() {
-    what_was_made_since_is_left_alone(Arc::new(EmbeddedDocuments::open(":memory:", Env::default()).unwrap())).await;
+    what_was_made_since_is_left_alone(Arc::new(EmbeddedDocuments::open(":memory:", Env::default()).unwrap()))
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_made_since_is_left_alone_on_mongo() {
-    what_was_made_since_is_left_alone(Arc::new(MongoDocuments::new(servers::mongo_rs_uri().into(), Env::default()).unwrap())).await;
+    what_was_made_since_is_left_alone(Arc::new(
+        MongoDocuments::new(servers::mongo_rs_uri().into(), Env::default()).unwrap(),
+    ))
+    .await;
 }

@@ -39,7 +39,8 @@ async fn a_large_payload_arrives_whole_by_every_way(stores: Stores) {
     let chronow = stores.connect().await;
     let (topic, subscription) = topic(&chronow).await;
     let drafts = (0..4).map(|n| Draft::json(&large(n)).header("n", n.to_string()).key("k"));
-    let ids: Vec<String> = topic.publish_batch(drafts).await.unwrap().into_iter().map(|published| published.id).collect();
+    let ids: Vec<String> =
+        topic.publish_batch(drafts).await.unwrap().into_iter().map(|published| published.id).collect();
     assert_eq!(stores.objects().await.len(), 4);
     let peeked = subscription.peek(10).await.unwrap();
     let first: Value = Value::parse(&peeked[0].payload).unwrap();
@@ -94,7 +95,10 @@ async fn a_large_payload_goes_when_nobody_needs_it_any_more(stores: Stores) {
     assert_eq!(message.payload, large(1));
     message.ack().await.unwrap();
     until("the payload is removed", || async { stores.objects().await.is_empty() }).await;
-    until("nothing is held", || async { chronow.bus().topic("films").unwrap().stats().await.unwrap().length == 0 }).await;
+    until("nothing is held", || async {
+        chronow.bus().topic("films").unwrap().stats().await.unwrap().length == 0
+    })
+    .await;
 }
 
 async fn a_large_dead_letter_is_shown_whole_and_can_be_redriven(stores: Stores) {
@@ -180,7 +184,11 @@ async fn purging_and_deleting_a_topic_remove_large_payloads(stores: Stores) {
     let begun = std::time::Instant::now();
     while begun.elapsed() < Duration::from_millis(2_500) {
         let (dead, _) = subscription.dead_letters().await.unwrap();
-        assert_eq!(serde_json::from_slice::<Value>(&dead[0].payload).unwrap(), large(1), "a dead letter needs its payload");
+        assert_eq!(
+            serde_json::from_slice::<Value>(&dead[0].payload).unwrap(),
+            large(1),
+            "a dead letter needs its payload"
+        );
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     assert!(topic.delete().await.unwrap());
@@ -204,7 +212,10 @@ async fn a_large_message_that_expires_takes_its_payload_with_it_in_the_end(store
     let (topic, subscription) = topic(&chronow).await;
     topic.publish(&large(1)).ttl(Duration::from_millis(1)).await.unwrap();
     let published = chronow.hot().now().await.unwrap();
-    until("it is too old", || async { chronow.hot().now().await.unwrap().as_millis() - published.as_millis() > 10 }).await;
+    until("it is too old", || async {
+        chronow.hot().now().await.unwrap().as_millis() - published.as_millis() > 10
+    })
+    .await;
     until("it expires", || async {
         assert!(subscription.receive::<Value>(1).await.unwrap().is_empty());
         subscription.stats().await.unwrap().dead_letters == 1

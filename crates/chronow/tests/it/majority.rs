@@ -1,4 +1,5 @@
-//! MongoDB where a primary is there and nothing it writes is ever on a majority: two members and an arbiter, of which one member is away.
+//! MongoDB where a primary is there and nothing it writes is ever on a majority: two members and an arbiter,
+//! of which one member is away.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -20,7 +21,9 @@ fn message(text: &str) -> Outgoing {
     Outgoing { payload: text.to_owned().into(), ..Outgoing::default() }
 }
 
-fn ended<'a, T>(work: impl Future<Output = Result<T>> + Send + 'a) -> BoxFuture<'a, std::result::Result<(), String>> {
+fn ended<'a, T>(
+    work: impl Future<Output = Result<T>> + Send + 'a,
+) -> BoxFuture<'a, std::result::Result<(), String>> {
     async move {
         let begun = Instant::now();
         let error = work.await.map(drop);
@@ -55,16 +58,24 @@ async fn every_call_of_the_bus_ends_where_nothing_is_ever_on_a_majority() {
     let primary = set.primary().await;
     set.kill(set.others(primary)[0]);
 
-    let settle = |how| Advance { settle: vec![(held[0].lock.clone(), how)], start: vec![held[1].lock.clone()] };
+    let settle =
+        |how| Advance { settle: vec![(held[0].lock.clone(), how)], start: vec![held[1].lock.clone()] };
     let mut works = Vec::new();
-    for (name, hot) in [("a process that knows", &known), ("one that begins", &again), ("one that begins anew", &fresh)] {
+    for (name, hot) in
+        [("a process that knows", &known), ("one that begins", &again), ("one that begins anew", &fresh)]
+    {
         let (topic, sub, scope) = (&topic, &sub, &scope);
         let work: Vec<(&str, BoxFuture<'_, std::result::Result<(), String>>)> = vec![
             (
                 "ensure_topic",
-                ended(async move { hot.ensure_topic(topic, &TopicPatch { max_len: Some(9), ..TopicPatch::default() }).await }),
+                ended(async move {
+                    hot.ensure_topic(topic, &TopicPatch { max_len: Some(9), ..TopicPatch::default() }).await
+                }),
             ),
-            ("ensure_subscription", ended(async { hot.ensure_subscription(&other, &SubscriptionPatch::default()).await })),
+            (
+                "ensure_subscription",
+                ended(async { hot.ensure_subscription(&other, &SubscriptionPatch::default()).await }),
+            ),
             ("publish", ended(hot.publish(topic, vec![message("new")]))),
             ("pull", ended(hot.pull(sub, 5))),
             ("advance", ended(hot.advance(sub, settle(Settle::Ack)))),

@@ -1,4 +1,5 @@
-//! What others change meanwhile reaches whoever has a topic open; and what one message does wrong is nobody else's harm.
+//! What others change meanwhile reaches whoever has a topic open; and what one message does wrong is nobody
+//! else's harm.
 
 use std::time::Duration;
 
@@ -64,7 +65,11 @@ async fn warm_copies_that_another_process_switches_on_are_made_by_all(stores: St
     let alone = topic.publish(&json!("alone")).await.unwrap().id;
     until("the publisher makes the copy", || has_copy(&stores, &alone)).await;
     let own = topic.stats().await.unwrap().internal;
-    assert_eq!(own.iter().map(|own| own.subscription.as_str()).collect::<Vec<_>>(), ["__warm"], "what is owed shows");
+    assert_eq!(
+        own.iter().map(|own| own.subscription.as_str()).collect::<Vec<_>>(),
+        ["__warm"],
+        "what is owed shows"
+    );
 }
 
 async fn a_topic_that_another_process_makes_anew_has_its_copies(stores: Stores) {
@@ -91,9 +96,14 @@ async fn copies_that_another_process_asks_for_are_made_by_all(stores: Stores) {
     topic.publish(&0).await.unwrap();
     // Somebody who has asked for copies, and ends before they are made.
     let name = chronow::testing::internal_subscription(topic.name(), "__warm");
-    let patch = chronow::hot::SubscriptionPatch { start: Some(chronow::hot::Start::Earliest), ..Default::default() };
+    let patch =
+        chronow::hot::SubscriptionPatch { start: Some(chronow::hot::Start::Earliest), ..Default::default() };
     chronow.hot().ensure_subscription(&name, &patch).await.unwrap();
-    let message = Outgoing { payload: "1".into(), headers: [("cw-warm".to_owned(), "1".to_owned())].into(), ..Outgoing::default() };
+    let message = Outgoing {
+        payload: "1".into(),
+        headers: [("cw-warm".to_owned(), "1".to_owned())].into(),
+        ..Outgoing::default()
+    };
     let id = chronow.hot().publish(topic.name(), vec![message]).await.unwrap().remove(0).id;
     until("the copy is made", || has_copy(&stores, &id)).await;
     runner.stop().await.unwrap();
@@ -106,8 +116,16 @@ async fn a_message_the_warm_tier_refuses_holds_up_no_other(stores: Stores) {
     let outgoing = |payload: Vec<u8>| Outgoing { payload: payload.into(), ..Outgoing::default() };
     // Its copy is a third longer than itself, and no document holds that.
     let small = |n: usize| outgoing(n.to_string().into_bytes());
-    let batch = (0..20).map(|n| if n == 7 { outgoing(vec![b'x'; 14 * 1024 * 1024]) } else { small(n) }).collect();
-    let ids: Vec<String> = chronow.hot().publish(topic.name(), batch).await.unwrap().into_iter().map(|published| published.id).collect();
+    let batch =
+        (0..20).map(|n| if n == 7 { outgoing(vec![b'x'; 14 * 1024 * 1024]) } else { small(n) }).collect();
+    let ids: Vec<String> = chronow
+        .hot()
+        .publish(topic.name(), batch)
+        .await
+        .unwrap()
+        .into_iter()
+        .map(|published| published.id)
+        .collect();
     for (n, id) in ids.iter().enumerate() {
         if n != 7 {
             until("the copy is made", || has_copy(&stores, id)).await;
@@ -122,7 +140,11 @@ async fn a_message_the_warm_tier_refuses_holds_up_no_other(stores: Stores) {
     let later = topic.publish(&json!("later")).await.unwrap().id;
     until("the next copy is made", || has_copy(&stores, &later)).await;
     assert!(!has_copy(&stores, &ids[7]).await);
-    assert_eq!((owed().await.dead_letters, chronow.metrics().warm_refused), (1, 1), "it is a dead letter of the outbox, and counted once");
+    assert_eq!(
+        (owed().await.dead_letters, chronow.metrics().warm_refused),
+        (1, 1),
+        "it is a dead letter of the outbox, and counted once"
+    );
     assert_eq!(subscription.stats().await.unwrap().backlog, 21, "the subscription has it, as every other");
 }
 
@@ -160,10 +182,21 @@ async fn a_value_read_back_from_the_warm_tier_is_at_its_version(stores: Stores) 
     let scope = chronow::Scope::new("default", "default").unwrap();
     let version = shared.set("k", &1).persist().ttl(Duration::from_millis(150)).await.unwrap();
     let key = ["k".to_owned()];
-    until("its time in the hot tier is over", || async { chronow.hot().get(&scope, &key).await.unwrap()[0].is_none() }).await;
-    assert_eq!(shared.entry::<u32>("k").await.unwrap().unwrap().version, version, "reading it changes nothing");
-    let next = shared.compare_and_set("k", version, &2).persist().ttl(Duration::from_millis(150)).await.unwrap();
-    until("its time in the hot tier is over", || async { chronow.hot().get(&scope, &key).await.unwrap()[0].is_none() }).await;
+    until("its time in the hot tier is over", || async {
+        chronow.hot().get(&scope, &key).await.unwrap()[0].is_none()
+    })
+    .await;
+    assert_eq!(
+        shared.entry::<u32>("k").await.unwrap().unwrap().version,
+        version,
+        "reading it changes nothing"
+    );
+    let next =
+        shared.compare_and_set("k", version, &2).persist().ttl(Duration::from_millis(150)).await.unwrap();
+    until("its time in the hot tier is over", || async {
+        chronow.hot().get(&scope, &key).await.unwrap()[0].is_none()
+    })
+    .await;
     assert_eq!(shared.compare_and_set("k", version, &3).await.unwrap_err().kind(), ErrorKind::Conflict);
     assert!(shared.compare_and_set("k", next, &3).await.unwrap() > next);
 }
@@ -178,6 +211,9 @@ async fn a_deletion_says_whether_there_was_a_value(stores: Stores) {
     shared.set("kept", &1).persist().ttl(Duration::from_millis(50)).await.unwrap();
     let scope = chronow::Scope::new("default", "default").unwrap();
     let key = ["kept".to_owned()];
-    until("its time in the hot tier is over", || async { chronow.hot().get(&scope, &key).await.unwrap()[0].is_none() }).await;
+    until("its time in the hot tier is over", || async {
+        chronow.hot().get(&scope, &key).await.unwrap()[0].is_none()
+    })
+    .await;
     assert!(shared.del("kept").await.unwrap(), "the warm tier had it");
 }

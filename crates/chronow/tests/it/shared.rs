@@ -15,7 +15,8 @@ async fn pair() -> (Chronos, Chronow, Chronow) {
         "dbConnections": {"here": {"mongoUri": "embedded::memory:"}},
         "databases": {"messaging": {"dbConnRef": "here", "dbName": "messaging"}},
     });
-    let chronos = Chronos::open(chronos_db::config::Config::from_json(&config, ".".as_ref()).unwrap()).unwrap();
+    let chronos =
+        Chronos::open(chronos_db::config::Config::from_json(&config, ".".as_ref()).unwrap()).unwrap();
     let one = Chronow::connect(Config::default(), Some(&chronos)).await.unwrap();
     let two = Chronow::connect(Config::default(), Some(&chronos)).await.unwrap();
     (chronos, one, two)
@@ -31,7 +32,12 @@ async fn cool(chronow: &Chronow, key: &str) {
 async fn values_of_all_kinds_are_read_back() {
     let chronow = embedded().await;
     let shared = chronow.shared();
-    for value in [json!(null), json!({"a": [1, 2.5, "ü"]}), json!("text"), json!(12345678901234567890123_u128.to_string())] {
+    for value in [
+        json!(null),
+        json!({"a": [1, 2.5, "ü"]}),
+        json!("text"),
+        json!(12345678901234567890123_u128.to_string()),
+    ] {
         shared.set("k", &value).await.unwrap();
         assert_eq!(shared.get::<Value>("k").await.unwrap(), Some(value));
     }
@@ -40,7 +46,10 @@ async fn values_of_all_kinds_are_read_back() {
     assert_eq!(shared.get::<u32>("k").await.unwrap_err().kind(), ErrorKind::Validation);
     let entry = shared.entry::<Value>("k").await.unwrap().unwrap();
     assert!(entry.version > 0);
-    assert!(entry.ttl.unwrap() <= Duration::from_secs(3_600), "values end after an hour unless told otherwise");
+    assert!(
+        entry.ttl.unwrap() <= Duration::from_secs(3_600),
+        "values end after an hour unless told otherwise"
+    );
     shared.set("k", &1).forever().await.unwrap();
     assert_eq!(shared.entry::<u32>("k").await.unwrap().unwrap().ttl, None);
 }
@@ -75,7 +84,8 @@ async fn many_values_counters_and_keys_work() {
     assert!(!shared.expire("absent", Duration::from_secs(60)).await.unwrap());
     let mut changes = shared.watch("w").await.unwrap();
     let version = shared.set("w1", &1).await.unwrap();
-    let change = tokio::time::timeout(Duration::from_secs(30), changes.try_next()).await.unwrap().unwrap().unwrap();
+    let change =
+        tokio::time::timeout(Duration::from_secs(30), changes.try_next()).await.unwrap().unwrap().unwrap();
     assert_eq!((change.key.as_str(), change.version), ("w1", version));
 }
 
@@ -137,7 +147,10 @@ async fn versions_are_kept_if_asked_for() {
         one.shared().set("k", &n).append().max_versions(3).await.unwrap();
     }
     let versions: Vec<_> = one.shared().versions("k").unwrap().try_collect().await.unwrap();
-    assert_eq!(versions.iter().map(|version| version.value.clone()).collect::<Vec<_>>(), [json!(4), json!(3), json!(2)]);
+    assert_eq!(
+        versions.iter().map(|version| version.value.clone()).collect::<Vec<_>>(),
+        [json!(4), json!(3), json!(2)]
+    );
     let version = versions[1].version.unwrap();
     assert_eq!(one.shared().get_version::<i32>("k", version).await.unwrap(), Some(3));
     cool(&one, "k").await;
@@ -150,7 +163,8 @@ async fn bytes_stay_bytes_in_both_tiers(stores: Stores) {
     shared.set_bytes("b", &b"\xff\0\x01"[..], "image/x").persist().await.unwrap();
     shared.set_bytes("plain", "text", "").await.unwrap();
     shared.set("j", &json!({"a": 1})).persist().await.unwrap();
-    let bytes = async |key: &str| shared.get_bytes(key).await.unwrap().map(|(bytes, kind)| (bytes.to_vec(), kind));
+    let bytes =
+        async |key: &str| shared.get_bytes(key).await.unwrap().map(|(bytes, kind)| (bytes.to_vec(), kind));
     let expected = Some((b"\xff\0\x01".to_vec(), "image/x".to_owned()));
     assert_eq!(bytes("b").await, expected);
     assert_eq!(bytes("plain").await, Some((b"text".to_vec(), "application/octet-stream".to_owned())));
@@ -161,7 +175,10 @@ async fn bytes_stay_bytes_in_both_tiers(stores: Stores) {
     cool(&chronow, "j").await;
     assert_eq!(bytes("b").await, expected, "from the warm tier");
     assert_eq!(shared.get::<Value>("j").await.unwrap(), Some(json!({"a": 1})));
-    assert_eq!(shared.set_bytes("large", vec![0; 262_145], "").await.unwrap_err().kind(), ErrorKind::Validation);
+    assert_eq!(
+        shared.set_bytes("large", vec![0; 262_145], "").await.unwrap_err().kind(),
+        ErrorKind::Validation
+    );
 }
 
 async fn the_usual_operations_work(stores: Stores) {
@@ -183,7 +200,10 @@ async fn the_usual_operations_work(stores: Stores) {
         shared.set("v", &n).append().max_versions(2).await.unwrap();
     }
     let versions: Vec<_> = shared.versions("v").unwrap().try_collect().await.unwrap();
-    assert_eq!(versions.iter().map(|version| version.value.clone()).collect::<Vec<_>>(), [json!(3), json!(2)]);
+    assert_eq!(
+        versions.iter().map(|version| version.value.clone()).collect::<Vec<_>>(),
+        [json!(3), json!(2)]
+    );
     shared.set("d", &json!(null)).persist().await.unwrap();
     assert_eq!(shared.get::<Value>("d").await.unwrap(), Some(Value::Null), "null is a value");
     shared.del("d").await.unwrap();

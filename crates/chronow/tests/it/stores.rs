@@ -16,7 +16,9 @@ pub(crate) fn warm(configure: impl FnOnce(Builder) -> Builder) -> Chronos {
         "databases": {"messaging": {"dbConnRef": "here", "dbName": "messaging", "spaceConnRef": "objects", "bucket": "large",
             "captureDeliveries": true}},
     });
-    configure(Chronos::builder(chronos_db::config::Config::from_json(&config, ".".as_ref()).unwrap())).open().unwrap()
+    configure(Chronos::builder(chronos_db::config::Config::from_json(&config, ".".as_ref()).unwrap()))
+        .open()
+        .unwrap()
 }
 
 /// A hot tier with a warm one.
@@ -56,7 +58,8 @@ impl Stores {
 
     fn bucket(&self) -> Arc<dyn ObjectStorage> {
         let entries = &self.chronos.config().entries;
-        let entry = entries.iter().find(|entry| entry.database_type == Some(DatabaseType::Messaging)).unwrap();
+        let entry =
+            entries.iter().find(|entry| entry.database_type == Some(DatabaseType::Messaging)).unwrap();
         let space = entry.objects.clone().unwrap();
         self.chronos.objects(&space, &space.buckets.content).unwrap()
     }

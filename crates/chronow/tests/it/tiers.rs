@@ -41,7 +41,9 @@ impl World {
         let mut config = match tier {
             Tier::Embedded => json!({ "embedded": embedded }),
             #[cfg(feature = "redis")]
-            Tier::Redis => json!({ "redis": { "url": servers::redis_url() }, "mongoUri": format!("embedded:{embedded}") }),
+            Tier::Redis => {
+                json!({ "redis": { "url": servers::redis_url() }, "mongoUri": format!("embedded:{embedded}") })
+            }
             #[cfg(feature = "redis")]
             Tier::Cluster => {
                 json!({ "redis": { "clusterNodes": servers::redis_cluster_nodes() }, "mongoUri": format!("embedded:{embedded}") })
@@ -94,7 +96,10 @@ impl World {
         until("the locks end", || async {
             let now = self.chronow.hot().now().await.unwrap();
             let peeked = subscription.peek(100).await.unwrap();
-            peeked.iter().filter(|one| one.place == Place::InFlight).all(|one| one.until.is_some_and(|until| until <= now))
+            peeked
+                .iter()
+                .filter(|one| one.place == Place::InFlight)
+                .all(|one| one.until.is_some_and(|until| until <= now))
         })
         .await;
     }
@@ -109,7 +114,11 @@ pub(crate) async fn connect(config: &Value) -> Chronow {
 }
 
 /// The same with a runtime of one's own, and the hot tier as `wrap` makes it.
-pub(crate) async fn connect_with(config: &Value, env: Env, wrap: impl FnOnce(Arc<dyn HotTier>) -> Arc<dyn HotTier>) -> Chronow {
+pub(crate) async fn connect_with(
+    config: &Value,
+    env: Env,
+    wrap: impl FnOnce(Arc<dyn HotTier>) -> Arc<dyn HotTier>,
+) -> Chronow {
     let settings = Config::from_json(config).unwrap();
     if config["redis"].is_object() {
         let plain = Chronow::connect(settings.clone(), None).await.unwrap();
@@ -134,7 +143,13 @@ pub(crate) async fn connect_with(config: &Value, env: Env, wrap: impl FnOnce(Arc
 /// A subscription with long locks, whose retries are due at once.
 pub(crate) async fn calm(topic: &Topic, name: &str) -> Subscription {
     let subscription = topic.subscription(name).unwrap();
-    subscription.ensure().visibility(Duration::from_secs(120)).backoff([Duration::ZERO]).jitter_percent(0).await.unwrap();
+    subscription
+        .ensure()
+        .visibility(Duration::from_secs(120))
+        .backoff([Duration::ZERO])
+        .jitter_percent(0)
+        .await
+        .unwrap();
     subscription
 }
 
@@ -151,7 +166,8 @@ pub(crate) async fn within<F: Future>(future: F) -> F::Output {
 }
 
 pub(crate) async fn publish(topic: &Topic, numbers: impl IntoIterator<Item = usize>) -> Vec<String> {
-    let published = topic.publish_batch(numbers.into_iter().map(|n| Draft::json(&json!({ "n": n })))).await.unwrap();
+    let published =
+        topic.publish_batch(numbers.into_iter().map(|n| Draft::json(&json!({ "n": n })))).await.unwrap();
     published.into_iter().map(|published| published.id).collect()
 }
 

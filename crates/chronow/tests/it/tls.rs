@@ -5,7 +5,8 @@ use chronow::{Chronow, Config, ErrorKind};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use test_support::{RedisServer, free_port};
 
-/// A folder with an authority (`ca.pem`), another one (`other.pem`), and what the first one certifies for `localhost` (`server.pem`, `server.key`).
+/// A folder with an authority (`ca.pem`), another one (`other.pem`), and what the first one certifies for
+/// `localhost` (`server.pem`, `server.key`).
 fn certificates() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
@@ -34,10 +35,18 @@ async fn redis_is_reached_over_tls_with_an_authority_and_a_user_of_ones_own() {
     let folder = certificates();
     let file = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
     let (ca, port) = (file("ca.pem"), free_port());
-    let tls =
-        ["--tls-port", &port.to_string(), "--tls-cert-file", &file("server.pem"), "--tls-key-file", &file("server.key")].map(str::to_owned);
+    let tls = [
+        "--tls-port",
+        &port.to_string(),
+        "--tls-cert-file",
+        &file("server.pem"),
+        "--tls-key-file",
+        &file("server.key"),
+    ]
+    .map(str::to_owned);
     let clients = ["--tls-ca-cert-file", &ca, "--tls-auth-clients", "no"].map(str::to_owned);
-    let users = ["--user", "default", "off", "--user", "bus", "on", ">s3cret", "~*", "&*", "+@all"].map(str::to_owned);
+    let users = ["--user", "default", "off", "--user", "bus", "on", ">s3cret", "~*", "&*", "+@all"]
+        .map(str::to_owned);
     let all: Vec<&str> = tls.iter().chain(&clients).chain(&users).map(String::as_str).collect();
     let _server = RedisServer::start(&all).await;
     let url = format!("rediss://localhost:{port}");
@@ -76,9 +85,16 @@ async fn redis_is_reached_over_tls_with_an_authority_and_a_user_of_ones_own() {
         n
     });
     topic.publish(&json!(7)).await.unwrap();
-    assert_eq!(tokio::time::timeout(std::time::Duration::from_secs(60), waiting).await.unwrap().unwrap(), json!(7));
+    assert_eq!(
+        tokio::time::timeout(std::time::Duration::from_secs(60), waiting).await.unwrap().unwrap(),
+        json!(7)
+    );
     chronow.shared().set("k", &1).await.unwrap();
-    let change = tokio::time::timeout(std::time::Duration::from_secs(60), futures::TryStreamExt::try_next(&mut changes)).await;
+    let change = tokio::time::timeout(
+        std::time::Duration::from_secs(60),
+        futures::TryStreamExt::try_next(&mut changes),
+    )
+    .await;
     assert_eq!(change.unwrap().unwrap().unwrap().key, "k");
     chronow.close().await.unwrap();
 
@@ -98,7 +114,10 @@ async fn redis_is_reached_over_tls_with_an_authority_and_a_user_of_ones_own() {
     for section in wrong {
         let error = connect(section.clone()).await.expect_err(&section.to_string());
         assert_eq!(error.kind(), ErrorKind::HotTier, "{error}");
-        assert!(!format!("{error:?}").contains("s3cret") && !format!("{error:?}").contains("wr0ng"), "{error:?}");
+        assert!(
+            !format!("{error:?}").contains("s3cret") && !format!("{error:?}").contains("wr0ng"),
+            "{error:?}"
+        );
     }
     let absent = connect(changed("caCert", "/does/not/exist.pem".into())).await.unwrap_err();
     assert_eq!(absent.kind(), ErrorKind::Validation);

@@ -5,7 +5,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bson::{Bson, RawDocumentBuf, doc, rawdoc};
 use bytes::Bytes;
-use chronos_db::documents::{Batch, BuildBatch, Capabilities, Deployment, DocumentStore, Index, Namespace, Outcome, Scan, Sequence};
+use chronos_db::documents::{
+    Batch, BuildBatch, Capabilities, Deployment, DocumentStore, Index, Namespace, Outcome, Scan, Sequence,
+};
 use chronos_db::objects::{ObjectInfo, ObjectStorage, Put, PutOptions};
 use chronos_db::{Error, ErrorKind, Result, Timestamp};
 use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
@@ -18,7 +20,14 @@ struct Shelf(Mutex<BTreeMap<String, Bytes>>);
 impl Shelf {
     fn infos(&self) -> Vec<ObjectInfo> {
         let shelf = self.0.lock().unwrap();
-        shelf.iter().map(|(key, body)| ObjectInfo { key: key.clone(), size: body.len() as u64, modified: Timestamp::default() }).collect()
+        shelf
+            .iter()
+            .map(|(key, body)| ObjectInfo {
+                key: key.clone(),
+                size: body.len() as u64,
+                modified: Timestamp::default(),
+            })
+            .collect()
     }
 }
 
@@ -71,7 +80,13 @@ impl DocumentStore for Ledger {
         Ok(Sequence { first: 0, count, now: Timestamp::default() })
     }
 
-    async fn sequence_then(&self, namespace: &Namespace, name: &str, count: u32, build: BuildBatch) -> Result<(Sequence, Vec<Outcome>)> {
+    async fn sequence_then(
+        &self,
+        namespace: &Namespace,
+        name: &str,
+        count: u32,
+        build: BuildBatch,
+    ) -> Result<(Sequence, Vec<Outcome>)> {
         let sequence = self.sequence(namespace, name, count).await?;
         Ok((sequence, self.apply(build(sequence)?).await?))
     }
@@ -139,8 +154,11 @@ async fn document_calls_are_counted_by_kind() {
     store.now().await.unwrap();
     store.ensure(&namespace, &[]).await.unwrap();
     store.close().await.unwrap();
-    use documents::Call::{Apply, Capabilities, Close, Ensure, Get, Now, Scan as Scanned, Sequence, SequenceThen};
-    let once = [Capabilities, Apply, Sequence, SequenceThen, Get, Scanned, Now, Ensure, Close].map(|call| (call, 1));
+    use documents::Call::{
+        Apply, Capabilities, Close, Ensure, Get, Now, Scan as Scanned, Sequence, SequenceThen,
+    };
+    let once =
+        [Capabilities, Apply, Sequence, SequenceThen, Get, Scanned, Now, Ensure, Close].map(|call| (call, 1));
     assert_eq!(counting.all(), once);
 }
 

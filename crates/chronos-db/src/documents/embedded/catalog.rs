@@ -1,7 +1,8 @@
 //! Which table holds which collection, and with which columns.
 //!
-//! A collection is one table: the encoded `_id`, a column per path that an index uses, and the document, last, so that reading a column never walks
-//! through a large document. Every change of the catalog bumps SQLite's `user_version`, by which each connection notices those of others.
+//! A collection is one table: the encoded `_id`, a column per path that an index uses, and the document,
+//! last, so that reading a column never walks through a large document. Every change of the catalog bumps
+//! SQLite's `user_version`, by which each connection notices those of others.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -26,7 +27,8 @@ const MAX_REMEMBERED: usize = 10_000;
 #[derive(Clone, Debug)]
 pub(super) struct Column {
     pub(super) path: String,
-    /// Whether any document ever had an array here. While none had, a query need not look for one, and can follow the index's order.
+    /// Whether any document ever had an array here. While none had, a query need not look for one, and can
+    /// follow the index's order.
     pub(super) arrays: bool,
 }
 
@@ -41,10 +43,13 @@ pub(super) struct Layout {
 
 impl Layout {
     fn to_bytes(&self) -> Result<Vec<u8>, Fault> {
-        let columns: Vec<Bson> = self.columns.iter().map(|c| doc! { "path": &c.path, "arrays": c.arrays }.into()).collect();
+        let columns: Vec<Bson> =
+            self.columns.iter().map(|c| doc! { "path": &c.path, "arrays": c.arrays }.into()).collect();
         let indexes: Vec<Bson> = self.indexes.iter().map(|i| index_to_document(i).into()).collect();
         let layout = doc! { "columns": columns, "presence": &self.presence, "indexes": indexes };
-        layout.to_vec().map_err(|e| Error::database("the catalog entry cannot be encoded").caused_by(e).into())
+        layout
+            .to_vec()
+            .map_err(|e| Error::database("the catalog entry cannot be encoded").caused_by(e).into())
     }
 
     /// Nothing if the bytes are damaged.
@@ -54,9 +59,12 @@ impl Layout {
         let documents = |document: &Document, field: &str| -> Option<Vec<Document>> {
             document.get_array(field).ok()?.iter().map(|item| item.as_document().cloned()).collect()
         };
-        let column = |column: Document| Some(Column { path: text(&column, "path")?, arrays: column.get_bool("arrays").ok()? });
+        let column = |column: Document| {
+            Some(Column { path: text(&column, "path")?, arrays: column.get_bool("arrays").ok()? })
+        };
         let key = |key: Document| {
-            let direction = if key.get_bool("descending").ok()? { Direction::Descending } else { Direction::Ascending };
+            let direction =
+                if key.get_bool("descending").ok()? { Direction::Descending } else { Direction::Ascending };
             Some((text(&key, "path")?, direction))
         };
         let index = |index: Document| {
@@ -69,7 +77,12 @@ impl Layout {
         };
         Some(Self {
             columns: documents(&layout, "columns")?.into_iter().map(column).collect::<Option<_>>()?,
-            presence: layout.get_array("presence").ok()?.iter().map(|p| p.as_str().map(str::to_owned)).collect::<Option<_>>()?,
+            presence: layout
+                .get_array("presence")
+                .ok()?
+                .iter()
+                .map(|p| p.as_str().map(str::to_owned))
+                .collect::<Option<_>>()?,
             indexes: documents(&layout, "indexes")?.into_iter().map(index).collect::<Option<_>>()?,
         })
     }
@@ -78,30 +91,38 @@ impl Layout {
         self.columns.iter().position(|c| c.path == path)
     }
 
-    /// What SQLite calls the columns of an index. One that holds only some documents has the presence of its path at its end: absent is NULL there,
-    /// and SQLite takes no NULL for equal to another.
+    /// What SQLite calls the columns of an index. One that holds only some documents has the presence of its
+    /// path at its end: absent is NULL there, and SQLite takes no NULL for equal to another.
     fn index_columns(&self, index: &Index) -> Vec<(String, Direction)> {
-        let mut columns: Vec<_> = index.keys.iter().map(|(path, direction)| (self.name_of(path), *direction)).collect();
+        let mut columns: Vec<_> =
+            index.keys.iter().map(|(path, direction)| (self.name_of(path), *direction)).collect();
         if index.unique {
-            let presence = index.only_if_exists.as_ref().and_then(|path| self.presence.iter().position(|p| p == path));
+            let presence =
+                index.only_if_exists.as_ref().and_then(|path| self.presence.iter().position(|p| p == path));
             columns.extend(presence.map(|at| (format!("e{at}"), Direction::Ascending)));
         }
         columns
     }
 
-    /// The condition under which a row is in an index that holds only some documents: its value is not null, so a query may use the index if its filter
-    /// lets no null and no absent value through. None for indexes that hold all rows.
+    /// The condition under which a row is in an index that holds only some documents: its value is not null,
+    /// so a query may use the index if its filter lets no null and no absent value through. None for indexes
+    /// that hold all rows.
     fn condition(&self, index: &Index) -> Option<String> {
         let path = index.only_if_exists.as_ref().filter(|_| !index.unique)?;
         Some(present(&format!("c{}", self.column(path)?)))
     }
 
     fn name_of(&self, path: &str) -> String {
-        if path == "_id" { "id".to_owned() } else { self.column(path).map_or_else(|| "id".to_owned(), |at| format!("c{at}")) }
+        if path == "_id" {
+            "id".to_owned()
+        } else {
+            self.column(path).map_or_else(|| "id".to_owned(), |at| format!("c{at}"))
+        }
     }
 }
 
-/// The condition of partial indexes. SQLite finds that a query implies it only if the query says it in the same words.
+/// The condition of partial indexes. SQLite finds that a query implies it only if the query says it in the
+/// same words.
 fn present(column: &str) -> String {
     format!("{column} <> x'{:02X}'", order::rank::NULL)
 }
@@ -110,7 +131,9 @@ fn index_to_document(index: &Index) -> Document {
     let keys: Vec<Bson> = index
         .keys
         .iter()
-        .map(|(path, direction)| doc! { "path": path, "descending": *direction == Direction::Descending }.into())
+        .map(|(path, direction)| {
+            doc! { "path": path, "descending": *direction == Direction::Descending }.into()
+        })
         .collect();
     doc! { "name": &index.name, "keys": keys, "unique": index.unique, "onlyIfExists": index.only_if_exists.clone() }
 }
@@ -132,9 +155,12 @@ pub(super) struct Table {
 
 impl Table {
     fn new(number: i64, layout: Layout) -> Self {
-        let columns: Vec<String> =
-            (0..layout.columns.len()).map(|at| format!("c{at}")).chain((0..layout.presence.len()).map(|at| format!("e{at}"))).collect();
-        let (mut names, mut marks, mut set, mut replace) = (String::from("id"), String::from("?1"), String::new(), String::new());
+        let columns: Vec<String> = (0..layout.columns.len())
+            .map(|at| format!("c{at}"))
+            .chain((0..layout.presence.len()).map(|at| format!("e{at}")))
+            .collect();
+        let (mut names, mut marks, mut set, mut replace) =
+            (String::from("id"), String::from("?1"), String::new(), String::new());
         for (at, column) in columns.iter().chain([&"doc".to_owned()]).enumerate() {
             let comma = if at == 0 { "" } else { "," };
             // Writing to a String cannot fail.
@@ -149,7 +175,11 @@ impl Table {
             .iter()
             .filter(|index| index.unique)
             .map(|index| {
-                let columns: Vec<_> = layout.index_columns(index).into_iter().map(|(column, _)| format!("d{number}.{column}")).collect();
+                let columns: Vec<_> = layout
+                    .index_columns(index)
+                    .into_iter()
+                    .map(|(column, _)| format!("d{number}.{column}"))
+                    .collect();
                 (columns.join(", "), index.name.clone())
             })
             .collect();
@@ -186,11 +216,14 @@ impl Table {
         path != "_id" && self.layout.column(path).is_none_or(|at| self.layout.columns[at].arrays)
     }
 
-    /// Conditions that every row matching `filter` meets and that make partial indexes usable, for rows of `row`.
+    /// Conditions that every row matching `filter` meets and that make partial indexes usable, for rows of
+    /// `row`.
     pub(super) fn partial_conditions(&self, row: &str, filter: &Filter) -> Vec<String> {
         let mut conditions: Vec<String> = Vec::new();
         for index in self.layout.indexes.iter().filter(|index| !index.unique) {
-            let Some(path) = index.only_if_exists.as_deref().filter(|path| filter.demands_value(path)) else { continue };
+            let Some(path) = index.only_if_exists.as_deref().filter(|path| filter.demands_value(path)) else {
+                continue;
+            };
             let condition = self.layout.column(path).map(|at| present(&format!("{row}.c{at}")));
             conditions.extend(condition.filter(|condition| !conditions.contains(condition)));
         }
@@ -199,10 +232,10 @@ impl Table {
 
     /// Whether an index begins with these paths, in whichever direction.
     pub(super) fn has_index_on(&self, paths: &[&str]) -> bool {
-        self.layout
-            .indexes
-            .iter()
-            .any(|index| index.keys.len() >= paths.len() && index.keys.iter().zip(paths).all(|((key, _), path)| key == path))
+        self.layout.indexes.iter().any(|index| {
+            index.keys.len() >= paths.len()
+                && index.keys.iter().zip(paths).all(|((key, _), path)| key == path)
+        })
     }
 
     /// Our name of the index in SQLite's complaint about a unique constraint.
@@ -242,7 +275,10 @@ impl Session {
 
     /// Notices changes of the catalog.
     pub(super) fn refresh(&mut self) -> Result<(), Fault> {
-        let version = self.connection.prepare_cached("PRAGMA user_version")?.query_row([], |row| row.get::<_, i64>(0))?;
+        let version = self
+            .connection
+            .prepare_cached("PRAGMA user_version")?
+            .query_row([], |row| row.get::<_, i64>(0))?;
         if version != self.version || self.tables.len() > MAX_REMEMBERED {
             self.tables.clear();
             self.version = version;
@@ -287,7 +323,9 @@ impl Session {
         let row = self
             .connection
             .prepare_cached("SELECT number, layout FROM catalog WHERE database=? AND collection=?")?
-            .query_row([&*namespace.database, &*namespace.collection], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, Vec<u8>>(1)?)))
+            .query_row([&*namespace.database, &*namespace.collection], |row| {
+                Ok((row.get::<_, i64>(0)?, row.get::<_, Vec<u8>>(1)?))
+            })
             .optional()?;
         let table = match row {
             Some((number, layout)) => {
@@ -302,7 +340,8 @@ impl Session {
 
     /// The names of a database's collections.
     pub(super) fn collections(&mut self, database: &str) -> Result<Vec<String>, Fault> {
-        let mut statement = self.connection.prepare_cached("SELECT collection FROM catalog WHERE database=?")?;
+        let mut statement =
+            self.connection.prepare_cached("SELECT collection FROM catalog WHERE database=?")?;
         let names = statement.query_map([database], |row| row.get(0))?.collect::<Result<_, _>>()?;
         Ok(names)
     }
@@ -315,7 +354,12 @@ impl Session {
     }
 
     /// Notes that columns of `table` have come to hold arrays.
-    pub(super) fn note_arrays(&mut self, namespace: &Namespace, table: &Table, values: &[Vec<u8>]) -> Result<Arc<Table>, Fault> {
+    pub(super) fn note_arrays(
+        &mut self,
+        namespace: &Namespace,
+        table: &Table,
+        values: &[Vec<u8>],
+    ) -> Result<Arc<Table>, Fault> {
         let mut layout = table.layout.clone();
         for (column, value) in layout.columns.iter_mut().zip(values) {
             column.arrays |= is_array(value);
@@ -335,7 +379,9 @@ impl Session {
         let number = self.next_version()?;
         let columns: String = (0..layout.columns.len()).map(|at| format!("c{at} BLOB NOT NULL,")).collect();
         let presence: String = (0..layout.presence.len()).map(|at| format!("e{at} INTEGER,")).collect();
-        self.connection.execute_batch(&format!("CREATE TABLE d{number}(id BLOB NOT NULL UNIQUE,{columns}{presence}doc BLOB NOT NULL)"))?;
+        self.connection.execute_batch(&format!(
+            "CREATE TABLE d{number}(id BLOB NOT NULL UNIQUE,{columns}{presence}doc BLOB NOT NULL)"
+        ))?;
         self.record(namespace, number, layout)
     }
 
@@ -344,7 +390,9 @@ impl Session {
             self.next_version()?;
         }
         self.connection
-            .prepare_cached("INSERT OR REPLACE INTO catalog(database, collection, number, layout) VALUES(?,?,?,?)")?
+            .prepare_cached(
+                "INSERT OR REPLACE INTO catalog(database, collection, number, layout) VALUES(?,?,?,?)",
+            )?
             .execute((&*namespace.database, &*namespace.collection, number, layout.to_bytes()?))?;
         let table = Arc::new(Table::new(number, layout));
         self.tables.insert(namespace.clone(), Some(table.clone()));
@@ -370,7 +418,9 @@ impl Session {
                     layout.columns.push(Column { path: path.clone(), arrays: false });
                 }
             }
-            if let Some(path) = index.only_if_exists.iter().find(|path| index.unique && !layout.presence.contains(path)) {
+            if let Some(path) =
+                index.only_if_exists.iter().find(|path| index.unique && !layout.presence.contains(path))
+            {
                 layout.presence.push(path.clone());
             }
             layout.indexes.push(index);
@@ -417,16 +467,29 @@ impl Session {
         Ok(())
     }
 
-    fn create_index(&self, namespace: &Namespace, number: i64, at: usize, index: &Index, layout: &Layout) -> Result<(), Fault> {
+    fn create_index(
+        &self,
+        namespace: &Namespace,
+        number: i64,
+        at: usize,
+        index: &Index,
+        layout: &Layout,
+    ) -> Result<(), Fault> {
         let columns: Vec<String> = layout
             .index_columns(index)
             .into_iter()
-            .map(|(column, direction)| if direction == Direction::Descending { format!("{column} DESC") } else { column })
+            .map(
+                |(column, direction)| {
+                    if direction == Direction::Descending { format!("{column} DESC") } else { column }
+                },
+            )
             .collect();
         let unique = if index.unique { "UNIQUE " } else { "" };
         let only = layout.condition(index).map(|condition| format!(" WHERE {condition}")).unwrap_or_default();
-        let created =
-            self.connection.execute_batch(&format!("CREATE {unique}INDEX i{number}_{at} ON d{number}({}){only}", columns.join(",")));
+        let created = self.connection.execute_batch(&format!(
+            "CREATE {unique}INDEX i{number}_{at} ON d{number}({}){only}",
+            columns.join(",")
+        ));
         created.map_err(|error| match error.sqlite_error_code() {
             Some(rusqlite::ErrorCode::ConstraintViolation) => Error::database(format!(
                 "the unique index `{}` cannot be made: documents of {namespace:?} already share a value; nothing was changed",
@@ -449,7 +512,8 @@ fn missing(layout: &Layout, wanted: &[Index]) -> Result<Vec<Index>, Fault> {
         match layout.indexes.iter().chain(&new).find(|known| known.name == index.name) {
             Some(known) if known == index => {}
             Some(_) => {
-                let message = format!("there is an index `{}` already, with other keys or another promise", index.name);
+                let message =
+                    format!("there is an index `{}` already, with other keys or another promise", index.name);
                 return Err(Error::database(message).into());
             }
             None => new.push(index.clone()),
@@ -465,8 +529,18 @@ pub(super) fn is_array(value: &[u8]) -> bool {
 impl Table {
     /// The values of the columns and the presences of a document.
     pub(super) fn values(&self, document: &RawDocument) -> Result<Columns, Error> {
-        let columns = self.layout.columns.iter().map(|column| order::column_value(document, &column.path)).collect::<Result<_, _>>()?;
-        let presence = self.layout.presence.iter().map(|path| place::presence(document, path)).collect::<Result<_, _>>()?;
+        let columns = self
+            .layout
+            .columns
+            .iter()
+            .map(|column| order::column_value(document, &column.path))
+            .collect::<Result<_, _>>()?;
+        let presence = self
+            .layout
+            .presence
+            .iter()
+            .map(|path| place::presence(document, path))
+            .collect::<Result<_, _>>()?;
         Ok((columns, presence))
     }
 

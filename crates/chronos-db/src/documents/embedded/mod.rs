@@ -1,7 +1,8 @@
-//! The embedded document store: all databases and collections in one SQLite file, which several processes may use at once.
+//! The embedded document store: all databases and collections in one SQLite file, which several processes may
+//! use at once.
 //!
-//! One thread per store writes and commits together whatever is queued; readers have connections of their own and never wait for it. A document is
-//! durable when the call that wrote it returns.
+//! One thread per store writes and commits together whatever is queued; readers have connections of their own
+//! and never wait for it. A document is durable when the call that wrote it returns.
 
 mod catalog;
 mod place;
@@ -29,7 +30,10 @@ pub use self::steps::Steps;
 use self::write::Prepared;
 use self::writer::{Done, Request, StoreClock, Work, Writer};
 use super::paging::{self, Ask, Page, Pages, Position};
-use super::{Batch, BuildBatch, Capabilities, Deployment, DocumentStore, Filter, Index, Namespace, Outcome, Scan, Sequence};
+use super::{
+    Batch, BuildBatch, Capabilities, Deployment, DocumentStore, Filter, Index, Namespace, Outcome, Scan,
+    Sequence,
+};
 use crate::{Env, Error, Result, Timestamp};
 
 /// Connections for reading that are kept while nobody reads.
@@ -50,7 +54,8 @@ struct Shared {
 }
 
 enum Engine {
-    /// One connection for everything, used by the caller's own task: there is nothing to wait for but other callers.
+    /// One connection for everything, used by the caller's own task: there is nothing to wait for but other
+    /// callers.
     Memory(Box<Mutex<Option<Writer>>>),
     File(FileEngine),
 }
@@ -98,7 +103,8 @@ impl fmt::Debug for EmbeddedDocuments {
 }
 
 impl EmbeddedDocuments {
-    /// A store in the folder or `.db` file `path`, or with `:memory:` one that is gone when it is dropped. Nothing is touched before the first call.
+    /// A store in the folder or `.db` file `path`, or with `:memory:` one that is gone when it is dropped.
+    /// Nothing is touched before the first call.
     ///
     /// # Errors
     /// `VALIDATION_ERROR` if the path is empty.
@@ -119,7 +125,8 @@ impl EmbeddedDocuments {
     fn counting(path: impl AsRef<Path>, env: Env, steps: Arc<Steps>) -> Result<Self> {
         let place = Place::parse(path.as_ref())?;
         let clock = Arc::default();
-        let shared = Shared { place, env, clock, steps, closed: AtomicBool::new(false), engine: OnceCell::new() };
+        let shared =
+            Shared { place, env, clock, steps, closed: AtomicBool::new(false), engine: OnceCell::new() };
         Ok(Self { shared: Arc::new(shared) })
     }
 }
@@ -146,7 +153,8 @@ impl Shared {
         let steps = Arc::clone(&self.steps);
         let open = move || -> Result<(Option<PathBuf>, Writer)> {
             let file = place.file()?;
-            let connection = place::connect(file.as_deref(), Role::Writer).map_err(|fault| fault.into_error(&place, "opening"))?;
+            let connection = place::connect(file.as_deref(), Role::Writer)
+                .map_err(|fault| fault.into_error(&place, "opening"))?;
             Ok((file, Writer::new(Session::new(connection, &steps), place, env, clock)))
         };
         if matches!(self.place, Place::Memory) {
@@ -154,8 +162,10 @@ impl Shared {
         }
         let (file, writer) = off_thread(open).await??;
         let (queue, requests) = mpsc::channel(writer::QUEUE);
-        let thread = std::thread::Builder::new().name("chronos-writer".to_owned()).spawn(move || writer.run(requests));
-        let thread = thread.map_err(|e| Error::database("the writer's thread cannot be started").caused_by(e))?;
+        let thread =
+            std::thread::Builder::new().name("chronos-writer".to_owned()).spawn(move || writer.run(requests));
+        let thread =
+            thread.map_err(|e| Error::database("the writer's thread cannot be started").caused_by(e))?;
         let (file, steps) = (file.unwrap_or_default(), Arc::clone(&self.steps));
         let readers = Readers { file, steps, idle: Mutex::default(), turns: Semaphore::new(IDLE_READERS) };
         Ok(Engine::File(FileEngine { queue, thread: Mutex::new(Some(thread)), readers: Arc::new(readers) }))
@@ -177,7 +187,10 @@ impl Shared {
         }
     }
 
-    async fn read<T: Send + 'static>(&self, work: impl FnOnce(&mut Session) -> Result<T, Fault> + Send + 'static) -> Result<T> {
+    async fn read<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Session) -> Result<T, Fault> + Send + 'static,
+    ) -> Result<T> {
         let done = match self.engine().await? {
             Engine::Memory(writer) => locked(writer).as_mut().ok_or_else(|| self.gone())?.session.read(work),
             Engine::File(engine) => {
@@ -190,18 +203,25 @@ impl Shared {
         done.map_err(|fault| fault.into_error(&self.place, "reading"))
     }
 
-    /// Runs a part of a scan. It waits for no turn, so that no number of scans keeps a read by `_id` from going on.
+    /// Runs a part of a scan. It waits for no turn, so that no number of scans keeps a read by `_id` from
+    /// going on.
     async fn look<T: Send + 'static>(
         &self,
         work: impl FnOnce(&mut Session, &dyn Fn() -> bool) -> Result<T, Fault> + Send + 'static,
     ) -> Result<T> {
         let done = match self.engine().await? {
-            Engine::Memory(writer) => locked(writer).as_mut().ok_or_else(|| self.gone())?.session.read(|session| work(session, &|| true)),
+            Engine::Memory(writer) => locked(writer)
+                .as_mut()
+                .ok_or_else(|| self.gone())?
+                .session
+                .read(|session| work(session, &|| true)),
             Engine::File(engine) => {
                 let readers = engine.readers.clone();
                 // Dropped with the caller, who then waits for nothing any more.
                 let (listener, listening) = oneshot::channel::<()>();
-                let done = off_thread(move || readers.read(|session| work(session, &|| !listener.is_closed()))).await;
+                let done =
+                    off_thread(move || readers.read(|session| work(session, &|| !listener.is_closed())))
+                        .await;
                 drop(listening);
                 done?
             }
@@ -235,7 +255,9 @@ impl Pages for Scans {
 }
 
 async fn off_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
-    tokio::task::spawn_blocking(work).await.map_err(|e| Error::database("the embedded store was interrupted").caused_by(e))
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|e| Error::database("the embedded store was interrupted").caused_by(e))
 }
 
 #[async_trait]
@@ -254,7 +276,13 @@ impl DocumentStore for EmbeddedDocuments {
         Ok(self.give_out(namespace, name, count, None).await?.0)
     }
 
-    async fn sequence_then(&self, namespace: &Namespace, name: &str, count: u32, build: BuildBatch) -> Result<(Sequence, Vec<Outcome>)> {
+    async fn sequence_then(
+        &self,
+        namespace: &Namespace,
+        name: &str,
+        count: u32,
+        build: BuildBatch,
+    ) -> Result<(Sequence, Vec<Outcome>)> {
         self.give_out(namespace, name, count, Some(build)).await
     }
 
@@ -304,7 +332,8 @@ impl DocumentStore for EmbeddedDocuments {
         self.shared.read(move |session| session.collections(&database)).await
     }
 
-    /// The bytes of what goes are overwritten as it goes (`secure_delete`); what is left of them is in the write-ahead log, which is emptied here.
+    /// The bytes of what goes are overwritten as it goes (`secure_delete`); what is left of them is in the
+    /// write-ahead log, which is emptied here.
     async fn purge(&self, _database: &str) -> Result<()> {
         if matches!(self.shared.place, Place::Memory) {
             return Ok(());
@@ -339,7 +368,13 @@ impl DocumentStore for EmbeddedDocuments {
 }
 
 impl EmbeddedDocuments {
-    async fn give_out(&self, namespace: &Namespace, name: &str, count: u32, build: Option<BuildBatch>) -> Result<(Sequence, Vec<Outcome>)> {
+    async fn give_out(
+        &self,
+        namespace: &Namespace,
+        name: &str,
+        count: u32,
+        build: Option<BuildBatch>,
+    ) -> Result<(Sequence, Vec<Outcome>)> {
         if count == 0 {
             return Err(Error::validation("a sequence gives out at least one number"));
         }

@@ -82,30 +82,42 @@ impl fmt::Display for Place {
 impl Place {
     pub(super) fn parse(path: &Path) -> Result<Self> {
         if path.as_os_str().is_empty() {
-            return Err(Error::validation("the path of the embedded store is empty; give a folder, a .db file or :memory:"));
+            return Err(Error::validation(
+                "the path of the embedded store is empty; give a folder, a .db file or :memory:",
+            ));
         }
         Ok(if path == Path::new(":memory:") { Self::Memory } else { Self::Path(path.to_owned()) })
     }
 
     fn error(&self, error: Arc<rusqlite::Error>, doing: &str) -> Error {
         let advice = match error.sqlite_error_code() {
-            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => "another process holds the file; try again",
+            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
+                "another process holds the file; try again"
+            }
             Some(ErrorCode::DiskFull) => "the disk is full",
             Some(ErrorCode::ReadOnly) => "the file or its folder is read-only",
-            Some(ErrorCode::CannotOpen | ErrorCode::PermissionDenied) => "the file or its folder cannot be opened; look at its permissions",
-            Some(ErrorCode::NotADatabase) => "the file is no database of this program, or its start is damaged",
+            Some(ErrorCode::CannotOpen | ErrorCode::PermissionDenied) => {
+                "the file or its folder cannot be opened; look at its permissions"
+            }
+            Some(ErrorCode::NotADatabase) => {
+                "the file is no database of this program, or its start is damaged"
+            }
             Some(ErrorCode::DatabaseCorrupt) => "the file is damaged; restore it from a copy",
             Some(ErrorCode::SystemIoFailure) => "reading or writing the disk failed",
             Some(ErrorCode::TooBig) => "a value is too large",
             _ => "SQLite failed",
         };
-        let retryable = matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked));
-        let failed = Error::database(format!("the embedded store {self} failed while {doing}: {advice} ({error})")).caused_by(error);
+        let retryable =
+            matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked));
+        let failed =
+            Error::database(format!("the embedded store {self} failed while {doing}: {advice} ({error})"))
+                .caused_by(error);
         if retryable { failed.retryable() } else { failed }
     }
 
     fn unusable(&self, what: &str, error: std::io::Error) -> Error {
-        Error::database(format!("the embedded store {self} cannot be opened: {what} ({error})")).caused_by(error)
+        Error::database(format!("the embedded store {self} cannot be opened: {what} ({error})"))
+            .caused_by(error)
     }
 
     /// The file itself, in a folder that exists afterwards.
@@ -121,13 +133,20 @@ impl Place {
     fn path(&self) -> Result<Option<PathBuf>> {
         let Self::Path(given) = self else { return Ok(None) };
         // Absolute, so that SQLite takes no name for a URI.
-        let path = std::path::absolute(given).map_err(|e| self.unusable("the path has no absolute form", e))?;
+        let path =
+            std::path::absolute(given).map_err(|e| self.unusable("the path has no absolute form", e))?;
         let named_file = path.extension().is_some_and(|e| e == "db" || e == "sqlite" || e == "sqlite3");
         if !named_file && path.metadata().is_ok_and(|about| about.is_file() && about.len() == 0) {
             // SQLite would make a database of it, whatever it was meant to be.
-            return Err(Error::validation(format!("{self} is an empty file, not an embedded store; name a folder or a .db file")));
+            return Err(Error::validation(format!(
+                "{self} is an empty file, not an embedded store; name a folder or a .db file"
+            )));
         }
-        Ok(Some(if path.is_file() || (named_file && !path.is_dir()) { path } else { path.join("chronos.db") }))
+        Ok(Some(if path.is_file() || (named_file && !path.is_dir()) {
+            path
+        } else {
+            path.join("chronos.db")
+        }))
     }
 
     /// What the file is known by: its path without links, and once it exists, what the file system calls it.
@@ -186,19 +205,28 @@ pub(super) fn connect(file: Option<&Path>, role: Role) -> Result<Connection, Fau
     };
     connection.busy_handler(Some(patience()))?;
     connection.set_prepared_statement_cache_capacity(256);
-    connection.create_scalar_function("chronos_value", 2, FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_DETERMINISTIC, |context| {
-        let path = context.get_raw(1).as_str().map_err(|e| rusqlite::Error::UserFunctionError(Box::new(e)))?;
-        let bytes = context.get_raw(0).as_blob().map_err(|e| rusqlite::Error::UserFunctionError(Box::new(e)))?;
-        let value = stored::framed(bytes).and_then(|document| order::column_value(document, path));
-        value.map_err(|e| rusqlite::Error::UserFunctionError(Box::new(e)))
-    })?;
+    connection.create_scalar_function(
+        "chronos_value",
+        2,
+        FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_DETERMINISTIC,
+        |context| {
+            let path =
+                context.get_raw(1).as_str().map_err(|e| rusqlite::Error::UserFunctionError(Box::new(e)))?;
+            let bytes =
+                context.get_raw(0).as_blob().map_err(|e| rusqlite::Error::UserFunctionError(Box::new(e)))?;
+            let value = stored::framed(bytes).and_then(|document| order::column_value(document, path));
+            value.map_err(|e| rusqlite::Error::UserFunctionError(Box::new(e)))
+        },
+    )?;
     connection.create_scalar_function(
         "chronos_exists",
         2,
         FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_DETERMINISTIC,
         |context| {
-            let path = context.get_raw(1).as_str().map_err(|e| rusqlite::Error::UserFunctionError(Box::new(e)))?;
-            let bytes = context.get_raw(0).as_blob().map_err(|e| rusqlite::Error::UserFunctionError(Box::new(e)))?;
+            let path =
+                context.get_raw(1).as_str().map_err(|e| rusqlite::Error::UserFunctionError(Box::new(e)))?;
+            let bytes =
+                context.get_raw(0).as_blob().map_err(|e| rusqlite::Error::UserFunctionError(Box::new(e)))?;
             let found = stored::framed(bytes).and_then(|document| presence(document, path));
             found.map_err(|e| rusqlite::Error::UserFunctionError(Box::new(e)))
         },
@@ -219,7 +247,8 @@ pub(super) fn connect(file: Option<&Path>, role: Role) -> Result<Connection, Fau
     Ok(connection)
 }
 
-/// Waits in short, uneven steps, so that processes that write at once take turns instead of backing off for ever longer.
+/// Waits in short, uneven steps, so that processes that write at once take turns instead of backing off for
+/// ever longer.
 fn patience() -> impl FnMut(i32) -> bool + Send + 'static {
     let mut since = Instant::now();
     move |tried| {
@@ -233,14 +262,18 @@ fn patience() -> impl FnMut(i32) -> bool + Send + 'static {
 }
 
 /// Does something that nobody else may be kept waiting for: it is given up after a moment.
-pub(super) fn at_once<T>(connection: &mut Connection, work: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> rusqlite::Result<T> {
+pub(super) fn at_once<T>(
+    connection: &mut Connection,
+    work: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+) -> rusqlite::Result<T> {
     connection.busy_timeout(AT_ONCE)?;
     let done = work(connection);
     connection.busy_handler(Some(patience()))?;
     done
 }
 
-/// Turns the write-ahead log on. SQLite does not wait by itself if two processes do this to a new file at once.
+/// Turns the write-ahead log on. SQLite does not wait by itself if two processes do this to a new file at
+/// once.
 fn wal(connection: &Connection) -> Result<(), Fault> {
     let mut patience = patience();
     let mut tried = 0;
@@ -253,7 +286,9 @@ fn wal(connection: &Connection) -> Result<(), Fault> {
                 ))
                 .into());
             }
-            Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) && patience(tried) => tried += 1,
+            Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) && patience(tried) => {
+                tried += 1
+            }
             Err(error) => return Err(error.into()),
         }
     }
@@ -273,7 +308,9 @@ fn adopt(connection: &Connection) -> Result<(), Fault> {
         }
         let tables: i64 = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
         if id != 0 || tables != 0 {
-            return Err(Fault::from(Error::database("the file belongs to another program or another version of this one")));
+            return Err(Fault::from(Error::database(
+                "the file belongs to another program or another version of this one",
+            )));
         }
         connection.execute_batch(&format!(
             "PRAGMA application_id={APPLICATION_ID};

@@ -43,7 +43,8 @@ fn plan(session: &mut Session, namespace: &Namespace, scan: &Scan) -> String {
     let table = session.table(namespace).unwrap().unwrap();
     let query = Query::new(&table, &Ask { scan: scan.clone(), inclusive: false, at_least: 1 });
     let mut statement = session.connection.prepare(&format!("EXPLAIN QUERY PLAN {}", query.sql)).unwrap();
-    let lines = statement.query_map(params_from_iter(&query.parameters), |row| row.get::<_, String>(3)).unwrap();
+    let lines =
+        statement.query_map(params_from_iter(&query.parameters), |row| row.get::<_, String>(3)).unwrap();
     lines.map(|line| line.unwrap()).collect::<Vec<_>>().join("\n")
 }
 
@@ -52,21 +53,31 @@ fn the_version_as_of_a_moment_is_one_step_into_the_index() {
     let (mut session, namespace) = versions();
     for path in ["at", "cv", "ov"] {
         let filter = Filter::eq("itemId", "a").and(Filter::lte(path, DateTime::from_millis(5)));
-        let scan = Scan { filter, order: vec![(path.to_owned(), Descending)], limit: Some(1), ..Scan::default() };
+        let scan =
+            Scan { filter, order: vec![(path.to_owned(), Descending)], limit: Some(1), ..Scan::default() };
         let plan = plan(&mut session, &namespace, &scan);
-        assert!(plan.contains("(c0=? AND c") && !plan.contains("TEMP B-TREE") && !plan.contains("SCAN"), "{path}: {plan}");
+        assert!(
+            plan.contains("(c0=? AND c") && !plan.contains("TEMP B-TREE") && !plan.contains("SCAN"),
+            "{path}: {plan}"
+        );
     }
 }
 
 #[test]
 fn a_page_by_an_indexed_path_begins_where_the_last_one_ended() {
     let (mut session, namespace) = heads();
-    for (path, column) in [("updatedAt", "c0"), ("createdAt", "c1"), ("cv", "c2"), ("ov", "c3"), ("metaIndexed.status", "c4")] {
+    for (path, column) in
+        [("updatedAt", "c0"), ("createdAt", "c1"), ("cv", "c2"), ("ov", "c3"), ("metaIndexed.status", "c4")]
+    {
         for (direction, sign) in [(Ascending, '>'), (Descending, '<')] {
             let order = vec![(path.to_owned(), direction), ("_id".to_owned(), direction)];
-            let scan = Scan { filter: live(), order, after: Some(vec![6.into(), 7.into()]), ..Scan::default() };
+            let scan =
+                Scan { filter: live(), order, after: Some(vec![6.into(), 7.into()]), ..Scan::default() };
             let found = plan(&mut session, &namespace, &scan);
-            assert!(found.contains(&format!("(({column},id){sign}(?,?))")) && !found.contains("TEMP B-TREE"), "{path}: {found}");
+            assert!(
+                found.contains(&format!("(({column},id){sign}(?,?))")) && !found.contains("TEMP B-TREE"),
+                "{path}: {found}"
+            );
         }
     }
 }
@@ -76,11 +87,17 @@ fn a_page_by_an_indexed_path_begins_where_the_last_one_ended() {
 fn a_later_page_within_a_range_begins_where_the_last_one_ended() {
     let (mut session, namespace) = heads();
     let path = "metaIndexed.status";
-    for (direction, expected) in [(Ascending, "((c4,id)>(?,?) AND c4<?)"), (Descending, "(c4>? AND (c4,id)<(?,?))")] {
+    for (direction, expected) in
+        [(Ascending, "((c4,id)>(?,?) AND c4<?)"), (Descending, "(c4>? AND (c4,id)<(?,?))")]
+    {
         let range = Filter::gt(path, 5).and(Filter::Field(path.to_owned(), Test::Lt(15.into())));
         let order = vec![(path.to_owned(), direction), ("_id".to_owned(), direction)];
         let after = Some(vec![10.into(), 7.into()]);
-        let found = plan(&mut session, &namespace, &Scan { filter: live().and(range), order, after, ..Scan::default() });
+        let found = plan(
+            &mut session,
+            &namespace,
+            &Scan { filter: live().and(range), order, after, ..Scan::default() },
+        );
         assert!(found.contains(expected) && !found.contains("TEMP B-TREE"), "{found}");
     }
 }
@@ -96,7 +113,10 @@ fn a_range_is_one_range_of_its_index() {
         let fields = bounds.iter().cloned().map(|test| Filter::Field(path.to_owned(), test)).collect();
         for filter in [Filter::And(fields), Filter::Field(path.to_owned(), Test::Every(bounds.to_vec()))] {
             let order = vec![("_id".to_owned(), Ascending)];
-            let query = Query::new(&table, &Ask { scan: Scan { filter, order, ..Scan::default() }, inclusive: false, at_least: 1 });
+            let query = Query::new(
+                &table,
+                &Ask { scan: Scan { filter, order, ..Scan::default() }, inclusive: false, at_least: 1 },
+            );
             assert_eq!(query.sql.matches("r.c4").count(), 2, "{}", query.sql);
         }
     }
@@ -107,7 +127,11 @@ fn a_page_of_equal_values_by_id_follows_the_index() {
     let (mut session, namespace) = heads();
     let order = vec![("_id".to_owned(), Ascending)];
     let filter = live().and(Filter::eq("metaIndexed.status", "open"));
-    let plan = plan(&mut session, &namespace, &Scan { filter, order, after: Some(vec![7.into()]), ..Scan::default() });
+    let plan = plan(
+        &mut session,
+        &namespace,
+        &Scan { filter, order, after: Some(vec![7.into()]), ..Scan::default() },
+    );
     assert!(plan.contains("(c4=? AND id>?") && !plan.contains("TEMP B-TREE"), "{plan}");
 }
 
@@ -118,9 +142,18 @@ fn the_newest_by_item_hop_along_the_index() {
         let newest = Newest { per: "itemId".to_owned(), by: by.to_owned(), at_most };
         let order = vec![("itemId".to_owned(), Ascending)];
         for filter in [Filter::All, Filter::any_of("itemId", vec![1.into(), 2.into()])] {
-            let scan = Scan { newest: Some(newest.clone()), filter, order: order.clone(), after: Some(vec![1.into()]), ..Scan::default() };
+            let scan = Scan {
+                newest: Some(newest.clone()),
+                filter,
+                order: order.clone(),
+                after: Some(vec![1.into()]),
+                ..Scan::default()
+            };
             let plan = plan(&mut session, &namespace, &scan);
-            assert!(!plan.contains("TEMP B-TREE") && !plan.contains("SCAN n") && !plan.contains("SCAN r"), "{by}: {plan}");
+            assert!(
+                !plan.contains("TEMP B-TREE") && !plan.contains("SCAN n") && !plan.contains("SCAN r"),
+                "{by}: {plan}"
+            );
         }
     }
 }
@@ -144,9 +177,18 @@ fn a_list_of_one_tenant_costs_what_the_tenant_has() {
             order.push(("_id".to_owned(), Descending));
             after.push(8.into());
         }
-        let scan = Scan { filter: of_tenant(Filter::All), order, after: Some(after), limit: Some(50), ..Scan::default() };
+        let scan = Scan {
+            filter: of_tenant(Filter::All),
+            order,
+            after: Some(after),
+            limit: Some(50),
+            ..Scan::default()
+        };
         let plan = plan(&mut session, &namespace, &scan);
-        assert!(plan.contains("SEARCH") && plan.contains("(c0=?") && !plan.contains("TEMP B-TREE"), "{path}: {plan}");
+        assert!(
+            plan.contains("SEARCH") && plan.contains("(c0=?") && !plan.contains("TEMP B-TREE"),
+            "{path}: {plan}"
+        );
     }
 }
 
@@ -203,7 +245,11 @@ fn what_waits_to_be_stored_is_found_by_a_partial_index() {
     }
     let indexed: i64 = session
         .connection
-        .query_row("SELECT count(*) FROM sqlite_schema WHERE type = 'index' AND sql LIKE '%WHERE c_ <> x%'", [], |row| row.get(0))
+        .query_row(
+            "SELECT count(*) FROM sqlite_schema WHERE type = 'index' AND sql LIKE '%WHERE c_ <> x%'",
+            [],
+            |row| row.get(0),
+        )
         .unwrap();
     assert_eq!(indexed, 1, "rows that are stored are in no index of those that wait");
 }
@@ -229,7 +275,8 @@ fn looking_for_what_waits_costs_the_same_among_a_hundred_times_as_many_rows() {
             let found = statement.query_map(params_from_iter(&query.parameters), |_| Ok(())).unwrap().count();
             (found, statement.get_status(rusqlite::StatementStatus::VmStep))
         };
-        let (found, scanned) = of(Query::new(&table, &Ask { scan: waiting(None), inclusive: false, at_least: 1 }));
+        let (found, scanned) =
+            of(Query::new(&table, &Ask { scan: waiting(None), inclusive: false, at_least: 1 }));
         assert_eq!(found, 4);
         let (_, counted) = of(Query::count(&table, &crate::records::waiting(), 1000).unwrap());
         (scanned, counted)
@@ -238,7 +285,8 @@ fn looking_for_what_waits_costs_the_same_among_a_hundred_times_as_many_rows() {
     assert_eq!(few, many, "steps of a scan and of a count");
 }
 
-/// SQLite's steps for a page of heads, sorted by their time, of which `matching` of all have a status within a range.
+/// SQLite's steps for a page of heads, sorted by their time, of which `matching` of all have a status within
+/// a range.
 fn page_by_time(all: i64, matching: i64) -> u64 {
     let steps = Arc::<super::Steps>::default();
     let mut session = Session::new(place::connect(None, Role::Writer).unwrap(), &steps);
@@ -256,7 +304,8 @@ fn page_by_time(all: i64, matching: i64) -> u64 {
     session.connection.execute_batch("COMMIT").unwrap();
     let filter = live().and(Filter::lte("metaIndexed.status", 5).and(Filter::gt("metaIndexed.status", 0)));
     let order = vec![("updatedAt".to_owned(), Ascending), ("_id".to_owned(), Ascending)];
-    let scan = Scan { filter, order, after: Some(vec![3.into(), 3.into()]), limit: Some(20), ..Scan::default() };
+    let scan =
+        Scan { filter, order, after: Some(vec![3.into(), 3.into()]), limit: Some(20), ..Scan::default() };
     let before = steps.total();
     let page = session.page(&namespace, &Ask { scan, inclusive: false, at_least: 1 }, &|| true).unwrap();
     assert_eq!(page.found.len(), 20);

@@ -39,7 +39,11 @@ pub(super) struct Query {
 crate::debug_some!(Query { sql });
 
 impl Session {
-    pub(super) fn get(&mut self, namespace: &Namespace, ids: &[Vec<u8>]) -> Result<Vec<RawDocumentBuf>, Fault> {
+    pub(super) fn get(
+        &mut self,
+        namespace: &Namespace,
+        ids: &[Vec<u8>],
+    ) -> Result<Vec<RawDocumentBuf>, Fault> {
         let Some(table) = self.table(namespace)? else { return Ok(Vec::new()) };
         let mut statement = self.statement(&table.select)?;
         let mut found = Vec::with_capacity(ids.len());
@@ -53,7 +57,12 @@ impl Session {
     }
 
     /// How many documents match, `at_most` at most: from an index alone where one tells.
-    pub(super) fn count(&mut self, namespace: &Namespace, filter: &Filter, at_most: u64) -> Result<u64, Fault> {
+    pub(super) fn count(
+        &mut self,
+        namespace: &Namespace,
+        filter: &Filter,
+        at_most: u64,
+    ) -> Result<u64, Fault> {
         let Some(table) = self.table(namespace)? else { return Ok(0) };
         if let Some(query) = Query::count(&table, filter, at_most) {
             let mut counted = self.statement(&query.sql)?;
@@ -70,7 +79,12 @@ impl Session {
     }
 
     /// The documents of a page; `listening` is asked now and then while nothing is found.
-    pub(super) fn page(&mut self, namespace: &Namespace, ask: &Ask, listening: &dyn Fn() -> bool) -> Result<Page<RawDocumentBuf>, Fault> {
+    pub(super) fn page(
+        &mut self,
+        namespace: &Namespace,
+        ask: &Ask,
+        listening: &dyn Fn() -> bool,
+    ) -> Result<Page<RawDocumentBuf>, Fault> {
         let (mut found, mut bytes) = (Vec::new(), 0);
         let without = &ask.scan.without;
         let more = self.scan(namespace, ask, listening, &mut |document| {
@@ -81,19 +95,32 @@ impl Session {
             };
             bytes += document.as_bytes().len();
             found.push(document);
-            Ok(if bytes < PAGE_BYTES || found.len() < ask.at_least { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
+            Ok(if bytes < PAGE_BYTES || found.len() < ask.at_least {
+                ControlFlow::Continue(())
+            } else {
+                ControlFlow::Break(())
+            })
         })?;
         Ok(Page { found, more })
     }
 
     /// The positions of a page's documents.
-    pub(super) fn positions(&mut self, namespace: &Namespace, ask: &Ask, listening: &dyn Fn() -> bool) -> Result<Page<Position>, Fault> {
+    pub(super) fn positions(
+        &mut self,
+        namespace: &Namespace,
+        ask: &Ask,
+        listening: &dyn Fn() -> bool,
+    ) -> Result<Page<Position>, Fault> {
         let (mut found, mut bytes) = (Vec::new(), 0);
         let more = self.scan(namespace, ask, listening, &mut |document| {
             let position = Position::of(document, &ask.scan.order)?;
             bytes += position.len();
             found.push(position);
-            Ok(if bytes < POSITION_BYTES || found.len() < ask.at_least { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
+            Ok(if bytes < POSITION_BYTES || found.len() < ask.at_least {
+                ControlFlow::Continue(())
+            } else {
+                ControlFlow::Break(())
+            })
         })?;
         Ok(Page { found, more })
     }
@@ -103,37 +130,56 @@ impl Session {
         Ok(match (self.table(namespace)?, &scan.newest) {
             (None, _) => true,
             (Some(_), Some(newest)) => scan.order.first().is_some_and(|(path, _)| *path == newest.per),
-            (Some(table), None) => table.layout.indexes.iter().chain([&Index::on("_id_", &["_id"])]).any(|index| index.yields(scan)),
+            (Some(table), None) => table
+                .layout
+                .indexes
+                .iter()
+                .chain([&Index::on("_id_", &["_id"])])
+                .any(|index| index.yields(scan)),
         })
     }
 
-    /// The paths of the index that yields the scan's order, if it is better followed than one that the filter could enter by.
+    /// The paths of the index that yields the scan's order, if it is better followed than one that the filter
+    /// could enter by.
     ///
-    /// SQLite knows neither how many rows a filter lets through nor how many are wanted, and sorts all it can find by the filter, for each page anew. So
-    /// that is left to it only if they are few.
+    /// SQLite knows neither how many rows a filter lets through nor how many are wanted, and sorts all it can
+    /// find by the filter, for each page anew. So that is left to it only if they are few.
     fn order_to_follow(&self, table: &Table, scan: &Scan) -> Result<Option<Vec<String>>, Fault> {
         if scan.newest.is_some() || scan.order.is_empty() || scan.limit.is_none() {
             return Ok(None);
         }
         let by_id = Index::on("_id_", &["_id"]);
         let indexes = table.layout.indexes.iter().chain([&by_id]);
-        let best = indexes.filter_map(|index| Some((index.prefix_before(scan)?, index))).max_by_key(|(prefix, _)| *prefix);
+        let best = indexes
+            .filter_map(|index| Some((index.prefix_before(scan)?, index)))
+            .max_by_key(|(prefix, _)| *prefix);
         let Some((prefix, index)) = best else { return Ok(None) };
-        let paths: Vec<String> = index.keys.iter().take(prefix + scan.order.len()).map(|(path, _)| path.clone()).collect();
+        let paths: Vec<String> =
+            index.keys.iter().take(prefix + scan.order.len()).map(|(path, _)| path.clone()).collect();
         let mut entries = Vec::new();
         look_into(&scan.filter, &mut entries);
-        let is_elsewhere = |path: &&str| table.indexed("r", path).is_some() && !paths.iter().any(|known| known == path);
+        let is_elsewhere =
+            |path: &&str| table.indexed("r", path).is_some() && !paths.iter().any(|known| known == path);
         // An index that serves both the filter and the order is taken anyway.
-        if paths.first().is_some_and(|first| entries.contains(&first.as_str())) || !entries.iter().any(is_elsewhere) {
+        if paths.first().is_some_and(|first| entries.contains(&first.as_str()))
+            || !entries.iter().any(is_elsewhere)
+        {
             return Ok(None);
         }
         let query = Query::matches(table, &scan.filter, MANY);
-        let matches: i64 = self.statement(&query.sql)?.query_row(params_from_iter(&query.parameters), |row| row.get(0))?;
+        let matches: i64 =
+            self.statement(&query.sql)?.query_row(params_from_iter(&query.parameters), |row| row.get(0))?;
         Ok((matches.unsigned_abs() >= MANY).then_some(paths))
     }
 
     /// Runs a scan up to its limit; says whether it ended for another reason than that there is nothing more.
-    fn scan(&mut self, namespace: &Namespace, ask: &Ask, listening: &dyn Fn() -> bool, take: Take<'_>) -> Result<bool, Fault> {
+    fn scan(
+        &mut self,
+        namespace: &Namespace,
+        ask: &Ask,
+        listening: &dyn Fn() -> bool,
+        take: Take<'_>,
+    ) -> Result<bool, Fault> {
         let Some(table) = self.table(namespace)? else { return Ok(false) };
         let scan = &ask.scan;
         let query = match self.order_to_follow(&table, scan)? {
@@ -197,7 +243,9 @@ impl<'a> Reader<'a> {
     /// Hands on a document that matches.
     fn read(&self, bytes: &[u8], take: Take<'_>) -> Result<Option<ControlFlow<()>>, Fault> {
         let document = stored::framed(bytes)?;
-        if *self.filter != Filter::All && !self.filter.matches(&stored::decode_part(document, |field| self.looked_at.contains(&field))?) {
+        if *self.filter != Filter::All
+            && !self.filter.matches(&stored::decode_part(document, |field| self.looked_at.contains(&field))?)
+        {
             return Ok(None);
         }
         Ok(Some(take(document)?))
@@ -207,7 +255,9 @@ impl<'a> Reader<'a> {
 fn look_at<'a>(filter: &'a Filter, fields: &mut Vec<&'a str>) {
     match filter {
         Filter::All => {}
-        Filter::And(parts) | Filter::Or(parts) | Filter::Nor(parts) => parts.iter().for_each(|part| look_at(part, fields)),
+        Filter::And(parts) | Filter::Or(parts) | Filter::Nor(parts) => {
+            parts.iter().for_each(|part| look_at(part, fields))
+        }
         Filter::Field(path, _) => fields.push(path.split_once('.').map_or(path, |(top, _)| top)),
     }
 }
@@ -226,7 +276,9 @@ impl Query {
     pub(super) fn new(table: &Table, ask: &Ask) -> Self {
         match &ask.scan.newest {
             None => Self::plain(table, ask, None),
-            Some(newest) if table.has_index_on(&[&newest.per, &newest.by]) => Self::newest_by_index(table, ask, newest),
+            Some(newest) if table.has_index_on(&[&newest.per, &newest.by]) => {
+                Self::newest_by_index(table, ask, newest)
+            }
             Some(newest) => Self::newest_by_sorting(table, ask, newest),
         }
     }
@@ -314,7 +366,9 @@ impl Query {
 
     /// How many rows match, `at_most` at most; none if SQLite alone cannot tell.
     pub(super) fn count(table: &Table, filter: &Filter, at_most: u64) -> Option<Self> {
-        if !filter::is_exact_in_sql(filter, &|path| table.indexed("r", path).is_some() && !table.may_hold_arrays(path)) {
+        if !filter::is_exact_in_sql(filter, &|path| {
+            table.indexed("r", path).is_some() && !table.may_hold_arrays(path)
+        }) {
             return None;
         }
         let mut query = Self::default();
@@ -329,7 +383,8 @@ impl Query {
         Some(query)
     }
 
-    /// Hops from group to group along the index, and in each to its newest: what it costs depends on the number of groups, not of documents.
+    /// Hops from group to group along the index, and in each to its newest: what it costs depends on the
+    /// number of groups, not of documents.
     fn newest_by_index(table: &Table, ask: &Ask, newest: &Newest) -> Self {
         let scan = &ask.scan;
         let number = table.number;
@@ -337,25 +392,39 @@ impl Query {
         let (per, by) = (table.value("n", &newest.per), table.value("n", &newest.by));
         let groups = only_about(&scan.filter, &newest.per);
         // The hops go in the direction of an order by group, which then needs no sorting: groups are unique.
-        let by_group = scan.order.first().filter(|(path, _)| *path == newest.per).map(|(_, direction)| *direction);
+        let by_group =
+            scan.order.first().filter(|(path, _)| *path == newest.per).map(|(_, direction)| *direction);
         let (sign, or_at, direction) = match by_group {
             Some(Direction::Descending) => ("<", "<=", " DESC"),
             _ => (">", ">=", ""),
         };
         let mut query = Self { by_number: true, ..Self::default() };
-        match named(&groups, &newest.per).filter(|named| named.len() <= MAX_GROUPS && !table.may_hold_arrays(&newest.per)) {
+        match named(&groups, &newest.per)
+            .filter(|named| named.len() <= MAX_GROUPS && !table.may_hold_arrays(&newest.per))
+        {
             // Of an IN in the order of the groups SQLite would sort all rows of all of them, for each hop.
             Some(named) => query.groups(named, scan.after.as_ref().and_then(|after| after.first()), by_group),
             None => {
-                query.add(&format!("WITH RECURSIVE g(p) AS (SELECT * FROM (SELECT {per} FROM d{number} n WHERE "), Vec::new());
+                query.add(
+                    &format!("WITH RECURSIVE g(p) AS (SELECT * FROM (SELECT {per} FROM d{number} n WHERE "),
+                    Vec::new(),
+                );
                 query.matching(table, "n", &groups);
-                if let (Some(after), true) = (scan.after.as_ref().and_then(|after| after.first()), by_group.is_some()) {
+                if let (Some(after), true) =
+                    (scan.after.as_ref().and_then(|after| after.first()), by_group.is_some())
+                {
                     query.add(&format!(" AND {per} {or_at} ?"), vec![order::encode(after)]);
                 }
                 let next = format!("SELECT {per} FROM d{number} n WHERE {per} {sign} g.p AND ");
-                query.add(&format!(" ORDER BY {per}{direction} LIMIT 1) UNION ALL SELECT ({next}"), Vec::new());
+                query.add(
+                    &format!(" ORDER BY {per}{direction} LIMIT 1) UNION ALL SELECT ({next}"),
+                    Vec::new(),
+                );
                 query.matching(table, "n", &groups);
-                query.add(&format!(" ORDER BY {per}{direction} LIMIT 1) FROM g WHERE g.p IS NOT NULL) "), Vec::new());
+                query.add(
+                    &format!(" ORDER BY {per}{direction} LIMIT 1) FROM g WHERE g.p IS NOT NULL) "),
+                    Vec::new(),
+                );
             }
         }
         query.add(
@@ -393,14 +462,17 @@ impl Query {
         }
     }
 
-    /// Without an index that begins with the group and what makes a document newer: one pass, sorted by SQLite, on disk if need be.
+    /// Without an index that begins with the group and what makes a document newer: one pass, sorted by
+    /// SQLite, on disk if need be.
     fn newest_by_sorting(table: &Table, ask: &Ask, newest: &Newest) -> Self {
         let scan = &ask.scan;
         let number = table.number;
         let (per, by) = (table.value("n", &newest.per), table.value("n", &newest.by));
         let mut query = Self { by_number: true, ..Self::default() };
         query.add(
-            &format!("SELECT r.rowid FROM (SELECT n.rowid AS i, max({by}) FROM d{number} n WHERE {by} <= ? AND "),
+            &format!(
+                "SELECT r.rowid FROM (SELECT n.rowid AS i, max({by}) FROM d{number} n WHERE {by} <= ? AND "
+            ),
             vec![order::encode(&newest.at_most)],
         );
         query.matching(table, "n", &only_about(&scan.filter, &newest.per));
@@ -427,12 +499,16 @@ fn only_about(filter: &Filter, path: &str) -> Filter {
     fn about(filter: &Filter, path: &str) -> bool {
         match filter {
             Filter::All => true,
-            Filter::And(parts) | Filter::Or(parts) | Filter::Nor(parts) => parts.iter().all(|part| about(part, path)),
+            Filter::And(parts) | Filter::Or(parts) | Filter::Nor(parts) => {
+                parts.iter().all(|part| about(part, path))
+            }
             Filter::Field(field, test) => field == path && !matches!(test, Test::Exists(_)),
         }
     }
     match filter {
-        Filter::And(parts) => parts.iter().filter(|part| about(part, path)).cloned().fold(Filter::All, Filter::and),
+        Filter::And(parts) => {
+            parts.iter().filter(|part| about(part, path)).cloned().fold(Filter::All, Filter::and)
+        }
         whole if about(whole, path) => whole.clone(),
         _ => Filter::All,
     }

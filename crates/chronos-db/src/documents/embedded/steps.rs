@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use rusqlite::{CachedStatement, StatementStatus};
 
-/// The steps that the statements of a store took on its documents. What a statement examines costs it steps, also what it then leaves out, so the
-/// number tells a look into an index from one at everything.
+/// The steps that the statements of a store took on its documents. What a statement examines costs it steps,
+/// also what it then leaves out, so the number tells a look into an index from one at everything.
 #[derive(Debug, Default)]
 pub struct Steps(AtomicU64);
 

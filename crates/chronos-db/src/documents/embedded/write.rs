@@ -63,7 +63,9 @@ impl Row {
         let id = encode_id(&stored::id(&document)?)?;
         let bytes = document.as_bytes().len();
         if bytes > MAX_DOCUMENT_BYTES {
-            return Err(Error::validation(format!("the document has {bytes} bytes; {MAX_DOCUMENT_BYTES} are allowed")));
+            return Err(Error::validation(format!(
+                "the document has {bytes} bytes; {MAX_DOCUMENT_BYTES} are allowed"
+            )));
         }
         Ok(Self { id, document })
     }
@@ -96,7 +98,9 @@ impl Prepared {
             let stage = match operation.requires {
                 None => 0,
                 Some(required) => stages.get(required).map(|stage| stage + 1).ok_or_else(|| {
-                    Error::validation(format!("operation {at} of the batch requires {required}, which is no earlier one"))
+                    Error::validation(format!(
+                        "operation {at} of the batch requires {required}, which is no earlier one"
+                    ))
                 })?,
             };
             stages.push(stage);
@@ -129,7 +133,10 @@ impl Prepared {
 
 impl Session {
     /// Runs `work` so that nothing of it stays if it fails.
-    pub(super) fn within_savepoint<T>(&mut self, work: impl FnOnce(&mut Self) -> Result<T, Fault>) -> Result<T, Fault> {
+    pub(super) fn within_savepoint<T>(
+        &mut self,
+        work: impl FnOnce(&mut Self) -> Result<T, Fault>,
+    ) -> Result<T, Fault> {
         self.connection.prepare_cached("SAVEPOINT request")?.execute([])?;
         let done = work(self);
         if done.is_err() {
@@ -191,7 +198,8 @@ impl Session {
             }
             Change::Put(row, Guard::Newer { field }) => {
                 let table = self.table_or_create(&step.namespace)?;
-                let (new, stored) = (table.value("excluded", field), table.value(&format!("d{}", table.number), field));
+                let (new, stored) =
+                    (table.value("excluded", field), table.value(&format!("d{}", table.number), field));
                 let sql = format!("{} WHERE {new} > {stored}", table.upsert);
                 self.put(&step.namespace, &table, row, &sql, None)
             }
@@ -200,7 +208,11 @@ impl Session {
                     return Ok(Outcome::Refused);
                 };
                 let stored = table.value(&format!("d{}", table.number), field);
-                let sql = format!("{} AND {stored}=?{}", table.replace, 3 + table.layout.columns.len() + table.layout.presence.len());
+                let sql = format!(
+                    "{} AND {stored}=?{}",
+                    table.replace,
+                    3 + table.layout.columns.len() + table.layout.presence.len()
+                );
                 self.put(&step.namespace, &table, row, &sql, Some(order::encode(value)))
             }
             Change::Delete(id, guard) => {
@@ -220,7 +232,14 @@ impl Session {
     }
 
     /// Carries out `sql`, whose parameters are the columns of `row` in the table's order and then `more`.
-    fn put(&mut self, namespace: &Namespace, table: &Table, row: &Row, sql: &str, more: Option<Vec<u8>>) -> Result<Outcome, Fault> {
+    fn put(
+        &mut self,
+        namespace: &Namespace,
+        table: &Table,
+        row: &Row,
+        sql: &str,
+        more: Option<Vec<u8>>,
+    ) -> Result<Outcome, Fault> {
         let (columns, presence) = table.values(&row.document)?;
         if table.is_surprised(&columns) {
             // Before the row, so that no failure in between leaves an array unnoticed.
@@ -249,7 +268,9 @@ impl Session {
             Ok(_) => Ok(Outcome::Applied),
             Err(error) => {
                 let violated = match &error {
-                    rusqlite::Error::SqliteFailure(code, Some(message)) if UNIQUE_VIOLATIONS.contains(&code.extended_code) => {
+                    rusqlite::Error::SqliteFailure(code, Some(message))
+                        if UNIQUE_VIOLATIONS.contains(&code.extended_code) =>
+                    {
                         table.violated(message)
                     }
                     _ => return Err(error.into()),
@@ -272,7 +293,8 @@ impl Session {
     ) -> Result<(Sequence, Vec<Outcome>), Fault> {
         let table = self.table_or_create(namespace)?;
         let id = encode_id(&Bson::String(name.to_owned()))?;
-        let stored: Option<Vec<u8>> = self.statement(&table.select)?.query_row([&id], |row| row.get(0)).optional()?;
+        let stored: Option<Vec<u8>> =
+            self.statement(&table.select)?.query_row([&id], |row| row.get(0)).optional()?;
         let mut document = match stored {
             Some(bytes) => stored::decode(stored::framed(&bytes)?)?,
             None => doc! { "_id": name },
@@ -296,7 +318,9 @@ impl Session {
         let Some(build) = build else { return Ok((given, Vec::new())) };
         // The writer serves everybody; a panic of one caller's closure must not end it.
         let built = catch_unwind(AssertUnwindSafe(|| build(given)));
-        let batch = built.map_err(|_| Error::database("the function that builds the batch panicked; nothing was written"))??;
+        let batch = built.map_err(|_| {
+            Error::database("the function that builds the batch panicked; nothing was written")
+        })??;
         let outcomes = self.apply(&Prepared::new(batch)?)?;
         Ok((given, outcomes))
     }

@@ -122,7 +122,8 @@ impl Writer {
         }
     }
 
-    /// Takes everything out of the write-ahead log, which needs a moment at which nobody reads from it; reads are short.
+    /// Takes everything out of the write-ahead log, which needs a moment at which nobody reads from it; reads
+    /// are short.
     fn purge(&mut self) -> Result<Done> {
         let done = || Ok(Done { sequence: None, outcomes: Vec::new() });
         // Of several that were asked for together one does.
@@ -154,7 +155,8 @@ impl Writer {
         done.pop().map_or_else(|| Err(Error::database("the request was lost")), |(_, done)| done)
     }
 
-    /// Carries out a group in one transaction. A request that fails leaves nothing behind and the others alone.
+    /// Carries out a group in one transaction. A request that fails leaves nothing behind and the others
+    /// alone.
     fn commit(&mut self, group: Vec<Request>) -> Vec<(oneshot::Sender<Result<Done>>, Result<Done>)> {
         let mut replies = Vec::with_capacity(group.len());
         let mut results = Vec::with_capacity(group.len());
@@ -167,19 +169,26 @@ impl Writer {
         match ended {
             Ok(()) => replies.into_iter().zip(results).collect(),
             Err((fault, doing)) => {
-                // The first failure is what the callers need to hear of; that a rollback also fails adds nothing: the connection is then without a
-                // transaction already.
+                // The first failure is what the callers need to hear of; that a rollback also fails adds
+                // nothing: the connection is then without a transaction already.
                 let rolled_back = self.session.roll_back();
                 if let Err(second) = rolled_back {
                     tracing::warn!(place = %self.place, error = %second.into_error(&self.place, "rolling back"), "rollback failed");
                 }
-                replies.into_iter().map(|reply| (reply, Err(fault.clone().into_error(&self.place, doing)))).collect()
+                replies
+                    .into_iter()
+                    .map(|reply| (reply, Err(fault.clone().into_error(&self.place, doing))))
+                    .collect()
             }
         }
     }
 
     /// Fills `results`; if it fails, the whole group has failed.
-    fn transaction(&mut self, works: Vec<Work>, results: &mut Vec<Result<Done>>) -> Result<(), (Fault, &'static str)> {
+    fn transaction(
+        &mut self,
+        works: Vec<Work>,
+        results: &mut Vec<Result<Done>>,
+    ) -> Result<(), (Fault, &'static str)> {
         // Small things are kept in memory; an index is built by sorting, which memory may be too small for.
         let sorts = works.iter().any(Work::stands_alone);
         if sorts != self.sorts {
@@ -189,18 +198,23 @@ impl Writer {
             self.sorts = sorts;
         }
         self.written = true;
-        self.session.begin("BEGIN IMMEDIATE").map_err(|fault| (fault, "beginning to write (nothing was written)"))?;
+        self.session
+            .begin("BEGIN IMMEDIATE")
+            .map_err(|fault| (fault, "beginning to write (nothing was written)"))?;
         for work in works {
             let done = self.take(work);
             if self.session.connection.is_autocommit() {
                 let lost = || Error::database("SQLite ended the transaction; nothing was written").into();
                 return Err((done.err().unwrap_or_else(lost), "writing (nothing was written)"));
             }
-            results.push(done.map_err(|fault| fault.into_error(&self.place, "writing (nothing of this request was written)")));
+            results.push(done.map_err(|fault| {
+                fault.into_error(&self.place, "writing (nothing of this request was written)")
+            }));
         }
         let fail = &self.env.fail;
         fail.hit("embedded.before_commit").map_err(|error| (error.into(), "committing"))?;
-        let committed = self.session.connection.prepare_cached("COMMIT").and_then(|mut commit| commit.execute([]));
+        let committed =
+            self.session.connection.prepare_cached("COMMIT").and_then(|mut commit| commit.execute([]));
         committed.map_err(|e| (e.into(), "committing (whether the writes took place is unknown)"))?;
         fail.hit("embedded.after_commit").map_err(|error| (error.into(), "committing"))
     }
@@ -217,8 +231,9 @@ impl Writer {
                 Ok(Done { sequence: None, outcomes })
             }
             Work::Sequence { namespace, name, count, build } => {
-                let (sequence, outcomes) =
-                    self.session.within_savepoint(|session| session.sequence(&namespace, &name, count, now, build))?;
+                let (sequence, outcomes) = self
+                    .session
+                    .within_savepoint(|session| session.sequence(&namespace, &name, count, now, build))?;
                 Ok(Done { sequence: Some(sequence), outcomes })
             }
             Work::Ensure { namespace, indexes } => {

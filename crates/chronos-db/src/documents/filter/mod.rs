@@ -42,9 +42,10 @@ pub enum Filter {
     Field(String, Test),
 }
 
-/// A test of the value at a path. As in MongoDB, a path that meets an array also looks into its elements, and a test passes if any value it
-/// meets does; `Ne`, `Nin` and `Not` are the exact opposites of `Eq`, `In` and their test. Comparisons hold between values of one type family
-/// only (numbers of all kinds are one), absent equals null.
+/// A test of the value at a path. As in MongoDB, a path that meets an array also looks into its elements, and
+/// a test passes if any value it meets does; `Ne`, `Nin` and `Not` are the exact opposites of `Eq`, `In` and
+/// their test. Comparisons hold between values of one type family only (numbers of all kinds are one), absent
+/// equals null.
 #[derive(Clone, PartialEq)]
 pub enum Test {
     /// Equal.
@@ -136,7 +137,11 @@ impl Filter {
     pub(crate) fn fixes(&self, path: &str) -> Option<&Bson> {
         match self {
             Self::And(parts) => parts.iter().find_map(|part| part.fixes(path)),
-            Self::Field(field, Test::Eq(value)) if field == path && !matches!(value, Bson::Null | Bson::Array(_)) => Some(value),
+            Self::Field(field, Test::Eq(value))
+                if field == path && !matches!(value, Bson::Null | Bson::Array(_)) =>
+            {
+                Some(value)
+            }
             _ => None,
         }
     }
@@ -179,7 +184,9 @@ impl Test {
     fn demands_value(&self) -> bool {
         let is_value = |value: &Bson| !matches!(value, Bson::Null | Bson::Undefined);
         match self {
-            Self::Eq(value) | Self::Gt(value) | Self::Gte(value) | Self::Lt(value) | Self::Lte(value) => is_value(value),
+            Self::Eq(value) | Self::Gt(value) | Self::Gte(value) | Self::Lt(value) | Self::Lte(value) => {
+                is_value(value)
+            }
             Self::In(values) | Self::All(values) => values.iter().all(is_value),
             Self::Regex(_) => true,
             Self::Every(tests) => tests.iter().any(Self::demands_value),

@@ -1,7 +1,8 @@
 //! The total order of values, and its encoding as bytes.
 //!
-//! [`compare`] is the order in which MongoDB sorts: first by the type's rank, then by value. [`encode`] maps it to bytes of which `memcmp` is the
-//! order, so that a store of plain bytes can sort, index and search by it.
+//! [`compare`] is the order in which MongoDB sorts: first by the type's rank, then by value. [`encode`] maps
+//! it to bytes of which `memcmp` is the order, so that a store of plain bytes can sort, index and search by
+//! it.
 
 use std::cmp::Ordering;
 
@@ -29,7 +30,8 @@ pub(crate) mod rank {
     pub(crate) const CODE: u8 = 0x90;
     pub(crate) const CODE_WITH_SCOPE: u8 = 0x98;
     pub(crate) const MAX_KEY: u8 = 0xE0;
-    /// What [`encode`](super::encode) and [`column_value`](super::column_value) put in front of an array that is not inside another value.
+    /// What [`encode`](super::encode) and [`column_value`](super::column_value) put in front of an array that
+    /// is not inside another value.
     pub(crate) const TOP_ARRAY: u8 = 0xF0;
 }
 
@@ -55,9 +57,9 @@ pub(crate) fn rank_of(value: &Bson) -> u8 {
     }
 }
 
-/// Compares as MongoDB sorts: null (and undefined) before numbers, strings, objects, arrays, binary, object ids, booleans, dates, timestamps and
-/// regular expressions. Numbers of all kinds compare by their exact values, NaN being the smallest; objects compare field by field: type, then name,
-/// then value.
+/// Compares as MongoDB sorts: null (and undefined) before numbers, strings, objects, arrays, binary, object
+/// ids, booleans, dates, timestamps and regular expressions. Numbers of all kinds compare by their exact
+/// values, NaN being the smallest; objects compare field by field: type, then name, then value.
 ///
 /// Decimal128 values, which no JSON turns into, compare as the nearest double.
 #[must_use]
@@ -92,7 +94,10 @@ fn compare_documents(a: &Document, b: &Document) -> Ordering {
             (None, Some(_)) => return Ordering::Less,
             (Some(_), None) => return Ordering::Greater,
             (Some((ka, va)), Some((kb, vb))) => {
-                let order = rank_of(va).cmp(&rank_of(vb)).then_with(|| ka.cmp(kb)).then_with(|| compare_same_rank(va, vb));
+                let order = rank_of(va)
+                    .cmp(&rank_of(vb))
+                    .then_with(|| ka.cmp(kb))
+                    .then_with(|| compare_same_rank(va, vb));
                 if order.is_ne() {
                     return order;
                 }
@@ -101,8 +106,8 @@ fn compare_documents(a: &Document, b: &Document) -> Ordering {
     }
 }
 
-/// A number as (order-preserving bits of the largest double not above it, what is left above that double). The rest is zero for every double, and
-/// below 1024 for every 64 bit integer, so both compare exactly.
+/// A number as (order-preserving bits of the largest double not above it, what is left above that double).
+/// The rest is zero for every double, and below 1024 for every 64 bit integer, so both compare exactly.
 fn number_key(value: &Bson) -> Option<(u64, u16)> {
     match value {
         Bson::Double(d) => Some((double_key(*d), 0)),
@@ -131,10 +136,11 @@ fn double_key(d: f64) -> u64 {
     if bits >> 63 == 1 { !bits } else { bits | 1 << 63 }
 }
 
-/// Bytes whose order (`memcmp`) is that of [`compare`]; equal values give equal bytes. The first byte is the rank of the type.
+/// Bytes whose order (`memcmp`) is that of [`compare`]; equal values give equal bytes. The first byte is the
+/// rank of the type.
 ///
-/// One deviation: an array that is not inside another value gets the highest rank of all, so that `bytes >= F0` says "is an array". A path that
-/// holds arrays can therefore not be sorted by these bytes.
+/// One deviation: an array that is not inside another value gets the highest rank of all, so that `bytes >=
+/// F0` says "is an array". A path that holds arrays can therefore not be sorted by these bytes.
 #[must_use]
 pub fn encode(value: &Bson) -> Vec<u8> {
     let mut out = Vec::with_capacity(16);
@@ -152,7 +158,8 @@ fn put(out: &mut Vec<u8>, value: &Bson) {
     put_value(out, value);
 }
 
-/// Everything after the rank. Every form ends by itself: by its length or by a terminator that sorts before every continuation.
+/// Everything after the rank. Every form ends by itself: by its length or by a terminator that sorts before
+/// every continuation.
 fn put_value(out: &mut Vec<u8>, value: &Bson) {
     match value {
         Bson::MinKey | Bson::Null | Bson::Undefined | Bson::MaxKey => {}
@@ -227,7 +234,8 @@ pub(crate) fn encode_prefix(prefix: &str) -> Vec<u8> {
     out
 }
 
-/// The value at a dotted path; a segment that is a number picks an element of an array, and no array is looked through otherwise.
+/// The value at a dotted path; a segment that is a number picks an element of an array, and no array is
+/// looked through otherwise.
 #[must_use]
 pub fn value_at<'a>(document: &'a Document, path: &str) -> Option<&'a Bson> {
     let (first, rest) = split(path);
@@ -247,8 +255,8 @@ pub fn value_at<'a>(document: &'a Document, path: &str) -> Option<&'a Bson> {
 
 /// The bytes of a store's column for `path`: [`encode`] of the value there, absent being null.
 ///
-/// If the path leads through an array or to one, they are its rank (`F0`) and a digest of the array: enough to know that it is one and that two of
-/// them differ, and small however large it is.
+/// If the path leads through an array or to one, they are its rank (`F0`) and a digest of the array: enough
+/// to know that it is one and that two of them differ, and small however large it is.
 ///
 /// # Errors
 /// `TXN_ERROR` if the document is damaged on the way.
@@ -285,7 +293,8 @@ pub(crate) fn encode_top(value: &Bson) -> Vec<u8> {
 #[must_use]
 pub fn compare_by(order: &[(String, Direction)], a: &Document, b: &Document) -> Ordering {
     let value = |document, path| value_at(document, path).unwrap_or(&Bson::Null);
-    let each = order.iter().map(|(path, direction)| directed(compare(value(a, path), value(b, path)), *direction));
+    let each =
+        order.iter().map(|(path, direction)| directed(compare(value(a, path), value(b, path)), *direction));
     each.fold(Ordering::Equal, Ordering::then)
 }
 
@@ -293,7 +302,10 @@ pub fn compare_by(order: &[(String, Direction)], a: &Document, b: &Document) -> 
 #[must_use]
 pub fn is_after(order: &[(String, Direction)], after: &[Bson], document: &Document) -> bool {
     let value = |path| value_at(document, path).unwrap_or(&Bson::Null);
-    let each = order.iter().zip(after).map(|((path, direction), after)| directed(compare(value(path), after), *direction));
+    let each = order
+        .iter()
+        .zip(after)
+        .map(|((path, direction), after)| directed(compare(value(path), after), *direction));
     each.fold(Ordering::Equal, Ordering::then).is_gt()
 }
 
@@ -314,6 +326,8 @@ pub(crate) fn split(path: &str) -> (&str, Option<&str>) {
 
 /// The array index a segment means, if it is written the way an index is: digits without leading zeros.
 pub(crate) fn index(segment: &str) -> Option<usize> {
-    let canonical = !segment.is_empty() && segment.bytes().all(|b| b.is_ascii_digit()) && (segment == "0" || !segment.starts_with('0'));
+    let canonical = !segment.is_empty()
+        && segment.bytes().all(|b| b.is_ascii_digit())
+        && (segment == "0" || !segment.starts_with('0'));
     if canonical { segment.parse().ok() } else { None }
 }

@@ -15,8 +15,10 @@ const OPERATORS: &str = "$eq, $ne, $gt, $gte, $lt, $lte, $in, $nin, $exists, $re
 
 /// Reads a filter in MongoDB's syntax.
 ///
-/// Values are read by [`json_to_bson`](crate::json_to_bson), so `{"$date": …}` and the other forms of Extended JSON are typed values, everywhere a
-/// value may stand; whole numbers beyond 64 bits compare as the nearest double. `resolve` gives the stored path of a property's path, or refuses it; the paths inside `$elemMatch` are relative to the element and not resolved.
+/// Values are read by [`json_to_bson`](crate::json_to_bson), so `{"$date": …}` and the other forms of
+/// Extended JSON are typed values, everywhere a value may stand; whole numbers beyond 64 bits compare as the
+/// nearest double. `resolve` gives the stored path of a property's path, or refuses it; the paths inside
+/// `$elemMatch` are relative to the element and not resolved.
 ///
 /// # Errors
 /// `VALIDATION_ERROR` that names the operator and the place in the filter; and those of `resolve`.
@@ -46,7 +48,10 @@ impl Parser<'_> {
             return wrong(at, format_args!("a filter may nest {MAX_DEPTH} levels deep"));
         }
         if self.nodes > MAX_NODES {
-            return wrong("filter", format_args!("it has more than {MAX_NODES} conditions, operators and values"));
+            return wrong(
+                "filter",
+                format_args!("it has more than {MAX_NODES} conditions, operators and values"),
+            );
         }
         Ok(())
     }
@@ -64,8 +69,12 @@ impl Parser<'_> {
                 "$or" => parts.push(Filter::Or(self.filters(value, &at, paths, depth + 1)?)),
                 "$nor" => parts.push(Filter::Nor(self.filters(value, &at, paths, depth + 1)?)),
                 operator if operator.starts_with('$') => {
-                    let place = if is_test(operator) { "it stands under a property" } else { "it is not supported" };
-                    return wrong(&at, format_args!("{place}; beside properties there may be $and, $or and $nor"));
+                    let place =
+                        if is_test(operator) { "it stands under a property" } else { "it is not supported" };
+                    return wrong(
+                        &at,
+                        format_args!("{place}; beside properties there may be $and, $or and $nor"),
+                    );
                 }
                 path => {
                     check_path(path, &at)?;
@@ -89,9 +98,11 @@ impl Parser<'_> {
         self.enter(at, depth)?;
         match value {
             Json::Array(items) if items.is_empty() => wrong(at, "it needs at least one filter"),
-            Json::Array(items) => {
-                items.iter().enumerate().map(|(i, item)| self.filter(item, &format!("{at}[{i}]"), paths, depth + 1)).collect()
-            }
+            Json::Array(items) => items
+                .iter()
+                .enumerate()
+                .map(|(i, item)| self.filter(item, &format!("{at}[{i}]"), paths, depth + 1))
+                .collect(),
             other => wrong(at, format_args!("it takes an array of filters, not {}", kind(other))),
         }
     }
@@ -134,7 +145,10 @@ impl Parser<'_> {
                 "$not" => self.not(value, &at, below)?,
                 "$elemMatch" => self.element(value, &at, below)?,
                 other if other.starts_with('$') => {
-                    return wrong(&at, format_args!("it is not supported under a property; there are {OPERATORS}"));
+                    return wrong(
+                        &at,
+                        format_args!("it is not supported under a property; there are {OPERATORS}"),
+                    );
                 }
                 _ => return wrong(&at, "operators and plain keys cannot be mixed in one object"),
             });
@@ -161,7 +175,11 @@ impl Parser<'_> {
 
     fn values(&mut self, value: &Json, at: &str, depth: usize) -> Result<Vec<Bson>> {
         match value {
-            Json::Array(items) => items.iter().enumerate().map(|(i, item)| self.value(item, &format!("{at}[{i}]"), depth)).collect(),
+            Json::Array(items) => items
+                .iter()
+                .enumerate()
+                .map(|(i, item)| self.value(item, &format!("{at}[{i}]"), depth))
+                .collect(),
             other => wrong(at, format_args!("it takes an array of values, not {}", kind(other))),
         }
     }
@@ -170,7 +188,8 @@ impl Parser<'_> {
         self.check_value(value, at, depth)?;
         match json_to_bson(value) {
             Ok(value) => Ok(value),
-            // Whole numbers beyond 64 bits compare as doubles; beyond doubles there is nothing to compare with.
+            // Whole numbers beyond 64 bits compare as doubles; beyond doubles there is nothing to compare
+            // with.
             Err(_) if is_finite(value) => Ok(json_to_nearest_bson(value)),
             Err(error) => wrong(at, error.message()),
         }
@@ -180,11 +199,17 @@ impl Parser<'_> {
     fn check_value(&mut self, value: &Json, at: &str, depth: usize) -> Result<()> {
         self.enter(at, depth)?;
         match value {
-            Json::Array(items) => {
-                items.iter().enumerate().try_for_each(|(i, item)| self.check_value(item, &format!("{at}[{i}]"), depth + 1))
-            }
+            Json::Array(items) => items
+                .iter()
+                .enumerate()
+                .try_for_each(|(i, item)| self.check_value(item, &format!("{at}[{i}]"), depth + 1)),
             Json::Object(map) if extended::is_meant(map) => match json_to_bson(value)? {
-                Bson::Int32(_) | Bson::Int64(_) | Bson::Double(_) | Bson::DateTime(_) | Bson::ObjectId(_) | Bson::Binary(_) => Ok(()),
+                Bson::Int32(_)
+                | Bson::Int64(_)
+                | Bson::Double(_)
+                | Bson::DateTime(_)
+                | Bson::ObjectId(_)
+                | Bson::Binary(_) => Ok(()),
                 Bson::Document(_) => wrong(at, extended::EXPECTED),
                 // Servers take some of these for patterns or bounds of all types.
                 _ => wrong(
@@ -234,7 +259,9 @@ fn kind(value: &Json) -> &'static str {
 
 /// The value as an object of operators, if it is one.
 fn operators(value: &Json) -> Option<&Map> {
-    value.as_object().filter(|map| !extended::is_meant(map) && map.keys().next().is_some_and(|key| key.starts_with('$')))
+    value
+        .as_object()
+        .filter(|map| !extended::is_meant(map) && map.keys().next().is_some_and(|key| key.starts_with('$')))
 }
 
 fn is_test(operator: &str) -> bool {
@@ -242,7 +269,8 @@ fn is_test(operator: &str) -> bool {
 }
 
 fn check_path(path: &str, at: &str) -> Result<()> {
-    if path.split('.').any(|segment| segment.is_empty() || segment.starts_with('$') || segment.contains('\0')) {
+    if path.split('.').any(|segment| segment.is_empty() || segment.starts_with('$') || segment.contains('\0'))
+    {
         return wrong(
             &at.replace('\0', "\\0"),
             "a property's path is one or more names with dots between them, none of them starting with $",

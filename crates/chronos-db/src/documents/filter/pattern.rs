@@ -1,8 +1,9 @@
 //! Regular expressions that mean the same here and on a server that runs PCRE.
 //!
-//! The syntax is that of the `regex` crate, with `\d`, `\s`, `\w` and `\b` over ASCII as MongoDB has them, and `$` (without `m`) at the very end only.
-//! What a server gets is not the source but a PCRE pattern printed from the parsed expression, with every class and case folding spelled out, so that
-//! differences of dialect cannot show.
+//! The syntax is that of the `regex` crate, with `\d`, `\s`, `\w` and `\b` over ASCII as MongoDB has them,
+//! and `$` (without `m`) at the very end only. What a server gets is not the source but a PCRE pattern
+//! printed from the parsed expression, with every class and case folding spelled out, so that differences of
+//! dialect cannot show.
 
 use std::convert::Infallible;
 use std::fmt::Write as _;
@@ -15,7 +16,8 @@ use regex_syntax::hir::{Class, Hir, HirKind, Look};
 const MAX_SOURCE: usize = 4_096;
 /// The most memory a compiled expression may take, in bytes.
 const MAX_COMPILED: usize = 1 << 20;
-/// The longest PCRE pattern with its repetitions written out; servers refuse beyond 32,764 bytes and 64 KiB compiled.
+/// The longest PCRE pattern with its repetitions written out; servers refuse beyond 32,764 bytes and 64 KiB
+/// compiled.
 const MAX_PCRE: usize = 30_000;
 
 /// A compiled regular expression that keeps its source.
@@ -24,7 +26,10 @@ pub struct Pattern {
     source: String,
     options: String,
     compiled: Regex,
-    #[cfg_attr(not(feature = "mongodb"), expect(dead_code, reason = "made everywhere, so that every build accepts the same patterns"))]
+    #[cfg_attr(
+        not(feature = "mongodb"),
+        expect(dead_code, reason = "made everywhere, so that every build accepts the same patterns")
+    )]
     pcre: String,
     #[cfg(feature = "embedded")]
     prefix: String,
@@ -167,7 +172,9 @@ impl ast::Visitor for Replacements {
     fn visit_pre(&mut self, ast: &Ast) -> Result<(), Infallible> {
         match ast {
             Ast::ClassPerl(class) => self.class(class),
-            Ast::Assertion(assertion) if assertion.kind == AssertionKind::WordBoundary => self.0.push((assertion.span, r"(?-u:\b)")),
+            Ast::Assertion(assertion) if assertion.kind == AssertionKind::WordBoundary => {
+                self.0.push((assertion.span, r"(?-u:\b)"))
+            }
             _ => {}
         }
         Ok(())
@@ -206,12 +213,18 @@ fn print(hir: &Hir, out: &mut String) -> Result<(), String> {
     match hir.kind() {
         HirKind::Empty => out.push_str("(?:)"),
         HirKind::Literal(literal) => {
-            let text = std::str::from_utf8(&literal.0).map_err(|_| "it matches bytes that are no text".to_owned())?;
+            let text = std::str::from_utf8(&literal.0)
+                .map_err(|_| "it matches bytes that are no text".to_owned())?;
             text.chars().for_each(|c| print_char(c, out));
         }
-        HirKind::Class(Class::Unicode(class)) => print_class(class.ranges().iter().map(|range| (range.start(), range.end())), out),
+        HirKind::Class(Class::Unicode(class)) => {
+            print_class(class.ranges().iter().map(|range| (range.start(), range.end())), out)
+        }
         HirKind::Class(Class::Bytes(class)) => {
-            print_class(class.ranges().iter().map(|range| (char::from(range.start()), char::from(range.end()))), out);
+            print_class(
+                class.ranges().iter().map(|range| (char::from(range.start()), char::from(range.end()))),
+                out,
+            );
         }
         HirKind::Look(look) => out.push_str(match look {
             Look::Start => r"\A",
@@ -219,7 +232,11 @@ fn print(hir: &Hir, out: &mut String) -> Result<(), String> {
             Look::StartLF => r"(?:\A|(?<=\n))",
             Look::EndLF => r"(?:(?=\n)|\z)",
             Look::WordAscii => r"\b",
-            _ => return Err("of the word and line boundaries only ^, $, \\A, \\z and \\b are supported".to_owned()),
+            _ => {
+                return Err(
+                    "of the word and line boundaries only ^, $, \\A, \\z and \\b are supported".to_owned()
+                );
+            }
         }),
         HirKind::Capture(capture) => print_group(&capture.sub, out)?,
         HirKind::Concat(parts) => {

@@ -1,4 +1,5 @@
-//! The order, its bytes and the SQL against the evaluator; the evaluator itself is held against a real server by the tests from outside.
+//! The order, its bytes and the SQL against the evaluator; the evaluator itself is held against a real server
+//! by the tests from outside.
 
 #[path = "../../../tests/it/filter_cases.rs"]
 mod cases;
@@ -59,7 +60,8 @@ proptest! {
     fn numbers_of_all_kinds_compare_exactly(i in any::<i64>(), d in any::<f64>(), near in -3_i64..3) {
         let beside = (i as f64) as i64;
         for (i, d) in [(i, d), (beside.saturating_add(near), i as f64), (d as i64, d), ((d as i64).saturating_add(near), d)] {
-            // Within 64 bits the whole part of a double is exact, and beyond every integer is less or greater.
+            // Within 64 bits the whole part of a double is exact, and beyond every integer is less or
+            // greater.
             let expected = if d.is_nan() {
                 Ordering::Greater
             } else {
@@ -139,7 +141,10 @@ fn refusals_name_the_operator_and_the_place() {
         (json!({ "a": { "$regex": 1 } }), "filter.a.$regex: it takes a pattern as a string"),
         (json!({ "a": { "$not": 1 } }), "filter.a.$not: it takes an object of operators"),
         (json!({ "a": { "$elemMatch": 1 } }), "filter.a.$elemMatch: a filter is an object, not a number"),
-        (json!({ "a": { "$elemMatch": { "$gt": 1, "$where": 1 } } }), "filter.a.$elemMatch.$where: it is not supported"),
+        (
+            json!({ "a": { "$elemMatch": { "$gt": 1, "$where": 1 } } }),
+            "filter.a.$elemMatch.$where: it is not supported",
+        ),
         (json!({ "$or": [] }), "filter.$or: it needs at least one filter"),
         (json!({ "$nor": {} }), "filter.$nor: it takes an array of filters, not an object"),
         (json!({ "a": { "$date": "nonsense" } }), "filter.a: a {\"$date\"} holds"),
@@ -190,7 +195,8 @@ fn paths_are_resolved_but_within_elements() {
 #[test]
 fn dates_and_ids_are_values_wherever_a_value_may_stand() {
     let at = |text| json!({ "$date": text });
-    let document = doc! { "at": bson::DateTime::from_millis(0), "id": bson::oid::ObjectId::from_bytes([1; 12]) };
+    let document =
+        doc! { "at": bson::DateTime::from_millis(0), "id": bson::oid::ObjectId::from_bytes([1; 12]) };
     for filter in [
         json!({ "at": at("1970-01-01") }),
         json!({ "at": { "$in": [at("1970-01-01")] } }),
@@ -221,7 +227,10 @@ mod sql {
             let connection = Connection::open_in_memory().unwrap();
             let names: Vec<_> = (0..paths.len()).map(|i| format!("c{i}")).collect();
             connection
-                .execute_batch(&format!("CREATE TABLE t (id BLOB{})", names.iter().map(|n| format!(", {n} BLOB")).collect::<String>()))
+                .execute_batch(&format!(
+                    "CREATE TABLE t (id BLOB{})",
+                    names.iter().map(|n| format!(", {n} BLOB")).collect::<String>()
+                ))
                 .unwrap();
             for name in &names {
                 connection.execute_batch(&format!("CREATE INDEX i{name} ON t ({name}, id)")).unwrap();
@@ -229,7 +238,9 @@ mod sql {
             let marks = vec!["?"; paths.len() + 1].join(",");
             for document in documents {
                 let values = ["_id"].iter().chain(paths).map(|path| column_value(document, path));
-                connection.execute(&format!("INSERT INTO t VALUES ({marks})"), rusqlite::params_from_iter(values)).unwrap();
+                connection
+                    .execute(&format!("INSERT INTO t VALUES ({marks})"), rusqlite::params_from_iter(values))
+                    .unwrap();
             }
             Self { connection, paths: paths.to_vec() }
         }
@@ -243,9 +254,11 @@ mod sql {
 
         fn select(&self, sql: &Sql, order: &str) -> Vec<Vec<u8>> {
             let query = format!("SELECT id FROM t WHERE {} {order}", sql.text);
-            let mut statement = self.connection.prepare(&query).unwrap_or_else(|error| panic!("{query}: {error}"));
+            let mut statement =
+                self.connection.prepare(&query).unwrap_or_else(|error| panic!("{query}: {error}"));
             assert_eq!(statement.parameter_count(), sql.parameters.len(), "{query}");
-            let rows = statement.query_map(rusqlite::params_from_iter(&sql.parameters), |row| row.get(0)).unwrap();
+            let rows =
+                statement.query_map(rusqlite::params_from_iter(&sql.parameters), |row| row.get(0)).unwrap();
             rows.collect::<Result<_, _>>().unwrap()
         }
     }
@@ -317,7 +330,8 @@ mod sql {
     }
 
     fn text(json: &Json) -> String {
-        to_sql_knowing(&read(json), &|path| (path != "none").then(|| path.to_owned()), &|path| path == "tags").text
+        to_sql_knowing(&read(json), &|path| (path != "none").then(|| path.to_owned()), &|path| path == "tags")
+            .text
     }
 
     #[test]
@@ -336,13 +350,18 @@ mod sql {
 
     #[test]
     fn an_order_of_one_direction_is_a_row_comparison() {
-        let by = |keys: &[(&str, Direction)]| keys.iter().map(|(path, d)| ((*path).to_owned(), *d)).collect::<Vec<_>>();
+        let by = |keys: &[(&str, Direction)]| {
+            keys.iter().map(|(path, d)| ((*path).to_owned(), *d)).collect::<Vec<_>>()
+        };
         let after = [Bson::Int32(1), Bson::Int32(2)];
         let columns = |path: &str| Some(path.to_owned());
         let up = by(&[("a", Direction::Ascending), ("b", Direction::Ascending)]);
         assert_eq!(after_to_sql(&up, &after, false, &columns).text, "(a, b) > (?, ?)");
         let mixed = by(&[("a", Direction::Ascending), ("b", Direction::Descending)]);
-        assert_eq!(after_to_sql(&mixed, &after, false, &columns).text, "(a >= ? AND (a > ? OR (b <= ? AND (b < ? OR 0))))");
+        assert_eq!(
+            after_to_sql(&mixed, &after, false, &columns).text,
+            "(a >= ? AND (a > ? OR (b <= ? AND (b < ? OR 0))))"
+        );
         assert_eq!(after_to_sql(&[], &[], false, &columns).text, "1");
     }
 
@@ -355,7 +374,9 @@ mod sql {
         assert_eq!(table.select(&to_sql_knowing(&many, &columns, &|_| true), ""), ids(&documents[..1]));
         let none = Filter::Field("a".to_owned(), Test::Nin((0..10_000).map(Bson::Int32).collect()));
         assert_eq!(table.select(&to_sql_knowing(&none, &columns, &|_| true), "").len(), 2);
-        let chain = Filter::And((10..3_000).map(|i| Filter::Field("a".to_owned(), Test::Ne(Bson::Int32(i)))).collect());
+        let chain = Filter::And(
+            (10..3_000).map(|i| Filter::Field("a".to_owned(), Test::Ne(Bson::Int32(i)))).collect(),
+        );
         assert_eq!(table.select(&to_sql_knowing(&chain, &columns, &|_| true), "").len(), 2);
     }
 }

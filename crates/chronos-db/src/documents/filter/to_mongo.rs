@@ -8,7 +8,8 @@ use crate::documents::Direction;
 
 /// The filter a server answers as [`Filter::matches`] does.
 ///
-/// The operators within one `$elemMatch` or `$not` become keys of one object, so none of them may occur there twice; the parser makes no others.
+/// The operators within one `$elemMatch` or `$not` become keys of one object, so none of them may occur there
+/// twice; the parser makes no others.
 pub(crate) fn to_mongo(filter: &Filter) -> Document {
     match filter {
         Filter::All => Document::new(),
@@ -22,7 +23,9 @@ pub(crate) fn to_mongo(filter: &Filter) -> Document {
             let each: Vec<_> = tests.iter().map(|test| Filter::Field(path.clone(), test.clone())).collect();
             to_mongo(&Filter::And(each))
         }
-        Filter::Field(path, Test::Not(test)) => doc! { "$nor": [to_mongo(&Filter::Field(path.clone(), (**test).clone()))] },
+        Filter::Field(path, Test::Not(test)) => {
+            doc! { "$nor": [to_mongo(&Filter::Field(path.clone(), (**test).clone()))] }
+        }
         Filter::Field(path, test) => doc! { path: operators(test) },
     }
 }
@@ -64,7 +67,8 @@ fn merged(tests: &[Test]) -> Document {
     tests.iter().flat_map(operators).collect()
 }
 
-/// MongoDB's names of the types, by rank. Arrays are among them for completeness: a path that holds some has no order to continue in.
+/// MongoDB's names of the types, by rank. Arrays are among them for completeness: a path that holds some has
+/// no order to continue in.
 const TYPES: [(u8, &[&str]); 15] = [
     (rank::MIN_KEY, &["minKey"]),
     (rank::NULL, &["null", "undefined"]),
@@ -85,7 +89,8 @@ const TYPES: [(u8, &[&str]); 15] = [
 
 /// The filter "strictly after these values in this order", across types, for paths that hold no arrays.
 ///
-/// MongoDB's `$gt` and `$lt` stay within the family of their value, so the other families are named by type; absent is null.
+/// MongoDB's `$gt` and `$lt` stay within the family of their value, so the other families are named by type;
+/// absent is null.
 pub(crate) fn after_to_mongo(order: &[(String, Direction)], after: &[Bson]) -> Document {
     let mut steps = Vec::new();
     let mut equal: Vec<Document> = Vec::new();

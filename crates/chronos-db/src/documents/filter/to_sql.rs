@@ -1,8 +1,9 @@
 //! Translation to SQL over encoded columns: never misses a match, may let others through for the evaluator.
 //!
-//! A column holds [`column_value`](super::order::column_value) of its path. Below `x'F0'` that is the value itself, so tests of it are exact (but
-//! those of presence, as absent and null look alike, and of patterns). From `x'F0'` on there is an array somewhere on the path and nothing else is
-//! known, so such rows always pass.
+//! A column holds [`column_value`](super::order::column_value) of its path. Below `x'F0'` that is the value
+//! itself, so tests of it are exact (but those of presence, as absent and null look alike, and of patterns).
+//! From `x'F0'` on there is an array somewhere on the path and nothing else is known, so such rows always
+//! pass.
 
 use std::cmp::Ordering;
 
@@ -26,21 +27,27 @@ crate::debug_some!(Sql { text });
 /// The column that holds the encoded value at a path.
 pub(crate) type Columns<'a> = &'a dyn Fn(&str) -> Option<String>;
 
-/// Longer lists become the range from their smallest to their largest value: SQLite has 32,766 parameters a statement.
+/// Longer lists become the range from their smallest to their largest value: SQLite has 32,766 parameters a
+/// statement.
 const MAX_LIST: usize = 8_000;
 
 /// [`to_sql_beyond`] of a scan that begins anywhere.
 #[cfg(test)]
-pub(crate) fn to_sql_knowing(filter: &Filter, columns: Columns<'_>, may_hold_arrays: &dyn Fn(&str) -> bool) -> Sql {
+pub(crate) fn to_sql_knowing(
+    filter: &Filter,
+    columns: Columns<'_>,
+    may_hold_arrays: &dyn Fn(&str) -> bool,
+) -> Sql {
     to_sql_beyond(filter, columns, may_hold_arrays, None)
 }
 
 /// A condition that no matching row fails; `1` where the filter's paths have no columns.
 ///
-/// `(column = ? OR column >= x'F0')` finds its rows by an index, but no longer in the order of that index. So the second part is left out for paths of
-/// which the caller knows that no array is met on them.
+/// `(column = ? OR column >= x'F0')` finds its rows by an index, but no longer in the order of that index. So
+/// the second part is left out for paths of which the caller knows that no array is met on them.
 ///
-/// `beyond` is the value of a path at which a scan begins: a bound of the filter that this implies is left out, so that SQLite enters the index there.
+/// `beyond` is the value of a path at which a scan begins: a bound of the filter that this implies is left
+/// out, so that SQLite enters the index there.
 pub(crate) fn to_sql_beyond(
     filter: &Filter,
     columns: Columns<'_>,
@@ -56,7 +63,8 @@ pub(crate) fn to_sql_beyond(
     condition.into_sql()
 }
 
-/// Whether the translation lets no other row through, so that SQLite alone can count. `plain` says of which paths the column holds the value itself.
+/// Whether the translation lets no other row through, so that SQLite alone can count. `plain` says of which
+/// paths the column holds the value itself.
 pub(crate) fn is_exact_in_sql(filter: &Filter, plain: &dyn Fn(&str) -> bool) -> bool {
     match filter {
         Filter::All => true,
@@ -73,7 +81,8 @@ pub(crate) fn is_exact_in_sql(filter: &Filter, plain: &dyn Fn(&str) -> bool) -> 
     }
 }
 
-/// Whether the rows that match are looked for, or those that don't; a superset of each needs its own condition.
+/// Whether the rows that match are looked for, or those that don't; a superset of each needs its own
+/// condition.
 #[derive(Clone, Copy, PartialEq)]
 enum Wanted {
     Matches,
@@ -106,7 +115,8 @@ enum Condition {
 /// A value, and whether it is included.
 type Bound = Option<(Vec<u8>, bool)>;
 
-/// What lies between two values of a column. SQLite enters an index by one bound at each end, whichever it takes first: there must not be several.
+/// What lies between two values of a column. SQLite enters an index by one bound at each end, whichever it
+/// takes first: there must not be several.
 #[derive(Clone, Debug)]
 struct Range {
     column: String,
@@ -140,10 +150,18 @@ impl Range {
 
     fn into_sql(self) -> Sql {
         let column = &self.column;
-        let low = self.low.map(|(value, included)| (format!("{column} {} ?", if included { ">=" } else { ">" }), value));
-        let high = self.high.map(|(value, included)| (format!("{column} {} ?", if included { "<=" } else { "<" }), value));
+        let low = self
+            .low
+            .map(|(value, included)| (format!("{column} {} ?", if included { ">=" } else { ">" }), value));
+        let high = self
+            .high
+            .map(|(value, included)| (format!("{column} {} ?", if included { "<=" } else { "<" }), value));
         let (texts, parameters): (Vec<_>, Vec<_>) = low.into_iter().chain(high).unzip();
-        if texts.is_empty() { Condition::Always.into_sql() } else { Sql { text: format!("({})", texts.join(" AND ")), parameters } }
+        if texts.is_empty() {
+            Condition::Always.into_sql()
+        } else {
+            Sql { text: format!("({})", texts.join(" AND ")), parameters }
+        }
     }
 }
 
@@ -167,7 +185,9 @@ impl Condition {
 
     fn leave_out_implied(&mut self, column: &str, direction: Direction, beyond: &[u8]) {
         match self {
-            Self::All(parts) => parts.iter_mut().for_each(|part| part.leave_out_implied(column, direction, beyond)),
+            Self::All(parts) => {
+                parts.iter_mut().for_each(|part| part.leave_out_implied(column, direction, beyond))
+            }
             Self::Within(range) if range.column == column => {
                 let (bound, implied) = match direction {
                     Direction::Ascending => (&mut range.low, Ordering::Less),
@@ -217,13 +237,17 @@ impl Condition {
     }
 }
 
-/// Joins conditions as a balanced tree: SQLite refuses expressions more than a thousand levels deep, and a plain chain has a level per link.
+/// Joins conditions as a balanced tree: SQLite refuses expressions more than a thousand levels deep, and a
+/// plain chain has a level per link.
 fn join(mut parts: Vec<Sql>, word: &str) -> Option<Sql> {
     match parts.len() {
         0 | 1 => parts.pop(),
         n if n <= 8 => {
             let text = parts.iter().map(|part| part.text.as_str()).collect::<Vec<_>>().join(word);
-            Some(Sql { text: format!("({text})"), parameters: parts.into_iter().flat_map(|part| part.parameters).collect() })
+            Some(Sql {
+                text: format!("({text})"),
+                parameters: parts.into_iter().flat_map(|part| part.parameters).collect(),
+            })
         }
         n => {
             let right = parts.split_off(n / 2);
@@ -240,13 +264,18 @@ struct Translation<'a> {
 
 impl Translation<'_> {
     fn filter(&self, filter: &Filter, wanted: Wanted) -> Condition {
-        let parts = |parts: &[Filter], wanted| parts.iter().map(|part| self.filter(part, wanted)).collect::<Vec<_>>();
+        let parts =
+            |parts: &[Filter], wanted| parts.iter().map(|part| self.filter(part, wanted)).collect::<Vec<_>>();
         match (filter, wanted) {
             (Filter::All, wanted) => wanted.constant(true),
             (Filter::And(all), Wanted::Matches) => Condition::all(parts(all, wanted)),
             (Filter::And(all), Wanted::Others) => Condition::any(parts(all, wanted)),
-            (Filter::Or(any), Wanted::Matches) | (Filter::Nor(any), Wanted::Others) => Condition::any(parts(any, Wanted::Matches)),
-            (Filter::Or(any), Wanted::Others) | (Filter::Nor(any), Wanted::Matches) => Condition::all(parts(any, Wanted::Others)),
+            (Filter::Or(any), Wanted::Matches) | (Filter::Nor(any), Wanted::Others) => {
+                Condition::any(parts(any, Wanted::Matches))
+            }
+            (Filter::Or(any), Wanted::Others) | (Filter::Nor(any), Wanted::Matches) => {
+                Condition::all(parts(any, Wanted::Others))
+            }
             (Filter::Field(path, test), wanted) => match (self.columns)(path) {
                 None => Condition::Always,
                 Some(column) => {
@@ -254,7 +283,8 @@ impl Translation<'_> {
                     if !(self.may_hold_arrays)(path) {
                         return value;
                     }
-                    let array = Condition::when(format!("{column} >= x'{:02X}'", rank::TOP_ARRAY), Vec::new());
+                    let array =
+                        Condition::when(format!("{column} >= x'{:02X}'", rank::TOP_ARRAY), Vec::new());
                     Condition::any([value, array])
                 }
             },
@@ -299,7 +329,8 @@ fn scalar(column: &str, test: &Test, wanted: Wanted) -> Condition {
 }
 
 fn one_of(column: &str, values: &[Bson], wanted: Wanted) -> Condition {
-    let mut encoded: Vec<_> = values.iter().map(encode).filter(|bytes| bytes.first() < Some(&rank::TOP_ARRAY)).collect();
+    let mut encoded: Vec<_> =
+        values.iter().map(encode).filter(|bytes| bytes.first() < Some(&rank::TOP_ARRAY)).collect();
     encoded.sort();
     encoded.dedup();
     let yes = wanted == Wanted::Matches;
@@ -332,7 +363,11 @@ fn range(column: &str, bound: &Bson, side: Side, or_equal: bool, wanted: Wanted)
         return wanted.constant(false);
     }
     if kind == rank::NULL || bytes == nan {
-        return if or_equal { one_of(column, std::slice::from_ref(bound), wanted) } else { wanted.constant(false) };
+        return if or_equal {
+            one_of(column, std::slice::from_ref(bound), wanted)
+        } else {
+            wanted.constant(false)
+        };
     }
     let yes = wanted == Wanted::Matches;
     let (low, low_included, high, high_included) = match side {
@@ -359,10 +394,17 @@ fn after_prefix(prefix: &[u8]) -> Vec<u8> {
     out
 }
 
-/// The condition "strictly after these values in this order" (or at them, if `inclusive`), exact in the order of the columns.
+/// The condition "strictly after these values in this order" (or at them, if `inclusive`), exact in the order
+/// of the columns.
 ///
-/// Every path needs a column: without one the rows cannot be in that order at all, and the condition ends before it (which keeps it a superset).
-pub(crate) fn after_to_sql(order: &[(String, Direction)], after: &[Bson], inclusive: bool, columns: Columns<'_>) -> Sql {
+/// Every path needs a column: without one the rows cannot be in that order at all, and the condition ends
+/// before it (which keeps it a superset).
+pub(crate) fn after_to_sql(
+    order: &[(String, Direction)],
+    after: &[Bson],
+    inclusive: bool,
+    columns: Columns<'_>,
+) -> Sql {
     let mut keys = Vec::new();
     let mut complete = true;
     for ((path, direction), value) in order.iter().zip(after) {
@@ -393,7 +435,8 @@ fn sign(direction: Direction) -> &'static str {
     }
 }
 
-/// `a >= ? AND (a > ? OR (b <= ? AND (b < ? OR …)))`: the first comparison of each pair is what an index can be entered by.
+/// `a >= ? AND (a > ? OR (b <= ? AND (b < ? OR …)))`: the first comparison of each pair is what an index can
+/// be entered by.
 fn stepwise(keys: &[(String, Direction, Vec<u8>)], strict: bool) -> Sql {
     let Some(((column, direction, value), rest)) = keys.split_first() else {
         return if strict { Condition::Never } else { Condition::Always }.into_sql();

@@ -42,7 +42,8 @@ enum Kind {
     Insert,
     Put,
     Delete,
-    /// A delete if a field has a value, with its index: the answer only counts, so each has a command of its own.
+    /// A delete if a field has a value, with its index: the answer only counts, so each has a command of its
+    /// own.
     DeleteIf(usize),
 }
 
@@ -65,9 +66,11 @@ impl Plan {
             let depth = match requires {
                 None => 0,
                 Some(required) => {
-                    1 + *depths
-                        .get(required)
-                        .ok_or_else(|| Error::validation(format!("operation {index} requires {required}, which does not come before it")))?
+                    1 + *depths.get(required).ok_or_else(|| {
+                        Error::validation(format!(
+                            "operation {index} requires {required}, which does not come before it"
+                        ))
+                    })?
                 }
             };
             depths.push(depth);
@@ -94,7 +97,12 @@ impl Plan {
     }
 
     /// Runs the stages, each operation for itself.
-    pub(super) async fn run(&self, call: &Call, retries: Option<&Retries>, fail: &FailPoints) -> Result<Vec<Outcome>, Failure> {
+    pub(super) async fn run(
+        &self,
+        call: &Call,
+        retries: Option<&Retries>,
+        fail: &FailPoints,
+    ) -> Result<Vec<Outcome>, Failure> {
         let mut outcomes = vec![Outcome::Skipped; self.steps.len()];
         for (stage, members) in self.stages.iter().enumerate() {
             if stage > 0 {
@@ -103,7 +111,9 @@ impl Plan {
             let groups = self.groups(members, &outcomes);
             let mut under_way: Vec<BoxFuture<'_, Result<Told, Failure>>> = Vec::with_capacity(groups.len());
             for (group, members) in groups {
-                under_way.push(Box::pin(async move { self.write(&mut Via::server(call, retries), group, &members).await }));
+                under_way.push(Box::pin(async move {
+                    self.write(&mut Via::server(call, retries), group, &members).await
+                }));
             }
             let several = under_way.len() > 1;
             let mut failed = None;
@@ -112,7 +122,13 @@ impl Plan {
             while let Some(told) = told.next().await {
                 match told {
                     Ok(told) => told.into_iter().for_each(|(index, outcome)| outcomes[index] = outcome),
-                    Err(failure) => failed = failed.or(Some(if several || stage > 0 { failure.after_others() } else { failure })),
+                    Err(failure) => {
+                        failed = failed.or(Some(if several || stage > 0 {
+                            failure.after_others()
+                        } else {
+                            failure
+                        }))
+                    }
                 }
             }
             if let Some(failure) = failed {
@@ -140,7 +156,12 @@ impl Plan {
     }
 
     /// Sends one group.
-    pub(super) async fn write(&self, via: &mut Via<'_>, Group(namespace, kind): Group<'_>, members: &[usize]) -> Result<Told, Failure> {
+    pub(super) async fn write(
+        &self,
+        via: &mut Via<'_>,
+        Group(namespace, kind): Group<'_>,
+        members: &[usize],
+    ) -> Result<Told, Failure> {
         match kind {
             Kind::Insert => self.insert(via, namespace, members).await,
             Kind::Put => self.put(via, namespace, members).await,
@@ -149,7 +170,12 @@ impl Plan {
         }
     }
 
-    async fn insert(&self, via: &mut Via<'_>, namespace: &Namespace, members: &[usize]) -> Result<Told, Failure> {
+    async fn insert(
+        &self,
+        via: &mut Via<'_>,
+        namespace: &Namespace,
+        members: &[usize],
+    ) -> Result<Told, Failure> {
         let mut told: Told = members.iter().map(|&index| (index, Outcome::Applied)).collect();
         for refusal in via.insert(namespace, &self.sent(members)).await?.refusals {
             let index = refusal.duplicate(via, namespace).ok_or_else(|| refusal.failure())?;
@@ -158,27 +184,37 @@ impl Plan {
         Ok(told)
     }
 
-    /// One command decides every put by itself: the answer tells the statements that failed apart, so a guard that does not hold is made to fail.
-    async fn put(&self, via: &mut Via<'_>, namespace: &Namespace, members: &[usize]) -> Result<Told, Failure> {
+    /// One command decides every put by itself: the answer tells the statements that failed apart, so a guard
+    /// that does not hold is made to fail.
+    async fn put(
+        &self,
+        via: &mut Via<'_>,
+        namespace: &Namespace,
+        members: &[usize],
+    ) -> Result<Told, Failure> {
         let mut told = Told::with_capacity(members.len());
         let mut pending = members.to_vec();
         for _ in 0..PUT_ATTEMPTS {
             let refusals = via.update(namespace, &self.sent(&pending)).await?.refusals;
-            let mut refusals: HashMap<usize, Refusal> = refusals.into_iter().map(|refusal| (refusal.at, refusal)).collect();
+            let mut refusals: HashMap<usize, Refusal> =
+                refusals.into_iter().map(|refusal| (refusal.at, refusal)).collect();
             let mut again = Vec::new();
             for (at, index) in pending.into_iter().enumerate() {
                 let outcome = match refusals.remove(&at) {
                     None => Outcome::Applied,
                     Some(refusal) if refusal.code == GUARD_FAILED => Outcome::Refused,
-                    Some(refusal) => match refusal.duplicate(via, namespace).ok_or_else(|| refusal.failure())? {
-                        // Somebody else created the document just now. The server has ended a transaction that meets this.
-                        Some(name) if name == "_id_" && via.in_transaction() => Outcome::Refused,
-                        Some(name) if name == "_id_" => {
-                            again.push(index);
-                            continue;
+                    Some(refusal) => {
+                        match refusal.duplicate(via, namespace).ok_or_else(|| refusal.failure())? {
+                            // Somebody else created the document just now. The server has ended a transaction
+                            // that meets this.
+                            Some(name) if name == "_id_" && via.in_transaction() => Outcome::Refused,
+                            Some(name) if name == "_id_" => {
+                                again.push(index);
+                                continue;
+                            }
+                            name => Outcome::Conflict { index: name },
                         }
-                        name => Outcome::Conflict { index: name },
-                    },
+                    }
                 };
                 told.push((index, outcome));
             }
@@ -190,14 +226,24 @@ impl Plan {
         Err(Error::database("other writers of the same documents were always faster").retryable().into())
     }
 
-    async fn delete(&self, via: &mut Via<'_>, namespace: &Namespace, members: &[usize]) -> Result<Told, Failure> {
+    async fn delete(
+        &self,
+        via: &mut Via<'_>,
+        namespace: &Namespace,
+        members: &[usize],
+    ) -> Result<Told, Failure> {
         match via.delete(namespace, &self.sent(members)).await?.refusals.first() {
             Some(refusal) => Err(refusal.failure()),
             None => Ok(members.iter().map(|&index| (index, Outcome::Applied)).collect()),
         }
     }
 
-    async fn delete_if(&self, via: &mut Via<'_>, namespace: &Namespace, members: &[usize]) -> Result<Told, Failure> {
+    async fn delete_if(
+        &self,
+        via: &mut Via<'_>,
+        namespace: &Namespace,
+        members: &[usize],
+    ) -> Result<Told, Failure> {
         let mut told = Told::with_capacity(members.len());
         for &index in members {
             let Answer { n, refusals } = via.delete(namespace, &self.sent(&[index])).await?;
@@ -223,15 +269,21 @@ fn ready(write: Write, index: usize) -> Result<(Kind, RawDocumentBuf)> {
         Write::Delete { id, guard: Guard::Equals { field, value } } => {
             Ok((Kind::DeleteIf(index), delete_statement(&guarded(by_id(&id), &field, &value))?))
         }
-        Write::Delete { guard: Guard::Newer { .. }, .. } => Err(Error::validation("a delete cannot be guarded by a newer field")),
+        Write::Delete { guard: Guard::Newer { .. }, .. } => {
+            Err(Error::validation("a delete cannot be guarded by a newer field"))
+        }
     }
 }
 
 fn is_number(value: &RawBsonRef<'_>) -> bool {
-    matches!(value, RawBsonRef::Int32(_) | RawBsonRef::Int64(_) | RawBsonRef::Double(_) | RawBsonRef::Decimal128(_))
+    matches!(
+        value,
+        RawBsonRef::Int32(_) | RawBsonRef::Int64(_) | RawBsonRef::Double(_) | RawBsonRef::Decimal128(_)
+    )
 }
 
-/// The filter for one `_id`, in the shape that the server answers without planning wherever the value allows it.
+/// The filter for one `_id`, in the shape that the server answers without planning wherever the value allows
+/// it.
 fn by_id(id: &Bson) -> Document {
     match id {
         Bson::Document(_) | Bson::Array(_) | Bson::RegularExpression(_) => doc! { "_id": { "$eq": id } },
@@ -255,21 +307,24 @@ fn guarded(mut filter: Document, field: &str, value: &Bson) -> Document {
 
 /// The statement of a put, which fails with [`GUARD_FAILED`] if its guard does not hold.
 ///
-/// A guard is part of what is put in the place of the stored document, and not of the filter: a filter by `_id` alone is answered without planning,
-/// which halves the time that a statement takes the server.
+/// A guard is part of what is put in the place of the stored document, and not of the filter: a filter by
+/// `_id` alone is answered without planning, which halves the time that a statement takes the server.
 fn put_statement(document: RawDocumentBuf, guard: &Guard) -> Result<RawDocumentBuf> {
     let id = &stored::id(&document)?;
     let (filter, replacement) = match guard {
         Guard::Any => (by_id(id), RawBson::Document(document)),
         Guard::Newer { field } => {
             let Some(value) = stored::get(&document, field)?.filter(is_number) else {
-                return Err(Error::validation(format!("a put that is guarded by a newer `{field}` needs a number in that field")));
+                return Err(Error::validation(format!(
+                    "a put that is guarded by a newer `{field}` needs a number in that field"
+                )));
             };
             let (seen, value) = (format!("${field}"), stored::value(value)?);
             let older = doc! { "$not": [{ "$and": [{ "$isNumber": &seen }, { "$gte": [&seen, value] }] }] };
             (by_id(id), replace_if(&older, document, &seen)?)
         }
-        // What an absent document would be made of has an `_id` alone, so a guard that such a one passes goes by a filter that gives it none.
+        // What an absent document would be made of has an `_id` alone, so a guard that such a one passes goes
+        // by a filter that gives it none.
         Guard::Equals { field, value } if field == "_id" || matches!(value, Bson::Null | Bson::Undefined) => {
             let filter = guarded(doc! { "_id": { "$gte": id, "$lte": id } }, field, value);
             (filter, replace_if(&doc! { "$eq": ["$_id", { "$literal": id }] }, document, "$_id")?)
@@ -286,8 +341,8 @@ fn put_statement(document: RawDocumentBuf, guard: &Guard) -> Result<RawDocumentB
     Ok(statement)
 }
 
-/// An update that puts `new` in the place of what is there if `condition` holds. Otherwise it is a conversion that cannot succeed; it looks at the
-/// field `seen`, so that the server does not try it beforehand.
+/// An update that puts `new` in the place of what is there if `condition` holds. Otherwise it is a conversion
+/// that cannot succeed; it looks at the field `seen`, so that the server does not try it beforehand.
 fn replace_if(condition: &Document, new: RawDocumentBuf, seen: &str) -> Result<RawBson> {
     let mut literal = RawDocumentBuf::new();
     literal.append(cstr!("$literal"), new);

@@ -1,7 +1,7 @@
 //! Carrying out a call: bounded in time, going on by itself, and again where that changes nothing.
 //!
-//! A call runs in a task of its own. A future that was begun and is not polled would keep its connection, and the call that its caller makes
-//! meanwhile would wait for that connection for ever if there is only one.
+//! A call runs in a task of its own. A future that was begun and is not polled would keep its connection, and
+//! the call that its caller makes meanwhile would wait for that connection for ever if there is only one.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -29,7 +29,8 @@ const LAST_WORDS: Duration = Duration::from_millis(500);
 /// The least time that a server is given to wait for its majority.
 const SHORTEST_WAIT: Duration = Duration::from_millis(100);
 
-/// The address of the server that takes writes, as far as it is known; a router of a sharded cluster has none to speak of.
+/// The address of the server that takes writes, as far as it is known; a router of a sharded cluster has none
+/// to speak of.
 pub(super) type Primary = Option<Arc<str>>;
 
 /// One call: the client, and until when.
@@ -89,7 +90,8 @@ impl Call {
         self.at.saturating_duration_since(Instant::now()).saturating_sub(TRAVEL).max(SHORTEST_WAIT)
     }
 
-    /// A session whose reads see what this client was told is written, also when another member has become the primary since.
+    /// A session whose reads see what this client was told is written, also when another member has become
+    /// the primary since.
     pub(super) async fn session(&self) -> Result<ClientSession, Failure> {
         let mut session = self.lease.client.start_session().causal_consistency(true).await?;
         if let Some(seen) = self.connector.seen() {
@@ -100,7 +102,8 @@ impl Call {
 }
 
 impl Connector {
-    /// Makes a call that may be made again without harm: until it succeeds, fails for good, or its time is over.
+    /// Makes a call that may be made again without harm: until it succeeds, fails for good, or its time is
+    /// over.
     pub(super) async fn repeat<T, F, W>(self: &Arc<Self>, work: F) -> Result<T, Failure>
     where
         T: Send + 'static,
@@ -112,7 +115,8 @@ impl Connector {
         let all = async move {
             let mut pauses = Pauses::until(at);
             loop {
-                let call = Call { connector: Arc::clone(&connector), lease: Arc::new(connector.lease().await?), at };
+                let call =
+                    Call { connector: Arc::clone(&connector), lease: Arc::new(connector.lease().await?), at };
                 match connector.while_primary(work(call)).await {
                     Err(failure) if failure.may_pass() && pauses.pause().await => {}
                     settled => return settled,
@@ -154,14 +158,23 @@ impl Connector {
             Ok(Ok(settled)) => settled,
             Ok(Err(ended)) => match ended.try_into_panic() {
                 Ok(panic) => std::panic::resume_unwind(panic),
-                Err(_) => Err(Error::database("the call was given up: the runtime is shutting down").retryable().into()),
+                Err(_) => Err(Error::database("the call was given up: the runtime is shutting down")
+                    .retryable()
+                    .into()),
             },
-            Err(_) => Err(Failure::NoAnswer { after: at.saturating_duration_since(begun), primary: self.primary().borrow().is_some() }),
+            Err(_) => Err(Failure::NoAnswer {
+                after: at.saturating_duration_since(begun),
+                primary: self.primary().borrow().is_some(),
+            }),
         }
     }
 
-    /// Runs `work` as long as the server it began on stays the primary: one that is frozen keeps its connections, and never answers.
-    pub(super) async fn while_primary<T>(&self, work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    /// Runs `work` as long as the server it began on stays the primary: one that is frozen keeps its
+    /// connections, and never answers.
+    pub(super) async fn while_primary<T>(
+        &self,
+        work: impl Future<Output = Result<T, Failure>>,
+    ) -> Result<T, Failure> {
         let mut primary = self.primary();
         let before = primary.borrow_and_update().clone();
         tokio::select! {
@@ -172,7 +185,8 @@ impl Connector {
     }
 }
 
-/// Returns when the primary is no longer the one it was. With none at the beginning, the first that is found counts.
+/// Returns when the primary is no longer the one it was. With none at the beginning, the first that is found
+/// counts.
 async fn lost(primary: &mut watch::Receiver<Primary>, mut before: Primary) {
     while primary.changed().await.is_ok() {
         let now = primary.borrow_and_update().clone();

@@ -22,11 +22,13 @@ use super::uri::{self, Checked};
 use crate::documents::{Capabilities, Namespace};
 use crate::{Env, Error, ErrorKind, Result};
 
-/// How long a call may take in all, unless set otherwise: longer than an ordinary election, which takes 10 to 12 seconds.
+/// How long a call may take in all, unless set otherwise: longer than an ordinary election, which takes 10 to
+/// 12 seconds.
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long to wait for a connection, unless the connection string says otherwise.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// Connections per server, unless the connection string says otherwise: some groups in flight beside many readers.
+/// Connections per server, unless the connection string says otherwise: some groups in flight beside many
+/// readers.
 const CONNECTIONS: u32 = 32;
 /// How long `close` waits for what is in flight, such as a stream that nobody reads on.
 const DRAIN: Duration = Duration::from_secs(10);
@@ -70,9 +72,12 @@ impl Lease {
 
     /// What the server says of itself.
     pub(super) async fn hello(&self) -> Result<Document, Failure> {
-        let ask = || async { Ok::<_, Failure>(self.client.database("admin").run_command(doc! { "hello": 1 }).await?) };
+        let ask = || async {
+            Ok::<_, Failure>(self.client.database("admin").run_command(doc! { "hello": 1 }).await?)
+        };
         match ask().await {
-            // Such as a connection that broke while nobody used it; the driver repeats no commands it is handed.
+            // Such as a connection that broke while nobody used it; the driver repeats no commands it is
+            // handed.
             Err(failure) if failure.may_pass() => ask().await,
             answer => answer,
         }
@@ -192,7 +197,10 @@ impl Connector {
             if let SdamEvent::TopologyDescriptionChanged(changed) = event {
                 let takes_writes = |kind| matches!(kind, ServerType::RsPrimary | ServerType::Standalone);
                 let servers = changed.new_description.servers();
-                let found = servers.values().find(|server| takes_writes(server.server_type())).map(|server| server.address().to_string());
+                let found = servers
+                    .values()
+                    .find(|server| takes_writes(server.server_type()))
+                    .map(|server| server.address().to_string());
                 primary.send_if_modified(|known| {
                     let is_new = known.as_deref() != found.as_deref();
                     if is_new {
@@ -208,7 +216,8 @@ impl Connector {
     pub(super) async fn capabilities(&self, lease: &Lease) -> Result<Capabilities, Failure> {
         let detect = || async {
             let hello = lease.hello().await?;
-            let clustered = hello.contains_key("setName") || hello.get_str("msg").is_ok_and(|msg| msg == "isdbgrid");
+            let clustered =
+                hello.contains_key("setName") || hello.get_str("msg").is_ok_and(|msg| msg == "isdbgrid");
             let sessions = hello.contains_key("logicalSessionTimeoutMinutes");
             Ok(Capabilities { transactions: clustered && sessions, atomic_sequence: false })
         };
@@ -237,7 +246,8 @@ impl Connector {
         };
         self.calls.close();
         self.retries.clear();
-        // What has not ended by now ends by its own limit, and the client with the last of it: the driver panics if it is ended under a call.
+        // What has not ended by now ends by its own limit, and the client with the last of it: the driver
+        // panics if it is ended under a call.
         if let Some(client) = self.client.get().filter(|_| drained.is_some()) {
             client.clone().shutdown().await;
         }
@@ -250,7 +260,11 @@ impl Connector {
 
     /// The error of writes that failed: says what is known of them.
     pub(super) fn explain_write(&self, failure: Failure) -> Error {
-        let known = if failure.nothing_written() { "; nothing was written" } else { "; some of the writes may have taken place" };
+        let known = if failure.nothing_written() {
+            "; nothing was written"
+        } else {
+            "; some of the writes may have taken place"
+        };
         self.report(failure, "writing", known)
     }
 
@@ -259,7 +273,9 @@ impl Connector {
         let (kind, text, source) = match failure {
             Failure::Ours(error) => return error,
             Failure::Reply { what, .. } => (ErrorKind::Database, what, None),
-            Failure::PrimaryLost => (ErrorKind::Database, "the primary changed before it answered".to_owned(), None),
+            Failure::PrimaryLost => {
+                (ErrorKind::Database, "the primary changed before it answered".to_owned(), None)
+            }
             Failure::NoAnswer { after, primary } => {
                 let known = if primary { "" } else { " (no server that takes writes is known)" };
                 let what = format!(

@@ -14,11 +14,13 @@ use super::retries::Retries;
 use crate::Error;
 use crate::documents::Namespace;
 
-/// A command is one BSON document, and the server takes those of 16 MiB and a little; leave room for what surrounds the statements.
+/// A command is one BSON document, and the server takes those of 16 MiB and a little; leave room for what
+/// surrounds the statements.
 const BYTES_PER_COMMAND: usize = 16 * 1024 * 1024 - 64 * 1024;
 /// Statements per command: what one command holds, the server works off without letting others in between.
 const STATEMENTS_PER_COMMAND: usize = 1_000;
-/// On a majority of the members, in their journals. Without a bound a write would wait as long as the majority is away.
+/// On a majority of the members, in their journals. Without a bound a write would wait as long as the
+/// majority is away.
 pub(super) fn durable(wait: Duration) -> WriteConcern {
     WriteConcern::builder().w(Acknowledgment::Majority).journal(true).w_timeout(wait).build()
 }
@@ -61,7 +63,8 @@ impl Refusal {
     /// The violated index, by the name that we know it by, if a unique index is what refused it.
     pub(super) fn duplicate(&self, via: &Via<'_>, namespace: &Namespace) -> Option<Option<String>> {
         let violated = || failure::violated_index(&self.message, &format!("{namespace:?}"));
-        (self.code == failure::DUPLICATE_KEY).then(|| violated().map(|name| via.call.connector.our_name(namespace, name)))
+        (self.code == failure::DUPLICATE_KEY)
+            .then(|| violated().map(|name| via.call.connector.our_name(namespace, name)))
     }
 
     pub(super) fn failure(&self) -> Failure {
@@ -83,21 +86,39 @@ impl<'a> Via<'a> {
     }
 
     /// Inserts, each by itself, in as few commands as they fit in.
-    pub(super) async fn insert(&mut self, namespace: &Namespace, documents: &[&RawDocumentBuf]) -> Result<Answer, Failure> {
+    pub(super) async fn insert(
+        &mut self,
+        namespace: &Namespace,
+        documents: &[&RawDocumentBuf],
+    ) -> Result<Answer, Failure> {
         self.send(namespace, "insert", "documents", documents).await
     }
 
     /// Sends `update` statements, unordered, in as few commands as they fit in.
-    pub(super) async fn update(&mut self, namespace: &Namespace, statements: &[&RawDocumentBuf]) -> Result<Answer, Failure> {
+    pub(super) async fn update(
+        &mut self,
+        namespace: &Namespace,
+        statements: &[&RawDocumentBuf],
+    ) -> Result<Answer, Failure> {
         self.send(namespace, "update", "updates", statements).await
     }
 
     /// Sends `delete` statements, unordered, in as few commands as they fit in.
-    pub(super) async fn delete(&mut self, namespace: &Namespace, statements: &[&RawDocumentBuf]) -> Result<Answer, Failure> {
+    pub(super) async fn delete(
+        &mut self,
+        namespace: &Namespace,
+        statements: &[&RawDocumentBuf],
+    ) -> Result<Answer, Failure> {
         self.send(namespace, "delete", "deletes", statements).await
     }
 
-    async fn send(&mut self, namespace: &Namespace, verb: &str, list: &str, statements: &[&RawDocumentBuf]) -> Result<Answer, Failure> {
+    async fn send(
+        &mut self,
+        namespace: &Namespace,
+        verb: &str,
+        list: &str,
+        statements: &[&RawDocumentBuf],
+    ) -> Result<Answer, Failure> {
         let mut all = Answer::default();
         for (nth, sent) in portions(statements).into_iter().enumerate() {
             let start = sent.start;
@@ -134,7 +155,8 @@ impl<'a> Via<'a> {
     }
 }
 
-/// Sends a write command outside transactions, numbered where `retries` allows it, and remembers what is written by then.
+/// Sends a write command outside transactions, numbered where `retries` allows it, and remembers what is
+/// written by then.
 pub(super) async fn send(
     call: &Call,
     retries: Option<&Retries>,
@@ -155,7 +177,10 @@ pub(super) async fn send(
         None => database.run_raw_command(command).await?,
     };
     if let Ok(unmet) = reply.get_document("writeConcernError") {
-        return Err(Failure::reply(code(unmet), unmet.get_str("errmsg").unwrap_or("the writes did not reach the majority in time")));
+        return Err(Failure::reply(
+            code(unmet),
+            unmet.get_str("errmsg").unwrap_or("the writes did not reach the majority in time"),
+        ));
     }
     // A write that was refused has waited as well: for what it met.
     if concern == Concern::Durable
@@ -186,7 +211,8 @@ fn code(error: &Document) -> i32 {
     i32::try_from(failure::count(error, "code")).unwrap_or_default()
 }
 
-/// Cuts statements into portions that fit one command each; one that is too large for any stands alone and is the server's to refuse.
+/// Cuts statements into portions that fit one command each; one that is too large for any stands alone and is
+/// the server's to refuse.
 fn portions(statements: &[&RawDocumentBuf]) -> Vec<Range<usize>> {
     let mut portions = Vec::new();
     let (mut start, mut bytes) = (0, 0);

@@ -48,7 +48,8 @@ async fn ensure_collection(call: &Call, namespace: &Namespace) -> Result<(), Fai
     if !listed.is_empty() {
         return Ok(());
     }
-    match database.run_command(doc! { "create": &*namespace.collection, "writeConcern": concern(call) }).await {
+    match database.run_command(doc! { "create": &*namespace.collection, "writeConcern": concern(call) }).await
+    {
         Err(e) if !has_code(&e, NAMESPACE_EXISTS) => Err(e.into()),
         Err(_) => Ok(()),
         Ok(reply) => met(&reply),
@@ -58,10 +59,15 @@ async fn ensure_collection(call: &Call, namespace: &Namespace) -> Result<(), Fai
 async fn existing(call: &Call, namespace: &Namespace) -> Result<Vec<Existing>, Failure> {
     let database = call.lease.client.database(&namespace.database);
     // Only asked for so does the server tell those apart that are still being built.
-    let listed = match listed(&database, doc! { "listIndexes": &*namespace.collection, "includeBuildUUIDs": true }).await {
-        Err(e) if has_code(&e, UNKNOWN_FIELD) => listed(&database, doc! { "listIndexes": &*namespace.collection }).await?,
-        listed => listed?,
-    };
+    let listed =
+        match listed(&database, doc! { "listIndexes": &*namespace.collection, "includeBuildUUIDs": true })
+            .await
+        {
+            Err(e) if has_code(&e, UNKNOWN_FIELD) => {
+                listed(&database, doc! { "listIndexes": &*namespace.collection }).await?
+            }
+            listed => listed?,
+        };
     let read = |listed: Document| {
         let spec = listed.get_document("spec").ok().cloned();
         Existing { is_building: listed.contains_key("buildUUID"), spec: spec.unwrap_or(listed) }
@@ -80,16 +86,19 @@ async fn listed(database: &Database, command: Document) -> mongodb::error::Resul
 /// The plain indexes of a collection: those with directions alone, over all documents.
 pub(super) async fn list(lease: &Lease, namespace: &Namespace) -> Result<Vec<Index>, Failure> {
     let database = lease.client.database(&namespace.database);
-    let listed: Vec<Document> = match database.run_cursor_command(doc! { "listIndexes": &*namespace.collection }).await {
-        Ok(cursor) => cursor.try_collect().await?,
-        Err(error) if has_code(&error, NAMESPACE_NOT_FOUND) => Vec::new(),
-        Err(error) => return Err(error.into()),
-    };
+    let listed: Vec<Document> =
+        match database.run_cursor_command(doc! { "listIndexes": &*namespace.collection }).await {
+            Ok(cursor) => cursor.try_collect().await?,
+            Err(error) if has_code(&error, NAMESPACE_NOT_FOUND) => Vec::new(),
+            Err(error) => return Err(error.into()),
+        };
     Ok(listed.iter().filter_map(plain_index).collect())
 }
 
 fn plain_index(listed: &Document) -> Option<Index> {
-    let special = ["partialFilterExpression", "sparse", "collation", "hidden"].iter().any(|option| listed.contains_key(option));
+    let special = ["partialFilterExpression", "sparse", "collation", "hidden"]
+        .iter()
+        .any(|option| listed.contains_key(option));
     let key = |(path, direction): (&String, &Bson)| {
         let sign = match direction {
             Bson::Int32(d) => f64::from(*d),
@@ -101,11 +110,21 @@ fn plain_index(listed: &Document) -> Option<Index> {
     };
     let name = listed.get_str("name").ok().filter(|_| !special)?.to_owned();
     let keys = listed.get_document("key").ok()?.iter().map(key).collect::<Option<Vec<_>>>()?;
-    Some(Index { unique: name == "_id_" || listed.get_bool("unique").unwrap_or(false), name, keys, only_if_exists: None })
+    Some(Index {
+        unique: name == "_id_" || listed.get_bool("unique").unwrap_or(false),
+        name,
+        keys,
+        only_if_exists: None,
+    })
 }
 
 /// Whether an existing index serves as the wanted one. One that has its name and is another one is an error.
-fn is_there(call: &Call, namespace: &Namespace, wanted: &Index, existing: &[Existing]) -> Result<bool, Failure> {
+fn is_there(
+    call: &Call,
+    namespace: &Namespace,
+    wanted: &Index,
+    existing: &[Existing],
+) -> Result<bool, Failure> {
     let name = |existing: &Existing| existing.spec.get_str("name").unwrap_or_default().to_owned();
     if let Some(namesake) = existing.iter().find(|existing| name(existing) == wanted.name) {
         return match difference(&namesake.spec, wanted) {
@@ -114,7 +133,9 @@ fn is_there(call: &Call, namespace: &Namespace, wanted: &Index, existing: &[Exis
         };
     }
     // An index that somebody made for the same purpose, such as the legacy library.
-    let serving = existing.iter().find(|existing| !existing.is_building && difference(&existing.spec, wanted).is_none());
+    let serving = existing
+        .iter()
+        .find(|existing| !existing.is_building && difference(&existing.spec, wanted).is_none());
     if let Some(serving) = serving {
         call.connector.serves(namespace, &name(serving), &wanted.name);
     }
@@ -123,7 +144,8 @@ fn is_there(call: &Call, namespace: &Namespace, wanted: &Index, existing: &[Exis
 
 async fn create(call: &Call, namespace: &Namespace, missing: &[&Index]) -> Result<(), Failure> {
     let specs: Vec<Document> = missing.iter().map(|index| spec(index)).collect();
-    let mut command = doc! { "createIndexes": &*namespace.collection, "indexes": specs, "writeConcern": concern(call) };
+    let mut command =
+        doc! { "createIndexes": &*namespace.collection, "indexes": specs, "writeConcern": concern(call) };
     // Otherwise every member must have built them, also one that is away.
     if call.connector.capabilities(&call.lease).await?.transactions {
         command.insert("commitQuorum", "majority");
@@ -147,7 +169,9 @@ async fn create(call: &Call, namespace: &Namespace, missing: &[&Index]) -> Resul
 
 /// What makes an existing index another one than the wanted one.
 fn difference(have: &Document, wanted: &Index) -> Option<String> {
-    let flag = |name: &str| matches!(have.get(name), Some(Bson::Boolean(true)) | Some(Bson::Int32(1)) | Some(Bson::Int64(1)));
+    let flag = |name: &str| {
+        matches!(have.get(name), Some(Bson::Boolean(true)) | Some(Bson::Int32(1)) | Some(Bson::Int64(1)))
+    };
     if !has_keys(have, wanted) {
         return Some(format!("it is over {}", have.get_document("key").cloned().unwrap_or_default()));
     }
@@ -202,7 +226,8 @@ fn keys(index: &Index) -> Document {
     index.keys.iter().map(|(path, direction)| (path.clone(), Bson::Int32(sign(direction)))).collect()
 }
 
-/// Whether the server's keys are the wanted ones, in the same order; servers and tools type the directions differently.
+/// Whether the server's keys are the wanted ones, in the same order; servers and tools type the directions
+/// differently.
 fn has_keys(have: &Document, wanted: &Index) -> bool {
     let plain = |key: &Document| -> Vec<(String, Option<i64>)> {
         key.iter()
@@ -229,7 +254,10 @@ fn met(reply: &Document) -> Result<(), Failure> {
     match reply.get_document("writeConcernError") {
         Ok(unmet) => {
             let code = i32::try_from(failure::count(unmet, "code")).unwrap_or_default();
-            Err(Failure::reply(code, unmet.get_str("errmsg").unwrap_or("the majority did not have it in time")))
+            Err(Failure::reply(
+                code,
+                unmet.get_str("errmsg").unwrap_or("the majority did not have it in time"),
+            ))
         }
         Err(_) => Ok(()),
     }
@@ -240,6 +268,7 @@ fn violated(namespace: &Namespace, error: mongodb::error::Error) -> Failure {
         return error.into();
     }
     let words = failure::describe(&error);
-    let index = failure::violated_index(&words, &format!("{namespace:?}")).unwrap_or_else(|| "unknown".to_owned());
+    let index =
+        failure::violated_index(&words, &format!("{namespace:?}")).unwrap_or_else(|| "unknown".to_owned());
     Error::database(format!("documents of {namespace:?} violate the unique index `{index}`: {words}")).into()
 }

@@ -4,16 +4,19 @@ use std::time::Duration;
 
 use bson::Document;
 use mongodb::error::{
-    Error as DriverError, ErrorKind as Kind, RETRYABLE_WRITE_ERROR, TRANSIENT_TRANSACTION_ERROR, UNKNOWN_TRANSACTION_COMMIT_RESULT,
-    WriteFailure,
+    Error as DriverError, ErrorKind as Kind, RETRYABLE_WRITE_ERROR, TRANSIENT_TRANSACTION_ERROR,
+    UNKNOWN_TRANSACTION_COMMIT_RESULT, WriteFailure,
 };
 
 use crate::{Error, ErrorKind};
 
 pub(super) const DUPLICATE_KEY: i32 = 11_000;
-/// Codes of a server that is stepping down, starting, shutting down, unreachable behind mongos, that lost a cursor, ran out of time or met another writer.
-const PASSING: [i32; 22] =
-    [6, 7, 43, 237, 50, 64, 89, 91, 112, 134, 189, 202, 244, 246, 251, 262, 9001, 10_058, 10_107, 11_600, 11_602, 13_435];
+/// Codes of a server that is stepping down, starting, shutting down, unreachable behind mongos, that lost a
+/// cursor, ran out of time or met another writer.
+const PASSING: [i32; 22] = [
+    6, 7, 43, 237, 50, 64, 89, 91, 112, 134, 189, 202, 244, 246, 251, 262, 9001, 10_058, 10_107, 11_600,
+    11_602, 13_435,
+];
 const NODE_IS_RECOVERING: i32 = 13_436;
 const UNAUTHORIZED: i32 = 13;
 const INVALID_NAMESPACE: i32 = 73;
@@ -53,7 +56,8 @@ impl From<bson::error::Error> for Failure {
 }
 
 impl Failure {
-    /// A write that failed for a reason other than its guard or an index, or a write concern that was not met.
+    /// A write that failed for a reason other than its guard or an index, or a write concern that was not
+    /// met.
     pub(super) fn reply(code: i32, message: &str) -> Self {
         Self::Reply { code, what: cut(&format!("{message} (code {code})")) }
     }
@@ -92,7 +96,10 @@ impl Failure {
                     .iter()
                     .any(|l| error.contains_label(l))
                     || match &*error.kind {
-                        Kind::ServerSelection { .. } | Kind::DnsResolve { .. } | Kind::Io(_) | Kind::ConnectionPoolCleared { .. } => true,
+                        Kind::ServerSelection { .. }
+                        | Kind::DnsResolve { .. }
+                        | Kind::Io(_)
+                        | Kind::ConnectionPoolCleared { .. } => true,
                         _ => code(error).is_some_and(passing),
                     }
             }
@@ -101,7 +108,8 @@ impl Failure {
 
     /// Whether the same call may succeed in a moment. Looking for a server has taken its time already.
     pub(super) fn may_pass(&self) -> bool {
-        let searched = matches!(self, Self::Driver { error, .. } if matches!(*error.kind, Kind::ServerSelection { .. }));
+        let searched =
+            matches!(self, Self::Driver { error, .. } if matches!(*error.kind, Kind::ServerSelection { .. }));
         self.is_retryable() && !searched && !matches!(self, Self::NoAnswer { .. })
     }
 
@@ -125,7 +133,8 @@ impl Failure {
     }
 }
 
-/// Whether the call had no connection because another one's credentials were refused. The driver says so in words alone.
+/// Whether the call had no connection because another one's credentials were refused. The driver says so in
+/// words alone.
 fn is_of_refused_credentials(error: &DriverError) -> bool {
     matches!(&*error.kind, Kind::ConnectionPoolCleared { message, .. } if message.contains("Authentication failed"))
 }
@@ -166,7 +175,9 @@ pub(super) fn describe(error: &DriverError) -> String {
     let text = match &*error.kind {
         Kind::Command(e) => format!("{} (code {} {})", e.message, e.code, e.code_name),
         Kind::Write(WriteFailure::WriteError(e)) => format!("{} (code {})", e.message, e.code),
-        Kind::Write(WriteFailure::WriteConcernError(e)) => format!("{} (code {} {})", e.message, e.code, e.code_name),
+        Kind::Write(WriteFailure::WriteConcernError(e)) => {
+            format!("{} (code {} {})", e.message, e.code, e.code_name)
+        }
         Kind::InsertMany(e) => match &e.write_concern_error {
             Some(e) => format!("{} (code {} {})", e.message, e.code, e.code_name),
             None => "an insert was refused".to_owned(),
@@ -183,7 +194,8 @@ pub(super) fn cut(text: &str) -> String {
     }
 }
 
-/// The name of the violated index out of the server's words on a duplicate key: `E11000 duplicate key error collection: db.c index: NAME dup key: {…}`.
+/// The name of the violated index out of the server's words on a duplicate key: `E11000 duplicate key error
+/// collection: db.c index: NAME dup key: {…}`.
 pub(super) fn violated_index(message: &str, namespace: &str) -> Option<String> {
     let from = match message.split_once(&format!("collection: {namespace} index: ")) {
         Some((_, rest)) => rest,

@@ -1,10 +1,13 @@
-//! MongoDB 4.4 and later: a standalone server, a replica set or a sharded cluster, through the official driver.
+//! MongoDB 4.4 and later: a standalone server, a replica set or a sharded cluster, through the official
+//! driver.
 //!
-//! Every write asks for a journaled majority, and every read goes to the primary and sees only what a majority has, whatever the connection string
-//! says: what a call reported as applied is there for the next read of the same client, and stays; what a failover could still undo is not seen.
+//! Every write asks for a journaled majority, and every read goes to the primary and sees only what a
+//! majority has, whatever the connection string says: what a call reported as applied is there for the next
+//! read of the same client, and stays; what a failover could still undo is not seen.
 //!
-//! Every call ends, after [30 seconds](DEFAULT_TIMEOUT) unless set otherwise: what changes nothing twice is repeated until then, over elections and
-//! broken connections. When a write's time is over, its outcome is not known.
+//! Every call ends, after [30 seconds](DEFAULT_TIMEOUT) unless set otherwise: what changes nothing twice is
+//! repeated until then, over elections and broken connections. When a write's time is over, its outcome is
+//! not known.
 
 mod apply;
 mod call;
@@ -37,7 +40,8 @@ use self::client::Connector;
 use self::command::Concern;
 use self::failure::{Failure, is_duplicate};
 use crate::documents::{
-    Atomicity, Batch, BuildBatch, Capabilities, Deployment, DocumentStore, Filter, Index, Namespace, Outcome, Rights, Scan, Sequence,
+    Atomicity, Batch, BuildBatch, Capabilities, Deployment, DocumentStore, Filter, Index, Namespace, Outcome,
+    Rights, Scan, Sequence,
 };
 use crate::{Env, Error, Result, Timestamp};
 
@@ -77,8 +81,8 @@ impl MongoDocuments {
         Ok((Self { connector: Arc::new(connector) }, traffic))
     }
 
-    /// How long a call may take in all, repetitions included; [`DEFAULT_TIMEOUT`] unless the connection string says `timeoutMS`. Where no server is
-    /// found within it, the call fails.
+    /// How long a call may take in all, repetitions included; [`DEFAULT_TIMEOUT`] unless the connection
+    /// string says `timeoutMS`. Where no server is found within it, the call fails.
     ///
     /// ```
     /// # fn main() -> chronos_db::Result<()> {
@@ -94,16 +98,28 @@ impl MongoDocuments {
         self
     }
 
-    async fn take_numbers(&self, namespace: &Namespace, name: &str, count: u32, concern: Concern) -> Result<Sequence> {
+    async fn take_numbers(
+        &self,
+        namespace: &Namespace,
+        name: &str,
+        count: u32,
+        concern: Concern,
+    ) -> Result<Sequence> {
         if count == 0 {
-            return Err(Error::validation(format!("at least one number of the sequence `{name}` must be asked for")));
+            return Err(Error::validation(format!(
+                "at least one number of the sequence `{name}` must be asked for"
+            )));
         }
         let counter = {
             let (namespace, name) = (namespace.clone(), name.to_owned());
-            self.connector.once(move |call| async move { next_numbers(&call, &namespace, &name, count, concern).await }).await
+            self.connector
+                .once(move |call| async move { next_numbers(&call, &namespace, &name, count, concern).await })
+                .await
         };
         let counter = counter.map_err(|f| self.connector.explain(f, "taking numbers of a sequence"))?;
-        let wrong = |_| Error::database(format!("the counter `{name}` in {namespace:?} does not hold a whole number"));
+        let wrong = |_| {
+            Error::database(format!("the counter `{name}` in {namespace:?} does not hold a whole number"))
+        };
         let value = counter.get_i64("value").map_err(wrong)?;
         let now = counter.get_datetime("at").map_err(wrong)?;
         Ok(Sequence { first: value - i64::from(count) + 1, count, now: Timestamp::from(*now) })
@@ -131,11 +147,18 @@ async fn find_ids(call: &Call, namespace: &Namespace, ids: &[Bson]) -> Result<Ve
         many => doc! { "_id": { "$in": many } },
     };
     let mut session = call.session().await?;
-    let mut cursor = call.lease.collection(namespace).clone_with_type().find(filter).session(&mut session).await?;
+    let mut cursor =
+        call.lease.collection(namespace).clone_with_type().find(filter).session(&mut session).await?;
     Ok(cursor.stream(&mut session).try_collect().await?)
 }
 
-async fn next_numbers(call: &Call, namespace: &Namespace, name: &str, count: u32, concern: Concern) -> Result<Document, Failure> {
+async fn next_numbers(
+    call: &Call,
+    namespace: &Namespace,
+    name: &str,
+    count: u32,
+    concern: Concern,
+) -> Result<Document, Failure> {
     let value = doc! { "$add": [{ "$toLong": { "$ifNull": ["$value", -1_i64] } }, i64::from(count)] };
     let command = doc! {
         "findAndModify": &*namespace.collection,
@@ -152,10 +175,14 @@ async fn next_numbers(call: &Call, namespace: &Namespace, name: &str, count: u32
         match command::send(call, retries, &database, command.clone(), concern).await {
             Ok(reply) => {
                 let counter = reply.get_document("value").cloned();
-                return counter.map_err(|_| Error::database(format!("the server gave out no numbers of the sequence `{name}`")).into());
+                return counter.map_err(|_| {
+                    Error::database(format!("the server gave out no numbers of the sequence `{name}`")).into()
+                });
             }
             // Two callers found no counter; the one that came second meets the document of the first.
-            Err(Failure::Driver { error, .. }) if is_duplicate(&error) && attempt < SEQUENCE_ATTEMPTS => attempt += 1,
+            Err(Failure::Driver { error, .. }) if is_duplicate(&error) && attempt < SEQUENCE_ATTEMPTS => {
+                attempt += 1
+            }
             Err(failure) => return Err(failure),
         }
     }
@@ -170,7 +197,10 @@ impl fmt::Debug for MongoDocuments {
 #[async_trait]
 impl DocumentStore for MongoDocuments {
     async fn capabilities(&self) -> Result<Capabilities> {
-        let asked = self.connector.repeat(|call: Call| async move { call.connector.capabilities(&call.lease).await }).await;
+        let asked = self
+            .connector
+            .repeat(|call: Call| async move { call.connector.capabilities(&call.lease).await })
+            .await;
         asked.map_err(|f| self.connector.explain(f, "asking for capabilities"))
     }
 
@@ -193,9 +223,16 @@ impl DocumentStore for MongoDocuments {
         self.take_numbers(namespace, name, count, Concern::Durable).await
     }
 
-    async fn sequence_then(&self, namespace: &Namespace, name: &str, count: u32, build: BuildBatch) -> Result<(Sequence, Vec<Outcome>)> {
-        // Rows that the same server gets are journaled by a majority with these numbers, which came before them. If another one gets them, or they
-        // are lost, numbers may be given out twice; then they meet at the unique index, and whoever meets them raises the counter.
+    async fn sequence_then(
+        &self,
+        namespace: &Namespace,
+        name: &str,
+        count: u32,
+        build: BuildBatch,
+    ) -> Result<(Sequence, Vec<Outcome>)> {
+        // Rows that the same server gets are journaled by a majority with these numbers, which came before
+        // them. If another one gets them, or they are lost, numbers may be given out twice; then they meet at
+        // the unique index, and whoever meets them raises the counter.
         let sequence = self.take_numbers(namespace, name, count, Concern::OnItsWay).await?;
         self.connector.env().fail.hit("mongo.after_sequence")?;
         let outcomes = self.apply(build(sequence)?).await?;
@@ -234,7 +271,9 @@ impl DocumentStore for MongoDocuments {
     async fn now(&self) -> Result<Timestamp> {
         let hello = self.connector.repeat(|call: Call| async move { call.lease.hello().await }).await;
         let hello = hello.map_err(|f| self.connector.explain(f, "asking for the time"))?;
-        let at = hello.get_datetime("localTime").map_err(|_| Error::database("the server does not tell its time"))?;
+        let at = hello
+            .get_datetime("localTime")
+            .map_err(|_| Error::database("the server does not tell its time"))?;
         Ok(Timestamp::from(*at))
     }
 
@@ -251,7 +290,8 @@ impl DocumentStore for MongoDocuments {
     }
 
     async fn deployment(&self) -> Result<Deployment> {
-        let asked = self.connector.repeat(|call: Call| async move { look::deployment(&call.lease).await }).await;
+        let asked =
+            self.connector.repeat(|call: Call| async move { look::deployment(&call.lease).await }).await;
         asked.map_err(|f| self.connector.explain(f, "asking which deployment it is"))
     }
 

@@ -1,4 +1,5 @@
-//! The options of connection strings: those of other drivers too, so that a string that worked with the legacy packages works here.
+//! The options of connection strings: those of other drivers too, so that a string that worked with the
+//! legacy packages works here.
 
 use std::time::Duration;
 
@@ -38,9 +39,12 @@ fn fate(name: &str) -> Fate {
         "timeoutms" => Fate::Timeout,
         "sockettimeoutms" => Fate::SocketTimeout,
         "poolsize" => Fate::Renamed("maxPoolSize"),
-        "maxpoolsize" | "serverselectiontimeoutms" | "srvmaxhosts" | "waitqueuetimeoutms" | "maxidletimems" | "connecttimeoutms" => {
-            Fate::NotZero
-        }
+        "maxpoolsize"
+        | "serverselectiontimeoutms"
+        | "srvmaxhosts"
+        | "waitqueuetimeoutms"
+        | "maxidletimems"
+        | "connecttimeoutms" => Fate::NotZero,
         "w" | "j" | "journal" | "safe" | "fsync" => Fate::Dropped(DURABLE),
         "wtimeout" | "wtimeoutms" => Fate::Dropped(BOUNDED),
         "readconcern" | "readconcernlevel" => Fate::Dropped(COMMITTED),
@@ -97,7 +101,9 @@ fn fate(name: &str) -> Fate {
 
 /// Sorts the options of a connection string. What is not known stays, for the driver to refuse.
 pub(crate) fn sort(uri: &str) -> Sorted {
-    let Some((place, query)) = uri.split_once('?') else { return Sorted { uri: uri.to_owned(), ..Sorted::default() } };
+    let Some((place, query)) = uri.split_once('?') else {
+        return Sorted { uri: uri.to_owned(), ..Sorted::default() };
+    };
     let mut sorted = Sorted::default();
     let mut socket_timeout = None;
     let mut kept: Vec<String> = Vec::new();
@@ -155,9 +161,13 @@ mod tests {
 
     #[test]
     fn a_limit_of_nought_is_none() {
-        let sorted = sort("mongodb://a/?socketTimeoutMS=0&maxPoolSize=0&serverSelectionTimeoutMS=0&srvMaxHosts=0");
+        let sorted =
+            sort("mongodb://a/?socketTimeoutMS=0&maxPoolSize=0&serverSelectionTimeoutMS=0&srvMaxHosts=0");
         assert_eq!((sorted.uri.as_str(), sorted.timeout), ("mongodb://a/", None));
-        assert_eq!(sort("mongodb://a/?socketTimeoutMS=1000&timeoutMS=2000").timeout, Some(Duration::from_secs(2)));
+        assert_eq!(
+            sort("mongodb://a/?socketTimeoutMS=1000&timeoutMS=2000").timeout,
+            Some(Duration::from_secs(2))
+        );
     }
 
     #[test]

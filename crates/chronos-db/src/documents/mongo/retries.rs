@@ -1,7 +1,8 @@
 //! Sending a write command again after a failure, so that it takes place once.
 //!
-//! The driver does this for its own write methods, once, but it has none for many updates in one command, and leaves commands it is handed alone. A
-//! server of a replica set remembers by session and number what it has done: sent again with both, a command does what is left and answers for all.
+//! The driver does this for its own write methods, once, but it has none for many updates in one command, and
+//! leaves commands it is handed alone. A server of a replica set remembers by session and number what it has
+//! done: sent again with both, a command does what is left and answers for all.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -13,8 +14,8 @@ use mongodb::{ClientSession, Database};
 use super::call::Call;
 use super::failure::Failure;
 
-/// Above all numbers the driver gives out itself: should a session of ours ever be used by it, the server refuses its number as too old instead of
-/// taking its write for one of ours that was done already.
+/// Above all numbers the driver gives out itself: should a session of ours ever be used by it, the server
+/// refuses its number as too old instead of taking its write for one of ours that was done already.
 const FIRST_NUMBER: i64 = 1 << 40;
 
 /// Sessions of which the numbers are ours. They never return to the driver while the client lives.
@@ -35,12 +36,21 @@ struct Borrowed<'a> {
 }
 
 impl Retries {
-    /// Runs a write command, again and again while another attempt may cure its failure and the call's time is not over.
-    pub(super) async fn run(&self, call: &Call, database: &Database, mut command: RawDocumentBuf) -> Result<Document, Failure> {
+    /// Runs a write command, again and again while another attempt may cure its failure and the call's time
+    /// is not over.
+    pub(super) async fn run(
+        &self,
+        call: &Call,
+        database: &Database,
+        mut command: RawDocumentBuf,
+    ) -> Result<Document, Failure> {
         let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let numbered = match idle {
             Some(numbered) => numbered,
-            None => Numbered { session: call.lease.client.start_session().causal_consistency(false).await?, number: FIRST_NUMBER },
+            None => Numbered {
+                session: call.lease.client.start_session().causal_consistency(false).await?,
+                number: FIRST_NUMBER,
+            },
         };
         let mut borrowed = Borrowed { retries: self, numbered: None };
         let Numbered { session, number } = borrowed.numbered.insert(numbered);
@@ -49,11 +59,13 @@ impl Retries {
         let mut pauses = call.pauses();
         let mut first = None;
         loop {
-            let sending = async { Ok(database.run_raw_command(command.clone()).session(&mut *session).await?) };
+            let sending =
+                async { Ok(database.run_raw_command(command.clone()).session(&mut *session).await?) };
             let answer = call.connector.while_primary(sending).await;
             let curable = may_be_cured(&answer);
             match (answer, first) {
-                // If another attempt fails too, the first failure says more: a later one may only say that no server was found.
+                // If another attempt fails too, the first failure says more: a later one may only say that no
+                // server was found.
                 (Err(_), Some(earlier)) if !curable => return earlier,
                 (answer, _) if !curable => return answer,
                 (answer, earlier) => first = Some(earlier.unwrap_or(answer)),
@@ -84,7 +96,8 @@ fn may_be_cured(answer: &Result<Document, Failure>) -> bool {
         }
         Err(Failure::PrimaryLost) => true,
         Err(Failure::Driver { error, .. }) => {
-            error.contains_label(RETRYABLE_WRITE_ERROR) || matches!(*error.kind, ErrorKind::Io(_) | ErrorKind::ConnectionPoolCleared { .. })
+            error.contains_label(RETRYABLE_WRITE_ERROR)
+                || matches!(*error.kind, ErrorKind::Io(_) | ErrorKind::ConnectionPoolCleared { .. })
         }
         Err(_) => false,
     }

@@ -52,7 +52,11 @@ impl KnownIndexes {
     }
 }
 
-pub(super) fn stream(connector: Arc<Connector>, namespace: Namespace, scan: Scan) -> BoxStream<'static, Result<RawDocumentBuf>> {
+pub(super) fn stream(
+    connector: Arc<Connector>,
+    namespace: Namespace,
+    scan: Scan,
+) -> BoxStream<'static, Result<RawDocumentBuf>> {
     paging::stream(Scans { connector, namespace }, scan)
 }
 
@@ -93,7 +97,12 @@ impl Pages for Scans {
 
 impl Scans {
     /// Reads on until the limit, or until `take` has had enough.
-    async fn look<T: Send + 'static>(&self, ask: Ask, only: Option<Document>, take: Take<T>) -> Result<Page<T>> {
+    async fn look<T: Send + 'static>(
+        &self,
+        ask: Ask,
+        only: Option<Document>,
+        take: Take<T>,
+    ) -> Result<Page<T>> {
         let (scans, ask, only) = (self.clone(), Arc::new(ask), Arc::new(only));
         let looked = self.connector.repeat(move |call: Call| {
             let (scans, ask, only) = (scans.clone(), Arc::clone(&ask), Arc::clone(&only));
@@ -103,7 +112,13 @@ impl Scans {
     }
 
     /// The cursor lives no longer than this call.
-    async fn look_once<T>(&self, call: &Call, ask: &Ask, only: Option<Document>, take: Take<T>) -> Result<Page<T>, Failure> {
+    async fn look_once<T>(
+        &self,
+        call: &Call,
+        ask: &Ask,
+        only: Option<Document>,
+        take: Take<T>,
+    ) -> Result<Page<T>, Failure> {
         let limit = usize::try_from(ask.scan.limit.unwrap_or(u64::MAX)).unwrap_or(usize::MAX);
         let (mut found, mut bytes) = (Vec::new(), 0);
         let mut session = call.session().await?;
@@ -135,7 +150,12 @@ impl Scans {
             return Ok(aggregate.session(session).await?.with_type());
         }
         let bounds = match &ask.scan.after {
-            Some(after) => self.indexes(lease).await?.iter().filter_map(|index| bounds(index, ask, after)).max_by_key(|b| b.prefix),
+            Some(after) => self
+                .indexes(lease)
+                .await?
+                .iter()
+                .filter_map(|index| bounds(index, ask, after))
+                .max_by_key(|b| b.prefix),
             None => None,
         };
         match find(lease, session, &self.namespace, ask, bounds, only.clone()).await {
@@ -151,7 +171,9 @@ impl Scans {
     async fn indexes(&self, lease: &Lease) -> Result<Arc<Vec<Index>>, Failure> {
         let now = self.connector.env().clock.now();
         let known = self.connector.known_indexes().lock().get(&self.namespace).cloned();
-        if let Some((_, indexes)) = known.filter(|(since, _)| now.as_millis() - since.as_millis() < INDEXES_KNOWN_MILLIS) {
+        if let Some((_, indexes)) =
+            known.filter(|(since, _)| now.as_millis() - since.as_millis() < INDEXES_KNOWN_MILLIS)
+        {
             return Ok(indexes);
         }
         let indexes = Arc::new(ensure::list(lease, &self.namespace).await?);
@@ -166,8 +188,8 @@ impl Scans {
 
 /// Where a find enters an index, and where it leaves it.
 ///
-/// A condition would not do: that what follows may be of another type makes it an `$or`, of which the server enters the index at its beginning. Bounds
-/// of an index are keys, across all types.
+/// A condition would not do: that what follows may be of another type makes it an `$or`, of which the server
+/// enters the index at its beginning. Bounds of an index are keys, across all types.
 struct Bounds {
     name: String,
     prefix: usize,
@@ -181,19 +203,39 @@ fn bounds(index: &Index, Ask { scan, inclusive, .. }: &Ask, after: &[Bson]) -> O
     let behind = prefix + scan.order.len();
     let (first, _) = index.keys.get(prefix)?;
     let forward = index.keys.get(prefix)?.1 == scan.order.iter().find(|(path, _)| path == first)?.1;
-    if !forward && *inclusive && behind == index.keys.len() && !index.unique && !scan.order.iter().any(|(path, _)| path == "_id") {
+    if !forward
+        && *inclusive
+        && behind == index.keys.len()
+        && !index.unique
+        && !scan.order.iter().any(|(path, _)| path == "_id")
+    {
         // The upper bound of an index lies below what equals it, and that may be several documents.
         return None;
     }
-    let end = |key: &(String, Direction), last: bool| if last == (key.1 == Direction::Ascending) { Bson::MaxKey } else { Bson::MinKey };
-    let fixed = || index.keys[..prefix].iter().map(|(path, _)| (path.clone(), scan.filter.fixes(path).cloned().unwrap_or(Bson::Null)));
-    let keys = |from: usize, last: bool| index.keys[from..].iter().map(move |key| (key.0.clone(), end(key, last)));
-    let at = || fixed().chain(index.keys[prefix..behind].iter().zip(after).map(|((path, _), value)| (path.clone(), plain(value))));
+    let end = |key: &(String, Direction), last: bool| {
+        if last == (key.1 == Direction::Ascending) { Bson::MaxKey } else { Bson::MinKey }
+    };
+    let fixed = || {
+        index.keys[..prefix]
+            .iter()
+            .map(|(path, _)| (path.clone(), scan.filter.fixes(path).cloned().unwrap_or(Bson::Null)))
+    };
+    let keys =
+        |from: usize, last: bool| index.keys[from..].iter().map(move |key| (key.0.clone(), end(key, last)));
+    let at = || {
+        fixed().chain(
+            index.keys[prefix..behind]
+                .iter()
+                .zip(after)
+                .map(|((path, _), value)| (path.clone(), plain(value))),
+        )
+    };
     let near: Document = at().chain(keys(behind, forward != *inclusive)).collect();
     let far: Option<Document> = (prefix > 0).then(|| fixed().chain(keys(prefix, forward)).collect());
     let (min, max) = if forward { (Some(near), far) } else { (far, Some(near)) };
     let sign = |way: Direction| if (way == Direction::Ascending) == forward { 1 } else { -1 };
-    let sort = index.keys[..behind].iter().map(|(path, way)| (path.clone(), Bson::Int32(sign(*way)))).collect();
+    let sort =
+        index.keys[..behind].iter().map(|(path, way)| (path.clone(), Bson::Int32(sign(*way)))).collect();
     Some(Bounds { name: index.name.clone(), prefix, min, max, sort })
 }
 
@@ -210,7 +252,9 @@ async fn find(
     let limit = i64::try_from(scan.limit.unwrap_or(0)).unwrap_or(i64::MAX);
     let filter = match (&bounds, &scan.after) {
         // A lower bound takes in what equals it.
-        (Some(_), Some(after)) if !ask.inclusive => both(to_mongo(&scan.filter), doc! { "$nor": [at(&scan.order, after)] }),
+        (Some(_), Some(after)) if !ask.inclusive => {
+            both(to_mongo(&scan.filter), doc! { "$nor": [at(&scan.order, after)] })
+        }
         (Some(_), _) => to_mongo(&scan.filter),
         (None, _) => matching(to_mongo(&scan.filter), ask),
     };
@@ -236,7 +280,9 @@ async fn find(
     if let Some(only) = only {
         find = find.projection(only);
     } else if !scan.without.is_empty() {
-        find = find.projection(scan.without.iter().map(|field| (field.clone(), Bson::Int32(0))).collect::<Document>());
+        find = find.projection(
+            scan.without.iter().map(|field| (field.clone(), Bson::Int32(0))).collect::<Document>(),
+        );
     }
     Ok(find.session(session).await?)
 }
@@ -245,11 +291,20 @@ async fn find(
 fn only(order: &[(String, Direction)]) -> Document {
     let within = |path: &str, other: &str| path.strip_prefix(other).is_some_and(|rest| rest.starts_with('.'));
     let outer = order.iter().filter(|(path, _)| !order.iter().any(|(other, _)| within(path, other)));
-    outer.map(|(path, _)| (path.clone(), Bson::Int32(1))).chain([("_id".to_owned(), Bson::Int32(1))]).collect()
+    outer
+        .map(|(path, _)| (path.clone(), Bson::Int32(1)))
+        .chain([("_id".to_owned(), Bson::Int32(1))])
+        .collect()
 }
 
-/// How many documents match, `at_most` at most: nothing but the number travels, and where an index serves the filter nothing else is read.
-pub(super) async fn count(call: &Call, namespace: &Namespace, filter: &Filter, at_most: u64) -> Result<u64, Failure> {
+/// How many documents match, `at_most` at most: nothing but the number travels, and where an index serves the
+/// filter nothing else is read.
+pub(super) async fn count(
+    call: &Call,
+    namespace: &Namespace,
+    filter: &Filter,
+    at_most: u64,
+) -> Result<u64, Failure> {
     if at_most == 0 {
         return Ok(0);
     }
@@ -266,9 +321,11 @@ pub(super) async fn count(call: &Call, namespace: &Namespace, filter: &Filter, a
 
 /// The stages that reduce every group to its newest document, and then select and order those.
 ///
-/// With an index over `(per, by)` the server jumps from group to group and fetches one document of each: it sees that the grouping takes the first
-/// document of each group in the index's (here reverse) order. That only works if there is a condition on `per` (every value passes the one put
-/// here) and nothing stands between match, sort and group; so large fields are dropped behind them. Measured with 40 documents a group: 20x.
+/// With an index over `(per, by)` the server jumps from group to group and fetches one document of each: it
+/// sees that the grouping takes the first document of each group in the index's (here reverse) order. That
+/// only works if there is a condition on `per` (every value passes the one put here) and nothing stands
+/// between match, sort and group; so large fields are dropped behind them. Measured with 40 documents a
+/// group: 20x.
 fn pipeline(ask: &Ask, newest: &Newest, only: Option<Document>) -> Vec<Document> {
     let scan = &ask.scan;
     let (on_group, on_newest) = split(&scan.filter, &newest.per);
@@ -283,7 +340,8 @@ fn pipeline(ask: &Ask, newest: &Newest, only: Option<Document>) -> Vec<Document>
         stages.push(doc! { "$limit": 1 });
     } else {
         stages.push(doc! { "$sort": { &newest.per: -1, &newest.by: -1 } });
-        stages.push(doc! { "$group": { "_id": format!("${}", newest.per), "newest": { "$first": "$$ROOT" } } });
+        stages
+            .push(doc! { "$group": { "_id": format!("${}", newest.per), "newest": { "$first": "$$ROOT" } } });
         stages.push(doc! { "$replaceRoot": { "newRoot": "$newest" } });
     }
     let matching = matching(to_mongo(&on_newest), ask);
@@ -291,7 +349,8 @@ fn pipeline(ask: &Ask, newest: &Newest, only: Option<Document>) -> Vec<Document>
         stages.push(doc! { "$match": matching });
     }
     let needed: HashSet<&str> = scan.order.iter().filter_map(|(path, _)| path.split('.').next()).collect();
-    let (late, early): (Vec<_>, Vec<_>) = scan.without.iter().partition(|field| needed.contains(field.as_str()));
+    let (late, early): (Vec<_>, Vec<_>) =
+        scan.without.iter().partition(|field| needed.contains(field.as_str()));
     if !early.is_empty() {
         stages.push(doc! { "$unset": early });
     }
@@ -308,7 +367,8 @@ fn pipeline(ask: &Ask, newest: &Newest, only: Option<Document>) -> Vec<Document>
     stages
 }
 
-/// In the order of the groups, those before the one to go on from need no look. Comparisons stay within a type, so only ids can be told so.
+/// In the order of the groups, those before the one to go on from need no look. Comparisons stay within a
+/// type, so only ids can be told so.
 fn from_group(scan: &Scan, newest: &Newest) -> Document {
     match (scan.order.first(), scan.after.as_ref().and_then(|after| after.first())) {
         (Some((path, direction)), Some(at @ Bson::ObjectId(_))) if *path == newest.per => {
@@ -322,7 +382,9 @@ fn from_group(scan: &Scan, newest: &Newest) -> Document {
 /// The filter with the place to go on from.
 fn matching(filter: Document, Ask { scan, inclusive, .. }: &Ask) -> Document {
     match &scan.after {
-        Some(after) if *inclusive => both(filter, doc! { "$or": [at(&scan.order, after), after_to_mongo(&scan.order, after)] }),
+        Some(after) if *inclusive => {
+            both(filter, doc! { "$or": [at(&scan.order, after), after_to_mongo(&scan.order, after)] })
+        }
         Some(after) => both(filter, after_to_mongo(&scan.order, after)),
         None => filter,
     }
@@ -341,10 +403,16 @@ fn both(a: Document, b: Document) -> Document {
 }
 
 fn sort(order: &[(String, Direction)]) -> Document {
-    order.iter().map(|(path, direction)| (path.clone(), Bson::Int32(if *direction == Direction::Ascending { 1 } else { -1 }))).collect()
+    order
+        .iter()
+        .map(|(path, direction)| {
+            (path.clone(), Bson::Int32(if *direction == Direction::Ascending { 1 } else { -1 }))
+        })
+        .collect()
 }
 
-/// Parts a filter into what concerns `per` alone, which is the same for all documents of a group, and the rest.
+/// Parts a filter into what concerns `per` alone, which is the same for all documents of a group, and the
+/// rest.
 fn split(filter: &Filter, per: &str) -> (Filter, Filter) {
     match filter {
         Filter::And(parts) => parts.iter().fold((Filter::All, Filter::All), |(group, rest), part| {
@@ -359,18 +427,24 @@ fn split(filter: &Filter, per: &str) -> (Filter, Filter) {
 fn only_on(filter: &Filter, per: &str) -> bool {
     match filter {
         Filter::All => true,
-        Filter::And(parts) | Filter::Or(parts) | Filter::Nor(parts) => parts.iter().all(|part| only_on(part, per)),
+        Filter::And(parts) | Filter::Or(parts) | Filter::Nor(parts) => {
+            parts.iter().all(|part| only_on(part, per))
+        }
         Filter::Field(path, _) => path == per,
     }
 }
 
 /// Whether at most one group can match: then its newest document is the first of a sorted find.
 fn one_group(filter: &Filter, per: &str) -> bool {
-    let scalar = |value: &Bson| !matches!(value, Bson::Null | Bson::Array(_) | Bson::Undefined | Bson::RegularExpression(_));
+    let scalar = |value: &Bson| {
+        !matches!(value, Bson::Null | Bson::Array(_) | Bson::Undefined | Bson::RegularExpression(_))
+    };
     match filter {
         Filter::And(parts) => parts.iter().any(|part| one_group(part, per)),
         Filter::Field(path, Test::Eq(value)) => path == per && scalar(value),
-        Filter::Field(path, Test::In(values)) => path == per && matches!(values.as_slice(), [one] if scalar(one)),
+        Filter::Field(path, Test::In(values)) => {
+            path == per && matches!(values.as_slice(), [one] if scalar(one))
+        }
         _ => false,
     }
 }
@@ -385,7 +459,11 @@ mod tests {
 
     #[test]
     fn the_newest_document_of_one_item_needs_no_grouping() {
-        let scan = Scan { filter: Filter::eq("itemId", "a").and(Filter::eq("meta.x", 1)), newest: Some(newest()), ..Scan::default() };
+        let scan = Scan {
+            filter: Filter::eq("itemId", "a").and(Filter::eq("meta.x", 1)),
+            newest: Some(newest()),
+            ..Scan::default()
+        };
         let stages = pipeline(&Ask { scan, inclusive: false, at_least: 1 }, &newest(), None);
         assert!(stages.iter().all(|stage| !stage.contains_key("$group")), "{stages:?}");
         assert!(stages.contains(&doc! { "$limit": 1 }), "{stages:?}");

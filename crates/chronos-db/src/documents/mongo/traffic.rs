@@ -10,7 +10,8 @@ use mongodb::event::command::CommandEvent;
 
 use super::client::Observer;
 
-/// The commands and connections of one client since it was made or [`reset`](Self::reset). Monitoring of the servers doesn't count.
+/// The commands and connections of one client since it was made or [`reset`](Self::reset). Monitoring of the
+/// servers doesn't count.
 #[derive(Debug, Default)]
 pub struct Traffic {
     commands: Mutex<BTreeMap<String, u64>>,
@@ -48,7 +49,12 @@ impl Traffic {
             let commands = Arc::clone(&traffic);
             options.command_event_handler = Some(EventHandler::callback(move |event| {
                 if let CommandEvent::Started(event) = event {
-                    *commands.commands.lock().unwrap_or_else(PoisonError::into_inner).entry(event.command_name).or_default() += 1;
+                    *commands
+                        .commands
+                        .lock()
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .entry(event.command_name)
+                        .or_default() += 1;
                 }
             }));
             let connections = Arc::clone(&traffic);

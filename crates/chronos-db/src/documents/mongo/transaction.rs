@@ -53,10 +53,14 @@ async fn once(plan: &Plan, call: &Call, session: &mut ClientSession) -> Result<V
         }
         Ok(outcomes) => {
             session.abort_transaction().await?;
-            Ok(outcomes.into_iter().map(|outcome| if outcome.is_applied() { Outcome::Skipped } else { outcome }).collect())
+            Ok(outcomes
+                .into_iter()
+                .map(|outcome| if outcome.is_applied() { Outcome::Skipped } else { outcome })
+                .collect())
         }
         Err(failure) => {
-            // The failure is what matters; a transaction that cannot be aborted now ends by its own time limit.
+            // The failure is what matters; a transaction that cannot be aborted now ends by its own time
+            // limit.
             session.abort_transaction().await.ok();
             Err(failure)
         }

@@ -39,14 +39,21 @@ pub(super) fn check(uri: &SecretString) -> Result<Checked> {
         }
     })?;
     let place = match parsed.host_info {
-        HostInfo::HostIdentifiers(hosts) => hosts.iter().map(ToString::to_string).collect::<Vec<_>>().join(","),
+        HostInfo::HostIdentifiers(hosts) => {
+            hosts.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
+        }
         HostInfo::DnsRecord(name) => name,
         _ => "an unnamed host".to_owned(),
     };
     for (option, why) in &sorted.without_effect {
         tracing::debug!(at = place, option, why, "an option of the connection string has no effect");
     }
-    Ok(Checked { uri: sorted.uri.into(), place, retry_writes: parsed.retry_writes != Some(false), timeout: sorted.timeout })
+    Ok(Checked {
+        uri: sorted.uri.into(),
+        place,
+        retry_writes: parsed.retry_writes != Some(false),
+        timeout: sorted.timeout,
+    })
 }
 
 /// Puts `***` in place of the secrets of `uri` wherever they occur in `text`.
@@ -65,10 +72,16 @@ fn secrets(uri: &str) -> Vec<String> {
         found.extend(user_info.split_once(':').map(|(_, password)| password.to_owned()));
     }
     if let Some((_, query)) = rest.split_once('?') {
-        let secret =
-            |key: &str| key.eq_ignore_ascii_case("tlsCertificateKeyFilePassword") || key.eq_ignore_ascii_case("authMechanismProperties");
+        let secret = |key: &str| {
+            key.eq_ignore_ascii_case("tlsCertificateKeyFilePassword")
+                || key.eq_ignore_ascii_case("authMechanismProperties")
+        };
         found.extend(
-            query.split('&').filter_map(|pair| pair.split_once('=')).filter(|(key, _)| secret(key)).map(|(_, value)| value.to_owned()),
+            query
+                .split('&')
+                .filter_map(|pair| pair.split_once('='))
+                .filter(|(key, _)| secret(key))
+                .map(|(_, value)| value.to_owned()),
         );
     }
     if let Ok(parsed) = ConnectionString::parse(options::sort(uri).uri) {
@@ -84,7 +97,8 @@ mod tests {
     #[test]
     fn a_password_is_redacted_as_written_and_as_meant() {
         let uri = SecretString::from("mongodb://ann:p%40ss@db.example:27017/?authSource=admin");
-        let text = "cannot log in with ann:p%40ss, p@ss or mongodb://ann:p%40ss@db.example:27017/?authSource=admin";
+        let text =
+            "cannot log in with ann:p%40ss, p@ss or mongodb://ann:p%40ss@db.example:27017/?authSource=admin";
         assert_eq!(redact(&uri, text), "cannot log in with ***, *** or mongodb://***");
     }
 
@@ -96,6 +110,9 @@ mod tests {
 
     #[test]
     fn the_hosts_of_a_connection_string_are_shown_without_its_user() {
-        assert_eq!(check(&SecretString::from("mongodb://ann:hush@a:1,b:2/?replicaSet=rs0")).unwrap().place, "a:1,b:2");
+        assert_eq!(
+            check(&SecretString::from("mongodb://ann:hush@a:1,b:2/?replicaSet=rs0")).unwrap().place,
+            "a:1,b:2"
+        );
     }
 }

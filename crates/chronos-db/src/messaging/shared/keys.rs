@@ -86,7 +86,8 @@ impl ListKeys {
             return Ok(filter);
         }
         let pattern = Pattern::new(&format!("^{}", regex::escape(&self.prefix)), "");
-        let pattern = pattern.map_err(|error| Error::validation(format!("the prefix cannot be looked for: {error}")))?;
+        let pattern = pattern
+            .map_err(|error| Error::validation(format!("the prefix cannot be looked for: {error}")))?;
         Ok(filter.and(Filter::Field("key".to_owned(), Test::Regex(pattern))))
     }
 
@@ -122,15 +123,30 @@ impl ListKeys {
     }
 
     /// The next keys behind one, and the last key that was looked at; none at the end.
-    async fn round(&self, filter: &Filter, behind: Option<&Bson>, now: Timestamp) -> Result<(Vec<SharedKey>, Option<Bson>)> {
+    async fn round(
+        &self,
+        filter: &Filter,
+        behind: Option<&Bson>,
+        now: Timestamp,
+    ) -> Result<(Vec<SharedKey>, Option<Bson>)> {
         let filter = match behind {
             Some(key) => filter.clone().and(Filter::gt("key", key.clone())),
             None => filter.clone(),
         };
         // In a key, the marks and the latest value come first, then the newest version.
-        let order = [("key", Direction::Ascending), ("strategy", Direction::Descending), ("version", Direction::Descending)];
+        let order = [
+            ("key", Direction::Ascending),
+            ("strategy", Direction::Descending),
+            ("version", Direction::Descending),
+        ];
         let order = order.map(|(path, direction)| (path.to_owned(), direction)).to_vec();
-        let scan = Scan { filter, order, limit: Some(ROUND as u64), without: vec!["val".to_owned()], ..Scan::default() };
+        let scan = Scan {
+            filter,
+            order,
+            limit: Some(ROUND as u64),
+            without: vec!["val".to_owned()],
+            ..Scan::default()
+        };
         let found = self.table.all(scan).await?;
         let is_full = found.len() == ROUND;
         let mut keys: Vec<Seen> = Vec::new();
@@ -155,7 +171,11 @@ fn look(keys: &mut Vec<Seen>, document: &Document, now: Timestamp) -> Result<()>
         keys.push(Seen { key: key.clone(), through: -1, live: None });
     }
     let Some(seen) = keys.last_mut() else { return Ok(()) };
-    let strategy = if text(document, "strategy").as_deref() == Some("append") { Strategy::Append } else { Strategy::Latest };
+    let strategy = if text(document, "strategy").as_deref() == Some("append") {
+        Strategy::Append
+    } else {
+        Strategy::Latest
+    };
     let version = whole(document, "version").filter(|_| strategy == Strategy::Append);
     if strategy == Strategy::Latest {
         seen.through = through(Some(document));

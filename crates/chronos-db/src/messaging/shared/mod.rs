@@ -1,9 +1,10 @@
 //! Values under a namespace and a key.
 //!
-//! A key has at most one document of the strategy `latest`, and one document a version of the strategy `append`. The former also holds what outlives
-//! values: a tombstone, and two marks over the versions. `_system.throughVersion`: versions up to it are gone, whether or not their documents have been
-//! removed already. `_system.lastVersion`: numbers up to it have been given out. Whoever appends looks at the marks again after the insert, so that no
-//! number is used twice.
+//! A key has at most one document of the strategy `latest`, and one document a version of the strategy
+//! `append`. The former also holds what outlives values: a tombstone, and two marks over the versions.
+//! `_system.throughVersion`: versions up to it are gone, whether or not their documents have been removed
+//! already. `_system.lastVersion`: numbers up to it have been given out. Whoever appends looks at the marks
+//! again after the insert, so that no number is used twice.
 
 mod keys;
 mod write;
@@ -131,7 +132,10 @@ impl Slot {
     }
 
     fn key_of(&self, strategy: Strategy, version: Bson) -> Key {
-        Key::new(Kind::SharedMemory, [self.namespace.as_str().into(), self.key.as_str().into(), strategy.name().into(), version])
+        Key::new(
+            Kind::SharedMemory,
+            [self.namespace.as_str().into(), self.key.as_str().into(), strategy.name().into(), version],
+        )
     }
 
     pub(super) fn latest_key(&self) -> Key {
@@ -170,17 +174,28 @@ impl Slot {
 
     async fn live(&self, document: Option<Document>) -> Result<Option<Document>> {
         match document {
-            Some(document) if !is_tombstone(&document) && !self.has_ended(&document).await? => Ok(Some(document)),
+            Some(document) if !is_tombstone(&document) && !self.has_ended(&document).await? => {
+                Ok(Some(document))
+            }
             _ => Ok(None),
         }
     }
 
-    async fn live_version(&self, latest: Option<&Document>, found: Option<Document>) -> Result<Option<Document>> {
+    async fn live_version(
+        &self,
+        latest: Option<&Document>,
+        found: Option<Document>,
+    ) -> Result<Option<Document>> {
         let through = through(latest);
-        self.live(found.filter(|found| whole(found, "version").is_some_and(|version| version > through))).await
+        self.live(found.filter(|found| whole(found, "version").is_some_and(|version| version > through)))
+            .await
     }
 
-    async fn newest_live(&self, latest: Option<&Document>, newest: Option<Document>) -> Result<Option<Document>> {
+    async fn newest_live(
+        &self,
+        latest: Option<&Document>,
+        newest: Option<Document>,
+    ) -> Result<Option<Document>> {
         let Some(newest) = newest else { return Ok(None) };
         if !self.has_ended(&newest).await? {
             return self.live_version(latest, Some(newest)).await;
@@ -214,7 +229,8 @@ impl Shared {
         Load { slot: self.slot(namespace, key), strategy: None, version: None }
     }
 
-    /// Deletes the value and all versions of a key and leaves a tombstone, which also wins over older values that arrive later.
+    /// Deletes the value and all versions of a key and leaves a tombstone, which also wins over older values
+    /// that arrive later.
     pub fn tombstone(&self, namespace: impl Into<String>, key: impl Into<String>) -> Tombstone {
         Tombstone::new(self.slot(namespace, key))
     }

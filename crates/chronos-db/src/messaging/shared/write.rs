@@ -11,7 +11,8 @@ use crate::messaging::table::{ROUNDS, Table};
 use crate::messaging::value::{after_days, id_text, new_system, put, system_date, system_whole, whole};
 use crate::{Error, Json, Result, Timestamp};
 
-/// How long a tombstone, or a mark over versions, stays if nothing else is said. It must outlive every write of an older value that is still under way.
+/// How long a tombstone, or a mark over versions, stays if nothing else is said. It must outlive every write
+/// of an older value that is still under way.
 const TOMBSTONE_DAYS: u32 = 30;
 /// Deletes that travel together.
 const BATCH: usize = 256;
@@ -24,7 +25,8 @@ pub struct Saved {
     pub id: String,
     /// The version, if the value was appended.
     pub version: Option<i64>,
-    /// Whether this call wrote it: not if the key has a newer value or tombstone, or the request was carried out before.
+    /// Whether this call wrote it: not if the key has a newer value or tombstone, or the request was carried
+    /// out before.
     pub applied: bool,
 }
 
@@ -64,8 +66,8 @@ impl Save {
         self
     }
 
-    /// Keeps earlier values: this becomes the next version. Numbers start at 0 and have no holes; a key all of whose versions ended more than 30 days
-    /// ago starts again.
+    /// Keeps earlier values: this becomes the next version. Numbers start at 0 and have no holes; a key all
+    /// of whose versions ended more than 30 days ago starts again.
     pub fn append(self) -> Self {
         self.strategy(Strategy::Append)
     }
@@ -82,19 +84,22 @@ impl Save {
         self
     }
 
-    /// Makes an append safe to repeat: with the id of an earlier one it changes nothing and answers the version made then.
+    /// Makes an append safe to repeat: with the id of an earlier one it changes nothing and answers the
+    /// version made then.
     pub fn request_id(mut self, id: impl Into<String>) -> Self {
         self.request_id = Some(id.into());
         self
     }
 
-    /// When the value came to be, if that was earlier: then it does not replace a newer value, and a tombstone of the same time or later wins over it.
+    /// When the value came to be, if that was earlier: then it does not replace a newer value, and a
+    /// tombstone of the same time or later wins over it.
     pub fn at(mut self, at: Timestamp) -> Self {
         self.at = Some(at);
         self
     }
 
-    /// Keeps beside the value the number it has in a cache before this store, so that it has the same one when it is brought back there.
+    /// Keeps beside the value the number it has in a cache before this store, so that it has the same one
+    /// when it is brought back there.
     pub fn hot_version(mut self, version: i64) -> Self {
         self.hot_version = Some(version);
         self
@@ -111,7 +116,9 @@ impl Save {
     async fn save_latest(self) -> Result<Saved> {
         self.slot.check()?;
         if self.max_versions.is_some() {
-            return Err(Error::validation("`max_versions` is for the strategy `append`; `latest` keeps one value"));
+            return Err(Error::validation(
+                "`max_versions` is for the strategy `append`; `latest` keeps one value",
+            ));
         }
         let mut base = Document::new();
         put(&mut base, "val", &self.value)?;
@@ -135,7 +142,11 @@ impl Save {
             Ok(Some(document))
         });
         let changed = changed.await?;
-        Ok(Saved { id: changed.document.as_ref().map(id_text).unwrap_or_default(), version: None, applied: changed.applied })
+        Ok(Saved {
+            id: changed.document.as_ref().map(id_text).unwrap_or_default(),
+            version: None,
+            applied: changed.applied,
+        })
     }
 
     async fn save_next(self) -> Result<Saved> {
@@ -187,7 +198,12 @@ pub(in crate::messaging) fn keep_marks(system: &mut Document, found: Option<&Doc
 
 impl Slot {
     /// Inserts `document` as the next version.
-    pub(in crate::messaging) async fn append(&self, document: Document, at: Option<Timestamp>, days: Option<u32>) -> Result<Saved> {
+    pub(in crate::messaging) async fn append(
+        &self,
+        document: Document,
+        at: Option<Timestamp>,
+        days: Option<u32>,
+    ) -> Result<Saved> {
         self.check()?;
         for _ in 0..ROUNDS {
             let (latest, newest) = try_join(self.latest(), self.newest(Filter::All)).await?;
@@ -212,7 +228,8 @@ impl Slot {
             next.insert("_system", new_system(at, at, days));
             self.table.stamp(&mut next, &key);
             let inserted = match self.table.insert(next.clone(), &key).await {
-                // The index of request ids isn't that of the key; whoever holds the id is found in the next round.
+                // The index of request ids isn't that of the key; whoever holds the id is found in the next
+                // round.
                 Err(_) if self.carried_out(&document).await?.is_some() => false,
                 inserted => inserted?,
             };
@@ -231,8 +248,13 @@ impl Slot {
     /// What an earlier append with the same request id did.
     async fn carried_out(&self, document: &Document) -> Result<Option<Saved>> {
         let Some(request) = document.get("requestId") else { return Ok(None) };
-        let found = self.table.first(self.filter().and(Filter::eq("requestId", request.clone())), Vec::new()).await?;
-        Ok(found.map(|found| Saved { id: id_text(&found), version: whole(&found, "version"), applied: false }))
+        let found =
+            self.table.first(self.filter().and(Filter::eq("requestId", request.clone())), Vec::new()).await?;
+        Ok(found.map(|found| Saved {
+            id: id_text(&found),
+            version: whole(&found, "version"),
+            applied: false,
+        }))
     }
 
     /// Lets the versions up to `last` go.
@@ -271,7 +293,12 @@ impl Slot {
     /// Removes the documents of versions that are gone.
     pub(in crate::messaging) async fn remove_versions(&self, through: i64) -> Result<()> {
         let filter = self.versions().and(Filter::lte("version", through));
-        remove_all(&self.table, Scan { filter, order: newest_first(), without: vec!["val".to_owned()], ..Scan::default() }).await.map(drop)
+        remove_all(
+            &self.table,
+            Scan { filter, order: newest_first(), without: vec!["val".to_owned()], ..Scan::default() },
+        )
+        .await
+        .map(drop)
     }
 }
 
@@ -281,7 +308,8 @@ pub(in crate::messaging) async fn remove_all(table: &Table, scan: Scan) -> Resul
     let mut removed = 0;
     while let Some(chunk) = found.try_next().await.map_err(|error| error.1)? {
         removed += chunk.len() as u64;
-        let delete = |document: Document| Some(Write::Delete { id: document.get("_id")?.clone(), guard: Guard::Any });
+        let delete =
+            |document: Document| Some(Write::Delete { id: document.get("_id")?.clone(), guard: Guard::Any });
         table.apply(chunk.into_iter().filter_map(delete).collect()).await?;
     }
     Ok(removed)
@@ -315,7 +343,8 @@ impl Tombstone {
         self
     }
 
-    /// Let [`prune`](crate::messaging::Messaging::prune) remove the tombstone after so many days (default 30).
+    /// Let [`prune`](crate::messaging::Messaging::prune) remove the tombstone after so many days (default
+    /// 30).
     pub fn retention_days(mut self, days: u32) -> Self {
         self.retention_days = days;
         self
@@ -339,7 +368,8 @@ impl Tombstone {
             let scan = Scan { filter: slot.filter(), without: vec!["val".to_owned()], ..Scan::default() };
             return Ok(remove_all(&slot.table, scan).await? > 0);
         }
-        let older = self.at.map_or(Filter::All, |at| Filter::Field("createdAt".to_owned(), Test::Lte(at.into())));
+        let older =
+            self.at.map_or(Filter::All, |at| Filter::Field("createdAt".to_owned(), Test::Lte(at.into())));
         let newest = slot.newest(older).await?.and_then(|newest| whole(&newest, "version")).unwrap_or(-1);
         let changed = slot.table.change(slot.latest_key(), |found, now| {
             if let (Some(at), Some(found)) = (self.at, found)
@@ -394,6 +424,8 @@ mod tests {
         assert!(wins_over_value(&tombstone, at) && !wins_over_value(&value, at));
         assert!(!wins_over_tombstone(&tombstone, at) && !wins_over_tombstone(&value, at));
         assert!(!wins_over_value(&tombstone, at.plus_millis(1)));
-        assert!(wins_over_value(&value, at.plus_millis(-1)) && wins_over_tombstone(&value, at.plus_millis(-1)));
+        assert!(
+            wins_over_value(&value, at.plus_millis(-1)) && wins_over_tombstone(&value, at.plus_millis(-1))
+        );
     }
 }

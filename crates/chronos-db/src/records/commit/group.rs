@@ -17,7 +17,8 @@ use crate::{Error, Result, Timestamp};
 /// How far ahead of the store's clock an imported time may be.
 const IMPORT_AHEAD_MILLIS: i64 = 5 * 60 * 1000;
 
-/// Which shares of a call's time the commit may take, and finding out what became of it if its answer does not come.
+/// Which shares of a call's time the commit may take, and finding out what became of it if its answer does
+/// not come.
 const COMMITTING: f64 = 0.7;
 const SETTLING: f64 = 0.3;
 
@@ -42,10 +43,14 @@ enum Built {
 type Ledger = Arc<Mutex<Vec<Built>>>;
 
 impl Engine {
-    /// Commits the members and answers them; returns those that need another number, and the numbers it took where their rows and heads are known to
-    /// be right.
-    pub(super) async fn commit_group(self: &Arc<Self>, members: Vec<Member>) -> (Vec<Member>, Option<RangeInclusive<i64>>) {
-        let (prepared, replies): (Vec<_>, Vec<_>) = members.into_iter().map(|m| (m.prepared, m.reply)).unzip();
+    /// Commits the members and answers them; returns those that need another number, and the numbers it took
+    /// where their rows and heads are known to be right.
+    pub(super) async fn commit_group(
+        self: &Arc<Self>,
+        members: Vec<Member>,
+    ) -> (Vec<Member>, Option<RangeInclusive<i64>>) {
+        let (prepared, replies): (Vec<_>, Vec<_>) =
+            members.into_iter().map(|m| (m.prepared, m.reply)).unzip();
         let prepared = Arc::new(prepared);
         let ledger = Ledger::default();
         let result = with_share(COMMITTING, self.attempt(&prepared, &ledger)).await;
@@ -60,7 +65,9 @@ impl Engine {
                 }
                 return (Vec::new(), None);
             }
-            Err(error) => return (with_share(SETTLING, self.settle_unknown(built, replies, error)).await, None),
+            Err(error) => {
+                return (with_share(SETTLING, self.settle_unknown(built, replies, error)).await, None);
+            }
         };
         let mut settled = Some(sequence.first..=sequence.first + i64::from(sequence.count) - 1);
         let mut voids = Vec::new();
@@ -78,7 +85,8 @@ impl Engine {
                         }
                         answers.push((index, Ok(Committed { row: *row, head: *head })));
                     }
-                    // The number was closed as a gap, or is one that a failover gave out twice: the change itself is as good as before.
+                    // The number was closed as a gap, or is one that a failover gave out twice: the change
+                    // itself is as good as before.
                     Outcome::Conflict { index: Some(name) } if name == "ver_cv" => again.push(index),
                     Outcome::Skipped => {
                         voids.push(row.cv);
@@ -106,7 +114,8 @@ impl Engine {
         }
         if !again.is_empty() {
             settled = None;
-            let furthest = again.iter().filter_map(|index| prepared[*index].previous.as_ref()).map(|head| head.cv).max();
+            let furthest =
+                again.iter().filter_map(|index| prepared[*index].previous.as_ref()).map(|head| head.cv).max();
             if let Err(error) = self.raise_counter(furthest).await {
                 let error = Arc::new(error);
                 answers.extend(again.drain(..).map(|index| (index, Err(Refused::Failed(repeat(&error))))));
@@ -115,12 +124,15 @@ impl Engine {
         (self.answer(prepared, replies, answers, again), settled)
     }
 
-    /// Takes the counter to the highest row, where a failover took it back behind that. `furthest` is the number an item is said to be at.
+    /// Takes the counter to the highest row, where a failover took it back behind that. `furthest` is the
+    /// number an item is said to be at.
     async fn raise_counter(&self, furthest: Option<i64>) -> Result<()> {
         let highest = self.highest_cv().await?;
-        if let Some(furthest) = furthest.filter(|furthest| highest.is_none_or(|highest| highest < *furthest)) {
-            let message =
-                format!("the item is at collection version {furthest}, which no row has: `verify` tells more, `verify --repair` mends it");
+        if let Some(furthest) = furthest.filter(|furthest| highest.is_none_or(|highest| highest < *furthest))
+        {
+            let message = format!(
+                "the item is at collection version {furthest}, which no row has: `verify` tells more, `verify --repair` mends it"
+            );
             return Err(Error::database(message));
         }
         match highest {
@@ -129,12 +141,18 @@ impl Engine {
         }
     }
 
-    async fn attempt(self: &Arc<Self>, prepared: &Arc<Vec<Prepared>>, ledger: &Ledger) -> Result<(Sequence, Vec<Outcome>)> {
+    async fn attempt(
+        self: &Arc<Self>,
+        prepared: &Arc<Vec<Prepared>>,
+        ledger: &Ledger,
+    ) -> Result<(Sequence, Vec<Outcome>)> {
         let fail = &self.env.fail;
         fail.hit("commit.before_numbers")?;
         let (engine, members, built) = (Arc::clone(self), Arc::clone(prepared), Arc::clone(ledger));
         let count = u32::try_from(prepared.len()).unwrap_or(u32::MAX);
-        let build = Box::new(move |sequence| engine.build(&members, sequence, &mut built.lock().unwrap_or_else(PoisonError::into_inner)));
+        let build = Box::new(move |sequence| {
+            engine.build(&members, sequence, &mut built.lock().unwrap_or_else(PoisonError::into_inner))
+        });
         let done = self.documents.sequence_then(&self.names.counter, CV, count, build).await?;
         fail.hit("commit.before_answer")?;
         Ok(done)
@@ -150,7 +168,8 @@ impl Engine {
             } else if self.is_stale(prepared) {
                 Err(Built::Rejected(Refused::Conflict))
             } else {
-                time_of(prepared, sequence.now).map_err(|error| Built::Rejected(Refused::Failed(error.on_item(prepared.id))))
+                time_of(prepared, sequence.now)
+                    .map_err(|error| Built::Rejected(Refused::Failed(error.on_item(prepared.id))))
             };
             let built = match timed {
                 Ok(at) => {
@@ -164,8 +183,8 @@ impl Engine {
                         }
                     };
                     let document = head.stored();
-                    // The first head of an item is inserted, which costs the store half of a guarded put. If somebody has rolled it forward in
-                    // between, that is a conflict, and looked at below.
+                    // The first head of an item is inserted, which costs the store half of a guarded put. If
+                    // somebody has rolled it forward in between, that is a conflict, and looked at below.
                     let put = match prepared.previous {
                         None => Write::insert(document),
                         Some(_) => Write::put(document, Guard::Newer { field: "cv".into() }),
@@ -174,7 +193,10 @@ impl Engine {
                     Built::Version { row: Box::new(row), head: Box::new(head), at }
                 }
                 Err(built) => {
-                    batch.push(&self.names.ver, Write::insert(Row::void(self.env.random.object_id(), cv, sequence.now)));
+                    batch.push(
+                        &self.names.ver,
+                        Write::insert(Row::void(self.env.random.object_id(), cv, sequence.now)),
+                    );
                     built
                 }
             };
@@ -183,7 +205,8 @@ impl Engine {
         Ok(batch)
     }
 
-    /// Where superseded rows go, they decide races for a while only; a head that was read before that must be read again.
+    /// Where superseded rows go, they decide races for a while only; a head that was read before that must be
+    /// read again.
     fn is_stale(&self, prepared: &Prepared) -> bool {
         let age = self.env.clock.now().as_millis() - prepared.read_at.as_millis();
         !self.settings.versioning && prepared.previous.is_some() && age > STALE_MILLIS
@@ -217,7 +240,8 @@ impl Engine {
             };
         }
         // An erasure leaves objects to remove; everything else leaves at most its own to store.
-        let work = self.space.is_some() && (inline.is_some() || !prepared.riders.is_empty()) || prepared.op == Op::Erase;
+        let work = self.space.is_some() && (inline.is_some() || !prepared.riders.is_empty())
+            || prepared.op == Op::Erase;
         let row = Row {
             row_id: numbered_at(prepared.row_id, now),
             id: prepared.id,
@@ -265,23 +289,30 @@ impl Engine {
             }
         }
         // The closure that shared the members is gone, so they can be taken back.
-        let mut prepared: Vec<_> = Arc::into_inner(prepared).unwrap_or_default().into_iter().map(Some).collect();
-        let back = again
-            .into_iter()
-            .filter_map(|index| Some(Member { prepared: prepared.get_mut(index)?.take()?, reply: replies[index].take()? }));
+        let mut prepared: Vec<_> =
+            Arc::into_inner(prepared).unwrap_or_default().into_iter().map(Some).collect();
+        let back = again.into_iter().filter_map(|index| {
+            Some(Member { prepared: prepared.get_mut(index)?.take()?, reply: replies[index].take()? })
+        });
         back.collect()
     }
 
-    /// After an ambiguous error: closes every number of the group, so that what did not land never can, and asks which rows did.
+    /// After an ambiguous error: closes every number of the group, so that what did not land never can, and
+    /// asks which rows did.
     async fn settle_unknown(
         self: &Arc<Self>,
         built: Vec<Built>,
         replies: Vec<tokio::sync::oneshot::Sender<Result<Committed, Refused>>>,
         error: Error,
     ) -> Vec<Member> {
-        let cvs: Vec<i64> = built.iter().filter_map(|b| if let Built::Version { row, .. } = b { Some(row.cv) } else { None }).collect();
-        let ids: Vec<Bson> =
-            built.iter().filter_map(|b| if let Built::Version { row, .. } = b { Some(row.row_id.into()) } else { None }).collect();
+        let cvs: Vec<i64> = built
+            .iter()
+            .filter_map(|b| if let Built::Version { row, .. } = b { Some(row.cv) } else { None })
+            .collect();
+        let ids: Vec<Bson> = built
+            .iter()
+            .filter_map(|b| if let Built::Version { row, .. } = b { Some(row.row_id.into()) } else { None })
+            .collect();
         let found = match self.void_until_answered(&cvs).await {
             Ok(()) => self.documents.get(&self.names.ver, ids).await,
             Err(error) => Err(error),
@@ -309,7 +340,9 @@ impl Engine {
                         error.message(),
                         row.ov
                     );
-                    Err(Refused::Failed(Error::new(error.kind(), message).on_item(row.id).caused_by(Arc::clone(&error))))
+                    Err(Refused::Failed(
+                        Error::new(error.kind(), message).on_item(row.id).caused_by(Arc::clone(&error)),
+                    ))
                 }
             };
             let _ = reply.send(answer);
@@ -318,8 +351,8 @@ impl Engine {
     }
 }
 
-/// The identifier of a row says when the row was given its number, by the store's clock, however long ago the change was made ready: rows that are
-/// superseded stay for some time after that.
+/// The identifier of a row says when the row was given its number, by the store's clock, however long ago the
+/// change was made ready: rows that are superseded stay for some time after that.
 fn numbered_at(row_id: ObjectId, now: Timestamp) -> ObjectId {
     let mut bytes = row_id.bytes();
     let seconds = u32::try_from(now.as_millis().div_euclid(1000)).unwrap_or_default();
@@ -339,7 +372,9 @@ fn time_of(prepared: &Prepared, now: Timestamp) -> Result<Timestamp> {
         )));
     }
     if at > now.plus_millis(IMPORT_AHEAD_MILLIS) {
-        return Err(Error::validation(format!("the time {at} is more than 5 minutes ahead of the store's, which is {now}")));
+        return Err(Error::validation(format!(
+            "the time {at} is more than 5 minutes ahead of the store's, which is {now}"
+        )));
     }
     Ok(at)
 }

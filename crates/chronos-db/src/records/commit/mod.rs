@@ -1,6 +1,7 @@
 //! The one write path: concurrent changes of a collection are committed together.
 //!
-//! A version exists exactly if its row is in `<c>_ver`. Two unique indexes decide every race, `(itemId, ov)` and `cv`; heads follow the rows.
+//! A version exists exactly if its row is in `<c>_ver`. Two unique indexes decide every race, `(itemId, ov)`
+//! and `cv`; heads follow the rows.
 
 mod group;
 mod past;
@@ -21,7 +22,8 @@ use super::model::{Content, Head, ImportMark, ItemId, Op, Rider, Row};
 use super::payload::Body;
 use crate::{Error, Result, Timestamp};
 
-/// Groups of one collection under way at once: the next one allocates its numbers while the current one commits.
+/// Groups of one collection under way at once: the next one allocates its numbers while the current one
+/// commits.
 const IN_FLIGHT: usize = 2;
 /// Bounds of a group.
 const GROUP_BYTES: usize = 8 * 1024 * 1024;
@@ -35,7 +37,8 @@ pub(crate) struct Prepared {
     pub(crate) previous: Option<Head>,
     /// When `previous` was read, by this process's clock.
     pub(crate) read_at: Timestamp,
-    /// The document that rides in the row; none where the payload is shared with an earlier version or stored already.
+    /// The document that rides in the row; none where the payload is shared with an earlier version or stored
+    /// already.
     pub(crate) body: Option<Body>,
     /// Index entry, lineage and references; its payload is complete unless `body` is given.
     pub(crate) content: Content,
@@ -55,7 +58,13 @@ crate::debug_some!(Prepared { id, op, read_at, at });
 
 impl Prepared {
     /// A change that says nothing yet of who, why and after what.
-    pub(crate) fn blank(row_id: ObjectId, id: ItemId, content: Content, body: Option<Body>, riders: Vec<Rider>) -> Self {
+    pub(crate) fn blank(
+        row_id: ObjectId,
+        id: ItemId,
+        content: Content,
+        body: Option<Body>,
+        riders: Vec<Rider>,
+    ) -> Self {
         Self {
             row_id,
             id,
@@ -80,7 +89,9 @@ impl Prepared {
     }
 
     fn bytes(&self) -> usize {
-        self.body.as_ref().map_or(0, Body::len) + self.riders.iter().map(|r| r.bytes.len()).sum::<usize>() + 1024
+        self.body.as_ref().map_or(0, Body::len)
+            + self.riders.iter().map(|r| r.bytes.len()).sum::<usize>()
+            + 1024
     }
 }
 
@@ -197,7 +208,8 @@ impl Engine {
             state.in_flight += 1;
         }
         let mut place = Place { engine: Arc::clone(self), gathered: false };
-        // Owned by the queue: `drained` waits for it. It goes on if its callers give up, so that none leaves a number without a row.
+        // Owned by the queue: `drained` waits for it. It goes on if its callers give up, so that none leaves
+        // a number without a row.
         runtime.spawn(async move {
             // Whoever was woken together with this one gets the chance to join the group.
             tokio::task::yield_now().await;
@@ -217,7 +229,8 @@ impl Engine {
     }
 }
 
-/// One of the places for groups under way, given back whatever becomes of the group: a panic must not leave the collection with one less.
+/// One of the places for groups under way, given back whatever becomes of the group: a panic must not leave
+/// the collection with one less.
 struct Place {
     engine: Arc<Engine>,
     gathered: bool,
@@ -238,7 +251,8 @@ impl Drop for Place {
             let mut state = self.engine.commits.lock();
             state.in_flight -= 1;
             if !self.gathered {
-                // The runtime ends, or it would have been polled: no other task would be either. The callers hear that their writes were given up.
+                // The runtime ends, or it would have been polled: no other task would be either. The callers
+                // hear that their writes were given up.
                 state.gathering = false;
                 state.waiting.clear();
             }

@@ -47,12 +47,14 @@ impl Default for Past {
 impl Engine {
     /// The point of the past that a reader means, once nothing can be added to it any more.
     ///
-    /// A version is as old as its number, or younger: what is of a time has got its number by then. So when the store's clock has passed that time,
-    /// every number given out so far has its row, and none is missing, the past up to there stays as it is. (But for imports, which bring times of
-    /// their own.) A number of the collection beyond the last one given out means the last one.
+    /// A version is as old as its number, or younger: what is of a time has got its number by then. So when
+    /// the store's clock has passed that time, every number given out so far has its row, and none is
+    /// missing, the past up to there stays as it is. (But for imports, which bring times of their own.) A
+    /// number of the collection beyond the last one given out means the last one.
     ///
     /// # Errors
-    /// `TXN_ERROR` if the store fails, or if a number without a row stays open and this user may not close it: trying again later helps.
+    /// `TXN_ERROR` if the store fails, or if a number without a row stays open and this user may not close
+    /// it: trying again later helps.
     pub(crate) async fn settled(&self, which: Which) -> Result<Which> {
         match which {
             Which::Latest | Which::Ov(_) => Ok(which),
@@ -110,7 +112,9 @@ impl Engine {
     /// The last number given out, if every number up to it has its row.
     async fn without_gap(&self) -> Result<Option<i64>> {
         let found = self.documents.get(&self.names.counter, vec![CV.into(), STABLE.into()]).await?;
-        let value = |id: &str| found.iter().find(|doc| doc.get_str("_id").ok() == Some(id)).and_then(|doc| number(doc, "value"));
+        let value = |id: &str| {
+            found.iter().find(|doc| doc.get_str("_id").ok() == Some(id)).and_then(|doc| number(doc, "value"))
+        };
         let Some(last) = value(CV) else { return Ok(Some(-1)) };
         // A collection the originals kept has no mark: what they left is settled.
         let Some(mut reached) = value(STABLE) else { return Ok(Some(last)) };

@@ -8,7 +8,8 @@ use crate::records::engine::Engine;
 use crate::records::model::{Head, ItemId, Op, Row};
 use crate::records::read::Which;
 
-/// Tries to learn what became of a group, and the first wait between them; each following wait is twice as long.
+/// Tries to learn what became of a group, and the first wait between them; each following wait is twice as
+/// long.
 const TRIES: u32 = 5;
 const FIRST_WAIT: Duration = Duration::from_millis(100);
 /// A try that took longer is the last one.
@@ -22,14 +23,16 @@ struct Following {
 }
 
 impl Engine {
-    /// Puts the head that follows from the item's newest row. Safe at any time and in any number: an older head never replaces a newer one.
+    /// Puts the head that follows from the item's newest row. Safe at any time and in any number: an older
+    /// head never replaces a newer one.
     pub(crate) async fn roll_forward(&self, id: ItemId) -> Result<Option<Head>> {
         let following = self.following(id).await?;
         self.put_following(&following).await?;
         Ok(following.head)
     }
 
-    /// The head, or the one that follows from the rows if it is missing: after two faults an acknowledged creation may have its row alone.
+    /// The head, or the one that follows from the rows if it is missing: after two faults an acknowledged
+    /// creation may have its row alone.
     pub(crate) async fn head_or_row(&self, id: ItemId) -> Result<Option<Head>> {
         if let Some(head) = self.head(id).await? {
             return Ok(Some(head));
@@ -56,7 +59,8 @@ impl Engine {
         let Some(row) = row else { return Ok(Following { head: current, lacks: None }) };
         let mut guard = Guard::Newer { field: "cv".into() };
         if let Some(head) = current.as_ref().filter(|head| head.cv >= row.cv) {
-            // Nothing follows an erasure. What did was let in when the numbers of erased versions could be taken again.
+            // Nothing follows an erasure. What did was let in when the numbers of erased versions could be
+            // taken again.
             if row.op != Op::Erase || head.erased {
                 return Ok(Following { head: current, lacks: None });
             }

@@ -1,7 +1,8 @@
 //! `stable_cv`: the end of the gapless prefix. Nothing at or below it ever changes.
 //!
-//! Whoever looks follows the rows from a mark on. Writers move the mark, each time a number divisible by [`STEP`] was given out, so that nobody has to
-//! follow more than some thousand rows. What a process committed itself it need not read for that.
+//! Whoever looks follows the rows from a mark on. Writers move the mark, each time a number divisible by
+//! [`STEP`] was given out, so that nobody has to follow more than some thousand rows. What a process
+//! committed itself it need not read for that.
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
@@ -169,8 +170,9 @@ struct Passed {
 }
 
 impl Engine {
-    /// The end of the gapless prefix: −1 while the collection is empty. Numbers that were given out before the call and never got a row are closed on
-    /// the way, after a grace; lagging heads are rolled forward, but for those of the last second, whose writers are probably still at it.
+    /// The end of the gapless prefix: −1 while the collection is empty. Numbers that were given out before
+    /// the call and never got a row are closed on the way, after a grace; lagging heads are rolled forward,
+    /// but for those of the last second, whose writers are probably still at it.
     pub(crate) async fn stable_cv(&self) -> Result<i64> {
         self.follow(SETTLED_MILLIS, AtGap::Wait, Mending::IfPossible).await
     }
@@ -183,7 +185,9 @@ impl Engine {
     /// The last number given out, and the mark.
     async fn counter(&self) -> Result<(Option<i64>, Option<i64>)> {
         let found = self.documents.get(&self.names.counter, vec![CV.into(), STABLE.into()]).await?;
-        let value = |id: &str| found.iter().find(|doc| doc.get_str("_id").ok() == Some(id)).and_then(|doc| number(doc, "value"));
+        let value = |id: &str| {
+            found.iter().find(|doc| doc.get_str("_id").ok() == Some(id)).and_then(|doc| number(doc, "value"))
+        };
         Ok((value(CV), value(STABLE)))
     }
 
@@ -202,7 +206,8 @@ impl Engine {
         Ok(())
     }
 
-    /// Follows the rows from the mark on, and moves the mark to where rows are old enough and their heads known to be right.
+    /// Follows the rows from the mark on, and moves the mark to where rows are old enough and their heads
+    /// known to be right.
     async fn follow(&self, settled_millis: i64, at_gap: AtGap, mending: Mending) -> Result<i64> {
         let ((last, mark), highest) = futures::future::try_join(self.counter(), self.highest_cv()).await?;
         // A failover may have taken the counter back behind rows that were acknowledged.

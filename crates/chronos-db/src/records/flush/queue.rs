@@ -1,4 +1,5 @@
-//! What waits to be stored, as far as this process knows of it: one state a collection, shared by writers, the worker and those that wait.
+//! What waits to be stored, as far as this process knows of it: one state a collection, shared by writers,
+//! the worker and those that wait.
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
@@ -13,11 +14,13 @@ use super::report::FailingVersion;
 use crate::records::model::{BlobRef, Head, ItemId, Row};
 use crate::{Error, Timestamp};
 
-/// Memory for this process's versions that wait, with everything that belongs to them. What comes when it is full is read back from its row.
+/// Memory for this process's versions that wait, with everything that belongs to them. What comes when it is
+/// full is read back from its row.
 pub(super) const MEMORY_BYTES: usize = 32 * 1024 * 1024;
 /// What a version takes beside its payload and index entry: names, keys, checksums, allocations.
 const OVERHEAD_BYTES: usize = 1_024;
-/// Versions of which it is known when they are tried again. Of more, only that they exist: they are met again when the rows are next gone through.
+/// Versions of which it is known when they are tried again. Of more, only that they exist: they are met again
+/// when the rows are next gone through.
 const MAX_FAILING: usize = 1_024;
 /// So many different versions that fail in a row, with none stored in between, are an outage.
 const OUTAGE: u32 = 16;
@@ -44,7 +47,10 @@ pub(crate) struct Flusher {
 impl fmt::Debug for Flusher {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let work = self.lock();
-        f.debug_struct("Flusher").field("own", &work.own()).field("failing", &work.failing.len()).finish_non_exhaustive()
+        f.debug_struct("Flusher")
+            .field("own", &work.own())
+            .field("failing", &work.failing.len())
+            .finish_non_exhaustive()
     }
 }
 
@@ -53,7 +59,8 @@ impl Flusher {
         self.work.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What is left goes into rows alone: the worker ends after what it has begun, and nobody waits any longer.
+    /// What is left goes into rows alone: the worker ends after what it has begun, and nobody waits any
+    /// longer.
     pub(crate) fn stop(&self) {
         {
             let mut work = self.lock();
@@ -104,7 +111,8 @@ impl Meta {
 impl Version {
     pub(super) fn new(row: Row, head: Head, own: bool) -> Self {
         let since = row.unflushed_since.unwrap_or_default();
-        let bytes = row.inline.as_ref().map_or(0, |bytes| bytes.len()) + row.riders.iter().map(|rider| rider.bytes.len()).sum::<usize>();
+        let bytes = row.inline.as_ref().map_or(0, |bytes| bytes.len())
+            + row.riders.iter().map(|rider| rider.bytes.len()).sum::<usize>();
         let meta = Meta { row_id: row.row_id, id: row.id, ov: row.ov, since, own, bytes, weight: 0 };
         Self { version: (row, head), meta }
     }
@@ -122,13 +130,26 @@ impl Version {
     fn weigh(&self) -> usize {
         let (row, head) = &self.version;
         let refs = |refs: &[BlobRef]| -> usize {
-            refs.iter().map(|r| r.path.len() + r.bucket.len() + r.blob_key.len() + r.text_key.as_ref().map_or(0, String::len) + 96).sum()
+            refs.iter()
+                .map(|r| {
+                    r.path.len()
+                        + r.bucket.len()
+                        + r.blob_key.len()
+                        + r.text_key.as_ref().map_or(0, String::len)
+                        + 96
+                })
+                .sum()
         };
         let riders: usize = row.riders.iter().map(|rider| rider.bytes.len() + rider.key.len() + 128).sum();
         let shadow = head.shadow.as_ref().map(|shadow| &shadow.bytes);
         // The head of a fresh version shares the payload and the index entry with its row.
-        let shadow = shadow.filter(|bytes| row.inline.as_ref().is_none_or(|inline| inline.as_ptr() != bytes.as_ptr()));
-        let indexed = if Arc::ptr_eq(&row.content.indexed, &head.content.indexed) { 0 } else { head.content.indexed.as_bytes().len() };
+        let shadow =
+            shadow.filter(|bytes| row.inline.as_ref().is_none_or(|inline| inline.as_ptr() != bytes.as_ptr()));
+        let indexed = if Arc::ptr_eq(&row.content.indexed, &head.content.indexed) {
+            0
+        } else {
+            head.content.indexed.as_bytes().len()
+        };
         OVERHEAD_BYTES
             + size_of::<Self>()
             + row.inline.as_ref().map_or(0, bytes::Bytes::len)
@@ -238,7 +259,9 @@ impl Work {
     /// This process's versions that are not stored yet.
     pub(super) fn own(&self) -> u64 {
         let failing = self.failing.values().filter(|failing| failing.meta.own).count();
-        (self.queue.len() + self.in_hand.len() + failing) as u64 + self.spilled.map_or(0, |spilled| spilled.count) + self.forgotten
+        (self.queue.len() + self.in_hand.len() + failing) as u64
+            + self.spilled.map_or(0, |spilled| spilled.count)
+            + self.forgotten
     }
 
     pub(super) fn has_queued(&self) -> bool {
@@ -298,7 +321,8 @@ impl Work {
     /// A failing version whose time has come; in an outage any, as one must be tried.
     pub(super) fn take_due(&mut self, now: Timestamp) -> Option<Meta> {
         let probing = self.storage.is_some();
-        let due = self.failing.values_mut().filter(|failing| !failing.trying && (probing || failing.next <= now));
+        let due =
+            self.failing.values_mut().filter(|failing| !failing.trying && (probing || failing.next <= now));
         let failing = due.min_by_key(|failing| failing.next)?;
         failing.trying = true;
         Some(failing.meta)
@@ -393,7 +417,9 @@ impl Work {
         for (_, since) in std::mem::take(&mut self.in_hand) {
             match &mut self.spilled {
                 Some(spilled) => spilled.add(since),
-                None => self.spilled = Some(Spilled { from: since, to: since, count: 1, after: None, came: None }),
+                None => {
+                    self.spilled = Some(Spilled { from: since, to: since, count: 1, after: None, came: None })
+                }
             }
         }
         self.held = self.queue.iter().map(|version| version.meta.weight).sum();
@@ -481,9 +507,12 @@ impl Work {
     /// What fails, by rows, those that failed most often first.
     pub(super) fn failing(&self, collection: &str) -> Vec<(ObjectId, FailingVersion)> {
         let mut failing: Vec<&Failing> = self.failing.values().collect();
-        failing.sort_by_key(|failing| (std::cmp::Reverse(failing.tries), failing.meta.since, failing.meta.row_id));
+        failing.sort_by_key(|failing| {
+            (std::cmp::Reverse(failing.tries), failing.meta.since, failing.meta.row_id)
+        });
         let named = failing.into_iter().map(|failing| {
-            let (Meta { row_id, id, ov, .. }, tries, error) = (failing.meta, failing.tries, Arc::clone(&failing.error));
+            let (Meta { row_id, id, ov, .. }, tries, error) =
+                (failing.meta, failing.tries, Arc::clone(&failing.error));
             (row_id, FailingVersion { collection: collection.to_owned(), id, ov, tries, error })
         });
         named.collect()

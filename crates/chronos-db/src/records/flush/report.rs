@@ -35,7 +35,8 @@ pub struct FlushReport {
     pub waiting: u64,
     /// Those that this process committed.
     pub own: u64,
-    /// Those of others that have waited for more than five seconds: their writers probably ended, or their objects cannot be stored.
+    /// Those of others that have waited for more than five seconds: their writers probably ended, or their
+    /// objects cannot be stored.
     pub left: u64,
     /// How many versions this process tried to store without success, as far as it remembers (1,024 of them).
     pub failed: u64,

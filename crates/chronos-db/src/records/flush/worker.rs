@@ -1,6 +1,7 @@
 //! The worker: takes what waits, puts several objects at once, and writes down in groups what is stored.
 //!
-//! No version waits for another one: a put that hangs or fails keeps one of the places, and what failed is tried again alone, later.
+//! No version waits for another one: a put that hangs or fails keeps one of the places, and what failed is
+//! tried again alone, later.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::panic::AssertUnwindSafe;
@@ -17,8 +18,8 @@ use crate::records::engine::Engine;
 use crate::records::model::{ItemId, Op, Row};
 use crate::{Error, ErrorKind, Result, Timestamp};
 
-/// Puts under way at once, and how many of them may be further tries of versions that failed, and of versions that others left. The rest is for those
-/// of this process, even if all others hang.
+/// Puts under way at once, and how many of them may be further tries of versions that failed, and of versions
+/// that others left. The rest is for those of this process, even if all others hang.
 const PUTS: usize = 16;
 const RETRIES: usize = 4;
 const OTHERS: usize = 8;
@@ -53,7 +54,8 @@ enum Step {
     Record,
 }
 
-/// Writes down that these versions are stored. One that the database refuses for good does not hold up the others.
+/// Writes down that these versions are stored. One that the database refuses for good does not hold up the
+/// others.
 async fn record(engine: &Arc<Engine>, group: Vec<Version>) -> Vec<(Meta, Recorded)> {
     let metas: Vec<Meta> = group.iter().map(|version| version.meta).collect();
     let each = match engine.record_group(group.iter()).await {
@@ -178,7 +180,11 @@ impl Worker {
                 match until {
                     Some(until) => {
                         let left = until.as_millis() - engine.env.clock.now().as_millis();
-                        engine.env.clock.sleep(std::time::Duration::from_millis(left.max(0).unsigned_abs())).await;
+                        engine
+                            .env
+                            .clock
+                            .sleep(std::time::Duration::from_millis(left.max(0).unsigned_abs()))
+                            .await;
                     }
                     None => std::future::pending().await,
                 }
@@ -195,7 +201,8 @@ impl Worker {
         }
     }
 
-    /// Until when there is nothing to do but wait for what is under way (without end, if nothing else comes); none if the work is at its end.
+    /// Until when there is nothing to do but wait for what is under way (without end, if nothing else comes);
+    /// none if the work is at its end.
     fn rest(&self) -> Option<Option<Timestamp>> {
         let under_way = !self.puts.is_empty() || !self.recording.is_empty();
         let mut work = self.engine.flusher.lock();
@@ -211,7 +218,10 @@ impl Worker {
             _ => return Some(None),
         }
         let room = self.has_room_for_others();
-        if work.has_queued() || work.spilled().is_some() || self.read.front().is_some_and(|version| version.meta.own || room) {
+        if work.has_queued()
+            || work.spilled().is_some()
+            || self.read.front().is_some_and(|version| version.meta.own || room)
+        {
             // A pause has ended just now.
             return Some(Some(now));
         }
@@ -294,7 +304,8 @@ impl Worker {
             }
             Ok((_, Err(error))) => self.failed(meta, Arc::new(error), Step::Put),
             Err(panic) => {
-                let error = Error::storage(format!("storing the version panicked: {}", panic_words(panic))).retryable();
+                let error = Error::storage(format!("storing the version panicked: {}", panic_words(panic)))
+                    .retryable();
                 self.failed(meta, Arc::new(error), Step::Put);
             }
         }
@@ -341,7 +352,8 @@ impl Worker {
         self.engine.flusher.changed.notify_waiters();
     }
 
-    /// Writes down what is stored: when a group is complete, when somebody waits for it, or when there is nothing else to wait for.
+    /// Writes down what is stored: when a group is complete, when somebody waits for it, or when there is
+    /// nothing else to wait for.
     fn record(&mut self) {
         if self.stored.is_empty() || !self.recording.is_empty() {
             return;
@@ -385,12 +397,15 @@ impl Worker {
         self.engine.flusher.changed.notify_waiters();
     }
 
-    /// The next version: this process's own first, but a share of the places is for those that failed and those that others left.
+    /// The next version: this process's own first, but a share of the places is for those that failed and
+    /// those that others left.
     async fn take(&mut self, now: Timestamp) -> Result<Option<Version>> {
         loop {
             let (due, look, read_back) = {
                 let mut work = self.engine.flusher.lock();
-                let own = work.has_queued() || self.read.front().is_some_and(|version| version.meta.own) || work.spilled().is_some();
+                let own = work.has_queued()
+                    || self.read.front().is_some_and(|version| version.meta.own)
+                    || work.spilled().is_some();
                 if !own && std::mem::take(&mut self.ended_early) {
                     work.look();
                 }
@@ -399,7 +414,8 @@ impl Worker {
                 let due = if retry { work.take_due(now) } else { None };
                 let others = self.read.front().is_some_and(|version| !version.meta.own);
                 let turn_of_others = self.has_room_for_others() && turn(SHARE_OF_OTHERS);
-                let look = self.read.is_empty() && work.look_at().is_some_and(|at| at <= now) && turn_of_others;
+                let look =
+                    self.read.is_empty() && work.look_at().is_some_and(|at| at <= now) && turn_of_others;
                 if due.is_none() && !look {
                     if others && turn_of_others {
                         return Ok(self.read.pop_front());
@@ -412,7 +428,8 @@ impl Worker {
                     }
                 }
                 if others && work.spilled().is_some() {
-                    // The buffer is for this process's own; the rows of others are gone through once more, later.
+                    // The buffer is for this process's own; the rows of others are gone through once more,
+                    // later.
                     self.read.clear();
                     self.passed = None;
                     self.ended_early = true;
@@ -437,8 +454,12 @@ impl Worker {
     /// A version that failed before, from its row; none if nothing is left to do for it.
     async fn read_again(&mut self, due: Meta) -> Result<Option<Version>> {
         let found = self.engine.documents.get_stored(&self.engine.names.ver, vec![due.row_id.into()]).await;
-        let versions = match found.and_then(|found| found.iter().map(|stored| Row::read(stored)).collect::<Result<Vec<_>>>()) {
-            Ok(rows) => self.with_heads(rows.into_iter().filter(|row| row.unflushed_since.is_some()).collect()).await,
+        let versions = match found
+            .and_then(|found| found.iter().map(|stored| Row::read(stored)).collect::<Result<Vec<_>>>())
+        {
+            Ok(rows) => {
+                self.with_heads(rows.into_iter().filter(|row| row.unflushed_since.is_some()).collect()).await
+            }
             Err(error) => Err(error),
         };
         let mut versions = match versions {
@@ -487,7 +508,8 @@ impl Worker {
         if self.passed.is_none() {
             self.engine.flusher.lock().begin_to_look_through();
         }
-        let (rows, end) = self.read_rows(self.engine.of_served(Filter::lte("unflushedSince", until)), self.passed).await?;
+        let (rows, end) =
+            self.read_rows(self.engine.of_served(Filter::lte("unflushedSince", until)), self.passed).await?;
         if end.is_some() {
             let versions = self.with_heads(rows).await?;
             self.passed = end;
@@ -496,9 +518,14 @@ impl Worker {
             self.read.extend(versions.into_iter().filter(|version| is_news(version.meta.row_id)));
             return Ok(());
         }
-        // The end: what was passed and still waits is known to fail. What is young by now is looked at when it is old.
+        // The end: what was passed and still waits is known to fail. What is young by now is looked at when
+        // it is old.
         self.ended_early = oldest_own.is_some();
-        let next = if self.ended_early { Some(LEFT_TO_ITS_WRITER_MILLIS) } else { self.left_to_their_writers(now, until).await? };
+        let next = if self.ended_early {
+            Some(LEFT_TO_ITS_WRITER_MILLIS)
+        } else {
+            self.left_to_their_writers(now, until).await?
+        };
         self.passed = None;
         let clock = self.now();
         self.engine.flusher.lock().looked_through(next.map(|left| clock.plus_millis(left)), clock);
@@ -506,7 +533,8 @@ impl Worker {
         Ok(())
     }
 
-    /// In how many milliseconds the first row of another process that was written after `until` is old enough; none if there is no such row.
+    /// In how many milliseconds the first row of another process that was written after `until` is old
+    /// enough; none if there is no such row.
     async fn left_to_their_writers(&self, now: Timestamp, until: Timestamp) -> Result<Option<i64>> {
         let scan = Scan {
             filter: self.engine.of_served(Filter::gt("unflushedSince", until)),
@@ -517,7 +545,8 @@ impl Worker {
         };
         let mut rows = self.engine.scan_rows(scan);
         while let Some(row) = rows.try_next().await? {
-            let is_known = self.active.contains_key(&row.row_id) || self.engine.flusher.lock().knows(row.row_id);
+            let is_known =
+                self.active.contains_key(&row.row_id) || self.engine.flusher.lock().knows(row.row_id);
             if let (false, Some(since)) = (is_known, row.unflushed_since) {
                 let left = since.as_millis() + LEFT_TO_ITS_WRITER_MILLIS - now.as_millis();
                 return Ok(Some(left.clamp(1, LEFT_TO_ITS_WRITER_MILLIS)));
@@ -526,9 +555,13 @@ impl Worker {
         Ok(None)
     }
 
-    /// Some rows that wait, oldest first, and the place of the last; no place if there are none. A row counts with all its bytes, so that memory does
-    /// not depend on what rows weigh.
-    async fn read_rows(&self, filter: Filter, after: Option<Position>) -> Result<(Vec<Row>, Option<Position>)> {
+    /// Some rows that wait, oldest first, and the place of the last; no place if there are none. A row counts
+    /// with all its bytes, so that memory does not depend on what rows weigh.
+    async fn read_rows(
+        &self,
+        filter: Filter,
+        after: Option<Position>,
+    ) -> Result<(Vec<Row>, Option<Position>)> {
         let after = after.map(|(since, row)| vec![since.into(), row.into()]);
         let scan = Scan { filter, order: order(), after, limit: Some(READ_ROWS), ..Scan::default() };
         let mut stored = self.engine.documents.scan_stored(&self.engine.names.ver, scan);
@@ -548,7 +581,8 @@ impl Worker {
         let heads = self.engine.heads(&rows.iter().map(|row| row.id).collect::<Vec<_>>()).await?;
         let with_head = |row: Row| {
             let known = heads.get(&row.id);
-            let head = known.filter(|head| head.cv >= row.cv).cloned().unwrap_or_else(|| row.head_after(known));
+            let head =
+                known.filter(|head| head.cv >= row.cv).cloned().unwrap_or_else(|| row.head_after(known));
             Version::new(row, head, false)
         };
         Ok(rows.into_iter().map(with_head).collect())

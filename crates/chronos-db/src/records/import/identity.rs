@@ -54,7 +54,8 @@ impl Memory {
 }
 
 impl Recent {
-    /// By what a change with a time is recognised: its key, time, kind and content, and the how manieth of them it is.
+    /// By what a change with a time is recognised: its key, time, kind and content, and the how manieth of
+    /// them it is.
     pub(super) fn identity(&mut self, operation: &ImportOp, at: Timestamp) -> Result<MarkId> {
         let same = content(operation, at)?;
         if self.at != Some(at) {
@@ -98,7 +99,8 @@ fn content(operation: &ImportOp, at: Timestamp) -> Result<MarkId> {
     Ok(short(hash))
 }
 
-/// The content of a value, whatever the order of its keys; each part with its length, so that no two contents have one sum.
+/// The content of a value, whatever the order of its keys; each part with its length, so that no two contents
+/// have one sum.
 fn add(hash: &mut Sha256, value: &Json) {
     let mut text = |kind: u8, text: &str| {
         hash.update([kind]);

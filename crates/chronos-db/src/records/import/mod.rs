@@ -1,7 +1,8 @@
-//! Importing a log of changes: items are known by a property, times are kept, and importing the same log again changes nothing.
+//! Importing a log of changes: items are known by a property, times are kept, and importing the same log
+//! again changes nothing.
 //!
-//! A change is recognised by what it is: its row keeps a digest of its key, time, kind and content, and of how often it came. A change without a
-//! time is recognised by its line, if the log has a name.
+//! A change is recognised by what it is: its row keeps a digest of its key, time, kind and content, and of
+//! how often it came. A change without a time is recognised by its line, if the log has a name.
 
 mod identity;
 mod op;
@@ -58,7 +59,10 @@ pub struct Importer {
 
 impl std::fmt::Debug for Importer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Importer").field("collection", &self.collection.name()).field("key", &self.key).finish_non_exhaustive()
+        f.debug_struct("Importer")
+            .field("collection", &self.collection.name())
+            .field("key", &self.key)
+            .finish_non_exhaustive()
     }
 }
 
@@ -67,7 +71,8 @@ impl std::fmt::Debug for Importer {
 struct Run {
     memory: Memory,
     progress: Progress,
-    /// The last line that changed an item, of those that were begun before this run and may not all be carried out.
+    /// The last line that changed an item, of those that were begun before this run and may not all be
+    /// carried out.
     reached: HashMap<ItemId, u64>,
     /// The line of the last operation.
     line: u64,
@@ -79,7 +84,8 @@ struct KeyState {
     live: Option<ItemId>,
     /// The time of the newest version of its items.
     newest: Option<Timestamp>,
-    /// The time that version has in its log, once it was asked for or written; it may be some milliseconds earlier.
+    /// The time that version has in its log, once it was asked for or written; it may be some milliseconds
+    /// earlier.
     newest_in_log: Option<Timestamp>,
     items: Vec<ItemId>,
 }
@@ -110,7 +116,10 @@ impl Importer {
             return Err(named(Error::validation("the key property is the name of a top-level property")));
         }
         if !declared.is_empty() && !declared.iter().any(|path| plain(path) == key) {
-            let message = format!("the key property `{key}` is not among the collection's indexedProps: {}", declared.join(", "));
+            let message = format!(
+                "the key property `{key}` is not among the collection's indexedProps: {}",
+                declared.join(", ")
+            );
             return Err(named(Error::validation(message)));
         }
         let scope = collection.scope().await.map_err(named)?.clone();
@@ -124,20 +133,26 @@ impl Importer {
         let importer = Self { collection, scope, key, log, run: Arc::default() };
         if let Some(log) = &importer.log {
             let engine = &importer.collection.engine;
-            let progress = log.read(engine).await.map_err(|e| e.during("import").in_collection(&engine.names.collection))?;
+            let progress = log
+                .read(engine)
+                .await
+                .map_err(|e| e.during("import").in_collection(&engine.names.collection))?;
             let reached = importer.reached(log, progress).await?;
             *importer.run() = Run { progress, reached, ..Run::default() };
         }
         Ok(importer)
     }
 
-    /// Carries out operations; one result each, in their order. Operations of one key happen one after the other, all others at once.
+    /// Carries out operations; one result each, in their order. Operations of one key happen one after the
+    /// other, all others at once.
     ///
-    /// With `stop`, the first operation that cannot be carried out ends the import there: nothing of it and of those behind it is written, and the
-    /// results end with its error. (A failing store can still leave later operations of other keys written; importing again is safe.)
+    /// With `stop`, the first operation that cannot be carried out ends the import there: nothing of it and
+    /// of those behind it is written, and the results end with its error. (A failing store can still leave
+    /// later operations of other keys written; importing again is safe.)
     ///
-    /// Several changes of a key at one time are carried out in the order of the log, each a millisecond after the one before. A change that is older
-    /// than the newest of its key and was never imported is an error of its own.
+    /// Several changes of a key at one time are carried out in the order of the log, each a millisecond after
+    /// the one before. A change that is older than the newest of its key and was never imported is an error
+    /// of its own.
     ///
     /// # Errors
     /// `TXN_ERROR` if the store fails before anything is written.
@@ -147,7 +162,8 @@ impl Importer {
         let found = self.marked(&operations, &states, done).await?;
         let last = operations.last().map_or(0, |known| known.line);
         if let Some(log) = &self.log {
-            let begun = self.run().progress.begin(last, operations.iter().any(|known| known.operation.at.is_none()));
+            let begun =
+                self.run().progress.begin(last, operations.iter().any(|known| known.operation.at.is_none()));
             if let Some(begun) = begun {
                 log.write(&self.collection.engine, begun).await?;
             }
@@ -179,7 +195,8 @@ impl Importer {
                 results[index] = Some(outcome);
             }
         }
-        let missing = || Err(Error::database("the operation before it on the same key failed").during("import"));
+        let missing =
+            || Err(Error::database("the operation before it on the same key failed").during("import"));
         let mut results: Vec<_> = results.into_iter().map(|result| result.unwrap_or_else(missing)).collect();
         if let Some(log) = &self.log {
             let ended = self.run().progress.end(last, results.iter().all(Result::is_ok));
@@ -198,7 +215,8 @@ impl Importer {
         let mut reached = HashMap::new();
         let lines: Vec<u64> = (progress.done + 1..=progress.begun).collect();
         for lines in lines.chunks(LOOKED_UP) {
-            let marks: HashMap<MarkId, u64> = lines.iter().map(|line| (identity::line(log.name(), *line), *line)).collect();
+            let marks: HashMap<MarkId, u64> =
+                lines.iter().map(|line| (identity::line(log.name(), *line), *line)).collect();
             for (mark, (id, _)) in self.rows_of(marks.keys().copied()).await? {
                 let line: &mut u64 = reached.entry(id).or_default();
                 *line = marks.get(&mark).copied().unwrap_or(0).max(*line);
@@ -209,7 +227,9 @@ impl Importer {
 
     /// The versions with these marks.
     async fn rows_of(&self, marks: impl Iterator<Item = MarkId>) -> Result<HashMap<MarkId, (ItemId, i64)>> {
-        let marks: Vec<Bson> = marks.map(|mark| Bson::Binary(Binary { subtype: BinarySubtype::Generic, bytes: mark.to_vec() })).collect();
+        let marks: Vec<Bson> = marks
+            .map(|mark| Bson::Binary(Binary { subtype: BinarySubtype::Generic, bytes: mark.to_vec() }))
+            .collect();
         let mut found = HashMap::new();
         if marks.is_empty() {
             return Ok(found);
@@ -228,7 +248,8 @@ impl Importer {
         self.run.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Gives the operations their lines and what they are recognised by; also the line up to which the log was carried out before.
+    /// Gives the operations their lines and what they are recognised by; also the line up to which the log
+    /// was carried out before.
     fn recognise(&self, operations: Vec<ImportOp>) -> Result<(Vec<Known>, u64)> {
         let mut run = self.run();
         let done = run.progress.done;
@@ -248,7 +269,12 @@ impl Importer {
     }
 
     /// The versions that those of these changes made that may have been imported before.
-    async fn marked(&self, operations: &[Known], states: &HashMap<Vec<u8>, KeyState>, done: u64) -> Result<HashMap<MarkId, (ItemId, i64)>> {
+    async fn marked(
+        &self,
+        operations: &[Known],
+        states: &HashMap<Vec<u8>, KeyState>,
+        done: u64,
+    ) -> Result<HashMap<MarkId, (ItemId, i64)>> {
         let begun = self.run().progress.begun;
         let mut marks = HashSet::new();
         // Within the batch a change may be as old as one before it that is new.
@@ -256,7 +282,10 @@ impl Importer {
         for Known { operation, key, line, mark } in operations {
             let newest = states.get(key).and_then(|state| state.newest);
             let may_be = match operation.at {
-                Some(at) => newest.is_some_and(|newest| at <= newest) || latest.get(&**key).is_some_and(|latest| at <= *latest),
+                Some(at) => {
+                    newest.is_some_and(|newest| at <= newest)
+                        || latest.get(&**key).is_some_and(|latest| at <= *latest)
+                }
                 None => *line <= begun,
             };
             if let Some(at) = operation.at {
@@ -295,7 +324,8 @@ impl Importer {
             values.insert(encode(&value), value);
         }
         let filter = self.scope.narrow(Filter::any_of(&*path, values.into_values().collect()));
-        let mut heads = engine.scan_heads(Scan { filter, without: vec!["fullShadow".into()], ..Scan::default() });
+        let mut heads =
+            engine.scan_heads(Scan { filter, without: vec!["fullShadow".into()], ..Scan::default() });
         let mut states: HashMap<Vec<u8>, KeyState> = HashMap::new();
         while let Some(head) = heads.try_next().await? {
             let entry = stored::decode_towards(&head.content.indexed, &self.key)?;
@@ -310,7 +340,8 @@ impl Importer {
         Ok(states)
     }
 
-    /// What an operation comes to, given what is known of its key; none if it was imported before. The knowledge moves on with it.
+    /// What an operation comes to, given what is known of its key; none if it was imported before. The
+    /// knowledge moves on with it.
     async fn plan(
         &self,
         index: usize,
@@ -353,7 +384,14 @@ impl Importer {
                 import = import.map(|mark| ImportMark { at: Some(time), ..mark });
             }
             // Lines of a key are carried out one after the other: this one was, and changed nothing.
-            (None, _) if state.items.iter().any(|id| self.run().reached.get(id).is_some_and(|reached| *reached > line)) => return Ok(None),
+            (None, _)
+                if state
+                    .items
+                    .iter()
+                    .any(|id| self.run().reached.get(id).is_some_and(|reached| *reached > line)) =>
+            {
+                return Ok(None);
+            }
             _ => {}
         }
         let in_log = operation.at;
@@ -378,16 +416,24 @@ impl Importer {
             return Err(Error::validation(format!("`data.{}` is not the operation's key {key}", self.key)));
         }
         if kind == Kind::Update && data.get(&self.key).is_some() && !has_key {
-            return Err(Error::validation(format!("an update cannot change the key {key}: `data.{}` differs", self.key)));
+            return Err(Error::validation(format!(
+                "an update cannot change the key {key}: `data.{}` differs",
+                self.key
+            )));
         }
         let options = WriteOptions { actor, reason, at, import, ..WriteOptions::default() };
         let document = || payload::checked(data.clone()).map(Json::Object);
-        let live = || state.live.ok_or_else(|| Error::not_found(format!("there is no live item with the key {key}")));
+        let live = || {
+            state.live.ok_or_else(|| Error::not_found(format!("there is no live item with the key {key}")))
+        };
         let (id, change) = match kind {
-            Kind::Create if state.live.is_some() => return Err(Error::validation(format!("a live item has the key {key} already"))),
-            Kind::Create => {
-                (ItemId::new(engine.env.random.object_id()), Change::Create { document: document()?, lineage: Lineage::default() })
+            Kind::Create if state.live.is_some() => {
+                return Err(Error::validation(format!("a live item has the key {key} already")));
             }
+            Kind::Create => (
+                ItemId::new(engine.env.random.object_id()),
+                Change::Create { document: document()?, lineage: Lineage::default() },
+            ),
             Kind::Replace => (live()?, Change::Replace { document: document()? }),
             Kind::Update => (live()?, Change::Update { document: document()? }),
             Kind::Delete => (live()?, Change::Delete),
@@ -397,9 +443,16 @@ impl Importer {
         Ok(Step { index, id, change, options })
     }
 
-    /// Where a change that is not newer than its key's newest version left no row of its own: whether it was imported by a version of this library
-    /// that kept no marks, or changed nothing when it was. Returns the version it left its item at.
-    async fn imported_then(&self, operation: &ImportOp, at: Timestamp, state: &KeyState, before: Option<Before>) -> Result<Option<Before>> {
+    /// Where a change that is not newer than its key's newest version left no row of its own: whether it was
+    /// imported by a version of this library that kept no marks, or changed nothing when it was. Returns the
+    /// version it left its item at.
+    async fn imported_then(
+        &self,
+        operation: &ImportOp,
+        at: Timestamp,
+        state: &KeyState,
+        before: Option<Before>,
+    ) -> Result<Option<Before>> {
         let made = |op: Op| match operation.kind {
             Kind::Create => op == Op::Create,
             Kind::Replace | Kind::Update => op == Op::Update,
@@ -407,7 +460,11 @@ impl Importer {
         };
         for id in &state.items {
             let filter = Filter::eq("itemId", id.bson()).and(Filter::eq("at", at));
-            let row = self.collection.engine.first_row(without_payload(Scan { filter, limit: Some(1), ..Scan::default() })).await?;
+            let row = self
+                .collection
+                .engine
+                .first_row(without_payload(Scan { filter, limit: Some(1), ..Scan::default() }))
+                .await?;
             if let Some(row) = row.filter(|row| row.import.is_none() && made(row.op)) {
                 return Ok(Some(Before::Then(row.id, row.ov)));
             }
@@ -429,7 +486,11 @@ impl Importer {
         for id in &state.items {
             let filter = Filter::eq("itemId", id.bson()).and(Filter::lte("at", at.plus_millis(-1)));
             let order = vec![("at".into(), Direction::Descending)];
-            let row = self.collection.engine.first_row(without_payload(Scan { filter, order, limit: Some(1), ..Scan::default() })).await?;
+            let row = self
+                .collection
+                .engine
+                .first_row(without_payload(Scan { filter, order, limit: Some(1), ..Scan::default() }))
+                .await?;
             newest = newest.into_iter().chain(row).max_by_key(|row| row.at);
         }
         Ok(newest.map(|row| (row.id, row.ov)))
@@ -441,7 +502,11 @@ impl Importer {
         for id in &state.items {
             let filter = Filter::eq("itemId", id.bson());
             let order = vec![("ov".into(), Direction::Descending)];
-            let row = self.collection.engine.first_row(without_payload(Scan { filter, order, limit: Some(1), ..Scan::default() })).await?;
+            let row = self
+                .collection
+                .engine
+                .first_row(without_payload(Scan { filter, order, limit: Some(1), ..Scan::default() }))
+                .await?;
             newest = newest.max(row.map(|row| row.import.and_then(|mark| mark.at).unwrap_or(row.at)));
         }
         Ok(newest)
@@ -454,7 +519,9 @@ impl Importer {
             return Ok(true);
         }
         let filter = Filter::eq("itemId", id.bson()).and(Filter::eq("ov", int(ov)));
-        let Some(row) = engine.first_row(Scan { filter, limit: Some(1), ..Scan::default() }).await? else { return Ok(true) };
+        let Some(row) = engine.first_row(Scan { filter, limit: Some(1), ..Scan::default() }).await? else {
+            return Ok(true);
+        };
         if !matches!(row.op, Op::Create | Op::Update | Op::Restore) {
             return Ok(true);
         }

@@ -31,8 +31,12 @@ impl ImportOp {
     /// `VALIDATION_ERROR` for another shape.
     pub fn parse(operation: &Json) -> Result<Self> {
         let map = operation.as_object().ok_or_else(|| Error::validation("an operation is a JSON object"))?;
-        if let Some(unknown) = map.keys().find(|key| !["op", "key", "data", "at", "actor", "reason"].contains(&key.as_str())) {
-            return Err(Error::validation(format!("`{unknown}` is no part of an operation: op, key, data, at, actor and reason are")));
+        if let Some(unknown) =
+            map.keys().find(|key| !["op", "key", "data", "at", "actor", "reason"].contains(&key.as_str()))
+        {
+            return Err(Error::validation(format!(
+                "`{unknown}` is no part of an operation: op, key, data, at, actor and reason are"
+            )));
         }
         let kind = match map.get("op").and_then(Json::as_str) {
             Some("create") => Kind::Create,
@@ -60,7 +64,8 @@ impl ImportOp {
         Ok(Self { kind, key, data, at, actor: text("actor")?, reason: text("reason")?, line: None })
     }
 
-    /// Says on which line of its log the operation stands, from 1. Without it the operations of an import are counted.
+    /// Says on which line of its log the operation stands, from 1. Without it the operations of an import are
+    /// counted.
     #[must_use]
     pub fn on_line(mut self, line: u64) -> Self {
         self.line = Some(line);

@@ -24,7 +24,8 @@ pub(super) struct Progress {
 }
 
 impl Progress {
-    /// Lines up to `last` are about to be carried out; returns what must be kept before that. Only lines that are recognised by their place need it.
+    /// Lines up to `last` are about to be carried out; returns what must be kept before that. Only lines that
+    /// are recognised by their place need it.
     pub(super) fn begin(&mut self, last: u64, by_line: bool) -> Option<Self> {
         if !by_line || last <= self.begun {
             return None;
@@ -54,7 +55,9 @@ pub(super) struct LogName {
 impl LogName {
     pub(super) fn new(name: &str, tenant: Option<&str>) -> Result<Self> {
         if name.is_empty() || name.len() > LONGEST_NAME || name.chars().any(char::is_control) {
-            return Err(Error::validation(format!("the name of a log is a text of 1 to {LONGEST_NAME} bytes without control characters")));
+            return Err(Error::validation(format!(
+                "the name of a log is a text of 1 to {LONGEST_NAME} bytes without control characters"
+            )));
         }
         Ok(Self { name: name.to_owned(), tenant: tenant.map(str::to_owned) })
     }
@@ -69,13 +72,20 @@ impl LogName {
 
     pub(super) async fn read(&self, engine: &Arc<Engine>) -> Result<Progress> {
         let found = engine.documents.get(&engine.names.counter, vec![self.id().into()]).await?;
-        let line = |field: &str| found.first().and_then(|doc| number(doc, field)).and_then(|line| u64::try_from(line).ok()).unwrap_or(0);
+        let line = |field: &str| {
+            found
+                .first()
+                .and_then(|doc| number(doc, field))
+                .and_then(|line| u64::try_from(line).ok())
+                .unwrap_or(0)
+        };
         Ok(Progress { done: line("done"), begun: line("begun"), held: false })
     }
 
     pub(super) async fn write(&self, engine: &Arc<Engine>, progress: Progress) -> Result<()> {
         let line = |line: u64| int(i64::try_from(line).unwrap_or(i64::MAX));
-        let mut document = doc! { "_id": self.id(), "done": line(progress.done), "begun": line(progress.begun) };
+        let mut document =
+            doc! { "_id": self.id(), "done": line(progress.done), "begun": line(progress.begun) };
         if let Some(tenant) = &self.tenant {
             document.insert("tenantId", tenant);
         }

@@ -58,13 +58,16 @@ pub(super) struct Names<'q> {
 }
 
 impl Engine {
-    /// The short names of built-in properties in a query. Where the collection declares what it indexes, that tells what they mean.
+    /// The short names of built-in properties in a query. Where the collection declares what it indexes, that
+    /// tells what they mean.
     pub(super) fn mentioned(&self, query: &Query) -> BTreeSet<&'static str> {
         let mut found = BTreeSet::new();
         if !self.settings.map.indexed.is_empty() {
             return found;
         }
-        let mut mention = |name: &str| found.extend(own::SHORT.iter().map(|(short, _)| *short).find(|short| *short == plain(name)));
+        let mut mention = |name: &str| {
+            found.extend(own::SHORT.iter().map(|(short, _)| *short).find(|short| *short == plain(name)))
+        };
         query.sort.iter().for_each(|(name, _)| mention(name));
         if let Some(filter) = &query.filter {
             // What is wrong with it is said when it is read for good.
@@ -85,8 +88,11 @@ impl Engine {
         let name = own.unwrap_or(&name);
         let declared = &self.settings.map.indexed;
         let is_declared = |name: &str| declared.iter().any(|path| plain(path) == name);
-        let created =
-            || paths.created_at.ok_or_else(|| Error::validation("`createdAt` is not known as of a time in the past; use `updatedAt`"));
+        let created = || {
+            paths.created_at.ok_or_else(|| {
+                Error::validation("`createdAt` is not known as of a time in the past; use `updatedAt`")
+            })
+        };
         let built_in = match name {
             _ if own.is_some() => None,
             "_id" => Some(paths.id),
@@ -114,9 +120,14 @@ impl Engine {
         });
         if !declared.is_empty() && !in_declared {
             let known = declared.join(", ");
-            return Err(Error::validation(format!("property `{name}` is not indexed in this collection; indexed are: {known}")));
+            return Err(Error::validation(format!(
+                "property `{name}` is not indexed in this collection; indexed are: {known}"
+            )));
         }
-        if name.is_empty() || name.split('.').any(|s| s.is_empty() || s.starts_with('$')) || name.contains('\0') {
+        if name.is_empty()
+            || name.split('.').any(|s| s.is_empty() || s.starts_with('$'))
+            || name.contains('\0')
+        {
             return Err(Error::validation(format!("`{}` is no property path", name.escape_debug())));
         }
         Ok(format!("metaIndexed.{name}"))
@@ -178,18 +189,24 @@ impl Engine {
         let unknown = self.unknown_on(&plan, found.iter().map(|(item, _)| item)).await?;
         let mut items: Vec<Listed> = found.into_iter().map(|(item, _)| item).collect();
         self.bring_inline(&mut items).await?;
-        let views = futures::stream::iter(items.into_iter().map(|item| self.listed_view(item, &query.read, query.on_damage)));
+        let views = futures::stream::iter(
+            items.into_iter().map(|item| self.listed_view(item, &query.read, query.on_damage)),
+        );
         let items: Vec<Option<View>> = views.buffered(FETCHES).try_collect().await?;
         let items = items.into_iter().flatten().collect();
         Ok(Page { items, next, unknown })
     }
 
-    /// Reads the payloads that lie in version rows, together for all versions of one number instead of one by one.
+    /// Reads the payloads that lie in version rows, together for all versions of one number instead of one by
+    /// one.
     async fn bring_inline(&self, items: &mut [Listed]) -> Result<()> {
         let mut wanted: HashMap<i64, Vec<Bson>> = HashMap::new();
         for Listed { found, .. } in items.iter() {
             let payload = &found.content.payload;
-            if found.inline.is_none() && payload.state == State::NewNotSynched && self.cached(found.id, payload.ov).is_none() {
+            if found.inline.is_none()
+                && payload.state == State::NewNotSynched
+                && self.cached(found.id, payload.ov).is_none()
+            {
                 wanted.entry(payload.ov).or_default().push(found.id.bson());
             }
         }
@@ -212,7 +229,11 @@ impl Engine {
     }
 
     /// The whole list as a stream; [`Query::limit`] is not looked at.
-    pub(crate) async fn stream(self: &Arc<Self>, query: Query, scope: &Scope) -> Result<BoxStream<'static, Result<View>>> {
+    pub(crate) async fn stream(
+        self: &Arc<Self>,
+        query: Query,
+        scope: &Scope,
+    ) -> Result<BoxStream<'static, Result<View>>> {
         let listed = self.all_items(self.plan(&query, scope).await?).await?;
         let engine = Arc::clone(self);
         let (read, on_damage) = (Arc::new(query.read), query.on_damage);
@@ -270,7 +291,9 @@ pub(crate) fn map_values(test: Test, text: &dyn Fn(&str) -> Result<Bson>) -> Res
         Test::Lte(v) => Test::Lte(one(v)?),
         Test::In(vs) => Test::In(many(vs)?),
         Test::Nin(vs) => Test::Nin(many(vs)?),
-        Test::Every(tests) => Test::Every(tests.into_iter().map(|t| map_values(t, text)).collect::<Result<_>>()?),
+        Test::Every(tests) => {
+            Test::Every(tests.into_iter().map(|t| map_values(t, text)).collect::<Result<_>>()?)
+        }
         Test::Not(inner) => Test::Not(Box::new(map_values(*inner, text)?)),
         other => other,
     })

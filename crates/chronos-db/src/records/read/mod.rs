@@ -1,4 +1,5 @@
-//! Reading versions: the index says what there is, the payload comes from memory, the row or the object storage.
+//! Reading versions: the index says what there is, the payload comes from memory, the row or the object
+//! storage.
 
 mod list;
 mod page;
@@ -64,7 +65,8 @@ crate::debug_some!(Found { id, ov, cv, at, created_at, deleted_at });
 
 impl Found {
     pub(crate) fn from_head(head: Head) -> Self {
-        let inline = head.shadow.filter(|shadow| shadow.ov == head.content.payload.ov).map(|shadow| shadow.bytes);
+        let inline =
+            head.shadow.filter(|shadow| shadow.ov == head.content.payload.ov).map(|shadow| shadow.bytes);
         let Head { id, ov, cv, created_at, updated_at, deleted_at, content, .. } = head;
         Self { id, ov, cv, at: updated_at, created_at, deleted_at, content, inline }
     }
@@ -77,26 +79,43 @@ impl Found {
 }
 
 impl Engine {
-    /// The version of one item that `which` means; none if there is none, it is deleted (unless wanted), or `scope` does not see it.
-    pub(crate) async fn find(&self, id: ItemId, which: Which, options: &ReadOptions, scope: &Scope) -> Result<Option<Found>> {
+    /// The version of one item that `which` means; none if there is none, it is deleted (unless wanted), or
+    /// `scope` does not see it.
+    pub(crate) async fn find(
+        &self,
+        id: ItemId,
+        which: Which,
+        options: &ReadOptions,
+        scope: &Scope,
+    ) -> Result<Option<Found>> {
         let found = match which {
             Which::Latest => self.head_or_row(id).await?.filter(|head| !head.erased).map(Found::from_head),
             _ if !self.settings.versioning => {
                 let which = self.settled(which).await?;
-                match self.head_or_row(id).await?.filter(|head| !head.erased && scope.sees(head.content.tenant.as_deref())) {
+                match self
+                    .head_or_row(id)
+                    .await?
+                    .filter(|head| !head.erased && scope.sees(head.content.tenant.as_deref()))
+                {
                     Some(head) if self.only_version(&head, which)? => Some(Found::from_head(head)),
                     _ => None,
                 }
             }
             _ => {
                 let which = self.settled(which).await?;
-                let (row, head) = futures::future::try_join(self.first_row(scan_of(id, which)), self.head_or_row(id)).await?;
+                let (row, head) =
+                    futures::future::try_join(self.first_row(scan_of(id, which)), self.head_or_row(id))
+                        .await?;
                 // An erased item has no past either.
                 let head = head.filter(|head| !head.erased);
-                row.filter(|row| !row.op.is_bare()).zip(head).map(|(row, head)| Found::from_row(row, head.created_at))
+                row.filter(|row| !row.op.is_bare())
+                    .zip(head)
+                    .map(|(row, head)| Found::from_row(row, head.created_at))
             }
         };
-        Ok(found.filter(|f| scope.sees(f.content.tenant.as_deref()) && (options.include_deleted || f.deleted_at.is_none())))
+        Ok(found.filter(|f| {
+            scope.sees(f.content.tenant.as_deref()) && (options.include_deleted || f.deleted_at.is_none())
+        }))
     }
 
     /// The latest item.json of a head.
@@ -113,7 +132,9 @@ impl Engine {
         let inline = match &found.inline {
             Some(bytes) => Some(bytes.clone()),
             // What a later version shares is inline in the row that wrote it, if anywhere.
-            None if payload.state == State::NewNotSynched => self.row(found.id, payload.ov).await?.and_then(|row| row.inline),
+            None if payload.state == State::NewNotSynched => {
+                self.row(found.id, payload.ov).await?.and_then(|row| row.inline)
+            }
             None => None,
         };
         let bytes = match inline {
@@ -128,19 +149,24 @@ impl Engine {
     async fn fetch(&self, found: &Found) -> Result<Bytes> {
         let payload = &found.content.payload;
         let (Some(bucket), Some(key)) = (&payload.bucket, &payload.key) else {
-            let message = format!("the payload of version {} is neither in its row nor in an object storage", payload.ov);
+            let message = format!(
+                "the payload of version {} is neither in its row nor in an object storage",
+                payload.ov
+            );
             return Err(self.lost(found, message).await);
         };
         match self.bucket(bucket)?.get(key).await.map_err(|e| of_storage(e).on_item(found.id))? {
             Some(bytes) => Ok(bytes),
             None => {
-                let message = format!("the object `{key}` of version {} is missing in bucket `{bucket}`", payload.ov);
+                let message =
+                    format!("the object `{key}` of version {} is missing in bucket `{bucket}`", payload.ov);
                 Err(self.lost(found, message).await)
             }
         }
     }
 
-    /// The error of a payload that is not where its version says: damage, unless the item was erased since the version was found.
+    /// The error of a payload that is not where its version says: damage, unless the item was erased since
+    /// the version was found.
     async fn lost(&self, found: &Found, message: String) -> Error {
         let error = match self.head(found.id).await {
             Ok(Some(head)) if !head.erased => Error::storage(message),
@@ -159,7 +185,8 @@ impl Engine {
         if let Some(inherited) = inherited {
             content.inherit(inherited);
             if let (Some(_), true, Some(space)) = (options.presign, content.refs.is_empty(), &self.space) {
-                content.refs = adopted(&document, &self.settings.map, &self.names.collection, id, &space.content);
+                content.refs =
+                    adopted(&document, &self.settings.map, &self.names.collection, id, &space.content);
             }
         }
         let system = System {
@@ -185,7 +212,12 @@ impl Engine {
 
     /// The same of an item of a list, which may show what is wrong with one.
     /// None if the item was erased since it was found.
-    async fn listed_view(&self, item: Listed, options: &ReadOptions, on_damage: OnDamage) -> Result<Option<View>> {
+    async fn listed_view(
+        &self,
+        item: Listed,
+        options: &ReadOptions,
+        on_damage: OnDamage,
+    ) -> Result<Option<View>> {
         let Listed { place, found } = item;
         if on_damage == OnDamage::Fail {
             place.check(found.id)?;
@@ -207,7 +239,11 @@ impl Engine {
     }
 
     /// Signs the references that the server itself recorded for this version, and no others.
-    async fn presign(&self, content: &Content, ttl: std::time::Duration) -> Result<Vec<super::view::Presigned>> {
+    async fn presign(
+        &self,
+        content: &Content,
+        ttl: std::time::Duration,
+    ) -> Result<Vec<super::view::Presigned>> {
         let mut signed = Vec::with_capacity(content.refs.len());
         for blob in &content.refs {
             let bucket = self.bucket(&blob.bucket)?;
@@ -225,12 +261,21 @@ impl Engine {
         Ok(signed)
     }
 
-    async fn sign(&self, bucket: &dyn ObjectStorage, blob: &BlobRef, key: &str, ttl: std::time::Duration) -> Result<String> {
+    async fn sign(
+        &self,
+        bucket: &dyn ObjectStorage,
+        blob: &BlobRef,
+        key: &str,
+        ttl: std::time::Duration,
+    ) -> Result<String> {
         // Where there are no URLs, that is the answer.
         bucket.presign_get(key, ttl).await?;
         // The URL of what still waits in its row would be a dead one.
         if bucket.head(key).await?.is_none() {
-            let message = format!("property `{}` has no URL yet: `{key}` is not stored in bucket `{}`", blob.path, blob.bucket);
+            let message = format!(
+                "property `{}` has no URL yet: `{key}` is not stored in bucket `{}`",
+                blob.path, blob.bucket
+            );
             return Err(Error::storage(message).retryable());
         }
         // By now the storage has told its time.
@@ -244,12 +289,22 @@ impl Engine {
         scope: &Scope,
         newest_first: bool,
     ) -> Result<futures::stream::BoxStream<'static, Result<Version>>> {
-        let head = self.head_or_row(id).await?.filter(|head| !head.erased && scope.sees(head.content.tenant.as_deref()));
+        let head = self
+            .head_or_row(id)
+            .await?
+            .filter(|head| !head.erased && scope.sees(head.content.tenant.as_deref()));
         let Some(head) = head else {
-            return Err(Error::not_found("there is no such item").on_item(id).in_collection(&self.names.collection).during("history"));
+            return Err(Error::not_found("there is no such item")
+                .on_item(id)
+                .in_collection(&self.names.collection)
+                .during("history"));
         };
         if !self.settings.versioning {
-            let row = self.row_at(id, Which::Ov(head.ov)).await?.filter(|row| head.is_of(row)).unwrap_or_else(|| head.as_row());
+            let row = self
+                .row_at(id, Which::Ov(head.ov))
+                .await?
+                .filter(|row| head.is_of(row))
+                .unwrap_or_else(|| head.as_row());
             return Ok(futures::stream::iter([Ok(Version::from(row))]).boxed());
         }
         let direction = if newest_first { Direction::Descending } else { Direction::Ascending };

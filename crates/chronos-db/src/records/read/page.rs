@@ -22,8 +22,9 @@ pub struct Page {
     pub items: Vec<View>,
     /// Pass it to [`List::after`](crate::List::after) for the next page; none on the last one.
     pub next: Option<String>,
-    /// Properties in filter or sort that no document of the collection has, though the list asks for them: they may be misspelt. Looked for by a first page
-    /// that has no items, or none with the property it is sorted by.
+    /// Properties in filter or sort that no document of the collection has, though the list asks for them:
+    /// they may be misspelt. Looked for by a first page that has no items, or none with the property it is
+    /// sorted by.
     pub unknown: Vec<String>,
 }
 
@@ -43,7 +44,8 @@ impl Place {
     /// By the fields of a stored document. `sorted` are the paths a user sorts by.
     pub(super) fn of(order: &Order, sorted: &[String], stored: &RawDocument) -> Result<Self> {
         let paths = || order.iter().map(|(path, _)| path).chain(sorted);
-        let keys = stored::decode_part(stored, |field| paths().any(|path| path.split('.').next() == Some(field)))?;
+        let keys =
+            stored::decode_part(stored, |field| paths().any(|path| path.split('.').next() == Some(field)))?;
         Ok(Self::by(order, sorted, &keys))
     }
 
@@ -99,10 +101,17 @@ pub(crate) fn cursor(order: &Order, keys: &Document) -> Result<String> {
 pub(super) fn token(order: &Order, values: &[Bson]) -> Result<String> {
     let property = |at: usize| order.get(at).map_or("", |(path, _)| path.trim_start_matches("metaIndexed."));
     if let Some(at) = values.iter().position(|value| !is_scalar(value.element_type())) {
-        let what = format!("a page cannot end at an item whose `{}` is an object or an array: sort by something else", property(at));
+        let what = format!(
+            "a page cannot end at an item whose `{}` is an object or an array: sort by something else",
+            property(at)
+        );
         return Err(Error::validation(what));
     }
-    let largest = values.iter().enumerate().max_by_key(|(_, value)| value.as_str().map_or(0, str::len)).map_or(0, |(at, _)| at);
+    let largest = values
+        .iter()
+        .enumerate()
+        .max_by_key(|(_, value)| value.as_str().map_or(0, str::len))
+        .map_or(0, |(at, _)| at);
     let bytes = bson::serialize_to_vec(&doc! { "o": signature(order), "v": values.to_vec() })
         .map_err(|e| Error::validation("the sort keys cannot be written into a page token").caused_by(e))?;
     let token = URL_SAFE_NO_PAD.encode(bytes);
@@ -117,7 +126,13 @@ pub(super) fn token(order: &Order, values: &[Bson]) -> Result<String> {
 }
 
 fn is_scalar(kind: ElementType) -> bool {
-    !matches!(kind, ElementType::EmbeddedDocument | ElementType::Array | ElementType::JavaScriptCodeWithScope | ElementType::DbPointer)
+    !matches!(
+        kind,
+        ElementType::EmbeddedDocument
+            | ElementType::Array
+            | ElementType::JavaScriptCodeWithScope
+            | ElementType::DbPointer
+    )
 }
 
 /// The values to go on after.
@@ -131,7 +146,8 @@ pub(crate) fn parse_cursor(token: &str, order: &Order) -> Result<Vec<Bson>> {
     })
 }
 
-/// What a token says, if it is one of this order. It comes from outside: only its one level of scalars is ever decoded.
+/// What a token says, if it is one of this order. It comes from outside: only its one level of scalars is
+/// ever decoded.
 fn parse(token: &str, order: &Order) -> Option<Vec<Bson>> {
     let bytes = URL_SAFE_NO_PAD.decode(token).ok()?;
     let doc = RawDocument::from_bytes(&bytes).ok()?;
@@ -150,7 +166,12 @@ fn parse(token: &str, order: &Order) -> Option<Vec<Bson>> {
 }
 
 fn signature(order: &Order) -> String {
-    order.iter().map(|(path, direction)| format!("{}{path};", if *direction == Direction::Ascending { '+' } else { '-' })).collect()
+    order
+        .iter()
+        .map(|(path, direction)| {
+            format!("{}{path};", if *direction == Direction::Ascending { '+' } else { '-' })
+        })
+        .collect()
 }
 
 #[cfg(test)]
@@ -169,7 +190,14 @@ mod tests {
 
     #[test]
     fn a_token_is_read_back_as_the_keys_it_was_made_of() {
-        for name in [Bson::Null, "x".into(), 1.5.into(), i64::MAX.into(), true.into(), bson::DateTime::from_millis(5).into()] {
+        for name in [
+            Bson::Null,
+            "x".into(),
+            1.5.into(),
+            i64::MAX.into(),
+            true.into(),
+            bson::DateTime::from_millis(5).into(),
+        ] {
             let keys = doc! { "metaIndexed": { "name": name.clone() }, "_id": bson::oid::ObjectId::from_bytes([7; 12]) };
             let read = parse_cursor(&cursor(&by_name(), &keys).unwrap(), &by_name()).unwrap();
             assert_eq!(read, [name, bson::oid::ObjectId::from_bytes([7; 12]).into()]);

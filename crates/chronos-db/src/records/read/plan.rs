@@ -101,7 +101,10 @@ impl Plan {
 
     /// The order of a token behind an item without a place.
     fn order_of_unplaced(&self) -> Order {
-        vec![("without a place".to_owned(), Direction::Ascending), (self.paths().to_owned(), Direction::Ascending)]
+        vec![
+            ("without a place".to_owned(), Direction::Ascending),
+            (self.paths().to_owned(), Direction::Ascending),
+        ]
     }
 
     /// What the list is put together of, one behind the other.
@@ -186,11 +189,13 @@ impl Plan {
         (!self.incomplete.is_empty()).then(lacking)
     }
 
-    /// The heads of all items that the list shows, as they are now, but for those whose entry lacks something.
+    /// The heads of all items that the list shows, as they are now, but for those whose entry lacks
+    /// something.
     pub(super) fn shown_heads(&self) -> Filter {
         let mut shown = self.all_heads().and(self.heads.filter.clone());
         if !self.incomplete.is_empty() {
-            shown = shown.and(Filter::Field(NOT_INDEXED.into(), Test::Nin(Missing::values_with(&self.incomplete))));
+            shown = shown
+                .and(Filter::Field(NOT_INDEXED.into(), Test::Nin(Missing::values_with(&self.incomplete))));
         }
         if self.include_deleted { shown } else { shown.and(Filter::eq("deletedAt", Bson::Null)) }
     }
@@ -227,7 +232,11 @@ impl Engine {
             Which::Latest => None,
             Which::At(at) => Some(Point::At(at)),
             Which::Cv(cv) => Some(Point::Cv(cv)),
-            Which::Ov(_) => return Err(Error::validation("a list is as of a time or a collection version, not of an item version")),
+            Which::Ov(_) => {
+                return Err(Error::validation(
+                    "a list is as of a time or a collection version, not of an item version",
+                ));
+            }
         };
         let is_property = |path: &&String| path.starts_with("metaIndexed.");
         let sorted = heads.order.iter().map(|(path, _)| path).filter(is_property).cloned().collect();
@@ -252,7 +261,9 @@ impl Engine {
             plan.incomplete = tops.map(str::to_owned).collect();
         }
         if let Some(token) = query.after.as_deref() {
-            let unplaced = (plan.on_damage == OnDamage::Show).then(|| parse_cursor(token, &plan.order_of_unplaced()).ok()).flatten();
+            let unplaced = (plan.on_damage == OnDamage::Show)
+                .then(|| parse_cursor(token, &plan.order_of_unplaced()).ok())
+                .flatten();
             if let Some([_, id]) = unplaced.as_deref() {
                 plan.part = Part::Unplaced;
                 plan.after = Some(vec![id.clone()]);
@@ -267,7 +278,9 @@ impl Engine {
 fn paths_of(filter: &Filter, paths: &mut Vec<String>) {
     match filter {
         Filter::All => {}
-        Filter::And(parts) | Filter::Or(parts) | Filter::Nor(parts) => parts.iter().for_each(|part| paths_of(part, paths)),
+        Filter::And(parts) | Filter::Or(parts) | Filter::Nor(parts) => {
+            parts.iter().for_each(|part| paths_of(part, paths))
+        }
         Filter::Field(path, _) if paths.contains(path) => {}
         Filter::Field(path, _) => paths.push(path.clone()),
     }

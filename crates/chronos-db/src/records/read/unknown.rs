@@ -22,15 +22,22 @@ impl Engine {
         self.unknown_of(&plan, paths).await
     }
 
-    /// The same of the first page of a list. What it shows tells most: only what may be unknown is looked for.
-    pub(super) async fn unknown_on<'i>(&self, plan: &Plan, items: impl Iterator<Item = &'i Listed> + Clone) -> Result<Vec<String>> {
+    /// The same of the first page of a list. What it shows tells most: only what may be unknown is looked
+    /// for.
+    pub(super) async fn unknown_on<'i>(
+        &self,
+        plan: &Plan,
+        items: impl Iterator<Item = &'i Listed> + Clone,
+    ) -> Result<Vec<String>> {
         if plan.after.is_some() {
             return Ok(Vec::new());
         }
         let is_empty = items.clone().next().is_none();
         let mut paths = if is_empty { plan.filtered.clone() } else { Vec::new() };
         for (at, (path, _)) in plan.order().iter().enumerate() {
-            let is_absent = |item: &Listed| item.place.array.is_none() && item.place.values.get(at).is_none_or(|v| *v == Bson::Null);
+            let is_absent = |item: &Listed| {
+                item.place.array.is_none() && item.place.values.get(at).is_none_or(|v| *v == Bson::Null)
+            };
             if plan.sorted.contains(path) && !paths.contains(path) && items.clone().all(is_absent) {
                 paths.push(path.clone());
             }
@@ -45,7 +52,9 @@ impl Engine {
             let has = self.any_with(&self.names.head, plan, &path).await?
                 || (plan.point.is_some() && self.any_with(&self.names.ver, plan, &path).await?);
             // What no entry has may have had no room in one.
-            let lacks = plan.lacking().map(|lacking| self.documents.count(&self.names.head, plan.scope.narrow(lacking), 1));
+            let lacks = plan
+                .lacking()
+                .map(|lacking| self.documents.count(&self.names.head, plan.scope.narrow(lacking), 1));
             let lacks = if let (false, Some(lacks)) = (has, lacks) { lacks.await? > 0 } else { false };
             if !has && !lacks {
                 unknown.push(path.trim_start_matches("metaIndexed.").to_owned());

@@ -1,4 +1,5 @@
-//! Where versions are not kept, the head stands in for the one version there is; any other question about the past is refused, as nobody knows.
+//! Where versions are not kept, the head stands in for the one version there is; any other question about the
+//! past is refused, as nobody knows.
 
 use futures::TryStreamExt as _;
 
@@ -36,7 +37,9 @@ impl Engine {
     /// `VALIDATION_ERROR` if one of them has changed since.
     pub(crate) async fn kept(&self, which: Which, scope: &Scope) -> Result<Filter> {
         let (there, changed) = match which {
-            Which::At(at) => (Filter::lte("updatedAt", at), Filter::lte("createdAt", at).and(Filter::gt("updatedAt", at))),
+            Which::At(at) => {
+                (Filter::lte("updatedAt", at), Filter::lte("createdAt", at).and(Filter::gt("updatedAt", at)))
+            }
             Which::Cv(cv) => (Filter::lte("cv", int(cv)), Filter::gt("cv", int(cv)).and(Filter::gt("ov", 0))),
             Which::Latest | Which::Ov(_) => return Ok(Filter::All),
         };

@@ -1,9 +1,11 @@
 //! The items of lists, in their order.
 //!
-//! Heads tell which items there are. A list of the present is in their indexes. As of a point, an item whose newest version is no younger than the point is
-//! now what it was then, so its head and the indexes of heads serve it as well; of every other item the version of then is looked up. In the order of their
-//! ids items are passed one after the other, and a page costs what it passes. In any other order nobody knows beforehand where an item that has changed
-//! stood, so a page costs itself and a look at each item that was written since.
+//! Heads tell which items there are. A list of the present is in their indexes. As of a point, an item whose
+//! newest version is no younger than the point is now what it was then, so its head and the indexes of heads
+//! serve it as well; of every other item the version of then is looked up. In the order of their ids items
+//! are passed one after the other, and a page costs what it passes. In any other order nobody knows
+//! beforehand where an item that has changed stood, so a page costs itself and a look at each item that was
+//! written since.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -24,7 +26,8 @@ use crate::{Error, Result};
 
 /// Items looked at together.
 const CHUNK: usize = 256;
-/// With so few items written since, a page of a filter is put together of those and of an index, also in the order of ids.
+/// With so few items written since, a page of a filter is put together of those and of an index, also in the
+/// order of ids.
 const FEW: u64 = 1_000;
 /// Items of a whole list that are ordered at once, and the bytes of what they are ordered by.
 const ORDERED: usize = 65_536;
@@ -34,7 +37,9 @@ impl Engine {
     /// The first items of a list, `most` at most.
     pub(super) async fn first_items(&self, plan: &Plan, most: usize) -> Result<Vec<Listed>> {
         match (plan.by_id(), plan.point) {
-            (Some(direction), Some(point)) if plan.is_of_all() || !self.has_few_since(plan, point).await? => {
+            (Some(direction), Some(point))
+                if plan.is_of_all() || !self.has_few_since(plan, point).await? =>
+            {
                 self.in_order_of_ids(plan, direction, most).await
             }
             _ => self.in_any_order(plan, most).await,
@@ -102,7 +107,13 @@ impl Engine {
     }
 
     /// The item of a head or row, if it matches.
-    async fn matching(&self, plan: &Plan, side: &Side, stored: &RawDocument, found: Found) -> Result<Option<Listed>> {
+    async fn matching(
+        &self,
+        plan: &Plan,
+        side: &Side,
+        stored: &RawDocument,
+        found: Found,
+    ) -> Result<Option<Listed>> {
         let fields = || stored::decode_part(stored, |field| field != "fullShadow");
         let place = if found.content.missing.has_any_of(&plan.incomplete) {
             let fields = self.whole_fields(fields()?, &found).await?;
@@ -119,8 +130,14 @@ impl Engine {
     }
 
     /// The versions of these items at the point; those that match.
-    async fn as_they_were(&self, plan: &Plan, point: Point, heads: Vec<Head>) -> Result<HashMap<ItemId, Listed>> {
-        let heads: HashMap<ItemId, Head> = heads.into_iter().filter(|head| point.may_have(head)).map(|head| (head.id, head)).collect();
+    async fn as_they_were(
+        &self,
+        plan: &Plan,
+        point: Point,
+        heads: Vec<Head>,
+    ) -> Result<HashMap<ItemId, Listed>> {
+        let heads: HashMap<ItemId, Head> =
+            heads.into_iter().filter(|head| point.may_have(head)).map(|head| (head.id, head)).collect();
         if heads.is_empty() {
             return Ok(HashMap::new());
         }
@@ -128,11 +145,13 @@ impl Engine {
         if !plan.include_deleted {
             hidden.push(Op::Delete);
         }
-        let is_shown = Filter::Field("op".into(), Test::Nin(hidden.into_iter().map(|op| op.as_str().into()).collect()));
+        let is_shown =
+            Filter::Field("op".into(), Test::Nin(hidden.into_iter().map(|op| op.as_str().into()).collect()));
         let ids = Filter::any_of("itemId", heads.keys().map(|id| id.bson()).collect());
         // What an entry lacks, the store cannot tell.
         let matching = plan.rows.filter.clone();
-        let matching = if let Some(lacking) = plan.lacking() { Filter::Or(vec![matching, lacking]) } else { matching };
+        let matching =
+            if let Some(lacking) = plan.lacking() { Filter::Or(vec![matching, lacking]) } else { matching };
         let (_, by, at_most) = point.fields();
         let scan = Scan {
             filter: plan.scope.narrow(ids.and(is_shown).and(matching)),
@@ -153,7 +172,10 @@ impl Engine {
     }
 
     /// Those that match. Some have to read their documents.
-    async fn by_item(&self, looks: Vec<impl Future<Output = Result<Option<Listed>>>>) -> Result<HashMap<ItemId, Listed>> {
+    async fn by_item(
+        &self,
+        looks: Vec<impl Future<Output = Result<Option<Listed>>>>,
+    ) -> Result<HashMap<ItemId, Listed>> {
         let matching = stream::iter(looks).buffer_unordered(FETCHES);
         matching.try_filter_map(async |item| Ok(item.map(|item| (item.found.id, item)))).try_collect().await
     }
@@ -165,10 +187,15 @@ impl Engine {
         Ok(plan.heads_follow && self.documents.count(&self.names.head, since, FEW).await? < FEW)
     }
 
-    /// Of what is now as it was then, an index gives the first; of what was written since, those that stood before these are looked for.
+    /// Of what is now as it was then, an index gives the first; of what was written since, those that stood
+    /// before these are looked for.
     async fn in_any_order(&self, plan: &Plan, most: usize) -> Result<Vec<Listed>> {
         // In this order: an item that is written in between is then seen twice, and not never.
-        let unchanged = if plan.heads_follow || plan.point.is_none() { self.unchanged(plan, most).await? } else { Vec::new() };
+        let unchanged = if plan.heads_follow || plan.point.is_none() {
+            self.unchanged(plan, most).await?
+        } else {
+            Vec::new()
+        };
         if plan.point.is_none() && plan.incomplete.is_empty() {
             return Ok(unchanged);
         }
@@ -221,29 +248,43 @@ impl Engine {
         Ok(found)
     }
 
-    /// The heads of items that were written since the point, some together; of all items, if heads may not be believed.
+    /// The heads of items that were written since the point, some together; of all items, if heads may not be
+    /// believed.
     fn heads_since(&self, plan: &Plan, point: Point) -> BoxStream<'static, Result<Vec<Head>>> {
         let (field, _, point) = point.fields();
         let (order, after) = if plan.heads_follow {
             // An index begins at the point.
-            (vec![(field.to_owned(), Direction::Ascending), (HEADS.id.to_owned(), Direction::Ascending)], Some(vec![point, Bson::MaxKey]))
+            (
+                vec![(field.to_owned(), Direction::Ascending), (HEADS.id.to_owned(), Direction::Ascending)],
+                Some(vec![point, Bson::MaxKey]),
+            )
         } else {
             (vec![(HEADS.id.to_owned(), Direction::Ascending)], None)
         };
         let without = ["fullShadow", "metaIndexed", "refs"].map(str::to_owned).to_vec();
-        let heads = self.scan_heads(Scan { filter: plan.all_heads(), order, after, without, ..Scan::default() });
+        let heads =
+            self.scan_heads(Scan { filter: plan.all_heads(), order, after, without, ..Scan::default() });
         heads.try_chunks(CHUNK).map_err(|e| e.1).boxed()
     }
 
-    /// The whole list. As of a point, and in another order than that of ids, each some ten thousand items cost a look at all.
-    pub(super) async fn all_items(self: &Arc<Self>, plan: Plan) -> Result<BoxStream<'static, Result<Listed>>> {
+    /// The whole list. As of a point, and in another order than that of ids, each some ten thousand items
+    /// cost a look at all.
+    pub(super) async fn all_items(
+        self: &Arc<Self>,
+        plan: Plan,
+    ) -> Result<BoxStream<'static, Result<Listed>>> {
         let parts: Vec<_> = plan.parts().into_iter().map(|part| self.all_of(part)).collect();
         Ok(stream::iter(parts).flatten().boxed())
     }
 
     fn all_of(self: &Arc<Self>, plan: Plan) -> BoxStream<'static, Result<Listed>> {
         if plan.point.is_none() && plan.incomplete.is_empty() {
-            let scan = Scan { filter: plan.shown_heads(), order: plan.heads.order.clone(), after: plan.after.clone(), ..Scan::default() };
+            let scan = Scan {
+                filter: plan.shown_heads(),
+                order: plan.heads.order.clone(),
+                after: plan.after.clone(),
+                ..Scan::default()
+            };
             let heads = self.documents.scan_stored(&self.names.head, scan);
             let item = move |stored: RawDocumentBuf| {
                 let place = Place::of(&plan.heads.order, &plan.sorted, &stored)?;
@@ -251,11 +292,19 @@ impl Engine {
             };
             return heads.map(move |stored| item(stored?)).boxed();
         }
-        let walk = Walk { engine: Arc::clone(self), after: plan.after.clone(), plan, ordered: VecDeque::new(), ended: false };
-        stream::try_unfold(walk, |mut walk| async move { Ok::<_, Error>(walk.next().await?.map(|items| (items, walk))) })
-            .map_ok(|items| stream::iter(items.into_iter().map(Ok)))
-            .try_flatten()
-            .boxed()
+        let walk = Walk {
+            engine: Arc::clone(self),
+            after: plan.after.clone(),
+            plan,
+            ordered: VecDeque::new(),
+            ended: false,
+        };
+        stream::try_unfold(walk, |mut walk| async move {
+            Ok::<_, Error>(walk.next().await?.map(|items| (items, walk)))
+        })
+        .map_ok(|items| stream::iter(items.into_iter().map(Ok)))
+        .try_flatten()
+        .boxed()
     }
 }
 
@@ -275,9 +324,14 @@ impl Walk {
         loop {
             if !self.ordered.is_empty() {
                 let ids: Vec<ItemId> = self.ordered.drain(..self.ordered.len().min(CHUNK)).collect();
-                let heads = self.engine.documents.get_stored(&self.engine.names.head, ids.iter().map(|id| id.bson()).collect()).await?;
+                let heads = self
+                    .engine
+                    .documents
+                    .get_stored(&self.engine.names.head, ids.iter().map(|id| id.bson()).collect())
+                    .await?;
                 let items = self.engine.items_of(&self.plan, &heads).await?;
-                let mut items: HashMap<ItemId, Listed> = items.into_iter().map(|item| (item.found.id, item)).collect();
+                let mut items: HashMap<ItemId, Listed> =
+                    items.into_iter().map(|item| (item.found.id, item)).collect();
                 return Ok(Some(ids.iter().filter_map(|id| items.remove(id)).collect()));
             }
             if self.ended {
@@ -300,7 +354,8 @@ impl Walk {
         let mut first = First::new(&self.plan, self.after.clone(), ORDERED);
         let mut last = None;
         loop {
-            let (items, ended) = self.engine.pass_items(&self.plan, Direction::Ascending, last, CHUNK).await?;
+            let (items, ended) =
+                self.engine.pass_items(&self.plan, Direction::Ascending, last, CHUNK).await?;
             for mut item in items {
                 // Only its place is kept.
                 item.found.content = Content::default();
@@ -315,7 +370,8 @@ impl Walk {
         let (mut found, more) = first.in_order();
         let mut bytes = 0;
         let fits = found.iter().take_while(|item| {
-            bytes += item.place.values.iter().map(|value| 32 + value.as_str().map_or(0, str::len)).sum::<usize>();
+            bytes +=
+                item.place.values.iter().map(|value| 32 + value.as_str().map_or(0, str::len)).sum::<usize>();
             bytes <= ORDERED_BYTES
         });
         let fits = fits.count().max(1);

@@ -1,4 +1,5 @@
-//! Restoring a whole collection: each item moves by compare-and-swap to its own newest version at the target. No lock, no payload copied, resumable.
+//! Restoring a whole collection: each item moves by compare-and-swap to its own newest version at the target.
+//! No lock, no payload copied, resumable.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -71,7 +72,11 @@ impl Restored {
         self.failed += 1;
         if self.problems.len() < TOLD {
             let id = error.id().map(str::to_owned);
-            self.problems.push(RestoreProblem { id, code: error.code().to_owned(), message: error.message().to_owned() });
+            self.problems.push(RestoreProblem {
+                id,
+                code: error.code().to_owned(),
+                message: error.message().to_owned(),
+            });
         }
     }
 }
@@ -90,7 +95,10 @@ pub(crate) struct RestoreOptions {
 
 impl fmt::Debug for RestoreOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RestoreOptions").field("dry_run", &self.dry_run).field("page", &self.page).finish_non_exhaustive()
+        f.debug_struct("RestoreOptions")
+            .field("dry_run", &self.dry_run)
+            .field("page", &self.page)
+            .finish_non_exhaustive()
     }
 }
 
@@ -107,12 +115,22 @@ fn no_target() -> Error {
 }
 
 impl Engine {
-    pub(crate) async fn restore_collection(self: &Arc<Self>, target: Which, options: &RestoreOptions, scope: &Scope) -> Result<Restored> {
+    pub(crate) async fn restore_collection(
+        self: &Arc<Self>,
+        target: Which,
+        options: &RestoreOptions,
+        scope: &Scope,
+    ) -> Result<Restored> {
         let named = |e: Error| e.during("restore collection").in_collection(&self.names.collection);
         self.restore_all(target, options, scope).await.map_err(named)
     }
 
-    async fn restore_all(self: &Arc<Self>, target: Which, options: &RestoreOptions, scope: &Scope) -> Result<Restored> {
+    async fn restore_all(
+        self: &Arc<Self>,
+        target: Which,
+        options: &RestoreOptions,
+        scope: &Scope,
+    ) -> Result<Restored> {
         if matches!(target, Which::Latest | Which::Ov(_)) {
             return Err(no_target());
         }
@@ -132,8 +150,12 @@ impl Engine {
             self.kept(target, scope).await?;
         }
         let filter = scope.narrow(Filter::All);
-        let heads =
-            Scan { filter, order: vec![("_id".into(), Direction::Ascending)], without: vec!["fullShadow".into()], ..Scan::default() };
+        let heads = Scan {
+            filter,
+            order: vec![("_id".into(), Direction::Ascending)],
+            without: vec!["fullShadow".into()],
+            ..Scan::default()
+        };
         let stable = counts.stable_cv;
         let page = options.page.max(1);
         // A damaged head is its item's problem.
@@ -142,7 +164,9 @@ impl Engine {
         let moves = pages.map(|heads| self.plan_page(heads, target, stable)).buffered(2);
         let moves = moves.map_ok(futures::stream::iter).try_flatten();
         // Enough of them under way at once fill a commit group.
-        let done = moves.map(|step| async move { self.carry_out(step?, options).await }).buffer_unordered(options.parallel.max(1));
+        let done = moves
+            .map(|step| async move { self.carry_out(step?, options).await })
+            .buffer_unordered(options.parallel.max(1));
         let mut done = std::pin::pin!(done);
         while let Some(change) = done.next().await {
             match change {
@@ -152,7 +176,9 @@ impl Engine {
                 Err(error) => return Err(error),
             }
             counts.items += 1;
-            if let Some(progress) = options.progress.as_ref().filter(|_| counts.items.is_multiple_of(page as u64)) {
+            if let Some(progress) =
+                options.progress.as_ref().filter(|_| counts.items.is_multiple_of(page as u64))
+            {
                 progress(&counts);
             }
         }
@@ -164,7 +190,12 @@ impl Engine {
     }
 
     /// Where the items of one page have to go.
-    async fn plan_page(&self, page: Vec<Result<Head>>, target: Which, stable: i64) -> Result<Vec<Result<Move>>> {
+    async fn plan_page(
+        &self,
+        page: Vec<Result<Head>>,
+        target: Which,
+        stable: i64,
+    ) -> Result<Vec<Result<Move>>> {
         let mut heads = Vec::with_capacity(page.len());
         let mut moves = Vec::new();
         for head in page {
@@ -256,7 +287,8 @@ impl Engine {
         };
         match self.commit(prepared).await {
             Ok(_) => Ok(counted),
-            // Written since the restore began, or its head lagged behind a row; the next run sees it as it is then.
+            // Written since the restore began, or its head lagged behind a row; the next run sees it as it is
+            // then.
             Err(Refused::Conflict | Refused::Condemned) => {
                 self.roll_forward(id).await?;
                 Ok(|counts| counts.skipped += 1)

@@ -16,7 +16,13 @@ use crate::{Error, Result};
 
 impl Engine {
     /// Restores one item to the version that `which` means. The new version shares that version's payload.
-    pub(crate) async fn restore(self: &Arc<Self>, id: ItemId, which: Which, options: &WriteOptions, scope: &Scope) -> Result<Done> {
+    pub(crate) async fn restore(
+        self: &Arc<Self>,
+        id: ItemId,
+        which: Which,
+        options: &WriteOptions,
+        scope: &Scope,
+    ) -> Result<Done> {
         let named = |e: Error| e.during("restore").in_collection(&self.names.collection).on_item(id);
         let which = self.settled(which).await.map_err(named)?;
         let row = if self.settings.versioning {
@@ -34,7 +40,10 @@ impl Engine {
         let row = row.filter(|row| !row.op.is_bare() && scope.sees(row.content.tenant.as_deref()));
         let row = row.ok_or_else(|| named(Error::not_found("the item has no such version")))?;
         if row.op == Op::Delete {
-            let message = format!("version {} is the item's deletion; restore the one before it, or delete the item", row.ov);
+            let message = format!(
+                "version {} is the item's deletion; restore the one before it, or delete the item",
+                row.ov
+            );
             return Err(named(Error::validation(message)).at_version(row.ov));
         }
         self.write(id, &Change::Restore { row: Box::new(row) }, options, scope, None).await

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use bson::{Bson, Document, doc};
 
 use super::{Gauge, Spent, in_proportion, same, spent};
-use crate::documents::{Batch, Direction, DocumentStore, Filter, Guard, Index, Namespace, Newest, Outcome, Scan, Write};
+use crate::documents::{
+    Batch, Direction, DocumentStore, Filter, Guard, Index, Namespace, Newest, Outcome, Scan, Write,
+};
 use crate::testing::documents::Fresh;
 
 use Direction::{Ascending, Descending};
@@ -17,8 +19,10 @@ const IN_GROUP: i32 = 5;
 /// Documents that few documents are like, in either world.
 const MARKED: i32 = 4;
 
-/// Makes a module of tests, one per promise of [`testing::costs::documents`](crate::testing::costs::documents). The second argument is a future that
-/// yields an `Arc<dyn DocumentStore>` and the `Arc<dyn Gauge>` that counts what it does; it is evaluated once per test.
+/// Makes a module of tests, one per promise of
+/// [`testing::costs::documents`](crate::testing::costs::documents). The second argument is a future that
+/// yields an `Arc<dyn DocumentStore>` and the `Arc<dyn Gauge>` that counts what it does; it is evaluated once
+/// per test.
 #[macro_export]
 macro_rules! documents_costs {
     ($module:ident, $make:expr) => {
@@ -86,7 +90,10 @@ impl World {
     }
 
     async fn scan(&self, found: usize, scan: Scan) -> Spent {
-        self.spent(async |_| assert_eq!(self.fresh.scan(&self.namespace, scan.clone()).await.len(), found, "{scan:?}")).await
+        self.spent(async |_| {
+            assert_eq!(self.fresh.scan(&self.namespace, scan.clone()).await.len(), found, "{scan:?}")
+        })
+        .await
     }
 
     async fn apply(&self, outcome: Outcome, write: impl Fn(i32) -> Write) -> Spent {
@@ -121,12 +128,17 @@ pub async fn a_get_costs_what_it_gets(store: Arc<dyn DocumentStore>, gauge: Arc<
     let (few, many) = World::both(store, gauge).await;
     let get = async |world: &World| {
         let ids: Vec<Bson> = (0..20).map(|n| Bson::from(n * world.size / 10)).collect();
-        world.spent(async |_| assert_eq!(world.fresh.store.get(&world.namespace, ids.clone()).await.unwrap().len(), 10)).await
+        world
+            .spent(async |_| {
+                assert_eq!(world.fresh.store.get(&world.namespace, ids.clone()).await.unwrap().len(), 10)
+            })
+            .await
     };
     same("ten documents by their ids", get(&few).await, get(&many).await);
 }
 
-/// In every order that an index has, up and down, at the beginning, in the middle, with a filter of one value and without.
+/// In every order that an index has, up and down, at the beginning, in the middle, with a filter of one value
+/// and without.
 pub async fn a_page_costs_a_page_wherever_it_begins(store: Arc<dyn DocumentStore>, gauge: Arc<dyn Gauge>) {
     let (few, many) = World::both(store, gauge).await;
     for direction in [Ascending, Descending] {
@@ -141,11 +153,19 @@ pub async fn a_page_costs_a_page_wherever_it_begins(store: Arc<dyn DocumentStore
             for later in [false, true] {
                 let page = async |world: &World| {
                     let middle = if filter == Filter::eq("group", 1) { IN_GROUP + 2 } else { world.size / 2 };
-                    let scan = Scan { order: order(paths, direction), filter: filter.clone(), limit: Some(2), ..Scan::default() };
+                    let scan = Scan {
+                        order: order(paths, direction),
+                        filter: filter.clone(),
+                        limit: Some(2),
+                        ..Scan::default()
+                    };
                     let middle = crate::testing::documents::position(&document(middle, world.size), &scan);
                     world.scan(2, Scan { after: later.then_some(middle), ..scan }).await
                 };
-                let what = format!("a {} page by {paths:?}, {direction:?}, of {filter:?}", if later { "later" } else { "first" });
+                let what = format!(
+                    "a {} page by {paths:?}, {direction:?}, of {filter:?}",
+                    if later { "later" } else { "first" }
+                );
                 same(&what, page(&few).await, page(&many).await);
             }
         }
@@ -157,8 +177,13 @@ pub async fn what_few_documents_are_costs_those_few(store: Arc<dyn DocumentStore
     let (few, many) = World::both(store, gauge).await;
     let found = MARKED.unsigned_abs();
     let marked = || Filter::Field("marked".into(), crate::documents::filter::Test::Ne(Bson::Null));
-    let in_order = || Scan { filter: marked(), order: order(&["marked", "_id"], Ascending), ..Scan::default() };
-    same("what is in a partial index", few.scan(MARKED as usize, in_order()).await, many.scan(MARKED as usize, in_order()).await);
+    let in_order =
+        || Scan { filter: marked(), order: order(&["marked", "_id"], Ascending), ..Scan::default() };
+    same(
+        "what is in a partial index",
+        few.scan(MARKED as usize, in_order()).await,
+        many.scan(MARKED as usize, in_order()).await,
+    );
     let equal = || Scan { filter: Filter::eq("by", -7), ..Scan::default() };
     same("what has one value", few.scan(1, equal()).await, many.scan(1, equal()).await);
     for (what, filter, expected) in [
@@ -167,7 +192,14 @@ pub async fn what_few_documents_are_costs_those_few(store: Arc<dyn DocumentStore
         ("a count that ends at a limit", Filter::eq("t", 1), 5),
     ] {
         let count = async |world: &World| {
-            world.spent(async |_| assert_eq!(world.fresh.store.count(&world.namespace, filter.clone(), 5).await.unwrap(), expected)).await
+            world
+                .spent(async |_| {
+                    assert_eq!(
+                        world.fresh.store.count(&world.namespace, filter.clone(), 5).await.unwrap(),
+                        expected
+                    )
+                })
+                .await
         };
         same(what, count(&few).await, count(&many).await);
     }
@@ -180,7 +212,10 @@ fn newest(at_most: i32, groups: impl IntoIterator<Item = i32>) -> Scan {
 }
 
 /// Those that are asked for, among many.
-pub async fn the_newest_of_some_groups_cost_those_groups(store: Arc<dyn DocumentStore>, gauge: Arc<dyn Gauge>) {
+pub async fn the_newest_of_some_groups_cost_those_groups(
+    store: Arc<dyn DocumentStore>,
+    gauge: Arc<dyn Gauge>,
+) {
     let (few, many) = World::both(store, gauge).await;
     let some = async |world: &World| {
         let groups = world.size / IN_GROUP;
@@ -192,13 +227,18 @@ pub async fn the_newest_of_some_groups_cost_those_groups(store: Arc<dyn Document
 }
 
 /// As of a moment long ago.
-pub async fn the_newest_of_a_group_costs_the_same_however_large_it_is(store: Arc<dyn DocumentStore>, gauge: Arc<dyn Gauge>) {
+pub async fn the_newest_of_a_group_costs_the_same_however_large_it_is(
+    store: Arc<dyn DocumentStore>,
+    gauge: Arc<dyn Gauge>,
+) {
     let groups = async |size: i32| {
         let fresh = Fresh::new(Arc::clone(&store));
         let namespace = fresh.namespace("c");
         fresh.store.ensure(&namespace, &indexes()).await.unwrap();
         for chunk in (0..size).collect::<Vec<_>>().chunks(1_000) {
-            fresh.fill(&namespace, chunk.iter().map(|n| doc! { "_id": n, "group": n % 3, "at": n, "by": n })).await;
+            fresh
+                .fill(&namespace, chunk.iter().map(|n| doc! { "_id": n, "group": n % 3, "at": n, "by": n }))
+                .await;
         }
         World { fresh, namespace, gauge: Arc::clone(&gauge), size }
     };
@@ -224,7 +264,9 @@ pub async fn writes_cost_what_they_write(store: Arc<dyn DocumentStore>, gauge: A
         ("inserts", Outcome::Applied, &|n| Write::insert(new(n))),
         ("puts that are refused", Outcome::Refused, &|n| Write::put(next(n), equals(9))),
         ("puts of what has a value", Outcome::Applied, &|n| Write::put(next(n), equals(1))),
-        ("puts of what is newer", Outcome::Applied, &|n| Write::put(newer(n), Guard::Newer { field: "by".into() })),
+        ("puts of what is newer", Outcome::Applied, &|n| {
+            Write::put(newer(n), Guard::Newer { field: "by".into() })
+        }),
         ("puts", Outcome::Applied, &|n| Write::put(next(n), Guard::Any)),
         ("deletes of what has a value", Outcome::Applied, &|n| Write::Delete { id: id(n), guard: equals(2) }),
         ("deletes", Outcome::Applied, &|n| Write::Delete { id: id(n), guard: Guard::Any }),
@@ -235,12 +277,20 @@ pub async fn writes_cost_what_they_write(store: Arc<dyn DocumentStore>, gauge: A
 }
 
 /// In a collection with other documents.
-pub async fn numbers_cost_the_same_however_many_were_given_out(store: Arc<dyn DocumentStore>, gauge: Arc<dyn Gauge>) {
+pub async fn numbers_cost_the_same_however_many_were_given_out(
+    store: Arc<dyn DocumentStore>,
+    gauge: Arc<dyn Gauge>,
+) {
     let (few, many) = World::both(store, gauge).await;
     let next = async |world: &World| {
         world.fresh.store.sequence(&world.namespace, "s", world.size.unsigned_abs()).await.unwrap();
         world
-            .spent(async |_| assert!(world.fresh.store.sequence(&world.namespace, "s", 1).await.unwrap().first >= i64::from(world.size)))
+            .spent(async |_| {
+                assert!(
+                    world.fresh.store.sequence(&world.namespace, "s", 1).await.unwrap().first
+                        >= i64::from(world.size)
+                )
+            })
             .await
     };
     same("a number", next(&few).await, next(&many).await);
@@ -249,7 +299,9 @@ pub async fn numbers_cost_the_same_however_many_were_given_out(store: Arc<dyn Do
 /// Nothing is made anew, nothing is read through.
 pub async fn ensuring_what_is_there_costs_a_look(store: Arc<dyn DocumentStore>, gauge: Arc<dyn Gauge>) {
     let (few, many) = World::both(store, gauge).await;
-    let ensure = async |world: &World| world.spent(async |_| world.fresh.store.ensure(&world.namespace, &indexes()).await.unwrap()).await;
+    let ensure = async |world: &World| {
+        world.spent(async |_| world.fresh.store.ensure(&world.namespace, &indexes()).await.unwrap()).await
+    };
     same("indexes that are there", ensure(&few).await, ensure(&many).await);
 }
 
@@ -257,7 +309,9 @@ pub async fn ensuring_what_is_there_costs_a_look(store: Arc<dyn DocumentStore>, 
 pub async fn a_whole_scan_costs_in_proportion(store: Arc<dyn DocumentStore>, gauge: Arc<dyn Gauge>) {
     let (few, many) = World::both(store, gauge).await;
     for paths in [&[][..], &["by", "_id"]] {
-        let whole = async |world: &World| world.scan(world.size as usize, Scan { order: order(paths, Ascending), ..Scan::default() }).await;
+        let whole = async |world: &World| {
+            world.scan(world.size as usize, Scan { order: order(paths, Ascending), ..Scan::default() }).await
+        };
         in_proportion(&format!("a scan by {paths:?}"), whole(&few).await, whole(&many).await);
     }
 }

@@ -1,6 +1,8 @@
-//! What calls of the seams cost, as promises: the same among a hundred times as much, or in proportion to what they give.
+//! What calls of the seams cost, as promises: the same among a hundred times as much, or in proportion to
+//! what they give.
 //!
-//! A clock tells nothing here: it says more of the machine than of the call. A backend brings a [`Gauge`], which counts what its own engine did.
+//! A clock tells nothing here: it says more of the machine than of the call. A backend brings a [`Gauge`],
+//! which counts what its own engine did.
 
 #![allow(clippy::unwrap_used, reason = "a suite says that a promise is broken by panicking")]
 
@@ -23,7 +25,8 @@ pub struct Spent {
 /// Counts what a backend does.
 #[async_trait]
 pub trait Gauge: Send + Sync {
-    /// Begins to count what concerns `place`: a database of a document store, the bucket of an object storage.
+    /// Begins to count what concerns `place`: a database of a document store, the bucket of an object
+    /// storage.
     async fn begin(&self, place: &str);
 
     /// What was spent since.

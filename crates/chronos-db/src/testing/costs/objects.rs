@@ -14,9 +14,10 @@ const FEW: usize = 10;
 /// Objects below the prefix that is listed.
 const BELOW: usize = 5;
 
-/// Makes a module of tests, one per promise of [`testing::costs::objects`](crate::testing::costs::objects). The second argument is an expression that
-/// yields a future of an `Arc<dyn ObjectStorage>`, a new bucket, with the `Arc<dyn Gauge>` that counts what goes to its server and whatever must be kept until
-/// the test ends; it is evaluated twice per test.
+/// Makes a module of tests, one per promise of [`testing::costs::objects`](crate::testing::costs::objects).
+/// The second argument is an expression that yields a future of an `Arc<dyn ObjectStorage>`, a new bucket,
+/// with the `Arc<dyn Gauge>` that counts what goes to its server and whatever must be kept until the test
+/// ends; it is evaluated twice per test.
 #[macro_export]
 macro_rules! objects_costs {
     ($module:ident, $make:expr) => {
@@ -44,8 +45,11 @@ macro_rules! objects_costs {
 pub type Bucket = (Arc<dyn ObjectStorage>, Arc<dyn Gauge>);
 
 async fn fill((objects, _): &Bucket, count: usize) {
-    let keys = (0..count).map(|n| format!("collection/item-{n:06}/v0/item.json")).chain((0..BELOW).map(|n| format!("other/{n}/item.json")));
-    let puts = keys.map(|key| async move { objects.put(&key, Bytes::from(vec![7; 200]), PutOptions::default()).await });
+    let keys = (0..count)
+        .map(|n| format!("collection/item-{n:06}/v0/item.json"))
+        .chain((0..BELOW).map(|n| format!("other/{n}/item.json")));
+    let puts = keys
+        .map(|key| async move { objects.put(&key, Bytes::from(vec![7; 200]), PutOptions::default()).await });
     let _: Vec<Put> = futures::stream::iter(puts).buffer_unordered(4).try_collect().await.unwrap();
 }
 
@@ -60,17 +64,51 @@ pub async fn a_call_costs_the_same_in_a_large_bucket(small: Bucket, large: Bucke
     let create = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
     let calls = async |bucket: &Bucket| {
         let (objects, gauge) = (&*bucket.0, &*bucket.1);
-        let put = |key: String, options: PutOptions| async move { objects.put(&key, Bytes::from(vec![8; 200]), options).await.unwrap() };
+        let put = |key: String, options: PutOptions| async move {
+            objects.put(&key, Bytes::from(vec![8; 200]), options).await.unwrap()
+        };
         let spent: [(&str, Spent); 9] = [
-            ("a put", spent(gauge, "", async |n| assert_eq!(put(key(n), PutOptions::default()).await, Put::Stored)).await),
-            ("a create", spent(gauge, "", async |n| assert_eq!(put(format!("new/{n}"), create.clone()).await, Put::Stored)).await),
-            ("a create of what is there", spent(gauge, "", async |n| assert_eq!(put(key(n), create.clone()).await, Put::Exists)).await),
-            ("a get", spent(gauge, "", async |n| assert_eq!(objects.get(&key(n)).await.unwrap().unwrap().len(), 200)).await),
-            ("a get of nothing", spent(gauge, "", async |_| assert_eq!(objects.get("none").await.unwrap(), None)).await),
-            ("a head", spent(gauge, "", async |n| assert!(objects.head(&key(n)).await.unwrap().is_some())).await),
-            ("a head of nothing", spent(gauge, "", async |_| assert_eq!(objects.head("none").await.unwrap(), None)).await),
+            (
+                "a put",
+                spent(gauge, "", async |n| assert_eq!(put(key(n), PutOptions::default()).await, Put::Stored))
+                    .await,
+            ),
+            (
+                "a create",
+                spent(gauge, "", async |n| {
+                    assert_eq!(put(format!("new/{n}"), create.clone()).await, Put::Stored)
+                })
+                .await,
+            ),
+            (
+                "a create of what is there",
+                spent(gauge, "", async |n| assert_eq!(put(key(n), create.clone()).await, Put::Exists)).await,
+            ),
+            (
+                "a get",
+                spent(gauge, "", async |n| {
+                    assert_eq!(objects.get(&key(n)).await.unwrap().unwrap().len(), 200)
+                })
+                .await,
+            ),
+            (
+                "a get of nothing",
+                spent(gauge, "", async |_| assert_eq!(objects.get("none").await.unwrap(), None)).await,
+            ),
+            (
+                "a head",
+                spent(gauge, "", async |n| assert!(objects.head(&key(n)).await.unwrap().is_some())).await,
+            ),
+            (
+                "a head of nothing",
+                spent(gauge, "", async |_| assert_eq!(objects.head("none").await.unwrap(), None)).await,
+            ),
             // Where there are no URLs, saying so costs nothing either.
-            ("a URL", spent(gauge, "", async |n| drop(objects.presign_get(&key(n), Duration::from_secs(60)).await)).await),
+            (
+                "a URL",
+                spent(gauge, "", async |n| drop(objects.presign_get(&key(n), Duration::from_secs(60)).await))
+                    .await,
+            ),
             ("a delete", spent(gauge, "", async |n| objects.delete(&key(n)).await.unwrap()).await),
         ];
         spent
@@ -86,7 +124,10 @@ pub async fn a_call_costs_the_same_in_a_large_bucket(small: Bucket, large: Bucke
 pub async fn a_listing_costs_what_lies_below_its_prefix(small: Bucket, large: Bucket) {
     filled(&small, &large).await;
     let list = async |bucket: &Bucket, prefix: &str, found: usize| {
-        spent(&*bucket.1, "", async |_| assert_eq!(bucket.0.list(prefix).try_collect::<Vec<_>>().await.unwrap().len(), found)).await
+        spent(&*bucket.1, "", async |_| {
+            assert_eq!(bucket.0.list(prefix).try_collect::<Vec<_>>().await.unwrap().len(), found)
+        })
+        .await
     };
     same("what lies below a prefix", list(&small, "other", BELOW).await, list(&large, "other", BELOW).await);
     same("nothing", list(&small, "none", 0).await, list(&large, "none", 0).await);

@@ -13,7 +13,8 @@ use crate::documents::{Direction, DocumentStore, Filter, Guard, Index, Outcome, 
 pub async fn ensuring_twice_changes_nothing(store: Arc<dyn DocumentStore>) {
     let fresh = Fresh::new(store);
     let namespace = fresh.namespace("things");
-    let indexes = [Index::on("by_a", &["a"]).unique(), Index::on("by_b_c", &["b", "c.d"]).only_if_exists("b")];
+    let indexes =
+        [Index::on("by_a", &["a"]).unique(), Index::on("by_b_c", &["b", "c.d"]).only_if_exists("b")];
     fresh.store.ensure(&namespace, &indexes).await.unwrap();
     fresh.fill(&namespace, [doc! { "_id": 1, "a": 1 }]).await;
     fresh.store.ensure(&namespace, &indexes).await.unwrap();
@@ -31,8 +32,14 @@ pub async fn an_index_can_come_after_the_documents(store: Arc<dyn DocumentStore>
     fresh.store.ensure(&namespace, &indexes).await.unwrap();
     assert_eq!(fresh.insert(&namespace, doc! { "_id": 500, "a": { "b": 3 } }).await, conflict("by_ab"));
     assert_eq!(fresh.insert(&namespace, doc! { "_id": 500, "a": { "b": 500 } }).await, Outcome::Applied);
-    assert_eq!(ids(&fresh.scan(&namespace, Scan { filter: Filter::eq("a.b", 490), ..Scan::default() }).await), [9.into()]);
-    assert_eq!(fresh.scan(&namespace, Scan { filter: Filter::eq("list", 1), ..Scan::default() }).await.len(), 167);
+    assert_eq!(
+        ids(&fresh.scan(&namespace, Scan { filter: Filter::eq("a.b", 490), ..Scan::default() }).await),
+        [9.into()]
+    );
+    assert_eq!(
+        fresh.scan(&namespace, Scan { filter: Filter::eq("list", 1), ..Scan::default() }).await.len(),
+        167
+    );
     let order = vec![("a.b".to_owned(), Direction::Ascending)];
     let found = fresh.scan(&namespace, Scan { order, limit: Some(2), ..Scan::default() }).await;
     assert_eq!(ids(&found), [499.into(), 498.into()]);

@@ -37,9 +37,18 @@ pub async fn a_put_that_expects_a_value_replaces_only_that_one(store: Arc<dyn Do
             fresh.store.ensure(&namespace, &[Index::on("by_ov", &["ov"])]).await.unwrap();
         }
         fresh.fill(&namespace, [doc! { "_id": 1, "ov": 4, "old": true }]).await;
-        assert_eq!(fresh.put(&namespace, doc! { "_id": 1, "ov": 9 }, equals("ov", 3)).await, Outcome::Refused);
-        assert_eq!(fresh.put(&namespace, doc! { "_id": 1, "ov": 5 }, equals("ov", 4_i64)).await, Outcome::Applied);
-        assert_eq!(fresh.put(&namespace, doc! { "_id": 1, "ov": 5 }, equals("ov", 4)).await, Outcome::Refused);
+        assert_eq!(
+            fresh.put(&namespace, doc! { "_id": 1, "ov": 9 }, equals("ov", 3)).await,
+            Outcome::Refused
+        );
+        assert_eq!(
+            fresh.put(&namespace, doc! { "_id": 1, "ov": 5 }, equals("ov", 4_i64)).await,
+            Outcome::Applied
+        );
+        assert_eq!(
+            fresh.put(&namespace, doc! { "_id": 1, "ov": 5 }, equals("ov", 4)).await,
+            Outcome::Refused
+        );
         assert_eq!(fresh.get(&namespace, 1).await, Some(doc! { "_id": 1, "ov": 5 }));
     }
 }
@@ -48,12 +57,16 @@ pub async fn a_put_that_expects_a_value_replaces_only_that_one(store: Arc<dyn Do
 pub async fn a_guarded_put_takes_every_text_as_it_is(store: Arc<dyn DocumentStore>) {
     let fresh = Fresh::new(store);
     let namespace = fresh.namespace("heads");
-    for (id, text) in ["$ov", "$$ROOT", "$$NOW", "$", "{\"$literal\": 1}", "\0", "%s"].into_iter().enumerate() {
+    for (id, text) in ["$ov", "$$ROOT", "$$NOW", "$", "{\"$literal\": 1}", "\0", "%s"].into_iter().enumerate()
+    {
         let id = i32::try_from(id).unwrap();
         let document = |ov: i32| doc! { "_id": id, "ov": ov, "text": text, "list": [text, { "deep": text }] };
         assert!(fresh.put(&namespace, document(0), newer("ov")).await.is_applied(), "{text}");
         assert!(fresh.put(&namespace, document(1), equals("text", text)).await.is_applied(), "{text}");
-        assert_eq!(fresh.put(&namespace, document(2), equals("text", format!("{text} "))).await, Outcome::Refused);
+        assert_eq!(
+            fresh.put(&namespace, document(2), equals("text", format!("{text} "))).await,
+            Outcome::Refused
+        );
         assert_eq!(fresh.get(&namespace, id).await, Some(document(1)));
     }
 }
@@ -95,7 +108,9 @@ pub async fn of_concurrent_swaps_of_one_value_one_wins(store: Arc<dyn DocumentSt
     fresh.fill(&namespace, [doc! { "_id": 1, "ov": 0, "by": -1 }]).await;
     let swaps = (0..32).map(|by| {
         let (fresh, namespace) = (fresh.clone(), namespace.clone());
-        tokio::spawn(async move { fresh.put(&namespace, doc! { "_id": 1, "ov": 1, "by": by }, equals("ov", 0)).await })
+        tokio::spawn(async move {
+            fresh.put(&namespace, doc! { "_id": 1, "ov": 1, "by": by }, equals("ov", 0)).await
+        })
     });
     let outcomes: Vec<_> = join_all(swaps).await.into_iter().map(|joined| joined.unwrap()).collect();
     assert_eq!(outcomes.iter().filter(|outcome| outcome.is_applied()).count(), 1);
@@ -108,12 +123,19 @@ pub async fn of_concurrent_swaps_of_one_value_one_wins(store: Arc<dyn DocumentSt
 pub async fn a_swap_may_expect_any_type_of_value(store: Arc<dyn DocumentStore>) {
     let fresh = Fresh::new(store);
     let namespace = fresh.namespace("locks");
-    let values: [Bson; 5] = ["t".into(), ObjectId::new().into(), DateTime::from_millis(5).into(), true.into(), 2.5.into()];
+    let values: [Bson; 5] =
+        ["t".into(), ObjectId::new().into(), DateTime::from_millis(5).into(), true.into(), 2.5.into()];
     fresh.fill(&namespace, [doc! { "_id": 1, "v": &values[0] }]).await;
     for (at, value) in values.iter().enumerate() {
         let next = &values[(at + 1) % values.len()];
-        assert_eq!(fresh.put(&namespace, doc! { "_id": 1, "v": next }, equals("v", next.clone())).await, Outcome::Refused);
-        assert_eq!(fresh.put(&namespace, doc! { "_id": 1, "v": next }, equals("v", value.clone())).await, Outcome::Applied);
+        assert_eq!(
+            fresh.put(&namespace, doc! { "_id": 1, "v": next }, equals("v", next.clone())).await,
+            Outcome::Refused
+        );
+        assert_eq!(
+            fresh.put(&namespace, doc! { "_id": 1, "v": next }, equals("v", value.clone())).await,
+            Outcome::Applied
+        );
     }
 }
 
@@ -125,7 +147,16 @@ pub async fn newer_puts_arrive_in_any_order_and_the_newest_stays(store: Arc<dyn 
         if indexed {
             fresh.store.ensure(&namespace, &[Index::on("by_ov", &["ov"])]).await.unwrap();
         }
-        let arrivals = [(3_i64, true), (1, false), (3, false), (0, false), (7, true), (6, false), (100, true), (20, false)];
+        let arrivals = [
+            (3_i64, true),
+            (1, false),
+            (3, false),
+            (0, false),
+            (7, true),
+            (6, false),
+            (100, true),
+            (20, false),
+        ];
         for (ov, wins) in arrivals {
             let outcome = fresh.put(&namespace, doc! { "_id": "head", "ov": ov }, newer("ov")).await;
             assert_eq!(outcome, if wins { Outcome::Applied } else { Outcome::Refused }, "{ov}");
@@ -169,7 +200,10 @@ pub async fn concurrent_newer_puts_leave_the_newest(store: Arc<dyn DocumentStore
         })
     });
     let outcomes: Vec<_> = join_all(puts).await.into_iter().flat_map(|joined| joined.unwrap()).collect();
-    assert!(outcomes.iter().all(|outcome| matches!(outcome, Outcome::Applied | Outcome::Refused)), "{outcomes:?}");
+    assert!(
+        outcomes.iter().all(|outcome| matches!(outcome, Outcome::Applied | Outcome::Refused)),
+        "{outcomes:?}"
+    );
     for id in 0..8 {
         assert_eq!(fresh.get(&namespace, id).await, Some(doc! { "_id": id, "ov": 23 }));
     }

@@ -34,7 +34,9 @@ fn expected(second: i64, matches: impl Fn(&Document) -> bool) -> Vec<String> {
         let of_item = format!("item-{item:02}");
         let newest = versions()
             .into_iter()
-            .filter(|v| v.get_str("itemId").unwrap() == of_item && *v.get_datetime("at").unwrap() <= at(second))
+            .filter(|v| {
+                v.get_str("itemId").unwrap() == of_item && *v.get_datetime("at").unwrap() <= at(second)
+            })
             .max_by_key(|v| *v.get_datetime("at").unwrap());
         found.extend(newest.filter(|v| matches(v)).map(|v| v.get_str("_id").unwrap().to_owned()));
     }
@@ -48,7 +50,8 @@ fn newest(second: i64, filter: Filter) -> Scan {
 }
 
 async fn found(fresh: &Fresh, namespace: &Namespace, scan: Scan) -> Vec<String> {
-    let mut found: Vec<String> = ids(&fresh.scan(namespace, scan).await).iter().map(|id| id.as_str().unwrap().to_owned()).collect();
+    let mut found: Vec<String> =
+        ids(&fresh.scan(namespace, scan).await).iter().map(|id| id.as_str().unwrap().to_owned()).collect();
     found.sort();
     found
 }
@@ -67,7 +70,11 @@ async fn filled(store: Arc<dyn DocumentStore>) -> (Fresh, Namespace) {
 pub async fn the_newest_document_of_every_group_is_found(store: Arc<dyn DocumentStore>) {
     let (fresh, namespace) = filled(store).await;
     for second in [1, 2, 7, 12, 30, 59, 60, 1000] {
-        assert_eq!(found(&fresh, &namespace, newest(second, Filter::All)).await, expected(second, |_| true), "at {second}");
+        assert_eq!(
+            found(&fresh, &namespace, newest(second, Filter::All)).await,
+            expected(second, |_| true),
+            "at {second}"
+        );
     }
 }
 
@@ -77,9 +84,17 @@ pub async fn the_newest_are_found_without_an_index_too(store: Arc<dyn DocumentSt
     let namespace = fresh.namespace("plain");
     fresh.fill(&namespace, versions()).await;
     for second in [1, 7, 60] {
-        assert_eq!(found(&fresh, &namespace, newest(second, Filter::All)).await, expected(second, |_| true), "at {second}");
+        assert_eq!(
+            found(&fresh, &namespace, newest(second, Filter::All)).await,
+            expected(second, |_| true),
+            "at {second}"
+        );
         let odd = expected(second, |v| v.get_str("status").unwrap() == "odd");
-        assert_eq!(found(&fresh, &namespace, newest(second, Filter::eq("status", "odd"))).await, odd, "at {second}");
+        assert_eq!(
+            found(&fresh, &namespace, newest(second, Filter::eq("status", "odd"))).await,
+            odd,
+            "at {second}"
+        );
     }
 }
 
@@ -89,7 +104,11 @@ pub async fn a_filter_applies_after_the_reduction(store: Arc<dyn DocumentStore>)
     for second in [5, 12, 30, 60] {
         for status in ["even", "odd"] {
             let matching = expected(second, |v| v.get_str("status").unwrap() == status);
-            assert_eq!(found(&fresh, &namespace, newest(second, Filter::eq("status", status))).await, matching, "{status} at {second}");
+            assert_eq!(
+                found(&fresh, &namespace, newest(second, Filter::eq("status", status))).await,
+                matching,
+                "{status} at {second}"
+            );
         }
     }
     assert_eq!(
@@ -101,7 +120,8 @@ pub async fn a_filter_applies_after_the_reduction(store: Arc<dyn DocumentStore>)
 /// Alone and beside other conditions.
 pub async fn a_filter_on_the_group_narrows_the_groups(store: Arc<dyn DocumentStore>) {
     let (fresh, namespace) = filled(store).await;
-    let some = || Filter::any_of("itemId", vec!["item-01".into(), "item-06".into(), "item-99".into(), Bson::Null]);
+    let some =
+        || Filter::any_of("itemId", vec!["item-01".into(), "item-06".into(), "item-99".into(), Bson::Null]);
     let of_some = |v: &Document| ["item-01", "item-06"].contains(&v.get_str("itemId").unwrap());
     assert_eq!(found(&fresh, &namespace, newest(30, some())).await, expected(30, of_some));
     let both = some().and(Filter::eq("status", "odd"));
@@ -127,7 +147,8 @@ pub async fn the_newest_are_ordered_and_paged(store: Arc<dyn DocumentStore>) {
             let whole = fresh.scan(&namespace, scan.clone()).await;
             let mut sorted = whole.clone();
             sorted.sort_by(|a, b| {
-                let keys = super::position(a, &scan).into_iter().zip(super::position(b, &scan)).zip(&scan.order);
+                let keys =
+                    super::position(a, &scan).into_iter().zip(super::position(b, &scan)).zip(&scan.order);
                 keys.map(|((a, b), (_, direction))| {
                     let order = crate::documents::filter::order::compare(&a, &b);
                     if *direction == Ascending { order } else { order.reverse() }
@@ -137,7 +158,11 @@ pub async fn the_newest_are_ordered_and_paged(store: Arc<dyn DocumentStore>) {
             assert_eq!(ids(&whole), ids(&sorted), "{scan:?}");
             assert!(whole.len() >= 4);
             for size in [1, 3, 100] {
-                assert_eq!(ids(&fresh.pages(&namespace, &scan, size).await), ids(&whole), "{scan:?} in pages of {size}");
+                assert_eq!(
+                    ids(&fresh.pages(&namespace, &scan, size).await),
+                    ids(&whole),
+                    "{scan:?} in pages of {size}"
+                );
             }
         }
     }

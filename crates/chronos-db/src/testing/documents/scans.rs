@@ -51,7 +51,8 @@ fn of_all_types() -> Vec<Document> {
         vec![Bson::Null].into(),
         vec![Bson::from(1), 2.into(), 3.into()].into(),
     ];
-    let mut documents: Vec<Document> = (0..).zip(values).map(|(n, v)| doc! { "_id": n, "v": v, "n": n % 5 }).collect();
+    let mut documents: Vec<Document> =
+        (0..).zip(values).map(|(n, v)| doc! { "_id": n, "v": v, "n": n % 5 }).collect();
     documents.push(doc! { "_id": 100, "n": 2 });
     documents.push(doc! { "_id": 101 });
     documents
@@ -106,9 +107,16 @@ async fn filters_agree(fresh: &Fresh, namespace: &Namespace) {
     fresh.fill(namespace, documents.clone()).await;
     for text in filters() {
         let filter = parse(&text, &mut |path| Ok(path.to_owned())).unwrap();
-        let expected: BTreeSet<String> =
-            documents.iter().filter(|document| filter.matches(document)).map(|document| document["_id"].to_string()).collect();
-        assert_eq!(fresh.store.count(namespace, filter.clone(), u64::MAX).await.unwrap(), expected.len() as u64, "{text}");
+        let expected: BTreeSet<String> = documents
+            .iter()
+            .filter(|document| filter.matches(document))
+            .map(|document| document["_id"].to_string())
+            .collect();
+        assert_eq!(
+            fresh.store.count(namespace, filter.clone(), u64::MAX).await.unwrap(),
+            expected.len() as u64,
+            "{text}"
+        );
         let found = fresh.scan(namespace, Scan { filter, ..Scan::default() }).await;
         let found: BTreeSet<String> = ids(&found).iter().map(ToString::to_string).collect();
         assert_eq!(found, expected, "{text}");
@@ -137,7 +145,11 @@ pub async fn a_filter_finds_what_the_evaluator_finds(store: Arc<dyn DocumentStor
 pub async fn a_filter_on_indexed_paths_finds_what_the_evaluator_finds(store: Arc<dyn DocumentStore>) {
     let fresh = Fresh::new(store);
     let namespace = fresh.namespace("indexed");
-    let indexes = [Index::on("by_v", &["v"]), Index::on("by_n", &["n"]), Index::on("by_vx", &["v.x"]).only_if_exists("v.x")];
+    let indexes = [
+        Index::on("by_v", &["v"]),
+        Index::on("by_n", &["n"]),
+        Index::on("by_vx", &["v.x"]).only_if_exists("v.x"),
+    ];
     fresh.store.ensure(&namespace, &indexes).await.unwrap();
     filters_agree(&fresh, &namespace).await;
 }
@@ -154,15 +166,25 @@ pub async fn a_count_is_how_many_match(store: Arc<dyn DocumentStore>) {
         let filter = parse(&text, &mut |path| Ok(path.to_owned())).unwrap();
         let expected = orderable().iter().filter(|document| filter.matches(document)).count() as u64;
         let count = async |at_most| fresh.store.count(&namespace, filter.clone(), at_most).await.unwrap();
-        assert_eq!((count(u64::MAX).await, count(2).await, count(0).await), (expected, expected.min(2), 0), "{text}");
-        assert_eq!(fresh.scan(&namespace, Scan { filter: filter.clone(), ..Scan::default() }).await.len() as u64, expected, "{text}");
+        assert_eq!(
+            (count(u64::MAX).await, count(2).await, count(0).await),
+            (expected, expected.min(2), 0),
+            "{text}"
+        );
+        assert_eq!(
+            fresh.scan(&namespace, Scan { filter: filter.clone(), ..Scan::default() }).await.len() as u64,
+            expected,
+            "{text}"
+        );
     }
 }
 
 /// Documents whose `k` holds no arrays, which nothing is ordered by.
 fn orderable() -> Vec<Document> {
-    let mut documents: Vec<Document> =
-        of_all_types().into_iter().filter(|document| !matches!(document.get("v"), Some(Bson::Array(_)))).collect();
+    let mut documents: Vec<Document> = of_all_types()
+        .into_iter()
+        .filter(|document| !matches!(document.get("v"), Some(Bson::Array(_))))
+        .collect();
     for n in 0..40 {
         documents.push(doc! { "_id": 200 + n, "v": n % 4, "n": n % 3 });
     }
@@ -172,8 +194,12 @@ fn orderable() -> Vec<Document> {
 fn sorted(mut documents: Vec<Document>, scan: &Scan) -> Vec<Bson> {
     documents.sort_by(|a, b| {
         let keys = position(a, scan).into_iter().zip(position(b, scan)).zip(&scan.order);
-        keys.map(|((a, b), (_, direction))| if *direction == Ascending { compare(&a, &b) } else { compare(&b, &a) })
-            .fold(std::cmp::Ordering::Equal, std::cmp::Ordering::then)
+        keys.map(
+            |((a, b), (_, direction))| {
+                if *direction == Ascending { compare(&a, &b) } else { compare(&b, &a) }
+            },
+        )
+        .fold(std::cmp::Ordering::Equal, std::cmp::Ordering::then)
     });
     ids(&documents)
 }
@@ -194,7 +220,12 @@ async fn orders_agree(fresh: &Fresh, namespace: &Namespace) {
     fresh.fill(namespace, orderable()).await;
     for order in orders() {
         let scan = Scan { order, ..Scan::default() };
-        assert_eq!(ids(&fresh.scan(namespace, scan.clone()).await), sorted(orderable(), &scan), "{:?}", scan.order);
+        assert_eq!(
+            ids(&fresh.scan(namespace, scan.clone()).await),
+            sorted(orderable(), &scan),
+            "{:?}",
+            scan.order
+        );
     }
 }
 
@@ -225,7 +256,11 @@ async fn pages_agree(fresh: &Fresh, namespace: &Namespace) {
             let scan = Scan { order: order.clone(), filter, ..Scan::default() };
             let whole = fresh.scan(namespace, scan.clone()).await;
             for size in [1, 7, 1000] {
-                assert_eq!(ids(&fresh.pages(namespace, &scan, size).await), ids(&whole), "{scan:?} in pages of {size}");
+                assert_eq!(
+                    ids(&fresh.pages(namespace, &scan, size).await),
+                    ids(&whole),
+                    "{scan:?} in pages of {size}"
+                );
             }
         }
     }
@@ -261,7 +296,8 @@ pub async fn pages_hold_while_others_write(store: Arc<dyn DocumentStore>) {
     let fresh = Fresh::new(store);
     let namespace = fresh.namespace("things");
     fresh.fill(&namespace, (0..100).map(|n| doc! { "_id": format!("stay-{n:03}"), "v": n % 7 })).await;
-    let scan = Scan { order: order(&[("v", Ascending), ("_id", Ascending)]), limit: Some(9), ..Scan::default() };
+    let scan =
+        Scan { order: order(&[("v", Ascending), ("_id", Ascending)]), limit: Some(9), ..Scan::default() };
     let (mut seen, mut after, mut turn) = (Vec::new(), None, 0);
     loop {
         let page = fresh.scan(&namespace, Scan { after: after.clone(), ..scan.clone() }).await;
@@ -269,7 +305,13 @@ pub async fn pages_hold_while_others_write(store: Arc<dyn DocumentStore>) {
         after = Some(position(last, &scan));
         seen.extend(ids(&page).into_iter().filter(|id| id.as_str().is_some_and(|id| id.starts_with("stay"))));
         for n in 0..7 {
-            fresh.put(&namespace, doc! { "_id": format!("come-{n}-{}", turn % 2), "v": (n + turn) % 7 }, Guard::Any).await;
+            fresh
+                .put(
+                    &namespace,
+                    doc! { "_id": format!("come-{n}-{}", turn % 2), "v": (n + turn) % 7 },
+                    Guard::Any,
+                )
+                .await;
         }
         turn += 1;
         assert!(turn < 1000, "the pages come to an end");
@@ -284,7 +326,10 @@ pub async fn a_limit_counts_matching_documents(store: Arc<dyn DocumentStore>) {
     fresh.fill(&namespace, (0..50).map(|n| doc! { "_id": n, "tags": [n % 10, "t"] })).await;
     let filter = Filter::eq("tags", 9);
     let scan = Scan { filter, order: order(&[("_id", Descending)]), limit: Some(3), ..Scan::default() };
-    assert_eq!(ids(&fresh.scan(&namespace, scan.clone()).await), [Bson::Int32(49), Bson::Int32(39), Bson::Int32(29)]);
+    assert_eq!(
+        ids(&fresh.scan(&namespace, scan.clone()).await),
+        [Bson::Int32(49), Bson::Int32(39), Bson::Int32(29)]
+    );
     assert_eq!(fresh.scan(&namespace, Scan { limit: Some(99), ..scan }).await.len(), 5);
 }
 
@@ -292,7 +337,9 @@ pub async fn a_limit_counts_matching_documents(store: Arc<dyn DocumentStore>) {
 pub async fn fields_left_out_are_still_filtered_by(store: Arc<dyn DocumentStore>) {
     let fresh = Fresh::new(store);
     let namespace = fresh.namespace("things");
-    fresh.fill(&namespace, (0..10).map(|n| doc! { "_id": n, "large": { "n": n }, "m": -n, "kept": "k" })).await;
+    fresh
+        .fill(&namespace, (0..10).map(|n| doc! { "_id": n, "large": { "n": n }, "m": -n, "kept": "k" }))
+        .await;
     let scan = Scan {
         filter: Filter::gt("large.n", 6),
         order: order(&[("m", Ascending)]),
@@ -310,11 +357,14 @@ pub async fn a_large_scan_streams_everything_once(store: Arc<dyn DocumentStore>)
     let fresh = Fresh::new(store);
     let namespace = fresh.namespace("many");
     for chunk in 0..5 {
-        fresh.fill(&namespace, (0..1000).map(|n| doc! { "_id": chunk * 1000 + n, "text": "x".repeat(200) })).await;
+        fresh
+            .fill(&namespace, (0..1000).map(|n| doc! { "_id": chunk * 1000 + n, "text": "x".repeat(200) }))
+            .await;
     }
     let found = fresh.scan(&namespace, Scan { order: order(&[("_id", Ascending)]), ..Scan::default() }).await;
     assert_eq!(ids(&found), (0..5000).map(Bson::Int32).collect::<Vec<_>>());
-    let unordered: BTreeSet<i32> = fresh.scan(&namespace, Scan::default()).await.iter().map(|d| d.get_i32("_id").unwrap()).collect();
+    let unordered: BTreeSet<i32> =
+        fresh.scan(&namespace, Scan::default()).await.iter().map(|d| d.get_i32("_id").unwrap()).collect();
     assert_eq!(unordered.len(), 5000);
 }
 
@@ -329,24 +379,38 @@ pub async fn a_scan_may_be_dropped_midway(store: Arc<dyn DocumentStore>) {
         drop(stream);
         drop(fresh.store.scan(&namespace, Scan::default()));
     }
-    assert_eq!(fresh.put(&namespace, doc! { "_id": 1, "n": 1 }, Guard::Any).await, crate::documents::Outcome::Applied);
+    assert_eq!(
+        fresh.put(&namespace, doc! { "_id": 1, "n": 1 }, Guard::Any).await,
+        crate::documents::Outcome::Applied
+    );
     assert_eq!(fresh.count(&namespace).await, 2000);
 }
 
-/// The same in orders that no index yields, by values that many share, by none with a filter, and of the newest of each group.
+/// The same in orders that no index yields, by values that many share, by none with a filter, and of the
+/// newest of each group.
 pub async fn a_large_scan_of_any_kind_gives_each_document_once(store: Arc<dyn DocumentStore>) {
     let fresh = Fresh::new(store);
     let (plain, indexed) = (fresh.namespace("plain"), fresh.namespace("indexed"));
-    fresh.store.ensure(&indexed, &[Index::on("v", &["v"]), Index::on("g_n", &["g", "n"]).unique()]).await.unwrap();
+    fresh
+        .store
+        .ensure(&indexed, &[Index::on("v", &["v"]), Index::on("g_n", &["g", "n"]).unique()])
+        .await
+        .unwrap();
     let document = |n: i32| doc! { "_id": n, "v": n % 3, "w": (n * 7919) % 1500, "g": n / 2, "n": n % 2, "text": "x".repeat(100) };
     for namespace in [&plain, &indexed] {
         fresh.fill(namespace, (0..1500).map(document)).await;
         for direction in [Ascending, Descending] {
             for path in ["v", "w"] {
                 let by = order(&[(path, direction)]);
-                let scan = Scan { order: by.clone(), filter: Filter::gt("_id", 99), without: vec!["v".to_owned()], ..Scan::default() };
+                let scan = Scan {
+                    order: by.clone(),
+                    filter: Filter::gt("_id", 99),
+                    without: vec!["v".to_owned()],
+                    ..Scan::default()
+                };
                 let found = fresh.scan(namespace, scan.clone()).await;
-                let unique: BTreeSet<i32> = found.iter().map(|document| document.get_i32("_id").unwrap()).collect();
+                let unique: BTreeSet<i32> =
+                    found.iter().map(|document| document.get_i32("_id").unwrap()).collect();
                 assert_eq!((found.len(), unique.len()), (1400, 1400), "{scan:?}");
                 assert!(found.iter().all(|document| !document.contains_key("v")));
                 let key = |found: &Document| document(found.get_i32("_id").unwrap()).get_i32(path).unwrap();
@@ -358,18 +422,21 @@ pub async fn a_large_scan_of_any_kind_gives_each_document_once(store: Arc<dyn Do
             for by in [order(&[("g", direction)]), order(&[("w", direction)]), Vec::new()] {
                 let scan = Scan { order: by, newest: Some(newest.clone()), ..Scan::default() };
                 let found = fresh.scan(namespace, scan.clone()).await;
-                let unique: BTreeSet<i32> = found.iter().map(|document| document.get_i32("_id").unwrap()).collect();
+                let unique: BTreeSet<i32> =
+                    found.iter().map(|document| document.get_i32("_id").unwrap()).collect();
                 assert_eq!((found.len(), unique.len()), (750, 750), "{scan:?}");
                 assert!(unique.iter().all(|id| id % 2 == 1), "{scan:?}");
             }
         }
         let unordered = fresh.scan(namespace, Scan { filter: Filter::eq("n", 1), ..Scan::default() }).await;
-        let unique: BTreeSet<i32> = unordered.iter().map(|document| document.get_i32("_id").unwrap()).collect();
+        let unique: BTreeSet<i32> =
+            unordered.iter().map(|document| document.get_i32("_id").unwrap()).collect();
         assert_eq!((unordered.len(), unique.len()), (750, 750));
     }
 }
 
-/// More half-read streams than a runtime has threads for what blocks keep neither each other, nor a write, nor a read by `_id` from going on.
+/// More half-read streams than a runtime has threads for what blocks keep neither each other, nor a write,
+/// nor a read by `_id` from going on.
 pub async fn many_scans_at_once_wait_for_nobody(store: Arc<dyn DocumentStore>) {
     let fresh = Fresh::new(store);
     let namespace = fresh.namespace("many");
@@ -391,7 +458,10 @@ pub async fn an_after_must_fit_its_order(store: Arc<dyn DocumentStore>) {
     let fresh = Fresh::new(store);
     let namespace = fresh.namespace("things");
     fresh.fill(&namespace, [doc! { "_id": 1 }]).await;
-    for (order, after) in [(order(&[("v", Ascending), ("_id", Ascending)]), vec![Bson::Null]), (Vec::new(), vec![Bson::Int32(1)])] {
+    for (order, after) in [
+        (order(&[("v", Ascending), ("_id", Ascending)]), vec![Bson::Null]),
+        (Vec::new(), vec![Bson::Int32(1)]),
+    ] {
         let scan = Scan { order, after: Some(after), ..Scan::default() };
         let failed = fresh.store.scan(&namespace, scan).try_collect::<Vec<_>>().await.unwrap_err();
         assert_eq!(failed.kind(), ErrorKind::Validation);
@@ -403,7 +473,12 @@ pub async fn documents_are_got_by_their_ids(store: Arc<dyn DocumentStore>) {
     let fresh = Fresh::new(store);
     let namespace = fresh.namespace("things");
     let oid = ObjectId::new();
-    fresh.fill(&namespace, [doc! { "_id": 1 }, doc! { "_id": "1" }, doc! { "_id": oid }, doc! { "_id": { "a": 1, "b": 2 } }]).await;
+    fresh
+        .fill(
+            &namespace,
+            [doc! { "_id": 1 }, doc! { "_id": "1" }, doc! { "_id": oid }, doc! { "_id": { "a": 1, "b": 2 } }],
+        )
+        .await;
     let asked: Vec<Bson> = vec![oid.into(), 1.into(), 1.into(), "2".into(), doc! { "a": 1, "b": 2 }.into()];
     let found = fresh.store.get(&namespace, asked).await.unwrap();
     let found: BTreeSet<String> = ids(&found).iter().map(ToString::to_string).collect();

@@ -55,7 +55,8 @@ pub async fn concurrent_callers_share_a_sequence_without_gaps_or_repeats(store: 
             numbers
         })
     });
-    let mut numbers: Vec<i64> = join_all(callers).await.into_iter().flat_map(|joined| joined.unwrap()).collect();
+    let mut numbers: Vec<i64> =
+        join_all(callers).await.into_iter().flat_map(|joined| joined.unwrap()).collect();
     numbers.sort_unstable();
     let expected: Vec<i64> = (0..).take(numbers.len()).collect();
     assert_eq!(numbers, expected);
@@ -75,7 +76,11 @@ pub async fn a_sequence_goes_on_from_what_others_wrote(store: Arc<dyn DocumentSt
         assert_eq!(fresh.store.sequence(&namespace, &name, 1).await.unwrap().first, 44);
     }
     fresh.fill(&namespace, [doc! { "_id": "marked", "mark": 1 }]).await;
-    assert_eq!(fresh.store.sequence(&namespace, "marked", 1).await.unwrap().first, 0, "no value is no number given out yet");
+    assert_eq!(
+        fresh.store.sequence(&namespace, "marked", 1).await.unwrap().first,
+        0,
+        "no value is no number given out yet"
+    );
     assert_eq!(fresh.get(&namespace, "marked").await.unwrap().get("mark"), Some(&Bson::Int32(1)));
 }
 

@@ -8,7 +8,9 @@ use bson::{Binary, Bson, DateTime, Document, doc, rawdoc};
 use futures::future::join_all;
 
 use super::{Fresh, conflict, ids};
-use crate::documents::{Atomicity, Batch, DocumentStore, Filter, Guard, Index, Namespace, Operation, Outcome, Scan, Write};
+use crate::documents::{
+    Atomicity, Batch, DocumentStore, Filter, Guard, Index, Namespace, Operation, Outcome, Scan, Write,
+};
 use crate::{ErrorKind, validate_name};
 
 /// Every type comes back as it went in.
@@ -57,9 +59,11 @@ pub async fn numbers_of_different_types_are_the_same_id(store: Arc<dyn DocumentS
 pub async fn a_unique_index_names_itself_in_the_conflict(store: Arc<dyn DocumentStore>) {
     let fresh = Fresh::new(store);
     let namespace = fresh.namespace("things");
-    let indexes = [Index::on("by_email", &["email"]).unique(), Index::on("by_name", &["profile.name"]).unique()];
+    let indexes =
+        [Index::on("by_email", &["email"]).unique(), Index::on("by_name", &["profile.name"]).unique()];
     fresh.store.ensure(&namespace, &indexes).await.unwrap();
-    let person = |id: &str, email: &str, name: &str| doc! { "_id": id, "email": email, "profile": { "name": name } };
+    let person =
+        |id: &str, email: &str, name: &str| doc! { "_id": id, "email": email, "profile": { "name": name } };
     assert_eq!(fresh.insert(&namespace, person("1", "a@x", "a")).await, Outcome::Applied);
     assert_eq!(fresh.insert(&namespace, person("2", "a@x", "b")).await, conflict("by_email"));
     assert_eq!(fresh.insert(&namespace, person("3", "b@x", "a")).await, conflict("by_name"));
@@ -76,27 +80,54 @@ pub async fn a_compound_unique_index_compares_all_its_paths(store: Arc<dyn Docum
     index.keys[1].1 = crate::documents::Direction::Descending;
     fresh.store.ensure(&namespace, &[index]).await.unwrap();
     assert_eq!(fresh.insert(&namespace, doc! { "_id": 1, "itemId": "a", "ov": 0 }).await, Outcome::Applied);
-    assert_eq!(fresh.insert(&namespace, doc! { "_id": 2, "itemId": "a", "ov": 1_i64 }).await, Outcome::Applied);
+    assert_eq!(
+        fresh.insert(&namespace, doc! { "_id": 2, "itemId": "a", "ov": 1_i64 }).await,
+        Outcome::Applied
+    );
     assert_eq!(fresh.insert(&namespace, doc! { "_id": 3, "itemId": "b", "ov": 0 }).await, Outcome::Applied);
-    assert_eq!(fresh.insert(&namespace, doc! { "_id": 4, "itemId": "a", "ov": 1 }).await, conflict("item_ov"));
-    assert_eq!(fresh.insert(&namespace, doc! { "_id": 5, "itemId": "a", "ov": null }).await, Outcome::Applied);
+    assert_eq!(
+        fresh.insert(&namespace, doc! { "_id": 4, "itemId": "a", "ov": 1 }).await,
+        conflict("item_ov")
+    );
+    assert_eq!(
+        fresh.insert(&namespace, doc! { "_id": 5, "itemId": "a", "ov": null }).await,
+        Outcome::Applied
+    );
     assert_eq!(fresh.insert(&namespace, doc! { "_id": 6, "itemId": "a" }).await, conflict("item_ov"));
 }
 
 /// Documents without the path never conflict; null is a value.
-pub async fn a_partial_unique_index_compares_only_documents_that_have_the_path(store: Arc<dyn DocumentStore>) {
+pub async fn a_partial_unique_index_compares_only_documents_that_have_the_path(
+    store: Arc<dyn DocumentStore>,
+) {
     let fresh = Fresh::new(store);
     let namespace = fresh.namespace("claims");
     let index = Index::on("by_key", &["key", "tenant"]).unique().only_if_exists("key");
     fresh.store.ensure(&namespace, &[index]).await.unwrap();
     assert_eq!(fresh.insert(&namespace, doc! { "_id": 1, "tenant": "t" }).await, Outcome::Applied);
     assert_eq!(fresh.insert(&namespace, doc! { "_id": 2, "tenant": "t" }).await, Outcome::Applied);
-    assert_eq!(fresh.insert(&namespace, doc! { "_id": 3, "tenant": "t", "key": null }).await, Outcome::Applied);
-    assert_eq!(fresh.insert(&namespace, doc! { "_id": 4, "tenant": "t", "key": null }).await, conflict("by_key"));
-    assert_eq!(fresh.insert(&namespace, doc! { "_id": 5, "tenant": "t", "key": "k" }).await, Outcome::Applied);
-    assert_eq!(fresh.insert(&namespace, doc! { "_id": 6, "tenant": "t", "key": "k" }).await, conflict("by_key"));
-    assert_eq!(fresh.insert(&namespace, doc! { "_id": 7, "tenant": "u", "key": "k" }).await, Outcome::Applied);
-    let found = fresh.scan(&namespace, Scan { filter: Filter::eq("key", Bson::Null), ..Scan::default() }).await;
+    assert_eq!(
+        fresh.insert(&namespace, doc! { "_id": 3, "tenant": "t", "key": null }).await,
+        Outcome::Applied
+    );
+    assert_eq!(
+        fresh.insert(&namespace, doc! { "_id": 4, "tenant": "t", "key": null }).await,
+        conflict("by_key")
+    );
+    assert_eq!(
+        fresh.insert(&namespace, doc! { "_id": 5, "tenant": "t", "key": "k" }).await,
+        Outcome::Applied
+    );
+    assert_eq!(
+        fresh.insert(&namespace, doc! { "_id": 6, "tenant": "t", "key": "k" }).await,
+        conflict("by_key")
+    );
+    assert_eq!(
+        fresh.insert(&namespace, doc! { "_id": 7, "tenant": "u", "key": "k" }).await,
+        Outcome::Applied
+    );
+    let found =
+        fresh.scan(&namespace, Scan { filter: Filter::eq("key", Bson::Null), ..Scan::default() }).await;
     assert_eq!(found.len(), 3, "a query finds what the index leaves out, too");
 }
 
@@ -121,7 +152,11 @@ pub async fn a_put_creates_and_replaces_the_whole_document(store: Arc<dyn Docume
     let namespace = fresh.namespace("things");
     assert_eq!(fresh.put(&namespace, doc! { "_id": 1, "a": 1, "b": 2 }, Guard::Any).await, Outcome::Applied);
     assert_eq!(fresh.put(&namespace, doc! { "_id": 1, "a": 3 }, Guard::Any).await, Outcome::Applied);
-    assert_eq!(fresh.put(&namespace, doc! { "_id": 1, "a": 3 }, Guard::Any).await, Outcome::Applied, "the same again");
+    assert_eq!(
+        fresh.put(&namespace, doc! { "_id": 1, "a": 3 }, Guard::Any).await,
+        Outcome::Applied,
+        "the same again"
+    );
     assert_eq!(fresh.get(&namespace, 1).await, Some(doc! { "_id": 1, "a": 3 }));
     assert_eq!(fresh.count(&namespace).await, 1);
 }
@@ -131,12 +166,23 @@ pub async fn a_put_may_violate_a_unique_index(store: Arc<dyn DocumentStore>) {
     let fresh = Fresh::new(store);
     let namespace = fresh.namespace("things");
     fresh.store.ensure(&namespace, &[Index::on("by_key", &["key"]).unique()]).await.unwrap();
-    fresh.fill(&namespace, [doc! { "_id": 1, "key": "a", "n": 0 }, doc! { "_id": 2, "key": "b", "n": 0 }]).await;
-    assert_eq!(fresh.put(&namespace, doc! { "_id": 1, "key": "a", "n": 1 }, Guard::Any).await, Outcome::Applied);
-    assert_eq!(fresh.put(&namespace, doc! { "_id": 1, "key": "b", "n": 2 }, Guard::Any).await, conflict("by_key"));
+    fresh
+        .fill(&namespace, [doc! { "_id": 1, "key": "a", "n": 0 }, doc! { "_id": 2, "key": "b", "n": 0 }])
+        .await;
+    assert_eq!(
+        fresh.put(&namespace, doc! { "_id": 1, "key": "a", "n": 1 }, Guard::Any).await,
+        Outcome::Applied
+    );
+    assert_eq!(
+        fresh.put(&namespace, doc! { "_id": 1, "key": "b", "n": 2 }, Guard::Any).await,
+        conflict("by_key")
+    );
     let swap = Guard::Equals { field: "n".to_owned(), value: 1.into() };
     assert_eq!(fresh.put(&namespace, doc! { "_id": 1, "key": "b", "n": 2 }, swap).await, conflict("by_key"));
-    assert_eq!(fresh.put(&namespace, doc! { "_id": 3, "key": "b", "n": 2 }, Guard::Any).await, conflict("by_key"));
+    assert_eq!(
+        fresh.put(&namespace, doc! { "_id": 3, "key": "b", "n": 2 }, Guard::Any).await,
+        conflict("by_key")
+    );
     assert_eq!(fresh.get(&namespace, 1).await, Some(doc! { "_id": 1, "key": "a", "n": 1 }));
     assert_eq!(fresh.count(&namespace).await, 2);
 }
@@ -153,7 +199,10 @@ pub async fn an_operation_that_requires_a_failed_one_is_skipped(store: Arc<dyn D
     batch.push_after(won, &heads, Write::put(doc! { "_id": "won" }, Guard::Any));
     batch.push_after(after_lost, &heads, Write::Delete { id: "won".into(), guard: Guard::Any });
     let outcomes = fresh.store.apply(batch).await.unwrap();
-    assert_eq!(outcomes, [conflict("_id_"), Outcome::Applied, Outcome::Skipped, Outcome::Applied, Outcome::Skipped]);
+    assert_eq!(
+        outcomes,
+        [conflict("_id_"), Outcome::Applied, Outcome::Skipped, Outcome::Applied, Outcome::Skipped]
+    );
     assert_eq!(ids(&fresh.scan(&heads, Scan::default()).await), [Bson::from("won")]);
 }
 
@@ -202,7 +251,10 @@ pub async fn a_whole_batch_takes_place_or_nothing_of_it(store: Arc<dyn DocumentS
         assert_eq!(fresh.count(&left).await, 0);
         return;
     }
-    assert_eq!(fresh.store.apply(batch("taken")).await.unwrap(), [Outcome::Skipped, conflict("_id_"), Outcome::Skipped]);
+    assert_eq!(
+        fresh.store.apply(batch("taken")).await.unwrap(),
+        [Outcome::Skipped, conflict("_id_"), Outcome::Skipped]
+    );
     assert_eq!(fresh.count(&left).await, 0);
     assert_eq!(fresh.store.apply(batch("free")).await.unwrap(), vec![Outcome::Applied; 3]);
     assert_eq!((fresh.count(&left).await, fresh.count(&right).await), (2, 2));
@@ -235,8 +287,13 @@ pub async fn a_requirement_must_be_an_earlier_operation(store: Arc<dyn DocumentS
     let fresh = Fresh::new(store);
     let namespace = fresh.namespace("things");
     for requires in [0, 1, 7] {
-        let operation = |id, requires| Operation { namespace: namespace.clone(), write: Write::insert(doc! { "_id": id }), requires };
-        let batch = Batch { operations: vec![operation(1, Some(requires)), operation(2, None)], ..Batch::new() };
+        let operation = |id, requires| Operation {
+            namespace: namespace.clone(),
+            write: Write::insert(doc! { "_id": id }),
+            requires,
+        };
+        let batch =
+            Batch { operations: vec![operation(1, Some(requires)), operation(2, None)], ..Batch::new() };
         assert_eq!(fresh.store.apply(batch).await.unwrap_err().kind(), ErrorKind::Validation);
     }
     assert_eq!(fresh.count(&namespace).await, 0);
@@ -258,17 +315,34 @@ pub async fn a_document_of_four_megabytes_survives(store: Arc<dyn DocumentStore>
     assert_eq!(fresh.scan(&namespace, scan).await.len(), 2);
 }
 
-/// Whatever [`validate_name`] lets through works as a collection; in a database's name, what MongoDB allows there.
+/// Whatever [`validate_name`] lets through works as a collection; in a database's name, what MongoDB allows
+/// there.
 pub async fn names_with_spaces_dots_dashes_and_letters_of_all_scripts_work(store: Arc<dyn DocumentStore>) {
     let fresh = Fresh::new(store);
-    let collections =
-        ["a b", "a.b", "a-b", "A_B", "名前", "naïve", "'quoted'", "\"double\"", "a;b--c", "100%", "[x]", "`tick`", "sqlite_x"];
+    let collections = [
+        "a b",
+        "a.b",
+        "a-b",
+        "A_B",
+        "名前",
+        "naïve",
+        "'quoted'",
+        "\"double\"",
+        "a;b--c",
+        "100%",
+        "[x]",
+        "`tick`",
+        "sqlite_x",
+    ];
     for (n, collection) in collections.into_iter().enumerate() {
         let n = i32::try_from(n).unwrap();
         let namespace = fresh.namespace(validate_name("collection", collection).unwrap());
         fresh.store.ensure(&namespace, &[Index::on("it's \"mine\"", &["a.it's"]).unique()]).await.unwrap();
         assert_eq!(fresh.insert(&namespace, doc! { "_id": n, "a": { "it's": 1 } }).await, Outcome::Applied);
-        assert_eq!(fresh.insert(&namespace, doc! { "_id": n + 100, "a": { "it's": 1 } }).await, conflict("it's \"mine\""));
+        assert_eq!(
+            fresh.insert(&namespace, doc! { "_id": n + 100, "a": { "it's": 1 } }).await,
+            conflict("it's \"mine\"")
+        );
     }
     for (n, collection) in collections.into_iter().enumerate() {
         let found = fresh.scan(&fresh.namespace(collection), Scan::default()).await;
@@ -316,7 +390,10 @@ pub async fn many_writers_lose_nothing(store: Arc<dyn DocumentStore>) {
         tokio::spawn(async move {
             for n in 0..50 {
                 let n = writer * 50 + n;
-                assert_eq!(fresh.insert(&namespace, doc! { "_id": format!("id-{n}"), "n": n }).await, Outcome::Applied);
+                assert_eq!(
+                    fresh.insert(&namespace, doc! { "_id": format!("id-{n}"), "n": n }).await,
+                    Outcome::Applied
+                );
             }
         })
     });

@@ -32,7 +32,10 @@ impl Told {
                 if let Some(request) = line["try"].as_str() {
                     told.tried.insert(request.to_owned(), line["op"].as_str().unwrap().to_owned());
                 } else if let Some(request) = line["ack"].as_str() {
-                    assert!(told.acknowledged.insert(request.to_owned(), line.clone()).is_none(), "{request} was answered twice");
+                    assert!(
+                        told.acknowledged.insert(request.to_owned(), line.clone()).is_none(),
+                        "{request} was answered twice"
+                    );
                 }
             }
         }
@@ -58,7 +61,9 @@ struct Row {
 }
 
 fn number(doc: &Document, key: &str) -> i64 {
-    doc.get_i64(key).or_else(|_| doc.get_i32(key).map(i64::from)).unwrap_or_else(|_| panic!("{key} in {doc:?}"))
+    doc.get_i64(key)
+        .or_else(|_| doc.get_i32(key).map(i64::from))
+        .unwrap_or_else(|_| panic!("{key} in {doc:?}"))
 }
 
 async fn rows(opened: &Opened) -> Vec<Row> {
@@ -74,7 +79,11 @@ async fn rows(opened: &Opened) -> Vec<Row> {
             at: raw.get_datetime("at").unwrap().timestamp_millis(),
             op: raw.get_str("op").unwrap().to_owned(),
             request: raw.get_str("requestId").ok().map(str::to_owned),
-            payload_ov: if raw.contains_key("payloadOv") { number(&raw, "payloadOv") } else { number(&raw, "ov") },
+            payload_ov: if raw.contains_key("payloadOv") {
+                number(&raw, "payloadOv")
+            } else {
+                number(&raw, "ov")
+            },
             raw,
         })
         .collect()
@@ -86,9 +95,11 @@ fn document(view: &View) -> Doc {
     document.as_object().unwrap().iter().map(|(key, value)| (key.clone(), text(value))).collect()
 }
 
-/// Checks that everything acknowledged is there; then repairs, and checks everything else that was promised; then writes every item again.
+/// Checks that everything acknowledged is there; then repairs, and checks everything else that was promised;
+/// then writes every item again.
 pub(super) async fn audit(place: &Place, told: &Told, what: &str) {
-    // By a process of its own: the first look at a collection must find everything, whatever a second one would.
+    // By a process of its own: the first look at a collection must find everything, whatever a second one
+    // would.
     let looking = place.open_alone();
     check_acknowledged(&looking, told, what, place.erasing).await;
     looking.chronos.shutdown().await.unwrap();
@@ -117,8 +128,8 @@ pub(super) async fn audit(place: &Place, told: &Told, what: &str) {
     opened.chronos.shutdown().await.unwrap();
 }
 
-/// What every client was told, before anything is repaired: every acknowledged version is read as it was acknowledged, unless its item was erased,
-/// and of what was erased nothing is.
+/// What every client was told, before anything is repaired: every acknowledged version is read as it was
+/// acknowledged, unless its item was erased, and of what was erased nothing is.
 async fn check_acknowledged(opened: &Opened, told: &Told, what: &str, erasing: bool) {
     let things = &opened.things;
     let mut newest: BTreeMap<ItemId, i64> = BTreeMap::new();
@@ -129,29 +140,42 @@ async fn check_acknowledged(opened: &Opened, told: &Told, what: &str, erasing: b
         }
     }
     for (request, ack) in told.acknowledged.iter().filter(|(_, ack)| ack["changed"] == true) {
-        let (id, ov): (ItemId, _) = (ack["id"].as_str().unwrap().parse().unwrap(), ack["ov"].as_i64().unwrap());
+        let (id, ov): (ItemId, _) =
+            (ack["id"].as_str().unwrap().parse().unwrap(), ack["ov"].as_i64().unwrap());
         let newest = newest.entry(id).or_insert(ov);
         *newest = ov.max(*newest);
         let found = things.get(&id).version(ov).include_deleted().await.unwrap();
         if erased.contains(&id) {
-            let is_known = told
-                .acknowledged
-                .iter()
-                .any(|(other, erasure)| erasing && erasure["id"] == ack["id"] && told.tried.get(other).is_some_and(|op| op == "delete"));
+            let is_known = told.acknowledged.iter().any(|(other, erasure)| {
+                erasing
+                    && erasure["id"] == ack["id"]
+                    && told.tried.get(other).is_some_and(|op| op == "delete")
+            });
             // Of an erasure that nobody was told of, both is right until its head is there.
             assert!(!is_known || found.is_none(), "{what}: version {ov} of the erased {id} is read");
             continue;
         }
         let found = found.unwrap_or_else(|| panic!("{what}: the acknowledged version {ack} cannot be read"));
-        assert_eq!(json!([found.cv, found.at.as_millis()]), json!([ack["cv"], ack["at"]]), "{what}: {request}");
+        assert_eq!(
+            json!([found.cv, found.at.as_millis()]),
+            json!([ack["cv"], ack["at"]]),
+            "{what}: {request}"
+        );
         if let Some(expected) = ack["digest"].as_str() {
             assert_eq!(digest(&document(&found)), expected, "{what}: {request} is not what was acknowledged");
         }
     }
     for (id, ov) in newest {
         match things.get(&id).include_deleted().await.unwrap() {
-            Some(latest) => assert!(latest.ov >= ov, "{what}: {id} is shown at version {}, and {ov} was acknowledged", latest.ov),
-            None => assert!(erased.contains(&id), "{what}: {id}, of which version {ov} was acknowledged, is not found"),
+            Some(latest) => assert!(
+                latest.ov >= ov,
+                "{what}: {id} is shown at version {}, and {ov} was acknowledged",
+                latest.ov
+            ),
+            None => assert!(
+                erased.contains(&id),
+                "{what}: {id}, of which version {ov} was acknowledged, is not found"
+            ),
         }
     }
 }
@@ -173,7 +197,10 @@ type ByItem = BTreeMap<ItemId, Vec<Row>>;
 fn check_items(rows: &[Row], what: &str, erasing: bool) -> ByItem {
     let mut by_item = ByItem::new();
     for row in rows {
-        assert!(!row.raw.contains_key("inline") && !row.raw.contains_key("unflushedSince"), "{what}: {row:?} is not stored");
+        assert!(
+            !row.raw.contains_key("inline") && !row.raw.contains_key("unflushedSince"),
+            "{what}: {row:?} is not stored"
+        );
         if row.op == "VOID" {
             assert_eq!(row.ov, -1, "{what}");
         } else {
@@ -183,15 +210,28 @@ fn check_items(rows: &[Row], what: &str, erasing: bool) -> ByItem {
     for versions in by_item.values_mut() {
         // They come by cv, so both grow together.
         let numbers: Vec<i64> = versions.iter().map(|row| row.ov).collect();
-        assert_eq!(numbers, (0..i64::try_from(versions.len()).unwrap()).collect::<Vec<_>>(), "{what}: versions without holes");
+        assert_eq!(
+            numbers,
+            (0..i64::try_from(versions.len()).unwrap()).collect::<Vec<_>>(),
+            "{what}: versions without holes"
+        );
         if versions.iter().any(|row| row.op == "ERASE") {
             let (last, others) = versions.split_last().unwrap();
-            assert!(erasing && last.op == "ERASE" && others.iter().all(|row| row.op == "ERASED"), "{what}: an erased item: {versions:?}");
+            assert!(
+                erasing && last.op == "ERASE" && others.iter().all(|row| row.op == "ERASED"),
+                "{what}: an erased item: {versions:?}"
+            );
             for row in others {
-                assert!(row.raw.keys().all(|name| STUB.contains(&name.as_str())), "{what}: of an erased version numbers are left: {row:?}");
+                assert!(
+                    row.raw.keys().all(|name| STUB.contains(&name.as_str())),
+                    "{what}: of an erased version numbers are left: {row:?}"
+                );
             }
         } else {
-            assert!(versions.iter().all(|row| row.op != "ERASED"), "{what}: erased without an erasure: {versions:?}");
+            assert!(
+                versions.iter().all(|row| row.op != "ERASED"),
+                "{what}: erased without an erasure: {versions:?}"
+            );
         }
         assert!(versions.is_sorted_by(|a, b| a.at < b.at), "{what}: times grow: {versions:?}");
     }
@@ -205,7 +245,8 @@ fn is_erased(versions: &[Row]) -> bool {
 fn check_answers(told: &Told, rows: &[Row], by_item: &ByItem, what: &str) {
     let mut seen = BTreeMap::new();
     for row in rows.iter().filter(|row| !matches!(row.op.as_str(), "VOID" | "ERASED")) {
-        let request = row.request.as_deref().unwrap_or_else(|| panic!("{what}: {row:?} was asked for by nobody"));
+        let request =
+            row.request.as_deref().unwrap_or_else(|| panic!("{what}: {row:?} was asked for by nobody"));
         if let Some(op) = told.tried.get(request) {
             assert!(seen.insert(request, row).is_none(), "{what}: {request} ({op}) was carried out twice");
         } else {
@@ -219,11 +260,16 @@ fn check_answers(told: &Told, rows: &[Row], by_item: &ByItem, what: &str) {
         let id: ItemId = ack["id"].as_str().unwrap().parse().unwrap();
         let versions = by_item.get(&id).unwrap_or_else(|| panic!("{what}: the item of {ack} is gone"));
         if is_erased(versions) {
-            let row = versions.iter().find(|row| row.ov == ack["ov"]).unwrap_or_else(|| panic!("{what}: the number of {ack} is free"));
+            let row = versions
+                .iter()
+                .find(|row| row.ov == ack["ov"])
+                .unwrap_or_else(|| panic!("{what}: the number of {ack} is free"));
             assert_eq!(json!([row.cv, row.at]), json!([ack["cv"], ack["at"]]), "{what}: {request}");
             continue;
         }
-        let row = seen.get(request.as_str()).unwrap_or_else(|| panic!("{what}: the acknowledged version {ack} is lost"));
+        let row = seen
+            .get(request.as_str())
+            .unwrap_or_else(|| panic!("{what}: the acknowledged version {ack} is lost"));
         let found = json!([row.id.to_string(), row.ov, row.cv, row.at]);
         assert_eq!(found, json!([ack["id"], ack["ov"], ack["cv"], ack["at"]]), "{what}: {request}");
     }
@@ -232,7 +278,10 @@ fn check_answers(told: &Told, rows: &[Row], by_item: &ByItem, what: &str) {
 async fn check_contents(opened: &Opened, told: &Told, by_item: &ByItem, what: &str) {
     for (id, versions) in by_item {
         if is_erased(versions) {
-            assert!(opened.things.get(id).include_deleted().await.unwrap().is_none(), "{what}: {id} is erased");
+            assert!(
+                opened.things.get(id).include_deleted().await.unwrap().is_none(),
+                "{what}: {id} is erased"
+            );
             continue;
         }
         let mut documents: Vec<Doc> = Vec::new();
@@ -243,26 +292,45 @@ async fn check_contents(opened: &Opened, told: &Told, by_item: &ByItem, what: &s
             let tag = found.get("tag").unwrap();
             let request = row.request.as_deref().unwrap();
             if matches!(row.op.as_str(), "DELETE" | "RESTORE") {
-                assert_eq!(found, documents[usize::try_from(row.payload_ov).unwrap()], "{what}: {id} v{} shares its payload", row.ov);
+                assert_eq!(
+                    found,
+                    documents[usize::try_from(row.payload_ov).unwrap()],
+                    "{what}: {id} v{} shares its payload",
+                    row.ov
+                );
             } else {
                 assert_eq!(tag, request, "{what}: {id} v{} has its own content", row.ov);
             }
             assert_eq!(found["body"], filler(tag, found["body"].len()), "{what}: {id} v{} is whole", row.ov);
             if let Some(expected) = told.acknowledged.get(request).and_then(|ack| ack["digest"].as_str()) {
-                assert_eq!(digest(&found), expected, "{what}: {id} v{} is what was acknowledged: {found:?}", row.ov);
+                assert_eq!(
+                    digest(&found),
+                    expected,
+                    "{what}: {id} v{} is what was acknowledged: {found:?}",
+                    row.ov
+                );
             }
             if let Some(reference) = found.get("file") {
                 let reference: Value = Value::parse(reference).unwrap();
                 for key in ["blobKey", "textKey"] {
                     let bytes = opened.bucket.get(reference["ref"][key].as_str().unwrap()).await.unwrap();
-                    assert_eq!(bytes.unwrap(), filler(&found["fileTag"], 120), "{what}: {id} v{} has its file", row.ov);
+                    assert_eq!(
+                        bytes.unwrap(),
+                        filler(&found["fileTag"], 120),
+                        "{what}: {id} v{} has its file",
+                        row.ov
+                    );
                 }
             }
             documents.push(found);
         }
         let last = versions.last().unwrap();
         let head = opened.things.get(id).include_deleted().await.unwrap().unwrap();
-        assert_eq!((head.ov, head.cv, head.at.as_millis()), (last.ov, last.cv, last.at), "{what}: the head of {id} follows its rows");
+        assert_eq!(
+            (head.ov, head.cv, head.at.as_millis()),
+            (last.ov, last.cv, last.at),
+            "{what}: the head of {id} follows its rows"
+        );
         assert_eq!(head.deleted_at.is_some(), last.op == "DELETE", "{what}: {id}");
     }
 }
@@ -274,25 +342,40 @@ async fn check_objects(opened: &Opened, rows: &[Row], what: &str) {
         named.insert(row.raw.get_str("jsonKey").unwrap().to_owned());
         for blob in row.raw.get_array("refs").into_iter().flatten() {
             let blob = blob.as_document().unwrap();
-            named.extend(["blobKey", "textKey"].iter().filter_map(|key| blob.get_str(key).ok().map(str::to_owned)));
+            named.extend(
+                ["blobKey", "textKey"].iter().filter_map(|key| blob.get_str(key).ok().map(str::to_owned)),
+            );
         }
     }
-    let stored: BTreeSet<String> = opened.bucket.list("").map_ok(|object| object.key).try_collect().await.unwrap();
-    assert_eq!(stored.difference(&named).collect::<Vec<_>>(), Vec::<&String>::new(), "{what}: objects that no version names");
-    assert_eq!(named.difference(&stored).collect::<Vec<_>>(), Vec::<&String>::new(), "{what}: missing objects");
+    let stored: BTreeSet<String> =
+        opened.bucket.list("").map_ok(|object| object.key).try_collect().await.unwrap();
+    assert_eq!(
+        stored.difference(&named).collect::<Vec<_>>(),
+        Vec::<&String>::new(),
+        "{what}: objects that no version names"
+    );
+    assert_eq!(
+        named.difference(&stored).collect::<Vec<_>>(),
+        Vec::<&String>::new(),
+        "{what}: missing objects"
+    );
 }
 
 async fn write_on(opened: &Opened, by_item: &ByItem, what: &str) {
     let things = &opened.things;
-    let writes = by_item.iter().filter(|(_, versions)| !is_erased(versions)).map(|(id, versions)| async move {
-        let last = versions.last().unwrap();
-        let request = format!("audit.{what}.{id}.{}", last.ov);
-        let written = if last.op == "DELETE" {
-            things.restore(id).to_version(0).request_id(request).await
-        } else {
-            things.replace(id, json!({ "tag": &request, "body": filler(&request, 50) })).request_id(request).await
-        };
-        assert_eq!(written.unwrap().ov, last.ov + 1, "{what}");
-    });
+    let writes =
+        by_item.iter().filter(|(_, versions)| !is_erased(versions)).map(|(id, versions)| async move {
+            let last = versions.last().unwrap();
+            let request = format!("audit.{what}.{id}.{}", last.ov);
+            let written = if last.op == "DELETE" {
+                things.restore(id).to_version(0).request_id(request).await
+            } else {
+                things
+                    .replace(id, json!({ "tag": &request, "body": filler(&request, 50) }))
+                    .request_id(request)
+                    .await
+            };
+            assert_eq!(written.unwrap().ov, last.ov + 1, "{what}");
+        });
     futures::future::join_all(writes).await;
 }

@@ -87,7 +87,11 @@ impl Place {
         };
         config.inline_max_bytes = INLINE_MAX;
         config.logical_delete = !self.erasing;
-        let file = Base64Property { content_type: "text/plain".into(), preferred_text: true, text_charset: "utf8".into() };
+        let file = Base64Property {
+            content_type: "text/plain".into(),
+            preferred_text: true,
+            text_charset: "utf8".into(),
+        };
         let map = CollectionMap {
             indexed: vec!["key".into(), "tag".into()],
             base64: [("file".to_owned(), file)].into(),

@@ -57,7 +57,10 @@ pub(super) fn filler(request: &str, length: usize) -> String {
 /// The content of a document, but for the property that is stored elsewhere.
 pub(super) fn digest(document: &Doc) -> String {
     let kept: BTreeMap<_, _> = document.iter().filter(|(key, _)| *key != "file").collect();
-    Sha256::digest(chronos_db::json::to_vec(&kept).unwrap()).iter().map(|byte| format!("{byte:02x}")).collect()
+    Sha256::digest(chronos_db::json::to_vec(&kept).unwrap())
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
 }
 
 fn to_json(document: &Doc) -> Value {
@@ -122,26 +125,32 @@ impl Task {
 
     fn fields(&self, request: &str, large: bool) -> Doc {
         let length = if large { INLINE_MAX + 100 } else { 40 + self.below(200) };
-        [("tag", request.to_owned()), ("body", filler(request, length))].map(|(key, value)| (key.to_owned(), value)).into()
+        [("tag", request.to_owned()), ("body", filler(request, length))]
+            .map(|(key, value)| (key.to_owned(), value))
+            .into()
     }
 
     fn with_file(&self, request: &str, large: bool) -> Doc {
         let mut document = self.fields(request, large);
-        document.insert("file".into(), base64::engine::general_purpose::STANDARD.encode(filler(request, 120)));
+        document
+            .insert("file".into(), base64::engine::general_purpose::STANDARD.encode(filler(request, 120)));
         document.insert("fileTag".into(), request.to_owned());
         document
     }
 
     async fn step(&mut self, kind: usize, request: &str, step: usize) {
         // A few items get many versions.
-        let live: Vec<usize> = (0..self.own.len()).rev().filter(|i| self.own[*i].current().is_some()).take(3).collect();
+        let live: Vec<usize> =
+            (0..self.own.len()).rev().filter(|i| self.own[*i].current().is_some()).take(3).collect();
         let dead = self.own.iter().position(|own| own.current().is_none());
         match kind {
             0 => self.create(request, self.fields(request, false)).await,
             1 => self.create(request, self.with_file(request, false)).await,
             2 => self.create(request, self.with_file(request, true)).await,
             3 | 4 => self.shared(request, step).await,
-            5 if dead.is_some() && !self.plan.erasing => self.restore(request, dead.unwrap_or_default()).await,
+            5 if dead.is_some() && !self.plan.erasing => {
+                self.restore(request, dead.unwrap_or_default()).await
+            }
             _ if live.is_empty() => self.create(request, self.fields(request, false)).await,
             _ => {
                 let at = live[self.below(live.len())];
@@ -184,12 +193,19 @@ impl Task {
                 let fields = self.fields(request, false);
                 let mut merged = current;
                 merged.extend(fields.clone());
-                (things.enrich(&id, to_json(&fields)).function_id("f@1").request_id(request).await, Some(merged))
+                (
+                    things.enrich(&id, to_json(&fields)).function_id("f@1").request_id(request).await,
+                    Some(merged),
+                )
             }
         };
         match self.answer(request, result, document.as_ref(), true) {
             Some(written) => {
-                assert_eq!(usize::try_from(written.ov).unwrap(), self.own[at].versions.len(), "nobody else writes this item");
+                assert_eq!(
+                    usize::try_from(written.ov).unwrap(),
+                    self.own[at].versions.len(),
+                    "nobody else writes this item"
+                );
                 self.own[at].versions.push(document);
             }
             // Whether it happened is not known, so the item is left alone.
@@ -199,10 +215,14 @@ impl Task {
 
     async fn restore(&mut self, request: &str, at: usize) {
         let own = &self.own[at];
-        let target = (0..own.versions.len()).filter(|ov| own.versions[*ov].is_some()).nth(self.below(own.versions.len()) / 2).unwrap_or(0);
+        let target = (0..own.versions.len())
+            .filter(|ov| own.versions[*ov].is_some())
+            .nth(self.below(own.versions.len()) / 2)
+            .unwrap_or(0);
         let document = own.versions[target].clone();
         self.try_line(request, "restore");
-        let result = self.things.restore(&own.id).to_version(i64::try_from(target).unwrap()).request_id(request).await;
+        let result =
+            self.things.restore(&own.id).to_version(i64::try_from(target).unwrap()).request_id(request).await;
         match self.answer(request, result, document.as_ref(), true) {
             Some(_) => self.own[at].versions.push(document),
             None => drop(self.own.swap_remove(at)),
@@ -234,7 +254,13 @@ impl Task {
         self.ledger.line(&json!({ "try": request, "op": op }));
     }
 
-    fn answer(&self, request: &str, result: Result<Written>, document: Option<&Doc>, own: bool) -> Option<Written> {
+    fn answer(
+        &self,
+        request: &str,
+        result: Result<Written>,
+        document: Option<&Doc>,
+        own: bool,
+    ) -> Option<Written> {
         match result {
             Ok(written) => {
                 self.ledger.line(&json!({
@@ -246,10 +272,15 @@ impl Task {
             Err(error) => {
                 self.ledger.line(&json!({ "err": request, "code": error.code() }));
                 let raced = !own && matches!(error.kind(), ErrorKind::NotFound | ErrorKind::OptimisticLock);
-                // The storage's emulator stands still, or closes its connections, on a busy machine. A bucket that is
-                // taken to be gone is another matter.
-                let stalled = error.kind() == ErrorKind::Storage && error.is_retryable() && !error.message().contains("bring it back");
-                assert!(self.plan.lenient || raced || stalled, "{request} failed without a reason: {error} ({error:?})");
+                // The storage's emulator stands still, or closes its connections, on a busy machine. A bucket
+                // that is taken to be gone is another matter.
+                let stalled = error.kind() == ErrorKind::Storage
+                    && error.is_retryable()
+                    && !error.message().contains("bring it back");
+                assert!(
+                    self.plan.lenient || raced || stalled,
+                    "{request} failed without a reason: {error} ({error:?})"
+                );
                 None
             }
         }

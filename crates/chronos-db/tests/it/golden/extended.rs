@@ -40,11 +40,15 @@ pub(super) fn from_extended(value: &Value) -> Bson {
         Some(("$numberLong", number)) => Bson::Int64(text(number).parse().unwrap()),
         Some(("$numberDouble", number)) => Bson::Double(text(number).parse().unwrap()),
         Some(("$oid", id)) => Bson::ObjectId(text(id).parse().unwrap()),
-        Some(("$date", at)) => Bson::DateTime(bson::DateTime::from_millis(text(&at["$numberLong"]).parse().unwrap())),
+        Some(("$date", at)) => {
+            Bson::DateTime(bson::DateTime::from_millis(text(&at["$numberLong"]).parse().unwrap()))
+        }
         Some(("$binary", binary)) => {
             let bytes = STANDARD.decode(text(&binary["base64"])).unwrap();
             Bson::Binary(Binary { subtype: BinarySubtype::Generic, bytes })
         }
-        _ => Bson::Document(map.iter().map(|(key, value)| (key.clone(), from_extended(value))).collect::<Document>()),
+        _ => Bson::Document(
+            map.iter().map(|(key, value)| (key.clone(), from_extended(value))).collect::<Document>(),
+        ),
     }
 }

@@ -29,8 +29,7 @@ async fn a_value_is_upserted_and_found(ground: Ground) {
     assert_eq!(shared.kind(), Kind::SharedMemory);
     let filter = json!({ "key": "user-config", "namespace": "app", "tenantId": "tenant-a" });
     let mut document = value("user-config", json!({ "theme": "dark" }));
-    document["_system"] =
-        json!({ "createdAt": "2026-01-01T00:00:00Z", "updatedAt": {"$date": "2026-01-02T00:00:00Z"}, "retentionDays": 2 });
+    document["_system"] = json!({ "createdAt": "2026-01-01T00:00:00Z", "updatedAt": {"$date": "2026-01-02T00:00:00Z"}, "retentionDays": 2 });
     shared.upsert(filter.clone(), document).await.unwrap();
     let found = shared.find_one(filter.clone()).await.unwrap().unwrap();
     assert_eq!((&found["val"], &found["tenantId"]), (&json!({ "theme": "dark" }), &json!("tenant-a")));
@@ -54,7 +53,8 @@ async fn a_value_is_upserted_and_found(ground: Ground) {
 
 async fn parallel_upserts_of_one_key_leave_one_document(ground: Ground) {
     let shared = of(&ground, "shared_memory");
-    let upserts = (0..12).map(|n| shared.upsert(json!({ "key": "k", "namespace": "app" }), value("k", json!(n))));
+    let upserts =
+        (0..12).map(|n| shared.upsert(json!({ "key": "k", "namespace": "app" }), value("k", json!(n))));
     for upserted in join_all(upserts.map(|upsert| tokio::spawn(upsert.into_future()))).await {
         upserted.unwrap().unwrap();
     }
@@ -85,7 +85,11 @@ async fn an_insert_of_a_key_that_is_there_is_refused(ground: Ground) {
     messages.insert(message.clone()).await.unwrap();
     let refused = messages.insert(message).await.unwrap_err();
     assert_eq!((refused.code(), refused.collection()), ("OPTIMISTIC_LOCK", Some("messages")));
-    for wrong in [json!({ "topic": "t" }), json!({ "topic": "t", "msgId": "2", "firstSeenAt": "yesterday" }), json!([])] {
+    for wrong in [
+        json!({ "topic": "t" }),
+        json!({ "topic": "t", "msgId": "2", "firstSeenAt": "yesterday" }),
+        json!([]),
+    ] {
         assert_eq!(messages.insert(wrong).await.unwrap_err().code(), "VALIDATION_ERROR");
     }
     // Versions are numbered.
@@ -109,7 +113,10 @@ async fn documents_of_the_handle_and_of_the_calls_are_the_same(ground: Ground) {
     shared.upsert(json!({ "key": "k", "namespace": "app" }), tombstone).await.unwrap();
     assert_eq!(messaging.shared().load("app", "k").await.unwrap(), None);
     let letters = messaging.collection("dead_letters").unwrap();
-    letters.insert(json!({ "topic": "t", "msgId": "1", "reason": "r", "payload": 1, "deliveries": 3 })).await.unwrap();
+    letters
+        .insert(json!({ "topic": "t", "msgId": "1", "reason": "r", "payload": 1, "deliveries": 3 }))
+        .await
+        .unwrap();
     assert!(!messaging.dead_letters().save("t", "1", json!(2)).await.unwrap());
     assert_eq!(messaging.dead_letters().list("t").await.unwrap().items[0].deliveries, 3);
 }
@@ -118,7 +125,12 @@ async fn documents_are_found_and_deleted_by_filters(ground: Ground) {
     let messages = of(&ground, "messages");
     for n in 0..6 {
         let seen = format!("2026-01-0{}T00:00:00Z", n + 1);
-        messages.insert(json!({ "topic": "t", "msgId": n.to_string(), "payload": { "n": n }, "firstSeenAt": seen })).await.unwrap();
+        messages
+            .insert(
+                json!({ "topic": "t", "msgId": n.to_string(), "payload": { "n": n }, "firstSeenAt": seen }),
+            )
+            .await
+            .unwrap();
     }
     let later = json!({ "firstSeenAt": { "$gte": "2026-01-03T00:00:00Z" }, "payload.n": { "$lt": 5 }, "namespace": "default" });
     assert_eq!(messages.find(later.clone()).await.unwrap().len(), 3);

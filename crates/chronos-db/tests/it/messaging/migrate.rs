@@ -56,7 +56,10 @@ async fn moves_completely(from: &Chronos, to: &Chronos) {
     let done = to.migrate_messaging().from(from).await.unwrap();
     assert_eq!((done.read, done.unchanged), (14, 14), "{done:?}");
     // Both kinds of writers go on with the same documents.
-    assert_eq!(to.messaging("tenant-a").unwrap().shared().save("n", "log", json!(2)).append().await.unwrap().version, Some(2));
+    assert_eq!(
+        to.messaging("tenant-a").unwrap().shared().save("n", "log", json!(2)).append().await.unwrap().version,
+        Some(2)
+    );
 }
 
 async fn one_database_becomes_one_for_each_tenant(ground: Ground) {
@@ -113,7 +116,13 @@ async fn what_cannot_be_moved_is_told_and_stays(ground: Ground) {
     let mut other = letter("2");
     other.insert("reason", "first");
     ground.write(&from, "all", "dead_letters", vec![other]).await;
-    to.messaging("tenant-a").unwrap().dead_letters().save("t", "2", json!("there")).subscription("s").await.unwrap();
+    to.messaging("tenant-a")
+        .unwrap()
+        .dead_letters()
+        .save("t", "2", json!("there"))
+        .subscription("s")
+        .await
+        .unwrap();
     let done = to.migrate_messaging().from(&from).await.unwrap();
     assert_eq!((done.read, done.problems, done.copied), (5, 3, 1), "{done:?}");
     assert_eq!((done.told.len(), done.unchanged), (3, 1));

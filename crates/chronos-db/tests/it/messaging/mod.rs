@@ -74,7 +74,13 @@ impl Ground {
     }
 
     /// Writes documents past the messaging code, as other programs do.
-    pub(crate) async fn write(&self, chronos: &Chronos, database: &str, collection: &str, documents: Vec<Document>) {
+    pub(crate) async fn write(
+        &self,
+        chronos: &Chronos,
+        database: &str,
+        collection: &str,
+        documents: Vec<Document>,
+    ) {
         let mut batch = Batch::new();
         for document in documents {
             batch.push(&self.namespace(database, collection), Write::insert(document));
@@ -121,7 +127,8 @@ async fn the_first_access_creates_collections_and_indexes(ground: Ground) {
     let chronos = ground.shared();
     chronos.messaging("tenant-a").unwrap().topics().ensure("payments").await.unwrap();
     // A document that has the key of another one is refused by an index, whoever writes it.
-    let topic = |id: i32| doc! { "_id": id, "tenantId": "tenant-a", "namespace": "default", "topic": "payments" };
+    let topic =
+        |id: i32| doc! { "_id": id, "tenantId": "tenant-a", "namespace": "default", "topic": "payments" };
     let mut batch = Batch::new();
     batch.push(&ground.namespace("all", "topics"), Write::insert(topic(1)));
     let mut outcomes = chronos.documents("here").unwrap().apply(batch).await.unwrap();

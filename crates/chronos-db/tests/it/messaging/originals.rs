@@ -1,4 +1,5 @@
-//! Documents that other programs wrote: flat, with an `_id` of the server, without a namespace, with duplicates.
+//! Documents that other programs wrote: flat, with an `_id` of the server, without a namespace, with
+//! duplicates.
 
 use bson::oid::ObjectId;
 use bson::{Bson, Document, doc};
@@ -69,11 +70,16 @@ async fn documents_of_the_originals_are_read_and_go_on(ground: Ground) {
     assert!(!messaging.messages().save("t", "1", json!("new")).await.unwrap());
     assert_eq!(messaging.messages().get("t", "1").await.unwrap().unwrap().payload, json!({"old": true}));
     let deliveries = messaging.deliveries().unwrap();
-    assert_eq!(deliveries.append("t", "s", "1", 1, DeliveryStatus::Ack).await.unwrap().status, DeliveryStatus::Ack);
+    assert_eq!(
+        deliveries.append("t", "s", "1", 1, DeliveryStatus::Ack).await.unwrap().status,
+        DeliveryStatus::Ack
+    );
     assert!(!messaging.dead_letters().save("t", "1", json!(2)).subscription("s").await.unwrap());
     assert_eq!(messaging.dead_letters().list("t").await.unwrap().items[0].reason.as_deref(), Some("old"));
     // Each is still one document.
-    for (collection, count) in [("shared_memory", 4), ("topics", 1), ("messages", 1), ("deliveries", 1), ("dead_letters", 1)] {
+    for (collection, count) in
+        [("shared_memory", 4), ("topics", 1), ("messages", 1), ("deliveries", 1), ("dead_letters", 1)]
+    {
         assert_eq!(ground.read(&chronos, "all", collection).await.len(), count, "{collection}");
     }
     let topics = messaging.collection("topics").unwrap();
@@ -83,7 +89,9 @@ async fn documents_of_the_originals_are_read_and_go_on(ground: Ground) {
 
 async fn lists_mix_documents_of_both_kinds_in_order(ground: Ground) {
     let chronos = ground.shared();
-    ground.write(&chronos, "all", "messages", (0..6).map(|n| message(&format!("old-{n}"), n * 2)).collect()).await;
+    ground
+        .write(&chronos, "all", "messages", (0..6).map(|n| message(&format!("old-{n}"), n * 2)).collect())
+        .await;
     let messages = chronos.messaging("tenant-a").unwrap().messages();
     for n in 0..6 {
         messages
@@ -100,7 +108,14 @@ async fn lists_mix_documents_of_both_kinds_in_order(ground: Ground) {
 
 async fn duplicates_of_the_originals_do_not_stand_in_the_way(ground: Ground) {
     let chronos = ground.shared();
-    ground.write(&chronos, "all", "shared_memory", vec![version("k", 0, 1), version("k", 0, 2), version("k", 1, 3)]).await;
+    ground
+        .write(
+            &chronos,
+            "all",
+            "shared_memory",
+            vec![version("k", 0, 1), version("k", 0, 2), version("k", 1, 3)],
+        )
+        .await;
     ground.write(&chronos, "all", "dead_letters", vec![letter("1"), letter("1")]).await;
     let messaging = chronos.messaging("tenant-a").unwrap();
     assert_eq!(messaging.shared().load("n", "k").await.unwrap().unwrap().value, json!(3));

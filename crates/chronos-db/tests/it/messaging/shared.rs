@@ -72,7 +72,8 @@ async fn parallel_appends_make_versions_without_holes_or_duplicates(ground: Grou
     let messaging = of(&ground);
     let saves = (0..16).map(|n| messaging.shared().save("n", "k", json!(n)).append());
     let saved = join_all(saves.map(|save| tokio::spawn(save.into_future()))).await;
-    let mut versions: Vec<_> = saved.into_iter().map(|saved| saved.unwrap().unwrap().version.unwrap()).collect();
+    let mut versions: Vec<_> =
+        saved.into_iter().map(|saved| saved.unwrap().unwrap().version.unwrap()).collect();
     versions.sort_unstable();
     assert_eq!(versions, (0..16).collect::<Vec<_>>());
 }
@@ -124,7 +125,9 @@ async fn a_tombstone_wins_over_older_values_that_come_late(ground: Ground) {
     let messaging = of(&ground);
     let shared = messaging.shared();
     assert!(shared.tombstone("n", "k").at(at(10)).await.unwrap());
-    for save in [shared.save("n", "k", json!("late")).at(at(9)), shared.save("n", "k", json!("late")).at(at(10))] {
+    for save in
+        [shared.save("n", "k", json!("late")).at(at(9)), shared.save("n", "k", json!("late")).at(at(10))]
+    {
         assert!(!save.clone().await.unwrap().applied);
         assert!(!save.append().await.unwrap().applied);
     }
@@ -155,7 +158,8 @@ async fn only_the_newest_versions_are_kept(ground: Ground) {
     }
     let kept = shared.versions("n", "k").await.unwrap().items;
     assert_eq!(kept.iter().map(|one| one.version.unwrap()).collect::<Vec<_>>(), [6, 5, 4]);
-    let stored = messaging.collection("shared_memory").unwrap().find(json!({"strategy": "append"})).await.unwrap();
+    let stored =
+        messaging.collection("shared_memory").unwrap().find(json!({"strategy": "append"})).await.unwrap();
     assert_eq!(stored.len(), 3);
     assert_eq!(shared.load("n", "k").version(3).await.unwrap(), None);
     assert_eq!(load(&messaging, "k").await, Some(json!(6)));
@@ -170,7 +174,8 @@ async fn parallel_appends_with_a_bound_give_no_number_twice(ground: Ground) {
     let messaging = of(&ground);
     let saves = (0..16).map(|n| messaging.shared().save("n", "k", json!(n)).append().max_versions(1));
     let saved = join_all(saves.map(|save| tokio::spawn(save.into_future()))).await;
-    let mut versions: Vec<_> = saved.into_iter().map(|saved| saved.unwrap().unwrap().version.unwrap()).collect();
+    let mut versions: Vec<_> =
+        saved.into_iter().map(|saved| saved.unwrap().unwrap().version.unwrap()).collect();
     versions.sort_unstable();
     let newest = *versions.last().unwrap();
     versions.dedup();
@@ -190,18 +195,29 @@ async fn what_has_ended_is_missing_and_is_removed(ground: Ground) {
     assert_eq!(load(&messaging, "ended").await, None);
     assert_eq!(load(&messaging, "versions").await, Some(json!("old")));
     assert_eq!(shared.versions("n", "versions").await.unwrap().items.len(), 1);
-    assert_eq!(shared.list("n").prefix("e").await.unwrap().items.iter().map(|key| &*key.key).collect::<Vec<_>>(), ["endless"]);
+    assert_eq!(
+        shared.list("n").prefix("e").await.unwrap().items.iter().map(|key| &*key.key).collect::<Vec<_>>(),
+        ["endless"]
+    );
     let pruned = messaging.prune().await.unwrap();
     assert_eq!((pruned.shared_memory, pruned.total()), (2, 2));
     assert_eq!(messaging.prune().await.unwrap().total(), 0);
-    let left = messaging.collection("shared_memory").unwrap().find(json!({"key": {"$in": ["ended", "kept"]}})).await.unwrap();
+    let left = messaging
+        .collection("shared_memory")
+        .unwrap()
+        .find(json!({"key": {"$in": ["ended", "kept"]}}))
+        .await
+        .unwrap();
     assert_eq!(left.len(), 1);
     assert!(shared.load("n", "kept").await.unwrap().unwrap().expires_at.is_some());
     // An old tombstone goes, too, and with it the last trace of the key.
     shared.tombstone("n", "kept").retention_days(2).await.unwrap();
     let later = Timestamp::from_millis(shared_now() + 3 * 24 * 60 * 60 * 1000);
     assert_eq!(messaging.prune().at(later).await.unwrap().shared_memory, 1);
-    assert_eq!(messaging.collection("shared_memory").unwrap().find_one(json!({"key": "kept"})).await.unwrap(), None);
+    assert_eq!(
+        messaging.collection("shared_memory").unwrap().find_one(json!({"key": "kept"})).await.unwrap(),
+        None
+    );
 }
 
 fn shared_now() -> i64 {
@@ -228,7 +244,9 @@ async fn versions_are_paged_newest_first(ground: Ground) {
     let first = shared.versions("n", "k").limit(2).await.unwrap();
     shared.save("n", "k", json!("new")).append().await.unwrap();
     let second = shared.versions("n", "k").limit(2).after(first.next.unwrap()).await.unwrap();
-    let numbers = |page: &[chronos_db::messaging::SharedValue]| page.iter().map(|one| one.version.unwrap()).collect::<Vec<_>>();
+    let numbers = |page: &[chronos_db::messaging::SharedValue]| {
+        page.iter().map(|one| one.version.unwrap()).collect::<Vec<_>>()
+    };
     assert_eq!((numbers(&first.items), numbers(&second.items)), (vec![4, 3], vec![2, 1]));
     let all: Vec<_> = shared.versions("n", "k").limit(2).stream().try_collect().await.unwrap();
     assert_eq!(numbers(&all), [5, 4, 3, 2, 1, 0]);
@@ -239,7 +257,8 @@ async fn keys_are_listed_by_namespace_and_prefix(ground: Ground) {
     for key in ["user.a", "user.b", "user(c", "userx", "gone"] {
         shared.save("n", key, json!(1)).await.unwrap();
     }
-    // More versions of one key than are read at once; of few writers, so that none of them meets the others too often in a row.
+    // More versions of one key than are read at once; of few writers, so that none of them meets the others
+    // too often in a row.
     let many = join_all((0..5).map(|worker| {
         let shared = shared.clone();
         async move {
@@ -251,12 +270,17 @@ async fn keys_are_listed_by_namespace_and_prefix(ground: Ground) {
     many.await;
     shared.save("other", "user.z", json!(1)).await.unwrap();
     shared.tombstone("n", "gone").await.unwrap();
-    let keys = |page: &[chronos_db::messaging::SharedKey]| page.iter().map(|one| one.key.clone()).collect::<Vec<_>>();
+    let keys = |page: &[chronos_db::messaging::SharedKey]| {
+        page.iter().map(|one| one.key.clone()).collect::<Vec<_>>()
+    };
     let all = shared.list("n").await.unwrap();
     assert_eq!(keys(&all.items), ["user(c", "user.a", "user.b", "user.log", "userx"]);
     assert_eq!((all.items[3].version, all.items[3].strategy), (Some(299), Strategy::Append));
     assert_eq!(all.next, None);
-    assert_eq!(keys(&shared.list("n").prefix("user.").await.unwrap().items), ["user.a", "user.b", "user.log"]);
+    assert_eq!(
+        keys(&shared.list("n").prefix("user.").await.unwrap().items),
+        ["user.a", "user.b", "user.log"]
+    );
     assert_eq!(keys(&shared.list("n").prefix("user(").await.unwrap().items), ["user(c"]);
     let streamed: Vec<_> = shared.list("n").limit(2).stream().try_collect().await.unwrap();
     assert_eq!(keys(&streamed), keys(&all.items));
@@ -264,7 +288,14 @@ async fn keys_are_listed_by_namespace_and_prefix(ground: Ground) {
 
 async fn every_kind_of_value_comes_back_as_it_was_saved(ground: Ground) {
     let messaging = of(&ground);
-    let texts = ["null", "0.10", "98765432109876543210", r#"{"a.b":{"$gt":1},"z":1,"a":2}"#, r#"[1,[2,{"x":"y"}]]"#, r#""""#];
+    let texts = [
+        "null",
+        "0.10",
+        "98765432109876543210",
+        r#"{"a.b":{"$gt":1},"z":1,"a":2}"#,
+        r#"[1,[2,{"x":"y"}]]"#,
+        r#""""#,
+    ];
     for text in texts {
         let value: Value = Value::parse(text).unwrap();
         messaging.shared().save("n", "k", value.clone()).await.unwrap();

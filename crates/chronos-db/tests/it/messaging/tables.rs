@@ -30,7 +30,8 @@ fn at(millis: i64) -> Timestamp {
 
 async fn a_topic_is_ensured_once_and_changes_its_shards_only_if_told(ground: Ground) {
     let topics = of(&ground).topics();
-    let ensured = join_all((0..4).map(|_| tokio::spawn(topics.ensure("payments").shards(4).into_future()))).await;
+    let ensured =
+        join_all((0..4).map(|_| tokio::spawn(topics.ensure("payments").shards(4).into_future()))).await;
     assert!(ensured.into_iter().all(|topic| topic.unwrap().unwrap().shards == 4));
     assert_eq!(topics.ensure("payments").await.unwrap().shards, 4);
     let changed = topics.ensure("payments").shards(8).await.unwrap();
@@ -38,7 +39,8 @@ async fn a_topic_is_ensured_once_and_changes_its_shards_only_if_told(ground: Gro
     assert_eq!((stored.shards, stored.created_at), (8, changed.created_at));
     assert_eq!(topics.ensure("alerts").await.unwrap().shards, 1);
     assert!(topics.ensure("alerts").shards(0).await.is_err());
-    let names: Vec<_> = topics.list().limit(1).stream().map_ok(|topic| topic.topic).try_collect().await.unwrap();
+    let names: Vec<_> =
+        topics.list().limit(1).stream().map_ok(|topic| topic.topic).try_collect().await.unwrap();
     assert_eq!(names, ["alerts", "payments"]);
     assert_eq!(topics.get("none").await.unwrap(), None);
     assert!(topics.delete("alerts").await.unwrap());
@@ -48,12 +50,20 @@ async fn a_topic_is_ensured_once_and_changes_its_shards_only_if_told(ground: Gro
 
 async fn a_message_is_saved_once(ground: Ground) {
     let messages = of(&ground).messages();
-    let save = |payload| messages.save("payments", "171223123-0", payload).headers(json!({"type": "payment.created"})).first_seen_at(at(5));
+    let save = |payload| {
+        messages
+            .save("payments", "171223123-0", payload)
+            .headers(json!({"type": "payment.created"}))
+            .first_seen_at(at(5))
+    };
     let saved = join_all((0..4).map(|_| tokio::spawn(save(json!({"amount": 100})).into_future()))).await;
     assert_eq!(saved.into_iter().filter(|saved| *saved.as_ref().unwrap().as_ref().unwrap()).count(), 1);
     assert!(!save(json!({"amount": 999})).await.unwrap());
     let stored = messages.get("payments", "171223123-0").await.unwrap().unwrap();
-    assert_eq!((stored.payload, stored.headers), (json!({"amount": 100}), Some(json!({"type": "payment.created"}))));
+    assert_eq!(
+        (stored.payload, stored.headers),
+        (json!({"amount": 100}), Some(json!({"type": "payment.created"})))
+    );
     assert_eq!((stored.first_seen_at, stored.size), (at(5), 14));
     assert_eq!(messages.list("payments").await.unwrap().items.len(), 1);
     assert!(messages.save("payments", "2", json!(1)).headers(json!("text")).await.is_err());
@@ -70,7 +80,14 @@ async fn many_messages_are_saved_at_once(ground: Ground) {
     assert_eq!(old, [3, 600]);
     assert!(messages.save_many(all).await.unwrap().iter().all(|new| !new));
     assert_eq!(messages.get("t", "3").await.unwrap().unwrap().payload, json!("first"));
-    let count = messages.list("t").limit(100).stream().unwrap().try_fold(0, |count, _| async move { Ok(count + 1) }).await.unwrap();
+    let count = messages
+        .list("t")
+        .limit(100)
+        .stream()
+        .unwrap()
+        .try_fold(0, |count, _| async move { Ok(count + 1) })
+        .await
+        .unwrap();
     assert_eq!(count, 600);
 }
 
@@ -79,9 +96,14 @@ async fn namespaces_do_not_meet(ground: Ground) {
     for namespace in ["one", "two"] {
         messaging.topics().ensure("t").namespace(namespace).shards(2).await.unwrap();
         assert!(messaging.messages().save("t", "1", json!(namespace)).namespace(namespace).await.unwrap());
-        assert!(messaging.dead_letters().save("t", "1", json!(namespace)).namespace(namespace).await.unwrap());
+        assert!(
+            messaging.dead_letters().save("t", "1", json!(namespace)).namespace(namespace).await.unwrap()
+        );
     }
-    assert_eq!(messaging.messages().get("t", "1").namespace("two").await.unwrap().unwrap().payload, json!("two"));
+    assert_eq!(
+        messaging.messages().get("t", "1").namespace("two").await.unwrap().unwrap().payload,
+        json!("two")
+    );
     assert_eq!(messaging.messages().get("t", "1").await.unwrap(), None);
     assert_eq!(messaging.messages().list("t").await.unwrap().items, []);
     assert_eq!(messaging.dead_letters().list("t").namespace("one").await.unwrap().items.len(), 1);
@@ -109,7 +131,11 @@ async fn pages_of_messages_never_skip_or_repeat(ground: Ground) {
             let page = list.await.unwrap();
             seen.extend(page.items);
             // What comes meanwhile is met or not, but moves nothing.
-            messages.save("t", format!("new-{oldest_first}-{}", seen.len()), json!(0)).first_seen_at(at(1)).await.unwrap();
+            messages
+                .save("t", format!("new-{oldest_first}-{}", seen.len()), json!(0))
+                .first_seen_at(at(1))
+                .await
+                .unwrap();
             match page.next {
                 Some(cursor) => after = Some(cursor),
                 None => break,
@@ -193,8 +219,14 @@ async fn a_dead_letter_is_saved_once_per_subscription(ground: Ground) {
     assert!(!save("s").reason("other").await.unwrap());
     assert!(save("another").await.unwrap());
     let stored = letters.get("payments", "1").subscription("s").await.unwrap().unwrap();
-    assert_eq!((stored.deliveries, stored.reason.as_deref(), stored.failed_at), (5, Some("max_retries_exceeded"), at(3)));
-    assert_eq!(letters.list("payments").limit(1).stream().unwrap().try_collect::<Vec<_>>().await.unwrap().len(), 2);
+    assert_eq!(
+        (stored.deliveries, stored.reason.as_deref(), stored.failed_at),
+        (5, Some("max_retries_exceeded"), at(3))
+    );
+    assert_eq!(
+        letters.list("payments").limit(1).stream().unwrap().try_collect::<Vec<_>>().await.unwrap().len(),
+        2
+    );
     assert_eq!(letters.list("payments").subscription("s").await.unwrap().items, [stored]);
     assert_eq!(letters.list("payments").from(at(4)).await.unwrap().items, []);
     assert!(letters.delete("payments", "1").subscription("s").await.unwrap());
@@ -206,7 +238,9 @@ async fn messages_deliveries_and_dead_letters_end_by_their_retention(ground: Gro
     let chronos = ground.shared();
     let (messaging, other) = (chronos.messaging("tenant-a").unwrap(), chronos.messaging("tenant-b").unwrap());
     for messaging in [&messaging, &other] {
-        let message = |n: u32| NewMessage::new("t", n.to_string(), json!(n)).retention_days(if n < 290 { 1 } else { 9 });
+        let message = |n: u32| {
+            NewMessage::new("t", n.to_string(), json!(n)).retention_days(if n < 290 { 1 } else { 9 })
+        };
         messaging.messages().save_many((0..300).map(message).collect()).await.unwrap();
     }
     messaging.messages().save("t", "endless", json!(0)).await.unwrap();
@@ -218,7 +252,10 @@ async fn messages_deliveries_and_dead_letters_end_by_their_retention(ground: Gro
     let later = expires.plus_millis(60_000);
     assert_eq!(messaging.prune().at(later).limit(10).await.unwrap().messages, 10);
     let pruned = messaging.prune().at(later).await.unwrap();
-    assert_eq!(pruned.to_json(), json!({"shared_memory": 0, "messages": 280, "deliveries": 0, "dead_letters": 0}));
+    assert_eq!(
+        pruned.to_json(),
+        json!({"shared_memory": 0, "messages": 280, "deliveries": 0, "dead_letters": 0})
+    );
     assert_eq!(messaging.messages().list("t").await.unwrap().items.len(), 11);
     assert_eq!(messaging.dead_letters().list("t").await.unwrap().items, []);
     assert_eq!(deliveries.list_by_message("t", "1").await.unwrap(), []);

@@ -54,13 +54,13 @@ async fn three_kinds_of_files_leave_the_document_and_two_of_them_get_a_text(p: &
     })));
     let users = store.users();
     let text = "Zeile 1\nZeile 2: 漢字";
-    let sent =
-        json!({"id": 7, "pdf": STANDARD.encode(b"%PDF-1.7"), "png": STANDARD.encode(binary()), "note": STANDARD.encode(text), "x": "y"});
+    let sent = json!({"id": 7, "pdf": STANDARD.encode(b"%PDF-1.7"), "png": STANDARD.encode(binary()), "note": STANDARD.encode(text), "x": "y"});
     let id = users.create(sent).await.unwrap().id;
     assert_eq!(stored(&store, &users).await.len(), 5, "item.json, three blobs, one text");
     let document = document(&users, &id).await;
     let objects = store.bucket();
-    let (pdf, png, note) = (reference(&document, "pdf"), reference(&document, "png"), reference(&document, "note"));
+    let (pdf, png, note) =
+        (reference(&document, "pdf"), reference(&document, "png"), reference(&document, "note"));
     assert_eq!(bytes_at(&objects, &pdf["blobKey"]).await, b"%PDF-1.7");
     assert_eq!(bytes_at(&objects, &png["blobKey"]).await, binary());
     assert_eq!(bytes_at(&objects, &note["blobKey"]).await, text.as_bytes());
@@ -73,19 +73,30 @@ async fn three_kinds_of_files_leave_the_document_and_two_of_them_get_a_text(p: &
 
 /// T-12, T-15: also where an earlier property of the same write was fine.
 async fn what_is_no_base64_fails_the_whole_write(p: &Pairing) {
-    let store = p.open_with(&maps(&json!({"a": {"contentType": "text/plain"}, "b": {"contentType": "text/plain"}})));
+    let store =
+        p.open_with(&maps(&json!({"a": {"contentType": "text/plain"}, "b": {"contentType": "text/plain"}})));
     let users = store.users();
     let good = STANDARD.encode("good");
-    for wrong in
-        [json!("plain text"), json!("aGk"), json!("aG*="), json!("aGl="), json!("_-8="), json!(5), json!(["aGk="]), json!({"x": 1})]
-    {
+    for wrong in [
+        json!("plain text"),
+        json!("aGk"),
+        json!("aG*="),
+        json!("aGl="),
+        json!("_-8="),
+        json!(5),
+        json!(["aGk="]),
+        json!({"x": 1}),
+    ] {
         let error = users.create(json!({"a": good, "b": wrong})).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Externalization, "{wrong}");
         assert!(error.message().contains("Property 'b' is not valid base64"), "{error}");
     }
     assert_eq!(users.list().include_deleted().await.unwrap().items, []);
     let id = users.create(json!({"a": good, "b": ""})).await.unwrap().id;
-    assert_eq!(refused(users.update(&id, json!({"a": STANDARD.encode("better"), "b": "?"})).await), ErrorKind::Externalization);
+    assert_eq!(
+        refused(users.update(&id, json!({"a": STANDARD.encode("better"), "b": "?"})).await),
+        ErrorKind::Externalization
+    );
     assert_eq!(users.history(&id).await.unwrap().len(), 1);
     assert!(stored(&store, &users).await.iter().all(|key| key.starts_with(&format!("users/{id}/v0/"))));
     users.update(&id, json!({"a": null})).await.expect("null is no file");
@@ -95,7 +106,9 @@ async fn what_is_no_base64_fails_the_whole_write(p: &Pairing) {
 
 /// N-23, G-48.
 async fn a_file_stays_where_it_is_while_another_one_comes(p: &Pairing) {
-    let store = p.open_with(&maps(&json!({"file": {"contentType": "text/plain"}, "file2": {"contentType": "text/plain"}})));
+    let store = p.open_with(&maps(
+        &json!({"file": {"contentType": "text/plain"}, "file2": {"contentType": "text/plain"}}),
+    ));
     let users = store.users();
     let id = users.create(json!({"file": STANDARD.encode("one")})).await.unwrap().id;
     let before = document(&users, &id).await;
@@ -113,11 +126,16 @@ async fn a_file_stays_where_it_is_while_another_one_comes(p: &Pairing) {
 
 /// N-10, G-16.
 async fn a_file_is_never_copied_into_the_index(p: &Pairing) {
-    let store = p.open_with(&json!({"collectionMaps": {"users": {"base64Props": {"file": {"contentType": "image/png"}}}}}));
+    let store = p.open_with(
+        &json!({"collectionMaps": {"users": {"base64Props": {"file": {"contentType": "image/png"}}}}}),
+    );
     let users = store.users();
     let id = users.create(json!({"file": STANDARD.encode(binary()), "n": 1})).await.unwrap().id;
     users.enrich(&id, json!({"m": 2})).await.unwrap();
-    assert_eq!(store.head(&users, &id).await.get_document("metaIndexed").unwrap(), &bson::doc! { "n": 1, "m": 2 });
+    assert_eq!(
+        store.head(&users, &id).await.get_document("metaIndexed").unwrap(),
+        &bson::doc! { "n": 1, "m": 2 }
+    );
     for row in store.stored(&users, "ver").await {
         assert!(!row.get_document("metaIndexed").unwrap().contains_key("file"), "{row}");
     }
@@ -125,9 +143,15 @@ async fn a_file_is_never_copied_into_the_index(p: &Pairing) {
 
 /// N-26, G-57.
 async fn properties_that_differ_in_case_are_two_files(p: &Pairing) {
-    let store = p.open_with(&maps(&json!({"fileA": {"contentType": "image/png"}, "filea": {"contentType": "image/png"}})));
+    let store = p.open_with(&maps(
+        &json!({"fileA": {"contentType": "image/png"}, "filea": {"contentType": "image/png"}}),
+    ));
     let users = store.users();
-    let id = users.create(json!({"fileA": STANDARD.encode("upper"), "filea": STANDARD.encode("lower")})).await.unwrap().id;
+    let id = users
+        .create(json!({"fileA": STANDARD.encode("upper"), "filea": STANDARD.encode("lower")}))
+        .await
+        .unwrap()
+        .id;
     let keys = stored(&store, &users).await;
     assert_eq!(keys.len(), 3, "{keys:?}");
     let document = document(&users, &id).await;
@@ -167,7 +191,12 @@ async fn a_forged_reference_gets_no_url(p: &Pairing) {
 async fn a_url_gives_the_file_to_anybody_where_the_storage_signs(p: &Pairing) {
     let store = p.open_with(&maps(&json!({"file": {"contentType": "text/plain"}})));
     let users = store.users();
-    let id = users.create(json!({"file": STANDARD.encode("for everybody"), "n": 1})).ack_stored().await.unwrap().id;
+    let id = users
+        .create(json!({"file": STANDARD.encode("for everybody"), "n": 1}))
+        .ack_stored()
+        .await
+        .unwrap()
+        .id;
     let signed = users.get(&id).presign(Duration::from_secs(60)).await;
     if !p.kind.presigns() {
         return assert_eq!(refused(signed), ErrorKind::PresignUnsupported);
@@ -203,7 +232,10 @@ async fn fetch(url: &str) -> String {
     let rest = url.strip_prefix("http://").expect("the servers of the tests speak plain HTTP");
     let (host, path) = rest.split_once('/').unwrap();
     let mut stream = TcpStream::connect(host).await.unwrap();
-    stream.write_all(format!("GET /{path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n").as_bytes()).await.unwrap();
+    stream
+        .write_all(format!("GET /{path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n").as_bytes())
+        .await
+        .unwrap();
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).await.unwrap();
     let answer = String::from_utf8(answer).unwrap();
@@ -218,8 +250,7 @@ async fn tenants_on_one_endpoint_sign_with_their_own_keys() {
     let endpoint = format!("http://{}", listener.local_addr().unwrap());
     let seen: Arc<Mutex<Vec<String>>> = Arc::default();
     let server = tokio::spawn(answer_everything(listener, Arc::clone(&seen)));
-    let tenant =
-        |name: &str| json!({"tenantId": name, "dbConnRef": "main", "dbName": name, "spaceConnRef": name, "bucket": format!("of-{name}")});
+    let tenant = |name: &str| json!({"tenantId": name, "dbConnRef": "main", "dbName": name, "spaceConnRef": name, "bucket": format!("of-{name}")});
     let space = |key: &str| json!({"provider": "s3", "endpoint": endpoint, "accessKey": key, "secretKey": format!("secret of {key}")});
     let config = json!({
         "dbConnections": {"main": {"mongoUri": "embedded::memory:"}},
@@ -251,7 +282,10 @@ async fn answer_everything(listener: TcpListener, seen: Arc<Mutex<Vec<String>>>)
             let mut buffer = Vec::new();
             while let Some(request) = next_request(&mut stream, &mut buffer).await {
                 seen.lock().unwrap().push(request);
-                stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nETag: \"1\"\r\n\r\n").await.unwrap();
+                stream
+                    .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nETag: \"1\"\r\n\r\n")
+                    .await
+                    .unwrap();
             }
         });
     }
@@ -261,8 +295,9 @@ async fn next_request(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Option<St
     loop {
         if let Some(end) = buffer.windows(4).position(|window| window == b"\r\n\r\n") {
             let head = String::from_utf8(buffer[..end].to_vec()).unwrap();
-            let length =
-                head.lines().find_map(|line| line.to_ascii_lowercase().strip_prefix("content-length:")?.trim().parse::<usize>().ok());
+            let length = head.lines().find_map(|line| {
+                line.to_ascii_lowercase().strip_prefix("content-length:")?.trim().parse::<usize>().ok()
+            });
             let whole = end + 4 + length.unwrap_or(0);
             if buffer.len() >= whole {
                 buffer.drain(..whole);

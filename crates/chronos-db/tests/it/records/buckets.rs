@@ -8,7 +8,9 @@ use bytes::Bytes;
 use chronos_db::objects::{PutOptions, StoreObjects};
 use chronos_db::{Collection, ErrorKind, Json, json};
 use futures::TryStreamExt as _;
-use object_store::client::{ClientOptions, HttpConnector as _, HttpRequest, HttpRequestBody, ReqwestConnector};
+use object_store::client::{
+    ClientOptions, HttpConnector as _, HttpRequest, HttpRequestBody, ReqwestConnector,
+};
 use test_support::{Selective, servers};
 
 use super::pairing::{Kind, Pairing, Store, TIMEOUT, document, on_durable_pairings, refused};
@@ -79,16 +81,27 @@ impl Bucket<'_> {
         if self.pairing.kind == Kind::ReplicaSetS3 {
             let s3 = servers::s3();
             *request.uri_mut() = format!("{}/{}", servers::moto_endpoint(), self.name).parse().unwrap();
-            let credential = object_store::aws::AwsCredential { key_id: s3.access_key, secret_key: s3.secret_key, token: None };
-            object_store::aws::AwsAuthorizer::new(&credential, "s3", "us-east-1").try_authorize(&mut request, None).unwrap();
+            let credential = object_store::aws::AwsCredential {
+                key_id: s3.access_key,
+                secret_key: s3.secret_key,
+                token: None,
+            };
+            object_store::aws::AwsAuthorizer::new(&credential, "s3", "us-east-1")
+                .try_authorize(&mut request, None)
+                .unwrap();
         } else {
             let azure = servers::azure();
-            *request.uri_mut() = format!("{}/{}?restype=container", azure.endpoint, self.name).parse().unwrap();
-            let credential =
-                object_store::azure::AzureCredential::AccessKey(object_store::azure::AzureAccessKey::try_new(&azure.key).unwrap());
-            object_store::azure::AzureAuthorizer::new(&credential, &azure.account).try_authorize(&mut request).unwrap();
+            *request.uri_mut() =
+                format!("{}/{}?restype=container", azure.endpoint, self.name).parse().unwrap();
+            let credential = object_store::azure::AzureCredential::AccessKey(
+                object_store::azure::AzureAccessKey::try_new(&azure.key).unwrap(),
+            );
+            object_store::azure::AzureAuthorizer::new(&credential, &azure.account)
+                .try_authorize(&mut request)
+                .unwrap();
         }
-        let client = ReqwestConnector::default().connect(&ClientOptions::new().with_allow_http(true)).unwrap();
+        let client =
+            ReqwestConnector::default().connect(&ClientOptions::new().with_allow_http(true)).unwrap();
         let answer = client.execute(request).await.unwrap();
         assert!(answer.status().is_success(), "{}", answer.status());
     }
@@ -103,7 +116,9 @@ impl Bucket<'_> {
             Away::Objects(objects) => {
                 let bucket = self.connected();
                 for (key, bytes) in objects {
-                    chronos_db::objects::ObjectStorage::put(&bucket, &key, bytes, PutOptions::default()).await.unwrap();
+                    chronos_db::objects::ObjectStorage::put(&bucket, &key, bytes, PutOptions::default())
+                        .await
+                        .unwrap();
                 }
             }
         }
@@ -161,7 +176,12 @@ async fn what_is_not_stored_yet_has_no_url(p: &Pairing) {
         return plan.take_all();
     }
     let error = sign().await.unwrap_err();
-    assert!(error.kind() == ErrorKind::Storage && error.is_retryable() && error.to_string().contains("has no URL yet"), "{error}");
+    assert!(
+        error.kind() == ErrorKind::Storage
+            && error.is_retryable()
+            && error.to_string().contains("has no URL yet"),
+        "{error}"
+    );
     plan.take_all();
     while users.drain(TIMEOUT).await.unwrap() != 0 {}
     let url = sign().await.unwrap().unwrap().presigned[0].blob_url.clone();

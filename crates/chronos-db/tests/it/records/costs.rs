@@ -1,4 +1,5 @@
-//! What operations cost among few records and among a hundred times as many: calls, rows, bytes, and what the engines examine. Never a clock.
+//! What operations cost among few records and among a hundred times as many: calls, rows, bytes, and what the
+//! engines examine. Never a clock.
 
 mod pages;
 mod world;
@@ -49,12 +50,30 @@ async fn a_read_costs_the_same_among_many(p: &Pairing) {
         let (cv, at) = (w.items / 2 + 3, minute(w.items / 2 + 3));
         Costs::from([
             ("get".to_owned(), w.cost(async |_| assert!(c.get(&id).await.unwrap().is_some())).await),
-            ("get nothing".to_owned(), w.cost(async |n| assert!(c.get(&w.item(i64::from(-1 - n))).await.unwrap().is_none())).await),
-            ("get a version".to_owned(), w.cost(async |_| assert!(c.get(&id).version(0).await.unwrap().is_some())).await),
-            ("get as of a number".to_owned(), w.cost(async |_| assert!(c.get(&id).as_of_cv(cv).await.unwrap().is_some())).await),
-            ("get as of a time".to_owned(), w.cost(async |_| assert!(c.get(&id).as_of(at).await.unwrap().is_some())).await),
-            ("history".to_owned(), w.cost(async |_| assert_eq!(c.history(&id).await.unwrap().len(), 1)).await),
-            ("stable number".to_owned(), w.cost(async |_| assert_eq!(c.stable_cv().await.unwrap(), w.last_cv())).await),
+            (
+                "get nothing".to_owned(),
+                w.cost(async |n| assert!(c.get(&w.item(i64::from(-1 - n))).await.unwrap().is_none())).await,
+            ),
+            (
+                "get a version".to_owned(),
+                w.cost(async |_| assert!(c.get(&id).version(0).await.unwrap().is_some())).await,
+            ),
+            (
+                "get as of a number".to_owned(),
+                w.cost(async |_| assert!(c.get(&id).as_of_cv(cv).await.unwrap().is_some())).await,
+            ),
+            (
+                "get as of a time".to_owned(),
+                w.cost(async |_| assert!(c.get(&id).as_of(at).await.unwrap().is_some())).await,
+            ),
+            (
+                "history".to_owned(),
+                w.cost(async |_| assert_eq!(c.history(&id).await.unwrap().len(), 1)).await,
+            ),
+            (
+                "stable number".to_owned(),
+                w.cost(async |_| assert_eq!(c.stable_cv().await.unwrap(), w.last_cv())).await,
+            ),
         ])
     };
     assert_same(&reads(&few).await, &reads(&many).await);
@@ -67,18 +86,30 @@ async fn a_read_of_the_past_costs_the_same_however_many_versions_an_item_has(p: 
         for part in [1, 5, 9] {
             let (ov, id) = (w.versions * part / 10, w.deep());
             let (cv, at) = (w.items + ov, minute(w.items + ov));
-            let found = async |view: chronos_db::Result<Option<chronos_db::View>>| assert_eq!(view.unwrap().unwrap().ov, ov);
+            let found = async |view: chronos_db::Result<Option<chronos_db::View>>| {
+                assert_eq!(view.unwrap().unwrap().ov, ov)
+            };
             let c = &w.collection;
             costs.extend([
-                (format!("version {part}/10"), w.cost(async |_| found(c.get(&id).version(ov).await).await).await),
-                (format!("as of time {part}/10"), w.cost(async |_| found(c.get(&id).as_of(at).await).await).await),
-                (format!("as of number {part}/10"), w.cost(async |_| found(c.get(&id).as_of_cv(cv).await).await).await),
+                (
+                    format!("version {part}/10"),
+                    w.cost(async |_| found(c.get(&id).version(ov).await).await).await,
+                ),
+                (
+                    format!("as of time {part}/10"),
+                    w.cost(async |_| found(c.get(&id).as_of(at).await).await).await,
+                ),
+                (
+                    format!("as of number {part}/10"),
+                    w.cost(async |_| found(c.get(&id).as_of_cv(cv).await).await).await,
+                ),
             ]);
         }
         for (what, newest) in [("newest", true), ("oldest", false)] {
             let page = async |_| {
                 let history = w.collection.history(&w.deep());
-                let mut versions = if newest { history.newest_first() } else { history }.stream().await.unwrap();
+                let mut versions =
+                    if newest { history.newest_first() } else { history }.stream().await.unwrap();
                 for n in 0..20 {
                     let expected = if newest { w.versions - 1 - n } else { n };
                     assert_eq!(versions.try_next().await.unwrap().unwrap().ov, expected);
@@ -99,17 +130,34 @@ async fn a_write_costs_the_same_among_many(p: &Pairing) {
         let new = |n: i32| json!({ "n": -1 - n, "name": format!("new {n}"), "email": format!("new{n}@x") });
         let mut costs = Costs::from([
             ("create".to_owned(), w.write(async |n| assert!(c.create(new(n)).await.unwrap().changed)).await),
-            ("update".to_owned(), w.write(async |n| assert!(c.update(&id(n), json!({ "n": -10 - n })).await.unwrap().changed)).await),
-            ("enrich".to_owned(), w.write(async |n| assert!(c.enrich(&id(n), json!({ "tags": [n] })).await.unwrap().changed)).await),
+            (
+                "update".to_owned(),
+                w.write(async |n| assert!(c.update(&id(n), json!({ "n": -10 - n })).await.unwrap().changed))
+                    .await,
+            ),
+            (
+                "enrich".to_owned(),
+                w.write(async |n| assert!(c.enrich(&id(n), json!({ "tags": [n] })).await.unwrap().changed))
+                    .await,
+            ),
             ("delete".to_owned(), w.write(async |n| assert!(c.delete(&id(n)).await.unwrap().changed)).await),
-            ("restore".to_owned(), w.write(async |n| assert!(c.restore(&id(n)).to_version(0).await.unwrap().changed)).await),
-            ("lock".to_owned(), w.write(async |n| c.lock(&id(n)).await.unwrap().release().await.unwrap()).await),
+            (
+                "restore".to_owned(),
+                w.write(async |n| assert!(c.restore(&id(n)).to_version(0).await.unwrap().changed)).await,
+            ),
+            (
+                "lock".to_owned(),
+                w.write(async |n| c.lock(&id(n)).await.unwrap().release().await.unwrap()).await,
+            ),
         ]);
         // The first one of a key makes its index.
-        for (what, email) in [("smart insert of what is new", None), ("smart insert of what is there", Some("new0@x"))] {
+        for (what, email) in
+            [("smart insert of what is new", None), ("smart insert of what is there", Some("new0@x"))]
+        {
             let insert = async |n: i32| {
                 let email = email.map_or_else(|| format!("smart{n}@x"), str::to_owned);
-                let written = c.smart_insert(json!({ "email": email, "n": 1, "more": n }), &["email"]).await.unwrap();
+                let written =
+                    c.smart_insert(json!({ "email": email, "n": 1, "more": n }), &["email"]).await.unwrap();
                 assert_eq!(written.created, what.ends_with("new"), "{what}");
             };
             costs.insert(what.to_owned(), w.write(insert).await);
@@ -127,11 +175,14 @@ async fn an_import_costs_each_line_the_same_among_many(p: &Pairing) {
             let operations = (0..LINES).map(|line| {
                 let n = 1_000_000 + i64::from(turn) * LINES + line;
                 // Lines of what is new, and of what was imported by the turn before.
-                let (op, key) = if line % 2 == 0 || turn == 0 { ("create", n) } else { ("update", n - LINES - 1) };
+                let (op, key) =
+                    if line % 2 == 0 || turn == 0 { ("create", n) } else { ("update", n - LINES - 1) };
                 let data = json!({ "n": key, "name": format!("imported {n}"), "email": format!("{n}@x") });
-                ImportOp::parse(&json!({ "op": op, "key": key, "at": minute(n).to_string(), "data": data })).unwrap()
+                ImportOp::parse(&json!({ "op": op, "key": key, "at": minute(n).to_string(), "data": data }))
+                    .unwrap()
             });
-            let done = w.collection.import("n").await.unwrap().apply(operations.collect(), true).await.unwrap();
+            let done =
+                w.collection.import("n").await.unwrap().apply(operations.collect(), true).await.unwrap();
             assert!(done.iter().all(Result::is_ok), "{done:?}");
         };
         Costs::from([("thirty lines".to_owned(), w.write(import).await)])
@@ -143,12 +194,16 @@ async fn storing_payloads_costs_the_same_among_many(p: &Pairing) {
     let (few, many) = World::both(p).await;
     let rounds = async |w: &World| {
         let creates = async |turn: i32| {
-            let new = (0..20).map(|n| w.collection.create(json!({ "n": -100 * turn - n, "name": "x" })).into_future());
+            let new = (0..20)
+                .map(|n| w.collection.create(json!({ "n": -100 * turn - n, "name": "x" })).into_future());
             futures::future::try_join_all(new).await.unwrap();
         };
         Costs::from([
             ("twenty payloads".to_owned(), w.write(creates).await),
-            ("nothing".to_owned(), w.cost(async |_| assert_eq!(w.collection.drain(TIMEOUT).await.unwrap(), 0)).await),
+            (
+                "nothing".to_owned(),
+                w.cost(async |_| assert_eq!(w.collection.drain(TIMEOUT).await.unwrap(), 0)).await,
+            ),
         ])
     };
     assert_same(&rounds(&few).await, &rounds(&many).await);
@@ -158,7 +213,8 @@ async fn storing_payloads_costs_the_same_among_many(p: &Pairing) {
 async fn a_verification_costs_each_item_the_same_among_many(p: &Pairing) {
     let few = World::new(p, "few", 20, 20).await;
     let many = World::new(p, "many", 2_000, 20).await;
-    let verify = async |w: &World| w.cost(async |_| assert!(w.collection.verify().await.unwrap().items >= 20)).await;
+    let verify =
+        async |w: &World| w.cost(async |_| assert!(w.collection.verify().await.unwrap().items >= 20)).await;
     let (few, many) = (verify(&few).await, verify(&many).await);
     assert!(many.is_about(&few.times(100)), "{few:?} of few, {many:?} of many");
 }

@@ -24,7 +24,10 @@ fn kinds(found: &Verification) -> Vec<(&'static str, Option<i64>)> {
 }
 
 /// An item of two versions whose first one's object is then changed by `damage`.
-async fn damaged(p: &Pairing, damage: impl AsyncFn(&Store, &str)) -> (Store, chronos_db::Collection, chronos_db::ItemId) {
+async fn damaged(
+    p: &Pairing,
+    damage: impl AsyncFn(&Store, &str),
+) -> (Store, chronos_db::Collection, chronos_db::ItemId) {
     let store = p.opening().without_cache().open();
     let users = store.users();
     let id = users.create(json!({"n": 0})).await.unwrap().id;
@@ -43,9 +46,17 @@ async fn a_truncated_item_is_an_error_and_verify_finds_it(p: &Pairing) {
     })
     .await;
     assert_eq!(refused(users.get(&id).version(0).await), ErrorKind::Storage);
-    assert_eq!(users.get(&id).await.unwrap().unwrap().document(), json!({"n": 1}), "other versions are as they were");
+    assert_eq!(
+        users.get(&id).await.unwrap().unwrap().document(),
+        json!({"n": 1}),
+        "other versions are as they were"
+    );
     assert_eq!(kinds(&users.verify().await.unwrap()), [("damaged-payload", Some(0))]);
-    assert_eq!(kinds(&users.verify().repair().await.unwrap()), [("damaged-payload", Some(0))], "no repair hides it");
+    assert_eq!(
+        kinds(&users.verify().repair().await.unwrap()),
+        [("damaged-payload", Some(0))],
+        "no repair hides it"
+    );
     store.is_damaged();
 }
 
@@ -61,7 +72,11 @@ async fn an_edited_item_is_an_error_and_verify_finds_it(p: &Pairing) {
     assert!(!error.is_retryable() && error.message().contains("SHA-256"), "{error}");
     assert_eq!(users.restore(&id).to_version(0).await.unwrap().ov, 2, "a restore copies nothing");
     assert_eq!(refused(users.get(&id).await), ErrorKind::Storage);
-    assert_eq!(refused(users.update(&id, json!({"m": 1})).await), ErrorKind::Storage, "nothing is built upon damage");
+    assert_eq!(
+        refused(users.update(&id, json!({"m": 1})).await),
+        ErrorKind::Storage,
+        "nothing is built upon damage"
+    );
     assert_eq!(refused(users.list().await), ErrorKind::Storage);
     assert_eq!(kinds(&users.verify().await.unwrap()), [("damaged-payload", Some(0))]);
     users.restore(&id).to_version(1).await.expect("what is whole can be restored");
@@ -77,7 +92,9 @@ async fn a_missing_item_is_an_error_and_verify_finds_it(p: &Pairing) {
 }
 
 async fn a_missing_file_is_found_by_verify(p: &Pairing) {
-    let store = p.open_with(&json!({"collectionMaps": {"users": {"base64Props": {"file": {"contentType": "text/plain"}}}}}));
+    let store = p.open_with(
+        &json!({"collectionMaps": {"users": {"base64Props": {"file": {"contentType": "text/plain"}}}}}),
+    );
     let users = store.users();
     let id = users.create(json!({"file": "aGVsbG8="})).ack_stored().await.unwrap().id;
     store.bucket().delete(&format!("users/{id}/v0/file/text.txt")).await.unwrap();
@@ -106,12 +123,19 @@ async fn a_lost_head_is_rolled_forward(p: &Pairing) {
     let mut wrong = kinds(&found);
     wrong.sort_unstable();
     assert_eq!(wrong, [("lagging-head", Some(1)), ("missing-head", Some(0))]);
-    assert_eq!(users.update(&lagging.id, json!({"m": 1})).await.unwrap().ov, 2, "the next writer rolls it forward");
+    assert_eq!(
+        users.update(&lagging.id, json!({"m": 1})).await.unwrap().ov,
+        2,
+        "the next writer rolls it forward"
+    );
     assert_eq!(users.get(&lagging.id).await.unwrap().unwrap().document(), json!({"n": 1, "m": 1}));
     let repaired = users.verify().repair().await.unwrap();
     assert!(repaired.is_clean() && repaired.repaired >= 1, "{:#}", repaired.to_json());
     let back = users.get(&lost.id).await.unwrap().unwrap();
-    assert_eq!((back.document(), &back.item["_system"]["insertedAt"]), (json!({"n": 0}), &json!(lost.at.to_string())));
+    assert_eq!(
+        (back.document(), &back.item["_system"]["insertedAt"]),
+        (json!({"n": 0}), &json!(lost.at.to_string()))
+    );
 }
 
 /// M15.

@@ -43,10 +43,17 @@ async fn an_indexed_number_has_to_fit_the_index(p: &Pairing) {
         assert!(error.message().contains("`id`") && error.message().contains(number), "{error}");
     }
     let unmapped = store.collection("unmapped");
-    assert_eq!(refused(unmapped.create(parse(r#"{"n":1e400}"#)).await), ErrorKind::Validation, "everything is indexed here");
+    assert_eq!(
+        refused(unmapped.create(parse(r#"{"n":1e400}"#)).await),
+        ErrorKind::Validation,
+        "everything is indexed here"
+    );
     for number in ["9223372036854775807", "-9223372036854775808", "1e300", "1.0"] {
         let id = users.create(parse(&format!(r#"{{"id":{number}}}"#))).await.unwrap().id;
-        assert_eq!(document(&users, &id).await.to_string(), parse(&format!(r#"{{"id":{number}}}"#)).to_string());
+        assert_eq!(
+            document(&users, &id).await.to_string(),
+            parse(&format!(r#"{{"id":{number}}}"#)).to_string()
+        );
         let found = users.list().filter(parse(&format!(r#"{{"id":{number}}}"#))).await.unwrap();
         assert_eq!(found.items.len(), 1, "{number}");
     }
@@ -78,7 +85,11 @@ async fn a_document_of_16_mib_comes_back_whole_and_a_larger_one_is_refused(p: &P
     let larger = json!({"id": 2, "text": "x".repeat(MAX_DOCUMENT_BYTES - frame + 1)});
     assert_eq!(refused(users.create(larger.clone()).await), ErrorKind::Validation);
     assert_eq!(refused(users.replace(&id, larger).await), ErrorKind::Validation);
-    assert_eq!(refused(users.update(&id, json!({"more": 1})).await), ErrorKind::Validation, "the merged document counts");
+    assert_eq!(
+        refused(users.update(&id, json!({"more": 1})).await),
+        ErrorKind::Validation,
+        "the merged document counts"
+    );
     assert_eq!(users.get(&id).await.unwrap().unwrap().ov, 0);
 }
 
@@ -101,7 +112,10 @@ async fn an_index_entry_is_bounded(p: &Pairing) {
     let id = others.create(json!({"small": 1, "large": "x".repeat(100_000)})).await.unwrap().id;
     let head = store.head(&others, &id).await;
     assert_eq!(head.get_document("metaIndexed").unwrap(), &bson::doc! { "small": 1 });
-    assert_eq!(refused(store.users().create(json!({"id": "x".repeat(100_000)})).await), ErrorKind::Validation);
+    assert_eq!(
+        refused(store.users().create(json!({"id": "x".repeat(100_000)})).await),
+        ErrorKind::Validation
+    );
 }
 
 async fn an_update_operator_is_refused_and_any_other_dollar_name_is_a_property(p: &Pairing) {
@@ -109,7 +123,10 @@ async fn an_update_operator_is_refused_and_any_other_dollar_name_is_a_property(p
     let id = users.create(json!({"a": 1, "$ref": "x"})).await.unwrap().id;
     for operator in ["$set", "$unset", "$inc", "$push"] {
         let fields = json!({ operator: {"a": 2} });
-        for error in [users.update(&id, fields.clone()).await.unwrap_err(), users.enrich(&id, fields).await.unwrap_err()] {
+        for error in [
+            users.update(&id, fields.clone()).await.unwrap_err(),
+            users.enrich(&id, fields).await.unwrap_err(),
+        ] {
             assert_eq!(error.kind(), ErrorKind::Validation);
             assert!(error.message().contains(operator), "{error}");
         }

@@ -13,7 +13,9 @@ use chronos_db::objects::PutOptions;
 use chronos_db::{Collection, Env, ErrorKind, ItemId, Json, Verification, json};
 use test_support::{CallKind, Failing, Fault, Holding, Layer, documents, objects};
 
-use super::pairing::{Pairing, Store, TIMEOUT, document, namespace, on_durable_pairings, on_every_pairing, refused};
+use super::pairing::{
+    Pairing, Store, TIMEOUT, document, namespace, on_durable_pairings, on_every_pairing, refused,
+};
 
 mod alone {
     super::on_every_pairing!(
@@ -69,7 +71,8 @@ async fn remove(store: &Store, users: &Collection, suffix: &str, id: Bson) {
     store.documents().apply(batch).await.unwrap();
 }
 
-/// Takes the mark to the newest number: what is missing below it is lost, and no number whose row is still to come.
+/// Takes the mark to the newest number: what is missing below it is lost, and no number whose row is still to
+/// come.
 async fn settle_mark(users: &Collection, id: &ItemId) {
     users.get(id).as_of_cv(i64::MAX).await.unwrap();
 }
@@ -80,7 +83,14 @@ async fn voids(store: &Store, users: &Collection) -> usize {
 
 /// An item of three versions, erased, with everything done that is to do about it.
 async fn erased(users: &Collection) -> ItemId {
-    let id = users.create(json!({"n": 0, "file": STANDARD.encode("a file")})).actor("ann").reason("why").request_id("r").await.unwrap().id;
+    let id = users
+        .create(json!({"n": 0, "file": STANDARD.encode("a file")}))
+        .actor("ann")
+        .reason("why")
+        .request_id("r")
+        .await
+        .unwrap()
+        .id;
     users.update(&id, json!({"n": 1})).await.unwrap();
     users.update(&id, json!({"n": 2})).await.unwrap();
     users.delete(&id).await.unwrap();
@@ -132,7 +142,11 @@ async fn no_byte_of_what_was_erased_is_left_anywhere(p: &Pairing) {
         users.create(json!({ "n": n })).await.unwrap();
     }
     let small = users.create(json!({"n": 1, "mark": MARK})).actor(MARK).await.unwrap().id;
-    let file = users.create(json!({"n": 2, "file": STANDARD.encode(MARK), "text": MARK.repeat(20)})).await.unwrap().id;
+    let file = users
+        .create(json!({"n": 2, "file": STANDARD.encode(MARK), "text": MARK.repeat(20)}))
+        .await
+        .unwrap()
+        .id;
     let large = users.create(json!({"n": 3, "text": MARK.repeat(1000)})).await.unwrap().id;
     let keyed = users.smart_insert(json!({"mark": format!("{MARK}-key")}), &["mark"]).await.unwrap().id;
     users.update(&small, json!({ "more": MARK.repeat(10) })).await.unwrap();
@@ -146,7 +160,10 @@ async fn no_byte_of_what_was_erased_is_left_anywhere(p: &Pairing) {
 
     for suffix in ["head", "ver", "gc", "claims", "counter", "locks"] {
         for stored in store.stored(&users, suffix).await {
-            assert!(!bson::serialize_to_vec(&stored).unwrap().windows(MARK.len()).any(|w| w == MARK.as_bytes()), "{suffix}: {stored}");
+            assert!(
+                !bson::serialize_to_vec(&stored).unwrap().windows(MARK.len()).any(|w| w == MARK.as_bytes()),
+                "{suffix}: {stored}"
+            );
         }
     }
     let kept = store.keys(&users).await;
@@ -156,7 +173,8 @@ async fn no_byte_of_what_was_erased_is_left_anywhere(p: &Pairing) {
     assert_eq!(users.list().await.unwrap().items.len(), 5);
 }
 
-/// As if a process had put an object whose put was under way when it died: the note has it looked for a day later.
+/// As if a process had put an object whose put was under way when it died: the note has it looked for a day
+/// later.
 async fn what_a_process_left_behind_when_it_died_is_looked_for_again(p: &Pairing) {
     let store = p.open_with(&erasing());
     let users = store.users();
@@ -170,7 +188,8 @@ async fn what_a_process_left_behind_when_it_died_is_looked_for_again(p: &Pairing
     let mut notes = store.stored(&users, "gc").await;
     assert_eq!(notes.len(), 1);
     let mut note = notes.remove(0);
-    let day = note.get_datetime("eraseAgainAt").unwrap().timestamp_millis() - note.get_datetime("notedAt").unwrap().timestamp_millis();
+    let day = note.get_datetime("eraseAgainAt").unwrap().timestamp_millis()
+        - note.get_datetime("notedAt").unwrap().timestamp_millis();
     assert_eq!(day, 24 * 3_600_000);
     note.insert("eraseAgainAt", bson::DateTime::from_millis(0));
     store.put(&users, "gc", note).await;
@@ -185,7 +204,8 @@ async fn what_a_process_left_behind_when_it_died_is_looked_for_again(p: &Pairing
     assert_eq!(kinds(&users.verify().await.unwrap()), Vec::<&str>::new());
 }
 
-/// What earlier versions of the library left: an erasure that took the rows along, and a writer that found a number free.
+/// What earlier versions of the library left: an erasure that took the rows along, and a writer that found a
+/// number free.
 async fn an_item_that_an_older_version_let_come_back_is_found_and_erased(p: &Pairing) {
     let store = p.open_with(&erasing());
     let users = store.users();
@@ -193,7 +213,8 @@ async fn an_item_that_an_older_version_let_come_back_is_found_and_erased(p: &Pai
     let item = id.to_string().parse::<bson::oid::ObjectId>().unwrap();
     let other = users.create(json!({"n": 9})).ack_stored().await.unwrap().id;
     settle_mark(&users, &other).await;
-    let (mut row, mut head) = (rows_of(&store, &users, &other).await.remove(0), store.head(&users, &other).await);
+    let (mut row, mut head) =
+        (rows_of(&store, &users, &other).await.remove(0), store.head(&users, &other).await);
     for erased in &rows_of(&store, &users, &id).await[..3] {
         remove(&store, &users, "ver", erased.get("_id").unwrap().clone()).await;
     }
@@ -256,9 +277,17 @@ async fn a_note_that_says_nothing_is_passed_over_and_told(p: &Pairing) {
     let users = store.users();
     users.create(json!({"n": 0})).ack_stored().await.unwrap();
     for n in 0..3 {
-        store.put(&users, "gc", doc! { "_id": format!("nothing {n}"), "notedAt": bson::DateTime::from_millis(0) }).await;
+        store
+            .put(
+                &users,
+                "gc",
+                doc! { "_id": format!("nothing {n}"), "notedAt": bson::DateTime::from_millis(0) },
+            )
+            .await;
     }
-    store.put(&users, "gc", doc! { "_id": "erased/nothing", "eraseAgainAt": bson::DateTime::from_millis(0) }).await;
+    store
+        .put(&users, "gc", doc! { "_id": "erased/nothing", "eraseAgainAt": bson::DateTime::from_millis(0) })
+        .await;
     fail.arm("large.after_put", FailAction::Error(ErrorKind::Storage), 0, 1);
     assert_eq!(refused(users.create(json!({"text": "x".repeat(2000)})).await), ErrorKind::Storage);
     let collected = users.collect_orphans(Duration::ZERO).await.unwrap();
@@ -275,10 +304,18 @@ async fn a_missing_head_is_found_by_the_next_who_misses_it(p: &Pairing) {
     type Look = for<'u> fn(&'u Collection, ItemId) -> futures::future::BoxFuture<'u, ()>;
     let looks: [(&str, Look); 6] = [
         ("get", |users, id| Box::pin(async move { assert_eq!(document(users, &id).await["n"], json!(1)) })),
-        ("get a version", |users, id| Box::pin(async move { assert!(users.get(&id).version(1).await.unwrap().is_some()) })),
-        ("history", |users, id| Box::pin(async move { assert_eq!(users.history(&id).await.unwrap().len(), 2) })),
-        ("update", |users, id| Box::pin(async move { assert_eq!(users.update(&id, json!({"n": 2})).await.unwrap().ov, 2) })),
-        ("restore", |users, id| Box::pin(async move { assert_eq!(users.restore(&id).to_version(0).await.unwrap().ov, 2) })),
+        ("get a version", |users, id| {
+            Box::pin(async move { assert!(users.get(&id).version(1).await.unwrap().is_some()) })
+        }),
+        ("history", |users, id| {
+            Box::pin(async move { assert_eq!(users.history(&id).await.unwrap().len(), 2) })
+        }),
+        ("update", |users, id| {
+            Box::pin(async move { assert_eq!(users.update(&id, json!({"n": 2})).await.unwrap().ov, 2) })
+        }),
+        ("restore", |users, id| {
+            Box::pin(async move { assert_eq!(users.restore(&id).to_version(0).await.unwrap().ov, 2) })
+        }),
         ("delete", |users, id| Box::pin(async move { assert_eq!(users.delete(&id).await.unwrap().ov, 2) })),
     ];
     for (what, look) in looks {
@@ -297,7 +334,8 @@ fn armable() -> (Env, FailPoints) {
     (Env { fail: fail.clone(), ..Env::default() }, fail)
 }
 
-/// Two processes: one makes its change ready, the other writes and erases the item, then the first one commits.
+/// Two processes: one makes its change ready, the other writes and erases the item, then the first one
+/// commits.
 async fn a_writer_that_had_not_seen_the_erasure_comes_too_late(p: &Pairing) {
     let holding = Holding::<documents::Call>::new();
     let (late, other) = (p.opening().with(&erasing()).documents(&holding).open(), p.open_with(&erasing()));
@@ -335,7 +373,10 @@ async fn a_writer_that_had_not_seen_the_erasure_comes_too_late(p: &Pairing) {
         let mut expected = vec!["ERASED"; before + 2];
         expected.push("ERASE");
         assert_eq!(ops(&other, &users, &id).await, expected);
-        assert!(voids(&other, &users).await <= voids_before + 1, "one number was given out for nothing, not a hundred");
+        assert!(
+            voids(&other, &users).await <= voids_before + 1,
+            "one number was given out for nothing, not a hundred"
+        );
     }
     assert_eq!(kinds(&users.verify().await.unwrap()), Vec::<&str>::new());
     assert_eq!(other.keys(&users).await, Vec::<String>::new());
@@ -428,7 +469,8 @@ async fn an_upload_whose_commit_comes_after_its_collection_is_stored_anew(p: &Pa
     assert_eq!(other.keys(&users).await.len(), 4);
 }
 
-/// The collector stands still after it has condemned; whatever it finds then is a version, or never becomes one.
+/// The collector stands still after it has condemned; whatever it finds then is a version, or never becomes
+/// one.
 async fn an_upload_that_is_committed_meanwhile_is_not_collected(p: &Pairing) {
     let holding = Holding::<documents::Call>::new();
     let (slow, other) = (p.opening().with(&erasing()).documents(&holding).open(), p.open_with(&erasing()));
@@ -462,7 +504,8 @@ async fn an_upload_that_the_erasure_overtakes_leaves_nothing(p: &Pairing) {
     let (slow, users) = (late.users(), other.users());
     let id = slow.create(json!({"n": 0})).ack_stored().await.unwrap().id;
     holding.hold(documents::Call::SequenceThen, 0);
-    let change = slow.update(&id, json!({"text": "x".repeat(3000), "file": STANDARD.encode("a file")})).into_future();
+    let change =
+        slow.update(&id, json!({"text": "x".repeat(3000), "file": STANDARD.encode("a file")})).into_future();
     let erasure = async {
         holding.reached(documents::Call::SequenceThen).await;
         users.delete(&id).await.unwrap();
@@ -472,5 +515,8 @@ async fn an_upload_that_the_erasure_overtakes_leaves_nothing(p: &Pairing) {
     let (changed, ()) = futures::future::join(change, erasure).await;
     assert_eq!(refused(changed), ErrorKind::NotFound);
     assert_eq!(other.keys(&users).await, Vec::<String>::new());
-    assert!(other.stored(&users, "gc").await.iter().all(|note| note.contains_key("eraseAgainAt")), "only the note of the erasure is left");
+    assert!(
+        other.stored(&users, "gc").await.iter().all(|note| note.contains_key("eraseAgainAt")),
+        "only the note of the erasure is left"
+    );
 }

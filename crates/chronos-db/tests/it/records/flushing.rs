@@ -116,7 +116,8 @@ async fn an_erasure_waits_for_no_object_that_cannot_be_stored(p: &Pairing) {
     storage.take_all();
 }
 
-/// While the storage is down new versions are no reason to try it; the pauses between tries grow, and one success ends them.
+/// While the storage is down new versions are no reason to try it; the pauses between tries grow, and one
+/// success ends them.
 async fn an_outage_is_noticed_by_some_versions_and_not_tried_by_all(p: &Pairing) {
     let (clock, storage) = (Arc::new(MockClock::default()), Selective::new());
     let env = Env { clock: clock.clone(), ..Env::default() };
@@ -156,7 +157,9 @@ async fn an_outage_is_noticed_by_some_versions_and_not_tried_by_all(p: &Pairing)
 
 async fn row_of(store: &Store, users: &Collection, id: &ItemId) -> Document {
     let rows = store.stored(users, "ver").await;
-    rows.into_iter().find(|row| row.get_object_id("itemId").is_ok_and(|item| item.to_hex() == id.to_string())).unwrap()
+    rows.into_iter()
+        .find(|row| row.get_object_id("itemId").is_ok_and(|item| item.to_hex() == id.to_string()))
+        .unwrap()
 }
 
 async fn put_row(store: &Store, users: &Collection, row: Document) {
@@ -178,7 +181,11 @@ async fn who_waits_for_an_object_hears_that_another_process_stored_it(p: &Pairin
     // As another process leaves the row when it has put the object.
     let mut row = store.stored(&users, "ver").await.remove(0);
     let bytes = row.get_binary_generic("inline").unwrap().clone();
-    store.bucket().put(row.get_str("jsonKey").unwrap(), bytes.into(), chronos_db::objects::PutOptions::default()).await.unwrap();
+    store
+        .bucket()
+        .put(row.get_str("jsonKey").unwrap(), bytes.into(), chronos_db::objects::PutOptions::default())
+        .await
+        .unwrap();
     for field in ["inline", "unflushedSince"] {
         row.remove(field);
     }
@@ -246,7 +253,10 @@ async fn a_shutdown_ends_within_its_limit_and_says_what_it_left(p: &Pairing) {
     let began = std::time::Instant::now();
     let left = store.chronos.shutdown_within(Duration::from_millis(200)).await.unwrap();
     assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
-    assert_eq!(left.iter().map(|left| (left.collection.as_str(), left.versions)).collect::<Vec<_>>(), [("users", 5)]);
+    assert_eq!(
+        left.iter().map(|left| (left.collection.as_str(), left.versions)).collect::<Vec<_>>(),
+        [("users", 5)]
+    );
     store.is_damaged();
 }
 

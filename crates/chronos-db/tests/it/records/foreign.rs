@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use bson::{Document, doc};
 use chronos_db::documents::{Batch, Guard, Write};
-use chronos_db::{Collected, Collection, ErrorKind, ImportOp, ItemId, ItemLock, Json, Route, Timestamp, json};
+use chronos_db::{
+    Collected, Collection, ErrorKind, ImportOp, ItemId, ItemLock, Json, Route, Timestamp, json,
+};
 use futures::TryStreamExt as _;
 use test_support::{Failing, Fault, objects};
 
@@ -65,7 +67,11 @@ fn every_operation_of_a_collection_is_tried() {
         rest.split(['(', '<']).next()
     });
     let tried: BTreeSet<&str> = OPERATIONS.iter().map(|(name, _)| *name).collect();
-    assert_eq!(public.collect::<BTreeSet<&str>>(), tried, "add the new operation to `operations!` and try it in `attack`");
+    assert_eq!(
+        public.collect::<BTreeSet<&str>>(),
+        tried,
+        "add the new operation to `operations!` and try it in `attack`"
+    );
 }
 
 /// Two tenants in one database, in each way there is to configure that.
@@ -85,10 +91,14 @@ fn ways(p: &Pairing, more: &Json) -> Vec<(&'static str, Store, Collection, Colle
     let logs = p.open_with(more);
     add("logs", logs, &|tenant| Route::logs().tenant(tenant).collection("audit"));
     let entries = p.open_with(&with(json!({ "databases": p.one_database() })));
-    add("two entries with one database", entries, &|tenant| Route::runtime().tenant(tenant).collection("users"));
+    add("two entries with one database", entries, &|tenant| {
+        Route::runtime().tenant(tenant).collection("users")
+    });
     let older = p.opening().configured(&p.version_1(more)).open();
     let database = p.common_database();
-    add("version 1", older, &|tenant| Route::default().database(&database).tenant(tenant).collection("people"));
+    add("version 1", older, &|tenant| {
+        Route::default().database(&database).tenant(tenant).collection("people")
+    });
     ways
 }
 
@@ -109,11 +119,14 @@ async fn stored(store: &Store, collection: &Collection, tenant: &str) -> Vec<Doc
     all
 }
 
-/// Carries out one operation as `globex` on an item of `acme`; everything it may find out or change is asserted here or by the caller.
+/// Carries out one operation as `globex` on an item of `acme`; everything it may find out or change is
+/// asserted here or by the caller.
 async fn attack(operation: Operation, globex: &Collection, id: &ItemId, lock: Option<&ItemLock>, own: usize) {
     let gone = ErrorKind::NotFound;
     match operation {
-        Operation::name | Operation::database => assert!(!globex.name().is_empty() && !globex.database().is_empty()),
+        Operation::name | Operation::database => {
+            assert!(!globex.name().is_empty() && !globex.database().is_empty())
+        }
         Operation::exists => assert_eq!(globex.exists().await.unwrap(), own > 0),
         Operation::typed => {
             let typed = globex.typed::<serde_json::Value>();
@@ -124,7 +137,10 @@ async fn attack(operation: Operation, globex: &Collection, id: &ItemId, lock: Op
             assert_eq!(refused(typed.delete(id).await), gone);
         }
         Operation::create => {
-            let made = globex.create(json!({"mail": "a@acme", "_id": id.to_string(), "tenantId": "acme"})).await.unwrap();
+            let made = globex
+                .create(json!({"mail": "a@acme", "_id": id.to_string(), "tenantId": "acme"}))
+                .await
+                .unwrap();
             assert!(made.id != *id && made.ov == 0);
             globex.delete(&made.id).await.unwrap();
         }
@@ -163,26 +179,39 @@ async fn attack(operation: Operation, globex: &Collection, id: &ItemId, lock: Op
                 globex.list().as_of_cv(stable),
                 globex.list().as_of(Timestamp::from_millis(4_000_000_000_000)),
                 globex.list().filter(json!({"mail": "a@acme"})),
-                globex.list().filter(json!({"$or": [{"mail": "a@acme"}, {"mail": "b@acme"}, {"_id": id.to_string()}]})),
+                globex.list().filter(
+                    json!({"$or": [{"mail": "a@acme"}, {"mail": "b@acme"}, {"_id": id.to_string()}]}),
+                ),
                 globex.list().filter(json!({"mail": {"$ne": "none"}})).as_of_cv(stable),
                 globex.list().filter(json!({"_id": id.to_string()})).as_of_cv(stable),
             ];
             for list in lists {
                 let shown = list.clone().include_deleted().await.unwrap().items;
-                let streamed: Vec<_> = list.include_deleted().stream().await.unwrap().try_collect().await.unwrap();
-                assert!(shown.iter().chain(&streamed).all(|view| view.id != *id && view.item["owner"] != json!("acme")));
+                let streamed: Vec<_> =
+                    list.include_deleted().stream().await.unwrap().try_collect().await.unwrap();
+                assert!(
+                    shown
+                        .iter()
+                        .chain(&streamed)
+                        .all(|view| view.id != *id && view.item["owner"] != json!("acme"))
+                );
             }
             assert_eq!(globex.list().await.unwrap().items.len(), own);
         }
         Operation::history => assert_eq!(refused(globex.history(id).await), gone),
         Operation::restore => {
             assert_eq!(refused(globex.restore(id).to_version(0).await), gone);
-            assert_eq!(refused(globex.restore(id).to_time(Timestamp::from_millis(4_000_000_000_000)).force().await), gone);
+            assert_eq!(
+                refused(globex.restore(id).to_time(Timestamp::from_millis(4_000_000_000_000)).force().await),
+                gone
+            );
         }
         Operation::restore_collection => {
             let stable = globex.stable_cv().await.unwrap();
             let looked_at = globex.list().include_deleted().limit(1000).await.unwrap().items.len() as u64;
-            for restore in [globex.restore_collection().to_cv(stable), globex.restore_collection().to_cv(-1).dry_run()] {
+            for restore in
+                [globex.restore_collection().to_cv(stable), globex.restore_collection().to_cv(-1).dry_run()]
+            {
                 assert_eq!(restore.await.unwrap().items, looked_at);
             }
         }
@@ -196,12 +225,19 @@ async fn attack(operation: Operation, globex: &Collection, id: &ItemId, lock: Op
         }
         Operation::import => {
             let importer = globex.import("mail").await.unwrap();
-            let operation = |op: &str, data: Json| ImportOp::parse(&json!({"op": op, "key": "a@acme", "data": data})).unwrap();
+            let operation = |op: &str, data: Json| {
+                ImportOp::parse(&json!({"op": op, "key": "a@acme", "data": data})).unwrap()
+            };
             let update = importer.apply(vec![operation("update", json!({"n": 9}))], false).await.unwrap();
             assert_eq!(update[0].as_ref().unwrap_err().kind(), gone);
             let delete = importer.apply(vec![operation("delete", Json::Null)], false).await.unwrap();
             assert_eq!(delete[0].as_ref().unwrap_err().kind(), gone);
-            let create = importer.apply(vec![operation("create", json!({"mail": "a@acme"})), operation("delete", Json::Null)], false).await;
+            let create = importer
+                .apply(
+                    vec![operation("create", json!({"mail": "a@acme"})), operation("delete", Json::Null)],
+                    false,
+                )
+                .await;
             assert!(create.unwrap().iter().all(Result::is_ok), "the key is free for this tenant");
         }
         // One sequence numbers the collection: what is the other's shows as gaps, and as nothing else.
@@ -209,7 +245,9 @@ async fn attack(operation: Operation, globex: &Collection, id: &ItemId, lock: Op
         Operation::drain => assert_eq!(globex.drain(TIMEOUT).await.unwrap(), 0),
         Operation::settle => assert_eq!(globex.settle(TIMEOUT).await.unwrap(), 0),
         Operation::ensure_index => globex.ensure_index("n").await.unwrap(),
-        Operation::collect_orphans => assert_eq!(globex.collect_orphans(Duration::ZERO).await.unwrap(), Collected::default()),
+        Operation::collect_orphans => {
+            assert_eq!(globex.collect_orphans(Duration::ZERO).await.unwrap(), Collected::default())
+        }
         Operation::trim => assert_eq!(globex.trim(Duration::ZERO).await.unwrap(), 0),
     }
 }
@@ -239,9 +277,17 @@ async fn no_operation_reaches_an_item_of_another_tenant(p: &Pairing) {
             for (_, operation) in OPERATIONS {
                 attack(*operation, &globex, id, (*id == locked).then_some(&lock), 1).await;
             }
-            assert_eq!(stored(&store, &acme, "acme").await, before, "{way}: something of another tenant has changed");
+            assert_eq!(
+                stored(&store, &acme, "acme").await,
+                before,
+                "{way}: something of another tenant has changed"
+            );
         }
-        assert_eq!(acme.collect_orphans(Duration::ZERO).await.unwrap().removed(), 1, "{way}: its own orphan is its own");
+        assert_eq!(
+            acme.collect_orphans(Duration::ZERO).await.unwrap().removed(),
+            1,
+            "{way}: its own orphan is its own"
+        );
         lock.release().await.unwrap();
         for document in ["head", "ver", "claims", "locks"].map(|suffix| store.stored(&acme, suffix)) {
             for stored in document.await {
@@ -249,7 +295,13 @@ async fn no_operation_reaches_an_item_of_another_tenant(p: &Pairing) {
                 assert!(is_void || stored.contains_key("tenantId"), "{way}: {stored}");
             }
         }
-        assert_eq!(column(&acme.list().sort("mail", chronos_db::documents::Direction::Ascending).await.unwrap().items, "n")[0], json!(1));
+        assert_eq!(
+            column(
+                &acme.list().sort("mail", chronos_db::documents::Direction::Ascending).await.unwrap().items,
+                "n"
+            )[0],
+            json!(1)
+        );
     }
 }
 
@@ -264,7 +316,11 @@ async fn an_erased_item_of_another_tenant_is_not_found_either(p: &Pairing) {
         for (_, operation) in OPERATIONS {
             attack(*operation, &globex, &erased, None, 1).await;
         }
-        assert_eq!(stored(&store, &acme, "acme").await, before, "{way}: something of another tenant has changed");
+        assert_eq!(
+            stored(&store, &acme, "acme").await,
+            before,
+            "{way}: something of another tenant has changed"
+        );
     }
 }
 
@@ -319,5 +375,8 @@ async fn contexts_of_version_1_without_a_tenant_see_what_is_no_tenants(p: &Pairi
     assert_eq!((nobody.get(&owned).await.unwrap(), acme.get(&free).await.unwrap()), (None, None));
     assert_eq!(refused(nobody.update(&owned, json!({})).await), ErrorKind::NotFound);
     assert_eq!(refused(acme.update(&free, json!({})).await), ErrorKind::NotFound);
-    assert_eq!((document(&nobody, &free).await, nobody.verify().await.unwrap().items), (json!({"of": null}), 1));
+    assert_eq!(
+        (document(&nobody, &free).await, nobody.verify().await.unwrap().items),
+        (json!({"of": null}), 1)
+    );
 }

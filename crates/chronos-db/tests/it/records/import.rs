@@ -23,7 +23,8 @@ on_every_pairing!(
 );
 
 fn op(kind: &str, key: impl Into<Json>, data: Json, at: i64) -> ImportOp {
-    let mut operation = json!({ "op": kind, "key": key.into(), "at": minute(at).to_string(), "actor": "importer" });
+    let mut operation =
+        json!({ "op": kind, "key": key.into(), "at": minute(at).to_string(), "actor": "importer" });
     if !data.is_null() {
         operation["data"] = data;
     }
@@ -67,7 +68,10 @@ async fn an_import_keeps_times_actors_and_the_order_of_each_key(p: &Pairing) {
     let a = &by_key(&users, "a").await[0];
     assert_eq!((a.ov, a.at, a.document()), (2, minute(5), json!({"id": "a", "n": 2, "m": 1})));
     let history = users.history(&a.id).await.unwrap();
-    assert_eq!(history.iter().map(|version| version.at).collect::<Vec<_>>(), [minute(1), minute(3), minute(5)]);
+    assert_eq!(
+        history.iter().map(|version| version.at).collect::<Vec<_>>(),
+        [minute(1), minute(3), minute(5)]
+    );
     assert!(history.iter().all(|version| version.actor.as_deref() == Some("importer")));
     let b = &by_key(&users, "b").await[0];
     assert_eq!((b.deleted_at, b.document()), (Some(minute(6)), json!({"id": "b", "n": 2})));
@@ -86,7 +90,10 @@ async fn importing_the_same_log_again_changes_nothing(p: &Pairing) {
     }
     let mut longer = log();
     longer.push(op("update", "a", json!({"n": 3}), 7));
-    assert_eq!(written(&import(&users, longer).await), [false, false, false, false, false, false, false, true]);
+    assert_eq!(
+        written(&import(&users, longer).await),
+        [false, false, false, false, false, false, false, true]
+    );
     assert_eq!(users.stable_cv().await.unwrap(), before + 1);
     assert_eq!(by_key(&users, "a").await[0].ov, 3);
 }
@@ -122,7 +129,8 @@ async fn a_line_that_cannot_be_carried_out_is_told_and_the_rest_goes_on(p: &Pair
         ],
     )
     .await;
-    let kinds: Vec<Option<ErrorKind>> = results.iter().map(|result| result.as_ref().err().map(chronos_db::Error::kind)).collect();
+    let kinds: Vec<Option<ErrorKind>> =
+        results.iter().map(|result| result.as_ref().err().map(chronos_db::Error::kind)).collect();
     let (wrong, missing) = (Some(ErrorKind::Validation), Some(ErrorKind::NotFound));
     assert_eq!(kinds, [wrong, missing, missing, wrong, wrong, None]);
     assert_eq!(by_key(&users, "a").await[0].item["n"], json!(9));
@@ -171,8 +179,11 @@ async fn an_interrupted_import_is_finished_by_importing_again(p: &Pairing) {
 async fn keys_are_told_apart_by_type_and_have_to_be_indexed(p: &Pairing) {
     let store = p.open_with(&json!({"collectionMaps": {"users": {"indexedProps": ["id"]}}}));
     let users = store.users();
-    let operations =
-        vec![op("create", 1, json!({"id": 1}), 1), op("create", "1", json!({"id": "1"}), 1), op("create", true, json!({"id": true}), 1)];
+    let operations = vec![
+        op("create", 1, json!({"id": 1}), 1),
+        op("create", "1", json!({"id": "1"}), 1),
+        op("create", true, json!({"id": true}), 1),
+    ];
     assert_eq!(written(&import(&users, operations.clone()).await), [true; 3]);
     assert_eq!(written(&import(&users, operations).await), [false; 3]);
     assert_eq!(refused(users.import("name").await), ErrorKind::Validation);
@@ -191,7 +202,8 @@ async fn documents_of(users: &Collection, key: &str) -> Vec<Json> {
     all
 }
 
-/// One day's precision: several changes of a key at each of two moments, one of them twice, and a key that comes back within a moment.
+/// One day's precision: several changes of a key at each of two moments, one of them twice, and a key that
+/// comes back within a moment.
 fn moments() -> Vec<ImportOp> {
     vec![
         op("create", "a", json!({"id": "a", "n": 0}), 1),
@@ -209,12 +221,24 @@ fn moments() -> Vec<ImportOp> {
 async fn changes_of_one_moment_are_all_kept_in_the_order_of_the_log(p: &Pairing) {
     let users = p.open().users();
     assert_eq!(written(&import(&users, moments()).await), [true; 9]);
-    let n: Vec<Json> = documents_of(&users, "a").await.into_iter().map(|document| document["n"].clone()).collect();
+    let n: Vec<Json> =
+        documents_of(&users, "a").await.into_iter().map(|document| document["n"].clone()).collect();
     assert_eq!(n, [json!(0), json!(1), json!(2), json!(1), json!(3), json!(4)]);
-    let times: Vec<i64> = users.history(&by_key(&users, "a").await[0].id).await.unwrap().iter().map(|v| v.at.as_millis()).collect();
+    let times: Vec<i64> = users
+        .history(&by_key(&users, "a").await[0].id)
+        .await
+        .unwrap()
+        .iter()
+        .map(|v| v.at.as_millis())
+        .collect();
     assert_eq!(
         times,
-        [1, 1, 1, 1, 2, 2].map(|m| minute(m).as_millis()).iter().zip([0, 1, 2, 3, 0, 1]).map(|(t, ms)| t + ms).collect::<Vec<_>>()
+        [1, 1, 1, 1, 2, 2]
+            .map(|m| minute(m).as_millis())
+            .iter()
+            .zip([0, 1, 2, 3, 0, 1])
+            .map(|(t, ms)| t + ms)
+            .collect::<Vec<_>>()
     );
     let b = by_key(&users, "b").await;
     assert_eq!(b.len(), 2);
@@ -230,7 +254,11 @@ async fn a_moment_that_was_imported_halfway_is_finished_without_a_change_too_man
         let users = opened.collection(&format!("stopped{stop}"));
         import(&users, moments().into_iter().take(stop).collect()).await;
         let again = written(&import(&users, moments()).await);
-        assert_eq!(again, (0..moments().len()).map(|at| at >= stop).collect::<Vec<_>>(), "stopped after {stop}");
+        assert_eq!(
+            again,
+            (0..moments().len()).map(|at| at >= stop).collect::<Vec<_>>(),
+            "stopped after {stop}"
+        );
         // In pieces, as a program reads a file.
         let importer = users.import("id").await.unwrap();
         for operation in moments() {
@@ -254,11 +282,13 @@ async fn a_change_that_changed_nothing_is_recognised_among_others_of_its_moment(
     for run in 0..3 {
         let importer = users.import("id").await.unwrap();
         // Whole, then line by line.
-        let pieces: Vec<Vec<ImportOp>> = if run == 1 { log().into_iter().map(|op| vec![op]).collect() } else { vec![log()] };
+        let pieces: Vec<Vec<ImportOp>> =
+            if run == 1 { log().into_iter().map(|op| vec![op]).collect() } else { vec![log()] };
         for piece in pieces {
             assert!(importer.apply(piece, false).await.unwrap().iter().all(Result::is_ok));
         }
-        let n: Vec<Json> = documents_of(&users, "a").await.into_iter().map(|document| document["n"].clone()).collect();
+        let n: Vec<Json> =
+            documents_of(&users, "a").await.into_iter().map(|document| document["n"].clone()).collect();
         assert_eq!(n, [json!(1), json!(2), json!(3)], "run {run}");
     }
 }
@@ -266,7 +296,9 @@ async fn a_change_that_changed_nothing_is_recognised_among_others_of_its_moment(
 async fn a_change_older_than_the_newest_is_told_if_it_was_never_imported(p: &Pairing) {
     let users = p.open().users();
     import(&users, vec![op("create", "a", json!({"id": "a", "n": 3}), 10)]).await;
-    let results = import(&users, vec![op("update", "a", json!({"n": 2}), 9), op("update", "a", json!({"n": 4}), 11)]).await;
+    let results =
+        import(&users, vec![op("update", "a", json!({"n": 2}), 9), op("update", "a", json!({"n": 4}), 11)])
+            .await;
     let error = results[0].as_ref().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Validation);
     assert!(error.message().contains("never imported"), "{error}");
@@ -330,7 +362,10 @@ async fn a_named_log_without_times_is_carried_out_once(p: &Pairing) {
     let importer = users.import("id").log("first").await.unwrap();
     let mut longer = timeless_log();
     longer.push(timeless("update", "a", json!({"n": 5})));
-    assert_eq!(written(&importer.apply(longer, true).await.unwrap()).iter().filter(|written| **written).count(), 1);
+    assert_eq!(
+        written(&importer.apply(longer, true).await.unwrap()).iter().filter(|written| **written).count(),
+        1
+    );
     // Another log, of the same changes.
     let other = users.import("id").log("second").await.unwrap();
     assert!(other.apply(vec![timeless("update", "a", json!({"n": 1}))], true).await.unwrap()[0].is_ok());
@@ -343,7 +378,8 @@ async fn a_named_log_goes_on_where_a_killed_import_stopped(p: &Pairing) {
         let users = opened.collection(&format!("killed{stop}"));
         let importer = users.import("id").log("log").await.unwrap();
         importer.apply(timeless_log().into_iter().take(stop).collect(), true).await.unwrap();
-        // Killed after its writes, before it could keep how far it came: everything up to there had been begun.
+        // Killed after its writes, before it could keep how far it came: everything up to there had been
+        // begun.
         for mut kept in opened.stored(&users, "counter").await {
             if kept.contains_key("done") {
                 kept.insert("done", 0);
@@ -352,7 +388,8 @@ async fn a_named_log_goes_on_where_a_killed_import_stopped(p: &Pairing) {
         }
         let importer = users.import("id").log("log").await.unwrap();
         assert!(importer.apply(timeless_log(), true).await.unwrap().iter().all(Result::is_ok));
-        let n: Vec<Json> = documents_of(&users, "a").await.into_iter().map(|document| document["n"].clone()).collect();
+        let n: Vec<Json> =
+            documents_of(&users, "a").await.into_iter().map(|document| document["n"].clone()).collect();
         assert_eq!(n, [json!(1), json!(2), json!(1)], "killed after {stop}");
         assert_eq!(by_key(&users, "b").await.len(), 2, "killed after {stop}");
     }

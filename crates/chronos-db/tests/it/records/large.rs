@@ -1,4 +1,5 @@
-//! Payloads too big to ride in their row: stored before the commit, noted, cleaned up if the commit never comes.
+//! Payloads too big to ride in their row: stored before the commit, noted, cleaned up if the commit never
+//! comes.
 
 use std::time::Duration;
 
@@ -45,7 +46,10 @@ async fn a_large_payload_is_stored_before_its_commit(p: &Pairing) {
     let id = users.create(large(1)).await.unwrap().id;
     let keys = store.keys(&users).await;
     assert_eq!(keys.len(), 1);
-    assert!(keys[0].starts_with(&format!("users/{id}/v0/item.")) && keys[0] != format!("users/{id}/v0/item.json"), "{keys:?}");
+    assert!(
+        keys[0].starts_with(&format!("users/{id}/v0/item.")) && keys[0] != format!("users/{id}/v0/item.json"),
+        "{keys:?}"
+    );
     let rows = store.stored(&users, "ver").await;
     assert!(!rows[0].contains_key("inline") && !rows[0].contains_key("unflushedSince"), "{}", rows[0]);
     assert_eq!(rows[0].get_str("jsonKey").unwrap(), keys[0]);

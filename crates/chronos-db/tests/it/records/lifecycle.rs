@@ -26,7 +26,12 @@ on_every_pairing!(
 async fn an_item_is_created_updated_read_back_and_deleted(p: &Pairing) {
     let store = p.open();
     let users = store.users();
-    let created = users.create(json!({"email": "a@example.org", "n": 1})).actor("signup").reason("first").await.unwrap();
+    let created = users
+        .create(json!({"email": "a@example.org", "n": 1}))
+        .actor("signup")
+        .reason("first")
+        .await
+        .unwrap();
     assert_eq!((created.ov, created.cv, created.created, created.changed), (0, 0, true, true));
     let view = users.get(&created.id).await.unwrap().unwrap();
     assert_eq!((view.id, view.ov, view.cv, view.at), (created.id, 0, 0, created.at));
@@ -42,7 +47,10 @@ async fn an_item_is_created_updated_read_back_and_deleted(p: &Pairing) {
     assert_eq!(deleted.ov, 2);
     assert_eq!(users.get(&created.id).await.unwrap(), None);
     let view = users.get(&created.id).include_deleted().await.unwrap().unwrap();
-    assert_eq!((view.document(), view.deleted_at), (json!({"email": "a@example.org", "n": 2}), Some(deleted.at)));
+    assert_eq!(
+        (view.document(), view.deleted_at),
+        (json!({"email": "a@example.org", "n": 2}), Some(deleted.at))
+    );
     assert_eq!(view.item["_system"]["deleted"], json!(true));
 
     assert_eq!(users.drain(TIMEOUT).await.unwrap(), 0);
@@ -71,11 +79,13 @@ async fn a_restored_item_is_readable_again(p: &Pairing) {
 /// D-09; the merge rules themselves are tested beside their code.
 async fn an_enrichment_merges_deeply_and_records_its_function_once(p: &Pairing) {
     let users = p.open().users();
-    let id = users.create(json!({"tags": ["user"], "metadata": {"plan": "free"}, "old": 1})).await.unwrap().id;
+    let id =
+        users.create(json!({"tags": ["user"], "metadata": {"plan": "free"}, "old": 1})).await.unwrap().id;
     let patch = json!({"tags": ["premium"], "metadata": {"since": 2024}, "old": null});
     let enriched = users.enrich(&id, patch.clone()).function_id("enricher@v1").await.unwrap();
     assert_eq!(enriched.ov, 1);
-    let expected = json!({"tags": ["user", "premium"], "metadata": {"plan": "free", "since": 2024}, "old": null});
+    let expected =
+        json!({"tags": ["user", "premium"], "metadata": {"plan": "free", "since": 2024}, "old": null});
     assert_eq!(document(&users, &id).await, expected);
     let again = users.enrich(&id, patch).function_id("enricher@v1").await.unwrap();
     assert_eq!((again.ov, again.changed), (1, false), "the same function brought the same again");
@@ -140,7 +150,11 @@ async fn a_conflict_says_which_version_the_item_has(p: &Pairing) {
     ];
     for conflict in conflicts {
         let error = conflict.unwrap_err();
-        assert_eq!((error.kind(), error.ov(), error.collection()), (ErrorKind::OptimisticLock, Some(3), Some("users")), "{error}");
+        assert_eq!(
+            (error.kind(), error.ov(), error.collection()),
+            (ErrorKind::OptimisticLock, Some(3), Some("users")),
+            "{error}"
+        );
         assert_eq!(error.id(), Some(&*id.to_string()));
     }
     assert_eq!(document(&users, &id).await, json!({"n": 3}));
@@ -156,7 +170,11 @@ async fn a_deleted_item_takes_no_changes(p: &Pairing) {
     assert_eq!(refused(users.delete(&id).await), ErrorKind::NotFound);
     assert_eq!(refused(users.lock(&id).await), ErrorKind::NotFound);
     assert_eq!(users.history(&id).await.unwrap().len(), 2);
-    assert_eq!(users.restore(&id).to_version(0).await.unwrap().ov, 2, "a lock that was refused holds nobody up");
+    assert_eq!(
+        users.restore(&id).to_version(0).await.unwrap().ov,
+        2,
+        "a lock that was refused holds nobody up"
+    );
 }
 
 /// N-03, G-02.
@@ -198,7 +216,15 @@ async fn a_projection_keeps_the_named_properties(p: &Pairing) {
 
 async fn a_history_tells_who_did_what_and_why(p: &Pairing) {
     let users = p.open().users();
-    let id = users.create(json!({"n": 0})).actor("ann").reason("new").request_id("r-1").at(minute(1)).await.unwrap().id;
+    let id = users
+        .create(json!({"n": 0}))
+        .actor("ann")
+        .reason("new")
+        .request_id("r-1")
+        .at(minute(1))
+        .await
+        .unwrap()
+        .id;
     users.update(&id, json!({"n": 1})).actor("bob").at(minute(2)).await.unwrap();
     users.delete(&id).reason("gone").at(minute(3)).await.unwrap();
     users.restore(&id).to_version(0).at(minute(4)).await.unwrap();
@@ -212,7 +238,10 @@ async fn a_history_tells_who_did_what_and_why(p: &Pairing) {
     ];
     assert_eq!(told, expected);
     let first = &history[0];
-    assert_eq!((first.actor.as_deref(), first.reason.as_deref(), first.request_id.as_deref()), (Some("ann"), Some("new"), Some("r-1")));
+    assert_eq!(
+        (first.actor.as_deref(), first.reason.as_deref(), first.request_id.as_deref()),
+        (Some("ann"), Some("new"), Some("r-1"))
+    );
     assert_eq!((history[1].actor.as_deref(), history[2].reason.as_deref()), (Some("bob"), Some("gone")));
     assert_eq!(history[3].checksum, first.checksum);
     assert_eq!(first.checksum.len(), 64);

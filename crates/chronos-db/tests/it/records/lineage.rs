@@ -14,19 +14,37 @@ on_every_pairing!(
 /// D-02, G-22.
 async fn a_chain_of_items_knows_its_parents_and_its_origin(p: &Pairing) {
     let store = p.open();
-    let (raw, processed, enriched) = (store.collection("raw"), store.collection("processed"), store.collection("enriched"));
+    let (raw, processed, enriched) =
+        (store.collection("raw"), store.collection("processed"), store.collection("enriched"));
     let first = raw.create(json!({"text": "x"})).await.unwrap().id;
     let second = processed.create(json!({"words": 1})).parent(&first, "raw").await.unwrap().id;
-    let third =
-        enriched.create(json!({"score": 2})).parent(&second, "processed").origin(first.to_string(), "raw", Some("crm")).await.unwrap().id;
+    let third = enriched
+        .create(json!({"score": 2}))
+        .parent(&second, "processed")
+        .origin(first.to_string(), "raw", Some("crm"))
+        .await
+        .unwrap()
+        .id;
 
     assert!(system(&raw, &first).await.get("parentId").is_none());
     let of_second = system(&processed, &second).await;
-    assert_eq!((&of_second["parentId"], &of_second["parentCollection"]), (&json!(first.to_string()), &json!("raw")));
-    assert_eq!((&of_second["originId"], &of_second["originCollection"]), (&json!(first.to_string()), &json!("raw")));
+    assert_eq!(
+        (&of_second["parentId"], &of_second["parentCollection"]),
+        (&json!(first.to_string()), &json!("raw"))
+    );
+    assert_eq!(
+        (&of_second["originId"], &of_second["originCollection"]),
+        (&json!(first.to_string()), &json!("raw"))
+    );
     let of_third = system(&enriched, &third).await;
-    assert_eq!((&of_third["parentId"], &of_third["parentCollection"]), (&json!(second.to_string()), &json!("processed")));
-    assert_eq!((&of_third["originId"], &of_third["originCollection"]), (&json!(first.to_string()), &json!("crm:raw")));
+    assert_eq!(
+        (&of_third["parentId"], &of_third["parentCollection"]),
+        (&json!(second.to_string()), &json!("processed"))
+    );
+    assert_eq!(
+        (&of_third["originId"], &of_third["originCollection"]),
+        (&json!(first.to_string()), &json!("crm:raw"))
+    );
 }
 
 /// N-13, G-45, G-46.
@@ -85,7 +103,10 @@ async fn system_tells_versions_and_times(p: &Pairing) {
     assert_eq!(system(&users, &created.id).await, expected);
     let deleted = users.delete(&created.id).await.unwrap();
     let system = system(&users, &created.id).await;
-    assert_eq!((&system["deletedAt"], &system["deleted"], &system["ov"]), (&json!(deleted.at.to_string()), &json!(true), &json!(2)));
+    assert_eq!(
+        (&system["deletedAt"], &system["deleted"], &system["ov"]),
+        (&json!(deleted.at.to_string()), &json!(true), &json!(2))
+    );
     let listed = users.list().include_deleted().await.unwrap();
     assert_eq!(listed.items[0].item["_system"], system, "a list tells the same");
 }

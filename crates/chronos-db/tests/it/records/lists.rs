@@ -45,7 +45,9 @@ async fn pages(list: impl Fn() -> List, limit: u32) -> Vec<Vec<chronos_db::View>
 }
 
 async fn fill(users: &Collection, items: impl IntoIterator<Item = Json>) {
-    futures::future::try_join_all(items.into_iter().map(|item| users.create(item).into_future())).await.unwrap();
+    futures::future::try_join_all(items.into_iter().map(|item| users.create(item).into_future()))
+        .await
+        .unwrap();
 }
 
 /// D-14.
@@ -62,7 +64,8 @@ async fn two_pages_are_disjoint_and_complete(p: &Pairing) {
 
 /// N-05, G-06, G-08.
 async fn a_list_filters_sorts_and_pages_in_the_database(p: &Pairing) {
-    let map = json!({"collectionMaps": {"users": {"indexedProps": ["status", "score", "address.city", "tags[]"]}}});
+    let map =
+        json!({"collectionMaps": {"users": {"indexedProps": ["status", "score", "address.city", "tags[]"]}}});
     let users = p.open_with(&map).users();
     fill(
         &users,
@@ -87,8 +90,13 @@ async fn a_list_filters_sorts_and_pages_in_the_database(p: &Pairing) {
     assert_eq!(count(json!({"$or": [{"score": 0}, {"address.city": {"$regex": "^c2"}}]})).await, 10);
     assert_eq!(count(json!({"score": {"$not": {"$gt": 1}}, "status": {"$exists": true}})).await, 4);
     assert_eq!(count(json!({"metaIndexed.status": "passive"})).await, 5, "the originals' spelling");
-    let sorted = users.list().sort("address.city", Ascending).sort("score", Descending).limit(1000).await.unwrap();
-    let keys: Vec<_> = sorted.items.iter().map(|v| (v.item["address"]["city"].to_string(), -v.item["score"].as_i64().unwrap())).collect();
+    let sorted =
+        users.list().sort("address.city", Ascending).sort("score", Descending).limit(1000).await.unwrap();
+    let keys: Vec<_> = sorted
+        .items
+        .iter()
+        .map(|v| (v.item["address"]["city"].to_string(), -v.item["score"].as_i64().unwrap()))
+        .collect();
     assert!(keys.is_sorted(), "{keys:?}");
 }
 
@@ -100,7 +108,10 @@ async fn a_filter_or_sort_by_what_is_not_indexed_is_refused(p: &Pairing) {
     assert_eq!(error.kind(), ErrorKind::Validation);
     assert!(error.message().contains("`secret`") && error.message().contains("status"), "{error}");
     assert_eq!(refused(users.list().sort("secret", Ascending).await), ErrorKind::Validation);
-    assert_eq!(refused(users.list().as_of_cv(0).filter(json!({"$or": [{"status": 1}, {"secret": 1}]})).await), ErrorKind::Validation);
+    assert_eq!(
+        refused(users.list().as_of_cv(0).filter(json!({"$or": [{"status": 1}, {"secret": 1}]})).await),
+        ErrorKind::Validation
+    );
     assert!(users.list().filter(json!({"secret": 1})).stream().await.is_err());
 }
 
@@ -120,7 +131,11 @@ async fn operators_that_are_not_on_the_list_are_refused(p: &Pairing) {
     ];
     for filter in wrong {
         assert_eq!(refused(users.list().filter(filter.clone()).await), ErrorKind::Validation, "{filter}");
-        assert_eq!(refused(users.list().as_of_cv(0).filter(filter.clone()).await), ErrorKind::Validation, "{filter}");
+        assert_eq!(
+            refused(users.list().as_of_cv(0).filter(filter.clone()).await),
+            ErrorKind::Validation,
+            "{filter}"
+        );
     }
 }
 
@@ -133,7 +148,8 @@ async fn an_array_is_no_sort_key(p: &Pairing) {
         assert_eq!(error.kind(), ErrorKind::Validation);
         assert!(error.message().contains("`tags`"), "{error}");
     }
-    let streamed: Result<Vec<_>, _> = users.list().sort("tags", Ascending).stream().await.unwrap().try_collect().await;
+    let streamed: Result<Vec<_>, _> =
+        users.list().sort("tags", Ascending).stream().await.unwrap().try_collect().await;
     assert_eq!(refused(streamed), ErrorKind::Validation);
     users.delete(&with_array.id).await.unwrap();
     assert_eq!(users.list().sort("tags", Ascending).await.unwrap().items.len(), 1);
@@ -147,10 +163,13 @@ async fn a_date_stays_a_date_and_is_found_by_its_range(p: &Pairing) {
     let id = users.create(json!({ "born": born })).await.unwrap().id;
     users.create(json!({"born": {"$date": "2001-01-01T00:00:00Z"}})).await.unwrap();
     let found = async || {
-        let range = json!({"born": {"$gte": {"$date": "1980-01-01"}, "$lt": {"$date": "1990-01-01T00:00:00Z"}}});
+        let range =
+            json!({"born": {"$gte": {"$date": "1980-01-01"}, "$lt": {"$date": "1990-01-01T00:00:00Z"}}});
         users.list().filter(range).await.unwrap().items.iter().map(|view| view.id).collect::<Vec<_>>()
     };
-    let is_date = async || store.head(&users, &id).await.get_document("metaIndexed").unwrap().get_datetime("born").is_ok();
+    let is_date = async || {
+        store.head(&users, &id).await.get_document("metaIndexed").unwrap().get_datetime("born").is_ok()
+    };
     assert_eq!((found().await, is_date().await), (vec![id], true));
     users.enrich(&id, json!({"plan": "free"})).await.unwrap();
     assert_eq!((found().await, is_date().await), (vec![id], true));
@@ -182,7 +201,10 @@ async fn built_in_properties_filter_and_sort(p: &Pairing) {
     let found = async |list: List| column(&list.await.unwrap().items, "n");
     assert_eq!(found(users.list().sort("updatedAt", Descending).limit(2)).await, [json!(11), json!(3)]);
     assert_eq!(found(users.list().filter(json!({"ov": 1}))).await, [json!(11)]);
-    assert_eq!(found(users.list().filter(json!({"cv": {"$lte": 2}})).sort("cv", Ascending)).await, [json!(0), json!(2)]);
+    assert_eq!(
+        found(users.list().filter(json!({"cv": {"$lte": 2}})).sort("cv", Ascending)).await,
+        [json!(0), json!(2)]
+    );
     assert_eq!(found(users.list().filter(json!({"id": {"$in": [ids[3].to_string()]}}))).await, [json!(3)]);
     let minute_1 = super::pairing::minute(1).to_string();
     assert_eq!(found(users.list().filter(json!({"createdAt": {"$lt": minute_1}}))).await, [json!(0)]);
@@ -252,10 +274,22 @@ async fn a_damaged_item_is_shown_with_its_error_where_that_is_asked_for(p: &Pair
 /// R22: the others are in order, in pages and as a whole, on every engine.
 async fn items_without_a_place_in_the_order_come_last_with_their_error_where_that_is_asked_for(p: &Pairing) {
     let users = p.open().users();
-    let values =
-        [json!(["b"]), json!("c"), json!([]), json!("a"), json!([null, 1]), json!("d"), json!({"0": "x"}), json!([["e"]]), Json::Null];
+    let values = [
+        json!(["b"]),
+        json!("c"),
+        json!([]),
+        json!("a"),
+        json!([null, 1]),
+        json!("d"),
+        json!({"0": "x"}),
+        json!([["e"]]),
+        Json::Null,
+    ];
     for (n, value) in values.iter().enumerate() {
-        users.create(json!({ "tags": value, "deep": { "tags": value }, "list": [{ "tags": n }], "n": n })).await.unwrap();
+        users
+            .create(json!({ "tags": value, "deep": { "tags": value }, "list": [{ "tags": n }], "n": n }))
+            .await
+            .unwrap();
     }
     let cv = users.stable_cv().await.unwrap();
     for point in [None, Some(cv)] {
@@ -293,7 +327,11 @@ async fn items_without_a_place_in_the_order_come_last_with_their_error_where_tha
 async fn a_property_that_no_document_has_is_told(p: &Pairing) {
     let users = p.open().users();
     let unknown = async |list: List| list.await.unwrap().unknown;
-    assert_eq!(unknown(users.list().sort("price", Ascending)).await, Vec::<String>::new(), "nothing is known of an empty collection");
+    assert_eq!(
+        unknown(users.list().sort("price", Ascending)).await,
+        Vec::<String>::new(),
+        "nothing is known of an empty collection"
+    );
     for n in 0..3 {
         users.create(json!({ "n": n, "none": null, "a": {"b": n} })).await.unwrap();
     }
@@ -301,7 +339,10 @@ async fn a_property_that_no_document_has_is_told(p: &Pairing) {
     let id = users.create(json!({ "late": 1 })).await.unwrap().id;
     assert_eq!(unknown(users.list().sort("price:desc", Ascending)).await, ["price:desc"]);
     assert_eq!(unknown(users.list().filter(json!({"m": 1, "n": 99}))).await, ["m"]);
-    assert_eq!(unknown(users.list().filter(json!({"m": null})).sort("x", Ascending).sort("n", Ascending)).await, ["x"]);
+    assert_eq!(
+        unknown(users.list().filter(json!({"m": null})).sort("x", Ascending).sort("n", Ascending)).await,
+        ["x"]
+    );
     for known in [json!({"n": 99}), json!({"a.b": 99}), json!({"none": 1}), json!({"late": 99})] {
         assert_eq!(unknown(users.list().filter(known.clone())).await, Vec::<String>::new(), "{known}");
     }
@@ -309,8 +350,15 @@ async fn a_property_that_no_document_has_is_told(p: &Pairing) {
     assert_eq!(unknown(users.list().as_of_cv(cv).filter(json!({"x": 1}))).await, ["x"]);
     users.replace(&id, json!({ "n": 7 })).await.unwrap();
     assert_eq!(unknown(users.list().filter(json!({"late": 1}))).await, ["late"]);
-    assert_eq!(unknown(users.list().as_of_cv(cv + 1).filter(json!({"late": 9}))).await, Vec::<String>::new(), "there was one then");
-    assert_eq!(users.list().filter(json!({"m": 1, "n": 1})).sort("x", Ascending).unknown_properties().await.unwrap(), ["m", "x"]);
+    assert_eq!(
+        unknown(users.list().as_of_cv(cv + 1).filter(json!({"late": 9}))).await,
+        Vec::<String>::new(),
+        "there was one then"
+    );
+    assert_eq!(
+        users.list().filter(json!({"m": 1, "n": 1})).sort("x", Ascending).unknown_properties().await.unwrap(),
+        ["m", "x"]
+    );
 }
 
 /// F4: lists by what an entry lacks look at the documents, now and as of a point, in pages and as a whole.
@@ -334,7 +382,11 @@ async fn what_has_no_room_in_the_index_is_found_and_sorted_by_all_the_same(p: &P
         let head = store.head(&users, &ids[n]).await;
         assert_eq!(head.get("notIndexed").map_or(Json::Null, chronos_db::bson_to_json), expected, "{n}");
     }
-    let notes = store.stored(&users, "counter").await.into_iter().filter(|note| note.get_str("_id").ok() == Some("notIndexed"));
+    let notes = store
+        .stored(&users, "counter")
+        .await
+        .into_iter()
+        .filter(|note| note.get_str("_id").ok() == Some("notIndexed"));
     assert_eq!(notes.count(), 1);
 
     let sorted = |mut ns: Vec<usize>, key: &dyn Fn(usize) -> i64| {
@@ -343,29 +395,59 @@ async fn what_has_no_room_in_the_index_is_found_and_sorted_by_all_the_same(p: &P
     };
     let then = |n: usize| i64::try_from((n * 7) % 12).unwrap();
     let now = |n: usize| if n == 3 || n == 4 { -1 } else { then(n) };
-    for (what, key, list) in [("now", &now as &dyn Fn(usize) -> i64, users.list()), ("then", &then, users.list().as_of_cv(cv))] {
+    for (what, key, list) in
+        [("now", &now as &dyn Fn(usize) -> i64, users.list()), ("then", &then, users.list().as_of_cv(cv))]
+    {
         let list = || list.clone();
         let all = sorted((0..12).collect(), key);
         for limit in [3, 5, 100] {
-            let paged = pages(|| list().sort("big.key", Ascending).sort("n", Ascending), limit).await.concat();
+            let paged =
+                pages(|| list().sort("big.key", Ascending).sort("n", Ascending), limit).await.concat();
             assert_eq!(column(&paged, "n"), all, "{what} in pages of {limit}");
         }
-        let streamed: Vec<View> =
-            list().sort("big.key", Descending).sort("n", Descending).stream().await.unwrap().try_collect().await.unwrap();
-        assert_eq!(column(&streamed, "n"), all.iter().rev().cloned().collect::<Vec<_>>(), "{what} as a whole");
-        let found = async |filter: Json| column(&list().filter(filter).sort("n", Ascending).await.unwrap().items, "n");
-        let of = |keep: &dyn Fn(usize) -> bool| sorted((0..12).filter(|n| keep(*n)).collect(), &|n| i64::try_from(n).unwrap());
+        let streamed: Vec<View> = list()
+            .sort("big.key", Descending)
+            .sort("n", Descending)
+            .stream()
+            .await
+            .unwrap()
+            .try_collect()
+            .await
+            .unwrap();
+        assert_eq!(
+            column(&streamed, "n"),
+            all.iter().rev().cloned().collect::<Vec<_>>(),
+            "{what} as a whole"
+        );
+        let found = async |filter: Json| {
+            column(&list().filter(filter).sort("n", Ascending).await.unwrap().items, "n")
+        };
+        let of = |keep: &dyn Fn(usize) -> bool| {
+            sorted((0..12).filter(|n| keep(*n)).collect(), &|n| i64::try_from(n).unwrap())
+        };
         assert_eq!(found(json!({"big.key": {"$gte": 5}})).await, of(&|n| key(n) >= 5), "{what}");
         assert_eq!(found(json!({"big.key": {"$not": {"$gte": 5}}})).await, of(&|n| key(n) < 5), "{what}");
         assert_eq!(found(json!({"big": {"$exists": false}})).await, of(&|_| false), "{what}");
         let is_padded = |n: usize| large(n) && !(what == "now" && n == 3);
         assert_eq!(found(json!({"big.pad": {"$regex": "^xxxx"}})).await, of(&is_padded), "{what}");
-        assert_eq!(found(json!({"other": "y".repeat(66_000), "kind": 0})).await, of(&|n| n % 6 == 0), "{what}");
-        assert_eq!(found(json!({"kind": 1})).await, of(&|n| n % 2 == 1 && !(what == "now" && n == 3)), "{what}");
+        assert_eq!(
+            found(json!({"other": "y".repeat(66_000), "kind": 0})).await,
+            of(&|n| n % 6 == 0),
+            "{what}"
+        );
+        assert_eq!(
+            found(json!({"kind": 1})).await,
+            of(&|n| n % 2 == 1 && !(what == "now" && n == 3)),
+            "{what}"
+        );
         let by_id = list().filter(json!({"big.key": {"$lt": 4}}));
         assert_eq!(by_id.clone().await.unwrap().items.len(), of(&|n| key(n) < 4).len(), "{what}");
         assert_eq!(pages(|| by_id.clone(), 2).await.concat().len(), of(&|n| key(n) < 4).len(), "{what}");
-        assert_eq!(by_id.stream().await.unwrap().try_collect::<Vec<_>>().await.unwrap().len(), of(&|n| key(n) < 4).len(), "{what}");
+        assert_eq!(
+            by_id.stream().await.unwrap().try_collect::<Vec<_>>().await.unwrap().len(),
+            of(&|n| key(n) < 4).len(),
+            "{what}"
+        );
         assert_eq!(list().filter(json!({"big.pad": "nothing"})).await.unwrap().unknown, Vec::<String>::new());
     }
     // A handle that has not heard of it asks.

@@ -64,7 +64,11 @@ async fn a_holder_who_lost_the_lease_cannot_overwrite_what_came_after(p: &Pairin
     end_lease(&store, &users, &id).await;
     let next = users.lock(&id).await.expect("somebody else gets the lease");
     stalled.release().await.unwrap();
-    assert_eq!(refused(users.lock(&id).wait(Duration::ZERO).await), ErrorKind::Locked, "only one's own lease is given back");
+    assert_eq!(
+        refused(users.lock(&id).wait(Duration::ZERO).await),
+        ErrorKind::Locked,
+        "only one's own lease is given back"
+    );
     users.update(&id, json!({"n": 2})).under(&next).await.unwrap();
     next.release().await.unwrap();
     assert_eq!(document(&users, &id).await, json!({"n": 2}));
@@ -130,7 +134,11 @@ async fn a_lease_is_renewed_until_its_holder_stops_and_ends_thirty_seconds_later
     }
     clock.sleepers(1).await;
     assert!(!lock.is_lost());
-    assert_eq!(refused(users.lock(&id).wait(Duration::ZERO).await), ErrorKind::Locked, "two minutes later it is still held");
+    assert_eq!(
+        refused(users.lock(&id).wait(Duration::ZERO).await),
+        ErrorKind::Locked,
+        "two minutes later it is still held"
+    );
     drop(lock);
     clock.advance(Duration::from_millis(29_999));
     assert_eq!(refused(users.lock(&id).wait(Duration::ZERO).await), ErrorKind::Locked);
@@ -139,7 +147,8 @@ async fn a_lease_is_renewed_until_its_holder_stops_and_ends_thirty_seconds_later
     p.finish().await;
 }
 
-/// N-17: two processes, whose clocks are their own; the holder's stands still, as that of a machine that sleeps.
+/// N-17: two processes, whose clocks are their own; the holder's stands still, as that of a machine that
+/// sleeps.
 #[tokio::test]
 async fn a_holder_that_sleeps_through_its_lease_is_fenced_off() {
     let p = Pairing::new(Kind::EmbeddedLocal);
@@ -152,7 +161,10 @@ async fn a_holder_that_sleeps_through_its_lease_is_fenced_off() {
     awake.advance(Duration::from_secs(31));
     writer.update(&id, json!({"n": 1})).ack_stored().await.unwrap();
     asleep.advance(Duration::from_secs(31));
-    assert_eq!(refused(holder.update(&id, json!({"n": "stale"})).under(&lock).await), ErrorKind::OptimisticLock);
+    assert_eq!(
+        refused(holder.update(&id, json!({"n": "stale"})).under(&lock).await),
+        ErrorKind::OptimisticLock
+    );
     assert_eq!(document(&holder, &id).await, json!({"n": 1}));
     lock.release().await.unwrap();
     p.finish().await;

@@ -1,5 +1,6 @@
-//! What a failover could leave behind when numbers and rows did not yet wait for a majority, and what it does to numbers today: it may give them out
-//! twice, and so nothing but the `_id` of a row says that a head is made from it.
+//! What a failover could leave behind when numbers and rows did not yet wait for a majority, and what it does
+//! to numbers today: it may give them out twice, and so nothing but the `_id` of a row says that a head is
+//! made from it.
 
 use bson::oid::ObjectId;
 use bson::{Document, doc};
@@ -52,12 +53,17 @@ fn object_id(id: &ItemId) -> ObjectId {
 
 async fn row(store: &Store, collection: &Collection, id: &ItemId, ov: i32) -> Document {
     let rows = store.stored(collection, "ver").await;
-    rows.into_iter().find(|row| row.get_object_id("itemId").ok() == Some(object_id(id)) && row.get_i32("ov").ok() == Some(ov)).unwrap()
+    rows.into_iter()
+        .find(|row| {
+            row.get_object_id("itemId").ok() == Some(object_id(id)) && row.get_i32("ov").ok() == Some(ov)
+        })
+        .unwrap()
 }
 
 async fn remove_row(store: &Store, collection: &Collection, id: &ItemId, ov: i32) {
     let row = row(store, collection, id, ov).await;
-    write(store, collection, "ver", Write::Delete { id: row.get("_id").unwrap().clone(), guard: Guard::Any }).await;
+    write(store, collection, "ver", Write::Delete { id: row.get("_id").unwrap().clone(), guard: Guard::Any })
+        .await;
 }
 
 /// A collection of 20 items whose counter says that one number was given out.
@@ -155,6 +161,10 @@ async fn a_mark_beyond_the_counter_takes_the_counter_along(p: &Pairing) {
     set_number(&store, &users, "stable", 3).await;
     // Another process: it looks at both once, before its first write.
     let other = p.open().users();
-    assert_eq!(other.create(json!({ "n": 1 })).await.unwrap().cv, 4, "nothing at or below the mark changes any more");
+    assert_eq!(
+        other.create(json!({ "n": 1 })).await.unwrap().cv,
+        4,
+        "nothing at or below the mark changes any more"
+    );
     assert_eq!(other.stable_cv().await.unwrap(), 4);
 }

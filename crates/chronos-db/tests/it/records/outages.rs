@@ -113,10 +113,17 @@ async fn a_write_that_never_reached_the_database_is_refused_and_leaves_nothing(p
     let users = store.users();
     let id = users.create(json!({"n": 0})).await.unwrap().id;
     let mut written = 1;
-    for (n, call) in [documents::Call::SequenceThen, documents::Call::Get, documents::Call::SequenceThen].into_iter().enumerate() {
+    for (n, call) in [documents::Call::SequenceThen, documents::Call::Get, documents::Call::SequenceThen]
+        .into_iter()
+        .enumerate()
+    {
         database.fail_nth(call, 1, Fault::Before);
         let error = users.update(&id, json!({ "lost": n })).await.unwrap_err();
-        assert_eq!((error.kind(), error.code(), error.is_retryable()), (ErrorKind::Database, "TXN_ERROR", true), "{call:?}: {error}");
+        assert_eq!(
+            (error.kind(), error.code(), error.is_retryable()),
+            (ErrorKind::Database, "TXN_ERROR", true),
+            "{call:?}: {error}"
+        );
         users.update(&id, json!({ "kept": n })).await.unwrap();
         written += 1;
     }
@@ -125,7 +132,10 @@ async fn a_write_that_never_reached_the_database_is_refused_and_leaves_nothing(p
     assert_eq!(document(&users, &id).await, json!({"n": 0, "kept": 2}));
     assert_eq!(users.list().include_deleted().await.unwrap().items.len(), 1);
     let found = users.verify().await.unwrap();
-    assert_eq!((found.versions, found.stable_cv + 1 - i64::try_from(found.voids).unwrap()), (written, i64::try_from(written).unwrap()));
+    assert_eq!(
+        (found.versions, found.stable_cv + 1 - i64::try_from(found.voids).unwrap()),
+        (written, i64::try_from(written).unwrap())
+    );
 }
 
 async fn reads_fail_while_the_database_is_down_and_work_after_it(p: &Pairing) {
@@ -165,7 +175,8 @@ async fn a_storage_that_is_down_is_tried_again_after_growing_waits() {
     let pairing = Pairing::new(Kind::EmbeddedMemory);
     let clock = Arc::new(MockClock::default());
     let storage = Failing::<objects::Call>::new();
-    let store = pairing.opening().env(Env { clock: clock.clone(), ..Env::default() }).objects(&storage).open();
+    let store =
+        pairing.opening().env(Env { clock: clock.clone(), ..Env::default() }).objects(&storage).open();
     let users = store.users();
     storage.switch_all_on(Fault::Before);
     let id = users.create(json!({"n": 0})).await.unwrap().id;

@@ -30,7 +30,9 @@ fn hearing(list: List) -> (List, Arc<Mutex<Vec<String>>>) {
 }
 
 async fn posts(posts: &Collection) {
-    for (title, created, cv, id) in [("first", "2014-02-03T00:00:00Z", 0, "a-1"), ("second", "2024-02-03T00:00:00Z", 9, "a-2")] {
+    for (title, created, cv, id) in
+        [("first", "2014-02-03T00:00:00Z", 0, "a-1"), ("second", "2024-02-03T00:00:00Z", 9, "a-2")]
+    {
         posts.create(json!({"title": title, "createdAt": created, "cv": cv, "id": id, "ov": "x", "updatedAt": null})).await.unwrap();
     }
 }
@@ -39,17 +41,28 @@ async fn a_documents_own_property_wins_over_a_built_in_one_of_that_name(p: &Pair
     let store = p.open();
     let all = store.collection("posts");
     posts(&all).await;
-    let (list, heard) = hearing(all.list().filter(json!({"createdAt": {"$lt": "2015-01-01T00:00:00Z"}})).sort("cv", Descending));
+    let (list, heard) = hearing(
+        all.list().filter(json!({"createdAt": {"$lt": "2015-01-01T00:00:00Z"}})).sort("cv", Descending),
+    );
     assert_eq!(titles(list).await, [json!("first")]);
     assert_eq!(*heard.lock().unwrap(), Vec::<String>::new());
-    assert_eq!(titles(all.list().filter(json!({"createdAt": {"$gt": "2026-01-01T00:00:00Z"}}))).await, Vec::<Json>::new());
+    assert_eq!(
+        titles(all.list().filter(json!({"createdAt": {"$gt": "2026-01-01T00:00:00Z"}}))).await,
+        Vec::<Json>::new()
+    );
     assert_eq!(titles(all.list().sort("cv", Descending)).await, [json!("second"), json!("first")]);
     assert_eq!(titles(all.list().filter(json!({"id": "a-2"}))).await, [json!("second")]);
     assert_eq!(titles(all.list().filter(json!({"cv": 1}))).await, Vec::<Json>::new());
-    assert_eq!(titles(all.list().filter(json!({"$or": [{"ov": 0}, {"updatedAt": {"$ne": null}}]}))).await, Vec::<Json>::new());
+    assert_eq!(
+        titles(all.list().filter(json!({"$or": [{"ov": 0}, {"updatedAt": {"$ne": null}}]}))).await,
+        Vec::<Json>::new()
+    );
     let stable = all.stable_cv().await.unwrap();
     assert_eq!(titles(all.list().as_of_cv(stable).filter(json!({"cv": 9}))).await, [json!("second")]);
-    assert_eq!(titles(all.list().as_of_cv(stable).filter(json!({"createdAt": "2014-02-03T00:00:00Z"}))).await, [json!("first")]);
+    assert_eq!(
+        titles(all.list().as_of_cv(stable).filter(json!({"createdAt": "2014-02-03T00:00:00Z"}))).await,
+        [json!("first")]
+    );
 }
 
 async fn where_no_document_has_it_a_short_name_is_the_built_in_one_and_says_so(p: &Pairing) {
@@ -74,9 +87,18 @@ async fn the_full_names_always_mean_the_built_in_properties(p: &Pairing) {
     let id = all.list().sort("_system.cv", Ascending).await.unwrap().items[0].id.to_string();
     assert_eq!(titles(all.list().filter(json!({"_id": id}))).await, [json!("first")]);
     assert_eq!(titles(all.list().filter(json!({"_system.cv": 1}))).await, [json!("second")]);
-    assert_eq!(titles(all.list().sort("_system.insertedAt", Descending)).await, [json!("second"), json!("first")]);
-    assert_eq!(titles(all.list().filter(json!({"_system.updatedAt": {"$lt": "2014-01-01"}}))).await, Vec::<Json>::new());
-    assert_eq!(refused(all.list().filter(json!({"_system.insertedAt": "yesterday"})).await), ErrorKind::Validation);
+    assert_eq!(
+        titles(all.list().sort("_system.insertedAt", Descending)).await,
+        [json!("second"), json!("first")]
+    );
+    assert_eq!(
+        titles(all.list().filter(json!({"_system.updatedAt": {"$lt": "2014-01-01"}}))).await,
+        Vec::<Json>::new()
+    );
+    assert_eq!(
+        refused(all.list().filter(json!({"_system.insertedAt": "yesterday"})).await),
+        ErrorKind::Validation
+    );
 }
 
 async fn in_a_collection_that_is_older_than_the_notes_the_documents_tell(p: &Pairing) {
@@ -100,7 +122,10 @@ async fn in_a_collection_that_is_older_than_the_notes_the_documents_tell(p: &Pai
     batch.push(&namespace(&plain, "counter"), Write::Delete { id: "own".into(), guard: Guard::Any });
     store.documents().apply(batch).await.unwrap();
     assert_eq!(titles(plain.list().filter(json!({"cv": 0}))).await, [json!(1)]);
-    assert_eq!(store.stored(&plain, "counter").await.iter().filter(|d| **d == doc! { "_id": "own" }).count(), 0);
+    assert_eq!(
+        store.stored(&plain, "counter").await.iter().filter(|d| **d == doc! { "_id": "own" }).count(),
+        0
+    );
 }
 
 async fn what_one_tenant_calls_its_properties_is_nothing_to_another(p: &Pairing) {

@@ -44,7 +44,8 @@ impl Kind {
     }
 }
 
-/// Stamps scenarios, functions that take a `&Pairing`, onto every pairing: one module a pairing, one test a scenario.
+/// Stamps scenarios, functions that take a `&Pairing`, onto every pairing: one module a pairing, one test a
+/// scenario.
 macro_rules! on_every_pairing {
     ($($scenario:ident),+ $(,)?) => {
         $crate::records::pairing::on_pairings!(embedded_memory = EmbeddedMemory: $($scenario),+);
@@ -99,7 +100,8 @@ impl Pairing {
         self.folder.path()
     }
 
-    /// The configuration, with `more` (an object) at its top level: tenants `acme` and `globex`, shared logs, and identities without objects.
+    /// The configuration, with `more` (an object) at its top level: tenants `acme` and `globex`, shared logs,
+    /// and identities without objects.
     pub(crate) fn config(&self, more: &Json) -> Json {
         let documents = match self.kind {
             Kind::EmbeddedLocal => "embedded:./documents".to_owned(),
@@ -112,11 +114,15 @@ impl Pairing {
             Kind::EmbeddedMemory => Some(json!({ "provider": "memory" })),
             Kind::ReplicaSetS3 => {
                 let s3 = servers::s3();
-                Some(json!({ "provider": "s3", "endpoint": s3.endpoint, "accessKey": s3.access_key, "secretKey": s3.secret_key }))
+                Some(
+                    json!({ "provider": "s3", "endpoint": s3.endpoint, "accessKey": s3.access_key, "secretKey": s3.secret_key }),
+                )
             }
             Kind::ReplicaSetAzure => {
                 let azure = servers::azure();
-                Some(json!({ "provider": "azure", "endpoint": azure.endpoint, "accessKey": azure.account, "secretKey": azure.key }))
+                Some(
+                    json!({ "provider": "azure", "endpoint": azure.endpoint, "accessKey": azure.account, "secretKey": azure.key }),
+                )
             }
         };
         let database = |name: &str| {
@@ -201,7 +207,9 @@ impl Pairing {
         match self.kind {
             Kind::EmbeddedMemory => gauges::embedded(":memory:"),
             Kind::EmbeddedLocal => gauges::embedded(self.folder().join("documents")),
-            _ => gauges::mongo(self.config(&json!({}))["dbConnections"]["main"]["mongoUri"].as_str().unwrap().to_owned()),
+            _ => gauges::mongo(
+                self.config(&json!({}))["dbConnections"]["main"]["mongoUri"].as_str().unwrap().to_owned(),
+            ),
         }
     }
 
@@ -212,7 +220,8 @@ impl Pairing {
     /// Everything is stored and verifies clean; then everything goes.
     pub(crate) async fn finish(self) {
         let stores = std::mem::take(&mut *self.stores.lock().unwrap());
-        let collections: Vec<_> = stores.iter().flat_map(|store| std::mem::take(&mut *store.collections.lock().unwrap())).collect();
+        let collections: Vec<_> =
+            stores.iter().flat_map(|store| std::mem::take(&mut *store.collections.lock().unwrap())).collect();
         for collection in &collections {
             // One of several handles only stores what it wrote itself while that is young.
             collection.drain(TIMEOUT).await.unwrap();
@@ -227,7 +236,8 @@ impl Pairing {
             store.chronos.shutdown().await.unwrap();
         }
         if self.kind.is_mongo() {
-            let uri = self.config(&json!({}))["dbConnections"]["main"]["mongoUri"].as_str().unwrap().to_owned();
+            let uri =
+                self.config(&json!({}))["dbConnections"]["main"]["mongoUri"].as_str().unwrap().to_owned();
             let client = mongodb::Client::with_uri_str(uri).await.unwrap();
             for name in ["acme", "globex", "logs", "identities"] {
                 client.database(&format!("{}-{name}", self.database)).drop().await.unwrap();
@@ -271,7 +281,9 @@ impl Opening<'_> {
     /// A layer around the document store.
     pub(crate) fn documents(mut self, layer: &Arc<impl Layer<test_support::documents::Call>>) -> Self {
         let layer = Arc::clone(layer);
-        self.builder = self.builder.wrap_documents(move |inner| test_support::documents::decorate(inner, Arc::clone(&layer)));
+        self.builder = self
+            .builder
+            .wrap_documents(move |inner| test_support::documents::decorate(inner, Arc::clone(&layer)));
         self
     }
 
@@ -322,7 +334,8 @@ impl Opening<'_> {
                 inner
             });
         }
-        let store = Store { chronos: self.builder.open().unwrap(), raw: self.raw, collections: Arc::default() };
+        let store =
+            Store { chronos: self.builder.open().unwrap(), raw: self.raw, collections: Arc::default() };
         self.pairing.stores.lock().unwrap().push(store.clone());
         store
     }
@@ -391,7 +404,10 @@ impl Store {
     /// The stored head of an item.
     pub(crate) async fn head(&self, collection: &Collection, id: &ItemId) -> Document {
         let heads = self.stored(collection, "head").await;
-        heads.into_iter().find(|head| head.get_object_id("_id").unwrap().to_hex() == id.to_string()).expect("the item has a head")
+        heads
+            .into_iter()
+            .find(|head| head.get_object_id("_id").unwrap().to_hex() == id.to_string())
+            .expect("the item has a head")
     }
 
     /// Leaves a collection that a scenario has damaged on purpose out of the final verification.

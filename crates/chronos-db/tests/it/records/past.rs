@@ -24,7 +24,8 @@ async fn an_item_reads_as_it_was_around_its_deletion(p: &Pairing) {
     users.delete(&id).at(minute(30)).await.unwrap();
     users.restore(&id).to_version(0).at(minute(40)).await.unwrap();
 
-    let n_at = async |at: i64| users.get(&id).as_of(minute(at)).await.unwrap().map(|view| view.item["n"].clone());
+    let n_at =
+        async |at: i64| users.get(&id).as_of(minute(at)).await.unwrap().map(|view| view.item["n"].clone());
     assert_eq!(n_at(9).await, None);
     assert_eq!(n_at(10).await, Some(json!(0)));
     assert_eq!(n_at(19).await, Some(json!(0)));
@@ -35,8 +36,16 @@ async fn an_item_reads_as_it_was_around_its_deletion(p: &Pairing) {
     let deleted = users.get(&id).as_of(minute(35)).include_deleted().await.unwrap().unwrap();
     assert_eq!((deleted.ov, deleted.deleted_at, &deleted.item["n"]), (2, Some(minute(30)), &json!(1)));
 
-    let n_at_cv = async |cv: i64| users.get(&id).as_of_cv(cv).await.unwrap().map(|view| view.item["n"].clone());
-    let past = [n_at_cv(-1).await, n_at_cv(0).await, n_at_cv(1).await, n_at_cv(2).await, n_at_cv(3).await, n_at_cv(99).await];
+    let n_at_cv =
+        async |cv: i64| users.get(&id).as_of_cv(cv).await.unwrap().map(|view| view.item["n"].clone());
+    let past = [
+        n_at_cv(-1).await,
+        n_at_cv(0).await,
+        n_at_cv(1).await,
+        n_at_cv(2).await,
+        n_at_cv(3).await,
+        n_at_cv(99).await,
+    ];
     assert_eq!(past, [None, Some(json!(0)), Some(json!(1)), None, Some(json!(0)), Some(json!(0))]);
     assert_eq!(users.get(&id).version(2).await.unwrap(), None, "a version that is a deletion shows nothing");
     assert!(users.get(&id).version(2).include_deleted().await.unwrap().is_some());
@@ -57,7 +66,10 @@ async fn items_with_equal_versions_do_not_get_into_each_others_past(p: &Pairing)
         assert_eq!(users.get(id).as_of(minute(1)).await.unwrap().unwrap().document(), expected);
     }
     users.restore(&ids[1].1).to_version(0).await.unwrap();
-    let now: Vec<_> = column(&users.list().sort("name", chronos_db::documents::Direction::Ascending).await.unwrap().items, "n");
+    let now: Vec<_> = column(
+        &users.list().sort("name", chronos_db::documents::Direction::Ascending).await.unwrap().items,
+        "n",
+    );
     assert_eq!(now, [json!(1), json!(0), json!(1)]);
 }
 
@@ -101,7 +113,9 @@ async fn a_list_as_of_a_collection_version_pages_and_sorts_like_any_other(p: &Pa
     }
     users.delete(&ids[7]).await.unwrap();
     let descending = chronos_db::documents::Direction::Descending;
-    let page = || users.list().as_of_cv(then).filter(json!({"n": {"$gte": 1, "$lt": 4}})).sort("n", descending).limit(6);
+    let page = || {
+        users.list().as_of_cv(then).filter(json!({"n": {"$gte": 1, "$lt": 4}})).sort("n", descending).limit(6)
+    };
     let mut found = Vec::new();
     let mut next = None;
     loop {
@@ -112,7 +126,12 @@ async fn a_list_as_of_a_collection_version_pages_and_sorts_like_any_other(p: &Pa
         };
         let result = list.await.unwrap();
         assert!(result.items.len() <= 6);
-        found.extend(result.items.iter().map(|view| (view.item["n"].as_i64().unwrap(), view.item["k"].as_i64().unwrap())));
+        found.extend(
+            result
+                .items
+                .iter()
+                .map(|view| (view.item["n"].as_i64().unwrap(), view.item["k"].as_i64().unwrap())),
+        );
         match result.next {
             Some(token) => next = Some(token),
             None => break,
@@ -157,7 +176,9 @@ async fn eventful(users: &Collection, erasing: bool) -> Vec<ItemId> {
         match chance(8) {
             0 if is_there => assert!(users.delete(&id).at(at).await.unwrap().changed),
             1 if !erasing => assert_eq!(users.restore(&id).to_version(0).at(at).await.unwrap().id, id),
-            _ if is_there => assert_eq!(users.update(&id, document(chance(100))).at(at).await.unwrap().id, id),
+            _ if is_there => {
+                assert_eq!(users.update(&id, document(chance(100))).at(at).await.unwrap().id, id)
+            }
             _ => {}
         }
     }
@@ -221,8 +242,12 @@ async fn assert_lists(users: &Collection, ids: &[ItemId]) {
     type Matches = fn(&View) -> bool;
     let filters: [(Option<Json>, Matches); 3] = [
         (None, |_| true),
-        (Some(json!({ "n": { "$gte": 1, "$lt": 4 } })), |view| (1..4).contains(&view.item["n"].as_i64().unwrap())),
-        (Some(json!({ "name": { "$ne": "name 3" } })), |view| view.item.get("name") != Some(&json!("name 3"))),
+        (Some(json!({ "n": { "$gte": 1, "$lt": 4 } })), |view| {
+            (1..4).contains(&view.item["n"].as_i64().unwrap())
+        }),
+        (Some(json!({ "name": { "$ne": "name 3" } })), |view| {
+            view.item.get("name") != Some(&json!("name 3"))
+        }),
     ];
     // Of long ago, when every item was another one, and of times since which few have changed.
     let minutes = [-1, 20, 130, 150, 155].map(Point::Minute);
@@ -234,7 +259,8 @@ async fn assert_lists(users: &Collection, ids: &[ItemId]) {
                 // Each order with another filter, and deleted items every second time.
                 let (filter, matches) = &filters[(turn + usize::from(direction == Direction::Ascending)) % 3];
                 let deleted = turn % 2 == 0;
-                let mut expected: Vec<&View> = then.iter().filter(|v| matches(v) && (deleted || v.deleted_at.is_none())).collect();
+                let mut expected: Vec<&View> =
+                    then.iter().filter(|v| matches(v) && (deleted || v.deleted_at.is_none())).collect();
                 expected.sort_by(|a, b| {
                     let order = compare(&sort_key(a, sort), &sort_key(b, sort)).then(a.id.cmp(&b.id));
                     if direction == Direction::Ascending || sort.is_empty() { order } else { order.reverse() }
@@ -252,7 +278,11 @@ async fn assert_lists(users: &Collection, ids: &[ItemId]) {
                 };
                 let what = format!("{point:?} by `{sort}`, {direction:?}, {filter:?}");
                 let all: Vec<View> = list().stream().await.unwrap().try_collect().await.unwrap();
-                assert_eq!(all.iter().map(|view| (view.id, view.ov)).collect::<Vec<_>>(), expected, "{what}, as a whole");
+                assert_eq!(
+                    all.iter().map(|view| (view.id, view.ov)).collect::<Vec<_>>(),
+                    expected,
+                    "{what}, as a whole"
+                );
                 let (mut paged, mut next) = (Vec::new(), None::<String>);
                 loop {
                     let page = match next.take() {

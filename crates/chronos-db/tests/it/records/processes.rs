@@ -31,9 +31,12 @@ async fn writers_in_separate_processes_all_succeed_without_a_hole(p: &Pairing) {
             .unwrap()
     };
     let children: Vec<_> = (0..PROCESSES).map(start).collect();
-    let wait = tokio::task::spawn_blocking(|| children.into_iter().map(|child| child.wait_with_output().unwrap()).collect::<Vec<_>>());
+    let wait = tokio::task::spawn_blocking(|| {
+        children.into_iter().map(|child| child.wait_with_output().unwrap()).collect::<Vec<_>>()
+    });
     for output in wait.await.unwrap() {
-        let (told, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        let (told, errors) =
+            (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         assert!(output.status.success() && told.contains("all written"), "{told}\n{errors}");
     }
     let versions = PROCESSES * WRITERS * EACH;

@@ -26,13 +26,15 @@ async fn assert_history(users: &Collection, id: &ItemId, versions: usize) {
     assert_eq!(history.len(), versions);
     for (ov, version) in (0..).zip(&history) {
         assert_eq!(version.ov, ov, "no hole");
-        let view = users.get(id).version(ov).include_deleted().await.unwrap().expect("every version is readable");
+        let view =
+            users.get(id).version(ov).include_deleted().await.unwrap().expect("every version is readable");
         assert_eq!(view.cv, version.cv);
     }
     assert!(history.is_sorted_by(|a, b| a.cv < b.cv && a.at < b.at), "{history:?}");
 }
 
-/// N-01, G-01, G-50: bounded by a count instead of seconds; the final verification reads every object and compares its SHA-256.
+/// N-01, G-01, G-50: bounded by a count instead of seconds; the final verification reads every object and
+/// compares its SHA-256.
 async fn twenty_four_writers_of_one_item_all_succeed_without_a_hole(p: &Pairing) {
     const WRITERS: usize = 24;
     const EACH: usize = 6;
@@ -66,7 +68,9 @@ async fn of_writers_that_expect_one_version_exactly_one_wins(p: &Pairing) {
     let users = p.open().users();
     let id = users.create(json!({"n": 0})).await.unwrap().id;
     for round in 0..5 {
-        let attempts = (0..8).map(|writer| users.update(&id, json!({ "n": round, "by": writer })).expect_ov(round).into_future());
+        let attempts = (0..8).map(|writer| {
+            users.update(&id, json!({ "n": round, "by": writer })).expect_ov(round).into_future()
+        });
         let results = futures::future::join_all(attempts).await;
         let (won, lost): (Vec<_>, Vec<_>) = results.into_iter().partition(Result::is_ok);
         assert_eq!((won.len(), lost.len()), (1, 7));
@@ -80,11 +84,14 @@ async fn of_writers_that_expect_one_version_exactly_one_wins(p: &Pairing) {
 
 async fn writers_of_many_items_share_groups_without_mixing_them(p: &Pairing) {
     let users = p.open().users();
-    let created = futures::future::join_all((0..60).map(|n| users.create(json!({ "n": n })).into_future())).await;
+    let created =
+        futures::future::join_all((0..60).map(|n| users.create(json!({ "n": n })).into_future())).await;
     let created: Vec<_> = created.into_iter().map(Result::unwrap).collect();
     let cvs: BTreeSet<i64> = created.iter().map(|written| written.cv).collect();
     assert_eq!(cvs, (0..60).collect());
-    let updates = (0..).zip(&created).map(|(n, written)| users.update(&written.id, json!({ "m": n * 2 })).into_future());
+    let updates = (0..)
+        .zip(&created)
+        .map(|(n, written)| users.update(&written.id, json!({ "m": n * 2 })).into_future());
     futures::future::try_join_all(updates).await.unwrap();
     for (n, written) in (0..).zip(&created) {
         assert_eq!(document(&users, &written.id).await, json!({ "n": n, "m": n * 2 }));
@@ -129,7 +136,9 @@ async fn two_sides_never_take_one_version(p: &Pairing) {
     let (one, other) = (p.open().users(), p.open().users());
     let id = one.create(json!({"n": 0})).await.unwrap().id;
     for round in 0..8 {
-        let write = |side: &Collection| side.update(&id, json!({ "n": round })).expect_ov(round).force().into_future();
+        let write = |side: &Collection| {
+            side.update(&id, json!({ "n": round })).expect_ov(round).force().into_future()
+        };
         let (a, b) = futures::future::join(write(&one), write(&other)).await;
         assert!(a.is_ok() != b.is_ok(), "{a:?} {b:?}");
         assert_eq!(refused(if a.is_ok() { b } else { a }), ErrorKind::OptimisticLock);

@@ -32,8 +32,12 @@ struct OnItsWay {
 
 async fn on_its_way(store: &Store, users: &Collection, id: &ItemId) -> OnItsWay {
     assert_eq!(users.drain(super::pairing::TIMEOUT).await.unwrap(), 0);
-    let mut row =
-        store.stored(users, "ver").await.into_iter().find(|row| row.get_object_id("itemId").unwrap().to_hex() == id.to_string()).unwrap();
+    let mut row = store
+        .stored(users, "ver")
+        .await
+        .into_iter()
+        .find(|row| row.get_object_id("itemId").unwrap().to_hex() == id.to_string())
+        .unwrap();
     let taken = loop {
         // Later than what is there by a millisecond at least.
         let now = store.documents().now().await.unwrap();
@@ -86,7 +90,10 @@ async fn a_number_that_never_gets_a_row_is_closed_before_the_past_is_told(p: &Pa
     let id = users.create(json!({"n": 0})).await.unwrap().id;
     let OnItsWay { row, taken } = on_its_way(&store, &users, &id).await;
     assert_eq!(past(&users, &id, taken.now, taken.first).await, [0; 5]);
-    assert!(matches!(insert(&*store.documents(), &users, row).await, Outcome::Conflict { .. }), "it comes too late for this past");
+    assert!(
+        matches!(insert(&*store.documents(), &users, row).await, Outcome::Conflict { .. }),
+        "it comes too late for this past"
+    );
     assert_eq!(past(&users, &id, taken.now, taken.first).await, [0; 5]);
 }
 

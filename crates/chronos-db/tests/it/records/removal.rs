@@ -27,7 +27,8 @@ async fn ops(store: &Store, users: &chronos_db::Collection) -> Vec<String> {
     rows.iter().map(|row| row.get_str("op").unwrap().to_owned()).collect()
 }
 
-/// D-03, after create, update and delete: an erasure leaves its marker, a deletion without versioning its head.
+/// D-03, after create, update and delete: an erasure leaves its marker, a deletion without versioning its
+/// head.
 async fn the_four_ways_to_delete_leave_what_they_promise(p: &Pairing) {
     for (logical, versioning, rows, objects) in [
         (true, true, &["CREATE", "UPDATE", "DELETE"][..], 2),
@@ -58,7 +59,8 @@ async fn the_four_ways_to_delete_leave_what_they_promise(p: &Pairing) {
 
 async fn an_erased_item_is_absent_to_every_reader(p: &Pairing) {
     let mut config = switches(false, true);
-    config["collectionMaps"] = json!({"users": {"indexedProps": ["n"], "base64Props": {"file": {"contentType": "text/plain"}}}});
+    config["collectionMaps"] =
+        json!({"users": {"indexedProps": ["n"], "base64Props": {"file": {"contentType": "text/plain"}}}});
     let store = p.open_with(&config);
     let users = store.users();
     let kept = users.create(json!({"n": 1, "file": STANDARD.encode("kept")})).await.unwrap();
@@ -80,10 +82,17 @@ async fn an_erased_item_is_absent_to_every_reader(p: &Pairing) {
     assert_eq!(refused(users.delete(&gone.id).await), ErrorKind::NotFound);
     assert_eq!(users.drain(TIMEOUT).await.unwrap(), 0);
     let keys = store.keys(&users).await;
-    assert!(keys.len() == 3 && keys.iter().all(|key| key.starts_with(&format!("users/{}/", kept.id))), "{keys:?}");
+    assert!(
+        keys.len() == 3 && keys.iter().all(|key| key.starts_with(&format!("users/{}/", kept.id))),
+        "{keys:?}"
+    );
     assert_eq!(ops(&store, &users).await, ["CREATE", "ERASED", "ERASED", "ERASE"]);
     let restored = users.restore_collection().to_cv(1).await.unwrap();
-    assert_eq!((restored.items, restored.restored), (1, 0), "a restore of the collection brings nothing erased back");
+    assert_eq!(
+        (restored.items, restored.restored),
+        (1, 0),
+        "a restore of the collection brings nothing erased back"
+    );
 }
 
 async fn without_versioning_only_the_latest_payload_stays(p: &Pairing) {
@@ -116,7 +125,8 @@ async fn without_versioning_writers_still_leave_no_hole(p: &Pairing) {
     let users = store.users();
     let id = users.create(json!({"n": 0})).await.unwrap().id;
     let writes = (0..12).map(|n| users.update(&id, json!({ format!("w{n}"): 1 })).into_future());
-    let mut ovs: Vec<i64> = futures::future::try_join_all(writes).await.unwrap().iter().map(|written| written.ov).collect();
+    let mut ovs: Vec<i64> =
+        futures::future::try_join_all(writes).await.unwrap().iter().map(|written| written.ov).collect();
     ovs.sort_unstable();
     assert_eq!(ovs, (1..=12).collect::<Vec<_>>());
     assert_eq!(document(&users, &id).await.as_object().unwrap().len(), 13);
@@ -142,7 +152,11 @@ async fn a_shadow_in_the_head_answers_while_the_storage_is_down(p: &Pairing) {
     assert_eq!(refused(users.get(&id).version(0).await), ErrorKind::Storage);
     storage.switch_off();
     users.restore(&id).to_version(0).await.unwrap();
-    assert_eq!(document(&users, &id).await, json!({"n": 0}), "an older shadow is not mistaken for the restored version");
+    assert_eq!(
+        document(&users, &id).await,
+        json!({"n": 0}),
+        "an older shadow is not mistaken for the restored version"
+    );
     users.delete(&id).await.unwrap();
     assert_eq!(users.get(&id).include_deleted().await.unwrap().unwrap().document(), json!({"n": 0}));
 }

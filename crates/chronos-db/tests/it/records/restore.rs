@@ -23,7 +23,11 @@ async fn an_item_is_restored_to_a_version_or_a_time(p: &Pairing) {
     users.restore(&id).to_version(3).await.unwrap();
     assert_eq!(document(&users, &id).await, json!({"n": 1}), "a restore can be restored to");
     let last = users.history(&id).newest_first().await.unwrap().remove(0);
-    assert_eq!((last.op, last.payload_ov), (Op::Restore, 1), "the payload is that of the version that wrote it");
+    assert_eq!(
+        (last.op, last.payload_ov),
+        (Op::Restore, 1),
+        "the payload is that of the version that wrote it"
+    );
     assert!(!users.restore(&id).to_time(minute(2)).await.unwrap().changed, "it is there already");
 }
 

@@ -27,8 +27,8 @@ fn counts(restored: &Restored) -> (u64, u64, u64, u64, u64) {
     (restored.items, restored.restored, restored.removed, restored.unchanged, restored.skipped)
 }
 
-/// Six items; at cv 5 (minute 6) `a` to `e` are as they were created and `f` is deleted. Afterwards most of it is changed. Returns the states
-/// then and now.
+/// Six items; at cv 5 (minute 6) `a` to `e` are as they were created and `f` is deleted. Afterwards most of
+/// it is changed. Returns the states then and now.
 async fn eventful(users: &Collection) -> (Vec<Json>, Vec<Json>) {
     let mut ids: Vec<ItemId> = Vec::new();
     for (n, name) in (1..).zip(["f", "a", "b", "c", "d"]) {
@@ -62,7 +62,10 @@ async fn every_item_gets_its_state_at_a_collection_version_back(p: &Pairing) {
     assert_eq!(counts(&done), (6, 3, 2, 1, 0));
     let a = users.list().filter(json!({"name": "a"})).await.unwrap().items[0].id;
     let last = users.history(&a).newest_first().await.unwrap().remove(0);
-    assert_eq!((last.actor.as_deref(), last.reason.as_deref(), last.payload_ov), (Some("ops"), Some("oops"), 0));
+    assert_eq!(
+        (last.actor.as_deref(), last.reason.as_deref(), last.payload_ov),
+        (Some("ops"), Some("oops"), 0)
+    );
 
     let again = users.restore_collection().to_cv(5).await.unwrap();
     assert_eq!(counts(&again), (6, 0, 0, 6, 0), "nothing is left to do");
@@ -114,7 +117,13 @@ async fn items_written_meanwhile_are_left_alone(p: &Pairing) {
     let done = restore.await.unwrap().unwrap();
     assert_eq!((done.restored, done.removed, done.stable_cv), (2, 0, 7), "{done:?}");
     assert!((2..=3).contains(&done.skipped), "the item that was added may be seen or not: {done:?}");
-    for (id, n) in [(ids[0], json!("mine")), (ids[1], json!(0)), (ids[2], json!("mine")), (ids[3], json!(0)), (added, json!("mine"))] {
+    for (id, n) in [
+        (ids[0], json!("mine")),
+        (ids[1], json!(0)),
+        (ids[2], json!("mine")),
+        (ids[3], json!(0)),
+        (added, json!("mine")),
+    ] {
         assert_eq!(document(&users, &id).await["n"], n);
     }
     let rest = users.restore_collection().to_cv(3).await.unwrap();
@@ -131,7 +140,11 @@ async fn a_restore_that_failed_is_continued_by_the_next(p: &Pairing) {
     assert_eq!(refused(users.restore_collection().to_cv(5).page_size(1, 1).await), ErrorKind::Database);
     let rest = users.restore_collection().to_cv(5).await.unwrap();
     assert_eq!(live(&users).await, then);
-    assert_eq!(rest.restored + rest.removed + 2, planned.restored + planned.removed, "what was done is not done again");
+    assert_eq!(
+        rest.restored + rest.removed + 2,
+        planned.restored + planned.removed,
+        "what was done is not done again"
+    );
 }
 
 async fn a_restore_asks_for_a_target_it_can_reach(p: &Pairing) {
@@ -151,7 +164,11 @@ async fn a_restore_tells_its_progress(p: &Pairing) {
     }
     let told: Arc<Mutex<Vec<u64>>> = Arc::default();
     let hear = Arc::clone(&told);
-    let restore = users.restore_collection().to_cv(2).page_size(2, 2).on_progress(move |so_far| hear.lock().unwrap().push(so_far.items));
+    let restore = users
+        .restore_collection()
+        .to_cv(2)
+        .page_size(2, 2)
+        .on_progress(move |so_far| hear.lock().unwrap().push(so_far.items));
     assert_eq!(counts(&restore.await.unwrap()), (5, 0, 2, 3, 0));
     assert_eq!(*told.lock().unwrap(), [2, 4, 5]);
 }

@@ -8,7 +8,9 @@ use chronos_db::json;
 use chronos_db::{Chronos, Collection, ErrorKind, Json, Route};
 use test_support::{Failing, Fault, objects};
 
-use super::pairing::{Kind, Pairing, Store, TIMEOUT, column, document, on_durable_pairings, on_every_pairing, refused, system};
+use super::pairing::{
+    Kind, Pairing, Store, TIMEOUT, column, document, on_durable_pairings, on_every_pairing, refused, system,
+};
 
 on_every_pairing!(
     an_item_of_one_tenant_does_not_exist_for_another,
@@ -46,7 +48,10 @@ async fn an_item_of_one_tenant_does_not_exist_for_another(p: &Pairing) {
     assert_eq!(globex.get(&id).version(0).include_deleted().await.unwrap(), None);
     assert_eq!(globex.list().await.unwrap().items.len(), 1);
     assert_eq!(refused(globex.update(&id, json!({})).await), ErrorKind::NotFound);
-    assert_eq!(refused(store.chronos.with(Route::runtime().tenant("initech").collection("users"))), ErrorKind::RouteNotFound);
+    assert_eq!(
+        refused(store.chronos.with(Route::runtime().tenant("initech").collection("users"))),
+        ErrorKind::RouteNotFound
+    );
     assert_eq!(refused(store.chronos.with(Route::runtime().collection("users"))), ErrorKind::RouteNotFound);
 }
 
@@ -70,13 +75,19 @@ async fn in_a_shared_database_every_read_and_write_is_forced_to_its_tenant(p: &P
     assert_eq!(refused(globex.delete(&mine.id).await), ErrorKind::NotFound);
     assert_eq!(refused(globex.restore(&mine.id).to_version(0).await), ErrorKind::NotFound);
     assert_eq!(refused(globex.lock(&mine.id).await), ErrorKind::NotFound);
-    for list in [globex.list(), globex.list().as_of_cv(2), globex.list().filter(json!({"$or": [{"n": 1}, {"n": 2}]}))] {
+    for list in
+        [globex.list(), globex.list().as_of_cv(2), globex.list().filter(json!({"$or": [{"n": 1}, {"n": 2}]}))]
+    {
         let items = list.include_deleted().await.unwrap().items;
         assert_eq!(items.iter().map(|view| view.id).collect::<Vec<_>>(), [theirs.id]);
     }
     assert_eq!(all.list().await.unwrap().items.len(), 2, "without a tenant the logs are everybody's");
     for row in store.stored(&acme, "ver").await.iter().chain(&store.stored(&acme, "head").await) {
-        let owner = if row.get_object_id("itemId").unwrap().to_hex() == mine.id.to_string() { "acme" } else { "globex" };
+        let owner = if row.get_object_id("itemId").unwrap().to_hex() == mine.id.to_string() {
+            "acme"
+        } else {
+            "globex"
+        };
         assert_eq!(row.get_str("tenantId").unwrap(), owner, "{row}");
     }
 }
@@ -92,7 +103,10 @@ async fn a_collection_of_a_shared_database_is_restored_for_one_tenant(p: &Pairin
     globex.create(json!({"n": 0})).await.unwrap();
     let done = acme.restore_collection().to_cv(1).await.unwrap();
     assert_eq!((done.items, done.restored, done.removed), (1, 1, 0));
-    assert_eq!((document(&acme, &mine).await, document(&globex, &theirs).await), (json!({"n": 0}), json!({"n": 1})));
+    assert_eq!(
+        (document(&acme, &mine).await, document(&globex, &theirs).await),
+        (json!({"n": 0}), json!({"n": 1}))
+    );
     assert_eq!(globex.list().await.unwrap().items.len(), 2);
 }
 
@@ -168,9 +182,11 @@ async fn verification_counts_what_is_the_tenants_alone(p: &Pairing) {
     let gone = globex.create(json!({"n": 0})).await.unwrap().id;
     globex.create(json!({"n": 1})).await.unwrap();
     globex.delete(&gone).await.unwrap();
-    for (tenant, counts) in
-        [(&acme, (10, 5, 5)), (&globex, (3, 2, 1)), (&store.with(Route::logs().tenant("new").collection("audit")), (0, 0, 0))]
-    {
+    for (tenant, counts) in [
+        (&acme, (10, 5, 5)),
+        (&globex, (3, 2, 1)),
+        (&store.with(Route::logs().tenant("new").collection("audit")), (0, 0, 0)),
+    ] {
         for verify in [tenant.verify(), tenant.verify().repair()] {
             let found = verify.await.unwrap();
             assert_eq!((found.versions, found.items, found.live), counts);
@@ -209,7 +225,8 @@ async fn one_tenants_locks_hold_up_no_other(p: &Pairing) {
 async fn what_has_no_tenant_gets_one_once(p: &Pairing) {
     let store = p.opening().configured(&p.version_1(&json!({}))).open();
     let route = || Route::default().database(p.common_database()).collection("people");
-    let (nobody, acme, globex) = (store.with(route()), store.with(route().tenant("acme")), store.with(route().tenant("globex")));
+    let (nobody, acme, globex) =
+        (store.with(route()), store.with(route().tenant("acme")), store.with(route().tenant("globex")));
     for n in 0..70 {
         let id = nobody.create(json!({ "n": n, "createdAt": "long ago" })).await.unwrap().id;
         if n % 7 == 0 {
@@ -230,12 +247,22 @@ async fn what_has_no_tenant_gets_one_once(p: &Pairing) {
     assert_eq!(store.chronos.migrate_tenants(database.clone(), "acme").await.unwrap(), would);
     assert_eq!(nobody.list().await.unwrap().items.len(), 0);
     assert_eq!(acme.list().limit(100).await.unwrap().items.len(), 70);
-    assert_eq!(acme.list().limit(100).as_of_cv(stable).await.unwrap().items.len(), 70, "their past is the tenant's, too");
-    assert_eq!(acme.list().filter(json!({"createdAt": "long ago"})).limit(100).await.unwrap().items.len(), 70);
+    assert_eq!(
+        acme.list().limit(100).as_of_cv(stable).await.unwrap().items.len(),
+        70,
+        "their past is the tenant's, too"
+    );
+    assert_eq!(
+        acme.list().filter(json!({"createdAt": "long ago"})).limit(100).await.unwrap().items.len(),
+        70
+    );
     let updated = acme.list().filter(json!({"updated": true})).limit(1).await.unwrap().items[0].id;
     assert_eq!(acme.history(&updated).await.unwrap().len(), 2);
     acme.update(&updated, json!({"n": -1})).await.unwrap();
-    assert_eq!((document(&globex, &theirs).await, globex.verify().await.unwrap().items), (json!({"of": "globex"}), 1));
+    assert_eq!(
+        (document(&globex, &theirs).await, globex.verify().await.unwrap().items),
+        (json!({"of": "globex"}), 1)
+    );
     let again = store.chronos.migrate_tenants(database.clone(), "globex").await.unwrap();
     assert_eq!((again.items, again.versions), (0, 0), "what has a tenant keeps it");
     let other = store.chronos.migrate_tenants(database.tenant("globex"), "acme").await;
@@ -246,7 +273,10 @@ async fn a_tenants_own_database_shows_what_was_written_before_there_were_tenants
     let alone = p.open();
     let before = alone.users();
     let legacy = before.create(json!({"n": 0})).await.unwrap().id;
-    assert!(!alone.head(&before, &legacy).await.contains_key("tenantId"), "where nobody else comes, nothing need be said");
+    assert!(
+        !alone.head(&before, &legacy).await.contains_key("tenantId"),
+        "where nobody else comes, nothing need be said"
+    );
     assert_eq!(before.drain(TIMEOUT).await.unwrap(), 0);
     if p.kind == Kind::EmbeddedMemory {
         return;
@@ -255,15 +285,25 @@ async fn a_tenants_own_database_shows_what_was_written_before_there_were_tenants
     let of = |tenant: &str| shared.with(Route::runtime().tenant(tenant).collection("users"));
     let (acme, globex) = (of("acme"), of("globex"));
     let new = acme.create(json!({"n": 1})).await.unwrap().id;
-    assert_eq!((acme.get(&legacy).await.unwrap(), globex.get(&legacy).await.unwrap()), (None, None), "whose it is, nobody knows");
     assert_eq!(
-        column(&before.list().sort("n", chronos_db::documents::Direction::Ascending).await.unwrap().items, "n"),
+        (acme.get(&legacy).await.unwrap(), globex.get(&legacy).await.unwrap()),
+        (None, None),
+        "whose it is, nobody knows"
+    );
+    assert_eq!(
+        column(
+            &before.list().sort("n", chronos_db::documents::Direction::Ascending).await.unwrap().items,
+            "n"
+        ),
         [json!(0), json!(1)]
     );
     globex.create(json!({"n": 2})).await.unwrap();
     assert_eq!(before.list().await.unwrap().items.len(), 2, "what says that it is another's is never shown");
     shared.chronos.migrate_tenants(Route::runtime(), "acme").await.unwrap();
-    assert_eq!((document(&acme, &legacy).await, document(&acme, &new).await), (json!({"n": 0}), json!({"n": 1})));
+    assert_eq!(
+        (document(&acme, &legacy).await, document(&acme, &new).await),
+        (json!({"n": 0}), json!({"n": 1}))
+    );
     assert_eq!(globex.get(&legacy).await.unwrap(), None);
 }
 
@@ -278,7 +318,10 @@ async fn a_collection_exists_for_whom_it_holds_something(p: &Pairing) {
     let route = |tenant: &str, name: &str| Route::logs().tenant(tenant).collection(name);
     assert!(store.chronos.existing(route("acme", "audit")).await.is_ok());
     let error = store.chronos.existing(route("acme", "audits")).await.unwrap_err();
-    assert!(error.kind() == ErrorKind::NotFound && error.message().ends_with("did you mean `audit`?"), "{error}");
+    assert!(
+        error.kind() == ErrorKind::NotFound && error.message().ends_with("did you mean `audit`?"),
+        "{error}"
+    );
     let error = store.chronos.existing(route("globex", "audits")).await.unwrap_err();
     assert!(!error.message().contains("`audit`"), "names are the business of those who use them: {error}");
     assert_eq!(store.chronos.collections(&Route::logs()).await.unwrap(), ["audit"]);
@@ -315,19 +358,24 @@ async fn a_database_named_by_contexts_is_not_a_tenants_own(p: &Pairing) {
     let config = p.version_1(&json!({}));
     let uri = config["mongoUris"][0].as_str().unwrap();
     let typed = |uri: &str| {
-        let entry = json!({"key": "rt", "extIdentifier": "acme", "mongoUri": uri, "dbName": p.common_database()});
+        let entry =
+            json!({"key": "rt", "extIdentifier": "acme", "mongoUri": uri, "dbName": p.common_database()});
         json!({"runtime": {"tenants": [entry]}})
     };
     for uri in [uri.to_owned(), alias(uri)] {
         let store = p.opening().configured(&p.version_1(&json!({ "databaseTypes": typed(&uri) }))).open();
         let route = || Route::default().database(p.common_database()).collection("people");
-        let (own, named) = (store.with(Route::key("rt").collection("people")), store.with(route().tenant("acme")));
+        let (own, named) =
+            (store.with(Route::key("rt").collection("people")), store.with(route().tenant("acme")));
         let id = own.create(json!({"n": 1})).await.unwrap().id;
         assert_eq!(document(&named, &id).await, json!({"n": 1}), "two ways to one tenant");
         assert_eq!(store.with(route().tenant("globex")).get(&id).await.unwrap(), None);
         let nobody = store.chronos.with(route()).unwrap();
         let error = nobody.list().await.unwrap_err();
-        assert!(error.kind() == ErrorKind::Validation && error.message().contains("tenant `acme`"), "{error}");
+        assert!(
+            error.kind() == ErrorKind::Validation && error.message().contains("tenant `acme`"),
+            "{error}"
+        );
     }
 }
 
@@ -346,7 +394,10 @@ async fn what_one_tenant_left_to_store_goes_to_its_own_place(p: &Pairing) {
     let storage = Failing::<objects::Call>::new();
     storage.switch_all_on(Fault::Before);
     let crashed = Chronos::builder(Config::parse(&config.to_string(), p.folder()).unwrap());
-    let crashed = crashed.wrap_objects(move |inner| test_support::objects::decorate(inner, Arc::clone(&storage))).open().unwrap();
+    let crashed = crashed
+        .wrap_objects(move |inner| test_support::objects::decorate(inner, Arc::clone(&storage)))
+        .open()
+        .unwrap();
     let theirs = crashed.with(route("globex")).unwrap();
     let id = theirs.create(json!({"of": "globex"})).await.unwrap().id;
     assert_eq!(theirs.drain(Duration::from_millis(20)).await.unwrap(), 1);

@@ -84,7 +84,11 @@ async fn the_latest_version_is_there_as_of_now_also_when_its_row_is_gone(p: &Pai
         let tens = users.list().filter(json!({"n": 10})).as_of(now).await.unwrap().items;
         assert_eq!(tens.iter().map(|view| view.id).collect::<Vec<_>>(), [ids[0]]);
         let history = users.history(&ids[0]).await.unwrap();
-        assert_eq!(history.iter().map(|version| version.ov).collect::<Vec<_>>(), [head.ov], "trimmed: {trim}");
+        assert_eq!(
+            history.iter().map(|version| version.ov).collect::<Vec<_>>(),
+            [head.ov],
+            "trimmed: {trim}"
+        );
     }
 }
 
@@ -122,7 +126,11 @@ async fn a_restore_of_the_collection_to_now_changes_nothing_and_to_before_is_ref
     assert_eq!(refused(users.restore_collection().to_time(between).await), ErrorKind::Validation);
     assert_eq!(users.list().await.unwrap().items.len(), 4);
     let restored = users.restore_collection().to_time(before).await.unwrap();
-    assert_eq!((restored.removed, users.list().await.unwrap().items.len()), (4, 0), "none of them was there then");
+    assert_eq!(
+        (restored.removed, users.list().await.unwrap().items.len()),
+        (4, 0),
+        "none of them was there then"
+    );
 }
 
 async fn a_deleted_item_comes_back_as_it_was_last(p: &Pairing) {
@@ -145,7 +153,8 @@ async fn a_write_whose_upload_takes_long_succeeds_and_uploads_once(p: &Pairing) 
     let id = users.create(json!({"n": 0, "text": "x".repeat(2000)})).await.unwrap().id;
     let before = holding.count(objects::Call::Put);
     holding.hold(objects::Call::Put, 0);
-    let change = users.update(&id, json!({"text": "y".repeat(2000), "file": STANDARD.encode("a file")})).into_future();
+    let change =
+        users.update(&id, json!({"text": "y".repeat(2000), "file": STANDARD.encode("a file")})).into_future();
     let wait = async {
         holding.reached(objects::Call::Put).await;
         clock.advance(Duration::from_secs(60));
@@ -159,12 +168,14 @@ async fn a_write_whose_upload_takes_long_succeeds_and_uploads_once(p: &Pairing) 
 
 async fn a_write_that_is_overtaken_while_it_uploads_uploads_no_blob_twice(p: &Pairing) {
     let holding = Holding::<objects::Call>::new();
-    let (late, other) = (p.opening().with(&unversioned()).objects(&holding).open(), p.open_with(&unversioned()));
+    let (late, other) =
+        (p.opening().with(&unversioned()).objects(&holding).open(), p.open_with(&unversioned()));
     let (slow, users) = (late.users(), other.users());
     let id = slow.create(json!({"n": 0, "text": "x".repeat(2000)})).await.unwrap().id;
     let before = holding.count(objects::Call::Put);
     holding.hold(objects::Call::Put, 0);
-    let change = slow.update(&id, json!({"text": "y".repeat(2000), "file": STANDARD.encode("a file")})).into_future();
+    let change =
+        slow.update(&id, json!({"text": "y".repeat(2000), "file": STANDARD.encode("a file")})).into_future();
     let overtaken = async {
         holding.reached(objects::Call::Put).await;
         users.update(&id, json!({"other": 1})).await.unwrap();
@@ -172,7 +183,11 @@ async fn a_write_that_is_overtaken_while_it_uploads_uploads_no_blob_twice(p: &Pa
     };
     let (changed, ()) = futures::future::join(change, overtaken).await;
     assert_eq!(changed.unwrap().ov, 2);
-    assert_eq!(holding.count(objects::Call::Put) - before, 3, "the blob once, item.json for each of the versions it would have been");
+    assert_eq!(
+        holding.count(objects::Call::Put) - before,
+        3,
+        "the blob once, item.json for each of the versions it would have been"
+    );
     let found = document(&users, &id).await;
     assert_eq!((&found["other"], &found["text"]), (&json!(1), &json!("y".repeat(2000))));
     trimmed(&users).await;
@@ -184,7 +199,10 @@ async fn a_write_that_is_overtaken_while_it_uploads_uploads_no_blob_twice(p: &Pa
 /// A trim that stands still between its look at the heads and each of its deletions, while others write.
 async fn what_a_head_names_is_never_trimmed(p: &Pairing) {
     let holding = Holding::<objects::Call>::new();
-    let (late, other) = (p.opening().with(&unversioned()).objects(&holding).without_cache().open(), p.open_with(&unversioned()));
+    let (late, other) = (
+        p.opening().with(&unversioned()).objects(&holding).without_cache().open(),
+        p.open_with(&unversioned()),
+    );
     let (slow, users) = (late.users(), other.users());
     let id = users.create(json!({"n": 0, "file": STANDARD.encode("a file")})).await.unwrap().id;
     users.update(&id, json!({"n": 1})).await.unwrap();
@@ -217,7 +235,8 @@ async fn what_a_head_names_is_never_trimmed(p: &Pairing) {
 async fn a_row_is_as_old_as_its_commit_however_long_its_upload_took(p: &Pairing) {
     const GRACE: Duration = Duration::from_secs(2);
     let holding = Holding::<objects::Call>::new();
-    let (late, other) = (p.opening().with(&unversioned()).objects(&holding).open(), p.open_with(&unversioned()));
+    let (late, other) =
+        (p.opening().with(&unversioned()).objects(&holding).open(), p.open_with(&unversioned()));
     let (slow, users) = (late.users(), other.users());
     let id = slow.create(json!({"n": 0})).ack_stored().await.unwrap().id;
     holding.hold(objects::Call::Put, 0);
@@ -226,7 +245,9 @@ async fn a_row_is_as_old_as_its_commit_however_long_its_upload_took(p: &Pairing)
         holding.reached(objects::Call::Put).await;
         let begun = other.documents().now().await.unwrap();
         // Until its upload has taken longer than the grace, by the store's clock.
-        while other.documents().now().await.unwrap().as_millis() - begun.as_millis() < 2 * i64::try_from(GRACE.as_millis()).unwrap() {
+        while other.documents().now().await.unwrap().as_millis() - begun.as_millis()
+            < 2 * i64::try_from(GRACE.as_millis()).unwrap()
+        {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         holding.release(objects::Call::Put);
@@ -235,5 +256,8 @@ async fn a_row_is_as_old_as_its_commit_however_long_its_upload_took(p: &Pairing)
     assert_eq!(changed.unwrap().ov, 1);
     users.trim(GRACE).await.unwrap();
     let rows = other.stored(&users, "ver").await;
-    assert!(rows.iter().any(|row| row.get_i32("ov").unwrap() == 1), "a row that was written just now went: {rows:?}");
+    assert!(
+        rows.iter().any(|row| row.get_i32("ov").unwrap() == 1),
+        "a row that was written just now went: {rows:?}"
+    );
 }

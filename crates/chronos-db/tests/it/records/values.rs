@@ -25,7 +25,9 @@ async fn a_number_in_another_spelling_is_no_change_and_keeps_its_first_digits(p:
     let users = p.open().users();
     let first = r#"{"rate":2.50,"n":3,"list":[1,2.0],"deep":{"n":100},"zero":-0}"#;
     let id = users.create(parse(first)).await.unwrap().id;
-    for same in [r#"{"rate":2.5}"#, r#"{"n":3.0}"#, r#"{"deep":{"n":1e2}}"#, r#"{"zero":0}"#, r#"{"list":[1.0,2]}"#] {
+    for same in
+        [r#"{"rate":2.5}"#, r#"{"n":3.0}"#, r#"{"deep":{"n":1e2}}"#, r#"{"zero":0}"#, r#"{"list":[1.0,2]}"#]
+    {
         assert!(!users.update(&id, parse(same)).await.unwrap().changed, "{same}");
         assert!(!users.enrich(&id, parse(same)).await.unwrap().changed, "{same}");
     }
@@ -38,8 +40,7 @@ async fn a_number_in_another_spelling_is_no_change_and_keeps_its_first_digits(p:
 
 async fn names_that_json_libraries_use_among_themselves_are_names_like_others(p: &Pairing) {
     let users = p.open().users();
-    let text =
-        r#"{"a":{"$serde_json::private::Number":"12"},"b":{"$serde_json::private::RawValue":"[1]"},"$serde_json::private::Number":"x"}"#;
+    let text = r#"{"a":{"$serde_json::private::Number":"12"},"b":{"$serde_json::private::RawValue":"[1]"},"$serde_json::private::Number":"x"}"#;
     let id = users.create(parse(text)).await.unwrap().id;
     assert_eq!(document(&users, &id).await.to_string(), text);
     users.update(&id, json!({"c": 1})).await.unwrap();
@@ -96,7 +97,11 @@ async fn every_form_of_extended_json_is_found_by_its_value_and_comes_back_as_wri
     people.create(json!({"key": uuid})).await.unwrap();
     people.create(json!({"key": binary})).await.unwrap();
     assert_eq!((count(json!({"key": uuid})).await, count(json!({"key": binary})).await), (2, 2));
-    for wrong in [json!({"$date": "soon"}), json!({"$numberInt": "x"}), json!({"$regularExpression": {"pattern": "a", "options": ""}})] {
+    for wrong in [
+        json!({"$date": "soon"}),
+        json!({"$numberInt": "x"}),
+        json!({"$regularExpression": {"pattern": "a", "options": ""}}),
+    ] {
         assert_eq!(refused(people.list().filter(json!({"key": wrong})).await), ErrorKind::Validation);
     }
 }
@@ -112,13 +117,17 @@ struct Account {
 async fn types_of_users_are_documents(p: &Pairing) {
     let users = p.open().users();
     let accounts = users.typed::<Account>();
-    let first = Account { name: "a".to_owned(), balance: 1.5, more: Some(parse("[1.50,0.12345678901234567890123]")) };
+    let first =
+        Account { name: "a".to_owned(), balance: 1.5, more: Some(parse("[1.50,0.12345678901234567890123]")) };
     let made = accounts.create(&first).await.unwrap();
     let second = Account { name: "b".to_owned(), balance: 2.0, more: None };
     assert_eq!(accounts.replace(&made.id, &second).await.unwrap().ov, 1);
     assert_eq!(accounts.get(&made.id).await.unwrap().unwrap().document, second);
     let then = accounts.get(&made.id).version(0).await.unwrap().unwrap();
-    assert_eq!((then.ov, then.document.more.unwrap().to_string()), (0, "[1.50,0.12345678901234567890123]".to_owned()));
+    assert_eq!(
+        (then.ov, then.document.more.unwrap().to_string()),
+        (0, "[1.50,0.12345678901234567890123]".to_owned())
+    );
     accounts.create(&first).await.unwrap();
     let page = accounts.list().sort("balance", Direction::Ascending).limit(1).await.unwrap();
     assert_eq!(page.items[0].document, first);
@@ -131,14 +140,20 @@ async fn types_of_users_are_documents(p: &Pairing) {
     assert_eq!(value, serde_json::json!({"name": "c", "balance": 3, "more": null}));
     users.update(&theirs.id, json!({"other": 1})).await.unwrap();
     let error = accounts.get(&theirs.id).await.unwrap_err();
-    assert!(error.kind() == ErrorKind::Validation && error.message().contains("unknown field `other`"), "{error}");
+    assert!(
+        error.kind() == ErrorKind::Validation && error.message().contains("unknown field `other`"),
+        "{error}"
+    );
 }
 
 async fn what_cannot_be_json_is_refused(p: &Pairing) {
     let users = p.open().users();
     let no_text = std::collections::HashMap::from([((1, 2), 3)]);
     let error = users.create(&no_text).await.unwrap_err();
-    assert!(error.kind() == ErrorKind::Validation && error.message().contains("key must be a string"), "{error}");
+    assert!(
+        error.kind() == ErrorKind::Validation && error.message().contains("key must be a string"),
+        "{error}"
+    );
     assert_eq!(refused(users.create(5).await), ErrorKind::Validation);
 }
 
@@ -146,10 +161,15 @@ async fn a_document_of_many_properties_is_indexed_in_proportion(p: &Pairing) {
     const MANY: usize = 60_000;
     let wide = p.open().collection("wide");
     // Leaving out the largest one by one, each after a look at all others, would never end.
-    let text = format!("{{{}}}", (0..MANY).map(|n| format!(r#""k{n:06}":{n}"#)).collect::<Vec<_>>().join(","));
+    let text =
+        format!("{{{}}}", (0..MANY).map(|n| format!(r#""k{n:06}":{n}"#)).collect::<Vec<_>>().join(","));
     let id = wide.create(parse(&text)).await.unwrap().id;
     assert_eq!(document(&wide, &id).await.as_object().unwrap().len(), MANY);
-    assert_eq!(wide.list().filter(json!({"k000001": 1})).await.unwrap().items.len(), 1, "small ones are in the index");
+    assert_eq!(
+        wide.list().filter(json!({"k000001": 1})).await.unwrap().items.len(),
+        1,
+        "small ones are in the index"
+    );
 }
 
 async fn a_lost_race_can_be_tried_again_and_an_expected_version_cannot(p: &Pairing) {

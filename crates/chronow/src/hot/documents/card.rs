@@ -39,7 +39,8 @@ pub(super) mod class {
     pub(in super::super) const QUEUED: char = 'q';
 }
 
-/// One card as stored. Only who holds the token changes a locked card, but a revision guards every put all the same.
+/// One card as stored. Only who holds the token changes a locked card, but a revision guards every put all
+/// the same.
 #[derive(Clone)]
 pub(super) struct Card {
     pub(super) subscription: String,
@@ -107,7 +108,15 @@ impl State {
 
 impl Card {
     /// A card for a message that lies in the chunk `chunk`.
-    pub(super) fn new(subscription: &str, place: i64, chunk: i64, body: &Body, state: State, due: i64, rev: ObjectId) -> Self {
+    pub(super) fn new(
+        subscription: &str,
+        place: i64,
+        chunk: i64,
+        body: &Body,
+        state: State,
+        due: i64,
+        rev: ObjectId,
+    ) -> Self {
         Self {
             subscription: subscription.to_owned(),
             id: body.id.clone(),
@@ -137,7 +146,8 @@ impl Card {
         !matches!(self.state, State::Dead | State::Done)
     }
 
-    /// Whether the card of a message that lies in its chunk is at or below the floor, so that it cannot be one.
+    /// Whether the card of a message that lies in its chunk is at or below the floor, so that it cannot be
+    /// one.
     pub(super) fn is_void(&self, floor: i64) -> bool {
         self.is_open() && self.body.is_none() && self.place <= floor
     }

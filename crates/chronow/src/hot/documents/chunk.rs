@@ -63,7 +63,10 @@ impl Body {
     /// About what it takes in a document.
     pub(super) fn size(&self) -> usize {
         let headers: usize = self.headers.iter().map(|(k, v)| k.len() + v.len() + 16).sum();
-        64 + self.payload.len() + self.content_type.len() + headers + self.key.as_ref().map_or(0, |key| key.len() + 8)
+        64 + self.payload.len()
+            + self.content_type.len()
+            + headers
+            + self.key.as_ref().map_or(0, |key| key.len() + 8)
     }
 
     pub(super) fn to_document(&self) -> Document {
@@ -73,7 +76,10 @@ impl Body {
         }
         if !self.headers.is_empty() {
             // In pairs: a name may hold dots and dollars, which servers take amiss in field names.
-            body.insert("h", self.headers.iter().flat_map(|(k, v)| [k.as_str(), v.as_str()]).collect::<Vec<_>>());
+            body.insert(
+                "h",
+                self.headers.iter().flat_map(|(k, v)| [k.as_str(), v.as_str()]).collect::<Vec<_>>(),
+            );
         }
         if let Some(key) = &self.key {
             body.insert("k", key);
@@ -116,7 +122,16 @@ pub(super) fn binary(bytes: &Bytes) -> Bson {
 
 impl Chunk {
     pub(super) fn void(first: i64, last: i64, at: Timestamp) -> Self {
-        Self { first, last, head: None, at, void: true, slots: Vec::new(), dedup: Vec::new(), scheduled: Vec::new() }
+        Self {
+            first,
+            last,
+            head: None,
+            at,
+            void: true,
+            slots: Vec::new(),
+            dedup: Vec::new(),
+            scheduled: Vec::new(),
+        }
     }
 
     /// How many messages it holds.
@@ -149,7 +164,11 @@ impl Chunk {
             return chunk;
         }
         chunk.insert("n", self.count());
-        let slots: Vec<Bson> = self.slots.iter().map(|slot| slot.as_ref().map_or(Bson::Null, |body| body.to_document().into())).collect();
+        let slots: Vec<Bson> = self
+            .slots
+            .iter()
+            .map(|slot| slot.as_ref().map_or(Bson::Null, |body| body.to_document().into()))
+            .collect();
         chunk.insert("m", slots);
         for (field, ids) in [("dd", &self.dedup), ("sch", &self.scheduled)] {
             if !ids.is_empty() {

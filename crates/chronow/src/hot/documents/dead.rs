@@ -28,7 +28,8 @@ fn cursor(card: &Card) -> String {
 /// Where a listing goes on.
 fn behind(opened: &Opened, cursor: &str) -> Result<Vec<Bson>> {
     let parts = cursor.split_once('-').and_then(|(due, id)| Some((due.parse::<i64>().ok()?, id)));
-    let (due, id) = parts.ok_or_else(|| Error::validation(format!("`{cursor}` is no cursor of this listing")))?;
+    let (due, id) =
+        parts.ok_or_else(|| Error::validation(format!("`{cursor}` is no cursor of this listing")))?;
     Ok(vec![due.into(), card_id(&opened.subscription.id, id).into()])
 }
 
@@ -46,7 +47,8 @@ impl Engine {
         let after = after.map(|cursor| behind(&opened, cursor)).transpose()?;
         let (order, limit) = (ascending(&["due", "_id"]), u64::from(limit.min(MAX_LETTERS)));
         let scan = Scan { filter: dead(&opened), order, after, limit: Some(limit), ..Scan::default() };
-        let cards: Vec<Card> = self.scan(&self.spaces.cards, scan).await?.into_iter().map(Card::read).collect::<Result<_>>()?;
+        let cards: Vec<Card> =
+            self.scan(&self.spaces.cards, scan).await?.into_iter().map(Card::read).collect::<Result<_>>()?;
         let next = cards.last().filter(|_| cards.len() as u64 == limit).map(cursor);
         Ok((cards.into_iter().filter_map(Card::dead_letter).collect(), next))
     }
@@ -62,18 +64,38 @@ impl Engine {
         let filter = dead(&opened).and(Filter::Field("due".to_owned(), Test::Gte(from.as_millis().into())));
         let after = after.map(|cursor| behind(&opened, cursor)).transpose()?;
         let without = ["b", "why"].map(str::to_owned).to_vec();
-        let scan = Scan { filter, order: ascending(&["due", "_id"]), after, limit: Some(u64::from(limit)), without, ..Scan::default() };
+        let scan = Scan {
+            filter,
+            order: ascending(&["due", "_id"]),
+            after,
+            limit: Some(u64::from(limit)),
+            without,
+            ..Scan::default()
+        };
         let cards = self.scan(&self.spaces.cards, scan).await?.into_iter().map(|card| {
             let card = Card::read(card)?;
-            Ok(DeadLetterId { cursor: cursor(&card), failed_at: Timestamp::from_millis(card.due), id: card.id })
+            Ok(DeadLetterId {
+                cursor: cursor(&card),
+                failed_at: Timestamp::from_millis(card.due),
+                id: card.id,
+            })
         });
         cards.collect()
     }
 
-    pub(super) async fn dead_letters_by_id(&self, name: &SubscriptionName, ids: &[String]) -> Result<Vec<DeadLetter>> {
+    pub(super) async fn dead_letters_by_id(
+        &self,
+        name: &SubscriptionName,
+        ids: &[String],
+    ) -> Result<Vec<DeadLetter>> {
         let opened = self.open_to_look(name).await?;
-        let cards = self.cards_by_id(ids.iter().map(|id| card_id(&opened.subscription.id, id)).collect()).await?;
-        Ok(cards.into_values().filter(|card| card.state == State::Dead).filter_map(Card::dead_letter).collect())
+        let cards =
+            self.cards_by_id(ids.iter().map(|id| card_id(&opened.subscription.id, id)).collect()).await?;
+        Ok(cards
+            .into_values()
+            .filter(|card| card.state == State::Dead)
+            .filter_map(Card::dead_letter)
+            .collect())
     }
 
     pub(super) async fn redrive(&self, name: &SubscriptionName, select: &Select) -> Result<u64> {
@@ -103,7 +125,12 @@ impl Engine {
     }
 
     /// Changes the dead letters that are selected and were dead when it began.
-    async fn change_dead(&self, opened: &Opened, select: &Select, change: &(dyn Fn(&mut Card) + Sync)) -> Result<u64> {
+    async fn change_dead(
+        &self,
+        opened: &Opened,
+        select: &Select,
+        change: &(dyn Fn(&mut Card) + Sync),
+    ) -> Result<u64> {
         let mut changed = 0;
         if let Select::Ids(ids) = select {
             let ids: HashSet<String> = ids.iter().map(|id| card_id(&opened.subscription.id, id)).collect();
@@ -111,7 +138,8 @@ impl Engine {
             return self.put_dead(cards.into_values().filter(|card| card.state == State::Dead), change).await;
         }
         let mut left = if let Select::Oldest(count) = select { *count } else { u64::MAX };
-        let filter = dead(opened).and(Filter::Field("due".to_owned(), Test::Lte(opened.now.as_millis().into())));
+        let filter =
+            dead(opened).and(Filter::Field("due".to_owned(), Test::Lte(opened.now.as_millis().into())));
         while left > 0 {
             let cards = self.cards(filter.clone(), &["due", "_id"], left.min(STEP)).await?;
             if cards.is_empty() {
@@ -124,7 +152,11 @@ impl Engine {
         Ok(changed)
     }
 
-    async fn put_dead(&self, cards: impl Iterator<Item = Card>, change: &(dyn Fn(&mut Card) + Sync)) -> Result<u64> {
+    async fn put_dead(
+        &self,
+        cards: impl Iterator<Item = Card>,
+        change: &(dyn Fn(&mut Card) + Sync),
+    ) -> Result<u64> {
         let puts: Vec<Write> = cards
             .map(|mut card| {
                 let rev = std::mem::replace(&mut card.rev, self.fresh());
@@ -132,7 +164,8 @@ impl Engine {
                 put_if(card.to_document(), rev)
             })
             .collect();
-        Ok(self.write(&self.spaces.cards, puts).await?.iter().filter(|outcome| outcome.is_applied()).count() as u64)
+        Ok(self.write(&self.spaces.cards, puts).await?.iter().filter(|outcome| outcome.is_applied()).count()
+            as u64)
     }
 
     pub(super) async fn replay(&self, name: &SubscriptionName, messages: Vec<Accepted>) -> Result<u64> {
@@ -146,13 +179,16 @@ impl Engine {
             // Whoever asks for it wants it whatever its age.
             let body = Body { expires: None, ..Body::of(&message, id, published_at, None) };
             let due = message.not_before.map_or(0, Timestamp::as_millis).max(opened.now.as_millis());
-            let mut card = Card::new(&opened.subscription.id, place, 0, &body, State::Waiting, due, self.fresh());
+            let mut card =
+                Card::new(&opened.subscription.id, place, 0, &body, State::Waiting, due, self.fresh());
             card.body = Some(body);
             cards.push(card);
         }
         let mut put = 0;
         for cards in cards.chunks(STEP as usize) {
-            let outcomes = self.write(&self.spaces.cards, cards.iter().map(|card| Write::insert(card.to_document()))).await?;
+            let outcomes = self
+                .write(&self.spaces.cards, cards.iter().map(|card| Write::insert(card.to_document())))
+                .await?;
             let mut taken = Vec::new();
             for (card, outcome) in cards.iter().zip(outcomes) {
                 match outcome {
@@ -160,18 +196,27 @@ impl Engine {
                     _ => taken.push(card),
                 }
             }
-            // Its end is remembered, or it lies in the dead letters: then it comes under an id of its own. An open one comes anyway.
+            // Its end is remembered, or it lies in the dead letters: then it comes under an id of its own. An
+            // open one comes anyway.
             let known = self.cards_by_id(taken.iter().map(|card| card.stored_id()).collect()).await?;
-            let again = taken.into_iter().filter(|card| known.get(&card.stored_id()).is_none_or(|known| !known.is_open())).map(|card| {
-                let mut card = card.clone();
-                card.id = format!("{}~{}", card.id, &self.fresh().to_hex()[8..]);
-                if let Some(body) = &mut card.body {
-                    body.id.clone_from(&card.id);
-                }
-                Write::insert(card.to_document())
-            });
+            let again = taken
+                .into_iter()
+                .filter(|card| known.get(&card.stored_id()).is_none_or(|known| !known.is_open()))
+                .map(|card| {
+                    let mut card = card.clone();
+                    card.id = format!("{}~{}", card.id, &self.fresh().to_hex()[8..]);
+                    if let Some(body) = &mut card.body {
+                        body.id.clone_from(&card.id);
+                    }
+                    Write::insert(card.to_document())
+                });
             let again: Vec<Write> = again.collect();
-            put += self.write(&self.spaces.cards, again).await?.iter().filter(|outcome| outcome.is_applied()).count() as u64;
+            put += self
+                .write(&self.spaces.cards, again)
+                .await?
+                .iter()
+                .filter(|outcome| outcome.is_applied())
+                .count() as u64;
         }
         if put > 0 {
             self.signal(&opened.subscription.id).await?;

@@ -15,7 +15,8 @@ use super::store::{Engine, delete_if, put_if};
 use crate::Result;
 use crate::hot::Delivery;
 
-/// How long a message that waits for its key is left alone before somebody looks whether it was forgotten; then for as long as it is old already.
+/// How long a message that waits for its key is left alone before somebody looks whether it was forgotten;
+/// then for as long as it is old already.
 pub(super) const RECHECK_MS: i64 = 5_000;
 const MAX_RECHECK_MS: i64 = 600_000;
 
@@ -23,7 +24,8 @@ const MAX_RECHECK_MS: i64 = 600_000;
 const RECHECKS_MS: i64 = 500;
 const RECHECKS: usize = 64;
 
-/// A key that is held by a later message (an earlier one was given back from the dead letters) is looked at again after so long.
+/// A key that is held by a later message (an earlier one was given back from the dead letters) is looked at
+/// again after so long.
 const HELD_RECHECK_MS: i64 = 500;
 
 /// Why a message is dead whose handlers never said anything.
@@ -39,7 +41,9 @@ pub(super) struct Part {
 
 impl Opened {
     pub(super) fn locked_until(&self) -> i64 {
-        self.now.as_millis().saturating_add(i64::try_from(self.subscription.options.visibility_ms).unwrap_or(i64::MAX))
+        self.now
+            .as_millis()
+            .saturating_add(i64::try_from(self.subscription.options.visibility_ms).unwrap_or(i64::MAX))
     }
 }
 
@@ -60,7 +64,8 @@ impl Engine {
         if cards.is_empty() {
             return Ok(part);
         }
-        let lasts: HashSet<i64> = cards.iter().filter(|card| card.body.is_none()).map(|card| card.chunk).collect();
+        let lasts: HashSet<i64> =
+            cards.iter().filter(|card| card.body.is_none()).map(|card| card.chunk).collect();
         let chunks = self.chunks(&opened.topic.id, lasts).await?;
         let heads = self.chain_heads(cards.iter().filter_map(Card::chain).collect()).await?;
         let (mut batch, mut taken, mut freed) = (Batch::new(), HashSet::new(), HashSet::new());
@@ -85,7 +90,9 @@ impl Engine {
                 };
                 card.bury(options.dead_letters, (*body).clone(), &reason, now);
                 freed.extend(chain);
-            } else if chain.is_none_or(|chain| heads.get(&chain).is_none_or(|head| head.id == card.id) && taken.insert(chain)) {
+            } else if chain.is_none_or(|chain| {
+                heads.get(&chain).is_none_or(|head| head.id == card.id) && taken.insert(chain)
+            }) {
                 card.lock(opened.locked_until(), self.fresh());
             } else {
                 queue(&mut card, now.as_millis());
@@ -95,9 +102,13 @@ impl Engine {
         }
         let outcomes = self.documents.apply(batch).await?;
         let mut held_by_others = Vec::new();
-        for ((card, body), outcome) in put.into_iter().zip(outcomes).filter_map(|(put, outcome)| Some((put?, outcome))) {
+        for ((card, body), outcome) in
+            put.into_iter().zip(outcomes).filter_map(|(put, outcome)| Some((put?, outcome)))
+        {
             match outcome {
-                Outcome::Applied if card.state == State::Locked => part.deliveries.push(self.hand_out(opened, card, body)),
+                Outcome::Applied if card.state == State::Locked => {
+                    part.deliveries.push(self.hand_out(opened, card, body))
+                }
                 Outcome::Conflict { .. } => held_by_others.push(card.stored_id()),
                 _ => {}
             }
@@ -118,13 +129,18 @@ impl Engine {
         if ids.is_empty() {
             return Ok(());
         }
-        let puts = self.cards_by_id(ids).await?.into_values().filter(|card| card.chain().is_some() && card.due < until).map(|mut card| {
-            let rev = std::mem::replace(&mut card.rev, self.fresh());
-            card.state = State::Queued;
-            card.due = until;
-            card.token = None;
-            put_if(card.to_document(), rev)
-        });
+        let puts = self
+            .cards_by_id(ids)
+            .await?
+            .into_values()
+            .filter(|card| card.chain().is_some() && card.due < until)
+            .map(|mut card| {
+                let rev = std::mem::replace(&mut card.rev, self.fresh());
+                card.state = State::Queued;
+                card.due = until;
+                card.token = None;
+                put_if(card.to_document(), rev)
+            });
         // Whoever changed one meanwhile knows better.
         self.write(&self.spaces.cards, puts.collect::<Vec<Write>>()).await.map(drop)
     }
@@ -137,7 +153,11 @@ impl Engine {
         let wanted = chains.into_iter().map(Bson::String).collect();
         // `ns` is the negative place, so the newest is the oldest.
         let newest = Newest { per: "k".to_owned(), by: "ns".to_owned(), at_most: i64::MAX.into() };
-        let scan = Scan { filter: Filter::Field("k".to_owned(), Test::In(wanted)), newest: Some(newest), ..Scan::default() };
+        let scan = Scan {
+            filter: Filter::Field("k".to_owned(), Test::In(wanted)),
+            newest: Some(newest),
+            ..Scan::default()
+        };
         let mut heads = HashMap::new();
         for card in self.scan(&self.spaces.cards, scan).await? {
             let card = Card::read(card)?;

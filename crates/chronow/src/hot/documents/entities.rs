@@ -43,7 +43,8 @@ pub(super) struct Subscription {
     pub(super) id: String,
     pub(super) options: SubscriptionOptions,
     pub(super) filter: Option<Filter>,
-    /// It gets what was accepted behind this place, which matters for what was scheduled before and comes later.
+    /// It gets what was accepted behind this place, which matters for what was scheduled before and comes
+    /// later.
     pub(super) from: i64,
     pub(super) rev: ObjectId,
 }
@@ -76,7 +77,8 @@ pub(super) struct Opened {
 }
 
 fn options_text(options: &impl serde::Serialize) -> Result<String> {
-    chronos_db::json::to_string(options).map_err(|e| Error::validation("the options cannot be written as JSON").caused_by(e))
+    chronos_db::json::to_string(options)
+        .map_err(|e| Error::validation("the options cannot be written as JSON").caused_by(e))
 }
 
 fn options_from<T: serde::de::DeserializeOwned>(document: &Document) -> Result<T> {
@@ -94,7 +96,11 @@ impl Topic {
         if !self.has_list {
             return Err(damaged("topic", "subs"));
         }
-        let listed: Vec<Bson> = self.subscriptions.iter().map(|s| doc! { "n": &s.name, "i": &s.id, "gone": s.gone }.into()).collect();
+        let listed: Vec<Bson> = self
+            .subscriptions
+            .iter()
+            .map(|s| doc! { "n": &s.name, "i": &s.id, "gone": s.gone }.into())
+            .collect();
         Ok(doc! {
             "_id": &self.key, "id": &self.id, "options": options_text(&self.options)?, "subs": listed, "schedules": self.schedules,
             "gone": self.gone, "rev": rev,
@@ -146,7 +152,9 @@ impl Topic {
 
 impl Subscription {
     pub(super) fn to_document(&self, rev: ObjectId) -> Result<Document> {
-        Ok(doc! { "_id": subscription_key(&self.id), "options": options_text(&self.options)?, "from": self.from, "rev": rev })
+        Ok(
+            doc! { "_id": subscription_key(&self.id), "options": options_text(&self.options)?, "from": self.from, "rev": rev },
+        )
     }
 
     pub(super) fn read(id: &str, subscription: &Document) -> Result<Self> {
@@ -176,7 +184,13 @@ impl Cursor {
     pub(super) fn read(subscription: &str, cursor: &Document) -> Result<Self> {
         let rev = cursor.get_object_id("rev").map_err(|_| damaged("cursor", "rev"))?;
         let subscription = subscription.to_owned();
-        Ok(Self { subscription, at: int(cursor, "at")?, floor: int(cursor, "floor")?, seen: int(cursor, "seen")?, rev })
+        Ok(Self {
+            subscription,
+            at: int(cursor, "at")?,
+            floor: int(cursor, "floor")?,
+            seen: int(cursor, "seen")?,
+            rev,
+        })
     }
 }
 

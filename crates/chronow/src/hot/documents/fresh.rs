@@ -80,8 +80,9 @@ impl Engine {
         Ok((Part { deliveries, ..part }, walk.soon))
     }
 
-    /// Takes the messages without getting in others' way: in one transaction with the cursor where the store works like that; elsewhere, if
-    /// others were seen to pull at the same time, the first message alone to begin with.
+    /// Takes the messages without getting in others' way: in one transaction with the cursor where the store
+    /// works like that; elsewhere, if others were seen to pull at the same time, the first message alone to
+    /// begin with.
     async fn claim(&self, opened: &Opened, mut found: Vec<(Card, Arc<Body>)>, place: i64) -> Result<Claimed> {
         if found.is_empty() {
             return Ok(Claimed::Begun(Vec::new(), found));
@@ -187,19 +188,38 @@ impl Engine {
     }
 
     /// The card that a message needs, if it needs one.
-    fn judge(&self, opened: &Opened, chunk: &Chunk, place: i64, body: &Arc<Body>) -> Option<(Card, Arc<Body>)> {
+    fn judge(
+        &self,
+        opened: &Opened,
+        chunk: &Chunk,
+        place: i64,
+        body: &Arc<Body>,
+    ) -> Option<(Card, Arc<Body>)> {
         let subscription = &opened.subscription;
         if !subscription.wants(body) {
             return None;
         }
-        let mut card = Card::new(&subscription.id, place, chunk.last, body, State::Locked, opened.locked_until(), self.fresh());
+        let mut card = Card::new(
+            &subscription.id,
+            place,
+            chunk.last,
+            body,
+            State::Locked,
+            opened.locked_until(),
+            self.fresh(),
+        );
         if card.has_expired(opened.now) {
             card.bury(subscription.options.dead_letters, (**body).clone(), "expired", opened.now);
         }
         Some((card, body.clone()))
     }
 
-    async fn next_chunk(&self, opened: &Opened, place: i64, ahead: &mut VecDeque<Arc<Chunk>>) -> Result<Option<Arc<Chunk>>> {
+    async fn next_chunk(
+        &self,
+        opened: &Opened,
+        place: i64,
+        ahead: &mut VecDeque<Arc<Chunk>>,
+    ) -> Result<Option<Arc<Chunk>>> {
         if ahead.is_empty() {
             if let Some(chunk) = self.remembered_chunk(&opened.topic.id, place + 1) {
                 return Ok(Some(chunk));
@@ -211,10 +231,15 @@ impl Engine {
         Ok(ahead.pop_front())
     }
 
-    /// Passes the closed places behind `place`, at least those up to `end`, as far as they reach without a break; or goes to the chunk that was
-    /// written in time although places it covers were closed: then it is one and they are not. A gap may be closed place by place, so they are
-    /// looked at together.
-    async fn pass_closed(&self, opened: &Opened, place: i64, mut end: i64) -> Result<(i64, Option<Arc<Chunk>>)> {
+    /// Passes the closed places behind `place`, at least those up to `end`, as far as they reach without a
+    /// break; or goes to the chunk that was written in time although places it covers were closed: then it is
+    /// one and they are not. A gap may be closed place by place, so they are looked at together.
+    async fn pass_closed(
+        &self,
+        opened: &Opened,
+        place: i64,
+        mut end: i64,
+    ) -> Result<(i64, Option<Arc<Chunk>>)> {
         for chunk in self.chunks_behind(&opened.topic.id, end, CLOSED_AT_ONCE, false).await? {
             if !chunk.get_bool("void").unwrap_or(false) || int(&chunk, "f")? > end + 1 {
                 break;
@@ -234,8 +259,8 @@ impl Engine {
         })
     }
 
-    /// Whether the batch of a chunk was accepted. Its head comes before it, so a reader that is here has passed the head's place; if nothing is
-    /// there, a publisher of long ago is closed out.
+    /// Whether the batch of a chunk was accepted. Its head comes before it, so a reader that is here has
+    /// passed the head's place; if nothing is there, a publisher of long ago is closed out.
     async fn batch_of(&self, opened: &Opened, chunk: &Chunk) -> Result<Acceptance> {
         let Some(head) = chunk.head else { return Ok(Acceptance::Accepted) };
         if let Some(head) = self.chunks(&opened.topic.id, [head]).await?.get(&head) {
@@ -281,7 +306,8 @@ impl Engine {
         for (card, _) in &found {
             batch.push(&self.spaces.cards, Write::insert(card.to_document()));
         }
-        // The cursor may travel along: it moves after all inserts of the batch. With keys, an insert may still have to be repeated in another shape.
+        // The cursor may travel along: it moves after all inserts of the batch. With keys, an insert may
+        // still have to be repeated in another shape.
         let along = !found.is_empty() && found.iter().all(|(card, _)| card.chain().is_none());
         if along {
             let cursor = Cursor { at: place, ..opened.cursor.clone() };
@@ -309,14 +335,23 @@ impl Engine {
     }
 
     /// Hands out what was inserted above the floor; anything else had been settled before.
-    async fn check(&self, opened: &Opened, mine: Vec<(Card, Arc<Body>)>, floor: Result<i64>) -> Result<Vec<Delivery>> {
+    async fn check(
+        &self,
+        opened: &Opened,
+        mine: Vec<(Card, Arc<Body>)>,
+        floor: Result<i64>,
+    ) -> Result<Vec<Delivery>> {
         let (floor, gone) = match floor {
             Ok(floor) => (floor, None),
             Err(error) if error.kind() == ErrorKind::NotFound => (i64::MAX, Some(error)),
             Err(error) => return Err(error),
         };
         let (void, valid): (Vec<_>, Vec<_>) = mine.into_iter().partition(|(card, _)| card.place <= floor);
-        self.write(&self.spaces.cards, void.into_iter().map(|(card, _)| delete_if(card.stored_id(), card.rev))).await?;
+        self.write(
+            &self.spaces.cards,
+            void.into_iter().map(|(card, _)| delete_if(card.stored_id(), card.rev)),
+        )
+        .await?;
         match gone {
             Some(error) => Err(error),
             None => {
@@ -327,7 +362,8 @@ impl Engine {
     }
 }
 
-/// When to look again for numbers that were given out and under which nothing is yet: soon, unless their publisher seems dead.
+/// When to look again for numbers that were given out and under which nothing is yet: soon, unless their
+/// publisher seems dead.
 fn still_written(opened: &Opened) -> Option<Duration> {
     let now = opened.now.as_millis();
     let mut pending = locked(&opened.local.pending);

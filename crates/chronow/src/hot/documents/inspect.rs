@@ -46,7 +46,12 @@ fn peeked(body: &Body, place: Place, deliveries: u32, until: Option<Timestamp>) 
 
 impl Engine {
     /// Calls `each` for every accepted message behind a place, in order, until it says that it has enough.
-    async fn each_behind(&self, topic: &Topic, mut place: i64, mut each: impl FnMut(i64, &Arc<Body>) -> bool + Send) -> Result<()> {
+    async fn each_behind(
+        &self,
+        topic: &Topic,
+        mut place: i64,
+        mut each: impl FnMut(i64, &Arc<Body>) -> bool + Send,
+    ) -> Result<()> {
         let (mut from, mut chunks) = (place, 1);
         loop {
             // Often the first one has all that is wanted.
@@ -104,13 +109,18 @@ impl Engine {
             for chunk in found {
                 let (first, last) = (int(&chunk, "f")?, int(&chunk, "l")?);
                 at = last;
-                if !self.counts_for(topic, chunk.get_bool("void").unwrap_or(false), int(&chunk, "hd").ok()).await? {
+                if !self
+                    .counts_for(topic, chunk.get_bool("void").unwrap_or(false), int(&chunk, "hd").ok())
+                    .await?
+                {
                     continue;
                 }
                 let mut count = u64::try_from(int(&chunk, "n")?).unwrap_or(0);
                 if first <= place {
                     let whole = self.chunks(&topic.id, [last]).await?;
-                    let within = |chunk: &Arc<Chunk>| (place + 1..=last).filter(|at| chunk.at_place(*at).is_some()).count() as u64;
+                    let within = |chunk: &Arc<Chunk>| {
+                        (place + 1..=last).filter(|at| chunk.at_place(*at).is_some()).count() as u64
+                    };
                     count = whole.get(&last).map_or(0, within);
                 }
                 if count > 0 {
@@ -132,7 +142,8 @@ impl Engine {
         cards.retain(|card| !card.is_void(opened.cursor.floor));
         cards.sort_by(|a, b| (a.place, &a.id).cmp(&(b.place, &b.id)));
         cards.truncate(limit);
-        let lasts: BTreeSet<i64> = cards.iter().filter(|card| card.body.is_none()).map(|card| card.chunk).collect();
+        let lasts: BTreeSet<i64> =
+            cards.iter().filter(|card| card.body.is_none()).map(|card| card.chunk).collect();
         let chunks = self.chunks(&opened.topic.id, lasts).await?;
         let mut found = Vec::new();
         for card in cards {
@@ -168,9 +179,14 @@ impl Engine {
         let now = self.documents.now().await?;
         let (topic, _, cursors) = self.open_topic(name).await?;
         let scheduled = self.scheduled(&topic, u64::MAX).await?;
-        let mut stats = TopicStats { dropped: unsigned(self.topic_tally(&topic).await?.dropped), ..TopicStats::default() };
+        let mut stats = TopicStats {
+            dropped: unsigned(self.topic_tally(&topic).await?.dropped),
+            ..TopicStats::default()
+        };
         stats.length = self.length(&topic, &cursors, scheduled.len() as u64).await?;
-        for (listed, cursor) in topic.listed().filter_map(|l| cursors.iter().find(|c| c.subscription == l.id).map(|c| (l, c))) {
+        for (listed, cursor) in
+            topic.listed().filter_map(|l| cursors.iter().find(|c| c.subscription == l.id).map(|c| (l, c)))
+        {
             let told = self.subscription_stats(&topic, listed, cursor, &scheduled, now).await?;
             if listed.name.starts_with("__") {
                 stats.internal.extend(told);
@@ -196,7 +212,8 @@ impl Engine {
         for cursor in cursors {
             for (class, up_to) in [(class::OPEN, Some(adopted)), (class::DETACHED, None)] {
                 for card in self.summaries(of_class(&cursor.subscription, class, up_to)).await? {
-                    // A detached card may belong to a message that lies behind another subscription's cursor, too.
+                    // A detached card may belong to a message that lies behind another subscription's cursor,
+                    // too.
                     if int(&card, "s")? <= adopted {
                         let id = text(&card, "_id")?;
                         ids.insert(id.split_once('/').map_or(id, |(_, id)| id).to_owned());
@@ -212,12 +229,15 @@ impl Engine {
         self.scan(&self.spaces.cards, Scan { filter, without: vec!["b".to_owned()], ..Scan::default() }).await
     }
 
-    /// What a subscription has counted, and the cards that are not in it (or noted there): read at different moments, but none is missed.
+    /// What a subscription has counted, and the cards that are not in it (or noted there): read at different
+    /// moments, but none is missed.
     async fn counted(&self, id: &str) -> Result<(Tally, Vec<Card>)> {
-        let tally = || async { Tally::read(self.get_one(&self.spaces.topics, tally_key(id)).await?.as_ref()) };
+        let tally =
+            || async { Tally::read(self.get_one(&self.spaces.topics, tally_key(id)).await?.as_ref()) };
         let mut before = tally().await?;
         for _ in 0..ATTEMPTS {
-            // Its first failure moves a card from the class that is read first to one that is read after; it may then be seen in both.
+            // Its first failure moves a card from the class that is read first to one that is read after; it
+            // may then be seen in both.
             let mut cards = HashMap::new();
             for classes in [&[class::OPEN][..], &[class::DETACHED, class::DEAD, class::DONE]] {
                 let classes = classes.iter().map(|class| format!("{id}{class}").into()).collect();
@@ -244,7 +264,9 @@ impl Engine {
         now: Timestamp,
     ) -> Result<Option<SubscriptionStats>> {
         let id = &listed.id;
-        let Some(subscription) = self.get_one(&self.spaces.topics, subscription_key(id)).await? else { return Ok(None) };
+        let Some(subscription) = self.get_one(&self.spaces.topics, subscription_key(id)).await? else {
+            return Ok(None);
+        };
         let subscription = Subscription::read(id, &subscription)?;
         if self.is_unused(&subscription, cursor, now).await? {
             return Ok(None);
@@ -261,8 +283,10 @@ impl Engine {
             ..SubscriptionStats::default()
         };
         let mut oldest = unread.oldest;
-        stats.scheduled += scheduled.iter().filter(|(body, due)| *due > now && subscription.wants(body)).count() as u64;
-        stats.backlog += scheduled.iter().filter(|(body, due)| *due <= now && subscription.wants(body)).count() as u64;
+        stats.scheduled +=
+            scheduled.iter().filter(|(body, due)| *due > now && subscription.wants(body)).count() as u64;
+        stats.backlog +=
+            scheduled.iter().filter(|(body, due)| *due <= now && subscription.wants(body)).count() as u64;
         let swept: BTreeSet<&String> = tally.swept.iter().collect();
         for card in cards {
             match card.state {
@@ -289,7 +313,8 @@ impl Engine {
         self.ready().await?;
         let now = self.documents.now().await?;
         let (topic, last, cursors) = self.open_topic(name).await?;
-        let scheduled = self.sweep(&self.spaces.scheduled, Filter::eq("w", topic.id.as_str()), &["b"]).await?;
+        let scheduled =
+            self.sweep(&self.spaces.scheduled, Filter::eq("w", topic.id.as_str()), &["b"]).await?;
         let purged = self.length(&topic, &cursors, scheduled).await?;
         self.drop_up_to(&cursors, last).await?;
         for cursor in &cursors {

@@ -15,7 +15,8 @@ use super::topics::{ATTEMPTS, no_topic};
 use crate::hot::Overflow;
 use crate::{Error, ErrorKind, Result, TopicName};
 
-/// For so long the count of what waits aside (retried, deferred, scheduled) is believed; and for so long if there is room for all that can have come to it.
+/// For so long the count of what waits aside (retried, deferred, scheduled) is believed; and for so long if
+/// there is room for all that can have come to it.
 const ASIDE_BELIEVED_MS: i64 = 1_000;
 const ASIDE_BELIEVED_WITH_ROOM_MS: i64 = 30_000;
 
@@ -30,7 +31,8 @@ pub(super) struct Known {
     /// The lowest floor of a topic's subscriptions, which only rises, and the list it is of.
     floors: HashMap<String, (ObjectId, i64)>,
     pub(super) looked_for_idle: HashMap<String, i64>,
-    /// The revision of a topic as it was seen last, none if it was not there; and how often another one was seen.
+    /// The revision of a topic as it was seen last, none if it was not there; and how often another one was
+    /// seen.
     seen: HashMap<TopicName, (Option<ObjectId>, u64)>,
 }
 
@@ -110,7 +112,11 @@ impl Engine {
         Ok(self.topic_tally(topic).await?.low)
     }
 
-    pub(super) async fn change_topic_tally(&self, topic: &Topic, change: impl Fn(&mut TopicTally)) -> Result<()> {
+    pub(super) async fn change_topic_tally(
+        &self,
+        topic: &Topic,
+        change: impl Fn(&mut TopicTally),
+    ) -> Result<()> {
         for _ in 0..ATTEMPTS {
             let stored = self.topic_tally(topic).await?;
             let mut tally = stored;
@@ -141,13 +147,16 @@ impl Engine {
             let topic = found.get(&key).map(Topic::read).transpose()?.filter(|topic| !topic.is_gone());
             self.note_topic(name, topic.as_ref().map(|topic| topic.rev));
             let topic = topic.ok_or_else(no_topic)?;
-            let current = (topic.id.clone(), topic.listed().map(|listed| listed.id.clone()).collect::<Vec<_>>());
+            let current =
+                (topic.id.clone(), topic.listed().map(|listed| listed.id.clone()).collect::<Vec<_>>());
             if known.as_ref() != Some(&current) {
                 locked(&self.known).ids.insert(name.clone(), current);
                 continue;
             }
             let last = last_place(found.get(&sequence_key(&topic.id)))?;
-            let cursors = topic.listed().filter_map(|l| found.get(&cursor_key(&l.id)).map(|cursor| Cursor::read(&l.id, cursor)));
+            let cursors = topic
+                .listed()
+                .filter_map(|l| found.get(&cursor_key(&l.id)).map(|cursor| Cursor::read(&l.id, cursor)));
             let cursors = cursors.collect::<Result<_>>()?;
             return Ok((topic, last, cursors));
         }
@@ -161,7 +170,11 @@ impl Engine {
                 // What subscriptions hold that nobody uses is owed to nobody.
                 let (topic, _, _) = self.open_topic(name).await?;
                 let now = self.documents.now().await?;
-                if self.expire_idle_of(name, &topic, now).await? { self.find_room(name, count).await } else { Err(error) }
+                if self.expire_idle_of(name, &topic, now).await? {
+                    self.find_room(name, count).await
+                } else {
+                    Err(error)
+                }
             }
             found => found,
         }
@@ -195,7 +208,9 @@ impl Engine {
         if topic.options.overflow == Overflow::Reject || count > most {
             return Err(Error::new(
                 ErrorKind::Full,
-                format!("it holds {owed} messages that somebody still needs, of {most} it may hold; {count} more have no room"),
+                format!(
+                    "it holds {owed} messages that somebody still needs, of {most} it may hold; {count} more have no room"
+                ),
             ));
         }
         let over_open = usize::try_from(over).unwrap_or(usize::MAX);
@@ -210,12 +225,14 @@ impl Engine {
         Ok(topic)
     }
 
-    /// The topic, if by what this process remembers there is room for `count` more messages: two reads, whatever subscriptions there are.
+    /// The topic, if by what this process remembers there is room for `count` more messages: two reads,
+    /// whatever subscriptions there are.
     async fn sure_of_room(&self, name: &TopicName, count: i64) -> Result<Option<Topic>> {
         let key = topic_key(name);
         let Some((known, _)) = locked(&self.known).ids.get(name).cloned() else { return Ok(None) };
         let found = self.get_without_lists(vec![key.clone(), sequence_key(&known)]).await?;
-        let topic = found.get(&key).map(Topic::read_without_list).transpose()?.filter(|topic| !topic.is_gone());
+        let topic =
+            found.get(&key).map(Topic::read_without_list).transpose()?.filter(|topic| !topic.is_gone());
         self.note_topic(name, topic.as_ref().map(|topic| topic.rev));
         let topic = topic.ok_or_else(no_topic)?;
         let last = last_place(found.get(&sequence_key(&topic.id)))?;
@@ -251,11 +268,19 @@ impl Engine {
     async fn aside(&self, topic: &Topic, cursors: &[Cursor], last: i64, exactly: bool) -> Result<i64> {
         let now = self.env.clock.now().as_millis();
         let known = locked(&self.known).aside.get(&topic.id).copied();
-        if let Some(known) = known.filter(|known| !exactly && (known.at..=known.at + ASIDE_BELIEVED_MS).contains(&now)) {
+        if let Some(known) =
+            known.filter(|known| !exactly && (known.at..=known.at + ASIDE_BELIEVED_MS).contains(&now))
+        {
             return Ok(known.count);
         }
-        let (mut places, most) = (BTreeSet::new(), topic.options.max_len.saturating_add(1).saturating_mul(cursors.len().max(1) as u64));
-        let classes = cursors.iter().map(|cursor| format!("{}{}", cursor.subscription, class::DETACHED).into()).collect();
+        let (mut places, most) = (
+            BTreeSet::new(),
+            topic.options.max_len.saturating_add(1).saturating_mul(cursors.len().max(1) as u64),
+        );
+        let classes = cursors
+            .iter()
+            .map(|cursor| format!("{}{}", cursor.subscription, class::DETACHED).into())
+            .collect();
         let filter = Filter::Field("c".to_owned(), Test::In(classes));
         let scan = Scan { filter, limit: Some(most), without: vec!["b".to_owned()], ..Scan::default() };
         for card in self.scan(&self.spaces.cards, scan).await? {

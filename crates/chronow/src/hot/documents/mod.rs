@@ -1,33 +1,45 @@
-//! The hot tier in documents: over a [`DocumentStore`] of chronos-db, so on embedded SQLite (several processes on one file) and on MongoDB alike.
+//! The hot tier in documents: over a [`DocumentStore`] of chronos-db, so on embedded SQLite (several
+//! processes on one file) and on MongoDB alike.
 //!
 //! # Messages and cards
 //!
-//! A publish is accepted by **one insert**: its messages travel in immutable *chunks* (up to some hundreds of messages a document) under a sequence
-//! number each. What one subscription has to do with one message is a small document of its own, the *card*, made lazily: the subscription's
-//! *cursor* walks the chunks, and whoever pulls inserts a card, already locked for itself, under an `_id` made of subscription and message. That
-//! insert is the claim: two consumers cannot both win it. Everything that happens later (start, renewal, retry, deferral, dead letter, end) is one
-//! put of that card, guarded by a revision that is fresh with every put.
+//! A publish is accepted by **one insert**: its messages travel in immutable *chunks* (up to some hundreds of
+//! messages a document) under a sequence number each. What one subscription has to do with one message is a
+//! small document of its own, the *card*, made lazily: the subscription's *cursor* walks the chunks, and
+//! whoever pulls inserts a card, already locked for itself, under an `_id` made of subscription and message.
+//! That insert is the claim: two consumers cannot both win it. Everything that happens later (start, renewal,
+//! retry, deferral, dead letter, end) is one put of that card, guarded by a revision that is fresh with every
+//! put.
 //!
-//! Why not one document per message with an entry per subscription: every settlement would rewrite the payload, subscriptions would contend for
-//! the document, and "what is due for this subscription" could not be an index. This way a publish of some hundred messages is one document, a pull
-//! of a hundred messages one batch, and settling one message and starting the next one batch of two small puts, on every store.
+//! Why not one document per message with an entry per subscription: every settlement would rewrite the
+//! payload, subscriptions would contend for the document, and "what is due for this subscription" could not
+//! be an index. This way a publish of some hundred messages is one document, a pull of a hundred messages one
+//! batch, and settling one message and starting the next one batch of two small puts, on every store.
 //!
 //! # Why nothing is lost, doubled or brought back
 //!
-//! * **Sequence gaps.** Where taking numbers and inserting are two steps (MongoDB), a reader may meet numbers that are still being written. It
-//!   waits a short grace by the age of what lies behind the gap, then inserts VOID chunks there; a late publisher then conflicts and takes new
-//!   numbers. VOIDs stay for an hour, and a publisher that was interrupted for half of it answers that it does not know. A batch of several chunks counts by its *head*, the first chunk, which is inserted last; scheduled messages and dedup ids hang on
-//!   the head the same way. So a batch is accepted as a whole or not at all without any transaction.
-//! * **The cursor moves after the cards.** A crash in between makes the next puller meet existing cards, and go on.
-//! * **No card comes back.** A settled card stays as a tombstone until the subscription's *floor* (all below is settled) has passed it, and a card
-//!   at or below the floor that still needs its chunk is void. A puller that stalled for however long therefore cannot deliver anything again: it
-//!   learns of the floor when it moves the cursor, which it does before it hands out anything.
-//! * **Stragglers hold nothing back.** A card that is retried, deferred or dead carries its own copy of the message (it is *detached*), and so does
-//!   one that stays open for long while others are settled behind it; so chunks go as soon as every floor has passed them.
-//! * **Ordering keys.** At most one card per subscription and key can be locked: a unique index sees to it. Later messages of the key queue behind
-//!   the oldest open card of the key; whoever settles it wakes the next one, and a recheck does if that process died.
+//! * **Sequence gaps.** Where taking numbers and inserting are two steps (MongoDB), a reader may meet numbers
+//!   that are still being written. It waits a short grace by the age of what lies behind the gap, then
+//!   inserts VOID chunks there; a late publisher then conflicts and takes new numbers. VOIDs stay for an
+//!   hour, and a publisher that was interrupted for half of it answers that it does not know. A batch of
+//!   several chunks counts by its *head*, the first chunk, which is inserted last; scheduled messages and
+//!   dedup ids hang on the head the same way. So a batch is accepted as a whole or not at all without any
+//!   transaction.
+//! * **The cursor moves after the cards.** A crash in between makes the next puller meet existing cards, and
+//!   go on.
+//! * **No card comes back.** A settled card stays as a tombstone until the subscription's *floor* (all below
+//!   is settled) has passed it, and a card at or below the floor that still needs its chunk is void. A puller
+//!   that stalled for however long therefore cannot deliver anything again: it learns of the floor when it
+//!   moves the cursor, which it does before it hands out anything.
+//! * **Stragglers hold nothing back.** A card that is retried, deferred or dead carries its own copy of the
+//!   message (it is *detached*), and so does one that stays open for long while others are settled behind it;
+//!   so chunks go as soon as every floor has passed them.
+//! * **Ordering keys.** At most one card per subscription and key can be locked: a unique index sees to it.
+//!   Later messages of the key queue behind the oldest open card of the key; whoever settles it wakes the
+//!   next one, and a recheck does if that process died.
 //!
-//! Shards are an option that is kept but not acted upon: a document store gains nothing from them, so a topic is one sequence.
+//! Shards are an option that is kept but not acted upon: a document store gains nothing from them, so a topic
+//! is one sequence.
 
 mod card;
 mod chunk;
@@ -63,8 +75,9 @@ use futures::stream::BoxStream;
 
 use self::store::Engine;
 use super::{
-    Accepted, Advance, Advanced, Change, DeadLetter, DeadLetterId, Delivery, HotTier, Lock, Outgoing, Peeked, Published, Pulled, Select,
-    SubscriptionOptions, SubscriptionPatch, TopicOptions, TopicPatch, TopicStats, Value, When,
+    Accepted, Advance, Advanced, Change, DeadLetter, DeadLetterId, Delivery, HotTier, Lock, Outgoing, Peeked,
+    Published, Pulled, Select, SubscriptionOptions, SubscriptionPatch, TopicOptions, TopicPatch, TopicStats,
+    Value, When,
 };
 use crate::{Result, Scope, SubscriptionName, Timestamp, TopicName};
 
@@ -74,7 +87,8 @@ pub struct DocumentsHot {
 }
 
 impl DocumentsHot {
-    /// A hot tier in `database`. Nothing is touched before the first call, and closing it leaves the store open. [`HotTier::close`] closes `documents`, so they should be its own.
+    /// A hot tier in `database`. Nothing is touched before the first call, and closing it leaves the store
+    /// open. [`HotTier::close`] closes `documents`, so they should be its own.
     #[must_use]
     pub fn new(documents: Arc<dyn DocumentStore>, database: &str, env: Env) -> Self {
         Self { engine: Arc::new(Engine::new(documents, database, env)) }
@@ -102,7 +116,10 @@ impl HotTier for DocumentsHot {
     }
 
     async fn ensure_topic(&self, topic: &TopicName, patch: &TopicPatch) -> Result<TopicOptions> {
-        self.engine.in_time(self.engine.ensure_topic(topic, patch)).await.map_err(|e| e.during("ensure_topic").on(topic))
+        self.engine
+            .in_time(self.engine.ensure_topic(topic, patch))
+            .await
+            .map_err(|e| e.during("ensure_topic").on(topic))
     }
 
     async fn topic(&self, topic: &TopicName) -> Result<Option<TopicOptions>> {
@@ -125,7 +142,11 @@ impl HotTier for DocumentsHot {
         self.engine.delete_topic(topic).await.map_err(|e| e.during("delete_topic").on(topic))
     }
 
-    async fn ensure_subscription(&self, subscription: &SubscriptionName, patch: &SubscriptionPatch) -> Result<SubscriptionOptions> {
+    async fn ensure_subscription(
+        &self,
+        subscription: &SubscriptionName,
+        patch: &SubscriptionPatch,
+    ) -> Result<SubscriptionOptions> {
         self.engine
             .in_time(self.engine.ensure_subscription(subscription, patch))
             .await
@@ -141,11 +162,17 @@ impl HotTier for DocumentsHot {
     }
 
     async fn delete_subscription(&self, subscription: &SubscriptionName) -> Result<bool> {
-        self.engine.delete_subscription(subscription).await.map_err(|e| e.during("delete_subscription").on(subscription))
+        self.engine
+            .delete_subscription(subscription)
+            .await
+            .map_err(|e| e.during("delete_subscription").on(subscription))
     }
 
     async fn publish(&self, topic: &TopicName, messages: Vec<Outgoing>) -> Result<Vec<Published>> {
-        self.engine.in_time(self.engine.publish(topic, messages)).await.map_err(|e| e.during("publish").on(topic))
+        self.engine
+            .in_time(self.engine.publish(topic, messages))
+            .await
+            .map_err(|e| e.during("publish").on(topic))
     }
 
     async fn cancel(&self, topic: &TopicName, id: &str) -> Result<bool> {
@@ -153,19 +180,35 @@ impl HotTier for DocumentsHot {
     }
 
     async fn pull(&self, subscription: &SubscriptionName, max: u32) -> Result<Pulled> {
-        self.engine.in_time(self.engine.pull(subscription, max)).await.map_err(|e| e.during("pull").on(subscription))
+        self.engine
+            .in_time(self.engine.pull(subscription, max))
+            .await
+            .map_err(|e| e.during("pull").on(subscription))
     }
 
     async fn advance(&self, subscription: &SubscriptionName, advance: Advance) -> Result<Advanced> {
-        self.engine.in_time(self.engine.advance(subscription, advance)).await.map_err(|e| e.during("advance").on(subscription))
+        self.engine
+            .in_time(self.engine.advance(subscription, advance))
+            .await
+            .map_err(|e| e.during("advance").on(subscription))
     }
 
     async fn renew(&self, subscription: &SubscriptionName, locks: Vec<Lock>) -> Result<Vec<bool>> {
-        self.engine.in_time(self.engine.renew(subscription, locks)).await.map_err(|e| e.during("renew").on(subscription))
+        self.engine
+            .in_time(self.engine.renew(subscription, locks))
+            .await
+            .map_err(|e| e.during("renew").on(subscription))
     }
 
-    async fn fetch_deferred(&self, subscription: &SubscriptionName, ids: Vec<String>) -> Result<Vec<Delivery>> {
-        self.engine.in_time(self.engine.fetch_deferred(subscription, ids)).await.map_err(|e| e.during("fetch_deferred").on(subscription))
+    async fn fetch_deferred(
+        &self,
+        subscription: &SubscriptionName,
+        ids: Vec<String>,
+    ) -> Result<Vec<Delivery>> {
+        self.engine
+            .in_time(self.engine.fetch_deferred(subscription, ids))
+            .await
+            .map_err(|e| e.during("fetch_deferred").on(subscription))
     }
 
     async fn needed_by_others(&self, subscription: &SubscriptionName, ids: &[String]) -> Result<Vec<bool>> {
@@ -204,7 +247,11 @@ impl HotTier for DocumentsHot {
             .map_err(|e| e.during("dead_letter_ids").on(subscription))
     }
 
-    async fn dead_letters_by_id(&self, subscription: &SubscriptionName, ids: &[String]) -> Result<Vec<DeadLetter>> {
+    async fn dead_letters_by_id(
+        &self,
+        subscription: &SubscriptionName,
+        ids: &[String],
+    ) -> Result<Vec<DeadLetter>> {
         self.engine
             .in_time(self.engine.dead_letters_by_id(subscription, ids))
             .await
@@ -216,11 +263,17 @@ impl HotTier for DocumentsHot {
     }
 
     async fn purge_dead_letters(&self, subscription: &SubscriptionName, select: &Select) -> Result<u64> {
-        self.engine.purge_dead_letters(subscription, select).await.map_err(|e| e.during("purge_dead_letters").on(subscription))
+        self.engine
+            .purge_dead_letters(subscription, select)
+            .await
+            .map_err(|e| e.during("purge_dead_letters").on(subscription))
     }
 
     async fn peek(&self, subscription: &SubscriptionName, limit: u32) -> Result<Vec<Peeked>> {
-        self.engine.in_time(self.engine.peek(subscription, limit)).await.map_err(|e| e.during("peek").on(subscription))
+        self.engine
+            .in_time(self.engine.peek(subscription, limit))
+            .await
+            .map_err(|e| e.during("peek").on(subscription))
     }
 
     async fn purge(&self, topic: &TopicName) -> Result<u64> {
@@ -248,7 +301,10 @@ impl HotTier for DocumentsHot {
         ttl: Option<Duration>,
         when: When,
     ) -> Result<Option<u64>> {
-        self.engine.in_time(self.engine.set(scope, key, bytes, content_type, ttl, when)).await.map_err(|e| e.during("set").on(key))
+        self.engine
+            .in_time(self.engine.set(scope, key, bytes, content_type, ttl, when))
+            .await
+            .map_err(|e| e.during("set").on(key))
     }
 
     async fn remove(&self, scope: &Scope, key: &str) -> Result<bool> {
@@ -259,11 +315,26 @@ impl HotTier for DocumentsHot {
         self.engine.in_time(self.engine.expire(scope, key, ttl)).await.map_err(|e| e.during("expire").on(key))
     }
 
-    async fn increment(&self, scope: &Scope, key: &str, by: i64, ttl: Option<Duration>) -> Result<(i64, u64)> {
-        self.engine.in_time(self.engine.increment(scope, key, by, ttl)).await.map_err(|e| e.during("increment").on(key))
+    async fn increment(
+        &self,
+        scope: &Scope,
+        key: &str,
+        by: i64,
+        ttl: Option<Duration>,
+    ) -> Result<(i64, u64)> {
+        self.engine
+            .in_time(self.engine.increment(scope, key, by, ttl))
+            .await
+            .map_err(|e| e.during("increment").on(key))
     }
 
-    async fn keys(&self, scope: &Scope, prefix: &str, after: Option<&str>, limit: u32) -> Result<(Vec<String>, Option<String>)> {
+    async fn keys(
+        &self,
+        scope: &Scope,
+        prefix: &str,
+        after: Option<&str>,
+        limit: u32,
+    ) -> Result<(Vec<String>, Option<String>)> {
         self.engine.in_time(self.engine.keys(scope, prefix, after, limit)).await.map_err(|e| e.during("keys"))
     }
 

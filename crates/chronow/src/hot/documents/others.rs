@@ -9,14 +9,23 @@ use super::topics::no_topic;
 use crate::{Result, SubscriptionName};
 
 impl Engine {
-    pub(super) async fn needed_by_others(&self, name: &SubscriptionName, ids: &[String]) -> Result<Vec<bool>> {
+    pub(super) async fn needed_by_others(
+        &self,
+        name: &SubscriptionName,
+        ids: &[String],
+    ) -> Result<Vec<bool>> {
         let opened = self.open(name).await?;
         // What everybody has settled is out of its chunk then, so that no later subscription begins with it.
         self.tidy(name.topic(), opened.now).await?;
         let topic = self.find_topic(name.topic()).await?.ok_or_else(no_topic)?;
-        // Looked up after the cards would be too late: a message is behind a cursor, or has a card, or is settled.
-        let cursors: HashMap<String, Cursor> =
-            self.cursors(&topic).await?.into_iter().map(|cursor| (cursor.subscription.clone(), cursor)).collect();
+        // Looked up after the cards would be too late: a message is behind a cursor, or has a card, or is
+        // settled.
+        let cursors: HashMap<String, Cursor> = self
+            .cursors(&topic)
+            .await?
+            .into_iter()
+            .map(|cursor| (cursor.subscription.clone(), cursor))
+            .collect();
         let mut needed = Vec::with_capacity(ids.len());
         for id in ids {
             needed.push(self.is_needed(&opened, &topic, &cursors, id).await?);
@@ -24,11 +33,21 @@ impl Engine {
         Ok(needed)
     }
 
-    async fn is_needed(&self, opened: &Opened, topic: &Topic, cursors: &HashMap<String, Cursor>, id: &str) -> Result<bool> {
+    async fn is_needed(
+        &self,
+        opened: &Opened,
+        topic: &Topic,
+        cursors: &HashMap<String, Cursor>,
+        id: &str,
+    ) -> Result<bool> {
         let own = card_id(&opened.subscription.id, id);
         // What was replayed under an id of its own is still the message that others have.
         let id = id.split('~').next().unwrap_or(id);
-        let others: Vec<&String> = topic.listed().map(|listed| &listed.id).filter(|other| **other != opened.subscription.id).collect();
+        let others: Vec<&String> = topic
+            .listed()
+            .map(|listed| &listed.id)
+            .filter(|other| **other != opened.subscription.id)
+            .collect();
         let wanted = others.iter().map(|other| card_id(other, id)).chain([own.clone()]).collect();
         let cards = self.cards_by_id(wanted).await?;
         let Some(mine) = cards.get(&own) else { return Ok(true) };
@@ -42,7 +61,9 @@ impl Engine {
         }
         // A replayed message lies in no chunk of its own, and its place says nothing.
         let chunk = self.chunks_behind(&opened.topic.id, mine.place - 1, 1, false).await?.pop();
-        let Some(chunk) = chunk.filter(|chunk| !chunk.get_bool("void").unwrap_or(false)) else { return Ok(false) };
+        let Some(chunk) = chunk.filter(|chunk| !chunk.get_bool("void").unwrap_or(false)) else {
+            return Ok(false);
+        };
         Ok(mine.place > 0 && int(&chunk, "f")? <= mine.place)
     }
 }

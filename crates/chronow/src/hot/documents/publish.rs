@@ -26,10 +26,12 @@ const MAX_PAYLOAD: usize = 15 * 1024 * 1024;
 /// A gap this old belongs to a publisher that died.
 pub(super) const GRACE_MS: i64 = 2_000;
 
-/// How long a publisher waits to learn whether a message of the same dedup id is accepted: who publishes that one is given up long before.
+/// How long a publisher waits to learn whether a message of the same dedup id is accepted: who publishes that
+/// one is given up long before.
 const PATIENCE_MS: i64 = 5 * GRACE_MS;
 
-/// Closed gaps stay closed so long; a publisher that needed half of it does not know whether its insert still met one.
+/// Closed gaps stay closed so long; a publisher that needed half of it does not know whether its insert still
+/// met one.
 pub(super) const CLOSED_MS: i64 = 3_600_000;
 
 /// What became of the batch that a document hangs on.
@@ -79,7 +81,9 @@ fn dedup_key(topic: &Topic, id: &str) -> String {
 
 impl Engine {
     pub(super) async fn publish(&self, name: &TopicName, messages: Vec<Outgoing>) -> Result<Vec<Published>> {
-        let Ok(count) = u32::try_from(messages.len()) else { return Err(Error::validation("too many messages for one batch")) };
+        let Ok(count) = u32::try_from(messages.len()) else {
+            return Err(Error::validation("too many messages for one batch"));
+        };
         messages.iter().try_for_each(Outgoing::check)?;
         if let Some(large) = messages.iter().find(|message| message.payload.len() > MAX_PAYLOAD) {
             let message = format!("a payload has {} bytes; {MAX_PAYLOAD} are allowed", large.payload.len());
@@ -100,18 +104,26 @@ impl Engine {
     }
 
     /// Numbers and chunks in one transaction.
-    async fn publish_at_once(&self, topic: &Topic, messages: Vec<Outgoing>, count: u32) -> Result<Vec<Published>> {
+    async fn publish_at_once(
+        &self,
+        topic: &Topic,
+        messages: Vec<Outgoing>,
+        count: u32,
+    ) -> Result<Vec<Published>> {
         let (space, id, ttl) = (self.spaces.messages.clone(), topic.id.clone(), ttl_of(topic));
         let build = Box::new(move |given: chronos_db::documents::Sequence| {
             let first = given.first + 1;
-            let slots = (first..).zip(&messages).map(|(place, m)| Some(Arc::new(Body::of(m, message_id(place), given.now, ttl))));
+            let slots = (first..)
+                .zip(&messages)
+                .map(|(place, m)| Some(Arc::new(Body::of(m, message_id(place), given.now, ttl))));
             let mut batch = Batch::new();
             for chunk in cut(first, slots.collect(), given.now) {
                 batch.push(&space, Write::insert(chunk.to_document(&id)));
             }
             Ok(batch)
         });
-        let (given, outcomes) = self.documents.sequence_then(&self.spaces.topics, &sequence_key(&topic.id), count, build).await?;
+        let (given, outcomes) =
+            self.documents.sequence_then(&self.spaces.topics, &sequence_key(&topic.id), count, build).await?;
         if outcomes.iter().any(|outcome| !outcome.is_applied()) {
             return Err(Error::new(
                 ErrorKind::HotTier,
@@ -119,11 +131,18 @@ impl Engine {
             ));
         }
         let first = given.first + 1;
-        Ok((first..first + i64::from(count)).map(|place| Published { id: message_id(place), duplicate: false }).collect())
+        Ok((first..first + i64::from(count))
+            .map(|place| Published { id: message_id(place), duplicate: false })
+            .collect())
     }
 
     /// Numbers first, then what hangs on the head, then the head, which accepts the batch.
-    async fn publish_in_steps(&self, name: &TopicName, topic: &Topic, messages: Vec<Outgoing>) -> Result<Vec<Published>> {
+    async fn publish_in_steps(
+        &self,
+        name: &TopicName,
+        topic: &Topic,
+        messages: Vec<Outgoing>,
+    ) -> Result<Vec<Published>> {
         if messages.iter().any(|message| message.not_before.is_some()) && !topic.schedules {
             self.note_schedules(name).await?;
         }
@@ -132,12 +151,15 @@ impl Engine {
             let (duplicates, replaced) = loop {
                 match self.look_for_duplicates(topic, &messages).await? {
                     Some(known) => break known,
-                    None if self.env.clock.now() > patient_until => return Err(too_contended("the dedup ids")),
+                    None if self.env.clock.now() > patient_until => {
+                        return Err(too_contended("the dedup ids"));
+                    }
                     // Somebody is publishing one of them right now.
                     None => self.env.clock.sleep(Duration::from_millis(10)).await,
                 }
             };
-            let mine: Vec<&Outgoing> = messages.iter().zip(&duplicates).filter(|(_, twin)| twin.is_none()).map(|(m, _)| m).collect();
+            let mine: Vec<&Outgoing> =
+                messages.iter().zip(&duplicates).filter(|(_, twin)| twin.is_none()).map(|(m, _)| m).collect();
             let accepted = match mine.is_empty() {
                 true => Some(Vec::new()),
                 false => self.try_to_publish(topic, &mine, &replaced).await?,
@@ -159,7 +181,8 @@ impl Engine {
         Err(too_contended("the topic's sequence"))
     }
 
-    /// Which messages were accepted before, and the entries that others may replace; none if that is being decided just now.
+    /// Which messages were accepted before, and the entries that others may replace; none if that is being
+    /// decided just now.
     #[allow(clippy::type_complexity)]
     async fn look_for_duplicates(
         &self,
@@ -168,12 +191,14 @@ impl Engine {
     ) -> Result<Option<(Vec<Option<Twin>>, HashMap<String, ObjectId>)>> {
         let mut twins: Vec<Option<Twin>> = Vec::with_capacity(messages.len());
         let (mut first, mut replaced) = (HashMap::new(), HashMap::new());
-        let keys: Vec<String> = messages.iter().filter_map(|m| m.dedup_id.as_ref()).map(|id| dedup_key(topic, id)).collect();
+        let keys: Vec<String> =
+            messages.iter().filter_map(|m| m.dedup_id.as_ref()).map(|id| dedup_key(topic, id)).collect();
         if keys.is_empty() {
             return Ok(Some((messages.iter().map(|_| None).collect(), replaced)));
         }
-        let (mut known, now) =
-            futures::try_join!(self.get_map(&self.spaces.dedup, keys), async { Ok::<_, Error>(self.documents.now().await?) })?;
+        let (mut known, now) = futures::try_join!(self.get_map(&self.spaces.dedup, keys), async {
+            Ok::<_, Error>(self.documents.now().await?)
+        })?;
         for (index, message) in messages.iter().enumerate() {
             let Some(key) = message.dedup_id.as_ref().map(|id| dedup_key(topic, id)) else {
                 twins.push(None);
@@ -211,16 +236,21 @@ impl Engine {
         messages: &[&Outgoing],
         replaced: &HashMap<String, ObjectId>,
     ) -> Result<Option<Vec<String>>> {
-        let count = u32::try_from(messages.len()).map_err(|_| Error::validation("too many messages for one batch"))?;
+        let count = u32::try_from(messages.len())
+            .map_err(|_| Error::validation("too many messages for one batch"))?;
         let begun = self.env.clock.now();
         let given = self.documents.sequence(&self.spaces.topics, &sequence_key(&topic.id), count).await?;
         self.env.fail.hit("bus.after_numbers")?;
         let (first, now) = (given.first + 1, given.now);
         let ids: Vec<String> = (first..).take(messages.len()).map(message_id).collect();
         let is_later = |message: &Outgoing| message.not_before.is_some_and(|at| at > now);
-        let bodies: Vec<Arc<Body>> =
-            messages.iter().zip(&ids).map(|(m, id)| Arc::new(Body::of(m, id.clone(), now, ttl_of(topic)))).collect();
-        let slots = messages.iter().zip(&bodies).map(|(m, body)| (!is_later(m)).then(|| body.clone())).collect();
+        let bodies: Vec<Arc<Body>> = messages
+            .iter()
+            .zip(&ids)
+            .map(|(m, id)| Arc::new(Body::of(m, id.clone(), now, ttl_of(topic))))
+            .collect();
+        let slots =
+            messages.iter().zip(&bodies).map(|(m, body)| (!is_later(m)).then(|| body.clone())).collect();
         let mut chunks = cut(first, slots, now);
         let Some((head, rest)) = chunks.split_first_mut() else { return Ok(Some(Vec::new())) };
         let link = doc! { "w": &topic.id, "hd": head.last, "at": now.as_millis(), "ok": false };
@@ -228,7 +258,9 @@ impl Engine {
         let mut entries = Vec::new();
         let window = i64::try_from(topic.options.dedup_window_ms).unwrap_or(i64::MAX);
         for (message, id) in messages.iter().zip(&ids) {
-            let Some(dedup) = message.dedup_id.as_ref().map(|dedup| dedup_key(topic, dedup)) else { continue };
+            let Some(dedup) = message.dedup_id.as_ref().map(|dedup| dedup_key(topic, dedup)) else {
+                continue;
+            };
             let mut entry = doc! { "_id": &dedup, "id": id, "until": now.plus_millis(window).as_millis(), "rev": self.fresh() };
             entry.extend(link.clone());
             entries.push(match replaced.get(&dedup) {
@@ -238,10 +270,12 @@ impl Engine {
             head.dedup.push(dedup);
         }
         let mut side = Batch::new();
-        for ((message, id), body) in messages.iter().zip(&ids).zip(&bodies).filter(|((m, _), _)| is_later(m)) {
+        for ((message, id), body) in messages.iter().zip(&ids).zip(&bodies).filter(|((m, _), _)| is_later(m))
+        {
             let due = message.not_before.unwrap_or(now).as_millis();
             let scheduled = format!("{}/{id}", topic.id);
-            let mut later = doc! { "_id": &scheduled, "due": due, "rev": self.fresh(), "b": body.to_document() };
+            let mut later =
+                doc! { "_id": &scheduled, "due": due, "rev": self.fresh(), "b": body.to_document() };
             if let Some(dedup) = &message.dedup_id {
                 later.insert("dd", dedup_key(topic, dedup));
             }
@@ -255,19 +289,23 @@ impl Engine {
         let (head_document, scheduled) = (head.to_document(&topic.id), head.scheduled.clone());
         let spans: Vec<(i64, i64)> = chunks.iter().map(|chunk| (chunk.first, chunk.last)).collect();
 
-        let mut accepted = self.write(&self.spaces.dedup, entries).await?.iter().all(|outcome| outcome.is_applied());
+        let mut accepted =
+            self.write(&self.spaces.dedup, entries).await?.iter().all(|outcome| outcome.is_applied());
         if accepted && !side.operations.is_empty() {
             accepted = self.documents.apply(side).await?.iter().all(|outcome| outcome.is_applied());
         }
         self.env.fail.hit("bus.before_head")?;
-        if accepted && self.write_one(&self.spaces.messages, Write::insert(head_document)).await?.is_applied() {
+        if accepted && self.write_one(&self.spaces.messages, Write::insert(head_document)).await?.is_applied()
+        {
             if self.env.clock.now() > begun.plus_millis(CLOSED_MS / 2) {
-                let message = "the publish was interrupted for too long; whether the messages were accepted is unknown";
+                let message =
+                    "the publish was interrupted for too long; whether the messages were accepted is unknown";
                 return Err(Error::new(ErrorKind::HotTier, message));
             }
             return Ok(Some(ids));
         }
-        // Readers need not wait for these places. A head that readers closed is left alone; the others were never visible.
+        // Readers need not wait for these places. A head that readers closed is left alone; the others were
+        // never visible.
         let voids = spans.into_iter().enumerate().map(|(index, (first, last))| {
             let void = Chunk::void(first, last, now).to_document(&topic.id);
             if index == 0 { Write::insert(void) } else { put(void) }
@@ -278,7 +316,12 @@ impl Engine {
     }
 
     /// Whether the batch that `linked` hangs on was accepted. One whose publisher died is decided here.
-    pub(super) async fn acceptance(&self, topic: &Topic, space: &Namespace, linked: &Document) -> Result<Acceptance> {
+    pub(super) async fn acceptance(
+        &self,
+        topic: &Topic,
+        space: &Namespace,
+        linked: &Document,
+    ) -> Result<Acceptance> {
         let is_confirmed = |linked: &Document| linked.get_bool("ok").unwrap_or(false);
         if is_confirmed(linked) {
             return Ok(Acceptance::Accepted);
@@ -327,11 +370,20 @@ impl Engine {
         Err(too_contended("a dedup entry or a scheduled message"))
     }
 
-    /// Closes a gap of the sequence that ends before what was accepted at `before`, so that whoever wanted to write there takes new places.
+    /// Closes a gap of the sequence that ends before what was accepted at `before`, so that whoever wanted to
+    /// write there takes new places.
     ///
-    /// Nobody knows where in it chunks would end, so every place is closed, from the last one down: who sees a closed place then knows that all
-    /// behind it are decided, and that a chunk which made it in time, and covers the place, is to be seen as well.
-    pub(super) async fn close_gap(&self, topic: &Topic, first: i64, last: i64, before: Timestamp, now: Timestamp) -> Result<()> {
+    /// Nobody knows where in it chunks would end, so every place is closed, from the last one down: who sees
+    /// a closed place then knows that all behind it are decided, and that a chunk which made it in time, and
+    /// covers the place, is to be seen as well.
+    pub(super) async fn close_gap(
+        &self,
+        topic: &Topic,
+        first: i64,
+        last: i64,
+        before: Timestamp,
+        now: Timestamp,
+    ) -> Result<()> {
         tracing::warn!(topic = %topic.key, first, last, "closing a gap that a publisher left");
         let voids = (first..=last).rev().map(|place| {
             let mut void = Chunk::void(place, place, before).to_document(&topic.id);
@@ -381,7 +433,10 @@ mod tests {
             Some(Arc::new(Body::of(&message, "x".to_owned(), at, None)))
         };
         let chunks = cut(10, (0..1_100).map(|_| body(10)).collect(), at);
-        assert_eq!(chunks.iter().map(|c| (c.first, c.last)).collect::<Vec<_>>(), [(10, 521), (522, 1033), (1034, 1109)]);
+        assert_eq!(
+            chunks.iter().map(|c| (c.first, c.last)).collect::<Vec<_>>(),
+            [(10, 521), (522, 1033), (1034, 1109)]
+        );
         assert_eq!(chunks.iter().map(|c| c.head).collect::<Vec<_>>(), [None, Some(521), Some(521)]);
         assert_eq!(cut(1, vec![body(CHUNK_BYTES), body(1)], at).len(), 2);
     }

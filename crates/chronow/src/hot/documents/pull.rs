@@ -22,7 +22,8 @@ const ROUNDS: usize = 4;
 /// That a subscription is used is noted so often, for those that go when nobody does.
 const SEEN_MS: i64 = 60_000;
 
-/// Settlements after which a puller tidies up, and the time after which it does when there is nothing else to do.
+/// Settlements after which a puller tidies up, and the time after which it does when there is nothing else to
+/// do.
 const TIDY_AFTER: u64 = 512;
 const TIDY_IDLE_MS: i64 = 500;
 
@@ -30,7 +31,11 @@ impl Engine {
     pub(super) async fn pull(&self, name: &SubscriptionName, max: u32) -> Result<Pulled> {
         let local = self.local(name);
         // The semaphore is never closed.
-        let _turn = local.turn.acquire().await.map_err(|e| Error::new(ErrorKind::Closed, "the hot tier is closed").caused_by(e))?;
+        let _turn = local
+            .turn
+            .acquire()
+            .await
+            .map_err(|e| Error::new(ErrorKind::Closed, "the hot tier is closed").caused_by(e))?;
         // What was told until now is seen by this pull.
         let _ = local.told.notified().now_or_never();
         local.left.store(false, Ordering::Relaxed);
@@ -85,7 +90,13 @@ impl Engine {
     /// When the next card becomes due.
     async fn next_due(&self, opened: &Opened) -> Result<Option<Duration>> {
         let filter = Filter::eq("w", opened.subscription.id.as_str());
-        let scan = Scan { filter, order: ascending(&["due", "_id"]), limit: Some(1), without: vec!["b".to_owned()], ..Scan::default() };
+        let scan = Scan {
+            filter,
+            order: ascending(&["due", "_id"]),
+            limit: Some(1),
+            without: vec!["b".to_owned()],
+            ..Scan::default()
+        };
         let first = self.scan(&self.spaces.cards, scan).await?.pop();
         let wait = first.map(|card| int(&card, "due")).transpose()?.map(|due| due - opened.now.as_millis());
         Ok(wait.map(|wait| Duration::from_millis(u64::try_from(wait).unwrap_or(0))))
@@ -98,12 +109,17 @@ impl Engine {
     pub(super) async fn note_use(&self, name: &SubscriptionName, opened: &mut Opened) -> Result<()> {
         for _ in 0..ATTEMPTS {
             let (now, auto_delete) = (opened.now.as_millis(), opened.subscription.options.auto_delete_ms);
-            let every = auto_delete.map_or(SEEN_MS, |ms| i64::try_from(ms / 4).unwrap_or(SEEN_MS).min(SEEN_MS));
+            let every =
+                auto_delete.map_or(SEEN_MS, |ms| i64::try_from(ms / 4).unwrap_or(SEEN_MS).min(SEEN_MS));
             if now - opened.cursor.seen <= every {
                 return Ok(());
             }
             let (rev, noted) = (self.fresh(), Cursor { seen: now, ..opened.cursor.clone() });
-            if self.write_one(&self.spaces.topics, put_if(noted.to_document(rev), noted.rev)).await?.is_applied() {
+            if self
+                .write_one(&self.spaces.topics, put_if(noted.to_document(rev), noted.rev))
+                .await?
+                .is_applied()
+            {
                 opened.cursor = Cursor { rev, ..noted };
                 return Ok(());
             }

@@ -1,4 +1,5 @@
-//! Scheduled messages: kept aside until their time, then put into the topic's sequence at a new place, under their own id.
+//! Scheduled messages: kept aside until their time, then put into the topic's sequence at a new place, under
+//! their own id.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -41,12 +42,18 @@ fn body_of(mut scheduled: Document) -> Result<Body> {
 }
 
 impl Engine {
-    /// Puts what is due into the sequence; returns how long until the next one is due, if something is scheduled.
+    /// Puts what is due into the sequence; returns how long until the next one is due, if something is
+    /// scheduled.
     pub(super) async fn promote(&self, topic: &Topic, now: Timestamp) -> Result<Option<Duration>> {
         let all = || Filter::eq("w", topic.id.as_str());
         // Mostly nothing is due: one look without the message then says when to look again.
-        let first =
-            Scan { filter: all(), order: ascending(&["due", "_id"]), limit: Some(1), without: vec!["b".to_owned()], ..Scan::default() };
+        let first = Scan {
+            filter: all(),
+            order: ascending(&["due", "_id"]),
+            limit: Some(1),
+            without: vec!["b".to_owned()],
+            ..Scan::default()
+        };
         let Some(first) = self.scan(&self.spaces.scheduled, first).await?.pop() else { return Ok(None) };
         let wait = int(&first, "due")? - now.as_millis();
         if wait > 0 {
@@ -78,7 +85,8 @@ impl Engine {
         Ok(next)
     }
 
-    /// Gives each a place, which is noted before anything is put there, so that whoever comes later puts it at the same one.
+    /// Gives each a place, which is noted before anything is put there, so that whoever comes later puts it
+    /// at the same one.
     async fn place(&self, topic: &Topic, due: Vec<Document>) -> Result<()> {
         let (mut placed, mut unplaced) = (Vec::new(), Vec::new());
         for scheduled in due {
@@ -136,9 +144,12 @@ impl Engine {
                 false => drop(doubtful.insert(chunk_id(&topic.id, place), id)),
             }
         }
-        // What was there already is the same message, or a closed gap; that one gets a new place the next time.
+        // What was there already is the same message, or a closed gap; that one gets a new place the next
+        // time.
         if !doubtful.is_empty() {
-            for (chunk, there) in self.get_map(&self.spaces.messages, doubtful.keys().cloned().collect()).await? {
+            for (chunk, there) in
+                self.get_map(&self.spaces.messages, doubtful.keys().cloned().collect()).await?
+            {
                 if !there.get_bool("void").unwrap_or(false) {
                     done.extend(doubtful.remove(&chunk));
                 }
@@ -154,7 +165,9 @@ impl Engine {
         let topic = self.find_topic(name).await?.ok_or_else(no_topic)?;
         let stored_id = format!("{}/{id}", topic.id);
         loop {
-            let Some(scheduled) = self.get_one(&self.spaces.scheduled, stored_id.clone()).await? else { return Ok(false) };
+            let Some(scheduled) = self.get_one(&self.spaces.scheduled, stored_id.clone()).await? else {
+                return Ok(false);
+            };
             if is_cancelled(&scheduled) {
                 // Whoever took it back never heard of it.
                 self.forget_cancelled(&scheduled).await?;
@@ -172,7 +185,11 @@ impl Engine {
             cancelled.insert("no", true);
             cancelled.insert("due", 0_i64);
             cancelled.insert("rev", self.fresh());
-            if self.write_one(&self.spaces.scheduled, put_if(cancelled.clone(), revision(&scheduled)?)).await?.is_applied() {
+            if self
+                .write_one(&self.spaces.scheduled, put_if(cancelled.clone(), revision(&scheduled)?))
+                .await?
+                .is_applied()
+            {
                 self.env.fail.hit("bus.after_cancel")?;
                 self.forget_cancelled(&cancelled).await?;
                 return Ok(true);
@@ -188,13 +205,18 @@ impl Engine {
             Ok(dedup) => vec![dedup.to_owned()],
             // An older version has scheduled it: the head of its batch knows all ids of the batch.
             Err(_) => {
-                let head = self.get_one(&self.spaces.messages, chunk_id(topic, int(cancelled, "hd")?)).await?;
+                let head =
+                    self.get_one(&self.spaces.messages, chunk_id(topic, int(cancelled, "hd")?)).await?;
                 let listed = head.iter().filter_map(|head| head.get_array("dd").ok()).flatten();
                 listed.filter_map(|dedup| dedup.as_str().map(str::to_owned)).collect()
             }
         };
         let guard = || Guard::Equals { field: "id".to_owned(), value: id.into() };
-        self.write(&self.spaces.dedup, freed.into_iter().map(|dedup| Write::Delete { id: dedup.into(), guard: guard() })).await?;
+        self.write(
+            &self.spaces.dedup,
+            freed.into_iter().map(|dedup| Write::Delete { id: dedup.into(), guard: guard() }),
+        )
+        .await?;
         self.write_one(&self.spaces.scheduled, delete_if(stored, revision(cancelled)?)).await.map(drop)
     }
 
@@ -220,8 +242,10 @@ impl Engine {
             ..Scan::default()
         };
         let heads = self.scan(&self.spaces.messages, heads).await?;
-        let heads: HashMap<String, Document> =
-            heads.into_iter().map(|head| Ok((text(&head, "_id")?.to_owned(), head))).collect::<Result<_>>()?;
+        let heads: HashMap<String, Document> = heads
+            .into_iter()
+            .map(|head| Ok((text(&head, "_id")?.to_owned(), head)))
+            .collect::<Result<_>>()?;
         let mut accepted = Vec::new();
         for scheduled in found {
             let head = heads.get(&chunk_id(&topic.id, int(&scheduled, "hd")?));

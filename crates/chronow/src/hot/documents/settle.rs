@@ -46,7 +46,9 @@ impl Engine {
     pub(super) async fn advance(&self, name: &SubscriptionName, advance: Advance) -> Result<Advanced> {
         let settles = advance.settle.len();
         let tasks = advance.settle.into_iter().map(|(lock, settle)| (lock, Step::Settle(settle)));
-        let told = self.carry_out(name, tasks.chain(advance.start.into_iter().map(|lock| (lock, Step::Start))).collect()).await?;
+        let told = self
+            .carry_out(name, tasks.chain(advance.start.into_iter().map(|lock| (lock, Step::Start))).collect())
+            .await?;
         let started = told[settles..].iter().map(|told| *told == Settled::Done).collect();
         Ok(Advanced { settled: told[..settles].to_vec(), started })
     }
@@ -81,13 +83,15 @@ impl Engine {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(told),
             Err(error) => return Err(error),
         };
-        let mut tasks: Vec<Task> = steps.into_iter().enumerate().map(|(index, (lock, step))| Task { index, lock, step }).collect();
+        let mut tasks: Vec<Task> =
+            steps.into_iter().enumerate().map(|(index, (lock, step))| Task { index, lock, step }).collect();
         let mut freed = HashSet::new();
         let mut stale: HashSet<String> = HashSet::new();
         for _ in 0..ATTEMPTS {
             // One change of a message after the other.
             let (mut ids, mut later) = (HashSet::new(), Vec::new());
-            let (now_due, rest): (Vec<Task>, Vec<Task>) = tasks.into_iter().partition(|task| ids.insert(task.lock.id.clone()));
+            let (now_due, rest): (Vec<Task>, Vec<Task>) =
+                tasks.into_iter().partition(|task| ids.insert(task.lock.id.clone()));
             later.extend(rest);
             let mut held = self.held_cards(&opened, &now_due, &stale).await?;
             stale.clear();
@@ -103,7 +107,9 @@ impl Engine {
                 for (plan, outcome) in planned.into_iter().zip(outcomes) {
                     if self.took_place(&plan, &outcome).await? {
                         told[plan.task.index] = plan.told;
-                        if let Some(chain) = plan.chain.clone().filter(|chain| plan.held.card.chain().as_ref() != Some(chain)) {
+                        if let Some(chain) =
+                            plan.chain.clone().filter(|chain| plan.held.card.chain().as_ref() != Some(chain))
+                        {
                             freed.insert(chain);
                         }
                         self.note(&opened, plan);
@@ -117,7 +123,9 @@ impl Engine {
             if tasks.is_empty() {
                 self.env.fail.hit("bus.before_wake")?;
                 self.wake(freed).await?;
-                if opened.subscription.options.auto_delete_ms.is_some() && told.iter().any(|told| *told != Settled::Lost) {
+                if opened.subscription.options.auto_delete_ms.is_some()
+                    && told.iter().any(|told| *told != Settled::Lost)
+                {
                     self.note_work(name, opened).await;
                 }
                 return Ok(told);
@@ -126,7 +134,8 @@ impl Engine {
         Err(too_contended("the messages' locks"))
     }
 
-    /// What was settled and renewed is use of the subscription. That it could not be noted takes nothing back.
+    /// What was settled and renewed is use of the subscription. That it could not be noted takes nothing
+    /// back.
     async fn note_work(&self, name: &SubscriptionName, mut opened: Opened) {
         let noted = self.note_use(name, &mut opened).await;
         *locked(&self.local(name).opened) = Some(Arc::new(opened));
@@ -137,8 +146,14 @@ impl Engine {
         }
     }
 
-    /// The cards as this process knows them; those it does not know, or should look at again, as stored. Lost ones are left out.
-    async fn held_cards(&self, opened: &Opened, tasks: &[Task], stale: &HashSet<String>) -> Result<HashMap<String, Held>> {
+    /// The cards as this process knows them; those it does not know, or should look at again, as stored. Lost
+    /// ones are left out.
+    async fn held_cards(
+        &self,
+        opened: &Opened,
+        tasks: &[Task],
+        stale: &HashSet<String>,
+    ) -> Result<HashMap<String, Held>> {
         let (mut held, mut unknown) = (HashMap::new(), Vec::new());
         {
             let known = locked(&opened.local.held);
@@ -155,7 +170,8 @@ impl Engine {
             return Ok(held);
         }
         let cards = self.cards_by_id(unknown).await?;
-        let lasts: HashSet<i64> = cards.values().filter(|c| c.is_open() && c.body.is_none()).map(|c| c.chunk).collect();
+        let lasts: HashSet<i64> =
+            cards.values().filter(|c| c.is_open() && c.body.is_none()).map(|c| c.chunk).collect();
         let chunks = self.chunks(&opened.topic.id, lasts).await?;
         let mut lost = Vec::new();
         for card in cards.into_values() {
@@ -172,7 +188,9 @@ impl Engine {
         let mut known = locked(&opened.local.held);
         for id in lost {
             // A newer delivery to this same process stays known.
-            if known.get(&id).is_some_and(|known| tasks.iter().any(|task| task.lock.id == id && known.card.is_held_by(&task.lock))) {
+            if known.get(&id).is_some_and(|known| {
+                tasks.iter().any(|task| task.lock.id == id && known.card.is_held_by(&task.lock))
+            }) {
                 known.remove(&id);
             }
         }
@@ -208,7 +226,14 @@ impl Engine {
         Some(Planned { task, held: Held { card, body: body.clone() }, told, chain })
     }
 
-    fn settled(&self, opened: &Opened, card: &mut Card, body: &Arc<Body>, settle: &Settle, now: Timestamp) -> Settled {
+    fn settled(
+        &self,
+        opened: &Opened,
+        card: &mut Card,
+        body: &Arc<Body>,
+        settle: &Settle,
+        now: Timestamp,
+    ) -> Settled {
         let options = &opened.subscription.options;
         match settle {
             Settle::Ack => card.finish(true),
@@ -240,13 +265,18 @@ impl Engine {
         Settled::Done
     }
 
-    /// Whether a put took place: the store may have said no because somebody was quick to change the card again.
+    /// Whether a put took place: the store may have said no because somebody was quick to change the card
+    /// again.
     async fn took_place(&self, plan: &Planned, outcome: &Outcome) -> Result<bool> {
         if outcome.is_applied() {
             return Ok(true);
         }
         let id = plan.held.card.stored_id();
-        Ok(self.cards_by_id(vec![id.clone()]).await?.get(&id).is_some_and(|stored| stored.rev == plan.held.card.rev))
+        Ok(self
+            .cards_by_id(vec![id.clone()])
+            .await?
+            .get(&id)
+            .is_some_and(|stored| stored.rev == plan.held.card.rev))
     }
 
     /// Remembers what was done.
@@ -265,12 +295,19 @@ impl Engine {
         }
     }
 
-    pub(super) async fn fetch_deferred(&self, name: &SubscriptionName, ids: Vec<String>) -> Result<Vec<Delivery>> {
+    pub(super) async fn fetch_deferred(
+        &self,
+        name: &SubscriptionName,
+        ids: Vec<String>,
+    ) -> Result<Vec<Delivery>> {
         let opened = self.open(name).await?;
-        let stored = self.cards_by_id(ids.iter().map(|id| card_id(&opened.subscription.id, id)).collect()).await?;
+        let stored =
+            self.cards_by_id(ids.iter().map(|id| card_id(&opened.subscription.id, id)).collect()).await?;
         let (mut batch, mut put, mut seen) = (Batch::new(), Vec::new(), HashSet::new());
         for id in ids {
-            let card = stored.get(&card_id(&opened.subscription.id, &id)).filter(|card| card.state == State::Deferred);
+            let card = stored
+                .get(&card_id(&opened.subscription.id, &id))
+                .filter(|card| card.state == State::Deferred);
             let Some(mut card) = card.filter(|_| seen.insert(id)).cloned() else { continue };
             let Some(body) = card.body.clone() else { continue };
             let rev = std::mem::replace(&mut card.rev, self.fresh());

@@ -8,7 +8,9 @@ use std::time::Duration;
 use bson::oid::ObjectId;
 use bson::{Bson, Document};
 use chronos_db::Env;
-use chronos_db::documents::{Batch, Direction, DocumentStore, Filter, Guard, Index, Namespace, Outcome, Scan, Write, within};
+use chronos_db::documents::{
+    Batch, Direction, DocumentStore, Filter, Guard, Index, Namespace, Outcome, Scan, Write, within,
+};
 use futures::TryStreamExt as _;
 use tokio::sync::{Notify, OnceCell, Semaphore, watch};
 
@@ -145,7 +147,10 @@ pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 pub(super) fn damaged(what: &str, field: &str) -> Error {
-    Error::new(ErrorKind::HotTier, format!("a stored {what} is damaged: its `{field}` is missing or of another type"))
+    Error::new(
+        ErrorKind::HotTier,
+        format!("a stored {what} is damaged: its `{field}` is missing or of another type"),
+    )
 }
 
 /// A whole number, however the store has typed it.
@@ -180,8 +185,11 @@ pub(super) fn delete(id: impl Into<Bson>) -> Write {
 }
 
 pub(super) fn too_contended(what: &str) -> Error {
-    Error::new(ErrorKind::HotTier, format!("others changed {what} again and again in the meantime; nothing was changed by this call"))
-        .retryable()
+    Error::new(
+        ErrorKind::HotTier,
+        format!("others changed {what} again and again in the meantime; nothing was changed by this call"),
+    )
+    .retryable()
 }
 
 impl Engine {
@@ -211,19 +219,24 @@ impl Engine {
         }
     }
 
-    /// Gives all that `work` asks of the store the time of one call, and a little more to wait for what others have begun.
+    /// Gives all that `work` asks of the store the time of one call, and a little more to wait for what
+    /// others have begun.
     pub(super) async fn in_time<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
         let Some(limit) = self.documents.limit() else { return work.await };
         match tokio::time::timeout(limit + OTHERS, within(limit, work)).await {
             Ok(done) => done,
             Err(_) => {
-                let message = format!("the store did not do it within {} s; the change may have taken place", limit.as_secs_f64());
+                let message = format!(
+                    "the store did not do it within {} s; the change may have taken place",
+                    limit.as_secs_f64()
+                );
                 Err(Error::new(ErrorKind::HotTier, message).retryable())
             }
         }
     }
 
-    /// Makes sure that collections and indexes are there. Says whether taking numbers and inserting are one step.
+    /// Makes sure that collections and indexes are there. Says whether taking numbers and inserting are one
+    /// step.
     pub(super) async fn ready(&self) -> Result<bool> {
         self.check_open()?;
         self.in_time(async { Ok(*self.make().await?) }).await
@@ -257,7 +270,9 @@ impl Engine {
             self.documents.ensure(&spaces.cards, &cards).await?;
             self.documents.ensure(&spaces.scheduled, &[Index::on("due", &["w", "due", "_id"])]).await?;
             self.documents.ensure(&spaces.dedup, &[Index::on("until", &["w", "until"])]).await?;
-            self.documents.ensure(&spaces.values, &[Index::on("until", &["until"]).only_if_exists("until")]).await?;
+            self.documents
+                .ensure(&spaces.values, &[Index::on("until", &["until"]).only_if_exists("until")])
+                .await?;
             self.documents.ensure(&spaces.changes, &[Index::on("at", &["at"])]).await?;
             for plain in [&spaces.topics, &spaces.messages] {
                 self.documents.ensure(plain, &[]).await?;
@@ -284,7 +299,8 @@ impl Engine {
         self.moved.send_modify(|count| *count = count.wrapping_add(1));
     }
 
-    /// Tells this process that something may have become available to subscriptions whose ids (topic, subscription) are such: one waiter of each.
+    /// Tells this process that something may have become available to subscriptions whose ids (topic,
+    /// subscription) are such: one waiter of each.
     fn tell_those(&self, such: impl Fn(&str, &str) -> bool) {
         for local in locked(&self.locals).values() {
             if locked(&local.ids).as_ref().is_some_and(|(topic, id)| such(topic, id)) {
@@ -314,7 +330,11 @@ impl Engine {
     }
 
     /// Documents by their (text) `_id`s.
-    pub(super) async fn get_map(&self, space: &Namespace, ids: Vec<String>) -> Result<HashMap<String, Document>> {
+    pub(super) async fn get_map(
+        &self,
+        space: &Namespace,
+        ids: Vec<String>,
+    ) -> Result<HashMap<String, Document>> {
         let found = self.documents.get(space, ids.into_iter().map(Bson::String).collect()).await?;
         found.into_iter().map(|document| Ok((text(&document, "_id")?.to_owned(), document))).collect()
     }
@@ -322,7 +342,9 @@ impl Engine {
     /// Documents of the collection of topics by their `_id`s, topics without their lists of subscriptions.
     pub(super) async fn get_without_lists(&self, ids: Vec<String>) -> Result<HashMap<String, Document>> {
         let filter = Filter::any_of("_id", ids.into_iter().map(Bson::String).collect());
-        let found = self.scan(&self.spaces.topics, Scan { filter, without: vec!["subs".to_owned()], ..Scan::default() }).await?;
+        let found = self
+            .scan(&self.spaces.topics, Scan { filter, without: vec!["subs".to_owned()], ..Scan::default() })
+            .await?;
         found.into_iter().map(|document| Ok((text(&document, "_id")?.to_owned(), document))).collect()
     }
 
@@ -330,7 +352,11 @@ impl Engine {
         Ok(self.documents.scan(space, scan).try_collect().await?)
     }
 
-    pub(super) async fn write(&self, space: &Namespace, writes: impl IntoIterator<Item = Write>) -> Result<Vec<Outcome>> {
+    pub(super) async fn write(
+        &self,
+        space: &Namespace,
+        writes: impl IntoIterator<Item = Write>,
+    ) -> Result<Vec<Outcome>> {
         let mut batch = Batch::new();
         for write in writes {
             batch.push(space, write);
@@ -355,7 +381,8 @@ impl Engine {
     }
 
     pub(super) async fn cards_by_id(&self, ids: Vec<String>) -> Result<HashMap<String, Card>> {
-        let found = self.documents.get(&self.spaces.cards, ids.into_iter().map(Bson::String).collect()).await?;
+        let found =
+            self.documents.get(&self.spaces.cards, ids.into_iter().map(Bson::String).collect()).await?;
         found.into_iter().map(|card| Card::read(card).map(|card| (card.stored_id(), card))).collect()
     }
 
@@ -370,7 +397,8 @@ impl Engine {
                 return Ok(removed);
             }
             removed += found.len() as u64;
-            self.write(space, found.into_iter().filter_map(|mut found| found.remove("_id")).map(delete)).await?;
+            self.write(space, found.into_iter().filter_map(|mut found| found.remove("_id")).map(delete))
+                .await?;
         }
     }
 
@@ -385,7 +413,11 @@ impl Engine {
             chunks.bytes -= old.size();
         }
         while chunks.known.len() > CACHED_CHUNKS || chunks.bytes > CACHED_BYTES {
-            let Some(oldest) = chunks.known.iter().min_by_key(|(_, (_, used))| *used).map(|(at, _)| at.clone()) else { break };
+            let Some(oldest) =
+                chunks.known.iter().min_by_key(|(_, (_, used))| *used).map(|(at, _)| at.clone())
+            else {
+                break;
+            };
             if let Some((old, _)) = chunks.known.remove(&oldest) {
                 chunks.bytes -= old.size();
             }
@@ -397,7 +429,8 @@ impl Engine {
         let mut chunks = locked(&self.chunks);
         chunks.used += 1;
         let now = chunks.used;
-        let (_, (chunk, used)) = chunks.known.range_mut((topic.to_owned(), place)..=(topic.to_owned(), i64::MAX)).next()?;
+        let (_, (chunk, used)) =
+            chunks.known.range_mut((topic.to_owned(), place)..=(topic.to_owned(), i64::MAX)).next()?;
         if chunk.first > place {
             return None;
         }
@@ -406,7 +439,11 @@ impl Engine {
     }
 
     /// The chunks with these last places, remembered or read.
-    pub(super) async fn chunks(&self, topic: &str, lasts: impl IntoIterator<Item = i64>) -> Result<HashMap<i64, Arc<Chunk>>> {
+    pub(super) async fn chunks(
+        &self,
+        topic: &str,
+        lasts: impl IntoIterator<Item = i64>,
+    ) -> Result<HashMap<i64, Arc<Chunk>>> {
         let (mut found, mut missing) = (HashMap::new(), Vec::new());
         for last in lasts {
             match self.remembered_chunk(topic, last).filter(|chunk| chunk.last == last) {
@@ -427,7 +464,13 @@ impl Engine {
     }
 
     /// Chunks behind a place in order, as stored; without their messages if only counts are wanted.
-    pub(super) async fn chunks_behind(&self, topic: &str, place: i64, limit: u64, whole: bool) -> Result<Vec<Document>> {
+    pub(super) async fn chunks_behind(
+        &self,
+        topic: &str,
+        place: i64,
+        limit: u64,
+        whole: bool,
+    ) -> Result<Vec<Document>> {
         let scan = Scan {
             filter: chunks_between(topic, place, MAX_PLACE),
             order: ascending(&["_id"]),

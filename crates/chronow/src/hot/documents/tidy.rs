@@ -1,4 +1,5 @@
-//! Tidying up, some at a time: floors, chunks that everybody has settled, tombstones, what the dedup window no longer needs.
+//! Tidying up, some at a time: floors, chunks that everybody has settled, tombstones, what the dedup window
+//! no longer needs.
 
 use bson::oid::ObjectId;
 use bson::{Bson, Document, doc};
@@ -16,7 +17,8 @@ use crate::{Result, SubscriptionName, Timestamp, TopicName};
 const STEP: u64 = 500;
 const STEPS: usize = 8;
 
-/// For so long whoever noted what is to be removed is left alone with it. Others would only compete, one command a document.
+/// For so long whoever noted what is to be removed is left alone with it. Others would only compete, one
+/// command a document.
 const SWEEP_MS: i64 = 10_000;
 
 /// Expired dedup entries in one step.
@@ -58,8 +60,8 @@ impl Tally {
 }
 
 impl Engine {
-    /// Tidies up after one subscription, and what nobody needs any more with it. What it costs does not depend on how many others there are, but
-    /// for one read of their cursors.
+    /// Tidies up after one subscription, and what nobody needs any more with it. What it costs does not
+    /// depend on how many others there are, but for one read of their cursors.
     pub(super) async fn tidy_after(&self, name: &SubscriptionName, now: Timestamp) -> Result<()> {
         let (topic, _, mut cursors) = self.open_topic(name.topic()).await?;
         let own = topic.find(name.name()).map(|listed| listed.id.clone());
@@ -106,8 +108,9 @@ impl Engine {
         self.expire_dedup(&topic, now).await
     }
 
-    /// Gives open cards that are far behind their own copies of their messages: a long handler, or a long queue of one key, then holds back nothing
-    /// but itself. That happens once to a card. Whoever holds it notices that its revision is another, and looks again.
+    /// Gives open cards that are far behind their own copies of their messages: a long handler, or a long
+    /// queue of one key, then holds back nothing but itself. That happens once to a card. Whoever holds it
+    /// notices that its revision is another, and looks again.
     async fn detach_stragglers(&self, topic: &Topic, cursor: &Cursor) -> Result<()> {
         let far = of_class(&cursor.subscription, class::OPEN, Some(cursor.at - FAR));
         let cards = self.cards(far, &["s", "_id"], STRAGGLERS).await?;
@@ -133,12 +136,18 @@ impl Engine {
             if cursor.at - cursor.floor > FAR {
                 self.detach_stragglers(topic, cursor).await?;
             }
-            let open = self.cards(of_class(&cursor.subscription, class::OPEN, None), &["s", "_id"], 1).await?;
+            let open =
+                self.cards(of_class(&cursor.subscription, class::OPEN, None), &["s", "_id"], 1).await?;
             let floor = open.first().map_or(cursor.at, |card| (card.place - 1).min(cursor.at));
             if floor > cursor.floor {
                 let (rev, lifted) = (self.fresh(), Cursor { floor, ..cursor.clone() });
-                // Somebody who moved the cursor meanwhile may have made cards this has not seen; then another time.
-                if self.write_one(&self.spaces.topics, put_if(lifted.to_document(rev), lifted.rev)).await?.is_applied() {
+                // Somebody who moved the cursor meanwhile may have made cards this has not seen; then another
+                // time.
+                if self
+                    .write_one(&self.spaces.topics, put_if(lifted.to_document(rev), lifted.rev))
+                    .await?
+                    .is_applied()
+                {
                     *cursor = Cursor { rev, ..lifted };
                 }
             }
@@ -168,20 +177,26 @@ impl Engine {
             found.retain(|chunk| {
                 // A closed gap keeps late publishers out.
                 let closed_at = int(chunk, "cl").or_else(|_| int(chunk, "at"));
-                let closed = chunk.get_bool("void").unwrap_or(false) && closed_at.is_ok_and(|at| at > closed_before);
+                let closed =
+                    chunk.get_bool("void").unwrap_or(false) && closed_at.is_ok_and(|at| at > closed_before);
                 !closed && int(chunk, "l").ok() != needed
             });
             if let Some(last) = found.last() {
                 let low = int(last, "l")?;
                 for (field, space) in [("dd", &self.spaces.dedup), ("sch", &self.spaces.scheduled)] {
                     let linked = found.iter().filter_map(|chunk| chunk.get_array(field).ok()).flatten();
-                    let linked: Vec<String> = linked.filter_map(|id| id.as_str().map(str::to_owned)).collect();
+                    let linked: Vec<String> =
+                        linked.filter_map(|id| id.as_str().map(str::to_owned)).collect();
                     if !linked.is_empty() {
                         self.confirm(space, &linked).await?;
                     }
                 }
                 self.change_topic_tally(topic, |tally| tally.low = tally.low.max(low)).await?;
-                self.write(&self.spaces.messages, found.into_iter().filter_map(|mut chunk| chunk.remove("_id")).map(delete)).await?;
+                self.write(
+                    &self.spaces.messages,
+                    found.into_iter().filter_map(|mut chunk| chunk.remove("_id")).map(delete),
+                )
+                .await?;
             }
             if !full {
                 return Ok(());
@@ -245,14 +260,19 @@ impl Engine {
     /// Removes what a process that died, or is slow, has counted and not removed.
     async fn remove_swept(&self, tally: &Tally) -> Result<()> {
         let cards = self.cards_by_id(tally.swept.clone()).await?;
-        let done = cards.into_values().filter(|card| card.state == State::Done).map(|card| delete_if(card.stored_id(), card.rev));
+        let done = cards
+            .into_values()
+            .filter(|card| card.state == State::Done)
+            .map(|card| delete_if(card.stored_id(), card.rev));
         self.write(&self.spaces.cards, done.collect::<Vec<_>>()).await.map(drop)
     }
 
     async fn expire_dedup(&self, topic: &Topic, now: Timestamp) -> Result<()> {
         for _ in 0..STEPS {
             let filter = Filter::eq("w", topic.id.as_str()).and(Filter::lte("until", now.as_millis()));
-            let found = self.scan(&self.spaces.dedup, Scan { filter, limit: Some(ENTRIES), ..Scan::default() }).await?;
+            let found = self
+                .scan(&self.spaces.dedup, Scan { filter, limit: Some(ENTRIES), ..Scan::default() })
+                .await?;
             let full = found.len() as u64 == ENTRIES;
             let mut deletes = Vec::with_capacity(found.len());
             for entry in found {

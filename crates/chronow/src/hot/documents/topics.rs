@@ -6,7 +6,10 @@ use chronos_db::documents::{Filter, Guard, Outcome, Scan, Write};
 
 use super::card::State;
 use super::entities::{Cursor, Listed, Opened, Subscription, Topic, is_idle, last_place};
-use super::keys::{cursor_key, place_of, sequence_key, signal_key, subscription_key, tally_key, topic_key, topic_prefix, with_prefix};
+use super::keys::{
+    cursor_key, place_of, sequence_key, signal_key, subscription_key, tally_key, topic_key, topic_prefix,
+    with_prefix,
+};
 use super::store::{Engine, ascending, delete, delete_if, int, locked, put_if, too_contended};
 use crate::hot::{Start, SubscriptionOptions, SubscriptionPatch, TopicOptions, TopicPatch};
 use crate::{Error, ErrorKind, Result, Scope, SubscriptionName, Timestamp, TopicName};
@@ -47,7 +50,9 @@ impl Engine {
                     let mut options = patch.apply(&topic.options);
                     options.shards = topic.options.shards;
                     options.check()?;
-                    if options == topic.options || self.put_topic(&Topic { options: options.clone(), ..topic }).await? {
+                    if options == topic.options
+                        || self.put_topic(&Topic { options: options.clone(), ..topic }).await?
+                    {
                         return Ok(options);
                     }
                 }
@@ -55,8 +60,21 @@ impl Engine {
                     let options = patch.apply(&TopicOptions::default());
                     options.check()?;
                     let (key, id, rev) = (topic_key(name), self.fresh().to_hex(), self.fresh());
-                    let topic = Topic { key, id, options, subscriptions: Vec::new(), has_list: true, schedules: false, gone: false, rev };
-                    if self.write_one(&self.spaces.topics, Write::insert(topic.to_document(rev)?)).await?.is_applied() {
+                    let topic = Topic {
+                        key,
+                        id,
+                        options,
+                        subscriptions: Vec::new(),
+                        has_list: true,
+                        schedules: false,
+                        gone: false,
+                        rev,
+                    };
+                    if self
+                        .write_one(&self.spaces.topics, Write::insert(topic.to_document(rev)?))
+                        .await?
+                        .is_applied()
+                    {
                         return Ok(topic.options);
                     }
                 }
@@ -137,7 +155,11 @@ impl Engine {
         Ok(())
     }
 
-    pub(super) async fn ensure_subscription(&self, name: &SubscriptionName, patch: &SubscriptionPatch) -> Result<SubscriptionOptions> {
+    pub(super) async fn ensure_subscription(
+        &self,
+        name: &SubscriptionName,
+        patch: &SubscriptionPatch,
+    ) -> Result<SubscriptionOptions> {
         self.ready().await?;
         for _ in 0..ATTEMPTS {
             let mut topic = self.find_topic(name.topic()).await?.ok_or_else(no_topic)?;
@@ -150,7 +172,10 @@ impl Engine {
                 if self.expire_idle(name, &listed, now).await? {
                     continue;
                 }
-                let Some(stored) = self.get_one(&self.spaces.topics, subscription_key(&listed.id)).await? else { continue };
+                let Some(stored) = self.get_one(&self.spaces.topics, subscription_key(&listed.id)).await?
+                else {
+                    continue;
+                };
                 let stored = Subscription::read(&listed.id, &stored)?;
                 let mut options = patch.apply(&stored.options);
                 options.start = stored.options.start.clone();
@@ -184,7 +209,8 @@ impl Engine {
             let from = if options.start == Start::Earliest { 0 } else { at };
             let made = Subscription { id: id.clone(), options, filter: None, from, rev };
             let put = |document| Write::put(document, Guard::Any);
-            self.write(&self.spaces.topics, [put(cursor.to_document(rev)), put(made.to_document(rev)?)]).await?;
+            self.write(&self.spaces.topics, [put(cursor.to_document(rev)), put(made.to_document(rev)?)])
+                .await?;
             // It is there once its topic lists it.
             topic.subscriptions.push(Listed { name: name.name().to_owned(), id: id.clone(), gone: false });
             if self.put_topic(&topic).await? {
@@ -197,9 +223,15 @@ impl Engine {
 
     async fn touch(&self, id: &str, now: Timestamp) -> Result<()> {
         for _ in 0..ATTEMPTS {
-            let Some(stored) = self.get_one(&self.spaces.topics, cursor_key(id)).await? else { return Ok(()) };
+            let Some(stored) = self.get_one(&self.spaces.topics, cursor_key(id)).await? else {
+                return Ok(());
+            };
             let cursor = Cursor { seen: now.as_millis(), ..Cursor::read(id, &stored)? };
-            if self.write_one(&self.spaces.topics, put_if(cursor.to_document(self.fresh()), cursor.rev)).await?.is_applied() {
+            if self
+                .write_one(&self.spaces.topics, put_if(cursor.to_document(self.fresh()), cursor.rev))
+                .await?
+                .is_applied()
+            {
                 return Ok(());
             }
         }
@@ -236,20 +268,37 @@ impl Engine {
 
     /// Whether a message of a subscription is locked.
     async fn has_lock(&self, id: &str, now: Timestamp) -> Result<bool> {
-        let filter = Filter::eq("w", id).and(Filter::gt("due", now.as_millis())).and(Filter::eq("st", State::Locked.letter()));
-        let scan = Scan { filter, order: ascending(&["due", "_id"]), limit: Some(1), without: vec!["b".to_owned()], ..Scan::default() };
+        let filter = Filter::eq("w", id)
+            .and(Filter::gt("due", now.as_millis()))
+            .and(Filter::eq("st", State::Locked.letter()));
+        let scan = Scan {
+            filter,
+            order: ascending(&["due", "_id"]),
+            limit: Some(1),
+            without: vec!["b".to_owned()],
+            ..Scan::default()
+        };
         Ok(!self.scan(&self.spaces.cards, scan).await?.is_empty())
     }
 
     /// Whether nobody used a subscription for the time it says, and nobody is at work on a message of it.
-    pub(super) async fn is_unused(&self, subscription: &Subscription, cursor: &Cursor, now: Timestamp) -> Result<bool> {
+    pub(super) async fn is_unused(
+        &self,
+        subscription: &Subscription,
+        cursor: &Cursor,
+        now: Timestamp,
+    ) -> Result<bool> {
         Ok(is_idle(subscription, cursor, now) && !self.has_lock(&subscription.id, now).await?)
     }
 
     /// Removes a subscription nobody uses. True if so.
     async fn expire_idle(&self, name: &SubscriptionName, listed: &Listed, now: Timestamp) -> Result<bool> {
-        let found = self.get_map(&self.spaces.topics, vec![subscription_key(&listed.id), cursor_key(&listed.id)]).await?;
-        let (Some(subscription), Some(cursor)) = (found.get(&subscription_key(&listed.id)), found.get(&cursor_key(&listed.id))) else {
+        let found = self
+            .get_map(&self.spaces.topics, vec![subscription_key(&listed.id), cursor_key(&listed.id)])
+            .await?;
+        let (Some(subscription), Some(cursor)) =
+            (found.get(&subscription_key(&listed.id)), found.get(&cursor_key(&listed.id)))
+        else {
             // Its removal was broken off.
             return self.remove_subscription(name, Some(&listed.id)).await;
         };
@@ -263,7 +312,11 @@ impl Engine {
             return Ok(false);
         }
         // Whoever begins to use it meanwhile changes its cursor.
-        if !self.write_one(&self.spaces.topics, delete_if(cursor_key(&listed.id), cursor.rev)).await?.is_applied() {
+        if !self
+            .write_one(&self.spaces.topics, delete_if(cursor_key(&listed.id), cursor.rev))
+            .await?
+            .is_applied()
+        {
             return Ok(false);
         }
         tracing::info!(subscription = %name, "subscription removed: nobody used it");
@@ -271,7 +324,12 @@ impl Engine {
     }
 
     /// Removes subscriptions of a topic that nobody uses. True if there were some.
-    pub(super) async fn expire_idle_of(&self, name: &TopicName, topic: &Topic, now: Timestamp) -> Result<bool> {
+    pub(super) async fn expire_idle_of(
+        &self,
+        name: &TopicName,
+        topic: &Topic,
+        now: Timestamp,
+    ) -> Result<bool> {
         let mut removed = false;
         for id in self.idle_of(topic, now).await? {
             if let Some(listed) = topic.listed().find(|listed| listed.id == id)
@@ -285,12 +343,22 @@ impl Engine {
 
     /// The ids of subscriptions of a topic that seem to be used by nobody.
     async fn idle_of(&self, topic: &Topic, now: Timestamp) -> Result<HashSet<String>> {
-        let keys = topic.listed().flat_map(|listed| [subscription_key(&listed.id), cursor_key(&listed.id)]).collect();
+        let keys = topic
+            .listed()
+            .flat_map(|listed| [subscription_key(&listed.id), cursor_key(&listed.id)])
+            .collect();
         let found = self.get_map(&self.spaces.topics, keys).await?;
         let mut idle = HashSet::new();
         for listed in topic.listed() {
-            if let (Some(subscription), Some(cursor)) = (found.get(&subscription_key(&listed.id)), found.get(&cursor_key(&listed.id)))
-                && self.is_unused(&Subscription::read(&listed.id, subscription)?, &Cursor::read(&listed.id, cursor)?, now).await?
+            if let (Some(subscription), Some(cursor)) =
+                (found.get(&subscription_key(&listed.id)), found.get(&cursor_key(&listed.id)))
+                && self
+                    .is_unused(
+                        &Subscription::read(&listed.id, subscription)?,
+                        &Cursor::read(&listed.id, cursor)?,
+                        now,
+                    )
+                    .await?
             {
                 idle.insert(listed.id.clone());
             }
@@ -310,7 +378,8 @@ impl Engine {
         self.looking().await?;
         let Some(topic) = self.find_topic(name).await? else { return Ok(Vec::new()) };
         let idle = self.idle_of(&topic, self.documents.now().await?).await?;
-        let shown = topic.listed().filter(|listed| !listed.name.starts_with("__") && !idle.contains(&listed.id));
+        let shown =
+            topic.listed().filter(|listed| !listed.name.starts_with("__") && !idle.contains(&listed.id));
         let mut names: Vec<String> = shown.map(|listed| listed.name.clone()).collect();
         names.sort();
         Ok(names)
@@ -328,7 +397,9 @@ impl Engine {
             let Some(mut topic) = self.find_topic(name.topic()).await? else { return Ok(mine.is_some()) };
             let listed = topic.subscriptions.iter_mut().find(|listed| listed.name == name.name());
             // What was made since is another one.
-            let Some(listed) = listed.filter(|listed| id.or(mine.as_deref()).is_none_or(|id| listed.id == id)) else {
+            let Some(listed) =
+                listed.filter(|listed| id.or(mine.as_deref()).is_none_or(|id| listed.id == id))
+            else {
                 return Ok(mine.is_some());
             };
             if !listed.gone {
@@ -358,7 +429,8 @@ impl Engine {
         Ok(())
     }
 
-    /// Looks everything up that concerns a subscription: one read if its ids are known already. One that nobody uses is removed.
+    /// Looks everything up that concerns a subscription: one read if its ids are known already. One that
+    /// nobody uses is removed.
     pub(super) async fn open(&self, name: &SubscriptionName) -> Result<Opened> {
         self.open_and(name, true).await
     }
@@ -382,8 +454,11 @@ impl Engine {
             if let Some((topic, id)) = &ids {
                 wanted.extend([subscription_key(id), cursor_key(id), sequence_key(topic), signal_key(id)]);
             }
-            let (found, now) = futures::try_join!(self.get_without_lists(wanted), async { Ok(self.documents.now().await?) })?;
-            let topic = found.get(&key).map(Topic::read_without_list).transpose()?.filter(|topic| !topic.gone);
+            let (found, now) = futures::try_join!(self.get_without_lists(wanted), async {
+                Ok(self.documents.now().await?)
+            })?;
+            let topic =
+                found.get(&key).map(Topic::read_without_list).transpose()?.filter(|topic| !topic.gone);
             self.note_topic(name.topic(), topic.as_ref().map(|topic| topic.rev));
             let Some(topic) = topic else {
                 self.forget_local(name);
@@ -409,7 +484,9 @@ impl Engine {
                 continue;
             };
             let listed = Listed { name: name.name().to_owned(), id, gone: false };
-            let (Some(subscription), Some(cursor)) = (found.get(&subscription_key(&listed.id)), found.get(&cursor_key(&listed.id))) else {
+            let (Some(subscription), Some(cursor)) =
+                (found.get(&subscription_key(&listed.id)), found.get(&cursor_key(&listed.id)))
+            else {
                 return Err(no_subscription());
             };
             let subscription = Subscription::read(&listed.id, subscription)?;
@@ -418,7 +495,9 @@ impl Engine {
                 match may_write {
                     true if self.expire_idle(name, &listed, now).await? => return Err(no_subscription()),
                     true => continue,
-                    false if self.is_unused(&subscription, &cursor, now).await? => return Err(no_subscription()),
+                    false if self.is_unused(&subscription, &cursor, now).await? => {
+                        return Err(no_subscription());
+                    }
                     false => {}
                 }
             }
@@ -437,11 +516,15 @@ impl Engine {
         let mut cursor = cursor.clone();
         for _ in 0..ATTEMPTS {
             let id = cursor.subscription.clone();
-            let put = put_if(Cursor { at: cursor.at.max(to), ..cursor.clone() }.to_document(self.fresh()), cursor.rev);
+            let put = put_if(
+                Cursor { at: cursor.at.max(to), ..cursor.clone() }.to_document(self.fresh()),
+                cursor.rev,
+            );
             if self.write_one(&self.spaces.topics, put).await? == Outcome::Applied {
                 return Ok(cursor.floor);
             }
-            let stored = self.get_one(&self.spaces.topics, cursor_key(&id)).await?.ok_or_else(no_subscription)?;
+            let stored =
+                self.get_one(&self.spaces.topics, cursor_key(&id)).await?.ok_or_else(no_subscription)?;
             cursor = Cursor::read(&id, &stored)?;
             if cursor.at >= to {
                 return Ok(cursor.floor);
@@ -453,7 +536,10 @@ impl Engine {
     pub(super) async fn cursors(&self, topic: &Topic) -> Result<Vec<Cursor>> {
         let ids = topic.listed().map(|listed| cursor_key(&listed.id)).collect();
         let found = self.get_map(&self.spaces.topics, ids).await?;
-        topic.listed().filter_map(|l| found.get(&cursor_key(&l.id)).map(|cursor| Cursor::read(&l.id, cursor))).collect()
+        topic
+            .listed()
+            .filter_map(|l| found.get(&cursor_key(&l.id)).map(|cursor| Cursor::read(&l.id, cursor)))
+            .collect()
     }
 
     /// The place up to which messages have been removed or are needed by nobody.

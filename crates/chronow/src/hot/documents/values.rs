@@ -1,7 +1,7 @@
 //! Shared memory: a document a key, changed by compare-and-swap.
 //!
-//! A version is at least the time of its change in microseconds, so one that was given out never belongs to another value, whatever became of the
-//! key's document in between.
+//! A version is at least the time of its change in microseconds, so one that was given out never belongs to
+//! another value, whatever became of the key's document in between.
 
 use std::time::Duration;
 
@@ -95,7 +95,9 @@ impl Stored {
             bytes: self.bytes,
             content_type: self.content_type,
             version: u64::try_from(self.version).unwrap_or(0),
-            ttl: self.until.map(|until| Duration::from_millis(u64::try_from(until.as_millis() - now.as_millis()).unwrap_or(0))),
+            ttl: self.until.map(|until| {
+                Duration::from_millis(u64::try_from(until.as_millis() - now.as_millis()).unwrap_or(0))
+            }),
         })
     }
 }
@@ -123,7 +125,8 @@ impl Engine {
         Ok(keys.iter().map(|key| known.get(key).cloned().flatten()).collect())
     }
 
-    /// Reads, decides, and swaps, until nobody came in between. Returns the version, if `decide` wanted a change.
+    /// Reads, decides, and swaps, until nobody came in between. Returns the version, if `decide` wanted a
+    /// change.
     async fn change_value(
         &self,
         scope: &Scope,
@@ -134,11 +137,16 @@ impl Engine {
         let prefix = scope_prefix(scope);
         let id = format!("{prefix}{key}");
         // Calls of one process would only get in each other's way.
-        let turn = id.bytes().fold(0_usize, |sum, byte| sum.wrapping_mul(31).wrapping_add(usize::from(byte))) % self.value_turns.len();
-        let _turn = self.value_turns[turn].acquire().await.map_err(|e| Error::new(ErrorKind::Closed, "closed").caused_by(e))?;
+        let turn = id.bytes().fold(0_usize, |sum, byte| sum.wrapping_mul(31).wrapping_add(usize::from(byte)))
+            % self.value_turns.len();
+        let _turn = self.value_turns[turn]
+            .acquire()
+            .await
+            .map_err(|e| Error::new(ErrorKind::Closed, "closed").caused_by(e))?;
         for attempt in 0..ATTEMPTS {
-            let (stored, now) =
-                futures::try_join!(self.get_one(&self.spaces.values, id.clone()), async { Ok(self.documents.now().await?) })?;
+            let (stored, now) = futures::try_join!(self.get_one(&self.spaces.values, id.clone()), async {
+                Ok(self.documents.now().await?)
+            })?;
             let stored = stored.map(Stored::read).transpose()?;
             let Some(new) = decide(stored.as_ref(), now)? else { return Ok(None) };
             let rev = self.fresh();
@@ -210,10 +218,14 @@ impl Engine {
                 When::Always => true,
                 When::Absent => known.is_none_or(|known| known.bytes.is_none()),
                 When::Unknown | When::UnknownSince(_) => known.is_none(),
-                When::Version(version) => known.is_some_and(|known| u64::try_from(known.version) == Ok(version)),
+                When::Version(version) => {
+                    known.is_some_and(|known| u64::try_from(known.version) == Ok(version))
+                }
             };
-            let version = if let When::UnknownSince(version) = when { i64::try_from(version).ok() } else { None };
-            Ok(holds.then(|| New { version, ..New::to(bytes.clone(), content_type.to_owned(), after(now, ttl)) }))
+            let version =
+                if let When::UnknownSince(version) = when { i64::try_from(version).ok() } else { None };
+            Ok(holds
+                .then(|| New { version, ..New::to(bytes.clone(), content_type.to_owned(), after(now, ttl)) }))
         })
         .await
     }
@@ -233,15 +245,20 @@ impl Engine {
         let changed = self.change_value(scope, key, |stored, now| {
             let value = stored.filter(|stored| stored.is_known(now) && stored.bytes.is_some());
             let until = after(now, Some(ttl));
-            Ok(value.map(|value| New { counts: false, ..New::to(value.bytes.clone(), value.content_type.clone(), until) }))
+            Ok(value.map(|value| New {
+                counts: false,
+                ..New::to(value.bytes.clone(), value.content_type.clone(), until)
+            }))
         });
         Ok(changed.await?.is_some())
     }
 
-    /// Makes a change of it that the time of a value is over, unless that was done, or somebody changed the key.
+    /// Makes a change of it that the time of a value is over, unless that was done, or somebody changed the
+    /// key.
     pub(super) async fn end_value(&self, scope: &Scope, key: &str) -> Result<()> {
         let ended = self.change_value(scope, key, |stored, now| {
-            let over = stored.filter(|stored| !stored.gone && stored.bytes.is_some() && !stored.is_known(now));
+            let over =
+                stored.filter(|stored| !stored.gone && stored.bytes.is_some() && !stored.is_known(now));
             Ok(over.map(|_| New { ended: true, ..New::gone(now, true) }))
         });
         ended.await.map(drop)
@@ -254,27 +271,42 @@ impl Engine {
         now.as_millis().saturating_mul(1_000).saturating_add(chance)
     }
 
-    pub(super) async fn increment(&self, scope: &Scope, key: &str, by: i64, ttl: Option<Duration>) -> Result<(i64, u64)> {
+    pub(super) async fn increment(
+        &self,
+        scope: &Scope,
+        key: &str,
+        by: i64,
+        ttl: Option<Duration>,
+    ) -> Result<(i64, u64)> {
         let mut sum = 0;
         let version = self.change_value(scope, key, |stored, now| {
             let value = stored.filter(|stored| stored.is_known(now));
             let number = match value.and_then(|value| value.bytes.as_ref()) {
                 None => 0,
                 Some(bytes) => {
-                    let number = std::str::from_utf8(bytes).ok().and_then(|text| text.trim().parse::<i64>().ok());
+                    let number =
+                        std::str::from_utf8(bytes).ok().and_then(|text| text.trim().parse::<i64>().ok());
                     number.ok_or_else(|| Error::validation("the value is no 64-bit whole number"))?
                 }
             };
             sum = number.checked_add(by).ok_or_else(|| Error::validation("the sum does not fit 64 bits"))?;
-            let until = after(now, ttl).or(value.filter(|value| value.bytes.is_some()).and_then(|value| value.until));
+            let until =
+                after(now, ttl).or(value.filter(|value| value.bytes.is_some()).and_then(|value| value.until));
             let content_type = value.map(|value| value.content_type.clone()).unwrap_or_default();
             Ok(Some(New::to(Some(sum.to_string().into()), content_type, until)))
         });
-        let version = version.await?.ok_or_else(|| Error::new(ErrorKind::HotTier, "the number was not changed"))?;
+        let version =
+            version.await?.ok_or_else(|| Error::new(ErrorKind::HotTier, "the number was not changed"))?;
         Ok((sum, version))
     }
 
-    pub(super) async fn keys(&self, scope: &Scope, prefix: &str, after: Option<&str>, limit: u32) -> Result<(Vec<String>, Option<String>)> {
+    pub(super) async fn keys(
+        &self,
+        scope: &Scope,
+        prefix: &str,
+        after: Option<&str>,
+        limit: u32,
+    ) -> Result<(Vec<String>, Option<String>)> {
         self.looking().await?;
         let (scope, limit) = (scope_prefix(scope), u64::from(limit.max(1)));
         let mut filter = with_prefix(&format!("{scope}{prefix}"));
@@ -282,7 +314,8 @@ impl Engine {
             filter = filter.and(Filter::gt("_id", format!("{scope}{after}")));
         }
         let without = vec!["p".to_owned()];
-        let scan = Scan { filter, order: ascending(&["_id"]), limit: Some(limit), without, ..Scan::default() };
+        let scan =
+            Scan { filter, order: ascending(&["_id"]), limit: Some(limit), without, ..Scan::default() };
         let now = self.documents.now().await?;
         let found = self.scan(&self.spaces.values, scan).await?;
         let full = found.len() as u64 == limit;
@@ -298,11 +331,14 @@ impl Engine {
         Ok((keys, last.filter(|_| full)))
     }
 
-    /// Removes what expired a while ago, and old changes. That it fails is no failure of the change that led here.
+    /// Removes what expired a while ago, and old changes. That it fails is no failure of the change that led
+    /// here.
     async fn sweep_values(&self, now: Timestamp) {
         let now = now.as_millis();
         let last = self.changes_swept_at.load(std::sync::atomic::Ordering::Relaxed);
-        if now - last < SWEEP_MS || self.changes_swept_at.swap(now, std::sync::atomic::Ordering::Relaxed) != last {
+        if now - last < SWEEP_MS
+            || self.changes_swept_at.swap(now, std::sync::atomic::Ordering::Relaxed) != last
+        {
             return;
         }
         if let Err(error) = self.sweep_values_before(now - KEPT_MS).await {
@@ -312,7 +348,8 @@ impl Engine {
 
     async fn sweep_values_before(&self, before: i64) -> Result<()> {
         let old = |field: &str| Scan {
-            filter: Filter::Field(field.to_owned(), Test::Lte(before.into())).and(Filter::exists(field, true)),
+            filter: Filter::Field(field.to_owned(), Test::Lte(before.into()))
+                .and(Filter::exists(field, true)),
             limit: Some(SWEEP),
             without: vec!["p".to_owned()],
             ..Scan::default()
@@ -326,8 +363,11 @@ impl Engine {
         for _ in 0..8 {
             let changes = self.scan(&self.spaces.changes, old("at")).await?;
             let full = changes.len() as u64 == SWEEP;
-            self.write(&self.spaces.changes, changes.into_iter().filter_map(|mut change| change.remove("_id")).map(super::store::delete))
-                .await?;
+            self.write(
+                &self.spaces.changes,
+                changes.into_iter().filter_map(|mut change| change.remove("_id")).map(super::store::delete),
+            )
+            .await?;
             if !full {
                 break;
             }

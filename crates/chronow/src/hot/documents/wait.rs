@@ -1,5 +1,5 @@
-//! Waiting for something new: woken by this process, found out by looking for others. Of all that wait for one subscription in this process, one looks,
-//! and one is woken.
+//! Waiting for something new: woken by this process, found out by looking for others. Of all that wait for
+//! one subscription in this process, one looks, and one is woken.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -43,7 +43,8 @@ impl Engine {
                 None if self.has_something(&opened, true).await? => return Ok(()),
                 None => {}
                 Some(looker) => {
-                    let _looker = looker.map_err(|e| Error::new(ErrorKind::Closed, "the hot tier is closed").caused_by(e))?;
+                    let _looker = looker
+                        .map_err(|e| Error::new(ErrorKind::Closed, "the hot tier is closed").caused_by(e))?;
                     return self.look_until(&opened, end).await;
                 }
             }
@@ -51,7 +52,8 @@ impl Engine {
     }
 
     fn left_until(&self, end: Timestamp) -> Option<Duration> {
-        let left = u64::try_from(end.as_millis() - self.env.clock.now().as_millis()).ok().filter(|left| *left > 0);
+        let left =
+            u64::try_from(end.as_millis() - self.env.clock.now().as_millis()).ok().filter(|left| *left > 0);
         left.map(Duration::from_millis)
     }
 
@@ -72,7 +74,8 @@ impl Engine {
         Ok(())
     }
 
-    /// Whether something came since the last pull of this process, or it left something; with `cards`, whether something has become due.
+    /// Whether something came since the last pull of this process, or it left something; with `cards`,
+    /// whether something has become due.
     async fn has_something(&self, opened: &Opened, cards: bool) -> Result<bool> {
         if opened.local.left.load(Ordering::Relaxed) {
             return Ok(true);
@@ -88,7 +91,8 @@ impl Engine {
             return Ok(false);
         }
         let now = self.documents.now().await?;
-        let filter = Filter::eq("w", opened.subscription.id.as_str()).and(Filter::lte("due", now.as_millis()));
+        let filter =
+            Filter::eq("w", opened.subscription.id.as_str()).and(Filter::lte("due", now.as_millis()));
         let scan = Scan { filter, limit: Some(1), without: vec!["b".to_owned()], ..Scan::default() };
         let due: Vec<Document> = self.scan(&self.spaces.cards, scan).await?;
         Ok(!due.is_empty())

@@ -1,5 +1,5 @@
-//! Watching keys: the changes of the last moments, looked at again and again. Where values' times end, a watcher makes a change of that; one whose
-//! user may not write tells it to its own caller alone.
+//! Watching keys: the changes of the last moments, looked at again and again. Where values' times end, a
+//! watcher makes a change of that; one whose user may not write tells it to its own caller alone.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -40,9 +40,11 @@ struct Watcher {
     ready: VecDeque<Change>,
     /// Values whose time was over by then have been ended.
     ended: i64,
-    /// Where this user may not write: the values whose end was told all the same, with their versions and the end of their time.
+    /// Where this user may not write: the values whose end was told all the same, with their versions and the
+    /// end of their time.
     told: HashMap<String, (i64, i64)>,
-    /// When it was looked last, by the store's clock: what comes later is looked for the next time, also after an interruption.
+    /// When it was looked last, by the store's clock: what comes later is looked for the next time, also
+    /// after an interruption.
     looked_at: Option<i64>,
     /// Whether the last look failed.
     interrupted: bool,
@@ -51,7 +53,11 @@ struct Watcher {
 }
 
 impl Engine {
-    pub(super) async fn watch(self: Arc<Self>, scope: &Scope, prefix: &str) -> Result<BoxStream<'static, Result<Change>>> {
+    pub(super) async fn watch(
+        self: Arc<Self>,
+        scope: &Scope,
+        prefix: &str,
+    ) -> Result<BoxStream<'static, Result<Change>>> {
         self.looking().await?;
         let now = self.documents.now().await?;
         let mut watcher = Watcher {
@@ -87,7 +93,8 @@ impl Watcher {
         let from = (self.looked_at.map_or(now, |looked_at| looked_at.min(now)) - OVERLAP_MS).max(0);
         let filter = Filter::gt("_id", format!("{}{from:015}", self.scope));
         let filter = match after_prefix(&self.scope) {
-            Some(end) => filter.and(Filter::Field("_id".to_owned(), chronos_db::documents::filter::Test::Lt(end.into()))),
+            Some(end) => filter
+                .and(Filter::Field("_id".to_owned(), chronos_db::documents::filter::Test::Lt(end.into()))),
             None => filter,
         };
         let scan = Scan { filter, order: ascending(&["_id"]), ..Scan::default() };
@@ -113,9 +120,11 @@ impl Watcher {
         Ok(())
     }
 
-    /// Ends values of this watch whose time was over since the last look. Of several watchers one does it, and all hear of it.
+    /// Ends values of this watch whose time was over since the last look. Of several watchers one does it,
+    /// and all hear of it.
     async fn end_values(&mut self, now: i64) -> Result<()> {
-        let over = Filter::gt("until", self.ended).and(Filter::lte("until", now)).and(Filter::exists("until", true));
+        let over =
+            Filter::gt("until", self.ended).and(Filter::lte("until", now)).and(Filter::exists("until", true));
         let own = with_prefix(&format!("{}{}", self.scope, self.prefix));
         // Without tombstones.
         let scan = Scan {
@@ -130,7 +139,9 @@ impl Watcher {
         for value in &found {
             let key = &text(value, "_id")?[self.scope.len()..];
             match self.engine.end_value(&self.of, key).await {
-                Err(error) if error.is_forbidden() => self.tell_end(key, int(value, "v")?, int(value, "until")?),
+                Err(error) if error.is_forbidden() => {
+                    self.tell_end(key, int(value, "v")?, int(value, "until")?)
+                }
                 ended => ended?,
             }
         }
@@ -155,7 +166,8 @@ impl Watcher {
         self.ready.push_back(Change { key: key.to_owned(), version, deleted: true, expired: true });
     }
 
-    /// The next change. A failure that may pass is told, and watching goes on; after another one there is nothing more.
+    /// The next change. A failure that may pass is told, and watching goes on; after another one there is
+    /// nothing more.
     async fn next(&mut self) -> Option<Result<Change>> {
         if self.over {
             return None;

@@ -85,7 +85,9 @@ pub(super) struct Shape {
 impl Shape {
     pub(super) fn of(message: &Outgoing) -> Self {
         Self {
-            special: message.not_before.is_some() || message.ttl.is_some() || message.dedup_id.as_ref().is_some_and(|id| !id.is_empty()),
+            special: message.not_before.is_some()
+                || message.ttl.is_some()
+                || message.dedup_id.as_ref().is_some_and(|id| !id.is_empty()),
             content_type: !message.content_type.is_empty(),
             headers: !message.headers.is_empty(),
             key: key_of(message).is_some(),
@@ -105,7 +107,14 @@ pub(super) fn key_of(message: &Outgoing) -> Option<&str> {
 
 impl Batch {
     pub(super) fn new() -> Self {
-        Self { runs: Args::new(), run: Args::new(), shape: Shape::default(), count: 0, is_plain: true, at: Vec::new() }
+        Self {
+            runs: Args::new(),
+            run: Args::new(),
+            shape: Shape::default(),
+            count: 0,
+            is_plain: true,
+            at: Vec::new(),
+        }
     }
 
     pub(super) fn push(&mut self, message: &Outgoing, index: usize) -> Result<()> {
@@ -141,7 +150,8 @@ impl Batch {
         Ok(())
     }
 
-    /// The arguments, for the topic of this stamp; the script that looks up more is also told whether it is the last try.
+    /// The arguments, for the topic of this stamp; the script that looks up more is also told whether it is
+    /// the last try.
     pub(super) fn args(&self, stamp: &str, last: Option<bool>) -> Args {
         let mut args = Args::new().arg(stamp);
         if let Some(last) = last {
@@ -165,8 +175,9 @@ impl Batch {
     }
 }
 
-/// The token of the pull (of this subscription and shard) that handed a message out; nothing if it cannot be of this message. A lock's token is that
-/// and the message's id, so that each is worth something for its own message alone.
+/// The token of the pull (of this subscription and shard) that handed a message out; nothing if it cannot be
+/// of this message. A lock's token is that and the message's id, so that each is worth something for its own
+/// message alone.
 pub(super) fn pull_of(lock: &Lock) -> Option<&str> {
     lock.token.split_once('.').filter(|(_, id)| *id == split_id(&lock.id).1).map(|(pull, _)| pull)
 }
@@ -192,13 +203,20 @@ mod tests {
 
     #[test]
     fn messages_that_are_alike_share_their_names() {
-        let message = |key: Option<&str>| Outgoing { payload: "p".into(), key: key.map(str::to_owned), ..Outgoing::default() };
+        let message = |key: Option<&str>| Outgoing {
+            payload: "p".into(),
+            key: key.map(str::to_owned),
+            ..Outgoing::default()
+        };
         let mut batch = Batch::new();
         for (index, key) in [None, None, Some("k"), Some("")].into_iter().enumerate() {
             batch.push(&message(key), index).unwrap();
         }
         batch.end_run();
-        let expected = ["s", "2", "0", "1", "payload", "p", "p", "1", "0", "2", "payload", "key", "p", "k", "1", "0", "1", "payload", "p"];
+        let expected = [
+            "s", "2", "0", "1", "payload", "p", "p", "1", "0", "2", "payload", "key", "p", "k", "1", "0",
+            "1", "payload", "p",
+        ];
         assert_eq!(batch.args("s", None), expected.into_iter().fold(Args::new(), Args::arg));
         assert!(batch.is_plain);
         batch.push(&Outgoing { dedup_id: Some("d".to_owned()), ..message(None) }, 4).unwrap();

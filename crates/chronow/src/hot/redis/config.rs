@@ -12,7 +12,8 @@ use crate::{Error, Result};
 /// Where the servers are.
 #[derive(Clone)]
 pub enum RedisServers {
-    /// One server, as `redis://[user:password@]host:port/db` or `rediss://…`; what is given beside the URL wins over what is in it.
+    /// One server, as `redis://[user:password@]host:port/db` or `rediss://…`; what is given beside the URL
+    /// wins over what is in it.
     Single(SecretString),
     /// Some nodes of a cluster, as `host:port` or URLs; the others are found through them.
     Cluster(Vec<SecretString>),
@@ -78,7 +79,10 @@ impl RedisConfig {
     /// The master that sentinels name.
     #[must_use]
     pub fn sentinel<T: Into<String>>(nodes: impl IntoIterator<Item = T>, master: impl Into<String>) -> Self {
-        Self::new(RedisServers::Sentinel { nodes: nodes.into_iter().map(Into::into).collect(), master: master.into() })
+        Self::new(RedisServers::Sentinel {
+            nodes: nodes.into_iter().map(Into::into).collect(),
+            master: master.into(),
+        })
     }
 
     /// Checks everything that needs no server.
@@ -88,7 +92,9 @@ impl RedisConfig {
     pub fn check(&self) -> Result<()> {
         // Braces would move the hash tag of every topic.
         if self.key_prefix.contains(['{', '}']) || self.key_prefix.chars().any(char::is_control) {
-            return Err(Error::validation("the key prefix of Redis may not hold braces or control characters"));
+            return Err(Error::validation(
+                "the key prefix of Redis may not hold braces or control characters",
+            ));
         }
         match &self.servers {
             RedisServers::Single(_) => {
@@ -105,7 +111,9 @@ impl RedisConfig {
             }
             RedisServers::Sentinel { nodes, master } => {
                 if nodes.is_empty() || master.is_empty() {
-                    return Err(Error::validation("Sentinel needs at least one node and the name of the master"));
+                    return Err(Error::validation(
+                        "Sentinel needs at least one node and the name of the master",
+                    ));
                 }
                 for node in nodes {
                     address(node)?;
@@ -119,7 +127,9 @@ impl RedisConfig {
     pub(super) fn nodes(&self) -> Result<Vec<ConnectionInfo>> {
         match &self.servers {
             RedisServers::Single(url) => Ok(vec![self.info(url.expose_secret())?]),
-            RedisServers::Cluster(nodes) => nodes.iter().map(|node| self.info(node.expose_secret())).collect(),
+            RedisServers::Cluster(nodes) => {
+                nodes.iter().map(|node| self.info(node.expose_secret())).collect()
+            }
             RedisServers::Sentinel { .. } => Ok(Vec::new()),
         }
     }
@@ -137,26 +147,35 @@ impl RedisConfig {
     pub(super) fn certificates(&self) -> Result<Option<TlsCertificates>> {
         let Some(path) = &self.ca_cert else { return Ok(None) };
         let pem = std::fs::read(path).map_err(|error| {
-            Error::validation(format!("the CA certificate `{}` cannot be read: {error}", path.display())).caused_by(error)
+            Error::validation(format!("the CA certificate `{}` cannot be read: {error}", path.display()))
+                .caused_by(error)
         })?;
         Ok(Some(TlsCertificates { client_tls: None, root_cert: Some(pem) }))
     }
 
     pub(super) fn uses_tls(&self) -> bool {
         self.tls.unwrap_or(false)
-            || self.nodes().is_ok_and(|nodes| nodes.iter().any(|node| matches!(node.addr(), ConnectionAddr::TcpTls { .. })))
+            || self.nodes().is_ok_and(|nodes| {
+                nodes.iter().any(|node| matches!(node.addr(), ConnectionAddr::TcpTls { .. }))
+            })
     }
 
     fn info(&self, text: &str) -> Result<ConnectionInfo> {
         let info = if text.contains("://") {
             // The parser's error is left out: it may quote what it read.
-            text.into_connection_info().map_err(|_| Error::validation("a Redis URL looks like redis://[user:password@]host:port/db"))?
+            text.into_connection_info().map_err(|_| {
+                Error::validation("a Redis URL looks like redis://[user:password@]host:port/db")
+            })?
         } else {
             let (host, port) = address(text)?;
-            ConnectionAddr::Tcp(host, port).into_connection_info().map_err(|_| Error::validation("a Redis node looks like host:port"))?
+            ConnectionAddr::Tcp(host, port)
+                .into_connection_info()
+                .map_err(|_| Error::validation("a Redis node looks like host:port"))?
         };
         let addr = match (info.addr().clone(), self.tls) {
-            (ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. }, Some(_)) => self.addr(host, port),
+            (ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. }, Some(_)) => {
+                self.addr(host, port)
+            }
             (addr, _) => addr,
         };
         let settings = self.settings(info.redis_settings().clone());
@@ -209,8 +228,12 @@ impl fmt::Debug for RedisServers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Single(url) => f.debug_tuple("Single").field(&redacted(url)).finish(),
-            Self::Cluster(nodes) => f.debug_tuple("Cluster").field(&nodes.iter().map(redacted).collect::<Vec<_>>()).finish(),
-            Self::Sentinel { nodes, master } => f.debug_struct("Sentinel").field("nodes", nodes).field("master", master).finish(),
+            Self::Cluster(nodes) => {
+                f.debug_tuple("Cluster").field(&nodes.iter().map(redacted).collect::<Vec<_>>()).finish()
+            }
+            Self::Sentinel { nodes, master } => {
+                f.debug_struct("Sentinel").field("nodes", nodes).field("master", master).finish()
+            }
         }
     }
 }

@@ -1,14 +1,17 @@
-//! The only place where keys and channels are made: `{prefix}{tenant}:{namespace}:{kind}:{name}`, names are checked to hold none of the marks in it.
+//! The only place where keys and channels are made: `{prefix}{tenant}:{namespace}:{kind}:{name}`, names are
+//! checked to hold none of the marks in it.
 //!
-//! All keys of a topic's shard begin with that of its stream, whose braces make Redis Cluster put them into one slot. The scripts append the rest
-//! themselves, but every key that one may touch is given to it, and [`NEVER`] beside them.
+//! All keys of a topic's shard begin with that of its stream, whose braces make Redis Cluster put them into
+//! one slot. The scripts append the rest themselves, but every key that one may touch is given to it, and
+//! [`NEVER`] beside them.
 
 use crate::{Scope, TopicName};
 
-/// A key that no one ever writes. While a slot moves, its old and its new node run a script only if they have all the keys that are given to it, but
-/// then look again before each command inside it: a script that has just removed the last element of a key, and the key with it, would end there,
-/// half done. With a key that is on no node both refuse the call (TRYAGAIN, or ASK to a node that says so) before anything is done, until the whole
-/// slot is on one node.
+/// A key that no one ever writes. While a slot moves, its old and its new node run a script only if they have
+/// all the keys that are given to it, but then look again before each command inside it: a script that has
+/// just removed the last element of a key, and the key with it, would end there, half done. With a key that
+/// is on no node both refuse the call (TRYAGAIN, or ASK to a node that says so) before anything is done,
+/// until the whole slot is on one node.
 const NEVER: &str = ":never";
 /// What a publish that has nothing to look up touches.
 const FEW: [&str; 6] = ["", NEVER, ":meta", ":held-order", ":scheduled", ":waiting"];
@@ -30,8 +33,19 @@ const SHARD: [&str; 14] = [
     ":waiting",
 ];
 /// What a script about a subscription may touch beside that.
-const SUBSCRIPTION: [&str; 11] =
-    ["config", "messages", "order", "locks", "retry", "blocked", "deferred", "keys", "dlq", "dlq-order", "stats"];
+const SUBSCRIPTION: [&str; 11] = [
+    "config",
+    "messages",
+    "order",
+    "locks",
+    "retry",
+    "blocked",
+    "deferred",
+    "keys",
+    "dlq",
+    "dlq-order",
+    "stats",
+];
 
 #[derive(Clone, Debug)]
 pub(super) struct Keys {
@@ -62,12 +76,19 @@ impl Keys {
     }
 
     /// What a script about a topic's shard and some of its subscriptions may touch.
-    pub(super) fn shard<T: AsRef<str>>(&self, topic: &TopicName, shard: u16, subscriptions: &[T]) -> Vec<String> {
+    pub(super) fn shard<T: AsRef<str>>(
+        &self,
+        topic: &TopicName,
+        shard: u16,
+        subscriptions: &[T],
+    ) -> Vec<String> {
         let stream = self.stream(topic, shard);
         let mut keys = Vec::with_capacity(SHARD.len() + subscriptions.len() * SUBSCRIPTION.len());
         keys.extend(SHARD.iter().map(|rest| [&stream, *rest].concat()));
         for name in subscriptions {
-            keys.extend(SUBSCRIPTION.iter().map(|rest| [&stream, ":sub:", name.as_ref(), ":", rest].concat()));
+            keys.extend(
+                SUBSCRIPTION.iter().map(|rest| [&stream, ":sub:", name.as_ref(), ":", rest].concat()),
+            );
         }
         keys
     }
@@ -87,7 +108,8 @@ impl Keys {
         self.stream(topic, shard) + ":subs"
     }
 
-    /// The channel on which a process hears that one of its consumers has something to pull. In a cluster it says so: there nobody knows who hears it.
+    /// The channel on which a process hears that one of its consumers has something to pull. In a cluster it
+    /// says so: there nobody knows who hears it.
     pub(super) fn wake(&self, process: &str, cluster: bool) -> String {
         format!("{}wake:{}{process}", self.prefix, if cluster { "*" } else { "" })
     }
@@ -134,9 +156,12 @@ pub(super) fn join_id(shard: u16, id: &str) -> String {
     if shard == 0 { id.to_owned() } else { format!("{shard}.{id}") }
 }
 
-/// The shard of an ordering key or dedup id: the same in every process and version, because order depends on it (FNV-1a).
+/// The shard of an ordering key or dedup id: the same in every process and version, because order depends on
+/// it (FNV-1a).
 pub(super) fn shard_of(text: &str, shards: u16) -> u16 {
-    let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+    let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    });
     // The remainder of a 16-bit divisor fits.
     u16::try_from(hash % u64::from(shards.max(1))).unwrap_or(0)
 }
@@ -160,7 +185,9 @@ mod tests {
         let scope = Scope::new("t", "ns").unwrap();
         let topic = TopicName::new(&scope, "orders").unwrap();
         let keys = Keys::new("cw:");
-        for given in [keys.few(&topic, 2), keys.shard::<&str>(&topic, 2, &[]), keys.shard(&topic, 2, &["a", "b"])] {
+        for given in
+            [keys.few(&topic, 2), keys.shard::<&str>(&topic, 2, &[]), keys.shard(&topic, 2, &["a", "b"])]
+        {
             assert!(given.contains(&"cw:{t:ns:topic:orders#2}:never".to_owned()), "{given:?}");
         }
     }
@@ -184,6 +211,9 @@ mod tests {
     fn the_shard_of_a_key_never_changes() {
         assert_eq!(shard_of("customer-17", 4), shard_of("customer-17", 4));
         assert_eq!(shard_of("", 1), 0);
-        assert_eq!((0..1000).map(|i| shard_of(&format!("k{i}"), 8)).collect::<std::collections::BTreeSet<_>>().len(), 8);
+        assert_eq!(
+            (0..1000).map(|i| shard_of(&format!("k{i}"), 8)).collect::<std::collections::BTreeSet<_>>().len(),
+            8
+        );
     }
 }

@@ -10,8 +10,8 @@ use redis::cluster::ClusterClientBuilder;
 use redis::cluster_async::ClusterConnection;
 use redis::sentinel::{SentinelClient, SentinelClientBuilder, SentinelServerType};
 use redis::{
-    AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ConnectionInfo, ErrorKind as RedisKind, Pipeline, RedisError, RedisResult,
-    ServerErrorKind, TlsCertificates, TlsMode, Value,
+    AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ConnectionInfo, ErrorKind as RedisKind, Pipeline,
+    RedisError, RedisResult, ServerErrorKind, TlsCertificates, TlsMode, Value,
 };
 use secrecy::ExposeSecret;
 use tokio::sync::{RwLock, RwLockReadGuard, watch};
@@ -31,7 +31,8 @@ tokio::task_local! {
     static AT_ONCE: ();
 }
 
-/// Does without what the nodes of a cluster refuse at this moment: whoever asks several of them must not wait for one.
+/// Does without what the nodes of a cluster refuse at this moment: whoever asks several of them must not wait
+/// for one.
 pub(super) async fn at_once<F: Future>(work: F) -> F::Output {
     AT_ONCE.scope((), work).await
 }
@@ -84,11 +85,20 @@ impl Link {
             RedisServers::Cluster(_) => Self::cluster(&config).await?,
             RedisServers::Sentinel { master, .. } => Self::sentinel(&config, master)?,
         };
-        Ok(Self { route, config, gate: RwLock::new(false), idle: Mutex::default(), demoted: watch::Sender::default() })
+        Ok(Self {
+            route,
+            config,
+            gate: RwLock::new(false),
+            idle: Mutex::default(),
+            demoted: watch::Sender::default(),
+        })
     }
 
     async fn single(config: &RedisConfig) -> Result<Route> {
-        let client = clients(config)?.into_iter().next().ok_or_else(|| Error::validation("there is no Redis server to connect to"))?;
+        let client = clients(config)?
+            .into_iter()
+            .next()
+            .ok_or_else(|| Error::validation("there is no Redis server to connect to"))?;
         let settings = ConnectionManagerConfig::new()
             .set_response_timeout(Some(config.response_timeout))
             .set_connection_timeout(Some(config.connect_timeout))
@@ -124,7 +134,8 @@ impl Link {
     }
 
     fn sentinel(config: &RedisConfig, master: &str) -> Result<Route> {
-        let mut builder = SentinelClientBuilder::new(config.sentinels()?, master, SentinelServerType::Master).map_err(failed)?;
+        let mut builder = SentinelClientBuilder::new(config.sentinels()?, master, SentinelServerType::Master)
+            .map_err(failed)?;
         if let Some(username) = &config.username {
             builder = builder.set_client_to_redis_username(username);
         }
@@ -135,9 +146,13 @@ impl Link {
             builder = builder.set_client_to_redis_db(db);
         }
         if config.uses_tls() {
-            builder = builder.set_client_to_redis_tls_mode(TlsMode::Secure).set_client_to_sentinel_tls_mode(TlsMode::Secure);
+            builder = builder
+                .set_client_to_redis_tls_mode(TlsMode::Secure)
+                .set_client_to_sentinel_tls_mode(TlsMode::Secure);
             if let Some(certificates) = config.certificates()? {
-                builder = builder.set_client_to_redis_certificates(certificates.clone()).set_client_to_sentinel_certificates(certificates);
+                builder = builder
+                    .set_client_to_redis_certificates(certificates.clone())
+                    .set_client_to_sentinel_certificates(certificates);
             }
         }
         let sentinels = tokio::sync::Mutex::new(builder.build().map_err(failed)?);
@@ -161,10 +176,14 @@ impl Link {
         }
         let result = match &self.route {
             Route::Single(single) => {
-                self.on_master(single, |mut connection| async move { pipeline.query_async(&mut connection).await }.boxed()).await
+                self.on_master(single, |mut connection| {
+                    async move { pipeline.query_async(&mut connection).await }.boxed()
+                })
+                .await
             }
             Route::Cluster { connection, .. } => {
-                let send = || async move { self.send_all_to_owner(connection.clone(), pipeline).await }.boxed();
+                let send =
+                    || async move { self.send_all_to_owner(connection.clone(), pipeline).await }.boxed();
                 self.persistently(true, send).await
             }
             Route::Sentinel(master) => {
@@ -194,8 +213,9 @@ impl Link {
     async fn send(&self, cmd: &Cmd, repeatable: bool) -> RedisResult<Value> {
         match &self.route {
             Route::Single(single) => {
-                let send =
-                    |mut connection: ConnectionManager| async move { connection.req_packed_command(cmd).await?.extract_error() }.boxed();
+                let send = |mut connection: ConnectionManager| {
+                    async move { connection.req_packed_command(cmd).await?.extract_error() }.boxed()
+                };
                 self.on_master(single, send).await
             }
             Route::Cluster { connection, .. } => {
@@ -211,9 +231,13 @@ impl Link {
         }
     }
 
-    /// Sends to the only server. One that says that it is a replica did nothing, and its name may lead to another by now: a new connection is made,
-    /// and the command sent once more.
-    async fn on_master<'a, T>(&self, single: &Single, send: impl Fn(ConnectionManager) -> BoxFuture<'a, RedisResult<T>>) -> RedisResult<T> {
+    /// Sends to the only server. One that says that it is a replica did nothing, and its name may lead to
+    /// another by now: a new connection is made, and the command sent once more.
+    async fn on_master<'a, T>(
+        &self,
+        single: &Single,
+        send: impl Fn(ConnectionManager) -> BoxFuture<'a, RedisResult<T>>,
+    ) -> RedisResult<T> {
         match send(single.connection()).await {
             Err(error) if is_read_only(&error) => {
                 self.is_demoted();
@@ -246,14 +270,20 @@ impl Link {
         }
     }
 
-    /// In a cluster: sends again what a node refused or never got, and what may be repeated also after a connection broke.
-    async fn persistently<'a, T>(&self, repeatable: bool, send: impl Fn() -> BoxFuture<'a, RedisResult<T>>) -> RedisResult<T> {
+    /// In a cluster: sends again what a node refused or never got, and what may be repeated also after a
+    /// connection broke.
+    async fn persistently<'a, T>(
+        &self,
+        repeatable: bool,
+        send: impl Fn() -> BoxFuture<'a, RedisResult<T>>,
+    ) -> RedisResult<T> {
         let patience = AT_ONCE.try_with(|()| Duration::ZERO).unwrap_or(self.config.response_timeout);
         let (deadline, mut wait) = (Instant::now() + patience, FIRST_WAIT);
         loop {
             match send().await {
                 Err(error)
-                    if (was_refused(&error) || (repeatable && error.is_connection_dropped())) && Instant::now() + wait < deadline =>
+                    if (was_refused(&error) || (repeatable && error.is_connection_dropped()))
+                        && Instant::now() + wait < deadline =>
                 {
                     tokio::time::sleep(wait).await;
                     wait = (wait * 2).min(LONGEST_WAIT);
@@ -267,16 +297,22 @@ impl Link {
     async fn send_to_owner(&self, mut connection: ClusterConnection, cmd: &Cmd) -> RedisResult<Value> {
         let told = connection.req_packed_command(cmd).await.and_then(Value::extract_error);
         let moving = match &told {
-            Err(error) if error.kind() == RedisKind::Server(ServerErrorKind::Ask) => error.redirect_node().map(|(node, _)| node.to_owned()),
+            Err(error) if error.kind() == RedisKind::Server(ServerErrorKind::Ask) => {
+                error.redirect_node().map(|(node, _)| node.to_owned())
+            }
             _ => None,
         };
         let configured = self.config.nodes().unwrap_or_default().into_iter().next();
-        let (Some((host, port)), Some(configured)) = (moving.as_deref().and_then(|node| node.rsplit_once(':')), configured) else {
+        let (Some((host, port)), Some(configured)) =
+            (moving.as_deref().and_then(|node| node.rsplit_once(':')), configured)
+        else {
             return told;
         };
         let Ok(port) = port.parse() else { return told };
         let addr = match configured.addr() {
-            ConnectionAddr::TcpTls { .. } => ConnectionAddr::TcpTls { host: host.to_owned(), port, insecure: false, tls_params: None },
+            ConnectionAddr::TcpTls { .. } => {
+                ConnectionAddr::TcpTls { host: host.to_owned(), port, insecure: false, tls_params: None }
+            }
             _ => ConnectionAddr::Tcp(host.to_owned(), port),
         };
         // Keys move rarely; the driver itself connects when the whole slot has moved.
@@ -293,7 +329,11 @@ impl Link {
     }
 
     /// As [`Self::send_to_owner`]. Where the node says that the key is going, each command asks by itself.
-    async fn send_all_to_owner(&self, mut connection: ClusterConnection, pipeline: &Pipeline) -> RedisResult<Vec<Value>> {
+    async fn send_all_to_owner(
+        &self,
+        mut connection: ClusterConnection,
+        pipeline: &Pipeline,
+    ) -> RedisResult<Vec<Value>> {
         match pipeline.query_async(&mut connection).await {
             Err(error) if error.kind() == RedisKind::Server(ServerErrorKind::Ask) => {
                 let mut replies = Vec::new();
@@ -318,7 +358,8 @@ impl Link {
         }
         let cmd = &cmd;
         let send = || {
-            let to = RoutingInfo::SingleNode(SingleNodeRoutingInfo::ByAddress { host: host.clone(), port: *port });
+            let to =
+                RoutingInfo::SingleNode(SingleNodeRoutingInfo::ByAddress { host: host.clone(), port: *port });
             async move { connection.clone().route_command(cmd.clone(), to).await.and_then(Value::extract_error) }.boxed()
         };
         self.persistently(true, send).await.map_err(failed)
@@ -367,9 +408,13 @@ impl Link {
             }
         }
         // How long an answer may take depends on what is asked.
-        let settings = AsyncConnectionConfig::new().set_response_timeout(None).set_connection_timeout(Some(self.config.connect_timeout));
+        let settings = AsyncConnectionConfig::new()
+            .set_response_timeout(None)
+            .set_connection_timeout(Some(self.config.connect_timeout));
         let connection = match &self.route {
-            Route::Single(single) => single.client.get_multiplexed_async_connection_with_config(&settings).await.map_err(failed)?,
+            Route::Single(single) => {
+                single.client.get_multiplexed_async_connection_with_config(&settings).await.map_err(failed)?
+            }
             Route::Cluster { nodes, .. } => {
                 let mut last = Error::validation("a Redis cluster needs at least one node");
                 let mut found = None;
@@ -412,10 +457,16 @@ impl Link {
     /// The node, reached as the configured ones are; without one all that are configured.
     fn clients_of(&self, nodes: &[Client], node: Option<&(String, u16)>) -> Result<Vec<Client>> {
         let Some((host, port)) = node else { return Ok(nodes.to_vec()) };
-        let configured =
-            self.config.nodes()?.into_iter().next().ok_or_else(|| Error::validation("a Redis cluster needs at least one node"))?;
+        let configured = self
+            .config
+            .nodes()?
+            .into_iter()
+            .next()
+            .ok_or_else(|| Error::validation("a Redis cluster needs at least one node"))?;
         let addr = match configured.addr() {
-            ConnectionAddr::TcpTls { .. } => ConnectionAddr::TcpTls { host: host.clone(), port: *port, insecure: false, tls_params: None },
+            ConnectionAddr::TcpTls { .. } => {
+                ConnectionAddr::TcpTls { host: host.clone(), port: *port, insecure: false, tls_params: None }
+            }
             _ => ConnectionAddr::Tcp(host.clone(), *port),
         };
         Ok(vec![client(configured.set_addr(addr), self.config.certificates()?.as_ref()).map_err(failed)?])
@@ -483,9 +534,11 @@ fn client(node: ConnectionInfo, certificates: Option<&TlsCertificates>) -> Redis
     }
 }
 
-/// Whether a server said that it did nothing because it is a replica. Older servers wrap what a script ran into.
+/// Whether a server said that it did nothing because it is a replica. Older servers wrap what a script ran
+/// into.
 pub(super) fn is_read_only(error: &RedisError) -> bool {
-    error.kind() == RedisKind::Server(ServerErrorKind::ReadOnly) || error.detail().is_some_and(|detail| detail.contains("-READONLY "))
+    error.kind() == RedisKind::Server(ServerErrorKind::ReadOnly)
+        || error.detail().is_some_and(|detail| detail.contains("-READONLY "))
 }
 
 /// Whether a node of a cluster said that a slot is on its way to another one.
@@ -501,7 +554,13 @@ fn was_refused(error: &RedisError) -> bool {
         RedisKind::Server(kind) => {
             matches!(
                 kind,
-                Said::Moved | Said::Ask | Said::TryAgain | Said::ClusterDown | Said::MasterDown | Said::BusyLoading | Said::ReadOnly
+                Said::Moved
+                    | Said::Ask
+                    | Said::TryAgain
+                    | Said::ClusterDown
+                    | Said::MasterDown
+                    | Said::BusyLoading
+                    | Said::ReadOnly
             )
         }
         RedisKind::ClusterConnectionNotFound => true,
@@ -511,7 +570,9 @@ fn was_refused(error: &RedisError) -> bool {
 
 /// Whether a call failed so.
 pub(super) fn is_refusal(error: &Error) -> bool {
-    std::error::Error::source(error).and_then(|source| source.downcast_ref::<RedisError>()).is_some_and(was_refused)
+    std::error::Error::source(error)
+        .and_then(|source| source.downcast_ref::<RedisError>())
+        .is_some_and(was_refused)
 }
 
 fn closed() -> Error {

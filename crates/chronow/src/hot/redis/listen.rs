@@ -1,4 +1,5 @@
-//! One connection of its own for all channels somebody listens to: it never holds up commands, and comes back by itself.
+//! One connection of its own for all channels somebody listens to: it never holds up commands, and comes back
+//! by itself.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -39,7 +40,8 @@ struct Wish {
 /// Those who wait for one subscription, each with a number.
 type Waiters = VecDeque<(u64, oneshot::Sender<()>)>;
 
-/// Those of this process who wait for messages, by what they wait for; the one that waits longest is woken first.
+/// Those of this process who wait for messages, by what they wait for; the one that waits longest is woken
+/// first.
 #[derive(Debug, Default)]
 struct Waiting {
     by_subscription: Mutex<HashMap<String, Waiters>>,
@@ -47,7 +49,8 @@ struct Waiting {
 }
 
 impl Waiting {
-    /// Wakes one of those that wait for what a script names: the stream of a shard and a subscription, in two lines.
+    /// Wakes one of those that wait for what a script names: the stream of a shard and a subscription, in two
+    /// lines.
     fn wake(&self, named: &[u8]) {
         let named = String::from_utf8_lossy(named);
         let Some((stream, name)) = named.rsplit_once('\n') else { return };
@@ -116,7 +119,9 @@ impl Listener {
     pub(super) fn start(link: SharedLink, wakes: String) -> Self {
         let (wishes, received) = mpsc::unbounded_channel();
         let waiting = Arc::<Waiting>::default();
-        let task = tokio::spawn(Task { link, received, channels: HashMap::new(), wakes, waiting: Arc::clone(&waiting) }.run());
+        let task = tokio::spawn(
+            Task { link, received, channels: HashMap::new(), wakes, waiting: Arc::clone(&waiting) }.run(),
+        );
         Self { waiting, wishes, task: Mutex::new(Some(task)) }
     }
 
@@ -190,7 +195,9 @@ impl Task {
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(LONGEST_PAUSE);
                 while let Ok(wish) = self.received.try_recv() {
-                    let error = Error::new(ErrorKind::HotTier, "the connection that listens to Redis is down").retryable();
+                    let error =
+                        Error::new(ErrorKind::HotTier, "the connection that listens to Redis is down")
+                            .retryable();
                     drop(wish.granted.send(Err(error)));
                 }
             }
@@ -202,13 +209,21 @@ impl Task {
         let late = || Error::new(ErrorKind::HotTier, "Redis did not answer in time").retryable();
         let mut pubsub = tokio::time::timeout(limit, self.link.pubsub()).await.map_err(|_| late())??;
         for channel in self.channels.keys() {
-            tokio::time::timeout(limit, pubsub.subscribe(channel)).await.map_err(|_| late())?.map_err(failed)?;
+            tokio::time::timeout(limit, pubsub.subscribe(channel))
+                .await
+                .map_err(|_| late())?
+                .map_err(failed)?;
         }
         Ok(pubsub)
     }
 
     /// Until the connection breaks (with the reason), or nobody is left who could wish for something.
-    async fn serve(&mut self, pubsub: PubSub, mut demotions: watch::Receiver<u64>, first: Option<Wish>) -> Option<String> {
+    async fn serve(
+        &mut self,
+        pubsub: PubSub,
+        mut demotions: watch::Receiver<u64>,
+        first: Option<Wish>,
+    ) -> Option<String> {
         // Whoever listened across an interruption hears of it only now that the new connection listens.
         self.tell_all("reconnected");
         let (mut sink, mut stream) = pubsub.split();

@@ -19,8 +19,8 @@ use super::reply::{Parts, Stored, count, list, number, text, write_message};
 use super::script::{Args, scripts};
 use super::topics::{Known, Miss, Tried, together};
 use crate::hot::{
-    Accepted, Advance, Advanced, DeadLetter, DeadLetterId, Delivery, Lock, MAX_LETTERS, Outgoing, Peeked, Place, Published, Pulled, Select,
-    Settle, Settled, filter_view,
+    Accepted, Advance, Advanced, DeadLetter, DeadLetterId, Delivery, Lock, MAX_LETTERS, Outgoing, Peeked,
+    Place, Published, Pulled, Select, Settle, Settled, filter_view,
 };
 use crate::{Error, ErrorKind, Result, SubscriptionName, Timestamp, TopicName};
 
@@ -97,8 +97,9 @@ impl Compiled {
         let filter = if json.is_empty() {
             None
         } else {
-            let json = chronos_db::Json::parse(json)
-                .map_err(|error| Error::new(ErrorKind::HotTier, "Redis holds a filter that cannot be read").caused_by(error))?;
+            let json = chronos_db::Json::parse(json).map_err(|error| {
+                Error::new(ErrorKind::HotTier, "Redis holds a filter that cannot be read").caused_by(error)
+            })?;
             Some(parse(&json, &mut |path| Ok(path.to_owned()))?)
         };
         Ok(Self { version, filter })
@@ -111,10 +112,20 @@ impl Compiled {
 }
 
 impl RedisHot {
-    async fn ask_to_publish(&self, topic: &TopicName, shard: u16, known: &Known, batch: &Batch, confirm: Option<Confirm>) -> Tried<Parts> {
+    async fn ask_to_publish(
+        &self,
+        topic: &TopicName,
+        shard: u16,
+        known: &Known,
+        batch: &Batch,
+        confirm: Option<Confirm>,
+    ) -> Tried<Parts> {
         if batch.is_plain && confirm.is_none() {
             let args = batch.args(&known.stamp, None);
-            match self.ask_with(topic, shard, &scripts::publish_plain, &self.keys.few(topic, shard), &args).await {
+            match self
+                .ask_with(topic, shard, &scripts::publish_plain, &self.keys.few(topic, shard), &args)
+                .await
+            {
                 Err(Miss::Other) => {}
                 other => return other,
             }
@@ -127,7 +138,8 @@ impl RedisHot {
                 None => self.ask_topic(topic, shard, &scripts::publish, &args).await,
             };
             let Err(Miss::Crowded(names)) = told else { return told };
-            // What one of those that are furthest behind needs no more may make room. If they need it all, there is none.
+            // What one of those that are furthest behind needs no more may make room. If they need it all,
+            // there is none.
             last = true;
             for name in names {
                 if self.tidy(&SubscriptionName::stored(topic, &name), shard, known).await? {
@@ -167,8 +179,10 @@ impl RedisHot {
                 // That says that nothing was changed.
                 Err(Miss::Failed(error)) if is_refusal(&error) && published.iter().any(Option::is_some) => {
                     let accepted = published.iter().flatten().count();
-                    let message =
-                        format!("{accepted} of {} messages, those of other shards, were accepted, and no more: {error}", messages.len());
+                    let message = format!(
+                        "{accepted} of {} messages, those of other shards, were accepted, and no more: {error}",
+                        messages.len()
+                    );
                     return Err(Error::new(ErrorKind::HotTier, message).retryable().caused_by(error).into());
                 }
                 asked => asked?,
@@ -177,23 +191,26 @@ impl RedisHot {
                 Value::Array(ids) => {
                     let duplicates = reply.text()?;
                     for ((index, id), duplicate) in batch.at.into_iter().zip(ids).zip(duplicates.bytes()) {
-                        published[index] = Some(Published { id: join_id(shard, &text(id)?), duplicate: duplicate == b'1' });
+                        published[index] =
+                            Some(Published { id: join_id(shard, &text(id)?), duplicate: duplicate == b'1' });
                     }
                     self.note_revision(topic, shard, Some(reply.text()?));
                 }
                 prefix => {
                     let (prefix, first) = (text(prefix)?, reply.count()?);
                     for (index, sequence) in batch.at.into_iter().zip(first..) {
-                        published[index] = Some(Published { id: join_id(shard, &format!("{prefix}{sequence}")), duplicate: false });
+                        published[index] = Some(Published {
+                            id: join_id(shard, &format!("{prefix}{sequence}")),
+                            duplicate: false,
+                        });
                     }
                     self.note_revision(topic, shard, Some(reply.text()?));
                 }
             }
         }
-        published
-            .into_iter()
-            .collect::<Option<Vec<_>>>()
-            .ok_or_else(|| Error::new(ErrorKind::HotTier, "Redis accepted messages without telling their ids").into())
+        published.into_iter().collect::<Option<Vec<_>>>().ok_or_else(|| {
+            Error::new(ErrorKind::HotTier, "Redis accepted messages without telling their ids").into()
+        })
     }
 
     pub(super) async fn take_back(&self, topic: &TopicName, id: &str) -> Tried<bool> {
@@ -201,7 +218,13 @@ impl RedisHot {
         Ok(self.ask_topic(topic, shard, &scripts::cancel, &Args::new().arg(inner)).await?.number()? == 1)
     }
 
-    pub(super) async fn hand_out(&self, subscription: &SubscriptionName, max: u32, start: u32, known: &Known) -> Tried<(Pulled, usize)> {
+    pub(super) async fn hand_out(
+        &self,
+        subscription: &SubscriptionName,
+        max: u32,
+        start: u32,
+        known: &Known,
+    ) -> Tried<(Pulled, usize)> {
         let max = max.min(MAX_PER_PULL);
         let (mut pulled, mut start) = (Pulled::default(), start as usize);
         let (wanted, begun) = (start, Instant::now());
@@ -213,7 +236,8 @@ impl RedisHot {
             // One whose node is away, or whose slot is on its way, holds up no other.
             let handed = if known.shards > 1 { at_once(shares).await } else { shares.await };
             match handed {
-                // Where some are left that are not started, as many as asked for are: so the started ones are the first.
+                // Where some are left that are not started, as many as asked for are: so the started ones are
+                // the first.
                 Ok(started) => {
                     answered = true;
                     start -= started.min(start);
@@ -232,15 +256,23 @@ impl RedisHot {
             }
         }
         match refused {
-            Some(_) if answered => pulled.next_due = Some(pulled.next_due.map_or(REFUSED, |due| due.min(REFUSED))),
+            Some(_) if answered => {
+                pulled.next_due = Some(pulled.next_due.map_or(REFUSED, |due| due.min(REFUSED)))
+            }
             // As long as it takes, then.
-            Some(shard) => start -= self.hand_out_shard(subscription, (max, start), shard, known, begun, &mut pulled).await?.min(start),
+            Some(shard) => {
+                start -= self
+                    .hand_out_shard(subscription, (max, start), shard, known, begun, &mut pulled)
+                    .await?
+                    .min(start)
+            }
             None => {}
         }
         Ok((pulled, wanted - start))
     }
 
-    /// Answers how many were started. With a filter it goes on until something passes or its time is over: then there is more at once.
+    /// Answers how many were started. With a filter it goes on until something passes or its time is over:
+    /// then there is more at once.
     async fn hand_out_shard(
         &self,
         subscription: &SubscriptionName,
@@ -260,7 +292,13 @@ impl RedisHot {
             let compiled = self.compiled(subscription);
             let version = compiled.as_ref().map_or("", |compiled| &compiled.version);
             let token = self.token();
-            let mut args = Args::new().arg(&known.stamp).arg(subscription.name()).arg(left).arg(&token).arg(version).arg(start);
+            let mut args = Args::new()
+                .arg(&known.stamp)
+                .arg(subscription.name())
+                .arg(left)
+                .arg(&token)
+                .arg(version)
+                .arg(start);
             args.extend(&shown);
             let mut reply = self.ask(subscription, shard, &scripts::pull, &args).await?;
             let version = reply.text()?;
@@ -325,14 +363,24 @@ impl RedisHot {
         Ok(())
     }
 
-    pub(super) async fn settle(&self, subscription: &SubscriptionName, advance: &Advance, known: &Known) -> Tried<Advanced> {
+    pub(super) async fn settle(
+        &self,
+        subscription: &SubscriptionName,
+        advance: &Advance,
+        known: &Known,
+    ) -> Tried<Advanced> {
         let shards = known.shards;
         let mut parts: Vec<Part<'_>> = (0..shards).map(|_| Part::default()).collect();
-        let mut advanced = Advanced { settled: vec![Settled::Lost; advance.settle.len()], started: vec![false; advance.start.len()] };
+        let mut advanced = Advanced {
+            settled: vec![Settled::Lost; advance.settle.len()],
+            started: vec![false; advance.start.len()],
+        };
         for (index, (lock, settle)) in advance.settle.iter().enumerate() {
             let (shard, id) = split_id(&lock.id);
             // A lock of a shard that is not there cannot be held.
-            let (Some(part), Some(token)) = (parts.get_mut(usize::from(shard)), pull_of(lock)) else { continue };
+            let (Some(part), Some(token)) = (parts.get_mut(usize::from(shard)), pull_of(lock)) else {
+                continue;
+            };
             let (how, wait, reason) = match settle {
                 Settle::Ack => {
                     part.acks.push(token, id, index);
@@ -357,7 +405,9 @@ impl RedisHot {
         }
         for (index, lock) in advance.start.iter().enumerate() {
             let (shard, id) = split_id(&lock.id);
-            let (Some(part), Some(token)) = (parts.get_mut(usize::from(shard)), pull_of(lock)) else { continue };
+            let (Some(part), Some(token)) = (parts.get_mut(usize::from(shard)), pull_of(lock)) else {
+                continue;
+            };
             part.starts.push(token, id, index);
         }
         let work = (0..shards).zip(&parts).filter(|(_, part)| !part.is_empty());
@@ -400,7 +450,10 @@ impl RedisHot {
         }
         if !again.is_empty() {
             // These were too large to be moved in one go.
-            let rest = Advance { settle: again.iter().map(|index| advance.settle[*index].clone()).collect(), start: Vec::new() };
+            let rest = Advance {
+                settle: again.iter().map(|index| advance.settle[*index].clone()).collect(),
+                start: Vec::new(),
+            };
             let rest = Box::pin(self.settle(subscription, &rest, known)).await?;
             for (index, settled) in again.into_iter().zip(rest.settled) {
                 advanced.settled[index] = settled;
@@ -409,9 +462,16 @@ impl RedisHot {
         Ok(advanced)
     }
 
-    pub(super) async fn hold_on(&self, subscription: &SubscriptionName, locks: &[Lock], known: &Known) -> Tried<Vec<bool>> {
+    pub(super) async fn hold_on(
+        &self,
+        subscription: &SubscriptionName,
+        locks: &[Lock],
+        known: &Known,
+    ) -> Tried<Vec<bool>> {
         // At once: a lock on one shard does not wait for another shard.
-        let renewed = join_all((0..known.shards).map(|shard| self.hold_on_shard(subscription, locks, shard, known))).await;
+        let renewed =
+            join_all((0..known.shards).map(|shard| self.hold_on_shard(subscription, locks, shard, known)))
+                .await;
         let mut held = vec![false; locks.len()];
         for renewed in renewed {
             for index in renewed? {
@@ -422,7 +482,13 @@ impl RedisHot {
     }
 
     /// Which of the locks live on this shard and were renewed.
-    async fn hold_on_shard(&self, subscription: &SubscriptionName, locks: &[Lock], shard: u16, known: &Known) -> Tried<Vec<usize>> {
+    async fn hold_on_shard(
+        &self,
+        subscription: &SubscriptionName,
+        locks: &[Lock],
+        shard: u16,
+        known: &Known,
+    ) -> Tried<Vec<usize>> {
         let mut args = Args::new().arg(&known.stamp).arg(subscription.name());
         let mut at = Vec::new();
         for (index, lock) in locks.iter().enumerate() {
@@ -439,7 +505,12 @@ impl RedisHot {
             Err(Miss::NoSubscription | Miss::NoTopic) => return Ok(Vec::new()),
             asked => asked?,
         };
-        let held = at.into_iter().zip(reply.text()?.into_bytes()).filter(|(_, outcome)| *outcome == b'1').map(|(index, _)| index).collect();
+        let held = at
+            .into_iter()
+            .zip(reply.text()?.into_bytes())
+            .filter(|(_, outcome)| *outcome == b'1')
+            .map(|(index, _)| index)
+            .collect();
         if shard > 0 {
             let locked = Duration::from_millis(u64::try_from(reply.number()?).unwrap_or(0));
             self.touch(subscription, known, reply.next(), locked).await?;
@@ -447,10 +518,20 @@ impl RedisHot {
         Ok(held)
     }
 
-    pub(super) async fn hand_out_deferred(&self, subscription: &SubscriptionName, ids: &[String], known: &Known) -> Tried<Vec<Delivery>> {
+    pub(super) async fn hand_out_deferred(
+        &self,
+        subscription: &SubscriptionName,
+        ids: &[String],
+        known: &Known,
+    ) -> Tried<Vec<Delivery>> {
         let mut deliveries = Vec::new();
         for shard in 0..known.shards {
-            let own: Vec<&str> = ids.iter().map(|id| split_id(id)).filter(|(own, _)| *own == shard).map(|(_, id)| id).collect();
+            let own: Vec<&str> = ids
+                .iter()
+                .map(|id| split_id(id))
+                .filter(|(own, _)| *own == shard)
+                .map(|(_, id)| id)
+                .collect();
             let mut own = own.as_slice();
             while !own.is_empty() {
                 let token = self.token();
@@ -529,10 +610,14 @@ impl RedisHot {
                 None => begin.to_string(),
             };
             let args = Args::new().arg(&known.stamp).arg(subscription.name()).arg(from).arg(limit);
-            let mut reply = self.ask(subscription, shard, &scripts::dead_ids, &args).await?.list()?.into_iter();
+            let mut reply =
+                self.ask(subscription, shard, &scripts::dead_ids, &args).await?.list()?.into_iter();
             while let (Some(id), Some(score)) = (reply.next(), reply.next()) {
                 // Whole, and below 2^53.
-                let score = text(score)?.parse::<f64>().map_err(|_| Error::new(ErrorKind::HotTier, "Redis holds a wrong score"))? as u64;
+                let score = text(score)?
+                    .parse::<f64>()
+                    .map_err(|_| Error::new(ErrorKind::HotTier, "Redis holds a wrong score"))?
+                    as u64;
                 found.push(((score, shard), join_id(shard, &text(id)?)));
             }
         }
@@ -546,10 +631,20 @@ impl RedisHot {
         Ok(told.collect())
     }
 
-    pub(super) async fn get_dead(&self, subscription: &SubscriptionName, ids: &[String], known: &Known) -> Tried<Vec<DeadLetter>> {
+    pub(super) async fn get_dead(
+        &self,
+        subscription: &SubscriptionName,
+        ids: &[String],
+        known: &Known,
+    ) -> Tried<Vec<DeadLetter>> {
         let mut found = Vec::new();
         for shard in 0..known.shards {
-            let own: Vec<&str> = ids.iter().map(|id| split_id(id)).filter(|(own, _)| *own == shard).map(|(_, id)| id).collect();
+            let own: Vec<&str> = ids
+                .iter()
+                .map(|id| split_id(id))
+                .filter(|(own, _)| *own == shard)
+                .map(|(_, id)| id)
+                .collect();
             // They may be large.
             for own in own.chunks(LETTERS_PER_SCRIPT) {
                 let args = own.iter().fold(Args::new().arg(&known.stamp).arg(subscription.name()), Args::arg);
@@ -562,16 +657,32 @@ impl RedisHot {
     }
 
     /// Redrives or purges dead letters.
-    pub(super) async fn take_dead(&self, subscription: &SubscriptionName, how: &str, select: &Select, known: &Known) -> Tried<u64> {
+    pub(super) async fn take_dead(
+        &self,
+        subscription: &SubscriptionName,
+        how: &str,
+        select: &Select,
+        known: &Known,
+    ) -> Tried<u64> {
         let mut taken = 0;
         match select {
             Select::Ids(ids) => {
                 for shard in 0..known.shards {
-                    let own: Vec<&str> = ids.iter().map(|id| split_id(id)).filter(|(own, _)| *own == shard).map(|(_, id)| id).collect();
+                    let own: Vec<&str> = ids
+                        .iter()
+                        .map(|id| split_id(id))
+                        .filter(|(own, _)| *own == shard)
+                        .map(|(_, id)| id)
+                        .collect();
                     let mut own = own.as_slice();
                     while !own.is_empty() {
                         let page = &own[..own.len().min(MAX_PER_SCRIPT)];
-                        let mut args = Args::new().arg(&known.stamp).arg(subscription.name()).arg(how).arg("").arg(page.len());
+                        let mut args = Args::new()
+                            .arg(&known.stamp)
+                            .arg(subscription.name())
+                            .arg(how)
+                            .arg("")
+                            .arg(page.len());
                         for id in page {
                             args.push(id);
                         }
@@ -605,7 +716,12 @@ impl RedisHot {
                     let mut latest = String::new();
                     while taken < most {
                         let page = (most - taken).min(MAX_PER_SCRIPT as u64);
-                        let args = Args::new().arg(&known.stamp).arg(subscription.name()).arg(how).arg(&latest).arg(page);
+                        let args = Args::new()
+                            .arg(&known.stamp)
+                            .arg(subscription.name())
+                            .arg(how)
+                            .arg(&latest)
+                            .arg(page);
                         let mut reply = self.ask(subscription, shard, &scripts::dead_take, &args).await?;
                         taken += reply.count()?;
                         latest = reply.text()?;
@@ -620,7 +736,12 @@ impl RedisHot {
         Ok(taken)
     }
 
-    pub(super) async fn look(&self, subscription: &SubscriptionName, limit: u32, known: &Known) -> Tried<Vec<Peeked>> {
+    pub(super) async fn look(
+        &self,
+        subscription: &SubscriptionName,
+        limit: u32,
+        known: &Known,
+    ) -> Tried<Vec<Peeked>> {
         let limit = limit.min(MAX_PER_PULL);
         let compiled = self.current_filter(subscription, known).await?;
         let mut found = Vec::new();
@@ -641,7 +762,9 @@ impl RedisHot {
                 if place == Place::Unread && deliveries == 0 && !compiled.lets_pass(&stored) {
                     continue;
                 }
-                let order = id.split_once('-').and_then(|(ms, seq)| Some((ms.parse::<u64>().ok()?, seq.parse::<u64>().ok()?)));
+                let order = id
+                    .split_once('-')
+                    .and_then(|(ms, seq)| Some((ms.parse::<u64>().ok()?, seq.parse::<u64>().ok()?)));
                 found.push((
                     (order, shard),
                     Peeked {
@@ -669,11 +792,17 @@ impl RedisHot {
         Ok(Arc::new(Compiled::read(String::new(), &json)?))
     }
 
-    pub(super) async fn put_back(&self, subscription: &SubscriptionName, messages: &[Accepted], known: &Known) -> Tried<u64> {
+    pub(super) async fn put_back(
+        &self,
+        subscription: &SubscriptionName,
+        messages: &[Accepted],
+        known: &Known,
+    ) -> Tried<u64> {
         let shards = known.shards;
         let mut put = 0;
         for shard in 0..shards {
-            let own: Vec<_> = messages.iter().filter(|message| split_id(&message.id).0 % shards == shard).collect();
+            let own: Vec<_> =
+                messages.iter().filter(|message| split_id(&message.id).0 % shards == shard).collect();
             for own in own.chunks(MAX_PER_SCRIPT) {
                 let mut args = Args::new().arg(&known.stamp).arg(subscription.name());
                 for Accepted { id, published_at, message } in own {
@@ -686,7 +815,8 @@ impl RedisHot {
         Ok(put)
     }
 
-    /// Says on all shards that somebody waits, for a while; when something is due at the earliest, if known. `armed` is what it put there.
+    /// Says on all shards that somebody waits, for a while; when something is due at the earliest, if known.
+    /// `armed` is what it put there.
     pub(super) async fn arm(
         &self,
         subscription: &SubscriptionName,
@@ -698,7 +828,13 @@ impl RedisHot {
         let channel = &channel;
         let arm = |shard| async move {
             let before = armed.take(shard);
-            let args = Args::new().arg(&known.stamp).arg(subscription.name()).arg(millis(WAITS)).arg(channel).arg(number).arg(before);
+            let args = Args::new()
+                .arg(&known.stamp)
+                .arg(subscription.name())
+                .arg(millis(WAITS))
+                .arg(channel)
+                .arg(number)
+                .arg(before);
             let asked = self.ask(subscription, shard, &scripts::arm, &args);
             let mut reply = match if known.shards > 1 { at_once(asked).await } else { asked.await } {
                 // The others are waited for meanwhile.
@@ -716,7 +852,8 @@ impl RedisHot {
     }
 }
 
-/// What is said to the script about the messages that it showed: those that pass, up to the first for which there is no room.
+/// What is said to the script about the messages that it showed: those that pass, up to the first for which
+/// there is no room.
 fn sifted(compiled: &Compiled, at: String, page: Vec<Value>, room: usize) -> Result<Args> {
     let (mut last, mut passing) = (at.clone(), Vec::new());
     for entry in page {

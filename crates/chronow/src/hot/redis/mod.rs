@@ -1,7 +1,8 @@
 //! The hot tier on Redis 6.2 or later: single, Sentinel or Cluster.
 //!
-//! A topic's shard is a stream and everything beside it, all in one slot. A subscription is a position in it, and records of the messages it has taken
-//! and not settled. Every change is one script, by the server's time; waiting happens on a connection of its own.
+//! A topic's shard is a stream and everything beside it, all in one slot. A subscription is a position in it,
+//! and records of the messages it has taken and not settled. Every change is one script, by the server's
+//! time; waiting happens on a connection of its own.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -19,8 +20,9 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::time::Instant;
 
 use super::{
-    Accepted, Advance, Advanced, Change, DeadLetter, DeadLetterId, Delivery, HotTier, Lock, Outgoing, Peeked, Published, Pulled, Select,
-    SubscriptionOptions, SubscriptionPatch, TopicOptions, TopicPatch, TopicStats, Value, When,
+    Accepted, Advance, Advanced, Change, DeadLetter, DeadLetterId, Delivery, HotTier, Lock, Outgoing, Peeked,
+    Published, Pulled, Select, SubscriptionOptions, SubscriptionPatch, TopicOptions, TopicPatch, TopicStats,
+    Value, When,
 };
 use crate::{Error, ErrorKind, Result, Scope, SubscriptionName, Timestamp, TopicName};
 
@@ -80,11 +82,14 @@ impl RedisHot {
     /// Connects, and warns in the log of what endangers messages on this server.
     ///
     /// # Errors
-    /// `VALIDATION_ERROR` for a wrong configuration, `HOT_TIER_ERROR` if the server cannot be reached or is older than 6.2.
+    /// `VALIDATION_ERROR` for a wrong configuration, `HOT_TIER_ERROR` if the server cannot be reached or is
+    /// older than 6.2.
     pub async fn connect(config: RedisConfig) -> Result<Self> {
         let keys = Keys::new(&config.key_prefix);
-        // The futures of the driver are deep, and would count against the compiler's limit of whoever calls this.
-        let link: SharedLink = Arc::new(Box::pin(Link::connect(config)).await.map_err(|error| error.during("connect"))?);
+        // The futures of the driver are deep, and would count against the compiler's limit of whoever calls
+        // this.
+        let link: SharedLink =
+            Arc::new(Box::pin(Link::connect(config)).await.map_err(|error| error.during("connect"))?);
         let process = format!("{:016x}", SystemRandom.next_u64());
         let listener = Listener::start(Arc::clone(&link), keys.wake(&process, link.is_cluster()));
         let hot = Self {
@@ -134,8 +139,14 @@ impl RedisHot {
 
     fn forget(&self, topic: &TopicName) {
         self.topics.lock().unwrap_or_else(PoisonError::into_inner).remove(topic);
-        self.filters.lock().unwrap_or_else(PoisonError::into_inner).retain(|subscription, _| subscription.topic() != topic);
-        self.left.lock().unwrap_or_else(PoisonError::into_inner).retain(|subscription, _| subscription.topic() != topic);
+        self.filters
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .retain(|subscription, _| subscription.topic() != topic);
+        self.left
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .retain(|subscription, _| subscription.topic() != topic);
         self.note_revision(topic, 0, None);
     }
 
@@ -173,7 +184,10 @@ impl RedisHot {
 
     fn know_compiled(&self, subscription: &SubscriptionName, compiled: Compiled) -> Arc<Compiled> {
         let compiled = Arc::new(compiled);
-        self.filters.lock().unwrap_or_else(PoisonError::into_inner).insert(subscription.clone(), Arc::clone(&compiled));
+        self.filters
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(subscription.clone(), Arc::clone(&compiled));
         compiled
     }
 }
@@ -229,7 +243,9 @@ impl HotTier for RedisHot {
     }
 
     async fn ensure_topic(&self, topic: &TopicName, patch: &TopicPatch) -> Result<TopicOptions> {
-        self.put_topic(topic, patch).await.map_err(|miss| Self::explain(miss, topic, None).during("ensure_topic"))
+        self.put_topic(topic, patch)
+            .await
+            .map_err(|miss| Self::explain(miss, topic, None).during("ensure_topic"))
     }
 
     async fn topic(&self, topic: &TopicName) -> Result<Option<TopicOptions>> {
@@ -237,7 +253,11 @@ impl HotTier for RedisHot {
     }
 
     fn changes(&self, topic: &TopicName) -> u64 {
-        self.revisions.lock().unwrap_or_else(PoisonError::into_inner).get(topic).map_or(0, |revisions| revisions.changes)
+        self.revisions
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(topic)
+            .map_or(0, |revisions| revisions.changes)
     }
 
     async fn topics(&self, scope: &Scope) -> Result<Vec<String>> {
@@ -248,14 +268,25 @@ impl HotTier for RedisHot {
         self.remove_topic(topic).await.map_err(|miss| Self::explain(miss, topic, None).during("delete_topic"))
     }
 
-    async fn ensure_subscription(&self, subscription: &SubscriptionName, patch: &SubscriptionPatch) -> Result<SubscriptionOptions> {
+    async fn ensure_subscription(
+        &self,
+        subscription: &SubscriptionName,
+        patch: &SubscriptionPatch,
+    ) -> Result<SubscriptionOptions> {
         on!(self, subscription subscription, "ensure_subscription", |known| self.put_subscription(subscription, patch, known))
     }
 
     async fn subscription(&self, subscription: &SubscriptionName) -> Result<Option<SubscriptionOptions>> {
-        match self.on_topic(subscription.topic(), |known| async move { self.read_subscription(subscription, &known).await }.boxed()).await {
+        match self
+            .on_topic(subscription.topic(), |known| {
+                async move { self.read_subscription(subscription, &known).await }.boxed()
+            })
+            .await
+        {
             Err(Miss::NoTopic) => Ok(None),
-            other => other.map_err(|miss| Self::explain(miss, subscription.topic(), Some(subscription)).during("subscription")),
+            other => other.map_err(|miss| {
+                Self::explain(miss, subscription.topic(), Some(subscription)).during("subscription")
+            }),
         }
     }
 
@@ -268,10 +299,16 @@ impl HotTier for RedisHot {
 
     async fn delete_subscription(&self, subscription: &SubscriptionName) -> Result<bool> {
         self.forget_subscription(subscription);
-        match self.on_topic(subscription.topic(), |known| async move { self.remove_subscription(subscription, &known).await }.boxed()).await
+        match self
+            .on_topic(subscription.topic(), |known| {
+                async move { self.remove_subscription(subscription, &known).await }.boxed()
+            })
+            .await
         {
             Err(Miss::NoTopic) => Ok(false),
-            other => other.map_err(|miss| Self::explain(miss, subscription.topic(), Some(subscription)).during("delete_subscription")),
+            other => other.map_err(|miss| {
+                Self::explain(miss, subscription.topic(), Some(subscription)).during("delete_subscription")
+            }),
         }
     }
 
@@ -301,11 +338,17 @@ impl HotTier for RedisHot {
     }
 
     async fn pull(&self, subscription: &SubscriptionName, max: u32) -> Result<Pulled> {
-        let (pulled, _) = on!(self, subscription subscription, "pull", |known| self.hand_out(subscription, max, 0, known))?;
+        let (pulled, _) =
+            on!(self, subscription subscription, "pull", |known| self.hand_out(subscription, max, 0, known))?;
         Ok(pulled)
     }
 
-    async fn pull_and_start(&self, subscription: &SubscriptionName, max: u32, start: u32) -> Result<(Pulled, usize)> {
+    async fn pull_and_start(
+        &self,
+        subscription: &SubscriptionName,
+        max: u32,
+        start: u32,
+    ) -> Result<(Pulled, usize)> {
         on!(self, subscription subscription, "pull", |known| self.hand_out(subscription, max, start, known))
     }
 
@@ -319,7 +362,11 @@ impl HotTier for RedisHot {
         on!(self, subscription subscription, "renew", |known| self.hold_on(subscription, locks, known))
     }
 
-    async fn fetch_deferred(&self, subscription: &SubscriptionName, ids: Vec<String>) -> Result<Vec<Delivery>> {
+    async fn fetch_deferred(
+        &self,
+        subscription: &SubscriptionName,
+        ids: Vec<String>,
+    ) -> Result<Vec<Delivery>> {
         let ids = &ids;
         on!(self, subscription subscription, "fetch_deferred", |known| self.hand_out_deferred(subscription, ids, known))
     }
@@ -332,21 +379,26 @@ impl HotTier for RedisHot {
         let deadline = Instant::now() + timeout.min(Duration::from_secs(24 * 3_600));
         // First listen, then look: what comes after the look is heard.
         let mut waiter = self.listener.wait(self.keys.stream(subscription.topic(), 0), subscription.name());
-        let mut ears =
-            match tokio::time::timeout_at(deadline, self.listener.listen(self.keys.wake(&self.process, self.link.is_cluster()))).await {
-                Err(_) => return Ok(()),
-                Ok(Ok(ears)) => Some(ears),
-                Ok(Err(error)) if error.kind() == ErrorKind::Closed => return Err(error.during("wait")),
-                Ok(Err(error)) => {
-                    tracing::warn!(%error, "waiting without being woken");
-                    None
-                }
-            };
+        let mut ears = match tokio::time::timeout_at(
+            deadline,
+            self.listener.listen(self.keys.wake(&self.process, self.link.is_cluster())),
+        )
+        .await
+        {
+            Err(_) => return Ok(()),
+            Ok(Ok(ears)) => Some(ears),
+            Ok(Err(error)) if error.kind() == ErrorKind::Closed => return Err(error.during("wait")),
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "waiting without being woken");
+                None
+            }
+        };
         let (number, armed) = (self.turn(), Armed::new(self, subscription));
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             let armed = &armed;
-            let due = match on!(self, subscription subscription, "wait", |known| self.arm(subscription, number, armed, known)) {
+            let due = match on!(self, subscription subscription, "wait", |known| self.arm(subscription, number, armed, known))
+            {
                 Err(error) if error.kind() == ErrorKind::NotFound => {
                     armed.forget();
                     return Err(error);
@@ -361,7 +413,8 @@ impl HotTier for RedisHot {
                 tokio::time::sleep_until(until.min(Instant::now() + Duration::from_millis(250))).await;
                 continue;
             };
-            // One is woken; if that one comes to nothing, or the call gets lost between the nodes of a cluster, the others look, too.
+            // One is woken; if that one comes to nothing, or the call gets lost between the nodes of a
+            // cluster, the others look, too.
             let look_again = until.min(Instant::now() + LOOK_AGAIN);
             tokio::select! {
                 () = tokio::time::sleep_until(look_again) => {
@@ -397,7 +450,11 @@ impl HotTier for RedisHot {
         on!(self, subscription subscription, "dead_letter_ids", |known| self.list_dead_ids(subscription, from, after, limit, known))
     }
 
-    async fn dead_letters_by_id(&self, subscription: &SubscriptionName, ids: &[String]) -> Result<Vec<DeadLetter>> {
+    async fn dead_letters_by_id(
+        &self,
+        subscription: &SubscriptionName,
+        ids: &[String],
+    ) -> Result<Vec<DeadLetter>> {
         on!(self, subscription subscription, "dead_letters_by_id", |known| self.get_dead(subscription, ids, known))
     }
 
@@ -439,7 +496,9 @@ impl HotTier for RedisHot {
         ttl: Option<Duration>,
         when: When,
     ) -> Result<Option<u64>> {
-        self.write_value(scope, key, bytes, content_type, ttl, when).await.map_err(|error| error.during("set").on(key))
+        self.write_value(scope, key, bytes, content_type, ttl, when)
+            .await
+            .map_err(|error| error.during("set").on(key))
     }
 
     async fn remove(&self, scope: &Scope, key: &str) -> Result<bool> {
@@ -450,11 +509,23 @@ impl HotTier for RedisHot {
         self.expire_value(scope, key, ttl).await.map_err(|error| error.during("expire").on(key))
     }
 
-    async fn increment(&self, scope: &Scope, key: &str, by: i64, ttl: Option<Duration>) -> Result<(i64, u64)> {
+    async fn increment(
+        &self,
+        scope: &Scope,
+        key: &str,
+        by: i64,
+        ttl: Option<Duration>,
+    ) -> Result<(i64, u64)> {
         self.add_to_value(scope, key, by, ttl).await.map_err(|error| error.during("increment").on(key))
     }
 
-    async fn keys(&self, scope: &Scope, prefix: &str, after: Option<&str>, limit: u32) -> Result<(Vec<String>, Option<String>)> {
+    async fn keys(
+        &self,
+        scope: &Scope,
+        prefix: &str,
+        after: Option<&str>,
+        limit: u32,
+    ) -> Result<(Vec<String>, Option<String>)> {
         self.reader().list_keys(scope, prefix, after, limit).await.map_err(|error| error.during("keys"))
     }
 

@@ -1,7 +1,8 @@
 //! What is asked of single servers: publishing that replicas confirm, and what other subscriptions need.
 //!
-//! `WAIT` counts replicas for the writes of its own connection, and blocks it. So such a publish and its `WAIT` have a connection to themselves, and
-//! one that does not come back by itself: on another one `WAIT` would count for nothing.
+//! `WAIT` counts replicas for the writes of its own connection, and blocks it. So such a publish and its
+//! `WAIT` have a connection to themselves, and one that does not come back by itself: on another one `WAIT`
+//! would count for nothing.
 
 use std::time::{Duration, Instant};
 
@@ -97,7 +98,8 @@ impl RedisHot {
                         own = self.link.own(None).await?;
                         continue;
                     }
-                    // Its slot is on the way; nothing was done. At the end of a move each of two nodes may name the other for a moment.
+                    // Its slot is on the way; nothing was done. At the end of a move each of two nodes may
+                    // name the other for a moment.
                     None if is_moving(&error) && begun.elapsed() < own.timeout => {
                         tokio::time::sleep(Duration::from_millis(50)).await;
                         hops = 0;
@@ -117,7 +119,12 @@ impl RedisHot {
         }
     }
 
-    pub(super) async fn ask_others(&self, subscription: &SubscriptionName, ids: &[String], known: &Known) -> Tried<Vec<bool>> {
+    pub(super) async fn ask_others(
+        &self,
+        subscription: &SubscriptionName,
+        ids: &[String],
+        known: &Known,
+    ) -> Tried<Vec<bool>> {
         let mut needed = vec![true; ids.len()];
         for shard in 0..known.shards {
             let own: Vec<(usize, &str)> = ids
@@ -136,8 +143,9 @@ impl RedisHot {
         Ok(needed)
     }
 
-    /// Those of these messages of a shard that nobody else needs. Every other subscription is asked, and then whether all of them, also those made
-    /// meanwhile, have read what was asked about: so what nobody needs stays so.
+    /// Those of these messages of a shard that nobody else needs. Every other subscription is asked, and then
+    /// whether all of them, also those made meanwhile, have read what was asked about: so what nobody needs
+    /// stays so.
     async fn ask_others_about(
         &self,
         subscription: &SubscriptionName,
@@ -147,8 +155,11 @@ impl RedisHot {
     ) -> Tried<Vec<usize>> {
         let topic = subscription.topic();
         let (numbers, _) = self.placed(subscription, own, shard, known).await?;
-        let mut left: Vec<(usize, &str, u64)> =
-            own.iter().zip(numbers).filter_map(|((index, id), number)| Some((*index, *id, number?))).collect();
+        let mut left: Vec<(usize, &str, u64)> = own
+            .iter()
+            .zip(numbers)
+            .filter_map(|((index, id), number)| Some((*index, *id, number?)))
+            .collect();
         for name in self.names(topic, shard).await? {
             if name == subscription.name() || left.is_empty() {
                 continue;
@@ -157,10 +168,12 @@ impl RedisHot {
             for (_, id, number) in &left {
                 args = args.arg(id).arg(number);
             }
-            let answers = match self.ask(&SubscriptionName::stored(topic, &name), shard, &scripts::needed, &args).await {
-                Err(Miss::NoSubscription) => continue,
-                other => other?.text()?,
-            };
+            let answers =
+                match self.ask(&SubscriptionName::stored(topic, &name), shard, &scripts::needed, &args).await
+                {
+                    Err(Miss::NoSubscription) => continue,
+                    other => other?.text()?,
+                };
             let mut answers = answers.bytes();
             left.retain(|_| answers.next() == Some(b'0'));
         }
@@ -179,10 +192,15 @@ impl RedisHot {
         shard: u16,
         known: &Known,
     ) -> Tried<(Vec<Option<u64>>, u64)> {
-        let args = own.iter().fold(Args::new().arg(&known.stamp).arg(subscription.name()), |args, (_, id)| args.arg(id));
+        let args = own
+            .iter()
+            .fold(Args::new().arg(&known.stamp).arg(subscription.name()), |args, (_, id)| args.arg(id));
         let mut reply = self.ask(subscription, shard, &scripts::placed, &args).await?;
-        let numbers =
-            reply.list()?.into_iter().map(|number| Ok(text(number)?.parse().ok().map(i64::unsigned_abs))).collect::<Result<_>>()?;
+        let numbers = reply
+            .list()?
+            .into_iter()
+            .map(|number| Ok(text(number)?.parse().ok().map(i64::unsigned_abs)))
+            .collect::<Result<_>>()?;
         Ok((numbers, reply.count()?))
     }
 }
@@ -191,10 +209,12 @@ impl RedisHot {
 async fn confirmed(own: &mut Own, key: &str, confirm: Confirm) -> Result<()> {
     let Confirm { replicas, within } = confirm;
     let unknown = |error: RedisError| {
-        let message = "the messages are accepted, but the connection failed before the replicas had confirmed them";
+        let message =
+            "the messages are accepted, but the connection failed before the replicas had confirmed them";
         Error::new(ErrorKind::NotReplicated, message).caused_by(failed(error))
     };
-    // What had been accepted before, under the same dedup id, was written by another connection; behind a write of this one `WAIT` means it, too.
+    // What had been accepted before, under the same dedup id, was written by another connection; behind a
+    // write of this one `WAIT` means it, too.
     let mut mark = cmd("SET");
     mark.arg(format!("{key}:mark")).arg(1).arg("PX").arg(1_000);
     own.send(&mark, own.timeout).await.map_err(unknown)?;
@@ -207,6 +227,8 @@ async fn confirmed(own: &mut Own, key: &str, confirm: Confirm) -> Result<()> {
     if confirmed >= u64::from(replicas) {
         return Ok(());
     }
-    let message = format!("the messages are accepted, but only {confirmed} of {replicas} replicas have confirmed them within {millis} ms");
+    let message = format!(
+        "the messages are accepted, but only {confirmed} of {replicas} replicas have confirmed them within {millis} ms"
+    );
     Err(Error::new(ErrorKind::NotReplicated, message))
 }

@@ -17,7 +17,10 @@ pub(super) fn unexpected(value: &Value) -> Error {
         Value::Array(_) => "a list of another shape",
         _ => "something else",
     };
-    Error::new(ErrorKind::HotTier, format!("Redis answered with {kind} where it should not have; is something else using these keys?"))
+    Error::new(
+        ErrorKind::HotTier,
+        format!("Redis answered with {kind} where it should not have; is something else using these keys?"),
+    )
 }
 
 pub(super) fn list(value: Value) -> Result<Vec<Value>> {
@@ -39,9 +42,9 @@ pub(super) fn bytes(value: Value) -> Result<Bytes> {
 
 pub(super) fn text(value: Value) -> Result<String> {
     match value {
-        Value::BulkString(bytes) => {
-            String::from_utf8(bytes).map_err(|error| Error::new(ErrorKind::HotTier, "Redis holds a text that is no UTF-8").caused_by(error))
-        }
+        Value::BulkString(bytes) => String::from_utf8(bytes).map_err(|error| {
+            Error::new(ErrorKind::HotTier, "Redis holds a text that is no UTF-8").caused_by(error)
+        }),
         Value::SimpleString(text) => Ok(text),
         Value::Int(number) => Ok(number.to_string()),
         Value::Okay => Ok("OK".to_owned()),
@@ -52,9 +55,10 @@ pub(super) fn text(value: Value) -> Result<String> {
 pub(super) fn number(value: Value) -> Result<i64> {
     match value {
         Value::Int(number) => Ok(number),
-        Value::BulkString(ref digits) => {
-            std::str::from_utf8(digits).ok().and_then(|digits| digits.parse().ok()).ok_or_else(|| unexpected(&value))
-        }
+        Value::BulkString(ref digits) => std::str::from_utf8(digits)
+            .ok()
+            .and_then(|digits| digits.parse().ok())
+            .ok_or_else(|| unexpected(&value)),
         other => Err(unexpected(&other)),
     }
 }
@@ -143,7 +147,8 @@ fn millis_of(id: &str) -> i64 {
 
 /// The headers as they are stored.
 pub(super) fn headers_json(message: &Outgoing) -> Result<Vec<u8>> {
-    serde_json::to_vec(&message.headers).map_err(|error| Error::validation("the headers are no text").caused_by(error))
+    serde_json::to_vec(&message.headers)
+        .map_err(|error| Error::validation("the headers are no text").caused_by(error))
 }
 
 /// Appends the number of names and values, and these.

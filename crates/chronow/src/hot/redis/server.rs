@@ -24,7 +24,8 @@ impl RedisHot {
         let info = async |section: &str| -> Result<InfoDict> {
             let mut info = cmd("INFO");
             info.arg(section);
-            let node = if self.link.is_cluster() { self.reader().masters().await?.into_iter().next() } else { None };
+            let node =
+                if self.link.is_cluster() { self.reader().masters().await?.into_iter().next() } else { None };
             let value = self.link.run_at(info, node.as_ref()).await?;
             from_redis_value(value).map_err(|error| failed(error.into()))
         };
@@ -59,7 +60,10 @@ impl Server {
         let mut numbers = self.version.split('.').map(|part| part.parse::<u32>().unwrap_or(0));
         let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
         if !self.version.is_empty() && version < (6, 2) {
-            return Err(Error::new(ErrorKind::Unsupported, format!("Redis {} is too old: 6.2 or later is needed", self.version)));
+            return Err(Error::new(
+                ErrorKind::Unsupported,
+                format!("Redis {} is too old: 6.2 or later is needed", self.version),
+            ));
         }
         if !self.policy.is_empty() && self.policy != "noeviction" {
             tracing::warn!(policy = %self.policy, "Redis may evict messages and values when its memory is full: set maxmemory-policy to noeviction");
@@ -84,7 +88,9 @@ impl fmt::Display for Server {
             write!(f, " (may evict messages)")?;
         }
         match (aof, fsync) {
-            (false, _) => write!(f, "; append-only file off (a crash loses what was acknowledged since the last save)"),
+            (false, _) => {
+                write!(f, "; append-only file off (a crash loses what was acknowledged since the last save)")
+            }
             (true, Some(fsync)) => write!(f, "; append-only file on, fsync {fsync}"),
             (true, None) => write!(f, "; append-only file on"),
         }

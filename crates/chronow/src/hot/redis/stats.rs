@@ -39,7 +39,11 @@ struct Sub {
 }
 
 fn numbers(parts: &mut Parts) -> Result<Vec<u64>> {
-    parts.list()?.into_iter().map(|value| number(value).map(|number| u64::try_from(number).unwrap_or(0))).collect()
+    parts
+        .list()?
+        .into_iter()
+        .map(|value| number(value).map(|number| u64::try_from(number).unwrap_or(0)))
+        .collect()
 }
 
 impl Shard {
@@ -48,20 +52,28 @@ impl Shard {
         self.subscriptions.iter().map(|sub| sub.read).min().unwrap_or(0)
     }
 
-    /// Messages that somebody needs: what one has still to read, and what lies before that, or beside the stream. Exact as long as not too many of
-    /// those lie in the way of several subscriptions; then each subscription's are counted as if the others had the same.
+    /// Messages that somebody needs: what one has still to read, and what lies before that, or beside the
+    /// stream. Exact as long as not too many of those lie in the way of several subscriptions; then each
+    /// subscription's are counted as if the others had the same.
     fn owed(&self, held_ahead: u64) -> u64 {
         if self.subscriptions.is_empty() {
             return self.length + self.held + self.scheduled;
         }
         let (first, read) = (self.added + 1 - self.length.min(self.added), self.read());
         let behind = |at: &&u64| (first..=read).contains(*at);
-        let mut flying: BTreeSet<u64> = self.subscriptions.iter().flat_map(|sub| sub.flying_at.iter().filter(behind)).copied().collect();
-        let unseen = |sub: &Sub| sub.flying > sub.flying_at.len() as u64 && sub.flying_at.last().is_some_and(|last| *last <= read);
-        let most = self.subscriptions.iter().filter(|sub| unseen(sub)).map(|sub| sub.flying).max().unwrap_or(0);
+        let mut flying: BTreeSet<u64> =
+            self.subscriptions.iter().flat_map(|sub| sub.flying_at.iter().filter(behind)).copied().collect();
+        let unseen = |sub: &Sub| {
+            sub.flying > sub.flying_at.len() as u64 && sub.flying_at.last().is_some_and(|last| *last <= read)
+        };
+        let most =
+            self.subscriptions.iter().filter(|sub| unseen(sub)).map(|sub| sub.flying).max().unwrap_or(0);
         let both = self.held_at.iter().filter(behind).filter(|at| flying.remove(*at)).count() as u64;
         let flying = (flying.len() as u64 + both).max(most);
-        (self.added - read).min(self.length) + flying + (self.held - held_ahead.min(self.held)).saturating_sub(both) + self.scheduled
+        (self.added - read).min(self.length)
+            + flying
+            + (self.held - held_ahead.min(self.held)).saturating_sub(both)
+            + self.scheduled
     }
 }
 
@@ -87,7 +99,8 @@ impl RedisHot {
             all.dropped += counted.dropped;
         }
         all.subscriptions.sort_unstable_by(|a, b| a.subscription.cmp(&b.subscription));
-        (all.internal, all.subscriptions) = all.subscriptions.into_iter().partition(|sub| sub.subscription.starts_with("__"));
+        (all.internal, all.subscriptions) =
+            all.subscriptions.into_iter().partition(|sub| sub.subscription.starts_with("__"));
         Ok(all)
     }
 
@@ -103,9 +116,12 @@ impl RedisHot {
         let pages = names.chunks(TOGETHER).chain(names.is_empty().then_some([].as_slice()));
         for page in pages {
             let args = page.iter().fold(Args::new().arg(&known.stamp), |args, name| args.arg(name));
-            let mut parts = self.ask_with(topic, shard, &scripts::stats, &self.keys.shard(topic, shard, page), &args).await?;
+            let mut parts = self
+                .ask_with(topic, shard, &scripts::stats, &self.keys.shard(topic, shard, page), &args)
+                .await?;
             (all.added, all.length, all.held) = (parts.count()?, parts.count()?, parts.count()?);
-            (all.scheduled, all.dropped, all.held_at) = (parts.count()?, parts.count()?, numbers(&mut parts)?);
+            (all.scheduled, all.dropped, all.held_at) =
+                (parts.count()?, parts.count()?, numbers(&mut parts)?);
             for row in parts.list()? {
                 let mut row = Parts::of(row)?;
                 let name = row.text()?;

@@ -26,14 +26,19 @@ pub(super) struct StoredSubscription {
 }
 
 impl RedisHot {
-    pub(super) async fn stored_subscription(&self, subscription: &SubscriptionName, known: &Known) -> Tried<Option<StoredSubscription>> {
+    pub(super) async fn stored_subscription(
+        &self,
+        subscription: &SubscriptionName,
+        known: &Known,
+    ) -> Tried<Option<StoredSubscription>> {
         let args = Args::new().arg(&known.stamp).arg(subscription.name());
         let mut found = match self.ask(subscription, 0, &scripts::sub_get, &args).await {
             Err(Miss::NoSubscription) => return Ok(None),
             other => other?,
         };
         let mut next = || found.text();
-        let (json, generation, rev, whole, made, dying) = (next()?, next()?, next()?, next()?, next()?, next()?);
+        let (json, generation, rev, whole, made, dying) =
+            (next()?, next()?, next()?, next()?, next()?, next()?);
         Ok(Some(StoredSubscription { json, generation, rev, whole, made, dying: !dying.is_empty() }))
     }
 
@@ -77,11 +82,20 @@ impl RedisHot {
                 };
                 let (generation, rev, made) = (reply.text()?, reply.text()?, reply.text()?);
                 counting = reply.number()? == 1;
-                stored = Some(StoredSubscription { json: new, generation, rev, made, whole: String::new(), dying: false });
+                stored = Some(StoredSubscription {
+                    json: new,
+                    generation,
+                    rev,
+                    made,
+                    whole: String::new(),
+                    dying: false,
+                });
             }
             let Some(stored) = stored else { continue };
             if stored.whole != stored.rev {
-                let put = |shard| self.put_subscription_on_shard(subscription, shard, known, &stored, fresh).boxed();
+                let put = |shard| {
+                    self.put_subscription_on_shard(subscription, shard, known, &stored, fresh).boxed()
+                };
                 match together((1..known.shards).map(put).collect()).await {
                     Err(Miss::Changed | Miss::Dying | Miss::NoSubscription) => continue,
                     other => other?,
@@ -133,7 +147,8 @@ impl RedisHot {
                 "changed" => return Err(Miss::Changed),
                 "notopic" | "stale" if attempt < 3 => {
                     let topic = subscription.topic();
-                    let Some(now) = self.stored_topic(topic).await?.filter(|now| *now.stamp == *known.stamp) else {
+                    let Some(now) = self.stored_topic(topic).await?.filter(|now| *now.stamp == *known.stamp)
+                    else {
                         return Err(Miss::Stale);
                     };
                     let options: TopicOptions = options(&now.json)?;
@@ -157,7 +172,11 @@ impl RedisHot {
         }
     }
 
-    pub(super) async fn read_subscription(&self, subscription: &SubscriptionName, known: &Known) -> Tried<Option<SubscriptionOptions>> {
+    pub(super) async fn read_subscription(
+        &self,
+        subscription: &SubscriptionName,
+        known: &Known,
+    ) -> Tried<Option<SubscriptionOptions>> {
         match self.stored_subscription(subscription, known).await {
             Ok(Some(stored)) if !stored.dying => Ok(Some(options(&stored.json)?)),
             Ok(_) | Err(Miss::NoTopic) => Ok(None),
@@ -171,7 +190,11 @@ impl RedisHot {
         Ok(names)
     }
 
-    pub(super) async fn remove_subscription(&self, subscription: &SubscriptionName, known: &Known) -> Tried<bool> {
+    pub(super) async fn remove_subscription(
+        &self,
+        subscription: &SubscriptionName,
+        known: &Known,
+    ) -> Tried<bool> {
         let args = Args::new().arg(&known.stamp).arg(subscription.name()).arg("").arg("begin");
         let mut reply = self.ask(subscription, 0, &scripts::sub_delete, &args).await?;
         let (existed, generation, left) = (reply.number()? == 1, reply.text()?, reply.number()? == 1);
@@ -209,14 +232,29 @@ impl RedisHot {
     }
 
     /// Removes a subscription that is hidden already, from all shards.
-    async fn finish_subscription(&self, subscription: &SubscriptionName, known: &Known, generation: &str) -> Tried<()> {
-        together((1..known.shards).map(|shard| self.remove_from_shard(subscription, shard, &known.stamp, generation).boxed()).collect())
-            .await?;
+    async fn finish_subscription(
+        &self,
+        subscription: &SubscriptionName,
+        known: &Known,
+        generation: &str,
+    ) -> Tried<()> {
+        together(
+            (1..known.shards)
+                .map(|shard| self.remove_from_shard(subscription, shard, &known.stamp, generation).boxed())
+                .collect(),
+        )
+        .await?;
         self.remove_from_shard(subscription, 0, &known.stamp, generation).await
     }
 
     /// Removes what a shard has of a generation of a subscription, in steps.
-    pub(super) async fn remove_from_shard(&self, subscription: &SubscriptionName, shard: u16, stamp: &str, generation: &str) -> Tried<()> {
+    pub(super) async fn remove_from_shard(
+        &self,
+        subscription: &SubscriptionName,
+        shard: u16,
+        stamp: &str,
+        generation: &str,
+    ) -> Tried<()> {
         let args = Args::new().arg(stamp).arg(subscription.name()).arg(generation).arg("end");
         loop {
             let mut reply = self.ask(subscription, shard, &scripts::sub_delete, &args).await?;
@@ -227,12 +265,20 @@ impl RedisHot {
         }
     }
 
-    /// Says on the first shard that somebody is at work on a subscription on another one, if it is one that is removed when idle.
-    pub(super) async fn touch(&self, subscription: &SubscriptionName, known: &Known, idle: Value, locked: Duration) -> Tried<()> {
+    /// Says on the first shard that somebody is at work on a subscription on another one, if it is one that
+    /// is removed when idle.
+    pub(super) async fn touch(
+        &self,
+        subscription: &SubscriptionName,
+        known: &Known,
+        idle: Value,
+        locked: Duration,
+    ) -> Tried<()> {
         if known.shards > 1 && !text(idle)?.is_empty() {
             let args = Args::new().arg(&known.stamp).arg(subscription.name()).arg(locked.as_millis());
             match at_once(self.ask(subscription, 0, &scripts::sub_touch, &args)).await {
-                // Then the first shard removes nothing at this moment, either; and whoever has a lock on any shard is at work.
+                // Then the first shard removes nothing at this moment, either; and whoever has a lock on any
+                // shard is at work.
                 Err(Miss::Failed(error)) if is_refusal(&error) => {
                     tracing::debug!(%error, %subscription, "the first shard is not told that a subscription is in use");
                 }
@@ -243,8 +289,16 @@ impl RedisHot {
     }
 }
 
-fn subscription_args(stamp: &str, name: &str, expected: &str, json: &str, options: &SubscriptionOptions, start: &str) -> Result<Args> {
-    let backoff: Vec<String> = options.backoff_ms.iter().map(|wait| wait.min(&(1 << 52)).to_string()).collect();
+fn subscription_args(
+    stamp: &str,
+    name: &str,
+    expected: &str,
+    json: &str,
+    options: &SubscriptionOptions,
+    start: &str,
+) -> Result<Args> {
+    let backoff: Vec<String> =
+        options.backoff_ms.iter().map(|wait| wait.min(&(1 << 52)).to_string()).collect();
     let filter = options.filter.as_ref().map(self::json).transpose()?;
     Ok(Args::new()
         .arg(stamp)
@@ -262,21 +316,27 @@ fn subscription_args(stamp: &str, name: &str, expected: &str, json: &str, option
         .arg(start))
 }
 
-/// What the filter asks of headers, for the scripts: names, each with the values of which a message must have one. That is needed, and may not be
-/// enough: messages that have it are still judged by the whole filter. Values that may be times are left to that, which knows their spellings.
+/// What the filter asks of headers, for the scripts: names, each with the values of which a message must have
+/// one. That is needed, and may not be enough: messages that have it are still judged by the whole filter.
+/// Values that may be times are left to that, which knows their spellings.
 fn sieve(options: &SubscriptionOptions) -> String {
     fn collect(filter: &Json, found: &mut Vec<(String, Vec<String>)>) {
         for (path, condition) in filter.as_object().into_iter().flatten() {
             if path == "$and" {
                 condition.as_array().into_iter().flatten().for_each(|part| collect(part, found));
             }
-            let Some(name) = path.strip_prefix("headers.").filter(|name| !name.contains('.')) else { continue };
-            let values: Vec<&Json> = match (condition.get("$eq"), condition.get("$in").and_then(Json::as_array)) {
-                (Some(value), _) => vec![value],
-                (None, Some(values)) => values.iter().collect(),
-                (None, None) => vec![condition],
+            let Some(name) = path.strip_prefix("headers.").filter(|name| !name.contains('.')) else {
+                continue;
             };
-            let plain = |value: &&Json| value.as_str().filter(|text| text.starts_with(char::is_alphabetic)).map(str::to_owned);
+            let values: Vec<&Json> =
+                match (condition.get("$eq"), condition.get("$in").and_then(Json::as_array)) {
+                    (Some(value), _) => vec![value],
+                    (None, Some(values)) => values.iter().collect(),
+                    (None, None) => vec![condition],
+                };
+            let plain = |value: &&Json| {
+                value.as_str().filter(|text| text.starts_with(char::is_alphabetic)).map(str::to_owned)
+            };
             if let Some(values) = values.iter().map(plain).collect() {
                 found.push((name.to_owned(), values));
             }
@@ -294,17 +354,22 @@ fn sieve(options: &SubscriptionOptions) -> String {
 /// The last entry of a shard that a new subscription does not get.
 fn position(start: &Start, shard: u16) -> Result<String> {
     // Entries of one millisecond never get this far.
-    let before = |millis: u64| if millis == 0 { "0-0".to_owned() } else { format!("{}-999999999", millis - 1) };
+    let before =
+        |millis: u64| if millis == 0 { "0-0".to_owned() } else { format!("{}-999999999", millis - 1) };
     Ok(match start {
         Start::New => "$".to_owned(),
         Start::Earliest => "0-0".to_owned(),
         Start::Time(millis) => before(u64::try_from(*millis).unwrap_or(0)),
         Start::Id(id) => {
             let (own, inner) = split_id(id);
-            let parsed = inner.split_once('-').and_then(|(ms, seq)| Some((ms.parse::<u64>().ok()?, seq.parse::<u64>().ok()?)));
-            let (ms, seq) = parsed
-                .filter(|(ms, seq)| *ms < 1 << 50 && *seq < 1 << 32)
-                .ok_or_else(|| Error::validation(format!("`{id}` is no message id of this topic, no time, and not `new` or `earliest`")))?;
+            let parsed = inner
+                .split_once('-')
+                .and_then(|(ms, seq)| Some((ms.parse::<u64>().ok()?, seq.parse::<u64>().ok()?)));
+            let (ms, seq) = parsed.filter(|(ms, seq)| *ms < 1 << 50 && *seq < 1 << 32).ok_or_else(|| {
+                Error::validation(format!(
+                    "`{id}` is no message id of this topic, no time, and not `new` or `earliest`"
+                ))
+            })?;
             if own == shard { format!("{ms}-{seq}") } else { before(ms) }
         }
     })
@@ -318,13 +383,20 @@ mod tests {
     fn what_a_filter_asks_of_headers_is_found_and_nothing_else() {
         for (filter, expected) in [
             (chronos_db::json!({ "headers.kind": "a", "payload.n": 1 }), r#"[["kind",["a"]]]"#),
-            (chronos_db::json!({ "$and": [{ "headers.kind": { "$in": ["a", "b"] } }, { "payload.n": 1 }] }), r#"[["kind",["a","b"]]]"#),
+            (
+                chronos_db::json!({ "$and": [{ "headers.kind": { "$in": ["a", "b"] } }, { "payload.n": 1 }] }),
+                r#"[["kind",["a","b"]]]"#,
+            ),
             (chronos_db::json!({ "headers.kind": { "$eq": "a", "$ne": "b" } }), r#"[["kind",["a"]]]"#),
             (chronos_db::json!({ "$or": [{ "headers.kind": "a" }, { "payload.n": 1 }] }), ""),
             (chronos_db::json!({ "headers.kind": { "$ne": "a" } }), ""),
-            (chronos_db::json!({ "headers.at": "2024-01-01T00:00:00Z", "headers.n": { "$in": ["a", 1] }, "headers.a.b": "x" }), ""),
+            (
+                chronos_db::json!({ "headers.at": "2024-01-01T00:00:00Z", "headers.n": { "$in": ["a", 1] }, "headers.a.b": "x" }),
+                "",
+            ),
         ] {
-            let options = SubscriptionOptions { filter: Some(filter.clone()), ..SubscriptionOptions::default() };
+            let options =
+                SubscriptionOptions { filter: Some(filter.clone()), ..SubscriptionOptions::default() };
             assert_eq!(sieve(&options), expected, "{filter}");
         }
     }

@@ -8,7 +8,8 @@ use super::*;
 #[tokio::test]
 async fn what_is_remembered_of_a_subscription_goes_when_others_remove_it() {
     let config = || RedisConfig::single(test_support::servers::redis_url());
-    let (hot, other) = (RedisHot::connect(config()).await.unwrap(), RedisHot::connect(config()).await.unwrap());
+    let (hot, other) =
+        (RedisHot::connect(config()).await.unwrap(), RedisHot::connect(config()).await.unwrap());
     let scope = Scope::new(&test_support::servers::unique_name("tenant"), "ns").unwrap();
     let topic = TopicName::new(&scope, "t").unwrap();
     let subscription = SubscriptionName::new(&topic, "s").unwrap();

@@ -1,8 +1,10 @@
 //! Topics and subscriptions: their options, shards, and what is counted about them.
 //!
-//! The first shard of a topic has the say. A topic gets a stamp there when it is made, with its number of shards and a generation of its own, and a
-//! subscription a number that grows; the other shards repeat both with the options. What is done to a shard is done to what has that stamp and
-//! number alone: whoever is late can neither remove nor skip what others have made since. A shard that is behind is mended by whoever meets it.
+//! The first shard of a topic has the say. A topic gets a stamp there when it is made, with its number of
+//! shards and a generation of its own, and a subscription a number that grows; the other shards repeat both
+//! with the options. What is done to a shard is done to what has that stamp and number alone: whoever is late
+//! can neither remove nor skip what others have made since. A shard that is behind is mended by whoever meets
+//! it.
 
 use futures::FutureExt as _;
 use futures::future::{BoxFuture, try_join_all};
@@ -55,8 +57,9 @@ pub(super) struct Known {
 impl Known {
     fn read(stamp: &str) -> Result<Self> {
         let shards = stamp.split_once(':').and_then(|(shards, _)| shards.parse().ok());
-        let shards =
-            shards.ok_or_else(|| Error::new(ErrorKind::HotTier, format!("Redis holds `{stamp}` in the place of a topic's stamp")))?;
+        let shards = shards.ok_or_else(|| {
+            Error::new(ErrorKind::HotTier, format!("Redis holds `{stamp}` in the place of a topic's stamp"))
+        })?;
         Ok(Self { shards, stamp: stamp.into() })
     }
 }
@@ -75,12 +78,14 @@ const DYING: &str = "dying:";
 
 /// Options of others are read through a JSON text that only we write.
 pub(super) fn options<T: serde::de::DeserializeOwned>(json: &str) -> Result<T> {
-    chronos_db::json::from_slice(json.as_bytes())
-        .map_err(|error| Error::new(ErrorKind::HotTier, "Redis holds options that cannot be read").caused_by(error))
+    chronos_db::json::from_slice(json.as_bytes()).map_err(|error| {
+        Error::new(ErrorKind::HotTier, "Redis holds options that cannot be read").caused_by(error)
+    })
 }
 
 pub(super) fn json<T: serde::Serialize>(options: &T) -> Result<String> {
-    chronos_db::json::to_string(options).map_err(|error| Error::validation("the options cannot be written").caused_by(error))
+    chronos_db::json::to_string(options)
+        .map_err(|error| Error::validation("the options cannot be written").caused_by(error))
 }
 
 /// Does things on many shards, some at a time.
@@ -95,18 +100,38 @@ pub(super) async fn together<T>(mut work: Vec<BoxFuture<'_, Tried<T>>>) -> Tried
 
 impl RedisHot {
     /// Runs a script about a subscription on a shard, as [`Self::ask_with`] does.
-    pub(super) async fn ask(&self, subscription: &SubscriptionName, shard: u16, script: &Script, args: &Args) -> Tried<Parts> {
+    pub(super) async fn ask(
+        &self,
+        subscription: &SubscriptionName,
+        shard: u16,
+        script: &Script,
+        args: &Args,
+    ) -> Tried<Parts> {
         let keys = self.keys.shard(subscription.topic(), shard, &[subscription.name()]);
         self.ask_with(subscription.topic(), shard, script, &keys, args).await
     }
 
     /// Runs a script about a topic on a shard, as [`Self::ask_with`] does.
-    pub(super) async fn ask_topic(&self, topic: &TopicName, shard: u16, script: &Script, args: &Args) -> Tried<Parts> {
+    pub(super) async fn ask_topic(
+        &self,
+        topic: &TopicName,
+        shard: u16,
+        script: &Script,
+        args: &Args,
+    ) -> Tried<Parts> {
         self.ask_with(topic, shard, script, &self.keys.shard::<&str>(topic, shard, &[]), args).await
     }
 
-    /// Runs a script on a shard, mending the shard if it is behind the first one, and removing idle subscriptions that it tells of.
-    pub(super) async fn ask_with(&self, topic: &TopicName, shard: u16, script: &Script, keys: &[String], args: &Args) -> Tried<Parts> {
+    /// Runs a script on a shard, mending the shard if it is behind the first one, and removing idle
+    /// subscriptions that it tells of.
+    pub(super) async fn ask_with(
+        &self,
+        topic: &TopicName,
+        shard: u16,
+        script: &Script,
+        keys: &[String],
+        args: &Args,
+    ) -> Tried<Parts> {
         let mut attempt = 0;
         while attempt < 4 {
             let reply = self.link.eval(script, keys, args).await?;
@@ -118,7 +143,13 @@ impl RedisHot {
     }
 
     /// What a script answered; nothing if it did nothing, and should be called again.
-    pub(super) async fn judge(&self, topic: &TopicName, shard: u16, attempt: &mut usize, reply: Value) -> Tried<Option<Parts>> {
+    pub(super) async fn judge(
+        &self,
+        topic: &TopicName,
+        shard: u16,
+        attempt: &mut usize,
+        reply: Value,
+    ) -> Tried<Option<Parts>> {
         let mut parts = Parts::of(reply)?;
         let first = *attempt == 0;
         match parts.text()?.as_str() {
@@ -133,7 +164,9 @@ impl RedisHot {
             "dying" => return Err(Miss::Dying),
             "other" => return Err(Miss::Other),
             "full" => return Err(Miss::Full(parts.count()?)),
-            "crowded" => return Err(Miss::Crowded(parts.rest().into_iter().map(text).collect::<Result<_>>()?)),
+            "crowded" => {
+                return Err(Miss::Crowded(parts.rest().into_iter().map(text).collect::<Result<_>>()?));
+            }
             "idle" => {
                 for name in parts.rest() {
                     self.remove_idle(topic, &text(name)?).await?;
@@ -141,14 +174,20 @@ impl RedisHot {
                 // There may be more of them.
                 return Ok(None);
             }
-            other => return Err(Error::new(ErrorKind::HotTier, format!("a script answered `{other}`")).into()),
+            other => {
+                return Err(Error::new(ErrorKind::HotTier, format!("a script answered `{other}`")).into());
+            }
         }
         *attempt += 1;
         Ok(None)
     }
 
     /// Runs something that needs to know which topic it is; again if that had changed.
-    pub(super) async fn on_topic<'a, T>(&'a self, topic: &TopicName, work: impl Fn(Known) -> BoxFuture<'a, Tried<T>> + Send) -> Tried<T> {
+    pub(super) async fn on_topic<'a, T>(
+        &'a self,
+        topic: &TopicName,
+        work: impl Fn(Known) -> BoxFuture<'a, Tried<T>> + Send,
+    ) -> Tried<T> {
         let mut attempt = 0;
         loop {
             let known = self.known(topic).await?;
@@ -186,12 +225,16 @@ impl RedisHot {
         match miss {
             Miss::Failed(error) => error,
             Miss::NoTopic => Error::new(ErrorKind::NotFound, "there is no such topic; create it first"),
-            Miss::NoSubscription => Error::new(ErrorKind::NotFound, "there is no such subscription; create it first"),
-            Miss::Full(owed) => {
-                Error::new(ErrorKind::Full, format!("the topic holds {owed} messages that somebody still needs; publish again later"))
+            Miss::NoSubscription => {
+                Error::new(ErrorKind::NotFound, "there is no such subscription; create it first")
             }
+            Miss::Full(owed) => Error::new(
+                ErrorKind::Full,
+                format!("the topic holds {owed} messages that somebody still needs; publish again later"),
+            ),
             Miss::Stale | Miss::Changed | Miss::Dying | Miss::Other | Miss::Crowded(_) => {
-                Error::new(ErrorKind::Conflict, "the options are being changed by others; try again").retryable()
+                Error::new(ErrorKind::Conflict, "the options are being changed by others; try again")
+                    .retryable()
             }
         }
         .on(subscription.map_or_else(|| topic.to_string(), ToString::to_string))
@@ -200,31 +243,45 @@ impl RedisHot {
     pub(super) async fn stored_topic(&self, topic: &TopicName) -> Result<Option<StoredTopic>> {
         for _ in 0..3 {
             let names = ["stamp", "options", "rev", "whole"];
-            let mut found = Parts::of(self.link.run(cmd("HMGET").arg(self.keys.meta(topic, 0)).arg(&names)).await?)?;
+            let mut found =
+                Parts::of(self.link.run(cmd("HMGET").arg(self.keys.meta(topic, 0)).arg(&names)).await?)?;
             let (stamp, json, rev, whole) = (found.next(), found.next(), found.next(), found.next());
             match (stamp, json) {
                 (_, Value::Nil) => return Ok(None),
                 (Value::Nil, _) => self.upgrade(topic, 0).await?,
                 (stamp, json) => {
                     let whole = if whole == Value::Nil { String::new() } else { text(whole)? };
-                    return Ok(Some(StoredTopic { stamp: text(stamp)?, json: text(json)?, rev: text(rev)?, whole }));
+                    return Ok(Some(StoredTopic {
+                        stamp: text(stamp)?,
+                        json: text(json)?,
+                        rev: text(rev)?,
+                        whole,
+                    }));
                 }
             }
         }
-        Err(Error::new(ErrorKind::Conflict, "subscriptions are being made by an earlier version; try again").retryable())
+        Err(Error::new(ErrorKind::Conflict, "subscriptions are being made by an earlier version; try again")
+            .retryable())
     }
 
     /// Brings what an earlier version left to the shape of this one.
     pub(super) async fn upgrade(&self, topic: &TopicName, shard: u16) -> Result<()> {
         let subscriptions = self.keys.old_subscriptions(topic, shard);
-        let names: Vec<String> =
-            list(self.link.run(cmd("SMEMBERS").arg(&subscriptions)).await?)?.into_iter().map(text).collect::<Result<_>>()?;
+        let names: Vec<String> = list(self.link.run(cmd("SMEMBERS").arg(&subscriptions)).await?)?
+            .into_iter()
+            .map(text)
+            .collect::<Result<_>>()?;
         let mut keys = self.keys.shard(topic, shard, &names);
         keys.push(subscriptions);
         let args = names.iter().fold(Args::new(), |args, name| args.arg(name));
         // If another one was made meanwhile, nothing was done, and whoever asks asks again.
         self.link.eval(&scripts::upgrade, &keys, &args).await?;
-        tracing::info!(topic = topic.name(), shard, subscriptions = names.len(), "brought a topic to the shape of this version");
+        tracing::info!(
+            topic = topic.name(),
+            shard,
+            subscriptions = names.len(),
+            "brought a topic to the shape of this version"
+        );
         Ok(())
     }
 
@@ -300,24 +357,37 @@ impl RedisHot {
                 "ok" => return Ok(()),
                 "old" => self.upgrade(topic, shard).await?,
                 "stale" => {
-                    // Another generation. What the first shard said before is what it says still, so the other one is gone from there for good.
+                    // Another generation. What the first shard said before is what it says still, so the
+                    // other one is gone from there for good.
                     let other = reply.text()?;
                     match self.stored_topic(topic).await? {
-                        Some(stored) if *stored.stamp == *known.stamp => self.remove_shard(topic, shard, &other).await?,
+                        Some(stored) if *stored.stamp == *known.stamp => {
+                            self.remove_shard(topic, shard, &other).await?
+                        }
                         _ => return Err(Miss::Stale),
                     }
                 }
-                other => return Err(Error::new(ErrorKind::HotTier, format!("a script answered `{other}`")).into()),
+                other => {
+                    return Err(Error::new(ErrorKind::HotTier, format!("a script answered `{other}`")).into());
+                }
             }
         }
         Err(Miss::Stale)
     }
 
-    /// Brings a shard to what the first one says. `other` is the stamp that it has, if it has another one than the caller.
-    fn mend<'a>(&'a self, topic: &'a TopicName, shard: u16, other: Option<String>) -> BoxFuture<'a, Tried<()>> {
+    /// Brings a shard to what the first one says. `other` is the stamp that it has, if it has another one
+    /// than the caller.
+    fn mend<'a>(
+        &'a self,
+        topic: &'a TopicName,
+        shard: u16,
+        other: Option<String>,
+    ) -> BoxFuture<'a, Tried<()>> {
         // Mending asks scripts, which may have to mend.
         async move {
-            let Some(stored) = self.stored_topic(topic).await?.filter(|stored| !stored.stamp.starts_with(DYING)) else {
+            let Some(stored) =
+                self.stored_topic(topic).await?.filter(|stored| !stored.stamp.starts_with(DYING))
+            else {
                 self.forget(topic);
                 return Err(Miss::NoTopic);
             };
@@ -333,7 +403,9 @@ impl RedisHot {
             for name in self.names(topic, 0).await? {
                 let subscription = SubscriptionName::stored(topic, &name);
                 match self.stored_subscription(&subscription, &known).await? {
-                    Some(own) if !own.dying => self.put_subscription_on_shard(&subscription, shard, &known, &own, false).await?,
+                    Some(own) if !own.dying => {
+                        self.put_subscription_on_shard(&subscription, shard, &known, &own, false).await?
+                    }
                     _ => {}
                 }
             }
@@ -354,7 +426,8 @@ impl RedisHot {
     pub(super) async fn names(&self, topic: &TopicName, shard: u16) -> Result<Vec<String>> {
         let mut range = cmd("ZRANGE");
         range.arg(self.keys.floors(topic, shard)).arg(0).arg(-1);
-        let mut names: Vec<String> = list(self.link.run(&range).await?)?.into_iter().map(text).collect::<Result<_>>()?;
+        let mut names: Vec<String> =
+            list(self.link.run(&range).await?)?.into_iter().map(text).collect::<Result<_>>()?;
         names.sort_unstable();
         Ok(names)
     }
@@ -404,7 +477,12 @@ impl RedisHot {
     /// Removes a topic that is hidden already, from all of its shards.
     async fn finish_removal(&self, topic: &TopicName, dying: &str) -> Tried<()> {
         let stamp = dying.trim_start_matches(DYING);
-        together((1..Known::read(stamp)?.shards).map(|shard| self.remove_shard(topic, shard, stamp).boxed()).collect()).await?;
+        together(
+            (1..Known::read(stamp)?.shards)
+                .map(|shard| self.remove_shard(topic, shard, stamp).boxed())
+                .collect(),
+        )
+        .await?;
         self.remove_shard(topic, 0, dying).await?;
         self.forget_name(topic).await
     }
@@ -428,7 +506,10 @@ impl RedisHot {
             let args = Args::new().arg(stamp).arg("end");
             let done = self.ask_topic(topic, shard, &scripts::topic_delete, &args).await?.number()? == 1;
             // A subscription may have been made meanwhile.
-            if done || self.names(topic, shard).await?.is_empty() || !self.has_stamp(topic, shard, stamp).await? {
+            if done
+                || self.names(topic, shard).await?.is_empty()
+                || !self.has_stamp(topic, shard, stamp).await?
+            {
                 return Ok(());
             }
         }
@@ -446,13 +527,21 @@ impl RedisHot {
             for name in self.names(topic, shard).await? {
                 self.tidy(&SubscriptionName::stored(topic, &name), shard, known).await?;
             }
-            removed += self.ask_topic(topic, shard, &scripts::purge, &Args::new().arg(&known.stamp)).await?.count()?;
+            removed += self
+                .ask_topic(topic, shard, &scripts::purge, &Args::new().arg(&known.stamp))
+                .await?
+                .count()?;
         }
         Ok(removed)
     }
 
     /// Lets a subscription give back what room it can. Answers whether it gave some.
-    pub(super) async fn tidy(&self, subscription: &SubscriptionName, shard: u16, known: &Known) -> Tried<bool> {
+    pub(super) async fn tidy(
+        &self,
+        subscription: &SubscriptionName,
+        shard: u16,
+        known: &Known,
+    ) -> Tried<bool> {
         let args = Args::new().arg(&known.stamp).arg(subscription.name());
         let mut gave = false;
         loop {
@@ -480,5 +569,11 @@ fn topic_args(expected: &str, json: &str, options: &TopicOptions) -> Args {
     };
     // What Lua counts with has 53 bits.
     let max = share(options.max_len, options.shards).min(1 << 52);
-    Args::new().arg(expected).arg(json).arg(max).arg(overflow).maybe(options.ttl_ms).arg(options.dedup_window_ms.min(1 << 52))
+    Args::new()
+        .arg(expected)
+        .arg(json)
+        .arg(max)
+        .arg(overflow)
+        .maybe(options.ttl_ms)
+        .arg(options.dedup_window_ms.min(1 << 52))
 }

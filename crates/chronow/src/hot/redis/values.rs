@@ -1,4 +1,5 @@
-//! Shared memory: a hash per key with its version, bytes and media type; a tombstone has no bytes. Conditions are checked by scripts.
+//! Shared memory: a hash per key with its version, bytes and media type; a tombstone has no bytes. Conditions
+//! are checked by scripts.
 
 use std::time::Duration;
 
@@ -68,7 +69,8 @@ impl Reader {
                 match nodes.iter().position(|(host, port)| at == format!("{host}:{port}")) {
                     Some(node) => (node, position),
                     None if nodes.is_empty() => (0, position),
-                    // That master is gone, and with it the sense of the cursor: all over again, so that no key is missed.
+                    // That master is gone, and with it the sense of the cursor: all over again, so that no
+                    // key is missed.
                     None => (0, 0),
                 }
             }
@@ -78,12 +80,26 @@ impl Reader {
         let mut found = Vec::new();
         loop {
             let mut scan = cmd("SCAN");
-            scan.arg(position).arg("MATCH").arg(&pattern).arg("COUNT").arg(limit.clamp(100, 10_000)).arg("TYPE").arg("hash");
+            scan.arg(position)
+                .arg("MATCH")
+                .arg(&pattern)
+                .arg("COUNT")
+                .arg(limit.clamp(100, 10_000))
+                .arg("TYPE")
+                .arg("hash");
             let mut reply = Parts::of(self.link.run_at(scan, nodes.get(node)).await?)?;
             position = scan_cursor(reply.next())?;
             let page: Vec<String> = reply.list()?.into_iter().map(text).collect::<Result<_>>()?;
-            let there = try_join_all(page.iter().map(async |at| number(self.link.run(cmd("HEXISTS").arg(at).arg("value")).await?))).await?;
-            found.extend(page.into_iter().zip(there).filter(|(_, there)| *there == 1).map(|(at, _)| at[start..].to_owned()));
+            let there = try_join_all(
+                page.iter().map(async |at| number(self.link.run(cmd("HEXISTS").arg(at).arg("value")).await?)),
+            )
+            .await?;
+            found.extend(
+                page.into_iter()
+                    .zip(there)
+                    .filter(|(_, there)| *there == 1)
+                    .map(|(at, _)| at[start..].to_owned()),
+            );
             if position == 0 {
                 node += 1;
                 if node >= nodes.len().max(1) {
@@ -135,7 +151,11 @@ impl RedisHot {
             When::UnknownSince(version) => args.arg(format!("since {version}")),
             When::Version(version) => args.arg(version),
         };
-        let args = args.arg(u8::from(value.is_some())).bytes(value.as_deref().unwrap_or_default()).arg(content_type).maybe(ttl.map(millis));
+        let args = args
+            .arg(u8::from(value.is_some()))
+            .bytes(value.as_deref().unwrap_or_default())
+            .arg(content_type)
+            .maybe(ttl.map(millis));
         match self.link.eval(&scripts::kv_set, &[self.keys.value(scope, key)], &args).await? {
             Reply::Nil => Ok(None),
             version => count(version).map(Some),
@@ -152,9 +172,16 @@ impl RedisHot {
         Ok(number(self.link.eval(&scripts::kv_expire, &[self.keys.value(scope, key)], &args).await?)? == 1)
     }
 
-    pub(super) async fn add_to_value(&self, scope: &Scope, key: &str, by: i64, ttl: Option<Duration>) -> Result<(i64, u64)> {
+    pub(super) async fn add_to_value(
+        &self,
+        scope: &Scope,
+        key: &str,
+        by: i64,
+        ttl: Option<Duration>,
+    ) -> Result<(i64, u64)> {
         let args = Args::new().arg(self.keys.changes(scope)).arg(key).arg(by).maybe(ttl.map(millis));
-        let mut reply = Parts::of(self.link.eval(&scripts::kv_increment, &[self.keys.value(scope, key)], &args).await?)?;
+        let mut reply =
+            Parts::of(self.link.eval(&scripts::kv_increment, &[self.keys.value(scope, key)], &args).await?)?;
         if reply.text()? == "ok" {
             return Ok((reply.number()?, reply.count()?));
         }

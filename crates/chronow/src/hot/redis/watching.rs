@@ -1,5 +1,5 @@
-//! Watching values: the scripts tell changes on a channel, and how long values live. When the time of one is over, every watcher looks for itself
-//! whether it is gone: servers tell that only if they are set to.
+//! Watching values: the scripts tell changes on a channel, and how long values live. When the time of one is
+//! over, every watcher looks for itself whether it is gone: servers tell that only if they are set to.
 
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
@@ -67,14 +67,21 @@ impl Told {
 type Page = (Vec<(String, u64, Option<Duration>)>, Option<String>);
 
 /// Reads a page of the values that are there, after a while.
-fn page(reader: Reader, scope: Scope, prefix: String, after: Option<String>, wait: Duration) -> BoxFuture<'static, Result<Page>> {
+fn page(
+    reader: Reader,
+    scope: Scope,
+    prefix: String,
+    after: Option<String>,
+    wait: Duration,
+) -> BoxFuture<'static, Result<Page>> {
     async move {
         tokio::time::sleep(wait).await;
         let (keys, next) = reader.list_keys(&scope, &prefix, after.as_deref(), PAGE).await?;
         let values = reader.read_values(&scope, &keys).await?;
         let found = keys.into_iter().zip(values);
-        let found =
-            found.filter_map(|(key, value)| value.filter(|value| value.bytes.is_some()).map(|value| (key, value.version, value.ttl)));
+        let found = found.filter_map(|(key, value)| {
+            value.filter(|value| value.bytes.is_some()).map(|value| (key, value.version, value.ttl))
+        });
         Ok((found.collect(), next))
     }
     .boxed()
@@ -126,14 +133,17 @@ impl Watch {
                 return None;
             }
             What::Deleted => None,
-            // A process of an older version has set it. What cannot be read now is seen by the next look for what is there.
-            What::SetForSome => match self.reader.read_values(&self.scope, std::slice::from_ref(&key)).await {
-                Ok(found) => found.into_iter().flatten().next().and_then(|value| value.ttl),
-                Err(_) => {
-                    self.look(None, TROUBLE);
-                    None
+            // A process of an older version has set it. What cannot be read now is seen by the next look for
+            // what is there.
+            What::SetForSome => {
+                match self.reader.read_values(&self.scope, std::slice::from_ref(&key)).await {
+                    Ok(found) => found.into_iter().flatten().next().and_then(|value| value.ttl),
+                    Err(_) => {
+                        self.look(None, TROUBLE);
+                        None
+                    }
                 }
-            },
+            }
         };
         self.know(&key, version, left);
         Some(Change { key, version, deleted: what == What::Deleted, expired: false })
@@ -186,7 +196,11 @@ impl Watch {
 
     async fn next(&mut self) -> Option<Result<Change>> {
         let missed = |reason: &str| {
-            Error::new(ErrorKind::HotTier, format!("changes may have been missed here ({reason}); watching goes on")).retryable()
+            Error::new(
+                ErrorKind::HotTier,
+                format!("changes may have been missed here ({reason}); watching goes on"),
+            )
+            .retryable()
         };
         loop {
             let due = self.ends.first().map(|(at, _)| *at);
@@ -233,7 +247,9 @@ async fn at(time: Option<Instant>) {
     }
 }
 
-async fn looked(looking: &mut Option<(Option<String>, BoxFuture<'static, Result<Page>>)>) -> (Option<String>, Result<Page>) {
+async fn looked(
+    looking: &mut Option<(Option<String>, BoxFuture<'static, Result<Page>>)>,
+) -> (Option<String>, Result<Page>) {
     match looking {
         Some((after, page)) => {
             let page = page.await;
@@ -244,8 +260,8 @@ async fn looked(looking: &mut Option<(Option<String>, BoxFuture<'static, Result<
 }
 
 impl RedisHot {
-    /// Nodes of a cluster pass messages on in their own time. What a master sent before a mark of ours is heard before that mark, so behind the marks
-    /// of all of them there is nothing old.
+    /// Nodes of a cluster pass messages on in their own time. What a master sent before a mark of ours is
+    /// heard before that mark, so behind the marks of all of them there is nothing old.
     async fn catch_up(&self, scope: &Scope, receiver: &mut Receiver<Heard>) -> Result<()> {
         let mark = format!("mark:{}", self.token());
         let masters = self.reader().masters().await?;
@@ -267,11 +283,19 @@ impl RedisHot {
         };
         match tokio::time::timeout(self.link.response_timeout(), all).await {
             Ok(true) => Ok(()),
-            _ => Err(Error::new(ErrorKind::HotTier, "the nodes of the Redis cluster don't pass messages on to each other").retryable()),
+            _ => Err(Error::new(
+                ErrorKind::HotTier,
+                "the nodes of the Redis cluster don't pass messages on to each other",
+            )
+            .retryable()),
         }
     }
 
-    pub(super) async fn follow(&self, scope: &Scope, prefix: &str) -> Result<BoxStream<'static, Result<Change>>> {
+    pub(super) async fn follow(
+        &self,
+        scope: &Scope,
+        prefix: &str,
+    ) -> Result<BoxStream<'static, Result<Change>>> {
         let mut receiver = self.listener.listen(self.keys.changes(scope)).await?;
         if self.link.is_cluster() {
             self.catch_up(scope, &mut receiver).await?;

@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 
 use super::{Bus, TIMEOUT, calm, message, text};
 use crate::SubscriptionName;
-use crate::hot::{Advance, Delivery, HotTier, Outgoing, Select, Settle, Settled, SubscriptionPatch, TopicPatch};
+use crate::hot::{
+    Advance, Delivery, HotTier, Outgoing, Select, Settle, Settled, SubscriptionPatch, TopicPatch,
+};
 
 /// Most deliveries in these histories.
 pub(super) const LIMIT: u32 = 3;
@@ -92,7 +94,8 @@ impl Modelled {
         let Some(key) = &owed.key else { return owed.at == Where::Ready };
         let same = || self.owed.iter().filter(|(_, other)| other.key.as_ref() == Some(key));
         let blocked = same().any(|(m, other)| {
-            matches!(other.at, Where::Held(..)) || (!owed.redriven && !other.redriven && *m < n && other.at == Where::Ready)
+            matches!(other.at, Where::Held(..))
+                || (!owed.redriven && !other.redriven && *m < n && other.at == Where::Ready)
         });
         owed.at == Where::Ready && !blocked
     }
@@ -136,8 +139,16 @@ impl History {
         let (mut batch, mut kinds) = (Vec::new(), Vec::new());
         let now = self.bus.hot.now().await.unwrap();
         for n in self.published..self.published + count {
-            let kinds_there_are =
-                [Kind::Plain, Kind::Plain, Kind::Plain, Kind::Keyed("a"), Kind::Keyed("b"), Kind::Brief, Kind::Soon, Kind::Far];
+            let kinds_there_are = [
+                Kind::Plain,
+                Kind::Plain,
+                Kind::Plain,
+                Kind::Keyed("a"),
+                Kind::Keyed("b"),
+                Kind::Brief,
+                Kind::Soon,
+                Kind::Far,
+            ];
             let kind = kinds_there_are[self.chance.below(kinds_there_are.len())];
             let headers = BTreeMap::from([("parity".to_owned(), (n % 2).to_string())]);
             let mut sent = Outgoing { headers, dedup_id: Some(format!("d{n}")), ..message(&n.to_string()) };
@@ -161,7 +172,13 @@ impl History {
             }
             let at = if kind == Kind::Brief { Where::Expiring } else { Where::Ready };
             for subscription in self.subscriptions.iter_mut().filter(|one| !one.even_only || n % 2 == 0) {
-                let owed = Owed { text: n.to_string(), key: sent.key.clone(), at: at.clone(), deliveries: 0, redriven: false };
+                let owed = Owed {
+                    text: n.to_string(),
+                    key: sent.key.clone(),
+                    at: at.clone(),
+                    deliveries: 0,
+                    redriven: false,
+                };
                 subscription.owed.insert(n, owed);
             }
         }
@@ -169,7 +186,10 @@ impl History {
         // So that what is brief is over, and what comes soon is due.
         let published = self.bus.hot.now().await.unwrap();
         let bus = self.bus.clone();
-        super::until("time passes", || async { bus.hot.now().await.unwrap().as_millis() > published.as_millis() + 2 }).await;
+        super::until("time passes", || async {
+            bus.hot.now().await.unwrap().as_millis() > published.as_millis() + 2
+        })
+        .await;
     }
 
     /// Publishes something again under its dedup id.
@@ -182,7 +202,8 @@ impl History {
             return;
         }
         // With its key, because that chooses the shard.
-        let again = Outgoing { dedup_id: Some(format!("d{n}")), key: self.keys[n].clone(), ..message("never") };
+        let again =
+            Outgoing { dedup_id: Some(format!("d{n}")), key: self.keys[n].clone(), ..message("never") };
         let again = self.bus.send(again).await;
         assert!(again.duplicate);
         assert_eq!(self.numbers[&again.id], n);
@@ -235,7 +256,10 @@ impl History {
                 assert!(subscription.owed.contains_key(&n), "{n} is none of {name}'s");
                 assert!(subscription.available(n), "{n} of {name} was not due: {:?}", subscription.owed[&n]);
                 let owed = subscription.owed.get_mut(&n).unwrap();
-                assert_eq!((text(&delivery.payload), &delivery.key, delivery.deliveries), (owed.text.clone(), &owed.key, owed.deliveries));
+                assert_eq!(
+                    (text(&delivery.payload), &delivery.key, delivery.deliveries),
+                    (owed.text.clone(), &owed.key, owed.deliveries)
+                );
                 let begun = place < started;
                 owed.at = Where::Held(delivery.clone(), begun);
                 owed.deliveries += u32::from(begun);
@@ -277,7 +301,8 @@ impl History {
                     let settle = match choice {
                         0..3 => Settle::Ack,
                         3..5 => Settle::Retry { delay: Some(Duration::ZERO), reason },
-                        // A key whose deferred message is fetched while the next is in flight has no one order.
+                        // A key whose deferred message is fetched while the next is in flight has no one
+                        // order.
                         5 if owed.key.is_none() => Settle::Defer,
                         5 => Settle::Ack,
                         _ if self.chance.below(2) == 0 => Settle::Refuse { reason },
@@ -314,7 +339,9 @@ impl History {
                     subscription.started -= 1;
                     (Where::Dead(reason), Settled::Done)
                 }
-                Settle::Retry { reason, .. } if owed.deliveries >= LIMIT => (Where::Dead(reason), Settled::DeadLettered),
+                Settle::Retry { reason, .. } if owed.deliveries >= LIMIT => {
+                    (Where::Dead(reason), Settled::DeadLettered)
+                }
                 Settle::Retry { .. } => (Where::Ready, Settled::Done),
             };
             assert_eq!(outcome, expected, "{n} of {name}");
@@ -364,8 +391,11 @@ impl History {
             }
         };
         let name = self.subscriptions[s].name.clone();
-        let told =
-            if redrives { self.bus.hot.redrive(&name, &select).await } else { self.bus.hot.purge_dead_letters(&name, &select).await };
+        let told = if redrives {
+            self.bus.hot.redrive(&name, &select).await
+        } else {
+            self.bus.hot.purge_dead_letters(&name, &select).await
+        };
         assert_eq!(told.unwrap(), chosen.len() as u64, "{select:?}");
         let subscription = &mut self.subscriptions[s];
         subscription.dead.retain(|n| !chosen.contains(n));
@@ -385,7 +415,10 @@ impl History {
         let subscription = &mut self.subscriptions[s];
         for letter in letters {
             let n = self.numbers[&letter.id];
-            let owed = subscription.owed.get_mut(&n).unwrap_or_else(|| panic!("{n} is none of {}'s: {letter:?}", subscription.name));
+            let owed = subscription
+                .owed
+                .get_mut(&n)
+                .unwrap_or_else(|| panic!("{n} is none of {}'s: {letter:?}", subscription.name));
             if owed.at == Where::Expiring {
                 owed.at = Where::Dead("expired".to_owned());
                 subscription.dead.push(n);
@@ -403,7 +436,10 @@ impl History {
                 + self.far.iter().filter(|n| !subscription.even_only || *n % 2 == 0).count() as u64;
             let said = stats.backlog + stats.scheduled;
             // What the filter leaves out is settled by a pull, and waits for one.
-            assert!(if subscription.even_only { said >= ready } else { said == ready }, "{ready} are ready: {stats:?}");
+            assert!(
+                if subscription.even_only { said >= ready } else { said == ready },
+                "{ready} are ready: {stats:?}"
+            );
             let counts = (stats.pending, stats.deferred, stats.dead_letters, stats.deliveries, stats.acked);
             let expected = (
                 subscription.count(|at| matches!(at, Where::Held(..))),
@@ -460,7 +496,14 @@ async fn random_history(hot: Arc<dyn HotTier>, shards: u16) {
     for (name, even_only) in [("all", false), ("even", true), ("more", false)] {
         let filter = if even_only { filter.clone() } else { None };
         let name = bus.subscribe_with(name, SubscriptionPatch { filter, ..patch.clone() }).await;
-        subscriptions.push(Modelled { name, even_only, owed: BTreeMap::new(), started: 0, acked: 0, dead: Vec::new() });
+        subscriptions.push(Modelled {
+            name,
+            even_only,
+            owed: BTreeMap::new(),
+            started: 0,
+            acked: 0,
+            dead: Vec::new(),
+        });
     }
     let mut history = History {
         bus,

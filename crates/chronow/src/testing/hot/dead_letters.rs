@@ -24,8 +24,14 @@ pub async fn a_dead_letter_tells_what_happened(hot: Arc<dyn HotTier>) {
     let delivery = bus.bury(&subscription, "card declined: ü").await;
     let dead = bus.dead(&subscription).await.remove(0);
     assert_eq!(dead.id, id);
-    assert_eq!((dead.payload, dead.content_type, dead.headers, dead.key), (sent.payload, sent.content_type, sent.headers, sent.key));
-    assert_eq!((dead.reason.as_str(), dead.deliveries, dead.published_at), ("card declined: ü", 2, delivery.published_at));
+    assert_eq!(
+        (dead.payload, dead.content_type, dead.headers, dead.key),
+        (sent.payload, sent.content_type, sent.headers, sent.key)
+    );
+    assert_eq!(
+        (dead.reason.as_str(), dead.deliveries, dead.published_at),
+        ("card declined: ü", 2, delivery.published_at)
+    );
     assert!(dead.failed_at >= before && dead.failed_at <= bus.hot.now().await.unwrap());
     bus.nothing(&subscription).await;
 }
@@ -53,12 +59,15 @@ async fn buried(bus: &Bus, name: &str, count: usize) -> (crate::SubscriptionName
     (subscription, ids)
 }
 
-/// Dead letters are listed by their ids, oldest first, behind a cursor and from a time on, and are read by their ids.
+/// Dead letters are listed by their ids, oldest first, behind a cursor and from a time on, and are read by
+/// their ids.
 pub async fn dead_letters_are_listed_without_being_read(hot: Arc<dyn HotTier>) {
     let bus = Bus::new(hot).await;
     let (subscription, mut ids) = buried(&bus, "s", 7).await;
     let begin = crate::Timestamp::from_millis(0);
-    let list = async |from, after: Option<&str>, limit| bus.hot.dead_letter_ids(&subscription, from, after, limit).await.unwrap();
+    let list = async |from, after: Option<&str>, limit| {
+        bus.hot.dead_letter_ids(&subscription, from, after, limit).await.unwrap()
+    };
     let all = list(begin, None, 100).await;
     let dead = bus.dead(&subscription).await;
     assert_eq!(
@@ -68,7 +77,8 @@ pub async fn dead_letters_are_listed_without_being_read(hot: Arc<dyn HotTier>) {
     assert_eq!(list(begin, None, 3).await, all[..3]);
     for place in 0..all.len() {
         assert_eq!(list(begin, Some(&all[place].cursor), 100).await, all[place + 1..], "behind {place}");
-        let from: Vec<_> = all.iter().filter(|letter| letter.failed_at >= all[place].failed_at).cloned().collect();
+        let from: Vec<_> =
+            all.iter().filter(|letter| letter.failed_at >= all[place].failed_at).cloned().collect();
         assert_eq!(list(all[place].failed_at, None, 100).await, from, "from {place} on");
     }
     assert!(list(all[6].failed_at.plus_millis(1), None, 100).await.is_empty());
@@ -178,7 +188,10 @@ pub async fn dead_letters_can_be_purged(hot: Arc<dyn HotTier>) {
     let bus = Bus::new(hot).await;
     let (subscription, ids) = buried(&bus, "s", 6).await;
     bus.publish(&["alive"]).await;
-    assert_eq!(bus.hot.purge_dead_letters(&subscription, &Select::Ids(vec![ids[5].clone()])).await.unwrap(), 1);
+    assert_eq!(
+        bus.hot.purge_dead_letters(&subscription, &Select::Ids(vec![ids[5].clone()])).await.unwrap(),
+        1
+    );
     assert_eq!(bus.hot.purge_dead_letters(&subscription, &Select::Oldest(2)).await.unwrap(), 2);
     let left: Vec<_> = bus.dead(&subscription).await.into_iter().map(|dead| dead.id).collect();
     assert_eq!(left, ids[2..5]);
@@ -211,7 +224,8 @@ pub async fn a_redriven_message_does_not_expire_again(hot: Arc<dyn HotTier>) {
     bus.publish_all(vec![brief("expired")]).await;
     super::until("its time is over", || async { bus.hot.now().await.unwrap() > end.plus_millis(300) }).await;
     bus.nothing(&subscription).await;
-    let mut dead: Vec<String> = bus.dead(&subscription).await.into_iter().map(|letter| text(&letter.payload)).collect();
+    let mut dead: Vec<String> =
+        bus.dead(&subscription).await.into_iter().map(|letter| text(&letter.payload)).collect();
     dead.sort();
     assert_eq!(dead, ["expired", "failed"]);
     assert_eq!(bus.hot.redrive(&subscription, &Select::All).await.unwrap(), 2);

@@ -9,7 +9,9 @@ use bytes::Bytes;
 
 use super::{Bus, TIMEOUT, calm, message, retry_after, text, texts, until};
 use crate::Timestamp;
-use crate::hot::{Accepted, Advance, HotTier, Outgoing, Settle, Settled, Start, SubscriptionPatch, TopicPatch};
+use crate::hot::{
+    Accepted, Advance, HotTier, Outgoing, Settle, Settled, Start, SubscriptionPatch, TopicPatch,
+};
 
 async fn starting(bus: &Bus, name: &str, start: Start) -> crate::SubscriptionName {
     bus.subscribe_with(name, SubscriptionPatch { start: Some(start), ..calm() }).await
@@ -126,7 +128,8 @@ pub async fn concurrent_pullers_never_share_a_message(hot: Arc<dyn HotTier>) {
                         continue;
                     }
                     let start: Vec<_> = pulled.iter().map(|delivery| delivery.lock.clone()).collect();
-                    let started = bus.hot.advance(&subscription, Advance { settle: Vec::new(), start }).await.unwrap();
+                    let started =
+                        bus.hot.advance(&subscription, Advance { settle: Vec::new(), start }).await.unwrap();
                     assert!(started.started.iter().all(|started| *started));
                     bus.ack(&subscription, &pulled).await;
                     done.fetch_add(pulled.len(), Ordering::SeqCst);
@@ -153,7 +156,10 @@ pub async fn concurrent_pullers_never_share_a_message(hot: Arc<dyn HotTier>) {
 
 fn typed(kind: &str, amount: i64) -> Outgoing {
     Outgoing {
-        payload: Bytes::from(chronos_db::json!({ "text": format!("{kind}{amount}"), "amount": amount, "tags": [kind] }).to_string()),
+        payload: Bytes::from(
+            chronos_db::json!({ "text": format!("{kind}{amount}"), "amount": amount, "tags": [kind] })
+                .to_string(),
+        ),
         headers: BTreeMap::from([("type".to_owned(), kind.to_owned())]),
         ..Outgoing::default()
     }
@@ -165,7 +171,11 @@ pub async fn a_filter_sees_payload_and_headers(hot: Arc<dyn HotTier>) {
     let filters = [
         ("amount", chronos_db::json!({ "payload.amount": { "$gt": 10 } }), vec!["a20", "b30"]),
         ("type", chronos_db::json!({ "headers.type": "b" }), vec!["b5", "b30"]),
-        ("both", chronos_db::json!({ "$and": [{ "headers.type": "b" }, { "payload.amount": { "$lte": 10 } }] }), vec!["b5"]),
+        (
+            "both",
+            chronos_db::json!({ "$and": [{ "headers.type": "b" }, { "payload.amount": { "$lte": 10 } }] }),
+            vec!["b5"],
+        ),
         ("tags", chronos_db::json!({ "payload.tags": { "$in": ["a"] } }), vec!["a1", "a20"]),
         ("none", chronos_db::json!({ "payload.amount": { "$exists": false } }), vec![]),
     ];
@@ -201,17 +211,22 @@ pub async fn what_a_filter_leaves_out_is_settled(hot: Arc<dyn HotTier>) {
 pub async fn what_a_filter_leaves_out_does_not_expire(hot: Arc<dyn HotTier>) {
     let bus = Bus::new(hot).await;
     let filter = Some(Some(chronos_db::json!({ "headers.kind": "mine" })));
-    let subscription = bus.subscribe_with("s", SubscriptionPatch { filter, visibility_ms: Some(200), ..calm() }).await;
+    let subscription =
+        bus.subscribe_with("s", SubscriptionPatch { filter, visibility_ms: Some(200), ..calm() }).await;
     let brief = |text: &str, kind: &str, key: Option<&str>| Outgoing {
         headers: BTreeMap::from([("kind".to_owned(), kind.to_owned())]),
         ttl: Some(Duration::from_millis(1)),
         key: key.map(str::to_owned),
         ..message(text)
     };
-    let sent = [("1", "other", None), ("2", "mine", None), ("3", "other", Some("k")), ("4", "mine", Some("k"))];
+    let sent =
+        [("1", "other", None), ("2", "mine", None), ("3", "other", Some("k")), ("4", "mine", Some("k"))];
     bus.publish_all(sent.iter().map(|(text, kind, key)| brief(text, kind, *key)).collect()).await;
     let published = bus.hot.now().await.unwrap();
-    until("they are too old", || async { bus.hot.now().await.unwrap().as_millis() > published.as_millis() + 1 }).await;
+    until("they are too old", || async {
+        bus.hot.now().await.unwrap().as_millis() > published.as_millis() + 1
+    })
+    .await;
     until("all are looked at", || async {
         bus.nothing(&subscription).await;
         let stats = bus.stats(&subscription).await;
@@ -226,22 +241,35 @@ pub async fn what_a_filter_leaves_out_does_not_expire(hot: Arc<dyn HotTier>) {
     assert_eq!(bus.hot.stats(&bus.topic).await.unwrap().length, 0);
 }
 
-/// A number beyond 64 bits changes nothing for a filter that does not name it, and one that is named compares by its size.
+/// A number beyond 64 bits changes nothing for a filter that does not name it, and one that is named compares
+/// by its size.
 pub async fn a_filter_sees_past_numbers_that_nothing_else_can_hold(hot: Arc<dyn HotTier>) {
     let bus = Bus::new(hot).await;
     let filters = [
         ("kind", chronos_db::json!({ "payload.kind": "a" }), vec!["1", "2", "3"]),
         ("not", chronos_db::json!({ "payload.kind": { "$ne": "b" } }), vec!["1", "2", "3"]),
-        ("big", chronos_db::json!({ "payload.n": { "$gt": 9_223_372_036_854_775_807_i64 } }), vec!["2", "3", "4"]),
-        ("bigger", chronos_db::json!({ "payload.n": { "$gte": 18_446_744_073_709_551_616_i128 } }), vec!["3", "4"]),
+        (
+            "big",
+            chronos_db::json!({ "payload.n": { "$gt": 9_223_372_036_854_775_807_i64 } }),
+            vec!["2", "3", "4"],
+        ),
+        (
+            "bigger",
+            chronos_db::json!({ "payload.n": { "$gte": 18_446_744_073_709_551_616_i128 } }),
+            vec!["3", "4"],
+        ),
     ];
     let mut subscriptions = Vec::new();
     for (name, filter, expected) in filters {
         let patch = SubscriptionPatch { filter: Some(Some(filter)), ..calm() };
         subscriptions.push((bus.subscribe_with(name, patch).await, expected));
     }
-    let sent =
-        [("1", "a", "9223372036854775807"), ("2", "a", "9223372036854775809"), ("3", "a", "18446744073709551616"), ("4", "b", "1e400")];
+    let sent = [
+        ("1", "a", "9223372036854775807"),
+        ("2", "a", "9223372036854775809"),
+        ("3", "a", "18446744073709551616"),
+        ("4", "b", "1e400"),
+    ];
     let message = |(text, kind, n): (&str, &str, &str)| Outgoing {
         payload: Bytes::from(format!(r#"{{"text":"{text}","kind":"{kind}","n":{n}}}"#)),
         ..Outgoing::default()
@@ -257,7 +285,8 @@ pub async fn a_filter_sees_past_numbers_that_nothing_else_can_hold(hot: Arc<dyn 
 pub async fn a_filter_sees_no_payload_that_is_not_json(hot: Arc<dyn HotTier>) {
     let bus = Bus::new(hot).await;
     let filter = chronos_db::json!({ "payload": null, "headers.type": "x" });
-    let subscription = bus.subscribe_with("s", SubscriptionPatch { filter: Some(Some(filter)), ..calm() }).await;
+    let subscription =
+        bus.subscribe_with("s", SubscriptionPatch { filter: Some(Some(filter)), ..calm() }).await;
     let headers = BTreeMap::from([("type".to_owned(), "x".to_owned())]);
     let octets = Outgoing {
         payload: Bytes::from_static(b"\xff\0{"),
@@ -297,7 +326,11 @@ pub async fn an_expired_message_becomes_a_dead_letter(hot: Arc<dyn HotTier>) {
     let bus = Bus::new(hot).await;
     let (slow, quick) = (bus.subscribe("slow").await, bus.subscribe("quick").await);
     // Long enough to be taken by the quick one, on any machine.
-    bus.publish_all(vec![Outgoing { ttl: Some(Duration::from_millis(4_000)), ..message("short") }, message("long")]).await;
+    bus.publish_all(vec![
+        Outgoing { ttl: Some(Duration::from_millis(4_000)), ..message("short") },
+        message("long"),
+    ])
+    .await;
     let got = bus.take(&quick, 2).await;
     bus.ack(&quick, &got).await;
     let end = got[0].published_at.plus_millis(4_000);
@@ -306,7 +339,10 @@ pub async fn an_expired_message_becomes_a_dead_letter(hot: Arc<dyn HotTier>) {
     bus.nothing(&slow).await;
     let dead = bus.dead(&slow).await;
     assert_eq!(dead.len(), 1);
-    assert_eq!((text(&dead[0].payload).as_str(), dead[0].reason.as_str(), dead[0].deliveries), ("short", "expired", 0));
+    assert_eq!(
+        (text(&dead[0].payload).as_str(), dead[0].reason.as_str(), dead[0].deliveries),
+        ("short", "expired", 0)
+    );
     assert!(bus.dead(&quick).await.is_empty());
 }
 
@@ -314,13 +350,20 @@ pub async fn an_expired_message_becomes_a_dead_letter(hot: Arc<dyn HotTier>) {
 pub async fn a_topics_lifetime_holds_for_messages_without_their_own(hot: Arc<dyn HotTier>) {
     let bus = Bus::with(hot, TopicPatch { ttl_ms: Some(Some(300)), ..TopicPatch::default() }).await;
     let subscription = bus.subscribe("s").await;
-    bus.publish_all(vec![message("default"), Outgoing { ttl: Some(Duration::from_secs(3_600)), ..message("own") }]).await;
+    bus.publish_all(vec![
+        message("default"),
+        Outgoing { ttl: Some(Duration::from_secs(3_600)), ..message("own") },
+    ])
+    .await;
     let published = Instant::now();
     until("the lifetime ends", || async { published.elapsed() > Duration::from_millis(400) }).await;
     assert_eq!(texts(&bus.take(&subscription, 1).await), ["own"]);
     until("the other one expires", || async {
         bus.nothing(&subscription).await;
-        bus.dead(&subscription).await.iter().any(|dead| text(&dead.payload) == "default" && dead.reason == "expired")
+        bus.dead(&subscription)
+            .await
+            .iter()
+            .any(|dead| text(&dead.payload) == "default" && dead.reason == "expired")
     })
     .await;
 }

@@ -61,13 +61,32 @@ pub async fn keys_are_paged(hot: Arc<dyn HotTier>) {
 /// Signs in keys and prefixes mean themselves.
 pub async fn signs_in_keys_and_prefixes_mean_themselves(hot: Arc<dyn HotTier>) {
     let memory = Memory::new(hot);
-    let keys = ["*", "**x", "?", "[a]", "a", "a*b", "a_b", "axb", "a%b", "a\\b", "a.b", "a:b", "{a}", "ключ 1", "'q'", "\"q\"", "A"];
+    let keys = [
+        "*",
+        "**x",
+        "?",
+        "[a]",
+        "a",
+        "a*b",
+        "a_b",
+        "axb",
+        "a%b",
+        "a\\b",
+        "a.b",
+        "a:b",
+        "{a}",
+        "ключ 1",
+        "'q'",
+        "\"q\"",
+        "A",
+    ];
     for key in keys {
         memory.set(key, key).await;
     }
     for key in keys {
         assert_eq!(memory.bytes(key).await.unwrap(), key, "{key}");
-        let mut expected: Vec<_> = keys.iter().filter(|other| other.starts_with(key)).map(|other| (*other).to_owned()).collect();
+        let mut expected: Vec<_> =
+            keys.iter().filter(|other| other.starts_with(key)).map(|other| (*other).to_owned()).collect();
         expected.sort_unstable();
         assert_eq!(all(&memory, key, 3).await, expected, "prefix {key}");
     }
@@ -93,7 +112,9 @@ pub async fn values_of_scopes_do_not_mix(hot: Arc<dyn HotTier>) {
     let memory = Memory::new(hot);
     let namespace = memory.scope.namespace().to_owned();
     memory.set("k", "mine").await;
-    for scope in [Scope::new("suite2", &namespace).unwrap(), Scope::new("suite", &format!("{namespace}-2")).unwrap()] {
+    for scope in
+        [Scope::new("suite2", &namespace).unwrap(), Scope::new("suite", &format!("{namespace}-2")).unwrap()]
+    {
         let other = Memory { hot: Arc::clone(&memory.hot), scope };
         assert_eq!(other.get("k").await, None);
         assert!(all(&other, "", 10).await.is_empty());

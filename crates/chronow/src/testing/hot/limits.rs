@@ -20,7 +20,11 @@ pub async fn a_full_topic_rejects(hot: Arc<dyn HotTier>) {
     assert!(refused.is_retryable());
     assert_eq!(texts(&bus.take(&subscription, 4).await), ["a", "b", "c", "d"]);
     bus.nothing(&subscription).await;
-    assert_eq!(kind(bus.hot.publish(&bus.topic, vec![message("e")]).await), ErrorKind::Full, "what is in flight takes room");
+    assert_eq!(
+        kind(bus.hot.publish(&bus.topic, vec![message("e")]).await),
+        ErrorKind::Full,
+        "what is in flight takes room"
+    );
     assert_eq!(bus.hot.stats(&bus.topic).await.unwrap().dropped, 0);
 }
 
@@ -57,7 +61,11 @@ pub async fn room_comes_back_when_everybody_has_settled(hot: Arc<dyn HotTier>) {
     bus.publish(&["a", "b", "c", "d"]).await;
     let held = bus.take(&one, 4).await;
     bus.ack(&one, &held).await;
-    assert_eq!(kind(bus.hot.publish(&bus.topic, vec![message("e")]).await), ErrorKind::Full, "two has settled none");
+    assert_eq!(
+        kind(bus.hot.publish(&bus.topic, vec![message("e")]).await),
+        ErrorKind::Full,
+        "two has settled none"
+    );
     let held = bus.take(&two, 1).await;
     bus.ack(&two, &held).await;
     bus.publish(&["e"]).await;
@@ -91,7 +99,11 @@ pub async fn a_full_topic_may_drop_its_oldest_and_counts_them(hot: Arc<dyn HotTi
     bus.nothing(&subscription).await;
     bus.publish(&["g"]).await;
     assert_eq!(bus.hot.stats(&bus.topic).await.unwrap().dropped, 3);
-    assert_eq!(bus.settle(&subscription, &held[0].lock, Settle::Ack).await, Settled::Lost, "the oldest went though it was in flight");
+    assert_eq!(
+        bus.settle(&subscription, &held[0].lock, Settle::Ack).await,
+        Settled::Lost,
+        "the oldest went though it was in flight"
+    );
     bus.ack(&subscription, &held[1..]).await;
     let last = bus.take(&subscription, 1).await;
     assert_eq!(texts(&last), ["g"]);
@@ -144,11 +156,13 @@ pub async fn a_purge_removes_messages_and_nothing_else(hot: Arc<dyn HotTier>) {
     assert_eq!(texts(&bus.take(&one, 1).await), ["dead"]);
 }
 
-/// A publisher that was not told of its success repeats the publish under its dedup id, and must not bring back what was purged meanwhile: that the
-/// message was accepted stays true. Only taking a message back by its id frees that.
+/// A publisher that was not told of its success repeats the publish under its dedup id, and must not bring
+/// back what was purged meanwhile: that the message was accepted stays true. Only taking a message back by
+/// its id frees that.
 pub async fn a_purged_message_is_not_accepted_again_under_its_dedup_id(hot: Arc<dyn HotTier>) {
     for shards in [1, 3] {
-        let bus = Bus::with(Arc::clone(&hot), TopicPatch { shards: Some(shards), ..TopicPatch::default() }).await;
+        let bus =
+            Bus::with(Arc::clone(&hot), TopicPatch { shards: Some(shards), ..TopicPatch::default() }).await;
         let subscription = bus.subscribe("s").await;
         let far = bus.hot.now().await.unwrap().plus_millis(3_600_000);
         let once = |id: &str| Outgoing { dedup_id: Some(id.to_owned()), ..message(id) };

@@ -24,7 +24,8 @@ pub async fn every_delivery_has_a_fresh_token(hot: Arc<dyn HotTier>) {
 /// An acknowledged message never comes again.
 pub async fn an_acknowledged_message_never_comes_again(hot: Arc<dyn HotTier>) {
     let bus = Bus::new(hot).await;
-    let subscription = bus.subscribe_with("s", SubscriptionPatch { visibility_ms: Some(4_000), ..calm() }).await;
+    let subscription =
+        bus.subscribe_with("s", SubscriptionPatch { visibility_ms: Some(4_000), ..calm() }).await;
     bus.publish(&["a"]).await;
     let (delivery, settled) = bus.handle(&subscription, Settle::Ack).await;
     assert_eq!(settled, Settled::Done);
@@ -56,7 +57,11 @@ pub async fn a_message_is_settled_once(hot: Arc<dyn HotTier>) {
         bus.publish(&["a"]).await;
         let delivery = bus.one(&subscription).await;
         assert_ne!(bus.settle(&subscription, &delivery.lock, first.clone()).await, Settled::Lost);
-        assert_eq!(bus.settle(&subscription, &delivery.lock, second.clone()).await, Settled::Lost, "{first:?}, then {second:?}");
+        assert_eq!(
+            bus.settle(&subscription, &delivery.lock, second.clone()).await,
+            Settled::Lost,
+            "{first:?}, then {second:?}"
+        );
         assert!(!bus.start(&subscription, &delivery.lock).await);
         assert_eq!(bus.hot.renew(&subscription, vec![delivery.lock]).await.unwrap(), [false]);
         bus.hot.purge(&bus.topic).await.unwrap();
@@ -92,7 +97,13 @@ pub async fn a_stale_token_settles_nothing_after_the_next_delivery(hot: Arc<dyn 
     let fresh = bus.one(&subscription).await;
     assert_eq!(fresh.lock.id, stale.lock.id);
     assert_ne!(fresh.lock.token, stale.lock.token);
-    for settle in [Settle::Ack, retry("late"), Settle::DeadLetter { reason: "late".to_owned() }, Settle::Defer, Settle::Release] {
+    for settle in [
+        Settle::Ack,
+        retry("late"),
+        Settle::DeadLetter { reason: "late".to_owned() },
+        Settle::Defer,
+        Settle::Release,
+    ] {
         assert_eq!(bus.settle(&subscription, &stale.lock, settle).await, Settled::Lost);
     }
     assert!(!bus.start(&subscription, &stale.lock).await);
@@ -111,7 +122,11 @@ pub async fn a_lost_lock_does_not_hinder_its_neighbours(hot: Arc<dyn HotTier>) {
     let held = bus.take(&subscription, 4).await;
     let lost = Lock { token: "stale".to_owned(), ..held[1].lock.clone() };
     let advance = Advance {
-        settle: vec![(held[0].lock.clone(), Settle::Ack), (lost.clone(), Settle::Ack), (held[2].lock.clone(), retry("again"))],
+        settle: vec![
+            (held[0].lock.clone(), Settle::Ack),
+            (lost.clone(), Settle::Ack),
+            (held[2].lock.clone(), retry("again")),
+        ],
         start: vec![lost, held[3].lock.clone()],
     };
     let advanced = bus.hot.advance(&subscription, advance).await.unwrap();
@@ -129,13 +144,17 @@ pub async fn a_lock_that_expires_brings_the_message_again(hot: Arc<dyn HotTier>)
     let first = bus.one(&subscription).await;
     let second = bus.one(&subscription).await;
     assert!(begun.elapsed() >= Duration::from_millis(195), "it came again while it was locked");
-    assert_eq!((&second.lock.id, &second.payload, second.published_at), (&first.lock.id, &first.payload, first.published_at));
+    assert_eq!(
+        (&second.lock.id, &second.payload, second.published_at),
+        (&first.lock.id, &first.payload, first.published_at)
+    );
 }
 
 /// A start counts, and survives its holder.
 pub async fn a_start_counts_and_survives_the_holder(hot: Arc<dyn HotTier>) {
     let bus = Bus::new(hot).await;
-    let subscription = bus.subscribe_with("s", SubscriptionPatch { visibility_ms: Some(1_000), ..calm() }).await;
+    let subscription =
+        bus.subscribe_with("s", SubscriptionPatch { visibility_ms: Some(1_000), ..calm() }).await;
     bus.publish(&["a"]).await;
     let mut counted = 0;
     for _ in 0..3 {
@@ -152,7 +171,8 @@ pub async fn a_start_counts_and_survives_the_holder(hot: Arc<dyn HotTier>) {
 /// A prefetched message is not counted, however often its lock expires.
 pub async fn a_prefetched_message_is_not_counted(hot: Arc<dyn HotTier>) {
     let bus = Bus::new(hot).await;
-    let subscription = bus.subscribe_with("s", SubscriptionPatch { max_deliveries: Some(2), ..hasty() }).await;
+    let subscription =
+        bus.subscribe_with("s", SubscriptionPatch { max_deliveries: Some(2), ..hasty() }).await;
     bus.publish(&["a"]).await;
     for _ in 0..4 {
         assert_eq!(bus.one(&subscription).await.deliveries, 0);
@@ -178,7 +198,8 @@ pub async fn a_released_message_is_at_once_available_and_not_counted(hot: Arc<dy
 /// A renewed lock holds for another visibility timeout.
 pub async fn a_renewed_lock_holds(hot: Arc<dyn HotTier>) {
     let bus = Bus::new(hot).await;
-    let subscription = bus.subscribe_with("s", SubscriptionPatch { visibility_ms: Some(5_000), ..calm() }).await;
+    let subscription =
+        bus.subscribe_with("s", SubscriptionPatch { visibility_ms: Some(5_000), ..calm() }).await;
     bus.publish(&["a"]).await;
     let held = bus.one(&subscription).await;
     until("the lock it began with would be over", || async {
@@ -211,7 +232,8 @@ pub async fn settling_one_and_starting_the_next_is_one_step(hot: Arc<dyn HotTier
     bus.publish(&["a", "b"]).await;
     let held = bus.take(&subscription, 2).await;
     assert!(bus.start(&subscription, &held[0].lock).await);
-    let advance = Advance { settle: vec![(held[0].lock.clone(), Settle::Ack)], start: vec![held[1].lock.clone()] };
+    let advance =
+        Advance { settle: vec![(held[0].lock.clone(), Settle::Ack)], start: vec![held[1].lock.clone()] };
     let advanced = bus.hot.advance(&subscription, advance).await.unwrap();
     assert_eq!((advanced.settled, advanced.started), (vec![Settled::Done], vec![true]));
     let stats = bus.stats(&subscription).await;
@@ -228,7 +250,8 @@ pub async fn a_message_whose_deliveries_are_used_up_is_not_started(hot: Arc<dyn 
     bus.handle(&subscription, retry("first")).await;
     let second = bus.one(&subscription).await;
     assert_eq!(second.deliveries, 1);
-    bus.subscribe_with("s", SubscriptionPatch { max_deliveries: Some(1), ..SubscriptionPatch::default() }).await;
+    bus.subscribe_with("s", SubscriptionPatch { max_deliveries: Some(1), ..SubscriptionPatch::default() })
+        .await;
     assert!(!bus.start(&subscription, &second.lock).await);
     bus.nothing(&subscription).await;
     let dead = bus.dead(&subscription).await;
@@ -251,7 +274,10 @@ pub async fn a_deferred_message_waits_to_be_fetched(hot: Arc<dyn HotTier>) {
     let fetched = bus.hot.fetch_deferred(&subscription, vec![deferred.lock.id.clone()]).await.unwrap();
     assert_eq!(texts(&fetched), ["a"]);
     assert_ne!(fetched[0].lock.token, deferred.lock.token);
-    assert!(bus.hot.fetch_deferred(&subscription, vec![deferred.lock.id]).await.unwrap().is_empty(), "it is in flight now");
+    assert!(
+        bus.hot.fetch_deferred(&subscription, vec![deferred.lock.id]).await.unwrap().is_empty(),
+        "it is in flight now"
+    );
     assert_eq!(bus.stats(&subscription).await.deferred, 0);
     assert!(bus.start(&subscription, &fetched[0].lock).await);
     bus.ack(&subscription, &fetched).await;
@@ -266,7 +292,10 @@ pub async fn only_deferred_messages_can_be_fetched(hot: Arc<dyn HotTier>) {
     let held = bus.take(&subscription, 3).await;
     bus.settle(&subscription, &held[0].lock, Settle::Defer).await;
     bus.settle(&subscription, &held[2].lock, Settle::Ack).await;
-    assert!(bus.hot.fetch_deferred(&other, ids.clone()).await.unwrap().is_empty(), "another subscription's business");
+    assert!(
+        bus.hot.fetch_deferred(&other, ids.clone()).await.unwrap().is_empty(),
+        "another subscription's business"
+    );
     let mut asked = ids.clone();
     asked.push("no-such-message".to_owned());
     let fetched = bus.hot.fetch_deferred(&subscription, asked).await.unwrap();
@@ -279,7 +308,8 @@ pub async fn a_deferred_message_keeps_its_count(hot: Arc<dyn HotTier>) {
     let subscription = bus.subscribe("s").await;
     bus.publish(&["a"]).await;
     let (deferred, _) = bus.handle(&subscription, Settle::Defer).await;
-    let fetched = bus.hot.fetch_deferred(&subscription, vec![deferred.lock.id.clone()]).await.unwrap().remove(0);
+    let fetched =
+        bus.hot.fetch_deferred(&subscription, vec![deferred.lock.id.clone()]).await.unwrap().remove(0);
     assert_eq!(fetched.deliveries, 1);
     assert!(bus.start(&subscription, &fetched.lock).await);
     assert_eq!(bus.settle(&subscription, &fetched.lock, retry("again")).await, Settled::Done);

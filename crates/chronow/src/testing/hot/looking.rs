@@ -29,7 +29,8 @@ pub async fn a_peek_shows_where_messages_are(hot: Arc<dyn HotTier>) {
     let (bus, subscription) = everywhere(hot).await;
     let now = bus.hot.now().await.unwrap();
     let peeked = bus.hot.peek(&subscription, 100).await.unwrap();
-    let places: BTreeMap<_, _> = peeked.iter().map(|message| (text(&message.payload), (message.place, message.deliveries))).collect();
+    let places: BTreeMap<_, _> =
+        peeked.iter().map(|message| (text(&message.payload), (message.place, message.deliveries))).collect();
     let expected = [
         ("retried", (Place::Scheduled, 1)),
         ("deferred", (Place::Deferred, 1)),
@@ -53,7 +54,10 @@ pub async fn a_peek_takes_nothing(hot: Arc<dyn HotTier>) {
     let first = bus.hot.peek(&subscription, 100).await.unwrap();
     assert_eq!(bus.hot.peek(&subscription, 100).await.unwrap(), first);
     let after = bus.stats(&subscription).await;
-    assert_eq!(crate::hot::SubscriptionStats { oldest_age: None, ..after }, crate::hot::SubscriptionStats { oldest_age: None, ..before });
+    assert_eq!(
+        crate::hot::SubscriptionStats { oldest_age: None, ..after },
+        crate::hot::SubscriptionStats { oldest_age: None, ..before }
+    );
     let unread = bus.one(&subscription).await;
     assert_eq!((text(&unread.payload).as_str(), unread.deliveries), ("unread", 0));
 }
@@ -77,12 +81,26 @@ pub async fn counts_are_exact_at_rest(hot: Arc<dyn HotTier>) {
     bus.publish(&["for both"]).await;
     // Of one moment, so that ages can be compared.
     let all = bus.hot.stats(&bus.topic).await.unwrap().subscriptions;
-    let of = |name: &crate::SubscriptionName| all.iter().find(|stats| stats.subscription == name.name()).unwrap().clone();
+    let of = |name: &crate::SubscriptionName| {
+        all.iter().find(|stats| stats.subscription == name.name()).unwrap().clone()
+    };
     let (stats, theirs) = (of(&subscription), of(&other));
-    let counts = (stats.backlog, stats.pending, stats.scheduled, stats.deferred, stats.dead_letters, stats.deliveries, stats.acked);
+    let counts = (
+        stats.backlog,
+        stats.pending,
+        stats.scheduled,
+        stats.deferred,
+        stats.dead_letters,
+        stats.deliveries,
+        stats.acked,
+    );
     assert_eq!(counts, (2, 1, 2, 1, 1, 5, 1), "{stats:?}");
     assert!(stats.oldest_age.is_some() && !stats.paused);
-    assert_eq!((theirs.backlog, theirs.pending, theirs.scheduled, theirs.deliveries), (1, 0, 0, 0), "{theirs:?}");
+    assert_eq!(
+        (theirs.backlog, theirs.pending, theirs.scheduled, theirs.deliveries),
+        (1, 0, 0, 0),
+        "{theirs:?}"
+    );
     // Ages grow, so the other one is told later.
     assert!(theirs.oldest_age <= bus.stats(&subscription).await.oldest_age);
     let both = bus.take(&subscription, 2).await;
@@ -92,7 +110,11 @@ pub async fn counts_are_exact_at_rest(hot: Arc<dyn HotTier>) {
     bus.ack(&subscription, &both[1..]).await;
     let stats = bus.stats(&subscription).await;
     // A retry that is due is neither new nor in flight: it waits, or is ready, until it is pulled.
-    assert_eq!((stats.backlog + stats.scheduled, stats.pending, stats.deliveries, stats.acked), (3, 1, 6, 2), "{stats:?}");
+    assert_eq!(
+        (stats.backlog + stats.scheduled, stats.pending, stats.deliveries, stats.acked),
+        (3, 1, 6, 2),
+        "{stats:?}"
+    );
 }
 
 /// Counts miss no message that moves from one place to another meanwhile.
@@ -107,7 +129,8 @@ pub async fn counts_miss_no_message_that_moves(hot: Arc<dyn HotTier>) {
         for _ in 0..2 * MESSAGES {
             let delivery = bus.one(&subscription).await;
             assert!(bus.start(&subscription, &delivery.lock).await);
-            let settle = if delivery.deliveries == 0 { retry_after(Duration::from_millis(50)) } else { Settle::Ack };
+            let settle =
+                if delivery.deliveries == 0 { retry_after(Duration::from_millis(50)) } else { Settle::Ack };
             assert_eq!(bus.settle(&subscription, &delivery.lock, settle).await, Settled::Done);
         }
     };

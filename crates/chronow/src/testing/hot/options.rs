@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::{Bus, calm, kind, message, text, texts, until};
-use crate::hot::{HotTier, Overflow, Settle, Settled, SubscriptionOptions, SubscriptionPatch, TopicOptions, TopicPatch};
+use crate::hot::{
+    HotTier, Overflow, Settle, Settled, SubscriptionOptions, SubscriptionPatch, TopicOptions, TopicPatch,
+};
 use crate::{ErrorKind, Scope, SubscriptionName, TopicName};
 
 /// A new topic has the defaults but what was given.
@@ -12,9 +14,13 @@ pub async fn a_new_topic_has_the_defaults_but_what_was_given(hot: Arc<dyn HotTie
     let bus = Bus::new(hot).await;
     assert_eq!(bus.hot.topic(&bus.topic).await.unwrap(), Some(TopicOptions::default()));
     let other = TopicName::new(&bus.scope, "other").unwrap();
-    let patch = TopicPatch { max_len: Some(7), overflow: Some(Overflow::DropOldest), ..TopicPatch::default() };
+    let patch =
+        TopicPatch { max_len: Some(7), overflow: Some(Overflow::DropOldest), ..TopicPatch::default() };
     let options = bus.hot.ensure_topic(&other, &patch).await.unwrap();
-    assert_eq!(options, TopicOptions { max_len: 7, overflow: Overflow::DropOldest, ..TopicOptions::default() });
+    assert_eq!(
+        options,
+        TopicOptions { max_len: 7, overflow: Overflow::DropOldest, ..TopicOptions::default() }
+    );
 }
 
 /// Ensuring a topic again changes only what is given.
@@ -32,10 +38,17 @@ pub async fn ensuring_a_topic_again_changes_only_what_is_given(hot: Arc<dyn HotT
     assert_eq!(bus.hot.ensure_topic(&bus.topic, &TopicPatch::default()).await.unwrap(), before);
     let patch = TopicPatch { max_len: Some(60), shards: Some(9), ..TopicPatch::default() };
     let after = bus.hot.ensure_topic(&bus.topic, &patch).await.unwrap();
-    assert_eq!(after, TopicOptions { max_len: 60, ..before }, "all but the length stays, and the shards are fixed");
+    assert_eq!(
+        after,
+        TopicOptions { max_len: 60, ..before },
+        "all but the length stays, and the shards are fixed"
+    );
     assert_eq!(bus.hot.topic(&bus.topic).await.unwrap(), Some(after.clone()));
     let forever = TopicPatch { ttl_ms: Some(None), ..TopicPatch::default() };
-    assert_eq!(bus.hot.ensure_topic(&bus.topic, &forever).await.unwrap(), TopicOptions { ttl_ms: None, ..after });
+    assert_eq!(
+        bus.hot.ensure_topic(&bus.topic, &forever).await.unwrap(),
+        TopicOptions { ttl_ms: None, ..after }
+    );
 }
 
 /// Ensuring a subscription again changes only what is given.
@@ -84,14 +97,24 @@ pub async fn options_out_of_bounds_are_refused(hot: Arc<dyn HotTier>) {
         SubscriptionPatch { max_deliveries: Some(0), ..SubscriptionPatch::default() },
         SubscriptionPatch { visibility_ms: Some(1), ..SubscriptionPatch::default() },
         SubscriptionPatch { backoff_ms: Some(Vec::new()), ..SubscriptionPatch::default() },
-        SubscriptionPatch { filter: Some(Some(chronos_db::json!({ "a": { "$where": "1" } }))), ..SubscriptionPatch::default() },
+        SubscriptionPatch {
+            filter: Some(Some(chronos_db::json!({ "a": { "$where": "1" } }))),
+            ..SubscriptionPatch::default()
+        },
     ];
     for patch in bad {
-        assert_eq!(kind(bus.hot.ensure_subscription(&subscription, &patch).await), ErrorKind::Validation, "{patch:?}");
+        assert_eq!(
+            kind(bus.hot.ensure_subscription(&subscription, &patch).await),
+            ErrorKind::Validation,
+            "{patch:?}"
+        );
     }
     assert_eq!(bus.hot.subscription(&subscription).await.unwrap(), before);
     let topic = TopicName::new(&bus.scope, "bad").unwrap();
-    for patch in [TopicPatch { shards: Some(0), ..TopicPatch::default() }, TopicPatch { max_len: Some(0), ..TopicPatch::default() }] {
+    for patch in [
+        TopicPatch { shards: Some(0), ..TopicPatch::default() },
+        TopicPatch { max_len: Some(0), ..TopicPatch::default() },
+    ] {
         assert_eq!(kind(bus.hot.ensure_topic(&topic, &patch).await), ErrorKind::Validation, "{patch:?}");
     }
     assert_eq!(bus.hot.topic(&topic).await.unwrap(), None, "a refused topic is not made");
@@ -113,7 +136,10 @@ pub async fn what_does_not_exist_is_said_to_be_missing(hot: Arc<dyn HotTier>) {
     let absent = TopicName::new(&bus.scope, "absent").unwrap();
     assert_eq!(kind(bus.hot.publish(&absent, vec![message("x")]).await), ErrorKind::NotFound);
     assert_eq!(kind(bus.hot.stats(&absent).await), ErrorKind::NotFound);
-    assert_eq!(kind(bus.hot.pull(&SubscriptionName::new(&absent, "s").unwrap(), 1).await), ErrorKind::NotFound);
+    assert_eq!(
+        kind(bus.hot.pull(&SubscriptionName::new(&absent, "s").unwrap(), 1).await),
+        ErrorKind::NotFound
+    );
     assert_eq!(kind(bus.hot.pull(&bus.named("absent"), 1).await), ErrorKind::NotFound);
     assert!(!bus.hot.delete_topic(&absent).await.unwrap());
     assert!(!bus.hot.delete_subscription(&bus.named("absent")).await.unwrap());
@@ -153,9 +179,10 @@ pub async fn internal_subscriptions_are_hidden_but_work(hot: Arc<dyn HotTier>) {
 pub async fn scopes_do_not_mix(hot: Arc<dyn HotTier>) {
     let bus = Bus::new(hot).await;
     let subscription = bus.subscribe("s").await;
-    for scope in
-        [Scope::new("suite2", bus.scope.namespace()).unwrap(), Scope::new("suite", &format!("{}x", bus.scope.namespace())).unwrap()]
-    {
+    for scope in [
+        Scope::new("suite2", bus.scope.namespace()).unwrap(),
+        Scope::new("suite", &format!("{}x", bus.scope.namespace())).unwrap(),
+    ] {
         let topic = TopicName::new(&scope, "orders").unwrap();
         assert_eq!(bus.hot.topic(&topic).await.unwrap(), None);
         bus.hot.ensure_topic(&topic, &TopicPatch::default()).await.unwrap();
@@ -171,7 +198,23 @@ pub async fn scopes_do_not_mix(hot: Arc<dyn HotTier>) {
 /// Names of all scripts, with dots, dashes and spaces, do not mix.
 pub async fn names_of_all_scripts_with_dots_and_dashes_do_not_mix(hot: Arc<dyn HotTier>) {
     let bus = Bus::new(hot).await;
-    let names = ["a", "a.b", "a-b", "a b", "A", "naïve-ß", "注文", "заказы", "*", "%", "_", "a_", "[x]", "it's", "\"q\""];
+    let names = [
+        "a",
+        "a.b",
+        "a-b",
+        "a b",
+        "A",
+        "naïve-ß",
+        "注文",
+        "заказы",
+        "*",
+        "%",
+        "_",
+        "a_",
+        "[x]",
+        "it's",
+        "\"q\"",
+    ];
     let mut all = Vec::new();
     for topic in names {
         let topic = bus.other(topic).await;
@@ -185,7 +228,8 @@ pub async fn names_of_all_scripts_with_dots_and_dashes_do_not_mix(hot: Arc<dyn H
         assert_eq!(text(&delivery.payload), topic.topic.name());
         topic.nothing(subscription).await;
     }
-    let mut expected: Vec<_> = names.iter().map(|name| (*name).to_owned()).chain(["orders".to_owned()]).collect();
+    let mut expected: Vec<_> =
+        names.iter().map(|name| (*name).to_owned()).chain(["orders".to_owned()]).collect();
     expected.sort_unstable();
     assert_eq!(bus.hot.topics(&bus.scope).await.unwrap(), expected);
 }
@@ -197,7 +241,10 @@ pub async fn concurrent_ensures_agree(hot: Arc<dyn HotTier>) {
         let bus = bus.clone();
         async move {
             let topic = TopicName::new(&bus.scope, "contended").unwrap();
-            bus.hot.ensure_topic(&topic, &TopicPatch { max_len: Some(100), ..TopicPatch::default() }).await.unwrap();
+            bus.hot
+                .ensure_topic(&topic, &TopicPatch { max_len: Some(100), ..TopicPatch::default() })
+                .await
+                .unwrap();
             let subscription = SubscriptionName::new(&topic, &format!("s{}", n % 4)).unwrap();
             bus.hot.ensure_subscription(&subscription, &calm()).await.unwrap();
         }
@@ -231,7 +278,10 @@ pub async fn a_deleted_topic_leaves_nothing(hot: Arc<dyn HotTier>) {
     assert_eq!(kind(bus.hot.pull(&subscription, 1).await), ErrorKind::NotFound);
     assert_eq!(bus.hot.subscription(&subscription).await.unwrap(), None);
 
-    assert_eq!(bus.hot.ensure_topic(&bus.topic, &TopicPatch::default()).await.unwrap(), TopicOptions::default());
+    assert_eq!(
+        bus.hot.ensure_topic(&bus.topic, &TopicPatch::default()).await.unwrap(),
+        TopicOptions::default()
+    );
     assert!(bus.hot.subscriptions(&bus.topic).await.unwrap().is_empty());
     bus.subscribe_with("s", SubscriptionPatch { start: Some(crate::hot::Start::Earliest), ..calm() }).await;
     bus.nothing(&subscription).await;
@@ -268,22 +318,30 @@ pub async fn a_deleted_subscription_leaves_nothing(hot: Arc<dyn HotTier>) {
 pub async fn an_unused_subscription_deletes_itself(hot: Arc<dyn HotTier>) {
     let bus = Bus::new(hot).await;
     bus.subscribe("kept").await;
-    let subscription = bus.subscribe_with("s", SubscriptionPatch { auto_delete_ms: Some(Some(300)), ..calm() }).await;
+    let subscription =
+        bus.subscribe_with("s", SubscriptionPatch { auto_delete_ms: Some(Some(300)), ..calm() }).await;
     bus.publish(&["a"]).await;
-    until("the unused subscription goes", || async { bus.hot.subscription(&subscription).await.unwrap().is_none() }).await;
+    until("the unused subscription goes", || async {
+        bus.hot.subscription(&subscription).await.unwrap().is_none()
+    })
+    .await;
     assert_eq!(bus.hot.subscriptions(&bus.topic).await.unwrap(), ["kept"]);
     assert_eq!(kind(bus.hot.pull(&subscription, 1).await), ErrorKind::NotFound);
     bus.publish(&["b"]).await;
     let kept = bus.named("kept");
     let both = bus.take(&kept, 2).await;
     bus.ack(&kept, &both).await;
-    until("what only the gone subscription needed goes", || async { bus.hot.stats(&bus.topic).await.unwrap().length == 0 }).await;
+    until("what only the gone subscription needed goes", || async {
+        bus.hot.stats(&bus.topic).await.unwrap().length == 0
+    })
+    .await;
 }
 
 /// A subscription in use does not delete itself.
 pub async fn a_subscription_in_use_does_not_delete_itself(hot: Arc<dyn HotTier>) {
     let bus = Bus::new(hot).await;
-    let subscription = bus.subscribe_with("s", SubscriptionPatch { auto_delete_ms: Some(Some(5_000)), ..calm() }).await;
+    let subscription =
+        bus.subscribe_with("s", SubscriptionPatch { auto_delete_ms: Some(Some(5_000)), ..calm() }).await;
     let begun = Instant::now();
     while begun.elapsed() < Duration::from_millis(6_000) {
         bus.nothing(&subscription).await;
@@ -292,11 +350,14 @@ pub async fn a_subscription_in_use_does_not_delete_itself(hot: Arc<dyn HotTier>)
     assert!(bus.hot.subscription(&subscription).await.unwrap().is_some());
 }
 
-/// A subscription does not delete itself while somebody holds a message of it, whoever looks; also on a sharded topic.
+/// A subscription does not delete itself while somebody holds a message of it, whoever looks; also on a
+/// sharded topic.
 pub async fn a_subscription_at_work_does_not_delete_itself(hot: Arc<dyn HotTier>) {
     for shards in [1, 3] {
-        let bus = Bus::with(Arc::clone(&hot), TopicPatch { shards: Some(shards), ..TopicPatch::default() }).await;
-        let patch = SubscriptionPatch { auto_delete_ms: Some(Some(300)), visibility_ms: Some(60_000), ..calm() };
+        let bus =
+            Bus::with(Arc::clone(&hot), TopicPatch { shards: Some(shards), ..TopicPatch::default() }).await;
+        let patch =
+            SubscriptionPatch { auto_delete_ms: Some(Some(300)), visibility_ms: Some(60_000), ..calm() };
         let subscription = bus.subscribe_with("s", patch).await;
         let other = bus.subscribe("other").await;
         // In more than one shard.
@@ -306,21 +367,28 @@ pub async fn a_subscription_at_work_does_not_delete_itself(hot: Arc<dyn HotTier>
         while begun.elapsed() < Duration::from_millis(900) {
             bus.publish(&["tick"]).await;
             assert_eq!(bus.hot.subscriptions(&bus.topic).await.unwrap(), ["other", "s"]);
-            assert!(bus.hot.subscription(&subscription).await.unwrap().is_some(), "a message of it is locked");
+            assert!(
+                bus.hot.subscription(&subscription).await.unwrap().is_some(),
+                "a message of it is locked"
+            );
             bus.hot.pull(&other, 1).await.unwrap();
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         let locks = held.iter().map(|delivery| delivery.lock.clone()).collect();
         assert_eq!(bus.hot.renew(&subscription, locks).await.unwrap(), [true; 6]);
         bus.ack(&subscription, &held).await;
-        until("nobody is at work any more", || async { bus.hot.subscription(&subscription).await.unwrap().is_none() }).await;
+        until("nobody is at work any more", || async {
+            bus.hot.subscription(&subscription).await.unwrap().is_none()
+        })
+        .await;
     }
 }
 
 /// Settlements count as use of a subscription, not only pulls.
 pub async fn settlements_count_as_use(hot: Arc<dyn HotTier>) {
     let bus = Bus::new(hot).await;
-    let subscription = bus.subscribe_with("s", SubscriptionPatch { auto_delete_ms: Some(Some(2_000)), ..calm() }).await;
+    let subscription =
+        bus.subscribe_with("s", SubscriptionPatch { auto_delete_ms: Some(Some(2_000)), ..calm() }).await;
     bus.publish(&["a"]).await;
     let held = bus.take(&subscription, 1).await;
     tokio::time::sleep(Duration::from_millis(2_200)).await;
@@ -330,7 +398,8 @@ pub async fn settlements_count_as_use(hot: Arc<dyn HotTier>) {
     bus.nothing(&subscription).await;
 }
 
-/// Whoever publishes or pulls notices that the options of the topic have changed, and nothing while they have not.
+/// Whoever publishes or pulls notices that the options of the topic have changed, and nothing while they have
+/// not.
 pub async fn a_change_of_a_topic_is_noticed_on_the_way(hot: Arc<dyn HotTier>) {
     let bus = Bus::new(hot).await;
     let subscription = bus.subscribe("s").await;

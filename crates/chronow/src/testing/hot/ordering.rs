@@ -29,8 +29,14 @@ pub async fn messages_of_one_key_are_in_flight_one_at_a_time(hot: Arc<dyn HotTie
 pub async fn messages_of_different_keys_are_in_flight_together(hot: Arc<dyn HotTier>) {
     let bus = Bus::new(hot).await;
     let subscription = bus.subscribe("s").await;
-    let batch =
-        vec![keyed("a", "a1"), keyed("a", "a2"), keyed("b", "b1"), super::message("free1"), keyed("b", "b2"), super::message("free2")];
+    let batch = vec![
+        keyed("a", "a1"),
+        keyed("a", "a2"),
+        keyed("b", "b1"),
+        super::message("free1"),
+        keyed("b", "b2"),
+        super::message("free2"),
+    ];
     bus.publish_all(batch).await;
     let mut got = texts(&bus.take(&subscription, 4).await);
     got.sort_unstable();
@@ -116,7 +122,8 @@ pub async fn keys_stay_in_order_on_a_sharded_topic(hot: Arc<dyn HotTier>) {
 async fn in_order(bus: Bus) {
     const KEYS: usize = 6;
     const EACH: usize = 12;
-    let subscription = bus.subscribe_with("s", SubscriptionPatch { backoff_ms: Some(vec![5]), ..calm() }).await;
+    let subscription =
+        bus.subscribe_with("s", SubscriptionPatch { backoff_ms: Some(vec![5]), ..calm() }).await;
     for n in 0..EACH {
         bus.publish_all((0..KEYS).map(|k| keyed(&format!("key-{k}"), &format!("{n:02}"))).collect()).await;
     }
@@ -129,20 +136,29 @@ async fn in_order(bus: Bus) {
         tokio::spawn(async move {
             let begun = Instant::now();
             while acked.load(Ordering::SeqCst) < KEYS * EACH {
-                assert!(begun.elapsed() < TIMEOUT * 2, "{} of {} were acknowledged", acked.load(Ordering::SeqCst), KEYS * EACH);
+                assert!(
+                    begun.elapsed() < TIMEOUT * 2,
+                    "{} of {} were acknowledged",
+                    acked.load(Ordering::SeqCst),
+                    KEYS * EACH
+                );
                 let pulled = bus.hot.pull(&subscription, 3).await.unwrap().deliveries;
                 if pulled.is_empty() {
                     bus.hot.wait(&subscription, Duration::from_millis(10)).await.unwrap();
                 }
                 for delivery in &pulled {
-                    let holding = holders.lock().unwrap_or_else(PoisonError::into_inner).insert(delivery.key.clone().unwrap(), 1);
+                    let holding = holders
+                        .lock()
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .insert(delivery.key.clone().unwrap(), 1);
                     assert_eq!(holding.unwrap_or(0), 0, "two of one key are in flight");
                 }
                 for delivery in pulled {
                     let key = delivery.key.clone().unwrap();
                     assert!(bus.start(&subscription, &delivery.lock).await);
                     // Every third message fails at first.
-                    let fails = delivery.deliveries == 0 && text(&delivery.payload).parse::<usize>().unwrap() % 3 == 0;
+                    let fails = delivery.deliveries == 0
+                        && text(&delivery.payload).parse::<usize>().unwrap() % 3 == 0;
                     if !fails {
                         handled
                             .lock()
@@ -200,7 +216,10 @@ pub async fn a_long_queue_behind_a_key_delays_nothing_else(hot: Arc<dyn HotTier>
     assert_eq!(texts(&first), ["0", "other"]);
     bus.nothing(&subscription).await;
     for _ in 0..3 {
-        assert_eq!(bus.settle(&subscription, &first[1].lock, retry_after(Duration::ZERO)).await, Settled::Done);
+        assert_eq!(
+            bus.settle(&subscription, &first[1].lock, retry_after(Duration::ZERO)).await,
+            Settled::Done
+        );
         let again = bus.hot.pull(&subscription, 1).await.unwrap().deliveries;
         assert_eq!(texts(&again), ["other"]);
         first[1] = again.into_iter().next().unwrap();

@@ -50,7 +50,10 @@ pub async fn what_a_subscription_does_not_have_may_be_needed(hot: Arc<dyn HotTie
     let ids = bus.publish(&["x", "y"]).await;
     bus.handle(&me, Settle::Ack).await;
     let unknown = "9999999999999-0".to_owned();
-    assert_eq!(bus.hot.needed_by_others(&me, &[ids[0].clone(), ids[1].clone(), unknown]).await.unwrap(), [true, true, true]);
+    assert_eq!(
+        bus.hot.needed_by_others(&me, &[ids[0].clone(), ids[1].clone(), unknown]).await.unwrap(),
+        [true, true, true]
+    );
     assert_eq!(bus.hot.needed_by_others(&me, &[]).await.unwrap(), Vec::<bool>::new());
     let absent = bus.named("absent");
     assert_eq!(super::kind(bus.hot.needed_by_others(&absent, &ids).await), crate::ErrorKind::NotFound);
@@ -71,7 +74,10 @@ pub async fn a_scheduled_message_is_needed_when_its_time_has_come(hot: Arc<dyn H
     assert!(needed(&bus, &me, &later).await, "the other one has not read it");
     let (delivery, _) = bus.handle(&other, Settle::Ack).await;
     assert_eq!(text(&delivery.payload), "later");
-    until("nobody else needs them", || async { !needed(&bus, &me, &later).await && !needed(&bus, &me, &first).await }).await;
+    until("nobody else needs them", || async {
+        !needed(&bus, &me, &later).await && !needed(&bus, &me, &first).await
+    })
+    .await;
 }
 
 /// What a sharded topic has is needed shard by shard.
@@ -90,22 +96,43 @@ pub async fn what_a_sharded_topic_has_is_needed_by_others_too(hot: Arc<dyn HotTi
         let answers = bus.hot.needed_by_others(&me, &ids).await.unwrap();
         assert!(answers[ids.iter().position(|id| id == last).unwrap()], "it is in flight");
         // Stores without shards keep the messages of one publish together.
-        answers.iter().filter(|needed| **needed).count() <= 1 || bus.hot.needed_by_others(&me, &ids).await.unwrap() == [true; 5]
+        answers.iter().filter(|needed| **needed).count() <= 1
+            || bus.hot.needed_by_others(&me, &ids).await.unwrap() == [true; 5]
     })
     .await;
     bus.ack(&other, &taken[4..]).await;
-    until("nobody else needs them", || async { bus.hot.needed_by_others(&me, &ids).await.unwrap() == [false; 5] }).await;
+    until("nobody else needs them", || async {
+        bus.hot.needed_by_others(&me, &ids).await.unwrap() == [false; 5]
+    })
+    .await;
 }
 
 /// A publish that no replica needs to confirm is a publish; and what documents acknowledge is replicated.
 pub async fn a_publish_may_ask_for_replicas(hot: Arc<dyn HotTier>) {
     let bus = Bus::new(hot).await;
     let subscription = bus.subscribe("s").await;
-    let published = bus.hot.publish_replicated(&bus.topic, vec![message("a"), message("b")], 0, Duration::from_millis(500)).await.unwrap();
+    let published = bus
+        .hot
+        .publish_replicated(&bus.topic, vec![message("a"), message("b")], 0, Duration::from_millis(500))
+        .await
+        .unwrap();
     let taken = bus.take(&subscription, 2).await;
-    assert_eq!(published.iter().map(|one| &one.id).collect::<Vec<_>>(), taken.iter().map(|one| &one.lock.id).collect::<Vec<_>>());
+    assert_eq!(
+        published.iter().map(|one| &one.id).collect::<Vec<_>>(),
+        taken.iter().map(|one| &one.lock.id).collect::<Vec<_>>()
+    );
     let twin = Outgoing { dedup_id: Some("once".to_owned()), ..message("c") };
-    let first = bus.hot.publish_replicated(&bus.topic, vec![twin.clone()], 0, Duration::from_secs(1)).await.unwrap().remove(0);
-    let again = bus.hot.publish_replicated(&bus.topic, vec![twin], 0, Duration::from_secs(1)).await.unwrap().remove(0);
+    let first = bus
+        .hot
+        .publish_replicated(&bus.topic, vec![twin.clone()], 0, Duration::from_secs(1))
+        .await
+        .unwrap()
+        .remove(0);
+    let again = bus
+        .hot
+        .publish_replicated(&bus.topic, vec![twin], 0, Duration::from_secs(1))
+        .await
+        .unwrap()
+        .remove(0);
     assert!(again.duplicate && again.id == first.id);
 }

@@ -32,9 +32,16 @@ pub async fn a_message_arrives_as_it_was_published(hot: Arc<dyn HotTier>) {
     assert!(!published.id.is_empty() && !published.duplicate);
     let got = bus.one(&subscription).await;
     assert_eq!(got.lock.id, published.id);
-    assert_eq!((got.payload, got.content_type, got.headers, got.key), (sent.payload, sent.content_type, sent.headers, sent.key));
+    assert_eq!(
+        (got.payload, got.content_type, got.headers, got.key),
+        (sent.payload, sent.content_type, sent.headers, sent.key)
+    );
     assert_eq!(got.deliveries, 0);
-    assert!(before <= got.published_at && got.published_at <= after, "{before} <= {} <= {after}", got.published_at);
+    assert!(
+        before <= got.published_at && got.published_at <= after,
+        "{before} <= {} <= {after}",
+        got.published_at
+    );
     assert!(got.locked_until > after);
 }
 
@@ -46,7 +53,8 @@ pub async fn any_bytes_survive(hot: Arc<dyn HotTier>) {
     let payloads = [all.as_slice(), b"", b"\0", b"\xff\xfe", b"not json", b"\r\n$5\r\n*3\r\n"];
     for payload in payloads {
         let content_type = "application/octet-stream".to_owned();
-        bus.send(Outgoing { payload: Bytes::copy_from_slice(payload), content_type, ..Outgoing::default() }).await;
+        bus.send(Outgoing { payload: Bytes::copy_from_slice(payload), content_type, ..Outgoing::default() })
+            .await;
     }
     for (got, sent) in bus.take(&subscription, payloads.len()).await.iter().zip(payloads) {
         assert_eq!(got.payload, sent);
@@ -59,7 +67,8 @@ pub async fn a_payload_of_a_megabyte_survives(hot: Arc<dyn HotTier>) {
     let bus = Bus::new(hot).await;
     let subscription = bus.subscribe("s").await;
     let payload = Bytes::from((0..1_048_576_u32).map(|n| (n * 31 % 251) as u8).collect::<Vec<_>>());
-    bus.send(Outgoing { payload: payload.clone(), content_type: "x/y".to_owned(), ..Outgoing::default() }).await;
+    bus.send(Outgoing { payload: payload.clone(), content_type: "x/y".to_owned(), ..Outgoing::default() })
+        .await;
     let got = bus.one(&subscription).await;
     assert!(got.payload == payload, "the bytes differ");
 }
@@ -177,7 +186,8 @@ pub async fn of_concurrent_publishes_of_one_dedup_id_one_is_accepted(hot: Arc<dy
         let bus = bus.clone();
         tokio::spawn(async move { bus.send(once("same", &n.to_string())).await })
     });
-    let published: Vec<_> = futures::future::join_all(publishers).await.into_iter().map(Result::unwrap).collect();
+    let published: Vec<_> =
+        futures::future::join_all(publishers).await.into_iter().map(Result::unwrap).collect();
     assert_eq!(published.iter().filter(|one| !one.duplicate).count(), 1, "{published:?}");
     assert_eq!(published.iter().map(|one| &one.id).collect::<BTreeSet<_>>().len(), 1);
     bus.one(&subscription).await;
@@ -238,12 +248,14 @@ pub async fn a_scheduled_message_can_be_cancelled(hot: Arc<dyn HotTier>) {
 /// The dedup id of a cancelled message is free again, also on a sharded topic; those of others are not.
 pub async fn the_id_of_a_cancelled_message_is_free_again(hot: Arc<dyn HotTier>) {
     for shards in [1, 3] {
-        let bus = Bus::with(Arc::clone(&hot), TopicPatch { shards: Some(shards), ..TopicPatch::default() }).await;
+        let bus =
+            Bus::with(Arc::clone(&hot), TopicPatch { shards: Some(shards), ..TopicPatch::default() }).await;
         let subscription = bus.subscribe("s").await;
         let far = bus.hot.now().await.unwrap().plus_millis(3_600_000);
         let with_id = |id: &str, text: &str| Outgoing { dedup_id: Some(id.to_owned()), ..message(text) };
         let later = |id: &str, text: &str| Outgoing { not_before: Some(far), ..with_id(id, text) };
-        let ids = bus.publish_all(vec![later("one", "cancelled"), later("two", "kept"), message("plain")]).await;
+        let ids =
+            bus.publish_all(vec![later("one", "cancelled"), later("two", "kept"), message("plain")]).await;
         assert!(bus.hot.cancel(&bus.topic, &ids[0]).await.unwrap());
         assert!(bus.send(with_id("two", "again")).await.duplicate);
         let again = bus.send(with_id("one", "instead")).await;
@@ -256,14 +268,19 @@ pub async fn the_id_of_a_cancelled_message_is_free_again(hot: Arc<dyn HotTier>) 
     }
 }
 
-/// Headers, ordering keys and dedup ids have limits, and what is at them survives. What is beyond is refused with all of its batch.
+/// Headers, ordering keys and dedup ids have limits, and what is at them survives. What is beyond is refused
+/// with all of its batch.
 pub async fn headers_keys_and_ids_are_limited(hot: Arc<dyn HotTier>) {
     let bus = Bus::new(hot).await;
     let subscription = bus.subscribe("s").await;
     let headers = |bytes: usize| BTreeMap::from([("h".to_owned(), "x".repeat(bytes - 1))]);
     let text_of = |bytes: usize| Some("k".repeat(bytes));
-    let most =
-        Outgoing { headers: headers(MAX_HEADER_BYTES), key: text_of(MAX_KEY_BYTES), dedup_id: text_of(MAX_KEY_BYTES), ..message("most") };
+    let most = Outgoing {
+        headers: headers(MAX_HEADER_BYTES),
+        key: text_of(MAX_KEY_BYTES),
+        dedup_id: text_of(MAX_KEY_BYTES),
+        ..message("most")
+    };
     for beyond in [
         Outgoing { headers: headers(MAX_HEADER_BYTES + 1), ..message("headers") },
         Outgoing { key: text_of(MAX_KEY_BYTES + 1), ..message("key") },
@@ -312,7 +329,8 @@ pub async fn a_sharded_topic_delivers_everything_once(hot: Arc<dyn HotTier>) {
     let sent: BTreeSet<String> = (0..100).map(|n| format!("m{n}")).collect();
     for (n, chunk) in sent.iter().collect::<Vec<_>>().chunks(10).enumerate() {
         let key = (n % 2 == 0).then(|| format!("k{n}"));
-        bus.publish_all(chunk.iter().map(|text| Outgoing { key: key.clone(), ..message(text) }).collect()).await;
+        bus.publish_all(chunk.iter().map(|text| Outgoing { key: key.clone(), ..message(text) }).collect())
+            .await;
     }
     let mut got = Vec::new();
     while got.len() < sent.len() {

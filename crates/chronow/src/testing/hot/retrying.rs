@@ -9,13 +9,17 @@ use crate::hot::{HotTier, Outgoing, Settle, Settled, SubscriptionPatch};
 
 /// Below this, a due time was not respected; the clocks count in milliseconds.
 fn at_least(elapsed: Duration, millis: u64) {
-    assert!(elapsed + Duration::from_millis(3) >= Duration::from_millis(millis), "it came after {elapsed:?} instead of {millis} ms");
+    assert!(
+        elapsed + Duration::from_millis(3) >= Duration::from_millis(millis),
+        "it came after {elapsed:?} instead of {millis} ms"
+    );
 }
 
 /// A retry waits for the backoff of its count; the last wait repeats.
 pub async fn a_retry_waits_for_the_backoff(hot: Arc<dyn HotTier>) {
     let bus = Bus::new(hot).await;
-    let subscription = bus.subscribe_with("s", SubscriptionPatch { backoff_ms: Some(vec![150, 500]), ..calm() }).await;
+    let subscription =
+        bus.subscribe_with("s", SubscriptionPatch { backoff_ms: Some(vec![150, 500]), ..calm() }).await;
     bus.publish(&["a"]).await;
     for (n, wait) in [150, 500, 500].into_iter().enumerate() {
         let delivery = bus.one(&subscription).await;
@@ -32,7 +36,8 @@ pub async fn a_retry_waits_for_the_backoff(hot: Arc<dyn HotTier>) {
 /// A retry waits for its own delay, shorter or longer than the backoff.
 pub async fn a_retry_waits_for_its_own_delay(hot: Arc<dyn HotTier>) {
     let bus = Bus::new(hot).await;
-    let subscription = bus.subscribe_with("s", SubscriptionPatch { backoff_ms: Some(vec![600_000]), ..calm() }).await;
+    let subscription =
+        bus.subscribe_with("s", SubscriptionPatch { backoff_ms: Some(vec![600_000]), ..calm() }).await;
     bus.publish(&["a", "b"]).await;
     let (first, settled) = bus.handle(&subscription, retry_after(Duration::from_secs(6_000))).await;
     assert_eq!((text(&first.payload).as_str(), settled), ("a", Settled::Done));
@@ -49,7 +54,8 @@ pub async fn a_retry_waits_for_its_own_delay(hot: Arc<dyn HotTier>) {
 /// A retry without delay is due at once.
 pub async fn a_retry_without_delay_is_due_at_once(hot: Arc<dyn HotTier>) {
     let bus = Bus::new(hot).await;
-    let subscription = bus.subscribe_with("s", SubscriptionPatch { backoff_ms: Some(vec![600_000]), ..calm() }).await;
+    let subscription =
+        bus.subscribe_with("s", SubscriptionPatch { backoff_ms: Some(vec![600_000]), ..calm() }).await;
     bus.publish(&["a"]).await;
     bus.handle(&subscription, retry_after(Duration::ZERO)).await;
     assert_eq!(bus.one(&subscription).await.deliveries, 1);
@@ -58,7 +64,8 @@ pub async fn a_retry_without_delay_is_due_at_once(hot: Arc<dyn HotTier>) {
 /// Retries are counted, and stay counted.
 pub async fn retries_are_counted(hot: Arc<dyn HotTier>) {
     let bus = Bus::new(hot).await;
-    let subscription = bus.subscribe_with("s", SubscriptionPatch { max_deliveries: Some(50), ..calm() }).await;
+    let subscription =
+        bus.subscribe_with("s", SubscriptionPatch { max_deliveries: Some(50), ..calm() }).await;
     bus.publish(&["a"]).await;
     for n in 0..20 {
         let (delivery, settled) = bus.handle(&subscription, retry("again")).await;
@@ -67,7 +74,8 @@ pub async fn retries_are_counted(hot: Arc<dyn HotTier>) {
     assert_eq!(bus.stats(&subscription).await.deliveries, 20);
 }
 
-/// A message is delivered no more often than the limit; then it is a dead letter with the last reason and the count.
+/// A message is delivered no more often than the limit; then it is a dead letter with the last reason and the
+/// count.
 pub async fn a_message_is_delivered_no_more_than_the_limit(hot: Arc<dyn HotTier>) {
     let bus = Bus::new(hot).await;
     let subscription = bus.subscribe_with("s", SubscriptionPatch { max_deliveries: Some(3), ..calm() }).await;
@@ -86,7 +94,8 @@ pub async fn a_message_is_delivered_no_more_than_the_limit(hot: Arc<dyn HotTier>
 /// A handler that crashes uses deliveries up: what was started that often becomes a dead letter.
 pub async fn a_crashing_handler_uses_deliveries_up(hot: Arc<dyn HotTier>) {
     let bus = Bus::new(hot).await;
-    let subscription = bus.subscribe_with("s", SubscriptionPatch { max_deliveries: Some(2), ..hasty() }).await;
+    let subscription =
+        bus.subscribe_with("s", SubscriptionPatch { max_deliveries: Some(2), ..hasty() }).await;
     bus.publish(&["a"]).await;
     let mut started = 0;
     while started < 2 {
@@ -144,7 +153,13 @@ pub async fn a_retry_keeps_the_message_as_it_was(hot: Arc<dyn HotTier>) {
     let bus = Bus::new(hot).await;
     let subscription = bus.subscribe("s").await;
     let headers = BTreeMap::from([("type".to_owned(), "x".to_owned())]);
-    bus.send(Outgoing { headers, key: Some("k".to_owned()), content_type: "application/json".to_owned(), ..message("a") }).await;
+    bus.send(Outgoing {
+        headers,
+        key: Some("k".to_owned()),
+        content_type: "application/json".to_owned(),
+        ..message("a")
+    })
+    .await;
     let (first, _) = bus.handle(&subscription, retry("again")).await;
     let again = bus.one(&subscription).await;
     assert_eq!(text(&again.payload), "a");

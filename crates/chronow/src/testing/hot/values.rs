@@ -31,7 +31,10 @@ impl Memory {
     }
 
     pub(super) async fn set_when(&self, key: &str, bytes: &str, when: When) -> Option<u64> {
-        self.hot.set(&self.scope, key, Some(Bytes::copy_from_slice(bytes.as_bytes())), "", None, when).await.unwrap()
+        self.hot
+            .set(&self.scope, key, Some(Bytes::copy_from_slice(bytes.as_bytes())), "", None, when)
+            .await
+            .unwrap()
     }
 
     pub(super) async fn set(&self, key: &str, bytes: &str) -> u64 {
@@ -56,11 +59,22 @@ impl Memory {
 pub async fn a_value_is_read_back_as_it_was(hot: Arc<dyn HotTier>) {
     let memory = Memory::new(hot);
     let all = Bytes::from((0..=255).collect::<Vec<u8>>());
-    for (key, bytes, content_type) in
-        [("binary", all, "x/y"), ("empty", Bytes::new(), ""), ("json", Bytes::from_static(b"null"), "application/json")]
-    {
-        let version = memory.hot.set(&memory.scope, key, Some(bytes.clone()), content_type, None, When::Always).await.unwrap();
-        let expected = Value { bytes: Some(bytes), content_type: content_type.to_owned(), version: version.unwrap(), ttl: None };
+    for (key, bytes, content_type) in [
+        ("binary", all, "x/y"),
+        ("empty", Bytes::new(), ""),
+        ("json", Bytes::from_static(b"null"), "application/json"),
+    ] {
+        let version = memory
+            .hot
+            .set(&memory.scope, key, Some(bytes.clone()), content_type, None, When::Always)
+            .await
+            .unwrap();
+        let expected = Value {
+            bytes: Some(bytes),
+            content_type: content_type.to_owned(),
+            version: version.unwrap(),
+            ttl: None,
+        };
         assert_eq!(memory.get(key).await, Some(expected), "{key}");
     }
     assert_eq!(memory.get("absent").await, None);
@@ -101,7 +115,10 @@ pub async fn a_value_is_set_only_if_absent(hot: Arc<dyn HotTier>) {
     assert_eq!(memory.set_when("k", "second", When::Absent).await, None);
     assert_eq!(memory.bytes("k").await, Some("first".into()));
     memory.set_for("short", "x", 100).await;
-    until("the value expires and can be set again", || async { memory.set_when("short", "y", When::Absent).await.is_some() }).await;
+    until("the value expires and can be set again", || async {
+        memory.set_when("short", "y", When::Absent).await.is_some()
+    })
+    .await;
     assert_eq!(memory.bytes("short").await, Some("y".into()));
 }
 
@@ -126,7 +143,9 @@ pub async fn of_concurrent_swaps_one_wins(hot: Arc<dyn HotTier>) {
     let version = memory.set("k", "start").await;
     let swaps = (0..12).map(|n| {
         let memory = memory.clone();
-        tokio::spawn(async move { memory.set_when("k", &n.to_string(), When::Version(version)).await.map(|_| n.to_string()) })
+        tokio::spawn(async move {
+            memory.set_when("k", &n.to_string(), When::Version(version)).await.map(|_| n.to_string())
+        })
     });
     let won: Vec<_> = futures::future::join_all(swaps).await.into_iter().filter_map(Result::unwrap).collect();
     assert_eq!(won.len(), 1, "{won:?}");
@@ -142,7 +161,11 @@ pub async fn a_tombstone_is_no_value_but_known(hot: Arc<dyn HotTier>) {
     let tombstone = memory.tombstone("k").await;
     let value = memory.get("k").await.unwrap();
     assert_eq!((value.bytes, value.version), (None, tombstone));
-    assert_eq!(memory.set_when("k", "refilled", When::Unknown).await, None, "a tombstone wins over what is older");
+    assert_eq!(
+        memory.set_when("k", "refilled", When::Unknown).await,
+        None,
+        "a tombstone wins over what is older"
+    );
     assert!(memory.set_when("k", "b", When::Absent).await.unwrap() > tombstone);
     assert_eq!(memory.bytes("k").await, Some("b".into()));
     let known = memory.tombstone("never set").await;
@@ -182,7 +205,8 @@ pub async fn a_value_expires(hot: Arc<dyn HotTier>) {
     assert!(!memory.hot.expire(&memory.scope, "k", Duration::from_secs(9)).await.unwrap());
 }
 
-/// A version that was given out never comes again for its key, however the value ends; so whoever holds an old one changes nothing.
+/// A version that was given out never comes again for its key, however the value ends; so whoever holds an
+/// old one changes nothing.
 pub async fn a_version_never_comes_again(hot: Arc<dyn HotTier>) {
     let memory = Memory::new(hot);
     let mut given = std::collections::BTreeSet::new();
@@ -192,7 +216,10 @@ pub async fn a_version_never_comes_again(hot: Arc<dyn HotTier>) {
             _ => (memory.add("k", 7).await.1, "7"),
         };
         assert!(given.insert(version), "{version} was given out before");
-        assert!(given.last() == Some(&version) && version < 1 << 53, "versions grow, and programs that count with doubles can hold them");
+        assert!(
+            given.last() == Some(&version) && version < 1 << 53,
+            "versions grow, and programs that count with doubles can hold them"
+        );
         let again = memory.set_when("k", expected, When::Version(version)).await.unwrap();
         assert!(given.insert(again));
         match round {
@@ -209,7 +236,11 @@ pub async fn a_version_never_comes_again(hot: Arc<dyn HotTier>) {
         let next = memory.set("k", "another").await;
         assert!(given.insert(next), "{next} was given out before");
         for old in &given {
-            assert_eq!(memory.set_when("k", "stolen", When::Version(*old)).await.is_some(), *old == next, "{old} of {next}");
+            assert_eq!(
+                memory.set_when("k", "stolen", When::Version(*old)).await.is_some(),
+                *old == next,
+                "{old} of {next}"
+            );
             if *old == next {
                 given.insert(memory.get("k").await.unwrap().version);
                 break;
@@ -219,8 +250,8 @@ pub async fn a_version_never_comes_again(hot: Arc<dyn HotTier>) {
     }
 }
 
-/// A value that is brought back from elsewhere has its version again, unless the store remembers a later one; it is brought back only where nothing
-/// is known of the key.
+/// A value that is brought back from elsewhere has its version again, unless the store remembers a later one;
+/// it is brought back only where nothing is known of the key.
 pub async fn a_value_brought_back_has_its_version_again(hot: Arc<dyn HotTier>) {
     let memory = Memory::new(hot);
     let elsewhere = memory.set("elsewhere", "a").await;
@@ -305,7 +336,11 @@ pub async fn what_is_no_number_is_not_incremented(hot: Arc<dyn HotTier>) {
     let memory = Memory::new(hot);
     for text in ["\"5\"", "five", "1.5", "", "{}", "99999999999999999999"] {
         let version = memory.set("k", text).await;
-        assert_eq!(kind(memory.hot.increment(&memory.scope, "k", 1, None).await), ErrorKind::Validation, "{text}");
+        assert_eq!(
+            kind(memory.hot.increment(&memory.scope, "k", 1, None).await),
+            ErrorKind::Validation,
+            "{text}"
+        );
         let value = memory.get("k").await.unwrap();
         assert_eq!((value.bytes.unwrap(), value.version), (Bytes::copy_from_slice(text.as_bytes()), version));
     }

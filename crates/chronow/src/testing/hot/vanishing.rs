@@ -15,7 +15,8 @@ struct Seen {
     acked: u32,
 }
 
-/// Consumers that vanish with messages in hand lose nothing, and repeat nothing beyond the limit or after its end.
+/// Consumers that vanish with messages in hand lose nothing, and repeat nothing beyond the limit or after its
+/// end.
 pub async fn consumers_that_vanish_lose_and_repeat_nothing_beyond_the_limit(hot: Arc<dyn HotTier>) {
     const MESSAGES: usize = 60;
     let mut chance = Chance::new();
@@ -65,7 +66,8 @@ pub async fn consumers_that_vanish_lose_and_repeat_nothing_beyond_the_limit(hot:
             all.acked += theirs.acked;
         }
     }
-    let dead: BTreeMap<_, _> = bus.dead(&wild).await.into_iter().map(|dead| (dead.id.clone(), dead)).collect();
+    let dead: BTreeMap<_, _> =
+        bus.dead(&wild).await.into_iter().map(|dead| (dead.id.clone(), dead)).collect();
     assert_eq!(seen.len(), MESSAGES, "every message was started");
     for (id, seen) in &seen {
         assert!(seen.started <= LIMIT, "{id} was started {} times", seen.started);

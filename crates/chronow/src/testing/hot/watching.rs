@@ -17,7 +17,12 @@ async fn next(changes: &mut BoxStream<'static, Result<Change>>) -> Change {
 }
 
 /// Reads until the change that is waited for; those of the same key before it may be told together with it.
-async fn until_told(changes: &mut BoxStream<'static, Result<Change>>, key: &str, version: u64, deleted: bool) {
+async fn until_told(
+    changes: &mut BoxStream<'static, Result<Change>>,
+    key: &str,
+    version: u64,
+    deleted: bool,
+) {
     loop {
         let change = next(changes).await;
         assert_eq!(change.key, key, "{change:?}");
@@ -55,7 +60,10 @@ pub async fn a_watch_tells_changes_and_deletions(hot: Arc<dyn HotTier>) {
 /// A watch sees its prefix and scope only.
 pub async fn a_watch_sees_its_prefix_and_scope_only(hot: Arc<dyn HotTier>) {
     let memory = Memory::new(hot);
-    let elsewhere = Memory { hot: Arc::clone(&memory.hot), scope: Scope::new("suite2", memory.scope.namespace()).unwrap() };
+    let elsewhere = Memory {
+        hot: Arc::clone(&memory.hot),
+        scope: Scope::new("suite2", memory.scope.namespace()).unwrap(),
+    };
     let mut users = memory.hot.watch(&memory.scope, "user*/").await.unwrap();
     let mut everything = memory.hot.watch(&memory.scope, "").await.unwrap();
     elsewhere.set("user*/1", "1").await;
@@ -86,8 +94,8 @@ pub async fn a_watch_begins_now(hot: Arc<dyn HotTier>) {
     memory.set("new", "2").await;
 }
 
-/// A watch tells that the time of a value is over, once: also of one that was there before, or whose time was changed. What was set again, or
-/// deleted, does not end.
+/// A watch tells that the time of a value is over, once: also of one that was there before, or whose time was
+/// changed. What was set again, or deleted, does not end.
 pub async fn a_watch_tells_the_end_of_a_value(hot: Arc<dyn HotTier>) {
     let memory = Memory::new(hot);
     let old = memory.set_for("old", "1", 1_500).await;

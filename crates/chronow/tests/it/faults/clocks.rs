@@ -72,7 +72,11 @@ async fn deleted_stays_deleted_whatever_the_clock_of_the_warm_tier_says() {
         for n in 0..20 {
             chronow.shared().set("k", &n).persist().await.unwrap();
             chronow.hot().remove(&scope, "k").await.unwrap();
-            assert_eq!(chronow.shared().get::<i32>("k").await.unwrap(), Some(n), "a value behind a deletion is kept, {shift}");
+            assert_eq!(
+                chronow.shared().get::<i32>("k").await.unwrap(),
+                Some(n),
+                "a value behind a deletion is kept, {shift}"
+            );
             chronow.shared().del("k").await.unwrap();
             chronow.hot().remove(&scope, "k").await.unwrap();
             assert_eq!(chronow.shared().get::<i32>("k").await.unwrap(), None, "{shift}");

@@ -1,4 +1,5 @@
-//! Publishers and consumers that do the same with a message whenever they see it, and write down what they were told.
+//! Publishers and consumers that do the same with a message whenever they see it, and write down what they
+//! were told.
 
 use std::future::{Future, IntoFuture as _};
 use std::sync::Arc;
@@ -84,7 +85,8 @@ pub(super) async fn prepare(chronow: &Chronow, visibility: Duration, shards: u16
     }
 }
 
-/// Publishes numbers, one after the other. Of those with a dedup id it is made sure that they were accepted; of the others perhaps nobody knows.
+/// Publishes numbers, one after the other. Of those with a dedup id it is made sure that they were accepted;
+/// of the others perhaps nobody knows.
 pub(super) async fn publish(chronow: &Chronow, ledger: &Ledger, numbers: impl IntoIterator<Item = usize>) {
     let topic = chronow.bus().topic(TOPIC).unwrap();
     for n in numbers {
@@ -106,7 +108,10 @@ pub(super) async fn publish(chronow: &Chronow, ledger: &Ledger, numbers: impl In
                     break;
                 }
                 Err(error) => {
-                    assert!(error.is_retryable() && !nothing_happened(error.kind()), "publishing failed for good: {error}");
+                    assert!(
+                        error.is_retryable() && !nothing_happened(error.kind()),
+                        "publishing failed for good: {error}"
+                    );
                     ledger.note(&Event::Unsure { n });
                     if !dedup {
                         break;
@@ -167,21 +172,37 @@ impl Crew {
 }
 
 /// Tries until it works, or until nobody wants it any more.
-async fn persist<T, F: Future<Output = chronow::Result<T>>>(stop: &watch::Receiver<bool>, mut make: impl FnMut() -> F) -> Option<T> {
+async fn persist<T, F: Future<Output = chronow::Result<T>>>(
+    stop: &watch::Receiver<bool>,
+    mut make: impl FnMut() -> F,
+) -> Option<T> {
     let begun = std::time::Instant::now();
     loop {
         match make().await {
             Ok(made) => return Some(made),
             Err(_) if *stop.borrow() => return None,
-            Err(error) => assert!(error.is_retryable() && begun.elapsed() < TIMEOUT, "consuming failed for good: {error}"),
+            Err(error) => assert!(
+                error.is_retryable() && begun.elapsed() < TIMEOUT,
+                "consuming failed for good: {error}"
+            ),
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 
-async fn stream(chronow: Chronow, ledger: Arc<Ledger>, role: Role, pace: Pace, mut stop: watch::Receiver<bool>) {
+async fn stream(
+    chronow: Chronow,
+    ledger: Arc<Ledger>,
+    role: Role,
+    pace: Pace,
+    mut stop: watch::Receiver<bool>,
+) {
     let subscription = chronow.bus().topic(TOPIC).unwrap().subscription(role.name()).unwrap();
-    let Some(mut messages) = persist(&stop.clone(), || subscription.consume::<Value>().prefetch(5).into_future()).await else { return };
+    let Some(mut messages) =
+        persist(&stop.clone(), || subscription.consume::<Value>().prefetch(5).into_future()).await
+    else {
+        return;
+    };
     loop {
         let next = tokio::select! {
             _ = stop.wait_for(|stop| *stop) => break,
@@ -238,7 +259,8 @@ async fn run(chronow: Chronow, ledger: Arc<Ledger>, role: Role, pace: Pace, mut 
             }
         }
     };
-    let start = || subscription.run(handler.clone()).concurrency(3).prefetch(3).drain(Duration::from_secs(2)).start();
+    let start =
+        || subscription.run(handler.clone()).concurrency(3).prefetch(3).drain(Duration::from_secs(2)).start();
     let Some(runner) = persist(&stop.clone(), start).await else { return };
     tokio::select! {
         _ = stop.wait_for(|stop| *stop) => {}

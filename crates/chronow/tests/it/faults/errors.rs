@@ -1,4 +1,5 @@
-//! Every step fails now and then, before it was done and after: what was done counts although nobody was told.
+//! Every step fails now and then, before it was done and after: what was done counts although nobody was
+//! told.
 
 use std::time::Duration;
 

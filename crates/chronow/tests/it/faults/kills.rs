@@ -1,4 +1,5 @@
-//! Processes that are killed, at every step and at any moment; the next ones find everything, and nothing twice.
+//! Processes that are killed, at every step and at any moment; the next ones find everything, and nothing
+//! twice.
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -26,7 +27,13 @@ const VISIBILITY: Duration = Duration::from_millis(1_200);
 const PUBLISHED: usize = 16;
 
 /// Steps inside the stores.
-const EMBEDDED: [&str; 5] = ["embedded.before_commit", "embedded.after_commit", "bus.after_numbers", "bus.before_head", "bus.before_wake"];
+const EMBEDDED: [&str; 5] = [
+    "embedded.before_commit",
+    "embedded.after_commit",
+    "bus.after_numbers",
+    "bus.before_head",
+    "bus.before_wake",
+];
 const MONGO: [&str; 4] = ["mongo.after_apply", "bus.after_numbers", "bus.before_head", "bus.before_wake"];
 
 on_every_hot_tier! {
@@ -59,7 +66,8 @@ impl Victim<'_> {
     }
 }
 
-/// Plays a victim when this binary starts itself again with a scenario: publishes some, and consumes until it is killed.
+/// Plays a victim when this binary starts itself again with a scenario: publishes some, and consumes until it
+/// is killed.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn child() {
     let Ok(scenario) = std::env::var(SCENARIO) else { return };
@@ -70,8 +78,11 @@ async fn child() {
     let pace = if points.starts_with("renew") { Pace::Endless } else { Pace::Quick };
     let first = PUBLISHER * usize::try_from(scenario["publisher"].as_u64().unwrap()).unwrap();
     let points = fail.clone();
-    let hook =
-        move |point: Point<'_>| points.hit(point.name()).map_err(|error| Error::new(ErrorKind::HotTier, error.to_string()).retryable());
+    let hook = move |point: Point<'_>| {
+        points
+            .hit(point.name())
+            .map_err(|error| Error::new(ErrorKind::HotTier, error.to_string()).retryable())
+    };
     let env = Env { fail, ..Env::default() };
     let chronow = connect_with(&scenario["config"], env, |hot| hooked(hot, hook)).await;
     let consumers = Crew::consume_at(pace, &chronow, &ledger);
@@ -118,7 +129,8 @@ async fn processes_killed_at_any_moment_lose_and_double_nothing(world: World) {
     let ledger = Ledger::append(&path);
     crew::publish(&world.chronow, &ledger, 0..20).await;
     for round in 0..4 {
-        let victim = |publisher| Victim { world: &world, points: String::new(), ledger: path.clone(), publisher };
+        let victim =
+            |publisher| Victim { world: &world, points: String::new(), ledger: path.clone(), publisher };
         let mut children: Vec<Child> = (1..=2).map(|which| victim(round * 2 + which).spawn()).collect();
         let lines = ledger.events().len() + usize::try_from(30 + below(&random, 100)).unwrap();
         let spin = Duration::from_micros(random.next_u64() % 5_000);
@@ -127,7 +139,10 @@ async fn processes_killed_at_any_moment_lose_and_double_nothing(world: World) {
             let begun = std::time::Instant::now();
             while ledger.events().len() < lines {
                 assert!(begun.elapsed() < TIMEOUT, "the victims do nothing");
-                assert!(children.iter_mut().all(|child| child.try_wait().unwrap().is_none()), "a victim died by itself");
+                assert!(
+                    children.iter_mut().all(|child| child.try_wait().unwrap().is_none()),
+                    "a victim died by itself"
+                );
                 std::thread::sleep(Duration::from_millis(2));
             }
             // Somewhere behind that line: the moment of a kill is no condition to wait for.
@@ -144,7 +159,12 @@ async fn processes_killed_at_any_moment_lose_and_double_nothing(world: World) {
 }
 
 fn said(output: &Output) -> String {
-    format!("{}\n{}\n{}", output.status, String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+    format!(
+        "{}\n{}\n{}",
+        output.status,
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    )
 }
 
 fn was_killed(output: &Output) -> bool {

@@ -82,7 +82,8 @@ impl Ledger {
     }
 
     pub(super) fn note(&self, event: &Event) {
-        // One write, so that lines of several processes do not mix; on a line of its own, also behind the half line of one that was killed.
+        // One write, so that lines of several processes do not mix; on a line of its own, also behind the
+        // half line of one that was killed.
         let line = format!("\n{}\n", serde_json::to_string(event).unwrap());
         self.file.lock().unwrap().write_all(line.as_bytes()).unwrap();
         if matches!(event, Event::Accepted { .. }) {
@@ -169,7 +170,9 @@ pub(super) async fn audit(chronow: &Chronow, ledger: &Arc<Ledger>, context: &str
     let topic = chronow.bus().topic(TOPIC).unwrap();
     let crew = Crew::consume(chronow, ledger);
     let begun = Instant::now();
-    while !topic.stats().await.is_ok_and(|stats| stats.subscriptions.iter().all(|one| one.backlog + one.pending + one.scheduled == 0)) {
+    while !topic.stats().await.is_ok_and(|stats| {
+        stats.subscriptions.iter().all(|one| one.backlog + one.pending + one.scheduled == 0)
+    }) {
         // There may be hundreds, and locks of the dead to wait for.
         assert!(begun.elapsed() < TIMEOUT * 3, "waited in vain: everything comes to an end, {context}");
         tokio::time::sleep(Duration::from_millis(10)).await;
@@ -178,10 +181,14 @@ pub(super) async fn audit(chronow: &Chronow, ledger: &Arc<Ledger>, context: &str
     let mut told = read(&ledger.events());
     let mut dead = BTreeMap::<Role, BTreeMap<usize, chronow::hot::DeadLetter>>::new();
     for role in Role::ALL {
-        let letters: Vec<_> = topic.subscription(role.name()).unwrap().dead_letters().stream().try_collect().await.unwrap();
+        let letters: Vec<_> =
+            topic.subscription(role.name()).unwrap().dead_letters().stream().try_collect().await.unwrap();
         for letter in letters {
             let n = payload_number(&letter.payload);
-            told.get_mut(&n).unwrap_or_else(|| panic!("{n} was never sent, {context}")).ids.insert(letter.id.clone());
+            told.get_mut(&n)
+                .unwrap_or_else(|| panic!("{n} was never sent, {context}"))
+                .ids
+                .insert(letter.id.clone());
             let twice = dead.entry(role).or_default().insert(n, letter);
             assert!(twice.is_none(), "{n} is in the dead letters of {role:?} twice, {context}");
         }
@@ -197,7 +204,11 @@ pub(super) async fn audit(chronow: &Chronow, ledger: &Arc<Ledger>, context: &str
         }
         in_order(role, &told, dead, context);
         let counts = stats.subscriptions.iter().find(|stats| stats.subscription == role.name()).unwrap();
-        assert_eq!((counts.acked, counts.dead_letters), (owed - dead.len() as u64, dead.len() as u64), "{role:?}: {counts:?}, {context}");
+        assert_eq!(
+            (counts.acked, counts.dead_letters),
+            (owed - dead.len() as u64, dead.len() as u64),
+            "{role:?}: {counts:?}, {context}"
+        );
     }
 }
 
@@ -240,11 +251,19 @@ fn one(role: Role, n: usize, told: &Facts, dead: Option<&chronow::hot::DeadLette
 }
 
 /// Messages of one key come one after the other, in the order of publishing.
-fn in_order(role: Role, told: &BTreeMap<usize, Facts>, dead: &BTreeMap<usize, chronow::hot::DeadLetter>, context: &str) {
+fn in_order(
+    role: Role,
+    told: &BTreeMap<usize, Facts>,
+    dead: &BTreeMap<usize, chronow::hot::DeadLetter>,
+    context: &str,
+) {
     let mut last = BTreeMap::<(usize, &str), (usize, usize)>::new();
     for (n, told) in told {
         // Of one that nobody was told of it is not known when it was accepted.
-        let (Some(key), Some(story), false) = (super::crew::key_of(*n), told.stories.get(&role), told.unsure) else { continue };
+        let (Some(key), Some(story), false) = (super::crew::key_of(*n), told.stories.get(&role), told.unsure)
+        else {
+            continue;
+        };
         // Publishers do not know of each other.
         let key = (n / PUBLISHER, key);
         if let Some((before, ended)) = last.get(&key) {

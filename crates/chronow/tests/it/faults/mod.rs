@@ -1,7 +1,9 @@
-//! Faults, and a ledger that is audited behind each of them: nothing lost, nothing leaked, no limit exceeded, dead letters right.
+//! Faults, and a ledger that is audited behind each of them: nothing lost, nothing leaked, no limit exceeded,
+//! dead letters right.
 //!
-//! Publishers and consumers write into the ledger what they were told; an audit lets healthy consumers finish the rest, and compares all of it with
-//! what the store holds. What comes by chance comes from a seed that a failing test prints; `CHRONOW_FAULT_SEED` runs it again.
+//! Publishers and consumers write into the ledger what they were told; an audit lets healthy consumers finish
+//! the rest, and compares all of it with what the store holds. What comes by chance comes from a seed that a
+//! failing test prints; `CHRONOW_FAULT_SEED` runs it again.
 
 mod clocks;
 mod crew;
@@ -32,10 +34,18 @@ fn below(random: &SeededRandom, n: u64) -> u64 {
     random.next_u64() % n
 }
 
-/// Cuts connections in every way, about so often, until the work is done. As long as no publish succeeds in between, more and more seldom: on a slow
-/// machine connecting alone may take longer.
-async fn cutting(proxy: &test_support::Proxy, random: &SeededRandom, every: Duration, ledger: &Ledger, work: impl Future<Output = ()>) {
-    let pause = |most: Duration| tokio::time::sleep(Duration::from_micros(below(random, u64::try_from(most.as_micros()).unwrap())));
+/// Cuts connections in every way, about so often, until the work is done. As long as no publish succeeds in
+/// between, more and more seldom: on a slow machine connecting alone may take longer.
+async fn cutting(
+    proxy: &test_support::Proxy,
+    random: &SeededRandom,
+    every: Duration,
+    ledger: &Ledger,
+    work: impl Future<Output = ()>,
+) {
+    let pause = |most: Duration| {
+        tokio::time::sleep(Duration::from_micros(below(random, u64::try_from(most.as_micros()).unwrap())))
+    };
     let cuts = async {
         let mut most = every;
         loop {

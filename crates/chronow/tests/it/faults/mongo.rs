@@ -18,7 +18,10 @@ async fn connections_cut_at_random_lose_and_double_nothing(world: World) {
     let ledger = Ledger::append(&world.file("ledger"));
     crew::prepare(&world.chronow, Duration::from_millis(1_500), 1).await;
     let proxy = Proxy::in_front_of(world.config["mongoUri"].as_str().unwrap()).await;
-    let uri = format!("mongodb://{}/?directConnection=true&serverSelectionTimeoutMS=2000&connectTimeoutMS=2000", proxy.address());
+    let uri = format!(
+        "mongodb://{}/?directConnection=true&serverSelectionTimeoutMS=2000&connectTimeoutMS=2000",
+        proxy.address()
+    );
     let mut config = world.config.clone();
     config["mongoUri"] = uri.into();
     let chronow = connect(&config).await;

@@ -125,8 +125,15 @@ async fn hidden_cluster() -> (RedisCluster, Proxy, Value) {
     let node = nodes.master(0);
     let proxy = Proxy::in_front_of(&node.address()).await;
     let port = proxy.address().port().to_string();
-    assert_eq!(node.run(&["CONFIG", "SET", "cluster-announce-ip", "127.0.0.1", "cluster-announce-port", &port]).await, "OK");
-    until("it says where it wants to be called", || async { node.run(&["CLUSTER", "SLOTS"]).await.contains(&port) }).await;
+    assert_eq!(
+        node.run(&["CONFIG", "SET", "cluster-announce-ip", "127.0.0.1", "cluster-announce-port", &port])
+            .await,
+        "OK"
+    );
+    until("it says where it wants to be called", || async {
+        node.run(&["CLUSTER", "SLOTS"]).await.contains(&port)
+    })
+    .await;
     let config = cluster(&[proxy.address().to_string()]);
     (nodes, proxy, config)
 }

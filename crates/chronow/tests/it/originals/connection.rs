@@ -17,7 +17,8 @@ async fn open(subscription: &Subscription) -> chronow::Consumer<Value> {
     subscription.consume::<Value>().await.unwrap()
 }
 
-/// R2: blocking reads have connections of their own, so many idle consumers delay neither reads nor the settlements of others.
+/// R2: blocking reads have connections of their own, so many idle consumers delay neither reads nor the
+/// settlements of others.
 async fn idle_consumers_hold_up_nobody_else(world: World) {
     let (topic, busy) = world.ready().await;
     let quiet = world.topic("quiet");
@@ -52,10 +53,16 @@ async fn names_that_could_collide_are_refused_or_kept_apart(world: World) {
         assert_eq!(bus.topic(bad).unwrap_err().kind(), ErrorKind::Validation, "{bad}");
         assert_eq!(bus.tenant(bad).unwrap_err().kind(), ErrorKind::Validation, "{bad}");
         assert_eq!(bus.namespace(bad).unwrap_err().kind(), ErrorKind::Validation, "{bad}");
-        assert_eq!(bus.topic("t").unwrap().subscription(bad).unwrap_err().kind(), ErrorKind::Validation, "{bad}");
+        assert_eq!(
+            bus.topic("t").unwrap().subscription(bad).unwrap_err().kind(),
+            ErrorKind::Validation,
+            "{bad}"
+        );
     }
     let mut subscriptions = Vec::new();
-    for (n, (topic, subscription)) in [("a.b", "c"), ("a", "b.c"), ("a-b", "c"), ("a", "b-c")].into_iter().enumerate() {
+    for (n, (topic, subscription)) in
+        [("a.b", "c"), ("a", "b.c"), ("a-b", "c"), ("a", "b-c")].into_iter().enumerate()
+    {
         let topic = bus.namespace(if n < 2 { "x.y" } else { "x" }).unwrap().topic(topic).unwrap();
         topic.ensure().await.unwrap();
         let subscription = calm(&topic, subscription).await;
@@ -91,9 +98,12 @@ mod redis_only {
     async fn a_key_prefix_is_applied_once_and_everywhere() {
         let server = RedisServer::start(&[]).await;
         let settings = [("REDIS_URL", server.url()), ("REDIS_KEY_PREFIX", "mine:".to_owned())];
-        let read = |name: &str| settings.iter().find(|(known, _)| *known == name).map(|(_, value)| value.clone());
-        let configs =
-            [(Config::from_env(read).unwrap(), "mine:"), (Config::from_json(&json!({ "redis": { "url": server.url() } })).unwrap(), "cw:")];
+        let read =
+            |name: &str| settings.iter().find(|(known, _)| *known == name).map(|(_, value)| value.clone());
+        let configs = [
+            (Config::from_env(read).unwrap(), "mine:"),
+            (Config::from_json(&json!({ "redis": { "url": server.url() } })).unwrap(), "cw:"),
+        ];
         for (config, prefix) in configs {
             let chronow = Chronow::connect(config, None).await.unwrap();
             let topic = chronow.bus().topic("t").unwrap();
@@ -107,7 +117,10 @@ mod redis_only {
             chronow.shared().set("k", &1).await.unwrap();
             let keys = server.run(&["KEYS", "*"]).await;
             assert!(keys.lines().count() > 3, "{keys}");
-            assert!(keys.lines().all(|key| key.starts_with(prefix) && key.matches(prefix).count() == 1), "{keys}");
+            assert!(
+                keys.lines().all(|key| key.starts_with(prefix) && key.matches(prefix).count() == 1),
+                "{keys}"
+            );
             messages.close().await.unwrap();
             chronow.close().await.unwrap();
             server.run(&["FLUSHALL"]).await;
@@ -119,24 +132,32 @@ mod redis_only {
     async fn a_failed_start_leaves_nothing_behind_that_reconnects() {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let config = json!({ "redis": { "url": format!("redis://{}", listener.local_addr().unwrap()) } });
-        let connecting = tokio::spawn(async move { Chronow::connect(Config::from_json(&config).unwrap(), None).await });
+        let connecting =
+            tokio::spawn(async move { Chronow::connect(Config::from_json(&config).unwrap(), None).await });
         while !connecting.is_finished() {
             // Hangs up on whoever comes.
             drop(tokio::time::timeout(Duration::from_millis(50), listener.accept()).await);
         }
         let error = connecting.await.unwrap().unwrap_err();
         assert_eq!(error.kind(), ErrorKind::HotTier, "{error}");
-        let silence = async { while let Ok(Ok(_)) = tokio::time::timeout(Duration::from_millis(20), listener.accept()).await {} };
+        let silence = async {
+            while let Ok(Ok(_)) = tokio::time::timeout(Duration::from_millis(20), listener.accept()).await {}
+        };
         within(silence).await;
-        assert!(tokio::time::timeout(Duration::from_millis(1_500), listener.accept()).await.is_err(), "somebody still knocks");
+        assert!(
+            tokio::time::timeout(Duration::from_millis(1_500), listener.accept()).await.is_err(),
+            "somebody still knocks"
+        );
     }
 
-    /// R4: a consumer and its connection outlive broken connections; what fails meanwhile says whether it may have taken place.
+    /// R4: a consumer and its connection outlive broken connections; what fails meanwhile says whether it may
+    /// have taken place.
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn a_consumer_outlives_broken_connections() {
         let proxy = Proxy::in_front_of(&servers::redis_url()).await;
         let tenant = servers::unique_name("tenant");
-        let chronow = connect(&json!({ "redis": { "url": proxy.uri() }, "defaults": { "tenantId": tenant } })).await;
+        let chronow =
+            connect(&json!({ "redis": { "url": proxy.uri() }, "defaults": { "tenantId": tenant } })).await;
         let topic = chronow.bus().topic("t").unwrap();
         topic.ensure().await.unwrap();
         let subscription = calm(&topic, "s").await;
@@ -165,14 +186,18 @@ mod redis_only {
             let message = within(next).await;
             assert_eq!(number(&message), n);
             message.ack().await.unwrap();
-            // By the store's count, because a runner whose answer was lost does not know. And before the next break: the answer of a pull would be
-            // lost with it, and what that had locked for minutes.
-            until("the runner handled it, too", || async { subscription.stats().await.unwrap().acked == n as u64 + 1 }).await;
+            // By the store's count, because a runner whose answer was lost does not know. And before the next
+            // break: the answer of a pull would be lost with it, and what that had locked for minutes.
+            until("the runner handled it, too", || async {
+                subscription.stats().await.unwrap().acked == n as u64 + 1
+            })
+            .await;
         }
         runner.stop().await.unwrap();
     }
 
-    /// R5: `tls: false` is off, whatever the URL says; a database means nothing to a cluster and is refused there. Sentinel has a test of its own.
+    /// R5: `tls: false` is off, whatever the URL says; a database means nothing to a cluster and is refused
+    /// there. Sentinel has a test of its own.
     #[tokio::test]
     async fn tls_can_be_turned_off_and_a_cluster_has_no_databases() {
         let url = servers::redis_url().replacen("redis://", "rediss://", 1);
@@ -202,8 +227,14 @@ mod redis_only {
             }
             let stats = subscription.stats().await.unwrap();
             assert_eq!((stats.acked, stats.dead_letters, stats.deferred), (3, 3, 3));
-            let deferred: Vec<String> =
-                subscription.peek(20).await.unwrap().into_iter().filter(|peeked| peeked.until.is_none()).map(|peeked| peeked.id).collect();
+            let deferred: Vec<String> = subscription
+                .peek(20)
+                .await
+                .unwrap()
+                .into_iter()
+                .filter(|peeked| peeked.until.is_none())
+                .map(|peeked| peeked.id)
+                .collect();
             let fetched = subscription.fetch_deferred::<Value>(deferred).await.unwrap();
             assert_eq!(fetched.len(), 3);
             subscription.ack_all(fetched).await.unwrap();

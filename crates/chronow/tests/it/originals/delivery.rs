@@ -38,7 +38,8 @@ async fn what_a_consumer_took_and_did_not_settle_comes_to_another(world: World) 
     let taken = take(&mine, 3).await;
     drop(taken);
     first.close().await.unwrap();
-    let mut again: Vec<_> = take(&subscription, 3).await.iter().map(|message| (number(message), message.deliveries())).collect();
+    let mut again: Vec<_> =
+        take(&subscription, 3).await.iter().map(|message| (number(message), message.deliveries())).collect();
     again.sort_unstable();
     assert_eq!(again, [(0, 2), (1, 2), (2, 2)]);
 }
@@ -52,7 +53,10 @@ async fn leaving_a_stream_loses_nothing_of_its_batch(world: World) {
     drop(messages);
     // The locks would last for minutes.
     let rest = take(&subscription, 9).await;
-    assert!(rest.iter().all(|message| message.deliveries() == 1), "what nobody had in hand was not delivered");
+    assert!(
+        rest.iter().all(|message| message.deliveries() == 1),
+        "what nobody had in hand was not delivered"
+    );
     subscription.ack_all(rest).await.unwrap();
     assert_eq!(subscription.stats().await.unwrap().acked, 10);
 }
@@ -68,7 +72,10 @@ async fn retries_reach_their_own_subscription_only(world: World) {
     first.ack().await.unwrap();
     for attempt in 1..=14 {
         let message = take(&bad, 1).await.remove(0);
-        assert_eq!((message.id(), message.deliveries(), message.published_at()), (sent.id.as_str(), attempt, published_at));
+        assert_eq!(
+            (message.id(), message.deliveries(), message.published_at()),
+            (sent.id.as_str(), attempt, published_at)
+        );
         assert_eq!((message.header("a.b"), message.key(), number(&message)), (Some("c.d"), Some("k.1"), 1));
         message.nack().reason("it.fails").await.unwrap();
     }
@@ -77,7 +84,8 @@ async fn retries_reach_their_own_subscription_only(world: World) {
     assert_eq!((stats.deliveries, stats.acked, stats.backlog, stats.scheduled), (1, 1, 0, 0));
 }
 
-/// D4: the count survives retries, stops at the limit exactly, and what is used up is found with its last reason.
+/// D4: the count survives retries, stops at the limit exactly, and what is used up is found with its last
+/// reason.
 async fn a_message_that_always_fails_ends_in_the_dead_letters_after_the_limit(world: World) {
     let (topic, subscription) = world.ready().await;
     subscription.ensure().max_deliveries(3).await.unwrap();
@@ -92,7 +100,10 @@ async fn a_message_that_always_fails_ends_in_the_dead_letters_after_the_limit(wo
     until("it is dead", || async { subscription.stats().await.unwrap().dead_letters == 1 }).await;
     settled(&subscription).await;
     runner.stop().await.unwrap();
-    assert_eq!(*handled.lock().unwrap(), BTreeMap::from([(0, vec![1]), (1, vec![1]), (2, vec![1, 2, 3]), (3, vec![1])]));
+    assert_eq!(
+        *handled.lock().unwrap(),
+        BTreeMap::from([(0, vec![1]), (1, vec![1]), (2, vec![1, 2, 3]), (3, vec![1])])
+    );
     let (dead, _) = subscription.dead_letters().await.unwrap();
     assert_eq!((dead.len(), dead[0].deliveries, dead[0].reason.as_str()), (1, 3, "poison"));
 }
@@ -104,7 +115,8 @@ async fn each_failed_message_is_redelivered_once_whoever_consumes(world: World) 
     publish(&topic, 0..MESSAGES).await;
     // Made late, so that nothing is handed out while publishing; it begins with the first message.
     let subscription = topic.subscription("eight").unwrap();
-    let ensure = subscription.ensure().start(chronow::hot::Start::Earliest).visibility(Duration::from_secs(120));
+    let ensure =
+        subscription.ensure().start(chronow::hot::Start::Earliest).visibility(Duration::from_secs(120));
     ensure.backoff([Duration::ZERO]).jitter_percent(0).await.unwrap();
     let seen = Arc::new(Mutex::new(BTreeMap::<usize, Vec<u32>>::new()));
     let mut runners = Vec::new();
@@ -116,7 +128,8 @@ async fn each_failed_message_is_redelivered_once_whoever_consumes(world: World) 
         };
         runners.push(subscription.run(handler).concurrency(2).start().await.unwrap());
     }
-    until("all are acknowledged", || async { subscription.stats().await.unwrap().acked == MESSAGES as u64 }).await;
+    until("all are acknowledged", || async { subscription.stats().await.unwrap().acked == MESSAGES as u64 })
+        .await;
     for runner in runners {
         runner.stop().await.unwrap();
     }
@@ -143,7 +156,12 @@ async fn retries_wait_as_the_table_says(world: World) {
     let third = left().await;
     assert!((550_000..=600_000).contains(&third), "{third}");
     let patient = calm(&topic, "patient").await;
-    patient.ensure().backoff([Duration::from_secs(600), Duration::from_secs(3_000)]).jitter_percent(20).await.unwrap();
+    patient
+        .ensure()
+        .backoff([Duration::from_secs(600), Duration::from_secs(3_000)])
+        .jitter_percent(20)
+        .await
+        .unwrap();
     publish(&topic, [2]).await;
     take(&patient, 1).await.remove(0).nack().await.unwrap();
     let peeked = patient.peek(1).await.unwrap().remove(0);
@@ -168,25 +186,41 @@ async fn a_delay_is_kept(world: World) {
     assert_eq!(subscription.peek(5).await.unwrap()[0].place, Place::Scheduled);
 }
 
-/// D8, G2: texts, numbers as texts and JSON as text stay what they are; what cannot be decoded is kept as a dead letter.
+/// D8, G2: texts, numbers as texts and JSON as text stay what they are; what cannot be decoded is kept as a
+/// dead letter.
 async fn payloads_arrive_as_they_were_sent(world: World) {
     let (topic, subscription) = world.ready().await;
-    let sent = [json!("hello"), json!("123"), json!(r#"{"a":1}"#), json!(null), json!(0.1), json!({ "$a": { "b.c": [1, "ü"] } })];
+    let sent = [
+        json!("hello"),
+        json!("123"),
+        json!(r#"{"a":1}"#),
+        json!(null),
+        json!(0.1),
+        json!({ "$a": { "b.c": [1, "ü"] } }),
+    ];
     let drafts = sent.iter().map(|payload| Draft::json(payload).header("type", "x").header("$odd.name", "1"));
     topic.publish_batch(drafts).await.unwrap();
     let messages = take(&subscription, sent.len()).await;
     let came: Vec<Value> = messages.iter().map(|message| message.payload.clone()).collect();
     assert_eq!(came, sent);
-    assert!(messages.iter().all(|message| message.header("type") == Some("x") && message.header("$odd.name") == Some("1")));
+    assert!(
+        messages
+            .iter()
+            .all(|message| message.header("type") == Some("x") && message.header("$odd.name") == Some("1"))
+    );
     subscription.ack_all(messages).await.unwrap();
     topic.publish_bytes(&b"\0\xff no json"[..], "application/octet-stream").await.unwrap();
     assert!(subscription.receive::<Value>(5).await.unwrap().is_empty());
     let (dead, _) = subscription.dead_letters().await.unwrap();
-    assert_eq!((dead.len(), &dead[0].payload[..], dead[0].reason.as_str()), (1, &b"\0\xff no json"[..], "undecodable"));
+    assert_eq!(
+        (dead.len(), &dead[0].payload[..], dead[0].reason.as_str()),
+        (1, &b"\0\xff no json"[..], "undecodable")
+    );
     assert_eq!(dead[0].content_type, "application/octet-stream");
 }
 
-/// D9: a full topic refuses, or drops its oldest if it was told to, and counts them; it never drops in silence.
+/// D9: a full topic refuses, or drops its oldest if it was told to, and counts them; it never drops in
+/// silence.
 async fn unread_and_pending_messages_are_never_trimmed(world: World) {
     let topic = world.topic("small");
     topic.ensure().max_len(100).await.unwrap();
@@ -201,7 +235,11 @@ async fn unread_and_pending_messages_are_never_trimmed(world: World) {
     };
     assert_eq!((accepted, error.kind()), (100, ErrorKind::Full));
     let held = take(&subscription, 10).await;
-    assert_eq!(topic.publish(&json!({ "n": 100 })).await.unwrap_err().kind(), ErrorKind::Full, "pending ones are owed, too");
+    assert_eq!(
+        topic.publish(&json!({ "n": 100 })).await.unwrap_err().kind(),
+        ErrorKind::Full,
+        "pending ones are owed, too"
+    );
     let mut numbers: Vec<usize> = held.iter().map(|message| number(message)).collect();
     subscription.ack_all(held).await.unwrap();
     let rest = take(&subscription, 90).await;
@@ -217,7 +255,10 @@ async fn unread_and_pending_messages_are_never_trimmed(world: World) {
     let dropped = usize::try_from(dropping.stats().await.unwrap().dropped).unwrap();
     assert!(dropped >= 15);
     let left = take(&subscription, 25 - dropped).await;
-    assert_eq!(left.iter().map(|message| number(message)).collect::<Vec<_>>(), (dropped..25).collect::<Vec<_>>());
+    assert_eq!(
+        left.iter().map(|message| number(message)).collect::<Vec<_>>(),
+        (dropped..25).collect::<Vec<_>>()
+    );
 }
 
 /// D10: what every subscription has settled takes no room.
@@ -277,7 +318,8 @@ async fn many_stuck_messages_hide_none(world: World) {
     // Not before: a renewal that was under way would hold them for the new time.
     world.abandoned(&subscription).await;
     subscription.ensure().visibility(Duration::from_secs(120)).await.unwrap();
-    let mut numbers: Vec<usize> = take(&subscription, 60).await.iter().map(|message| number(message)).collect();
+    let mut numbers: Vec<usize> =
+        take(&subscription, 60).await.iter().map(|message| number(message)).collect();
     numbers.sort_unstable();
     assert_eq!(numbers, (0..60).collect::<Vec<_>>());
 }

@@ -17,13 +17,20 @@ on_every_hot_tier! {
     a_message_may_live_shortly_come_later_once_in_order_or_not_at_all,
 }
 
-/// D11: a settlement is one step: many at once leave the message in one place, and one of them is told that it counted.
+/// D11: a settlement is one step: many at once leave the message in one place, and one of them is told that
+/// it counted.
 async fn a_message_is_in_one_place_whoever_settles_it_how_often(world: World) {
     let (topic, subscription) = world.ready().await;
     publish(&topic, [1]).await;
     let hot = world.chronow.hot();
     let lock = hot.pull(subscription.name(), 1).await.unwrap().deliveries.remove(0).lock;
-    assert_eq!(hot.advance(subscription.name(), Advance { start: vec![lock.clone()], settle: vec![] }).await.unwrap().started, [true]);
+    assert_eq!(
+        hot.advance(subscription.name(), Advance { start: vec![lock.clone()], settle: vec![] })
+            .await
+            .unwrap()
+            .started,
+        [true]
+    );
     let ways = [
         Settle::Ack,
         Settle::DeadLetter { reason: "bad".to_owned() },
@@ -52,7 +59,8 @@ async fn a_late_settlement_does_not_touch_anothers_delivery(world: World) {
     subscription.ensure().visibility(Duration::from_secs(120)).await.unwrap();
     let second = take(&subscription, 1).await.remove(0);
     for settle in [Settle::Ack, Settle::DeadLetter { reason: String::new() }, Settle::Release] {
-        let told = hot.advance(name, Advance { settle: vec![(late.clone(), settle)], start: vec![] }).await.unwrap();
+        let told =
+            hot.advance(name, Advance { settle: vec![(late.clone(), settle)], start: vec![] }).await.unwrap();
         assert_eq!(told.settled, [Settled::Lost]);
     }
     assert_eq!(hot.renew(name, vec![late]).await.unwrap(), [false]);
@@ -96,7 +104,8 @@ async fn an_error_of_consuming_is_told(world: World) {
     assert!(within(messages.next()).await.is_none());
 }
 
-/// D17: what the original left out (the tests of `bus` show concurrency, draining, prefetching, renewal, pausing and batches).
+/// D17: what the original left out (the tests of `bus` show concurrency, draining, prefetching, renewal,
+/// pausing and batches).
 async fn a_message_may_live_shortly_come_later_once_in_order_or_not_at_all(world: World) {
     let topic = world.topic("orders");
     topic.ensure().await.unwrap();
@@ -105,7 +114,10 @@ async fn a_message_may_live_shortly_come_later_once_in_order_or_not_at_all(world
     some.ensure().filter(json!({ "payload.n": { "$gte": 3 } })).backoff([Duration::ZERO]).await.unwrap();
     topic.publish(&json!({ "n": 0 })).ttl(Duration::from_millis(1)).await.unwrap();
     let published = world.chronow.hot().now().await.unwrap();
-    until("it is too old", || async { world.chronow.hot().now().await.unwrap().as_millis() - published.as_millis() > 10 }).await;
+    until("it is too old", || async {
+        world.chronow.hot().now().await.unwrap().as_millis() - published.as_millis() > 10
+    })
+    .await;
     let later = topic.publish(&json!({ "n": 1 })).delay(Duration::from_secs(600)).await.unwrap();
     for n in 2..6 {
         for _ in 0..2 {
@@ -168,7 +180,8 @@ mod redis_only {
         }
         assert_eq!(server.run(&["DBSIZE"]).await, keys);
         let key = server.run(&["KEYS", "*:topic:t}"]).await;
-        // A subscription is a position: there is no list of consumers, and none of what they have, that could grow.
+        // A subscription is a position: there is no list of consumers, and none of what they have, that could
+        // grow.
         assert_eq!(server.run(&["XINFO", "GROUPS", &key]).await, "");
         assert_eq!(subscription.stats().await.unwrap().acked, 20);
     }

@@ -1,5 +1,5 @@
-//! The numbered faults of the original, each turned into a promise. A test's comment begins with the numbers it answers; `docs/faults.md` maps every
-//! number to its tests, also those of the conformance suite.
+//! The numbered faults of the original, each turned into a promise. A test's comment begins with the numbers
+//! it answers; `docs/faults.md` maps every number to its tests, also those of the conformance suite.
 
 mod connection;
 mod delivery;

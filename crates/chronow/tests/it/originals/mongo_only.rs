@@ -1,4 +1,5 @@
-//! MongoDB alone (G1 to G10). The promises are those of every hot tier; these are the ways in which the original broke them there.
+//! MongoDB alone (G1 to G10). The promises are those of every hot tier; these are the ways in which the
+//! original broke them there.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -24,16 +25,24 @@ on_mongo! {
     deliveries_are_counted_and_limits_of_lists_are_kept,
 }
 
-/// G1, G2, G3: payload and headers arrive as they were, through a stream, and what is acknowledged never comes again.
+/// G1, G2, G3: payload and headers arrive as they were, through a stream, and what is acknowledged never
+/// comes again.
 async fn a_message_is_delivered_whole_and_once(world: World) {
     use futures::StreamExt as _;
     let (topic, subscription) = world.ready().await;
     let other = calm(&topic, "other").await;
-    topic.publish(&json!({ "n": 1, "payload": "payload", "*": { "a.b": 1 } })).header("$h.1", "x").await.unwrap();
+    topic
+        .publish(&json!({ "n": 1, "payload": "payload", "*": { "a.b": 1 } }))
+        .header("$h.1", "x")
+        .await
+        .unwrap();
     let mut messages = subscription.consume::<Value>().await.unwrap();
     let message = within(messages.next()).await.unwrap().unwrap();
     assert_eq!(message.payload, json!({ "n": 1, "payload": "payload", "*": { "a.b": 1 } }));
-    assert_eq!(message.headers().iter().map(|(name, value)| (name.as_str(), value.as_str())).collect::<Vec<_>>(), [("$h.1", "x")]);
+    assert_eq!(
+        message.headers().iter().map(|(name, value)| (name.as_str(), value.as_str())).collect::<Vec<_>>(),
+        [("$h.1", "x")]
+    );
     message.ack().await.unwrap();
     messages.close().await.unwrap();
     // Also not to those who come later, while another subscription still needs it.
@@ -61,13 +70,17 @@ async fn a_message_whose_lock_ended_is_handed_out_again(world: World) {
 async fn a_failed_message_becomes_due_whatever_is_in_it(world: World) {
     const MESSAGES: usize = 300;
     let (topic, subscription) = world.ready().await;
-    let drafts = (0..MESSAGES).map(|n| Draft::json(&json!({ "n": n, "a.b": { "$set": 1.5 } })).header("x.$y", "1.5").key(format!("k.{n}")));
+    let drafts = (0..MESSAGES).map(|n| {
+        Draft::json(&json!({ "n": n, "a.b": { "$set": 1.5 } })).header("x.$y", "1.5").key(format!("k.{n}"))
+    });
     topic.publish_batch(drafts).await.unwrap();
     for message in take(&subscription, MESSAGES).await {
         message.nack().reason("a.b$c").delay(Duration::from_millis(50)).await.unwrap();
     }
     let again = take(&subscription, MESSAGES).await;
-    assert!(again.iter().all(|message| message.deliveries() == 2 && message.payload["a.b"]["$set"] == json!(1.5)));
+    assert!(
+        again.iter().all(|message| message.deliveries() == 2 && message.payload["a.b"]["$set"] == json!(1.5))
+    );
     assert_eq!(again.iter().map(|message| number(message)).collect::<BTreeSet<_>>().len(), MESSAGES);
     subscription.ack_all(again).await.unwrap();
     settled(&subscription).await;
@@ -103,7 +116,10 @@ async fn deleting_and_purging_really_remove(world: World) {
     take(&subscription, 1).await.remove(0).dead_letter("bad").await.unwrap();
     topic.purge().await.unwrap();
     let stats = topic.stats().await.unwrap();
-    assert_eq!((stats.length, stats.subscriptions[0].backlog, stats.subscriptions[0].dead_letters), (0, 0, 1));
+    assert_eq!(
+        (stats.length, stats.subscriptions[0].backlog, stats.subscriptions[0].dead_letters),
+        (0, 0, 1)
+    );
     assert_eq!(subscription.purge_dead_letters().await.unwrap(), 1);
     assert_eq!(subscription.dead_letters().await.unwrap().0, []);
     publish(&topic, 6..8).await;
@@ -162,7 +178,12 @@ async fn publishing_costs_the_same_however_much_a_topic_holds() {
         for _ in 0..50 {
             topic.publish(&1).await.unwrap();
         }
-        counting.take().into_iter().filter(|(call, _)| *call != Call::Now).map(|(_, count)| count).sum::<u64>()
+        counting
+            .take()
+            .into_iter()
+            .filter(|(call, _)| *call != Call::Now)
+            .map(|(_, count)| count)
+            .sum::<u64>()
     };
     cost().await;
     let few = cost().await;

@@ -47,7 +47,8 @@ async fn a_batch_is_published_whole_or_not_at_all(world: World) {
     assert_eq!(messages.list("kept").await.unwrap().items.len(), 5);
 }
 
-/// P1: warm copies carry the ids of their messages, also when a publish waits for them, and a repeated publish makes none.
+/// P1: warm copies carry the ids of their messages, also when a publish waits for them, and a repeated
+/// publish makes none.
 async fn a_batch_has_one_warm_copy_a_message_under_its_id(world: World) {
     let topic = world.topic("kept");
     topic.ensure().await.unwrap();
@@ -68,8 +69,14 @@ async fn what_cannot_be_encoded_is_refused_with_a_reason(world: World) {
     let (topic, subscription) = world.ready().await;
     let error = topic.publish(&BTreeMap::from([((1, 2), 3)])).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Validation);
-    assert!(error.to_string().contains("the payload cannot be made JSON") && !error.to_string().contains('\n'), "{error}");
-    assert_eq!(world.chronow.shared().set("k", &BTreeMap::from([((1, 2), 3)])).await.unwrap_err().kind(), ErrorKind::Validation);
+    assert!(
+        error.to_string().contains("the payload cannot be made JSON") && !error.to_string().contains('\n'),
+        "{error}"
+    );
+    assert_eq!(
+        world.chronow.shared().set("k", &BTreeMap::from([((1, 2), 3)])).await.unwrap_err().kind(),
+        ErrorKind::Validation
+    );
     let mixed = [Draft::json(&1), Draft::json(&BTreeMap::from([((1, 2), 3)]))];
     assert_eq!(topic.publish_batch(mixed).await.unwrap_err().kind(), ErrorKind::Validation);
     assert_eq!(subscription.stats().await.unwrap().backlog, 0);
@@ -88,11 +95,15 @@ mod redis_only {
         an_outage_of_the_warm_tier_fails_no_publish,
     }
 
-    /// P3: while the warm tier cannot be reached messages are published and delivered; their copies are made when it is back.
+    /// P3: while the warm tier cannot be reached messages are published and delivered; their copies are made
+    /// when it is back.
     async fn an_outage_of_the_warm_tier_fails_no_publish(mut world: World) {
         let proxy = Proxy::in_front_of(&servers::mongo_standalone_uri()).await;
         let direct = world.config["mongoUri"].take();
-        let uri = format!("{}?directConnection=true&serverSelectionTimeoutMS=1000&connectTimeoutMS=1000", proxy.uri());
+        let uri = format!(
+            "{}?directConnection=true&serverSelectionTimeoutMS=1000&connectTimeoutMS=1000",
+            proxy.uri()
+        );
         world.config["mongoUri"] = uri.into();
         assert!(direct.is_string());
         let chronow = connect(&world.config).await;
@@ -104,12 +115,18 @@ mod redis_only {
             within(topic.publish(&json!({ "n": n })).into_future()).await.unwrap();
         }
         let messages = take(&subscription, 10).await;
-        assert_eq!(messages.iter().map(|message| number(message)).collect::<Vec<_>>(), (0..10).collect::<Vec<_>>());
+        assert_eq!(
+            messages.iter().map(|message| number(message)).collect::<Vec<_>>(),
+            (0..10).collect::<Vec<_>>()
+        );
         subscription.ack_all(messages).await.unwrap();
         assert_eq!(topic.stats().await.unwrap().length, 10, "they are kept for their copies");
         proxy.restore();
         let copies = warm(&world).messaging(world.tenant()).unwrap().messages();
-        until("the copies are made", || async { copies.list("kept").await.is_ok_and(|page| page.items.len() == 10) }).await;
+        until("the copies are made", || async {
+            copies.list("kept").await.is_ok_and(|page| page.items.len() == 10)
+        })
+        .await;
         until("nothing is held any more", || async { topic.stats().await.unwrap().length == 0 }).await;
     }
 }

@@ -30,14 +30,18 @@ async fn a_persisted_value_survives_the_hot_tier(world: World) {
     assert!(hot[0].as_ref().is_some_and(|value| value.bytes.is_some()), "it was put back");
 }
 
-/// M2: versions are appended under numbers of their own, the newest is the value, and only as many as asked for are kept.
+/// M2: versions are appended under numbers of their own, the newest is the value, and only as many as asked
+/// for are kept.
 async fn versions_are_kept_in_order_and_trimmed(world: World) {
     let shared = world.chronow.shared();
     for n in 0..6 {
         shared.set("k", &n).append().max_versions(3).retention_days(9).await.unwrap();
     }
     let versions: Vec<_> = shared.versions("k").unwrap().try_collect().await.unwrap();
-    assert_eq!(versions.iter().map(|version| version.value.clone()).collect::<Vec<_>>(), [json!(5), json!(4), json!(3)]);
+    assert_eq!(
+        versions.iter().map(|version| version.value.clone()).collect::<Vec<_>>(),
+        [json!(5), json!(4), json!(3)]
+    );
     assert!(versions.windows(2).all(|pair| pair[0].version > pair[1].version));
     world.cool("k").await;
     assert_eq!(shared.get::<i32>("k").await.unwrap(), Some(5));
@@ -92,7 +96,8 @@ async fn everything_a_shared_memory_needs_is_there(world: World) {
     shared.compare_and_set("k", version, &2).await.unwrap();
     assert_eq!(shared.compare_and_set("k", version, &3).await.unwrap_err().kind(), ErrorKind::Conflict);
     let other = world.another().await.shared();
-    let counting = (0..20).map(|n| if n % 2 == 0 { shared.increment("n", 2) } else { other.increment("n", 2) });
+    let counting =
+        (0..20).map(|n| if n % 2 == 0 { shared.increment("n", 2) } else { other.increment("n", 2) });
     futures::future::try_join_all(counting).await.unwrap();
     assert_eq!(shared.increment("n", -40).await.unwrap(), 0);
     shared.set_many([("a/1", 1), ("a/2", 2)]).await.unwrap();
@@ -107,7 +112,8 @@ async fn everything_a_shared_memory_needs_is_there(world: World) {
     shared.set("short", &1).ttl(Duration::from_secs(1)).await.unwrap();
     let hot = world.chronow.hot();
     let set = hot.now().await.unwrap();
-    until("its time is over", || async { hot.now().await.unwrap().as_millis() - set.as_millis() > 1_000 }).await;
+    until("its time is over", || async { hot.now().await.unwrap().as_millis() - set.as_millis() > 1_000 })
+        .await;
     assert_eq!(shared.get::<i32>("short").await.unwrap(), None, "nobody waits for a sweeper");
     assert!(!shared.exists("short").await.unwrap());
 }

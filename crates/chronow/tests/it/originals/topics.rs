@@ -44,7 +44,8 @@ async fn a_plain_ensure_and_consuming_change_no_option(world: World) {
 async fn a_subscription_begins_where_it_was_told_to(world: World) {
     let (topic, keeper) = world.ready().await;
     let ids = publish(&topic, 0..6).await;
-    let starts = [("new", Start::New, 6), ("all", Start::Earliest, 0), ("behind", Start::Id(ids[3].clone()), 4)];
+    let starts =
+        [("new", Start::New, 6), ("all", Start::Earliest, 0), ("behind", Start::Id(ids[3].clone()), 4)];
     let mut late = Vec::new();
     for (name, start, first) in starts {
         let subscription = topic.subscription(name).unwrap();
@@ -55,7 +56,8 @@ async fn a_subscription_begins_where_it_was_told_to(world: World) {
     }
     publish(&topic, 6..8).await;
     for (subscription, first) in late {
-        let numbers: Vec<usize> = take(&subscription, 8 - first).await.iter().map(|message| number(message)).collect();
+        let numbers: Vec<usize> =
+            take(&subscription, 8 - first).await.iter().map(|message| number(message)).collect();
         assert_eq!(numbers, (first..8).collect::<Vec<_>>(), "{subscription:?}");
         assert!(subscription.receive::<Value>(5).await.unwrap().is_empty());
     }
@@ -76,10 +78,17 @@ async fn a_deleted_subscription_leaves_no_retries_and_ends_its_consumers(world: 
     assert_eq!(messages.next().unwrap().ack().await.unwrap_err().kind(), ErrorKind::LockLost);
     let again = calm(&topic, "s").await;
     let before = world.chronow.hot().now().await.unwrap();
-    until("the old retry would be due", || async { world.chronow.hot().now().await.unwrap().as_millis() - before.as_millis() > 100 }).await;
+    until("the old retry would be due", || async {
+        world.chronow.hot().now().await.unwrap().as_millis() - before.as_millis() > 100
+    })
+    .await;
     assert!(again.receive::<Value>(10).await.unwrap().is_empty());
     let stats = again.stats().await.unwrap();
-    assert_eq!((stats.backlog, stats.scheduled, stats.deferred, stats.dead_letters, stats.deliveries), (0, 0, 0, 0, 0), "{stats:?}");
+    assert_eq!(
+        (stats.backlog, stats.scheduled, stats.deferred, stats.dead_letters, stats.deliveries),
+        (0, 0, 0, 0, 0),
+        "{stats:?}"
+    );
 }
 
 /// T4, G7: a purge takes messages, retries too, and nothing else; consumers go on.
@@ -97,7 +106,10 @@ async fn a_purge_keeps_subscriptions_consumers_and_dead_letters(world: World) {
     assert_eq!(held.ack().await.unwrap_err().kind(), ErrorKind::LockLost);
     assert_eq!(topic.stats().await.unwrap().length, 0);
     let before = world.chronow.hot().now().await.unwrap();
-    until("the old retry would be due", || async { world.chronow.hot().now().await.unwrap().as_millis() - before.as_millis() > 100 }).await;
+    until("the old retry would be due", || async {
+        world.chronow.hot().now().await.unwrap().as_millis() - before.as_millis() > 100
+    })
+    .await;
     publish(&topic, [9]).await;
     let message = within(stream.next()).await.unwrap().unwrap();
     assert_eq!(number(&message), 9, "a consumer outlives a purge, and nothing purged comes back");
@@ -139,28 +151,45 @@ async fn counts_are_right(world: World) {
     next().defer().await.unwrap();
     let stats = topic.stats().await.unwrap();
     assert_eq!((stats.length, stats.dropped), (8, 0));
-    assert_eq!(stats.subscriptions.iter().map(|stats| stats.subscription.as_str()).collect::<Vec<_>>(), ["s", "two"]);
+    assert_eq!(
+        stats.subscriptions.iter().map(|stats| stats.subscription.as_str()).collect::<Vec<_>>(),
+        ["s", "two"]
+    );
     let one = &stats.subscriptions[0];
-    let counts = (one.backlog, one.pending, one.scheduled, one.deferred, one.dead_letters, one.deliveries, one.acked);
+    let counts =
+        (one.backlog, one.pending, one.scheduled, one.deferred, one.dead_letters, one.deliveries, one.acked);
     assert_eq!(counts, (1, 2, 1, 1, 1, 7, 2), "{one:?}");
     let two = &stats.subscriptions[1];
     assert_eq!((two.backlog, two.pending, two.deliveries, two.acked), (8, 0, 0, 0), "{two:?}");
     assert!(one.oldest_age.is_some() && two.oldest_age >= one.oldest_age);
     assert_eq!(topic.subscription("absent").unwrap().stats().await.unwrap_err().kind(), ErrorKind::NotFound);
-    assert_eq!(world.topic("absent").stats().await.unwrap_err().kind(), ErrorKind::NotFound, "no zeros for what is not there");
+    assert_eq!(
+        world.topic("absent").stats().await.unwrap_err().kind(),
+        ErrorKind::NotFound,
+        "no zeros for what is not there"
+    );
     drop(second);
 }
 
 /// S2: peeking shows messages, taken or not, and takes none.
 async fn a_peek_shows_messages_also_unread_ones(world: World) {
     let (topic, subscription) = world.ready().await;
-    topic.publish_batch((0..4).map(|n| Draft::json(&json!({ "n": n })).header("h", n.to_string()))).await.unwrap();
+    topic
+        .publish_batch((0..4).map(|n| Draft::json(&json!({ "n": n })).header("h", n.to_string())))
+        .await
+        .unwrap();
     let held = take(&subscription, 1).await.remove(0);
     for _ in 0..2 {
         let peeked = subscription.peek(3).await.unwrap();
         let told: Vec<_> = peeked
             .iter()
-            .map(|one| (serde_json::from_slice::<Value>(&one.payload).unwrap()["n"].as_u64().unwrap(), one.place, one.deliveries))
+            .map(|one| {
+                (
+                    serde_json::from_slice::<Value>(&one.payload).unwrap()["n"].as_u64().unwrap(),
+                    one.place,
+                    one.deliveries,
+                )
+            })
             .collect();
         assert_eq!(told, [(0, Place::InFlight, 1), (1, Place::Unread, 0), (2, Place::Unread, 0)]);
         assert_eq!(peeked[2].headers["h"], "2");
@@ -169,7 +198,8 @@ async fn a_peek_shows_messages_also_unread_ones(world: World) {
     assert_eq!(take(&subscription, 3).await.len(), 3);
 }
 
-/// Q1: dead letters name their message, count as a number, are paged, given back to their own subscription, and not trimmed with the topic.
+/// Q1: dead letters name their message, count as a number, are paged, given back to their own subscription,
+/// and not trimmed with the topic.
 async fn dead_letters_belong_to_their_subscription(world: World) {
     let topic = world.topic("orders");
     topic.ensure().max_len(10).await.unwrap();
@@ -227,6 +257,7 @@ async fn ensuring_is_one_step_and_publishing_makes_no_topic(world: World) {
     futures::future::join_all(ensures).await;
     let (topic, subscription) = (world.topic("orders"), world.topic("orders").subscription("s").unwrap());
     assert_eq!(topic.subscriptions().await.unwrap(), ["s"]);
-    let numbers: BTreeSet<usize> = take(&subscription, 12).await.iter().map(|message| number(message)).collect();
+    let numbers: BTreeSet<usize> =
+        take(&subscription, 12).await.iter().map(|message| number(message)).collect();
     assert_eq!(numbers.len(), 12, "no ensure took away what was published");
 }

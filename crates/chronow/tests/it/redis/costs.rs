@@ -1,4 +1,5 @@
-//! What things cost the server, counted in its commands: the same whatever else exists. Each test has a server of its own, which nobody else asks.
+//! What things cost the server, counted in its commands: the same whatever else exists. Each test has a
+//! server of its own, which nobody else asks.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,7 +30,8 @@ struct Cost {
 }
 
 impl Cost {
-    /// Both with a wide margin: a count may differ by what happens now and then, the time is that of a busy machine.
+    /// Both with a wide margin: a count may differ by what happens now and then, the time is that of a busy
+    /// machine.
     fn is_like(self, small: Self) -> bool {
         self.commands <= 1.3 * small.commands + 4.0 && self.micros <= 20.0 * small.micros + 2_000.0
     }
@@ -83,12 +85,17 @@ impl World {
         }
         let (mut commands, mut micros) = (0.0, 0.0);
         for line in self.server.run(&["INFO", "commandstats"]).await.lines() {
-            let Some((name, rest)) = line.strip_prefix("cmdstat_").and_then(|line| line.split_once(':')) else { continue };
+            let Some((name, rest)) = line.strip_prefix("cmdstat_").and_then(|line| line.split_once(':'))
+            else {
+                continue;
+            };
             if ["info", "config", "ping"].iter().any(|other| name.starts_with(other)) {
                 continue;
             }
             let number = |wanted: &str| -> f64 {
-                rest.split(',').find_map(|part| part.strip_prefix(wanted)?.strip_prefix('=')?.parse().ok()).unwrap_or(0.0)
+                rest.split(',')
+                    .find_map(|part| part.strip_prefix(wanted)?.strip_prefix('=')?.parse().ok())
+                    .unwrap_or(0.0)
             };
             commands += number("calls");
             if name.starts_with("eval") {
@@ -110,10 +117,16 @@ impl World {
         };
         costs.push(("pull", self.cost(TIMES, pull).await));
         let lock = held.borrow()[0].lock.clone();
-        costs.push(("renew", self.cost(TIMES, async || drop(self.hot.renew(sub, vec![lock.clone()]).await.unwrap())).await));
+        costs.push((
+            "renew",
+            self.cost(TIMES, async || drop(self.hot.renew(sub, vec![lock.clone()]).await.unwrap())).await,
+        ));
         let settle = async || {
             let lock = held.borrow_mut().pop().unwrap().lock;
-            self.hot.advance(sub, Advance { settle: vec![(lock, Settle::Ack)], start: Vec::new() }).await.unwrap();
+            self.hot
+                .advance(sub, Advance { settle: vec![(lock, Settle::Ack)], start: Vec::new() })
+                .await
+                .unwrap();
         };
         costs.push(("settle", self.cost(TIMES, settle).await));
         costs.push(("peek", self.cost(TIMES, async || drop(self.hot.peek(sub, 1).await.unwrap())).await));
@@ -175,11 +188,18 @@ async fn costs_are_the_same_with_a_long_backlog_and_many_in_flight() {
         let mut costs = world.costs(&sub).await;
         // What is in flight is in the way of nobody; the other one has everything to read.
         costs.push(("stats", world.stats().await));
-        costs.push(("peek at the backlog", world.cost(8, async || drop(world.hot.peek(&late, 1).await.unwrap())).await));
+        costs.push((
+            "peek at the backlog",
+            world.cost(8, async || drop(world.hot.peek(&late, 1).await.unwrap())).await,
+        ));
         costs.extend(world.idle_costs(&sub).await);
         // What is refused costs no more either.
         let limit = async |max| {
-            world.hot.ensure_topic(&world.topic, &TopicPatch { max_len: Some(max), ..TopicPatch::default() }).await.unwrap();
+            world
+                .hot
+                .ensure_topic(&world.topic, &TopicPatch { max_len: Some(max), ..TopicPatch::default() })
+                .await
+                .unwrap();
         };
         limit(1).await;
         let refused = async || assert!(world.hot.publish(&world.topic, vec![message("x")]).await.is_err());
@@ -202,7 +222,12 @@ async fn a_publish_wakes_one_of_those_who_wait_however_many_there_are() {
             })
             .collect();
         let key = "cw:{t:ns:topic:orders}:waiting";
-        world.server.until("all wait", &["ZCARD", key], |count| count.parse::<u64>().is_ok_and(|count| count >= waiters)).await;
+        world
+            .server
+            .until("all wait", &["ZCARD", key], |count| {
+                count.parse::<u64>().is_ok_and(|count| count >= waiters)
+            })
+            .await;
         world.server.run(&["CONFIG", "RESETSTAT"]).await;
         world.publish(1).await;
         let told = world.server.run(&["INFO", "commandstats"]).await;
@@ -236,7 +261,11 @@ async fn costs_are_the_same_with_one_ordering_key_and_with_many() {
         let sub = world.sub("s").await;
         for first in (0..messages).step_by(2_500) {
             let last = messages.min(first + 2_500);
-            world.hot.publish(&world.topic, (first..last).map(|n| keyed(&format!("k{}", n % keys), "x")).collect()).await.unwrap();
+            world
+                .hot
+                .publish(&world.topic, (first..last).map(|n| keyed(&format!("k{}", n % keys), "x")).collect())
+                .await
+                .unwrap();
         }
         // All of them are taken: one of each key is in flight, the others are blocked behind it.
         let mut held = std::collections::VecDeque::new();
@@ -252,7 +281,11 @@ async fn costs_are_the_same_with_one_ordering_key_and_with_many() {
         let step = async || {
             // Each has another one of its key behind it.
             let lock = held.borrow_mut().pop_front().unwrap().lock;
-            world.hot.advance(&sub, Advance { settle: vec![(lock, Settle::Ack)], start: Vec::new() }).await.unwrap();
+            world
+                .hot
+                .advance(&sub, Advance { settle: vec![(lock, Settle::Ack)], start: Vec::new() })
+                .await
+                .unwrap();
             let next = world.pull(&sub, 1).await;
             held.borrow_mut().extend(next);
         };
@@ -268,11 +301,28 @@ async fn costs_are_the_same_with_one_ordering_key_and_with_many() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_filter_lets_pass_comes_at_once_however_much_it_leaves_out() {
     let world = World::new().await;
-    let filter = |filter: chronow::Json| SubscriptionPatch { filter: Some(Some(filter)), ..SubscriptionPatch::default() };
+    let filter = |filter: chronow::Json| SubscriptionPatch {
+        filter: Some(Some(filter)),
+        ..SubscriptionPatch::default()
+    };
     let (by_payload, by_header) = (world.named("payload"), world.named("header"));
-    world.hot.ensure_subscription(&by_payload, &filter(chronos_db::json!({ "payload.hit": true }))).await.unwrap();
-    world.hot.ensure_subscription(&by_header, &filter(chronos_db::json!({ "headers.hit": "yes" }))).await.unwrap();
-    let sent = |hit: bool| with_header("hit", if hit { "yes" } else { "no" }, if hit { r#"{"hit":true}"# } else { r#"{"hit":false}"# });
+    world
+        .hot
+        .ensure_subscription(&by_payload, &filter(chronos_db::json!({ "payload.hit": true })))
+        .await
+        .unwrap();
+    world
+        .hot
+        .ensure_subscription(&by_header, &filter(chronos_db::json!({ "headers.hit": "yes" })))
+        .await
+        .unwrap();
+    let sent = |hit: bool| {
+        with_header(
+            "hit",
+            if hit { "yes" } else { "no" },
+            if hit { r#"{"hit":true}"# } else { r#"{"hit":false}"# },
+        )
+    };
     world.hot.publish(&world.topic, vec![sent(true)]).await.unwrap();
     for _ in 0..6 {
         world.hot.publish(&world.topic, (0..5_000).map(|_| sent(false)).collect()).await.unwrap();
@@ -280,10 +330,17 @@ async fn what_a_filter_lets_pass_comes_at_once_however_much_it_leaves_out() {
     world.hot.publish(&world.topic, vec![sent(true)]).await.unwrap();
     for (sub, most) in [(&by_payload, 800.0), (&by_header, 80.0)] {
         // The first one is not held back by what follows.
-        let first = world.cost(1, async || assert_eq!(world.hot.pull(sub, 10).await.unwrap().deliveries.len(), 1)).await;
+        let first = world
+            .cost(1, async || assert_eq!(world.hot.pull(sub, 10).await.unwrap().deliveries.len(), 1))
+            .await;
         assert!(first.commands < 100.0, "{first:?}");
         let left = world.hot.stats(&world.topic).await.unwrap();
-        assert!(left.subscriptions.iter().any(|counts| counts.subscription == sub.name() && counts.backlog > 20_000), "{left:?}");
+        assert!(
+            left.subscriptions
+                .iter()
+                .any(|counts| counts.subscription == sub.name() && counts.backlog > 20_000),
+            "{left:?}"
+        );
         // The rest is left out in steps, each of which ends soon.
         let scripts = std::cell::Cell::new(0);
         let rest = world.cost(1, async || {
@@ -316,7 +373,10 @@ async fn a_copy_costs_the_same_however_many_processes_make_copies() {
         let copies = stores.chronos.messaging("default").unwrap().messages();
         let publish = async || {
             let id = topic.publish(&1).await.unwrap().id;
-            until("the copy is made", || async { copies.get("orders", id.as_str()).await.unwrap().is_some() }).await;
+            until("the copy is made", || async {
+                copies.get("orders", id.as_str()).await.unwrap().is_some()
+            })
+            .await;
         };
         publish().await;
         server.run(&["CONFIG", "RESETSTAT"]).await;
@@ -325,11 +385,16 @@ async fn a_copy_costs_the_same_however_many_processes_make_copies() {
             publish().await;
         }
         let stats = server.run(&["INFO", "commandstats"]).await;
-        let calls = stats.lines().find_map(|line| line.strip_prefix("cmdstat_evalsha:calls=")?.split(',').next()?.parse::<u64>().ok());
+        let calls = stats.lines().find_map(|line| {
+            line.strip_prefix("cmdstat_evalsha:calls=")?.split(',').next()?.parse::<u64>().ok()
+        });
         // Each process looks by itself now and then, whatever is published.
         let looks = processes * 4 * (begun.elapsed().as_secs() + 1);
         let scripts = calls.unwrap().saturating_sub(looks);
-        assert!(scripts <= 8 * MESSAGES, "{processes} processes: {scripts} scripts for {MESSAGES} messages, beside {looks} looks");
+        assert!(
+            scripts <= 8 * MESSAGES,
+            "{processes} processes: {scripts} scripts for {MESSAGES} messages, beside {looks} looks"
+        );
         join_all(all.iter().map(chronow::Chronow::close)).await;
     }
 }

@@ -3,7 +3,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use chronos_db::json;
-use chronow::hot::{Advance, HotTier, Outgoing, Place, Select, Settle, Settled, SubscriptionPatch, TopicPatch};
+use chronow::hot::{
+    Advance, HotTier, Outgoing, Place, Select, Settle, Settled, SubscriptionPatch, TopicPatch,
+};
 
 use super::{World, everywhere, keyed, message, retry, texts, with_header};
 use crate::tiers::{TIMEOUT, until, within};

@@ -16,7 +16,9 @@ async fn a_broken_connection_comes_back_and_waiting_goes_on() {
     let proxy = Proxy::in_front_of(&servers::redis_url()).await;
     let world = World::new(RedisConfig::single(proxy.uri()), 1).await;
     let topic = world.topic("t", TopicPatch::default()).await;
-    let sub = world.sub(&topic, "s", SubscriptionPatch { visibility_ms: Some(600_000), ..SubscriptionPatch::default() }).await;
+    let sub = world
+        .sub(&topic, "s", SubscriptionPatch { visibility_ms: Some(600_000), ..SubscriptionPatch::default() })
+        .await;
     let mut changes = world.hot.watch(&world.scope, "").await.unwrap();
     world.publish(&topic, &["a"]).await;
     let got = world.pull(&sub, 1).await.remove(0);
@@ -24,7 +26,14 @@ async fn a_broken_connection_comes_back_and_waiting_goes_on() {
     let begin = Instant::now();
     let error = loop {
         // Every failure is one a caller may repeat.
-        match world.hot.advance(&sub, chronow::hot::Advance { settle: vec![(got.lock.clone(), Settle::Ack)], start: vec![] }).await {
+        match world
+            .hot
+            .advance(
+                &sub,
+                chronow::hot::Advance { settle: vec![(got.lock.clone(), Settle::Ack)], start: vec![] },
+            )
+            .await
+        {
             Ok(advanced) => {
                 assert_eq!(advanced.settled, [Settled::Done]);
                 break None;
@@ -74,12 +83,15 @@ async fn a_server_that_does_not_answer_is_said_so_in_one_line() {
 #[tokio::test]
 async fn an_unreachable_or_refusing_server_is_said_so_without_the_password() {
     let nobody = SilentPort::take();
-    let error = RedisHot::connect(RedisConfig::single(format!("redis://u:s3cret@{}", nobody.address()))).await.unwrap_err();
+    let error = RedisHot::connect(RedisConfig::single(format!("redis://u:s3cret@{}", nobody.address())))
+        .await
+        .unwrap_err();
     assert!(error.is_retryable() && error.to_string().contains("cannot be reached"), "{error}");
     assert!(!format!("{error} {error:?}").contains("s3cret"));
 
     let server = RedisServer::start(&["--requirepass", "right"]).await;
-    let error = RedisHot::connect(RedisConfig::single(server.url().replace("://", "://:s3cret@"))).await.unwrap_err();
+    let error =
+        RedisHot::connect(RedisConfig::single(server.url().replace("://", "://:s3cret@"))).await.unwrap_err();
     assert!(!error.is_retryable() && error.to_string().contains("password"), "{error}");
     assert!(!format!("{error} {error:?}").contains("s3cret"));
     let error = RedisHot::connect(RedisConfig::single(server.url())).await.unwrap_err();
@@ -136,11 +148,20 @@ async fn a_failover_by_sentinel_moves_everything_to_the_new_master() {
     let replica = RedisServer::start(&["--replicaof", "127.0.0.1", &master.port().to_string()]).await;
     let sentinel = RedisServer::sentinel(master.port()).await;
     let port = replica.port().to_string();
-    sentinel.until("the sentinel knows the replica", &["SENTINEL", "REPLICAS", "main"], |answer| answer.contains(&port)).await;
-    master.until("the replica follows", &["INFO", "replication"], |answer| answer.contains("state=online")).await;
-    let world = World::new(RedisConfig::sentinel([format!("127.0.0.1:{}", sentinel.port())], "main"), 1).await;
+    sentinel
+        .until("the sentinel knows the replica", &["SENTINEL", "REPLICAS", "main"], |answer| {
+            answer.contains(&port)
+        })
+        .await;
+    master
+        .until("the replica follows", &["INFO", "replication"], |answer| answer.contains("state=online"))
+        .await;
+    let world =
+        World::new(RedisConfig::sentinel([format!("127.0.0.1:{}", sentinel.port())], "main"), 1).await;
     let topic = world.topic("t", TopicPatch::default()).await;
-    let sub = world.sub(&topic, "s", SubscriptionPatch { visibility_ms: Some(600_000), ..SubscriptionPatch::default() }).await;
+    let sub = world
+        .sub(&topic, "s", SubscriptionPatch { visibility_ms: Some(600_000), ..SubscriptionPatch::default() })
+        .await;
     world.publish(&topic, &["a", "b"]).await;
     let got = world.pull(&sub, 1).await.remove(0);
     replica.has_all_of(&master).await;
@@ -151,7 +172,14 @@ async fn a_failover_by_sentinel_moves_everything_to_the_new_master() {
     // The lock moved with the message.
     let begin = Instant::now();
     let settled = loop {
-        match world.hot.advance(&sub, chronow::hot::Advance { settle: vec![(got.lock.clone(), Settle::Ack)], start: vec![] }).await {
+        match world
+            .hot
+            .advance(
+                &sub,
+                chronow::hot::Advance { settle: vec![(got.lock.clone(), Settle::Ack)], start: vec![] },
+            )
+            .await
+        {
             Ok(advanced) => break advanced.settled,
             Err(error) => assert!(error.is_retryable() && begin.elapsed() < TIMEOUT, "{error}"),
         }
@@ -166,15 +194,19 @@ async fn a_server_that_became_a_replica_is_left_for_where_its_name_leads() {
     let proxy = Proxy::in_front_of(&old.url()).await;
     let world = World::new(RedisConfig::single(proxy.uri()), 1).await;
     let topic = world.topic("t", TopicPatch::default()).await;
-    let sub = world.sub(&topic, "s", SubscriptionPatch { visibility_ms: Some(600_000), ..SubscriptionPatch::default() }).await;
+    let sub = world
+        .sub(&topic, "s", SubscriptionPatch { visibility_ms: Some(600_000), ..SubscriptionPatch::default() })
+        .await;
     world.publish(&topic, &["a", "b"]).await;
     let got = world.pull(&sub, 1).await.remove(0);
     new.run(&["REPLICAOF", "127.0.0.1", &old.port().to_string()]).await;
-    old.until("the replica follows", &["INFO", "replication"], |answer| answer.contains("state=online")).await;
+    old.until("the replica follows", &["INFO", "replication"], |answer| answer.contains("state=online"))
+        .await;
     new.has_all_of(&old).await;
     new.run(&["REPLICAOF", "NO", "ONE"]).await;
     proxy.lead_to(&new.url());
-    // It keeps its connections, as some do that are asked to step down, and follows nobody who could pass anything on.
+    // It keeps its connections, as some do that are asked to step down, and follows nobody who could pass
+    // anything on.
     old.run(&["REPLICAOF", "127.0.0.1", &SilentPort::take().address().port().to_string()]).await;
     assert_eq!(world.settle(&sub, &got.lock, Settle::Ack).await, Settled::Done);
     assert_eq!(texts(&world.pull(&sub, 1).await), ["b"]);

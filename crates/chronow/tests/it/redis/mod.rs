@@ -14,7 +14,9 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use chronow::hot::redis::{RedisConfig, RedisHot};
-use chronow::hot::{Advance, Delivery, HotTier, Lock, Outgoing, Settle, Settled, SubscriptionPatch, TopicPatch};
+use chronow::hot::{
+    Advance, Delivery, HotTier, Lock, Outgoing, Settle, Settled, SubscriptionPatch, TopicPatch,
+};
 use chronow::{Scope, SubscriptionName, TopicName};
 use test_support::servers;
 
@@ -51,7 +53,12 @@ impl World {
         topic
     }
 
-    pub(crate) async fn sub(&self, topic: &TopicName, name: &str, patch: SubscriptionPatch) -> SubscriptionName {
+    pub(crate) async fn sub(
+        &self,
+        topic: &TopicName,
+        name: &str,
+        patch: SubscriptionPatch,
+    ) -> SubscriptionName {
         let sub = SubscriptionName::new(topic, name).unwrap();
         self.hot.ensure_subscription(&sub, &patch).await.unwrap();
         sub
@@ -71,7 +78,13 @@ impl World {
             let left = u32::try_from(n - all.len()).unwrap();
             let pulled = self.hot.pull(sub, left).await.unwrap();
             if pulled.deliveries.is_empty() {
-                self.hot.wait(sub, pulled.next_due.unwrap_or(Duration::from_millis(200)).min(Duration::from_millis(200))).await.unwrap();
+                self.hot
+                    .wait(
+                        sub,
+                        pulled.next_due.unwrap_or(Duration::from_millis(200)).min(Duration::from_millis(200)),
+                    )
+                    .await
+                    .unwrap();
             }
             all.extend(pulled.deliveries);
         }
@@ -99,11 +112,19 @@ impl World {
     }
 
     pub(crate) async fn start(&self, sub: &SubscriptionName, lock: &Lock) -> bool {
-        self.hot.advance(sub, Advance { start: vec![lock.clone()], ..Advance::default() }).await.unwrap().started[0]
+        self.hot
+            .advance(sub, Advance { start: vec![lock.clone()], ..Advance::default() })
+            .await
+            .unwrap()
+            .started[0]
     }
 
     pub(crate) async fn settle(&self, sub: &SubscriptionName, lock: &Lock, settle: Settle) -> Settled {
-        self.hot.advance(sub, Advance { settle: vec![(lock.clone(), settle)], ..Advance::default() }).await.unwrap().settled[0]
+        self.hot
+            .advance(sub, Advance { settle: vec![(lock.clone(), settle)], ..Advance::default() })
+            .await
+            .unwrap()
+            .settled[0]
     }
 }
 
@@ -124,7 +145,8 @@ pub(crate) fn retry(reason: &str) -> Settle {
 }
 
 pub(crate) fn texts(deliveries: &[Delivery]) -> Vec<String> {
-    let mut texts: Vec<String> = deliveries.iter().map(|delivery| String::from_utf8(delivery.payload.to_vec()).unwrap()).collect();
+    let mut texts: Vec<String> =
+        deliveries.iter().map(|delivery| String::from_utf8(delivery.payload.to_vec()).unwrap()).collect();
     texts.sort();
     texts
 }

@@ -15,7 +15,8 @@ use crate::tiers::TIMEOUT;
 
 /// How long slots are moved back and forth; five minutes by hand.
 fn how_long() -> Duration {
-    let seconds = std::env::var("CHRONOW_MOVING_SECONDS").ok().and_then(|seconds| seconds.parse().ok()).unwrap_or(6);
+    let seconds =
+        std::env::var("CHRONOW_MOVING_SECONDS").ok().and_then(|seconds| seconds.parse().ok()).unwrap_or(6);
     Duration::from_secs(seconds)
 }
 
@@ -54,7 +55,8 @@ impl<'a> Move<'a> {
     }
 
     pub(super) async fn key(&self, key: &str) {
-        let moved = self.from.run(&["MIGRATE", "127.0.0.1", &self.to.port().to_string(), key, "0", "5000"]).await;
+        let moved =
+            self.from.run(&["MIGRATE", "127.0.0.1", &self.to.port().to_string(), key, "0", "5000"]).await;
         assert!(moved == "OK" || moved == "NOKEY", "{moved}");
     }
 
@@ -78,13 +80,17 @@ async fn a_slot_that_moves_back_and_forth_under_publishers_and_consumers_loses_n
         ..SubscriptionPatch::default()
     };
     let sub = world.sub(&topic, "s", patch).await;
-    let slot = nodes.master(0).run(&["CLUSTER", "KEYSLOT", &format!("{{{}:ns:topic:t}}", world.scope.tenant())]).await;
+    let slot = nodes
+        .master(0)
+        .run(&["CLUSTER", "KEYSLOT", &format!("{{{}:ns:topic:t}}", world.scope.tenant())])
+        .await;
     let owner = slot.parse::<usize>().unwrap() * 3 / 16_384;
     let over = Arc::new(AtomicBool::new(false));
 
     let consumers: Vec<_> = (0..2)
         .map(|_| {
-            let (config, sub, over) = (RedisConfig::cluster(nodes.addresses()), sub.clone(), Arc::clone(&over));
+            let (config, sub, over) =
+                (RedisConfig::cluster(nodes.addresses()), sub.clone(), Arc::clone(&over));
             tokio::spawn(async move {
                 let hot = RedisHot::connect(config).await.unwrap();
                 let mut settled: BTreeMap<String, u32> = BTreeMap::new();
@@ -100,10 +106,16 @@ async fn a_slot_that_moves_back_and_forth_under_publishers_and_consumers_loses_n
                     for delivery in pulled.deliveries {
                         turn += 1;
                         let settle = if turn.is_multiple_of(5) { retry("again") } else { Settle::Ack };
-                        let advance = Advance { settle: vec![(delivery.lock, settle.clone())], start: Vec::new() };
+                        let advance =
+                            Advance { settle: vec![(delivery.lock, settle.clone())], start: Vec::new() };
                         match hot.advance(&sub, advance).await {
-                            Ok(advanced) if advanced.settled == [chronow::hot::Settled::Done] && settle == Settle::Ack => {
-                                *settled.entry(String::from_utf8(delivery.payload.to_vec()).unwrap()).or_default() += 1;
+                            Ok(advanced)
+                                if advanced.settled == [chronow::hot::Settled::Done]
+                                    && settle == Settle::Ack =>
+                            {
+                                *settled
+                                    .entry(String::from_utf8(delivery.payload.to_vec()).unwrap())
+                                    .or_default() += 1;
                             }
                             Ok(_) => {}
                             Err(error) => assert!(error.is_retryable(), "{error}"),
@@ -116,7 +128,8 @@ async fn a_slot_that_moves_back_and_forth_under_publishers_and_consumers_loses_n
         })
         .collect();
     let publisher = {
-        let (config, topic, over) = (RedisConfig::cluster(nodes.addresses()), topic.clone(), Arc::clone(&over));
+        let (config, topic, over) =
+            (RedisConfig::cluster(nodes.addresses()), topic.clone(), Arc::clone(&over));
         tokio::spawn(async move {
             let hot = RedisHot::connect(config).await.unwrap();
             let mut accepted = BTreeSet::new();

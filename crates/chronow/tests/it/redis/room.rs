@@ -39,14 +39,22 @@ async fn a_full_server_lets_retries_schedules_locks_and_renewals_go_on() {
     assert!(refused.is_retryable() && refused.to_string().contains("nothing was changed"), "{refused}");
 
     // Everything that drains goes on.
-    let renewed = world.hot.renew(&sub, held[1..2].iter().chain(&held[3..]).map(|held| held.lock.clone()).collect()).await.unwrap();
+    let renewed = world
+        .hot
+        .renew(&sub, held[1..2].iter().chain(&held[3..]).map(|held| held.lock.clone()).collect())
+        .await
+        .unwrap();
     assert_eq!(renewed, [true; 3]);
     assert!(world.start(&sub, &held[1].lock).await);
     assert_eq!(world.settle(&sub, &held[1].lock, retry("again")).await, Settled::Done);
-    assert_eq!(world.settle(&sub, &held[4].lock, Settle::DeadLetter { reason: "bad".to_owned() }).await, Settled::Done);
+    assert_eq!(
+        world.settle(&sub, &held[4].lock, Settle::DeadLetter { reason: "bad".to_owned() }).await,
+        Settled::Done
+    );
     assert_eq!(world.hot.fetch_deferred(&sub, vec![held[2].lock.id.clone()]).await.unwrap().len(), 1);
     let came = world.pull(&sub, 103).await;
-    let expected: Vec<String> = ["due", "lost", "retried"].map(str::to_owned).into_iter().chain(big.clone()).collect();
+    let expected: Vec<String> =
+        ["due", "lost", "retried"].map(str::to_owned).into_iter().chain(big.clone()).collect();
     assert_eq!(texts(&came), {
         let mut all = expected;
         all.sort();
@@ -70,20 +78,36 @@ async fn a_full_server_lets_retries_schedules_locks_and_renewals_go_on() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ten_thousand_messages_of_one_moment_come_in_their_order() {
     let world = World::single().await;
-    // A clock that is behind what it was, as after a failover: every id is of the same moment, or of the one that begins when its numbers are used up.
+    // A clock that is behind what it was, as after a failover: every id is of the same moment, or of the one
+    // that begins when its numbers are used up.
     let behind = world.hot.now().await.unwrap().as_millis() + 600_000;
-    for (name, last) in [("new", None), ("earlier", Some("4090")), ("full", Some("999990")), ("long", Some("104090"))] {
+    for (name, last) in
+        [("new", None), ("earlier", Some("4090")), ("full", Some("999990")), ("long", Some("104090"))]
+    {
         let topic = world.topic(name, TopicPatch::default()).await;
-        let sub = world.sub(&topic, "s", SubscriptionPatch { visibility_ms: Some(600_000), ..SubscriptionPatch::default() }).await;
+        let sub = world
+            .sub(
+                &topic,
+                "s",
+                SubscriptionPatch { visibility_ms: Some(600_000), ..SubscriptionPatch::default() },
+            )
+            .await;
         if let Some(last) = last {
             let meta = format!("cw:{{{}:ns:topic:{name}}}:meta", world.scope.tenant());
-            let () =
-                ::redis::cmd("HSET").arg(meta).arg("last").arg(format!("{behind}-{last}")).query_async(&mut raw().await).await.unwrap();
+            let () = ::redis::cmd("HSET")
+                .arg(meta)
+                .arg("last")
+                .arg(format!("{behind}-{last}"))
+                .query_async(&mut raw().await)
+                .await
+                .unwrap();
         }
         let mut ids = Vec::new();
         for first in (0..40).step_by(8) {
             let sent = (first..first + 8).map(|n| keyed("k", &n.to_string())).collect();
-            ids.extend(world.hot.publish(&topic, sent).await.unwrap().into_iter().map(|published| published.id));
+            ids.extend(
+                world.hot.publish(&topic, sent).await.unwrap().into_iter().map(|published| published.id),
+            );
         }
         assert!(ids.is_sorted_by(|a, b| a < b), "{name}: {ids:?}");
         // Those behind the first are put aside by a pull for more.
@@ -94,7 +118,14 @@ async fn ten_thousand_messages_of_one_moment_come_in_their_order() {
             world.settle(&sub, &got.lock, Settle::Ack).await;
         }
         let many = (0..10_000).map(|n| keyed("k", &n.to_string())).collect();
-        let more: Vec<String> = world.hot.publish(&topic, many).await.unwrap().into_iter().map(|published| published.id).collect();
+        let more: Vec<String> = world
+            .hot
+            .publish(&topic, many)
+            .await
+            .unwrap()
+            .into_iter()
+            .map(|published| published.id)
+            .collect();
         assert!(more.is_sorted_by(|a, b| a < b) && ids.last() < more.first(), "{name}");
     }
 }
@@ -155,32 +186,50 @@ async fn what_an_earlier_version_left_is_brought_to_the_new_shape_by_whoever_com
     let topic = world.name("old");
     let stream = format!("cw:{{{}:ns:topic:old}}", world.scope.tenant());
     let mut raw = raw().await;
-    let now = i64::try_from(std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis()).unwrap();
+    let now = i64::try_from(
+        std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis(),
+    )
+    .unwrap();
     let (ms, later) = (now - 1_000, now + 600_000);
     let id = |n: i64| format!("{ms}-{n}");
     // `payload` and the name of the message, as MessagePack.
     let body = |name: &str, key: bool| {
         let mut bytes = vec![if key { 0x94 } else { 0x92 }];
-        for text in ["payload", name].into_iter().chain(if key { ["key", "k"].as_slice() } else { &[] }.iter().copied()) {
+        for text in ["payload", name]
+            .into_iter()
+            .chain(if key { ["key", "k"].as_slice() } else { &[] }.iter().copied())
+        {
             bytes.push(0xa0 | u8::try_from(text.len()).unwrap());
             bytes.extend(text.bytes());
         }
         bytes
     };
-    let options = r#"{"shards":1,"maxLen":100,"overflow":"reject","ttlMs":null,"dedupWindowMs":600000,"warm":false}"#;
+    let options =
+        r#"{"shards":1,"maxLen":100,"overflow":"reject","ttlMs":null,"dedupWindowMs":600000,"warm":false}"#;
     let sub_options = r#"{"visibilityMs":60000,"maxDeliveries":5,"backoffMs":[0],"jitterPercent":0,"deadLetters":true,"start":"new","filter":null,"autoDeleteMs":null,"paused":false}"#;
     let mut put = ::redis::pipe();
     put.cmd("SADD").arg(format!("cw:{}:ns:topics", world.scope.tenant())).arg("old");
-    put.cmd("HSET").arg(format!("{stream}:meta")).arg(&["options", options, "shards", "1", "max", "100", "overflow", "reject"]);
-    put.cmd("HSET").arg(format!("{stream}:meta")).arg(&["ttl", "", "dedup", "600000", "last", &id(9), "mark", "0-0", "marked", "1"]);
+    put.cmd("HSET")
+        .arg(format!("{stream}:meta"))
+        .arg(&["options", options, "shards", "1", "max", "100", "overflow", "reject"]);
+    put.cmd("HSET").arg(format!("{stream}:meta")).arg(&[
+        "ttl",
+        "",
+        "dedup",
+        "600000",
+        "last",
+        &id(9),
+        "mark",
+        "0-0",
+        "marked",
+        "1",
+    ]);
     put.cmd("SADD").arg(format!("{stream}:subs")).arg("s");
     put.cmd("XGROUP").arg("CREATE").arg(&stream).arg("sub:s").arg("$").arg("MKSTREAM");
     for n in 3..=7 {
-        put.cmd("XADD")
-            .arg(&stream)
-            .arg(id(n))
-            .arg("payload")
-            .arg(["", "", "", "in flight", "first", "second", "unread", "unread"][usize::try_from(n).unwrap()]);
+        put.cmd("XADD").arg(&stream).arg(id(n)).arg("payload").arg(
+            ["", "", "", "in flight", "first", "second", "unread", "unread"][usize::try_from(n).unwrap()],
+        );
         if n == 4 || n == 5 {
             // Of one key.
             put.cmd("XDEL").arg(&stream).arg(id(n));
@@ -202,7 +251,9 @@ async fn what_an_earlier_version_left_is_brought_to_the_new_shape_by_whoever_com
         "dlq",
         "1",
     ]);
-    put.cmd("HSET").arg(sub("config")).arg(&["auto", "", "paused", "0", "filter", "", "version", "1", "begin", "0-0", "seen", "1"]);
+    put.cmd("HSET")
+        .arg(sub("config"))
+        .arg(&["auto", "", "paused", "0", "filter", "", "version", "1", "begin", "0-0", "seen", "1"]);
     put.cmd("HSET").arg(sub("messages")).arg(&[
         &id(3),
         &format!("tok|{later}|1||"),
@@ -216,7 +267,11 @@ async fn what_an_earlier_version_left_is_brought_to_the_new_shape_by_whoever_com
     put.cmd("ZADD").arg(sub("locks")).arg(later).arg(id(3));
     put.cmd("ZADD").arg(sub("retry")).arg(1).arg(id(1)).arg(1).arg(id(4));
     put.cmd("HSET").arg(sub("keys")).arg("k").arg(id(4));
-    put.cmd("ZADD").arg(sub("blocked")).arg(0).arg(format!("1:k:{:026.8}:{}", ms as f64 + 5.0 / 4096.0, id(5)));
+    put.cmd("ZADD").arg(sub("blocked")).arg(0).arg(format!(
+        "1:k:{:026.8}:{}",
+        ms as f64 + 5.0 / 4096.0,
+        id(5)
+    ));
     put.cmd("HSET").arg(sub("stats")).arg(&["deliveries", "3", "acked", "1"]);
     put.cmd("HSET")
         .arg(format!("{stream}:held"))
@@ -227,7 +282,10 @@ async fn what_an_earlier_version_left_is_brought_to_the_new_shape_by_whoever_com
         .arg(id(5))
         .arg(body("second", true));
     for n in [1, 4, 5] {
-        put.cmd("ZADD").arg(format!("{stream}:held-order")).arg(format!("{:.4}", ms as f64 + n as f64 / 4096.0)).arg(id(n));
+        put.cmd("ZADD")
+            .arg(format!("{stream}:held-order"))
+            .arg(format!("{:.4}", ms as f64 + n as f64 / 4096.0))
+            .arg(id(n));
     }
     put.cmd("ZADD").arg(format!("{stream}:scheduled")).arg(later).arg(id(8));
     put.cmd("HSET").arg(format!("{stream}:scheduled-messages")).arg(id(8)).arg(body("later", false));
@@ -236,7 +294,11 @@ async fn what_an_earlier_version_left_is_brought_to_the_new_shape_by_whoever_com
 
     let stats = world.hot.stats(&topic).await.unwrap();
     let s = &stats.subscriptions[0];
-    assert_eq!((s.backlog, s.pending, s.scheduled, s.deliveries, s.acked), (2 + 2 + 1, 1, 1, 3, 1), "{stats:?}");
+    assert_eq!(
+        (s.backlog, s.pending, s.scheduled, s.deliveries, s.acked),
+        (2 + 2 + 1, 1, 1, 3, 1),
+        "{stats:?}"
+    );
     assert_eq!(stats.length, 7, "{stats:?}");
     let sub = chronow::SubscriptionName::new(&topic, "s").unwrap();
     // A lock that an earlier version gave is worth what it was.
@@ -252,8 +314,13 @@ async fn what_an_earlier_version_left_is_brought_to_the_new_shape_by_whoever_com
     assert_eq!(texts(std::slice::from_ref(&second)), ["second"]);
     assert_eq!(world.settle(&sub, &second.lock, Settle::Ack).await, Settled::Done);
     let stats = world.hot.stats(&topic).await.unwrap();
-    assert_eq!((stats.length, stats.subscriptions[0].scheduled, stats.subscriptions[0].acked), (1, 1, 8), "{stats:?}");
+    assert_eq!(
+        (stats.length, stats.subscriptions[0].scheduled, stats.subscriptions[0].acked),
+        (1, 1, 8),
+        "{stats:?}"
+    );
     assert!(world.hot.delete_topic(&topic).await.unwrap());
-    let left: Vec<String> = ::redis::cmd("KEYS").arg(format!("*{}*", world.scope.tenant())).query_async(&mut raw).await.unwrap();
+    let left: Vec<String> =
+        ::redis::cmd("KEYS").arg(format!("*{}*", world.scope.tenant())).query_async(&mut raw).await.unwrap();
     assert_eq!(left, Vec::<String>::new());
 }

@@ -1,4 +1,5 @@
-//! What is asked of a slot of which some keys are on its old node and some on its new one: a script does all that it does, or nothing.
+//! What is asked of a slot of which some keys are on its old node and some on its new one: a script does all
+//! that it does, or nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::slice::from_ref;
@@ -6,7 +7,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use chronow::hot::redis::{RedisConfig, RedisHot};
-use chronow::hot::{Accepted, Advance, Delivery, HotTier, Outgoing, Select, Settle, Settled, SubscriptionPatch, TopicPatch, When};
+use chronow::hot::{
+    Accepted, Advance, Delivery, HotTier, Outgoing, Select, Settle, Settled, SubscriptionPatch, TopicPatch,
+    When,
+};
 use chronow::{Error, Result, Scope, SubscriptionName, TopicName};
 use futures::future::{BoxFuture, FutureExt as _, join_all};
 use test_support::{RedisCluster, RedisServer};
@@ -30,8 +34,19 @@ const SHARD: [&str; 12] = [
     "waiting",
     "idle",
 ];
-const SUBSCRIPTION: [&str; 11] =
-    ["config", "messages", "order", "locks", "retry", "blocked", "deferred", "keys", "dlq", "dlq-order", "stats"];
+const SUBSCRIPTION: [&str; 11] = [
+    "config",
+    "messages",
+    "order",
+    "locks",
+    "retry",
+    "blocked",
+    "deferred",
+    "keys",
+    "dlq",
+    "dlq-order",
+    "stats",
+];
 
 /// A topic of which every key is there, so that a node that has not given any away could begin every script.
 struct Full {
@@ -60,7 +75,10 @@ impl Full {
         let queued = ["first", "second"].map(|text| keyed("k", text));
         let once = Outgoing { dedup_id: Some("once".to_owned()), ..message("once") };
         world.hot.publish(&topic, plain.into_iter().chain(queued).chain([once]).collect()).await.unwrap();
-        let later = Outgoing { not_before: Some(world.hot.now().await.unwrap().plus_millis(3_600_000)), ..message("scheduled") };
+        let later = Outgoing {
+            not_before: Some(world.hot.now().await.unwrap().plus_millis(3_600_000)),
+            ..message("scheduled")
+        };
         let scheduled = world.hot.publish(&topic, vec![later]).await.unwrap().remove(0).id;
         let mut kept = None;
         for sub in [&sub, &other] {
@@ -70,7 +88,13 @@ impl Full {
             assert!(world.start(sub, &of("locked").lock).await);
             world.settle(sub, &of("deferred").lock, Settle::Defer).await;
             world.settle(sub, &of("dead").lock, Settle::DeadLetter { reason: "no use".to_owned() }).await;
-            world.settle(sub, &of("late").lock, Settle::Retry { delay: Some(HOUR), reason: "not now".to_owned() }).await;
+            world
+                .settle(
+                    sub,
+                    &of("late").lock,
+                    Settle::Retry { delay: Some(HOUR), reason: "not now".to_owned() },
+                )
+                .await;
             kept.get_or_insert((of("locked"), of("deferred").lock.id, of("dead").lock.id));
         }
         let (locked, deferred, dead) = kept.unwrap();
@@ -81,14 +105,19 @@ impl Full {
     /// What publishers and consumers do, and those who look.
     fn everyday<'a>(&'a self, hot: &'a RedisHot) -> Vec<(&'static str, Work<'a>)> {
         let (topic, sub) = (&self.topic, &self.sub);
-        let settle = |settle| Advance { settle: vec![(self.locked.lock.clone(), settle)], ..Advance::default() };
+        let settle =
+            |settle| Advance { settle: vec![(self.locked.lock.clone(), settle)], ..Advance::default() };
         let dead = Settle::DeadLetter { reason: "no use".to_owned() };
         let start = Advance { start: vec![self.locked.lock.clone()], ..Advance::default() };
-        let twice = vec![message("twice"), Outgoing { dedup_id: Some("twice".to_owned()), ..message("twice") }];
+        let twice =
+            vec![message("twice"), Outgoing { dedup_id: Some("twice".to_owned()), ..message("twice") }];
         vec![
             ("publish", said(hot.publish(topic, vec![message("new")]))),
             ("publish with a dedup id", said(hot.publish(topic, twice))),
-            ("publish_replicated", said(hot.publish_replicated(topic, vec![message("new")], 0, Duration::from_secs(1)))),
+            (
+                "publish_replicated",
+                said(hot.publish_replicated(topic, vec![message("new")], 0, Duration::from_secs(1))),
+            ),
             ("cancel", said(hot.cancel(topic, &self.scheduled))),
             ("pull", said(hot.pull(sub, 10))),
             ("ack", said(hot.advance(sub, settle(Settle::Ack)))),
@@ -109,16 +138,25 @@ impl Full {
     /// That, and what is done to a topic and its subscriptions.
     fn everything<'a>(&'a self, hot: &'a RedisHot) -> Vec<(&'static str, Work<'a>)> {
         let (topic, sub) = (&self.topic, &self.sub);
-        let again = Accepted { id: "1-100000".to_owned(), published_at: self.locked.published_at, message: message("again") };
+        let again = Accepted {
+            id: "1-100000".to_owned(),
+            published_at: self.locked.published_at,
+            message: message("again"),
+        };
         let patch = SubscriptionPatch { max_deliveries: Some(9), ..SubscriptionPatch::default() };
         let new = SubscriptionName::new(topic, "new").unwrap();
         let rarely = [
             ("replay", said(hot.replay(sub, vec![again]))),
             ("ensure_subscription", said(async move { hot.ensure_subscription(sub, &patch).await })),
-            ("ensure_subscription of a new one", said(async move { hot.ensure_subscription(&new, &SubscriptionPatch::default()).await })),
+            (
+                "ensure_subscription of a new one",
+                said(async move { hot.ensure_subscription(&new, &SubscriptionPatch::default()).await }),
+            ),
             (
                 "ensure_topic",
-                said(async move { hot.ensure_topic(topic, &TopicPatch { max_len: Some(99), ..TopicPatch::default() }).await }),
+                said(async move {
+                    hot.ensure_topic(topic, &TopicPatch { max_len: Some(99), ..TopicPatch::default() }).await
+                }),
             ),
             ("redrive", said(async move { hot.redrive(sub, &Select::Ids(vec![self.dead.clone()])).await })),
             ("purge_dead_letters", said(hot.purge_dead_letters(sub, &Select::All))),
@@ -132,7 +170,9 @@ impl Full {
 
 type Work<'a> = BoxFuture<'a, Result<String>>;
 
-fn said<'a, T: std::fmt::Debug>(work: impl Future<Output = Result<T>> + Send + 'a) -> BoxFuture<'a, Result<String>> {
+fn said<'a, T: std::fmt::Debug>(
+    work: impl Future<Output = Result<T>> + Send + 'a,
+) -> BoxFuture<'a, Result<String>> {
     async move { work.await.map(|answer| format!("{answer:?}")) }.boxed()
 }
 
@@ -150,7 +190,9 @@ async fn contents(step: &Move<'_>) -> BTreeMap<String, Vec<String>> {
                 kind if kind.contains("stream") => &["XRANGE", key, "-", "+"],
                 kind => panic!("{key} is a {kind}"),
             };
-            let redis::Value::Array(items) = asked(&mut connection, words).await else { panic!("{words:?} answers with a list") };
+            let redis::Value::Array(items) = asked(&mut connection, words).await else {
+                panic!("{words:?} answers with a list")
+            };
             // A hash has its pairs in no order.
             let mut pairs: Vec<String> = items.chunks(2).map(|pair| format!("{pair:?}")).collect();
             pairs.sort();
@@ -172,7 +214,10 @@ async fn asked(connection: &mut redis::aio::MultiplexedConnection, words: &[&str
 
 /// A client that waits only shortly for a slot to be whole.
 async fn hasty(nodes: &RedisCluster) -> RedisHot {
-    let config = RedisConfig { response_timeout: Duration::from_millis(400), ..RedisConfig::cluster(nodes.addresses()) };
+    let config = RedisConfig {
+        response_timeout: Duration::from_millis(400),
+        ..RedisConfig::cluster(nodes.addresses())
+    };
     RedisHot::connect(config).await.unwrap()
 }
 
@@ -186,7 +231,9 @@ async fn refused(nodes: [&RedisServer; 2]) -> u64 {
     let mut count = 0;
     for node in nodes {
         let said = node.run(&["INFO", "errorstats"]).await;
-        let of = |line: &str| line.strip_prefix("errorstat_TRYAGAIN:count=").and_then(|count| count.trim().parse::<u64>().ok());
+        let of = |line: &str| {
+            line.strip_prefix("errorstat_TRYAGAIN:count=").and_then(|count| count.trim().parse::<u64>().ok())
+        };
         count += said.lines().find_map(of).unwrap_or(0);
     }
     count
@@ -214,7 +261,13 @@ async fn a_shard_of_which_some_keys_have_moved_does_all_or_nothing_and_goes_on_w
         }
 
         let hot = hasty(&nodes).await;
-        let all: Vec<String> = step.from.run(&["CLUSTER", "GETKEYSINSLOT", &step.slot, "1000"]).await.lines().map(str::to_owned).collect();
+        let all: Vec<String> = step
+            .from
+            .run(&["CLUSTER", "GETKEYSINSLOT", &step.slot, "1000"])
+            .await
+            .lines()
+            .map(str::to_owned)
+            .collect();
         let before = contents(&step).await;
         step.begin().await;
         let halves: Vec<Vec<String>> = vec![
@@ -228,7 +281,9 @@ async fn a_shard_of_which_some_keys_have_moved_does_all_or_nothing_and_goes_on_w
                 step.key(key).await;
             }
             let state = moved.len();
-            for (what, answer) in join_all(full.everything(&hot).into_iter().map(async |(what, work)| (what, work.await))).await {
+            for (what, answer) in
+                join_all(full.everything(&hot).into_iter().map(async |(what, work)| (what, work.await))).await
+            {
                 assert_refused(&format!("{what} with {state} keys moved"), &answer);
             }
             assert_eq!(contents(&step).await, before, "with {state} keys moved");
@@ -276,7 +331,11 @@ async fn values_of_a_slot_that_moves_are_read_and_written_wherever_they_are() {
         let had = (key != "{s}new").then(|| "1".to_owned());
         assert_eq!(get(key).await, had, "{key}");
         assert_eq!(set(key, "2", When::Absent).await.is_some(), had.is_none(), "{key}");
-        assert_eq!(hot.increment(&scope, key, 40, Some(HOUR)).await.unwrap().0, if had.is_some() { 41 } else { 42 }, "{key}");
+        assert_eq!(
+            hot.increment(&scope, key, 40, Some(HOUR)).await.unwrap().0,
+            if had.is_some() { 41 } else { 42 },
+            "{key}"
+        );
         assert!(hot.expire(&scope, key, HOUR).await.unwrap(), "{key}");
         assert!(hot.remove(&scope, key).await.unwrap(), "{key}");
         assert_eq!(get(key).await, None, "{key}");
@@ -291,23 +350,32 @@ async fn values_of_a_slot_that_moves_are_read_and_written_wherever_they_are() {
 
 /// Panics if it waits for a shard whose slot is on its way: that would be for a minute.
 async fn in_time<T>(what: &str, work: impl Future<Output = T>) -> T {
-    tokio::time::timeout(Duration::from_secs(20), work).await.unwrap_or_else(|_| panic!("`{what}` waits for the moving shard"))
+    tokio::time::timeout(Duration::from_secs(20), work)
+        .await
+        .unwrap_or_else(|_| panic!("`{what}` waits for the moving shard"))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_shard_whose_slot_moves_holds_up_no_other_shard() {
     const MESSAGES: usize = 40;
     let nodes = RedisCluster::start(3, 0, &[]).await;
-    let config = RedisConfig { response_timeout: Duration::from_secs(60), ..RedisConfig::cluster(nodes.addresses()) };
+    let config =
+        RedisConfig { response_timeout: Duration::from_secs(60), ..RedisConfig::cluster(nodes.addresses()) };
     let world = World::new(config, 4).await;
     for moving in ["", "#2"] {
-        let topic = world.topic(if moving.is_empty() { "first" } else { "third" }, TopicPatch::default()).await;
-        let patch =
-            SubscriptionPatch { visibility_ms: Some(3_600_000), auto_delete_ms: Some(Some(3_600_000)), ..SubscriptionPatch::default() };
+        let topic =
+            world.topic(if moving.is_empty() { "first" } else { "third" }, TopicPatch::default()).await;
+        let patch = SubscriptionPatch {
+            visibility_ms: Some(3_600_000),
+            auto_delete_ms: Some(Some(3_600_000)),
+            ..SubscriptionPatch::default()
+        };
         let sub = world.sub(&topic, "s", patch).await;
         let sent: BTreeSet<String> = (0..MESSAGES).map(|n| format!("sent {n}")).collect();
         world.publish(&topic, &sent.iter().map(String::as_str).collect::<Vec<_>>()).await;
-        let step = Move::of(&nodes, &format!("cw:{{{}:ns:topic:{}{moving}}}", world.scope.tenant(), topic.name())).await;
+        let step =
+            Move::of(&nodes, &format!("cw:{{{}:ns:topic:{}{moving}}}", world.scope.tenant(), topic.name()))
+                .await;
         step.begin().await;
 
         // Those of the other three come, and can be settled.
@@ -317,7 +385,10 @@ async fn a_shard_whose_slot_moves_holds_up_no_other_shard() {
         }
         assert_eq!(in_time("pull", world.hot.pull(&sub, 7)).await.unwrap().deliveries, []);
         in_time("wait", world.hot.wait(&sub, HOUR)).await.unwrap();
-        let acks = Advance { settle: got.iter().map(|delivery| (delivery.lock.clone(), Settle::Ack)).collect(), ..Advance::default() };
+        let acks = Advance {
+            settle: got.iter().map(|delivery| (delivery.lock.clone(), Settle::Ack)).collect(),
+            ..Advance::default()
+        };
         let settled = in_time("advance", world.hot.advance(&sub, acks)).await.unwrap().settled;
         assert!(settled.iter().all(|settled| *settled == Settled::Done));
         // Of a batch for all shards some messages are accepted, which is said.

@@ -29,7 +29,9 @@ async fn everything(hot: &RedisHot, sub: &SubscriptionName) -> BTreeSet<String> 
         }
         let settle = pulled.deliveries.iter().map(|delivery| (delivery.lock.clone(), Settle::Ack)).collect();
         hot.advance(sub, chronow::hot::Advance { settle, start: Vec::new() }).await.unwrap();
-        all.extend(pulled.deliveries.iter().map(|delivery| String::from_utf8(delivery.payload.to_vec()).unwrap()));
+        all.extend(
+            pulled.deliveries.iter().map(|delivery| String::from_utf8(delivery.payload.to_vec()).unwrap()),
+        );
     }
 }
 
@@ -68,11 +70,15 @@ impl Two {
     async fn scripts(&self, count: u64) {
         let ran = |info: &str| {
             let calls = |name: &str| {
-                info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(":calls=")?.split(',').next()?.parse::<u64>().ok())
+                info.lines().find_map(|line| {
+                    line.strip_prefix(name)?.strip_prefix(":calls=")?.split(',').next()?.parse::<u64>().ok()
+                })
             };
             calls("cmdstat_evalsha").unwrap_or(0) + calls("cmdstat_eval").unwrap_or(0)
         };
-        self.server.until("the slow one is at work", &["INFO", "commandstats"], |info| ran(info) >= count).await;
+        self.server
+            .until("the slow one is at work", &["INFO", "commandstats"], |info| ran(info) >= count)
+            .await;
     }
 }
 
@@ -99,7 +105,8 @@ async fn a_subscription_that_two_make_gets_everything_accepted_since_one_had_it(
         two.fast.ensure_topic(&two.topic, &sharded(SHARDS)).await.unwrap();
         two.server.run(&["CONFIG", "RESETSTAT"]).await;
         let (slow, sub) = (Arc::clone(&two.slow), two.sub.clone());
-        let making = tokio::spawn(async move { slow.ensure_subscription(&sub, &SubscriptionPatch::default()).await });
+        let making =
+            tokio::spawn(async move { slow.ensure_subscription(&sub, &SubscriptionPatch::default()).await });
         two.scripts(3).await;
         if dies {
             making.abort();
@@ -107,27 +114,37 @@ async fn a_subscription_that_two_make_gets_everything_accepted_since_one_had_it(
         two.fast.ensure_subscription(&two.sub, &SubscriptionPatch::default()).await.unwrap();
         let accepted = publish(&two.fast, &two.topic, (0..256).map(|n| n.to_string())).await;
         assert!(making.await.is_err() == dies);
-        assert_eq!(everything(&two.fast, &two.sub).await, accepted, "one {}", if dies { "died over it" } else { "was slow" });
+        assert_eq!(
+            everything(&two.fast, &two.sub).await,
+            accepted,
+            "one {}",
+            if dies { "died over it" } else { "was slow" }
+        );
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_slow_removal_leaves_alone_what_was_made_since() {
-    for (of_topic, steps) in [2, 3, 5, 9, 17, 25, 33].map(|steps| (true, steps)).into_iter().chain([2, 3, 5, 9].map(|steps| (false, steps)))
+    for (of_topic, steps) in [2, 3, 5, 9, 17, 25, 33]
+        .map(|steps| (true, steps))
+        .into_iter()
+        .chain([2, 3, 5, 9].map(|steps| (false, steps)))
     {
         let two = Two::new().await;
         two.fast.ensure_topic(&two.topic, &sharded(16)).await.unwrap();
         two.fast.ensure_subscription(&two.sub, &SubscriptionPatch::default()).await.unwrap();
         two.server.run(&["CONFIG", "RESETSTAT"]).await;
         let (slow, topic, sub) = (Arc::clone(&two.slow), two.topic.clone(), two.sub.clone());
-        let removing =
-            tokio::spawn(async move { if of_topic { slow.delete_topic(&topic).await } else { slow.delete_subscription(&sub).await } });
+        let removing = tokio::spawn(async move {
+            if of_topic { slow.delete_topic(&topic).await } else { slow.delete_subscription(&sub).await }
+        });
         two.scripts(steps).await;
         two.fast.delete_topic(&two.topic).await.unwrap();
         two.fast.ensure_topic(&two.topic, &sharded(16)).await.unwrap();
         two.fast.ensure_subscription(&two.sub, &SubscriptionPatch::default()).await.unwrap();
         let accepted = publish(&two.fast, &two.topic, (0..64).map(|n| n.to_string())).await;
-        // The first call of a script comes to nothing, for the server does not know it: behind two it was begun.
+        // The first call of a script comes to nothing, for the server does not know it: behind two it was
+        // begun.
         assert!(removing.await.unwrap().unwrap());
         let name = format!("behind {steps} steps of a topic's removal: {of_topic}");
         assert_eq!(everything(&two.fast, &two.sub).await, accepted, "{name}");
@@ -158,13 +175,19 @@ async fn what_was_accepted_for_a_subscription_comes_whatever_others_make_change_
                         let other = SubscriptionName::new(&topic, &format!("other{}", turn % 2)).unwrap();
                         let done = match (turn + who) % 4 {
                             0 => hot
-                                .ensure_topic(&topic, &TopicPatch { ttl_ms: Some(Some(3_600_000 + turn)), ..sharded(shards) })
+                                .ensure_topic(
+                                    &topic,
+                                    &TopicPatch { ttl_ms: Some(Some(3_600_000 + turn)), ..sharded(shards) },
+                                )
                                 .await
                                 .map(drop),
                             1 => hot
                                 .ensure_subscription(
                                     &other,
-                                    &SubscriptionPatch { start: Some(Start::Earliest), ..SubscriptionPatch::default() },
+                                    &SubscriptionPatch {
+                                        start: Some(Start::Earliest),
+                                        ..SubscriptionPatch::default()
+                                    },
                                 )
                                 .await
                                 .map(drop),
@@ -199,7 +222,11 @@ async fn what_was_accepted_for_a_subscription_comes_whatever_others_make_change_
         world.hot.delete_topic(&topic).await.unwrap();
         let client = ::redis::Client::open(servers::redis_url()).unwrap();
         let mut raw = client.get_multiplexed_async_connection().await.unwrap();
-        let left: Vec<String> = ::redis::cmd("KEYS").arg(format!("*{}*", world.scope.tenant())).query_async(&mut raw).await.unwrap();
+        let left: Vec<String> = ::redis::cmd("KEYS")
+            .arg(format!("*{}*", world.scope.tenant()))
+            .query_async(&mut raw)
+            .await
+            .unwrap();
         assert_eq!(left, Vec::<String>::new(), "on {shards} shards");
     }
 }
@@ -213,7 +240,8 @@ async fn a_topic_that_is_removed_under_publishers_and_consumers_leaves_nothing()
         two.fast.ensure_subscription(&two.sub, &SubscriptionPatch::default()).await.unwrap();
         // Some of them are slow, and know a topic that is gone.
         let publishers = (0..PUBLISHERS).map(|n| {
-            let (hot, topic) = (if n % 2 == 0 { Arc::clone(&two.slow) } else { Arc::clone(&two.other) }, two.topic.clone());
+            let (hot, topic) =
+                (if n % 2 == 0 { Arc::clone(&two.slow) } else { Arc::clone(&two.other) }, two.topic.clone());
             tokio::spawn(async move {
                 loop {
                     let batch = (0..32).map(|n| message(&n.to_string())).collect();
@@ -229,7 +257,8 @@ async fn a_topic_that_is_removed_under_publishers_and_consumers_leaves_nothing()
             let (hot, sub) = (Arc::clone(&two.slow), two.sub.clone());
             tokio::spawn(async move {
                 while let Ok(pulled) = hot.pull(&sub, 50).await {
-                    let settle = pulled.deliveries.into_iter().map(|delivery| (delivery.lock, Settle::Ack)).collect();
+                    let settle =
+                        pulled.deliveries.into_iter().map(|delivery| (delivery.lock, Settle::Ack)).collect();
                     if hot.advance(&sub, chronow::hot::Advance { settle, start: Vec::new() }).await.is_err() {
                         return;
                     }

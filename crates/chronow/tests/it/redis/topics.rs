@@ -1,7 +1,8 @@
 use std::time::{Duration, Instant};
 
 use chronow::hot::{
-    Accepted, HotTier, Outgoing, Overflow, Select, Settle, Settled, Start, SubscriptionOptions, SubscriptionPatch, TopicOptions, TopicPatch,
+    Accepted, HotTier, Outgoing, Overflow, Select, Settle, Settled, Start, SubscriptionOptions,
+    SubscriptionPatch, TopicOptions, TopicPatch,
 };
 use chronow::{ErrorKind, SubscriptionName, Timestamp};
 use test_support::servers;
@@ -282,8 +283,9 @@ async fn removing_a_topic_leaves_no_key_behind() {
     world.settle(&sub, &got[2].lock, Settle::Defer).await;
     let client = ::redis::Client::open(servers::redis_url()).unwrap();
     let mut raw = client.get_multiplexed_async_connection().await.unwrap();
-    let mut keys =
-        async || -> Vec<String> { ::redis::cmd("KEYS").arg(format!("*{}*", world.scope.tenant())).query_async(&mut raw).await.unwrap() };
+    let mut keys = async || -> Vec<String> {
+        ::redis::cmd("KEYS").arg(format!("*{}*", world.scope.tenant())).query_async(&mut raw).await.unwrap()
+    };
     let before = keys().await;
     let tag = format!("cw:{{{}:ns:topic:t", world.scope.tenant());
     assert!(before.iter().all(|key| key.starts_with(&tag) || key.ends_with(":topics")), "{before:?}");

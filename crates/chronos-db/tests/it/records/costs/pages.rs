@@ -19,7 +19,8 @@ super::on_every_pairing!(
 
 const PAGE: u32 = 20;
 
-/// A later page of a list begins behind the item in its middle. A token holds no filter, so that of a narrower list goes on in a wider one.
+/// A later page of a list begins behind the item in its middle. A token holds no filter, so that of a
+/// narrower list goes on in a wider one.
 async fn middle(w: &World, list: &List, descending: bool) -> String {
     let n = w.items / 2;
     let rest = if descending { json!({ "n": { "$lte": n } }) } else { json!({ "n": { "$gte": n } }) };
@@ -32,10 +33,14 @@ async fn pages(w: &World, what: &str, list: impl Fn() -> List, sorts: &[&str]) -
     for sort in sorts {
         for direction in [Ascending, Descending] {
             let list = || if sort.is_empty() { list() } else { list().sort(*sort, direction) };
-            let cost = w.cost(async |_| assert_eq!(list().limit(PAGE).await.unwrap().items.len(), PAGE as usize)).await;
+            let cost = w
+                .cost(async |_| assert_eq!(list().limit(PAGE).await.unwrap().items.len(), PAGE as usize))
+                .await;
             costs.insert(format!("{what} by `{sort}`, {direction:?}, the first"), cost);
             let token = middle(w, &list(), direction == Descending && !sort.is_empty()).await;
-            let later = async |_| assert_eq!(list().limit(PAGE).after(token.as_str()).await.unwrap().items.len(), PAGE as usize);
+            let later = async |_| {
+                assert_eq!(list().limit(PAGE).after(token.as_str()).await.unwrap().items.len(), PAGE as usize)
+            };
             costs.insert(format!("{what} by `{sort}`, {direction:?}, a later one"), w.cost(later).await);
         }
     }
@@ -58,7 +63,11 @@ async fn a_page_of_a_filter_with_an_index_costs_a_page(p: &Pairing) {
             ("some values", json!({ "n": { "$in": [1, w.items / 3, w.items / 2] } }), 3),
             ("a range", json!({ "n": { "$gte": w.items / 2, "$lt": w.items / 2 + 10 } }), 10),
         ] {
-            let cost = w.cost(async |_| assert_eq!(w.collection.list().filter(filter.clone()).await.unwrap().items.len(), found)).await;
+            let cost = w
+                .cost(async |_| {
+                    assert_eq!(w.collection.list().filter(filter.clone()).await.unwrap().items.len(), found)
+                })
+                .await;
             costs.insert(what.to_owned(), cost);
         }
         costs
@@ -72,7 +81,11 @@ async fn a_later_page_within_a_range_costs_a_page(p: &Pairing) {
     let ranges = async |w: &World| {
         let mut costs = Costs::new();
         for sort in ["n", "name"] {
-            let list = || w.collection.list().filter(json!({ "n": { "$gte": 1, "$lt": w.items - 1 }, "name": { "$gt": "a", "$lt": "z" } }));
+            let list = || {
+                w.collection.list().filter(
+                    json!({ "n": { "$gte": 1, "$lt": w.items - 1 }, "name": { "$gt": "a", "$lt": "z" } }),
+                )
+            };
             costs.extend(pages(w, "a range", list, &[sort]).await);
         }
         costs
@@ -91,9 +104,18 @@ async fn a_page_of_the_past_costs_a_page_and_what_was_written_since(p: &Pairing)
         let one = |name: String| w.collection.list().as_of_cv(w.last_cv()).filter(json!({ "name": name }));
         let name = || format!("item {:09}", w.items / 2);
         let filtered = w.cost(async |_| assert_eq!(one(name()).await.unwrap().items.len(), 1)).await;
-        let changed = |sort| w.collection.list().as_of_cv(w.last_cv()).filter(json!({ "n": { "$lt": 5 } })).sort(sort, Ascending);
+        let changed = |sort| {
+            w.collection
+                .list()
+                .as_of_cv(w.last_cv())
+                .filter(json!({ "n": { "$lt": 5 } }))
+                .sort(sort, Ascending)
+        };
         let range = w.cost(async |_| assert_eq!(changed("n").await.unwrap().items.len(), 5)).await;
-        cv.into_iter().chain(at).chain([("one value".to_owned(), filtered), ("a range".to_owned(), range)]).collect::<Costs>()
+        cv.into_iter()
+            .chain(at)
+            .chain([("one value".to_owned(), filtered), ("a range".to_owned(), range)])
+            .collect::<Costs>()
     };
     assert_same(&past(&few).await, &past(&many).await);
 }
@@ -106,7 +128,10 @@ async fn a_page_of_the_past_by_id_costs_a_page_however_much_was_written_since(p:
         let mut costs = Costs::new();
         for (what, later) in [("the first", false), ("a later one", true)] {
             let point = w.items / 2;
-            for (by, list) in [("number", w.collection.list().as_of_cv(point)), ("time", w.collection.list().as_of(minute(point)))] {
+            for (by, list) in [
+                ("number", w.collection.list().as_of_cv(point)),
+                ("time", w.collection.list().as_of(minute(point))),
+            ] {
                 let list = list.limit(PAGE);
                 let list = match later {
                     true => list.clone().after(list.limit(10).await.unwrap().next.unwrap()),
@@ -131,15 +156,25 @@ async fn a_small_tenants_lists_cost_the_same_beside_a_large_one(p: &Pairing) {
     let lists = async |w: &World| {
         let c = &w.collection;
         let last = c.stable_cv().await.unwrap();
-        let lists =
-            || [("now", c.list()), ("as of a number", c.list().as_of_cv(last)), ("as of a time", c.list().as_of(minute(w.last_cv())))];
+        let lists = || {
+            [
+                ("now", c.list()),
+                ("as of a number", c.list().as_of_cv(last)),
+                ("as of a time", c.list().as_of(minute(w.last_cv()))),
+            ]
+        };
         let mut costs = Costs::new();
         for sort in ["", "updatedAt", "cv", "n"] {
             for (what, list) in lists() {
                 let list = if sort.is_empty() { list } else { list.sort(sort, Descending) };
                 let page = async |_| assert_eq!(list.clone().await.unwrap().items.len(), 3);
                 costs.insert(format!("{what} by `{sort}`"), w.cost(page).await);
-                let whole = async |_| assert_eq!(list.clone().stream().await.unwrap().try_collect::<Vec<_>>().await.unwrap().len(), 3);
+                let whole = async |_| {
+                    assert_eq!(
+                        list.clone().stream().await.unwrap().try_collect::<Vec<_>>().await.unwrap().len(),
+                        3
+                    )
+                };
                 costs.insert(format!("all {what} by `{sort}`"), w.cost(whole).await);
             }
         }

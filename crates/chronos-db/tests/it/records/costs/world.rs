@@ -53,11 +53,14 @@ impl Cost {
     }
 
     fn numbers(&self) -> [u64; 8] {
-        let Self { calls, storage_calls, requests, examined, read, read_bytes, written, written_bytes } = *self;
+        let Self { calls, storage_calls, requests, examined, read, read_bytes, written, written_bytes } =
+            *self;
         [calls, storage_calls, requests, examined, read, read_bytes, written, written_bytes]
     }
 
-    fn of([calls, storage_calls, requests, examined, read, read_bytes, written, written_bytes]: [u64; 8]) -> Self {
+    fn of(
+        [calls, storage_calls, requests, examined, read, read_bytes, written, written_bytes]: [u64; 8],
+    ) -> Self {
         Self { calls, storage_calls, requests, examined, read, read_bytes, written, written_bytes }
     }
 
@@ -74,7 +77,11 @@ impl Cost {
     /// Whether it is no more than the other, but for chance: what is done together depends on who comes when.
     pub(super) fn is_about(&self, other: &Self) -> bool {
         let little = [4, 2, 6, 40, 5, 2_000, 3, 2_000];
-        self.numbers().iter().zip(other.numbers()).zip(little).all(|((mine, other), little)| *mine <= about(other, little))
+        self.numbers()
+            .iter()
+            .zip(other.numbers())
+            .zip(little)
+            .all(|((mine, other), little)| *mine <= about(other, little))
     }
 }
 
@@ -119,11 +126,17 @@ impl World {
         let databases = json!({ "databases": p.one_database() });
         let store = open_with(p, &databases, &client, &objects);
         let globex = store.with(Route::runtime().tenant("globex").collection(name));
-        let mut world = Self { collection: globex, store, items, versions: 3, client, documents, objects, gauge };
+        let mut world =
+            Self { collection: globex, store, items, versions: 3, client, documents, objects, gauge };
         world.fill().await;
         world.collection = world.store.collection(name);
         for n in 0..3 {
-            world.collection.create(json!({ "n": n, "name": "x", "email": "x" })).at(minute(n)).await.unwrap();
+            world
+                .collection
+                .create(json!({ "n": n, "name": "x", "email": "x" }))
+                .at(minute(n))
+                .await
+                .unwrap();
         }
         assert_eq!(world.collection.drain(TIMEOUT).await.unwrap(), 0);
         world.store.is_damaged();
@@ -134,7 +147,13 @@ impl World {
     pub(super) async fn change(&self, count: i64, step: i64) {
         let c = &self.collection;
         let head = self.store.head(c, &self.item(0)).await;
-        let row = self.store.stored(c, "ver").await.into_iter().find(|row| row.get("itemId") == head.get("_id")).unwrap();
+        let row = self
+            .store
+            .stored(c, "ver")
+            .await
+            .into_iter()
+            .find(|row| row.get("itemId") == head.get("_id"))
+            .unwrap();
         let mut batches = Vec::new();
         let first = self.last_cv() + 1;
         for k in 0..count {
@@ -142,7 +161,10 @@ impl World {
             let mut changed = [version(&head, item, 1, cv, "_id"), version(&row, item, 1, cv, "itemId")];
             for (document, suffix) in changed.iter_mut().zip(["head", "ver"]) {
                 let name = format!("changed {cv:09}");
-                document.insert("metaIndexed", bson::doc! { "n": -item, "name": name, "email": format!("{item}@x") });
+                document.insert(
+                    "metaIndexed",
+                    bson::doc! { "n": -item, "name": name, "email": format!("{item}@x") },
+                );
                 if suffix == "head" {
                     document.insert("createdAt", minute(item));
                 }
@@ -183,7 +205,13 @@ impl World {
 
     async fn fill(&self) {
         let c = &self.collection;
-        let model = c.create(json!({ "n": 0, "name": "x", "email": "x" })).at(minute(0)).ack_stored().await.unwrap().id;
+        let model = c
+            .create(json!({ "n": 0, "name": "x", "email": "x" }))
+            .at(minute(0))
+            .ack_stored()
+            .await
+            .unwrap()
+            .id;
         assert_eq!(c.drain(TIMEOUT).await.unwrap(), 0);
         let (head, row) = (self.store.head(c, &model).await, self.store.stored(c, "ver").await.remove(0));
         let mut batch = Batch::new();
@@ -237,7 +265,8 @@ impl World {
         Cost::new(documents, objects, self.gauge.end(database).await)
     }
 
-    /// The same of a write, with what is then done about its payload. What is done together depends on who comes when: of some turns the least counts.
+    /// The same of a write, with what is then done about its payload. What is done together depends on who
+    /// comes when: of some turns the least counts.
     pub(super) async fn write(&self, work: impl AsyncFn(i32)) -> Cost {
         const TURNS: i32 = 3;
         let work = async |turn: i32| {
@@ -263,7 +292,12 @@ fn open_with(p: &Pairing, more: &Json, client: &Arc<dyn DocumentStore>, objects:
     for (key, value) in more.as_object().unwrap() {
         config[key] = value.clone();
     }
-    p.opening().with(&config).without_cache().documents_client(Arc::clone(client)).metered_objects(objects).open()
+    p.opening()
+        .with(&config)
+        .without_cache()
+        .documents_client(Arc::clone(client))
+        .metered_objects(objects)
+        .open()
 }
 
 /// Object ids in the order of their numbers.
@@ -297,7 +331,10 @@ fn version(model: &Document, item: i64, ov: i64, cv: i64, item_field: &str) -> D
         document.insert("payloadOv", int(0));
         document.insert("prevOv", int(ov - 1));
     }
-    document.insert("metaIndexed", bson::doc! { "n": item, "name": format!("item {item:09}"), "email": format!("{item}@x") });
+    document.insert(
+        "metaIndexed",
+        bson::doc! { "n": item, "name": format!("item {item:09}"), "email": format!("{item}@x") },
+    );
     document
 }
 
