@@ -5,7 +5,7 @@ use std::path::Path;
 use chronos_db::{Json as Value, json};
 
 use crate::Context;
-use crate::raw::mongo::Raw;
+use crate::baseline::mongo::Baseline;
 
 /// Cores, processor, kernel, stores and what they write on.
 pub(crate) async fn describe(context: &Context) -> Value {
@@ -15,8 +15,8 @@ pub(crate) async fn describe(context: &Context) -> Value {
         .lines()
         .find_map(|line| line.strip_prefix("model name"))
         .map(|rest| rest.trim_start_matches([' ', '\t', ':']));
-    let mongo = match Raw::connect("bench").await {
-        Ok(raw) => raw.describe().await.unwrap_or_else(|failure| json!(failure.to_string())),
+    let mongo = match Baseline::connect("bench").await {
+        Ok(baseline) => baseline.describe().await.unwrap_or_else(|failure| json!(failure.to_string())),
         Err(_) => Value::Null,
     };
     json!({

@@ -1,4 +1,4 @@
-//! Scenarios against raw ceilings that are measured in the same run by code in this crate.
+//! Scenarios against ceilings that are measured in the same run by code in this crate.
 //!
 //! ```text
 //! cargo run --release -p bench -- list
@@ -8,15 +8,15 @@
 //! ```
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "printing is what this program is for")]
 
-mod aims;
+mod baseline;
 mod machine;
 mod measure;
 mod opened;
-mod raw;
 mod report;
 mod scenarios;
 mod server;
 mod stored;
+mod targets;
 mod watch;
 
 use std::path::PathBuf;
@@ -29,7 +29,7 @@ use clap::Parser;
 pub(crate) type Failure = Box<dyn std::error::Error + Send + Sync>;
 pub(crate) type Result<T, E = Failure> = std::result::Result<T, E>;
 
-/// Measures scenarios against raw ceilings.
+/// Measures scenarios against ceilings.
 #[derive(Debug, Parser)]
 #[command(name = "bench")]
 struct Arguments {
@@ -39,7 +39,7 @@ struct Arguments {
     /// One JSON object a line instead of a table.
     #[arg(long)]
     json: bool,
-    /// The sizes of the aims (a million heads, 100,000 versions): minutes, and gigabytes of MongoDB.
+    /// The sizes of the targets (a million heads, 100,000 versions): minutes, and gigabytes of MongoDB.
     #[arg(long)]
     large: bool,
     /// Where embedded stores and objects are written; a disk, since waiting for it is the point.
@@ -78,7 +78,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// False if a scenario failed. An aim that is missed is marked, but no failure: machines differ.
+/// False if a scenario failed. A target that is missed is marked, but is not a failure: machines differ.
 async fn run(arguments: Arguments) -> Result<bool> {
     if let Some(task) = &arguments.worker {
         return scenarios::processes::work(task).await.map(|()| true);

@@ -78,29 +78,29 @@ where
 
 /// Takes turns with two things to measure, after one round of each that does not count; returns the figures
 /// of both.
-pub(crate) async fn duel(
+pub(crate) async fn compare(
     context: &Context,
     mut ours: impl AsyncFnMut() -> Result<f64>,
     mut ceiling: impl AsyncFnMut() -> Result<f64>,
-) -> Result<Duel> {
+) -> Result<Comparison> {
     ours().await?;
     ceiling().await?;
-    let mut duel = Duel::default();
+    let mut comparison = Comparison::default();
     for _ in 0..context.rounds {
-        duel.ours.push(ours().await?);
-        duel.ceiling.push(ceiling().await?);
+        comparison.ours.push(ours().await?);
+        comparison.ceiling.push(ceiling().await?);
     }
-    Ok(duel)
+    Ok(comparison)
 }
 
 /// The figures of two sides, round by round.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Duel {
+pub(crate) struct Comparison {
     pub(crate) ours: Vec<f64>,
     pub(crate) ceiling: Vec<f64>,
 }
 
-impl Duel {
+impl Comparison {
     pub(crate) fn medians(&self) -> (f64, f64) {
         (median(&self.ours), median(&self.ceiling))
     }
@@ -155,9 +155,9 @@ pub(crate) fn memory(which: &str) -> Result<f64> {
 
 /// Numbers that look random and are the same in every run.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Dice(pub(crate) u64);
+pub(crate) struct Lcg(pub(crate) u64);
 
-impl Dice {
+impl Lcg {
     pub(crate) fn below(&mut self, bound: usize) -> usize {
         self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         usize::try_from(self.0 >> 33).unwrap_or(0) % bound.max(1)

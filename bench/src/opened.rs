@@ -5,14 +5,14 @@ use std::sync::Arc;
 
 use chronos_db::config::{CollectionMap, Config, DevShadow};
 use chronos_db::documents::DocumentStore;
-use chronos_db::documents::mongo::{MongoDocuments, Traffic};
+use chronos_db::documents::mongo::{CommandStats, MongoDocuments};
 use chronos_db::{Chronos, Collection, Env, Route};
 use secrecy::SecretString;
 use test_support::objects::{Call, decorate};
 use test_support::{Counting, Layer};
 
 use crate::Result;
-use crate::raw::mongo;
+use crate::baseline::mongo;
 use crate::watch::{Gate, Groups, Watched};
 
 /// The collection every scenario uses, and the properties it declares as indexed.
@@ -44,27 +44,27 @@ pub(crate) struct Opened {
     pub(crate) people: Collection,
     pub(crate) groups: Arc<Groups>,
     /// Commands and connections, on MongoDB.
-    pub(crate) traffic: Option<Arc<Traffic>>,
+    pub(crate) stats: Option<Arc<CommandStats>>,
     pub(crate) calls: Arc<Counting<Call>>,
 }
 
 impl Opened {
-    pub(crate) fn traffic(&self) -> Result<&Traffic> {
-        self.traffic.as_deref().ok_or_else(|| "this store sends no commands".into())
+    pub(crate) fn stats(&self) -> Result<&CommandStats> {
+        self.stats.as_deref().ok_or_else(|| "this store sends no commands".into())
     }
 }
 
 pub(crate) fn open(how: &How<'_>) -> Result<Opened> {
     let mut config = Config::embedded(how.embedded.unwrap_or(Path::new("/nowhere")));
-    let mut observed: Option<(Arc<dyn DocumentStore>, Arc<Traffic>)> = None;
+    let mut observed: Option<(Arc<dyn DocumentStore>, Arc<CommandStats>)> = None;
     if how.embedded.is_none() {
         let uri = SecretString::from(mongo::uri()?);
         for connection in config.connections.values_mut() {
             connection.uri = uri.clone();
         }
         if how.count_commands {
-            let (documents, traffic) = MongoDocuments::observed(uri, Env::default())?;
-            observed = Some((Arc::new(documents), traffic));
+            let (documents, stats) = MongoDocuments::observed(uri, Env::default())?;
+            observed = Some((Arc::new(documents), stats));
         }
     }
     config.entries.truncate(1);
@@ -80,7 +80,7 @@ pub(crate) fn open(how: &How<'_>) -> Result<Opened> {
     let map = CollectionMap { indexed: INDEXED.map(str::to_owned).to_vec(), ..CollectionMap::default() };
     config.collection_maps.insert(collection.to_owned(), map);
     let (groups, calls) = (Arc::new(Groups::default()), Counting::new());
-    let traffic = observed.as_ref().map(|(_, traffic)| Arc::clone(traffic));
+    let stats = observed.as_ref().map(|(_, stats)| Arc::clone(stats));
     let (watching, counting, gate) = (Arc::clone(&groups), Arc::clone(&calls), how.gate.clone());
     let mut builder = Chronos::builder(config)
         .wrap_documents(move |plain| {
@@ -96,7 +96,7 @@ pub(crate) fn open(how: &How<'_>) -> Result<Opened> {
     }
     let chronos = builder.open()?;
     let people = chronos.with(Route::runtime().tenant("default").collection(collection))?;
-    Ok(Opened { chronos, people, groups, traffic, calls })
+    Ok(Opened { chronos, people, groups, stats, calls })
 }
 
 fn around(

@@ -5,16 +5,16 @@ use std::fmt;
 use chronos_db::json::Map;
 use chronos_db::{Json as Value, json};
 
-use crate::aims::{Aim, Bound};
+use crate::targets::{Bound, Target};
 
-/// One figure, against its ceiling and its aim.
+/// One figure, against its ceiling and its target.
 #[derive(Clone, Debug)]
 pub(crate) struct Line {
     scenario: String,
     unit: &'static str,
     ours: f64,
     ceiling: Option<f64>,
-    aim: Option<Aim>,
+    target: Option<Target>,
     notes: Map,
 }
 
@@ -24,9 +24,9 @@ impl Line {
         scenario: impl Into<String>,
         unit: &'static str,
         ours: f64,
-        aim: Option<Aim>,
+        target: Option<Target>,
     ) -> Self {
-        Self { scenario: scenario.into(), unit, ours, ceiling: None, aim, notes: Map::new() }
+        Self { scenario: scenario.into(), unit, ours, ceiling: None, target, notes: Map::new() }
     }
 
     /// A figure against its ceiling.
@@ -35,9 +35,9 @@ impl Line {
         unit: &'static str,
         ours: f64,
         ceiling: f64,
-        aim: Option<Aim>,
+        target: Option<Target>,
     ) -> Self {
-        Self { ceiling: Some(ceiling), ..Self::value(scenario, unit, ours, aim) }
+        Self { ceiling: Some(ceiling), ..Self::value(scenario, unit, ours, target) }
     }
 
     /// Adds what a reader should know beside the figures.
@@ -52,7 +52,7 @@ impl Line {
 
     fn is_met(&self) -> Option<bool> {
         let ratio = self.ratio().unwrap_or(f64::NAN);
-        self.aim.map(|aim| match aim.bound {
+        self.target.map(|target| match target.bound {
             Bound::RatioAtLeast(least) => ratio >= least,
             Bound::RatioAtMost(most) => ratio <= most,
             Bound::OursAtMost(most) => self.ours <= most,
@@ -60,8 +60,8 @@ impl Line {
         })
     }
 
-    fn aim_text(&self) -> String {
-        match self.aim.map(|aim| aim.bound) {
+    fn target_text(&self) -> String {
+        match self.target.map(|target| target.bound) {
             None => "-".to_owned(),
             Some(Bound::RatioAtLeast(least)) => format!(">= {least}"),
             Some(Bound::RatioAtMost(most)) => format!("<= {most}"),
@@ -73,8 +73,8 @@ impl Line {
     /// The line with the machine it was measured on.
     pub(crate) fn to_json(&self, machine: &Value) -> Value {
         let mut out = json!({
-            "scenario": self.scenario, "ours": self.ours, "ceiling": self.ceiling, "ratio": self.ratio(), "aim": self.aim_text(),
-            "met": self.is_met(), "unit": self.unit, "row": self.aim.map(|aim| aim.row),
+            "scenario": self.scenario, "ours": self.ours, "ceiling": self.ceiling, "ratio": self.ratio(), "target": self.target_text(),
+            "met": self.is_met(), "unit": self.unit, "row": self.target.map(|target| target.row),
         });
         if let Value::Object(fields) = &mut out {
             fields.extend(self.notes.clone());
@@ -96,7 +96,7 @@ fn number(value: f64) -> String {
 pub(crate) fn heading() -> String {
     format!(
         "{:<34} {:>10} {:>10} {:>7} {:>8}   {:<16} {}",
-        "scenario", "ours", "ceiling", "ratio", "aim", "unit", "notes"
+        "scenario", "ours", "ceiling", "ratio", "target", "unit", "notes"
     )
 }
 
@@ -109,10 +109,10 @@ impl fmt::Display for Line {
         let optional = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), number);
         let ratio = self.ratio().map_or_else(|| "-".to_owned(), |ratio| format!("{ratio:.2}"));
         let notes: Vec<String> = self.notes.iter().map(|(key, value)| format!("{key}={value}")).collect();
-        let (ours, ceiling, aim) = (number(self.ours), optional(self.ceiling), self.aim_text());
+        let (ours, ceiling, target) = (number(self.ours), optional(self.ceiling), self.target_text());
         write!(
             f,
-            "{:<34} {ours:>10} {ceiling:>10} {ratio:>7} {aim:>8} {mark} {:<16} {}",
+            "{:<34} {ours:>10} {ceiling:>10} {ratio:>7} {target:>8} {mark} {:<16} {}",
             self.scenario,
             self.unit,
             notes.join(" ")

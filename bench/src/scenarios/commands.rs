@@ -7,13 +7,13 @@ use bson::doc;
 use chronos_db::json;
 use test_support::objects::Call;
 
+use crate::baseline::mongo::Baseline;
 use crate::opened::{How, open};
-use crate::raw::mongo::Raw;
 use crate::report::Line;
 use crate::scenarios::creates::creates;
 use crate::stored::person;
 use crate::watch::Gate;
-use crate::{Context, Result, aims};
+use crate::{Context, Result, targets};
 
 /// How long the flusher may take for one object.
 const STORED: Duration = Duration::from_secs(30);
@@ -21,52 +21,52 @@ const STORED: Duration = Duration::from_secs(30);
 /// One create after the first ones. The objects are held back meanwhile, so that what the flusher does is
 /// counted apart.
 pub(crate) async fn of_one_create(context: &Context) -> Result<Vec<Line>> {
-    let (raw, folder, gate) =
-        (Raw::connect("commands").await?, tempfile::tempdir_in(&context.dir)?, Gate::closed());
+    let (baseline, folder, gate) =
+        (Baseline::connect("commands").await?, tempfile::tempdir_in(&context.dir)?, Gate::closed());
     let how = How {
-        database: raw.name(),
+        database: baseline.name(),
         objects: Some(folder.path()),
         gate: Some(gate.clone()),
         count_commands: true,
         ..How::default()
     };
     let opened = open(&how)?;
-    let traffic = opened.traffic()?;
+    let stats = opened.stats()?;
     // Indexes, connections, and what the first write looks for.
     for number in 0..3 {
         opened.people.create(person(number, 50)).await?;
     }
-    traffic.reset();
+    stats.reset();
     opened.people.create(person(3, 50)).await?;
-    let (commands, connections) = (traffic.commands(), traffic.connections());
-    traffic.reset();
+    let (commands, connections) = (stats.commands(), stats.connections());
+    stats.reset();
     gate.open();
     let begun = Instant::now();
-    while raw.heads().count_documents(doc! { "state": "new" }).await? < 4 {
+    while baseline.heads().count_documents(doc! { "state": "new" }).await? < 4 {
         if begun.elapsed() > STORED {
             return Err("the objects are not stored".into());
         }
         tokio::task::yield_now().await;
     }
-    let storing = traffic.commands();
+    let storing = stats.commands();
     opened.people.drain(STORED).await?;
     let count = |call| opened.calls.count(call);
     let (puts, others) = (count(Call::Put), count(Call::Head) + count(Call::Get) + count(Call::List));
     opened.chronos.shutdown().await?;
-    raw.drop().await?;
+    baseline.drop().await?;
     let total = |commands: &BTreeMap<String, u64>| commands.values().sum::<u64>() as f64;
     Ok(vec![
-        Line::value("create_commands", "commands", total(&commands), Some(aims::CREATE_COMMANDS))
+        Line::value("create_commands", "commands", total(&commands), Some(targets::CREATE_COMMANDS))
             .note("commands", json!(commands))
             .note("flusher_of_4", json!(storing)),
         Line::value(
             "create_connections",
             "new connections",
             connections as f64,
-            Some(aims::CREATE_CONNECTIONS),
+            Some(targets::CREATE_CONNECTIONS),
         ),
-        Line::value("object_puts", "PUTs per object", puts as f64 / 4.0, Some(aims::PUTS)),
-        Line::value("object_read_backs", "HEAD, GET, LIST", others as f64, Some(aims::READ_BACKS)),
+        Line::value("object_puts", "PUTs per object", puts as f64 / 4.0, Some(targets::PUTS)),
+        Line::value("object_read_backs", "HEAD, GET, LIST", others as f64, Some(targets::READ_BACKS)),
     ])
 }
 
@@ -77,17 +77,17 @@ pub(crate) async fn by_writers(context: &Context) -> Result<Vec<Line>> {
         let folder = tempfile::tempdir_in(&context.dir)?;
         let mut per_create = Vec::new();
         for objects in [None, Some(folder.path())] {
-            let raw = Raw::connect("trips").await?;
+            let baseline = Baseline::connect("trips").await?;
             let opened =
-                open(&How { database: raw.name(), objects, count_commands: true, ..How::default() })?;
+                open(&How { database: baseline.name(), objects, count_commands: true, ..How::default() })?;
             opened.people.create(person(0, 50)).await?;
-            let traffic = opened.traffic()?;
-            traffic.reset();
+            let stats = opened.stats()?;
+            stats.reset();
             let created = creates(&opened, writers, context.round / 2).await?;
             opened.people.drain(Duration::from_secs(60)).await?;
-            per_create.push(traffic.total() as f64 / created.calls as f64);
+            per_create.push(stats.total() as f64 / created.calls as f64);
             opened.chronos.shutdown().await?;
-            raw.drop().await?;
+            baseline.drop().await?;
         }
         let with_flusher = per_create.pop().unwrap_or(f64::NAN);
         lines.push(

@@ -5,13 +5,13 @@ use std::time::{Duration, Instant};
 
 use bson::doc;
 
+use crate::baseline::mongo::Baseline;
+use crate::baseline::sqlite::Copied;
 use crate::measure::{Rate, median, rate};
 use crate::opened::{How, Opened, open};
-use crate::raw::mongo::Raw;
-use crate::raw::sqlite::Copied;
 use crate::report::Line;
 use crate::stored::person;
-use crate::{Context, Result, aims, watch};
+use crate::{Context, Result, targets, watch};
 
 const WRITERS: usize = 64;
 /// Groups of a collection that the library has under way at once; the ceiling gets as many.
@@ -36,8 +36,8 @@ impl Series {
         self.groups.extend(groups);
     }
 
-    fn line(&self, scenario: &str, ceiling: &[f64], aim: aims::Aim) -> Line {
-        Line::against(scenario, "creates/s", median(&self.rates), median(ceiling), Some(aim))
+    fn line(&self, scenario: &str, ceiling: &[f64], target: targets::Target) -> Line {
+        Line::against(scenario, "creates/s", median(&self.rates), median(ceiling), Some(target))
             .note("writers", WRITERS)
             .note("group", watch::describe(&self.groups))
             .note("p99_ms", (median(&self.p99) / 10.0).round() / 100.0)
@@ -73,23 +73,23 @@ pub(crate) async fn embedded(context: &Context) -> Result<Vec<Line>> {
         let groups = opened.groups.take();
         drop(opened);
         let copied = Copied::read(&folder.path().join("store/chronos.db"), crate::opened::COLLECTION)?;
-        let raw = copied.write(&folder.path().join("raw.db"), watch::usual(&groups))?;
+        let baseline = copied.write(&folder.path().join("raw.db"), watch::usual(&groups))?;
         bytes = copied.bytes();
         let (with_objects, sustained_rate, stored_groups) = embedded_storing(context, folder.path()).await?;
         if round > 0 {
             plain.add(&created, &groups);
             storing.add(&with_objects, &stored_groups);
-            ceiling.push(raw);
+            ceiling.push(baseline);
             sustained.push(sustained_rate);
         }
     }
     Ok(vec![
         plain
-            .line("embedded_creates", &ceiling, aims::EMBEDDED_CREATES)
+            .line("embedded_creates", &ceiling, targets::EMBEDDED_CREATES)
             .note("payload", "stays in its row")
             .note("pair_bytes", bytes.round()),
         storing
-            .line("embedded_creates_storing", &ceiling, aims::EMBEDDED_CREATES)
+            .line("embedded_creates_storing", &ceiling, targets::EMBEDDED_CREATES)
             .note("payload", "stored meanwhile, one synced file each")
             .note("until_all_stored_per_s", median(&sustained).round()),
     ])
@@ -121,30 +121,33 @@ pub(crate) async fn mongo(context: &Context) -> Result<Vec<Line>> {
     let (mut plain, mut storing, mut ceiling, mut sustained) =
         (Series::default(), Series::default(), Vec::new(), Vec::new());
     for round in 0..=context.rounds {
-        let raw = Raw::connect("creates").await?;
-        let opened = open(&How { database: raw.name(), ..How::default() })?;
+        let baseline = Baseline::connect("creates").await?;
+        let opened = open(&How { database: baseline.name(), ..How::default() })?;
         let created = creates(&opened, WRITERS, context.round).await?;
         let groups = opened.groups.take();
         opened.chronos.shutdown().await?;
-        let (rows, heads) =
-            (raw.newest(&raw.rows(), doc! {}, PAIRS).await?, raw.newest(&raw.heads(), doc! {}, PAIRS).await?);
-        let again = Raw::connect("creates_raw").await?;
-        again.copy_indexes(&raw.rows(), &again.rows()).await?;
-        again.copy_indexes(&raw.heads(), &again.heads()).await?;
-        raw.drop().await?;
+        let (rows, heads) = (
+            baseline.newest(&baseline.rows(), doc! {}, PAIRS).await?,
+            baseline.newest(&baseline.heads(), doc! {}, PAIRS).await?,
+        );
+        let again = Baseline::connect("creates_raw").await?;
+        again.copy_indexes(&baseline.rows(), &again.rows()).await?;
+        again.copy_indexes(&baseline.heads(), &again.heads()).await?;
+        baseline.drop().await?;
         let (warm, group) = (rows.len() / 5, watch::usual(&groups));
         again.create_pairs(&rows[..warm], &heads[..warm], group, IN_FLIGHT).await?;
         let rate = again.create_pairs(&rows[warm..], &heads[warm..], group, IN_FLIGHT).await?;
         again.drop().await?;
         let folder = tempfile::tempdir_in(&context.dir)?;
-        let raw = Raw::connect("creates_storing").await?;
-        let opened = open(&How { database: raw.name(), objects: Some(folder.path()), ..How::default() })?;
+        let baseline = Baseline::connect("creates_storing").await?;
+        let opened =
+            open(&How { database: baseline.name(), objects: Some(folder.path()), ..How::default() })?;
         let begun = Instant::now();
         let with_objects = creates(&opened, WRITERS, context.round).await?;
         let sustained_rate = drained(&opened, &with_objects, begun).await?;
         let stored_groups = opened.groups.take();
         opened.chronos.shutdown().await?;
-        raw.drop().await?;
+        baseline.drop().await?;
         if round > 0 {
             plain.add(&created, &groups);
             storing.add(&with_objects, &stored_groups);
@@ -154,11 +157,11 @@ pub(crate) async fn mongo(context: &Context) -> Result<Vec<Line>> {
     }
     Ok(vec![
         plain
-            .line("mongo_creates", &ceiling, aims::MONGO_CREATES)
+            .line("mongo_creates", &ceiling, targets::MONGO_CREATES)
             .note("payload", "stays in its row")
             .note("ceiling_in_flight", IN_FLIGHT),
         storing
-            .line("mongo_creates_storing", &ceiling, aims::MONGO_CREATES)
+            .line("mongo_creates_storing", &ceiling, targets::MONGO_CREATES)
             .note("payload", "stored meanwhile, one synced file each")
             .note("until_all_stored_per_s", median(&sustained).round()),
     ])

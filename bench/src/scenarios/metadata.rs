@@ -4,19 +4,19 @@ use std::time::Duration;
 
 use bson::{Document, doc};
 
+use crate::baseline::mongo::Baseline;
 use crate::measure::median;
 use crate::opened::{How, open};
-use crate::raw::mongo::Raw;
 use crate::report::Line;
 use crate::stored::person;
-use crate::{Context, Result, aims};
+use crate::{Context, Result, targets};
 
 /// Enough versions for the server's blocks to fill.
 const ITEMS: usize = 4_000;
 
 pub(crate) async fn bytes(context: &Context) -> Result<Vec<Line>> {
-    let (raw, folder) = (Raw::connect("metadata").await?, tempfile::tempdir_in(&context.dir)?);
-    let opened = open(&How { database: raw.name(), objects: Some(folder.path()), ..How::default() })?;
+    let (baseline, folder) = (Baseline::connect("metadata").await?, tempfile::tempdir_in(&context.dir)?);
+    let opened = open(&How { database: baseline.name(), objects: Some(folder.path()), ..How::default() })?;
     let created = (0..ITEMS).map(|number| {
         let people = opened.people.clone();
         tokio::spawn(async move {
@@ -32,7 +32,7 @@ pub(crate) async fn bytes(context: &Context) -> Result<Vec<Line>> {
         return Err(format!("{left} versions are not stored").into());
     }
     opened.chronos.shutdown().await?;
-    let rows = raw.newest(&raw.rows(), doc! { "op": { "$ne": "VOID" } }, 2 * ITEMS as i64).await?;
+    let rows = baseline.newest(&baseline.rows(), doc! { "op": { "$ne": "VOID" } }, 2 * ITEMS as i64).await?;
     let mut beside = Vec::with_capacity(rows.len());
     let mut indexed = Vec::with_capacity(rows.len());
     let mut fields = Document::new();
@@ -45,15 +45,15 @@ pub(crate) async fn bytes(context: &Context) -> Result<Vec<Line>> {
         let name = key.clone();
         fields.insert(name, i32::try_from(doc! { key: value }.to_vec()?.len() - 5)?);
     }
-    let stats = storage(&raw).await?;
-    raw.drop().await?;
+    let stats = storage(&baseline).await?;
+    baseline.drop().await?;
     let on_disk = stats / (2 * ITEMS) as f64;
     Ok(vec![
-        Line::value("metadata_bytes", "bytes/version", median(&beside), Some(aims::METADATA))
+        Line::value("metadata_bytes", "bytes/version", median(&beside), Some(targets::METADATA))
             .note("as", "BSON of the row without metaIndexed, after its payload was stored")
             .note("meta_indexed", median(&indexed))
             .note("by_field", chronos_db::bson_to_json(&bson::Bson::Document(fields))),
-        Line::value("metadata_bytes_on_disk", "bytes/version", on_disk, Some(aims::METADATA)).note(
+        Line::value("metadata_bytes_on_disk", "bytes/version", on_disk, Some(targets::METADATA)).note(
             "as",
             "the whole row with metaIndexed as MongoDB keeps it, compressed, without its indexes",
         ),
@@ -62,12 +62,12 @@ pub(crate) async fn bytes(context: &Context) -> Result<Vec<Line>> {
 
 /// The bytes the rows take on disk: copied into a fresh collection, since what rows left when they shrank is
 /// not given back.
-async fn storage(raw: &Raw) -> Result<f64> {
-    let copy = raw.collection("copy");
-    let rows = raw.newest(&raw.rows(), doc! { "op": { "$ne": "VOID" } }, 2 * ITEMS as i64).await?;
-    raw.load(&copy, rows.into_iter().map(Ok)).await?;
-    raw.checkpoint().await?;
-    let stats = raw.database.run_command(doc! { "collStats": copy.name() }).await?;
+async fn storage(baseline: &Baseline) -> Result<f64> {
+    let copy = baseline.collection("copy");
+    let rows = baseline.newest(&baseline.rows(), doc! { "op": { "$ne": "VOID" } }, 2 * ITEMS as i64).await?;
+    baseline.load(&copy, rows.into_iter().map(Ok)).await?;
+    baseline.checkpoint().await?;
+    let stats = baseline.database.run_command(doc! { "collStats": copy.name() }).await?;
     let size = stats
         .get_i32("storageSize")
         .map(f64::from)

@@ -7,13 +7,13 @@ use std::time::Duration;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::baseline::mongo::Baseline;
 use crate::measure::{median, percentile, rate};
 use crate::opened::{How, open};
-use crate::raw::mongo::Raw;
 use crate::report::Line;
 use crate::scenarios::restore;
 use crate::stored::person;
-use crate::{Context, Result, aims, watch};
+use crate::{Context, Result, targets, watch};
 
 /// Writers of each process.
 const WRITERS: usize = 20;
@@ -138,11 +138,11 @@ impl Worker {
 
 /// Lets `processes` write at once, one collection or one each.
 async fn together(context: &Context, processes: usize, shared: bool) -> Result<Seen> {
-    let raw = Raw::connect("processes").await?;
+    let baseline = Baseline::connect("processes").await?;
     let millis = u64::try_from(context.round.as_millis())?;
     let task = |number: usize| {
         let collection = if shared { "people".to_owned() } else { format!("people{number}") };
-        Task::Write(Writing { database: raw.name().to_owned(), collection, number, millis })
+        Task::Write(Writing { database: baseline.name().to_owned(), collection, number, millis })
     };
     let tasks: Vec<Task> = (0..processes).map(task).collect();
     let seen = tokio::task::spawn_blocking(move || -> Result<Vec<Seen>> {
@@ -159,7 +159,7 @@ async fn together(context: &Context, processes: usize, shared: bool) -> Result<S
         all.groups.extend(seen.groups);
     }
     all.latencies.sort_unstable();
-    raw.drop().await?;
+    baseline.drop().await?;
     Ok(all)
 }
 
@@ -177,10 +177,10 @@ pub(crate) async fn meet(context: &Context, processes: usize) -> Result<Vec<Line
             }
         }
     }
-    let aim = if processes <= 4 { aims::FOUR_PROCESSES } else { aims::EIGHT_PROCESSES };
+    let target = if processes <= 4 { targets::FOUR_PROCESSES } else { targets::EIGHT_PROCESSES };
     let name = format!("mongo_processes_{processes}");
     Ok(vec![
-        Line::against(name.clone(), "creates/s", median(&rates[0]), median(&rates[1]), Some(aim))
+        Line::against(name.clone(), "creates/s", median(&rates[0]), median(&rates[1]), Some(target))
             .note("writers_each", WRITERS)
             .note("group", watch::describe(&groups[0]))
             .note("ceiling_group", watch::describe(&groups[1])),
@@ -189,8 +189,13 @@ pub(crate) async fn meet(context: &Context, processes: usize) -> Result<Vec<Line
             "ms",
             median(&p99s[0]),
             median(&p99s[1]),
-            Some(aims::PROCESSES_P99),
+            Some(targets::PROCESSES_P99),
         ),
-        Line::value(format!("{name}_failed"), "failed writes", failed as f64, Some(aims::PROCESSES_FAILED)),
+        Line::value(
+            format!("{name}_failed"),
+            "failed writes",
+            failed as f64,
+            Some(targets::PROCESSES_FAILED),
+        ),
     ])
 }

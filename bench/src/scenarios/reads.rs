@@ -7,12 +7,12 @@ use bson::oid::ObjectId;
 use bson::{Document, doc};
 use chronos_db::{ItemId, Timestamp};
 
-use crate::measure::{Dice, Duel, Rate, duel, median, rate};
+use crate::baseline::mongo::Baseline;
+use crate::measure::{Comparison, Lcg, Rate, compare, median, rate};
 use crate::opened::{How, Opened, open};
-use crate::raw::mongo::Raw;
 use crate::report::Line;
 use crate::stored::{EPOCH, Stored, person};
-use crate::{Context, Result, aims};
+use crate::{Context, Result, targets};
 
 /// Items of a collection that is read at random.
 const ITEMS: usize = 2_000;
@@ -26,7 +26,7 @@ pub(crate) fn item(id: ObjectId) -> Result<ItemId> {
 async fn reading(opened: &Opened, ids: &Arc<Vec<ItemId>>, readers: usize, round: Duration) -> Result<Rate> {
     let (people, ids) = (opened.people.clone(), Arc::clone(ids));
     let seen = rate(readers, round, move |task, call| {
-        let (people, id) = (people.clone(), ids[Dice(call.wrapping_mul(31) + task as u64).below(ids.len())]);
+        let (people, id) = (people.clone(), ids[Lcg(call.wrapping_mul(31) + task as u64).below(ids.len())]);
         async move { people.get(&id).await?.map(drop).ok_or_else(|| "an item is missing".into()) }
     });
     all_well(seen.await?)
@@ -40,10 +40,15 @@ fn all_well(rate: Rate) -> Result<Rate> {
     }
 }
 
-async fn finding(raw: &Raw, ids: &Arc<Vec<ObjectId>>, readers: usize, round: Duration) -> Result<Rate> {
-    let (heads, ids) = (raw.heads(), Arc::clone(ids));
+async fn finding(
+    baseline: &Baseline,
+    ids: &Arc<Vec<ObjectId>>,
+    readers: usize,
+    round: Duration,
+) -> Result<Rate> {
+    let (heads, ids) = (baseline.heads(), Arc::clone(ids));
     let seen = rate(readers, round, move |task, call| {
-        let (heads, id) = (heads.clone(), ids[Dice(call.wrapping_mul(31) + task as u64).below(ids.len())]);
+        let (heads, id) = (heads.clone(), ids[Lcg(call.wrapping_mul(31) + task as u64).below(ids.len())]);
         async move {
             let found: Option<Document> = heads.find_one(doc! { "_id": id }).await?;
             found.map(drop).ok_or_else(|| "a head is missing".into())
@@ -55,10 +60,10 @@ async fn finding(raw: &Raw, ids: &Arc<Vec<ObjectId>>, readers: usize, round: Dur
 pub(crate) async fn latest(context: &Context) -> Result<Vec<Line>> {
     let mut lines = Vec::new();
     for shadow in [true, false] {
-        let (raw, folder) = (Raw::connect("latest").await?, tempfile::tempdir_in(&context.dir)?);
+        let (baseline, folder) = (Baseline::connect("latest").await?, tempfile::tempdir_in(&context.dir)?);
         let cache = shadow.then_some(0);
         let opened = open(&How {
-            database: raw.name(),
+            database: baseline.name(),
             objects: Some(folder.path()),
             shadow,
             cache,
@@ -77,12 +82,12 @@ pub(crate) async fn latest(context: &Context) -> Result<Vec<Line>> {
             ids.iter().map(|id| Ok(ObjectId::parse_str(id.to_string())?)).collect::<Result<Vec<_>>>()?;
         let (ids, raw_ids) = (Arc::new(ids), Arc::new(raw_ids));
         for readers in READERS {
-            let seen = duel(
+            let seen = compare(
                 context,
                 async || Ok(reading(&opened, &ids, readers, context.round).await?.per_second),
-                async || Ok(finding(&raw, &raw_ids, readers, context.round).await?.per_second),
+                async || Ok(finding(&baseline, &raw_ids, readers, context.round).await?.per_second),
             );
-            let seen: Duel = seen.await?;
+            let seen: Comparison = seen.await?;
             let (ours, ceiling) = seen.medians();
             let name = if shadow { "shadow" } else { "cached" };
             lines.push(
@@ -91,21 +96,21 @@ pub(crate) async fn latest(context: &Context) -> Result<Vec<Line>> {
                     "reads/s",
                     ours,
                     ceiling,
-                    Some(aims::LATEST_READ),
+                    Some(targets::LATEST_READ),
                 )
                 .note("readers", readers)
                 .note("ratio_of_rounds", seen.spread()),
             );
         }
         opened.chronos.shutdown().await?;
-        raw.drop().await?;
+        baseline.drop().await?;
     }
     Ok(lines)
 }
 
 /// A loaded collection: `one` item with so many versions, and others with ten each around it.
 struct Past {
-    raw: Raw,
+    baseline: Baseline,
     opened: Opened,
     one: ItemId,
     versions: i64,
@@ -113,8 +118,8 @@ struct Past {
 
 impl Past {
     async fn load(versions: i64, rows: i64) -> Result<Self> {
-        let raw = Raw::connect("past").await?;
-        let opened = open(&How { database: raw.name(), cache: Some(0), ..How::default() })?;
+        let baseline = Baseline::connect("past").await?;
+        let opened = open(&How { database: baseline.name(), cache: Some(0), ..How::default() })?;
         opened.people.ensure_index("email").await?;
         let one = ObjectId::new();
         let others = (rows - versions).max(0) / 10;
@@ -130,11 +135,11 @@ impl Past {
             Stored::new(id, ov, number, created, person(usize::try_from(number)?, 50))
         };
         let all = versions + others * 10;
-        raw.load(&raw.rows(), (0..all).map(|number| Ok(version(number)?.row()))).await?;
+        baseline.load(&baseline.rows(), (0..all).map(|number| Ok(version(number)?.row()))).await?;
         let newest = std::iter::once(versions - 1).chain((0..others).map(|nth| versions + nth * 10 + 9));
-        raw.load(&raw.heads(), newest.map(|number| Ok(version(number)?.head(true)))).await?;
-        raw.set_counter(all - 1).await?;
-        Ok(Self { raw, opened, one: item(one)?, versions })
+        baseline.load(&baseline.heads(), newest.map(|number| Ok(version(number)?.head(true)))).await?;
+        baseline.set_counter(all - 1).await?;
+        Ok(Self { baseline, opened, one: item(one)?, versions })
     }
 
     /// Reads the item at random times of its past, or its latest version.
@@ -144,7 +149,7 @@ impl Past {
             let people = people.clone();
             async move {
                 let mut get = people.get(&id);
-                let ov = i64::try_from(Dice(call.wrapping_mul(17) + task as u64).below(versions))?;
+                let ov = i64::try_from(Lcg(call.wrapping_mul(17) + task as u64).below(versions))?;
                 if past {
                     get = get.as_of(Timestamp::from_millis(EPOCH + ov));
                 }
@@ -161,7 +166,7 @@ impl Past {
 
     async fn end(self) -> Result<()> {
         self.opened.chronos.shutdown().await?;
-        self.raw.drop().await
+        self.baseline.drop().await
     }
 }
 
@@ -169,7 +174,7 @@ pub(crate) async fn as_of(context: &Context) -> Result<Vec<Line>> {
     let (rows, many) = if context.large { (1_000_000, 100_000) } else { (50_000, 10_000) };
     let mut lines = Vec::new();
     let (small, large) = (Past::load(1_000, 2_000).await?, Past::load(1_000, rows).await?);
-    let seen = duel(
+    let seen = compare(
         context,
         async || Ok(large.read(true, context.round).await?.per_second),
         async || Ok(large.read(false, context.round).await?.per_second),
@@ -177,13 +182,13 @@ pub(crate) async fn as_of(context: &Context) -> Result<Vec<Line>> {
     let seen = seen.await?;
     let (ours, ceiling) = seen.medians();
     lines.push(
-        Line::against("as_of_read", "reads/s", ours, ceiling, Some(aims::AS_OF_READ))
+        Line::against("as_of_read", "reads/s", ours, ceiling, Some(targets::AS_OF_READ))
             .note("versions", 1_000)
             .note("rows", rows)
             .note("ceiling", "latest read, shadow in the head")
             .note("ratio_of_rounds", seen.spread()),
     );
-    let seen = duel(
+    let seen = compare(
         context,
         async || Ok(large.read(true, context.round).await?.per_second),
         async || Ok(small.read(true, context.round).await?.per_second),
@@ -191,7 +196,7 @@ pub(crate) async fn as_of(context: &Context) -> Result<Vec<Line>> {
     let seen = seen.await?;
     let (ours, ceiling) = seen.medians();
     lines.push(
-        Line::against("as_of_read_flat", "reads/s", ours, ceiling, Some(aims::AS_OF_FLAT))
+        Line::against("as_of_read_flat", "reads/s", ours, ceiling, Some(targets::AS_OF_FLAT))
             .note("rows", rows)
             .note("ceiling_rows", 2_000)
             .note("ratio_of_rounds", seen.spread()),
@@ -211,7 +216,7 @@ pub(crate) async fn as_of(context: &Context) -> Result<Vec<Line>> {
         }
     }
     lines.push(
-        Line::against("as_of_p99", "µs", median(&ours), median(&ceiling), Some(aims::AS_OF_P99))
+        Line::against("as_of_p99", "µs", median(&ours), median(&ceiling), Some(targets::AS_OF_P99))
             .note("versions", many)
             .note("ceiling_versions", 10),
     );

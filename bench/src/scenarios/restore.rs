@@ -6,13 +6,13 @@ use bson::oid::ObjectId;
 use bson::{Document, doc};
 use serde::{Deserialize, Serialize};
 
+use crate::baseline::mongo::Baseline;
 use crate::measure::{forget_peak_memory, median, memory};
 use crate::opened::{How, open};
-use crate::raw::mongo::Raw;
 use crate::report::Line;
 use crate::scenarios::processes::{Task, Worker, ready};
 use crate::stored::{Stored, person};
-use crate::{Context, Result, aims, watch};
+use crate::{Context, Result, targets, watch};
 
 /// What a process has to restore.
 #[derive(Debug, Serialize, Deserialize)]
@@ -30,7 +30,7 @@ struct Taken {
 }
 
 /// Loads `items` items of two versions.
-async fn load(raw: &Raw, items: usize) -> Result<()> {
+async fn load(baseline: &Baseline, items: usize) -> Result<()> {
     let ids: Vec<ObjectId> = (0..items).map(|_| ObjectId::new()).collect();
     let count = i64::try_from(items)?;
     let version = |number: usize, ov: i64| {
@@ -38,10 +38,10 @@ async fn load(raw: &Raw, items: usize) -> Result<()> {
         Stored::new(ids[number], ov, cv + ov * count, cv, person(number + usize::try_from(ov)?, 50))
     };
     for ov in [0, 1] {
-        raw.load(&raw.rows(), (0..items).map(|number| Ok(version(number, ov)?.row()))).await?;
+        baseline.load(&baseline.rows(), (0..items).map(|number| Ok(version(number, ov)?.row()))).await?;
     }
-    raw.load(&raw.heads(), (0..items).map(|number| Ok(version(number, 1)?.head(false)))).await?;
-    raw.set_counter(2 * count - 1).await
+    baseline.load(&baseline.heads(), (0..items).map(|number| Ok(version(number, 1)?.head(false)))).await?;
+    baseline.set_counter(2 * count - 1).await
 }
 
 /// In a process of its own.
@@ -65,27 +65,27 @@ pub(super) async fn work(task: Restoring) -> Result<()> {
 }
 
 /// Restores; also returns the heads as they were before.
-async fn restore(items: usize) -> Result<(Taken, Raw, Vec<Document>)> {
-    let raw = Raw::connect("restore").await?;
-    let opened = open(&How { database: raw.name(), ..How::default() })?;
+async fn restore(items: usize) -> Result<(Taken, Baseline, Vec<Document>)> {
+    let baseline = Baseline::connect("restore").await?;
+    let opened = open(&How { database: baseline.name(), ..How::default() })?;
     opened.people.ensure_index("email").await?;
     opened.chronos.shutdown().await?;
-    load(&raw, items).await?;
-    let before = raw.newest(&raw.heads(), doc! {}, i64::try_from(items)?).await?;
-    let task = Task::Restore(Restoring { database: raw.name().to_owned(), items });
+    load(&baseline, items).await?;
+    let before = baseline.newest(&baseline.heads(), doc! {}, i64::try_from(items)?).await?;
+    let task = Task::Restore(Restoring { database: baseline.name().to_owned(), items });
     let taken = tokio::task::spawn_blocking(move || {
         let mut worker = Worker::start(&task)?;
         worker.go()?;
         worker.seen()
     });
-    Ok((taken.await??, raw, before))
+    Ok((taken.await??, baseline, before))
 }
 
 /// Writes the rows and heads that a restore of `from` wrote to a collection in the same state as before.
-async fn bulk(from: &Raw, before: Vec<Document>, items: usize, group: usize) -> Result<f64> {
+async fn bulk(from: &Baseline, before: Vec<Document>, items: usize, group: usize) -> Result<f64> {
     let restored = from.newest(&from.rows(), doc! { "op": "RESTORE" }, i64::try_from(items)?).await?;
     let heads = from.newest(&from.heads(), doc! {}, i64::try_from(items)?).await?;
-    let to = Raw::connect("restore_raw").await?;
+    let to = Baseline::connect("restore_raw").await?;
     to.copy_indexes(&from.rows(), &to.rows()).await?;
     to.copy_indexes(&from.heads(), &to.heads()).await?;
     let plain: Vec<Document> =
@@ -104,14 +104,14 @@ async fn bulk(from: &Raw, before: Vec<Document>, items: usize, group: usize) -> 
 }
 
 /// Replaces heads by one `update` command, which is what the driver's bulk writes come to before MongoDB 8.
-async fn replace(raw: &Raw, heads: &[Document]) -> Result<()> {
+async fn replace(baseline: &Baseline, heads: &[Document]) -> Result<()> {
     let mut updates = Vec::with_capacity(heads.len());
     for head in heads {
         updates.push(doc! { "q": { "_id": head.get_object_id("_id")? }, "u": head.clone() });
     }
-    let collection = raw.heads().name().to_owned();
+    let collection = baseline.heads().name().to_owned();
     let command = doc! { "update": collection, "updates": updates, "ordered": false, "writeConcern": { "w": "majority", "j": true } };
-    let answer = raw.database.run_command(command).await?;
+    let answer = baseline.database.run_command(command).await?;
     if answer.contains_key("writeErrors") {
         Err(format!("heads were not replaced: {answer}").into())
     } else {
@@ -124,11 +124,11 @@ pub(crate) async fn collection(context: &Context) -> Result<Vec<Line>> {
     let (mut ours, mut ceiling, mut growth, mut groups) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     let mut small = Vec::new();
     for round in 0..=context.rounds {
-        let (quarter, raw, _) = restore(items / 4).await?;
-        raw.drop().await?;
-        let (taken, raw, before) = restore(items).await?;
-        let rate = bulk(&raw, before, items, watch::usual(&taken.groups)).await?;
-        raw.drop().await?;
+        let (quarter, baseline, _) = restore(items / 4).await?;
+        baseline.drop().await?;
+        let (taken, baseline, before) = restore(items).await?;
+        let rate = bulk(&baseline, before, items, watch::usual(&taken.groups)).await?;
+        baseline.drop().await?;
         if round > 0 {
             small.push(quarter.peak_growth);
             ours.push(taken.per_second);
@@ -138,16 +138,22 @@ pub(crate) async fn collection(context: &Context) -> Result<Vec<Line>> {
         }
     }
     Ok(vec![
-        Line::against("restore_collection", "items/s", median(&ours), median(&ceiling), Some(aims::RESTORE))
-            .note("items", items)
-            .note("group", watch::describe(&groups)),
+        Line::against(
+            "restore_collection",
+            "items/s",
+            median(&ours),
+            median(&ceiling),
+            Some(targets::RESTORE),
+        )
+        .note("items", items)
+        .note("group", watch::describe(&groups)),
         // Allocators keep what they once had: below some megabytes nothing can be told apart.
         Line::against(
             "restore_memory",
             "MiB peak growth",
             median(&growth).max(8.0),
             median(&small).max(8.0),
-            Some(aims::RESTORE_MEMORY),
+            Some(targets::RESTORE_MEMORY),
         )
         .note("items", items)
         .note("ceiling_items", items / 4)

@@ -4,7 +4,7 @@
 mod chapters;
 mod companies;
 mod disk;
-mod paper;
+mod printer;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -20,7 +20,7 @@ use crate::open::Globals;
 use crate::output::note;
 use crate::stop::Stop;
 use chapters::Story;
-use paper::{Ink, Paper};
+use printer::{Ink, Printer};
 
 /// The collection the demo makes.
 const COLLECTION: &str = "companies";
@@ -71,7 +71,7 @@ async fn open_and_tell(globals: &Globals, dir: &Path, kept: bool) -> Result<(), 
     let start = Instant::now();
     let opened = Globals { data: Some(dir.to_owned()), ..globals.clone() }.open_for_writing()?;
     let layout = opened.chronos.config().describe();
-    let mut story = Story { companies: opened.collection(COLLECTION)?, paper: Paper::new() };
+    let mut story = Story { companies: opened.collection(COLLECTION)?, printer: Printer::new() };
     let mut stop = Stop::listen();
     let told = tokio::select! {
         told = story.tell() => told,
@@ -86,10 +86,10 @@ async fn open_and_tell(globals: &Globals, dir: &Path, kept: bool) -> Result<(), 
     let example = told?;
     closed?;
     story.on_disk(&layout, &example, kept.then_some(dir))?;
-    story.paper.gap();
+    story.printer.gap();
     let took = format!("All of this took {:.1} s.", start.elapsed().as_secs_f64());
-    let took = story.paper.ink(Ink::Title, &took);
-    story.paper.line(took);
+    let took = story.printer.ink(Ink::Title, &took);
+    story.printer.line(took);
     story.show()
 }
 
@@ -140,7 +140,7 @@ fn no_folder(dir: &Path, error: &io::Error) -> Failure {
 impl Story {
     /// All chapters on the open collection; returns the company to look at on disk.
     async fn tell(&mut self) -> Result<View, Failure> {
-        self.paper
+        self.printer
             .title("The companies of the S&P 500 since 2012: every change of the list, kept as versions");
         self.show()?;
         self.import().await?;
@@ -161,7 +161,7 @@ impl Story {
     }
 
     fn show(&mut self) -> Result<(), Failure> {
-        self.paper.show().map_err(|error| match error.kind() {
+        self.printer.show().map_err(|error| match error.kind() {
             io::ErrorKind::BrokenPipe => Failure::OutputClosed,
             _ => Failure::Output(error),
         })

@@ -96,7 +96,7 @@ async fn main() -> ExitCode {
         Err(code) => return code,
     };
     if globals.verbose {
-        output::tell_events();
+        output::init_tracing();
     }
     match run(&globals, command).await {
         Ok(()) => ExitCode::SUCCESS,

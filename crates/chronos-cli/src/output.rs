@@ -64,7 +64,7 @@ pub(crate) fn note(line: &str) {
 }
 
 /// From here on, events of our libraries go to stderr, and of those below them the warnings.
-pub(crate) fn tell_events() {
+pub(crate) fn init_tracing() {
     let ours = ["chronos_db", "chronow"].map(|library| (library, LevelFilter::INFO));
     let told = Targets::new().with_default(LevelFilter::WARN).with_targets(ours);
     tracing_subscriber::registry()

@@ -10,7 +10,7 @@ use crate::clock::sleep_until;
 use crate::config::{Config, DatabaseType, ObjectSpace, OneStore, Warning, closest};
 use crate::connections::{Connections, WrapDocuments};
 use crate::documents::DocumentStore;
-use crate::messaging::{Messaging, Place};
+use crate::messaging::{Messaging, MessagingDb};
 use crate::objects::{ObjectStorage, ObjectsPool};
 use crate::records::{Collection, Engine, Names, OpenBucket, PayloadCache, PayloadRules, Settings, Space};
 use crate::route::sharing::Tenancy;
@@ -47,7 +47,7 @@ struct Inner {
     cache: PayloadCache,
     engines: Mutex<Engines>,
     next_engine: AtomicU64,
-    messaging: Mutex<HashMap<PlaceKey, Arc<Place>>>,
+    messaging: Mutex<HashMap<MessagingKey, Arc<MessagingDb>>>,
 }
 
 impl Drop for Inner {
@@ -85,7 +85,7 @@ impl Engines {
 /// One collection: where its documents are, and where its objects go.
 type EngineKey = (String, String, String, Option<ObjectSpace>);
 /// One messaging database: its connection, its name, and whether it keeps deliveries.
-type PlaceKey = (String, String, bool);
+type MessagingKey = (String, String, bool);
 
 impl fmt::Debug for Chronos {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -372,12 +372,12 @@ impl Chronos {
         let (entry, database) = (&resolved.entry, resolved.database);
         let documents = self.documents(&entry.connection)?;
         let key = (entry.connection.clone(), database.clone(), entry.capture_deliveries);
-        let mut places = self.inner.messaging.lock().unwrap_or_else(PoisonError::into_inner);
-        let place = places.entry(key).or_insert_with(|| {
+        let mut dbs = self.inner.messaging.lock().unwrap_or_else(PoisonError::into_inner);
+        let db = dbs.entry(key).or_insert_with(|| {
             let env = self.inner.env.clone();
-            Arc::new(Place::new(documents, &database, entry.capture_deliveries, env))
+            Arc::new(MessagingDb::new(documents, &database, entry.capture_deliveries, env))
         });
-        Ok(Messaging::new(Arc::clone(place), tenant))
+        Ok(Messaging::new(Arc::clone(db), tenant))
     }
 
     fn engine(&self, resolved: &Resolved) -> Result<Arc<Engine>> {

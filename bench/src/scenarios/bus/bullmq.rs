@@ -12,7 +12,7 @@ use super::{BATCH, connect, count, fill, on, subscribed};
 use crate::measure::median;
 use crate::report::Line;
 use crate::server::{Aof, RedisServer};
-use crate::{Context, Result, aims};
+use crate::{Context, Result, targets};
 
 /// Jobs per second of a round.
 const PER_SECOND: f64 = 10_000.0;
@@ -47,7 +47,7 @@ impl Side {
     }
 }
 
-async fn compare(
+async fn measured(
     context: &Context,
     name: &str,
     what: &str,
@@ -63,7 +63,7 @@ async fn compare(
             their.push(jobs, theirs);
         }
     }
-    let line = Line::against(name, "jobs/s", median(&our.all), median(&their.all), Some(aims::BULLMQ))
+    let line = Line::against(name, "jobs/s", median(&our.all), median(&their.all), Some(targets::BULLMQ))
         .note("against", what)
         .note("jobs", jobs)
         .note("concurrency", CONCURRENCY)
@@ -106,7 +106,7 @@ pub(crate) async fn npm(context: &Context) -> Result<Vec<Line>> {
         let said = tokio::task::spawn_blocking(move || output(&mut node)).await??;
         Ok(serde_json::from_str(said.trim())?)
     };
-    compare(context, "bullmq_npm", &what, run).await
+    measured(context, "bullmq_npm", &what, run).await
 }
 
 /// Installs the package once for this user, and puts the script beside it.
@@ -153,7 +153,7 @@ pub(crate) async fn of_the_crate(_: &Context) -> Result<Vec<Line>> {
 
 #[cfg(feature = "bullmq")]
 pub(crate) async fn of_the_crate(context: &Context) -> Result<Vec<Line>> {
-    compare(context, "bullmq_crate", "bullmq-official 1.4", of_the_crate::run).await
+    measured(context, "bullmq_crate", "bullmq-official 1.4", of_the_crate::run).await
 }
 
 #[cfg(feature = "bullmq")]

@@ -7,11 +7,11 @@ use chronow::{Message, Subscription};
 use futures::future::try_join_all;
 
 use super::{BATCH, TASKS, connect, count, fill, on, subscribed, texts};
-use crate::measure::{Duel, median};
-use crate::raw::redis::Stream;
+use crate::baseline::redis::Stream;
+use crate::measure::{Comparison, median};
 use crate::report::Line;
 use crate::server::{Aof, RedisServer};
-use crate::{Context, Failure, Result, aims};
+use crate::{Context, Failure, Result, targets};
 
 const NAME: &str = "consume_ack";
 /// What lies there per second of a round.
@@ -21,7 +21,7 @@ const PER_SECOND: f64 = 100_000.0;
 #[derive(Debug, Default)]
 struct Figures {
     /// Ours in batches, against an XACK per message.
-    batches: Duel,
+    batches: Comparison,
     handled: Vec<f64>,
     one_ack: Vec<f64>,
 }
@@ -38,7 +38,7 @@ pub(crate) async fn and_ack(context: &Context) -> Result<Vec<Line>> {
             "messages/s",
             ours,
             ceiling,
-            Some(aims::CONSUME),
+            Some(targets::CONSUME),
         )
         .note("by", "receive and ack_all")
         .note("batch", BATCH)
@@ -54,7 +54,7 @@ pub(crate) async fn and_ack(context: &Context) -> Result<Vec<Line>> {
             "messages/s",
             handled,
             ceiling,
-            Some(aims::CONSUME),
+            Some(targets::CONSUME),
         )
         .note("by", "a task of its own for each message")
         .note("concurrency", BATCH)

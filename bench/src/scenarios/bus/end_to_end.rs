@@ -16,20 +16,20 @@ use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
 use super::{ROOM, config, on, payload};
+use crate::baseline::redis::Stream;
 use crate::machine::place_of;
-use crate::measure::{Duel, percentile};
-use crate::raw::redis::Stream;
+use crate::measure::{Comparison, percentile};
 use crate::report::Line;
 use crate::server::{Aof, RedisServer};
-use crate::{Context, Failure, Result, aims};
+use crate::{Context, Failure, Result, targets};
 
 const NAME: &str = "end_to_end";
 const SUBSCRIPTION: &str = "s";
-/// Messages per second: the first that the raw side can hold here.
+/// Messages per second: the first that the baseline can hold here.
 const RATES: [u64; 4] = [10_000, 5_000, 2_000, 1_000];
 /// How often some are sent.
 const TICK: Duration = Duration::from_millis(1);
-/// The raw side does not hold a rate if it has not caught up so long after the last message.
+/// The baseline does not hold a rate if it has not caught up so long after the last message.
 const CAUGHT_UP: Duration = Duration::from_millis(500);
 /// How long the rest may take at all.
 const REST: Duration = Duration::from_secs(120);
@@ -162,15 +162,15 @@ pub(crate) async fn latency(context: &Context) -> Result<Vec<Line>> {
     for aof in [Aof::Everysec, Aof::Off] {
         let server = RedisServer::start(&context.dir, aof).await?;
         let rate = held(context, &server).await?;
-        let (mut p99, mut p50, mut behind) = (Duel::default(), Duel::default(), Vec::new());
+        let (mut p99, mut p50, mut behind) = (Comparison::default(), Comparison::default(), Vec::new());
         for round in 0..=context.rounds {
             let (seen, late) = ours(context, &server, rate).await?;
             let ceiling =
                 ceiling(context, &server, rate, REST).await?.ok_or("the ceiling did not catch up")?;
             if round > 0 {
-                for (duel, share) in [(&mut p99, 0.99), (&mut p50, 0.5)] {
-                    duel.ours.push(percentile(&seen, share) / 1000.0);
-                    duel.ceiling.push(percentile(&ceiling, share) / 1000.0);
+                for (comparison, share) in [(&mut p99, 0.99), (&mut p50, 0.5)] {
+                    comparison.ours.push(percentile(&seen, share) / 1000.0);
+                    comparison.ceiling.push(percentile(&ceiling, share) / 1000.0);
                 }
                 behind.push(late);
             }
@@ -181,7 +181,7 @@ pub(crate) async fn latency(context: &Context) -> Result<Vec<Line>> {
             "ms (p99)",
             medians.0,
             medians.1,
-            Some(aims::END_TO_END),
+            Some(targets::END_TO_END),
         )
         .note("per_second", rate)
         .note("p50_ms", (halves.0 * 1000.0).round() / 1000.0)

@@ -1,11 +1,11 @@
 //! Publishing in batches.
 
 use super::{BATCH, TASKS, connect, drafts, on, subscribed, texts};
-use crate::measure::{Duel, duel, rate};
-use crate::raw::redis::Stream;
+use crate::baseline::redis::Stream;
+use crate::measure::{Comparison, compare, rate};
 use crate::report::Line;
 use crate::server::{Aof, RedisServer};
-use crate::{Context, Result, aims};
+use crate::{Context, Result, targets};
 
 const NAME: &str = "publish_batched";
 
@@ -13,27 +13,27 @@ pub(crate) async fn batched(context: &Context) -> Result<Vec<Line>> {
     let mut lines = Vec::new();
     for aof in [Aof::Everysec, Aof::Off] {
         let server = RedisServer::start(&context.dir, aof).await?;
-        let duel = compare(context, &server).await?;
-        let (ours, ceiling) = duel.medians();
+        let comparison = measured(context, &server).await?;
+        let (ours, ceiling) = comparison.medians();
         let line = Line::against(
             format!("{NAME}{}", aof.suffix()),
             "messages/s",
             ours,
             ceiling,
-            Some(aims::PUBLISH),
+            Some(targets::PUBLISH),
         )
         .note("batch", BATCH)
         .note("publishers", TASKS)
         .note("bytes", 100)
-        .note("ratios", duel.spread());
+        .note("ratios", comparison.spread());
         lines.push(on(line, &server));
     }
     Ok(lines)
 }
 
-async fn compare(context: &Context, server: &RedisServer) -> Result<Duel> {
+async fn measured(context: &Context, server: &RedisServer) -> Result<Comparison> {
     let chronow = connect(server).await?;
-    let both = duel(
+    let both = compare(
         context,
         async || {
             let (topic, _) = subscribed(&chronow, NAME).await?;

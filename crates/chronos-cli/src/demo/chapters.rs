@@ -8,7 +8,7 @@ use futures::TryStreamExt as _;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::companies::{self, Difference, KEY, differences, name, sector};
-use super::paper::{Ink, Paper, cut, grouped};
+use super::printer::{Ink, Printer, cut, grouped};
 
 /// The dates of the table of sectors.
 const DATES: [&str; 4] = ["2012-12-31", "2017-03-31", "2021-06-30", "2026-06-30"];
@@ -25,15 +25,15 @@ const DRAIN: Duration = Duration::from_secs(120);
 #[derive(Debug)]
 pub(super) struct Story {
     pub(super) companies: Collection,
-    pub(super) paper: Paper,
+    pub(super) printer: Printer,
 }
 
 type Contents = BTreeMap<ItemId, Json>;
 
 impl Story {
     pub(super) async fn import(&mut self) -> Result<()> {
-        let Self { companies, paper } = self;
-        paper.chapter("The history of an index, imported change by change");
+        let Self { companies, printer } = self;
+        printer.chapter("The history of an index, imported change by change");
         let batches = companies::batches()?;
         let (dates, operations) = (batches.len(), batches.iter().map(Vec::len).sum::<usize>());
         let progress = progress(operations);
@@ -59,23 +59,23 @@ impl Story {
         progress.finish_and_clear();
         let live = contents(companies.list()).await?.len();
 
-        let [created, versions, live] = [created, versions, live as u64].map(|n| paper.number(n));
+        let [created, versions, live] = [created, versions, live as u64].map(|n| printer.number(n));
         let span =
             span.map_or_else(String::new, |(first, last)| format!(" from {} to {}", day(first), day(last)));
-        paper.line(format!(
+        printer.line(format!(
             "{} operations at {dates} times{span}, imported in {}",
             grouped(operations as u64),
             seconds(imported)
         ));
-        paper.line(format!(
+        printer.line(format!(
             "{created} companies created, {versions} versions written, {live} companies in the index today"
         ));
         let rate = operations as f64 / imported.as_secs_f64();
-        paper.line(format!(
+        printer.line(format!(
             "{} operations/s, each on disk before it counted",
-            paper.number(rate.round() as i64)
+            printer.number(rate.round() as i64)
         ));
-        paper.line(match waiting {
+        printer.line(match waiting {
             0 => format!("every version's JSON stored as an object of its own {} later", seconds(stored)),
             n => format!("{} versions still wait to be stored as objects", grouped(n)),
         });
@@ -83,8 +83,8 @@ impl Story {
     }
 
     pub(super) async fn sectors(&mut self) -> Result<()> {
-        let Self { companies, paper } = self;
-        paper.chapter("The index as of four dates");
+        let Self { companies, printer } = self;
+        printer.chapter("The index as of four dates");
         let mut counts: BTreeMap<String, [u64; DATES.len()]> = BTreeMap::new();
         let mut columns: [BTreeSet<&str>; DATES.len()] = Default::default();
         for (i, date) in DATES.into_iter().enumerate() {
@@ -101,25 +101,25 @@ impl Story {
 
         let cells = |cells: [String; DATES.len()]| cells.map(|cell| format!("{cell:<16}")).concat();
         let head = format!("{:<31}{}", "", cells(DATES.map(str::to_owned)));
-        paper.line(paper.ink(Ink::Title, head.trim_end()));
+        printer.line(printer.ink(Ink::Title, head.trim_end()));
         for (sector, counts) in rows {
             for (sum, n) in total.iter_mut().zip(counts) {
                 *sum += n;
             }
             let cells = counts.map(|n| match n {
                 0 => " ".repeat(16),
-                n => format!("{n:>4} {} ", paper.bar(n, max, 10)),
+                n => format!("{n:>4} {} ", printer.bar(n, max, 10)),
             });
-            paper.line(format!("{:<31}{}", cut(&sector, 30), cells.concat()));
+            printer.line(format!("{:<31}{}", cut(&sector, 30), cells.concat()));
         }
         let sums = format!("{:<31}{}", "companies", cells(total.map(|n| format!("{n:>4}"))));
-        paper.line(paper.ink(Ink::Title, sums.trim_end()));
+        printer.line(printer.ink(Ink::Title, sums.trim_end()));
         let columns = columns
             .map(|names| names.into_iter().filter(|name| !name.is_empty()).collect::<Vec<_>>().join(", "));
         let columns = format!("{:<31}{}", "read from the column", cells(columns));
-        paper.line(paper.ink(Ink::Quiet, columns.trim_end()));
-        paper.gap();
-        paper.remark(
+        printer.line(printer.ink(Ink::Quiet, columns.trim_end()));
+        printer.gap();
+        printer.remark(
             "The source renamed its columns in 2023 (Sector became GICS Sector, Name became Security; chapter 3 has the day), and sectors \
              themselves came, went and were spelled differently. Nothing was migrated: each version reads as it was written.",
         );
@@ -128,22 +128,22 @@ impl Story {
 
     pub(super) async fn history(&mut self) -> Result<()> {
         let company = self.company().await?;
-        let Self { companies, paper } = self;
-        paper.chapter(&format!("The history of one company: {COMPANY}, {}", name(&company.document())));
+        let Self { companies, printer } = self;
+        printer.chapter(&format!("The history of one company: {COMPANY}, {}", name(&company.document())));
         let mut before = json!({});
         for version in companies.history(&company.id).await? {
             let Version { ov, at, op, reason, .. } = version;
             let now = document_of(companies, &company.id, ov).await?;
             let reason = reason.map_or_else(String::new, |reason| format!("source commit {reason}"));
-            let label = paper.ink(Ink::Title, &format!("v{ov:<3} {}", day(at)));
-            paper.line(format!(
+            let label = printer.ink(Ink::Title, &format!("v{ov:<3} {}", day(at)));
+            printer.line(format!(
                 "{label}  {:<8}{}",
                 op.as_str().to_lowercase(),
-                paper.ink(Ink::Quiet, &reason)
+                printer.ink(Ink::Quiet, &reason)
             ));
             for difference in differences(&before, &now) {
                 let (sign, ink, text) = spoken(&difference);
-                paper.line(format!("     {}", paper.ink(ink, &format!("{sign} {}", cut(&text, 88)))));
+                printer.line(format!("     {}", printer.ink(ink, &format!("{sign} {}", cut(&text, 88)))));
             }
             before = now;
         }
@@ -151,8 +151,8 @@ impl Story {
     }
 
     pub(super) async fn returns(&mut self) -> Result<()> {
-        let Self { companies, paper } = self;
-        paper.chapter("Who left and came back");
+        let Self { companies, printer } = self;
+        printer.chapter("Who left and came back");
         let mut stays: BTreeMap<String, Vec<View>> = BTreeMap::new();
         let mut all = companies.list().include_deleted().stream().await?;
         while let Some(view) = all.try_next().await? {
@@ -188,52 +188,52 @@ impl Story {
         absences.sort_by(|a, b| b.0.cmp(&a.0).then_with(|| a.1.cmp(&b.1)));
 
         let [symbols, left, returned, times] =
-            [symbols, left, returned, absences.len()].map(|n| paper.number(n as u64));
-        paper.line(format!(
+            [symbols, left, returned, absences.len()].map(|n| printer.number(n as u64));
+        printer.line(format!(
             "{symbols} ticker symbols in all; {left} of them left at least once, {returned} came back, {times} times in all"
         ));
-        paper
+        printer
             .remark("A return is a new item with versions of its own: the old one and its history stay as they are. The longest absences:");
-        paper.gap();
+        printer.gap();
         let head =
             format!("{:<8}{:<12}{:<12}{:<32}{}", "symbol", "left", "came back", "left as", "came back as");
-        paper.line(paper.ink(Ink::Title, &head));
+        printer.line(printer.ink(Ink::Title, &head));
         for (_, symbol, until, back, gone, again) in absences.into_iter().take(6) {
             let again = document_of(companies, &again, 0).await?;
             let (gone, again) = (cut(name(&gone), 30), cut(name(&again), 30));
-            paper.line(format!("{symbol:<8}{:<12}{:<12}{gone:<32}{again}", day(until), day(back)));
+            printer.line(format!("{symbol:<8}{:<12}{:<12}{gone:<32}{again}", day(until), day(back)));
         }
         Ok(())
     }
 
     pub(super) async fn restore(&mut self) -> Result<()> {
-        let Self { companies, paper } = self;
-        paper.chapter(&format!("The whole collection back to {BACK_TO}, and forth again"));
+        let Self { companies, printer } = self;
+        printer.chapter(&format!("The whole collection back to {BACK_TO}, and forth again"));
         let target = end_of(BACK_TO)?;
         let here = companies.stable_cv().await?;
         let (before, then) =
             (contents(companies.list()).await?, contents(companies.list().as_of(target)).await?);
-        say_contents(paper, "before", &before, &format!("at collection version {}", grouped(here)));
+        say_contents(printer, "before", &before, &format!("at collection version {}", grouped(here)));
 
         let start = Instant::now();
         let restored =
             companies.restore_collection().to_time(target).actor("demo").reason("a look back").await?;
-        say_restored(paper, &restored, start.elapsed());
+        say_restored(printer, &restored, start.elapsed());
         let between = contents(companies.list()).await?;
-        say_contents(paper, "between", &between, &same(&between, &then, &format!("as of {BACK_TO}"))?);
+        say_contents(printer, "between", &between, &same(&between, &then, &format!("as of {BACK_TO}"))?);
 
         let start = Instant::now();
         let restored =
             companies.restore_collection().to_cv(here).actor("demo").reason("back to the present").await?;
-        say_restored(paper, &restored, start.elapsed());
+        say_restored(printer, &restored, start.elapsed());
         let after = contents(companies.list()).await?;
         let as_of = contents(companies.list().as_of_cv(here)).await?;
         let verdict = same(&after, &as_of, &format!("as of collection version {}", grouped(here)))?;
         same(&after, &before, "before")?;
-        say_contents(paper, "after", &after, &verdict);
+        say_contents(printer, "after", &after, &verdict);
         let written = companies.stable_cv().await? - here;
-        paper.gap();
-        paper.remark(&format!(
+        printer.gap();
+        printer.remark(&format!(
             "Both ways were ordinary writes: {} new versions that share the payloads of old ones. Nothing was overwritten, and both restores can be undone.",
             grouped(written)
         ));
@@ -242,8 +242,8 @@ impl Story {
 
     pub(super) async fn enrich(&mut self) -> Result<()> {
         let company = self.company().await?;
-        let Self { companies, paper } = self;
-        paper.chapter("One record enriched, with its provenance");
+        let Self { companies, printer } = self;
+        printer.chapter("One record enriched, with its provenance");
         let mut names: Vec<String> = Vec::new();
         for version in companies.history(&company.id).await? {
             let name = name(&document_of(companies, &company.id, version.ov).await?).to_owned();
@@ -265,20 +265,20 @@ impl Story {
         if earlier != company.document() || written.ov != company.ov + 1 {
             return Err(Error::database("the enrichment changed an earlier version").on_item(company.id));
         }
-        paper.line(format!("{COMPANY} v{} → v{}, by the function {FUNCTION}", company.ov, written.ov));
+        printer.line(format!("{COMPANY} v{} → v{}, by the function {FUNCTION}", company.ov, written.ov));
         for difference in differences(&earlier, &now.document()) {
             let (sign, ink, text) = spoken(&difference);
-            paper.line(format!("     {}", paper.ink(ink, &format!("{sign} {}", cut(&text, 88)))));
+            printer.line(format!("     {}", printer.ink(ink, &format!("{sign} {}", cut(&text, 88)))));
         }
         let system = &now.item["_system"];
         for property in ["ov", "cv", "insertedAt", "updatedAt", "functionIds"] {
-            paper.line(format!(
+            printer.line(format!(
                 "     {} {}",
-                paper.ink(Ink::Quiet, &format!("_system.{property:<12}")),
+                printer.ink(Ink::Quiet, &format!("_system.{property:<12}")),
                 system[property]
             ));
         }
-        paper.line(format!(
+        printer.line(format!(
             "v{} is unchanged: its document equals the one read before the enrichment",
             company.ov
         ));
@@ -286,7 +286,7 @@ impl Story {
         if again.changed {
             return Err(Error::database("the same enrichment made a second version").on_item(company.id));
         }
-        paper.line(format!(
+        printer.line(format!(
             "the same enrichment again changes nothing and makes no version: {COMPANY} stays at v{}",
             again.ov
         ));
@@ -294,22 +294,22 @@ impl Story {
     }
 
     pub(super) async fn verify(&mut self) -> Result<()> {
-        let Self { companies, paper } = self;
-        paper.chapter("Every version checked");
+        let Self { companies, printer } = self;
+        printer.chapter("Every version checked");
         companies.drain(DRAIN).await?;
         let start = Instant::now();
         let found = companies.verify().await?;
         let took = seconds(start.elapsed());
         let [versions, items, live, checked] =
-            [found.versions, found.items, found.live, found.checked].map(|n| paper.number(n));
-        paper.line(format!(
+            [found.versions, found.items, found.live, found.checked].map(|n| printer.number(n));
+        printer.line(format!(
             "{versions} versions of {items} items ({live} live) up to collection version {}",
             grouped(found.stable_cv)
         ));
-        paper.line(format!(
+        printer.line(format!(
             "{checked} payloads read back from the objects and compared with their SHA-256, in {took}"
         ));
-        paper.line(format!(
+        printer.line(format!(
             "{} numbers without a version, {} versions waiting to be stored",
             grouped(found.voids),
             grouped(found.unflushed)
@@ -318,9 +318,9 @@ impl Story {
             0 => (Ink::Added, "no problems: the index and the objects are what they should be".to_owned()),
             n => (Ink::Removed, format!("{} problems", grouped(n))),
         };
-        paper.line(paper.ink(ink, &verdict));
+        printer.line(printer.ink(ink, &verdict));
         for problem in found.problems.iter().take(10) {
-            paper.line(format!("  {}: {}", problem.kind, problem.message));
+            printer.line(format!("  {}: {}", problem.kind, problem.message));
         }
         if found.is_clean() {
             Ok(())
@@ -393,18 +393,18 @@ fn spoken(difference: &Difference<'_>) -> (char, Ink, String) {
     }
 }
 
-fn say_contents(paper: &mut Paper, when: &str, contents: &Contents, verdict: &str) {
-    let companies = paper.number(contents.len() as u64);
-    paper.line(format!("{:<9}{companies} companies, {verdict}", format!("{when}:")));
+fn say_contents(printer: &mut Printer, when: &str, contents: &Contents, verdict: &str) {
+    let companies = printer.number(contents.len() as u64);
+    printer.line(format!("{:<9}{companies} companies, {verdict}", format!("{when}:")));
 }
 
-fn say_restored(paper: &mut Paper, restored: &Restored, took: Duration) {
+fn say_restored(printer: &mut Printer, restored: &Restored, took: Duration) {
     let Restored { items, restored, removed, unchanged, skipped, .. } = *restored;
     let [items, restored, removed, unchanged, skipped] =
         [items, restored, removed, unchanged, skipped].map(grouped);
     let counts = format!("{restored} restored, {removed} removed, {unchanged} unchanged, {skipped} skipped");
     let text = format!("         restored in {}: {items} items looked at; {counts}", seconds(took));
-    paper.line(paper.ink(Ink::Quiet, &text));
+    printer.line(printer.ink(Ink::Quiet, &text));
 }
 
 /// That the two are equal, in words.

@@ -9,55 +9,55 @@ use chronos_db::{Error, Json, Result, View};
 use super::COLLECTION;
 use super::chapters::{BACK_TO, COMPANY, Story};
 use super::companies::KEY;
-use super::paper::{Ink, grouped, size};
+use super::printer::{Ink, grouped, size};
 
 impl Story {
     /// `layout` is the described configuration. With `kept`, the folder stays and there are commands to try
     /// on it.
     pub(super) fn on_disk(&mut self, layout: &Json, example: &View, kept: Option<&Path>) -> Result<()> {
-        let paper = &mut self.paper;
-        paper.chapter("Where everything lies");
+        let printer = &mut self.printer;
+        printer.chapter("Where everything lies");
         let entry = &layout["entries"][0];
         let (folder, bucket) =
             (text(&entry["objects"]["folder"])?, text(&entry["objects"]["buckets"]["json"])?);
         let given = Path::new(text(&entry["file"])?);
         let database = database_file(given).map_err(|e| unreadable(given, e))?;
         let file = fs::metadata(&database).map_err(|e| unreadable(&database, e))?;
-        paper.line(format!("{:<11}{}", "index", database.display()));
-        paper.line(format!("{:<11}one SQLite file, {}", "", paper.ink(Ink::Number, &size(file.len()))));
+        printer.line(format!("{:<11}{}", "index", database.display()));
+        printer.line(format!("{:<11}one SQLite file, {}", "", printer.ink(Ink::Number, &size(file.len()))));
 
         let bucket = Path::new(folder).join(bucket);
         let (objects, bytes) = weigh(&bucket).map_err(|e| unreadable(&bucket, e))?;
-        paper.line(format!("{:<11}{}", "objects", bucket.display()));
-        let bytes = paper.ink(Ink::Number, &size(bytes));
-        paper.line(format!(
+        printer.line(format!("{:<11}{}", "objects", bucket.display()));
+        let bytes = printer.ink(Ink::Number, &size(bytes));
+        printer.line(format!(
             "{:<11}{} files of JSON, {bytes}, one for each version with a payload of its own",
             "",
-            paper.number(objects)
+            printer.number(objects)
         ));
         let key = keys::item(COLLECTION, &example.id.to_string(), example.ov, None)?;
         let object = fs::metadata(bucket.join(&key)).map_err(|e| unreadable(&bucket.join(&key), e))?;
-        paper.line(format!("{:<11}such as {key}, {} bytes", "", grouped(object.len())));
+        printer.line(format!("{:<11}such as {key}, {} bytes", "", grouped(object.len())));
 
-        paper.gap();
+        printer.gap();
         match kept {
             Some(dir) => {
-                paper.line("It stays there. To try next:");
+                printer.line("It stays there. To try next:");
                 let dir = quoted(dir);
                 for command in [
                     format!("chronos history --data {dir} -c {COLLECTION} {KEY}={COMPANY}"),
                     format!("chronos diff --data {dir} -c {COLLECTION} {KEY}={COMPANY} 0"),
                     format!("chronos export --data {dir} -c {COLLECTION} --at {BACK_TO} | head -3"),
                 ] {
-                    paper.line(format!("  {}", paper.ink(Ink::Number, &command)));
+                    printer.line(format!("  {}", printer.ink(Ink::Number, &command)));
                 }
             }
             None => {
-                paper.line(
+                printer.line(
                     "The folder is temporary and gone now. To keep it and go on with the other commands:",
                 );
-                let command = paper.ink(Ink::Number, "chronos demo --data ./sp500");
-                paper.line(format!("  {command}"));
+                let command = printer.ink(Ink::Number, "chronos demo --data ./sp500");
+                printer.line(format!("  {command}"));
             }
         }
         Ok(())

@@ -22,7 +22,7 @@ pub mod filter;
 pub mod mongo;
 #[cfg(any(feature = "embedded", feature = "mongodb"))]
 pub(crate) mod paging;
-pub(crate) mod stored;
+pub(crate) mod raw_bson;
 pub(crate) mod within;
 
 pub use deployment::Deployment;
@@ -118,10 +118,10 @@ impl NewDocument {
     /// `VALIDATION_ERROR` if the fields cannot be encoded, or nest deeper than 200 levels.
     pub fn into_bytes(self) -> Result<RawDocumentBuf> {
         let bytes = match self {
-            Self::Fields(fields) => stored::encode(&fields)?,
+            Self::Fields(fields) => raw_bson::encode(&fields)?,
             Self::Bytes(bytes) => bytes,
         };
-        stored::check_levels(&bytes)?;
+        raw_bson::check_levels(&bytes)?;
         Ok(bytes)
     }
 }
@@ -455,7 +455,7 @@ pub trait DocumentStore: Send + Sync + fmt::Debug {
 
     /// [`get_stored`](Self::get_stored), decoded.
     async fn get(&self, namespace: &Namespace, ids: Vec<Bson>) -> Result<Vec<Document>> {
-        self.get_stored(namespace, ids).await?.iter().map(|stored| stored::decode(stored)).collect()
+        self.get_stored(namespace, ids).await?.iter().map(|stored| raw_bson::decode(stored)).collect()
     }
 
     /// Reads documents, as they are stored, as a stream of pages that holds at most some hundreds of them in
@@ -467,7 +467,7 @@ pub trait DocumentStore: Send + Sync + fmt::Debug {
 
     /// [`scan_stored`](Self::scan_stored), decoded.
     fn scan(&self, namespace: &Namespace, scan: Scan) -> BoxStream<'static, Result<Document>> {
-        self.scan_stored(namespace, scan).map(|found| stored::decode(&found?)).boxed()
+        self.scan_stored(namespace, scan).map(|found| raw_bson::decode(&found?)).boxed()
     }
 
     /// How many documents match, `at_most` at most. Implementations count by an index where one serves the

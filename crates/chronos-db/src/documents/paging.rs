@@ -13,8 +13,8 @@ use bson::{Bson, RawDocument, RawDocumentBuf};
 use futures::stream::{self, BoxStream};
 use futures::{StreamExt as _, TryStreamExt as _};
 
-use super::filter::order::{compare, encode, value_at};
-use super::{Direction, Filter, Scan, stored};
+use super::filter::key_encoding::{compare, encode, value_at};
+use super::{Direction, Filter, Scan, raw_bson};
 use crate::{Error, Result};
 
 /// Documents of one page.
@@ -59,10 +59,10 @@ crate::debug_some!(Position {});
 impl Position {
     pub(crate) fn of(document: &RawDocument, order: &[(String, Direction)]) -> Result<Self> {
         let looked_at = |field: &str| order.iter().any(|(path, _)| path.split('.').next() == Some(field));
-        let part = stored::decode_part(document, looked_at)?;
+        let part = raw_bson::decode_part(document, looked_at)?;
         let keys =
             order.iter().map(|(path, _)| value_at(&part, path).cloned().unwrap_or(Bson::Null)).collect();
-        Ok(Self { keys, id: stored::id(document)? })
+        Ok(Self { keys, id: raw_bson::id(document)? })
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -227,7 +227,7 @@ impl<P: Pages> Walk<P> {
             return self.give_out(found);
         }
         let ids =
-            found.iter().map(|document| Ok(encode(&stored::id(document)?))).collect::<Result<Vec<_>>>()?;
+            found.iter().map(|document| Ok(encode(&raw_bson::id(document)?))).collect::<Result<Vec<_>>>()?;
         let given = found
             .iter()
             .zip(&ids)
@@ -311,7 +311,7 @@ impl<P: Pages> Walk<P> {
         self.waiting.drain(..next);
         let mut by_id: HashMap<Vec<u8>, RawDocumentBuf> = found
             .into_iter()
-            .map(|document| Ok((encode(&stored::id(&document)?), document)))
+            .map(|document| Ok((encode(&raw_bson::id(&document)?), document)))
             .collect::<Result<_>>()?;
         self.give_out(ids.iter().filter_map(|id| by_id.remove(&encode(id))).collect())
     }
@@ -323,7 +323,7 @@ impl<P: Pages> Walk<P> {
         }
         found
             .iter()
-            .map(|document| stored::leave_out(document, |field| self.late.iter().any(|late| late == field)))
+            .map(|document| raw_bson::leave_out(document, |field| self.late.iter().any(|late| late == field)))
             .collect()
     }
 }

@@ -68,14 +68,14 @@ impl DeadLetter {
 }
 
 #[derive(Clone, Debug)]
-struct Place {
+struct Address {
     namespace: String,
     topic: String,
     subscription: Option<String>,
     msg_id: String,
 }
 
-impl Place {
+impl Address {
     fn new(topic: String, msg_id: String) -> Self {
         Self { namespace: DEFAULT_NAMESPACE.to_owned(), topic, subscription: None, msg_id }
     }
@@ -94,17 +94,17 @@ impl Place {
     }
 }
 
-macro_rules! place_options {
+macro_rules! address_options {
     () => {
         /// The topic's namespace (default `default`).
         pub fn namespace(mut self, namespace: impl Into<String>) -> Self {
-            self.place.namespace = namespace.into();
+            self.address.namespace = namespace.into();
             self
         }
 
         /// The subscription in which it failed.
         pub fn subscription(mut self, subscription: impl Into<String>) -> Self {
-            self.place.subscription = Some(subscription.into());
+            self.address.subscription = Some(subscription.into());
             self
         }
     };
@@ -124,7 +124,7 @@ impl DeadLetters {
     ) -> SaveDeadLetter {
         SaveDeadLetter {
             table: self.table.clone(),
-            place: Place::new(topic.into(), msg_id.into()),
+            address: Address::new(topic.into(), msg_id.into()),
             payload: payload.into(),
             headers: None,
             deliveries: 0,
@@ -137,7 +137,7 @@ impl DeadLetters {
     /// One dead letter, if it is there; that of a subscription with
     /// [`subscription`](GetDeadLetter::subscription).
     pub fn get(&self, topic: impl Into<String>, msg_id: impl Into<String>) -> GetDeadLetter {
-        GetDeadLetter { table: self.table.clone(), place: Place::new(topic.into(), msg_id.into()) }
+        GetDeadLetter { table: self.table.clone(), address: Address::new(topic.into(), msg_id.into()) }
     }
 
     /// Which of these messages are there as dead letters; those of a subscription with
@@ -148,12 +148,12 @@ impl DeadLetters {
         msg_ids: impl IntoIterator<Item = impl Into<String>>,
     ) -> KeptDeadLetters {
         let ids = msg_ids.into_iter().map(Into::into).collect();
-        KeptDeadLetters { table: self.table.clone(), place: Place::new(topic.into(), String::new()), ids }
+        KeptDeadLetters { table: self.table.clone(), address: Address::new(topic.into(), String::new()), ids }
     }
 
     /// Removes a dead letter, such as one whose message was published again. Answers whether it was there.
     pub fn delete(&self, topic: impl Into<String>, msg_id: impl Into<String>) -> DeleteDeadLetter {
-        DeleteDeadLetter { table: self.table.clone(), place: Place::new(topic.into(), msg_id.into()) }
+        DeleteDeadLetter { table: self.table.clone(), address: Address::new(topic.into(), msg_id.into()) }
     }
 
     /// The dead letters of a topic, newest first.
@@ -167,7 +167,7 @@ impl DeadLetters {
 #[must_use = "an action runs when it is awaited"]
 pub struct SaveDeadLetter {
     table: Table,
-    place: Place,
+    address: Address,
     payload: Json,
     headers: Option<Json>,
     deliveries: u32,
@@ -179,7 +179,7 @@ pub struct SaveDeadLetter {
 crate::debug_some!(SaveDeadLetter { deliveries, failed_at, retention_days });
 
 impl SaveDeadLetter {
-    place_options!();
+    address_options!();
 
     /// The headers, a JSON object.
     pub fn headers(mut self, headers: impl Into<Json>) -> Self {
@@ -216,7 +216,7 @@ impl SaveDeadLetter {
     }
 
     async fn save(self) -> Result<bool> {
-        let key = self.place.key()?;
+        let key = self.address.key()?;
         let mut document = Document::new();
         value::put_headers(&mut document, self.headers.as_ref())?;
         value::put(&mut document, "payload", &self.payload)?;
@@ -244,14 +244,14 @@ runs!(SaveDeadLetter => bool);
 #[must_use = "an action runs when it is awaited"]
 pub struct GetDeadLetter {
     table: Table,
-    place: Place,
+    address: Address,
 }
 
 impl GetDeadLetter {
-    place_options!();
+    address_options!();
 
     async fn run(self) -> Result<Option<DeadLetter>> {
-        let key = self.place.key()?;
+        let key = self.address.key()?;
         self.table.find(&key).await?.as_ref().map(DeadLetter::read).transpose()
     }
 }
@@ -263,25 +263,26 @@ runs!(GetDeadLetter => Option<DeadLetter>);
 #[must_use = "an action runs when it is awaited"]
 pub struct KeptDeadLetters {
     table: Table,
-    place: Place,
+    address: Address,
     ids: Vec<String>,
 }
 
 impl KeptDeadLetters {
-    place_options!();
+    address_options!();
 
     async fn run(self) -> Result<BTreeSet<String>> {
-        let Place { namespace, topic, subscription, .. } = self.place;
+        let Address { namespace, topic, subscription, .. } = self.address;
         let of = |field: &str, value: Option<String>| {
             is(Kind::DeadLetters, field, &value.map_or(Bson::Null, Bson::from))
         };
-        let place = of("namespace", Some(namespace))
+        let address = of("namespace", Some(namespace))
             .and(of("topic", Some(topic)))
             .and(of("subscription", subscription));
         let mut kept = BTreeSet::new();
         for ids in self.ids.chunks(MAX_IDS) {
-            let filter =
-                place.clone().and(Filter::any_of("msgId", ids.iter().map(|id| id.as_str().into()).collect()));
+            let filter = address
+                .clone()
+                .and(Filter::any_of("msgId", ids.iter().map(|id| id.as_str().into()).collect()));
             let without = ["payload", "headers"].map(str::to_owned).to_vec();
             let found = self.table.all(Scan { filter, without, ..Scan::default() }).await?;
             for document in found {
@@ -299,14 +300,14 @@ runs!(KeptDeadLetters => BTreeSet<String>);
 #[must_use = "an action runs when it is awaited"]
 pub struct DeleteDeadLetter {
     table: Table,
-    place: Place,
+    address: Address,
 }
 
 impl DeleteDeadLetter {
-    place_options!();
+    address_options!();
 
     async fn run(self) -> Result<bool> {
-        self.table.remove_key(&self.place.key()?).await.map_err(|error| error.during("dead_letters.delete"))
+        self.table.remove_key(&self.address.key()?).await.map_err(|error| error.during("dead_letters.delete"))
     }
 }
 

@@ -9,7 +9,7 @@ use futures::stream::BoxStream;
 use super::DEFAULT_NAMESPACE;
 use super::schema::Kind;
 use super::table::Table;
-use crate::documents::filter::order::compare_by;
+use crate::documents::filter::key_encoding::compare_by;
 use crate::documents::{Filter, Scan};
 use crate::records::{Order, cursor, parse_cursor};
 use crate::{Error, Result};

@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bson::{Bson, Document};
 use futures::TryStreamExt as _;
 
-use super::normal::complete;
-use super::place::Place;
+use super::db::MessagingDb;
+use super::normalize::complete;
 use super::runs;
 use super::schema::{Key, Kind};
 use super::table::{REV, Table};
@@ -100,7 +100,7 @@ type Where = (usize, String);
 struct Run {
     to: Chronos,
     dry_run: bool,
-    places: Mutex<HashMap<Where, Arc<Place>>>,
+    dbs: Mutex<HashMap<Where, Arc<MessagingDb>>>,
     /// The deployments met so far: what is called by two names is still one.
     deployments: tokio::sync::Mutex<Vec<Deployment>>,
     /// Where the entries of the target are, by their paths.
@@ -124,7 +124,7 @@ impl Migrate {
         let mut run = Run {
             to: self.to.clone(),
             dry_run: self.dry_run,
-            places: Mutex::default(),
+            dbs: Mutex::default(),
             deployments: tokio::sync::Mutex::default(),
             targets: HashMap::new(),
         };
@@ -136,7 +136,7 @@ impl Migrate {
         for entry in &targets {
             let at = run.location(&self.to, entry).await?;
             run.targets.insert(entry.path.clone(), at);
-            run.place(entry)?.ready().await?;
+            run.db(entry)?.ready().await?;
         }
         let from = self.from.as_ref().unwrap_or(&self.to);
         let mut done = Migrated::default();
@@ -181,15 +181,15 @@ impl Run {
     }
 
     /// Where documents go to. In a dry run nothing is created there.
-    fn place(&self, entry: &Entry) -> Result<Arc<Place>> {
+    fn db(&self, entry: &Entry) -> Result<Arc<MessagingDb>> {
         let at = self.target_at(entry)?;
         let documents = self.to.documents(&entry.connection)?;
-        let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
-        let place = places.entry(at.clone()).or_insert_with(|| {
-            let place = Place::new(documents, &at.1, entry.capture_deliveries, crate::Env::default());
-            Arc::new(if self.dry_run { place.untouched() } else { place })
+        let mut dbs = self.dbs.lock().unwrap_or_else(PoisonError::into_inner);
+        let db = dbs.entry(at.clone()).or_insert_with(|| {
+            let db = MessagingDb::new(documents, &at.1, entry.capture_deliveries, crate::Env::default());
+            Arc::new(if self.dry_run { db.untouched() } else { db })
         });
-        Ok(Arc::clone(place))
+        Ok(Arc::clone(db))
     }
 
     async fn database(
@@ -200,7 +200,7 @@ impl Run {
         done: &mut Migrated,
     ) -> Result<()> {
         let documents = from.documents(&entry.connection)?;
-        let place = Place::new(
+        let db = MessagingDb::new(
             Arc::clone(&documents),
             entry.database.as_deref().unwrap_or_default(),
             true,
@@ -209,7 +209,7 @@ impl Run {
         let tenant =
             if let Selector::Tenant(tenant) = &entry.selector { Some(tenant.as_str()) } else { None };
         for kind in Kind::ALL {
-            let found = documents.scan(&place.namespace(kind), Scan::default());
+            let found = documents.scan(&db.namespace(kind), Scan::default());
             let mut steps = found
                 .map_ok(|document| self.document(kind, document, tenant, source))
                 .try_buffer_unordered(AT_ONCE);
@@ -221,9 +221,9 @@ impl Run {
     }
 
     /// Where a tenant's documents belong.
-    fn target(&self, tenant: &str) -> Result<(Arc<Place>, Where)> {
+    fn target(&self, tenant: &str) -> Result<(Arc<MessagingDb>, Where)> {
         let resolved = self.to.route(&Route::messaging().tenant(tenant).collection("topics"))?;
-        Ok((self.place(&resolved.entry)?, self.target_at(&resolved.entry)?.clone()))
+        Ok((self.db(&resolved.entry)?, self.target_at(&resolved.entry)?.clone()))
     }
 
     async fn document(
@@ -244,14 +244,14 @@ impl Run {
             Ok(key) => key,
             Err(error) => return problem(&error.message()),
         };
-        let (place, at) = match self.target(&tenant) {
+        let (db, at) = match self.target(&tenant) {
             Ok(target) => target,
             Err(error) => return problem(&error.message()),
         };
-        if kind == Kind::Deliveries && !place.captures_deliveries() {
+        if kind == Kind::Deliveries && !db.captures_deliveries() {
             return problem(&"the database it belongs to keeps no deliveries");
         }
-        let table = Table::new(place, tenant.as_str().into(), kind);
+        let table = Table::new(db, tenant.as_str().into(), kind);
         if *source == at {
             return self.adopt(&table, document, &tenant).await;
         }

@@ -8,15 +8,15 @@
 //! Documents that the originals wrote are found by their fields, and one without a `namespace` is in the
 //! namespace `default`.
 
+mod db;
 mod dead_letters;
 mod deliveries;
-mod handle;
 mod listing;
 mod messages;
 mod migrate;
-mod normal;
-mod place;
+mod normalize;
 mod prune;
+mod raw_collection;
 mod schema;
 mod shared;
 mod table;
@@ -26,17 +26,17 @@ mod value;
 use std::fmt;
 use std::sync::Arc;
 
+pub(crate) use db::MessagingDb;
 pub use dead_letters::{
     DeadLetter, DeadLetters, DeleteDeadLetter, GetDeadLetter, KeptDeadLetters, ListDeadLetters,
     SaveDeadLetter,
 };
 pub use deliveries::{AppendDelivery, Deliveries, Delivery, DeliveryStatus, ListDeliveries};
-pub use handle::{DeleteMany, DeleteOne, Find, FindOne, Handle, Insert, Upsert};
 pub use listing::Page;
 pub use messages::{GetMessage, ListMessages, Message, Messages, NewMessage, SaveMessage};
 pub use migrate::{Migrate, Migrated};
-pub(crate) use place::Place;
 pub use prune::{Prune, Pruned};
+pub use raw_collection::{DeleteMany, DeleteOne, Find, FindOne, Insert, RawCollection, Upsert};
 pub use schema::Kind;
 pub use shared::{
     ListKeys, Load, Save, Saved, Shared, SharedKey, SharedValue, Strategy, Tombstone, Versions,
@@ -68,23 +68,23 @@ use runs;
 /// The messaging database as one tenant sees it; see [`Chronos::messaging`](crate::Chronos::messaging).
 #[derive(Clone)]
 pub struct Messaging {
-    place: Arc<Place>,
+    db: Arc<MessagingDb>,
     tenant: Arc<str>,
 }
 
 impl fmt::Debug for Messaging {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Messaging").field("tenant", &self.tenant).field("place", &self.place).finish()
+        f.debug_struct("Messaging").field("tenant", &self.tenant).field("db", &self.db).finish()
     }
 }
 
 impl Messaging {
-    pub(crate) fn new(place: Arc<Place>, tenant: &str) -> Self {
-        Self { place, tenant: tenant.into() }
+    pub(crate) fn new(db: Arc<MessagingDb>, tenant: &str) -> Self {
+        Self { db, tenant: tenant.into() }
     }
 
     fn table(&self, kind: Kind) -> Table {
-        Table::new(Arc::clone(&self.place), Arc::clone(&self.tenant), kind)
+        Table::new(Arc::clone(&self.db), Arc::clone(&self.tenant), kind)
     }
 
     /// The tenant.
@@ -96,7 +96,7 @@ impl Messaging {
     /// The name of the database.
     #[must_use]
     pub fn database(&self) -> &str {
-        self.place.database()
+        self.db.database()
     }
 
     /// Values under a namespace and a key: the latest alone, or every one with a version.
@@ -120,7 +120,7 @@ impl Messaging {
     /// Delivery attempts; none unless the configuration says `captureDeliveries`.
     #[must_use]
     pub fn deliveries(&self) -> Option<Deliveries> {
-        self.place.captures_deliveries().then(|| Deliveries::new(self.table(Kind::Deliveries)))
+        self.db.captures_deliveries().then(|| Deliveries::new(self.table(Kind::Deliveries)))
     }
 
     /// Messages that failed for good.
@@ -135,14 +135,14 @@ impl Messaging {
     /// # Errors
     /// `VALIDATION_ERROR` for another name, and for `deliveries` unless the configuration says
     /// `captureDeliveries`.
-    pub fn collection(&self, name: &str) -> Result<Handle> {
+    pub fn collection(&self, name: &str) -> Result<RawCollection> {
         let kind: Kind = name.parse()?;
-        if kind == Kind::Deliveries && !self.place.captures_deliveries() {
+        if kind == Kind::Deliveries && !self.db.captures_deliveries() {
             return Err(Error::validation(
                 "deliveries are kept only where the configuration of messaging says `captureDeliveries: true`",
             ));
         }
-        Ok(Handle::new(self.table(kind)))
+        Ok(RawCollection::new(self.table(kind)))
     }
 
     /// Removes this tenant's documents whose time has passed.

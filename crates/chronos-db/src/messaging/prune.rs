@@ -82,7 +82,7 @@ impl Prune {
             dead_letters: self.prune(Kind::DeadLetters, now).await?,
             deliveries: 0,
         };
-        if self.messaging.place.captures_deliveries() {
+        if self.messaging.db.captures_deliveries() {
             pruned.deliveries = self.prune(Kind::Deliveries, now).await?;
         }
         Ok(pruned)

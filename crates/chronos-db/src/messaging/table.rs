@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bson::{Bson, Document};
 use futures::{StreamExt as _, TryStreamExt as _};
 
-use super::place::Place;
+use super::db::MessagingDb;
 use super::schema::{Key, Kind};
 use crate::documents::{Batch, Direction, DocumentStore, Filter, Guard, Namespace, Outcome, Scan, Write};
 use crate::{Error, ErrorKind, Result, Timestamp};
@@ -19,7 +19,7 @@ pub(super) const REV: &str = "rev";
 
 #[derive(Clone, Debug)]
 pub(super) struct Table {
-    pub(super) place: Arc<Place>,
+    pub(super) db: Arc<MessagingDb>,
     pub(super) tenant: Arc<str>,
     pub(super) kind: Kind,
     namespace: Namespace,
@@ -37,18 +37,18 @@ pub(super) struct Changed {
 crate::debug_some!(Changed { applied });
 
 impl Table {
-    pub(super) fn new(place: Arc<Place>, tenant: Arc<str>, kind: Kind) -> Self {
-        let namespace = place.namespace(kind);
-        Self { place, tenant, kind, namespace }
+    pub(super) fn new(db: Arc<MessagingDb>, tenant: Arc<str>, kind: Kind) -> Self {
+        let namespace = db.namespace(kind);
+        Self { db, tenant, kind, namespace }
     }
 
     pub(super) async fn documents(&self) -> Result<&dyn DocumentStore> {
-        self.place.ready().await
+        self.db.ready().await
     }
 
     /// The store's time.
     pub(super) async fn now(&self) -> Result<Timestamp> {
-        self.place.looking().await?.now().await
+        self.db.looking().await?.now().await
     }
 
     fn owned(&self, filter: Filter) -> Filter {
@@ -63,7 +63,7 @@ impl Table {
         scan.filter = self.owned(scan.filter);
         let collection = self.kind.name();
         Ok(self
-            .place
+            .db
             .looking()
             .await?
             .scan(&self.namespace, scan)
@@ -105,7 +105,7 @@ impl Table {
     }
 
     fn renew(&self, document: &mut Document) {
-        document.insert(REV, self.place.env.random.object_id());
+        document.insert(REV, self.db.env.random.object_id());
     }
 
     pub(super) async fn apply(&self, writes: Vec<Write>) -> Result<Vec<Outcome>> {

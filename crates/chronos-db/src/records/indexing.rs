@@ -6,7 +6,7 @@ use bson::{Bson, Document, RawBsonRef, RawDocument, RawDocumentBuf};
 
 use super::model::BlobRef;
 use crate::config::CollectionMap;
-use crate::documents::stored;
+use crate::documents::raw_bson;
 use crate::json::Map;
 use crate::{Error, Json, Result, json_to_bson};
 
@@ -97,7 +97,7 @@ pub(crate) fn extract(
     refs: &[BlobRef],
 ) -> Result<(RawDocumentBuf, Missing)> {
     if map.indexed.is_empty() {
-        let entry = stored::encode(&all_of(document, refs)?)?;
+        let entry = raw_bson::encode(&all_of(document, refs)?)?;
         if entry.as_bytes().len() <= MAX_INDEXED_BYTES {
             Ok((entry, Missing::None))
         } else {
@@ -152,7 +152,7 @@ fn without_largest(entry: &RawDocument) -> Result<(RawDocumentBuf, Missing)> {
         left -= size + 2;
         dropped.insert(key);
     }
-    let rest = stored::leave_out(entry, |field| dropped.contains(field))?;
+    let rest = raw_bson::leave_out(entry, |field| dropped.contains(field))?;
     Ok((rest, Missing::of(dropped)))
 }
 
@@ -179,7 +179,7 @@ fn extract_declared(document: &Map, map: &CollectionMap, refs: &[BlobRef]) -> Re
             }
         }
     }
-    let entry = stored::encode(&indexed)?;
+    let entry = raw_bson::encode(&indexed)?;
     let size = entry.as_bytes().len();
     if size > MAX_INDEXED_BYTES {
         return Err(Error::validation(format!(
@@ -280,7 +280,7 @@ fn remove(value: &mut Bson, path: &[&str]) {
 /// not, nobody knows yet.
 pub(crate) fn differs(document: &Map, indexed: &RawDocument) -> bool {
     // What is damaged tells nothing.
-    let mut entries = indexed.iter_elements().filter_map(|element| stored::field(element).ok());
+    let mut entries = indexed.iter_elements().filter_map(|element| raw_bson::field(element).ok());
     entries.any(|(key, was)| document.get(key).is_none_or(|is| is_other(is, was)))
 }
 
@@ -342,7 +342,7 @@ mod tests {
     fn extracted(document: Json, paths: &[&str]) -> Json {
         let Json::Object(document) = document else { panic!("an object") };
         let (entry, _) = extract(&document, &map(paths), &[]).unwrap();
-        crate::bson_to_json(&Bson::Document(stored::decode(&entry).unwrap()))
+        crate::bson_to_json(&Bson::Document(raw_bson::decode(&entry).unwrap()))
     }
 
     #[test]
@@ -396,7 +396,7 @@ mod tests {
         let document =
             json!({"a": 1, "n": {"x": "y", "z": 1.5}, "tags": ["p", "q"], "on": true, "none": null});
         let was = |json: Json| match json_to_bson(&json).unwrap() {
-            Bson::Document(was) => stored::encode(&was).unwrap(),
+            Bson::Document(was) => raw_bson::encode(&was).unwrap(),
             other => panic!("{other} is no document"),
         };
         let now = document.as_object().unwrap();

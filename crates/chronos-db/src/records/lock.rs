@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use super::engine::Engine;
 use super::model::{Head, ItemId};
 use super::scope::{Scope, TENANT};
-use crate::documents::{Batch, Filter, Guard, Outcome, Scan, Write, stored};
+use crate::documents::{Batch, Filter, Guard, Outcome, Scan, Write, raw_bson};
 use crate::{Error, ErrorKind, Result, Timestamp};
 
 /// How long a lease lasts without renewal.
@@ -229,7 +229,7 @@ impl Engine {
     /// Whether somebody other than the holder of `token` has a lease on the item.
     pub(crate) async fn is_locked(&self, id: ItemId, token: Option<&str>) -> Result<bool> {
         let Some(lock) = self.locks.get(id.object_id()).await? else { return Ok(false) };
-        let lock = stored::decode(&lock)?;
+        let lock = raw_bson::decode(&lock)?;
         let mine = token.is_some_and(|token| lock.get_str("token").ok() == Some(token));
         Ok(!mine && expires(&lock) > self.documents.now().await?)
     }

@@ -12,7 +12,7 @@ use bytes::Bytes;
 
 use super::indexing::Missing;
 use super::payload::Inherited;
-use crate::documents::{Guard, Namespace, stored};
+use crate::documents::{Guard, Namespace, raw_bson};
 use crate::{Error, ErrorKind, Result, Timestamp};
 
 /// The field of a head that names the row it was made from.
@@ -623,7 +623,7 @@ impl Head {
             (None, None, None, false, None);
         let mut content = Reading::default();
         for element in stored.iter_elements() {
-            let (key, value) = stored::field(element)?;
+            let (key, value) = raw_bson::field(element)?;
             match key {
                 "_id" => id = value.as_object_id().map(ItemId),
                 "ov" => ov = whole(value),
@@ -719,7 +719,7 @@ impl Row {
         let (mut import_id, mut import_at) = (None, None);
         let mut content = Reading::default();
         for element in stored.iter_elements() {
-            let (key, value) = stored::field(element)?;
+            let (key, value) = raw_bson::field(element)?;
             match key {
                 "_id" => row_id = value.as_object_id(),
                 "itemId" => id = value.as_object_id().map(ItemId),

@@ -13,8 +13,8 @@ use super::payload;
 use super::scope::{Scope, TENANT};
 use super::view::Written;
 use super::write::{Change, Done, WriteOptions};
-use crate::documents::filter::{Test, order};
-use crate::documents::{Batch, Filter, Guard, Outcome, Scan, Write, stored};
+use crate::documents::filter::{Test, key_encoding};
+use crate::documents::{Batch, Filter, Guard, Outcome, Scan, Write, raw_bson};
 use crate::json::Map;
 use crate::{Error, ErrorKind, Json, Result, json_to_bson};
 
@@ -35,11 +35,11 @@ impl Unique {
     /// Whether an index entry has these values as wholes: an array is not its element. None if some are
     /// missing there, which they may be from the index alone.
     fn is_in(&self, indexed: &RawDocument) -> Result<Option<bool>> {
-        let entry = stored::decode(indexed)?;
+        let entry = raw_bson::decode(indexed)?;
         let mut complete = true;
         for (key, value) in &self.keys {
             match whole_at(&entry, key) {
-                Some(found) if order::compare(found, value).is_eq() => {}
+                Some(found) if key_encoding::compare(found, value).is_eq() => {}
                 Some(_) => return Ok(Some(false)),
                 None => complete = false,
             }
@@ -51,7 +51,7 @@ impl Unique {
     fn is_in_document(&self, document: &Map) -> bool {
         self.keys.iter().all(|(key, value)| {
             let found = json_at(document, key).and_then(|found| json_to_bson(found).ok());
-            found.is_some_and(|found| order::compare(&found, value).is_eq())
+            found.is_some_and(|found| key_encoding::compare(&found, value).is_eq())
         })
     }
 }
@@ -79,7 +79,7 @@ pub(super) fn check_unique(keys: &[String], indexed: &RawDocument) -> Result<()>
     if keys.is_empty() {
         return Ok(());
     }
-    let entry = stored::decode(indexed)?;
+    let entry = raw_bson::decode(indexed)?;
     match keys.iter().find(|key| whole_at(&entry, key).is_none()) {
         None => Ok(()),
         Some(key) => Err(Error::validation(format!(
@@ -167,7 +167,7 @@ impl Engine {
             digest.update([0]);
             digest.update(key);
             digest.update([0]);
-            digest.update(order::encode(&value));
+            digest.update(key_encoding::encode(&value));
             candidates = candidates.and(Filter::eq(format!("metaIndexed.{key}"), value.clone()));
             found.push((key.clone(), value));
         }

@@ -14,7 +14,7 @@ use super::gc::Noted;
 use super::model::{Head, ItemId, Op, Row, number};
 use super::payload;
 use super::scope::{Scope, TENANT};
-use crate::documents::{Batch, Direction, Filter, Outcome, Scan, Write, stored};
+use crate::documents::{Batch, Direction, Filter, Outcome, Scan, Write, raw_bson};
 use crate::{ErrorKind, Json, Result};
 
 /// Versions checked at once.
@@ -607,5 +607,5 @@ fn follows(head: &Head, row: &Row) -> bool {
 
 /// Whether two index entries say the same; the originals may have written them in different orders.
 fn same_entry(a: &RawDocument, b: &RawDocument) -> bool {
-    a == b || matches!((stored::decode(a), stored::decode(b)), (Ok(a), Ok(b)) if a == b)
+    a == b || matches!((raw_bson::decode(a), raw_bson::decode(b)), (Ok(a), Ok(b)) if a == b)
 }

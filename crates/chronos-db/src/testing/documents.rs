@@ -22,7 +22,7 @@ use bson::oid::ObjectId;
 use bson::{Bson, Document};
 use futures::{StreamExt as _, TryStreamExt as _};
 
-use crate::documents::filter::order::value_at;
+use crate::documents::filter::key_encoding::value_at;
 use crate::documents::{Batch, DocumentStore, Guard, Namespace, Outcome, Scan, Write};
 
 macro_rules! promises {

@@ -2,7 +2,7 @@
 //! by half.
 
 mod audit;
-mod places;
+mod sites;
 mod workload;
 
 use std::path::{Path, PathBuf};
@@ -16,7 +16,7 @@ use futures::StreamExt as _;
 use test_support::SeededRandom;
 
 use self::audit::{Told, audit};
-use self::places::{Kind, Place};
+use self::sites::{Kind, Site};
 use self::workload::{Ledger, Plan};
 
 /// The scenario of a victim; without it the test that plays one has nothing to do.
@@ -43,30 +43,30 @@ const MONGO: [&str; 3] = ["mongo.after_sequence", "mongo.between_stages", "mongo
 
 #[derive(Clone, Debug)]
 struct Victim {
-    place: Place,
+    site: Site,
     points: String,
     ledger: PathBuf,
     plan: Plan,
 }
 
 impl Victim {
-    fn at(place: Place, run: &str, points: String) -> Self {
-        let ledger = place.dir.join(format!("ledger-{run}"));
+    fn at(site: Site, run: &str, points: String) -> Self {
+        let ledger = site.dir.join(format!("ledger-{run}"));
         let plan = Plan {
             run: run.to_owned(),
             seed: 1,
             tasks: 4,
             steps: 300,
             lenient: false,
-            erasing: place.erasing,
+            erasing: site.erasing,
         };
-        Self { place, points, ledger, plan }
+        Self { site, points, ledger, plan }
     }
 
     fn spawn(&self) -> Child {
         let Plan { run, seed, tasks, steps, .. } = &self.plan;
         let scenario = json!({
-            "place": self.place.to_json(), "points": self.points, "ledger": self.ledger, "run": run, "seed": seed, "tasks": tasks, "steps": steps,
+            "site": self.site.to_json(), "points": self.points, "ledger": self.ledger, "run": run, "seed": seed, "tasks": tasks, "steps": steps,
         });
         Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "crash::child", "--nocapture"])
@@ -107,7 +107,7 @@ fn was_killed(output: &Output) -> bool {
 async fn child() {
     let Ok(scenario) = std::env::var(SCENARIO) else { return };
     let scenario: Value = Value::parse(&scenario).unwrap();
-    let place = Place::from_json(&scenario["place"]);
+    let site = Site::from_json(&scenario["site"]);
     let number = |key: &str| scenario[key].as_u64().unwrap();
     let plan = Plan {
         run: scenario["run"].as_str().unwrap().to_owned(),
@@ -115,11 +115,11 @@ async fn child() {
         tasks: number("tasks") as usize,
         steps: number("steps") as usize,
         lenient: false,
-        erasing: place.erasing,
+        erasing: site.erasing,
     };
     let fail = FailPoints::parse(scenario["points"].as_str().unwrap()).unwrap();
     let ledger = Arc::new(Ledger::append(Path::new(scenario["ledger"].as_str().unwrap())));
-    let opened = place.open(Env { fail, ..Env::default() });
+    let opened = site.open(Env { fail, ..Env::default() });
     let life = workload::run(&opened.things, &ledger, &plan);
     tokio::time::timeout(Duration::from_secs(300), life).await.expect("the victim lived too long");
     opened.chronos.shutdown().await.unwrap();
@@ -135,10 +135,10 @@ async fn kill_at_every_point(kind: Kind, points: &[(&[&str], &[u64])], erasing: 
             points.iter().flat_map(|point| passes.iter().map(move |passes| (point, passes)))
         {
             let run = format!("{}-{passes}", point.replace('.', "-"));
-            let mut place = Place::new(kind, dir.path().join(&run));
-            std::fs::create_dir_all(&place.dir).unwrap();
-            place.erasing = erasing;
-            victims.push(Victim::at(place, &run, format!("{point}=abort:{passes}")));
+            let mut site = Site::new(kind, dir.path().join(&run));
+            std::fs::create_dir_all(&site.dir).unwrap();
+            site.erasing = erasing;
+            victims.push(Victim::at(site, &run, format!("{point}=abort:{passes}")));
         }
     }
     let deaths = futures::stream::iter(&victims).map(|victim| async move {
@@ -147,7 +147,7 @@ async fn kill_at_every_point(kind: Kind, points: &[(&[&str], &[u64])], erasing: 
     });
     deaths.buffer_unordered(AT_ONCE).collect::<()>().await;
     let audits = futures::stream::iter(&victims).map(|victim| async move {
-        audit(&victim.place, &victim.told(), &format!("{kind:?} {}", victim.points)).await;
+        audit(&victim.site, &victim.told(), &format!("{kind:?} {}", victim.points)).await;
     });
     audits.buffer_unordered(AT_ONCE).collect::<()>().await;
 }
@@ -218,10 +218,10 @@ async fn a_process_killed_again_and_again_at_random_moments_loses_nothing_acknow
     let seed = std::env::var("CHRONOS_CRASH_SEED").map_or(7, |seed| seed.parse().unwrap());
     eprintln!("CHRONOS_CRASH_SEED={seed}");
     let random = SeededRandom::new(seed);
-    let place = Place::new(Kind::Embedded, dir.path().to_owned());
+    let site = Site::new(Kind::Embedded, dir.path().to_owned());
     let mut ledgers = Vec::new();
     for round in 0..15 {
-        let mut victim = Victim::at(place.clone(), &format!("round{round}"), String::new());
+        let mut victim = Victim::at(site.clone(), &format!("round{round}"), String::new());
         victim.plan.seed = random.next_u64() % 1_000_000;
         victim.plan.steps = 1_000_000;
         let mut child = victim.spawn();
@@ -246,7 +246,7 @@ async fn a_process_killed_again_and_again_at_random_moments_loses_nothing_acknow
         // In between the next process begins with whatever the killed one left.
         if round % 3 == 2 {
             let told = Told::read(&ledgers.iter().map(PathBuf::as_path).collect::<Vec<_>>());
-            audit(&place, &told, &format!("seed {seed}, round {round}")).await;
+            audit(&site, &told, &format!("seed {seed}, round {round}")).await;
         }
     }
     let told = Told::read(&ledgers.iter().map(PathBuf::as_path).collect::<Vec<_>>());
@@ -259,11 +259,11 @@ async fn one_of_two_dies(kind: Kind, points: &[&str], erasing: bool) {
     let pairs: Vec<_> = points
         .iter()
         .map(|point| {
-            let mut place = Place::new(kind, dir.path().join(point));
-            place.erasing = erasing;
-            std::fs::create_dir_all(&place.dir).unwrap();
-            let victim = Victim::at(place.clone(), "victim", format!("{point}=abort:7"));
-            let mut survivor = Victim::at(place, "survivor", String::new());
+            let mut site = Site::new(kind, dir.path().join(point));
+            site.erasing = erasing;
+            std::fs::create_dir_all(&site.dir).unwrap();
+            let victim = Victim::at(site.clone(), "victim", format!("{point}=abort:7"));
+            let mut survivor = Victim::at(site, "survivor", String::new());
             survivor.plan = Plan { seed: 2, tasks: 3, steps: 20, ..survivor.plan };
             (victim, survivor)
         })
@@ -276,7 +276,7 @@ async fn one_of_two_dies(kind: Kind, points: &[&str], erasing: bool) {
     deaths.buffer_unordered(3).collect::<()>().await;
     let audits = futures::stream::iter(&pairs).map(|(victim, survivor)| async move {
         let told = Told::read(&[&victim.ledger, &survivor.ledger]);
-        audit(&victim.place, &told, &format!("{kind:?} two, {}", victim.points)).await;
+        audit(&victim.site, &told, &format!("{kind:?} two, {}", victim.points)).await;
     });
     audits.buffer_unordered(AT_ONCE).collect::<()>().await;
 }
@@ -314,12 +314,12 @@ async fn erasers_are_killed_in_turn(kind: Kind) {
     let mut acknowledged = 0;
     for first in (0..rounds).step_by(usize::try_from(ROUNDS_A_PLACE).unwrap()) {
         let dir = tempfile::tempdir().unwrap();
-        let mut place = Place::new(kind, dir.path().to_owned());
-        place.erasing = true;
+        let mut site = Site::new(kind, dir.path().to_owned());
+        site.erasing = true;
         let mut ledgers = Vec::new();
         for round in first..rounds.min(first + ROUNDS_A_PLACE) {
             let spawn = |side: &str, points: String| {
-                let mut victim = Victim::at(place.clone(), &format!("round{round}{side}"), points);
+                let mut victim = Victim::at(site.clone(), &format!("round{round}{side}"), points);
                 victim.plan =
                     Plan { seed: random.next_u64() % 1_000_000, tasks: 3, steps: 1_000_000, ..victim.plan };
                 (victim.spawn(), victim.ledger)
@@ -360,7 +360,7 @@ async fn erasers_are_killed_in_turn(kind: Kind) {
             ledgers.extend([one_wrote, other_wrote]);
         }
         let told = Told::read(&ledgers.iter().map(PathBuf::as_path).collect::<Vec<_>>());
-        audit(&place, &told, &format!("{kind:?}, seed {seed}, rounds from {first}")).await;
+        audit(&site, &told, &format!("{kind:?}, seed {seed}, rounds from {first}")).await;
         acknowledged += told.acknowledged();
     }
     assert!(acknowledged > 20, "only {acknowledged} acknowledged writes");
@@ -399,10 +399,10 @@ async fn fail_at_every_point(kind: Kind, points: &[&str]) {
         )
         .map(|(point, passes, error)| {
             let run = format!("{}-{passes}", point.replace('.', "-"));
-            let place = Place::new(kind, dir.path().join(&run));
-            std::fs::create_dir_all(&place.dir).unwrap();
+            let site = Site::new(kind, dir.path().join(&run));
+            std::fs::create_dir_all(&site.dir).unwrap();
             (
-                Victim::at(place, &run, format!("{point} fails after {passes} with {error:?}")),
+                Victim::at(site, &run, format!("{point} fails after {passes} with {error:?}")),
                 point,
                 passes,
                 error,
@@ -412,11 +412,11 @@ async fn fail_at_every_point(kind: Kind, points: &[&str]) {
     let failures = futures::stream::iter(&runs).map(|(victim, point, passes, error)| async move {
         let fail = FailPoints::armable();
         fail.arm(point, FailAction::Error(*error), *passes, 1);
-        let opened = victim.place.open(Env { fail, ..Env::default() });
+        let opened = victim.site.open(Env { fail, ..Env::default() });
         let plan = Plan { steps: 13, lenient: true, ..victim.plan.clone() };
         workload::run(&opened.things, &Arc::new(Ledger::append(&victim.ledger)), &plan).await;
         opened.chronos.shutdown().await.unwrap();
-        audit(&victim.place, &victim.told(), &format!("{kind:?} {}", victim.points)).await;
+        audit(&victim.site, &victim.told(), &format!("{kind:?} {}", victim.points)).await;
     });
     failures.buffer_unordered(AT_ONCE).collect::<()>().await;
 }

@@ -1,7 +1,7 @@
 //! The filter language against a real MongoDB server, whose answers define it.
 
 use bson::{Bson, Document, doc, oid::ObjectId};
-use chronos_db::documents::filter::{Filter, order, parse, testing};
+use chronos_db::documents::filter::{Filter, key_encoding, parse, testing};
 use chronos_db::documents::{Direction, filter::Pattern};
 use chronos_db::{Json as Value, json};
 use futures::TryStreamExt as _;
@@ -113,7 +113,7 @@ fn a_server_sorts_and_continues_as_the_order_in_memory_does() {
             .iter()
             .map(|(path, d)| (path.clone(), Bson::Int32(if *d == Direction::Ascending { 1 } else { -1 })))
             .collect();
-        documents.sort_by(|a, b| order::compare_by(&by, a, b));
+        documents.sort_by(|a, b| key_encoding::compare_by(&by, a, b));
         prop_assert_eq!(
             server.ids(doc! {}, sort.clone())?,
             ids_of(&documents),
@@ -125,7 +125,7 @@ fn a_server_sorts_and_continues_as_the_order_in_memory_does() {
             let at = place.index(documents.len());
             let after: Vec<Bson> = by
                 .iter()
-                .map(|(path, _)| order::value_at(&documents[at], path).cloned().unwrap_or(Bson::Null))
+                .map(|(path, _)| key_encoding::value_at(&documents[at], path).cloned().unwrap_or(Bson::Null))
                 .collect();
             let found = server.ids(testing::after_to_mongo(&by, &after), sort.clone())?;
             prop_assert_eq!(
@@ -140,7 +140,7 @@ fn a_server_sorts_and_continues_as_the_order_in_memory_does() {
                 documents
                     .iter()
                     .enumerate()
-                    .all(|(i, document)| order::is_after(&by, &after, document) == (i > at))
+                    .all(|(i, document)| key_encoding::is_after(&by, &after, document) == (i > at))
             );
         }
         Ok(())

@@ -8,7 +8,7 @@ use bson::{Document, doc};
 use chronos_db::Env;
 use chronos_db::documents::DocumentStore;
 use chronos_db::documents::embedded::{EmbeddedDocuments, Steps};
-use chronos_db::documents::mongo::{MongoDocuments, Traffic};
+use chronos_db::documents::mongo::{CommandStats, MongoDocuments};
 use chronos_db::testing::costs::{Gauge, Spent};
 use futures::TryStreamExt as _;
 use mongodb::Database;
@@ -55,7 +55,7 @@ pub(crate) fn embedded_somewhere() -> (Arc<dyn DocumentStore>, Arc<dyn Gauge>) {
 /// else uses it.
 struct OfMongo {
     uri: String,
-    traffic: Arc<Traffic>,
+    stats: Arc<CommandStats>,
     client: tokio::sync::OnceCell<mongodb::Client>,
     begun: AtomicU64,
 }
@@ -78,11 +78,11 @@ impl Gauge for OfMongo {
             .await
             .unwrap();
         database.run_command(doc! { "profile": 2 }).await.unwrap();
-        self.begun.store(self.traffic.total(), Ordering::SeqCst);
+        self.begun.store(self.stats.total(), Ordering::SeqCst);
     }
 
     async fn end(&self, place: &str) -> Spent {
-        let requests = self.traffic.total() - self.begun.load(Ordering::SeqCst);
+        let requests = self.stats.total() - self.begun.load(Ordering::SeqCst);
         let database = self.database(place).await;
         database.run_command(doc! { "profile": 0 }).await.unwrap();
         let profiled = database.collection::<Document>("system.profile");
@@ -105,8 +105,8 @@ impl Gauge for OfMongo {
 
 /// A client of a MongoDB server, and what counts what it causes there.
 pub(crate) fn mongo(uri: String) -> (Arc<dyn DocumentStore>, Arc<dyn Gauge>) {
-    let (store, traffic) = MongoDocuments::observed(SecretString::from(uri.clone()), Env::default()).unwrap();
-    let gauge = OfMongo { uri, traffic, client: tokio::sync::OnceCell::new(), begun: AtomicU64::default() };
+    let (store, stats) = MongoDocuments::observed(SecretString::from(uri.clone()), Env::default()).unwrap();
+    let gauge = OfMongo { uri, stats, client: tokio::sync::OnceCell::new(), begun: AtomicU64::default() };
     (Arc::new(store), Arc::new(gauge))
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bson::oid::ObjectId;
 use bson::{Bson, Document, doc};
-use chronos_db::documents::mongo::{MongoDocuments, Traffic};
+use chronos_db::documents::mongo::{CommandStats, MongoDocuments};
 use chronos_db::documents::{
     Atomicity, Batch, Direction, DocumentStore, Filter, Guard, Index, Namespace, Newest, Outcome, Scan, Write,
 };
@@ -30,9 +30,9 @@ impl Server {
     }
 }
 
-pub(crate) fn open(uri: impl Into<SecretString>) -> (Arc<MongoDocuments>, Arc<Traffic>) {
-    let (documents, traffic) = MongoDocuments::observed(uri.into(), Env::default()).unwrap();
-    (Arc::new(documents), traffic)
+pub(crate) fn open(uri: impl Into<SecretString>) -> (Arc<MongoDocuments>, Arc<CommandStats>) {
+    let (documents, stats) = MongoDocuments::observed(uri.into(), Env::default()).unwrap();
+    (Arc::new(documents), stats)
 }
 
 async fn store(server: Server) -> Arc<dyn DocumentStore> {
@@ -45,7 +45,7 @@ chronos_db::documents_suite!(on_a_replica_set, store(ReplicaSet));
 /// A database nobody else uses; it stays behind on the server, which is made for the test run.
 pub(crate) struct Scratch {
     pub(crate) documents: Arc<MongoDocuments>,
-    pub(crate) traffic: Arc<Traffic>,
+    pub(crate) stats: Arc<CommandStats>,
     pub(crate) namespace: Namespace,
 }
 
@@ -55,8 +55,8 @@ impl Scratch {
     }
 
     pub(crate) fn at(uri: impl Into<SecretString>) -> Self {
-        let (documents, traffic) = open(uri);
-        Self { documents, traffic, namespace: Namespace::new(format!("t{}", ObjectId::new()), "c") }
+        let (documents, stats) = open(uri);
+        Self { documents, stats, namespace: Namespace::new(format!("t{}", ObjectId::new()), "c") }
     }
 
     fn other(&self, collection: &str) -> Namespace {
@@ -119,17 +119,17 @@ async fn a_group_of_creates_costs_one_command_per_collection_and_no_new_connecti
         s.documents.sequence(&s.other("c_counter"), "cv", 20).await.unwrap();
         s.documents.apply(group(0)).await.unwrap();
 
-        s.traffic.reset();
+        s.stats.reset();
         s.documents.sequence(&s.other("c_counter"), "cv", 20).await.unwrap();
         let outcomes = s.documents.apply(group(20)).await.unwrap();
 
         assert!(outcomes.iter().all(Outcome::is_applied), "{outcomes:?}");
-        let sent: Vec<_> = s.traffic.commands().into_iter().collect();
+        let sent: Vec<_> = s.stats.commands().into_iter().collect();
         assert_eq!(
             sent,
             [("findAndModify".to_owned(), 1), ("insert".to_owned(), 1), ("update".to_owned(), 1)]
         );
-        assert_eq!(s.traffic.connections(), 0);
+        assert_eq!(s.stats.connections(), 0);
     }
 }
 
@@ -166,7 +166,7 @@ async fn puts_of_newer_documents_are_decided_one_by_one_in_one_command() {
         Write::insert(doc! { "_id": 3 }),
     ])
     .await;
-    s.traffic.reset();
+    s.stats.reset();
     let told = s
         .apply(vec![
             put(doc! { "_id": 1, "rev": 6_i64 }, newer()),
@@ -176,7 +176,7 @@ async fn puts_of_newer_documents_are_decided_one_by_one_in_one_command() {
         ])
         .await;
     assert_eq!(told, [Outcome::Applied, Outcome::Refused, Outcome::Applied, Outcome::Applied]);
-    assert_eq!(s.traffic.commands()["update"], 1);
+    assert_eq!(s.stats.commands()["update"], 1);
     assert_eq!(
         s.all().await,
         [
@@ -219,9 +219,9 @@ async fn a_group_of_guarded_puts_tells_each_writer_what_became_of_its_own() {
     let swap = |id: i32, from: i32| put(doc! { "rev": from + 1, "_id": id, "x": f64::NAN }, equals(from));
 
     s.documents.capabilities().await.unwrap();
-    s.traffic.reset();
+    s.stats.reset();
     assert_eq!(s.apply((0..5).map(|i| swap(i, 0)).collect()).await, vec![Outcome::Applied; 5]);
-    assert_eq!(s.traffic.total(), 1);
+    assert_eq!(s.stats.total(), 1);
     assert_eq!(s.apply(vec![swap(0, 0)]).await, [Outcome::Refused]);
     let mut taken = doc! { "_id": 3, "rev": 2, "name": "n" };
     let mixed = vec![swap(0, 1), swap(1, 0), swap(77, 0), put(taken.clone(), equals(1)), swap(4, 1)];
@@ -273,7 +273,7 @@ async fn a_batch_larger_than_a_command_is_applied_in_portions() {
     let told =
         s.apply((0..9).map(|i| put(doc! { "_id": i, "rev": 0, "large": &large }, newer())).collect()).await;
     assert_eq!(told, vec![Outcome::Applied; 9]);
-    assert!(s.traffic.commands()["update"] >= 2);
+    assert!(s.stats.commands()["update"] >= 2);
     let told = s.apply((0..2_500).map(|i| put(doc! { "_id": i, "rev": 1 }, newer())).collect()).await;
     assert_eq!(told, vec![Outcome::Applied; 2_500]);
     let told = s.apply((2_000..3_000).map(|i| Write::insert(doc! { "_id": i })).collect()).await;
@@ -359,7 +359,7 @@ async fn what_a_server_can_do_is_asked_once() {
     let s = Scratch::on(ReplicaSet);
     assert!(s.documents.capabilities().await.unwrap().transactions);
     assert!(s.documents.capabilities().await.unwrap().transactions);
-    assert_eq!(s.traffic.total(), 1);
+    assert_eq!(s.stats.total(), 1);
 }
 
 #[tokio::test]
@@ -465,15 +465,15 @@ async fn pages_of_a_scan_neither_skip_nor_repeat_and_need_no_large_fields() {
 async fn a_scan_asks_for_a_page_at_a_time_and_only_as_far_as_it_is_read() {
     let s = Scratch::on(Standalone);
     s.apply((0..1_000).map(|i| Write::insert(doc! { "_id": i })).collect()).await;
-    s.traffic.reset();
+    s.stats.reset();
     let mut stream = s.documents.scan(&s.namespace, Scan::default());
     for _ in 0..150 {
         stream.try_next().await.unwrap().unwrap();
     }
-    assert_eq!(s.traffic.commands().into_iter().collect::<Vec<_>>(), [("find".to_owned(), 1)]);
+    assert_eq!(s.stats.commands().into_iter().collect::<Vec<_>>(), [("find".to_owned(), 1)]);
     let rest: Vec<Document> = stream.try_collect().await.unwrap();
     assert_eq!(rest.len(), 850);
-    let commands = s.traffic.commands();
+    let commands = s.stats.commands();
     assert_eq!((commands["find"], commands.get("getMore")), (4, None), "{commands:?}");
 }
 
@@ -529,9 +529,9 @@ async fn many_documents_are_read_by_id_in_any_number_and_absent_ones_left_out() 
     s.apply((0..1_200).map(|i| Write::insert(doc! { "_id": i })).collect()).await;
     let found = s.documents.get(&s.namespace, (0..2_400).map(Bson::Int32).collect()).await.unwrap();
     assert_eq!(found.len(), 1_200);
-    s.traffic.reset();
+    s.stats.reset();
     assert!(s.documents.get(&s.namespace, Vec::new()).await.unwrap().is_empty());
-    assert_eq!(s.traffic.total(), 0);
+    assert_eq!(s.stats.total(), 0);
 }
 
 #[tokio::test]
@@ -616,9 +616,9 @@ async fn where_every_index_exists_nothing_is_created() {
         let s = Scratch::on(server);
         let indexes = [Index::on("a", &["a"]).unique(), Index::on("b", &["b"]).only_if_exists("b")];
         s.documents.ensure(&s.namespace, &indexes).await.unwrap();
-        s.traffic.reset();
+        s.stats.reset();
         s.documents.ensure(&s.namespace, &indexes).await.unwrap();
-        assert_eq!(s.traffic.commands().into_iter().collect::<Vec<_>>(), [("listIndexes".to_owned(), 1)]);
+        assert_eq!(s.stats.commands().into_iter().collect::<Vec<_>>(), [("listIndexes".to_owned(), 1)]);
     }
 }
 

@@ -27,15 +27,15 @@ async fn clients_of_one_uri_do_not_share_anything() {
 
 #[tokio::test]
 async fn a_race_for_the_first_use_makes_one_client() {
-    let (documents, traffic) = open(Standalone.uri());
+    let (documents, stats) = open(Standalone.uri());
     futures::future::try_join_all((0..8).map(|_| documents.now())).await.unwrap();
-    let after_race = traffic.connections();
+    let after_race = stats.connections();
     assert!(after_race <= 8, "{after_race}");
-    traffic.reset();
+    stats.reset();
     for _ in 0..5 {
         documents.now().await.unwrap();
     }
-    assert_eq!(traffic.connections(), 0);
+    assert_eq!(stats.connections(), 0);
 }
 
 #[tokio::test]
@@ -48,7 +48,7 @@ async fn a_closed_store_fails_later_calls_and_may_be_closed_again() {
     assert!(s.documents.scan(&s.namespace, Scan::default()).try_collect::<Vec<_>>().await.is_err());
     let unused = Scratch::on(Standalone);
     unused.documents.close().await.unwrap();
-    assert_eq!(unused.traffic.connections(), 0);
+    assert_eq!(unused.stats.connections(), 0);
 }
 
 #[tokio::test]

@@ -11,10 +11,10 @@ use std::sync::Arc;
 use bson::{Bson, Document, RawDocument, doc};
 use rusqlite::{Connection, OptionalExtension as _};
 
-use super::place::{self, Fault};
+use super::location::{self, SqliteError};
 use super::steps::{Counted, Steps};
 use crate::Error;
-use crate::documents::filter::order;
+use crate::documents::filter::key_encoding;
 use crate::documents::{Direction, Filter, Index, Namespace};
 
 /// The first byte of a column's value that stands for an array.
@@ -42,7 +42,7 @@ pub(super) struct Layout {
 }
 
 impl Layout {
-    fn to_bytes(&self) -> Result<Vec<u8>, Fault> {
+    fn to_bytes(&self) -> Result<Vec<u8>, SqliteError> {
         let columns: Vec<Bson> =
             self.columns.iter().map(|c| doc! { "path": &c.path, "arrays": c.arrays }.into()).collect();
         let indexes: Vec<Bson> = self.indexes.iter().map(|i| index_to_document(i).into()).collect();
@@ -124,7 +124,7 @@ impl Layout {
 /// The condition of partial indexes. SQLite finds that a query implies it only if the query says it in the
 /// same words.
 fn present(column: &str) -> String {
-    format!("{column} <> x'{:02X}'", order::rank::NULL)
+    format!("{column} <> x'{:02X}'", key_encoding::rank::NULL)
 }
 
 fn index_to_document(index: &Index) -> Document {
@@ -263,18 +263,18 @@ impl Session {
     }
 
     /// A statement on documents, whose steps count.
-    pub(super) fn statement(&self, sql: &str) -> Result<Counted<'_>, Fault> {
+    pub(super) fn statement(&self, sql: &str) -> Result<Counted<'_>, SqliteError> {
         Ok(self.steps.count(self.connection.prepare_cached(sql)?))
     }
 
     /// Begins a transaction and notices what others did to the catalog.
-    pub(super) fn begin(&mut self, sql: &str) -> Result<(), Fault> {
+    pub(super) fn begin(&mut self, sql: &str) -> Result<(), SqliteError> {
         self.connection.prepare_cached(sql)?.execute([])?;
         self.refresh()
     }
 
     /// Notices changes of the catalog.
-    pub(super) fn refresh(&mut self) -> Result<(), Fault> {
+    pub(super) fn refresh(&mut self) -> Result<(), SqliteError> {
         let version = self
             .connection
             .prepare_cached("PRAGMA user_version")?
@@ -287,7 +287,7 @@ impl Session {
     }
 
     /// Takes a transaction back, if there still is one, and what was learned in it.
-    pub(super) fn roll_back(&mut self) -> Result<(), Fault> {
+    pub(super) fn roll_back(&mut self) -> Result<(), SqliteError> {
         self.forget();
         if !self.connection.is_autocommit() {
             self.connection.execute_batch("ROLLBACK")?;
@@ -296,16 +296,19 @@ impl Session {
     }
 
     /// Runs `work` on one consistent snapshot.
-    pub(super) fn read<T>(&mut self, work: impl FnOnce(&mut Self) -> Result<T, Fault>) -> Result<T, Fault> {
+    pub(super) fn read<T>(
+        &mut self,
+        work: impl FnOnce(&mut Self) -> Result<T, SqliteError>,
+    ) -> Result<T, SqliteError> {
         self.begin("BEGIN")?;
         match work(self) {
             Ok(done) => {
                 self.connection.prepare_cached("COMMIT")?.execute([])?;
                 Ok(done)
             }
-            Err(fault) => {
+            Err(error) => {
                 self.roll_back()?;
-                Err(fault)
+                Err(error)
             }
         }
     }
@@ -316,7 +319,7 @@ impl Session {
         self.version = -1;
     }
 
-    pub(super) fn table(&mut self, namespace: &Namespace) -> Result<Option<Arc<Table>>, Fault> {
+    pub(super) fn table(&mut self, namespace: &Namespace) -> Result<Option<Arc<Table>>, SqliteError> {
         if let Some(known) = self.tables.get(namespace) {
             return Ok(known.clone());
         }
@@ -339,14 +342,14 @@ impl Session {
     }
 
     /// The names of a database's collections.
-    pub(super) fn collections(&mut self, database: &str) -> Result<Vec<String>, Fault> {
+    pub(super) fn collections(&mut self, database: &str) -> Result<Vec<String>, SqliteError> {
         let mut statement =
             self.connection.prepare_cached("SELECT collection FROM catalog WHERE database=?")?;
         let names = statement.query_map([database], |row| row.get(0))?.collect::<Result<_, _>>()?;
         Ok(names)
     }
 
-    pub(super) fn table_or_create(&mut self, namespace: &Namespace) -> Result<Arc<Table>, Fault> {
+    pub(super) fn table_or_create(&mut self, namespace: &Namespace) -> Result<Arc<Table>, SqliteError> {
         match self.table(namespace)? {
             Some(table) => Ok(table),
             None => self.create(namespace, Layout::default()),
@@ -359,7 +362,7 @@ impl Session {
         namespace: &Namespace,
         table: &Table,
         values: &[Vec<u8>],
-    ) -> Result<Arc<Table>, Fault> {
+    ) -> Result<Arc<Table>, SqliteError> {
         let mut layout = table.layout.clone();
         for (column, value) in layout.columns.iter_mut().zip(values) {
             column.arrays |= is_array(value);
@@ -367,7 +370,7 @@ impl Session {
         self.record(namespace, table.number, layout)
     }
 
-    fn next_version(&mut self) -> Result<i64, Fault> {
+    fn next_version(&mut self) -> Result<i64, SqliteError> {
         let version = self.version + 1;
         self.connection.execute_batch(&format!("PRAGMA user_version={version}"))?;
         self.version = version;
@@ -375,7 +378,7 @@ impl Session {
     }
 
     /// A table for the collection under a number that never was one before.
-    fn create(&mut self, namespace: &Namespace, layout: Layout) -> Result<Arc<Table>, Fault> {
+    fn create(&mut self, namespace: &Namespace, layout: Layout) -> Result<Arc<Table>, SqliteError> {
         let number = self.next_version()?;
         let columns: String = (0..layout.columns.len()).map(|at| format!("c{at} BLOB NOT NULL,")).collect();
         let presence: String = (0..layout.presence.len()).map(|at| format!("e{at} INTEGER,")).collect();
@@ -385,7 +388,12 @@ impl Session {
         self.record(namespace, number, layout)
     }
 
-    fn record(&mut self, namespace: &Namespace, number: i64, layout: Layout) -> Result<Arc<Table>, Fault> {
+    fn record(
+        &mut self,
+        namespace: &Namespace,
+        number: i64,
+        layout: Layout,
+    ) -> Result<Arc<Table>, SqliteError> {
         if number != self.version {
             self.next_version()?;
         }
@@ -400,13 +408,17 @@ impl Session {
     }
 
     /// Whether nothing is left to do for these indexes.
-    pub(super) fn has_indexes(&mut self, namespace: &Namespace, indexes: &[Index]) -> Result<bool, Fault> {
+    pub(super) fn has_indexes(
+        &mut self,
+        namespace: &Namespace,
+        indexes: &[Index],
+    ) -> Result<bool, SqliteError> {
         let Some(table) = self.table(namespace)? else { return Ok(false) };
         Ok(missing(&table.layout, indexes)?.is_empty())
     }
 
     /// Makes the indexes, within a transaction. New columns mean a new table, filled from the old one.
-    pub(super) fn ensure(&mut self, namespace: &Namespace, indexes: &[Index]) -> Result<(), Fault> {
+    pub(super) fn ensure(&mut self, namespace: &Namespace, indexes: &[Index]) -> Result<(), SqliteError> {
         let old = self.table(namespace)?;
         let mut layout = old.as_ref().map(|table| table.layout.clone()).unwrap_or_default();
         let present = layout.indexes.len();
@@ -445,7 +457,7 @@ impl Session {
     }
 
     /// Moves all documents of `old` to the table `number`.
-    fn fill(&self, old: &Table, number: i64, layout: &mut Layout) -> Result<(), Fault> {
+    fn fill(&self, old: &Table, number: i64, layout: &mut Layout) -> Result<(), SqliteError> {
         let (mut names, mut values) = (String::new(), String::new());
         for (at, column) in layout.columns.iter().enumerate() {
             // Writing to a String cannot fail.
@@ -474,7 +486,7 @@ impl Session {
         at: usize,
         index: &Index,
         layout: &Layout,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), SqliteError> {
         let columns: Vec<String> = layout
             .index_columns(index)
             .into_iter()
@@ -497,13 +509,13 @@ impl Session {
             ))
             .caused_by(error)
             .into(),
-            _ => Fault::from(error),
+            _ => SqliteError::from(error),
         })
     }
 }
 
 /// Which of `wanted` the layout lacks.
-fn missing(layout: &Layout, wanted: &[Index]) -> Result<Vec<Index>, Fault> {
+fn missing(layout: &Layout, wanted: &[Index]) -> Result<Vec<Index>, SqliteError> {
     let mut new: Vec<Index> = Vec::new();
     for index in wanted {
         if index.keys.is_empty() {
@@ -533,19 +545,19 @@ impl Table {
             .layout
             .columns
             .iter()
-            .map(|column| order::column_value(document, &column.path))
+            .map(|column| key_encoding::column_value(document, &column.path))
             .collect::<Result<_, _>>()?;
         let presence = self
             .layout
             .presence
             .iter()
-            .map(|path| place::presence(document, path))
+            .map(|path| location::presence(document, path))
             .collect::<Result<_, _>>()?;
         Ok((columns, presence))
     }
 
     /// Whether a value is an array where there was none before.
-    pub(super) fn is_surprised(&self, values: &[Vec<u8>]) -> bool {
+    pub(super) fn has_new_arrays(&self, values: &[Vec<u8>]) -> bool {
         self.layout.columns.iter().zip(values).any(|(column, value)| !column.arrays && is_array(value))
     }
 }

@@ -5,7 +5,7 @@
 //! and never wait for it. A document is durable when the call that wrote it returns.
 
 mod catalog;
-mod place;
+mod location;
 #[cfg(test)]
 mod plans;
 mod read;
@@ -25,7 +25,7 @@ use futures::stream::BoxStream;
 use tokio::sync::{OnceCell, Semaphore, mpsc, oneshot};
 
 use self::catalog::Session;
-use self::place::{Fault, Place, Role};
+use self::location::{Location, Role, SqliteError};
 pub use self::steps::Steps;
 use self::write::Prepared;
 use self::writer::{Done, Request, StoreClock, Work, Writer};
@@ -45,7 +45,7 @@ pub struct EmbeddedDocuments {
 }
 
 struct Shared {
-    place: Place,
+    location: Location,
     env: Env,
     clock: Arc<StoreClock>,
     steps: Arc<Steps>,
@@ -80,11 +80,11 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Readers {
     /// Runs `work` on one snapshot.
-    fn read<T>(&self, work: impl FnOnce(&mut Session) -> Result<T, Fault>) -> Result<T, Fault> {
+    fn read<T>(&self, work: impl FnOnce(&mut Session) -> Result<T, SqliteError>) -> Result<T, SqliteError> {
         let idle = locked(&self.idle).pop();
         let mut session = match idle {
             Some(session) => session,
-            None => Session::new(place::connect(Some(&self.file), Role::Reader)?, &self.steps),
+            None => Session::new(location::connect(Some(&self.file), Role::Reader)?, &self.steps),
         };
         // A connection on which anything failed is not used again.
         let done = session.read(work)?;
@@ -98,7 +98,7 @@ impl Readers {
 
 impl fmt::Debug for EmbeddedDocuments {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("EmbeddedDocuments").field("place", &self.shared.place).finish_non_exhaustive()
+        f.debug_struct("EmbeddedDocuments").field("location", &self.shared.location).finish_non_exhaustive()
     }
 }
 
@@ -123,17 +123,17 @@ impl EmbeddedDocuments {
     }
 
     fn counting(path: impl AsRef<Path>, env: Env, steps: Arc<Steps>) -> Result<Self> {
-        let place = Place::parse(path.as_ref())?;
+        let location = Location::parse(path.as_ref())?;
         let clock = Arc::default();
         let shared =
-            Shared { place, env, clock, steps, closed: AtomicBool::new(false), engine: OnceCell::new() };
+            Shared { location, env, clock, steps, closed: AtomicBool::new(false), engine: OnceCell::new() };
         Ok(Self { shared: Arc::new(shared) })
     }
 }
 
 impl Shared {
     fn gone(&self) -> Error {
-        Error::database(format!("the embedded store {} is closed", self.place))
+        Error::database(format!("the embedded store {} is closed", self.location))
     }
 
     async fn engine(&self) -> Result<&Engine> {
@@ -149,15 +149,15 @@ impl Shared {
     }
 
     async fn start(&self) -> Result<Engine> {
-        let (place, env, clock) = (self.place.clone(), self.env.clone(), self.clock.clone());
+        let (location, env, clock) = (self.location.clone(), self.env.clone(), self.clock.clone());
         let steps = Arc::clone(&self.steps);
         let open = move || -> Result<(Option<PathBuf>, Writer)> {
-            let file = place.file()?;
-            let connection = place::connect(file.as_deref(), Role::Writer)
-                .map_err(|fault| fault.into_error(&place, "opening"))?;
-            Ok((file, Writer::new(Session::new(connection, &steps), place, env, clock)))
+            let file = location.file()?;
+            let connection = location::connect(file.as_deref(), Role::Writer)
+                .map_err(|error| error.into_error(&location, "opening"))?;
+            Ok((file, Writer::new(Session::new(connection, &steps), location, env, clock)))
         };
-        if matches!(self.place, Place::Memory) {
+        if matches!(self.location, Location::Memory) {
             return Ok(Engine::Memory(Box::new(Mutex::new(Some(open()?.1)))));
         }
         let (file, writer) = off_thread(open).await??;
@@ -180,7 +180,7 @@ impl Shared {
                 answer.await.map_err(|_| {
                     Error::database(format!(
                         "the writer of the embedded store {} ended; whether the write took place is unknown",
-                        self.place
+                        self.location
                     ))
                 })?
             }
@@ -189,7 +189,7 @@ impl Shared {
 
     async fn read<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&mut Session) -> Result<T, Fault> + Send + 'static,
+        work: impl FnOnce(&mut Session) -> Result<T, SqliteError> + Send + 'static,
     ) -> Result<T> {
         let done = match self.engine().await? {
             Engine::Memory(writer) => locked(writer).as_mut().ok_or_else(|| self.gone())?.session.read(work),
@@ -200,14 +200,14 @@ impl Shared {
                 off_thread(move || readers.read(work)).await?
             }
         };
-        done.map_err(|fault| fault.into_error(&self.place, "reading"))
+        done.map_err(|error| error.into_error(&self.location, "reading"))
     }
 
     /// Runs a part of a scan. It waits for no turn, so that no number of scans keeps a read by `_id` from
     /// going on.
     async fn look<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&mut Session, &dyn Fn() -> bool) -> Result<T, Fault> + Send + 'static,
+        work: impl FnOnce(&mut Session, &dyn Fn() -> bool) -> Result<T, SqliteError> + Send + 'static,
     ) -> Result<T> {
         let done = match self.engine().await? {
             Engine::Memory(writer) => locked(writer)
@@ -226,7 +226,7 @@ impl Shared {
                 done?
             }
         };
-        done.map_err(|fault| fault.into_error(&self.place, "reading"))
+        done.map_err(|error| error.into_error(&self.location, "reading"))
     }
 }
 
@@ -319,12 +319,12 @@ impl DocumentStore for EmbeddedDocuments {
     }
 
     async fn deployment(&self) -> Result<Deployment> {
-        if matches!(self.shared.place, Place::Memory) {
+        if matches!(self.shared.location, Location::Memory) {
             // Nobody else has this memory.
             return Ok(Deployment::of([format!("memory {:p}", Arc::as_ptr(&self.shared))]));
         }
-        let place = self.shared.place.clone();
-        Ok(Deployment::of(off_thread(move || place.marks()).await??))
+        let location = self.shared.location.clone();
+        Ok(Deployment::of(off_thread(move || location.marks()).await??))
     }
 
     async fn collections(&self, database: &str) -> Result<Vec<String>> {
@@ -335,7 +335,7 @@ impl DocumentStore for EmbeddedDocuments {
     /// The bytes of what goes are overwritten as it goes (`secure_delete`); what is left of them is in the
     /// write-ahead log, which is emptied here.
     async fn purge(&self, _database: &str) -> Result<()> {
-        if matches!(self.shared.place, Place::Memory) {
+        if matches!(self.shared.location, Location::Memory) {
             return Ok(());
         }
         self.shared.write(Work::Purge).await.map(drop)

@@ -6,11 +6,11 @@ use bson::{Bson, RawDocument, RawDocumentBuf};
 use rusqlite::{OptionalExtension as _, params_from_iter};
 
 use super::catalog::{Session, Table};
-use super::place::Fault;
+use super::location::SqliteError;
 use crate::Error;
-use crate::documents::filter::{self, Test, order};
+use crate::documents::filter::{self, Test, key_encoding};
 use crate::documents::paging::{Ask, PAGE_BYTES, POSITION_BYTES, Page, Position};
-use crate::documents::{Direction, Filter, Index, Namespace, Newest, Scan, stored};
+use crate::documents::{Direction, Filter, Index, Namespace, Newest, Scan, raw_bson};
 
 /// Takes a document; says whether it wants more.
 type Take<'a> = &'a mut dyn FnMut(&RawDocument) -> Result<ControlFlow<()>, Error>;
@@ -43,14 +43,14 @@ impl Session {
         &mut self,
         namespace: &Namespace,
         ids: &[Vec<u8>],
-    ) -> Result<Vec<RawDocumentBuf>, Fault> {
+    ) -> Result<Vec<RawDocumentBuf>, SqliteError> {
         let Some(table) = self.table(namespace)? else { return Ok(Vec::new()) };
         let mut statement = self.statement(&table.select)?;
         let mut found = Vec::with_capacity(ids.len());
         for id in ids {
             let mut rows = statement.query([id])?;
             if let Some(row) = rows.next()? {
-                found.push(stored::framed(blob(row)?)?.to_owned());
+                found.push(raw_bson::framed(blob(row)?)?.to_owned());
             }
         }
         Ok(found)
@@ -62,7 +62,7 @@ impl Session {
         namespace: &Namespace,
         filter: &Filter,
         at_most: u64,
-    ) -> Result<u64, Fault> {
+    ) -> Result<u64, SqliteError> {
         let Some(table) = self.table(namespace)? else { return Ok(0) };
         if let Some(query) = Query::count(&table, filter, at_most) {
             let mut counted = self.statement(&query.sql)?;
@@ -84,14 +84,14 @@ impl Session {
         namespace: &Namespace,
         ask: &Ask,
         listening: &dyn Fn() -> bool,
-    ) -> Result<Page<RawDocumentBuf>, Fault> {
+    ) -> Result<Page<RawDocumentBuf>, SqliteError> {
         let (mut found, mut bytes) = (Vec::new(), 0);
         let without = &ask.scan.without;
         let more = self.scan(namespace, ask, listening, &mut |document| {
             let document = if without.is_empty() {
                 document.to_owned()
             } else {
-                stored::leave_out(document, |field| without.iter().any(|without| without == field))?
+                raw_bson::leave_out(document, |field| without.iter().any(|without| without == field))?
             };
             bytes += document.as_bytes().len();
             found.push(document);
@@ -110,7 +110,7 @@ impl Session {
         namespace: &Namespace,
         ask: &Ask,
         listening: &dyn Fn() -> bool,
-    ) -> Result<Page<Position>, Fault> {
+    ) -> Result<Page<Position>, SqliteError> {
         let (mut found, mut bytes) = (Vec::new(), 0);
         let more = self.scan(namespace, ask, listening, &mut |document| {
             let position = Position::of(document, &ask.scan.order)?;
@@ -126,7 +126,7 @@ impl Session {
     }
 
     /// Whether SQLite can step along an index in the scan's order.
-    pub(super) fn follows_index(&mut self, namespace: &Namespace, scan: &Scan) -> Result<bool, Fault> {
+    pub(super) fn follows_index(&mut self, namespace: &Namespace, scan: &Scan) -> Result<bool, SqliteError> {
         Ok(match (self.table(namespace)?, &scan.newest) {
             (None, _) => true,
             (Some(_), Some(newest)) => scan.order.first().is_some_and(|(path, _)| *path == newest.per),
@@ -144,7 +144,7 @@ impl Session {
     ///
     /// SQLite knows neither how many rows a filter lets through nor how many are wanted, and sorts all it can
     /// find by the filter, for each page anew. So that is left to it only if they are few.
-    fn order_to_follow(&self, table: &Table, scan: &Scan) -> Result<Option<Vec<String>>, Fault> {
+    fn order_to_follow(&self, table: &Table, scan: &Scan) -> Result<Option<Vec<String>>, SqliteError> {
         if scan.newest.is_some() || scan.order.is_empty() || scan.limit.is_none() {
             return Ok(None);
         }
@@ -179,7 +179,7 @@ impl Session {
         ask: &Ask,
         listening: &dyn Fn() -> bool,
         take: Take<'_>,
-    ) -> Result<bool, Fault> {
+    ) -> Result<bool, SqliteError> {
         let Some(table) = self.table(namespace)? else { return Ok(false) };
         let scan = &ask.scan;
         let query = match self.order_to_follow(&table, scan)? {
@@ -222,7 +222,7 @@ impl Session {
     }
 }
 
-fn blob<'a>(row: &'a rusqlite::Row<'_>) -> Result<&'a [u8], Fault> {
+fn blob<'a>(row: &'a rusqlite::Row<'_>) -> Result<&'a [u8], SqliteError> {
     row.get_ref(0)?.as_blob().map_err(|e| Error::database("a stored document is no blob").caused_by(e).into())
 }
 
@@ -241,10 +241,12 @@ impl<'a> Reader<'a> {
     }
 
     /// Hands on a document that matches.
-    fn read(&self, bytes: &[u8], take: Take<'_>) -> Result<Option<ControlFlow<()>>, Fault> {
-        let document = stored::framed(bytes)?;
+    fn read(&self, bytes: &[u8], take: Take<'_>) -> Result<Option<ControlFlow<()>>, SqliteError> {
+        let document = raw_bson::framed(bytes)?;
         if *self.filter != Filter::All
-            && !self.filter.matches(&stored::decode_part(document, |field| self.looked_at.contains(&field))?)
+            && !self
+                .filter
+                .matches(&raw_bson::decode_part(document, |field| self.looked_at.contains(&field))?)
         {
             return Ok(None);
         }
@@ -388,7 +390,7 @@ impl Query {
     fn newest_by_index(table: &Table, ask: &Ask, newest: &Newest) -> Self {
         let scan = &ask.scan;
         let number = table.number;
-        let bound = order::encode(&newest.at_most);
+        let bound = key_encoding::encode(&newest.at_most);
         let (per, by) = (table.value("n", &newest.per), table.value("n", &newest.by));
         let groups = only_about(&scan.filter, &newest.per);
         // The hops go in the direction of an order by group, which then needs no sorting: groups are unique.
@@ -413,7 +415,7 @@ impl Query {
                 if let (Some(after), true) =
                     (scan.after.as_ref().and_then(|after| after.first()), by_group.is_some())
                 {
-                    query.add(&format!(" AND {per} {or_at} ?"), vec![order::encode(after)]);
+                    query.add(&format!(" AND {per} {or_at} ?"), vec![key_encoding::encode(after)]);
                 }
                 let next = format!("SELECT {per} FROM d{number} n WHERE {per} {sign} g.p AND ");
                 query.add(
@@ -444,10 +446,10 @@ impl Query {
 
     /// The groups that a filter names, those from `after` on.
     fn groups(&mut self, named: &[Bson], after: Option<&Bson>, by_group: Option<Direction>) {
-        let mut groups: Vec<Vec<u8>> = named.iter().map(order::encode).collect();
+        let mut groups: Vec<Vec<u8>> = named.iter().map(key_encoding::encode).collect();
         groups.sort();
         groups.dedup();
-        match (by_group, after.map(order::encode)) {
+        match (by_group, after.map(key_encoding::encode)) {
             (Some(Direction::Ascending), Some(after)) => groups.retain(|group| *group >= after),
             (Some(Direction::Descending), Some(after)) => groups.retain(|group| *group <= after),
             _ => {}
@@ -473,7 +475,7 @@ impl Query {
             &format!(
                 "SELECT r.rowid FROM (SELECT n.rowid AS i, max({by}) FROM d{number} n WHERE {by} <= ? AND "
             ),
-            vec![order::encode(&newest.at_most)],
+            vec![key_encoding::encode(&newest.at_most)],
         );
         query.matching(table, "n", &only_about(&scan.filter, &newest.per));
         query.add(&format!(" GROUP BY {per}) g CROSS JOIN d{number} r ON r.rowid = g.i WHERE "), Vec::new());

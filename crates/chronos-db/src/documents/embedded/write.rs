@@ -6,9 +6,9 @@ use bson::{Bson, RawDocumentBuf, doc};
 use rusqlite::OptionalExtension as _;
 
 use super::catalog::{Session, Table};
-use super::place::Fault;
-use crate::documents::filter::order;
-use crate::documents::{Atomicity, Batch, BuildBatch, Guard, Namespace, Outcome, Sequence, Write, stored};
+use super::location::SqliteError;
+use crate::documents::filter::key_encoding;
+use crate::documents::{Atomicity, Batch, BuildBatch, Guard, Namespace, Outcome, Sequence, Write, raw_bson};
 use crate::{Error, Timestamp};
 
 /// The largest document, as MongoDB has it.
@@ -60,7 +60,7 @@ pub(super) struct Prepared {
 
 impl Row {
     fn new(document: RawDocumentBuf) -> Result<Self, Error> {
-        let id = encode_id(&stored::id(&document)?)?;
+        let id = encode_id(&raw_bson::id(&document)?)?;
         let bytes = document.as_bytes().len();
         if bytes > MAX_DOCUMENT_BYTES {
             return Err(Error::validation(format!(
@@ -76,7 +76,7 @@ pub(super) fn encode_id(id: &Bson) -> Result<Vec<u8>, Error> {
         Bson::Array(_) | Bson::RegularExpression(_) | Bson::Undefined => {
             Err(Error::validation("an array, a pattern or undefined is no `_id`"))
         }
-        id => Ok(order::encode(id)),
+        id => Ok(key_encoding::encode(id)),
     }
 }
 
@@ -135,8 +135,8 @@ impl Session {
     /// Runs `work` so that nothing of it stays if it fails.
     pub(super) fn within_savepoint<T>(
         &mut self,
-        work: impl FnOnce(&mut Self) -> Result<T, Fault>,
-    ) -> Result<T, Fault> {
+        work: impl FnOnce(&mut Self) -> Result<T, SqliteError>,
+    ) -> Result<T, SqliteError> {
         self.connection.prepare_cached("SAVEPOINT request")?.execute([])?;
         let done = work(self);
         if done.is_err() {
@@ -152,7 +152,7 @@ impl Session {
         done
     }
 
-    pub(super) fn apply(&mut self, batch: &Prepared) -> Result<Vec<Outcome>, Fault> {
+    pub(super) fn apply(&mut self, batch: &Prepared) -> Result<Vec<Outcome>, SqliteError> {
         match batch.atomicity {
             Atomicity::Each => {
                 let mut outcomes = vec![Outcome::Skipped; batch.steps.len()];
@@ -168,7 +168,7 @@ impl Session {
         }
     }
 
-    fn apply_all(&mut self, batch: &Prepared) -> Result<Vec<Outcome>, Fault> {
+    fn apply_all(&mut self, batch: &Prepared) -> Result<Vec<Outcome>, SqliteError> {
         self.connection.prepare_cached("SAVEPOINT whole")?.execute([])?;
         let mut outcomes = vec![Outcome::Applied; batch.steps.len()];
         for &at in &batch.order {
@@ -186,7 +186,7 @@ impl Session {
         Ok(outcomes)
     }
 
-    fn take(&mut self, step: &Step) -> Result<Outcome, Fault> {
+    fn take(&mut self, step: &Step) -> Result<Outcome, SqliteError> {
         match &step.change {
             Change::Insert(row) => {
                 let table = self.table_or_create(&step.namespace)?;
@@ -213,7 +213,7 @@ impl Session {
                     table.replace,
                     3 + table.layout.columns.len() + table.layout.presence.len()
                 );
-                self.put(&step.namespace, &table, row, &sql, Some(order::encode(value)))
+                self.put(&step.namespace, &table, row, &sql, Some(key_encoding::encode(value)))
             }
             Change::Delete(id, guard) => {
                 let Some(table) = self.table(&step.namespace)? else {
@@ -222,7 +222,7 @@ impl Session {
                 if let Guard::Equals { field, value } = guard {
                     let stored = table.value(&format!("d{}", table.number), field);
                     let sql = format!("{} AND {stored}=?2", table.delete);
-                    let changed = self.statement(&sql)?.execute((id, order::encode(value)))?;
+                    let changed = self.statement(&sql)?.execute((id, key_encoding::encode(value)))?;
                     return Ok(if changed > 0 { Outcome::Applied } else { Outcome::Refused });
                 }
                 self.statement(&table.delete)?.execute([id])?;
@@ -239,9 +239,9 @@ impl Session {
         row: &Row,
         sql: &str,
         more: Option<Vec<u8>>,
-    ) -> Result<Outcome, Fault> {
+    ) -> Result<Outcome, SqliteError> {
         let (columns, presence) = table.values(&row.document)?;
-        if table.is_surprised(&columns) {
+        if table.has_new_arrays(&columns) {
             // Before the row, so that no failure in between leaves an array unnoticed.
             self.note_arrays(namespace, table, &columns)?;
         }
@@ -290,13 +290,13 @@ impl Session {
         count: u32,
         now: Timestamp,
         build: Option<BuildBatch>,
-    ) -> Result<(Sequence, Vec<Outcome>), Fault> {
+    ) -> Result<(Sequence, Vec<Outcome>), SqliteError> {
         let table = self.table_or_create(namespace)?;
         let id = encode_id(&Bson::String(name.to_owned()))?;
         let stored: Option<Vec<u8>> =
             self.statement(&table.select)?.query_row([&id], |row| row.get(0)).optional()?;
         let mut document = match stored {
-            Some(bytes) => stored::decode(stored::framed(&bytes)?)?,
+            Some(bytes) => raw_bson::decode(raw_bson::framed(&bytes)?)?,
             None => doc! { "_id": name },
         };
         let wrong = |what: &str| Error::database(format!("the sequence `{name}` in {namespace:?} {what}"));
@@ -310,7 +310,7 @@ impl Session {
         };
         let value = last.checked_add(i64::from(count)).ok_or_else(|| wrong("has reached its end"))?;
         document.insert("value", value);
-        match self.put(namespace, &table, &Row::new(stored::encode(&document)?)?, &table.upsert, None)? {
+        match self.put(namespace, &table, &Row::new(raw_bson::encode(&document)?)?, &table.upsert, None)? {
             Outcome::Applied => {}
             _ => return Err(wrong("violates a unique index").into()),
         }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use tokio::sync::{mpsc, oneshot};
 
 use super::catalog::Session;
-use super::place::{self, Fault, Place};
+use super::location::{self, Location, SqliteError};
 use super::write::Prepared;
 use crate::documents::{BuildBatch, Index, Namespace, Outcome, Sequence};
 use crate::{Env, Error, Result, Timestamp};
@@ -75,7 +75,7 @@ impl StoreClock {
 #[derive(Debug)]
 pub(super) struct Writer {
     pub(super) session: Session,
-    place: Place,
+    location: Location,
     env: Env,
     clock: Arc<StoreClock>,
     /// Whether temporary data goes to files.
@@ -85,8 +85,8 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    pub(super) fn new(session: Session, place: Place, env: Env, clock: Arc<StoreClock>) -> Self {
-        Self { session, place, env, clock, sorts: false, written: true }
+    pub(super) fn new(session: Session, location: Location, env: Env, clock: Arc<StoreClock>) -> Self {
+        Self { session, location, env, clock, sorts: false, written: true }
     }
 
     /// Serves the queue until it is stopped or everybody who could ask is gone; then what is left in it.
@@ -131,7 +131,7 @@ impl Writer {
             return done();
         }
         // While it waits for readers nobody can write to the file.
-        let emptied = place::at_once(&mut self.session.connection, |connection| {
+        let emptied = location::at_once(&mut self.session.connection, |connection| {
             connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, i64>(0))
         });
         match emptied {
@@ -141,10 +141,10 @@ impl Writer {
             }
             Ok(_) => Err(Error::database(format!(
                 "somebody reads from the embedded store {} for so long that its log cannot be emptied",
-                self.place
+                self.location
             ))
             .retryable()),
-            Err(error) => Err(Fault::from(error).into_error(&self.place, "emptying the log")),
+            Err(error) => Err(SqliteError::from(error).into_error(&self.location, "emptying the log")),
         }
     }
 
@@ -168,16 +168,16 @@ impl Writer {
         let ended = self.transaction(works, &mut results);
         match ended {
             Ok(()) => replies.into_iter().zip(results).collect(),
-            Err((fault, doing)) => {
+            Err((error, doing)) => {
                 // The first failure is what the callers need to hear of; that a rollback also fails adds
                 // nothing: the connection is then without a transaction already.
                 let rolled_back = self.session.roll_back();
                 if let Err(second) = rolled_back {
-                    tracing::warn!(place = %self.place, error = %second.into_error(&self.place, "rolling back"), "rollback failed");
+                    tracing::warn!(location = %self.location, error = %second.into_error(&self.location, "rolling back"), "rollback failed");
                 }
                 replies
                     .into_iter()
-                    .map(|reply| (reply, Err(fault.clone().into_error(&self.place, doing))))
+                    .map(|reply| (reply, Err(error.clone().into_error(&self.location, doing))))
                     .collect()
             }
         }
@@ -188,27 +188,27 @@ impl Writer {
         &mut self,
         works: Vec<Work>,
         results: &mut Vec<Result<Done>>,
-    ) -> Result<(), (Fault, &'static str)> {
+    ) -> Result<(), (SqliteError, &'static str)> {
         // Small things are kept in memory; an index is built by sorting, which memory may be too small for.
         let sorts = works.iter().any(Work::stands_alone);
         if sorts != self.sorts {
-            let place = if sorts { "DEFAULT" } else { "MEMORY" };
-            let set = self.session.connection.execute_batch(&format!("PRAGMA temp_store={place}"));
+            let storage = if sorts { "DEFAULT" } else { "MEMORY" };
+            let set = self.session.connection.execute_batch(&format!("PRAGMA temp_store={storage}"));
             set.map_err(|e| (e.into(), "setting the place of temporary data (nothing was written)"))?;
             self.sorts = sorts;
         }
         self.written = true;
         self.session
             .begin("BEGIN IMMEDIATE")
-            .map_err(|fault| (fault, "beginning to write (nothing was written)"))?;
+            .map_err(|error| (error, "beginning to write (nothing was written)"))?;
         for work in works {
             let done = self.take(work);
             if self.session.connection.is_autocommit() {
                 let lost = || Error::database("SQLite ended the transaction; nothing was written").into();
                 return Err((done.err().unwrap_or_else(lost), "writing (nothing was written)"));
             }
-            results.push(done.map_err(|fault| {
-                fault.into_error(&self.place, "writing (nothing of this request was written)")
+            results.push(done.map_err(|error| {
+                error.into_error(&self.location, "writing (nothing of this request was written)")
             }));
         }
         let fail = &self.env.fail;
@@ -219,7 +219,7 @@ impl Writer {
         fail.hit("embedded.after_commit").map_err(|error| (error.into(), "committing"))
     }
 
-    fn take(&mut self, work: Work) -> Result<Done, Fault> {
+    fn take(&mut self, work: Work) -> Result<Done, SqliteError> {
         let now = self.clock.now(&self.env);
         match work {
             Work::Apply(batch) => {

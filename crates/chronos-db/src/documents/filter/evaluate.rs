@@ -2,7 +2,7 @@
 
 use bson::{Bson, Document};
 
-use super::order::{compare, index, rank, rank_of, split};
+use super::key_encoding::{compare, index, rank, rank_of, split};
 use super::{Filter, Test};
 
 impl Filter {

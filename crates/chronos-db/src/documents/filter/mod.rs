@@ -3,7 +3,7 @@
 //! The three answer alike on every document; [`Filter::matches`] is the definition.
 
 mod evaluate;
-pub mod order;
+pub mod key_encoding;
 mod parse;
 mod pattern;
 #[cfg(all(feature = "testing", feature = "mongodb"))]

@@ -11,13 +11,13 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::{Index, select, subsequence};
 
-use super::order::{compare, compare_by, encode, is_after, rank, value_at};
+use super::key_encoding::{compare, compare_by, encode, is_after, rank, value_at};
 use super::{Filter, Test, parse};
-use crate::documents::{Direction, stored};
+use crate::documents::{Direction, raw_bson};
 use crate::{Error, ErrorKind, Json, json};
 
 fn column_value(document: &Document, path: &str) -> Vec<u8> {
-    super::order::column_value(&stored::encode(document).unwrap(), path).unwrap()
+    super::key_encoding::column_value(&raw_bson::encode(document).unwrap(), path).unwrap()
 }
 
 fn read(filter: impl Into<Json>) -> Filter {
@@ -214,7 +214,7 @@ mod sql {
     use super::*;
     use crate::documents::filter::after_to_sql;
     use crate::documents::filter::to_sql::Sql;
-    use crate::documents::filter::to_sql::to_sql_knowing;
+    use crate::documents::filter::to_sql::to_sql;
 
     /// A table with an indexed column for each of the paths.
     struct Table {
@@ -280,7 +280,7 @@ mod sql {
             let table = Table::of(&paths, &documents);
             for json in filters {
                 let filter = read(&json);
-                let sql = to_sql_knowing(&filter, &|path| table.column(path), &|_| true);
+                let sql = to_sql(&filter, &|path| table.column(path), &|_| true);
                 let found = table.select(&sql, "");
                 for document in documents.iter().filter(|document| filter.matches(document)) {
                     prop_assert!(found.contains(&column_value(document, "_id")), "{} as {} misses {}", json, sql.text, document);
@@ -293,7 +293,7 @@ mod sql {
             let documents = cases::numbered(documents);
             let filter = read(&json);
             let table = Table::of(&cases::PATHS, &documents);
-            let sql = to_sql_knowing(&filter, &|path| table.column(path), &|_| false);
+            let sql = to_sql(&filter, &|path| table.column(path), &|_| false);
             let found = table.select(&sql, "ORDER BY id");
             let expected = ids(documents.iter().filter(|document| filter.matches(document)));
             let inexact = json.to_string();
@@ -330,8 +330,7 @@ mod sql {
     }
 
     fn text(json: &Json) -> String {
-        to_sql_knowing(&read(json), &|path| (path != "none").then(|| path.to_owned()), &|path| path == "tags")
-            .text
+        to_sql(&read(json), &|path| (path != "none").then(|| path.to_owned()), &|path| path == "tags").text
     }
 
     #[test]
@@ -371,12 +370,12 @@ mod sql {
         let table = Table::of(&["a"], &documents);
         let columns = |path: &str| table.column(path);
         let many = Filter::any_of("a", (0..10_000).map(Bson::Int32).collect());
-        assert_eq!(table.select(&to_sql_knowing(&many, &columns, &|_| true), ""), ids(&documents[..1]));
+        assert_eq!(table.select(&to_sql(&many, &columns, &|_| true), ""), ids(&documents[..1]));
         let none = Filter::Field("a".to_owned(), Test::Nin((0..10_000).map(Bson::Int32).collect()));
-        assert_eq!(table.select(&to_sql_knowing(&none, &columns, &|_| true), "").len(), 2);
+        assert_eq!(table.select(&to_sql(&none, &columns, &|_| true), "").len(), 2);
         let chain = Filter::And(
             (10..3_000).map(|i| Filter::Field("a".to_owned(), Test::Ne(Bson::Int32(i)))).collect(),
         );
-        assert_eq!(table.select(&to_sql_knowing(&chain, &columns, &|_| true), "").len(), 2);
+        assert_eq!(table.select(&to_sql(&chain, &columns, &|_| true), "").len(), 2);
     }
 }

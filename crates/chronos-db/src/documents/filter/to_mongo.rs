@@ -2,7 +2,7 @@
 
 use bson::{Bson, Document, doc};
 
-use super::order::{rank, rank_of};
+use super::key_encoding::{rank, rank_of};
 use super::{Filter, Test};
 use crate::documents::Direction;
 

@@ -1,6 +1,6 @@
 //! Translation to SQL over encoded columns: never misses a match, may let others through for the evaluator.
 //!
-//! A column holds [`column_value`](super::order::column_value) of its path. Below `x'F0'` that is the value
+//! A column holds [`column_value`](super::key_encoding::column_value) of its path. Below `x'F0'` that is the value
 //! itself, so tests of it are exact (but those of presence, as absent and null look alike, and of patterns).
 //! From `x'F0'` on there is an array somewhere on the path and nothing else is known, so such rows always
 //! pass.
@@ -9,7 +9,7 @@ use std::cmp::Ordering;
 
 use bson::Bson;
 
-use super::order::{encode, encode_prefix, encode_top, rank, rank_of};
+use super::key_encoding::{encode, encode_prefix, encode_top, rank, rank_of};
 use super::{Filter, Test};
 use crate::documents::Direction;
 
@@ -33,11 +33,7 @@ const MAX_LIST: usize = 8_000;
 
 /// [`to_sql_beyond`] of a scan that begins anywhere.
 #[cfg(test)]
-pub(crate) fn to_sql_knowing(
-    filter: &Filter,
-    columns: Columns<'_>,
-    may_hold_arrays: &dyn Fn(&str) -> bool,
-) -> Sql {
+pub(crate) fn to_sql(filter: &Filter, columns: Columns<'_>, may_hold_arrays: &dyn Fn(&str) -> bool) -> Sql {
     to_sql_beyond(filter, columns, may_hold_arrays, None)
 }
 

@@ -12,7 +12,7 @@ use super::call::Call;
 use super::command::{Answer, Refusal, Via};
 use super::failure::Failure;
 use super::retries::Retries;
-use crate::documents::{Guard, Namespace, Operation, Outcome, Write, stored};
+use crate::documents::{Guard, Namespace, Operation, Outcome, Write, raw_bson};
 use crate::fail::FailPoints;
 use crate::{Error, Result};
 
@@ -261,7 +261,7 @@ fn ready(write: Write, index: usize) -> Result<(Kind, RawDocumentBuf)> {
     match write {
         Write::Insert(document) => {
             let document = document.into_bytes()?;
-            stored::id(&document)?;
+            raw_bson::id(&document)?;
             Ok((Kind::Insert, document))
         }
         Write::Put { document, guard } => Ok((Kind::Put, put_statement(document.into_bytes()?, &guard)?)),
@@ -310,16 +310,16 @@ fn guarded(mut filter: Document, field: &str, value: &Bson) -> Document {
 /// A guard is part of what is put in the place of the stored document, and not of the filter: a filter by
 /// `_id` alone is answered without planning, which halves the time that a statement takes the server.
 fn put_statement(document: RawDocumentBuf, guard: &Guard) -> Result<RawDocumentBuf> {
-    let id = &stored::id(&document)?;
+    let id = &raw_bson::id(&document)?;
     let (filter, replacement) = match guard {
         Guard::Any => (by_id(id), RawBson::Document(document)),
         Guard::Newer { field } => {
-            let Some(value) = stored::get(&document, field)?.filter(is_number) else {
+            let Some(value) = raw_bson::get(&document, field)?.filter(is_number) else {
                 return Err(Error::validation(format!(
                     "a put that is guarded by a newer `{field}` needs a number in that field"
                 )));
             };
-            let (seen, value) = (format!("${field}"), stored::value(value)?);
+            let (seen, value) = (format!("${field}"), raw_bson::value(value)?);
             let older = doc! { "$not": [{ "$and": [{ "$isNumber": &seen }, { "$gte": [&seen, value] }] }] };
             (by_id(id), replace_if(&older, document, &seen)?)
         }
@@ -335,7 +335,7 @@ fn put_statement(document: RawDocumentBuf, guard: &Guard) -> Result<RawDocumentB
         }
     };
     let mut statement = RawDocumentBuf::new();
-    statement.append(cstr!("q"), stored::encode(&filter)?);
+    statement.append(cstr!("q"), raw_bson::encode(&filter)?);
     statement.append(cstr!("u"), replacement);
     statement.append(cstr!("upsert"), true);
     Ok(statement)
@@ -347,9 +347,9 @@ fn replace_if(condition: &Document, new: RawDocumentBuf, seen: &str) -> Result<R
     let mut literal = RawDocumentBuf::new();
     literal.append(cstr!("$literal"), new);
     let mut choice = RawArrayBuf::new();
-    choice.push(stored::encode(condition)?);
+    choice.push(raw_bson::encode(condition)?);
     choice.push(literal);
-    choice.push(stored::encode(&doc! { "$toObjectId": { "$type": seen } })?);
+    choice.push(raw_bson::encode(&doc! { "$toObjectId": { "$type": seen } })?);
     let mut replacement = RawDocumentBuf::new();
     replacement.append(cstr!("$cond"), choice);
     let mut stage = RawDocumentBuf::new();
@@ -361,7 +361,7 @@ fn replace_if(condition: &Document, new: RawDocumentBuf, seen: &str) -> Result<R
 
 fn delete_statement(filter: &Document) -> Result<RawDocumentBuf> {
     let mut statement = RawDocumentBuf::new();
-    statement.append(cstr!("q"), stored::encode(filter)?);
+    statement.append(cstr!("q"), raw_bson::encode(filter)?);
     statement.append(cstr!("limit"), 1);
     Ok(statement)
 }

@@ -21,7 +21,7 @@ mod retries;
 mod rights;
 mod scan;
 #[cfg(feature = "testing")]
-mod traffic;
+mod stats;
 mod transaction;
 mod uri;
 
@@ -47,7 +47,7 @@ use crate::{Env, Error, Result, Timestamp};
 
 pub use self::client::DEFAULT_TIMEOUT;
 #[cfg(feature = "testing")]
-pub use self::traffic::Traffic;
+pub use self::stats::CommandStats;
 
 /// How many `_id`s one `find` asks for.
 const IDS_PER_FIND: usize = 1_000;
@@ -75,10 +75,10 @@ impl MongoDocuments {
     /// # Errors
     /// As [`new`](Self::new).
     #[cfg(feature = "testing")]
-    pub fn observed(uri: SecretString, env: Env) -> Result<(Self, Arc<Traffic>)> {
-        let traffic = Arc::new(Traffic::default());
-        let connector = Connector::new(uri, env, Some(traffic.observer()))?;
-        Ok((Self { connector: Arc::new(connector) }, traffic))
+    pub fn observed(uri: SecretString, env: Env) -> Result<(Self, Arc<CommandStats>)> {
+        let stats = Arc::new(CommandStats::default());
+        let connector = Connector::new(uri, env, Some(stats.observer()))?;
+        Ok((Self { connector: Arc::new(connector) }, stats))
     }
 
     /// How long a call may take in all, repetitions included; [`DEFAULT_TIMEOUT`] unless the connection

@@ -6,7 +6,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::ImportOp;
 use super::op::Kind;
-use crate::documents::filter::order::encode;
+use crate::documents::filter::key_encoding::encode;
 use crate::json::Number;
 use crate::records::model::{ItemId, MarkId};
 use crate::{Json, Result, Timestamp, json_to_bson};

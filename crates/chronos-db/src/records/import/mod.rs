@@ -28,8 +28,8 @@ use super::scope::{Scope, by_tenant};
 use super::view::Written;
 use super::write::{Change, WriteOptions};
 use crate::config::UpdateMode;
-use crate::documents::filter::order::{encode, value_at};
-use crate::documents::{Direction, Filter, Index, Scan, stored};
+use crate::documents::filter::key_encoding::{encode, value_at};
+use crate::documents::{Direction, Filter, Index, Scan, raw_bson};
 use crate::{Error, Json, Result, Timestamp, json_to_bson};
 
 /// Items changed at once: enough to fill commit groups.
@@ -328,7 +328,7 @@ impl Importer {
             engine.scan_heads(Scan { filter, without: vec!["fullShadow".into()], ..Scan::default() });
         let mut states: HashMap<Vec<u8>, KeyState> = HashMap::new();
         while let Some(head) = heads.try_next().await? {
-            let entry = stored::decode_towards(&head.content.indexed, &self.key)?;
+            let entry = raw_bson::decode_towards(&head.content.indexed, &self.key)?;
             let Some(key) = value_at(&entry, &self.key) else { continue };
             let state = states.entry(encode(key)).or_default();
             state.newest = state.newest.max(Some(head.updated_at));

@@ -8,8 +8,8 @@ use bson::raw::cstr;
 use bson::spec::ElementType;
 use bson::{Bson, Document, RawDocument, doc};
 
-use crate::documents::filter::order::{compare, value_at};
-use crate::documents::{Direction, stored};
+use crate::documents::filter::key_encoding::{compare, value_at};
+use crate::documents::{Direction, raw_bson};
 use crate::records::model::ItemId;
 use crate::records::view::View;
 use crate::{Error, Result};
@@ -45,7 +45,7 @@ impl Place {
     pub(super) fn of(order: &Order, sorted: &[String], stored: &RawDocument) -> Result<Self> {
         let paths = || order.iter().map(|(path, _)| path).chain(sorted);
         let keys =
-            stored::decode_part(stored, |field| paths().any(|path| path.split('.').next() == Some(field)))?;
+            raw_bson::decode_part(stored, |field| paths().any(|path| path.split('.').next() == Some(field)))?;
         Ok(Self::by(order, sorted, &keys))
     }
 

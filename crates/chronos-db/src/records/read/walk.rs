@@ -19,7 +19,7 @@ use super::list::{FETCHES, HEADS, Listed};
 use super::page::Place;
 use super::plan::{First, Plan, Point, Side};
 use crate::documents::filter::Test;
-use crate::documents::{Direction, Filter, Newest, Scan, stored};
+use crate::documents::{Direction, Filter, Newest, Scan, raw_bson};
 use crate::records::engine::Engine;
 use crate::records::model::{Content, Head, ItemId, Op, Row};
 use crate::{Error, Result};
@@ -80,7 +80,8 @@ impl Engine {
             ..Scan::default()
         };
         let heads: Vec<_> = self.documents.scan_stored(&self.names.head, scan).try_collect().await?;
-        let last = heads.last().filter(|_| heads.len() == limit).map(|last| stored::id(last)).transpose()?;
+        let last =
+            heads.last().filter(|_| heads.len() == limit).map(|last| raw_bson::id(last)).transpose()?;
         Ok((self.items_of(plan, &heads).await?, last))
     }
 
@@ -114,7 +115,7 @@ impl Engine {
         stored: &RawDocument,
         found: Found,
     ) -> Result<Option<Listed>> {
-        let fields = || stored::decode_part(stored, |field| field != "fullShadow");
+        let fields = || raw_bson::decode_part(stored, |field| field != "fullShadow");
         let place = if found.content.missing.has_any_of(&plan.incomplete) {
             let fields = self.whole_fields(fields()?, &found).await?;
             if !side.filter.matches(&fields) {

@@ -150,7 +150,7 @@ pub async fn the_newest_are_ordered_and_paged(store: Arc<dyn DocumentStore>) {
                 let keys =
                     super::position(a, &scan).into_iter().zip(super::position(b, &scan)).zip(&scan.order);
                 keys.map(|((a, b), (_, direction))| {
-                    let order = crate::documents::filter::order::compare(&a, &b);
+                    let order = crate::documents::filter::key_encoding::compare(&a, &b);
                     if *direction == Ascending { order } else { order.reverse() }
                 })
                 .fold(std::cmp::Ordering::Equal, std::cmp::Ordering::then)

@@ -9,7 +9,7 @@ use bson::{Binary, Bson, DateTime, Document, doc};
 use futures::{StreamExt as _, TryStreamExt as _};
 
 use super::{Fresh, ids, position};
-use crate::documents::filter::order::compare;
+use crate::documents::filter::key_encoding::compare;
 use crate::documents::filter::parse;
 use crate::documents::{Direction, DocumentStore, Filter, Guard, Index, Namespace, Scan};
 use crate::{ErrorKind, Json, json};

@@ -9,7 +9,7 @@ use chronos_db::documents::{Direction, Namespace, Scan};
 use chronos_db::{ItemId, Json as Value, View, json};
 use futures::TryStreamExt as _;
 
-use super::places::{COLLECTION, Opened, Place};
+use super::sites::{COLLECTION, Opened, Site};
 use super::workload::{Doc, digest, filler};
 
 /// Longer than it takes to store what the victims left, also on a busy machine.
@@ -97,14 +97,14 @@ fn document(view: &View) -> Doc {
 
 /// Checks that everything acknowledged is there; then repairs, and checks everything else that was promised;
 /// then writes every item again.
-pub(super) async fn audit(place: &Place, told: &Told, what: &str) {
+pub(super) async fn audit(site: &Site, told: &Told, what: &str) {
     // By a process of its own: the first look at a collection must find everything, whatever a second one
     // would.
-    let looking = place.open_alone();
-    check_acknowledged(&looking, told, what, place.erasing).await;
+    let looking = site.open_alone();
+    check_acknowledged(&looking, told, what, site.erasing).await;
     looking.chronos.shutdown().await.unwrap();
 
-    let opened = place.open_alone();
+    let opened = site.open_alone();
     let things = &opened.things;
     let repaired = things.verify().repair().await.unwrap();
     assert!(repaired.is_clean(), "{what}: {:?}", repaired.problems);
@@ -115,7 +115,7 @@ pub(super) async fn audit(place: &Place, told: &Told, what: &str) {
     if !rows.is_empty() {
         check_numbers(&opened, &rows, what).await;
     }
-    let by_item = check_items(&rows, what, place.erasing);
+    let by_item = check_items(&rows, what, site.erasing);
     check_answers(told, &rows, &by_item, what);
     check_contents(&opened, told, &by_item, what).await;
     check_objects(&opened, &rows, what).await;

@@ -11,7 +11,7 @@ use chronos_db::{Collection, ErrorKind, ItemId, Json as Value, Random as _, Resu
 use sha2::{Digest as _, Sha256};
 use test_support::SeededRandom;
 
-use super::places::INLINE_MAX;
+use super::sites::INLINE_MAX;
 
 /// A document of the workload: text properties only.
 pub(super) type Doc = BTreeMap<String, String>;

@@ -9,9 +9,9 @@ use futures::TryStreamExt as _;
 use tempfile::TempDir;
 use test_support::servers::{mongo_rs_uri, mongo_standalone_uri, unique_name};
 
-mod handle;
 mod migrate;
 mod originals;
+mod raw_collection;
 mod shared;
 mod tables;
 

@@ -72,7 +72,7 @@ async fn a_create_writes_a_row_and_a_head_and_reads_nothing(p: &Pairing) {
 /// N-31: counted on the wire, while the flusher is held back.
 async fn a_create_sends_three_commands_at_most_and_opens_no_connection(p: &Pairing) {
     let uri = p.config(&json!({}))["dbConnections"]["main"]["mongoUri"].as_str().unwrap().to_owned();
-    let (client, traffic) = MongoDocuments::observed(SecretString::from(uri), Env::default()).unwrap();
+    let (client, stats) = MongoDocuments::observed(SecretString::from(uri), Env::default()).unwrap();
     let clock = Arc::new(MockClock::default());
     let delay = Delaying::<objects::Call>::new(clock.clone());
     let store = p.opening().documents_client(Arc::new(client)).objects(&delay).open();
@@ -80,15 +80,15 @@ async fn a_create_sends_three_commands_at_most_and_opens_no_connection(p: &Pairi
     users.create(json!({"n": 0})).await.unwrap();
     assert_eq!(users.drain(TIMEOUT).await.unwrap(), 0);
     delay.delay(objects::Call::Put, Duration::from_secs(1));
-    traffic.reset();
+    stats.reset();
     users.create(json!({"n": 1})).await.unwrap();
-    assert!(traffic.total() <= 3, "{:?}", traffic.commands());
-    assert_eq!(traffic.connections(), 0);
+    assert!(stats.total() <= 3, "{:?}", stats.commands());
+    assert_eq!(stats.connections(), 0);
     clock.sleepers(1).await;
     delay.delay(objects::Call::Put, Duration::ZERO);
     clock.advance(Duration::from_secs(1));
     assert_eq!(users.drain(TIMEOUT).await.unwrap(), 0);
-    assert_eq!(traffic.connections(), 0);
+    assert_eq!(stats.connections(), 0);
 }
 
 async fn a_read_of_what_was_just_written_asks_the_index_alone(p: &Pairing) {

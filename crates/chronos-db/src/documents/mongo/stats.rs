@@ -13,12 +13,12 @@ use super::client::Observer;
 /// The commands and connections of one client since it was made or [`reset`](Self::reset). Monitoring of the
 /// servers doesn't count.
 #[derive(Debug, Default)]
-pub struct Traffic {
+pub struct CommandStats {
     commands: Mutex<BTreeMap<String, u64>>,
     connections: AtomicU64,
 }
 
-impl Traffic {
+impl CommandStats {
     /// How many commands of each name were sent.
     #[must_use]
     pub fn commands(&self) -> BTreeMap<String, u64> {
@@ -44,9 +44,9 @@ impl Traffic {
     }
 
     pub(super) fn observer(self: &Arc<Self>) -> Observer {
-        let traffic = Arc::clone(self);
+        let stats = Arc::clone(self);
         Box::new(move |options| {
-            let commands = Arc::clone(&traffic);
+            let commands = Arc::clone(&stats);
             options.command_event_handler = Some(EventHandler::callback(move |event| {
                 if let CommandEvent::Started(event) = event {
                     *commands
@@ -57,7 +57,7 @@ impl Traffic {
                         .or_default() += 1;
                 }
             }));
-            let connections = Arc::clone(&traffic);
+            let connections = Arc::clone(&stats);
             options.cmap_event_handler = Some(EventHandler::callback(move |event| {
                 if let CmapEvent::ConnectionCreated(_) = event {
                     connections.connections.fetch_add(1, Ordering::SeqCst);

@@ -31,14 +31,14 @@ impl Ink {
 
 /// Text of one chapter, shown when the chapter is over.
 #[derive(Debug)]
-pub(super) struct Paper {
+pub(super) struct Printer {
     colours: bool,
     bars: bool,
     chapter: u32,
     text: String,
 }
 
-impl Paper {
+impl Printer {
     pub(super) fn new() -> Self {
         let terminal = io::stdout().is_terminal();
         // See https://no-color.org: set and not empty means none.
@@ -178,12 +178,12 @@ mod tests {
 
     #[test]
     fn bars_have_their_width_and_are_seen_on_a_terminal_only() {
-        let terminal = Paper::plain_or(false, true);
+        let terminal = Printer::plain_or(false, true);
         assert_eq!(terminal.bar(4, 8, 4), "██  ");
         assert_eq!(terminal.bar(8, 8, 4), "████");
         assert_eq!(terminal.bar(1, 800, 4), "▏   ", "what is there can be seen");
         assert_eq!(terminal.bar(0, 8, 4), "    ");
-        assert_eq!(Paper::plain_or(false, false).bar(4, 8, 4), "    ");
+        assert_eq!(Printer::plain_or(false, false).bar(4, 8, 4), "    ");
     }
 
     #[test]

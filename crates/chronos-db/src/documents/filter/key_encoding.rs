@@ -10,7 +10,7 @@ use bson::{Bson, Document, RawBsonRef, RawDocument};
 use sha2::{Digest as _, Sha256};
 
 use crate::Result;
-use crate::documents::{Direction, stored};
+use crate::documents::{Direction, raw_bson};
 
 /// The ranks of the types, in the order MongoDB gives them. The gaps keep room without changing stored bytes.
 pub(crate) mod rank {
@@ -262,16 +262,16 @@ pub fn value_at<'a>(document: &'a Document, path: &str) -> Option<&'a Bson> {
 /// `TXN_ERROR` if the document is damaged on the way.
 pub fn column_value(document: &RawDocument, path: &str) -> Result<Vec<u8>> {
     let (first, mut rest) = split(path);
-    let mut value = stored::get(document, first)?;
+    let mut value = raw_bson::get(document, first)?;
     loop {
         match (value, rest) {
             (Some(RawBsonRef::Document(document)), Some(path)) => {
                 let (segment, after) = split(path);
-                value = stored::get(document, segment)?;
+                value = raw_bson::get(document, segment)?;
                 rest = after;
             }
             (Some(value), rest) if rest.is_none() || matches!(value, RawBsonRef::Array(_)) => {
-                return Ok(encode_top(&stored::value(value)?));
+                return Ok(encode_top(&raw_bson::value(value)?));
             }
             _ => return Ok(vec![rank::NULL]),
         }

@@ -24,7 +24,7 @@ pub(super) enum Kind {
 }
 
 #[derive(Clone, Debug)]
-pub(super) struct Place {
+pub(super) struct Site {
     pub(super) kind: Kind,
     pub(super) dir: PathBuf,
     pub(super) name: String,
@@ -32,7 +32,7 @@ pub(super) struct Place {
     pub(super) erasing: bool,
 }
 
-impl Place {
+impl Site {
     pub(super) fn new(kind: Kind, dir: PathBuf) -> Self {
         Self { kind, dir, name: servers::unique_name("crash"), erasing: false }
     }

@@ -1,6 +1,6 @@
 //! Plain access by documents and filters.
 
-use chronos_db::messaging::{Handle, Kind};
+use chronos_db::messaging::{Kind, RawCollection};
 use chronos_db::{Json as Value, json};
 use futures::future::join_all;
 
@@ -16,7 +16,7 @@ everywhere!(
     an_upsert_changes_no_other_key,
 );
 
-fn of(ground: &Ground, collection: &str) -> Handle {
+fn of(ground: &Ground, collection: &str) -> RawCollection {
     ground.shared().messaging("tenant-a").unwrap().collection(collection).unwrap()
 }
 

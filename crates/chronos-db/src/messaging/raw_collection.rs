@@ -5,7 +5,7 @@ use futures::future::try_join;
 use futures::stream::BoxStream;
 use futures::{StreamExt as _, TryStreamExt as _};
 
-use super::normal::{complete, from_json, read_filter, to_json};
+use super::normalize::{complete, from_json, read_filter, to_json};
 use super::runs;
 use super::schema::{Key, Kind};
 use super::shared::{Slot, keep_marks, remove_all};
@@ -21,11 +21,11 @@ use crate::{Error, ErrorKind, Json, Result, Timestamp, json_to_bson};
 /// those of [`documents::filter`](crate::documents::filter). Dates may be written as `{"$date": …}` or, in
 /// the fields that hold dates, as text.
 #[derive(Clone, Debug)]
-pub struct Handle {
+pub struct RawCollection {
     table: Table,
 }
 
-impl Handle {
+impl RawCollection {
     pub(super) fn new(table: Table) -> Self {
         Self { table }
     }
@@ -124,7 +124,7 @@ fn taken() -> Error {
     Error::new(ErrorKind::OptimisticLock, "a document with this key is there already")
 }
 
-/// Adds a document; see [`Handle::insert`].
+/// Adds a document; see [`RawCollection::insert`].
 #[derive(Clone)]
 #[must_use = "an action runs when it is awaited"]
 pub struct Insert {
@@ -155,7 +155,7 @@ impl Insert {
 
 runs!(Insert => ());
 
-/// Replaces or adds a document; see [`Handle::upsert`].
+/// Replaces or adds a document; see [`RawCollection::upsert`].
 #[derive(Clone)]
 #[must_use = "an action runs when it is awaited"]
 pub struct Upsert {
@@ -234,7 +234,7 @@ impl Upsert {
 
 runs!(Upsert => ());
 
-/// Finds one document; see [`Handle::find_one`].
+/// Finds one document; see [`RawCollection::find_one`].
 #[derive(Clone)]
 #[must_use = "an action runs when it is awaited"]
 pub struct FindOne {
@@ -257,7 +257,7 @@ impl FindOne {
 
 runs!(FindOne => Option<Json>);
 
-/// Finds documents; see [`Handle::find`].
+/// Finds documents; see [`RawCollection::find`].
 #[derive(Clone)]
 #[must_use = "an action runs when it is awaited"]
 pub struct Find {
@@ -297,7 +297,7 @@ impl Find {
 
 runs!(Find => Vec<Json>);
 
-/// Removes a document; see [`Handle::delete_one`].
+/// Removes a document; see [`RawCollection::delete_one`].
 #[derive(Clone)]
 #[must_use = "an action runs when it is awaited"]
 pub struct DeleteOne {
@@ -326,7 +326,7 @@ impl DeleteOne {
 
 runs!(DeleteOne => bool);
 
-/// Removes documents; see [`Handle::delete_many`].
+/// Removes documents; see [`RawCollection::delete_many`].
 #[derive(Clone)]
 #[must_use = "an action runs when it is awaited"]
 pub struct DeleteMany {

@@ -10,7 +10,7 @@ use crate::documents::{DocumentStore, Namespace};
 use crate::{Env, Result};
 
 /// A database and the client it is reached by; shared by the tenants in it.
-pub(crate) struct Place {
+pub(crate) struct MessagingDb {
     pub(super) documents: Arc<dyn DocumentStore>,
     pub(super) env: Env,
     database: Arc<str>,
@@ -18,17 +18,17 @@ pub(crate) struct Place {
     ready: OnceCell<()>,
 }
 
-impl fmt::Debug for Place {
+impl fmt::Debug for MessagingDb {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { database, capture_deliveries, .. } = self;
-        f.debug_struct("Place")
+        f.debug_struct("MessagingDb")
             .field("database", database)
             .field("capture_deliveries", capture_deliveries)
             .finish_non_exhaustive()
     }
 }
 
-impl Place {
+impl MessagingDb {
     pub(crate) fn new(
         documents: Arc<dyn DocumentStore>,
         database: &str,

@@ -41,12 +41,12 @@ fn durable() -> WriteConcern {
 
 /// A database of its own for one scenario.
 #[derive(Clone, Debug)]
-pub(crate) struct Raw {
+pub(crate) struct Baseline {
     pub(crate) database: Database,
     client: Client,
 }
 
-impl Raw {
+impl Baseline {
     pub(crate) async fn connect(what: &str) -> Result<Self> {
         let mut options = ClientOptions::parse(uri()?).await?;
         options.max_pool_size = Some(32);

@@ -9,8 +9,8 @@ use bson::RawDocument;
 use rusqlite::functions::FunctionFlags;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
-use crate::documents::filter::order;
-use crate::documents::{Filter, stored};
+use crate::documents::filter::key_encoding;
+use crate::documents::{Filter, raw_bson};
 use crate::{Error, Result};
 
 /// How long a connection waits for writers of other processes.
@@ -23,7 +23,7 @@ const APPLICATION_ID: i64 = 0x4368_7201;
 
 /// Where a store keeps its data.
 #[derive(Clone, Debug)]
-pub(super) enum Place {
+pub(super) enum Location {
     /// Nowhere: gone with the store.
     Memory,
     /// At the path a user gave: a file, or a folder with the file in it.
@@ -39,28 +39,28 @@ pub(super) enum Role {
 
 /// A failure on its way to the caller, copied to everyone whose request it ended.
 #[derive(Clone, Debug)]
-pub(super) enum Fault {
+pub(super) enum SqliteError {
     Sqlite(Arc<rusqlite::Error>),
     Own(Arc<Error>),
 }
 
-impl From<rusqlite::Error> for Fault {
+impl From<rusqlite::Error> for SqliteError {
     fn from(error: rusqlite::Error) -> Self {
         Self::Sqlite(Arc::new(error))
     }
 }
 
-impl From<Error> for Fault {
+impl From<Error> for SqliteError {
     fn from(error: Error) -> Self {
         Self::Own(Arc::new(error))
     }
 }
 
-impl Fault {
+impl SqliteError {
     /// The error for the caller. `doing` completes "… failed while".
-    pub(super) fn into_error(self, place: &Place, doing: &str) -> Error {
+    pub(super) fn into_error(self, location: &Location, doing: &str) -> Error {
         match self {
-            Self::Sqlite(error) => place.error(error, doing),
+            Self::Sqlite(error) => location.error(error, doing),
             Self::Own(error) => Arc::try_unwrap(error).unwrap_or_else(|shared| {
                 let copy = Error::new(shared.kind(), shared.message().to_owned());
                 let copy = if shared.is_retryable() { copy.retryable() } else { copy };
@@ -70,7 +70,7 @@ impl Fault {
     }
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for Location {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Memory => f.write_str(":memory:"),
@@ -79,7 +79,7 @@ impl fmt::Display for Place {
     }
 }
 
-impl Place {
+impl Location {
     pub(super) fn parse(path: &Path) -> Result<Self> {
         if path.as_os_str().is_empty() {
             return Err(Error::validation(
@@ -194,7 +194,7 @@ fn create_folder(folder: &Path) -> std::io::Result<()> {
 }
 
 /// Opens a connection; without a file to a new database in memory.
-pub(super) fn connect(file: Option<&Path>, role: Role) -> Result<Connection, Fault> {
+pub(super) fn connect(file: Option<&Path>, role: Role) -> Result<Connection, SqliteError> {
     let mut flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     if role == Role::Writer {
         flags |= OpenFlags::SQLITE_OPEN_CREATE;
@@ -214,7 +214,8 @@ pub(super) fn connect(file: Option<&Path>, role: Role) -> Result<Connection, Fau
                 context.get_raw(1).as_str().map_err(|e| rusqlite::Error::UserFunctionError(Box::new(e)))?;
             let bytes =
                 context.get_raw(0).as_blob().map_err(|e| rusqlite::Error::UserFunctionError(Box::new(e)))?;
-            let value = stored::framed(bytes).and_then(|document| order::column_value(document, path));
+            let value =
+                raw_bson::framed(bytes).and_then(|document| key_encoding::column_value(document, path));
             value.map_err(|e| rusqlite::Error::UserFunctionError(Box::new(e)))
         },
     )?;
@@ -227,7 +228,7 @@ pub(super) fn connect(file: Option<&Path>, role: Role) -> Result<Connection, Fau
                 context.get_raw(1).as_str().map_err(|e| rusqlite::Error::UserFunctionError(Box::new(e)))?;
             let bytes =
                 context.get_raw(0).as_blob().map_err(|e| rusqlite::Error::UserFunctionError(Box::new(e)))?;
-            let found = stored::framed(bytes).and_then(|document| presence(document, path));
+            let found = raw_bson::framed(bytes).and_then(|document| presence(document, path));
             found.map_err(|e| rusqlite::Error::UserFunctionError(Box::new(e)))
         },
     )?;
@@ -274,7 +275,7 @@ pub(super) fn at_once<T>(
 
 /// Turns the write-ahead log on. SQLite does not wait by itself if two processes do this to a new file at
 /// once.
-fn wal(connection: &Connection) -> Result<(), Fault> {
+fn wal(connection: &Connection) -> Result<(), SqliteError> {
     let mut patience = patience();
     let mut tried = 0;
     loop {
@@ -295,7 +296,7 @@ fn wal(connection: &Connection) -> Result<(), Fault> {
 }
 
 /// Makes a new file ours, and refuses one of another program.
-fn adopt(connection: &Connection) -> Result<(), Fault> {
+fn adopt(connection: &Connection) -> Result<(), SqliteError> {
     let id = || connection.query_row("PRAGMA application_id", [], |row| row.get::<_, i64>(0));
     if id()? == APPLICATION_ID {
         return Ok(());
@@ -308,7 +309,7 @@ fn adopt(connection: &Connection) -> Result<(), Fault> {
         }
         let tables: i64 = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
         if id != 0 || tables != 0 {
-            return Err(Fault::from(Error::database(
+            return Err(SqliteError::from(Error::database(
                 "the file belongs to another program or another version of this one",
             )));
         }
@@ -321,14 +322,14 @@ fn adopt(connection: &Connection) -> Result<(), Fault> {
     })();
     match adopted {
         Ok(()) => Ok(connection.execute_batch("COMMIT")?),
-        Err(fault) => {
+        Err(error) => {
             connection.execute_batch("ROLLBACK")?;
-            Err(fault)
+            Err(error)
         }
     }
 }
 
 /// What the column of `path` holds that tells the documents in which it exists.
 pub(super) fn presence(document: &RawDocument, path: &str) -> Result<Option<i64>> {
-    Ok(Filter::exists(path, true).matches(&stored::decode_towards(document, path)?).then_some(1))
+    Ok(Filter::exists(path, true).matches(&raw_bson::decode_towards(document, path)?).then_some(1))
 }
