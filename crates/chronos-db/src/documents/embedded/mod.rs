@@ -5,10 +5,15 @@
 //! and never wait for it. A document is durable when the call that wrote it returns.
 
 mod catalog;
+mod connection;
+mod error;
+mod layout;
 mod location;
 #[cfg(test)]
 mod plans;
+mod query;
 mod read;
+mod sql_functions;
 mod steps;
 mod write;
 mod writer;
@@ -25,7 +30,9 @@ use futures::stream::BoxStream;
 use tokio::sync::{OnceCell, Semaphore, mpsc, oneshot};
 
 use self::catalog::Session;
-use self::location::{Location, Role, SqliteError};
+use self::connection::Role;
+use self::error::SqliteError;
+use self::location::Location;
 pub use self::steps::Steps;
 use self::write::Prepared;
 use self::writer::{Done, Request, StoreClock, Work, Writer};
@@ -84,7 +91,7 @@ impl Readers {
         let idle = locked(&self.idle).pop();
         let mut session = match idle {
             Some(session) => session,
-            None => Session::new(location::connect(Some(&self.file), Role::Reader)?, &self.steps),
+            None => Session::new(connection::connect(Some(&self.file), Role::Reader)?, &self.steps),
         };
         // A connection on which anything failed is not used again.
         let done = session.read(work)?;
@@ -153,7 +160,7 @@ impl Shared {
         let steps = Arc::clone(&self.steps);
         let open = move || -> Result<(Option<PathBuf>, Writer)> {
             let file = location.file()?;
-            let connection = location::connect(file.as_deref(), Role::Writer)
+            let connection = connection::connect(file.as_deref(), Role::Writer)
                 .map_err(|error| error.into_error(&location, "opening"))?;
             Ok((file, Writer::new(Session::new(connection, &steps), location, env, clock)))
         };

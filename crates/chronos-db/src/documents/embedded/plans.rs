@@ -6,8 +6,8 @@ use bson::{DateTime, doc};
 use rusqlite::params_from_iter;
 
 use super::catalog::Session;
-use super::location::{self, Role};
-use super::read::Query;
+use super::connection::{self, Role};
+use super::query::Query;
 use super::write::Prepared;
 use crate::documents::filter::Test;
 use crate::documents::paging::Ask;
@@ -18,7 +18,7 @@ use Direction::{Ascending, Descending};
 
 /// An empty collection with the indexes that records really have.
 fn with(indexes: &[Index]) -> (Session, Namespace) {
-    let mut session = Session::new(location::connect(None, Role::Writer).unwrap(), &Arc::default());
+    let mut session = Session::new(connection::connect(None, Role::Writer).unwrap(), &Arc::default());
     let namespace = Namespace::new("database", "collection");
     session.begin("BEGIN IMMEDIATE").unwrap();
     session.ensure(&namespace, indexes).unwrap();
@@ -289,7 +289,7 @@ fn looking_for_what_waits_costs_the_same_among_a_hundred_times_as_many_rows() {
 /// a range.
 fn page_by_time(all: i64, matching: i64) -> u64 {
     let steps = Arc::<super::Steps>::default();
-    let mut session = Session::new(location::connect(None, Role::Writer).unwrap(), &steps);
+    let mut session = Session::new(connection::connect(None, Role::Writer).unwrap(), &steps);
     let namespace = Namespace::new("database", "heads");
     session.begin("BEGIN IMMEDIATE").unwrap();
     session.ensure(&namespace, &indexes_of_heads(&["status"])).unwrap();

@@ -5,8 +5,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use bson::{Bson, RawDocumentBuf, doc};
 use rusqlite::OptionalExtension as _;
 
-use super::catalog::{Session, Table};
-use super::location::SqliteError;
+use super::catalog::Session;
+use super::error::SqliteError;
+use super::layout::{Columns, Table};
 use crate::documents::filter::key_encoding;
 use crate::documents::{Atomicity, Batch, BuildBatch, Guard, Namespace, Outcome, Sequence, Write, raw_bson};
 use crate::{Error, Timestamp};
@@ -240,16 +241,16 @@ impl Session {
         sql: &str,
         more: Option<Vec<u8>>,
     ) -> Result<Outcome, SqliteError> {
-        let (columns, presence) = table.values(&row.document)?;
-        if table.has_new_arrays(&columns) {
+        let Columns { values, presence } = table.values(&row.document)?;
+        if table.has_new_arrays(&values) {
             // Before the row, so that no failure in between leaves an array unnoticed.
-            self.note_arrays(namespace, table, &columns)?;
+            self.note_arrays(namespace, table, &values)?;
         }
         let changed = {
             let mut statement = self.statement(sql)?;
             statement.raw_bind_parameter(1, &row.id)?;
             let mut at = 2;
-            for value in &columns {
+            for value in &values {
                 statement.raw_bind_parameter(at, value)?;
                 at += 1;
             }

@@ -6,7 +6,9 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use tokio::sync::{mpsc, oneshot};
 
 use super::catalog::Session;
-use super::location::{self, Location, SqliteError};
+use super::connection;
+use super::error::SqliteError;
+use super::location::Location;
 use super::write::Prepared;
 use crate::documents::{BuildBatch, Index, Namespace, Outcome, Sequence};
 use crate::{Env, Error, Result, Timestamp};
@@ -131,7 +133,7 @@ impl Writer {
             return done();
         }
         // While it waits for readers nobody can write to the file.
-        let emptied = location::at_once(&mut self.session.connection, |connection| {
+        let emptied = connection::at_once(&mut self.session.connection, |connection| {
             connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, i64>(0))
         });
         match emptied {
