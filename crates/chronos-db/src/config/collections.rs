@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::common::name;
+use super::identifiers::name;
 use super::section::{Section, wrong};
 use super::{Base64Property, CollectionMap, Config, Warning};
 use crate::Result;

@@ -9,7 +9,7 @@ use secrecy::{ExposeSecret, SecretString};
 use super::section::Section;
 use super::{
     Buckets, Config, DatabaseType, DocumentConnection, Entry, HashAlgorithm, ObjectSpace, Retention, Routing,
-    Selector, Transactions, UpdateMode, Warning, common, uri, v1, v2,
+    Selector, Transactions, UpdateMode, Warning, settings, uri, v1, v2,
 };
 use crate::connections::IN_MEMORY;
 use crate::route::sharing::Owner;
@@ -101,11 +101,11 @@ impl Config {
                 ));
             }
             (true, false) => {
-                common::read(&mut root, &mut config, base)?;
+                settings::read(&mut root, &mut config, base)?;
                 v2::read(&mut root, &mut config, base)?;
             }
             (false, true) => {
-                common::read(&mut root, &mut config, base)?;
+                settings::read(&mut root, &mut config, base)?;
                 v1::read(&mut root, &mut config, base)?;
             }
         }

@@ -8,18 +8,20 @@ use secrecy::SecretString;
 use crate::Json;
 
 mod collections;
-mod common;
 mod describe;
 mod expand;
+mod identifiers;
 mod load;
 mod names;
+mod object_space;
 mod section;
+mod settings;
 mod uri;
 mod v1;
 mod v2;
 
-pub(crate) use common::check_database;
 pub use expand::expand_env;
+pub(crate) use identifiers::check_database;
 pub use load::Counters;
 pub(crate) use load::OneStore;
 pub(crate) use section::closest;

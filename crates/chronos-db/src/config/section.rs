@@ -100,6 +100,20 @@ impl<'a> Section<'a> {
         Ok(number.and_then(|n| u32::try_from(n).ok()))
     }
 
+    /// Two names of one setting; if both are given they must say the same.
+    pub(super) fn agreeing<T: PartialEq>(
+        &self,
+        (name, value): (&str, Option<T>),
+        (synonym, other): (&str, Option<T>),
+    ) -> Result<Option<T>> {
+        match (value, other) {
+            (Some(a), Some(b)) if a != b => {
+                Err(self.wrong(synonym, format!("is another name of `{name}` and says something else")))
+            }
+            (value, other) => Ok(value.or(other)),
+        }
+    }
+
     pub(super) fn section(&mut self, key: &'static str) -> Result<Option<Self>> {
         self.get(key).map(|value| Self::new(self.at(key), value)).transpose()
     }

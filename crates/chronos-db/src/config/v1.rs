@@ -4,10 +4,12 @@ use std::path::Path;
 
 use secrecy::SecretString;
 
-use super::common::{database, name, space};
+use super::identifiers::{database, name};
 use super::section::{Section, wrong};
 use super::uri::resolve_document_uri;
-use super::{Buckets, Config, DatabaseType, DocumentConnection, Entry, ObjectSpace, Selector, Warning};
+use super::{
+    Buckets, Config, DatabaseType, DocumentConnection, Entry, ObjectSpace, Selector, Warning, object_space,
+};
 use crate::{Result, json};
 
 const MOST: usize = 10;
@@ -76,7 +78,7 @@ fn storages(
 ) -> Result<Vec<Storage>> {
     let mut storages = Vec::new();
     for mut section in root.sections("spacesConns")? {
-        let connection = space(&mut section, base, &mut config.warnings)?;
+        let connection = object_space::read(&mut section, base, &mut config.warnings)?;
         let all = bucket(&mut section, "bucket")?;
         let mut pick = |key, default: &str| {
             Ok(bucket(&mut section, key)?.or_else(|| all.clone()).unwrap_or_else(|| default.to_owned()))

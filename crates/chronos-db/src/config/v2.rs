@@ -5,10 +5,10 @@ use std::path::Path;
 
 use secrecy::SecretString;
 
-use super::common::{agreeing, bucket_for, database, name, space};
+use super::identifiers::{bucket_for, database, name};
 use super::section::{Section, closest};
 use super::uri::resolve_document_uri;
-use super::{Buckets, Config, DatabaseType, DocumentConnection, Entry, ObjectSpace, Selector};
+use super::{Buckets, Config, DatabaseType, DocumentConnection, Entry, ObjectSpace, Selector, object_space};
 use crate::{Result, json};
 
 /// Buckets that a spaces connection names for all its databases.
@@ -57,7 +57,7 @@ fn connections(root: &mut Section<'_>, config: &mut Config, base: &Path) -> Resu
 fn spaces(root: &mut Section<'_>, config: &mut Config, base: &Path) -> Result<SharedBuckets> {
     let mut shared = SharedBuckets::new();
     for (reference, mut section) in root.members("spacesConnections")? {
-        let connection = space(&mut section, base, &mut config.warnings)?;
+        let connection = object_space::read(&mut section, base, &mut config.warnings)?;
         let mut names = BucketNames { all: bucket(&mut section, "bucket")?, ..BucketNames::default() };
         if let Some(mut buckets) = section.section("buckets")? {
             names.json = bucket(&mut buckets, "records")?;
@@ -239,7 +239,7 @@ impl Databases<'_> {
         let reference = section.text("spaceConnRef")?;
         let all = bucket(section, "bucket")?;
         let (records, json) = (bucket(section, "recordsBucket")?, bucket(section, "jsonBucket")?);
-        let json = agreeing(section, ("recordsBucket", records), ("jsonBucket", json))?;
+        let json = section.agreeing(("recordsBucket", records), ("jsonBucket", json))?;
         let (content, backups) = (bucket(section, "contentBucket")?, bucket(section, "backupsBucket")?);
         ignore_versions_bucket(section, "versionsBucket", self.config)?;
         let named = all.is_some() || json.is_some() || content.is_some() || backups.is_some();

@@ -1,29 +1,19 @@
-//! What both shapes have in common.
+//! Everything but connections and databases: the same in every shape.
 
 use std::path::Path;
 
-use base64::Engine as _;
-use base64::prelude::BASE64_STANDARD;
-use secrecy::SecretString;
-
-use super::section::{Section, wrong};
-use super::uri::{check_endpoint, needs_path_style, provider_of, resolve_path};
-use super::{Config, DevShadow, HashAlgorithm, Provider, SpaceConnection, Transactions, UpdateMode, Warning};
+use super::section::Section;
+use super::uri::resolve_path;
+use super::{Config, DevShadow, HashAlgorithm, Transactions, UpdateMode, Warning};
 use crate::route::key::KeyTemplate;
-use crate::{Json, Result, validate_name};
+use crate::{Json, Result};
 
 /// Rows also carry indexed values and, with a shadow, heads carry the payload: MongoDB's 16 MB must not be
 /// met by the payload alone.
 const MAX_INLINE_BYTES: u64 = 12 * 1024 * 1024;
 
-/// What every MongoDB server keeps for itself.
-const RESERVED_DATABASES: [&str; 3] = ["admin", "config", "local"];
-
 /// A day: what should take longer is no call.
 const MAX_TIMEOUT_MILLIS: u64 = 24 * 3_600 * 1_000;
-
-/// MongoDB's bound for names of databases.
-const MAX_DATABASE_BYTES: usize = 63;
 
 /// Reads everything but connections and databases.
 pub(super) fn read(root: &mut Section<'_>, config: &mut Config, base: &Path) -> Result<()> {
@@ -105,7 +95,7 @@ fn retention(root: &mut Section<'_>, config: &mut Config) -> Result<()> {
     if let Some(mut versions) = section.section("ver")? {
         let days = versions.positive("days")?;
         let (new, old) = (versions.positive("maxPerItem")?, versions.positive("maxVersions")?);
-        let most = agreeing(&versions, ("maxPerItem", new), ("maxVersions", old))?;
+        let most = versions.agreeing(("maxPerItem", new), ("maxVersions", old))?;
         if versions.get("maxAge").is_some() {
             config.warnings.push(versions.warning("maxAge", "has no defined unit and no effect; use `days`"));
         }
@@ -134,20 +124,6 @@ fn retention(root: &mut Section<'_>, config: &mut Config) -> Result<()> {
     }
     section.finish(&mut config.warnings);
     Ok(())
-}
-
-/// Two names of one setting; if both are given they must say the same.
-pub(super) fn agreeing<T: PartialEq>(
-    section: &Section<'_>,
-    (name, value): (&str, Option<T>),
-    (synonym, other): (&str, Option<T>),
-) -> Result<Option<T>> {
-    match (value, other) {
-        (Some(a), Some(b)) if a != b => {
-            Err(section.wrong(synonym, format!("is another name of `{name}` and says something else")))
-        }
-        (value, other) => Ok(value.or(other)),
-    }
 }
 
 fn dev_shadow(root: &mut Section<'_>, config: &mut Config) -> Result<()> {
@@ -232,129 +208,7 @@ fn fallback(section: &mut Section<'_>) -> Result<()> {
             section.number(name, least, u64::from(u32::MAX))?,
             section.number(synonym, least, u64::from(u32::MAX))?,
         );
-        agreeing(section, (name, value), (synonym, other))?;
+        section.agreeing((name, value), (synonym, other))?;
     }
     Ok(())
-}
-
-/// Reads one object storage; keys of buckets are left to the shape.
-pub(super) fn space(
-    section: &mut Section<'_>,
-    base: &Path,
-    warnings: &mut Vec<Warning>,
-) -> Result<SpaceConnection> {
-    let endpoint = section.text("endpoint")?;
-    let provider = match section.text("provider")? {
-        Some("s3") => Provider::S3,
-        Some("azure") => Provider::Azure,
-        Some("local") => Provider::Local,
-        Some("memory") => Provider::Memory,
-        Some(other) => {
-            return Err(
-                section.wrong("provider", format!("`{other}` is none of `s3`, `azure`, `local`, `memory`"))
-            );
-        }
-        None => endpoint.map_or(Provider::S3, provider_of),
-    };
-    let region = section.text("region")?.unwrap_or("us-east-1").to_owned();
-    let path_style = section.flag("forcePathStyle")?;
-    let (access, secret) = (section.text("accessKey")?, section.text("secretKey")?);
-    let mut connection = SpaceConnection {
-        provider,
-        endpoint: endpoint.unwrap_or_default().to_owned(),
-        region,
-        access_key: SecretString::from(access.unwrap_or_default()),
-        secret_key: SecretString::from(secret.unwrap_or_default()),
-        force_path_style: path_style.unwrap_or(false),
-    };
-    match provider {
-        Provider::Memory => connection.endpoint = "memory".to_owned(),
-        Provider::Local => {
-            let path = section.required_text("endpoint")?;
-            let path = path.strip_prefix("file://").or(path.strip_prefix("file:")).unwrap_or(path);
-            let folder = resolve_path(path, base).map_err(|message| section.wrong("endpoint", message))?;
-            let text = folder.to_str().ok_or_else(|| {
-                section.wrong("endpoint", "the configuration's folder has a name that is not UTF-8")
-            })?;
-            connection.endpoint = text.to_owned();
-        }
-        Provider::S3 | Provider::Azure => {
-            let url = check_endpoint(section.required_text("endpoint")?, provider)
-                .map_err(|message| section.wrong("endpoint", message))?;
-            section.required_text("accessKey")?;
-            let secret = section.required_text("secretKey")?;
-            connection.force_path_style = path_style.unwrap_or_else(|| needs_path_style(&url));
-            if provider == Provider::Azure && BASE64_STANDARD.decode(secret).is_err() {
-                warnings.push(section.warning("secretKey", "is no base64, as Azure's account keys are"));
-            }
-        }
-    }
-    Ok(connection)
-}
-
-/// A checked name of a tenant, domain or bucket; the error names the path.
-pub(super) fn name(path: &str, what: &str, text: &str) -> Result<String> {
-    validate_name(what, text).map(str::to_owned).map_err(|error| wrong(path, error.message()))
-}
-
-/// A checked name of a database. What MongoDB refuses is refused for every engine, so that a configuration
-/// can move between them.
-pub(crate) fn check_database(text: &str) -> Result<&str> {
-    validate_name("database", text)?;
-    if text.len() > MAX_DATABASE_BYTES {
-        return Err(crate::Error::validation(format!(
-            "the name of a database has at most {MAX_DATABASE_BYTES} bytes"
-        )));
-    }
-    if RESERVED_DATABASES.iter().any(|reserved| text.eq_ignore_ascii_case(reserved)) {
-        // `local` is not even replicated.
-        return Err(crate::Error::validation(format!(
-            "the database `{text}` is MongoDB's own: what is written there is lost or refused"
-        )));
-    }
-    if text.contains(['.', ' ', '"']) {
-        return Err(crate::Error::validation(format!(
-            "the database `{text}` may not hold `.`, `\"` or spaces"
-        )));
-    }
-    Ok(text)
-}
-
-pub(super) fn database(section: &mut Section<'_>, key: &'static str) -> Result<String> {
-    let text = section.required_text(key)?;
-    check_database(text).map(str::to_owned).map_err(|error| section.wrong(key, error.message()))
-}
-
-/// A bucket's name made from a database's: what S3 and Azure take is lower case, digits and single hyphens, 3
-/// to 63 bytes.
-pub(super) fn bucket_for(database: &str) -> String {
-    let mut name = String::new();
-    for c in database.chars().flat_map(char::to_lowercase) {
-        let c = if c.is_ascii_alphanumeric() { c } else { '-' };
-        if c != '-' || !(name.is_empty() || name.ends_with('-')) {
-            name.push(c);
-        }
-    }
-    name.truncate(63);
-    let name = name.trim_end_matches('-');
-    if name.len() < 3 { format!("chronos-{name}").trim_end_matches('-').to_owned() } else { name.to_owned() }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_database_names_a_bucket_every_storage_takes() {
-        let made = [
-            ("chronos_runtime", "chronos-runtime"),
-            ("Tenant__A_", "tenant-a"),
-            ("ä", "chronos"),
-            ("x", "chronos-x"),
-        ];
-        for (database, bucket) in made {
-            assert_eq!(bucket_for(database), bucket);
-        }
-        assert_eq!(bucket_for(&"a_".repeat(50)).len(), 63);
-    }
 }
