@@ -1,11 +1,10 @@
 //! Where the figures come from: they mean nothing without it.
 
-use std::path::Path;
-
 use chronos_db::{Json as Value, json};
 
 use crate::Context;
 use crate::baseline::mongo::Baseline;
+use crate::disk::device_of;
 
 /// Cores, processor, kernel, stores and what they write on.
 pub(crate) async fn describe(context: &Context) -> Value {
@@ -25,8 +24,8 @@ pub(crate) async fn describe(context: &Context) -> Value {
         "kernel": read("/proc/sys/kernel/osrelease").trim(),
         "loadBefore": read("/proc/loadavg").split(' ').next().and_then(|load| load.parse::<f64>().ok()),
         "build": if cfg!(debug_assertions) { "debug" } else { "release" },
-        "sqlite": { "version": rusqlite::version(), "durability": "WAL, synchronous=FULL", "on": place_of(&context.dir) },
-        "objects": { "kind": "local folder, file and folder fsynced", "on": place_of(&context.dir) },
+        "sqlite": { "version": rusqlite::version(), "durability": "WAL, synchronous=FULL", "on": device_of(&context.dir) },
+        "objects": { "kind": "local folder, file and folder fsynced", "on": device_of(&context.dir) },
         "mongo": mongo,
     })
 }
@@ -45,15 +44,4 @@ pub(crate) fn sentence(machine: &Value) -> String {
         machine["mongo"]["version"].as_str().unwrap_or("-"),
         machine["mongo"]["on"].as_str().unwrap_or("-"),
     )
-}
-
-/// The device and file system a path lies on.
-pub(crate) fn place_of(path: &Path) -> String {
-    let mounts = std::fs::read_to_string("/proc/mounts").unwrap_or_default();
-    let mounted = mounts.lines().filter_map(|line| {
-        let mut fields = line.split(' ');
-        let (device, point, kind) = (fields.next()?, fields.next()?, fields.next()?);
-        path.starts_with(point).then_some((point.len(), format!("{device} ({kind})")))
-    });
-    mounted.max_by_key(|(length, _)| *length).map_or_else(|| "unknown".to_owned(), |(_, place)| place)
 }

@@ -9,6 +9,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "printing is what this program is for")]
 
 mod baseline;
+mod disk;
 mod machine;
 mod measure;
 mod opened;
@@ -81,7 +82,7 @@ fn main() -> ExitCode {
 /// False if a scenario failed. A target that is missed is marked, but is not a failure: machines differ.
 async fn run(arguments: Arguments) -> Result<bool> {
     if let Some(task) = &arguments.worker {
-        return scenarios::processes::work(task).await.map(|()| true);
+        return scenarios::work(task).await.map(|()| true);
     }
     if arguments.scenarios.iter().any(|name| name == "list") {
         for scenario in scenarios::ALL {

@@ -13,11 +13,8 @@ use test_support::{Counting, Layer};
 
 use crate::Result;
 use crate::baseline::mongo;
+use crate::stored::{COLLECTION, INDEXED};
 use crate::watch::{Gate, Groups, Watched};
-
-/// The collection every scenario uses, and the properties it declares as indexed.
-pub(crate) const COLLECTION: &str = "people";
-pub(crate) const INDEXED: [&str; 3] = ["email", "status", "city"];
 
 /// How to open.
 #[derive(Clone, Debug, Default)]

@@ -8,7 +8,10 @@ use chronos_db::{Json, json, json_to_bson};
 use sha2::{Digest, Sha256};
 
 use crate::Result;
-use crate::opened::INDEXED;
+
+/// The collection every scenario uses, and the properties it declares as indexed.
+pub(crate) const COLLECTION: &str = "people";
+pub(crate) const INDEXED: [&str; 3] = ["email", "status", "city"];
 
 /// When the first loaded version was written; each following one is a millisecond younger.
 pub(crate) const EPOCH: i64 = 1_600_000_000_000;

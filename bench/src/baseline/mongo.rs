@@ -12,8 +12,9 @@ use futures::TryStreamExt as _;
 use mongodb::options::{Acknowledgment, ClientOptions, WriteConcern};
 use mongodb::{Client, Collection, Database};
 
-use crate::opened::COLLECTION;
-use crate::{Result, machine};
+use crate::Result;
+use crate::disk::device_of;
+use crate::stored::COLLECTION;
 
 /// Documents of one insert while loading.
 const LOAD: usize = 1_000;
@@ -92,7 +93,7 @@ impl Baseline {
         let path = storage.and_then(|storage| storage.get_str("dbPath")).unwrap_or("unknown");
         Ok(json!({
             "version": build.get_str("version").unwrap_or("unknown"), "durability": "w: majority, j: true",
-            "on": machine::place_of(Path::new(path)), "members": 1,
+            "on": device_of(Path::new(path)), "members": 1,
         }))
     }
 

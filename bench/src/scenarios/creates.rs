@@ -10,7 +10,7 @@ use crate::baseline::sqlite::Copied;
 use crate::measure::{Rate, median, rate};
 use crate::opened::{How, Opened, open};
 use crate::report::Line;
-use crate::stored::person;
+use crate::stored::{COLLECTION, person};
 use crate::{Context, Result, targets, watch};
 
 const WRITERS: usize = 64;
@@ -72,7 +72,7 @@ pub(crate) async fn embedded(context: &Context) -> Result<Vec<Line>> {
         opened.chronos.shutdown().await?;
         let groups = opened.groups.take();
         drop(opened);
-        let copied = Copied::read(&folder.path().join("store/chronos.db"), crate::opened::COLLECTION)?;
+        let copied = Copied::read(&folder.path().join("store/chronos.db"), COLLECTION)?;
         let baseline = copied.write(&folder.path().join("raw.db"), watch::usual(&groups))?;
         bytes = copied.bytes();
         let (with_objects, sustained_rate, stored_groups) = embedded_storing(context, folder.path()).await?;

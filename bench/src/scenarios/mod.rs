@@ -5,10 +5,12 @@ mod commands;
 mod creates;
 mod list;
 mod metadata;
-pub(crate) mod processes;
+mod processes;
 mod reads;
 mod restore;
+mod worker;
 
+use self::worker::Task;
 use crate::report::Line;
 use crate::{Context, Result};
 
@@ -98,5 +100,14 @@ pub(crate) async fn run(name: &str, context: &Context) -> Result<Vec<Line>> {
         "bullmq_npm" => bus::bullmq::npm(context).await,
         "bullmq_crate" => bus::bullmq::of_the_crate(context).await,
         other => Err(format!("there is no scenario `{other}`").into()),
+    }
+}
+
+/// The other side of a [`Worker`](worker::Worker): says when it is ready, waits for a line, works, and tells
+/// what it saw.
+pub(crate) async fn work(task: &str) -> Result<()> {
+    match serde_json::from_str(task)? {
+        Task::Write(task) => processes::write(task).await,
+        Task::Restore(task) => restore::work(task).await,
     }
 }

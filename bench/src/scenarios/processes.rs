@@ -1,39 +1,19 @@
 //! Real processes that write one collection, against as many that don't meet.
 
-use std::io::{BufRead as _, BufReader, Write as _};
-use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::worker::{Task, Worker, Writing, ready};
 use crate::baseline::mongo::Baseline;
 use crate::measure::{median, percentile, rate};
 use crate::opened::{How, open};
 use crate::report::Line;
-use crate::scenarios::restore;
 use crate::stored::person;
 use crate::{Context, Result, targets, watch};
 
 /// Writers of each process.
 const WRITERS: usize = 20;
-
-/// What a process that this program starts has to do.
-#[derive(Debug, Serialize, Deserialize)]
-pub(super) enum Task {
-    /// Writes a collection together with others.
-    Write(Writing),
-    /// Restores a collection; alone, so that its memory can be told.
-    Restore(restore::Restoring),
-}
-
-#[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Writing {
-    database: String,
-    collection: String,
-    number: usize,
-    millis: u64,
-}
 
 /// What a writing process saw.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -45,22 +25,8 @@ struct Seen {
     groups: Vec<usize>,
 }
 
-/// The other side: says when it is ready, waits for a line, works, and tells what it saw.
-pub(crate) async fn work(task: &str) -> Result<()> {
-    match serde_json::from_str(task)? {
-        Task::Write(task) => write(task).await,
-        Task::Restore(task) => restore::work(task).await,
-    }
-}
-
-/// Says that this process is ready, and waits until all are.
-pub(super) async fn ready() -> Result<()> {
-    println!("ready");
-    tokio::task::spawn_blocking(|| std::io::stdin().lines().next().transpose()).await??;
-    Ok(())
-}
-
-async fn write(task: Writing) -> Result<()> {
+/// In a process of its own.
+pub(super) async fn write(task: Writing) -> Result<()> {
     let opened =
         open(&How { database: &task.database, collection: Some(&task.collection), ..How::default() })?;
     let people = opened.people.clone();
@@ -89,51 +55,6 @@ async fn write(task: Writing) -> Result<()> {
     };
     println!("{}", serde_json::to_string(&seen)?);
     Ok(())
-}
-
-/// A started process; ended with this.
-pub(super) struct Worker {
-    process: Child,
-    lines: std::io::Lines<BufReader<ChildStdout>>,
-}
-
-impl Drop for Worker {
-    fn drop(&mut self) {
-        // Fails if it has ended already.
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
-impl Worker {
-    /// Blocks until it is ready.
-    pub(super) fn start(task: &Task) -> Result<Self> {
-        let mut process = Command::new(std::env::current_exe()?)
-            .arg("--worker")
-            .arg(serde_json::to_string(task)?)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()?;
-        let output = process.stdout.take().ok_or("a worker has no output")?;
-        let mut worker = Self { process, lines: BufReader::new(output).lines() };
-        match worker.lines.next().transpose()? {
-            Some(line) if line == "ready" => Ok(worker),
-            other => Err(format!("a worker is not ready: {other:?}").into()),
-        }
-    }
-
-    pub(super) fn go(&mut self) -> Result<()> {
-        let input = self.process.stdin.as_mut().ok_or("a worker has no input")?;
-        Ok(input.write_all(b"go\n")?)
-    }
-
-    /// Blocks until it is done.
-    pub(super) fn seen<T: DeserializeOwned>(mut self) -> Result<T> {
-        let line = self.lines.next().transpose()?.ok_or("a worker ended without saying what it saw")?;
-        let seen = serde_json::from_str(&line)?;
-        let status = self.process.wait()?;
-        if status.success() { Ok(seen) } else { Err(format!("a worker ended with {status}").into()) }
-    }
 }
 
 /// Lets `processes` write at once, one collection or one each.

@@ -6,20 +6,13 @@ use bson::oid::ObjectId;
 use bson::{Document, doc};
 use serde::{Deserialize, Serialize};
 
+use super::worker::{Restoring, Task, Worker, ready};
 use crate::baseline::mongo::Baseline;
 use crate::measure::{forget_peak_memory, median, memory};
 use crate::opened::{How, open};
 use crate::report::Line;
-use crate::scenarios::processes::{Task, Worker, ready};
 use crate::stored::{Stored, person};
 use crate::{Context, Result, targets, watch};
-
-/// What a process has to restore.
-#[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Restoring {
-    database: String,
-    items: usize,
-}
 
 /// What a restore took.
 #[derive(Debug, Serialize, Deserialize)]

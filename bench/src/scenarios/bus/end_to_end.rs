@@ -17,7 +17,7 @@ use tokio::time::MissedTickBehavior;
 
 use super::{ROOM, config, on, payload};
 use crate::baseline::redis::Stream;
-use crate::machine::place_of;
+use crate::disk::device_of;
 use crate::measure::{Comparison, percentile};
 use crate::report::Line;
 use crate::server::{Aof, RedisServer};
@@ -187,7 +187,7 @@ pub(crate) async fn latency(context: &Context) -> Result<Vec<Line>> {
         .note("p50_ms", (halves.0 * 1000.0).round() / 1000.0)
         .note("ceiling_p50_ms", (halves.1 * 1000.0).round() / 1000.0)
         .note("with", "retry, dead letters, warm copies (embedded)")
-        .note("warm_on", place_of(warm_place(context)))
+        .note("warm_on", device_of(warm_place(context)))
         .note("copies_behind_s", (crate::measure::median(&behind) * 100.0).round() / 100.0)
         .note("bytes", 100)
         .note("ratios", p99.spread());
