@@ -5,7 +5,7 @@ use chronos_db::{Collection, Error, ItemId, Json, Timestamp, json};
 use clap::Args;
 
 use crate::failure::Failure;
-use crate::output::note;
+use crate::stderr::note;
 
 /// Which collection.
 #[derive(Debug, Args)]

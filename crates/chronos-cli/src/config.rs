@@ -10,7 +10,8 @@ use clap::{Args, Subcommand};
 
 use crate::failure::{Failure, one_line};
 use crate::open::{absent_is_empty, from_file};
-use crate::output::{Output, note};
+use crate::output::Output;
+use crate::stderr::note;
 
 /// A server that has not answered by then is taken to be away.
 const TIMEOUT: Duration = Duration::from_secs(10);

@@ -8,7 +8,7 @@ use clap::Args;
 
 use crate::failure::{Failure, one_line};
 use crate::open::{Globals, Opened};
-use crate::output::note;
+use crate::stderr::note;
 
 /// How long the end waits for a hot tier that does not answer.
 const CLOSE: Duration = Duration::from_secs(5);

@@ -17,7 +17,7 @@ use tempfile::TempDir;
 
 use crate::failure::Failure;
 use crate::open::Globals;
-use crate::output::note;
+use crate::stderr::note;
 use crate::stop::Stop;
 use chapters::Story;
 use printer::{Ink, Printer};

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use chronos_db::{Error, ErrorKind};
 
-use crate::output::note;
+use crate::stderr::note;
 
 /// Something went wrong.
 pub(crate) const FAILED: u8 = 1;

@@ -10,7 +10,8 @@ use crate::args::CollectionArg;
 use crate::failure::{Failure, one_line};
 use crate::lines::{Line, Lines};
 use crate::open::Globals;
-use crate::output::{Output, note};
+use crate::output::Output;
+use crate::stderr::note;
 use crate::stop::Stop;
 
 /// Carry out a log of changes, one JSON operation a line, in which items are known by a property.

@@ -9,7 +9,8 @@ use crate::args::{CollectionArg, PointArg, ShowArg, at_point, shown, tell_built_
 use crate::failure::Failure;
 use crate::input;
 use crate::open::Globals;
-use crate::output::{Output, note};
+use crate::output::Output;
+use crate::stderr::note;
 
 /// List items by indexed properties, _id and _system.ov, cv, insertedAt and updatedAt, now or as they were.
 #[derive(Debug, Args)]

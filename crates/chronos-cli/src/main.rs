@@ -25,6 +25,7 @@ mod restore;
 mod restore_collection;
 mod shared;
 mod smart_insert;
+mod stderr;
 mod stop;
 mod update;
 mod usage;
@@ -96,7 +97,7 @@ async fn main() -> ExitCode {
         Err(code) => return code,
     };
     if globals.verbose {
-        output::init_tracing();
+        stderr::init_tracing();
     }
     match run(&globals, command).await {
         Ok(()) => ExitCode::SUCCESS,

@@ -7,7 +7,8 @@ use clap::{Args, Subcommand};
 
 use crate::failure::Failure;
 use crate::open::{Globals, absent_is_empty, from_file};
-use crate::output::{Output, note};
+use crate::output::Output;
+use crate::stderr::note;
 
 /// Bring data of other layouts and earlier programs into today's shape.
 #[derive(Debug, Args)]

@@ -11,7 +11,7 @@ use clap::Args;
 
 use crate::failure::{Failure, one_line};
 use crate::input;
-use crate::output::note;
+use crate::stderr::note;
 
 /// Payloads kept in memory: a command reads few of them twice.
 const CACHE_BYTES: u64 = 16 * 1024 * 1024;

@@ -1,11 +1,8 @@
-//! What goes to stdout (JSON) and to stderr (everything else).
+//! What goes to stdout: JSON.
 
 use std::io::{self, BufWriter, IsTerminal as _, Stdout, Write as _};
 
 use chronos_db::Json;
-use tracing_subscriber::filter::{LevelFilter, Targets};
-use tracing_subscriber::layer::SubscriberExt as _;
-use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::failure::Failure;
 
@@ -55,20 +52,4 @@ impl Output {
 
 pub(crate) fn failed(error: io::Error) -> Failure {
     if error.kind() == io::ErrorKind::BrokenPipe { Failure::OutputClosed } else { Failure::Output(error) }
-}
-
-/// One line on stderr.
-pub(crate) fn note(line: &str) {
-    // If not even stderr can be written, there is nowhere left to say so; `eprintln!` would panic.
-    let _ = writeln!(io::stderr(), "{line}");
-}
-
-/// From here on, events of our libraries go to stderr, and of those below them the warnings.
-pub(crate) fn init_tracing() {
-    let ours = ["chronos_db", "chronow"].map(|library| (library, LevelFilter::INFO));
-    let told = Targets::new().with_default(LevelFilter::WARN).with_targets(ours);
-    tracing_subscriber::registry()
-        .with(tracing_subscriber::fmt::layer().with_writer(io::stderr).with_ansi(false))
-        .with(told)
-        .init();
 }

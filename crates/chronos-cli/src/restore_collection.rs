@@ -9,7 +9,8 @@ use indicatif::ProgressBar;
 use crate::args::{CollectionArg, WriteArg, written};
 use crate::failure::Failure;
 use crate::open::Globals;
-use crate::output::{Output, note};
+use crate::output::Output;
+use crate::stderr::note;
 
 /// Bring every item back to how it was at a time or a version of the collection, each as a new version.
 ///

@@ -17,7 +17,7 @@ impl Stop {
             // It then ends the program, as it does with every other.
             heard
                 .inspect_err(|error| {
-                    crate::output::note(&format!("warning: a signal cannot be heard: {error}"))
+                    crate::stderr::note(&format!("warning: a signal cannot be heard: {error}"))
                 })
                 .ok()
         };

@@ -7,7 +7,7 @@ use clap::{Command, CommandFactory as _, FromArgMatches as _};
 
 use crate::Cli;
 use crate::failure::{WRONG_INPUT, one_line};
-use crate::output::note;
+use crate::stderr::note;
 
 /// Parses the arguments of this process; help, the version and errors have been printed when it returns an
 /// exit code.

@@ -7,7 +7,8 @@ use clap::Args;
 use crate::args::CollectionArg;
 use crate::failure::Failure;
 use crate::open::Globals;
-use crate::output::{Output, note};
+use crate::output::Output;
+use crate::stderr::note;
 
 /// A repair stores what waits, for at most this long: what then still waits is no damage, and left to a
 /// worker or the next write.

@@ -9,7 +9,8 @@ use tokio::time::Instant;
 use crate::args::CollectionArg;
 use crate::failure::{Failure, one_line};
 use crate::open::Globals;
-use crate::output::{Output, note};
+use crate::output::Output;
+use crate::stderr::note;
 use crate::stop::Stop;
 
 /// Noted objects younger than this may belong to a write under way.

@@ -13,7 +13,8 @@ use crate::connect::Connected;
 use crate::failure::{Failure, one_line};
 use crate::input;
 use crate::lines::{Line, Lines};
-use crate::output::{Output, note};
+use crate::output::Output;
+use crate::stderr::note;
 use crate::stop::Stop;
 
 /// Publish messages, one JSON line each: {"payload": …, "headers"?: {…}, "key"?: …, "id"?: …, "delayMs"?: …,

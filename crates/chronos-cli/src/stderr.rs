@@ -1,0 +1,23 @@
+//! What goes to stderr: everything but JSON.
+
+use std::io::{self, Write as _};
+
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+
+/// One line on stderr.
+pub(crate) fn note(line: &str) {
+    // If not even stderr can be written, there is nowhere left to say so; `eprintln!` would panic.
+    let _ = writeln!(io::stderr(), "{line}");
+}
+
+/// From here on, events of our libraries go to stderr, and of those below them the warnings.
+pub(crate) fn init_tracing() {
+    let ours = ["chronos_db", "chronow"].map(|library| (library, LevelFilter::INFO));
+    let told = Targets::new().with_default(LevelFilter::WARN).with_targets(ours);
+    tracing_subscriber::registry()
+        .with(tracing_subscriber::fmt::layer().with_writer(io::stderr).with_ansi(false))
+        .with(told)
+        .init();
+}
