@@ -11,7 +11,7 @@ use futures::stream;
 use super::call::Call;
 use super::command::{Answer, Refusal, Via};
 use super::failure::Failure;
-use super::retries::Retries;
+use super::numbered::NumberedSessions;
 use crate::documents::{Guard, Namespace, Operation, Outcome, Write, raw_bson};
 use crate::fail::FailPoints;
 use crate::{Error, Result};
@@ -100,7 +100,7 @@ impl Plan {
     pub(super) async fn run(
         &self,
         call: &Call,
-        retries: Option<&Retries>,
+        sessions: Option<&NumberedSessions>,
         fail: &FailPoints,
     ) -> Result<Vec<Outcome>, Failure> {
         let mut outcomes = vec![Outcome::Skipped; self.steps.len()];
@@ -112,7 +112,7 @@ impl Plan {
             let mut under_way: Vec<BoxFuture<'_, Result<Told, Failure>>> = Vec::with_capacity(groups.len());
             for (group, members) in groups {
                 under_way.push(Box::pin(async move {
-                    self.write(&mut Via::server(call, retries), group, &members).await
+                    self.write(&mut Via::server(call, sessions), group, &members).await
                 }));
             }
             let several = under_way.len() > 1;

@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use super::client::{Connector, Lease};
+use super::client::{Connector, Lease, Primary};
 use super::failure::Failure;
 use crate::Error;
 use crate::documents::within;
@@ -28,10 +28,6 @@ const TRAVEL: Duration = Duration::from_millis(500);
 const LAST_WORDS: Duration = Duration::from_millis(500);
 /// The least time that a server is given to wait for its majority.
 const SHORTEST_WAIT: Duration = Duration::from_millis(100);
-
-/// The address of the server that takes writes, as far as it is known; a router of a sharded cluster has none
-/// to speak of.
-pub(super) type Primary = Option<Arc<str>>;
 
 /// One call: the client, and until when.
 #[derive(Clone)]

@@ -13,11 +13,10 @@ use mongodb::{Client, ServerType};
 use secrecy::{ExposeSecret as _, SecretString};
 use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore, watch};
 
-use super::call::Primary;
-use super::command;
+use super::concern;
 use super::failure::Failure;
-use super::retries::Retries;
-use super::scan::KnownIndexes;
+use super::known_indexes::KnownIndexes;
+use super::numbered::NumberedSessions;
 use super::uri::{self, Checked};
 use crate::documents::{Capabilities, Namespace};
 use crate::{Env, Error, ErrorKind, Result};
@@ -35,6 +34,10 @@ const DRAIN: Duration = Duration::from_secs(10);
 /// More calls at once than there can be, and few enough for [`Semaphore::acquire_many`].
 const CALLS: u32 = 1 << 28;
 
+/// The address of the server that takes writes, as far as it is known; a router of a sharded cluster has none
+/// to speak of.
+pub(super) type Primary = Option<Arc<str>>;
+
 /// Changes the options before the client is made.
 pub(super) type Observer = Box<dyn Fn(&mut ClientOptions) + Send + Sync>;
 
@@ -48,7 +51,7 @@ pub(super) struct Connector {
     /// One permit per call in flight; closed when the client is.
     calls: Arc<Semaphore>,
     capabilities: OnceCell<Capabilities>,
-    retries: Retries,
+    sessions: NumberedSessions,
     known_indexes: KnownIndexes,
     /// The limit of a call in milliseconds.
     limit: AtomicU64,
@@ -97,7 +100,7 @@ impl Connector {
             client: OnceCell::new(),
             calls,
             capabilities: OnceCell::new(),
-            retries: Retries::default(),
+            sessions: NumberedSessions::default(),
             known_indexes: KnownIndexes::default(),
             limit,
             primary: watch::Sender::new(None),
@@ -178,14 +181,11 @@ impl Connector {
             // Whatever a failover could still undo is not read: what is read decides what is written.
             options.read_concern = Some(ReadConcern::majority());
             options.selection_criteria = Some(SelectionCriteria::ReadPreference(ReadPreference::Primary));
-            options.write_concern = Some(command::durable(self.limit()));
+            options.write_concern = Some(concern::durable(self.limit()));
             if let Some(observe) = &self.observer {
                 observe(&mut options);
             }
-            if rustls::crypto::CryptoProvider::get_default().is_none() {
-                // An error means that somebody else installed theirs in between, which serves as well.
-                rustls::crypto::ring::default_provider().install_default().ok();
-            }
+            crate::crypto::install_crypto_provider();
             Client::with_options(options)
         };
         make.await.map_err(|e: mongodb::error::Error| self.explain(Failure::from(e), "connecting"))
@@ -224,13 +224,16 @@ impl Connector {
         self.capabilities.get_or_try_init(detect).await.copied()
     }
 
-    /// How to send a write command again, where the deployment remembers what it has done.
-    pub(super) async fn retries(&self, lease: &Lease) -> Result<Option<&Retries>, Failure> {
+    /// The sessions by which a write command may be sent again, where the deployment remembers what it has done.
+    pub(super) async fn numbered_sessions(
+        &self,
+        lease: &Lease,
+    ) -> Result<Option<&NumberedSessions>, Failure> {
         if !self.checked.retry_writes {
             return Ok(None);
         }
         // What has transactions also has numbered writes.
-        Ok(self.capabilities(lease).await?.transactions.then_some(&self.retries))
+        Ok(self.capabilities(lease).await?.transactions.then_some(&self.sessions))
     }
 
     fn closed(&self) -> Error {
@@ -245,7 +248,7 @@ impl Connector {
             () = self.env.clock.sleep(DRAIN) => None,
         };
         self.calls.close();
-        self.retries.clear();
+        self.sessions.clear();
         // What has not ended by now ends by its own limit, and the client with the last of it: the driver
         // panics if it is ended under a call.
         if let Some(client) = self.client.get().filter(|_| drained.is_some()) {

@@ -1,16 +1,16 @@
 //! Write commands as the server takes them, in portions it can swallow, and what it answers.
 
 use std::ops::Range;
-use std::time::Duration;
 
 use bson::raw::cstr;
 use bson::{Bson, Document, RawArrayBuf, RawDocumentBuf, doc};
-use mongodb::options::{Acknowledgment, WriteConcern};
 use mongodb::{ClientSession, Database};
 
 use super::call::Call;
+use super::concern::Concern;
 use super::failure::{self, Failure};
-use super::retries::Retries;
+use super::numbered::NumberedSessions;
+use super::retries;
 use crate::Error;
 use crate::documents::Namespace;
 
@@ -19,26 +19,11 @@ use crate::documents::Namespace;
 const BYTES_PER_COMMAND: usize = 16 * 1024 * 1024 - 64 * 1024;
 /// Statements per command: what one command holds, the server works off without letting others in between.
 const STATEMENTS_PER_COMMAND: usize = 1_000;
-/// On a majority of the members, in their journals. Without a bound a write would wait as long as the
-/// majority is away.
-pub(super) fn durable(wait: Duration) -> WriteConcern {
-    WriteConcern::builder().w(Acknowledgment::Majority).journal(true).w_timeout(wait).build()
-}
-
-/// What a write waits for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Concern {
-    /// On a majority of the members, in their journals.
-    Durable,
-    /// On the primary alone: for what a durable write that follows carries along.
-    OnItsWay,
-}
-
 /// Where commands go: to the server as they are, or into a transaction.
 pub(super) struct Via<'a> {
     call: &'a Call,
     session: Option<&'a mut ClientSession>,
-    retries: Option<&'a Retries>,
+    sessions: Option<&'a NumberedSessions>,
 }
 
 /// One statement of a command that the server refused.
@@ -73,12 +58,12 @@ impl Refusal {
 }
 
 impl<'a> Via<'a> {
-    pub(super) fn server(call: &'a Call, retries: Option<&'a Retries>) -> Self {
-        Self { call, session: None, retries }
+    pub(super) fn server(call: &'a Call, sessions: Option<&'a NumberedSessions>) -> Self {
+        Self { call, session: None, sessions }
     }
 
     pub(super) fn transaction(call: &'a Call, session: &'a mut ClientSession) -> Self {
-        Self { call, session: Some(session), retries: None }
+        Self { call, session: Some(session), sessions: None }
     }
 
     pub(super) fn in_transaction(&self) -> bool {
@@ -149,17 +134,17 @@ impl<'a> Via<'a> {
         let database = self.call.lease.client.database(&namespace.database);
         let reply = match self.session.as_deref_mut() {
             Some(session) => database.run_raw_command(command).session(session).await?,
-            None => send(self.call, self.retries, &database, command, Concern::Durable).await?,
+            None => send(self.call, self.sessions, &database, command, Concern::Durable).await?,
         };
         answer(&reply, start)
     }
 }
 
-/// Sends a write command outside transactions, numbered where `retries` allows it, and remembers what is
+/// Sends a write command outside transactions, numbered where there are `sessions` for it, and remembers what is
 /// written by then.
 pub(super) async fn send(
     call: &Call,
-    retries: Option<&Retries>,
+    sessions: Option<&NumberedSessions>,
     database: &Database,
     mut command: RawDocumentBuf,
     concern: Concern,
@@ -172,8 +157,8 @@ pub(super) async fn send(
         Concern::OnItsWay => doc! { "w": 1 },
     };
     command.append(cstr!("writeConcern"), RawDocumentBuf::try_from(&concern_document)?);
-    let reply = match retries {
-        Some(retries) => retries.run(call, database, command).await?,
+    let reply = match sessions {
+        Some(sessions) => retries::run(sessions, call, database, command).await?,
         None => database.run_raw_command(command).await?,
     };
     if let Ok(unmet) = reply.get_document("writeConcernError") {

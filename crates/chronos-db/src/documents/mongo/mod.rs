@@ -13,9 +13,12 @@ mod apply;
 mod call;
 mod client;
 mod command;
+mod concern;
 mod ensure;
 mod failure;
+mod known_indexes;
 mod look;
+mod numbered;
 pub(crate) mod options;
 mod retries;
 mod rights;
@@ -37,7 +40,7 @@ use secrecy::SecretString;
 
 use self::call::Call;
 use self::client::Connector;
-use self::command::Concern;
+use self::concern::Concern;
 use self::failure::{Failure, is_duplicate};
 use crate::documents::{
     Atomicity, Batch, BuildBatch, Capabilities, Deployment, DocumentStore, Filter, Index, Namespace, Outcome,
@@ -127,8 +130,8 @@ impl MongoDocuments {
 }
 
 async fn apply_each(call: &Call, plan: &apply::Plan) -> Result<Vec<Outcome>, Failure> {
-    let retries = call.connector.retries(&call.lease).await?;
-    plan.run(call, retries, &call.connector.env().fail).await
+    let sessions = call.connector.numbered_sessions(&call.lease).await?;
+    plan.run(call, sessions, &call.connector.env().fail).await
 }
 
 async fn apply_all(call: &Call, plan: &apply::Plan) -> Result<Vec<Outcome>, Failure> {
@@ -169,10 +172,10 @@ async fn next_numbers(
     };
     let command = RawDocumentBuf::try_from(&command)?;
     let database = call.lease.client.database(&namespace.database);
-    let retries = call.connector.retries(&call.lease).await?;
+    let sessions = call.connector.numbered_sessions(&call.lease).await?;
     let mut attempt = 1;
     loop {
-        match command::send(call, retries, &database, command.clone(), concern).await {
+        match command::send(call, sessions, &database, command.clone(), concern).await {
             Ok(reply) => {
                 let counter = reply.get_document("value").cloned();
                 return counter.map_err(|_| {

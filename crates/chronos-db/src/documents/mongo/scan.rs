@@ -1,7 +1,7 @@
 //! Reading documents in order, and the newest of each group.
 
-use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::collections::HashSet;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use bson::{Bson, Document, RawDocumentBuf, doc};
@@ -13,15 +13,11 @@ use super::call::Call;
 use super::client::{Connector, Lease};
 use super::ensure;
 use super::failure::{Failure, has_code};
+use crate::Result;
 use crate::documents::filter::{Filter, Test, after_to_mongo, plain, to_mongo};
 use crate::documents::paging::{self, Ask, PAGE_BYTES, POSITION_BYTES, Page, Pages, Position};
 use crate::documents::{Direction, Index, Namespace, Newest, Scan};
-use crate::{Result, Timestamp};
 
-/// How long what is known of a collection's indexes is believed.
-const INDEXES_KNOWN_MILLIS: i64 = 60_000;
-/// More collections than this are forgotten together.
-const MAX_KNOWN: usize = 10_000;
 /// The server's code for a hint that names no index, among others.
 const BAD_VALUE: i32 = 2;
 
@@ -34,23 +30,6 @@ pub(super) struct Scans {
 
 /// What becomes of a document, with the bytes so far, and whether more are wanted.
 type Take<T> = fn(&Ask, RawDocumentBuf, &mut usize) -> Result<(T, bool)>;
-
-/// The indexes of each collection, and when they were read.
-type ByCollection = HashMap<Namespace, (Timestamp, Arc<Vec<Index>>)>;
-
-/// The indexes of collections, as they were not long ago.
-#[derive(Debug, Default)]
-pub(super) struct KnownIndexes(Mutex<ByCollection>);
-
-impl KnownIndexes {
-    fn lock(&self) -> MutexGuard<'_, ByCollection> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(super) fn forget(&self, namespace: &Namespace) {
-        self.lock().remove(namespace);
-    }
-}
 
 pub(super) fn stream(
     connector: Arc<Connector>,
@@ -169,19 +148,12 @@ impl Scans {
     }
 
     async fn indexes(&self, lease: &Lease) -> Result<Arc<Vec<Index>>, Failure> {
-        let now = self.connector.env().clock.now();
-        let known = self.connector.known_indexes().lock().get(&self.namespace).cloned();
-        if let Some((_, indexes)) =
-            known.filter(|(since, _)| now.as_millis() - since.as_millis() < INDEXES_KNOWN_MILLIS)
-        {
+        let (known, now) = (self.connector.known_indexes(), self.connector.env().clock.now());
+        if let Some(indexes) = known.get(&self.namespace, now) {
             return Ok(indexes);
         }
         let indexes = Arc::new(ensure::list(lease, &self.namespace).await?);
-        let mut known = self.connector.known_indexes().lock();
-        if known.len() >= MAX_KNOWN {
-            known.clear();
-        }
-        known.insert(self.namespace.clone(), (now, Arc::clone(&indexes)));
+        known.put(&self.namespace, now, &indexes);
         Ok(indexes)
     }
 }

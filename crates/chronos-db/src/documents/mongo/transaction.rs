@@ -7,7 +7,8 @@ use mongodb::options::{ReadConcern, ReadPreference, SelectionCriteria};
 
 use super::apply::Plan;
 use super::call::Call;
-use super::command::{self, Via};
+use super::command::Via;
+use super::concern;
 use super::failure::Failure;
 use crate::Env;
 use crate::documents::Outcome;
@@ -40,7 +41,7 @@ async fn once(plan: &Plan, call: &Call, session: &mut ClientSession) -> Result<V
     session
         .start_transaction()
         .read_concern(ReadConcern::snapshot())
-        .write_concern(command::durable(call.majority_wait()))
+        .write_concern(concern::durable(call.majority_wait()))
         .selection_criteria(SelectionCriteria::ReadPreference(ReadPreference::Primary))
         .await?;
     match stages(plan, call, session).await {
