@@ -1,6 +1,6 @@
 //! What a collection is searched by.
 
-use super::scan::Direction;
+use super::direction::Direction;
 #[cfg(any(feature = "embedded", feature = "mongodb"))]
 use super::scan::Scan;
 

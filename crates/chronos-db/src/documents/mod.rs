@@ -9,6 +9,7 @@
 //! `paging.rs` are what both share. Nothing here knows of records, messages or object storage.
 
 mod deployment;
+mod direction;
 #[cfg(feature = "embedded")]
 pub mod embedded;
 pub mod filter;
@@ -18,6 +19,7 @@ pub mod mongo;
 mod namespace;
 #[cfg(any(feature = "embedded", feature = "mongodb"))]
 pub(crate) mod paging;
+mod path;
 pub(crate) mod raw_bson;
 mod scan;
 mod store;
@@ -25,10 +27,11 @@ pub(crate) mod within;
 mod write;
 
 pub use deployment::Deployment;
+pub use direction::Direction;
 pub use filter::Filter;
 pub use index::Index;
 pub use namespace::Namespace;
-pub use scan::{Direction, Newest, Scan};
+pub use scan::{Newest, Scan};
 pub use store::{Capabilities, DocumentStore, Rights};
 pub use within::within;
 pub use write::{Atomicity, Batch, BuildBatch, Guard, NewDocument, Operation, Outcome, Sequence, Write};

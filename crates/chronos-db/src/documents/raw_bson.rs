@@ -4,7 +4,7 @@ use bson::raw::RawElement;
 use bson::spec::ElementType;
 use bson::{Bson, Document, RawBsonRef, RawDocument, RawDocumentBuf};
 
-use super::filter::key_encoding;
+use super::path;
 use crate::{Error, Result};
 
 /// The bytes as a document. What is in it is looked at by whoever reads it.
@@ -90,7 +90,7 @@ pub(crate) fn decode_part(stored: &RawDocument, wanted: impl Fn(&str) -> bool) -
 /// The document of the top-level field that a dotted path begins with: all that is needed to look at the
 /// path.
 pub(crate) fn decode_towards(stored: &RawDocument, path: &str) -> Result<Document> {
-    let (first, _) = key_encoding::split(path);
+    let (first, _) = path::split(path);
     let mut part = Document::new();
     if let Some(found) = get(stored, first)? {
         part.insert(first, value(found)?);

@@ -2,16 +2,8 @@
 
 use bson::Bson;
 
+use super::direction::Direction;
 use super::filter::Filter;
-
-/// Ascending or descending.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Direction {
-    /// Smallest first.
-    Ascending,
-    /// Largest first.
-    Descending,
-}
 
 /// "The newest document per item as of a bound", for [`Scan::newest`].
 #[derive(Clone, PartialEq)]

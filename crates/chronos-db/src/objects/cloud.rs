@@ -16,7 +16,7 @@ use object_store::{BackoffConfig, ClientOptions, HeaderValue, ObjectStore, Retry
 use secrecy::{ExposeSecret, SecretString};
 
 use super::failure::{Failure, NOT_IMPLEMENTED};
-use super::store::{TIMEOUT, within};
+use super::timing::{TIMEOUT, within};
 use crate::config::SpaceConnection;
 use crate::{Error, Result};
 

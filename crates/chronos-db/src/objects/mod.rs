@@ -22,6 +22,7 @@ mod sas;
 mod store;
 #[cfg(all(test, feature = "s3", feature = "azure"))]
 mod tests;
+mod timing;
 
 pub use connect::{ObjectsPool, SpaceId};
 pub use store::StoreObjects;

@@ -19,20 +19,12 @@ use secrecy::{ExposeSecret as _, SecretString};
 use super::cloud::{self, Cloud};
 use super::failure::Failure;
 use super::local::Folder;
+use super::timing::{TIMEOUT, repeatable, time_for, within};
 use super::{ObjectInfo, ObjectStorage, Put, PutMode, PutOptions};
 #[cfg(any(feature = "s3", feature = "azure"))]
 use crate::config::SpaceConnection;
 use crate::redact::redact;
 use crate::{Error, ErrorKind, Result, Timestamp};
-
-/// How long a storage may take to answer, beside the time its bytes need.
-pub(super) const TIMEOUT: Duration = Duration::from_secs(10);
-
-/// The slowest line an object is expected to travel, in bytes a second.
-const SLOWEST_LINE: u64 = 256 * 1024;
-
-/// How often a request that is the same when it is made twice is made before silence is an error.
-const SILENT_ATTEMPTS: u32 = 3;
 
 /// How often a race that is still open is looked at again.
 const RACE_ATTEMPTS: u32 = 5;
@@ -372,32 +364,6 @@ impl fmt::Debug for StoreObjects {
             .field("place", &self.inner.place)
             .finish_non_exhaustive()
     }
-}
-
-/// Waits for `work` no longer than `limit`.
-pub(super) async fn within<T>(
-    limit: Duration,
-    work: impl Future<Output = Result<T, Failure>>,
-) -> Result<T, Failure> {
-    tokio::time::timeout(limit, work).await.unwrap_or_else(|_| Err(Failure::timeout(limit)))
-}
-
-/// Makes a request that is the same when it is made twice, and again if no answer comes: a connection can die
-/// without a word, and the next attempt is made on another one.
-async fn repeatable<T, F: Future<Output = Result<T, Failure>>>(
-    request: impl Fn() -> F,
-) -> Result<T, Failure> {
-    for _ in 1..SILENT_ATTEMPTS {
-        match request().await {
-            Err(failure) if failure.is_silence() => {}
-            answered => return answered,
-        }
-    }
-    request().await
-}
-
-fn time_for(bytes: u64) -> Duration {
-    TIMEOUT + Duration::from_secs(bytes / SLOWEST_LINE)
 }
 
 /// A bucket that isn't there holds nothing.

@@ -2,8 +2,9 @@
 
 use bson::{Bson, Document};
 
-use super::key_encoding::{compare, index, rank, rank_of, split};
+use super::key_encoding::{compare, rank, rank_of};
 use super::{Filter, Test};
+use crate::documents::path::{index, split};
 
 impl Filter {
     /// Whether `document` matches.

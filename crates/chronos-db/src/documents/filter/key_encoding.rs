@@ -10,6 +10,7 @@ use bson::{Bson, Document, RawBsonRef, RawDocument};
 use sha2::{Digest as _, Sha256};
 
 use crate::Result;
+use crate::documents::path::{index, split};
 use crate::documents::{Direction, raw_bson};
 
 /// The ranks of the types, in the order MongoDB gives them. The gaps keep room without changing stored bytes.
@@ -314,20 +315,4 @@ fn directed(order: Ordering, direction: Direction) -> Ordering {
         Direction::Ascending => order,
         Direction::Descending => order.reverse(),
     }
-}
-
-/// The first segment of a path, and the rest of it.
-pub(crate) fn split(path: &str) -> (&str, Option<&str>) {
-    match path.split_once('.') {
-        Some((first, rest)) => (first, Some(rest)),
-        None => (path, None),
-    }
-}
-
-/// The array index a segment means, if it is written the way an index is: digits without leading zeros.
-pub(crate) fn index(segment: &str) -> Option<usize> {
-    let canonical = !segment.is_empty()
-        && segment.bytes().all(|b| b.is_ascii_digit())
-        && (segment == "0" || !segment.starts_with('0'));
-    if canonical { segment.parse().ok() } else { None }
 }
