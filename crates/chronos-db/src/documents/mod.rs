@@ -23,6 +23,7 @@ mod path;
 pub(crate) mod raw_bson;
 mod scan;
 mod store;
+pub(crate) mod whole;
 pub(crate) mod within;
 mod write;
 

@@ -7,6 +7,7 @@ use bson::{Bson, Document};
 use sha2::{Digest as _, Sha256};
 
 use super::DEFAULT_NAMESPACE;
+use crate::documents::whole::whole;
 use crate::documents::{Direction, Filter, Index};
 use crate::{Error, Result};
 
@@ -144,9 +145,7 @@ impl Key {
             ("strategy", None | Some(Bson::Null)) => "latest".into(),
             (_, None) => Bson::Null,
             // The servers and drivers of others type whole numbers as they like.
-            (_, Some(Bson::Int32(n))) => Bson::Int64((*n).into()),
-            (_, Some(Bson::Double(n))) if n.fract() == 0.0 && n.abs() < 9e15 => Bson::Int64(*n as i64),
-            (_, Some(value)) => value.clone(),
+            (_, Some(value)) => whole(value).map_or_else(|| value.clone(), Bson::Int64),
         };
         Self { kind, values: kind.key_fields().iter().map(value).collect() }
     }

@@ -2,6 +2,7 @@
 
 use bson::{Bson, Document};
 
+use crate::documents;
 use crate::{Error, Json, Result, Timestamp, bson_to_json, json_to_bson};
 
 /// The largest value of a message, dead letter or key, in bytes of JSON. Messages are meant to stay below 256
@@ -90,12 +91,7 @@ pub(super) fn damaged(document: &Document, field: &str) -> Error {
 
 /// A whole number, however it is typed.
 pub(super) fn whole(document: &Document, field: &str) -> Option<i64> {
-    match document.get(field)? {
-        Bson::Int32(n) => Some((*n).into()),
-        Bson::Int64(n) => Some(*n),
-        Bson::Double(n) if n.fract() == 0.0 && n.abs() < 9e15 => Some(*n as i64),
-        _ => None,
-    }
+    documents::whole::whole(document.get(field)?)
 }
 
 pub(super) fn date(document: &Document, field: &str) -> Option<Timestamp> {

@@ -9,6 +9,7 @@ use super::catalog::Session;
 use super::error::SqliteError;
 use super::layout::{Columns, Table};
 use crate::documents::filter::key_encoding;
+use crate::documents::whole::whole;
 use crate::documents::{Atomicity, Batch, BuildBatch, Guard, Namespace, Outcome, Sequence, Write, raw_bson};
 use crate::{Error, Timestamp};
 
@@ -303,11 +304,7 @@ impl Session {
         let wrong = |what: &str| Error::database(format!("the sequence `{name}` in {namespace:?} {what}"));
         let last = match document.get("value") {
             None => -1,
-            Some(Bson::Int32(i)) => i64::from(*i),
-            Some(Bson::Int64(i)) => *i,
-            // Doubles below 2^53 hold every whole number.
-            Some(Bson::Double(d)) if d.fract() == 0.0 && d.abs() < 9_007_199_254_740_992.0 => *d as i64,
-            Some(_) => return Err(wrong("has a value that is no whole number").into()),
+            Some(value) => whole(value).ok_or_else(|| wrong("has a value that is no whole number"))?,
         };
         let value = last.checked_add(i64::from(count)).ok_or_else(|| wrong("has reached its end"))?;
         document.insert("value", value);

@@ -8,6 +8,7 @@ use mongodb::error::{
     UNKNOWN_TRANSACTION_COMMIT_RESULT, WriteFailure,
 };
 
+use crate::documents::whole::whole;
 use crate::{Error, ErrorKind};
 
 pub(super) const DUPLICATE_KEY: i32 = 11_000;
@@ -208,13 +209,7 @@ pub(super) fn violated_index(message: &str, namespace: &str) -> Option<String> {
 
 /// The number under `key`, however the server typed it.
 pub(super) fn count(reply: &Document, key: &str) -> usize {
-    use bson::Bson;
-    match reply.get(key) {
-        Some(Bson::Int32(n)) => usize::try_from(*n).unwrap_or(0),
-        Some(Bson::Int64(n)) => usize::try_from(*n).unwrap_or(0),
-        Some(Bson::Double(n)) if *n >= 0.0 => *n as usize,
-        _ => 0,
-    }
+    reply.get(key).and_then(whole).and_then(|n| usize::try_from(n).ok()).unwrap_or(0)
 }
 
 #[cfg(test)]

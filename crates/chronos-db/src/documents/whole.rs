@@ -1,0 +1,41 @@
+//! Whole numbers, however a driver, a server or a person typed them.
+
+use bson::Bson;
+
+/// Below it every whole number has a double of its own: 2^53.
+const EXACT: f64 = 9_007_199_254_740_992.0;
+
+/// The whole number a value is: an `Int32`, an `Int64`, or a `Double` without a fraction that stands for one
+/// number only.
+pub(crate) fn whole(value: &Bson) -> Option<i64> {
+    match value {
+        Bson::Int32(n) => Some((*n).into()),
+        Bson::Int64(n) => Some(*n),
+        #[allow(clippy::cast_possible_truncation, reason = "it is whole and within the bounds")]
+        Bson::Double(n) if n.fract() == 0.0 && n.abs() < EXACT => Some(*n as i64),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whole_numbers_of_every_type_are_read_and_nothing_else() {
+        for (value, read) in [
+            (Bson::Int32(-3), Some(-3)),
+            (Bson::Int64(i64::MAX), Some(i64::MAX)),
+            (Bson::Double(3.0), Some(3)),
+            (Bson::Double(EXACT - 1.0), Some(9_007_199_254_740_991)),
+            (Bson::Double(EXACT), None),
+            (Bson::Double(0.5), None),
+            (Bson::Double(f64::NAN), None),
+            (Bson::Double(f64::INFINITY), None),
+            (Bson::String("3".to_owned()), None),
+            (Bson::Null, None),
+        ] {
+            assert_eq!(whole(&value), read, "{value:?}");
+        }
+    }
+}
