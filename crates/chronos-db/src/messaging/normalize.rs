@@ -9,7 +9,6 @@ use super::{DEFAULT_NAMESPACE, MAX_VALUE_BYTES};
 use crate::documents::Filter;
 use crate::documents::filter::{self, Test};
 use crate::json::Map;
-use crate::records::map_values;
 use crate::{Error, Json, Result, Timestamp, bson_to_json, json_to_bson};
 
 /// Fields that are kept exactly as they were given.
@@ -73,21 +72,15 @@ pub(super) fn read_filter(kind: Kind, given: &Json) -> Result<Filter> {
 }
 
 fn typed(kind: Kind, filter: Filter) -> Result<Filter> {
-    let all =
-        |parts: Vec<Filter>| parts.into_iter().map(|part| typed(kind, part)).collect::<Result<Vec<_>>>();
-    Ok(match filter {
-        Filter::All => Filter::All,
-        Filter::And(parts) => Filter::And(all(parts)?),
-        Filter::Or(parts) => Filter::Or(all(parts)?),
-        Filter::Nor(parts) => Filter::Nor(all(parts)?),
-        Filter::Field(path, Test::Eq(value)) if path == "namespace" || path == "strategy" => {
-            is(kind, &path, &value)
-        }
-        Filter::Field(path, test) if is_date(kind, &path) => {
-            let test = map_values(test, &|text| Ok(Timestamp::parse(text)?.into()))?;
-            Filter::Field(path, test)
-        }
-        field @ Filter::Field(..) => field,
+    filter.try_map(&mut |path, test| {
+        Ok(match test {
+            Test::Eq(value) if path == "namespace" || path == "strategy" => is(kind, &path, &value),
+            test if is_date(kind, &path) => {
+                let test = test.try_map_texts(&|text| Ok(Timestamp::parse(text)?.into()))?;
+                Filter::Field(path, test)
+            }
+            test => Filter::Field(path, test),
+        })
     })
 }
 

@@ -51,7 +51,7 @@ pub(crate) use model::Names;
 pub use model::{ItemId, Lineage, Op, State};
 pub use payload::{MAX_DOCUMENT_BYTES, MAX_DOCUMENT_DEPTH};
 pub use read::Page;
-pub(crate) use read::{Order, cursor, map_values, parse_cursor};
+pub(crate) use read::{Order, cursor, parse_cursor};
 pub use restore::{RestoreProblem, Restored};
 pub(crate) use rules::PayloadRules;
 pub(crate) use scope::Scope;

@@ -248,20 +248,12 @@ fn named<'f>(filter: &'f Filter, path: &str) -> Option<&'f [Bson]> {
 
 /// The part of a filter that speaks of `path` alone and must hold.
 fn only_about(filter: &Filter, path: &str) -> Filter {
-    fn about(filter: &Filter, path: &str) -> bool {
-        match filter {
-            Filter::All => true,
-            Filter::And(parts) | Filter::Or(parts) | Filter::Nor(parts) => {
-                parts.iter().all(|part| about(part, path))
-            }
-            Filter::Field(field, test) => field == path && !matches!(test, Test::Exists(_)),
-        }
-    }
+    let about = |filter: &Filter| {
+        filter.fields().all(|(field, test)| field == path && !matches!(test, Test::Exists(_)))
+    };
     match filter {
-        Filter::And(parts) => {
-            parts.iter().filter(|part| about(part, path)).cloned().fold(Filter::All, Filter::and)
-        }
-        whole if about(whole, path) => whole.clone(),
+        Filter::And(parts) => parts.iter().filter(|part| about(part)).cloned().fold(Filter::All, Filter::and),
+        whole if about(whole) => whole.clone(),
         _ => Filter::All,
     }
 }

@@ -220,8 +220,8 @@ struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     fn new(filter: &'a Filter) -> Self {
-        let mut looked_at = Vec::new();
-        look_at(filter, &mut looked_at);
+        let looked_at =
+            filter.fields().map(|(path, _)| path.split_once('.').map_or(path, |(top, _)| top)).collect();
         Self { filter, looked_at }
     }
 
@@ -236,16 +236,6 @@ impl<'a> Reader<'a> {
             return Ok(None);
         }
         Ok(Some(take(document)?))
-    }
-}
-
-fn look_at<'a>(filter: &'a Filter, fields: &mut Vec<&'a str>) {
-    match filter {
-        Filter::All => {}
-        Filter::And(parts) | Filter::Or(parts) | Filter::Nor(parts) => {
-            parts.iter().for_each(|part| look_at(part, fields))
-        }
-        Filter::Field(path, _) => fields.push(path.split_once('.').map_or(path, |(top, _)| top)),
     }
 }
 

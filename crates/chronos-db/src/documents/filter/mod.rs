@@ -19,6 +19,8 @@ use std::fmt;
 
 use bson::Bson;
 
+use crate::Result;
+
 pub use parse::parse;
 pub use pattern::Pattern;
 #[cfg(feature = "mongodb")]
@@ -132,6 +134,34 @@ impl Filter {
         Self::Field(path.into(), Test::Exists(present))
     }
 
+    /// The tests of the filter, wherever they stand, each with the path it is about.
+    pub(crate) fn fields(&self) -> impl Iterator<Item = (&str, &Test)> {
+        let mut rest = vec![self];
+        std::iter::from_fn(move || {
+            loop {
+                match rest.pop()? {
+                    Self::All => {}
+                    Self::And(parts) | Self::Or(parts) | Self::Nor(parts) => rest.extend(parts.iter().rev()),
+                    Self::Field(path, test) => return Some((path.as_str(), test)),
+                }
+            }
+        })
+    }
+
+    /// The filter with what `field` makes of each test and its path.
+    pub(crate) fn try_map(self, field: &mut dyn FnMut(String, Test) -> Result<Self>) -> Result<Self> {
+        let mut all = |parts: Vec<Self>| -> Result<Vec<Self>> {
+            parts.into_iter().map(|part| part.try_map(field)).collect()
+        };
+        Ok(match self {
+            Self::All => Self::All,
+            Self::And(parts) => Self::And(all(parts)?),
+            Self::Or(parts) => Self::Or(all(parts)?),
+            Self::Nor(parts) => Self::Nor(all(parts)?),
+            Self::Field(path, test) => return field(path, test),
+        })
+    }
+
     /// The one value that every match has at `path`, as far as that can be seen.
     #[cfg(any(feature = "embedded", feature = "mongodb"))]
     pub(crate) fn fixes(&self, path: &str) -> Option<&Bson> {
@@ -176,6 +206,32 @@ impl Filter {
             Self::Or(parts) => !parts.is_empty() && parts.iter().all(|part| part.demands_value(path)),
             Self::Field(field, test) => field == path && test.demands_value(),
         }
+    }
+}
+
+impl Test {
+    /// The test with what `text` makes of the texts it compares with.
+    pub(crate) fn try_map_texts(self, text: &dyn Fn(&str) -> Result<Bson>) -> Result<Self> {
+        let one = |value: Bson| match &value {
+            Bson::String(s) => text(s),
+            _ => Ok(value),
+        };
+        let many = |values: Vec<Bson>| values.into_iter().map(one).collect::<Result<Vec<_>>>();
+        Ok(match self {
+            Self::Eq(v) => Self::Eq(one(v)?),
+            Self::Ne(v) => Self::Ne(one(v)?),
+            Self::Gt(v) => Self::Gt(one(v)?),
+            Self::Gte(v) => Self::Gte(one(v)?),
+            Self::Lt(v) => Self::Lt(one(v)?),
+            Self::Lte(v) => Self::Lte(one(v)?),
+            Self::In(vs) => Self::In(many(vs)?),
+            Self::Nin(vs) => Self::Nin(many(vs)?),
+            Self::Every(tests) => {
+                Self::Every(tests.into_iter().map(|t| t.try_map_texts(text)).collect::<Result<_>>()?)
+            }
+            Self::Not(inner) => Self::Not(Box::new(inner.try_map_texts(text)?)),
+            other => other,
+        })
     }
 }
 

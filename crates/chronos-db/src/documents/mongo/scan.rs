@@ -397,13 +397,7 @@ fn split(filter: &Filter, per: &str) -> (Filter, Filter) {
 }
 
 fn only_on(filter: &Filter, per: &str) -> bool {
-    match filter {
-        Filter::All => true,
-        Filter::And(parts) | Filter::Or(parts) | Filter::Nor(parts) => {
-            parts.iter().all(|part| only_on(part, per))
-        }
-        Filter::Field(path, _) => path == per,
-    }
+    filter.fields().all(|(path, _)| path == per)
 }
 
 /// Whether at most one group can match: then its newest document is the first of a sorted find.

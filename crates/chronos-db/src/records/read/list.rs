@@ -10,7 +10,7 @@ use futures::{StreamExt as _, TryStreamExt as _};
 use super::page::{Order, Page, Place};
 use super::plan::Plan;
 use super::{Found, ReadOptions, Which};
-use crate::documents::filter::{self, Test};
+use crate::documents::filter;
 use crate::documents::{Direction, Filter, Scan};
 use crate::records::engine::Engine;
 use crate::records::indexing::plain;
@@ -255,46 +255,14 @@ crate::debug_some!(Listed { place });
 
 /// Ids are stored as object ids and times as dates; users write both as text.
 fn typed(filter: Filter) -> Result<Filter> {
-    let all = |parts: Vec<Filter>| parts.into_iter().map(typed).collect::<Result<Vec<_>>>();
-    Ok(match filter {
-        Filter::All => Filter::All,
-        Filter::And(parts) => Filter::And(all(parts)?),
-        Filter::Or(parts) => Filter::Or(all(parts)?),
-        Filter::Nor(parts) => Filter::Nor(all(parts)?),
-        Filter::Field(path, test) => match path.as_str() {
-            "_id" | "itemId" => {
-                let test = map_values(test, &|text| Ok(text.parse::<ItemId>()?.bson()))?;
-                Filter::Field(path, test)
-            }
+    filter.try_map(&mut |path, test| {
+        let test = match path.as_str() {
+            "_id" | "itemId" => test.try_map_texts(&|text| Ok(text.parse::<ItemId>()?.bson()))?,
             "updatedAt" | "createdAt" | "at" => {
-                let test = map_values(test, &|text| Ok(Timestamp::parse(text)?.into()))?;
-                Filter::Field(path, test)
+                test.try_map_texts(&|text| Ok(Timestamp::parse(text)?.into()))?
             }
-            _ => Filter::Field(path, test),
-        },
-    })
-}
-
-/// The test with `text` in the place of its texts.
-pub(crate) fn map_values(test: Test, text: &dyn Fn(&str) -> Result<Bson>) -> Result<Test> {
-    let one = |value: Bson| match &value {
-        Bson::String(s) => text(s),
-        _ => Ok(value),
-    };
-    let many = |values: Vec<Bson>| values.into_iter().map(one).collect::<Result<Vec<_>>>();
-    Ok(match test {
-        Test::Eq(v) => Test::Eq(one(v)?),
-        Test::Ne(v) => Test::Ne(one(v)?),
-        Test::Gt(v) => Test::Gt(one(v)?),
-        Test::Gte(v) => Test::Gte(one(v)?),
-        Test::Lt(v) => Test::Lt(one(v)?),
-        Test::Lte(v) => Test::Lte(one(v)?),
-        Test::In(vs) => Test::In(many(vs)?),
-        Test::Nin(vs) => Test::Nin(many(vs)?),
-        Test::Every(tests) => {
-            Test::Every(tests.into_iter().map(|t| map_values(t, text)).collect::<Result<_>>()?)
-        }
-        Test::Not(inner) => Test::Not(Box::new(map_values(*inner, text)?)),
-        other => other,
+            _ => test,
+        };
+        Ok(Filter::Field(path, test))
     })
 }

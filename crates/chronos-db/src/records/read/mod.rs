@@ -14,7 +14,7 @@ use bytes::Bytes;
 use futures::{StreamExt as _, TryStreamExt as _};
 
 use list::Listed;
-pub(crate) use list::{Query, map_values};
+pub(crate) use list::Query;
 pub use page::Page;
 pub(crate) use page::{Order, cursor, parse_cursor};
 

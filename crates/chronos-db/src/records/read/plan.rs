@@ -275,14 +275,12 @@ impl Engine {
     }
 }
 
+/// The paths of a filter, each once.
 fn paths_of(filter: &Filter, paths: &mut Vec<String>) {
-    match filter {
-        Filter::All => {}
-        Filter::And(parts) | Filter::Or(parts) | Filter::Nor(parts) => {
-            parts.iter().for_each(|part| paths_of(part, paths))
+    for (path, _) in filter.fields() {
+        if !paths.iter().any(|known| known == path) {
+            paths.push(path.to_owned());
         }
-        Filter::Field(path, _) if paths.contains(path) => {}
-        Filter::Field(path, _) => paths.push(path.clone()),
     }
 }
 
