@@ -1,5 +1,7 @@
 //! Arguments that several commands share.
 
+use std::time::Duration;
+
 use chronos_db::documents::Direction;
 use chronos_db::{Collection, Error, ItemId, Json, Timestamp, json};
 use clap::Args;
@@ -142,65 +144,83 @@ pub(crate) struct WriteArg {
     pub(crate) reason: Option<String>,
 }
 
-/// Under which condition an item changes.
+/// What is recorded with a change of an item, and under which condition it takes place.
 #[derive(Debug, Args)]
-pub(crate) struct ExpectArg {
+pub(crate) struct ChangeArg {
+    #[command(flatten)]
+    write: WriteArg,
     /// Fail with OPTIMISTIC_LOCK unless the item is at this version.
     #[arg(long, value_name = "N")]
-    pub(crate) expect_ov: Option<i64>,
+    expect_ov: Option<i64>,
 }
 
-/// Builders have the same methods and no common type.
-macro_rules! shown {
-    ($action:expr, $show:expr) => {{
-        let (mut action, show) = ($action, $show);
-        if show.include_deleted {
-            action = action.include_deleted();
+// The library's actions have the same methods and no common type, so those that set an option are handed in.
+
+impl PointArg {
+    /// `action` at this point, which is set by its methods `as_of` and `as_of_cv`.
+    pub(crate) fn apply<A>(&self, action: A, as_of: fn(A, Timestamp) -> A, as_of_cv: fn(A, i64) -> A) -> A {
+        let action = match self.at {
+            Some(at) => as_of(action, at),
+            None => action,
+        };
+        match self.cv {
+            Some(cv) => as_of_cv(action, cv),
+            None => action,
         }
-        if let Some(properties) = &show.project {
-            action = action.project(properties);
-        }
-        if let Some(seconds) = show.presign {
-            action = action.presign(std::time::Duration::from_secs(seconds));
-        }
-        action
-    }};
+    }
 }
 
-macro_rules! at_point {
-    ($action:expr, $point:expr) => {{
-        let (mut action, point) = ($action, $point);
-        if let Some(at) = point.at {
-            action = action.as_of(at);
+impl ShowArg {
+    /// `action` with these options, which are set by its methods of these names.
+    pub(crate) fn apply<A>(
+        &self,
+        mut action: A,
+        include_deleted: fn(A) -> A,
+        project: fn(A, Vec<String>) -> A,
+        presign: fn(A, Duration) -> A,
+    ) -> A {
+        if self.include_deleted {
+            action = include_deleted(action);
         }
-        if let Some(cv) = point.cv {
-            action = action.as_of_cv(cv);
+        if let Some(properties) = &self.project {
+            action = project(action, properties.clone());
+        }
+        if let Some(seconds) = self.presign {
+            action = presign(action, Duration::from_secs(seconds));
         }
         action
-    }};
+    }
 }
 
-macro_rules! written {
-    ($action:expr, $write:expr) => {{
-        let (mut action, write) = ($action, $write);
-        if let Some(actor) = &write.actor {
-            action = action.actor(actor);
+impl WriteArg {
+    /// `action` with these options, which are set by its methods `actor` and `reason`.
+    pub(crate) fn apply<A>(&self, mut action: A, actor: fn(A, String) -> A, reason: fn(A, String) -> A) -> A {
+        if let Some(who) = &self.actor {
+            action = actor(action, who.clone());
         }
-        if let Some(reason) = &write.reason {
-            action = action.reason(reason);
-        }
-        action
-    }};
-    ($action:expr, $write:expr, $expect:expr) => {{
-        let (mut action, expect) = (crate::args::written!($action, $write), $expect);
-        if let Some(ov) = expect.expect_ov {
-            action = action.expect_ov(ov);
+        if let Some(why) = &self.reason {
+            action = reason(action, why.clone());
         }
         action
-    }};
+    }
 }
 
-pub(crate) use {at_point, shown, written};
+impl ChangeArg {
+    /// `action` with these options, which are set by its methods `actor`, `reason` and `expect_ov`.
+    pub(crate) fn apply<A>(
+        &self,
+        action: A,
+        actor: fn(A, String) -> A,
+        reason: fn(A, String) -> A,
+        expect_ov: fn(A, i64) -> A,
+    ) -> A {
+        let action = self.write.apply(action, actor, reason);
+        match self.expect_ov {
+            Some(ov) => expect_ov(action, ov),
+            None => action,
+        }
+    }
+}
 
 #[cfg(test)]
 mod tests {

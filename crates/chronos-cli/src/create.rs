@@ -1,9 +1,9 @@
 //! `chronos create`.
 
-use chronos_db::Timestamp;
+use chronos_db::{Create, Timestamp};
 use clap::Args;
 
-use crate::args::{CollectionArg, WriteArg, written};
+use crate::args::{CollectionArg, WriteArg};
 use crate::failure::Failure;
 use crate::input;
 use crate::open::Globals;
@@ -33,7 +33,7 @@ pub(crate) async fn run(globals: &Globals, args: CreateArgs) -> Result<(), Failu
     let document = input::document(&args.document)?;
     let mut opened = globals.open_for_writing()?;
     let collection = opened.collection(&args.of.collection)?;
-    let mut create = written!(collection.create(document), &args.write);
+    let mut create = args.write.apply(collection.create(document), Create::actor, Create::reason);
     if let Some(at) = args.at {
         create = create.at(at);
     }

@@ -1,8 +1,9 @@
 //! `chronos delete`.
 
+use chronos_db::Delete;
 use clap::Args;
 
-use crate::args::{Among, ExpectArg, ItemArg, WriteArg, written};
+use crate::args::{Among, ChangeArg, ItemArg};
 use crate::failure::Failure;
 use crate::open::Globals;
 use crate::output::Output;
@@ -17,16 +18,15 @@ pub(crate) struct DeleteArgs {
     #[command(flatten)]
     item: ItemArg,
     #[command(flatten)]
-    write: WriteArg,
-    #[command(flatten)]
-    expect: ExpectArg,
+    change: ChangeArg,
 }
 
 pub(crate) async fn run(globals: &Globals, args: DeleteArgs) -> Result<(), Failure> {
     let mut opened = globals.open_for_writing()?;
     let collection = opened.existing(&args.item.of.collection).await?;
     let id = args.item.find(&collection, Among::Live).await?;
-    let made = written!(collection.delete(&id), &args.write, &args.expect).await?;
+    let made =
+        args.change.apply(collection.delete(&id), Delete::actor, Delete::reason, Delete::expect_ov).await?;
     opened.settle(&collection).await?;
     opened.close().await?;
     Output::new().value(&made.to_json())

@@ -1,8 +1,9 @@
 //! `chronos enrich`.
 
+use chronos_db::Enrich;
 use clap::Args;
 
-use crate::args::{Among, ExpectArg, ItemArg, WriteArg, written};
+use crate::args::{Among, ChangeArg, ItemArg};
 use crate::failure::Failure;
 use crate::input;
 use crate::open::Globals;
@@ -20,9 +21,7 @@ pub(crate) struct EnrichArgs {
     #[arg(value_name = "JSON|FILE|-", allow_hyphen_values = true)]
     document: String,
     #[command(flatten)]
-    write: WriteArg,
-    #[command(flatten)]
-    expect: ExpectArg,
+    change: ChangeArg,
     /// The function that computed the patch; kept in `_system.functionIds`.
     #[arg(long, value_name = "F")]
     function_id: Option<String>,
@@ -33,7 +32,8 @@ pub(crate) async fn run(globals: &Globals, args: EnrichArgs) -> Result<(), Failu
     let mut opened = globals.open_for_writing()?;
     let collection = opened.existing(&args.item.of.collection).await?;
     let id = args.item.find(&collection, Among::Live).await?;
-    let mut enrich = written!(collection.enrich(&id, document), &args.write, &args.expect);
+    let mut enrich =
+        args.change.apply(collection.enrich(&id, document), Enrich::actor, Enrich::reason, Enrich::expect_ov);
     if let Some(function) = args.function_id {
         enrich = enrich.function_id(function);
     }

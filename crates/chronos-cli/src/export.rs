@@ -1,9 +1,10 @@
 //! `chronos export`.
 
+use chronos_db::List;
 use clap::Args;
 use futures::TryStreamExt as _;
 
-use crate::args::{CollectionArg, PointArg, at_point};
+use crate::args::{CollectionArg, PointArg};
 use crate::failure::Failure;
 use crate::open::Globals;
 use crate::output::Output;
@@ -29,7 +30,7 @@ pub(crate) async fn run(globals: &Globals, args: ExportArgs) -> Result<(), Failu
     let opened = globals.open_for_reading()?;
     let collection = opened.existing(&args.of.collection).await?;
     let mut out = Output::new();
-    let mut views = at_point!(collection.list(), &args.point).stream().await?;
+    let mut views = args.point.apply(collection.list(), List::as_of, List::as_of_cv).stream().await?;
     while let Some(view) = views.try_next().await? {
         out.line(&if args.view { view.to_json() } else { view.document() })?;
     }

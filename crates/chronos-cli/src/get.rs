@@ -1,9 +1,9 @@
 //! `chronos get`.
 
-use chronos_db::Error;
+use chronos_db::{Error, Get};
 use clap::Args;
 
-use crate::args::{Among, ItemArg, PointArg, ShowArg, at_point, shown};
+use crate::args::{Among, ItemArg, PointArg, ShowArg};
 use crate::failure::Failure;
 use crate::open::Globals;
 use crate::output::Output;
@@ -33,7 +33,8 @@ pub(crate) async fn run(globals: &Globals, args: GetArgs) -> Result<(), Failure>
     let past = args.ov.is_some() || args.point.at.is_some() || args.point.cv.is_some();
     let among = if past || args.show.include_deleted { Among::Deleted } else { Among::Live };
     let id = args.item.find(&collection, among).await?;
-    let mut get = shown!(at_point!(collection.get(&id), &args.point), &args.show);
+    let get = args.point.apply(collection.get(&id), Get::as_of, Get::as_of_cv);
+    let mut get = args.show.apply(get, Get::include_deleted, Get::project, Get::presign);
     if let Some(ov) = args.ov {
         get = get.version(ov);
     }

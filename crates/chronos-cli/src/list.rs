@@ -5,7 +5,7 @@ use chronos_db::{Json, List, OnDamage, json};
 use clap::{Args, ValueEnum};
 use futures::TryStreamExt as _;
 
-use crate::args::{CollectionArg, PointArg, ShowArg, at_point, shown, tell_built_in};
+use crate::args::{CollectionArg, PointArg, ShowArg, tell_built_in};
 use crate::failure::Failure;
 use crate::input;
 use crate::open::Globals;
@@ -71,8 +71,9 @@ pub(crate) async fn run(globals: &Globals, args: ListArgs) -> Result<(), Failure
     let filter = args.filter.as_deref().map(parse_filter).transpose()?;
     let opened = globals.open_for_reading()?;
     let collection = opened.existing(&args.of.collection).await?;
-    let mut list = shown!(at_point!(collection.list().on_built_in(tell_built_in), &args.point), &args.show)
-        .on_damage(args.on_damage.into());
+    let list = collection.list().on_built_in(tell_built_in).on_damage(args.on_damage.into());
+    let list = args.point.apply(list, List::as_of, List::as_of_cv);
+    let mut list = args.show.apply(list, List::include_deleted, List::project, List::presign);
     if let Some(filter) = filter {
         list = list.filter(filter);
     }

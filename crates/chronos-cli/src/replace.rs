@@ -1,8 +1,9 @@
 //! `chronos replace`.
 
+use chronos_db::Replace;
 use clap::Args;
 
-use crate::args::{Among, ExpectArg, ItemArg, WriteArg, written};
+use crate::args::{Among, ChangeArg, ItemArg};
 use crate::failure::Failure;
 use crate::input;
 use crate::open::Globals;
@@ -20,9 +21,7 @@ pub(crate) struct ReplaceArgs {
     #[arg(value_name = "JSON|FILE|-", allow_hyphen_values = true)]
     document: String,
     #[command(flatten)]
-    write: WriteArg,
-    #[command(flatten)]
-    expect: ExpectArg,
+    change: ChangeArg,
 }
 
 pub(crate) async fn run(globals: &Globals, args: ReplaceArgs) -> Result<(), Failure> {
@@ -30,7 +29,10 @@ pub(crate) async fn run(globals: &Globals, args: ReplaceArgs) -> Result<(), Fail
     let mut opened = globals.open_for_writing()?;
     let collection = opened.existing(&args.item.of.collection).await?;
     let id = args.item.find(&collection, Among::Live).await?;
-    let made = written!(collection.replace(&id, document), &args.write, &args.expect).await?;
+    let made = args
+        .change
+        .apply(collection.replace(&id, document), Replace::actor, Replace::reason, Replace::expect_ov)
+        .await?;
     opened.settle(&collection).await?;
     opened.close().await?;
     Output::new().value(&made.to_json())

@@ -1,9 +1,9 @@
 //! `chronos restore`.
 
-use chronos_db::Timestamp;
+use chronos_db::{Restore, Timestamp};
 use clap::Args;
 
-use crate::args::{Among, ExpectArg, ItemArg, WriteArg, written};
+use crate::args::{Among, ChangeArg, ItemArg};
 use crate::failure::Failure;
 use crate::open::Globals;
 use crate::output::Output;
@@ -20,9 +20,7 @@ pub(crate) struct RestoreArgs {
     #[command(flatten)]
     to: Target,
     #[command(flatten)]
-    write: WriteArg,
-    #[command(flatten)]
-    expect: ExpectArg,
+    change: ChangeArg,
 }
 
 #[derive(Debug, Args)]
@@ -40,7 +38,8 @@ pub(crate) async fn run(globals: &Globals, args: RestoreArgs) -> Result<(), Fail
     let mut opened = globals.open_for_writing()?;
     let collection = opened.existing(&args.item.of.collection).await?;
     let id = args.item.find(&collection, Among::Deleted).await?;
-    let mut restore = written!(collection.restore(&id), &args.write, &args.expect);
+    let mut restore =
+        args.change.apply(collection.restore(&id), Restore::actor, Restore::reason, Restore::expect_ov);
     if let Some(ov) = args.to.ov {
         restore = restore.to_version(ov);
     }

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use chronos_db::Timestamp;
+use chronos_db::{RestoreCollection, Timestamp};
 use clap::Args;
 use indicatif::ProgressBar;
 
-use crate::args::{CollectionArg, WriteArg, written};
+use crate::args::{CollectionArg, WriteArg};
 use crate::failure::Failure;
 use crate::open::Globals;
 use crate::output::Output;
@@ -47,7 +47,11 @@ struct Target {
 pub(crate) async fn run(globals: &Globals, args: RestoreCollectionArgs) -> Result<(), Failure> {
     let mut opened = if args.dry_run { globals.open_for_reading()? } else { globals.open_for_writing()? };
     let collection = opened.existing(&args.of.collection).await?;
-    let mut restore = written!(collection.restore_collection(), &args.write);
+    let mut restore = args.write.apply(
+        collection.restore_collection(),
+        RestoreCollection::actor,
+        RestoreCollection::reason,
+    );
     if let Some(cv) = args.to.cv {
         restore = restore.to_cv(cv);
     }

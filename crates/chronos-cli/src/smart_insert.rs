@@ -1,8 +1,9 @@
 //! `chronos smart-insert`.
 
+use chronos_db::SmartInsert;
 use clap::Args;
 
-use crate::args::{CollectionArg, WriteArg, written};
+use crate::args::{CollectionArg, WriteArg};
 use crate::failure::Failure;
 use crate::input;
 use crate::open::Globals;
@@ -34,7 +35,8 @@ pub(crate) async fn run(globals: &Globals, args: SmartInsertArgs) -> Result<(), 
     let mut opened = globals.open_for_writing()?;
     let collection = opened.collection(&args.of.collection)?;
     let keys: Vec<&str> = args.unique.iter().map(String::as_str).collect();
-    let mut insert = written!(collection.smart_insert(document, &keys), &args.write);
+    let mut insert =
+        args.write.apply(collection.smart_insert(document, &keys), SmartInsert::actor, SmartInsert::reason);
     if let Some(function) = args.function_id {
         insert = insert.function_id(function);
     }

@@ -1,8 +1,9 @@
 //! `chronos update`.
 
+use chronos_db::Update;
 use clap::Args;
 
-use crate::args::{Among, ExpectArg, ItemArg, WriteArg, written};
+use crate::args::{Among, ChangeArg, ItemArg};
 use crate::failure::Failure;
 use crate::input;
 use crate::open::Globals;
@@ -21,9 +22,7 @@ pub(crate) struct UpdateArgs {
     #[arg(value_name = "JSON|FILE|-", allow_hyphen_values = true)]
     document: String,
     #[command(flatten)]
-    write: WriteArg,
-    #[command(flatten)]
-    expect: ExpectArg,
+    change: ChangeArg,
 }
 
 pub(crate) async fn run(globals: &Globals, args: UpdateArgs) -> Result<(), Failure> {
@@ -31,7 +30,10 @@ pub(crate) async fn run(globals: &Globals, args: UpdateArgs) -> Result<(), Failu
     let mut opened = globals.open_for_writing()?;
     let collection = opened.existing(&args.item.of.collection).await?;
     let id = args.item.find(&collection, Among::Live).await?;
-    let made = written!(collection.update(&id, document), &args.write, &args.expect).await?;
+    let made = args
+        .change
+        .apply(collection.update(&id, document), Update::actor, Update::reason, Update::expect_ov)
+        .await?;
     opened.settle(&collection).await?;
     opened.close().await?;
     Output::new().value(&made.to_json())
