@@ -3,13 +3,14 @@
 use base64::Engine as _;
 use bson::{Bson, Document};
 
+use super::number::{integer, nearest};
 use super::{Json, Map, Number, extended};
 use crate::{Error, Result, Timestamp};
 
 /// Turns JSON into typed BSON.
 ///
-/// Objects that are values in MongoDB's Extended JSON (version 2, relaxed or canonical, or the older version
-/// 1) are those values: `$date`, `$oid`, `$numberInt`, `$numberLong`, `$numberDouble`, `$numberDecimal`,
+/// Objects that are values in MongoDB's Extended JSON (version 2, relaxed or canonical, or version 1, which is
+/// older) are those values: `$date`, `$oid`, `$numberInt`, `$numberLong`, `$numberDouble`, `$numberDecimal`,
 /// `$binary`, `$uuid`, `$timestamp`, `$regularExpression`, `$code`, `$symbol`, `$minKey`, `$maxKey` and
 /// `$undefined`. Every other object stays an object. Whole numbers become 32 or 64 bit integers, others
 /// doubles; a `$numberDecimal`, too, so that it compares with other numbers.
@@ -46,7 +47,7 @@ fn convert(value: &Json, number: &dyn Fn(&Number) -> Result<Bson>) -> Result<Bso
         Json::Array(items) => {
             Bson::Array(items.iter().map(|item| convert(item, number)).collect::<Result<_>>()?)
         }
-        Json::Object(map) => match extended::read(map) {
+        Json::Object(map) => match extended::read(map, &json_to_nearest_bson) {
             Some(typed) => typed,
             None => {
                 let members = map.iter().map(|(k, v)| Ok((k.clone(), convert(v, number)?)));
@@ -54,15 +55,6 @@ fn convert(value: &Json, number: &dyn Fn(&Number) -> Result<Bson>) -> Result<Bso
             }
         },
     })
-}
-
-fn integer(n: &Number) -> Option<Bson> {
-    n.as_i64().map(|i| i32::try_from(i).map_or(Bson::Int64(i), Bson::Int32))
-}
-
-/// An integer of 64 bits, or the nearest double.
-pub(super) fn nearest(n: &Number) -> Bson {
-    integer(n).unwrap_or_else(|| Bson::Double(n.nearest_f64()))
 }
 
 fn number_to_bson(n: &Number) -> Result<Bson> {

@@ -8,7 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use bson::spec::BinarySubtype;
 use bson::{Binary, Bson};
 
-use super::bson::nearest;
+use super::number::nearest;
 use super::{Json, Map, Number};
 use crate::Timestamp;
 
@@ -48,13 +48,13 @@ pub(crate) fn is_meant(map: &Map) -> bool {
 pub(crate) const EXPECTED: &str = "a {\"$date\"} holds an ISO-8601 text such as 2015-12-31T10:00:00Z, or milliseconds; an {\"$oid\"} 24 hex digits; other \
                                    types are written as MongoDB's Extended JSON says";
 
-/// The value that an object stands for, if it does for one.
-pub(super) fn read(map: &Map) -> Option<Bson> {
+/// The value that an object stands for, if it does for one. `convert` reads the values of a `$scope`.
+pub(super) fn read(map: &Map, convert: &dyn Fn(&Json) -> Bson) -> Option<Bson> {
     if !is_meant(map) {
         return None;
     }
     if map.len() == 2 {
-        return two(map);
+        return two(map, convert);
     }
     let (key, value) = map.iter().next()?;
     match (key.as_str(), value) {
@@ -95,12 +95,12 @@ pub(super) fn read(map: &Map) -> Option<Bson> {
 }
 
 /// The forms with two keys, in either order.
-fn two(map: &Map) -> Option<Bson> {
+fn two(map: &Map, convert: &dyn Fn(&Json) -> Bson) -> Option<Bson> {
     if let Some(bytes) = map.get("$binary") {
         return binary(bytes, map.get("$type")?);
     }
     let code = map.get("$code")?.as_str()?.to_owned();
-    match super::json_to_nearest_bson(map.get("$scope")?) {
+    match convert(map.get("$scope")?) {
         Bson::Document(scope) => {
             Some(Bson::JavaScriptCodeWithScope(bson::JavaScriptCodeWithScope { code, scope }))
         }

@@ -4,6 +4,10 @@
 //! for the whole program, and that change what its types do in code of others. So these types stand beside
 //! it: they are made from anything `Serialize` ([`to_json`]) or from text ([`Json::parse`]), and convert from
 //! and to `serde_json::Value`.
+//!
+//! `parse.rs` is the one parser, `write.rs` the one writer, `number.rs` and `map.rs` the parts of a value,
+//! `typed.rs` and `serialize.rs` the ways from and to types with `serde`; `bson.rs` and `extended.rs` are
+//! where JSON and BSON meet. Nothing here knows of stores or configurations.
 
 mod bson;
 mod convert;

@@ -4,6 +4,8 @@ use std::borrow::Cow;
 use std::fmt;
 use std::hash::{Hash, Hasher};
 
+use bson::Bson;
+
 /// A JSON number. It keeps the text it was written with, and is equal to any other text for the same number.
 #[derive(Clone)]
 pub struct Number(Kept);
@@ -206,3 +208,13 @@ macro_rules! from_integers {
 }
 
 from_integers!(i8 i16 i32 i64 i128 isize u8 u16 u32 u64 u128 usize);
+
+/// As BSON keeps it: in 32 bits where they suffice.
+pub(super) fn integer(n: &Number) -> Option<Bson> {
+    n.as_i64().map(|i| i32::try_from(i).map_or(Bson::Int64(i), Bson::Int32))
+}
+
+/// An integer of 64 bits, or the nearest double.
+pub(super) fn nearest(n: &Number) -> Bson {
+    integer(n).unwrap_or_else(|| Bson::Double(n.nearest_f64()))
+}
