@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures::future::{Either, select, try_join};
 use secrecy::{ExposeSecret as _, SecretString};
 
-use crate::config::DocumentConnection;
+use crate::config::{DocumentConnection, IN_MEMORY};
 use crate::documents::{Deployment, DocumentStore};
 use crate::{Env, Error, Result};
 
@@ -18,9 +18,6 @@ pub(crate) type WrapDocuments = Arc<dyn Fn(Arc<dyn DocumentStore>) -> Arc<dyn Do
 const ASKING: Duration = Duration::from_secs(5);
 /// A server that starts anew between two questions is asked again, at most so often.
 const ATTEMPTS: u32 = 5;
-
-/// An in-memory store is its connection's own, though all of them have this connection string.
-pub(crate) const IN_MEMORY: &str = "embedded::memory:";
 
 pub(crate) struct Connections {
     configured: BTreeMap<String, DocumentConnection>,

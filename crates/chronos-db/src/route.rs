@@ -1,4 +1,8 @@
 //! From a context to the database and the buckets it means.
+//!
+//! `router.rs` finds the entry of a configuration that answers a context, `key.rs` makes the key that
+//! version 1 hashed, `sharing.rs` knows which entries share a database and therefore need tenants in their
+//! documents. Nothing here opens a connection but `sharing.rs`, which asks which deployment one reaches.
 
 use std::fmt;
 use std::sync::Arc;

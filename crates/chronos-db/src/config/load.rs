@@ -8,11 +8,9 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::section::Section;
 use super::{
-    Buckets, Config, DatabaseType, DocumentConnection, Entry, HashAlgorithm, ObjectSpace, Retention, Routing,
-    Selector, Transactions, UpdateMode, Warning, settings, uri, v1, v2,
+    Buckets, Config, DatabaseType, DocumentConnection, Entry, HashAlgorithm, IN_MEMORY, ObjectSpace, Owner,
+    Retention, Routing, Selector, Transactions, UpdateMode, Warning, settings, uri, v1, v2,
 };
-use crate::connections::IN_MEMORY;
-use crate::route::sharing::Owner;
 use crate::{Error, Json, Result};
 
 const DEFAULT_INLINE_BYTES: usize = 1024 * 1024;

@@ -1,4 +1,9 @@
 //! One model for every configuration: the v2 shape (`dbConnections`) and the v1 shape (`mongoUris`).
+//!
+//! `load.rs` finds out which shape a text has; `v1.rs` and `v2.rs` read connections and databases,
+//! `settings.rs` and `collections.rs` everything else, all of them through `section.rs`, whose errors name
+//! the JSON path. `identifiers.rs` checks names, `uri.rs` and `object_space.rs` connections; `describe.rs`
+//! shows a configuration without its secrets. Nothing here opens a connection.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -14,6 +19,7 @@ mod identifiers;
 mod load;
 mod names;
 mod object_space;
+mod owner;
 mod section;
 mod settings;
 mod uri;
@@ -24,7 +30,11 @@ pub use expand::expand_env;
 pub(crate) use identifiers::check_database;
 pub use load::Counters;
 pub(crate) use load::OneStore;
+pub(crate) use owner::Owner;
 pub(crate) use section::closest;
+
+/// An in-memory store is its connection's own, though all of them have this connection string.
+pub(crate) const IN_MEMORY: &str = "embedded::memory:";
 
 /// A parsed and checked configuration. Secrets never show in `Debug`.
 #[derive(Clone)]

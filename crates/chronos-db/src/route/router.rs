@@ -6,9 +6,8 @@ use std::sync::Arc;
 use secrecy::{ExposeSecret, SecretString};
 
 use super::key::KeyTemplate;
-use super::sharing::Owner;
 use super::{Resolved, Route, Tier};
-use crate::config::{Config, DatabaseType, Entry, HashAlgorithm, Selector, check_database};
+use crate::config::{Config, DatabaseType, Entry, HashAlgorithm, Owner, Selector, check_database};
 use crate::hash::{jump, no_backends, rendezvous};
 use crate::{Error, ErrorKind, Result, validate_name};
 

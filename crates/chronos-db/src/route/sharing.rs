@@ -5,44 +5,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::OnceCell;
 
-use crate::config::{Config, DatabaseType, Entry, OneStore, Selector};
+use crate::config::{Config, Entry, OneStore, Owner, Selector};
 use crate::connections::Connections;
 use crate::records::Scope;
 use crate::{Env, Error, Resolved, Result, Timestamp};
 
 /// A store that did not answer which deployment it is, is asked again after this.
 const ASK_AGAIN_MILLIS: i64 = 30_000;
-
-/// Whose documents an entry leads to.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Owner {
-    Tenant(Arc<str>),
-    /// No tenant's: of a domain, or for everybody.
-    Nobody,
-    /// Those of whichever tenant the route names; logs, for one.
-    Anybody,
-}
-
-impl Owner {
-    pub(crate) fn of(entry: &Entry) -> Self {
-        match (&entry.selector, entry.database_type) {
-            (_, Some(DatabaseType::Logs | DatabaseType::Identities | DatabaseType::Messaging))
-            | (Selector::Hashed(_), _) => Self::Anybody,
-            (Selector::Tenant(tenant), _) => Self::Tenant(tenant.as_str().into()),
-            (Selector::Generic | Selector::Domain(_) | Selector::Single, _) => Self::Nobody,
-        }
-    }
-
-    /// Whether what one of two entries leads to is not for the other.
-    pub(crate) fn is_apart_from(&self, other: &Self) -> bool {
-        match (self, other) {
-            (Self::Tenant(one), Self::Tenant(other)) => one != other,
-            // Their routes tell tenants apart already.
-            (Self::Anybody, Self::Anybody) | (Self::Nobody, Self::Nobody) => false,
-            _ => true,
-        }
-    }
-}
 
 /// Whether an entry's contexts name their database, as version 1's hashed ones do.
 fn is_hashed(entry: &Entry) -> bool {
