@@ -21,6 +21,10 @@ mod route;
 #[cfg(feature = "testing")]
 pub mod testing;
 
+/// The crate `bson` that documents, filters and ids are made of.
+pub use bson;
+/// The crate `bytes` that objects are made of.
+pub use bytes;
 pub use chronos::{Builder, Chronos, LeftBehind};
 pub use clock::{Clock, Env, Random, SystemClock, SystemRandom, Timestamp};
 pub use error::{Error, ErrorKind, Result};

@@ -3,7 +3,6 @@
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
-use chronos_db::objects::keys;
 use chronos_db::{Error, Json, Result, View};
 
 use super::COLLECTION;
@@ -35,7 +34,8 @@ impl Story {
             "",
             printer.number(objects)
         ));
-        let key = keys::item(COLLECTION, &example.id.to_string(), example.ov, None)?;
+        // As `docs/format.md` says: the collection's name is in lower case and needs no encoding.
+        let key = format!("{COLLECTION}/{}/v{}/item.json", example.id, example.ov);
         let object = fs::metadata(bucket.join(&key)).map_err(|e| unreadable(&bucket.join(&key), e))?;
         printer.line(format!("{:<11}such as {key}, {} bytes", "", grouped(object.len())));
 

@@ -7,6 +7,11 @@
 //! `_system` beside them: `{createdAt, updatedAt, retentionDays?, expiresAt?, tombstone?, deletedAt?}`.
 //! Documents that the originals wrote are found by their fields, and one without a `namespace` is in the
 //! namespace `default`.
+//!
+//! `db.rs` is the database, `schema.rs` its collections, keys and indexes, `table.rs` one collection of one
+//! tenant with compare-and-swap; above it each collection has a file (or folder) with its actions.
+//! `raw_collection.rs` and `normalize.rs` give plain access by filters, `migrate.rs` moves between layouts.
+//! It stands on `documents/` alone; of the records it takes page tokens.
 
 mod db;
 mod dead_letters;

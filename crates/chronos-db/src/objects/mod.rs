@@ -1,6 +1,10 @@
 //! Object storage, one bucket at a time: [`ObjectStorage`], over the crate `object_store`.
 //!
 //! [`crate::testing::objects`] is the suite every implementation passes.
+//!
+//! `store.rs` implements the trait over a backend, which `local.rs` and `cloud.rs` (with `sas.rs`) make;
+//! `failure.rs` and `timing.rs` say what a failed or late request means. `connect.rs` opens the buckets of a
+//! configuration, `keys.rs` is the layout of keys. Nothing here knows of documents or records.
 
 use std::fmt;
 use std::time::Duration;
@@ -13,9 +17,14 @@ use crate::{Result, Timestamp};
 
 #[cfg(any(feature = "s3", feature = "azure"))]
 mod cloud;
+#[cfg_attr(not(feature = "testing"), allow(unreachable_pub, reason = "public for the tests alone"))]
 mod connect;
 mod failure;
+#[cfg(feature = "testing")]
 pub mod keys;
+#[cfg(not(feature = "testing"))]
+#[allow(dead_code, unreachable_pub, reason = "parsers and manifests are public for the tests alone")]
+pub(crate) mod keys;
 mod local;
 #[cfg(feature = "azure")]
 mod sas;
@@ -24,6 +33,9 @@ mod store;
 mod tests;
 mod timing;
 
+#[cfg(not(feature = "testing"))]
+pub(crate) use connect::ObjectsPool;
+#[cfg(feature = "testing")]
 pub use connect::{ObjectsPool, SpaceId};
 pub use store::StoreObjects;
 

@@ -3,6 +3,10 @@
 //!
 //! One thread per store writes and commits together whatever is queued; readers have connections of their own
 //! and never wait for it. A document is durable when the call that wrote it returns.
+//!
+//! `location.rs` finds the file, `connection.rs` opens it, `catalog.rs` and `layout.rs` know which table
+//! holds a collection, `query.rs` and `read.rs` scan, `write.rs` applies a batch and `writer.rs` is the
+//! thread that commits. `rusqlite` is used in this folder alone; `docs/format.md` describes the file.
 
 mod catalog;
 mod connection;

@@ -8,6 +8,11 @@
 //! Every call ends, after [30 seconds](DEFAULT_TIMEOUT) unless set otherwise: what changes nothing twice is
 //! repeated until then, over elections and broken connections. When a write's time is over, its outcome is
 //! not known.
+//!
+//! From the ground up: `uri.rs`, `options.rs` and `failure.rs`; `client.rs` owns the driver's client and what
+//! is known of the deployment; `call.rs` bounds and repeats; `command.rs` and `retries.rs` send writes;
+//! `apply.rs`, `transaction.rs`, `ensure.rs` and `scan.rs` are the calls of the seam. `mongodb` is used in
+//! this folder alone.
 
 mod apply;
 mod call;

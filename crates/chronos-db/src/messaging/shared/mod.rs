@@ -5,6 +5,8 @@
 //! `_system.throughVersion`: versions up to it are gone, whether or not their documents have been removed
 //! already. `_system.lastVersion`: numbers up to it have been given out. Whoever appends looks at the marks
 //! again after the insert, so that no number is used twice.
+//!
+//! `write.rs` saves, appends and deletes, `keys.rs` lists keys; both stand on the table of the collection.
 
 mod keys;
 mod write;
