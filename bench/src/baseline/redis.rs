@@ -86,12 +86,12 @@ impl Stream {
         Ok(())
     }
 
-    /// The next entries. With `patience` it waits so long for the first one.
-    pub(crate) async fn read(&self, count: usize, patience: Option<Duration>) -> Result<Vec<Entry>> {
+    /// The next entries. With `timeout` it waits so long for the first one.
+    pub(crate) async fn read(&self, count: usize, timeout: Option<Duration>) -> Result<Vec<Entry>> {
         let mut read = cmd("XREADGROUP");
         read.arg("GROUP").arg(GROUP).arg("consumer").arg("COUNT").arg(count);
-        if let Some(patience) = patience {
-            read.arg("BLOCK").arg(u64::try_from(patience.as_millis())?);
+        if let Some(timeout) = timeout {
+            read.arg("BLOCK").arg(u64::try_from(timeout.as_millis())?);
         }
         read.arg("STREAMS").arg(&self.key).arg(">");
         match read.query_async(&mut self.connection.clone()).await? {

@@ -75,12 +75,12 @@ pub(crate) async fn embedded(context: &Context) -> Result<Vec<Line>> {
         let copied = Copied::read(&folder.path().join("store/chronos.db"), COLLECTION)?;
         let baseline = copied.write(&folder.path().join("raw.db"), watch::usual(&groups))?;
         bytes = copied.bytes();
-        let (with_objects, sustained_rate, stored_groups) = embedded_storing(context, folder.path()).await?;
+        let stored = embedded_storing(context, folder.path()).await?;
         if round > 0 {
             plain.add(&created, &groups);
-            storing.add(&with_objects, &stored_groups);
+            storing.add(&stored.created, &stored.groups);
             ceiling.push(baseline);
-            sustained.push(sustained_rate);
+            sustained.push(stored.sustained);
         }
     }
     Ok(vec![
@@ -95,8 +95,16 @@ pub(crate) async fn embedded(context: &Context) -> Result<Vec<Line>> {
     ])
 }
 
+/// What creates with an object storage came to.
+struct Storing {
+    created: Rate,
+    /// Created and stored per second altogether.
+    sustained: f64,
+    groups: Vec<usize>,
+}
+
 /// Creates with an object storage, which competes for disk and processor.
-async fn embedded_storing(context: &Context, folder: &Path) -> Result<(Rate, f64, Vec<usize>)> {
+async fn embedded_storing(context: &Context, folder: &Path) -> Result<Storing> {
     let (store, objects) = (folder.join("storing"), folder.join("objects"));
     let opened =
         open(&How { embedded: Some(&store), database: "bench", objects: Some(&objects), ..How::default() })?;
@@ -105,7 +113,7 @@ async fn embedded_storing(context: &Context, folder: &Path) -> Result<(Rate, f64
     let sustained = drained(&opened, &created, begun).await?;
     let groups = opened.groups.take();
     opened.chronos.shutdown().await?;
-    Ok((created, sustained, groups))
+    Ok(Storing { created, sustained, groups })
 }
 
 /// Waits until everything is stored; returns how many were created and stored per second altogether.

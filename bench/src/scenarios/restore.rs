@@ -57,8 +57,15 @@ pub(super) async fn work(task: Restoring) -> Result<()> {
     Ok(())
 }
 
-/// Restores; also returns the heads as they were before.
-async fn restore(items: usize) -> Result<(Taken, Baseline, Vec<Document>)> {
+/// A collection that was restored.
+struct Round {
+    taken: Taken,
+    baseline: Baseline,
+    /// The heads as they were before.
+    before: Vec<Document>,
+}
+
+async fn restore(items: usize) -> Result<Round> {
     let baseline = Baseline::connect("restore").await?;
     let opened = open(&How { database: baseline.name(), ..How::default() })?;
     opened.people.ensure_index("email").await?;
@@ -71,7 +78,7 @@ async fn restore(items: usize) -> Result<(Taken, Baseline, Vec<Document>)> {
         worker.go()?;
         worker.seen()
     });
-    Ok((taken.await??, baseline, before))
+    Ok(Round { taken: taken.await??, baseline, before })
 }
 
 /// Writes the rows and heads that a restore of `from` wrote to a collection in the same state as before.
@@ -117,13 +124,13 @@ pub(crate) async fn collection(context: &Context) -> Result<Vec<Line>> {
     let (mut ours, mut ceiling, mut growth, mut groups) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     let mut small = Vec::new();
     for round in 0..=context.rounds {
-        let (quarter, baseline, _) = restore(items / 4).await?;
-        baseline.drop().await?;
-        let (taken, baseline, before) = restore(items).await?;
+        let quarter = restore(items / 4).await?;
+        quarter.baseline.drop().await?;
+        let Round { taken, baseline, before } = restore(items).await?;
         let rate = bulk(&baseline, before, items, watch::usual(&taken.groups)).await?;
         baseline.drop().await?;
         if round > 0 {
-            small.push(quarter.peak_growth);
+            small.push(quarter.taken.peak_growth);
             ours.push(taken.per_second);
             ceiling.push(rate);
             growth.push(taken.peak_growth);

@@ -130,29 +130,36 @@ async fn once(collection: &Collection, limit: Duration) -> Result<FlushReport, F
     Ok(report)
 }
 
-async fn round(collection: &Collection) -> Result<(Option<Round>, FlushReport), Failure> {
+/// What a round came to.
+struct Ended {
+    report: FlushReport,
+    /// None if cleaning up failed in a way that passes: the next round tries again.
+    tidied: Option<Round>,
+}
+
+async fn round(collection: &Collection) -> Result<Ended, Failure> {
     let report = collection.drain(ROUND).await?;
-    match tidy(collection, &report).await {
-        Ok(round) => Ok((Some(round), report)),
-        // The next round tries again.
+    let tidied = match tidy(collection, &report).await {
+        Ok(round) => Some(round),
         Err(Failure::Error(error)) if error.is_retryable() => {
             note(&format!("cleaning up `{}`: {}", collection.name(), one_line(error.message())));
-            Ok((None, report))
+            None
         }
-        Err(failure) => Err(failure),
-    }
+        Err(failure) => return Err(failure),
+    };
+    Ok(Ended { report, tidied })
 }
 
 async fn until_stopped(collection: &Collection, every: Duration) -> Result<FlushReport, Failure> {
     let mut stop = Stop::listen();
     let mut told = None;
     loop {
-        let (done, report) = tokio::select! {
+        let Ended { report, tidied } = tokio::select! {
             done = round(collection) => done?,
             () = stop.comes() => return Ok(FlushReport::default()),
         };
         // A quiet worker prints one line, not one a round.
-        if let Some(done) = done
+        if let Some(done) = tidied
             && (told.replace(done) != Some(done) || done.orphans + done.erased + done.trimmed > 0)
         {
             done.print()?;

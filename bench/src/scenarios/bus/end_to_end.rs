@@ -141,10 +141,10 @@ where
 }
 
 /// Until all are acknowledged. False if that takes longer.
-async fn all(latencies: &Latencies, sent: u64, patience: Duration) -> bool {
+async fn all(latencies: &Latencies, sent: u64, timeout: Duration) -> bool {
     let begun = Instant::now();
     while latencies.count() < sent {
-        if begun.elapsed() > patience {
+        if begun.elapsed() > timeout {
             return false;
         }
         // What is measured is over; this only looks now and then.
@@ -164,7 +164,7 @@ pub(crate) async fn latency(context: &Context) -> Result<Vec<Line>> {
         let rate = held(context, &server).await?;
         let (mut p99, mut p50, mut behind) = (Comparison::default(), Comparison::default(), Vec::new());
         for round in 0..=context.rounds {
-            let (seen, late) = ours(context, &server, rate).await?;
+            let Ours { latencies: seen, behind: late } = ours(context, &server, rate).await?;
             let ceiling =
                 ceiling(context, &server, rate, REST).await?.ok_or("the ceiling did not catch up")?;
             if round > 0 {
@@ -206,8 +206,15 @@ async fn held(context: &Context, server: &RedisServer) -> Result<u64> {
     Err("not even the ceiling holds the lowest rate here".into())
 }
 
-/// Ours, and how many seconds after the last acknowledgement the last warm copy was made.
-async fn ours(context: &Context, server: &RedisServer, rate: u64) -> Result<(Vec<u64>, f64)> {
+/// What was seen of ours.
+struct Ours {
+    /// Sorted, in microseconds.
+    latencies: Vec<u64>,
+    /// How many seconds after the last acknowledgement the last warm copy was made.
+    behind: f64,
+}
+
+async fn ours(context: &Context, server: &RedisServer, rate: u64) -> Result<Ours> {
     let folder = tempfile::tempdir_in(warm_place(context))?;
     let chronos = warm(folder.path())?;
     let latencies = Latencies::new(context);
@@ -243,7 +250,7 @@ async fn ours(context: &Context, server: &RedisServer, rate: u64) -> Result<(Vec
     topic.delete().await?;
     chronow.close().await?;
     chronos.shutdown().await?;
-    Ok((latencies.sorted(), behind))
+    Ok(Ours { latencies: latencies.sorted(), behind })
 }
 
 /// Where the warm tier lies. Its commits must not wait for the disk of Redis' file and make that wait:
@@ -268,7 +275,7 @@ async fn ceiling(
     context: &Context,
     server: &RedisServer,
     rate: u64,
-    patience: Duration,
+    timeout: Duration,
 ) -> Result<Option<Vec<u64>>> {
     let stream = Stream::create(server, NAME).await?;
     let (reader, acker) = (stream.another().await?, stream.another().await?);
@@ -298,7 +305,7 @@ async fn ceiling(
         async move { stream.add(&payload).await }
     })
     .await?;
-    let caught_up = all(&latencies, sent, patience).await;
+    let caught_up = all(&latencies, sent, timeout).await;
     // It ends when nothing has come for a second.
     reading.await??;
     stream.drop().await?;

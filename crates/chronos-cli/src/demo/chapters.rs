@@ -142,7 +142,7 @@ impl Story {
                 printer.ink(Ink::Quiet, &reason)
             ));
             for difference in differences(&before, &now) {
-                let (sign, ink, text) = spoken(&difference);
+                let Spoken { sign, ink, text } = spoken(&difference);
                 printer.line(format!("     {}", printer.ink(ink, &format!("{sign} {}", cut(&text, 88)))));
             }
             before = now;
@@ -267,7 +267,7 @@ impl Story {
         }
         printer.line(format!("{COMPANY} v{} → v{}, by the function {FUNCTION}", company.ov, written.ov));
         for difference in differences(&earlier, &now.document()) {
-            let (sign, ink, text) = spoken(&difference);
+            let Spoken { sign, ink, text } = spoken(&difference);
             printer.line(format!("     {}", printer.ink(ink, &format!("{sign} {}", cut(&text, 88)))));
         }
         let system = &now.item["_system"];
@@ -379,18 +379,28 @@ fn progress(operations: usize) -> ProgressBar {
     }
 }
 
-fn spoken(difference: &Difference<'_>) -> (char, Ink, String) {
-    match difference {
-        Difference::Added(name, is) => ('+', Ink::Added, format!("{name}: {is}")),
-        Difference::Removed(name, was) => ('-', Ink::Removed, format!("{name}: {was}")),
-        Difference::Changed(name, was, is) => ('~', Ink::Changed, format!("{name}: {was} → {is}")),
+/// A difference in words.
+struct Spoken {
+    sign: char,
+    ink: Ink,
+    text: String,
+}
+
+fn spoken(difference: &Difference<'_>) -> Spoken {
+    let (sign, ink) = match difference {
+        Difference::Added(..) => ('+', Ink::Added),
+        Difference::Removed(..) => ('-', Ink::Removed),
+        Difference::Changed(..) | Difference::Renamed { .. } => ('~', Ink::Changed),
+    };
+    let text = match difference {
+        Difference::Added(name, value) | Difference::Removed(name, value) => format!("{name}: {value}"),
+        Difference::Changed(name, was, is) => format!("{name}: {was} → {is}"),
         Difference::Renamed { from, to, was, is } if was == is => {
-            ('~', Ink::Changed, format!("column {from} renamed {to}, still {is}"))
+            format!("column {from} renamed {to}, still {is}")
         }
-        Difference::Renamed { from, to, was, is } => {
-            ('~', Ink::Changed, format!("column {from} renamed {to}: {was} → {is}"))
-        }
-    }
+        Difference::Renamed { from, to, was, is } => format!("column {from} renamed {to}: {was} → {is}"),
+    };
+    Spoken { sign, ink, text }
 }
 
 fn say_contents(printer: &mut Printer, when: &str, contents: &Contents, verdict: &str) {

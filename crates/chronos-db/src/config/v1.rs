@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{Result, json};
 
-const MOST: usize = 10;
+const MAX_URIS: usize = 10;
 
 /// Makes the selector of a tier out of a name.
 type Named = fn(String) -> Selector;
@@ -56,9 +56,9 @@ fn uris<'a>(root: &mut Section<'a>, config: &mut Config, base: &Path) -> Result<
     if uris.is_empty() {
         return Err(root.wrong("mongoUris", "At least one MongoDB URI is required"));
     }
-    if uris.len() > MOST {
+    if uris.len() > MAX_URIS {
         return Err(
-            root.wrong("mongoUris", format!("Maximum {MOST} MongoDB URIs allowed, found {}", uris.len()))
+            root.wrong("mongoUris", format!("Maximum {MAX_URIS} MongoDB URIs allowed, found {}", uris.len()))
         );
     }
     for (path, uri) in &uris {

@@ -81,8 +81,8 @@ impl MessagingDb {
         self.documents.ensure(&namespace, &others).await?;
         match self.documents.ensure(&namespace, std::slice::from_ref(&key)).await {
             Err(error) if !error.is_retryable() && error.message().contains(&key.name) => {
-                // The originals numbered versions and kept dead letters without one, and left duplicates.
-                // What we write is unique by its `_id` too.
+                // The legacy library numbered versions and kept dead letters without one, and left
+                // duplicates. What we write is unique by its `_id` too.
                 tracing::warn!(collection = ?namespace, %error, "messaging documents are not unique; their key index stays a plain one");
                 key.name.push_str("_plain");
                 key.unique = false;

@@ -70,8 +70,8 @@ impl Listing {
             })
         };
         let mut items = if table.kind != Kind::SharedMemory && self.namespace == DEFAULT_NAMESPACE {
-            // The originals' documents have no namespace. As two scans, both come in the index's order on
-            // every store.
+            // The legacy library's documents have no namespace. As two scans, both come in the index's order
+            // on every store.
             let (ours, theirs) =
                 futures::future::try_join(part(DEFAULT_NAMESPACE.into()), part(Bson::Null)).await?;
             let mut all = ours;

@@ -1,4 +1,4 @@
-//! Moving messaging data between layouts, and bringing documents of the originals into today's shape.
+//! Moving messaging data between layouts, and bringing documents of the legacy library into today's shape.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -94,17 +94,28 @@ impl Chronos {
     }
 }
 
-/// A database: the position of its deployment among [`Run::deployments`], and its name.
-type Where = (usize, String);
+/// Which database.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+struct DatabaseId {
+    /// The position of its deployment among [`Run::deployments`].
+    deployment: usize,
+    name: String,
+}
+
+/// DatabaseId a tenant's documents belong.
+struct Target {
+    id: DatabaseId,
+    db: Arc<MessagingDb>,
+}
 
 struct Run {
     to: Chronos,
     dry_run: bool,
-    dbs: Mutex<HashMap<Where, Arc<MessagingDb>>>,
+    dbs: Mutex<HashMap<DatabaseId, Arc<MessagingDb>>>,
     /// The deployments met so far: what is called by two names is still one.
     deployments: tokio::sync::Mutex<Vec<Deployment>>,
-    /// Where the entries of the target are, by their paths.
-    targets: HashMap<String, Where>,
+    /// DatabaseId the entries of the target are, by their paths.
+    targets: HashMap<String, DatabaseId>,
 }
 
 impl Migrate {
@@ -164,29 +175,29 @@ fn entries(chronos: &Chronos) -> Vec<Entry> {
 }
 
 impl Run {
-    async fn location(&self, chronos: &Chronos, entry: &Entry) -> Result<Where> {
+    async fn location(&self, chronos: &Chronos, entry: &Entry) -> Result<DatabaseId> {
         let deployment = chronos.documents(&entry.connection)?.deployment().await?;
         let mut known = self.deployments.lock().await;
         let at = known.iter().position(|known| known.is_same(&deployment)).unwrap_or(known.len());
         if at == known.len() {
             known.push(deployment);
         }
-        Ok((at, entry.database.clone().unwrap_or_default()))
+        Ok(DatabaseId { deployment: at, name: entry.database.clone().unwrap_or_default() })
     }
 
-    fn target_at(&self, entry: &Entry) -> Result<&Where> {
+    fn target_at(&self, entry: &Entry) -> Result<&DatabaseId> {
         self.targets
             .get(&entry.path)
             .ok_or_else(|| Error::database(format!("{} is no messaging database", entry.path)))
     }
 
-    /// Where documents go to. In a dry run nothing is created there.
+    /// DatabaseId documents go to. In a dry run nothing is created there.
     fn db(&self, entry: &Entry) -> Result<Arc<MessagingDb>> {
         let at = self.target_at(entry)?;
         let documents = self.to.documents(&entry.connection)?;
         let mut dbs = self.dbs.lock().unwrap_or_else(PoisonError::into_inner);
         let db = dbs.entry(at.clone()).or_insert_with(|| {
-            let db = MessagingDb::new(documents, &at.1, entry.capture_deliveries, crate::Env::default());
+            let db = MessagingDb::new(documents, &at.name, entry.capture_deliveries, crate::Env::default());
             Arc::new(if self.dry_run { db.untouched() } else { db })
         });
         Ok(Arc::clone(db))
@@ -196,7 +207,7 @@ impl Run {
         &self,
         from: &Chronos,
         entry: &Entry,
-        source: &Where,
+        source: &DatabaseId,
         done: &mut Migrated,
     ) -> Result<()> {
         let documents = from.documents(&entry.connection)?;
@@ -220,10 +231,10 @@ impl Run {
         Ok(())
     }
 
-    /// Where a tenant's documents belong.
-    fn target(&self, tenant: &str) -> Result<(Arc<MessagingDb>, Where)> {
+    /// DatabaseId a tenant's documents belong.
+    fn target(&self, tenant: &str) -> Result<Target> {
         let resolved = self.to.route(&Route::messaging().tenant(tenant).collection("topics"))?;
-        Ok((self.db(&resolved.entry)?, self.target_at(&resolved.entry)?.clone()))
+        Ok(Target { id: self.target_at(&resolved.entry)?.clone(), db: self.db(&resolved.entry)? })
     }
 
     async fn document(
@@ -231,7 +242,7 @@ impl Run {
         kind: Kind,
         document: Document,
         of: Option<&str>,
-        source: &Where,
+        source: &DatabaseId,
     ) -> Result<Step> {
         let problem = |what: &dyn std::fmt::Display| {
             Ok(Step::Problem(format!("{kind} {}: {what}", id_text(&document))))
@@ -244,7 +255,7 @@ impl Run {
             Ok(key) => key,
             Err(error) => return problem(&error.message()),
         };
-        let (db, at) = match self.target(&tenant) {
+        let Target { id, db } = match self.target(&tenant) {
             Ok(target) => target,
             Err(error) => return problem(&error.message()),
         };
@@ -252,7 +263,7 @@ impl Run {
             return problem(&"the database it belongs to keeps no deliveries");
         }
         let table = Table::new(db, tenant.as_str().into(), kind);
-        if *source == at {
+        if *source == id {
             return self.adopt(&table, document, &tenant).await;
         }
         self.copy(&table, &key, adopted, &document).await

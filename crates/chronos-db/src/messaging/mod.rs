@@ -3,9 +3,9 @@
 //!
 //! Every document carries its `tenantId` and every question asks for it, whether tenants share a database or
 //! have their own, so that data can move between the two layouts
-//! ([`migrate`](crate::Chronos::migrate_messaging)). Documents have the flat fields of the originals, and
-//! `_system` beside them: `{createdAt, updatedAt, retentionDays?, expiresAt?, tombstone?, deletedAt?}`.
-//! Documents that the originals wrote are found by their fields, and one without a `namespace` is in the
+//! ([`migrate`](crate::Chronos::migrate_messaging)). Documents have the flat fields of the legacy library,
+//! and `_system` beside them: `{createdAt, updatedAt, retentionDays?, expiresAt?, tombstone?, deletedAt?}`.
+//! Documents that the legacy library wrote are found by their fields, and one without a `namespace` is in the
 //! namespace `default`.
 //!
 //! `db.rs` is the database, `schema.rs` its collections, keys and indexes, `table.rs` one collection of one

@@ -1,4 +1,4 @@
-//! Documents of others (the handle's users, the originals) in the shape of ours.
+//! Documents of others (the handle's users, the legacy library) in the shape of ours.
 
 use bson::{Bson, Document};
 
@@ -65,7 +65,7 @@ pub(super) fn to_json(document: &Document) -> Result<Json> {
     Ok(fields.into())
 }
 
-/// The user's filter, with dates typed as they are stored, and what the originals left out found by its
+/// The user's filter, with dates typed as they are stored, and what the legacy library left out found by its
 /// default.
 pub(super) fn read_filter(kind: Kind, given: &Json) -> Result<Filter> {
     typed(kind, filter::parse(given, &mut |path| Ok(path.to_owned()))?)

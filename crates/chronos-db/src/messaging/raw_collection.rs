@@ -138,7 +138,7 @@ impl Insert {
     async fn insert(&self) -> Result<()> {
         let document = self.table.read_document(&self.document)?;
         let now = self.table.now().await?;
-        // A document of the originals has another `_id`.
+        // A document of the legacy library has another `_id`.
         let mut probe = document.clone();
         if let Ok(key) = complete(self.table.kind, &mut probe, now)
             && self.table.find(&key).await?.is_some()

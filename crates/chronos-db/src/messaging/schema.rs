@@ -138,7 +138,7 @@ impl Key {
         Self { kind, values }
     }
 
-    /// The key of a stored document. What the originals left out has its default.
+    /// The key of a stored document. What the legacy library left out has its default.
     pub(super) fn of(kind: Kind, document: &Document) -> Self {
         let value = |field: &&str| match (*field, document.get(field)) {
             ("namespace", None | Some(Bson::Null)) => DEFAULT_NAMESPACE.into(),
@@ -160,7 +160,7 @@ impl Key {
         }
     }
 
-    /// Finds the document, also one of the originals.
+    /// Finds the document, also one of the legacy library.
     pub(super) fn filter(&self) -> Filter {
         let part = |(field, value): (&&str, &Bson)| is(self.kind, field, value);
         self.kind.key_fields().iter().zip(&self.values).map(part).fold(Filter::All, Filter::and)
@@ -191,7 +191,7 @@ impl Key {
     }
 }
 
-/// The condition that `field` has `value`, where what the originals left out has its default.
+/// The condition that `field` has `value`, where what the legacy library left out has its default.
 pub(super) fn is(kind: Kind, field: &str, value: &Bson) -> Filter {
     let absent = match field {
         "namespace" if kind != Kind::SharedMemory => value.as_str() == Some(DEFAULT_NAMESPACE),
@@ -208,12 +208,12 @@ pub(super) fn is(kind: Kind, field: &str, value: &Bson) -> Filter {
 /// Checks a namespace, key, topic, message id or subscription.
 pub(super) fn check_text<'a>(what: &str, text: &'a str) -> Result<&'a str> {
     /// What an index entry of MongoDB holds comfortably, several of them together.
-    const MOST: usize = 1024;
+    const MAX_TEXT_BYTES: usize = 1024;
     let shown = || text.chars().take(40).collect::<String>().escape_debug().to_string();
     match text {
         "" => Err(Error::validation(format!("the {what} is empty"))),
-        _ if text.len() > MOST => Err(Error::validation(format!(
-            "the {what} `{}…` has {} bytes; {MOST} are allowed",
+        _ if text.len() > MAX_TEXT_BYTES => Err(Error::validation(format!(
+            "the {what} `{}…` has {} bytes; {MAX_TEXT_BYTES} are allowed",
             shown(),
             text.len()
         ))),

@@ -123,8 +123,8 @@ impl Table {
     /// Inserts a stamped document.
     ///
     /// # Errors
-    /// `TXN_ERROR` if a unique index that isn't ours stands in the way: that of the originals, which knows no
-    /// namespaces.
+    /// `TXN_ERROR` if a unique index that isn't ours stands in the way: that of the legacy library, which knows
+    /// no namespaces.
     pub(super) async fn insert(&self, document: Document, key: &Key) -> Result<bool> {
         match self.apply_one(Write::insert(document)).await? {
             Outcome::Applied => Ok(true),
@@ -206,7 +206,7 @@ impl Table {
     /// Removes every document with this key; says whether there was one.
     pub(super) async fn remove_key(&self, key: &Key) -> Result<bool> {
         let mut removed = false;
-        // The originals may have left several.
+        // The legacy library may have left several.
         while let Some(found) = self.find(key).await? {
             removed |= self.remove(&found).await?;
         }
@@ -219,8 +219,8 @@ impl Table {
     }
 }
 
-/// Holds while nobody has changed what was read. Documents of the originals have no state until the first
-/// change.
+/// Holds while nobody has changed what was read. Documents of the legacy library have no state until the
+/// first change.
 pub(super) fn unchanged(found: &Document) -> Guard {
     Guard::Equals { field: REV.to_owned(), value: found.get(REV).cloned().unwrap_or(Bson::Null) }
 }

@@ -47,7 +47,7 @@ pub(super) fn put(document: &mut Document, field: &str, value: &Json) -> Result<
     Ok(size)
 }
 
-/// The value that [`put`] put, or the originals.
+/// The value that [`put`] or the legacy library put.
 pub(super) fn take(document: &Document, field: &str) -> Result<Json> {
     let stored = document.get(field).unwrap_or(&Bson::Null);
     match (stored, document.get_str(format!("{field}Format"))) {

@@ -31,7 +31,7 @@ pub(super) struct Cloud {
 
 /// The longest that S3 signs a URL for.
 #[cfg(feature = "s3")]
-const LONGEST_TTL: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+const MAX_TTL: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
 /// Makes presigned URLs.
 pub(super) enum CloudSigner {
@@ -49,7 +49,7 @@ impl CloudSigner {
             Self::S3(store, ahead) => {
                 // A URL lives from the time it is signed at, by our clock: what that is behind comes on top.
                 let behind = Duration::from_secs(u64::try_from(ahead.seconds()).unwrap_or(0));
-                let ttl = (ttl + behind).min(LONGEST_TTL);
+                let ttl = (ttl + behind).min(MAX_TTL);
                 Ok(object_store::signer::Signer::signed_url(store.as_ref(), Method::GET, path, ttl).await?)
             }
             #[cfg(feature = "azure")]

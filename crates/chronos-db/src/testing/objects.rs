@@ -4,7 +4,7 @@
 //! broken. [`crate::objects_suite!`] stamps them onto a backend as tests:
 //!
 //! ```text
-//! async fn memory() -> (Arc<dyn Objects>, ()) {
+//! async fn memory() -> (Arc<dyn ObjectStorage>, ()) {
 //!     (Arc::new(StoreObjects::memory("bucket").unwrap()), ())
 //! }
 //! chronos_db::objects_suite!(memory: basics, races, without_presigning);

@@ -34,7 +34,7 @@ pub(super) fn connect(file: Option<&Path>, role: Role) -> Result<Connection, Sql
         Some(file) => Connection::open_with_flags(file, flags)?,
         None => Connection::open_in_memory_with_flags(flags)?,
     };
-    connection.busy_handler(Some(patience()))?;
+    connection.busy_handler(Some(busy_wait()))?;
     connection.set_prepared_statement_cache_capacity(256);
     sql_functions::register(&connection)?;
     match role {
@@ -55,7 +55,7 @@ pub(super) fn connect(file: Option<&Path>, role: Role) -> Result<Connection, Sql
 
 /// Waits in short, uneven steps, so that processes that write at once take turns instead of backing off for
 /// ever longer.
-fn patience() -> impl FnMut(i32) -> bool + Send + 'static {
+fn busy_wait() -> impl FnMut(i32) -> bool + Send + 'static {
     let mut since = Instant::now();
     move |tried| {
         if tried == 0 {
@@ -74,14 +74,14 @@ pub(super) fn at_once<T>(
 ) -> rusqlite::Result<T> {
     connection.busy_timeout(AT_ONCE)?;
     let done = work(connection);
-    connection.busy_handler(Some(patience()))?;
+    connection.busy_handler(Some(busy_wait()))?;
     done
 }
 
 /// Turns the write-ahead log on. SQLite does not wait by itself if two processes do this to a new file at
 /// once.
 fn wal(connection: &Connection) -> Result<(), SqliteError> {
-    let mut patience = patience();
+    let mut wait = busy_wait();
     let mut tried = 0;
     loop {
         match connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get::<_, String>(0)) {
@@ -92,7 +92,7 @@ fn wal(connection: &Connection) -> Result<(), SqliteError> {
                 ))
                 .into());
             }
-            Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) && patience(tried) => {
+            Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) && wait(tried) => {
                 tried += 1
             }
             Err(error) => return Err(error.into()),

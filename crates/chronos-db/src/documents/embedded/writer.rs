@@ -86,6 +86,18 @@ pub(super) struct Writer {
     written: bool,
 }
 
+/// The failure of a whole transaction, and what was being done.
+struct Failed {
+    error: SqliteError,
+    doing: &'static str,
+}
+
+impl Failed {
+    fn while_doing(doing: &'static str, error: impl Into<SqliteError>) -> Self {
+        Self { error: error.into(), doing }
+    }
+}
+
 impl Writer {
     pub(super) fn new(session: Session, location: Location, env: Env, clock: Arc<StoreClock>) -> Self {
         Self { session, location, env, clock, sorts: false, written: true }
@@ -170,7 +182,7 @@ impl Writer {
         let ended = self.transaction(works, &mut results);
         match ended {
             Ok(()) => replies.into_iter().zip(results).collect(),
-            Err((error, doing)) => {
+            Err(Failed { error, doing }) => {
                 // The first failure is what the callers need to hear of; that a rollback also fails adds
                 // nothing: the connection is then without a transaction already.
                 let rolled_back = self.session.roll_back();
@@ -186,39 +198,41 @@ impl Writer {
     }
 
     /// Fills `results`; if it fails, the whole group has failed.
-    fn transaction(
-        &mut self,
-        works: Vec<Work>,
-        results: &mut Vec<Result<Done>>,
-    ) -> Result<(), (SqliteError, &'static str)> {
+    fn transaction(&mut self, works: Vec<Work>, results: &mut Vec<Result<Done>>) -> Result<(), Failed> {
         // Small things are kept in memory; an index is built by sorting, which memory may be too small for.
         let sorts = works.iter().any(Work::stands_alone);
         if sorts != self.sorts {
             let storage = if sorts { "DEFAULT" } else { "MEMORY" };
             let set = self.session.connection.execute_batch(&format!("PRAGMA temp_store={storage}"));
-            set.map_err(|e| (e.into(), "setting the place of temporary data (nothing was written)"))?;
+            set.map_err(|e| {
+                Failed::while_doing("setting the place of temporary data (nothing was written)", e)
+            })?;
             self.sorts = sorts;
         }
         self.written = true;
         self.session
             .begin("BEGIN IMMEDIATE")
-            .map_err(|error| (error, "beginning to write (nothing was written)"))?;
+            .map_err(|e| Failed::while_doing("beginning to write (nothing was written)", e))?;
         for work in works {
             let done = self.take(work);
             if self.session.connection.is_autocommit() {
                 let lost = || Error::database("SQLite ended the transaction; nothing was written").into();
-                return Err((done.err().unwrap_or_else(lost), "writing (nothing was written)"));
+                return Err(Failed {
+                    error: done.err().unwrap_or_else(lost),
+                    doing: "writing (nothing was written)",
+                });
             }
             results.push(done.map_err(|error| {
                 error.into_error(&self.location, "writing (nothing of this request was written)")
             }));
         }
         let fail = &self.env.fail;
-        fail.hit("embedded.before_commit").map_err(|error| (error.into(), "committing"))?;
+        fail.hit("embedded.before_commit").map_err(|e| Failed::while_doing("committing", e))?;
         let committed =
             self.session.connection.prepare_cached("COMMIT").and_then(|mut commit| commit.execute([]));
-        committed.map_err(|e| (e.into(), "committing (whether the writes took place is unknown)"))?;
-        fail.hit("embedded.after_commit").map_err(|error| (error.into(), "committing"))
+        committed
+            .map_err(|e| Failed::while_doing("committing (whether the writes took place is unknown)", e))?;
+        fail.hit("embedded.after_commit").map_err(|e| Failed::while_doing("committing", e))
     }
 
     fn take(&mut self, work: Work) -> Result<Done, SqliteError> {

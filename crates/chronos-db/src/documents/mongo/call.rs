@@ -21,7 +21,7 @@ use crate::documents::within;
 
 /// The first pause before a call is made again; each following one is twice as long.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
-const LONGEST_PAUSE: Duration = Duration::from_millis(500);
+const MAX_PAUSE: Duration = Duration::from_millis(500);
 /// What is left of a call's time for the answer to travel when the server is told how long it may wait.
 const TRAVEL: Duration = Duration::from_millis(500);
 /// How long a server that is no longer the primary may take to end what it was asked.
@@ -71,7 +71,7 @@ impl Pauses {
             return false;
         }
         tokio::time::sleep(self.next).await;
-        self.next = (self.next * 2).min(LONGEST_PAUSE);
+        self.next = (self.next * 2).min(MAX_PAUSE);
         true
     }
 }

@@ -21,7 +21,7 @@ const PASSING: [i32; 22] = [
 const NODE_IS_RECOVERING: i32 = 13_436;
 const UNAUTHORIZED: i32 = 13;
 const INVALID_NAMESPACE: i32 = 73;
-const LONGEST_TEXT: usize = 600;
+const MAX_TEXT_CHARS: usize = 600;
 
 /// A call that failed, before it is told to the caller.
 #[derive(Debug)]
@@ -189,7 +189,7 @@ pub(super) fn describe(error: &DriverError) -> String {
 }
 
 pub(super) fn cut(text: &str) -> String {
-    match text.char_indices().nth(LONGEST_TEXT) {
+    match text.char_indices().nth(MAX_TEXT_CHARS) {
         Some((at, _)) => format!("{}…", &text[..at]),
         None => text.to_owned(),
     }

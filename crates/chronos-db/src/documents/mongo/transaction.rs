@@ -19,7 +19,7 @@ const ATTEMPTS: u32 = 10;
 const COMMITS: u32 = 3;
 /// The first pause before running it again; it doubles each time, and chance shortens it.
 const PAUSE: Duration = Duration::from_millis(4);
-const LONGEST_PAUSE: Duration = Duration::from_millis(250);
+const MAX_PAUSE: Duration = Duration::from_millis(250);
 
 pub(super) async fn run(plan: &Plan, call: &Call, env: &Env) -> Result<Vec<Outcome>, Failure> {
     let mut session = call.lease.client.start_session().await?;
@@ -27,7 +27,7 @@ pub(super) async fn run(plan: &Plan, call: &Call, env: &Env) -> Result<Vec<Outco
     loop {
         match once(plan, call, &mut session).await {
             Err(failure) if failure.is_transient() && attempt < ATTEMPTS => {
-                let pause = (PAUSE * 2_u32.pow(attempt)).min(LONGEST_PAUSE);
+                let pause = (PAUSE * 2_u32.pow(attempt)).min(MAX_PAUSE);
                 let jitter = env.random.next_u64() % 1_000;
                 env.clock.sleep(pause.mul_f64((jitter as f64 + 1.0) / 1_000.0)).await;
                 attempt += 1;
