@@ -2,7 +2,11 @@
 
 /// Makes ring the process' TLS provider, unless the program chose one. Every client that may speak TLS calls
 /// it before it is built.
-pub(crate) fn install_crypto_provider() {
+///
+/// ```
+/// chronos_db::install_crypto_provider();
+/// ```
+pub fn install_crypto_provider() {
     if rustls::crypto::CryptoProvider::get_default().is_none() {
         // Losing a race to another installer is fine: somebody's provider is there then, and nothing here
         // depends on whose.

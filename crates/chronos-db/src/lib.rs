@@ -27,6 +27,8 @@ pub use bson;
 pub use bytes;
 pub use chronos::{Builder, Chronos, LeftBehind};
 pub use clock::{Clock, Env, Random, SystemClock, SystemRandom, Timestamp};
+#[cfg(any(feature = "mongodb", feature = "s3", feature = "azure"))]
+pub use crypto::install_crypto_provider;
 pub use error::{Error, ErrorKind, Result};
 pub use json::{Json, bson_to_json, json_to_bson, json_to_nearest_bson};
 pub use name::{MAX_NAME_BYTES, validate_name};

@@ -76,9 +76,8 @@ struct Master {
 impl Link {
     pub(super) async fn connect(config: RedisConfig) -> Result<Self> {
         config.check()?;
-        if config.uses_tls() && rustls::crypto::CryptoProvider::get_default().is_none() {
-            // Losing a race to another installer is fine: somebody's provider is there then.
-            drop(rustls::crypto::ring::default_provider().install_default());
+        if config.uses_tls() {
+            chronos_db::install_crypto_provider();
         }
         let route = match &config.servers {
             RedisServers::Single(_) => Self::single(&config).await?,
