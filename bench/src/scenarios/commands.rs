@@ -49,7 +49,7 @@ pub(crate) async fn of_one_create(context: &Context) -> Result<Vec<Line>> {
         tokio::task::yield_now().await;
     }
     let storing = stats.commands();
-    opened.people.drain(STORED).await?;
+    opened.people.flush(STORED).await?;
     let count = |call| opened.calls.count(call);
     let (puts, others) = (count(Call::Put), count(Call::Head) + count(Call::Get) + count(Call::List));
     opened.chronos.shutdown().await?;
@@ -84,7 +84,7 @@ pub(crate) async fn by_writers(context: &Context) -> Result<Vec<Line>> {
             let stats = opened.stats()?;
             stats.reset();
             let created = creates(&opened, writers, context.round / 2).await?;
-            opened.people.drain(Duration::from_secs(60)).await?;
+            opened.people.flush(Duration::from_secs(60)).await?;
             per_create.push(stats.total() as f64 / created.calls as f64);
             opened.chronos.shutdown().await?;
             baseline.drop().await?;

@@ -118,7 +118,7 @@ async fn embedded_storing(context: &Context, folder: &Path) -> Result<Storing> {
 
 /// Waits until everything is stored; returns how many were created and stored per second altogether.
 async fn drained(opened: &Opened, created: &Rate, begun: Instant) -> Result<f64> {
-    let left = opened.people.drain(DRAIN).await?.waiting;
+    let left = opened.people.flush(DRAIN).await?.waiting;
     if left > 0 {
         return Err(format!("{left} versions are not stored after {} s", DRAIN.as_secs()).into());
     }

@@ -27,7 +27,7 @@ pub(crate) async fn bytes(context: &Context) -> Result<Vec<Line>> {
     for create in created.collect::<Vec<_>>() {
         create.await??;
     }
-    let left = opened.people.drain(Duration::from_secs(120)).await?.waiting;
+    let left = opened.people.flush(Duration::from_secs(120)).await?.waiting;
     if left > 0 {
         return Err(format!("{left} versions are not stored").into());
     }

@@ -77,7 +77,7 @@ pub(crate) async fn latest(context: &Context) -> Result<Vec<Line>> {
         for create in created.collect::<Vec<_>>() {
             ids.push(create.await??.id);
         }
-        opened.people.drain(Duration::from_secs(60)).await?;
+        opened.people.flush(Duration::from_secs(60)).await?;
         let raw_ids =
             ids.iter().map(|id| Ok(ObjectId::parse_str(id.to_string())?)).collect::<Result<Vec<_>>>()?;
         let (ids, raw_ids) = (Arc::new(ids), Arc::new(raw_ids));

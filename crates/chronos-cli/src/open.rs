@@ -157,7 +157,7 @@ impl Opened {
     /// program's, else what others left. They are safe in the version index. Returns how many of this
     /// program's wait.
     pub(crate) async fn settle(&mut self, collection: &Collection) -> Result<u64, Failure> {
-        let report = collection.settle(DRAIN).await?;
+        let report = collection.flush_local(DRAIN).await?;
         self.waiting |= report.own > 0;
         if report.own > 0 || report.left > 0 {
             note(&told(collection.name(), &report));

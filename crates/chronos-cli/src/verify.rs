@@ -37,7 +37,7 @@ pub(crate) async fn run(globals: &Globals, args: VerifyArgs) -> Result<(), Failu
     let collection = opened.existing(&args.of.collection).await?;
     let mut verify = collection.verify();
     if args.repair {
-        opened.waiting = collection.drain(STORING).await?.waiting > 0;
+        opened.waiting = collection.flush(STORING).await?.waiting > 0;
         verify = verify.repair();
     }
     let found = verify.await?;

@@ -120,7 +120,7 @@ async fn tidy(collection: &Collection, report: &FlushReport) -> Result<Round, Fa
 async fn once(collection: &Collection, limit: Duration) -> Result<FlushReport, Failure> {
     let end = Instant::now() + limit;
     let report = loop {
-        let report = collection.drain(end.saturating_duration_since(Instant::now())).await?;
+        let report = collection.flush(end.saturating_duration_since(Instant::now())).await?;
         if report.waiting == 0 || Instant::now() + AGAIN >= end {
             break report;
         }
@@ -138,7 +138,7 @@ struct Ended {
 }
 
 async fn round(collection: &Collection) -> Result<Ended, Failure> {
-    let report = collection.drain(ROUND).await?;
+    let report = collection.flush(ROUND).await?;
     let tidied = match tidy(collection, &report).await {
         Ok(round) => Some(round),
         Err(Failure::Error(error)) if error.is_retryable() => {

@@ -12,7 +12,10 @@ use crate::connections::{Connections, WrapDocuments};
 use crate::documents::DocumentStore;
 use crate::messaging::{Messaging, MessagingDb};
 use crate::objects::{ObjectStorage, ObjectsPool};
-use crate::records::{Collection, Engine, Names, OpenBucket, PayloadCache, PayloadRules, Settings, Space};
+use crate::open::{LeftBehind, OpenCollections};
+use crate::records::{
+    Collection, Names, ObjectBuckets, OpenBucket, PayloadCache, PayloadRules, Settings, Workers,
+};
 use crate::route::sharing::Tenancy;
 use crate::{Env, Error, Resolved, Result, Route, Router};
 
@@ -45,45 +48,20 @@ struct Inner {
     buckets: Arc<ObjectsPool>,
     rules: PayloadRules,
     cache: PayloadCache,
-    engines: Mutex<Engines>,
-    next_engine: AtomicU64,
+    open: Mutex<OpenCollections>,
+    next_number: AtomicU64,
     messaging: Mutex<HashMap<MessagingKey, Arc<MessagingDb>>>,
 }
 
 impl Drop for Inner {
     fn drop(&mut self) {
         // Without `shutdown`, background work ends after what it is at; what is left is in the version rows.
-        for engine in self.engines.get_mut().unwrap_or_else(PoisonError::into_inner).by_key.values() {
-            engine.stop();
+        for workers in self.open.get_mut().unwrap_or_else(PoisonError::into_inner).by_key.values() {
+            workers.stop();
         }
     }
 }
 
-/// Collections that are kept open while nobody uses them.
-const IDLE_ENGINES: usize = 1_024;
-
-/// The collections that are open. Names may come without end, so those that nobody uses go when there are
-/// many.
-#[derive(Default)]
-struct Engines {
-    by_key: HashMap<EngineKey, Arc<Engine>>,
-    /// When there are so many, it is time to look again which are in use.
-    sweep_at: usize,
-}
-
-impl Engines {
-    fn add(&mut self, key: EngineKey, engine: Arc<Engine>) {
-        if self.by_key.len() >= self.sweep_at.max(IDLE_ENGINES) {
-            // Handles have one each, and so has whatever is under way.
-            self.by_key.retain(|_, engine| Arc::strong_count(engine) > 1);
-            self.sweep_at = self.by_key.len() * 2;
-        }
-        self.by_key.insert(key, engine);
-    }
-}
-
-/// One collection: where its documents are, and where its objects go.
-type EngineKey = (String, String, String, Option<ObjectSpace>);
 /// One messaging database: its connection, its name, and whether it keeps deliveries.
 type MessagingKey = (String, String, bool);
 
@@ -107,7 +85,7 @@ impl fmt::Debug for Builder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Builder")
             .field("config", &self.config)
-            .field("runtime", &self.env)
+            .field("env", &self.env)
             .finish_non_exhaustive()
     }
 }
@@ -187,8 +165,8 @@ impl Builder {
                 wrap_objects: self.wrap_objects,
                 buckets: Arc::new(ObjectsPool::new()),
                 cache,
-                engines: Mutex::default(),
-                next_engine: AtomicU64::new(0),
+                open: Mutex::default(),
+                next_number: AtomicU64::new(0),
                 messaging: Mutex::default(),
             }),
         })
@@ -243,7 +221,7 @@ impl Chronos {
         let resolved = self.route(&route)?;
         let Inner { config, documents, env, .. } = &*self.inner;
         let tenancy = Tenancy::new(config, &resolved, documents, env);
-        Ok(Collection { engine: self.engine(&resolved)?, tenancy })
+        Ok(Collection { workers: self.workers(&resolved)?, tenancy })
     }
 
     /// The document store behind a route: what messaging, counters and tools build on.
@@ -380,8 +358,8 @@ impl Chronos {
         Ok(Messaging::new(Arc::clone(db), tenant))
     }
 
-    fn engine(&self, resolved: &Resolved) -> Result<Arc<Engine>> {
-        let Inner { config, env, cache, engines, next_engine, rules, .. } = &*self.inner;
+    fn workers(&self, resolved: &Resolved) -> Result<Arc<Workers>> {
+        let Inner { config, env, cache, open, next_number, rules, .. } = &*self.inner;
         let entry = &resolved.entry;
         let documents = self.documents(&entry.connection)?;
         let key = (
@@ -390,9 +368,9 @@ impl Chronos {
             resolved.collection.clone(),
             entry.objects.clone(),
         );
-        let mut engines = engines.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(engine) = engines.by_key.get(&key) {
-            return Ok(Arc::clone(engine));
+        let mut open = open.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(workers) = open.by_key.get(&key) {
+            return Ok(Arc::clone(workers));
         }
         let settings = Settings {
             map: config.collection_maps.get(&resolved.collection).cloned().unwrap_or_default(),
@@ -409,14 +387,14 @@ impl Chronos {
         };
         let space = entry.objects.as_ref().map(|space| self.space(space));
         let names = Names::new(&resolved.database, &resolved.collection);
-        let number = next_engine.fetch_add(1, Ordering::Relaxed);
-        let engine = Engine::new(number, names, documents, space, settings, env.clone(), cache.clone());
-        engines.add(key, Arc::clone(&engine));
-        Ok(engine)
+        let number = next_number.fetch_add(1, Ordering::Relaxed);
+        let workers = Workers::new(number, names, documents, space, settings, env.clone(), cache.clone());
+        open.add(key, Arc::clone(&workers));
+        Ok(workers)
     }
 
-    fn space(&self, space: &ObjectSpace) -> Space {
-        // Not the whole of `self`, which owns the engines that own this.
+    fn space(&self, space: &ObjectSpace) -> ObjectBuckets {
+        // Not the whole of `self`, which owns the workers that own this.
         let (pool, config, wrap, of) = (
             Arc::clone(&self.inner.buckets),
             self.inner.config.clone(),
@@ -431,7 +409,12 @@ impl Chronos {
             })
         });
         let storage = space.connection.clone().unwrap_or_else(|| "local".to_owned());
-        Space { json: space.buckets.json.clone(), content: space.buckets.content.clone(), storage, open }
+        ObjectBuckets {
+            json: space.buckets.json.clone(),
+            content: space.buckets.content.clone(),
+            storage,
+            open,
+        }
     }
 
     /// Waits for what is in flight, stores what waits, and closes every client, within 10 s; see
@@ -452,19 +435,19 @@ impl Chronos {
     pub async fn shutdown_within(&self, limit: Duration) -> Result<Vec<LeftBehind>> {
         let clock = &self.inner.env.clock;
         let end = clock.now().plus_millis(i64::try_from(limit.as_millis()).unwrap_or(i64::MAX));
-        let engines: Vec<_> = self
+        let open: Vec<_> = self
             .inner
-            .engines
+            .open
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .by_key
             .drain()
-            .map(|(_, engine)| engine)
+            .map(|(_, workers)| workers)
             .collect();
-        let counts = futures::future::join_all(engines.iter().map(|engine| engine.finish(limit))).await;
-        let left = engines.iter().zip(counts).filter(|(_, versions)| *versions > 0);
+        let counts = futures::future::join_all(open.iter().map(|workers| workers.finish(limit))).await;
+        let left = open.iter().zip(counts).filter(|(_, versions)| *versions > 0);
         let left: Vec<LeftBehind> =
-            left.map(|(engine, versions)| LeftBehind::new(&engine.names, versions)).collect();
+            left.map(|(workers, versions)| LeftBehind::new(&workers.index.names, versions)).collect();
         for LeftBehind { database, collection, versions } in &left {
             tracing::warn!(%database, %collection, versions, "versions are left to be stored by the next process that writes the collection");
         }
@@ -485,28 +468,10 @@ impl Chronos {
     }
 }
 
-/// Versions of one collection that were not stored when a [`Chronos`] was shut down. They are committed, and
-/// safe in the version index.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct LeftBehind {
-    /// The database.
-    pub database: String,
-    /// The collection.
-    pub collection: String,
-    /// How many.
-    pub versions: u64,
-}
-
-impl LeftBehind {
-    fn new(names: &Names, versions: u64) -> Self {
-        Self { database: names.head.database.to_string(), collection: names.collection.clone(), versions }
-    }
-}
-
 #[cfg(all(test, feature = "embedded"))]
 mod tests {
     use super::*;
+    use crate::open::MAX_IDLE;
 
     #[test]
     fn collections_that_nobody_uses_do_not_pile_up() {
@@ -516,13 +481,13 @@ mod tests {
         let open =
             |n: usize| chronos.with(Route::runtime().tenant("acme").collection(format!("c{n}"))).unwrap();
         let used: Vec<_> = (0..10).map(open).collect();
-        for n in 10..10 * IDLE_ENGINES {
+        for n in 10..10 * MAX_IDLE {
             open(n);
         }
-        let engines = chronos.inner.engines.lock().unwrap();
-        assert!(engines.by_key.len() <= IDLE_ENGINES + 1, "{} are open", engines.by_key.len());
+        let open = chronos.inner.open.lock().unwrap();
+        assert!(open.by_key.len() <= MAX_IDLE + 1, "{} are open", open.by_key.len());
         assert!(
-            used.iter().all(|collection| engines.by_key.keys().any(|key| key.2 == collection.name())),
+            used.iter().all(|collection| open.by_key.keys().any(|key| key.2 == collection.name())),
             "those in use stay"
         );
     }

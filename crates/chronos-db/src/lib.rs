@@ -1,5 +1,7 @@
 //! Versioned, multi-tenant JSON records: every write is a new immutable version.
 
+#[macro_use]
+mod action;
 mod chronos;
 mod clock;
 pub mod config;
@@ -15,6 +17,7 @@ pub mod json;
 pub mod messaging;
 mod name;
 pub mod objects;
+mod open;
 mod records;
 mod redact;
 mod route;
@@ -25,13 +28,14 @@ pub mod testing;
 pub use bson;
 /// The crate `bytes` that objects are made of.
 pub use bytes;
-pub use chronos::{Builder, Chronos, LeftBehind};
+pub use chronos::{Builder, Chronos};
 pub use clock::{Clock, Env, Random, SystemClock, SystemRandom, Timestamp};
 #[cfg(any(feature = "mongodb", feature = "s3", feature = "azure"))]
 pub use crypto::install_crypto_provider;
 pub use error::{Error, ErrorKind, Result};
 pub use json::{Json, bson_to_json, json_to_bson, json_to_nearest_bson};
 pub use name::{MAX_NAME_BYTES, validate_name};
+pub use open::LeftBehind;
 pub use records::{
     Assigned, Collected, Collection, Create, Damage, Delete, Enrich, FailingVersion, FlushReport, Get,
     History, Import, ImportOp, ImportOutcome, Importer, ItemId, ItemLock, Lineage, List, Lock,

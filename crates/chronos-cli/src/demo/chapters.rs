@@ -54,7 +54,7 @@ impl Story {
             }
         }
         let imported = start.elapsed();
-        let waiting = companies.drain(DRAIN).await?.waiting;
+        let waiting = companies.flush(DRAIN).await?.waiting;
         let stored = start.elapsed() - imported;
         progress.finish_and_clear();
         let live = contents(companies.list()).await?.len();
@@ -296,7 +296,7 @@ impl Story {
     pub(super) async fn verify(&mut self) -> Result<()> {
         let Self { companies, printer } = self;
         printer.chapter("Every version checked");
-        companies.drain(DRAIN).await?;
+        companies.flush(DRAIN).await?;
         let start = Instant::now();
         let found = companies.verify().await?;
         let took = seconds(start.elapsed());

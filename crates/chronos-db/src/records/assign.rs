@@ -6,12 +6,12 @@ use bson::{Bson, Document};
 use futures::TryStreamExt as _;
 use futures::future::BoxFuture;
 
-use super::gc::CONDEMNED;
-use super::model::{Names, Op};
-use super::own;
-use super::scope::{Scope, TENANT};
 use crate::documents::filter::Test;
 use crate::documents::{Batch, Direction, DocumentStore, Filter, Guard, Namespace, Outcome, Scan, Write};
+use crate::records::index::own_names;
+use crate::records::index::scope::{Scope, TENANT};
+use crate::records::model::{Names, Op};
+use crate::records::storage::notes::CONDEMNED;
 use crate::{Chronos, Error, Json, Result, Route};
 
 /// Documents per round. Version rows may carry their payloads.
@@ -222,7 +222,7 @@ impl Work<'_> {
             return Ok(());
         }
         let mut batch = Batch::new();
-        for (note, new) in own::notes_of_nobody(self.tenant) {
+        for (note, new) in own_names::notes_of_nobody(self.tenant) {
             if !self.documents.get(&self.names.counter, vec![note.into()]).await?.is_empty() {
                 batch.push(&self.names.counter, Write::insert(new));
             }

@@ -4,19 +4,11 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::Serialize;
-
-use super::actions::{
-    Create, Delete, Enrich, Get, Given, History, Import, List, Lock, Replace, Restore, RestoreCollection,
-    SmartInsert, Update, Verify,
-};
-use super::engine::Engine;
-use super::flush::FlushReport;
-use super::gc::Collected;
-use super::model::ItemId;
-use super::scope::Scope;
-use super::typed::TypedCollection;
 use crate::Result;
+use crate::records::index::scope::Scope;
+use crate::records::storage::flush::FlushReport;
+use crate::records::storage::gc::Collected;
+use crate::records::workers::Workers;
 use crate::route::sharing::Tenancy;
 
 /// One collection of records in one database, as [`Chronos::with`](crate::Chronos::with) resolved it. Cheap
@@ -43,7 +35,7 @@ use crate::route::sharing::Tenancy;
 /// ```
 #[derive(Clone)]
 pub struct Collection {
-    pub(crate) engine: Arc<Engine>,
+    pub(crate) workers: Arc<Workers>,
     /// Whose documents this handle sees.
     pub(crate) tenancy: Tenancy,
 }
@@ -69,13 +61,13 @@ impl Collection {
     /// The collection's name.
     #[must_use]
     pub fn name(&self) -> &str {
-        &self.engine.names.collection
+        &self.workers.index.names.collection
     }
 
     /// The database the route led to.
     #[must_use]
     pub fn database(&self) -> &str {
-        &self.engine.names.head.database
+        &self.workers.index.names.head.database
     }
 
     /// Whether anything was ever written to the collection, of what this handle sees: deleted and erased
@@ -85,88 +77,7 @@ impl Collection {
     /// # Errors
     /// `TXN_ERROR` if the store fails.
     pub async fn exists(&self) -> Result<bool> {
-        self.engine.holds_any(self.scope().await?).await
-    }
-
-    /// This collection with documents of one type: reads give `T`, writes take `&T`.
-    #[must_use]
-    pub fn typed<T>(&self) -> TypedCollection<T> {
-        TypedCollection::new(self.clone())
-    }
-
-    /// Creates an item from anything that is `Serialize`: a type of yours, `serde_json::json!`, a
-    /// [`Json`](crate::Json) with exact numbers. A `_system` in the document is ignored.
-    pub fn create(&self, document: impl Serialize) -> Create {
-        Create::new(self, Given::new(&document))
-    }
-
-    /// Merges top-level fields into the current document (or replaces it, where the configuration's
-    /// `updateMode` says so).
-    pub fn update(&self, id: &ItemId, fields: impl Serialize) -> Update {
-        Update::new(self, *id, Given::new(&fields))
-    }
-
-    /// Replaces the whole document.
-    pub fn replace(&self, id: &ItemId, document: impl Serialize) -> Replace {
-        Replace::new(self, *id, Given::new(&document))
-    }
-
-    /// Deletes the item: it disappears from reads, its versions stay. Where `logicalDelete` is off, it and
-    /// all its versions are erased.
-    pub fn delete(&self, id: &ItemId) -> Delete {
-        Delete::new(self, *id)
-    }
-
-    /// Merges a patch (an object) or several (an array of objects) deeply into the document, as one version;
-    /// see [`merge`](crate::merge).
-    pub fn enrich(&self, id: &ItemId, patches: impl Serialize) -> Enrich {
-        Enrich::new(self, *id, Given::new(&patches))
-    }
-
-    /// Enriches the live item whose properties `unique_keys` equal the document's, or creates it. Concurrent
-    /// calls create one item.
-    pub fn smart_insert(&self, document: impl Serialize, unique_keys: &[&str]) -> SmartInsert {
-        SmartInsert::new(self, Given::new(&document), unique_keys)
-    }
-
-    /// Reads one item: the latest version, one by number, or the one of a time.
-    pub fn get(&self, id: &ItemId) -> Get {
-        Get::new(self, *id)
-    }
-
-    /// Lists items: filter, sort, pages, now or as of a time.
-    pub fn list(&self) -> List {
-        List::new(self)
-    }
-
-    /// The versions of one item.
-    pub fn history(&self, id: &ItemId) -> History {
-        History::new(self, *id)
-    }
-
-    /// Restores one item to an earlier version, as a new one. A deleted item comes back.
-    pub fn restore(&self, id: &ItemId) -> Restore {
-        Restore::new(self, *id)
-    }
-
-    /// Restores every item to its state at a time or a collection version.
-    pub fn restore_collection(&self) -> RestoreCollection {
-        RestoreCollection::new(self)
-    }
-
-    /// Takes the lease of an item: other writers wait, then get `LOCKED`.
-    pub fn lock(&self, id: &ItemId) -> Lock {
-        Lock::new(self, *id)
-    }
-
-    /// Checks the index against the objects.
-    pub fn verify(&self) -> Verify {
-        Verify::new(self)
-    }
-
-    /// Imports a log of changes in which items are known by a property.
-    pub fn import(&self, key_property: &str) -> Import {
-        Import::new(self, key_property)
+        self.workers.index.holds_any(self.scope().await?).await
     }
 
     /// The newest collection version below which nothing is missing and nothing changes any more; −1 while
@@ -176,7 +87,7 @@ impl Collection {
     /// # Errors
     /// `TXN_ERROR` if the store fails.
     pub async fn stable_cv(&self) -> Result<i64> {
-        self.engine.stable_cv().await
+        self.workers.watermark.stable_cv().await
     }
 
     /// Waits until every committed version is stored, or `limit` has passed. Says what still waits, and why;
@@ -185,17 +96,17 @@ impl Collection {
     /// # Errors
     /// `TXN_ERROR` if the store fails. A failing object storage is no error here: what it didn't take is
     /// counted and named.
-    pub async fn drain(&self, limit: Duration) -> Result<FlushReport> {
-        self.engine.drain_flusher(limit, false, self.scope().await?).await
+    pub async fn flush(&self, limit: Duration) -> Result<FlushReport> {
+        self.workers.flush(limit, false, self.scope().await?).await
     }
 
     /// Waits until the versions that this process has committed are stored, or `limit` has passed; what
     /// others committed is not waited for. Says what still waits, of others too.
     ///
     /// # Errors
-    /// As [`drain`](Self::drain).
-    pub async fn settle(&self, limit: Duration) -> Result<FlushReport> {
-        self.engine.drain_flusher(limit, true, self.scope().await?).await
+    /// As [`flush`](Self::flush).
+    pub async fn flush_local(&self, limit: Duration) -> Result<FlushReport> {
+        self.workers.flush(limit, true, self.scope().await?).await
     }
 
     /// Makes sure that lists by `property` are served by an index. Declared properties have theirs already.
@@ -203,7 +114,7 @@ impl Collection {
     /// # Errors
     /// `TXN_ERROR` if the store fails.
     pub async fn ensure_index(&self, property: &str) -> Result<()> {
-        self.engine.ensure_property(property, self.scope().await?).await
+        self.workers.schema.ensure_property(property, self.scope().await?).await
     }
 
     /// Removes objects of large payloads whose commit never came, if they were begun at least `age` ago by
@@ -213,7 +124,7 @@ impl Collection {
     /// # Errors
     /// `TXN_ERROR` or `STORAGE_ERROR` if a store fails; calling it again goes on.
     pub async fn collect_orphans(&self, age: Duration) -> Result<Collected> {
-        self.engine.collect_orphans(age, self.scope().await?).await
+        self.workers.collector.collect_orphans(age, self.scope().await?).await
     }
 
     /// Where `versioning` is off: removes version rows, and the objects of superseded versions, that were
@@ -223,10 +134,10 @@ impl Collection {
     /// # Errors
     /// `TXN_ERROR` or `STORAGE_ERROR` if a store fails; calling it again goes on.
     pub async fn trim(&self, grace: Duration) -> Result<u64> {
-        if self.engine.settings.versioning {
+        if self.workers.index.settings.versioning {
             Ok(0)
         } else {
-            self.engine.trim(grace, self.scope().await?).await
+            self.workers.trimmer.trim(grace, self.scope().await?).await
         }
     }
 }

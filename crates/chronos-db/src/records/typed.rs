@@ -10,11 +10,11 @@ use futures::{FutureExt as _, StreamExt as _};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::actions::{Create, Delete, Get, List, Replace, SmartInsert, Update};
-use super::collection::Collection;
-use super::model::ItemId;
-use super::view::View;
 use crate::documents::Direction;
+use crate::records::actions::{Create, Delete, Get, List, Replace, SmartInsert, Update};
+use crate::records::collection::Collection;
+use crate::records::model::ItemId;
+use crate::records::view::View;
 use crate::{Error, Json, Result, Timestamp};
 
 /// A collection whose documents are `T`: reads give `T`, writes take `&T`. See [`Collection::typed`].
@@ -59,8 +59,16 @@ impl<T> fmt::Debug for TypedCollection<T> {
     }
 }
 
+impl Collection {
+    /// This collection with documents of one type: reads give `T`, writes take `&T`.
+    #[must_use]
+    pub fn typed<T>(&self) -> TypedCollection<T> {
+        TypedCollection::new(self.clone())
+    }
+}
+
 impl<T> TypedCollection<T> {
-    pub(super) fn new(collection: Collection) -> Self {
+    pub(crate) fn new(collection: Collection) -> Self {
         Self { collection, of: PhantomData }
     }
 

@@ -2,10 +2,8 @@
 
 use std::time::Duration;
 
-use super::commit::Committed;
-use super::model::{Head, ItemId, Op, Row};
-use super::write::Done;
 use crate::json::Map;
+use crate::records::model::{ItemId, Op, Row};
 use crate::{Error, Json, Timestamp, json};
 
 /// A version of an item as it was.
@@ -68,7 +66,7 @@ impl View {
     pub fn document(&self) -> Json {
         let mut document = self.item.clone();
         if let Json::Object(map) = &mut document {
-            map.remove(super::payload::SYSTEM);
+            map.remove(crate::records::document::payload::SYSTEM);
         }
         document
     }
@@ -176,10 +174,10 @@ impl From<Row> for Version {
             actor: row.actor,
             reason: row.reason,
             request_id: row.request_id,
-            payload_ov: row.content.payload.ov,
-            size: row.content.payload.size,
-            checksum: row.content.payload.checksum,
-            function_ids: row.content.function_ids,
+            payload_ov: row.meta.payload.ov,
+            size: row.meta.payload.size,
+            checksum: row.meta.payload.checksum,
+            function_ids: row.meta.function_ids,
         }
     }
 }
@@ -209,27 +207,5 @@ impl Written {
         json!({
             "id": self.id.to_string(), "ov": self.ov, "cv": self.cv, "at": self.at.to_string(), "changed": self.changed, "created": self.created,
         })
-    }
-}
-
-impl From<Done> for Written {
-    fn from(done: Done) -> Self {
-        match done {
-            Done::Committed(committed) => {
-                let Committed { row, .. } = *committed;
-                Self {
-                    id: row.id,
-                    ov: row.ov,
-                    cv: row.cv,
-                    at: row.at,
-                    changed: true,
-                    created: row.op == Op::Create,
-                }
-            }
-            Done::Unchanged(head) => {
-                let Head { id, ov, cv, updated_at, .. } = *head;
-                Self { id, ov, cv, at: updated_at, changed: false, created: false }
-            }
-        }
     }
 }

@@ -87,7 +87,7 @@ async fn writer() {
     for ended in futures::future::join_all(tasks).await {
         ended.unwrap();
     }
-    users.drain(TIMEOUT).await.unwrap();
+    users.flush(TIMEOUT).await.unwrap();
     chronos.shutdown().await.unwrap();
 }
 

@@ -83,7 +83,7 @@ impl Stage {
     /// Everything is stored, and some time passes: what one version copies from the one before does not
     /// depend on how fast it was stored.
     async fn settle(&self) {
-        assert_eq!(self.things.drain(Duration::from_secs(60)).await.unwrap(), 0);
+        assert_eq!(self.things.flush(Duration::from_secs(60)).await.unwrap(), 0);
         self.tick();
     }
 
@@ -92,7 +92,7 @@ impl Stage {
         self.clock.sleepers(1).await;
         self.storage.switch_off();
         self.clock.advance(Duration::from_secs(60));
-        assert_eq!(self.things.drain(Duration::from_secs(60)).await.unwrap(), 0);
+        assert_eq!(self.things.flush(Duration::from_secs(60)).await.unwrap(), 0);
     }
 
     async fn rows(&self, suffix: &str) -> Vec<Document> {
@@ -210,7 +210,7 @@ async fn the_stored_shapes_are_those_of_the_golden_files() {
     // The object of a write that failed is noted for the clean-up.
     stage.fail.arm("large.after_put", FailAction::Error(ErrorKind::Storage), 0, 1);
     things.update(&child.id, json!({ "body": "y".repeat(800) })).await.unwrap_err();
-    assert_eq!(things.drain(Duration::from_secs(60)).await.unwrap(), 0);
+    assert_eq!(things.flush(Duration::from_secs(60)).await.unwrap(), 0);
     things.stable_cv().await.unwrap();
     let lock = things.lock(&parent.id).await.unwrap();
     let everything = stage.everything().await;
@@ -254,7 +254,7 @@ async fn the_shape_of_a_head_with_a_shadow_is_that_of_the_golden_file() {
     let item = stage.things.create(json!({ "email": "a@example.org" })).await.unwrap();
     stage.settle().await;
     stage.things.update(&item.id, json!({ "status": "shadowed" })).await.unwrap();
-    stage.things.drain(Duration::from_secs(60)).await.unwrap();
+    stage.things.flush(Duration::from_secs(60)).await.unwrap();
     check("shadow", &stage.everything().await);
     stage.chronos.shutdown().await.unwrap();
 }
@@ -332,7 +332,7 @@ async fn what_the_golden_files_hold_is_readable_and_writable_today() {
         }
         let readable = if name == "erasing" { 0 } else { found.versions };
         assert_eq!(versions, readable, "{name}: every version was read, and none of an erased item");
-        assert_eq!(stage.things.drain(Duration::from_secs(60)).await.unwrap(), 0, "{name}");
+        assert_eq!(stage.things.flush(Duration::from_secs(60)).await.unwrap(), 0, "{name}");
         let found = stage.things.verify().await.unwrap();
         assert!(found.is_clean(), "{name}, written on: {:?}", found.problems);
         stage.chronos.shutdown().await.unwrap();

@@ -101,7 +101,7 @@ async fn what_a_failover_takes_back_was_never_shown_nor_built_upon() {
     let (chronos, users) = open(&set.uri(), folder.path());
     a_version_without_a_majority_is_nobodys_business(&mut set, &users, folder.path()).await;
     numbers_that_a_failover_took_back_hold_up_nobody(&mut set, &users, folder.path()).await;
-    assert_eq!(users.drain(TIMEOUT).await.unwrap(), 0);
+    assert_eq!(users.flush(TIMEOUT).await.unwrap(), 0);
     let found = users.verify().await.unwrap();
     assert!(found.is_clean(), "{:#}", found.to_json());
     heads_follow_rows(&set).await;
@@ -144,7 +144,7 @@ async fn members_that_lag_and_elect_another_take_back_only_what_nobody_was_told(
         tokio::join!(set.step_down(), users.update(&id, json!({ "n": "over an election" })));
     assert_eq!((set.primary().await, written.unwrap().ov), (elected, 2));
     assert_eq!(users.get(&id).await.unwrap().unwrap().document(), json!({ "n": "over an election" }));
-    assert_eq!(users.drain(TIMEOUT).await.unwrap(), 0);
+    assert_eq!(users.flush(TIMEOUT).await.unwrap(), 0);
     let found = users.verify().await.unwrap();
     assert!(found.is_clean() && found.versions == 4, "{:#}", found.to_json());
     chronos.shutdown().await.unwrap();
@@ -300,7 +300,7 @@ async fn calls_outlive_elections_and_a_member_that_is_away() {
     );
     let next = set.step_down().await;
     assert_eq!(users.update(&id, json!({ "next": next as u64 })).await.unwrap().ov, n + 1);
-    assert_eq!(users.drain(TIMEOUT).await.unwrap(), 0);
+    assert_eq!(users.flush(TIMEOUT).await.unwrap(), 0);
     assert!(users.verify().await.unwrap().is_clean());
     chronos.shutdown().await.unwrap();
 }

@@ -74,7 +74,7 @@ async fn child() {
             create(&files, count, 4, |n| json!({ "n": n, "file": blob.as_str() })).await;
             println!("peak {}", peak());
             storage.switch_off();
-            assert_eq!(files.drain(TIMEOUT).await.unwrap(), 0);
+            assert_eq!(files.flush(TIMEOUT).await.unwrap(), 0);
             chronos.shutdown().await.unwrap();
         }
         // R31: many small documents.

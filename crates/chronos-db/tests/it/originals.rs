@@ -396,7 +396,7 @@ async fn what_the_original_wrote_is_written_on_and_restored() {
             .collect();
         assert_eq!(statuses, [(id(1), json!("active")), (id(3), json!("second"))], "{on:?}");
 
-        assert_eq!(users.drain(Duration::from_secs(60)).await.unwrap(), 0, "{on:?}");
+        assert_eq!(users.flush(Duration::from_secs(60)).await.unwrap(), 0, "{on:?}");
         let now = left.rows().await;
         assert!(before.iter().all(|row| now.contains(row)), "{on:?}: no row of theirs changed");
         let found = users.verify().repair().await.unwrap();
@@ -420,7 +420,7 @@ async fn check_lock(left: &Left, on: On) {
     let lock =
         left.users.lock(&id(1)).wait(Duration::from_secs(60)).await.unwrap_or_else(|e| panic!("{on:?}: {e}"));
     assert_eq!(lock.ov(), 2, "{on:?}");
-    left.users.update(&id(1), json!({ "status": "locked" })).under(&lock).await.unwrap();
+    left.users.update(&id(1), json!({ "status": "locked" })).with_lock(&lock).await.unwrap();
     lock.release().await.unwrap();
 }
 

@@ -36,6 +36,6 @@ async fn a_storage_that_fails_is_tried_again_after_pauses_that_grow() {
 
     failing.switch_off();
     clock.advance(second);
-    assert_eq!(users.drain(Duration::from_secs(60)).await.unwrap(), 0);
+    assert_eq!(users.flush(Duration::from_secs(60)).await.unwrap(), 0);
     chronos.shutdown().await.unwrap();
 }

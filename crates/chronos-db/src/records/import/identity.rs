@@ -16,7 +16,7 @@ const REMEMBERED: usize = 50_000;
 
 /// What became of the change before, of the same key, in this run of the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Before {
+pub(crate) enum Before {
     /// It is carried out in this run.
     Now,
     /// It had been carried out before, and left the item at this version.
@@ -25,23 +25,23 @@ pub(super) enum Before {
 
 /// The latest changes of a key in this run.
 #[derive(Default)]
-pub(super) struct Recent {
+pub(crate) struct Recent {
     /// The moment that `seen` is about.
     at: Option<Timestamp>,
     /// How often each change of the moment came.
     seen: HashMap<MarkId, u32>,
-    pub(super) before: Option<Before>,
+    pub(crate) before: Option<Before>,
 }
 
 /// What a run of a log remembers of its keys, in bounded memory.
 #[derive(Default)]
-pub(super) struct Memory {
+pub(crate) struct Memory {
     young: HashMap<Vec<u8>, Recent>,
     old: HashMap<Vec<u8>, Recent>,
 }
 
 impl Memory {
-    pub(super) fn of(&mut self, key: &[u8]) -> &mut Recent {
+    pub(crate) fn of(&mut self, key: &[u8]) -> &mut Recent {
         if !self.young.contains_key(key) {
             if self.young.len() >= REMEMBERED {
                 self.old = std::mem::take(&mut self.young);
@@ -56,8 +56,8 @@ impl Memory {
 impl Recent {
     /// By what a change with a time is recognised: its key, time, kind and content, and the how manieth of
     /// them it is.
-    pub(super) fn identity(&mut self, operation: &ImportOp, at: Timestamp) -> Result<MarkId> {
-        let same = content(operation, at)?;
+    pub(crate) fn identity(&mut self, operation: &ImportOp, at: Timestamp) -> Result<MarkId> {
+        let same = digest(operation, at)?;
         if self.at != Some(at) {
             self.at = Some(at);
             self.seen.clear();
@@ -75,7 +75,7 @@ impl Recent {
 }
 
 /// By what a change without a time is recognised: the log it stands in, and the line.
-pub(super) fn line(log: &str, line: u64) -> MarkId {
+pub(crate) fn line(log: &str, line: u64) -> MarkId {
     let mut hash = Sha256::new();
     hash.update((log.len() as u64).to_be_bytes());
     hash.update(log);
@@ -83,7 +83,7 @@ pub(super) fn line(log: &str, line: u64) -> MarkId {
     short(hash)
 }
 
-fn content(operation: &ImportOp, at: Timestamp) -> Result<MarkId> {
+fn digest(operation: &ImportOp, at: Timestamp) -> Result<MarkId> {
     let key = encode(&json_to_bson(&operation.key)?);
     let mut hash = Sha256::new();
     hash.update((key.len() as u64).to_be_bytes());

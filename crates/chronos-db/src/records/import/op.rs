@@ -5,19 +5,19 @@ use crate::{Error, Json, Result, Timestamp, json_to_bson};
 /// One operation of an import log.
 #[derive(Clone, PartialEq)]
 pub struct ImportOp {
-    pub(super) kind: Kind,
-    pub(super) key: Json,
-    pub(super) data: Json,
-    pub(super) at: Option<Timestamp>,
-    pub(super) actor: Option<String>,
-    pub(super) reason: Option<String>,
-    pub(super) line: Option<u64>,
+    pub(crate) kind: Kind,
+    pub(crate) key: Json,
+    pub(crate) data: Json,
+    pub(crate) at: Option<Timestamp>,
+    pub(crate) actor: Option<String>,
+    pub(crate) reason: Option<String>,
+    pub(crate) line: Option<u64>,
 }
 
 crate::debug_some!(ImportOp { kind, at });
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     Create,
     Replace,
     Update,

@@ -1,11 +1,11 @@
 //! How far a log with a name was carried out.
 
+use crate::records::workers::Workers;
 use std::sync::Arc;
 
 use bson::{Document, doc};
 
 use crate::documents::{Batch, Guard, Write};
-use crate::records::engine::Engine;
 use crate::records::model::{int, number};
 use crate::{Error, Result};
 
@@ -14,11 +14,11 @@ const LONGEST_NAME: usize = 200;
 
 /// Lines of a log, from 1.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Progress {
+pub(crate) struct Progress {
     /// Up to here every line was carried out.
-    pub(super) done: u64,
+    pub(crate) done: u64,
     /// Behind here no line was ever begun.
-    pub(super) begun: u64,
+    pub(crate) begun: u64,
     /// A line failed, so that `done` stays before it.
     held: bool,
 }
@@ -26,7 +26,7 @@ pub(super) struct Progress {
 impl Progress {
     /// Lines up to `last` are about to be carried out; returns what must be kept before that. Only lines that
     /// are recognised by their place need it.
-    pub(super) fn begin(&mut self, last: u64, by_line: bool) -> Option<Self> {
+    pub(crate) fn begin(&mut self, last: u64, by_line: bool) -> Option<Self> {
         if !by_line || last <= self.begun {
             return None;
         }
@@ -34,7 +34,7 @@ impl Progress {
     }
 
     /// Lines up to `last` are carried out.
-    pub(super) fn end(&mut self, last: u64, all: bool) -> Option<Self> {
+    pub(crate) fn end(&mut self, last: u64, all: bool) -> Option<Self> {
         let before = *self;
         self.begun = self.begun.max(last);
         self.held |= !all;
@@ -47,13 +47,13 @@ impl Progress {
 
 /// The name of a log, of one tenant where several share the database.
 #[derive(Clone, Debug)]
-pub(super) struct LogName {
+pub(crate) struct LogName {
     name: String,
     tenant: Option<String>,
 }
 
 impl LogName {
-    pub(super) fn new(name: &str, tenant: Option<&str>) -> Result<Self> {
+    pub(crate) fn new(name: &str, tenant: Option<&str>) -> Result<Self> {
         if name.is_empty() || name.len() > LONGEST_NAME || name.chars().any(char::is_control) {
             return Err(Error::validation(format!(
                 "the name of a log is a text of 1 to {LONGEST_NAME} bytes without control characters"
@@ -62,7 +62,7 @@ impl LogName {
         Ok(Self { name: name.to_owned(), tenant: tenant.map(str::to_owned) })
     }
 
-    pub(super) fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         &self.name
     }
 
@@ -70,8 +70,8 @@ impl LogName {
         doc! { "import": &self.name, "tenantId": self.tenant.clone() }
     }
 
-    pub(super) async fn read(&self, engine: &Arc<Engine>) -> Result<Progress> {
-        let found = engine.documents.get(&engine.names.counter, vec![self.id().into()]).await?;
+    pub(crate) async fn read(&self, workers: &Arc<Workers>) -> Result<Progress> {
+        let found = workers.index.documents.get(&workers.index.names.counter, vec![self.id().into()]).await?;
         let line = |field: &str| {
             found
                 .first()
@@ -82,7 +82,7 @@ impl LogName {
         Ok(Progress { done: line("done"), begun: line("begun"), held: false })
     }
 
-    pub(super) async fn write(&self, engine: &Arc<Engine>, progress: Progress) -> Result<()> {
+    pub(crate) async fn write(&self, workers: &Arc<Workers>, progress: Progress) -> Result<()> {
         let line = |line: u64| int(i64::try_from(line).unwrap_or(i64::MAX));
         let mut document =
             doc! { "_id": self.id(), "done": line(progress.done), "begun": line(progress.begun) };
@@ -90,7 +90,7 @@ impl LogName {
             document.insert("tenantId", tenant);
         }
         let mut batch = Batch::new();
-        batch.push(&engine.names.counter, Write::put(document, Guard::Any));
-        engine.documents.apply(batch).await.map(drop)
+        batch.push(&workers.index.names.counter, Write::put(document, Guard::Any));
+        workers.index.documents.apply(batch).await.map(drop)
     }
 }

@@ -32,39 +32,39 @@ pub(crate) type Order = Vec<(String, Direction)>;
 
 /// Where an item stands in an order.
 #[derive(Clone)]
-pub(super) struct Place {
-    pub(super) values: Vec<Bson>,
+pub(crate) struct Place {
+    pub(crate) values: Vec<Bson>,
     /// A property that the list is sorted by, and that gives the item no one place, because it is an array.
-    pub(super) array: Option<String>,
+    pub(crate) array: Option<String>,
 }
 
 crate::debug_some!(Place { array });
 
 impl Place {
     /// By the fields of a stored document. `sorted` are the paths a user sorts by.
-    pub(super) fn of(order: &Order, sorted: &[String], stored: &RawDocument) -> Result<Self> {
+    pub(crate) fn of(order: &Order, sorted: &[String], stored: &RawDocument) -> Result<Self> {
         let paths = || order.iter().map(|(path, _)| path).chain(sorted);
         let keys =
             raw_bson::decode_part(stored, |field| paths().any(|path| path.split('.').next() == Some(field)))?;
         Ok(Self::by(order, sorted, &keys))
     }
 
-    pub(super) fn by(order: &Order, sorted: &[String], keys: &Document) -> Self {
+    pub(crate) fn by(order: &Order, sorted: &[String], keys: &Document) -> Self {
         Self { values: values(order, keys), array: sorted.iter().find_map(|path| array_towards(keys, path)) }
     }
 
     /// What is wrong with it.
-    pub(super) fn problem(&self, id: ItemId) -> Option<Error> {
+    pub(crate) fn problem(&self, id: ItemId) -> Option<Error> {
         let property = self.array.as_ref()?;
         Some(Error::validation(format!("cannot sort by `{property}`: it is an array in item {id}")))
     }
 
     /// Refuses an item that has no one place in the order.
-    pub(super) fn check(&self, id: ItemId) -> Result<()> {
+    pub(crate) fn check(&self, id: ItemId) -> Result<()> {
         self.problem(id).map_or(Ok(()), Err)
     }
 
-    pub(super) fn compare(&self, other: &[Bson], order: &Order) -> Ordering {
+    pub(crate) fn compare(&self, other: &[Bson], order: &Order) -> Ordering {
         let keys = self.values.iter().zip(other).zip(order);
         keys.map(|((a, b), (_, direction))| match direction {
             Direction::Ascending => compare(a, b),
@@ -98,7 +98,7 @@ pub(crate) fn cursor(order: &Order, keys: &Document) -> Result<String> {
 }
 
 /// The cursor behind what has these values.
-pub(super) fn token(order: &Order, values: &[Bson]) -> Result<String> {
+pub(crate) fn token(order: &Order, values: &[Bson]) -> Result<String> {
     let property = |at: usize| order.get(at).map_or("", |(path, _)| path.trim_start_matches("metaIndexed."));
     if let Some(at) = values.iter().position(|value| !is_scalar(value.element_type())) {
         let what = format!(

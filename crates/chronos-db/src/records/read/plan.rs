@@ -2,16 +2,16 @@
 
 use bson::Bson;
 
-use super::Which;
-use super::list::{HEADS, Listed, Names, Query, ROWS};
 use super::page::{Order, Place, parse_cursor, token};
+use super::query::{HEADS, Listed, Names, Query, ROWS};
+use super::reader::Reader;
 use crate::documents::filter::Test;
 use crate::documents::{Direction, Filter};
-use crate::records::engine::Engine;
-use crate::records::indexing::Missing;
+use crate::records::index::own_names::OnBuiltIn;
+use crate::records::index::scope::Scope;
+use crate::records::model::Missing;
+use crate::records::model::VersionSelector;
 use crate::records::model::{Head, ItemId, int};
-use crate::records::own::OnBuiltIn;
-use crate::records::scope::Scope;
 use crate::records::view::OnDamage;
 use crate::{Error, Result, Timestamp};
 
@@ -20,14 +20,26 @@ const NOT_INDEXED: &str = "notIndexed";
 
 /// The point of a list of the past.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Point {
+pub(crate) enum Point {
     At(Timestamp),
     Cv(i64),
 }
 
 impl Point {
+    /// None for the present.
+    fn of(which: VersionSelector) -> Result<Option<Self>> {
+        match which {
+            VersionSelector::Latest => Ok(None),
+            VersionSelector::At(at) => Ok(Some(Self::At(at))),
+            VersionSelector::Cv(cv) => Ok(Some(Self::Cv(cv))),
+            VersionSelector::Ov(_) => Err(Error::validation(
+                "a list is as of a time or a collection version, not of an item version",
+            )),
+        }
+    }
+
     /// The fields of heads and of rows by which versions are older or younger, and the value of the point.
-    pub(super) fn fields(self) -> (&'static str, &'static str, Bson) {
+    pub(crate) fn fields(self) -> (&'static str, &'static str, Bson) {
         match self {
             Self::At(at) => ("updatedAt", "at", at.into()),
             Self::Cv(cv) => ("cv", "cv", int(cv)),
@@ -43,16 +55,16 @@ impl Point {
     }
 
     /// Whether the item was there at all, as far as its head can tell.
-    pub(super) fn may_have(self, head: &Head) -> bool {
+    pub(crate) fn may_have(self, head: &Head) -> bool {
         !matches!(self, Self::At(at) if head.created_at > at)
     }
 }
 
 /// What a query means of heads, or of rows.
 #[derive(Clone)]
-pub(super) struct Side {
-    pub(super) filter: Filter,
-    pub(super) order: Order,
+pub(crate) struct Side {
+    pub(crate) filter: Filter,
+    pub(crate) order: Order,
 }
 
 crate::debug_some!(Side { order });
@@ -67,22 +79,22 @@ enum Part {
 
 /// A list.
 #[derive(Clone)]
-pub(super) struct Plan {
+pub(crate) struct Plan {
     /// None for the present.
-    pub(super) point: Option<Point>,
-    pub(super) heads: Side,
-    pub(super) rows: Side,
-    pub(super) after: Option<Vec<Bson>>,
-    pub(super) include_deleted: bool,
-    pub(super) scope: Scope,
+    pub(crate) point: Option<Point>,
+    pub(crate) heads: Side,
+    pub(crate) rows: Side,
+    pub(crate) after: Option<Vec<Bson>>,
+    pub(crate) include_deleted: bool,
+    pub(crate) scope: Scope,
     /// Whether heads may be believed: they are no older than the rows.
-    pub(super) heads_follow: bool,
+    pub(crate) heads_follow: bool,
     /// The paths of properties that a user sorts by.
-    pub(super) sorted: Vec<String>,
+    pub(crate) sorted: Vec<String>,
     /// The paths of properties that a user filters by.
-    pub(super) filtered: Vec<String>,
+    pub(crate) filtered: Vec<String>,
     /// The top-level properties of both, if there are items whose index entry may lack some.
-    pub(super) incomplete: Vec<String>,
+    pub(crate) incomplete: Vec<String>,
     part: Part,
     on_damage: OnDamage,
 }
@@ -95,7 +107,7 @@ impl Plan {
     }
 
     /// The order of the list, whose names tell lists of the past from those of the present.
-    pub(super) fn order(&self) -> &Order {
+    pub(crate) fn order(&self) -> &Order {
         if self.point.is_some() { &self.rows.order } else { &self.heads.order }
     }
 
@@ -108,7 +120,7 @@ impl Plan {
     }
 
     /// What the list is put together of, one behind the other.
-    pub(super) fn parts(&self) -> Vec<Self> {
+    pub(crate) fn parts(&self) -> Vec<Self> {
         if self.on_damage == OnDamage::Fail || self.sorted.is_empty() {
             return vec![self.clone()];
         }
@@ -139,7 +151,7 @@ impl Plan {
     }
 
     /// Whether an item is of this part.
-    pub(super) fn keeps(&self, place: &Place) -> bool {
+    pub(crate) fn keeps(&self, place: &Place) -> bool {
         match self.part {
             Part::All => true,
             Part::Placed => place.array.is_none(),
@@ -148,7 +160,7 @@ impl Plan {
     }
 
     /// Where to go on behind an item: nothing can behind one without a place.
-    pub(super) fn behind(&self, place: &Place, id: ItemId) -> Result<Vec<Bson>> {
+    pub(crate) fn behind(&self, place: &Place, id: ItemId) -> Result<Vec<Bson>> {
         if self.part == Part::All {
             place.check(id)?;
         }
@@ -156,7 +168,7 @@ impl Plan {
     }
 
     /// The token behind an item.
-    pub(super) fn token(&self, place: &Place) -> Result<String> {
+    pub(crate) fn token(&self, place: &Place) -> Result<String> {
         if self.part != Part::Unplaced {
             return token(self.order(), &place.values);
         }
@@ -165,33 +177,33 @@ impl Plan {
     }
 
     /// The direction of a list in the order of ids.
-    pub(super) fn by_id(&self) -> Option<Direction> {
+    pub(crate) fn by_id(&self) -> Option<Direction> {
         self.heads.order.first().filter(|(path, _)| path == HEADS.id).map(|(_, direction)| *direction)
     }
 
     /// Whether every item is shown.
-    pub(super) fn is_of_all(&self) -> bool {
+    pub(crate) fn is_of_all(&self) -> bool {
         self.heads.filter == Filter::All
     }
 
-    pub(super) fn is_now(&self, head: &Head) -> bool {
+    pub(crate) fn is_now(&self, head: &Head) -> bool {
         self.point.is_none_or(|point| self.heads_follow && point.is_now(head))
     }
 
     /// The heads of all items that are there, or may have been.
-    pub(super) fn all_heads(&self) -> Filter {
+    pub(crate) fn all_heads(&self) -> Filter {
         self.scope.narrow(Filter::Field("erased".into(), Test::Ne(true.into())))
     }
 
     /// Heads or rows whose index entry lacks something that the list looks at; none if there is none.
-    pub(super) fn lacking(&self) -> Option<Filter> {
+    pub(crate) fn lacking(&self) -> Option<Filter> {
         let lacking = || Filter::any_of(NOT_INDEXED, Missing::values_with(&self.incomplete));
         (!self.incomplete.is_empty()).then(lacking)
     }
 
     /// The heads of all items that the list shows, as they are now, but for those whose entry lacks
     /// something.
-    pub(super) fn shown_heads(&self) -> Filter {
+    pub(crate) fn shown_heads(&self) -> Filter {
         let mut shown = self.all_heads().and(self.heads.filter.clone());
         if !self.incomplete.is_empty() {
             shown = shown
@@ -201,43 +213,36 @@ impl Plan {
     }
 }
 
-impl Engine {
+impl Reader {
     /// What a query means; of the past, once nothing can be added to that past any more.
-    pub(super) async fn plan(&self, query: &Query, scope: &Scope) -> Result<Plan> {
-        let mut which = self.settled(query.which).await?;
+    pub(crate) async fn plan(&self, query: &Query, scope: &Scope) -> Result<Plan> {
+        let mut which = self.watermark.settled(query.which).await?;
         let mut kept = Filter::All;
-        if !self.settings.versioning && !matches!(which, Which::Ov(_)) {
+        if !self.index.settings.versioning && !matches!(which, VersionSelector::Ov(_)) {
             kept = self.kept(which, scope).await?;
-            which = Which::Latest;
+            which = VersionSelector::Latest;
         }
-        let own = self.own_names(self.mentioned(query), scope).await?;
+        let declared = self.index.settings.map.indexed.as_slice();
+        let own = self.index.own_names(query.mentioned(declared), scope).await?;
         let side = |names: &Names<'_>| {
-            let order = self.stored_order(&query.sort, names)?;
-            Ok::<_, Error>(Side { filter: self.stored_filter(query.filter.as_ref(), names)?, order })
+            let order = names.stored_order(&query.sort)?;
+            Ok::<_, Error>(Side { filter: names.stored_filter(query.filter.as_ref())?, order })
         };
         let silent = OnBuiltIn::default();
-        let heads = |on_built_in| side(&Names { paths: &HEADS, own: own.clone(), on_built_in });
-        let (mut heads, rows) = if which == Which::Latest {
+        let heads = |on_built_in| side(&Names { paths: &HEADS, own: own.clone(), on_built_in, declared });
+        let (mut heads, rows) = if which == VersionSelector::Latest {
             let heads = heads(&query.on_built_in)?;
             (heads.clone(), heads)
         } else {
             // First of rows, which know less.
-            let rows = side(&Names { paths: &ROWS, own: own.clone(), on_built_in: &query.on_built_in })?;
+            let rows =
+                side(&Names { paths: &ROWS, own: own.clone(), on_built_in: &query.on_built_in, declared })?;
             (heads(&silent)?, rows)
         };
         if kept != Filter::All {
             heads.filter = heads.filter.and(kept);
         }
-        let point = match which {
-            Which::Latest => None,
-            Which::At(at) => Some(Point::At(at)),
-            Which::Cv(cv) => Some(Point::Cv(cv)),
-            Which::Ov(_) => {
-                return Err(Error::validation(
-                    "a list is as of a time or a collection version, not of an item version",
-                ));
-            }
-        };
+        let point = Point::of(which)?;
         let is_property = |path: &&String| path.starts_with("metaIndexed.");
         let sorted = heads.order.iter().map(|(path, _)| path).filter(is_property).cloned().collect();
         let mut filtered = Vec::new();
@@ -249,14 +254,14 @@ impl Engine {
             after: None,
             include_deleted: query.read.include_deleted,
             scope: scope.clone(),
-            heads_follow: self.past.heads_follow(),
+            heads_follow: self.watermark.past.heads_follow(),
             sorted,
             filtered: filtered.iter().filter(is_property).cloned().collect(),
             incomplete: Vec::new(),
             part: Part::All,
             on_damage: query.on_damage,
         };
-        if !(plan.sorted.is_empty() && plan.filtered.is_empty()) && self.may_miss().await? {
+        if !(plan.sorted.is_empty() && plan.filtered.is_empty()) && self.index.may_miss().await? {
             let tops = plan.sorted.iter().chain(&plan.filtered).filter_map(|path| path.split('.').nth(1));
             plan.incomplete = tops.map(str::to_owned).collect();
         }
@@ -285,7 +290,7 @@ fn paths_of(filter: &Filter, paths: &mut Vec<String>) {
 }
 
 /// The first items of an order, of many that come in any.
-pub(super) struct First<'p> {
+pub(crate) struct First<'p> {
     plan: &'p Plan,
     after: Option<Vec<Bson>>,
     most: usize,
@@ -295,11 +300,11 @@ pub(super) struct First<'p> {
 }
 
 impl<'p> First<'p> {
-    pub(super) fn new(plan: &'p Plan, after: Option<Vec<Bson>>, most: usize) -> Self {
+    pub(crate) fn new(plan: &'p Plan, after: Option<Vec<Bson>>, most: usize) -> Self {
         Self { plan, after, most, found: Vec::new(), more: false }
     }
 
-    pub(super) fn add(&mut self, item: Listed) {
+    pub(crate) fn add(&mut self, item: Listed) {
         let order = self.plan.order();
         if self.after.as_ref().is_none_or(|after| item.place.compare(after, order).is_gt()) {
             self.found.push(item);
@@ -316,7 +321,7 @@ impl<'p> First<'p> {
         self.found.truncate(self.most);
     }
 
-    pub(super) fn in_order(mut self) -> (Vec<Listed>, bool) {
+    pub(crate) fn in_order(mut self) -> (Vec<Listed>, bool) {
         self.cut();
         (self.found, self.more)
     }

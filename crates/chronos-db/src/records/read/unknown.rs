@@ -2,16 +2,16 @@
 
 use bson::Bson;
 
-use super::list::{Listed, Query};
 use super::plan::Plan;
+use super::query::{Listed, Query};
+use super::reader::Reader;
 use crate::Result;
 use crate::documents::filter::Test;
 use crate::documents::{Filter, Namespace};
-use crate::records::engine::Engine;
-use crate::records::own::OnBuiltIn;
-use crate::records::scope::Scope;
+use crate::records::index::own_names::OnBuiltIn;
+use crate::records::index::scope::Scope;
 
-impl Engine {
+impl Reader {
     /// The properties in a query that no document has, of those that `scope` sees.
     pub(crate) async fn unknown_properties(&self, query: &Query, scope: &Scope) -> Result<Vec<String>> {
         // The list itself tells of short names.
@@ -24,7 +24,7 @@ impl Engine {
 
     /// The same of the first page of a list. What it shows tells most: only what may be unknown is looked
     /// for.
-    pub(super) async fn unknown_on<'i>(
+    pub(crate) async fn unknown_on<'i>(
         &self,
         plan: &Plan,
         items: impl Iterator<Item = &'i Listed> + Clone,
@@ -49,19 +49,19 @@ impl Engine {
         let mut unknown = Vec::new();
         for path in paths {
             // What no item has now, one may have had then.
-            let has = self.any_with(&self.names.head, plan, &path).await?
-                || (plan.point.is_some() && self.any_with(&self.names.ver, plan, &path).await?);
+            let has = self.any_with(&self.index.names.head, plan, &path).await?
+                || (plan.point.is_some() && self.any_with(&self.index.names.ver, plan, &path).await?);
             // What no entry has may have had no room in one.
-            let lacks = plan
-                .lacking()
-                .map(|lacking| self.documents.count(&self.names.head, plan.scope.narrow(lacking), 1));
+            let lacks = plan.lacking().map(|lacking| {
+                self.index.documents.count(&self.index.names.head, plan.scope.narrow(lacking), 1)
+            });
             let lacks = if let (false, Some(lacks)) = (has, lacks) { lacks.await? > 0 } else { false };
             if !has && !lacks {
                 unknown.push(path.trim_start_matches("metaIndexed.").to_owned());
             }
         }
         // Of an empty collection nothing is told.
-        if !unknown.is_empty() && !self.holds_any(&plan.scope).await? {
+        if !unknown.is_empty() && !self.index.holds_any(&plan.scope).await? {
             unknown.clear();
         }
         Ok(unknown)
@@ -71,7 +71,7 @@ impl Engine {
         // The first is what an index of the property tells.
         for test in [Test::Ne(Bson::Null), Test::Exists(true)] {
             let filter = plan.scope.narrow(Filter::Field(path.to_owned(), test));
-            if self.documents.count(namespace, filter, 1).await? > 0 {
+            if self.index.documents.count(namespace, filter, 1).await? > 0 {
                 return Ok(true);
             }
         }

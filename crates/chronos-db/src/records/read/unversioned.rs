@@ -3,27 +3,26 @@
 
 use futures::TryStreamExt as _;
 
-use super::Which;
 use crate::Result;
 use crate::documents::filter::Test;
 use crate::documents::{Filter, Scan};
-use crate::records::engine::Engine;
+use crate::records::index::scope::Scope;
+use crate::records::model::VersionSelector;
 use crate::records::model::{Head, int};
-use crate::records::scope::Scope;
 use crate::records::write::not_kept;
 
-impl Engine {
+impl super::reader::Reader {
     /// Whether the version that `which` means is the one that the head is of; if not, there was none.
     ///
     /// # Errors
     /// `VALIDATION_ERROR` if there was another one.
-    pub(crate) fn only_version(&self, head: &Head, which: Which) -> Result<bool> {
+    pub(crate) fn only_version(&self, head: &Head, which: VersionSelector) -> Result<bool> {
         let (is_it, was_none) = match which {
-            Which::Latest => (true, false),
-            Which::Ov(ov) => (head.ov == ov, ov > head.ov || ov < 0),
-            Which::At(at) => (head.updated_at <= at, head.created_at > at),
+            VersionSelector::Latest => (true, false),
+            VersionSelector::Ov(ov) => (head.ov == ov, ov > head.ov || ov < 0),
+            VersionSelector::At(at) => (head.updated_at <= at, head.created_at > at),
             // The number of its creation is known of the first version alone.
-            Which::Cv(cv) => (head.cv <= cv, head.ov == 0),
+            VersionSelector::Cv(cv) => (head.cv <= cv, head.ov == 0),
         };
         if is_it || was_none {
             return Ok(is_it);
@@ -35,18 +34,20 @@ impl Engine {
     ///
     /// # Errors
     /// `VALIDATION_ERROR` if one of them has changed since.
-    pub(crate) async fn kept(&self, which: Which, scope: &Scope) -> Result<Filter> {
+    pub(crate) async fn kept(&self, which: VersionSelector, scope: &Scope) -> Result<Filter> {
         let (there, changed) = match which {
-            Which::At(at) => {
+            VersionSelector::At(at) => {
                 (Filter::lte("updatedAt", at), Filter::lte("createdAt", at).and(Filter::gt("updatedAt", at)))
             }
-            Which::Cv(cv) => (Filter::lte("cv", int(cv)), Filter::gt("cv", int(cv)).and(Filter::gt("ov", 0))),
-            Which::Latest | Which::Ov(_) => return Ok(Filter::All),
+            VersionSelector::Cv(cv) => {
+                (Filter::lte("cv", int(cv)), Filter::gt("cv", int(cv)).and(Filter::gt("ov", 0)))
+            }
+            VersionSelector::Latest | VersionSelector::Ov(_) => return Ok(Filter::All),
         };
         let changed = changed.and(Filter::Field("erased".into(), Test::Ne(true.into())));
         let without = vec!["metaIndexed".into(), "fullShadow".into()];
         let scan = Scan { filter: scope.narrow(changed), limit: Some(1), without, ..Scan::default() };
-        match self.scan_heads(scan).try_next().await? {
+        match self.index.scan_heads(scan).try_next().await? {
             Some(head) => Err(not_kept().on_item(head.id).at_version(head.ov)),
             None => Ok(there),
         }

@@ -14,14 +14,13 @@ use bson::{Bson, RawDocument, RawDocumentBuf};
 use futures::stream::{self, BoxStream};
 use futures::{StreamExt as _, TryStreamExt as _};
 
-use super::Found;
-use super::list::{FETCHES, HEADS, Listed};
 use super::page::Place;
 use super::plan::{First, Plan, Point, Side};
+use super::query::{FETCHES, HEADS, Listed};
+use super::reader::{Reader, ResolvedVersion};
 use crate::documents::filter::Test;
 use crate::documents::{Direction, Filter, Newest, Scan, raw_bson};
-use crate::records::engine::Engine;
-use crate::records::model::{Content, Head, ItemId, Op, Row};
+use crate::records::model::{Head, ItemId, Op, Row, VersionMeta};
 use crate::{Error, Result};
 
 /// Items looked at together.
@@ -33,9 +32,9 @@ const FEW: u64 = 1_000;
 const ORDERED: usize = 65_536;
 const ORDERED_BYTES: usize = 16 * 1024 * 1024;
 
-impl Engine {
+impl Reader {
     /// The first items of a list, `most` at most.
-    pub(super) async fn first_items(&self, plan: &Plan, most: usize) -> Result<Vec<Listed>> {
+    pub(crate) async fn first_items(&self, plan: &Plan, most: usize) -> Result<Vec<Listed>> {
         match (plan.by_id(), plan.point) {
             (Some(direction), Some(point))
                 if plan.is_of_all() || !self.has_few_since(plan, point).await? =>
@@ -79,7 +78,8 @@ impl Engine {
             limit: Some(limit as u64),
             ..Scan::default()
         };
-        let heads: Vec<_> = self.documents.scan_stored(&self.names.head, scan).try_collect().await?;
+        let heads: Vec<_> =
+            self.index.documents.scan_stored(&self.index.names.head, scan).try_collect().await?;
         let last =
             heads.last().filter(|_| heads.len() == limit).map(|last| raw_bson::id(last)).transpose()?;
         Ok((self.items_of(plan, &heads).await?, last))
@@ -97,7 +97,7 @@ impl Engine {
             if !plan.is_now(&head) {
                 changed.push(head);
             } else if plan.include_deleted || head.is_live() {
-                now.push(self.matching(plan, &plan.heads, stored, Found::from_head(head)));
+                now.push(self.matching(plan, &plan.heads, stored, ResolvedVersion::from_head(head)));
             }
         }
         let mut items = self.by_item(now).await?;
@@ -113,10 +113,10 @@ impl Engine {
         plan: &Plan,
         side: &Side,
         stored: &RawDocument,
-        found: Found,
+        found: ResolvedVersion,
     ) -> Result<Option<Listed>> {
         let fields = || raw_bson::decode_part(stored, |field| field != "fullShadow");
-        let place = if found.content.missing.has_any_of(&plan.incomplete) {
+        let place = if found.meta.missing.has_any_of(&plan.incomplete) {
             let fields = self.whole_fields(fields()?, &found).await?;
             if !side.filter.matches(&fields) {
                 return Ok(None);
@@ -161,12 +161,18 @@ impl Engine {
             without: vec!["inline".into(), "riders".into()],
             ..Scan::default()
         };
-        let rows: Vec<_> = self.documents.scan_stored(&self.names.ver, scan).try_collect().await?;
+        let rows: Vec<_> =
+            self.index.documents.scan_stored(&self.index.names.ver, scan).try_collect().await?;
         let mut then = Vec::with_capacity(rows.len());
         for stored in &rows {
             let row = Row::read(stored)?;
             if let Some(head) = heads.get(&row.id) {
-                then.push(self.matching(plan, &plan.rows, stored, Found::from_row(row, head.created_at)));
+                then.push(self.matching(
+                    plan,
+                    &plan.rows,
+                    stored,
+                    ResolvedVersion::from_row(row, head.created_at),
+                ));
             }
         }
         self.by_item(then).await
@@ -185,7 +191,7 @@ impl Engine {
     async fn has_few_since(&self, plan: &Plan, point: Point) -> Result<bool> {
         let (field, _, point) = point.fields();
         let since = plan.scope.narrow(Filter::gt(field, point));
-        Ok(plan.heads_follow && self.documents.count(&self.names.head, since, FEW).await? < FEW)
+        Ok(plan.heads_follow && self.index.documents.count(&self.index.names.head, since, FEW).await? < FEW)
     }
 
     /// Of what is now as it was then, an index gives the first; of what was written since, those that stood
@@ -205,7 +211,7 @@ impl Engine {
         unchanged.into_iter().for_each(|item| first.add(item));
         if let Some(lacking) = plan.lacking() {
             let heads = Scan { filter: plan.all_heads().and(lacking), ..Scan::default() };
-            let mut heads = self.documents.scan_stored(&self.names.head, heads).try_chunks(CHUNK);
+            let mut heads = self.index.documents.scan_stored(&self.index.names.head, heads).try_chunks(CHUNK);
             while let Some(heads) = heads.try_next().await.map_err(|e| e.1)? {
                 let items = self.items_of(plan, &heads).await?;
                 items.into_iter().filter(|item| seen.insert(item.found.id)).for_each(|item| first.add(item));
@@ -232,14 +238,15 @@ impl Engine {
                 limit: Some(most as u64),
                 ..Scan::default()
             };
-            let heads: Vec<_> = self.documents.scan_stored(&self.names.head, scan).try_collect().await?;
+            let heads: Vec<_> =
+                self.index.documents.scan_stored(&self.index.names.head, scan).try_collect().await?;
             let mut last = None;
             for stored in &heads {
                 let head = Head::read(stored)?;
                 let place = Place::of(&plan.heads.order, &plan.sorted, stored)?;
                 last = Some((head.id, place.clone()));
                 if plan.is_now(&head) {
-                    found.push(Listed { place, found: Found::from_head(head) });
+                    found.push(Listed { place, found: ResolvedVersion::from_head(head) });
                 }
             }
             let Some((id, place)) = last.filter(|_| heads.len() == most && found.len() < most) else { break };
@@ -263,14 +270,19 @@ impl Engine {
             (vec![(HEADS.id.to_owned(), Direction::Ascending)], None)
         };
         let without = ["fullShadow", "metaIndexed", "refs"].map(str::to_owned).to_vec();
-        let heads =
-            self.scan_heads(Scan { filter: plan.all_heads(), order, after, without, ..Scan::default() });
+        let heads = self.index.scan_heads(Scan {
+            filter: plan.all_heads(),
+            order,
+            after,
+            without,
+            ..Scan::default()
+        });
         heads.try_chunks(CHUNK).map_err(|e| e.1).boxed()
     }
 
     /// The whole list. As of a point, and in another order than that of ids, each some ten thousand items
     /// cost a look at all.
-    pub(super) async fn all_items(
+    pub(crate) async fn all_items(
         self: &Arc<Self>,
         plan: Plan,
     ) -> Result<BoxStream<'static, Result<Listed>>> {
@@ -286,15 +298,15 @@ impl Engine {
                 after: plan.after.clone(),
                 ..Scan::default()
             };
-            let heads = self.documents.scan_stored(&self.names.head, scan);
+            let heads = self.index.documents.scan_stored(&self.index.names.head, scan);
             let item = move |stored: RawDocumentBuf| {
                 let place = Place::of(&plan.heads.order, &plan.sorted, &stored)?;
-                Ok(Listed { place, found: Found::from_head(Head::read(&stored)?) })
+                Ok(Listed { place, found: ResolvedVersion::from_head(Head::read(&stored)?) })
             };
             return heads.map(move |stored| item(stored?)).boxed();
         }
         let walk = Walk {
-            engine: Arc::clone(self),
+            reader: Arc::clone(self),
             after: plan.after.clone(),
             plan,
             ordered: VecDeque::new(),
@@ -311,7 +323,7 @@ impl Engine {
 
 /// A whole list under way.
 struct Walk {
-    engine: Arc<Engine>,
+    reader: Arc<Reader>,
     plan: Plan,
     after: Option<Vec<Bson>>,
     /// The next items, of which only the order is known yet.
@@ -326,11 +338,12 @@ impl Walk {
             if !self.ordered.is_empty() {
                 let ids: Vec<ItemId> = self.ordered.drain(..self.ordered.len().min(CHUNK)).collect();
                 let heads = self
-                    .engine
+                    .reader
+                    .index
                     .documents
-                    .get_stored(&self.engine.names.head, ids.iter().map(|id| id.bson()).collect())
+                    .get_stored(&self.reader.index.names.head, ids.iter().map(|id| id.bson()).collect())
                     .await?;
-                let items = self.engine.items_of(&self.plan, &heads).await?;
+                let items = self.reader.items_of(&self.plan, &heads).await?;
                 let mut items: HashMap<ItemId, Listed> =
                     items.into_iter().map(|item| (item.found.id, item)).collect();
                 return Ok(Some(ids.iter().filter_map(|id| items.remove(id)).collect()));
@@ -343,7 +356,7 @@ impl Walk {
                 continue;
             };
             let after = self.after.as_ref().and_then(|after| after.first().cloned());
-            let (items, last) = self.engine.pass_items(&self.plan, direction, after, CHUNK).await?;
+            let (items, last) = self.reader.pass_items(&self.plan, direction, after, CHUNK).await?;
             self.ended = last.is_none();
             self.after = last.map(|id| vec![id]);
             return Ok(Some(items));
@@ -356,10 +369,10 @@ impl Walk {
         let mut last = None;
         loop {
             let (items, ended) =
-                self.engine.pass_items(&self.plan, Direction::Ascending, last, CHUNK).await?;
+                self.reader.pass_items(&self.plan, Direction::Ascending, last, CHUNK).await?;
             for mut item in items {
                 // Only its place is kept.
-                item.found.content = Content::default();
+                item.found.meta = VersionMeta::default();
                 item.found.inline = None;
                 first.add(item);
             }

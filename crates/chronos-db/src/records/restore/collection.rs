@@ -8,12 +8,11 @@ use std::sync::Arc;
 use futures::{StreamExt as _, TryStreamExt as _};
 
 use crate::documents::{Direction, Filter, Newest, Scan};
-use crate::records::commit::{Prepared, Refused};
-use crate::records::engine::Engine;
+use crate::records::index::scope::Scope;
+use crate::records::model::VersionSelector;
 use crate::records::model::{Head, ItemId, Op, Row, int};
-use crate::records::read::Which;
-use crate::records::scope::Scope;
 use crate::records::write::WriteOptions;
+use crate::records::write::commit::{CommitError, Prepared};
 use crate::{Error, ErrorKind, Json, Result};
 
 /// Items that failed, of which a report tells each.
@@ -114,31 +113,31 @@ fn no_target() -> Error {
     Error::validation("a collection is restored to a time or a collection version")
 }
 
-impl Engine {
+impl super::Restorer {
     pub(crate) async fn restore_collection(
         self: &Arc<Self>,
-        target: Which,
+        target: VersionSelector,
         options: &RestoreOptions,
         scope: &Scope,
     ) -> Result<Restored> {
-        let named = |e: Error| e.during("restore collection").in_collection(&self.names.collection);
+        let named = |e: Error| e.during("restore collection").in_collection(&self.index.names.collection);
         self.restore_all(target, options, scope).await.map_err(named)
     }
 
     async fn restore_all(
         self: &Arc<Self>,
-        target: Which,
+        target: VersionSelector,
         options: &RestoreOptions,
         scope: &Scope,
     ) -> Result<Restored> {
-        if matches!(target, Which::Latest | Which::Ov(_)) {
+        if matches!(target, VersionSelector::Latest | VersionSelector::Ov(_)) {
             return Err(no_target());
         }
         if !options.dry_run {
-            self.ensure(scope).await?;
+            self.schema.ensure(scope).await?;
         }
-        let mut counts = Restored { stable_cv: self.stable_cv().await?, ..Restored::default() };
-        if let Which::Cv(cv) = target
+        let mut counts = Restored { stable_cv: self.watermark.stable_cv().await?, ..Restored::default() };
+        if let VersionSelector::Cv(cv) = target
             && cv > counts.stable_cv
         {
             return Err(Error::validation(format!(
@@ -146,8 +145,8 @@ impl Engine {
                 counts.stable_cv
             )));
         }
-        if !self.settings.versioning {
-            self.kept(target, scope).await?;
+        if !self.index.settings.versioning {
+            self.reader.kept(target, scope).await?;
         }
         let filter = scope.narrow(Filter::All);
         let heads = Scan {
@@ -159,7 +158,7 @@ impl Engine {
         let stable = counts.stable_cv;
         let page = options.page.max(1);
         // A damaged head is its item's problem.
-        let pages = self.scan_heads(heads).chunks(page);
+        let pages = self.index.scan_heads(heads).chunks(page);
         // The next page is looked up while this one is written, so that no commit group waits for a read.
         let moves = pages.map(|heads| self.plan_page(heads, target, stable)).buffered(2);
         let moves = moves.map_ok(futures::stream::iter).try_flatten();
@@ -193,7 +192,7 @@ impl Engine {
     async fn plan_page(
         &self,
         page: Vec<Result<Head>>,
-        target: Which,
+        target: VersionSelector,
         stable: i64,
     ) -> Result<Vec<Result<Move>>> {
         let mut heads = Vec::with_capacity(page.len());
@@ -207,10 +206,10 @@ impl Engine {
         }
         let ids: Vec<ItemId> = heads.iter().map(|head| head.id).collect();
         let heads = heads.into_iter().filter(|head| !head.erased);
-        if !self.settings.versioning {
+        if !self.index.settings.versioning {
             // The only version there is of each; the others have been asked for already.
             for head in heads {
-                moves.push(match self.only_version(&head, target) {
+                moves.push(match self.reader.only_version(&head, target) {
                     // Written since the restore began.
                     _ if head.cv > stable => Ok(Move::Skip),
                     Ok(is_there) => {
@@ -240,11 +239,11 @@ impl Engine {
     }
 
     /// The newest rows of these items at the target, without payloads.
-    async fn rows_at(&self, ids: &[ItemId], target: Which) -> Result<HashMap<ItemId, Row>> {
+    async fn rows_at(&self, ids: &[ItemId], target: VersionSelector) -> Result<HashMap<ItemId, Row>> {
         let (by, at_most) = match target {
-            Which::At(at) => ("at", at.into()),
-            Which::Cv(cv) => ("cv", int(cv)),
-            Which::Latest | Which::Ov(_) => return Err(no_target()),
+            VersionSelector::At(at) => ("at", at.into()),
+            VersionSelector::Cv(cv) => ("cv", int(cv)),
+            VersionSelector::Latest | VersionSelector::Ov(_) => return Err(no_target()),
         };
         let scan = Scan {
             filter: Filter::any_of("itemId", ids.iter().map(|id| id.bson()).collect()),
@@ -252,48 +251,48 @@ impl Engine {
             without: vec!["inline".into(), "riders".into()],
             ..Scan::default()
         };
-        self.scan_rows(scan).map_ok(|row| (row.id, row)).try_collect().await
+        self.index.scan_rows(scan).map_ok(|row| (row.id, row)).try_collect().await
     }
 
     async fn carry_out(self: &Arc<Self>, step: Move, options: &RestoreOptions) -> Result<fn(&mut Restored)> {
-        let (head, op, content, counted): (_, _, _, fn(&mut Restored)) = match step {
+        let (head, op, meta, counted): (_, _, _, fn(&mut Restored)) = match step {
             Move::Stay => return Ok(|counts| counts.unchanged += 1),
             Move::Skip => return Ok(|counts| counts.skipped += 1),
             Move::Delete(head) => {
-                let content = head.content.clone();
-                (head, Op::Delete, content, |counts| counts.removed += 1)
+                let meta = head.meta.clone();
+                (head, Op::Delete, meta, |counts| counts.removed += 1)
             }
             Move::Restore(head, row) => {
-                let mut content = head.content.clone();
-                content.indexed = row.content.indexed;
-                content.payload = row.content.payload;
-                content.refs = row.content.refs;
-                (head, Op::Restore, content, |counts| counts.restored += 1)
+                let mut meta = head.meta.clone();
+                meta.indexed = row.meta.indexed;
+                meta.payload = row.meta.payload;
+                meta.refs = row.meta.refs;
+                (head, Op::Restore, meta, |counts| counts.restored += 1)
             }
         };
         if options.dry_run {
             return Ok(counted);
         }
-        self.pass_lock(head.id, None).await.map_err(|error| error.on_item(head.id))?;
+        self.locks.pass_lock(head.id, None).await.map_err(|error| error.on_item(head.id))?;
         let id = head.id;
         let prepared = Prepared {
             op,
             previous: Some(head),
-            read_at: self.env.clock.now(),
+            read_at: self.index.env.clock.now(),
             actor: options.write.actor.clone(),
             reason: options.write.reason.clone(),
             request_id: options.write.request_id.clone(),
-            ..Prepared::blank(self.env.random.object_id(), id, content, None, Vec::new())
+            ..Prepared::blank(self.index.env.random.object_id(), id, meta, None, Vec::new())
         };
-        match self.commit(prepared).await {
+        match self.committer.commit(prepared).await {
             Ok(_) => Ok(counted),
             // Written since the restore began, or its head lagged behind a row; the next run sees it as it is
             // then.
-            Err(Refused::Conflict | Refused::Condemned) => {
-                self.roll_forward(id).await?;
+            Err(CommitError::Conflict | CommitError::Condemned) => {
+                self.index.roll_forward(id).await?;
                 Ok(|counts| counts.skipped += 1)
             }
-            Err(Refused::Failed(error)) => Err(error.on_item(id)),
+            Err(CommitError::Failed(error)) => Err(error.on_item(id)),
         }
     }
 }
@@ -309,7 +308,7 @@ fn plan(head: Head, targets: &HashMap<ItemId, Row>, stable: i64) -> Move {
     }
     match targets.get(&head.id) {
         Some(row) if row.op != Op::Delete => {
-            if head.is_live() && head.content.payload.ov == row.content.payload.ov {
+            if head.is_live() && head.meta.payload.ov == row.meta.payload.ov {
                 Move::Stay
             } else {
                 Move::Restore(head, Box::new(row.clone()))

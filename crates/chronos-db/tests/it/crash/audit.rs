@@ -108,7 +108,7 @@ pub(super) async fn audit(site: &Site, told: &Told, what: &str) {
     let things = &opened.things;
     let repaired = things.verify().repair().await.unwrap();
     assert!(repaired.is_clean(), "{what}: {:?}", repaired.problems);
-    assert_eq!(things.drain(TIMEOUT).await.unwrap(), 0, "{what}: versions are left to store");
+    assert_eq!(things.flush(TIMEOUT).await.unwrap(), 0, "{what}: versions are left to store");
     things.collect_orphans(Duration::ZERO).await.unwrap();
 
     let rows = rows(&opened).await;
@@ -121,7 +121,7 @@ pub(super) async fn audit(site: &Site, told: &Told, what: &str) {
     check_objects(&opened, &rows, what).await;
 
     write_on(&opened, &by_item, what).await;
-    assert_eq!(things.drain(TIMEOUT).await.unwrap(), 0, "{what}: later versions are left to store");
+    assert_eq!(things.flush(TIMEOUT).await.unwrap(), 0, "{what}: later versions are left to store");
     let verified = things.verify().await.unwrap();
     assert!(verified.is_clean(), "{what}, after writing on: {:?}", verified.problems);
     assert_eq!((verified.unflushed, verified.noted), (0, 0), "{what}");

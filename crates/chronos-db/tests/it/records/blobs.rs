@@ -41,7 +41,7 @@ async fn bytes_at(objects: &Arc<dyn ObjectStorage>, key: &Json) -> Vec<u8> {
 }
 
 async fn stored(store: &Store, users: &Collection) -> Vec<String> {
-    assert_eq!(users.drain(TIMEOUT).await.unwrap(), 0);
+    assert_eq!(users.flush(TIMEOUT).await.unwrap(), 0);
     store.keys(users).await
 }
 

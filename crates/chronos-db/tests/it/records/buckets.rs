@@ -128,7 +128,7 @@ impl Bucket<'_> {
 async fn failing(users: &Collection) -> String {
     let begun = std::time::Instant::now();
     loop {
-        let report = users.drain(Duration::from_millis(200)).await.unwrap();
+        let report = users.flush(Duration::from_millis(200)).await.unwrap();
         if let [failing] = &report.failing[..] {
             return failing.error.to_string();
         }
@@ -157,7 +157,7 @@ async fn a_bucket_that_is_gone_is_an_error_until_it_is_back(p: &Pairing) {
     bucket.bring_back(away).await;
     for users in [&first, &users] {
         let begun = std::time::Instant::now();
-        while users.drain(TIMEOUT).await.unwrap() != 0 {
+        while users.flush(TIMEOUT).await.unwrap() != 0 {
             assert!(begun.elapsed() < TIMEOUT);
         }
     }
@@ -183,7 +183,7 @@ async fn what_is_not_stored_yet_has_no_url(p: &Pairing) {
         "{error}"
     );
     plan.take_all();
-    while users.drain(TIMEOUT).await.unwrap() != 0 {}
+    while users.flush(TIMEOUT).await.unwrap() != 0 {}
     let url = sign().await.unwrap().unwrap().presigned[0].blob_url.clone();
     assert_eq!(reqwest::get(url).await.unwrap().text().await.unwrap(), "later");
 }

@@ -32,15 +32,15 @@ async fn a_create_is_one_call_to_the_database_and_one_put(p: &Pairing) {
     let store = p.opening().documents(&database).objects(&storage).open();
     let users = store.users();
     users.create(json!({"n": 0})).await.unwrap();
-    assert_eq!(users.drain(TIMEOUT).await.unwrap(), 0);
+    assert_eq!(users.flush(TIMEOUT).await.unwrap(), 0);
     database.take();
     storage.take();
     users.create(json!({"n": 1})).await.unwrap();
     assert_eq!(database.count(documents::Call::SequenceThen), 1);
-    assert_eq!(users.drain(TIMEOUT).await.unwrap(), 0);
+    assert_eq!(users.flush(TIMEOUT).await.unwrap(), 0);
     assert_eq!(storage.take(), [(objects::Call::Put, 1)], "no look before, no reading back");
     users.update(&users.list().await.unwrap().items[0].id, json!({"n": 2})).await.unwrap();
-    assert_eq!(users.drain(TIMEOUT).await.unwrap(), 0);
+    assert_eq!(users.flush(TIMEOUT).await.unwrap(), 0);
     assert_eq!(storage.take(), [(objects::Call::Put, 1)]);
 }
 
@@ -53,7 +53,7 @@ async fn a_create_writes_a_row_and_a_head_and_reads_nothing(p: &Pairing) {
     let client = documents::metered(client, Arc::clone(&meter));
     let users = p.opening().documents_client(client).objects(&delay).open().users();
     users.create(json!({"n": 0})).await.unwrap();
-    assert_eq!(users.drain(TIMEOUT).await.unwrap(), 0);
+    assert_eq!(users.flush(TIMEOUT).await.unwrap(), 0);
     delay.delay(objects::Call::Put, Duration::from_secs(1));
     meter.take();
     gauge.begin(users.database()).await;
@@ -66,7 +66,7 @@ async fn a_create_writes_a_row_and_a_head_and_reads_nothing(p: &Pairing) {
     clock.sleepers(1).await;
     delay.delay(objects::Call::Put, Duration::ZERO);
     clock.advance(Duration::from_secs(1));
-    assert_eq!(users.drain(TIMEOUT).await.unwrap(), 0);
+    assert_eq!(users.flush(TIMEOUT).await.unwrap(), 0);
 }
 
 /// N-31: counted on the wire, while the flusher is held back.
@@ -78,7 +78,7 @@ async fn a_create_sends_three_commands_at_most_and_opens_no_connection(p: &Pairi
     let store = p.opening().documents_client(Arc::new(client)).objects(&delay).open();
     let users = store.users();
     users.create(json!({"n": 0})).await.unwrap();
-    assert_eq!(users.drain(TIMEOUT).await.unwrap(), 0);
+    assert_eq!(users.flush(TIMEOUT).await.unwrap(), 0);
     delay.delay(objects::Call::Put, Duration::from_secs(1));
     stats.reset();
     users.create(json!({"n": 1})).await.unwrap();
@@ -87,7 +87,7 @@ async fn a_create_sends_three_commands_at_most_and_opens_no_connection(p: &Pairi
     clock.sleepers(1).await;
     delay.delay(objects::Call::Put, Duration::ZERO);
     clock.advance(Duration::from_secs(1));
-    assert_eq!(users.drain(TIMEOUT).await.unwrap(), 0);
+    assert_eq!(users.flush(TIMEOUT).await.unwrap(), 0);
     assert_eq!(stats.connections(), 0);
 }
 
@@ -96,7 +96,7 @@ async fn a_read_of_what_was_just_written_asks_the_index_alone(p: &Pairing) {
     let store = p.opening().documents(&database).objects(&storage).open();
     let users = store.users();
     let id = users.create(json!({"n": 0})).ack_stored().await.unwrap().id;
-    assert_eq!(users.drain(TIMEOUT).await.unwrap(), 0);
+    assert_eq!(users.flush(TIMEOUT).await.unwrap(), 0);
     database.take();
     storage.take();
     users.get(&id).await.unwrap().unwrap();

@@ -202,7 +202,7 @@ async fn storing_payloads_costs_the_same_among_many(p: &Pairing) {
             ("twenty payloads".to_owned(), w.write(creates).await),
             (
                 "nothing".to_owned(),
-                w.cost(async |_| assert_eq!(w.collection.drain(TIMEOUT).await.unwrap(), 0)).await,
+                w.cost(async |_| assert_eq!(w.collection.flush(TIMEOUT).await.unwrap(), 0)).await,
             ),
         ])
     };
@@ -228,7 +228,7 @@ async fn a_process_starts_the_same_among_many(p: &Pairing) {
             assert!(c.get(&w.item(3)).await.unwrap().is_some());
             assert_eq!(c.list().limit(5).await.unwrap().items.len(), 5);
             c.update(&w.item(7 + i64::from(turn)), json!({ "n": -1 })).await.unwrap();
-            assert_eq!(c.drain(TIMEOUT).await.unwrap(), 0);
+            assert_eq!(c.flush(TIMEOUT).await.unwrap(), 0);
             again.is_damaged();
         };
         Costs::from([("the first calls of a process".to_owned(), w.cost(first_calls).await)])

@@ -33,7 +33,7 @@ async fn damaged(
     let id = users.create(json!({"n": 0})).await.unwrap().id;
     users.update(&id, json!({"n": 1})).ack_stored().await.unwrap();
     users.create(json!({"other": 1})).ack_stored().await.unwrap();
-    assert_eq!(users.drain(TIMEOUT).await.unwrap(), 0);
+    assert_eq!(users.flush(TIMEOUT).await.unwrap(), 0);
     assert!(users.verify().await.unwrap().is_clean());
     damage(&store, &format!("users/{id}/v0/item.json")).await;
     (store, users, id)

@@ -94,7 +94,7 @@ async fn erased(users: &Collection) -> ItemId {
     users.update(&id, json!({"n": 1})).await.unwrap();
     users.update(&id, json!({"n": 2})).await.unwrap();
     users.delete(&id).await.unwrap();
-    assert_eq!(users.drain(TIMEOUT).await.unwrap(), 0);
+    assert_eq!(users.flush(TIMEOUT).await.unwrap(), 0);
     id
 }
 
@@ -151,12 +151,12 @@ async fn no_byte_of_what_was_erased_is_left_anywhere(p: &Pairing) {
     let keyed = users.smart_insert(json!({"mark": format!("{MARK}-key")}), &["mark"]).await.unwrap().id;
     users.update(&small, json!({ "more": MARK.repeat(10) })).await.unwrap();
     users.update(&file, json!({ "file": STANDARD.encode(format!("{MARK} again")) })).await.unwrap();
-    assert_eq!(users.drain(TIMEOUT).await.unwrap(), 0);
+    assert_eq!(users.flush(TIMEOUT).await.unwrap(), 0);
     users.update(&large, json!({ "mark": MARK })).await.unwrap();
     for id in [&small, &file, &large, &keyed] {
         users.delete(id).await.unwrap();
     }
-    assert_eq!(users.drain(TIMEOUT).await.unwrap(), 0);
+    assert_eq!(users.flush(TIMEOUT).await.unwrap(), 0);
 
     for suffix in ["head", "ver", "gc", "claims", "counter", "locks"] {
         for stored in store.stored(&users, suffix).await {
@@ -345,7 +345,7 @@ async fn a_writer_that_had_not_seen_the_erasure_comes_too_late(p: &Pairing) {
         for n in 0..before {
             slow.update(&id, json!({ "n": n + 10 })).await.unwrap();
         }
-        assert_eq!(slow.drain(TIMEOUT).await.unwrap(), 0);
+        assert_eq!(slow.flush(TIMEOUT).await.unwrap(), 0);
         let voids_before = voids(&other, &users).await;
         holding.hold(documents::Call::SequenceThen, 0);
         let changes = async {
@@ -360,7 +360,7 @@ async fn a_writer_that_had_not_seen_the_erasure_comes_too_late(p: &Pairing) {
             holding.reached(documents::Call::SequenceThen).await;
             users.update(&id, json!({"n": 1})).await.unwrap();
             users.delete(&id).await.unwrap();
-            assert_eq!(users.drain(TIMEOUT).await.unwrap(), 0);
+            assert_eq!(users.flush(TIMEOUT).await.unwrap(), 0);
             holding.release(documents::Call::SequenceThen);
         };
         let (changed, ()) = futures::future::join(changes, meanwhile).await;
@@ -393,9 +393,9 @@ async fn a_payload_that_is_put_after_the_erasure_is_taken_back(p: &Pairing) {
     slow.update(&id, json!({"n": 1})).await.unwrap();
     holding.reached(objects::Call::Put).await;
     users.delete(&id).await.unwrap();
-    assert_eq!(users.drain(TIMEOUT).await.unwrap(), 0);
+    assert_eq!(users.flush(TIMEOUT).await.unwrap(), 0);
     holding.release(objects::Call::Put);
-    assert_eq!(slow.drain(TIMEOUT).await.unwrap(), 0);
+    assert_eq!(slow.flush(TIMEOUT).await.unwrap(), 0);
     assert_eq!(other.keys(&users).await, [format!("users/{kept}/v0/item.json")]);
     assert_eq!(ops(&other, &users, &id).await, ["ERASED", "ERASED", "ERASE"]);
     assert_eq!(kinds(&users.verify().await.unwrap()), Vec::<&str>::new());
@@ -413,10 +413,10 @@ async fn what_cannot_be_taken_back_is_left_to_the_clean_up(p: &Pairing) {
     let id = slow.create(json!({"n": 0})).await.unwrap().id;
     holding.reached(objects::Call::Put).await;
     users.delete(&id).await.unwrap();
-    assert_eq!(users.drain(TIMEOUT).await.unwrap(), 0);
+    assert_eq!(users.flush(TIMEOUT).await.unwrap(), 0);
     failing.switch_on(objects::Call::Delete, Fault::Before);
     holding.release(objects::Call::Put);
-    assert_eq!(slow.drain(TIMEOUT).await.unwrap(), 0);
+    assert_eq!(slow.flush(TIMEOUT).await.unwrap(), 0);
     assert_eq!(other.keys(&users).await.len(), 2, "the late payload is there");
     assert_eq!(users.collect_orphans(Duration::ZERO).await.unwrap().orphans, 1);
     assert_eq!(other.keys(&users).await, [format!("users/{kept}/v0/item.json")]);
@@ -509,7 +509,7 @@ async fn an_upload_that_the_erasure_overtakes_leaves_nothing(p: &Pairing) {
     let erasure = async {
         holding.reached(documents::Call::SequenceThen).await;
         users.delete(&id).await.unwrap();
-        assert_eq!(users.drain(TIMEOUT).await.unwrap(), 0);
+        assert_eq!(users.flush(TIMEOUT).await.unwrap(), 0);
         holding.release(documents::Call::SequenceThen);
     };
     let (changed, ()) = futures::future::join(change, erasure).await;

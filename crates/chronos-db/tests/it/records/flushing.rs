@@ -41,7 +41,7 @@ mod shared {
 async fn until(users: &Collection, wanted: impl Fn(&FlushReport) -> bool) -> FlushReport {
     let began = std::time::Instant::now();
     loop {
-        let report = users.drain(Duration::from_millis(50)).await.unwrap();
+        let report = users.flush(Duration::from_millis(50)).await.unwrap();
         if wanted(&report) {
             return report;
         }
@@ -76,7 +76,7 @@ async fn a_version_that_cannot_be_stored_holds_up_no_other(p: &Pairing) {
     assert_eq!(storage.begun(&later.to_string()), 1);
 
     storage.take_all();
-    assert_eq!(users.drain(TIMEOUT).await.unwrap(), 0);
+    assert_eq!(users.flush(TIMEOUT).await.unwrap(), 0);
     assert_eq!(store.keys(&users).await.len(), 154);
 }
 
@@ -85,7 +85,7 @@ async fn a_put_that_never_ends_holds_up_no_other(p: &Pairing) {
     let store = p.opening().selective(&storage).open();
     let users = store.users();
     let held = users.create(json!({"n": -1})).await.unwrap().id;
-    assert_eq!(users.drain(TIMEOUT).await.unwrap(), 0);
+    assert_eq!(users.flush(TIMEOUT).await.unwrap(), 0);
     storage.hang(held.to_string());
     users.update(&held, json!({"n": -2})).await.unwrap();
     create(&users, 150).await;
@@ -101,7 +101,7 @@ async fn an_erasure_waits_for_no_object_that_cannot_be_stored(p: &Pairing) {
     let store = p.opening().with(&json!({"logicalDelete": {"enabled": false}})).selective(&storage).open();
     let users = store.users();
     let ids = create(&users, 2).await;
-    assert_eq!(users.drain(TIMEOUT).await.unwrap(), 0);
+    assert_eq!(users.flush(TIMEOUT).await.unwrap(), 0);
     storage.refuse(ids[0].to_string());
     users.update(&ids[0], json!({"n": 7})).await.unwrap();
     until(&users, |report| report.failed == 1).await;
@@ -151,7 +151,7 @@ async fn an_outage_is_noticed_by_some_versions_and_not_tried_by_all(p: &Pairing)
         assert!(tried <= 8, "{tried} tries after a pause");
     }
     storage.take_all();
-    assert_eq!(users.drain(TIMEOUT).await.unwrap(), 0);
+    assert_eq!(users.flush(TIMEOUT).await.unwrap(), 0);
     assert_eq!(store.keys(&users).await.len(), 401);
 }
 
@@ -249,7 +249,7 @@ async fn a_shutdown_ends_within_its_limit_and_says_what_it_left(p: &Pairing) {
     storage.hang("users/");
     create(&users, 5).await;
     create(&things, 5).await;
-    assert_eq!(things.drain(TIMEOUT).await.unwrap(), 0);
+    assert_eq!(things.flush(TIMEOUT).await.unwrap(), 0);
     let began = std::time::Instant::now();
     let left = store.chronos.shutdown_within(Duration::from_millis(200)).await.unwrap();
     assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
@@ -285,13 +285,13 @@ async fn a_panic_of_a_store_wedges_nothing(p: &Pairing) {
         // The flusher meets it while it stores, or while it looks for what others left.
         while database.injected() == before {
             let (users, drain) = (users.clone(), Duration::from_millis(20));
-            drop(tokio::spawn(async move { users.drain(drain).await }).await);
+            drop(tokio::spawn(async move { users.flush(drain).await }).await);
         }
         until(&users, |report| *report == 0).await;
     }
     storage.panic_once(id.to_string());
     users.update(&id, json!({"n": 9})).await.unwrap();
-    assert_eq!(users.drain(TIMEOUT).await.unwrap(), 0);
+    assert_eq!(users.flush(TIMEOUT).await.unwrap(), 0);
     assert_eq!(document(&users, &id).await["n"], json!(9));
 }
 
@@ -319,14 +319,14 @@ async fn a_short_process_waits_for_its_own_versions_only(p: &Pairing) {
         put_row(&two, &users, row).await;
     }
     let mine = users.create(json!({"mine": true})).await.unwrap().id;
-    let report = users.settle(TIMEOUT).await.unwrap();
+    let report = users.flush_local(TIMEOUT).await.unwrap();
     assert_eq!((report.own, report.left, report.waiting), (0, 40, 40), "{report:?}");
     assert_eq!(system(&users, &mine).await["state"], json!("new"));
     assert_eq!(two.chronos.shutdown_within(Duration::from_millis(50)).await.unwrap(), []);
     two.is_damaged();
 
     let three = p.open().users();
-    assert_eq!(three.drain(TIMEOUT).await.unwrap(), 0);
+    assert_eq!(three.flush(TIMEOUT).await.unwrap(), 0);
     assert_eq!(document(&three, &ids[7]).await, json!({"n": 7}));
 }
 
@@ -357,17 +357,17 @@ async fn what_others_left_is_put_within_a_bound_of_bytes(p: &Pairing) {
         put_row(&two, &users, row).await;
     }
     holding.hold(objects::Call::Put, 0);
-    assert_eq!(users.drain(Duration::from_millis(500)).await.unwrap(), LEFT);
+    assert_eq!(users.flush(Duration::from_millis(500)).await.unwrap(), LEFT);
     holding.reached(objects::Call::Put).await;
     let begun = holding.count(objects::Call::Put);
     assert!(begun <= 3, "{begun} puts of {LARGE} bytes are under way at once");
     // One of this process's own is not held up by them.
     let mine = users.create(json!({"mine": true})).await.unwrap().id;
-    assert_eq!(users.drain(Duration::from_millis(500)).await.unwrap(), LEFT + 1);
+    assert_eq!(users.flush(Duration::from_millis(500)).await.unwrap(), LEFT + 1);
     let begun = holding.count(objects::Call::Put);
     assert!((begun..=4).contains(&begun), "{begun} puts are under way with one of this process's own");
     holding.release(objects::Call::Put);
-    assert_eq!(users.drain(TIMEOUT).await.unwrap(), 0);
+    assert_eq!(users.flush(TIMEOUT).await.unwrap(), 0);
     assert_eq!(holding.count(objects::Call::Put), LEFT + 1, "each of them once");
     assert_eq!(document(&users, &mine).await, json!({"mine": true}));
 }

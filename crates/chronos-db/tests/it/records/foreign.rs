@@ -1,6 +1,7 @@
 //! Two tenants in one database: every operation of one, tried on what is the other's.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::time::Duration;
 
 use bson::{Document, doc};
@@ -51,8 +52,8 @@ operations!(
     verify,
     import,
     stable_cv,
-    drain,
-    settle,
+    flush,
+    flush_local,
     ensure_index,
     collect_orphans,
     trim,
@@ -60,8 +61,15 @@ operations!(
 
 #[test]
 fn every_operation_of_a_collection_is_tried() {
-    let source = include_str!("../../../src/records/collection.rs");
-    let public = source.lines().filter_map(|line| {
+    let records = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/records");
+    let mut sources = vec![records.join("collection.rs"), records.join("typed.rs")];
+    let actions = records.join("actions");
+    sources.extend(std::fs::read_dir(actions).unwrap().map(|file| file.unwrap().path()));
+    let sources: Vec<String> = sources.iter().map(|file| std::fs::read_to_string(file).unwrap()).collect();
+    let of_collections = sources
+        .iter()
+        .filter_map(|source| source.split("\nimpl Collection {\n").nth(1)?.split("\n}\n").next());
+    let public = of_collections.flat_map(str::lines).filter_map(|line| {
         let line = line.trim();
         let rest = line.strip_prefix("pub fn ").or_else(|| line.strip_prefix("pub async fn "))?;
         rest.split(['(', '<']).next()
@@ -104,7 +112,7 @@ fn ways(p: &Pairing, more: &Json) -> Vec<(&'static str, Store, Collection, Colle
 
 /// What is stored of a tenant, but for what the flusher has yet to do.
 async fn stored(store: &Store, collection: &Collection, tenant: &str) -> Vec<Document> {
-    assert_eq!(collection.drain(TIMEOUT).await.unwrap(), 0);
+    assert_eq!(collection.flush(TIMEOUT).await.unwrap(), 0);
     let mut all = Vec::new();
     for suffix in ["head", "ver", "locks", "claims", "gc"] {
         let documents = store.stored(collection, suffix).await;
@@ -149,7 +157,7 @@ async fn attack(operation: Operation, globex: &Collection, id: &ItemId, lock: Op
             assert_eq!(refused(globex.update(id, json!({"n": 9})).expect_ov(7).await), gone);
             assert_eq!(refused(globex.update(id, json!({"n": 9})).force().await), gone);
             if let Some(lock) = lock {
-                assert_eq!(refused(globex.update(id, json!({"n": 9})).under(lock).await), gone);
+                assert_eq!(refused(globex.update(id, json!({"n": 9})).with_lock(lock).await), gone);
             }
         }
         Operation::replace => assert_eq!(refused(globex.replace(id, json!({"n": 9})).force().await), gone),
@@ -242,8 +250,8 @@ async fn attack(operation: Operation, globex: &Collection, id: &ItemId, lock: Op
         }
         // One sequence numbers the collection: what is the other's shows as gaps, and as nothing else.
         Operation::stable_cv => assert!(globex.stable_cv().await.unwrap() >= 0),
-        Operation::drain => assert_eq!(globex.drain(TIMEOUT).await.unwrap(), 0),
-        Operation::settle => assert_eq!(globex.settle(TIMEOUT).await.unwrap(), 0),
+        Operation::flush => assert_eq!(globex.flush(TIMEOUT).await.unwrap(), 0),
+        Operation::flush_local => assert_eq!(globex.flush_local(TIMEOUT).await.unwrap(), 0),
         Operation::ensure_index => globex.ensure_index("n").await.unwrap(),
         Operation::collect_orphans => {
             assert_eq!(globex.collect_orphans(Duration::ZERO).await.unwrap(), Collected::default())
@@ -263,7 +271,7 @@ async fn no_operation_reaches_an_item_of_another_tenant(p: &Pairing) {
         let lock = acme.lock(&locked).await.unwrap();
         acme.smart_insert(mine("d@acme"), &["mail"]).await.unwrap();
         globex.create(json!({"owner": "globex", "mail": "g@globex"})).await.unwrap();
-        assert_eq!(acme.drain(TIMEOUT).await.unwrap(), 0);
+        assert_eq!(acme.flush(TIMEOUT).await.unwrap(), 0);
         // The bucket an orphan would lie in is that of everything else.
         let bucket = store.stored(&acme, "ver").await[0].get_str("jsonBucket").unwrap().to_owned();
         let mut batch = Batch::new();
@@ -311,7 +319,7 @@ async fn an_erased_item_of_another_tenant_is_not_found_either(p: &Pairing) {
         acme.update(&erased, json!({"n": 1})).await.unwrap();
         acme.delete(&erased).await.unwrap();
         globex.create(json!({"owner": "globex", "mail": "g@globex"})).await.unwrap();
-        assert_eq!(acme.drain(TIMEOUT).await.unwrap(), 0);
+        assert_eq!(acme.flush(TIMEOUT).await.unwrap(), 0);
         let before = stored(&store, &acme, "acme").await;
         for (_, operation) in OPERATIONS {
             attack(*operation, &globex, &erased, None, 1).await;
@@ -334,11 +342,11 @@ async fn what_waits_to_be_stored_is_counted_for_its_tenant_alone(p: &Pairing) {
         acme.create(json!({ "n": n })).await.unwrap();
     }
     globex.create(json!({"n": 0})).await.unwrap();
-    assert_eq!(acme.drain(Duration::from_millis(50)).await.unwrap(), 3);
-    assert_eq!(globex.settle(Duration::from_millis(50)).await.unwrap(), 1);
+    assert_eq!(acme.flush(Duration::from_millis(50)).await.unwrap(), 3);
+    assert_eq!(globex.flush_local(Duration::from_millis(50)).await.unwrap(), 1);
     assert_eq!(globex.verify().await.unwrap().unflushed, 1);
     storage.switch_off();
-    assert_eq!(globex.drain(TIMEOUT).await.unwrap(), 0);
+    assert_eq!(globex.flush(TIMEOUT).await.unwrap(), 0);
 }
 
 async fn without_versions_each_tenant_trims_its_own_rows(p: &Pairing) {
@@ -351,8 +359,8 @@ async fn without_versions_each_tenant_trims_its_own_rows(p: &Pairing) {
             tenant.update(&id, json!({ "n": n })).await.unwrap();
         }
     }
-    assert_eq!(acme.drain(TIMEOUT).await.unwrap(), 0);
-    assert_eq!(globex.drain(TIMEOUT).await.unwrap(), 0);
+    assert_eq!(acme.flush(TIMEOUT).await.unwrap(), 0);
+    assert_eq!(globex.flush(TIMEOUT).await.unwrap(), 0);
     let rows = |tenant: &'static str| async {
         let rows = store.stored(&acme, "ver").await;
         rows.iter().filter(|row| row.get_str("tenantId").ok() == Some(tenant)).count() as u64

@@ -321,7 +321,7 @@ async fn what_was_imported_without_marks_is_recognised(p: &Pairing) {
         ]
     };
     import(&users, log()).await;
-    users.drain(std::time::Duration::from_secs(30)).await.unwrap();
+    users.flush(std::time::Duration::from_secs(30)).await.unwrap();
     // As an earlier version of the library left the rows.
     for mut row in opened.stored(&users, "ver").await {
         row.remove("importId");

@@ -119,7 +119,7 @@ async fn a_large_payload_is_shared_by_deletions_and_restores(p: &Pairing) {
     users.update(&id, json!({"text": "short"})).await.unwrap();
     users.delete(&id).await.unwrap();
     users.restore(&id).to_version(0).await.unwrap();
-    assert_eq!(users.drain(TIMEOUT).await.unwrap(), 0);
+    assert_eq!(users.flush(TIMEOUT).await.unwrap(), 0);
     assert_eq!(store.keys(&users).await.len(), 2, "nothing was copied");
     assert_eq!(collected(&users).await, 0);
     assert_eq!(document(&users, &id).await, large(1));

@@ -53,7 +53,7 @@ async fn an_item_is_created_updated_read_back_and_deleted(p: &Pairing) {
     );
     assert_eq!(view.item["_system"]["deleted"], json!(true));
 
-    assert_eq!(users.drain(TIMEOUT).await.unwrap(), 0);
+    assert_eq!(users.flush(TIMEOUT).await.unwrap(), 0);
     let key = |ov: i64| format!("users/{}/v{ov}/item.json", created.id);
     assert_eq!(store.keys(&users).await, [key(0), key(1)], "a deletion shares the payload before it");
     assert_eq!(store.stored(&users, "head").await.len(), 1);

@@ -246,7 +246,7 @@ async fn a_damaged_item_is_shown_with_its_error_where_that_is_asked_for(p: &Pair
     for n in 0..6 {
         ids.push(users.create(json!({ "n": n })).ack_stored().await.unwrap().id);
     }
-    assert_eq!(users.drain(super::pairing::TIMEOUT).await.unwrap(), 0);
+    assert_eq!(users.flush(super::pairing::TIMEOUT).await.unwrap(), 0);
     let cv = users.stable_cv().await.unwrap();
     users.update(&ids[5], json!({"n": 50})).ack_stored().await.unwrap();
     let key = |n: usize| format!("users/{}/v0/item.json", ids[n]);

@@ -23,12 +23,12 @@ async fn a_holder_writes_again_and_again_and_gives_back(p: &Pairing) {
     let id = users.create(json!({"n": 0})).await.unwrap().id;
     let lock = users.lock(&id).await.unwrap();
     assert_eq!((lock.id(), lock.ov(), lock.is_lost()), (id, 0, false));
-    users.update(&id, json!({"n": 1})).under(&lock).await.unwrap();
-    users.enrich(&id, json!({"m": 1})).under(&lock).await.unwrap();
+    users.update(&id, json!({"n": 1})).with_lock(&lock).await.unwrap();
+    users.enrich(&id, json!({"m": 1})).with_lock(&lock).await.unwrap();
     assert_eq!(lock.ov(), 2);
     let other = users.update(&id, json!({"other": 1}));
     let waiting = tokio::spawn(other.into_future());
-    users.update(&id, json!({"n": 2})).under(&lock).await.unwrap();
+    users.update(&id, json!({"n": 2})).with_lock(&lock).await.unwrap();
     lock.release().await.unwrap();
     assert_eq!(waiting.await.unwrap().unwrap().ov, 4, "whoever waited goes on");
     assert_eq!(store.stored(&users, "locks").await, []);
@@ -44,7 +44,7 @@ async fn a_second_holder_waits_and_is_then_refused(p: &Pairing) {
     let waiting = tokio::spawn(users.lock(&id).into_future());
     first.release().await.unwrap();
     let second = waiting.await.unwrap().unwrap();
-    users.delete(&id).under(&second).await.unwrap();
+    users.delete(&id).with_lock(&second).await.unwrap();
     second.release().await.unwrap();
     assert_eq!(refused(users.lock(&id).await), ErrorKind::NotFound);
 }
@@ -57,9 +57,9 @@ async fn a_holder_who_lost_the_lease_cannot_overwrite_what_came_after(p: &Pairin
     let stalled = users.lock(&id).await.unwrap();
     end_lease(&store, &users, &id).await;
     assert_eq!(users.update(&id, json!({"n": 1})).await.unwrap().ov, 1);
-    let error = users.update(&id, json!({"n": "stale"})).under(&stalled).await.unwrap_err();
+    let error = users.update(&id, json!({"n": "stale"})).with_lock(&stalled).await.unwrap_err();
     assert_eq!((error.kind(), error.ov()), (ErrorKind::OptimisticLock, Some(1)));
-    assert_eq!(refused(users.delete(&id).under(&stalled).await), ErrorKind::OptimisticLock);
+    assert_eq!(refused(users.delete(&id).with_lock(&stalled).await), ErrorKind::OptimisticLock);
 
     end_lease(&store, &users, &id).await;
     let next = users.lock(&id).await.expect("somebody else gets the lease");
@@ -69,7 +69,7 @@ async fn a_holder_who_lost_the_lease_cannot_overwrite_what_came_after(p: &Pairin
         ErrorKind::Locked,
         "only one's own lease is given back"
     );
-    users.update(&id, json!({"n": 2})).under(&next).await.unwrap();
+    users.update(&id, json!({"n": 2})).with_lock(&next).await.unwrap();
     next.release().await.unwrap();
     assert_eq!(document(&users, &id).await, json!({"n": 2}));
 }
@@ -88,7 +88,7 @@ async fn a_lock_is_of_one_item(p: &Pairing) {
     let one = users.create(json!({"n": 0})).await.unwrap().id;
     let other = users.create(json!({"n": 0})).await.unwrap().id;
     let lock = users.lock(&one).await.unwrap();
-    assert_eq!(refused(users.update(&other, json!({"n": 1})).under(&lock).await), ErrorKind::Validation);
+    assert_eq!(refused(users.update(&other, json!({"n": 1})).with_lock(&lock).await), ErrorKind::Validation);
     users.update(&other, json!({"n": 1})).await.expect("other items are free");
     lock.release().await.unwrap();
 }
@@ -115,7 +115,7 @@ async fn other_writers_wait_five_seconds_and_then_get_locked() {
     };
     assert_eq!(refused(result), ErrorKind::Locked);
     assert_eq!(clock.now().as_millis() - begin.as_millis(), 5_000);
-    users.update(&id, json!({"n": 2})).under(&lock).await.unwrap();
+    users.update(&id, json!({"n": 2})).with_lock(&lock).await.unwrap();
     lock.release().await.unwrap();
     p.finish().await;
 }
@@ -162,7 +162,7 @@ async fn a_holder_that_sleeps_through_its_lease_is_fenced_off() {
     writer.update(&id, json!({"n": 1})).ack_stored().await.unwrap();
     asleep.advance(Duration::from_secs(31));
     assert_eq!(
-        refused(holder.update(&id, json!({"n": "stale"})).under(&lock).await),
+        refused(holder.update(&id, json!({"n": "stale"})).with_lock(&lock).await),
         ErrorKind::OptimisticLock
     );
     assert_eq!(document(&holder, &id).await, json!({"n": 1}));

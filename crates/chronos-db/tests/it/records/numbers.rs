@@ -74,7 +74,7 @@ async fn behind(p: &Pairing) -> (Store, Collection, Vec<ItemId>) {
     for n in 0..20 {
         ids.push(users.create(json!({ "n": n })).await.unwrap().id);
     }
-    assert_eq!(users.drain(TIMEOUT).await.unwrap(), 0);
+    assert_eq!(users.flush(TIMEOUT).await.unwrap(), 0);
     set_number(&store, &users, "cv", 0).await;
     (store, users, ids)
 }

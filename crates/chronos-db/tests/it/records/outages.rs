@@ -39,11 +39,11 @@ async fn writes_go_on_while_the_storage_is_down_and_are_stored_after_it(p: &Pair
     assert_eq!(document(&users, &deleted).await, json!({"n": 5}));
     assert_eq!(users.list().await.unwrap().items.len(), 2);
     assert!(users.verify().await.unwrap().is_clean(), "what waits is no damage");
-    assert_eq!(users.drain(Duration::from_millis(50)).await.unwrap(), 4);
+    assert_eq!(users.flush(Duration::from_millis(50)).await.unwrap(), 4);
     assert_eq!(store.keys(&users).await, Vec::<String>::new());
 
     storage.switch_off();
-    assert_eq!(users.drain(TIMEOUT).await.unwrap(), 0);
+    assert_eq!(users.flush(TIMEOUT).await.unwrap(), 0);
     assert_eq!(store.keys(&users).await.len(), 6, "four payloads, a blob and its text");
     assert_eq!(users.get(&id).await.unwrap().unwrap().item["_system"]["state"], json!("new"));
     assert_eq!(document(&users, &id).await["n"], json!(1));
@@ -65,7 +65,7 @@ async fn a_write_that_waits_for_its_object_says_when_it_is_not_stored(p: &Pairin
     assert_eq!(document(&users, &id).await, json!({"n": 1}));
     storage.switch_off();
     users.update(&id, json!({"n": 2})).ack_stored().await.unwrap();
-    assert_eq!(users.drain(TIMEOUT).await.unwrap(), 0);
+    assert_eq!(users.flush(TIMEOUT).await.unwrap(), 0);
     assert_eq!(store.keys(&users).await.len(), 3);
 }
 
@@ -161,10 +161,10 @@ async fn a_flusher_whose_database_fails_tries_again(p: &Pairing) {
     // The commit itself is one call; what follows it is the flusher's.
     database.fail_nth(documents::Call::Apply, 1, Fault::Before);
     users.update(&id, json!({"n": 1})).await.unwrap();
-    assert_eq!(users.drain(TIMEOUT).await.unwrap(), 0);
+    assert_eq!(users.flush(TIMEOUT).await.unwrap(), 0);
     database.fail_nth(documents::Call::Apply, 1, Fault::After);
     users.update(&id, json!({"n": 2})).await.unwrap();
-    assert_eq!(users.drain(TIMEOUT).await.unwrap(), 0);
+    assert_eq!(users.flush(TIMEOUT).await.unwrap(), 0);
     assert_eq!(database.injected(), 2);
     assert_eq!(store.keys(&users).await.len(), 3);
 }
@@ -190,7 +190,7 @@ async fn a_storage_that_is_down_is_tried_again_after_growing_waits() {
     assert_eq!(waits, [200, 400, 800, 1600, 3200, 6400, 12_800, 25_600, 30_000, 30_000]);
     clock.sleepers(1).await;
     storage.switch_off();
-    assert_eq!(users.drain(TIMEOUT).await.unwrap(), 0, "a drain does not wait for the next try");
+    assert_eq!(users.flush(TIMEOUT).await.unwrap(), 0, "a drain does not wait for the next try");
     assert_eq!(document(&users, &id).await, json!({"n": 0}));
     pairing.finish().await;
 }

@@ -224,11 +224,11 @@ impl Pairing {
             stores.iter().flat_map(|store| std::mem::take(&mut *store.collections.lock().unwrap())).collect();
         for collection in &collections {
             // One of several handles only stores what it wrote itself while that is young.
-            collection.drain(TIMEOUT).await.unwrap();
+            collection.flush(TIMEOUT).await.unwrap();
         }
         for collection in collections {
             let name = format!("{:?}, {}.{}", self.kind, collection.database(), collection.name());
-            assert_eq!(collection.drain(TIMEOUT).await.unwrap(), 0, "{name}: versions wait to be stored");
+            assert_eq!(collection.flush(TIMEOUT).await.unwrap(), 0, "{name}: versions wait to be stored");
             let found = collection.verify().await.unwrap();
             assert!(found.is_clean(), "{name}: {:#}", found.to_json());
         }

@@ -60,7 +60,7 @@ async fn twenty_four_writers_of_one_item_all_succeed_without_a_hole(p: &Pairing)
     let last = document(&users, &id).await;
     assert!((0..WRITERS).all(|writer| last[format!("w{writer}")] == json!(EACH - 1)), "{last}");
     assert_history(&users, &id, WRITERS * EACH + 1).await;
-    assert_eq!(users.drain(TIMEOUT).await.unwrap(), 0);
+    assert_eq!(users.flush(TIMEOUT).await.unwrap(), 0);
     assert_eq!(store.keys(&users).await.len(), WRITERS * EACH + 1);
 }
 

@@ -31,7 +31,7 @@ struct OnItsWay {
 }
 
 async fn on_its_way(store: &Store, users: &Collection, id: &ItemId) -> OnItsWay {
-    assert_eq!(users.drain(super::pairing::TIMEOUT).await.unwrap(), 0);
+    assert_eq!(users.flush(super::pairing::TIMEOUT).await.unwrap(), 0);
     let mut row = store
         .stored(users, "ver")
         .await

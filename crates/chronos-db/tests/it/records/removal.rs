@@ -42,7 +42,7 @@ async fn the_four_ways_to_delete_leave_what_they_promise(p: &Pairing) {
         let id = users.create(json!({"n": 0})).await.unwrap().id;
         users.update(&id, json!({"n": 1})).await.unwrap();
         assert_eq!(users.delete(&id).await.unwrap().ov, 2, "{what}");
-        assert_eq!(users.drain(TIMEOUT).await.unwrap(), 0);
+        assert_eq!(users.flush(TIMEOUT).await.unwrap(), 0);
         users.trim(Duration::ZERO).await.unwrap();
 
         assert_eq!(ops(&store, &users).await, rows, "{what}");
@@ -80,7 +80,7 @@ async fn an_erased_item_is_absent_to_every_reader(p: &Pairing) {
     assert_eq!(refused(users.restore(&gone.id).to_version(0).await), ErrorKind::NotFound);
     assert_eq!(refused(users.update(&gone.id, json!({"n": 3})).await), ErrorKind::NotFound);
     assert_eq!(refused(users.delete(&gone.id).await), ErrorKind::NotFound);
-    assert_eq!(users.drain(TIMEOUT).await.unwrap(), 0);
+    assert_eq!(users.flush(TIMEOUT).await.unwrap(), 0);
     let keys = store.keys(&users).await;
     assert!(
         keys.len() == 3 && keys.iter().all(|key| key.starts_with(&format!("users/{}/", kept.id))),
@@ -104,7 +104,7 @@ async fn without_versioning_only_the_latest_payload_stays(p: &Pairing) {
     for n in 1..4 {
         users.update(&id, json!({ "n": n })).await.unwrap();
     }
-    assert_eq!(users.drain(TIMEOUT).await.unwrap(), 0);
+    assert_eq!(users.flush(TIMEOUT).await.unwrap(), 0);
     assert_eq!(users.trim(Duration::from_secs(3600)).await.unwrap(), 0, "young rows still decide races");
     assert_eq!(users.trim(Duration::ZERO).await.unwrap(), 4);
     assert_eq!(users.trim(Duration::ZERO).await.unwrap(), 0);
@@ -115,7 +115,7 @@ async fn without_versioning_only_the_latest_payload_stays(p: &Pairing) {
     assert_eq!((verified.items, verified.live, verified.is_clean()), (1, 1, true));
     assert_eq!(users.update(&id, json!({"n": 4})).await.unwrap().ov, 4, "the numbers go on");
     users.delete(&id).await.unwrap();
-    assert_eq!(users.drain(TIMEOUT).await.unwrap(), 0);
+    assert_eq!(users.flush(TIMEOUT).await.unwrap(), 0);
     users.trim(Duration::ZERO).await.unwrap();
     assert_eq!(users.get(&id).include_deleted().await.unwrap().unwrap().item["n"], json!(4));
 }

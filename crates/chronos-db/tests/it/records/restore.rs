@@ -70,12 +70,12 @@ async fn a_restore_copies_no_payload(p: &Pairing) {
     users.update(&id, json!({"n": 1})).await.unwrap();
     users.restore(&id).to_version(0).await.unwrap();
     assert_eq!(document(&users, &id).await, json!({"n": 0}));
-    assert_eq!(users.drain(TIMEOUT).await.unwrap(), 0);
+    assert_eq!(users.flush(TIMEOUT).await.unwrap(), 0);
     assert_eq!(document(&users, &id).await, json!({"n": 0}));
     users.restore(&id).to_version(1).await.unwrap();
     users.delete(&id).await.unwrap();
     users.restore(&id).to_version(2).await.unwrap();
-    assert_eq!(users.drain(TIMEOUT).await.unwrap(), 0);
+    assert_eq!(users.flush(TIMEOUT).await.unwrap(), 0);
     assert_eq!(document(&users, &id).await, json!({"n": 0}));
     assert_eq!(store.keys(&users).await.len(), 2);
     let history = users.history(&id).await.unwrap();

@@ -128,7 +128,7 @@ async fn without_object_storage_payloads_stay_in_their_rows(p: &Pairing) {
     users.update(&id, json!({"n": 1})).await.unwrap();
     users.delete(&id).await.unwrap();
     users.restore(&id).to_version(0).await.unwrap();
-    assert_eq!(users.drain(TIMEOUT).await.unwrap(), 0, "nothing waits");
+    assert_eq!(users.flush(TIMEOUT).await.unwrap(), 0, "nothing waits");
     assert_eq!(document(&users, &id).await, json!({"n": 0}));
     assert_eq!(users.get(&id).version(1).await.unwrap().unwrap().document(), json!({"n": 1}));
     assert_eq!(system(&users, &id).await["state"], json!("new-not-synched"));
@@ -204,8 +204,8 @@ async fn a_lock_of_another_tenant_is_neither_waited_for_nor_shown(p: &Pairing) {
     assert_eq!(refused(acme.lock(&id).wait(Duration::ZERO).await), ErrorKind::Locked);
     assert_eq!(refused(globex.lock(&id).wait(Duration::ZERO).await), ErrorKind::NotFound);
     assert_eq!(refused(globex.update(&id, json!({"n": 1})).await), ErrorKind::NotFound);
-    assert_eq!(refused(globex.delete(&id).under(&lock).await), ErrorKind::NotFound);
-    acme.update(&id, json!({"n": 2})).under(&lock).await.unwrap();
+    assert_eq!(refused(globex.delete(&id).with_lock(&lock).await), ErrorKind::NotFound);
+    acme.update(&id, json!({"n": 2})).with_lock(&lock).await.unwrap();
     lock.release().await.unwrap();
     assert_eq!(document(&acme, &id).await, json!({"n": 2}));
 }
@@ -236,7 +236,7 @@ async fn what_has_no_tenant_gets_one_once(p: &Pairing) {
     let locked = nobody.list().limit(1).await.unwrap().items[0].id;
     nobody.lock(&locked).await.unwrap().release().await.unwrap();
     let theirs = globex.create(json!({"of": "globex"})).await.unwrap().id;
-    assert_eq!(nobody.drain(TIMEOUT).await.unwrap(), 0);
+    assert_eq!(nobody.flush(TIMEOUT).await.unwrap(), 0);
     let stable = nobody.stable_cv().await.unwrap();
     assert_eq!(acme.list().await.unwrap().items.len(), 0);
 
@@ -277,7 +277,7 @@ async fn a_tenants_own_database_shows_what_was_written_before_there_were_tenants
         !alone.head(&before, &legacy).await.contains_key("tenantId"),
         "where nobody else comes, nothing need be said"
     );
-    assert_eq!(before.drain(TIMEOUT).await.unwrap(), 0);
+    assert_eq!(before.flush(TIMEOUT).await.unwrap(), 0);
     if p.kind == Kind::EmbeddedMemory {
         return;
     }
@@ -400,14 +400,14 @@ async fn what_one_tenant_left_to_store_goes_to_its_own_place(p: &Pairing) {
         .unwrap();
     let theirs = crashed.with(route("globex")).unwrap();
     let id = theirs.create(json!({"of": "globex"})).await.unwrap().id;
-    assert_eq!(theirs.drain(Duration::from_millis(20)).await.unwrap(), 1);
+    assert_eq!(theirs.flush(Duration::from_millis(20)).await.unwrap(), 1);
     drop((theirs, crashed));
 
     let store = p.opening().configured(&config).without_cache().open();
     let (acme, globex) = (store.with(route("acme")), store.with(route("globex")));
     acme.create(json!({"of": "acme"})).await.unwrap();
-    assert_eq!(acme.drain(TIMEOUT).await.unwrap(), 0);
-    assert_eq!(globex.drain(TIMEOUT).await.unwrap(), 0);
+    assert_eq!(acme.flush(TIMEOUT).await.unwrap(), 0);
+    assert_eq!(globex.flush(TIMEOUT).await.unwrap(), 0);
     assert_eq!(document(&globex, &id).await, json!({"of": "globex"}));
     let folder = |space: &str| std::fs::read_dir(p.folder().join(space)).unwrap().count();
     assert_eq!((folder("objects-a"), folder("objects-b")), (1, 1));

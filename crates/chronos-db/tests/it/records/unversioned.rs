@@ -39,7 +39,7 @@ fn unversioned() -> Json {
 
 /// Everything is stored, and the rows are gone.
 async fn trimmed(users: &Collection) {
-    assert_eq!(users.drain(TIMEOUT).await.unwrap(), 0);
+    assert_eq!(users.flush(TIMEOUT).await.unwrap(), 0);
     users.trim(Duration::ZERO).await.unwrap();
 }
 
@@ -207,7 +207,7 @@ async fn what_a_head_names_is_never_trimmed(p: &Pairing) {
     let id = users.create(json!({"n": 0, "file": STANDARD.encode("a file")})).await.unwrap().id;
     users.update(&id, json!({"n": 1})).await.unwrap();
     users.update(&id, json!({"n": 2})).await.unwrap();
-    assert_eq!(users.drain(TIMEOUT).await.unwrap(), 0);
+    assert_eq!(users.flush(TIMEOUT).await.unwrap(), 0);
     for passes in 0..2 {
         holding.hold(objects::Call::Delete, passes);
         let trim = slow.trim(Duration::ZERO);
@@ -218,7 +218,7 @@ async fn what_a_head_names_is_never_trimmed(p: &Pairing) {
                 users.delete(&id).await.unwrap();
                 users.restore(&id).to_version(2).await.unwrap();
                 users.update(&id, json!({"more": 1})).await.unwrap();
-                assert_eq!(users.drain(TIMEOUT).await.unwrap(), 0);
+                assert_eq!(users.flush(TIMEOUT).await.unwrap(), 0);
             }
             holding.release(objects::Call::Delete);
         };

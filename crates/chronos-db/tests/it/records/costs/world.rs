@@ -138,7 +138,7 @@ impl World {
                 .await
                 .unwrap();
         }
-        assert_eq!(world.collection.drain(TIMEOUT).await.unwrap(), 0);
+        assert_eq!(world.collection.flush(TIMEOUT).await.unwrap(), 0);
         world.store.is_damaged();
         world
     }
@@ -212,7 +212,7 @@ impl World {
             .await
             .unwrap()
             .id;
-        assert_eq!(c.drain(TIMEOUT).await.unwrap(), 0);
+        assert_eq!(c.flush(TIMEOUT).await.unwrap(), 0);
         let (head, row) = (self.store.head(c, &model).await, self.store.stored(c, "ver").await.remove(0));
         let mut batch = Batch::new();
         for suffix in ["head", "ver"] {
@@ -271,7 +271,7 @@ impl World {
         const TURNS: i32 = 3;
         let work = async |turn: i32| {
             work(turn).await;
-            assert_eq!(self.collection.drain(TIMEOUT).await.unwrap(), 0);
+            assert_eq!(self.collection.flush(TIMEOUT).await.unwrap(), 0);
         };
         let mut least = self.cost(&work).await;
         for turn in 2..=TURNS {

@@ -1,0 +1,52 @@
+//! The collections that a [`Chronos`](crate::Chronos) has open.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::config::ObjectSpace;
+use crate::records::{Names, Workers};
+
+/// One collection: where its documents are, and where its objects go.
+pub(crate) type CollectionKey = (String, String, String, Option<ObjectSpace>);
+
+/// Collections that are kept open while nobody uses them.
+pub(crate) const MAX_IDLE: usize = 1_024;
+
+/// The collections that are open. Names may come without end, so those that nobody uses go when there are
+/// many.
+#[derive(Default)]
+pub(crate) struct OpenCollections {
+    pub(crate) by_key: HashMap<CollectionKey, Arc<Workers>>,
+    /// When there are so many, it is time to look again which are in use.
+    sweep_at: usize,
+}
+
+impl OpenCollections {
+    pub(crate) fn add(&mut self, key: CollectionKey, workers: Arc<Workers>) {
+        if self.by_key.len() >= self.sweep_at.max(MAX_IDLE) {
+            // Handles have one each, and so has whatever is under way.
+            self.by_key.retain(|_, workers| Arc::strong_count(workers) > 1);
+            self.sweep_at = self.by_key.len() * 2;
+        }
+        self.by_key.insert(key, workers);
+    }
+}
+
+/// Versions of one collection that were not stored when a [`Chronos`] was shut down. They are committed, and
+/// safe in the version index.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LeftBehind {
+    /// The database.
+    pub database: String,
+    /// The collection.
+    pub collection: String,
+    /// How many.
+    pub versions: u64,
+}
+
+impl LeftBehind {
+    pub(crate) fn new(names: &Names, versions: u64) -> Self {
+        Self { database: names.head.database.to_string(), collection: names.collection.clone(), versions }
+    }
+}

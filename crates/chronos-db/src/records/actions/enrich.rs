@@ -1,0 +1,59 @@
+//! Merging patches deeply.
+
+use serde::Serialize;
+
+use super::{Action, Given};
+use crate::records::write::{Change, WriteCall, WriteOptions};
+use crate::records::{Collection, ItemId, ItemLock, Written};
+use crate::{Error, Json, Result};
+
+impl Collection {
+    /// Merges a patch (an object) or several (an array of objects) deeply into the document, as one version;
+    /// see [`merge`](crate::merge).
+    pub fn enrich(&self, id: &ItemId, patches: impl Serialize) -> Enrich {
+        Enrich::new(self, *id, Given::new(&patches))
+    }
+}
+
+change_action! {
+    /// Merges patches deeply; see [`Collection::enrich`].
+    Enrich, patch: Patch => |this| Change::Enrich { patches: this.patch.list()?, function_id: this.patch.function_id.clone() }
+}
+
+/// What an enrichment brings, and who computed it.
+#[derive(Clone)]
+pub(crate) struct Patch {
+    patches: Given,
+    function_id: Option<String>,
+}
+
+crate::debug_some!(Patch { function_id });
+
+impl From<Given> for Patch {
+    fn from(patches: Given) -> Self {
+        Self { patches, function_id: None }
+    }
+}
+
+impl Patch {
+    fn list(&self) -> Result<Vec<Json>> {
+        let list = match self.patches.json()? {
+            Json::Array(list) => list,
+            one => vec![one],
+        };
+        if list.iter().any(|patch| !patch.is_object()) {
+            return Err(
+                Error::validation("an enrichment is an object or an array of objects").during("enrich")
+            );
+        }
+        Ok(list)
+    }
+}
+
+impl Enrich {
+    /// The function that computed the patch, such as `enricher@v1`; kept in `_system.functionIds`, once.
+    pub fn function_id(mut self, id: impl Into<String>) -> Self {
+        self.patch.function_id = Some(id.into());
+        self
+    }
+}

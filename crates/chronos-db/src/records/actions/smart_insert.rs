@@ -1,0 +1,73 @@
+//! Enriching the item with the same unique properties, or creating one.
+
+use serde::Serialize;
+
+use super::{Action, Given};
+use crate::Result;
+use crate::records::write::WriteOptions;
+use crate::records::{Collection, ItemId, Lineage, Written};
+
+impl Collection {
+    /// Enriches the live item whose properties `unique_keys` equal the document's, or creates it. Concurrent
+    /// calls create one item.
+    pub fn smart_insert(&self, document: impl Serialize, unique_keys: &[&str]) -> SmartInsert {
+        SmartInsert::new(self, Given::new(&document), unique_keys)
+    }
+}
+
+/// Enriches or creates; see [`Collection::smart_insert`].
+#[derive(Clone, Debug)]
+#[must_use = "an action runs when it is awaited"]
+pub struct SmartInsert {
+    collection: Collection,
+    document: Given,
+    keys: Vec<String>,
+    lineage: Lineage,
+    function_id: Option<String>,
+    options: WriteOptions,
+}
+
+impl SmartInsert {
+    pub(crate) fn new(collection: &Collection, document: Given, keys: &[&str]) -> Self {
+        Self {
+            collection: collection.clone(),
+            document,
+            keys: keys.iter().map(|key| (*key).to_owned()).collect(),
+            lineage: Lineage::default(),
+            function_id: None,
+            options: WriteOptions::default(),
+        }
+    }
+
+    write_options!();
+
+    /// The function that computed the document.
+    pub fn function_id(mut self, id: impl Into<String>) -> Self {
+        self.function_id = Some(id.into());
+        self
+    }
+
+    lineage_options!();
+}
+
+impl Action for SmartInsert {
+    type Output = Written;
+
+    async fn run(self) -> Result<Written> {
+        let (workers, scope) = (&self.collection.workers, self.collection.scope().await?);
+        let done = workers
+            .writer
+            .smart_insert(
+                self.document.json()?,
+                &self.keys,
+                self.lineage,
+                self.function_id,
+                &self.options,
+                scope,
+            )
+            .await;
+        done.map_err(|e| e.during("smart insert").in_collection(self.collection.name()))
+    }
+}
+
+awaitable!(SmartInsert);

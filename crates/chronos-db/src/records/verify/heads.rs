@@ -1,0 +1,112 @@
+//! Heads against their rows.
+
+use super::item::bare;
+use super::report::Verification;
+use super::verifier::Verifier;
+use crate::Result;
+use crate::documents::{Batch, Direction, Filter, Outcome, Scan, Write};
+use crate::records::index::scope::Scope;
+use crate::records::model::{Head, ItemId};
+use futures::{StreamExt as _, TryStreamExt as _};
+use std::collections::HashMap;
+
+impl Verifier {
+    /// Whether the row that a head was made from does not exist, as a failover could leave it behind when
+    /// rows were read before a majority had them. Without versioning rows go, so nothing can be said.
+    pub(super) async fn is_without_row(&self, head: &Head) -> Result<bool> {
+        if !self.index.settings.versioning
+            || self.index.row(head.id, head.ov).await?.is_some_and(|row| head.is_of(&row))
+        {
+            return Ok(false);
+        }
+        // Unless the head has moved on.
+        Ok(self.index.head(head.id).await?.is_some_and(|now| now.cv == head.cv && now.row == head.row))
+    }
+
+    /// Puts the head that follows from the item's newest row in the place of `wrong`; whether it did.
+    pub(super) async fn put_back(&self, wrong: &Head) -> Result<bool> {
+        let Some(newest) = self.index.newest_row(wrong.id).await? else { return Ok(false) };
+        let mut head = newest.head_after(Some(wrong));
+        if let Some(first) = self.index.row(wrong.id, 0).await? {
+            head.created_at = first.at;
+        }
+        self.payloads.forget_cached(wrong.id, wrong.ov);
+        self.replace(Write::put(head.stored(), wrong.unchanged())).await
+    }
+
+    /// Removes a head of which no version exists, if its number shows that its row never was committed:
+    /// another row has it, or it was never given out. Whether it did.
+    pub(super) async fn remove_unfounded(&self, head: &Head) -> Result<bool> {
+        let same = Scan {
+            filter: Filter::eq("cv", crate::records::model::int(head.cv)),
+            limit: Some(1),
+            without: bare(),
+            ..Scan::default()
+        };
+        let taken = self.index.documents.scan(&self.index.names.ver, same).try_next().await?.is_some();
+        let is_beyond = self.index.highest_cv().await?.is_some_and(|highest| highest < head.cv);
+        if !(taken || is_beyond) || self.index.newest_row(head.id).await?.is_some() {
+            return Ok(false);
+        }
+        self.payloads.forget_cached(head.id, head.ov);
+        self.replace(Write::Delete { id: head.id.bson(), guard: head.unchanged() }).await
+    }
+
+    pub(super) async fn replace(&self, write: Write) -> Result<bool> {
+        let mut batch = Batch::new();
+        batch.push(&self.index.names.head, write);
+        Ok(self.index.documents.apply(batch).await?.first().is_some_and(Outcome::is_applied))
+    }
+
+    /// Without versioning a head may have outlived its rows; otherwise it must have them.
+    pub(super) async fn verify_heads_have_rows(
+        &self,
+        repair: bool,
+        found: &mut Verification,
+        scope: &Scope,
+    ) -> Result<()> {
+        let order = vec![("_id".into(), Direction::Ascending)];
+        let heads = Scan {
+            filter: scope.narrow(Filter::All),
+            order,
+            without: vec!["fullShadow".into(), "metaIndexed".into()],
+            ..Scan::default()
+        };
+        let mut pages = self.index.scan_heads(heads).try_chunks(256);
+        while let Some(page) = pages.next().await {
+            let heads = page.map_err(|e| e.1)?;
+            let scan = Scan {
+                filter: Filter::any_of("itemId", heads.iter().map(|head| head.id.bson()).collect()),
+                newest: Some(crate::documents::Newest {
+                    per: "itemId".into(),
+                    by: "ov".into(),
+                    at_most: i64::MAX.into(),
+                }),
+                without: bare(),
+                ..Scan::default()
+            };
+            let rows: HashMap<ItemId, i64> =
+                self.index.scan_rows(scan).map_ok(|row| (row.id, row.ov)).try_collect().await?;
+            for head in heads {
+                if !rows.contains_key(&head.id) {
+                    if self.index.settings.versioning {
+                        if repair && self.remove_unfounded(&head).await? {
+                            found.repaired += 1;
+                        } else {
+                            found.report(
+                                "missing-rows",
+                                Some(head.id),
+                                Some(head.ov),
+                                "the item has a head but no versions".to_owned(),
+                            );
+                        }
+                    } else {
+                        found.items += 1;
+                        found.live += u64::from(head.is_live());
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}

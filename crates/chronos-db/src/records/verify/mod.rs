@@ -1,0 +1,12 @@
+//! Looking whether the index and the objects are what they should be.
+//!
+//! `verifier` goes through numbers and items, `heads` holds heads against rows, `item` is one item while its
+//! rows pass by, `report` what was found. Without `repair` nothing is written.
+
+mod heads;
+mod item;
+mod report;
+mod verifier;
+
+pub use self::report::{Problem, Verification};
+pub(crate) use self::verifier::Verifier;

@@ -1,0 +1,142 @@
+//! The workers of one collection, put together once and shared by all its handles.
+//!
+//! Each is a struct with what it needs as fields; a worker knows those above it in this list, and none below.
+
+use std::collections::HashSet;
+use std::fmt;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use super::index::scope::Scope;
+use super::index::{RecordIndex, Settings};
+use super::model::Names;
+use super::read::Reader;
+use super::restore::Restorer;
+use super::storage::eraser::Eraser;
+use super::storage::flush::{FlushReport, Flusher};
+use super::storage::gc::Collector;
+use super::storage::payload_store::{ObjectBuckets, PayloadCache, PayloadStore};
+use super::storage::trim::Trimmer;
+use super::verify::Verifier;
+use super::write::commit::Committer;
+use super::write::lock::Locks;
+use super::write::schema::Schema;
+use super::write::watermark::Watermark;
+use super::write::{KeyedMutex, Writer};
+use crate::documents::DocumentStore;
+use crate::{Env, Result};
+
+pub(crate) struct Workers {
+    pub(crate) index: Arc<RecordIndex>,
+    pub(crate) watermark: Arc<Watermark>,
+    pub(crate) flusher: Arc<Flusher>,
+    pub(crate) schema: Arc<Schema>,
+    pub(crate) locks: Arc<Locks>,
+    pub(crate) committer: Arc<Committer>,
+    pub(crate) reader: Arc<Reader>,
+    pub(crate) writer: Arc<Writer>,
+    pub(crate) restorer: Arc<Restorer>,
+    pub(crate) collector: Arc<Collector>,
+    pub(crate) trimmer: Arc<Trimmer>,
+    pub(crate) verifier: Arc<Verifier>,
+}
+
+/// Which collection it is. The rest holds documents of whoever uses it.
+impl fmt::Debug for Workers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Workers").field("index", &self.index).finish_non_exhaustive()
+    }
+}
+
+impl Workers {
+    /// `number` tells collections apart in the shared cache.
+    pub(crate) fn new(
+        number: u64,
+        names: Names,
+        documents: Arc<dyn DocumentStore>,
+        buckets: Option<ObjectBuckets>,
+        settings: Settings,
+        env: Env,
+        cache: PayloadCache,
+    ) -> Arc<Self> {
+        let index = &Arc::new(RecordIndex::new(names, documents, settings, env));
+        let payloads = &Arc::new(PayloadStore::new(index.clone(), buckets, cache, number));
+        let watermark = &Arc::new(Watermark::new(index.clone()));
+        let eraser = &Arc::new(Eraser { index: index.clone(), payloads: payloads.clone() });
+        let flusher = &Arc::new(Flusher::new(index.clone(), payloads.clone(), eraser.clone()));
+        let schema = &Arc::new(Schema::new(index.clone(), flusher.clone()));
+        let locks = &Arc::new(Locks::new(index.clone(), schema.clone()));
+        let committer = Committer::new(index.clone(), payloads.clone(), watermark.clone(), flusher.clone());
+        let committer = &Arc::new(committer);
+        let reader = &Arc::new(Reader::new(index, payloads, watermark));
+        let writer = &Arc::new(Writer {
+            index: index.clone(),
+            payloads: payloads.clone(),
+            schema: schema.clone(),
+            flusher: flusher.clone(),
+            locks: locks.clone(),
+            reader: reader.clone(),
+            committer: committer.clone(),
+            turns: KeyedMutex::default(),
+            unique_indexes: Mutex::new(HashSet::new()),
+        });
+        let collector = Arc::new(Collector {
+            index: index.clone(),
+            payloads: payloads.clone(),
+            watermark: watermark.clone(),
+            eraser: eraser.clone(),
+        });
+        Arc::new(Self {
+            restorer: Arc::new(Restorer {
+                index: index.clone(),
+                watermark: watermark.clone(),
+                schema: schema.clone(),
+                locks: locks.clone(),
+                reader: reader.clone(),
+                committer: committer.clone(),
+                writer: writer.clone(),
+            }),
+            trimmer: Arc::new(Trimmer::new(index, payloads, watermark)),
+            verifier: Arc::new(Verifier {
+                index: index.clone(),
+                payloads: payloads.clone(),
+                watermark: watermark.clone(),
+                schema: schema.clone(),
+                flusher: flusher.clone(),
+                eraser: eraser.clone(),
+                collector: collector.clone(),
+            }),
+            index: index.clone(),
+            watermark: watermark.clone(),
+            flusher: flusher.clone(),
+            schema: schema.clone(),
+            locks: locks.clone(),
+            committer: committer.clone(),
+            reader: reader.clone(),
+            writer: writer.clone(),
+            collector,
+        })
+    }
+
+    /// Waits until nothing is left to store, or `limit` has passed; with `own_only` what others wrote is left
+    /// to them. Says what still waits.
+    pub(crate) async fn flush(&self, limit: Duration, own_only: bool, scope: &Scope) -> Result<FlushReport> {
+        self.index.serve(scope);
+        let deadline = self.flusher.deadline(limit);
+        self.flusher.until(deadline, self.committer.drained()).await;
+        self.flusher.flush(deadline, own_only, scope).await
+    }
+
+    /// What is begun is the last.
+    pub(crate) fn stop(&self) {
+        self.flusher.stop();
+    }
+
+    /// The end, within `limit`: commits come to rest, then what can be stored is. Returns how many versions
+    /// of this process are left to the next one.
+    pub(crate) async fn finish(&self, limit: Duration) -> u64 {
+        let deadline = self.flusher.deadline(limit);
+        self.flusher.until(deadline, self.committer.drained()).await;
+        self.flusher.finish(deadline).await
+    }
+}

@@ -1,0 +1,410 @@
+//! One group: one allocation of numbers, one insert of rows, one put of heads.
+
+use std::ops::RangeInclusive;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bson::Bson;
+use bson::oid::ObjectId;
+
+use super::{CommitError, Committed, Committer, PendingCommit, Prepared};
+use crate::documents::within::with_share;
+use crate::documents::{Batch, Guard, Outcome, Sequence, Write};
+use crate::records::document::payload::{self, System};
+use crate::records::index::CV;
+use crate::records::model::{Head, ItemId, Op, Payload, Row, Shadow, State};
+use crate::{Error, Result, Timestamp};
+
+/// How far ahead of the store's clock an imported time may be.
+const IMPORT_AHEAD_MILLIS: i64 = 5 * 60 * 1000;
+
+/// Which shares of a call's time the commit may take, and finding out what became of it if its answer does
+/// not come.
+const COMMITTING: f64 = 0.7;
+const SETTLING: f64 = 0.3;
+
+/// Without versioning: the oldest head a change may follow. Far less than the time superseded rows stay.
+const STALE_MILLIS: i64 = 10_000;
+
+/// What the group's numbers made of one member.
+#[derive(Debug)]
+enum Built {
+    Version {
+        row: Box<Row>,
+        head: Box<Head>,
+        at: usize,
+    },
+    /// The member was wrong in the light of the store's time, or too late; its number became a VOID.
+    Rejected(CommitError),
+    /// The item is beyond the number; it became a VOID.
+    Behind,
+}
+
+/// What became of the members of a group, by their places in it.
+#[derive(Default)]
+struct Sorted {
+    answers: Vec<(usize, Result<Committed, CommitError>)>,
+    /// They need another number.
+    again: Vec<usize>,
+    /// Items whose heads lag behind the row.
+    lagging: Vec<ItemId>,
+    /// Numbers that no row took.
+    voids: Vec<i64>,
+}
+
+impl Sorted {
+    fn of(built: Vec<Built>, outcomes: &[Outcome]) -> Self {
+        let mut sorted = Self::default();
+        for (index, built) in built.into_iter().enumerate() {
+            match built {
+                Built::Behind => sorted.again.push(index),
+                Built::Rejected(refused) => sorted.answers.push((index, Err(refused))),
+                Built::Version { row, head, at } => match &outcomes[at] {
+                    Outcome::Applied => {
+                        if matches!(outcomes[at + 1], Outcome::Conflict { .. } | Outcome::Skipped) {
+                            sorted.lagging.push(row.id);
+                        }
+                        sorted.answers.push((index, Ok(Committed { row: *row, head: *head })));
+                    }
+                    // The number was closed as a gap, or is one that a failover gave out twice: the change
+                    // itself is as good as before.
+                    Outcome::Conflict { index: Some(name) } if name == "ver_cv" => sorted.again.push(index),
+                    Outcome::Skipped => {
+                        sorted.voids.push(row.cv);
+                        sorted.answers.push((index, Err(CommitError::Condemned)));
+                    }
+                    Outcome::Conflict { .. } | Outcome::Refused => {
+                        sorted.voids.push(row.cv);
+                        sorted.answers.push((index, Err(CommitError::Conflict)));
+                    }
+                },
+            }
+        }
+        sorted
+    }
+}
+
+/// The rows as they went out, kept for the case that the answer is lost.
+type Ledger = Arc<Mutex<Vec<Built>>>;
+
+impl Committer {
+    /// Commits the members and answers them; returns those that need another number, and the numbers it took
+    /// where their rows and heads are known to be right.
+    pub(super) async fn commit_group(
+        self: &Arc<Self>,
+        members: Vec<PendingCommit>,
+    ) -> (Vec<PendingCommit>, Option<RangeInclusive<i64>>) {
+        let (prepared, replies): (Vec<_>, Vec<_>) =
+            members.into_iter().map(|m| (m.prepared, m.reply)).unzip();
+        let prepared = Arc::new(prepared);
+        let ledger = Ledger::default();
+        let result = with_share(COMMITTING, self.attempt(&prepared, &ledger)).await;
+        let built = std::mem::take(&mut *ledger.lock().unwrap_or_else(PoisonError::into_inner));
+        let (sequence, outcomes) = match result {
+            Ok(done) => done,
+            Err(error) if built.is_empty() => {
+                // Not even numbers were given out, or they are lost: no row can exist.
+                let error = Arc::new(error);
+                for reply in replies {
+                    let _ = reply.send(Err(CommitError::Failed(repeat(&error))));
+                }
+                return (Vec::new(), None);
+            }
+            Err(error) => {
+                return (with_share(SETTLING, self.settle_unknown(built, replies, error)).await, None);
+            }
+        };
+        let numbers = sequence.first..=sequence.first + i64::from(sequence.count) - 1;
+        let mut sorted = Sorted::of(built, &outcomes);
+        let is_settled = self.mend(&prepared, &mut sorted).await;
+        (self.answer(prepared, replies, sorted.answers, sorted.again), is_settled.then_some(numbers))
+    }
+
+    /// Mends what the outcomes leave behind: heads that lag, numbers without a row, a counter that is behind.
+    /// Whether all rows and heads of the group are known to be right then.
+    async fn mend(&self, prepared: &[Prepared], sorted: &mut Sorted) -> bool {
+        let mut is_settled = true;
+        for id in &sorted.lagging {
+            if let Err(error) = self.index.roll_forward(*id).await {
+                tracing::warn!(item = %id, %error, "a head lags behind its newest version; the next writer will roll it forward");
+                is_settled = false;
+            }
+        }
+        if !sorted.voids.is_empty()
+            && let Err(error) = self.index.void(&sorted.voids).await
+        {
+            // Whoever wants to pass the gap closes it later.
+            tracing::warn!(collection = %self.index.names.collection, %error, "numbers without a version are not closed yet");
+            is_settled = false;
+        }
+        if !sorted.again.is_empty() {
+            is_settled = false;
+            let previous = sorted.again.iter().filter_map(|index| prepared[*index].previous.as_ref());
+            if let Err(error) = self.raise_counter(previous.map(|head| head.cv).max()).await {
+                let error = Arc::new(error);
+                let failed = |index| (index, Err(CommitError::Failed(repeat(&error))));
+                sorted.answers.extend(sorted.again.drain(..).map(failed));
+            }
+        }
+        is_settled
+    }
+
+    /// Takes the counter to the highest row, where a failover took it back behind that. `furthest` is the
+    /// number an item is said to be at.
+    async fn raise_counter(&self, furthest: Option<i64>) -> Result<()> {
+        let highest = self.index.highest_cv().await?;
+        if let Some(furthest) = furthest.filter(|furthest| highest.is_none_or(|highest| highest < *furthest))
+        {
+            let message = format!(
+                "the item is at collection version {furthest}, which no row has: `verify` tells more, `verify --repair` mends it"
+            );
+            return Err(Error::database(message));
+        }
+        match highest {
+            Some(highest) => self.index.raise(CV, highest).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn attempt(
+        self: &Arc<Self>,
+        prepared: &Arc<Vec<Prepared>>,
+        ledger: &Ledger,
+    ) -> Result<(Sequence, Vec<Outcome>)> {
+        let fail = &self.index.env.fail;
+        fail.hit("commit.before_numbers")?;
+        let (committer, members, built) = (Arc::clone(self), Arc::clone(prepared), Arc::clone(ledger));
+        let count = u32::try_from(prepared.len()).unwrap_or(u32::MAX);
+        let build = Box::new(move |sequence| {
+            committer.build(&members, sequence, &mut built.lock().unwrap_or_else(PoisonError::into_inner))
+        });
+        let done = self.index.documents.sequence_then(&self.index.names.counter, CV, count, build).await?;
+        fail.hit("commit.before_answer")?;
+        Ok(done)
+    }
+
+    fn build(&self, members: &[Prepared], sequence: Sequence, ledger: &mut Vec<Built>) -> Result<Batch> {
+        self.index.env.fail.hit("commit.before_rows")?;
+        ledger.clear();
+        let mut batch = Batch::new();
+        for (cv, prepared) in (sequence.first..).zip(members) {
+            let timed = if prepared.previous.as_ref().is_some_and(|head| head.cv >= cv) {
+                Err(Built::Behind)
+            } else if self.is_stale(prepared) {
+                Err(Built::Rejected(CommitError::Conflict))
+            } else {
+                time_of(prepared, sequence.now)
+                    .map_err(|error| Built::Rejected(CommitError::Failed(error.on_item(prepared.id))))
+            };
+            let built = match timed {
+                Ok(at) => {
+                    let (row, head) = self.version(prepared, cv, at, sequence.now);
+                    let insert = Write::insert(row.stored());
+                    let at = match &prepared.uploaded {
+                        None => batch.push(&self.index.names.ver, insert),
+                        Some(noted) => {
+                            let kept = batch.push(&self.index.names.gc, noted.kept());
+                            batch.push_after(kept, &self.index.names.ver, insert)
+                        }
+                    };
+                    let document = head.stored();
+                    // The first head of an item is inserted, which costs the store half of a guarded put. If
+                    // somebody has rolled it forward in between, that is a conflict, and looked at below.
+                    let put = match prepared.previous {
+                        None => Write::insert(document),
+                        Some(_) => Write::put(document, Guard::Newer { field: "cv".into() }),
+                    };
+                    batch.push_after(at, &self.index.names.head, put);
+                    Built::Version { row: Box::new(row), head: Box::new(head), at }
+                }
+                Err(built) => {
+                    batch.push(
+                        &self.index.names.ver,
+                        Write::insert(Row::void(self.index.env.random.object_id(), cv, sequence.now)),
+                    );
+                    built
+                }
+            };
+            ledger.push(built);
+        }
+        Ok(batch)
+    }
+
+    /// Where superseded rows go, they decide races for a while only; a head that was read before that must be
+    /// read again.
+    fn is_stale(&self, prepared: &Prepared) -> bool {
+        let age = self.index.env.clock.now().as_millis() - prepared.read_at.as_millis();
+        !self.index.settings.versioning && prepared.previous.is_some() && age > STALE_MILLIS
+    }
+
+    /// The row and the head of a change that got its number and time.
+    fn version(&self, prepared: &Prepared, cv: i64, at: Timestamp, now: Timestamp) -> (Row, Head) {
+        let ov = prepared.ov();
+        let previous = prepared.previous.as_ref();
+        let mut meta = prepared.meta.clone();
+        let inline = prepared.body.as_ref().map(|body| {
+            let system = System {
+                ov,
+                cv: Some(cv),
+                inserted_at: previous.map_or(at, |head| head.created_at),
+                updated_at: at,
+                deleted_at: None,
+                function_ids: &meta.function_ids,
+                lineage: &meta.lineage,
+                state: None,
+            };
+            body.with_system(&system.to_json())
+        });
+        if let Some(bytes) = &inline {
+            meta.payload = Payload {
+                ov,
+                size: i64::try_from(bytes.len()).unwrap_or(i64::MAX),
+                checksum: payload::checksum(bytes),
+                state: State::NewNotSynched,
+                ..meta.payload
+            };
+        }
+        // An erasure leaves objects to remove; everything else leaves at most its own to store.
+        let work = self.payloads.buckets.is_some()
+            && (inline.is_some() || !prepared.inline_objects.is_empty())
+            || prepared.op == Op::Erase;
+        let row = Row {
+            row_id: numbered_at(prepared.row_id, now),
+            id: prepared.id,
+            ov,
+            cv,
+            op: prepared.op,
+            at,
+            actor: prepared.actor.clone(),
+            reason: prepared.reason.clone(),
+            request_id: prepared.request_id.clone(),
+            meta,
+            inline,
+            inline_objects: prepared.inline_objects.clone(),
+            unflushed_since: work.then_some(now),
+            rules: prepared.rules.clone(),
+            import: prepared.import,
+        };
+        let mut head = row.head_after(previous);
+        if let (Some(shadow), Some(bytes)) = (&self.index.settings.shadow, &row.inline)
+            && shadow.max_bytes.is_none_or(|max| bytes.len() <= max)
+        {
+            head.shadow = Some(Shadow { ov, at, bytes: bytes.clone() });
+        }
+        (row, head)
+    }
+
+    fn answer(
+        self: &Arc<Self>,
+        prepared: Arc<Vec<Prepared>>,
+        replies: Vec<tokio::sync::oneshot::Sender<Result<Committed, CommitError>>>,
+        answers: Vec<(usize, Result<Committed, CommitError>)>,
+        again: Vec<usize>,
+    ) -> Vec<PendingCommit> {
+        let mut replies: Vec<_> = replies.into_iter().map(Some).collect();
+        for (index, answer) in answers {
+            if let Ok(committed) = &answer {
+                if let Some(bytes) = &committed.row.inline {
+                    self.payloads.remember(committed.row.id, committed.row.ov, bytes);
+                }
+                self.flusher.flush_later(&committed.row, &committed.head);
+            }
+            if let Some(reply) = replies[index].take() {
+                // A caller that gave up still has its version; it shows in the history.
+                let _ = reply.send(answer);
+            }
+        }
+        // The closure that shared the members is gone, so they can be taken back.
+        let mut prepared: Vec<_> =
+            Arc::into_inner(prepared).unwrap_or_default().into_iter().map(Some).collect();
+        let back = again.into_iter().filter_map(|index| {
+            Some(PendingCommit { prepared: prepared.get_mut(index)?.take()?, reply: replies[index].take()? })
+        });
+        back.collect()
+    }
+
+    /// After an ambiguous error: closes every number of the group, so that what did not land never can, and
+    /// asks which rows did.
+    async fn settle_unknown(
+        self: &Arc<Self>,
+        built: Vec<Built>,
+        replies: Vec<tokio::sync::oneshot::Sender<Result<Committed, CommitError>>>,
+        error: Error,
+    ) -> Vec<PendingCommit> {
+        let cvs: Vec<i64> = built
+            .iter()
+            .filter_map(|b| if let Built::Version { row, .. } = b { Some(row.cv) } else { None })
+            .collect();
+        let ids: Vec<Bson> = built
+            .iter()
+            .filter_map(|b| if let Built::Version { row, .. } = b { Some(row.row_id.into()) } else { None })
+            .collect();
+        let found = match self.index.void_until_answered(&cvs).await {
+            Ok(()) => self.index.documents.get(&self.index.names.ver, ids).await,
+            Err(error) => Err(error),
+        };
+        let error = Arc::new(error);
+        for (built, reply) in built.into_iter().zip(replies) {
+            let answer = match (built, &found) {
+                (Built::Rejected(refused), _) => Err(refused),
+                (Built::Behind, _) => Err(CommitError::Failed(repeat(&error).retryable())),
+                (Built::Version { row, head, .. }, Ok(found)) => {
+                    if found.iter().any(|doc| doc.get_object_id("_id").ok() == Some(row.row_id)) {
+                        if let Err(error) = self.index.roll_forward(row.id).await {
+                            tracing::warn!(item = %row.id, %error, "a head lags behind its newest version; the next writer will roll it forward");
+                        }
+                        let committed = Committed { row: *row, head: *head };
+                        self.flusher.flush_later(&committed.row, &committed.head);
+                        Ok(committed)
+                    } else {
+                        Err(CommitError::Failed(repeat(&error).retryable()))
+                    }
+                }
+                (Built::Version { row, .. }, Err(_)) => {
+                    let message = format!(
+                        "{}; whether version {} of the item was written is not known: its history shows it",
+                        error.message(),
+                        row.ov
+                    );
+                    Err(CommitError::Failed(
+                        Error::new(error.kind(), message).on_item(row.id).caused_by(Arc::clone(&error)),
+                    ))
+                }
+            };
+            let _ = reply.send(answer);
+        }
+        Vec::new()
+    }
+}
+
+/// The identifier of a row says when the row was given its number, by the store's clock, however long ago the
+/// change was made ready: rows that are superseded stay for some time after that.
+fn numbered_at(row_id: ObjectId, now: Timestamp) -> ObjectId {
+    let mut bytes = row_id.bytes();
+    let seconds = u32::try_from(now.as_millis().div_euclid(1000)).unwrap_or_default();
+    bytes[..4].copy_from_slice(&seconds.to_be_bytes());
+    ObjectId::from_bytes(bytes)
+}
+
+/// The time of a change: given, or the store's, but always after the version before.
+fn time_of(prepared: &Prepared, now: Timestamp) -> Result<Timestamp> {
+    let previous = prepared.previous.as_ref();
+    let earliest = previous.map(|head| head.updated_at.plus_millis(1));
+    let Some(at) = prepared.at else { return Ok(earliest.map_or(now, |earliest| earliest.max(now))) };
+    if earliest.is_some_and(|earliest| at < earliest) {
+        return Err(Error::validation(format!(
+            "the time {at} is not after the item's newest version, which is of {}",
+            earliest.unwrap_or(at).plus_millis(-1)
+        )));
+    }
+    if at > now.plus_millis(IMPORT_AHEAD_MILLIS) {
+        return Err(Error::validation(format!(
+            "the time {at} is more than 5 minutes ahead of the store's, which is {now}"
+        )));
+    }
+    Ok(at)
+}
+
+fn repeat(error: &Arc<Error>) -> Error {
+    let copy = Error::new(error.kind(), error.message().to_owned()).caused_by(Arc::clone(error));
+    if error.is_retryable() { copy.retryable() } else { copy }
+}
