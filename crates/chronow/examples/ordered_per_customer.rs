@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use chronow::{Chronow, Config, Draft, Message};
+use chronow::{Chronow, Config, Message, PublishMessage};
 use serde_json::{Value, json};
 
 const CUSTOMERS: [&str; 3] = ["ada", "grace", "edsger"];
@@ -29,7 +29,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
     mailer.ensure().backoff([Duration::from_millis(50)]).await?;
     for step in STEPS {
         orders
-            .publish_batch(CUSTOMERS.map(|customer| Draft::json(&json!({ "step": step })).key(customer)))
+            .publish_batch(
+                CUSTOMERS.map(|customer| PublishMessage::json(&json!({ "step": step })).key(customer)),
+            )
             .await?;
     }
 

@@ -9,7 +9,7 @@ use std::error::Error;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use chronow::{Chronow, Config, Draft, Message};
+use chronow::{Chronow, Config, Message, PublishMessage};
 use serde::{Deserialize, Serialize};
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -28,7 +28,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     topic.ensure().await?;
     let jobs = topic.subscription("resize")?;
     jobs.ensure().max_deliveries(3).backoff([Duration::from_millis(50)]).await?;
-    topic.publish_batch((1..=20).map(|picture| Draft::json(&Resize { picture }))).await?;
+    topic.publish_batch((1..=20).map(|picture| PublishMessage::json(&Resize { picture }))).await?;
     println!("published 20 jobs");
 
     // Two workers, each with four jobs at once; on a real queue each would be a process of its own.

@@ -262,9 +262,10 @@ async fn keep_letters(
 ) -> Result<()> {
     let since = match progress.since {
         Some(since) => since,
-        None => {
-            warm.last_buried(name).await?.map_or(Timestamp::from_millis(0), |at| at.plus_millis(-SETTLED_MS))
-        }
+        None => warm
+            .last_dead_lettered(name)
+            .await?
+            .map_or(Timestamp::from_millis(0), |at| at.plus_millis(-SETTLED_MS)),
     };
     progress.since = Some(since);
     let young = hot.now().await?.plus_millis(-SETTLED_MS);
@@ -275,8 +276,9 @@ async fn keep_letters(
             page.iter().filter(|letter| !progress.kept.contains(&letter.cursor)).collect();
         if !fresh.is_empty() {
             // Other processes kept many of them, which need not be read to know it.
-            let buried = warm.buried(name, fresh.iter().map(|letter| letter.id.clone()).collect()).await?;
-            let (kept, missing) = fresh.into_iter().partition(|letter| buried.contains(&letter.id));
+            let dead_lettered =
+                warm.dead_lettered(name, fresh.iter().map(|letter| letter.id.clone()).collect()).await?;
+            let (kept, missing) = fresh.into_iter().partition(|letter| dead_lettered.contains(&letter.id));
             progress.kept.extend(Vec::into_iter(kept).map(|letter: &DeadLetterId| letter.cursor.clone()));
             fresh = missing;
         }
@@ -306,7 +308,7 @@ async fn keep_letter(
     letter: DeadLetter,
 ) -> Result<()> {
     let id = letter.id.clone();
-    match warm.bury(name, letter).await {
+    match warm.dead_letter(name, letter).await {
         Ok(()) => Counters::add(&counters.warm_dead_letters, 1),
         Err(error) if error.kind() == ErrorKind::Validation => {
             tracing::error!(subscription = %name, id, %error, "the warm tier refuses a dead letter");

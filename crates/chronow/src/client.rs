@@ -11,13 +11,13 @@ use secrecy::ExposeSecret as _;
 use crate::audit::Audit;
 use crate::bus::Bus;
 use crate::config::{Config, Defaults};
-use crate::follow::Followed;
 use crate::hot::HotTier;
 use crate::hot::documents::DocumentsHot;
 use crate::metrics::{Counters, Metrics};
 use crate::payloads::Payloads;
 use crate::shared::Shared;
 use crate::tasks::{Guard, Tasks};
+use crate::topic_tasks::TopicTasks;
 use crate::warm::Warm;
 use crate::{Error, ErrorKind, Result, Scope, TopicName};
 
@@ -78,7 +78,7 @@ pub(crate) struct Inner {
     /// Closed with this connection, because it was opened for it.
     own: Option<Chronos>,
     payloads: Option<Payloads>,
-    pub(crate) followed: tokio::sync::Mutex<HashMap<TopicName, Followed>>,
+    pub(crate) topic_tasks: tokio::sync::Mutex<HashMap<TopicName, TopicTasks>>,
     /// Up to which of its changes what a topic asks for is done.
     pub(crate) noticed: Mutex<HashMap<TopicName, u64>>,
     pub(crate) audit: Arc<Audit>,
@@ -172,7 +172,7 @@ impl Chronow {
             warm,
             own,
             payloads,
-            followed: Default::default(),
+            topic_tasks: Default::default(),
             noticed: Mutex::default(),
             audit: Arc::default(),
             captures,

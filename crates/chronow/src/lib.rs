@@ -1,27 +1,27 @@
 //! Shared memory and topics that keep their promises: on Redis, on MongoDB alone, or embedded.
 
+mod archiver;
 mod audit;
 mod bus;
 mod client;
 mod config;
 mod error;
-mod follow;
 pub mod hot;
 mod metrics;
 mod names;
 mod outbox;
 mod payloads;
-mod pending;
 mod shared;
 mod tasks;
 #[cfg(feature = "testing")]
 pub mod testing;
+mod topic_tasks;
 mod warm;
 
 pub use bus::{
-    Ack, Bus, Cancelled, Consume, Consumer, DeadLetters, Draft, EnsureSubscription, EnsureTopic, Message,
-    Nack, Outcome, Publish, PublishBatch, Purge, Received, Redrive, Replay, Run, Runner, Subscription, Topic,
-    TraceContext,
+    Ack, Bus, Cancelled, Consume, Consumer, DeadLetters, EnsureSubscription, EnsureTopic, Message, Nack,
+    Outcome, Publish, PublishBatch, PublishMessage, Purge, Received, Redrive, Replay, Run, Runner,
+    Subscription, Topic, TraceContext,
 };
 pub use chronos_db::messaging::SharedValue;
 pub use chronos_db::{Json, Timestamp};

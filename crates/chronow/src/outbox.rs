@@ -1,223 +1,187 @@
-//! The outbox: every message of a topic with warm copies goes through a subscription of the library's own,
-//! whose consumer makes the copies. So a failing warm tier fails no publish, and what it owes is made up for,
-//! in order, by whoever has the topic open.
+//! Publishing with the warm tier first: what is about to be published is kept there, published under the id
+//! it is deduplicated by, kept as a copy under the id it got, and no more about to be published. What a
+//! process leaves in the middle of that is put into the hot tier by whoever opens the topic next; the dedup
+//! id sees to it that what was there already is not there twice, as long as the topic's dedup window
+//! remembers it.
 
-use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use crate::bus::Keeper;
+use chronos_db::{Random as _, SystemRandom};
+use futures::TryStreamExt as _;
+use tokio::sync::watch;
+
 use crate::client::Inner;
-use crate::hot::{Accepted, Advance, HotTier, Select, Settle, Start, SubscriptionPatch};
-use crate::metrics::Counters;
-use crate::tasks::{Background, Ending};
+use crate::hot::{HotTier, OutboundMessage, PublishAck, StoredMessage};
+use crate::tasks::closed;
 use crate::warm::{COPIED, Warm};
-use crate::{Error, ErrorKind, Json, Result, SubscriptionName, Timestamp, TopicName};
+use crate::{Error, ErrorKind, Result, Timestamp, TopicName};
 
-/// Copies made in one step, and of dead letters.
-const BATCH: u32 = 200;
-const DEAD_BATCH: u32 = 50;
-/// After a step with fewer than that, the next one waits a moment for more: nobody waits for a copy, but each
-/// step costs a commit.
-const GATHERED: Duration = Duration::from_millis(5);
-/// The longest wait without looking.
-const TIMEOUT: Duration = Duration::from_secs(2);
-/// What the warm tier refuses goes to the dead letters of the outbox, with a reason that begins so.
-const REFUSED: &str = "refused by the warm tier: ";
-/// How often dead letters that were passed are looked at again: one may have come in before them.
-const REVIEW: Duration = Duration::from_secs(300);
-
+/// What is younger may be in the hands of its publisher; on topics that remember no dedup ids, that counts
+/// for more.
+const YOUNG: Duration = Duration::from_secs(2);
+const YOUNG_WITHOUT_WINDOW: Duration = Duration::from_secs(30);
+/// Messages put back in one step.
+const BATCH: usize = 100;
 /// Waits after failures: the first, and the longest.
-const FIRST_WAIT: Duration = Duration::from_millis(100);
+const FIRST_WAIT: Duration = Duration::from_millis(500);
 const LONGEST_WAIT: Duration = Duration::from_secs(15);
 
-/// Which messages get copies.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Extent {
-    /// Those that were published so.
-    Marked,
-    /// All of the topic.
-    All,
-}
-
-/// The library's own subscription of a topic.
-pub(crate) fn subscription(topic: &TopicName) -> SubscriptionName {
-    SubscriptionName::internal(topic, "__warm")
-}
-
-fn marked() -> Json {
-    let mut filter = chronos_db::json::Map::new();
-    filter.insert(format!("headers.{COPIED}"), chronos_db::json!({ "$exists": true }));
-    filter.into()
-}
-
-/// Makes sure that the outbox is there, and makes its copies in the background, unless somebody deletes the
-/// topic.
-pub(crate) async fn copy(inner: &Inner, warm: Warm, topic: &TopicName, extent: Extent) -> Result<Background> {
-    let name = subscription(topic);
-    // Who wants some copies takes none from who wants all.
-    let filter = match extent {
-        Extent::All => Some(None),
-        Extent::Marked if inner.hot.subscription(&name).await?.is_some() => None,
-        Extent::Marked => Some(Some(marked())),
+/// Publishes with the warm tier first.
+pub(crate) async fn publish(
+    inner: &Inner,
+    topic: &TopicName,
+    mut messages: Vec<OutboundMessage>,
+) -> Result<Vec<PublishAck>> {
+    let warm = inner.warm_tier()?;
+    let now = inner.hot.now().await?;
+    for message in &mut messages {
+        if message.dedup_id.as_deref().unwrap_or("").is_empty() {
+            message.dedup_id =
+                Some(format!("cw-{:016x}{:016x}", SystemRandom.next_u64(), SystemRandom.next_u64()));
+        }
+        message.headers.insert(COPIED.to_owned(), "1".to_owned());
+    }
+    let ids = messages.iter().filter_map(|message| message.dedup_id.clone()).collect();
+    warm.stage(topic, now, &messages).await?;
+    let published = match inner.hot.publish(topic, messages.clone()).await {
+        Ok(published) => published,
+        Err(error) if is_refused(&error) => {
+            warm.confirm(topic, ids).await?;
+            return Err(error);
+        }
+        Err(error) => {
+            inner.put_back(topic)?;
+            let message = format!(
+                "the messages are kept in the warm tier and will be put into the hot one, which failed: {}",
+                error.message()
+            );
+            return Err(Error::new(error.kind(), message).retryable().caused_by(error));
+        }
     };
-    // What waits there is dead only if its bytes can never be kept; an outage may last as long as it wants.
-    let patch = SubscriptionPatch {
-        start: Some(Start::Earliest),
-        max_deliveries: Some(1_000_000),
-        filter,
-        ..SubscriptionPatch::default()
-    };
-    inner.hot.ensure_subscription(&name, &patch).await?;
-    let keeper = Keeper::start(inner, &name).await?;
-    let (hot, counters) = (Arc::clone(&inner.hot), Arc::clone(&inner.counters));
-    Background::start(inner, |ending| {
-        Copier { hot, counters, warm, name, keeper, ending, passed: None }.run()
-    })
+    if let Err(error) = finish(warm, topic, now, messages, &published).await {
+        inner.put_back(topic)?;
+        return Err(error);
+    }
+    Ok(published)
 }
 
-/// Why messages have no copy, by their ids.
-type Refused = HashMap<String, String>;
+/// Whether it is certain that nothing was accepted.
+pub(crate) fn is_refused(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Full | ErrorKind::Validation | ErrorKind::Closed)
+}
 
-struct Copier {
+/// Keeps copies of what is published, under the ids it got.
+async fn finish(
+    warm: &Warm,
+    topic: &TopicName,
+    at: Timestamp,
+    messages: Vec<OutboundMessage>,
+    published: &[PublishAck],
+) -> Result<()> {
+    let ids = messages.iter().filter_map(|message| message.dedup_id.clone()).collect();
+    let copies = published
+        .iter()
+        .zip(messages)
+        .map(|(published, message)| StoredMessage { id: published.id.clone(), published_at: at, message })
+        .collect();
+    warm.keep(topic, copies).await?;
+    // It is published and kept; that it was about to be may be forgotten later.
+    if let Err(error) = warm.confirm(topic, ids).await {
+        tracing::warn!(topic = %topic, %error, "what is published still counts as about to be; it is looked at again when the topic is opened");
+    }
+    Ok(())
+}
+
+/// Puts messages back in the background, until none is left or the connection is closed.
+struct Restorer {
     hot: Arc<dyn HotTier>,
-    counters: Arc<Counters>,
     warm: Warm,
-    name: SubscriptionName,
-    keeper: Arc<Keeper>,
-    ending: Ending,
-    /// Up to here its dead letters are those of messages the warm tier refused, and since when.
-    passed: Option<(String, Instant)>,
+    topic: TopicName,
+    closing: watch::Receiver<bool>,
 }
 
-impl Copier {
+impl Inner {
+    /// Looks in the background for what somebody left about to be published.
+    pub(crate) fn put_back(&self, topic: &TopicName) -> Result<()> {
+        let Some(warm) = self.warm() else { return Ok(()) };
+        let guard = self.guard()?;
+        let restorer = Restorer {
+            hot: Arc::clone(&self.hot),
+            warm: warm.clone(),
+            topic: topic.clone(),
+            closing: self.tasks.closing(),
+        };
+        tokio::spawn(async move {
+            restorer.run().await;
+            drop(guard);
+        });
+        Ok(())
+    }
+}
+
+impl Restorer {
     async fn run(mut self) {
         let mut wait = FIRST_WAIT;
         loop {
-            // At the end it goes on as long as there is something to copy and nothing fails.
-            let ending = self.ending.is_here();
-            match self.copy().await {
-                Ok(true) => wait = FIRST_WAIT,
-                Ok(false) if ending => return,
-                Ok(false) => wait = FIRST_WAIT,
-                Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Closed) => return,
+            let left = match self.restore().await {
+                Ok(None) => return,
+                Ok(Some(left)) => left,
+                Err(error)
+                    if matches!(
+                        error.kind(),
+                        ErrorKind::NotFound | ErrorKind::Closed | ErrorKind::Unsupported
+                    ) =>
+                {
+                    return;
+                }
                 Err(error) => {
-                    tracing::warn!(topic = %self.name.topic(), %error, "warm copies wait in the outbox");
-                    if ending {
-                        return;
-                    }
-                    self.ending.pause(wait).await;
+                    tracing::warn!(topic = %self.topic, %error, "messages of the warm tier wait to be put into the hot one");
                     wait = (wait * 2).min(LONGEST_WAIT);
+                    wait
                 }
-            }
-        }
-    }
-
-    /// Copies what is there, or waits for something. Answers whether there was something.
-    async fn copy(&mut self) -> Result<bool> {
-        let begun = Instant::now();
-        let pulled = self.hot.pull(&self.name, BATCH).await?;
-        if pulled.deliveries.is_empty() {
-            if self.copy_dead().await? {
-                return Ok(true);
-            }
-            if !self.ending.is_here() {
-                let due = pulled.next_due.unwrap_or(TIMEOUT).min(TIMEOUT);
-                tokio::select! {
-                    waited = self.hot.wait(&self.name, due) => waited?,
-                    () = self.ending.comes() => {}
-                }
-            }
-            return Ok(false);
-        }
-        let holds: Vec<_> =
-            pulled.deliveries.iter().map(|delivery| self.keeper.hold(delivery, begun)).collect();
-        let few = pulled.deliveries.len() < BATCH as usize;
-        let kept = self.keep(pulled.deliveries.into_iter().map(Accepted::from).collect()).await;
-        let settle = holds.iter().map(|hold| {
-            let settle = match &kept {
-                // Given back, they come again first: copies are made in order.
-                Err(_) => Settle::Release,
-                Ok(refused) => match refused.get(&hold.lock().id) {
-                    Some(why) => Settle::DeadLetter { reason: format!("{REFUSED}{why}") },
-                    None => Settle::Ack,
-                },
             };
-            (hold.lock().clone(), settle)
-        });
-        self.hot.advance(&self.name, Advance { settle: settle.collect(), start: Vec::new() }).await?;
-        kept?;
-        if few && !self.ending.is_here() {
-            self.ending.pause(GATHERED).await;
-        }
-        Ok(true)
-    }
-
-    /// Copies what expired before its turn came: it lies in the dead letters of this subscription. Answers
-    /// whether there was something.
-    async fn copy_dead(&mut self) -> Result<bool> {
-        if self.passed.as_ref().is_some_and(|(_, since)| since.elapsed() >= REVIEW) {
-            self.passed = None;
-        }
-        let after = self.passed.as_ref().map(|(cursor, _)| cursor.as_str());
-        let found =
-            self.hot.dead_letter_ids(&self.name, Timestamp::from_millis(0), after, DEAD_BATCH).await?;
-        let Some(last) = found.last() else { return Ok(false) };
-        let (last, since) =
-            (last.cursor.clone(), self.passed.as_ref().map_or_else(Instant::now, |(_, since)| *since));
-        let ids: Vec<String> = found.into_iter().map(|letter| letter.id).collect();
-        let mut letters = self.hot.dead_letters_by_id(&self.name, &ids).await?;
-        letters.retain(|letter| !letter.reason.starts_with(REFUSED));
-        let mut ids: Vec<String> = letters.iter().map(|letter| letter.id.clone()).collect();
-        let refused = self.keep(letters.into_iter().map(Accepted::from).collect()).await?;
-        // They are dead letters already, for another reason.
-        ids.retain(|id| !refused.contains_key(id));
-        if !ids.is_empty() {
-            self.hot.purge_dead_letters(&self.name, &Select::Ids(ids)).await?;
-        }
-        self.passed = Some((last, since));
-        Ok(true)
-    }
-
-    /// Keeps copies; answers which the warm tier refuses for good. A batch that it refuses is cut in two
-    /// until it is known who is to blame, so that nobody else waits for them.
-    async fn keep(&self, copies: Vec<Accepted>) -> Result<Refused> {
-        let mut refused = Refused::new();
-        let mut parts = vec![copies];
-        // The last one is the first in order.
-        while let Some(mut part) = parts.pop() {
-            match self.keep_all(part.clone()).await {
-                Ok(()) => {}
-                Err(error) if error.kind() != ErrorKind::Validation => return Err(error),
-                Err(_) if part.len() > 1 => {
-                    let rest = part.split_off(part.len() / 2);
-                    parts.extend([rest, part]);
-                }
-                Err(error) => {
-                    let id = part.pop().map(|copy| copy.id).unwrap_or_default();
-                    tracing::error!(topic = %self.name.topic(), id, %error, "the warm tier refuses the copy of a message; it is a dead letter of the outbox");
-                    Counters::add(&self.counters.warm_refused, 1);
-                    refused.insert(id, error.message().to_owned());
-                }
+            tokio::select! {
+                () = tokio::time::sleep(left) => {}
+                () = closed(&mut self.closing) => return,
             }
         }
-        Ok(refused)
     }
 
-    async fn keep_all(&self, copies: Vec<Accepted>) -> Result<()> {
-        let count = copies.len();
-        if count == 0 {
-            return Ok(());
+    /// Puts back what is old enough. Answers when to look again, if something is left.
+    async fn restore(&self) -> Result<Option<Duration>> {
+        let Some(options) = self.hot.topic(&self.topic).await? else { return Ok(None) };
+        let young = if options.dedup_window_ms == 0 { YOUNG_WITHOUT_WINDOW } else { YOUNG };
+        let now = self.hot.now().await?;
+        let mut chunks = self.warm.staged(&self.topic, now)?.try_chunks(BATCH);
+        while let Some(chunk) = chunks.try_next().await.map_err(|failed| failed.1)? {
+            let count = chunk.len();
+            let age = |at: Timestamp| {
+                Duration::from_millis(u64::try_from(now.as_millis() - at.as_millis()).unwrap_or(0))
+            };
+            let old: Vec<(Timestamp, OutboundMessage)> =
+                chunk.into_iter().filter(|(at, _)| age(*at) >= young).collect();
+            let left = count - old.len();
+            for (at, message) in old {
+                // Each by itself: they need not have been published together, and one that is refused is
+                // nobody else's fault.
+                let published = match self.hot.publish(&self.topic, vec![message.clone()]).await {
+                    Ok(published) => published,
+                    Err(error) if error.kind() == ErrorKind::Validation => {
+                        // It stays in the warm tier, and in nobody's way.
+                        let id = message.dedup_id.as_deref();
+                        tracing::error!(topic = %self.topic, id, %error, "the hot tier refuses a message of the warm tier");
+                        continue;
+                    }
+                    Err(error) => return Err(error),
+                };
+                tracing::info!(topic = %self.topic, id = published[0].id, "a message that was about to be published is published");
+                finish(&self.warm, &self.topic, at, vec![message], &published).await?;
+            }
+            if left > 0 {
+                return Ok(Some(young));
+            }
         }
-        // Making so many documents takes the processor for milliseconds: on a thread of its own it holds up
-        // nobody who shares this runtime.
-        let (warm, topic, env) =
-            (self.warm.clone(), self.name.topic().clone(), tokio::runtime::Handle::current());
-        let kept = tokio::task::spawn_blocking(move || env.block_on(warm.keep(&topic, copies))).await;
-        kept.map_err(|error| {
-            Error::new(ErrorKind::WarmTier, "making warm copies was broken off").caused_by(error).retryable()
-        })??;
-        Counters::add(&self.counters.warm_copies, count);
-        Ok(())
+        Ok(None)
     }
 }

@@ -16,7 +16,7 @@ use serde::de::DeserializeOwned;
 use crate::bus::codec::{check_size, to_json};
 use crate::bus::runs;
 use crate::client::Inner;
-use crate::hot::{Change, Value, When};
+use crate::hot::{Change, Precondition, Value};
 use crate::warm::Keep;
 use crate::{Error, ErrorKind, Json, Result, Scope};
 
@@ -92,7 +92,7 @@ impl Shared {
 
     /// Sets a value. Returns its version.
     pub fn set<T: Serialize + ?Sized>(&self, key: &str, value: &T) -> Set {
-        Set::new(self.clone(), key, to_json("value", value), When::Always)
+        Set::new(self.clone(), key, to_json("value", value), Precondition::Always)
     }
 
     /// Sets bytes as they are, with their media type (`application/octet-stream` if it is empty). Returns the
@@ -101,18 +101,18 @@ impl Shared {
         let content_type = if content_type.is_empty() { OCTETS } else { content_type };
         Set {
             content_type: content_type.to_owned(),
-            ..Set::new(self.clone(), key, Ok(bytes.into()), When::Always)
+            ..Set::new(self.clone(), key, Ok(bytes.into()), Precondition::Always)
         }
     }
 
     /// Sets a value if there is none. Fails with `CONFLICT` if there is one.
     pub fn set_if_absent<T: Serialize + ?Sized>(&self, key: &str, value: &T) -> Set {
-        Set::new(self.clone(), key, to_json("value", value), When::Absent)
+        Set::new(self.clone(), key, to_json("value", value), Precondition::Absent)
     }
 
     /// Sets a value if the key is still at this version. Fails with `CONFLICT` if it is not.
     pub fn compare_and_set<T: Serialize + ?Sized>(&self, key: &str, version: u64, value: &T) -> Set {
-        Set::new(self.clone(), key, to_json("value", value), When::Version(version))
+        Set::new(self.clone(), key, to_json("value", value), Precondition::Version(version))
     }
 
     /// Sets several values, each by itself.
@@ -198,7 +198,7 @@ impl Shared {
             (None, None) => false,
             (None, Some(warm)) => warm.load(&self.scope, key, None).await.map_err(told)?.is_some(),
         };
-        hot.set(&self.scope, key, None, "", Some(TOMBSTONE), When::Always).await.map_err(told)?;
+        hot.set(&self.scope, key, None, "", Some(TOMBSTONE), Precondition::Always).await.map_err(told)?;
         let Some(warm) = self.inner.warm() else { return Ok(had) };
         // By the clock that values get their time from, and the clocks of two stores may differ by anything.
         let at = hot.now().await.map_err(told)?;
@@ -234,7 +234,7 @@ impl Shared {
             let zero = Some(Bytes::from_static(b"0"));
             self.inner
                 .hot
-                .set(&self.scope, key, zero, "", self.inner.defaults.hot_ttl, When::Absent)
+                .set(&self.scope, key, zero, "", self.inner.defaults.hot_ttl, Precondition::Absent)
                 .await
                 .map_err(told)?;
         }
@@ -320,7 +320,7 @@ impl Shared {
                 }
             };
             // It is the same value: whoever knows its version may go on to change it.
-            let when = kept.hot_version.map_or(When::Unknown, When::UnknownSince);
+            let when = kept.hot_version.map_or(Precondition::Unknown, Precondition::UnknownSince);
             match self.inner.hot.set(&self.scope, key, Some(bytes.clone()), &content_type, ttl, when).await {
                 Ok(Some(version)) => {
                     return Ok(Some(Value { bytes: Some(bytes), content_type, version, ttl }));
@@ -392,7 +392,7 @@ pub struct Set {
     value: Result<Bytes>,
     /// None for JSON.
     content_type: String,
-    when: When,
+    when: Precondition,
     ttl: Option<Duration>,
     warm: Option<Keep>,
 }
@@ -400,7 +400,7 @@ pub struct Set {
 chronos_db::debug_some!(Set { shared, content_type, when, ttl, warm });
 
 impl Set {
-    fn new(shared: Shared, key: &str, value: Result<Bytes>, when: When) -> Self {
+    fn new(shared: Shared, key: &str, value: Result<Bytes>, when: Precondition) -> Self {
         let ttl = shared.inner.defaults.hot_ttl;
         Self { shared, key: key.to_owned(), value, content_type: String::new(), when, ttl, warm: None }
     }
@@ -462,7 +462,7 @@ impl Set {
         let warm = warm
             .map(|keep| Ok::<_, Error>((shared.inner.warm_tier()?, keep, shared.scope.clone())))
             .transpose()?;
-        if when != When::Always {
+        if when != Precondition::Always {
             // What only the warm tier has is there, too.
             shared.find(std::slice::from_ref(&key)).await?;
         }
@@ -473,7 +473,7 @@ impl Set {
             shared.inner.hot.set(&shared.scope, &key, Some(bytes.clone()), &content_type, ttl, when).await?;
         let Some(version) = version else {
             let message = match when {
-                When::Version(version) => format!("the key is not at version {version} (any more)"),
+                Precondition::Version(version) => format!("the key is not at version {version} (any more)"),
                 _ => "the key has a value".to_owned(),
             };
             return Err(Error::new(ErrorKind::Conflict, message));

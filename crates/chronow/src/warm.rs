@@ -10,7 +10,7 @@ use chronos_db::messaging::{DeliveryStatus, Message, Messaging, NewMessage, Shar
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
 
-use crate::hot::{Accepted, DeadLetter, Outgoing};
+use crate::hot::{DeadLetter, OutboundMessage, StoredMessage};
 use crate::payloads::{CLAIM, Claim, strip};
 use crate::{Error, ErrorKind, Json, Result, Scope, SubscriptionName, Timestamp, TopicName};
 
@@ -84,14 +84,14 @@ impl Warm {
     ///
     /// # Errors
     /// `VALIDATION_ERROR` if one of them can never be kept: then none is.
-    pub(crate) async fn keep(&self, topic: &TopicName, messages: Vec<Accepted>) -> Result<()> {
+    pub(crate) async fn keep(&self, topic: &TopicName, messages: Vec<StoredMessage>) -> Result<()> {
         let copies = messages.into_iter().map(|message| self.copy(topic, message)).collect::<Result<_>>()?;
         let messages = self.messaging(topic.scope())?.messages();
         messages.save_many(copies).await.map(drop).map_err(failed)
     }
 
-    fn copy(&self, topic: &TopicName, accepted: Accepted) -> Result<NewMessage> {
-        let Accepted { id, published_at, mut message } = accepted;
+    fn copy(&self, topic: &TopicName, accepted: StoredMessage) -> Result<NewMessage> {
+        let StoredMessage { id, published_at, mut message } = accepted;
         strip(&mut message.headers);
         let claimed = (message.content_type == CLAIM)
             .then(|| Claim::read(topic, &message.payload))
@@ -114,7 +114,7 @@ impl Warm {
     }
 
     /// The copies of some messages, as far as they are there.
-    pub(crate) async fn kept_by_id(&self, topic: &TopicName, ids: &[String]) -> Result<Vec<Accepted>> {
+    pub(crate) async fn kept_by_id(&self, topic: &TopicName, ids: &[String]) -> Result<Vec<StoredMessage>> {
         let messages = self.messaging(topic.scope())?.messages();
         let gets = ids.iter().map(|id| async {
             messages.get(topic.name(), id.as_str()).namespace(topic.scope().namespace()).await
@@ -124,7 +124,12 @@ impl Warm {
     }
 
     /// Keeps messages that are about to be published, each under the id it is deduplicated by.
-    pub(crate) async fn intend(&self, topic: &TopicName, at: Timestamp, messages: &[Outgoing]) -> Result<()> {
+    pub(crate) async fn stage(
+        &self,
+        topic: &TopicName,
+        at: Timestamp,
+        messages: &[OutboundMessage],
+    ) -> Result<()> {
         let name = pending(topic);
         let copies = messages.iter().map(|message| {
             let mut message = message.clone();
@@ -145,24 +150,24 @@ impl Warm {
     }
 
     /// Messages that were about to be published, oldest first, as they would be published now.
-    pub(crate) fn intended(
+    pub(crate) fn staged(
         &self,
         topic: &TopicName,
         now: Timestamp,
-    ) -> Result<BoxStream<'static, Result<(Timestamp, Outgoing)>>> {
+    ) -> Result<BoxStream<'static, Result<(Timestamp, OutboundMessage)>>> {
         let messages = self.messaging(topic.scope())?.messages();
         let list = messages.list(pending(topic)).namespace(topic.scope().namespace()).oldest_first();
         let stream = list.stream().map_err(failed)?;
-        Ok(stream.map(move |copy| copy.map_err(failed).and_then(|copy| from_intent(copy, now))).boxed())
+        Ok(stream.map(move |copy| copy.map_err(failed).and_then(|copy| from_staged(copy, now))).boxed())
     }
 
     /// Forgets what is published.
-    pub(crate) async fn fulfil(&self, topic: &TopicName, ids: Vec<String>) -> Result<()> {
+    pub(crate) async fn confirm(&self, topic: &TopicName, ids: Vec<String>) -> Result<()> {
         self.forget(topic, Some(ids)).await
     }
 
     /// Forgets all that was about to be published.
-    pub(crate) async fn give_up(&self, topic: &TopicName) -> Result<()> {
+    pub(crate) async fn discard(&self, topic: &TopicName) -> Result<()> {
         self.forget(topic, None).await
     }
 
@@ -177,13 +182,17 @@ impl Warm {
     }
 
     /// Keeps a dead letter, once.
-    pub(crate) async fn bury(&self, subscription: &SubscriptionName, letter: DeadLetter) -> Result<()> {
+    pub(crate) async fn dead_letter(
+        &self,
+        subscription: &SubscriptionName,
+        letter: DeadLetter,
+    ) -> Result<()> {
         let (topic, scope) = (subscription.topic().name(), subscription.topic().scope());
         let DeadLetter { id, payload, content_type, mut headers, key, reason, deliveries, failed_at, .. } =
             letter;
         strip(&mut headers);
         let (payload, headers) =
-            to_copy(Outgoing { payload, content_type, headers, key, ..Outgoing::default() });
+            to_copy(OutboundMessage { payload, content_type, headers, key, ..OutboundMessage::default() });
         check_document(&payload, &headers)?;
         let letters = self.messaging(scope)?.dead_letters();
         let save = letters
@@ -200,7 +209,7 @@ impl Warm {
     }
 
     /// Which of these messages are kept as dead letters of a subscription.
-    pub(crate) async fn buried(
+    pub(crate) async fn dead_lettered(
         &self,
         subscription: &SubscriptionName,
         ids: Vec<String>,
@@ -216,7 +225,10 @@ impl Warm {
     }
 
     /// When the newest dead letter of a subscription failed that is kept.
-    pub(crate) async fn last_buried(&self, subscription: &SubscriptionName) -> Result<Option<Timestamp>> {
+    pub(crate) async fn last_dead_lettered(
+        &self,
+        subscription: &SubscriptionName,
+    ) -> Result<Option<Timestamp>> {
         let (topic, scope) = (subscription.topic().name(), subscription.topic().scope());
         let list = self
             .messaging(scope)?
@@ -258,7 +270,7 @@ impl Warm {
         topic: &TopicName,
         from: Option<Timestamp>,
         until: Option<Timestamp>,
-    ) -> Result<BoxStream<'static, Result<Accepted>>> {
+    ) -> Result<BoxStream<'static, Result<StoredMessage>>> {
         let mut list = self
             .messaging(topic.scope())?
             .messages()
@@ -383,8 +395,8 @@ fn to_json(headers: BTreeMap<String, String>) -> Json {
         .into()
 }
 
-fn from_intent(copy: Message, now: Timestamp) -> Result<(Timestamp, Outgoing)> {
-    let Accepted { id, published_at: at, mut message } = from_copy(copy)?;
+fn from_staged(copy: Message, now: Timestamp) -> Result<(Timestamp, OutboundMessage)> {
+    let StoredMessage { id, published_at: at, mut message } = from_copy(copy)?;
     let number = |text: String| text.parse::<i64>().ok();
     message.not_before = message.headers.remove(DUE).and_then(number).map(Timestamp::from_millis);
     message.ttl = message.headers.remove(TTL).and_then(number).map(|ttl| {
@@ -398,8 +410,8 @@ fn from_intent(copy: Message, now: Timestamp) -> Result<(Timestamp, Outgoing)> {
 }
 
 /// A payload that is JSON as we write it is kept as JSON; all others as their bytes.
-fn to_copy(message: Outgoing) -> (Json, BTreeMap<String, String>) {
-    let Outgoing { payload, content_type, mut headers, key, .. } = message;
+fn to_copy(message: OutboundMessage) -> (Json, BTreeMap<String, String>) {
+    let OutboundMessage { payload, content_type, mut headers, key, .. } = message;
     let json = Json::parse(&payload).ok().filter(|json| json.to_string().as_bytes() == payload);
     if !content_type.is_empty() {
         headers.insert(CONTENT_TYPE.to_owned(), content_type);
@@ -414,13 +426,13 @@ fn to_copy(message: Outgoing) -> (Json, BTreeMap<String, String>) {
     (payload, headers)
 }
 
-fn from_copy(copy: Message) -> Result<Accepted> {
+fn from_copy(copy: Message) -> Result<StoredMessage> {
     let message = restore(&copy.msg_id, copy.payload, copy.headers.as_ref())?;
-    Ok(Accepted { id: copy.msg_id, published_at: copy.first_seen_at, message })
+    Ok(StoredMessage { id: copy.msg_id, published_at: copy.first_seen_at, message })
 }
 
 /// The opposite of [`to_copy`].
-fn restore(id: &str, payload: Json, headers: Option<&Json>) -> Result<Outgoing> {
+fn restore(id: &str, payload: Json, headers: Option<&Json>) -> Result<OutboundMessage> {
     let damaged = || Error::new(ErrorKind::WarmTier, format!("the copy of the message {id} is damaged"));
     let mut texts = BTreeMap::new();
     for (name, value) in headers.and_then(Json::as_object).into_iter().flatten() {
@@ -435,7 +447,7 @@ fn restore(id: &str, payload: Json, headers: Option<&Json>) -> Result<Outgoing> 
         Some(_) => return Err(damaged()),
     };
     let (content_type, key) = (texts.remove(CONTENT_TYPE).unwrap_or_default(), texts.remove(KEY));
-    Ok(Outgoing { payload, content_type, headers: texts, key, ..Outgoing::default() })
+    Ok(OutboundMessage { payload, content_type, headers: texts, key, ..OutboundMessage::default() })
 }
 
 #[cfg(test)]
@@ -447,19 +459,19 @@ mod tests {
         let headers = BTreeMap::from([("type".to_owned(), "x".to_owned())]);
         for payload in [&b"{\"n\":1.50,\"a\":\"\\u00fc\"}"[..], b"{\"n\":1.50}", b"\xff\0", b"", b"\"text\""]
         {
-            let message = Outgoing {
+            let message = OutboundMessage {
                 payload: Bytes::copy_from_slice(payload),
                 content_type: "x/y".to_owned(),
                 key: Some("k".to_owned()),
                 headers: headers.clone(),
-                ..Outgoing::default()
+                ..OutboundMessage::default()
             };
             let (copy, headers) = to_copy(message.clone());
             assert_eq!(back(copy, to_json(headers)), message);
         }
     }
 
-    fn back(payload: Json, headers: Json) -> Outgoing {
+    fn back(payload: Json, headers: Json) -> OutboundMessage {
         restore("id", payload, Some(&headers)).unwrap()
     }
 }

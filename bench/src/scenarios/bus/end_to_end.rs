@@ -10,7 +10,7 @@ use chronos_db::{Chronos, json};
 use chronow::hot::redis::{RedisConfig, RedisHot};
 use chronow::hot::{HotTier, Settle, Settled};
 use chronow::testing::{Point, hooked};
-use chronow::{Chronow, Draft, Message};
+use chronow::{Chronow, Message, PublishMessage};
 use futures::future::try_join_all;
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
@@ -95,7 +95,9 @@ fn watched(hot: Arc<dyn HotTier>, latencies: Arc<Latencies>) -> Arc<dyn HotTier>
                 });
                 handed_out().extend(sent);
             }
-            Point::AfterAdvance(subscription, settle, settled) if subscription.name() == SUBSCRIPTION => {
+            Point::AfterSettleAndStart(subscription, settle, settled)
+                if subscription.name() == SUBSCRIPTION =>
+            {
                 let acked = settle
                     .iter()
                     .zip(settled)
@@ -230,7 +232,7 @@ async fn ours(context: &Context, server: &RedisServer, rate: u64) -> Result<Ours
     let sent = steadily(&latencies, rate, time(context), move |payload| {
         let topic = publisher.clone();
         async move {
-            topic.publish_batch([Draft::bytes(Bytes::from(payload), "")]).await?;
+            topic.publish_batch([PublishMessage::bytes(Bytes::from(payload), "")]).await?;
             Ok(())
         }
     })

@@ -6,7 +6,7 @@ pub(super) mod end_to_end;
 pub(super) mod publish;
 
 use bytes::Bytes;
-use chronow::{Chronow, Config, Draft, Redis, Subscription, Topic};
+use chronow::{Chronow, Config, PublishMessage, Redis, Subscription, Topic};
 use secrecy::SecretString;
 
 use crate::report::Line;
@@ -25,8 +25,8 @@ fn payload(number: u64) -> String {
     format!("\"{number:<98}\"")
 }
 
-fn drafts(count: usize) -> Vec<Draft> {
-    (0..count as u64).map(|number| Draft::bytes(Bytes::from(payload(number)), "")).collect()
+fn batch_of(count: usize) -> Vec<PublishMessage> {
+    (0..count as u64).map(|number| PublishMessage::bytes(Bytes::from(payload(number)), "")).collect()
 }
 
 fn texts(count: usize) -> Vec<String> {
@@ -68,7 +68,7 @@ async fn fill(topic: &Topic, messages: usize) -> Result<()> {
         let topic = topic.clone();
         tokio::spawn(async move {
             for _ in (task..batches).step_by(TASKS) {
-                topic.publish_batch(drafts(BATCH)).await?;
+                topic.publish_batch(batch_of(BATCH)).await?;
             }
             Ok::<_, Failure>(())
         })

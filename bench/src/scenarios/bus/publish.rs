@@ -1,6 +1,6 @@
 //! Publishing in batches.
 
-use super::{BATCH, TASKS, connect, drafts, on, subscribed, texts};
+use super::{BATCH, TASKS, batch_of, connect, on, subscribed, texts};
 use crate::baseline::redis::Stream;
 use crate::measure::{Comparison, compare, rate};
 use crate::report::Line;
@@ -41,7 +41,7 @@ async fn measured(context: &Context, server: &RedisServer) -> Result<Comparison>
             let seen = rate(TASKS, context.round, move |_, _| {
                 let topic = publisher.clone();
                 async move {
-                    topic.publish_batch(drafts(BATCH)).await?;
+                    topic.publish_batch(batch_of(BATCH)).await?;
                     Ok(())
                 }
             });

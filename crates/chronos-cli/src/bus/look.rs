@@ -3,7 +3,7 @@
 use std::io::{self, IsTerminal as _};
 
 use chronos_db::{Json, Timestamp, json};
-use chronow::hot::{Place, SubscriptionStats, TopicStats};
+use chronow::hot::{MessageState, SubscriptionStats, TopicStats};
 use clap::Args;
 
 use super::{SubscriptionArg, TopicArg, shown};
@@ -74,11 +74,11 @@ pub(super) async fn peek(connected: &Connected, args: PeekArgs) -> Result<(), Fa
             &message.headers,
             message.key.as_deref(),
         );
-        let place = match message.place {
-            Place::Unread => "unread",
-            Place::InFlight => "inFlight",
-            Place::Scheduled => "scheduled",
-            Place::Deferred => "deferred",
+        let place = match message.state {
+            MessageState::Unread => "unread",
+            MessageState::InFlight => "inFlight",
+            MessageState::Scheduled => "scheduled",
+            MessageState::Deferred => "deferred",
         };
         line.insert("place".to_owned(), place.into());
         line.insert("deliveries".to_owned(), message.deliveries.into());

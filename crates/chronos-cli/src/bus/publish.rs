@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use chronos_db::{Error, Json, Timestamp, json};
-use chronow::hot::Published;
-use chronow::{Draft, ErrorKind, Topic};
+use chronow::hot::PublishAck;
+use chronow::{ErrorKind, PublishMessage, Topic};
 use clap::Args;
 
 use super::TopicArg;
@@ -81,31 +81,31 @@ struct Given {
 }
 
 impl Given {
-    fn draft(self) -> Result<Draft, Error> {
-        let mut draft = Draft::json(&self.payload);
+    fn message(self) -> Result<PublishMessage, Error> {
+        let mut message = PublishMessage::json(&self.payload);
         for (name, value) in self.headers {
-            draft = draft.header(name, value);
+            message = message.header(name, value);
         }
         if let Some(key) = self.key {
-            draft = draft.key(key);
+            message = message.key(key);
         }
         if let Some(id) = self.id {
-            draft = draft.dedup_id(id);
+            message = message.dedup_id(id);
         }
         if let Some(millis) = self.delay_ms {
-            draft = draft.delay(Duration::from_millis(millis));
+            message = message.delay(Duration::from_millis(millis));
         }
         if let Some(at) = self.at {
-            draft = draft.at(Timestamp::parse(&at)?);
+            message = message.at(Timestamp::parse(&at)?);
         }
         if let Some(millis) = self.ttl_ms {
-            draft = draft.ttl(Duration::from_millis(millis));
+            message = message.ttl(Duration::from_millis(millis));
         }
-        Ok(draft)
+        Ok(message)
     }
 }
 
-fn read(line: &Json) -> Result<Draft, Error> {
+fn read(line: &Json) -> Result<PublishMessage, Error> {
     let fields =
         line.as_object().ok_or_else(|| Error::validation("a message is a JSON object with a `payload`"))?;
     let mut given = Given {
@@ -139,7 +139,7 @@ fn read(line: &Json) -> Result<Draft, Error> {
             }
         }
     }
-    given.draft()
+    given.message()
 }
 
 fn header(text: &str) -> Result<(String, String), String> {
@@ -182,7 +182,7 @@ async fn one(topic: &Topic, args: PublishArgs) -> Result<(), Failure> {
     let headers = args.header.into_iter().collect();
     let given =
         Given { payload, headers, key: args.key, id: args.id, delay_ms: args.delay_ms, ..Given::default() };
-    for published in topic.publish_batch([given.draft()?]).await? {
+    for published in topic.publish_batch([given.message()?]).await? {
         Output::new().value(&told(&published))?;
     }
     Ok(())
@@ -191,15 +191,15 @@ async fn one(topic: &Topic, args: PublishArgs) -> Result<(), Failure> {
 /// Publishes some lines. One that is no message ends it; those before it are published.
 async fn publish(
     topic: &Topic,
-    lines: impl Iterator<Item = Line<Draft>>,
+    lines: impl Iterator<Item = Line<PublishMessage>>,
     out: &mut Output,
 ) -> Result<(), Failure> {
-    let (mut numbers, mut drafts, mut wrong) = (Vec::new(), Vec::new(), Ok(()));
+    let (mut numbers, mut messages, mut wrong) = (Vec::new(), Vec::new(), Ok(()));
     for line in lines {
         match line.read {
-            Ok(draft) => {
+            Ok(message) => {
                 numbers.push(line.number);
-                drafts.push(draft);
+                messages.push(message);
             }
             Err(error) => {
                 wrong = Err(Failure::wrong(format!("line {}: {}", line.number, error.message())));
@@ -208,7 +208,7 @@ async fn publish(
         }
     }
     if let (Some(first), Some(last)) = (numbers.first(), numbers.last()) {
-        let published = topic.publish_batch(drafts).await.map_err(|error| match error.kind() {
+        let published = topic.publish_batch(messages).await.map_err(|error| match error.kind() {
             // Every message is checked before the first is sent.
             ErrorKind::Validation => {
                 let of = if first == last {
@@ -228,7 +228,7 @@ async fn publish(
     wrong
 }
 
-fn told(published: &Published) -> Json {
+fn told(published: &PublishAck) -> Json {
     if published.duplicate {
         json!({ "id": published.id, "duplicate": true })
     } else {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use chronos_db::json;
-use chronow::hot::{Start, SubscriptionOptions};
+use chronow::hot::{DeliverPolicy, SubscriptionOptions};
 use clap::{Args, Subcommand};
 
 use super::{SubscriptionArg, TopicArg, missing, parse_filter};
@@ -62,8 +62,8 @@ struct CreateArgs {
     #[arg(long)]
     no_filter: bool,
     /// Where it begins when it is made: new (default), earliest, a time, or behind the message of an id.
-    #[arg(long, value_name = "WHERE", value_parser = Start::parse)]
-    start: Option<Start>,
+    #[arg(long, value_name = "WHERE", value_parser = DeliverPolicy::parse)]
+    start: Option<DeliverPolicy>,
     /// Remove it when nobody asked for messages for so long; 0 is never.
     #[arg(long, value_name = "N")]
     auto_delete_ms: Option<u64>,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use chronos_db::{Json, json};
 use chronow::Topic;
-use chronow::hot::{Overflow, TopicOptions};
+use chronow::hot::{DiscardPolicy, TopicOptions};
 use clap::{Args, Subcommand, ValueEnum};
 
 use super::{TopicArg, missing};
@@ -113,8 +113,8 @@ async fn create(topic: &Topic, args: &CreateArgs) -> Result<(), Failure> {
     }
     if let Some(full) = args.overflow {
         ensure = ensure.overflow(match full {
-            Full::Reject => Overflow::Reject,
-            Full::DropOldest => Overflow::DropOldest,
+            Full::Reject => DiscardPolicy::Reject,
+            Full::DropOldest => DiscardPolicy::DropOldest,
         });
     }
     if let Some(millis) = args.ttl_ms {

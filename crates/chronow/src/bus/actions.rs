@@ -6,7 +6,9 @@ use super::millis;
 use super::runs;
 use super::subscription::Subscription;
 use super::topic::Topic;
-use crate::hot::{Overflow, Start, SubscriptionOptions, SubscriptionPatch, TopicOptions, TopicPatch};
+use crate::hot::{
+    DeliverPolicy, DiscardPolicy, SubscriptionOptions, SubscriptionPatch, TopicOptions, TopicPatch,
+};
 use crate::{Error, Json, Result};
 
 /// Makes sure that a topic is there; see [`Topic::ensure`].
@@ -35,7 +37,7 @@ impl EnsureTopic {
     }
 
     /// What happens to a publish beyond the length.
-    pub fn overflow(mut self, overflow: Overflow) -> Self {
+    pub fn overflow(mut self, overflow: DiscardPolicy) -> Self {
         self.patch.overflow = Some(overflow);
         self
     }
@@ -73,7 +75,7 @@ impl EnsureTopic {
         if patch.warm == Some(false) {
             inner.stop_copies(name).await.map_err(told)?;
         }
-        inner.follow(name, &options).await.map_err(told)?;
+        inner.start_for(name, &options).await.map_err(told)?;
         Ok(options)
     }
 }
@@ -124,7 +126,7 @@ impl EnsureSubscription {
     }
 
     /// Where it begins; matters when it is made.
-    pub fn start(mut self, start: Start) -> Self {
+    pub fn start(mut self, start: DeliverPolicy) -> Self {
         self.patch.start = Some(start);
         self
     }

@@ -11,11 +11,11 @@ use futures::{Stream, StreamExt as _};
 use tokio::sync::watch;
 
 use super::codec::Decode;
-use super::hold::{Keeper, Ready};
+use super::lock_guard::{LockRenewer, Ready};
 use super::message::{Message, Received, settle_all};
 use super::runs;
 use super::subscription::Subscription;
-use crate::hot::{Advance, Settle};
+use crate::hot::{Settle, SettleAndStart};
 use crate::tasks::closed;
 use crate::{ErrorKind, Result};
 
@@ -56,11 +56,11 @@ impl<T: Send + 'static> Consume<T> {
     }
 
     async fn run(self) -> Result<Consumer<T>> {
-        let keeper = self.subscription.keeper().await?;
-        let closer = Arc::clone(&keeper);
+        let renewer = self.subscription.renewer().await?;
+        let closer = Arc::clone(&renewer);
         let closing = self.subscription.inner.tasks.closing();
         let Self { subscription, decode, prefetch } = self;
-        let source = Source { subscription, decode, prefetch, keeper, closing };
+        let source = Source { subscription, decode, prefetch, renewer, closing };
         let stream = futures::stream::unfold(Some(source), |source| async move {
             let mut source = source?;
             match source.next().await {
@@ -89,7 +89,7 @@ runs!([T: Send + 'static] Consume<T> => Consumer<T>);
 #[must_use = "a stream does nothing unless it is read"]
 pub struct Consumer<T> {
     stream: BoxStream<'static, Result<Received<T>>>,
-    closer: Arc<Keeper>,
+    closer: Arc<LockRenewer>,
 }
 
 impl<T> fmt::Debug for Consumer<T> {
@@ -121,7 +121,7 @@ struct Source<T> {
     subscription: Subscription,
     decode: Decode<T>,
     prefetch: u32,
-    keeper: Arc<Keeper>,
+    renewer: Arc<LockRenewer>,
     closing: watch::Receiver<bool>,
 }
 
@@ -131,7 +131,7 @@ impl<T: Send + 'static> Source<T> {
             if *self.closing.borrow() {
                 return Ok(None);
             }
-            match self.keeper.next() {
+            match self.renewer.next() {
                 Some(ready) => {
                     if let Some(received) = self.start(ready).await? {
                         return Ok(Some(received));
@@ -150,34 +150,34 @@ impl<T: Send + 'static> Source<T> {
 
     /// Starts a message, unless its lock is lost or it cannot be decoded.
     async fn start(&self, ready: Ready) -> Result<Option<Received<T>>> {
-        let Ready { mut delivery, hold } = ready;
+        let Ready { mut delivery, guard } = ready;
         if let Err(settle) = self.subscription.fetch(&mut delivery).await {
-            settle_all(&self.subscription, vec![(hold, settle)]).await?;
+            settle_all(&self.subscription, vec![(guard, settle)]).await?;
             return Ok(None);
         }
-        if hold.is_lost() {
+        if guard.is_lost() {
             return Ok(None);
         }
         let payload = match (self.decode)(&delivery) {
             Ok(payload) => payload,
             Err(error) => {
-                tracing::warn!(subscription = %self.subscription.name, id = %hold.lock.id, %error, "a message cannot be decoded");
+                tracing::warn!(subscription = %self.subscription.name, id = %guard.lock.id, %error, "a message cannot be decoded");
                 settle_all(
                     &self.subscription,
-                    vec![(hold, Settle::DeadLetter { reason: UNDECODABLE.to_owned() })],
+                    vec![(guard, Settle::DeadLetter { reason: UNDECODABLE.to_owned() })],
                 )
                 .await?;
                 return Ok(None);
             }
         };
-        let advance = Advance { settle: Vec::new(), start: vec![hold.lock.clone()] };
-        let advanced = self.subscription.inner.hot.advance(&self.subscription.name, advance).await;
-        let started = advanced.map_err(|error| error.during("consume").on(&self.subscription.name))?.started;
+        let step = SettleAndStart { settle: Vec::new(), start: vec![guard.lock.clone()] };
+        let outcome = self.subscription.inner.hot.settle_and_start(&self.subscription.name, step).await;
+        let started = outcome.map_err(|error| error.during("consume").on(&self.subscription.name))?.started;
         if started != [true] {
             return Ok(None);
         }
-        let message = Message::new(delivery, payload, hold);
-        Ok(Some(Received::new(message, self.subscription.clone(), Arc::clone(&self.keeper))))
+        let message = Message::new(delivery, payload, guard);
+        Ok(Some(Received::new(message, self.subscription.clone(), Arc::clone(&self.renewer))))
     }
 
     /// Pulls; if there is nothing, waits and pulls again.
@@ -196,15 +196,15 @@ impl<T: Send + 'static> Source<T> {
     /// Pulls in a task of its own: when the stream is dropped meanwhile, what comes is given back. Answers
     /// how long to wait if nothing came.
     async fn pull(&self) -> Result<Option<Duration>> {
-        let (subscription, keeper, prefetch) =
-            (self.subscription.clone(), Arc::clone(&self.keeper), self.prefetch);
+        let (subscription, renewer, prefetch) =
+            (self.subscription.clone(), Arc::clone(&self.renewer), self.prefetch);
         let guard = subscription.inner.guard()?;
         let pull = tokio::spawn(async move {
             let begun = Instant::now();
             let pulled = subscription.inner.hot.pull(&subscription.name, prefetch).await?;
             subscription.inner.notice(subscription.name.topic());
             let due = pulled.deliveries.is_empty().then(|| pulled.next_due.unwrap_or(TIMEOUT));
-            keeper.queue(pulled.deliveries, begun).await?;
+            renewer.queue(pulled.deliveries, begun).await?;
             drop(guard);
             Ok(due)
         });

@@ -17,11 +17,11 @@ use tracing::Instrument as _;
 
 use super::codec::Decode;
 use super::consume::{TIMEOUT, UNDECODABLE};
-use super::hold::{Cancelled, Hold, Keeper, Ready};
+use super::lock_guard::{Cancelled, LockGuard, LockRenewer, Ready};
 use super::message::{Message, note};
-use super::run::{Outcome, Settings, Wish};
+use super::run::{Outcome, RunnerCommand, Settings};
 use super::subscription::Subscription;
-use crate::hot::{Advance, Advanced, MAX_DELAY, Pulled, Settle, Settled};
+use crate::hot::{MAX_DELAY, Pulled, Settle, SettleAndStart, SettleAndStartResult, Settled};
 use crate::payloads::CLAIM;
 use crate::tasks::closed;
 use crate::{Error, ErrorKind, Result};
@@ -38,7 +38,7 @@ const GRACE: Duration = Duration::from_secs(1);
 
 /// A settlement on its way.
 struct Ending {
-    hold: Arc<Hold>,
+    guard: Arc<LockGuard>,
     settle: Settle,
     keyed: bool,
     /// It was sent before and nobody knows what became of it.
@@ -53,7 +53,7 @@ struct Starting<T> {
 
 /// A handler at work.
 struct Working {
-    hold: Arc<Hold>,
+    guard: Arc<LockGuard>,
     keyed: bool,
     begun: Instant,
 }
@@ -63,26 +63,26 @@ type Fetched = (Ready, Result<(), Settle>);
 
 /// Looks at the subscription, between the loop and whoever holds the runner.
 #[derive(Debug)]
-pub(super) struct Looks {
+pub(super) struct PollSignal {
     /// Somebody wants one now.
     pub(super) wanted: Arc<Notify>,
     /// When the last one began that found nothing due.
     pub(super) in_vain: watch::Sender<Option<Instant>>,
 }
 
-type Sent<T> = (Vec<Ending>, Vec<Starting<T>>, Result<Advanced>);
+type Sent<T> = (Vec<Ending>, Vec<Starting<T>>, Result<SettleAndStartResult>);
 /// When a pull began, for how many messages, what it brought, and how many of these it started.
 type Brought = (Instant, u32, Result<(Pulled, usize)>);
 type Slot<T> = Option<BoxFuture<'static, T>>;
 
 pub(super) struct Driver<T> {
     subscription: Subscription,
-    keeper: Arc<Keeper>,
+    renewer: Arc<LockRenewer>,
     decode: Decode<T>,
     handler: Handler<T>,
     settings: Settings,
-    wishes: watch::Receiver<Wish>,
-    looks: Looks,
+    commands: watch::Receiver<RunnerCommand>,
+    poll: PollSignal,
     closing: watch::Receiver<bool>,
     ready: VecDeque<Ready>,
     /// Messages whose payloads are being fetched.
@@ -91,7 +91,7 @@ pub(super) struct Driver<T> {
     handlers: JoinSet<Outcome>,
     working: HashMap<Id, Working>,
     pull: Slot<Brought>,
-    advance: Slot<Sent<T>>,
+    step: Slot<Sent<T>>,
     /// Messages in the step that is under way.
     starting: usize,
     wait: Slot<Result<()>>,
@@ -112,22 +112,22 @@ pub(super) struct Driver<T> {
 impl<T: Send + 'static> Driver<T> {
     pub(super) fn new(
         subscription: Subscription,
-        keeper: Arc<Keeper>,
+        renewer: Arc<LockRenewer>,
         decode: Decode<T>,
         handler: Handler<T>,
         settings: Settings,
-        wishes: watch::Receiver<Wish>,
-        looks: Looks,
+        commands: watch::Receiver<RunnerCommand>,
+        poll: PollSignal,
     ) -> Self {
         let closing = subscription.inner.tasks.closing();
         Self {
             subscription,
-            keeper,
+            renewer,
             decode,
             handler,
             settings,
-            wishes,
-            looks,
+            commands,
+            poll,
             closing,
             ready: VecDeque::new(),
             fetching: FuturesUnordered::new(),
@@ -135,7 +135,7 @@ impl<T: Send + 'static> Driver<T> {
             handlers: JoinSet::new(),
             working: HashMap::new(),
             pull: None,
-            advance: None,
+            step: None,
             starting: 0,
             wait: None,
             look: true,
@@ -162,7 +162,7 @@ impl<T: Send + 'static> Driver<T> {
             let (stopping, timer) = (self.stopping, self.timer());
             tokio::select! {
                 biased;
-                changed = self.wishes.changed(), if !stopping => self.wished(changed.is_err()),
+                changed = self.commands.changed(), if !stopping => self.commanded(changed.is_err()),
                 () = closed(&mut self.closing), if !stopping => self.stop(),
                 Some(done) = self.handlers.join_next_with_id() => {
                     self.handled(done);
@@ -173,11 +173,11 @@ impl<T: Send + 'static> Driver<T> {
                         self.handled(done);
                     }
                 }
-                sent = finished(&mut self.advance) => self.advanced(sent),
+                sent = finished(&mut self.step) => self.step_ended(sent),
                 brought = finished(&mut self.pull) => self.pulled(brought),
                 Some(fetched) = self.fetching.next(), if !self.fetching.is_empty() => self.fetched(fetched),
                 waited = finished(&mut self.wait) => self.waited(waited),
-                () = self.looks.wanted.notified() => self.look = true,
+                () = self.poll.wanted.notified() => self.look = true,
                 () = at(timer) => self.timed(),
             }
         }
@@ -186,7 +186,7 @@ impl<T: Send + 'static> Driver<T> {
     fn is_done(&self) -> bool {
         let idle = self.handlers.is_empty()
             && self.pull.is_none()
-            && self.advance.is_none()
+            && self.step.is_none()
             && self.fetching.is_empty();
         // What can't be settled in time ends with its lock.
         let settled = self.endings.is_empty() || self.fatal.is_some() || self.aborted;
@@ -198,16 +198,16 @@ impl<T: Send + 'static> Driver<T> {
             || !self.fetching.is_empty()
             || !self.working.is_empty()
             || !self.endings.is_empty()
-            || self.advance.is_some()
+            || self.step.is_some()
     }
 
     fn is_working(&self) -> bool {
-        !self.stopping && *self.wishes.borrow() == Wish::Work
+        !self.stopping && *self.commands.borrow() == RunnerCommand::Work
     }
 
-    fn wished(&mut self, gone: bool) {
+    fn commanded(&mut self, gone: bool) {
         // Nobody holds the runner any more: it stops.
-        if gone || *self.wishes.borrow() == Wish::Stop {
+        if gone || *self.commands.borrow() == RunnerCommand::Stop {
             self.stop();
         }
         self.look = true;
@@ -241,15 +241,15 @@ impl<T: Send + 'static> Driver<T> {
             let unused = self
                 .ready
                 .drain(..)
-                .map(|ready| ending(ready.hold, Settle::Release, ready.delivery.key.is_some()));
+                .map(|ready| ending(ready.guard, Settle::Release, ready.delivery.key.is_some()));
             self.endings.extend(unused);
         }
         if self.not_before.is_some_and(|not_before| not_before > now) {
             return;
         }
         self.not_before = None;
-        if self.advance.is_none() && self.fatal.is_none() {
-            self.begin_advance();
+        if self.step.is_none() && self.fatal.is_none() {
+            self.begin_step();
         }
         if !self.is_working() || self.pull.is_some() {
             return;
@@ -282,13 +282,13 @@ impl<T: Send + 'static> Driver<T> {
     }
 
     /// Settles what has ended and starts what can start, in one step.
-    fn begin_advance(&mut self) {
+    fn begin_step(&mut self) {
         let mut starts = Vec::new();
         while self.handlers.len() + starts.len() < self.settings.concurrency
             && starts.len() < self.left()
             && let Some(ready) = self.ready.pop_front()
         {
-            if ready.hold.is_lost() {
+            if ready.guard.is_lost() {
                 self.look = true;
                 continue;
             }
@@ -299,18 +299,18 @@ impl<T: Send + 'static> Driver<T> {
             return;
         }
         for ending in &endings {
-            ending.hold.begin_settling();
+            ending.guard.begin_settling();
         }
         self.starting = starts.len();
-        let step = Advance {
-            settle: endings.iter().map(|ending| (ending.hold.lock.clone(), ending.settle.clone())).collect(),
-            start: starts.iter().map(|starting| starting.ready.hold.lock.clone()).collect(),
+        let step = SettleAndStart {
+            settle: endings.iter().map(|ending| (ending.guard.lock.clone(), ending.settle.clone())).collect(),
+            start: starts.iter().map(|starting| starting.ready.guard.lock.clone()).collect(),
         };
         let (hot, name) = (Arc::clone(&self.subscription.inner.hot), self.subscription.name.clone());
-        self.advance = Some(
+        self.step = Some(
             async move {
-                let advanced = hot.advance(&name, step).await;
-                (endings, starts, advanced)
+                let outcome = hot.settle_and_start(&name, step).await;
+                (endings, starts, outcome)
             }
             .boxed(),
         );
@@ -321,9 +321,9 @@ impl<T: Send + 'static> Driver<T> {
         match (self.decode)(&ready.delivery) {
             Ok(payload) => Some(Starting { ready, payload }),
             Err(error) => {
-                tracing::warn!(subscription = %self.subscription.name, id = %ready.hold.lock.id, %error, "a message cannot be decoded");
+                tracing::warn!(subscription = %self.subscription.name, id = %ready.guard.lock.id, %error, "a message cannot be decoded");
                 self.endings.push(ending(
-                    ready.hold,
+                    ready.guard,
                     refuse(UNDECODABLE.to_owned()),
                     ready.delivery.key.is_some(),
                 ));
@@ -332,17 +332,17 @@ impl<T: Send + 'static> Driver<T> {
         }
     }
 
-    fn advanced(&mut self, (endings, starts, advanced): Sent<T>) {
+    fn step_ended(&mut self, (endings, starts, outcome): Sent<T>) {
         self.starting = 0;
-        let advanced = match advanced {
-            Ok(advanced) => advanced,
+        let outcome = match outcome {
+            Ok(outcome) => outcome,
             Err(error) => {
                 // Settling again is safe: what took place says that the lock is lost. What may have been
                 // started is given back.
                 self.endings.extend(endings.into_iter().map(|ending| Ending { unsure: true, ..ending }));
                 let unused = starts.into_iter().map(|Starting { ready, .. }| Ending {
                     unsure: true,
-                    ..ending(ready.hold, Settle::Release, ready.delivery.key.is_some())
+                    ..ending(ready.guard, Settle::Release, ready.delivery.key.is_some())
                 });
                 self.endings.extend(unused);
                 return self.fail(error);
@@ -350,7 +350,7 @@ impl<T: Send + 'static> Driver<T> {
         };
         self.failures = 0;
         let mut told = Vec::with_capacity(endings.len());
-        for (ending, settled) in endings.iter().zip(advanced.settled) {
+        for (ending, settled) in endings.iter().zip(outcome.settled) {
             let retried =
                 matches!(ending.settle, Settle::Retry { .. } | Settle::Release) && settled == Settled::Done;
             self.look |= ending.keyed || retried;
@@ -358,12 +358,12 @@ impl<T: Send + 'static> Driver<T> {
                 if ending.unsure {
                     continue;
                 }
-                tracing::warn!(subscription = %self.subscription.name, id = %ending.hold.lock.id, "a settlement came too late: the lock was lost");
+                tracing::warn!(subscription = %self.subscription.name, id = %ending.guard.lock.id, "a settlement came too late: the lock was lost");
             }
-            told.push((&*ending.hold, &ending.settle, settled));
+            told.push((&*ending.guard, &ending.settle, settled));
         }
         note(&self.subscription.inner, &self.subscription.name, &told);
-        for (starting, started) in starts.into_iter().zip(advanced.started) {
+        for (starting, started) in starts.into_iter().zip(outcome.started) {
             if started {
                 self.work(starting);
             } else {
@@ -374,9 +374,9 @@ impl<T: Send + 'static> Driver<T> {
 
     fn work(&mut self, starting: Starting<T>) {
         self.settings.limit = self.settings.limit.map(|left| left.saturating_sub(1));
-        let Starting { ready: Ready { delivery, hold }, payload } = starting;
+        let Starting { ready: Ready { delivery, guard }, payload } = starting;
         let keyed = delivery.key.is_some();
-        let message = Message::new(delivery, payload, Arc::clone(&hold));
+        let message = Message::new(delivery, payload, Arc::clone(&guard));
         self.subscription.inner.counters.begin(message.deliveries() > 1, message.waited());
         let span = tracing::info_span!(
             "handle",
@@ -388,7 +388,7 @@ impl<T: Send + 'static> Driver<T> {
         // The handler makes its future inside the task, so that its panics are its own.
         let handler = Arc::clone(&self.handler);
         let task = self.handlers.spawn(async move { handler(message).await }.instrument(span));
-        self.working.insert(task.id(), Working { hold, keyed, begun: Instant::now() });
+        self.working.insert(task.id(), Working { guard, keyed, begun: Instant::now() });
     }
 
     fn handled(&mut self, done: Result<(Id, Outcome), JoinError>) {
@@ -404,7 +404,7 @@ impl<T: Send + 'static> Driver<T> {
             }
         };
         // Every task was entered when it was spawned.
-        let Some(Working { hold, keyed, begun }) = self.working.remove(&id) else { return };
+        let Some(Working { guard, keyed, begun }) = self.working.remove(&id) else { return };
         self.subscription.inner.counters.end(begun.elapsed());
         let settle = match outcome {
             Outcome::Ack => Settle::Ack,
@@ -417,7 +417,7 @@ impl<T: Send + 'static> Driver<T> {
             // Nobody renews a lock that nobody holds.
             Outcome::Leave => return,
         };
-        self.endings.push(ending(hold, settle, keyed));
+        self.endings.push(ending(guard, settle, keyed));
     }
 
     fn pulled(&mut self, (begun, wanted, pulled): Brought) {
@@ -428,11 +428,11 @@ impl<T: Send + 'static> Driver<T> {
         self.failures = 0;
         self.subscription.inner.notice(self.subscription.name.topic());
         let all = pulled.deliveries.len() < wanted as usize;
-        for (place, delivery) in pulled.deliveries.into_iter().enumerate() {
-            let hold = self.keeper.hold(&delivery, begun);
-            let ready = Ready { delivery, hold };
+        for (index, delivery) in pulled.deliveries.into_iter().enumerate() {
+            let guard = self.renewer.guard(&delivery, begun);
+            let ready = Ready { delivery, guard };
             // One with a claim is never started by the pull: its payload comes first.
-            if place < started {
+            if index < started {
                 if let Some(starting) = self.decoded(ready, |reason| Settle::Refuse { reason }) {
                     self.work(starting);
                 }
@@ -448,7 +448,7 @@ impl<T: Send + 'static> Driver<T> {
             return;
         }
         if !self.holds_something() && pulled.next_due.is_none_or(|due| !due.is_zero()) {
-            self.looks.in_vain.send_replace(Some(begun));
+            self.poll.in_vain.send_replace(Some(begun));
         }
         self.due = pulled.next_due.map(|due| Instant::now() + due.max(Duration::from_millis(1)));
         if self.wait.is_none() && self.is_working() {
@@ -466,7 +466,7 @@ impl<T: Send + 'static> Driver<T> {
     fn fetched(&mut self, (ready, fetched): Fetched) {
         match fetched {
             Ok(()) => self.ready.push_back(ready),
-            Err(settle) => self.endings.push(ending(ready.hold, settle, ready.delivery.key.is_some())),
+            Err(settle) => self.endings.push(ending(ready.guard, settle, ready.delivery.key.is_some())),
         }
     }
 
@@ -505,7 +505,7 @@ impl<T: Send + 'static> Driver<T> {
         } else {
             self.cancelled = true;
             for working in self.working.values() {
-                working.hold.cancel(Cancelled::Stopping);
+                working.guard.cancel(Cancelled::Stopping);
             }
         }
     }
@@ -516,8 +516,8 @@ async fn fetch(subscription: Subscription, mut ready: Ready) -> Fetched {
     (ready, fetched)
 }
 
-fn ending(hold: Arc<Hold>, settle: Settle, keyed: bool) -> Ending {
-    Ending { hold, settle, keyed, unsure: false }
+fn ending(guard: Arc<LockGuard>, settle: Settle, keyed: bool) -> Ending {
+    Ending { guard, settle, keyed, unsure: false }
 }
 
 /// The result of what is under way, if something is. It may be dropped without breaking that off.

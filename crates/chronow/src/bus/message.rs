@@ -6,13 +6,13 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::draft::check_delay;
-use super::hold::{Cancelled, Hold, Keeper};
+use super::lock_guard::{Cancelled, LockGuard, LockRenewer};
+use super::publish_message::check_delay;
 use super::runs;
 use super::subscription::Subscription;
 use super::trace::{TRACEPARENT, TraceContext};
 use crate::client::Inner;
-use crate::hot::{Advance, Delivery, Settle, Settled};
+use crate::hot::{Delivery, Settle, SettleAndStart, Settled};
 use crate::metrics::Counters;
 use crate::payloads::strip;
 use crate::{Error, ErrorKind, Result, SubscriptionName, Timestamp};
@@ -27,7 +27,7 @@ pub struct Message<T> {
     key: Option<String>,
     published_at: Timestamp,
     deliveries: u32,
-    pub(super) hold: Arc<Hold>,
+    pub(super) guard: Arc<LockGuard>,
 }
 
 impl<T: fmt::Debug> fmt::Debug for Message<T> {
@@ -41,16 +41,16 @@ impl<T: fmt::Debug> fmt::Debug for Message<T> {
 
 impl<T> Message<T> {
     /// A message whose handler starts now.
-    pub(super) fn new(delivery: Delivery, payload: T, hold: Arc<Hold>) -> Self {
+    pub(super) fn new(delivery: Delivery, payload: T, guard: Arc<LockGuard>) -> Self {
         let Delivery { content_type, mut headers, key, published_at, deliveries, .. } = delivery;
         strip(&mut headers);
-        Self { payload, content_type, headers, key, published_at, deliveries: deliveries + 1, hold }
+        Self { payload, content_type, headers, key, published_at, deliveries: deliveries + 1, guard }
     }
 
     /// Its id, the same in every delivery.
     #[must_use]
     pub fn id(&self) -> &str {
-        &self.hold.lock.id
+        &self.guard.lock.id
     }
 
     /// The media type of its bytes; JSON if empty.
@@ -101,26 +101,26 @@ impl<T> Message<T> {
         self.deliveries
     }
 
-    /// When the hold ends by the store's clock; it is renewed in the background long before.
+    /// When the lock ends by the store's clock; it is renewed in the background long before.
     #[must_use]
     pub fn locked_until(&self) -> Timestamp {
-        self.hold.locked_until()
+        self.guard.locked_until()
     }
 
     /// From its publish until a consumer got hold of it, by the store's clock.
     pub(super) fn waited(&self) -> Duration {
-        self.hold.waited(self.published_at)
+        self.guard.waited(self.published_at)
     }
 
     /// Whether the lock was lost: somebody else may have the message.
     #[must_use]
     pub fn is_lock_lost(&self) -> bool {
-        self.hold.is_lost()
+        self.guard.is_lost()
     }
 
     /// Returns when the work should end early; else never. It may be awaited beside the work.
     pub async fn cancelled(&self) -> Cancelled {
-        self.hold.cancelled().await
+        self.guard.cancelled().await
     }
 }
 
@@ -130,7 +130,7 @@ pub struct Received<T> {
     message: Message<T>,
     pub(super) subscription: Subscription,
     /// Keeps the lock while the message is in somebody's hands.
-    pub(super) keeper: Arc<Keeper>,
+    pub(super) renewer: Arc<LockRenewer>,
     begun: Begun,
 }
 
@@ -161,10 +161,10 @@ impl<T> Deref for Received<T> {
 }
 
 impl<T> Received<T> {
-    pub(super) fn new(message: Message<T>, subscription: Subscription, keeper: Arc<Keeper>) -> Self {
+    pub(super) fn new(message: Message<T>, subscription: Subscription, renewer: Arc<LockRenewer>) -> Self {
         subscription.inner.counters.begin(message.deliveries > 1, message.waited());
         let begun = Begun { at: Instant::now(), subscription: subscription.clone() };
-        Self { message, subscription, keeper, begun }
+        Self { message, subscription, renewer, begun }
     }
 
     /// Done. Fails with `LOCK_LOST` if the lock is not this consumer's any more.
@@ -188,10 +188,10 @@ impl<T> Received<T> {
     }
 
     async fn settle(self, settle: Settle) -> Result<()> {
-        let Self { message, subscription, keeper, begun } = self;
+        let Self { message, subscription, renewer, begun } = self;
         drop(begun);
-        let mut settled = settle_all(&subscription, vec![(Arc::clone(&message.hold), settle)]).await?;
-        drop(keeper);
+        let mut settled = settle_all(&subscription, vec![(Arc::clone(&message.guard), settle)]).await?;
+        drop(renewer);
         match settled.pop() {
             Some(Settled::Done | Settled::DeadLettered) => Ok(()),
             Some(Settled::Lost) | None => Err(lost().on(&subscription.name)),
@@ -209,31 +209,33 @@ pub(super) fn lost() -> Error {
 /// Settles several messages in one step.
 pub(super) async fn settle_all(
     subscription: &Subscription,
-    settle: Vec<(Arc<Hold>, Settle)>,
+    settle: Vec<(Arc<LockGuard>, Settle)>,
 ) -> Result<Vec<Settled>> {
-    for (hold, _) in &settle {
-        hold.begin_settling();
+    for (guard, _) in &settle {
+        guard.begin_settling();
     }
-    let step = Advance {
-        settle: settle.iter().map(|(hold, settle)| (hold.lock.clone(), settle.clone())).collect(),
+    let step = SettleAndStart {
+        settle: settle.iter().map(|(guard, settle)| (guard.lock.clone(), settle.clone())).collect(),
         start: Vec::new(),
     };
-    let advanced = subscription.inner.hot.advance(&subscription.name, step).await;
-    let settled = advanced.map_err(|error| error.during("settle").on(&subscription.name))?.settled;
+    let outcome = subscription.inner.hot.settle_and_start(&subscription.name, step).await;
+    let settled = outcome.map_err(|error| error.during("settle").on(&subscription.name))?.settled;
     let ended: Vec<_> =
-        settle.iter().zip(&settled).map(|((hold, settle), settled)| (&**hold, settle, *settled)).collect();
+        settle.iter().zip(&settled).map(|((guard, settle), settled)| (&**guard, settle, *settled)).collect();
     note(&subscription.inner, &subscription.name, &ended);
     Ok(settled)
 }
 
 /// Counts what became of settlements, and tells the audit.
-pub(super) fn note(inner: &Inner, name: &SubscriptionName, ended: &[(&Hold, &Settle, Settled)]) {
+pub(super) fn note(inner: &Inner, name: &SubscriptionName, ended: &[(&LockGuard, &Settle, Settled)]) {
     for (_, settle, settled) in ended {
         count(&inner.counters, settle, *settled);
     }
     inner.audit_attempts(
         name,
-        ended.iter().map(|(hold, settle, settled)| (hold.lock.id.as_str(), hold.attempt, *settle, *settled)),
+        ended
+            .iter()
+            .map(|(guard, settle, settled)| (guard.lock.id.as_str(), guard.attempt, *settle, *settled)),
     );
 }
 

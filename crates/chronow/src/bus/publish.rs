@@ -6,14 +6,14 @@ use bytes::Bytes;
 use futures::StreamExt as _;
 use futures::future::join_all;
 
-use super::draft::{Draft, draft_options};
+use super::publish_message::{PublishMessage, message_options};
 use super::runs;
 use super::topic::Topic;
-use crate::hot::{Outgoing, Published};
+use crate::hot::{OutboundMessage, PublishAck};
 use crate::metrics::Counters;
 use crate::payloads::Payloads;
 use crate::warm::COPIED;
-use crate::{Error, ErrorKind, Result, TopicName, pending};
+use crate::{Error, ErrorKind, Result, TopicName, outbox};
 
 /// Large payloads stored at the same time.
 const TOGETHER: usize = 4;
@@ -80,20 +80,20 @@ macro_rules! how_options {
 #[must_use = "an action runs when it is awaited"]
 pub struct Publish {
     topic: Topic,
-    draft: Draft,
+    message: PublishMessage,
     how: How,
 }
 
 impl Publish {
-    pub(super) fn new(topic: Topic, draft: Draft) -> Self {
-        Self { topic, draft, how: How::default() }
+    pub(super) fn new(topic: Topic, message: PublishMessage) -> Self {
+        Self { topic, message, how: How::default() }
     }
 
-    draft_options!(draft);
+    message_options!(message);
     how_options!();
 
-    async fn run(self) -> Result<Published> {
-        let published = publish(&self.topic, vec![self.draft], self.how).await?;
+    async fn run(self) -> Result<PublishAck> {
+        let published = publish(&self.topic, vec![self.message], self.how).await?;
         // One message, one answer.
         published
             .into_iter()
@@ -102,51 +102,53 @@ impl Publish {
     }
 }
 
-runs!(Publish => Published);
+runs!(Publish => PublishAck);
 
 /// Publishes messages together; see [`Topic::publish_batch`].
 #[derive(Debug)]
 #[must_use = "an action runs when it is awaited"]
 pub struct PublishBatch {
     topic: Topic,
-    drafts: Vec<Draft>,
+    messages: Vec<PublishMessage>,
     how: How,
 }
 
 impl PublishBatch {
-    pub(super) fn new(topic: Topic, drafts: Vec<Draft>) -> Self {
-        Self { topic, drafts, how: How::default() }
+    pub(super) fn new(topic: Topic, messages: Vec<PublishMessage>) -> Self {
+        Self { topic, messages, how: How::default() }
     }
 
     how_options!();
 
-    async fn run(self) -> Result<Vec<Published>> {
-        publish(&self.topic, self.drafts, self.how).await
+    async fn run(self) -> Result<Vec<PublishAck>> {
+        publish(&self.topic, self.messages, self.how).await
     }
 }
 
-runs!(PublishBatch => Vec<Published>);
+runs!(PublishBatch => Vec<PublishAck>);
 
-async fn publish(topic: &Topic, drafts: Vec<Draft>, how: How) -> Result<Vec<Published>> {
+async fn publish(topic: &Topic, messages: Vec<PublishMessage>, how: How) -> Result<Vec<PublishAck>> {
     let name = topic.name.clone();
-    publish_all(topic, drafts, how).await.map_err(|error| error.during("publish").on(name))
+    publish_all(topic, messages, how).await.map_err(|error| error.during("publish").on(name))
 }
 
-async fn publish_all(topic: &Topic, drafts: Vec<Draft>, how: How) -> Result<Vec<Published>> {
+async fn publish_all(topic: &Topic, messages: Vec<PublishMessage>, how: How) -> Result<Vec<PublishAck>> {
     let (inner, name) = (&topic.inner, &topic.name);
-    let now = if drafts.iter().any(Draft::needs_time) { Some(inner.hot.now().await?) } else { None };
+    let now =
+        if messages.iter().any(PublishMessage::needs_time) { Some(inner.hot.now().await?) } else { None };
     let defaults = &inner.defaults;
     // What cannot be published is refused before anything happens.
-    let large = drafts.iter().any(|draft| draft.size() > defaults.max_payload_bytes);
+    let large = messages.iter().any(|message| message.size() > defaults.max_payload_bytes);
     let most = match large && inner.payloads().is_some_and(|payloads| payloads.has_place(name.scope())) {
         true => defaults.max_message_bytes.max(defaults.max_payload_bytes),
         false => defaults.max_payload_bytes,
     };
-    let mut messages = drafts.into_iter().map(|draft| draft.finish(now, most)).collect::<Result<Vec<_>>>()?;
+    let mut messages =
+        messages.into_iter().map(|message| message.finish(now, most)).collect::<Result<Vec<_>>>()?;
     if how.auto_create && inner.hot.topic(name).await?.is_none() {
         topic.ensure().await?;
     }
-    inner.meet(name).await?;
+    inner.ensure_started(name).await?;
     if how.warm_copy {
         inner.copy_marked(name).await?;
         for message in &mut messages {
@@ -175,7 +177,7 @@ async fn publish_all(topic: &Topic, drafts: Vec<Draft>, how: How) -> Result<Vec<
             }
             discard(payloads, name, unused).await;
         }
-        Err(error) if pending::is_refused(error) => {
+        Err(error) if outbox::is_refused(error) => {
             discard(payloads, name, claims.into_iter().map(|(_, claim)| claim).collect()).await
         }
         // Nobody knows whether they were accepted.
@@ -189,9 +191,9 @@ async fn publish_all(topic: &Topic, drafts: Vec<Draft>, how: How) -> Result<Vec<
 async fn store(
     payloads: &Payloads,
     name: &TopicName,
-    messages: Vec<Outgoing>,
+    messages: Vec<OutboundMessage>,
     most: usize,
-) -> Result<(Vec<Outgoing>, Vec<(usize, Bytes)>)> {
+) -> Result<(Vec<OutboundMessage>, Vec<(usize, Bytes)>)> {
     let stored = futures::stream::iter(messages.into_iter().enumerate().map(|(index, message)| async move {
         if message.payload.len() <= most {
             return Ok((message, None));
@@ -243,14 +245,14 @@ async fn discard(payloads: &Payloads, name: &TopicName, claims: Vec<Bytes>) {
     }
 }
 
-async fn accept(topic: &Topic, messages: Vec<Outgoing>, ack: Ack) -> Result<Vec<Published>> {
+async fn accept(topic: &Topic, messages: Vec<OutboundMessage>, ack: Ack) -> Result<Vec<PublishAck>> {
     let (inner, name) = (&topic.inner, &topic.name);
     let published = match ack {
         Ack::Hot => inner.hot.publish(name, messages).await?,
         Ack::Replicated { replicas, within } => {
             inner.hot.publish_replicated(name, messages, replicas, within).await?
         }
-        Ack::Warm => pending::publish(inner, name, messages).await?,
+        Ack::Warm => outbox::publish(inner, name, messages).await?,
     };
     inner.notice(name);
     let duplicates = published.iter().filter(|one| one.duplicate).count();

@@ -11,7 +11,7 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
 use super::codec::Decode;
-use super::driver::{Driver, Handler, Looks};
+use super::driver::{Driver, Handler, PollSignal};
 use super::message::Message;
 use super::subscription::Subscription;
 use crate::{Error, ErrorKind, Result};
@@ -63,7 +63,7 @@ impl<T: Into<Outcome>, E: fmt::Display> From<Result<T, E>> for Outcome {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Wish {
+pub(super) enum RunnerCommand {
     Work,
     Pause,
     Stop,
@@ -144,19 +144,19 @@ impl<T: Send + 'static> Run<T> {
     pub async fn start(self) -> Result<Runner> {
         let Self { subscription, decode, handler, mut settings, prefetch } = self;
         settings.prefetch = prefetch.unwrap_or(settings.concurrency);
-        let keeper = subscription.keeper().await?;
+        let renewer = subscription.renewer().await?;
         let guard = subscription.inner.guard()?;
-        let (wish, wishes) = watch::channel(Wish::Work);
+        let (command, commands) = watch::channel(RunnerCommand::Work);
         let (in_vain, looked_in_vain) = watch::channel(None);
         let look = Arc::new(Notify::new());
-        let looks = Looks { wanted: Arc::clone(&look), in_vain };
-        let driver = Driver::new(subscription, keeper, decode, handler, settings, wishes, looks);
+        let poll = PollSignal { wanted: Arc::clone(&look), in_vain };
+        let driver = Driver::new(subscription, renewer, decode, handler, settings, commands, poll);
         let task = tokio::spawn(async move {
             let ended = driver.run().await;
             drop(guard);
             ended
         });
-        Ok(Runner { wish, look, looked_in_vain, task: Some(task) })
+        Ok(Runner { command, look, looked_in_vain, task: Some(task) })
     }
 }
 
@@ -174,7 +174,7 @@ impl<T: Send + 'static> IntoFuture for Run<T> {
 #[derive(Debug)]
 #[must_use = "dropping a runner stops it"]
 pub struct Runner {
-    wish: watch::Sender<Wish>,
+    command: watch::Sender<RunnerCommand>,
     look: Arc<Notify>,
     /// When the last look began that found nothing due.
     looked_in_vain: watch::Receiver<Option<Instant>>,
@@ -185,19 +185,19 @@ impl Runner {
     /// Starts nothing more and gives back what was prefetched, until it is resumed. Handlers at work go on; a
     /// message that the store is handing out to a free handler at this moment is still handled.
     pub fn pause(&self) {
-        self.change(Wish::Pause);
+        self.change(RunnerCommand::Pause);
     }
 
     /// Goes on after a pause.
     pub fn resume(&self) {
-        self.change(Wish::Work);
+        self.change(RunnerCommand::Work);
     }
 
-    fn change(&self, wish: Wish) {
-        self.wish.send_if_modified(|now| {
-            let changes = *now != Wish::Stop && *now != wish;
+    fn change(&self, command: RunnerCommand) {
+        self.command.send_if_modified(|now| {
+            let changes = *now != RunnerCommand::Stop && *now != command;
             if changes {
-                *now = wish;
+                *now = command;
             }
             changes
         });
@@ -209,7 +209,7 @@ impl Runner {
     /// What ended it before, such as `NOT_FOUND` because the subscription was deleted; or `HOT_TIER_ERROR` if
     /// something could not be settled.
     pub async fn stop(self) -> Result<()> {
-        self.wish.send_replace(Wish::Stop);
+        self.command.send_replace(RunnerCommand::Stop);
         self.join().await
     }
 
@@ -222,7 +222,7 @@ impl Runner {
     /// Returns when it has ended; [`join`](Self::join) says how. For waiting for something else at the same
     /// time.
     pub async fn finished(&self) {
-        self.wish.closed().await;
+        self.command.closed().await;
     }
 
     /// Looks at once, and returns when nothing was due and nothing held; or when it has ended. It waits while

@@ -12,13 +12,14 @@ use super::actions::EnsureSubscription;
 use super::codec::{self, Decode};
 use super::consume::{Consume, UNDECODABLE};
 use super::dead::{DeadLetters, Purge, Redrive};
-use super::hold::Keeper;
+use super::lock_guard::LockRenewer;
 use super::message::{Message, Received, lost, settle_all};
 use super::replay::Replay;
 use super::run::{Outcome, Run};
 use crate::client::Inner;
 use crate::hot::{
-    Advance, Delivery, Peeked, Settle, Settled, SubscriptionOptions, SubscriptionPatch, SubscriptionStats,
+    Delivery, Peeked, Settle, SettleAndStart, Settled, SubscriptionOptions, SubscriptionPatch,
+    SubscriptionStats,
 };
 use crate::payloads::{self, strip};
 use crate::{Error, ErrorKind, Result, SubscriptionName};
@@ -61,11 +62,11 @@ impl Subscription {
     /// # let orders = chronow.bus().topic("orders")?;
     /// # orders.ensure().await?;
     /// use std::time::Duration;
-    /// use chronow::hot::Start;
+    /// use chronow::hot::DeliverPolicy;
     ///
     /// let large = orders.subscription("large")?;
     /// let filter = chronos_db::json!({"payload.amount": {"$gte": 100}, "headers.type": "order.created"});
-    /// let options = large.ensure().start(Start::Earliest).filter(filter).max_deliveries(9).backoff([Duration::from_secs(1)]).await?;
+    /// let options = large.ensure().start(DeliverPolicy::Earliest).filter(filter).max_deliveries(9).backoff([Duration::from_secs(1)]).await?;
     /// assert_eq!(options.max_deliveries, 9);
     /// // Gone when nobody has asked for its messages for an hour.
     /// large.ensure().auto_delete(Some(Duration::from_secs(3_600))).await?;
@@ -111,11 +112,11 @@ impl Subscription {
     }
 
     /// Begins to hold messages for a consumer, and to do in the background what there is to do for it.
-    pub(super) async fn keeper(&self) -> Result<Arc<Keeper>> {
-        let keeper = Keeper::start(&self.inner, &self.name).await?;
-        self.inner.meet(self.name.topic()).await?;
+    pub(super) async fn renewer(&self) -> Result<Arc<LockRenewer>> {
+        let renewer = LockRenewer::start(&self.inner, &self.name).await?;
+        self.inner.ensure_started(self.name.topic()).await?;
         self.inner.audit_dead_letters(&self.name);
-        Ok(keeper)
+        Ok(renewer)
     }
 
     /// Fetches the payload if the message carries a claim on it. Fails with what becomes of the message
@@ -213,7 +214,7 @@ impl Subscription {
     /// # orders.ensure().await?;
     /// let audit = orders.subscription("audit")?;
     /// audit.ensure().await?;
-    /// orders.publish_batch((1..=3).map(|n| chronow::Draft::json(&n))).await?;
+    /// orders.publish_batch((1..=3).map(|n| chronow::PublishMessage::json(&n))).await?;
     /// let mut batch = audit.receive::<u32>(10).await?;
     /// // One is set aside, and fetched by its id when its time has come; the others are done.
     /// let third = batch.pop().unwrap();
@@ -243,11 +244,11 @@ impl Subscription {
 
     async fn receive_as<T>(&self, max: u32, decode: &Decode<T>) -> Result<Vec<Received<T>>> {
         let receive = async {
-            let keeper = self.keeper().await?;
+            let renewer = self.renewer().await?;
             let begun = Instant::now();
             let (pulled, started) = self.inner.hot.pull_and_start(&self.name, max, max).await?;
             self.inner.notice(self.name.topic());
-            self.start_all(pulled.deliveries, started, begun, &keeper, decode).await
+            self.start_all(pulled.deliveries, started, begun, &renewer, decode).await
         };
         receive.await.map_err(self.told("receive"))
     }
@@ -274,10 +275,10 @@ impl Subscription {
 
     async fn fetch_deferred_as<T>(&self, ids: Vec<String>, decode: &Decode<T>) -> Result<Vec<Received<T>>> {
         let fetch = async {
-            let keeper = self.keeper().await?;
+            let renewer = self.renewer().await?;
             let begun = Instant::now();
             let fetched = self.inner.hot.fetch_deferred(&self.name, ids).await?;
-            self.start_all(fetched, 0, begun, &keeper, decode).await
+            self.start_all(fetched, 0, begun, &renewer, decode).await
         };
         fetch.await.map_err(self.told("fetch_deferred"))
     }
@@ -288,32 +289,32 @@ impl Subscription {
         deliveries: Vec<Delivery>,
         started: usize,
         begun: Instant,
-        keeper: &Arc<Keeper>,
+        renewer: &Arc<LockRenewer>,
         decode: &Decode<T>,
     ) -> Result<Vec<Received<T>>> {
         let (mut messages, mut undecodable, mut start) =
             (Vec::with_capacity(deliveries.len()), Vec::new(), Vec::new());
         let held: Vec<_> =
-            deliveries.into_iter().map(|delivery| (keeper.hold(&delivery, begun), delivery)).collect();
-        for (place, (hold, mut delivery)) in held.into_iter().enumerate() {
+            deliveries.into_iter().map(|delivery| (renewer.guard(&delivery, begun), delivery)).collect();
+        for (index, (guard, mut delivery)) in held.into_iter().enumerate() {
             // One that is started already carries no claim.
             if let Err(settle) = self.fetch(&mut delivery).await {
-                undecodable.push((hold, settle));
+                undecodable.push((guard, settle));
                 continue;
             }
             match decode(&delivery) {
                 Ok(payload) => {
-                    if place >= started {
-                        start.push(hold.lock.clone());
+                    if index >= started {
+                        start.push(guard.lock.clone());
                     }
-                    messages.push((delivery, payload, hold));
+                    messages.push((delivery, payload, guard));
                 }
                 Err(error) => {
-                    tracing::warn!(subscription = %self.name, id = %hold.lock.id, %error, "a message cannot be decoded");
+                    tracing::warn!(subscription = %self.name, id = %guard.lock.id, %error, "a message cannot be decoded");
                     let reason = UNDECODABLE.to_owned();
                     undecodable.push((
-                        hold,
-                        if place < started {
+                        guard,
+                        if index < started {
                             Settle::Refuse { reason }
                         } else {
                             Settle::DeadLetter { reason }
@@ -327,13 +328,17 @@ impl Subscription {
         }
         if !start.is_empty() {
             let begun_already = messages.len() - start.len();
-            let told =
-                self.inner.hot.advance(&self.name, Advance { settle: Vec::new(), start }).await?.started;
+            let told = self
+                .inner
+                .hot
+                .settle_and_start(&self.name, SettleAndStart { settle: Vec::new(), start })
+                .await?
+                .started;
             let mut told = std::iter::repeat_n(true, begun_already).chain(told);
             messages.retain(|_| told.next() == Some(true));
         }
-        let received = |(delivery, payload, hold)| {
-            Received::new(Message::new(delivery, payload, hold), self.clone(), Arc::clone(keeper))
+        let received = |(delivery, payload, guard)| {
+            Received::new(Message::new(delivery, payload, guard), self.clone(), Arc::clone(renewer))
         };
         Ok(messages.into_iter().map(received).collect())
     }
@@ -351,7 +356,7 @@ impl Subscription {
             ))
             .on(&self.name));
         }
-        let settle = messages.iter().map(|message| (Arc::clone(&message.hold), Settle::Ack)).collect();
+        let settle = messages.iter().map(|message| (Arc::clone(&message.guard), Settle::Ack)).collect();
         let settled = settle_all(self, settle).await?;
         drop(messages);
         match settled.iter().filter(|settled| **settled == Settled::Lost).count() {

@@ -7,11 +7,11 @@ use bytes::Bytes;
 use serde::Serialize;
 
 use super::actions::EnsureTopic;
-use super::draft::Draft;
 use super::publish::{Publish, PublishBatch};
+use super::publish_message::PublishMessage;
 use super::subscription::Subscription;
 use crate::client::Inner;
-use crate::hot::{Accepted, TopicOptions, TopicStats};
+use crate::hot::{StoredMessage, TopicOptions, TopicStats};
 use crate::{Error, Result, SubscriptionName, TopicName, payloads};
 
 /// A topic; see [`Bus::topic`](super::Bus::topic).
@@ -61,7 +61,7 @@ impl Topic {
     ///
     /// let order = chronos_db::json!({"order": 7});
     /// orders.publish(&order).key("customer-1").header("type", "order.created").ttl(Duration::from_secs(60)).await?;
-    /// // Accepted once, however often it is sent; and in the warm tier before it is in the hot one.
+    /// // StoredMessage once, however often it is sent; and in the warm tier before it is in the hot one.
     /// let first = orders.publish(&order).dedup_id("order-7").ack(Ack::Warm).await?;
     /// assert_eq!(orders.publish(&order).dedup_id("order-7").await?.id, first.id);
     /// // Later, and then not at all.
@@ -71,16 +71,16 @@ impl Topic {
     /// # }).unwrap();
     /// ```
     pub fn publish<T: Serialize + ?Sized>(&self, payload: &T) -> Publish {
-        Publish::new(self.clone(), Draft::json(payload))
+        Publish::new(self.clone(), PublishMessage::json(payload))
     }
 
     /// Publishes bytes as they are.
     pub fn publish_bytes(&self, payload: impl Into<Bytes>, content_type: impl Into<String>) -> Publish {
-        Publish::new(self.clone(), Draft::bytes(payload, content_type))
+        Publish::new(self.clone(), PublishMessage::bytes(payload, content_type))
     }
 
     /// Publishes several messages, all or none of those that go to one shard.
-    pub fn publish_batch(&self, messages: impl IntoIterator<Item = Draft>) -> PublishBatch {
+    pub fn publish_batch(&self, messages: impl IntoIterator<Item = PublishMessage>) -> PublishBatch {
         PublishBatch::new(self.clone(), messages.into_iter().collect())
     }
 
@@ -160,7 +160,7 @@ impl Topic {
                 }
             }
             if let Some(warm) = self.inner.warm() {
-                warm.give_up(&self.name).await?;
+                warm.discard(&self.name).await?;
             }
             Ok(deleted)
         };
@@ -168,7 +168,7 @@ impl Topic {
     }
 
     /// Messages whose payloads lie in object storage, as far as they can be seen at once.
-    async fn claims(&self) -> Result<Vec<Accepted>> {
+    async fn claims(&self) -> Result<Vec<StoredMessage>> {
         let name = payloads::subscription(&self.name);
         if self.inner.payloads().is_none() || self.inner.hot.subscription(&name).await?.is_none() {
             return Ok(Vec::new());
@@ -177,7 +177,7 @@ impl Topic {
         Ok(held
             .into_iter()
             .filter(|message| message.content_type == payloads::CLAIM)
-            .map(Accepted::from)
+            .map(StoredMessage::from)
             .collect())
     }
 }

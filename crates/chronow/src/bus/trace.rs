@@ -13,8 +13,8 @@ pub(crate) const TRACESTATE: &str = "tracestate";
 
 /// Which trace a message belongs to, and which span published it: `traceparent` and `tracestate` of the W3C.
 ///
-/// A publisher injects its own ([`Draft::trace`](super::Draft::trace)), a handler extracts it
-/// ([`Message::trace`](super::Message::trace)) and begins a span below it.
+/// A publisher injects its own ([`PublishMessage::trace`](super::PublishMessage::trace)), a handler extracts
+/// it ([`Message::trace`](super::Message::trace)) and begins a span below it.
 ///
 /// ```
 /// use chronow::TraceContext;

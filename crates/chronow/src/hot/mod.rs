@@ -20,7 +20,9 @@ mod options;
 #[cfg(feature = "redis")]
 pub mod redis;
 
-pub use options::{Overflow, Start, SubscriptionOptions, SubscriptionPatch, TopicOptions, TopicPatch};
+pub use options::{
+    DeliverPolicy, DiscardPolicy, SubscriptionOptions, SubscriptionPatch, TopicOptions, TopicPatch,
+};
 
 /// The largest headers of a message: the bytes of their names and values together, and of the media type.
 pub const MAX_HEADER_BYTES: usize = 64 * 1024;
@@ -34,7 +36,7 @@ pub const MAX_LETTERS: u32 = 1_000;
 
 /// A message to publish.
 #[derive(Clone, Default, PartialEq)]
-pub struct Outgoing {
+pub struct OutboundMessage {
     /// The bytes, kept as they are.
     pub payload: Bytes,
     /// Their media type; JSON if empty.
@@ -51,9 +53,9 @@ pub struct Outgoing {
     pub dedup_id: Option<String>,
 }
 
-chronos_db::debug_some!(Outgoing { content_type, not_before, ttl });
+chronos_db::debug_some!(OutboundMessage { content_type, not_before, ttl });
 
-impl Outgoing {
+impl OutboundMessage {
     /// Checks the limits that hold on every hot tier: [`MAX_HEADER_BYTES`] and [`MAX_KEY_BYTES`].
     ///
     /// # Errors
@@ -77,53 +79,53 @@ impl Outgoing {
 
 /// A message that a topic has accepted, as it was published: what is kept of it elsewhere and may come back.
 #[derive(Clone, PartialEq)]
-pub struct Accepted {
+pub struct StoredMessage {
     /// The id it was given.
     pub id: String,
     /// When it was accepted.
     pub published_at: Timestamp,
     /// What was published.
-    pub message: Outgoing,
+    pub message: OutboundMessage,
 }
 
-chronos_db::debug_some!(Accepted { id, published_at });
+chronos_db::debug_some!(StoredMessage { id, published_at });
 
-impl From<Delivery> for Accepted {
+impl From<Delivery> for StoredMessage {
     fn from(delivery: Delivery) -> Self {
         let Delivery { lock, payload, content_type, headers, key, published_at, .. } = delivery;
         Self {
             id: lock.id,
             published_at,
-            message: Outgoing { payload, content_type, headers, key, ..Outgoing::default() },
+            message: OutboundMessage { payload, content_type, headers, key, ..OutboundMessage::default() },
         }
     }
 }
 
-impl From<DeadLetter> for Accepted {
+impl From<DeadLetter> for StoredMessage {
     fn from(letter: DeadLetter) -> Self {
         let DeadLetter { id, payload, content_type, headers, key, published_at, .. } = letter;
         Self {
             id,
             published_at,
-            message: Outgoing { payload, content_type, headers, key, ..Outgoing::default() },
+            message: OutboundMessage { payload, content_type, headers, key, ..OutboundMessage::default() },
         }
     }
 }
 
-impl From<Peeked> for Accepted {
+impl From<Peeked> for StoredMessage {
     fn from(peeked: Peeked) -> Self {
         let Peeked { id, payload, content_type, headers, key, published_at, .. } = peeked;
         Self {
             id,
             published_at,
-            message: Outgoing { payload, content_type, headers, key, ..Outgoing::default() },
+            message: OutboundMessage { payload, content_type, headers, key, ..OutboundMessage::default() },
         }
     }
 }
 
 /// What became of a published message.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Published {
+pub struct PublishAck {
     /// Its id: ids of one shard grow in the order of acceptance.
     pub id: String,
     /// It had been accepted before under the same dedup id; the id is that of the first.
@@ -207,16 +209,16 @@ pub enum Settled {
 /// Settlements and handler starts that belong together: settling one message and starting the next is one
 /// step.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Advance {
+pub struct SettleAndStart {
     /// Ends.
     pub settle: Vec<(Lock, Settle)>,
     /// Starts: each counts one delivery of its message.
     pub start: Vec<Lock>,
 }
 
-/// What became of an [`Advance`].
+/// What became of an [`SettleAndStart`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Advanced {
+pub struct SettleAndStartResult {
     /// One per settlement.
     pub settled: Vec<Settled>,
     /// One per start: whether the lock still holds and the message's deliveries were not used up (then it is
@@ -282,7 +284,7 @@ pub enum Select {
 
 /// Where a message of a subscription is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Place {
+pub enum MessageState {
     /// Not handed out yet.
     Unread,
     /// Handed out, not settled.
@@ -299,7 +301,7 @@ pub struct Peeked {
     /// The message.
     pub id: String,
     /// Where it is.
-    pub place: Place,
+    pub state: MessageState,
     /// The bytes as they were published.
     pub payload: Bytes,
     /// Their media type.
@@ -316,7 +318,7 @@ pub struct Peeked {
     pub until: Option<Timestamp>,
 }
 
-chronos_db::debug_some!(Peeked { id, place, content_type, deliveries, published_at, until });
+chronos_db::debug_some!(Peeked { id, state, content_type, deliveries, published_at, until });
 
 /// Counts of one subscription.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -348,7 +350,7 @@ pub struct SubscriptionStats {
 pub struct TopicStats {
     /// Messages held, for whomever.
     pub length: u64,
-    /// Messages dropped by [`Overflow::DropOldest`] ever.
+    /// Messages dropped by [`DiscardPolicy::DropOldest`] ever.
     pub dropped: u64,
     /// Its subscriptions, by name, without the library's own.
     pub subscriptions: Vec<SubscriptionStats>,
@@ -375,7 +377,7 @@ chronos_db::debug_some!(Value { content_type, version, ttl });
 
 /// Under which condition a key changes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum When {
+pub enum Precondition {
     /// Always.
     #[default]
     Always,
@@ -431,7 +433,7 @@ pub trait HotTier: Send + Sync + std::fmt::Debug {
     async fn delete_topic(&self, topic: &TopicName) -> Result<bool>;
 
     /// Makes sure that a subscription exists, and changes the options the patch gives; all others stay.
-    /// [`Start`] matters at its creation alone.
+    /// [`DeliverPolicy`] matters at its creation alone.
     ///
     /// # Errors
     /// `NOT_FOUND` if there is no such topic.
@@ -455,8 +457,9 @@ pub trait HotTier: Send + Sync + std::fmt::Debug {
     ///
     /// # Errors
     /// `NOT_FOUND` if there is no such topic, `TOPIC_FULL` if it is full and its policy is to reject,
-    /// `VALIDATION_ERROR` if a message is beyond the limits of [`Outgoing::check`]: then none is accepted.
-    async fn publish(&self, topic: &TopicName, messages: Vec<Outgoing>) -> Result<Vec<Published>>;
+    /// `VALIDATION_ERROR` if a message is beyond the limits of [`OutboundMessage::check`]: then none is
+    /// accepted.
+    async fn publish(&self, topic: &TopicName, messages: Vec<OutboundMessage>) -> Result<Vec<PublishAck>>;
 
     /// As [`publish`](Self::publish), but returns only when so many replicas of the server have confirmed the
     /// messages. Stores that acknowledge by majority or on disk have nothing to add, and do the same as
@@ -468,10 +471,10 @@ pub trait HotTier: Send + Sync + std::fmt::Debug {
     async fn publish_replicated(
         &self,
         topic: &TopicName,
-        messages: Vec<Outgoing>,
+        messages: Vec<OutboundMessage>,
         replicas: u32,
         within: Duration,
-    ) -> Result<Vec<Published>> {
+    ) -> Result<Vec<PublishAck>> {
         // What is acknowledged is replicated already.
         let (_, _) = (replicas, within);
         self.publish(topic, messages).await
@@ -492,9 +495,9 @@ pub trait HotTier: Send + Sync + std::fmt::Debug {
     async fn pull(&self, subscription: &SubscriptionName, max: u32) -> Result<Pulled>;
 
     /// As [`pull`](Self::pull), and starts the first `start` messages of what it hands out as
-    /// [`advance`](Self::advance) would, which saves that step. Answers how many of the first it started:
-    /// fewer if there are fewer, and none where the store cannot do both at once, or a filter has yet to say
-    /// which messages they are.
+    /// [`settle_and_start`](Self::settle_and_start) would, which saves that step. Answers how many of the
+    /// first it started: fewer if there are fewer, and none where the store cannot do both at once, or a
+    /// filter has yet to say which messages they are.
     ///
     /// # Errors
     /// `NOT_FOUND` if there is no such subscription.
@@ -509,7 +512,11 @@ pub trait HotTier: Send + Sync + std::fmt::Debug {
     }
 
     /// Settles and starts, in one step. Never fails because of a lost lock; the answer says so.
-    async fn advance(&self, subscription: &SubscriptionName, advance: Advance) -> Result<Advanced>;
+    async fn settle_and_start(
+        &self,
+        subscription: &SubscriptionName,
+        step: SettleAndStart,
+    ) -> Result<SettleAndStartResult>;
 
     /// Holds on for another visibility timeout from now; false where the lock is lost. As pulls and
     /// settlements do, it counts as use of the subscription, which does not delete itself as long as a lock
@@ -584,7 +591,7 @@ pub trait HotTier: Send + Sync + std::fmt::Debug {
 
     /// Puts messages back into one subscription (replay from the warm tier), under their own ids where the
     /// store allows it. Returns how many.
-    async fn replay(&self, subscription: &SubscriptionName, messages: Vec<Accepted>) -> Result<u64>;
+    async fn replay(&self, subscription: &SubscriptionName, messages: Vec<StoredMessage>) -> Result<u64>;
 
     /// Values of keys, in their order; expired ones are none.
     async fn get(&self, scope: &Scope, keys: &[String]) -> Result<Vec<Option<Value>>>;
@@ -598,7 +605,7 @@ pub trait HotTier: Send + Sync + std::fmt::Debug {
         bytes: Option<Bytes>,
         content_type: &str,
         ttl: Option<Duration>,
-        when: When,
+        when: Precondition,
     ) -> Result<Option<u64>>;
 
     /// Removes what is known of a key, tombstones too. False if there was no value.

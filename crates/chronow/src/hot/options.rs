@@ -10,7 +10,7 @@ use crate::{Error, Json, Result, Timestamp};
 /// needs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Overflow {
+pub enum DiscardPolicy {
     /// It fails with `TOPIC_FULL`.
     #[default]
     Reject,
@@ -21,7 +21,7 @@ pub enum Overflow {
 /// Where a new subscription begins.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Start {
+pub enum DeliverPolicy {
     /// With what is published from now on.
     #[default]
     New,
@@ -33,7 +33,7 @@ pub enum Start {
     Id(String),
 }
 
-impl Start {
+impl DeliverPolicy {
     /// Reads `new`, `earliest`, an ISO-8601 time, or a message id.
     ///
     /// # Errors
@@ -58,7 +58,7 @@ pub struct TopicOptions {
     /// Most messages held that somebody still needs. Default 100,000.
     pub max_len: u64,
     /// What happens beyond it.
-    pub overflow: Overflow,
+    pub overflow: DiscardPolicy,
     /// Messages expire after so many milliseconds, unless they say otherwise. Default: never.
     pub ttl_ms: Option<u64>,
     /// For so many milliseconds a dedup id is remembered. Default 10 minutes.
@@ -72,7 +72,7 @@ impl Default for TopicOptions {
         Self {
             shards: 1,
             max_len: 100_000,
-            overflow: Overflow::Reject,
+            overflow: DiscardPolicy::Reject,
             ttl_ms: None,
             dedup_window_ms: 600_000,
             warm: false,
@@ -95,7 +95,7 @@ pub struct SubscriptionOptions {
     /// Keep messages whose deliveries are used up as dead letters (default), or drop them.
     pub dead_letters: bool,
     /// Where it began.
-    pub start: Start,
+    pub start: DeliverPolicy,
     /// Only messages whose `{payload, headers}` match, in chronos-db's filter language.
     pub filter: Option<Json>,
     /// Removed after nobody pulled from it, settled or renewed for so many milliseconds, and no message is
@@ -124,7 +124,7 @@ impl Default for SubscriptionOptions {
             backoff_ms: vec![1_000, 5_000, 30_000],
             jitter_percent: 20,
             dead_letters: true,
-            start: Start::New,
+            start: DeliverPolicy::New,
             filter: None,
             auto_delete_ms: None,
             paused: false,
@@ -172,14 +172,14 @@ macro_rules! patch {
 patch! {
     /// Changes of a topic's options; what is none stays as it is. `shards` matters at creation alone.
     TopicPatch of TopicOptions {
-        shards: u16, max_len: u64, overflow: Overflow, ttl_ms: Option<u64>, dedup_window_ms: u64, warm: bool,
+        shards: u16, max_len: u64, overflow: DiscardPolicy, ttl_ms: Option<u64>, dedup_window_ms: u64, warm: bool,
     }
 }
 
 patch! {
     /// Changes of a subscription's options; what is none stays as it is. `start` matters at creation alone.
     SubscriptionPatch of SubscriptionOptions {
-        visibility_ms: u64, max_deliveries: u32, backoff_ms: Vec<u64>, jitter_percent: u8, dead_letters: bool, start: Start,
+        visibility_ms: u64, max_deliveries: u32, backoff_ms: Vec<u64>, jitter_percent: u8, dead_letters: bool, start: DeliverPolicy,
         filter: Option<Json>, auto_delete_ms: Option<u64>, paused: bool,
     }
 }

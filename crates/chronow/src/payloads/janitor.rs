@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::{CLAIMED, Payloads};
-use crate::bus::Keeper;
+use crate::bus::LockRenewer;
 use crate::client::Inner;
-use crate::hot::{Advance, Delivery, HotTier, Select, Settle, SubscriptionPatch};
+use crate::hot::{Delivery, HotTier, Select, Settle, SettleAndStart, SubscriptionPatch};
 use crate::tasks::{Background, Ending};
 use crate::warm::{COPIED, Warm};
 use crate::{ErrorKind, Result, SubscriptionName, Timestamp, TopicName};
@@ -48,9 +48,9 @@ pub(crate) async fn clean_up(
         ..SubscriptionPatch::default()
     };
     inner.hot.ensure_subscription(&name, &patch).await?;
-    let keeper = Keeper::start(inner, &name).await?;
+    let renewer = LockRenewer::start(inner, &name).await?;
     let hot = Arc::clone(&inner.hot);
-    Background::start(inner, |ending| Sweeper { hot, payloads, warm, name, keeper, ending }.run())
+    Background::start(inner, |ending| Sweeper { hot, payloads, warm, name, renewer, ending }.run())
 }
 
 struct Sweeper {
@@ -58,7 +58,7 @@ struct Sweeper {
     payloads: Payloads,
     warm: Option<Warm>,
     name: SubscriptionName,
-    keeper: Arc<Keeper>,
+    renewer: Arc<LockRenewer>,
     ending: Ending,
 }
 
@@ -103,11 +103,11 @@ impl Sweeper {
             }
             return Ok(());
         }
-        let holds: Vec<_> =
-            pulled.deliveries.iter().map(|delivery| self.keeper.hold(delivery, begun)).collect();
+        let guards: Vec<_> =
+            pulled.deliveries.iter().map(|delivery| self.renewer.guard(delivery, begun)).collect();
         // What was started does not expire here.
-        let start = holds.iter().map(|hold| hold.lock().clone()).collect();
-        self.hot.advance(&self.name, Advance { settle: Vec::new(), start }).await?;
+        let start = guards.iter().map(|guard| guard.lock().clone()).collect();
+        self.hot.settle_and_start(&self.name, SettleAndStart { settle: Vec::new(), start }).await?;
         let now = self.hot.now().await?;
         let ids: Vec<String> = pulled.deliveries.iter().map(|delivery| delivery.lock.id.clone()).collect();
         let needed = self.hot.needed_by_others(&self.name, &ids).await;
@@ -126,9 +126,9 @@ impl Sweeper {
                     }
                 },
             };
-            settle.push((holds[index].lock().clone(), how));
+            settle.push((guards[index].lock().clone(), how));
         }
-        self.hot.advance(&self.name, Advance { settle, start: Vec::new() }).await?;
+        self.hot.settle_and_start(&self.name, SettleAndStart { settle, start: Vec::new() }).await?;
         needed.map(drop)
     }
 

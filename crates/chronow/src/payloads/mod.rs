@@ -18,7 +18,7 @@ use chronos_db::{Chronos, Random as _, Route, SystemRandom};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use crate::hot::Outgoing;
+use crate::hot::OutboundMessage;
 use crate::{Error, ErrorKind, Result, Scope, TopicName};
 
 pub(crate) use janitor::{clean_up, subscription};
@@ -130,8 +130,8 @@ impl Payloads {
     }
 
     /// Stores the payload, and puts a claim on it in its place.
-    pub(crate) async fn put(&self, topic: &TopicName, message: Outgoing) -> Result<Outgoing> {
-        let Outgoing { payload, content_type, mut headers, .. } = message.clone();
+    pub(crate) async fn put(&self, topic: &TopicName, message: OutboundMessage) -> Result<OutboundMessage> {
+        let OutboundMessage { payload, content_type, mut headers, .. } = message.clone();
         let claim = Claim::of(topic, &payload, content_type);
         let text = serde_json::to_vec(&claim)
             .map_err(|error| Error::validation("a claim cannot be written").caused_by(error))?;
@@ -141,7 +141,7 @@ impl Payloads {
         };
         self.objects(topic.scope())?.put(&claim.key, payload, options).await.map_err(failed)?;
         headers.insert(CLAIMED.to_owned(), "1".to_owned());
-        Ok(Outgoing { payload: text.into(), content_type: CLAIM.to_owned(), headers, ..message })
+        Ok(OutboundMessage { payload: text.into(), content_type: CLAIM.to_owned(), headers, ..message })
     }
 
     /// The payload that a claim is on, and its media type.

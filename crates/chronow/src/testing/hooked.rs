@@ -9,9 +9,9 @@ use bytes::Bytes;
 use futures::stream::BoxStream;
 
 use crate::hot::{
-    Accepted, Advance, Advanced, Change, DeadLetter, DeadLetterId, Delivery, HotTier, Lock, Outgoing, Peeked,
-    Published, Pulled, Select, Settle, Settled, SubscriptionOptions, SubscriptionPatch, TopicOptions,
-    TopicPatch, TopicStats, Value, When,
+    Change, DeadLetter, DeadLetterId, Delivery, HotTier, Lock, OutboundMessage, Peeked, Precondition,
+    PublishAck, Pulled, Select, Settle, SettleAndStart, SettleAndStartResult, Settled, StoredMessage,
+    SubscriptionOptions, SubscriptionPatch, TopicOptions, TopicPatch, TopicStats, Value,
 };
 use crate::{Result, Scope, SubscriptionName, Timestamp, TopicName};
 
@@ -27,9 +27,9 @@ pub enum Point<'a> {
     /// After a pull that brought something.
     AfterPull(&'a SubscriptionName, &'a [Delivery]),
     /// Before deliveries are settled and messages handed out.
-    BeforeAdvance,
+    BeforeSettleAndStart,
     /// After that: what was to be settled, and what came of each.
-    AfterAdvance(&'a SubscriptionName, &'a [(Lock, Settle)], &'a [Settled]),
+    AfterSettleAndStart(&'a SubscriptionName, &'a [(Lock, Settle)], &'a [Settled]),
     /// Before locks are renewed.
     BeforeRenew,
     /// After that.
@@ -52,14 +52,14 @@ impl Point<'_> {
     /// Its name, as a fail point.
     #[must_use]
     pub fn name(&self) -> &'static str {
-        let [publish, published, pull, pulled, advance, advanced, renew, renewed] = Self::NAMES;
+        let [publish, published, pull, pulled, before_step, after_step, renew, renewed] = Self::NAMES;
         match self {
             Self::BeforePublish => publish,
             Self::AfterPublish => published,
             Self::BeforePull => pull,
             Self::AfterPull(..) => pulled,
-            Self::BeforeAdvance => advance,
-            Self::AfterAdvance(..) => advanced,
+            Self::BeforeSettleAndStart => before_step,
+            Self::AfterSettleAndStart(..) => after_step,
             Self::BeforeRenew => renew,
             Self::AfterRenew => renewed,
         }
@@ -146,7 +146,7 @@ impl<F: Fn(Point<'_>) -> Result<()> + Send + Sync> HotTier for Hooked<F> {
         self.inner.delete_subscription(subscription).await
     }
 
-    async fn publish(&self, topic: &TopicName, messages: Vec<Outgoing>) -> Result<Vec<Published>> {
+    async fn publish(&self, topic: &TopicName, messages: Vec<OutboundMessage>) -> Result<Vec<PublishAck>> {
         (self.hook)(Point::BeforePublish)?;
         let published = self.inner.publish(topic, messages).await?;
         (self.hook)(Point::AfterPublish)?;
@@ -180,12 +180,16 @@ impl<F: Fn(Point<'_>) -> Result<()> + Send + Sync> HotTier for Hooked<F> {
         self.inner.needed_by_others(subscription, ids).await
     }
 
-    async fn advance(&self, subscription: &SubscriptionName, advance: Advance) -> Result<Advanced> {
-        (self.hook)(Point::BeforeAdvance)?;
-        let settle = advance.settle.clone();
-        let advanced = self.inner.advance(subscription, advance).await?;
-        (self.hook)(Point::AfterAdvance(subscription, &settle, &advanced.settled))?;
-        Ok(advanced)
+    async fn settle_and_start(
+        &self,
+        subscription: &SubscriptionName,
+        step: SettleAndStart,
+    ) -> Result<SettleAndStartResult> {
+        (self.hook)(Point::BeforeSettleAndStart)?;
+        let settle = step.settle.clone();
+        let outcome = self.inner.settle_and_start(subscription, step).await?;
+        (self.hook)(Point::AfterSettleAndStart(subscription, &settle, &outcome.settled))?;
+        Ok(outcome)
     }
 
     async fn renew(&self, subscription: &SubscriptionName, locks: Vec<Lock>) -> Result<Vec<bool>> {
@@ -254,7 +258,7 @@ impl<F: Fn(Point<'_>) -> Result<()> + Send + Sync> HotTier for Hooked<F> {
         self.inner.stats(topic).await
     }
 
-    async fn replay(&self, subscription: &SubscriptionName, messages: Vec<Accepted>) -> Result<u64> {
+    async fn replay(&self, subscription: &SubscriptionName, messages: Vec<StoredMessage>) -> Result<u64> {
         self.inner.replay(subscription, messages).await
     }
 
@@ -269,7 +273,7 @@ impl<F: Fn(Point<'_>) -> Result<()> + Send + Sync> HotTier for Hooked<F> {
         bytes: Option<Bytes>,
         content_type: &str,
         ttl: Option<Duration>,
-        when: When,
+        when: Precondition,
     ) -> Result<Option<u64>> {
         self.inner.set(scope, key, bytes, content_type, ttl, when).await
     }

@@ -31,8 +31,8 @@ use bson::oid::ObjectId;
 use bytes::Bytes;
 
 use crate::hot::{
-    Advance, DeadLetter, Delivery, HotTier, Lock, Outgoing, Published, Settle, Settled, SubscriptionPatch,
-    SubscriptionStats, TopicPatch,
+    DeadLetter, Delivery, HotTier, Lock, OutboundMessage, PublishAck, Settle, SettleAndStart, Settled,
+    SubscriptionPatch, SubscriptionStats, TopicPatch,
 };
 use crate::{ErrorKind, Result, Scope, SubscriptionName, TopicName};
 
@@ -288,13 +288,16 @@ pub(crate) fn hasty() -> SubscriptionPatch {
 }
 
 /// A JSON message.
-pub(crate) fn message(text: &str) -> Outgoing {
-    Outgoing { payload: Bytes::from(chronos_db::json!({ "text": text }).to_string()), ..Outgoing::default() }
+pub(crate) fn message(text: &str) -> OutboundMessage {
+    OutboundMessage {
+        payload: Bytes::from(chronos_db::json!({ "text": text }).to_string()),
+        ..OutboundMessage::default()
+    }
 }
 
 /// A JSON message with an ordering key.
-pub(crate) fn keyed(key: &str, text: &str) -> Outgoing {
-    Outgoing { key: Some(key.to_owned()), ..message(text) }
+pub(crate) fn keyed(key: &str, text: &str) -> OutboundMessage {
+    OutboundMessage { key: Some(key.to_owned()), ..message(text) }
 }
 
 /// The text of a [`message`].
@@ -366,7 +369,7 @@ impl Bus {
         subscription
     }
 
-    pub(crate) async fn send(&self, message: Outgoing) -> Published {
+    pub(crate) async fn send(&self, message: OutboundMessage) -> PublishAck {
         self.hot.publish(&self.topic, vec![message]).await.unwrap().remove(0)
     }
 
@@ -375,7 +378,7 @@ impl Bus {
         self.publish_all(texts.iter().map(|text| message(text)).collect()).await
     }
 
-    pub(crate) async fn publish_all(&self, messages: Vec<Outgoing>) -> Vec<String> {
+    pub(crate) async fn publish_all(&self, messages: Vec<OutboundMessage>) -> Vec<String> {
         let count = messages.len();
         let published = self.hot.publish(&self.topic, messages).await.unwrap();
         assert_eq!(published.len(), count);
@@ -422,10 +425,10 @@ impl Bus {
     }
 
     pub(crate) async fn start(&self, subscription: &SubscriptionName, lock: &Lock) -> bool {
-        let advance = Advance { settle: Vec::new(), start: vec![lock.clone()] };
-        let advanced = self.hot.advance(subscription, advance).await.unwrap();
-        assert_eq!((advanced.settled.len(), advanced.started.len()), (0, 1));
-        advanced.started[0]
+        let step = SettleAndStart { settle: Vec::new(), start: vec![lock.clone()] };
+        let outcome = self.hot.settle_and_start(subscription, step).await.unwrap();
+        assert_eq!((outcome.settled.len(), outcome.started.len()), (0, 1));
+        outcome.started[0]
     }
 
     pub(crate) async fn settle(
@@ -434,10 +437,10 @@ impl Bus {
         lock: &Lock,
         settle: Settle,
     ) -> Settled {
-        let advance = Advance { settle: vec![(lock.clone(), settle)], start: Vec::new() };
-        let advanced = self.hot.advance(subscription, advance).await.unwrap();
-        assert_eq!((advanced.settled.len(), advanced.started.len()), (1, 0));
-        advanced.settled[0]
+        let step = SettleAndStart { settle: vec![(lock.clone(), settle)], start: Vec::new() };
+        let outcome = self.hot.settle_and_start(subscription, step).await.unwrap();
+        assert_eq!((outcome.settled.len(), outcome.started.len()), (1, 0));
+        outcome.settled[0]
     }
 
     /// Takes one, starts it, and settles it.
@@ -454,13 +457,17 @@ impl Bus {
 
     pub(crate) async fn ack(&self, subscription: &SubscriptionName, deliveries: &[Delivery]) {
         let settle = deliveries.iter().map(|delivery| (delivery.lock.clone(), Settle::Ack)).collect();
-        let advanced = self.hot.advance(subscription, Advance { settle, start: Vec::new() }).await.unwrap();
-        assert!(advanced.settled.iter().all(|settled| *settled == Settled::Done), "{:?}", advanced.settled);
-        assert_eq!(advanced.settled.len(), deliveries.len());
+        let outcome = self
+            .hot
+            .settle_and_start(subscription, SettleAndStart { settle, start: Vec::new() })
+            .await
+            .unwrap();
+        assert!(outcome.settled.iter().all(|settled| *settled == Settled::Done), "{:?}", outcome.settled);
+        assert_eq!(outcome.settled.len(), deliveries.len());
     }
 
     /// Takes one and makes it a dead letter.
-    pub(crate) async fn bury(&self, subscription: &SubscriptionName, reason: &str) -> Delivery {
+    pub(crate) async fn dead_letter(&self, subscription: &SubscriptionName, reason: &str) -> Delivery {
         let (delivery, settled) =
             self.handle(subscription, Settle::DeadLetter { reason: reason.to_owned() }).await;
         assert_ne!(settled, Settled::Lost);

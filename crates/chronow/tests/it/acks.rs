@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use chronos_db::messaging::NewMessage;
 use chronos_db::{Json as Value, json};
-use chronow::{Ack, Chronow, Config, Draft, ErrorKind, Subscription, Topic};
+use chronow::{Ack, Chronow, Config, ErrorKind, PublishMessage, Subscription, Topic};
 use futures::TryStreamExt as _;
 
 use crate::stores::{Stores, on_every_store};
@@ -41,8 +41,8 @@ async fn leave(stores: &Stores, id: &str, payload: Value, headers: Value) {
 async fn a_publish_into_the_warm_tier_first_leaves_a_copy_and_nothing_else(stores: Stores) {
     let chronow = stores.connect().await;
     let (topic, subscription) = topic(&chronow).await;
-    let drafts = (0..3).map(|n| Draft::json(&json!({ "n": n })).header("type", "x"));
-    let published = topic.publish_batch(drafts).ack(Ack::Warm).await.unwrap();
+    let messages = (0..3).map(|n| PublishMessage::json(&json!({ "n": n })).header("type", "x"));
+    let published = topic.publish_batch(messages).ack(Ack::Warm).await.unwrap();
     let copies = stores.chronos.messaging("default").unwrap().messages();
     for (n, published) in published.iter().enumerate() {
         let copy = copies.get("orders", published.id.as_str()).await.unwrap().unwrap();
@@ -128,7 +128,7 @@ async fn a_refused_publish_is_kept_nowhere(stores: Stores) {
     let chronow = stores.connect().await;
     let (topic, _) = topic(&chronow).await;
     topic.ensure().max_len(1).await.unwrap();
-    let full = topic.publish_batch([Draft::json(&1), Draft::json(&2)]).ack(Ack::Warm).await;
+    let full = topic.publish_batch([PublishMessage::json(&1), PublishMessage::json(&2)]).ack(Ack::Warm).await;
     assert_eq!(full.unwrap_err().kind(), ErrorKind::Full);
     let absent = chronow.bus().topic("absent").unwrap().publish(&1).ack(Ack::Warm).await;
     assert_eq!(absent.unwrap_err().kind(), ErrorKind::NotFound);
@@ -214,7 +214,11 @@ mod replicas {
             topic.ensure().shards(3).await.unwrap();
             let subscription = topic.subscription("s").unwrap();
             subscription.ensure().await.unwrap();
-            topic.publish_batch((0..9).map(|n| Draft::json(&n).key(n.to_string()))).ack(ONE).await.unwrap();
+            topic
+                .publish_batch((0..9).map(|n| PublishMessage::json(&n).key(n.to_string())))
+                .ack(ONE)
+                .await
+                .unwrap();
             assert_eq!(subscription.stats().await.unwrap().backlog, 9);
         }
         let many = Ack::Replicated { replicas: 9, within: Duration::from_millis(50) };

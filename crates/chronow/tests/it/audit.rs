@@ -119,9 +119,9 @@ async fn dead_letters_are_kept_before_they_are_purged(stores: Stores) {
 async fn many_dead_letters_are_kept_once_by_several_processes(stores: Stores) {
     let chronow = stores.connect().await;
     let (topic, subscription) = topic(&chronow).await;
-    topic.publish_batch((0..250).map(|n| chronow::Draft::json(&n))).await.unwrap();
-    let bury = |_: Message<u32>| async { Outcome::DeadLetter { reason: "no".to_owned() } };
-    let runner = subscription.run(bury).limit(250).start().await.unwrap();
+    topic.publish_batch((0..250).map(|n| chronow::PublishMessage::json(&n))).await.unwrap();
+    let dead_letter = |_: Message<u32>| async { Outcome::DeadLetter { reason: "no".to_owned() } };
+    let runner = subscription.run(dead_letter).limit(250).start().await.unwrap();
     within(runner.join()).await.unwrap();
     let other = stores.connect().await;
     let there = other.bus().topic("orders").unwrap().subscription("s").unwrap();

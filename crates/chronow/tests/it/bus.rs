@@ -7,8 +7,10 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use chronos_db::{Chronos, Json as Value, json};
-use chronow::hot::{Place, Start};
-use chronow::{Ack, Cancelled, Chronow, Config, Draft, ErrorKind, Message, Outcome, Subscription, Topic};
+use chronow::hot::{DeliverPolicy, MessageState};
+use chronow::{
+    Ack, Cancelled, Chronow, Config, ErrorKind, Message, Outcome, PublishMessage, Subscription, Topic,
+};
 use futures::{StreamExt as _, TryStreamExt as _};
 use tokio::sync::{Notify, Semaphore};
 
@@ -124,7 +126,7 @@ async fn a_plain_ensure_changes_nothing_and_defaults_hold_at_creation() {
 async fn what_cannot_be_published_is_refused_whole(chronow: Chronow) {
     let (topic, subscription) = topic(&chronow).await;
     let large = "x".repeat(16 * 1_024 * 1_024 + 1);
-    let batch = topic.publish_batch([Draft::json(&1), Draft::json(&large)]).await;
+    let batch = topic.publish_batch([PublishMessage::json(&1), PublishMessage::json(&large)]).await;
     assert_eq!(batch.unwrap_err().kind(), ErrorKind::Validation);
     let wrong = BTreeMap::from([((1, 2), 3)]);
     assert_eq!(
@@ -166,14 +168,17 @@ async fn a_stream_settles_by_hand(chronow: Chronow) {
         (1, 1, 1, 2, 0)
     );
     let places: Vec<_> =
-        subscription.peek(10).await.unwrap().into_iter().map(|peeked| peeked.place).collect();
-    assert!(places.contains(&Place::Deferred) && places.contains(&Place::Scheduled), "{places:?}");
+        subscription.peek(10).await.unwrap().into_iter().map(|peeked| peeked.state).collect();
+    assert!(
+        places.contains(&MessageState::Deferred) && places.contains(&MessageState::Scheduled),
+        "{places:?}"
+    );
     let deferred = subscription
         .peek(10)
         .await
         .unwrap()
         .into_iter()
-        .find(|peeked| peeked.place == Place::Deferred)
+        .find(|peeked| peeked.state == MessageState::Deferred)
         .unwrap();
     let fetched = subscription.fetch_deferred::<Value>(vec![deferred.id]).await.unwrap();
     assert_eq!(number(&fetched[0]), 2);
@@ -565,7 +570,7 @@ async fn ordered_messages_are_handled_in_order_by_concurrent_handlers(chronow: C
     let runner = subscription.run(handler).concurrency(8).start().await.unwrap();
     for n in 0..10 {
         topic
-            .publish_batch(["a", "b", "c"].map(|key| Draft::json(&json!({ "n": n })).key(key)))
+            .publish_batch(["a", "b", "c"].map(|key| PublishMessage::json(&json!({ "n": n })).key(key)))
             .await
             .unwrap();
     }
@@ -606,7 +611,7 @@ async fn warm_copies_are_made_in_the_background_and_replayed() {
     let topic = chronow.bus().topic("kept").unwrap();
     topic.ensure().warm(true).await.unwrap();
     let ids: Vec<_> = topic
-        .publish_batch((0..5).map(|n| Draft::json(&json!({ "n": n })).header("type", "x").key("k")))
+        .publish_batch((0..5).map(|n| PublishMessage::json(&json!({ "n": n })).header("type", "x").key("k")))
         .await
         .unwrap()
         .into_iter()
@@ -623,7 +628,7 @@ async fn warm_copies_are_made_in_the_background_and_replayed() {
     assert!(topic.subscriptions().await.unwrap().is_empty(), "the outbox is the library's own business");
 
     let late = topic.subscription("late").unwrap();
-    late.ensure().start(Start::New).await.unwrap();
+    late.ensure().start(DeliverPolicy::New).await.unwrap();
     assert_eq!(late.replay().await.unwrap(), 6);
     let mut stream = late.consume_bytes().await.unwrap();
     let mut texts = Vec::new();

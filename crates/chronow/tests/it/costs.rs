@@ -15,7 +15,9 @@ use chronos_db::documents::{
 };
 use chronos_db::{Env, Timestamp};
 use chronow::hot::documents::DocumentsHot;
-use chronow::hot::{Advance, Delivery, HotTier, Outgoing, Settle, SubscriptionPatch, TopicPatch};
+use chronow::hot::{
+    Delivery, HotTier, OutboundMessage, Settle, SettleAndStart, SubscriptionPatch, TopicPatch,
+};
 use chronow::{Chronow, Config, Scope, SubscriptionName, TopicName};
 use futures::StreamExt as _;
 use futures::future::join_all;
@@ -147,11 +149,11 @@ fn calm() -> SubscriptionPatch {
     SubscriptionPatch { visibility_ms: Some(600_000), ..SubscriptionPatch::default() }
 }
 
-fn messages(count: usize) -> Vec<Outgoing> {
+fn messages(count: usize) -> Vec<OutboundMessage> {
     (0..count)
-        .map(|n| Outgoing {
+        .map(|n| OutboundMessage {
             payload: format!("{{\"n\":{n},\"text\":\"{}\"}}", "x".repeat(50)).into(),
-            ..Outgoing::default()
+            ..OutboundMessage::default()
         })
         .collect()
 }
@@ -188,7 +190,10 @@ impl World {
 
     async fn ack(&self, deliveries: Vec<Delivery>) {
         let settle = deliveries.into_iter().map(|delivery| (delivery.lock, Settle::Ack)).collect();
-        self.hot.advance(&self.subscription, Advance { settle, start: Vec::new() }).await.unwrap();
+        self.hot
+            .settle_and_start(&self.subscription, SettleAndStart { settle, start: Vec::new() })
+            .await
+            .unwrap();
     }
 
     /// What each of the usual calls costs, by name.
@@ -362,7 +367,8 @@ async fn a_selective_filter_starves_nobody(documents: fn() -> Arc<dyn DocumentSt
     let mut found = Vec::new();
     for misses in [12_000, 60_000] {
         let world = World::new(documents(), patch.clone()).await;
-        let hit = Outgoing { headers: [("hit".to_owned(), "1".to_owned())].into(), ..messages(1).remove(0) };
+        let hit =
+            OutboundMessage { headers: [("hit".to_owned(), "1".to_owned())].into(), ..messages(1).remove(0) };
         world.hot.publish(&world.topic, vec![hit.clone()]).await.unwrap();
         world.publish(misses).await;
         world.hot.publish(&world.topic, vec![hit]).await.unwrap();
@@ -411,7 +417,10 @@ async fn one_long_handler_holds_back_its_own_message_only(documents: fn() -> Arc
     assert_eq!(world.hot.renew(&world.subscription, vec![lock.clone()]).await.unwrap(), [true]);
     let settled = world
         .hot
-        .advance(&world.subscription, Advance { settle: vec![(lock, Settle::Ack)], start: Vec::new() })
+        .settle_and_start(
+            &world.subscription,
+            SettleAndStart { settle: vec![(lock, Settle::Ack)], start: Vec::new() },
+        )
         .await
         .unwrap();
     assert_eq!(settled.settled, [chronow::hot::Settled::Done]);
@@ -434,10 +443,10 @@ async fn dead_letters_that_are_kept_are_not_read_again() {
     let chronow = Chronow::with_hot(Arc::clone(&world.hot), &Config::default(), Some(&chronos)).unwrap();
     let bus = chronow.bus().tenant("costs").unwrap().namespace(world.topic.scope().namespace()).unwrap();
     let subscription = bus.topic("orders").unwrap().subscription("measured").unwrap();
-    let large = Outgoing {
+    let large = OutboundMessage {
         payload: vec![b'x'; 100_000].into(),
         content_type: "text/plain".to_owned(),
-        ..Outgoing::default()
+        ..OutboundMessage::default()
     };
     world.hot.publish(&world.topic, vec![large; 30]).await.unwrap();
     for message in subscription.receive_bytes(30).await.unwrap() {

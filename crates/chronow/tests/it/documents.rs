@@ -11,7 +11,9 @@ use chronos_db::documents::DocumentStore;
 use chronos_db::documents::embedded::EmbeddedDocuments;
 use chronos_db::documents::mongo::MongoDocuments;
 use chronow::hot::documents::DocumentsHot;
-use chronow::hot::{Advance, HotTier, Outgoing, Settle, Settled, SubscriptionPatch, TopicPatch};
+use chronow::hot::{
+    HotTier, OutboundMessage, Settle, SettleAndStart, Settled, SubscriptionPatch, TopicPatch,
+};
 use chronow::{Scope, SubscriptionName, TopicName};
 use futures::future::join_all;
 use tempfile::TempDir;
@@ -48,10 +50,10 @@ async fn ready(hot: &Arc<dyn HotTier>) -> (TopicName, SubscriptionName) {
     (topic, subscription)
 }
 
-fn numbered(from: usize, to: usize, keys: usize) -> Vec<Outgoing> {
+fn numbered(from: usize, to: usize, keys: usize) -> Vec<OutboundMessage> {
     let key = |n: usize| (keys > 0).then(|| format!("key-{}", n % keys));
     (from..to)
-        .map(|n| Outgoing { payload: n.to_string().into(), key: key(n), ..Outgoing::default() })
+        .map(|n| OutboundMessage { payload: n.to_string().into(), key: key(n), ..OutboundMessage::default() })
         .collect()
 }
 
@@ -83,7 +85,10 @@ async fn share(hots: Vec<Arc<dyn HotTier>>, keys: usize) {
                 }
                 let locks: Vec<_> = pulled.deliveries.iter().map(|delivery| delivery.lock.clone()).collect();
                 let started = hot
-                    .advance(&subscription, Advance { settle: Vec::new(), start: locks.clone() })
+                    .settle_and_start(
+                        &subscription,
+                        SettleAndStart { settle: Vec::new(), start: locks.clone() },
+                    )
                     .await
                     .unwrap();
                 assert!(started.started.iter().all(|started| *started));
@@ -92,8 +97,10 @@ async fn share(hots: Vec<Arc<dyn HotTier>>, keys: usize) {
                     seen.push((hot.now().await.unwrap(), n));
                 }
                 let settle = locks.into_iter().map(|lock| (lock, Settle::Ack)).collect();
-                let settled =
-                    hot.advance(&subscription, Advance { settle, start: Vec::new() }).await.unwrap();
+                let settled = hot
+                    .settle_and_start(&subscription, SettleAndStart { settle, start: Vec::new() })
+                    .await
+                    .unwrap();
                 assert!(settled.settled.iter().all(|settled| *settled == Settled::Done));
                 acked.fetch_add(settled.settled.len(), Ordering::SeqCst);
             }
@@ -172,7 +179,7 @@ async fn a_pull_of_a_hundred_is_one_batch_and_settling_them_another() {
     assert!(counting.count(Call::Get) + counting.count(Call::Scan) <= 3);
     counting.take();
     let settle = pulled.iter().map(|delivery| (delivery.lock.clone(), Settle::Ack)).collect();
-    hot.advance(&subscription, Advance { settle, start: Vec::new() }).await.unwrap();
+    hot.settle_and_start(&subscription, SettleAndStart { settle, start: Vec::new() }).await.unwrap();
     let wrote_once = counting.take().into_iter().filter(|(call, _)| *call != Call::Now).collect::<Vec<_>>();
     assert_eq!(wrote_once, [(Call::Apply, 1)], "nothing has to be read to settle");
 }
@@ -189,7 +196,7 @@ async fn what_is_settled_leaves_no_documents_behind() {
             let pulled = hot.pull(&subscription, 100).await.unwrap().deliveries;
             left -= pulled.len();
             let settle = pulled.into_iter().map(|delivery| (delivery.lock, Settle::Ack)).collect();
-            hot.advance(&subscription, Advance { settle, start: Vec::new() }).await.unwrap();
+            hot.settle_and_start(&subscription, SettleAndStart { settle, start: Vec::new() }).await.unwrap();
         }
     }
     let begun = Instant::now();

@@ -18,7 +18,8 @@ use chronos_db::documents::{
 use chronos_db::{Env, Error, Result, Timestamp};
 use chronow::hot::documents::DocumentsHot;
 use chronow::hot::{
-    Advance, Delivery, HotTier, Outgoing, Select, Settle, Settled, SubscriptionPatch, TopicPatch, When,
+    Delivery, HotTier, OutboundMessage, Precondition, Select, Settle, SettleAndStart, Settled,
+    SubscriptionPatch, TopicPatch,
 };
 use chronow::{Chronow, Config, Message, Scope, SubscriptionName, TopicName};
 use futures::StreamExt as _;
@@ -215,13 +216,18 @@ impl World {
                 seen.extend(pulled.iter().map(|delivery| (said(delivery), delivery.deliveries)));
                 let locks: Vec<_> = pulled.into_iter().map(|delivery| delivery.lock).collect();
                 let started = hot
-                    .advance(&self.subscription, Advance { settle: Vec::new(), start: locks.clone() })
+                    .settle_and_start(
+                        &self.subscription,
+                        SettleAndStart { settle: Vec::new(), start: locks.clone() },
+                    )
                     .await
                     .unwrap()
                     .started;
                 let held = locks.into_iter().zip(started).filter(|(_, started)| *started);
                 let settle = held.map(|(lock, _)| (lock, Settle::Ack)).collect();
-                hot.advance(&self.subscription, Advance { settle, start: Vec::new() }).await.unwrap();
+                hot.settle_and_start(&self.subscription, SettleAndStart { settle, start: Vec::new() })
+                    .await
+                    .unwrap();
             }
             self.pass(2_500);
         }
@@ -233,8 +239,8 @@ fn said(delivery: &Delivery) -> String {
     String::from_utf8(delivery.payload.to_vec()).unwrap()
 }
 
-fn message(text: impl ToString) -> Outgoing {
-    Outgoing { payload: text.to_string().into(), ..Outgoing::default() }
+fn message(text: impl ToString) -> OutboundMessage {
+    OutboundMessage { payload: text.to_string().into(), ..OutboundMessage::default() }
 }
 
 #[tokio::test]
@@ -243,9 +249,9 @@ async fn a_publisher_that_dies_anywhere_leaves_a_whole_batch_or_none() {
         let world = World::new().await;
         let (first, mortal) = world.client(writes);
         let soon = world.now().await.plus_millis(5_000);
-        let mut batch: Vec<Outgoing> = (0..1_100).map(message).collect();
-        batch.push(Outgoing { not_before: Some(soon), ..message("later") });
-        batch.push(Outgoing { dedup_id: Some("once".to_owned()), ..message("once") });
+        let mut batch: Vec<OutboundMessage> = (0..1_100).map(message).collect();
+        batch.push(OutboundMessage { not_before: Some(soon), ..message("later") });
+        batch.push(OutboundMessage { dedup_id: Some("once".to_owned()), ..message("once") });
         let told = first.publish(&world.topic, batch.clone()).await;
         assert_eq!(told.is_err(), mortal.left.load(Ordering::SeqCst) < 0);
 
@@ -276,7 +282,8 @@ async fn a_consumer_that_dies_anywhere_loses_nothing_and_exceeds_no_limit() {
     for writes in 0.. {
         let world = World::new().await;
         let (healthy, _) = world.client(FOREVER);
-        let keyed = |n: u32| Outgoing { key: (n.is_multiple_of(3)).then(|| "k".to_owned()), ..message(n) };
+        let keyed =
+            |n: u32| OutboundMessage { key: (n.is_multiple_of(3)).then(|| "k".to_owned()), ..message(n) };
         healthy.publish(&world.topic, (0..12).map(keyed).collect()).await.unwrap();
 
         let (dying, mortal) = world.client(writes);
@@ -285,8 +292,8 @@ async fn a_consumer_that_dies_anywhere_loses_nothing_and_exceeds_no_limit() {
             for _ in 0..8 {
                 let pulled = dying.pull(&world.subscription, 4).await?.deliveries;
                 for delivery in pulled {
-                    let start = Advance { settle: Vec::new(), start: vec![delivery.lock.clone()] };
-                    if !dying.advance(&world.subscription, start).await?.started[0] {
+                    let start = SettleAndStart { settle: Vec::new(), start: vec![delivery.lock.clone()] };
+                    if !dying.settle_and_start(&world.subscription, start).await?.started[0] {
                         continue;
                     }
                     let fails = said(&delivery).parse::<u32>().unwrap() % 4 == 1 && delivery.deliveries == 0;
@@ -295,8 +302,9 @@ async fn a_consumer_that_dies_anywhere_loses_nothing_and_exceeds_no_limit() {
                     } else {
                         Settle::Ack
                     };
-                    let settle = Advance { settle: vec![(delivery.lock.clone(), settle)], start: Vec::new() };
-                    let settled = dying.advance(&world.subscription, settle).await?.settled[0];
+                    let settle =
+                        SettleAndStart { settle: vec![(delivery.lock.clone(), settle)], start: Vec::new() };
+                    let settled = dying.settle_and_start(&world.subscription, settle).await?.settled[0];
                     if settled == Settled::Done && !fails {
                         acked.insert(said(&delivery));
                     }
@@ -479,7 +487,7 @@ async fn a_scheduled_message_is_delivered_once_whoever_dies_putting_it_there() {
         let world = World::new().await;
         let (healthy, _) = world.client(FOREVER);
         let at = world.now().await.plus_millis(1_000);
-        let scheduled = |n: u32| Outgoing { not_before: Some(at), ..message(n) };
+        let scheduled = |n: u32| OutboundMessage { not_before: Some(at), ..message(n) };
         healthy.publish(&world.topic, (0..3).map(scheduled).collect()).await.unwrap();
         world.pass(1_500);
         let (dying, mortal) = world.client(writes);
@@ -500,7 +508,7 @@ async fn a_dead_letter_survives_whoever_dies_making_it() {
     for writes in 0.. {
         let world = World::new().await;
         let (healthy, _) = world.client(FOREVER);
-        let expiring = |n: u32| Outgoing { ttl: Some(Duration::from_secs(1)), ..message(n) };
+        let expiring = |n: u32| OutboundMessage { ttl: Some(Duration::from_secs(1)), ..message(n) };
         healthy.publish(&world.topic, (0..4).map(expiring).collect()).await.unwrap();
         world.pass(1_500);
         let (dying, _) = world.client(writes);
@@ -618,7 +626,7 @@ async fn who_watches_keys_hears_of_an_interruption_and_of_every_change_in_it() {
     let interrupted = DocumentsHot::new(decorate(documents, failing.clone()), "cw", Env::default());
     let scope = Scope::new("t", "n").unwrap();
     let set = async |key| {
-        healthy.set(&scope, key, Some(Bytes::from("1")), "application/json", None, When::Always).await
+        healthy.set(&scope, key, Some(Bytes::from("1")), "application/json", None, Precondition::Always).await
     };
     let mut changes = interrupted.watch(&scope, "k").await.unwrap();
     set("k1").await.unwrap();

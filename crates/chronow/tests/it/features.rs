@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use chronos_db::{Json as Value, json};
-use chronow::hot::Start;
-use chronow::{Chronow, Draft, ErrorKind, Message, TraceContext};
+use chronow::hot::DeliverPolicy;
+use chronow::{Chronow, ErrorKind, Message, PublishMessage, TraceContext};
 use futures::StreamExt as _;
 
 use crate::stores::{Stores, on_every_store};
@@ -43,10 +43,15 @@ async fn filters_and_start_positions_decide_what_a_subscription_gets(stores: Sto
     }
     let with = |name: &str| topic.subscription(name).unwrap();
     with("new").ensure().await.unwrap();
-    with("earliest").ensure().start(Start::Earliest).await.unwrap();
-    with("behind").ensure().start(Start::Id(ids[1].clone())).await.unwrap();
-    with("odd").ensure().start(Start::Earliest).filter(json!({"headers.kind": "odd"})).await.unwrap();
-    with("large").ensure().start(Start::Earliest).filter(json!({"payload.n": {"$gte": 3}})).await.unwrap();
+    with("earliest").ensure().start(DeliverPolicy::Earliest).await.unwrap();
+    with("behind").ensure().start(DeliverPolicy::Id(ids[1].clone())).await.unwrap();
+    with("odd").ensure().start(DeliverPolicy::Earliest).filter(json!({"headers.kind": "odd"})).await.unwrap();
+    with("large")
+        .ensure()
+        .start(DeliverPolicy::Earliest)
+        .filter(json!({"payload.n": {"$gte": 3}}))
+        .await
+        .unwrap();
     let wrong = with("wrong").ensure().filter(json!({"payload.n": {"$near": 3}})).await;
     assert_eq!(wrong.unwrap_err().kind(), ErrorKind::Validation);
     topic.publish(&json!({"n": 9})).header("kind", "odd").await.unwrap();
@@ -146,7 +151,7 @@ async fn messages_are_replayed_by_id_and_time(stores: Stores) {
     let copies = stores.chronos.messaging("default").unwrap().messages();
     until("copies are made", || async { copies.list("t").await.unwrap().items.len() == 4 }).await;
     let late = topic.subscription("late").unwrap();
-    late.ensure().start(Start::New).await.unwrap();
+    late.ensure().start(DeliverPolicy::New).await.unwrap();
     assert_eq!(late.replay().ids([&ids[3], &ids[1], "none"].map(|id: &str| id.to_owned())).await.unwrap(), 2);
     let mut replayed = numbers(&chronow, "t", "late").await;
     replayed.sort_unstable();
@@ -162,9 +167,12 @@ async fn a_topic_is_made_only_if_asked_for(stores: Stores) {
     let chronow = stores.connect().await;
     let topic = chronow.bus().topic("t").unwrap();
     assert_eq!(topic.publish(&1).await.unwrap_err().kind(), ErrorKind::NotFound);
-    assert_eq!(topic.publish_batch([Draft::json(&1)]).await.unwrap_err().kind(), ErrorKind::NotFound);
+    assert_eq!(
+        topic.publish_batch([PublishMessage::json(&1)]).await.unwrap_err().kind(),
+        ErrorKind::NotFound
+    );
     topic.publish(&1).auto_create(true).await.unwrap();
-    topic.publish_batch([Draft::json(&1)]).auto_create(true).await.unwrap();
+    topic.publish_batch([PublishMessage::json(&1)]).auto_create(true).await.unwrap();
     assert_eq!(chronow.bus().topics().await.unwrap(), ["t"]);
 }
 
@@ -197,7 +205,7 @@ async fn counts_and_lag_are_told_to_prometheus(stores: Stores) {
     topic.ensure().await.unwrap();
     let subscription = topic.subscription("s").unwrap();
     subscription.ensure().backoff([Duration::ZERO]).jitter_percent(0).await.unwrap();
-    topic.publish_batch((0..4).map(|n| Draft::json(&n))).await.unwrap();
+    topic.publish_batch((0..4).map(|n| PublishMessage::json(&n))).await.unwrap();
     let waited = Duration::from_millis(50);
     tokio::time::sleep(waited).await;
     let handler = |message: Message<u32>| async move {

@@ -11,7 +11,9 @@ use chronos_db::documents::DocumentStore;
 use chronos_db::documents::embedded::EmbeddedDocuments;
 use chronos_db::documents::mongo::MongoDocuments;
 use chronow::hot::documents::DocumentsHot;
-use chronow::hot::{Advance, Delivery, HotTier, Outgoing, Settle, SubscriptionPatch, TopicPatch};
+use chronow::hot::{
+    Delivery, HotTier, OutboundMessage, Settle, SettleAndStart, SubscriptionPatch, TopicPatch,
+};
 use chronow::{Result, Scope, SubscriptionName, TopicName};
 use futures::future::{BoxFuture, FutureExt as _};
 use futures::stream::{self, BoxStream, StreamExt as _};
@@ -126,8 +128,8 @@ impl Work {
     }
 }
 
-fn message(text: &str) -> Outgoing {
-    Outgoing { payload: text.to_owned().into(), ..Outgoing::default() }
+fn message(text: &str) -> OutboundMessage {
+    OutboundMessage { payload: text.to_owned().into(), ..OutboundMessage::default() }
 }
 
 fn texts(deliveries: &[Delivery]) -> BTreeSet<String> {
@@ -149,7 +151,7 @@ async fn everything(hot: &dyn HotTier, sub: &SubscriptionName) -> BTreeSet<Strin
             return all;
         }
         let settle = pulled.deliveries.iter().map(|delivery| (delivery.lock.clone(), Settle::Ack)).collect();
-        hot.advance(sub, Advance { settle, start: Vec::new() }).await.unwrap();
+        hot.settle_and_start(sub, SettleAndStart { settle, start: Vec::new() }).await.unwrap();
         all.extend(texts(&pulled.deliveries));
     }
 }

@@ -4,8 +4,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use chronos_db::{Json as Value, json};
-use chronow::hot::{Overflow, Start};
-use chronow::{Ack, Chronow, Config, Draft, ErrorKind, Message, Outcome, Subscription, Topic};
+use chronow::hot::{DeliverPolicy, DiscardPolicy};
+use chronow::{Ack, Chronow, Config, ErrorKind, Message, Outcome, PublishMessage, Subscription, Topic};
 use futures::StreamExt as _;
 
 use crate::stores::{Stores, on_every_store};
@@ -38,9 +38,9 @@ async fn topic(chronow: &Chronow) -> (Topic, Subscription) {
 async fn a_large_payload_arrives_whole_by_every_way(stores: Stores) {
     let chronow = stores.connect().await;
     let (topic, subscription) = topic(&chronow).await;
-    let drafts = (0..4).map(|n| Draft::json(&large(n)).header("n", n.to_string()).key("k"));
+    let messages = (0..4).map(|n| PublishMessage::json(&large(n)).header("n", n.to_string()).key("k"));
     let ids: Vec<String> =
-        topic.publish_batch(drafts).await.unwrap().into_iter().map(|published| published.id).collect();
+        topic.publish_batch(messages).await.unwrap().into_iter().map(|published| published.id).collect();
     assert_eq!(stores.objects().await.len(), 4);
     let peeked = subscription.peek(10).await.unwrap();
     let first: Value = Value::parse(&peeked[0].payload).unwrap();
@@ -133,7 +133,7 @@ async fn a_large_message_is_replayed_from_its_warm_copy(stores: Stores) {
     assert_eq!(copy.size, large(1).to_string().len() as u64);
     subscription.ack_all(subscription.receive::<Value>(1).await.unwrap()).await.unwrap();
     let late = topic.subscription("late").unwrap();
-    late.ensure().start(Start::New).await.unwrap();
+    late.ensure().start(DeliverPolicy::New).await.unwrap();
     // As long as there is a copy there is a payload.
     let begun = std::time::Instant::now();
     while begun.elapsed() < Duration::from_millis(2_500) {
@@ -151,9 +151,9 @@ async fn large_messages_that_were_not_accepted_leave_nothing(stores: Stores) {
     let (topic, _) = topic(&chronow).await;
     let absent = chronow.bus().topic("absent").unwrap();
     assert_eq!(absent.publish(&large(1)).await.unwrap_err().kind(), ErrorKind::NotFound);
-    topic.ensure().max_len(1).overflow(Overflow::Reject).await.unwrap();
+    topic.ensure().max_len(1).overflow(DiscardPolicy::Reject).await.unwrap();
     let room = topic.ensure().max_len(10);
-    let full = topic.publish_batch([Draft::json(&large(1)), Draft::json(&large(2))]).await;
+    let full = topic.publish_batch([PublishMessage::json(&large(1)), PublishMessage::json(&large(2))]).await;
     assert_eq!(full.unwrap_err().kind(), ErrorKind::Full);
     assert!(stores.objects().await.is_empty());
     room.await.unwrap();

@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 use chronos_db::Env;
 use chronos_db::documents::mongo::MongoDocuments;
 use chronow::hot::documents::DocumentsHot;
-use chronow::hot::{Advance, HotTier, Outgoing, Select, Settle, SubscriptionPatch, TopicPatch, When};
+use chronow::hot::{
+    HotTier, OutboundMessage, Precondition, Select, Settle, SettleAndStart, SubscriptionPatch, TopicPatch,
+};
 use chronow::{Result, Scope, SubscriptionName, TopicName};
 use futures::future::{BoxFuture, FutureExt as _, join_all};
 use test_support::ReplicaSet;
@@ -17,8 +19,8 @@ const LIMIT: Duration = Duration::from_secs(2);
 /// The time of a call of the bus, whatever it asks of the store, on a busy machine.
 const END: Duration = Duration::from_secs(8);
 
-fn message(text: &str) -> Outgoing {
-    Outgoing { payload: text.to_owned().into(), ..Outgoing::default() }
+fn message(text: &str) -> OutboundMessage {
+    OutboundMessage { payload: text.to_owned().into(), ..OutboundMessage::default() }
 }
 
 fn ended<'a, T>(
@@ -54,12 +56,12 @@ async fn every_call_of_the_bus_ends_where_nothing_is_ever_on_a_majority() {
     known.ensure_subscription(&sub, &SubscriptionPatch::default()).await.unwrap();
     known.publish(&topic, (0..5).map(|n| message(&n.to_string())).collect()).await.unwrap();
     let held = known.pull(&sub, 2).await.unwrap().deliveries;
-    known.set(&scope, "k", Some("1".into()), "", None, When::Always).await.unwrap();
+    known.set(&scope, "k", Some("1".into()), "", None, Precondition::Always).await.unwrap();
     let primary = set.primary().await;
     set.kill(set.others(primary)[0]);
 
     let settle =
-        |how| Advance { settle: vec![(held[0].lock.clone(), how)], start: vec![held[1].lock.clone()] };
+        |how| SettleAndStart { settle: vec![(held[0].lock.clone(), how)], start: vec![held[1].lock.clone()] };
     let mut works = Vec::new();
     for (name, hot) in
         [("a process that knows", &known), ("one that begins", &again), ("one that begins anew", &fresh)]
@@ -78,12 +80,12 @@ async fn every_call_of_the_bus_ends_where_nothing_is_ever_on_a_majority() {
             ),
             ("publish", ended(hot.publish(topic, vec![message("new")]))),
             ("pull", ended(hot.pull(sub, 5))),
-            ("advance", ended(hot.advance(sub, settle(Settle::Ack)))),
+            ("advance", ended(hot.settle_and_start(sub, settle(Settle::Ack)))),
             ("renew", ended(hot.renew(sub, vec![held[1].lock.clone()]))),
             ("stats", ended(hot.stats(topic))),
             ("peek", ended(hot.peek(sub, 5))),
             ("redrive", ended(async { hot.redrive(sub, &Select::All).await })),
-            ("set", ended(hot.set(scope, "k", Some("2".into()), "", None, When::Always))),
+            ("set", ended(hot.set(scope, "k", Some("2".into()), "", None, Precondition::Always))),
             ("get", ended(async { hot.get(scope, &["k".to_owned()]).await })),
             ("purge", ended(hot.purge(topic))),
             ("delete_subscription", ended(hot.delete_subscription(&other))),

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use chronos_db::{Json as Value, json};
-use chronow::hot::Outgoing;
+use chronow::hot::OutboundMessage;
 use chronow::{Chronow, ErrorKind, Message, Outcome, Subscription, Topic};
 
 use crate::stores::{Stores, on_every_store};
@@ -96,13 +96,15 @@ async fn copies_that_another_process_asks_for_are_made_by_all(stores: Stores) {
     topic.publish(&0).await.unwrap();
     // Somebody who has asked for copies, and ends before they are made.
     let name = chronow::testing::internal_subscription(topic.name(), "__warm");
-    let patch =
-        chronow::hot::SubscriptionPatch { start: Some(chronow::hot::Start::Earliest), ..Default::default() };
+    let patch = chronow::hot::SubscriptionPatch {
+        start: Some(chronow::hot::DeliverPolicy::Earliest),
+        ..Default::default()
+    };
     chronow.hot().ensure_subscription(&name, &patch).await.unwrap();
-    let message = Outgoing {
+    let message = OutboundMessage {
         payload: "1".into(),
         headers: [("cw-warm".to_owned(), "1".to_owned())].into(),
-        ..Outgoing::default()
+        ..OutboundMessage::default()
     };
     let id = chronow.hot().publish(topic.name(), vec![message]).await.unwrap().remove(0).id;
     until("the copy is made", || has_copy(&stores, &id)).await;
@@ -113,7 +115,8 @@ async fn a_message_the_warm_tier_refuses_holds_up_no_other(stores: Stores) {
     let chronow = stores.connect().await;
     let (topic, subscription) = topic(&chronow).await;
     topic.ensure().warm(true).await.unwrap();
-    let outgoing = |payload: Vec<u8>| Outgoing { payload: payload.into(), ..Outgoing::default() };
+    let outgoing =
+        |payload: Vec<u8>| OutboundMessage { payload: payload.into(), ..OutboundMessage::default() };
     // Its copy is a third longer than itself, and no document holds that.
     let small = |n: usize| outgoing(n.to_string().into_bytes());
     let batch =

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use chronos_db::{Chronos, Env, Json as Value, json};
-use chronow::hot::{HotTier, Place};
-use chronow::{Chronow, Config, Draft, Message, Scope, Subscription, Topic};
+use chronow::hot::{HotTier, MessageState};
+use chronow::{Chronow, Config, Message, PublishMessage, Scope, Subscription, Topic};
 use tempfile::TempDir;
 use test_support::servers;
 
@@ -98,7 +98,7 @@ impl World {
             let peeked = subscription.peek(100).await.unwrap();
             peeked
                 .iter()
-                .filter(|one| one.place == Place::InFlight)
+                .filter(|one| one.state == MessageState::InFlight)
                 .all(|one| one.until.is_some_and(|until| until <= now))
         })
         .await;
@@ -166,8 +166,10 @@ pub(crate) async fn within<F: Future>(future: F) -> F::Output {
 }
 
 pub(crate) async fn publish(topic: &Topic, numbers: impl IntoIterator<Item = usize>) -> Vec<String> {
-    let published =
-        topic.publish_batch(numbers.into_iter().map(|n| Draft::json(&json!({ "n": n })))).await.unwrap();
+    let published = topic
+        .publish_batch(numbers.into_iter().map(|n| PublishMessage::json(&json!({ "n": n }))))
+        .await
+        .unwrap();
     published.into_iter().map(|published| published.id).collect()
 }
 

@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use super::keys::{chunk_id, message_id};
 use super::store::{damaged, int};
-use crate::hot::Outgoing;
+use crate::hot::OutboundMessage;
 use crate::{Result, Timestamp};
 
 /// A message as it was published.
@@ -27,7 +27,7 @@ pub(super) struct Body {
 
 chronos_db::debug_some!(Body { id, content_type, at });
 
-/// Some consecutive places of a topic's sequence.
+/// Some consecutive sequence numbers of a topic's sequence.
 #[derive(Clone)]
 pub(super) struct Chunk {
     pub(super) first: i64,
@@ -37,7 +37,8 @@ pub(super) struct Chunk {
     pub(super) at: Timestamp,
     /// Nobody's messages: a gap that was closed.
     pub(super) void: bool,
-    /// One per place; none where there is nothing to deliver (scheduled, or a duplicate). Empty if void.
+    /// One per sequence number; none where there is nothing to deliver (scheduled, or a duplicate). Empty if
+    /// void.
     pub(super) slots: Vec<Option<Arc<Body>>>,
     /// The documents that hang on this head: `_id`s of dedup entries and of scheduled messages.
     pub(super) dedup: Vec<String>,
@@ -47,7 +48,7 @@ pub(super) struct Chunk {
 chronos_db::debug_some!(Chunk { first, last, head, at, void });
 
 impl Body {
-    pub(super) fn of(message: &Outgoing, id: String, at: Timestamp, ttl: Option<i64>) -> Self {
+    pub(super) fn of(message: &OutboundMessage, id: String, at: Timestamp, ttl: Option<i64>) -> Self {
         let ttl = message.ttl.map(|ttl| i64::try_from(ttl.as_millis()).unwrap_or(i64::MAX)).or(ttl);
         Self {
             id,
@@ -143,15 +144,15 @@ impl Chunk {
         64 + self.slots.iter().flatten().map(|body| body.size()).sum::<usize>()
     }
 
-    /// The message at a place.
-    pub(super) fn at_place(&self, place: i64) -> Option<&Arc<Body>> {
-        let index = usize::try_from(place - self.first).ok()?;
+    /// The message at a sequence number.
+    pub(super) fn at_sequence(&self, sequence: i64) -> Option<&Arc<Body>> {
+        let index = usize::try_from(sequence - self.first).ok()?;
         self.slots.get(index)?.as_ref()
     }
 
     /// The message with an id.
-    pub(super) fn by_id(&self, place: i64, id: &str) -> Option<&Arc<Body>> {
-        self.at_place(place).filter(|body| body.id == id)
+    pub(super) fn by_id(&self, sequence: i64, id: &str) -> Option<&Arc<Body>> {
+        self.at_sequence(sequence).filter(|body| body.id == id)
     }
 
     pub(super) fn to_document(&self, topic: &str) -> Document {
@@ -183,9 +184,9 @@ impl Chunk {
         let at = Timestamp::from_millis(int(&chunk, "at")?);
         let mut slots = Vec::new();
         if let Some(Bson::Array(messages)) = chunk.remove("m") {
-            for (place, message) in (first..).zip(messages) {
+            for (sequence, message) in (first..).zip(messages) {
                 slots.push(match message {
-                    Bson::Document(body) => Some(Arc::new(Body::read(body, message_id(place), at)?)),
+                    Bson::Document(body) => Some(Arc::new(Body::read(body, message_id(sequence), at)?)),
                     _ => None,
                 });
             }

@@ -7,8 +7,8 @@ use bson::{Bson, Document, doc};
 use chronos_db::documents::{Filter, filter};
 
 use super::chunk::Body;
-use super::keys::{cursor_key, place_of, subscription_key};
-use super::store::{Local, damaged, int, text};
+use super::keys::{cursor_key, sequence_of, subscription_key};
+use super::store::{SubscriptionCache, damaged, int, text};
 use crate::hot::{SubscriptionOptions, TopicOptions, filter_view};
 use crate::{Error, Result, Timestamp};
 
@@ -43,8 +43,8 @@ pub(super) struct Subscription {
     pub(super) id: String,
     pub(super) options: SubscriptionOptions,
     pub(super) filter: Option<Filter>,
-    /// It gets what was accepted behind this place, which matters for what was scheduled before and comes
-    /// later.
+    /// It gets what was accepted behind this sequence number, which matters for what was scheduled before and
+    /// comes later.
     pub(super) from: i64,
     pub(super) rev: ObjectId,
 }
@@ -55,10 +55,10 @@ chronos_db::debug_some!(Subscription { id, from, rev });
 #[derive(Clone, Debug)]
 pub(super) struct Cursor {
     pub(super) subscription: String,
-    /// Up to here every message has a card or needs none.
+    /// Up to here every message has a delivery record or needs none.
     pub(super) at: i64,
-    /// Up to here every card is settled, or detached.
-    pub(super) floor: i64,
+    /// Up to here every delivery record is settled, or detached.
+    pub(super) ack_floor: i64,
     /// When somebody pulled, roughly.
     pub(super) seen: i64,
     pub(super) rev: ObjectId,
@@ -66,13 +66,13 @@ pub(super) struct Cursor {
 
 /// Everything a call on a subscription needs to know.
 #[derive(Clone, Debug)]
-pub(super) struct Opened {
+pub(super) struct SubscriptionContext {
     pub(super) topic: Topic,
     pub(super) subscription: Subscription,
     pub(super) cursor: Cursor,
-    /// The last place given out, and the signal's count.
+    /// The last sequence number given out, and the signal's count.
     pub(super) seen: (i64, i64),
-    pub(super) local: Arc<Local>,
+    pub(super) cache: Arc<SubscriptionCache>,
     pub(super) now: Timestamp,
 }
 
@@ -86,8 +86,8 @@ fn options_from<T: serde::de::DeserializeOwned>(document: &Document) -> Result<T
         .map_err(|e| damaged("topic or subscription", "options").caused_by(e))
 }
 
-/// The last place a sequence has given out.
-pub(super) fn last_place(counter: Option<&Document>) -> Result<i64> {
+/// The last sequence number a sequence has given out.
+pub(super) fn last_sequence(counter: Option<&Document>) -> Result<i64> {
     counter.map_or(Ok(0), |counter| Ok(int(counter, "value")? + 1))
 }
 
@@ -168,7 +168,7 @@ impl Subscription {
     }
 
     pub(super) fn wants(&self, body: &Body) -> bool {
-        if place_of(&body.id).is_some_and(|place| place <= self.from) {
+        if sequence_of(&body.id).is_some_and(|sequence| sequence <= self.from) {
             return false;
         }
         let Some(filter) = &self.filter else { return true };
@@ -178,7 +178,7 @@ impl Subscription {
 
 impl Cursor {
     pub(super) fn to_document(&self, rev: ObjectId) -> Document {
-        doc! { "_id": cursor_key(&self.subscription), "at": self.at, "floor": self.floor, "seen": self.seen, "rev": rev }
+        doc! { "_id": cursor_key(&self.subscription), "at": self.at, "floor": self.ack_floor, "seen": self.seen, "rev": rev }
     }
 
     pub(super) fn read(subscription: &str, cursor: &Document) -> Result<Self> {
@@ -187,7 +187,7 @@ impl Cursor {
         Ok(Self {
             subscription,
             at: int(cursor, "at")?,
-            floor: int(cursor, "floor")?,
+            ack_floor: int(cursor, "floor")?,
             seen: int(cursor, "seen")?,
             rev,
         })

@@ -8,15 +8,15 @@ use bson::Document;
 use chronos_db::documents::filter::Test;
 use chronos_db::documents::{Filter, Scan};
 
-use super::card::{Card, class};
 use super::chunk::{Body, Chunk};
+use super::delivery_record::{DeliveryRecord, class};
 use super::entities::{Cursor, Listed, Subscription, Topic};
-use super::keys::{subscription_key, tally_key};
+use super::gc::Counters;
+use super::keys::{counters_key, subscription_key};
 use super::limits::of_class;
 use super::store::{Engine, int, text, too_contended};
-use super::tidy::Tally;
 use super::topics::ATTEMPTS;
-use crate::hot::{Peeked, Place, SubscriptionStats, TopicStats};
+use crate::hot::{MessageState, Peeked, SubscriptionStats, TopicStats};
 use crate::{Result, SubscriptionName, Timestamp, TopicName};
 
 /// Chunks read at once, and messages that are looked at for those a filter lets pass.
@@ -30,10 +30,10 @@ struct Unread {
     oldest: Option<Timestamp>,
 }
 
-fn peeked(body: &Body, place: Place, deliveries: u32, until: Option<Timestamp>) -> Peeked {
+fn peeked(body: &Body, state: MessageState, deliveries: u32, until: Option<Timestamp>) -> Peeked {
     Peeked {
         id: body.id.clone(),
-        place,
+        state,
         payload: body.payload.clone(),
         content_type: body.content_type.clone(),
         headers: body.headers.clone(),
@@ -45,14 +45,15 @@ fn peeked(body: &Body, place: Place, deliveries: u32, until: Option<Timestamp>) 
 }
 
 impl Engine {
-    /// Calls `each` for every accepted message behind a place, in order, until it says that it has enough.
+    /// Calls `each` for every accepted message behind a sequence number, in order, until it says that it has
+    /// enough.
     async fn each_behind(
         &self,
         topic: &Topic,
-        mut place: i64,
+        mut sequence: i64,
         mut each: impl FnMut(i64, &Arc<Body>) -> bool + Send,
     ) -> Result<()> {
-        let (mut from, mut chunks) = (place, 1);
+        let (mut from, mut chunks) = (sequence, 1);
         loop {
             // Often the first one has all that is wanted.
             let found = self.chunks_behind(&topic.id, from, chunks, true).await?;
@@ -64,15 +65,15 @@ impl Engine {
                 let chunk = Chunk::read(chunk)?;
                 from = chunk.last;
                 if self.counts_for(topic, chunk.void, chunk.head).await? {
-                    for at in chunk.first.max(place + 1)..=chunk.last {
-                        if let Some(body) = chunk.at_place(at)
+                    for at in chunk.first.max(sequence + 1)..=chunk.last {
+                        if let Some(body) = chunk.at_sequence(at)
                             && !each(at, body)
                         {
                             return Ok(());
                         }
                     }
-                    // A closed place says nothing; a chunk that came in time may cover it.
-                    place = chunk.last;
+                    // A closed sequence number says nothing; a chunk that came in time may cover it.
+                    sequence = chunk.last;
                 }
             }
         }
@@ -86,11 +87,16 @@ impl Engine {
         }
     }
 
-    /// Counts messages behind a place, by what chunks say of themselves where that is enough.
-    async fn unread(&self, topic: &Topic, subscription: Option<&Subscription>, place: i64) -> Result<Unread> {
+    /// Counts messages behind a sequence number, by what chunks say of themselves where that is enough.
+    async fn unread(
+        &self,
+        topic: &Topic,
+        subscription: Option<&Subscription>,
+        sequence: i64,
+    ) -> Result<Unread> {
         let mut unread = Unread::default();
         if let Some(subscription) = subscription.filter(|subscription| subscription.filter.is_some()) {
-            self.each_behind(topic, place, |_, body| {
+            self.each_behind(topic, sequence, |_, body| {
                 if subscription.wants(body) {
                     unread.count += 1;
                     unread.oldest.get_or_insert(body.at);
@@ -100,7 +106,7 @@ impl Engine {
             .await?;
             return Ok(unread);
         }
-        let mut at = place;
+        let mut at = sequence;
         loop {
             let found = self.chunks_behind(&topic.id, at, 200, false).await?;
             if found.is_empty() {
@@ -116,10 +122,10 @@ impl Engine {
                     continue;
                 }
                 let mut count = u64::try_from(int(&chunk, "n")?).unwrap_or(0);
-                if first <= place {
+                if first <= sequence {
                     let whole = self.chunks(&topic.id, [last]).await?;
                     let within = |chunk: &Arc<Chunk>| {
-                        (place + 1..=last).filter(|at| chunk.at_place(*at).is_some()).count() as u64
+                        (sequence + 1..=last).filter(|at| chunk.at_sequence(*at).is_some()).count() as u64
                     };
                     count = whole.get(&last).map_or(0, within);
                 }
@@ -133,41 +139,42 @@ impl Engine {
     }
 
     pub(super) async fn peek(&self, name: &SubscriptionName, limit: u32) -> Result<Vec<Peeked>> {
-        let opened = self.open_to_look(name).await?;
-        let (id, limit) = (&opened.subscription.id, limit as usize);
-        let mut cards: Vec<Card> = Vec::new();
+        let context = self.open_to_look(name).await?;
+        let (id, limit) = (&context.subscription.id, limit as usize);
+        let mut records: Vec<DeliveryRecord> = Vec::new();
         for class in [class::OPEN, class::DETACHED] {
-            cards.extend(self.cards(of_class(id, class, None), &["s", "_id"], limit as u64).await?);
+            records.extend(self.records(of_class(id, class, None), &["s", "_id"], limit as u64).await?);
         }
-        cards.retain(|card| !card.is_void(opened.cursor.floor));
-        cards.sort_by(|a, b| (a.place, &a.id).cmp(&(b.place, &b.id)));
-        cards.truncate(limit);
+        records.retain(|record| !record.is_void(context.cursor.ack_floor));
+        records.sort_by(|a, b| (a.sequence, &a.id).cmp(&(b.sequence, &b.id)));
+        records.truncate(limit);
         let lasts: BTreeSet<i64> =
-            cards.iter().filter(|card| card.body.is_none()).map(|card| card.chunk).collect();
-        let chunks = self.chunks(&opened.topic.id, lasts).await?;
+            records.iter().filter(|record| record.body.is_none()).map(|record| record.chunk).collect();
+        let chunks = self.chunks(&context.topic.id, lasts).await?;
         let mut found = Vec::new();
-        for card in cards {
-            let (place, until) = card.whereabouts(opened.now);
-            let from_chunk = chunks.get(&card.chunk).and_then(|chunk| chunk.by_id(card.place, &card.id));
-            if let Some(body) = card.body.as_ref().or(from_chunk.map(|body| &**body)) {
-                found.push(peeked(body, place, card.starts, until));
+        for record in records {
+            let (state, until) = record.whereabouts(context.now);
+            let from_chunk =
+                chunks.get(&record.chunk).and_then(|chunk| chunk.by_id(record.sequence, &record.id));
+            if let Some(body) = record.body.as_ref().or(from_chunk.map(|body| &**body)) {
+                found.push(peeked(body, state, record.starts, until));
             }
         }
         if found.len() < limit {
             let mut examined = 0;
-            self.each_behind(&opened.topic, opened.cursor.at, |_, body| {
+            self.each_behind(&context.topic, context.cursor.at, |_, body| {
                 examined += 1;
-                if opened.subscription.wants(body) {
-                    found.push(peeked(body, Place::Unread, 0, None));
+                if context.subscription.wants(body) {
+                    found.push(peeked(body, MessageState::Unread, 0, None));
                 }
                 found.len() < limit && examined < MAX_EXAMINED.max(limit)
             })
             .await?;
         }
         if found.len() < limit {
-            for (body, due) in self.scheduled(&opened.topic, limit as u64).await? {
-                if found.len() < limit && opened.subscription.wants(&body) {
-                    found.push(peeked(&body, Place::Scheduled, 0, Some(due)));
+            for (body, due) in self.scheduled(&context.topic, limit as u64).await? {
+                if found.len() < limit && context.subscription.wants(&body) {
+                    found.push(peeked(&body, MessageState::Scheduled, 0, Some(due)));
                 }
             }
         }
@@ -180,7 +187,7 @@ impl Engine {
         let (topic, _, cursors) = self.open_topic(name).await?;
         let scheduled = self.scheduled(&topic, u64::MAX).await?;
         let mut stats = TopicStats {
-            dropped: unsigned(self.topic_tally(&topic).await?.dropped),
+            dropped: unsigned(self.topic_counters(&topic).await?.dropped),
             ..TopicStats::default()
         };
         stats.length = self.length(&topic, &cursors, scheduled.len() as u64).await?;
@@ -203,19 +210,19 @@ impl Engine {
     /// How many messages are held for whomever.
     async fn length(&self, topic: &Topic, cursors: &[Cursor], scheduled: u64) -> Result<u64> {
         let Some(adopted) = cursors.iter().map(|cursor| cursor.at).min() else {
-            let low = self.low_mark(topic).await?;
+            let low = self.low_watermark(topic).await?;
             return Ok(scheduled + self.unread(topic, None, low).await?.count);
         };
-        // First, for what has been pulled since has its card by then.
+        // First, for what has been pulled since has its delivery record by then.
         let unread = self.unread(topic, None, adopted).await?.count;
         let mut ids = BTreeSet::new();
         for cursor in cursors {
             for (class, up_to) in [(class::OPEN, Some(adopted)), (class::DETACHED, None)] {
-                for card in self.summaries(of_class(&cursor.subscription, class, up_to)).await? {
-                    // A detached card may belong to a message that lies behind another subscription's cursor,
-                    // too.
-                    if int(&card, "s")? <= adopted {
-                        let id = text(&card, "_id")?;
+                for record in self.summaries(of_class(&cursor.subscription, class, up_to)).await? {
+                    // A detached delivery record may belong to a message that lies behind another
+                    // subscription's cursor, too.
+                    if int(&record, "s")? <= adopted {
+                        let id = text(&record, "_id")?;
                         ids.insert(id.split_once('/').map_or(id, |(_, id)| id).to_owned());
                     }
                 }
@@ -224,31 +231,36 @@ impl Engine {
         Ok(scheduled + ids.len() as u64 + unread)
     }
 
-    /// Cards without their messages, as stored.
+    /// Delivery records without their messages, as stored.
     async fn summaries(&self, filter: Filter) -> Result<Vec<Document>> {
-        self.scan(&self.spaces.cards, Scan { filter, without: vec!["b".to_owned()], ..Scan::default() }).await
+        self.scan(
+            &self.collections.deliveries,
+            Scan { filter, without: vec!["b".to_owned()], ..Scan::default() },
+        )
+        .await
     }
 
-    /// What a subscription has counted, and the cards that are not in it (or noted there): read at different
-    /// moments, but none is missed.
-    async fn counted(&self, id: &str) -> Result<(Tally, Vec<Card>)> {
-        let tally =
-            || async { Tally::read(self.get_one(&self.spaces.topics, tally_key(id)).await?.as_ref()) };
-        let mut before = tally().await?;
+    /// What a subscription has counted, and the delivery records that are not in it (or noted there): read at
+    /// different moments, but none is missed.
+    async fn counted(&self, id: &str) -> Result<(Counters, Vec<DeliveryRecord>)> {
+        let counters = || async {
+            Counters::read(self.get_one(&self.collections.topics, counters_key(id)).await?.as_ref())
+        };
+        let mut before = counters().await?;
         for _ in 0..ATTEMPTS {
-            // Its first failure moves a card from the class that is read first to one that is read after; it
-            // may then be seen in both.
-            let mut cards = HashMap::new();
+            // Its first failure moves a delivery record from the class that is read first to one that is read
+            // after; it may then be seen in both.
+            let mut records = HashMap::new();
             for classes in [&[class::OPEN][..], &[class::DETACHED, class::DEAD, class::DONE]] {
                 let classes = classes.iter().map(|class| format!("{id}{class}").into()).collect();
-                for card in self.summaries(Filter::Field("c".to_owned(), Test::In(classes))).await? {
-                    let card = Card::read(card)?;
-                    cards.insert(card.stored_id(), card);
+                for record in self.summaries(Filter::Field("c".to_owned(), Test::In(classes))).await? {
+                    let record = DeliveryRecord::read(record)?;
+                    records.insert(record.stored_id(), record);
                 }
             }
-            let after = tally().await?;
+            let after = counters().await?;
             if after.rev == before.rev {
-                return Ok((after, cards.into_values().collect()));
+                return Ok((after, records.into_values().collect()));
             }
             before = after;
         }
@@ -264,21 +276,22 @@ impl Engine {
         now: Timestamp,
     ) -> Result<Option<SubscriptionStats>> {
         let id = &listed.id;
-        let Some(subscription) = self.get_one(&self.spaces.topics, subscription_key(id)).await? else {
+        let Some(subscription) = self.get_one(&self.collections.topics, subscription_key(id)).await? else {
             return Ok(None);
         };
         let subscription = Subscription::read(id, &subscription)?;
         if self.is_unused(&subscription, cursor, now).await? {
             return Ok(None);
         }
-        // A chunk goes when all its messages have been pulled: what is in none any more has its card by then.
+        // A chunk goes when all its messages have been pulled: what is in none any more has its delivery
+        // record by then.
         let unread = self.unread(topic, Some(&subscription), cursor.at).await?;
-        let (tally, cards) = self.counted(id).await?;
+        let (counters, records) = self.counted(id).await?;
         let mut stats = SubscriptionStats {
             subscription: listed.name.clone(),
             backlog: unread.count,
-            deliveries: unsigned(tally.starts),
-            acked: unsigned(tally.acked),
+            deliveries: unsigned(counters.starts),
+            acked: unsigned(counters.acked),
             paused: subscription.options.paused,
             ..SubscriptionStats::default()
         };
@@ -287,23 +300,25 @@ impl Engine {
             scheduled.iter().filter(|(body, due)| *due > now && subscription.wants(body)).count() as u64;
         stats.backlog +=
             scheduled.iter().filter(|(body, due)| *due <= now && subscription.wants(body)).count() as u64;
-        let swept: BTreeSet<&String> = tally.swept.iter().collect();
-        for card in cards {
-            match card.state {
-                super::card::State::Done if swept.contains(&card.stored_id()) => continue,
-                super::card::State::Done => stats.acked += u64::from(card.acked),
-                super::card::State::Dead => stats.dead_letters += 1,
+        let pending_deletes: BTreeSet<&String> = counters.pending_deletes.iter().collect();
+        for record in records {
+            match record.state {
+                super::delivery_record::State::Done if pending_deletes.contains(&record.stored_id()) => {
+                    continue;
+                }
+                super::delivery_record::State::Done => stats.acked += u64::from(record.acked),
+                super::delivery_record::State::Dead => stats.dead_letters += 1,
                 _ => {
-                    match card.whereabouts(now).0 {
-                        Place::Unread => stats.backlog += 1,
-                        Place::InFlight => stats.pending += 1,
-                        Place::Scheduled => stats.scheduled += 1,
-                        Place::Deferred => stats.deferred += 1,
+                    match record.whereabouts(now).0 {
+                        MessageState::Unread => stats.backlog += 1,
+                        MessageState::InFlight => stats.pending += 1,
+                        MessageState::Scheduled => stats.scheduled += 1,
+                        MessageState::Deferred => stats.deferred += 1,
                     }
-                    oldest = Some(oldest.map_or(card.at, |oldest| oldest.min(card.at)));
+                    oldest = Some(oldest.map_or(record.at, |oldest| oldest.min(record.at)));
                 }
             }
-            stats.deliveries += u64::from(card.total);
+            stats.deliveries += u64::from(record.total);
         }
         stats.oldest_age = oldest.map(|at| Duration::from_millis(unsigned(now.as_millis() - at.as_millis())));
         Ok(Some(stats))
@@ -314,16 +329,16 @@ impl Engine {
         let now = self.documents.now().await?;
         let (topic, last, cursors) = self.open_topic(name).await?;
         let scheduled =
-            self.sweep(&self.spaces.scheduled, Filter::eq("w", topic.id.as_str()), &["b"]).await?;
+            self.sweep(&self.collections.scheduled, Filter::eq("w", topic.id.as_str()), &["b"]).await?;
         let purged = self.length(&topic, &cursors, scheduled).await?;
         self.drop_up_to(&cursors, last).await?;
         for cursor in &cursors {
-            self.finish_cards(of_class(&cursor.subscription, class::DETACHED, None)).await?;
+            self.finish_records(of_class(&cursor.subscription, class::DETACHED, None)).await?;
         }
         if cursors.is_empty() {
             self.trim_unowed(&topic, last).await?;
         }
-        self.tidy(name, now).await?;
+        self.gc(name, now).await?;
         Ok(purged)
     }
 }

@@ -5,13 +5,13 @@ use chronos_db::documents::filter::Test;
 
 use crate::{Scope, TopicName};
 
-/// The id of the message at a place.
-pub(super) fn message_id(place: i64) -> String {
-    format!("{place:016}")
+/// The id of the message at a sequence number.
+pub(super) fn message_id(sequence: i64) -> String {
+    format!("{sequence:016}")
 }
 
-/// The place of an id that is one of ours.
-pub(super) fn place_of(id: &str) -> Option<i64> {
+/// The sequence number of an id that is one of ours.
+pub(super) fn sequence_of(id: &str) -> Option<i64> {
     (id.len() == 16 && id.bytes().all(|b| b.is_ascii_digit())).then(|| id.parse().ok()).flatten()
 }
 
@@ -36,7 +36,7 @@ pub(super) fn cursor_key(subscription: &str) -> String {
 }
 
 /// The counts of a subscription or of a topic.
-pub(super) fn tally_key(owner: &str) -> String {
+pub(super) fn counters_key(owner: &str) -> String {
     format!("y/{owner}")
 }
 
@@ -72,7 +72,7 @@ pub(super) fn after_prefix(prefix: &str) -> Option<String> {
     None
 }
 
-/// Chunks of a topic behind a place, up to another.
+/// Chunks of a topic behind a sequence number, up to another.
 pub(super) fn chunks_between(topic: &str, after: i64, to: i64) -> Filter {
     Filter::gt("_id", chunk_id(topic, after)).and(Filter::lte("_id", chunk_id(topic, to)))
 }
@@ -82,10 +82,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ids_sort_as_their_places_do() {
+    fn ids_sort_as_their_sequences_do() {
         assert!(message_id(9) < message_id(10));
-        assert_eq!(place_of(&message_id(123)), Some(123));
-        assert_eq!(place_of("1700000000000-0"), None);
+        assert_eq!(sequence_of(&message_id(123)), Some(123));
+        assert_eq!(sequence_of("1700000000000-0"), None);
     }
 
     #[test]

@@ -7,12 +7,12 @@ use bson::{Document, doc};
 use chronos_db::documents::filter::Test;
 use chronos_db::documents::{Filter, Scan, Write};
 
-use super::card::{Card, class};
-use super::entities::{Cursor, Topic, last_place};
-use super::keys::{cursor_key, sequence_key, tally_key, topic_key};
+use super::delivery_record::{DeliveryRecord, class};
+use super::entities::{Cursor, Topic, last_sequence};
+use super::keys::{counters_key, cursor_key, sequence_key, topic_key};
 use super::store::{Engine, damaged, int, locked, put_if, too_contended};
 use super::topics::{ATTEMPTS, no_topic};
-use crate::hot::Overflow;
+use crate::hot::DiscardPolicy;
 use crate::{Error, ErrorKind, Result, TopicName};
 
 /// For so long the count of what waits aside (retried, deferred, scheduled) is believed; and for so long if
@@ -20,7 +20,7 @@ use crate::{Error, ErrorKind, Result, TopicName};
 const ASIDE_BELIEVED_MS: i64 = 1_000;
 const ASIDE_BELIEVED_WITH_ROOM_MS: i64 = 30_000;
 
-/// Cards or messages in one step of something long.
+/// Delivery records or messages in one step of something long.
 const STEP: u64 = 500;
 
 /// What a process remembers of topics, to need one read a publish.
@@ -28,8 +28,8 @@ const STEP: u64 = 500;
 pub(super) struct Known {
     ids: HashMap<TopicName, (String, Vec<String>)>,
     aside: HashMap<String, Aside>,
-    /// The lowest floor of a topic's subscriptions, which only rises, and the list it is of.
-    floors: HashMap<String, (ObjectId, i64)>,
+    /// The lowest ack floor of a topic's subscriptions, which only rises, and the list it is of.
+    ack_floors: HashMap<String, (ObjectId, i64)>,
     pub(super) looked_for_idle: HashMap<String, i64>,
     /// The revision of a topic as it was seen last, none if it was not there; and how often another one was
     /// seen.
@@ -41,13 +41,14 @@ pub(super) struct Known {
 struct Aside {
     at: i64,
     count: i64,
-    /// The last place given out, and how many places might still have gone aside.
+    /// The last sequence number given out, and how many sequence numbers might still have gone aside.
     last: i64,
     window: i64,
 }
 
 impl Aside {
-    /// The most that can wait there now, but for what was given back from elsewhere: all else had a place.
+    /// The most that can wait there now, but for what was given back from elsewhere: all else had a sequence
+    /// number.
     fn most(&self, last: i64) -> i64 {
         self.count + self.window + (last - self.last)
     }
@@ -55,26 +56,26 @@ impl Aside {
 
 /// A topic's counts.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct TopicTally {
+pub(super) struct TopicCounters {
     pub(super) dropped: i64,
     /// Up to here messages have been removed.
     pub(super) low: i64,
     rev: Option<ObjectId>,
 }
 
-impl TopicTally {
-    fn read(tally: Option<&Document>) -> Result<Self> {
-        let Some(tally) = tally else { return Ok(Self::default()) };
-        let rev = tally.get_object_id("rev").map_err(|_| damaged("tally", "rev"))?;
-        Ok(Self { dropped: int(tally, "dropped")?, low: int(tally, "low")?, rev: Some(rev) })
+impl TopicCounters {
+    fn read(counters: Option<&Document>) -> Result<Self> {
+        let Some(counters) = counters else { return Ok(Self::default()) };
+        let rev = counters.get_object_id("rev").map_err(|_| damaged("counters", "rev"))?;
+        Ok(Self { dropped: int(counters, "dropped")?, low: int(counters, "low")?, rev: Some(rev) })
     }
 }
 
-/// Cards of a class of a subscription, up to a place.
+/// Delivery records of a class of a subscription, up to a sequence number.
 pub(super) fn of_class(subscription: &str, class: char, up_to: Option<i64>) -> Filter {
     let class = Filter::eq("c", format!("{subscription}{class}"));
     match up_to {
-        Some(place) => class.and(Filter::Field("s".to_owned(), Test::Lte(place.into()))),
+        Some(sequence) => class.and(Filter::Field("s".to_owned(), Test::Lte(sequence.into()))),
         None => class,
     }
 }
@@ -87,7 +88,7 @@ impl Engine {
             && let Some((id, _)) = known.ids.remove(name)
         {
             known.aside.remove(&id);
-            known.floors.remove(&id);
+            known.ack_floors.remove(&id);
             known.looked_for_idle.remove(&id);
         }
         match known.seen.get_mut(name) {
@@ -104,36 +105,37 @@ impl Engine {
         locked(&self.known).seen.get(name).map_or(0, |(_, changes)| *changes)
     }
 
-    pub(super) async fn topic_tally(&self, topic: &Topic) -> Result<TopicTally> {
-        TopicTally::read(self.get_one(&self.spaces.topics, tally_key(&topic.id)).await?.as_ref())
+    pub(super) async fn topic_counters(&self, topic: &Topic) -> Result<TopicCounters> {
+        TopicCounters::read(self.get_one(&self.collections.topics, counters_key(&topic.id)).await?.as_ref())
     }
 
-    pub(super) async fn low_mark(&self, topic: &Topic) -> Result<i64> {
-        Ok(self.topic_tally(topic).await?.low)
+    pub(super) async fn low_watermark(&self, topic: &Topic) -> Result<i64> {
+        Ok(self.topic_counters(topic).await?.low)
     }
 
-    pub(super) async fn change_topic_tally(
+    pub(super) async fn change_topic_counters(
         &self,
         topic: &Topic,
-        change: impl Fn(&mut TopicTally),
+        change: impl Fn(&mut TopicCounters),
     ) -> Result<()> {
         for _ in 0..ATTEMPTS {
-            let stored = self.topic_tally(topic).await?;
-            let mut tally = stored;
-            change(&mut tally);
-            let document = doc! { "_id": tally_key(&topic.id), "dropped": tally.dropped, "low": tally.low, "rev": self.fresh() };
+            let stored = self.topic_counters(topic).await?;
+            let mut counters = stored;
+            change(&mut counters);
+            let document = doc! { "_id": counters_key(&topic.id), "dropped": counters.dropped, "low": counters.low, "rev": self.new_revision() };
             let write = match stored.rev {
                 Some(rev) => put_if(document, rev),
                 None => Write::insert(document),
             };
-            if self.write_one(&self.spaces.topics, write).await?.is_applied() {
+            if self.write_one(&self.collections.topics, write).await?.is_applied() {
                 return Ok(());
             }
         }
         Err(too_contended("the topic's counts"))
     }
 
-    /// The topic with its last place and its cursors: one read if its subscriptions are known already.
+    /// The topic with its last sequence number and its cursors: one read if its subscriptions are known
+    /// already.
     pub(super) async fn open_topic(&self, name: &TopicName) -> Result<(Topic, i64, Vec<Cursor>)> {
         let key = topic_key(name);
         for _ in 0..ATTEMPTS {
@@ -143,7 +145,7 @@ impl Engine {
                 wanted.push(sequence_key(topic));
                 wanted.extend(subscriptions.iter().map(|id| cursor_key(id)));
             }
-            let found = self.get_map(&self.spaces.topics, wanted).await?;
+            let found = self.get_map(&self.collections.topics, wanted).await?;
             let topic = found.get(&key).map(Topic::read).transpose()?.filter(|topic| !topic.is_gone());
             self.note_topic(name, topic.as_ref().map(|topic| topic.rev));
             let topic = topic.ok_or_else(no_topic)?;
@@ -153,7 +155,7 @@ impl Engine {
                 locked(&self.known).ids.insert(name.clone(), current);
                 continue;
             }
-            let last = last_place(found.get(&sequence_key(&topic.id)))?;
+            let last = last_sequence(found.get(&sequence_key(&topic.id)))?;
             let cursors = topic
                 .listed()
                 .filter_map(|l| found.get(&cursor_key(&l.id)).map(|cursor| Cursor::read(&l.id, cursor)));
@@ -186,26 +188,26 @@ impl Engine {
         }
         let (topic, last, mut cursors) = self.open_topic(name).await?;
         let most = i64::try_from(topic.options.max_len).unwrap_or(i64::MAX);
-        let Some(floor) = cursors.iter().map(|cursor| cursor.floor).min() else {
+        let Some(ack_floor) = cursors.iter().map(|cursor| cursor.ack_floor).min() else {
             self.trim_unowed(&topic, last + count - most).await?;
             return Ok(topic);
         };
-        locked(&self.known).floors.insert(topic.id.clone(), (topic.rev, floor));
+        locked(&self.known).ack_floors.insert(topic.id.clone(), (topic.rev, ack_floor));
         let aside = self.aside(&topic, &cursors, last, false).await?;
-        if last - floor + aside + count <= most {
+        if last - ack_floor + aside + count <= most {
             return Ok(topic);
         }
         // The window counts what was settled out of order, too, and may be old; now count exactly.
-        self.lift_floors(&topic, &mut cursors).await?;
+        self.lift_ack_floors(&topic, &mut cursors).await?;
         let aside = self.aside(&topic, &cursors, last, true).await?;
         let adopted = cursors.iter().map(|cursor| cursor.at).min().unwrap_or(last);
-        let open = self.open_places(&cursors, adopted).await?;
+        let open = self.open_sequences(&cursors, adopted).await?;
         let owed = last - adopted + open.len() as i64 + aside;
         let over = owed + count - most;
         if over <= 0 {
             return Ok(topic);
         }
-        if topic.options.overflow == Overflow::Reject || count > most {
+        if topic.options.overflow == DiscardPolicy::Reject || count > most {
             return Err(Error::new(
                 ErrorKind::Full,
                 format!(
@@ -215,12 +217,12 @@ impl Engine {
         }
         let over_open = usize::try_from(over).unwrap_or(usize::MAX);
         let up_to = match open.iter().nth(over_open - 1) {
-            Some(place) => *place,
+            Some(sequence) => *sequence,
             None => (adopted + over - open.len() as i64).min(last),
         };
         let dropped = open.range(..=up_to).count() as i64 + (up_to - adopted).max(0);
         self.drop_up_to(&cursors, up_to).await?;
-        self.change_topic_tally(&topic, |tally| tally.dropped += dropped).await?;
+        self.change_topic_counters(&topic, |counters| counters.dropped += dropped).await?;
         tracing::warn!(topic = %topic.key, dropped, "the topic is full: its oldest messages were dropped");
         Ok(topic)
     }
@@ -235,33 +237,33 @@ impl Engine {
             found.get(&key).map(Topic::read_without_list).transpose()?.filter(|topic| !topic.is_gone());
         self.note_topic(name, topic.as_ref().map(|topic| topic.rev));
         let topic = topic.ok_or_else(no_topic)?;
-        let last = last_place(found.get(&sequence_key(&topic.id)))?;
-        let (floor, aside) = {
+        let last = last_sequence(found.get(&sequence_key(&topic.id)))?;
+        let (ack_floor, aside) = {
             let known = locked(&self.known);
-            (known.floors.get(&topic.id).copied(), known.aside.get(&topic.id).copied())
+            (known.ack_floors.get(&topic.id).copied(), known.aside.get(&topic.id).copied())
         };
-        let (Some((rev, floor)), Some(aside)) = (floor, aside) else { return Ok(None) };
+        let (Some((rev, ack_floor)), Some(aside)) = (ack_floor, aside) else { return Ok(None) };
         let most = i64::try_from(topic.options.max_len).unwrap_or(i64::MAX);
         let age = self.env.clock.now().as_millis() - aside.at;
         let sure = match age {
-            0..=ASIDE_BELIEVED_MS => last - floor + aside.count + count <= most,
-            ..=ASIDE_BELIEVED_WITH_ROOM_MS => last - floor + aside.most(last) + count <= most,
+            0..=ASIDE_BELIEVED_MS => last - ack_floor + aside.count + count <= most,
+            ..=ASIDE_BELIEVED_WITH_ROOM_MS => last - ack_floor + aside.most(last) + count <= most,
             _ => false,
         };
         Ok((sure && rev == topic.rev && age >= 0).then_some(topic))
     }
 
-    /// Places with a card that is open and not detached, of whichever subscription.
-    pub(super) async fn open_places(&self, cursors: &[Cursor], up_to: i64) -> Result<BTreeSet<i64>> {
-        let mut places = BTreeSet::new();
+    /// Sequence numbers with a delivery record that is open and not detached, of whichever subscription.
+    pub(super) async fn open_sequences(&self, cursors: &[Cursor], up_to: i64) -> Result<BTreeSet<i64>> {
+        let mut sequences = BTreeSet::new();
         for cursor in cursors {
             let filter = of_class(&cursor.subscription, class::OPEN, Some(up_to));
-            let found = self.scan(&self.spaces.cards, Scan { filter, ..Scan::default() }).await?;
-            for card in found {
-                places.insert(int(&card, "s")?);
+            let found = self.scan(&self.collections.deliveries, Scan { filter, ..Scan::default() }).await?;
+            for record in found {
+                sequences.insert(int(&record, "s")?);
             }
         }
-        Ok(places)
+        Ok(sequences)
     }
 
     /// How many messages wait outside of the chunks.
@@ -273,7 +275,7 @@ impl Engine {
         {
             return Ok(known.count);
         }
-        let (mut places, most) = (
+        let (mut sequences, most) = (
             BTreeSet::new(),
             topic.options.max_len.saturating_add(1).saturating_mul(cursors.len().max(1) as u64),
         );
@@ -283,47 +285,47 @@ impl Engine {
             .collect();
         let filter = Filter::Field("c".to_owned(), Test::In(classes));
         let scan = Scan { filter, limit: Some(most), without: vec!["b".to_owned()], ..Scan::default() };
-        for card in self.scan(&self.spaces.cards, scan).await? {
-            places.insert(int(&card, "s")?);
+        for record in self.scan(&self.collections.deliveries, scan).await? {
+            sequences.insert(int(&record, "s")?);
         }
-        let mut count = places.len() as i64;
+        let mut count = sequences.len() as i64;
         if topic.schedules {
             let filter = Filter::eq("w", topic.id.as_str());
             let scan = Scan { filter, limit: Some(most), without: vec!["b".to_owned()], ..Scan::default() };
-            count += self.scan(&self.spaces.scheduled, scan).await?.len() as i64;
+            count += self.scan(&self.collections.scheduled, scan).await?.len() as i64;
         }
-        let window = last - cursors.iter().map(|cursor| cursor.floor).min().unwrap_or(last);
+        let window = last - cursors.iter().map(|cursor| cursor.ack_floor).min().unwrap_or(last);
         locked(&self.known).aside.insert(topic.id.clone(), Aside { at: now, count, last, window });
         Ok(count)
     }
 
-    /// Settles for everybody what lies up to a place in the chunks.
+    /// Settles for everybody what lies up to a sequence number in the chunks.
     pub(super) async fn drop_up_to(&self, cursors: &[Cursor], up_to: i64) -> Result<()> {
         for cursor in cursors {
             if cursor.at < up_to {
                 self.move_cursor(cursor, up_to).await?;
             }
-            self.finish_cards(of_class(&cursor.subscription, class::OPEN, Some(up_to))).await?;
+            self.finish_records(of_class(&cursor.subscription, class::OPEN, Some(up_to))).await?;
         }
         Ok(())
     }
 
-    /// Ends all cards that match, without acknowledging them. Returns their places.
-    pub(super) async fn finish_cards(&self, filter: Filter) -> Result<BTreeSet<i64>> {
-        let mut places = BTreeSet::new();
+    /// Ends all delivery records that match, without acknowledging them. Returns their sequence numbers.
+    pub(super) async fn finish_records(&self, filter: Filter) -> Result<BTreeSet<i64>> {
+        let mut sequences = BTreeSet::new();
         loop {
-            let cards = self.cards(filter.clone(), &[], STEP).await?;
-            if cards.is_empty() {
-                return Ok(places);
+            let records = self.records(filter.clone(), &[], STEP).await?;
+            if records.is_empty() {
+                return Ok(sequences);
             }
-            places.extend(cards.iter().map(|card| card.place));
-            let puts = cards.into_iter().map(|mut card: Card| {
-                let rev = std::mem::replace(&mut card.rev, self.fresh());
-                card.finish(false);
-                put_if(card.to_document(), rev)
+            sequences.extend(records.iter().map(|record| record.sequence));
+            let puts = records.into_iter().map(|mut record: DeliveryRecord| {
+                let rev = std::mem::replace(&mut record.rev, self.new_revision());
+                record.finish(false);
+                put_if(record.to_document(), rev)
             });
             // A refused one is looked at again in the next step.
-            self.write(&self.spaces.cards, puts).await?;
+            self.write(&self.collections.deliveries, puts).await?;
         }
     }
 }

@@ -1,15 +1,15 @@
 //! The hot tier in documents: over a [`DocumentStore`] of chronos-db, so on embedded SQLite (several
 //! processes on one file) and on MongoDB alike.
 //!
-//! # Messages and cards
+//! # Messages and delivery records
 //!
 //! A publish is accepted by **one insert**: its messages travel in immutable *chunks* (up to some hundreds of
 //! messages a document) under a sequence number each. What one subscription has to do with one message is a
-//! small document of its own, the *card*, made lazily: the subscription's *cursor* walks the chunks, and
-//! whoever pulls inserts a card, already locked for itself, under an `_id` made of subscription and message.
-//! That insert is the claim: two consumers cannot both win it. Everything that happens later (start, renewal,
-//! retry, deferral, dead letter, end) is one put of that card, guarded by a revision that is fresh with every
-//! put.
+//! small document of its own, the *delivery record*, made lazily: the subscription's *cursor* walks the
+//! chunks, and whoever pulls inserts a delivery record, already locked for itself, under an `_id` made of
+//! subscription and message. That insert is the claim: two consumers cannot both win it. Everything that
+//! happens later (start, renewal, retry, deferral, dead letter, end) is one put of that delivery record,
+//! guarded by a revision that is fresh with every put.
 //!
 //! Why not one document per message with an entry per subscription: every settlement would rewrite the
 //! payload, subscriptions would contend for the document, and "what is due for this subscription" could not
@@ -25,38 +25,39 @@
 //!   several chunks counts by its *head*, the first chunk, which is inserted last; scheduled messages and
 //!   dedup ids hang on the head the same way. So a batch is accepted as a whole or not at all without any
 //!   transaction.
-//! * **The cursor moves after the cards.** A crash in between makes the next puller meet existing cards, and
-//!   go on.
-//! * **No card comes back.** A settled card stays as a tombstone until the subscription's *floor* (all below
-//!   is settled) has passed it, and a card at or below the floor that still needs its chunk is void. A puller
-//!   that stalled for however long therefore cannot deliver anything again: it learns of the floor when it
-//!   moves the cursor, which it does before it hands out anything.
-//! * **Stragglers hold nothing back.** A card that is retried, deferred or dead carries its own copy of the
-//!   message (it is *detached*), and so does one that stays open for long while others are settled behind it;
-//!   so chunks go as soon as every floor has passed them.
-//! * **Ordering keys.** At most one card per subscription and key can be locked: a unique index sees to it.
-//!   Later messages of the key queue behind the oldest open card of the key; whoever settles it wakes the
-//!   next one, and a recheck does if that process died.
+//! * **The cursor moves after the delivery records.** A crash in between makes the next puller meet existing
+//!   delivery records, and go on.
+//! * **No delivery record comes back.** A settled delivery record stays as a tombstone until the
+//!   subscription's *ack floor* (all below is settled) has passed it, and a delivery record at or below the
+//!   ack floor that still needs its chunk is void. A puller that stalled for however long therefore cannot
+//!   deliver anything again: it learns of the ack floor when it moves the cursor, which it does before it
+//!   hands out anything.
+//! * **Stragglers hold nothing back.** A delivery record that is retried, deferred or dead carries its own
+//!   copy of the message (it is *detached*), and so does one that stays open for long while others are
+//!   settled behind it; so chunks go as soon as every ack floor has passed them.
+//! * **Ordering keys.** At most one delivery record per subscription and key can be locked: a unique index
+//!   sees to it. Later messages of the key queue behind the oldest open delivery record of the key; whoever
+//!   settles it wakes the next one, and a recheck does if that process died.
 //!
 //! Shards are an option that is kept but not acted upon: a document store gains nothing from them, so a topic
 //! is one sequence.
 
-mod card;
 mod chunk;
 mod dead;
-mod due;
+mod delivery_record;
 mod entities;
-mod fresh;
+mod gc;
 mod inspect;
 mod keys;
 mod limits;
 mod others;
 mod publish;
 mod pull;
+mod pull_due;
+mod pull_new;
 mod schedule;
 mod settle;
 mod store;
-mod tidy;
 mod topics;
 mod values;
 mod wait;
@@ -75,9 +76,9 @@ use futures::stream::BoxStream;
 
 use self::store::Engine;
 use super::{
-    Accepted, Advance, Advanced, Change, DeadLetter, DeadLetterId, Delivery, HotTier, Lock, Outgoing, Peeked,
-    Published, Pulled, Select, SubscriptionOptions, SubscriptionPatch, TopicOptions, TopicPatch, TopicStats,
-    Value, When,
+    Change, DeadLetter, DeadLetterId, Delivery, HotTier, Lock, OutboundMessage, Peeked, Precondition,
+    PublishAck, Pulled, Select, SettleAndStart, SettleAndStartResult, StoredMessage, SubscriptionOptions,
+    SubscriptionPatch, TopicOptions, TopicPatch, TopicStats, Value,
 };
 use crate::{Result, Scope, SubscriptionName, Timestamp, TopicName};
 
@@ -168,7 +169,7 @@ impl HotTier for DocumentsHot {
             .map_err(|e| e.during("delete_subscription").on(subscription))
     }
 
-    async fn publish(&self, topic: &TopicName, messages: Vec<Outgoing>) -> Result<Vec<Published>> {
+    async fn publish(&self, topic: &TopicName, messages: Vec<OutboundMessage>) -> Result<Vec<PublishAck>> {
         self.engine
             .in_time(self.engine.publish(topic, messages))
             .await
@@ -186,11 +187,15 @@ impl HotTier for DocumentsHot {
             .map_err(|e| e.during("pull").on(subscription))
     }
 
-    async fn advance(&self, subscription: &SubscriptionName, advance: Advance) -> Result<Advanced> {
+    async fn settle_and_start(
+        &self,
+        subscription: &SubscriptionName,
+        step: SettleAndStart,
+    ) -> Result<SettleAndStartResult> {
         self.engine
-            .in_time(self.engine.advance(subscription, advance))
+            .in_time(self.engine.settle_and_start(subscription, step))
             .await
-            .map_err(|e| e.during("advance").on(subscription))
+            .map_err(|e| e.during("settle_and_start").on(subscription))
     }
 
     async fn renew(&self, subscription: &SubscriptionName, locks: Vec<Lock>) -> Result<Vec<bool>> {
@@ -284,7 +289,7 @@ impl HotTier for DocumentsHot {
         self.engine.in_time(self.engine.stats(topic)).await.map_err(|e| e.during("stats").on(topic))
     }
 
-    async fn replay(&self, subscription: &SubscriptionName, messages: Vec<Accepted>) -> Result<u64> {
+    async fn replay(&self, subscription: &SubscriptionName, messages: Vec<StoredMessage>) -> Result<u64> {
         self.engine.replay(subscription, messages).await.map_err(|e| e.during("replay").on(subscription))
     }
 
@@ -299,7 +304,7 @@ impl HotTier for DocumentsHot {
         bytes: Option<Bytes>,
         content_type: &str,
         ttl: Option<Duration>,
-        when: When,
+        when: Precondition,
     ) -> Result<Option<u64>> {
         self.engine
             .in_time(self.engine.set(scope, key, bytes, content_type, ttl, when))

@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 
-use super::card::{State, card_id};
-use super::entities::{Cursor, Opened, Topic};
+use super::delivery_record::{State, record_id};
+use super::entities::{Cursor, SubscriptionContext, Topic};
 use super::store::{Engine, int};
 use super::topics::no_topic;
 use crate::{Result, SubscriptionName};
@@ -14,12 +14,12 @@ impl Engine {
         name: &SubscriptionName,
         ids: &[String],
     ) -> Result<Vec<bool>> {
-        let opened = self.open(name).await?;
+        let context = self.open(name).await?;
         // What everybody has settled is out of its chunk then, so that no later subscription begins with it.
-        self.tidy(name.topic(), opened.now).await?;
+        self.gc(name.topic(), context.now).await?;
         let topic = self.find_topic(name.topic()).await?.ok_or_else(no_topic)?;
-        // Looked up after the cards would be too late: a message is behind a cursor, or has a card, or is
-        // settled.
+        // Looked up after the delivery records would be too late: a message is behind a cursor, or has a
+        // delivery record, or is settled.
         let cursors: HashMap<String, Cursor> = self
             .cursors(&topic)
             .await?
@@ -28,42 +28,42 @@ impl Engine {
             .collect();
         let mut needed = Vec::with_capacity(ids.len());
         for id in ids {
-            needed.push(self.is_needed(&opened, &topic, &cursors, id).await?);
+            needed.push(self.is_needed(&context, &topic, &cursors, id).await?);
         }
         Ok(needed)
     }
 
     async fn is_needed(
         &self,
-        opened: &Opened,
+        context: &SubscriptionContext,
         topic: &Topic,
         cursors: &HashMap<String, Cursor>,
         id: &str,
     ) -> Result<bool> {
-        let own = card_id(&opened.subscription.id, id);
+        let own = record_id(&context.subscription.id, id);
         // What was replayed under an id of its own is still the message that others have.
         let id = id.split('~').next().unwrap_or(id);
         let others: Vec<&String> = topic
             .listed()
             .map(|listed| &listed.id)
-            .filter(|other| **other != opened.subscription.id)
+            .filter(|other| **other != context.subscription.id)
             .collect();
-        let wanted = others.iter().map(|other| card_id(other, id)).chain([own.clone()]).collect();
-        let cards = self.cards_by_id(wanted).await?;
-        let Some(mine) = cards.get(&own) else { return Ok(true) };
+        let wanted = others.iter().map(|other| record_id(other, id)).chain([own.clone()]).collect();
+        let records = self.records_by_id(wanted).await?;
+        let Some(mine) = records.get(&own) else { return Ok(true) };
         for other in others {
             let Some(cursor) = cursors.get(other) else { return Ok(true) };
-            match cards.get(&card_id(other, id)) {
-                Some(card) if card.state == State::Done || card.is_void(cursor.floor) => {}
-                None if cursor.at >= mine.place => {}
+            match records.get(&record_id(other, id)) {
+                Some(record) if record.state == State::Done || record.is_void(cursor.ack_floor) => {}
+                None if cursor.at >= mine.sequence => {}
                 _ => return Ok(true),
             }
         }
-        // A replayed message lies in no chunk of its own, and its place says nothing.
-        let chunk = self.chunks_behind(&opened.topic.id, mine.place - 1, 1, false).await?.pop();
+        // A replayed message lies in no chunk of its own, and its sequence number says nothing.
+        let chunk = self.chunks_behind(&context.topic.id, mine.sequence - 1, 1, false).await?.pop();
         let Some(chunk) = chunk.filter(|chunk| !chunk.get_bool("void").unwrap_or(false)) else {
             return Ok(false);
         };
-        Ok(mine.place > 0 && int(&chunk, "f")? <= mine.place)
+        Ok(mine.sequence > 0 && int(&chunk, "f")? <= mine.sequence)
     }
 }

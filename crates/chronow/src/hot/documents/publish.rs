@@ -13,7 +13,7 @@ use super::entities::Topic;
 use super::keys::{chunk_id, message_id, sequence_key};
 use super::store::{Engine, damaged, delete, int, put_if, text, too_contended};
 use super::topics::ATTEMPTS;
-use crate::hot::{Outgoing, Published};
+use crate::hot::{OutboundMessage, PublishAck};
 use crate::{Error, ErrorKind, Result, Timestamp, TopicName};
 
 /// Messages and bytes in a chunk; a single larger message has one of its own.
@@ -55,16 +55,16 @@ struct Entry {
 fn cut(first: i64, slots: Vec<Option<Arc<Body>>>, at: Timestamp) -> Vec<Chunk> {
     let mut chunks: Vec<Chunk> = Vec::new();
     let mut bytes = 0;
-    for (place, slot) in (first..).zip(slots) {
+    for (sequence, slot) in (first..).zip(slots) {
         let size = slot.as_ref().map_or(1, |body| body.size());
         match chunks.last_mut() {
             Some(chunk) if chunk.slots.len() < CHUNK_MESSAGES && bytes + size <= CHUNK_BYTES => {
                 chunk.slots.push(slot);
-                chunk.last = place;
+                chunk.last = sequence;
                 bytes += size;
             }
             _ => {
-                chunks.push(Chunk { slots: vec![slot], void: false, ..Chunk::void(place, place, at) });
+                chunks.push(Chunk { slots: vec![slot], void: false, ..Chunk::void(sequence, sequence, at) });
                 bytes = size;
             }
         }
@@ -80,11 +80,15 @@ fn dedup_key(topic: &Topic, id: &str) -> String {
 }
 
 impl Engine {
-    pub(super) async fn publish(&self, name: &TopicName, messages: Vec<Outgoing>) -> Result<Vec<Published>> {
+    pub(super) async fn publish(
+        &self,
+        name: &TopicName,
+        messages: Vec<OutboundMessage>,
+    ) -> Result<Vec<PublishAck>> {
         let Ok(count) = u32::try_from(messages.len()) else {
             return Err(Error::validation("too many messages for one batch"));
         };
-        messages.iter().try_for_each(Outgoing::check)?;
+        messages.iter().try_for_each(OutboundMessage::check)?;
         if let Some(large) = messages.iter().find(|message| message.payload.len() > MAX_PAYLOAD) {
             let message = format!("a payload has {} bytes; {MAX_PAYLOAD} are allowed", large.payload.len());
             return Err(Error::validation(message));
@@ -107,23 +111,25 @@ impl Engine {
     async fn publish_at_once(
         &self,
         topic: &Topic,
-        messages: Vec<Outgoing>,
+        messages: Vec<OutboundMessage>,
         count: u32,
-    ) -> Result<Vec<Published>> {
-        let (space, id, ttl) = (self.spaces.messages.clone(), topic.id.clone(), ttl_of(topic));
+    ) -> Result<Vec<PublishAck>> {
+        let (collection, id, ttl) = (self.collections.messages.clone(), topic.id.clone(), ttl_of(topic));
         let build = Box::new(move |given: chronos_db::documents::Sequence| {
             let first = given.first + 1;
             let slots = (first..)
                 .zip(&messages)
-                .map(|(place, m)| Some(Arc::new(Body::of(m, message_id(place), given.now, ttl))));
+                .map(|(sequence, m)| Some(Arc::new(Body::of(m, message_id(sequence), given.now, ttl))));
             let mut batch = Batch::new();
             for chunk in cut(first, slots.collect(), given.now) {
-                batch.push(&space, Write::insert(chunk.to_document(&id)));
+                batch.push(&collection, Write::insert(chunk.to_document(&id)));
             }
             Ok(batch)
         });
-        let (given, outcomes) =
-            self.documents.sequence_then(&self.spaces.topics, &sequence_key(&topic.id), count, build).await?;
+        let (given, outcomes) = self
+            .documents
+            .sequence_then(&self.collections.topics, &sequence_key(&topic.id), count, build)
+            .await?;
         if outcomes.iter().any(|outcome| !outcome.is_applied()) {
             return Err(Error::new(
                 ErrorKind::HotTier,
@@ -132,7 +138,7 @@ impl Engine {
         }
         let first = given.first + 1;
         Ok((first..first + i64::from(count))
-            .map(|place| Published { id: message_id(place), duplicate: false })
+            .map(|sequence| PublishAck { id: message_id(sequence), duplicate: false })
             .collect())
     }
 
@@ -141,8 +147,8 @@ impl Engine {
         &self,
         name: &TopicName,
         topic: &Topic,
-        messages: Vec<Outgoing>,
-    ) -> Result<Vec<Published>> {
+        messages: Vec<OutboundMessage>,
+    ) -> Result<Vec<PublishAck>> {
         if messages.iter().any(|message| message.not_before.is_some()) && !topic.schedules {
             self.note_schedules(name).await?;
         }
@@ -158,7 +164,7 @@ impl Engine {
                     None => self.env.clock.sleep(Duration::from_millis(10)).await,
                 }
             };
-            let mine: Vec<&Outgoing> =
+            let mine: Vec<&OutboundMessage> =
                 messages.iter().zip(&duplicates).filter(|(_, twin)| twin.is_none()).map(|(m, _)| m).collect();
             let accepted = match mine.is_empty() {
                 true => Some(Vec::new()),
@@ -166,7 +172,7 @@ impl Engine {
             };
             let Some(accepted) = accepted else { continue };
             let mut accepted = accepted.into_iter();
-            let mut published: Vec<Published> = Vec::with_capacity(messages.len());
+            let mut published: Vec<PublishAck> = Vec::with_capacity(messages.len());
             for twin in duplicates {
                 let (id, duplicate) = match twin {
                     Some(Twin::Stored(id)) => (Some(id), true),
@@ -174,7 +180,7 @@ impl Engine {
                     None => (accepted.next(), false),
                 };
                 let id = id.ok_or_else(|| Error::new(ErrorKind::HotTier, "a published message got no id"))?;
-                published.push(Published { id, duplicate });
+                published.push(PublishAck { id, duplicate });
             }
             return Ok(published);
         }
@@ -187,7 +193,7 @@ impl Engine {
     async fn look_for_duplicates(
         &self,
         topic: &Topic,
-        messages: &[Outgoing],
+        messages: &[OutboundMessage],
     ) -> Result<Option<(Vec<Option<Twin>>, HashMap<String, ObjectId>)>> {
         let mut twins: Vec<Option<Twin>> = Vec::with_capacity(messages.len());
         let (mut first, mut replaced) = (HashMap::new(), HashMap::new());
@@ -196,7 +202,7 @@ impl Engine {
         if keys.is_empty() {
             return Ok(Some((messages.iter().map(|_| None).collect(), replaced)));
         }
-        let (mut known, now) = futures::try_join!(self.get_map(&self.spaces.dedup, keys), async {
+        let (mut known, now) = futures::try_join!(self.get_map(&self.collections.dedup, keys), async {
             Ok::<_, Error>(self.documents.now().await?)
         })?;
         for (index, message) in messages.iter().enumerate() {
@@ -210,7 +216,7 @@ impl Engine {
             }
             let stored = match known.remove(&key) {
                 Some(entry) => {
-                    let acceptance = self.acceptance(topic, &self.spaces.dedup, &entry).await?;
+                    let acceptance = self.acceptance(topic, &self.collections.dedup, &entry).await?;
                     let entry = Entry::read(&entry)?;
                     match acceptance {
                         Acceptance::Pending => return Ok(None),
@@ -233,17 +239,18 @@ impl Engine {
     async fn try_to_publish(
         &self,
         topic: &Topic,
-        messages: &[&Outgoing],
+        messages: &[&OutboundMessage],
         replaced: &HashMap<String, ObjectId>,
     ) -> Result<Option<Vec<String>>> {
         let count = u32::try_from(messages.len())
             .map_err(|_| Error::validation("too many messages for one batch"))?;
         let begun = self.env.clock.now();
-        let given = self.documents.sequence(&self.spaces.topics, &sequence_key(&topic.id), count).await?;
+        let given =
+            self.documents.sequence(&self.collections.topics, &sequence_key(&topic.id), count).await?;
         self.env.fail.hit("bus.after_numbers")?;
         let (first, now) = (given.first + 1, given.now);
         let ids: Vec<String> = (first..).take(messages.len()).map(message_id).collect();
-        let is_later = |message: &Outgoing| message.not_before.is_some_and(|at| at > now);
+        let is_later = |message: &OutboundMessage| message.not_before.is_some_and(|at| at > now);
         let bodies: Vec<Arc<Body>> = messages
             .iter()
             .zip(&ids)
@@ -261,7 +268,7 @@ impl Engine {
             let Some(dedup) = message.dedup_id.as_ref().map(|dedup| dedup_key(topic, dedup)) else {
                 continue;
             };
-            let mut entry = doc! { "_id": &dedup, "id": id, "until": now.plus_millis(window).as_millis(), "rev": self.fresh() };
+            let mut entry = doc! { "_id": &dedup, "id": id, "until": now.plus_millis(window).as_millis(), "rev": self.new_revision() };
             entry.extend(link.clone());
             entries.push(match replaced.get(&dedup) {
                 Some(rev) => put_if(entry, *rev),
@@ -275,27 +282,28 @@ impl Engine {
             let due = message.not_before.unwrap_or(now).as_millis();
             let scheduled = format!("{}/{id}", topic.id);
             let mut later =
-                doc! { "_id": &scheduled, "due": due, "rev": self.fresh(), "b": body.to_document() };
+                doc! { "_id": &scheduled, "due": due, "rev": self.new_revision(), "b": body.to_document() };
             if let Some(dedup) = &message.dedup_id {
                 later.insert("dd", dedup_key(topic, dedup));
             }
             later.extend(link.clone());
-            side.push(&self.spaces.scheduled, Write::insert(later));
+            side.push(&self.collections.scheduled, Write::insert(later));
             head.scheduled.push(scheduled);
         }
         for chunk in rest {
-            side.push(&self.spaces.messages, Write::insert(chunk.to_document(&topic.id)));
+            side.push(&self.collections.messages, Write::insert(chunk.to_document(&topic.id)));
         }
         let (head_document, scheduled) = (head.to_document(&topic.id), head.scheduled.clone());
         let spans: Vec<(i64, i64)> = chunks.iter().map(|chunk| (chunk.first, chunk.last)).collect();
 
         let mut accepted =
-            self.write(&self.spaces.dedup, entries).await?.iter().all(|outcome| outcome.is_applied());
+            self.write(&self.collections.dedup, entries).await?.iter().all(|outcome| outcome.is_applied());
         if accepted && !side.operations.is_empty() {
             accepted = self.documents.apply(side).await?.iter().all(|outcome| outcome.is_applied());
         }
         self.env.fail.hit("bus.before_head")?;
-        if accepted && self.write_one(&self.spaces.messages, Write::insert(head_document)).await?.is_applied()
+        if accepted
+            && self.write_one(&self.collections.messages, Write::insert(head_document)).await?.is_applied()
         {
             if self.env.clock.now() > begun.plus_millis(CLOSED_MS / 2) {
                 let message =
@@ -304,14 +312,14 @@ impl Engine {
             }
             return Ok(Some(ids));
         }
-        // Readers need not wait for these places. A head that readers closed is left alone; the others were
-        // never visible.
+        // Readers need not wait for these sequence numbers. A head that readers closed is left alone; the
+        // others were never visible.
         let voids = spans.into_iter().enumerate().map(|(index, (first, last))| {
             let void = Chunk::void(first, last, now).to_document(&topic.id);
             if index == 0 { Write::insert(void) } else { put(void) }
         });
-        self.write(&self.spaces.messages, voids).await?;
-        self.write(&self.spaces.scheduled, scheduled.into_iter().map(delete)).await?;
+        self.write(&self.collections.messages, voids).await?;
+        self.write(&self.collections.scheduled, scheduled.into_iter().map(delete)).await?;
         Ok(None)
     }
 
@@ -319,7 +327,7 @@ impl Engine {
     pub(super) async fn acceptance(
         &self,
         topic: &Topic,
-        space: &Namespace,
+        collection: &Namespace,
         linked: &Document,
     ) -> Result<Acceptance> {
         let is_confirmed = |linked: &Document| linked.get_bool("ok").unwrap_or(false);
@@ -328,12 +336,12 @@ impl Engine {
         }
         let head = int(linked, "hd")?;
         for _ in 0..ATTEMPTS {
-            if let Some(head) = self.get_one(&self.spaces.messages, chunk_id(&topic.id, head)).await? {
+            if let Some(head) = self.get_one(&self.collections.messages, chunk_id(&topic.id, head)).await? {
                 let void = head.get_bool("void").unwrap_or(false);
                 return Ok(if void { Acceptance::Void } else { Acceptance::Accepted });
             }
             // Who removes a head confirms what hangs on it first.
-            match self.get_one(space, text(linked, "_id")?).await? {
+            match self.get_one(collection, text(linked, "_id")?).await? {
                 Some(again) if is_confirmed(&again) => return Ok(Acceptance::Accepted),
                 Some(again) if again.get_object_id("rev").ok() == linked.get_object_id("rev").ok() => {}
                 _ => return Ok(Acceptance::Pending),
@@ -343,7 +351,7 @@ impl Engine {
                 return Ok(Acceptance::Pending);
             }
             let void = Chunk::void(head, head, now).to_document(&topic.id);
-            if self.write_one(&self.spaces.messages, Write::insert(void)).await?.is_applied() {
+            if self.write_one(&self.collections.messages, Write::insert(void)).await?.is_applied() {
                 return Ok(Acceptance::Void);
             }
         }
@@ -351,19 +359,21 @@ impl Engine {
     }
 
     /// Notes on what hangs on a head that it was accepted.
-    pub(super) async fn confirm(&self, space: &Namespace, ids: &[String]) -> Result<()> {
+    pub(super) async fn confirm(&self, collection: &Namespace, ids: &[String]) -> Result<()> {
         for _ in 0..ATTEMPTS {
-            let found = self.get_map(space, ids.to_vec()).await?;
+            let found = self.get_map(collection, ids.to_vec()).await?;
             let mut puts = Vec::new();
             for (_, mut linked) in found {
                 if !linked.get_bool("ok").unwrap_or(false) {
                     let rev = linked.get_object_id("rev").map_err(|_| damaged("linked document", "rev"))?;
                     linked.insert("ok", true);
-                    linked.insert("rev", self.fresh());
+                    linked.insert("rev", self.new_revision());
                     puts.push(put_if(linked, rev));
                 }
             }
-            if puts.is_empty() || self.write(space, puts).await?.iter().all(|outcome| outcome.is_applied()) {
+            if puts.is_empty()
+                || self.write(collection, puts).await?.iter().all(|outcome| outcome.is_applied())
+            {
                 return Ok(());
             }
         }
@@ -371,11 +381,11 @@ impl Engine {
     }
 
     /// Closes a gap of the sequence that ends before what was accepted at `before`, so that whoever wanted to
-    /// write there takes new places.
+    /// write there takes new sequence numbers.
     ///
-    /// Nobody knows where in it chunks would end, so every place is closed, from the last one down: who sees
-    /// a closed place then knows that all behind it are decided, and that a chunk which made it in time, and
-    /// covers the place, is to be seen as well.
+    /// Nobody knows where in it chunks would end, so every sequence number is closed, from the last one down:
+    /// who sees a closed sequence number then knows that all behind it are decided, and that a chunk which
+    /// made it in time, and covers the sequence number, is to be seen as well.
     pub(super) async fn close_gap(
         &self,
         topic: &Topic,
@@ -385,12 +395,12 @@ impl Engine {
         now: Timestamp,
     ) -> Result<()> {
         tracing::warn!(topic = %topic.key, first, last, "closing a gap that a publisher left");
-        let voids = (first..=last).rev().map(|place| {
-            let mut void = Chunk::void(place, place, before).to_document(&topic.id);
+        let voids = (first..=last).rev().map(|sequence| {
+            let mut void = Chunk::void(sequence, sequence, before).to_document(&topic.id);
             void.insert("cl", now.as_millis());
             Write::insert(void)
         });
-        self.write(&self.spaces.messages, voids.collect::<Vec<_>>()).await.map(drop)
+        self.write(&self.collections.messages, voids.collect::<Vec<_>>()).await.map(drop)
     }
 }
 
@@ -429,7 +439,7 @@ mod tests {
     fn a_batch_is_cut_by_messages_and_bytes_and_hangs_on_its_head() {
         let at = Timestamp::from_millis(1);
         let body = |bytes: usize| {
-            let message = Outgoing { payload: vec![0; bytes].into(), ..Outgoing::default() };
+            let message = OutboundMessage { payload: vec![0; bytes].into(), ..OutboundMessage::default() };
             Some(Arc::new(Body::of(&message, "x".to_owned(), at, None)))
         };
         let chunks = cut(10, (0..1_100).map(|_| body(10)).collect(), at);

@@ -7,7 +7,7 @@ use std::time::Duration;
 use chronos_db::documents::{Filter, Scan};
 use futures::FutureExt as _;
 
-use super::entities::{Cursor, Opened};
+use super::entities::{Cursor, SubscriptionContext};
 use super::store::{Engine, ascending, int, locked, put_if};
 use super::topics::ATTEMPTS;
 use crate::hot::Pulled;
@@ -24,51 +24,51 @@ const SEEN_MS: i64 = 60_000;
 
 /// Settlements after which a puller tidies up, and the time after which it does when there is nothing else to
 /// do.
-const TIDY_AFTER: u64 = 512;
-const TIDY_IDLE_MS: i64 = 500;
+const GC_AFTER: u64 = 512;
+const GC_IDLE_MS: i64 = 500;
 
 impl Engine {
     pub(super) async fn pull(&self, name: &SubscriptionName, max: u32) -> Result<Pulled> {
-        let local = self.local(name);
+        let cache = self.cache(name);
         // The semaphore is never closed.
-        let _turn = local
+        let _turn = cache
             .turn
             .acquire()
             .await
             .map_err(|e| Error::new(ErrorKind::Closed, "the hot tier is closed").caused_by(e))?;
         // What was told until now is seen by this pull.
-        let _ = local.told.notified().now_or_never();
-        local.left.store(false, Ordering::Relaxed);
+        let _ = cache.told.notified().now_or_never();
+        cache.left.store(false, Ordering::Relaxed);
         let most = (max as usize).min(MOST);
         let mut pulled = Pulled::default();
         let (mut soon, mut more) = (None, true);
-        let mut opened = self.open(name).await?;
-        *locked(&local.seen) = Some(opened.seen);
-        *locked(&local.opened) = Some(Arc::new(opened.clone()));
-        self.note_use(name, &mut opened).await?;
-        if opened.subscription.options.paused {
+        let mut context = self.open(name).await?;
+        *locked(&cache.seen) = Some(context.seen);
+        *locked(&cache.context) = Some(Arc::new(context.clone()));
+        self.note_use(name, &mut context).await?;
+        if context.subscription.options.paused {
             return Ok(pulled);
         }
-        if opened.topic.schedules {
-            soon = self.promote(&opened.topic, opened.now).await?;
-            opened = self.open(name).await?;
+        if context.topic.schedules {
+            soon = self.promote(&context.topic, context.now).await?;
+            context = self.open(name).await?;
         }
         for round in 0..ROUNDS {
             if round > 0 {
-                opened = self.open(name).await?;
+                context = self.open(name).await?;
             }
             let room = most - pulled.deliveries.len();
             if room == 0 {
                 break;
             }
-            let due = self.pull_due(&opened, room).await?;
+            let due = self.pull_due(&context, room).await?;
             pulled.deliveries.extend(due.deliveries);
             more = due.more;
             let room = most - pulled.deliveries.len();
-            if room > 0 && opened.cursor.at < opened.seen.0 {
-                let (fresh, pending) = self.pull_fresh(&opened, room).await?;
-                pulled.deliveries.extend(fresh.deliveries);
-                more |= fresh.more;
+            if room > 0 && context.cursor.at < context.seen.0 {
+                let (new, pending) = self.pull_new(&context, room).await?;
+                pulled.deliveries.extend(new.deliveries);
+                more |= new.more;
                 soon = sooner(soon, pending);
             }
             if !more || !pulled.deliveries.is_empty() {
@@ -76,20 +76,20 @@ impl Engine {
             }
         }
         if pulled.deliveries.len() < most {
-            soon = sooner(soon, if more { Some(Duration::ZERO) } else { self.next_due(&opened).await? });
+            soon = sooner(soon, if more { Some(Duration::ZERO) } else { self.next_due(&context).await? });
             pulled.next_due = soon;
         }
         if more || pulled.deliveries.len() >= most {
-            local.left.store(true, Ordering::Relaxed);
-            local.told.notify_one();
+            cache.left.store(true, Ordering::Relaxed);
+            cache.told.notify_one();
         }
-        self.tidy_sometimes(name, &opened, pulled.deliveries.is_empty()).await;
+        self.gc_sometimes(name, &context, pulled.deliveries.is_empty()).await;
         Ok(pulled)
     }
 
-    /// When the next card becomes due.
-    async fn next_due(&self, opened: &Opened) -> Result<Option<Duration>> {
-        let filter = Filter::eq("w", opened.subscription.id.as_str());
+    /// When the next delivery record becomes due.
+    async fn next_due(&self, context: &SubscriptionContext) -> Result<Option<Duration>> {
+        let filter = Filter::eq("w", context.subscription.id.as_str());
         let scan = Scan {
             filter,
             order: ascending(&["due", "_id"]),
@@ -97,8 +97,9 @@ impl Engine {
             without: vec!["b".to_owned()],
             ..Scan::default()
         };
-        let first = self.scan(&self.spaces.cards, scan).await?.pop();
-        let wait = first.map(|card| int(&card, "due")).transpose()?.map(|due| due - opened.now.as_millis());
+        let first = self.scan(&self.collections.deliveries, scan).await?.pop();
+        let wait =
+            first.map(|record| int(&record, "due")).transpose()?.map(|due| due - context.now.as_millis());
         Ok(wait.map(|wait| Duration::from_millis(u64::try_from(wait).unwrap_or(0))))
     }
 
@@ -106,40 +107,44 @@ impl Engine {
     ///
     /// # Errors
     /// `NOT_FOUND` if it was removed meanwhile, because nobody did.
-    pub(super) async fn note_use(&self, name: &SubscriptionName, opened: &mut Opened) -> Result<()> {
+    pub(super) async fn note_use(
+        &self,
+        name: &SubscriptionName,
+        context: &mut SubscriptionContext,
+    ) -> Result<()> {
         for _ in 0..ATTEMPTS {
-            let (now, auto_delete) = (opened.now.as_millis(), opened.subscription.options.auto_delete_ms);
+            let (now, auto_delete) = (context.now.as_millis(), context.subscription.options.auto_delete_ms);
             let every =
                 auto_delete.map_or(SEEN_MS, |ms| i64::try_from(ms / 4).unwrap_or(SEEN_MS).min(SEEN_MS));
-            if now - opened.cursor.seen <= every {
+            if now - context.cursor.seen <= every {
                 return Ok(());
             }
-            let (rev, noted) = (self.fresh(), Cursor { seen: now, ..opened.cursor.clone() });
+            let (rev, noted) = (self.new_revision(), Cursor { seen: now, ..context.cursor.clone() });
             if self
-                .write_one(&self.spaces.topics, put_if(noted.to_document(rev), noted.rev))
+                .write_one(&self.collections.topics, put_if(noted.to_document(rev), noted.rev))
                 .await?
                 .is_applied()
             {
-                opened.cursor = Cursor { rev, ..noted };
+                context.cursor = Cursor { rev, ..noted };
                 return Ok(());
             }
-            *opened = self.open(name).await?;
+            *context = self.open(name).await?;
         }
         // Whoever moves the cursor so often notes it, too.
         Ok(())
     }
 
-    /// Tidies up if there is reason to. That it fails is no failure of the pull.
-    async fn tidy_sometimes(&self, name: &SubscriptionName, opened: &Opened, idle: bool) {
-        let (local, now) = (&opened.local, opened.now.as_millis());
-        let settled = local.settled.load(Ordering::Relaxed);
-        let rested = now - local.tidied_at.load(Ordering::Relaxed) >= TIDY_IDLE_MS;
-        if settled >= TIDY_AFTER || (idle && settled > 0 && rested) {
-            local.settled.fetch_sub(settled, Ordering::Relaxed);
-            local.tidied_at.store(now, Ordering::Relaxed);
-            if let Err(error) = self.tidy_after(name, opened.now).await {
-                tracing::warn!(subscription = %name, %error, "tidying up failed; it is tried again");
-                local.settled.fetch_add(settled, Ordering::Relaxed);
+    /// Collects garbage if there is reason to. That it fails is no failure of the pull.
+    async fn gc_sometimes(&self, name: &SubscriptionName, context: &SubscriptionContext, idle: bool) {
+        let (cache, now) = (&context.cache, context.now.as_millis());
+        let settled = cache.settled.load(Ordering::Relaxed);
+        let rested = now - cache.gc_at.load(Ordering::Relaxed) >= GC_IDLE_MS;
+        if settled >= GC_AFTER || (idle && settled > 0 && rested) {
+            cache.settled.fetch_sub(settled, Ordering::Relaxed);
+            cache.gc_at.store(now, Ordering::Relaxed);
+            if let Err(error) = self.gc_after(name, context.now).await {
+                tracing::warn!(subscription = %name, %error, "garbage collection failed; it is tried again");
+                cache.settled.fetch_add(settled, Ordering::Relaxed);
             }
         }
     }

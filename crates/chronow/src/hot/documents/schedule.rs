@@ -1,5 +1,5 @@
-//! Scheduled messages: kept aside until their time, then put into the topic's sequence at a new place, under
-//! their own id.
+//! Scheduled messages: kept aside until their time, then put into the topic's sequence at a new sequence
+//! number, under their own id.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -54,14 +54,14 @@ impl Engine {
             without: vec!["b".to_owned()],
             ..Scan::default()
         };
-        let Some(first) = self.scan(&self.spaces.scheduled, first).await?.pop() else { return Ok(None) };
+        let Some(first) = self.scan(&self.collections.scheduled, first).await?.pop() else { return Ok(None) };
         let wait = int(&first, "due")? - now.as_millis();
         if wait > 0 {
             return Ok(Some(Duration::from_millis(wait.unsigned_abs())));
         }
         let filter = all().and(Filter::lte("due", now.as_millis()));
         let scan = Scan { filter, order: ascending(&["due", "_id"]), limit: Some(STEP), ..Scan::default() };
-        let found = self.scan(&self.spaces.scheduled, scan).await?;
+        let found = self.scan(&self.collections.scheduled, scan).await?;
         // What comes after these is found by the next look.
         let (mut due, mut next) = (Vec::new(), Some(SOON));
         for scheduled in found {
@@ -69,93 +69,95 @@ impl Engine {
                 self.forget_cancelled(&scheduled).await?;
                 continue;
             }
-            match self.acceptance(topic, &self.spaces.scheduled, &scheduled).await? {
+            match self.acceptance(topic, &self.collections.scheduled, &scheduled).await? {
                 Acceptance::Accepted => due.push(scheduled),
                 Acceptance::Pending => next = Some(SOON),
                 // Its batch was never accepted.
                 Acceptance::Void => {
                     let delete = delete_if(text(&scheduled, "_id")?, revision(&scheduled)?);
-                    self.write_one(&self.spaces.scheduled, delete).await?;
+                    self.write_one(&self.collections.scheduled, delete).await?;
                 }
             }
         }
         if !due.is_empty() {
-            self.place(topic, due).await?;
+            self.assign_sequence(topic, due).await?;
         }
         Ok(next)
     }
 
-    /// Gives each a place, which is noted before anything is put there, so that whoever comes later puts it
-    /// at the same one.
-    async fn place(&self, topic: &Topic, due: Vec<Document>) -> Result<()> {
+    /// Gives each a sequence number, which is noted before anything is put there, so that whoever comes later
+    /// puts it at the same one.
+    async fn assign_sequence(&self, topic: &Topic, due: Vec<Document>) -> Result<()> {
         let (mut placed, mut unplaced) = (Vec::new(), Vec::new());
         for scheduled in due {
             match int(&scheduled, "pos") {
-                Ok(place) => placed.push((place, scheduled)),
+                Ok(sequence) => placed.push((sequence, scheduled)),
                 Err(_) => unplaced.push(scheduled),
             }
         }
-        // Another process may have died, or been overtaken, after it noted the place.
-        let ids = placed.iter().map(|(place, _)| chunk_id(&topic.id, *place)).collect();
-        let there = self.get_map(&self.spaces.messages, ids).await?;
+        // Another process may have died, or been overtaken, after it noted the sequence number.
+        let ids = placed.iter().map(|(sequence, _)| chunk_id(&topic.id, *sequence)).collect();
+        let there = self.get_map(&self.collections.messages, ids).await?;
         let mut pending = Vec::new();
-        for (place, scheduled) in placed {
-            match there.get(&chunk_id(&topic.id, place)) {
+        for (sequence, scheduled) in placed {
+            match there.get(&chunk_id(&topic.id, sequence)) {
                 Some(chunk) if chunk.get_bool("void").unwrap_or(false) => unplaced.push(scheduled),
-                _ => pending.push((place, scheduled)),
+                _ => pending.push((sequence, scheduled)),
             }
         }
         if !unplaced.is_empty() {
             let count = u32::try_from(unplaced.len()).unwrap_or(u32::MAX);
-            let given = self.documents.sequence(&self.spaces.topics, &sequence_key(&topic.id), count).await?;
+            let given =
+                self.documents.sequence(&self.collections.topics, &sequence_key(&topic.id), count).await?;
             let (mut puts, mut noted) = (Vec::new(), Vec::new());
-            for (place, mut scheduled) in (given.first + 1..).zip(unplaced) {
+            for (sequence, mut scheduled) in (given.first + 1..).zip(unplaced) {
                 let rev = revision(&scheduled)?;
-                scheduled.insert("pos", place);
+                scheduled.insert("pos", sequence);
                 scheduled.insert("ok", true);
-                scheduled.insert("rev", self.fresh());
+                scheduled.insert("rev", self.new_revision());
                 puts.push(put_if(scheduled.clone(), rev));
-                noted.push((place, scheduled));
+                noted.push((sequence, scheduled));
             }
-            let outcomes = self.write(&self.spaces.scheduled, puts).await?;
-            for ((place, scheduled), outcome) in noted.into_iter().zip(outcomes) {
+            let outcomes = self.write(&self.collections.scheduled, puts).await?;
+            for ((sequence, scheduled), outcome) in noted.into_iter().zip(outcomes) {
                 if outcome.is_applied() {
-                    pending.push((place, scheduled));
+                    pending.push((sequence, scheduled));
                 } else {
-                    // Cancelled, or somebody else was faster: nobody shall wait for the place.
-                    let void = Chunk::void(place, place, given.now).to_document(&topic.id);
-                    self.write_one(&self.spaces.messages, Write::insert(void)).await?;
+                    // Cancelled, or somebody else was faster: nobody shall wait for the sequence number.
+                    let void = Chunk::void(sequence, sequence, given.now).to_document(&topic.id);
+                    self.write_one(&self.collections.messages, Write::insert(void)).await?;
                 }
             }
         }
         let now = self.documents.now().await?;
         let (mut inserts, mut ids) = (Vec::new(), Vec::new());
-        for (place, scheduled) in pending {
-            ids.push((place, text(&scheduled, "_id")?.to_owned()));
+        for (sequence, scheduled) in pending {
+            ids.push((sequence, text(&scheduled, "_id")?.to_owned()));
             let body = Arc::new(body_of(scheduled)?);
-            let chunk = Chunk { slots: vec![Some(body)], void: false, ..Chunk::void(place, place, now) };
+            let chunk =
+                Chunk { slots: vec![Some(body)], void: false, ..Chunk::void(sequence, sequence, now) };
             inserts.push(Write::insert(chunk.to_document(&topic.id)));
         }
-        let outcomes = self.write(&self.spaces.messages, inserts).await?;
+        let outcomes = self.write(&self.collections.messages, inserts).await?;
         let (mut done, mut doubtful) = (Vec::new(), HashMap::new());
-        for ((place, id), outcome) in ids.into_iter().zip(outcomes) {
+        for ((sequence, id), outcome) in ids.into_iter().zip(outcomes) {
             match outcome.is_applied() {
                 true => done.push(id),
-                false => drop(doubtful.insert(chunk_id(&topic.id, place), id)),
+                false => drop(doubtful.insert(chunk_id(&topic.id, sequence), id)),
             }
         }
-        // What was there already is the same message, or a closed gap; that one gets a new place the next
-        // time.
+        // What was there already is the same message, or a closed gap; that one gets a new sequence number
+        // the next time.
         if !doubtful.is_empty() {
             for (chunk, there) in
-                self.get_map(&self.spaces.messages, doubtful.keys().cloned().collect()).await?
+                self.get_map(&self.collections.messages, doubtful.keys().cloned().collect()).await?
             {
                 if !there.get_bool("void").unwrap_or(false) {
                     done.extend(doubtful.remove(&chunk));
                 }
             }
         }
-        self.write(&self.spaces.scheduled, done.into_iter().map(delete)).await?;
+        self.write(&self.collections.scheduled, done.into_iter().map(delete)).await?;
         self.tell_topic(&topic.id);
         Ok(())
     }
@@ -165,7 +167,7 @@ impl Engine {
         let topic = self.find_topic(name).await?.ok_or_else(no_topic)?;
         let stored_id = format!("{}/{id}", topic.id);
         loop {
-            let Some(scheduled) = self.get_one(&self.spaces.scheduled, stored_id.clone()).await? else {
+            let Some(scheduled) = self.get_one(&self.collections.scheduled, stored_id.clone()).await? else {
                 return Ok(false);
             };
             if is_cancelled(&scheduled) {
@@ -177,16 +179,17 @@ impl Engine {
             if scheduled.contains_key("pos") || int(&scheduled, "due")? <= now.as_millis() {
                 return Ok(false);
             }
-            if self.acceptance(&topic, &self.spaces.scheduled, &scheduled).await? != Acceptance::Accepted {
+            if self.acceptance(&topic, &self.collections.scheduled, &scheduled).await? != Acceptance::Accepted
+            {
                 return Ok(false);
             }
             let mut cancelled = scheduled.clone();
             // Due at once, so that whoever pulls next finishes what is broken off here.
             cancelled.insert("no", true);
             cancelled.insert("due", 0_i64);
-            cancelled.insert("rev", self.fresh());
+            cancelled.insert("rev", self.new_revision());
             if self
-                .write_one(&self.spaces.scheduled, put_if(cancelled.clone(), revision(&scheduled)?))
+                .write_one(&self.collections.scheduled, put_if(cancelled.clone(), revision(&scheduled)?))
                 .await?
                 .is_applied()
             {
@@ -206,18 +209,18 @@ impl Engine {
             // An older version has scheduled it: the head of its batch knows all ids of the batch.
             Err(_) => {
                 let head =
-                    self.get_one(&self.spaces.messages, chunk_id(topic, int(cancelled, "hd")?)).await?;
+                    self.get_one(&self.collections.messages, chunk_id(topic, int(cancelled, "hd")?)).await?;
                 let listed = head.iter().filter_map(|head| head.get_array("dd").ok()).flatten();
                 listed.filter_map(|dedup| dedup.as_str().map(str::to_owned)).collect()
             }
         };
         let guard = || Guard::Equals { field: "id".to_owned(), value: id.into() };
         self.write(
-            &self.spaces.dedup,
+            &self.collections.dedup,
             freed.into_iter().map(|dedup| Write::Delete { id: dedup.into(), guard: guard() }),
         )
         .await?;
-        self.write_one(&self.spaces.scheduled, delete_if(stored, revision(cancelled)?)).await.map(drop)
+        self.write_one(&self.collections.scheduled, delete_if(stored, revision(cancelled)?)).await.map(drop)
     }
 
     /// The accepted messages that wait for their time, the next ones first.
@@ -228,7 +231,7 @@ impl Engine {
         let there = |field: &str| Filter::Field(field.to_owned(), Test::Exists(false));
         let filter = Filter::eq("w", topic.id.as_str()).and(there("pos")).and(there("no"));
         let scan = Scan { filter, order: ascending(&["due", "_id"]), limit: Some(limit), ..Scan::default() };
-        let found = self.scan(&self.spaces.scheduled, scan).await?;
+        let found = self.scan(&self.collections.scheduled, scan).await?;
         let mut heads = Vec::new();
         for scheduled in &found {
             heads.push(chunk_id(&topic.id, int(scheduled, "hd")?));
@@ -241,7 +244,7 @@ impl Engine {
             without: vec!["m".to_owned()],
             ..Scan::default()
         };
-        let heads = self.scan(&self.spaces.messages, heads).await?;
+        let heads = self.scan(&self.collections.messages, heads).await?;
         let heads: HashMap<String, Document> = heads
             .into_iter()
             .map(|head| Ok((text(&head, "_id")?.to_owned(), head)))

@@ -14,9 +14,9 @@ use chronos_db::documents::{
 use futures::TryStreamExt as _;
 use tokio::sync::{Notify, OnceCell, Semaphore, watch};
 
-use super::card::Card;
 use super::chunk::{Body, Chunk};
-use super::entities::Opened;
+use super::delivery_record::DeliveryRecord;
+use super::entities::SubscriptionContext;
 use super::keys::{chunk_id, chunks_between};
 use super::limits::Known;
 use crate::{Error, ErrorKind, Result, SubscriptionName};
@@ -26,21 +26,21 @@ const CACHED_CHUNKS: usize = 64;
 const CACHED_BYTES: usize = 16 * 1024 * 1024;
 
 /// The largest number that fits the padding of names.
-const MAX_PLACE: i64 = 9_999_999_999_999_999;
+const MAX_SEQUENCE: i64 = 9_999_999_999_999_999;
 
 /// Who waits for what others have begun hears how that ended so shortly after it must have.
 const OTHERS: Duration = Duration::from_millis(500);
 
-/// Held cards whose lock ended so long ago are forgotten.
-const FORGET_HELD_MS: i64 = 600_000;
+/// Held delivery records whose lock ended so long ago are forgotten.
+const FORGET_IN_FLIGHT_MS: i64 = 600_000;
 
 /// The collections.
 #[derive(Debug)]
-pub(super) struct Spaces {
-    /// Topics, subscriptions, cursors, tallies and sequences: what a call needs to know comes with one read.
+pub(super) struct Collections {
+    /// Topics, subscriptions, cursors, counters and sequences: what a call needs to know comes with one read.
     pub(super) topics: Namespace,
     pub(super) messages: Namespace,
-    pub(super) cards: Namespace,
+    pub(super) deliveries: Namespace,
     pub(super) scheduled: Namespace,
     pub(super) dedup: Namespace,
     pub(super) values: Namespace,
@@ -49,30 +49,30 @@ pub(super) struct Spaces {
 
 /// A message this process holds.
 #[derive(Clone, Debug)]
-pub(super) struct Held {
-    pub(super) card: Card,
+pub(super) struct InFlight {
+    pub(super) record: DeliveryRecord,
     pub(super) body: Arc<Body>,
 }
 
 /// What this process remembers of a subscription.
-pub(super) struct Local {
+pub(super) struct SubscriptionCache {
     /// Pulls of one process take turns; they would only race for the same messages.
     pub(super) turn: Semaphore,
     /// The ids of the topic and the subscription, as they were when last looked up.
     pub(super) ids: Mutex<Option<(String, String)>>,
     /// What the topic's sequence and the subscription's signal were when the last pull began.
     pub(super) seen: Mutex<Option<(i64, i64)>>,
-    pub(super) held: Mutex<HashMap<String, Held>>,
+    pub(super) in_flight: Mutex<HashMap<String, InFlight>>,
     /// What was looked up last, for settling, which need not know of a change of options at once.
-    pub(super) opened: Mutex<Option<Arc<Opened>>>,
+    pub(super) context: Mutex<Option<Arc<SubscriptionContext>>>,
     /// Numbers that were given out and under which there is nothing yet, and since when.
     pub(super) pending: Mutex<Option<(i64, i64)>>,
     /// How many of the next pulls expect others to pull at the same time, and how often they were faster.
     pub(super) contended: AtomicU32,
     pub(super) lost: AtomicU32,
-    /// Settlements since the last tidying.
+    /// Settlements since the last garbage collection.
     pub(super) settled: AtomicU64,
-    pub(super) tidied_at: AtomicI64,
+    pub(super) gc_at: AtomicI64,
     /// When it was looked last whether messages wait for a key that is free.
     pub(super) rechecked_at: AtomicI64,
     /// One waiter is woken when this process makes something available.
@@ -83,21 +83,21 @@ pub(super) struct Local {
     pub(super) left: AtomicBool,
 }
 
-chronos_db::debug_some!(Local {});
+chronos_db::debug_some!(SubscriptionCache {});
 
-impl Default for Local {
+impl Default for SubscriptionCache {
     fn default() -> Self {
         Self {
             turn: Semaphore::new(1),
             ids: Mutex::default(),
             seen: Mutex::default(),
-            held: Mutex::default(),
-            opened: Mutex::default(),
+            in_flight: Mutex::default(),
+            context: Mutex::default(),
             pending: Mutex::default(),
             contended: AtomicU32::new(0),
             lost: AtomicU32::new(0),
             settled: AtomicU64::new(0),
-            tidied_at: AtomicI64::new(0),
+            gc_at: AtomicI64::new(0),
             rechecked_at: AtomicI64::new(0),
             told: Notify::new(),
             looker: Semaphore::new(1),
@@ -106,17 +106,17 @@ impl Default for Local {
     }
 }
 
-impl Local {
-    pub(super) fn hold(&self, card: Card, body: Arc<Body>, now: i64) {
-        let mut held = locked(&self.held);
-        if held.len() >= 1_024 && held.len().is_multiple_of(1_024) {
-            held.retain(|_, held| held.card.due + FORGET_HELD_MS > now);
+impl SubscriptionCache {
+    pub(super) fn hold(&self, record: DeliveryRecord, body: Arc<Body>, now: i64) {
+        let mut in_flight = locked(&self.in_flight);
+        if in_flight.len() >= 1_024 && in_flight.len().is_multiple_of(1_024) {
+            in_flight.retain(|_, in_flight| in_flight.record.due + FORGET_IN_FLIGHT_MS > now);
         }
-        held.insert(card.id.clone(), Held { card, body });
+        in_flight.insert(record.id.clone(), InFlight { record, body });
     }
 }
 
-/// Chunks by topic and last place, with the bytes they hold.
+/// Chunks by topic and last sequence number, with the bytes they hold.
 #[derive(Default)]
 struct Chunks {
     known: BTreeMap<(String, i64), (Arc<Chunk>, u64)>,
@@ -129,17 +129,17 @@ chronos_db::debug_some!(Chunks {});
 #[derive(Debug)]
 pub(super) struct Engine {
     pub(super) documents: Arc<dyn DocumentStore>,
-    pub(super) spaces: Spaces,
+    pub(super) collections: Collections,
     pub(super) env: Env,
     ready: OnceCell<bool>,
     pub(super) closed: AtomicBool,
-    locals: Mutex<HashMap<SubscriptionName, Arc<Local>>>,
+    caches: Mutex<HashMap<SubscriptionName, Arc<SubscriptionCache>>>,
     chunks: Mutex<Chunks>,
     pub(super) known: Mutex<Known>,
     /// Moves when this process changes a value.
     pub(super) moved: watch::Sender<u64>,
     pub(super) value_turns: Vec<Semaphore>,
-    pub(super) changes_swept_at: AtomicI64,
+    pub(super) changes_purged_at: AtomicI64,
 }
 
 pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -194,28 +194,28 @@ pub(super) fn too_contended(what: &str) -> Error {
 
 impl Engine {
     pub(super) fn new(documents: Arc<dyn DocumentStore>, database: &str, env: Env) -> Self {
-        let space = |name: &str| Namespace::new(database, name);
-        let spaces = Spaces {
-            topics: space("cw_topics"),
-            messages: space("cw_messages"),
-            cards: space("cw_deliveries"),
-            scheduled: space("cw_scheduled"),
-            dedup: space("cw_dedup"),
-            values: space("cw_values"),
-            changes: space("cw_changes"),
+        let collection = |name: &str| Namespace::new(database, name);
+        let collections = Collections {
+            topics: collection("cw_topics"),
+            messages: collection("cw_messages"),
+            deliveries: collection("cw_deliveries"),
+            scheduled: collection("cw_scheduled"),
+            dedup: collection("cw_dedup"),
+            values: collection("cw_values"),
+            changes: collection("cw_changes"),
         };
         Self {
             documents,
-            spaces,
+            collections,
             env,
             ready: OnceCell::new(),
             closed: AtomicBool::new(false),
-            locals: Mutex::default(),
+            caches: Mutex::default(),
             chunks: Mutex::default(),
             known: Mutex::default(),
             moved: watch::Sender::new(0),
             value_turns: (0..64).map(|_| Semaphore::new(1)).collect(),
-            changes_swept_at: AtomicI64::new(0),
+            changes_purged_at: AtomicI64::new(0),
         }
     }
 
@@ -260,21 +260,21 @@ impl Engine {
 
     async fn make(&self) -> chronos_db::Result<&bool> {
         let made = self.ready.get_or_try_init(|| async {
-            let spaces = &self.spaces;
-            let cards = [
+            let collections = &self.collections;
+            let records = [
                 Index::on("due", &["w", "due", "_id"]).only_if_exists("w"),
                 Index::on("class", &["c", "s", "_id"]),
                 Index::on("chain", &["k", "ns"]),
                 Index::on("held", &["h"]).unique().only_if_exists("h"),
             ];
-            self.documents.ensure(&spaces.cards, &cards).await?;
-            self.documents.ensure(&spaces.scheduled, &[Index::on("due", &["w", "due", "_id"])]).await?;
-            self.documents.ensure(&spaces.dedup, &[Index::on("until", &["w", "until"])]).await?;
+            self.documents.ensure(&collections.deliveries, &records).await?;
+            self.documents.ensure(&collections.scheduled, &[Index::on("due", &["w", "due", "_id"])]).await?;
+            self.documents.ensure(&collections.dedup, &[Index::on("until", &["w", "until"])]).await?;
             self.documents
-                .ensure(&spaces.values, &[Index::on("until", &["until"]).only_if_exists("until")])
+                .ensure(&collections.values, &[Index::on("until", &["until"]).only_if_exists("until")])
                 .await?;
-            self.documents.ensure(&spaces.changes, &[Index::on("at", &["at"])]).await?;
-            for plain in [&spaces.topics, &spaces.messages] {
+            self.documents.ensure(&collections.changes, &[Index::on("at", &["at"])]).await?;
+            for plain in [&collections.topics, &collections.messages] {
                 self.documents.ensure(plain, &[]).await?;
             }
             Ok(self.documents.capabilities().await?.atomic_sequence)
@@ -282,16 +282,16 @@ impl Engine {
         made.await
     }
 
-    pub(super) fn fresh(&self) -> ObjectId {
+    pub(super) fn new_revision(&self) -> ObjectId {
         self.env.random.object_id()
     }
 
-    pub(super) fn local(&self, subscription: &SubscriptionName) -> Arc<Local> {
-        locked(&self.locals).entry(subscription.clone()).or_default().clone()
+    pub(super) fn cache(&self, subscription: &SubscriptionName) -> Arc<SubscriptionCache> {
+        locked(&self.caches).entry(subscription.clone()).or_default().clone()
     }
 
-    pub(super) fn forget_local(&self, subscription: &SubscriptionName) {
-        locked(&self.locals).remove(subscription);
+    pub(super) fn forget_cache(&self, subscription: &SubscriptionName) {
+        locked(&self.caches).remove(subscription);
     }
 
     /// Tells watchers of this process that a value has changed.
@@ -302,9 +302,9 @@ impl Engine {
     /// Tells this process that something may have become available to subscriptions whose ids (topic,
     /// subscription) are such: one waiter of each.
     fn tell_those(&self, such: impl Fn(&str, &str) -> bool) {
-        for local in locked(&self.locals).values() {
-            if locked(&local.ids).as_ref().is_some_and(|(topic, id)| such(topic, id)) {
-                local.told.notify_one();
+        for cache in locked(&self.caches).values() {
+            if locked(&cache.ids).as_ref().is_some_and(|(topic, id)| such(topic, id)) {
+                cache.told.notify_one();
             }
         }
     }
@@ -319,23 +319,27 @@ impl Engine {
 
     /// Tells everybody, of something that is gone.
     pub(super) fn tell_all(&self) {
-        for local in locked(&self.locals).values() {
-            local.told.notify_waiters();
-            local.told.notify_one();
+        for cache in locked(&self.caches).values() {
+            cache.told.notify_waiters();
+            cache.told.notify_one();
         }
     }
 
-    pub(super) async fn get_one(&self, space: &Namespace, id: impl Into<Bson>) -> Result<Option<Document>> {
-        Ok(self.documents.get(space, vec![id.into()]).await?.pop())
+    pub(super) async fn get_one(
+        &self,
+        collection: &Namespace,
+        id: impl Into<Bson>,
+    ) -> Result<Option<Document>> {
+        Ok(self.documents.get(collection, vec![id.into()]).await?.pop())
     }
 
     /// Documents by their (text) `_id`s.
     pub(super) async fn get_map(
         &self,
-        space: &Namespace,
+        collection: &Namespace,
         ids: Vec<String>,
     ) -> Result<HashMap<String, Document>> {
-        let found = self.documents.get(space, ids.into_iter().map(Bson::String).collect()).await?;
+        let found = self.documents.get(collection, ids.into_iter().map(Bson::String).collect()).await?;
         found.into_iter().map(|document| Ok((text(&document, "_id")?.to_owned(), document))).collect()
     }
 
@@ -343,23 +347,26 @@ impl Engine {
     pub(super) async fn get_without_lists(&self, ids: Vec<String>) -> Result<HashMap<String, Document>> {
         let filter = Filter::any_of("_id", ids.into_iter().map(Bson::String).collect());
         let found = self
-            .scan(&self.spaces.topics, Scan { filter, without: vec!["subs".to_owned()], ..Scan::default() })
+            .scan(
+                &self.collections.topics,
+                Scan { filter, without: vec!["subs".to_owned()], ..Scan::default() },
+            )
             .await?;
         found.into_iter().map(|document| Ok((text(&document, "_id")?.to_owned(), document))).collect()
     }
 
-    pub(super) async fn scan(&self, space: &Namespace, scan: Scan) -> Result<Vec<Document>> {
-        Ok(self.documents.scan(space, scan).try_collect().await?)
+    pub(super) async fn scan(&self, collection: &Namespace, scan: Scan) -> Result<Vec<Document>> {
+        Ok(self.documents.scan(collection, scan).try_collect().await?)
     }
 
     pub(super) async fn write(
         &self,
-        space: &Namespace,
+        collection: &Namespace,
         writes: impl IntoIterator<Item = Write>,
     ) -> Result<Vec<Outcome>> {
         let mut batch = Batch::new();
         for write in writes {
-            batch.push(space, write);
+            batch.push(collection, write);
         }
         if batch.operations.is_empty() {
             return Ok(Vec::new());
@@ -369,35 +376,50 @@ impl Engine {
         Ok(self.documents.apply(batch).await?)
     }
 
-    pub(super) async fn write_one(&self, space: &Namespace, write: Write) -> Result<Outcome> {
-        let mut outcomes = self.write(space, [write]).await?;
+    pub(super) async fn write_one(&self, collection: &Namespace, write: Write) -> Result<Outcome> {
+        let mut outcomes = self.write(collection, [write]).await?;
         outcomes.pop().ok_or_else(|| Error::new(ErrorKind::HotTier, "the document store told no outcome"))
     }
 
-    /// Cards that match, in order.
-    pub(super) async fn cards(&self, filter: Filter, order: &[&str], limit: u64) -> Result<Vec<Card>> {
+    /// Delivery records that match, in order.
+    pub(super) async fn records(
+        &self,
+        filter: Filter,
+        order: &[&str],
+        limit: u64,
+    ) -> Result<Vec<DeliveryRecord>> {
         let scan = Scan { filter, order: ascending(order), limit: Some(limit), ..Scan::default() };
-        self.scan(&self.spaces.cards, scan).await?.into_iter().map(Card::read).collect()
+        self.scan(&self.collections.deliveries, scan).await?.into_iter().map(DeliveryRecord::read).collect()
     }
 
-    pub(super) async fn cards_by_id(&self, ids: Vec<String>) -> Result<HashMap<String, Card>> {
-        let found =
-            self.documents.get(&self.spaces.cards, ids.into_iter().map(Bson::String).collect()).await?;
-        found.into_iter().map(|card| Card::read(card).map(|card| (card.stored_id(), card))).collect()
+    pub(super) async fn records_by_id(&self, ids: Vec<String>) -> Result<HashMap<String, DeliveryRecord>> {
+        let found = self
+            .documents
+            .get(&self.collections.deliveries, ids.into_iter().map(Bson::String).collect())
+            .await?;
+        found
+            .into_iter()
+            .map(|record| DeliveryRecord::read(record).map(|record| (record.stored_id(), record)))
+            .collect()
     }
 
     /// Removes whatever matches, some hundreds at a time, until nothing does.
-    pub(super) async fn sweep(&self, space: &Namespace, filter: Filter, without: &[&str]) -> Result<u64> {
+    pub(super) async fn sweep(
+        &self,
+        collection: &Namespace,
+        filter: Filter,
+        without: &[&str],
+    ) -> Result<u64> {
         let mut removed = 0;
         loop {
             let without = without.iter().map(|field| (*field).to_owned()).collect();
             let scan = Scan { filter: filter.clone(), limit: Some(500), without, ..Scan::default() };
-            let found = self.scan(space, scan).await?;
+            let found = self.scan(collection, scan).await?;
             if found.is_empty() {
                 return Ok(removed);
             }
             removed += found.len() as u64;
-            self.write(space, found.into_iter().filter_map(|mut found| found.remove("_id")).map(delete))
+            self.write(collection, found.into_iter().filter_map(|mut found| found.remove("_id")).map(delete))
                 .await?;
         }
     }
@@ -424,21 +446,21 @@ impl Engine {
         }
     }
 
-    /// The remembered chunk that holds a place, if it was read before.
-    pub(super) fn remembered_chunk(&self, topic: &str, place: i64) -> Option<Arc<Chunk>> {
+    /// The remembered chunk that holds a sequence number, if it was read before.
+    pub(super) fn remembered_chunk(&self, topic: &str, sequence: i64) -> Option<Arc<Chunk>> {
         let mut chunks = locked(&self.chunks);
         chunks.used += 1;
         let now = chunks.used;
         let (_, (chunk, used)) =
-            chunks.known.range_mut((topic.to_owned(), place)..=(topic.to_owned(), i64::MAX)).next()?;
-        if chunk.first > place {
+            chunks.known.range_mut((topic.to_owned(), sequence)..=(topic.to_owned(), i64::MAX)).next()?;
+        if chunk.first > sequence {
             return None;
         }
         *used = now;
         Some(chunk.clone())
     }
 
-    /// The chunks with these last places, remembered or read.
+    /// The chunks with these last sequence numbers, remembered or read.
     pub(super) async fn chunks(
         &self,
         topic: &str,
@@ -452,7 +474,7 @@ impl Engine {
             }
         }
         if !missing.is_empty() {
-            for chunk in self.documents.get(&self.spaces.messages, missing).await? {
+            for chunk in self.documents.get(&self.collections.messages, missing).await? {
                 let chunk = Arc::new(Chunk::read(chunk)?);
                 if !chunk.void {
                     self.remember_chunk(topic, chunk.clone());
@@ -463,25 +485,25 @@ impl Engine {
         Ok(found)
     }
 
-    /// Chunks behind a place in order, as stored; without their messages if only counts are wanted.
+    /// Chunks behind a sequence number in order, as stored; without their messages if only counts are wanted.
     pub(super) async fn chunks_behind(
         &self,
         topic: &str,
-        place: i64,
+        sequence: i64,
         limit: u64,
         whole: bool,
     ) -> Result<Vec<Document>> {
         let scan = Scan {
-            filter: chunks_between(topic, place, MAX_PLACE),
+            filter: chunks_between(topic, sequence, MAX_SEQUENCE),
             order: ascending(&["_id"]),
             limit: Some(limit),
             without: if whole { Vec::new() } else { vec!["m".to_owned()] },
             ..Scan::default()
         };
-        self.scan(&self.spaces.messages, scan).await
+        self.scan(&self.collections.messages, scan).await
     }
 
-    pub(super) fn note_settled(&self, local: &Local, count: usize) {
-        local.settled.fetch_add(count as u64, Ordering::Relaxed);
+    pub(super) fn note_settled(&self, cache: &SubscriptionCache, count: usize) {
+        cache.settled.fetch_add(count as u64, Ordering::Relaxed);
     }
 }

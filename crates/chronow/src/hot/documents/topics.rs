@@ -4,14 +4,14 @@ use std::collections::HashSet;
 
 use chronos_db::documents::{Filter, Guard, Outcome, Scan, Write};
 
-use super::card::State;
-use super::entities::{Cursor, Listed, Opened, Subscription, Topic, is_idle, last_place};
+use super::delivery_record::State;
+use super::entities::{Cursor, Listed, Subscription, SubscriptionContext, Topic, is_idle, last_sequence};
 use super::keys::{
-    cursor_key, place_of, sequence_key, signal_key, subscription_key, tally_key, topic_key, topic_prefix,
-    with_prefix,
+    counters_key, cursor_key, sequence_key, sequence_of, signal_key, subscription_key, topic_key,
+    topic_prefix, with_prefix,
 };
 use super::store::{Engine, ascending, delete, delete_if, int, locked, put_if, too_contended};
-use crate::hot::{Start, SubscriptionOptions, SubscriptionPatch, TopicOptions, TopicPatch};
+use crate::hot::{DeliverPolicy, SubscriptionOptions, SubscriptionPatch, TopicOptions, TopicPatch};
 use crate::{Error, ErrorKind, Result, Scope, SubscriptionName, Timestamp, TopicName};
 
 /// How often a change of a document that others change too is tried.
@@ -28,7 +28,7 @@ pub(super) fn no_subscription() -> Error {
 impl Engine {
     /// The topic, also one that is being removed.
     async fn any_topic(&self, name: &TopicName) -> Result<Option<Topic>> {
-        self.get_one(&self.spaces.topics, topic_key(name)).await?.as_ref().map(Topic::read).transpose()
+        self.get_one(&self.collections.topics, topic_key(name)).await?.as_ref().map(Topic::read).transpose()
     }
 
     pub(super) async fn find_topic(&self, name: &TopicName) -> Result<Option<Topic>> {
@@ -37,8 +37,8 @@ impl Engine {
 
     /// Puts a changed topic; false if somebody else changed it meanwhile.
     async fn put_topic(&self, topic: &Topic) -> Result<bool> {
-        let put = put_if(topic.to_document(self.fresh())?, topic.rev);
-        Ok(self.write_one(&self.spaces.topics, put).await?.is_applied())
+        let put = put_if(topic.to_document(self.new_revision())?, topic.rev);
+        Ok(self.write_one(&self.collections.topics, put).await?.is_applied())
     }
 
     pub(super) async fn ensure_topic(&self, name: &TopicName, patch: &TopicPatch) -> Result<TopicOptions> {
@@ -59,7 +59,7 @@ impl Engine {
                 None => {
                     let options = patch.apply(&TopicOptions::default());
                     options.check()?;
-                    let (key, id, rev) = (topic_key(name), self.fresh().to_hex(), self.fresh());
+                    let (key, id, rev) = (topic_key(name), self.new_revision().to_hex(), self.new_revision());
                     let topic = Topic {
                         key,
                         id,
@@ -71,7 +71,7 @@ impl Engine {
                         rev,
                     };
                     if self
-                        .write_one(&self.spaces.topics, Write::insert(topic.to_document(rev)?))
+                        .write_one(&self.collections.topics, Write::insert(topic.to_document(rev)?))
                         .await?
                         .is_applied()
                     {
@@ -99,7 +99,7 @@ impl Engine {
         let prefix = topic_prefix(scope);
         let scan = Scan { filter: with_prefix(&prefix), order: ascending(&["_id"]), ..Scan::default() };
         let mut names = Vec::new();
-        for topic in self.scan(&self.spaces.topics, scan).await? {
+        for topic in self.scan(&self.collections.topics, scan).await? {
             let topic = Topic::read(&topic)?;
             if !topic.gone {
                 names.push(topic.key[prefix.len()..].to_owned());
@@ -136,22 +136,24 @@ impl Engine {
             self.remove_belongings(&listed.id).await?;
         }
         let prefix = with_prefix(&format!("{}/", topic.id));
-        self.sweep(&self.spaces.messages, prefix.clone(), &["m"]).await?;
-        self.sweep(&self.spaces.scheduled, prefix.clone(), &["b"]).await?;
-        self.sweep(&self.spaces.dedup, prefix.clone(), &[]).await?;
-        self.write(&self.spaces.topics, [tally_key(&topic.id), sequence_key(&topic.id)].map(delete)).await?;
+        self.sweep(&self.collections.messages, prefix.clone(), &["m"]).await?;
+        self.sweep(&self.collections.scheduled, prefix.clone(), &["b"]).await?;
+        self.sweep(&self.collections.dedup, prefix.clone(), &[]).await?;
+        self.write(&self.collections.topics, [counters_key(&topic.id), sequence_key(&topic.id)].map(delete))
+            .await?;
         // A publish that had begun before may have come in between.
-        self.sweep(&self.spaces.messages, prefix, &["m"]).await?;
+        self.sweep(&self.collections.messages, prefix, &["m"]).await?;
         let guard = Guard::Equals { field: "id".to_owned(), value: topic.id.as_str().into() };
-        self.write_one(&self.spaces.topics, Write::Delete { id: topic.key.as_str().into(), guard }).await?;
+        self.write_one(&self.collections.topics, Write::Delete { id: topic.key.as_str().into(), guard })
+            .await?;
         Ok(())
     }
 
     async fn remove_belongings(&self, id: &str) -> Result<()> {
-        // The cursor first: who is about to insert cards looks at it afterwards.
-        let own = [cursor_key(id), subscription_key(id), tally_key(id), signal_key(id)];
-        self.write(&self.spaces.topics, own.map(delete)).await?;
-        self.sweep(&self.spaces.cards, with_prefix(&format!("{id}/")), &["b"]).await?;
+        // The cursor first: who is about to insert delivery records looks at it afterwards.
+        let own = [cursor_key(id), subscription_key(id), counters_key(id), signal_key(id)];
+        self.write(&self.collections.topics, own.map(delete)).await?;
+        self.sweep(&self.collections.deliveries, with_prefix(&format!("{id}/")), &["b"]).await?;
         Ok(())
     }
 
@@ -172,7 +174,8 @@ impl Engine {
                 if self.expire_idle(name, &listed, now).await? {
                     continue;
                 }
-                let Some(stored) = self.get_one(&self.spaces.topics, subscription_key(&listed.id)).await?
+                let Some(stored) =
+                    self.get_one(&self.collections.topics, subscription_key(&listed.id)).await?
                 else {
                     continue;
                 };
@@ -189,9 +192,9 @@ impl Engine {
                 }
                 let resumed = stored.options.paused && !options.paused;
                 let changed = Subscription { options, ..stored };
-                let put = put_if(changed.to_document(self.fresh())?, changed.rev);
-                if self.write_one(&self.spaces.topics, put).await?.is_applied() {
-                    locked(&self.local(name).opened).take();
+                let put = put_if(changed.to_document(self.new_revision())?, changed.rev);
+                if self.write_one(&self.collections.topics, put).await?.is_applied() {
+                    locked(&self.cache(name).context).take();
                     if resumed {
                         self.signal(&changed.id).await?;
                     }
@@ -201,34 +204,38 @@ impl Engine {
             }
             let options = patch.apply(&SubscriptionOptions::default());
             options.check()?;
-            let id = self.fresh().to_hex();
-            let at = self.starting_place(&topic, &options.start).await?;
+            let id = self.new_revision().to_hex();
+            let at = self.starting_sequence(&topic, &options.start).await?;
             let seen = self.documents.now().await?.as_millis();
-            let rev = self.fresh();
-            let cursor = Cursor { subscription: id.clone(), at, floor: at, seen, rev };
-            let from = if options.start == Start::Earliest { 0 } else { at };
+            let rev = self.new_revision();
+            let cursor = Cursor { subscription: id.clone(), at, ack_floor: at, seen, rev };
+            let from = if options.start == DeliverPolicy::Earliest { 0 } else { at };
             let made = Subscription { id: id.clone(), options, filter: None, from, rev };
             let put = |document| Write::put(document, Guard::Any);
-            self.write(&self.spaces.topics, [put(cursor.to_document(rev)), put(made.to_document(rev)?)])
+            self.write(&self.collections.topics, [put(cursor.to_document(rev)), put(made.to_document(rev)?)])
                 .await?;
             // It is there once its topic lists it.
             topic.subscriptions.push(Listed { name: name.name().to_owned(), id: id.clone(), gone: false });
             if self.put_topic(&topic).await? {
                 return Ok(made.options);
             }
-            self.write(&self.spaces.topics, [cursor_key(&id), subscription_key(&id)].map(delete)).await?;
+            self.write(&self.collections.topics, [cursor_key(&id), subscription_key(&id)].map(delete))
+                .await?;
         }
         Err(too_contended("the topic"))
     }
 
     async fn touch(&self, id: &str, now: Timestamp) -> Result<()> {
         for _ in 0..ATTEMPTS {
-            let Some(stored) = self.get_one(&self.spaces.topics, cursor_key(id)).await? else {
+            let Some(stored) = self.get_one(&self.collections.topics, cursor_key(id)).await? else {
                 return Ok(());
             };
             let cursor = Cursor { seen: now.as_millis(), ..Cursor::read(id, &stored)? };
             if self
-                .write_one(&self.spaces.topics, put_if(cursor.to_document(self.fresh()), cursor.rev))
+                .write_one(
+                    &self.collections.topics,
+                    put_if(cursor.to_document(self.new_revision()), cursor.rev),
+                )
                 .await?
                 .is_applied()
             {
@@ -238,28 +245,28 @@ impl Engine {
         Err(too_contended("the subscription's cursor"))
     }
 
-    async fn starting_place(&self, topic: &Topic, start: &Start) -> Result<i64> {
-        let counter = self.get_one(&self.spaces.topics, sequence_key(&topic.id)).await?;
-        let last = last_place(counter.as_ref())?;
-        let earliest = self.lowest_floor(topic).await?;
+    async fn starting_sequence(&self, topic: &Topic, start: &DeliverPolicy) -> Result<i64> {
+        let counter = self.get_one(&self.collections.topics, sequence_key(&topic.id)).await?;
+        let last = last_sequence(counter.as_ref())?;
+        let earliest = self.lowest_ack_floor(topic).await?;
         Ok(match start {
-            Start::New => last,
-            Start::Earliest => earliest,
-            Start::Id(id) => place_of(id)
+            DeliverPolicy::New => last,
+            DeliverPolicy::Earliest => earliest,
+            DeliverPolicy::Id(id) => sequence_of(id)
                 .ok_or_else(|| Error::validation(format!("`{id}` is no message id of this topic")))?
                 .clamp(earliest, last.max(earliest)),
-            Start::Time(at) => {
-                let mut place = earliest;
+            DeliverPolicy::Time(at) => {
+                let mut sequence = earliest;
                 'search: loop {
-                    let chunks = self.chunks_behind(&topic.id, place, 100, false).await?;
+                    let chunks = self.chunks_behind(&topic.id, sequence, 100, false).await?;
                     if chunks.is_empty() {
-                        break place;
+                        break sequence;
                     }
                     for chunk in chunks {
                         if int(&chunk, "at")? >= *at {
-                            break 'search (int(&chunk, "f")? - 1).max(place);
+                            break 'search (int(&chunk, "f")? - 1).max(sequence);
                         }
-                        place = int(&chunk, "l")?;
+                        sequence = int(&chunk, "l")?;
                     }
                 }
             }
@@ -278,7 +285,7 @@ impl Engine {
             without: vec!["b".to_owned()],
             ..Scan::default()
         };
-        Ok(!self.scan(&self.spaces.cards, scan).await?.is_empty())
+        Ok(!self.scan(&self.collections.deliveries, scan).await?.is_empty())
     }
 
     /// Whether nobody used a subscription for the time it says, and nobody is at work on a message of it.
@@ -294,7 +301,7 @@ impl Engine {
     /// Removes a subscription nobody uses. True if so.
     async fn expire_idle(&self, name: &SubscriptionName, listed: &Listed, now: Timestamp) -> Result<bool> {
         let found = self
-            .get_map(&self.spaces.topics, vec![subscription_key(&listed.id), cursor_key(&listed.id)])
+            .get_map(&self.collections.topics, vec![subscription_key(&listed.id), cursor_key(&listed.id)])
             .await?;
         let (Some(subscription), Some(cursor)) =
             (found.get(&subscription_key(&listed.id)), found.get(&cursor_key(&listed.id)))
@@ -313,7 +320,7 @@ impl Engine {
         }
         // Whoever begins to use it meanwhile changes its cursor.
         if !self
-            .write_one(&self.spaces.topics, delete_if(cursor_key(&listed.id), cursor.rev))
+            .write_one(&self.collections.topics, delete_if(cursor_key(&listed.id), cursor.rev))
             .await?
             .is_applied()
         {
@@ -347,7 +354,7 @@ impl Engine {
             .listed()
             .flat_map(|listed| [subscription_key(&listed.id), cursor_key(&listed.id)])
             .collect();
-        let found = self.get_map(&self.spaces.topics, keys).await?;
+        let found = self.get_map(&self.collections.topics, keys).await?;
         let mut idle = HashSet::new();
         for listed in topic.listed() {
             if let (Some(subscription), Some(cursor)) =
@@ -368,7 +375,7 @@ impl Engine {
 
     pub(super) async fn subscription(&self, name: &SubscriptionName) -> Result<Option<SubscriptionOptions>> {
         match self.open_to_look(name).await {
-            Ok(opened) => Ok(Some(opened.subscription.options)),
+            Ok(context) => Ok(Some(context.subscription.options)),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
         }
@@ -415,7 +422,7 @@ impl Engine {
             topic.subscriptions.retain(|listed| listed.id != id);
             if self.put_topic(&topic).await? {
                 self.tell_all();
-                self.forget_local(name);
+                self.forget_cache(name);
                 return Ok(mine.is_some());
             }
         }
@@ -424,32 +431,32 @@ impl Engine {
 
     /// Makes pullers of all processes look again.
     pub(super) async fn signal(&self, subscription: &str) -> Result<()> {
-        self.documents.sequence(&self.spaces.topics, &signal_key(subscription), 1).await?;
+        self.documents.sequence(&self.collections.topics, &signal_key(subscription), 1).await?;
         self.tell_subscription(subscription);
         Ok(())
     }
 
     /// Looks everything up that concerns a subscription: one read if its ids are known already. One that
     /// nobody uses is removed.
-    pub(super) async fn open(&self, name: &SubscriptionName) -> Result<Opened> {
+    pub(super) async fn open(&self, name: &SubscriptionName) -> Result<SubscriptionContext> {
         self.open_and(name, true).await
     }
 
     /// As [`open`](Self::open), and writes nothing.
-    pub(super) async fn open_to_look(&self, name: &SubscriptionName) -> Result<Opened> {
+    pub(super) async fn open_to_look(&self, name: &SubscriptionName) -> Result<SubscriptionContext> {
         self.open_and(name, false).await
     }
 
-    async fn open_and(&self, name: &SubscriptionName, may_write: bool) -> Result<Opened> {
+    async fn open_and(&self, name: &SubscriptionName, may_write: bool) -> Result<SubscriptionContext> {
         if may_write {
             self.ready().await?;
         } else {
             self.looking().await?;
         }
-        let local = self.local(name);
+        let cache = self.cache(name);
         let key = topic_key(name.topic());
         for _ in 0..4 {
-            let ids = locked(&local.ids).clone();
+            let ids = locked(&cache.ids).clone();
             let mut wanted = vec![key.clone()];
             if let Some((topic, id)) = &ids {
                 wanted.extend([subscription_key(id), cursor_key(id), sequence_key(topic), signal_key(id)]);
@@ -461,7 +468,7 @@ impl Engine {
                 found.get(&key).map(Topic::read_without_list).transpose()?.filter(|topic| !topic.gone);
             self.note_topic(name.topic(), topic.as_ref().map(|topic| topic.rev));
             let Some(topic) = topic else {
-                self.forget_local(name);
+                self.forget_cache(name);
                 return Err(no_topic());
             };
             // A subscription has its cursor as long as it is there, and never the one of another.
@@ -469,7 +476,7 @@ impl Engine {
             let Some((_, id)) = known else {
                 let Some(topic) = self.find_topic(name.topic()).await? else { continue };
                 let Some(listed) = topic.find(name.name()) else {
-                    self.forget_local(name);
+                    self.forget_cache(name);
                     return Err(no_subscription());
                 };
                 let current = (topic.id.clone(), listed.id.clone());
@@ -478,8 +485,8 @@ impl Engine {
                     return Err(no_subscription());
                 }
                 // Another call may have been faster.
-                if locked(&local.ids).replace(current.clone()) != Some(current) {
-                    locked(&local.held).clear();
+                if locked(&cache.ids).replace(current.clone()) != Some(current) {
+                    locked(&cache.in_flight).clear();
                 }
                 continue;
             };
@@ -502,13 +509,14 @@ impl Engine {
                 }
             }
             let signal = found.get(&signal_key(&listed.id)).map_or(Ok(-1), |signal| int(signal, "value"))?;
-            let seen = (last_place(found.get(&sequence_key(&topic.id)))?, signal);
-            return Ok(Opened { topic, subscription, cursor, seen, local, now });
+            let seen = (last_sequence(found.get(&sequence_key(&topic.id)))?, signal);
+            return Ok(SubscriptionContext { topic, subscription, cursor, seen, cache, now });
         }
         Err(too_contended("the subscription"))
     }
 
-    /// Moves the cursor to `to`, if it is not there yet, and returns the floor that held when it was there.
+    /// Moves the cursor to `to`, if it is not there yet, and returns the ack floor that held when it was
+    /// there.
     ///
     /// # Errors
     /// `NOT_FOUND` if the subscription is gone.
@@ -517,17 +525,17 @@ impl Engine {
         for _ in 0..ATTEMPTS {
             let id = cursor.subscription.clone();
             let put = put_if(
-                Cursor { at: cursor.at.max(to), ..cursor.clone() }.to_document(self.fresh()),
+                Cursor { at: cursor.at.max(to), ..cursor.clone() }.to_document(self.new_revision()),
                 cursor.rev,
             );
-            if self.write_one(&self.spaces.topics, put).await? == Outcome::Applied {
-                return Ok(cursor.floor);
+            if self.write_one(&self.collections.topics, put).await? == Outcome::Applied {
+                return Ok(cursor.ack_floor);
             }
             let stored =
-                self.get_one(&self.spaces.topics, cursor_key(&id)).await?.ok_or_else(no_subscription)?;
+                self.get_one(&self.collections.topics, cursor_key(&id)).await?.ok_or_else(no_subscription)?;
             cursor = Cursor::read(&id, &stored)?;
             if cursor.at >= to {
-                return Ok(cursor.floor);
+                return Ok(cursor.ack_floor);
             }
         }
         Err(too_contended("the subscription's cursor"))
@@ -535,16 +543,16 @@ impl Engine {
 
     pub(super) async fn cursors(&self, topic: &Topic) -> Result<Vec<Cursor>> {
         let ids = topic.listed().map(|listed| cursor_key(&listed.id)).collect();
-        let found = self.get_map(&self.spaces.topics, ids).await?;
+        let found = self.get_map(&self.collections.topics, ids).await?;
         topic
             .listed()
             .filter_map(|l| found.get(&cursor_key(&l.id)).map(|cursor| Cursor::read(&l.id, cursor)))
             .collect()
     }
 
-    /// The place up to which messages have been removed or are needed by nobody.
-    pub(super) async fn lowest_floor(&self, topic: &Topic) -> Result<i64> {
-        let low = self.low_mark(topic).await?;
-        Ok(self.cursors(topic).await?.iter().map(|cursor| cursor.floor).min().unwrap_or(low).max(low))
+    /// The sequence number up to which messages have been removed or are needed by nobody.
+    pub(super) async fn lowest_ack_floor(&self, topic: &Topic) -> Result<i64> {
+        let low = self.low_watermark(topic).await?;
+        Ok(self.cursors(topic).await?.iter().map(|cursor| cursor.ack_floor).min().unwrap_or(low).max(low))
     }
 }

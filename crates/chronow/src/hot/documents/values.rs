@@ -15,7 +15,7 @@ use super::chunk::binary;
 use super::keys::with_prefix;
 use super::settle::millis;
 use super::store::{Engine, ascending, damaged, delete_if, int, put_if, text, too_contended};
-use crate::hot::{Value, When};
+use crate::hot::{Precondition, Value};
 use crate::{Error, ErrorKind, Result, Scope, Timestamp};
 
 /// How often a change is tried while others change the same key.
@@ -114,7 +114,7 @@ impl Engine {
         let (now, mut found) = futures::try_join!(async { Ok(self.documents.now().await?) }, {
             ids.sort();
             ids.dedup();
-            self.get_map(&self.spaces.values, ids)
+            self.get_map(&self.collections.values, ids)
         })?;
         let mut known = std::collections::HashMap::new();
         for key in keys {
@@ -144,12 +144,13 @@ impl Engine {
             .await
             .map_err(|e| Error::new(ErrorKind::Closed, "closed").caused_by(e))?;
         for attempt in 0..ATTEMPTS {
-            let (stored, now) = futures::try_join!(self.get_one(&self.spaces.values, id.clone()), async {
-                Ok(self.documents.now().await?)
-            })?;
+            let (stored, now) =
+                futures::try_join!(self.get_one(&self.collections.values, id.clone()), async {
+                    Ok(self.documents.now().await?)
+                })?;
             let stored = stored.map(Stored::read).transpose()?;
             let Some(new) = decide(stored.as_ref(), now)? else { return Ok(None) };
-            let rev = self.fresh();
+            let rev = self.new_revision();
             let last = stored.as_ref().map_or(0, |stored| stored.version);
             let version = match new.version {
                 // Somebody else had a later one in between, which then must not come again.
@@ -174,7 +175,7 @@ impl Engine {
             }
             let mut batch = Batch::new();
             batch.push(
-                &self.spaces.values,
+                &self.collections.values,
                 match &stored {
                     Some(stored) => put_if(document, stored.rev),
                     None => Write::insert(document),
@@ -188,7 +189,7 @@ impl Engine {
                 if new.ended {
                     change.insert("x", true);
                 }
-                batch.push_after(0, &self.spaces.changes, Write::insert(change));
+                batch.push_after(0, &self.collections.changes, Write::insert(change));
             }
             if self.documents.apply(batch).await?.first().is_some_and(|outcome| outcome.is_applied()) {
                 self.tell_watchers();
@@ -210,20 +211,23 @@ impl Engine {
         bytes: Option<Bytes>,
         content_type: &str,
         ttl: Option<Duration>,
-        when: When,
+        when: Precondition,
     ) -> Result<Option<u64>> {
         self.change_value(scope, key, |stored, now| {
             let known = stored.filter(|stored| stored.is_known(now));
             let holds = match when {
-                When::Always => true,
-                When::Absent => known.is_none_or(|known| known.bytes.is_none()),
-                When::Unknown | When::UnknownSince(_) => known.is_none(),
-                When::Version(version) => {
+                Precondition::Always => true,
+                Precondition::Absent => known.is_none_or(|known| known.bytes.is_none()),
+                Precondition::Unknown | Precondition::UnknownSince(_) => known.is_none(),
+                Precondition::Version(version) => {
                     known.is_some_and(|known| u64::try_from(known.version) == Ok(version))
                 }
             };
-            let version =
-                if let When::UnknownSince(version) = when { i64::try_from(version).ok() } else { None };
+            let version = if let Precondition::UnknownSince(version) = when {
+                i64::try_from(version).ok()
+            } else {
+                None
+            };
             Ok(holds
                 .then(|| New { version, ..New::to(bytes.clone(), content_type.to_owned(), after(now, ttl)) }))
         })
@@ -317,7 +321,7 @@ impl Engine {
         let scan =
             Scan { filter, order: ascending(&["_id"]), limit: Some(limit), without, ..Scan::default() };
         let now = self.documents.now().await?;
-        let found = self.scan(&self.spaces.values, scan).await?;
+        let found = self.scan(&self.collections.values, scan).await?;
         let full = found.len() as u64 == limit;
         let (mut keys, mut last) = (Vec::new(), None);
         for stored in found {
@@ -335,9 +339,9 @@ impl Engine {
     /// here.
     async fn sweep_values(&self, now: Timestamp) {
         let now = now.as_millis();
-        let last = self.changes_swept_at.load(std::sync::atomic::Ordering::Relaxed);
+        let last = self.changes_purged_at.load(std::sync::atomic::Ordering::Relaxed);
         if now - last < SWEEP_MS
-            || self.changes_swept_at.swap(now, std::sync::atomic::Ordering::Relaxed) != last
+            || self.changes_purged_at.swap(now, std::sync::atomic::Ordering::Relaxed) != last
         {
             return;
         }
@@ -355,16 +359,16 @@ impl Engine {
             ..Scan::default()
         };
         let mut deletes = Vec::new();
-        for value in self.scan(&self.spaces.values, old("until")).await? {
+        for value in self.scan(&self.collections.values, old("until")).await? {
             let rev = value.get_object_id("rev").map_err(|_| damaged("value", "rev"))?;
             deletes.push(delete_if(text(&value, "_id")?, rev));
         }
-        self.write(&self.spaces.values, deletes).await?;
+        self.write(&self.collections.values, deletes).await?;
         for _ in 0..8 {
-            let changes = self.scan(&self.spaces.changes, old("at")).await?;
+            let changes = self.scan(&self.collections.changes, old("at")).await?;
             let full = changes.len() as u64 == SWEEP;
             self.write(
-                &self.spaces.changes,
+                &self.collections.changes,
                 changes.into_iter().filter_map(|mut change| change.remove("_id")).map(super::store::delete),
             )
             .await?;

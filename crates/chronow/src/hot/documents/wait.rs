@@ -7,7 +7,7 @@ use std::time::Duration;
 use bson::Document;
 use chronos_db::documents::{Filter, Scan};
 
-use super::entities::{Opened, last_place};
+use super::entities::{SubscriptionContext, last_sequence};
 use super::keys::{sequence_key, signal_key};
 use super::settle::millis;
 use super::store::{Engine, int, locked};
@@ -17,35 +17,36 @@ use crate::{Error, ErrorKind, Result, SubscriptionName, Timestamp};
 const SHORTEST: Duration = Duration::from_millis(5);
 const LONGEST: Duration = Duration::from_millis(50);
 
-/// After so many looks one goes to the cards, too: what others settled may have made something due.
-const LOOKS_PER_CARDS: u32 = 4;
+/// After so many looks one goes to the delivery records, too: what others settled may have made something
+/// due.
+const LOOKS_PER_RECORDS: u32 = 4;
 
 impl Engine {
     pub(super) async fn wait(&self, name: &SubscriptionName, timeout: Duration) -> Result<()> {
-        let opened = self.open_to_look(name).await?;
+        let context = self.open_to_look(name).await?;
         // What came since the last pull has not been looked at.
-        if opened.seen != locked(&opened.local.seen).unwrap_or(opened.seen) {
+        if context.seen != locked(&context.cache.seen).unwrap_or(context.seen) {
             return Ok(());
         }
         let end = self.env.clock.now().plus_millis(millis(timeout));
         loop {
-            if opened.local.left.load(Ordering::Relaxed) {
+            if context.cache.left.load(Ordering::Relaxed) {
                 return Ok(());
             }
             let Some(left) = self.left_until(end) else { return Ok(()) };
             let looker = tokio::select! {
                 biased;
-                () = opened.local.told.notified() => None,
-                looker = opened.local.looker.acquire() => Some(looker),
+                () = context.cache.told.notified() => None,
+                looker = context.cache.looker.acquire() => Some(looker),
                 () = self.env.clock.sleep(left) => return Ok(()),
             };
             match looker {
-                None if self.has_something(&opened, true).await? => return Ok(()),
+                None if self.has_something(&context, true).await? => return Ok(()),
                 None => {}
                 Some(looker) => {
                     let _looker = looker
                         .map_err(|e| Error::new(ErrorKind::Closed, "the hot tier is closed").caused_by(e))?;
-                    return self.look_until(&opened, end).await;
+                    return self.look_until(&context, end).await;
                 }
             }
         }
@@ -58,43 +59,43 @@ impl Engine {
     }
 
     /// Looks again and again until there is something, or it is time.
-    async fn look_until(&self, opened: &Opened, end: Timestamp) -> Result<()> {
+    async fn look_until(&self, context: &SubscriptionContext, end: Timestamp) -> Result<()> {
         let (mut pause, mut looks) = (SHORTEST, 0_u32);
         while let Some(left) = self.left_until(end) {
             let told = tokio::select! {
-                () = opened.local.told.notified() => true,
+                () = context.cache.told.notified() => true,
                 () = self.env.clock.sleep(pause.min(left)) => false,
             };
             pause = (pause * 2).min(LONGEST);
             looks += 1;
-            if self.has_something(opened, told || looks.is_multiple_of(LOOKS_PER_CARDS)).await? {
+            if self.has_something(context, told || looks.is_multiple_of(LOOKS_PER_RECORDS)).await? {
                 return Ok(());
             }
         }
         Ok(())
     }
 
-    /// Whether something came since the last pull of this process, or it left something; with `cards`,
+    /// Whether something came since the last pull of this process, or it left something; with `records`,
     /// whether something has become due.
-    async fn has_something(&self, opened: &Opened, cards: bool) -> Result<bool> {
-        if opened.local.left.load(Ordering::Relaxed) {
+    async fn has_something(&self, context: &SubscriptionContext, records: bool) -> Result<bool> {
+        if context.cache.left.load(Ordering::Relaxed) {
             return Ok(true);
         }
-        let known = locked(&opened.local.seen).unwrap_or(opened.seen);
-        let (sequence, signal) = (sequence_key(&opened.topic.id), signal_key(&opened.subscription.id));
-        let found = self.get_map(&self.spaces.topics, vec![sequence.clone(), signal.clone()]).await?;
+        let known = locked(&context.cache.seen).unwrap_or(context.seen);
+        let (sequence, signal) = (sequence_key(&context.topic.id), signal_key(&context.subscription.id));
+        let found = self.get_map(&self.collections.topics, vec![sequence.clone(), signal.clone()]).await?;
         let signalled = found.get(&signal).map_or(Ok(-1), |signal| int(signal, "value"))?;
-        if (last_place(found.get(&sequence))?, signalled) != known {
+        if (last_sequence(found.get(&sequence))?, signalled) != known {
             return Ok(true);
         }
-        if opened.subscription.options.paused || !cards {
+        if context.subscription.options.paused || !records {
             return Ok(false);
         }
         let now = self.documents.now().await?;
         let filter =
-            Filter::eq("w", opened.subscription.id.as_str()).and(Filter::lte("due", now.as_millis()));
+            Filter::eq("w", context.subscription.id.as_str()).and(Filter::lte("due", now.as_millis()));
         let scan = Scan { filter, limit: Some(1), without: vec!["b".to_owned()], ..Scan::default() };
-        let due: Vec<Document> = self.scan(&self.spaces.cards, scan).await?;
+        let due: Vec<Document> = self.scan(&self.collections.deliveries, scan).await?;
         Ok(!due.is_empty())
     }
 }

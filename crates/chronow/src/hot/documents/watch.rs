@@ -99,7 +99,7 @@ impl Watcher {
         };
         let scan = Scan { filter, order: ascending(&["_id"]), ..Scan::default() };
         let mut recent = HashSet::new();
-        for change in self.engine.scan(&self.engine.spaces.changes, scan).await? {
+        for change in self.engine.scan(&self.engine.collections.changes, scan).await? {
             let id = text(&change, "_id")?.to_owned();
             let key = text(&change, "k")?;
             if !self.seen.contains(&id) && key.starts_with(&self.prefix) {
@@ -134,7 +134,7 @@ impl Watcher {
             without: vec!["p".to_owned()],
             ..Scan::default()
         };
-        let found = self.engine.scan(&self.engine.spaces.values, scan).await?;
+        let found = self.engine.scan(&self.engine.collections.values, scan).await?;
         let full = found.len() as u64 == ENDS;
         for value in &found {
             let key = &text(value, "_id")?[self.scope.len()..];

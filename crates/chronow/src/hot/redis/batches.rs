@@ -6,9 +6,9 @@ use super::keys::split_id;
 use super::reply::headers_json;
 use super::script::Args;
 use crate::Result;
-use crate::hot::{Lock, Outgoing};
+use crate::hot::{Lock, OutboundMessage};
 
-/// What one shard's part of an advance is.
+/// What one shard's part of a step (settlements and starts) is.
 #[derive(Default)]
 pub(super) struct Part<'a> {
     pub(super) acks: Groups<'a>,
@@ -83,7 +83,7 @@ pub(super) struct Shape {
 }
 
 impl Shape {
-    pub(super) fn of(message: &Outgoing) -> Self {
+    pub(super) fn of(message: &OutboundMessage) -> Self {
         Self {
             special: message.not_before.is_some()
                 || message.ttl.is_some()
@@ -101,7 +101,7 @@ impl Shape {
 }
 
 /// An empty key is none.
-pub(super) fn key_of(message: &Outgoing) -> Option<&str> {
+pub(super) fn key_of(message: &OutboundMessage) -> Option<&str> {
     message.key.as_deref().filter(|key| !key.is_empty())
 }
 
@@ -117,7 +117,7 @@ impl Batch {
         }
     }
 
-    pub(super) fn push(&mut self, message: &Outgoing, index: usize) -> Result<()> {
+    pub(super) fn push(&mut self, message: &OutboundMessage, index: usize) -> Result<()> {
         let shape = Shape::of(message);
         if shape != self.shape {
             self.end_run();
@@ -203,10 +203,10 @@ mod tests {
 
     #[test]
     fn messages_that_are_alike_share_their_names() {
-        let message = |key: Option<&str>| Outgoing {
+        let message = |key: Option<&str>| OutboundMessage {
             payload: "p".into(),
             key: key.map(str::to_owned),
-            ..Outgoing::default()
+            ..OutboundMessage::default()
         };
         let mut batch = Batch::new();
         for (index, key) in [None, None, Some("k"), Some("")].into_iter().enumerate() {
@@ -219,7 +219,7 @@ mod tests {
         ];
         assert_eq!(batch.args("s", None), expected.into_iter().fold(Args::new(), Args::arg));
         assert!(batch.is_plain);
-        batch.push(&Outgoing { dedup_id: Some("d".to_owned()), ..message(None) }, 4).unwrap();
+        batch.push(&OutboundMessage { dedup_id: Some("d".to_owned()), ..message(None) }, 4).unwrap();
         assert!(!batch.is_plain);
     }
 }

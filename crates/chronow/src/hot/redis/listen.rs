@@ -11,7 +11,7 @@ use redis::aio::PubSub;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
-use super::link::{SharedLink, failed};
+use super::connection::{SharedConnection, failed};
 use crate::{Error, ErrorKind, Result};
 
 /// What a listener hears.
@@ -32,7 +32,7 @@ impl std::fmt::Debug for Heard {
     }
 }
 
-struct Wish {
+struct Subscribe {
     channel: String,
     granted: oneshot::Sender<Result<broadcast::Receiver<Heard>>>,
 }
@@ -105,7 +105,7 @@ impl Drop for Waiter {
 #[derive(Debug)]
 pub(super) struct Listener {
     waiting: Arc<Waiting>,
-    wishes: mpsc::UnboundedSender<Wish>,
+    requests: mpsc::UnboundedSender<Subscribe>,
     task: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -116,13 +116,14 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 impl Listener {
     /// Connects when somebody first wants to listen.
     /// On the channel `wakes` it hears who is to be woken.
-    pub(super) fn start(link: SharedLink, wakes: String) -> Self {
-        let (wishes, received) = mpsc::unbounded_channel();
+    pub(super) fn start(connection: SharedConnection, wakes: String) -> Self {
+        let (requests, received) = mpsc::unbounded_channel();
         let waiting = Arc::<Waiting>::default();
         let task = tokio::spawn(
-            Task { link, received, channels: HashMap::new(), wakes, waiting: Arc::clone(&waiting) }.run(),
+            Task { connection, received, channels: HashMap::new(), wakes, waiting: Arc::clone(&waiting) }
+                .run(),
         );
-        Self { waiting, wishes, task: Mutex::new(Some(task)) }
+        Self { waiting, requests, task: Mutex::new(Some(task)) }
     }
 
     /// Waits for messages of a subscription of the topic whose first shard has this stream.
@@ -139,7 +140,7 @@ impl Listener {
     pub(super) async fn listen(&self, channel: String) -> Result<broadcast::Receiver<Heard>> {
         let over = || Error::new(ErrorKind::Closed, "the connection to Redis was closed");
         let (granted, answer) = oneshot::channel();
-        self.wishes.send(Wish { channel, granted }).map_err(|_| over())?;
+        self.requests.send(Subscribe { channel, granted }).map_err(|_| over())?;
         answer.await.map_err(|_| over())?
     }
 
@@ -157,8 +158,8 @@ impl Drop for Listener {
 }
 
 struct Task {
-    link: SharedLink,
-    received: mpsc::UnboundedReceiver<Wish>,
+    connection: SharedConnection,
+    received: mpsc::UnboundedReceiver<Subscribe>,
     channels: HashMap<String, broadcast::Sender<Heard>>,
     wakes: String,
     waiting: Arc<Waiting>,
@@ -167,10 +168,10 @@ struct Task {
 impl Task {
     async fn run(mut self) {
         let mut pause = Duration::from_millis(50);
-        while let Some(wish) = self.received.recv().await {
-            let mut first = Some(wish);
+        while let Some(subscribe) = self.received.recv().await {
+            let mut first = Some(subscribe);
             loop {
-                let demotions = self.link.demotions();
+                let demotions = self.connection.demotions();
                 match self.connect().await {
                     Ok(pubsub) => {
                         pause = Duration::from_millis(50);
@@ -180,9 +181,9 @@ impl Task {
                         self.tell_all(&reason);
                     }
                     Err(error) => {
-                        if let Some(wish) = first.take() {
+                        if let Some(subscribe) = first.take() {
                             // The asker may have gone.
-                            drop(wish.granted.send(Err(error)));
+                            drop(subscribe.granted.send(Err(error)));
                         } else {
                             tracing::warn!(%error, "listening to Redis failed");
                         }
@@ -194,20 +195,21 @@ impl Task {
                 }
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(LONGEST_PAUSE);
-                while let Ok(wish) = self.received.try_recv() {
+                while let Ok(subscribe) = self.received.try_recv() {
                     let error =
                         Error::new(ErrorKind::HotTier, "the connection that listens to Redis is down")
                             .retryable();
-                    drop(wish.granted.send(Err(error)));
+                    drop(subscribe.granted.send(Err(error)));
                 }
             }
         }
     }
 
     async fn connect(&self) -> Result<PubSub> {
-        let limit = self.link.response_timeout();
+        let limit = self.connection.response_timeout();
         let late = || Error::new(ErrorKind::HotTier, "Redis did not answer in time").retryable();
-        let mut pubsub = tokio::time::timeout(limit, self.link.pubsub()).await.map_err(|_| late())??;
+        let mut pubsub =
+            tokio::time::timeout(limit, self.connection.pubsub()).await.map_err(|_| late())??;
         for channel in self.channels.keys() {
             tokio::time::timeout(limit, pubsub.subscribe(channel))
                 .await
@@ -217,34 +219,34 @@ impl Task {
         Ok(pubsub)
     }
 
-    /// Until the connection breaks (with the reason), or nobody is left who could wish for something.
+    /// Until the connection breaks (with the reason), or nobody is left who could ask for something.
     async fn serve(
         &mut self,
         pubsub: PubSub,
         mut demotions: watch::Receiver<u64>,
-        first: Option<Wish>,
+        first: Option<Subscribe>,
     ) -> Option<String> {
         // Whoever listened across an interruption hears of it only now that the new connection listens.
         self.tell_all("reconnected");
         let (mut sink, mut stream) = pubsub.split();
-        let limit = self.link.response_timeout();
+        let limit = self.connection.response_timeout();
         let mut check = tokio::time::interval_at(tokio::time::Instant::now() + CHECK, CHECK);
         let mut next = first;
         loop {
-            if let Some(wish) = next.take() {
-                if let Some(sender) = self.channels.get(&wish.channel) {
-                    drop(wish.granted.send(Ok(sender.subscribe())));
+            if let Some(subscribe) = next.take() {
+                if let Some(sender) = self.channels.get(&subscribe.channel) {
+                    drop(subscribe.granted.send(Ok(sender.subscribe())));
                 } else {
-                    match tokio::time::timeout(limit, sink.subscribe(&wish.channel)).await {
+                    match tokio::time::timeout(limit, sink.subscribe(&subscribe.channel)).await {
                         Ok(Ok(())) => {
                             let (sender, receiver) = broadcast::channel(BUFFER);
-                            self.channels.insert(wish.channel, sender);
-                            drop(wish.granted.send(Ok(receiver)));
+                            self.channels.insert(subscribe.channel, sender);
+                            drop(subscribe.granted.send(Ok(receiver)));
                         }
                         Ok(Err(error)) => {
                             let error = failed(error);
                             let reason = error.to_string();
-                            drop(wish.granted.send(Err(error)));
+                            drop(subscribe.granted.send(Err(error)));
                             return Some(reason);
                         }
                         Err(_) => return Some("no answer in time".to_owned()),
@@ -252,7 +254,7 @@ impl Task {
                 }
             }
             tokio::select! {
-                wish = self.received.recv() => next = Some(wish?),
+                subscribe = self.received.recv() => next = Some(subscribe?),
                 message = stream.next() => {
                     let Some(message) = message else { return Some("closed by the server".to_owned()) };
                     if message.get_channel_name() == self.wakes {
@@ -262,7 +264,7 @@ impl Task {
                         drop(sender.send(Heard::Message(message.get_payload_bytes().to_vec().into())));
                     }
                 }
-                // The sender lives as long as the link.
+                // The sender lives as long as the connection.
                 _ = demotions.changed() => return Some("the server is no master any more".to_owned()),
                 _ = check.tick() => {
                     // A dead network is only noticed by who asks.

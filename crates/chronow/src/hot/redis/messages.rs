@@ -12,15 +12,15 @@ use tokio::time::Instant;
 
 use super::RedisHot;
 use super::batches::{Batch, Part, key_of, millis, pull_of};
+use super::connection::{at_once, is_refusal};
 use super::keys::{join_id, shard_of, split_id};
-use super::link::{at_once, is_refusal};
 use super::replicated::Confirm;
 use super::reply::{Parts, Stored, count, list, number, text, write_message};
 use super::script::{Args, scripts};
-use super::topics::{Known, Miss, Tried, together};
+use super::topics::{Known, ScriptError, ScriptResult, together};
 use crate::hot::{
-    Accepted, Advance, Advanced, DeadLetter, DeadLetterId, Delivery, Lock, MAX_LETTERS, Outgoing, Peeked,
-    Place, Published, Pulled, Select, Settle, Settled, filter_view,
+    DeadLetter, DeadLetterId, Delivery, Lock, MAX_LETTERS, MessageState, OutboundMessage, Peeked, PublishAck,
+    Pulled, Select, Settle, SettleAndStart, SettleAndStartResult, Settled, StoredMessage, filter_view,
 };
 use crate::{Error, ErrorKind, Result, SubscriptionName, Timestamp, TopicName};
 
@@ -119,14 +119,14 @@ impl RedisHot {
         known: &Known,
         batch: &Batch,
         confirm: Option<Confirm>,
-    ) -> Tried<Parts> {
+    ) -> ScriptResult<Parts> {
         if batch.is_plain && confirm.is_none() {
             let args = batch.args(&known.stamp, None);
             match self
                 .ask_with(topic, shard, &scripts::publish_plain, &self.keys.few(topic, shard), &args)
                 .await
             {
-                Err(Miss::Other) => {}
+                Err(ScriptError::Other) => {}
                 other => return other,
             }
         }
@@ -137,12 +137,12 @@ impl RedisHot {
                 Some(confirm) => self.ask_and_confirm(topic, shard, &scripts::publish, &args, confirm).await,
                 None => self.ask_topic(topic, shard, &scripts::publish, &args).await,
             };
-            let Err(Miss::Crowded(names)) = told else { return told };
+            let Err(ScriptError::Crowded(names)) = told else { return told };
             // What one of those that are furthest behind needs no more may make room. If they need it all,
             // there is none.
             last = true;
             for name in names {
-                if self.tidy(&SubscriptionName::stored(topic, &name), shard, known).await? {
+                if self.gc(&SubscriptionName::stored(topic, &name), shard, known).await? {
                     last = false;
                     break;
                 }
@@ -153,10 +153,10 @@ impl RedisHot {
     pub(super) async fn accept(
         &self,
         topic: &TopicName,
-        messages: &[Outgoing],
+        messages: &[OutboundMessage],
         known: &Known,
         confirm: Option<Confirm>,
-    ) -> Tried<Vec<Published>> {
+    ) -> ScriptResult<Vec<PublishAck>> {
         let shards = known.shards;
         let mut batches: Vec<Batch> = (0..shards).map(|_| Batch::new()).collect();
         let spread = self.turn();
@@ -169,7 +169,7 @@ impl RedisHot {
             };
             batches[usize::from(shard)].push(message, index)?;
         }
-        let mut published: Vec<Option<Published>> = vec![None; messages.len()];
+        let mut published: Vec<Option<PublishAck>> = vec![None; messages.len()];
         for (shard, mut batch) in (0..shards).zip(batches) {
             if batch.at.is_empty() {
                 continue;
@@ -177,7 +177,9 @@ impl RedisHot {
             batch.end_run();
             let mut reply = match self.ask_to_publish(topic, shard, known, &batch, confirm).await {
                 // That says that nothing was changed.
-                Err(Miss::Failed(error)) if is_refusal(&error) && published.iter().any(Option::is_some) => {
+                Err(ScriptError::Failed(error))
+                    if is_refusal(&error) && published.iter().any(Option::is_some) =>
+                {
                     let accepted = published.iter().flatten().count();
                     let message = format!(
                         "{accepted} of {} messages, those of other shards, were accepted, and no more: {error}",
@@ -192,14 +194,14 @@ impl RedisHot {
                     let duplicates = reply.text()?;
                     for ((index, id), duplicate) in batch.at.into_iter().zip(ids).zip(duplicates.bytes()) {
                         published[index] =
-                            Some(Published { id: join_id(shard, &text(id)?), duplicate: duplicate == b'1' });
+                            Some(PublishAck { id: join_id(shard, &text(id)?), duplicate: duplicate == b'1' });
                     }
                     self.note_revision(topic, shard, Some(reply.text()?));
                 }
                 prefix => {
                     let (prefix, first) = (text(prefix)?, reply.count()?);
                     for (index, sequence) in batch.at.into_iter().zip(first..) {
-                        published[index] = Some(Published {
+                        published[index] = Some(PublishAck {
                             id: join_id(shard, &format!("{prefix}{sequence}")),
                             duplicate: false,
                         });
@@ -213,18 +215,18 @@ impl RedisHot {
         })
     }
 
-    pub(super) async fn take_back(&self, topic: &TopicName, id: &str) -> Tried<bool> {
+    pub(super) async fn take_back(&self, topic: &TopicName, id: &str) -> ScriptResult<bool> {
         let (shard, inner) = split_id(id);
         Ok(self.ask_topic(topic, shard, &scripts::cancel, &Args::new().arg(inner)).await?.number()? == 1)
     }
 
-    pub(super) async fn hand_out(
+    pub(super) async fn deliver(
         &self,
         subscription: &SubscriptionName,
         max: u32,
         start: u32,
         known: &Known,
-    ) -> Tried<(Pulled, usize)> {
+    ) -> ScriptResult<(Pulled, usize)> {
         let max = max.min(MAX_PER_PULL);
         let (mut pulled, mut start) = (Pulled::default(), start as usize);
         let (wanted, begun) = (start, Instant::now());
@@ -242,9 +244,11 @@ impl RedisHot {
                     answered = true;
                     start -= started.min(start);
                 }
-                Err(Miss::Failed(error)) if known.shards > 1 && is_refusal(&error) => refused = Some(shard),
+                Err(ScriptError::Failed(error)) if known.shards > 1 && is_refusal(&error) => {
+                    refused = Some(shard)
+                }
                 // What is locked already must reach the caller.
-                Err(Miss::Failed(error)) if !pulled.deliveries.is_empty() => {
+                Err(ScriptError::Failed(error)) if !pulled.deliveries.is_empty() => {
                     tracing::warn!(%error, subscription = %subscription, shard, "a pull brought only a part");
                     pulled.next_due = Some(Duration::ZERO);
                     break;
@@ -281,7 +285,7 @@ impl RedisHot {
         known: &Known,
         begun: Instant,
         pulled: &mut Pulled,
-    ) -> Tried<usize> {
+    ) -> ScriptResult<usize> {
         let before = pulled.deliveries.len();
         let (mut shown, mut is_first) = (Args::new().arg("").arg(""), true);
         loop {
@@ -352,30 +356,30 @@ impl RedisHot {
         shard: u16,
         known: &Known,
         locks: Vec<(Lock, &'static str, &'static str)>,
-    ) -> Tried<()> {
+    ) -> ScriptResult<()> {
         let mut args = Args::new().arg(&known.stamp).arg(subscription.name()).arg(0).arg(locks.len());
         for (lock, how, why) in &locks {
             let (_, id) = split_id(&lock.id);
             args = args.arg(id).arg(pull_of(lock).unwrap_or_default()).arg(how).arg("").arg("").arg(why);
         }
         args.push(0);
-        self.ask(subscription, shard, &scripts::advance, &args).await?;
+        self.ask(subscription, shard, &scripts::settle_and_start, &args).await?;
         Ok(())
     }
 
     pub(super) async fn settle(
         &self,
         subscription: &SubscriptionName,
-        advance: &Advance,
+        step: &SettleAndStart,
         known: &Known,
-    ) -> Tried<Advanced> {
+    ) -> ScriptResult<SettleAndStartResult> {
         let shards = known.shards;
         let mut parts: Vec<Part<'_>> = (0..shards).map(|_| Part::default()).collect();
-        let mut advanced = Advanced {
-            settled: vec![Settled::Lost; advance.settle.len()],
-            started: vec![false; advance.start.len()],
+        let mut result = SettleAndStartResult {
+            settled: vec![Settled::Lost; step.settle.len()],
+            started: vec![false; step.start.len()],
         };
-        for (index, (lock, settle)) in advance.settle.iter().enumerate() {
+        for (index, (lock, settle)) in step.settle.iter().enumerate() {
             let (shard, id) = split_id(&lock.id);
             // A lock of a shard that is not there cannot be held.
             let (Some(part), Some(token)) = (parts.get_mut(usize::from(shard)), pull_of(lock)) else {
@@ -403,7 +407,7 @@ impl RedisHot {
             part.others.push(reason);
             part.other_at.push(index);
         }
-        for (index, lock) in advance.start.iter().enumerate() {
+        for (index, lock) in step.start.iter().enumerate() {
             let (shard, id) = split_id(&lock.id);
             let (Some(part), Some(token)) = (parts.get_mut(usize::from(shard)), pull_of(lock)) else {
                 continue;
@@ -417,7 +421,7 @@ impl RedisHot {
             args.push(part.other_at.len());
             args.extend(&part.others);
             part.starts.write(&mut args);
-            match self.ask(subscription, shard, &scripts::advance, &args).await {
+            match self.ask(subscription, shard, &scripts::settle_and_start, &args).await {
                 Ok(mut reply) => {
                     let (settled, started) = (reply.text()?, reply.text()?);
                     if shard > 0 {
@@ -426,7 +430,7 @@ impl RedisHot {
                     Ok(Some((part, settled, started)))
                 }
                 // Nobody holds a lock on what is gone.
-                Err(Miss::NoSubscription | Miss::NoTopic) => Ok(None),
+                Err(ScriptError::NoSubscription | ScriptError::NoTopic) => Ok(None),
                 Err(other) => Err(other),
             }
         }))
@@ -434,7 +438,7 @@ impl RedisHot {
         let mut again = Vec::new();
         for (part, settled, started) in replies.into_iter().flatten() {
             for (&index, outcome) in part.acks.at().chain(&part.other_at).zip(settled.bytes()) {
-                advanced.settled[index] = match outcome {
+                result.settled[index] = match outcome {
                     b'D' => Settled::Done,
                     b'X' => Settled::DeadLettered,
                     b'A' => {
@@ -445,21 +449,21 @@ impl RedisHot {
                 };
             }
             for (&index, outcome) in part.starts.at().zip(started.bytes()) {
-                advanced.started[index] = outcome == b'1';
+                result.started[index] = outcome == b'1';
             }
         }
         if !again.is_empty() {
             // These were too large to be moved in one go.
-            let rest = Advance {
-                settle: again.iter().map(|index| advance.settle[*index].clone()).collect(),
+            let rest = SettleAndStart {
+                settle: again.iter().map(|index| step.settle[*index].clone()).collect(),
                 start: Vec::new(),
             };
             let rest = Box::pin(self.settle(subscription, &rest, known)).await?;
             for (index, settled) in again.into_iter().zip(rest.settled) {
-                advanced.settled[index] = settled;
+                result.settled[index] = settled;
             }
         }
-        Ok(advanced)
+        Ok(result)
     }
 
     pub(super) async fn hold_on(
@@ -467,7 +471,7 @@ impl RedisHot {
         subscription: &SubscriptionName,
         locks: &[Lock],
         known: &Known,
-    ) -> Tried<Vec<bool>> {
+    ) -> ScriptResult<Vec<bool>> {
         // At once: a lock on one shard does not wait for another shard.
         let renewed =
             join_all((0..known.shards).map(|shard| self.hold_on_shard(subscription, locks, shard, known)))
@@ -488,7 +492,7 @@ impl RedisHot {
         locks: &[Lock],
         shard: u16,
         known: &Known,
-    ) -> Tried<Vec<usize>> {
+    ) -> ScriptResult<Vec<usize>> {
         let mut args = Args::new().arg(&known.stamp).arg(subscription.name());
         let mut at = Vec::new();
         for (index, lock) in locks.iter().enumerate() {
@@ -502,7 +506,7 @@ impl RedisHot {
             return Ok(Vec::new());
         }
         let mut reply = match self.ask(subscription, shard, &scripts::renew, &args).await {
-            Err(Miss::NoSubscription | Miss::NoTopic) => return Ok(Vec::new()),
+            Err(ScriptError::NoSubscription | ScriptError::NoTopic) => return Ok(Vec::new()),
             asked => asked?,
         };
         let held = at
@@ -518,12 +522,12 @@ impl RedisHot {
         Ok(held)
     }
 
-    pub(super) async fn hand_out_deferred(
+    pub(super) async fn deliver_deferred(
         &self,
         subscription: &SubscriptionName,
         ids: &[String],
         known: &Known,
-    ) -> Tried<Vec<Delivery>> {
+    ) -> ScriptResult<Vec<Delivery>> {
         let mut deliveries = Vec::new();
         for shard in 0..known.shards {
             let own: Vec<&str> = ids
@@ -558,7 +562,7 @@ impl RedisHot {
         after: Option<&str>,
         limit: u32,
         known: &Known,
-    ) -> Tried<(Vec<DeadLetter>, Option<String>)> {
+    ) -> ScriptResult<(Vec<DeadLetter>, Option<String>)> {
         let (after, limit) = (after.map(cursor).transpose()?, limit.min(MAX_LETTERS));
         let mut found = Vec::new();
         // Behind what a shard told, which had no room for more, nothing may be told of another one.
@@ -599,7 +603,7 @@ impl RedisHot {
         after: Option<&str>,
         limit: u32,
         known: &Known,
-    ) -> Tried<Vec<DeadLetterId>> {
+    ) -> ScriptResult<Vec<DeadLetterId>> {
         let after = after.map(cursor).transpose()?;
         let begin = u64::try_from(from.as_millis()).unwrap_or(0).saturating_mul(1_000);
         let mut found = Vec::new();
@@ -636,7 +640,7 @@ impl RedisHot {
         subscription: &SubscriptionName,
         ids: &[String],
         known: &Known,
-    ) -> Tried<Vec<DeadLetter>> {
+    ) -> ScriptResult<Vec<DeadLetter>> {
         let mut found = Vec::new();
         for shard in 0..known.shards {
             let own: Vec<&str> = ids
@@ -663,7 +667,7 @@ impl RedisHot {
         how: &str,
         select: &Select,
         known: &Known,
-    ) -> Tried<u64> {
+    ) -> ScriptResult<u64> {
         let mut taken = 0;
         match select {
             Select::Ids(ids) => {
@@ -741,7 +745,7 @@ impl RedisHot {
         subscription: &SubscriptionName,
         limit: u32,
         known: &Known,
-    ) -> Tried<Vec<Peeked>> {
+    ) -> ScriptResult<Vec<Peeked>> {
         let limit = limit.min(MAX_PER_PULL);
         let compiled = self.current_filter(subscription, known).await?;
         let mut found = Vec::new();
@@ -750,16 +754,16 @@ impl RedisHot {
             for message in self.ask(subscription, shard, &scripts::peek, &args).await?.list()? {
                 let mut message = Parts::of(message)?;
                 let id = message.text()?;
-                let place = match message.text()?.as_str() {
-                    "flight" => Place::InFlight,
-                    "scheduled" => Place::Scheduled,
-                    "deferred" => Place::Deferred,
-                    _ => Place::Unread,
+                let state = match message.text()?.as_str() {
+                    "flight" => MessageState::InFlight,
+                    "scheduled" => MessageState::Scheduled,
+                    "deferred" => MessageState::Deferred,
+                    _ => MessageState::Unread,
                 };
                 let deliveries = small(message.next())?;
                 let until = message.text()?.parse().ok().map(Timestamp::from_millis);
                 let stored = Stored::read(&id, message.next())?;
-                if place == Place::Unread && deliveries == 0 && !compiled.lets_pass(&stored) {
+                if state == MessageState::Unread && deliveries == 0 && !compiled.lets_pass(&stored) {
                     continue;
                 }
                 let order = id
@@ -769,7 +773,7 @@ impl RedisHot {
                     (order, shard),
                     Peeked {
                         id: join_id(shard, &id),
-                        place,
+                        state,
                         payload: stored.payload,
                         content_type: stored.content_type,
                         headers: stored.headers,
@@ -786,8 +790,13 @@ impl RedisHot {
         Ok(found.into_iter().map(|(_, peeked)| peeked).collect())
     }
 
-    async fn current_filter(&self, subscription: &SubscriptionName, known: &Known) -> Tried<Arc<Compiled>> {
-        let options = self.read_subscription(subscription, known).await?.ok_or(Miss::NoSubscription)?;
+    async fn current_filter(
+        &self,
+        subscription: &SubscriptionName,
+        known: &Known,
+    ) -> ScriptResult<Arc<Compiled>> {
+        let options =
+            self.read_subscription(subscription, known).await?.ok_or(ScriptError::NoSubscription)?;
         let json = options.filter.map(|filter| filter.to_string()).unwrap_or_default();
         Ok(Arc::new(Compiled::read(String::new(), &json)?))
     }
@@ -795,9 +804,9 @@ impl RedisHot {
     pub(super) async fn put_back(
         &self,
         subscription: &SubscriptionName,
-        messages: &[Accepted],
+        messages: &[StoredMessage],
         known: &Known,
-    ) -> Tried<u64> {
+    ) -> ScriptResult<u64> {
         let shards = known.shards;
         let mut put = 0;
         for shard in 0..shards {
@@ -805,7 +814,7 @@ impl RedisHot {
                 messages.iter().filter(|message| split_id(&message.id).0 % shards == shard).collect();
             for own in own.chunks(MAX_PER_SCRIPT) {
                 let mut args = Args::new().arg(&known.stamp).arg(subscription.name());
-                for Accepted { id, published_at, message } in own {
+                for StoredMessage { id, published_at, message } in own {
                     args.push(split_id(id).1);
                     write_message(&mut args, message, Some(*published_at))?;
                 }
@@ -823,8 +832,8 @@ impl RedisHot {
         number: u64,
         armed: &Armed<'_>,
         known: &Known,
-    ) -> Tried<Option<Duration>> {
-        let channel = self.keys.wake(&self.process, self.link.is_cluster());
+    ) -> ScriptResult<Option<Duration>> {
+        let channel = self.keys.wake(&self.process, self.connection.is_cluster());
         let channel = &channel;
         let arm = |shard| async move {
             let before = armed.take(shard);
@@ -838,14 +847,14 @@ impl RedisHot {
             let asked = self.ask(subscription, shard, &scripts::arm, &args);
             let mut reply = match if known.shards > 1 { at_once(asked).await } else { asked.await } {
                 // The others are waited for meanwhile.
-                Err(Miss::Failed(error)) if known.shards > 1 && is_refusal(&error) => {
+                Err(ScriptError::Failed(error)) if known.shards > 1 && is_refusal(&error) => {
                     return Ok(i64::try_from(REFUSED.as_millis()).unwrap_or(0));
                 }
                 asked => asked?,
             };
             let (due, put) = (reply.number()?, reply.text()?);
             armed.keep(shard, put);
-            Ok::<_, Miss>(due)
+            Ok::<_, ScriptError>(due)
         };
         let dues = together((0..known.shards).map(|shard| arm(shard).boxed()).collect()).await?;
         Ok(dues.into_iter().filter_map(|due| u64::try_from(due).ok()).min().map(Duration::from_millis))

@@ -20,16 +20,16 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::time::Instant;
 
 use super::{
-    Accepted, Advance, Advanced, Change, DeadLetter, DeadLetterId, Delivery, HotTier, Lock, Outgoing, Peeked,
-    Published, Pulled, Select, SubscriptionOptions, SubscriptionPatch, TopicOptions, TopicPatch, TopicStats,
-    Value, When,
+    Change, DeadLetter, DeadLetterId, Delivery, HotTier, Lock, OutboundMessage, Peeked, Precondition,
+    PublishAck, Pulled, Select, SettleAndStart, SettleAndStartResult, StoredMessage, SubscriptionOptions,
+    SubscriptionPatch, TopicOptions, TopicPatch, TopicStats, Value,
 };
 use crate::{Error, ErrorKind, Result, Scope, SubscriptionName, Timestamp, TopicName};
 
 mod batches;
 mod config;
+mod connection;
 mod keys;
-mod link;
 mod listen;
 mod messages;
 mod replicated;
@@ -46,19 +46,19 @@ mod watching;
 
 pub use config::{RedisConfig, RedisServers};
 
+use connection::{Connection, SharedConnection};
 use keys::Keys;
-use link::{Link, SharedLink};
 use listen::{Heard, Listener};
 use messages::{Armed, Compiled, Left};
 use replicated::Confirm;
-use topics::{Known, Miss};
+use topics::{Known, ScriptError};
 
 /// Who waits looks again after so long.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// A hot tier on Redis.
 pub struct RedisHot {
-    link: SharedLink,
+    connection: SharedConnection,
     keys: Keys,
     listener: Listener,
     random: Arc<dyn Random>,
@@ -88,12 +88,12 @@ impl RedisHot {
         let keys = Keys::new(&config.key_prefix);
         // The futures of the driver are deep, and would count against the compiler's limit of whoever calls
         // this.
-        let link: SharedLink =
-            Arc::new(Box::pin(Link::connect(config)).await.map_err(|error| error.during("connect"))?);
+        let connection: SharedConnection =
+            Arc::new(Box::pin(Connection::connect(config)).await.map_err(|error| error.during("connect"))?);
         let process = format!("{:016x}", SystemRandom.next_u64());
-        let listener = Listener::start(Arc::clone(&link), keys.wake(&process, link.is_cluster()));
+        let listener = Listener::start(Arc::clone(&connection), keys.wake(&process, connection.is_cluster()));
         let hot = Self {
-            link,
+            connection,
             keys,
             listener,
             random: Arc::new(SystemRandom),
@@ -104,7 +104,7 @@ impl RedisHot {
             revisions: Mutex::default(),
             left: Left::default(),
         };
-        Box::pin(hot.server()).await.map_err(|error| error.during("connect"))?.judge()?;
+        Box::pin(hot.server()).await.map_err(|error| error.during("connect"))?.check()?;
         Ok(hot)
     }
 
@@ -194,7 +194,7 @@ impl RedisHot {
 
 impl fmt::Debug for RedisHot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RedisHot").field("link", &self.link).finish_non_exhaustive()
+        f.debug_struct("RedisHot").field("connection", &self.connection).finish_non_exhaustive()
     }
 }
 
@@ -210,7 +210,7 @@ macro_rules! on {
                 .boxed()
             })
             .await
-            .map_err(|miss| RedisHot::explain(miss, $topic, None).during($operation))
+            .map_err(|error| RedisHot::explain(error, $topic, None).during($operation))
     };
     ($self:ident, subscription $sub:expr, $operation:literal, |$known:ident| $work:expr) => {
         $self
@@ -222,11 +222,11 @@ macro_rules! on {
                 .boxed()
             })
             .await
-            .map_err(|miss| {
-                if matches!(miss, Miss::NoSubscription) {
+            .map_err(|error| {
+                if matches!(error, ScriptError::NoSubscription) {
                     $self.forget_subscription($sub);
                 }
-                RedisHot::explain(miss, $sub.topic(), Some($sub)).during($operation)
+                RedisHot::explain(error, $sub.topic(), Some($sub)).during($operation)
             })
     };
 }
@@ -238,14 +238,14 @@ impl HotTier for RedisHot {
     }
 
     async fn now(&self) -> Result<Timestamp> {
-        let mut parts = reply::Parts::of(self.link.run(&cmd("TIME")).await?)?;
+        let mut parts = reply::Parts::of(self.connection.run(&cmd("TIME")).await?)?;
         Ok(Timestamp::from_millis(parts.number()? * 1_000 + parts.number()? / 1_000))
     }
 
     async fn ensure_topic(&self, topic: &TopicName, patch: &TopicPatch) -> Result<TopicOptions> {
         self.put_topic(topic, patch)
             .await
-            .map_err(|miss| Self::explain(miss, topic, None).during("ensure_topic"))
+            .map_err(|error| Self::explain(error, topic, None).during("ensure_topic"))
     }
 
     async fn topic(&self, topic: &TopicName) -> Result<Option<TopicOptions>> {
@@ -265,7 +265,9 @@ impl HotTier for RedisHot {
     }
 
     async fn delete_topic(&self, topic: &TopicName) -> Result<bool> {
-        self.remove_topic(topic).await.map_err(|miss| Self::explain(miss, topic, None).during("delete_topic"))
+        self.remove_topic(topic)
+            .await
+            .map_err(|error| Self::explain(error, topic, None).during("delete_topic"))
     }
 
     async fn ensure_subscription(
@@ -283,17 +285,17 @@ impl HotTier for RedisHot {
             })
             .await
         {
-            Err(Miss::NoTopic) => Ok(None),
-            other => other.map_err(|miss| {
-                Self::explain(miss, subscription.topic(), Some(subscription)).during("subscription")
+            Err(ScriptError::NoTopic) => Ok(None),
+            other => other.map_err(|error| {
+                Self::explain(error, subscription.topic(), Some(subscription)).during("subscription")
             }),
         }
     }
 
     async fn subscriptions(&self, topic: &TopicName) -> Result<Vec<String>> {
         match self.on_topic(topic, |_| self.list_subscriptions(topic).boxed()).await {
-            Err(Miss::NoTopic) => Ok(Vec::new()),
-            other => other.map_err(|miss| Self::explain(miss, topic, None).during("subscriptions")),
+            Err(ScriptError::NoTopic) => Ok(Vec::new()),
+            other => other.map_err(|error| Self::explain(error, topic, None).during("subscriptions")),
         }
     }
 
@@ -305,41 +307,47 @@ impl HotTier for RedisHot {
             })
             .await
         {
-            Err(Miss::NoTopic) => Ok(false),
-            other => other.map_err(|miss| {
-                Self::explain(miss, subscription.topic(), Some(subscription)).during("delete_subscription")
+            Err(ScriptError::NoTopic) => Ok(false),
+            other => other.map_err(|error| {
+                Self::explain(error, subscription.topic(), Some(subscription)).during("delete_subscription")
             }),
         }
     }
 
-    async fn publish(&self, topic: &TopicName, messages: Vec<Outgoing>) -> Result<Vec<Published>> {
+    async fn publish(&self, topic: &TopicName, messages: Vec<OutboundMessage>) -> Result<Vec<PublishAck>> {
         let messages = &messages;
-        messages.iter().try_for_each(Outgoing::check).map_err(|error| error.during("publish").on(topic))?;
+        messages
+            .iter()
+            .try_for_each(OutboundMessage::check)
+            .map_err(|error| error.during("publish").on(topic))?;
         on!(self, topic topic, "publish", |known| self.accept(topic, messages, known, None))
     }
 
     async fn publish_replicated(
         &self,
         topic: &TopicName,
-        messages: Vec<Outgoing>,
+        messages: Vec<OutboundMessage>,
         replicas: u32,
         within: Duration,
-    ) -> Result<Vec<Published>> {
+    ) -> Result<Vec<PublishAck>> {
         let (messages, confirm) = (&messages, Some(Confirm { replicas, within }));
-        messages.iter().try_for_each(Outgoing::check).map_err(|error| error.during("publish").on(topic))?;
+        messages
+            .iter()
+            .try_for_each(OutboundMessage::check)
+            .map_err(|error| error.during("publish").on(topic))?;
         on!(self, topic topic, "publish", |known| self.accept(topic, messages, known, confirm))
     }
 
     async fn cancel(&self, topic: &TopicName, id: &str) -> Result<bool> {
         match self.take_back(topic, id).await {
-            Err(Miss::NoTopic | Miss::Stale) => Ok(false),
-            other => other.map_err(|miss| Self::explain(miss, topic, None).during("cancel")),
+            Err(ScriptError::NoTopic | ScriptError::Stale) => Ok(false),
+            other => other.map_err(|error| Self::explain(error, topic, None).during("cancel")),
         }
     }
 
     async fn pull(&self, subscription: &SubscriptionName, max: u32) -> Result<Pulled> {
         let (pulled, _) =
-            on!(self, subscription subscription, "pull", |known| self.hand_out(subscription, max, 0, known))?;
+            on!(self, subscription subscription, "pull", |known| self.deliver(subscription, max, 0, known))?;
         Ok(pulled)
     }
 
@@ -349,12 +357,16 @@ impl HotTier for RedisHot {
         max: u32,
         start: u32,
     ) -> Result<(Pulled, usize)> {
-        on!(self, subscription subscription, "pull", |known| self.hand_out(subscription, max, start, known))
+        on!(self, subscription subscription, "pull", |known| self.deliver(subscription, max, start, known))
     }
 
-    async fn advance(&self, subscription: &SubscriptionName, advance: Advance) -> Result<Advanced> {
-        let advance = &advance;
-        on!(self, subscription subscription, "advance", |known| self.settle(subscription, advance, known))
+    async fn settle_and_start(
+        &self,
+        subscription: &SubscriptionName,
+        step: SettleAndStart,
+    ) -> Result<SettleAndStartResult> {
+        let step = &step;
+        on!(self, subscription subscription, "settle_and_start", |known| self.settle(subscription, step, known))
     }
 
     async fn renew(&self, subscription: &SubscriptionName, locks: Vec<Lock>) -> Result<Vec<bool>> {
@@ -368,7 +380,7 @@ impl HotTier for RedisHot {
         ids: Vec<String>,
     ) -> Result<Vec<Delivery>> {
         let ids = &ids;
-        on!(self, subscription subscription, "fetch_deferred", |known| self.hand_out_deferred(subscription, ids, known))
+        on!(self, subscription subscription, "fetch_deferred", |known| self.deliver_deferred(subscription, ids, known))
     }
 
     async fn needed_by_others(&self, subscription: &SubscriptionName, ids: &[String]) -> Result<Vec<bool>> {
@@ -379,14 +391,14 @@ impl HotTier for RedisHot {
         let deadline = Instant::now() + timeout.min(Duration::from_secs(24 * 3_600));
         // First listen, then look: what comes after the look is heard.
         let mut waiter = self.listener.wait(self.keys.stream(subscription.topic(), 0), subscription.name());
-        let mut ears = match tokio::time::timeout_at(
+        let mut receiver = match tokio::time::timeout_at(
             deadline,
-            self.listener.listen(self.keys.wake(&self.process, self.link.is_cluster())),
+            self.listener.listen(self.keys.wake(&self.process, self.connection.is_cluster())),
         )
         .await
         {
             Err(_) => return Ok(()),
-            Ok(Ok(ears)) => Some(ears),
+            Ok(Ok(receiver)) => Some(receiver),
             Ok(Err(error)) if error.kind() == ErrorKind::Closed => return Err(error.during("wait")),
             Ok(Err(error)) => {
                 tracing::warn!(%error, "waiting without being woken");
@@ -409,7 +421,7 @@ impl HotTier for RedisHot {
                 return Ok(());
             }
             let until = due.map_or(deadline, |due| deadline.min(Instant::now() + due));
-            let Some(ears) = &mut ears else {
+            let Some(receiver) = &mut receiver else {
                 tokio::time::sleep_until(until.min(Instant::now() + Duration::from_millis(250))).await;
                 continue;
             };
@@ -423,7 +435,7 @@ impl HotTier for RedisHot {
                     }
                 }
                 () = waiter.woken() => return Ok(()),
-                heard = ears.recv() => match heard {
+                heard = receiver.recv() => match heard {
                     Err(RecvError::Closed) => return Err(Error::new(ErrorKind::Closed, "the connection to Redis was closed").during("wait")),
                     Ok(Heard::Message(_) | Heard::Interrupted(_)) | Err(RecvError::Lagged(_)) => return Ok(()),
                 },
@@ -478,7 +490,7 @@ impl HotTier for RedisHot {
         on!(self, topic topic, "stats", |known| self.count(topic, known))
     }
 
-    async fn replay(&self, subscription: &SubscriptionName, messages: Vec<Accepted>) -> Result<u64> {
+    async fn replay(&self, subscription: &SubscriptionName, messages: Vec<StoredMessage>) -> Result<u64> {
         let messages = &messages;
         on!(self, subscription subscription, "replay", |known| self.put_back(subscription, messages, known))
     }
@@ -494,7 +506,7 @@ impl HotTier for RedisHot {
         bytes: Option<Bytes>,
         content_type: &str,
         ttl: Option<Duration>,
-        when: When,
+        when: Precondition,
     ) -> Result<Option<u64>> {
         self.write_value(scope, key, bytes, content_type, ttl, when)
             .await
@@ -534,7 +546,7 @@ impl HotTier for RedisHot {
     }
 
     async fn close(&self) -> Result<()> {
-        self.link.close().await;
+        self.connection.close().await;
         self.listener.stop();
         Ok(())
     }

@@ -10,11 +10,11 @@ use redis::aio::{ConnectionLike as _, MultiplexedConnection};
 use redis::{Cmd, ErrorKind as RedisKind, RedisError, RedisResult, ServerErrorKind, Value, cmd};
 
 use super::RedisHot;
+use super::connection::{failed, is_moving, is_read_only};
 use super::keys::split_id;
-use super::link::{failed, is_moving, is_read_only};
 use super::reply::{Parts, count, text};
 use super::script::{Args, Script, scripts};
-use super::topics::{Known, Miss, Tried};
+use super::topics::{Known, ScriptError, ScriptResult};
 use crate::{Error, ErrorKind, Result, SubscriptionName, TopicName};
 
 /// Redirections of a cluster that are followed.
@@ -77,10 +77,10 @@ impl RedisHot {
         script: &Script,
         args: &Args,
         confirm: Confirm,
-    ) -> Tried<Parts> {
-        let _open = self.link.open().await?;
+    ) -> ScriptResult<Parts> {
+        let _open = self.connection.open().await?;
         let (key, keys) = (self.keys.stream(topic, shard), self.keys.shard::<&str>(topic, shard, &[]));
-        let mut own = self.link.own(None).await?;
+        let mut own = self.connection.own(None).await?;
         let (mut attempt, mut hops, begun) = (0, 0, Instant::now());
         loop {
             let reply = match own.eval(script, &keys, args).await {
@@ -88,14 +88,14 @@ impl RedisHot {
                 Err(error) => match redirected(&error).filter(|_| hops < HOPS) {
                     Some(node) => {
                         hops += 1;
-                        own = self.link.own(Some(node)).await?;
+                        own = self.connection.own(Some(node)).await?;
                         continue;
                     }
                     None if is_read_only(&error) && hops < HOPS => {
                         // It did nothing; the name may lead to the new master by now.
                         hops += 1;
-                        self.link.is_demoted();
-                        own = self.link.own(None).await?;
+                        self.connection.is_demoted();
+                        own = self.connection.own(None).await?;
                         continue;
                     }
                     // Its slot is on the way; nothing was done. At the end of a move each of two nodes may
@@ -108,13 +108,13 @@ impl RedisHot {
                     None => return Err(failed(error).into()),
                 },
             };
-            if let Some(parts) = self.judge(topic, shard, &mut attempt, reply).await? {
+            if let Some(parts) = self.classify(topic, shard, &mut attempt, reply).await? {
                 confirmed(&mut own, &key, confirm).await?;
-                self.link.give_back(own);
+                self.connection.give_back(own);
                 return Ok(parts);
             }
             if attempt >= 4 {
-                return Err(Miss::Stale);
+                return Err(ScriptError::Stale);
             }
         }
     }
@@ -124,7 +124,7 @@ impl RedisHot {
         subscription: &SubscriptionName,
         ids: &[String],
         known: &Known,
-    ) -> Tried<Vec<bool>> {
+    ) -> ScriptResult<Vec<bool>> {
         let mut needed = vec![true; ids.len()];
         for shard in 0..known.shards {
             let own: Vec<(usize, &str)> = ids
@@ -152,7 +152,7 @@ impl RedisHot {
         own: &[(usize, &str)],
         shard: u16,
         known: &Known,
-    ) -> Tried<Vec<usize>> {
+    ) -> ScriptResult<Vec<usize>> {
         let topic = subscription.topic();
         let (numbers, _) = self.placed(subscription, own, shard, known).await?;
         let mut left: Vec<(usize, &str, u64)> = own
@@ -171,7 +171,7 @@ impl RedisHot {
             let answers =
                 match self.ask(&SubscriptionName::stored(topic, &name), shard, &scripts::needed, &args).await
                 {
-                    Err(Miss::NoSubscription) => continue,
+                    Err(ScriptError::NoSubscription) => continue,
                     other => other?.text()?,
                 };
             let mut answers = answers.bytes();
@@ -191,7 +191,7 @@ impl RedisHot {
         own: &[(usize, &str)],
         shard: u16,
         known: &Known,
-    ) -> Tried<(Vec<Option<u64>>, u64)> {
+    ) -> ScriptResult<(Vec<Option<u64>>, u64)> {
         let args = own
             .iter()
             .fold(Args::new().arg(&known.stamp).arg(subscription.name()), |args, (_, id)| args.arg(id));

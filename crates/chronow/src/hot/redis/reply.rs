@@ -6,7 +6,7 @@ use bytes::Bytes;
 use redis::Value;
 
 use super::script::Args;
-use crate::hot::Outgoing;
+use crate::hot::OutboundMessage;
 use crate::{Error, ErrorKind, Result, Timestamp};
 
 pub(super) fn unexpected(value: &Value) -> Error {
@@ -146,13 +146,13 @@ fn millis_of(id: &str) -> i64 {
 }
 
 /// The headers as they are stored.
-pub(super) fn headers_json(message: &Outgoing) -> Result<Vec<u8>> {
+pub(super) fn headers_json(message: &OutboundMessage) -> Result<Vec<u8>> {
     serde_json::to_vec(&message.headers)
         .map_err(|error| Error::validation("the headers are no text").caused_by(error))
 }
 
 /// Appends the number of names and values, and these.
-pub(super) fn write_message(args: &mut Args, message: &Outgoing, at: Option<Timestamp>) -> Result<()> {
+pub(super) fn write_message(args: &mut Args, message: &OutboundMessage, at: Option<Timestamp>) -> Result<()> {
     let mut fields = Args::new().arg("payload").bytes(&message.payload);
     let mut n = 2;
     if !message.content_type.is_empty() {

@@ -111,8 +111,8 @@ pub(super) mod scripts {
 
     scripts! {
         with library:
-            advance arm cancel dead_get dead_ids dead_list dead_take fetch_deferred needed peek placed publish pull purge renew replay stats sub_count sub_delete sub_get
-            sub_put sub_touch sub_whole tidy topic_delete topic_put topic_whole upgrade;
+            settle_and_start arm cancel dead_get dead_ids dead_list dead_take fetch_deferred needed peek placed publish pull purge renew replay stats sub_count sub_delete sub_get
+            sub_put sub_touch sub_whole gc topic_delete topic_put topic_whole upgrade;
         with core: publish_plain;
         alone: kv_expire kv_increment kv_remove kv_set
     }

@@ -5,7 +5,7 @@ use std::fmt;
 use redis::{InfoDict, Value, cmd, from_redis_value};
 
 use super::RedisHot;
-use super::link::failed;
+use super::connection::failed;
 use super::reply::text;
 use crate::{Error, ErrorKind, Result};
 
@@ -24,9 +24,12 @@ impl RedisHot {
         let info = async |section: &str| -> Result<InfoDict> {
             let mut info = cmd("INFO");
             info.arg(section);
-            let node =
-                if self.link.is_cluster() { self.reader().masters().await?.into_iter().next() } else { None };
-            let value = self.link.run_at(info, node.as_ref()).await?;
+            let node = if self.connection.is_cluster() {
+                self.reader().masters().await?.into_iter().next()
+            } else {
+                None
+            };
+            let value = self.connection.run_at(info, node.as_ref()).await?;
             from_redis_value(value).map_err(|error| failed(error.into()))
         };
         let about = info("server").await?;
@@ -47,7 +50,7 @@ impl RedisHot {
     async fn fsync(&self) -> Option<String> {
         let mut get = cmd("CONFIG");
         get.arg("GET").arg("appendfsync");
-        match self.link.run_at(get, None).await {
+        match self.connection.run_at(get, None).await {
             Ok(Value::Array(mut pair)) if pair.len() == 2 => pair.pop().and_then(|value| text(value).ok()),
             _ => None,
         }
@@ -56,7 +59,7 @@ impl RedisHot {
 
 impl Server {
     /// Refuses what cannot work, and warns of what loses messages.
-    pub(super) fn judge(&self) -> Result<()> {
+    pub(super) fn check(&self) -> Result<()> {
         let mut numbers = self.version.split('.').map(|part| part.parse::<u32>().unwrap_or(0));
         let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
         if !self.version.is_empty() && version < (6, 2) {

@@ -8,7 +8,7 @@ use redis::cmd;
 use super::RedisHot;
 use super::reply::{Parts, number};
 use super::script::{Args, scripts};
-use super::topics::{Known, Tried};
+use super::topics::{Known, ScriptResult};
 use crate::hot::{SubscriptionStats, TopicStats};
 use crate::{Result, TopicName};
 
@@ -78,7 +78,7 @@ impl Shard {
 }
 
 impl RedisHot {
-    pub(super) async fn count(&self, topic: &TopicName, known: &Known) -> Tried<TopicStats> {
+    pub(super) async fn count(&self, topic: &TopicName, known: &Known) -> ScriptResult<TopicStats> {
         let mut all = TopicStats::default();
         for shard in 0..known.shards {
             let mut names = self.names(topic, shard).await?;
@@ -91,7 +91,7 @@ impl RedisHot {
             let ahead = if counted.held > counted.held_at.len() as u64 {
                 let mut ahead = cmd("ZCOUNT");
                 ahead.arg(self.keys.held(topic, shard)).arg(format!("({}", counted.read())).arg("+inf");
-                u64::try_from(number(self.link.run(&ahead).await?)?).unwrap_or(0)
+                u64::try_from(number(self.connection.run(&ahead).await?)?).unwrap_or(0)
             } else {
                 counted.held_at.iter().filter(|at| **at > counted.read()).count() as u64
             };
@@ -111,7 +111,7 @@ impl RedisHot {
         known: &Known,
         names: &[String],
         counts: &mut Vec<SubscriptionStats>,
-    ) -> Tried<Shard> {
+    ) -> ScriptResult<Shard> {
         let mut all = Shard::default();
         let pages = names.chunks(TOGETHER).chain(names.is_empty().then_some([].as_slice()));
         for page in pages {

@@ -7,12 +7,12 @@ use futures::future::BoxFuture;
 use redis::Value;
 
 use super::RedisHot;
+use super::connection::{at_once, is_refusal};
 use super::keys::split_id;
-use super::link::{at_once, is_refusal};
 use super::reply::{Parts, text};
 use super::script::{Args, scripts};
-use super::topics::{Known, Miss, Tried, json, options, together};
-use crate::hot::{Start, SubscriptionOptions, SubscriptionPatch, TopicOptions};
+use super::topics::{Known, ScriptError, ScriptResult, json, options, together};
+use crate::hot::{DeliverPolicy, SubscriptionOptions, SubscriptionPatch, TopicOptions};
 use crate::{Error, Json, Result, SubscriptionName, TopicName};
 
 /// What the first shard has of a subscription.
@@ -30,10 +30,10 @@ impl RedisHot {
         &self,
         subscription: &SubscriptionName,
         known: &Known,
-    ) -> Tried<Option<StoredSubscription>> {
+    ) -> ScriptResult<Option<StoredSubscription>> {
         let args = Args::new().arg(&known.stamp).arg(subscription.name());
         let mut found = match self.ask(subscription, 0, &scripts::sub_get, &args).await {
-            Err(Miss::NoSubscription) => return Ok(None),
+            Err(ScriptError::NoSubscription) => return Ok(None),
             other => other?,
         };
         let mut next = || found.text();
@@ -47,7 +47,7 @@ impl RedisHot {
         subscription: &SubscriptionName,
         patch: &SubscriptionPatch,
         known: &Known,
-    ) -> Tried<SubscriptionOptions> {
+    ) -> ScriptResult<SubscriptionOptions> {
         let name = subscription.name();
         for _ in 0..20 {
             let mut stored = self.stored_subscription(subscription, known).await?;
@@ -77,7 +77,7 @@ impl RedisHot {
                     .arg("")
                     .arg(sieve(&wanted));
                 let mut reply = match self.ask(subscription, 0, &scripts::sub_put, &args).await {
-                    Err(Miss::Changed | Miss::Dying) => continue,
+                    Err(ScriptError::Changed | ScriptError::Dying) => continue,
                     other => other?,
                 };
                 let (generation, rev, made) = (reply.text()?, reply.text()?, reply.text()?);
@@ -97,7 +97,7 @@ impl RedisHot {
                     self.put_subscription_on_shard(subscription, shard, known, &stored, fresh).boxed()
                 };
                 match together((1..known.shards).map(put).collect()).await {
-                    Err(Miss::Changed | Miss::Dying | Miss::NoSubscription) => continue,
+                    Err(ScriptError::Changed | ScriptError::Dying | ScriptError::NoSubscription) => continue,
                     other => other?,
                 };
                 if counting {
@@ -108,7 +108,7 @@ impl RedisHot {
             }
             return Ok(wanted);
         }
-        Err(Miss::Changed)
+        Err(ScriptError::Changed)
     }
 
     /// Brings a subscription to a shard other than the first; `fresh` if it is being made at this moment.
@@ -119,7 +119,7 @@ impl RedisHot {
         known: &Known,
         stored: &StoredSubscription,
         fresh: bool,
-    ) -> Tried<()> {
+    ) -> ScriptResult<()> {
         let own: SubscriptionOptions = options(&stored.json)?;
         let start = position(&own.start, shard)?;
         let args = subscription_args(&known.stamp, subscription.name(), "*", &stored.json, &own, &start)?
@@ -130,7 +130,7 @@ impl RedisHot {
             .arg(sieve(&own));
         let keys = self.keys.shard(subscription.topic(), shard, &[subscription.name()]);
         for attempt in 0..6 {
-            let mut reply = Parts::of(self.link.eval(&scripts::sub_put, &keys, &args).await?)?;
+            let mut reply = Parts::of(self.connection.eval(&scripts::sub_put, &keys, &args).await?)?;
             match reply.text()?.as_str() {
                 "ok" => {
                     for _ in 0..3 {
@@ -144,27 +144,32 @@ impl RedisHot {
                 "old" => self.upgrade(subscription.topic(), shard).await?,
                 // Of an earlier generation.
                 "dying" => self.remove_from_shard(subscription, shard, &known.stamp, "").await?,
-                "changed" => return Err(Miss::Changed),
+                "changed" => return Err(ScriptError::Changed),
                 "notopic" | "stale" if attempt < 3 => {
                     let topic = subscription.topic();
                     let Some(now) = self.stored_topic(topic).await?.filter(|now| *now.stamp == *known.stamp)
                     else {
-                        return Err(Miss::Stale);
+                        return Err(ScriptError::Stale);
                     };
                     let options: TopicOptions = options(&now.json)?;
                     self.put_on_shard(topic, shard, known, &now.rev, &now.json, &options).await?;
                 }
-                _ => return Err(Miss::Stale),
+                _ => return Err(ScriptError::Stale),
             }
         }
-        Err(Miss::Stale)
+        Err(ScriptError::Stale)
     }
 
-    async fn count_skipped(&self, subscription: &SubscriptionName, shard: u16, known: &Known) -> Tried<()> {
+    async fn count_skipped(
+        &self,
+        subscription: &SubscriptionName,
+        shard: u16,
+        known: &Known,
+    ) -> ScriptResult<()> {
         let args = Args::new().arg(&known.stamp).arg(subscription.name());
         let keys = self.keys.shard(subscription.topic(), shard, &[subscription.name()]);
         loop {
-            let mut reply = Parts::of(self.link.eval(&scripts::sub_count, &keys, &args).await?)?;
+            let mut reply = Parts::of(self.connection.eval(&scripts::sub_count, &keys, &args).await?)?;
             // Nothing is left to count of what is gone.
             if reply.text()? != "ok" || reply.number()? == 0 {
                 return Ok(());
@@ -176,15 +181,15 @@ impl RedisHot {
         &self,
         subscription: &SubscriptionName,
         known: &Known,
-    ) -> Tried<Option<SubscriptionOptions>> {
+    ) -> ScriptResult<Option<SubscriptionOptions>> {
         match self.stored_subscription(subscription, known).await {
             Ok(Some(stored)) if !stored.dying => Ok(Some(options(&stored.json)?)),
-            Ok(_) | Err(Miss::NoTopic) => Ok(None),
+            Ok(_) | Err(ScriptError::NoTopic) => Ok(None),
             Err(other) => Err(other),
         }
     }
 
-    pub(super) async fn list_subscriptions(&self, topic: &TopicName) -> Tried<Vec<String>> {
+    pub(super) async fn list_subscriptions(&self, topic: &TopicName) -> ScriptResult<Vec<String>> {
         let mut names = self.names(topic, 0).await?;
         names.retain(|name| !name.starts_with("__"));
         Ok(names)
@@ -194,21 +199,25 @@ impl RedisHot {
         &self,
         subscription: &SubscriptionName,
         known: &Known,
-    ) -> Tried<bool> {
+    ) -> ScriptResult<bool> {
         let args = Args::new().arg(&known.stamp).arg(subscription.name()).arg("").arg("begin");
         let mut reply = self.ask(subscription, 0, &scripts::sub_delete, &args).await?;
         let (existed, generation, left) = (reply.number()? == 1, reply.text()?, reply.number()? == 1);
         if left {
             match self.finish_subscription(subscription, known, &generation).await {
                 // Its topic is gone, and it with it; what there is now is not what was meant.
-                Err(Miss::Stale | Miss::NoTopic) => {}
+                Err(ScriptError::Stale | ScriptError::NoTopic) => {}
                 finished => finished?,
             }
         }
         Ok(existed)
     }
 
-    pub(super) fn remove_idle<'a>(&'a self, topic: &'a TopicName, name: &'a str) -> BoxFuture<'a, Tried<()>> {
+    pub(super) fn remove_idle<'a>(
+        &'a self,
+        topic: &'a TopicName,
+        name: &'a str,
+    ) -> BoxFuture<'a, ScriptResult<()>> {
         // Removing asks scripts, which may tell of idle ones.
         async move {
             let subscription = SubscriptionName::stored(topic, name);
@@ -237,7 +246,7 @@ impl RedisHot {
         subscription: &SubscriptionName,
         known: &Known,
         generation: &str,
-    ) -> Tried<()> {
+    ) -> ScriptResult<()> {
         together(
             (1..known.shards)
                 .map(|shard| self.remove_from_shard(subscription, shard, &known.stamp, generation).boxed())
@@ -254,7 +263,7 @@ impl RedisHot {
         shard: u16,
         stamp: &str,
         generation: &str,
-    ) -> Tried<()> {
+    ) -> ScriptResult<()> {
         let args = Args::new().arg(stamp).arg(subscription.name()).arg(generation).arg("end");
         loop {
             let mut reply = self.ask(subscription, shard, &scripts::sub_delete, &args).await?;
@@ -273,13 +282,13 @@ impl RedisHot {
         known: &Known,
         idle: Value,
         locked: Duration,
-    ) -> Tried<()> {
+    ) -> ScriptResult<()> {
         if known.shards > 1 && !text(idle)?.is_empty() {
             let args = Args::new().arg(&known.stamp).arg(subscription.name()).arg(locked.as_millis());
             match at_once(self.ask(subscription, 0, &scripts::sub_touch, &args)).await {
                 // Then the first shard removes nothing at this moment, either; and whoever has a lock on any
                 // shard is at work.
-                Err(Miss::Failed(error)) if is_refusal(&error) => {
+                Err(ScriptError::Failed(error)) if is_refusal(&error) => {
                     tracing::debug!(%error, %subscription, "the first shard is not told that a subscription is in use");
                 }
                 told => drop(told?),
@@ -352,15 +361,15 @@ fn sieve(options: &SubscriptionOptions) -> String {
 }
 
 /// The last entry of a shard that a new subscription does not get.
-fn position(start: &Start, shard: u16) -> Result<String> {
+fn position(start: &DeliverPolicy, shard: u16) -> Result<String> {
     // Entries of one millisecond never get this far.
     let before =
         |millis: u64| if millis == 0 { "0-0".to_owned() } else { format!("{}-999999999", millis - 1) };
     Ok(match start {
-        Start::New => "$".to_owned(),
-        Start::Earliest => "0-0".to_owned(),
-        Start::Time(millis) => before(u64::try_from(*millis).unwrap_or(0)),
-        Start::Id(id) => {
+        DeliverPolicy::New => "$".to_owned(),
+        DeliverPolicy::Earliest => "0-0".to_owned(),
+        DeliverPolicy::Time(millis) => before(u64::try_from(*millis).unwrap_or(0)),
+        DeliverPolicy::Id(id) => {
             let (own, inner) = split_id(id);
             let parsed = inner
                 .split_once('-')

@@ -14,14 +14,14 @@ use std::sync::Arc;
 use super::RedisHot;
 use super::reply::{Parts, list, number, text};
 use super::script::{Args, Script, scripts};
-use crate::hot::{Overflow, TopicOptions, TopicPatch};
+use crate::hot::{DiscardPolicy, TopicOptions, TopicPatch};
 use crate::{Error, ErrorKind, Result, Scope, SubscriptionName, TopicName};
 
 /// So many shards are asked at a time.
 const TOGETHER: usize = 16;
 
 /// Why a script did not do it.
-pub(super) enum Miss {
+pub(super) enum ScriptError {
     NoTopic,
     NoSubscription,
     /// The topic is another one than we thought, such as one with another number of shards.
@@ -38,13 +38,13 @@ pub(super) enum Miss {
     Failed(Error),
 }
 
-impl From<Error> for Miss {
+impl From<Error> for ScriptError {
     fn from(error: Error) -> Self {
         Self::Failed(error)
     }
 }
 
-pub(super) type Tried<T> = Result<T, Miss>;
+pub(super) type ScriptResult<T> = Result<T, ScriptError>;
 
 /// Which topic of a name it is.
 #[derive(Clone, Debug, PartialEq)]
@@ -89,7 +89,7 @@ pub(super) fn json<T: serde::Serialize>(options: &T) -> Result<String> {
 }
 
 /// Does things on many shards, some at a time.
-pub(super) async fn together<T>(mut work: Vec<BoxFuture<'_, Tried<T>>>) -> Tried<Vec<T>> {
+pub(super) async fn together<T>(mut work: Vec<BoxFuture<'_, ScriptResult<T>>>) -> ScriptResult<Vec<T>> {
     let mut all = Vec::with_capacity(work.len());
     while !work.is_empty() {
         let rest = work.split_off(work.len().min(TOGETHER));
@@ -106,7 +106,7 @@ impl RedisHot {
         shard: u16,
         script: &Script,
         args: &Args,
-    ) -> Tried<Parts> {
+    ) -> ScriptResult<Parts> {
         let keys = self.keys.shard(subscription.topic(), shard, &[subscription.name()]);
         self.ask_with(subscription.topic(), shard, script, &keys, args).await
     }
@@ -118,7 +118,7 @@ impl RedisHot {
         shard: u16,
         script: &Script,
         args: &Args,
-    ) -> Tried<Parts> {
+    ) -> ScriptResult<Parts> {
         self.ask_with(topic, shard, script, &self.keys.shard::<&str>(topic, shard, &[]), args).await
     }
 
@@ -131,25 +131,25 @@ impl RedisHot {
         script: &Script,
         keys: &[String],
         args: &Args,
-    ) -> Tried<Parts> {
+    ) -> ScriptResult<Parts> {
         let mut attempt = 0;
         while attempt < 4 {
-            let reply = self.link.eval(script, keys, args).await?;
-            if let Some(parts) = self.judge(topic, shard, &mut attempt, reply).await? {
+            let reply = self.connection.eval(script, keys, args).await?;
+            if let Some(parts) = self.classify(topic, shard, &mut attempt, reply).await? {
                 return Ok(parts);
             }
         }
-        Err(Miss::Stale)
+        Err(ScriptError::Stale)
     }
 
     /// What a script answered; nothing if it did nothing, and should be called again.
-    pub(super) async fn judge(
+    pub(super) async fn classify(
         &self,
         topic: &TopicName,
         shard: u16,
         attempt: &mut usize,
         reply: Value,
-    ) -> Tried<Option<Parts>> {
+    ) -> ScriptResult<Option<Parts>> {
         let mut parts = Parts::of(reply)?;
         let first = *attempt == 0;
         match parts.text()?.as_str() {
@@ -157,15 +157,15 @@ impl RedisHot {
             "notopic" | "nosub" if shard > 0 && first => self.mend(topic, shard, None).await?,
             "stale" if shard > 0 && first => self.mend(topic, shard, Some(parts.text()?)).await?,
             "old" => self.upgrade(topic, shard).await?,
-            "notopic" => return Err(Miss::NoTopic),
-            "nosub" => return Err(Miss::NoSubscription),
-            "stale" => return Err(Miss::Stale),
-            "changed" => return Err(Miss::Changed),
-            "dying" => return Err(Miss::Dying),
-            "other" => return Err(Miss::Other),
-            "full" => return Err(Miss::Full(parts.count()?)),
+            "notopic" => return Err(ScriptError::NoTopic),
+            "nosub" => return Err(ScriptError::NoSubscription),
+            "stale" => return Err(ScriptError::Stale),
+            "changed" => return Err(ScriptError::Changed),
+            "dying" => return Err(ScriptError::Dying),
+            "other" => return Err(ScriptError::Other),
+            "full" => return Err(ScriptError::Full(parts.count()?)),
             "crowded" => {
-                return Err(Miss::Crowded(parts.rest().into_iter().map(text).collect::<Result<_>>()?));
+                return Err(ScriptError::Crowded(parts.rest().into_iter().map(text).collect::<Result<_>>()?));
             }
             "idle" => {
                 for name in parts.rest() {
@@ -186,18 +186,18 @@ impl RedisHot {
     pub(super) async fn on_topic<'a, T>(
         &'a self,
         topic: &TopicName,
-        work: impl Fn(Known) -> BoxFuture<'a, Tried<T>> + Send,
-    ) -> Tried<T> {
+        work: impl Fn(Known) -> BoxFuture<'a, ScriptResult<T>> + Send,
+    ) -> ScriptResult<T> {
         let mut attempt = 0;
         loop {
             let known = self.known(topic).await?;
             match work(known).await {
-                Err(Miss::Stale) if attempt < 3 => {
+                Err(ScriptError::Stale) if attempt < 3 => {
                     self.forget(topic);
                     attempt += 1;
                 }
                 other => {
-                    if matches!(other, Err(Miss::NoTopic)) {
+                    if matches!(other, Err(ScriptError::NoTopic)) {
                         self.forget(topic);
                     }
                     return other;
@@ -207,7 +207,7 @@ impl RedisHot {
     }
 
     /// Which topic it is now.
-    pub(super) async fn known(&self, topic: &TopicName) -> Tried<Known> {
+    pub(super) async fn known(&self, topic: &TopicName) -> ScriptResult<Known> {
         if let Some(known) = self.remembered(topic) {
             return Ok(known);
         }
@@ -217,22 +217,32 @@ impl RedisHot {
                 self.remember(topic, known.clone());
                 Ok(known)
             }
-            _ => Err(Miss::NoTopic),
+            _ => Err(ScriptError::NoTopic),
         }
     }
 
-    pub(super) fn explain(miss: Miss, topic: &TopicName, subscription: Option<&SubscriptionName>) -> Error {
-        match miss {
-            Miss::Failed(error) => error,
-            Miss::NoTopic => Error::new(ErrorKind::NotFound, "there is no such topic; create it first"),
-            Miss::NoSubscription => {
+    pub(super) fn explain(
+        error: ScriptError,
+        topic: &TopicName,
+        subscription: Option<&SubscriptionName>,
+    ) -> Error {
+        match error {
+            ScriptError::Failed(error) => error,
+            ScriptError::NoTopic => {
+                Error::new(ErrorKind::NotFound, "there is no such topic; create it first")
+            }
+            ScriptError::NoSubscription => {
                 Error::new(ErrorKind::NotFound, "there is no such subscription; create it first")
             }
-            Miss::Full(owed) => Error::new(
+            ScriptError::Full(owed) => Error::new(
                 ErrorKind::Full,
                 format!("the topic holds {owed} messages that somebody still needs; publish again later"),
             ),
-            Miss::Stale | Miss::Changed | Miss::Dying | Miss::Other | Miss::Crowded(_) => {
+            ScriptError::Stale
+            | ScriptError::Changed
+            | ScriptError::Dying
+            | ScriptError::Other
+            | ScriptError::Crowded(_) => {
                 Error::new(ErrorKind::Conflict, "the options are being changed by others; try again")
                     .retryable()
             }
@@ -243,8 +253,9 @@ impl RedisHot {
     pub(super) async fn stored_topic(&self, topic: &TopicName) -> Result<Option<StoredTopic>> {
         for _ in 0..3 {
             let names = ["stamp", "options", "rev", "whole"];
-            let mut found =
-                Parts::of(self.link.run(cmd("HMGET").arg(self.keys.meta(topic, 0)).arg(&names)).await?)?;
+            let mut found = Parts::of(
+                self.connection.run(cmd("HMGET").arg(self.keys.meta(topic, 0)).arg(&names)).await?,
+            )?;
             let (stamp, json, rev, whole) = (found.next(), found.next(), found.next(), found.next());
             match (stamp, json) {
                 (_, Value::Nil) => return Ok(None),
@@ -267,7 +278,7 @@ impl RedisHot {
     /// Brings what an earlier version left to the shape of this one.
     pub(super) async fn upgrade(&self, topic: &TopicName, shard: u16) -> Result<()> {
         let subscriptions = self.keys.old_subscriptions(topic, shard);
-        let names: Vec<String> = list(self.link.run(cmd("SMEMBERS").arg(&subscriptions)).await?)?
+        let names: Vec<String> = list(self.connection.run(cmd("SMEMBERS").arg(&subscriptions)).await?)?
             .into_iter()
             .map(text)
             .collect::<Result<_>>()?;
@@ -275,7 +286,7 @@ impl RedisHot {
         keys.push(subscriptions);
         let args = names.iter().fold(Args::new(), |args, name| args.arg(name));
         // If another one was made meanwhile, nothing was done, and whoever asks asks again.
-        self.link.eval(&scripts::upgrade, &keys, &args).await?;
+        self.connection.eval(&scripts::upgrade, &keys, &args).await?;
         tracing::info!(
             topic = topic.name(),
             shard,
@@ -285,7 +296,11 @@ impl RedisHot {
         Ok(())
     }
 
-    pub(super) async fn put_topic(&self, topic: &TopicName, patch: &TopicPatch) -> Tried<TopicOptions> {
+    pub(super) async fn put_topic(
+        &self,
+        topic: &TopicName,
+        patch: &TopicPatch,
+    ) -> ScriptResult<TopicOptions> {
         for _ in 0..20 {
             let stored = self.stored_topic(topic).await?;
             if let Some(dying) = stored.as_ref().filter(|stored| stored.stamp.starts_with(DYING)) {
@@ -309,7 +324,7 @@ impl RedisHot {
                     let stamp = format!("{}:{}", wanted.shards, self.token());
                     let args = topic_args(expected, &new, &wanted).arg(stamp).arg("");
                     match self.ask_topic(topic, 0, &scripts::topic_put, &args).await {
-                        Err(Miss::Changed) => continue,
+                        Err(ScriptError::Changed) => continue,
                         other => {
                             let mut reply = other?;
                             (reply.text()?, reply.text()?, String::new())
@@ -323,7 +338,9 @@ impl RedisHot {
                 let confirmed = together((1..known.shards).map(put).collect()).await;
                 match confirmed {
                     // Somebody removed it, or made another one.
-                    Err(Miss::Stale | Miss::Changed | Miss::Dying | Miss::NoTopic) => continue,
+                    Err(
+                        ScriptError::Stale | ScriptError::Changed | ScriptError::Dying | ScriptError::NoTopic,
+                    ) => continue,
                     other => other?,
                 };
                 self.ask_topic(topic, 0, &scripts::topic_whole, &Args::new().arg(&stamp).arg(&rev)).await?;
@@ -331,12 +348,12 @@ impl RedisHot {
             self.remember(topic, known);
             let names = self.keys.topics(topic.scope());
             // A full server refuses to add what is there already.
-            if number(self.link.run(cmd("SISMEMBER").arg(&names).arg(topic.name())).await?)? == 0 {
-                self.link.run(cmd("SADD").arg(&names).arg(topic.name())).await?;
+            if number(self.connection.run(cmd("SISMEMBER").arg(&names).arg(topic.name())).await?)? == 0 {
+                self.connection.run(cmd("SADD").arg(&names).arg(topic.name())).await?;
             }
             return Ok(wanted);
         }
-        Err(Miss::Changed)
+        Err(ScriptError::Changed)
     }
 
     /// Brings the topic's options to a shard other than the first.
@@ -348,11 +365,11 @@ impl RedisHot {
         rev: &str,
         json: &str,
         options: &TopicOptions,
-    ) -> Tried<()> {
+    ) -> ScriptResult<()> {
         let args = topic_args("*", json, options).arg(&known.stamp).arg(rev);
         for _ in 0..4 {
             let keys = self.keys.shard::<&str>(topic, shard, &[]);
-            let mut reply = Parts::of(self.link.eval(&scripts::topic_put, &keys, &args).await?)?;
+            let mut reply = Parts::of(self.connection.eval(&scripts::topic_put, &keys, &args).await?)?;
             match reply.text()?.as_str() {
                 "ok" => return Ok(()),
                 "old" => self.upgrade(topic, shard).await?,
@@ -364,7 +381,7 @@ impl RedisHot {
                         Some(stored) if *stored.stamp == *known.stamp => {
                             self.remove_shard(topic, shard, &other).await?
                         }
-                        _ => return Err(Miss::Stale),
+                        _ => return Err(ScriptError::Stale),
                     }
                 }
                 other => {
@@ -372,7 +389,7 @@ impl RedisHot {
                 }
             }
         }
-        Err(Miss::Stale)
+        Err(ScriptError::Stale)
     }
 
     /// Brings a shard to what the first one says. `other` is the stamp that it has, if it has another one
@@ -382,21 +399,21 @@ impl RedisHot {
         topic: &'a TopicName,
         shard: u16,
         other: Option<String>,
-    ) -> BoxFuture<'a, Tried<()>> {
+    ) -> BoxFuture<'a, ScriptResult<()>> {
         // Mending asks scripts, which may have to mend.
         async move {
             let Some(stored) =
                 self.stored_topic(topic).await?.filter(|stored| !stored.stamp.starts_with(DYING))
             else {
                 self.forget(topic);
-                return Err(Miss::NoTopic);
+                return Err(ScriptError::NoTopic);
             };
             let known = Known::read(&stored.stamp)?;
             if shard >= known.shards
                 || self.remembered(topic).is_some_and(|remembered| remembered != known)
                 || other.as_deref() == Some(&*known.stamp)
             {
-                return Err(Miss::Stale);
+                return Err(ScriptError::Stale);
             }
             let wanted: TopicOptions = options(&stored.json)?;
             self.put_on_shard(topic, shard, &known, &stored.rev, &stored.json, &wanted).await?;
@@ -415,7 +432,7 @@ impl RedisHot {
                 _ => {
                     self.remove_shard(topic, shard, &stored.stamp).await?;
                     self.forget(topic);
-                    Err(Miss::Stale)
+                    Err(ScriptError::Stale)
                 }
             }
         }
@@ -427,7 +444,7 @@ impl RedisHot {
         let mut range = cmd("ZRANGE");
         range.arg(self.keys.floors(topic, shard)).arg(0).arg(-1);
         let mut names: Vec<String> =
-            list(self.link.run(&range).await?)?.into_iter().map(text).collect::<Result<_>>()?;
+            list(self.connection.run(&range).await?)?.into_iter().map(text).collect::<Result<_>>()?;
         names.sort_unstable();
         Ok(names)
     }
@@ -438,12 +455,12 @@ impl RedisHot {
     }
 
     pub(super) async fn list_topics(&self, scope: &Scope) -> Result<Vec<String>> {
-        let names = list(self.link.run(cmd("SMEMBERS").arg(self.keys.topics(scope))).await?)?;
+        let names = list(self.connection.run(cmd("SMEMBERS").arg(self.keys.topics(scope))).await?)?;
         let mut names: Vec<String> = names.into_iter().map(text).collect::<Result<_>>()?;
         // An interrupted removal leaves the name; the topic itself decides.
         let there = try_join_all(names.iter().map(async |name| {
             let topic = TopicName::new(scope, name)?;
-            number(self.link.run(cmd("EXISTS").arg(self.keys.meta(&topic, 0))).await?)
+            number(self.connection.run(cmd("EXISTS").arg(self.keys.meta(&topic, 0))).await?)
         }))
         .await?;
         let mut there = there.into_iter();
@@ -452,7 +469,7 @@ impl RedisHot {
         Ok(names)
     }
 
-    pub(super) async fn remove_topic(&self, topic: &TopicName) -> Tried<bool> {
+    pub(super) async fn remove_topic(&self, topic: &TopicName) -> ScriptResult<bool> {
         self.forget(topic);
         let (mut existed, mut meant) = (false, None);
         while let Some(stored) = self.stored_topic(topic).await? {
@@ -475,7 +492,7 @@ impl RedisHot {
     }
 
     /// Removes a topic that is hidden already, from all of its shards.
-    async fn finish_removal(&self, topic: &TopicName, dying: &str) -> Tried<()> {
+    async fn finish_removal(&self, topic: &TopicName, dying: &str) -> ScriptResult<()> {
         let stamp = dying.trim_start_matches(DYING);
         together(
             (1..Known::read(stamp)?.shards)
@@ -488,17 +505,17 @@ impl RedisHot {
     }
 
     /// Takes the name from the list if there is no such topic.
-    async fn forget_name(&self, topic: &TopicName) -> Tried<()> {
+    async fn forget_name(&self, topic: &TopicName) -> ScriptResult<()> {
         let names = self.keys.topics(topic.scope());
-        self.link.run(cmd("SREM").arg(&names).arg(topic.name())).await?;
+        self.connection.run(cmd("SREM").arg(&names).arg(topic.name())).await?;
         if self.stored_topic(topic).await?.is_some() {
-            self.link.run(cmd("SADD").arg(&names).arg(topic.name())).await?;
+            self.connection.run(cmd("SADD").arg(&names).arg(topic.name())).await?;
         }
         Ok(())
     }
 
     /// Removes what a shard has under a stamp, and nothing else, in steps.
-    async fn remove_shard(&self, topic: &TopicName, shard: u16, stamp: &str) -> Tried<()> {
+    async fn remove_shard(&self, topic: &TopicName, shard: u16, stamp: &str) -> ScriptResult<()> {
         loop {
             for name in self.names(topic, shard).await? {
                 self.remove_from_shard(&SubscriptionName::stored(topic, &name), shard, stamp, "").await?;
@@ -516,16 +533,16 @@ impl RedisHot {
     }
 
     async fn has_stamp(&self, topic: &TopicName, shard: u16, stamp: &str) -> Result<bool> {
-        let found = self.link.run(cmd("HGET").arg(self.keys.meta(topic, shard)).arg("stamp")).await?;
+        let found = self.connection.run(cmd("HGET").arg(self.keys.meta(topic, shard)).arg("stamp")).await?;
         Ok(found != Value::Nil && text(found)? == stamp)
     }
 
-    pub(super) async fn clear(&self, topic: &TopicName, known: &Known) -> Tried<u64> {
+    pub(super) async fn clear(&self, topic: &TopicName, known: &Known) -> ScriptResult<u64> {
         let mut removed = 0;
         for shard in 0..known.shards {
             // What is counted is what somebody still needs.
             for name in self.names(topic, shard).await? {
-                self.tidy(&SubscriptionName::stored(topic, &name), shard, known).await?;
+                self.gc(&SubscriptionName::stored(topic, &name), shard, known).await?;
             }
             removed += self
                 .ask_topic(topic, shard, &scripts::purge, &Args::new().arg(&known.stamp))
@@ -536,17 +553,17 @@ impl RedisHot {
     }
 
     /// Lets a subscription give back what room it can. Answers whether it gave some.
-    pub(super) async fn tidy(
+    pub(super) async fn gc(
         &self,
         subscription: &SubscriptionName,
         shard: u16,
         known: &Known,
-    ) -> Tried<bool> {
+    ) -> ScriptResult<bool> {
         let args = Args::new().arg(&known.stamp).arg(subscription.name());
         let mut gave = false;
         loop {
-            let mut reply = match self.ask(subscription, shard, &scripts::tidy, &args).await {
-                Err(Miss::NoSubscription) => return Ok(true),
+            let mut reply = match self.ask(subscription, shard, &scripts::gc, &args).await {
+                Err(ScriptError::NoSubscription) => return Ok(true),
                 other => other?,
             };
             gave |= reply.number()? == 1;
@@ -564,8 +581,8 @@ fn share(of: u64, shards: u16) -> u64 {
 
 fn topic_args(expected: &str, json: &str, options: &TopicOptions) -> Args {
     let overflow = match options.overflow {
-        Overflow::Reject => "reject",
-        Overflow::DropOldest => "drop_oldest",
+        DiscardPolicy::Reject => "reject",
+        DiscardPolicy::DropOldest => "drop_oldest",
     };
     // What Lua counts with has 53 bits.
     let max = share(options.max_len, options.shards).min(1 << 52);

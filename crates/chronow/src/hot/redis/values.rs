@@ -8,11 +8,11 @@ use futures::future::try_join_all;
 use redis::{Value as Reply, cmd, pipe};
 
 use super::RedisHot;
+use super::connection::SharedConnection;
 use super::keys::Keys;
-use super::link::SharedLink;
 use super::reply::{Parts, bytes, count, list, number, text, unexpected};
 use super::script::{Args, scripts};
-use crate::hot::{Value, When};
+use crate::hot::{Precondition, Value};
 use crate::{Error, ErrorKind, Result, Scope};
 
 fn millis(ttl: Duration) -> u64 {
@@ -23,7 +23,7 @@ fn millis(ttl: Duration) -> u64 {
 /// What reading values takes.
 #[derive(Clone)]
 pub(super) struct Reader {
-    pub(super) link: SharedLink,
+    pub(super) connection: SharedConnection,
     pub(super) keys: Keys,
 }
 
@@ -33,7 +33,7 @@ impl Reader {
             let at = self.keys.value(scope, key);
             let mut both = pipe();
             both.cmd("HMGET").arg(&at).arg(&["version", "value", "type"]).cmd("PTTL").arg(&at);
-            let mut replies = self.link.run_all(&both).await?.into_iter();
+            let mut replies = self.connection.run_all(&both).await?.into_iter();
             let mut next = || replies.next().unwrap_or_default();
             let mut fields = Parts::of(next())?;
             let left = number(next())?;
@@ -59,7 +59,7 @@ impl Reader {
         after: Option<&str>,
         limit: u32,
     ) -> Result<(Vec<String>, Option<String>)> {
-        let nodes = if self.link.is_cluster() { self.masters().await? } else { Vec::new() };
+        let nodes = if self.connection.is_cluster() { self.masters().await? } else { Vec::new() };
         let (mut node, mut position) = match after {
             None => (0, 0_u64),
             Some(cursor) => {
@@ -87,11 +87,12 @@ impl Reader {
                 .arg(limit.clamp(100, 10_000))
                 .arg("TYPE")
                 .arg("hash");
-            let mut reply = Parts::of(self.link.run_at(scan, nodes.get(node)).await?)?;
+            let mut reply = Parts::of(self.connection.run_at(scan, nodes.get(node)).await?)?;
             position = scan_cursor(reply.next())?;
             let page: Vec<String> = reply.list()?.into_iter().map(text).collect::<Result<_>>()?;
             let there = try_join_all(
-                page.iter().map(async |at| number(self.link.run(cmd("HEXISTS").arg(at).arg("value")).await?)),
+                page.iter()
+                    .map(async |at| number(self.connection.run(cmd("HEXISTS").arg(at).arg("value")).await?)),
             )
             .await?;
             found.extend(
@@ -116,7 +117,7 @@ impl Reader {
     /// The masters of the cluster, always in the same order.
     pub(super) async fn masters(&self) -> Result<Vec<(String, u16)>> {
         let mut masters = Vec::new();
-        for range in list(self.link.run(&cmd_with("CLUSTER", "SLOTS")).await?)? {
+        for range in list(self.connection.run(&cmd_with("CLUSTER", "SLOTS")).await?)? {
             let master = list(range)?.into_iter().nth(2).unwrap_or_default();
             let mut master = Parts::of(master)?;
             let host = master.text()?;
@@ -131,7 +132,7 @@ impl Reader {
 
 impl RedisHot {
     pub(super) fn reader(&self) -> Reader {
-        Reader { link: self.link.clone(), keys: self.keys.clone() }
+        Reader { connection: self.connection.clone(), keys: self.keys.clone() }
     }
 
     pub(super) async fn write_value(
@@ -141,22 +142,22 @@ impl RedisHot {
         value: Option<Bytes>,
         content_type: &str,
         ttl: Option<Duration>,
-        when: When,
+        when: Precondition,
     ) -> Result<Option<u64>> {
         let args = Args::new().arg(self.keys.changes(scope)).arg(key);
         let args = match when {
-            When::Always => args.arg("always"),
-            When::Absent => args.arg("absent"),
-            When::Unknown => args.arg("unknown"),
-            When::UnknownSince(version) => args.arg(format!("since {version}")),
-            When::Version(version) => args.arg(version),
+            Precondition::Always => args.arg("always"),
+            Precondition::Absent => args.arg("absent"),
+            Precondition::Unknown => args.arg("unknown"),
+            Precondition::UnknownSince(version) => args.arg(format!("since {version}")),
+            Precondition::Version(version) => args.arg(version),
         };
         let args = args
             .arg(u8::from(value.is_some()))
             .bytes(value.as_deref().unwrap_or_default())
             .arg(content_type)
             .maybe(ttl.map(millis));
-        match self.link.eval(&scripts::kv_set, &[self.keys.value(scope, key)], &args).await? {
+        match self.connection.eval(&scripts::kv_set, &[self.keys.value(scope, key)], &args).await? {
             Reply::Nil => Ok(None),
             version => count(version).map(Some),
         }
@@ -164,12 +165,14 @@ impl RedisHot {
 
     pub(super) async fn remove_value(&self, scope: &Scope, key: &str) -> Result<bool> {
         let args = Args::new().arg(self.keys.changes(scope)).arg(key);
-        Ok(number(self.link.eval(&scripts::kv_remove, &[self.keys.value(scope, key)], &args).await?)? == 1)
+        Ok(number(self.connection.eval(&scripts::kv_remove, &[self.keys.value(scope, key)], &args).await?)?
+            == 1)
     }
 
     pub(super) async fn expire_value(&self, scope: &Scope, key: &str, ttl: Duration) -> Result<bool> {
         let args = Args::new().arg(self.keys.changes(scope)).arg(key).arg(millis(ttl));
-        Ok(number(self.link.eval(&scripts::kv_expire, &[self.keys.value(scope, key)], &args).await?)? == 1)
+        Ok(number(self.connection.eval(&scripts::kv_expire, &[self.keys.value(scope, key)], &args).await?)?
+            == 1)
     }
 
     pub(super) async fn add_to_value(
@@ -180,8 +183,9 @@ impl RedisHot {
         ttl: Option<Duration>,
     ) -> Result<(i64, u64)> {
         let args = Args::new().arg(self.keys.changes(scope)).arg(key).arg(by).maybe(ttl.map(millis));
-        let mut reply =
-            Parts::of(self.link.eval(&scripts::kv_increment, &[self.keys.value(scope, key)], &args).await?)?;
+        let mut reply = Parts::of(
+            self.connection.eval(&scripts::kv_increment, &[self.keys.value(scope, key)], &args).await?,
+        )?;
         if reply.text()? == "ok" {
             return Ok((reply.number()?, reply.count()?));
         }

@@ -268,7 +268,7 @@ impl RedisHot {
         for master in &masters {
             let mut publish = cmd("PUBLISH");
             publish.arg(self.keys.changes(scope)).arg(&mark);
-            self.link.run_at(publish, Some(master)).await?;
+            self.connection.run_at(publish, Some(master)).await?;
         }
         let mut marks = 0;
         let all = async {
@@ -281,7 +281,7 @@ impl RedisHot {
             }
             marks == masters.len()
         };
-        match tokio::time::timeout(self.link.response_timeout(), all).await {
+        match tokio::time::timeout(self.connection.response_timeout(), all).await {
             Ok(true) => Ok(()),
             _ => Err(Error::new(
                 ErrorKind::HotTier,
@@ -297,7 +297,7 @@ impl RedisHot {
         prefix: &str,
     ) -> Result<BoxStream<'static, Result<Change>>> {
         let mut receiver = self.listener.listen(self.keys.changes(scope)).await?;
-        if self.link.is_cluster() {
+        if self.connection.is_cluster() {
             self.catch_up(scope, &mut receiver).await?;
         }
         let mut watch = Watch {

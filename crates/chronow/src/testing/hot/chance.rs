@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use super::{Bus, TIMEOUT, calm, message, text};
 use crate::SubscriptionName;
 use crate::hot::{
-    Advance, Delivery, HotTier, Outgoing, Select, Settle, Settled, SubscriptionPatch, TopicPatch,
+    Delivery, HotTier, OutboundMessage, Select, Settle, SettleAndStart, Settled, SubscriptionPatch,
+    TopicPatch,
 };
 
 /// Most deliveries in these histories.
@@ -151,7 +152,8 @@ impl History {
             ];
             let kind = kinds_there_are[self.chance.below(kinds_there_are.len())];
             let headers = BTreeMap::from([("parity".to_owned(), (n % 2).to_string())]);
-            let mut sent = Outgoing { headers, dedup_id: Some(format!("d{n}")), ..message(&n.to_string()) };
+            let mut sent =
+                OutboundMessage { headers, dedup_id: Some(format!("d{n}")), ..message(&n.to_string()) };
             match kind {
                 Kind::Plain => {}
                 Kind::Keyed(key) => sent.key = Some(key.to_owned()),
@@ -202,8 +204,11 @@ impl History {
             return;
         }
         // With its key, because that chooses the shard.
-        let again =
-            Outgoing { dedup_id: Some(format!("d{n}")), key: self.keys[n].clone(), ..message("never") };
+        let again = OutboundMessage {
+            dedup_id: Some(format!("d{n}")),
+            key: self.keys[n].clone(),
+            ..message("never")
+        };
         let again = self.bus.send(again).await;
         assert!(again.duplicate);
         assert_eq!(self.numbers[&again.id], n);
@@ -277,7 +282,7 @@ impl History {
 
     /// Settles some and starts some, in one step.
     async fn advance(&mut self, s: usize) {
-        let mut advance = Advance::default();
+        let mut step = SettleAndStart::default();
         let (mut settled, mut started) = (Vec::new(), Vec::new());
         for n in self.subscriptions[s].held() {
             let owed = &self.subscriptions[s].owed[&n];
@@ -285,16 +290,16 @@ impl History {
             let reason = format!("failure {n}");
             match (begun, self.chance.below(8)) {
                 (false, 0..5) => {
-                    advance.start.push(delivery.lock.clone());
+                    step.start.push(delivery.lock.clone());
                     started.push(n);
                 }
                 (false, 5) => {
-                    advance.settle.push((delivery.lock.clone(), Settle::Release));
+                    step.settle.push((delivery.lock.clone(), Settle::Release));
                     settled.push(n);
                 }
                 // Begun, and given back: that counts.
                 (true, 7) if owed.deliveries < LIMIT => {
-                    advance.settle.push((delivery.lock.clone(), Settle::Release));
+                    step.settle.push((delivery.lock.clone(), Settle::Release));
                     settled.push(n);
                 }
                 (true, choice) if choice < 7 => {
@@ -308,15 +313,15 @@ impl History {
                         _ if self.chance.below(2) == 0 => Settle::Refuse { reason },
                         _ => Settle::DeadLetter { reason },
                     };
-                    advance.settle.push((delivery.lock.clone(), settle));
+                    step.settle.push((delivery.lock.clone(), settle));
                     settled.push(n);
                 }
                 _ => {}
             }
         }
         let name = self.subscriptions[s].name.clone();
-        let advanced = self.bus.hot.advance(&name, advance.clone()).await.unwrap();
-        assert_eq!(advanced.started, vec![true; started.len()]);
+        let outcome = self.bus.hot.settle_and_start(&name, step.clone()).await.unwrap();
+        assert_eq!(outcome.started, vec![true; started.len()]);
         let subscription = &mut self.subscriptions[s];
         for n in started {
             let owed = subscription.owed.get_mut(&n).unwrap();
@@ -327,7 +332,7 @@ impl History {
                 *begun = true;
             }
         }
-        for ((n, (_, settle)), outcome) in settled.into_iter().zip(advance.settle).zip(advanced.settled) {
+        for ((n, (_, settle)), outcome) in settled.into_iter().zip(step.settle).zip(outcome.settled) {
             let owed = subscription.owed.get_mut(&n).unwrap();
             let (at, expected) = match settle {
                 Settle::Ack => (Where::Done, Settled::Done),

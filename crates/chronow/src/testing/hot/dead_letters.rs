@@ -4,24 +4,24 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::{Bus, calm, message, retry, text, texts};
-use crate::hot::{HotTier, Outgoing, Select, Settle, Settled, SubscriptionPatch};
+use crate::hot::{HotTier, OutboundMessage, Select, Settle, Settled, SubscriptionPatch};
 
 /// A dead letter tells what happened, with the message as it was.
 pub async fn a_dead_letter_tells_what_happened(hot: Arc<dyn HotTier>) {
     let bus = Bus::new(hot).await;
     let subscription = bus.subscribe("s").await;
     let headers = BTreeMap::from([("type".to_owned(), "x".to_owned())]);
-    let sent = Outgoing {
+    let sent = OutboundMessage {
         headers,
         key: Some("k".to_owned()),
         content_type: "text/plain".to_owned(),
         payload: "\0plain".into(),
-        ..Outgoing::default()
+        ..OutboundMessage::default()
     };
     let id = bus.send(sent.clone()).await.id;
     bus.handle(&subscription, retry("first")).await;
     let before = bus.hot.now().await.unwrap();
-    let delivery = bus.bury(&subscription, "card declined: ü").await;
+    let delivery = bus.dead_letter(&subscription, "card declined: ü").await;
     let dead = bus.dead(&subscription).await.remove(0);
     assert_eq!(dead.id, id);
     assert_eq!(
@@ -41,7 +41,7 @@ pub async fn a_dead_letter_is_of_one_subscription(hot: Arc<dyn HotTier>) {
     let bus = Bus::new(hot).await;
     let (one, two) = (bus.subscribe("one").await, bus.subscribe("two").await);
     bus.publish(&["a"]).await;
-    bus.bury(&one, "bad").await;
+    bus.dead_letter(&one, "bad").await;
     assert!(bus.dead(&two).await.is_empty());
     let got = bus.take(&two, 1).await;
     bus.ack(&two, &got).await;
@@ -49,12 +49,12 @@ pub async fn a_dead_letter_is_of_one_subscription(hot: Arc<dyn HotTier>) {
     assert_eq!(text(&bus.dead(&one).await[0].payload), "a");
 }
 
-async fn buried(bus: &Bus, name: &str, count: usize) -> (crate::SubscriptionName, Vec<String>) {
+async fn dead_lettered(bus: &Bus, name: &str, count: usize) -> (crate::SubscriptionName, Vec<String>) {
     let subscription = bus.subscribe(name).await;
     let names: Vec<String> = (0..count).map(|n| format!("d{n:02}")).collect();
     let ids = bus.publish(&names.iter().map(String::as_str).collect::<Vec<_>>()).await;
     for _ in 0..count {
-        bus.bury(&subscription, "bad").await;
+        bus.dead_letter(&subscription, "bad").await;
     }
     (subscription, ids)
 }
@@ -63,7 +63,7 @@ async fn buried(bus: &Bus, name: &str, count: usize) -> (crate::SubscriptionName
 /// their ids.
 pub async fn dead_letters_are_listed_without_being_read(hot: Arc<dyn HotTier>) {
     let bus = Bus::new(hot).await;
-    let (subscription, mut ids) = buried(&bus, "s", 7).await;
+    let (subscription, mut ids) = dead_lettered(&bus, "s", 7).await;
     let begin = crate::Timestamp::from_millis(0);
     let list = async |from, after: Option<&str>, limit| {
         bus.hot.dead_letter_ids(&subscription, from, after, limit).await.unwrap()
@@ -93,7 +93,7 @@ pub async fn dead_letters_are_listed_without_being_read(hot: Arc<dyn HotTier>) {
 /// Dead letters are paged, oldest first.
 pub async fn dead_letters_are_paged_oldest_first(hot: Arc<dyn HotTier>) {
     let bus = Bus::new(hot).await;
-    let (subscription, ids) = buried(&bus, "s", 25).await;
+    let (subscription, ids) = dead_lettered(&bus, "s", 25).await;
     let (mut all, mut after, mut pages) = (Vec::new(), None::<String>, 0);
     loop {
         let (page, next) = bus.hot.dead_letters(&subscription, after.as_deref(), 10).await.unwrap();
@@ -131,7 +131,7 @@ pub async fn a_redrive_starts_the_count_anew(hot: Arc<dyn HotTier>) {
 pub async fn a_redrive_reaches_its_subscription_only(hot: Arc<dyn HotTier>) {
     let bus = Bus::new(hot).await;
     let other = bus.subscribe("other").await;
-    let (subscription, _) = buried(&bus, "s", 5).await;
+    let (subscription, _) = dead_lettered(&bus, "s", 5).await;
     let got = bus.take(&other, 5).await;
     bus.ack(&other, &got).await;
     assert_eq!(bus.hot.redrive(&subscription, &Select::All).await.unwrap(), 5);
@@ -146,7 +146,7 @@ pub async fn a_redrive_reaches_its_subscription_only(hot: Arc<dyn HotTier>) {
 /// A redrive may take the oldest so many.
 pub async fn a_redrive_may_take_the_oldest(hot: Arc<dyn HotTier>) {
     let bus = Bus::new(hot).await;
-    let (subscription, ids) = buried(&bus, "s", 5).await;
+    let (subscription, ids) = dead_lettered(&bus, "s", 5).await;
     assert_eq!(bus.hot.redrive(&subscription, &Select::Oldest(2)).await.unwrap(), 2);
     assert_eq!(texts(&bus.take(&subscription, 2).await), ["d00", "d01"]);
     bus.nothing(&subscription).await;
@@ -157,7 +157,7 @@ pub async fn a_redrive_may_take_the_oldest(hot: Arc<dyn HotTier>) {
 /// A redrive may take some by id.
 pub async fn a_redrive_may_take_some_by_id(hot: Arc<dyn HotTier>) {
     let bus = Bus::new(hot).await;
-    let (subscription, ids) = buried(&bus, "s", 4).await;
+    let (subscription, ids) = dead_lettered(&bus, "s", 4).await;
     let select = Select::Ids(vec![ids[3].clone(), ids[1].clone(), "no-such-message".to_owned()]);
     assert_eq!(bus.hot.redrive(&subscription, &select).await.unwrap(), 2);
     let mut got = texts(&bus.take(&subscription, 2).await);
@@ -169,10 +169,10 @@ pub async fn a_redrive_may_take_some_by_id(hot: Arc<dyn HotTier>) {
 /// A redriven message can fail again, and be redriven again.
 pub async fn a_redriven_message_can_fail_again(hot: Arc<dyn HotTier>) {
     let bus = Bus::new(hot).await;
-    let (subscription, ids) = buried(&bus, "s", 1).await;
+    let (subscription, ids) = dead_lettered(&bus, "s", 1).await;
     for n in 0..3 {
         assert_eq!(bus.hot.redrive(&subscription, &Select::Ids(ids.clone())).await.unwrap(), 1);
-        bus.bury(&subscription, &format!("again {n}")).await;
+        bus.dead_letter(&subscription, &format!("again {n}")).await;
         let dead = bus.dead(&subscription).await;
         assert_eq!((dead.len(), dead[0].reason.clone(), dead[0].deliveries), (1, format!("again {n}"), 1));
     }
@@ -186,7 +186,7 @@ pub async fn a_redriven_message_can_fail_again(hot: Arc<dyn HotTier>) {
 /// Dead letters can be purged: some, the oldest, all; messages stay.
 pub async fn dead_letters_can_be_purged(hot: Arc<dyn HotTier>) {
     let bus = Bus::new(hot).await;
-    let (subscription, ids) = buried(&bus, "s", 6).await;
+    let (subscription, ids) = dead_lettered(&bus, "s", 6).await;
     bus.publish(&["alive"]).await;
     assert_eq!(
         bus.hot.purge_dead_letters(&subscription, &Select::Ids(vec![ids[5].clone()])).await.unwrap(),
@@ -217,9 +217,10 @@ pub async fn an_unsettled_message_cannot_be_redriven(hot: Arc<dyn HotTier>) {
 pub async fn a_redriven_message_does_not_expire_again(hot: Arc<dyn HotTier>) {
     let bus = Bus::new(hot).await;
     let subscription = bus.subscribe("s").await;
-    let brief = |text: &str| Outgoing { ttl: Some(std::time::Duration::from_millis(300)), ..message(text) };
+    let brief =
+        |text: &str| OutboundMessage { ttl: Some(std::time::Duration::from_millis(300)), ..message(text) };
     bus.publish_all(vec![brief("failed")]).await;
-    bus.bury(&subscription, "bad").await;
+    bus.dead_letter(&subscription, "bad").await;
     let end = bus.hot.now().await.unwrap().plus_millis(300);
     bus.publish_all(vec![brief("expired")]).await;
     super::until("its time is over", || async { bus.hot.now().await.unwrap() > end.plus_millis(300) }).await;

@@ -10,10 +10,11 @@ use bytes::Bytes;
 use super::{Bus, TIMEOUT, calm, message, retry_after, text, texts, until};
 use crate::Timestamp;
 use crate::hot::{
-    Accepted, Advance, HotTier, Outgoing, Settle, Settled, Start, SubscriptionPatch, TopicPatch,
+    DeliverPolicy, HotTier, OutboundMessage, Settle, SettleAndStart, Settled, StoredMessage,
+    SubscriptionPatch, TopicPatch,
 };
 
-async fn starting(bus: &Bus, name: &str, start: Start) -> crate::SubscriptionName {
+async fn starting(bus: &Bus, name: &str, start: DeliverPolicy) -> crate::SubscriptionName {
     bus.subscribe_with(name, SubscriptionPatch { start: Some(start), ..calm() }).await
 }
 
@@ -34,7 +35,7 @@ pub async fn a_subscription_can_begin_with_the_oldest_message(hot: Arc<dyn HotTi
     let bus = Bus::new(hot).await;
     let keeper = bus.subscribe("keeper").await;
     bus.publish(&["a", "b"]).await;
-    let subscription = starting(&bus, "s", Start::Earliest).await;
+    let subscription = starting(&bus, "s", DeliverPolicy::Earliest).await;
     bus.publish(&["c"]).await;
     assert_eq!(texts(&bus.take(&subscription, 3).await), ["a", "b", "c"]);
     let kept = bus.take(&keeper, 3).await;
@@ -52,7 +53,7 @@ pub async fn a_subscription_can_begin_at_a_time(hot: Arc<dyn HotTier>) {
     bus.publish(&["b"]).await;
     let second = bus.one(&keeper).await.published_at;
     assert!(second > first);
-    let subscription = starting(&bus, "s", Start::Time(second.as_millis())).await;
+    let subscription = starting(&bus, "s", DeliverPolicy::Time(second.as_millis())).await;
     bus.publish(&["c"]).await;
     assert_eq!(texts(&bus.take(&subscription, 2).await), ["b", "c"]);
     bus.nothing(&subscription).await;
@@ -63,7 +64,7 @@ pub async fn a_subscription_can_begin_behind_a_message(hot: Arc<dyn HotTier>) {
     let bus = Bus::new(hot).await;
     bus.subscribe("keeper").await;
     let ids = bus.publish(&["a", "b", "c"]).await;
-    let subscription = starting(&bus, "s", Start::Id(ids[0].clone())).await;
+    let subscription = starting(&bus, "s", DeliverPolicy::Id(ids[0].clone())).await;
     bus.publish(&["d"]).await;
     assert_eq!(texts(&bus.take(&subscription, 3).await), ["b", "c", "d"]);
     bus.nothing(&subscription).await;
@@ -75,11 +76,11 @@ pub async fn a_start_matters_at_creation_alone(hot: Arc<dyn HotTier>) {
     bus.subscribe("keeper").await;
     bus.publish(&["a"]).await;
     let subscription = bus.subscribe("s").await;
-    starting(&bus, "s", Start::Earliest).await;
+    starting(&bus, "s", DeliverPolicy::Earliest).await;
     bus.nothing(&subscription).await;
     bus.publish(&["b"]).await;
     assert_eq!(texts(&bus.take(&subscription, 1).await), ["b"]);
-    starting(&bus, "s", Start::Earliest).await;
+    starting(&bus, "s", DeliverPolicy::Earliest).await;
     bus.nothing(&subscription).await;
 }
 
@@ -128,8 +129,11 @@ pub async fn concurrent_pullers_never_share_a_message(hot: Arc<dyn HotTier>) {
                         continue;
                     }
                     let start: Vec<_> = pulled.iter().map(|delivery| delivery.lock.clone()).collect();
-                    let started =
-                        bus.hot.advance(&subscription, Advance { settle: Vec::new(), start }).await.unwrap();
+                    let started = bus
+                        .hot
+                        .settle_and_start(&subscription, SettleAndStart { settle: Vec::new(), start })
+                        .await
+                        .unwrap();
                     assert!(started.started.iter().all(|started| *started));
                     bus.ack(&subscription, &pulled).await;
                     done.fetch_add(pulled.len(), Ordering::SeqCst);
@@ -154,14 +158,14 @@ pub async fn concurrent_pullers_never_share_a_message(hot: Arc<dyn HotTier>) {
     assert_eq!((stats.deliveries, stats.acked), (MESSAGES as u64, MESSAGES as u64));
 }
 
-fn typed(kind: &str, amount: i64) -> Outgoing {
-    Outgoing {
+fn typed(kind: &str, amount: i64) -> OutboundMessage {
+    OutboundMessage {
         payload: Bytes::from(
             chronos_db::json!({ "text": format!("{kind}{amount}"), "amount": amount, "tags": [kind] })
                 .to_string(),
         ),
         headers: BTreeMap::from([("type".to_owned(), kind.to_owned())]),
-        ..Outgoing::default()
+        ..OutboundMessage::default()
     }
 }
 
@@ -213,7 +217,7 @@ pub async fn what_a_filter_leaves_out_does_not_expire(hot: Arc<dyn HotTier>) {
     let filter = Some(Some(chronos_db::json!({ "headers.kind": "mine" })));
     let subscription =
         bus.subscribe_with("s", SubscriptionPatch { filter, visibility_ms: Some(200), ..calm() }).await;
-    let brief = |text: &str, kind: &str, key: Option<&str>| Outgoing {
+    let brief = |text: &str, kind: &str, key: Option<&str>| OutboundMessage {
         headers: BTreeMap::from([("kind".to_owned(), kind.to_owned())]),
         ttl: Some(Duration::from_millis(1)),
         key: key.map(str::to_owned),
@@ -270,9 +274,9 @@ pub async fn a_filter_sees_past_numbers_that_nothing_else_can_hold(hot: Arc<dyn 
         ("3", "a", "18446744073709551616"),
         ("4", "b", "1e400"),
     ];
-    let message = |(text, kind, n): (&str, &str, &str)| Outgoing {
+    let message = |(text, kind, n): (&str, &str, &str)| OutboundMessage {
         payload: Bytes::from(format!(r#"{{"text":"{text}","kind":"{kind}","n":{n}}}"#)),
-        ..Outgoing::default()
+        ..OutboundMessage::default()
     };
     bus.publish_all(sent.map(message).into()).await;
     for (subscription, expected) in subscriptions {
@@ -288,13 +292,13 @@ pub async fn a_filter_sees_no_payload_that_is_not_json(hot: Arc<dyn HotTier>) {
     let subscription =
         bus.subscribe_with("s", SubscriptionPatch { filter: Some(Some(filter)), ..calm() }).await;
     let headers = BTreeMap::from([("type".to_owned(), "x".to_owned())]);
-    let octets = Outgoing {
+    let octets = OutboundMessage {
         payload: Bytes::from_static(b"\xff\0{"),
         content_type: "application/octet-stream".to_owned(),
         headers: headers.clone(),
-        ..Outgoing::default()
+        ..OutboundMessage::default()
     };
-    let broken = Outgoing { payload: Bytes::from_static(b"{"), headers, ..Outgoing::default() };
+    let broken = OutboundMessage { payload: Bytes::from_static(b"{"), headers, ..OutboundMessage::default() };
     bus.publish_all(vec![octets, broken, typed("x", 1)]).await;
     let got = bus.take(&subscription, 2).await;
     assert_eq!(got[0].payload.as_ref(), b"\xff\0{");
@@ -327,7 +331,7 @@ pub async fn an_expired_message_becomes_a_dead_letter(hot: Arc<dyn HotTier>) {
     let (slow, quick) = (bus.subscribe("slow").await, bus.subscribe("quick").await);
     // Long enough to be taken by the quick one, on any machine.
     bus.publish_all(vec![
-        Outgoing { ttl: Some(Duration::from_millis(4_000)), ..message("short") },
+        OutboundMessage { ttl: Some(Duration::from_millis(4_000)), ..message("short") },
         message("long"),
     ])
     .await;
@@ -352,7 +356,7 @@ pub async fn a_topics_lifetime_holds_for_messages_without_their_own(hot: Arc<dyn
     let subscription = bus.subscribe("s").await;
     bus.publish_all(vec![
         message("default"),
-        Outgoing { ttl: Some(Duration::from_secs(3_600)), ..message("own") },
+        OutboundMessage { ttl: Some(Duration::from_secs(3_600)), ..message("own") },
     ])
     .await;
     let published = Instant::now();
@@ -373,7 +377,7 @@ pub async fn a_started_message_does_not_expire(hot: Arc<dyn HotTier>) {
     let bus = Bus::new(hot).await;
     let subscription = bus.subscribe("s").await;
     // Long enough to be started by, on any machine.
-    bus.send(Outgoing { ttl: Some(Duration::from_millis(4_000)), ..message("a") }).await;
+    bus.send(OutboundMessage { ttl: Some(Duration::from_millis(4_000)), ..message("a") }).await;
     let delivery = bus.one(&subscription).await;
     assert!(bus.start(&subscription, &delivery.lock).await);
     let end = delivery.published_at.plus_millis(4_000);
@@ -429,7 +433,7 @@ pub async fn a_pull_says_when_to_come_again(hot: Arc<dyn HotTier>) {
     let bus = Bus::new(hot).await;
     let subscription = bus.subscribe("s").await;
     let due = bus.hot.now().await.unwrap().plus_millis(600_000);
-    bus.send(Outgoing { not_before: Some(due), ..message("scheduled") }).await;
+    bus.send(OutboundMessage { not_before: Some(due), ..message("scheduled") }).await;
     let pulled = bus.hot.pull(&subscription, 10).await.unwrap();
     let next = pulled.next_due.unwrap();
     assert!(pulled.deliveries.is_empty() && next <= Duration::from_secs(600), "{next:?}");
@@ -451,13 +455,13 @@ pub async fn a_replay_reaches_one_subscription_only(hot: Arc<dyn HotTier>) {
         published_at = got.iter().map(|delivery| delivery.published_at).collect();
     }
     let headers = BTreeMap::from([("type".to_owned(), "again".to_owned())]);
-    let kept = ["a", "b"].map(|text| Outgoing { headers: headers.clone(), ..message(text) });
+    let kept = ["a", "b"].map(|text| OutboundMessage { headers: headers.clone(), ..message(text) });
     let messages = ids
         .iter()
         .cloned()
         .zip(published_at)
         .zip(kept)
-        .map(|((id, published_at), message)| Accepted { id, published_at, message })
+        .map(|((id, published_at), message)| StoredMessage { id, published_at, message })
         .collect();
     assert_eq!(bus.hot.replay(&two, messages).await.unwrap(), 2);
     let mut again = bus.take(&two, 2).await;

@@ -4,15 +4,15 @@ use std::sync::Arc;
 
 use super::{Bus, kind, message, texts, until};
 use crate::ErrorKind;
-use crate::hot::{HotTier, Outgoing, Overflow, Settle, Settled, TopicPatch};
+use crate::hot::{DiscardPolicy, HotTier, OutboundMessage, Settle, Settled, TopicPatch};
 
-async fn small(hot: Arc<dyn HotTier>, overflow: Overflow) -> Bus {
+async fn small(hot: Arc<dyn HotTier>, overflow: DiscardPolicy) -> Bus {
     Bus::with(hot, TopicPatch { max_len: Some(4), overflow: Some(overflow), ..TopicPatch::default() }).await
 }
 
 /// A full topic rejects, and keeps what it has.
 pub async fn a_full_topic_rejects(hot: Arc<dyn HotTier>) {
-    let bus = small(hot, Overflow::Reject).await;
+    let bus = small(hot, DiscardPolicy::Reject).await;
     let subscription = bus.subscribe("s").await;
     bus.publish(&["a", "b", "c", "d"]).await;
     let refused = bus.hot.publish(&bus.topic, vec![message("e")]).await.unwrap_err();
@@ -30,7 +30,7 @@ pub async fn a_full_topic_rejects(hot: Arc<dyn HotTier>) {
 
 /// A batch that does not fit is refused whole.
 pub async fn a_batch_that_does_not_fit_is_refused_whole(hot: Arc<dyn HotTier>) {
-    let bus = small(hot, Overflow::Reject).await;
+    let bus = small(hot, DiscardPolicy::Reject).await;
     let subscription = bus.subscribe("s").await;
     bus.publish(&["a", "b", "c"]).await;
     let batch = vec![message("d"), message("e")];
@@ -43,10 +43,10 @@ pub async fn a_batch_that_does_not_fit_is_refused_whole(hot: Arc<dyn HotTier>) {
 
 /// A refused publish leaves no dedup id.
 pub async fn a_refused_publish_leaves_no_dedup_id(hot: Arc<dyn HotTier>) {
-    let bus = small(hot, Overflow::Reject).await;
+    let bus = small(hot, DiscardPolicy::Reject).await;
     let subscription = bus.subscribe("s").await;
     bus.publish(&["a", "b", "c", "d"]).await;
-    let once = || Outgoing { dedup_id: Some("once".to_owned()), ..message("e") };
+    let once = || OutboundMessage { dedup_id: Some("once".to_owned()), ..message("e") };
     assert_eq!(kind(bus.hot.publish(&bus.topic, vec![once()]).await), ErrorKind::Full);
     let held = bus.take(&subscription, 4).await;
     bus.ack(&subscription, &held).await;
@@ -56,7 +56,7 @@ pub async fn a_refused_publish_leaves_no_dedup_id(hot: Arc<dyn HotTier>) {
 
 /// Room comes back when everybody has settled, and not before.
 pub async fn room_comes_back_when_everybody_has_settled(hot: Arc<dyn HotTier>) {
-    let bus = small(hot, Overflow::Reject).await;
+    let bus = small(hot, DiscardPolicy::Reject).await;
     let (one, two) = (bus.subscribe("one").await, bus.subscribe("two").await);
     bus.publish(&["a", "b", "c", "d"]).await;
     let held = bus.take(&one, 4).await;
@@ -75,7 +75,7 @@ pub async fn room_comes_back_when_everybody_has_settled(hot: Arc<dyn HotTier>) {
 
 /// Messages that nobody needs take no room.
 pub async fn messages_that_nobody_needs_take_no_room(hot: Arc<dyn HotTier>) {
-    let bus = small(hot, Overflow::Reject).await;
+    let bus = small(hot, DiscardPolicy::Reject).await;
     for _ in 0..10 {
         bus.publish(&["unheard"]).await;
     }
@@ -88,7 +88,7 @@ pub async fn messages_that_nobody_needs_take_no_room(hot: Arc<dyn HotTier>) {
 
 /// A full topic may drop its oldest messages, and counts them.
 pub async fn a_full_topic_may_drop_its_oldest_and_counts_them(hot: Arc<dyn HotTier>) {
-    let bus = small(hot, Overflow::DropOldest).await;
+    let bus = small(hot, DiscardPolicy::DropOldest).await;
     let subscription = bus.subscribe("s").await;
     for text in ["a", "b", "c", "d", "e", "f"] {
         bus.publish(&[text]).await;
@@ -130,7 +130,7 @@ pub async fn a_purge_removes_messages_and_nothing_else(hot: Arc<dyn HotTier>) {
     let (one, two) = (bus.subscribe("one").await, bus.subscribe("two").await);
     bus.publish(&["dead", "in flight", "waiting", "deferred", "unread"]).await;
     let options = bus.hot.subscription(&one).await.unwrap();
-    bus.bury(&one, "bad").await;
+    bus.dead_letter(&one, "bad").await;
     let held = bus.one(&one).await;
     bus.handle(&one, super::retry_after(std::time::Duration::from_millis(1))).await;
     let waiting = bus.one(&one).await;
@@ -165,8 +165,8 @@ pub async fn a_purged_message_is_not_accepted_again_under_its_dedup_id(hot: Arc<
             Bus::with(Arc::clone(&hot), TopicPatch { shards: Some(shards), ..TopicPatch::default() }).await;
         let subscription = bus.subscribe("s").await;
         let far = bus.hot.now().await.unwrap().plus_millis(3_600_000);
-        let once = |id: &str| Outgoing { dedup_id: Some(id.to_owned()), ..message(id) };
-        let later = |id: &str| Outgoing { not_before: Some(far), ..once(id) };
+        let once = |id: &str| OutboundMessage { dedup_id: Some(id.to_owned()), ..message(id) };
+        let later = |id: &str| OutboundMessage { not_before: Some(far), ..once(id) };
         let ids = bus.publish_all(vec![once("now"), later("later")]).await;
         assert_eq!(bus.hot.purge(&bus.topic).await.unwrap(), 2);
         for (again, id) in [(once("now"), &ids[0]), (later("later"), &ids[1])] {

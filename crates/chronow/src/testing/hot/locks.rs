@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::{Bus, calm, hasty, retry, text, texts, until};
-use crate::hot::{Advance, HotTier, Lock, Settle, Settled, SubscriptionPatch};
+use crate::hot::{HotTier, Lock, Settle, SettleAndStart, Settled, SubscriptionPatch};
 
 /// Every delivery has a fresh token.
 pub async fn every_delivery_has_a_fresh_token(hot: Arc<dyn HotTier>) {
@@ -121,7 +121,7 @@ pub async fn a_lost_lock_does_not_hinder_its_neighbours(hot: Arc<dyn HotTier>) {
     bus.publish(&["a", "b", "c", "d"]).await;
     let held = bus.take(&subscription, 4).await;
     let lost = Lock { token: "stale".to_owned(), ..held[1].lock.clone() };
-    let advance = Advance {
+    let step = SettleAndStart {
         settle: vec![
             (held[0].lock.clone(), Settle::Ack),
             (lost.clone(), Settle::Ack),
@@ -129,9 +129,9 @@ pub async fn a_lost_lock_does_not_hinder_its_neighbours(hot: Arc<dyn HotTier>) {
         ],
         start: vec![lost, held[3].lock.clone()],
     };
-    let advanced = bus.hot.advance(&subscription, advance).await.unwrap();
-    assert_eq!(advanced.settled, [Settled::Done, Settled::Lost, Settled::Done]);
-    assert_eq!(advanced.started, [false, true]);
+    let outcome = bus.hot.settle_and_start(&subscription, step).await.unwrap();
+    assert_eq!(outcome.settled, [Settled::Done, Settled::Lost, Settled::Done]);
+    assert_eq!(outcome.started, [false, true]);
     assert_eq!(texts(&bus.take(&subscription, 1).await), ["c"]);
 }
 
@@ -232,13 +232,15 @@ pub async fn settling_one_and_starting_the_next_is_one_step(hot: Arc<dyn HotTier
     bus.publish(&["a", "b"]).await;
     let held = bus.take(&subscription, 2).await;
     assert!(bus.start(&subscription, &held[0].lock).await);
-    let advance =
-        Advance { settle: vec![(held[0].lock.clone(), Settle::Ack)], start: vec![held[1].lock.clone()] };
-    let advanced = bus.hot.advance(&subscription, advance).await.unwrap();
-    assert_eq!((advanced.settled, advanced.started), (vec![Settled::Done], vec![true]));
+    let step = SettleAndStart {
+        settle: vec![(held[0].lock.clone(), Settle::Ack)],
+        start: vec![held[1].lock.clone()],
+    };
+    let outcome = bus.hot.settle_and_start(&subscription, step).await.unwrap();
+    assert_eq!((outcome.settled, outcome.started), (vec![Settled::Done], vec![true]));
     let stats = bus.stats(&subscription).await;
     assert_eq!((stats.acked, stats.deliveries, stats.pending), (1, 2, 1));
-    let nothing = bus.hot.advance(&subscription, Advance::default()).await.unwrap();
+    let nothing = bus.hot.settle_and_start(&subscription, SettleAndStart::default()).await.unwrap();
     assert!(nothing.settled.is_empty() && nothing.started.is_empty());
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Bus, message, retry, retry_after, text, texts};
-use crate::hot::{HotTier, Outgoing, Place, Settle, Settled, TopicStats};
+use crate::hot::{HotTier, MessageState, OutboundMessage, Settle, Settled, TopicStats};
 
 /// A topic with one message in every place: handled by `s` alone.
 async fn everywhere(hot: Arc<dyn HotTier>) -> (Bus, crate::SubscriptionName) {
@@ -14,9 +14,9 @@ async fn everywhere(hot: Arc<dyn HotTier>) -> (Bus, crate::SubscriptionName) {
     let names = ["acked", "dead", "retried", "deferred", "in flight", "unread"];
     bus.publish(&names).await;
     let far = bus.hot.now().await.unwrap().plus_millis(600_000);
-    bus.send(Outgoing { not_before: Some(far), ..message("scheduled") }).await;
+    bus.send(OutboundMessage { not_before: Some(far), ..message("scheduled") }).await;
     bus.handle(&subscription, Settle::Ack).await;
-    bus.bury(&subscription, "bad").await;
+    bus.dead_letter(&subscription, "bad").await;
     bus.handle(&subscription, retry_after(Duration::from_secs(600))).await;
     bus.handle(&subscription, Settle::Defer).await;
     let held = bus.one(&subscription).await;
@@ -30,19 +30,21 @@ pub async fn a_peek_shows_where_messages_are(hot: Arc<dyn HotTier>) {
     let now = bus.hot.now().await.unwrap();
     let peeked = bus.hot.peek(&subscription, 100).await.unwrap();
     let places: BTreeMap<_, _> =
-        peeked.iter().map(|message| (text(&message.payload), (message.place, message.deliveries))).collect();
+        peeked.iter().map(|message| (text(&message.payload), (message.state, message.deliveries))).collect();
     let expected = [
-        ("retried", (Place::Scheduled, 1)),
-        ("deferred", (Place::Deferred, 1)),
-        ("in flight", (Place::InFlight, 1)),
-        ("unread", (Place::Unread, 0)),
-        ("scheduled", (Place::Scheduled, 0)),
+        ("retried", (MessageState::Scheduled, 1)),
+        ("deferred", (MessageState::Deferred, 1)),
+        ("in flight", (MessageState::InFlight, 1)),
+        ("unread", (MessageState::Unread, 0)),
+        ("scheduled", (MessageState::Scheduled, 0)),
     ];
     assert_eq!(places, expected.map(|(name, place)| (name.to_owned(), place)).into());
     for message in &peeked {
-        match message.place {
-            Place::InFlight | Place::Scheduled => assert!(message.until.unwrap() > now, "{message:?}"),
-            Place::Unread | Place::Deferred => {}
+        match message.state {
+            MessageState::InFlight | MessageState::Scheduled => {
+                assert!(message.until.unwrap() > now, "{message:?}")
+            }
+            MessageState::Unread | MessageState::Deferred => {}
         }
     }
 }
@@ -69,7 +71,7 @@ pub async fn a_peek_is_limited(hot: Arc<dyn HotTier>) {
     let ids = bus.publish(&["a", "b", "c", "d"]).await;
     let peeked = bus.hot.peek(&subscription, 3).await.unwrap();
     assert_eq!(peeked.iter().map(|message| message.id.clone()).collect::<Vec<_>>(), ids[..3]);
-    assert!(peeked.iter().all(|message| message.place == Place::Unread && message.deliveries == 0));
+    assert!(peeked.iter().all(|message| message.state == MessageState::Unread && message.deliveries == 0));
     let delivery = bus.one(&subscription).await;
     assert_eq!(delivery.published_at, peeked[0].published_at);
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::{Bus, calm, kind, message, text, texts, until};
 use crate::hot::{
-    HotTier, Overflow, Settle, Settled, SubscriptionOptions, SubscriptionPatch, TopicOptions, TopicPatch,
+    DiscardPolicy, HotTier, Settle, Settled, SubscriptionOptions, SubscriptionPatch, TopicOptions, TopicPatch,
 };
 use crate::{ErrorKind, Scope, SubscriptionName, TopicName};
 
@@ -15,11 +15,11 @@ pub async fn a_new_topic_has_the_defaults_but_what_was_given(hot: Arc<dyn HotTie
     assert_eq!(bus.hot.topic(&bus.topic).await.unwrap(), Some(TopicOptions::default()));
     let other = TopicName::new(&bus.scope, "other").unwrap();
     let patch =
-        TopicPatch { max_len: Some(7), overflow: Some(Overflow::DropOldest), ..TopicPatch::default() };
+        TopicPatch { max_len: Some(7), overflow: Some(DiscardPolicy::DropOldest), ..TopicPatch::default() };
     let options = bus.hot.ensure_topic(&other, &patch).await.unwrap();
     assert_eq!(
         options,
-        TopicOptions { max_len: 7, overflow: Overflow::DropOldest, ..TopicOptions::default() }
+        TopicOptions { max_len: 7, overflow: DiscardPolicy::DropOldest, ..TopicOptions::default() }
     );
 }
 
@@ -263,10 +263,10 @@ pub async fn concurrent_ensures_agree(hot: Arc<dyn HotTier>) {
 pub async fn a_deleted_topic_leaves_nothing(hot: Arc<dyn HotTier>) {
     let bus = Bus::with(hot, TopicPatch { max_len: Some(9), ..TopicPatch::default() }).await;
     let subscription = bus.subscribe("s").await;
-    let dedup = || crate::hot::Outgoing { dedup_id: Some("once".to_owned()), ..message("dedup") };
+    let dedup = || crate::hot::OutboundMessage { dedup_id: Some("once".to_owned()), ..message("dedup") };
     bus.send(dedup()).await;
     bus.publish(&["a", "b", "c", "d"]).await;
-    bus.bury(&subscription, "bad").await;
+    bus.dead_letter(&subscription, "bad").await;
     bus.handle(&subscription, super::retry_after(Duration::from_secs(60))).await;
     bus.handle(&subscription, Settle::Defer).await;
     let held = bus.one(&subscription).await;
@@ -283,7 +283,8 @@ pub async fn a_deleted_topic_leaves_nothing(hot: Arc<dyn HotTier>) {
         TopicOptions::default()
     );
     assert!(bus.hot.subscriptions(&bus.topic).await.unwrap().is_empty());
-    bus.subscribe_with("s", SubscriptionPatch { start: Some(crate::hot::Start::Earliest), ..calm() }).await;
+    bus.subscribe_with("s", SubscriptionPatch { start: Some(crate::hot::DeliverPolicy::Earliest), ..calm() })
+        .await;
     bus.nothing(&subscription).await;
     bus.at_rest(&subscription).await;
     assert!(bus.dead(&subscription).await.is_empty());
@@ -298,7 +299,7 @@ pub async fn a_deleted_subscription_leaves_nothing(hot: Arc<dyn HotTier>) {
     let bus = Bus::new(hot).await;
     let (subscription, other) = (bus.subscribe("s").await, bus.subscribe("other").await);
     bus.publish(&["a", "b", "c", "d"]).await;
-    bus.bury(&subscription, "bad").await;
+    bus.dead_letter(&subscription, "bad").await;
     bus.handle(&subscription, super::retry_after(Duration::from_secs(60))).await;
     let held = bus.one(&subscription).await;
     assert!(bus.hot.delete_subscription(&subscription).await.unwrap());

@@ -94,7 +94,7 @@ pub async fn a_dead_letter_does_not_hold_its_key_up(hot: Arc<dyn HotTier>) {
     let bus = Bus::new(hot).await;
     let subscription = bus.subscribe_with("s", SubscriptionPatch { max_deliveries: Some(1), ..calm() }).await;
     bus.publish_all(vec![keyed("k", "1"), keyed("k", "2"), keyed("k", "3")]).await;
-    bus.bury(&subscription, "bad").await;
+    bus.dead_letter(&subscription, "bad").await;
     let (_, settled) = bus.handle(&subscription, super::retry("used up")).await;
     assert_eq!(settled, Settled::DeadLettered);
     assert_eq!(texts(&bus.take(&subscription, 1).await), ["3"]);

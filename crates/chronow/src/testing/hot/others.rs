@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::{Bus, message, retry_after, text, until};
 use crate::SubscriptionName;
-use crate::hot::{HotTier, Outgoing, Select, Settle};
+use crate::hot::{HotTier, OutboundMessage, Select, Settle};
 
 async fn needed(bus: &Bus, me: &SubscriptionName, id: &str) -> bool {
     let answers = bus.hot.needed_by_others(me, &[id.to_owned()]).await.unwrap();
@@ -38,7 +38,7 @@ pub async fn a_message_is_needed_until_every_other_subscription_is_done(hot: Arc
     assert!(needed(&bus, &me, &id).await, "it is a dead letter");
     bus.hot.redrive(&b, &Select::All).await.unwrap();
     assert!(needed(&bus, &me, &id).await, "it comes again");
-    bus.bury(&b, "bad").await;
+    bus.dead_letter(&b, "bad").await;
     bus.hot.purge_dead_letters(&b, &Select::All).await.unwrap();
     until("nobody else needs it", || async { !needed(&bus, &me, &id).await }).await;
 }
@@ -65,7 +65,7 @@ pub async fn a_scheduled_message_is_needed_when_its_time_has_come(hot: Arc<dyn H
     let (me, other) = (bus.subscribe("me").await, bus.subscribe("other").await);
     // Long enough to be published before, on any machine.
     let due = bus.hot.now().await.unwrap().plus_millis(2_000);
-    let later = bus.send(Outgoing { not_before: Some(due), ..message("later") }).await.id;
+    let later = bus.send(OutboundMessage { not_before: Some(due), ..message("later") }).await.id;
     assert!(needed(&bus, &me, &later).await);
     bus.publish(&["first"]).await;
     let first = keep(&bus, &me).await;
@@ -121,7 +121,7 @@ pub async fn a_publish_may_ask_for_replicas(hot: Arc<dyn HotTier>) {
         published.iter().map(|one| &one.id).collect::<Vec<_>>(),
         taken.iter().map(|one| &one.lock.id).collect::<Vec<_>>()
     );
-    let twin = Outgoing { dedup_id: Some("once".to_owned()), ..message("c") };
+    let twin = OutboundMessage { dedup_id: Some("once".to_owned()), ..message("c") };
     let first = bus
         .hot
         .publish_replicated(&bus.topic, vec![twin.clone()], 0, Duration::from_secs(1))

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::{Bus, TIMEOUT, message, text, texts, until};
-use crate::hot::{HotTier, MAX_HEADER_BYTES, MAX_KEY_BYTES, Outgoing, TopicPatch};
+use crate::hot::{HotTier, MAX_HEADER_BYTES, MAX_KEY_BYTES, OutboundMessage, TopicPatch};
 
 /// A message arrives as it was published.
 pub async fn a_message_arrives_as_it_was_published(hot: Arc<dyn HotTier>) {
@@ -19,12 +19,12 @@ pub async fn a_message_arrives_as_it_was_published(hot: Arc<dyn HotTier>) {
         ("with.dots and $igns".to_owned(), "ü \"quoted\"\nline".to_owned()),
         ("empty".to_owned(), String::new()),
     ]);
-    let sent = Outgoing {
+    let sent = OutboundMessage {
         payload: Bytes::from_static(b"{ \"n\": 1.50, \"big\": 12345678901234567890123 }"),
         content_type: "application/vnd.order+json".to_owned(),
         headers: headers.clone(),
         key: Some("customer:{7}".to_owned()),
-        ..Outgoing::default()
+        ..OutboundMessage::default()
     };
     let before = bus.hot.now().await.unwrap();
     let published = bus.send(sent.clone()).await;
@@ -53,8 +53,12 @@ pub async fn any_bytes_survive(hot: Arc<dyn HotTier>) {
     let payloads = [all.as_slice(), b"", b"\0", b"\xff\xfe", b"not json", b"\r\n$5\r\n*3\r\n"];
     for payload in payloads {
         let content_type = "application/octet-stream".to_owned();
-        bus.send(Outgoing { payload: Bytes::copy_from_slice(payload), content_type, ..Outgoing::default() })
-            .await;
+        bus.send(OutboundMessage {
+            payload: Bytes::copy_from_slice(payload),
+            content_type,
+            ..OutboundMessage::default()
+        })
+        .await;
     }
     for (got, sent) in bus.take(&subscription, payloads.len()).await.iter().zip(payloads) {
         assert_eq!(got.payload, sent);
@@ -67,8 +71,12 @@ pub async fn a_payload_of_a_megabyte_survives(hot: Arc<dyn HotTier>) {
     let bus = Bus::new(hot).await;
     let subscription = bus.subscribe("s").await;
     let payload = Bytes::from((0..1_048_576_u32).map(|n| (n * 31 % 251) as u8).collect::<Vec<_>>());
-    bus.send(Outgoing { payload: payload.clone(), content_type: "x/y".to_owned(), ..Outgoing::default() })
-        .await;
+    bus.send(OutboundMessage {
+        payload: payload.clone(),
+        content_type: "x/y".to_owned(),
+        ..OutboundMessage::default()
+    })
+    .await;
     let got = bus.one(&subscription).await;
     assert!(got.payload == payload, "the bytes differ");
 }
@@ -130,8 +138,8 @@ pub async fn every_subscription_gets_every_message(hot: Arc<dyn HotTier>) {
     }
 }
 
-fn once(id: &str, text: &str) -> Outgoing {
-    Outgoing { dedup_id: Some(id.to_owned()), ..message(text) }
+fn once(id: &str, text: &str) -> OutboundMessage {
+    OutboundMessage { dedup_id: Some(id.to_owned()), ..message(text) }
 }
 
 /// A dedup id is accepted once within its window.
@@ -207,11 +215,11 @@ pub async fn a_scheduled_message_does_not_come_early(hot: Arc<dyn HotTier>) {
     let bus = Bus::new(hot).await;
     let subscription = bus.subscribe("s").await;
     let far = bus.hot.now().await.unwrap().plus_millis(3_600_000);
-    bus.send(Outgoing { not_before: Some(far), ..message("far") }).await;
+    bus.send(OutboundMessage { not_before: Some(far), ..message("far") }).await;
     bus.publish(&["now"]).await;
     assert_eq!(texts(&bus.take(&subscription, 1).await), ["now"]);
     let due = bus.hot.now().await.unwrap().plus_millis(500);
-    bus.send(Outgoing { not_before: Some(due), ..message("late") }).await;
+    bus.send(OutboundMessage { not_before: Some(due), ..message("late") }).await;
     let late = bus.one(&subscription).await;
     assert_eq!(text(&late.payload), "late");
     assert!(bus.hot.now().await.unwrap() >= due);
@@ -223,7 +231,7 @@ pub async fn a_time_that_has_passed_is_now(hot: Arc<dyn HotTier>) {
     let bus = Bus::new(hot).await;
     let subscription = bus.subscribe("s").await;
     let past = bus.hot.now().await.unwrap().plus_millis(-60_000);
-    bus.send(Outgoing { not_before: Some(past), ..message("a") }).await;
+    bus.send(OutboundMessage { not_before: Some(past), ..message("a") }).await;
     assert_eq!(texts(&bus.take(&subscription, 1).await), ["a"]);
 }
 
@@ -232,8 +240,8 @@ pub async fn a_scheduled_message_can_be_cancelled(hot: Arc<dyn HotTier>) {
     let bus = Bus::new(hot).await;
     let (one, two) = (bus.subscribe("one").await, bus.subscribe("two").await);
     let far = bus.hot.now().await.unwrap().plus_millis(3_600_000);
-    let cancelled = bus.send(Outgoing { not_before: Some(far), ..message("cancelled") }).await;
-    bus.send(Outgoing { not_before: Some(far), ..message("kept") }).await;
+    let cancelled = bus.send(OutboundMessage { not_before: Some(far), ..message("cancelled") }).await;
+    bus.send(OutboundMessage { not_before: Some(far), ..message("kept") }).await;
     assert_eq!(bus.stats(&one).await.scheduled, 2);
     assert!(bus.hot.cancel(&bus.topic, &cancelled.id).await.unwrap());
     assert!(!bus.hot.cancel(&bus.topic, &cancelled.id).await.unwrap());
@@ -252,8 +260,9 @@ pub async fn the_id_of_a_cancelled_message_is_free_again(hot: Arc<dyn HotTier>) 
             Bus::with(Arc::clone(&hot), TopicPatch { shards: Some(shards), ..TopicPatch::default() }).await;
         let subscription = bus.subscribe("s").await;
         let far = bus.hot.now().await.unwrap().plus_millis(3_600_000);
-        let with_id = |id: &str, text: &str| Outgoing { dedup_id: Some(id.to_owned()), ..message(text) };
-        let later = |id: &str, text: &str| Outgoing { not_before: Some(far), ..with_id(id, text) };
+        let with_id =
+            |id: &str, text: &str| OutboundMessage { dedup_id: Some(id.to_owned()), ..message(text) };
+        let later = |id: &str, text: &str| OutboundMessage { not_before: Some(far), ..with_id(id, text) };
         let ids =
             bus.publish_all(vec![later("one", "cancelled"), later("two", "kept"), message("plain")]).await;
         assert!(bus.hot.cancel(&bus.topic, &ids[0]).await.unwrap());
@@ -275,16 +284,16 @@ pub async fn headers_keys_and_ids_are_limited(hot: Arc<dyn HotTier>) {
     let subscription = bus.subscribe("s").await;
     let headers = |bytes: usize| BTreeMap::from([("h".to_owned(), "x".repeat(bytes - 1))]);
     let text_of = |bytes: usize| Some("k".repeat(bytes));
-    let most = Outgoing {
+    let most = OutboundMessage {
         headers: headers(MAX_HEADER_BYTES),
         key: text_of(MAX_KEY_BYTES),
         dedup_id: text_of(MAX_KEY_BYTES),
         ..message("most")
     };
     for beyond in [
-        Outgoing { headers: headers(MAX_HEADER_BYTES + 1), ..message("headers") },
-        Outgoing { key: text_of(MAX_KEY_BYTES + 1), ..message("key") },
-        Outgoing { dedup_id: text_of(MAX_KEY_BYTES + 1), ..message("id") },
+        OutboundMessage { headers: headers(MAX_HEADER_BYTES + 1), ..message("headers") },
+        OutboundMessage { key: text_of(MAX_KEY_BYTES + 1), ..message("key") },
+        OutboundMessage { dedup_id: text_of(MAX_KEY_BYTES + 1), ..message("id") },
     ] {
         let error = bus.hot.publish(&bus.topic, vec![message("neighbour"), beyond]).await.unwrap_err();
         assert_eq!(error.kind(), crate::ErrorKind::Validation);
@@ -305,7 +314,7 @@ pub async fn what_is_not_scheduled_cannot_be_cancelled(hot: Arc<dyn HotTier>) {
     assert!(!bus.hot.cancel(&bus.topic, "no-such-message").await.unwrap());
     bus.one(&subscription).await;
     let due = bus.hot.now().await.unwrap().plus_millis(50);
-    let soon = bus.send(Outgoing { not_before: Some(due), ..message("soon") }).await;
+    let soon = bus.send(OutboundMessage { not_before: Some(due), ..message("soon") }).await;
     assert_eq!(texts(&bus.take(&subscription, 1).await), ["soon"]);
     assert!(!bus.hot.cancel(&bus.topic, &soon.id).await.unwrap(), "it has been handed out");
 }
@@ -316,7 +325,7 @@ pub async fn what_is_due_cannot_be_cancelled_although_nobody_pulled_it(hot: Arc<
     let subscription = bus.subscribe("s").await;
     let now = bus.hot.now().await.unwrap();
     let due = now.plus_millis(50);
-    let soon = bus.send(Outgoing { not_before: Some(due), ..message("soon") }).await;
+    let soon = bus.send(OutboundMessage { not_before: Some(due), ..message("soon") }).await;
     until("its time has come", || async { bus.hot.now().await.unwrap() > due }).await;
     assert!(!bus.hot.cancel(&bus.topic, &soon.id).await.unwrap());
     assert_eq!(texts(&bus.take(&subscription, 1).await), ["soon"]);
@@ -329,8 +338,10 @@ pub async fn a_sharded_topic_delivers_everything_once(hot: Arc<dyn HotTier>) {
     let sent: BTreeSet<String> = (0..100).map(|n| format!("m{n}")).collect();
     for (n, chunk) in sent.iter().collect::<Vec<_>>().chunks(10).enumerate() {
         let key = (n % 2 == 0).then(|| format!("k{n}"));
-        bus.publish_all(chunk.iter().map(|text| Outgoing { key: key.clone(), ..message(text) }).collect())
-            .await;
+        bus.publish_all(
+            chunk.iter().map(|text| OutboundMessage { key: key.clone(), ..message(text) }).collect(),
+        )
+        .await;
     }
     let mut got = Vec::new();
     while got.len() < sent.len() {

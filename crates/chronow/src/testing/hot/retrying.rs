@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::{Bus, calm, hasty, message, retry, retry_after, text, texts, until};
-use crate::hot::{HotTier, Outgoing, Settle, Settled, SubscriptionPatch};
+use crate::hot::{HotTier, OutboundMessage, Settle, Settled, SubscriptionPatch};
 
 /// Below this, a due time was not respected; the clocks count in milliseconds.
 fn at_least(elapsed: Duration, millis: u64) {
@@ -153,7 +153,7 @@ pub async fn a_retry_keeps_the_message_as_it_was(hot: Arc<dyn HotTier>) {
     let bus = Bus::new(hot).await;
     let subscription = bus.subscribe("s").await;
     let headers = BTreeMap::from([("type".to_owned(), "x".to_owned())]);
-    bus.send(Outgoing {
+    bus.send(OutboundMessage {
         headers,
         key: Some("k".to_owned()),
         content_type: "application/json".to_owned(),

@@ -7,7 +7,7 @@ use bson::oid::ObjectId;
 use bytes::Bytes;
 
 use super::{kind, until};
-use crate::hot::{HotTier, Value, When};
+use crate::hot::{HotTier, Precondition, Value};
 use crate::{ErrorKind, Scope};
 
 /// Shared memory of a new scope.
@@ -30,7 +30,7 @@ impl Memory {
         self.get(key).await.and_then(|value| value.bytes)
     }
 
-    pub(super) async fn set_when(&self, key: &str, bytes: &str, when: When) -> Option<u64> {
+    pub(super) async fn set_when(&self, key: &str, bytes: &str, when: Precondition) -> Option<u64> {
         self.hot
             .set(&self.scope, key, Some(Bytes::copy_from_slice(bytes.as_bytes())), "", None, when)
             .await
@@ -38,16 +38,20 @@ impl Memory {
     }
 
     pub(super) async fn set(&self, key: &str, bytes: &str) -> u64 {
-        self.set_when(key, bytes, When::Always).await.unwrap()
+        self.set_when(key, bytes, Precondition::Always).await.unwrap()
     }
 
     pub(super) async fn set_for(&self, key: &str, bytes: &str, millis: u64) -> u64 {
         let (bytes, ttl) = (Bytes::copy_from_slice(bytes.as_bytes()), Duration::from_millis(millis));
-        self.hot.set(&self.scope, key, Some(bytes), "", Some(ttl), When::Always).await.unwrap().unwrap()
+        self.hot
+            .set(&self.scope, key, Some(bytes), "", Some(ttl), Precondition::Always)
+            .await
+            .unwrap()
+            .unwrap()
     }
 
     pub(super) async fn tombstone(&self, key: &str) -> u64 {
-        self.hot.set(&self.scope, key, None, "", None, When::Always).await.unwrap().unwrap()
+        self.hot.set(&self.scope, key, None, "", None, Precondition::Always).await.unwrap().unwrap()
     }
 
     pub(super) async fn add(&self, key: &str, by: i64) -> (i64, u64) {
@@ -66,7 +70,7 @@ pub async fn a_value_is_read_back_as_it_was(hot: Arc<dyn HotTier>) {
     ] {
         let version = memory
             .hot
-            .set(&memory.scope, key, Some(bytes.clone()), content_type, None, When::Always)
+            .set(&memory.scope, key, Some(bytes.clone()), content_type, None, Precondition::Always)
             .await
             .unwrap();
         let expected = Value {
@@ -111,12 +115,12 @@ pub async fn versions_grow_with_every_change(hot: Arc<dyn HotTier>) {
 /// A value is set only if absent.
 pub async fn a_value_is_set_only_if_absent(hot: Arc<dyn HotTier>) {
     let memory = Memory::new(hot);
-    assert!(memory.set_when("k", "first", When::Absent).await.is_some());
-    assert_eq!(memory.set_when("k", "second", When::Absent).await, None);
+    assert!(memory.set_when("k", "first", Precondition::Absent).await.is_some());
+    assert_eq!(memory.set_when("k", "second", Precondition::Absent).await, None);
     assert_eq!(memory.bytes("k").await, Some("first".into()));
     memory.set_for("short", "x", 100).await;
     until("the value expires and can be set again", || async {
-        memory.set_when("short", "y", When::Absent).await.is_some()
+        memory.set_when("short", "y", Precondition::Absent).await.is_some()
     })
     .await;
     assert_eq!(memory.bytes("short").await, Some("y".into()));
@@ -125,14 +129,15 @@ pub async fn a_value_is_set_only_if_absent(hot: Arc<dyn HotTier>) {
 /// A value is swapped only at its version.
 pub async fn a_value_is_swapped_only_at_its_version(hot: Arc<dyn HotTier>) {
     let memory = Memory::new(hot);
-    assert_eq!(memory.set_when("k", "x", When::Version(1)).await, None, "there is none");
+    assert_eq!(memory.set_when("k", "x", Precondition::Version(1)).await, None, "there is none");
     assert_eq!(memory.get("k").await, None);
     let first = memory.set("k", "a").await;
-    let second = memory.set_when("k", "b", When::Version(first)).await.unwrap();
-    assert_eq!(memory.set_when("k", "c", When::Version(first)).await, None);
-    assert_eq!(memory.set_when("k", "c", When::Version(second + 7)).await, None);
+    let second = memory.set_when("k", "b", Precondition::Version(first)).await.unwrap();
+    assert_eq!(memory.set_when("k", "c", Precondition::Version(first)).await, None);
+    assert_eq!(memory.set_when("k", "c", Precondition::Version(second + 7)).await, None);
     assert_eq!(memory.bytes("k").await, Some("b".into()));
-    let gone = memory.hot.set(&memory.scope, "k", None, "", None, When::Version(second)).await.unwrap();
+    let gone =
+        memory.hot.set(&memory.scope, "k", None, "", None, Precondition::Version(second)).await.unwrap();
     assert!(gone.unwrap() > second);
     assert_eq!(memory.bytes("k").await, None);
 }
@@ -144,7 +149,7 @@ pub async fn of_concurrent_swaps_one_wins(hot: Arc<dyn HotTier>) {
     let swaps = (0..12).map(|n| {
         let memory = memory.clone();
         tokio::spawn(async move {
-            memory.set_when("k", &n.to_string(), When::Version(version)).await.map(|_| n.to_string())
+            memory.set_when("k", &n.to_string(), Precondition::Version(version)).await.map(|_| n.to_string())
         })
     });
     let won: Vec<_> = futures::future::join_all(swaps).await.into_iter().filter_map(Result::unwrap).collect();
@@ -155,26 +160,26 @@ pub async fn of_concurrent_swaps_one_wins(hot: Arc<dyn HotTier>) {
 /// A tombstone is no value, but known.
 pub async fn a_tombstone_is_no_value_but_known(hot: Arc<dyn HotTier>) {
     let memory = Memory::new(hot);
-    assert!(memory.set_when("fresh", "refilled", When::Unknown).await.is_some());
-    assert_eq!(memory.set_when("fresh", "again", When::Unknown).await, None);
+    assert!(memory.set_when("fresh", "refilled", Precondition::Unknown).await.is_some());
+    assert_eq!(memory.set_when("fresh", "again", Precondition::Unknown).await, None);
     memory.set("k", "a").await;
     let tombstone = memory.tombstone("k").await;
     let value = memory.get("k").await.unwrap();
     assert_eq!((value.bytes, value.version), (None, tombstone));
     assert_eq!(
-        memory.set_when("k", "refilled", When::Unknown).await,
+        memory.set_when("k", "refilled", Precondition::Unknown).await,
         None,
         "a tombstone wins over what is older"
     );
-    assert!(memory.set_when("k", "b", When::Absent).await.unwrap() > tombstone);
+    assert!(memory.set_when("k", "b", Precondition::Absent).await.unwrap() > tombstone);
     assert_eq!(memory.bytes("k").await, Some("b".into()));
     let known = memory.tombstone("never set").await;
     assert_eq!(memory.get("never set").await.unwrap().version, known);
-    assert_eq!(memory.set_when("never set", "refilled", When::Unknown).await, None);
+    assert_eq!(memory.set_when("never set", "refilled", Precondition::Unknown).await, None);
     let short = Duration::from_millis(100);
-    memory.hot.set(&memory.scope, "short", None, "", Some(short), When::Always).await.unwrap();
+    memory.hot.set(&memory.scope, "short", None, "", Some(short), Precondition::Always).await.unwrap();
     until("the tombstone expires", || async { memory.get("short").await.is_none() }).await;
-    assert!(memory.set_when("short", "refilled", When::Unknown).await.is_some());
+    assert!(memory.set_when("short", "refilled", Precondition::Unknown).await.is_some());
 }
 
 /// Removing forgets tombstones, too, and says whether there was a value.
@@ -184,11 +189,11 @@ pub async fn removing_forgets_tombstones_too(hot: Arc<dyn HotTier>) {
     assert!(memory.hot.remove(&memory.scope, "k").await.unwrap());
     assert!(!memory.hot.remove(&memory.scope, "k").await.unwrap());
     assert_eq!(memory.get("k").await, None);
-    assert!(memory.set_when("k", "b", When::Unknown).await.is_some());
+    assert!(memory.set_when("k", "b", Precondition::Unknown).await.is_some());
     memory.tombstone("k").await;
     assert!(!memory.hot.remove(&memory.scope, "k").await.unwrap());
     assert_eq!(memory.get("k").await, None);
-    assert!(memory.set_when("k", "c", When::Unknown).await.is_some());
+    assert!(memory.set_when("k", "c", Precondition::Unknown).await.is_some());
 }
 
 /// A value expires, and is gone at once.
@@ -220,7 +225,7 @@ pub async fn a_version_never_comes_again(hot: Arc<dyn HotTier>) {
             given.last() == Some(&version) && version < 1 << 53,
             "versions grow, and programs that count with doubles can hold them"
         );
-        let again = memory.set_when("k", expected, When::Version(version)).await.unwrap();
+        let again = memory.set_when("k", expected, Precondition::Version(version)).await.unwrap();
         assert!(given.insert(again));
         match round {
             0 | 3 => drop(memory.hot.remove(&memory.scope, "k").await.unwrap()),
@@ -237,7 +242,7 @@ pub async fn a_version_never_comes_again(hot: Arc<dyn HotTier>) {
         assert!(given.insert(next), "{next} was given out before");
         for old in &given {
             assert_eq!(
-                memory.set_when("k", "stolen", When::Version(*old)).await.is_some(),
+                memory.set_when("k", "stolen", Precondition::Version(*old)).await.is_some(),
                 *old == next,
                 "{old} of {next}"
             );
@@ -255,13 +260,13 @@ pub async fn a_version_never_comes_again(hot: Arc<dyn HotTier>) {
 pub async fn a_value_brought_back_has_its_version_again(hot: Arc<dyn HotTier>) {
     let memory = Memory::new(hot);
     let elsewhere = memory.set("elsewhere", "a").await;
-    assert_eq!(memory.set_when("k", "a", When::UnknownSince(elsewhere)).await, Some(elsewhere));
+    assert_eq!(memory.set_when("k", "a", Precondition::UnknownSince(elsewhere)).await, Some(elsewhere));
     assert_eq!(memory.get("k").await.unwrap().version, elsewhere);
-    assert_eq!(memory.set_when("k", "b", When::UnknownSince(elsewhere)).await, None);
-    let next = memory.set_when("k", "c", When::Version(elsewhere)).await.unwrap();
+    assert_eq!(memory.set_when("k", "b", Precondition::UnknownSince(elsewhere)).await, None);
+    let next = memory.set_when("k", "c", Precondition::Version(elsewhere)).await.unwrap();
     assert!(next > elsewhere);
     memory.hot.remove(&memory.scope, "k").await.unwrap();
-    let back = memory.set_when("k", "a", When::UnknownSince(elsewhere)).await.unwrap();
+    let back = memory.set_when("k", "a", Precondition::UnknownSince(elsewhere)).await.unwrap();
     assert!(back == elsewhere || back > next, "{back} is neither its own nor a new one");
     assert!(memory.set("k", "d").await > next, "what comes next is new");
 }
@@ -374,6 +379,6 @@ pub async fn an_increment_keeps_the_time_unless_told(hot: Arc<dyn HotTier>) {
 pub async fn a_value_of_a_megabyte_survives(hot: Arc<dyn HotTier>) {
     let memory = Memory::new(hot);
     let bytes = Bytes::from((0..1_048_576_u32).map(|n| (n * 37 % 253) as u8).collect::<Vec<_>>());
-    memory.hot.set(&memory.scope, "k", Some(bytes.clone()), "x/y", None, When::Always).await.unwrap();
+    memory.hot.set(&memory.scope, "k", Some(bytes.clone()), "x/y", None, Precondition::Always).await.unwrap();
     assert!(memory.bytes("k").await == Some(bytes), "the bytes differ");
 }

@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use chronos_db::{Json as Value, json};
-use chronow::hot::{Overflow, Place};
-use chronow::{Draft, ErrorKind, Message, Received};
+use chronow::hot::{DiscardPolicy, MessageState};
+use chronow::{ErrorKind, Message, PublishMessage, Received};
 use futures::StreamExt as _;
 use tokio::sync::Notify;
 
@@ -115,8 +115,10 @@ async fn each_failed_message_is_redelivered_once_whoever_consumes(world: World) 
     publish(&topic, 0..MESSAGES).await;
     // Made late, so that nothing is handed out while publishing; it begins with the first message.
     let subscription = topic.subscription("eight").unwrap();
-    let ensure =
-        subscription.ensure().start(chronow::hot::Start::Earliest).visibility(Duration::from_secs(120));
+    let ensure = subscription
+        .ensure()
+        .start(chronow::hot::DeliverPolicy::Earliest)
+        .visibility(Duration::from_secs(120));
     ensure.backoff([Duration::ZERO]).jitter_percent(0).await.unwrap();
     let seen = Arc::new(Mutex::new(BTreeMap::<usize, Vec<u32>>::new()));
     let mut runners = Vec::new();
@@ -150,7 +152,7 @@ async fn retries_wait_as_the_table_says(world: World) {
     }
     let left = async || {
         let peeked = subscription.peek(1).await.unwrap().remove(0);
-        assert_eq!(peeked.place, Place::Scheduled);
+        assert_eq!(peeked.state, MessageState::Scheduled);
         peeked.until.unwrap().as_millis() - world.chronow.hot().now().await.unwrap().as_millis()
     };
     let third = left().await;
@@ -183,7 +185,7 @@ async fn a_delay_is_kept(world: World) {
     assert_eq!((number(&again), again.deliveries()), (1, 2));
     assert!(world.chronow.hot().now().await.unwrap().as_millis() - before.as_millis() >= 700);
     again.ack().await.unwrap();
-    assert_eq!(subscription.peek(5).await.unwrap()[0].place, Place::Scheduled);
+    assert_eq!(subscription.peek(5).await.unwrap()[0].state, MessageState::Scheduled);
 }
 
 /// D8, G2: texts, numbers as texts and JSON as text stay what they are; what cannot be decoded is kept as a
@@ -198,8 +200,9 @@ async fn payloads_arrive_as_they_were_sent(world: World) {
         json!(0.1),
         json!({ "$a": { "b.c": [1, "ü"] } }),
     ];
-    let drafts = sent.iter().map(|payload| Draft::json(payload).header("type", "x").header("$odd.name", "1"));
-    topic.publish_batch(drafts).await.unwrap();
+    let messages =
+        sent.iter().map(|payload| PublishMessage::json(payload).header("type", "x").header("$odd.name", "1"));
+    topic.publish_batch(messages).await.unwrap();
     let messages = take(&subscription, sent.len()).await;
     let came: Vec<Value> = messages.iter().map(|message| message.payload.clone()).collect();
     assert_eq!(came, sent);
@@ -247,7 +250,7 @@ async fn unread_and_pending_messages_are_never_trimmed(world: World) {
     assert_eq!(numbers, (0..100).collect::<Vec<_>>());
     subscription.ack_all(rest).await.unwrap();
     let dropping = world.topic("dropping");
-    dropping.ensure().max_len(10).overflow(Overflow::DropOldest).await.unwrap();
+    dropping.ensure().max_len(10).overflow(DiscardPolicy::DropOldest).await.unwrap();
     let subscription = calm(&dropping, "s").await;
     for n in 0..25 {
         dropping.publish(&json!({ "n": n })).await.unwrap();

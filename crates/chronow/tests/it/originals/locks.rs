@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use chronos_db::{Json as Value, json};
-use chronow::hot::{Advance, Place, Settle, Settled};
+use chronow::hot::{MessageState, Settle, SettleAndStart, Settled};
 use chronow::{ErrorKind, Message};
 use futures::StreamExt as _;
 
@@ -25,10 +25,13 @@ async fn a_message_is_in_one_place_whoever_settles_it_how_often(world: World) {
     let hot = world.chronow.hot();
     let lock = hot.pull(subscription.name(), 1).await.unwrap().deliveries.remove(0).lock;
     assert_eq!(
-        hot.advance(subscription.name(), Advance { start: vec![lock.clone()], settle: vec![] })
-            .await
-            .unwrap()
-            .started,
+        hot.settle_and_start(
+            subscription.name(),
+            SettleAndStart { start: vec![lock.clone()], settle: vec![] }
+        )
+        .await
+        .unwrap()
+        .started,
         [true]
     );
     let ways = [
@@ -38,8 +41,8 @@ async fn a_message_is_in_one_place_whoever_settles_it_how_often(world: World) {
         Settle::Retry { delay: Some(Duration::from_secs(600)), reason: "later".to_owned() },
     ];
     let settlements = ways.into_iter().cycle().take(12).map(|settle| {
-        let advance = Advance { settle: vec![(lock.clone(), settle)], start: vec![] };
-        async { hot.advance(subscription.name(), advance).await.unwrap().settled[0] }
+        let step = SettleAndStart { settle: vec![(lock.clone(), settle)], start: vec![] };
+        async { hot.settle_and_start(subscription.name(), step).await.unwrap().settled[0] }
     });
     let told = futures::future::join_all(settlements).await;
     assert_eq!(told.iter().filter(|settled| **settled != Settled::Lost).count(), 1, "{told:?}");
@@ -59,12 +62,14 @@ async fn a_late_settlement_does_not_touch_anothers_delivery(world: World) {
     subscription.ensure().visibility(Duration::from_secs(120)).await.unwrap();
     let second = take(&subscription, 1).await.remove(0);
     for settle in [Settle::Ack, Settle::DeadLetter { reason: String::new() }, Settle::Release] {
-        let told =
-            hot.advance(name, Advance { settle: vec![(late.clone(), settle)], start: vec![] }).await.unwrap();
+        let told = hot
+            .settle_and_start(name, SettleAndStart { settle: vec![(late.clone(), settle)], start: vec![] })
+            .await
+            .unwrap();
         assert_eq!(told.settled, [Settled::Lost]);
     }
     assert_eq!(hot.renew(name, vec![late]).await.unwrap(), [false]);
-    assert_eq!(subscription.peek(5).await.unwrap()[0].place, Place::InFlight);
+    assert_eq!(subscription.peek(5).await.unwrap()[0].state, MessageState::InFlight);
     second.ack().await.unwrap();
     settled(&subscription).await;
     assert_eq!(subscription.stats().await.unwrap().acked, 1);

@@ -9,7 +9,7 @@ use std::time::Duration;
 use chronos_db::documents::embedded::EmbeddedDocuments;
 use chronos_db::{Env, Json as Value, json};
 use chronow::hot::documents::DocumentsHot;
-use chronow::{Chronow, Config, Draft, ErrorKind, Message};
+use chronow::{Chronow, Config, ErrorKind, Message, PublishMessage};
 use test_support::Counting;
 use test_support::documents::{Call, decorate};
 
@@ -70,10 +70,12 @@ async fn a_message_whose_lock_ended_is_handed_out_again(world: World) {
 async fn a_failed_message_becomes_due_whatever_is_in_it(world: World) {
     const MESSAGES: usize = 300;
     let (topic, subscription) = world.ready().await;
-    let drafts = (0..MESSAGES).map(|n| {
-        Draft::json(&json!({ "n": n, "a.b": { "$set": 1.5 } })).header("x.$y", "1.5").key(format!("k.{n}"))
+    let messages = (0..MESSAGES).map(|n| {
+        PublishMessage::json(&json!({ "n": n, "a.b": { "$set": 1.5 } }))
+            .header("x.$y", "1.5")
+            .key(format!("k.{n}"))
     });
-    topic.publish_batch(drafts).await.unwrap();
+    topic.publish_batch(messages).await.unwrap();
     for message in take(&subscription, MESSAGES).await {
         message.nack().reason("a.b$c").delay(Duration::from_millis(50)).await.unwrap();
     }

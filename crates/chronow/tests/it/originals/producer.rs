@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use chronos_db::{Chronos, Json as Value, json};
-use chronow::{Ack, Draft, ErrorKind};
+use chronow::{Ack, ErrorKind, PublishMessage};
 
 use crate::tiers::{World, on_every_hot_tier, take, until};
 
@@ -33,12 +33,12 @@ async fn a_batch_is_published_whole_or_not_at_all(world: World) {
     topic.ensure().warm(true).max_len(10).await.unwrap();
     let subscription = crate::tiers::calm(&topic, "s").await;
     let large = "x".repeat(17 * 1024 * 1024);
-    let batch = [Draft::json(&1), Draft::json(&2), Draft::json(&large)];
+    let batch = [PublishMessage::json(&1), PublishMessage::json(&2), PublishMessage::json(&large)];
     assert_eq!(topic.publish_batch(batch).await.unwrap_err().kind(), ErrorKind::Validation);
-    let batch = (0..11).map(|n| Draft::json(&n).dedup_id(n.to_string()));
+    let batch = (0..11).map(|n| PublishMessage::json(&n).dedup_id(n.to_string()));
     assert_eq!(topic.publish_batch(batch).await.unwrap_err().kind(), ErrorKind::Full);
     assert_eq!(subscription.stats().await.unwrap().backlog, 0);
-    let batch = (0..5).map(|n| Draft::json(&json!({ "n": n })).dedup_id(n.to_string()));
+    let batch = (0..5).map(|n| PublishMessage::json(&json!({ "n": n })).dedup_id(n.to_string()));
     let published = topic.publish_batch(batch).await.unwrap();
     assert!(published.iter().all(|one| !one.duplicate), "a refused batch leaves no trace");
     assert_eq!(take(&subscription, 5).await.len(), 5);
@@ -52,7 +52,7 @@ async fn a_batch_is_published_whole_or_not_at_all(world: World) {
 async fn a_batch_has_one_warm_copy_a_message_under_its_id(world: World) {
     let topic = world.topic("kept");
     topic.ensure().await.unwrap();
-    let batch = || (0..6).map(|n| Draft::json(&json!({ "n": n })).dedup_id(format!("d{n}")));
+    let batch = || (0..6).map(|n| PublishMessage::json(&json!({ "n": n })).dedup_id(format!("d{n}")));
     let first = topic.publish_batch(batch()).ack(Ack::Warm).await.unwrap();
     let again = topic.publish_batch(batch()).ack(Ack::Warm).await.unwrap();
     assert!(again.iter().all(|one| one.duplicate));
@@ -77,7 +77,7 @@ async fn what_cannot_be_encoded_is_refused_with_a_reason(world: World) {
         world.chronow.shared().set("k", &BTreeMap::from([((1, 2), 3)])).await.unwrap_err().kind(),
         ErrorKind::Validation
     );
-    let mixed = [Draft::json(&1), Draft::json(&BTreeMap::from([((1, 2), 3)]))];
+    let mixed = [PublishMessage::json(&1), PublishMessage::json(&BTreeMap::from([((1, 2), 3)]))];
     assert_eq!(topic.publish_batch(mixed).await.unwrap_err().kind(), ErrorKind::Validation);
     assert_eq!(subscription.stats().await.unwrap().backlog, 0);
 }

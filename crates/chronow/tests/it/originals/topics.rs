@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use chronos_db::{Json as Value, json};
-use chronow::hot::{Place, Start};
-use chronow::{Draft, ErrorKind, Message};
+use chronow::hot::{DeliverPolicy, MessageState};
+use chronow::{ErrorKind, Message, PublishMessage};
 use futures::{StreamExt as _, TryStreamExt as _};
 
 use crate::tiers::{World, calm, number, on_every_hot_tier, publish, settled, take, until, within};
@@ -44,14 +44,17 @@ async fn a_plain_ensure_and_consuming_change_no_option(world: World) {
 async fn a_subscription_begins_where_it_was_told_to(world: World) {
     let (topic, keeper) = world.ready().await;
     let ids = publish(&topic, 0..6).await;
-    let starts =
-        [("new", Start::New, 6), ("all", Start::Earliest, 0), ("behind", Start::Id(ids[3].clone()), 4)];
+    let starts = [
+        ("new", DeliverPolicy::New, 6),
+        ("all", DeliverPolicy::Earliest, 0),
+        ("behind", DeliverPolicy::Id(ids[3].clone()), 4),
+    ];
     let mut late = Vec::new();
     for (name, start, first) in starts {
         let subscription = topic.subscription(name).unwrap();
         subscription.ensure().start(start).await.unwrap();
         // It matters once.
-        subscription.ensure().start(Start::Earliest).await.unwrap();
+        subscription.ensure().start(DeliverPolicy::Earliest).await.unwrap();
         late.push((subscription, first));
     }
     publish(&topic, 6..8).await;
@@ -175,7 +178,7 @@ async fn counts_are_right(world: World) {
 async fn a_peek_shows_messages_also_unread_ones(world: World) {
     let (topic, subscription) = world.ready().await;
     topic
-        .publish_batch((0..4).map(|n| Draft::json(&json!({ "n": n })).header("h", n.to_string())))
+        .publish_batch((0..4).map(|n| PublishMessage::json(&json!({ "n": n })).header("h", n.to_string())))
         .await
         .unwrap();
     let held = take(&subscription, 1).await.remove(0);
@@ -186,12 +189,15 @@ async fn a_peek_shows_messages_also_unread_ones(world: World) {
             .map(|one| {
                 (
                     serde_json::from_slice::<Value>(&one.payload).unwrap()["n"].as_u64().unwrap(),
-                    one.place,
+                    one.state,
                     one.deliveries,
                 )
             })
             .collect();
-        assert_eq!(told, [(0, Place::InFlight, 1), (1, Place::Unread, 0), (2, Place::Unread, 0)]);
+        assert_eq!(
+            told,
+            [(0, MessageState::InFlight, 1), (1, MessageState::Unread, 0), (2, MessageState::Unread, 0)]
+        );
         assert_eq!(peeked[2].headers["h"], "2");
     }
     held.ack().await.unwrap();

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chronow::hot::redis::{RedisConfig, RedisHot};
-use chronow::hot::{Advance, Delivery, HotTier, Settle, SubscriptionPatch, TopicPatch};
+use chronow::hot::{Delivery, HotTier, Settle, SettleAndStart, SubscriptionPatch, TopicPatch};
 use chronow::{Scope, SubscriptionName, TopicName};
 use futures::future::join_all;
 use test_support::RedisServer;
@@ -124,7 +124,10 @@ impl World {
         let settle = async || {
             let lock = held.borrow_mut().pop().unwrap().lock;
             self.hot
-                .advance(sub, Advance { settle: vec![(lock, Settle::Ack)], start: Vec::new() })
+                .settle_and_start(
+                    sub,
+                    SettleAndStart { settle: vec![(lock, Settle::Ack)], start: Vec::new() },
+                )
                 .await
                 .unwrap();
         };
@@ -283,7 +286,10 @@ async fn costs_are_the_same_with_one_ordering_key_and_with_many() {
             let lock = held.borrow_mut().pop_front().unwrap().lock;
             world
                 .hot
-                .advance(&sub, Advance { settle: vec![(lock, Settle::Ack)], start: Vec::new() })
+                .settle_and_start(
+                    &sub,
+                    SettleAndStart { settle: vec![(lock, Settle::Ack)], start: Vec::new() },
+                )
                 .await
                 .unwrap();
             let next = world.pull(&sub, 1).await;

@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 
 use chronos_db::json;
 use chronow::hot::{
-    Advance, HotTier, Outgoing, Place, Select, Settle, Settled, SubscriptionPatch, TopicPatch,
+    HotTier, MessageState, OutboundMessage, Select, Settle, SettleAndStart, Settled, SubscriptionPatch,
+    TopicPatch,
 };
 
 use super::{World, everywhere, keyed, message, retry, texts, with_header};
@@ -14,12 +15,12 @@ everywhere! {
     async fn a_message_arrives_as_it_was_sent(world: World) {
         let topic = world.topic("t", TopicPatch::default()).await;
         let sub = world.sub(&topic, "s", SubscriptionPatch::default()).await;
-        let sent = Outgoing {
+        let sent = OutboundMessage {
             payload: vec![0, 255, b'"', b'1'].into(),
             content_type: "application/x-bytes".to_owned(),
             headers: BTreeMap::from([("a".to_owned(), "ü:|\u{0}".to_owned())]),
             key: Some("k|:{}".to_owned()),
-            ..Outgoing::default()
+            ..OutboundMessage::default()
         };
         let id = world.hot.publish(&topic, vec![sent.clone()]).await.unwrap().remove(0).id;
         let got = world.pull(&sub, 1).await.remove(0);
@@ -128,8 +129,8 @@ everywhere! {
                             .iter()
                             .map(|delivery| (delivery.lock.clone(), if delivery.deliveries == 0 { retry("once") } else { Settle::Ack }))
                             .collect();
-                        world.hot.advance(&sub, Advance { start, ..Advance::default() }).await.unwrap();
-                        let ended = world.hot.advance(&sub, Advance { settle, ..Advance::default() }).await.unwrap();
+                        world.hot.settle_and_start(&sub, SettleAndStart { start, ..SettleAndStart::default() }).await.unwrap();
+                        let ended = world.hot.settle_and_start(&sub, SettleAndStart { settle, ..SettleAndStart::default() }).await.unwrap();
                         assert!(ended.settled.iter().all(|settled| *settled == Settled::Done));
                         for delivery in pulled.deliveries {
                             *seen.lock().unwrap().entry(delivery.lock.id).or_default() += 1;
@@ -202,13 +203,13 @@ everywhere! {
         let topic = world.topic("t", TopicPatch::default()).await;
         let sub = world.sub(&topic, "s", SubscriptionPatch::default()).await;
         let never = world.hot.now().await.unwrap().plus_millis(600_000);
-        let sent = vec![Outgoing { not_before: Some(never), ..message("never") }, message("now")];
+        let sent = vec![OutboundMessage { not_before: Some(never), ..message("never") }, message("now")];
         let ids: Vec<_> = world.hot.publish(&topic, sent).await.unwrap().into_iter().map(|p| p.id).collect();
         assert_eq!(texts(&world.pull(&sub, 1).await), ["now"]);
         assert!(world.hot.cancel(&topic, &ids[0]).await.unwrap());
         assert!(!world.hot.cancel(&topic, &ids[0]).await.unwrap());
         let due = world.hot.now().await.unwrap().plus_millis(500);
-        let later = Outgoing { not_before: Some(due), ..message("later") };
+        let later = OutboundMessage { not_before: Some(due), ..message("later") };
         let id = world.hot.publish(&topic, vec![later]).await.unwrap().remove(0).id;
         let got = world.pull(&sub, 1).await.remove(0);
         assert_eq!((&got.payload[..], &got.lock.id), (&b"later"[..], &id));
@@ -219,7 +220,7 @@ everywhere! {
     async fn what_nobody_started_in_time_is_dead_as_expired(world: World) {
         let topic = world.topic("t", TopicPatch { ttl_ms: Some(Some(200)), ..TopicPatch::default() }).await;
         let sub = world.sub(&topic, "s", SubscriptionPatch::default()).await;
-        let long = Outgoing { ttl: Some(Duration::from_secs(600)), ..message("long") };
+        let long = OutboundMessage { ttl: Some(Duration::from_secs(600)), ..message("long") };
         world.hot.publish(&topic, vec![message("short"), long]).await.unwrap();
         tokio::time::sleep(Duration::from_millis(400)).await;
         assert_eq!(texts(&world.pull(&sub, 1).await), ["long"]);
@@ -233,7 +234,7 @@ everywhere! {
     async fn the_same_dedup_id_is_accepted_once(world: World) {
         let topic = world.topic("t", TopicPatch::default()).await;
         let sub = world.sub(&topic, "s", SubscriptionPatch::default()).await;
-        let with = |id: &str, text: &str| Outgoing { dedup_id: Some(id.to_owned()), ..message(text) };
+        let with = |id: &str, text: &str| OutboundMessage { dedup_id: Some(id.to_owned()), ..message(text) };
         let first = world.hot.publish(&topic, vec![with("x", "1"), with("x", "2"), with("y", "3")]).await.unwrap();
         assert_eq!(first.iter().map(|p| p.duplicate).collect::<Vec<_>>(), [false, true, false]);
         assert_eq!(first[0].id, first[1].id);
@@ -341,9 +342,9 @@ everywhere! {
         world.publish(&topic, &["unread"]).await;
         for _ in 0..2 {
             let mut seen: Vec<_> =
-                world.hot.peek(&sub, 10).await.unwrap().into_iter().map(|m| (String::from_utf8(m.payload.to_vec()).unwrap(), m.place)).collect();
+                world.hot.peek(&sub, 10).await.unwrap().into_iter().map(|m| (String::from_utf8(m.payload.to_vec()).unwrap(), m.state)).collect();
             seen.sort_by(|a, b| a.0.cmp(&b.0));
-            let expected = [("aside", Place::Deferred), ("flight", Place::InFlight), ("later", Place::Scheduled), ("unread", Place::Unread)];
+            let expected = [("aside", MessageState::Deferred), ("flight", MessageState::InFlight), ("later", MessageState::Scheduled), ("unread", MessageState::Unread)];
             assert_eq!(seen, expected.map(|(text, place)| (text.to_owned(), place)));
         }
         assert_eq!(texts(&world.pull(&sub, 1).await), ["unread"]);
@@ -357,12 +358,12 @@ everywhere! {
             let plain = keyed("k", &n.to_string());
             match n % 400 {
                 0..300 => plain,
-                300..350 => Outgoing { content_type: "text/plain".to_owned(), ..plain },
-                _ => Outgoing { headers: BTreeMap::from([("n".to_owned(), n.to_string())]), ..plain },
+                300..350 => OutboundMessage { content_type: "text/plain".to_owned(), ..plain },
+                _ => OutboundMessage { headers: BTreeMap::from([("n".to_owned(), n.to_string())]), ..plain },
             }
         };
         for first in [0, 1_250] {
-            let sent: Vec<Outgoing> = (first..first + 1_250).map(shape).collect();
+            let sent: Vec<OutboundMessage> = (first..first + 1_250).map(shape).collect();
             let ids: Vec<String> = world.hot.publish(&topic, sent.clone()).await.unwrap().into_iter().map(|one| one.id).collect();
             for (id, sent) in ids.into_iter().zip(sent) {
                 let got = world.pull(&sub, 1).await.remove(0);
@@ -418,7 +419,7 @@ everywhere! {
             assert_eq!(world.settle(&sub, &one.lock, Settle::Ack).await, Settled::Done);
         }
         let settle = held.iter().chain(&rest).map(|one| (one.lock.clone(), Settle::Ack)).collect();
-        let settled = world.hot.advance(&sub, Advance { settle, start: Vec::new() }).await.unwrap().settled;
+        let settled = world.hot.settle_and_start(&sub, SettleAndStart { settle, start: Vec::new() }).await.unwrap().settled;
         assert!(settled[..20].iter().all(|settled| *settled == Settled::Lost), "these were settled already");
         assert!(settled[20..].iter().all(|settled| *settled == Settled::Done));
         let stats = world.hot.stats(&topic).await.unwrap();

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use chronow::ErrorKind;
 use chronow::hot::redis::{RedisConfig, RedisHot};
-use chronow::hot::{HotTier, Settle, Settled, SubscriptionPatch, TopicPatch, When};
+use chronow::hot::{HotTier, Precondition, Settle, Settled, SubscriptionPatch, TopicPatch};
 use futures::StreamExt;
 use test_support::{Proxy, RedisServer, SilentPort, servers};
 
@@ -28,14 +28,14 @@ async fn a_broken_connection_comes_back_and_waiting_goes_on() {
         // Every failure is one a caller may repeat.
         match world
             .hot
-            .advance(
+            .settle_and_start(
                 &sub,
-                chronow::hot::Advance { settle: vec![(got.lock.clone(), Settle::Ack)], start: vec![] },
+                chronow::hot::SettleAndStart { settle: vec![(got.lock.clone(), Settle::Ack)], start: vec![] },
             )
             .await
         {
-            Ok(advanced) => {
-                assert_eq!(advanced.settled, [Settled::Done]);
+            Ok(outcome) => {
+                assert_eq!(outcome.settled, [Settled::Done]);
                 break None;
             }
             Err(error) if begin.elapsed() > TIMEOUT => break Some(error),
@@ -55,7 +55,7 @@ async fn a_broken_connection_comes_back_and_waiting_goes_on() {
     };
     let tell = async {
         loop {
-            world.hot.set(&world.scope, "k", Some("x".into()), "", None, When::Always).await.unwrap();
+            world.hot.set(&world.scope, "k", Some("x".into()), "", None, Precondition::Always).await.unwrap();
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     };
@@ -174,13 +174,13 @@ async fn a_failover_by_sentinel_moves_everything_to_the_new_master() {
     let settled = loop {
         match world
             .hot
-            .advance(
+            .settle_and_start(
                 &sub,
-                chronow::hot::Advance { settle: vec![(got.lock.clone(), Settle::Ack)], start: vec![] },
+                chronow::hot::SettleAndStart { settle: vec![(got.lock.clone(), Settle::Ack)], start: vec![] },
             )
             .await
         {
-            Ok(advanced) => break advanced.settled,
+            Ok(outcome) => break outcome.settled,
             Err(error) => assert!(error.is_retryable() && begin.elapsed() < TIMEOUT, "{error}"),
         }
     };
@@ -223,7 +223,7 @@ async fn a_server_that_became_a_replica_is_left_for_where_its_name_leads() {
     let (waited, ()) = tokio::join!(waited, published);
     assert!(waited < TIMEOUT / 2, "a publish on the new master was heard after {waited:?}");
     let values = &world.hot;
-    values.set(&world.scope, "k", Some("x".into()), "", None, When::Always).await.unwrap();
+    values.set(&world.scope, "k", Some("x".into()), "", None, Precondition::Always).await.unwrap();
     assert!(values.get(&world.scope, &["k".to_owned()]).await.unwrap()[0].is_some());
 }
 

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use chronow::hot::redis::{RedisConfig, RedisHot};
 use chronow::hot::{
-    Advance, Delivery, HotTier, Lock, Outgoing, Settle, Settled, SubscriptionPatch, TopicPatch,
+    Delivery, HotTier, Lock, OutboundMessage, Settle, SettleAndStart, Settled, SubscriptionPatch, TopicPatch,
 };
 use chronow::{Scope, SubscriptionName, TopicName};
 use test_support::servers;
@@ -113,7 +113,7 @@ impl World {
 
     pub(crate) async fn start(&self, sub: &SubscriptionName, lock: &Lock) -> bool {
         self.hot
-            .advance(sub, Advance { start: vec![lock.clone()], ..Advance::default() })
+            .settle_and_start(sub, SettleAndStart { start: vec![lock.clone()], ..SettleAndStart::default() })
             .await
             .unwrap()
             .started[0]
@@ -121,23 +121,26 @@ impl World {
 
     pub(crate) async fn settle(&self, sub: &SubscriptionName, lock: &Lock, settle: Settle) -> Settled {
         self.hot
-            .advance(sub, Advance { settle: vec![(lock.clone(), settle)], ..Advance::default() })
+            .settle_and_start(
+                sub,
+                SettleAndStart { settle: vec![(lock.clone(), settle)], ..SettleAndStart::default() },
+            )
             .await
             .unwrap()
             .settled[0]
     }
 }
 
-pub(crate) fn message(text: &str) -> Outgoing {
-    Outgoing { payload: text.to_owned().into(), ..Outgoing::default() }
+pub(crate) fn message(text: &str) -> OutboundMessage {
+    OutboundMessage { payload: text.to_owned().into(), ..OutboundMessage::default() }
 }
 
-pub(crate) fn keyed(key: &str, text: &str) -> Outgoing {
-    Outgoing { key: Some(key.to_owned()), ..message(text) }
+pub(crate) fn keyed(key: &str, text: &str) -> OutboundMessage {
+    OutboundMessage { key: Some(key.to_owned()), ..message(text) }
 }
 
-pub(crate) fn with_header(name: &str, value: &str, text: &str) -> Outgoing {
-    Outgoing { headers: BTreeMap::from([(name.to_owned(), value.to_owned())]), ..message(text) }
+pub(crate) fn with_header(name: &str, value: &str, text: &str) -> OutboundMessage {
+    OutboundMessage { headers: BTreeMap::from([(name.to_owned(), value.to_owned())]), ..message(text) }
 }
 
 pub(crate) fn retry(reason: &str) -> Settle {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use chronow::ErrorKind;
 use chronow::hot::redis::{RedisConfig, RedisHot};
-use chronow::hot::{Advance, HotTier, Outgoing, Settle, SubscriptionPatch};
+use chronow::hot::{HotTier, OutboundMessage, Settle, SettleAndStart, SubscriptionPatch};
 use test_support::{RedisCluster, RedisServer};
 
 use super::{World, keyed, message, retry};
@@ -106,11 +106,13 @@ async fn a_slot_that_moves_back_and_forth_under_publishers_and_consumers_loses_n
                     for delivery in pulled.deliveries {
                         turn += 1;
                         let settle = if turn.is_multiple_of(5) { retry("again") } else { Settle::Ack };
-                        let advance =
-                            Advance { settle: vec![(delivery.lock, settle.clone())], start: Vec::new() };
-                        match hot.advance(&sub, advance).await {
-                            Ok(advanced)
-                                if advanced.settled == [chronow::hot::Settled::Done]
+                        let step = SettleAndStart {
+                            settle: vec![(delivery.lock, settle.clone())],
+                            start: Vec::new(),
+                        };
+                        match hot.settle_and_start(&sub, step).await {
+                            Ok(outcome)
+                                if outcome.settled == [chronow::hot::Settled::Done]
                                     && settle == Settle::Ack =>
                             {
                                 *settled
@@ -142,7 +144,7 @@ async fn a_slot_that_moves_back_and_forth_under_publishers_and_consumers_loses_n
                 let sent = match n % 3 {
                     0 => message(&text),
                     1 => keyed(&format!("k{}", n % 4), &text),
-                    _ => Outgoing { not_before: Some(soon), ..message(&text) },
+                    _ => OutboundMessage { not_before: Some(soon), ..message(&text) },
                 };
                 match hot.publish(&topic, vec![sent]).await {
                     Ok(_) => drop(accepted.insert(text)),

@@ -4,7 +4,9 @@ use std::time::{Duration, Instant};
 
 use chronow::ErrorKind;
 use chronow::hot::redis::RedisConfig;
-use chronow::hot::{Advance, HotTier, Outgoing, Overflow, Settle, Settled, SubscriptionPatch, TopicPatch};
+use chronow::hot::{
+    DiscardPolicy, HotTier, OutboundMessage, Settle, SettleAndStart, Settled, SubscriptionPatch, TopicPatch,
+};
 use test_support::{RedisServer, servers};
 
 use super::{World, everywhere, keyed, message, retry, texts};
@@ -25,7 +27,11 @@ async fn a_full_server_lets_retries_schedules_locks_and_renewals_go_on() {
     let paused = |paused| SubscriptionPatch { paused: Some(paused), ..SubscriptionPatch::default() };
     let waits = world.sub(&topic, "waits", paused(true)).await;
     let soon = world.hot.now().await.unwrap().plus_millis(300);
-    world.hot.publish(&topic, vec![Outgoing { not_before: Some(soon), ..message("due") }]).await.unwrap();
+    world
+        .hot
+        .publish(&topic, vec![OutboundMessage { not_before: Some(soon), ..message("due") }])
+        .await
+        .unwrap();
     world.publish(&topic, &["lost", "retried", "deferred", "renewed", "dead"]).await;
     let held = world.pull(&sub, 5).await;
     world.settle(&sub, &held[2].lock, Settle::Defer).await;
@@ -67,7 +73,12 @@ async fn a_full_server_lets_retries_schedules_locks_and_renewals_go_on() {
     let all = world.pull(&waits, 106).await;
     for (sub, held) in [(&sub, &came), (&waits, &all)] {
         let settle: Vec<_> = held.iter().map(|held| (held.lock.clone(), Settle::Ack)).collect();
-        let settled = world.hot.advance(sub, Advance { settle, start: Vec::new() }).await.unwrap().settled;
+        let settled = world
+            .hot
+            .settle_and_start(sub, SettleAndStart { settle, start: Vec::new() })
+            .await
+            .unwrap()
+            .settled;
         assert!(settled.iter().all(|settled| *settled == Settled::Done));
     }
     assert!(world.hot.delete_subscription(&waits).await.unwrap());
@@ -132,12 +143,12 @@ async fn ten_thousand_messages_of_one_moment_come_in_their_order() {
 
 everywhere! {
     async fn a_publish_that_is_refused_drops_nothing(world: World) {
-        let patch = TopicPatch { max_len: Some(10), overflow: Some(Overflow::DropOldest), shards: Some(1), ..TopicPatch::default() };
+        let patch = TopicPatch { max_len: Some(10), overflow: Some(DiscardPolicy::DropOldest), shards: Some(1), ..TopicPatch::default() };
         let topic = world.name("t");
         world.hot.ensure_topic(&topic, &patch).await.unwrap();
         let sub = world.sub(&topic, "s", SubscriptionPatch::default()).await;
         let far = world.hot.now().await.unwrap().plus_millis(3_600_000);
-        let later = |n: usize| Outgoing { not_before: Some(far), dedup_id: Some(format!("{n}")), ..message(&format!("later {n}")) };
+        let later = |n: usize| OutboundMessage { not_before: Some(far), dedup_id: Some(format!("{n}")), ..message(&format!("later {n}")) };
         world.hot.publish(&topic, (0..9).map(later).collect()).await.unwrap();
         world.publish(&topic, &["waiting"]).await;
         // The first needs no room; for the other two there is none, whatever is dropped.
@@ -163,7 +174,7 @@ everywhere! {
         let mut held = first.deliveries;
         held.extend(world.pull(&sub, 10 - held.len().min(10)).await);
         let settle = held.iter().map(|held| (held.lock.clone(), Settle::DeadLetter { reason: "x".to_owned() })).collect();
-        let settled = world.hot.advance(&sub, Advance { settle, start: Vec::new() }).await.unwrap().settled;
+        let settled = world.hot.settle_and_start(&sub, SettleAndStart { settle, start: Vec::new() }).await.unwrap().settled;
         assert!(settled.iter().all(|settled| *settled == Settled::Done), "{settled:?}");
         let (mut after, mut listed) = (None, 0);
         let begun = Instant::now();

@@ -8,8 +8,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use chronow::hot::redis::{RedisConfig, RedisHot};
 use chronow::hot::{
-    Accepted, Advance, Delivery, HotTier, Outgoing, Select, Settle, Settled, SubscriptionPatch, TopicPatch,
-    When,
+    Delivery, HotTier, OutboundMessage, Precondition, Select, Settle, SettleAndStart, Settled, StoredMessage,
+    SubscriptionPatch, TopicPatch,
 };
 use chronow::{Error, Result, Scope, SubscriptionName, TopicName};
 use futures::future::{BoxFuture, FutureExt as _, join_all};
@@ -73,9 +73,9 @@ impl Full {
         let other = world.sub(&topic, "t", patch).await;
         let plain = ["locked", "deferred", "dead", "late"].map(message);
         let queued = ["first", "second"].map(|text| keyed("k", text));
-        let once = Outgoing { dedup_id: Some("once".to_owned()), ..message("once") };
+        let once = OutboundMessage { dedup_id: Some("once".to_owned()), ..message("once") };
         world.hot.publish(&topic, plain.into_iter().chain(queued).chain([once]).collect()).await.unwrap();
-        let later = Outgoing {
+        let later = OutboundMessage {
             not_before: Some(world.hot.now().await.unwrap().plus_millis(3_600_000)),
             ..message("scheduled")
         };
@@ -105,12 +105,16 @@ impl Full {
     /// What publishers and consumers do, and those who look.
     fn everyday<'a>(&'a self, hot: &'a RedisHot) -> Vec<(&'static str, Work<'a>)> {
         let (topic, sub) = (&self.topic, &self.sub);
-        let settle =
-            |settle| Advance { settle: vec![(self.locked.lock.clone(), settle)], ..Advance::default() };
+        let settle = |settle| SettleAndStart {
+            settle: vec![(self.locked.lock.clone(), settle)],
+            ..SettleAndStart::default()
+        };
         let dead = Settle::DeadLetter { reason: "no use".to_owned() };
-        let start = Advance { start: vec![self.locked.lock.clone()], ..Advance::default() };
-        let twice =
-            vec![message("twice"), Outgoing { dedup_id: Some("twice".to_owned()), ..message("twice") }];
+        let start = SettleAndStart { start: vec![self.locked.lock.clone()], ..SettleAndStart::default() };
+        let twice = vec![
+            message("twice"),
+            OutboundMessage { dedup_id: Some("twice".to_owned()), ..message("twice") },
+        ];
         vec![
             ("publish", said(hot.publish(topic, vec![message("new")]))),
             ("publish with a dedup id", said(hot.publish(topic, twice))),
@@ -120,10 +124,10 @@ impl Full {
             ),
             ("cancel", said(hot.cancel(topic, &self.scheduled))),
             ("pull", said(hot.pull(sub, 10))),
-            ("ack", said(hot.advance(sub, settle(Settle::Ack)))),
-            ("retry", said(hot.advance(sub, settle(super::retry("again"))))),
-            ("dead letter", said(hot.advance(sub, settle(dead)))),
-            ("start", said(hot.advance(sub, start))),
+            ("ack", said(hot.settle_and_start(sub, settle(Settle::Ack)))),
+            ("retry", said(hot.settle_and_start(sub, settle(super::retry("again"))))),
+            ("dead letter", said(hot.settle_and_start(sub, settle(dead)))),
+            ("start", said(hot.settle_and_start(sub, start))),
             ("renew", said(hot.renew(sub, vec![self.locked.lock.clone()]))),
             ("fetch_deferred", said(hot.fetch_deferred(sub, vec![self.deferred.clone()]))),
             ("needed_by_others", said(hot.needed_by_others(sub, from_ref(&self.locked.lock.id)))),
@@ -138,7 +142,7 @@ impl Full {
     /// That, and what is done to a topic and its subscriptions.
     fn everything<'a>(&'a self, hot: &'a RedisHot) -> Vec<(&'static str, Work<'a>)> {
         let (topic, sub) = (&self.topic, &self.sub);
-        let again = Accepted {
+        let again = StoredMessage {
             id: "1-100000".to_owned(),
             published_at: self.locked.published_at,
             message: message("again"),
@@ -322,7 +326,7 @@ async fn values_of_a_slot_that_moves_are_read_and_written_wherever_they_are() {
         value.and_then(|value| value.bytes).map(|bytes| String::from_utf8(bytes.to_vec()).unwrap())
     };
     for key in ["{s}gone", "{s}here"] {
-        set(key, "1", When::Always).await;
+        set(key, "1", Precondition::Always).await;
     }
     let step = Move::of(&nodes, "cw:t:ns:sm:{s}gone").await;
     step.begin().await;
@@ -330,7 +334,7 @@ async fn values_of_a_slot_that_moves_are_read_and_written_wherever_they_are() {
     for key in ["{s}gone", "{s}here", "{s}new"] {
         let had = (key != "{s}new").then(|| "1".to_owned());
         assert_eq!(get(key).await, had, "{key}");
-        assert_eq!(set(key, "2", When::Absent).await.is_some(), had.is_none(), "{key}");
+        assert_eq!(set(key, "2", Precondition::Absent).await.is_some(), had.is_none(), "{key}");
         assert_eq!(
             hot.increment(&scope, key, 40, Some(HOUR)).await.unwrap().0,
             if had.is_some() { 41 } else { 42 },
@@ -339,7 +343,7 @@ async fn values_of_a_slot_that_moves_are_read_and_written_wherever_they_are() {
         assert!(hot.expire(&scope, key, HOUR).await.unwrap(), "{key}");
         assert!(hot.remove(&scope, key).await.unwrap(), "{key}");
         assert_eq!(get(key).await, None, "{key}");
-        assert!(set(key, "3", When::Always).await.is_some(), "{key}");
+        assert!(set(key, "3", Precondition::Always).await.is_some(), "{key}");
     }
     step.key("cw:t:ns:sm:{s}here").await;
     step.end().await;
@@ -385,11 +389,11 @@ async fn a_shard_whose_slot_moves_holds_up_no_other_shard() {
         }
         assert_eq!(in_time("pull", world.hot.pull(&sub, 7)).await.unwrap().deliveries, []);
         in_time("wait", world.hot.wait(&sub, HOUR)).await.unwrap();
-        let acks = Advance {
+        let acks = SettleAndStart {
             settle: got.iter().map(|delivery| (delivery.lock.clone(), Settle::Ack)).collect(),
-            ..Advance::default()
+            ..SettleAndStart::default()
         };
-        let settled = in_time("advance", world.hot.advance(&sub, acks)).await.unwrap().settled;
+        let settled = in_time("advance", world.hot.settle_and_start(&sub, acks)).await.unwrap().settled;
         assert!(settled.iter().all(|settled| *settled == Settled::Done));
         // Of a batch for all shards some messages are accepted, which is said.
         let batch = (0..8).map(|n| message(&n.to_string())).collect();

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use chronow::ErrorKind;
 use chronow::hot::redis::{RedisConfig, RedisHot};
-use chronow::hot::{HotTier, Settle, Start, SubscriptionPatch, TopicPatch};
+use chronow::hot::{DeliverPolicy, HotTier, Settle, SubscriptionPatch, TopicPatch};
 use chronow::{Scope, SubscriptionName, TopicName};
 use test_support::{Proxy, RedisServer, servers};
 
@@ -28,7 +28,7 @@ async fn everything(hot: &RedisHot, sub: &SubscriptionName) -> BTreeSet<String> 
             return all;
         }
         let settle = pulled.deliveries.iter().map(|delivery| (delivery.lock.clone(), Settle::Ack)).collect();
-        hot.advance(sub, chronow::hot::Advance { settle, start: Vec::new() }).await.unwrap();
+        hot.settle_and_start(sub, chronow::hot::SettleAndStart { settle, start: Vec::new() }).await.unwrap();
         all.extend(
             pulled.deliveries.iter().map(|delivery| String::from_utf8(delivery.payload.to_vec()).unwrap()),
         );
@@ -185,7 +185,7 @@ async fn what_was_accepted_for_a_subscription_comes_whatever_others_make_change_
                                 .ensure_subscription(
                                     &other,
                                     &SubscriptionPatch {
-                                        start: Some(Start::Earliest),
+                                        start: Some(DeliverPolicy::Earliest),
                                         ..SubscriptionPatch::default()
                                     },
                                 )
@@ -259,7 +259,11 @@ async fn a_topic_that_is_removed_under_publishers_and_consumers_leaves_nothing()
                 while let Ok(pulled) = hot.pull(&sub, 50).await {
                     let settle =
                         pulled.deliveries.into_iter().map(|delivery| (delivery.lock, Settle::Ack)).collect();
-                    if hot.advance(&sub, chronow::hot::Advance { settle, start: Vec::new() }).await.is_err() {
+                    if hot
+                        .settle_and_start(&sub, chronow::hot::SettleAndStart { settle, start: Vec::new() })
+                        .await
+                        .is_err()
+                    {
                         return;
                     }
                 }

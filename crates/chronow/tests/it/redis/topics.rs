@@ -1,8 +1,8 @@
 use std::time::{Duration, Instant};
 
 use chronow::hot::{
-    Accepted, HotTier, Outgoing, Overflow, Select, Settle, Settled, Start, SubscriptionOptions,
-    SubscriptionPatch, TopicOptions, TopicPatch,
+    DeliverPolicy, DiscardPolicy, HotTier, OutboundMessage, Select, Settle, Settled, StoredMessage,
+    SubscriptionOptions, SubscriptionPatch, TopicOptions, TopicPatch,
 };
 use chronow::{ErrorKind, SubscriptionName, Timestamp};
 use test_support::servers;
@@ -59,10 +59,10 @@ everywhere! {
         };
         let time = ids[2].rsplit('.').next().unwrap().split('-').next().unwrap().parse().unwrap();
         let from = |start| SubscriptionPatch { start: Some(start), ..SubscriptionPatch::default() };
-        let new = world.sub(&topic, "new", from(Start::New)).await;
-        let earliest = world.sub(&topic, "earliest", from(Start::Earliest)).await;
-        let at = world.sub(&topic, "at", from(Start::Time(time))).await;
-        let behind = world.sub(&topic, "behind", from(Start::Id(ids[0].clone()))).await;
+        let new = world.sub(&topic, "new", from(DeliverPolicy::New)).await;
+        let earliest = world.sub(&topic, "earliest", from(DeliverPolicy::Earliest)).await;
+        let at = world.sub(&topic, "at", from(DeliverPolicy::Time(time))).await;
+        let behind = world.sub(&topic, "behind", from(DeliverPolicy::Id(ids[0].clone()))).await;
         world.hot.publish(&topic, vec![keyed("k", "4")]).await.unwrap();
         for (sub, expected) in [(&new, "4"), (&earliest, "1234"), (&at, "34"), (&behind, "234")] {
             let mut came = String::new();
@@ -75,7 +75,7 @@ everywhere! {
             world.nothing(sub).await;
         }
         let bad = SubscriptionName::new(&topic, "bad").unwrap();
-        let error = world.hot.ensure_subscription(&bad, &from(Start::Id("x".to_owned()))).await.unwrap_err();
+        let error = world.hot.ensure_subscription(&bad, &from(DeliverPolicy::Id("x".to_owned()))).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Validation);
         assert_eq!(world.hot.subscription(&bad).await.unwrap(), None);
     }
@@ -115,7 +115,7 @@ everywhere! {
         world.settle(&sub, &got[1].lock, Settle::Retry { delay: Some(Duration::from_secs(60)), reason: String::new() }).await;
         world.settle(&sub, &got[2].lock, Settle::DeadLetter { reason: "bad".to_owned() }).await;
         let at = world.hot.now().await.unwrap().plus_millis(60_000);
-        world.hot.publish(&topic, vec![Outgoing { not_before: Some(at), ..message("f") }]).await.unwrap();
+        world.hot.publish(&topic, vec![OutboundMessage { not_before: Some(at), ..message("f") }]).await.unwrap();
         let stats = world.hot.stats(&topic).await.unwrap();
         let s = &stats.subscriptions[0];
         assert_eq!((s.backlog, s.pending, s.scheduled, s.deferred, s.dead_letters, s.deliveries, s.acked), (1, 1, 2, 0, 1, 1, 1));
@@ -141,7 +141,7 @@ everywhere! {
     }
 
     async fn a_full_topic_drops_its_oldest_and_counts_them(world: World) {
-        let patch = TopicPatch { max_len: Some(30), overflow: Some(Overflow::DropOldest), ..TopicPatch::default() };
+        let patch = TopicPatch { max_len: Some(30), overflow: Some(DiscardPolicy::DropOldest), ..TopicPatch::default() };
         let topic = world.topic("t", patch).await;
         let sub = world.sub(&topic, "s", SubscriptionPatch::default()).await;
         let fit = if world.hot.topic(&topic).await.unwrap().unwrap().shards == 1 { 30 } else { 10 };
@@ -165,7 +165,7 @@ everywhere! {
         }
         let stats = world.hot.stats(&topic).await.unwrap();
         assert_eq!((stats.length, stats.dropped), (fit as u64, 0));
-        let sub = world.sub(&topic, "s", SubscriptionPatch { start: Some(Start::Earliest), ..SubscriptionPatch::default() }).await;
+        let sub = world.sub(&topic, "s", SubscriptionPatch { start: Some(DeliverPolicy::Earliest), ..SubscriptionPatch::default() }).await;
         assert_eq!(texts(&world.pull(&sub, 1).await), ["005"]);
     }
 
@@ -252,7 +252,7 @@ everywhere! {
         let sub = world.sub(&topic, "s", SubscriptionPatch::default()).await;
         let other = world.sub(&topic, "other", SubscriptionPatch::default()).await;
         let old = Timestamp::from_millis(1_000);
-        let accepted = |id: &str, text: &str| Accepted { id: id.to_owned(), published_at: old, message: keyed("k", text) };
+        let accepted = |id: &str, text: &str| StoredMessage { id: id.to_owned(), published_at: old, message: keyed("k", text) };
         let replay = vec![accepted("1000-0", "a"), accepted("1000-1", "b")];
         assert_eq!(world.hot.replay(&sub, replay.clone()).await.unwrap(), 2);
         assert_eq!(world.hot.replay(&sub, replay).await.unwrap(), 0);
@@ -275,7 +275,7 @@ async fn removing_a_topic_leaves_no_key_behind() {
     let sub = world.sub(&topic, "s", SubscriptionPatch::default()).await;
     let at = world.hot.now().await.unwrap().plus_millis(60_000);
     let mut sent: Vec<_> = (0..12).map(|i| keyed(&format!("k{}", i % 3), "x")).collect();
-    sent.push(Outgoing { not_before: Some(at), dedup_id: Some("d".to_owned()), ..message("later") });
+    sent.push(OutboundMessage { not_before: Some(at), dedup_id: Some("d".to_owned()), ..message("later") });
     world.hot.publish(&topic, sent).await.unwrap();
     let got = world.pull(&sub, 3).await;
     world.settle(&sub, &got[0].lock, Settle::DeadLetter { reason: "x".to_owned() }).await;

@@ -2,7 +2,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use chronow::ErrorKind;
-use chronow::hot::{Change, HotTier, When};
+use chronow::hot::{Change, HotTier, Precondition};
 use futures::StreamExt;
 
 use super::{World, everywhere};
@@ -13,13 +13,13 @@ everywhere! {
         let (hot, scope) = (&world.hot, &world.scope);
         let keys = ["a:b{c}".to_owned(), "none".to_owned()];
         let minute = Some(Duration::from_secs(60));
-        let put = hot.set(scope, &keys[0], Some(vec![0, 255].into()), "x/y", minute, When::Always).await.unwrap();
+        let put = hot.set(scope, &keys[0], Some(vec![0, 255].into()), "x/y", minute, Precondition::Always).await.unwrap();
         let found = hot.get(scope, &keys).await.unwrap();
         let value = found[0].clone().unwrap();
         assert_eq!((value.bytes.as_deref(), value.content_type.as_str(), value.version), (Some(&[0, 255][..]), "x/y", put.unwrap()));
         assert!(value.ttl.is_some_and(|ttl| ttl > Duration::from_secs(30)));
         assert_eq!(found[1], None);
-        assert!(hot.set(scope, &keys[0], Some("2".into()), "", None, When::Always).await.unwrap() > put);
+        assert!(hot.set(scope, &keys[0], Some("2".into()), "", None, Precondition::Always).await.unwrap() > put);
         assert_eq!(hot.get(scope, &keys).await.unwrap()[0].clone().unwrap().ttl, None);
         assert!(hot.expire(scope, &keys[0], Duration::from_millis(100)).await.unwrap());
         let begin = Instant::now();
@@ -32,29 +32,29 @@ everywhere! {
     async fn a_condition_decides_whether_a_value_changes(world: World) {
         let (hot, scope) = (&world.hot, &world.scope);
         let set = async |value: Option<&str>, when| hot.set(scope, "k", value.map(|v| v.to_owned().into()), "", None, when).await.unwrap();
-        assert_eq!(set(Some("a"), When::Version(1)).await, None);
-        let first = set(Some("a"), When::Unknown).await.unwrap();
-        assert_eq!(set(Some("b"), When::Unknown).await, None);
-        assert_eq!(set(Some("b"), When::Absent).await, None);
-        let second = set(Some("b"), When::Version(first)).await.unwrap();
-        assert_eq!(set(Some("c"), When::Version(first)).await, None);
-        let third = set(None, When::Always).await.unwrap();
+        assert_eq!(set(Some("a"), Precondition::Version(1)).await, None);
+        let first = set(Some("a"), Precondition::Unknown).await.unwrap();
+        assert_eq!(set(Some("b"), Precondition::Unknown).await, None);
+        assert_eq!(set(Some("b"), Precondition::Absent).await, None);
+        let second = set(Some("b"), Precondition::Version(first)).await.unwrap();
+        assert_eq!(set(Some("c"), Precondition::Version(first)).await, None);
+        let third = set(None, Precondition::Always).await.unwrap();
         assert!(first < second && second < third);
         let tombstone = hot.get(scope, &["k".to_owned()]).await.unwrap()[0].clone().unwrap();
         assert_eq!((tombstone.bytes, tombstone.version), (None, third));
-        assert_eq!(set(Some("d"), When::Unknown).await, None);
+        assert_eq!(set(Some("d"), Precondition::Unknown).await, None);
         assert_eq!(hot.keys(scope, "", None, 10).await.unwrap().0, Vec::<String>::new());
         assert!(!hot.remove(scope, "k").await.unwrap());
-        assert!(set(None, When::Always).await.unwrap() > third);
-        let fourth = set(Some("d"), When::Absent).await.unwrap();
+        assert!(set(None, Precondition::Always).await.unwrap() > third);
+        let fourth = set(Some("d"), Precondition::Absent).await.unwrap();
         assert!(hot.remove(scope, "k").await.unwrap());
-        assert!(set(Some("e"), When::Unknown).await.unwrap() > fourth);
+        assert!(set(Some("e"), Precondition::Unknown).await.unwrap() > fourth);
     }
 
     async fn of_many_that_compare_and_set_one_wins(world: World) {
         let (hot, scope) = (&world.hot, &world.scope);
-        let first = hot.set(scope, "k", Some("0".into()), "", None, When::Always).await.unwrap().unwrap();
-        let tries = futures::future::join_all((0..20).map(|i| hot.set(scope, "k", Some(format!("{i}").into()), "", None, When::Version(first)))).await;
+        let first = hot.set(scope, "k", Some("0".into()), "", None, Precondition::Always).await.unwrap().unwrap();
+        let tries = futures::future::join_all((0..20).map(|i| hot.set(scope, "k", Some(format!("{i}").into()), "", None, Precondition::Version(first)))).await;
         assert_eq!(tries.into_iter().filter(|result| result.as_ref().unwrap().is_some()).count(), 1);
     }
 
@@ -68,15 +68,15 @@ everywhere! {
         let value = hot.get(scope, &["n".to_owned()]).await.unwrap()[0].clone().unwrap();
         assert_eq!((value.bytes.as_deref(), value.version), (Some(i64::MAX.to_string().as_bytes()), version));
         assert!(value.ttl.is_some());
-        hot.set(scope, "t", Some("{}".into()), "", None, When::Always).await.unwrap();
+        hot.set(scope, "t", Some("{}".into()), "", None, Precondition::Always).await.unwrap();
         assert_eq!(hot.increment(scope, "t", 1, None).await.unwrap_err().kind(), ErrorKind::Validation);
     }
 
     async fn keys_are_listed_once_in_pages_and_by_a_literal_prefix(world: World) {
         let (hot, scope) = (&world.hot, &world.scope);
-        let puts = (0..300).map(|i| async move { hot.set(scope, &format!("a*{i}"), Some("x".into()), "", None, When::Always).await });
+        let puts = (0..300).map(|i| async move { hot.set(scope, &format!("a*{i}"), Some("x".into()), "", None, Precondition::Always).await });
         futures::future::try_join_all(puts).await.unwrap();
-        hot.set(scope, "ab", Some("x".into()), "", None, When::Always).await.unwrap();
+        hot.set(scope, "ab", Some("x".into()), "", None, Precondition::Always).await.unwrap();
         let (mut found, mut after, mut pages) = (Vec::new(), None, 0);
         loop {
             let (page, next) = hot.keys(scope, "a*", after.as_deref(), 50).await.unwrap();
@@ -95,11 +95,11 @@ everywhere! {
 
     async fn whoever_watches_hears_of_each_change_from_then_on(world: World) {
         let (hot, scope) = (&world.hot, &world.scope);
-        hot.set(scope, "a1", Some("x".into()), "", None, When::Always).await.unwrap();
+        hot.set(scope, "a1", Some("x".into()), "", None, Precondition::Always).await.unwrap();
         let mut changes = hot.watch(scope, "a").await.unwrap();
-        hot.set(scope, "b", Some("x".into()), "", None, When::Always).await.unwrap();
-        let a1 = hot.set(scope, "a1", Some("y".into()), "", None, When::Always).await.unwrap().unwrap();
-        let a2 = hot.set(scope, "a:2", None, "", None, When::Always).await.unwrap().unwrap();
+        hot.set(scope, "b", Some("x".into()), "", None, Precondition::Always).await.unwrap();
+        let a1 = hot.set(scope, "a1", Some("y".into()), "", None, Precondition::Always).await.unwrap().unwrap();
+        let a2 = hot.set(scope, "a:2", None, "", None, Precondition::Always).await.unwrap().unwrap();
         let (_, a3) = hot.increment(scope, "a3", 1, None).await.unwrap();
         hot.remove(scope, "a1").await.unwrap();
         let change = |key: &str, version, deleted| Change { key: key.to_owned(), version, deleted, expired: false };

@@ -18,7 +18,7 @@
 local call = redis.call
 local K = KEYS[1]
 local META = K .. ':meta'
-local FLOORS, IDLE = K .. ':floors', K .. ':idle'
+local ACK_FLOORS, IDLE = K .. ':floors', K .. ':idle'
 local HELD, HELD_ORDER, HELD_REFS = K .. ':held', K .. ':held-order', K .. ':held-refs'
 local SCHED, SCHED_BODY, SCHED_IDS = K .. ':scheduled', K .. ':scheduled-messages', K .. ':scheduled-ids'
 local DEDUP, DEDUP_AT = K .. ':dedup', K .. ':dedup-at'

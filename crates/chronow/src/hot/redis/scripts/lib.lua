@@ -195,7 +195,7 @@ local function forget(s, id, record)
   release_key(s, record.key, id)
 end
 
-local function bury(s, keep, id, fields, starts, reason)
+local function dead_letter(s, keep, id, fields, starts, reason)
   if not (keep and fields) then
     return
   end
@@ -332,14 +332,14 @@ local function promote()
 end
 
 -- The entries up to this number are settled, or held beside the stream.
-local function floor_of(s, c)
+local function ack_floor_of(s, c)
   local first = call('ZRANGEBYSCORE', s.order, 0, '+inf', 'LIMIT', 0, 1, 'WITHSCORES')
   return first[2] and math.min(tonumber(first[2]) - 1, c.read) or c.read
 end
 
 -- How many entries somebody may still need: those at the end of the stream. Nothing if there are no subscriptions.
 local function needed_entries()
-  local least = call('ZRANGE', FLOORS, 0, 0, 'WITHSCORES')[2]
+  local least = call('ZRANGE', ACK_FLOORS, 0, 0, 'WITHSCORES')[2]
   return least and math.max(0, ADDED - tonumber(least))
 end
 
@@ -358,12 +358,12 @@ end
 -- Says up to where this subscription needs nothing, and cuts off what that makes free. What is in flight and in the way is held beside the stream if
 -- it was so for a second already, or if `all` asks for it; not too many at once. Answers whether something came of it.
 local function trim(s, c, all)
-  local floor = floor_of(s, c)
+  local ack_floor = ack_floor_of(s, c)
   local old = all or not c.marked or NOW - c.marked >= 1000
-  if floor < c.read and old then
+  if ack_floor < c.read and old then
     local limit = all and c.read or c.mark or 0
     -- Only if something that is settled lies behind it.
-    if c.read - floor > call('ZCOUNT', s.order, 0, '+inf') then
+    if c.read - ack_floor > call('ZCOUNT', s.order, 0, '+inf') then
       local bytes = 0
       for _, id in ipairs(call('ZRANGEBYSCORE', s.order, 0, whole(limit), 'LIMIT', 0, 500)) do
         local text = call('HGET', s.messages, id)
@@ -381,17 +381,17 @@ local function trim(s, c, all)
           break
         end
       end
-      floor = floor_of(s, c)
+      ack_floor = ack_floor_of(s, c)
     end
   end
   if old and (c.mark ~= c.read) then
     call('HSET', s.config, 'mark', whole(c.read), 'marked', whole(NOW))
   end
-  if floor == c.floor then
+  if ack_floor == c.floor then
     return false
   end
-  call('HSET', s.config, 'floor', whole(floor))
-  call('ZADD', FLOORS, whole(floor), s.name)
+  call('HSET', s.config, 'floor', whole(ack_floor))
+  call('ZADD', ACK_FLOORS, whole(ack_floor), s.name)
   cut()
   return true
 end

@@ -13,5 +13,5 @@ for i = 3, #ARGV do
 end
 -- What everybody has read is out of the stream then, so that no later subscription begins with it.
 cut()
-local least = call('ZRANGE', FLOORS, 0, 0, 'WITHSCORES')[2]
+local least = call('ZRANGE', ACK_FLOORS, 0, 0, 'WITHSCORES')[2]
 return { 'ok', numbers, least or '0' }

@@ -79,12 +79,12 @@ if fresh > 0 and call('XLEN', K) + call('ZCARD', HELD_ORDER) + call('ZCARD', SCH
     local full = { 'full', over + topic.max - fresh }
     if fresh > topic.max then
       return full
-    elseif call('ZCARD', FLOORS) == 0 then
+    elseif call('ZCARD', ACK_FLOORS) == 0 then
       -- Owed to nobody: the oldest go, and nobody misses them.
       call('XTRIM', K, 'MAXLEN', math.max(0, call('XLEN', K) - over))
     elseif ARGV[2] ~= '1' then
-      local least = call('ZRANGE', FLOORS, 0, 0, 'WITHSCORES')[2]
-      return { 'crowded', unpack(call('ZRANGEBYSCORE', FLOORS, least, least, 'LIMIT', 0, 8)) }
+      local least = call('ZRANGE', ACK_FLOORS, 0, 0, 'WITHSCORES')[2]
+      return { 'crowded', unpack(call('ZRANGEBYSCORE', ACK_FLOORS, least, least, 'LIMIT', 0, 8)) }
     elseif topic.overflow ~= 'drop_oldest' or over > owed() - call('ZCARD', SCHED) then
       return full
     else

@@ -71,10 +71,10 @@ local function again(ids, why)
     if not fields then
       forget(s, id, record or { where = '', key = '' })
     elseif record.starts >= c.deliveries then
-      bury(s, c.keep, id, fields, record.starts, why)
+      dead_letter(s, c.keep, id, fields, record.starts, why)
       forget(s, id, record)
     elseif late and not filtered then
-      bury(s, c.keep, id, fields, 0, 'expired')
+      dead_letter(s, c.keep, id, fields, 0, 'expired')
       forget(s, id, record)
     else
       local holder = record.key ~= '' and call('HGET', s.keys, record.key)
@@ -150,7 +150,7 @@ local function take(entry, number)
   local own = where == '' or after(id, c.begin)
   local late = limit and limit <= NOW
   if own and late then
-    bury(s, c.keep, id, fields, 0, 'expired')
+    dead_letter(s, c.keep, id, fields, 0, 'expired')
   elseif own and key == '' and where == '' then
     hand_out_plain(entry, kind, number)
   elseif own and key == '' then

@@ -46,7 +46,7 @@ if #held == 500 then
   return { 'ok', 1, gen, 1 }
 end
 call('UNLINK', s.messages, s.order, s.locks, s.retry, s.blocked, s.deferred, s.keys, s.dlq, s.dlq_order, s.stats, s.config)
-call('ZREM', FLOORS, s.name)
+call('ZREM', ACK_FLOORS, s.name)
 ADDED = tonumber(call('HGET', META, 'added') or '0')
 cut()
 return { 'ok', 1, gen, 0 }

@@ -9,9 +9,9 @@ if ARGV[2] == 'begin' then
   call('HSET', META, 'stamp', 'dying:' .. stamp)
   wake_each()
   return { 'ok', 1 }
-elseif call('ZCARD', FLOORS) > 0 then
+elseif call('ZCARD', ACK_FLOORS) > 0 then
   return { 'ok', 0 }
 end
 wake_each()
-call('UNLINK', K, META, FLOORS, IDLE, HELD, HELD_ORDER, HELD_REFS, SCHED, SCHED_BODY, SCHED_IDS, DEDUP, DEDUP_AT, WAITING)
+call('UNLINK', K, META, ACK_FLOORS, IDLE, HELD, HELD_ORDER, HELD_REFS, SCHED, SCHED_BODY, SCHED_IDS, DEDUP, DEDUP_AT, WAITING)
 return { 'ok', 1 }

@@ -72,7 +72,7 @@ for _, s in ipairs(subs) do
   local c = call('HMGET', s.config, 'auto', 'begin')
   call('HSET', s.config, 'at', s.at, 'read', whole(number - s.ahead), 'purged', '', 'begin', c[2] or '0-0', 'gen', 0, 'rev', 1, 'made', whole(NOW))
   call('HDEL', s.config, 'seen')
-  call('ZADD', FLOORS, 0, s.name)
+  call('ZADD', ACK_FLOORS, 0, s.name)
   if c[1] and c[1] ~= '' and not string.find(K, '#%d+}$') then
     call('ZADD', IDLE, whole(NOW + c[1]), s.name)
   end

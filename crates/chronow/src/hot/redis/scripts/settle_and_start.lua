@@ -124,10 +124,10 @@ if others > 0 then
     elseif how == 'refuse' then
       local starts = math.max(0, record.starts - 1)
       call('HINCRBY', s.stats, 'deliveries', starts - record.starts)
-      bury(s, c.keep, id, fields, starts, reason)
+      dead_letter(s, c.keep, id, fields, starts, reason)
       forget(s, id, record)
     elseif how == 'dead' or (how == 'retry' and record.starts >= c.deliveries) then
-      bury(s, c.keep, id, fields, record.starts, reason)
+      dead_letter(s, c.keep, id, fields, record.starts, reason)
       forget(s, id, record)
       outcome = how == 'retry' and 'X' or 'D'
     elseif not park(s, id, record.where) then
@@ -157,7 +157,7 @@ groups(at, function(token, first, last)
   for n, record in ipairs(holding(first, last, token)) do
     local id = ARGV[first + n - 1]
     if record and record.starts >= c.deliveries then
-      bury(s, c.keep, id, fields_of(id, record.where), record.starts, 'the deliveries were used up')
+      dead_letter(s, c.keep, id, fields_of(id, record.where), record.starts, 'the deliveries were used up')
       forget(s, id, record)
       started[#started + 1] = '0'
     elseif record then

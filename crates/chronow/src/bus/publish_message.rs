@@ -8,21 +8,21 @@ use serde::Serialize;
 
 use super::codec::{check_size, to_json};
 use super::trace::{TRACEPARENT, TRACESTATE};
-use crate::hot::{MAX_DELAY, Outgoing};
+use crate::hot::{MAX_DELAY, OutboundMessage};
 use crate::payloads::CLAIM;
 use crate::warm::OWN_HEADERS;
 use crate::{Error, Result, Timestamp};
 
 /// A message for [`Topic::publish_batch`](super::Topic::publish_batch).
 #[derive(Debug)]
-#[must_use = "a draft is not published by itself"]
-pub struct Draft {
+#[must_use = "a message is not published by itself"]
+pub struct PublishMessage {
     /// What could not be encoded is told when it is published.
-    message: Result<Outgoing>,
+    message: Result<OutboundMessage>,
     delay: Option<Duration>,
 }
 
-macro_rules! draft_options {
+macro_rules! message_options {
     ($($field:ident)?) => {
         /// Adds a header, for handlers and filters.
         pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
@@ -79,7 +79,7 @@ macro_rules! draft_options {
         }
     };
 }
-pub(super) use draft_options;
+pub(super) use message_options;
 
 fn millis(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
@@ -96,26 +96,27 @@ pub(super) fn check_delay(delay: Duration) -> Result<()> {
     )))
 }
 
-impl Draft {
+impl PublishMessage {
     /// A payload as JSON.
     pub fn json<T: Serialize + ?Sized>(payload: &T) -> Self {
-        let message = to_json("payload", payload).map(|payload| Outgoing { payload, ..Outgoing::default() });
+        let message = to_json("payload", payload)
+            .map(|payload| OutboundMessage { payload, ..OutboundMessage::default() });
         Self { message, delay: None }
     }
 
     /// Bytes as they are.
     pub fn bytes(payload: impl Into<Bytes>, content_type: impl Into<String>) -> Self {
-        let message = Ok(Outgoing {
+        let message = Ok(OutboundMessage {
             payload: payload.into(),
             content_type: content_type.into(),
-            ..Outgoing::default()
+            ..OutboundMessage::default()
         });
         Self { message, delay: None }
     }
 
-    draft_options!();
+    message_options!();
 
-    pub(super) fn change(&mut self, change: impl FnOnce(&mut Outgoing)) {
+    pub(super) fn change(&mut self, change: impl FnOnce(&mut OutboundMessage)) {
         if let Ok(message) = &mut self.message {
             change(message);
         }
@@ -138,7 +139,7 @@ impl Draft {
     }
 
     /// The message, checked. `now` is the store's time, if it is needed.
-    pub(super) fn finish(self, now: Option<Timestamp>, max_bytes: usize) -> Result<Outgoing> {
+    pub(super) fn finish(self, now: Option<Timestamp>, max_bytes: usize) -> Result<OutboundMessage> {
         let mut message = self.message?;
         check_size("payload", message.payload.len(), max_bytes)?;
         if message.content_type == CLAIM {

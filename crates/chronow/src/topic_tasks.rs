@@ -3,25 +3,25 @@
 
 use std::sync::{Arc, PoisonError};
 
+use crate::archiver::{self, Extent};
 use crate::client::Inner;
 use crate::hot::TopicOptions;
-use crate::outbox::{self, Extent};
 use crate::payloads::{self, Payloads};
 use crate::tasks::Background;
 use crate::{Error, ErrorKind, Result, TopicName};
 
 /// The background work of one topic.
 #[derive(Debug, Default)]
-pub(crate) struct Followed {
+pub(crate) struct TopicTasks {
     copies: Option<(Extent, Background)>,
     janitor: Option<Background>,
     /// Somebody looked for what was left about to be published.
     met: bool,
 }
 
-impl Followed {
+impl TopicTasks {
     fn copies(&self, extent: Extent) -> bool {
-        self.copies.as_ref().is_some_and(|(current, outbox)| *current >= extent && outbox.is_running())
+        self.copies.as_ref().is_some_and(|(current, archiver)| *current >= extent && archiver.is_running())
     }
 
     fn cleans_up(&self) -> bool {
@@ -32,7 +32,7 @@ impl Followed {
 impl Inner {
     /// Looks whether there is something to do for a topic: once, and again whenever this connection has
     /// noticed that the topic is not what it was.
-    pub(crate) async fn meet(&self, topic: &TopicName) -> Result<()> {
+    pub(crate) async fn ensure_started(&self, topic: &TopicName) -> Result<()> {
         if self.warm().is_none() && self.payloads().is_none() {
             return Ok(());
         }
@@ -42,7 +42,7 @@ impl Inner {
             return Ok(());
         }
         if let Some(options) = self.hot.topic(topic).await? {
-            self.follow(topic, &options).await?;
+            self.start_for(topic, &options).await?;
             self.noticed.lock().unwrap_or_else(PoisonError::into_inner).insert(topic.clone(), now);
         }
         Ok(())
@@ -62,7 +62,7 @@ impl Inner {
         let Some(guard) = self.tasks.guard() else { return };
         let (inner, topic) = (Arc::clone(self), topic.clone());
         tokio::spawn(async move {
-            if let Err(error) = inner.meet(&topic).await {
+            if let Err(error) = inner.ensure_started(&topic).await {
                 tracing::warn!(%topic, %error, "a change of a topic is looked at again");
             }
             drop(guard);
@@ -70,29 +70,29 @@ impl Inner {
     }
 
     /// Does for a topic what its options say.
-    pub(crate) async fn follow(&self, topic: &TopicName, options: &TopicOptions) -> Result<()> {
-        let mut all = self.followed.lock().await;
-        let followed = all.entry(topic.clone()).or_default();
+    pub(crate) async fn start_for(&self, topic: &TopicName, options: &TopicOptions) -> Result<()> {
+        let mut all = self.topic_tasks.lock().await;
+        let topic_tasks = all.entry(topic.clone()).or_default();
         if let Some(warm) = self.warm() {
-            let name = outbox::subscription(topic);
+            let name = archiver::subscription(topic);
             let extent = match options.warm {
                 true => Some(Extent::All),
                 // Somebody asked for copies of some messages.
-                false if followed.copies(Extent::Marked) => None,
+                false if topic_tasks.copies(Extent::Marked) => None,
                 false => self.hot.subscription(&name).await?.map(|_| Extent::Marked),
             };
-            if let Some(extent) = extent.filter(|extent| !followed.copies(*extent)) {
-                followed.copies = Some((extent, outbox::copy(self, warm.clone(), topic, extent).await?));
+            if let Some(extent) = extent.filter(|extent| !topic_tasks.copies(*extent)) {
+                topic_tasks.copies = Some((extent, archiver::copy(self, warm.clone(), topic, extent).await?));
             }
         }
         if let Some(payloads) = self.payloads().filter(|payloads| payloads.has_place(topic.scope()))
-            && !followed.cleans_up()
+            && !topic_tasks.cleans_up()
             && self.hot.subscription(&payloads::subscription(topic)).await?.is_some()
         {
-            followed.janitor =
+            topic_tasks.janitor =
                 Some(payloads::clean_up(self, payloads.clone(), self.warm().cloned(), topic).await?);
         }
-        if !std::mem::replace(&mut followed.met, true) {
+        if !std::mem::replace(&mut topic_tasks.met, true) {
             self.put_back(topic)?;
         }
         Ok(())
@@ -100,18 +100,19 @@ impl Inner {
 
     /// Copies of a topic's messages are not wanted any more.
     pub(crate) async fn stop_copies(&self, topic: &TopicName) -> Result<()> {
-        self.followed.lock().await.entry(topic.clone()).or_default().copies = None;
+        self.topic_tasks.lock().await.entry(topic.clone()).or_default().copies = None;
         // Nobody would empty it.
-        self.hot.delete_subscription(&outbox::subscription(topic)).await.map(drop)
+        self.hot.delete_subscription(&archiver::subscription(topic)).await.map(drop)
     }
 
     /// Sees to it that messages get copies that are marked so.
     pub(crate) async fn copy_marked(&self, topic: &TopicName) -> Result<()> {
         let warm = self.warm_tier()?.clone();
-        let mut all = self.followed.lock().await;
-        let followed = all.entry(topic.clone()).or_default();
-        if !followed.copies(Extent::Marked) {
-            followed.copies = Some((Extent::Marked, outbox::copy(self, warm, topic, Extent::Marked).await?));
+        let mut all = self.topic_tasks.lock().await;
+        let topic_tasks = all.entry(topic.clone()).or_default();
+        if !topic_tasks.copies(Extent::Marked) {
+            topic_tasks.copies =
+                Some((Extent::Marked, archiver::copy(self, warm, topic, Extent::Marked).await?));
         }
         Ok(())
     }
@@ -121,17 +122,17 @@ impl Inner {
         let there = self.payloads().filter(|payloads| payloads.has_place(topic.scope()));
         let payloads =
             there.ok_or_else(|| Error::new(ErrorKind::Unsupported, "there is no object storage"))?;
-        let mut all = self.followed.lock().await;
-        let followed = all.entry(topic.clone()).or_default();
-        if !followed.cleans_up() {
-            followed.janitor =
+        let mut all = self.topic_tasks.lock().await;
+        let topic_tasks = all.entry(topic.clone()).or_default();
+        if !topic_tasks.cleans_up() {
+            topic_tasks.janitor =
                 Some(payloads::clean_up(self, payloads.clone(), self.warm().cloned(), topic).await?);
         }
         Ok(payloads)
     }
 
     pub(crate) async fn forget(&self, topic: &TopicName) {
-        self.followed.lock().await.remove(topic);
+        self.topic_tasks.lock().await.remove(topic);
         self.noticed.lock().unwrap_or_else(PoisonError::into_inner).remove(topic);
     }
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Notify, watch};
 
 use crate::client::Inner;
-use crate::hot::{Advance, Delivery, HotTier, Lock, Settle};
+use crate::hot::{Delivery, HotTier, Lock, Settle, SettleAndStart};
 use crate::tasks::{Guard, closed};
 use crate::{ErrorKind, Result, SubscriptionName, Timestamp};
 
@@ -27,9 +27,9 @@ pub enum Cancelled {
     Stopping,
 }
 
-/// A hold on one message.
+/// A guard over the lock on one message.
 #[derive(Debug)]
-pub(crate) struct Hold {
+pub(crate) struct LockGuard {
     pub(super) lock: Lock,
     /// Which start of a handler this would be, from 1 on.
     pub(super) attempt: u32,
@@ -43,17 +43,17 @@ pub(crate) struct Hold {
     home: Weak<Shared>,
 }
 
-impl Drop for Hold {
+impl Drop for LockGuard {
     fn drop(&mut self) {
         if let Some(home) = self.home.upgrade() {
-            home.held().remove(&place(self));
+            home.held().remove(&address(self));
         }
     }
 }
 
-/// What stands for a hold among those of its consumer, as long as it lives.
-fn place(hold: &Hold) -> usize {
-    std::ptr::from_ref(hold).addr()
+/// What stands for a guard among those of its consumer, as long as it lives.
+fn address(guard: &LockGuard) -> usize {
+    std::ptr::from_ref(guard).addr()
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -66,7 +66,7 @@ struct Times {
     seen: Instant,
 }
 
-impl Hold {
+impl LockGuard {
     pub(crate) fn lock(&self) -> &Lock {
         &self.lock
     }
@@ -126,7 +126,7 @@ impl Hold {
 #[derive(Debug)]
 pub(super) struct Ready {
     pub(super) delivery: Delivery,
-    pub(super) hold: Arc<Hold>,
+    pub(super) guard: Arc<LockGuard>,
 }
 
 /// Prefetched messages of a stream.
@@ -141,21 +141,21 @@ struct Queue {
 struct Shared {
     hot: Arc<dyn HotTier>,
     subscription: SubscriptionName,
-    held: Mutex<HashMap<usize, Weak<Hold>>>,
+    held: Mutex<HashMap<usize, Weak<LockGuard>>>,
     visibility_ms: AtomicU64,
     queue: Mutex<Queue>,
 }
 
 /// Renews the locks of everything a consumer holds, until it is dropped; then gives back what was prefetched.
 #[derive(Debug)]
-pub(crate) struct Keeper {
+pub(crate) struct LockRenewer {
     shared: Arc<Shared>,
     /// Dropping it ends the task.
     _alive: watch::Sender<()>,
 }
 
-impl Keeper {
-    /// Begins to keep holds of a subscription.
+impl LockRenewer {
+    /// Begins to renew the locks of a subscription.
     pub(crate) async fn start(inner: &Inner, subscription: &SubscriptionName) -> Result<Arc<Self>> {
         let missing =
             || crate::Error::new(ErrorKind::NotFound, "there is no such subscription").on(subscription);
@@ -173,14 +173,14 @@ impl Keeper {
         Ok(Arc::new(Self { shared, _alive: alive }))
     }
 
-    /// Keeps the hold of a delivery that a pull brought which began then.
-    pub(crate) fn hold(&self, delivery: &Delivery, begun: Instant) -> Arc<Hold> {
+    /// Guards the lock of a delivery that a pull brought which began then.
+    pub(crate) fn guard(&self, delivery: &Delivery, begun: Instant) -> Arc<LockGuard> {
         let times = Times {
             until: begun + self.shared.visibility(),
             locked_until: delivery.locked_until,
             seen: Instant::now(),
         };
-        let hold = Arc::new(Hold {
+        let guard = Arc::new(LockGuard {
             lock: delivery.lock.clone(),
             attempt: delivery.deliveries.saturating_add(1),
             pulled_at: delivery
@@ -192,15 +192,15 @@ impl Keeper {
             settling: AtomicBool::new(false),
             home: Arc::downgrade(&self.shared),
         });
-        self.shared.held().insert(place(&hold), Arc::downgrade(&hold));
-        hold
+        self.shared.held().insert(address(&guard), Arc::downgrade(&guard));
+        guard
     }
 
     /// Keeps prefetched messages, or gives them back if nobody will take them.
     pub(super) async fn queue(&self, deliveries: Vec<Delivery>, begun: Instant) -> Result<()> {
         let ready: Vec<Ready> = deliveries
             .into_iter()
-            .map(|delivery| Ready { hold: self.hold(&delivery, begun), delivery })
+            .map(|delivery| Ready { guard: self.guard(&delivery, begun), delivery })
             .collect();
         let unwanted = {
             let mut queue = self.shared.queue();
@@ -229,7 +229,7 @@ impl Shared {
         Duration::from_millis(self.visibility_ms.load(Ordering::Relaxed))
     }
 
-    fn held(&self) -> MutexGuard<'_, HashMap<usize, Weak<Hold>>> {
+    fn held(&self) -> MutexGuard<'_, HashMap<usize, Weak<LockGuard>>> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -250,25 +250,28 @@ impl Shared {
         if ready.is_empty() {
             return Ok(());
         }
-        let settle = ready.iter().map(|ready| (ready.hold.lock.clone(), Settle::Release)).collect();
-        self.hot.advance(&self.subscription, Advance { settle, start: Vec::new() }).await.map(drop)
+        let settle = ready.iter().map(|ready| (ready.guard.lock.clone(), Settle::Release)).collect();
+        self.hot
+            .settle_and_start(&self.subscription, SettleAndStart { settle, start: Vec::new() })
+            .await
+            .map(drop)
     }
 
     async fn renew(&self) -> Result<()> {
-        // In two steps: a hold that is dropped asks for this lock.
-        let mut holds: Vec<Arc<Hold>> = self.held().values().filter_map(Weak::upgrade).collect();
-        holds.retain(|hold| !hold.is_lost());
+        // In two steps: a guard that is dropped asks for this lock.
+        let mut guards: Vec<Arc<LockGuard>> = self.held().values().filter_map(Weak::upgrade).collect();
+        guards.retain(|guard| !guard.is_lost());
         let mut failed = None;
-        for chunk in holds.chunks(RENEWALS) {
+        for chunk in guards.chunks(RENEWALS) {
             let begun = Instant::now();
-            let locks = chunk.iter().map(|hold| hold.lock.clone()).collect();
+            let locks = chunk.iter().map(|guard| guard.lock.clone()).collect();
             match self.hot.renew(&self.subscription, locks).await {
                 Ok(renewed) => {
-                    for (hold, renewed) in chunk.iter().zip(renewed) {
+                    for (guard, renewed) in chunk.iter().zip(renewed) {
                         if renewed {
-                            hold.renewed(begun, self.visibility());
-                        } else if !hold.settling.load(Ordering::Acquire) {
-                            hold.cancel(Cancelled::LockLost);
+                            guard.renewed(begun, self.visibility());
+                        } else if !guard.settling.load(Ordering::Acquire) {
+                            guard.cancel(Cancelled::LockLost);
                         }
                     }
                 }
@@ -277,8 +280,8 @@ impl Shared {
         }
         // What could not be renewed in time is lost, whoever is to blame.
         let now = Instant::now();
-        for hold in holds.iter().filter(|hold| hold.times().until <= now) {
-            hold.cancel(Cancelled::LockLost);
+        for guard in guards.iter().filter(|guard| guard.times().until <= now) {
+            guard.cancel(Cancelled::LockLost);
         }
         failed.map_or(Ok(()), Err)
     }
@@ -304,7 +307,7 @@ async fn keep(
         // Three chances within a lock's time, and more when the store is in trouble.
         let tick = shared.visibility() / if troubled { 12 } else { 3 };
         tokio::select! {
-            // Nothing is ever sent: this is the end of the keeper.
+            // Nothing is ever sent: this is the end of the renewer.
             _ = ended.changed() => break,
             () = closed(&mut closing), if guard.is_some() => {
                 report(&shared, shared.close().await);

@@ -4,4 +4,4 @@ if not s then
   return c
 end
 local came = trim(s, c, true)
-return { 'ok', came and 1 or 0, came and floor_of(s, c) < c.read and 1 or 0 }
+return { 'ok', came and 1 or 0, came and ack_floor_of(s, c) < c.read and 1 or 0 }

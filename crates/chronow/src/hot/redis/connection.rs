@@ -38,7 +38,7 @@ pub(super) async fn at_once<F: Future>(work: F) -> F::Output {
 }
 
 /// The way to the servers.
-pub(super) struct Link {
+pub(super) struct Connection {
     route: Route,
     config: RedisConfig,
     /// Whether it is closed. Commands hold it while they run, so closing waits for them.
@@ -73,7 +73,7 @@ struct Master {
     current: Mutex<Option<MultiplexedConnection>>,
 }
 
-impl Link {
+impl Connection {
     pub(super) async fn connect(config: RedisConfig) -> Result<Self> {
         config.check()?;
         if config.uses_tls() {
@@ -188,7 +188,7 @@ impl Link {
             Route::Sentinel(master) => {
                 let mut connection = master.connection(&self.config).await.map_err(failed)?;
                 let result = pipeline.query_async(&mut connection).await;
-                self.judge(master, &result);
+                self.classify(master, &result);
                 result
             }
         };
@@ -224,7 +224,7 @@ impl Link {
             Route::Sentinel(master) => {
                 let mut connection = master.connection(&self.config).await?;
                 let result = connection.req_packed_command(cmd).await.and_then(Value::extract_error);
-                self.judge(master, &result);
+                self.classify(master, &result);
                 result
             }
         }
@@ -258,7 +258,7 @@ impl Link {
     }
 
     /// After a failure that a failover may explain, the sentinels are asked again.
-    fn judge<T>(&self, master: &Master, result: &RedisResult<T>) {
+    fn classify<T>(&self, master: &Master, result: &RedisResult<T>) {
         let Err(error) = result else { return };
         if is_read_only(error) {
             self.is_demoted();
@@ -616,11 +616,11 @@ fn one_line(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-impl std::fmt::Debug for Link {
+impl std::fmt::Debug for Connection {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Link").field("config", &self.config).finish_non_exhaustive()
+        f.debug_struct("Connection").field("config", &self.config).finish_non_exhaustive()
     }
 }
 
 /// Shared by everything of one hot tier.
-pub(super) type SharedLink = Arc<Link>;
+pub(super) type SharedConnection = Arc<Connection>;

@@ -1,11 +1,11 @@
-//! The card: what one subscription has to do with one message.
+//! The delivery record: what one subscription has to do with one message.
 
 use bson::oid::ObjectId;
 use bson::{Bson, Document, doc};
 
 use super::chunk::Body;
 use super::store::{damaged, int, text};
-use crate::hot::{DeadLetter, Delivery, Lock, Place};
+use crate::hot::{DeadLetter, Delivery, Lock, MessageState};
 use crate::{Result, Timestamp};
 
 /// Where a message is, for one subscription.
@@ -25,7 +25,8 @@ pub(super) enum State {
     Done,
 }
 
-/// Classes of cards, the first part of an index: after the subscription's id comes one of these letters.
+/// Classes of delivery records, the first part of an index: after the subscription's id comes one of these
+/// letters.
 pub(super) mod class {
     /// Open, and the message lies in its chunk.
     pub(in super::super) const OPEN: char = 'o';
@@ -39,15 +40,15 @@ pub(super) mod class {
     pub(in super::super) const QUEUED: char = 'q';
 }
 
-/// One card as stored. Only who holds the token changes a locked card, but a revision guards every put all
-/// the same.
+/// One delivery record as stored. Only who holds the token changes a locked delivery record, but a revision
+/// guards every put all the same.
 #[derive(Clone)]
-pub(super) struct Card {
+pub(super) struct DeliveryRecord {
     pub(super) subscription: String,
     /// The message's id.
     pub(super) id: String,
-    /// Its place in the topic's sequence.
-    pub(super) place: i64,
+    /// Its sequence number in the topic's sequence.
+    pub(super) sequence: i64,
     pub(super) state: State,
     /// Milliseconds; what it means depends on the state.
     pub(super) due: i64,
@@ -61,7 +62,7 @@ pub(super) struct Card {
     /// Handler starts ever.
     pub(super) total: u32,
     pub(super) acked: bool,
-    /// The `_id`'s number of the chunk that holds the message, if the card has no copy.
+    /// The `_id`'s number of the chunk that holds the message, if the delivery record has no copy.
     pub(super) chunk: i64,
     pub(super) body: Option<Body>,
     pub(super) at: Timestamp,
@@ -70,14 +71,25 @@ pub(super) struct Card {
     pub(super) why: String,
 }
 
-chronos_db::debug_some!(Card { subscription, id, place, state, due, starts, total, acked, chunk, at });
+chronos_db::debug_some!(DeliveryRecord {
+    subscription,
+    id,
+    sequence,
+    state,
+    due,
+    starts,
+    total,
+    acked,
+    chunk,
+    at
+});
 
-pub(super) fn card_id(subscription: &str, id: &str) -> String {
+pub(super) fn record_id(subscription: &str, id: &str) -> String {
     format!("{subscription}/{id}")
 }
 
 /// What the ordering key of a subscription is indexed by.
-pub(super) fn chain(subscription: &str, key: &str) -> String {
+pub(super) fn ordering_group(subscription: &str, key: &str) -> String {
     format!("{subscription}|{key}")
 }
 
@@ -106,11 +118,11 @@ impl State {
     }
 }
 
-impl Card {
-    /// A card for a message that lies in the chunk `chunk`.
+impl DeliveryRecord {
+    /// A delivery record for a message that lies in the chunk `chunk`.
     pub(super) fn new(
         subscription: &str,
-        place: i64,
+        sequence: i64,
         chunk: i64,
         body: &Body,
         state: State,
@@ -120,7 +132,7 @@ impl Card {
         Self {
             subscription: subscription.to_owned(),
             id: body.id.clone(),
-            place,
+            sequence,
             state,
             due,
             key: body.key.clone(),
@@ -139,27 +151,27 @@ impl Card {
     }
 
     pub(super) fn stored_id(&self) -> String {
-        card_id(&self.subscription, &self.id)
+        record_id(&self.subscription, &self.id)
     }
 
     pub(super) fn is_open(&self) -> bool {
         !matches!(self.state, State::Dead | State::Done)
     }
 
-    /// Whether the card of a message that lies in its chunk is at or below the floor, so that it cannot be
-    /// one.
-    pub(super) fn is_void(&self, floor: i64) -> bool {
-        self.is_open() && self.body.is_none() && self.place <= floor
+    /// Whether the delivery record of a message that lies in its chunk is at or below the ack floor, so that
+    /// it cannot be one.
+    pub(super) fn is_void(&self, ack_floor: i64) -> bool {
+        self.is_open() && self.body.is_none() && self.sequence <= ack_floor
     }
 
     pub(super) fn has_expired(&self, now: Timestamp) -> bool {
         self.total == 0 && self.expires.is_some_and(|at| at <= now)
     }
 
-    /// The chain it stands in, if it does.
-    pub(super) fn chain(&self) -> Option<String> {
-        let in_chain = !self.aside && matches!(self.state, State::Locked | State::Waiting | State::Queued);
-        self.key.as_ref().filter(|_| in_chain).map(|key| chain(&self.subscription, key))
+    /// The ordering group it stands in, if it does.
+    pub(super) fn ordering_group(&self) -> Option<String> {
+        let in_group = !self.aside && matches!(self.state, State::Locked | State::Waiting | State::Queued);
+        self.key.as_ref().filter(|_| in_group).map(|key| ordering_group(&self.subscription, key))
     }
 
     /// The end: nothing of the message stays but the counts.
@@ -171,7 +183,7 @@ impl Card {
     }
 
     /// To the dead letters, or to the end if the subscription keeps none.
-    pub(super) fn bury(&mut self, keep: bool, body: Body, reason: &str, now: Timestamp) {
+    pub(super) fn dead_letter(&mut self, keep: bool, body: Body, reason: &str, now: Timestamp) {
         if !keep {
             return self.finish(false);
         }
@@ -190,95 +202,95 @@ impl Card {
         self.token = Some(token);
     }
 
-    /// The same card under a new revision, as stored.
+    /// The same delivery record under a new revision, as stored.
     pub(super) fn to_document(&self) -> Document {
-        let Self { subscription, place, .. } = self;
+        let Self { subscription, sequence, .. } = self;
         let class = match (self.state, &self.body) {
             (State::Dead, _) => class::DEAD,
             (State::Done, _) => class::DONE,
             (_, Some(_)) => class::DETACHED,
             (_, None) => class::OPEN,
         };
-        let mut card = doc! {
-            "_id": self.stored_id(), "c": format!("{subscription}{class}"), "s": place, "st": self.state.letter(), "rev": self.rev,
+        let mut record = doc! {
+            "_id": self.stored_id(), "c": format!("{subscription}{class}"), "s": sequence, "st": self.state.letter(), "rev": self.rev,
             "n": i64::from(self.starts), "tn": i64::from(self.total),
         };
         if self.state == State::Done {
             if self.acked {
-                card.insert("ok", true);
+                record.insert("ok", true);
             }
-            return card;
+            return record;
         }
-        card.insert("at", self.at.as_millis());
+        record.insert("at", self.at.as_millis());
         match self.state {
-            State::Dead => card.insert("w", format!("{subscription}{}", class::DEAD)),
-            State::Queued => card.insert("w", format!("{subscription}{}", class::QUEUED)),
+            State::Dead => record.insert("w", format!("{subscription}{}", class::DEAD)),
+            State::Queued => record.insert("w", format!("{subscription}{}", class::QUEUED)),
             State::Deferred => None,
-            _ => card.insert("w", subscription),
+            _ => record.insert("w", subscription),
         };
-        card.insert("due", self.due);
-        if let Some(chain) = self.chain() {
+        record.insert("due", self.due);
+        if let Some(ordering_group) = self.ordering_group() {
             if self.state == State::Locked {
-                card.insert("h", &chain);
+                record.insert("h", &ordering_group);
             }
-            card.insert("k", chain);
-            card.insert("ns", -place);
+            record.insert("k", ordering_group);
+            record.insert("ns", -sequence);
         }
         if let Some(key) = &self.key {
-            card.insert("key", key);
+            record.insert("key", key);
         }
         if self.aside {
-            card.insert("as", true);
+            record.insert("as", true);
         }
         if let Some(token) = self.token {
-            card.insert("tok", token);
+            record.insert("tok", token);
         }
         match &self.body {
-            Some(body) => card.insert("b", body.to_document()),
-            None => card.insert("m", self.chunk),
+            Some(body) => record.insert("b", body.to_document()),
+            None => record.insert("m", self.chunk),
         };
         if let Some(expires) = self.expires {
-            card.insert("x", expires.as_millis());
+            record.insert("x", expires.as_millis());
         }
         if !self.why.is_empty() {
-            card.insert("why", &self.why);
+            record.insert("why", &self.why);
         }
-        card
+        record
     }
 
-    pub(super) fn read(mut card: Document) -> Result<Self> {
-        let stored = text(&card, "_id")?;
-        let (subscription, id) = stored.split_once('/').ok_or_else(|| damaged("card", "_id"))?;
+    pub(super) fn read(mut record: Document) -> Result<Self> {
+        let stored = text(&record, "_id")?;
+        let (subscription, id) = stored.split_once('/').ok_or_else(|| damaged("delivery record", "_id"))?;
         let (subscription, id) = (subscription.to_owned(), id.to_owned());
-        let state = State::read(text(&card, "st")?).ok_or_else(|| damaged("card", "st"))?;
-        let at = Timestamp::from_millis(if state == State::Done { 0 } else { int(&card, "at")? });
-        let body = match card.remove("b") {
+        let state = State::read(text(&record, "st")?).ok_or_else(|| damaged("delivery record", "st"))?;
+        let at = Timestamp::from_millis(if state == State::Done { 0 } else { int(&record, "at")? });
+        let body = match record.remove("b") {
             Some(Bson::Document(body)) => Some(Body::read(body, id.clone(), at)?),
             _ => None,
         };
-        let count = |field: &str| int(&card, field).map(|n| u32::try_from(n).unwrap_or(u32::MAX));
+        let count = |field: &str| int(&record, field).map(|n| u32::try_from(n).unwrap_or(u32::MAX));
         Ok(Self {
-            place: int(&card, "s")?,
+            sequence: int(&record, "s")?,
             state,
-            due: int(&card, "due").unwrap_or(0),
-            key: card.get_str("key").ok().map(str::to_owned),
-            aside: card.get_bool("as").unwrap_or(false),
-            token: card.get_object_id("tok").ok(),
-            rev: card.get_object_id("rev").map_err(|_| damaged("card", "rev"))?,
+            due: int(&record, "due").unwrap_or(0),
+            key: record.get_str("key").ok().map(str::to_owned),
+            aside: record.get_bool("as").unwrap_or(false),
+            token: record.get_object_id("tok").ok(),
+            rev: record.get_object_id("rev").map_err(|_| damaged("delivery record", "rev"))?,
             starts: count("n")?,
             total: count("tn")?,
-            acked: card.get_bool("ok").unwrap_or(false),
-            chunk: int(&card, "m").unwrap_or(0),
+            acked: record.get_bool("ok").unwrap_or(false),
+            chunk: int(&record, "m").unwrap_or(0),
             body,
             at,
-            expires: int(&card, "x").ok().map(Timestamp::from_millis),
-            why: card.get_str("why").unwrap_or_default().to_owned(),
+            expires: int(&record, "x").ok().map(Timestamp::from_millis),
+            why: record.get_str("why").unwrap_or_default().to_owned(),
             subscription,
             id,
         })
     }
 
-    /// The lock of a locked card.
+    /// The lock of a locked delivery record.
     pub(super) fn lock_of(&self) -> Lock {
         Lock { id: self.id.clone(), token: self.token.map(|t| t.to_hex()).unwrap_or_default() }
     }
@@ -300,8 +312,8 @@ impl Card {
         }
     }
 
-    /// The dead letter that a dead card is.
-    pub(super) fn dead_letter(self) -> Option<DeadLetter> {
+    /// The dead letter that a dead delivery record is.
+    pub(super) fn into_dead_letter(self) -> Option<DeadLetter> {
         let body = self.body?;
         Some(DeadLetter {
             id: self.id,
@@ -316,14 +328,14 @@ impl Card {
         })
     }
 
-    /// Where an open card's message is at `now`, and until when.
-    pub(super) fn whereabouts(&self, now: Timestamp) -> (Place, Option<Timestamp>) {
+    /// Where an open delivery record's message is at `now`, and until when.
+    pub(super) fn whereabouts(&self, now: Timestamp) -> (MessageState, Option<Timestamp>) {
         let due = Timestamp::from_millis(self.due);
         match self.state {
-            State::Locked => (Place::InFlight, Some(due)),
-            State::Waiting if due > now => (Place::Scheduled, Some(due)),
-            State::Deferred => (Place::Deferred, None),
-            _ => (Place::Unread, None),
+            State::Locked => (MessageState::InFlight, Some(due)),
+            State::Waiting if due > now => (MessageState::Scheduled, Some(due)),
+            State::Deferred => (MessageState::Deferred, None),
+            _ => (MessageState::Unread, None),
         }
     }
 }
