@@ -15,6 +15,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use chronos_db::json::Map;
 use chronos_db::{Json, json};
+use chronow::hot::StoredMessage;
 use chronow::{Subscription, Topic};
 use clap::{Args, Subcommand};
 
@@ -143,6 +144,12 @@ fn shown(
         line.insert("key".to_owned(), key.into());
     }
     line
+}
+
+/// The same of a message as a topic keeps it.
+fn stored(message: &StoredMessage) -> Map {
+    let StoredMessage { id, payload, content_type, headers, key, .. } = message;
+    shown(id, payload, content_type, headers, key.as_deref())
 }
 
 /// A payload as JSON: as it is, else as text, else in base64.

@@ -133,7 +133,7 @@ impl Archiver {
         let guards: Vec<_> =
             pulled.deliveries.iter().map(|delivery| self.renewer.guard(delivery, begun)).collect();
         let few = pulled.deliveries.len() < BATCH as usize;
-        let kept = self.keep(pulled.deliveries.into_iter().map(StoredMessage::from).collect()).await;
+        let kept = self.keep(pulled.deliveries.into_iter().map(|delivery| delivery.message).collect()).await;
         let settle = guards.iter().map(|guard| {
             let settle = match &kept {
                 // Given back, they come again first: copies are made in order.
@@ -170,8 +170,8 @@ impl Archiver {
         let ids: Vec<String> = found.into_iter().map(|letter| letter.id).collect();
         let mut letters = self.hot.dead_letters_by_id(&self.name, &ids).await?;
         letters.retain(|letter| !letter.reason.starts_with(REFUSED));
-        let mut ids: Vec<String> = letters.iter().map(|letter| letter.id.clone()).collect();
-        let refused = self.keep(letters.into_iter().map(StoredMessage::from).collect()).await?;
+        let mut ids: Vec<String> = letters.iter().map(|letter| letter.message.id.clone()).collect();
+        let refused = self.keep(letters.into_iter().map(|letter| letter.message).collect()).await?;
         // They are dead letters already, for another reason.
         ids.retain(|id| !refused.contains_key(id));
         if !ids.is_empty() {

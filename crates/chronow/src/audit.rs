@@ -307,7 +307,7 @@ async fn keep_letter(
     name: &SubscriptionName,
     letter: DeadLetter,
 ) -> Result<()> {
-    let id = letter.id.clone();
+    let id = letter.message.id.clone();
     match warm.dead_letter(name, letter).await {
         Ok(()) => Counters::add(&counters.warm_dead_letters, 1),
         Err(error) if error.kind() == ErrorKind::Validation => {

@@ -12,7 +12,7 @@ use futures::TryStreamExt as _;
 use tokio::sync::watch;
 
 use crate::client::Inner;
-use crate::hot::{HotTier, OutboundMessage, PublishAck, StoredMessage};
+use crate::hot::{HotTier, OutboundMessage, PublishAck};
 use crate::tasks::closed;
 use crate::warm::{COPIED, Warm};
 use crate::{Error, ErrorKind, Result, Timestamp, TopicName};
@@ -83,7 +83,7 @@ async fn finish(
     let copies = published
         .iter()
         .zip(messages)
-        .map(|(published, message)| StoredMessage { id: published.id.clone(), published_at: at, message })
+        .map(|(published, message)| message.stored(published.id.clone(), at))
         .collect();
     warm.keep(topic, copies).await?;
     // It is published and kept; that it was about to be may be forgotten later.

@@ -90,13 +90,13 @@ impl Warm {
         messages.save_many(copies).await.map(drop).map_err(failed)
     }
 
-    fn copy(&self, topic: &TopicName, accepted: StoredMessage) -> Result<NewMessage> {
-        let StoredMessage { id, published_at, mut message } = accepted;
+    fn copy(&self, topic: &TopicName, mut message: StoredMessage) -> Result<NewMessage> {
         strip(&mut message.headers);
         let claimed = (message.content_type == CLAIM)
             .then(|| Claim::read(topic, &message.payload))
             .and_then(Result::ok);
         let size = claimed.map_or(message.payload.len() as u64, |claim| claim.size);
+        let (id, published_at) = (message.id.clone(), message.published_at);
         let (payload, headers) = to_copy(message);
         check_document(&payload, &headers)?;
         let copy = NewMessage::new(topic.name(), id, payload)
@@ -137,7 +137,7 @@ impl Warm {
             let mut own = Vec::new();
             own.extend(message.not_before.map(|due| (DUE, due.as_millis().to_string())));
             own.extend(message.ttl.map(|ttl| (TTL, ttl.as_millis().to_string())));
-            let (payload, mut headers) = to_copy(message);
+            let (payload, mut headers) = to_copy(message.stored(id.clone(), at));
             headers.extend(own.into_iter().map(|(name, value)| (name.to_owned(), value)));
             // They are owed: no time ends them.
             NewMessage::new(name.as_str(), id, payload)
@@ -188,11 +188,10 @@ impl Warm {
         letter: DeadLetter,
     ) -> Result<()> {
         let (topic, scope) = (subscription.topic().name(), subscription.topic().scope());
-        let DeadLetter { id, payload, content_type, mut headers, key, reason, deliveries, failed_at, .. } =
-            letter;
-        strip(&mut headers);
-        let (payload, headers) =
-            to_copy(OutboundMessage { payload, content_type, headers, key, ..OutboundMessage::default() });
+        let DeadLetter { mut message, reason, deliveries, failed_at } = letter;
+        strip(&mut message.headers);
+        let id = message.id.clone();
+        let (payload, headers) = to_copy(message);
         check_document(&payload, &headers)?;
         let letters = self.messaging(scope)?.dead_letters();
         let save = letters
@@ -396,7 +395,8 @@ fn to_json(headers: BTreeMap<String, String>) -> Json {
 }
 
 fn from_staged(copy: Message, now: Timestamp) -> Result<(Timestamp, OutboundMessage)> {
-    let StoredMessage { id, published_at: at, mut message } = from_copy(copy)?;
+    let StoredMessage { id, published_at: at, payload, content_type, headers, key } = from_copy(copy)?;
+    let mut message = OutboundMessage { payload, content_type, headers, key, ..OutboundMessage::default() };
     let number = |text: String| text.parse::<i64>().ok();
     message.not_before = message.headers.remove(DUE).and_then(number).map(Timestamp::from_millis);
     message.ttl = message.headers.remove(TTL).and_then(number).map(|ttl| {
@@ -410,8 +410,8 @@ fn from_staged(copy: Message, now: Timestamp) -> Result<(Timestamp, OutboundMess
 }
 
 /// A payload that is JSON as we write it is kept as JSON; all others as their bytes.
-fn to_copy(message: OutboundMessage) -> (Json, BTreeMap<String, String>) {
-    let OutboundMessage { payload, content_type, mut headers, key, .. } = message;
+fn to_copy(message: StoredMessage) -> (Json, BTreeMap<String, String>) {
+    let StoredMessage { payload, content_type, mut headers, key, .. } = message;
     let json = Json::parse(&payload).ok().filter(|json| json.to_string().as_bytes() == payload);
     if !content_type.is_empty() {
         headers.insert(CONTENT_TYPE.to_owned(), content_type);
@@ -427,12 +427,16 @@ fn to_copy(message: OutboundMessage) -> (Json, BTreeMap<String, String>) {
 }
 
 fn from_copy(copy: Message) -> Result<StoredMessage> {
-    let message = restore(&copy.msg_id, copy.payload, copy.headers.as_ref())?;
-    Ok(StoredMessage { id: copy.msg_id, published_at: copy.first_seen_at, message })
+    restore(copy.msg_id, copy.first_seen_at, copy.payload, copy.headers.as_ref())
 }
 
 /// The opposite of [`to_copy`].
-fn restore(id: &str, payload: Json, headers: Option<&Json>) -> Result<OutboundMessage> {
+fn restore(
+    id: String,
+    published_at: Timestamp,
+    payload: Json,
+    headers: Option<&Json>,
+) -> Result<StoredMessage> {
     let damaged = || Error::new(ErrorKind::WarmTier, format!("the copy of the message {id} is damaged"));
     let mut texts = BTreeMap::new();
     for (name, value) in headers.and_then(Json::as_object).into_iter().flatten() {
@@ -447,7 +451,7 @@ fn restore(id: &str, payload: Json, headers: Option<&Json>) -> Result<OutboundMe
         Some(_) => return Err(damaged()),
     };
     let (content_type, key) = (texts.remove(CONTENT_TYPE).unwrap_or_default(), texts.remove(KEY));
-    Ok(OutboundMessage { payload, content_type, headers: texts, key, ..OutboundMessage::default() })
+    Ok(StoredMessage { id, published_at, payload, content_type, headers: texts, key })
 }
 
 #[cfg(test)]
@@ -459,19 +463,20 @@ mod tests {
         let headers = BTreeMap::from([("type".to_owned(), "x".to_owned())]);
         for payload in [&b"{\"n\":1.50,\"a\":\"\\u00fc\"}"[..], b"{\"n\":1.50}", b"\xff\0", b"", b"\"text\""]
         {
-            let message = OutboundMessage {
+            let message = StoredMessage {
+                id: "id".to_owned(),
                 payload: Bytes::copy_from_slice(payload),
                 content_type: "x/y".to_owned(),
                 key: Some("k".to_owned()),
                 headers: headers.clone(),
-                ..OutboundMessage::default()
+                ..StoredMessage::default()
             };
             let (copy, headers) = to_copy(message.clone());
             assert_eq!(back(copy, to_json(headers)), message);
         }
     }
 
-    fn back(payload: Json, headers: Json) -> OutboundMessage {
-        restore("id", payload, Some(&headers)).unwrap()
+    fn back(payload: Json, headers: Json) -> StoredMessage {
+        restore("id".to_owned(), Timestamp::default(), payload, Some(&headers)).unwrap()
     }
 }

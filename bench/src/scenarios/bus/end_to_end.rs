@@ -91,7 +91,7 @@ fn watched(hot: Arc<dyn HotTier>, latencies: Arc<Latencies>) -> Arc<dyn HotTier>
         match point {
             Point::AfterPull(subscription, deliveries) if subscription.name() == SUBSCRIPTION => {
                 let sent = deliveries.iter().filter_map(|delivery| {
-                    Some((delivery.lock.id.clone(), Latencies::sent(&delivery.payload)?))
+                    Some((delivery.lock.id.clone(), Latencies::sent(&delivery.message.payload)?))
                 });
                 handed_out().extend(sent);
             }

@@ -5,7 +5,7 @@ use chronow::Subscription;
 use clap::{Args, Subcommand};
 use futures::TryStreamExt as _;
 
-use super::{SubscriptionArg, missing, shown};
+use super::{SubscriptionArg, missing, stored};
 use crate::connect::Connected;
 use crate::failure::Failure;
 use crate::output::Output;
@@ -122,11 +122,10 @@ async fn list(subscription: &Subscription) -> Result<(), Failure> {
     let mut out = Output::new();
     let mut letters = subscription.dead_letters().stream();
     while let Some(letter) = letters.try_next().await? {
-        let mut line =
-            shown(&letter.id, &letter.payload, &letter.content_type, &letter.headers, letter.key.as_deref());
+        let mut line = stored(&letter.message);
         line.insert("reason".to_owned(), letter.reason.into());
         line.insert("deliveries".to_owned(), letter.deliveries.into());
-        line.insert("publishedAt".to_owned(), letter.published_at.to_string().into());
+        line.insert("publishedAt".to_owned(), letter.message.published_at.to_string().into());
         line.insert("failedAt".to_owned(), letter.failed_at.to_string().into());
         out.line(&line.into())?;
     }

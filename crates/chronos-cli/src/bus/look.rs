@@ -6,7 +6,7 @@ use chronos_db::{Json, Timestamp, json};
 use chronow::hot::{MessageState, SubscriptionStats, TopicStats};
 use clap::Args;
 
-use super::{SubscriptionArg, TopicArg, shown};
+use super::{SubscriptionArg, TopicArg, stored};
 use crate::connect::Connected;
 use crate::failure::Failure;
 use crate::output::Output;
@@ -66,24 +66,18 @@ pub(crate) struct ReplayArgs {
 
 pub(super) async fn peek(connected: &Connected, args: PeekArgs) -> Result<(), Failure> {
     let mut out = Output::new();
-    for message in args.subscription.of(connected)?.peek(args.limit).await? {
-        let mut line = shown(
-            &message.id,
-            &message.payload,
-            &message.content_type,
-            &message.headers,
-            message.key.as_deref(),
-        );
-        let place = match message.state {
+    for peeked in args.subscription.of(connected)?.peek(args.limit).await? {
+        let mut line = stored(&peeked.message);
+        let state = match peeked.state {
             MessageState::Unread => "unread",
             MessageState::InFlight => "inFlight",
             MessageState::Scheduled => "scheduled",
             MessageState::Deferred => "deferred",
         };
-        line.insert("place".to_owned(), place.into());
-        line.insert("deliveries".to_owned(), message.deliveries.into());
-        line.insert("publishedAt".to_owned(), message.published_at.to_string().into());
-        if let Some(until) = message.until {
+        line.insert("place".to_owned(), state.into());
+        line.insert("deliveries".to_owned(), peeked.deliveries.into());
+        line.insert("publishedAt".to_owned(), peeked.message.published_at.to_string().into());
+        if let Some(until) = peeked.until {
             line.insert("until".to_owned(), until.to_string().into());
         }
         out.line(&line.into())?;

@@ -14,7 +14,7 @@ pub(super) type Decode<T> = Arc<dyn Fn(&Delivery) -> Result<T> + Send + Sync>;
 
 pub(super) fn json<T: DeserializeOwned>() -> Decode<T> {
     Arc::new(|delivery| {
-        chronos_db::json::from_slice(&delivery.payload).map_err(|error| {
+        chronos_db::json::from_slice(&delivery.message.payload).map_err(|error| {
             let message = format!("the payload of {} is not what is expected: {error}", delivery.lock.id);
             Error::validation(message).caused_by(error)
         })
@@ -22,7 +22,7 @@ pub(super) fn json<T: DeserializeOwned>() -> Decode<T> {
 }
 
 pub(super) fn bytes() -> Decode<Bytes> {
-    Arc::new(|delivery| Ok(delivery.payload.clone()))
+    Arc::new(|delivery| Ok(delivery.message.payload.clone()))
 }
 
 /// JSON bytes of a payload or value.

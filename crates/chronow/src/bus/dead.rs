@@ -58,11 +58,11 @@ impl DeadLetters {
         let (inner, name) = (&subscription.inner, &subscription.name);
         let page = async {
             let (mut letters, next) = inner.hot.dead_letters(name, after.as_deref(), limit).await?;
-            for DeadLetter { payload, content_type, headers, .. } in &mut letters {
-                match resolve(inner.payloads(), name.topic(), payload, content_type).await {
+            for DeadLetter { message, .. } in &mut letters {
+                match resolve(inner.payloads(), name.topic(), message).await {
                     // A payload that is gone may be why it is here.
                     Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
-                    _ => strip(headers),
+                    _ => strip(&mut message.headers),
                 }
             }
             Ok((letters, next))

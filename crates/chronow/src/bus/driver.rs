@@ -241,7 +241,7 @@ impl<T: Send + 'static> Driver<T> {
             let unused = self
                 .ready
                 .drain(..)
-                .map(|ready| ending(ready.guard, Settle::Release, ready.delivery.key.is_some()));
+                .map(|ready| ending(ready.guard, Settle::Release, ready.delivery.message.key.is_some()));
             self.endings.extend(unused);
         }
         if self.not_before.is_some_and(|not_before| not_before > now) {
@@ -325,7 +325,7 @@ impl<T: Send + 'static> Driver<T> {
                 self.endings.push(ending(
                     ready.guard,
                     refuse(UNDECODABLE.to_owned()),
-                    ready.delivery.key.is_some(),
+                    ready.delivery.message.key.is_some(),
                 ));
                 None
             }
@@ -342,7 +342,7 @@ impl<T: Send + 'static> Driver<T> {
                 self.endings.extend(endings.into_iter().map(|ending| Ending { unsure: true, ..ending }));
                 let unused = starts.into_iter().map(|Starting { ready, .. }| Ending {
                     unsure: true,
-                    ..ending(ready.guard, Settle::Release, ready.delivery.key.is_some())
+                    ..ending(ready.guard, Settle::Release, ready.delivery.message.key.is_some())
                 });
                 self.endings.extend(unused);
                 return self.fail(error);
@@ -375,7 +375,7 @@ impl<T: Send + 'static> Driver<T> {
     fn work(&mut self, starting: Starting<T>) {
         self.settings.limit = self.settings.limit.map(|left| left.saturating_sub(1));
         let Starting { ready: Ready { delivery, guard }, payload } = starting;
-        let keyed = delivery.key.is_some();
+        let keyed = delivery.message.key.is_some();
         let message = Message::new(delivery, payload, Arc::clone(&guard));
         self.subscription.inner.counters.begin(message.deliveries() > 1, message.waited());
         let span = tracing::info_span!(
@@ -436,7 +436,7 @@ impl<T: Send + 'static> Driver<T> {
                 if let Some(starting) = self.decoded(ready, |reason| Settle::Refuse { reason }) {
                     self.work(starting);
                 }
-            } else if ready.delivery.content_type == CLAIM {
+            } else if ready.delivery.message.content_type == CLAIM {
                 self.fetching.push(fetch(self.subscription.clone(), ready).boxed());
             } else {
                 self.ready.push_back(ready);
@@ -466,7 +466,9 @@ impl<T: Send + 'static> Driver<T> {
     fn fetched(&mut self, (ready, fetched): Fetched) {
         match fetched {
             Ok(()) => self.ready.push_back(ready),
-            Err(settle) => self.endings.push(ending(ready.guard, settle, ready.delivery.key.is_some())),
+            Err(settle) => {
+                self.endings.push(ending(ready.guard, settle, ready.delivery.message.key.is_some()))
+            }
         }
     }
 

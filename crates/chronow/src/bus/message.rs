@@ -12,7 +12,7 @@ use super::runs;
 use super::subscription::Subscription;
 use super::trace::{TRACEPARENT, TraceContext};
 use crate::client::Inner;
-use crate::hot::{Delivery, Settle, SettleAndStart, Settled};
+use crate::hot::{Delivery, Settle, SettleAndStart, Settled, StoredMessage};
 use crate::metrics::Counters;
 use crate::payloads::strip;
 use crate::{Error, ErrorKind, Result, SubscriptionName, Timestamp};
@@ -42,7 +42,8 @@ impl<T: fmt::Debug> fmt::Debug for Message<T> {
 impl<T> Message<T> {
     /// A message whose handler starts now.
     pub(super) fn new(delivery: Delivery, payload: T, guard: Arc<LockGuard>) -> Self {
-        let Delivery { content_type, mut headers, key, published_at, deliveries, .. } = delivery;
+        let Delivery { message, deliveries, .. } = delivery;
+        let StoredMessage { published_at, content_type, mut headers, key, .. } = message;
         strip(&mut headers);
         Self { payload, content_type, headers, key, published_at, deliveries: deliveries + 1, guard }
     }

@@ -226,7 +226,7 @@ async fn store(
 async fn is_copied(topic: &Topic, ack: Ack, id: &str, claim: &Bytes) -> bool {
     let (Ack::Warm, Some(warm)) = (ack, topic.inner.warm()) else { return false };
     match warm.kept_by_id(&topic.name, &[id.to_owned()]).await {
-        Ok(kept) => kept.iter().any(|copy| copy.message.payload == *claim),
+        Ok(kept) => kept.iter().any(|copy| copy.payload == *claim),
         Err(error) => {
             tracing::warn!(topic = %topic.name, id, %error, "it is not known whether a copy has a claim on a payload");
             true

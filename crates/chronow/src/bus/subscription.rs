@@ -122,10 +122,8 @@ impl Subscription {
     /// Fetches the payload if the message carries a claim on it. Fails with what becomes of the message
     /// without.
     pub(super) async fn fetch(&self, delivery: &mut Delivery) -> Result<(), Settle> {
-        let Delivery { payload, content_type, lock, .. } = delivery;
-        let Err(error) =
-            payloads::resolve(self.inner.payloads(), self.name.topic(), payload, content_type).await
-        else {
+        let Delivery { message, lock, .. } = delivery;
+        let Err(error) = payloads::resolve(self.inner.payloads(), self.name.topic(), message).await else {
             return Ok(());
         };
         tracing::warn!(subscription = %self.name, id = %lock.id, %error, "the payload of a message cannot be fetched");
@@ -372,9 +370,9 @@ impl Subscription {
     pub async fn peek(&self, limit: u32) -> Result<Vec<Peeked>> {
         let peek = async {
             let mut peeked = self.inner.hot.peek(&self.name, limit).await?;
-            for Peeked { payload, content_type, headers, .. } in &mut peeked {
-                payloads::resolve(self.inner.payloads(), self.name.topic(), payload, content_type).await?;
-                strip(headers);
+            for Peeked { message, .. } in &mut peeked {
+                payloads::resolve(self.inner.payloads(), self.name.topic(), message).await?;
+                strip(&mut message.headers);
             }
             Ok(peeked)
         };

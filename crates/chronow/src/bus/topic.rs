@@ -155,7 +155,7 @@ impl Topic {
                         None => false,
                     };
                     if !copied {
-                        payloads.remove(&self.name, &claim.message.payload).await?;
+                        payloads.remove(&self.name, &claim.payload).await?;
                     }
                 }
             }
@@ -176,8 +176,8 @@ impl Topic {
         let held = self.inner.hot.peek(&name, u32::MAX).await?;
         Ok(held
             .into_iter()
+            .map(|peeked| peeked.message)
             .filter(|message| message.content_type == payloads::CLAIM)
-            .map(StoredMessage::from)
             .collect())
     }
 }

@@ -56,6 +56,13 @@ pub struct OutboundMessage {
 chronos_db::debug_some!(OutboundMessage { content_type, not_before, ttl });
 
 impl OutboundMessage {
+    /// What is kept of it once a topic has accepted it under an id.
+    #[must_use]
+    pub fn stored(self, id: String, published_at: Timestamp) -> StoredMessage {
+        let Self { payload, content_type, headers, key, .. } = self;
+        StoredMessage { id, published_at, payload, content_type, headers, key }
+    }
+
     /// Checks the limits that hold on every hot tier: [`MAX_HEADER_BYTES`] and [`MAX_KEY_BYTES`].
     ///
     /// # Errors
@@ -77,51 +84,24 @@ impl OutboundMessage {
     }
 }
 
-/// A message that a topic has accepted, as it was published: what is kept of it elsewhere and may come back.
-#[derive(Clone, PartialEq)]
+/// A message that a topic has accepted, as it was published.
+#[derive(Clone, Default, PartialEq)]
 pub struct StoredMessage {
     /// The id it was given.
     pub id: String,
     /// When it was accepted.
     pub published_at: Timestamp,
-    /// What was published.
-    pub message: OutboundMessage,
+    /// The bytes as they were published.
+    pub payload: Bytes,
+    /// Their media type; JSON if empty.
+    pub content_type: String,
+    /// The headers as they were published.
+    pub headers: BTreeMap<String, String>,
+    /// The ordering key.
+    pub key: Option<String>,
 }
 
-chronos_db::debug_some!(StoredMessage { id, published_at });
-
-impl From<Delivery> for StoredMessage {
-    fn from(delivery: Delivery) -> Self {
-        let Delivery { lock, payload, content_type, headers, key, published_at, .. } = delivery;
-        Self {
-            id: lock.id,
-            published_at,
-            message: OutboundMessage { payload, content_type, headers, key, ..OutboundMessage::default() },
-        }
-    }
-}
-
-impl From<DeadLetter> for StoredMessage {
-    fn from(letter: DeadLetter) -> Self {
-        let DeadLetter { id, payload, content_type, headers, key, published_at, .. } = letter;
-        Self {
-            id,
-            published_at,
-            message: OutboundMessage { payload, content_type, headers, key, ..OutboundMessage::default() },
-        }
-    }
-}
-
-impl From<Peeked> for StoredMessage {
-    fn from(peeked: Peeked) -> Self {
-        let Peeked { id, payload, content_type, headers, key, published_at, .. } = peeked;
-        Self {
-            id,
-            published_at,
-            message: OutboundMessage { payload, content_type, headers, key, ..OutboundMessage::default() },
-        }
-    }
-}
+chronos_db::debug_some!(StoredMessage { id, published_at, content_type });
 
 /// What became of a published message.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -146,23 +126,15 @@ pub struct Lock {
 pub struct Delivery {
     /// The hold on it.
     pub lock: Lock,
-    /// The bytes as they were published.
-    pub payload: Bytes,
-    /// Their media type.
-    pub content_type: String,
-    /// The headers as they were published.
-    pub headers: BTreeMap<String, String>,
-    /// The ordering key.
-    pub key: Option<String>,
-    /// When it was accepted.
-    pub published_at: Timestamp,
+    /// The message.
+    pub message: StoredMessage,
     /// How often a handler of this subscription has been started on it so far, without this time.
     pub deliveries: u32,
     /// The hold ends then, unless it is renewed.
     pub locked_until: Timestamp,
 }
 
-chronos_db::debug_some!(Delivery { lock, content_type, published_at, deliveries, locked_until });
+chronos_db::debug_some!(Delivery { lock, message, deliveries, locked_until });
 
 /// How a delivery ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -238,27 +210,17 @@ pub struct Pulled {
 /// A dead letter of one subscription.
 #[derive(Clone, PartialEq)]
 pub struct DeadLetter {
-    /// The message's own id.
-    pub id: String,
-    /// The bytes as they were published.
-    pub payload: Bytes,
-    /// Their media type.
-    pub content_type: String,
-    /// The headers as they were published.
-    pub headers: BTreeMap<String, String>,
-    /// The ordering key.
-    pub key: Option<String>,
+    /// The message, under its own id.
+    pub message: StoredMessage,
     /// Why it is here: the last failure's reason, `expired`, `undecodable`, or what the handler said.
     pub reason: String,
     /// How often a handler was started on it.
     pub deliveries: u32,
-    /// When it was published.
-    pub published_at: Timestamp,
     /// When it came here.
     pub failed_at: Timestamp,
 }
 
-chronos_db::debug_some!(DeadLetter { id, content_type, deliveries, published_at, failed_at });
+chronos_db::debug_some!(DeadLetter { message, deliveries, failed_at });
 
 /// Where a dead letter lies, without the letter.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -299,26 +261,16 @@ pub enum MessageState {
 #[derive(Clone, PartialEq)]
 pub struct Peeked {
     /// The message.
-    pub id: String,
+    pub message: StoredMessage,
     /// Where it is.
     pub state: MessageState,
-    /// The bytes as they were published.
-    pub payload: Bytes,
-    /// Their media type.
-    pub content_type: String,
-    /// The headers.
-    pub headers: BTreeMap<String, String>,
-    /// The ordering key.
-    pub key: Option<String>,
     /// How often a handler was started on it.
     pub deliveries: u32,
-    /// When it was published.
-    pub published_at: Timestamp,
     /// When it becomes due or its lock ends, if it waits for that.
     pub until: Option<Timestamp>,
 }
 
-chronos_db::debug_some!(Peeked { id, state, content_type, deliveries, published_at, until });
+chronos_db::debug_some!(Peeked { message, state, deliveries, until });
 
 /// Counts of one subscription.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -642,7 +594,8 @@ pub trait HotTier: Send + Sync + std::fmt::Debug {
 /// A filter of a subscription sees this document: `{payload, headers}`. A payload that is not JSON is null; a
 /// number that has no other form is the nearest double.
 #[must_use]
-pub fn filter_view(payload: &[u8], content_type: &str, headers: &BTreeMap<String, String>) -> bson::Document {
+pub fn filter_view(message: &StoredMessage) -> bson::Document {
+    let StoredMessage { payload, content_type, headers, .. } = message;
     let is_json = content_type.is_empty() || content_type.contains("json");
     // What others publish may have a key twice; the last one counts.
     let lenient = || serde_json::from_slice::<serde_json::Value>(payload).map_or(Json::Null, Json::from);

@@ -116,7 +116,7 @@ impl Sweeper {
             let needed = needed.as_ref().map_or(true, |needed| needed[index]);
             let how = match needed || self.is_kept(delivery, now).await {
                 true => again(delivery, now),
-                false => match self.payloads.remove(self.name.topic(), &delivery.payload).await {
+                false => match self.payloads.remove(self.name.topic(), &delivery.message.payload).await {
                     Ok(()) => Settle::Ack,
                     // A claim that nobody can read leads to nothing that could be removed.
                     Err(error) if error.kind() == ErrorKind::NotFound => Settle::Ack,
@@ -140,7 +140,7 @@ impl Sweeper {
             None => false,
             Some(warm) => match warm.has(self.name.topic(), id).await {
                 Ok(true) => true,
-                Ok(false) => delivery.headers.contains_key(COPIED) && age(delivery, now) < COPY_COMES,
+                Ok(false) => delivery.message.headers.contains_key(COPIED) && age(delivery, now) < COPY_COMES,
                 Err(error) => {
                     tracing::warn!(topic = %self.name.topic(), id, %error, "it is not known whether a message has a warm copy");
                     true
@@ -157,5 +157,7 @@ fn again(delivery: &Delivery, now: Timestamp) -> Settle {
 }
 
 fn age(delivery: &Delivery, now: Timestamp) -> Duration {
-    Duration::from_millis(u64::try_from(now.as_millis() - delivery.published_at.as_millis()).unwrap_or(0))
+    Duration::from_millis(
+        u64::try_from(now.as_millis() - delivery.message.published_at.as_millis()).unwrap_or(0),
+    )
 }

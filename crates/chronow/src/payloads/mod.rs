@@ -18,7 +18,7 @@ use chronos_db::{Chronos, Random as _, Route, SystemRandom};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use crate::hot::OutboundMessage;
+use crate::hot::{OutboundMessage, StoredMessage};
 use crate::{Error, ErrorKind, Result, Scope, TopicName};
 
 pub(crate) use janitor::{clean_up, subscription};
@@ -185,12 +185,11 @@ fn failed(error: chronos_db::Error) -> Error {
 pub(crate) async fn resolve(
     payloads: Option<&Payloads>,
     topic: &TopicName,
-    payload: &mut Bytes,
-    content_type: &mut String,
+    message: &mut StoredMessage,
 ) -> Result<()> {
-    if content_type == CLAIM {
+    if message.content_type == CLAIM {
         let payloads = payloads.ok_or_else(nowhere)?;
-        (*payload, *content_type) = payloads.get(topic, payload).await?;
+        (message.payload, message.content_type) = payloads.get(topic, &message.payload).await?;
     }
     Ok(())
 }

@@ -308,7 +308,7 @@ pub(crate) fn text(payload: &[u8]) -> String {
 
 /// The texts of deliveries.
 pub(crate) fn texts(deliveries: &[Delivery]) -> Vec<String> {
-    deliveries.iter().map(|delivery| text(&delivery.payload)).collect()
+    deliveries.iter().map(|delivery| text(&delivery.message.payload)).collect()
 }
 
 /// A retry with a reason.

@@ -121,7 +121,7 @@ async fn what_is_put_back_is_as_it_was_published(stores: Stores) {
     let stats = subscription.stats().await.unwrap();
     assert_eq!((stats.scheduled, stats.dead_letters), (1, 1));
     let dead: Vec<_> = subscription.dead_letters().stream().try_collect().await.unwrap();
-    assert_eq!((dead[0].reason.as_str(), dead[0].key.as_deref()), ("expired", Some("j")));
+    assert_eq!((dead[0].reason.as_str(), dead[0].message.key.as_deref()), ("expired", Some("j")));
 }
 
 async fn a_refused_publish_is_kept_nowhere(stores: Stores) {

@@ -180,7 +180,7 @@ async fn a_stream_settles_by_hand(chronow: Chronow) {
         .into_iter()
         .find(|peeked| peeked.state == MessageState::Deferred)
         .unwrap();
-    let fetched = subscription.fetch_deferred::<Value>(vec![deferred.id]).await.unwrap();
+    let fetched = subscription.fetch_deferred::<Value>(vec![deferred.message.id]).await.unwrap();
     assert_eq!(number(&fetched[0]), 2);
     subscription.ack_all(fetched).await.unwrap();
 }
@@ -302,7 +302,7 @@ async fn failures_are_retried_up_to_the_limit_and_end_as_dead_letters(chronow: C
         .iter()
         .map(|dead| {
             (
-                serde_json::from_slice::<Value>(&dead.payload).unwrap()["n"].as_u64().unwrap(),
+                serde_json::from_slice::<Value>(&dead.message.payload).unwrap()["n"].as_u64().unwrap(),
                 dead.reason.as_str(),
                 dead.deliveries,
             )
@@ -340,7 +340,7 @@ async fn what_cannot_be_decoded_becomes_a_dead_letter_and_is_not_lost(chronow: C
     assert!(next.is_none());
     assert_eq!(
         dead.iter()
-            .map(|dead| (dead.payload.as_ref(), dead.reason.as_str(), dead.deliveries))
+            .map(|dead| (dead.message.payload.as_ref(), dead.reason.as_str(), dead.deliveries))
             .collect::<Vec<_>>(),
         [(&b"\xff{"[..], "undecodable", 0), (&b"\"a text\""[..], "undecodable", 0)]
     );

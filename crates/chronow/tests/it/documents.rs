@@ -93,7 +93,7 @@ async fn share(hots: Vec<Arc<dyn HotTier>>, keys: usize) {
                     .unwrap();
                 assert!(started.started.iter().all(|started| *started));
                 for delivery in pulled.deliveries {
-                    let n: usize = std::str::from_utf8(&delivery.payload).unwrap().parse().unwrap();
+                    let n: usize = std::str::from_utf8(&delivery.message.payload).unwrap().parse().unwrap();
                     seen.push((hot.now().await.unwrap(), n));
                 }
                 let settle = locks.into_iter().map(|lock| (lock, Settle::Ack)).collect();

@@ -236,7 +236,7 @@ impl World {
 }
 
 fn said(delivery: &Delivery) -> String {
-    String::from_utf8(delivery.payload.to_vec()).unwrap()
+    String::from_utf8(delivery.message.payload.to_vec()).unwrap()
 }
 
 fn message(text: impl ToString) -> OutboundMessage {

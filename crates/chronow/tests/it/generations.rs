@@ -133,7 +133,7 @@ fn message(text: &str) -> OutboundMessage {
 }
 
 fn texts(deliveries: &[Delivery]) -> BTreeSet<String> {
-    deliveries.iter().map(|delivery| String::from_utf8(delivery.payload.to_vec()).unwrap()).collect()
+    deliveries.iter().map(|delivery| String::from_utf8(delivery.message.payload.to_vec()).unwrap()).collect()
 }
 
 async fn publish(hot: &dyn HotTier, topic: &TopicName, texts: std::ops::Range<usize>) -> BTreeSet<String> {

@@ -43,8 +43,8 @@ async fn a_large_payload_arrives_whole_by_every_way(stores: Stores) {
         topic.publish_batch(messages).await.unwrap().into_iter().map(|published| published.id).collect();
     assert_eq!(stores.objects().await.len(), 4);
     let peeked = subscription.peek(10).await.unwrap();
-    let first: Value = Value::parse(&peeked[0].payload).unwrap();
-    assert_eq!((first, peeked[0].headers.len()), (large(0), 1), "a peek shows what was published");
+    let first: Value = Value::parse(&peeked[0].message.payload).unwrap();
+    assert_eq!((first, peeked[0].message.headers.len()), (large(0), 1), "a peek shows what was published");
 
     let mut stream = subscription.consume::<Value>().await.unwrap();
     let message = within(stream.next()).await.unwrap().unwrap();
@@ -114,7 +114,7 @@ async fn a_large_dead_letter_is_shown_whole_and_can_be_redriven(stores: Stores) 
     within(runner.join()).await.unwrap();
     let (dead, _) = subscription.dead_letters().await.unwrap();
     assert_eq!((dead.len(), dead[0].reason.as_str(), dead[0].deliveries), (1, "broken", 2));
-    assert_eq!(serde_json::from_slice::<Value>(&dead[0].payload).unwrap(), large(1));
+    assert_eq!(serde_json::from_slice::<Value>(&dead[0].message.payload).unwrap(), large(1));
     assert_eq!(subscription.redrive().await.unwrap(), 1);
     let again = subscription.receive::<Value>(1).await.unwrap().remove(0);
     assert_eq!((&again.payload, again.deliveries()), (&large(1), 1));
@@ -185,7 +185,7 @@ async fn purging_and_deleting_a_topic_remove_large_payloads(stores: Stores) {
     while begun.elapsed() < Duration::from_millis(2_500) {
         let (dead, _) = subscription.dead_letters().await.unwrap();
         assert_eq!(
-            serde_json::from_slice::<Value>(&dead[0].payload).unwrap(),
+            serde_json::from_slice::<Value>(&dead[0].message.payload).unwrap(),
             large(1),
             "a dead letter needs its payload"
         );
@@ -222,7 +222,7 @@ async fn a_large_message_that_expires_takes_its_payload_with_it_in_the_end(store
     })
     .await;
     let (dead, _) = subscription.dead_letters().await.unwrap();
-    assert_eq!(serde_json::from_slice::<Value>(&dead[0].payload).unwrap(), large(1));
+    assert_eq!(serde_json::from_slice::<Value>(&dead[0].message.payload).unwrap(), large(1));
     subscription.purge_dead_letters().await.unwrap();
     // Whoever opens the topic next looks at what expired.
     chronow.close().await.unwrap();

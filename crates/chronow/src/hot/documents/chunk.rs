@@ -9,23 +9,17 @@ use bytes::Bytes;
 
 use super::keys::{chunk_id, message_id};
 use super::store::{damaged, int};
-use crate::hot::OutboundMessage;
+use crate::hot::{OutboundMessage, StoredMessage};
 use crate::{Result, Timestamp};
 
-/// A message as it was published.
+/// A message as it is stored.
 #[derive(Clone, PartialEq)]
 pub(super) struct Body {
-    pub(super) id: String,
-    pub(super) payload: Bytes,
-    pub(super) content_type: String,
-    pub(super) headers: BTreeMap<String, String>,
-    pub(super) key: Option<String>,
-    /// When it was accepted.
-    pub(super) at: Timestamp,
+    pub(super) message: StoredMessage,
     pub(super) expires: Option<Timestamp>,
 }
 
-chronos_db::debug_some!(Body { id, content_type, at });
+chronos_db::debug_some!(Body { message });
 
 /// Some consecutive sequence numbers of a topic's sequence.
 #[derive(Clone)]
@@ -50,39 +44,42 @@ chronos_db::debug_some!(Chunk { first, last, head, at, void });
 impl Body {
     pub(super) fn of(message: &OutboundMessage, id: String, at: Timestamp, ttl: Option<i64>) -> Self {
         let ttl = message.ttl.map(|ttl| i64::try_from(ttl.as_millis()).unwrap_or(i64::MAX)).or(ttl);
-        Self {
+        let message = StoredMessage {
             id,
+            published_at: at,
             payload: message.payload.clone(),
             content_type: message.content_type.clone(),
             headers: message.headers.clone(),
             key: message.key.clone(),
-            at,
-            expires: ttl.map(|ttl| at.plus_millis(ttl)),
-        }
+        };
+        Self { message, expires: ttl.map(|ttl| at.plus_millis(ttl)) }
     }
 
     /// About what it takes in a document.
     pub(super) fn size(&self) -> usize {
-        let headers: usize = self.headers.iter().map(|(k, v)| k.len() + v.len() + 16).sum();
-        64 + self.payload.len()
-            + self.content_type.len()
+        let message = &self.message;
+        let headers: usize = message.headers.iter().map(|(k, v)| k.len() + v.len() + 16).sum();
+        64 + message.payload.len()
+            + message.content_type.len()
             + headers
-            + self.key.as_ref().map_or(0, |key| key.len() + 8)
+            + message.key.as_ref().map_or(0, |key| key.len() + 8)
     }
 
     pub(super) fn to_document(&self) -> Document {
-        let mut body = doc! { "i": &self.id, "p": binary(&self.payload), "a": self.at.as_millis() };
-        if !self.content_type.is_empty() {
-            body.insert("t", &self.content_type);
+        let message = &self.message;
+        let mut body =
+            doc! { "i": &message.id, "p": binary(&message.payload), "a": message.published_at.as_millis() };
+        if !message.content_type.is_empty() {
+            body.insert("t", &message.content_type);
         }
-        if !self.headers.is_empty() {
+        if !message.headers.is_empty() {
             // In pairs: a name may hold dots and dollars, which servers take amiss in field names.
             body.insert(
                 "h",
-                self.headers.iter().flat_map(|(k, v)| [k.as_str(), v.as_str()]).collect::<Vec<_>>(),
+                message.headers.iter().flat_map(|(k, v)| [k.as_str(), v.as_str()]).collect::<Vec<_>>(),
             );
         }
-        if let Some(key) = &self.key {
+        if let Some(key) = &message.key {
             body.insert("k", key);
         }
         if let Some(expires) = self.expires {
@@ -105,15 +102,15 @@ impl Body {
                 }
             }
         }
-        Ok(Self {
+        let message = StoredMessage {
             id,
+            published_at: int(&body, "a").map_or(at, Timestamp::from_millis),
             payload,
             content_type: body.get_str("t").unwrap_or_default().to_owned(),
             headers,
             key: body.get_str("k").ok().map(str::to_owned),
-            at: int(&body, "a").map_or(at, Timestamp::from_millis),
-            expires: int(&body, "x").ok().map(Timestamp::from_millis),
-        })
+        };
+        Ok(Self { message, expires: int(&body, "x").ok().map(Timestamp::from_millis) })
     }
 }
 
@@ -152,7 +149,7 @@ impl Chunk {
 
     /// The message with an id.
     pub(super) fn by_id(&self, sequence: i64, id: &str) -> Option<&Arc<Body>> {
-        self.at_sequence(sequence).filter(|body| body.id == id)
+        self.at_sequence(sequence).filter(|body| body.message.id == id)
     }
 
     pub(super) fn to_document(&self, topic: &str) -> Document {

@@ -182,21 +182,21 @@ impl Engine {
     pub(super) async fn replay(&self, name: &SubscriptionName, messages: Vec<StoredMessage>) -> Result<u64> {
         let context = self.open(name).await?;
         let mut records = Vec::with_capacity(messages.len());
-        for StoredMessage { id, published_at, message } in messages {
+        for message in messages {
+            let id = &message.id;
             if id.is_empty() || id.contains(['/', '\0']) {
                 return Err(Error::validation(format!("`{id}` is no message id")));
             }
-            let sequence = sequence_of(&id).unwrap_or(0);
+            let sequence = sequence_of(id).unwrap_or(0);
             // Whoever asks for it wants it whatever its age.
-            let body = Body { expires: None, ..Body::of(&message, id, published_at, None) };
-            let due = message.not_before.map_or(0, Timestamp::as_millis).max(context.now.as_millis());
+            let body = Body { message, expires: None };
             let mut record = DeliveryRecord::new(
                 &context.subscription.id,
                 sequence,
                 0,
                 &body,
                 State::Waiting,
-                due,
+                context.now.as_millis(),
                 self.new_revision(),
             );
             record.body = Some(body);
@@ -227,7 +227,7 @@ impl Engine {
                     let mut record = record.clone();
                     record.id = format!("{}~{}", record.id, &self.new_revision().to_hex()[8..]);
                     if let Some(body) = &mut record.body {
-                        body.id.clone_from(&record.id);
+                        body.message.id.clone_from(&record.id);
                     }
                     Write::insert(record.to_document())
                 });

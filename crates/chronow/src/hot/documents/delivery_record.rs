@@ -5,7 +5,7 @@ use bson::{Bson, Document, doc};
 
 use super::chunk::Body;
 use super::store::{damaged, int, text};
-use crate::hot::{DeadLetter, Delivery, Lock, MessageState};
+use crate::hot::{DeadLetter, Delivery, Lock, MessageState, StoredMessage};
 use crate::{Result, Timestamp};
 
 /// Where a message is, for one subscription.
@@ -131,11 +131,11 @@ impl DeliveryRecord {
     ) -> Self {
         Self {
             subscription: subscription.to_owned(),
-            id: body.id.clone(),
+            id: body.message.id.clone(),
             sequence,
             state,
             due,
-            key: body.key.clone(),
+            key: body.message.key.clone(),
             aside: false,
             token: (state == State::Locked).then_some(rev),
             rev,
@@ -144,7 +144,7 @@ impl DeliveryRecord {
             acked: false,
             chunk,
             body: None,
-            at: body.at,
+            at: body.message.published_at,
             expires: body.expires,
             why: String::new(),
         }
@@ -302,11 +302,7 @@ impl DeliveryRecord {
     pub(super) fn delivery(&self, body: &Body) -> Delivery {
         Delivery {
             lock: self.lock_of(),
-            payload: body.payload.clone(),
-            content_type: body.content_type.clone(),
-            headers: body.headers.clone(),
-            key: body.key.clone(),
-            published_at: body.at,
+            message: body.message.clone(),
             deliveries: self.starts,
             locked_until: Timestamp::from_millis(self.due),
         }
@@ -314,16 +310,10 @@ impl DeliveryRecord {
 
     /// The dead letter that a dead delivery record is.
     pub(super) fn into_dead_letter(self) -> Option<DeadLetter> {
-        let body = self.body?;
         Some(DeadLetter {
-            id: self.id,
-            payload: body.payload,
-            content_type: body.content_type,
-            headers: body.headers,
-            key: body.key,
+            message: StoredMessage { id: self.id, ..self.body?.message },
             reason: self.why,
             deliveries: self.starts,
-            published_at: body.at,
             failed_at: Timestamp::from_millis(self.due),
         })
     }

@@ -168,11 +168,11 @@ impl Subscription {
     }
 
     pub(super) fn wants(&self, body: &Body) -> bool {
-        if sequence_of(&body.id).is_some_and(|sequence| sequence <= self.from) {
+        if sequence_of(&body.message.id).is_some_and(|sequence| sequence <= self.from) {
             return false;
         }
         let Some(filter) = &self.filter else { return true };
-        filter.matches(&filter_view(&body.payload, &body.content_type, &body.headers))
+        filter.matches(&filter_view(&body.message))
     }
 }
 

@@ -30,20 +30,6 @@ struct Unread {
     oldest: Option<Timestamp>,
 }
 
-fn peeked(body: &Body, state: MessageState, deliveries: u32, until: Option<Timestamp>) -> Peeked {
-    Peeked {
-        id: body.id.clone(),
-        state,
-        payload: body.payload.clone(),
-        content_type: body.content_type.clone(),
-        headers: body.headers.clone(),
-        key: body.key.clone(),
-        deliveries,
-        published_at: body.at,
-        until,
-    }
-}
-
 impl Engine {
     /// Calls `each` for every accepted message behind a sequence number, in order, until it says that it has
     /// enough.
@@ -99,7 +85,7 @@ impl Engine {
             self.each_behind(topic, sequence, |_, body| {
                 if subscription.wants(body) {
                     unread.count += 1;
-                    unread.oldest.get_or_insert(body.at);
+                    unread.oldest.get_or_insert(body.message.published_at);
                 }
                 true
             })
@@ -157,7 +143,8 @@ impl Engine {
             let from_chunk =
                 chunks.get(&record.chunk).and_then(|chunk| chunk.by_id(record.sequence, &record.id));
             if let Some(body) = record.body.as_ref().or(from_chunk.map(|body| &**body)) {
-                found.push(peeked(body, state, record.starts, until));
+                let (message, deliveries) = (body.message.clone(), record.starts);
+                found.push(Peeked { message, state, deliveries, until });
             }
         }
         if found.len() < limit {
@@ -165,7 +152,8 @@ impl Engine {
             self.each_behind(&context.topic, context.cursor.at, |_, body| {
                 examined += 1;
                 if context.subscription.wants(body) {
-                    found.push(peeked(body, MessageState::Unread, 0, None));
+                    let message = body.message.clone();
+                    found.push(Peeked { message, state: MessageState::Unread, deliveries: 0, until: None });
                 }
                 found.len() < limit && examined < MAX_EXAMINED.max(limit)
             })
@@ -174,7 +162,8 @@ impl Engine {
         if found.len() < limit {
             for (body, due) in self.scheduled(&context.topic, limit as u64).await? {
                 if found.len() < limit && context.subscription.wants(&body) {
-                    found.push(peeked(&body, MessageState::Scheduled, 0, Some(due)));
+                    let (message, state) = (body.message, MessageState::Scheduled);
+                    found.push(Peeked { message, state, deliveries: 0, until: Some(due) });
                 }
             }
         }

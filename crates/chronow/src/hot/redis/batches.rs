@@ -140,7 +140,7 @@ impl Batch {
             self.run.push_bytes(message.content_type.as_bytes());
         }
         if shape.headers {
-            self.run.push_bytes(&headers_json(message)?);
+            self.run.push_bytes(&headers_json(&message.headers)?);
         }
         if let Some(key) = key_of(message) {
             self.run.push_bytes(key.as_bytes());

@@ -15,7 +15,7 @@ use super::batches::{Batch, Part, key_of, millis, pull_of};
 use super::connection::{at_once, is_refusal};
 use super::keys::{join_id, shard_of, split_id};
 use super::replicated::Confirm;
-use super::reply::{Parts, Stored, count, list, number, text, write_message};
+use super::reply::{Parts, count, list, number, read_message, text, write_message};
 use super::script::{Args, scripts};
 use super::topics::{Known, ScriptError, ScriptResult, together};
 use crate::hot::{
@@ -105,9 +105,9 @@ impl Compiled {
         Ok(Self { version, filter })
     }
 
-    fn lets_pass(&self, message: &Stored) -> bool {
+    fn lets_pass(&self, message: &StoredMessage) -> bool {
         let Some(filter) = &self.filter else { return true };
-        filter.matches(&filter_view(&message.payload, &message.content_type, &message.headers))
+        filter.matches(&filter_view(message))
     }
 }
 
@@ -320,7 +320,7 @@ impl RedisHot {
             pulled.deliveries.reserve(found.len());
             for message in found {
                 let (delivery, late) = delivery(shard, &token, until, message)?;
-                if compiled.filter.is_some() && !lets_pass(&compiled, &delivery) {
+                if compiled.filter.is_some() && !compiled.lets_pass(&delivery.message) {
                     left_out.push((delivery.lock, "skip", ""));
                 } else if late {
                     left_out.push((delivery.lock, "dead", "expired"));
@@ -709,7 +709,7 @@ impl RedisHot {
                         break;
                     }
                     left -= letters.len() as u64;
-                    let ids = Select::Ids(letters.into_iter().map(|letter| letter.id).collect());
+                    let ids = Select::Ids(letters.into_iter().map(|letter| letter.message.id).collect());
                     taken += Box::pin(self.take_dead(subscription, how, &ids, known)).await?;
                 }
             }
@@ -762,27 +762,14 @@ impl RedisHot {
                 };
                 let deliveries = small(message.next())?;
                 let until = message.text()?.parse().ok().map(Timestamp::from_millis);
-                let stored = Stored::read(&id, message.next())?;
+                let stored = read_message(shard, &id, message.next())?;
                 if state == MessageState::Unread && deliveries == 0 && !compiled.lets_pass(&stored) {
                     continue;
                 }
                 let order = id
                     .split_once('-')
                     .and_then(|(ms, seq)| Some((ms.parse::<u64>().ok()?, seq.parse::<u64>().ok()?)));
-                found.push((
-                    (order, shard),
-                    Peeked {
-                        id: join_id(shard, &id),
-                        state,
-                        payload: stored.payload,
-                        content_type: stored.content_type,
-                        headers: stored.headers,
-                        key: stored.key,
-                        deliveries,
-                        published_at: stored.published_at,
-                        until,
-                    },
-                ));
+                found.push(((order, shard), Peeked { message: stored, state, deliveries, until }));
             }
         }
         found.sort_by_key(|(order, _)| *order);
@@ -814,9 +801,9 @@ impl RedisHot {
                 messages.iter().filter(|message| split_id(&message.id).0 % shards == shard).collect();
             for own in own.chunks(MAX_PER_SCRIPT) {
                 let mut args = Args::new().arg(&known.stamp).arg(subscription.name());
-                for StoredMessage { id, published_at, message } in own {
-                    args.push(split_id(id).1);
-                    write_message(&mut args, message, Some(*published_at))?;
+                for message in own {
+                    args.push(split_id(&message.id).1);
+                    write_message(&mut args, message)?;
                 }
                 put += self.ask(subscription, shard, &scripts::replay, &args).await?.count()?;
             }
@@ -868,7 +855,7 @@ fn sifted(compiled: &Compiled, at: String, page: Vec<Value>, room: usize) -> Res
     for entry in page {
         let mut entry = list(entry)?.into_iter();
         let id = text(entry.next().unwrap_or_default())?;
-        if compiled.lets_pass(&Stored::read(&id, entry.next().unwrap_or_default())?) {
+        if compiled.lets_pass(&read_message(0, &id, entry.next().unwrap_or_default())?) {
             if passing.len() == room {
                 break;
             }
@@ -880,15 +867,6 @@ fn sifted(compiled: &Compiled, at: String, page: Vec<Value>, room: usize) -> Res
     Ok(passing.into_iter().fold(args, Args::arg))
 }
 
-fn lets_pass(compiled: &Compiled, delivery: &Delivery) -> bool {
-    compiled.lets_pass(&Stored {
-        payload: delivery.payload.clone(),
-        content_type: delivery.content_type.clone(),
-        headers: delivery.headers.clone(),
-        ..Stored::default()
-    })
-}
-
 /// A message that a script handed out under the token it was given; and whether its time was over.
 fn delivery(shard: u16, token: &str, until: i64, message: Value) -> Result<(Delivery, bool)> {
     let mut message = list(message)?;
@@ -897,15 +875,11 @@ fn delivery(shard: u16, token: &str, until: i64, message: Value) -> Result<(Deli
     let mut message = message.into_iter();
     let mut next = || message.next().unwrap_or(Value::Nil);
     let id = text(next())?;
-    let stored = Stored::read(&id, next())?;
+    let message = read_message(shard, &id, next())?;
     let token = [token, ".", &id].concat();
     let delivery = Delivery {
-        lock: Lock { id: if shard == 0 { id } else { join_id(shard, &id) }, token },
-        payload: stored.payload,
-        content_type: stored.content_type,
-        headers: stored.headers,
-        key: stored.key,
-        published_at: stored.published_at,
+        lock: Lock { id: message.id.clone(), token },
+        message,
         deliveries: u32::try_from(deliveries.max(0)).unwrap_or(u32::MAX),
         locked_until: Timestamp::from_millis(until),
     };
@@ -917,16 +891,10 @@ fn dead_letter(shard: u16, letter: Value) -> Result<((u64, u16), DeadLetter)> {
     let mut letter = Parts::of(letter)?;
     let id = letter.text()?;
     let score = letter.count()?;
-    let stored = Stored::read(&id, letter.next())?;
     let letter = DeadLetter {
-        id: join_id(shard, &id),
-        payload: stored.payload,
-        content_type: stored.content_type,
-        headers: stored.headers,
-        key: stored.key,
+        message: read_message(shard, &id, letter.next())?,
         reason: letter.text()?,
         deliveries: small(letter.next())?,
-        published_at: stored.published_at,
         failed_at: Timestamp::from_millis((score / 1_000).cast_signed()),
     };
     Ok(((score, shard), letter))

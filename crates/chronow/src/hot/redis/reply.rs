@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use redis::Value;
 
+use super::keys::join_id;
 use super::script::Args;
-use crate::hot::OutboundMessage;
+use crate::hot::StoredMessage;
 use crate::{Error, ErrorKind, Result, Timestamp};
 
 pub(super) fn unexpected(value: &Value) -> Error {
@@ -102,35 +103,25 @@ impl Parts {
     }
 }
 
-/// A message as it is stored.
-#[derive(Default)]
-pub(super) struct Stored {
-    pub(super) payload: Bytes,
-    pub(super) content_type: String,
-    pub(super) headers: BTreeMap<String, String>,
-    pub(super) key: Option<String>,
-    pub(super) published_at: Timestamp,
-}
-
-chronos_db::debug_some!(Stored { content_type, published_at });
-
-impl Stored {
-    /// Reads the names and values of the message with this id (inside its shard).
-    pub(super) fn read(id: &str, value: Value) -> Result<Self> {
-        let mut stored = Self { published_at: Timestamp::from_millis(millis_of(id)), ..Self::default() };
-        let mut items = list(value)?.into_iter();
-        while let (Some(name), Some(value)) = (items.next(), items.next()) {
-            match &*bytes(name)? {
-                b"payload" => stored.payload = bytes(value)?,
-                b"type" => stored.content_type = text(value)?,
-                b"headers" => stored.headers = headers(id, &bytes(value)?),
-                b"key" => stored.key = Some(text(value)?),
-                b"at" => stored.published_at = Timestamp::from_millis(number(value)?),
-                _ => {}
-            }
+/// Reads the names and values of the message with this id (inside its shard).
+pub(super) fn read_message(shard: u16, id: &str, value: Value) -> Result<StoredMessage> {
+    let mut message = StoredMessage {
+        id: join_id(shard, id),
+        published_at: Timestamp::from_millis(millis_of(id)),
+        ..StoredMessage::default()
+    };
+    let mut items = list(value)?.into_iter();
+    while let (Some(name), Some(value)) = (items.next(), items.next()) {
+        match &*bytes(name)? {
+            b"payload" => message.payload = bytes(value)?,
+            b"type" => message.content_type = text(value)?,
+            b"headers" => message.headers = headers(id, &bytes(value)?),
+            b"key" => message.key = Some(text(value)?),
+            b"at" => message.published_at = Timestamp::from_millis(number(value)?),
+            _ => {}
         }
-        Ok(stored)
     }
+    Ok(message)
 }
 
 fn headers(id: &str, json: &[u8]) -> BTreeMap<String, String> {
@@ -146,32 +137,30 @@ fn millis_of(id: &str) -> i64 {
 }
 
 /// The headers as they are stored.
-pub(super) fn headers_json(message: &OutboundMessage) -> Result<Vec<u8>> {
-    serde_json::to_vec(&message.headers)
-        .map_err(|error| Error::validation("the headers are no text").caused_by(error))
+pub(super) fn headers_json(headers: &BTreeMap<String, String>) -> Result<Vec<u8>> {
+    serde_json::to_vec(headers).map_err(|error| Error::validation("the headers are no text").caused_by(error))
 }
 
 /// Appends the number of names and values, and these.
-pub(super) fn write_message(args: &mut Args, message: &OutboundMessage, at: Option<Timestamp>) -> Result<()> {
-    let mut fields = Args::new().arg("payload").bytes(&message.payload);
+pub(super) fn write_message(args: &mut Args, message: &StoredMessage) -> Result<()> {
+    let StoredMessage { published_at, payload, content_type, headers, key, .. } = message;
+    let mut fields = Args::new().arg("payload").bytes(payload);
     let mut n = 2;
-    if !message.content_type.is_empty() {
-        fields = fields.arg("type").arg(&message.content_type);
+    if !content_type.is_empty() {
+        fields = fields.arg("type").arg(content_type);
         n += 2;
     }
-    if !message.headers.is_empty() {
-        fields = fields.arg("headers").bytes(&headers_json(message)?);
+    if !headers.is_empty() {
+        fields = fields.arg("headers").bytes(&headers_json(headers)?);
         n += 2;
     }
     // An empty key is none.
-    if let Some(key) = message.key.as_deref().filter(|key| !key.is_empty()) {
+    if let Some(key) = key.as_deref().filter(|key| !key.is_empty()) {
         fields = fields.arg("key").arg(key);
         n += 2;
     }
-    if let Some(at) = at {
-        fields = fields.arg("at").arg(at.as_millis());
-        n += 2;
-    }
+    fields = fields.arg("at").arg(published_at.as_millis());
+    n += 2;
     args.push(n);
     args.extend(&fields);
     Ok(())

@@ -262,7 +262,7 @@ impl History {
                 assert!(subscription.available(n), "{n} of {name} was not due: {:?}", subscription.owed[&n]);
                 let owed = subscription.owed.get_mut(&n).unwrap();
                 assert_eq!(
-                    (text(&delivery.payload), &delivery.key, delivery.deliveries),
+                    (text(&delivery.message.payload), &delivery.message.key, delivery.deliveries),
                     (owed.text.clone(), &owed.key, owed.deliveries)
                 );
                 let begun = place < started;
@@ -419,7 +419,7 @@ impl History {
         let letters = self.bus.dead(&self.subscriptions[s].name).await;
         let subscription = &mut self.subscriptions[s];
         for letter in letters {
-            let n = self.numbers[&letter.id];
+            let n = self.numbers[&letter.message.id];
             let owed = subscription
                 .owed
                 .get_mut(&n)
@@ -456,7 +456,7 @@ impl History {
             assert_eq!(counts, expected, "{stats:?}");
             let mut dead = Vec::new();
             for letter in self.bus.dead(&subscription.name).await {
-                let n = self.numbers[&letter.id];
+                let n = self.numbers[&letter.message.id];
                 assert_eq!(subscription.owed[&n].at, Where::Dead(letter.reason), "{n}");
                 assert_eq!(letter.deliveries, subscription.owed[&n].deliveries);
                 dead.push(n);

@@ -23,14 +23,14 @@ pub async fn a_dead_letter_tells_what_happened(hot: Arc<dyn HotTier>) {
     let before = bus.hot.now().await.unwrap();
     let delivery = bus.dead_letter(&subscription, "card declined: ü").await;
     let dead = bus.dead(&subscription).await.remove(0);
-    assert_eq!(dead.id, id);
+    assert_eq!(dead.message.id, id);
     assert_eq!(
-        (dead.payload, dead.content_type, dead.headers, dead.key),
+        (dead.message.payload, dead.message.content_type, dead.message.headers, dead.message.key),
         (sent.payload, sent.content_type, sent.headers, sent.key)
     );
     assert_eq!(
-        (dead.reason.as_str(), dead.deliveries, dead.published_at),
-        ("card declined: ü", 2, delivery.published_at)
+        (dead.reason.as_str(), dead.deliveries, dead.message.published_at),
+        ("card declined: ü", 2, delivery.message.published_at)
     );
     assert!(dead.failed_at >= before && dead.failed_at <= bus.hot.now().await.unwrap());
     bus.nothing(&subscription).await;
@@ -46,7 +46,7 @@ pub async fn a_dead_letter_is_of_one_subscription(hot: Arc<dyn HotTier>) {
     let got = bus.take(&two, 1).await;
     bus.ack(&two, &got).await;
     assert_eq!(bus.dead(&one).await.len(), 1, "it stays when all others have settled the message");
-    assert_eq!(text(&bus.dead(&one).await[0].payload), "a");
+    assert_eq!(text(&bus.dead(&one).await[0].message.payload), "a");
 }
 
 async fn dead_lettered(bus: &Bus, name: &str, count: usize) -> (crate::SubscriptionName, Vec<String>) {
@@ -72,7 +72,7 @@ pub async fn dead_letters_are_listed_without_being_read(hot: Arc<dyn HotTier>) {
     let dead = bus.dead(&subscription).await;
     assert_eq!(
         all.iter().map(|letter| (&letter.id, letter.failed_at)).collect::<Vec<_>>(),
-        dead.iter().map(|letter| (&letter.id, letter.failed_at)).collect::<Vec<_>>()
+        dead.iter().map(|letter| (&letter.message.id, letter.failed_at)).collect::<Vec<_>>()
     );
     assert_eq!(list(begin, None, 3).await, all[..3]);
     for place in 0..all.len() {
@@ -84,9 +84,9 @@ pub async fn dead_letters_are_listed_without_being_read(hot: Arc<dyn HotTier>) {
     assert!(list(all[6].failed_at.plus_millis(1), None, 100).await.is_empty());
     ids.push("no-such-message".to_owned());
     let mut read = bus.hot.dead_letters_by_id(&subscription, &ids).await.unwrap();
-    read.sort_by(|a, b| (a.failed_at, &a.id).cmp(&(b.failed_at, &b.id)));
+    read.sort_by(|a, b| (a.failed_at, &a.message.id).cmp(&(b.failed_at, &b.message.id)));
     let mut expected = dead;
-    expected.sort_by(|a, b| (a.failed_at, &a.id).cmp(&(b.failed_at, &b.id)));
+    expected.sort_by(|a, b| (a.failed_at, &a.message.id).cmp(&(b.failed_at, &b.message.id)));
     assert_eq!(read, expected);
 }
 
@@ -98,7 +98,7 @@ pub async fn dead_letters_are_paged_oldest_first(hot: Arc<dyn HotTier>) {
     loop {
         let (page, next) = bus.hot.dead_letters(&subscription, after.as_deref(), 10).await.unwrap();
         assert!(page.len() <= 10);
-        all.extend(page.into_iter().map(|dead| dead.id));
+        all.extend(page.into_iter().map(|dead| dead.message.id));
         pages += 1;
         assert!(pages < 10, "the pages never end");
         match next {
@@ -120,7 +120,7 @@ pub async fn a_redrive_starts_the_count_anew(hot: Arc<dyn HotTier>) {
     assert_eq!(bus.hot.redrive(&subscription, &Select::All).await.unwrap(), 1);
     assert!(bus.dead(&subscription).await.is_empty());
     let again = bus.one(&subscription).await;
-    assert_eq!((again.deliveries, &again.lock.id, text(&again.payload).as_str()), (0, &ids[0], "a"));
+    assert_eq!((again.deliveries, &again.lock.id, text(&again.message.payload).as_str()), (0, &ids[0], "a"));
     assert!(bus.start(&subscription, &again.lock).await);
     assert_eq!(bus.settle(&subscription, &again.lock, retry("three")).await, Settled::Done);
     assert_eq!(bus.one(&subscription).await.deliveries, 1);
@@ -150,7 +150,7 @@ pub async fn a_redrive_may_take_the_oldest(hot: Arc<dyn HotTier>) {
     assert_eq!(bus.hot.redrive(&subscription, &Select::Oldest(2)).await.unwrap(), 2);
     assert_eq!(texts(&bus.take(&subscription, 2).await), ["d00", "d01"]);
     bus.nothing(&subscription).await;
-    let left: Vec<_> = bus.dead(&subscription).await.into_iter().map(|dead| dead.id).collect();
+    let left: Vec<_> = bus.dead(&subscription).await.into_iter().map(|dead| dead.message.id).collect();
     assert_eq!(left, ids[2..]);
 }
 
@@ -193,7 +193,7 @@ pub async fn dead_letters_can_be_purged(hot: Arc<dyn HotTier>) {
         1
     );
     assert_eq!(bus.hot.purge_dead_letters(&subscription, &Select::Oldest(2)).await.unwrap(), 2);
-    let left: Vec<_> = bus.dead(&subscription).await.into_iter().map(|dead| dead.id).collect();
+    let left: Vec<_> = bus.dead(&subscription).await.into_iter().map(|dead| dead.message.id).collect();
     assert_eq!(left, ids[2..5]);
     assert_eq!(bus.hot.purge_dead_letters(&subscription, &Select::All).await.unwrap(), 3);
     assert!(bus.dead(&subscription).await.is_empty());
@@ -226,7 +226,7 @@ pub async fn a_redriven_message_does_not_expire_again(hot: Arc<dyn HotTier>) {
     super::until("its time is over", || async { bus.hot.now().await.unwrap() > end.plus_millis(300) }).await;
     bus.nothing(&subscription).await;
     let mut dead: Vec<String> =
-        bus.dead(&subscription).await.into_iter().map(|letter| text(&letter.payload)).collect();
+        bus.dead(&subscription).await.into_iter().map(|letter| text(&letter.message.payload)).collect();
     dead.sort();
     assert_eq!(dead, ["expired", "failed"]);
     assert_eq!(bus.hot.redrive(&subscription, &Select::All).await.unwrap(), 2);

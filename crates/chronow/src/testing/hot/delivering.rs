@@ -10,8 +10,7 @@ use bytes::Bytes;
 use super::{Bus, TIMEOUT, calm, message, retry_after, text, texts, until};
 use crate::Timestamp;
 use crate::hot::{
-    DeliverPolicy, HotTier, OutboundMessage, Settle, SettleAndStart, Settled, StoredMessage,
-    SubscriptionPatch, TopicPatch,
+    DeliverPolicy, HotTier, OutboundMessage, Settle, SettleAndStart, Settled, SubscriptionPatch, TopicPatch,
 };
 
 async fn starting(bus: &Bus, name: &str, start: DeliverPolicy) -> crate::SubscriptionName {
@@ -48,10 +47,10 @@ pub async fn a_subscription_can_begin_at_a_time(hot: Arc<dyn HotTier>) {
     let bus = Bus::new(hot).await;
     let keeper = bus.subscribe("keeper").await;
     bus.publish(&["a"]).await;
-    let first = bus.one(&keeper).await.published_at;
+    let first = bus.one(&keeper).await.message.published_at;
     until("the store's clock moves", || async { bus.hot.now().await.unwrap() > first }).await;
     bus.publish(&["b"]).await;
-    let second = bus.one(&keeper).await.published_at;
+    let second = bus.one(&keeper).await.message.published_at;
     assert!(second > first);
     let subscription = starting(&bus, "s", DeliverPolicy::Time(second.as_millis())).await;
     bus.publish(&["c"]).await;
@@ -239,7 +238,7 @@ pub async fn what_a_filter_leaves_out_does_not_expire(hot: Arc<dyn HotTier>) {
     .await;
     let dead = bus.dead(&subscription).await;
     assert_eq!(
-        dead.iter().map(|letter| (text(&letter.payload), letter.reason.as_str())).collect::<Vec<_>>(),
+        dead.iter().map(|letter| (text(&letter.message.payload), letter.reason.as_str())).collect::<Vec<_>>(),
         [("2".to_owned(), "expired"), ("4".to_owned(), "expired")]
     );
     assert_eq!(bus.hot.stats(&bus.topic).await.unwrap().length, 0);
@@ -301,8 +300,8 @@ pub async fn a_filter_sees_no_payload_that_is_not_json(hot: Arc<dyn HotTier>) {
     let broken = OutboundMessage { payload: Bytes::from_static(b"{"), headers, ..OutboundMessage::default() };
     bus.publish_all(vec![octets, broken, typed("x", 1)]).await;
     let got = bus.take(&subscription, 2).await;
-    assert_eq!(got[0].payload.as_ref(), b"\xff\0{");
-    assert_eq!(got[1].payload.as_ref(), b"{");
+    assert_eq!(got[0].message.payload.as_ref(), b"\xff\0{");
+    assert_eq!(got[1].message.payload.as_ref(), b"{");
     bus.nothing(&subscription).await;
 }
 
@@ -337,14 +336,14 @@ pub async fn an_expired_message_becomes_a_dead_letter(hot: Arc<dyn HotTier>) {
     .await;
     let got = bus.take(&quick, 2).await;
     bus.ack(&quick, &got).await;
-    let end = got[0].published_at.plus_millis(4_000);
+    let end = got[0].message.published_at.plus_millis(4_000);
     until("the lifetime ends", || async { bus.hot.now().await.unwrap() > end }).await;
     assert_eq!(texts(&bus.take(&slow, 1).await), ["long"]);
     bus.nothing(&slow).await;
     let dead = bus.dead(&slow).await;
     assert_eq!(dead.len(), 1);
     assert_eq!(
-        (text(&dead[0].payload).as_str(), dead[0].reason.as_str(), dead[0].deliveries),
+        (text(&dead[0].message.payload).as_str(), dead[0].reason.as_str(), dead[0].deliveries),
         ("short", "expired", 0)
     );
     assert!(bus.dead(&quick).await.is_empty());
@@ -367,7 +366,7 @@ pub async fn a_topics_lifetime_holds_for_messages_without_their_own(hot: Arc<dyn
         bus.dead(&subscription)
             .await
             .iter()
-            .any(|dead| text(&dead.payload) == "default" && dead.reason == "expired")
+            .any(|dead| text(&dead.message.payload) == "default" && dead.reason == "expired")
     })
     .await;
 }
@@ -380,7 +379,7 @@ pub async fn a_started_message_does_not_expire(hot: Arc<dyn HotTier>) {
     bus.send(OutboundMessage { ttl: Some(Duration::from_millis(4_000)), ..message("a") }).await;
     let delivery = bus.one(&subscription).await;
     assert!(bus.start(&subscription, &delivery.lock).await);
-    let end = delivery.published_at.plus_millis(4_000);
+    let end = delivery.message.published_at.plus_millis(4_000);
     until("the lifetime ends", || async { bus.hot.now().await.unwrap() > end }).await;
     bus.nothing(&subscription).await;
     assert_eq!(bus.settle(&subscription, &delivery.lock, Settle::Ack).await, Settled::Done);
@@ -452,7 +451,7 @@ pub async fn a_replay_reaches_one_subscription_only(hot: Arc<dyn HotTier>) {
     for subscription in [&one, &two] {
         let got = bus.take(subscription, 2).await;
         bus.ack(subscription, &got).await;
-        published_at = got.iter().map(|delivery| delivery.published_at).collect();
+        published_at = got.iter().map(|delivery| delivery.message.published_at).collect();
     }
     let headers = BTreeMap::from([("type".to_owned(), "again".to_owned())]);
     let kept = ["a", "b"].map(|text| OutboundMessage { headers: headers.clone(), ..message(text) });
@@ -461,13 +460,13 @@ pub async fn a_replay_reaches_one_subscription_only(hot: Arc<dyn HotTier>) {
         .cloned()
         .zip(published_at)
         .zip(kept)
-        .map(|((id, published_at), message)| StoredMessage { id, published_at, message })
+        .map(|((id, published_at), message)| message.stored(id, published_at))
         .collect();
     assert_eq!(bus.hot.replay(&two, messages).await.unwrap(), 2);
     let mut again = bus.take(&two, 2).await;
-    again.sort_by_key(|delivery| text(&delivery.payload));
+    again.sort_by_key(|delivery| text(&delivery.message.payload));
     assert_eq!(texts(&again), ["a", "b"]);
-    assert!(again.iter().all(|delivery| delivery.deliveries == 0 && delivery.headers == headers));
+    assert!(again.iter().all(|delivery| delivery.deliveries == 0 && delivery.message.headers == headers));
     bus.nothing(&one).await;
     bus.ack(&two, &again).await;
     bus.at_rest(&two).await;

@@ -134,7 +134,8 @@ pub async fn a_purge_removes_messages_and_nothing_else(hot: Arc<dyn HotTier>) {
     let held = bus.one(&one).await;
     bus.handle(&one, super::retry_after(std::time::Duration::from_millis(1))).await;
     let waiting = bus.one(&one).await;
-    let deferred = if super::text(&waiting.payload) == "waiting" { bus.one(&one).await } else { waiting };
+    let deferred =
+        if super::text(&waiting.message.payload) == "waiting" { bus.one(&one).await } else { waiting };
     bus.settle(&one, &deferred.lock, Settle::Defer).await;
     let purged = bus.hot.purge(&bus.topic).await.unwrap();
     assert_eq!(purged, 5);

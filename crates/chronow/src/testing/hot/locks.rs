@@ -145,8 +145,8 @@ pub async fn a_lock_that_expires_brings_the_message_again(hot: Arc<dyn HotTier>)
     let second = bus.one(&subscription).await;
     assert!(begun.elapsed() >= Duration::from_millis(195), "it came again while it was locked");
     assert_eq!(
-        (&second.lock.id, &second.payload, second.published_at),
-        (&first.lock.id, &first.payload, first.published_at)
+        (&second.lock.id, &second.message.payload, second.message.published_at),
+        (&first.lock.id, &first.message.payload, first.message.published_at)
     );
 }
 
@@ -316,7 +316,7 @@ pub async fn a_deferred_message_keeps_its_count(hot: Arc<dyn HotTier>) {
     assert!(bus.start(&subscription, &fetched.lock).await);
     assert_eq!(bus.settle(&subscription, &fetched.lock, retry("again")).await, Settled::Done);
     let again = bus.one(&subscription).await;
-    assert_eq!((text(&again.payload).as_str(), again.deliveries), ("a", 2));
+    assert_eq!((text(&again.message.payload).as_str(), again.deliveries), ("a", 2));
 }
 
 /// A lock of one subscription is none of another.

@@ -30,7 +30,7 @@ pub async fn a_peek_shows_where_messages_are(hot: Arc<dyn HotTier>) {
     let now = bus.hot.now().await.unwrap();
     let peeked = bus.hot.peek(&subscription, 100).await.unwrap();
     let places: BTreeMap<_, _> =
-        peeked.iter().map(|message| (text(&message.payload), (message.state, message.deliveries))).collect();
+        peeked.iter().map(|seen| (text(&seen.message.payload), (seen.state, seen.deliveries))).collect();
     let expected = [
         ("retried", (MessageState::Scheduled, 1)),
         ("deferred", (MessageState::Deferred, 1)),
@@ -61,7 +61,7 @@ pub async fn a_peek_takes_nothing(hot: Arc<dyn HotTier>) {
         crate::hot::SubscriptionStats { oldest_age: None, ..before }
     );
     let unread = bus.one(&subscription).await;
-    assert_eq!((text(&unread.payload).as_str(), unread.deliveries), ("unread", 0));
+    assert_eq!((text(&unread.message.payload).as_str(), unread.deliveries), ("unread", 0));
 }
 
 /// A peek is limited, and begins with the oldest.
@@ -70,10 +70,10 @@ pub async fn a_peek_is_limited(hot: Arc<dyn HotTier>) {
     let subscription = bus.subscribe("s").await;
     let ids = bus.publish(&["a", "b", "c", "d"]).await;
     let peeked = bus.hot.peek(&subscription, 3).await.unwrap();
-    assert_eq!(peeked.iter().map(|message| message.id.clone()).collect::<Vec<_>>(), ids[..3]);
+    assert_eq!(peeked.iter().map(|peeked| peeked.message.id.clone()).collect::<Vec<_>>(), ids[..3]);
     assert!(peeked.iter().all(|message| message.state == MessageState::Unread && message.deliveries == 0));
     let delivery = bus.one(&subscription).await;
-    assert_eq!(delivery.published_at, peeked[0].published_at);
+    assert_eq!(delivery.message.published_at, peeked[0].message.published_at);
 }
 
 /// Counts are exact at rest.

@@ -225,7 +225,7 @@ pub async fn names_of_all_scripts_with_dots_and_dashes_do_not_mix(hot: Arc<dyn H
     }
     for (topic, subscription) in &all {
         let delivery = topic.one(subscription).await;
-        assert_eq!(text(&delivery.payload), topic.topic.name());
+        assert_eq!(text(&delivery.message.payload), topic.topic.name());
         topic.nothing(subscription).await;
     }
     let mut expected: Vec<_> =

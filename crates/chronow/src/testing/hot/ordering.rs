@@ -70,7 +70,7 @@ pub async fn a_released_message_stays_first_of_its_key(hot: Arc<dyn HotTier>) {
     bus.publish_all(vec![keyed("k", "1"), keyed("k", "2")]).await;
     for _ in 0..3 {
         let got = bus.one(&subscription).await;
-        assert_eq!(text(&got.payload), "1");
+        assert_eq!(text(&got.message.payload), "1");
         assert_eq!(bus.settle(&subscription, &got.lock, Settle::Release).await, Settled::Done);
     }
 }
@@ -150,22 +150,22 @@ async fn in_order(bus: Bus) {
                     let holding = holders
                         .lock()
                         .unwrap_or_else(PoisonError::into_inner)
-                        .insert(delivery.key.clone().unwrap(), 1);
+                        .insert(delivery.message.key.clone().unwrap(), 1);
                     assert_eq!(holding.unwrap_or(0), 0, "two of one key are in flight");
                 }
                 for delivery in pulled {
-                    let key = delivery.key.clone().unwrap();
+                    let key = delivery.message.key.clone().unwrap();
                     assert!(bus.start(&subscription, &delivery.lock).await);
                     // Every third message fails at first.
                     let fails = delivery.deliveries == 0
-                        && text(&delivery.payload).parse::<usize>().unwrap() % 3 == 0;
+                        && text(&delivery.message.payload).parse::<usize>().unwrap() % 3 == 0;
                     if !fails {
                         handled
                             .lock()
                             .unwrap_or_else(PoisonError::into_inner)
                             .entry(key.clone())
                             .or_default()
-                            .push(text(&delivery.payload));
+                            .push(text(&delivery.message.payload));
                     }
                     holders.lock().unwrap_or_else(PoisonError::into_inner).insert(key, 0);
                     let settle = if fails { super::retry("first") } else { Settle::Ack };
@@ -212,7 +212,7 @@ pub async fn a_long_queue_behind_a_key_delays_nothing_else(hot: Arc<dyn HotTier>
     bus.publish_all(vec![super::message("other")]).await;
     // All are seen, and all but the first wait behind it.
     let mut first = bus.take(&subscription, 2).await;
-    first.sort_by_key(|delivery| delivery.key.is_none());
+    first.sort_by_key(|delivery| delivery.message.key.is_none());
     assert_eq!(texts(&first), ["0", "other"]);
     bus.nothing(&subscription).await;
     for _ in 0..3 {

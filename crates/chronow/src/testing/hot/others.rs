@@ -73,7 +73,7 @@ pub async fn a_scheduled_message_is_needed_when_its_time_has_come(hot: Arc<dyn H
     assert_eq!(keep(&bus, &me).await, later);
     assert!(needed(&bus, &me, &later).await, "the other one has not read it");
     let (delivery, _) = bus.handle(&other, Settle::Ack).await;
-    assert_eq!(text(&delivery.payload), "later");
+    assert_eq!(text(&delivery.message.payload), "later");
     until("nobody else needs them", || async {
         !needed(&bus, &me, &later).await && !needed(&bus, &me, &first).await
     })

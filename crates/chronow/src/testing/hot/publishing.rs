@@ -33,14 +33,14 @@ pub async fn a_message_arrives_as_it_was_published(hot: Arc<dyn HotTier>) {
     let got = bus.one(&subscription).await;
     assert_eq!(got.lock.id, published.id);
     assert_eq!(
-        (got.payload, got.content_type, got.headers, got.key),
+        (got.message.payload, got.message.content_type, got.message.headers, got.message.key),
         (sent.payload, sent.content_type, sent.headers, sent.key)
     );
     assert_eq!(got.deliveries, 0);
     assert!(
-        before <= got.published_at && got.published_at <= after,
+        before <= got.message.published_at && got.message.published_at <= after,
         "{before} <= {} <= {after}",
-        got.published_at
+        got.message.published_at
     );
     assert!(got.locked_until > after);
 }
@@ -61,8 +61,8 @@ pub async fn any_bytes_survive(hot: Arc<dyn HotTier>) {
         .await;
     }
     for (got, sent) in bus.take(&subscription, payloads.len()).await.iter().zip(payloads) {
-        assert_eq!(got.payload, sent);
-        assert_eq!(got.content_type, "application/octet-stream");
+        assert_eq!(got.message.payload, sent);
+        assert_eq!(got.message.content_type, "application/octet-stream");
     }
 }
 
@@ -78,7 +78,7 @@ pub async fn a_payload_of_a_megabyte_survives(hot: Arc<dyn HotTier>) {
     })
     .await;
     let got = bus.one(&subscription).await;
-    assert!(got.payload == payload, "the bytes differ");
+    assert!(got.message.payload == payload, "the bytes differ");
 }
 
 /// Messages arrive in the order of their acceptance.
@@ -221,7 +221,7 @@ pub async fn a_scheduled_message_does_not_come_early(hot: Arc<dyn HotTier>) {
     let due = bus.hot.now().await.unwrap().plus_millis(500);
     bus.send(OutboundMessage { not_before: Some(due), ..message("late") }).await;
     let late = bus.one(&subscription).await;
-    assert_eq!(text(&late.payload), "late");
+    assert_eq!(text(&late.message.payload), "late");
     assert!(bus.hot.now().await.unwrap() >= due);
     bus.nothing(&subscription).await;
 }
@@ -248,7 +248,7 @@ pub async fn a_scheduled_message_can_be_cancelled(hot: Arc<dyn HotTier>) {
     for subscription in [&one, &two] {
         assert_eq!(bus.stats(subscription).await.scheduled, 1);
         let peeked = bus.hot.peek(subscription, 10).await.unwrap();
-        assert_eq!(peeked.iter().map(|message| text(&message.payload)).collect::<Vec<_>>(), ["kept"]);
+        assert_eq!(peeked.iter().map(|message| text(&message.message.payload)).collect::<Vec<_>>(), ["kept"]);
     }
     assert_eq!(bus.hot.stats(&bus.topic).await.unwrap().length, 1);
 }
@@ -301,7 +301,7 @@ pub async fn headers_keys_and_ids_are_limited(hot: Arc<dyn HotTier>) {
     }
     bus.send(most.clone()).await;
     let got = bus.one(&subscription).await;
-    assert_eq!((got.headers, got.key), (most.headers, most.key));
+    assert_eq!((got.message.headers, got.message.key), (most.headers, most.key));
     bus.nothing(&subscription).await;
 }
 

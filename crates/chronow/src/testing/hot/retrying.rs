@@ -40,13 +40,13 @@ pub async fn a_retry_waits_for_its_own_delay(hot: Arc<dyn HotTier>) {
         bus.subscribe_with("s", SubscriptionPatch { backoff_ms: Some(vec![600_000]), ..calm() }).await;
     bus.publish(&["a", "b"]).await;
     let (first, settled) = bus.handle(&subscription, retry_after(Duration::from_secs(6_000))).await;
-    assert_eq!((text(&first.payload).as_str(), settled), ("a", Settled::Done));
+    assert_eq!((text(&first.message.payload).as_str(), settled), ("a", Settled::Done));
     assert_eq!(bus.stats(&subscription).await.scheduled, 1);
     let due = bus.hot.peek(&subscription, 1).await.unwrap()[0].until.unwrap();
-    assert!(due >= first.published_at.plus_millis(6_000_000), "{due:?}");
+    assert!(due >= first.message.published_at.plus_millis(6_000_000), "{due:?}");
     let begun = Instant::now();
     let (second, _) = bus.handle(&subscription, retry_after(Duration::from_millis(700))).await;
-    assert_eq!(text(&second.payload), "b", "it holds nobody up");
+    assert_eq!(text(&second.message.payload), "b", "it holds nobody up");
     assert_eq!(texts(&bus.take(&subscription, 1).await), ["b"]);
     at_least(begun.elapsed(), 700);
 }
@@ -87,7 +87,7 @@ pub async fn a_message_is_delivered_no_more_than_the_limit(hot: Arc<dyn HotTier>
     bus.nothing(&subscription).await;
     let dead = bus.dead(&subscription).await;
     assert_eq!(dead.len(), 1);
-    assert_eq!((&dead[0].id, dead[0].reason.as_str(), dead[0].deliveries), (&ids[0], "failure 3", 3));
+    assert_eq!((&dead[0].message.id, dead[0].reason.as_str(), dead[0].deliveries), (&ids[0], "failure 3", 3));
     bus.at_rest(&subscription).await;
 }
 
@@ -162,9 +162,21 @@ pub async fn a_retry_keeps_the_message_as_it_was(hot: Arc<dyn HotTier>) {
     .await;
     let (first, _) = bus.handle(&subscription, retry("again")).await;
     let again = bus.one(&subscription).await;
-    assert_eq!(text(&again.payload), "a");
+    assert_eq!(text(&again.message.payload), "a");
     assert_eq!(
-        (&again.lock.id, &again.headers, &again.key, &again.content_type, again.published_at),
-        (&first.lock.id, &first.headers, &first.key, &first.content_type, first.published_at)
+        (
+            &again.lock.id,
+            &again.message.headers,
+            &again.message.key,
+            &again.message.content_type,
+            again.message.published_at
+        ),
+        (
+            &first.lock.id,
+            &first.message.headers,
+            &first.message.key,
+            &first.message.content_type,
+            first.message.published_at
+        )
     );
 }

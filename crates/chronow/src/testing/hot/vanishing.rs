@@ -67,7 +67,7 @@ pub async fn consumers_that_vanish_lose_and_repeat_nothing_beyond_the_limit(hot:
         }
     }
     let dead: BTreeMap<_, _> =
-        bus.dead(&wild).await.into_iter().map(|dead| (dead.id.clone(), dead)).collect();
+        bus.dead(&wild).await.into_iter().map(|dead| (dead.message.id.clone(), dead)).collect();
     assert_eq!(seen.len(), MESSAGES, "every message was started");
     for (id, seen) in &seen {
         assert!(seen.started <= LIMIT, "{id} was started {} times", seen.started);

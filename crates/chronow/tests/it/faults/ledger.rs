@@ -37,7 +37,7 @@ pub(super) enum Event {
     Sending {
         n: usize,
     },
-    StoredMessage {
+    Accepted {
         n: usize,
         id: String,
     },
@@ -86,7 +86,7 @@ impl Ledger {
         // half line of one that was killed.
         let line = format!("\n{}\n", serde_json::to_string(event).unwrap());
         self.file.lock().unwrap().write_all(line.as_bytes()).unwrap();
-        if matches!(event, Event::StoredMessage { .. }) {
+        if matches!(event, Event::Accepted { .. }) {
             self.answers.fetch_add(1, Ordering::SeqCst);
         }
     }
@@ -128,7 +128,7 @@ fn read(events: &[Event]) -> BTreeMap<usize, Facts> {
     for (at, event) in events.iter().enumerate() {
         match event {
             Event::Sending { n } => drop(all.entry(*n).or_default()),
-            Event::StoredMessage { n, id } => {
+            Event::Accepted { n, id } => {
                 let told = all.entry(*n).or_default();
                 told.accepted = Some(id.clone());
                 told.ids.insert(id.clone());
@@ -184,11 +184,11 @@ pub(super) async fn audit(chronow: &Chronow, ledger: &Arc<Ledger>, context: &str
         let letters: Vec<_> =
             topic.subscription(role.name()).unwrap().dead_letters().stream().try_collect().await.unwrap();
         for letter in letters {
-            let n = payload_number(&letter.payload);
+            let n = payload_number(&letter.message.payload);
             told.get_mut(&n)
                 .unwrap_or_else(|| panic!("{n} was never sent, {context}"))
                 .ids
-                .insert(letter.id.clone());
+                .insert(letter.message.id.clone());
             let twice = dead.entry(role).or_default().insert(n, letter);
             assert!(twice.is_none(), "{n} is in the dead letters of {role:?} twice, {context}");
         }

@@ -233,7 +233,7 @@ mod redis_only {
                 .unwrap()
                 .into_iter()
                 .filter(|peeked| peeked.until.is_none())
-                .map(|peeked| peeked.id)
+                .map(|peeked| peeked.message.id)
                 .collect();
             let fetched = subscription.fetch_deferred::<Value>(deferred).await.unwrap();
             assert_eq!(fetched.len(), 3);

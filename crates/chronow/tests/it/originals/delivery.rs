@@ -216,10 +216,10 @@ async fn payloads_arrive_as_they_were_sent(world: World) {
     assert!(subscription.receive::<Value>(5).await.unwrap().is_empty());
     let (dead, _) = subscription.dead_letters().await.unwrap();
     assert_eq!(
-        (dead.len(), &dead[0].payload[..], dead[0].reason.as_str()),
+        (dead.len(), &dead[0].message.payload[..], dead[0].reason.as_str()),
         (1, &b"\0\xff no json"[..], "undecodable")
     );
-    assert_eq!(dead[0].content_type, "application/octet-stream");
+    assert_eq!(dead[0].message.content_type, "application/octet-stream");
 }
 
 /// D9: a full topic refuses, or drops its oldest if it was told to, and counts them; it never drops in

@@ -188,7 +188,7 @@ async fn a_peek_shows_messages_also_unread_ones(world: World) {
             .iter()
             .map(|one| {
                 (
-                    serde_json::from_slice::<Value>(&one.payload).unwrap()["n"].as_u64().unwrap(),
+                    serde_json::from_slice::<Value>(&one.message.payload).unwrap()["n"].as_u64().unwrap(),
                     one.state,
                     one.deliveries,
                 )
@@ -198,7 +198,7 @@ async fn a_peek_shows_messages_also_unread_ones(world: World) {
             told,
             [(0, MessageState::InFlight, 1), (1, MessageState::Unread, 0), (2, MessageState::Unread, 0)]
         );
-        assert_eq!(peeked[2].headers["h"], "2");
+        assert_eq!(peeked[2].message.headers["h"], "2");
     }
     held.ack().await.unwrap();
     assert_eq!(take(&subscription, 3).await.len(), 3);
@@ -228,14 +228,17 @@ async fn dead_letters_belong_to_their_subscription(world: World) {
     let dead: Vec<_> = failing.dead_letters().limit(4).stream().try_collect().await.unwrap();
     assert_eq!(dead.len(), 15);
     for letter in &dead {
-        let n = serde_json::from_slice::<Value>(&letter.payload).unwrap()["n"].as_u64().unwrap();
-        assert_eq!((letter.id.as_str(), letter.deliveries), (ids[usize::try_from(n).unwrap()].as_str(), 2));
+        let n = serde_json::from_slice::<Value>(&letter.message.payload).unwrap()["n"].as_u64().unwrap();
+        assert_eq!(
+            (letter.message.id.as_str(), letter.deliveries),
+            (ids[usize::try_from(n).unwrap()].as_str(), 2)
+        );
         assert_eq!(letter.reason, format!("failure {n}"));
-        assert!(letter.failed_at >= letter.published_at);
+        assert!(letter.failed_at >= letter.message.published_at);
     }
     let (page, cursor) = failing.dead_letters().limit(4).await.unwrap();
     let (next, _) = failing.dead_letters().limit(4).after(cursor.unwrap()).await.unwrap();
-    assert_eq!(page.iter().chain(&next).map(|letter| &letter.id).collect::<BTreeSet<_>>().len(), 8);
+    assert_eq!(page.iter().chain(&next).map(|letter| &letter.message.id).collect::<BTreeSet<_>>().len(), 8);
     assert_eq!(fine.dead_letters().await.unwrap().0, []);
     assert_eq!(failing.redrive().ids([ids[7].clone()]).await.unwrap(), 1);
     let again = take(&failing, 1).await.remove(0);

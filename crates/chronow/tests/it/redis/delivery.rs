@@ -24,10 +24,10 @@ everywhere! {
         };
         let id = world.hot.publish(&topic, vec![sent.clone()]).await.unwrap().remove(0).id;
         let got = world.pull(&sub, 1).await.remove(0);
-        assert_eq!((got.payload, got.content_type, got.headers, got.key), (sent.payload, sent.content_type, sent.headers, sent.key));
+        assert_eq!((got.message.payload, got.message.content_type, got.message.headers, got.message.key), (sent.payload, sent.content_type, sent.headers, sent.key));
         assert_eq!((got.lock.id, got.deliveries), (id, 0));
         let now = world.hot.now().await.unwrap();
-        assert!((now.as_millis() - got.published_at.as_millis()).abs() < 20_000 && got.locked_until > got.published_at);
+        assert!((now.as_millis() - got.message.published_at.as_millis()).abs() < 20_000 && got.locked_until > got.message.published_at);
     }
 
     async fn a_lock_that_expires_gives_the_message_to_the_next_and_the_late_ack_is_lost(world: World) {
@@ -87,7 +87,7 @@ everywhere! {
         }
         world.nothing(&bad).await;
         let (dead, _) = world.hot.dead_letters(&bad, None, 10).await.unwrap();
-        assert_eq!((dead.len(), dead[0].deliveries, dead[0].reason.as_str(), &dead[0].payload[..]), (1, 3, "broken", &b"a"[..]));
+        assert_eq!((dead.len(), dead[0].deliveries, dead[0].reason.as_str(), &dead[0].message.payload[..]), (1, 3, "broken", &b"a"[..]));
         assert_eq!(world.hot.dead_letters(&good, None, 10).await.unwrap().0, []);
         let stats = world.hot.stats(&topic).await.unwrap();
         assert_eq!(stats.length, 0);
@@ -157,7 +157,7 @@ everywhere! {
         world.publish(&topic, &["a", "b"]).await;
         for delivery in world.pull(&sub, 2).await {
             assert!(world.start(&sub, &delivery.lock).await);
-            let delay = (delivery.payload == "b").then_some(Duration::from_secs(600));
+            let delay = (delivery.message.payload == "b").then_some(Duration::from_secs(600));
             world.settle(&sub, &delivery.lock, Settle::Retry { delay, reason: "x".to_owned() }).await;
         }
         let now = world.hot.now().await.unwrap().as_millis();
@@ -177,11 +177,11 @@ everywhere! {
         let mut failed = BTreeSet::new();
         while came.values().map(Vec::len).sum::<usize>() < 20 {
             let got = world.pull(&sub, 1).await.remove(0);
-            let text = String::from_utf8(got.payload.to_vec()).unwrap();
-            let key = got.key.unwrap();
+            let text = String::from_utf8(got.message.payload.to_vec()).unwrap();
+            let key = got.message.key.unwrap();
             // Whatever else is handed out meanwhile is of the other key.
             let beside = world.hot.pull(&sub, 10).await.unwrap().deliveries;
-            assert!(beside.len() <= 1 && beside.iter().all(|other| other.key.as_ref() != Some(&key)), "{beside:?}");
+            assert!(beside.len() <= 1 && beside.iter().all(|other| other.message.key.as_ref() != Some(&key)), "{beside:?}");
             for other in &beside {
                 assert_eq!(world.settle(&sub, &other.lock, Settle::Release).await, Settled::Done);
             }
@@ -212,7 +212,7 @@ everywhere! {
         let later = OutboundMessage { not_before: Some(due), ..message("later") };
         let id = world.hot.publish(&topic, vec![later]).await.unwrap().remove(0).id;
         let got = world.pull(&sub, 1).await.remove(0);
-        assert_eq!((&got.payload[..], &got.lock.id), (&b"later"[..], &id));
+        assert_eq!((&got.message.payload[..], &got.lock.id), (&b"later"[..], &id));
         assert!(world.hot.now().await.unwrap() >= due);
         assert!(!world.hot.cancel(&topic, &id).await.unwrap());
     }
@@ -333,7 +333,7 @@ everywhere! {
         let sub = world.sub(&topic, "s", SubscriptionPatch::default()).await;
         world.publish(&topic, &["flight", "later", "aside"]).await;
         for got in world.pull(&sub, 3).await {
-            match &got.payload[..] {
+            match &got.message.payload[..] {
                 b"later" => world.settle(&sub, &got.lock, Settle::Retry { delay: Some(Duration::from_secs(60)), reason: String::new() }).await,
                 b"aside" => world.settle(&sub, &got.lock, Settle::Defer).await,
                 _ => Settled::Done,
@@ -342,7 +342,7 @@ everywhere! {
         world.publish(&topic, &["unread"]).await;
         for _ in 0..2 {
             let mut seen: Vec<_> =
-                world.hot.peek(&sub, 10).await.unwrap().into_iter().map(|m| (String::from_utf8(m.payload.to_vec()).unwrap(), m.state)).collect();
+                world.hot.peek(&sub, 10).await.unwrap().into_iter().map(|m| (String::from_utf8(m.message.payload.to_vec()).unwrap(), m.state)).collect();
             seen.sort_by(|a, b| a.0.cmp(&b.0));
             let expected = [("aside", MessageState::Deferred), ("flight", MessageState::InFlight), ("later", MessageState::Scheduled), ("unread", MessageState::Unread)];
             assert_eq!(seen, expected.map(|(text, place)| (text.to_owned(), place)));
@@ -367,7 +367,7 @@ everywhere! {
             let ids: Vec<String> = world.hot.publish(&topic, sent.clone()).await.unwrap().into_iter().map(|one| one.id).collect();
             for (id, sent) in ids.into_iter().zip(sent) {
                 let got = world.pull(&sub, 1).await.remove(0);
-                assert_eq!((got.lock.id.clone(), got.payload, got.content_type, got.headers), (id, sent.payload, sent.content_type, sent.headers));
+                assert_eq!((got.lock.id.clone(), got.message.payload, got.message.content_type, got.message.headers), (id, sent.payload, sent.content_type, sent.headers));
                 world.settle(&sub, &got.lock, Settle::Ack).await;
             }
         }

@@ -148,8 +148,10 @@ pub(crate) fn retry(reason: &str) -> Settle {
 }
 
 pub(crate) fn texts(deliveries: &[Delivery]) -> Vec<String> {
-    let mut texts: Vec<String> =
-        deliveries.iter().map(|delivery| String::from_utf8(delivery.payload.to_vec()).unwrap()).collect();
+    let mut texts: Vec<String> = deliveries
+        .iter()
+        .map(|delivery| String::from_utf8(delivery.message.payload.to_vec()).unwrap())
+        .collect();
     texts.sort();
     texts
 }

@@ -116,7 +116,7 @@ async fn a_slot_that_moves_back_and_forth_under_publishers_and_consumers_loses_n
                                     && settle == Settle::Ack =>
                             {
                                 *settled
-                                    .entry(String::from_utf8(delivery.payload.to_vec()).unwrap())
+                                    .entry(String::from_utf8(delivery.message.payload.to_vec()).unwrap())
                                     .or_default() += 1;
                             }
                             Ok(_) => {}
@@ -183,7 +183,7 @@ async fn a_slot_that_moves_back_and_forth_under_publishers_and_consumers_loses_n
     while accepted.iter().any(|text| !settled.contains_key(text)) {
         assert!(begun.elapsed() < TIMEOUT, "{} of {} accepted messages came", settled.len(), accepted.len());
         for delivery in world.hot.pull(&sub, 100).await.unwrap().deliveries {
-            let text = String::from_utf8(delivery.payload.to_vec()).unwrap();
+            let text = String::from_utf8(delivery.message.payload.to_vec()).unwrap();
             if world.settle(&sub, &delivery.lock, Settle::Ack).await == chronow::hot::Settled::Done {
                 *settled.entry(text).or_insert(0) += 1;
             }

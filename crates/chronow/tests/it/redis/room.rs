@@ -125,7 +125,7 @@ async fn ten_thousand_messages_of_one_moment_come_in_their_order() {
         world.nothing_but(&sub, "0").await;
         for n in 1..40 {
             let got = world.pull(&sub, 1).await.remove(0);
-            assert_eq!(got.payload, n.to_string().as_bytes(), "{name}: number {n}");
+            assert_eq!(got.message.payload, n.to_string().as_bytes(), "{name}: number {n}");
             world.settle(&sub, &got.lock, Settle::Ack).await;
         }
         let many = (0..10_000).map(|n| keyed("k", &n.to_string())).collect();
@@ -169,7 +169,7 @@ everywhere! {
             world.hot.publish(&topic, (0..10).map(|n| keyed(&format!("k{n}"), &format!("{n}{large}"))).collect()).await.unwrap();
         }
         let first = world.hot.pull(&sub, 1_000).await.unwrap();
-        let bytes: usize = first.deliveries.iter().map(|delivery| delivery.payload.len()).sum();
+        let bytes: usize = first.deliveries.iter().map(|delivery| delivery.message.payload.len()).sum();
         assert!(bytes <= 3 * (5 << 20) && first.next_due.is_some_and(|due| due.is_zero()), "{bytes} bytes came at once");
         let mut held = first.deliveries;
         held.extend(world.pull(&sub, 10 - held.len().min(10)).await);

@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use chronow::hot::redis::{RedisConfig, RedisHot};
 use chronow::hot::{
-    Delivery, HotTier, OutboundMessage, Precondition, Select, Settle, SettleAndStart, Settled, StoredMessage,
+    Delivery, HotTier, OutboundMessage, Precondition, Select, Settle, SettleAndStart, Settled,
     SubscriptionPatch, TopicPatch,
 };
 use chronow::{Error, Result, Scope, SubscriptionName, TopicName};
@@ -84,7 +84,8 @@ impl Full {
         for sub in [&sub, &other] {
             let pulled = world.pull(sub, 6).await;
             assert_eq!(texts(&pulled), ["dead", "deferred", "first", "late", "locked", "once"]);
-            let of = |text: &str| pulled.iter().find(|delivery| delivery.payload == text).unwrap().clone();
+            let of =
+                |text: &str| pulled.iter().find(|delivery| delivery.message.payload == text).unwrap().clone();
             assert!(world.start(sub, &of("locked").lock).await);
             world.settle(sub, &of("deferred").lock, Settle::Defer).await;
             world.settle(sub, &of("dead").lock, Settle::DeadLetter { reason: "no use".to_owned() }).await;
@@ -142,11 +143,7 @@ impl Full {
     /// That, and what is done to a topic and its subscriptions.
     fn everything<'a>(&'a self, hot: &'a RedisHot) -> Vec<(&'static str, Work<'a>)> {
         let (topic, sub) = (&self.topic, &self.sub);
-        let again = StoredMessage {
-            id: "1-100000".to_owned(),
-            published_at: self.locked.published_at,
-            message: message("again"),
-        };
+        let again = message("again").stored("1-100000".to_owned(), self.locked.message.published_at);
         let patch = SubscriptionPatch { max_deliveries: Some(9), ..SubscriptionPatch::default() };
         let new = SubscriptionName::new(topic, "new").unwrap();
         let rarely = [

@@ -30,7 +30,10 @@ async fn everything(hot: &RedisHot, sub: &SubscriptionName) -> BTreeSet<String> 
         let settle = pulled.deliveries.iter().map(|delivery| (delivery.lock.clone(), Settle::Ack)).collect();
         hot.settle_and_start(sub, chronow::hot::SettleAndStart { settle, start: Vec::new() }).await.unwrap();
         all.extend(
-            pulled.deliveries.iter().map(|delivery| String::from_utf8(delivery.payload.to_vec()).unwrap()),
+            pulled
+                .deliveries
+                .iter()
+                .map(|delivery| String::from_utf8(delivery.message.payload.to_vec()).unwrap()),
         );
     }
 }

@@ -1,8 +1,8 @@
 use std::time::{Duration, Instant};
 
 use chronow::hot::{
-    DeliverPolicy, DiscardPolicy, HotTier, OutboundMessage, Select, Settle, Settled, StoredMessage,
-    SubscriptionOptions, SubscriptionPatch, TopicOptions, TopicPatch,
+    DeliverPolicy, DiscardPolicy, HotTier, OutboundMessage, Select, Settle, Settled, SubscriptionOptions,
+    SubscriptionPatch, TopicOptions, TopicPatch,
 };
 use chronow::{ErrorKind, SubscriptionName, Timestamp};
 use test_support::servers;
@@ -68,7 +68,7 @@ everywhere! {
             let mut came = String::new();
             for _ in expected.chars() {
                 let got = world.pull(sub, 1).await.remove(0);
-                came += std::str::from_utf8(&got.payload).unwrap();
+                came += std::str::from_utf8(&got.message.payload).unwrap();
                 world.settle(sub, &got.lock, Settle::Ack).await;
             }
             assert_eq!(came, expected, "{sub}");
@@ -98,7 +98,7 @@ everywhere! {
         assert_eq!(world.hot.stats(&topic).await.unwrap().length, 1);
         world.settle(&slow, &held[0].lock, retry("x")).await;
         let again = world.pull(&slow, 1).await.remove(0);
-        assert_eq!(again.payload, held[0].payload);
+        assert_eq!(again.message.payload, held[0].message.payload);
         world.settle(&slow, &again.lock, Settle::Ack).await;
         let stats = world.hot.stats(&topic).await.unwrap();
         assert_eq!(stats.length, 0);
@@ -175,7 +175,7 @@ everywhere! {
         let sent: Vec<String> = (0..7).map(|i| format!("{i}")).collect();
         world.publish(&topic, &sent.iter().map(String::as_str).collect::<Vec<_>>()).await;
         let mut got = world.pull(&sub, 7).await;
-        got.sort_by(|a, b| a.payload.cmp(&b.payload));
+        got.sort_by(|a, b| a.message.payload.cmp(&b.message.payload));
         for delivery in &got {
             world.start(&sub, &delivery.lock).await;
             world.settle(&sub, &delivery.lock, Settle::DeadLetter { reason: "bad".to_owned() }).await;
@@ -189,13 +189,13 @@ everywhere! {
                 break;
             }
         }
-        let order: Vec<_> = listed.iter().map(|letter| String::from_utf8(letter.payload.to_vec()).unwrap()).collect();
+        let order: Vec<_> = listed.iter().map(|letter| String::from_utf8(letter.message.payload.to_vec()).unwrap()).collect();
         assert_eq!(order, sent);
-        assert!(listed.iter().all(|letter| letter.deliveries == 1 && letter.failed_at >= letter.published_at));
-        let ids = vec![listed[6].id.clone(), "1-1".to_owned()];
+        assert!(listed.iter().all(|letter| letter.deliveries == 1 && letter.failed_at >= letter.message.published_at));
+        let ids = vec![listed[6].message.id.clone(), "1-1".to_owned()];
         assert_eq!(world.hot.redrive(&sub, &Select::Ids(ids)).await.unwrap(), 1);
         let again = world.pull(&sub, 1).await.remove(0);
-        assert_eq!((&again.lock.id, again.deliveries), (&listed[6].id, 0));
+        assert_eq!((&again.lock.id, again.deliveries), (&listed[6].message.id, 0));
         assert_eq!(world.hot.redrive(&sub, &Select::Oldest(2)).await.unwrap(), 2);
         assert_eq!(texts(&world.pull(&sub, 2).await), ["0", "1"]);
         assert_eq!(world.hot.purge_dead_letters(&sub, &Select::Oldest(1)).await.unwrap(), 1);
@@ -252,13 +252,13 @@ everywhere! {
         let sub = world.sub(&topic, "s", SubscriptionPatch::default()).await;
         let other = world.sub(&topic, "other", SubscriptionPatch::default()).await;
         let old = Timestamp::from_millis(1_000);
-        let accepted = |id: &str, text: &str| StoredMessage { id: id.to_owned(), published_at: old, message: keyed("k", text) };
+        let accepted = |id: &str, text: &str| keyed("k", text).stored(id.to_owned(), old);
         let replay = vec![accepted("1000-0", "a"), accepted("1000-1", "b")];
         assert_eq!(world.hot.replay(&sub, replay.clone()).await.unwrap(), 2);
         assert_eq!(world.hot.replay(&sub, replay).await.unwrap(), 0);
         for (id, text) in [("1000-0", "a"), ("1000-1", "b")] {
             let got = world.pull(&sub, 1).await.remove(0);
-            assert_eq!((got.lock.id.as_str(), &got.payload[..], got.published_at), (id, text.as_bytes(), old));
+            assert_eq!((got.lock.id.as_str(), &got.message.payload[..], got.message.published_at), (id, text.as_bytes(), old));
             world.nothing(&sub).await;
             world.settle(&sub, &got.lock, Settle::Ack).await;
         }
