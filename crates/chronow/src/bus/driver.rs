@@ -4,37 +4,32 @@
 //! the next starts, in one step: so the round trips per message fall as load grows.
 
 use std::collections::{HashMap, VecDeque};
-use std::future::pending;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt as _};
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 use tokio::task::{Id, JoinError, JoinSet};
 use tracing::Instrument as _;
 
 use super::codec::Decode;
 use super::consume::{TIMEOUT, UNDECODABLE};
+use super::control::{Handler, PollSignal, RunnerCommand, Settings};
 use super::lock_guard::{Cancelled, LockGuard, LockRenewer, Ready};
 use super::message::{Message, note};
-use super::run::{Outcome, RunnerCommand, Settings};
+use super::outcome::{Outcome, panic_text};
+use super::polling::{Brought, Polling, Slot, at, finished};
+use super::shutdown::Shutdown;
 use super::subscription::Subscription;
-use crate::hot::{MAX_DELAY, Pulled, Settle, SettleAndStart, SettleAndStartResult, Settled};
+use crate::hot::{MAX_DELAY, Settle, SettleAndStart, SettleAndStartResult, Settled};
 use crate::payloads::CLAIM;
 use crate::tasks::closed;
 use crate::{Error, ErrorKind, Result};
 
-pub(super) type Handler<T> = Arc<dyn Fn(Message<T>) -> BoxFuture<'static, Outcome> + Send + Sync>;
-
 /// Most messages of one pull, and most settlements of one step.
 const BATCH: usize = 1_000;
-/// Waits after failures of the store: the first, and the longest.
-const FIRST_WAIT: Duration = Duration::from_millis(50);
-const LONGEST_WAIT: Duration = Duration::from_secs(1);
-/// How long cancelled handlers may still take.
-const GRACE: Duration = Duration::from_secs(1);
 
 /// A settlement on its way.
 struct Ending {
@@ -59,21 +54,17 @@ struct Working {
 }
 
 /// A message with its payload, or how it ends without.
-type Fetched = (Ready, Result<(), Settle>);
-
-/// Looks at the subscription, between the loop and whoever holds the runner.
-#[derive(Debug)]
-pub(super) struct PollSignal {
-    /// Somebody wants one now.
-    pub(super) wanted: Arc<Notify>,
-    /// When the last one began that found nothing due.
-    pub(super) in_vain: watch::Sender<Option<Instant>>,
+struct Fetched {
+    ready: Ready,
+    fetched: Result<(), Settle>,
 }
 
-type Sent<T> = (Vec<Ending>, Vec<Starting<T>>, Result<SettleAndStartResult>);
-/// When a pull began, for how many messages, what it brought, and how many of these it started.
-type Brought = (Instant, u32, Result<(Pulled, usize)>);
-type Slot<T> = Option<BoxFuture<'static, T>>;
+/// A step that has ended.
+struct Sent<T> {
+    endings: Vec<Ending>,
+    starts: Vec<Starting<T>>,
+    outcome: Result<SettleAndStartResult>,
+}
 
 pub(super) struct Driver<T> {
     subscription: Subscription,
@@ -90,23 +81,11 @@ pub(super) struct Driver<T> {
     endings: Vec<Ending>,
     handlers: JoinSet<Outcome>,
     working: HashMap<Id, Working>,
-    pull: Slot<Brought>,
+    polling: Polling,
     step: Slot<Sent<T>>,
     /// Messages in the step that is under way.
     starting: usize,
-    wait: Slot<Result<()>>,
-    /// Look again, there may be something.
-    look: bool,
-    due: Option<Instant>,
-    /// The store failed: not before then.
-    not_before: Option<Instant>,
-    failures: u32,
-    stopping: bool,
-    /// Handlers are cancelled then, and broken off a little later.
-    deadline: Option<Instant>,
-    cancelled: bool,
-    aborted: bool,
-    fatal: Option<Error>,
+    shutdown: Shutdown,
 }
 
 impl<T: Send + 'static> Driver<T> {
@@ -134,32 +113,23 @@ impl<T: Send + 'static> Driver<T> {
             endings: Vec::new(),
             handlers: JoinSet::new(),
             working: HashMap::new(),
-            pull: None,
+            polling: Polling { look: true, ..Polling::default() },
             step: None,
             starting: 0,
-            wait: None,
-            look: true,
-            due: None,
-            not_before: None,
-            failures: 0,
-            stopping: false,
-            deadline: None,
-            cancelled: false,
-            aborted: false,
-            fatal: None,
+            shutdown: Shutdown::default(),
         }
     }
 
     pub(super) async fn run(mut self) -> Result<()> {
         loop {
-            if self.settings.limit == Some(0) && !self.stopping {
+            if self.settings.limit == Some(0) && !self.shutdown.stopping {
                 self.stop();
             }
             self.begin_what_can_begin();
-            if self.stopping && self.is_done() {
-                return self.fatal.map_or(Ok(()), Err);
+            if self.shutdown.stopping && self.is_done() {
+                return self.shutdown.fatal.map_or(Ok(()), Err);
             }
-            let (stopping, timer) = (self.stopping, self.timer());
+            let (stopping, timer) = (self.shutdown.stopping, self.timer());
             tokio::select! {
                 biased;
                 changed = self.commands.changed(), if !stopping => self.commanded(changed.is_err()),
@@ -174,10 +144,10 @@ impl<T: Send + 'static> Driver<T> {
                     }
                 }
                 sent = finished(&mut self.step) => self.step_ended(sent),
-                brought = finished(&mut self.pull) => self.pulled(brought),
+                brought = finished(&mut self.polling.pull) => self.pulled(brought),
                 Some(fetched) = self.fetching.next(), if !self.fetching.is_empty() => self.fetched(fetched),
-                waited = finished(&mut self.wait) => self.waited(waited),
-                () = self.poll.wanted.notified() => self.look = true,
+                waited = finished(&mut self.polling.wait) => self.waited(waited),
+                () = self.poll.wanted.notified() => self.polling.look = true,
                 () = at(timer) => self.timed(),
             }
         }
@@ -185,11 +155,11 @@ impl<T: Send + 'static> Driver<T> {
 
     fn is_done(&self) -> bool {
         let idle = self.handlers.is_empty()
-            && self.pull.is_none()
+            && self.polling.pull.is_none()
             && self.step.is_none()
             && self.fetching.is_empty();
         // What can't be settled in time ends with its lock.
-        let settled = self.endings.is_empty() || self.fatal.is_some() || self.aborted;
+        let settled = self.endings.is_empty() || self.shutdown.fatal.is_some() || self.shutdown.aborted;
         idle && settled
     }
 
@@ -202,7 +172,7 @@ impl<T: Send + 'static> Driver<T> {
     }
 
     fn is_working(&self) -> bool {
-        !self.stopping && *self.commands.borrow() == RunnerCommand::Work
+        !self.shutdown.stopping && *self.commands.borrow() == RunnerCommand::Work
     }
 
     fn commanded(&mut self, gone: bool) {
@@ -210,13 +180,13 @@ impl<T: Send + 'static> Driver<T> {
         if gone || *self.commands.borrow() == RunnerCommand::Stop {
             self.stop();
         }
-        self.look = true;
+        self.polling.look = true;
     }
 
     fn stop(&mut self) {
-        self.stopping = true;
-        self.deadline = Some(Instant::now() + self.settings.drain);
-        self.wait = None;
+        self.shutdown.stopping = true;
+        self.shutdown.deadline = Some(Instant::now() + self.settings.drain);
+        self.polling.wait = None;
     }
 
     fn fail(&mut self, error: Error) {
@@ -225,14 +195,11 @@ impl<T: Send + 'static> Driver<T> {
             ErrorKind::NotFound | ErrorKind::Closed | ErrorKind::Validation | ErrorKind::Unsupported
         ) {
             self.stop();
-            self.fatal.get_or_insert(error);
+            self.shutdown.fatal.get_or_insert(error);
             return;
         }
         tracing::warn!(subscription = %self.subscription.name, %error, "a runner goes on after a failure of the store");
-        let wait = FIRST_WAIT.saturating_mul(1 << self.failures.min(10)).min(LONGEST_WAIT);
-        self.failures += 1;
-        self.not_before = Some(Instant::now() + wait);
-        self.look = true;
+        self.polling.back_off();
     }
 
     fn begin_what_can_begin(&mut self) {
@@ -244,34 +211,38 @@ impl<T: Send + 'static> Driver<T> {
                 .map(|ready| ending(ready.guard, Settle::Release, ready.delivery.message.key.is_some()));
             self.endings.extend(unused);
         }
-        if self.not_before.is_some_and(|not_before| not_before > now) {
+        if self.polling.not_before.is_some_and(|not_before| not_before > now) {
             return;
         }
-        self.not_before = None;
-        if self.step.is_none() && self.fatal.is_none() {
+        self.polling.not_before = None;
+        if self.step.is_none() && self.shutdown.fatal.is_none() {
             self.begin_step();
         }
-        if !self.is_working() || self.pull.is_some() {
+        if !self.is_working() || self.polling.pull.is_some() {
             return;
         }
-        if self.due.is_some_and(|due| due <= now) {
-            (self.due, self.look) = (None, true);
+        if self.polling.due.is_some_and(|due| due <= now) {
+            (self.polling.due, self.polling.look) = (None, true);
         }
         let waiting = self.ready.len() + self.fetching.len();
         let held = self.handlers.len() + self.starting + waiting;
         let room = (self.settings.concurrency + self.settings.prefetch).saturating_sub(held).min(BATCH);
         // Those at work are counted already.
         let wanted = room.min(self.left().saturating_sub(self.starting + waiting));
-        if self.look && wanted > 0 && waiting * 2 <= self.settings.prefetch {
-            self.look = false;
+        if self.polling.look && wanted > 0 && waiting * 2 <= self.settings.prefetch {
+            self.polling.look = false;
             let (hot, name) = (Arc::clone(&self.subscription.inner.hot), self.subscription.name.clone());
             // Those for whom there is a handler are started by the pull itself; what is held by now comes
             // before them.
             let free = self.settings.concurrency.saturating_sub(held).min(wanted);
             let [wanted, free] = [wanted, free].map(|count| u32::try_from(count).unwrap_or(u32::MAX));
-            self.pull = Some(
-                async move { (Instant::now(), wanted, hot.pull_and_start(&name, wanted, free).await) }
-                    .boxed(),
+            self.polling.pull = Some(
+                async move {
+                    let begun = Instant::now();
+                    let pulled = hot.pull_and_start(&name, wanted, free).await;
+                    Brought { begun, wanted, pulled }
+                }
+                .boxed(),
             );
         }
     }
@@ -289,7 +260,7 @@ impl<T: Send + 'static> Driver<T> {
             && let Some(ready) = self.ready.pop_front()
         {
             if ready.guard.is_lost() {
-                self.look = true;
+                self.polling.look = true;
                 continue;
             }
             starts.extend(self.decoded(ready, |reason| Settle::DeadLetter { reason }));
@@ -310,7 +281,7 @@ impl<T: Send + 'static> Driver<T> {
         self.step = Some(
             async move {
                 let outcome = hot.settle_and_start(&name, step).await;
-                (endings, starts, outcome)
+                Sent { endings, starts, outcome }
             }
             .boxed(),
         );
@@ -332,7 +303,7 @@ impl<T: Send + 'static> Driver<T> {
         }
     }
 
-    fn step_ended(&mut self, (endings, starts, outcome): Sent<T>) {
+    fn step_ended(&mut self, Sent { endings, starts, outcome }: Sent<T>) {
         self.starting = 0;
         let outcome = match outcome {
             Ok(outcome) => outcome,
@@ -348,12 +319,12 @@ impl<T: Send + 'static> Driver<T> {
                 return self.fail(error);
             }
         };
-        self.failures = 0;
+        self.polling.failures = 0;
         let mut told = Vec::with_capacity(endings.len());
         for (ending, settled) in endings.iter().zip(outcome.settled) {
             let retried =
                 matches!(ending.settle, Settle::Retry { .. } | Settle::Release) && settled == Settled::Done;
-            self.look |= ending.keyed || retried;
+            self.polling.look |= ending.keyed || retried;
             if settled == Settled::Lost {
                 if ending.unsure {
                     continue;
@@ -367,7 +338,7 @@ impl<T: Send + 'static> Driver<T> {
             if started {
                 self.work(starting);
             } else {
-                self.look = true;
+                self.polling.look = true;
             }
         }
     }
@@ -420,19 +391,19 @@ impl<T: Send + 'static> Driver<T> {
         self.endings.push(ending(guard, settle, keyed));
     }
 
-    fn pulled(&mut self, (begun, wanted, pulled): Brought) {
-        let (pulled, started) = match pulled {
+    pub(super) fn pulled(&mut self, Brought { begun, wanted, pulled }: Brought) {
+        let pulled = match pulled {
             Ok(pulled) => pulled,
             Err(error) => return self.fail(error),
         };
-        self.failures = 0;
+        self.polling.failures = 0;
         self.subscription.inner.notice(self.subscription.name.topic());
         let all = pulled.deliveries.len() < wanted as usize;
         for (index, delivery) in pulled.deliveries.into_iter().enumerate() {
             let guard = self.renewer.guard(&delivery, begun);
             let ready = Ready { delivery, guard };
             // One with a claim is never started by the pull: its payload comes first.
-            if index < started {
+            if index < pulled.started {
                 if let Some(starting) = self.decoded(ready, |reason| Settle::Refuse { reason }) {
                     self.work(starting);
                 }
@@ -444,26 +415,26 @@ impl<T: Send + 'static> Driver<T> {
         }
         if !all {
             // There may be more.
-            self.look = true;
+            self.polling.look = true;
             return;
         }
         if !self.holds_something() && pulled.next_due.is_none_or(|due| !due.is_zero()) {
             self.poll.in_vain.send_replace(Some(begun));
         }
-        self.due = pulled.next_due.map(|due| Instant::now() + due.max(Duration::from_millis(1)));
-        if self.wait.is_none() && self.is_working() {
+        self.polling.due = pulled.next_due.map(|due| Instant::now() + due.max(Duration::from_millis(1)));
+        if self.polling.wait.is_none() && self.is_working() {
             let (hot, name) = (Arc::clone(&self.subscription.inner.hot), self.subscription.name.clone());
             let mut wait = async move { hot.wait(&name, TIMEOUT).await }.boxed();
             // What was published between the pull and the wait is seen by a pull after the wait has begun.
             match (&mut wait).now_or_never() {
                 Some(waited) => self.waited(waited),
-                None => self.wait = Some(wait),
+                None => self.polling.wait = Some(wait),
             }
-            self.look = true;
+            self.polling.look = true;
         }
     }
 
-    fn fetched(&mut self, (ready, fetched): Fetched) {
+    fn fetched(&mut self, Fetched { ready, fetched }: Fetched) {
         match fetched {
             Ok(()) => self.ready.push_back(ready),
             Err(settle) => {
@@ -473,7 +444,7 @@ impl<T: Send + 'static> Driver<T> {
     }
 
     fn waited(&mut self, waited: Result<()>) {
-        self.look = true;
+        self.polling.look = true;
         if let Err(error) = waited {
             self.fail(error);
         }
@@ -483,29 +454,22 @@ impl<T: Send + 'static> Driver<T> {
         // Only when it can be acted on: a time that has passed would wake this loop at once, again and again,
         // as long as a slow store takes.
         let due = self
+            .polling
             .due
-            .filter(|_| self.is_working() && self.pull.is_none())
-            .map(|due| due.max(self.not_before.unwrap_or(due)));
-        [due, self.not_before, self.next_deadline()].into_iter().flatten().min()
-    }
-
-    fn next_deadline(&self) -> Option<Instant> {
-        match (self.cancelled, self.aborted) {
-            (false, _) => self.deadline,
-            (true, false) => self.deadline.map(|deadline| deadline + GRACE),
-            (true, true) => None,
-        }
+            .filter(|_| self.is_working() && self.polling.pull.is_none())
+            .map(|due| due.max(self.polling.not_before.unwrap_or(due)));
+        [due, self.polling.not_before, self.shutdown.next_deadline()].into_iter().flatten().min()
     }
 
     fn timed(&mut self) {
-        if self.next_deadline().is_none_or(|deadline| deadline > Instant::now()) {
+        if self.shutdown.next_deadline().is_none_or(|deadline| deadline > Instant::now()) {
             return;
         }
-        if self.cancelled {
-            self.aborted = true;
+        if self.shutdown.cancelled {
+            self.shutdown.aborted = true;
             self.handlers.abort_all();
         } else {
-            self.cancelled = true;
+            self.shutdown.cancelled = true;
             for working in self.working.values() {
                 working.guard.cancel(Cancelled::Stopping);
             }
@@ -515,36 +479,9 @@ impl<T: Send + 'static> Driver<T> {
 
 async fn fetch(subscription: Subscription, mut ready: Ready) -> Fetched {
     let fetched = subscription.fetch(&mut ready.delivery).await;
-    (ready, fetched)
+    Fetched { ready, fetched }
 }
 
 fn ending(guard: Arc<LockGuard>, settle: Settle, keyed: bool) -> Ending {
     Ending { guard, settle, keyed, unsure: false }
-}
-
-/// The result of what is under way, if something is. It may be dropped without breaking that off.
-async fn finished<T>(slot: &mut Slot<T>) -> T {
-    match slot {
-        Some(future) => {
-            let result = future.await;
-            *slot = None;
-            result
-        }
-        None => pending().await,
-    }
-}
-
-async fn at(time: Option<Instant>) {
-    match time {
-        Some(time) => tokio::time::sleep_until(time.into()).await,
-        None => pending().await,
-    }
-}
-
-fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
-    panic
-        .downcast_ref::<&str>()
-        .copied()
-        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
-        .unwrap_or("without a message")
 }

@@ -11,73 +11,19 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
 use super::codec::Decode;
-use super::driver::{Driver, Handler, PollSignal};
+use super::control::{Handler, PollSignal};
+use super::control::{RunnerCommand, Settings};
+use super::driver::Driver;
 use super::message::Message;
+use super::outcome::Outcome;
 use super::subscription::Subscription;
 use crate::{Error, ErrorKind, Result};
 
 /// Handlers at work at once, unless something else is said.
 const CONCURRENCY: usize = 8;
+
 /// How long handlers may take to end, unless something else is said.
 const DRAIN: Duration = Duration::from_secs(30);
-
-/// How the work on a message ended. Made of what a handler returns: `()` and `Ok(_)` acknowledge, an `Err` is
-/// a failure to be retried.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Outcome {
-    /// Done.
-    Ack,
-    /// Not done: again after the subscription's backoff, or after `delay`.
-    Retry {
-        /// Why, for the dead letters.
-        reason: String,
-        /// Instead of the backoff; ten years at most.
-        delay: Option<Duration>,
-    },
-    /// To the dead letters at once: trying again would be of no use.
-    DeadLetter {
-        /// Why.
-        reason: String,
-    },
-    /// Set aside until it is fetched by its id.
-    Defer,
-    /// Not settled: it comes again when its lock ends.
-    Leave,
-}
-
-impl From<()> for Outcome {
-    fn from((): ()) -> Self {
-        Self::Ack
-    }
-}
-
-impl<T: Into<Outcome>, E: fmt::Display> From<Result<T, E>> for Outcome {
-    fn from(result: Result<T, E>) -> Self {
-        match result {
-            Ok(outcome) => outcome.into(),
-            // With its causes, if the error shows them so.
-            Err(error) => Self::Retry { reason: format!("{error:#}"), delay: None },
-        }
-    }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum RunnerCommand {
-    Work,
-    Pause,
-    Stop,
-}
-
-/// How a handler is run.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Settings {
-    pub(super) concurrency: usize,
-    pub(super) prefetch: usize,
-    pub(super) drain: Duration,
-    /// Handlers to start in all.
-    pub(super) limit: Option<u64>,
-}
 
 /// Runs a handler; see [`Subscription::run`]. Awaiting it runs until the connection is closed.
 #[must_use = "nothing runs until it is started or awaited"]

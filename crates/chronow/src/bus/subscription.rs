@@ -14,8 +14,9 @@ use super::consume::{Consume, UNDECODABLE};
 use super::dead::{DeadLetters, Purge, Redrive};
 use super::lock_guard::LockRenewer;
 use super::message::{Message, Received, lost, settle_all};
+use super::outcome::Outcome;
 use super::replay::Replay;
-use super::run::{Outcome, Run};
+use super::run::Run;
 use crate::client::Inner;
 use crate::hot::{
     Delivery, Peeked, Settle, SettleAndStart, Settled, SubscriptionOptions, SubscriptionPatch,
@@ -244,9 +245,9 @@ impl Subscription {
         let receive = async {
             let renewer = self.renewer().await?;
             let begun = Instant::now();
-            let (pulled, started) = self.inner.hot.pull_and_start(&self.name, max, max).await?;
+            let pulled = self.inner.hot.pull_and_start(&self.name, max, max).await?;
             self.inner.notice(self.name.topic());
-            self.start_all(pulled.deliveries, started, begun, &renewer, decode).await
+            self.start_all(pulled.deliveries, pulled.started, begun, &renewer, decode).await
         };
         receive.await.map_err(self.told("receive"))
     }

@@ -203,6 +203,8 @@ pub struct SettleAndStartResult {
 pub struct Pulled {
     /// The messages, each locked for the subscription's visibility timeout.
     pub deliveries: Vec<Delivery>,
+    /// How many of the first of them were started with it; see [`HotTier::pull_and_start`].
+    pub started: usize,
     /// When something more becomes due at the earliest, as far as the store knows; publishing may be earlier.
     pub next_due: Option<Duration>,
 }
@@ -447,20 +449,15 @@ pub trait HotTier: Send + Sync + std::fmt::Debug {
     async fn pull(&self, subscription: &SubscriptionName, max: u32) -> Result<Pulled>;
 
     /// As [`pull`](Self::pull), and starts the first `start` messages of what it hands out as
-    /// [`settle_and_start`](Self::settle_and_start) would, which saves that step. Answers how many of the
-    /// first it started: fewer if there are fewer, and none where the store cannot do both at once, or a
+    /// [`settle_and_start`](Self::settle_and_start) would, which saves that step. [`Pulled::started`] says
+    /// how many of the first it started: fewer if there are fewer, and none where the store cannot do both at once, or a
     /// filter has yet to say which messages they are.
     ///
     /// # Errors
     /// `NOT_FOUND` if there is no such subscription.
-    async fn pull_and_start(
-        &self,
-        subscription: &SubscriptionName,
-        max: u32,
-        start: u32,
-    ) -> Result<(Pulled, usize)> {
+    async fn pull_and_start(&self, subscription: &SubscriptionName, max: u32, start: u32) -> Result<Pulled> {
         let _ = start;
-        Ok((self.pull(subscription, max).await?, 0))
+        self.pull(subscription, max).await
     }
 
     /// Settles and starts, in one step. Never fails because of a lost lock; the answer says so.

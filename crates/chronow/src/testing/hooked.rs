@@ -164,16 +164,11 @@ impl<F: Fn(Point<'_>) -> Result<()> + Send + Sync> HotTier for Hooked<F> {
         Ok(pulled)
     }
 
-    async fn pull_and_start(
-        &self,
-        subscription: &SubscriptionName,
-        max: u32,
-        start: u32,
-    ) -> Result<(Pulled, usize)> {
+    async fn pull_and_start(&self, subscription: &SubscriptionName, max: u32, start: u32) -> Result<Pulled> {
         (self.hook)(Point::BeforePull)?;
-        let (pulled, started) = self.inner.pull_and_start(subscription, max, start).await?;
+        let pulled = self.inner.pull_and_start(subscription, max, start).await?;
         self.pulled(subscription, &pulled)?;
-        Ok((pulled, started))
+        Ok(pulled)
     }
 
     async fn needed_by_others(&self, subscription: &SubscriptionName, ids: &[String]) -> Result<Vec<bool>> {

@@ -7,8 +7,8 @@ use bson::spec::BinarySubtype;
 use bson::{Binary, Bson, Document, doc};
 use bytes::Bytes;
 
+use super::fields::{damaged, int};
 use super::keys::{chunk_id, message_id};
-use super::store::{damaged, int};
 use crate::hot::{OutboundMessage, StoredMessage};
 use crate::{Result, Timestamp};
 

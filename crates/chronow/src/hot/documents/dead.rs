@@ -9,8 +9,9 @@ use chronos_db::documents::{Filter, Outcome, Scan, Write};
 use super::chunk::Body;
 use super::delivery_record::{DeliveryRecord, State, class, record_id};
 use super::entities::SubscriptionContext;
+use super::fields::{ascending, put_if};
 use super::keys::sequence_of;
-use super::store::{Engine, ascending, put_if};
+use super::store::Engine;
 use crate::hot::{DeadLetter, DeadLetterId, MAX_LETTERS, Select, StoredMessage};
 use crate::{Error, Result, SubscriptionName, Timestamp};
 

@@ -4,7 +4,7 @@ use bson::oid::ObjectId;
 use bson::{Bson, Document, doc};
 
 use super::chunk::Body;
-use super::store::{damaged, int, text};
+use super::fields::{damaged, int, text};
 use crate::hot::{DeadLetter, Delivery, Lock, MessageState, StoredMessage};
 use crate::{Result, Timestamp};
 

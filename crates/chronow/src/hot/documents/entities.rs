@@ -7,8 +7,9 @@ use bson::{Bson, Document, doc};
 use chronos_db::documents::{Filter, filter};
 
 use super::chunk::Body;
+use super::fields::{damaged, int, text};
 use super::keys::{cursor_key, sequence_of, subscription_key};
-use super::store::{SubscriptionCache, damaged, int, text};
+use super::store::SubscriptionCache;
 use crate::hot::{SubscriptionOptions, TopicOptions, filter_view};
 use crate::{Error, Result, Timestamp};
 

@@ -7,10 +7,11 @@ use chronos_db::documents::{Filter, Scan, Write};
 
 use super::delivery_record::{State, class};
 use super::entities::{Cursor, Topic};
+use super::fields::{ascending, damaged, delete, delete_if, int, locked, put_if, text};
 use super::keys::{chunks_between, counters_key};
 use super::limits::of_class;
 use super::publish::CLOSED_MS;
-use super::store::{Engine, ascending, damaged, delete, delete_if, int, locked, put_if, text};
+use super::store::Engine;
 use crate::{Result, SubscriptionName, Timestamp, TopicName};
 
 /// Documents in one step, and steps in one go.

@@ -9,8 +9,9 @@ use chronos_db::documents::{Filter, Scan, Write};
 
 use super::delivery_record::{DeliveryRecord, class};
 use super::entities::{Cursor, Topic, last_sequence};
+use super::fields::{damaged, int, locked, put_if, too_contended};
 use super::keys::{counters_key, cursor_key, sequence_key, topic_key};
-use super::store::{Engine, damaged, int, locked, put_if, too_contended};
+use super::store::Engine;
 use super::topics::{ATTEMPTS, no_topic};
 use crate::hot::DiscardPolicy;
 use crate::{Error, ErrorKind, Result, TopicName};

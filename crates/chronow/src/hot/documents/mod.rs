@@ -43,13 +43,17 @@
 //! is one sequence.
 
 mod chunk;
+mod chunk_cache;
 mod dead;
 mod delivery_record;
 mod entities;
+mod fields;
 mod gc;
+mod idle;
 mod inspect;
 mod keys;
 mod limits;
+mod open;
 mod others;
 mod publish;
 mod pull;
@@ -58,6 +62,7 @@ mod pull_new;
 mod schedule;
 mod settle;
 mod store;
+mod subscriptions;
 mod topics;
 mod values;
 mod wait;

@@ -4,7 +4,8 @@ use std::collections::HashMap;
 
 use super::delivery_record::{State, record_id};
 use super::entities::{Cursor, SubscriptionContext, Topic};
-use super::store::{Engine, int};
+use super::fields::int;
+use super::store::Engine;
 use super::topics::no_topic;
 use crate::{Result, SubscriptionName};
 

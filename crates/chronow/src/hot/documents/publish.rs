@@ -10,8 +10,9 @@ use chronos_db::documents::{Batch, Guard, Namespace, Write};
 
 use super::chunk::{Body, Chunk};
 use super::entities::Topic;
+use super::fields::{damaged, delete, int, put_if, text, too_contended};
 use super::keys::{chunk_id, message_id, sequence_key};
-use super::store::{Engine, damaged, delete, int, put_if, text, too_contended};
+use super::store::Engine;
 use super::topics::ATTEMPTS;
 use crate::hot::{OutboundMessage, PublishAck};
 use crate::{Error, ErrorKind, Result, Timestamp, TopicName};
@@ -77,6 +78,16 @@ fn cut(first: i64, slots: Vec<Option<Arc<Body>>>, at: Timestamp) -> Vec<Chunk> {
 
 fn dedup_key(topic: &Topic, id: &str) -> String {
     format!("{}/{id}", topic.id)
+}
+
+/// A batch that has its sequence numbers.
+struct Numbered<'a> {
+    topic: &'a Topic,
+    messages: &'a [&'a OutboundMessage],
+    ids: &'a [String],
+    now: Timestamp,
+    /// What ties a document to the head of the batch.
+    link: Document,
 }
 
 impl Engine {
@@ -235,6 +246,52 @@ impl Engine {
         Ok(Some((twins, replaced)))
     }
 
+    /// The entries of dedup ids of a batch; they hang on its head.
+    fn link_dedup(
+        &self,
+        numbered: &Numbered<'_>,
+        replaced: &HashMap<String, ObjectId>,
+        head: &mut Chunk,
+    ) -> Vec<Write> {
+        let Numbered { topic, messages, ids, now, link } = numbered;
+        let mut entries = Vec::new();
+        let window = i64::try_from(topic.options.dedup_window_ms).unwrap_or(i64::MAX);
+        for (message, id) in messages.iter().zip(*ids) {
+            let Some(dedup) = message.dedup_id.as_ref().map(|dedup| dedup_key(topic, dedup)) else {
+                continue;
+            };
+            let until = now.plus_millis(window).as_millis();
+            let mut entry = doc! { "_id": &dedup, "id": id, "until": until, "rev": self.new_revision() };
+            entry.extend(link.clone());
+            entries.push(match replaced.get(&dedup) {
+                Some(rev) => put_if(entry, *rev),
+                None => Write::insert(entry),
+            });
+            head.dedup.push(dedup);
+        }
+        entries
+    }
+
+    /// A message that waits for its time, as stored.
+    fn scheduled_document(
+        &self,
+        numbered: &Numbered<'_>,
+        message: &OutboundMessage,
+        id: &str,
+        body: &Body,
+    ) -> Document {
+        let Numbered { topic, now, link, .. } = numbered;
+        let due = message.not_before.unwrap_or(*now).as_millis();
+        let scheduled = format!("{}/{id}", topic.id);
+        let mut later =
+            doc! { "_id": scheduled, "due": due, "rev": self.new_revision(), "b": body.to_document() };
+        if let Some(dedup) = &message.dedup_id {
+            later.insert("dd", dedup_key(topic, dedup));
+        }
+        later.extend(link.clone());
+        later
+    }
+
     /// One attempt; none if others came in between. Nothing of it is visible then.
     async fn try_to_publish(
         &self,
@@ -261,34 +318,15 @@ impl Engine {
         let mut chunks = cut(first, slots, now);
         let Some((head, rest)) = chunks.split_first_mut() else { return Ok(Some(Vec::new())) };
         let link = doc! { "w": &topic.id, "hd": head.last, "at": now.as_millis(), "ok": false };
+        let numbered = Numbered { topic, messages, ids: &ids, now, link };
 
-        let mut entries = Vec::new();
-        let window = i64::try_from(topic.options.dedup_window_ms).unwrap_or(i64::MAX);
-        for (message, id) in messages.iter().zip(&ids) {
-            let Some(dedup) = message.dedup_id.as_ref().map(|dedup| dedup_key(topic, dedup)) else {
-                continue;
-            };
-            let mut entry = doc! { "_id": &dedup, "id": id, "until": now.plus_millis(window).as_millis(), "rev": self.new_revision() };
-            entry.extend(link.clone());
-            entries.push(match replaced.get(&dedup) {
-                Some(rev) => put_if(entry, *rev),
-                None => Write::insert(entry),
-            });
-            head.dedup.push(dedup);
-        }
+        let entries = self.link_dedup(&numbered, replaced, head);
         let mut side = Batch::new();
         for ((message, id), body) in messages.iter().zip(&ids).zip(&bodies).filter(|((m, _), _)| is_later(m))
         {
-            let due = message.not_before.unwrap_or(now).as_millis();
-            let scheduled = format!("{}/{id}", topic.id);
-            let mut later =
-                doc! { "_id": &scheduled, "due": due, "rev": self.new_revision(), "b": body.to_document() };
-            if let Some(dedup) = &message.dedup_id {
-                later.insert("dd", dedup_key(topic, dedup));
-            }
-            later.extend(link.clone());
+            let later = self.scheduled_document(&numbered, message, id, body);
+            head.scheduled.push(format!("{}/{id}", topic.id));
             side.push(&self.collections.scheduled, Write::insert(later));
-            head.scheduled.push(scheduled);
         }
         for chunk in rest {
             side.push(&self.collections.messages, Write::insert(chunk.to_document(&topic.id)));

@@ -8,7 +8,8 @@ use chronos_db::documents::{Filter, Scan};
 use futures::FutureExt as _;
 
 use super::entities::{Cursor, SubscriptionContext};
-use super::store::{Engine, ascending, int, locked, put_if};
+use super::fields::{ascending, int, locked, put_if};
+use super::store::Engine;
 use super::topics::ATTEMPTS;
 use crate::hot::Pulled;
 use crate::{Error, ErrorKind, Result, SubscriptionName};

@@ -11,7 +11,8 @@ use chronos_db::documents::{Batch, Filter, Newest, Outcome, Scan, Write};
 use super::chunk::Body;
 use super::delivery_record::{DeliveryRecord, State, class};
 use super::entities::SubscriptionContext;
-use super::store::{Engine, delete_if, put_if};
+use super::fields::{delete_if, put_if};
+use super::store::Engine;
 use crate::Result;
 use crate::hot::Delivery;
 
@@ -50,7 +51,7 @@ impl SubscriptionContext {
 impl Engine {
     /// Locks what is due, at most `room` of it.
     pub(super) async fn pull_due(&self, context: &SubscriptionContext, room: usize) -> Result<Part> {
-        let (id, options, now) = (&context.subscription.id, &context.subscription.options, context.now);
+        let (id, now) = (&context.subscription.id, context.now);
         let due = |of: String| Filter::eq("w", of).and(Filter::lte("due", now.as_millis()));
         let mut records = self.records(due(id.clone()), &["due", "_id"], room as u64).await?;
         let mut part = Part { more: records.len() >= room, ..Part::default() };
@@ -85,23 +86,7 @@ impl Engine {
                 put.push(None);
                 continue;
             };
-            let ordering_group = record.ordering_group();
-            if record.starts >= options.max_deliveries || record.has_expired(now) {
-                let reason = match (record.starts >= options.max_deliveries, record.why.is_empty()) {
-                    (false, _) => "expired".to_owned(),
-                    (true, true) => USED_UP.to_owned(),
-                    (true, false) => record.why.clone(),
-                };
-                record.dead_letter(options.dead_letters, (*body).clone(), &reason, now);
-                freed.extend(ordering_group);
-            } else if ordering_group.is_none_or(|ordering_group| {
-                heads.get(&ordering_group).is_none_or(|head| head.id == record.id)
-                    && taken.insert(ordering_group)
-            }) {
-                record.lock(context.locked_until(), self.new_revision());
-            } else {
-                queue(&mut record, now.as_millis());
-            }
+            freed.extend(self.decide(context, &mut record, &body, &heads, &mut taken));
             batch.push(&self.collections.deliveries, put_if(record.to_document(), rev));
             put.push(Some((record, body)));
         }
@@ -121,6 +106,38 @@ impl Engine {
         self.put_off(held_by_others, now.as_millis() + IN_FLIGHT_RECHECK_MS).await?;
         self.wake(freed).await?;
         Ok(part)
+    }
+
+    /// Decides about a record that is due: it becomes a dead letter, is locked for this pull, or waits behind
+    /// another one of its key. Returns the ordering group that it leaves.
+    fn decide(
+        &self,
+        context: &SubscriptionContext,
+        record: &mut DeliveryRecord,
+        body: &Body,
+        heads: &HashMap<String, DeliveryRecord>,
+        taken: &mut HashSet<String>,
+    ) -> Option<String> {
+        let (options, now) = (&context.subscription.options, context.now);
+        let ordering_group = record.ordering_group();
+        if record.starts >= options.max_deliveries || record.has_expired(now) {
+            let reason = match (record.starts >= options.max_deliveries, record.why.is_empty()) {
+                (false, _) => "expired".to_owned(),
+                (true, true) => USED_UP.to_owned(),
+                (true, false) => record.why.clone(),
+            };
+            record.dead_letter(options.dead_letters, body.clone(), &reason, now);
+            return ordering_group;
+        }
+        let is_next = ordering_group.is_none_or(|ordering_group| {
+            heads.get(&ordering_group).is_none_or(|head| head.id == record.id) && taken.insert(ordering_group)
+        });
+        if is_next {
+            record.lock(context.locked_until(), self.new_revision());
+        } else {
+            queue(record, now.as_millis());
+        }
+        None
     }
 
     pub(super) fn deliver(

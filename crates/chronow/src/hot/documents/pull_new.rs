@@ -10,10 +10,11 @@ use chronos_db::documents::{Atomicity, Batch, Filter, Outcome, Scan, Write};
 use super::chunk::{Body, Chunk};
 use super::delivery_record::{DeliveryRecord, State};
 use super::entities::{Cursor, SubscriptionContext};
+use super::fields::{ascending, delete_if, int, locked, put_if};
 use super::keys::chunks_between;
 use super::publish::{Acceptance, GRACE_MS};
 use super::pull_due::{Part, queue};
-use super::store::{Engine, ascending, delete_if, int, locked, put_if};
+use super::store::Engine;
 use crate::hot::Delivery;
 use crate::{ErrorKind, Result};
 

@@ -12,9 +12,10 @@ use chronos_db::documents::{Filter, Guard, Scan, Write};
 
 use super::chunk::{Body, Chunk};
 use super::entities::Topic;
+use super::fields::{ascending, damaged, delete, delete_if, int, put_if, text};
 use super::keys::{chunk_id, sequence_key};
 use super::publish::Acceptance;
-use super::store::{Engine, ascending, damaged, delete, delete_if, int, put_if, text};
+use super::store::Engine;
 use super::topics::no_topic;
 use crate::{Result, Timestamp, TopicName};
 
@@ -85,6 +86,37 @@ impl Engine {
         Ok(next)
     }
 
+    /// Notes a new sequence number at each; those that still are there, with theirs.
+    async fn note_sequences(&self, topic: &Topic, unplaced: Vec<Document>) -> Result<Vec<(i64, Document)>> {
+        let mut pending = Vec::new();
+        if unplaced.is_empty() {
+            return Ok(pending);
+        }
+        let count = u32::try_from(unplaced.len()).unwrap_or(u32::MAX);
+        let given =
+            self.documents.sequence(&self.collections.topics, &sequence_key(&topic.id), count).await?;
+        let (mut puts, mut noted) = (Vec::new(), Vec::new());
+        for (sequence, mut scheduled) in (given.first + 1..).zip(unplaced) {
+            let rev = revision(&scheduled)?;
+            scheduled.insert("pos", sequence);
+            scheduled.insert("ok", true);
+            scheduled.insert("rev", self.new_revision());
+            puts.push(put_if(scheduled.clone(), rev));
+            noted.push((sequence, scheduled));
+        }
+        let outcomes = self.write(&self.collections.scheduled, puts).await?;
+        for ((sequence, scheduled), outcome) in noted.into_iter().zip(outcomes) {
+            if outcome.is_applied() {
+                pending.push((sequence, scheduled));
+            } else {
+                // Cancelled, or somebody else was faster: nobody shall wait for the sequence number.
+                let void = Chunk::void(sequence, sequence, given.now).to_document(&topic.id);
+                self.write_one(&self.collections.messages, Write::insert(void)).await?;
+            }
+        }
+        Ok(pending)
+    }
+
     /// Gives each a sequence number, which is noted before anything is put there, so that whoever comes later
     /// puts it at the same one.
     async fn assign_sequence(&self, topic: &Topic, due: Vec<Document>) -> Result<()> {
@@ -105,30 +137,7 @@ impl Engine {
                 _ => pending.push((sequence, scheduled)),
             }
         }
-        if !unplaced.is_empty() {
-            let count = u32::try_from(unplaced.len()).unwrap_or(u32::MAX);
-            let given =
-                self.documents.sequence(&self.collections.topics, &sequence_key(&topic.id), count).await?;
-            let (mut puts, mut noted) = (Vec::new(), Vec::new());
-            for (sequence, mut scheduled) in (given.first + 1..).zip(unplaced) {
-                let rev = revision(&scheduled)?;
-                scheduled.insert("pos", sequence);
-                scheduled.insert("ok", true);
-                scheduled.insert("rev", self.new_revision());
-                puts.push(put_if(scheduled.clone(), rev));
-                noted.push((sequence, scheduled));
-            }
-            let outcomes = self.write(&self.collections.scheduled, puts).await?;
-            for ((sequence, scheduled), outcome) in noted.into_iter().zip(outcomes) {
-                if outcome.is_applied() {
-                    pending.push((sequence, scheduled));
-                } else {
-                    // Cancelled, or somebody else was faster: nobody shall wait for the sequence number.
-                    let void = Chunk::void(sequence, sequence, given.now).to_document(&topic.id);
-                    self.write_one(&self.collections.messages, Write::insert(void)).await?;
-                }
-            }
-        }
+        pending.extend(self.note_sequences(topic, unplaced).await?);
         let now = self.documents.now().await?;
         let (mut inserts, mut ids) = (Vec::new(), Vec::new());
         for (sequence, scheduled) in pending {

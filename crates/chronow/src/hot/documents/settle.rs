@@ -9,8 +9,9 @@ use chronos_db::documents::{Batch, Outcome};
 use super::chunk::Body;
 use super::delivery_record::{DeliveryRecord, State, record_id};
 use super::entities::SubscriptionContext;
+use super::fields::{locked, put_if, too_contended};
 use super::pull_due::USED_UP;
-use super::store::{Engine, InFlight, locked, put_if, too_contended};
+use super::store::{Engine, InFlight};
 use crate::hot::{Delivery, Lock, Settle, SettleAndStart, SettleAndStartResult, Settled};
 use crate::{ErrorKind, Result, SubscriptionName, Timestamp};
 

@@ -1,32 +1,24 @@
 //! What everything here stands on: the collections, small readers, the memory of one process.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bson::oid::ObjectId;
 use bson::{Bson, Document};
 use chronos_db::Env;
-use chronos_db::documents::{
-    Batch, Direction, DocumentStore, Filter, Guard, Index, Namespace, Outcome, Scan, Write, within,
-};
+use chronos_db::documents::{Batch, DocumentStore, Filter, Index, Namespace, Outcome, Scan, Write, within};
 use futures::TryStreamExt as _;
 use tokio::sync::{Notify, OnceCell, Semaphore, watch};
 
-use super::chunk::{Body, Chunk};
+use super::chunk::Body;
+use super::chunk_cache::Chunks;
 use super::delivery_record::DeliveryRecord;
 use super::entities::SubscriptionContext;
-use super::keys::{chunk_id, chunks_between};
+use super::fields::{ascending, delete, locked, text};
 use super::limits::Known;
 use crate::{Error, ErrorKind, Result, SubscriptionName};
-
-/// Chunks that are remembered, and about how many bytes of them.
-const CACHED_CHUNKS: usize = 64;
-const CACHED_BYTES: usize = 16 * 1024 * 1024;
-
-/// The largest number that fits the padding of names.
-const MAX_SEQUENCE: i64 = 9_999_999_999_999_999;
 
 /// Who waits for what others have begun hears how that ended so shortly after it must have.
 const OTHERS: Duration = Duration::from_millis(500);
@@ -116,80 +108,20 @@ impl SubscriptionCache {
     }
 }
 
-/// Chunks by topic and last sequence number, with the bytes they hold.
-#[derive(Default)]
-struct Chunks {
-    known: BTreeMap<(String, i64), (Arc<Chunk>, u64)>,
-    bytes: usize,
-    used: u64,
-}
-
-chronos_db::debug_some!(Chunks {});
-
 #[derive(Debug)]
 pub(super) struct Engine {
     pub(super) documents: Arc<dyn DocumentStore>,
     pub(super) collections: Collections,
     pub(super) env: Env,
-    ready: OnceCell<bool>,
+    pub(super) ready: OnceCell<bool>,
     pub(super) closed: AtomicBool,
-    caches: Mutex<HashMap<SubscriptionName, Arc<SubscriptionCache>>>,
-    chunks: Mutex<Chunks>,
+    pub(super) caches: Mutex<HashMap<SubscriptionName, Arc<SubscriptionCache>>>,
+    pub(super) chunks: Mutex<Chunks>,
     pub(super) known: Mutex<Known>,
     /// Moves when this process changes a value.
     pub(super) moved: watch::Sender<u64>,
     pub(super) value_turns: Vec<Semaphore>,
     pub(super) changes_purged_at: AtomicI64,
-}
-
-pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-pub(super) fn damaged(what: &str, field: &str) -> Error {
-    Error::new(
-        ErrorKind::HotTier,
-        format!("a stored {what} is damaged: its `{field}` is missing or of another type"),
-    )
-}
-
-/// A whole number, however the store has typed it.
-pub(super) fn int(document: &Document, field: &str) -> Result<i64> {
-    match document.get(field) {
-        Some(Bson::Int64(i)) => Ok(*i),
-        Some(Bson::Int32(i)) => Ok(i64::from(*i)),
-        Some(Bson::Double(d)) if d.fract() == 0.0 => Ok(*d as i64),
-        _ => Err(damaged("document", field)),
-    }
-}
-
-pub(super) fn text<'a>(document: &'a Document, field: &str) -> Result<&'a str> {
-    document.get_str(field).map_err(|_| damaged("document", field))
-}
-
-pub(super) fn ascending(paths: &[&str]) -> Vec<(String, Direction)> {
-    paths.iter().map(|path| ((*path).to_owned(), Direction::Ascending)).collect()
-}
-
-/// A put that takes place only if the stored revision is `rev`.
-pub(super) fn put_if(document: Document, rev: ObjectId) -> Write {
-    Write::put(document, Guard::Equals { field: "rev".to_owned(), value: rev.into() })
-}
-
-pub(super) fn delete_if(id: impl Into<Bson>, rev: ObjectId) -> Write {
-    Write::Delete { id: id.into(), guard: Guard::Equals { field: "rev".to_owned(), value: rev.into() } }
-}
-
-pub(super) fn delete(id: impl Into<Bson>) -> Write {
-    Write::Delete { id: id.into(), guard: Guard::Any }
-}
-
-pub(super) fn too_contended(what: &str) -> Error {
-    Error::new(
-        ErrorKind::HotTier,
-        format!("others changed {what} again and again in the meantime; nothing was changed by this call"),
-    )
-    .retryable()
 }
 
 impl Engine {
@@ -422,85 +354,6 @@ impl Engine {
             self.write(collection, found.into_iter().filter_map(|mut found| found.remove("_id")).map(delete))
                 .await?;
         }
-    }
-
-    // Chunks are immutable, so those that were read lately need not be read again.
-
-    pub(super) fn remember_chunk(&self, topic: &str, chunk: Arc<Chunk>) {
-        let mut chunks = locked(&self.chunks);
-        chunks.used += 1;
-        let used = chunks.used;
-        chunks.bytes += chunk.size();
-        if let Some((old, _)) = chunks.known.insert((topic.to_owned(), chunk.last), (chunk, used)) {
-            chunks.bytes -= old.size();
-        }
-        while chunks.known.len() > CACHED_CHUNKS || chunks.bytes > CACHED_BYTES {
-            let Some(oldest) =
-                chunks.known.iter().min_by_key(|(_, (_, used))| *used).map(|(at, _)| at.clone())
-            else {
-                break;
-            };
-            if let Some((old, _)) = chunks.known.remove(&oldest) {
-                chunks.bytes -= old.size();
-            }
-        }
-    }
-
-    /// The remembered chunk that holds a sequence number, if it was read before.
-    pub(super) fn remembered_chunk(&self, topic: &str, sequence: i64) -> Option<Arc<Chunk>> {
-        let mut chunks = locked(&self.chunks);
-        chunks.used += 1;
-        let now = chunks.used;
-        let (_, (chunk, used)) =
-            chunks.known.range_mut((topic.to_owned(), sequence)..=(topic.to_owned(), i64::MAX)).next()?;
-        if chunk.first > sequence {
-            return None;
-        }
-        *used = now;
-        Some(chunk.clone())
-    }
-
-    /// The chunks with these last sequence numbers, remembered or read.
-    pub(super) async fn chunks(
-        &self,
-        topic: &str,
-        lasts: impl IntoIterator<Item = i64>,
-    ) -> Result<HashMap<i64, Arc<Chunk>>> {
-        let (mut found, mut missing) = (HashMap::new(), Vec::new());
-        for last in lasts {
-            match self.remembered_chunk(topic, last).filter(|chunk| chunk.last == last) {
-                Some(chunk) => drop(found.insert(last, chunk)),
-                None => missing.push(Bson::String(chunk_id(topic, last))),
-            }
-        }
-        if !missing.is_empty() {
-            for chunk in self.documents.get(&self.collections.messages, missing).await? {
-                let chunk = Arc::new(Chunk::read(chunk)?);
-                if !chunk.void {
-                    self.remember_chunk(topic, chunk.clone());
-                }
-                found.insert(chunk.last, chunk);
-            }
-        }
-        Ok(found)
-    }
-
-    /// Chunks behind a sequence number in order, as stored; without their messages if only counts are wanted.
-    pub(super) async fn chunks_behind(
-        &self,
-        topic: &str,
-        sequence: i64,
-        limit: u64,
-        whole: bool,
-    ) -> Result<Vec<Document>> {
-        let scan = Scan {
-            filter: chunks_between(topic, sequence, MAX_SEQUENCE),
-            order: ascending(&["_id"]),
-            limit: Some(limit),
-            without: if whole { Vec::new() } else { vec!["m".to_owned()] },
-            ..Scan::default()
-        };
-        self.scan(&self.collections.messages, scan).await
     }
 
     pub(super) fn note_settled(&self, cache: &SubscriptionCache, count: usize) {

@@ -12,9 +12,10 @@ use chronos_db::documents::filter::Test;
 use chronos_db::documents::{Batch, Filter, Scan, Write};
 
 use super::chunk::binary;
+use super::fields::{ascending, damaged, delete_if, int, put_if, text, too_contended};
 use super::keys::with_prefix;
 use super::settle::millis;
-use super::store::{Engine, ascending, damaged, delete_if, int, put_if, text, too_contended};
+use super::store::Engine;
 use crate::hot::{Precondition, Value};
 use crate::{Error, ErrorKind, Result, Scope, Timestamp};
 
@@ -106,6 +107,25 @@ fn after(now: Timestamp, ttl: Option<Duration>) -> Option<Timestamp> {
     ttl.map(|ttl| now.plus_millis(millis(ttl)))
 }
 
+fn value_document(id: &str, version: i64, rev: ObjectId, new: &New) -> Document {
+    let mut document = doc! { "_id": id, "v": version, "rev": rev };
+    // Listings leave the bytes behind.
+    match &new.bytes {
+        Some(bytes) => document.insert("p", binary(bytes)),
+        None => document.insert("d", true),
+    };
+    if !new.content_type.is_empty() {
+        document.insert("t", &new.content_type);
+    }
+    if let Some(until) = new.until {
+        document.insert("until", until.as_millis());
+    }
+    if new.gone {
+        document.insert("gone", true);
+    }
+    document
+}
+
 impl Engine {
     pub(super) async fn values(&self, scope: &Scope, keys: &[String]) -> Result<Vec<Option<Value>>> {
         self.looking().await?;
@@ -158,21 +178,7 @@ impl Engine {
                 _ if new.counts => (last + 1).max(self.version_of(now)),
                 _ => last,
             };
-            let mut document = doc! { "_id": &id, "v": version, "rev": rev };
-            // Listings leave the bytes behind.
-            match &new.bytes {
-                Some(bytes) => document.insert("p", binary(bytes)),
-                None => document.insert("d", true),
-            };
-            if !new.content_type.is_empty() {
-                document.insert("t", &new.content_type);
-            }
-            if let Some(until) = new.until {
-                document.insert("until", until.as_millis());
-            }
-            if new.gone {
-                document.insert("gone", true);
-            }
+            let document = value_document(&id, version, rev, &new);
             let mut batch = Batch::new();
             batch.push(
                 &self.collections.values,
@@ -369,7 +375,7 @@ impl Engine {
             let full = changes.len() as u64 == SWEEP;
             self.write(
                 &self.collections.changes,
-                changes.into_iter().filter_map(|mut change| change.remove("_id")).map(super::store::delete),
+                changes.into_iter().filter_map(|mut change| change.remove("_id")).map(super::fields::delete),
             )
             .await?;
             if !full {

@@ -8,9 +8,10 @@ use bson::Document;
 use chronos_db::documents::{Filter, Scan};
 
 use super::entities::{SubscriptionContext, last_sequence};
+use super::fields::{int, locked};
 use super::keys::{sequence_key, signal_key};
 use super::settle::millis;
-use super::store::{Engine, int, locked};
+use super::store::Engine;
 use crate::{Error, ErrorKind, Result, SubscriptionName, Timestamp};
 
 /// The first and the longest pause between two looks.

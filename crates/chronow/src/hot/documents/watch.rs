@@ -9,8 +9,9 @@ use chronos_db::documents::{Filter, Scan};
 use futures::StreamExt as _;
 use futures::stream::{self, BoxStream};
 
+use super::fields::{ascending, int, text};
 use super::keys::{after_prefix, with_prefix};
-use super::store::{Engine, ascending, int, text};
+use super::store::Engine;
 use super::values::scope_prefix;
 use crate::hot::Change;
 use crate::{Result, Scope};

@@ -11,7 +11,8 @@ use redis::aio::PubSub;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
-use super::connection::{SharedConnection, failed};
+use super::connection::SharedConnection;
+use super::errors::failed;
 use crate::{Error, ErrorKind, Result};
 
 /// What a listener hears.

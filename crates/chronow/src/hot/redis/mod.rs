@@ -16,45 +16,87 @@ use chronos_db::{Random, SystemRandom};
 use futures::FutureExt as _;
 use futures::stream::BoxStream;
 use redis::cmd;
-use tokio::sync::broadcast::error::RecvError;
-use tokio::time::Instant;
 
 use super::{
     Change, DeadLetter, DeadLetterId, Delivery, HotTier, Lock, OutboundMessage, Peeked, Precondition,
     PublishAck, Pulled, Select, SettleAndStart, SettleAndStartResult, StoredMessage, SubscriptionOptions,
     SubscriptionPatch, TopicOptions, TopicPatch, TopicStats, Value,
 };
-use crate::{Error, ErrorKind, Result, Scope, SubscriptionName, Timestamp, TopicName};
+use crate::{Result, Scope, SubscriptionName, Timestamp, TopicName};
+
+/// Runs something on a topic, given which one it is, and says what went wrong in a caller's words.
+macro_rules! on {
+    ($self:ident, topic $topic:expr, $operation:literal, |$known:ident| $work:expr) => {
+        $self
+            .on_topic($topic, |known| {
+                async move {
+                    let $known = &known;
+                    $work.await
+                }
+                .boxed()
+            })
+            .await
+            .map_err(|error| RedisHot::explain(error, $topic, None).during($operation))
+    };
+    ($self:ident, subscription $sub:expr, $operation:literal, |$known:ident| $work:expr) => {
+        $self
+            .on_topic($sub.topic(), |known| {
+                async move {
+                    let $known = &known;
+                    $work.await
+                }
+                .boxed()
+            })
+            .await
+            .map_err(|error| {
+                if matches!(error, ScriptError::NoSubscription) {
+                    $self.forget_subscription($sub);
+                }
+                RedisHot::explain(error, $sub.topic(), Some($sub)).during($operation)
+            })
+    };
+}
 
 mod batches;
+mod calls;
 mod config;
+mod connect;
 mod connection;
+mod dead_letters;
+mod errors;
+mod exclusive;
+mod filters;
 mod keys;
 mod listen;
-mod messages;
+mod memory;
+mod peek;
+mod publish;
+mod pull;
+mod removal;
 mod replicated;
 mod reply;
 mod script;
 mod server;
+mod settle;
 mod stats;
 mod subscriptions;
 #[cfg(test)]
 mod tests;
 mod topics;
 mod values;
+mod waiting;
 mod watching;
 
 pub use config::{RedisConfig, RedisServers};
 
+use calls::{Known, ScriptError};
 use connection::{Connection, SharedConnection};
+use filters::Compiled;
 use keys::Keys;
-use listen::{Heard, Listener};
-use messages::{Armed, Compiled, Left};
+use listen::Listener;
+use memory::Revisions;
 use replicated::Confirm;
-use topics::{Known, ScriptError};
-
-/// Who waits looks again after so long.
-const LOOK_AGAIN: Duration = Duration::from_secs(1);
+use waiting::Left;
 
 /// A hot tier on Redis.
 pub struct RedisHot {
@@ -69,13 +111,6 @@ pub struct RedisHot {
     filters: Mutex<HashMap<SubscriptionName, Arc<Compiled>>>,
     revisions: Mutex<HashMap<TopicName, Revisions>>,
     left: Left,
-}
-
-/// What the shards of a topic said about the state of its options, and how often that was something new.
-#[derive(Debug, Default)]
-struct Revisions {
-    of_shards: HashMap<u16, String>,
-    changes: u64,
 }
 
 impl RedisHot {
@@ -128,107 +163,12 @@ impl RedisHot {
     fn turn(&self) -> u64 {
         self.turns.fetch_add(1, Ordering::Relaxed)
     }
-
-    fn remembered(&self, topic: &TopicName) -> Option<Known> {
-        self.topics.lock().unwrap_or_else(PoisonError::into_inner).get(topic).cloned()
-    }
-
-    fn remember(&self, topic: &TopicName, known: Known) {
-        self.topics.lock().unwrap_or_else(PoisonError::into_inner).insert(topic.clone(), known);
-    }
-
-    fn forget(&self, topic: &TopicName) {
-        self.topics.lock().unwrap_or_else(PoisonError::into_inner).remove(topic);
-        self.filters
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .retain(|subscription, _| subscription.topic() != topic);
-        self.left
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .retain(|subscription, _| subscription.topic() != topic);
-        self.note_revision(topic, 0, None);
-    }
-
-    /// Forgets what is remembered of a subscription that is gone, whoever removed it.
-    fn forget_subscription(&self, subscription: &SubscriptionName) {
-        self.filters.lock().unwrap_or_else(PoisonError::into_inner).remove(subscription);
-        self.left.lock().unwrap_or_else(PoisonError::into_inner).remove(subscription);
-    }
-
-    /// Notes what a shard said about the state of the topic's options; none if there is no topic.
-    fn note_revision(&self, topic: &TopicName, shard: u16, revision: Option<String>) {
-        let mut all = self.revisions.lock().unwrap_or_else(PoisonError::into_inner);
-        if !all.contains_key(topic) {
-            all.insert(topic.clone(), Revisions::default());
-        }
-        let Some(revisions) = all.get_mut(topic) else { return };
-        let Some(revision) = revision else {
-            revisions.changes += u64::from(!revisions.of_shards.is_empty());
-            revisions.of_shards.clear();
-            return;
-        };
-        match revisions.of_shards.get_mut(&shard) {
-            Some(known) if *known == revision => {}
-            Some(known) => {
-                *known = revision;
-                revisions.changes += 1;
-            }
-            None => drop(revisions.of_shards.insert(shard, revision)),
-        }
-    }
-
-    fn compiled(&self, subscription: &SubscriptionName) -> Option<Arc<Compiled>> {
-        self.filters.lock().unwrap_or_else(PoisonError::into_inner).get(subscription).cloned()
-    }
-
-    fn know_compiled(&self, subscription: &SubscriptionName, compiled: Compiled) -> Arc<Compiled> {
-        let compiled = Arc::new(compiled);
-        self.filters
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(subscription.clone(), Arc::clone(&compiled));
-        compiled
-    }
 }
 
 impl fmt::Debug for RedisHot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RedisHot").field("connection", &self.connection).finish_non_exhaustive()
     }
-}
-
-/// Runs something on a topic, given which one it is, and says what went wrong in a caller's words.
-macro_rules! on {
-    ($self:ident, topic $topic:expr, $operation:literal, |$known:ident| $work:expr) => {
-        $self
-            .on_topic($topic, |known| {
-                async move {
-                    let $known = &known;
-                    $work.await
-                }
-                .boxed()
-            })
-            .await
-            .map_err(|error| RedisHot::explain(error, $topic, None).during($operation))
-    };
-    ($self:ident, subscription $sub:expr, $operation:literal, |$known:ident| $work:expr) => {
-        $self
-            .on_topic($sub.topic(), |known| {
-                async move {
-                    let $known = &known;
-                    $work.await
-                }
-                .boxed()
-            })
-            .await
-            .map_err(|error| {
-                if matches!(error, ScriptError::NoSubscription) {
-                    $self.forget_subscription($sub);
-                }
-                RedisHot::explain(error, $sub.topic(), Some($sub)).during($operation)
-            })
-    };
 }
 
 #[async_trait]
@@ -346,17 +286,10 @@ impl HotTier for RedisHot {
     }
 
     async fn pull(&self, subscription: &SubscriptionName, max: u32) -> Result<Pulled> {
-        let (pulled, _) =
-            on!(self, subscription subscription, "pull", |known| self.deliver(subscription, max, 0, known))?;
-        Ok(pulled)
+        on!(self, subscription subscription, "pull", |known| self.deliver(subscription, max, 0, known))
     }
 
-    async fn pull_and_start(
-        &self,
-        subscription: &SubscriptionName,
-        max: u32,
-        start: u32,
-    ) -> Result<(Pulled, usize)> {
+    async fn pull_and_start(&self, subscription: &SubscriptionName, max: u32, start: u32) -> Result<Pulled> {
         on!(self, subscription subscription, "pull", |known| self.deliver(subscription, max, start, known))
     }
 
@@ -388,59 +321,7 @@ impl HotTier for RedisHot {
     }
 
     async fn wait(&self, subscription: &SubscriptionName, timeout: Duration) -> Result<()> {
-        let deadline = Instant::now() + timeout.min(Duration::from_secs(24 * 3_600));
-        // First listen, then look: what comes after the look is heard.
-        let mut waiter = self.listener.wait(self.keys.stream(subscription.topic(), 0), subscription.name());
-        let mut receiver = match tokio::time::timeout_at(
-            deadline,
-            self.listener.listen(self.keys.wake(&self.process, self.connection.is_cluster())),
-        )
-        .await
-        {
-            Err(_) => return Ok(()),
-            Ok(Ok(receiver)) => Some(receiver),
-            Ok(Err(error)) if error.kind() == ErrorKind::Closed => return Err(error.during("wait")),
-            Ok(Err(error)) => {
-                tracing::warn!(%error, "waiting without being woken");
-                None
-            }
-        };
-        let (number, armed) = (self.turn(), Armed::new(self, subscription));
-        loop {
-            let left = deadline.saturating_duration_since(Instant::now());
-            let armed = &armed;
-            let due = match on!(self, subscription subscription, "wait", |known| self.arm(subscription, number, armed, known))
-            {
-                Err(error) if error.kind() == ErrorKind::NotFound => {
-                    armed.forget();
-                    return Err(error);
-                }
-                due => due?,
-            };
-            if left.is_zero() || due == Some(Duration::ZERO) {
-                return Ok(());
-            }
-            let until = due.map_or(deadline, |due| deadline.min(Instant::now() + due));
-            let Some(receiver) = &mut receiver else {
-                tokio::time::sleep_until(until.min(Instant::now() + Duration::from_millis(250))).await;
-                continue;
-            };
-            // One is woken; if that one comes to nothing, or the call gets lost between the nodes of a
-            // cluster, the others look, too.
-            let look_again = until.min(Instant::now() + LOOK_AGAIN);
-            tokio::select! {
-                () = tokio::time::sleep_until(look_again) => {
-                    if look_again == until {
-                        return Ok(());
-                    }
-                }
-                () = waiter.woken() => return Ok(()),
-                heard = receiver.recv() => match heard {
-                    Err(RecvError::Closed) => return Err(Error::new(ErrorKind::Closed, "the connection to Redis was closed").during("wait")),
-                    Ok(Heard::Message(_) | Heard::Interrupted(_)) | Err(RecvError::Lagged(_)) => return Ok(()),
-                },
-            }
-        }
+        self.wait_for(subscription, timeout).await
     }
 
     async fn dead_letters(

@@ -6,19 +6,20 @@
 
 use std::time::{Duration, Instant};
 
-use redis::aio::{ConnectionLike as _, MultiplexedConnection};
-use redis::{Cmd, ErrorKind as RedisKind, RedisError, RedisResult, ServerErrorKind, Value, cmd};
+use redis::{ErrorKind as RedisKind, RedisError, ServerErrorKind, cmd};
 
 use super::RedisHot;
-use super::connection::{failed, is_moving, is_read_only};
+use super::calls::{Known, ScriptError, ScriptResult};
+use super::errors::{failed, is_moving, is_read_only};
+use super::exclusive::Own;
 use super::keys::split_id;
 use super::reply::{Parts, count, text};
 use super::script::{Args, Script, scripts};
-use super::topics::{Known, ScriptError, ScriptResult};
 use crate::{Error, ErrorKind, Result, SubscriptionName, TopicName};
 
 /// Redirections of a cluster that are followed.
 const HOPS: usize = 5;
+
 /// Ids asked about in one script.
 const MAX_IDS: usize = 200;
 
@@ -27,36 +28,6 @@ const MAX_IDS: usize = 200;
 pub(super) struct Confirm {
     pub(super) replicas: u32,
     pub(super) within: Duration,
-}
-
-/// A connection that nobody else uses meanwhile.
-pub(super) struct Own {
-    pub(super) connection: MultiplexedConnection,
-    /// The node of a cluster that it leads to.
-    pub(super) node: Option<(String, u16)>,
-    pub(super) timeout: Duration,
-}
-
-impl Own {
-    async fn send(&mut self, cmd: &Cmd, timeout: Duration) -> RedisResult<Value> {
-        match tokio::time::timeout(timeout, self.connection.req_packed_command(cmd)).await {
-            Ok(reply) => reply?.extract_error(),
-            Err(_) => Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into()),
-        }
-    }
-
-    pub(super) async fn is_alive(&mut self) -> bool {
-        self.send(&cmd("PING"), self.timeout).await.is_ok()
-    }
-
-    async fn eval(&mut self, script: &Script, keys: &[String], args: &Args) -> RedisResult<Value> {
-        match self.send(&script.by_hash(keys, args), self.timeout).await {
-            Err(error) if error.kind() == RedisKind::Server(ServerErrorKind::NoScript) => {
-                self.send(&script.by_source(keys, args), self.timeout).await
-            }
-            other => other,
-        }
-    }
 }
 
 /// The node that a cluster says to go to.

@@ -5,7 +5,7 @@ use std::fmt;
 use redis::{InfoDict, Value, cmd, from_redis_value};
 
 use super::RedisHot;
-use super::connection::failed;
+use super::errors::failed;
 use super::reply::text;
 use crate::{Error, ErrorKind, Result};
 

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
+use crate::ErrorKind;
 
 #[tokio::test]
 async fn what_is_remembered_of_a_subscription_goes_when_others_remove_it() {

@@ -378,8 +378,8 @@ everywhere! {
         let topic = world.topic("t", TopicPatch::default()).await;
         let sub = world.sub(&topic, "s", SubscriptionPatch { max_deliveries: Some(1), ..SubscriptionPatch::default() }).await;
         world.hot.publish(&topic, ["a", "b", "c"].map(|text| keyed(text, text)).to_vec()).await.unwrap();
-        let (pulled, started) = world.hot.pull_and_start(&sub, 3, 2).await.unwrap();
-        assert_eq!((pulled.deliveries.len(), started), (3, 2));
+        let pulled = world.hot.pull_and_start(&sub, 3, 2).await.unwrap();
+        assert_eq!((pulled.deliveries.len(), pulled.started), (3, 2));
         assert!(pulled.deliveries.iter().all(|delivery| delivery.deliveries == 0), "this time does not count yet");
         let stats = || async { world.hot.stats(&topic).await.unwrap().subscriptions.remove(0) };
         assert_eq!(stats().await.deliveries, 2);
@@ -394,8 +394,8 @@ everywhere! {
         told.sort_unstable();
         assert_eq!(told, [("unreadable", 0), ("x", 1)]);
         assert_eq!(stats().await.deliveries, 1);
-        let (again, started) = world.hot.pull_and_start(&sub, 3, 3).await.unwrap();
-        assert_eq!((again.deliveries[0].lock.id.as_str(), started), (locks[2].id.as_str(), 1));
+        let again = world.hot.pull_and_start(&sub, 3, 3).await.unwrap();
+        assert_eq!((again.deliveries[0].lock.id.as_str(), again.started), (locks[2].id.as_str(), 1));
     }
 
     async fn a_pull_starts_nothing_that_a_filter_may_leave_out(world: World) {
@@ -403,8 +403,8 @@ everywhere! {
         let filter = Some(Some(json!({ "payload": 1 })));
         let sub = world.sub(&topic, "s", SubscriptionPatch { filter, ..SubscriptionPatch::default() }).await;
         world.publish(&topic, &["1", "2", "1", "2"]).await;
-        let (pulled, started) = world.hot.pull_and_start(&sub, 10, 10).await.unwrap();
-        assert_eq!((texts(&pulled.deliveries), started), (vec!["1".to_owned(), "1".to_owned()], 0));
+        let pulled = world.hot.pull_and_start(&sub, 10, 10).await.unwrap();
+        assert_eq!((texts(&pulled.deliveries), pulled.started), (vec!["1".to_owned(), "1".to_owned()], 0));
         assert_eq!(world.hot.stats(&topic).await.unwrap().subscriptions[0].deliveries, 0);
     }
 
