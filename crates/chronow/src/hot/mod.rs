@@ -4,360 +4,39 @@
 //! subscription has settled it, it expires, or its deliveries are used up; then it is in that subscription's
 //! dead letters. What happens to it in one subscription is never seen in another. All time is the store's.
 //! Every state change is atomic and checks the lock it is made under.
+//!
+//! `message.rs`, `delivery.rs`, `options.rs`, `stats.rs` and `value.rs` are the words; `documents/` and `redis/`
+//! are two stores that speak them. Nothing here knows the bus, the warm tier or object storage.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use chronos_db::json_to_nearest_bson;
 use futures::stream::BoxStream;
 
-use crate::{Error, Json, Result, Scope, SubscriptionName, Timestamp, TopicName};
+use crate::{Result, Scope, SubscriptionName, Timestamp, TopicName};
 
+mod delivery;
 pub mod documents;
+mod message;
 mod options;
 #[cfg(feature = "redis")]
 pub mod redis;
+mod stats;
+mod value;
 
+pub use delivery::{
+    DeadLetter, DeadLetterId, Delivery, Lock, MAX_LETTERS, MessageState, Peeked, Pulled, Select, Settle,
+    SettleAndStart, SettleAndStartResult, Settled,
+};
+pub use message::{
+    MAX_DELAY, MAX_HEADER_BYTES, MAX_KEY_BYTES, OutboundMessage, PublishAck, StoredMessage, filter_view,
+};
 pub use options::{
     DeliverPolicy, DiscardPolicy, SubscriptionOptions, SubscriptionPatch, TopicOptions, TopicPatch,
 };
-
-/// The largest headers of a message: the bytes of their names and values together, and of the media type.
-pub const MAX_HEADER_BYTES: usize = 64 * 1024;
-/// The longest ordering key, and the longest dedup id, in bytes.
-pub const MAX_KEY_BYTES: usize = 1_024;
-/// The longest delay: what is meant to be later is a mistake of units.
-pub const MAX_DELAY: Duration = Duration::from_secs(10 * 366 * 24 * 3_600);
-
-/// Most dead letters of one page, whatever is asked for.
-pub const MAX_LETTERS: u32 = 1_000;
-
-/// A message to publish.
-#[derive(Clone, Default, PartialEq)]
-pub struct OutboundMessage {
-    /// The bytes, kept as they are.
-    pub payload: Bytes,
-    /// Their media type; JSON if empty.
-    pub content_type: String,
-    /// Text headers, for handlers, filters and trace context.
-    pub headers: BTreeMap<String, String>,
-    /// Messages of one ordering key are delivered to a subscription in order, one at a time.
-    pub key: Option<String>,
-    /// Not before this time.
-    pub not_before: Option<Timestamp>,
-    /// To the dead letters (reason `expired`) of every subscription that has not started it after so long.
-    pub ttl: Option<Duration>,
-    /// Messages with the same id within the topic's dedup window are accepted once.
-    pub dedup_id: Option<String>,
-}
-
-chronos_db::debug_some!(OutboundMessage { content_type, not_before, ttl });
-
-impl OutboundMessage {
-    /// What is kept of it once a topic has accepted it under an id.
-    #[must_use]
-    pub fn stored(self, id: String, published_at: Timestamp) -> StoredMessage {
-        let Self { payload, content_type, headers, key, .. } = self;
-        StoredMessage { id, published_at, payload, content_type, headers, key }
-    }
-
-    /// Checks the limits that hold on every hot tier: [`MAX_HEADER_BYTES`] and [`MAX_KEY_BYTES`].
-    ///
-    /// # Errors
-    /// `VALIDATION_ERROR` naming what is too large, and the limit.
-    pub fn check(&self) -> Result<()> {
-        let headers = self.content_type.len()
-            + self.headers.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>();
-        let lengths = [
-            ("headers", headers, MAX_HEADER_BYTES),
-            ("ordering key", self.key.as_ref().map_or(0, String::len), MAX_KEY_BYTES),
-            ("dedup id", self.dedup_id.as_ref().map_or(0, String::len), MAX_KEY_BYTES),
-        ];
-        match lengths.into_iter().find(|(_, bytes, most)| bytes > most) {
-            None => Ok(()),
-            Some((what, bytes, most)) => Err(Error::validation(format!(
-                "the {what} of a message may have {most} bytes; this one has {bytes}"
-            ))),
-        }
-    }
-}
-
-/// A message that a topic has accepted, as it was published.
-#[derive(Clone, Default, PartialEq)]
-pub struct StoredMessage {
-    /// The id it was given.
-    pub id: String,
-    /// When it was accepted.
-    pub published_at: Timestamp,
-    /// The bytes as they were published.
-    pub payload: Bytes,
-    /// Their media type; JSON if empty.
-    pub content_type: String,
-    /// The headers as they were published.
-    pub headers: BTreeMap<String, String>,
-    /// The ordering key.
-    pub key: Option<String>,
-}
-
-chronos_db::debug_some!(StoredMessage { id, published_at, content_type });
-
-/// What became of a published message.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PublishAck {
-    /// Its id: ids of one shard grow in the order of acceptance.
-    pub id: String,
-    /// It had been accepted before under the same dedup id; the id is that of the first.
-    pub duplicate: bool,
-}
-
-/// A delivery's hold on its message.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Lock {
-    /// The message.
-    pub id: String,
-    /// Fresh for every delivery; whoever has another one no longer holds the message.
-    pub token: String,
-}
-
-/// A message handed out to one subscription.
-#[derive(Clone, PartialEq)]
-pub struct Delivery {
-    /// The hold on it.
-    pub lock: Lock,
-    /// The message.
-    pub message: StoredMessage,
-    /// How often a handler of this subscription has been started on it so far, without this time.
-    pub deliveries: u32,
-    /// The hold ends then, unless it is renewed.
-    pub locked_until: Timestamp,
-}
-
-chronos_db::debug_some!(Delivery { lock, message, deliveries, locked_until });
-
-/// How a delivery ends.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Settle {
-    /// Done.
-    Ack,
-    /// Again: after `delay`, else after the subscription's backoff. With its deliveries used up: to the dead
-    /// letters, with `reason`.
-    Retry {
-        /// An explicit wait.
-        delay: Option<Duration>,
-        /// Why, for the dead letters.
-        reason: String,
-    },
-    /// To the dead letters, now.
-    DeadLetter {
-        /// Why.
-        reason: String,
-    },
-    /// To the dead letters, now, without a handler having seen it: it was started by its pull, and that does
-    /// not count.
-    Refuse {
-        /// Why.
-        reason: String,
-    },
-    /// Set aside until it is fetched by id.
-    Defer,
-    /// Given back unused (it was prefetched and its handler not started): at once available again, and not
-    /// counted.
-    Release,
-}
-
-/// What became of a settlement.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Settled {
-    /// As asked.
-    Done,
-    /// The message went to the dead letters: its deliveries were used up.
-    DeadLettered,
-    /// The lock was no longer the caller's; nothing happened.
-    Lost,
-}
-
-/// Settlements and handler starts that belong together: settling one message and starting the next is one
-/// step.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct SettleAndStart {
-    /// Ends.
-    pub settle: Vec<(Lock, Settle)>,
-    /// Starts: each counts one delivery of its message.
-    pub start: Vec<Lock>,
-}
-
-/// What became of an [`SettleAndStart`].
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct SettleAndStartResult {
-    /// One per settlement.
-    pub settled: Vec<Settled>,
-    /// One per start: whether the lock still holds and the message's deliveries were not used up (then it is
-    /// dead-lettered, and must not be handled).
-    pub started: Vec<bool>,
-}
-
-/// What a pull brought.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Pulled {
-    /// The messages, each locked for the subscription's visibility timeout.
-    pub deliveries: Vec<Delivery>,
-    /// How many of the first of them were started with it; see [`HotTier::pull_and_start`].
-    pub started: usize,
-    /// When something more becomes due at the earliest, as far as the store knows; publishing may be earlier.
-    pub next_due: Option<Duration>,
-}
-
-/// A dead letter of one subscription.
-#[derive(Clone, PartialEq)]
-pub struct DeadLetter {
-    /// The message, under its own id.
-    pub message: StoredMessage,
-    /// Why it is here: the last failure's reason, `expired`, `undecodable`, or what the handler said.
-    pub reason: String,
-    /// How often a handler was started on it.
-    pub deliveries: u32,
-    /// When it came here.
-    pub failed_at: Timestamp,
-}
-
-chronos_db::debug_some!(DeadLetter { message, deliveries, failed_at });
-
-/// Where a dead letter lies, without the letter.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DeadLetterId {
-    /// The message's own id.
-    pub id: String,
-    /// For going on behind it.
-    pub cursor: String,
-    /// When it came here.
-    pub failed_at: Timestamp,
-}
-
-/// Which dead letters.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Select {
-    /// All.
-    All,
-    /// The oldest so many.
-    Oldest(u64),
-    /// These.
-    Ids(Vec<String>),
-}
-
-/// Where a message of a subscription is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum MessageState {
-    /// Not handed out yet.
-    Unread,
-    /// Handed out, not settled.
-    InFlight,
-    /// Waits for its time: scheduled, or retried after a while.
-    Scheduled,
-    /// Set aside.
-    Deferred,
-}
-
-/// A message of a subscription, looked at without taking it.
-#[derive(Clone, PartialEq)]
-pub struct Peeked {
-    /// The message.
-    pub message: StoredMessage,
-    /// Where it is.
-    pub state: MessageState,
-    /// How often a handler was started on it.
-    pub deliveries: u32,
-    /// When it becomes due or its lock ends, if it waits for that.
-    pub until: Option<Timestamp>,
-}
-
-chronos_db::debug_some!(Peeked { message, state, deliveries, until });
-
-/// Counts of one subscription.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct SubscriptionStats {
-    /// The subscription.
-    pub subscription: String,
-    /// Not handed out yet and due; without pending and scheduled ones.
-    pub backlog: u64,
-    /// Handed out, not settled.
-    pub pending: u64,
-    /// Waiting for their time.
-    pub scheduled: u64,
-    /// Set aside.
-    pub deferred: u64,
-    /// In the dead letters.
-    pub dead_letters: u64,
-    /// Handler starts ever.
-    pub deliveries: u64,
-    /// Acknowledged ever.
-    pub acked: u64,
-    /// The age of the oldest message that is not settled.
-    pub oldest_age: Option<Duration>,
-    /// It hands out nothing until it is resumed.
-    pub paused: bool,
-}
-
-/// Counts of one topic.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct TopicStats {
-    /// Messages held, for whomever.
-    pub length: u64,
-    /// Messages dropped by [`DiscardPolicy::DropOldest`] ever.
-    pub dropped: u64,
-    /// Its subscriptions, by name, without the library's own.
-    pub subscriptions: Vec<SubscriptionStats>,
-    /// The library's own, by name: what waits there counts for the length, too. `__warm` is owed warm copies,
-    /// `__claims` keeps payloads in object storage.
-    pub internal: Vec<SubscriptionStats>,
-}
-
-/// A value of shared memory.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Value {
-    /// The bytes; none is a tombstone.
-    pub bytes: Option<Bytes>,
-    /// Their media type; JSON if empty.
-    pub content_type: String,
-    /// Grows with every change of the key, and never comes again: neither after the value's end nor after its
-    /// removal. It is at least the store's time of the change in microseconds, and fits 53 bits.
-    pub version: u64,
-    /// What is left of its time.
-    pub ttl: Option<Duration>,
-}
-
-chronos_db::debug_some!(Value { content_type, version, ttl });
-
-/// Under which condition a key changes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Precondition {
-    /// Always.
-    #[default]
-    Always,
-    /// Only if there is no value; a tombstone is none.
-    Absent,
-    /// Only if nothing at all is known of the key, not even a tombstone: for refilling from the warm tier.
-    Unknown,
-    /// As [`Unknown`](Self::Unknown), and the key has this version again, which it was given out for this
-    /// very value; a later one if the store remembers a later one.
-    UnknownSince(u64),
-    /// Only if it has this version.
-    Version(u64),
-}
-
-/// A change of a key.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Change {
-    /// The key.
-    pub key: String,
-    /// Its version now.
-    pub version: u64,
-    /// Whether it is gone.
-    pub deleted: bool,
-    /// Whether it is gone because its time is over.
-    pub expired: bool,
-}
+pub use stats::{SubscriptionStats, TopicStats};
+pub use value::{Change, Precondition, Value};
 
 /// A hot tier: one connection's worth of shared memory and topics.
 #[async_trait]
@@ -586,18 +265,4 @@ pub trait HotTier: Send + Sync + std::fmt::Debug {
 
     /// Ends the connection after what is in flight.
     async fn close(&self) -> Result<()>;
-}
-
-/// A filter of a subscription sees this document: `{payload, headers}`. A payload that is not JSON is null; a
-/// number that has no other form is the nearest double.
-#[must_use]
-pub fn filter_view(message: &StoredMessage) -> bson::Document {
-    let StoredMessage { payload, content_type, headers, .. } = message;
-    let is_json = content_type.is_empty() || content_type.contains("json");
-    // What others publish may have a key twice; the last one counts.
-    let lenient = || serde_json::from_slice::<serde_json::Value>(payload).map_or(Json::Null, Json::from);
-    let payload = if is_json { Json::parse(payload).unwrap_or_else(|_| lenient()) } else { Json::Null };
-    let headers: bson::Document =
-        headers.iter().map(|(name, value)| (name.clone(), value.as_str().into())).collect();
-    bson::doc! { "payload": json_to_nearest_bson(&payload), "headers": headers }
 }
