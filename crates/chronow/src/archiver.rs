@@ -7,10 +7,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::bus::LockRenewer;
-use crate::client::Inner;
+use crate::context::Context;
 use crate::hot::{DeliverPolicy, HotTier, Select, Settle, SettleAndStart, StoredMessage, SubscriptionPatch};
 use crate::metrics::Counters;
-use crate::tasks::{Background, Ending};
+use crate::tasks::{Background, Ending, Extent};
 use crate::warm::{COPIED, Warm};
 use crate::{Error, ErrorKind, Json, Result, SubscriptionName, Timestamp, TopicName};
 
@@ -31,15 +31,6 @@ const REVIEW: Duration = Duration::from_secs(300);
 const FIRST_WAIT: Duration = Duration::from_millis(100);
 const LONGEST_WAIT: Duration = Duration::from_secs(15);
 
-/// Which messages get copies.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Extent {
-    /// Those that were published so.
-    Marked,
-    /// All of the topic.
-    All,
-}
-
 /// The library's own subscription of a topic.
 pub(crate) fn subscription(topic: &TopicName) -> SubscriptionName {
     SubscriptionName::internal(topic, "__warm")
@@ -53,7 +44,12 @@ fn marked() -> Json {
 
 /// Makes sure that the subscription of the archiver is there, and makes its copies in the background, unless
 /// somebody deletes the topic.
-pub(crate) async fn copy(inner: &Inner, warm: Warm, topic: &TopicName, extent: Extent) -> Result<Background> {
+pub(crate) async fn copy(
+    inner: &Context,
+    warm: Warm,
+    topic: &TopicName,
+    extent: Extent,
+) -> Result<Background> {
     let name = subscription(topic);
     // Who wants some copies takes none from who wants all.
     let filter = match extent {
@@ -71,7 +67,7 @@ pub(crate) async fn copy(inner: &Inner, warm: Warm, topic: &TopicName, extent: E
     inner.hot.ensure_subscription(&name, &patch).await?;
     let renewer = LockRenewer::start(inner, &name).await?;
     let (hot, counters) = (Arc::clone(&inner.hot), Arc::clone(&inner.counters));
-    Background::start(inner, |ending| {
+    Background::start(&inner.tasks, |ending| {
         Archiver { hot, counters, warm, name, renewer, ending, passed: None }.run()
     })
 }

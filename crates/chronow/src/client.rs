@@ -1,6 +1,5 @@
 //! The front door.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -8,18 +7,17 @@ use std::sync::{Arc, Mutex};
 use chronos_db::{Chronos, Route};
 use secrecy::ExposeSecret as _;
 
-use crate::audit::Audit;
 use crate::bus::Bus;
 use crate::config::{Config, Defaults};
+use crate::context::Context;
 use crate::hot::HotTier;
 use crate::hot::documents::DocumentsHot;
-use crate::metrics::{Counters, Metrics};
+use crate::metrics::Metrics;
 use crate::payloads::Payloads;
 use crate::shared::Shared;
-use crate::tasks::{Guard, Tasks};
-use crate::topic_tasks::TopicTasks;
+use crate::tasks::Tasks;
 use crate::warm::Warm;
-use crate::{Error, ErrorKind, Result, Scope, TopicName};
+use crate::{Error, Result, Scope};
 
 /// Where the embedded store is if nothing is said.
 const EMBEDDED: &str = "chronow-data";
@@ -59,56 +57,12 @@ const DATABASE: &str = "chronos_messaging_default";
 /// ```
 #[derive(Clone)]
 pub struct Chronow {
-    inner: Arc<Inner>,
+    inner: Arc<Context>,
 }
 
 impl fmt::Debug for Chronow {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Chronow").field("hot", &self.inner.hot).finish_non_exhaustive()
-    }
-}
-
-pub(crate) struct Inner {
-    pub(crate) hot: Arc<dyn HotTier>,
-    pub(crate) defaults: Defaults,
-    pub(crate) counters: Arc<Counters>,
-    pub(crate) tasks: Tasks,
-    scope: Scope,
-    warm: Option<Warm>,
-    /// Closed with this connection, because it was opened for it.
-    own: Option<Chronos>,
-    payloads: Option<Payloads>,
-    pub(crate) topic_tasks: tokio::sync::Mutex<HashMap<TopicName, TopicTasks>>,
-    /// Up to which of its changes what a topic asks for is done.
-    pub(crate) noticed: Mutex<HashMap<TopicName, u64>>,
-    pub(crate) audit: Arc<Audit>,
-    /// Whether anybody's attempts are noted.
-    pub(crate) captures: bool,
-}
-
-impl Inner {
-    /// For a task that begins.
-    pub(crate) fn guard(&self) -> Result<Guard> {
-        self.tasks.guard().ok_or_else(|| Error::new(ErrorKind::Closed, "the connection is closed"))
-    }
-
-    pub(crate) fn warm(&self) -> Option<&Warm> {
-        self.warm.as_ref()
-    }
-
-    /// The warm tier, which must be there.
-    pub(crate) fn warm_tier(&self) -> Result<&Warm> {
-        self.warm.as_ref().ok_or_else(|| {
-            Error::new(
-                ErrorKind::Unsupported,
-                "there is no warm tier: connect with a chronos-db that has a messaging database",
-            )
-        })
-    }
-
-    /// Where payloads lie that are too large for the hot tier.
-    pub(crate) fn payloads(&self) -> Option<&Payloads> {
-        self.payloads.as_ref()
     }
 }
 
@@ -163,7 +117,7 @@ impl Chronow {
         let payloads = chronos.clone().map(Payloads::new);
         let warm = chronos.map(|chronos| Warm::new(chronos, defaults.warm_retention_days));
         let captures = warm.as_ref().is_some_and(Warm::captures);
-        let inner = Inner {
+        let inner = Context {
             hot,
             defaults,
             counters: Arc::default(),
@@ -292,5 +246,5 @@ async fn connect_redis(redis: &crate::config::Redis) -> Result<Arc<dyn HotTier>>
 
 #[cfg(not(feature = "redis"))]
 async fn connect_redis(_: &crate::config::Redis) -> Result<Arc<dyn HotTier>> {
-    Err(Error::new(ErrorKind::Unsupported, "this build has no Redis: it is a feature"))
+    Err(Error::new(crate::ErrorKind::Unsupported, "this build has no Redis: it is a feature"))
 }

@@ -11,7 +11,7 @@ use chronos_db::{Random as _, SystemRandom};
 use futures::TryStreamExt as _;
 use tokio::sync::watch;
 
-use crate::client::Inner;
+use crate::context::Context;
 use crate::hot::{HotTier, OutboundMessage, PublishAck};
 use crate::tasks::closed;
 use crate::warm::{COPIED, Warm};
@@ -29,7 +29,7 @@ const LONGEST_WAIT: Duration = Duration::from_secs(15);
 
 /// Publishes with the warm tier first.
 pub(crate) async fn publish(
-    inner: &Inner,
+    inner: &Context,
     topic: &TopicName,
     mut messages: Vec<OutboundMessage>,
 ) -> Result<Vec<PublishAck>> {
@@ -101,11 +101,11 @@ struct Restorer {
     closing: watch::Receiver<bool>,
 }
 
-impl Inner {
+impl Context {
     /// Looks in the background for what somebody left about to be published.
     pub(crate) fn put_back(&self, topic: &TopicName) -> Result<()> {
         let Some(warm) = self.warm() else { return Ok(()) };
-        let guard = self.guard()?;
+        let guard = self.tasks.guard()?;
         let restorer = Restorer {
             hot: Arc::clone(&self.hot),
             warm: warm.clone(),

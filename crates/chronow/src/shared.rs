@@ -15,7 +15,7 @@ use serde::de::DeserializeOwned;
 
 use crate::bus::codec::{check_size, to_json};
 use crate::bus::runs;
-use crate::client::Inner;
+use crate::context::Context;
 use crate::hot::{Change, Precondition, Value};
 use crate::warm::Keep;
 use crate::{Error, ErrorKind, Json, Result, Scope};
@@ -37,7 +37,7 @@ const ROUNDS: usize = 3;
 /// The shared memory of one tenant and namespace.
 #[derive(Clone)]
 pub struct Shared {
-    inner: Arc<Inner>,
+    inner: Arc<Context>,
     scope: Scope,
 }
 
@@ -70,7 +70,7 @@ impl<T> fmt::Debug for Entry<T> {
 }
 
 impl Shared {
-    pub(crate) fn new(inner: Arc<Inner>, scope: Scope) -> Self {
+    pub(crate) fn new(inner: Arc<Context>, scope: Scope) -> Self {
         Self { inner, scope }
     }
 

@@ -6,8 +6,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
-use crate::Result;
-use crate::client::Inner;
+use crate::{Error, ErrorKind, Result};
 
 /// The background tasks of one connection.
 #[derive(Debug)]
@@ -27,9 +26,13 @@ impl Tasks {
         Self { closing: watch::Sender::new(false), alive: Mutex::new(Some(alive)), gone: gone.into() }
     }
 
-    /// For a task that begins; none if the connection is closing.
-    pub(crate) fn guard(&self) -> Option<Guard> {
-        self.alive.lock().unwrap_or_else(PoisonError::into_inner).clone().map(Guard)
+    /// For a task that begins.
+    ///
+    /// # Errors
+    /// `CLOSED` if the connection is closing.
+    pub(crate) fn guard(&self) -> Result<Guard> {
+        let alive = self.alive.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        alive.map(Guard).ok_or_else(|| Error::new(ErrorKind::Closed, "the connection is closed"))
     }
 
     /// Becomes true when everything is to end. It also ends (with an error) when the connection is dropped.
@@ -65,13 +68,13 @@ impl Background {
     ///
     /// # Errors
     /// `CLOSED` if the connection is closing.
-    pub(crate) fn start<F>(inner: &Inner, work: impl FnOnce(Ending) -> F) -> Result<Self>
+    pub(crate) fn start<F>(tasks: &Tasks, work: impl FnOnce(Ending) -> F) -> Result<Self>
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        let guard = inner.guard()?;
+        let guard = tasks.guard()?;
         let (alive, dropped) = watch::channel(false);
-        let work = work(Ending { closing: inner.tasks.closing(), dropped });
+        let work = work(Ending { closing: tasks.closing(), dropped });
         let task = tokio::spawn(async move {
             work.await;
             drop(guard);
@@ -112,5 +115,33 @@ impl Ending {
             () = tokio::time::sleep(time) => {}
             () = self.comes() => {}
         }
+    }
+}
+
+/// Which messages get copies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Extent {
+    /// Those that were published so.
+    Marked,
+    /// All of the topic.
+    All,
+}
+
+/// The background work of one topic.
+#[derive(Debug, Default)]
+pub(crate) struct TopicTasks {
+    pub(crate) copies: Option<(Extent, Background)>,
+    pub(crate) janitor: Option<Background>,
+    /// Somebody looked for what was left about to be published.
+    pub(crate) met: bool,
+}
+
+impl TopicTasks {
+    pub(crate) fn copies(&self, extent: Extent) -> bool {
+        self.copies.as_ref().is_some_and(|(current, archiver)| *current >= extent && archiver.is_running())
+    }
+
+    pub(crate) fn cleans_up(&self) -> bool {
+        self.janitor.as_ref().is_some_and(Background::is_running)
     }
 }

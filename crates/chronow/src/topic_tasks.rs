@@ -3,33 +3,14 @@
 
 use std::sync::{Arc, PoisonError};
 
-use crate::archiver::{self, Extent};
-use crate::client::Inner;
+use crate::archiver;
+use crate::context::Context;
 use crate::hot::TopicOptions;
 use crate::payloads::{self, Payloads};
-use crate::tasks::Background;
+use crate::tasks::Extent;
 use crate::{Error, ErrorKind, Result, TopicName};
 
-/// The background work of one topic.
-#[derive(Debug, Default)]
-pub(crate) struct TopicTasks {
-    copies: Option<(Extent, Background)>,
-    janitor: Option<Background>,
-    /// Somebody looked for what was left about to be published.
-    met: bool,
-}
-
-impl TopicTasks {
-    fn copies(&self, extent: Extent) -> bool {
-        self.copies.as_ref().is_some_and(|(current, archiver)| *current >= extent && archiver.is_running())
-    }
-
-    fn cleans_up(&self) -> bool {
-        self.janitor.as_ref().is_some_and(Background::is_running)
-    }
-}
-
-impl Inner {
+impl Context {
     /// Looks whether there is something to do for a topic: once, and again whenever this connection has
     /// noticed that the topic is not what it was.
     pub(crate) async fn ensure_started(&self, topic: &TopicName) -> Result<()> {
@@ -59,7 +40,7 @@ impl Inner {
             return;
         }
         // Closing, there is nothing to begin any more.
-        let Some(guard) = self.tasks.guard() else { return };
+        let Ok(guard) = self.tasks.guard() else { return };
         let (inner, topic) = (Arc::clone(self), topic.clone());
         tokio::spawn(async move {
             if let Err(error) = inner.ensure_started(&topic).await {

@@ -10,12 +10,11 @@ use chronos_db::messaging::{DeliveryStatus, Message, Messaging, NewMessage, Shar
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
 
+use crate::headers::strip;
 use crate::hot::{DeadLetter, OutboundMessage, StoredMessage};
-use crate::payloads::{CLAIM, Claim, strip};
+use crate::payloads::{CLAIM, Claim};
 use crate::{Error, ErrorKind, Json, Result, Scope, SubscriptionName, Timestamp, TopicName};
 
-/// Headers that begin so are ours: they hold what a copy has beside its payload.
-pub(crate) const OWN_HEADERS: &str = "cw-";
 const CONTENT_TYPE: &str = "cw-content-type";
 const KEY: &str = "cw-key";
 const ENCODING: &str = "cw-encoding";

@@ -198,7 +198,7 @@ impl<T: Send + 'static> Source<T> {
     async fn pull(&self) -> Result<Option<Duration>> {
         let (subscription, renewer, prefetch) =
             (self.subscription.clone(), Arc::clone(&self.renewer), self.prefetch);
-        let guard = subscription.inner.guard()?;
+        let guard = subscription.inner.tasks.guard()?;
         let pull = tokio::spawn(async move {
             let begun = Instant::now();
             let pulled = subscription.inner.hot.pull(&subscription.name, prefetch).await?;

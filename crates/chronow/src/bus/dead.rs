@@ -5,8 +5,9 @@ use futures::{StreamExt as _, TryStreamExt as _};
 
 use super::runs;
 use super::subscription::Subscription;
+use crate::headers::strip;
 use crate::hot::{DeadLetter, Select};
-use crate::payloads::{resolve, strip};
+use crate::payloads::resolve;
 use crate::{Error, ErrorKind, Result};
 
 /// Dead letters per page, unless something else is said.

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, watch};
 
-use crate::client::Inner;
+use crate::context::Context;
 use crate::hot::{Delivery, HotTier, Lock, Settle, SettleAndStart};
 use crate::tasks::{Guard, closed};
 use crate::{ErrorKind, Result, SubscriptionName, Timestamp};
@@ -156,11 +156,11 @@ pub(crate) struct LockRenewer {
 
 impl LockRenewer {
     /// Begins to renew the locks of a subscription.
-    pub(crate) async fn start(inner: &Inner, subscription: &SubscriptionName) -> Result<Arc<Self>> {
+    pub(crate) async fn start(inner: &Context, subscription: &SubscriptionName) -> Result<Arc<Self>> {
         let missing =
             || crate::Error::new(ErrorKind::NotFound, "there is no such subscription").on(subscription);
         let options = inner.hot.subscription(subscription).await?.ok_or_else(missing)?;
-        let guard = inner.guard()?;
+        let guard = inner.tasks.guard()?;
         let shared = Arc::new(Shared {
             hot: Arc::clone(&inner.hot),
             subscription: subscription.clone(),

@@ -11,10 +11,10 @@ use super::publish_message::check_delay;
 use super::runs;
 use super::subscription::Subscription;
 use super::trace::{TRACEPARENT, TraceContext};
-use crate::client::Inner;
+use crate::context::Context;
+use crate::headers::strip;
 use crate::hot::{Delivery, Settle, SettleAndStart, Settled, StoredMessage};
 use crate::metrics::Counters;
-use crate::payloads::strip;
 use crate::{Error, ErrorKind, Result, SubscriptionName, Timestamp};
 
 /// A message in the hands of its handler.
@@ -228,7 +228,7 @@ pub(super) async fn settle_all(
 }
 
 /// Counts what became of settlements, and tells the audit.
-pub(super) fn note(inner: &Inner, name: &SubscriptionName, ended: &[(&LockGuard, &Settle, Settled)]) {
+pub(super) fn note(inner: &Context, name: &SubscriptionName, ended: &[(&LockGuard, &Settle, Settled)]) {
     for (_, settle, settled) in ended {
         count(&inner.counters, settle, *settled);
     }

@@ -8,7 +8,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::client::Inner;
+use crate::context::Context;
 use crate::{Result, Scope, TopicName};
 
 mod actions;
@@ -69,7 +69,7 @@ fn millis(duration: Duration) -> u64 {
 /// Topics of one tenant and namespace.
 #[derive(Clone)]
 pub struct Bus {
-    pub(crate) inner: Arc<Inner>,
+    pub(crate) inner: Arc<Context>,
     scope: Scope,
 }
 
@@ -80,7 +80,7 @@ impl fmt::Debug for Bus {
 }
 
 impl Bus {
-    pub(crate) fn new(inner: Arc<Inner>, scope: Scope) -> Self {
+    pub(crate) fn new(inner: Arc<Context>, scope: Scope) -> Self {
         Self { inner, scope }
     }
 

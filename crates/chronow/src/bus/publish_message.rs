@@ -8,9 +8,9 @@ use serde::Serialize;
 
 use super::codec::{check_size, to_json};
 use super::trace::{TRACEPARENT, TRACESTATE};
+use crate::headers::OWN_HEADERS;
 use crate::hot::{MAX_DELAY, OutboundMessage};
 use crate::payloads::CLAIM;
-use crate::warm::OWN_HEADERS;
 use crate::{Error, Result, Timestamp};
 
 /// A message for [`Topic::publish_batch`](super::Topic::publish_batch).

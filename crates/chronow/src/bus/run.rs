@@ -91,7 +91,7 @@ impl<T: Send + 'static> Run<T> {
         let Self { subscription, decode, handler, mut settings, prefetch } = self;
         settings.prefetch = prefetch.unwrap_or(settings.concurrency);
         let renewer = subscription.renewer().await?;
-        let guard = subscription.inner.guard()?;
+        let guard = subscription.inner.tasks.guard()?;
         let (command, commands) = watch::channel(RunnerCommand::Work);
         let (in_vain, looked_in_vain) = watch::channel(None);
         let look = Arc::new(Notify::new());

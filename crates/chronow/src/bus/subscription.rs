@@ -17,12 +17,13 @@ use super::message::{Message, Received, lost, settle_all};
 use super::outcome::Outcome;
 use super::replay::Replay;
 use super::run::Run;
-use crate::client::Inner;
+use crate::context::Context;
+use crate::headers::strip;
 use crate::hot::{
     Delivery, Peeked, Settle, SettleAndStart, Settled, SubscriptionOptions, SubscriptionPatch,
     SubscriptionStats,
 };
-use crate::payloads::{self, strip};
+use crate::payloads;
 use crate::{Error, ErrorKind, Result, SubscriptionName};
 
 /// When a message is tried again whose payload could not be fetched.
@@ -31,7 +32,7 @@ const LATER: Duration = Duration::from_secs(5);
 /// A subscription; see [`Topic::subscription`](super::Topic::subscription).
 #[derive(Clone)]
 pub struct Subscription {
-    pub(crate) inner: Arc<Inner>,
+    pub(crate) inner: Arc<Context>,
     pub(crate) name: SubscriptionName,
 }
 

@@ -10,14 +10,14 @@ use super::actions::EnsureTopic;
 use super::publish::{Publish, PublishBatch};
 use super::publish_message::PublishMessage;
 use super::subscription::Subscription;
-use crate::client::Inner;
+use crate::context::Context;
 use crate::hot::{StoredMessage, TopicOptions, TopicStats};
 use crate::{Error, Result, SubscriptionName, TopicName, payloads};
 
 /// A topic; see [`Bus::topic`](super::Bus::topic).
 #[derive(Clone)]
 pub struct Topic {
-    pub(crate) inner: Arc<Inner>,
+    pub(crate) inner: Arc<Context>,
     pub(crate) name: TopicName,
 }
 

@@ -4,25 +4,9 @@ use secrecy::ExposeSecret as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::model::{Defaults, Redis, Space};
 use super::part::Part;
-use super::{Defaults, Redis, Space};
 use crate::{Json, Result};
-
-/// A node with the scheme and the login of the URL beside it, unless it has its own.
-#[cfg(feature = "redis")]
-pub(super) fn with_login(node: &str, url: Option<&str>) -> String {
-    let parts = url.and_then(|url| url.split_once("://"));
-    match parts {
-        Some((scheme, rest)) if !node.contains("://") => {
-            let login = rest
-                .rsplit_once('@')
-                .filter(|_| !node.contains('@'))
-                .map_or(String::new(), |(login, _)| format!("{login}@"));
-            format!("{scheme}://{login}{node}")
-        }
-        _ => node.to_owned(),
-    }
-}
 
 pub(super) fn read_redis(redis: &Part<'_>, warnings: &mut Vec<String>) -> Result<Redis> {
     let cluster_nodes = match redis.value("clusterNodes") {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::{CLAIMED, Payloads};
 use crate::bus::LockRenewer;
-use crate::client::Inner;
+use crate::context::Context;
 use crate::hot::{Delivery, HotTier, Select, Settle, SettleAndStart, SubscriptionPatch};
 use crate::tasks::{Background, Ending};
 use crate::warm::{COPIED, Warm};
@@ -33,7 +33,7 @@ pub(crate) fn subscription(topic: &TopicName) -> SubscriptionName {
 /// Makes sure that the subscription is there, before a message with a claim is published, and removes what
 /// nobody needs in the background, unless somebody deletes the topic.
 pub(crate) async fn clean_up(
-    inner: &Inner,
+    inner: &Context,
     payloads: Payloads,
     warm: Option<Warm>,
     topic: &TopicName,
@@ -50,7 +50,7 @@ pub(crate) async fn clean_up(
     inner.hot.ensure_subscription(&name, &patch).await?;
     let renewer = LockRenewer::start(inner, &name).await?;
     let hot = Arc::clone(&inner.hot);
-    Background::start(inner, |ending| Sweeper { hot, payloads, warm, name, renewer, ending }.run())
+    Background::start(&inner.tasks, |ending| Sweeper { hot, payloads, warm, name, renewer, ending }.run())
 }
 
 struct Sweeper {

@@ -7,7 +7,6 @@
 
 mod janitor;
 
-use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
@@ -192,13 +191,6 @@ pub(crate) async fn resolve(
         (message.payload, message.content_type) = payloads.get(topic, &message.payload).await?;
     }
     Ok(())
-}
-
-/// Takes out of headers what is the library's own business.
-pub(crate) fn strip(headers: &mut BTreeMap<String, String>) {
-    if headers.keys().any(|name| name.starts_with(crate::warm::OWN_HEADERS)) {
-        headers.retain(|name, _| !name.starts_with(crate::warm::OWN_HEADERS));
-    }
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! The chunks that this process read lately.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use bson::{Bson, Document};
@@ -19,16 +19,6 @@ const CACHED_BYTES: usize = 16 * 1024 * 1024;
 
 /// The largest number that fits the padding of names.
 const MAX_SEQUENCE: i64 = 9_999_999_999_999_999;
-
-/// Chunks by topic and last sequence number, with the bytes they hold.
-#[derive(Default)]
-pub(super) struct Chunks {
-    pub(super) known: BTreeMap<(String, i64), (Arc<Chunk>, u64)>,
-    pub(super) bytes: usize,
-    pub(super) used: u64,
-}
-
-chronos_db::debug_some!(Chunks {});
 
 impl Engine {
     // Chunks are immutable, so those that were read lately need not be read again.

@@ -6,9 +6,9 @@ use bson::Bson;
 use chronos_db::documents::filter::Test;
 use chronos_db::documents::{Filter, Outcome, Scan, Write};
 
+use super::cache::SubscriptionContext;
 use super::chunk::Body;
 use super::delivery_record::{DeliveryRecord, State, class, record_id};
-use super::entities::SubscriptionContext;
 use super::fields::{ascending, put_if};
 use super::keys::sequence_of;
 use super::store::Engine;

@@ -1,7 +1,5 @@
 //! Topics, subscriptions and cursors as they are stored.
 
-use std::sync::Arc;
-
 use bson::oid::ObjectId;
 use bson::{Bson, Document, doc};
 use chronos_db::documents::{Filter, filter};
@@ -9,7 +7,6 @@ use chronos_db::documents::{Filter, filter};
 use super::chunk::Body;
 use super::fields::{damaged, int, text};
 use super::keys::{cursor_key, sequence_of, subscription_key};
-use super::store::SubscriptionCache;
 use crate::hot::{SubscriptionOptions, TopicOptions, filter_view};
 use crate::{Error, Result, Timestamp};
 
@@ -63,18 +60,6 @@ pub(super) struct Cursor {
     /// When somebody pulled, roughly.
     pub(super) seen: i64,
     pub(super) rev: ObjectId,
-}
-
-/// Everything a call on a subscription needs to know.
-#[derive(Clone, Debug)]
-pub(super) struct SubscriptionContext {
-    pub(super) topic: Topic,
-    pub(super) subscription: Subscription,
-    pub(super) cursor: Cursor,
-    /// The last sequence number given out, and the signal's count.
-    pub(super) seen: (i64, i64),
-    pub(super) cache: Arc<SubscriptionCache>,
-    pub(super) now: Timestamp,
 }
 
 fn options_text(options: &impl serde::Serialize) -> Result<String> {

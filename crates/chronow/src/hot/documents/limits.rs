@@ -1,6 +1,6 @@
 //! How much a topic may hold, and what goes if it is full.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 
 use bson::oid::ObjectId;
 use bson::{Document, doc};
@@ -11,6 +11,7 @@ use super::delivery_record::{DeliveryRecord, class};
 use super::entities::{Cursor, Topic, last_sequence};
 use super::fields::{damaged, int, locked, put_if, too_contended};
 use super::keys::{counters_key, cursor_key, sequence_key, topic_key};
+use super::known::Aside;
 use super::store::Engine;
 use super::topics::{ATTEMPTS, no_topic};
 use crate::hot::DiscardPolicy;
@@ -19,41 +20,11 @@ use crate::{Error, ErrorKind, Result, TopicName};
 /// For so long the count of what waits aside (retried, deferred, scheduled) is believed; and for so long if
 /// there is room for all that can have come to it.
 const ASIDE_BELIEVED_MS: i64 = 1_000;
+
 const ASIDE_BELIEVED_WITH_ROOM_MS: i64 = 30_000;
 
 /// Delivery records or messages in one step of something long.
 const STEP: u64 = 500;
-
-/// What a process remembers of topics, to need one read a publish.
-#[derive(Debug, Default)]
-pub(super) struct Known {
-    ids: HashMap<TopicName, (String, Vec<String>)>,
-    aside: HashMap<String, Aside>,
-    /// The lowest ack floor of a topic's subscriptions, which only rises, and the list it is of.
-    ack_floors: HashMap<String, (ObjectId, i64)>,
-    pub(super) looked_for_idle: HashMap<String, i64>,
-    /// The revision of a topic as it was seen last, none if it was not there; and how often another one was
-    /// seen.
-    seen: HashMap<TopicName, (Option<ObjectId>, u64)>,
-}
-
-/// What waited outside of the chunks, when it was counted.
-#[derive(Clone, Copy, Debug)]
-struct Aside {
-    at: i64,
-    count: i64,
-    /// The last sequence number given out, and how many sequence numbers might still have gone aside.
-    last: i64,
-    window: i64,
-}
-
-impl Aside {
-    /// The most that can wait there now, but for what was given back from elsewhere: all else had a sequence
-    /// number.
-    fn most(&self, last: i64) -> i64 {
-        self.count + self.window + (last - self.last)
-    }
-}
 
 /// A topic's counts.
 #[derive(Clone, Copy, Debug, Default)]
@@ -65,7 +36,7 @@ pub(super) struct TopicCounters {
 }
 
 impl TopicCounters {
-    fn read(counters: Option<&Document>) -> Result<Self> {
+    pub(super) fn read(counters: Option<&Document>) -> Result<Self> {
         let Some(counters) = counters else { return Ok(Self::default()) };
         let rev = counters.get_object_id("rev").map_err(|_| damaged("counters", "rev"))?;
         Ok(Self { dropped: int(counters, "dropped")?, low: int(counters, "low")?, rev: Some(rev) })
@@ -268,7 +239,13 @@ impl Engine {
     }
 
     /// How many messages wait outside of the chunks.
-    async fn aside(&self, topic: &Topic, cursors: &[Cursor], last: i64, exactly: bool) -> Result<i64> {
+    pub(super) async fn aside(
+        &self,
+        topic: &Topic,
+        cursors: &[Cursor],
+        last: i64,
+        exactly: bool,
+    ) -> Result<i64> {
         let now = self.env.clock.now().as_millis();
         let known = locked(&self.known).aside.get(&topic.id).copied();
         if let Some(known) =

@@ -49,6 +49,7 @@
 //! Shards are an option that is kept but not acted upon: a document store gains nothing from them, so a topic
 //! is one sequence.
 
+mod cache;
 mod chunk;
 mod chunk_cache;
 mod dead;
@@ -59,6 +60,7 @@ mod gc;
 mod idle;
 mod inspect;
 mod keys;
+mod known;
 mod limits;
 mod open;
 mod others;

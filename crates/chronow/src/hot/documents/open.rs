@@ -2,7 +2,8 @@
 
 use chronos_db::documents::Outcome;
 
-use super::entities::{Cursor, Listed, Subscription, SubscriptionContext, Topic, is_idle, last_sequence};
+use super::cache::SubscriptionContext;
+use super::entities::{Cursor, Listed, Subscription, Topic, is_idle, last_sequence};
 use super::fields::{int, locked, put_if, too_contended};
 use super::keys::{cursor_key, sequence_key, signal_key, subscription_key, topic_key};
 use super::store::Engine;

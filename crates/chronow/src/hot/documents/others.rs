@@ -2,8 +2,9 @@
 
 use std::collections::HashMap;
 
+use super::cache::SubscriptionContext;
 use super::delivery_record::{State, record_id};
-use super::entities::{Cursor, SubscriptionContext, Topic};
+use super::entities::{Cursor, Topic};
 use super::fields::int;
 use super::store::Engine;
 use super::topics::no_topic;

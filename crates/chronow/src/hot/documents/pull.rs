@@ -7,7 +7,8 @@ use std::time::Duration;
 use chronos_db::documents::{Filter, Scan};
 use futures::FutureExt as _;
 
-use super::entities::{Cursor, SubscriptionContext};
+use super::cache::SubscriptionContext;
+use super::entities::Cursor;
 use super::fields::{ascending, int, locked, put_if};
 use super::store::Engine;
 use super::topics::ATTEMPTS;

@@ -8,9 +8,9 @@ use bson::Bson;
 use chronos_db::documents::filter::Test;
 use chronos_db::documents::{Batch, Filter, Newest, Outcome, Scan, Write};
 
+use super::cache::SubscriptionContext;
 use super::chunk::Body;
 use super::delivery_record::{DeliveryRecord, State, class};
-use super::entities::SubscriptionContext;
 use super::fields::{delete_if, put_if};
 use super::store::Engine;
 use crate::Result;

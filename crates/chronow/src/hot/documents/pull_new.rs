@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use chronos_db::documents::{Atomicity, Batch, Filter, Outcome, Scan, Write};
 
+use super::cache::SubscriptionContext;
 use super::chunk::{Body, Chunk};
 use super::delivery_record::{DeliveryRecord, State};
-use super::entities::{Cursor, SubscriptionContext};
+use super::entities::Cursor;
 use super::fields::{ascending, delete_if, int, locked, put_if};
 use super::keys::chunks_between;
 use super::publish::{Acceptance, GRACE_MS};

@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use chronos_db::documents::{Batch, Outcome};
 
+use super::cache::InFlight;
+use super::cache::SubscriptionContext;
 use super::chunk::Body;
 use super::delivery_record::{DeliveryRecord, State, record_id};
-use super::entities::SubscriptionContext;
 use super::fields::{locked, put_if, too_contended};
 use super::pull_due::USED_UP;
-use super::store::{Engine, InFlight};
+use super::store::Engine;
 use crate::hot::{Delivery, Lock, Settle, SettleAndStart, SettleAndStartResult, Settled};
 use crate::{ErrorKind, Result, SubscriptionName, Timestamp};
 

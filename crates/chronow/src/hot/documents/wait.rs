@@ -7,7 +7,8 @@ use std::time::Duration;
 use bson::Document;
 use chronos_db::documents::{Filter, Scan};
 
-use super::entities::{SubscriptionContext, last_sequence};
+use super::cache::SubscriptionContext;
+use super::entities::last_sequence;
 use super::fields::{int, locked};
 use super::keys::{sequence_key, signal_key};
 use super::settle::millis;

@@ -1,13 +1,12 @@
 //! Asking the scripts of a topic's shards, and what their refusals mean.
 
-use std::sync::Arc;
-
 use futures::future::{BoxFuture, try_join_all};
 use redis::Value;
 
 use super::RedisHot;
 use super::reply::{Parts, text};
 use super::script::{Args, Script};
+use super::script_result::{Known, ScriptError, ScriptResult};
 use crate::{Error, ErrorKind, Result, SubscriptionName, TopicName};
 
 /// Before the stamp of a topic that is being removed.
@@ -15,50 +14,6 @@ pub(super) const DYING: &str = "dying:";
 
 /// So many shards are asked at a time.
 const TOGETHER: usize = 16;
-
-/// Why a script did not do it.
-pub(super) enum ScriptError {
-    NoTopic,
-    NoSubscription,
-    /// The topic is another one than we thought, such as one with another number of shards.
-    Stale,
-    Full(u64),
-    /// One of these subscriptions may have room to give back.
-    Crowded(Vec<String>),
-    /// The options changed meanwhile.
-    Changed,
-    /// Somebody is removing it.
-    Dying,
-    /// Another script has to do it; nothing was done.
-    Other,
-    Failed(Error),
-}
-
-impl From<Error> for ScriptError {
-    fn from(error: Error) -> Self {
-        Self::Failed(error)
-    }
-}
-
-pub(super) type ScriptResult<T> = Result<T, ScriptError>;
-
-/// Which topic of a name it is.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) struct Known {
-    pub(super) shards: u16,
-    /// The number of shards and the generation, as the scripts compare them.
-    pub(super) stamp: Arc<str>,
-}
-
-impl Known {
-    pub(super) fn read(stamp: &str) -> Result<Self> {
-        let shards = stamp.split_once(':').and_then(|(shards, _)| shards.parse().ok());
-        let shards = shards.ok_or_else(|| {
-            Error::new(ErrorKind::HotTier, format!("Redis holds `{stamp}` in the place of a topic's stamp"))
-        })?;
-        Ok(Self { shards, stamp: stamp.into() })
-    }
-}
 
 /// Does things on many shards, some at a time.
 pub(super) async fn together<T>(mut work: Vec<BoxFuture<'_, ScriptResult<T>>>) -> ScriptResult<Vec<T>> {

@@ -13,7 +13,6 @@ use redis::{
 use secrecy::ExposeSecret as _;
 
 use super::config::RedisConfig;
-use super::connection::Connection;
 use super::errors::failed;
 use crate::{Error, Result};
 
@@ -38,8 +37,8 @@ pub(super) struct Master {
     pub(super) current: Mutex<Option<MultiplexedConnection>>,
 }
 
-impl Connection {
-    pub(super) async fn single(config: &RedisConfig) -> Result<Route> {
+impl Route {
+    pub(super) async fn single(config: &RedisConfig) -> Result<Self> {
         let client = clients(config)?
             .into_iter()
             .next()
@@ -51,10 +50,10 @@ impl Connection {
             .set_max_delay(std::time::Duration::from_secs(1));
         let manager = client.get_connection_manager_with_config(settings.clone()).await.map_err(failed)?;
         let renewing = tokio::sync::Mutex::default();
-        Ok(Route::Single(Box::new(Single { client, settings, manager: Mutex::new(manager), renewing })))
+        Ok(Self::Single(Box::new(Single { client, settings, manager: Mutex::new(manager), renewing })))
     }
 
-    pub(super) async fn cluster(config: &RedisConfig) -> Result<Route> {
+    pub(super) async fn cluster(config: &RedisConfig) -> Result<Self> {
         let nodes = config.nodes()?;
         // The driver would repeat what may have taken place already, such as a publish.
         let mut builder = ClusterClientBuilder::new(nodes)
@@ -75,10 +74,10 @@ impl Connection {
         }
         let client = builder.build().map_err(failed)?;
         let connection = client.get_async_connection().await.map_err(failed)?;
-        Ok(Route::Cluster { connection, nodes: clients(config)? })
+        Ok(Self::Cluster { connection, nodes: clients(config)? })
     }
 
-    pub(super) fn sentinel(config: &RedisConfig, master: &str) -> Result<Route> {
+    pub(super) fn sentinel(config: &RedisConfig, master: &str) -> Result<Self> {
         let mut builder = SentinelClientBuilder::new(config.sentinels()?, master, SentinelServerType::Master)
             .map_err(failed)?;
         if let Some(username) = &config.username {
@@ -101,7 +100,7 @@ impl Connection {
             }
         }
         let sentinels = tokio::sync::Mutex::new(builder.build().map_err(failed)?);
-        Ok(Route::Sentinel(Box::new(Master { sentinels, current: Mutex::new(None) })))
+        Ok(Self::Sentinel(Box::new(Master { sentinels, current: Mutex::new(None) })))
     }
 }
 

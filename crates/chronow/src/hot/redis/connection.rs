@@ -56,9 +56,9 @@ impl Connection {
             chronos_db::install_crypto_provider();
         }
         let route = match &config.servers {
-            RedisServers::Single(_) => Self::single(&config).await?,
-            RedisServers::Cluster(_) => Self::cluster(&config).await?,
-            RedisServers::Sentinel { master, .. } => Self::sentinel(&config, master)?,
+            RedisServers::Single(_) => Route::single(&config).await?,
+            RedisServers::Cluster(_) => Route::cluster(&config).await?,
+            RedisServers::Sentinel { master, .. } => Route::sentinel(&config, master)?,
         };
         Ok(Self {
             route,

@@ -3,12 +3,12 @@
 use redis::Value;
 
 use super::RedisHot;
-use super::calls::{Known, ScriptResult};
 use super::keys::{join_id, split_id};
 use super::peek::small;
 use super::publish::MAX_PER_SCRIPT;
 use super::reply::{Parts, read_message, text};
 use super::script::{Args, scripts};
+use super::script_result::{Known, ScriptResult};
 use crate::hot::{DeadLetter, DeadLetterId, MAX_LETTERS, Select};
 use crate::{Error, ErrorKind, Result, SubscriptionName, Timestamp};
 

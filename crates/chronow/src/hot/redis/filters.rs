@@ -1,13 +1,9 @@
 //! The filters of subscriptions, as this process remembers them.
 
-use std::sync::Arc;
-
 use chronos_db::documents::filter::{Filter, parse};
 
-use super::RedisHot;
-use super::calls::{Known, ScriptError, ScriptResult};
 use crate::hot::{StoredMessage, filter_view};
-use crate::{Error, ErrorKind, Result, SubscriptionName};
+use crate::{Error, ErrorKind, Result};
 
 /// The filter of a subscription, read once per version of its options.
 pub(super) struct Compiled {
@@ -33,18 +29,5 @@ impl Compiled {
     pub(super) fn lets_pass(&self, message: &StoredMessage) -> bool {
         let Some(filter) = &self.filter else { return true };
         filter.matches(&filter_view(message))
-    }
-}
-
-impl RedisHot {
-    pub(super) async fn current_filter(
-        &self,
-        subscription: &SubscriptionName,
-        known: &Known,
-    ) -> ScriptResult<Arc<Compiled>> {
-        let options =
-            self.read_subscription(subscription, known).await?.ok_or(ScriptError::NoSubscription)?;
-        let json = options.filter.map(|filter| filter.to_string()).unwrap_or_default();
-        Ok(Arc::new(Compiled::read(String::new(), &json)?))
     }
 }

@@ -1,19 +1,12 @@
 //! What this connection remembers of topics and subscriptions.
 
-use std::collections::HashMap;
 use std::sync::{Arc, PoisonError};
 
 use super::RedisHot;
-use super::calls::Known;
 use super::filters::Compiled;
+use super::script_result::Known;
+use super::state::Revisions;
 use crate::{SubscriptionName, TopicName};
-
-/// What the shards of a topic said about the state of its options, and how often that was something new.
-#[derive(Debug, Default)]
-pub(super) struct Revisions {
-    pub(super) of_shards: HashMap<u16, String>,
-    pub(super) changes: u64,
-}
 
 impl RedisHot {
     pub(super) fn remembered(&self, topic: &TopicName) -> Option<Known> {

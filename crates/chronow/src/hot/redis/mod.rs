@@ -72,6 +72,7 @@ mod errors;
 mod exclusive;
 mod filters;
 mod keys;
+mod lending;
 mod listen;
 mod memory;
 mod peek;
@@ -81,8 +82,10 @@ mod removal;
 mod replicated;
 mod reply;
 mod script;
+mod script_result;
 mod server;
 mod settle;
+mod state;
 mod stats;
 mod subscriptions;
 #[cfg(test)]
@@ -94,14 +97,12 @@ mod watching;
 
 pub use config::{RedisConfig, RedisServers};
 
-use calls::{Known, ScriptError};
 use connection::{Connection, SharedConnection};
 use filters::Compiled;
 use keys::Keys;
 use listen::Listener;
-use memory::Revisions;
-use replicated::Confirm;
-use waiting::Left;
+use script_result::{Known, ScriptError};
+use state::{Confirm, Left, Revisions};
 
 /// A hot tier on Redis.
 pub struct RedisHot {

@@ -1,16 +1,30 @@
 //! Looking at messages without taking them.
 
+use std::sync::Arc;
+
 use redis::Value;
 
 use super::RedisHot;
-use super::calls::{Known, ScriptResult};
+use super::filters::Compiled;
 use super::pull::MAX_PER_PULL;
 use super::reply::{Parts, count, read_message};
 use super::script::{Args, scripts};
+use super::script_result::{Known, ScriptError, ScriptResult};
 use crate::hot::{MessageState, Peeked};
 use crate::{Result, SubscriptionName, Timestamp};
 
 impl RedisHot {
+    async fn current_filter(
+        &self,
+        subscription: &SubscriptionName,
+        known: &Known,
+    ) -> ScriptResult<Arc<Compiled>> {
+        let options =
+            self.read_subscription(subscription, known).await?.ok_or(ScriptError::NoSubscription)?;
+        let json = options.filter.map(|filter| filter.to_string()).unwrap_or_default();
+        Ok(Arc::new(Compiled::read(String::new(), &json)?))
+    }
+
     pub(super) async fn look(
         &self,
         subscription: &SubscriptionName,

@@ -4,12 +4,12 @@ use redis::Value;
 
 use super::RedisHot;
 use super::batches::{Batch, key_of};
-use super::calls::{Known, ScriptError, ScriptResult};
 use super::errors::is_refusal;
 use super::keys::{join_id, shard_of, split_id};
-use super::replicated::Confirm;
 use super::reply::{Parts, text, write_message};
 use super::script::{Args, scripts};
+use super::script_result::{Known, ScriptError, ScriptResult};
+use super::state::Confirm;
 use crate::hot::{OutboundMessage, PublishAck, StoredMessage};
 use crate::{Error, ErrorKind, SubscriptionName, TopicName};
 

@@ -7,7 +7,6 @@ use tokio::time::Instant;
 
 use super::RedisHot;
 use super::batches::pull_of;
-use super::calls::{Known, ScriptError, ScriptResult};
 use super::connection::at_once;
 use super::errors::is_refusal;
 use super::filters::Compiled;
@@ -15,6 +14,7 @@ use super::keys::split_id;
 use super::publish::MAX_PER_SCRIPT;
 use super::reply::{list, number, read_message, text};
 use super::script::{Args, scripts};
+use super::script_result::{Known, ScriptError, ScriptResult};
 use crate::hot::{Delivery, Lock, Pulled};
 use crate::{Result, SubscriptionName, Timestamp};
 

@@ -4,9 +4,10 @@ use futures::FutureExt as _;
 use redis::{Value, cmd};
 
 use super::RedisHot;
-use super::calls::{DYING, Known, ScriptError, ScriptResult, together};
+use super::calls::{DYING, together};
 use super::reply::text;
 use super::script::{Args, scripts};
+use super::script_result::{Known, ScriptError, ScriptResult};
 use crate::{Result, SubscriptionName, TopicName};
 
 impl RedisHot {

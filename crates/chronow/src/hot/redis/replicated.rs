@@ -9,12 +9,13 @@ use std::time::{Duration, Instant};
 use redis::{ErrorKind as RedisKind, RedisError, ServerErrorKind, cmd};
 
 use super::RedisHot;
-use super::calls::{Known, ScriptError, ScriptResult};
 use super::errors::{failed, is_moving, is_read_only};
 use super::exclusive::Own;
 use super::keys::split_id;
 use super::reply::{Parts, count, text};
 use super::script::{Args, Script, scripts};
+use super::script_result::{Known, ScriptError, ScriptResult};
+use super::state::Confirm;
 use crate::{Error, ErrorKind, Result, SubscriptionName, TopicName};
 
 /// Redirections of a cluster that are followed.
@@ -22,13 +23,6 @@ const HOPS: usize = 5;
 
 /// Ids asked about in one script.
 const MAX_IDS: usize = 200;
-
-/// Who has to confirm, and in which time.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Confirm {
-    pub(super) replicas: u32,
-    pub(super) within: Duration,
-}
 
 /// The node that a cluster says to go to.
 fn redirected(error: &RedisError) -> Option<(String, u16)> {

@@ -6,9 +6,9 @@ use futures::future::{join_all, try_join_all};
 
 use super::RedisHot;
 use super::batches::{Part, millis, pull_of};
-use super::calls::{Known, ScriptError, ScriptResult};
 use super::keys::split_id;
 use super::script::{Args, scripts};
+use super::script_result::{Known, ScriptError, ScriptResult};
 use crate::SubscriptionName;
 use crate::hot::{Lock, Settle, SettleAndStart, SettleAndStartResult, Settled};
 

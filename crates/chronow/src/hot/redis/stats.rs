@@ -6,9 +6,9 @@ use std::time::Duration;
 use redis::cmd;
 
 use super::RedisHot;
-use super::calls::{Known, ScriptResult};
 use super::reply::{Parts, number};
 use super::script::{Args, scripts};
+use super::script_result::{Known, ScriptResult};
 use crate::hot::{SubscriptionStats, TopicStats};
 use crate::{Result, TopicName};
 

@@ -7,12 +7,13 @@ use futures::future::BoxFuture;
 use redis::Value;
 
 use super::RedisHot;
-use super::calls::{Known, ScriptError, ScriptResult, together};
+use super::calls::together;
 use super::connection::at_once;
 use super::errors::is_refusal;
 use super::keys::split_id;
 use super::reply::{Parts, text};
 use super::script::{Args, scripts};
+use super::script_result::{Known, ScriptError, ScriptResult};
 use super::topics::{json, options};
 use crate::hot::{DeliverPolicy, SubscriptionOptions, SubscriptionPatch, TopicOptions};
 use crate::{Error, Json, Result, SubscriptionName, TopicName};

@@ -11,9 +11,10 @@ use futures::future::{BoxFuture, try_join_all};
 use redis::{Value, cmd};
 
 use super::RedisHot;
-use super::calls::{DYING, Known, ScriptError, ScriptResult, together};
+use super::calls::{DYING, together};
 use super::reply::{Parts, list, number, text};
 use super::script::{Args, scripts};
+use super::script_result::{Known, ScriptError, ScriptResult};
 use crate::hot::{DiscardPolicy, TopicOptions, TopicPatch};
 use crate::{Error, ErrorKind, Result, Scope, SubscriptionName, TopicName};
 

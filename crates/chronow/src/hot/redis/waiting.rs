@@ -11,21 +11,19 @@ use tokio::time::Instant;
 
 use super::RedisHot;
 use super::batches::millis;
-use super::calls::{Known, ScriptError, ScriptResult, together};
+use super::calls::together;
 use super::connection::at_once;
 use super::errors::is_refusal;
 use super::listen::Heard;
 use super::pull::REFUSED;
 use super::script::{Args, scripts};
+use super::script_result::{Known, ScriptError, ScriptResult};
 use crate::{Error, ErrorKind, Result, SubscriptionName};
 
 /// Who waits looks again after so long.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// For so long somebody is called who waits, unless it says so again.
 const WAITS: Duration = Duration::from_secs(15);
-
-/// What those who wait no more left on the shards of each subscription.
-pub(super) type Left = Mutex<HashMap<SubscriptionName, HashMap<u16, Vec<String>>>>;
 
 /// What somebody who waits has put on each shard. The next one who waits for the same takes its place there.
 pub(super) struct Armed<'a> {

@@ -3,16 +3,19 @@
 //! letters wait in the hot tier until they are kept; attempts wait in memory, at most so many, and what waits
 //! there is lost with the process.
 
-use std::collections::{HashMap, HashSet, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+mod state;
+
+pub(crate) use self::state::Audit;
+
+use std::sync::Arc;
 use std::time::Duration;
 
 use chronos_db::messaging::DeliveryStatus;
 use chronos_db::{Clock as _, SystemClock};
 use futures::future::try_join_all;
-use tokio::sync::Notify;
 
-use crate::client::Inner;
+use self::state::Progress;
+use crate::context::Context;
 use crate::hot::{DeadLetter, DeadLetterId, HotTier, Settle, Settled};
 use crate::metrics::Counters;
 use crate::tasks::closed;
@@ -21,54 +24,28 @@ use crate::{ErrorKind, Result, SubscriptionName, Timestamp};
 
 /// Attempts that wait; then the oldest are given up.
 const MAX_WAITING: usize = 100_000;
+
 /// Documents written at the same time.
 const TOGETHER: usize = 16;
+
 /// Attempts taken from the waiting ones in one step.
 const BATCH: usize = 256;
+
 /// Ids of dead letters read at once.
 const PAGE: u32 = 1_000;
+
 /// How often somebody else's dead letters are looked for.
 const TIMEOUT: Duration = Duration::from_secs(5);
+
 /// Wait after a failure.
 const TROUBLE: Duration = Duration::from_secs(2);
+
 /// What failed so long ago is in its place: later letters come in behind it, whatever the clocks of consumers
 /// say.
 const SETTLED_MS: i64 = 60_000;
+
 /// Dead letters often come together.
 const GATHER: Duration = Duration::from_millis(200);
-
-/// What waits for the audit.
-#[derive(Debug, Default)]
-pub(crate) struct Audit {
-    state: Mutex<State>,
-    wake: Notify,
-    /// One works at a time, so that whoever closes sees the end of what is under way.
-    turn: tokio::sync::Mutex<()>,
-}
-
-#[derive(Debug, Default)]
-struct State {
-    running: bool,
-    attempts: VecDeque<(SubscriptionName, Attempt)>,
-    followed: HashMap<SubscriptionName, Progress>,
-}
-
-/// How far the dead letters of a subscription are kept.
-#[derive(Clone, Debug, Default)]
-struct Progress {
-    /// What is older was kept by whoever looked before; none if nobody asked yet.
-    since: Option<Timestamp>,
-    /// Up to this cursor all is kept, and nothing comes in before it any more.
-    settled: Option<String>,
-    /// The cursors of those behind it that are kept.
-    kept: HashSet<String>,
-}
-
-impl Audit {
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
 
 /// How a settlement is told.
 fn told(settle: &Settle, settled: Settled) -> Option<(DeliveryStatus, Option<String>)> {
@@ -84,7 +61,7 @@ fn told(settle: &Settle, settled: Settled) -> Option<(DeliveryStatus, Option<Str
     })
 }
 
-impl Inner {
+impl Context {
     /// Keeps the dead letters of a subscription from now on.
     pub(crate) fn audit_dead_letters(&self, subscription: &SubscriptionName) {
         if self.warm().is_none() || subscription.is_internal() {
