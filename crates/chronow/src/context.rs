@@ -1,6 +1,7 @@
 //! What everything of one connection stands on: its tiers, its settings, its counters, and the state of its
 //! background work. It starts nothing and knows nobody above it: those who work in the background
-//! (`topic_tasks.rs`, `audit/`, `archiver.rs`, `payloads/`) and the front doors (`bus/`, `shared.rs`) take it.
+//! (`topic_tasks.rs`, `audit/`, `archiver.rs`, `payloads/`) and the front doors (`bus/`, `shared.rs`) take
+//! it.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};

@@ -10,7 +10,6 @@ use crate::hot::Pulled;
 
 /// Waits after failures of the store: the first, and the longest.
 const FIRST_WAIT: Duration = Duration::from_millis(50);
-
 const LONGEST_WAIT: Duration = Duration::from_secs(1);
 
 /// What a pull brought.

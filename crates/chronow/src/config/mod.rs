@@ -1,7 +1,8 @@
 //! The configuration: from JSON, from the environment, or both.
 //!
-//! This file and `model.rs` say what can be configured, `read.rs` reads it from the `chronow` section, `environment.rs` from
-//! variables, and `part.rs` names the place of what is wrong. Nothing here connects to anything.
+//! This file and `model.rs` say what can be configured, `read.rs` reads it from the `chronow` section,
+//! `environment.rs` from variables, and `part.rs` names the place of what is wrong. Nothing here connects to
+//! anything.
 
 use std::path::PathBuf;
 

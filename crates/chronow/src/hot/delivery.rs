@@ -8,7 +8,7 @@ use crate::Timestamp;
 /// Most dead letters of one page, whatever is asked for.
 pub const MAX_LETTERS: u32 = 1_000;
 
-/// A delivery's hold on its message.
+/// A delivery's lock on its message.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Lock {
     /// The message.
@@ -20,13 +20,13 @@ pub struct Lock {
 /// A message handed out to one subscription.
 #[derive(Clone, PartialEq)]
 pub struct Delivery {
-    /// The hold on it.
+    /// The lock on it.
     pub lock: Lock,
     /// The message.
     pub message: StoredMessage,
     /// How often a handler of this subscription has been started on it so far, without this time.
     pub deliveries: u32,
-    /// The hold ends then, unless it is renewed.
+    /// The lock ends then, unless it is renewed.
     pub locked_until: Timestamp,
 }
 
@@ -84,7 +84,7 @@ pub struct SettleAndStart {
     pub start: Vec<Lock>,
 }
 
-/// What became of an [`SettleAndStart`].
+/// What became of a [`SettleAndStart`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SettleAndStartResult {
     /// One per settlement.
@@ -99,7 +99,8 @@ pub struct SettleAndStartResult {
 pub struct Pulled {
     /// The messages, each locked for the subscription's visibility timeout.
     pub deliveries: Vec<Delivery>,
-    /// How many of the first of them were started with it; see [`HotTier::pull_and_start`](super::HotTier::pull_and_start).
+    /// How many of the first of them were started with it; see
+    /// [`HotTier::pull_and_start`](super::HotTier::pull_and_start).
     pub started: usize,
     /// When something more becomes due at the earliest, as far as the store knows; publishing may be earlier.
     pub next_due: Option<Duration>,

@@ -5,8 +5,8 @@
 //! dead letters. What happens to it in one subscription is never seen in another. All time is the store's.
 //! Every state change is atomic and checks the lock it is made under.
 //!
-//! `message.rs`, `delivery.rs`, `options.rs`, `stats.rs` and `value.rs` are the words; `documents/` and `redis/`
-//! are two stores that speak them. Nothing here knows the bus, the warm tier or object storage.
+//! `message.rs`, `delivery.rs`, `options.rs`, `stats.rs` and `value.rs` are the words; `documents/` and
+//! `redis/` are two stores that speak them. Nothing here knows the bus, the warm tier or object storage.
 
 use std::time::Duration;
 
@@ -129,8 +129,8 @@ pub trait HotTier: Send + Sync + std::fmt::Debug {
 
     /// As [`pull`](Self::pull), and starts the first `start` messages of what it hands out as
     /// [`settle_and_start`](Self::settle_and_start) would, which saves that step. [`Pulled::started`] says
-    /// how many of the first it started: fewer if there are fewer, and none where the store cannot do both at once, or a
-    /// filter has yet to say which messages they are.
+    /// how many of the first it started: fewer if there are fewer, and none where the store cannot do both at
+    /// once, or a filter has yet to say which messages they are.
     ///
     /// # Errors
     /// `NOT_FOUND` if there is no such subscription.

@@ -14,7 +14,6 @@ use crate::Result;
 
 /// Chunks that are remembered, and about how many bytes of them.
 const CACHED_CHUNKS: usize = 64;
-
 const CACHED_BYTES: usize = 16 * 1024 * 1024;
 
 /// The largest number that fits the padding of names.

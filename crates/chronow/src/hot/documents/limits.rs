@@ -20,7 +20,6 @@ use crate::{Error, ErrorKind, Result, TopicName};
 /// For so long the count of what waits aside (retried, deferred, scheduled) is believed; and for so long if
 /// there is room for all that can have come to it.
 const ASIDE_BELIEVED_MS: i64 = 1_000;
-
 const ASIDE_BELIEVED_WITH_ROOM_MS: i64 = 30_000;
 
 /// Delivery records or messages in one step of something long.

@@ -18,7 +18,6 @@ use crate::{Result, Scope};
 
 /// A change is looked for so long after its time: its writer asked for the time first and wrote then.
 const OVERLAP_MS: i64 = 3_000;
-
 const PAUSE: Duration = Duration::from_millis(30);
 
 /// Time between two looks for values whose time is over, and how many are ended in one.

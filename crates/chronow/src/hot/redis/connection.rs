@@ -23,7 +23,6 @@ use crate::{Error, Result};
 
 /// Waits before a node of a cluster is asked again: the first, and the longest.
 const FIRST_WAIT: Duration = Duration::from_millis(5);
-
 const LONGEST_WAIT: Duration = Duration::from_millis(300);
 
 tokio::task_local! {

@@ -4,10 +4,10 @@
 //! and records of the messages it has taken and not settled. Every change is one script, by the server's
 //! time; waiting happens on a connection of its own.
 //!
-//! `connection.rs`, `connect.rs` and `exclusive.rs` reach the servers, `calls.rs` runs the scripts of a topic's
-//! shards (`scripts/`) and says what their refusals mean; above them stands a file for each job: `topics.rs`,
-//! `subscriptions.rs`, `publish.rs`, `pull.rs`, `settle.rs`, `dead_letters.rs`, `values.rs` and so on. Only
-//! `keys.rs` makes keys. Nothing here knows what is above [`HotTier`].
+//! `connection.rs`, `connect.rs` and `exclusive.rs` reach the servers, `calls.rs` runs the scripts of a
+//! topic's shards (`scripts/`) and says what their refusals mean; above them stands a file for each job:
+//! `topics.rs`, `subscriptions.rs`, `publish.rs`, `pull.rs`, `settle.rs`, `dead_letters.rs`, `values.rs` and
+//! so on. Only `keys.rs` makes keys. Nothing here knows what is above [`HotTier`].
 
 use std::collections::HashMap;
 use std::fmt;
