@@ -100,7 +100,7 @@ pub struct Pulled {
     /// The messages, each locked for the subscription's visibility timeout.
     pub deliveries: Vec<Delivery>,
     /// How many of the first of them were started with it; see
-    /// [`HotTier::pull_and_start`](super::HotTier::pull_and_start).
+    /// [`MessageStore::pull_and_start`](super::MessageStore::pull_and_start).
     pub started: usize,
     /// When something more becomes due at the earliest, as far as the store knows; publishing may be earlier.
     pub next_due: Option<Duration>,

@@ -1,6 +1,6 @@
 //! What a hot tier must do, in messaging words: [`HotTier`].
 //!
-//! A message that [`HotTier::publish`] accepted reaches every subscription of its topic until that
+//! A message that [`MessageStore::publish`] accepted reaches every subscription of its topic until that
 //! subscription has settled it, it expires, or its deliveries are used up; then it is in that subscription's
 //! dead letters. What happens to it in one subscription is never seen in another. All time is the store's.
 //! Every state change is atomic and checks the lock it is made under.
@@ -38,15 +38,68 @@ pub use options::{
 pub use stats::{SubscriptionStats, TopicStats};
 pub use value::{Change, Precondition, Value};
 
-/// A hot tier: one connection's worth of shared memory and topics.
+/// A hot tier: one connection's worth of topics ([`MessageStore`]) and shared memory ([`KeyValueStore`]).
 #[async_trait]
-pub trait HotTier: Send + Sync + std::fmt::Debug {
+pub trait HotTier: MessageStore + KeyValueStore {
     /// A round trip; what the server can do that matters here, as words for people.
     async fn ping(&self) -> Result<String>;
 
     /// The store's time.
     async fn now(&self) -> Result<Timestamp>;
 
+    /// Ends the connection after what is in flight.
+    async fn close(&self) -> Result<()>;
+}
+
+/// Shared memory: values under keys, with conditions, times to live, and changes as they happen.
+#[async_trait]
+pub trait KeyValueStore: Send + Sync + std::fmt::Debug {
+    /// Values of keys, in their order; expired ones are none.
+    async fn get(&self, scope: &Scope, keys: &[String]) -> Result<Vec<Option<Value>>>;
+
+    /// Puts a value (`bytes: None` puts a tombstone), for `ttl` if given, and returns its version; nothing if
+    /// the condition did not hold.
+    async fn set(
+        &self,
+        scope: &Scope,
+        key: &str,
+        bytes: Option<Bytes>,
+        content_type: &str,
+        ttl: Option<Duration>,
+        when: Precondition,
+    ) -> Result<Option<u64>>;
+
+    /// Removes what is known of a key, tombstones too. False if there was no value.
+    async fn remove(&self, scope: &Scope, key: &str) -> Result<bool>;
+
+    /// Changes what is left of a value's time; false if there is no value.
+    async fn expire(&self, scope: &Scope, key: &str, ttl: Duration) -> Result<bool>;
+
+    /// Adds to a whole number (absent is 0) and returns it with its version. The value's time stays unless
+    /// `ttl` is given.
+    ///
+    /// # Errors
+    /// `VALIDATION_ERROR` if the value is no 64-bit whole number, or would overflow.
+    async fn increment(&self, scope: &Scope, key: &str, by: i64, ttl: Option<Duration>)
+    -> Result<(i64, u64)>;
+
+    /// Keys with a prefix, without tombstones, in pages of about `limit`; the second part is the cursor for
+    /// the next page. A key that is there all the time is returned at least once.
+    async fn keys(
+        &self,
+        scope: &Scope,
+        prefix: &str,
+        after: Option<&str>,
+        limit: u32,
+    ) -> Result<(Vec<String>, Option<String>)>;
+
+    /// Changes of keys with a prefix, from now on, as they happen; that the time of a value is over is one.
+    async fn watch(&self, scope: &Scope, prefix: &str) -> Result<BoxStream<'static, Result<Change>>>;
+}
+
+/// Topics, their subscriptions, and the messages in them.
+#[async_trait]
+pub trait MessageStore: Send + Sync + std::fmt::Debug {
     /// Makes sure that a topic exists, and changes the options the patch gives; all others stay.
     async fn ensure_topic(&self, topic: &TopicName, patch: &TopicPatch) -> Result<TopicOptions>;
 
@@ -220,49 +273,4 @@ pub trait HotTier: Send + Sync + std::fmt::Debug {
     /// Puts messages back into one subscription (replay from the warm tier), under their own ids where the
     /// store allows it. Returns how many.
     async fn replay(&self, subscription: &SubscriptionName, messages: Vec<StoredMessage>) -> Result<u64>;
-
-    /// Values of keys, in their order; expired ones are none.
-    async fn get(&self, scope: &Scope, keys: &[String]) -> Result<Vec<Option<Value>>>;
-
-    /// Puts a value (`bytes: None` puts a tombstone), for `ttl` if given, and returns its version; nothing if
-    /// the condition did not hold.
-    async fn set(
-        &self,
-        scope: &Scope,
-        key: &str,
-        bytes: Option<Bytes>,
-        content_type: &str,
-        ttl: Option<Duration>,
-        when: Precondition,
-    ) -> Result<Option<u64>>;
-
-    /// Removes what is known of a key, tombstones too. False if there was no value.
-    async fn remove(&self, scope: &Scope, key: &str) -> Result<bool>;
-
-    /// Changes what is left of a value's time; false if there is no value.
-    async fn expire(&self, scope: &Scope, key: &str, ttl: Duration) -> Result<bool>;
-
-    /// Adds to a whole number (absent is 0) and returns it with its version. The value's time stays unless
-    /// `ttl` is given.
-    ///
-    /// # Errors
-    /// `VALIDATION_ERROR` if the value is no 64-bit whole number, or would overflow.
-    async fn increment(&self, scope: &Scope, key: &str, by: i64, ttl: Option<Duration>)
-    -> Result<(i64, u64)>;
-
-    /// Keys with a prefix, without tombstones, in pages of about `limit`; the second part is the cursor for
-    /// the next page. A key that is there all the time is returned at least once.
-    async fn keys(
-        &self,
-        scope: &Scope,
-        prefix: &str,
-        after: Option<&str>,
-        limit: u32,
-    ) -> Result<(Vec<String>, Option<String>)>;
-
-    /// Changes of keys with a prefix, from now on, as they happen; that the time of a value is over is one.
-    async fn watch(&self, scope: &Scope, prefix: &str) -> Result<BoxStream<'static, Result<Change>>>;
-
-    /// Ends the connection after what is in flight.
-    async fn close(&self) -> Result<()>;
 }

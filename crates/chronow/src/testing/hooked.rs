@@ -9,9 +9,9 @@ use bytes::Bytes;
 use futures::stream::BoxStream;
 
 use crate::hot::{
-    Change, DeadLetter, DeadLetterId, Delivery, HotTier, Lock, OutboundMessage, Peeked, Precondition,
-    PublishAck, Pulled, Select, Settle, SettleAndStart, SettleAndStartResult, Settled, StoredMessage,
-    SubscriptionOptions, SubscriptionPatch, TopicOptions, TopicPatch, TopicStats, Value,
+    Change, DeadLetter, DeadLetterId, Delivery, HotTier, KeyValueStore, Lock, MessageStore, OutboundMessage,
+    Peeked, Precondition, PublishAck, Pulled, Select, Settle, SettleAndStart, SettleAndStartResult, Settled,
+    StoredMessage, SubscriptionOptions, SubscriptionPatch, TopicOptions, TopicPatch, TopicStats, Value,
 };
 use crate::{Result, Scope, SubscriptionName, Timestamp, TopicName};
 
@@ -106,6 +106,64 @@ impl<F: Fn(Point<'_>) -> Result<()> + Send + Sync> HotTier for Hooked<F> {
         self.inner.now().await
     }
 
+    async fn close(&self) -> Result<()> {
+        self.inner.close().await
+    }
+}
+
+#[async_trait]
+impl<F: Fn(Point<'_>) -> Result<()> + Send + Sync> KeyValueStore for Hooked<F> {
+    async fn get(&self, scope: &Scope, keys: &[String]) -> Result<Vec<Option<Value>>> {
+        self.inner.get(scope, keys).await
+    }
+
+    async fn set(
+        &self,
+        scope: &Scope,
+        key: &str,
+        bytes: Option<Bytes>,
+        content_type: &str,
+        ttl: Option<Duration>,
+        when: Precondition,
+    ) -> Result<Option<u64>> {
+        self.inner.set(scope, key, bytes, content_type, ttl, when).await
+    }
+
+    async fn remove(&self, scope: &Scope, key: &str) -> Result<bool> {
+        self.inner.remove(scope, key).await
+    }
+
+    async fn expire(&self, scope: &Scope, key: &str, ttl: Duration) -> Result<bool> {
+        self.inner.expire(scope, key, ttl).await
+    }
+
+    async fn increment(
+        &self,
+        scope: &Scope,
+        key: &str,
+        by: i64,
+        ttl: Option<Duration>,
+    ) -> Result<(i64, u64)> {
+        self.inner.increment(scope, key, by, ttl).await
+    }
+
+    async fn keys(
+        &self,
+        scope: &Scope,
+        prefix: &str,
+        after: Option<&str>,
+        limit: u32,
+    ) -> Result<(Vec<String>, Option<String>)> {
+        self.inner.keys(scope, prefix, after, limit).await
+    }
+
+    async fn watch(&self, scope: &Scope, prefix: &str) -> Result<BoxStream<'static, Result<Change>>> {
+        self.inner.watch(scope, prefix).await
+    }
+}
+
+#[async_trait]
+impl<F: Fn(Point<'_>) -> Result<()> + Send + Sync> MessageStore for Hooked<F> {
     async fn ensure_topic(&self, topic: &TopicName, patch: &TopicPatch) -> Result<TopicOptions> {
         self.inner.ensure_topic(topic, patch).await
     }
@@ -255,57 +313,5 @@ impl<F: Fn(Point<'_>) -> Result<()> + Send + Sync> HotTier for Hooked<F> {
 
     async fn replay(&self, subscription: &SubscriptionName, messages: Vec<StoredMessage>) -> Result<u64> {
         self.inner.replay(subscription, messages).await
-    }
-
-    async fn get(&self, scope: &Scope, keys: &[String]) -> Result<Vec<Option<Value>>> {
-        self.inner.get(scope, keys).await
-    }
-
-    async fn set(
-        &self,
-        scope: &Scope,
-        key: &str,
-        bytes: Option<Bytes>,
-        content_type: &str,
-        ttl: Option<Duration>,
-        when: Precondition,
-    ) -> Result<Option<u64>> {
-        self.inner.set(scope, key, bytes, content_type, ttl, when).await
-    }
-
-    async fn remove(&self, scope: &Scope, key: &str) -> Result<bool> {
-        self.inner.remove(scope, key).await
-    }
-
-    async fn expire(&self, scope: &Scope, key: &str, ttl: Duration) -> Result<bool> {
-        self.inner.expire(scope, key, ttl).await
-    }
-
-    async fn increment(
-        &self,
-        scope: &Scope,
-        key: &str,
-        by: i64,
-        ttl: Option<Duration>,
-    ) -> Result<(i64, u64)> {
-        self.inner.increment(scope, key, by, ttl).await
-    }
-
-    async fn keys(
-        &self,
-        scope: &Scope,
-        prefix: &str,
-        after: Option<&str>,
-        limit: u32,
-    ) -> Result<(Vec<String>, Option<String>)> {
-        self.inner.keys(scope, prefix, after, limit).await
-    }
-
-    async fn watch(&self, scope: &Scope, prefix: &str) -> Result<BoxStream<'static, Result<Change>>> {
-        self.inner.watch(scope, prefix).await
-    }
-
-    async fn close(&self) -> Result<()> {
-        self.inner.close().await
     }
 }

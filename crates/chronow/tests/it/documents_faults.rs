@@ -18,8 +18,8 @@ use chronos_db::documents::{
 use chronos_db::{Env, Error, Result, Timestamp};
 use chronow::hot::documents::DocumentsHot;
 use chronow::hot::{
-    Delivery, HotTier, OutboundMessage, Precondition, Select, Settle, SettleAndStart, Settled,
-    SubscriptionPatch, TopicPatch,
+    Delivery, HotTier, KeyValueStore, MessageStore, OutboundMessage, Precondition, Select, Settle,
+    SettleAndStart, Settled, SubscriptionPatch, TopicPatch,
 };
 use chronow::{Chronow, Config, Message, Scope, SubscriptionName, TopicName};
 use futures::StreamExt as _;

@@ -90,9 +90,9 @@ use futures::stream::BoxStream;
 
 use self::store::Engine;
 use super::{
-    Change, DeadLetter, DeadLetterId, Delivery, HotTier, Lock, OutboundMessage, Peeked, Precondition,
-    PublishAck, Pulled, Select, SettleAndStart, SettleAndStartResult, StoredMessage, SubscriptionOptions,
-    SubscriptionPatch, TopicOptions, TopicPatch, TopicStats, Value,
+    Change, DeadLetter, DeadLetterId, Delivery, HotTier, KeyValueStore, Lock, MessageStore, OutboundMessage,
+    Peeked, Precondition, PublishAck, Pulled, Select, SettleAndStart, SettleAndStartResult, StoredMessage,
+    SubscriptionOptions, SubscriptionPatch, TopicOptions, TopicPatch, TopicStats, Value,
 };
 use crate::{Result, Scope, SubscriptionName, Timestamp, TopicName};
 
@@ -130,6 +130,72 @@ impl HotTier for DocumentsHot {
         Ok(self.engine.documents.now().await?)
     }
 
+    async fn close(&self) -> Result<()> {
+        // The store is closed by whoever opened it: others may use it, too.
+        self.engine.closed.store(true, Ordering::Release);
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl KeyValueStore for DocumentsHot {
+    async fn get(&self, scope: &Scope, keys: &[String]) -> Result<Vec<Option<Value>>> {
+        self.engine.in_time(self.engine.values(scope, keys)).await.map_err(|e| e.during("get"))
+    }
+
+    async fn set(
+        &self,
+        scope: &Scope,
+        key: &str,
+        bytes: Option<Bytes>,
+        content_type: &str,
+        ttl: Option<Duration>,
+        when: Precondition,
+    ) -> Result<Option<u64>> {
+        self.engine
+            .in_time(self.engine.set(scope, key, bytes, content_type, ttl, when))
+            .await
+            .map_err(|e| e.during("set").on(key))
+    }
+
+    async fn remove(&self, scope: &Scope, key: &str) -> Result<bool> {
+        self.engine.in_time(self.engine.remove(scope, key)).await.map_err(|e| e.during("remove").on(key))
+    }
+
+    async fn expire(&self, scope: &Scope, key: &str, ttl: Duration) -> Result<bool> {
+        self.engine.in_time(self.engine.expire(scope, key, ttl)).await.map_err(|e| e.during("expire").on(key))
+    }
+
+    async fn increment(
+        &self,
+        scope: &Scope,
+        key: &str,
+        by: i64,
+        ttl: Option<Duration>,
+    ) -> Result<(i64, u64)> {
+        self.engine
+            .in_time(self.engine.increment(scope, key, by, ttl))
+            .await
+            .map_err(|e| e.during("increment").on(key))
+    }
+
+    async fn keys(
+        &self,
+        scope: &Scope,
+        prefix: &str,
+        after: Option<&str>,
+        limit: u32,
+    ) -> Result<(Vec<String>, Option<String>)> {
+        self.engine.in_time(self.engine.keys(scope, prefix, after, limit)).await.map_err(|e| e.during("keys"))
+    }
+
+    async fn watch(&self, scope: &Scope, prefix: &str) -> Result<BoxStream<'static, Result<Change>>> {
+        self.engine.clone().watch(scope, prefix).await.map_err(|e| e.during("watch"))
+    }
+}
+
+#[async_trait]
+impl MessageStore for DocumentsHot {
     async fn ensure_topic(&self, topic: &TopicName, patch: &TopicPatch) -> Result<TopicOptions> {
         self.engine
             .in_time(self.engine.ensure_topic(topic, patch))
@@ -305,65 +371,5 @@ impl HotTier for DocumentsHot {
 
     async fn replay(&self, subscription: &SubscriptionName, messages: Vec<StoredMessage>) -> Result<u64> {
         self.engine.replay(subscription, messages).await.map_err(|e| e.during("replay").on(subscription))
-    }
-
-    async fn get(&self, scope: &Scope, keys: &[String]) -> Result<Vec<Option<Value>>> {
-        self.engine.in_time(self.engine.values(scope, keys)).await.map_err(|e| e.during("get"))
-    }
-
-    async fn set(
-        &self,
-        scope: &Scope,
-        key: &str,
-        bytes: Option<Bytes>,
-        content_type: &str,
-        ttl: Option<Duration>,
-        when: Precondition,
-    ) -> Result<Option<u64>> {
-        self.engine
-            .in_time(self.engine.set(scope, key, bytes, content_type, ttl, when))
-            .await
-            .map_err(|e| e.during("set").on(key))
-    }
-
-    async fn remove(&self, scope: &Scope, key: &str) -> Result<bool> {
-        self.engine.in_time(self.engine.remove(scope, key)).await.map_err(|e| e.during("remove").on(key))
-    }
-
-    async fn expire(&self, scope: &Scope, key: &str, ttl: Duration) -> Result<bool> {
-        self.engine.in_time(self.engine.expire(scope, key, ttl)).await.map_err(|e| e.during("expire").on(key))
-    }
-
-    async fn increment(
-        &self,
-        scope: &Scope,
-        key: &str,
-        by: i64,
-        ttl: Option<Duration>,
-    ) -> Result<(i64, u64)> {
-        self.engine
-            .in_time(self.engine.increment(scope, key, by, ttl))
-            .await
-            .map_err(|e| e.during("increment").on(key))
-    }
-
-    async fn keys(
-        &self,
-        scope: &Scope,
-        prefix: &str,
-        after: Option<&str>,
-        limit: u32,
-    ) -> Result<(Vec<String>, Option<String>)> {
-        self.engine.in_time(self.engine.keys(scope, prefix, after, limit)).await.map_err(|e| e.during("keys"))
-    }
-
-    async fn watch(&self, scope: &Scope, prefix: &str) -> Result<BoxStream<'static, Result<Change>>> {
-        self.engine.clone().watch(scope, prefix).await.map_err(|e| e.during("watch"))
-    }
-
-    async fn close(&self) -> Result<()> {
-        // The store is closed by whoever opened it: others may use it, too.
-        self.engine.closed.store(true, Ordering::Release);
-        Ok(())
     }
 }

@@ -23,9 +23,9 @@ use futures::stream::BoxStream;
 use redis::cmd;
 
 use super::{
-    Change, DeadLetter, DeadLetterId, Delivery, HotTier, Lock, OutboundMessage, Peeked, Precondition,
-    PublishAck, Pulled, Select, SettleAndStart, SettleAndStartResult, StoredMessage, SubscriptionOptions,
-    SubscriptionPatch, TopicOptions, TopicPatch, TopicStats, Value,
+    Change, DeadLetter, DeadLetterId, Delivery, HotTier, KeyValueStore, Lock, MessageStore, OutboundMessage,
+    Peeked, Precondition, PublishAck, Pulled, Select, SettleAndStart, SettleAndStartResult, StoredMessage,
+    SubscriptionOptions, SubscriptionPatch, TopicOptions, TopicPatch, TopicStats, Value,
 };
 use crate::{Result, Scope, SubscriptionName, Timestamp, TopicName};
 
@@ -188,6 +188,68 @@ impl HotTier for RedisHot {
         Ok(Timestamp::from_millis(parts.number()? * 1_000 + parts.number()? / 1_000))
     }
 
+    async fn close(&self) -> Result<()> {
+        self.connection.close().await;
+        self.listener.stop();
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl KeyValueStore for RedisHot {
+    async fn get(&self, scope: &Scope, keys: &[String]) -> Result<Vec<Option<Value>>> {
+        self.reader().read_values(scope, keys).await.map_err(|error| error.during("get"))
+    }
+
+    async fn set(
+        &self,
+        scope: &Scope,
+        key: &str,
+        bytes: Option<Bytes>,
+        content_type: &str,
+        ttl: Option<Duration>,
+        when: Precondition,
+    ) -> Result<Option<u64>> {
+        self.write_value(scope, key, bytes, content_type, ttl, when)
+            .await
+            .map_err(|error| error.during("set").on(key))
+    }
+
+    async fn remove(&self, scope: &Scope, key: &str) -> Result<bool> {
+        self.remove_value(scope, key).await.map_err(|error| error.during("remove").on(key))
+    }
+
+    async fn expire(&self, scope: &Scope, key: &str, ttl: Duration) -> Result<bool> {
+        self.expire_value(scope, key, ttl).await.map_err(|error| error.during("expire").on(key))
+    }
+
+    async fn increment(
+        &self,
+        scope: &Scope,
+        key: &str,
+        by: i64,
+        ttl: Option<Duration>,
+    ) -> Result<(i64, u64)> {
+        self.add_to_value(scope, key, by, ttl).await.map_err(|error| error.during("increment").on(key))
+    }
+
+    async fn keys(
+        &self,
+        scope: &Scope,
+        prefix: &str,
+        after: Option<&str>,
+        limit: u32,
+    ) -> Result<(Vec<String>, Option<String>)> {
+        self.reader().list_keys(scope, prefix, after, limit).await.map_err(|error| error.during("keys"))
+    }
+
+    async fn watch(&self, scope: &Scope, prefix: &str) -> Result<BoxStream<'static, Result<Change>>> {
+        self.follow(scope, prefix).await.map_err(|error| error.during("watch"))
+    }
+}
+
+#[async_trait]
+impl MessageStore for RedisHot {
     async fn ensure_topic(&self, topic: &TopicName, patch: &TopicPatch) -> Result<TopicOptions> {
         self.put_topic(topic, patch)
             .await
@@ -380,61 +442,5 @@ impl HotTier for RedisHot {
     async fn replay(&self, subscription: &SubscriptionName, messages: Vec<StoredMessage>) -> Result<u64> {
         let messages = &messages;
         on!(self, subscription subscription, "replay", |known| self.put_back(subscription, messages, known))
-    }
-
-    async fn get(&self, scope: &Scope, keys: &[String]) -> Result<Vec<Option<Value>>> {
-        self.reader().read_values(scope, keys).await.map_err(|error| error.during("get"))
-    }
-
-    async fn set(
-        &self,
-        scope: &Scope,
-        key: &str,
-        bytes: Option<Bytes>,
-        content_type: &str,
-        ttl: Option<Duration>,
-        when: Precondition,
-    ) -> Result<Option<u64>> {
-        self.write_value(scope, key, bytes, content_type, ttl, when)
-            .await
-            .map_err(|error| error.during("set").on(key))
-    }
-
-    async fn remove(&self, scope: &Scope, key: &str) -> Result<bool> {
-        self.remove_value(scope, key).await.map_err(|error| error.during("remove").on(key))
-    }
-
-    async fn expire(&self, scope: &Scope, key: &str, ttl: Duration) -> Result<bool> {
-        self.expire_value(scope, key, ttl).await.map_err(|error| error.during("expire").on(key))
-    }
-
-    async fn increment(
-        &self,
-        scope: &Scope,
-        key: &str,
-        by: i64,
-        ttl: Option<Duration>,
-    ) -> Result<(i64, u64)> {
-        self.add_to_value(scope, key, by, ttl).await.map_err(|error| error.during("increment").on(key))
-    }
-
-    async fn keys(
-        &self,
-        scope: &Scope,
-        prefix: &str,
-        after: Option<&str>,
-        limit: u32,
-    ) -> Result<(Vec<String>, Option<String>)> {
-        self.reader().list_keys(scope, prefix, after, limit).await.map_err(|error| error.during("keys"))
-    }
-
-    async fn watch(&self, scope: &Scope, prefix: &str) -> Result<BoxStream<'static, Result<Change>>> {
-        self.follow(scope, prefix).await.map_err(|error| error.during("watch"))
-    }
-
-    async fn close(&self) -> Result<()> {
-        self.connection.close().await;
-        self.listener.stop();
-        Ok(())
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chronow::hot::redis::{RedisConfig, RedisHot};
-use chronow::hot::{Delivery, HotTier, Settle, SettleAndStart, SubscriptionPatch, TopicPatch};
+use chronow::hot::{Delivery, MessageStore, Settle, SettleAndStart, SubscriptionPatch, TopicPatch};
 use chronow::{Scope, SubscriptionName, TopicName};
 use futures::future::join_all;
 use test_support::RedisServer;

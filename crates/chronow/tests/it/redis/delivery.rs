@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use chronos_db::json;
 use chronow::hot::{
-    HotTier, MessageState, OutboundMessage, Select, Settle, SettleAndStart, Settled, SubscriptionPatch,
-    TopicPatch,
+    HotTier, KeyValueStore, MessageState, MessageStore, OutboundMessage, Select, Settle, SettleAndStart,
+    Settled, SubscriptionPatch, TopicPatch,
 };
 
 use super::{World, everywhere, keyed, message, retry, texts, with_header};

@@ -4,7 +4,9 @@ use std::time::{Duration, Instant};
 
 use chronow::ErrorKind;
 use chronow::hot::redis::{RedisConfig, RedisHot};
-use chronow::hot::{HotTier, Precondition, Settle, Settled, SubscriptionPatch, TopicPatch};
+use chronow::hot::{
+    HotTier, KeyValueStore, MessageStore, Precondition, Settle, Settled, SubscriptionPatch, TopicPatch,
+};
 use futures::StreamExt;
 use test_support::{Proxy, RedisServer, SilentPort, servers};
 

@@ -15,7 +15,8 @@ use std::time::{Duration, Instant};
 
 use chronow::hot::redis::{RedisConfig, RedisHot};
 use chronow::hot::{
-    Delivery, HotTier, Lock, OutboundMessage, Settle, SettleAndStart, Settled, SubscriptionPatch, TopicPatch,
+    Delivery, Lock, MessageStore, OutboundMessage, Settle, SettleAndStart, Settled, SubscriptionPatch,
+    TopicPatch,
 };
 use chronow::{Scope, SubscriptionName, TopicName};
 use test_support::servers;

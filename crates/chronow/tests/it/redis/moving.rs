@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use chronow::ErrorKind;
 use chronow::hot::redis::{RedisConfig, RedisHot};
-use chronow::hot::{HotTier, OutboundMessage, Settle, SettleAndStart, SubscriptionPatch};
+use chronow::hot::{HotTier, MessageStore, OutboundMessage, Settle, SettleAndStart, SubscriptionPatch};
 use test_support::{RedisCluster, RedisServer};
 
 use super::{World, keyed, message, retry};

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 use chronow::ErrorKind;
 use chronow::hot::redis::RedisConfig;
 use chronow::hot::{
-    DiscardPolicy, HotTier, OutboundMessage, Settle, SettleAndStart, Settled, SubscriptionPatch, TopicPatch,
+    DiscardPolicy, HotTier, MessageStore, OutboundMessage, Settle, SettleAndStart, Settled,
+    SubscriptionPatch, TopicPatch,
 };
 use test_support::{RedisServer, servers};
 

@@ -8,8 +8,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use chronow::hot::redis::{RedisConfig, RedisHot};
 use chronow::hot::{
-    Delivery, HotTier, OutboundMessage, Precondition, Select, Settle, SettleAndStart, Settled,
-    SubscriptionPatch, TopicPatch,
+    Delivery, HotTier, KeyValueStore, MessageStore, OutboundMessage, Precondition, Select, Settle,
+    SettleAndStart, Settled, SubscriptionPatch, TopicPatch,
 };
 use chronow::{Error, Result, Scope, SubscriptionName, TopicName};
 use futures::future::{BoxFuture, FutureExt as _, join_all};

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use chronow::ErrorKind;
 use chronow::hot::redis::{RedisConfig, RedisHot};
-use chronow::hot::{DeliverPolicy, HotTier, Settle, SubscriptionPatch, TopicPatch};
+use chronow::hot::{DeliverPolicy, MessageStore, Settle, SubscriptionPatch, TopicPatch};
 use chronow::{Scope, SubscriptionName, TopicName};
 use test_support::{Proxy, RedisServer, servers};
 

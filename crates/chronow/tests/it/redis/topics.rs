@@ -1,8 +1,8 @@
 use std::time::{Duration, Instant};
 
 use chronow::hot::{
-    DeliverPolicy, DiscardPolicy, HotTier, OutboundMessage, Select, Settle, Settled, SubscriptionOptions,
-    SubscriptionPatch, TopicOptions, TopicPatch,
+    DeliverPolicy, DiscardPolicy, HotTier, MessageStore, OutboundMessage, Select, Settle, Settled,
+    SubscriptionOptions, SubscriptionPatch, TopicOptions, TopicPatch,
 };
 use chronow::{ErrorKind, SubscriptionName, Timestamp};
 use test_support::servers;

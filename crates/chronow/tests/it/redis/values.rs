@@ -2,7 +2,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use chronow::ErrorKind;
-use chronow::hot::{Change, HotTier, Precondition};
+use chronow::hot::{Change, KeyValueStore, Precondition};
 use futures::StreamExt;
 
 use super::{World, everywhere};
