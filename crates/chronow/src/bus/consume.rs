@@ -72,6 +72,7 @@ impl<T: Send + 'static> Consume<T> {
                         error.kind(),
                         ErrorKind::NotFound | ErrorKind::Closed | ErrorKind::Validation
                     );
+                    let error = error.during("consume").on(&source.subscription.name);
                     Some((Err(error), (!over).then_some(source)))
                 }
             }
@@ -105,7 +106,7 @@ impl<T> Consumer<T> {
     /// `HOT_TIER_ERROR` if the store fails; then the locks end by themselves.
     pub async fn close(self) -> Result<()> {
         drop(self.stream);
-        self.closer.close().await
+        self.closer.close().await.map_err(|error| error.during("close"))
     }
 }
 

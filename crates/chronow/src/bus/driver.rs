@@ -195,6 +195,7 @@ impl<T: Send + 'static> Driver<T> {
             ErrorKind::NotFound | ErrorKind::Closed | ErrorKind::Validation | ErrorKind::Unsupported
         ) {
             self.stop();
+            let error = error.during("run").on(&self.subscription.name);
             self.shutdown.fatal.get_or_insert(error);
             return;
         }

@@ -115,8 +115,9 @@ impl Subscription {
 
     /// Begins to hold messages for a consumer, and to do in the background what there is to do for it.
     pub(super) async fn renewer(&self) -> Result<Arc<LockRenewer>> {
-        let renewer = LockRenewer::start(&self.inner, &self.name).await?;
-        self.inner.ensure_started(self.name.topic()).await?;
+        let told = self.told("consume");
+        let renewer = LockRenewer::start(&self.inner, &self.name).await.map_err(&told)?;
+        self.inner.ensure_started(self.name.topic()).await.map_err(&told)?;
         self.inner.audit_dead_letters(&self.name);
         Ok(renewer)
     }

@@ -39,6 +39,7 @@ pub use stats::{SubscriptionStats, TopicStats};
 pub use value::{Change, Precondition, Value};
 
 /// A hot tier: one connection's worth of topics ([`MessageStore`]) and shared memory ([`KeyValueStore`]).
+/// A store says what went wrong; whoever calls it adds to the error what was tried, and on what.
 #[async_trait]
 pub trait HotTier: MessageStore + KeyValueStore {
     /// A round trip; what the server can do that matters here, as words for people.

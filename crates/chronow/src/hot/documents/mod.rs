@@ -140,7 +140,7 @@ impl HotTier for DocumentsHot {
 #[async_trait]
 impl KeyValueStore for DocumentsHot {
     async fn get(&self, scope: &Scope, keys: &[String]) -> Result<Vec<Option<Value>>> {
-        self.engine.in_time(self.engine.values(scope, keys)).await.map_err(|e| e.during("get"))
+        self.engine.in_time(self.engine.values(scope, keys)).await
     }
 
     async fn set(
@@ -152,18 +152,15 @@ impl KeyValueStore for DocumentsHot {
         ttl: Option<Duration>,
         when: Precondition,
     ) -> Result<Option<u64>> {
-        self.engine
-            .in_time(self.engine.set(scope, key, bytes, content_type, ttl, when))
-            .await
-            .map_err(|e| e.during("set").on(key))
+        self.engine.in_time(self.engine.set(scope, key, bytes, content_type, ttl, when)).await
     }
 
     async fn remove(&self, scope: &Scope, key: &str) -> Result<bool> {
-        self.engine.in_time(self.engine.remove(scope, key)).await.map_err(|e| e.during("remove").on(key))
+        self.engine.in_time(self.engine.remove(scope, key)).await
     }
 
     async fn expire(&self, scope: &Scope, key: &str, ttl: Duration) -> Result<bool> {
-        self.engine.in_time(self.engine.expire(scope, key, ttl)).await.map_err(|e| e.during("expire").on(key))
+        self.engine.in_time(self.engine.expire(scope, key, ttl)).await
     }
 
     async fn increment(
@@ -173,10 +170,7 @@ impl KeyValueStore for DocumentsHot {
         by: i64,
         ttl: Option<Duration>,
     ) -> Result<(i64, u64)> {
-        self.engine
-            .in_time(self.engine.increment(scope, key, by, ttl))
-            .await
-            .map_err(|e| e.during("increment").on(key))
+        self.engine.in_time(self.engine.increment(scope, key, by, ttl)).await
     }
 
     async fn keys(
@@ -186,21 +180,18 @@ impl KeyValueStore for DocumentsHot {
         after: Option<&str>,
         limit: u32,
     ) -> Result<(Vec<String>, Option<String>)> {
-        self.engine.in_time(self.engine.keys(scope, prefix, after, limit)).await.map_err(|e| e.during("keys"))
+        self.engine.in_time(self.engine.keys(scope, prefix, after, limit)).await
     }
 
     async fn watch(&self, scope: &Scope, prefix: &str) -> Result<BoxStream<'static, Result<Change>>> {
-        self.engine.clone().watch(scope, prefix).await.map_err(|e| e.during("watch"))
+        self.engine.clone().watch(scope, prefix).await
     }
 }
 
 #[async_trait]
 impl MessageStore for DocumentsHot {
     async fn ensure_topic(&self, topic: &TopicName, patch: &TopicPatch) -> Result<TopicOptions> {
-        self.engine
-            .in_time(self.engine.ensure_topic(topic, patch))
-            .await
-            .map_err(|e| e.during("ensure_topic").on(topic))
+        self.engine.in_time(self.engine.ensure_topic(topic, patch)).await
     }
 
     async fn topic(&self, topic: &TopicName) -> Result<Option<TopicOptions>> {
@@ -220,7 +211,7 @@ impl MessageStore for DocumentsHot {
     }
 
     async fn delete_topic(&self, topic: &TopicName) -> Result<bool> {
-        self.engine.delete_topic(topic).await.map_err(|e| e.during("delete_topic").on(topic))
+        self.engine.delete_topic(topic).await
     }
 
     async fn ensure_subscription(
@@ -228,10 +219,7 @@ impl MessageStore for DocumentsHot {
         subscription: &SubscriptionName,
         patch: &SubscriptionPatch,
     ) -> Result<SubscriptionOptions> {
-        self.engine
-            .in_time(self.engine.ensure_subscription(subscription, patch))
-            .await
-            .map_err(|e| e.during("ensure_subscription").on(subscription))
+        self.engine.in_time(self.engine.ensure_subscription(subscription, patch)).await
     }
 
     async fn subscription(&self, subscription: &SubscriptionName) -> Result<Option<SubscriptionOptions>> {
@@ -243,28 +231,19 @@ impl MessageStore for DocumentsHot {
     }
 
     async fn delete_subscription(&self, subscription: &SubscriptionName) -> Result<bool> {
-        self.engine
-            .delete_subscription(subscription)
-            .await
-            .map_err(|e| e.during("delete_subscription").on(subscription))
+        self.engine.delete_subscription(subscription).await
     }
 
     async fn publish(&self, topic: &TopicName, messages: Vec<OutboundMessage>) -> Result<Vec<PublishAck>> {
-        self.engine
-            .in_time(self.engine.publish(topic, messages))
-            .await
-            .map_err(|e| e.during("publish").on(topic))
+        self.engine.in_time(self.engine.publish(topic, messages)).await
     }
 
     async fn cancel(&self, topic: &TopicName, id: &str) -> Result<bool> {
-        self.engine.in_time(self.engine.cancel(topic, id)).await.map_err(|e| e.during("cancel").on(topic))
+        self.engine.in_time(self.engine.cancel(topic, id)).await
     }
 
     async fn pull(&self, subscription: &SubscriptionName, max: u32) -> Result<Pulled> {
-        self.engine
-            .in_time(self.engine.pull(subscription, max))
-            .await
-            .map_err(|e| e.during("pull").on(subscription))
+        self.engine.in_time(self.engine.pull(subscription, max)).await
     }
 
     async fn settle_and_start(
@@ -272,17 +251,11 @@ impl MessageStore for DocumentsHot {
         subscription: &SubscriptionName,
         step: SettleAndStart,
     ) -> Result<SettleAndStartResult> {
-        self.engine
-            .in_time(self.engine.settle_and_start(subscription, step))
-            .await
-            .map_err(|e| e.during("settle_and_start").on(subscription))
+        self.engine.in_time(self.engine.settle_and_start(subscription, step)).await
     }
 
     async fn renew(&self, subscription: &SubscriptionName, locks: Vec<Lock>) -> Result<Vec<bool>> {
-        self.engine
-            .in_time(self.engine.renew(subscription, locks))
-            .await
-            .map_err(|e| e.during("renew").on(subscription))
+        self.engine.in_time(self.engine.renew(subscription, locks)).await
     }
 
     async fn fetch_deferred(
@@ -290,21 +263,15 @@ impl MessageStore for DocumentsHot {
         subscription: &SubscriptionName,
         ids: Vec<String>,
     ) -> Result<Vec<Delivery>> {
-        self.engine
-            .in_time(self.engine.fetch_deferred(subscription, ids))
-            .await
-            .map_err(|e| e.during("fetch_deferred").on(subscription))
+        self.engine.in_time(self.engine.fetch_deferred(subscription, ids)).await
     }
 
     async fn needed_by_others(&self, subscription: &SubscriptionName, ids: &[String]) -> Result<Vec<bool>> {
-        self.engine
-            .in_time(self.engine.needed_by_others(subscription, ids))
-            .await
-            .map_err(|e| e.during("needed_by_others").on(subscription))
+        self.engine.in_time(self.engine.needed_by_others(subscription, ids)).await
     }
 
     async fn wait(&self, subscription: &SubscriptionName, timeout: Duration) -> Result<()> {
-        self.engine.wait(subscription, timeout).await.map_err(|e| e.during("wait").on(subscription))
+        self.engine.wait(subscription, timeout).await
     }
 
     async fn dead_letters(
@@ -313,10 +280,7 @@ impl MessageStore for DocumentsHot {
         after: Option<&str>,
         limit: u32,
     ) -> Result<(Vec<DeadLetter>, Option<String>)> {
-        self.engine
-            .in_time(self.engine.dead_letters(subscription, after, limit))
-            .await
-            .map_err(|e| e.during("dead_letters").on(subscription))
+        self.engine.in_time(self.engine.dead_letters(subscription, after, limit)).await
     }
 
     async fn dead_letter_ids(
@@ -326,10 +290,7 @@ impl MessageStore for DocumentsHot {
         after: Option<&str>,
         limit: u32,
     ) -> Result<Vec<DeadLetterId>> {
-        self.engine
-            .in_time(self.engine.dead_letter_ids(subscription, from, after, limit))
-            .await
-            .map_err(|e| e.during("dead_letter_ids").on(subscription))
+        self.engine.in_time(self.engine.dead_letter_ids(subscription, from, after, limit)).await
     }
 
     async fn dead_letters_by_id(
@@ -337,39 +298,30 @@ impl MessageStore for DocumentsHot {
         subscription: &SubscriptionName,
         ids: &[String],
     ) -> Result<Vec<DeadLetter>> {
-        self.engine
-            .in_time(self.engine.dead_letters_by_id(subscription, ids))
-            .await
-            .map_err(|e| e.during("dead_letters_by_id").on(subscription))
+        self.engine.in_time(self.engine.dead_letters_by_id(subscription, ids)).await
     }
 
     async fn redrive(&self, subscription: &SubscriptionName, select: &Select) -> Result<u64> {
-        self.engine.redrive(subscription, select).await.map_err(|e| e.during("redrive").on(subscription))
+        self.engine.redrive(subscription, select).await
     }
 
     async fn purge_dead_letters(&self, subscription: &SubscriptionName, select: &Select) -> Result<u64> {
-        self.engine
-            .purge_dead_letters(subscription, select)
-            .await
-            .map_err(|e| e.during("purge_dead_letters").on(subscription))
+        self.engine.purge_dead_letters(subscription, select).await
     }
 
     async fn peek(&self, subscription: &SubscriptionName, limit: u32) -> Result<Vec<Peeked>> {
-        self.engine
-            .in_time(self.engine.peek(subscription, limit))
-            .await
-            .map_err(|e| e.during("peek").on(subscription))
+        self.engine.in_time(self.engine.peek(subscription, limit)).await
     }
 
     async fn purge(&self, topic: &TopicName) -> Result<u64> {
-        self.engine.purge(topic).await.map_err(|e| e.during("purge").on(topic))
+        self.engine.purge(topic).await
     }
 
     async fn stats(&self, topic: &TopicName) -> Result<TopicStats> {
-        self.engine.in_time(self.engine.stats(topic)).await.map_err(|e| e.during("stats").on(topic))
+        self.engine.in_time(self.engine.stats(topic)).await
     }
 
     async fn replay(&self, subscription: &SubscriptionName, messages: Vec<StoredMessage>) -> Result<u64> {
-        self.engine.replay(subscription, messages).await.map_err(|e| e.during("replay").on(subscription))
+        self.engine.replay(subscription, messages).await
     }
 }

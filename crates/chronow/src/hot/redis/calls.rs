@@ -148,11 +148,7 @@ impl RedisHot {
         }
     }
 
-    pub(super) fn explain(
-        error: ScriptError,
-        topic: &TopicName,
-        subscription: Option<&SubscriptionName>,
-    ) -> Error {
+    pub(super) fn explain(error: ScriptError) -> Error {
         match error {
             ScriptError::Failed(error) => error,
             ScriptError::NoTopic => {
@@ -174,6 +170,5 @@ impl RedisHot {
                     .retryable()
             }
         }
-        .on(subscription.map_or_else(|| topic.to_string(), ToString::to_string))
     }
 }

@@ -31,7 +31,7 @@ use crate::{Result, Scope, SubscriptionName, Timestamp, TopicName};
 
 /// Runs something on a topic, given which one it is, and says what went wrong in a caller's words.
 macro_rules! on {
-    ($self:ident, topic $topic:expr, $operation:literal, |$known:ident| $work:expr) => {
+    ($self:ident, topic $topic:expr, |$known:ident| $work:expr) => {
         $self
             .on_topic($topic, |known| {
                 async move {
@@ -41,9 +41,9 @@ macro_rules! on {
                 .boxed()
             })
             .await
-            .map_err(|error| RedisHot::explain(error, $topic, None).during($operation))
+            .map_err(RedisHot::explain)
     };
-    ($self:ident, subscription $sub:expr, $operation:literal, |$known:ident| $work:expr) => {
+    ($self:ident, subscription $sub:expr, |$known:ident| $work:expr) => {
         $self
             .on_topic($sub.topic(), |known| {
                 async move {
@@ -57,7 +57,7 @@ macro_rules! on {
                 if matches!(error, ScriptError::NoSubscription) {
                     $self.forget_subscription($sub);
                 }
-                RedisHot::explain(error, $sub.topic(), Some($sub)).during($operation)
+                RedisHot::explain(error)
             })
     };
 }
@@ -180,7 +180,7 @@ impl fmt::Debug for RedisHot {
 #[async_trait]
 impl HotTier for RedisHot {
     async fn ping(&self) -> Result<String> {
-        Ok(self.server().await.map_err(|error| error.during("ping"))?.to_string())
+        Ok(self.server().await?.to_string())
     }
 
     async fn now(&self) -> Result<Timestamp> {
@@ -198,7 +198,7 @@ impl HotTier for RedisHot {
 #[async_trait]
 impl KeyValueStore for RedisHot {
     async fn get(&self, scope: &Scope, keys: &[String]) -> Result<Vec<Option<Value>>> {
-        self.reader().read_values(scope, keys).await.map_err(|error| error.during("get"))
+        self.reader().read_values(scope, keys).await
     }
 
     async fn set(
@@ -210,17 +210,15 @@ impl KeyValueStore for RedisHot {
         ttl: Option<Duration>,
         when: Precondition,
     ) -> Result<Option<u64>> {
-        self.write_value(scope, key, bytes, content_type, ttl, when)
-            .await
-            .map_err(|error| error.during("set").on(key))
+        self.write_value(scope, key, bytes, content_type, ttl, when).await
     }
 
     async fn remove(&self, scope: &Scope, key: &str) -> Result<bool> {
-        self.remove_value(scope, key).await.map_err(|error| error.during("remove").on(key))
+        self.remove_value(scope, key).await
     }
 
     async fn expire(&self, scope: &Scope, key: &str, ttl: Duration) -> Result<bool> {
-        self.expire_value(scope, key, ttl).await.map_err(|error| error.during("expire").on(key))
+        self.expire_value(scope, key, ttl).await
     }
 
     async fn increment(
@@ -230,7 +228,7 @@ impl KeyValueStore for RedisHot {
         by: i64,
         ttl: Option<Duration>,
     ) -> Result<(i64, u64)> {
-        self.add_to_value(scope, key, by, ttl).await.map_err(|error| error.during("increment").on(key))
+        self.add_to_value(scope, key, by, ttl).await
     }
 
     async fn keys(
@@ -240,24 +238,22 @@ impl KeyValueStore for RedisHot {
         after: Option<&str>,
         limit: u32,
     ) -> Result<(Vec<String>, Option<String>)> {
-        self.reader().list_keys(scope, prefix, after, limit).await.map_err(|error| error.during("keys"))
+        self.reader().list_keys(scope, prefix, after, limit).await
     }
 
     async fn watch(&self, scope: &Scope, prefix: &str) -> Result<BoxStream<'static, Result<Change>>> {
-        self.follow(scope, prefix).await.map_err(|error| error.during("watch"))
+        self.follow(scope, prefix).await
     }
 }
 
 #[async_trait]
 impl MessageStore for RedisHot {
     async fn ensure_topic(&self, topic: &TopicName, patch: &TopicPatch) -> Result<TopicOptions> {
-        self.put_topic(topic, patch)
-            .await
-            .map_err(|error| Self::explain(error, topic, None).during("ensure_topic"))
+        self.put_topic(topic, patch).await.map_err(Self::explain)
     }
 
     async fn topic(&self, topic: &TopicName) -> Result<Option<TopicOptions>> {
-        self.read_topic(topic).await.map_err(|error| error.during("topic").on(topic))
+        self.read_topic(topic).await
     }
 
     fn changes(&self, topic: &TopicName) -> u64 {
@@ -269,13 +265,11 @@ impl MessageStore for RedisHot {
     }
 
     async fn topics(&self, scope: &Scope) -> Result<Vec<String>> {
-        self.list_topics(scope).await.map_err(|error| error.during("topics"))
+        self.list_topics(scope).await
     }
 
     async fn delete_topic(&self, topic: &TopicName) -> Result<bool> {
-        self.remove_topic(topic)
-            .await
-            .map_err(|error| Self::explain(error, topic, None).during("delete_topic"))
+        self.remove_topic(topic).await.map_err(Self::explain)
     }
 
     async fn ensure_subscription(
@@ -283,7 +277,7 @@ impl MessageStore for RedisHot {
         subscription: &SubscriptionName,
         patch: &SubscriptionPatch,
     ) -> Result<SubscriptionOptions> {
-        on!(self, subscription subscription, "ensure_subscription", |known| self.put_subscription(subscription, patch, known))
+        on!(self, subscription subscription, |known| self.put_subscription(subscription, patch, known))
     }
 
     async fn subscription(&self, subscription: &SubscriptionName) -> Result<Option<SubscriptionOptions>> {
@@ -294,16 +288,14 @@ impl MessageStore for RedisHot {
             .await
         {
             Err(ScriptError::NoTopic) => Ok(None),
-            other => other.map_err(|error| {
-                Self::explain(error, subscription.topic(), Some(subscription)).during("subscription")
-            }),
+            other => other.map_err(Self::explain),
         }
     }
 
     async fn subscriptions(&self, topic: &TopicName) -> Result<Vec<String>> {
         match self.on_topic(topic, |_| self.list_subscriptions(topic).boxed()).await {
             Err(ScriptError::NoTopic) => Ok(Vec::new()),
-            other => other.map_err(|error| Self::explain(error, topic, None).during("subscriptions")),
+            other => other.map_err(Self::explain),
         }
     }
 
@@ -316,19 +308,14 @@ impl MessageStore for RedisHot {
             .await
         {
             Err(ScriptError::NoTopic) => Ok(false),
-            other => other.map_err(|error| {
-                Self::explain(error, subscription.topic(), Some(subscription)).during("delete_subscription")
-            }),
+            other => other.map_err(Self::explain),
         }
     }
 
     async fn publish(&self, topic: &TopicName, messages: Vec<OutboundMessage>) -> Result<Vec<PublishAck>> {
         let messages = &messages;
-        messages
-            .iter()
-            .try_for_each(OutboundMessage::check)
-            .map_err(|error| error.during("publish").on(topic))?;
-        on!(self, topic topic, "publish", |known| self.accept(topic, messages, known, None))
+        messages.iter().try_for_each(OutboundMessage::check)?;
+        on!(self, topic topic, |known| self.accept(topic, messages, known, None))
     }
 
     async fn publish_replicated(
@@ -339,26 +326,23 @@ impl MessageStore for RedisHot {
         within: Duration,
     ) -> Result<Vec<PublishAck>> {
         let (messages, confirm) = (&messages, Some(Confirm { replicas, within }));
-        messages
-            .iter()
-            .try_for_each(OutboundMessage::check)
-            .map_err(|error| error.during("publish").on(topic))?;
-        on!(self, topic topic, "publish", |known| self.accept(topic, messages, known, confirm))
+        messages.iter().try_for_each(OutboundMessage::check)?;
+        on!(self, topic topic, |known| self.accept(topic, messages, known, confirm))
     }
 
     async fn cancel(&self, topic: &TopicName, id: &str) -> Result<bool> {
         match self.take_back(topic, id).await {
             Err(ScriptError::NoTopic | ScriptError::Stale) => Ok(false),
-            other => other.map_err(|error| Self::explain(error, topic, None).during("cancel")),
+            other => other.map_err(Self::explain),
         }
     }
 
     async fn pull(&self, subscription: &SubscriptionName, max: u32) -> Result<Pulled> {
-        on!(self, subscription subscription, "pull", |known| self.deliver(subscription, max, 0, known))
+        on!(self, subscription subscription, |known| self.deliver(subscription, max, 0, known))
     }
 
     async fn pull_and_start(&self, subscription: &SubscriptionName, max: u32, start: u32) -> Result<Pulled> {
-        on!(self, subscription subscription, "pull", |known| self.deliver(subscription, max, start, known))
+        on!(self, subscription subscription, |known| self.deliver(subscription, max, start, known))
     }
 
     async fn settle_and_start(
@@ -367,12 +351,12 @@ impl MessageStore for RedisHot {
         step: SettleAndStart,
     ) -> Result<SettleAndStartResult> {
         let step = &step;
-        on!(self, subscription subscription, "settle_and_start", |known| self.settle(subscription, step, known))
+        on!(self, subscription subscription, |known| self.settle(subscription, step, known))
     }
 
     async fn renew(&self, subscription: &SubscriptionName, locks: Vec<Lock>) -> Result<Vec<bool>> {
         let locks = &locks;
-        on!(self, subscription subscription, "renew", |known| self.hold_on(subscription, locks, known))
+        on!(self, subscription subscription, |known| self.hold_on(subscription, locks, known))
     }
 
     async fn fetch_deferred(
@@ -381,11 +365,11 @@ impl MessageStore for RedisHot {
         ids: Vec<String>,
     ) -> Result<Vec<Delivery>> {
         let ids = &ids;
-        on!(self, subscription subscription, "fetch_deferred", |known| self.deliver_deferred(subscription, ids, known))
+        on!(self, subscription subscription, |known| self.deliver_deferred(subscription, ids, known))
     }
 
     async fn needed_by_others(&self, subscription: &SubscriptionName, ids: &[String]) -> Result<Vec<bool>> {
-        on!(self, subscription subscription, "needed_by_others", |known| self.ask_others(subscription, ids, known))
+        on!(self, subscription subscription, |known| self.ask_others(subscription, ids, known))
     }
 
     async fn wait(&self, subscription: &SubscriptionName, timeout: Duration) -> Result<()> {
@@ -398,7 +382,7 @@ impl MessageStore for RedisHot {
         after: Option<&str>,
         limit: u32,
     ) -> Result<(Vec<DeadLetter>, Option<String>)> {
-        on!(self, subscription subscription, "dead_letters", |known| self.list_dead(subscription, after, limit, known))
+        on!(self, subscription subscription, |known| self.list_dead(subscription, after, limit, known))
     }
 
     async fn dead_letter_ids(
@@ -408,7 +392,7 @@ impl MessageStore for RedisHot {
         after: Option<&str>,
         limit: u32,
     ) -> Result<Vec<DeadLetterId>> {
-        on!(self, subscription subscription, "dead_letter_ids", |known| self.list_dead_ids(subscription, from, after, limit, known))
+        on!(self, subscription subscription, |known| self.list_dead_ids(subscription, from, after, limit, known))
     }
 
     async fn dead_letters_by_id(
@@ -416,31 +400,31 @@ impl MessageStore for RedisHot {
         subscription: &SubscriptionName,
         ids: &[String],
     ) -> Result<Vec<DeadLetter>> {
-        on!(self, subscription subscription, "dead_letters_by_id", |known| self.get_dead(subscription, ids, known))
+        on!(self, subscription subscription, |known| self.get_dead(subscription, ids, known))
     }
 
     async fn redrive(&self, subscription: &SubscriptionName, select: &Select) -> Result<u64> {
-        on!(self, subscription subscription, "redrive", |known| self.take_dead(subscription, "redrive", select, known))
+        on!(self, subscription subscription, |known| self.take_dead(subscription, "redrive", select, known))
     }
 
     async fn purge_dead_letters(&self, subscription: &SubscriptionName, select: &Select) -> Result<u64> {
-        on!(self, subscription subscription, "purge_dead_letters", |known| self.take_dead(subscription, "purge", select, known))
+        on!(self, subscription subscription, |known| self.take_dead(subscription, "purge", select, known))
     }
 
     async fn peek(&self, subscription: &SubscriptionName, limit: u32) -> Result<Vec<Peeked>> {
-        on!(self, subscription subscription, "peek", |known| self.look(subscription, limit, known))
+        on!(self, subscription subscription, |known| self.look(subscription, limit, known))
     }
 
     async fn purge(&self, topic: &TopicName) -> Result<u64> {
-        on!(self, topic topic, "purge", |known| self.clear(topic, known))
+        on!(self, topic topic, |known| self.clear(topic, known))
     }
 
     async fn stats(&self, topic: &TopicName) -> Result<TopicStats> {
-        on!(self, topic topic, "stats", |known| self.count(topic, known))
+        on!(self, topic topic, |known| self.count(topic, known))
     }
 
     async fn replay(&self, subscription: &SubscriptionName, messages: Vec<StoredMessage>) -> Result<u64> {
         let messages = &messages;
-        on!(self, subscription subscription, "replay", |known| self.put_back(subscription, messages, known))
+        on!(self, subscription subscription, |known| self.put_back(subscription, messages, known))
     }
 }

@@ -85,7 +85,7 @@ impl RedisHot {
         {
             Err(_) => return Ok(()),
             Ok(Ok(receiver)) => Some(receiver),
-            Ok(Err(error)) if error.kind() == ErrorKind::Closed => return Err(error.during("wait")),
+            Ok(Err(error)) if error.kind() == ErrorKind::Closed => return Err(error),
             Ok(Err(error)) => {
                 tracing::warn!(%error, "waiting without being woken");
                 None
@@ -95,7 +95,7 @@ impl RedisHot {
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             let armed = &armed;
-            let due = match on!(self, subscription subscription, "wait", |known| self.arm(subscription, number, armed, known))
+            let due = match on!(self, subscription subscription, |known| self.arm(subscription, number, armed, known))
             {
                 Err(error) if error.kind() == ErrorKind::NotFound => {
                     armed.forget();
@@ -122,7 +122,7 @@ impl RedisHot {
                 }
                 () = waiter.woken() => return Ok(()),
                 heard = receiver.recv() => match heard {
-                    Err(RecvError::Closed) => return Err(Error::new(ErrorKind::Closed, "the connection to Redis was closed").during("wait")),
+                    Err(RecvError::Closed) => return Err(Error::new(ErrorKind::Closed, "the connection to Redis was closed")),
                     Ok(Heard::Message(_) | Heard::Interrupted(_)) | Err(RecvError::Lagged(_)) => return Ok(()),
                 },
             }
