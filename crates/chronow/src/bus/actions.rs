@@ -11,6 +11,13 @@ use crate::hot::{
 };
 use crate::{Error, Json, Result};
 
+impl Topic {
+    /// Makes sure that the topic is there, and changes the options that are given; all others stay.
+    pub fn ensure(&self) -> EnsureTopic {
+        EnsureTopic::new(self.clone())
+    }
+}
+
 /// Makes sure that a topic is there; see [`Topic::ensure`].
 #[derive(Clone, Debug)]
 #[must_use = "an action runs when it is awaited"]
@@ -81,6 +88,34 @@ impl EnsureTopic {
 }
 
 runs!(EnsureTopic => TopicOptions);
+
+impl Subscription {
+    /// Makes sure that the subscription is there, and changes the options that are given; all others stay.
+    ///
+    /// ```
+    /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+    /// # let mut config = chronow::Config::default();
+    /// # config.embedded = Some(":memory:".into());
+    /// # let chronow = chronow::Chronow::connect(config, None).await?;
+    /// # let orders = chronow.bus().topic("orders")?;
+    /// # orders.ensure().await?;
+    /// use std::time::Duration;
+    /// use chronow::hot::DeliverPolicy;
+    ///
+    /// let large = orders.subscription("large")?;
+    /// let filter = chronos_db::json!({"payload.amount": {"$gte": 100}, "headers.type": "order.created"});
+    /// let options = large.ensure().start(DeliverPolicy::Earliest).filter(filter).max_deliveries(9).backoff([Duration::from_secs(1)]).await?;
+    /// assert_eq!(options.max_deliveries, 9);
+    /// // Gone when nobody has asked for its messages for an hour.
+    /// large.ensure().auto_delete(Some(Duration::from_secs(3_600))).await?;
+    /// assert_eq!(large.options().await?.unwrap().max_deliveries, 9);
+    /// # Ok::<(), chronow::Error>(())
+    /// # }).unwrap();
+    /// ```
+    pub fn ensure(&self) -> EnsureSubscription {
+        EnsureSubscription::new(self.clone())
+    }
+}
 
 /// Makes sure that a subscription is there; see [`Subscription::ensure`].
 #[derive(Clone, Debug)]

@@ -6,11 +6,13 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt as _};
+use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 
-use super::codec::Decode;
+use super::codec::{self, Decode};
 use super::lock_guard::{LockRenewer, Ready};
 use super::message::{Message, Received, settle_all};
 use super::runs;
@@ -25,6 +27,18 @@ const PREFETCH: u32 = 10;
 pub(super) const TIMEOUT: Duration = Duration::from_secs(1);
 /// The reason of what cannot be decoded.
 pub(super) const UNDECODABLE: &str = "undecodable";
+
+impl Subscription {
+    /// A stream of messages whose payloads are JSON, to be settled by hand.
+    pub fn consume<T: DeserializeOwned + Send + 'static>(&self) -> Consume<T> {
+        Consume::new(self.clone(), codec::json())
+    }
+
+    /// A stream of messages as bytes, to be settled by hand.
+    pub fn consume_bytes(&self) -> Consume<Bytes> {
+        Consume::new(self.clone(), codec::bytes())
+    }
+}
 
 /// Opens a stream of messages; see [`Subscription::consume`].
 #[must_use = "an action runs when it is awaited"]

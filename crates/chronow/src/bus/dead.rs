@@ -13,6 +13,24 @@ use crate::{Error, ErrorKind, Result};
 /// Dead letters per page, unless something else is said.
 const PAGE: u32 = 100;
 
+impl Subscription {
+    /// The dead letters, oldest first.
+    pub fn dead_letters(&self) -> DeadLetters {
+        DeadLetters::new(self.clone())
+    }
+
+    /// Gives dead letters back to this subscription alone, with a new delivery count. All, unless something
+    /// else is said.
+    pub fn redrive(&self) -> Redrive {
+        Redrive::new(self.clone())
+    }
+
+    /// Removes dead letters. All, unless something else is said.
+    pub fn purge_dead_letters(&self) -> Purge {
+        Purge::new(self.clone())
+    }
+}
+
 /// Lists dead letters; see [`Subscription::dead_letters`]. Awaiting it brings one page, and the cursor of the
 /// next one if there is more.
 #[derive(Clone, Debug)]

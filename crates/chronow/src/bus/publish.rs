@@ -5,6 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::StreamExt as _;
 use futures::future::join_all;
+use serde::Serialize;
 
 use super::publish_message::{PublishMessage, message_options};
 use super::runs;
@@ -41,6 +42,45 @@ pub enum Ack {
     /// whoever opens the topic next. It may be there twice only if that is later than the topic's dedup
     /// window. There is a copy in the warm tier.
     Warm,
+}
+
+impl Topic {
+    /// Publishes a payload as JSON.
+    ///
+    /// ```
+    /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+    /// # let mut config = chronow::Config::default();
+    /// # config.embedded = Some(":memory:".into());
+    /// # let chronow = chronow::Chronow::connect(config, None).await?;
+    /// # let orders = chronow.bus().topic("orders")?;
+    /// # orders.ensure().await?;
+    /// use std::time::Duration;
+    /// use chronow::Ack;
+    ///
+    /// let order = chronos_db::json!({"order": 7});
+    /// orders.publish(&order).key("customer-1").header("type", "order.created").ttl(Duration::from_secs(60)).await?;
+    /// // StoredMessage once, however often it is sent; and in the warm tier before it is in the hot one.
+    /// let first = orders.publish(&order).dedup_id("order-7").ack(Ack::Warm).await?;
+    /// assert_eq!(orders.publish(&order).dedup_id("order-7").await?.id, first.id);
+    /// // Later, and then not at all.
+    /// let reminder = orders.publish(&order).delay(Duration::from_secs(3_600)).await?;
+    /// assert!(orders.cancel(&reminder.id).await?);
+    /// # Ok::<(), chronow::Error>(())
+    /// # }).unwrap();
+    /// ```
+    pub fn publish<T: Serialize + ?Sized>(&self, payload: &T) -> Publish {
+        Publish::new(self.clone(), PublishMessage::json(payload))
+    }
+
+    /// Publishes bytes as they are.
+    pub fn publish_bytes(&self, payload: impl Into<Bytes>, content_type: impl Into<String>) -> Publish {
+        Publish::new(self.clone(), PublishMessage::bytes(payload, content_type))
+    }
+
+    /// Publishes several messages, all or none of those that go to one shard.
+    pub fn publish_batch(&self, messages: impl IntoIterator<Item = PublishMessage>) -> PublishBatch {
+        PublishBatch::new(self.clone(), messages.into_iter().collect())
+    }
 }
 
 /// What a publish is to do beside publishing.

@@ -9,6 +9,13 @@ use crate::{Error, Result, Timestamp};
 /// Messages put back in one step.
 const REPLAYED: usize = 200;
 
+impl Subscription {
+    /// Puts messages back into this subscription from their copies in the warm tier.
+    pub fn replay(&self) -> Replay {
+        Replay::new(self.clone())
+    }
+}
+
 /// Puts messages back from the warm tier; see [`Subscription::replay`]. Answers how many.
 #[derive(Clone, Debug)]
 #[must_use = "an action runs when it is awaited"]

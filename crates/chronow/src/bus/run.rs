@@ -5,12 +5,14 @@ use std::future::{Future, IntoFuture};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
+use serde::de::DeserializeOwned;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
-use super::codec::Decode;
+use super::codec::{self, Decode};
 use super::control::{Handler, PollSignal};
 use super::control::{RunnerCommand, Settings};
 use super::driver::Driver;
@@ -24,6 +26,64 @@ const CONCURRENCY: usize = 8;
 
 /// How long handlers may take to end, unless something else is said.
 const DRAIN: Duration = Duration::from_secs(30);
+
+impl Subscription {
+    /// Runs a handler over messages whose payloads are JSON.
+    ///
+    /// ```
+    /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+    /// # let mut config = chronow::Config::default();
+    /// # config.embedded = Some(":memory:".into());
+    /// # let chronow = chronow::Chronow::connect(config, None).await?;
+    /// # let orders = chronow.bus().topic("orders")?;
+    /// # orders.ensure().await?;
+    /// use chronow::{Message, Outcome};
+    ///
+    /// let billing = orders.subscription("billing")?;
+    /// billing.ensure().await?;
+    /// orders.publish(&7).await?;
+    /// orders.publish(&-1).await?;
+    /// let runner = billing
+    ///     .run(|order: Message<i64>| async move {
+    ///         if order.payload < 0 {
+    ///             return Outcome::DeadLetter { reason: "no such order".to_owned() };
+    ///         }
+    ///         Outcome::Ack
+    ///     })
+    ///     .concurrency(4)
+    ///     .start()
+    ///     .await?;
+    /// while billing.stats().await?.deliveries < 2 {
+    ///     tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    /// }
+    /// runner.stop().await?; // handlers at work end first
+    /// assert_eq!(billing.dead_letters().await?.0[0].reason, "no such order");
+    /// assert_eq!(billing.redrive().await?, 1);
+    /// # Ok::<(), chronow::Error>(())
+    /// # }).unwrap();
+    /// ```
+    ///
+    /// What cannot be decoded goes to the dead letters as `undecodable`.
+    pub fn run<T, H, F, O>(&self, handler: H) -> Run<T>
+    where
+        T: DeserializeOwned + Send + 'static,
+        H: Fn(Message<T>) -> F + Send + Sync + 'static,
+        F: Future<Output = O> + Send + 'static,
+        O: Into<Outcome> + 'static,
+    {
+        Run::new(self.clone(), codec::json(), handler)
+    }
+
+    /// Runs a handler over messages as bytes.
+    pub fn run_bytes<H, F, O>(&self, handler: H) -> Run<Bytes>
+    where
+        H: Fn(Message<Bytes>) -> F + Send + Sync + 'static,
+        F: Future<Output = O> + Send + 'static,
+        O: Into<Outcome> + 'static,
+    {
+        Run::new(self.clone(), codec::bytes(), handler)
+    }
+}
 
 /// Runs a handler; see [`Subscription::run`]. Awaiting it runs until the connection is closed.
 #[must_use = "nothing runs until it is started or awaited"]

@@ -3,12 +3,6 @@
 use std::fmt;
 use std::sync::Arc;
 
-use bytes::Bytes;
-use serde::Serialize;
-
-use super::actions::EnsureTopic;
-use super::publish::{Publish, PublishBatch};
-use super::publish_message::PublishMessage;
 use super::subscription::Subscription;
 use crate::context::Context;
 use crate::hot::{StoredMessage, TopicOptions, TopicStats};
@@ -34,54 +28,12 @@ impl Topic {
         &self.name
     }
 
-    /// Makes sure that the topic is there, and changes the options that are given; all others stay.
-    pub fn ensure(&self) -> EnsureTopic {
-        EnsureTopic::new(self.clone())
-    }
-
     /// The options, or none if there is no such topic.
     ///
     /// # Errors
     /// `HOT_TIER_ERROR` if the store fails.
     pub async fn options(&self) -> Result<Option<TopicOptions>> {
         self.inner.hot.topic(&self.name).await.map_err(|error| error.during("topic").on(&self.name))
-    }
-
-    /// Publishes a payload as JSON.
-    ///
-    /// ```
-    /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
-    /// # let mut config = chronow::Config::default();
-    /// # config.embedded = Some(":memory:".into());
-    /// # let chronow = chronow::Chronow::connect(config, None).await?;
-    /// # let orders = chronow.bus().topic("orders")?;
-    /// # orders.ensure().await?;
-    /// use std::time::Duration;
-    /// use chronow::Ack;
-    ///
-    /// let order = chronos_db::json!({"order": 7});
-    /// orders.publish(&order).key("customer-1").header("type", "order.created").ttl(Duration::from_secs(60)).await?;
-    /// // StoredMessage once, however often it is sent; and in the warm tier before it is in the hot one.
-    /// let first = orders.publish(&order).dedup_id("order-7").ack(Ack::Warm).await?;
-    /// assert_eq!(orders.publish(&order).dedup_id("order-7").await?.id, first.id);
-    /// // Later, and then not at all.
-    /// let reminder = orders.publish(&order).delay(Duration::from_secs(3_600)).await?;
-    /// assert!(orders.cancel(&reminder.id).await?);
-    /// # Ok::<(), chronow::Error>(())
-    /// # }).unwrap();
-    /// ```
-    pub fn publish<T: Serialize + ?Sized>(&self, payload: &T) -> Publish {
-        Publish::new(self.clone(), PublishMessage::json(payload))
-    }
-
-    /// Publishes bytes as they are.
-    pub fn publish_bytes(&self, payload: impl Into<Bytes>, content_type: impl Into<String>) -> Publish {
-        Publish::new(self.clone(), PublishMessage::bytes(payload, content_type))
-    }
-
-    /// Publishes several messages, all or none of those that go to one shard.
-    pub fn publish_batch(&self, messages: impl IntoIterator<Item = PublishMessage>) -> PublishBatch {
-        PublishBatch::new(self.clone(), messages.into_iter().collect())
     }
 
     /// Takes back a scheduled message whose time has not come. False if it is not scheduled (any more).
