@@ -117,3 +117,16 @@ impl<K: Key> IndexMut<K> for Json {
         key.find_or_insert(self)
     }
 }
+
+impl Json {
+    /// The member of an object, or the element of an array.
+    #[must_use]
+    pub fn get<K: Key>(&self, key: K) -> Option<&Self> {
+        key.find(self)
+    }
+
+    /// The member of an object, or the element of an array, to change.
+    pub fn get_mut<K: Key>(&mut self, key: K) -> Option<&mut Self> {
+        key.find_mut(self)
+    }
+}

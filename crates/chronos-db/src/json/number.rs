@@ -30,7 +30,7 @@ impl Number {
     /// Reads a number by JSON's grammar.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
-        (super::parse::number_length(text.as_bytes()) == Some(text.len())).then(|| Self::of_grammar(text))
+        (number_length(text.as_bytes()) == Some(text.len())).then(|| Self::of_grammar(text))
     }
 
     /// The number that a double is; infinities and NaN are none.
@@ -217,4 +217,24 @@ pub(super) fn integer(n: &Number) -> Option<Bson> {
 /// An integer of 64 bits, or the nearest double.
 pub(super) fn nearest(n: &Number) -> Bson {
     integer(n).unwrap_or_else(|| Bson::Double(n.nearest_f64()))
+}
+
+/// The length of the number that `bytes` begin with.
+pub(super) fn number_length(bytes: &[u8]) -> Option<usize> {
+    let digits =
+        |from: usize| bytes[from.min(bytes.len())..].iter().take_while(|byte| byte.is_ascii_digit()).count();
+    let mut at = usize::from(bytes.first() == Some(&b'-'));
+    at += match bytes.get(at)? {
+        b'0' => 1,
+        b'1'..=b'9' => digits(at),
+        _ => return None,
+    };
+    if bytes.get(at) == Some(&b'.') {
+        at += 1 + Some(digits(at + 1)).filter(|count| *count > 0)?;
+    }
+    if let Some(b'e' | b'E') = bytes.get(at) {
+        at += 1 + usize::from(matches!(bytes.get(at + 1), Some(b'+' | b'-')));
+        at += Some(digits(at)).filter(|count| *count > 0)?;
+    }
+    Some(at)
 }

@@ -3,7 +3,8 @@
 use std::fmt;
 use std::ops::Range;
 
-use super::{Json, Map, Number};
+use super::number::{Number, number_length};
+use super::value::{Json, Map};
 
 /// The deepest nesting that is read.
 pub const MAX_DEPTH: usize = 128;
@@ -77,26 +78,6 @@ fn with<'a, 'k, T>(
             column: 1 + before.len() - line_start,
         }
     })
-}
-
-/// The length of the number that `bytes` begin with.
-pub(super) fn number_length(bytes: &[u8]) -> Option<usize> {
-    let digits =
-        |from: usize| bytes[from.min(bytes.len())..].iter().take_while(|byte| byte.is_ascii_digit()).count();
-    let mut at = usize::from(bytes.first() == Some(&b'-'));
-    at += match bytes.get(at)? {
-        b'0' => 1,
-        b'1'..=b'9' => digits(at),
-        _ => return None,
-    };
-    if bytes.get(at) == Some(&b'.') {
-        at += 1 + Some(digits(at + 1)).filter(|count| *count > 0)?;
-    }
-    if let Some(b'e' | b'E') = bytes.get(at) {
-        at += 1 + usize::from(matches!(bytes.get(at + 1), Some(b'+' | b'-')));
-        at += Some(digits(at)).filter(|count| *count > 0)?;
-    }
-    Some(at)
 }
 
 struct Parser<'a, 'k> {
@@ -355,4 +336,23 @@ fn twice(key: String, at: usize) -> Wrong {
 /// Enough of a key to find it by.
 fn cut(key: String) -> String {
     if key.chars().count() > 100 { key.chars().take(100).chain(['…']).collect() } else { key }
+}
+
+impl Json {
+    /// Reads JSON text.
+    ///
+    /// # Errors
+    /// [`ParseError`] for what is not JSON, for a key that stands twice in one object, for text that is not
+    /// Unicode (also by `\ud800` alone), and for values nested deeper than [`MAX_DEPTH`].
+    pub fn parse(text: impl AsRef<[u8]>) -> Result<Self, ParseError> {
+        parse(text.as_ref())
+    }
+}
+
+impl std::str::FromStr for Json {
+    type Err = ParseError;
+
+    fn from_str(text: &str) -> Result<Self, ParseError> {
+        Self::parse(text)
+    }
 }

@@ -42,7 +42,7 @@ pub use messages::{GetMessage, ListMessages, Message, Messages, NewMessage, Save
 pub use migrate::{Migrate, Migrated};
 pub use prune::{Prune, Pruned};
 pub use raw_collection::{DeleteMany, DeleteOne, Find, FindOne, Insert, RawCollection, Upsert};
-pub use schema::Kind;
+pub use schema::{DEFAULT_NAMESPACE, Kind};
 pub use shared::{
     ListKeys, Load, Save, Saved, Shared, SharedKey, SharedValue, Strategy, Tombstone, Versions,
 };
@@ -51,9 +51,6 @@ pub use value::MAX_VALUE_BYTES;
 
 use crate::{Error, Result};
 use table::Table;
-
-/// The namespace of topics, messages, deliveries and dead letters that name none.
-pub const DEFAULT_NAMESPACE: &str = "default";
 
 /// Makes a builder run when it is awaited.
 macro_rules! runs {

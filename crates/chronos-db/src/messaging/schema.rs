@@ -6,10 +6,12 @@ use std::str::FromStr;
 use bson::{Bson, Document};
 use sha2::{Digest as _, Sha256};
 
-use super::DEFAULT_NAMESPACE;
 use crate::documents::whole::whole;
 use crate::documents::{Direction, Filter, Index};
 use crate::{Error, Result};
+
+/// The namespace of topics, messages, deliveries and dead letters that name none.
+pub const DEFAULT_NAMESPACE: &str = "default";
 
 /// The collections of a messaging database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
