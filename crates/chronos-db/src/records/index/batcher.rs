@@ -75,7 +75,7 @@ impl Batcher {
             queue.in_flight -= 1;
             return;
         };
-        let place = Place { batcher: Arc::clone(self), gathered: false };
+        let place = Slot { batcher: Arc::clone(self), gathered: false };
         // The task lives as long as its one read; whoever waits for it owns it through the reply.
         runtime.spawn(async move {
             let mut place = place;
@@ -123,12 +123,12 @@ impl Batcher {
 
 /// One of the places for reads under way, given back whatever becomes of the read: a panic must not leave one
 /// less.
-struct Place {
+struct Slot {
     batcher: Arc<Batcher>,
     gathered: bool,
 }
 
-impl Drop for Place {
+impl Drop for Slot {
     fn drop(&mut self) {
         {
             let mut queue = self.batcher.queue.lock().unwrap_or_else(PoisonError::into_inner);

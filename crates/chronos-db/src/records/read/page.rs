@@ -32,15 +32,15 @@ pub(crate) type Order = Vec<(String, Direction)>;
 
 /// Where an item stands in an order.
 #[derive(Clone)]
-pub(crate) struct Place {
+pub(crate) struct SortKey {
     pub(crate) values: Vec<Bson>,
     /// A property that the list is sorted by, and that gives the item no one place, because it is an array.
     pub(crate) array: Option<String>,
 }
 
-crate::debug_some!(Place { array });
+crate::debug_some!(SortKey { array });
 
-impl Place {
+impl SortKey {
     /// By the fields of a stored document. `sorted` are the paths a user sorts by.
     pub(crate) fn of(order: &Order, sorted: &[String], stored: &RawDocument) -> Result<Self> {
         let paths = || order.iter().map(|(path, _)| path).chain(sorted);

@@ -2,7 +2,7 @@
 
 use bson::Bson;
 
-use super::page::{Order, Place, parse_cursor, token};
+use super::page::{Order, SortKey, parse_cursor, token};
 use super::query::{HEADS, Listed, Names, Query, ROWS};
 use super::reader::Reader;
 use crate::documents::filter::Test;
@@ -151,7 +151,7 @@ impl Plan {
     }
 
     /// Whether an item is of this part.
-    pub(crate) fn keeps(&self, place: &Place) -> bool {
+    pub(crate) fn keeps(&self, place: &SortKey) -> bool {
         match self.part {
             Part::All => true,
             Part::Placed => place.array.is_none(),
@@ -160,7 +160,7 @@ impl Plan {
     }
 
     /// Where to go on behind an item: nothing can behind one without a place.
-    pub(crate) fn behind(&self, place: &Place, id: ItemId) -> Result<Vec<Bson>> {
+    pub(crate) fn behind(&self, place: &SortKey, id: ItemId) -> Result<Vec<Bson>> {
         if self.part == Part::All {
             place.check(id)?;
         }
@@ -168,7 +168,7 @@ impl Plan {
     }
 
     /// The token behind an item.
-    pub(crate) fn token(&self, place: &Place) -> Result<String> {
+    pub(crate) fn token(&self, place: &SortKey) -> Result<String> {
         if self.part != Part::Unplaced {
             return token(self.order(), &place.values);
         }

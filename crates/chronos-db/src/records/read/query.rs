@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::page::{Order, Place};
+use super::page::{Order, SortKey};
 use super::reader::{ReadOptions, ResolvedVersion};
 use crate::documents::filter;
 use crate::documents::{Direction, Filter};
@@ -54,7 +54,7 @@ pub(crate) struct Names<'q> {
 
 /// An item of a list.
 pub(crate) struct Listed {
-    pub(crate) place: Place,
+    pub(crate) place: SortKey,
     pub(crate) found: ResolvedVersion,
 }
 

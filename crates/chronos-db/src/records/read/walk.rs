@@ -14,7 +14,7 @@ use bson::{Bson, RawDocument, RawDocumentBuf};
 use futures::stream::{self, BoxStream};
 use futures::{StreamExt as _, TryStreamExt as _};
 
-use super::page::Place;
+use super::page::SortKey;
 use super::plan::{First, Plan, Point, Side};
 use super::query::{FETCHES, HEADS, Listed};
 use super::reader::{Reader, ResolvedVersion};
@@ -121,11 +121,11 @@ impl Reader {
             if !side.filter.matches(&fields) {
                 return Ok(None);
             }
-            Place::by(&side.order, &plan.sorted, &fields)
+            SortKey::by(&side.order, &plan.sorted, &fields)
         } else if side.filter != Filter::All && !side.filter.matches(&fields()?) {
             return Ok(None);
         } else {
-            Place::of(&side.order, &plan.sorted, stored)?
+            SortKey::of(&side.order, &plan.sorted, stored)?
         };
         Ok(plan.keeps(&place).then_some(Listed { place, found }))
     }
@@ -243,7 +243,7 @@ impl Reader {
             let mut last = None;
             for stored in &heads {
                 let head = Head::read(stored)?;
-                let place = Place::of(&plan.heads.order, &plan.sorted, stored)?;
+                let place = SortKey::of(&plan.heads.order, &plan.sorted, stored)?;
                 last = Some((head.id, place.clone()));
                 if plan.is_now(&head) {
                     found.push(Listed { place, found: ResolvedVersion::from_head(head) });
@@ -300,7 +300,7 @@ impl Reader {
             };
             let heads = self.index.documents.scan_stored(&self.index.names.head, scan);
             let item = move |stored: RawDocumentBuf| {
-                let place = Place::of(&plan.heads.order, &plan.sorted, &stored)?;
+                let place = SortKey::of(&plan.heads.order, &plan.sorted, &stored)?;
                 Ok(Listed { place, found: ResolvedVersion::from_head(Head::read(&stored)?) })
             };
             return heads.map(move |stored| item(stored?)).boxed();

@@ -15,9 +15,9 @@ use crate::{Error, Result};
 const FIRST_LOOK: Duration = Duration::from_millis(5);
 const LONGEST_LOOK: Duration = Duration::from_millis(200);
 /// How long to look on without doing anything about it.
-const PATIENCE_MILLIS: i64 = 1_000;
+const TIMEOUT_MILLIS: i64 = 1_000;
 /// How long a reader that may write nothing waits for others to close a number without a row.
-const READER_PATIENCE_MILLIS: i64 = 10_000;
+const READER_TIMEOUT_MILLIS: i64 = 10_000;
 /// A time this far ahead of the store's is waited for: clocks differ. What is further ahead is no past.
 const AHEAD_MILLIS: i64 = 1_000;
 
@@ -59,7 +59,7 @@ impl super::watermark::Watermark {
         let cv = loop {
             let gapless = self.without_gap().await?;
             let waited = self.index.env.clock.now().as_millis() - begun;
-            if gapless.is_some() || waited >= PATIENCE_MILLIS {
+            if gapless.is_some() || waited >= TIMEOUT_MILLIS {
                 // Heads follow as well, and who died is not waited for any longer.
                 match self.settled_cv().await {
                     Ok(cv) => break cv,
@@ -70,7 +70,7 @@ impl super::watermark::Watermark {
                             self.past.heads_lag.store(true, Ordering::Release);
                             break last;
                         }
-                        None if waited >= READER_PATIENCE_MILLIS => {
+                        None if waited >= READER_TIMEOUT_MILLIS => {
                             let message = "a number of the collection was given out, but has no row yet, and this user may not close it; any writer will";
                             return Err(Error::database(message).retryable().caused_by(error));
                         }

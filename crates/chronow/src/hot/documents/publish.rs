@@ -29,7 +29,7 @@ pub(super) const GRACE_MS: i64 = 2_000;
 
 /// How long a publisher waits to learn whether a message of the same dedup id is accepted: who publishes that
 /// one is given up long before.
-const PATIENCE_MS: i64 = 5 * GRACE_MS;
+const TIMEOUT_MS: i64 = 5 * GRACE_MS;
 
 /// Closed gaps stay closed so long; a publisher that needed half of it does not know whether its insert still
 /// met one.
@@ -163,7 +163,7 @@ impl Engine {
         if messages.iter().any(|message| message.not_before.is_some()) && !topic.schedules {
             self.note_schedules(name).await?;
         }
-        let patient_until = self.env.clock.now().plus_millis(PATIENCE_MS);
+        let patient_until = self.env.clock.now().plus_millis(TIMEOUT_MS);
         for _ in 0..ATTEMPTS {
             let (duplicates, replaced) = loop {
                 match self.look_for_duplicates(topic, &messages).await? {

@@ -226,7 +226,7 @@ impl Committer {
             state.gathering = true;
             state.in_flight += 1;
         }
-        let mut place = Place { committer: Arc::clone(self), gathered: false };
+        let mut place = Slot { committer: Arc::clone(self), gathered: false };
         // Owned by the queue: `drained` waits for it. It goes on if its callers give up, so that none leaves
         // a number without a row.
         runtime.spawn(async move {
@@ -250,12 +250,12 @@ impl Committer {
 
 /// One of the places for groups under way, given back whatever becomes of the group: a panic must not leave
 /// the collection with one less.
-struct Place {
+struct Slot {
     committer: Arc<Committer>,
     gathered: bool,
 }
 
-impl Place {
+impl Slot {
     fn gather(&mut self) -> Vec<PendingCommit> {
         let mut state = self.committer.queue.lock();
         state.gathering = false;
@@ -264,7 +264,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for Slot {
     fn drop(&mut self) {
         {
             let mut state = self.committer.queue.lock();
