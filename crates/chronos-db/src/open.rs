@@ -24,8 +24,7 @@ pub(crate) struct OpenCollections {
 impl OpenCollections {
     pub(crate) fn add(&mut self, key: CollectionKey, workers: Arc<Workers>) {
         if self.by_key.len() >= self.sweep_at.max(MAX_IDLE) {
-            // Handles have one each, and so has whatever is under way.
-            self.by_key.retain(|_, workers| Arc::strong_count(workers) > 1);
+            self.by_key.retain(|_, workers| !workers.is_idle());
             self.sweep_at = self.by_key.len() * 2;
         }
         self.by_key.insert(key, workers);

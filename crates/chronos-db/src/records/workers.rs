@@ -127,6 +127,11 @@ impl Workers {
         self.flusher.flush(deadline, own_only, scope).await
     }
 
+    /// Whether nothing is under way: no commit, nothing to store, no handle.
+    pub(crate) fn is_idle(self: &Arc<Self>) -> bool {
+        Arc::strong_count(self) == 1 && self.committer.is_idle() && self.flusher.is_idle()
+    }
+
     /// What is begun is the last.
     pub(crate) fn stop(&self) {
         self.flusher.stop();

@@ -20,6 +20,7 @@ on_every_pairing!(
     who_waits_for_an_object_hears_of_the_shutdown,
     a_shutdown_ends_within_its_limit_and_says_what_it_left,
     a_panic_of_a_store_wedges_nothing,
+    a_collection_at_work_stays_open_without_a_handle,
 );
 
 /// Of two processes.
@@ -370,4 +371,25 @@ async fn what_others_left_is_put_within_a_bound_of_bytes(p: &Pairing) {
     assert_eq!(users.flush(TIMEOUT).await.unwrap(), 0);
     assert_eq!(holding.count(objects::Call::Put), LEFT + 1, "each of them once");
     assert_eq!(document(&users, &mine).await, json!({"mine": true}));
+}
+
+/// Collections that nobody uses go when there are many.
+async fn a_collection_at_work_stays_open_without_a_handle(p: &Pairing) {
+    const MANY: usize = 1_100;
+    let hold = Holding::new();
+    let chronos = p.opening().objects(&hold).open().chronos;
+    hold.hold(objects::Call::Put, 0);
+    let collection = |name: &str| {
+        let route = chronos_db::Route::runtime().tenant("acme").collection(name);
+        chronos.with(route).unwrap()
+    };
+    collection("at-work").create(json!({"n": 1})).await.unwrap();
+    hold.reached(objects::Call::Put).await;
+    for n in 0..MANY {
+        collection(&format!("idle{n}"));
+    }
+    let left = chronos.shutdown_within(Duration::from_millis(100)).await.unwrap();
+    let left: Vec<_> = left.iter().map(|left| (left.collection.as_str(), left.versions)).collect();
+    assert_eq!(left, [("at-work", 1)]);
+    hold.release(objects::Call::Put);
 }

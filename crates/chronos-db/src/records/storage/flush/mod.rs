@@ -53,6 +53,11 @@ pub(crate) struct Flusher {
 }
 
 impl Flusher {
+    /// Whether nothing of it is under way.
+    pub(crate) fn is_idle(&self) -> bool {
+        !self.storer.queue.lock().running
+    }
+
     /// Hands a version to the flusher, if it has something to store.
     pub(crate) fn flush_later(self: &Arc<Self>, row: &Row, head: &Head) {
         if row.unflushed_since.is_none() {

@@ -190,7 +190,12 @@ impl Committer {
         Self { index, payloads, watermark, flusher, queue: CommitQueue::default() }
     }
 
-    /// Returns when no change waits or is under way, and the mark is not being moved.
+    /// Whether no change waits or is under way, and the mark is not being moved.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.queue.is_idle() && !self.watermark.is_moving()
+    }
+
+    /// Returns when it [is idle](Self::is_idle).
     pub(crate) async fn drained(&self) {
         loop {
             let mut idle = std::pin::pin!(self.queue.idle.notified());
@@ -198,7 +203,7 @@ impl Committer {
             // From here on, not from their first poll on.
             idle.as_mut().enable();
             rested.as_mut().enable();
-            if self.queue.is_idle() && !self.watermark.is_moving() {
+            if self.is_idle() {
                 return;
             }
             futures::future::select(idle, rested).await;
