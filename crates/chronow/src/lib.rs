@@ -1,4 +1,51 @@
 //! Shared memory and topics that keep their promises: on Redis, on MongoDB alone, or embedded.
+//!
+//! A topic's messages reach every subscription at least once, and start at most as often as it allows: retry with
+//! backoff, dead letters, delays, ordering by key, filters. What is at work lies in the hot tier; copies, large
+//! payloads and dead letters can be kept in a warm tier, which is a messaging database of chronos-db.
+//!
+//! # Quick start
+//!
+//! ```
+//! # #[tokio::main]
+//! # async fn main() -> chronow::Result<()> {
+//! use chronow::{Chronow, Config};
+//!
+//! let mut config = Config::default();
+//! config.embedded = Some(":memory:".into());
+//! let chronow = Chronow::connect(config, None).await?;
+//!
+//! let orders = chronow.bus().topic("orders")?;
+//! orders.ensure().await?;
+//! let billing = orders.subscription("billing")?;
+//! billing.ensure().max_deliveries(5).await?;
+//!
+//! orders.publish(&chronos_db::json!({"order": 7})).key("customer-1").await?;
+//! for message in billing.receive::<chronos_db::Json>(10).await? {
+//!     assert_eq!(message.payload["order"], 7);
+//!     message.ack().await?;
+//! }
+//! # chronow.close().await
+//! # }
+//! ```
+//!
+//! # Concepts
+//!
+//! - A [`Config`] names the hot tier; [`Chronow`] is the connection. [`Bus`] has topics, [`Shared`] values.
+//! - A [`Topic`] is published to: what "accepted" means is chosen by [`Ack`].
+//! - A [`Subscription`] is read: by a handler ([`Subscription::run`]), as a stream ([`Subscription::consume`]), or in
+//!   batches ([`Subscription::receive`]). A message is locked for its consumer, and the lock is renewed.
+//! - A delivery counts when its handler starts; after the last one the message is in the subscription's dead letters,
+//!   from which it can be given back.
+//! - [`Shared`] memory: values with versions, lifetimes and watches, also persisted in the warm tier.
+//! - An [`Error`] has a [`kind`](ErrorKind), a stable code, and says whether trying again helps.
+//!
+//! # Features
+//!
+//! | feature | default | what it brings |
+//! |---|---|---|
+//! | `redis` | yes | the hot tier on Redis: single, Sentinel, Cluster |
+//! | `testing` | no | `hot_suite!`: what every [`HotTier`](hot::HotTier) must do, for one of your own |
 
 mod archiver;
 mod audit;
