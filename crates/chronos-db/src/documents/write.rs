@@ -180,7 +180,8 @@ pub enum Atomicity {
     /// [`Batch`]).
     #[default]
     Each,
-    /// All or none. Refused with `VALIDATION_ERROR` where [`Capabilities::transactions`](super::Capabilities::transactions) is false.
+    /// All or none. Refused with `VALIDATION_ERROR` where
+    /// [`Capabilities::transactions`](super::Capabilities::transactions) is false.
     All,
 }
 

@@ -9,11 +9,11 @@ use crate::{Error, Result, Timestamp};
 
 /// Turns JSON into typed BSON.
 ///
-/// Objects that are values in MongoDB's Extended JSON (version 2, relaxed or canonical, or version 1, which is
-/// older) are those values: `$date`, `$oid`, `$numberInt`, `$numberLong`, `$numberDouble`, `$numberDecimal`,
-/// `$binary`, `$uuid`, `$timestamp`, `$regularExpression`, `$code`, `$symbol`, `$minKey`, `$maxKey` and
-/// `$undefined`. Every other object stays an object. Whole numbers become 32 or 64 bit integers, others
-/// doubles; a `$numberDecimal`, too, so that it compares with other numbers.
+/// Objects that are values in MongoDB's Extended JSON (version 2, relaxed or canonical, or version 1, which
+/// is older) are those values: `$date`, `$oid`, `$numberInt`, `$numberLong`, `$numberDouble`,
+/// `$numberDecimal`, `$binary`, `$uuid`, `$timestamp`, `$regularExpression`, `$code`, `$symbol`, `$minKey`,
+/// `$maxKey` and `$undefined`. Every other object stays an object. Whole numbers become 32 or 64 bit
+/// integers, others doubles; a `$numberDecimal`, too, so that it compares with other numbers.
 ///
 /// # Errors
 /// `VALIDATION_ERROR` for a number that neither a 64 bit integer nor a finite double can hold.

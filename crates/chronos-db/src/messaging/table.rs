@@ -123,8 +123,8 @@ impl Table {
     /// Inserts a stamped document.
     ///
     /// # Errors
-    /// `TXN_ERROR` if a unique index that isn't ours stands in the way: that of the legacy library, which knows
-    /// no namespaces.
+    /// `TXN_ERROR` if a unique index that isn't ours stands in the way: that of the legacy library, which
+    /// knows no namespaces.
     pub(super) async fn insert(&self, document: Document, key: &Key) -> Result<bool> {
         match self.apply_one(Write::insert(document)).await? {
             Outcome::Applied => Ok(true),

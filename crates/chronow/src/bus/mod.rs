@@ -1,8 +1,9 @@
 //! Topics, subscriptions, and what goes through them.
 //!
-//! A file for each thing a user holds (`topic.rs`, `subscription.rs`, `message.rs`) and does, with the method that
-//! begins it (`publish.rs`, `consume.rs`, `receive.rs`, `run.rs`, `replay.rs`, `dead.rs`); `driver.rs` is the loop behind a runner, `lock_guard.rs`
-//! renews the locks of messages in hand. All of it works on the hot tier's traits, never on one store.
+//! A file for each thing a user holds (`topic.rs`, `subscription.rs`, `message.rs`) and does, with the method
+//! that begins it (`publish.rs`, `consume.rs`, `receive.rs`, `run.rs`, `replay.rs`, `dead.rs`); `driver.rs`
+//! is the loop behind a runner, `lock_guard.rs` renews the locks of messages in hand. All of it works on the
+//! hot tier's traits, never on one store.
 
 use std::fmt;
 use std::sync::Arc;

@@ -1,5 +1,5 @@
-//! The functions SQL may call on stored documents: `chronos_value(doc, path)`, the encoded value at a path, and
-//! `chronos_exists(doc, path)`, 1 where the path exists and NULL where it does not.
+//! The functions SQL may call on stored documents: `chronos_value(doc, path)`, the encoded value at a path,
+//! and `chronos_exists(doc, path)`, 1 where the path exists and NULL where it does not.
 
 use bson::RawDocument;
 use rusqlite::Connection;

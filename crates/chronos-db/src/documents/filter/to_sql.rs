@@ -1,9 +1,9 @@
 //! Translation to SQL over encoded columns: never misses a match, may let others through for the evaluator.
 //!
-//! A column holds [`column_value`](super::key_encoding::column_value) of its path. Below `x'F0'` that is the value
-//! itself, so tests of it are exact (but those of presence, as absent and null look alike, and of patterns).
-//! From `x'F0'` on there is an array somewhere on the path and nothing else is known, so such rows always
-//! pass.
+//! A column holds [`column_value`](super::key_encoding::column_value) of its path. Below `x'F0'` that is the
+//! value itself, so tests of it are exact (but those of presence, as absent and null look alike, and of
+//! patterns). From `x'F0'` on there is an array somewhere on the path and nothing else is known, so such rows
+//! always pass.
 
 use std::cmp::Ordering;
 

@@ -224,7 +224,8 @@ impl Connector {
         self.capabilities.get_or_try_init(detect).await.copied()
     }
 
-    /// The sessions by which a write command may be sent again, where the deployment remembers what it has done.
+    /// The sessions by which a write command may be sent again, where the deployment remembers what it has
+    /// done.
     pub(super) async fn numbered_sessions(
         &self,
         lease: &Lease,

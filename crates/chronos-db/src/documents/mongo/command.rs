@@ -140,8 +140,8 @@ impl<'a> Via<'a> {
     }
 }
 
-/// Sends a write command outside transactions, numbered where there are `sessions` for it, and remembers what is
-/// written by then.
+/// Sends a write command outside transactions, numbered where there are `sessions` for it, and remembers what
+/// is written by then.
 pub(super) async fn send(
     call: &Call,
     sessions: Option<&NumberedSessions>,

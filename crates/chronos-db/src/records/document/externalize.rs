@@ -169,8 +169,8 @@ pub(crate) fn still_referenced(document: &Map, known: &[BlobRef]) -> Vec<BlobRef
     known.iter().filter(|r| at(&r.path) == Some(&reference(r))).cloned().collect()
 }
 
-/// The references in a document whose index entry records none, which is how the originals left it. Only what
-/// has a key that they gave this very item counts: `<collection>/<property>/<id>/v<ov>/blob.bin`.
+/// The references in a document whose index entry records none, which is how the legacy library left it. Only
+/// what has a key that they gave this very item counts: `<collection>/<property>/<id>/v<ov>/blob.bin`.
 pub(crate) fn adopted(
     document: &Map,
     map: &CollectionMap,
@@ -189,7 +189,7 @@ pub(crate) fn adopted(
             };
             if let (Some(in_bucket), Some(blob_key)) = (text("contentBucket"), text("blobKey")) {
                 let blob = BlobRef { path, bucket: in_bucket, blob_key, text_key: text("textKey") };
-                let is_own = |key: &str, file: &str| is_key_of_originals(key, collection, id, file);
+                let is_own = |key: &str, file: &str| is_legacy_key(key, collection, id, file);
                 if blob.bucket == bucket
                     && is_own(&blob.blob_key, "blob.bin")
                     && blob.text_key.as_deref().is_none_or(|key| is_own(key, "text.txt"))
@@ -205,7 +205,7 @@ pub(crate) fn adopted(
     found
 }
 
-fn is_key_of_originals(key: &str, collection: &str, id: ItemId, file: &str) -> bool {
+fn is_legacy_key(key: &str, collection: &str, id: ItemId, file: &str) -> bool {
     let segments: Vec<&str> = key.split('/').collect();
     let [in_collection, property, of, version, name] = segments[..] else { return false };
     in_collection == collection.trim().to_lowercase()

@@ -75,7 +75,7 @@ impl<'a> Union<'a> {
                 return merge(&mut self.items[*place], value);
             }
         } else if !value.is_array() {
-            // Arrays inside arrays have no identity: they are always appended, as the originals did.
+            // Arrays inside arrays have no identity: they are always appended, as the legacy library did.
             let places = self.by_value.get(&value.fingerprint(&self.state));
             if places.is_some_and(|places| places.iter().any(|place| self.items[*place] == *value)) {
                 return;

@@ -17,7 +17,7 @@ pub const MAX_DOCUMENT_DEPTH: usize = 64;
 
 /// The reserved top-level property that only the library writes.
 pub(crate) const SYSTEM: &str = "_system";
-/// How the `_system` of this library begins; the originals wrote no version there. What says its version
+/// How the `_system` of this library begins; the legacy library wrote no version there. What says its version
 /// needs no reading, for then the index has it all.
 const SYSTEM_OF_OURS: &str = r#"{"ov":"#;
 
@@ -135,8 +135,8 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Map> {
     parse_both(bytes).map(|(document, _)| document)
 }
 
-/// Reads the bytes of item.json: the document, and what only it says of the version, if the originals wrote
-/// it.
+/// Reads the bytes of item.json: the document, and what only it says of the version, if the legacy library
+/// wrote it.
 pub(crate) fn parse_both(bytes: &[u8]) -> Result<(Map, Option<LegacyMeta>)> {
     let damaged = |e: ParseError| Error::storage("item.json is damaged: it is no JSON object").caused_by(e);
     // Of a `_system` of ours nothing is kept, so none of it is built: a third of the work on small documents.

@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use crate::{Error, ErrorKind, Timestamp};
 
-/// Whole numbers are stored as small as they fit, as the originals did.
+/// Whole numbers are stored as small as they fit, as the legacy library did.
 pub(crate) fn int(value: i64) -> Bson {
     i32::try_from(value).map_or(Bson::Int64(value), Bson::Int32)
 }
@@ -51,7 +51,7 @@ pub(super) fn whole(value: RawBsonRef<'_>) -> Option<i64> {
     }
 }
 
-/// The originals' driver stored some counts as doubles; they are whole.
+/// The legacy library's driver stored some counts as doubles; they are whole.
 pub(super) fn whole_double(value: f64) -> Option<i64> {
     #[allow(clippy::cast_possible_truncation)]
     (value.fract() == 0.0).then_some(value as i64)
@@ -61,7 +61,7 @@ pub(super) fn text(value: RawBsonRef<'_>) -> Option<String> {
     value.as_str().map(str::to_owned)
 }
 
-/// A date; null, as the originals left it, is absent.
+/// A date; null, as the legacy library left it, is absent.
 pub(super) fn date(value: RawBsonRef<'_>) -> Option<Timestamp> {
     value.as_datetime().map(Timestamp::from)
 }

@@ -182,7 +182,7 @@ impl Row {
     }
 }
 
-/// A shadow of the originals holds a document instead of the stored bytes; it is not used.
+/// A shadow of the legacy library holds a document instead of the stored bytes; it is not used.
 fn read_shadow(stored: &RawDocument) -> Option<Shadow> {
     let get = |key: &str| stored.get(key).ok()?;
     Some(Shadow { ov: whole(get("ov")?)?, at: date(get("at")?)?, bytes: bytes(get("data")?)? })

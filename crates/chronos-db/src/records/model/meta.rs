@@ -39,7 +39,7 @@ impl Lineage {
     }
 }
 
-/// What the originals kept in item.json alone.
+/// What the legacy library kept in item.json alone.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct LegacyMeta {
     pub(crate) function_ids: Vec<String>,
@@ -107,7 +107,7 @@ pub(crate) struct Payload {
     pub(crate) bucket: Option<String>,
     pub(crate) key: Option<String>,
     pub(crate) size: i64,
-    /// Lower-case hex SHA-256, empty where the originals left it out.
+    /// Lower-case hex SHA-256, empty where the legacy library left it out.
     pub(crate) checksum: String,
     pub(crate) state: State,
 }
@@ -135,7 +135,8 @@ pub(crate) struct VersionMeta {
     pub(crate) lineage: Lineage,
     pub(crate) refs: Vec<BlobRef>,
     pub(crate) tenant: Option<String>,
-    /// Written by the originals: functions, lineage and references may be in its document alone. Not stored.
+    /// Written by the legacy library: functions, lineage and references may be in its document alone. Not
+    /// stored.
     pub(crate) legacy: bool,
 }
 
@@ -154,7 +155,7 @@ impl VersionMeta {
         self.objects().any(|object| object == (bucket.as_str(), key.as_str()))
     }
 
-    /// Takes over what only the document of a version of the originals says.
+    /// Takes over what only the document of a version of the legacy library says.
     pub(crate) fn inherit(&mut self, inherited: LegacyMeta) {
         if self.function_ids.is_empty() {
             self.function_ids = inherited.function_ids;
@@ -231,7 +232,7 @@ impl MetaReader {
 
     pub(super) fn end(mut self, own_ov: i64) -> VersionMeta {
         let payload = &mut self.meta.payload;
-        // The originals say it in the key alone.
+        // The legacy library says it in the key alone.
         payload.ov = self.payload_ov.or_else(|| payload.key.as_deref().and_then(ov_of_key)).unwrap_or(own_ov);
         if !self.has_state {
             payload.state = State::parse(None);

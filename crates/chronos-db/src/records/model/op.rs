@@ -78,7 +78,7 @@ impl State {
         }
     }
 
-    /// Rows and heads of the originals have no state: their payload was stored first.
+    /// Rows and heads of the legacy library have no state: their payload was stored first.
     pub(super) fn parse(text: Option<&str>) -> Self {
         match text {
             Some("new-not-synched") => Self::NewNotSynched,

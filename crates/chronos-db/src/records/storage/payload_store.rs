@@ -151,7 +151,7 @@ impl PayloadStore {
         Ok(None)
     }
 
-    /// Where objects of an item may lie. The original library put those of its properties elsewhere, and
+    /// Where objects of an item may lie. The legacy library put those of its properties elsewhere, and
     /// recorded them in the documents alone.
     fn prefixes(&self, id: ItemId) -> Result<Vec<(Arc<dyn ObjectStorage>, String)>> {
         let Some(space) = &self.buckets else { return Ok(Vec::new()) };

@@ -73,7 +73,7 @@ pub(super) fn follows(head: &Head, row: &Row) -> bool {
         && head.deleted_at.is_some() == matches!(row.op, Op::Delete | Op::Erase)
 }
 
-/// Whether two index entries say the same; the originals may have written them in different orders.
+/// Whether two index entries say the same; the legacy library may have written them in different orders.
 fn same_entry(a: &RawDocument, b: &RawDocument) -> bool {
     a == b || matches!((raw_bson::decode(a), raw_bson::decode(b)), (Ok(a), Ok(b)) if a == b)
 }

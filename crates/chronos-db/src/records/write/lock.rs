@@ -171,8 +171,8 @@ impl Locks {
         Ok(self.index.documents.apply(batch).await?.first() == Some(&Outcome::Applied))
     }
 
-    /// The originals kept locks under ids of their own, at most one per item, and left those of processes
-    /// that died.
+    /// The legacy library kept locks under ids of their own, at most one per item, and left those of
+    /// processes that died.
     async fn remove_left_lock(&self, id: ItemId, now: Timestamp) -> Result<()> {
         let scan = Scan { filter: Filter::eq("itemId", id.bson()), limit: Some(1), ..Scan::default() };
         let found = self.index.documents.scan(&self.index.names.locks, scan).try_next().await?;

@@ -174,7 +174,7 @@ impl Writer {
         })
     }
 
-    /// The document of the current version, and the references in it. What the originals recorded in the
+    /// The document of the current version, and the references in it. What the legacy library recorded in the
     /// document alone goes into `meta`.
     async fn current(&self, head: &Head, meta: &mut VersionMeta) -> Result<Current> {
         let bytes = self.reader.payload(head).await?;

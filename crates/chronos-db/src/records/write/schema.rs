@@ -93,8 +93,8 @@ impl Schema {
             self.index.documents.apply(batch).await?;
         }
         match (value(STABLE).flatten(), value(CV).flatten()) {
-            // A counter without a mark was kept by the originals: what they left is not gapless, and is never
-            // touched again.
+            // A counter without a mark was kept by the legacy library: what it left is not gapless, and is
+            // never touched again.
             (None, counter) => self.index.advance_watermark(counter.unwrap_or(-1)).await?,
             // Nothing at or below the mark ever changes, so no number there is given out any more.
             (Some(mark), counter) if mark > counter.unwrap_or(-1) => {
@@ -106,8 +106,8 @@ impl Schema {
         Ok(())
     }
 
-    /// The originals could leave several rows of one version behind: such a collection can be read, but not
-    /// written.
+    /// The legacy library could leave several rows of one version behind: such a collection can be read, but
+    /// not written.
     async fn explain_duplicates(&self, error: Error) -> Error {
         // What another kind of index has let in is seen only once ours can be made.
         if error.is_retryable() || error.kind() != ErrorKind::Database {
@@ -115,7 +115,7 @@ impl Schema {
         }
         match self.duplicate_version().await {
             Ok(Some((id, ov))) => Error::database(format!(
-                "version {ov} of this item has several rows, as the original library could leave behind; the collection is read-only until \
+                "version {ov} of this item has several rows, as the legacy library could leave behind; the collection is read-only until \
                  `chronos migrate` has set the surplus rows aside"
             ))
             .on_item(id)

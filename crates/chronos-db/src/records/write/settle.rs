@@ -94,7 +94,7 @@ impl super::watermark::Watermark {
             found.iter().find(|doc| doc.get_str("_id").ok() == Some(id)).and_then(|doc| number(doc, "value"))
         };
         let Some(last) = value(CV) else { return Ok(Some(-1)) };
-        // A collection the originals kept has no mark: what they left is settled.
+        // A collection the legacy library kept has no mark: what it left is settled.
         let Some(mut reached) = value(STABLE) else { return Ok(Some(last)) };
         let scan = Scan {
             filter: Filter::gt("cv", int(reached)).and(Filter::lte("cv", int(last))),

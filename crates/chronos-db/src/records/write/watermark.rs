@@ -235,7 +235,7 @@ impl Watermark {
             futures::future::try_join(self.counter(), self.index.highest_cv()).await?;
         // A failover may have taken the counter back behind rows that were acknowledged.
         let Some(last) = last.max(highest) else { return Ok(-1) };
-        // A collection the originals kept has no mark: everything they left lies below it.
+        // A collection the legacy library kept has no mark: everything it left lies below it.
         let Some(mark) = mark else { return Ok(last) };
         let mut stable = mark;
         let mut settled = mark;
