@@ -331,7 +331,7 @@ impl Worker {
 
     fn database_failed(&mut self, error: Error) {
         let error = Arc::new(error);
-        tracing::warn!(collection = %self.storer.index.names.collection, %error, "the storer cannot read or write rows");
+        tracing::warn!(collection = %self.storer.index.names.collection, %error, "the flusher cannot read or write rows");
         let now = self.now();
         let unheard = {
             let mut work = self.storer.queue.lock();
