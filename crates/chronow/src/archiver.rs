@@ -54,7 +54,16 @@ pub(crate) async fn copy(
     // Who wants some copies takes none from who wants all.
     let filter = match extent {
         Extent::All => Some(None),
-        Extent::Marked if inner.hot.subscription(&name).await?.is_some() => None,
+        Extent::Marked
+            if inner
+                .hot
+                .subscription(&name)
+                .await
+                .map_err(|error| error.during("subscription"))?
+                .is_some() =>
+        {
+            None
+        }
         Extent::Marked => Some(Some(marked())),
     };
     // What waits there is dead only if its bytes can never be kept; an outage may last as long as it wants.
@@ -64,7 +73,11 @@ pub(crate) async fn copy(
         filter,
         ..SubscriptionPatch::default()
     };
-    inner.hot.ensure_subscription(&name, &patch).await?;
+    inner
+        .hot
+        .ensure_subscription(&name, &patch)
+        .await
+        .map_err(|error| error.during("ensure_subscription"))?;
     let renewer = LockRenewer::start(inner, &name).await?;
     let (hot, counters) = (Arc::clone(&inner.hot), Arc::clone(&inner.counters));
     Background::start(&inner.tasks, |ending| {
@@ -112,7 +125,7 @@ impl Archiver {
     /// Copies what is there, or waits for something. Answers whether there was something.
     async fn copy(&mut self) -> Result<bool> {
         let begun = Instant::now();
-        let pulled = self.hot.pull(&self.name, BATCH).await?;
+        let pulled = self.hot.pull(&self.name, BATCH).await.map_err(|error| error.during("pull"))?;
         if pulled.deliveries.is_empty() {
             if self.copy_dead().await? {
                 return Ok(true);
@@ -120,7 +133,7 @@ impl Archiver {
             if !self.ending.is_here() {
                 let due = pulled.next_due.unwrap_or(TIMEOUT).min(TIMEOUT);
                 tokio::select! {
-                    waited = self.hot.wait(&self.name, due) => waited?,
+                    waited = self.hot.wait(&self.name, due) => waited.map_err(|error| error.during("wait"))?,
                     () = self.ending.comes() => {}
                 }
             }
@@ -158,20 +171,30 @@ impl Archiver {
             self.passed = None;
         }
         let after = self.passed.as_ref().map(|(cursor, _)| cursor.as_str());
-        let found =
-            self.hot.dead_letter_ids(&self.name, Timestamp::from_millis(0), after, DEAD_BATCH).await?;
+        let found = self
+            .hot
+            .dead_letter_ids(&self.name, Timestamp::from_millis(0), after, DEAD_BATCH)
+            .await
+            .map_err(|error| error.during("dead_letter_ids"))?;
         let Some(last) = found.last() else { return Ok(false) };
         let (last, since) =
             (last.cursor.clone(), self.passed.as_ref().map_or_else(Instant::now, |(_, since)| *since));
         let ids: Vec<String> = found.into_iter().map(|letter| letter.id).collect();
-        let mut letters = self.hot.dead_letters_by_id(&self.name, &ids).await?;
+        let mut letters = self
+            .hot
+            .dead_letters_by_id(&self.name, &ids)
+            .await
+            .map_err(|error| error.during("dead_letters_by_id"))?;
         letters.retain(|letter| !letter.reason.starts_with(REFUSED));
         let mut ids: Vec<String> = letters.iter().map(|letter| letter.message.id.clone()).collect();
         let refused = self.keep(letters.into_iter().map(|letter| letter.message).collect()).await?;
         // They are dead letters already, for another reason.
         ids.retain(|id| !refused.contains_key(id));
         if !ids.is_empty() {
-            self.hot.purge_dead_letters(&self.name, &Select::Ids(ids)).await?;
+            self.hot
+                .purge_dead_letters(&self.name, &Select::Ids(ids))
+                .await
+                .map_err(|error| error.during("purge_dead_letters"))?;
         }
         self.passed = Some((last, since));
         Ok(true)

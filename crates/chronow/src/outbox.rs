@@ -34,7 +34,7 @@ pub(crate) async fn publish(
     mut messages: Vec<OutboundMessage>,
 ) -> Result<Vec<PublishAck>> {
     let warm = inner.warm_tier()?;
-    let now = inner.hot.now().await?;
+    let now = inner.hot.now().await.map_err(|error| error.during("now"))?;
     for message in &mut messages {
         if message.dedup_id.as_deref().unwrap_or("").is_empty() {
             message.dedup_id =
@@ -150,9 +150,11 @@ impl Restorer {
 
     /// Puts back what is old enough. Answers when to look again, if something is left.
     async fn restore(&self) -> Result<Option<Duration>> {
-        let Some(options) = self.hot.topic(&self.topic).await? else { return Ok(None) };
+        let Some(options) = self.hot.topic(&self.topic).await.map_err(|error| error.during("topic"))? else {
+            return Ok(None);
+        };
         let young = if options.dedup_window_ms == 0 { YOUNG_WITHOUT_WINDOW } else { YOUNG };
-        let now = self.hot.now().await?;
+        let now = self.hot.now().await.map_err(|error| error.during("now"))?;
         let mut chunks = self.warm.staged(&self.topic, now)?.try_chunks(BATCH);
         while let Some(chunk) = chunks.try_next().await.map_err(|failed| failed.1)? {
             let count = chunk.len();

@@ -22,7 +22,7 @@ impl Context {
         if self.known_changes(topic) == Some(now) {
             return Ok(());
         }
-        if let Some(options) = self.hot.topic(topic).await? {
+        if let Some(options) = self.hot.topic(topic).await.map_err(|error| error.during("topic"))? {
             self.start_for(topic, &options).await?;
             self.noticed.lock().unwrap_or_else(PoisonError::into_inner).insert(topic.clone(), now);
         }
@@ -60,7 +60,12 @@ impl Context {
                 true => Some(Extent::All),
                 // Somebody asked for copies of some messages.
                 false if topic_tasks.copies(Extent::Marked) => None,
-                false => self.hot.subscription(&name).await?.map(|_| Extent::Marked),
+                false => self
+                    .hot
+                    .subscription(&name)
+                    .await
+                    .map_err(|error| error.during("subscription"))?
+                    .map(|_| Extent::Marked),
             };
             if let Some(extent) = extent.filter(|extent| !topic_tasks.copies(*extent)) {
                 topic_tasks.copies = Some((extent, archiver::copy(self, warm.clone(), topic, extent).await?));
@@ -68,7 +73,12 @@ impl Context {
         }
         if let Some(payloads) = self.payloads().filter(|payloads| payloads.has_place(topic.scope()))
             && !topic_tasks.cleans_up()
-            && self.hot.subscription(&payloads::subscription(topic)).await?.is_some()
+            && self
+                .hot
+                .subscription(&payloads::subscription(topic))
+                .await
+                .map_err(|error| error.during("subscription"))?
+                .is_some()
         {
             topic_tasks.janitor =
                 Some(payloads::clean_up(self, payloads.clone(), self.warm().cloned(), topic).await?);

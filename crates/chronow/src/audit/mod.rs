@@ -245,10 +245,13 @@ async fn keep_letters(
             .map_or(Timestamp::from_millis(0), |at| at.plus_millis(-SETTLED_MS)),
     };
     progress.since = Some(since);
-    let young = hot.now().await?.plus_millis(-SETTLED_MS);
+    let young = hot.now().await.map_err(|error| error.during("now"))?.plus_millis(-SETTLED_MS);
     let mut after = progress.settled.clone();
     loop {
-        let page = hot.dead_letter_ids(name, since, after.as_deref(), PAGE).await?;
+        let page = hot
+            .dead_letter_ids(name, since, after.as_deref(), PAGE)
+            .await
+            .map_err(|error| error.during("dead_letter_ids"))?;
         let mut fresh: Vec<&DeadLetterId> =
             page.iter().filter(|letter| !progress.kept.contains(&letter.cursor)).collect();
         if !fresh.is_empty() {
@@ -262,7 +265,10 @@ async fn keep_letters(
         // In order: what is older than the newest that is kept is kept.
         for together in fresh.chunks(TOGETHER) {
             let ids: Vec<String> = together.iter().map(|letter| letter.id.clone()).collect();
-            let letters = hot.dead_letters_by_id(name, &ids).await?;
+            let letters = hot
+                .dead_letters_by_id(name, &ids)
+                .await
+                .map_err(|error| error.during("dead_letters_by_id"))?;
             try_join_all(letters.into_iter().map(|letter| keep_letter(warm, counters, name, letter))).await?;
             progress.kept.extend(together.iter().map(|letter| letter.cursor.clone()));
         }

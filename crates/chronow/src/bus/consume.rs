@@ -70,7 +70,7 @@ impl<T: Send + 'static> Consume<T> {
     }
 
     async fn run(self) -> Result<Consumer<T>> {
-        let renewer = self.subscription.renewer().await?;
+        let renewer = self.subscription.renewer("consume").await?;
         let closer = Arc::clone(&renewer);
         let closing = self.subscription.inner.tasks.closing();
         let Self { subscription, decode, prefetch } = self;
@@ -120,7 +120,8 @@ impl<T> Consumer<T> {
     /// `HOT_TIER_ERROR` if the store fails; then the locks end by themselves.
     pub async fn close(self) -> Result<()> {
         drop(self.stream);
-        self.closer.close().await.map_err(|error| error.during("close"))
+        let name = self.closer.subscription().clone();
+        self.closer.close().await.map_err(|error| error.during("close").on(&name))
     }
 }
 

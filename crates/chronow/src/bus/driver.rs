@@ -190,12 +190,12 @@ impl<T: Send + 'static> Driver<T> {
     }
 
     fn fail(&mut self, error: Error) {
+        let error = error.during("run").on(&self.subscription.name);
         if matches!(
             error.kind(),
             ErrorKind::NotFound | ErrorKind::Closed | ErrorKind::Validation | ErrorKind::Unsupported
         ) {
             self.stop();
-            let error = error.during("run").on(&self.subscription.name);
             self.shutdown.fatal.get_or_insert(error);
             return;
         }
@@ -240,7 +240,8 @@ impl<T: Send + 'static> Driver<T> {
             self.polling.pull = Some(
                 async move {
                     let begun = Instant::now();
-                    let pulled = hot.pull_and_start(&name, wanted, free).await;
+                    let pulled =
+                        hot.pull_and_start(&name, wanted, free).await.map_err(|error| error.during("pull"));
                     Brought { begun, wanted, pulled }
                 }
                 .boxed(),
@@ -281,7 +282,7 @@ impl<T: Send + 'static> Driver<T> {
         let (hot, name) = (Arc::clone(&self.subscription.inner.hot), self.subscription.name.clone());
         self.step = Some(
             async move {
-                let outcome = hot.settle_and_start(&name, step).await;
+                let outcome = hot.settle_and_start(&name, step).await.map_err(|error| error.during("settle"));
                 Sent { endings, starts, outcome }
             }
             .boxed(),
@@ -425,7 +426,8 @@ impl<T: Send + 'static> Driver<T> {
         self.polling.due = pulled.next_due.map(|due| Instant::now() + due.max(Duration::from_millis(1)));
         if self.polling.wait.is_none() && self.is_working() {
             let (hot, name) = (Arc::clone(&self.subscription.inner.hot), self.subscription.name.clone());
-            let mut wait = async move { hot.wait(&name, TIMEOUT).await }.boxed();
+            let mut wait =
+                async move { hot.wait(&name, TIMEOUT).await.map_err(|error| error.during("wait")) }.boxed();
             // What was published between the pull and the wait is seen by a pull after the wait has begun.
             match (&mut wait).now_or_never() {
                 Some(waited) => self.waited(waited),

@@ -155,6 +155,10 @@ pub(crate) struct LockRenewer {
 }
 
 impl LockRenewer {
+    pub(super) fn subscription(&self) -> &SubscriptionName {
+        &self.shared.subscription
+    }
+
     /// Begins to renew the locks of a subscription.
     pub(crate) async fn start(inner: &Context, subscription: &SubscriptionName) -> Result<Arc<Self>> {
         let missing =
@@ -310,7 +314,7 @@ async fn keep(
             // Nothing is ever sent: this is the end of the renewer.
             _ = ended.changed() => break,
             () = closed(&mut closing), if guard.is_some() => {
-                report(&shared, shared.close().await);
+                report(&shared, "release", shared.close().await);
                 // What is in the user's hands is kept until the connection ends, but nobody waits for it.
                 guard = None;
             }
@@ -320,19 +324,19 @@ async fn keep(
                     return;
                 }
                 troubled = renewed.is_err();
-                report(&shared, renewed);
+                report(&shared, "renew", renewed);
                 if refreshed.elapsed() >= REFRESH {
                     refreshed = Instant::now();
-                    report(&shared, shared.refresh().await);
+                    report(&shared, "refresh", shared.refresh().await);
                 }
             }
         }
     }
-    report(&shared, shared.close().await);
+    report(&shared, "release", shared.close().await);
 }
 
-fn report(shared: &Shared, result: Result<()>) {
-    if let Err(error) = result {
+fn report(shared: &Shared, operation: &'static str, result: Result<()>) {
+    if let Err(error) = result.map_err(|error| error.during(operation)) {
         tracing::warn!(subscription = %shared.subscription, %error, "holds on messages could not be kept or given back");
     }
 }

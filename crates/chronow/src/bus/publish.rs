@@ -59,7 +59,7 @@ impl Topic {
     ///
     /// let order = chronos_db::json!({"order": 7});
     /// orders.publish(&order).key("customer-1").header("type", "order.created").ttl(Duration::from_secs(60)).await?;
-    /// // StoredMessage once, however often it is sent; and in the warm tier before it is in the hot one.
+    /// // Accepted once, however often it is sent; and in the warm tier before it is in the hot one.
     /// let first = orders.publish(&order).dedup_id("order-7").ack(Ack::Warm).await?;
     /// assert_eq!(orders.publish(&order).dedup_id("order-7").await?.id, first.id);
     /// // Later, and then not at all.

@@ -56,7 +56,7 @@ impl Subscription {
 
     async fn receive_as<T>(&self, max: u32, decode: &Decode<T>) -> Result<Vec<Received<T>>> {
         let receive = async {
-            let renewer = self.renewer().await?;
+            let renewer = self.renewer("receive").await?;
             let begun = Instant::now();
             let pulled = self.inner.hot.pull_and_start(&self.name, max, max).await?;
             self.inner.notice(self.name.topic());
@@ -87,7 +87,7 @@ impl Subscription {
 
     async fn fetch_deferred_as<T>(&self, ids: Vec<String>, decode: &Decode<T>) -> Result<Vec<Received<T>>> {
         let fetch = async {
-            let renewer = self.renewer().await?;
+            let renewer = self.renewer("fetch_deferred").await?;
             let begun = Instant::now();
             let fetched = self.inner.hot.fetch_deferred(&self.name, ids).await?;
             self.start_all(fetched, 0, begun, &renewer, decode).await

@@ -150,7 +150,7 @@ impl<T: Send + 'static> Run<T> {
     pub async fn start(self) -> Result<Runner> {
         let Self { subscription, decode, handler, mut settings, prefetch } = self;
         settings.prefetch = prefetch.unwrap_or(settings.concurrency);
-        let renewer = subscription.renewer().await?;
+        let renewer = subscription.renewer("run").await?;
         let guard = subscription.inner.tasks.guard()?;
         let (command, commands) = watch::channel(RunnerCommand::Work);
         let (in_vain, looked_in_vain) = watch::channel(None);

@@ -72,9 +72,9 @@ impl Subscription {
         self.inner.hot.ensure_subscription(&self.name, &patch).await.map(drop)
     }
 
-    /// Begins to hold messages for a consumer, and to do in the background what there is to do for it.
-    pub(super) async fn renewer(&self) -> Result<Arc<LockRenewer>> {
-        let told = self.told("consume");
+    /// Begins to hold messages for a consumer, in the course of `operation`, and to do in the background what there is to do for it.
+    pub(super) async fn renewer(&self, operation: &'static str) -> Result<Arc<LockRenewer>> {
+        let told = self.told(operation);
         let renewer = LockRenewer::start(&self.inner, &self.name).await.map_err(&told)?;
         self.inner.ensure_started(self.name.topic()).await.map_err(&told)?;
         self.inner.audit_dead_letters(&self.name);

@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use secrecy::{ExposeSecret, SecretString};
+#[cfg(feature = "redis")]
+use secrecy::ExposeSecret;
+use secrecy::SecretString;
 
 /// An object storage: S3, or Azure if the endpoint says so.
 #[derive(Clone, Debug)]
@@ -107,6 +109,7 @@ fn with_login(node: &str, url: Option<&str>) -> String {
     }
 }
 
+#[cfg(feature = "redis")]
 impl Redis {
     /// The same for the hot tier.
     pub(crate) fn to_hot(&self) -> crate::hot::redis::RedisConfig {

@@ -47,7 +47,11 @@ pub(crate) async fn clean_up(
         max_deliveries: Some(1_000_000),
         ..SubscriptionPatch::default()
     };
-    inner.hot.ensure_subscription(&name, &patch).await?;
+    inner
+        .hot
+        .ensure_subscription(&name, &patch)
+        .await
+        .map_err(|error| error.during("ensure_subscription"))?;
     let renewer = LockRenewer::start(inner, &name).await?;
     let hot = Arc::clone(&inner.hot);
     Background::start(&inner.tasks, |ending| Sweeper { hot, payloads, warm, name, renewer, ending }.run())
@@ -94,11 +98,11 @@ impl Sweeper {
 
     async fn look(&mut self) -> Result<()> {
         let begun = Instant::now();
-        let pulled = self.hot.pull(&self.name, BATCH).await?;
+        let pulled = self.hot.pull(&self.name, BATCH).await.map_err(|error| error.during("pull"))?;
         if pulled.deliveries.is_empty() {
             let due = pulled.next_due.unwrap_or(TIMEOUT).min(TIMEOUT);
             tokio::select! {
-                waited = self.hot.wait(&self.name, due) => waited?,
+                waited = self.hot.wait(&self.name, due) => waited.map_err(|error| error.during("wait"))?,
                 () = self.ending.comes() => {}
             }
             return Ok(());
@@ -107,8 +111,11 @@ impl Sweeper {
             pulled.deliveries.iter().map(|delivery| self.renewer.guard(delivery, begun)).collect();
         // What was started does not expire here.
         let start = guards.iter().map(|guard| guard.lock().clone()).collect();
-        self.hot.settle_and_start(&self.name, SettleAndStart { settle: Vec::new(), start }).await?;
-        let now = self.hot.now().await?;
+        self.hot
+            .settle_and_start(&self.name, SettleAndStart { settle: Vec::new(), start })
+            .await
+            .map_err(|error| error.during("settle_and_start"))?;
+        let now = self.hot.now().await.map_err(|error| error.during("now"))?;
         let ids: Vec<String> = pulled.deliveries.iter().map(|delivery| delivery.lock.id.clone()).collect();
         let needed = self.hot.needed_by_others(&self.name, &ids).await;
         let mut settle = Vec::with_capacity(ids.len());
@@ -128,7 +135,10 @@ impl Sweeper {
             };
             settle.push((guards[index].lock().clone(), how));
         }
-        self.hot.settle_and_start(&self.name, SettleAndStart { settle, start: Vec::new() }).await?;
+        self.hot
+            .settle_and_start(&self.name, SettleAndStart { settle, start: Vec::new() })
+            .await
+            .map_err(|error| error.during("settle_and_start"))?;
         needed.map(drop)
     }
 
