@@ -31,7 +31,7 @@ impl OpenCollections {
     }
 }
 
-/// Versions of one collection that were not stored when a [`Chronos`] was shut down. They are committed, and
+/// Versions of one collection that were not stored when a [`Chronos`](crate::Chronos) was shut down. They are committed, and
 /// safe in the version index.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]

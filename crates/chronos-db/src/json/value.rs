@@ -15,7 +15,8 @@ use super::number::Number;
 ///
 /// Into and out of other data formats it goes by `Serialize` and `Deserialize`. They know no numbers but
 /// 64-bit integers and doubles, so there other numbers become the nearest double. The actions of this
-/// library, and [`to_json`], [`to_vec`], [`from_slice`] and [`Json::to`], which they use, keep the digits
+/// library, and [`to_json`](super::to_json), [`to_vec`](super::to_vec),
+/// [`from_slice`](super::from_slice) and [`Json::to`], which they use, keep the digits
 /// also of a `Json` that is part of another type (but behind `flatten` and in an untagged or internally
 /// tagged enum it is read as a double).
 ///
