@@ -180,7 +180,7 @@ impl PayloadStore {
 
     /// Removes the objects that a version names, but those that `head` needs.
     pub(crate) async fn remove_objects(&self, row: &Row, head: Option<&Head>) -> Result<()> {
-        self.cache.invalidate(&(self.number, row.id, row.ov));
+        self.forget_cached(row.id, row.ov);
         if self.buckets.is_none() {
             return Ok(());
         }

@@ -3,7 +3,7 @@
 use redis::Value;
 
 use super::RedisHot;
-use super::keys::{join_id, split_id};
+use super::keys::{ids_of_shard, join_id};
 use super::peek::small;
 use super::publish::MAX_PER_SCRIPT;
 use super::reply::{Parts, read_message, text};
@@ -102,12 +102,7 @@ impl RedisHot {
     ) -> ScriptResult<Vec<DeadLetter>> {
         let mut found = Vec::new();
         for shard in 0..known.shards {
-            let own: Vec<&str> = ids
-                .iter()
-                .map(|id| split_id(id))
-                .filter(|(own, _)| *own == shard)
-                .map(|(_, id)| id)
-                .collect();
+            let own = ids_of_shard(ids, shard);
             // They may be large.
             for own in own.chunks(LETTERS_PER_SCRIPT) {
                 let args = own.iter().fold(Args::new().arg(&known.stamp).arg(subscription.name()), Args::arg);
@@ -146,12 +141,7 @@ impl RedisHot {
     ) -> ScriptResult<u64> {
         let mut taken = 0;
         for shard in 0..known.shards {
-            let own: Vec<&str> = ids
-                .iter()
-                .map(|id| split_id(id))
-                .filter(|(own, _)| *own == shard)
-                .map(|(_, id)| id)
-                .collect();
+            let own = ids_of_shard(ids, shard);
             let mut own = own.as_slice();
             while !own.is_empty() {
                 let page = &own[..own.len().min(MAX_PER_SCRIPT)];

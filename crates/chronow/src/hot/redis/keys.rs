@@ -151,6 +151,11 @@ pub(super) fn split_id(id: &str) -> (u16, &str) {
     }
 }
 
+/// Of ids as users see them those of one shard, as they are inside it.
+pub(super) fn ids_of_shard(ids: &[String], shard: u16) -> Vec<&str> {
+    ids.iter().map(|id| split_id(id)).filter(|(own, _)| *own == shard).map(|(_, id)| id).collect()
+}
+
 /// An id as users see it.
 pub(super) fn join_id(shard: u16, id: &str) -> String {
     if shard == 0 { id.to_owned() } else { format!("{shard}.{id}") }

@@ -10,7 +10,7 @@ use super::batches::pull_of;
 use super::connection::at_once;
 use super::errors::is_refusal;
 use super::filters::Compiled;
-use super::keys::split_id;
+use super::keys::{ids_of_shard, split_id};
 use super::publish::MAX_PER_SCRIPT;
 use super::reply::{list, number, read_message, text};
 use super::script::{Args, scripts};
@@ -173,12 +173,7 @@ impl RedisHot {
     ) -> ScriptResult<Vec<Delivery>> {
         let mut deliveries = Vec::new();
         for shard in 0..known.shards {
-            let own: Vec<&str> = ids
-                .iter()
-                .map(|id| split_id(id))
-                .filter(|(own, _)| *own == shard)
-                .map(|(_, id)| id)
-                .collect();
+            let own = ids_of_shard(ids, shard);
             let mut own = own.as_slice();
             while !own.is_empty() {
                 let token = self.token();
