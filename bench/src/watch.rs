@@ -1,7 +1,7 @@
 //! A layer around a document store that notes how large the groups of writes are, and one around buckets that
 //! holds them back.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use bson::{Bson, RawDocumentBuf};
@@ -12,6 +12,7 @@ use chronos_db::{Result, Timestamp};
 use futures::StreamExt as _;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
+use parking_lot::Mutex;
 use test_support::Layer;
 use test_support::objects::Call;
 use tokio::sync::Semaphore;
@@ -22,7 +23,7 @@ pub(crate) struct Groups(Mutex<Vec<usize>>);
 
 impl Groups {
     pub(crate) fn take(&self) -> Vec<usize> {
-        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        std::mem::take(&mut *self.0.lock())
     }
 }
 
@@ -71,7 +72,7 @@ impl DocumentStore for Watched {
         count: u32,
         build: BuildBatch,
     ) -> Result<(Sequence, Vec<Outcome>)> {
-        self.groups.0.lock().unwrap_or_else(PoisonError::into_inner).push(count as usize);
+        self.groups.0.lock().push(count as usize);
         self.inner.sequence_then(namespace, name, count, build).await
     }
 

@@ -2,8 +2,8 @@
 
 use std::collections::VecDeque;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bson::{DateTime, Document, doc};
@@ -11,6 +11,7 @@ use chronos_db::{Json as Value, json};
 use futures::TryStreamExt as _;
 use mongodb::options::{Acknowledgment, ClientOptions, WriteConcern};
 use mongodb::{Client, Collection, Database};
+use parking_lot::Mutex;
 
 use crate::Result;
 use crate::disk::device_of;
@@ -183,7 +184,7 @@ impl Baseline {
             let (groups, rows, heads) = (Arc::clone(&groups), self.rows(), self.heads());
             tokio::spawn(async move {
                 loop {
-                    let next = groups.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+                    let next = groups.lock().pop_front();
                     let Some((some_rows, some_heads)) = next else {
                         return Ok::<_, mongodb::error::Error>(());
                     };

@@ -3,10 +3,11 @@
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::Arc;
 use std::thread;
 
 use chronos_db::{Error, Json, MAX_DOCUMENT_BYTES};
+use parking_lot::{Condvar, Mutex};
 use tokio::sync::mpsc;
 
 use crate::failure::Failure;
@@ -53,13 +54,14 @@ struct Budget {
 impl Budget {
     /// Waits until there is room. One line always has room, however long it is.
     fn hold(&self, bytes: usize) {
-        let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut held = self.held.lock();
         let full = |held: &mut usize| *held > 0 && *held + bytes > AHEAD_BYTES;
-        *self.released.wait_while(held, full).unwrap_or_else(PoisonError::into_inner) += bytes;
+        self.released.wait_while(&mut held, full);
+        *held += bytes;
     }
 
     fn release(&self, bytes: usize) {
-        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut held = self.held.lock();
         *held = held.saturating_sub(bytes);
         self.released.notify_one();
     }

@@ -2,9 +2,11 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+
+use parking_lot::Mutex;
 
 use crate::clock::sleep_until;
 use crate::config::{Config, DatabaseType, ObjectSpace, OneStore, Warning, closest};
@@ -56,7 +58,7 @@ struct Inner {
 impl Drop for Inner {
     fn drop(&mut self) {
         // Without `shutdown`, background work ends after what it is at; what is left is in the version rows.
-        for workers in self.open.get_mut().unwrap_or_else(PoisonError::into_inner).by_key.values() {
+        for workers in self.open.get_mut().by_key.values() {
             workers.stop();
         }
     }
@@ -350,7 +352,7 @@ impl Chronos {
         let (entry, database) = (&resolved.entry, resolved.database);
         let documents = self.documents(&entry.connection)?;
         let key = (entry.connection.clone(), database.clone(), entry.capture_deliveries);
-        let mut dbs = self.inner.messaging.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut dbs = self.inner.messaging.lock();
         let db = dbs.entry(key).or_insert_with(|| {
             let env = self.inner.env.clone();
             Arc::new(MessagingDb::new(documents, &database, entry.capture_deliveries, env))
@@ -368,7 +370,7 @@ impl Chronos {
             resolved.collection.clone(),
             entry.objects.clone(),
         );
-        let mut open = open.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut open = open.lock();
         if let Some(workers) = open.by_key.get(&key) {
             return Ok(Arc::clone(workers));
         }
@@ -435,15 +437,7 @@ impl Chronos {
     pub async fn shutdown_within(&self, limit: Duration) -> Result<Vec<LeftBehind>> {
         let clock = &self.inner.env.clock;
         let end = clock.now().plus_millis(i64::try_from(limit.as_millis()).unwrap_or(i64::MAX));
-        let open: Vec<_> = self
-            .inner
-            .open
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .by_key
-            .drain()
-            .map(|(_, workers)| workers)
-            .collect();
+        let open: Vec<_> = self.inner.open.lock().by_key.drain().map(|(_, workers)| workers).collect();
         let counts = futures::future::join_all(open.iter().map(|workers| workers.finish(limit))).await;
         let left = open.iter().zip(counts).filter(|(_, versions)| *versions > 0);
         let left: Vec<LeftBehind> =
@@ -451,7 +445,7 @@ impl Chronos {
         for LeftBehind { database, collection, versions } in &left {
             tracing::warn!(%database, %collection, versions, "versions are left to be stored by the next process that writes the collection");
         }
-        self.inner.messaging.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.inner.messaging.lock().clear();
         let documents = self.inner.documents.take();
         let closed = futures::future::join_all(documents.iter().map(|documents| documents.close()));
         let end = end.max(clock.now().plus_millis(CLOSE_MILLIS));
@@ -484,7 +478,7 @@ mod tests {
         for n in 10..10 * MAX_IDLE {
             open(n);
         }
-        let open = chronos.inner.open.lock().unwrap();
+        let open = chronos.inner.open.lock();
         assert!(open.by_key.len() <= MAX_IDLE + 1, "{} are open", open.by_key.len());
         assert!(
             used.iter().all(|collection| open.by_key.keys().any(|key| key.2 == collection.name())),

@@ -2,10 +2,11 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::{Either, select, try_join};
+use parking_lot::Mutex;
 use secrecy::{ExposeSecret as _, SecretString};
 
 use crate::config::{DocumentConnection, IN_MEMORY};
@@ -59,7 +60,7 @@ impl Connections {
             IN_MEMORY => format!("{IN_MEMORY} {reference}"),
             uri => uri.to_owned(),
         };
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut open = self.open.lock();
         if let Some(documents) = open.get(&key) {
             return Ok(Arc::clone(documents));
         }
@@ -78,7 +79,7 @@ impl Connections {
     pub(crate) async fn are_one(&self, one: &str, other: &str) -> Result<bool> {
         let key =
             if one < other { (one.to_owned(), other.to_owned()) } else { (other.to_owned(), one.to_owned()) };
-        if let Some(known) = self.same.lock().unwrap_or_else(PoisonError::into_inner).get(&key) {
+        if let Some(known) = self.same.lock().get(&key) {
             return Ok(*known);
         }
         let asking = std::pin::pin!(self.ask(one, other));
@@ -92,7 +93,7 @@ impl Connections {
                 return Err(Error::database(message).retryable());
             }
         };
-        self.same.lock().unwrap_or_else(PoisonError::into_inner).insert(key, same);
+        self.same.lock().insert(key, same);
         Ok(same)
     }
 
@@ -115,12 +116,7 @@ impl Connections {
 
     /// Takes every client out, to be closed.
     pub(crate) fn take(&self) -> Vec<Arc<dyn DocumentStore>> {
-        self.open
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .drain()
-            .map(|(_, documents)| documents)
-            .collect()
+        self.open.lock().drain().map(|(_, documents)| documents).collect()
     }
 }
 

@@ -3,7 +3,9 @@
 //! A point costs one pointer check while none is armed.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
 
 use crate::{Error, ErrorKind, Result};
 
@@ -64,17 +66,14 @@ impl FailPoints {
     /// Makes `point` do `action` `times` times, after letting `after` passes through.
     pub fn arm(&self, point: &str, action: FailAction, after: u64, times: u64) {
         if let Some(points) = &self.0 {
-            points
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .insert(point.to_owned(), Armed { action, after, times });
+            points.lock().insert(point.to_owned(), Armed { action, after, times });
         }
     }
 
     /// Makes `point` quiet again.
     pub fn disarm(&self, point: &str) {
         if let Some(points) = &self.0 {
-            points.lock().unwrap_or_else(PoisonError::into_inner).remove(point);
+            points.lock().remove(point);
         }
     }
 
@@ -84,7 +83,7 @@ impl FailPoints {
     /// The armed error, if there is one.
     pub fn hit(&self, point: &'static str) -> Result<()> {
         let Some(points) = &self.0 else { return Ok(()) };
-        let mut points = points.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut points = points.lock();
         let Some(armed) = points.get_mut(point) else {
             return Ok(());
         };

@@ -6,10 +6,11 @@
 
 use std::collections::BTreeMap;
 use std::error::Error;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use chronow::{Chronow, Config, Message, PublishMessage};
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -45,9 +46,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
                     println!("{worker}: picture {} failed, it comes again", job.payload.picture);
                     return Err("out of memory");
                 }
-                if let Ok(mut done) = done.lock() {
-                    done.entry(worker).or_default().push(job.payload.picture);
-                }
+                done.lock().entry(worker).or_default().push(job.payload.picture);
                 Ok(())
             }
         };
@@ -60,7 +59,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     for worker in workers {
         worker.stop().await?;
     }
-    let done = done.lock().map_err(|_| "a worker panicked")?.clone();
+    let done = done.lock().clone();
     let mut all: Vec<u32> = done.values().flatten().copied().collect();
     all.sort_unstable();
     assert_eq!(all, (1..=20).collect::<Vec<_>>(), "every job was done once");

@@ -2,9 +2,10 @@
 
 use std::fmt;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use chronos_db::{Chronos, Route};
+use parking_lot::Mutex;
 use secrecy::ExposeSecret as _;
 
 use crate::bus::Bus;

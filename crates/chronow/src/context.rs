@@ -4,9 +4,10 @@
 //! it.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use chronos_db::Chronos;
+use parking_lot::Mutex;
 
 use crate::audit::Audit;
 use crate::config::Defaults;

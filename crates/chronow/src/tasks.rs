@@ -1,8 +1,8 @@
 //! Background work: who asks it to end, and how its end is awaited.
 
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
@@ -31,7 +31,7 @@ impl Tasks {
     /// # Errors
     /// `CLOSED` if the connection is closing.
     pub(crate) fn guard(&self) -> Result<Guard> {
-        let alive = self.alive.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let alive = self.alive.lock().clone();
         alive.map(Guard).ok_or_else(|| Error::new(ErrorKind::Closed, "the connection is closed"))
     }
 
@@ -43,7 +43,7 @@ impl Tasks {
     /// Asks all to end, and waits until they have.
     pub(crate) async fn close(&self) {
         self.closing.send_replace(true);
-        self.alive.lock().unwrap_or_else(PoisonError::into_inner).take();
+        self.alive.lock().take();
         // Nothing is ever sent: this returns when the last sender is gone.
         let ended = self.gone.lock().await.recv().await;
         debug_assert!(ended.is_none());

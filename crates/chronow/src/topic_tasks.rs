@@ -1,7 +1,7 @@
 //! What a connection does in the background for a topic: copies, payloads, and what was left about to be
 //! published.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use crate::archiver;
 use crate::context::Context;
@@ -24,13 +24,13 @@ impl Context {
         }
         if let Some(options) = self.hot.topic(topic).await.map_err(|error| error.during("topic"))? {
             self.start_for(topic, &options).await?;
-            self.noticed.lock().unwrap_or_else(PoisonError::into_inner).insert(topic.clone(), now);
+            self.noticed.lock().insert(topic.clone(), now);
         }
         Ok(())
     }
 
     fn known_changes(&self, topic: &TopicName) -> Option<u64> {
-        self.noticed.lock().unwrap_or_else(PoisonError::into_inner).get(topic).copied()
+        self.noticed.lock().get(topic).copied()
     }
 
     /// After something by which a change of a topic is noticed: does in the background what it asks for, if
@@ -124,6 +124,6 @@ impl Context {
 
     pub(crate) async fn forget(&self, topic: &TopicName) {
         self.topic_tasks.lock().await.remove(topic);
-        self.noticed.lock().unwrap_or_else(PoisonError::into_inner).remove(topic);
+        self.noticed.lock().remove(topic);
     }
 }

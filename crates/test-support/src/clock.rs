@@ -1,9 +1,9 @@
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use chronos_db::{Clock, Timestamp};
 use futures::future::BoxFuture;
+use parking_lot::Mutex;
 use tokio::sync::{oneshot, watch};
 
 /// A clock that stands still until a test moves it. Who sleeps on it wakes when its time has come, without
@@ -58,7 +58,7 @@ impl MockClock {
     /// Moves the clock forward by `duration` (a part of a millisecond counts as a whole) and wakes everybody
     /// whose time has come, in the order of their times.
     pub fn advance(&self, duration: Duration) {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         let now = state.now.plus_millis(millis(duration));
         state.now = now;
         while let Some(sleeper) = state.sleepers.first_entry()
@@ -79,13 +79,13 @@ impl MockClock {
     /// The next moment at which somebody wakes.
     #[must_use]
     pub fn next_wake(&self) -> Option<Timestamp> {
-        self.state().awake_later().map(|(at, _)| at).next()
+        self.state.lock().awake_later().map(|(at, _)| at).next()
     }
 
     /// How many sleep at present.
     #[must_use]
     pub fn sleeping(&self) -> usize {
-        self.state().awake_later().count()
+        self.state.lock().awake_later().count()
     }
 
     /// Returns when at least `count` sleep.
@@ -94,10 +94,6 @@ impl MockClock {
         while self.sleeping() < count {
             changed.changed().await.expect("the clock holds the sender");
         }
-    }
-
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -110,13 +106,13 @@ impl State {
 
 impl Clock for MockClock {
     fn now(&self) -> Timestamp {
-        self.state().now
+        self.state.lock().now
     }
 
     fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()> {
         let (wake_up, woken) = oneshot::channel();
         {
-            let mut state = self.state();
+            let mut state = self.state.lock();
             let at = state.now.plus_millis(millis(duration));
             if at <= state.now {
                 wake(wake_up);

@@ -1,12 +1,13 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Debug;
 use std::hash::Hash;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use chronos_db::{Clock, Error, Result};
 use futures::future::BoxFuture;
 use futures::stream::{self, BoxStream, StreamExt};
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 /// A kind of call of a seam: [`documents::Call`](crate::documents::Call) or
@@ -56,22 +57,22 @@ impl<C: CallKind> Counting<C> {
     /// How many calls of this kind there were.
     #[must_use]
     pub fn count(&self, call: C) -> u64 {
-        lock(&self.counts).get(&call).copied().unwrap_or(0)
+        self.counts.lock().get(&call).copied().unwrap_or(0)
     }
 
     /// The kinds there were, with their numbers: good for asserting that there was nothing else.
     #[must_use]
     pub fn all(&self) -> Vec<(C, u64)> {
-        lock(&self.counts).iter().map(|(call, count)| (*call, *count)).collect()
+        self.counts.lock().iter().map(|(call, count)| (*call, *count)).collect()
     }
 
     /// Forgets everything, and returns it.
     pub fn take(&self) -> Vec<(C, u64)> {
-        std::mem::take(&mut *lock(&self.counts)).into_iter().collect()
+        std::mem::take(&mut *self.counts.lock()).into_iter().collect()
     }
 
     fn add(&self, call: C) {
-        *lock(&self.counts).entry(call).or_insert(0) += 1;
+        *self.counts.lock().entry(call).or_insert(0) += 1;
     }
 }
 
@@ -113,11 +114,11 @@ impl<C: CallKind> Delaying<C> {
 
     /// Delays the calls of this kind from now on; zero for not at all.
     pub fn delay(&self, call: C, by: Duration) {
-        lock(&self.delays).insert(call, by);
+        self.delays.lock().insert(call, by);
     }
 
     fn wait(&self, call: C) -> Option<BoxFuture<'static, ()>> {
-        let by = lock(&self.delays).get(&call).copied().unwrap_or_default();
+        let by = self.delays.lock().get(&call).copied().unwrap_or_default();
         (!by.is_zero()).then(|| self.clock.sleep(by))
     }
 }
@@ -185,7 +186,7 @@ impl<C: CallKind> Holding<C> {
 
     /// Holds the calls of this kind from now on, after letting `passes` of them through.
     pub fn hold(&self, call: C, passes: u64) {
-        lock(&self.holds).kinds.insert(call, passes);
+        self.holds.lock().kinds.insert(call, passes);
     }
 
     /// Returns when a call of this kind is held.
@@ -195,14 +196,14 @@ impl<C: CallKind> Holding<C> {
 
     /// Lets the calls of this kind go, and those that come.
     pub fn release(&self, call: C) {
-        lock(&self.holds).kinds.remove(&call);
+        self.holds.lock().kinds.remove(&call);
         self.changed.notify_waiters();
     }
 
     /// How many calls of this kind there were.
     #[must_use]
     pub fn count(&self, call: C) -> u64 {
-        lock(&self.holds).seen.get(&call).copied().unwrap_or(0)
+        self.holds.lock().seen.get(&call).copied().unwrap_or(0)
     }
 
     async fn until(&self, done: impl Fn(&Holds<C>) -> bool) {
@@ -210,7 +211,7 @@ impl<C: CallKind> Holding<C> {
             let mut changed = std::pin::pin!(self.changed.notified());
             // From here on, not from its first poll on.
             changed.as_mut().enable();
-            if done(&lock(&self.holds)) {
+            if done(&self.holds.lock()) {
                 return;
             }
             changed.await;
@@ -219,7 +220,7 @@ impl<C: CallKind> Holding<C> {
 
     /// Whether this call has to wait.
     fn begin(&self, call: C) -> bool {
-        let mut holds = lock(&self.holds);
+        let mut holds = self.holds.lock();
         *holds.seen.entry(call).or_insert(0) += 1;
         let waits = match holds.kinds.get_mut(&call) {
             None => false,
@@ -238,7 +239,7 @@ impl<C: CallKind> Holding<C> {
 
     async fn wait(&self, call: C) {
         self.until(|holds| !holds.kinds.contains_key(&call)).await;
-        if let Some(held) = lock(&self.holds).held.get_mut(&call) {
+        if let Some(held) = self.holds.lock().held.get_mut(&call) {
             *held -= 1;
         }
     }
@@ -265,7 +266,7 @@ impl<C: CallKind> Layer<C> for Holding<C> {
         call: C,
         inner: BoxStream<'static, Result<T>>,
     ) -> BoxStream<'static, Result<T>> {
-        *lock(&self.holds).seen.entry(call).or_insert(0) += 1;
+        *self.holds.lock().seen.entry(call).or_insert(0) += 1;
         inner
     }
 }
@@ -319,22 +320,22 @@ impl<C: CallKind> Failing<C> {
     /// If `n` is 0.
     pub fn fail_nth(&self, call: C, n: u64, fault: Fault) {
         let before = n.checked_sub(1).expect("calls are counted from 1");
-        lock(&self.plan).nth.entry(call).or_default().push((before, fault));
+        self.plan.lock().nth.entry(call).or_default().push((before, fault));
     }
 
     /// Fails every call of this kind until [`switch_off`](Self::switch_off).
     pub fn switch_on(&self, call: C, fault: Fault) {
-        lock(&self.plan).on.insert(call, fault);
+        self.plan.lock().on.insert(call, fault);
     }
 
     /// Fails every call of any kind until [`switch_off`](Self::switch_off): an outage.
     pub fn switch_all_on(&self, fault: Fault) {
-        lock(&self.plan).all = Some(fault);
+        self.plan.lock().all = Some(fault);
     }
 
     /// Ends what `switch_on` and `switch_all_on` began. Faults of [`fail_nth`](Self::fail_nth) stay planned.
     pub fn switch_off(&self) {
-        let mut plan = lock(&self.plan);
+        let mut plan = self.plan.lock();
         plan.on.clear();
         plan.all = None;
     }
@@ -342,11 +343,11 @@ impl<C: CallKind> Failing<C> {
     /// How many calls were failed.
     #[must_use]
     pub fn injected(&self) -> u64 {
-        lock(&self.plan).injected
+        self.plan.lock().injected
     }
 
     fn decide(&self, call: C) -> Option<Fault> {
-        let mut plan = lock(&self.plan);
+        let mut plan = self.plan.lock();
         let mut due = None;
         if let Some(waiting) = plan.nth.get_mut(&call) {
             waiting.retain_mut(|(before, fault)| {
@@ -398,8 +399,4 @@ impl<C: CallKind> Layer<C> for Failing<C> {
         let end = stream::once(async move { Err(error(call, fault)) });
         if fault == Fault::After { inner.chain(end).boxed() } else { end.boxed() }
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,9 +1,9 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
@@ -339,7 +339,7 @@ pub fn free_port() -> u16 {
     use std::hash::{BuildHasher as _, RandomState};
     // A server takes its port some time after it was chosen, and again after it was down.
     static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
-    let mut given = GIVEN.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut given = GIVEN.lock();
     let free = |port: u16| std::net::TcpListener::bind(("127.0.0.1", port)).is_ok();
     let port = (0_u32..1_000)
         .map(|turn| 12_000 + u16::try_from(RandomState::new().hash_one(turn) % 10_000).unwrap_or(0))

@@ -1,5 +1,5 @@
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -7,6 +7,7 @@ use bytes::Bytes;
 use chronos_db::objects::{ObjectInfo, ObjectStorage, Put, PutOptions};
 use chronos_db::{Error, Result};
 use futures::stream::BoxStream;
+use parking_lot::Mutex;
 
 /// An object storage that does not take some objects: a part of the key says which. All buckets that are
 /// [`put around`](Self::around) share its plan.
@@ -38,28 +39,28 @@ impl Selective {
 
     /// Puts of keys with this part fail, with a retryable error.
     pub fn refuse(&self, part: impl Into<String>) {
-        self.plan().puts.insert(part.into(), Manner::Refuse);
+        self.plan.lock().puts.insert(part.into(), Manner::Refuse);
     }
 
     /// Puts of keys with this part never end.
     pub fn hang(&self, part: impl Into<String>) {
-        self.plan().puts.insert(part.into(), Manner::Hang);
+        self.plan.lock().puts.insert(part.into(), Manner::Hang);
     }
 
     /// The next put of a key with this part panics.
     pub fn panic_once(&self, part: impl Into<String>) {
-        self.plan().puts.insert(part.into(), Manner::PanicOnce);
+        self.plan.lock().puts.insert(part.into(), Manner::PanicOnce);
     }
 
     /// Takes everything again. Puts that hang go on hanging.
     pub fn take_all(&self) {
-        self.plan().puts.clear();
+        self.plan.lock().puts.clear();
     }
 
     /// How often puts were begun, of keys with this part.
     #[must_use]
     pub fn begun(&self, part: &str) -> u64 {
-        self.plan().begun.iter().filter(|(key, _)| key.contains(part)).map(|(_, count)| count).sum()
+        self.plan.lock().begun.iter().filter(|(key, _)| key.contains(part)).map(|(_, count)| count).sum()
     }
 
     /// A bucket that this plan decides about.
@@ -68,12 +69,8 @@ impl Selective {
         Arc::new(Decorated { inner, selective: Arc::clone(self) })
     }
 
-    fn plan(&self) -> MutexGuard<'_, Plan> {
-        self.plan.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn begin(&self, key: &str) -> Option<Manner> {
-        let mut plan = self.plan();
+        let mut plan = self.plan.lock();
         *plan.begun.entry(key.to_owned()).or_insert(0) += 1;
         let (part, manner) = plan
             .puts

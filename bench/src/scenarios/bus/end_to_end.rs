@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -12,6 +12,7 @@ use chronow::hot::{HotTier, Settle, Settled};
 use chronow::testing::{Point, hooked};
 use chronow::{Chronow, Message, PublishMessage};
 use futures::future::try_join_all;
+use parking_lot::Mutex;
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
@@ -62,7 +63,7 @@ impl Latencies {
 
     fn acknowledged(&self, sent: impl IntoIterator<Item = Duration>) {
         let now = self.begun.elapsed();
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut seen = self.seen.lock();
         for sent in sent {
             seen.0 += 1;
             if sent >= self.warm {
@@ -72,11 +73,11 @@ impl Latencies {
     }
 
     fn count(&self) -> u64 {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner).0
+        self.seen.lock().0
     }
 
     fn sorted(&self) -> Vec<u64> {
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner).1.clone();
+        let mut seen = self.seen.lock().1.clone();
         seen.sort_unstable();
         seen
     }
@@ -87,7 +88,7 @@ fn watched(hot: Arc<dyn HotTier>, latencies: Arc<Latencies>) -> Arc<dyn HotTier>
     // When the messages that were handed out had been sent, by their ids.
     let handed_out = Mutex::new(HashMap::new());
     hooked(hot, move |point| {
-        let handed_out = || handed_out.lock().unwrap_or_else(PoisonError::into_inner);
+        let handed_out = || handed_out.lock();
         match point {
             Point::AfterPull(subscription, deliveries) if subscription.name() == SUBSCRIPTION => {
                 let sent = deliveries.iter().filter_map(|delivery| {

@@ -1,6 +1,6 @@
 //! `chronos bus consume`.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -8,6 +8,7 @@ use chronos_db::Json;
 use chronos_db::documents::filter::{Filter, parse};
 use chronow::{Message, Outcome, Runner, Subscription};
 use clap::{Args, ValueEnum};
+use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -132,7 +133,7 @@ impl Work {
         let _in_hand = InHand::take(self);
         let payload = payload_json(&message.payload, message.content_type());
         if let Err(failure) = self.print(&message) {
-            *self.broken.lock().unwrap_or_else(PoisonError::into_inner) = Some(failure);
+            *self.broken.lock() = Some(failure);
             self.state.send_modify(|state| state.broken = true);
             return failed("the consumer could not write its output");
         }
@@ -156,7 +157,7 @@ impl Work {
             shown(message.id(), &message.payload, message.content_type(), message.headers(), message.key());
         line.insert("deliveries".to_owned(), message.deliveries().into());
         line.insert("publishedAt".to_owned(), message.published_at().to_string().into());
-        self.out.lock().unwrap_or_else(PoisonError::into_inner).now(&line.into())
+        self.out.lock().now(&line.into())
     }
 
     /// Returns when nothing was in hand for so long, and says since when.
@@ -217,7 +218,7 @@ pub(super) async fn run(connected: &Connected, args: ConsumeArgs) -> Result<(), 
     let ended =
         until_over(&subscription, &work, runner, stop, args.exit_when_idle_ms.map(Duration::from_millis))
             .await;
-    match work.broken.lock().unwrap_or_else(PoisonError::into_inner).take() {
+    match work.broken.lock().take() {
         Some(failure) => Err(failure),
         None => ended,
     }

@@ -1,10 +1,11 @@
 //! Moving messaging data between layouts, and bringing documents of the legacy library into today's shape.
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use bson::{Bson, Document};
 use futures::TryStreamExt as _;
+use parking_lot::Mutex;
 
 use super::db::MessagingDb;
 use super::normalize::complete;
@@ -195,7 +196,7 @@ impl Run {
     fn db(&self, entry: &Entry) -> Result<Arc<MessagingDb>> {
         let at = self.target_at(entry)?;
         let documents = self.to.documents(&entry.connection)?;
-        let mut dbs = self.dbs.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut dbs = self.dbs.lock();
         let db = dbs.entry(at.clone()).or_insert_with(|| {
             let db = MessagingDb::new(documents, &at.name, entry.capture_deliveries, crate::Env::default());
             Arc::new(if self.dry_run { db.untouched() } else { db })

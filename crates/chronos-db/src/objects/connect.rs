@@ -2,10 +2,11 @@
 
 use std::collections::HashMap;
 use std::fmt::{self, Write as _};
+use std::sync::Arc;
 #[cfg(any(feature = "s3", feature = "azure"))]
 use std::sync::OnceLock;
-use std::sync::{Arc, Mutex, PoisonError};
 
+use parking_lot::Mutex;
 use secrecy::ExposeSecret as _;
 use sha2::{Digest as _, Sha256};
 
@@ -102,7 +103,7 @@ impl ObjectsPool {
         bucket: &str,
     ) -> Result<Arc<dyn ObjectStorage>> {
         let name = (SpaceId::of(config, space)?, bucket.to_owned());
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut open = self.open.lock();
         if let Some(objects) = open.get(&name) {
             return Ok(Arc::clone(objects));
         }
@@ -116,7 +117,7 @@ impl ObjectsPool {
 
     /// Forgets all clients; those still in use live on with their users.
     pub fn clear(&self) {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.open.lock().clear();
     }
 
     fn connect(&self, connection: &SpaceConnection, bucket: &str) -> Result<StoreObjects> {
@@ -149,7 +150,7 @@ impl ObjectsPool {
 
 impl fmt::Debug for ObjectsPool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let open = self.open.lock();
         f.debug_struct("ObjectsPool").field("open", &open.keys().collect::<Vec<_>>()).finish_non_exhaustive()
     }
 }

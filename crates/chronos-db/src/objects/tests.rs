@@ -4,11 +4,12 @@
 #![allow(clippy::unwrap_used)]
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use object_store::client::{HttpClient, HttpError, HttpRequest, HttpResponse, HttpResponseBody, HttpService};
+use parking_lot::Mutex;
 
 use super::{ObjectStorage, ObjectsPool, Put, PutMode, PutOptions, SpaceId, StoreObjects};
 use crate::ErrorKind;
@@ -49,7 +50,7 @@ impl Server {
     }
 
     fn asked(&self) -> Vec<Asked> {
-        self.asked.lock().unwrap().clone()
+        self.asked.lock().clone()
     }
 
     fn lines(&self) -> Vec<String> {
@@ -63,7 +64,7 @@ impl HttpService for Server {
         let header = |name: &str| {
             request.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned()
         };
-        self.asked.lock().unwrap().push(Asked {
+        self.asked.lock().push(Asked {
             line: format!("{} {}", request.method(), request.uri()),
             authorization: header("authorization"),
             create_only: header("if-none-match") == "*",
@@ -73,7 +74,7 @@ impl HttpService for Server {
                 .map(|b| String::from_utf8_lossy(b).into_owned())
                 .unwrap_or_default(),
         });
-        let (status, body) = self.answers.lock().unwrap().pop_front().unwrap_or(OK);
+        let (status, body) = self.answers.lock().pop_front().unwrap_or(OK);
         if (status, body) == SILENCE {
             std::future::pending::<()>().await;
         }

@@ -4,8 +4,10 @@
 
 use std::collections::HashSet;
 use std::fmt;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
+
+use parking_lot::Mutex;
 
 use super::index::scope::Scope;
 use super::index::{RecordIndex, Settings};

@@ -1,8 +1,9 @@
 //! Which entries of a configuration lead to one database, and with it which documents a handle sees there.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use tokio::sync::OnceCell;
 
 use crate::config::{Config, Entry, OneStore, Owner, Selector};
@@ -136,7 +137,7 @@ impl Open {
     /// # Errors
     /// Nothing is known while a store does not answer.
     async fn decide(&self, otherwise: &Result<Scope, String>) -> Result<Result<Scope, String>> {
-        let asked = *self.ask_again.lock().unwrap_or_else(PoisonError::into_inner);
+        let asked = *self.ask_again.lock();
         if self.meanwhile.is_some() && asked.is_some_and(|again| self.env.clock.now() < again) {
             return Err(Error::database("a store did not answer which deployment it is").retryable());
         }
@@ -150,8 +151,7 @@ impl Open {
         }
         let Some((suspect, error)) = unknown else { return Ok(otherwise.clone()) };
         tracing::warn!(connection = %self.connection, other = %suspect, %error, "whether two connections reach one deployment is not known yet");
-        *self.ask_again.lock().unwrap_or_else(PoisonError::into_inner) =
-            Some(self.env.clock.now().plus_millis(ASK_AGAIN_MILLIS));
+        *self.ask_again.lock() = Some(self.env.clock.now().plus_millis(ASK_AGAIN_MILLIS));
         let message = format!(
             "the connections `{}` and `{suspect}` may reach one deployment, where tenants meet: {}",
             self.connection,

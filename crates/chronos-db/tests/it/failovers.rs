@@ -8,11 +8,12 @@ use std::fs::{File, OpenOptions};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bson::Document;
 use chronos_db::{ErrorKind, ItemId, Json as Value, json};
+use parking_lot::Mutex;
 use test_support::ReplicaSet;
 
 use crate::members::{DATABASE, TIMEOUT, open};
@@ -92,7 +93,7 @@ async fn writer() {
 }
 
 fn write_line(ledger: &Mutex<File>, line: &Value) {
-    let mut file = ledger.lock().unwrap();
+    let mut file = ledger.lock();
     file.write_all(format!("{line}\n").as_bytes()).unwrap();
 }
 

@@ -1,7 +1,7 @@
 //! What engines count of their own work.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use bson::{Document, doc};
@@ -12,6 +12,7 @@ use chronos_db::documents::mongo::{CommandStats, MongoDocuments};
 use chronos_db::testing::costs::{Gauge, Spent};
 use futures::TryStreamExt as _;
 use mongodb::Database;
+use parking_lot::Mutex;
 use secrecy::SecretString;
 use tempfile::TempDir;
 use test_support::Proxy;
@@ -125,11 +126,11 @@ impl OfWire {
 #[async_trait]
 impl Gauge for OfWire {
     async fn begin(&self, _: &str) {
-        *self.begun.lock().unwrap() = self.proxy.passed();
+        *self.begun.lock() = self.proxy.passed();
     }
 
     async fn end(&self, _: &str) -> Spent {
-        let ((requests, bytes), (r, b)) = (self.proxy.passed(), *self.begun.lock().unwrap());
+        let ((requests, bytes), (r, b)) = (self.proxy.passed(), *self.begun.lock());
         Spent { requests: requests - r, bytes: bytes - b, examined: 0 }
     }
 }

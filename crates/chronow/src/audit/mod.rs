@@ -67,7 +67,7 @@ impl Context {
         if self.warm().is_none() || subscription.is_internal() {
             return;
         }
-        self.audit.state().followed.entry(subscription.clone()).or_default();
+        self.audit.state.lock().followed.entry(subscription.clone()).or_default();
         self.run_audit();
     }
 
@@ -92,7 +92,7 @@ impl Context {
             return;
         }
         {
-            let mut state = self.audit.state();
+            let mut state = self.audit.state.lock();
             let over = (state.attempts.len() + noted.len()).saturating_sub(MAX_WAITING);
             if over > 0 {
                 let over = over.min(state.attempts.len());
@@ -112,7 +112,7 @@ impl Context {
     /// the way of that.
     pub(crate) async fn audit_now(&self, subscription: &SubscriptionName) {
         let Some(warm) = self.warm() else { return };
-        let mut progress = self.audit.state().followed.get(subscription).cloned().unwrap_or_default();
+        let mut progress = self.audit.state.lock().followed.get(subscription).cloned().unwrap_or_default();
         if let Err(error) = keep_letters(&*self.hot, warm, &self.counters, subscription, &mut progress).await
         {
             tracing::warn!(%subscription, %error, "dead letters are given back or removed without being kept in the warm tier");
@@ -121,7 +121,7 @@ impl Context {
 
     /// Makes up for what waits, if nothing fails: when nobody settles any more.
     pub(crate) async fn finish_audit(&self) {
-        if self.audit.state().running
+        if self.audit.state.lock().running
             && let Some(auditor) = self.auditor()
         {
             auditor.work().await;
@@ -138,7 +138,7 @@ impl Context {
     /// [`finish_audit`](Self::finish_audit).
     fn run_audit(&self) {
         let Some(auditor) = self.auditor() else { return };
-        if std::mem::replace(&mut self.audit.state().running, true) {
+        if std::mem::replace(&mut self.audit.state.lock().running, true) {
             return;
         }
         let mut closing = self.tasks.closing();
@@ -178,7 +178,8 @@ impl Auditor {
         let mut clean = attempts.is_ok();
         let followed: Vec<(SubscriptionName, Progress)> = self
             .audit
-            .state()
+            .state
+            .lock()
             .followed
             .iter()
             .map(|(name, progress)| (name.clone(), progress.clone()))
@@ -186,10 +187,10 @@ impl Auditor {
         for (name, mut progress) in followed {
             match keep_letters(&*self.hot, &self.warm, &self.counters, &name, &mut progress).await {
                 Ok(()) => {
-                    self.audit.state().followed.insert(name, progress);
+                    self.audit.state.lock().followed.insert(name, progress);
                 }
                 Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Closed) => {
-                    self.audit.state().followed.remove(&name);
+                    self.audit.state.lock().followed.remove(&name);
                 }
                 Err(error) => {
                     tracing::warn!(subscription = %name, %error, "dead letters wait to be kept in the warm tier");
@@ -210,7 +211,7 @@ impl Auditor {
     async fn note_attempts(&self) -> Result<()> {
         loop {
             let batch: Vec<(SubscriptionName, Attempt)> = {
-                let mut state = self.audit.state();
+                let mut state = self.audit.state.lock();
                 let count = state.attempts.len().min(BATCH);
                 state.attempts.drain(..count).collect()
             };
@@ -220,7 +221,7 @@ impl Auditor {
             let noted = self.note_all(&batch).await;
             if let Err(error) = noted {
                 // Noting one twice changes nothing.
-                let mut state = self.audit.state();
+                let mut state = self.audit.state.lock();
                 for one in batch.into_iter().rev() {
                     state.attempts.push_front(one);
                 }

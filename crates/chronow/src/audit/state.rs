@@ -1,8 +1,8 @@
 //! What waits for the audit.
 
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use crate::warm::Attempt;
@@ -33,10 +33,4 @@ pub(super) struct Progress {
     pub(super) settled: Option<String>,
     /// The cursors of those behind it that are kept.
     pub(super) kept: HashSet<String>,
-}
-
-impl Audit {
-    pub(super) fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }

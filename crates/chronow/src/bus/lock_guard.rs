@@ -2,9 +2,10 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
 use crate::context::Context;
@@ -46,7 +47,7 @@ pub(crate) struct LockGuard {
 impl Drop for LockGuard {
     fn drop(&mut self) {
         if let Some(home) = self.home.upgrade() {
-            home.held().remove(&address(self));
+            home.held.lock().remove(&address(self));
         }
     }
 }
@@ -71,12 +72,8 @@ impl LockGuard {
         &self.lock
     }
 
-    fn times(&self) -> MutexGuard<'_, Times> {
-        self.times.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     pub(super) fn locked_until(&self) -> Timestamp {
-        self.times().locked_until
+        self.times.lock().locked_until
     }
 
     pub(super) fn waited(&self, published_at: Timestamp) -> Duration {
@@ -112,7 +109,7 @@ impl LockGuard {
     }
 
     fn renewed(&self, begun: Instant, visibility: Duration) {
-        let mut times = self.times();
+        let mut times = self.times.lock();
         let moved = i64::try_from(begun.saturating_duration_since(times.seen).as_millis()).unwrap_or(0);
         *times = Times {
             until: begun + visibility,
@@ -196,7 +193,7 @@ impl LockRenewer {
             settling: AtomicBool::new(false),
             home: Arc::downgrade(&self.shared),
         });
-        self.shared.held().insert(address(&guard), Arc::downgrade(&guard));
+        self.shared.held.lock().insert(address(&guard), Arc::downgrade(&guard));
         guard
     }
 
@@ -207,7 +204,7 @@ impl LockRenewer {
             .map(|delivery| Ready { guard: self.guard(&delivery, begun), delivery })
             .collect();
         let unwanted = {
-            let mut queue = self.shared.queue();
+            let mut queue = self.shared.queue.lock();
             if queue.closed {
                 ready
             } else {
@@ -219,7 +216,7 @@ impl LockRenewer {
     }
 
     pub(super) fn next(&self) -> Option<Ready> {
-        self.shared.queue().ready.pop_front()
+        self.shared.queue.lock().ready.pop_front()
     }
 
     /// Gives everything prefetched back.
@@ -233,17 +230,9 @@ impl Shared {
         Duration::from_millis(self.visibility_ms.load(Ordering::Relaxed))
     }
 
-    fn held(&self) -> MutexGuard<'_, HashMap<usize, Weak<LockGuard>>> {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn queue(&self) -> MutexGuard<'_, Queue> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     async fn close(&self) -> Result<()> {
         let ready: Vec<Ready> = {
-            let mut queue = self.queue();
+            let mut queue = self.queue.lock();
             queue.closed = true;
             queue.ready.drain(..).collect()
         };
@@ -263,7 +252,7 @@ impl Shared {
 
     async fn renew(&self) -> Result<()> {
         // In two steps: a guard that is dropped asks for this lock.
-        let mut guards: Vec<Arc<LockGuard>> = self.held().values().filter_map(Weak::upgrade).collect();
+        let mut guards: Vec<Arc<LockGuard>> = self.held.lock().values().filter_map(Weak::upgrade).collect();
         guards.retain(|guard| !guard.is_lost());
         let mut failed = None;
         for chunk in guards.chunks(RENEWALS) {
@@ -284,7 +273,7 @@ impl Shared {
         }
         // What could not be renewed in time is lost, whoever is to blame.
         let now = Instant::now();
-        for guard in guards.iter().filter(|guard| guard.times().until <= now) {
+        for guard in guards.iter().filter(|guard| guard.times.lock().until <= now) {
             guard.cancel(Cancelled::LockLost);
         }
         failed.map_or(Ok(()), Err)

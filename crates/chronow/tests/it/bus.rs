@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::future::IntoFuture as _;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use chronos_db::{Chronos, Json as Value, json};
@@ -12,6 +12,7 @@ use chronow::{
     Ack, Cancelled, Chronow, Config, ErrorKind, Message, Outcome, PublishMessage, Subscription, Topic,
 };
 use futures::{StreamExt as _, TryStreamExt as _};
+use parking_lot::Mutex;
 use tokio::sync::{Notify, Semaphore};
 
 use crate::tiers::{number, publish, settled, until, within};
@@ -247,7 +248,7 @@ async fn a_runner_handles_everything_with_bounded_concurrency(chronow: Chronow) 
             async move {
                 most.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
                 tokio::task::yield_now().await;
-                done.lock().unwrap().push(number(&message));
+                done.lock().push(number(&message));
                 now.fetch_sub(1, Ordering::SeqCst);
             }
         };
@@ -256,10 +257,10 @@ async fn a_runner_handles_everything_with_bounded_concurrency(chronow: Chronow) 
     for n in 0..10 {
         publish(&topic, n * 30..(n + 1) * 30).await;
     }
-    until("all are handled", || async { done.lock().unwrap().len() == 300 }).await;
+    until("all are handled", || async { done.lock().len() == 300 }).await;
     settled(&subscription).await;
     runner.stop().await.unwrap();
-    let mut done = done.lock().unwrap().clone();
+    let mut done = done.lock().clone();
     done.sort_unstable();
     assert_eq!(done, (0..300).collect::<Vec<_>>(), "each once");
     assert!((1..=4).contains(&most.load(Ordering::SeqCst)));
@@ -282,7 +283,7 @@ async fn failures_are_retried_up_to_the_limit_and_end_as_dead_letters(chronow: C
         let seen = Arc::clone(&seen);
         async move {
             let n = number(&message);
-            *seen.lock().unwrap().entry(n).or_default() += 1;
+            *seen.lock().entry(n).or_default() += 1;
             match n {
                 1 => Err("always".to_owned()),
                 2 if message.deliveries() == 1 => Err("once".to_owned()),
@@ -296,7 +297,7 @@ async fn failures_are_retried_up_to_the_limit_and_end_as_dead_letters(chronow: C
     publish(&topic, 0..6).await;
     settled(&subscription).await;
     runner.stop().await.unwrap();
-    assert_eq!(*starts.lock().unwrap(), BTreeMap::from([(0, 1), (1, 3), (2, 2), (3, 3), (4, 1), (5, 1)]));
+    assert_eq!(*starts.lock(), BTreeMap::from([(0, 1), (1, 3), (2, 2), (3, 3), (4, 1), (5, 1)]));
     let dead: Vec<_> = subscription.dead_letters().limit(2).stream().try_collect().await.unwrap();
     let mut told: Vec<_> = dead
         .iter()
@@ -360,7 +361,7 @@ async fn prefetched_messages_and_slow_handlers_keep_their_locks(chronow: Chronow
     let handler = move |message: Message<Value>| {
         let log = Arc::clone(&log);
         async move {
-            log.lock().unwrap().push((number(&message), message.deliveries()));
+            log.lock().push((number(&message), message.deliveries()));
             if number(&message) == 0 {
                 // Longer than its lock, so that the others are held without being started for longer than
                 // theirs.
@@ -371,7 +372,7 @@ async fn prefetched_messages_and_slow_handlers_keep_their_locks(chronow: Chronow
     let runner = subscription.run(handler).concurrency(1).prefetch(10).start().await.unwrap();
     settled(&subscription).await;
     runner.stop().await.unwrap();
-    assert_eq!(*seen.lock().unwrap(), [(0, 1), (1, 1), (2, 1)], "each once, in order");
+    assert_eq!(*seen.lock(), [(0, 1), (1, 1), (2, 1)], "each once, in order");
     assert_eq!(chronow.metrics().lost, 0);
 }
 
@@ -577,7 +578,7 @@ async fn ordered_messages_are_handled_in_order_by_concurrent_handlers(chronow: C
     settled(&subscription).await;
     runner.stop().await.unwrap();
     let expected: Vec<usize> = (0..10).collect();
-    assert_eq!(*seen.lock().unwrap(), ["a", "b", "c"].map(|key| (key.to_owned(), expected.clone())).into());
+    assert_eq!(*seen.lock(), ["a", "b", "c"].map(|key| (key.to_owned(), expected.clone())).into());
 }
 
 async fn delayed_messages_wait_and_can_be_cancelled(chronow: Chronow) {

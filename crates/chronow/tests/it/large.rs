@@ -1,12 +1,13 @@
 //! Payloads that are too large for the hot tier.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use chronos_db::{Json as Value, json};
 use chronow::hot::{DeliverPolicy, DiscardPolicy};
 use chronow::{Ack, Chronow, Config, ErrorKind, Message, Outcome, PublishMessage, Subscription, Topic};
 use futures::StreamExt as _;
+use parking_lot::Mutex;
 
 use crate::stores::{Stores, on_every_store};
 use crate::tiers::{until, within};
@@ -64,12 +65,12 @@ async fn a_large_payload_arrives_whole_by_every_way(stores: Stores) {
     let seen = Arc::new(Mutex::new(Vec::new()));
     let log = Arc::clone(&seen);
     let handler = move |message: Message<bytes::Bytes>| {
-        log.lock().unwrap().push((message.payload.len(), message.content_type().to_owned()));
+        log.lock().push((message.payload.len(), message.content_type().to_owned()));
         async {}
     };
     let runner = subscription.run_bytes(handler).limit(2).start().await.unwrap();
     within(runner.join()).await.unwrap();
-    let mut seen = seen.lock().unwrap().clone();
+    let mut seen = seen.lock().clone();
     seen.sort_unstable();
     assert_eq!(seen, [(2_000, "x/y".to_owned()), (large(3).to_string().len(), String::new())]);
 }

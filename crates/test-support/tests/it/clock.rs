@@ -1,8 +1,9 @@
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use chronos_db::{Clock, SystemClock, Timestamp};
 use futures::FutureExt;
+use parking_lot::Mutex;
 use test_support::{MockClock, ShiftedClock};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -32,7 +33,7 @@ async fn sleepers_wake_in_the_order_of_their_times() {
         let (sleep, woken) = (clock.sleep(SECOND * seconds), woken.clone());
         tokio::spawn(async move {
             sleep.await;
-            woken.lock().unwrap().push(seconds);
+            woken.lock().push(seconds);
         })
     });
     // Every task has to be waiting already, or it would find its time come in the order of spawning.
@@ -41,7 +42,7 @@ async fn sleepers_wake_in_the_order_of_their_times() {
     for task in tasks {
         task.await.unwrap();
     }
-    assert_eq!(*woken.lock().unwrap(), [1, 2, 3]);
+    assert_eq!(*woken.lock(), [1, 2, 3]);
 }
 
 #[tokio::test]

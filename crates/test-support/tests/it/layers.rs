@@ -1,5 +1,5 @@
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -11,6 +11,7 @@ use chronos_db::documents::{
 use chronos_db::objects::{ObjectInfo, ObjectStorage, Put, PutOptions};
 use chronos_db::{Error, ErrorKind, Result, Timestamp};
 use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
+use parking_lot::Mutex;
 use test_support::{Counting, Delaying, Failing, Fault, MockClock, documents, objects};
 
 /// The least object storage that remembers something.
@@ -19,7 +20,7 @@ struct Shelf(Mutex<BTreeMap<String, Bytes>>);
 
 impl Shelf {
     fn infos(&self) -> Vec<ObjectInfo> {
-        let shelf = self.0.lock().unwrap();
+        let shelf = self.0.lock();
         shelf
             .iter()
             .map(|(key, body)| ObjectInfo {
@@ -34,12 +35,12 @@ impl Shelf {
 #[async_trait]
 impl ObjectStorage for Shelf {
     async fn put(&self, key: &str, body: Bytes, _: PutOptions) -> Result<Put> {
-        self.0.lock().unwrap().insert(key.to_owned(), body);
+        self.0.lock().insert(key.to_owned(), body);
         Ok(Put::Stored)
     }
 
     async fn get(&self, key: &str) -> Result<Option<Bytes>> {
-        Ok(self.0.lock().unwrap().get(key).cloned())
+        Ok(self.0.lock().get(key).cloned())
     }
 
     async fn head(&self, key: &str) -> Result<Option<ObjectInfo>> {
@@ -47,7 +48,7 @@ impl ObjectStorage for Shelf {
     }
 
     async fn delete(&self, key: &str) -> Result<()> {
-        self.0.lock().unwrap().remove(key);
+        self.0.lock().remove(key);
         Ok(())
     }
 
@@ -72,7 +73,7 @@ impl DocumentStore for Ledger {
 
     async fn apply(&self, batch: Batch) -> Result<Vec<Outcome>> {
         let outcomes = vec![Outcome::Applied; batch.operations.len()];
-        self.0.lock().unwrap().push(batch);
+        self.0.lock().push(batch);
         Ok(outcomes)
     }
 
@@ -172,7 +173,7 @@ async fn a_call_that_fails_before_leaves_nothing_behind() {
     assert_eq!(error.kind(), ErrorKind::Storage);
     assert!(error.is_retryable());
     store.put("c", body(), PutOptions::default()).await.unwrap();
-    assert_eq!(shelf.0.lock().unwrap().keys().collect::<Vec<_>>(), ["a", "c"]);
+    assert_eq!(shelf.0.lock().keys().collect::<Vec<_>>(), ["a", "c"]);
     assert_eq!(failing.injected(), 1);
 }
 
@@ -184,7 +185,7 @@ async fn a_call_that_fails_after_took_place() {
     let error = store.apply(Batch::new()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Database);
     assert!(error.is_retryable());
-    assert_eq!(ledger.0.lock().unwrap().len(), 1);
+    assert_eq!(ledger.0.lock().len(), 1);
 }
 
 #[tokio::test]

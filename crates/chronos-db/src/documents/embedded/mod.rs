@@ -24,13 +24,14 @@ mod writer;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 use async_trait::async_trait;
 use bson::{Bson, RawDocumentBuf};
 use futures::stream::BoxStream;
+use parking_lot::Mutex;
 use tokio::sync::{OnceCell, Semaphore, mpsc, oneshot};
 
 use self::catalog::Session;
@@ -85,21 +86,17 @@ struct Readers {
     turns: Semaphore,
 }
 
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 impl Readers {
     /// Runs `work` on one snapshot.
     fn read<T>(&self, work: impl FnOnce(&mut Session) -> Result<T, SqliteError>) -> Result<T, SqliteError> {
-        let idle = locked(&self.idle).pop();
+        let idle = self.idle.lock().pop();
         let mut session = match idle {
             Some(session) => session,
             None => Session::new(connection::connect(Some(&self.file), Role::Reader)?, &self.steps),
         };
         // A connection on which anything failed is not used again.
         let done = session.read(work)?;
-        let mut idle = locked(&self.idle);
+        let mut idle = self.idle.lock();
         if idle.len() < IDLE_READERS {
             idle.push(session);
         }
@@ -184,7 +181,7 @@ impl Shared {
 
     async fn write(&self, work: Work) -> Result<Done> {
         match self.engine().await? {
-            Engine::Memory(writer) => locked(writer).as_mut().ok_or_else(|| self.gone())?.commit_one(work),
+            Engine::Memory(writer) => writer.lock().as_mut().ok_or_else(|| self.gone())?.commit_one(work),
             Engine::File(engine) => {
                 let (reply, answer) = oneshot::channel();
                 engine.queue.send(Request { work, reply }).await.map_err(|_| self.gone())?;
@@ -203,7 +200,7 @@ impl Shared {
         work: impl FnOnce(&mut Session) -> Result<T, SqliteError> + Send + 'static,
     ) -> Result<T> {
         let done = match self.engine().await? {
-            Engine::Memory(writer) => locked(writer).as_mut().ok_or_else(|| self.gone())?.session.read(work),
+            Engine::Memory(writer) => writer.lock().as_mut().ok_or_else(|| self.gone())?.session.read(work),
             Engine::File(engine) => {
                 let readers = engine.readers.clone();
                 // The semaphore is never closed.
@@ -221,7 +218,8 @@ impl Shared {
         work: impl FnOnce(&mut Session, &dyn Fn() -> bool) -> Result<T, SqliteError> + Send + 'static,
     ) -> Result<T> {
         let done = match self.engine().await? {
-            Engine::Memory(writer) => locked(writer)
+            Engine::Memory(writer) => writer
+                .lock()
                 .as_mut()
                 .ok_or_else(|| self.gone())?
                 .session
@@ -359,15 +357,15 @@ impl DocumentStore for EmbeddedDocuments {
         match self.shared.engine.get() {
             None => Ok(()),
             Some(Engine::Memory(writer)) => {
-                locked(writer).take();
+                writer.lock().take();
                 Ok(())
             }
             Some(Engine::File(engine)) => {
                 let (reply, _answer) = oneshot::channel();
                 // If the writer is gone already, there is nothing to stop.
                 let _ = engine.queue.send(Request { work: Work::Stop, reply }).await;
-                locked(&engine.readers.idle).clear();
-                let thread = locked(&engine.thread).take();
+                engine.readers.idle.lock().clear();
+                let thread = engine.thread.lock().take();
                 let joined = off_thread(move || thread.map(JoinHandle::join)).await?;
                 match joined {
                     Some(Err(_)) => Err(Error::database("the writer of the embedded store panicked")),

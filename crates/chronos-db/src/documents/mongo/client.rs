@@ -1,8 +1,8 @@
 //! Making, sharing and ending the client of one deployment.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bson::{Document, Timestamp, doc};
@@ -10,6 +10,7 @@ use mongodb::event::EventHandler;
 use mongodb::event::sdam::SdamEvent;
 use mongodb::options::{ClientOptions, ReadConcern, ReadPreference, SelectionCriteria};
 use mongodb::{Client, ServerType};
+use parking_lot::Mutex;
 use secrecy::{ExposeSecret as _, SecretString};
 use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore, watch};
 
@@ -127,12 +128,12 @@ impl Connector {
     }
 
     pub(super) fn seen(&self) -> Option<Timestamp> {
-        *self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.seen.lock()
     }
 
     /// A majority has what was written until then.
     pub(super) fn has_seen(&self, written: Timestamp) {
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut seen = self.seen.lock();
         if seen.is_none_or(|seen| seen < written) {
             *seen = Some(written);
         }
@@ -140,13 +141,13 @@ impl Connector {
 
     /// An index of the server serves as one of ours.
     pub(super) fn serves(&self, namespace: &Namespace, theirs: &str, ours: &str) {
-        let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut names = self.names.lock();
         names.entry(namespace.clone()).or_default().insert(theirs.to_owned(), ours.to_owned());
     }
 
     /// The name that we know an index of the server by.
     pub(super) fn our_name(&self, namespace: &Namespace, theirs: String) -> String {
-        let names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
+        let names = self.names.lock();
         names.get(namespace).and_then(|names| names.get(&theirs).cloned()).unwrap_or(theirs)
     }
 

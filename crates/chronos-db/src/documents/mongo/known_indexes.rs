@@ -1,7 +1,9 @@
 //! What indexes a collection had not long ago, so that not every page of a scan asks for them.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::Timestamp;
 use crate::documents::{Index, Namespace};
@@ -19,7 +21,7 @@ pub(super) struct KnownIndexes(Mutex<ByCollection>);
 
 impl KnownIndexes {
     fn lock(&self) -> MutexGuard<'_, ByCollection> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 
     /// The indexes of a collection, unless what is known of them is too old at `now`.

@@ -1,9 +1,8 @@
 //! Sessions that number their writes: a server of a replica set remembers by session and number what it has
 //! done.
 
-use std::sync::{Mutex, PoisonError};
-
 use mongodb::{Client, ClientSession};
+use parking_lot::Mutex;
 
 /// Above all numbers the driver gives out itself: should a session of ours ever be used by it, the server
 /// refuses its number as too old instead of taking its write for one of ours that was done already.
@@ -29,7 +28,7 @@ pub(super) struct Borrowed<'a> {
 impl NumberedSessions {
     /// An idle session, or a new one of `client`.
     pub(super) async fn take(&self, client: &Client) -> mongodb::error::Result<Numbered> {
-        let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let idle = self.idle.lock().pop();
         Ok(match idle {
             Some(numbered) => numbered,
             None => Numbered {
@@ -41,7 +40,7 @@ impl NumberedSessions {
 
     /// Gives the sessions up; the client doesn't end before.
     pub(super) fn clear(&self) {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.idle.lock().clear();
     }
 }
 
@@ -58,6 +57,6 @@ impl<'a> Borrowed<'a> {
 
 impl Drop for Borrowed<'_> {
     fn drop(&mut self) {
-        self.sessions.idle.lock().unwrap_or_else(PoisonError::into_inner).extend(self.numbered.take());
+        self.sessions.idle.lock().extend(self.numbered.take());
     }
 }

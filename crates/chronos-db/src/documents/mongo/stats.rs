@@ -1,12 +1,13 @@
 //! Counting what goes over the wire.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use mongodb::event::EventHandler;
 use mongodb::event::cmap::CmapEvent;
 use mongodb::event::command::CommandEvent;
+use parking_lot::Mutex;
 
 use super::client::Observer;
 
@@ -22,7 +23,7 @@ impl CommandStats {
     /// How many commands of each name were sent.
     #[must_use]
     pub fn commands(&self) -> BTreeMap<String, u64> {
-        self.commands.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.commands.lock().clone()
     }
 
     /// How many commands were sent.
@@ -39,7 +40,7 @@ impl CommandStats {
 
     /// Starts counting from zero.
     pub fn reset(&self) {
-        self.commands.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.commands.lock().clear();
         self.connections.store(0, Ordering::SeqCst);
     }
 
@@ -49,12 +50,7 @@ impl CommandStats {
             let commands = Arc::clone(&stats);
             options.command_event_handler = Some(EventHandler::callback(move |event| {
                 if let CommandEvent::Started(event) = event {
-                    *commands
-                        .commands
-                        .lock()
-                        .unwrap_or_else(PoisonError::into_inner)
-                        .entry(event.command_name)
-                        .or_default() += 1;
+                    *commands.commands.lock().entry(event.command_name).or_default() += 1;
                 }
             }));
             let connections = Arc::clone(&stats);

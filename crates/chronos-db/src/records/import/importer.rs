@@ -2,11 +2,12 @@
 
 use super::steps::{KeyState, Known, Step, without_payload};
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use bson::spec::BinarySubtype;
 use bson::{Binary, Bson};
 use futures::{StreamExt as _, TryStreamExt as _};
+use parking_lot::Mutex;
 
 use super::identity::{self, Memory};
 use super::op::ImportOp;
@@ -98,7 +99,7 @@ impl Importer {
                 .await
                 .map_err(|e| e.during("import").in_collection(&workers.index.names.collection))?;
             let reached = importer.reached(log, progress).await?;
-            *importer.run() = Run { progress, reached, ..Run::default() };
+            *importer.run.lock() = Run { progress, reached, ..Run::default() };
         }
         Ok(importer)
     }
@@ -122,8 +123,11 @@ impl Importer {
         let found = self.marked(&operations, &states, done).await?;
         let last = operations.last().map_or(0, |known| known.line);
         if let Some(log) = &self.log {
-            let begun =
-                self.run().progress.begin(last, operations.iter().any(|known| known.operation.at.is_none()));
+            let begun = self
+                .run
+                .lock()
+                .progress
+                .begin(last, operations.iter().any(|known| known.operation.at.is_none()));
             if let Some(begun) = begun {
                 log.write(&self.collection.workers, begun).await?;
             }
@@ -159,7 +163,7 @@ impl Importer {
             || Err(Error::database("the operation before it on the same key failed").during("import"));
         let mut results: Vec<_> = results.into_iter().map(|result| result.unwrap_or_else(missing)).collect();
         if let Some(log) = &self.log {
-            let ended = self.run().progress.end(last, results.iter().all(Result::is_ok));
+            let ended = self.run.lock().progress.end(last, results.iter().all(Result::is_ok));
             if let Some(ended) = ended {
                 log.write(&self.collection.workers, ended).await?;
             }
@@ -205,14 +209,10 @@ impl Importer {
         Ok(found)
     }
 
-    pub(super) fn run(&self) -> std::sync::MutexGuard<'_, Run> {
-        self.run.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Gives the operations their lines and what they are recognised by; also the line up to which the log
     /// was carried out before.
     fn recognise(&self, operations: Vec<ImportOp>) -> Result<(Vec<Known>, u64)> {
-        let mut run = self.run();
+        let mut run = self.run.lock();
         let done = run.progress.done;
         let mut known = Vec::with_capacity(operations.len());
         for operation in operations {
@@ -236,7 +236,7 @@ impl Importer {
         states: &HashMap<Vec<u8>, KeyState>,
         done: u64,
     ) -> Result<HashMap<MarkId, (ItemId, i64)>> {
-        let begun = self.run().progress.begun;
+        let begun = self.run.lock().progress.begun;
         let mut marks = HashSet::new();
         // Within the batch a change may be as old as one before it that is new.
         let mut latest: HashMap<&[u8], Timestamp> = HashMap::new();

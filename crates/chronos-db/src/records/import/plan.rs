@@ -58,9 +58,9 @@ impl Importer {
         if line <= done {
             return Ok(None);
         }
-        let before = self.run().memory.of(&encoded).before;
+        let before = self.run.lock().memory.of(&encoded).before;
         if let Some((id, ov)) = mark.and_then(|mark| found.get(&mark)) {
-            self.run().memory.of(&encoded).before = Some(Before::Then(*id, *ov));
+            self.run.lock().memory.of(&encoded).before = Some(Before::Then(*id, *ov));
             return Ok(None);
         }
         let mut import = mark.map(|id| ImportMark { id, at: None });
@@ -70,7 +70,7 @@ impl Importer {
                 if before != Some(Before::Now)
                     && let Some(earlier) = self.imported_then(&operation, time, state, before).await?
                 {
-                    self.run().memory.of(&encoded).before = Some(earlier);
+                    self.run.lock().memory.of(&encoded).before = Some(earlier);
                     return Ok(None);
                 }
                 let newest_in_log = match state.newest_in_log {
@@ -92,7 +92,7 @@ impl Importer {
                 if state
                     .items
                     .iter()
-                    .any(|id| self.run().reached.get(id).is_some_and(|reached| *reached > line)) =>
+                    .any(|id| self.run.lock().reached.get(id).is_some_and(|reached| *reached > line)) =>
             {
                 return Ok(None);
             }
@@ -101,7 +101,7 @@ impl Importer {
         let in_log = operation.at;
         let step = self.step(index, operation, at, import, state)?;
         state.newest_in_log = in_log.or(state.newest_in_log);
-        self.run().memory.of(&encoded).before = Some(Before::Now);
+        self.run.lock().memory.of(&encoded).before = Some(Before::Now);
         Ok(Some(step))
     }
 

@@ -1,10 +1,11 @@
 //! Concurrent reads of single documents become few reads of many.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use bson::oid::ObjectId;
 use bson::{Bson, RawDocumentBuf};
+use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use crate::documents::{DocumentStore, Namespace};
@@ -46,7 +47,7 @@ impl Batcher {
             return Ok(self.documents.get_stored(&self.namespace, vec![Bson::ObjectId(id)]).await?.pop());
         }
         let (reply, answer) = oneshot::channel();
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner).waiting.push((Bson::ObjectId(id), reply));
+        self.queue.lock().waiting.push((Bson::ObjectId(id), reply));
         self.dispatch();
         match answer.await {
             Ok(Ok(found)) => Ok(found),
@@ -60,7 +61,7 @@ impl Batcher {
 
     fn dispatch(self: &Arc<Self>) {
         {
-            let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut queue = self.queue.lock();
             if queue.gathering || queue.in_flight >= IN_FLIGHT || queue.waiting.is_empty() {
                 return;
             }
@@ -69,7 +70,7 @@ impl Batcher {
         }
         let Ok(runtime) = tokio::runtime::Handle::try_current() else {
             // A read was dropped after its runtime: whoever still waits hears that it was given up.
-            let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut queue = self.queue.lock();
             queue.waiting.clear();
             queue.gathering = false;
             queue.in_flight -= 1;
@@ -83,7 +84,7 @@ impl Batcher {
             // Whoever was woken together with this one gets the chance to join the group.
             tokio::task::yield_now().await;
             let group: Vec<_> = {
-                let mut queue = this.queue.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut queue = this.queue.lock();
                 queue.gathering = false;
                 place.gathered = true;
                 let take = queue.waiting.len().min(GROUP);
@@ -131,7 +132,7 @@ struct Slot {
 impl Drop for Slot {
     fn drop(&mut self) {
         {
-            let mut queue = self.batcher.queue.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut queue = self.batcher.queue.lock();
             queue.in_flight -= 1;
             if !self.gathered {
                 // The runtime ends, or it would have been polled. Whoever waits hears that the read was given
@@ -150,7 +151,7 @@ struct Alone(Arc<Batcher>);
 
 impl Alone {
     fn begin(batcher: &Arc<Batcher>) -> Option<Self> {
-        let mut queue = batcher.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut queue = batcher.queue.lock();
         if queue.in_flight > 0 || !queue.waiting.is_empty() {
             return None;
         }
@@ -161,7 +162,7 @@ impl Alone {
 
 impl Drop for Alone {
     fn drop(&mut self) {
-        self.0.queue.lock().unwrap_or_else(PoisonError::into_inner).in_flight -= 1;
+        self.0.queue.lock().in_flight -= 1;
         self.0.dispatch();
     }
 }

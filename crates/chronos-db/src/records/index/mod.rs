@@ -12,11 +12,12 @@ pub(crate) mod scope;
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::stream::BoxStream;
 use futures::{StreamExt as _, TryStreamExt as _};
+use parking_lot::Mutex;
 
 use self::batcher::Batcher;
 use self::scope::Scope;
@@ -89,7 +90,7 @@ impl RecordIndex {
 
     /// Notes that a handle of this scope is used.
     pub(crate) fn serve(&self, scope: &Scope) {
-        let mut served = self.served.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut served = self.served.lock();
         if !served.contains(scope) {
             served.push(scope.clone());
         }
@@ -99,7 +100,7 @@ impl RecordIndex {
     /// their objects in different places; what one of them left to store, or to remove, is the business of
     /// who opens that place.
     pub(crate) fn of_served(&self, filter: Filter) -> Filter {
-        let served = self.served.lock().unwrap_or_else(PoisonError::into_inner);
+        let served = self.served.lock();
         match served.as_slice() {
             // Where nobody else comes, the index alone finds them.
             several if !several.iter().any(Scope::is_one_of_several) || several.contains(&Scope::All) => {

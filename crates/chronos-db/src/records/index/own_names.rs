@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use bson::{Document, doc};
 use futures::TryStreamExt as _;
@@ -66,7 +66,7 @@ impl super::RecordIndex {
     /// Leaves notes of the short names that a version has in the index, before it is committed.
     pub(crate) async fn note_own(&self, meta: &VersionMeta) -> Result<()> {
         let tenant = meta.tenant.as_deref();
-        let known = || self.own_noted.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = || self.own_noted.lock();
         let used =
             SHORT.iter().map(|(name, _)| *name).filter(|name| matches!(meta.indexed.get(name), Ok(Some(_))));
         let new: Vec<(&str, String)> = used

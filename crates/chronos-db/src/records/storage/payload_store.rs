@@ -2,12 +2,13 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use futures::{StreamExt as _, TryStreamExt as _};
 use moka::sync::Cache;
+use parking_lot::Mutex;
 
 use super::buckets::NotedBucket;
 use super::notes::Noted;
@@ -85,13 +86,7 @@ impl PayloadStore {
     pub(crate) fn bucket(&self, name: &str) -> Result<Arc<dyn ObjectStorage>> {
         match &self.buckets {
             Some(space) => {
-                let noted = Arc::clone(
-                    self.noted
-                        .lock()
-                        .unwrap_or_else(PoisonError::into_inner)
-                        .entry(name.to_owned())
-                        .or_default(),
-                );
+                let noted = Arc::clone(self.noted.lock().entry(name.to_owned()).or_default());
                 let (inner, documents) = ((space.open)(name)?, Arc::clone(&self.index.documents));
                 let note = format!("{}/{name}", space.storage);
                 Ok(Arc::new(NotedBucket::new(inner, documents, &self.index.names.head.database, note, noted)))

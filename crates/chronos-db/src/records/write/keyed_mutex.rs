@@ -1,7 +1,9 @@
 //! Turns of the writers of one item.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
 
 use crate::records::model::ItemId;
 
@@ -11,7 +13,7 @@ pub(crate) struct KeyedMutex(Mutex<HashMap<ItemId, Arc<tokio::sync::Mutex<()>>>>
 
 impl KeyedMutex {
     pub(crate) async fn take(&self, id: ItemId) -> Turn<'_> {
-        let lock = Arc::clone(self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(id).or_default());
+        let lock = Arc::clone(self.0.lock().entry(id).or_default());
         // Made before the wait, so that who gives up waiting leaves nothing behind.
         let mut turn = Turn { turns: self, id, lock, held: None };
         turn.held = Some(Arc::clone(&turn.lock).lock_owned().await);
@@ -30,7 +32,7 @@ pub(crate) struct Turn<'a> {
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
         self.held.take();
-        let mut turns = self.turns.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut turns = self.turns.0.lock();
         // The map's and this one: nobody else waits.
         if Arc::strong_count(&self.lock) == 2 {
             turns.remove(&self.id);
@@ -52,8 +54,8 @@ mod tests {
         drop(held);
         // It has its turn, and never takes it.
         drop(waiting);
-        assert!(turns.0.lock().unwrap().is_empty());
+        assert!(turns.0.lock().is_empty());
         drop(turns.take(id).await);
-        assert!(turns.0.lock().unwrap().is_empty());
+        assert!(turns.0.lock().is_empty());
     }
 }

@@ -1,6 +1,6 @@
 //! Insert or enrich, whichever the unique keys call for; atomic by a claim on their values.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use bson::{Bson, doc};
 use futures::TryStreamExt as _;
@@ -112,7 +112,7 @@ impl Writer {
     /// Undeclared keys get an index, once: without one every insert would look at every item.
     async fn ensure_unique(self: &Arc<Self>, keys: &[String], scope: &Scope) -> Result<()> {
         for key in keys.iter().filter(|key| !self.index.settings.map.indexed.contains(key)) {
-            let known = || self.unique_indexes.lock().unwrap_or_else(PoisonError::into_inner);
+            let known = || self.unique_indexes.lock();
             if !known().contains(key) {
                 self.schema.ensure_property(key, scope).await?;
                 known().insert(key.clone());

@@ -8,11 +8,12 @@ use super::past::Past;
 use crate::records::index::RecordIndex;
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Notify;
 
 use futures::TryStreamExt as _;
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::documents::{Direction, Filter, Scan, within};
 use crate::records::index::{CV, STABLE};
@@ -45,7 +46,7 @@ struct Known {
 
 impl Marker {
     fn lock(&self) -> MutexGuard<'_, Known> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 
     /// Whether a move of the mark is under way.

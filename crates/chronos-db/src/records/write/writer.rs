@@ -2,8 +2,10 @@
 //! another was faster.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex};
+
+use parking_lot::Mutex;
 
 use super::call::WriteCall;
 use super::change::Change;

@@ -1,9 +1,10 @@
 //! Numbers, and what is written with them.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use bson::{Bson, Document, doc};
 use futures::future::join_all;
+use parking_lot::Mutex;
 
 use super::{Fresh, conflict};
 use crate::documents::{Batch, DocumentStore, Guard, Outcome, Write};
@@ -118,7 +119,7 @@ pub async fn a_batch_is_built_from_its_numbers(store: Arc<dyn DocumentStore>) {
     for turn in 0..3_i64 {
         let (rows, noted) = (rows.clone(), seen.clone());
         let build = Box::new(move |given: crate::documents::Sequence| {
-            *noted.lock().unwrap() = Some(given);
+            *noted.lock() = Some(given);
             let mut batch = Batch::new();
             for number in given.first..given.first + i64::from(given.count) {
                 batch.push(&rows, Write::insert(doc! { "_id": number }));
@@ -127,7 +128,7 @@ pub async fn a_batch_is_built_from_its_numbers(store: Arc<dyn DocumentStore>) {
         });
         let (given, outcomes) = fresh.store.sequence_then(&counter, "cv", 2, build).await.unwrap();
         assert_eq!((given.first, outcomes), (turn * 2, vec![Outcome::Applied; 2]));
-        assert_eq!(*seen.lock().unwrap(), Some(given));
+        assert_eq!(*seen.lock(), Some(given));
     }
     assert_eq!(fresh.count(&rows).await, 6);
 }

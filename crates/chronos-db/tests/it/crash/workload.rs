@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::Write as _;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use base64::Engine as _;
 use chronos_db::{Collection, ErrorKind, ItemId, Json as Value, Random as _, Result, Written, json};
+use parking_lot::Mutex;
 use sha2::{Digest as _, Sha256};
 use test_support::SeededRandom;
 
@@ -29,7 +30,7 @@ impl Ledger {
     }
 
     fn line(&self, value: &Value) {
-        let mut file = self.0.lock().unwrap();
+        let mut file = self.0.lock();
         file.write_all(format!("{value}\n").as_bytes()).unwrap();
         file.flush().unwrap();
     }

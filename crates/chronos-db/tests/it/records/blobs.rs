@@ -1,12 +1,13 @@
 //! Base64 properties: objects of their own, references in the document, signed URLs for those alone.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use chronos_db::objects::ObjectStorage;
 use chronos_db::{Chronos, Collection, ErrorKind, Json, Route, config::Config, json};
+use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -266,7 +267,7 @@ async fn tenants_on_one_endpoint_sign_with_their_own_keys() {
     }
     chronos.shutdown().await.unwrap();
     server.abort();
-    let seen = seen.lock().unwrap();
+    let seen = seen.lock();
     assert_eq!(seen.len(), 4, "{seen:?}");
     for request in seen.iter() {
         let key = if request.contains("/of-acme/") { "Credential=KEYACME/" } else { "Credential=KEYGLOBEX/" };
@@ -281,7 +282,7 @@ async fn answer_everything(listener: TcpListener, seen: Arc<Mutex<Vec<String>>>)
         tokio::spawn(async move {
             let mut buffer = Vec::new();
             while let Some(request) = next_request(&mut stream, &mut buffer).await {
-                seen.lock().unwrap().push(request);
+                seen.lock().push(request);
                 stream
                     .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nETag: \"1\"\r\n\r\n")
                     .await

@@ -1,12 +1,13 @@
 //! Properties that documents and the library call alike: the document's win.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use bson::doc;
 use chronos_db::documents::Direction::{Ascending, Descending};
 use chronos_db::documents::{Batch, Guard, Write};
 use chronos_db::json;
 use chronos_db::{Collection, ErrorKind, Json, List, Route};
+use parking_lot::Mutex;
 
 use super::pairing::{Pairing, column, namespace, on_every_pairing, refused};
 
@@ -26,7 +27,7 @@ async fn titles(list: List) -> Vec<Json> {
 fn hearing(list: List) -> (List, Arc<Mutex<Vec<String>>>) {
     let heard = Arc::new(Mutex::new(Vec::new()));
     let hear = Arc::clone(&heard);
-    (list.on_built_in(move |short, full| hear.lock().unwrap().push(format!("{short} {full}"))), heard)
+    (list.on_built_in(move |short, full| hear.lock().push(format!("{short} {full}"))), heard)
 }
 
 async fn posts(posts: &Collection) {
@@ -45,7 +46,7 @@ async fn a_documents_own_property_wins_over_a_built_in_one_of_that_name(p: &Pair
         all.list().filter(json!({"createdAt": {"$lt": "2015-01-01T00:00:00Z"}})).sort("cv", Descending),
     );
     assert_eq!(titles(list).await, [json!("first")]);
-    assert_eq!(*heard.lock().unwrap(), Vec::<String>::new());
+    assert_eq!(*heard.lock(), Vec::<String>::new());
     assert_eq!(
         titles(all.list().filter(json!({"createdAt": {"$gt": "2026-01-01T00:00:00Z"}}))).await,
         Vec::<Json>::new()
@@ -71,7 +72,7 @@ async fn where_no_document_has_it_a_short_name_is_the_built_in_one_and_says_so(p
     users.create(json!({"title": 2})).await.unwrap();
     let (list, heard) = hearing(users.list().filter(json!({"cv": {"$gte": 1}})).sort("createdAt", Ascending));
     assert_eq!(titles(list).await, [json!(2)]);
-    let mut said = heard.lock().unwrap().clone();
+    let mut said = heard.lock().clone();
     said.sort();
     assert_eq!(said, ["createdAt _system.insertedAt", "cv _system.cv"]);
     assert_eq!(titles(users.list().filter(json!({"id": first.id.to_string()}))).await, [json!(1)]);

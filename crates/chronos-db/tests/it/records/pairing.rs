@@ -1,7 +1,7 @@
 //! The pairings of document store and object storage that scenarios run on.
 
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bson::Document;
@@ -11,6 +11,7 @@ use chronos_db::objects::{ObjectStorage, keys};
 use chronos_db::testing::costs::Gauge;
 use chronos_db::{Chronos, Collection, Env, ErrorKind, ItemId, Json, Result, Route, Timestamp, json};
 use futures::TryStreamExt as _;
+use parking_lot::Mutex;
 use tempfile::TempDir;
 use test_support::{Layer, Meter, Selective, servers};
 
@@ -219,9 +220,9 @@ impl Pairing {
 
     /// Everything is stored and verifies clean; then everything goes.
     pub(crate) async fn finish(self) {
-        let stores = std::mem::take(&mut *self.stores.lock().unwrap());
+        let stores = std::mem::take(&mut *self.stores.lock());
         let collections: Vec<_> =
-            stores.iter().flat_map(|store| std::mem::take(&mut *store.collections.lock().unwrap())).collect();
+            stores.iter().flat_map(|store| std::mem::take(&mut *store.collections.lock())).collect();
         for collection in &collections {
             // One of several handles only stores what it wrote itself while that is young.
             collection.flush(TIMEOUT).await.unwrap();
@@ -298,7 +299,7 @@ impl Opening<'_> {
         let (layer, raw) = (Arc::clone(layer), Arc::clone(&self.raw));
         self.layered = true;
         self.builder = self.builder.wrap_objects(move |inner| {
-            *raw.lock().unwrap() = Some(Arc::clone(&inner));
+            *raw.lock() = Some(Arc::clone(&inner));
             test_support::objects::decorate(inner, Arc::clone(&layer))
         });
         self
@@ -309,7 +310,7 @@ impl Opening<'_> {
         let (meter, raw) = (Arc::clone(meter), Arc::clone(&self.raw));
         self.layered = true;
         self.builder = self.builder.wrap_objects(move |inner| {
-            *raw.lock().unwrap() = Some(Arc::clone(&inner));
+            *raw.lock() = Some(Arc::clone(&inner));
             test_support::objects::metered(inner, Arc::clone(&meter))
         });
         self
@@ -320,7 +321,7 @@ impl Opening<'_> {
         let (plan, raw) = (Arc::clone(plan), Arc::clone(&self.raw));
         self.layered = true;
         self.builder = self.builder.wrap_objects(move |inner| {
-            *raw.lock().unwrap() = Some(Arc::clone(&inner));
+            *raw.lock() = Some(Arc::clone(&inner));
             plan.around(inner)
         });
         self
@@ -330,13 +331,13 @@ impl Opening<'_> {
         if !self.layered {
             let raw = Arc::clone(&self.raw);
             self.builder = self.builder.wrap_objects(move |inner| {
-                *raw.lock().unwrap() = Some(Arc::clone(&inner));
+                *raw.lock() = Some(Arc::clone(&inner));
                 inner
             });
         }
         let store =
             Store { chronos: self.builder.open().unwrap(), raw: self.raw, collections: Arc::default() };
-        self.pairing.stores.lock().unwrap().push(store.clone());
+        self.pairing.stores.lock().push(store.clone());
         store
     }
 }
@@ -353,7 +354,7 @@ pub(crate) struct Store {
 impl Store {
     pub(crate) fn with(&self, route: Route) -> Collection {
         let collection = self.chronos.with(route).unwrap();
-        self.collections.lock().unwrap().push(collection.clone());
+        self.collections.lock().push(collection.clone());
         collection
     }
 
@@ -369,7 +370,7 @@ impl Store {
 
     /// The bucket under all layers; every pairing keeps payloads and blobs of a tenant in one.
     pub(crate) fn bucket(&self) -> Arc<dyn ObjectStorage> {
-        self.raw.lock().unwrap().clone().expect("nothing was stored yet")
+        self.raw.lock().clone().expect("nothing was stored yet")
     }
 
     /// The keys of all objects of a collection, sorted.
@@ -412,7 +413,7 @@ impl Store {
 
     /// Leaves a collection that a scenario has damaged on purpose out of the final verification.
     pub(crate) fn is_damaged(&self) {
-        self.collections.lock().unwrap().clear();
+        self.collections.lock().clear();
     }
 }
 

@@ -1,10 +1,11 @@
 //! Bringing a whole collection back.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use chronos_db::documents::Direction;
 use chronos_db::{Collection, ErrorKind, ItemId, Json, Restored, json};
+use parking_lot::Mutex;
 use test_support::{Delaying, Failing, Fault, MockClock, documents};
 
 use super::pairing::{Pairing, document, minute, on_every_pairing, refused};
@@ -168,7 +169,7 @@ async fn a_restore_tells_its_progress(p: &Pairing) {
         .restore_collection()
         .to_cv(2)
         .page_size(2, 2)
-        .on_progress(move |so_far| hear.lock().unwrap().push(so_far.items));
+        .on_progress(move |so_far| hear.lock().push(so_far.items));
     assert_eq!(counts(&restore.await.unwrap()), (5, 0, 2, 3, 0));
-    assert_eq!(*told.lock().unwrap(), [2, 4, 5]);
+    assert_eq!(*told.lock(), [2, 4, 5]);
 }

@@ -1,15 +1,15 @@
 //! What a process remembers of a subscription, and what a call on one needs to know.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64};
-use std::sync::{Arc, Mutex};
 
+use parking_lot::Mutex;
 use tokio::sync::{Notify, Semaphore};
 
 use super::chunk::Body;
 use super::delivery_record::DeliveryRecord;
 use super::entities::{Cursor, Subscription, Topic};
-use super::fields::locked;
 use crate::Timestamp;
 
 /// Everything a call on a subscription needs to know.
@@ -88,7 +88,7 @@ impl Default for SubscriptionCache {
 
 impl SubscriptionCache {
     pub(super) fn hold(&self, record: DeliveryRecord, body: Arc<Body>, now: i64) {
-        let mut in_flight = locked(&self.in_flight);
+        let mut in_flight = self.in_flight.lock();
         if in_flight.len() >= 1_024 && in_flight.len().is_multiple_of(1_024) {
             in_flight.retain(|_, in_flight| in_flight.record.due + FORGET_IN_FLIGHT_MS > now);
         }

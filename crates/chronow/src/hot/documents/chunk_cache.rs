@@ -7,7 +7,7 @@ use bson::{Bson, Document};
 use chronos_db::documents::Scan;
 
 use super::chunk::Chunk;
-use super::fields::{ascending, locked};
+use super::fields::ascending;
 use super::keys::{chunk_id, chunks_between};
 use super::store::Engine;
 use crate::Result;
@@ -22,7 +22,7 @@ const MAX_SEQUENCE: i64 = 9_999_999_999_999_999;
 impl Engine {
     // Chunks are immutable, so those that were read lately need not be read again.
     pub(super) fn remember_chunk(&self, topic: &str, chunk: Arc<Chunk>) {
-        let mut chunks = locked(&self.chunks);
+        let mut chunks = self.chunks.lock();
         chunks.used += 1;
         let used = chunks.used;
         chunks.bytes += chunk.size();
@@ -43,7 +43,7 @@ impl Engine {
 
     /// The remembered chunk that holds a sequence number, if it was read before.
     pub(super) fn remembered_chunk(&self, topic: &str, sequence: i64) -> Option<Arc<Chunk>> {
-        let mut chunks = locked(&self.chunks);
+        let mut chunks = self.chunks.lock();
         chunks.used += 1;
         let now = chunks.used;
         let (_, (chunk, used)) =

@@ -1,16 +1,10 @@
 //! Reading fields of stored documents, and guarded writes of them.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
-
 use bson::oid::ObjectId;
 use bson::{Bson, Document};
 use chronos_db::documents::{Direction, Guard, Write};
 
 use crate::{Error, ErrorKind, Result};
-
-pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 pub(super) fn damaged(what: &str, field: &str) -> Error {
     Error::new(

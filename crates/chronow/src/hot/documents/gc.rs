@@ -7,7 +7,7 @@ use chronos_db::documents::{Filter, Scan, Write};
 
 use super::delivery_record::{State, class};
 use super::entities::{Cursor, Topic};
-use super::fields::{ascending, damaged, delete, delete_if, int, locked, put_if, text};
+use super::fields::{ascending, damaged, delete, delete_if, int, put_if, text};
 use super::keys::{chunks_between, counters_key};
 use super::limits::of_class;
 use super::publish::CLOSED_MS;
@@ -88,7 +88,7 @@ impl Engine {
     }
 
     fn is_time_to_look_for_idle(&self, topic: &Topic, now: Timestamp) -> bool {
-        let (now, mut known) = (now.as_millis(), locked(&self.known));
+        let (now, mut known) = (now.as_millis(), self.known.lock());
         let looked = known.looked_for_idle.get(&topic.id).copied().unwrap_or(0);
         let due = topic.subscriptions.len() <= FEW || now - looked >= IDLE_MS;
         if due {

@@ -9,7 +9,7 @@ use chronos_db::documents::{Filter, Scan, Write};
 
 use super::delivery_record::{DeliveryRecord, class};
 use super::entities::{Cursor, Topic, last_sequence};
-use super::fields::{damaged, int, locked, put_if, too_contended};
+use super::fields::{damaged, int, put_if, too_contended};
 use super::keys::{counters_key, cursor_key, sequence_key, topic_key};
 use super::known::Aside;
 use super::store::Engine;
@@ -54,7 +54,7 @@ pub(super) fn of_class(subscription: &str, class: char, up_to: Option<i64>) -> F
 impl Engine {
     /// Notes in which revision a topic was met.
     pub(super) fn note_topic(&self, name: &TopicName, rev: Option<ObjectId>) {
-        let mut known = locked(&self.known);
+        let mut known = self.known.lock();
         if rev.is_none()
             && let Some((id, _)) = known.ids.remove(name)
         {
@@ -73,7 +73,7 @@ impl Engine {
     }
 
     pub(super) fn changes(&self, name: &TopicName) -> u64 {
-        locked(&self.known).seen.get(name).map_or(0, |(_, changes)| *changes)
+        self.known.lock().seen.get(name).map_or(0, |(_, changes)| *changes)
     }
 
     pub(super) async fn topic_counters(&self, topic: &Topic) -> Result<TopicCounters> {
@@ -110,7 +110,7 @@ impl Engine {
     pub(super) async fn open_topic(&self, name: &TopicName) -> Result<(Topic, i64, Vec<Cursor>)> {
         let key = topic_key(name);
         for _ in 0..ATTEMPTS {
-            let known = locked(&self.known).ids.get(name).cloned();
+            let known = self.known.lock().ids.get(name).cloned();
             let mut wanted = vec![key.clone()];
             if let Some((topic, subscriptions)) = &known {
                 wanted.push(sequence_key(topic));
@@ -123,7 +123,7 @@ impl Engine {
             let current =
                 (topic.id.clone(), topic.listed().map(|listed| listed.id.clone()).collect::<Vec<_>>());
             if known.as_ref() != Some(&current) {
-                locked(&self.known).ids.insert(name.clone(), current);
+                self.known.lock().ids.insert(name.clone(), current);
                 continue;
             }
             let last = last_sequence(found.get(&sequence_key(&topic.id)))?;
@@ -163,7 +163,7 @@ impl Engine {
             self.trim_unowed(&topic, last + count - most).await?;
             return Ok(topic);
         };
-        locked(&self.known).ack_floors.insert(topic.id.clone(), (topic.rev, ack_floor));
+        self.known.lock().ack_floors.insert(topic.id.clone(), (topic.rev, ack_floor));
         let aside = self.aside(&topic, &cursors, last, false).await?;
         if last - ack_floor + aside + count <= most {
             return Ok(topic);
@@ -202,7 +202,7 @@ impl Engine {
     /// whatever subscriptions there are.
     async fn sure_of_room(&self, name: &TopicName, count: i64) -> Result<Option<Topic>> {
         let key = topic_key(name);
-        let Some((known, _)) = locked(&self.known).ids.get(name).cloned() else { return Ok(None) };
+        let Some((known, _)) = self.known.lock().ids.get(name).cloned() else { return Ok(None) };
         let found = self.get_without_lists(vec![key.clone(), sequence_key(&known)]).await?;
         let topic =
             found.get(&key).map(Topic::read_without_list).transpose()?.filter(|topic| !topic.is_gone());
@@ -210,7 +210,7 @@ impl Engine {
         let topic = topic.ok_or_else(no_topic)?;
         let last = last_sequence(found.get(&sequence_key(&topic.id)))?;
         let (ack_floor, aside) = {
-            let known = locked(&self.known);
+            let known = self.known.lock();
             (known.ack_floors.get(&topic.id).copied(), known.aside.get(&topic.id).copied())
         };
         let (Some((rev, ack_floor)), Some(aside)) = (ack_floor, aside) else { return Ok(None) };
@@ -246,7 +246,7 @@ impl Engine {
         exactly: bool,
     ) -> Result<i64> {
         let now = self.env.clock.now().as_millis();
-        let known = locked(&self.known).aside.get(&topic.id).copied();
+        let known = self.known.lock().aside.get(&topic.id).copied();
         if let Some(known) =
             known.filter(|known| !exactly && (known.at..=known.at + ASIDE_BELIEVED_MS).contains(&now))
         {
@@ -272,7 +272,7 @@ impl Engine {
             count += self.scan(&self.collections.scheduled, scan).await?.len() as i64;
         }
         let window = last - cursors.iter().map(|cursor| cursor.ack_floor).min().unwrap_or(last);
-        locked(&self.known).aside.insert(topic.id.clone(), Aside { at: now, count, last, window });
+        self.known.lock().aside.insert(topic.id.clone(), Aside { at: now, count, last, window });
         Ok(count)
     }
 

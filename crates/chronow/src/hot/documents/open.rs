@@ -4,7 +4,7 @@ use chronos_db::documents::Outcome;
 
 use super::cache::SubscriptionContext;
 use super::entities::{Cursor, Listed, Subscription, Topic, is_idle, last_sequence};
-use super::fields::{int, locked, put_if, too_contended};
+use super::fields::{int, put_if, too_contended};
 use super::keys::{cursor_key, sequence_key, signal_key, subscription_key, topic_key};
 use super::store::Engine;
 use super::subscriptions::no_subscription;
@@ -32,7 +32,7 @@ impl Engine {
         let cache = self.cache(name);
         let key = topic_key(name.topic());
         for _ in 0..4 {
-            let ids = locked(&cache.ids).clone();
+            let ids = cache.ids.lock().clone();
             let mut wanted = vec![key.clone()];
             if let Some((topic, id)) = &ids {
                 wanted.extend([subscription_key(id), cursor_key(id), sequence_key(topic), signal_key(id)]);
@@ -61,8 +61,8 @@ impl Engine {
                     return Err(no_subscription());
                 }
                 // Another call may have been faster.
-                if locked(&cache.ids).replace(current.clone()) != Some(current) {
-                    locked(&cache.in_flight).clear();
+                if cache.ids.lock().replace(current.clone()) != Some(current) {
+                    cache.in_flight.lock().clear();
                 }
                 continue;
             };

@@ -9,7 +9,7 @@ use futures::FutureExt as _;
 
 use super::cache::SubscriptionContext;
 use super::entities::Cursor;
-use super::fields::{ascending, int, locked, put_if};
+use super::fields::{ascending, int, put_if};
 use super::store::Engine;
 use super::topics::ATTEMPTS;
 use crate::hot::Pulled;
@@ -45,8 +45,8 @@ impl Engine {
         let mut pulled = Pulled::default();
         let (mut soon, mut more) = (None, true);
         let mut context = self.open(name).await?;
-        *locked(&cache.seen) = Some(context.seen);
-        *locked(&cache.context) = Some(Arc::new(context.clone()));
+        *cache.seen.lock() = Some(context.seen);
+        *cache.context.lock() = Some(Arc::new(context.clone()));
         self.note_use(name, &mut context).await?;
         if context.subscription.options.paused {
             return Ok(pulled);

@@ -11,7 +11,7 @@ use super::cache::SubscriptionContext;
 use super::chunk::{Body, Chunk};
 use super::delivery_record::{DeliveryRecord, State};
 use super::entities::Cursor;
-use super::fields::{ascending, delete_if, int, locked, put_if};
+use super::fields::{ascending, delete_if, int, put_if};
 use super::keys::chunks_between;
 use super::publish::{Acceptance, GRACE_MS};
 use super::pull_due::{Part, queue};
@@ -394,7 +394,7 @@ impl Engine {
 /// publisher seems dead.
 fn still_written(context: &SubscriptionContext) -> Option<Duration> {
     let now = context.now.as_millis();
-    let mut pending = locked(&context.cache.pending);
+    let mut pending = context.cache.pending.lock();
     let since = match *pending {
         Some((last, since)) if last == context.seen.0 => since,
         _ => now,

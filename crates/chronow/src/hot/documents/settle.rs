@@ -10,7 +10,7 @@ use super::cache::InFlight;
 use super::cache::SubscriptionContext;
 use super::chunk::Body;
 use super::delivery_record::{DeliveryRecord, State, record_id};
-use super::fields::{locked, put_if, too_contended};
+use super::fields::{put_if, too_contended};
 use super::pull_due::USED_UP;
 use super::store::Engine;
 use crate::hot::{Delivery, Lock, Settle, SettleAndStart, SettleAndStartResult, Settled};
@@ -66,7 +66,7 @@ impl Engine {
 
     /// The subscription as it was lately, with the time of now.
     async fn recent_context(&self, name: &SubscriptionName) -> Result<SubscriptionContext> {
-        let known = locked(&self.cache(name).context).clone();
+        let known = self.cache(name).context.lock().clone();
         if let Some(known) = known {
             let now = self.documents.now().await?;
             if (0..CONTEXT_MS).contains(&(now.as_millis() - known.now.as_millis())) {
@@ -74,7 +74,7 @@ impl Engine {
             }
         }
         let context = self.open(name).await?;
-        *locked(&context.cache.context) = Some(Arc::new(context.clone()));
+        *context.cache.context.lock() = Some(Arc::new(context.clone()));
         Ok(context)
     }
 
@@ -147,7 +147,7 @@ impl Engine {
     /// back.
     async fn note_work(&self, name: &SubscriptionName, mut context: SubscriptionContext) {
         let noted = self.note_use(name, &mut context).await;
-        *locked(&self.cache(name).context) = Some(Arc::new(context));
+        *self.cache(name).context.lock() = Some(Arc::new(context));
         if let Err(error) = noted
             && error.kind() != ErrorKind::NotFound
         {
@@ -165,7 +165,7 @@ impl Engine {
     ) -> Result<HashMap<String, InFlight>> {
         let (mut in_flight, mut unknown) = (HashMap::new(), Vec::new());
         {
-            let known = locked(&context.cache.in_flight);
+            let known = context.cache.in_flight.lock();
             for task in tasks {
                 match known.get(&task.lock.id) {
                     Some(known) if known.record.is_held_by(&task.lock) && !stale.contains(&task.lock.id) => {
@@ -197,7 +197,7 @@ impl Engine {
                 _ => lost.push(record.id),
             }
         }
-        let mut known = locked(&context.cache.in_flight);
+        let mut known = context.cache.in_flight.lock();
         for id in lost {
             // A newer delivery to this same process stays known.
             if known.get(&id).is_some_and(|known| {
@@ -295,7 +295,7 @@ impl Engine {
 
     /// Remembers what was done.
     fn note(&self, context: &SubscriptionContext, plan: Planned) {
-        let mut in_flight = locked(&context.cache.in_flight);
+        let mut in_flight = context.cache.in_flight.lock();
         if plan.in_flight.record.state == State::Locked {
             in_flight.insert(plan.task.lock.id, plan.in_flight);
             return;

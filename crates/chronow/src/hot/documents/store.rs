@@ -1,8 +1,8 @@
 //! What everything here stands on: the collections, small readers, the memory of one process.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bson::oid::ObjectId;
@@ -10,12 +10,13 @@ use bson::{Bson, Document};
 use chronos_db::Env;
 use chronos_db::documents::{Batch, DocumentStore, Filter, Index, Namespace, Outcome, Scan, Write, within};
 use futures::TryStreamExt as _;
+use parking_lot::Mutex;
 use tokio::sync::{OnceCell, Semaphore, watch};
 
 use super::cache::SubscriptionCache;
 use super::chunk::Chunks;
 use super::delivery_record::DeliveryRecord;
-use super::fields::{ascending, delete, locked, text};
+use super::fields::{ascending, delete, text};
 use super::known::Known;
 use crate::{Error, ErrorKind, Result, SubscriptionName};
 
@@ -146,11 +147,11 @@ impl Engine {
     }
 
     pub(super) fn cache(&self, subscription: &SubscriptionName) -> Arc<SubscriptionCache> {
-        locked(&self.caches).entry(subscription.clone()).or_default().clone()
+        self.caches.lock().entry(subscription.clone()).or_default().clone()
     }
 
     pub(super) fn forget_cache(&self, subscription: &SubscriptionName) {
-        locked(&self.caches).remove(subscription);
+        self.caches.lock().remove(subscription);
     }
 
     /// Tells watchers of this process that a value has changed.
@@ -161,8 +162,8 @@ impl Engine {
     /// Tells this process that something may have become available to subscriptions whose ids (topic,
     /// subscription) are such: one waiter of each.
     fn tell_those(&self, such: impl Fn(&str, &str) -> bool) {
-        for cache in locked(&self.caches).values() {
-            if locked(&cache.ids).as_ref().is_some_and(|(topic, id)| such(topic, id)) {
+        for cache in self.caches.lock().values() {
+            if cache.ids.lock().as_ref().is_some_and(|(topic, id)| such(topic, id)) {
                 cache.told.notify_one();
             }
         }
@@ -178,7 +179,7 @@ impl Engine {
 
     /// Tells everybody, of something that is gone.
     pub(super) fn tell_all(&self) {
-        for cache in locked(&self.caches).values() {
+        for cache in self.caches.lock().values() {
             cache.told.notify_waiters();
             cache.told.notify_one();
         }

@@ -3,7 +3,7 @@
 use chronos_db::documents::{Guard, Write};
 
 use super::entities::{Cursor, Listed, Subscription, Topic, last_sequence};
-use super::fields::{delete, int, locked, put_if, too_contended};
+use super::fields::{delete, int, put_if, too_contended};
 use super::keys::{
     counters_key, cursor_key, sequence_key, sequence_of, signal_key, subscription_key, with_prefix,
 };
@@ -62,7 +62,7 @@ impl Engine {
                 let changed = Subscription { options, ..stored };
                 let put = put_if(changed.to_document(self.new_revision())?, changed.rev);
                 if self.write_one(&self.collections.topics, put).await?.is_applied() {
-                    locked(&self.cache(name).context).take();
+                    self.cache(name).context.lock().take();
                     if resumed {
                         self.signal(&changed.id).await?;
                     }

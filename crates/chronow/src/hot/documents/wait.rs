@@ -9,7 +9,7 @@ use chronos_db::documents::{Filter, Scan};
 
 use super::cache::SubscriptionContext;
 use super::entities::last_sequence;
-use super::fields::{int, locked};
+use super::fields::int;
 use super::keys::{sequence_key, signal_key};
 use super::settle::millis;
 use super::store::Engine;
@@ -27,7 +27,7 @@ impl Engine {
     pub(super) async fn wait(&self, name: &SubscriptionName, timeout: Duration) -> Result<()> {
         let context = self.open_to_look(name).await?;
         // What came since the last pull has not been looked at.
-        if context.seen != locked(&context.cache.seen).unwrap_or(context.seen) {
+        if context.seen != context.cache.seen.lock().unwrap_or(context.seen) {
             return Ok(());
         }
         let end = self.env.clock.now().plus_millis(millis(timeout));
@@ -83,7 +83,7 @@ impl Engine {
         if context.cache.left.load(Ordering::Relaxed) {
             return Ok(true);
         }
-        let known = locked(&context.cache.seen).unwrap_or(context.seen);
+        let known = context.cache.seen.lock().unwrap_or(context.seen);
         let (sequence, signal) = (sequence_key(&context.topic.id), signal_key(&context.subscription.id));
         let found = self.get_map(&self.collections.topics, vec![sequence.clone(), signal.clone()]).await?;
         let signalled = found.get(&signal).map_or(Ok(-1), |signal| int(signal, "value"))?;

@@ -1,7 +1,6 @@
 //! Making connections: to one server, to a cluster, and through sentinels.
 
-use std::sync::{Mutex, PoisonError};
-
+use parking_lot::Mutex;
 use redis::aio::{ConnectionManager, ConnectionManagerConfig, MultiplexedConnection};
 use redis::cluster::ClusterClientBuilder;
 use redis::cluster_async::ClusterConnection;
@@ -106,14 +105,14 @@ impl Route {
 
 impl Single {
     pub(super) fn connection(&self) -> ConnectionManager {
-        self.manager.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.manager.lock().clone()
     }
 
     /// A new connection to wherever the name leads now.
     pub(super) async fn renewed(&self) -> RedisResult<ConnectionManager> {
         if let Ok(_first) = self.renewing.try_lock() {
             let manager = self.client.get_connection_manager_with_config(self.settings.clone()).await?;
-            *self.manager.lock().unwrap_or_else(PoisonError::into_inner) = manager;
+            *self.manager.lock() = manager;
         } else {
             // Somebody is at it.
             drop(self.renewing.lock().await);
@@ -124,7 +123,7 @@ impl Single {
 
 impl Master {
     pub(super) async fn connection(&self, config: &RedisConfig) -> RedisResult<MultiplexedConnection> {
-        let known = || self.current.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let known = || self.current.lock().clone();
         if let Some(connection) = known() {
             return Ok(connection);
         }
@@ -137,7 +136,7 @@ impl Master {
             .set_response_timeout(Some(config.response_timeout))
             .set_connection_timeout(Some(config.connect_timeout));
         let connection = sentinels.get_async_connection_with_config(&settings).await?;
-        *self.current.lock().unwrap_or_else(PoisonError::into_inner) = Some(connection.clone());
+        *self.current.lock() = Some(connection.clone());
         Ok(connection)
     }
 }

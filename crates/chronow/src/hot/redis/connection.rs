@@ -1,10 +1,11 @@
 //! Connections: one multiplexed for commands, which comes back by itself; others for whoever blocks.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
+use parking_lot::Mutex;
 use redis::aio::{ConnectionLike as _, ConnectionManager, PubSub};
 use redis::cluster_async::ClusterConnection;
 use redis::{
@@ -158,7 +159,7 @@ impl Connection {
 
     /// What is connected to a server that is no master any more must not stay so.
     pub(super) fn is_demoted(&self) {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.idle.lock().clear();
         self.demoted.send_modify(|times| *times += 1);
     }
 
@@ -175,7 +176,7 @@ impl Connection {
         }
         let lost = error.kind() == RedisKind::Server(ServerErrorKind::MasterDown);
         if is_read_only(error) || lost || error.is_io_error() || error.is_unrecoverable_error() {
-            master.current.lock().unwrap_or_else(PoisonError::into_inner).take();
+            master.current.lock().take();
         }
     }
 
@@ -311,7 +312,7 @@ impl Connection {
     /// Waits for what runs; everything later fails.
     pub(super) async fn close(&self) {
         *self.gate.write().await = true;
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.idle.lock().clear();
     }
 
     pub(super) fn response_timeout(&self) -> std::time::Duration {

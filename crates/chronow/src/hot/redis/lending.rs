@@ -1,7 +1,5 @@
 //! Lending connections to one user at a time.
 
-use std::sync::PoisonError;
-
 use redis::{AsyncConnectionConfig, Client, ConnectionAddr};
 
 use super::connect::{Route, client};
@@ -56,14 +54,14 @@ impl Connection {
     }
 
     fn idle_to(&self, node: Option<&(String, u16)>) -> Option<Own> {
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut idle = self.idle.lock();
         let at = idle.iter().position(|own| node.is_none() || own.node.as_ref() == node)?;
         Some(idle.swap_remove(at))
     }
 
     /// For the next one who needs a connection. One that failed must not come back.
     pub(super) fn give_back(&self, own: Own) {
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut idle = self.idle.lock();
         if idle.len() < MAX_IDLE {
             idle.push(own);
         }

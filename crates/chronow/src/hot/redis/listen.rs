@@ -2,11 +2,12 @@
 //! by itself.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::StreamExt;
+use parking_lot::Mutex;
 use redis::aio::PubSub;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
@@ -61,7 +62,7 @@ impl Waiting {
             .and_then(|inner| inner.rsplit_once('#'))
             .filter(|(_, shard)| !shard.is_empty() && shard.bytes().all(|digit| digit.is_ascii_digit()))
             .map_or_else(|| stream.to_owned(), |(first, _)| format!("{first}}}"));
-        let mut waiting = self.by_subscription.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut waiting = self.by_subscription.lock();
         if let Some(waiters) = waiting.get_mut(&what(&first, name)) {
             // One that has gone meanwhile hears nothing.
             while waiters.pop_front().is_some_and(|(_, waiter)| waiter.send(()).is_err()) {}
@@ -92,7 +93,7 @@ impl Waiter {
 
 impl Drop for Waiter {
     fn drop(&mut self) {
-        let mut waiting = self.waiting.by_subscription.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut waiting = self.waiting.by_subscription.lock();
         if let Some(waiters) = waiting.get_mut(&self.what) {
             waiters.retain(|(number, _)| *number != self.number);
             if waiters.is_empty() {
@@ -131,7 +132,7 @@ impl Listener {
     pub(super) fn wait(&self, stream: String, name: &str) -> Waiter {
         let (sender, woken) = oneshot::channel();
         let (what, number) = (what(&stream, name), self.waiting.turns.fetch_add(1, Ordering::Relaxed));
-        let mut waiting = self.waiting.by_subscription.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut waiting = self.waiting.by_subscription.lock();
         waiting.entry(what.clone()).or_default().push_back((number, sender));
         drop(waiting);
         Waiter { waiting: Arc::clone(&self.waiting), what, number, woken }
@@ -146,7 +147,7 @@ impl Listener {
     }
 
     pub(super) fn stop(&self) {
-        if let Some(task) = self.task.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        if let Some(task) = self.task.lock().take() {
             task.abort();
         }
     }

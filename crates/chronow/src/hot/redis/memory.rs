@@ -1,6 +1,6 @@
 //! What this connection remembers of topics and subscriptions.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use super::RedisHot;
 use super::filters::Compiled;
@@ -10,35 +10,29 @@ use crate::{SubscriptionName, TopicName};
 
 impl RedisHot {
     pub(super) fn remembered(&self, topic: &TopicName) -> Option<Known> {
-        self.topics.lock().unwrap_or_else(PoisonError::into_inner).get(topic).cloned()
+        self.topics.lock().get(topic).cloned()
     }
 
     pub(super) fn remember(&self, topic: &TopicName, known: Known) {
-        self.topics.lock().unwrap_or_else(PoisonError::into_inner).insert(topic.clone(), known);
+        self.topics.lock().insert(topic.clone(), known);
     }
 
     pub(super) fn forget(&self, topic: &TopicName) {
-        self.topics.lock().unwrap_or_else(PoisonError::into_inner).remove(topic);
-        self.filters
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .retain(|subscription, _| subscription.topic() != topic);
-        self.left
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .retain(|subscription, _| subscription.topic() != topic);
+        self.topics.lock().remove(topic);
+        self.filters.lock().retain(|subscription, _| subscription.topic() != topic);
+        self.left.lock().retain(|subscription, _| subscription.topic() != topic);
         self.note_revision(topic, 0, None);
     }
 
     /// Forgets what is remembered of a subscription that is gone, whoever removed it.
     pub(super) fn forget_subscription(&self, subscription: &SubscriptionName) {
-        self.filters.lock().unwrap_or_else(PoisonError::into_inner).remove(subscription);
-        self.left.lock().unwrap_or_else(PoisonError::into_inner).remove(subscription);
+        self.filters.lock().remove(subscription);
+        self.left.lock().remove(subscription);
     }
 
     /// Notes what a shard said about the state of the topic's options; none if there is no topic.
     pub(super) fn note_revision(&self, topic: &TopicName, shard: u16, revision: Option<String>) {
-        let mut all = self.revisions.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.revisions.lock();
         if !all.contains_key(topic) {
             all.insert(topic.clone(), Revisions::default());
         }
@@ -59,15 +53,12 @@ impl RedisHot {
     }
 
     pub(super) fn compiled(&self, subscription: &SubscriptionName) -> Option<Arc<Compiled>> {
-        self.filters.lock().unwrap_or_else(PoisonError::into_inner).get(subscription).cloned()
+        self.filters.lock().get(subscription).cloned()
     }
 
     pub(super) fn know_compiled(&self, subscription: &SubscriptionName, compiled: Compiled) -> Arc<Compiled> {
         let compiled = Arc::new(compiled);
-        self.filters
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(subscription.clone(), Arc::clone(&compiled));
+        self.filters.lock().insert(subscription.clone(), Arc::clone(&compiled));
         compiled
     }
 }

@@ -11,8 +11,8 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -20,6 +20,7 @@ use bytes::Bytes;
 use chronos_db::{Random, SystemRandom};
 use futures::FutureExt as _;
 use futures::stream::BoxStream;
+use parking_lot::Mutex;
 use redis::cmd;
 
 use super::{
@@ -257,11 +258,7 @@ impl MessageStore for RedisHot {
     }
 
     fn changes(&self, topic: &TopicName) -> u64 {
-        self.revisions
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get(topic)
-            .map_or(0, |revisions| revisions.changes)
+        self.revisions.lock().get(topic).map_or(0, |revisions| revisions.changes)
     }
 
     async fn topics(&self, scope: &Scope) -> Result<Vec<String>> {

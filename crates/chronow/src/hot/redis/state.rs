@@ -1,8 +1,9 @@
 //! Plain values that the files of this folder share.
 
 use std::collections::HashMap;
-use std::sync::Mutex;
 use std::time::Duration;
+
+use parking_lot::Mutex;
 
 use crate::SubscriptionName;
 

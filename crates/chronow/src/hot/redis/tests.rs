@@ -15,8 +15,8 @@ async fn what_is_remembered_of_a_subscription_goes_when_others_remove_it() {
     let topic = TopicName::new(&scope, "t").unwrap();
     let subscription = SubscriptionName::new(&topic, "s").unwrap();
     let remembered = || {
-        let filters = hot.filters.lock().unwrap_or_else(PoisonError::into_inner).len();
-        (filters, hot.left.lock().unwrap_or_else(PoisonError::into_inner).len())
+        let filters = hot.filters.lock().len();
+        (filters, hot.left.lock().len())
     };
     let filter = chronos_db::json!({ "payload.n": { "$gt": 1 } });
     let patch = SubscriptionPatch { filter: Some(Some(filter)), ..SubscriptionPatch::default() };

@@ -1,10 +1,10 @@
 //! Waiting for messages: what a waiting call leaves on the shards, so that it is woken.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::FutureExt as _;
+use parking_lot::Mutex;
 
 use tokio::sync::broadcast::error::RecvError;
 use tokio::time::Instant;
@@ -39,30 +39,30 @@ impl<'a> Armed<'a> {
 
     /// What is on a shard of this one, or of one that waits no more.
     fn take(&self, shard: u16) -> String {
-        let own = self.put.lock().unwrap_or_else(PoisonError::into_inner).remove(&shard);
+        let own = self.put.lock().remove(&shard);
         own.unwrap_or_else(|| {
-            let mut left = self.hot.left.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut left = self.hot.left.lock();
             left.get_mut(self.subscription).and_then(|left| left.get_mut(&shard)?.pop()).unwrap_or_default()
         })
     }
 
     /// It went with its subscription.
     pub(super) fn forget(&self) {
-        self.put.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.put.lock().clear();
     }
 
     fn keep(&self, shard: u16, put: String) {
         if !put.is_empty() {
-            self.put.lock().unwrap_or_else(PoisonError::into_inner).insert(shard, put);
+            self.put.lock().insert(shard, put);
         }
     }
 }
 
 impl Drop for Armed<'_> {
     fn drop(&mut self) {
-        let put = std::mem::take(&mut *self.put.lock().unwrap_or_else(PoisonError::into_inner));
+        let put = std::mem::take(&mut *self.put.lock());
         if !put.is_empty() {
-            let mut left = self.hot.left.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut left = self.hot.left.lock();
             let left = left.entry(self.subscription.clone()).or_default();
             for (shard, put) in put {
                 left.entry(shard).or_default().push(put);

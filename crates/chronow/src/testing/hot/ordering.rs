@@ -1,9 +1,11 @@
 //! Ordering keys: in order, one at a time.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
 
 use super::{Bus, TIMEOUT, calm, hasty, keyed, retry_after, text, texts};
 use crate::hot::{HotTier, Settle, Settled, SubscriptionPatch, TopicPatch};
@@ -147,10 +149,7 @@ async fn in_order(bus: Bus) {
                     bus.hot.wait(&subscription, Duration::from_millis(10)).await.unwrap();
                 }
                 for delivery in &pulled {
-                    let holding = holders
-                        .lock()
-                        .unwrap_or_else(PoisonError::into_inner)
-                        .insert(delivery.message.key.clone().unwrap(), 1);
+                    let holding = holders.lock().insert(delivery.message.key.clone().unwrap(), 1);
                     assert_eq!(holding.unwrap_or(0), 0, "two of one key are in flight");
                 }
                 for delivery in pulled {
@@ -160,14 +159,9 @@ async fn in_order(bus: Bus) {
                     let fails = delivery.deliveries == 0
                         && text(&delivery.message.payload).parse::<usize>().unwrap() % 3 == 0;
                     if !fails {
-                        handled
-                            .lock()
-                            .unwrap_or_else(PoisonError::into_inner)
-                            .entry(key.clone())
-                            .or_default()
-                            .push(text(&delivery.message.payload));
+                        handled.lock().entry(key.clone()).or_default().push(text(&delivery.message.payload));
                     }
-                    holders.lock().unwrap_or_else(PoisonError::into_inner).insert(key, 0);
+                    holders.lock().insert(key, 0);
                     let settle = if fails { super::retry("first") } else { Settle::Ack };
                     assert_eq!(bus.settle(&subscription, &delivery.lock, settle).await, Settled::Done);
                     acked.fetch_add(usize::from(!fails), Ordering::SeqCst);
@@ -178,7 +172,7 @@ async fn in_order(bus: Bus) {
     for consumer in futures::future::join_all(consumers).await {
         consumer.unwrap();
     }
-    let handled = handled.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let handled = handled.lock().clone();
     let expected: Vec<_> = (0..EACH).map(|n| format!("{n:02}")).collect();
     assert_eq!(handled.len(), KEYS);
     for (key, order) in handled {

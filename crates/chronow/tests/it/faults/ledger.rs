@@ -4,12 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{File, OpenOptions};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use chronow::{Chronow, ErrorKind};
 use futures::TryStreamExt as _;
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use super::crew::{Crew, PUBLISHER, Role, TOPIC, ending_of, payload_number};
@@ -85,7 +86,7 @@ impl Ledger {
         // One write, so that lines of several processes do not mix; on a line of its own, also behind the
         // half line of one that was killed.
         let line = format!("\n{}\n", serde_json::to_string(event).unwrap());
-        self.file.lock().unwrap().write_all(line.as_bytes()).unwrap();
+        self.file.lock().write_all(line.as_bytes()).unwrap();
         if matches!(event, Event::Accepted { .. }) {
             self.answers.fetch_add(1, Ordering::SeqCst);
         }

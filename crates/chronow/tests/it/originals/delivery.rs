@@ -1,14 +1,15 @@
 //! Delivery (D1 to D10, D13): what is handed out, again, and for how long.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use chronos_db::{Json as Value, json};
 use chronow::hot::{DiscardPolicy, MessageState};
 use chronow::{ErrorKind, Message, PublishMessage, Received};
 use futures::StreamExt as _;
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use crate::tiers::{World, calm, number, on_every_hot_tier, publish, settled, take, until, within};
@@ -93,7 +94,7 @@ async fn a_message_that_always_fails_ends_in_the_dead_letters_after_the_limit(wo
     let handled = Arc::new(Mutex::new(BTreeMap::<usize, Vec<u32>>::new()));
     let log = Arc::clone(&handled);
     let handler = move |message: Message<Value>| {
-        log.lock().unwrap().entry(number(&message)).or_default().push(message.deliveries());
+        log.lock().entry(number(&message)).or_default().push(message.deliveries());
         async move { if number(&message) == 2 { Err("poison".to_owned()) } else { Ok(()) } }
     };
     let runner = subscription.run(handler).start().await.unwrap();
@@ -101,7 +102,7 @@ async fn a_message_that_always_fails_ends_in_the_dead_letters_after_the_limit(wo
     settled(&subscription).await;
     runner.stop().await.unwrap();
     assert_eq!(
-        *handled.lock().unwrap(),
+        *handled.lock(),
         BTreeMap::from([(0, vec![1]), (1, vec![1]), (2, vec![1, 2, 3]), (3, vec![1])])
     );
     let (dead, _) = subscription.dead_letters().await.unwrap();
@@ -125,7 +126,7 @@ async fn each_failed_message_is_redelivered_once_whoever_consumes(world: World) 
     for _ in 0..8 {
         let log = Arc::clone(&seen);
         let handler = move |message: Message<Value>| {
-            log.lock().unwrap().entry(number(&message)).or_default().push(message.deliveries());
+            log.lock().entry(number(&message)).or_default().push(message.deliveries());
             async move { if message.deliveries() == 1 { Err("once") } else { Ok(()) } }
         };
         runners.push(subscription.run(handler).concurrency(2).start().await.unwrap());
@@ -135,7 +136,7 @@ async fn each_failed_message_is_redelivered_once_whoever_consumes(world: World) 
     for runner in runners {
         runner.stop().await.unwrap();
     }
-    let seen = seen.lock().unwrap();
+    let seen = seen.lock();
     assert_eq!(seen.len(), MESSAGES);
     assert!(seen.values().all(|deliveries| *deliveries == [1, 2]), "{seen:?}");
 }

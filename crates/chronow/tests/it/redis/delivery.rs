@@ -7,6 +7,7 @@ use chronow::hot::{
     HotTier, KeyValueStore, MessageState, MessageStore, OutboundMessage, Select, Settle, SettleAndStart,
     Settled, SubscriptionPatch, TopicPatch,
 };
+use parking_lot::Mutex;
 
 use super::{World, everywhere, keyed, message, retry, texts, with_header};
 use crate::tiers::{TIMEOUT, until, within};
@@ -115,13 +116,13 @@ everywhere! {
         let sent: Vec<String> = (0..200).map(|i| format!("m{i}")).collect();
         world.publish(&topic, &sent.iter().map(String::as_str).collect::<Vec<_>>()).await;
         let world = Arc::new(world);
-        let seen = Arc::new(std::sync::Mutex::new(BTreeMap::<String, u32>::new()));
+        let seen = Arc::new(Mutex::new(BTreeMap::<String, u32>::new()));
         let consumers: Vec<_> = (0..8)
             .map(|_| {
                 let (world, sub, seen) = (Arc::clone(&world), sub.clone(), Arc::clone(&seen));
                 tokio::spawn(async move {
                     let begin = Instant::now();
-                    while seen.lock().unwrap().values().sum::<u32>() < 400 && begin.elapsed() < TIMEOUT {
+                    while seen.lock().values().sum::<u32>() < 400 && begin.elapsed() < TIMEOUT {
                         let pulled = world.hot.pull(&sub, 7).await.unwrap();
                         let start: Vec<_> = pulled.deliveries.iter().map(|delivery| delivery.lock.clone()).collect();
                         let settle = pulled
@@ -133,7 +134,7 @@ everywhere! {
                         let ended = world.hot.settle_and_start(&sub, SettleAndStart { settle, ..SettleAndStart::default() }).await.unwrap();
                         assert!(ended.settled.iter().all(|settled| *settled == Settled::Done));
                         for delivery in pulled.deliveries {
-                            *seen.lock().unwrap().entry(delivery.lock.id).or_default() += 1;
+                            *seen.lock().entry(delivery.lock.id).or_default() += 1;
                         }
                     }
                 })
@@ -143,7 +144,7 @@ everywhere! {
             consumer.await.unwrap();
         }
         world.nothing(&sub).await;
-        let seen = seen.lock().unwrap();
+        let seen = seen.lock();
         assert_eq!(seen.len(), 200);
         assert!(seen.values().all(|n| *n == 2), "{seen:?}");
     }

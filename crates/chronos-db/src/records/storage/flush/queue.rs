@@ -3,10 +3,11 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bson::oid::ObjectId;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinHandle;
 
@@ -55,7 +56,7 @@ impl fmt::Debug for FlushQueue {
 
 impl FlushQueue {
     pub(crate) fn lock(&self) -> MutexGuard<'_, Work> {
-        self.work.lock().unwrap_or_else(PoisonError::into_inner)
+        self.work.lock()
     }
 
     /// What is left goes into rows alone: the worker ends after what it has begun, and nobody waits any

@@ -1,10 +1,11 @@
 //! One group: one allocation of numbers, one insert of rows, one put of heads.
 
 use std::ops::RangeInclusive;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use bson::Bson;
 use bson::oid::ObjectId;
+use parking_lot::Mutex;
 
 use super::{CommitError, Committed, Committer, PendingCommit, Prepared};
 use crate::documents::within::with_share;
@@ -98,7 +99,7 @@ impl Committer {
         let prepared = Arc::new(prepared);
         let ledger = Ledger::default();
         let result = with_share(COMMITTING, self.attempt(&prepared, &ledger)).await;
-        let built = std::mem::take(&mut *ledger.lock().unwrap_or_else(PoisonError::into_inner));
+        let built = std::mem::take(&mut *ledger.lock());
         let (sequence, outcomes) = match result {
             Ok(done) => done,
             Err(error) if built.is_empty() => {
@@ -174,9 +175,7 @@ impl Committer {
         fail.hit("commit.before_numbers")?;
         let (committer, members, built) = (Arc::clone(self), Arc::clone(prepared), Arc::clone(ledger));
         let count = u32::try_from(prepared.len()).unwrap_or(u32::MAX);
-        let build = Box::new(move |sequence| {
-            committer.build(&members, sequence, &mut built.lock().unwrap_or_else(PoisonError::into_inner))
-        });
+        let build = Box::new(move |sequence| committer.build(&members, sequence, &mut built.lock()));
         let done = self.index.documents.sequence_then(&self.index.names.counter, CV, count, build).await?;
         fail.hit("commit.before_answer")?;
         Ok(done)

@@ -6,9 +6,10 @@
 mod group;
 
 use std::collections::HashSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use bson::oid::ObjectId;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{Notify, oneshot};
 
 use crate::records::document::payload::Body;
@@ -134,8 +135,8 @@ struct QueueState {
 }
 
 impl CommitQueue {
-    fn lock(&self) -> std::sync::MutexGuard<'_, QueueState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, QueueState> {
+        self.state.lock()
     }
 
     fn is_idle(&self) -> bool {
