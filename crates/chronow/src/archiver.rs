@@ -6,11 +6,13 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tokio_util::sync::CancellationToken;
+
 use crate::bus::LockRenewer;
 use crate::context::Context;
 use crate::hot::{DeliverPolicy, HotTier, Select, Settle, SettleAndStart, StoredMessage, SubscriptionPatch};
 use crate::metrics::Counters;
-use crate::tasks::{Background, Ending, Extent};
+use crate::tasks::{Background, Extent};
 use crate::warm::{COPIED, Warm};
 use crate::{Error, ErrorKind, Json, Result, SubscriptionName, Timestamp, TopicName};
 
@@ -94,7 +96,7 @@ struct Archiver {
     warm: Warm,
     name: SubscriptionName,
     renewer: Arc<LockRenewer>,
-    ending: Ending,
+    ending: CancellationToken,
     /// Up to here its dead letters are those of messages the warm tier refused, and since when.
     passed: Option<(String, Instant)>,
 }
@@ -104,7 +106,7 @@ impl Archiver {
         let mut wait = FIRST_WAIT;
         loop {
             // At the end it goes on as long as there is something to copy and nothing fails.
-            let ending = self.ending.is_here();
+            let ending = self.ending.is_cancelled();
             match self.copy().await {
                 Ok(true) => wait = FIRST_WAIT,
                 Ok(false) if ending => return,
@@ -115,7 +117,7 @@ impl Archiver {
                     if ending {
                         return;
                     }
-                    self.ending.pause(wait).await;
+                    self.ending.run_until_cancelled(tokio::time::sleep(wait)).await;
                     wait = (wait * 2).min(LONGEST_WAIT);
                 }
             }
@@ -130,11 +132,11 @@ impl Archiver {
             if self.copy_dead().await? {
                 return Ok(true);
             }
-            if !self.ending.is_here() {
+            if !self.ending.is_cancelled() {
                 let due = pulled.next_due.unwrap_or(TIMEOUT).min(TIMEOUT);
                 tokio::select! {
                     waited = self.hot.wait(&self.name, due) => waited.map_err(|error| error.during("wait"))?,
-                    () = self.ending.comes() => {}
+                    () = self.ending.cancelled() => {}
                 }
             }
             return Ok(false);
@@ -158,8 +160,8 @@ impl Archiver {
             .settle_and_start(&self.name, SettleAndStart { settle: settle.collect(), start: Vec::new() })
             .await?;
         kept?;
-        if few && !self.ending.is_here() {
-            self.ending.pause(GATHERED).await;
+        if few && !self.ending.is_cancelled() {
+            self.ending.run_until_cancelled(tokio::time::sleep(GATHERED)).await;
         }
         Ok(true)
     }

@@ -9,11 +9,10 @@ use std::time::Duration;
 
 use chronos_db::{Random as _, SystemRandom};
 use futures::TryStreamExt as _;
-use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use crate::context::Context;
 use crate::hot::{HotTier, OutboundMessage, PublishAck};
-use crate::tasks::closed;
 use crate::warm::{COPIED, Warm};
 use crate::{Error, ErrorKind, Result, Timestamp, TopicName};
 
@@ -98,30 +97,25 @@ struct Restorer {
     hot: Arc<dyn HotTier>,
     warm: Warm,
     topic: TopicName,
-    closing: watch::Receiver<bool>,
+    closing: CancellationToken,
 }
 
 impl Context {
     /// Looks in the background for what somebody left about to be published.
     pub(crate) fn put_back(&self, topic: &TopicName) -> Result<()> {
         let Some(warm) = self.warm() else { return Ok(()) };
-        let guard = self.tasks.guard()?;
         let restorer = Restorer {
             hot: Arc::clone(&self.hot),
             warm: warm.clone(),
             topic: topic.clone(),
             closing: self.tasks.closing(),
         };
-        tokio::spawn(async move {
-            restorer.run().await;
-            drop(guard);
-        });
-        Ok(())
+        self.tasks.spawn(restorer.run()).map(drop)
     }
 }
 
 impl Restorer {
-    async fn run(mut self) {
+    async fn run(self) {
         let mut wait = FIRST_WAIT;
         loop {
             let left = match self.restore().await {
@@ -143,7 +137,7 @@ impl Restorer {
             };
             tokio::select! {
                 () = tokio::time::sleep(left) => {}
-                () = closed(&mut self.closing) => return,
+                () = self.closing.cancelled() => return,
             }
         }
     }

@@ -1,29 +1,26 @@
 //! Background work: who asks it to end, and how its end is awaited.
 
-use std::time::Duration;
-
-use parking_lot::Mutex;
-use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use crate::{Error, ErrorKind, Result};
 
 /// The background tasks of one connection.
 #[derive(Debug)]
 pub(crate) struct Tasks {
-    closing: watch::Sender<bool>,
-    alive: Mutex<Option<mpsc::Sender<()>>>,
-    gone: tokio::sync::Mutex<mpsc::Receiver<()>>,
+    tracker: TaskTracker,
+    /// Cancelled when everything is to end, also because the connection is dropped.
+    closing: DropGuard,
 }
 
 /// While a task has one, closing waits for it.
-#[derive(Debug)]
-pub(crate) struct Guard(#[expect(dead_code, reason = "dropping it is what it is for")] mpsc::Sender<()>);
+pub(crate) type Guard = TaskTrackerToken;
 
 impl Tasks {
     pub(crate) fn new() -> Self {
-        let (alive, gone) = mpsc::channel(1);
-        Self { closing: watch::Sender::new(false), alive: Mutex::new(Some(alive)), gone: gone.into() }
+        Self { tracker: TaskTracker::new(), closing: CancellationToken::new().drop_guard() }
     }
 
     /// For a task that begins.
@@ -31,90 +28,67 @@ impl Tasks {
     /// # Errors
     /// `CLOSED` if the connection is closing.
     pub(crate) fn guard(&self) -> Result<Guard> {
-        let alive = self.alive.lock().clone();
-        alive.map(Guard).ok_or_else(|| Error::new(ErrorKind::Closed, "the connection is closed"))
+        // A closed tracker hands out tokens all the same. So the token is taken before the tracker is asked:
+        // it counts tokens and knows whether it is closed in one atomic, so either `close` came later and
+        // waits for this token, or it is seen here. Asked first, it could close, wait and return in between.
+        let guard = self.tracker.token();
+        if self.tracker.is_closed() {
+            return Err(Error::new(ErrorKind::Closed, "the connection is closed"));
+        }
+        Ok(guard)
     }
 
-    /// Becomes true when everything is to end. It also ends (with an error) when the connection is dropped.
-    pub(crate) fn closing(&self) -> watch::Receiver<bool> {
-        self.closing.subscribe()
+    /// Begins a task that closing waits for.
+    ///
+    /// # Errors
+    /// `CLOSED` if the connection is closing.
+    pub(crate) fn spawn<F>(&self, task: F) -> Result<JoinHandle<F::Output>>
+    where
+        F: Future<Output: Send + 'static> + Send + 'static,
+    {
+        // Held until the task has a token of its own.
+        let _guard = self.guard()?;
+        Ok(self.tracker.spawn(task))
+    }
+
+    /// Is cancelled when everything is to end, or the connection is dropped.
+    pub(crate) fn closing(&self) -> CancellationToken {
+        self.closing.token().clone()
     }
 
     /// Asks all to end, and waits until they have.
     pub(crate) async fn close(&self) {
-        self.closing.send_replace(true);
-        self.alive.lock().take();
-        // Nothing is ever sent: this returns when the last sender is gone.
-        let ended = self.gone.lock().await.recv().await;
-        debug_assert!(ended.is_none());
+        self.closing.token().cancel();
+        self.tracker.close();
+        self.tracker.wait().await;
     }
-}
-
-/// Returns when `closing` says so or its connection is gone.
-pub(crate) async fn closed(closing: &mut watch::Receiver<bool>) {
-    // An error means that nobody can say it any more.
-    let _gone = closing.wait_for(|closing| *closing).await.is_err();
 }
 
 /// A task that goes on until this is dropped, its connection is closed, or it has nothing to do any more.
 #[derive(Debug)]
 pub(crate) struct Background {
-    _alive: watch::Sender<bool>,
     task: JoinHandle<()>,
+    /// Cancels its token.
+    _end: DropGuard,
 }
 
 impl Background {
-    /// Begins it.
+    /// Begins it. The token that `work` gets is cancelled when it is to end.
     ///
     /// # Errors
     /// `CLOSED` if the connection is closing.
-    pub(crate) fn start<F>(tasks: &Tasks, work: impl FnOnce(Ending) -> F) -> Result<Self>
+    pub(crate) fn start<F>(tasks: &Tasks, work: impl FnOnce(CancellationToken) -> F) -> Result<Self>
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        let guard = tasks.guard()?;
-        let (alive, dropped) = watch::channel(false);
-        let work = work(Ending { closing: tasks.closing(), dropped });
-        let task = tokio::spawn(async move {
-            work.await;
-            drop(guard);
-        });
-        Ok(Self { _alive: alive, task })
+        let ending = tasks.closing().child_token();
+        let end = ending.clone().drop_guard();
+        Ok(Self { task: tasks.spawn(work(ending))?, _end: end })
     }
 
     /// Not if it found nothing to do any more.
     pub(crate) fn is_running(&self) -> bool {
         !self.task.is_finished()
-    }
-}
-
-/// How a [`Background`] task hears of its end.
-#[derive(Debug)]
-pub(crate) struct Ending {
-    closing: watch::Receiver<bool>,
-    dropped: watch::Receiver<bool>,
-}
-
-impl Ending {
-    /// Whether it has come.
-    pub(crate) fn is_here(&self) -> bool {
-        *self.closing.borrow() || self.closing.has_changed().is_err() || self.dropped.has_changed().is_err()
-    }
-
-    /// Returns when it comes.
-    pub(crate) async fn comes(&mut self) {
-        tokio::select! {
-            () = closed(&mut self.closing) => {}
-            () = closed(&mut self.dropped) => {}
-        }
-    }
-
-    /// Sleeps, but not beyond it.
-    pub(crate) async fn pause(&mut self, time: Duration) {
-        tokio::select! {
-            () = tokio::time::sleep(time) => {}
-            () = self.comes() => {}
-        }
     }
 }
 
@@ -143,5 +117,74 @@ impl TopicTasks {
 
     pub(crate) fn cleans_up(&self) -> bool {
         self.janitor.as_ref().is_some_and(Background::is_running)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use futures::FutureExt as _;
+
+    use super::{Background, Tasks};
+    use crate::ErrorKind;
+
+    #[tokio::test]
+    async fn closing_waits_for_every_guard_and_refuses_new_ones() {
+        let tasks = Tasks::new();
+        let guard = tasks.guard().unwrap();
+        let mut closing = Box::pin(tasks.close());
+        assert!((&mut closing).now_or_never().is_none());
+        assert_eq!(tasks.guard().unwrap_err().kind(), ErrorKind::Closed);
+        assert!(tasks.closing().is_cancelled());
+        drop(guard);
+        closing.await;
+        tasks.close().await;
+        assert_eq!(tasks.spawn(async {}).unwrap_err().kind(), ErrorKind::Closed);
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    async fn nobody_has_a_guard_after_closing() {
+        for _ in 0..200 {
+            let (tasks, held) = (Arc::new(Tasks::new()), Arc::new(AtomicUsize::new(0)));
+            let takers: Vec<_> = (0..3)
+                .map(|_| {
+                    let (tasks, held) = (Arc::clone(&tasks), Arc::clone(&held));
+                    tokio::spawn(async move {
+                        while let Ok(guard) = tasks.guard() {
+                            held.fetch_add(1, Ordering::SeqCst);
+                            tokio::task::yield_now().await;
+                            held.fetch_sub(1, Ordering::SeqCst);
+                            drop(guard);
+                        }
+                    })
+                })
+                .collect();
+            tokio::task::yield_now().await;
+            tasks.close().await;
+            assert_eq!(held.load(Ordering::SeqCst), 0);
+            for taker in takers {
+                taker.await.unwrap();
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_background_task_ends_with_its_owner_and_with_the_connection() {
+        let tasks = Tasks::new();
+        let start = || Background::start(&tasks, |ending| async move { ending.cancelled().await }).unwrap();
+        let (dropped, kept) = (start(), start());
+        drop(dropped);
+        tokio::task::yield_now().await;
+        assert!(kept.is_running());
+        tasks.close().await;
+        assert!(!kept.is_running());
+        let tasks = Tasks::new();
+        let of_a_dropped_connection =
+            Background::start(&tasks, |ending| async move { ending.cancelled().await }).unwrap();
+        drop(tasks);
+        let Background { task, _end } = of_a_dropped_connection;
+        task.await.unwrap();
     }
 }

@@ -39,15 +39,14 @@ impl Context {
         if self.known_changes(topic).is_none_or(|known| known == self.hot.changes(topic)) {
             return;
         }
-        // Closing, there is nothing to begin any more.
-        let Ok(guard) = self.tasks.guard() else { return };
         let (inner, topic) = (Arc::clone(self), topic.clone());
-        tokio::spawn(async move {
+        let look = async move {
             if let Err(error) = inner.ensure_started(&topic).await {
                 tracing::warn!(%topic, %error, "a change of a topic is looked at again");
             }
-            drop(guard);
-        });
+        };
+        // Closing, there is nothing to begin any more.
+        drop(self.tasks.spawn(look));
     }
 
     /// Does for a topic what its options say.

@@ -8,7 +8,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::JoinSet;
+use tokio_util::task::AbortOnDropHandle;
 
 /// A network between client and server that a test can cut, stall and restore.
 ///
@@ -25,7 +26,8 @@ pub struct Proxy {
     line: watch::Sender<Line>,
     open: watch::Receiver<usize>,
     passed: Arc<Passed>,
-    task: JoinHandle<()>,
+    /// The connections belong to this task and end with it.
+    _task: AbortOnDropHandle<()>,
 }
 
 /// What went through.
@@ -98,9 +100,10 @@ impl Proxy {
         let (count, open) = watch::channel(0);
         let target = watch::Sender::new(upstream.clone());
         let passed = Arc::<Passed>::default();
-        let task =
+        let accepting =
             tokio::spawn(accept(listener, target.subscribe(), line.clone(), count, Arc::clone(&passed)));
-        Self { address, upstream_uri: uri.to_owned(), upstream, target, line, open, passed, task }
+        let _task = AbortOnDropHandle::new(accepting);
+        Self { address, upstream_uri: uri.to_owned(), upstream, target, line, open, passed, _task }
     }
 
     /// Where clients connect to.
@@ -168,13 +171,6 @@ impl Proxy {
 
     fn set(&self, mode: Mode) {
         self.line.send_modify(|line| line.mode = mode);
-    }
-}
-
-impl Drop for Proxy {
-    fn drop(&mut self) {
-        // The connections belong to this task and end with it.
-        self.task.abort();
     }
 }
 

@@ -18,7 +18,6 @@ use self::state::Progress;
 use crate::context::Context;
 use crate::hot::{DeadLetter, DeadLetterId, HotTier, Settle, Settled};
 use crate::metrics::Counters;
-use crate::tasks::closed;
 use crate::warm::{Attempt, Warm};
 use crate::{ErrorKind, Result, SubscriptionName, Timestamp};
 
@@ -141,14 +140,14 @@ impl Context {
         if std::mem::replace(&mut self.audit.state.lock().running, true) {
             return;
         }
-        let mut closing = self.tasks.closing();
+        let closing = self.tasks.closing();
         tokio::spawn(async move {
             loop {
                 let clean = auditor.work().await;
                 tokio::select! {
                     () = auditor.woken(), if clean => {}
                     () = tokio::time::sleep(if clean { TIMEOUT } else { TROUBLE }) => {}
-                    () = closed(&mut closing) => return,
+                    () = closing.cancelled() => return,
                 }
             }
         });

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt as _};
 use serde::de::DeserializeOwned;
-use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use super::codec::{self, Decode};
 use super::lock_guard::{LockRenewer, Ready};
@@ -18,7 +18,6 @@ use super::message::{Message, Received, settle_all};
 use super::runs;
 use super::subscription::Subscription;
 use crate::hot::{Settle, SettleAndStart};
-use crate::tasks::closed;
 use crate::{ErrorKind, Result};
 
 /// Messages of a subscription held in advance, unless something else is said.
@@ -138,13 +137,13 @@ struct Source<T> {
     decode: Decode<T>,
     prefetch: u32,
     renewer: Arc<LockRenewer>,
-    closing: watch::Receiver<bool>,
+    closing: CancellationToken,
 }
 
 impl<T: Send + 'static> Source<T> {
     async fn next(&mut self) -> Result<Option<Received<T>>> {
         loop {
-            if *self.closing.borrow() {
+            if self.closing.is_cancelled() {
                 return Ok(None);
             }
             match self.renewer.next() {
@@ -153,13 +152,10 @@ impl<T: Send + 'static> Source<T> {
                         return Ok(Some(received));
                     }
                 }
-                None => {
-                    let mut closing = self.closing.clone();
-                    tokio::select! {
-                        () = closed(&mut closing) => return Ok(None),
-                        looked = self.look() => looked?,
-                    }
-                }
+                None => tokio::select! {
+                    () = self.closing.cancelled() => return Ok(None),
+                    looked = self.look() => looked?,
+                },
             }
         }
     }
@@ -214,16 +210,14 @@ impl<T: Send + 'static> Source<T> {
     async fn pull(&self) -> Result<Option<Duration>> {
         let (subscription, renewer, prefetch) =
             (self.subscription.clone(), Arc::clone(&self.renewer), self.prefetch);
-        let guard = subscription.inner.tasks.guard()?;
-        let pull = tokio::spawn(async move {
+        let pull = self.subscription.inner.tasks.spawn(async move {
             let begun = Instant::now();
             let pulled = subscription.inner.hot.pull(&subscription.name, prefetch).await?;
             subscription.inner.notice(subscription.name.topic());
             let due = pulled.deliveries.is_empty().then(|| pulled.next_due.unwrap_or(TIMEOUT));
             renewer.queue(pulled.deliveries, begun).await?;
-            drop(guard);
             Ok(due)
-        });
+        })?;
         match pull.await {
             Ok(pulled) => pulled,
             Err(error) => Err(crate::Error::new(ErrorKind::HotTier, "a pull was broken off")

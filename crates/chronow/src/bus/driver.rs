@@ -12,6 +12,7 @@ use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt as _};
 use tokio::sync::watch;
 use tokio::task::{Id, JoinError, JoinSet};
+use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
 use super::codec::Decode;
@@ -25,7 +26,6 @@ use super::shutdown::Shutdown;
 use super::subscription::Subscription;
 use crate::hot::{MAX_DELAY, Settle, SettleAndStart, SettleAndStartResult, Settled};
 use crate::payloads::CLAIM;
-use crate::tasks::closed;
 use crate::{Error, ErrorKind, Result};
 
 /// Most messages of one pull, and most settlements of one step.
@@ -74,7 +74,7 @@ pub(super) struct Driver<T> {
     settings: Settings,
     commands: watch::Receiver<RunnerCommand>,
     poll: PollSignal,
-    closing: watch::Receiver<bool>,
+    closing: CancellationToken,
     ready: VecDeque<Ready>,
     /// Messages whose payloads are being fetched.
     fetching: FuturesUnordered<BoxFuture<'static, Fetched>>,
@@ -133,7 +133,7 @@ impl<T: Send + 'static> Driver<T> {
             tokio::select! {
                 biased;
                 changed = self.commands.changed(), if !stopping => self.commanded(changed.is_err()),
-                () = closed(&mut self.closing), if !stopping => self.stop(),
+                () = self.closing.cancelled(), if !stopping => self.stop(),
                 Some(done) = self.handlers.join_next_with_id() => {
                     self.handled(done);
                     // What ends at about the same time is settled in one step, not the first alone and all

@@ -6,11 +6,12 @@ use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::context::Context;
 use crate::hot::{Delivery, HotTier, Lock, Settle, SettleAndStart};
-use crate::tasks::{Guard, closed};
+use crate::tasks::Guard;
 use crate::{ErrorKind, Result, SubscriptionName, Timestamp};
 
 /// Most locks renewed in one round trip.
@@ -147,8 +148,7 @@ struct Shared {
 #[derive(Debug)]
 pub(crate) struct LockRenewer {
     shared: Arc<Shared>,
-    /// Dropping it ends the task.
-    _alive: watch::Sender<()>,
+    _end: DropGuard,
 }
 
 impl LockRenewer {
@@ -169,9 +169,10 @@ impl LockRenewer {
             visibility_ms: AtomicU64::new(options.visibility_ms),
             queue: Mutex::default(),
         });
-        let (alive, ended) = watch::channel(());
+        let ended = CancellationToken::new();
+        let end = ended.clone().drop_guard();
         tokio::spawn(keep(Arc::clone(&shared), ended, inner.tasks.closing(), guard));
-        Ok(Arc::new(Self { shared, _alive: alive }))
+        Ok(Arc::new(Self { shared, _end: end }))
     }
 
     /// Guards the lock of a delivery that a pull brought which began then.
@@ -287,12 +288,8 @@ impl Shared {
     }
 }
 
-async fn keep(
-    shared: Arc<Shared>,
-    mut ended: watch::Receiver<()>,
-    mut closing: watch::Receiver<bool>,
-    guard: Guard,
-) {
+/// Goes on until `ended`, beyond the closing of the connection.
+async fn keep(shared: Arc<Shared>, ended: CancellationToken, closing: CancellationToken, guard: Guard) {
     let mut guard = Some(guard);
     let mut refreshed = Instant::now();
     let mut troubled = false;
@@ -300,9 +297,8 @@ async fn keep(
         // Three chances within a lock's time, and more when the store is in trouble.
         let tick = shared.visibility() / if troubled { 12 } else { 3 };
         tokio::select! {
-            // Nothing is ever sent: this is the end of the renewer.
-            _ = ended.changed() => break,
-            () = closed(&mut closing), if guard.is_some() => {
+            () = ended.cancelled() => break,
+            () = closing.cancelled(), if guard.is_some() => {
                 report(&shared, "release", shared.close().await);
                 // What is in the user's hands is kept until the connection ends, but nobody waits for it.
                 guard = None;

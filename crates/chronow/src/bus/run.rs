@@ -151,17 +151,13 @@ impl<T: Send + 'static> Run<T> {
         let Self { subscription, decode, handler, mut settings, prefetch } = self;
         settings.prefetch = prefetch.unwrap_or(settings.concurrency);
         let renewer = subscription.renewer("run").await?;
-        let guard = subscription.inner.tasks.guard()?;
+        let inner = Arc::clone(&subscription.inner);
         let (command, commands) = watch::channel(RunnerCommand::Work);
         let (in_vain, looked_in_vain) = watch::channel(None);
         let look = Arc::new(Notify::new());
         let poll = PollSignal { wanted: Arc::clone(&look), in_vain };
         let driver = Driver::new(subscription, renewer, decode, handler, settings, commands, poll);
-        let task = tokio::spawn(async move {
-            let ended = driver.run().await;
-            drop(guard);
-            ended
-        });
+        let task = inner.tasks.spawn(driver.run())?;
         Ok(Runner { command, look, looked_in_vain, task: Some(task) })
     }
 }

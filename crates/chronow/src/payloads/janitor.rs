@@ -3,11 +3,13 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tokio_util::sync::CancellationToken;
+
 use super::{CLAIMED, Payloads};
 use crate::bus::LockRenewer;
 use crate::context::Context;
 use crate::hot::{Delivery, HotTier, Select, Settle, SettleAndStart, SubscriptionPatch};
-use crate::tasks::{Background, Ending};
+use crate::tasks::Background;
 use crate::warm::{COPIED, Warm};
 use crate::{ErrorKind, Result, SubscriptionName, Timestamp, TopicName};
 
@@ -63,13 +65,13 @@ struct Sweeper {
     warm: Option<Warm>,
     name: SubscriptionName,
     renewer: Arc<LockRenewer>,
-    ending: Ending,
+    ending: CancellationToken,
 }
 
 impl Sweeper {
     async fn run(mut self) {
         let mut reviewed: Option<Instant> = None;
-        while !self.ending.is_here() {
+        while !self.ending.is_cancelled() {
             if reviewed.is_none_or(|at| at.elapsed() >= REVIEW) {
                 reviewed = Some(Instant::now());
                 // What ended its time to live, or was dead for another reason, still has its object.
@@ -83,7 +85,7 @@ impl Sweeper {
                 if self.is_over(&error) {
                     return;
                 }
-                self.ending.pause(TROUBLE).await;
+                self.ending.run_until_cancelled(tokio::time::sleep(TROUBLE)).await;
             }
         }
     }
@@ -103,7 +105,7 @@ impl Sweeper {
             let due = pulled.next_due.unwrap_or(TIMEOUT).min(TIMEOUT);
             tokio::select! {
                 waited = self.hot.wait(&self.name, due) => waited.map_err(|error| error.during("wait"))?,
-                () = self.ending.comes() => {}
+                () = self.ending.cancelled() => {}
             }
             return Ok(());
         }

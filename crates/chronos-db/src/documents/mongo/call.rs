@@ -4,15 +4,13 @@
 //! the call that its caller makes meanwhile would wait for that connection for ever if there is only one.
 
 use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use mongodb::ClientSession;
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
 use tokio::time::Instant;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::client::{Connector, Lease, Primary};
 use super::failure::Failure;
@@ -35,23 +33,6 @@ pub(super) struct Call {
     pub(super) connector: Arc<Connector>,
     pub(super) lease: Arc<Lease>,
     at: Instant,
-}
-
-/// A task that ends with whoever waits for it.
-struct Owned<T>(JoinHandle<T>);
-
-impl<T> Future for Owned<T> {
-    type Output = Result<T, tokio::task::JoinError>;
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        Pin::new(&mut self.0).poll(context)
-    }
-}
-
-impl<T> Drop for Owned<T> {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
 }
 
 /// Growing pauses until a call's time is over.
@@ -143,14 +124,14 @@ impl Connector {
         Instant::now() + within::at_most(self.limit())
     }
 
-    /// Runs `work` in a task of its own until `at`.
+    /// Runs `work` in a task of its own until `at`, or until nobody waits for it any more.
     pub(super) async fn bounded<T: Send + 'static>(
         &self,
         at: Instant,
         work: impl Future<Output = Result<T, Failure>> + Send + 'static,
     ) -> Result<T, Failure> {
         let begun = Instant::now();
-        match tokio::time::timeout_at(at, Owned(tokio::spawn(work))).await {
+        match tokio::time::timeout_at(at, AbortOnDropHandle::new(tokio::spawn(work))).await {
             Ok(Ok(settled)) => settled,
             Ok(Err(ended)) => match ended.try_into_panic() {
                 Ok(panic) => std::panic::resume_unwind(panic),

@@ -12,7 +12,9 @@ use mongodb::options::{ClientOptions, ReadConcern, ReadPreference, SelectionCrit
 use mongodb::{Client, ServerType};
 use parking_lot::Mutex;
 use secrecy::{ExposeSecret as _, SecretString};
-use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{OnceCell, watch};
+use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::concern;
 use super::failure::Failure;
@@ -32,8 +34,6 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const CONNECTIONS: u32 = 32;
 /// How long `close` waits for what is in flight, such as a stream that nobody reads on.
 const DRAIN: Duration = Duration::from_secs(10);
-/// More calls at once than there can be, and few enough for [`Semaphore::acquire_many`].
-const CALLS: u32 = 1 << 28;
 
 /// The address of the server that takes writes, as far as it is known; a router of a sharded cluster has none
 /// to speak of.
@@ -49,8 +49,8 @@ pub(super) struct Connector {
     env: Env,
     observer: Option<Observer>,
     client: OnceCell<Client>,
-    /// One permit per call in flight; closed when the client is.
-    calls: Arc<Semaphore>,
+    /// The calls in flight; closed when the client is.
+    calls: TaskTracker,
     capabilities: OnceCell<Capabilities>,
     sessions: NumberedSessions,
     known_indexes: KnownIndexes,
@@ -66,7 +66,7 @@ pub(super) struct Connector {
 /// The client, for one call; closing waits for it.
 pub(super) struct Lease {
     pub(super) client: Client,
-    _call: OwnedSemaphorePermit,
+    _call: TaskTrackerToken,
 }
 
 impl Lease {
@@ -92,14 +92,13 @@ impl Connector {
     pub(super) fn new(uri: SecretString, env: Env, observer: Option<Observer>) -> Result<Self> {
         let checked = uri::check(&uri)?;
         let limit = AtomicU64::new(millis(checked.timeout.unwrap_or(DEFAULT_TIMEOUT)));
-        let calls = Arc::new(Semaphore::new(CALLS as usize));
         Ok(Self {
             uri,
             checked,
             env,
             observer,
             client: OnceCell::new(),
-            calls,
+            calls: TaskTracker::new(),
             capabilities: OnceCell::new(),
             sessions: NumberedSessions::default(),
             known_indexes: KnownIndexes::default(),
@@ -165,7 +164,12 @@ impl Connector {
     }
 
     pub(super) async fn lease(&self) -> Result<Lease> {
-        let call = Arc::clone(&self.calls).acquire_owned().await.map_err(|_| self.closed())?;
+        // A closed tracker hands out tokens all the same. So the token is taken before the tracker is asked:
+        // either `close` came later and waits for this token, or it is seen here.
+        let call = self.calls.token();
+        if self.calls.is_closed() {
+            return Err(self.closed());
+        }
         let client = self.client.get_or_try_init(|| self.connect()).await?.clone();
         Ok(Lease { client, _call: call })
     }
@@ -244,16 +248,15 @@ impl Connector {
 
     /// Waits for the calls in flight and ends the client.
     pub(super) async fn close(&self) {
+        let first = self.calls.close();
         let drained = tokio::select! {
-            // Kept until the semaphore is closed: nobody who waits for a permit gets one in between.
-            all = self.calls.acquire_many(CALLS) => all.ok(),
-            () = self.env.clock.sleep(DRAIN) => None,
+            () = self.calls.wait() => true,
+            () = self.env.clock.sleep(DRAIN) => false,
         };
-        self.calls.close();
         self.sessions.clear();
         // What has not ended by now ends by its own limit, and the client with the last of it: the driver
         // panics if it is ended under a call.
-        if let Some(client) = self.client.get().filter(|_| drained.is_some()) {
+        if let Some(client) = self.client.get().filter(|_| first && drained) {
             client.clone().shutdown().await;
         }
     }

@@ -4,12 +4,12 @@ use crate::records::index::RecordIndex;
 use crate::records::index::batcher::Batcher;
 use crate::records::write::schema::Schema;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 
 use bson::{Document, doc};
 use futures::TryStreamExt as _;
-use tokio::sync::watch;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::documents::{Batch, Filter, Guard, Outcome, Scan, Write, raw_bson};
 use crate::records::index::scope::{Scope, TENANT};
@@ -33,8 +33,9 @@ pub struct ItemLock {
     pub(crate) token: String,
     /// The version that the holder's next write must follow; −1 before the first.
     pub(crate) seen: AtomicI64,
-    stop: watch::Sender<bool>,
-    lost: watch::Receiver<bool>,
+    /// Ends the renewal.
+    renewal: DropGuard,
+    lost: Arc<AtomicBool>,
 }
 
 crate::debug_some!(ItemLock { id, seen });
@@ -56,7 +57,7 @@ impl ItemLock {
     /// Whether the lease could not be renewed in time and may be somebody else's now.
     #[must_use]
     pub fn is_lost(&self) -> bool {
-        *self.lost.borrow()
+        self.lost.load(Ordering::Acquire)
     }
 
     /// Gives the lease back, so that others needn't wait for its end.
@@ -64,15 +65,8 @@ impl ItemLock {
     /// # Errors
     /// `TXN_ERROR` if the store does not answer; the lease then ends by itself.
     pub async fn release(self) -> Result<()> {
-        // Nobody may listen any more.
-        let _ = self.stop.send(true);
+        drop(self.renewal);
         self.locks.give_back(self.id, &self.token).await
-    }
-}
-
-impl Drop for ItemLock {
-    fn drop(&mut self) {
-        let _ = self.stop.send(true);
     }
 }
 
@@ -129,10 +123,11 @@ impl Locks {
             self.give_back(id, &token).await?;
             return Err(no_item(id));
         };
-        let (stop, stopped) = watch::channel(false);
-        let (losing, lost) = watch::channel(false);
-        tokio::spawn(Arc::clone(self).renew(id, token.clone(), tenant.map(str::to_owned), stopped, losing));
-        Ok(ItemLock { locks: Arc::clone(self), id, token, seen: AtomicI64::new(head.ov), stop, lost })
+        let (stop, lost) = (CancellationToken::new(), Arc::<AtomicBool>::default());
+        let renewal = stop.clone().drop_guard();
+        let tenant = tenant.map(str::to_owned);
+        tokio::spawn(Arc::clone(self).renew(id, token.clone(), tenant, stop, Arc::clone(&lost)));
+        Ok(ItemLock { locks: Arc::clone(self), id, token, seen: AtomicI64::new(head.ov), renewal, lost })
     }
 
     /// The head of a live item that `scope` sees.
@@ -193,15 +188,15 @@ impl Locks {
         id: ItemId,
         token: String,
         tenant: Option<String>,
-        mut stopped: watch::Receiver<bool>,
-        losing: watch::Sender<bool>,
+        stop: CancellationToken,
+        lost: Arc<AtomicBool>,
     ) {
         let mut until = self.index.env.clock.now().plus_millis(LEASE.as_millis() as i64);
         loop {
-            let pause = self.index.env.clock.sleep(LEASE / 3);
-            let changed = std::pin::pin!(stopped.changed());
-            if let futures::future::Either::Left(_) = futures::future::select(changed, pause).await {
-                return;
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                () = self.index.env.clock.sleep(LEASE / 3) => {}
             }
             let renewed = async {
                 let now = self.index.documents.now().await?;
@@ -219,7 +214,7 @@ impl Locks {
                     tracing::warn!(item = %id, %error, "a lease could not be renewed yet")
                 }
                 Ok(false) | Err(_) => {
-                    let _ = losing.send(true);
+                    lost.store(true, Ordering::Release);
                     return;
                 }
             }

@@ -12,8 +12,10 @@ use redis::{
     AsyncConnectionConfig, Cmd, ConnectionAddr, ErrorKind as RedisKind, Pipeline, RedisResult,
     ServerErrorKind, Value,
 };
-use tokio::sync::{RwLock, RwLockReadGuard, watch};
+use tokio::sync::watch;
 use tokio::time::Instant;
+use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::config::{RedisConfig, RedisServers};
 use super::connect::{Master, Route, Single, client};
@@ -41,8 +43,8 @@ pub(super) async fn at_once<F: Future>(work: F) -> F::Output {
 pub(super) struct Connection {
     pub(super) route: Route,
     pub(super) config: RedisConfig,
-    /// Whether it is closed. Commands hold it while they run, so closing waits for them.
-    pub(super) gate: RwLock<bool>,
+    /// What runs, and whether it is closed.
+    calls: TaskTracker,
     /// Connections for one user at a time, while nobody uses them.
     pub(super) idle: Mutex<Vec<Own>>,
     /// How often the server turned out to be no master any more.
@@ -63,7 +65,7 @@ impl Connection {
         Ok(Self {
             route,
             config,
-            gate: RwLock::new(false),
+            calls: TaskTracker::new(),
             idle: Mutex::default(),
             demoted: watch::Sender::default(),
         })
@@ -71,19 +73,13 @@ impl Connection {
 
     /// Runs a command that may be repeated.
     pub(super) async fn run(&self, cmd: &Cmd) -> Result<Value> {
-        let gate = self.gate.read().await;
-        if *gate {
-            return Err(closed());
-        }
+        let _call = self.call()?;
         self.send(cmd, true).await.map_err(failed)
     }
 
     /// Runs commands about keys of one slot, which may be repeated, in one round trip.
     pub(super) async fn run_all(&self, pipeline: &Pipeline) -> Result<Vec<Value>> {
-        let gate = self.gate.read().await;
-        if *gate {
-            return Err(closed());
-        }
+        let _call = self.call()?;
         let result = match &self.route {
             Route::Single(single) => {
                 self.on_master(single, |mut connection| {
@@ -108,10 +104,7 @@ impl Connection {
 
     /// Runs a script, sending it if the server doesn't know it (any more).
     pub(super) async fn eval(&self, script: &Script, keys: &[String], args: &Args) -> Result<Value> {
-        let gate = self.gate.read().await;
-        if *gate {
-            return Err(closed());
-        }
+        let _call = self.call()?;
         match self.send(&script.by_hash(keys, args), false).await {
             Err(error) if error.kind() == RedisKind::Server(ServerErrorKind::NoScript) => {
                 self.send(&script.by_source(keys, args), false).await.map_err(failed)
@@ -262,10 +255,7 @@ impl Connection {
         let (Route::Cluster { connection, .. }, Some((host, port))) = (&self.route, node) else {
             return self.run(&cmd).await;
         };
-        let gate = self.gate.read().await;
-        if *gate {
-            return Err(closed());
-        }
+        let _call = self.call()?;
         let cmd = &cmd;
         let send = || {
             let to =
@@ -281,7 +271,7 @@ impl Connection {
 
     /// A connection of its own for messages of channels. In a cluster any node will do: they pass them on.
     pub(super) async fn pubsub(&self) -> Result<PubSub> {
-        if *self.gate.read().await {
+        if self.calls.is_closed() {
             return Err(closed());
         }
         match &self.route {
@@ -304,14 +294,16 @@ impl Connection {
     }
 
     /// While the answer lives, closing waits.
-    pub(super) async fn open(&self) -> Result<RwLockReadGuard<'_, bool>> {
-        let gate = self.gate.read().await;
-        if *gate { Err(closed()) } else { Ok(gate) }
+    pub(super) fn call(&self) -> Result<TaskTrackerToken> {
+        // First the token, then the question, as in `Tasks::guard`.
+        let call = self.calls.token();
+        if self.calls.is_closed() { Err(closed()) } else { Ok(call) }
     }
 
     /// Waits for what runs; everything later fails.
     pub(super) async fn close(&self) {
-        *self.gate.write().await = true;
+        self.calls.close();
+        self.calls.wait().await;
         self.idle.lock().clear();
     }
 

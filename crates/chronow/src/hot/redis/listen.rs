@@ -10,7 +10,7 @@ use futures::StreamExt;
 use parking_lot::Mutex;
 use redis::aio::PubSub;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
-use tokio::task::JoinHandle;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::connection::SharedConnection;
 use super::errors::failed;
@@ -108,7 +108,7 @@ impl Drop for Waiter {
 pub(super) struct Listener {
     waiting: Arc<Waiting>,
     requests: mpsc::UnboundedSender<Subscribe>,
-    task: Mutex<Option<JoinHandle<()>>>,
+    task: AbortOnDropHandle<()>,
 }
 
 const BUFFER: usize = 1_024;
@@ -125,7 +125,7 @@ impl Listener {
             Task { connection, received, channels: HashMap::new(), wakes, waiting: Arc::clone(&waiting) }
                 .run(),
         );
-        Self { waiting, requests, task: Mutex::new(Some(task)) }
+        Self { waiting, requests, task: AbortOnDropHandle::new(task) }
     }
 
     /// Waits for messages of a subscription of the topic whose first shard has this stream.
@@ -147,15 +147,7 @@ impl Listener {
     }
 
     pub(super) fn stop(&self) {
-        if let Some(task) = self.task.lock().take() {
-            task.abort();
-        }
-    }
-}
-
-impl Drop for Listener {
-    fn drop(&mut self) {
-        self.stop();
+        self.task.abort();
     }
 }
 

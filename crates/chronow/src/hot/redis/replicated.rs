@@ -43,7 +43,7 @@ impl RedisHot {
         args: &Args,
         confirm: Confirm,
     ) -> ScriptResult<Parts> {
-        let _open = self.connection.open().await?;
+        let _call = self.connection.call()?;
         let (key, keys) = (self.keys.stream(topic, shard), self.keys.shard::<&str>(topic, shard, &[]));
         let mut own = self.connection.own(None).await?;
         let (mut attempt, mut hops, begun) = (0, 0, Instant::now());
