@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use backon::{ExponentialBuilder, Retryable as _};
 use bytes::Bytes;
 use futures::stream::BoxStream;
 use futures::{StreamExt as _, TryStreamExt as _};
@@ -26,8 +27,9 @@ use crate::config::SpaceConnection;
 use crate::redact::redact;
 use crate::{Error, ErrorKind, Result, Timestamp};
 
-/// How often a race that is still open is looked at again.
-const RACE_ATTEMPTS: u32 = 5;
+/// The waits before a race that is still open is looked at again.
+const RACES: ExponentialBuilder =
+    ExponentialBuilder::new().with_min_delay(Duration::from_millis(40)).with_max_times(5);
 
 /// The shortest and the longest life of a presigned URL.
 const TTL: std::ops::RangeInclusive<Duration> =
@@ -189,6 +191,33 @@ impl Inner {
         .await
     }
 
+    /// Puts, and puts again while others are in the way: who writes the same object, or removes a folder that
+    /// was empty.
+    async fn put_past_others(
+        &self,
+        path: &StorePath,
+        body: &Bytes,
+        options: &PutOptions,
+    ) -> Result<(), Failure> {
+        let once = || self.put_once(path, body, options);
+        let attempt = || async {
+            match options.mode {
+                PutMode::Overwrite => repeatable(once).await,
+                // Its own first try would count as somebody else's object.
+                PutMode::Create => once().await,
+            }
+        };
+        let lost_folder =
+            |failure: &Failure| failure.is_lost_folder() && matches!(self.source, Source::Folder(_));
+        let no_bucket = |failure: &Failure| options.bucket_must_exist && failure.is_missing();
+        attempt
+            .retry(RACES)
+            .when(|failure| !no_bucket(failure) && (lost_folder(failure) || failure.is_open_race()))
+            // The folder is made anew by the next try.
+            .adjust(|failure, wait| wait.map(|wait| if lost_folder(failure) { Duration::ZERO } else { wait }))
+            .await
+    }
+
     /// Creates the bucket. Folders and memory never miss theirs.
     async fn create_bucket(&self, missing: Failure) -> Result<()> {
         #[cfg(any(feature = "s3", feature = "azure"))]
@@ -234,7 +263,7 @@ impl ObjectStorage for StoreObjects {
             return Err(Error::validation(format!("`{}` is no media type", content_type.escape_debug())));
         }
         let inner = &self.inner;
-        let (mut created, mut attempt) = (false, 0);
+        let mut created = false;
         if options.mode == PutMode::Create && inner.unconditional.load(Ordering::Relaxed) {
             if self.head(key).await?.is_some() {
                 return Ok(Put::Exists);
@@ -242,15 +271,8 @@ impl ObjectStorage for StoreObjects {
             options.mode = PutMode::Overwrite;
         }
         loop {
-            let put = || inner.put_once(&path, &body, &options);
-            let done = match options.mode {
-                PutMode::Overwrite => repeatable(put).await,
-                // Its own first try would count as somebody else's object.
-                PutMode::Create => put().await,
-            };
-            let failure = match done {
-                Ok(()) => return Ok(Put::Stored),
-                Err(failure) => failure,
+            let Err(failure) = inner.put_past_others(&path, &body, &options).await else {
+                return Ok(Put::Stored);
             };
             if options.mode == PutMode::Create && failure.is_existing() {
                 return Ok(Put::Exists);
@@ -265,13 +287,7 @@ impl ObjectStorage for StoreObjects {
                     inner.bucket, inner.place
                 )));
             }
-            let lost_folder = failure.is_lost_folder() && matches!(inner.source, Source::Folder(_));
-            if (lost_folder || failure.is_open_race()) && attempt < RACE_ATTEMPTS {
-                attempt += 1;
-                if !lost_folder {
-                    tokio::time::sleep(Duration::from_millis(20) * attempt * attempt).await;
-                }
-            } else if failure.is_missing() && !created {
+            if failure.is_missing() && !created {
                 inner.create_bucket(failure).await?;
                 created = true;
             } else {

@@ -1,7 +1,10 @@
 //! All operations of a batch, or none.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use backon::{ExponentialBuilder, RetryableWithContext as _};
+use futures::FutureExt as _;
 use mongodb::ClientSession;
 use mongodb::options::{ReadConcern, ReadPreference, SelectionCriteria};
 
@@ -13,28 +16,31 @@ use super::failure::Failure;
 use crate::Env;
 use crate::documents::Outcome;
 
-/// How often a transaction that met another one is run.
-const ATTEMPTS: u32 = 10;
 /// How often a commit is repeated whose fate is unknown; the driver has repeated each once already.
 const COMMITS: u32 = 3;
-/// The first pause before running it again; it doubles each time, and chance shortens it.
-const PAUSE: Duration = Duration::from_millis(4);
-const MAX_PAUSE: Duration = Duration::from_millis(250);
+/// The pauses before a transaction that met another one is run again. Chance adds up to as much to each, so
+/// that the two don't meet again.
+const PAUSES: ExponentialBuilder = ExponentialBuilder::new()
+    .with_min_delay(Duration::from_millis(4))
+    .with_max_delay(Duration::from_millis(125))
+    .with_max_times(9)
+    .with_jitter();
 
 pub(super) async fn run(plan: &Plan, call: &Call, env: &Env) -> Result<Vec<Outcome>, Failure> {
-    let mut session = call.lease.client.start_session().await?;
-    let mut attempt = 1;
-    loop {
-        match once(plan, call, &mut session).await {
-            Err(failure) if failure.is_transient() && attempt < ATTEMPTS => {
-                let pause = (PAUSE * 2_u32.pow(attempt)).min(MAX_PAUSE);
-                let jitter = env.random.next_u64() % 1_000;
-                env.clock.sleep(pause.mul_f64((jitter as f64 + 1.0) / 1_000.0)).await;
-                attempt += 1;
-            }
-            settled => return settled,
-        }
-    }
+    let session = call.lease.client.start_session().await?;
+    let attempt = |mut session: ClientSession| async move {
+        let settled = once(plan, call, &mut session).await;
+        (session, settled)
+    };
+    let clock = Arc::clone(&env.clock);
+    let (_session, settled) = attempt
+        .retry(PAUSES.with_jitter_seed(env.random.next_u64()))
+        .sleep(move |pause| clock.sleep(pause))
+        .when(Failure::is_transient)
+        .context(session)
+        .boxed()
+        .await;
+    settled
 }
 
 async fn once(plan: &Plan, call: &Call, session: &mut ClientSession) -> Result<Vec<Outcome>, Failure> {

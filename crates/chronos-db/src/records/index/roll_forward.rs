@@ -1,16 +1,19 @@
 //! Mending what a crash leaves between two steps.
 
+use std::sync::Arc;
 use std::time::Duration;
+
+use backon::{ExponentialBuilder, Retryable as _};
+use futures::FutureExt as _;
 
 use crate::Result;
 use crate::documents::{Batch, Guard, Outcome, Write};
 use crate::records::model::VersionSelector;
 use crate::records::model::{Head, ItemId, Op, Row};
 
-/// Tries to learn what became of a group, and the first wait between them; each following wait is twice as
-/// long.
-const TRIES: u32 = 5;
-const FIRST_WAIT: Duration = Duration::from_millis(100);
+/// The waits between tries to learn what became of a group.
+const WAITS: ExponentialBuilder =
+    ExponentialBuilder::new().with_min_delay(Duration::from_millis(100)).with_max_times(4);
 /// A try that took longer is the last one.
 const LONG_MILLIS: i64 = 1_000;
 
@@ -93,17 +96,18 @@ impl super::RecordIndex {
 
     /// [`void`](Self::void), again and again for some seconds while the store does not answer.
     pub(crate) async fn void_until_answered(&self, cvs: &[i64]) -> Result<()> {
-        let mut wait = FIRST_WAIT;
-        for _ in 1..TRIES {
-            let begun = self.env.clock.now();
-            let Err(error) = self.void(cvs).await else { return Ok(()) };
+        let attempt = || async {
+            let begun = self.env.clock.now().as_millis();
+            self.void(cvs).await.map_err(|error| (error, self.env.clock.now().as_millis() - begun))
+        };
+        let clock = Arc::clone(&self.env.clock);
+        let closed = attempt
+            .retry(WAITS)
+            .sleep(move |wait| clock.sleep(wait))
             // A store that let it wait so long will do so again, and the caller waits as well.
-            if self.env.clock.now().as_millis() - begun.as_millis() > LONG_MILLIS {
-                return Err(error);
-            }
-            self.env.clock.sleep(wait).await;
-            wait *= 2;
-        }
-        self.void(cvs).await.map(|_| ())
+            .when(|(_, took)| *took <= LONG_MILLIS)
+            .boxed()
+            .await;
+        closed.map(drop).map_err(|(error, _)| error)
     }
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use backon::{ExponentialBuilder, Retryable as _};
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
@@ -24,9 +25,11 @@ use super::exclusive::Own;
 use super::script::{Args, Script};
 use crate::{Error, Result};
 
-/// Waits before a node of a cluster is asked again: the first, and the longest.
-const FIRST_WAIT: Duration = Duration::from_millis(5);
-const LONGEST_WAIT: Duration = Duration::from_millis(300);
+/// The waits before a node of a cluster is asked again.
+const WAITS: ExponentialBuilder = ExponentialBuilder::new()
+    .with_min_delay(Duration::from_millis(5))
+    .with_max_delay(Duration::from_millis(300))
+    .without_max_times();
 
 tokio::task_local! {
     /// Nothing that a node of a cluster refuses is asked again.
@@ -178,22 +181,15 @@ impl Connection {
     async fn persistently<'a, T>(
         &self,
         repeatable: bool,
-        send: impl Fn() -> BoxFuture<'a, RedisResult<T>>,
+        send: impl Fn() -> BoxFuture<'a, RedisResult<T>> + Send,
     ) -> RedisResult<T> {
         let patience = AT_ONCE.try_with(|()| Duration::ZERO).unwrap_or(self.config.response_timeout);
-        let (deadline, mut wait) = (Instant::now() + patience, FIRST_WAIT);
-        loop {
-            match send().await {
-                Err(error)
-                    if (was_refused(&error) || (repeatable && error.is_connection_dropped()))
-                        && Instant::now() + wait < deadline =>
-                {
-                    tokio::time::sleep(wait).await;
-                    wait = (wait * 2).min(LONGEST_WAIT);
-                }
-                other => return other,
-            }
-        }
+        let deadline = Instant::now() + patience;
+        send.retry(WAITS)
+            .when(|error| was_refused(error) || (repeatable && error.is_connection_dropped()))
+            .adjust(|_, wait| wait.filter(|wait| Instant::now() + *wait < deadline))
+            .boxed()
+            .await
     }
 
     /// Sends a command to the node that has its key, or to where that node says the key is going.
