@@ -41,16 +41,6 @@ pub(super) struct Chunk {
 
 chronos_db::debug_some!(Chunk { first, last, head, at, void });
 
-/// Chunks by topic and last sequence number, with the bytes they hold.
-#[derive(Default)]
-pub(super) struct Chunks {
-    pub(super) known: BTreeMap<(String, i64), (Arc<Chunk>, u64)>,
-    pub(super) bytes: usize,
-    pub(super) used: u64,
-}
-
-chronos_db::debug_some!(Chunks {});
-
 impl Body {
     pub(super) fn of(message: &OutboundMessage, id: String, at: Timestamp, ttl: Option<i64>) -> Self {
         let ttl = message.ttl.map(|ttl| i64::try_from(ttl.as_millis()).unwrap_or(i64::MAX)).or(ttl);

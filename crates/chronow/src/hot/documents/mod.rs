@@ -42,8 +42,8 @@
 //! # Where what is
 //!
 //! `entities.rs`, `delivery_record.rs` and `chunk.rs` are the stored shapes, `fields.rs` and `keys.rs` what
-//! they are read and named with; `store.rs` and `chunk_cache.rs` are the engine and what it remembers; above
-//! them stands a file for each job: `publish.rs`, `pull.rs` (`pull_new.rs`, `pull_due.rs`), `settle.rs`,
+//! they are read and named with; `store.rs` and `chunk_cache.rs` are the engine and what it remembers,
+//! `chunk_reads.rs` reads through that; above them stands a file for each job: `publish.rs`, `pull.rs` (`pull_new.rs`, `pull_due.rs`), `settle.rs`,
 //! `gc.rs` and so on. Nothing here knows what is above [`HotTier`].
 //!
 //! Shards are an option that is kept but not acted upon: a document store gains nothing from them, so a topic
@@ -52,6 +52,7 @@
 mod cache;
 mod chunk;
 mod chunk_cache;
+mod chunk_reads;
 mod dead;
 mod delivery_record;
 mod entities;

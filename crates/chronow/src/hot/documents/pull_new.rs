@@ -188,7 +188,9 @@ impl Engine {
                     break;
                 }
             }
-            self.remember_chunk_once(&topic.id, &chunk);
+            if self.chunks.get(&topic.id, chunk.last).is_none() {
+                self.chunks.insert(&topic.id, chunk.clone());
+            }
             while progress.sequence < chunk.last && progress.found.len() < room && examined < MAX_EXAMINED {
                 progress.sequence += 1;
                 examined += 1;
@@ -234,7 +236,7 @@ impl Engine {
         ahead: &mut VecDeque<Arc<Chunk>>,
     ) -> Result<Option<Arc<Chunk>>> {
         if ahead.is_empty() {
-            if let Some(chunk) = self.remembered_chunk(&context.topic.id, sequence + 1) {
+            if let Some(chunk) = self.chunks.holding(&context.topic.id, sequence + 1) {
                 return Ok(Some(chunk));
             }
             for chunk in self.chunks_behind(&context.topic.id, sequence, CHUNKS_AT_ONCE, true).await? {
@@ -285,12 +287,6 @@ impl Engine {
             self.close_gap(&context.topic, head, head, chunk.at, context.now).await?;
         }
         Ok(Acceptance::Pending)
-    }
-
-    fn remember_chunk_once(&self, topic: &str, chunk: &Arc<Chunk>) {
-        if self.remembered_chunk(topic, chunk.last).is_none_or(|known| known.last != chunk.last) {
-            self.remember_chunk(topic, chunk.clone());
-        }
     }
 
     /// Queues messages behind those of their key that are open already.

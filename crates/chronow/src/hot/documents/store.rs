@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use tokio::sync::{OnceCell, Semaphore, watch};
 
 use super::cache::SubscriptionCache;
-use super::chunk::Chunks;
+use super::chunk_cache::ChunkCache;
 use super::delivery_record::DeliveryRecord;
 use super::fields::{ascending, delete, text};
 use super::known::Known;
@@ -44,7 +44,7 @@ pub(super) struct Engine {
     pub(super) ready: OnceCell<bool>,
     pub(super) closed: AtomicBool,
     pub(super) caches: Mutex<HashMap<SubscriptionName, Arc<SubscriptionCache>>>,
-    pub(super) chunks: Mutex<Chunks>,
+    pub(super) chunks: ChunkCache,
     pub(super) known: Mutex<Known>,
     /// Moves when this process changes a value.
     pub(super) moved: watch::Sender<u64>,
@@ -71,7 +71,7 @@ impl Engine {
             ready: OnceCell::new(),
             closed: AtomicBool::new(false),
             caches: Mutex::default(),
-            chunks: Mutex::default(),
+            chunks: ChunkCache::default(),
             known: Mutex::default(),
             moved: watch::Sender::new(0),
             value_turns: (0..64).map(|_| Semaphore::new(1)).collect(),
