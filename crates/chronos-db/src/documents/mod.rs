@@ -23,7 +23,7 @@ mod path;
 pub(crate) mod raw_bson;
 mod scan;
 mod store;
-pub(crate) mod whole;
+mod whole;
 pub(crate) mod within;
 mod write;
 
@@ -34,5 +34,7 @@ pub use index::Index;
 pub use namespace::Namespace;
 pub use scan::{Newest, Scan};
 pub use store::{Capabilities, DocumentStore, Rights};
+pub use whole::whole;
+pub(crate) use whole::whole_raw;
 pub use within::within;
 pub use write::{Atomicity, Batch, BuildBatch, Guard, NewDocument, Operation, Outcome, Sequence, Write};

@@ -1,24 +1,41 @@
 //! Whole numbers, however a driver, a server or a person typed them.
 
-use bson::Bson;
+use bson::{Bson, RawBsonRef};
 
 /// Below it every whole number has a double of its own: 2^53.
 const EXACT: f64 = 9_007_199_254_740_992.0;
 
 /// The whole number a value is: an `Int32`, an `Int64`, or a `Double` without a fraction that stands for one
-/// number only.
-pub(crate) fn whole(value: &Bson) -> Option<i64> {
+/// number only, as some drivers store counts.
+#[must_use]
+pub fn whole(value: &Bson) -> Option<i64> {
     match value {
         Bson::Int32(n) => Some((*n).into()),
         Bson::Int64(n) => Some(*n),
-        #[allow(clippy::cast_possible_truncation, reason = "it is whole and within the bounds")]
-        Bson::Double(n) if n.fract() == 0.0 && n.abs() < EXACT => Some(*n as i64),
+        Bson::Double(n) => whole_double(*n),
         _ => None,
     }
 }
 
+/// As [`whole`], of a value that is not decoded.
+pub(crate) fn whole_raw(value: RawBsonRef<'_>) -> Option<i64> {
+    match value {
+        RawBsonRef::Int32(n) => Some(n.into()),
+        RawBsonRef::Int64(n) => Some(n),
+        RawBsonRef::Double(n) => whole_double(n),
+        _ => None,
+    }
+}
+
+fn whole_double(value: f64) -> Option<i64> {
+    #[allow(clippy::cast_possible_truncation, reason = "it is whole and within the bounds")]
+    (value.fract() == 0.0 && value.abs() < EXACT).then_some(value as i64)
+}
+
 #[cfg(test)]
 mod tests {
+    use bson::{RawDocumentBuf, doc};
+
     use super::*;
 
     #[test]
@@ -36,6 +53,8 @@ mod tests {
             (Bson::Null, None),
         ] {
             assert_eq!(whole(&value), read, "{value:?}");
+            let document = RawDocumentBuf::try_from(&doc! { "n": value }).unwrap();
+            assert_eq!(whole_raw(document.get("n").unwrap().unwrap()), read, "{document:?}");
         }
     }
 }

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use bson::{Bson, Document};
 use sha2::{Digest as _, Sha256};
 
-use crate::documents::whole::whole;
+use crate::documents::whole;
 use crate::documents::{Direction, Filter, Index};
 use crate::{Error, Result};
 

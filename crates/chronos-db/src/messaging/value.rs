@@ -91,7 +91,7 @@ pub(super) fn damaged(document: &Document, field: &str) -> Error {
 
 /// A whole number, however it is typed.
 pub(super) fn whole(document: &Document, field: &str) -> Option<i64> {
-    documents::whole::whole(document.get(field)?)
+    documents::whole(document.get(field)?)
 }
 
 pub(super) fn date(document: &Document, field: &str) -> Option<Timestamp> {

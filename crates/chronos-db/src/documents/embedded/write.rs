@@ -9,7 +9,7 @@ use super::catalog::Session;
 use super::error::SqliteError;
 use super::layout::{Columns, Table};
 use crate::documents::filter::key_encoding;
-use crate::documents::whole::whole;
+use crate::documents::whole;
 use crate::documents::{Atomicity, Batch, BuildBatch, Guard, Namespace, Outcome, Sequence, Write, raw_bson};
 use crate::{Error, Timestamp};
 

@@ -7,7 +7,7 @@ use mongodb::Database;
 use super::call::Call;
 use super::client::Lease;
 use super::failure::{self, Failure, has_code};
-use crate::documents::{Direction, Index, Namespace};
+use crate::documents::{Direction, Index, Namespace, whole};
 use crate::{Error, ErrorKind};
 
 const NAMESPACE_NOT_FOUND: i32 = 26;
@@ -230,17 +230,7 @@ fn keys(index: &Index) -> Document {
 /// differently.
 fn has_keys(have: &Document, wanted: &Index) -> bool {
     let plain = |key: &Document| -> Vec<(String, Option<i64>)> {
-        key.iter()
-            .map(|(path, direction)| {
-                let direction = match direction {
-                    Bson::Int32(d) => Some(i64::from(*d)),
-                    Bson::Int64(d) => Some(*d),
-                    Bson::Double(d) => Some(*d as i64),
-                    _ => None,
-                };
-                (path.clone(), direction)
-            })
-            .collect()
+        key.iter().map(|(path, direction)| (path.clone(), whole(direction))).collect()
     };
     have.get_document("key").is_ok_and(|have| plain(have) == plain(&keys(wanted)))
 }

@@ -8,7 +8,7 @@ use mongodb::error::{
     UNKNOWN_TRANSACTION_COMMIT_RESULT, WriteFailure,
 };
 
-use crate::documents::whole::whole;
+use crate::documents::whole;
 use crate::{Error, ErrorKind};
 
 pub(super) const DUPLICATE_KEY: i32 = 11_000;

@@ -5,6 +5,7 @@ use bson::spec::BinarySubtype;
 use bson::{Bson, Document, RawArrayBuf, RawBsonRef, RawDocument, RawDocumentBuf};
 use bytes::Bytes;
 
+use crate::documents::whole;
 use crate::{Error, ErrorKind, Timestamp};
 
 /// Whole numbers are stored as small as they fit, as the legacy library did.
@@ -34,27 +35,7 @@ pub(super) fn put_texts(doc: &mut RawDocumentBuf, key: &CStr, texts: &[String]) 
 
 /// Reads a whole number of any stored kind.
 pub(crate) fn number(doc: &Document, key: &str) -> Option<i64> {
-    match doc.get(key)? {
-        Bson::Int32(i) => Some(i64::from(*i)),
-        Bson::Int64(i) => Some(*i),
-        Bson::Double(d) => whole_double(*d),
-        _ => None,
-    }
-}
-
-pub(super) fn whole(value: RawBsonRef<'_>) -> Option<i64> {
-    match value {
-        RawBsonRef::Int32(i) => Some(i64::from(i)),
-        RawBsonRef::Int64(i) => Some(i),
-        RawBsonRef::Double(d) => whole_double(d),
-        _ => None,
-    }
-}
-
-/// The legacy library's driver stored some counts as doubles; they are whole.
-pub(super) fn whole_double(value: f64) -> Option<i64> {
-    #[allow(clippy::cast_possible_truncation)]
-    (value.fract() == 0.0).then_some(value as i64)
+    whole(doc.get(key)?)
 }
 
 pub(super) fn text(value: RawBsonRef<'_>) -> Option<String> {

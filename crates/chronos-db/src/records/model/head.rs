@@ -5,10 +5,10 @@ use bson::raw::cstr;
 use bson::{RawDocument, RawDocumentBuf};
 use bytes::Bytes;
 
-use super::bson::{binary, bytes, date, int, malformed, put_opt, raw_int, whole};
+use super::bson::{binary, bytes, date, int, malformed, put_opt, raw_int};
 use super::meta::MetaReader;
 use super::{ItemId, Op, Row, VersionMeta};
-use crate::documents::{Guard, raw_bson};
+use crate::documents::{Guard, raw_bson, whole_raw};
 use crate::{Result, Timestamp};
 
 /// The field of a head that names the row it was made from.
@@ -136,8 +136,8 @@ impl Head {
             let (key, value) = raw_bson::field(element)?;
             match key {
                 "_id" => id = value.as_object_id().map(ItemId::new),
-                "ov" => ov = whole(value),
-                "cv" => cv = whole(value),
+                "ov" => ov = whole_raw(value),
+                "cv" => cv = whole_raw(value),
                 ROW_ID => row = value.as_object_id(),
                 "createdAt" => created_at = date(value),
                 "updatedAt" => updated_at = date(value),
@@ -185,5 +185,5 @@ impl Row {
 /// A shadow of the legacy library holds a document instead of the stored bytes; it is not used.
 fn read_shadow(stored: &RawDocument) -> Option<Shadow> {
     let get = |key: &str| stored.get(key).ok()?;
-    Some(Shadow { ov: whole(get("ov")?)?, at: date(get("at")?)?, bytes: bytes(get("data")?)? })
+    Some(Shadow { ov: whole_raw(get("ov")?)?, at: date(get("at")?)?, bytes: bytes(get("data")?)? })
 }

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use bson::raw::cstr;
 use bson::{RawArrayBuf, RawBsonRef, RawDocumentBuf};
 
-use super::bson::{each, put_opt, put_texts, raw_int, text, whole};
+use super::bson::{each, put_opt, put_texts, raw_int, text};
 use super::{ItemId, Missing, State};
 use crate::Json;
+use crate::documents::whole_raw;
 
 /// Where an item comes from; written once, kept by every later version.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -212,8 +213,8 @@ impl MetaReader {
             "notIndexed" => *missing = Missing::read(value),
             "jsonBucket" => payload.bucket = text(value),
             "jsonKey" => payload.key = text(value),
-            "payloadOv" => self.payload_ov = whole(value),
-            "size" => payload.size = whole(value).unwrap_or(0),
+            "payloadOv" => self.payload_ov = whole_raw(value),
+            "size" => payload.size = whole_raw(value).unwrap_or(0),
             "checksum" => payload.checksum = text(value).unwrap_or_default(),
             "state" => {
                 payload.state = State::parse(value.as_str());

@@ -6,10 +6,10 @@ use bson::spec::BinarySubtype;
 use bson::{RawArrayBuf, RawBsonRef, RawDocument, RawDocumentBuf};
 use bytes::Bytes;
 
-use super::bson::{binary, bytes, date, each, malformed, put_opt, put_texts, raw_int, text, whole};
+use super::bson::{binary, bytes, date, each, malformed, put_opt, put_texts, raw_int, text};
 use super::meta::MetaReader;
 use super::{ItemId, Op, VersionMeta};
-use crate::documents::raw_bson;
+use crate::documents::{raw_bson, whole_raw};
 use crate::{Result, Timestamp};
 
 /// By what an imported change is recognised when its log is imported again.
@@ -115,8 +115,8 @@ impl Row {
             match key {
                 "_id" => row_id = value.as_object_id(),
                 "itemId" => id = value.as_object_id().map(ItemId::new),
-                "ov" => ov = whole(value),
-                "cv" => cv = whole(value),
+                "ov" => ov = whole_raw(value),
+                "cv" => cv = whole_raw(value),
                 "op" => op = value.as_str().and_then(Op::parse),
                 "at" => at = date(value),
                 "actor" => actor = text(value),

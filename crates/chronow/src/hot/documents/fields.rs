@@ -2,7 +2,7 @@
 
 use bson::oid::ObjectId;
 use bson::{Bson, Document};
-use chronos_db::documents::{Direction, Guard, Write};
+use chronos_db::documents::{Direction, Guard, Write, whole};
 
 use crate::{Error, ErrorKind, Result};
 
@@ -15,12 +15,7 @@ pub(super) fn damaged(what: &str, field: &str) -> Error {
 
 /// A whole number, however the store has typed it.
 pub(super) fn int(document: &Document, field: &str) -> Result<i64> {
-    match document.get(field) {
-        Some(Bson::Int64(i)) => Ok(*i),
-        Some(Bson::Int32(i)) => Ok(i64::from(*i)),
-        Some(Bson::Double(d)) if d.fract() == 0.0 => Ok(*d as i64),
-        _ => Err(damaged("document", field)),
-    }
+    document.get(field).and_then(whole).ok_or_else(|| damaged("document", field))
 }
 
 pub(super) fn text<'a>(document: &'a Document, field: &str) -> Result<&'a str> {
