@@ -6,7 +6,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bson::{Bson, RawDocumentBuf};
 use chronos_db::documents::{
-    Batch, BuildBatch, Capabilities, Deployment, DocumentStore, Index, Namespace, Outcome, Scan, Sequence,
+    Batch, BuildBatch, Capabilities, Deployment, DocumentStore, Index, Namespace, Numbered, Outcome, Scan,
+    Sequence,
 };
 use chronos_db::{Result, Timestamp};
 use futures::StreamExt as _;
@@ -71,7 +72,7 @@ impl DocumentStore for Watched {
         name: &str,
         count: u32,
         build: BuildBatch,
-    ) -> Result<(Sequence, Vec<Outcome>)> {
+    ) -> Result<Numbered> {
         self.groups.0.lock().push(count as usize);
         self.inner.sequence_then(namespace, name, count, build).await
     }

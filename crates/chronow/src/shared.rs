@@ -238,7 +238,7 @@ impl Shared {
                 .await
                 .map_err(told)?;
         }
-        self.inner.hot.increment(&self.scope, key, by, None).await.map(|(value, _)| value).map_err(told)
+        self.inner.hot.increment(&self.scope, key, by, None).await.map(|done| done.number).map_err(told)
     }
 
     /// A version of a key whose versions are kept in the warm tier.

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bson::{Bson, RawDocumentBuf};
 use chronos_db::documents::{
-    Batch, BuildBatch, Capabilities, Deployment, DocumentStore, Filter, Index, Namespace, Outcome, Rights,
-    Scan, Sequence, Write,
+    Batch, BuildBatch, Capabilities, Deployment, DocumentStore, Filter, Index, Namespace, Numbered, Outcome,
+    Rights, Scan, Sequence, Write,
 };
 use chronos_db::{Error, Result, Timestamp};
 use futures::stream::BoxStream;
@@ -86,7 +86,7 @@ impl<L: Layer<Call>> DocumentStore for Decorated<L> {
         name: &str,
         count: u32,
         build: BuildBatch,
-    ) -> Result<(Sequence, Vec<Outcome>)> {
+    ) -> Result<Numbered> {
         self.layer.around(Call::SequenceThen, self.inner.sequence_then(namespace, name, count, build)).await
     }
 
@@ -184,7 +184,7 @@ impl DocumentStore for Metered {
         name: &str,
         count: u32,
         build: BuildBatch,
-    ) -> Result<(Sequence, Vec<Outcome>)> {
+    ) -> Result<Numbered> {
         self.meter.called();
         let metered = Self { inner: Arc::clone(&self.inner), meter: Arc::clone(&self.meter) };
         self.inner

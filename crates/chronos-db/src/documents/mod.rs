@@ -37,4 +37,6 @@ pub use store::{Capabilities, DocumentStore, Rights};
 pub use whole::whole;
 pub(crate) use whole::whole_raw;
 pub use within::within;
-pub use write::{Atomicity, Batch, BuildBatch, Guard, NewDocument, Operation, Outcome, Sequence, Write};
+pub use write::{
+    Atomicity, Batch, BuildBatch, Guard, NewDocument, Numbered, Operation, Outcome, Sequence, Write,
+};

@@ -13,7 +13,7 @@ use super::index::Index;
 use super::namespace::Namespace;
 use super::raw_bson;
 use super::scan::Scan;
-use super::write::{Batch, BuildBatch, Outcome, Sequence};
+use super::write::{Batch, BuildBatch, Numbered, Outcome, Sequence};
 use crate::{Result, Timestamp};
 
 /// What the store behind a [`DocumentStore`] can do; detected once per client.
@@ -70,7 +70,7 @@ pub trait DocumentStore: Send + Sync + fmt::Debug {
         name: &str,
         count: u32,
         build: BuildBatch,
-    ) -> Result<(Sequence, Vec<Outcome>)>;
+    ) -> Result<Numbered>;
 
     /// The documents with these `_id`s as they are stored, in any order; absent ones are left out.
     async fn get_stored(&self, namespace: &Namespace, ids: Vec<Bson>) -> Result<Vec<RawDocumentBuf>>;

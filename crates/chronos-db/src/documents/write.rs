@@ -233,5 +233,14 @@ pub struct Sequence {
     pub now: Timestamp,
 }
 
+/// What [`DocumentStore::sequence_then`](super::DocumentStore::sequence_then) did.
+#[derive(Clone, Debug)]
+pub struct Numbered {
+    /// The numbers given out.
+    pub sequence: Sequence,
+    /// One per operation of the batch that was built with them, in its order.
+    pub outcomes: Vec<Outcome>,
+}
+
 /// Builds, from the numbers given out, the batch that is applied with them.
 pub type BuildBatch = Box<dyn FnOnce(Sequence) -> Result<Batch> + Send>;

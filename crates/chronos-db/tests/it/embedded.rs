@@ -6,8 +6,8 @@ use async_trait::async_trait;
 use bson::{Bson, Document, RawDocumentBuf, doc};
 use chronos_db::documents::embedded::EmbeddedDocuments;
 use chronos_db::documents::{
-    Batch, BuildBatch, Capabilities, Deployment, DocumentStore, Filter, Guard, Index, Namespace, Outcome,
-    Scan, Sequence, Write,
+    Batch, BuildBatch, Capabilities, Deployment, DocumentStore, Filter, Guard, Index, Namespace, Numbered,
+    Outcome, Scan, Sequence, Write,
 };
 use chronos_db::fail::{FailAction, FailPoints};
 use chronos_db::{Env, Error, ErrorKind, Result, Timestamp};
@@ -39,7 +39,7 @@ impl DocumentStore for Kept {
         name: &str,
         count: u32,
         build: BuildBatch,
-    ) -> Result<(Sequence, Vec<Outcome>)> {
+    ) -> Result<Numbered> {
         self.store.sequence_then(namespace, name, count, build).await
     }
     async fn get_stored(&self, namespace: &Namespace, ids: Vec<Bson>) -> Result<Vec<RawDocumentBuf>> {

@@ -36,7 +36,7 @@ pub use options::{
     DeliverPolicy, DiscardPolicy, SubscriptionOptions, SubscriptionPatch, TopicOptions, TopicPatch,
 };
 pub use stats::{SubscriptionStats, TopicStats};
-pub use value::{Change, Precondition, Value};
+pub use value::{Change, Incremented, Precondition, Value};
 
 /// A hot tier: one connection's worth of topics ([`MessageStore`]) and shared memory ([`KeyValueStore`]).
 /// A store says what went wrong; whoever calls it adds to the error what was tried, and on what.
@@ -81,8 +81,13 @@ pub trait KeyValueStore: Send + Sync + std::fmt::Debug {
     ///
     /// # Errors
     /// `VALIDATION_ERROR` if the value is no 64-bit whole number, or would overflow.
-    async fn increment(&self, scope: &Scope, key: &str, by: i64, ttl: Option<Duration>)
-    -> Result<(i64, u64)>;
+    async fn increment(
+        &self,
+        scope: &Scope,
+        key: &str,
+        by: i64,
+        ttl: Option<Duration>,
+    ) -> Result<Incremented>;
 
     /// Keys with a prefix, without tombstones, in pages of about `limit`; the second part is the cursor for
     /// the next page. A key that is there all the time is returned at least once.

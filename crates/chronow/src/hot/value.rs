@@ -20,6 +20,15 @@ pub struct Value {
 
 chronos_db::debug_some!(Value { content_type, version, ttl });
 
+/// What [`KeyValueStore::increment`](super::KeyValueStore::increment) made of a value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Incremented {
+    /// The sum.
+    pub number: i64,
+    /// The version of the value; see [`Value::version`].
+    pub version: u64,
+}
+
 /// Under which condition a key changes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Precondition {

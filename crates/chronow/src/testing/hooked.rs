@@ -9,9 +9,10 @@ use bytes::Bytes;
 use futures::stream::BoxStream;
 
 use crate::hot::{
-    Change, DeadLetter, DeadLetterId, Delivery, HotTier, KeyValueStore, Lock, MessageStore, OutboundMessage,
-    Peeked, Precondition, PublishAck, Pulled, Select, Settle, SettleAndStart, SettleAndStartResult, Settled,
-    StoredMessage, SubscriptionOptions, SubscriptionPatch, TopicOptions, TopicPatch, TopicStats, Value,
+    Change, DeadLetter, DeadLetterId, Delivery, HotTier, Incremented, KeyValueStore, Lock, MessageStore,
+    OutboundMessage, Peeked, Precondition, PublishAck, Pulled, Select, Settle, SettleAndStart,
+    SettleAndStartResult, Settled, StoredMessage, SubscriptionOptions, SubscriptionPatch, TopicOptions,
+    TopicPatch, TopicStats, Value,
 };
 use crate::{Result, Scope, SubscriptionName, Timestamp, TopicName};
 
@@ -143,7 +144,7 @@ impl<F: Fn(Point<'_>) -> Result<()> + Send + Sync> KeyValueStore for Hooked<F> {
         key: &str,
         by: i64,
         ttl: Option<Duration>,
-    ) -> Result<(i64, u64)> {
+    ) -> Result<Incremented> {
         self.inner.increment(scope, key, by, ttl).await
     }
 

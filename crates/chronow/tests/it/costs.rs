@@ -11,7 +11,8 @@ use bson::{Bson, RawDocumentBuf};
 use chronos_db::documents::embedded::EmbeddedDocuments;
 use chronos_db::documents::mongo::MongoDocuments;
 use chronos_db::documents::{
-    Batch, BuildBatch, Capabilities, Deployment, DocumentStore, Index, Namespace, Outcome, Scan, Sequence,
+    Batch, BuildBatch, Capabilities, Deployment, DocumentStore, Index, Namespace, Numbered, Outcome, Scan,
+    Sequence,
 };
 use chronos_db::{Env, Timestamp};
 use chronow::hot::documents::DocumentsHot;
@@ -85,7 +86,7 @@ impl DocumentStore for Metered {
         name: &str,
         count: u32,
         build: BuildBatch,
-    ) -> chronos_db::Result<(Sequence, Vec<Outcome>)> {
+    ) -> chronos_db::Result<Numbered> {
         self.meter.call();
         self.inner.sequence_then(namespace, name, count, build).await
     }

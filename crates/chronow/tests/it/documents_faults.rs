@@ -12,8 +12,8 @@ use bson::{Bson, RawDocumentBuf};
 use bytes::Bytes;
 use chronos_db::documents::embedded::EmbeddedDocuments;
 use chronos_db::documents::{
-    Batch, BuildBatch, Capabilities, Deployment, DocumentStore, Index, Namespace, Operation, Outcome, Scan,
-    Sequence,
+    Batch, BuildBatch, Capabilities, Deployment, DocumentStore, Index, Namespace, Numbered, Operation,
+    Outcome, Scan, Sequence,
 };
 use chronos_db::{Env, Error, Result, Timestamp};
 use chronow::hot::documents::DocumentsHot;
@@ -124,9 +124,9 @@ impl DocumentStore for Mortal {
         name: &str,
         count: u32,
         build: BuildBatch,
-    ) -> Result<(Sequence, Vec<Outcome>)> {
+    ) -> Result<Numbered> {
         let sequence = self.sequence(namespace, name, count).await?;
-        Ok((sequence, self.apply(build(sequence)?).await?))
+        Ok(Numbered { sequence, outcomes: self.apply(build(sequence)?).await? })
     }
 
     async fn get_stored(&self, namespace: &Namespace, ids: Vec<Bson>) -> Result<Vec<RawDocumentBuf>> {

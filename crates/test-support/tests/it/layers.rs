@@ -6,7 +6,8 @@ use async_trait::async_trait;
 use bson::{Bson, RawDocumentBuf, doc, rawdoc};
 use bytes::Bytes;
 use chronos_db::documents::{
-    Batch, BuildBatch, Capabilities, Deployment, DocumentStore, Index, Namespace, Outcome, Scan, Sequence,
+    Batch, BuildBatch, Capabilities, Deployment, DocumentStore, Index, Namespace, Numbered, Outcome, Scan,
+    Sequence,
 };
 use chronos_db::objects::{ObjectInfo, ObjectStorage, Put, PutOptions};
 use chronos_db::{Error, ErrorKind, Result, Timestamp};
@@ -87,9 +88,9 @@ impl DocumentStore for Ledger {
         name: &str,
         count: u32,
         build: BuildBatch,
-    ) -> Result<(Sequence, Vec<Outcome>)> {
+    ) -> Result<Numbered> {
         let sequence = self.sequence(namespace, name, count).await?;
-        Ok((sequence, self.apply(build(sequence)?).await?))
+        Ok(Numbered { sequence, outcomes: self.apply(build(sequence)?).await? })
     }
 
     async fn get_stored(&self, _: &Namespace, ids: Vec<Bson>) -> Result<Vec<RawDocumentBuf>> {

@@ -43,8 +43,8 @@ use self::write::Prepared;
 use self::writer::{Done, Request, StoreClock, Work, Writer};
 use super::paging::{self, Ask, Page, Pages, Position};
 use super::{
-    Batch, BuildBatch, Capabilities, Deployment, DocumentStore, Filter, Index, Namespace, Outcome, Scan,
-    Sequence,
+    Batch, BuildBatch, Capabilities, Deployment, DocumentStore, Filter, Index, Namespace, Numbered, Outcome,
+    Scan, Sequence,
 };
 use crate::{Env, Error, Result, Timestamp};
 
@@ -282,7 +282,7 @@ impl DocumentStore for EmbeddedDocuments {
     }
 
     async fn sequence(&self, namespace: &Namespace, name: &str, count: u32) -> Result<Sequence> {
-        Ok(self.give_out(namespace, name, count, None).await?.0)
+        Ok(self.give_out(namespace, name, count, None).await?.sequence)
     }
 
     async fn sequence_then(
@@ -291,7 +291,7 @@ impl DocumentStore for EmbeddedDocuments {
         name: &str,
         count: u32,
         build: BuildBatch,
-    ) -> Result<(Sequence, Vec<Outcome>)> {
+    ) -> Result<Numbered> {
         self.give_out(namespace, name, count, Some(build)).await
     }
 
@@ -383,13 +383,13 @@ impl EmbeddedDocuments {
         name: &str,
         count: u32,
         build: Option<BuildBatch>,
-    ) -> Result<(Sequence, Vec<Outcome>)> {
+    ) -> Result<Numbered> {
         if count == 0 {
             return Err(Error::validation("a sequence gives out at least one number"));
         }
         let work = Work::Sequence { namespace: namespace.clone(), name: name.to_owned(), count, build };
         let Done { sequence, outcomes } = self.shared.write(work).await?;
         let sequence = sequence.ok_or_else(|| Error::database("the writer gave out no number"))?;
-        Ok((sequence, outcomes))
+        Ok(Numbered { sequence, outcomes })
     }
 }

@@ -10,7 +10,9 @@ use super::error::SqliteError;
 use super::layout::{Columns, Table};
 use crate::documents::filter::key_encoding;
 use crate::documents::whole;
-use crate::documents::{Atomicity, Batch, BuildBatch, Guard, Namespace, Outcome, Sequence, Write, raw_bson};
+use crate::documents::{
+    Atomicity, Batch, BuildBatch, Guard, Namespace, Numbered, Outcome, Sequence, Write, raw_bson,
+};
 use crate::{Error, Timestamp};
 
 /// The largest document, as MongoDB has it.
@@ -292,7 +294,7 @@ impl Session {
         count: u32,
         now: Timestamp,
         build: Option<BuildBatch>,
-    ) -> Result<(Sequence, Vec<Outcome>), SqliteError> {
+    ) -> Result<Numbered, SqliteError> {
         let table = self.table_or_create(namespace)?;
         let id = encode_id(&Bson::String(name.to_owned()))?;
         let stored: Option<Vec<u8>> =
@@ -313,13 +315,13 @@ impl Session {
             _ => return Err(wrong("violates a unique index").into()),
         }
         let given = Sequence { first: last + 1, count, now };
-        let Some(build) = build else { return Ok((given, Vec::new())) };
+        let Some(build) = build else { return Ok(Numbered { sequence: given, outcomes: Vec::new() }) };
         // The writer serves everybody; a panic of one caller's closure must not end it.
         let built = catch_unwind(AssertUnwindSafe(|| build(given)));
         let batch = built.map_err(|_| {
             Error::database("the function that builds the batch panicked; nothing was written")
         })??;
         let outcomes = self.apply(&Prepared::new(batch)?)?;
-        Ok((given, outcomes))
+        Ok(Numbered { sequence: given, outcomes })
     }
 }

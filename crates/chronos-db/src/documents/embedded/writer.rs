@@ -10,7 +10,7 @@ use super::connection;
 use super::error::SqliteError;
 use super::location::Location;
 use super::write::Prepared;
-use crate::documents::{BuildBatch, Index, Namespace, Outcome, Sequence};
+use crate::documents::{BuildBatch, Index, Namespace, Numbered, Outcome, Sequence};
 use crate::{Env, Error, Result, Timestamp};
 
 /// Requests that wait for the writer at most; who comes then waits for room.
@@ -247,7 +247,7 @@ impl Writer {
                 Ok(Done { sequence: None, outcomes })
             }
             Work::Sequence { namespace, name, count, build } => {
-                let (sequence, outcomes) = self
+                let Numbered { sequence, outcomes } = self
                     .session
                     .within_savepoint(|session| session.sequence(&namespace, &name, count, now, build))?;
                 Ok(Done { sequence: Some(sequence), outcomes })

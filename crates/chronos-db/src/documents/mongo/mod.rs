@@ -48,8 +48,8 @@ use self::client::Connector;
 use self::concern::Concern;
 use self::failure::{Failure, is_duplicate};
 use crate::documents::{
-    Atomicity, Batch, BuildBatch, Capabilities, Deployment, DocumentStore, Filter, Index, Namespace, Outcome,
-    Rights, Scan, Sequence,
+    Atomicity, Batch, BuildBatch, Capabilities, Deployment, DocumentStore, Filter, Index, Namespace,
+    Numbered, Outcome, Rights, Scan, Sequence,
 };
 use crate::{Env, Error, Result, Timestamp};
 
@@ -237,14 +237,14 @@ impl DocumentStore for MongoDocuments {
         name: &str,
         count: u32,
         build: BuildBatch,
-    ) -> Result<(Sequence, Vec<Outcome>)> {
+    ) -> Result<Numbered> {
         // Rows that the same server gets are journaled by a majority with these numbers, which came before
         // them. If another one gets them, or they are lost, numbers may be given out twice; then they meet at
         // the unique index, and whoever meets them raises the counter.
         let sequence = self.take_numbers(namespace, name, count, Concern::OnItsWay).await?;
         self.connector.env().fail.hit("mongo.after_sequence")?;
         let outcomes = self.apply(build(sequence)?).await?;
-        Ok((sequence, outcomes))
+        Ok(Numbered { sequence, outcomes })
     }
 
     async fn get_stored(&self, namespace: &Namespace, ids: Vec<Bson>) -> Result<Vec<RawDocumentBuf>> {

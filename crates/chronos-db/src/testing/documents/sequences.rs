@@ -7,7 +7,7 @@ use futures::future::join_all;
 use parking_lot::Mutex;
 
 use super::{Fresh, conflict};
-use crate::documents::{Batch, DocumentStore, Guard, Outcome, Write};
+use crate::documents::{Batch, DocumentStore, Guard, Numbered, Outcome, Write};
 use crate::{Error, ErrorKind};
 
 fn last_given(document: &Document) -> Option<i64> {
@@ -126,7 +126,8 @@ pub async fn a_batch_is_built_from_its_numbers(store: Arc<dyn DocumentStore>) {
             }
             Ok(batch)
         });
-        let (given, outcomes) = fresh.store.sequence_then(&counter, "cv", 2, build).await.unwrap();
+        let Numbered { sequence: given, outcomes } =
+            fresh.store.sequence_then(&counter, "cv", 2, build).await.unwrap();
         assert_eq!((given.first, outcomes), (turn * 2, vec![Outcome::Applied; 2]));
         assert_eq!(*seen.lock(), Some(given));
     }
@@ -154,7 +155,7 @@ pub async fn a_build_that_fails_writes_nothing(store: Arc<dyn DocumentStore>) {
     for joined in join_all(calls).await {
         let (n, done) = joined.unwrap();
         match done {
-            Ok((_, outcomes)) => assert_eq!((n % 2, outcomes), (0, vec![Outcome::Applied])),
+            Ok(Numbered { outcomes, .. }) => assert_eq!((n % 2, outcomes), (0, vec![Outcome::Applied])),
             Err(error) => assert_eq!((n % 2, error.kind()), (1, ErrorKind::OptimisticLock)),
         }
     }
@@ -177,7 +178,8 @@ pub async fn a_conflict_of_a_built_batch_is_an_outcome(store: Arc<dyn DocumentSt
         batch.push_after(first, &at, Write::put(doc! { "_id": "after" }, Guard::Any));
         Ok(batch)
     });
-    let (given, outcomes) = fresh.store.sequence_then(&counter, "cv", 1, build).await.unwrap();
+    let Numbered { sequence: given, outcomes } =
+        fresh.store.sequence_then(&counter, "cv", 1, build).await.unwrap();
     assert_eq!((given.first, outcomes), (0, vec![conflict("_id_"), Outcome::Skipped]));
     assert_eq!(fresh.store.sequence(&counter, "cv", 1).await.unwrap().first, 1);
 }

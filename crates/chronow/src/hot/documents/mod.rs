@@ -91,9 +91,9 @@ use futures::stream::BoxStream;
 
 use self::store::Engine;
 use super::{
-    Change, DeadLetter, DeadLetterId, Delivery, HotTier, KeyValueStore, Lock, MessageStore, OutboundMessage,
-    Peeked, Precondition, PublishAck, Pulled, Select, SettleAndStart, SettleAndStartResult, StoredMessage,
-    SubscriptionOptions, SubscriptionPatch, TopicOptions, TopicPatch, TopicStats, Value,
+    Change, DeadLetter, DeadLetterId, Delivery, HotTier, Incremented, KeyValueStore, Lock, MessageStore,
+    OutboundMessage, Peeked, Precondition, PublishAck, Pulled, Select, SettleAndStart, SettleAndStartResult,
+    StoredMessage, SubscriptionOptions, SubscriptionPatch, TopicOptions, TopicPatch, TopicStats, Value,
 };
 use crate::{Result, Scope, SubscriptionName, Timestamp, TopicName};
 
@@ -170,7 +170,7 @@ impl KeyValueStore for DocumentsHot {
         key: &str,
         by: i64,
         ttl: Option<Duration>,
-    ) -> Result<(i64, u64)> {
+    ) -> Result<Incremented> {
         self.engine.in_time(self.engine.increment(scope, key, by, ttl)).await
     }
 

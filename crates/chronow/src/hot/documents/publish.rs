@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bson::oid::ObjectId;
 use bson::{Document, doc};
-use chronos_db::documents::{Batch, Guard, Namespace, Write};
+use chronos_db::documents::{Batch, Guard, Namespace, Sequence, Write};
 
 use super::chunk::{Body, Chunk};
 use super::entities::Topic;
@@ -126,7 +126,7 @@ impl Engine {
         count: u32,
     ) -> Result<Vec<PublishAck>> {
         let (collection, id, ttl) = (self.collections.messages.clone(), topic.id.clone(), ttl_of(topic));
-        let build = Box::new(move |given: chronos_db::documents::Sequence| {
+        let build = Box::new(move |given: Sequence| {
             let first = given.first + 1;
             let slots = (first..)
                 .zip(&messages)
@@ -137,7 +137,7 @@ impl Engine {
             }
             Ok(batch)
         });
-        let (given, outcomes) = self
+        let chronos_db::documents::Numbered { sequence: given, outcomes } = self
             .documents
             .sequence_then(&self.collections.topics, &sequence_key(&topic.id), count, build)
             .await?;

@@ -16,7 +16,7 @@ use super::fields::{ascending, damaged, delete_if, int, put_if, text, too_conten
 use super::keys::with_prefix;
 use super::settle::millis;
 use super::store::Engine;
-use crate::hot::{Precondition, Value};
+use crate::hot::{Incremented, Precondition, Value};
 use crate::{Error, ErrorKind, Result, Scope, Timestamp};
 
 /// How often a change is tried while others change the same key.
@@ -287,7 +287,7 @@ impl Engine {
         key: &str,
         by: i64,
         ttl: Option<Duration>,
-    ) -> Result<(i64, u64)> {
+    ) -> Result<Incremented> {
         let mut sum = 0;
         let version = self.change_value(scope, key, |stored, now| {
             let value = stored.filter(|stored| stored.is_known(now));
@@ -307,7 +307,7 @@ impl Engine {
         });
         let version =
             version.await?.ok_or_else(|| Error::new(ErrorKind::HotTier, "the number was not changed"))?;
-        Ok((sum, version))
+        Ok(Incremented { number: sum, version })
     }
 
     pub(super) async fn keys(

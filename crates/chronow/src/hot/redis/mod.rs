@@ -24,9 +24,9 @@ use parking_lot::Mutex;
 use redis::cmd;
 
 use super::{
-    Change, DeadLetter, DeadLetterId, Delivery, HotTier, KeyValueStore, Lock, MessageStore, OutboundMessage,
-    Peeked, Precondition, PublishAck, Pulled, Select, SettleAndStart, SettleAndStartResult, StoredMessage,
-    SubscriptionOptions, SubscriptionPatch, TopicOptions, TopicPatch, TopicStats, Value,
+    Change, DeadLetter, DeadLetterId, Delivery, HotTier, Incremented, KeyValueStore, Lock, MessageStore,
+    OutboundMessage, Peeked, Precondition, PublishAck, Pulled, Select, SettleAndStart, SettleAndStartResult,
+    StoredMessage, SubscriptionOptions, SubscriptionPatch, TopicOptions, TopicPatch, TopicStats, Value,
 };
 use crate::{Result, Scope, SubscriptionName, Timestamp, TopicName};
 
@@ -228,7 +228,7 @@ impl KeyValueStore for RedisHot {
         key: &str,
         by: i64,
         ttl: Option<Duration>,
-    ) -> Result<(i64, u64)> {
+    ) -> Result<Incremented> {
         self.add_to_value(scope, key, by, ttl).await
     }
 

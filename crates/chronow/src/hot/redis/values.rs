@@ -12,7 +12,7 @@ use super::connection::SharedConnection;
 use super::keys::Keys;
 use super::reply::{Parts, bytes, count, list, number, text, unexpected};
 use super::script::{Args, scripts};
-use crate::hot::{Precondition, Value};
+use crate::hot::{Incremented, Precondition, Value};
 use crate::{Error, ErrorKind, Result, Scope};
 
 fn millis(ttl: Duration) -> u64 {
@@ -181,13 +181,13 @@ impl RedisHot {
         key: &str,
         by: i64,
         ttl: Option<Duration>,
-    ) -> Result<(i64, u64)> {
+    ) -> Result<Incremented> {
         let args = Args::new().arg(self.keys.changes(scope)).arg(key).arg(by).maybe(ttl.map(millis));
         let mut reply = Parts::of(
             self.connection.eval(&scripts::kv_increment, &[self.keys.value(scope, key)], &args).await?,
         )?;
         if reply.text()? == "ok" {
-            return Ok((reply.number()?, reply.count()?));
+            return Ok(Incremented { number: reply.number()?, version: reply.count()? });
         }
         let refusal = reply.text()?;
         if refusal.contains("overflow") {

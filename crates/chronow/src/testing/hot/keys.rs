@@ -119,7 +119,7 @@ pub async fn values_of_scopes_do_not_mix(hot: Arc<dyn HotTier>) {
         assert_eq!(other.get("k").await, None);
         assert!(all(&other, "", 10).await.is_empty());
         other.set("k", "theirs").await;
-        assert_eq!(other.add("n", 1).await.0, 1);
+        assert_eq!(other.add("n", 1).await.number, 1);
     }
     assert_eq!(memory.bytes("k").await.unwrap(), "mine");
     assert_eq!(all(&memory, "", 10).await, ["k"]);

@@ -7,7 +7,7 @@ use bson::oid::ObjectId;
 use bytes::Bytes;
 
 use super::{kind, until};
-use crate::hot::{HotTier, Precondition, Value};
+use crate::hot::{HotTier, Incremented, Precondition, Value};
 use crate::{ErrorKind, Scope};
 
 /// Shared memory of a new scope.
@@ -54,7 +54,7 @@ impl Memory {
         self.hot.set(&self.scope, key, None, "", None, Precondition::Always).await.unwrap().unwrap()
     }
 
-    pub(super) async fn add(&self, key: &str, by: i64) -> (i64, u64) {
+    pub(super) async fn add(&self, key: &str, by: i64) -> Incremented {
         self.hot.increment(&self.scope, key, by, None).await.unwrap()
     }
 }
@@ -107,7 +107,7 @@ pub async fn versions_grow_with_every_change(hot: Arc<dyn HotTier>) {
         last = version;
     }
     let first = memory.set("number", "1").await;
-    let (_, version) = memory.add("number", 1).await;
+    let Incremented { version, .. } = memory.add("number", 1).await;
     assert_eq!(memory.get("number").await.unwrap().version, version);
     assert!(version > first);
 }
@@ -218,7 +218,7 @@ pub async fn a_version_never_comes_again(hot: Arc<dyn HotTier>) {
     for round in 0..6 {
         let (version, expected) = match round % 2 {
             0 => (memory.set_for("k", "1", 100).await, "1"),
-            _ => (memory.add("k", 7).await.1, "7"),
+            _ => (memory.add("k", 7).await.version, "7"),
         };
         assert!(given.insert(version), "{version} was given out before");
         assert!(
@@ -299,20 +299,20 @@ pub async fn the_time_of_a_value_can_be_changed(hot: Arc<dyn HotTier>) {
 /// Numbers are incremented, from nothing too.
 pub async fn numbers_are_incremented(hot: Arc<dyn HotTier>) {
     let memory = Memory::new(hot);
-    let (value, first) = memory.add("n", 5).await;
+    let Incremented { number: value, version: first } = memory.add("n", 5).await;
     assert_eq!(value, 5);
-    let (value, version) = memory.add("n", -7).await;
+    let Incremented { number: value, version } = memory.add("n", -7).await;
     assert_eq!(value, -2);
     assert!(version > first);
     assert_eq!(memory.bytes("n").await, Some("-2".into()), "a number is JSON");
     memory.set("set", "40").await;
-    assert_eq!(memory.add("set", 2).await.0, 42);
-    assert_eq!(memory.add("set", 0).await.0, 42);
+    assert_eq!(memory.add("set", 2).await.number, 42);
+    assert_eq!(memory.add("set", 0).await.number, 42);
     memory.tombstone("dead").await;
-    assert_eq!(memory.add("dead", 3).await.0, 3);
+    assert_eq!(memory.add("dead", 3).await.number, 3);
     // Beyond what a double can hold.
     memory.set("large", "9007199254740993").await;
-    assert_eq!(memory.add("large", 2).await.0, 9_007_199_254_740_995);
+    assert_eq!(memory.add("large", 2).await.number, 9_007_199_254_740_995);
 }
 
 /// Concurrent increments lose nothing.
@@ -323,7 +323,7 @@ pub async fn concurrent_increments_lose_nothing(hot: Arc<dyn HotTier>) {
         tokio::spawn(async move {
             let mut mine = Vec::new();
             for _ in 0..25 {
-                mine.push(memory.add("n", 1).await.0);
+                mine.push(memory.add("n", 1).await.number);
             }
             mine
         })
@@ -355,7 +355,7 @@ pub async fn what_is_no_number_is_not_incremented(hot: Arc<dyn HotTier>) {
 pub async fn numbers_do_not_overflow(hot: Arc<dyn HotTier>) {
     let memory = Memory::new(hot);
     memory.set("k", &(i64::MAX - 1).to_string()).await;
-    assert_eq!(memory.add("k", 1).await.0, i64::MAX);
+    assert_eq!(memory.add("k", 1).await.number, i64::MAX);
     assert_eq!(kind(memory.hot.increment(&memory.scope, "k", 1, None).await), ErrorKind::Validation);
     assert_eq!(memory.bytes("k").await, Some(i64::MAX.to_string().into()));
     memory.set("k", &i64::MIN.to_string()).await;
@@ -371,7 +371,7 @@ pub async fn an_increment_keeps_the_time_unless_told(hot: Arc<dyn HotTier>) {
     assert!(left <= Duration::from_secs(3_600) && left > Duration::from_secs(3_000));
     memory.hot.increment(&memory.scope, "k", 1, Some(Duration::from_millis(100))).await.unwrap();
     until("the number expires", || async { memory.get("k").await.is_none() }).await;
-    assert_eq!(memory.add("k", 1).await.0, 1);
+    assert_eq!(memory.add("k", 1).await.number, 1);
     assert_eq!(memory.get("k").await.unwrap().ttl, None);
 }
 

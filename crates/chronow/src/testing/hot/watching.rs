@@ -45,7 +45,7 @@ pub async fn a_watch_tells_changes_and_deletions(hot: Arc<dyn HotTier>) {
     until_told(&mut changes, "k", version, false).await;
     let version = memory.tombstone("k").await;
     until_told(&mut changes, "k", version, true).await;
-    let (_, version) = memory.add("n", 4).await;
+    let version = memory.add("n", 4).await.version;
     until_told(&mut changes, "n", version, false).await;
     assert!(memory.hot.remove(&memory.scope, "n").await.unwrap());
     loop {

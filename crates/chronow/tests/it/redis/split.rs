@@ -333,7 +333,7 @@ async fn values_of_a_slot_that_moves_are_read_and_written_wherever_they_are() {
         assert_eq!(get(key).await, had, "{key}");
         assert_eq!(set(key, "2", Precondition::Absent).await.is_some(), had.is_none(), "{key}");
         assert_eq!(
-            hot.increment(&scope, key, 40, Some(HOUR)).await.unwrap().0,
+            hot.increment(&scope, key, 40, Some(HOUR)).await.unwrap().number,
             if had.is_some() { 41 } else { 42 },
             "{key}"
         );

@@ -2,7 +2,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use chronow::ErrorKind;
-use chronow::hot::{Change, KeyValueStore, Precondition};
+use chronow::hot::{Change, Incremented, KeyValueStore, Precondition};
 use futures::StreamExt;
 
 use super::{World, everywhere};
@@ -60,8 +60,8 @@ everywhere! {
 
     async fn counting_uses_all_64_bits(world: World) {
         let (hot, scope) = (&world.hot, &world.scope);
-        assert_eq!(hot.increment(scope, "n", i64::MAX - 1, None).await.unwrap().0, i64::MAX - 1);
-        let (number, version) = hot.increment(scope, "n", 1, Some(Duration::from_secs(60))).await.unwrap();
+        assert_eq!(hot.increment(scope, "n", i64::MAX - 1, None).await.unwrap().number, i64::MAX - 1);
+        let Incremented { number, version } = hot.increment(scope, "n", 1, Some(Duration::from_secs(60))).await.unwrap();
         assert_eq!(number, i64::MAX);
         let full = hot.increment(scope, "n", 1, None).await.unwrap_err();
         assert_eq!(full.kind(), ErrorKind::Validation, "{full}");
@@ -100,7 +100,7 @@ everywhere! {
         hot.set(scope, "b", Some("x".into()), "", None, Precondition::Always).await.unwrap();
         let a1 = hot.set(scope, "a1", Some("y".into()), "", None, Precondition::Always).await.unwrap().unwrap();
         let a2 = hot.set(scope, "a:2", None, "", None, Precondition::Always).await.unwrap().unwrap();
-        let (_, a3) = hot.increment(scope, "a3", 1, None).await.unwrap();
+        let a3 = hot.increment(scope, "a3", 1, None).await.unwrap().version;
         hot.remove(scope, "a1").await.unwrap();
         let change = |key: &str, version, deleted| Change { key: key.to_owned(), version, deleted, expired: false };
         let mut heard: BTreeMap<String, Vec<Change>> = BTreeMap::new();

@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 
 use super::{CommitError, Committed, Committer, PendingCommit, Prepared};
 use crate::documents::within::with_share;
-use crate::documents::{Batch, Guard, Outcome, Sequence, Write};
+use crate::documents::{Batch, Guard, Numbered, Outcome, Sequence, Write};
 use crate::records::document::payload::{self, System};
 use crate::records::index::CV;
 use crate::records::model::{Head, ItemId, Op, Payload, Row, Shadow, State};
@@ -100,7 +100,7 @@ impl Committer {
         let ledger = Ledger::default();
         let result = with_share(COMMITTING, self.attempt(&prepared, &ledger)).await;
         let built = std::mem::take(&mut *ledger.lock());
-        let (sequence, outcomes) = match result {
+        let Numbered { sequence, outcomes } = match result {
             Ok(done) => done,
             Err(error) if built.is_empty() => {
                 // Not even numbers were given out, or they are lost: no row can exist.
@@ -170,7 +170,7 @@ impl Committer {
         self: &Arc<Self>,
         prepared: &Arc<Vec<Prepared>>,
         ledger: &Ledger,
-    ) -> Result<(Sequence, Vec<Outcome>)> {
+    ) -> Result<Numbered> {
         let fail = &self.index.env.fail;
         fail.hit("commit.before_numbers")?;
         let (committer, members, built) = (Arc::clone(self), Arc::clone(prepared), Arc::clone(ledger));
