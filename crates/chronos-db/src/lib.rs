@@ -73,7 +73,7 @@ mod connections;
 mod crypto;
 mod debug;
 pub mod documents;
-mod error;
+pub mod error;
 pub mod fail;
 mod hash;
 pub mod json;

@@ -4,6 +4,8 @@ use std::borrow::Cow;
 use std::error::Error as StdError;
 use std::fmt;
 
+use chronos_db::error::Kind;
+
 /// The result of every fallible call of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -51,131 +53,158 @@ impl ErrorKind {
             Self::Closed => "CLOSED",
         }
     }
-}
 
-/// What failed, on what, and why. `Display` is one line for people; [`std::error::Error::source`] is the
-/// chain for programs.
-#[derive(Debug)]
-pub struct Error {
-    inner: Box<Inner>,
-}
-
-#[derive(Debug)]
-struct Inner {
-    kind: ErrorKind,
-    message: Cow<'static, str>,
-    operation: Option<&'static str>,
-    target: Option<String>,
-    retryable: bool,
-    forbidden: bool,
-    source: Option<Box<dyn StdError + Send + Sync>>,
-}
-
-impl Error {
-    /// An error of `kind` with a message that says what is wrong and, where it can, what to do.
-    pub fn new(kind: ErrorKind, message: impl Into<Cow<'static, str>>) -> Self {
-        let retryable = kind == ErrorKind::Full;
-        Self {
-            inner: Box::new(Inner {
-                kind,
-                message: message.into(),
-                operation: None,
-                target: None,
-                retryable,
-                forbidden: false,
-                source: None,
-            }),
+    /// The HTTP status a service would answer with.
+    #[must_use]
+    pub const fn status(self) -> u16 {
+        match self {
+            Self::Validation => 400,
+            Self::NotFound => 404,
+            Self::Conflict | Self::LockLost => 409,
+            Self::Full => 429,
+            Self::Unsupported => 501,
+            Self::NotReplicated | Self::HotTier | Self::WarmTier | Self::Closed => 503,
         }
     }
+}
 
-    /// Wrong input.
+impl Kind for ErrorKind {
+    type Target = Option<String>;
+
+    fn code(self) -> &'static str {
+        Self::code(self)
+    }
+
+    fn status(self) -> u16 {
+        Self::status(self)
+    }
+
+    fn is_retryable(self) -> bool {
+        self == Self::Full
+    }
+
+    fn write_target(target: &Option<String>, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        target.as_deref().map_or(Ok(()), |target| write!(f, " on `{target}`"))
+    }
+}
+
+/// What failed, on what, and why.
+///
+/// `Display` is one line for people; [`std::error::Error::source`] is the chain for programs. Errors can be
+/// cloned: calls that failed together share their cause. It is the [`Error`](chronos_db::Error) of the records
+/// with the kinds of this crate.
+///
+/// ```
+/// use chronow::{Error, ErrorKind};
+///
+/// let error = Error::new(ErrorKind::Full, "the topic holds 1000 messages").during("publish").on("orders");
+/// assert_eq!(error.to_string(), "TOPIC_FULL in publish on `orders`: the topic holds 1000 messages");
+/// assert!(error.is_retryable());
+/// ```
+#[derive(Clone, Debug)]
+pub struct Error(chronos_db::Error<ErrorKind>);
+
+impl Error {
+    /// Makes an error of `kind` with a message that says what is wrong and, where it can, what to do.
+    pub fn new(kind: ErrorKind, message: impl Into<Cow<'static, str>>) -> Self {
+        Self(chronos_db::Error::new(kind, message))
+    }
+
+    /// Makes an error for wrong input.
     pub fn validation(message: impl Into<Cow<'static, str>>) -> Self {
         Self::new(ErrorKind::Validation, message)
     }
 
     /// Adds the cause.
     #[must_use]
-    pub fn caused_by(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
-        self.inner.source = Some(source.into());
-        self
+    pub fn caused_by(self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        Self(self.0.caused_by(source))
     }
 
     /// Says that the same call may succeed later.
     #[must_use]
-    pub fn retryable(mut self) -> Self {
-        self.inner.retryable = true;
-        self
+    pub fn retryable(self) -> Self {
+        Self(self.0.retryable())
+    }
+
+    /// Says that the server did not let this user do it.
+    #[must_use]
+    pub fn forbidden(self) -> Self {
+        Self(self.0.forbidden())
     }
 
     /// Names the operation, unless one is named already.
     #[must_use]
-    pub fn during(mut self, operation: &'static str) -> Self {
-        self.inner.operation.get_or_insert(operation);
-        self
+    pub fn during(self, operation: &'static str) -> Self {
+        Self(self.0.during(operation))
     }
 
     /// Names what it was tried on (a topic, subscription or key), unless something is named already.
     #[must_use]
-    pub fn on(mut self, target: impl fmt::Display) -> Self {
-        self.inner.target.get_or_insert_with(|| target.to_string());
-        self
+    pub fn on(self, target: impl fmt::Display) -> Self {
+        Self(self.0.with_target(|named| {
+            named.get_or_insert_with(|| target.to_string());
+        }))
     }
 
-    /// What the caller can do about it.
+    /// Returns what the caller can do about it.
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
-        self.inner.kind
+        self.0.kind()
     }
 
-    /// The stable code, such as `LOCK_LOST`.
+    /// Returns the stable code, such as `LOCK_LOST`.
     #[must_use]
     pub fn code(&self) -> &'static str {
-        self.inner.kind.code()
+        self.0.code()
     }
 
-    /// Whether the same call may succeed later without a change of its input.
+    /// Returns the HTTP status a service would answer with.
+    #[must_use]
+    pub fn status(&self) -> u16 {
+        self.0.status()
+    }
+
+    /// Says whether the same call may succeed later without a change of its input.
     #[must_use]
     pub fn is_retryable(&self) -> bool {
-        self.inner.retryable
+        self.0.is_retryable()
     }
 
-    /// Marks it as a refusal for want of rights.
-    #[must_use]
-    pub fn forbidden(mut self) -> Self {
-        self.inner.forbidden = true;
-        self
-    }
-
-    /// Whether the user of the connection lacks the right to do this.
+    /// Says whether the server did not let this user do it.
     #[must_use]
     pub fn is_forbidden(&self) -> bool {
-        self.inner.forbidden
+        self.0.is_forbidden()
     }
 
-    /// The message without operation and target.
+    /// Returns the operation that failed, such as `publish`.
+    #[must_use]
+    pub fn operation(&self) -> Option<&'static str> {
+        self.0.operation()
+    }
+
+    /// Returns the topic, subscription or key it was tried on.
+    #[must_use]
+    pub fn target(&self) -> Option<&str> {
+        self.0.target().as_deref()
+    }
+
+    /// Returns the message without operation and target.
     #[must_use]
     pub fn message(&self) -> &str {
-        &self.inner.message
+        self.0.message()
     }
 }
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Inner { kind, message, operation, target, .. } = &*self.inner;
-        write!(f, "{}", kind.code())?;
-        if let Some(operation) = operation {
-            write!(f, " in {operation}")?;
-        }
-        if let Some(target) = target {
-            write!(f, " on `{target}`")?;
-        }
-        write!(f, ": {message}")
+        self.0.fmt(f)
     }
 }
 
 impl StdError for Error {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
-        self.inner.source.as_deref().map(|s| s as &(dyn StdError + 'static))
+        self.0.source()
     }
 }
 

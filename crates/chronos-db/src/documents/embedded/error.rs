@@ -11,7 +11,7 @@ use crate::Error;
 #[derive(Clone, Debug)]
 pub(super) enum SqliteError {
     Sqlite(Arc<rusqlite::Error>),
-    Own(Arc<Error>),
+    Own(Error),
 }
 
 impl From<rusqlite::Error> for SqliteError {
@@ -22,7 +22,7 @@ impl From<rusqlite::Error> for SqliteError {
 
 impl From<Error> for SqliteError {
     fn from(error: Error) -> Self {
-        Self::Own(Arc::new(error))
+        Self::Own(error)
     }
 }
 
@@ -31,11 +31,7 @@ impl SqliteError {
     pub(super) fn into_error(self, location: &Location, doing: &str) -> Error {
         match self {
             Self::Sqlite(error) => of_sqlite(error, location, doing),
-            Self::Own(error) => Arc::try_unwrap(error).unwrap_or_else(|shared| {
-                let copy = Error::new(shared.kind(), shared.message().to_owned());
-                let copy = if shared.is_retryable() { copy.retryable() } else { copy };
-                copy.caused_by(shared)
-            }),
+            Self::Own(error) => error,
         }
     }
 }

@@ -16,7 +16,7 @@ const IN_FLIGHT: usize = 2;
 /// Documents per read.
 const GROUP: usize = 256;
 
-type Reply = oneshot::Sender<Result<Option<RawDocumentBuf>, Arc<Error>>>;
+type Reply = oneshot::Sender<Result<Option<RawDocumentBuf>, Error>>;
 
 /// Collects `get`s of one collection while others are under way. A read begins after it was asked for, so it
 /// sees every write acknowledged before.
@@ -50,11 +50,7 @@ impl Batcher {
         self.queue.lock().waiting.push((Bson::ObjectId(id), reply));
         self.dispatch();
         match answer.await {
-            Ok(Ok(found)) => Ok(found),
-            Ok(Err(error)) => {
-                let copy = Error::new(error.kind(), error.message().to_owned());
-                Err(if error.is_retryable() { copy.retryable() } else { copy }.caused_by(error))
-            }
+            Ok(found) => found,
             Err(_) => Err(Error::database("the read was given up: the runtime is shutting down").retryable()),
         }
     }
@@ -113,9 +109,8 @@ impl Batcher {
                 }
             }
             Err(error) => {
-                let error = Arc::new(error);
                 for (_, reply) in group {
-                    let _ = reply.send(Err(Arc::clone(&error)));
+                    let _ = reply.send(Err(error.clone()));
                 }
             }
         }

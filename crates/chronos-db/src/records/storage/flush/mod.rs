@@ -279,7 +279,7 @@ struct Waiting<'f> {
     flusher: &'f Flusher,
     row: ObjectId,
     number: u64,
-    answer: oneshot::Receiver<Result<(), Arc<Error>>>,
+    answer: oneshot::Receiver<Result<(), Error>>,
 }
 
 impl<'f> Waiting<'f> {

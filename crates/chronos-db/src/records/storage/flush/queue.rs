@@ -3,7 +3,6 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
-use std::sync::Arc;
 use std::time::Duration;
 
 use bson::oid::ObjectId;
@@ -32,7 +31,7 @@ pub(crate) const FIRST_WAIT: Duration = Duration::from_millis(200);
 pub(crate) const LONGEST_WAIT: Duration = Duration::from_secs(30);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
-pub(crate) type Waiter = oneshot::Sender<Result<(), Arc<Error>>>;
+pub(crate) type Waiter = oneshot::Sender<Result<(), Error>>;
 
 /// The queue of one collection.
 #[derive(Default)]
@@ -71,7 +70,7 @@ impl FlushQueue {
         self.changed.notify_waiters();
     }
 
-    pub(crate) fn answer(&self, row: ObjectId, result: &Result<(), Arc<Error>>) {
+    pub(crate) fn answer(&self, row: ObjectId, result: &Result<(), Error>) {
         let waiters = self.lock().waiters.remove(&row).unwrap_or_default();
         for (_, waiter) in waiters {
             // Fails if nobody waits any more.
@@ -86,7 +85,7 @@ pub(crate) struct Failing {
     tries: u32,
     next: Timestamp,
     trying: bool,
-    error: Arc<Error>,
+    error: Error,
 }
 
 /// This process's versions that are in their rows alone: all from a time on to a time, and how many.
@@ -106,11 +105,11 @@ struct Pause {
     wait: Duration,
     until: Timestamp,
     probes: usize,
-    error: Arc<Error>,
+    error: Error,
 }
 
 impl Pause {
-    fn renew(old: Option<&Self>, now: Timestamp, error: Arc<Error>) -> Self {
+    fn renew(old: Option<&Self>, now: Timestamp, error: Error) -> Self {
         let wait = old.map_or(FIRST_WAIT, |old| (old.wait * 2).min(LONGEST_PAUSE));
         Self { wait, until: later(now, wait), probes: PROBES, error }
     }
@@ -264,7 +263,7 @@ impl Work {
     }
 
     /// A version could not be stored: it waits alone.
-    pub(crate) fn failed(&mut self, entry: Entry, error: Arc<Error>, now: Timestamp) {
+    pub(crate) fn failed(&mut self, entry: Entry, error: Error, now: Timestamp) {
         self.in_hand.remove(&entry.row_id);
         let room = self.failing.len() < MAX_FAILING;
         match self.failing.get_mut(&entry.row_id) {
@@ -368,10 +367,10 @@ impl Work {
     }
 
     /// After a version failed: whether that makes an outage, or goes on with one.
-    pub(crate) fn storage_failed(&mut self, error: &Arc<Error>, now: Timestamp) {
+    pub(crate) fn storage_failed(&mut self, error: &Error, now: Timestamp) {
         let is_over = self.storage.as_ref().is_some_and(|pause| pause.until <= now);
         if is_over || (self.storage.is_none() && self.streak >= OUTAGE) {
-            self.storage = Some(Pause::renew(self.storage.as_ref(), now, Arc::clone(error)));
+            self.storage = Some(Pause::renew(self.storage.as_ref(), now, error.clone()));
         }
     }
 
@@ -379,13 +378,13 @@ impl Work {
         self.database = None;
     }
 
-    pub(crate) fn database_failed(&mut self, error: Arc<Error>, now: Timestamp) {
+    pub(crate) fn database_failed(&mut self, error: Error, now: Timestamp) {
         self.database = Some(Pause::renew(self.database.as_ref(), now, error));
     }
 
     /// Why nothing is tried at present.
-    pub(crate) fn outage(&self) -> Option<Arc<Error>> {
-        self.storage.as_ref().or(self.database.as_ref()).map(|pause| Arc::clone(&pause.error))
+    pub(crate) fn outage(&self) -> Option<Error> {
+        self.storage.as_ref().or(self.database.as_ref()).map(|pause| pause.error.clone())
     }
 
     /// Everybody who waits for versions that are not tried hears why.
@@ -431,7 +430,7 @@ impl Work {
         });
         let named = failing.into_iter().map(|failing| {
             let (Entry { row_id, id, ov, .. }, tries, error) =
-                (failing.entry, failing.tries, Arc::clone(&failing.error));
+                (failing.entry, failing.tries, failing.error.clone());
             (row_id, FailingVersion { collection: collection.to_owned(), id, ov, tries, error })
         });
         named.collect()

@@ -1,7 +1,5 @@
 //! What waiting for the flusher came to.
 
-use std::sync::Arc;
-
 use crate::Error;
 use crate::records::model::ItemId;
 
@@ -63,5 +61,5 @@ pub struct FailingVersion {
     /// How often it was tried.
     pub tries: u32,
     /// What the storage said.
-    pub error: Arc<Error>,
+    pub error: Error,
 }

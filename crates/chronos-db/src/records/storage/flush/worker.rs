@@ -36,7 +36,7 @@ pub(super) struct Busy {
 }
 
 pub(super) type Position = (Timestamp, ObjectId);
-type Recorded = Result<(), Arc<Error>>;
+type Recorded = Result<(), Error>;
 
 /// Where a version failed.
 #[derive(Clone, Copy)]
@@ -53,11 +53,11 @@ async fn record(storer: &Arc<Storer>, group: Vec<Version>) -> Vec<(Entry, Record
         Err(error) if !error.is_retryable() && group.len() > 1 => {
             let mut each = Vec::with_capacity(group.len());
             for version in &group {
-                each.push(storer.record_group(std::iter::once(version)).await.map_err(Arc::new));
+                each.push(storer.record_group(std::iter::once(version)).await);
             }
             each
         }
-        result => vec![result.map_err(Arc::new); group.len()],
+        result => vec![result; group.len()],
     };
     entries.into_iter().zip(each).collect()
 }
@@ -98,7 +98,7 @@ pub(crate) fn start(storer: &Arc<Storer>) -> tokio::task::JoinHandle<()> {
             let now = storer.index.env.clock.now();
             let mut work = storer.queue.lock();
             work.take_back();
-            work.database_failed(Arc::new(error), now);
+            work.database_failed(error, now);
         }
         // It has said so itself, and another one may have begun.
         running.ended = true;
@@ -294,17 +294,17 @@ impl Worker {
                 version.entry.forget_weight();
                 self.stored.push(version);
             }
-            Ok((_, Err(error))) => self.failed(entry, Arc::new(error), Step::Put),
+            Ok((_, Err(error))) => self.failed(entry, error, Step::Put),
             Err(panic) => {
                 let error = Error::storage(format!("storing the version panicked: {}", panic_words(panic)))
                     .retryable();
-                self.failed(entry, Arc::new(error), Step::Put);
+                self.failed(entry, error, Step::Put);
             }
         }
     }
 
     /// The version waits alone from now on.
-    fn failed(&mut self, mut entry: Entry, error: Arc<Error>, at: Step) {
+    fn failed(&mut self, mut entry: Entry, error: Error, at: Step) {
         entry.forget_weight();
         self.active.remove(&entry.row_id);
         self.retries.remove(&entry.row_id);
@@ -313,33 +313,32 @@ impl Worker {
         tracing::warn!(%collection, item = %id, ov, %error, "a version waits to be stored");
         let unheard = {
             let mut work = self.storer.queue.lock();
-            work.failed(entry, Arc::clone(&error), now);
+            work.failed(entry, error.clone(), now);
             match at {
                 // An erasure needs the database, too, and says nothing of the storage then.
                 Step::Put if error.kind() == ErrorKind::Database => {}
                 Step::Put => work.storage_failed(&error, now),
-                Step::Record => work.database_failed(Arc::clone(&error), now),
+                Step::Record => work.database_failed(error.clone(), now),
             }
             if work.outage().is_some() { work.all_waiters() } else { Vec::new() }
         };
-        self.storer.queue.answer(entry.row_id, &Err(Arc::clone(&error)));
+        self.storer.queue.answer(entry.row_id, &Err(error.clone()));
         for waiter in unheard {
-            let _ = waiter.send(Err(Arc::clone(&error)));
+            let _ = waiter.send(Err(error.clone()));
         }
         self.storer.queue.changed.notify_waiters();
     }
 
     fn database_failed(&mut self, error: Error) {
-        let error = Arc::new(error);
         tracing::warn!(collection = %self.storer.index.names.collection, %error, "the flusher cannot read or write rows");
         let now = self.now();
         let unheard = {
             let mut work = self.storer.queue.lock();
-            work.database_failed(Arc::clone(&error), now);
+            work.database_failed(error.clone(), now);
             work.all_waiters()
         };
         for waiter in unheard {
-            let _ = waiter.send(Err(Arc::clone(&error)));
+            let _ = waiter.send(Err(error.clone()));
         }
         self.storer.queue.changed.notify_waiters();
     }
@@ -368,8 +367,7 @@ impl Worker {
         let group = recorded.unwrap_or_else(|panic| {
             let words = panic_words(panic);
             let error = Error::database(format!("writing down what is stored panicked: {words}")).retryable();
-            let error = Arc::new(error);
-            group.into_iter().map(|entry| (entry, Err(Arc::clone(&error)))).collect()
+            group.into_iter().map(|entry| (entry, Err(error.clone()))).collect()
         });
         for (entry, result) in group {
             match result {

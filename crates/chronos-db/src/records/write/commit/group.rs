@@ -104,9 +104,8 @@ impl Committer {
             Ok(done) => done,
             Err(error) if built.is_empty() => {
                 // Not even numbers were given out, or they are lost: no row can exist.
-                let error = Arc::new(error);
                 for reply in replies {
-                    let _ = reply.send(Err(CommitError::Failed(repeat(&error))));
+                    let _ = reply.send(Err(CommitError::Failed(error.clone())));
                 }
                 return (Vec::new(), None);
             }
@@ -141,8 +140,7 @@ impl Committer {
             is_settled = false;
             let previous = sorted.again.iter().filter_map(|index| prepared[*index].previous.as_ref());
             if let Err(error) = self.raise_counter(previous.map(|head| head.cv).max()).await {
-                let error = Arc::new(error);
-                let failed = |index| (index, Err(CommitError::Failed(repeat(&error))));
+                let failed = |index| (index, Err(CommitError::Failed(error.clone())));
                 sorted.answers.extend(sorted.again.drain(..).map(failed));
             }
         }
@@ -166,11 +164,7 @@ impl Committer {
         }
     }
 
-    async fn attempt(
-        self: &Arc<Self>,
-        prepared: &Arc<Vec<Prepared>>,
-        ledger: &Ledger,
-    ) -> Result<Numbered> {
+    async fn attempt(self: &Arc<Self>, prepared: &Arc<Vec<Prepared>>, ledger: &Ledger) -> Result<Numbered> {
         let fail = &self.index.env.fail;
         fail.hit("commit.before_numbers")?;
         let (committer, members, built) = (Arc::clone(self), Arc::clone(prepared), Arc::clone(ledger));
@@ -341,11 +335,10 @@ impl Committer {
             Ok(()) => self.index.documents.get(&self.index.names.ver, ids).await,
             Err(error) => Err(error),
         };
-        let error = Arc::new(error);
         for (built, reply) in built.into_iter().zip(replies) {
             let answer = match (built, &found) {
                 (Built::Rejected(refused), _) => Err(refused),
-                (Built::Behind, _) => Err(CommitError::Failed(repeat(&error).retryable())),
+                (Built::Behind, _) => Err(CommitError::Failed(error.clone().retryable())),
                 (Built::Version { row, head, .. }, Ok(found)) => {
                     if found.iter().any(|doc| doc.get_object_id("_id").ok() == Some(row.row_id)) {
                         if let Err(error) = self.index.roll_forward(row.id).await {
@@ -355,7 +348,7 @@ impl Committer {
                         self.flusher.flush_later(&committed.row, &committed.head);
                         Ok(committed)
                     } else {
-                        Err(CommitError::Failed(repeat(&error).retryable()))
+                        Err(CommitError::Failed(error.clone().retryable()))
                     }
                 }
                 (Built::Version { row, .. }, Err(_)) => {
@@ -365,7 +358,7 @@ impl Committer {
                         row.ov
                     );
                     Err(CommitError::Failed(
-                        Error::new(error.kind(), message).on_item(row.id).caused_by(Arc::clone(&error)),
+                        Error::new(error.kind(), message).on_item(row.id).caused_by(error.clone()),
                     ))
                 }
             };
@@ -401,9 +394,4 @@ fn time_of(prepared: &Prepared, now: Timestamp) -> Result<Timestamp> {
         )));
     }
     Ok(at)
-}
-
-fn repeat(error: &Arc<Error>) -> Error {
-    let copy = Error::new(error.kind(), error.message().to_owned()).caused_by(Arc::clone(error));
-    if error.is_retryable() { copy.retryable() } else { copy }
 }
