@@ -81,6 +81,7 @@ pub mod messaging;
 mod name;
 pub mod objects;
 mod open;
+mod page;
 mod records;
 mod redact;
 mod route;
@@ -99,12 +100,13 @@ pub use error::{Error, ErrorKind, Result};
 pub use json::{Json, bson_to_json, json_to_bson, json_to_nearest_bson};
 pub use name::{MAX_NAME_BYTES, validate_name};
 pub use open::LeftBehind;
+pub use page::Page;
 pub use records::{
     Assigned, Collected, Collection, Create, Damage, Delete, Enrich, FailingVersion, FlushReport, Get,
     History, Import, ImportOp, ImportOutcome, Importer, ItemId, ItemLock, Lineage, List, Lock,
-    MAX_DOCUMENT_BYTES, MAX_DOCUMENT_DEPTH, MAX_INDEXED_BYTES, MigrateTenants, OnDamage, Op, Page, Presigned,
+    MAX_DOCUMENT_BYTES, MAX_DOCUMENT_DEPTH, MAX_INDEXED_BYTES, MigrateTenants, OnDamage, Op, Presigned,
     Problem, Replace, Restore, RestoreCollection, RestoreProblem, Restored, SmartInsert, State, Typed,
-    TypedCollection, TypedGet, TypedList, TypedPage, TypedView, Update, Verification, Verify, Version, View,
-    Written, merge,
+    TypedCollection, TypedGet, TypedList, TypedView, Update, Verification, Verify, Version, View, Written,
+    merge,
 };
 pub use route::{Backend, Distribution, Resolved, Route, Router, Tier};

@@ -4,14 +4,13 @@ use std::collections::BTreeSet;
 
 use bson::{Bson, Document};
 
-use super::listing::Page;
 use super::messages::{TimeList, time_list_options};
 use super::schema::{Key, Kind, check_text, is};
 use super::table::Table;
 use super::value::{self, date, new_system, required_text, system_date, take_headers, text, whole};
 use super::{DEFAULT_NAMESPACE, runs};
 use crate::documents::{Filter, Scan};
-use crate::{Json, Result, Timestamp};
+use crate::{Json, Page, Result, Timestamp};
 
 /// Ids asked about at once.
 const MAX_IDS: usize = 1_000;

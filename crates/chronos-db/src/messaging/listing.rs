@@ -12,21 +12,11 @@ use super::table::Table;
 use crate::documents::filter::key_encoding::compare_by;
 use crate::documents::{Filter, Scan};
 use crate::records::{Order, cursor, parse_cursor};
-use crate::{Error, Result};
+use crate::{Error, Page, Result};
 
 /// Documents per page if no limit is given, and the most a page can have.
 const PAGE: u32 = 100;
 const MAX_PAGE: u32 = 1_000;
-
-/// One page of a list.
-#[derive(Clone, Debug, PartialEq)]
-#[non_exhaustive]
-pub struct Page<T> {
-    /// The entries, in order.
-    pub items: Vec<T>,
-    /// Pass it to `after` for the next page; none on the last one.
-    pub next: Option<String>,
-}
 
 /// What to list.
 #[derive(Clone)]
@@ -87,7 +77,7 @@ impl Listing {
             None
         };
         items.truncate(limit);
-        Ok(Page { items, next })
+        Ok(Page::new(items, next))
     }
 
     /// The page as what `read` makes of its documents.
@@ -96,8 +86,7 @@ impl Listing {
         table: &Table,
         read: fn(&Document) -> Result<T>,
     ) -> Result<Page<T>> {
-        let Page { items, next } = self.page(table).await?;
-        Ok(Page { items: items.iter().map(read).collect::<Result<_>>()?, next })
+        self.page(table).await?.try_map(|document| read(&document))
     }
 
     /// All pages, one after the other.
@@ -124,7 +113,7 @@ pub(super) fn pages<T: Send + 'static, F: Future<Output = Result<Page<T>>> + Sen
         let page = Arc::clone(&page);
         async move {
             let Some(after) = state else { return Ok(None) };
-            let Page { items, next } = page(after).await?;
+            let Page { items, next, .. } = page(after).await?;
             Ok(Some((futures::stream::iter(items.into_iter().map(Ok)), next.map(Some))))
         }
     });

@@ -4,14 +4,14 @@ use std::collections::HashSet;
 
 use bson::{Bson, Document};
 
-use super::listing::{Listing, Page};
+use super::listing::Listing;
 use super::schema::{Key, Kind, check_text};
 use super::table::Table;
 use super::value::{self, date, new_system, required_text, system_date, take_headers, text, whole};
 use super::{DEFAULT_NAMESPACE, runs};
 use crate::documents::filter::Test;
 use crate::documents::{Direction, Filter, Outcome, Scan, Write};
-use crate::{Error, Json, Result, Timestamp};
+use crate::{Error, Json, Page, Result, Timestamp};
 
 /// Writes that travel together.
 const BATCH: usize = 256;
@@ -401,7 +401,7 @@ macro_rules! time_list_options {
             self
         }
 
-        /// Goes on behind a page: its [`next`](super::Page::next), with the same order. What is there all the
+        /// Goes on behind a page: its [`next`](crate::Page::next), with the same order. What is there all the
         /// time is met exactly once.
         pub fn after(mut self, cursor: impl Into<String>) -> Self {
             self.list.after = Some(cursor.into());
@@ -422,7 +422,7 @@ macro_rules! time_list_options {
             Ok(self.list.listing()?.stream(self.table, $read))
         }
 
-        async fn run(self) -> crate::Result<super::Page<$item>> {
+        async fn run(self) -> crate::Result<crate::Page<$item>> {
             self.list.listing()?.page_of(&self.table, $read).await
         }
     };

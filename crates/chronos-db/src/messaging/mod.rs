@@ -37,7 +37,6 @@ pub use dead_letters::{
     SaveDeadLetter,
 };
 pub use deliveries::{AppendDelivery, Deliveries, Delivery, DeliveryStatus, ListDeliveries};
-pub use listing::Page;
 pub use messages::{GetMessage, ListMessages, Message, Messages, NewMessage, SaveMessage};
 pub use migrate::{Migrate, Migrated};
 pub use prune::{Prune, Pruned};

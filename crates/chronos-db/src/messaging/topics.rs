@@ -3,13 +3,13 @@
 use bson::{Document, doc};
 use futures::stream::BoxStream;
 
-use super::listing::{Listing, Page};
+use super::listing::Listing;
 use super::schema::{Key, Kind, check_text};
 use super::table::{Changed, Table};
 use super::value::{date, required_text, system_date, text, whole};
 use super::{DEFAULT_NAMESPACE, runs};
 use crate::documents::{Direction, Filter};
-use crate::{Error, Result, Timestamp};
+use crate::{Error, Page, Result, Timestamp};
 
 /// Topics of one tenant; see [`Messaging::topics`](super::Messaging::topics).
 #[derive(Clone, Debug)]

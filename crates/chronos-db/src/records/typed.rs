@@ -15,7 +15,7 @@ use crate::records::actions::{Create, Delete, Get, List, Replace, SmartInsert, U
 use crate::records::collection::Collection;
 use crate::records::model::ItemId;
 use crate::records::view::View;
-use crate::{Error, Json, Result, Timestamp};
+use crate::{Error, Json, Page, Result, Timestamp};
 
 /// A collection whose documents are `T`: reads give `T`, writes take `&T`. See [`Collection::typed`].
 ///
@@ -227,16 +227,11 @@ impl<T> Typed<List, T> {
 }
 
 impl<T: DeserializeOwned + Send + 'static> IntoFuture for Typed<List, T> {
-    type Output = Result<TypedPage<T>>;
+    type Output = Result<Page<TypedView<T>>>;
     type IntoFuture = BoxFuture<'static, Self::Output>;
 
     fn into_future(self) -> Self::IntoFuture {
-        async move {
-            let page = self.action.await?;
-            let items = page.items.into_iter().map(TypedView::of).collect::<Result<_>>()?;
-            Ok(TypedPage { items, next: page.next, unknown: page.unknown })
-        }
-        .boxed()
+        async move { self.action.await?.try_map(TypedView::of) }.boxed()
     }
 }
 
@@ -277,18 +272,6 @@ impl<T> fmt::Debug for TypedView<T> {
             .field("deleted_at", deleted_at)
             .finish_non_exhaustive()
     }
-}
-
-/// One page of a list of documents that are `T`.
-#[derive(Clone, Debug, PartialEq)]
-#[non_exhaustive]
-pub struct TypedPage<T> {
-    /// The items, in order.
-    pub items: Vec<TypedView<T>>,
-    /// Pass it to [`List::after`] for the next page; none on the last one.
-    pub next: Option<String>,
-    /// As [`Page::unknown`](crate::Page::unknown).
-    pub unknown: Vec<String>,
 }
 
 impl View {

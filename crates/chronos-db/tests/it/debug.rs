@@ -60,7 +60,7 @@ async fn no_handle_action_or_view_shows_a_document() {
         ("Page", &page),
         ("TypedCollection", &typed),
         ("TypedView", &typed.get(&id).await.unwrap()),
-        ("TypedPage", &typed.list().filter(with.clone()).await.unwrap()),
+        ("Page of a typed list", &typed.list().filter(with.clone()).await.unwrap()),
     ];
     for (name, thing) in things {
         shows_no_mark(name, thing);

@@ -6,13 +6,13 @@ use futures::stream::BoxStream;
 use super::{Strategy, created_at, is_tombstone, through, updated_at};
 use crate::documents::filter::{Pattern, Test};
 use crate::documents::{Direction, Filter, Scan};
-use crate::messaging::listing::{Listing, Page, pages};
+use crate::messaging::listing::{Listing, pages};
 use crate::messaging::runs;
 use crate::messaging::schema::check_text;
 use crate::messaging::table::Table;
 use crate::messaging::value::{required_text, system_date, text, whole};
 use crate::records::{Order, cursor};
-use crate::{Error, Result, Timestamp};
+use crate::{Error, Page, Result, Timestamp};
 
 /// Documents read at once. A key with many versions is left after its newest one.
 const ROUND: usize = 256;
@@ -119,7 +119,7 @@ impl ListKeys {
             _ => None,
         };
         items.truncate(limit);
-        Ok(Page { items, next })
+        Ok(Page::new(items, next))
     }
 
     /// The next keys behind one, and the last key that was looked at; none at the end.

@@ -19,13 +19,13 @@ pub use keys::{ListKeys, SharedKey};
 pub use write::{Save, Saved, Tombstone};
 pub(super) use write::{keep_marks, remove_all, remove_ended};
 
-use super::listing::{Listing, Page, pages};
+use super::listing::{Listing, pages};
 use super::runs;
 use super::schema::{Key, Kind, check_text};
 use super::table::Table;
 use super::value::{self, date, system, system_date, system_whole, whole};
 use crate::documents::{Direction, Filter};
-use crate::{Json, Result, Timestamp};
+use crate::{Json, Page, Result, Timestamp};
 
 /// Shared values of one tenant; see [`Messaging::shared`](super::Messaging::shared).
 #[derive(Clone, Debug)]

@@ -8,9 +8,9 @@ use super::Action;
 use crate::documents::Direction;
 use crate::records::index::own_names::OnBuiltIn;
 use crate::records::model::VersionSelector;
-use crate::records::read::{Page, Query, ReadOptions};
+use crate::records::read::{Query, ReadOptions};
 use crate::records::{Collection, OnDamage, View};
-use crate::{Json, Result, Timestamp};
+use crate::{Json, Page, Result, Timestamp};
 
 /// Items per page if no limit is given, and the most a page can have.
 const PAGE: u32 = 50;
@@ -124,9 +124,9 @@ impl List {
 }
 
 impl Action for List {
-    type Output = Page;
+    type Output = Page<View>;
 
-    async fn run(self) -> Result<Page> {
+    async fn run(self) -> Result<Page<View>> {
         let (workers, scope) = (&self.collection.workers, self.collection.scope().await?);
         workers
             .reader

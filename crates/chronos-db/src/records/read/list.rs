@@ -7,19 +7,18 @@ use bson::Bson;
 use futures::stream::BoxStream;
 use futures::{StreamExt as _, TryStreamExt as _};
 
-use super::page::Page;
 use super::plan::Plan;
 use super::query::{FETCHES, Listed, Query};
 use super::reader::Reader;
-use crate::Result;
 use crate::documents::{Filter, Scan};
 use crate::records::index::scope::Scope;
 use crate::records::model::{Row, State, int};
 use crate::records::view::{OnDamage, View};
+use crate::{Page, Result};
 
 impl Reader {
     /// One page of a list.
-    pub(crate) async fn page(&self, query: &Query, scope: &Scope) -> Result<Page> {
+    pub(crate) async fn page(&self, query: &Query, scope: &Scope) -> Result<Page<View>> {
         let plan = self.plan(query, scope).await?;
         let wanted = query.limit as usize;
         let mut found: Vec<(Listed, &Plan)> = Vec::with_capacity(wanted + 1);

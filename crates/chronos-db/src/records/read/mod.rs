@@ -17,7 +17,6 @@ mod unversioned;
 mod walk;
 mod whole;
 
-pub use self::page::Page;
 pub(crate) use self::page::{Order, cursor, parse_cursor};
 pub(crate) use self::query::Query;
 pub(crate) use self::reader::{ReadOptions, Reader, ResolvedVersion};

@@ -1,4 +1,4 @@
-//! Pages and their cursors.
+//! Places in an order, and the tokens that pages end with.
 
 use std::cmp::Ordering;
 
@@ -11,22 +11,7 @@ use bson::{Bson, Document, RawDocument, doc};
 use crate::documents::filter::key_encoding::{compare, value_at};
 use crate::documents::{Direction, raw_bson};
 use crate::records::model::ItemId;
-use crate::records::view::View;
 use crate::{Error, Result};
-
-/// One page of a list.
-#[derive(Clone, Debug, PartialEq)]
-#[non_exhaustive]
-pub struct Page {
-    /// The items, in order.
-    pub items: Vec<View>,
-    /// Pass it to [`List::after`](crate::List::after) for the next page; none on the last one.
-    pub next: Option<String>,
-    /// Properties in filter or sort that no document of the collection has, though the list asks for them:
-    /// they may be misspelt. Looked for by a first page that has no items, or none with the property it is
-    /// sorted by.
-    pub unknown: Vec<String>,
-}
 
 pub(crate) type Order = Vec<(String, Direction)>;
 

@@ -161,7 +161,7 @@ async fn messages_are_listed_between_two_times(ground: Ground) {
         messages.save("t", n.to_string(), json!(n)).first_seen_at(at(n)).await.unwrap();
     }
     messages.save("other", "9", json!(9)).first_seen_at(at(2)).await.unwrap();
-    let ids = |page: chronos_db::messaging::Page<chronos_db::messaging::Message>| {
+    let ids = |page: chronos_db::Page<chronos_db::messaging::Message>| {
         page.items.into_iter().map(|message| message.msg_id).collect::<Vec<_>>()
     };
     assert_eq!(ids(messages.list("t").from(at(1)).until(at(4)).await.unwrap()), ["3", "2", "1"]);
