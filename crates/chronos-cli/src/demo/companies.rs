@@ -2,8 +2,8 @@
 
 use chronos_db::{Error, ImportOp, Json, Result};
 
-/// Every change of the list of the S&P 500's companies; see `examples/data/README.md`.
-const LOG: &str = include_str!("../../../../examples/data/sp500-history.ndjson");
+/// Every change of the list of the S&P 500's companies; see `data/README.md` of this crate.
+const LOG: &str = include_str!("../../data/sp500-history.ndjson");
 
 /// The property companies are known by.
 pub(super) const KEY: &str = "Symbol";

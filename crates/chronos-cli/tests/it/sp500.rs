@@ -12,8 +12,7 @@ const OPERATIONS: usize = 600;
 
 static HISTORY: LazyLock<Vec<Json>> = LazyLock::new(|| {
     let file =
-        std::fs::File::open(concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/data/sp500-history.ndjson"))
-            .unwrap();
+        std::fs::File::open(concat!(env!("CARGO_MANIFEST_DIR"), "/data/sp500-history.ndjson")).unwrap();
     let lines = BufReader::new(file).lines().take(OPERATIONS);
     lines.map(|line| Json::parse(line.unwrap()).unwrap()).collect()
 });
