@@ -1,4 +1,5 @@
-//! The shape of the source: no file imports its way back to itself, none is long, and no function is.
+//! The shape of the source: no file imports its way back to itself, none is long, and no function is. And the
+//! pages about tests: what they name exists.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -18,8 +19,12 @@ struct Crate {
     faces: BTreeMap<Module, BTreeMap<String, Vec<String>>>,
 }
 
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).unwrap()
+}
+
 fn sources() -> Vec<PathBuf> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).unwrap();
+    let root = root();
     let crates =
         std::fs::read_dir(root.join("crates")).unwrap().map(|entry| entry.unwrap().path().join("src"));
     crates.chain([root.join("bench/src")]).filter(|source| source.is_dir()).collect()
@@ -95,9 +100,8 @@ fn expand(tree: &str) -> Vec<(String, Vec<String>)> {
     found
 }
 
-/// The paths from `crate`, `super` and `self` in the code that are no `use`.
+/// The paths from `crate`, `super` and `self` in the code that are not a `use`.
 fn inline_paths(code: &str) -> Vec<Vec<String>> {
-    let is_word = |c: char| c.is_alphanumeric() || c == '_';
     let mut found = Vec::new();
     for start in ["crate::", "super::", "self::"] {
         for (at, _) in code.match_indices(start) {
@@ -275,4 +279,120 @@ fn a_circle_of_two_files_is_found() {
         circles[0].ends_with("one.rs (by two)") && circles[1].ends_with("two.rs (by one)"),
         "{circles:?}"
     );
+}
+
+/// Every source file of the repository, tests included.
+fn all_files() -> Vec<PathBuf> {
+    let mut files: Vec<PathBuf> = sources().iter().flat_map(|source| files_below(source)).collect();
+    for package in std::fs::read_dir(root().join("crates")).unwrap() {
+        let tests = package.unwrap().path().join("tests");
+        if tests.is_dir() {
+            files.extend(files_below(&tests));
+        }
+    }
+    files.extend(files_below(&root().join("tests/neighbour/src")));
+    files
+}
+
+/// The words that stand behind `keyword` and a blank.
+fn words_behind<'t>(text: &'t str, keyword: &str) -> Vec<&'t str> {
+    let begin = format!("{keyword} ");
+    let found = text.match_indices(&begin).filter(|(at, _)| !text[..*at].ends_with(is_word));
+    let words = found.map(|(at, _)| {
+        let rest = &text[at + begin.len()..];
+        &rest[..rest.find(|c| !is_word(c)).unwrap_or(rest.len())]
+    });
+    words.collect()
+}
+
+fn is_word(c: char) -> bool {
+    c.is_alphanumeric() || c == '_'
+}
+
+/// `a::{b, c}` is two names.
+fn spelled_out(name: &str) -> Vec<String> {
+    let inner = name.rfind('{').and_then(|from| Some((from, from + name[from..].find('}')?)));
+    let Some((from, to)) = inner else { return vec![name.to_owned()] };
+    let each = name[from + 1..to].split(',').map(str::trim);
+    each.flat_map(|one| spelled_out(&format!("{}{one}{}", &name[..from], &name[to + 1..]))).collect()
+}
+
+/// The tests, and modules of tests, that the tables of a page name, without what leads to them.
+fn tests_named(page: &str) -> BTreeSet<String> {
+    let rows = page.lines().filter(|line| line.starts_with('|'));
+    let spans = rows.flat_map(|row| row.split('`').skip(1).step_by(2));
+    let names = spans.flat_map(spelled_out).filter_map(|name| {
+        let last = name.rsplit("::").next()?;
+        let word = last.trim_end_matches('*');
+        let is_name = !word.is_empty()
+            && word.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
+        // A word alone is not a test: a field, an option.
+        (is_name && (name.contains("::") || word.matches('_').count() > 1)).then(|| last.to_owned())
+    });
+    names.collect()
+}
+
+#[test]
+fn every_test_that_a_page_names_exists() {
+    let mut known = BTreeSet::new();
+    for file in all_files() {
+        let text = std::fs::read_to_string(&file).unwrap();
+        known.extend(["fn", "mod"].iter().flat_map(|word| words_behind(&text, word)).map(str::to_owned));
+    }
+    for (name, at_least) in [("docs/promises.md", 30), ("docs/faults.md", 250)] {
+        let named = tests_named(&std::fs::read_to_string(root().join(name)).unwrap());
+        assert!(named.len() >= at_least, "{name} names {} tests", named.len());
+        let exists = |test: &String| match test.strip_suffix('*') {
+            Some(begin) => known.iter().any(|known| known.starts_with(begin)),
+            None => known.contains(test),
+        };
+        let missing: Vec<&String> = named.iter().filter(|test| !exists(test)).collect();
+        assert!(missing.is_empty(), "{name} names tests that do not exist: {missing:?}");
+    }
+}
+
+/// References in a comment: `N-17`, and `R22` where the comment begins with it.
+fn references(comment: &str) -> Vec<&str> {
+    let is_reference = |word: &&str| {
+        let number = word.trim_start_matches(|c: char| c.is_ascii_uppercase()).trim_start_matches('-');
+        let is_short = word.len() - number.len() == 1;
+        let is_dashed = word.len() - number.len() == 2 && word.contains('-') && number.len() == 2;
+        (is_short || is_dashed) && !number.is_empty() && number.chars().all(|c| c.is_ascii_digit())
+    };
+    let words = || comment.split(|c: char| !is_word(c) && c != '-');
+    let dashed = words().filter(|word| word.contains('-')).filter(is_reference);
+    // A letter and a number may be anything (S3) where they do not begin.
+    let first = words().next().filter(is_reference).filter(|word| !word.contains('-'));
+    dashed.chain(first).collect()
+}
+
+#[test]
+fn every_reference_in_a_test_is_explained() {
+    let page = |name: &str| std::fs::read_to_string(root().join(name)).unwrap();
+    let (scenarios, faults) = (page("docs/scenarios.md"), page("docs/faults.md"));
+    let mut seen = 0;
+    for file in all_files().iter().filter(|file| file.iter().any(|part| part == "tests")) {
+        let text = std::fs::read_to_string(file).unwrap();
+        let comments = text.lines().filter_map(|line| line.trim_start().strip_prefix("///"));
+        for reference in comments.map(str::trim).flat_map(references) {
+            seen += 1;
+            let explained = if reference.contains('-') { &scenarios } else { &faults };
+            assert!(
+                explained.contains(&format!("| {reference} ")),
+                "{} refers to {reference}, which no list explains",
+                file.display()
+            );
+        }
+    }
+    assert!(seen > 60, "{seen} references");
+}
+
+#[test]
+fn references_and_names_are_told_from_other_words() {
+    assert_eq!(references("N-17, G-26: the lease of S3 ended"), ["N-17", "G-26"]);
+    assert_eq!(references("R22: the others"), ["R22"]);
+    assert!(references("An S3 server, UTF-8, at most so many").is_empty());
+    let row = "| R1 | fault of `ver_waiting` | `a::b::{one_test_here, d}`, `crash::some_*`, `docs/x.md` |";
+    let named: Vec<String> = tests_named(row).into_iter().collect();
+    assert_eq!(named, ["d", "one_test_here", "some_*"]);
 }

@@ -22,7 +22,7 @@ on_every_pairing!(
     required_properties_are_asked_for,
 );
 
-/// D-01, N-07: a configuration needs no collection maps and no routing; objects lie where the seeds say.
+/// D-01, N-07: a configuration needs no collection maps and no routing; objects lie where docs/format.md says.
 async fn an_item_is_created_updated_read_back_and_deleted(p: &Pairing) {
     let store = p.open();
     let users = store.users();
