@@ -45,7 +45,16 @@
 //! | feature | default | what it brings |
 //! |---|---|---|
 //! | `redis` | yes | the hot tier on Redis: single, Sentinel, Cluster |
-//! | `testing` | no | `hot_suite!`: what every [`HotTier`](hot::HotTier) must do, for one of your own |
+//! | `testing` | no | `hot_suite!`: what every [`HotTier`](hot::HotTier) must do |
+//!
+//! # A hot tier of your own
+//!
+//! [`MessageStore`](hot::MessageStore) and [`KeyValueStore`](hot::KeyValueStore) say what a hot tier must do, in
+//! messaging words; [`HotTier`](hot::HotTier) is both, with a clock and an end. The feature `testing` has a
+//! conformance suite, one function for each promise, and the macro `hot_suite!` stamps it onto your
+//! implementation. [`Chronow::with_hot`] then runs topics, runners and shared memory on it. A store that already is a
+//! [`DocumentStore`](chronos_db::documents::DocumentStore) needs no implementation:
+//! [`DocumentsHot`](hot::documents::DocumentsHot) is a hot tier over any of them.
 
 mod archiver;
 mod audit;
@@ -80,8 +89,3 @@ pub use error::{Error, ErrorKind, Result};
 pub use metrics::Metrics;
 pub use names::{Scope, SubscriptionName, TopicName};
 pub use shared::{Entry, Set, Shared};
-
-/// What the README shows compiles.
-#[cfg(doctest)]
-#[doc = include_str!("../../../README.md")]
-struct Readme;

@@ -48,3 +48,13 @@ pub use replica_set::ReplicaSet;
 pub use selective::Selective;
 pub use shifted::ShiftedClock;
 pub use silent::SilentPort;
+
+/// What the README shows compiles. It stands here because a published crate does not have the file.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;
+
+/// What the guide shows compiles, and what it can run without a server runs.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/getting-started.md")]
+struct GettingStarted;
