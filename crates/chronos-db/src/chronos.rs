@@ -93,20 +93,20 @@ impl fmt::Debug for Builder {
 }
 
 impl Builder {
-    /// Another clock, random source, or armed fail points.
+    /// Uses another clock, random source, or armed fail points.
     pub fn env(mut self, env: Env) -> Self {
         self.env = env;
         self
     }
 
-    /// Keep at most so many bytes of immutable payloads in memory (default 64 MiB).
+    /// Bounds the immutable payloads that are kept in memory, in bytes (default 64 MiB).
     pub fn cache_bytes(mut self, bytes: u64) -> Self {
         self.cache_bytes = bytes;
         self
     }
 
-    /// How long a call to a document store on a server may take in all, repetitions included (default 30 s),
-    /// unless its connection string says `timeoutMS`. In place of the configuration's `timeoutMs`.
+    /// Bounds a call to a document store on a server, repetitions included (default 30 s), unless its
+    /// connection string says `timeoutMS`. Wins over the configuration's `timeoutMs`.
     ///
     /// ```
     /// # #[cfg(feature = "embedded")] {
@@ -195,19 +195,19 @@ impl Chronos {
         }
     }
 
-    /// The configuration this was opened with.
+    /// Returns the configuration this was opened with.
     #[must_use]
     pub fn config(&self) -> &Config {
         &self.inner.config
     }
 
-    /// The clock, random source and fail points this was opened with.
+    /// Returns the clock, random source and fail points this was opened with.
     #[must_use]
     pub fn env(&self) -> &Env {
         &self.inner.env
     }
 
-    /// Where a route leads.
+    /// Resolves a route to its database, entry and collection, without I/O.
     ///
     /// # Errors
     /// `ROUTE_NOT_FOUND` if nothing is configured for it, `VALIDATION_ERROR` for a bad name.
@@ -215,7 +215,8 @@ impl Chronos {
         self.inner.router.resolve(route)
     }
 
-    /// The collection a route leads to. No I/O.
+    /// Returns a handle of the collection a route leads to. Does no I/O: the collection need not be there
+    /// yet, and comes into being with its first item.
     ///
     /// # Errors
     /// As [`route`](Self::route); `VALIDATION_ERROR` also if this build lacks the backend.
@@ -226,7 +227,8 @@ impl Chronos {
         Ok(Collection { workers: self.workers(&resolved)?, tenancy })
     }
 
-    /// The document store behind a route: what messaging, counters and tools build on.
+    /// Returns the document store of a connection, by its reference in the configuration: what messaging,
+    /// counters and tools build on.
     ///
     /// # Errors
     /// As [`with`](Self::with).
@@ -234,8 +236,8 @@ impl Chronos {
         self.inner.documents.open(connection)
     }
 
-    /// [`with`](Self::with), but only to a collection that something was written to; see
-    /// [`Collection::exists`].
+    /// Returns what [`with`](Self::with) returns, but only for a collection that something was written to;
+    /// see [`Collection::exists`].
     ///
     /// # Errors
     /// As `with`; `NOT_FOUND`, with the names that are nearest to this one, if nothing was. `TXN_ERROR` if
@@ -261,8 +263,8 @@ impl Chronos {
         Err(Error::not_found(message).in_collection(collection.name()))
     }
 
-    /// The collections of records in the database a route leads to, whatever collection it names, that hold
-    /// anything the route may see.
+    /// Returns the names of the collections of records, in the database a route leads to, that hold anything
+    /// the route may see. The collection that the route names makes no difference.
     ///
     /// # Errors
     /// As [`with`](Self::with); `TXN_ERROR` if the store fails.
@@ -287,8 +289,8 @@ impl Chronos {
         Ok(seen)
     }
 
-    /// The entries that lead to one database, two by two and by their JSON paths: as the stores themselves
-    /// say, where the connection strings differ.
+    /// Returns the entries that lead to one database, two by two and by their JSON paths. Where connection
+    /// strings differ, the stores themselves are asked.
     ///
     /// # Errors
     /// The error of a store that has to be asked and does not answer.
@@ -313,7 +315,8 @@ impl Chronos {
         Ok(shared)
     }
 
-    /// A bucket of a configured object storage: what tools and the bus keep beside the records. No I/O.
+    /// Returns a bucket of a configured object storage: what tools and the bus keep beside the records. Does
+    /// no I/O.
     ///
     /// # Errors
     /// `VALIDATION_ERROR` if the space names no connection, or one that this build has no provider for.
@@ -321,8 +324,8 @@ impl Chronos {
         (self.space(space).open)(bucket)
     }
 
-    /// The messaging database of a tenant: its own, that of the tenant `default`, or the one all tenants
-    /// share. No I/O: collections and indexes come with the first access.
+    /// Returns the messaging database of a tenant: its own, that of the tenant `default`, or the one all
+    /// tenants share. Does no I/O: collections and indexes come with the first access.
     ///
     /// ```
     /// # #[cfg(feature = "embedded")]

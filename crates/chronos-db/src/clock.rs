@@ -19,7 +19,7 @@ use crate::{Error, Result};
 pub struct Timestamp(i64);
 
 impl Timestamp {
-    /// The moment `millis` milliseconds after the epoch.
+    /// Returns the moment `millis` milliseconds after 1970-01-01T00:00:00Z.
     #[must_use]
     pub const fn from_millis(millis: i64) -> Self {
         Self(millis)
@@ -31,7 +31,7 @@ impl Timestamp {
         self.0
     }
 
-    /// This moment moved by `millis` milliseconds.
+    /// Returns this moment moved by `millis` milliseconds.
     #[must_use]
     pub const fn plus_millis(self, millis: i64) -> Self {
         Self(self.0.saturating_add(millis))
@@ -115,7 +115,7 @@ impl From<Timestamp> for bson::Bson {
 
 /// Where "now" and waiting come from.
 pub trait Clock: Send + Sync + fmt::Debug {
-    /// The present.
+    /// Returns the present.
     fn now(&self) -> Timestamp;
     /// Returns when `duration` has passed on this clock.
     fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()>;
@@ -148,9 +148,9 @@ impl Clock for SystemClock {
 
 /// Where identifiers and jitter come from.
 pub trait Random: Send + Sync + fmt::Debug {
-    /// A new identifier, unique among all processes and growing roughly with time.
+    /// Makes a new identifier, unique among all processes and growing roughly with time.
     fn object_id(&self) -> ObjectId;
-    /// A uniformly distributed number.
+    /// Makes a uniformly distributed number.
     fn next_u64(&self) -> u64;
 }
 

@@ -33,7 +33,7 @@ struct Armed {
 pub struct FailPoints(Option<Arc<Mutex<HashMap<String, Armed>>>>);
 
 impl FailPoints {
-    /// Fail points that can be armed; the default cannot.
+    /// Makes fail points that can be armed; the default ones cannot.
     #[must_use]
     pub fn armable() -> Self {
         Self(Some(Arc::default()))

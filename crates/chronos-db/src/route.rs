@@ -28,7 +28,7 @@ pub enum Tier {
 }
 
 impl Tier {
-    /// The name in routes, such as `tenant`.
+    /// Returns the name in routes, such as `tenant`.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -109,7 +109,7 @@ pub struct Resolved {
 }
 
 impl Route {
-    /// Data of one tenant.
+    /// Leads to the data of one tenant.
     ///
     /// ```
     /// use chronos_db::Route;
@@ -121,7 +121,7 @@ impl Route {
         Self::of(DatabaseType::Runtime)
     }
 
-    /// Reference data: of everybody, of a domain or of a tenant.
+    /// Leads to reference data: of all, of a domain or of a tenant.
     ///
     /// ```
     /// use chronos_db::Route;
@@ -133,7 +133,7 @@ impl Route {
         Self::of(DatabaseType::Metadata)
     }
 
-    /// Knowledge: of everybody, of a domain or of a tenant.
+    /// Leads to knowledge: of all, of a domain or of a tenant.
     ///
     /// ```
     /// use chronos_db::{Route, Tier};
@@ -145,7 +145,7 @@ impl Route {
         Self::of(DatabaseType::Knowledge)
     }
 
-    /// Logs of all tenants; with a tenant, of that one only.
+    /// Leads to the logs of all tenants; with a tenant, to those of that one only.
     ///
     /// ```
     /// use chronos_db::Route;
@@ -156,7 +156,7 @@ impl Route {
         Self::of(DatabaseType::Logs)
     }
 
-    /// The messaging database of a tenant.
+    /// Leads to the messaging database of a tenant.
     ///
     /// ```
     /// use chronos_db::Route;
@@ -167,7 +167,7 @@ impl Route {
         Self::of(DatabaseType::Messaging)
     }
 
-    /// Users and accounts of all tenants; with a tenant, of that one only.
+    /// Leads to the users and accounts of all tenants; with a tenant, to those of that one only.
     ///
     /// ```
     /// use chronos_db::Route;
@@ -178,7 +178,7 @@ impl Route {
         Self::of(DatabaseType::Identities)
     }
 
-    /// The entry of a version 1 configuration that has this `key`.
+    /// Leads to the entry of a version 1 configuration that has this `key`.
     ///
     /// ```
     /// use chronos_db::Route;

@@ -94,7 +94,7 @@ impl Chronow {
         Self::build(hot, config.defaults, chronos.cloned(), own)
     }
 
-    /// On a hot tier of one's own making. With a `chronos` its messaging database is the warm tier.
+    /// Runs on a hot tier of your own. With a `chronos` its messaging database is the warm tier.
     ///
     /// # Errors
     /// `VALIDATION_ERROR` for a wrong configuration.
@@ -135,25 +135,40 @@ impl Chronow {
         Ok(Self { inner: Arc::new(inner) })
     }
 
-    /// The topics of the default tenant and namespace.
+    /// Returns the topics of the default tenant and namespace.
     #[must_use]
     pub fn bus(&self) -> Bus {
         Bus::new(Arc::clone(&self.inner), self.inner.scope.clone())
     }
 
-    /// The shared memory of the default tenant and namespace.
+    /// Returns the shared memory of the default tenant and namespace.
+    ///
+    /// ```
+    /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+    /// # let mut config = chronow::Config::default();
+    /// # config.embedded = Some(":memory:".into());
+    /// # let chronow = chronow::Chronow::connect(config, None).await?;
+    /// let shared = chronow.shared();
+    /// let first = shared.set("seats", &12).await?; // for one hour, unless `ttl` or `forever` says otherwise
+    /// let second = shared.compare_and_set("seats", first, &13).persist().await?; // in the warm tier, too
+    /// assert!(shared.compare_and_set("seats", first, &14).await.is_err()); // CONFLICT: it moved on
+    /// assert_eq!(shared.increment("seats", 2).await?, 15);
+    /// assert!(second > first && shared.del("seats").await?);
+    /// # Ok::<(), chronow::Error>(())
+    /// # }).unwrap();
+    /// ```
     #[must_use]
     pub fn shared(&self) -> Shared {
         Shared::new(Arc::clone(&self.inner), self.inner.scope.clone())
     }
 
-    /// The hot tier itself.
+    /// Returns the hot tier itself.
     #[must_use]
     pub fn hot(&self) -> &Arc<dyn HotTier> {
         &self.inner.hot
     }
 
-    /// A round trip to the hot tier; what it can do, in words for people.
+    /// Makes a round trip to the hot tier, and returns what it can do, in words for people.
     ///
     /// # Errors
     /// `HOT_TIER_ERROR` if it does not answer.
@@ -161,7 +176,7 @@ impl Chronow {
         self.inner.hot.ping().await.map_err(|error| error.during("ping"))
     }
 
-    /// What this connection has done so far.
+    /// Returns what this connection has done so far.
     #[must_use]
     pub fn metrics(&self) -> Metrics {
         self.inner.counters.snapshot()

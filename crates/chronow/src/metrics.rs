@@ -43,7 +43,7 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// The text that Prometheus scrapes. What topics hold is said by
+    /// Returns the text that Prometheus scrapes. What topics hold is said by
     /// [`Bus::prometheus`](crate::Bus::prometheus).
     ///
     /// ```

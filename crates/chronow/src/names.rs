@@ -22,7 +22,7 @@ pub struct Scope {
 }
 
 impl Scope {
-    /// A namespace of a tenant.
+    /// Names a namespace of a tenant.
     ///
     /// # Errors
     /// `VALIDATION_ERROR` for names that would break keys.
@@ -30,13 +30,13 @@ impl Scope {
         Ok(Self { tenant: checked("tenant", tenant)?, namespace: checked("namespace", namespace)? })
     }
 
-    /// The tenant.
+    /// Returns the tenant.
     #[must_use]
     pub fn tenant(&self) -> &str {
         &self.tenant
     }
 
-    /// The namespace.
+    /// Returns the namespace.
     #[must_use]
     pub fn namespace(&self) -> &str {
         &self.namespace
@@ -51,7 +51,7 @@ pub struct TopicName {
 }
 
 impl TopicName {
-    /// The topic `name` of a scope.
+    /// Names the topic `name` of a scope.
     ///
     /// # Errors
     /// `VALIDATION_ERROR` for names that would break keys.
@@ -59,13 +59,13 @@ impl TopicName {
         Ok(Self { scope: scope.clone(), name: checked("topic", name)? })
     }
 
-    /// Where it lies.
+    /// Returns the tenant and namespace it belongs to.
     #[must_use]
     pub fn scope(&self) -> &Scope {
         &self.scope
     }
 
-    /// Its name.
+    /// Returns the name.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
@@ -86,7 +86,7 @@ pub struct SubscriptionName {
 }
 
 impl SubscriptionName {
-    /// The subscription `name` of a topic.
+    /// Names the subscription `name` of a topic.
     ///
     /// # Errors
     /// `VALIDATION_ERROR` for names that would break keys, or that are reserved (a leading `__`).
@@ -110,19 +110,19 @@ impl SubscriptionName {
         Self { topic: topic.clone(), name: name.into() }
     }
 
-    /// Whether it is the library's own.
+    /// Returns whether it is the library's own.
     #[must_use]
     pub fn is_internal(&self) -> bool {
         self.name.starts_with("__")
     }
 
-    /// Its topic.
+    /// Returns the topic.
     #[must_use]
     pub fn topic(&self) -> &TopicName {
         &self.topic
     }
 
-    /// Its name.
+    /// Returns the name.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name

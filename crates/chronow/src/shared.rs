@@ -74,7 +74,7 @@ impl Shared {
         Self { inner, scope }
     }
 
-    /// The same of another tenant.
+    /// Returns the same of another tenant.
     ///
     /// # Errors
     /// `VALIDATION_ERROR` for a bad name.
@@ -82,7 +82,7 @@ impl Shared {
         Ok(Self { scope: Scope::new(tenant, self.scope.namespace())?, inner: Arc::clone(&self.inner) })
     }
 
-    /// The same of another namespace.
+    /// Returns the same of another namespace.
     ///
     /// # Errors
     /// `VALIDATION_ERROR` for a bad name.
@@ -127,7 +127,7 @@ impl Shared {
         stream::iter(sets).buffer_unordered(16).try_for_each(|_| async { Ok(()) }).await
     }
 
-    /// The value of a key, from the hot tier, else from the warm one.
+    /// Reads the value of a key, from the hot tier, else from the warm one.
     ///
     /// # Errors
     /// `VALIDATION_ERROR` if the value is not of the expected type.
@@ -135,8 +135,8 @@ impl Shared {
         Ok(self.entry(key).await?.map(|entry| entry.value))
     }
 
-    /// The bytes of a key, whatever they are, and their media type; of a JSON value its text, and no media
-    /// type.
+    /// Reads the bytes of a key, whatever they are, and their media type; of a JSON value its text, and no
+    /// media type.
     ///
     /// # Errors
     /// `HOT_TIER_ERROR` or `WARM_TIER_ERROR` if a store fails.
@@ -147,7 +147,7 @@ impl Shared {
         Ok(value.map(|value| (value.bytes.unwrap_or_default(), value.content_type)))
     }
 
-    /// The value of a key with its version and what is left of its time.
+    /// Reads the value of a key with its version and what is left of its time.
     ///
     /// # Errors
     /// As [`get`](Self::get).
@@ -157,7 +157,7 @@ impl Shared {
         found.into_iter().next().flatten().map(|value| decode(key, value)).transpose()
     }
 
-    /// The values of keys, in their order.
+    /// Reads the values of keys, in their order.
     ///
     /// # Errors
     /// As [`get`](Self::get).
@@ -172,7 +172,7 @@ impl Shared {
         decoded.collect()
     }
 
-    /// Whether the key has a value.
+    /// Returns whether the key has a value.
     ///
     /// # Errors
     /// `HOT_TIER_ERROR` or `WARM_TIER_ERROR` if a store fails.
@@ -241,7 +241,7 @@ impl Shared {
         self.inner.hot.increment(&self.scope, key, by, None).await.map(|done| done.number).map_err(told)
     }
 
-    /// A version of a key whose versions are kept in the warm tier.
+    /// Reads a version of a key whose versions are kept in the warm tier.
     ///
     /// # Errors
     /// `UNSUPPORTED` without a warm tier.
@@ -253,7 +253,7 @@ impl Shared {
         kept.map(|kept| from_json(key, kept.value)).transpose()
     }
 
-    /// The versions of a key that are kept in the warm tier, newest first.
+    /// Reads the versions of a key that are kept in the warm tier, newest first.
     ///
     /// # Errors
     /// `UNSUPPORTED` without a warm tier.
@@ -262,8 +262,8 @@ impl Shared {
         self.inner.warm_tier()?.versions(&self.scope, key)
     }
 
-    /// The keys with a prefix that have a value in the hot tier. One that is there all the time is met at
-    /// least once.
+    /// Streams the keys with a prefix that have a value in the hot tier. One that is there all the time is
+    /// met at least once.
     #[must_use]
     pub fn scan(&self, prefix: &str) -> BoxStream<'static, Result<String>> {
         let (this, prefix) = (self.clone(), prefix.to_owned());
@@ -278,8 +278,8 @@ impl Shared {
         pages.try_flatten().map_err(|error: Error| error.during("scan")).boxed()
     }
 
-    /// Changes of keys with a prefix in the hot tier, from now on; that the time of a value is over there is
-    /// one.
+    /// Streams changes of keys with a prefix in the hot tier, from now on; that the time of a value is over
+    /// there is one.
     ///
     /// An item that is a retryable error tells of an interruption, such as a server that starts anew; the
     /// changes after it follow. Another error is the last item.
@@ -405,13 +405,13 @@ impl Set {
         Self { shared, key: key.to_owned(), value, content_type: String::new(), when, ttl, warm: None }
     }
 
-    /// How long it stays in the hot tier (default: as configured, one hour).
+    /// Sets how long it stays in the hot tier (default: as configured, one hour).
     pub fn ttl(mut self, ttl: Duration) -> Self {
         self.ttl = Some(ttl);
         self
     }
 
-    /// It stays in the hot tier until it is deleted.
+    /// Keeps it in the hot tier until it is deleted.
     pub fn forever(mut self) -> Self {
         self.ttl = None;
         self
@@ -429,13 +429,13 @@ impl Set {
         self
     }
 
-    /// How long it stays in the warm tier.
+    /// Sets how long it stays in the warm tier, in days.
     pub fn retention_days(mut self, days: u32) -> Self {
         self.keep().retention_days = Some(days);
         self
     }
 
-    /// How many versions stay in the warm tier.
+    /// Sets how many versions stay in the warm tier.
     pub fn max_versions(mut self, versions: u32) -> Self {
         let keep = self.keep();
         (keep.append, keep.max_versions) = (true, Some(versions));

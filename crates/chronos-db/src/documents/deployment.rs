@@ -17,13 +17,13 @@ pub struct Deployment {
 }
 
 impl Deployment {
-    /// A deployment with these marks.
+    /// Makes a deployment with these marks.
     #[must_use]
     pub fn of(marks: impl IntoIterator<Item = String>) -> Self {
         Self { marks: marks.into_iter().collect() }
     }
 
-    /// Whether both are one.
+    /// Returns whether both are the same deployment.
     #[must_use]
     pub fn is_same(&self, other: &Self) -> bool {
         !self.marks.is_disjoint(&other.marks)

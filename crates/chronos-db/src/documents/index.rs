@@ -18,7 +18,7 @@ pub struct Index {
 }
 
 impl Index {
-    /// An ascending index over `paths`.
+    /// Describes an ascending index over `paths`.
     #[must_use]
     pub fn on(name: &str, paths: &[&str]) -> Self {
         Self {
@@ -29,14 +29,14 @@ impl Index {
         }
     }
 
-    /// The same, unique.
+    /// Makes it unique.
     #[must_use]
     pub fn unique(mut self) -> Self {
         self.unique = true;
         self
     }
 
-    /// The same, of documents in which `path` exists.
+    /// Limits it to documents in which `path` exists.
     #[must_use]
     pub fn only_if_exists(mut self, path: &str) -> Self {
         self.only_if_exists = Some(path.to_owned());

@@ -13,7 +13,7 @@ pub struct Namespace {
 }
 
 impl Namespace {
-    /// The collection `collection` of `database`.
+    /// Names the collection `collection` of `database`.
     pub fn new(database: impl Into<Arc<str>>, collection: impl Into<Arc<str>>) -> Self {
         Self { database: database.into(), collection: collection.into() }
     }

@@ -47,7 +47,7 @@ impl Rights {
 /// an [`Arc`](std::sync::Arc).
 #[async_trait]
 pub trait DocumentStore: Send + Sync + fmt::Debug {
-    /// What this store can do. The first call may ask the server.
+    /// Returns what this store can do. The first call may ask the server.
     async fn capabilities(&self) -> Result<Capabilities>;
 
     /// Applies the writes; one [`Outcome`] per operation, in their order.
@@ -62,8 +62,9 @@ pub trait DocumentStore: Send + Sync + fmt::Debug {
     /// dies are lost.
     async fn sequence(&self, namespace: &Namespace, name: &str, count: u32) -> Result<Sequence>;
 
-    /// [`sequence`](Self::sequence), then [`apply`](Self::apply) of what `build` makes of it: in one
-    /// transaction where [`Capabilities::atomic_sequence`] says so, one after the other elsewhere.
+    /// Gives out numbers as [`sequence`](Self::sequence) does, then [applies](Self::apply) what `build` makes
+    /// of them: in one transaction where [`Capabilities::atomic_sequence`] says so, one after the other
+    /// elsewhere.
     async fn sequence_then(
         &self,
         namespace: &Namespace,
@@ -72,10 +73,10 @@ pub trait DocumentStore: Send + Sync + fmt::Debug {
         build: BuildBatch,
     ) -> Result<Numbered>;
 
-    /// The documents with these `_id`s as they are stored, in any order; absent ones are left out.
+    /// Returns the documents with these `_id`s as they are stored, in any order; absent ones are left out.
     async fn get_stored(&self, namespace: &Namespace, ids: Vec<Bson>) -> Result<Vec<RawDocumentBuf>>;
 
-    /// [`get_stored`](Self::get_stored), decoded.
+    /// Returns what [`get_stored`](Self::get_stored) returns, decoded.
     async fn get(&self, namespace: &Namespace, ids: Vec<Bson>) -> Result<Vec<Document>> {
         self.get_stored(namespace, ids).await?.iter().map(|stored| raw_bson::decode(stored)).collect()
     }
@@ -87,19 +88,19 @@ pub trait DocumentStore: Send + Sync + fmt::Debug {
     /// then.
     fn scan_stored(&self, namespace: &Namespace, scan: Scan) -> BoxStream<'static, Result<RawDocumentBuf>>;
 
-    /// [`scan_stored`](Self::scan_stored), decoded.
+    /// Returns what [`scan_stored`](Self::scan_stored) returns, decoded.
     fn scan(&self, namespace: &Namespace, scan: Scan) -> BoxStream<'static, Result<Document>> {
         self.scan_stored(namespace, scan).map(|found| raw_bson::decode(&found?)).boxed()
     }
 
-    /// How many documents match, `at_most` at most. Implementations count by an index where one serves the
-    /// filter, so that nothing travels.
+    /// Returns how many documents match, `at_most` at most. Implementations count by an index where one
+    /// serves the filter, so that nothing travels.
     async fn count(&self, namespace: &Namespace, filter: Filter, at_most: u64) -> Result<u64> {
         let scan = Scan { filter, limit: Some(at_most), ..Scan::default() };
         self.scan_stored(namespace, scan).try_fold(0, |n, _| async move { Ok(n + 1) }).await
     }
 
-    /// The store's time.
+    /// Returns the store's time.
     async fn now(&self) -> Result<Timestamp>;
 
     /// Makes sure that the indexes exist (and with them the collection). An existing index that is like the
@@ -111,14 +112,14 @@ pub trait DocumentStore: Send + Sync + fmt::Debug {
     /// not unique: the message says how to mend it.
     async fn ensure(&self, namespace: &Namespace, indexes: &[Index]) -> Result<()>;
 
-    /// Which deployment this client reaches, so that two connection strings that lead to one are known to.
-    /// Creates nothing.
+    /// Returns which deployment this client reaches, so that two connection strings that lead to one are
+    /// known to. Creates nothing.
     async fn deployment(&self) -> Result<Deployment>;
 
-    /// The names of a database's collections, in any order.
+    /// Returns the names of a database's collections, in any order.
     async fn collections(&self, database: &str) -> Result<Vec<String>>;
 
-    /// What this user may do in the database. A store without users lets everybody do everything.
+    /// Returns what this user may do in the database. A store without users allows everything.
     async fn rights(&self, _database: &str) -> Result<Rights> {
         Ok(Rights::ALL)
     }
@@ -133,8 +134,8 @@ pub trait DocumentStore: Send + Sync + fmt::Debug {
         Ok(())
     }
 
-    /// How long a call may take; none where nothing has to be waited for. Who makes several calls for one of
-    /// its own gives them this time together, with [`within`](super::within).
+    /// Returns how long a call may take; none where nothing has to be waited for. A caller that makes several
+    /// calls for one of its own gives them this time together, with [`within`](super::within).
     fn limit(&self) -> Option<std::time::Duration> {
         None
     }

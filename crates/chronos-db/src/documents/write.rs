@@ -69,7 +69,7 @@ impl From<RawDocumentBuf> for NewDocument {
 }
 
 impl NewDocument {
-    /// The bytes that are stored.
+    /// Returns the bytes that are stored.
     ///
     /// # Errors
     /// `VALIDATION_ERROR` if the fields cannot be encoded, or nest deeper than 200 levels.
@@ -116,7 +116,7 @@ impl fmt::Debug for Write {
 }
 
 impl Write {
-    /// An [`Insert`](Self::Insert).
+    /// Makes an [`Insert`](Self::Insert).
     ///
     /// ```
     /// use bson::{doc, rawdoc};
@@ -130,7 +130,7 @@ impl Write {
         Self::Insert(document.into())
     }
 
-    /// A [`Put`](Self::Put).
+    /// Makes a [`Put`](Self::Put).
     pub fn put(document: impl Into<NewDocument>, guard: Guard) -> Self {
         Self::Put { document: document.into(), guard }
     }
@@ -166,7 +166,7 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    /// Whether the write took place.
+    /// Returns whether the write took place.
     #[must_use]
     pub fn is_applied(&self) -> bool {
         *self == Self::Applied
@@ -203,7 +203,7 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// An empty batch in which each operation stands for itself.
+    /// Makes an empty batch in which each operation stands for itself.
     #[must_use]
     pub fn new() -> Self {
         Self::default()

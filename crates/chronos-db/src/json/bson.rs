@@ -30,8 +30,8 @@ pub fn json_to_bson(value: &Json) -> Result<Bson> {
     convert(value, &number_to_bson)
 }
 
-/// As [`json_to_bson`], for what is compared and not stored: a number that has no other form becomes the
-/// nearest double.
+/// Converts as [`json_to_bson`] does, for what is compared and not stored: a number that has no other form
+/// becomes the nearest double.
 #[must_use]
 pub fn json_to_nearest_bson(value: &Json) -> Bson {
     // Numbers are all that can fail.

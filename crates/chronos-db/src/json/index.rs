@@ -119,13 +119,13 @@ impl<K: Key> IndexMut<K> for Json {
 }
 
 impl Json {
-    /// The member of an object, or the element of an array.
+    /// Returns the member of an object, or the element of an array.
     #[must_use]
     pub fn get<K: Key>(&self, key: K) -> Option<&Self> {
         key.find(self)
     }
 
-    /// The member of an object, or the element of an array, to change.
+    /// Returns the member of an object, or the element of an array, to change.
     pub fn get_mut<K: Key>(&mut self, key: K) -> Option<&mut Self> {
         key.find_mut(self)
     }

@@ -33,7 +33,7 @@ impl Number {
         (number_length(text.as_bytes()) == Some(text.len())).then(|| Self::of_grammar(text))
     }
 
-    /// The number that a double is; infinities and NaN are none.
+    /// Returns the number that a double is; none for infinities and NaN.
     #[must_use]
     pub fn from_f64(value: f64) -> Option<Self> {
         value.is_finite().then(|| Self::of_grammar(&serde_json::Value::from(value).to_string()))
@@ -50,7 +50,7 @@ impl Number {
         Self::of_grammar(&digits.to_string())
     }
 
-    /// The text it was written with.
+    /// Returns the text it was written with.
     #[must_use]
     pub fn text(&self) -> Cow<'_, str> {
         match &self.0 {
@@ -68,7 +68,7 @@ impl Number {
         }
     }
 
-    /// Whether it is written without a point and an exponent.
+    /// Returns whether it is written without a point and an exponent.
     #[must_use]
     pub fn is_whole(&self) -> bool {
         match &self.0 {
@@ -77,7 +77,7 @@ impl Number {
         }
     }
 
-    /// The whole number, if it is written as one and fits.
+    /// Returns the whole number, if it is written as one and fits.
     #[must_use]
     pub fn as_i64(&self) -> Option<i64> {
         match &self.0 {
@@ -86,7 +86,7 @@ impl Number {
         }
     }
 
-    /// The whole number, if it is written as one and fits.
+    /// Returns the whole number, if it is written as one and fits.
     #[must_use]
     pub fn as_u64(&self) -> Option<u64> {
         match &self.0 {
@@ -98,13 +98,13 @@ impl Number {
         }
     }
 
-    /// The nearest double; none beyond the largest.
+    /// Returns the nearest double; none beyond the largest.
     #[must_use]
     pub fn as_f64(&self) -> Option<f64> {
         Some(self.nearest_f64()).filter(|double| double.is_finite())
     }
 
-    /// The nearest double, which beyond the largest is infinity.
+    /// Returns the nearest double, which beyond the largest is infinity.
     #[must_use]
     #[allow(clippy::cast_precision_loss)]
     pub fn nearest_f64(&self) -> f64 {

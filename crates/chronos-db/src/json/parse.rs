@@ -18,13 +18,13 @@ pub struct ParseError {
 }
 
 impl ParseError {
-    /// The line of the place, from 1.
+    /// Returns the line of the place, from 1.
     #[must_use]
     pub fn line(&self) -> usize {
         self.line
     }
 
-    /// The byte within the line, from 1.
+    /// Returns the byte within the line, from 1.
     #[must_use]
     pub fn column(&self) -> usize {
         self.column

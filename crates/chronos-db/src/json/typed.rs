@@ -81,7 +81,8 @@ impl From<ParseError> for TypeError {
     }
 }
 
-/// The value that `serde_json` would write, but for numbers of a [`Json`] inside, which stay as they are.
+/// Returns the value that `serde_json` would write, but for numbers of a [`Json`] inside, which stay as they
+/// are.
 ///
 /// # Errors
 /// [`TypeError`] for what has no JSON (maps whose keys are no text, say), for maps in which a key stands
@@ -90,7 +91,8 @@ pub fn to_json<T: Serialize + ?Sized>(value: &T) -> Result<Json, TypeError> {
     Ok(Json::parse(to_vec(value)?)?)
 }
 
-/// The text that `serde_json` would write, but for numbers of a [`Json`] inside, which stay as they are.
+/// Returns the text that `serde_json` would write, but for numbers of a [`Json`] inside, which stay as they
+/// are.
 ///
 /// # Errors
 /// [`TypeError`] for what has no JSON: maps whose keys are no text, say.
@@ -100,7 +102,7 @@ pub fn to_vec<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, TypeError> {
     Ok(out)
 }
 
-/// As [`to_vec`], as text.
+/// Returns what [`to_vec`] returns, as text.
 ///
 /// # Errors
 /// As [`to_vec`].
@@ -125,7 +127,7 @@ pub fn from_slice<T: DeserializeOwned>(text: &[u8]) -> Result<T, TypeError> {
     }
 }
 
-/// For `json!`: as [`to_json`].
+/// Does for `json!` what [`to_json`] does.
 ///
 /// # Panics
 /// Where `to_json` fails.

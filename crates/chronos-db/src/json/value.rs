@@ -52,7 +52,7 @@ impl Json {
         std::mem::take(self)
     }
 
-    /// The value at a JSON pointer such as `/orders/0/id`.
+    /// Returns the value at a JSON pointer such as `/orders/0/id`.
     #[must_use]
     pub fn pointer(&self, pointer: &str) -> Option<&Self> {
         if pointer.is_empty() {
@@ -65,7 +65,7 @@ impl Json {
         })
     }
 
-    /// The value at a JSON pointer, to change.
+    /// Returns the value at a JSON pointer, to change.
     pub fn pointer_mut(&mut self, pointer: &str) -> Option<&mut Self> {
         if pointer.is_empty() {
             return Some(self);
@@ -77,114 +77,114 @@ impl Json {
         })
     }
 
-    /// Whether it is `null`.
+    /// Returns whether it is `null`.
     #[must_use]
     pub fn is_null(&self) -> bool {
         matches!(self, Self::Null)
     }
 
-    /// Whether it is `true` or `false`.
+    /// Returns whether it is `true` or `false`.
     #[must_use]
     pub fn is_boolean(&self) -> bool {
         matches!(self, Self::Bool(_))
     }
 
-    /// Whether it is a number.
+    /// Returns whether it is a number.
     #[must_use]
     pub fn is_number(&self) -> bool {
         matches!(self, Self::Number(_))
     }
 
-    /// Whether it is a whole number, written as one, of 64 bits with a sign.
+    /// Returns whether it is a whole number, written as one, of 64 bits with a sign.
     #[must_use]
     pub fn is_i64(&self) -> bool {
         self.as_i64().is_some()
     }
 
-    /// Whether it is a whole number, written as one, of 64 bits without a sign.
+    /// Returns whether it is a whole number, written as one, of 64 bits without a sign.
     #[must_use]
     pub fn is_u64(&self) -> bool {
         self.as_u64().is_some()
     }
 
-    /// Whether it is a number that is written with a point or an exponent.
+    /// Returns whether it is a number that is written with a point or an exponent.
     #[must_use]
     pub fn is_f64(&self) -> bool {
         matches!(self, Self::Number(number) if !number.is_whole())
     }
 
-    /// Whether it is a text.
+    /// Returns whether it is a text.
     #[must_use]
     pub fn is_string(&self) -> bool {
         matches!(self, Self::String(_))
     }
 
-    /// Whether it is a list.
+    /// Returns whether it is a list.
     #[must_use]
     pub fn is_array(&self) -> bool {
         matches!(self, Self::Array(_))
     }
 
-    /// Whether it is an object.
+    /// Returns whether it is an object.
     #[must_use]
     pub fn is_object(&self) -> bool {
         matches!(self, Self::Object(_))
     }
 
-    /// The boolean.
+    /// Returns the boolean, if it is one.
     #[must_use]
     pub fn as_bool(&self) -> Option<bool> {
         if let Self::Bool(value) = self { Some(*value) } else { None }
     }
 
-    /// The number.
+    /// Returns the number, if it is one.
     #[must_use]
     pub fn as_number(&self) -> Option<&Number> {
         if let Self::Number(number) = self { Some(number) } else { None }
     }
 
-    /// The whole number, if it is written as one and fits.
+    /// Returns the whole number, if it is written as one and fits.
     #[must_use]
     pub fn as_i64(&self) -> Option<i64> {
         self.as_number().and_then(Number::as_i64)
     }
 
-    /// The whole number, if it is written as one and fits.
+    /// Returns the whole number, if it is written as one and fits.
     #[must_use]
     pub fn as_u64(&self) -> Option<u64> {
         self.as_number().and_then(Number::as_u64)
     }
 
-    /// The nearest double; none beyond the largest.
+    /// Returns the nearest double; none beyond the largest.
     #[must_use]
     pub fn as_f64(&self) -> Option<f64> {
         self.as_number().and_then(Number::as_f64)
     }
 
-    /// The text.
+    /// Returns the text, if it is one.
     #[must_use]
     pub fn as_str(&self) -> Option<&str> {
         if let Self::String(text) = self { Some(text) } else { None }
     }
 
-    /// The list.
+    /// Returns the list, if it is one.
     #[must_use]
     pub fn as_array(&self) -> Option<&Vec<Self>> {
         if let Self::Array(items) = self { Some(items) } else { None }
     }
 
-    /// The list, to change.
+    /// Returns the list, to change, if it is one.
     pub fn as_array_mut(&mut self) -> Option<&mut Vec<Self>> {
         if let Self::Array(items) = self { Some(items) } else { None }
     }
 
-    /// The object.
+    /// Returns the object, if it is one.
     #[must_use]
     pub fn as_object(&self) -> Option<&Map> {
         if let Self::Object(map) = self { Some(map) } else { None }
     }
 
-    /// The object, to change.
+    /// Returns the object, to change, if it is one.
     pub fn as_object_mut(&mut self) -> Option<&mut Map> {
         if let Self::Object(map) = self { Some(map) } else { None }
     }
@@ -205,48 +205,48 @@ fn place(token: &str) -> Option<usize> {
 pub struct Map(IndexMap<String, Json>);
 
 impl Map {
-    /// An object without members.
+    /// Makes an object without members.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// An object without members, with room for some.
+    /// Makes an object without members, with room for some.
     #[must_use]
     pub fn with_capacity(members: usize) -> Self {
         Self(IndexMap::with_capacity(members))
     }
 
-    /// How many members there are.
+    /// Returns how many members there are.
     #[must_use]
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// Whether there are none.
+    /// Returns whether there are none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// The member with this key.
+    /// Returns the member with this key.
     #[must_use]
     pub fn get<Q: ?Sized + Hash + Equivalent<String>>(&self, key: &Q) -> Option<&Json> {
         self.0.get(key)
     }
 
-    /// The member with this key, to change.
+    /// Returns the member with this key, to change.
     pub fn get_mut<Q: ?Sized + Hash + Equivalent<String>>(&mut self, key: &Q) -> Option<&mut Json> {
         self.0.get_mut(key)
     }
 
-    /// The key as it is kept, with its member.
+    /// Returns the key as it is kept, with its member.
     #[must_use]
     pub fn get_key_value<Q: ?Sized + Hash + Equivalent<String>>(&self, key: &Q) -> Option<(&String, &Json)> {
         self.0.get_key_value(key)
     }
 
-    /// Whether there is a member with this key.
+    /// Returns whether there is a member with this key.
     #[must_use]
     pub fn contains_key<Q: ?Sized + Hash + Equivalent<String>>(&self, key: &Q) -> bool {
         self.0.contains_key(key)
@@ -280,30 +280,30 @@ impl Map {
         self.0.clear();
     }
 
-    /// The members.
+    /// Iterates over the members.
     #[must_use]
     pub fn iter(&self) -> map::Iter<'_, String, Json> {
         self.0.iter()
     }
 
-    /// The members, to change.
+    /// Iterates over the members, to change them.
     pub fn iter_mut(&mut self) -> map::IterMut<'_, String, Json> {
         self.0.iter_mut()
     }
 
-    /// The keys.
+    /// Iterates over the keys.
     #[must_use]
     pub fn keys(&self) -> map::Keys<'_, String, Json> {
         self.0.keys()
     }
 
-    /// The values.
+    /// Iterates over the values.
     #[must_use]
     pub fn values(&self) -> map::Values<'_, String, Json> {
         self.0.values()
     }
 
-    /// The values, to change.
+    /// Iterates over the values, to change them.
     pub fn values_mut(&mut self) -> map::ValuesMut<'_, String, Json> {
         self.0.values_mut()
     }

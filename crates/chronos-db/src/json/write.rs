@@ -5,7 +5,7 @@ use std::fmt;
 use super::{Json, Map};
 
 impl Json {
-    /// The value as compact JSON.
+    /// Writes the value as compact JSON.
     #[must_use]
     pub fn to_vec(&self) -> Vec<u8> {
         let mut out = String::new();
@@ -15,7 +15,7 @@ impl Json {
 }
 
 impl Map {
-    /// The object as compact JSON.
+    /// Writes the object as compact JSON.
     #[must_use]
     pub fn to_vec(&self) -> Vec<u8> {
         let mut out = String::new();

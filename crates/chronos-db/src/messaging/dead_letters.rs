@@ -95,13 +95,13 @@ impl Address {
 
 macro_rules! address_options {
     () => {
-        /// The topic's namespace (default `default`).
+        /// Names the topic's namespace (default `default`).
         pub fn namespace(mut self, namespace: impl Into<String>) -> Self {
             self.address.namespace = namespace.into();
             self
         }
 
-        /// The subscription in which it failed.
+        /// Names the subscription in which it failed.
         pub fn subscription(mut self, subscription: impl Into<String>) -> Self {
             self.address.subscription = Some(subscription.into());
             self
@@ -133,13 +133,13 @@ impl DeadLetters {
         }
     }
 
-    /// One dead letter, if it is there; that of a subscription with
+    /// Reads one dead letter, if it is there; that of a subscription with
     /// [`subscription`](GetDeadLetter::subscription).
     pub fn get(&self, topic: impl Into<String>, msg_id: impl Into<String>) -> GetDeadLetter {
         GetDeadLetter { table: self.table.clone(), address: Address::new(topic.into(), msg_id.into()) }
     }
 
-    /// Which of these messages are there as dead letters; those of a subscription with
+    /// Returns which of these messages are there as dead letters; those of a subscription with
     /// [`subscription`](KeptDeadLetters::subscription). Their payloads are not read.
     pub fn kept(
         &self,
@@ -155,7 +155,7 @@ impl DeadLetters {
         DeleteDeadLetter { table: self.table.clone(), address: Address::new(topic.into(), msg_id.into()) }
     }
 
-    /// The dead letters of a topic, newest first.
+    /// Lists the dead letters of a topic, newest first.
     pub fn list(&self, topic: impl Into<String>) -> ListDeadLetters {
         ListDeadLetters { table: self.table.clone(), list: TimeList::new("failedAt", topic.into()) }
     }
@@ -180,31 +180,31 @@ crate::debug_some!(SaveDeadLetter { deliveries, failed_at, retention_days });
 impl SaveDeadLetter {
     address_options!();
 
-    /// The headers, a JSON object.
+    /// Adds the headers, a JSON object.
     pub fn headers(mut self, headers: impl Into<Json>) -> Self {
         self.headers = Some(headers.into());
         self
     }
 
-    /// How often it was handed to a handler.
+    /// Says how often it was handed to a handler.
     pub fn deliveries(mut self, count: u32) -> Self {
         self.deliveries = count;
         self
     }
 
-    /// Why it failed.
+    /// Says why it failed.
     pub fn reason(mut self, reason: impl Into<String>) -> Self {
         self.reason = Some(reason.into());
         self
     }
 
-    /// When it failed (default: now).
+    /// Says when it failed (default: now).
     pub fn failed_at(mut self, at: Timestamp) -> Self {
         self.failed_at = Some(at);
         self
     }
 
-    /// Let [`prune`](super::Messaging::prune) remove it after so many days.
+    /// Lets [`prune`](super::Messaging::prune) remove it after so many days.
     pub fn retention_days(mut self, days: u32) -> Self {
         self.retention_days = Some(days);
         self
@@ -323,7 +323,7 @@ pub struct ListDeadLetters {
 impl ListDeadLetters {
     time_list_options!(DeadLetter::read => DeadLetter);
 
-    /// Only those of this subscription.
+    /// Lists only those of this subscription.
     pub fn subscription(mut self, subscription: impl Into<String>) -> Self {
         self.list.filter = Filter::eq("subscription", subscription.into());
         self

@@ -34,7 +34,7 @@ pub enum DeliveryStatus {
 impl DeliveryStatus {
     const ALL: [Self; 4] = [Self::Pending, Self::Nack, Self::Ack, Self::Dead];
 
-    /// The stored name, such as `pending`.
+    /// Returns the stored name, such as `pending`.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -148,7 +148,7 @@ impl Deliveries {
         }
     }
 
-    /// The attempts to deliver a message, by subscription and attempt.
+    /// Lists the attempts to deliver a message, by subscription and attempt.
     pub fn list_by_message(&self, topic: impl Into<String>, msg_id: impl Into<String>) -> ListDeliveries {
         let namespace = DEFAULT_NAMESPACE.to_owned();
         ListDeliveries {
@@ -179,31 +179,31 @@ pub struct AppendDelivery {
 }
 
 impl AppendDelivery {
-    /// The topic's namespace (default `default`).
+    /// Names the topic's namespace (default `default`).
     pub fn namespace(mut self, namespace: impl Into<String>) -> Self {
         self.namespace = namespace.into();
         self
     }
 
-    /// Who has the message.
+    /// Says which consumer has the message.
     pub fn consumer_id(mut self, id: impl Into<String>) -> Self {
         self.consumer_id = Some(id.into());
         self
     }
 
-    /// Why it was refused.
+    /// Says why it was refused.
     pub fn reason(mut self, reason: impl Into<String>) -> Self {
         self.reason = Some(reason.into());
         self
     }
 
-    /// When it came that far (default: now).
+    /// Says when it came that far (default: now).
     pub fn ts(mut self, at: Timestamp) -> Self {
         self.ts = Some(at);
         self
     }
 
-    /// Let [`prune`](super::Messaging::prune) remove it after so many days.
+    /// Lets [`prune`](super::Messaging::prune) remove it after so many days.
     pub fn retention_days(mut self, days: u32) -> Self {
         self.retention_days = Some(days);
         self
@@ -265,13 +265,13 @@ pub struct ListDeliveries {
 }
 
 impl ListDeliveries {
-    /// The topic's namespace (default `default`).
+    /// Names the topic's namespace (default `default`).
     pub fn namespace(mut self, namespace: impl Into<String>) -> Self {
         self.namespace = namespace.into();
         self
     }
 
-    /// Only those of this subscription.
+    /// Lists only those of this subscription.
     pub fn subscription(mut self, subscription: impl Into<String>) -> Self {
         self.subscription = Some(subscription.into());
         self

@@ -87,31 +87,31 @@ crate::debug_some!(NewMessage { topic, namespace, msg_id, first_seen_at, size, r
 
 macro_rules! message_options {
     ($($at:ident)?) => {
-        /// The topic's namespace (default `default`).
+        /// Names the topic's namespace (default `default`).
         pub fn namespace(mut self, namespace: impl Into<String>) -> Self {
             self.$($at.)?namespace = namespace.into();
             self
         }
 
-        /// The headers, a JSON object.
+        /// Adds the headers, a JSON object.
         pub fn headers(mut self, headers: impl Into<Json>) -> Self {
             self.$($at.)?headers = Some(headers.into());
             self
         }
 
-        /// When it was published (default: now).
+        /// Says when it was published (default: now).
         pub fn first_seen_at(mut self, at: Timestamp) -> Self {
             self.$($at.)?first_seen_at = Some(at);
             self
         }
 
-        /// The payload's size in bytes (default: that of its JSON).
+        /// Says the payload's size in bytes (default: that of its JSON).
         pub fn size(mut self, bytes: u64) -> Self {
             self.$($at.)?size = Some(bytes);
             self
         }
 
-        /// Let [`prune`](super::Messaging::prune) remove it after so many days.
+        /// Lets [`prune`](super::Messaging::prune) remove it after so many days.
         pub fn retention_days(mut self, days: u32) -> Self {
             self.$($at.)?retention_days = Some(days);
             self
@@ -120,7 +120,7 @@ macro_rules! message_options {
 }
 
 impl NewMessage {
-    /// A message of a topic.
+    /// Makes a message of a topic.
     pub fn new(topic: impl Into<String>, msg_id: impl Into<String>, payload: impl Into<Json>) -> Self {
         Self {
             topic: topic.into(),
@@ -263,13 +263,13 @@ impl Messages {
         Ok(found.iter().map(|document| (text(document, "topic"), text(document, "msgId"))).collect())
     }
 
-    /// One message, if it is there.
+    /// Reads one message, if it is there.
     pub fn get(&self, topic: impl Into<String>, msg_id: impl Into<String>) -> GetMessage {
         let namespace = DEFAULT_NAMESPACE.to_owned();
         GetMessage { table: self.table.clone(), namespace, topic: topic.into(), msg_id: msg_id.into() }
     }
 
-    /// The messages of a topic, newest first.
+    /// Lists the messages of a topic, newest first.
     pub fn list(&self, topic: impl Into<String>) -> ListMessages {
         ListMessages { table: self.table.clone(), list: TimeList::new("firstSeenAt", topic.into()) }
     }
@@ -305,7 +305,7 @@ pub struct GetMessage {
 }
 
 impl GetMessage {
-    /// The topic's namespace (default `default`).
+    /// Names the topic's namespace (default `default`).
     pub fn namespace(mut self, namespace: impl Into<String>) -> Self {
         self.namespace = namespace.into();
         self
@@ -377,25 +377,25 @@ impl TimeList {
 /// The options of lists by time.
 macro_rules! time_list_options {
     ($read:path => $item:ty) => {
-        /// The topic's namespace (default `default`).
+        /// Names the topic's namespace (default `default`).
         pub fn namespace(mut self, namespace: impl Into<String>) -> Self {
             self.list.namespace = namespace.into();
             self
         }
 
-        /// Not older than this.
+        /// Lists only what is not older than this.
         pub fn from(mut self, at: crate::Timestamp) -> Self {
             self.list.from = Some(at);
             self
         }
 
-        /// Older than this.
+        /// Lists only what is older than this.
         pub fn until(mut self, at: crate::Timestamp) -> Self {
             self.list.until = Some(at);
             self
         }
 
-        /// Oldest first. The default is newest first.
+        /// Lists the oldest first. The default is newest first.
         pub fn oldest_first(mut self) -> Self {
             self.list.direction = crate::documents::Direction::Ascending;
             self
@@ -408,13 +408,13 @@ macro_rules! time_list_options {
             self
         }
 
-        /// At most so many (default 100, at most 1,000).
+        /// Limits a page to so many (default 100, at most 1,000).
         pub fn limit(mut self, limit: u32) -> Self {
             self.list.limit = Some(limit);
             self
         }
 
-        /// All of them, page by page.
+        /// Streams all of them, page by page.
         ///
         /// # Errors
         /// `VALIDATION_ERROR` for a bad name.

@@ -53,7 +53,7 @@ pub struct Migrated {
 }
 
 impl Migrated {
-    /// As JSON.
+    /// Returns the report as JSON.
     #[must_use]
     pub fn to_json(&self) -> Json {
         let Self { read, copied, updated, unchanged, problems, told } = self;
@@ -126,7 +126,7 @@ impl Migrate {
         self
     }
 
-    /// Only counts what would be done; creates nothing.
+    /// Counts what would be done, and changes nothing.
     pub fn dry_run(mut self) -> Self {
         self.dry_run = true;
         self

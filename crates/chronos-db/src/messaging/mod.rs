@@ -88,13 +88,13 @@ impl Messaging {
         Table::new(Arc::clone(&self.db), Arc::clone(&self.tenant), kind)
     }
 
-    /// The tenant.
+    /// Returns the tenant.
     #[must_use]
     pub fn tenant(&self) -> &str {
         &self.tenant
     }
 
-    /// The name of the database.
+    /// Returns the name of the database.
     #[must_use]
     pub fn database(&self) -> &str {
         self.db.database()
@@ -106,19 +106,20 @@ impl Messaging {
         Shared::new(self.table(Kind::SharedMemory))
     }
 
-    /// What is known of topics.
+    /// Returns the registry of topics.
     #[must_use]
     pub fn topics(&self) -> Topics {
         Topics::new(self.table(Kind::Topics))
     }
 
-    /// Canonical copies of messages.
+    /// Returns the canonical copies of messages.
     #[must_use]
     pub fn messages(&self) -> Messages {
         Messages::new(self.table(Kind::Messages))
     }
 
-    /// Delivery attempts; none unless the configuration says `captureDeliveries`.
+    /// Returns the delivery attempts; nothing is recorded there unless the configuration says
+    /// `captureDeliveries`.
     #[must_use]
     pub fn deliveries(&self) -> Option<Deliveries> {
         self.db.captures_deliveries().then(|| Deliveries::new(self.table(Kind::Deliveries)))
@@ -130,8 +131,8 @@ impl Messaging {
         DeadLetters::new(self.table(Kind::DeadLetters))
     }
 
-    /// Plain access to one of the five collections: `shared_memory`, `topics`, `messages`, `deliveries`,
-    /// `dead_letters`.
+    /// Returns plain access to one of the five collections: `shared_memory`, `topics`, `messages`,
+    /// `deliveries`, `dead_letters`.
     ///
     /// # Errors
     /// `VALIDATION_ERROR` for another name, and for `deliveries` unless the configuration says

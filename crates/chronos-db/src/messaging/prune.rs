@@ -40,13 +40,13 @@ pub struct Pruned {
 }
 
 impl Pruned {
-    /// All of them.
+    /// Returns the sum of all of them.
     #[must_use]
     pub fn total(&self) -> u64 {
         self.shared_memory + self.messages + self.deliveries + self.dead_letters
     }
 
-    /// As JSON.
+    /// Returns the report as JSON.
     #[must_use]
     pub fn to_json(&self) -> Json {
         let Self { shared_memory, messages, deliveries, dead_letters } = self;
@@ -59,13 +59,13 @@ impl Prune {
         Self { messaging, at: None, most: None }
     }
 
-    /// Whatever ends until then (default: the store's time).
+    /// Removes what ends until then (default: the store's time).
     pub fn at(mut self, now: Timestamp) -> Self {
         self.at = Some(now);
         self
     }
 
-    /// At most so many documents of each collection, the longest ended first. The next call goes on.
+    /// Removes at most so many documents of each collection, the longest ended first. The next call goes on.
     pub fn limit(mut self, documents: u64) -> Self {
         self.most = Some(documents);
         self

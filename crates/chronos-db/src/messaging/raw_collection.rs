@@ -30,7 +30,7 @@ impl RawCollection {
         Self { table }
     }
 
-    /// The collection.
+    /// Returns which collection it is.
     #[must_use]
     pub fn kind(&self) -> Kind {
         self.table.kind
@@ -50,12 +50,12 @@ impl RawCollection {
         Upsert { table: self.table.clone(), filter: filter.into(), document: document.into() }
     }
 
-    /// One document that the filter finds.
+    /// Reads one document that the filter finds.
     pub fn find_one(&self, filter: impl Into<Json>) -> FindOne {
         FindOne { table: self.table.clone(), filter: filter.into() }
     }
 
-    /// The documents that the filter finds, in any order.
+    /// Reads the documents that the filter finds, in any order.
     pub fn find(&self, filter: impl Into<Json>) -> Find {
         Find { table: self.table.clone(), filter: filter.into(), limit: None }
     }
@@ -269,14 +269,14 @@ pub struct Find {
 crate::debug_some!(Find { table, limit });
 
 impl Find {
-    /// At most so many. Without a limit, awaiting this holds all of them in memory; [`stream`](Self::stream)
-    /// does not.
+    /// Reads at most so many. Without a limit, awaiting this holds all of them in memory;
+    /// [`stream`](Self::stream) does not.
     pub fn limit(mut self, documents: u64) -> Self {
         self.limit = Some(documents);
         self
     }
 
-    /// The documents one after the other.
+    /// Streams the documents one after the other.
     #[must_use]
     pub fn stream(self) -> BoxStream<'static, Result<Json>> {
         let begun = async move {

@@ -33,7 +33,7 @@ impl Kind {
     pub const ALL: [Self; 5] =
         [Self::SharedMemory, Self::Topics, Self::Messages, Self::Deliveries, Self::DeadLetters];
 
-    /// The collection's name.
+    /// Returns the collection's name.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {

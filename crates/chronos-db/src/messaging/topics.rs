@@ -60,12 +60,12 @@ impl Topics {
         }
     }
 
-    /// The topic, if there is one.
+    /// Reads the topic, if there is one.
     pub fn get(&self, topic: impl Into<String>) -> GetTopic {
         GetTopic { table: self.table.clone(), topic: topic.into(), namespace: DEFAULT_NAMESPACE.to_owned() }
     }
 
-    /// The topics of a namespace, by name.
+    /// Lists the topics of a namespace, by name.
     pub fn list(&self) -> ListTopics {
         let order = vec![("topic".to_owned(), Direction::Ascending)];
         let namespace = DEFAULT_NAMESPACE.to_owned();
@@ -110,14 +110,14 @@ pub struct EnsureTopic {
 }
 
 impl EnsureTopic {
-    /// The namespace (default `default`).
+    /// Names the namespace (default `default`).
     pub fn namespace(mut self, namespace: impl Into<String>) -> Self {
         self.namespace = namespace.into();
         self
     }
 
-    /// The number of shards, also of a topic that is there. Without it a new topic has 1, and an existing one
-    /// keeps what it has.
+    /// Sets the number of shards, also of a topic that is there. Without it a new topic has 1, and an
+    /// existing one keeps what it has.
     pub fn shards(mut self, shards: u32) -> Self {
         self.shards = Some(shards);
         self
@@ -163,7 +163,7 @@ pub struct GetTopic {
 }
 
 impl GetTopic {
-    /// The namespace (default `default`).
+    /// Names the namespace (default `default`).
     pub fn namespace(mut self, namespace: impl Into<String>) -> Self {
         self.namespace = namespace.into();
         self
@@ -187,7 +187,7 @@ pub struct DeleteTopic {
 }
 
 impl DeleteTopic {
-    /// The namespace (default `default`).
+    /// Names the namespace (default `default`).
     pub fn namespace(mut self, namespace: impl Into<String>) -> Self {
         self.namespace = namespace.into();
         self
@@ -212,7 +212,7 @@ pub struct ListTopics {
 }
 
 impl ListTopics {
-    /// The namespace (default `default`).
+    /// Names the namespace (default `default`).
     pub fn namespace(mut self, namespace: impl Into<String>) -> Self {
         self.listing.namespace = namespace.into();
         self
@@ -224,13 +224,13 @@ impl ListTopics {
         self
     }
 
-    /// At most so many (default 100, at most 1,000).
+    /// Limits a page to so many (default 100, at most 1,000).
     pub fn limit(mut self, limit: u32) -> Self {
         self.listing.limit = Some(limit);
         self
     }
 
-    /// All of them, page by page.
+    /// Streams all of them, page by page.
     #[must_use]
     pub fn stream(self) -> BoxStream<'static, Result<Topic>> {
         self.listing.stream(self.table, Topic::read)

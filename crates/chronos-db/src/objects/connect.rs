@@ -23,7 +23,7 @@ pub struct SpaceId {
 }
 
 impl SpaceId {
-    /// The identity of the storage `space` names.
+    /// Returns the identity of the storage `space` names.
     ///
     /// # Errors
     /// `VALIDATION_ERROR` if the configuration has no such connection.
@@ -80,7 +80,7 @@ pub struct ObjectsPool {
 }
 
 impl ObjectsPool {
-    /// A pool without clients.
+    /// Makes a pool without clients.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
@@ -91,7 +91,7 @@ impl ObjectsPool {
         Self { http: OnceLock::from(http), ..Self::default() }
     }
 
-    /// The objects of `bucket` in the storage that `space` names. No I/O.
+    /// Returns the objects of `bucket` in the storage that `space` names. Does no I/O.
     ///
     /// # Errors
     /// `VALIDATION_ERROR` if there is no such connection, if it cannot work as written, or if this build

@@ -86,7 +86,7 @@ pub struct ManifestKey {
     pub suffix: Option<String>,
 }
 
-/// The key of a version's item.json.
+/// Returns the key of a version's item.json.
 ///
 /// # Errors
 /// `VALIDATION_ERROR` for an empty or too long name, a negative version or a suffix of other than letters and
@@ -101,7 +101,7 @@ pub fn item(collection: &str, id: &str, ov: i64, suffix: Option<&str>) -> Result
     Ok(version_prefix(collection, id, ov)? + &file("item", suffix, "json")?)
 }
 
-/// The key of an externalised property of a version.
+/// Returns the key of an externalised property of a version.
 ///
 /// # Errors
 /// `VALIDATION_ERROR` as for [`item`].
@@ -120,7 +120,7 @@ pub fn property(
     Ok(key + &file(stem, suffix, extension)?)
 }
 
-/// The key of a manifest.
+/// Returns the key of a manifest.
 ///
 /// # Errors
 /// `VALIDATION_ERROR` as for [`item`], and for a year out of 1000..=9999, a month out of 1..=12 or a negative
@@ -132,7 +132,7 @@ pub fn manifest(collection: &str, year: i16, month: i8, cv: i64, suffix: Option<
     Ok(manifests_of_month(collection, year, month)? + &file(&format!("snapshot-{cv}"), suffix, "json.gz")?)
 }
 
-/// The prefix of everything a collection stores, but its manifests.
+/// Returns the prefix of everything a collection stores, but its manifests.
 ///
 /// # Errors
 /// `VALIDATION_ERROR` for an empty, reserved or too long name.
@@ -146,7 +146,7 @@ pub fn collection_prefix(collection: &str) -> Result<String> {
     Ok(key)
 }
 
-/// The prefix of everything an item stores, properties included.
+/// Returns the prefix of everything an item stores, properties included.
 ///
 /// # Errors
 /// `VALIDATION_ERROR` as for [`item`].
@@ -162,7 +162,7 @@ pub fn item_prefix(collection: &str, id: &str) -> Result<String> {
     Ok(key)
 }
 
-/// The prefix of everything one version of an item stores.
+/// Returns the prefix of everything one version of an item stores.
 ///
 /// # Errors
 /// `VALIDATION_ERROR` as for [`item`].
@@ -176,7 +176,7 @@ pub fn version_prefix(collection: &str, id: &str, ov: i64) -> Result<String> {
     Ok(key)
 }
 
-/// The prefix of a collection's manifests.
+/// Returns the prefix of a collection's manifests.
 ///
 /// # Errors
 /// `VALIDATION_ERROR` as for [`collection_prefix`].
@@ -184,7 +184,7 @@ pub fn manifests_prefix(collection: &str) -> Result<String> {
     Ok(format!("{MANIFESTS}/{}", collection_prefix(collection)?))
 }
 
-/// The prefix of a collection's manifests of one month.
+/// Returns the prefix of a collection's manifests of one month.
 ///
 /// # Errors
 /// `VALIDATION_ERROR` as for [`manifest`].
@@ -198,7 +198,7 @@ pub fn manifests_of_month(collection: &str, year: i16, month: i8) -> Result<Stri
     Ok(format!("{}{year:04}/{month:02}/", manifests_prefix(collection)?))
 }
 
-/// What the key of an item.json says, or nothing if it is none.
+/// Reads the key of an item.json; none if it is another key.
 #[must_use]
 pub fn parse_item(key: &str) -> Option<ItemKey> {
     let (collection, id, ov, rest) = split_version(key)?;
@@ -207,7 +207,7 @@ pub fn parse_item(key: &str) -> Option<ItemKey> {
     (made == key).then(|| ItemKey { collection, id, ov, suffix: suffix.map(str::to_owned) })
 }
 
-/// What the key of an externalised property says, or nothing if it is none.
+/// Reads the key of an externalised property; none if it is another key.
 #[must_use]
 pub fn parse_property(key: &str) -> Option<PropertyKey> {
     let (collection, id, ov, rest) = split_version(key)?;
@@ -228,7 +228,7 @@ pub fn parse_property(key: &str) -> Option<PropertyKey> {
     })
 }
 
-/// What the key of a manifest says, or nothing if it is none.
+/// Reads the key of a manifest; none if it is another key.
 #[must_use]
 pub fn parse_manifest(key: &str) -> Option<ManifestKey> {
     let mut segments = key.strip_prefix(MANIFESTS)?.strip_prefix('/')?.splitn(4, '/');

@@ -97,19 +97,19 @@ pub trait ObjectStorage: Send + Sync + fmt::Debug {
     /// there is no bucket, and it must exist.
     async fn put(&self, key: &str, body: Bytes, options: PutOptions) -> Result<Put>;
 
-    /// The object's bytes, or nothing if there is none.
+    /// Returns the object's bytes, or nothing if there is none.
     async fn get(&self, key: &str) -> Result<Option<Bytes>>;
 
-    /// Size and date, or nothing if there is none.
+    /// Returns size and date, or nothing if there is none.
     async fn head(&self, key: &str) -> Result<Option<ObjectInfo>>;
 
     /// Removes the object; one that isn't there is no error.
     async fn delete(&self, key: &str) -> Result<()>;
 
-    /// All objects whose key starts with `prefix` (whole path segments), as a stream.
+    /// Streams all objects whose key starts with `prefix` (whole path segments).
     fn list(&self, prefix: &str) -> BoxStream<'static, Result<ObjectInfo>>;
 
-    /// A URL by which anybody can GET the object for `ttl`, at least 1 s and at most 7 days.
+    /// Returns a URL that lets its bearer GET the object for `ttl`, at least 1 s and at most 7 days.
     ///
     /// # Errors
     /// `PRESIGN_UNSUPPORTED` on storages that cannot (local folder, memory); `VALIDATION_ERROR` for a TTL out

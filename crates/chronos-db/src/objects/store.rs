@@ -63,8 +63,8 @@ enum Source {
 }
 
 impl StoreObjects {
-    /// The folder `bucket` in `root`; it is created with the first object. Objects are files, synced before a
-    /// put returns.
+    /// Opens the folder `bucket` in `root`; it is created with the first object. Objects are files, synced
+    /// before a put returns.
     ///
     /// # Errors
     /// `VALIDATION_ERROR` for a bucket name that is no plain folder name, or if `root` is empty.
@@ -79,7 +79,7 @@ impl StoreObjects {
         Ok(Self::new(Source::Folder(Folder::new(path.join(bucket))), bucket, place))
     }
 
-    /// A bucket in the memory of this process, empty and unrelated to every other one.
+    /// Makes a bucket in the memory of this process, empty and unrelated to every other one.
     ///
     /// # Errors
     /// `VALIDATION_ERROR` for a bucket name that no storage would take.
@@ -88,7 +88,7 @@ impl StoreObjects {
         Ok(Self::new(Source::Store(Arc::new(InMemory::new())), bucket, "memory".to_owned()))
     }
 
-    /// A bucket of an S3 compatible storage.
+    /// Opens a bucket of an S3 compatible storage.
     ///
     /// # Errors
     /// `VALIDATION_ERROR` for an endpoint, region, credentials or bucket name that cannot work.
@@ -97,8 +97,8 @@ impl StoreObjects {
         Self::s3_over(connection, bucket, cloud::http_client()?)
     }
 
-    /// A container of an Azure Blob account; `connection` has the account's name as access key and its key as
-    /// secret key.
+    /// Opens a container of an Azure Blob account; `connection` has the account's name as access key and its
+    /// key as secret key.
     ///
     /// # Errors
     /// `VALIDATION_ERROR` for an endpoint, credentials or container name that cannot work.

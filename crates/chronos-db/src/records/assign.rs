@@ -46,7 +46,7 @@ pub struct Assigned {
 }
 
 impl Assigned {
-    /// The counts as a JSON object.
+    /// Returns the counts as a JSON object.
     #[must_use]
     pub fn to_json(&self) -> Json {
         let Self { collections, items, versions, notes, left } = self;
@@ -65,7 +65,7 @@ impl Chronos {
 }
 
 impl MigrateTenants {
-    /// Only counts what would be done.
+    /// Counts what would be done, and changes nothing.
     pub fn dry_run(mut self) -> Self {
         self.dry_run = true;
         self

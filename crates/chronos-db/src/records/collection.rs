@@ -58,21 +58,21 @@ impl Collection {
         self.tenancy.scope().await
     }
 
-    /// The collection's name.
+    /// Returns the collection's name.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.workers.index.names.collection
     }
 
-    /// The database the route led to.
+    /// Returns the name of the database the route led to.
     #[must_use]
     pub fn database(&self) -> &str {
         &self.workers.index.names.head.database
     }
 
-    /// Whether anything was ever written to the collection, of what this handle sees: deleted and erased
-    /// items count. A collection comes into being with its first item, so a name that was misspelt is one of
-    /// a collection that does not exist.
+    /// Returns whether anything was ever written to the collection, of what this handle sees: deleted and
+    /// erased items count. A collection comes into being with its first item, so a misspelt name is one of a
+    /// collection that does not exist.
     ///
     /// # Errors
     /// `TXN_ERROR` if the store fails.
@@ -80,9 +80,9 @@ impl Collection {
         self.workers.index.holds_any(self.scope().await?).await
     }
 
-    /// The newest collection version below which nothing is missing and nothing changes any more; −1 while
-    /// the collection is empty. Tenants that share a database also share the numbers of a collection: for
-    /// each of them, those of the others are gaps.
+    /// Returns the newest collection version below which nothing is missing and nothing changes any more; −1
+    /// while the collection is empty. Tenants that share a database also share the numbers of a collection:
+    /// for each of them, those of the others are gaps.
     ///
     /// # Errors
     /// `TXN_ERROR` if the store fails.
@@ -127,9 +127,9 @@ impl Collection {
         self.workers.collector.collect_orphans(age, self.scope().await?).await
     }
 
-    /// Where `versioning` is off: removes version rows, and the objects of superseded versions, that were
-    /// written at least `grace` ago. Keep `grace` above a minute: younger rows still decide races. Returns
-    /// how many rows went; 0 where versions are kept.
+    /// Removes version rows, and the objects of superseded versions, that were written at least `grace` ago,
+    /// where `versioning` is off. Keep `grace` above a minute: younger rows still decide races. Returns how
+    /// many rows went; 0 where versions are kept.
     ///
     /// # Errors
     /// `TXN_ERROR` or `STORAGE_ERROR` if a store fails; calling it again goes on.

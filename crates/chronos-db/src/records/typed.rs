@@ -60,7 +60,7 @@ impl<T> fmt::Debug for TypedCollection<T> {
 }
 
 impl Collection {
-    /// This collection with documents of one type: reads give `T`, writes take `&T`.
+    /// Returns this collection with documents of one type: reads give `T`, writes take `&T`.
     #[must_use]
     pub fn typed<T>(&self) -> TypedCollection<T> {
         TypedCollection::new(self.clone())
@@ -72,45 +72,45 @@ impl<T> TypedCollection<T> {
         Self { collection, of: PhantomData }
     }
 
-    /// The same collection, with documents of any shape and with every other action.
+    /// Returns the same collection, with documents of any shape and with every other action.
     #[must_use]
     pub fn untyped(&self) -> &Collection {
         &self.collection
     }
 
-    /// As [`Collection::update`]: the fields to merge into the document, of any type that is `Serialize`.
+    /// Merges fields into a document, of any type that is `Serialize`; see [`Collection::update`].
     pub fn update(&self, id: &ItemId, fields: impl Serialize) -> Update {
         self.collection.update(id, fields)
     }
 
-    /// As [`Collection::delete`].
+    /// Deletes an item; see [`Collection::delete`].
     pub fn delete(&self, id: &ItemId) -> Delete {
         self.collection.delete(id)
     }
 
-    /// As [`Collection::get`].
+    /// Reads one item; see [`Collection::get`].
     pub fn get(&self, id: &ItemId) -> TypedGet<T> {
         Typed { action: self.collection.get(id), of: PhantomData }
     }
 
-    /// As [`Collection::list`].
+    /// Lists items; see [`Collection::list`].
     pub fn list(&self) -> TypedList<T> {
         Typed { action: self.collection.list(), of: PhantomData }
     }
 }
 
 impl<T: Serialize> TypedCollection<T> {
-    /// As [`Collection::create`].
+    /// Creates an item; see [`Collection::create`].
     pub fn create(&self, document: &T) -> Create {
         self.collection.create(document)
     }
 
-    /// As [`Collection::replace`].
+    /// Replaces a whole document; see [`Collection::replace`].
     pub fn replace(&self, id: &ItemId, document: &T) -> Replace {
         self.collection.replace(id, document)
     }
 
-    /// As [`Collection::smart_insert`].
+    /// Enriches the item with the same unique properties, or creates one; see [`Collection::smart_insert`].
     pub fn smart_insert(&self, document: &T, unique_keys: &[&str]) -> SmartInsert {
         self.collection.smart_insert(document, unique_keys)
     }
@@ -148,22 +148,22 @@ impl<A, T> Typed<A, T> {
 }
 
 impl<T> Typed<Get, T> {
-    /// As [`Get::version`].
+    /// Reads the version with this number; see [`Get::version`].
     pub fn version(self, ov: i64) -> Self {
         self.map(|get| get.version(ov))
     }
 
-    /// As [`Get::as_of`].
+    /// Reads the newest version at this time; see [`Get::as_of`].
     pub fn as_of(self, at: Timestamp) -> Self {
         self.map(|get| get.as_of(at))
     }
 
-    /// As [`Get::as_of_cv`].
+    /// Reads the newest version at this version of the collection; see [`Get::as_of_cv`].
     pub fn as_of_cv(self, cv: i64) -> Self {
         self.map(|get| get.as_of_cv(cv))
     }
 
-    /// As [`Get::include_deleted`].
+    /// Shows a deleted item too; see [`Get::include_deleted`].
     pub fn include_deleted(self) -> Self {
         self.map(Get::include_deleted)
     }
@@ -179,42 +179,42 @@ impl<T: DeserializeOwned + Send + 'static> IntoFuture for Typed<Get, T> {
 }
 
 impl<T> Typed<List, T> {
-    /// As [`List::filter`].
+    /// Lists only items that match; see [`List::filter`].
     pub fn filter(self, filter: impl Into<Json>) -> Self {
         self.map(|list| list.filter(filter))
     }
 
-    /// As [`List::sort`].
+    /// Sorts by a property; see [`List::sort`].
     pub fn sort(self, property: impl Into<String>, direction: Direction) -> Self {
         self.map(|list| list.sort(property, direction))
     }
 
-    /// As [`List::limit`].
+    /// Limits a page; see [`List::limit`].
     pub fn limit(self, limit: u32) -> Self {
         self.map(|list| list.limit(limit))
     }
 
-    /// As [`List::after`].
+    /// Goes on after a page; see [`List::after`].
     pub fn after(self, token: impl Into<String>) -> Self {
         self.map(|list| list.after(token))
     }
 
-    /// As [`List::as_of`].
+    /// Lists what was there at this time; see [`List::as_of`].
     pub fn as_of(self, at: Timestamp) -> Self {
         self.map(|list| list.as_of(at))
     }
 
-    /// As [`List::as_of_cv`].
+    /// Lists what was there at this version of the collection; see [`List::as_of_cv`].
     pub fn as_of_cv(self, cv: i64) -> Self {
         self.map(|list| list.as_of_cv(cv))
     }
 
-    /// As [`List::include_deleted`].
+    /// Shows deleted items too; see [`List::include_deleted`].
     pub fn include_deleted(self) -> Self {
         self.map(List::include_deleted)
     }
 
-    /// As [`List::stream`].
+    /// Streams the whole list; see [`List::stream`].
     ///
     /// # Errors
     /// `VALIDATION_ERROR` for a wrong filter, sort or token, and in the stream for a document that is no `T`.
@@ -275,7 +275,7 @@ impl<T> fmt::Debug for TypedView<T> {
 }
 
 impl View {
-    /// The document, without `_system`, as a type of yours. A [`Json`] inside keeps its digits.
+    /// Returns the document, without `_system`, as a type of yours. A [`Json`] inside keeps its digits.
     ///
     /// # Errors
     /// `VALIDATION_ERROR` if the document is of another shape.

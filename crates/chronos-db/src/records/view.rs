@@ -61,7 +61,7 @@ impl From<&Error> for Damage {
 crate::debug_some!(View { id, ov, cv, at, deleted_at });
 
 impl View {
-    /// The document without `_system`.
+    /// Returns the document without `_system`.
     #[must_use]
     pub fn document(&self) -> Json {
         let mut document = self.item.clone();
@@ -71,7 +71,7 @@ impl View {
         document
     }
 
-    /// `{id, ov, cv, at, deletedAt?, item, presigned?, error?}`.
+    /// Returns `{id, ov, cv, at, deletedAt?, item, presigned?, error?}`.
     #[must_use]
     pub fn to_json(&self) -> Json {
         let mut out =
@@ -142,7 +142,7 @@ pub struct Version {
 }
 
 impl Version {
-    /// `{id, ov, cv, op, at, actor?, reason?, requestId?, payloadOv, size, checksum, functionIds?}`.
+    /// Returns `{id, ov, cv, op, at, actor?, reason?, requestId?, payloadOv, size, checksum, functionIds?}`.
     #[must_use]
     pub fn to_json(&self) -> Json {
         let mut out = json!({ "id": self.id.to_string(), "ov": self.ov, "cv": self.cv, "op": self.op.as_str(), "at": self.at.to_string() });
@@ -201,7 +201,7 @@ pub struct Written {
 }
 
 impl Written {
-    /// `{id, ov, cv, at, changed, created}`.
+    /// Returns `{id, ov, cv, at, changed, created}`.
     #[must_use]
     pub fn to_json(&self) -> Json {
         json!({

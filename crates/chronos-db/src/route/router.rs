@@ -65,7 +65,7 @@ pub struct Distribution {
 }
 
 impl Router {
-    /// A router over the configuration's entries.
+    /// Makes a router over the configuration's entries.
     #[must_use]
     pub fn new(config: &Config) -> Self {
         let (hashed, entries): (Vec<_>, Vec<_>) = config
@@ -103,13 +103,13 @@ impl Router {
         self
     }
 
-    /// The key by which a context without a database type is spread.
+    /// Returns the key by which a context without a database type is spread.
     #[must_use]
     pub fn routing_key(&self, route: &Route) -> String {
         self.key_fn.as_ref().map_or_else(|| self.template.key(route), |key| key(route))
     }
 
-    /// Everything routes can lead to.
+    /// Returns everything routes can lead to.
     #[must_use]
     pub fn list_backends(&self) -> Vec<Backend> {
         let backend = |(index, entry): (Option<usize>, &Arc<Entry>)| Backend {
@@ -125,7 +125,7 @@ impl Router {
         hashed.chain(self.entries.iter().map(|entry| (None, entry))).map(backend).collect()
     }
 
-    /// How evenly these keys would spread over version 1's backends.
+    /// Returns how evenly these keys would spread over version 1's backends.
     ///
     /// # Errors
     /// `ROUTE_NOT_FOUND` if there are none.

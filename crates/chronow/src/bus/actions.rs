@@ -12,7 +12,27 @@ use crate::hot::{
 use crate::{Error, Json, Result};
 
 impl Topic {
-    /// Makes sure that the topic is there, and changes the options that are given; all others stay.
+    /// Makes sure that the topic is there, and changes the options that are given; all others stay. Returns
+    /// the options as they are then.
+    ///
+    /// ```
+    /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+    /// # let mut config = chronow::Config::default();
+    /// # config.embedded = Some(":memory:".into());
+    /// # let chronow = chronow::Chronow::connect(config, None).await?;
+    /// use std::time::Duration;
+    ///
+    /// let orders = chronow.bus().topic("orders")?;
+    /// orders.ensure().max_len(10_000).ttl(Some(Duration::from_secs(86_400))).await?;
+    /// // Another process changes one option.
+    /// let options = orders.ensure().dedup_window(Duration::from_secs(60)).await?;
+    /// assert_eq!((options.max_len, options.dedup_window_ms), (10_000, 60_000));
+    /// # Ok::<(), chronow::Error>(())
+    /// # }).unwrap();
+    /// ```
+    ///
+    /// # Errors
+    /// `VALIDATION_ERROR` for options out of their bounds; `HOT_TIER_ERROR` if the store fails.
     pub fn ensure(&self) -> EnsureTopic {
         EnsureTopic::new(self.clone())
     }
@@ -37,32 +57,33 @@ impl EnsureTopic {
         self
     }
 
-    /// Most messages held that somebody still needs, and what happens beyond it.
+    /// Bounds the messages that the topic holds and a subscription still needs (default 100,000);
+    /// [`overflow`](Self::overflow) says what happens beyond it.
     pub fn max_len(mut self, messages: u64) -> Self {
         self.patch.max_len = Some(messages);
         self
     }
 
-    /// What happens to a publish beyond the length.
+    /// Says what happens to a publish beyond the length (default: it is refused).
     pub fn overflow(mut self, overflow: DiscardPolicy) -> Self {
         self.patch.overflow = Some(overflow);
         self
     }
 
-    /// How long messages live that don't say it themselves; none is for ever.
+    /// Sets how long messages live that don't say it themselves; none is for ever (default).
     pub fn ttl(mut self, ttl: Option<Duration>) -> Self {
         self.patch.ttl_ms = Some(ttl.map(millis));
         self
     }
 
-    /// For how long a dedup id is remembered.
+    /// Sets for how long a dedup id is remembered (default 10 minutes).
     pub fn dedup_window(mut self, window: Duration) -> Self {
         self.patch.dedup_window_ms = Some(millis(window));
         self
     }
 
-    /// Whether to keep a copy of every message in the warm tier. Copies are made in order in the background;
-    /// a failing warm tier fails no publish.
+    /// Says whether to keep a copy of every message in the warm tier. Copies are made in order in the
+    /// background; a failing warm tier fails no publish.
     pub fn warm(mut self, warm: bool) -> Self {
         self.patch.warm = Some(warm);
         self
@@ -91,6 +112,7 @@ runs!(EnsureTopic => TopicOptions);
 
 impl Subscription {
     /// Makes sure that the subscription is there, and changes the options that are given; all others stay.
+    /// Returns the options as they are then.
     ///
     /// ```
     /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
@@ -106,12 +128,16 @@ impl Subscription {
     /// let filter = chronos_db::json!({"payload.amount": {"$gte": 100}, "headers.type": "order.created"});
     /// let options = large.ensure().start(DeliverPolicy::Earliest).filter(filter).max_deliveries(9).backoff([Duration::from_secs(1)]).await?;
     /// assert_eq!(options.max_deliveries, 9);
-    /// // Gone when nobody has asked for its messages for an hour.
+    /// // Removed once it was not used for an hour.
     /// large.ensure().auto_delete(Some(Duration::from_secs(3_600))).await?;
     /// assert_eq!(large.options().await?.unwrap().max_deliveries, 9);
     /// # Ok::<(), chronow::Error>(())
     /// # }).unwrap();
     /// ```
+    ///
+    /// # Errors
+    /// `NOT_FOUND` if there is no such topic; `VALIDATION_ERROR` for options out of their bounds or a wrong
+    /// filter; `HOT_TIER_ERROR` if the store fails.
     pub fn ensure(&self) -> EnsureSubscription {
         EnsureSubscription::new(self.clone())
     }
@@ -130,13 +156,14 @@ impl EnsureSubscription {
         Self { subscription, patch: SubscriptionPatch::default() }
     }
 
-    /// How long a message is locked for its consumer; the lock is renewed while it is at work.
+    /// Sets how long a message is locked for its consumer (default 30 s); the lock is renewed while it is at
+    /// work.
     pub fn visibility(mut self, timeout: Duration) -> Self {
         self.patch.visibility_ms = Some(millis(timeout));
         self
     }
 
-    /// Most handler starts per message.
+    /// Limits how often handlers are started on a message (default 5).
     pub fn max_deliveries(mut self, deliveries: u32) -> Self {
         self.patch.max_deliveries = Some(deliveries);
         self
@@ -148,37 +175,37 @@ impl EnsureSubscription {
         self
     }
 
-    /// Up to this share is added to a wait at random.
+    /// Adds up to this share, in percent, to a wait at random (default 20).
     pub fn jitter_percent(mut self, percent: u8) -> Self {
         self.patch.jitter_percent = Some(percent);
         self
     }
 
-    /// Whether messages whose deliveries are used up are kept as dead letters, or dropped.
+    /// Says whether messages whose deliveries are used up are kept as dead letters (default), or dropped.
     pub fn dead_letters(mut self, keep: bool) -> Self {
         self.patch.dead_letters = Some(keep);
         self
     }
 
-    /// Where it begins; matters when it is made.
+    /// Says where it begins; matters when it is made.
     pub fn start(mut self, start: DeliverPolicy) -> Self {
         self.patch.start = Some(start);
         self
     }
 
-    /// Only messages whose `{payload, headers}` match, in chronos-db's filter language.
+    /// Takes only messages whose `{payload, headers}` match, in chronos-db's filter language.
     pub fn filter(mut self, filter: impl Into<Json>) -> Self {
         self.patch.filter = Some(Some(filter.into()));
         self
     }
 
-    /// All messages again.
+    /// Takes all messages again.
     pub fn no_filter(mut self) -> Self {
         self.patch.filter = Some(None);
         self
     }
 
-    /// Removed after nobody pulled from it for so long; none is never.
+    /// Removes the subscription after it was not used for so long; none is never (default).
     pub fn auto_delete(mut self, after: Option<Duration>) -> Self {
         self.patch.auto_delete_ms = Some(after.map(millis));
         self

@@ -28,12 +28,41 @@ pub(super) const TIMEOUT: Duration = Duration::from_secs(1);
 pub(super) const UNDECODABLE: &str = "undecodable";
 
 impl Subscription {
-    /// A stream of messages whose payloads are JSON, to be settled by hand.
+    /// Streams messages whose payloads are JSON, to be settled by hand. A payload that is not goes to the
+    /// dead letters as `undecodable`.
+    ///
+    /// ```
+    /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+    /// # let mut config = chronow::Config::default();
+    /// # config.embedded = Some(":memory:".into());
+    /// # let chronow = chronow::Chronow::connect(config, None).await?;
+    /// # let orders = chronow.bus().topic("orders")?;
+    /// # orders.ensure().await?;
+    /// # let billing = orders.subscription("billing")?;
+    /// # billing.ensure().max_deliveries(1).await?;
+    /// use futures::TryStreamExt as _;
+    ///
+    /// orders.publish(&7).await?;
+    /// let mut messages = billing.consume::<i64>().prefetch(20).await?;
+    /// if let Some(order) = messages.try_next().await? {
+    ///     assert_eq!(order.payload, 7);
+    ///     order.ack().await?; // or `nack`, `dead_letter`, `defer`
+    /// }
+    /// messages.close().await?; // gives back what was fetched in advance
+    /// # Ok::<(), chronow::Error>(())
+    /// # }).unwrap();
+    /// ```
+    ///
+    /// # Errors
+    /// `NOT_FOUND` if there is no such subscription; `HOT_TIER_ERROR` if the store fails.
     pub fn consume<T: DeserializeOwned + Send + 'static>(&self) -> Consume<T> {
         Consume::new(self.clone(), codec::json())
     }
 
-    /// A stream of messages as bytes, to be settled by hand.
+    /// Streams messages as bytes, to be settled by hand.
+    ///
+    /// # Errors
+    /// As [`consume`](Self::consume).
     pub fn consume_bytes(&self) -> Consume<Bytes> {
         Consume::new(self.clone(), codec::bytes())
     }
@@ -61,7 +90,7 @@ impl<T: Send + 'static> Consume<T> {
         Self { subscription, decode, prefetch: PREFETCH }
     }
 
-    /// Hold at most so many messages in advance (default 10, at least 1). Their locks are renewed, and they
+    /// Holds at most so many messages in advance (default 10, at least 1). Their locks are renewed, and they
     /// are given back at the end.
     pub fn prefetch(mut self, messages: u32) -> Self {
         self.prefetch = messages.clamp(1, 1_000);

@@ -14,18 +14,50 @@ use crate::{Error, ErrorKind, Result};
 const PAGE: u32 = 100;
 
 impl Subscription {
-    /// The dead letters, oldest first.
+    /// Lists the dead letters, oldest first.
+    ///
+    /// ```
+    /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+    /// # let mut config = chronow::Config::default();
+    /// # config.embedded = Some(":memory:".into());
+    /// # let chronow = chronow::Chronow::connect(config, None).await?;
+    /// # let orders = chronow.bus().topic("orders")?;
+    /// # orders.ensure().await?;
+    /// # let billing = orders.subscription("billing")?;
+    /// # billing.ensure().max_deliveries(1).await?;
+    /// orders.publish(&7).await?;
+    /// let order = billing.receive::<i64>(1).await?.remove(0);
+    /// order.dead_letter("no such customer").await?;
+    ///
+    /// let (letters, next) = billing.dead_letters().limit(10).await?;
+    /// assert_eq!((letters[0].reason.as_str(), next), ("no such customer", None));
+    /// // Once the cause is gone, all of them come again, to this subscription alone.
+    /// assert_eq!(billing.redrive().await?, 1);
+    /// assert_eq!(billing.receive::<i64>(1).await?.len(), 1);
+    /// # Ok::<(), chronow::Error>(())
+    /// # }).unwrap();
+    /// ```
+    ///
+    /// # Errors
+    /// `NOT_FOUND` if there is no such subscription; `VALIDATION_ERROR` for a wrong cursor; `HOT_TIER_ERROR`
+    /// or `WARM_TIER_ERROR` if a store fails.
     pub fn dead_letters(&self) -> DeadLetters {
         DeadLetters::new(self.clone())
     }
 
     /// Gives dead letters back to this subscription alone, with a new delivery count. All, unless something
-    /// else is said.
+    /// else is said. Returns how many.
+    ///
+    /// # Errors
+    /// `NOT_FOUND` if there is no such subscription; `HOT_TIER_ERROR` if the store fails.
     pub fn redrive(&self) -> Redrive {
         Redrive::new(self.clone())
     }
 
-    /// Removes dead letters. All, unless something else is said.
+    /// Removes dead letters. All, unless something else is said. Returns how many.
+    ///
+    /// # Errors
+    /// `NOT_FOUND` if there is no such subscription; `HOT_TIER_ERROR` if the store fails.
     pub fn purge_dead_letters(&self) -> Purge {
         Purge::new(self.clone())
     }
@@ -52,13 +84,13 @@ impl DeadLetters {
         self
     }
 
-    /// At most so many (default 100).
+    /// Limits a page to so many (default 100).
     pub fn limit(mut self, letters: u32) -> Self {
         self.limit = letters.max(1);
         self
     }
 
-    /// All of them, page by page.
+    /// Streams all of them, page by page.
     #[must_use]
     pub fn stream(self) -> BoxStream<'static, Result<DeadLetter>> {
         let pages = stream::try_unfold(Some(self), |page| async move {
@@ -107,13 +139,13 @@ macro_rules! on_dead_letters {
                 Self { subscription, select: Select::All }
             }
 
-            /// Only the oldest so many.
+            /// Takes only the oldest so many.
             pub fn oldest(mut self, letters: u64) -> Self {
                 self.select = Select::Oldest(letters);
                 self
             }
 
-            /// Only these.
+            /// Takes only these.
             pub fn ids(mut self, ids: impl IntoIterator<Item = impl Into<String>>) -> Self {
                 self.select = Select::Ids(ids.into_iter().map(Into::into).collect());
                 self

@@ -48,61 +48,61 @@ impl<T> Message<T> {
         Self { payload, content_type, headers, key, published_at, deliveries: deliveries + 1, guard }
     }
 
-    /// Its id, the same in every delivery.
+    /// Returns the id, the same in every delivery.
     #[must_use]
     pub fn id(&self) -> &str {
         &self.guard.lock.id
     }
 
-    /// The media type of its bytes; JSON if empty.
+    /// Returns the media type of its bytes; JSON if empty.
     #[must_use]
     pub fn content_type(&self) -> &str {
         &self.content_type
     }
 
-    /// Its headers.
+    /// Returns the headers, without those of the library.
     #[must_use]
     pub fn headers(&self) -> &BTreeMap<String, String> {
         &self.headers
     }
 
-    /// One header.
+    /// Returns one header.
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name).map(String::as_str)
     }
 
-    /// The trace the publisher was in.
+    /// Returns the trace the publisher was in, as the header of the W3C writes it.
     #[must_use]
     pub fn traceparent(&self) -> Option<&str> {
         self.header(TRACEPARENT)
     }
 
-    /// The trace the publisher was in, if it said so and said it well.
+    /// Returns the trace the publisher was in, if a valid one came with the message.
     #[must_use]
     pub fn trace(&self) -> Option<TraceContext> {
         TraceContext::extract(&self.headers)
     }
 
-    /// Its ordering key.
+    /// Returns the ordering key.
     #[must_use]
     pub fn key(&self) -> Option<&str> {
         self.key.as_deref()
     }
 
-    /// When it was accepted.
+    /// Returns when it was accepted, by the store's clock.
     #[must_use]
     pub fn published_at(&self) -> Timestamp {
         self.published_at
     }
 
-    /// How often a handler of this subscription was started on it, with this time.
+    /// Returns how often a handler of this subscription was started on it, this time included.
     #[must_use]
     pub fn deliveries(&self) -> u32 {
         self.deliveries
     }
 
-    /// When the lock ends by the store's clock; it is renewed in the background long before.
+    /// Returns when the lock ends, by the store's clock; it is renewed in the background long before.
     #[must_use]
     pub fn locked_until(&self) -> Timestamp {
         self.guard.locked_until()
@@ -113,7 +113,7 @@ impl<T> Message<T> {
         self.guard.waited(self.published_at)
     }
 
-    /// Whether the lock was lost: somebody else may have the message.
+    /// Returns whether the lock was lost, so that another consumer may have the message.
     #[must_use]
     pub fn is_lock_lost(&self) -> bool {
         self.guard.is_lost()
@@ -168,22 +168,36 @@ impl<T> Received<T> {
         Self { message, subscription, renewer, begun }
     }
 
-    /// Done. Fails with `LOCK_LOST` if the lock is not this consumer's any more.
+    /// Acknowledges the message: this subscription has done with it.
+    ///
+    /// # Errors
+    /// `LOCK_LOST` if the lock is not this consumer's any more; `HOT_TIER_ERROR` if the store fails.
     pub async fn ack(self) -> Result<()> {
         self.settle(Settle::Ack).await
     }
 
-    /// Not done: again after the subscription's backoff, unless something else is said.
+    /// Gives the message back: it comes again after the subscription's backoff, unless something else is
+    /// said. After the last delivery it is a dead letter.
+    ///
+    /// # Errors
+    /// `LOCK_LOST` if the lock is not this consumer's any more; `VALIDATION_ERROR` for a delay beyond ten
+    /// years; `HOT_TIER_ERROR` if the store fails.
     pub fn nack(self) -> Nack<T> {
         Nack { received: self, requeue: true, delay: None, reason: String::new() }
     }
 
-    /// To the dead letters.
+    /// Puts the message into the subscription's dead letters.
+    ///
+    /// # Errors
+    /// `LOCK_LOST` if the lock is not this consumer's any more; `HOT_TIER_ERROR` if the store fails.
     pub async fn dead_letter(self, reason: impl Into<String>) -> Result<()> {
         self.settle(Settle::DeadLetter { reason: reason.into() }).await
     }
 
     /// Sets it aside until it is fetched by its id.
+    ///
+    /// # Errors
+    /// `LOCK_LOST` if the lock is not this consumer's any more; `HOT_TIER_ERROR` if the store fails.
     pub async fn defer(self) -> Result<()> {
         self.settle(Settle::Defer).await
     }
@@ -265,20 +279,20 @@ pub struct Nack<T> {
 }
 
 impl<T> Nack<T> {
-    /// Whether to have it again as soon as the backoff or the delay says (default). Otherwise it comes again
-    /// when its lock ends.
+    /// Says whether to have it again as soon as the backoff or the delay says (default). Otherwise it comes
+    /// again when its lock ends.
     pub fn requeue(mut self, requeue: bool) -> Self {
         self.requeue = requeue;
         self
     }
 
-    /// Again after so long, instead of the subscription's backoff.
+    /// Brings it again after so long, instead of the subscription's backoff.
     pub fn delay(mut self, delay: Duration) -> Self {
         self.delay = Some(delay);
         self
     }
 
-    /// Why, for the dead letters.
+    /// Records why, for the dead letters.
     pub fn reason(mut self, reason: impl Into<String>) -> Self {
         self.reason = reason.into();
         self

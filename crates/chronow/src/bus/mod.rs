@@ -86,7 +86,7 @@ impl Bus {
         Self { inner, scope }
     }
 
-    /// The same of another tenant.
+    /// Returns the same of another tenant.
     ///
     /// # Errors
     /// `VALIDATION_ERROR` for a bad name.
@@ -94,7 +94,7 @@ impl Bus {
         Ok(Self { scope: Scope::new(tenant, self.scope.namespace())?, inner: Arc::clone(&self.inner) })
     }
 
-    /// The same of another namespace.
+    /// Returns the same of another namespace.
     ///
     /// # Errors
     /// `VALIDATION_ERROR` for a bad name.
@@ -102,7 +102,7 @@ impl Bus {
         Ok(Self { scope: Scope::new(self.scope.tenant(), namespace)?, inner: Arc::clone(&self.inner) })
     }
 
-    /// A topic. No I/O: it need not be there yet.
+    /// Returns a handle of a topic. Does no I/O: the topic need not be there yet.
     ///
     /// # Errors
     /// `VALIDATION_ERROR` for a bad name.
@@ -110,7 +110,7 @@ impl Bus {
         Ok(Topic { inner: Arc::clone(&self.inner), name: TopicName::new(&self.scope, name)? })
     }
 
-    /// The topics there are, by name.
+    /// Returns the names of the topics there are, in their order.
     ///
     /// # Errors
     /// `HOT_TIER_ERROR` if the store fails.
@@ -118,10 +118,10 @@ impl Bus {
         self.inner.hot.topics(&self.scope).await.map_err(|error| error.during("topics"))
     }
 
-    /// What the topics hold now, for Prometheus: `chronow_topic_messages`, and for each subscription
-    /// `chronow_backlog`, `chronow_pending`, `chronow_scheduled`, `chronow_deferred`, `chronow_dead_letters`
-    /// and `chronow_lag_seconds`, the age of the oldest message that is not settled. Beside
-    /// [`Metrics::to_prometheus`](crate::Metrics::to_prometheus), which says what this connection did.
+    /// Returns what the topics hold now, as text for Prometheus: `chronow_topic_messages`, and for each
+    /// subscription `chronow_backlog`, `chronow_pending`, `chronow_scheduled`, `chronow_deferred`,
+    /// `chronow_dead_letters` and `chronow_lag_seconds`, the age of the oldest message that is not settled.
+    /// [`Metrics::to_prometheus`](crate::Metrics::to_prometheus) says what this connection did.
     ///
     /// # Errors
     /// `HOT_TIER_ERROR` if the store fails.

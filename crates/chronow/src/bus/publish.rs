@@ -68,16 +68,44 @@ impl Topic {
     /// # Ok::<(), chronow::Error>(())
     /// # }).unwrap();
     /// ```
+    ///
+    /// # Errors
+    /// `NOT_FOUND` if there is no such topic, unless [`auto_create`](Publish::auto_create) makes it;
+    /// `VALIDATION_ERROR` for what cannot be encoded or is beyond a limit; `TOPIC_FULL` if the topic is at
+    /// its length; `NOT_REPLICATED` if replicas did not confirm in time; `HOT_TIER_ERROR` if the hot tier
+    /// fails: the message may have been accepted, and with a dedup id publishing it again is safe.
     pub fn publish<T: Serialize + ?Sized>(&self, payload: &T) -> Publish {
         Publish::new(self.clone(), PublishMessage::json(payload))
     }
 
-    /// Publishes bytes as they are.
+    /// Publishes bytes as they are, with their media type.
+    ///
+    /// # Errors
+    /// As [`publish`](Self::publish).
     pub fn publish_bytes(&self, payload: impl Into<Bytes>, content_type: impl Into<String>) -> Publish {
         Publish::new(self.clone(), PublishMessage::bytes(payload, content_type))
     }
 
-    /// Publishes several messages, all or none of those that go to one shard.
+    /// Publishes several messages, all or none of those that go to one shard. Returns their ids in the order
+    /// given.
+    ///
+    /// ```
+    /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+    /// # let mut config = chronow::Config::default();
+    /// # config.embedded = Some(":memory:".into());
+    /// # let chronow = chronow::Chronow::connect(config, None).await?;
+    /// # let orders = chronow.bus().topic("orders")?;
+    /// # orders.ensure().await?;
+    /// use chronow::PublishMessage;
+    ///
+    /// let messages = (1..=3).map(|n| PublishMessage::json(&n).key("customer-1"));
+    /// assert_eq!(orders.publish_batch(messages).await?.len(), 3);
+    /// # Ok::<(), chronow::Error>(())
+    /// # }).unwrap();
+    /// ```
+    ///
+    /// # Errors
+    /// As [`publish`](Self::publish).
     pub fn publish_batch(&self, messages: impl IntoIterator<Item = PublishMessage>) -> PublishBatch {
         PublishBatch::new(self.clone(), messages.into_iter().collect())
     }
@@ -93,7 +121,7 @@ struct How {
 
 macro_rules! how_options {
     () => {
-        /// When to return.
+        /// Says when the publish returns (default [`Ack::Hot`]).
         pub fn ack(mut self, ack: Ack) -> Self {
             self.how.ack = ack;
             self

@@ -37,7 +37,7 @@ macro_rules! message_options {
             self.header(crate::bus::trace::TRACEPARENT, value)
         }
 
-        /// What tracing systems add to the trace, as the W3C's header says.
+        /// Adds what tracing systems add to the trace, as the W3C's header says.
         pub fn tracestate(self, value: impl Into<String>) -> Self {
             self.header(crate::bus::trace::TRACESTATE, value)
         }
@@ -54,19 +54,19 @@ macro_rules! message_options {
             self
         }
 
-        /// Not before so long from now; at most ten years.
+        /// Delivers it not before so long from now; at most ten years.
         pub fn delay(mut self, delay: std::time::Duration) -> Self {
             self$(.$field)?.set_delay(delay);
             self
         }
 
-        /// Not before this time.
+        /// Delivers it not before this time, by the store's clock.
         pub fn at(mut self, time: crate::Timestamp) -> Self {
             self$(.$field)?.change(|message| message.not_before = Some(time));
             self
         }
 
-        /// To the dead letters of every subscription that has not started it after so long.
+        /// Puts it into the dead letters of every subscription that has not started it after so long.
         pub fn ttl(mut self, ttl: std::time::Duration) -> Self {
             self$(.$field)?.change(|message| message.ttl = Some(ttl));
             self
@@ -97,14 +97,14 @@ pub(super) fn check_delay(delay: Duration) -> Result<()> {
 }
 
 impl PublishMessage {
-    /// A payload as JSON.
+    /// Makes a message of a payload as JSON.
     pub fn json<T: Serialize + ?Sized>(payload: &T) -> Self {
         let message = to_json("payload", payload)
             .map(|payload| OutboundMessage { payload, ..OutboundMessage::default() });
         Self { message, delay: None }
     }
 
-    /// Bytes as they are.
+    /// Makes a message of bytes as they are.
     pub fn bytes(payload: impl Into<Bytes>, content_type: impl Into<String>) -> Self {
         let message = Ok(OutboundMessage {
             payload: payload.into(),

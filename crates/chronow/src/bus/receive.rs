@@ -15,7 +15,7 @@ use crate::hot::{Delivery, Settle, SettleAndStart, Settled};
 use crate::{Error, Result};
 
 impl Subscription {
-    /// At most so many messages that are due now, started, to be settled by hand.
+    /// Takes at most so many messages that are due now, started, to be settled by hand.
     ///
     /// ```
     /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
@@ -46,7 +46,7 @@ impl Subscription {
         self.receive_as(max, &codec::json()).await
     }
 
-    /// At most so many messages that are due now, as bytes, started, to be settled by hand.
+    /// Takes at most so many messages that are due now, as bytes, started, to be settled by hand.
     ///
     /// # Errors
     /// `NOT_FOUND` if there is no such subscription.
@@ -65,7 +65,8 @@ impl Subscription {
         receive.await.map_err(self.told("receive"))
     }
 
-    /// Deferred messages by id, started, to be settled by hand; those that are not deferred are left out.
+    /// Takes deferred messages by id, started, to be settled by hand; those that are not deferred are left
+    /// out.
     ///
     /// # Errors
     /// `NOT_FOUND` if there is no such subscription.
@@ -76,8 +77,8 @@ impl Subscription {
         self.fetch_deferred_as(ids, &codec::json()).await
     }
 
-    /// Deferred messages by id, as bytes, started, to be settled by hand; those that are not deferred are
-    /// left out.
+    /// Takes deferred messages by id, as bytes, started, to be settled by hand; those that are not deferred
+    /// are left out.
     ///
     /// # Errors
     /// `NOT_FOUND` if there is no such subscription.

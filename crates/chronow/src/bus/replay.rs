@@ -10,7 +10,11 @@ use crate::{Error, Result, Timestamp};
 const REPLAYED: usize = 200;
 
 impl Subscription {
-    /// Puts messages back into this subscription from their copies in the warm tier.
+    /// Puts messages back into this subscription from their copies in the warm tier. Returns how many.
+    ///
+    /// # Errors
+    /// `UNSUPPORTED` without a warm tier; `NOT_FOUND` if there is no such subscription; `WARM_TIER_ERROR` or
+    /// `HOT_TIER_ERROR` if a store fails: running it again goes on.
     pub fn replay(&self) -> Replay {
         Replay::new(self.clone())
     }
@@ -31,19 +35,19 @@ impl Replay {
         Self { subscription, from: None, until: None, ids: None }
     }
 
-    /// Only what was published then or later.
+    /// Replays only what was published then or later.
     pub fn from(mut self, at: Timestamp) -> Self {
         self.from = Some(at);
         self
     }
 
-    /// Only what was published before.
+    /// Replays only what was published before.
     pub fn until(mut self, at: Timestamp) -> Self {
         self.until = Some(at);
         self
     }
 
-    /// Only these messages; those without a copy are left out.
+    /// Replays only these messages; those without a copy are left out.
     pub fn ids(mut self, ids: impl IntoIterator<Item = impl Into<String>>) -> Self {
         self.ids = Some(ids.into_iter().map(Into::into).collect());
         self

@@ -64,6 +64,10 @@ impl Subscription {
     /// ```
     ///
     /// What cannot be decoded goes to the dead letters as `undecodable`.
+    ///
+    /// # Errors
+    /// `NOT_FOUND` if there is no such subscription, or when it is deleted; `HOT_TIER_ERROR` if the store
+    /// fails while it starts or ends. Failures in between are logged and tried again.
     pub fn run<T, H, F, O>(&self, handler: H) -> Run<T>
     where
         T: DeserializeOwned + Send + 'static,
@@ -75,6 +79,9 @@ impl Subscription {
     }
 
     /// Runs a handler over messages as bytes.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run).
     pub fn run_bytes<H, F, O>(&self, handler: H) -> Run<Bytes>
     where
         H: Fn(Message<Bytes>) -> F + Send + Sync + 'static,
@@ -117,21 +124,21 @@ impl<T: Send + 'static> Run<T> {
         Self { subscription, decode, handler, settings, prefetch: None }
     }
 
-    /// At most so many handlers at work at once (default 8).
+    /// Limits how many handlers are at work at once (default 8).
     pub fn concurrency(mut self, handlers: usize) -> Self {
         self.settings.concurrency = handlers.clamp(1, 100_000);
         self
     }
 
-    /// Hold at most so many messages in advance (default: as many as handlers). Their locks are renewed, and
+    /// Holds at most so many messages in advance (default: as many as handlers). Their locks are renewed, and
     /// they don't count as delivered.
     pub fn prefetch(mut self, messages: usize) -> Self {
         self.prefetch = Some(messages.min(100_000));
         self
     }
 
-    /// How long handlers may take to end when the runner is stopped (default 30 s). Then they are cancelled,
-    /// and their messages tried again.
+    /// Bounds how long handlers may take to end when the runner is stopped (default 30 s). Then they are
+    /// cancelled, and their messages tried again.
     pub fn drain(mut self, most: Duration) -> Self {
         self.settings.drain = most;
         self
@@ -215,7 +222,7 @@ impl Runner {
         self.join().await
     }
 
-    /// Whether it has ended.
+    /// Returns whether it has ended.
     #[must_use]
     pub fn is_finished(&self) -> bool {
         self.task.as_ref().is_none_or(JoinHandle::is_finished)

@@ -28,7 +28,7 @@ impl fmt::Debug for Subscription {
 }
 
 impl Subscription {
-    /// Its name.
+    /// Returns the name.
     #[must_use]
     pub fn name(&self) -> &SubscriptionName {
         &self.name
@@ -39,7 +39,7 @@ impl Subscription {
         move |error| error.during(operation).on(&name)
     }
 
-    /// The options, or none if there is no such subscription.
+    /// Reads the options; none if there is no such subscription.
     ///
     /// # Errors
     /// `HOT_TIER_ERROR` if the store fails.
@@ -113,7 +113,7 @@ impl Subscription {
         peek.await.map_err(self.told("peek"))
     }
 
-    /// Counts.
+    /// Counts its messages: unread, pending, scheduled, deferred, dead, and what was acknowledged so far.
     ///
     /// # Errors
     /// `NOT_FOUND` if there is no such subscription.

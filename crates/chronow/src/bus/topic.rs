@@ -22,13 +22,13 @@ impl fmt::Debug for Topic {
 }
 
 impl Topic {
-    /// Its name.
+    /// Returns the name.
     #[must_use]
     pub fn name(&self) -> &TopicName {
         &self.name
     }
 
-    /// The options, or none if there is no such topic.
+    /// Reads the options; none if there is no such topic.
     ///
     /// # Errors
     /// `HOT_TIER_ERROR` if the store fails.
@@ -44,7 +44,7 @@ impl Topic {
         self.inner.hot.cancel(&self.name, id).await.map_err(|error| error.during("cancel").on(&self.name))
     }
 
-    /// A subscription of this topic. No I/O: it need not be there yet.
+    /// Returns a handle of a subscription. Does no I/O: the subscription need not be there yet.
     ///
     /// # Errors
     /// `VALIDATION_ERROR` for a bad name.
@@ -52,7 +52,7 @@ impl Topic {
         Ok(Subscription { inner: Arc::clone(&self.inner), name: SubscriptionName::new(&self.name, name)? })
     }
 
-    /// The subscriptions there are, by name.
+    /// Returns the names of the subscriptions there are, in their order.
     ///
     /// # Errors
     /// `HOT_TIER_ERROR` if the store fails.
@@ -64,7 +64,7 @@ impl Topic {
             .map_err(|error| error.during("subscriptions").on(&self.name))
     }
 
-    /// Counts of the topic and its subscriptions.
+    /// Counts the messages of the topic and of its subscriptions.
     ///
     /// # Errors
     /// `NOT_FOUND` if there is no such topic.

@@ -69,7 +69,7 @@ impl fmt::Display for TraceContext {
 }
 
 impl TraceContext {
-    /// A span of a trace: 32 and 16 lower-case hex digits, none of them all zero.
+    /// Names a span of a trace: 32 and 16 lower-case hex digits, none of them all zero.
     ///
     /// # Errors
     /// `VALIDATION_ERROR` for anything else.
@@ -84,7 +84,7 @@ impl TraceContext {
         self
     }
 
-    /// Another span of the same trace.
+    /// Names another span of the same trace.
     ///
     /// # Errors
     /// `VALIDATION_ERROR` for an id that is not 16 lower-case hex digits.
@@ -93,25 +93,25 @@ impl TraceContext {
         Self::new(self.trace_id(), span_id, self.is_sampled()).map(|context| Self { state, ..context })
     }
 
-    /// The trace, 32 hex digits.
+    /// Returns the trace, 32 hex digits.
     #[must_use]
     pub fn trace_id(&self) -> &str {
         &self.parent[TRACE]
     }
 
-    /// The span that published, 16 hex digits.
+    /// Returns the span that published, 16 hex digits.
     #[must_use]
     pub fn span_id(&self) -> &str {
         &self.parent[SPAN]
     }
 
-    /// Whether the publisher recorded the trace.
+    /// Returns whether the publisher recorded the trace.
     #[must_use]
     pub fn is_sampled(&self) -> bool {
         u8::from_str_radix(&self.parent[FLAGS], 16).is_ok_and(|flags| flags & 1 == 1)
     }
 
-    /// What tracing systems carry.
+    /// Returns what tracing systems carry along.
     #[must_use]
     pub fn state(&self) -> Option<&str> {
         self.state.as_deref()

@@ -39,7 +39,7 @@ pub struct OutboundMessage {
 chronos_db::debug_some!(OutboundMessage { content_type, not_before, ttl });
 
 impl OutboundMessage {
-    /// What is kept of it once a topic has accepted it under an id.
+    /// Returns what is kept of it once a topic has accepted it under an id.
     #[must_use]
     pub fn stored(self, id: String, published_at: Timestamp) -> StoredMessage {
         let Self { payload, content_type, headers, key, .. } = self;
@@ -95,8 +95,8 @@ pub struct PublishAck {
     pub duplicate: bool,
 }
 
-/// A filter of a subscription sees this document: `{payload, headers}`. A payload that is not JSON is null; a
-/// number that has no other form is the nearest double.
+/// Returns the document that a subscription's filter sees: `{payload, headers}`. A payload that is not JSON
+/// is null; a number that has no other form is the nearest double.
 #[must_use]
 pub fn filter_view(message: &StoredMessage) -> bson::Document {
     let StoredMessage { payload, content_type, headers, .. } = message;

@@ -42,10 +42,10 @@ pub use value::{Change, Incremented, Precondition, Value};
 /// A store says what went wrong; whoever calls it adds to the error what was tried, and on what.
 #[async_trait]
 pub trait HotTier: MessageStore + KeyValueStore {
-    /// A round trip; what the server can do that matters here, as words for people.
+    /// Makes a round trip, and returns what the server can do that matters here, as words for people.
     async fn ping(&self) -> Result<String>;
 
-    /// The store's time.
+    /// Returns the store's time.
     async fn now(&self) -> Result<Timestamp>;
 
     /// Ends the connection after what is in flight.
@@ -55,7 +55,7 @@ pub trait HotTier: MessageStore + KeyValueStore {
 /// Shared memory: values under keys, with conditions, times to live, and changes as they happen.
 #[async_trait]
 pub trait KeyValueStore: Send + Sync + std::fmt::Debug {
-    /// Values of keys, in their order; expired ones are none.
+    /// Returns the values of keys, in their order; none for expired ones.
     async fn get(&self, scope: &Scope, keys: &[String]) -> Result<Vec<Option<Value>>>;
 
     /// Puts a value (`bytes: None` puts a tombstone), for `ttl` if given, and returns its version; nothing if
@@ -89,8 +89,8 @@ pub trait KeyValueStore: Send + Sync + std::fmt::Debug {
         ttl: Option<Duration>,
     ) -> Result<Incremented>;
 
-    /// Keys with a prefix, without tombstones, in pages of about `limit`; the second part is the cursor for
-    /// the next page. A key that is there all the time is returned at least once.
+    /// Returns keys with a prefix, without tombstones, in pages of about `limit`; the second part is the
+    /// cursor for the next page. A key that is there all the time is returned at least once.
     async fn keys(
         &self,
         scope: &Scope,
@@ -99,7 +99,8 @@ pub trait KeyValueStore: Send + Sync + std::fmt::Debug {
         limit: u32,
     ) -> Result<(Vec<String>, Option<String>)>;
 
-    /// Changes of keys with a prefix, from now on, as they happen; that the time of a value is over is one.
+    /// Streams changes of keys with a prefix, from now on, as they happen; that the time of a value is over
+    /// is one.
     async fn watch(&self, scope: &Scope, prefix: &str) -> Result<BoxStream<'static, Result<Change>>>;
 }
 
@@ -109,15 +110,15 @@ pub trait MessageStore: Send + Sync + std::fmt::Debug {
     /// Makes sure that a topic exists, and changes the options the patch gives; all others stay.
     async fn ensure_topic(&self, topic: &TopicName, patch: &TopicPatch) -> Result<TopicOptions>;
 
-    /// The topic's options, or nothing if there is no such topic.
+    /// Returns the topic's options, or nothing if there is no such topic.
     async fn topic(&self, topic: &TopicName) -> Result<Option<TopicOptions>>;
 
-    /// How often this connection has noticed that a topic's options, or the library's own subscriptions of
-    /// it, had changed, or that it was deleted or made anew: publishes and pulls notice it on their way. Asks
-    /// nobody.
+    /// Returns how often this connection has noticed that a topic's options, or the library's own
+    /// subscriptions of it, had changed, or that it was deleted or made anew: publishes and pulls notice it
+    /// on their way. Does no I/O.
     fn changes(&self, topic: &TopicName) -> u64;
 
-    /// The topics of a scope, by name.
+    /// Returns the names of a scope's topics, in their order.
     async fn topics(&self, scope: &Scope) -> Result<Vec<String>>;
 
     /// Removes a topic with its subscriptions, messages and dead letters, leaving nothing behind. False if
@@ -135,10 +136,10 @@ pub trait MessageStore: Send + Sync + std::fmt::Debug {
         patch: &SubscriptionPatch,
     ) -> Result<SubscriptionOptions>;
 
-    /// The subscription's options, or nothing if there is no such subscription.
+    /// Returns the subscription's options, or nothing if there is no such subscription.
     async fn subscription(&self, subscription: &SubscriptionName) -> Result<Option<SubscriptionOptions>>;
 
-    /// The subscriptions of a topic, by name, without the library's own.
+    /// Returns the names of a topic's subscriptions, in their order, without the library's own.
     async fn subscriptions(&self, topic: &TopicName) -> Result<Vec<String>>;
 
     /// Removes a subscription with everything of it. False if there was none.
@@ -153,9 +154,9 @@ pub trait MessageStore: Send + Sync + std::fmt::Debug {
     /// accepted.
     async fn publish(&self, topic: &TopicName, messages: Vec<OutboundMessage>) -> Result<Vec<PublishAck>>;
 
-    /// As [`publish`](Self::publish), but returns only when so many replicas of the server have confirmed the
-    /// messages. Stores that acknowledge by majority or on disk have nothing to add, and do the same as
-    /// `publish`.
+    /// Publishes as [`publish`](Self::publish) does, but returns only when so many replicas of the server
+    /// have confirmed the messages. Stores that acknowledge by majority or on disk have nothing to add, and
+    /// do the same as `publish`.
     ///
     /// # Errors
     /// As `publish`; `NOT_REPLICATED` if fewer replicas have confirmed within the time: the messages are
@@ -186,7 +187,7 @@ pub trait MessageStore: Send + Sync + std::fmt::Debug {
     /// `NOT_FOUND` if there is no such subscription.
     async fn pull(&self, subscription: &SubscriptionName, max: u32) -> Result<Pulled>;
 
-    /// As [`pull`](Self::pull), and starts the first `start` messages of what it hands out as
+    /// Pulls as [`pull`](Self::pull) does, and starts the first `start` messages of what it hands out as
     /// [`settle_and_start`](Self::settle_and_start) would, which saves that step. [`Pulled::started`] says
     /// how many of the first it started: fewer if there are fewer, and none where the store cannot do both at
     /// once, or a filter has yet to say which messages they are.
@@ -217,7 +218,7 @@ pub trait MessageStore: Send + Sync + std::fmt::Debug {
         ids: Vec<String>,
     ) -> Result<Vec<Delivery>>;
 
-    /// Whether somebody else needs messages that this subscription has: another subscription that has not
+    /// Returns whether messages that this subscription has are needed by another one: one that has not
     /// settled them, has them as dead letters, or may still get them. True also for what this subscription
     /// does not have. Once false for a message, it stays false, unless it is replayed.
     ///
@@ -230,8 +231,8 @@ pub trait MessageStore: Send + Sync + std::fmt::Debug {
     /// later: so a message wakes one consumer.
     async fn wait(&self, subscription: &SubscriptionName, timeout: Duration) -> Result<()>;
 
-    /// Dead letters, oldest first, after a cursor, at most [`MAX_LETTERS`]; the second part is the cursor for
-    /// the next page.
+    /// Returns dead letters, oldest first, after a cursor, at most [`MAX_LETTERS`]; the second part is the
+    /// cursor for the next page.
     async fn dead_letters(
         &self,
         subscription: &SubscriptionName,
@@ -239,8 +240,8 @@ pub trait MessageStore: Send + Sync + std::fmt::Debug {
         limit: u32,
     ) -> Result<(Vec<DeadLetter>, Option<String>)>;
 
-    /// Where the dead letters lie that failed then or later, oldest first, after a cursor. Costs nothing for
-    /// the letters themselves, however large.
+    /// Returns where the dead letters lie that failed then or later, oldest first, after a cursor. Costs
+    /// nothing for the letters themselves, however large.
     async fn dead_letter_ids(
         &self,
         subscription: &SubscriptionName,
@@ -249,7 +250,8 @@ pub trait MessageStore: Send + Sync + std::fmt::Debug {
         limit: u32,
     ) -> Result<Vec<DeadLetterId>>;
 
-    /// Dead letters by the ids of their messages, in any order; those that are none (any more) are left out.
+    /// Returns dead letters by the ids of their messages, in any order; those that are none (any more) are
+    /// left out.
     async fn dead_letters_by_id(
         &self,
         subscription: &SubscriptionName,
@@ -270,7 +272,7 @@ pub trait MessageStore: Send + Sync + std::fmt::Debug {
     /// ids are remembered: what was purged is not accepted again. Returns how many.
     async fn purge(&self, topic: &TopicName) -> Result<u64>;
 
-    /// Counts.
+    /// Counts the messages of the topic and of its subscriptions.
     ///
     /// # Errors
     /// `NOT_FOUND` if there is no such topic.

@@ -133,7 +133,8 @@ impl Default for SubscriptionOptions {
 }
 
 impl SubscriptionOptions {
-    /// The wait before the next delivery after `deliveries` of them, with `chance` (0 up to 1) of the jitter.
+    /// Returns the wait, in milliseconds, before the next delivery after `deliveries` of them, with `chance`
+    /// (0 up to 1) of the jitter.
     #[must_use]
     pub fn backoff(&self, deliveries: u32, chance: f64) -> Duration {
         let index = (deliveries.max(1) as usize - 1).min(self.backoff_ms.len().saturating_sub(1));
@@ -154,7 +155,7 @@ macro_rules! patch {
         }
 
         impl $patch {
-            /// The options after this change.
+            /// Returns the options after this change.
             #[must_use]
             pub fn apply(&self, options: &$options) -> $options {
                 let mut options = options.clone();

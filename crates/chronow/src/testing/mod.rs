@@ -6,8 +6,8 @@ pub mod hot;
 
 pub use hooked::{Point, hooked};
 
-/// A subscription of the library's own, as [`TopicStats::internal`](crate::hot::TopicStats::internal) shows
-/// them.
+/// Names a subscription of the library's own, as [`TopicStats::internal`](crate::hot::TopicStats::internal)
+/// shows them.
 #[must_use]
 pub fn internal_subscription(topic: &crate::TopicName, name: &'static str) -> crate::SubscriptionName {
     crate::SubscriptionName::internal(topic, name)

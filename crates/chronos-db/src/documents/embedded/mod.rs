@@ -111,8 +111,8 @@ impl fmt::Debug for EmbeddedDocuments {
 }
 
 impl EmbeddedDocuments {
-    /// A store in the folder or `.db` file `path`, or with `:memory:` one that is gone when it is dropped.
-    /// Nothing is touched before the first call.
+    /// Opens a store in the folder or `.db` file `path`, or with `:memory:` one that is gone when it is
+    /// dropped. Nothing is touched before the first call.
     ///
     /// # Errors
     /// `VALIDATION_ERROR` if the path is empty.
@@ -120,7 +120,7 @@ impl EmbeddedDocuments {
         Self::counting(path, env, Arc::default())
     }
 
-    /// The same, with a count of the steps that SQLite takes for it.
+    /// Opens a store, and counts the steps that SQLite takes for it.
     ///
     /// # Errors
     /// As [`open`](Self::open).

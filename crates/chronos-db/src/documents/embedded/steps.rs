@@ -11,7 +11,7 @@ use rusqlite::{CachedStatement, StatementStatus};
 pub struct Steps(AtomicU64);
 
 impl Steps {
-    /// How many there were.
+    /// Returns how many there were so far.
     #[must_use]
     pub fn total(&self) -> u64 {
         self.0.load(Ordering::SeqCst)

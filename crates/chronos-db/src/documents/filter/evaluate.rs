@@ -7,7 +7,8 @@ use super::{Filter, Test};
 use crate::documents::path::{index, split};
 
 impl Filter {
-    /// Whether `document` matches.
+    /// Returns whether `document` matches. This defines what a filter means; translations for stores agree
+    /// with it.
     #[must_use]
     pub fn matches(&self, document: &Document) -> bool {
         self.holds(Node::Document(document))

@@ -137,8 +137,8 @@ fn double_key(d: f64) -> u64 {
     if bits >> 63 == 1 { !bits } else { bits | 1 << 63 }
 }
 
-/// Bytes whose order (`memcmp`) is that of [`compare`]; equal values give equal bytes. The first byte is the
-/// rank of the type.
+/// Encodes a value as bytes whose order (`memcmp`) is that of [`compare`]; equal values give equal bytes. The
+/// first byte is the rank of the type.
 ///
 /// One deviation: an array that is not inside another value gets the highest rank of all, so that `bytes >=
 /// F0` says "is an array". A path that holds arrays can therefore not be sorted by these bytes.
@@ -235,8 +235,8 @@ pub(crate) fn encode_prefix(prefix: &str) -> Vec<u8> {
     out
 }
 
-/// The value at a dotted path; a segment that is a number picks an element of an array, and no array is
-/// looked through otherwise.
+/// Returns the value at a dotted path; a segment that is a number picks an element of an array, and no array
+/// is looked through otherwise.
 #[must_use]
 pub fn value_at<'a>(document: &'a Document, path: &str) -> Option<&'a Bson> {
     let (first, rest) = split(path);
@@ -254,7 +254,7 @@ pub fn value_at<'a>(document: &'a Document, path: &str) -> Option<&'a Bson> {
     Some(value)
 }
 
-/// The bytes of a store's column for `path`: [`encode`] of the value there, absent being null.
+/// Returns the bytes of a store's column for `path`: [`encode`] of the value there, absent being null.
 ///
 /// If the path leads through an array or to one, they are its rank (`F0`) and a digest of the array: enough
 /// to know that it is one and that two of them differ, and small however large it is.
@@ -290,7 +290,7 @@ pub(crate) fn encode_top(value: &Bson) -> Vec<u8> {
     out
 }
 
-/// How two documents stand to each other in an order of several paths, absent values being null.
+/// Compares two documents in an order of several paths, absent values being null.
 #[must_use]
 pub fn compare_by(order: &[(String, Direction)], a: &Document, b: &Document) -> Ordering {
     let value = |document, path| value_at(document, path).unwrap_or(&Bson::Null);
@@ -299,7 +299,7 @@ pub fn compare_by(order: &[(String, Direction)], a: &Document, b: &Document) -> 
     each.fold(Ordering::Equal, Ordering::then)
 }
 
-/// Whether a document comes strictly after the one that has these values of the order's paths.
+/// Returns whether a document comes strictly after the one that has these values of the order's paths.
 #[must_use]
 pub fn is_after(order: &[(String, Direction)], after: &[Bson], document: &Document) -> bool {
     let value = |path| value_at(document, path).unwrap_or(&Bson::Null);

@@ -117,27 +117,27 @@ impl fmt::Debug for Test {
 }
 
 impl Filter {
-    /// The value at `path` equals `value`.
+    /// Matches documents whose value at `path` equals `value`.
     pub fn eq(path: impl Into<String>, value: impl Into<Bson>) -> Self {
         Self::Field(path.into(), Test::Eq(value.into()))
     }
 
-    /// The value at `path` is greater than `value`.
+    /// Matches documents whose value at `path` is greater than `value`.
     pub fn gt(path: impl Into<String>, value: impl Into<Bson>) -> Self {
         Self::Field(path.into(), Test::Gt(value.into()))
     }
 
-    /// The value at `path` is less than or equal to `value`.
+    /// Matches documents whose value at `path` is less than or equal to `value`.
     pub fn lte(path: impl Into<String>, value: impl Into<Bson>) -> Self {
         Self::Field(path.into(), Test::Lte(value.into()))
     }
 
-    /// The value at `path` equals one of `values`.
+    /// Matches documents whose value at `path` equals one of `values`.
     pub fn any_of(path: impl Into<String>, values: Vec<Bson>) -> Self {
         Self::Field(path.into(), Test::In(values))
     }
 
-    /// `path` is present.
+    /// Matches documents in which `path` is present.
     pub fn exists(path: impl Into<String>, present: bool) -> Self {
         Self::Field(path.into(), Test::Exists(present))
     }
@@ -184,7 +184,7 @@ impl Filter {
         }
     }
 
-    /// Both match.
+    /// Matches what both filters match.
     #[must_use]
     pub fn and(self, other: Self) -> Self {
         match (self, other) {

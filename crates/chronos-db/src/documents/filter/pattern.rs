@@ -83,19 +83,19 @@ impl Pattern {
         })
     }
 
-    /// The expression as it was given.
+    /// Returns the expression as it was given.
     #[must_use]
     pub fn source(&self) -> &str {
         &self.source
     }
 
-    /// Its options.
+    /// Reads the options.
     #[must_use]
     pub fn options(&self) -> &str {
         &self.options
     }
 
-    /// Whether it matches somewhere in `text`.
+    /// Returns whether it matches somewhere in `text`.
     #[must_use]
     pub fn is_match(&self, text: &str) -> bool {
         self.compiled.is_match(text)

@@ -70,7 +70,8 @@ pub struct MongoDocuments {
 }
 
 impl MongoDocuments {
-    /// The deployment at `uri` (`mongodb://…` or `mongodb+srv://…`). Does no I/O.
+    /// Opens the deployment at `uri` (`mongodb://…` or `mongodb+srv://…`). Does no I/O: it connects with the
+    /// first call.
     ///
     /// # Errors
     /// `VALIDATION_ERROR` if the connection string is malformed; the message doesn't show its secrets.
@@ -78,7 +79,7 @@ impl MongoDocuments {
         Ok(Self { connector: Arc::new(Connector::new(uri, env, None)?) })
     }
 
-    /// The same, with a count of the commands and connections it causes.
+    /// Opens a deployment, and counts the commands and connections it causes.
     ///
     /// # Errors
     /// As [`new`](Self::new).
@@ -89,8 +90,8 @@ impl MongoDocuments {
         Ok((Self { connector: Arc::new(connector) }, stats))
     }
 
-    /// How long a call may take in all, repetitions included; [`DEFAULT_TIMEOUT`] unless the connection
-    /// string says `timeoutMS`. Where no server is found within it, the call fails.
+    /// Bounds a call, repetitions included; [`DEFAULT_TIMEOUT`] unless the connection string says
+    /// `timeoutMS`. Where no server is found within it, the call fails.
     ///
     /// ```
     /// # fn main() -> chronos_db::Result<()> {

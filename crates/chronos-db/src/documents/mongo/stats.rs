@@ -20,19 +20,19 @@ pub struct CommandStats {
 }
 
 impl CommandStats {
-    /// How many commands of each name were sent.
+    /// Returns how many commands of each name were sent.
     #[must_use]
     pub fn commands(&self) -> BTreeMap<String, u64> {
         self.commands.lock().clone()
     }
 
-    /// How many commands were sent.
+    /// Returns how many commands were sent.
     #[must_use]
     pub fn total(&self) -> u64 {
         self.commands().values().sum()
     }
 
-    /// How many connections were opened.
+    /// Returns how many connections were opened.
     #[must_use]
     pub fn connections(&self) -> u64 {
         self.connections.load(Ordering::SeqCst)

@@ -56,7 +56,7 @@ impl ListKeys {
         Self { table, namespace, prefix: String::new(), after: None, limit: None }
     }
 
-    /// Only keys that start with this.
+    /// Lists only keys that start with this.
     pub fn prefix(mut self, prefix: impl Into<String>) -> Self {
         self.prefix = prefix.into();
         self
@@ -68,13 +68,13 @@ impl ListKeys {
         self
     }
 
-    /// At most so many (default 100, at most 1,000).
+    /// Limits a page to so many (default 100, at most 1,000).
     pub fn limit(mut self, limit: u32) -> Self {
         self.limit = Some(limit);
         self
     }
 
-    /// All of them, page by page.
+    /// Streams all of them, page by page.
     #[must_use]
     pub fn stream(self) -> BoxStream<'static, Result<SharedKey>> {
         pages(self.after.clone(), move |after| Self { after, ..self.clone() }.run())

@@ -44,7 +44,7 @@ pub enum Strategy {
 }
 
 impl Strategy {
-    /// The stored name.
+    /// Returns the stored name.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -226,7 +226,8 @@ impl Shared {
         Save::new(self.slot(namespace, key), value.into())
     }
 
-    /// The value of a key. Without further words the latest one, and if the key has none, its newest version.
+    /// Reads the value of a key: the latest one unless something else is asked for, and if the key has none,
+    /// its newest version.
     pub fn load(&self, namespace: impl Into<String>, key: impl Into<String>) -> Load {
         Load { slot: self.slot(namespace, key), strategy: None, version: None }
     }
@@ -237,12 +238,12 @@ impl Shared {
         Tombstone::new(self.slot(namespace, key))
     }
 
-    /// The versions of a key, newest first.
+    /// Lists the versions of a key, newest first.
     pub fn versions(&self, namespace: impl Into<String>, key: impl Into<String>) -> Versions {
         Versions { slot: self.slot(namespace, key), after: None, limit: None }
     }
 
-    /// The keys of a namespace that have a value.
+    /// Lists the keys of a namespace that have a value.
     pub fn list(&self, namespace: impl Into<String>) -> ListKeys {
         ListKeys::new(self.table.clone(), namespace.into())
     }
@@ -258,18 +259,18 @@ pub struct Load {
 }
 
 impl Load {
-    /// Only what was saved with this strategy.
+    /// Reads only what was saved with this strategy.
     pub fn strategy(mut self, strategy: Strategy) -> Self {
         self.strategy = Some(strategy);
         self
     }
 
-    /// The newest version.
+    /// Reads the newest version.
     pub fn append(self) -> Self {
         self.strategy(Strategy::Append)
     }
 
-    /// This version.
+    /// Reads this version.
     pub fn version(mut self, version: i64) -> Self {
         self.version = Some(version);
         self
@@ -322,13 +323,13 @@ impl Versions {
         self
     }
 
-    /// At most so many (default 100, at most 1,000).
+    /// Limits a page to so many (default 100, at most 1,000).
     pub fn limit(mut self, limit: u32) -> Self {
         self.limit = Some(limit);
         self
     }
 
-    /// All of them, page by page.
+    /// Streams all of them, page by page.
     #[must_use]
     pub fn stream(self) -> BoxStream<'static, Result<SharedValue>> {
         pages(self.after.clone(), move |after| Self { after, ..self.clone() }.run())

@@ -60,7 +60,7 @@ impl Save {
         }
     }
 
-    /// Whether to keep earlier values (default: only the latest).
+    /// Says whether to keep earlier values (default: only the latest).
     pub fn strategy(mut self, strategy: Strategy) -> Self {
         self.strategy = strategy;
         self
@@ -72,13 +72,13 @@ impl Save {
         self.strategy(Strategy::Append)
     }
 
-    /// Let the value end after so many days; [`prune`](crate::messaging::Messaging::prune) removes it then.
+    /// Lets the value end after so many days; [`prune`](crate::messaging::Messaging::prune) removes it then.
     pub fn retention_days(mut self, days: u32) -> Self {
         self.retention_days = Some(days);
         self
     }
 
-    /// Keep only so many of the newest versions.
+    /// Keeps only so many of the newest versions.
     pub fn max_versions(mut self, versions: u32) -> Self {
         self.max_versions = Some(versions);
         self
@@ -91,7 +91,7 @@ impl Save {
         self
     }
 
-    /// When the value came to be, if that was earlier: then it does not replace a newer value, and a
+    /// Says when the value came to be, if that was earlier: then it does not replace a newer value, and a
     /// tombstone of the same time or later wins over it.
     pub fn at(mut self, at: Timestamp) -> Self {
         self.at = Some(at);
@@ -331,26 +331,26 @@ impl Tombstone {
         Self { slot, reason: None, purge: false, retention_days: TOMBSTONE_DAYS, at: None }
     }
 
-    /// Why.
+    /// Records why.
     pub fn reason(mut self, reason: impl Into<String>) -> Self {
         self.reason = Some(reason.into());
         self
     }
 
-    /// Leave nothing behind: no tombstone, no memory of version numbers.
+    /// Leaves nothing behind: no tombstone, no memory of version numbers.
     pub fn purge(mut self) -> Self {
         self.purge = true;
         self
     }
 
-    /// Let [`prune`](crate::messaging::Messaging::prune) remove the tombstone after so many days (default
+    /// Lets [`prune`](crate::messaging::Messaging::prune) remove the tombstone after so many days (default
     /// 30).
     pub fn retention_days(mut self, days: u32) -> Self {
         self.retention_days = days;
         self
     }
 
-    /// When the key was deleted, if that was earlier: newer values stay.
+    /// Says when the key was deleted, if that was earlier: newer values stay.
     pub fn at(mut self, at: Timestamp) -> Self {
         self.at = Some(at);
         self

@@ -8,7 +8,26 @@ use crate::Result;
 use crate::records::{Collection, ItemId, Version};
 
 impl Collection {
-    /// The versions of one item.
+    /// Lists the versions of one item, the oldest first, without their documents.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> chronos_db::Result<()> {
+    /// # use chronos_db::{Chronos, Route, config::Config};
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let chronos = Chronos::open(Config::embedded(dir.path()))?;
+    /// # let users = chronos.with(Route::runtime().tenant("default").collection("users"))?;
+    /// # let id = users.create(chronos_db::json!({"email": "ada@example.org", "plan": "free"})).await?.id;
+    /// # users.update(&id, chronos_db::json!({"plan": "team"})).reason("upgrade").await?;
+    /// let versions = users.history(&id).newest_first().await?;
+    /// assert_eq!(versions.iter().map(|version| version.ov).collect::<Vec<_>>(), [1, 0]);
+    /// assert_eq!(versions[0].reason.as_deref(), Some("upgrade"));
+    /// # chronos.shutdown().await
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// `NOT_FOUND` if there is no such item; `TXN_ERROR` if the document store fails.
     pub fn history(&self, id: &ItemId) -> History {
         History::new(self, *id)
     }
@@ -28,13 +47,13 @@ impl History {
         Self { collection: collection.clone(), id, newest_first: false }
     }
 
-    /// The newest version first.
+    /// Lists the newest version first.
     pub fn newest_first(mut self) -> Self {
         self.newest_first = true;
         self
     }
 
-    /// Version by version, in bounded memory.
+    /// Streams the versions one by one, in bounded memory.
     ///
     /// # Errors
     /// `NOT_FOUND` if there is no such item.

@@ -5,7 +5,34 @@ use crate::Result;
 use crate::records::{Collection, Importer};
 
 impl Collection {
-    /// Imports a log of changes in which items are known by a property.
+    /// Prepares the import of a log of changes in which items are known by a property. Changes keep their own
+    /// times, and importing the same log again changes nothing.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> chronos_db::Result<()> {
+    /// # use chronos_db::{Chronos, Route, config::Config};
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let chronos = Chronos::open(Config::embedded(dir.path()))?;
+    /// # let users = chronos.with(Route::runtime().tenant("default").collection("users"))?;
+    /// use chronos_db::{ImportOp, json};
+    ///
+    /// let log = [
+    ///     json!({"op": "create", "key": "ada", "data": {"name": "ada"}, "at": "2020-01-01T00:00:00Z"}),
+    ///     json!({"op": "update", "key": "ada", "data": {"plan": "team"}, "at": "2021-01-01T00:00:00Z"}),
+    /// ];
+    /// let operations = log.iter().map(ImportOp::parse).collect::<chronos_db::Result<Vec<_>>>()?;
+    /// let importer = users.import("name").await?;
+    /// for outcome in importer.apply(operations, true).await? {
+    ///     outcome?;
+    /// }
+    /// assert_eq!(users.list().await?.items[0].ov, 1);
+    /// # chronos.shutdown().await
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// `VALIDATION_ERROR` for a bad property or name of a log; `TXN_ERROR` if the document store fails.
     pub fn import(&self, key_property: &str) -> Import {
         Import::new(self, key_property)
     }

@@ -17,7 +17,31 @@ const PAGE: u32 = 50;
 const MAX_PAGE: u32 = 1_000;
 
 impl Collection {
-    /// Lists items: filter, sort, pages, now or as of a time.
+    /// Lists items: filtered, sorted, in pages or as a stream, now or as of a point of the past. Filters and
+    /// sorts go by indexed properties.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> chronos_db::Result<()> {
+    /// # use chronos_db::{Chronos, Route, config::Config};
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let chronos = Chronos::open(Config::embedded(dir.path()))?;
+    /// # let users = chronos.with(Route::runtime().tenant("default").collection("users"))?;
+    /// use chronos_db::{documents::Direction, json};
+    ///
+    /// for seats in [3, 12, 40] {
+    ///     users.create(json!({"plan": "team", "seats": seats})).await?;
+    /// }
+    /// let large = users.list().filter(json!({"seats": {"$gte": 10}})).sort("seats", Direction::Descending).limit(20).await?;
+    /// assert_eq!(large.items.iter().map(|user| user.document()["seats"].as_i64()).collect::<Vec<_>>(), [Some(40), Some(12)]);
+    /// assert_eq!(large.next, None); // a token for `after`, if there were more
+    /// # chronos.shutdown().await
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// `VALIDATION_ERROR` for a wrong filter, sort or token; `STORAGE_ERROR` for an item that cannot be read,
+    /// unless [`on_damage`](List::on_damage) shows it; `TXN_ERROR` if the document store fails.
     pub fn list(&self) -> List {
         List::new(self)
     }
@@ -42,36 +66,37 @@ impl List {
 
     read_options!();
 
-    /// Only items that match, in MongoDB's syntax over indexed properties, `_id`, `_system.ov`, `_system.cv`,
-    /// `_system.insertedAt` and `_system.updatedAt`. The last ones are also called `id`, `ov`, `cv`,
-    /// `createdAt` and `updatedAt` in collections whose documents have no property of that name for
+    /// Lists only items that match, in MongoDB's syntax over indexed properties, `_id`, `_system.ov`,
+    /// `_system.cv`, `_system.insertedAt` and `_system.updatedAt`. The last ones are also called `id`, `ov`,
+    /// `cv`, `createdAt` and `updatedAt` in collections whose documents have no property of that name for
     /// themselves; see [`on_built_in`](Self::on_built_in).
     pub fn filter(mut self, filter: impl Into<Json>) -> Self {
         self.query.filter = Some(filter.into());
         self
     }
 
-    /// Sort by a property, then by those of further calls, then by id.
+    /// Sorts by a property, then by those of further calls, then by id.
     pub fn sort(mut self, property: impl Into<String>, direction: Direction) -> Self {
         self.query.sort.push((property.into(), direction));
         self
     }
 
-    /// Hears of every short name in filter or sort that means the built-in property, and the full name of
-    /// that: `cv`, `_system.cv`.
+    /// Calls `hear` for every short name in filter or sort that means the built-in property, with the full
+    /// name of that: `cv`, `_system.cv`.
     pub fn on_built_in(mut self, hear: impl Fn(&str, &str) + Send + Sync + 'static) -> Self {
         self.query.on_built_in = OnBuiltIn(Some(std::sync::Arc::new(hear)));
         self
     }
 
-    /// What to do about an item that cannot be shown or ordered; by default the list ends with its error.
+    /// Says what to do about an item that cannot be shown or ordered; by default the list ends with its
+    /// error.
     pub fn on_damage(mut self, on_damage: OnDamage) -> Self {
         self.query.on_damage = on_damage;
         self
     }
 
-    /// The properties in filter and sort that no document of the collection has, though the list asks for
-    /// them: they may be misspelt. A page says so by itself ([`Page::unknown`]); looking for what is not
+    /// Returns the properties in filter and sort that no document of the collection has, though the list asks
+    /// for them: they may be misspelt. A page says so by itself ([`Page::unknown`]); looking for what is not
     /// there looks at every item, unless an index tells.
     ///
     /// # Errors
@@ -85,31 +110,31 @@ impl List {
             .map_err(|e| e.during("list").in_collection(self.collection.name()))
     }
 
-    /// At most so many items a page: 1 to 1000, default 50.
+    /// Limits a page to so many items: 1 to 1,000, default 50.
     pub fn limit(mut self, limit: u32) -> Self {
         self.query.limit = limit.clamp(1, MAX_PAGE);
         self
     }
 
-    /// Go on after a page, by its [`Page::next`].
+    /// Goes on after a page, by its [`Page::next`].
     pub fn after(mut self, token: impl Into<String>) -> Self {
         self.query.after = Some(token.into());
         self
     }
 
-    /// As it was at this time.
+    /// Lists what was there at this time, by the store's clock, as it was then.
     pub fn as_of(mut self, at: Timestamp) -> Self {
         self.query.which = VersionSelector::At(at);
         self
     }
 
-    /// As it was at this version of the collection.
+    /// Lists what was there at this version of the collection (`cv`), as it was then.
     pub fn as_of_cv(mut self, cv: i64) -> Self {
         self.query.which = VersionSelector::Cv(cv);
         self
     }
 
-    /// The whole list, item by item, in bounded memory; the limit is not looked at.
+    /// Streams the whole list item by item, in bounded memory; the limit is not looked at.
     ///
     /// # Errors
     /// `VALIDATION_ERROR` for a wrong filter, sort or token.

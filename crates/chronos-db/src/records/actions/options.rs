@@ -2,32 +2,32 @@
 
 macro_rules! write_options {
     () => {
-        /// Who makes this change.
+        /// Records who makes this change.
         pub fn actor(mut self, actor: impl Into<String>) -> Self {
             self.options.actor = Some(actor.into());
             self
         }
 
-        /// Why.
+        /// Records why.
         pub fn reason(mut self, reason: impl Into<String>) -> Self {
             self.options.reason = Some(reason.into());
             self
         }
 
-        /// The caller's own identifier of this request; recorded in the version.
+        /// Records the caller's own identifier of this request.
         pub fn request_id(mut self, id: impl Into<String>) -> Self {
             self.options.request_id = Some(id.into());
             self
         }
 
-        /// The time of an imported change. It must be after the item's newest version and not more than 5
-        /// minutes ahead of the store's clock.
+        /// Gives the time of an imported change. It must be after the item's newest version and not more than
+        /// 5 minutes ahead of the store's clock.
         pub fn at(mut self, at: $crate::Timestamp) -> Self {
             self.options.at = Some(at);
             self
         }
 
-        /// Return when the payload is stored as an object, too. By default a write returns when its version
+        /// Returns when the payload is stored as an object, too. By default a write returns when its version
         /// is committed.
         pub fn ack_stored(mut self) -> Self {
             self.options.stored = true;
@@ -38,13 +38,14 @@ macro_rules! write_options {
 
 macro_rules! change_options {
     () => {
-        /// Fail with `OPTIMISTIC_LOCK` unless the item is at this version.
+        /// Fails with `OPTIMISTIC_LOCK` unless the item is at this version (`ov`). Without it a conflict is
+        /// repeated on the newest state.
         pub fn expect_ov(mut self, ov: i64) -> Self {
             self.options.expected_ov = Some(ov);
             self
         }
 
-        /// Make a version even if nothing changes.
+        /// Makes a version even if nothing changes.
         pub fn force(mut self) -> Self {
             self.options.force = true;
             self
@@ -54,15 +55,15 @@ macro_rules! change_options {
 
 macro_rules! lineage_options {
     () => {
-        /// The item a new one was made from. Its origin becomes the parent, unless [`origin`](Self::origin)
-        /// names another.
+        /// Names the item a new one was made from. The new item's origin is that of its parent, unless
+        /// [`origin`](Self::origin) names another.
         pub fn parent(mut self, id: &ItemId, collection: &str) -> Self {
             self.lineage.set_parent(id, collection);
             self
         }
 
-        /// The first item of the chain of a new one: `collection` in this system, or `system:collection` in
-        /// another.
+        /// Names the first item of the chain of a new one: `collection` in this system, or
+        /// `system:collection` in another.
         pub fn origin(mut self, id: impl Into<String>, collection: &str, system: Option<&str>) -> Self {
             self.lineage.set_origin(id.into(), collection, system);
             self
@@ -72,19 +73,19 @@ macro_rules! lineage_options {
 
 macro_rules! read_options {
     () => {
-        /// Show deleted items too, with `deletedAt`.
+        /// Shows deleted items too, with `deletedAt`.
         pub fn include_deleted(mut self) -> Self {
             self.options().include_deleted = true;
             self
         }
 
-        /// Keep only these top-level properties (`_system` is one of them).
+        /// Keeps only these top-level properties (`_system` is one of them).
         pub fn project<S: Into<String>>(mut self, properties: impl IntoIterator<Item = S>) -> Self {
             self.options().projection = Some(properties.into_iter().map(Into::into).collect());
             self
         }
 
-        /// Sign URLs for externalised properties, good for `ttl` (1 s to 7 days). S3 and Azure can.
+        /// Signs URLs for externalised properties, good for `ttl` (1 s to 7 days). S3 and Azure can.
         pub fn presign(mut self, ttl: Duration) -> Self {
             self.options().presign = Some(ttl);
             self

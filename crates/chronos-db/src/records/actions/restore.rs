@@ -7,7 +7,28 @@ use crate::records::{Collection, ItemId, Written};
 use crate::{Error, Result, Timestamp};
 
 impl Collection {
-    /// Restores one item to an earlier version, as a new one. A deleted item comes back.
+    /// Restores one item to an earlier version, as a new one that shares the payload of the old one. A
+    /// deleted item comes back.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> chronos_db::Result<()> {
+    /// # use chronos_db::{Chronos, Route, config::Config};
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let chronos = Chronos::open(Config::embedded(dir.path()))?;
+    /// # let users = chronos.with(Route::runtime().tenant("default").collection("users"))?;
+    /// # let id = users.create(chronos_db::json!({"email": "ada@example.org", "plan": "free"})).await?.id;
+    /// # users.update(&id, chronos_db::json!({"plan": "team"})).await?;
+    /// let restored = users.restore(&id).to_version(0).actor("support").reason("it was a mistake").await?;
+    /// assert_eq!(restored.ov, 2);
+    /// assert_eq!(users.get(&id).await?.unwrap().document()["plan"], "free");
+    /// # chronos.shutdown().await
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// `VALIDATION_ERROR` if neither a version nor a time is named; `NOT_FOUND` if there is no such item or
+    /// version; `OPTIMISTIC_LOCK`, `LOCKED` and `TXN_ERROR` as [`update`](Self::update).
     pub fn restore(&self, id: &ItemId) -> Restore {
         Restore::new(self, *id)
     }
@@ -36,13 +57,13 @@ impl Restore {
     write_options!();
     change_options!();
 
-    /// To the version with this number.
+    /// Restores to the version with this number (`ov`).
     pub fn to_version(mut self, ov: i64) -> Self {
         self.which = VersionSelector::Ov(ov);
         self
     }
 
-    /// To the newest version at this time.
+    /// Restores to the newest version at this time, by the store's clock.
     pub fn to_time(mut self, at: Timestamp) -> Self {
         self.which = VersionSelector::At(at);
         self

@@ -8,8 +8,29 @@ use crate::records::write::WriteOptions;
 use crate::records::{Collection, ItemId, Lineage, Written};
 
 impl Collection {
-    /// Enriches the live item whose properties `unique_keys` equal the document's, or creates it. Concurrent
-    /// calls create one item.
+    /// Enriches the live item whose properties `unique_keys` equal the document's, or creates it. Of
+    /// concurrent calls one creates the item, the others enrich it.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> chronos_db::Result<()> {
+    /// # use chronos_db::{Chronos, Route, config::Config};
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let chronos = Chronos::open(Config::embedded(dir.path()))?;
+    /// # let users = chronos.with(Route::runtime().tenant("default").collection("users"))?;
+    /// use chronos_db::json;
+    ///
+    /// let first = users.smart_insert(json!({"email": "ada@example.org", "tags": ["a"]}), &["email"]).await?;
+    /// let second = users.smart_insert(json!({"email": "ada@example.org", "tags": ["b"]}), &["email"]).await?;
+    /// assert!(first.created && !second.created && first.id == second.id);
+    /// assert_eq!(users.get(&first.id).await?.unwrap().document()["tags"], json!(["a", "b"]));
+    /// # chronos.shutdown().await
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// `VALIDATION_ERROR` if a key is missing in the document or cannot be held by the index; the others as
+    /// [`update`](Self::update).
     pub fn smart_insert(&self, document: impl Serialize, unique_keys: &[&str]) -> SmartInsert {
         SmartInsert::new(self, Given::new(&document), unique_keys)
     }
@@ -41,7 +62,7 @@ impl SmartInsert {
 
     write_options!();
 
-    /// The function that computed the document.
+    /// Names the function that computed the document.
     pub fn function_id(mut self, id: impl Into<String>) -> Self {
         self.function_id = Some(id.into());
         self

@@ -5,7 +5,26 @@ use crate::Result;
 use crate::records::{Collection, Verification};
 
 impl Collection {
-    /// Checks the index against the objects.
+    /// Checks the collection: rows, numbers and heads against each other, and every payload against its
+    /// checksum.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> chronos_db::Result<()> {
+    /// # use chronos_db::{Chronos, Route, config::Config};
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let chronos = Chronos::open(Config::embedded(dir.path()))?;
+    /// # let users = chronos.with(Route::runtime().tenant("default").collection("users"))?;
+    /// # users.create(chronos_db::json!({"email": "ada@example.org"})).await?;
+    /// let found = users.verify().await?;
+    /// assert!(found.is_clean(), "{:?}", found.problems);
+    /// assert_eq!((found.items, found.versions), (1, 1));
+    /// # chronos.shutdown().await
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// `TXN_ERROR` or `STORAGE_ERROR` if a store fails; what is damaged is reported, not an error.
     pub fn verify(&self) -> Verify {
         Verify::new(self)
     }
@@ -24,7 +43,7 @@ impl Verify {
         Self { collection: collection.clone(), repair: false }
     }
 
-    /// Roll lagging heads forward, store what waits, remove old orphans.
+    /// Rolls lagging heads forward, stores what waits, and removes old orphans first.
     pub fn repair(mut self) -> Self {
         self.repair = true;
         self

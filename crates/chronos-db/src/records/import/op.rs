@@ -72,7 +72,7 @@ impl ImportOp {
         self
     }
 
-    /// When the change happened, if the log says so.
+    /// Returns when the change happened, if the log says so.
     #[must_use]
     pub fn at(&self) -> Option<Timestamp> {
         self.at

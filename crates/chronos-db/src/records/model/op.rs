@@ -24,7 +24,7 @@ pub enum Op {
 }
 
 impl Op {
-    /// The stored name.
+    /// Returns the stored name.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -68,7 +68,7 @@ pub enum State {
 }
 
 impl State {
-    /// The stored name, also shown as `_system.state`.
+    /// Returns the stored name, also shown as `_system.state`.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {

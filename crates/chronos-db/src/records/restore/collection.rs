@@ -53,7 +53,7 @@ pub struct RestoreProblem {
 }
 
 impl Restored {
-    /// The counts as a JSON object.
+    /// Returns the counts as a JSON object.
     #[must_use]
     pub fn to_json(&self) -> Json {
         let mut out = crate::json!({

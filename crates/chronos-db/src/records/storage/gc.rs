@@ -41,13 +41,13 @@ pub struct Collected {
 }
 
 impl Collected {
-    /// The objects that were removed.
+    /// Returns how many objects were removed.
     #[must_use]
     pub fn removed(&self) -> u64 {
         self.orphans + self.erased
     }
 
-    /// `{orphans, erased, malformed, malformedNotes?}`.
+    /// Returns `{orphans, erased, malformed, malformedNotes?}`.
     #[must_use]
     pub fn to_json(&self) -> Json {
         let mut out =

@@ -51,13 +51,13 @@ pub struct Problem {
 }
 
 impl Verification {
-    /// Whether nothing is damaged.
+    /// Returns whether nothing is damaged.
     #[must_use]
     pub fn is_clean(&self) -> bool {
         self.problem_count == 0
     }
 
-    /// `{versions, items, …, problems: [{kind, id?, ov?, message}]}`.
+    /// Returns `{versions, items, …, problems: [{kind, id?, ov?, message}]}`.
     #[must_use]
     pub fn to_json(&self) -> Json {
         let problems: Vec<Json> = self

@@ -41,20 +41,20 @@ pub struct ItemLock {
 crate::debug_some!(ItemLock { id, seen });
 
 impl ItemLock {
-    /// The locked item.
+    /// Returns the locked item.
     #[must_use]
     pub fn id(&self) -> ItemId {
         self.id
     }
 
-    /// The version the holder's next write must follow: the one at the time of locking, then that of its own
-    /// last write.
+    /// Returns the version the holder's next write must follow: the one at the time of locking, then that of
+    /// its own last write.
     #[must_use]
     pub fn ov(&self) -> i64 {
         self.seen.load(Ordering::Acquire)
     }
 
-    /// Whether the lease could not be renewed in time and may be somebody else's now.
+    /// Returns whether the lease could not be renewed in time, so that another process may hold it now.
     #[must_use]
     pub fn is_lost(&self) -> bool {
         self.lost.load(Ordering::Acquire)

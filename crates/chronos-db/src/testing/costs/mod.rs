@@ -29,7 +29,7 @@ pub trait Gauge: Send + Sync {
     /// storage.
     async fn begin(&self, place: &str);
 
-    /// What was spent since.
+    /// Returns what was spent since.
     async fn end(&self, place: &str) -> Spent;
 }
 

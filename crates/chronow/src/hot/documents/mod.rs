@@ -103,8 +103,8 @@ pub struct DocumentsHot {
 }
 
 impl DocumentsHot {
-    /// A hot tier in `database`. Nothing is touched before the first call, and closing it leaves the store
-    /// open. [`HotTier::close`] closes `documents`, so they should be its own.
+    /// Makes a hot tier in `database`. Nothing is touched before the first call, and closing it leaves the
+    /// store open: others may use it, too.
     #[must_use]
     pub fn new(documents: Arc<dyn DocumentStore>, database: &str, env: Env) -> Self {
         Self { engine: Arc::new(Engine::new(documents, database, env)) }

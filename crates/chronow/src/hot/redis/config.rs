@@ -64,19 +64,19 @@ impl RedisConfig {
         }
     }
 
-    /// One server.
+    /// Configures one server.
     #[must_use]
     pub fn single(url: impl Into<String>) -> Self {
         Self::new(RedisServers::Single(url.into().into()))
     }
 
-    /// A cluster that some nodes are known of.
+    /// Configures a cluster of which some nodes are known.
     #[must_use]
     pub fn cluster<T: Into<String>>(nodes: impl IntoIterator<Item = T>) -> Self {
         Self::new(RedisServers::Cluster(nodes.into_iter().map(|node| node.into().into()).collect()))
     }
 
-    /// The master that sentinels name.
+    /// Configures the master that sentinels name.
     #[must_use]
     pub fn sentinel<T: Into<String>>(nodes: impl IntoIterator<Item = T>, master: impl Into<String>) -> Self {
         Self::new(RedisServers::Sentinel {

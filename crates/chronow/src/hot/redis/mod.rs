@@ -150,7 +150,7 @@ impl RedisHot {
         Ok(hot)
     }
 
-    /// The same, with another source of lock tokens and jitter.
+    /// Uses another source of lock tokens and jitter.
     #[must_use]
     pub fn with_random(mut self, random: Arc<dyn Random>) -> Self {
         self.random = random;
