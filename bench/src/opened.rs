@@ -29,7 +29,7 @@ pub(crate) struct How<'a> {
     /// Bytes of payloads kept in memory; none: the library's default.
     pub(crate) cache: Option<u64>,
     pub(crate) gate: Option<Arc<Gate>>,
-    /// Count the commands sent to MongoDB. The driver copies every command for whoever listens, so only where
+    /// Count the commands sent to MongoDB. The driver copies every command for its listeners, so only where
     /// commands are the figure.
     pub(crate) count_commands: bool,
 }

@@ -43,7 +43,7 @@ fn entry(value: Value) -> Result<Entry> {
 }
 
 async fn connect(client: &Client) -> Result<MultiplexedConnection> {
-    // Whoever blocks waits longer than the driver's half second.
+    // A call that blocks waits longer than the driver's half second.
     let patient = AsyncConnectionConfig::new().set_response_timeout(None);
     Ok(client.get_multiplexed_async_connection_with_config(&patient).await?)
 }

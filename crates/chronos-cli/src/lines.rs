@@ -15,8 +15,8 @@ use crate::input;
 
 /// Lines read ahead at most, and their bytes.
 const AHEAD: usize = 2_048;
-/// Of a pipe little is read ahead: what was taken out of it and not carried out is lost to whoever feeds it
-/// if this process dies.
+/// Of a pipe little is read ahead: what was taken out of it and not carried out is lost to the program that
+/// feeds it if this process dies.
 const AHEAD_OF_PIPE: usize = 64;
 const PIPE_BYTES: usize = 8 * 1024;
 const AHEAD_BYTES: usize = 32 * 1024 * 1024;

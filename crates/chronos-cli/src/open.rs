@@ -206,7 +206,7 @@ pub(crate) fn from_file(path: &Path) -> Result<Config, Failure> {
     Config::from_json(&document, path.parent().unwrap_or(Path::new(""))).map_err(in_file)
 }
 
-/// Puts an empty store in memory in the place of every embedded store that does not exist yet. Returns the
+/// Puts an empty store in memory in place of every embedded store that does not exist yet. Returns the
 /// references of those.
 pub(crate) fn absent_is_empty(config: &mut Config) -> Vec<String> {
     let described = config.describe();

@@ -10,14 +10,14 @@ use crate::open::Globals;
 use crate::output::Output;
 use crate::stderr::note;
 
-/// A repair stores what waits, for at most this long: what then still waits is no damage, and left to a
+/// A repair stores what waits, for at most this long: what then still waits is not damage, and left to a
 /// worker or the next write.
 const STORING: Duration = Duration::from_secs(2);
 
 /// Check every version of a collection against its payload, and every head against its versions.
 ///
 /// What is printed last is one JSON line. The exit code is 0 only if nothing is damaged. Versions that wait
-/// to be stored are no damage.
+/// to be stored are not damage.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:

@@ -215,8 +215,7 @@ impl Chronos {
         self.inner.router.resolve(route)
     }
 
-    /// Returns a handle of the collection a route leads to. Does no I/O: the collection need not be there
-    /// yet, and comes into being with its first item.
+    /// Returns a handle of the collection a route leads to, which need not be there yet. Does no I/O.
     ///
     /// # Errors
     /// As [`route`](Self::route); `VALIDATION_ERROR` also if this build lacks the backend.
@@ -227,8 +226,7 @@ impl Chronos {
         Ok(Collection { workers: self.workers(&resolved)?, tenancy })
     }
 
-    /// Returns the document store of a connection, by its reference in the configuration: what messaging,
-    /// counters and tools build on.
+    /// Returns the document store of a connection, by its reference: what messaging and tools build on.
     ///
     /// # Errors
     /// As [`with`](Self::with).
@@ -279,7 +277,7 @@ impl Chronos {
         names.sort();
         let mut seen = Vec::new();
         for name in names {
-            // Others may have collections of such names that are no records.
+            // Others may have collections of such names that are not records.
             if let Ok(collection) = self.with(named(&name))
                 && collection.exists().await?
             {
@@ -315,8 +313,7 @@ impl Chronos {
         Ok(shared)
     }
 
-    /// Returns a bucket of a configured object storage: what tools and the bus keep beside the records. Does
-    /// no I/O.
+    /// Returns a bucket of an object storage: what tools and the bus keep beside the records. Does no I/O.
     ///
     /// # Errors
     /// `VALIDATION_ERROR` if the space names no connection, or one that this build has no provider for.

@@ -26,7 +26,8 @@ pub(crate) struct Connections {
     wrap: Option<WrapDocuments>,
     /// How long a call may take, unless a connection string says so.
     timeout: Option<Duration>,
-    /// Clients by connection string: whoever names the same server with the same credentials shares one.
+    /// Clients by connection string: references that name the same server with the same credentials share
+    /// one.
     open: Mutex<HashMap<String, Arc<dyn DocumentStore>>>,
     /// Whether two connections, by their references in order, reach one deployment.
     same: Mutex<HashMap<(String, String), bool>>,

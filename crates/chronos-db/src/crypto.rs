@@ -8,8 +8,8 @@
 /// ```
 pub fn install_crypto_provider() {
     if rustls::crypto::CryptoProvider::get_default().is_none() {
-        // Losing a race to another installer is fine: somebody's provider is there then, and nothing here
-        // depends on whose.
+        // Losing a race to another installer is fine: a provider is there then, and nothing here
+        // depends on which.
         drop(rustls::crypto::ring::default_provider().install_default());
     }
 }

@@ -3,7 +3,7 @@
 /// Shorter secrets are parts of ordinary words.
 const LONG: usize = 8;
 
-/// Puts `***` in the place of each secret. One that is short is only taken for itself where it stands alone:
+/// Puts `***` in place of each secret. One that is short is only taken for itself where it stands alone:
 /// as a part of a word or a number it tells nothing, and taking it out would leave a message that nobody can
 /// read.
 pub(crate) fn redact<'s>(text: &str, secrets: impl IntoIterator<Item = &'s str>) -> String {

@@ -1,5 +1,5 @@
 //! A cache with a warm tier: values leave the hot tier when their time is over, and come back from the warm
-//! one when somebody asks.
+//! one when they are read.
 //!
 //! `cargo run -p chronow --example cache_with_warm_tier`
 #![allow(clippy::print_stdout, reason = "an example shows what it does")]
@@ -37,7 +37,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     assert!(late.is_err_and(|error| error.kind() == ErrorKind::Conflict));
     println!("of two changes of one version the second one is refused");
 
-    // Versions are kept if somebody wants them.
+    // Versions are kept where they are wanted.
     for limit in [10, 20, 30] {
         cache.set("limit", &limit).append().max_versions(2).await?;
     }

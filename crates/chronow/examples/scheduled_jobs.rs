@@ -29,7 +29,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .publish(&json!({"to": "ada@example.org", "text": "one week left"}))
         .delay(Duration::from_millis(300))
         .await?;
-    // A date works as well, and an id makes sure that the job is there once, whoever schedules it again.
+    // A date works as well, and an id makes sure that the job is there once, whichever process schedules it
+    // again.
     let tomorrow = chronow.hot().now().await?.plus_millis(24 * 3_600_000);
     mails.publish(&json!({"text": "report"})).at(tomorrow).dedup_id("report-1").await?;
     assert!(mails.publish(&json!({"text": "report"})).at(tomorrow).dedup_id("report-1").await?.duplicate);

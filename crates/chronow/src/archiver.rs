@@ -1,6 +1,6 @@
 //! The archiver: every message of a topic with warm copies goes through a subscription of the library's own,
 //! whose consumer makes the copies. So a failing warm tier fails no publish, and what it owes is made up for,
-//! in order, by whoever has the topic open.
+//! in order, by the process that has the topic open.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -45,7 +45,7 @@ fn marked() -> Json {
 }
 
 /// Makes sure that the subscription of the archiver is there, and makes its copies in the background, unless
-/// somebody deletes the topic.
+/// the topic is deleted.
 pub(crate) async fn copy(
     inner: &Context,
     warm: Warm,

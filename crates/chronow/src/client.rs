@@ -109,7 +109,7 @@ impl Chronow {
         own: Option<Chronos>,
     ) -> Result<Self> {
         let scope = Scope::new(&defaults.tenant, &defaults.namespace)?;
-        // Without a messaging database chronos-db is no warm tier.
+        // Without a messaging database chronos-db is not a warm tier.
         let has_messaging = |chronos: &Chronos| {
             let messaging = Some(chronos_db::config::DatabaseType::Messaging);
             chronos.config().entries.iter().any(|entry| entry.database_type == messaging)

@@ -33,7 +33,7 @@ pub(crate) struct Context {
     /// Up to which of its changes what a topic asks for is done.
     pub(crate) noticed: Mutex<HashMap<TopicName, u64>>,
     pub(crate) audit: Arc<Audit>,
-    /// Whether anybody's attempts are noted.
+    /// Whether attempts are noted.
     pub(crate) captures: bool,
 }
 

@@ -1,8 +1,8 @@
 //! Publishing with the warm tier first: what is about to be published is kept there, published under the id
 //! it is deduplicated by, kept as a copy under the id it got, and no more about to be published. What a
-//! process leaves in the middle of that is put into the hot tier by whoever opens the topic next; the dedup
-//! id sees to it that what was there already is not there twice, as long as the topic's dedup window
-//! remembers it.
+//! process leaves in the middle of that is put into the hot tier by the process that opens the topic next;
+//! the dedup id sees to it that what was there already is not there twice, as long as the topic's dedup
+//! window remembers it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -101,7 +101,7 @@ struct Restorer {
 }
 
 impl Context {
-    /// Looks in the background for what somebody left about to be published.
+    /// Looks in the background for what another process left about to be published.
     pub(crate) fn put_back(&self, topic: &TopicName) -> Result<()> {
         let Some(warm) = self.warm() else { return Ok(()) };
         let restorer = Restorer {

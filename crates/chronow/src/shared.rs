@@ -182,8 +182,8 @@ impl Shared {
         Ok(found.into_iter().flatten().next().is_some())
     }
 
-    /// Deletes a key in both tiers. What is older does not come back, whoever still carries it. False if
-    /// there was no value.
+    /// Deletes a key in both tiers. An older value does not come back, whichever process still carries it.
+    /// False if there was no value.
     ///
     /// # Errors
     /// `WARM_TIER_ERROR` if the warm tier fails: then the key is gone from the hot tier, and should be
@@ -226,11 +226,11 @@ impl Shared {
     /// for the default time.
     ///
     /// # Errors
-    /// `VALIDATION_ERROR` if the value is no 64-bit whole number, or would overflow.
+    /// `VALIDATION_ERROR` if the value is not a 64-bit whole number, or would overflow.
     pub async fn increment(&self, key: &str, by: i64) -> Result<i64> {
         let told = |error: Error| error.during("increment").on(key);
         if !self.exists(key).await? {
-            // So that only a new number gets the default time, whoever else comes first.
+            // So that only a new number gets the default time, whichever process comes first.
             let zero = Some(Bytes::from_static(b"0"));
             self.inner
                 .hot
@@ -319,7 +319,7 @@ impl Shared {
                     Some(self.inner.defaults.hot_ttl.map_or(left, |ttl| ttl.min(left)))
                 }
             };
-            // It is the same value: whoever knows its version may go on to change it.
+            // It is the same value: a caller that knows its version may go on to change it.
             let when = kept.hot_version.map_or(Precondition::Unknown, Precondition::UnknownSince);
             match self.inner.hot.set(&self.scope, key, Some(bytes.clone()), &content_type, ttl, when).await {
                 Ok(Some(version)) => {

@@ -106,7 +106,7 @@ pub(crate) enum Extent {
 pub(crate) struct TopicTasks {
     pub(crate) copies: Option<(Extent, Background)>,
     pub(crate) janitor: Option<Background>,
-    /// Somebody looked for what was left about to be published.
+    /// What was left about to be published has been looked for.
     pub(crate) met: bool,
 }
 

@@ -57,7 +57,7 @@ impl Context {
             let name = archiver::subscription(topic);
             let extent = match options.warm {
                 true => Some(Extent::All),
-                // Somebody asked for copies of some messages.
+                // A publisher asked for copies of some messages.
                 false if topic_tasks.copies(Extent::Marked) => None,
                 false => self
                     .hot
@@ -107,7 +107,7 @@ impl Context {
         Ok(())
     }
 
-    /// The storage for a topic's large payloads, after somebody is there who removes them in the end.
+    /// The storage for a topic's large payloads, once a task is there that removes them in the end.
     pub(crate) async fn claims(&self, topic: &TopicName) -> Result<&Payloads> {
         let there = self.payloads().filter(|payloads| payloads.has_place(topic.scope()));
         let payloads =

@@ -26,7 +26,7 @@ use tokio::sync::{oneshot, watch};
 #[derive(Debug)]
 pub struct MockClock {
     state: Mutex<State>,
-    /// Told whenever somebody began to sleep.
+    /// Told whenever a sleep began.
     changed: watch::Sender<()>,
 }
 
@@ -68,7 +68,7 @@ impl MockClock {
         }
     }
 
-    /// Moves the clock to the next moment at which somebody wakes, and wakes those. `false` if nobody sleeps.
+    /// Moves the clock to the next moment at which a sleep ends, and ends it. `false` if there is none.
     pub fn advance_to_next(&self) -> bool {
         let Some(next) = self.next_wake() else { return false };
         let left = next.as_millis().saturating_sub(self.now().as_millis());
@@ -76,7 +76,7 @@ impl MockClock {
         true
     }
 
-    /// The next moment at which somebody wakes.
+    /// The next moment at which a sleep ends.
     #[must_use]
     pub fn next_wake(&self) -> Option<Timestamp> {
         self.state.lock().awake_later().map(|(at, _)| at).next()

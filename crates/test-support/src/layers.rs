@@ -281,7 +281,7 @@ pub enum Fault {
     After,
     /// It doesn't reach the store; the error says that trying again is pointless.
     Refused,
-    /// It doesn't reach the store, and whoever waits for the answer panics.
+    /// It doesn't reach the store, and the caller that waits for the answer panics.
     Panic,
 }
 

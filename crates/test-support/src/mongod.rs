@@ -32,7 +32,7 @@ impl Mongod {
         Self { process: None, port: free_port(), folder, is_frozen: false }
     }
 
-    /// One that somebody else has started, and ends.
+    /// One that another process has started, and ends.
     pub(crate) fn of_others(port: u16) -> Self {
         Self { process: None, port, folder: None, is_frozen: false }
     }

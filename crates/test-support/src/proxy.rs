@@ -184,7 +184,7 @@ async fn accept(
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
-            // A closed connection is no error here: it is what tests ask for.
+            // A closed connection is not an error here: it is what tests ask for.
             Some(_) = connections.join_next() => {}
             accepted = listener.accept() => {
                 // Such as a client that went away again before it was accepted.

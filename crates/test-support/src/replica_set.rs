@@ -38,7 +38,7 @@ impl ReplicaSet {
     }
 
     /// The set of three members that `scripts/services` started. Its members can be held back and elected,
-    /// and not be killed or frozen; whoever does so is the only one who uses it meanwhile.
+    /// and not be killed or frozen; a test that does so is the only one that uses it meanwhile.
     ///
     /// # Panics
     /// If the services are not up.
@@ -71,7 +71,7 @@ impl ReplicaSet {
         });
         let members: Vec<Document> = members.collect();
         let settings = doc! { "electionTimeoutMillis": 2_000, "heartbeatIntervalMillis": 200 };
-        // What a set with an arbiter has by itself is no majority.
+        // What a set with an arbiter has by itself is not a majority.
         set.run(
             0,
             "admin",

@@ -193,7 +193,7 @@ fn failed(reason: &str) -> Outcome {
 }
 
 fn matches(filter: &Filter, payload: &Json) -> bool {
-    // A payload that is no object has no properties to match.
+    // A payload that is not an object has no properties to match.
     matches!(chronos_db::json_to_nearest_bson(payload), bson::Bson::Document(payload) if filter.matches(&payload))
 }
 
@@ -251,7 +251,7 @@ async fn until_over(
 /// hot tier was slow, or that this process, or its whole machine, stood still meanwhile.
 ///
 /// # Errors
-/// One that is away brings nothing, too, and that is no success.
+/// One that is away brings nothing, too, and that is not a success.
 async fn until_idle(
     subscription: &Subscription,
     work: &Work,
@@ -265,7 +265,7 @@ async fn until_idle(
             tokio::time::sleep(AGAIN.min(limit)).await;
             continue;
         }
-        // Locks of somebody who died may have ended, too.
+        // Locks of a consumer that died may have ended, too.
         runner.found_nothing().await;
         if work.is_idle_since(since) {
             return Ok(());

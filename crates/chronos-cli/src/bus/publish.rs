@@ -188,7 +188,7 @@ async fn one(topic: &Topic, args: PublishArgs) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Publishes some lines. One that is no message ends it; those before it are published.
+/// Publishes some lines. One that is not a message ends it; those before it are published.
 async fn publish(
     topic: &Topic,
     lines: impl Iterator<Item = Line<PublishMessage>>,

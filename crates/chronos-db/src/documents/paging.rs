@@ -1,6 +1,6 @@
 //! Scans in bounded pages, for every engine.
 //!
-//! A stream asks its engine for a page, gives it out, and asks for the next one when somebody reads on:
+//! A stream asks its engine for a page, gives it out, and asks for the next one when its reader goes on:
 //! between pages it holds neither a snapshot, a cursor, a connection nor a thread, so it may stand still for
 //! as long as its reader likes. The next page begins at the values by which the last one ended. A document
 //! that does not change meanwhile is seen exactly once.

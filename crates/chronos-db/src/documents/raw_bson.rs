@@ -1,4 +1,4 @@
-//! Documents as the store has them: whoever looks at a few of their fields need not decode the rest.
+//! Documents as the store has them: code that looks at a few of their fields need not decode the rest.
 
 use bson::raw::RawElement;
 use bson::spec::ElementType;
@@ -7,7 +7,7 @@ use bson::{Bson, Document, RawBsonRef, RawDocument, RawDocumentBuf};
 use super::path;
 use crate::{Error, Result};
 
-/// The bytes as a document. What is in it is looked at by whoever reads it.
+/// The bytes as a document. What is in it is checked by its reader.
 pub(crate) fn framed(bytes: &[u8]) -> Result<&RawDocument> {
     RawDocument::from_bytes(bytes).map_err(damaged)
 }
@@ -25,11 +25,11 @@ pub(crate) fn encode(document: &Document) -> Result<RawDocumentBuf> {
 /// down by recursion.
 pub(crate) const MAX_LEVELS: usize = 200;
 
-/// Refuses a document whose depth could exhaust the stack of whoever decodes it. It goes over the bytes
+/// Refuses a document whose depth could exhaust the stack of its reader. It goes over the bytes
 /// without recursion itself.
 ///
 /// # Errors
-/// `VALIDATION_ERROR` beyond [`MAX_LEVELS`], or if the bytes are no document.
+/// `VALIDATION_ERROR` beyond [`MAX_LEVELS`], or if the bytes are not a document.
 pub(crate) fn check_levels(document: &RawDocument) -> Result<()> {
     let wrong = |error| Error::validation("the bytes to be written are no BSON document").caused_by(error);
     let mut open = vec![document.iter_elements()];
@@ -61,7 +61,7 @@ pub(crate) fn check_levels(document: &RawDocument) -> Result<()> {
 /// The whole document.
 ///
 /// # Errors
-/// `TXN_ERROR` if these bytes are no document.
+/// `TXN_ERROR` if these bytes are not a document.
 pub(crate) fn decode(stored: &RawDocument) -> Result<Document> {
     Document::try_from(stored).map_err(damaged)
 }

@@ -82,7 +82,7 @@ pub trait DocumentStore: Send + Sync + fmt::Debug {
     }
 
     /// Reads documents, as they are stored, as a stream of pages that holds at most some hundreds of them in
-    /// memory, and between two pages nothing of the store: whoever reads may take his time, and ask the same
+    /// memory, and between two pages nothing of the store: a reader may take its time, and ask the same
     /// store meanwhile. Sees everything that was durable when it began, and what does not change while it
     /// goes on exactly once; what comes, goes or changes later may or may not be seen, or be seen as it is
     /// then.
@@ -129,7 +129,7 @@ pub trait DocumentStore: Send + Sync + fmt::Debug {
     /// keep for how long is the server's business, and nothing happens.
     ///
     /// # Errors
-    /// `TXN_ERROR`, retryable, if somebody still reads what was there before.
+    /// `TXN_ERROR`, retryable, if a reader still holds what was there before.
     async fn purge(&self, _database: &str) -> Result<()> {
         Ok(())
     }

@@ -39,7 +39,7 @@ impl fmt::Debug for Guard {
     }
 }
 
-/// A document to be written: its fields, or the bytes it will be stored as, from whoever makes these
+/// A document to be written: its fields, or the bytes it will be stored as, from a caller that makes these
 /// directly.
 #[derive(Clone, PartialEq)]
 pub enum NewDocument {
@@ -192,8 +192,8 @@ pub enum Atomicity {
 /// majority) when the call returns.
 ///
 /// With several [`Guard::Equals`] operations in one batch, an operation that took place but whose document
-/// was changed again by somebody else before its outcome was known may be reported as [`Outcome::Refused`];
-/// who must know for certain sends it alone.
+/// was changed again by another client before its outcome was known may be reported as [`Outcome::Refused`];
+/// a caller that must know for certain sends it alone.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Batch {
     /// The operations.

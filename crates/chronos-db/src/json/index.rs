@@ -111,7 +111,7 @@ impl<K: Key> Index<K> for Json {
 /// A member that is not there yet becomes `null`, and so can be set; `null` becomes an object.
 ///
 /// # Panics
-/// For a member of what is no object, and an element that is not there.
+/// For a member of what is not an object, and an element that is not there.
 impl<K: Key> IndexMut<K> for Json {
     fn index_mut(&mut self, key: K) -> &mut Self {
         key.find_or_insert(self)

@@ -6,7 +6,7 @@
 /// As `serde_json::json!`, but the keys keep their order.
 ///
 /// # Panics
-/// If an expression cannot be JSON: a map whose keys are no text, say.
+/// If an expression cannot be JSON: a map whose keys are not text, say.
 ///
 /// ```
 /// use chronos_db::json;

@@ -20,7 +20,7 @@ enum Kept {
 impl Number {
     /// `text` must be a number by JSON's grammar.
     pub(super) fn of_grammar(text: &str) -> Self {
-        // Whoever reads `-0` gets it back as `-0`.
+        // A reader of `-0` gets it back as `-0`.
         match text.parse::<i64>() {
             Ok(whole) if text != "-0" => Self(Kept::Whole(whole)),
             _ => Self(Kept::Text(text.into())),

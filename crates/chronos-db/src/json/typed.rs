@@ -85,7 +85,7 @@ impl From<ParseError> for TypeError {
 /// are.
 ///
 /// # Errors
-/// [`TypeError`] for what has no JSON (maps whose keys are no text, say), for maps in which a key stands
+/// [`TypeError`] for what has no JSON (maps whose keys are not text, say), for maps in which a key stands
 /// twice, and for values nested deeper than [`MAX_DEPTH`](super::MAX_DEPTH).
 pub fn to_json<T: Serialize + ?Sized>(value: &T) -> Result<Json, TypeError> {
     Ok(Json::parse(to_vec(value)?)?)
@@ -95,7 +95,7 @@ pub fn to_json<T: Serialize + ?Sized>(value: &T) -> Result<Json, TypeError> {
 /// are.
 ///
 /// # Errors
-/// [`TypeError`] for what has no JSON: maps whose keys are no text, say.
+/// [`TypeError`] for what has no JSON: maps whose keys are not text, say.
 pub fn to_vec<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, TypeError> {
     let mut out = Vec::with_capacity(128);
     value.serialize(&mut serde_json::Serializer::with_formatter(&mut out, Exact)).map_err(TypeError)?;

@@ -10,8 +10,8 @@ use super::schema::{Key, Kind};
 use crate::documents::{Batch, Direction, DocumentStore, Filter, Guard, Namespace, Outcome, Scan, Write};
 use crate::{Error, ErrorKind, Result, Timestamp};
 
-/// How often a change is tried again because somebody else changed the document first. Every such time
-/// somebody succeeded.
+/// How often a change is tried again because another process changed the document first. Every such time
+/// one of them succeeded.
 pub(super) const ROUNDS: usize = 200;
 
 /// The field that tells one state of a document from the next.
@@ -84,12 +84,12 @@ impl Table {
         Ok(found.into_iter().next())
     }
 
-    /// The document with this key, whoever wrote it.
+    /// The document with this key, whichever process wrote it.
     pub(super) async fn find(&self, key: &Key) -> Result<Option<Document>> {
         self.first(key.filter(), Vec::new()).await
     }
 
-    /// What is stored now in the place of `document`, whoever's it is.
+    /// What is stored now in place of `document`, whichever tenant's it is.
     pub(super) async fn stored(&self, document: &Document) -> Result<Option<Document>> {
         let id = document.get("_id").cloned().unwrap_or(Bson::Null);
         let found = self.documents().await?.get(&self.namespace, vec![id]).await;
@@ -157,7 +157,7 @@ impl Table {
         Error::database(message).in_collection(self.kind.name())
     }
 
-    /// Replaces `found` unless somebody else has changed it.
+    /// Replaces `found` unless another process has changed it.
     pub(super) async fn replace(&self, found: &Document, mut document: Document) -> Result<Option<Document>> {
         let id = found.get("_id").cloned().unwrap_or(Bson::Null);
         document.insert("_id", id);
@@ -167,7 +167,7 @@ impl Table {
         Ok(outcome.is_applied().then_some(document))
     }
 
-    /// Removes `found` unless somebody else has changed it.
+    /// Removes `found` unless another process has changed it.
     pub(super) async fn remove(&self, found: &Document) -> Result<bool> {
         let id = found.get("_id").cloned().unwrap_or(Bson::Null);
         Ok(self.apply_one(Write::Delete { id, guard: unchanged(found) }).await?.is_applied())

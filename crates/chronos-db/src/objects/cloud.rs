@@ -42,7 +42,7 @@ pub(super) enum CloudSigner {
 }
 
 impl CloudSigner {
-    /// A URL that anybody can GET the object at `path` by.
+    /// A URL that lets its bearer GET the object at `path`.
     pub(super) async fn sign(&self, path: &Path, ttl: Duration) -> Result<Url, Failure> {
         match self {
             #[cfg(feature = "s3")]
@@ -58,8 +58,8 @@ impl CloudSigner {
     }
 }
 
-/// A connection pool that any number of buckets share: requests are signed one by one, so it holds nothing of
-/// anybody's credentials.
+/// A connection pool that any number of buckets share: requests are signed one by one, so it holds no
+/// credentials.
 pub(super) fn http_client() -> Result<HttpClient> {
     crate::crypto::install_crypto_provider();
     ReqwestConnector::default()

@@ -113,7 +113,7 @@ impl Failure {
             && (self.status != Some(409) || self.code.as_deref() == Some("BlobAlreadyExists"))
     }
 
-    /// Somebody else is writing the same object; the next try will tell how it ended.
+    /// Another client is writing the same object; the next try will tell how it ended.
     pub(super) fn is_open_race(&self) -> bool {
         self.status == Some(409)
             && matches!(self.code.as_deref(), Some("ConditionalRequestConflict" | "OperationAborted"))

@@ -67,7 +67,7 @@ impl StoreObjects {
     /// before a put returns.
     ///
     /// # Errors
-    /// `VALIDATION_ERROR` for a bucket name that is no plain folder name, or if `root` is empty.
+    /// `VALIDATION_ERROR` for a bucket name that is not a plain folder name, or if `root` is empty.
     pub fn local(root: &Path, bucket: &str) -> Result<Self> {
         check_bucket(bucket)?;
         if root.as_os_str().is_empty() {
@@ -203,7 +203,7 @@ impl Inner {
         let attempt = || async {
             match options.mode {
                 PutMode::Overwrite => repeatable(once).await,
-                // Its own first try would count as somebody else's object.
+                // Its own first try would count as another writer's object.
                 PutMode::Create => once().await,
             }
         };

@@ -160,7 +160,7 @@ impl Work<'_> {
                 (done.items + items, done.versions + versions, done.notes + notes);
             any |= items + versions + notes > 0;
             left += left_items;
-            // Whoever read a head before it changed may have written one more version since.
+            // A writer that read a head before it changed may have written one more version since.
             if self.dry_run || items + versions + notes + left == 0 {
                 break;
             }

@@ -94,7 +94,7 @@ impl Collection {
     /// in a database that tenants share, of this one's.
     ///
     /// # Errors
-    /// `TXN_ERROR` if the store fails. A failing object storage is no error here: what it didn't take is
+    /// `TXN_ERROR` if the store fails. A failing object storage is not an error here: what it didn't take is
     /// counted and named.
     pub async fn flush(&self, limit: Duration) -> Result<FlushReport> {
         self.workers.flush(limit, false, self.scope().await?).await

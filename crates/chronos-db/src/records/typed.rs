@@ -217,7 +217,8 @@ impl<T> Typed<List, T> {
     /// Streams the whole list; see [`List::stream`].
     ///
     /// # Errors
-    /// `VALIDATION_ERROR` for a wrong filter, sort or token, and in the stream for a document that is no `T`.
+    /// `VALIDATION_ERROR` for a wrong filter, sort or token, and in the stream for a document that is not a
+    /// `T`.
     pub async fn stream(self) -> Result<BoxStream<'static, Result<TypedView<T>>>>
     where
         T: DeserializeOwned + Send + 'static,

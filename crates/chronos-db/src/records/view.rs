@@ -97,7 +97,7 @@ impl View {
     }
 }
 
-/// URLs by which anybody can read an externalised property for a while.
+/// URLs that let their bearer read an externalised property for a while.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Presigned {

@@ -43,7 +43,7 @@ pub(crate) struct Workers {
     pub(crate) verifier: Arc<Verifier>,
 }
 
-/// Which collection it is. The rest holds documents of whoever uses it.
+/// Which collection it is. The rest holds documents of its users.
 impl fmt::Debug for Workers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Workers").field("index", &self.index).finish_non_exhaustive()

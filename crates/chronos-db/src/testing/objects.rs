@@ -95,7 +95,7 @@ pub async fn what_was_put_is_read_back_until_it_is_deleted(objects: Arc<dyn Obje
     assert!(list(&objects, "users/").await.is_empty());
 }
 
-/// Bytes that are no text.
+/// Bytes that are not text.
 pub async fn any_bytes_come_back_as_they_were(objects: Arc<dyn ObjectStorage>) {
     let body: Vec<u8> = (0..=255).cycle().take(70_000).collect();
     objects.put("binary", body.clone().into(), PutOptions::default()).await.unwrap();
@@ -166,7 +166,7 @@ pub async fn a_listing_pages_through_everything_below_its_prefix(objects: Arc<dy
     assert_eq!(list(&objects, "").await.len(), keys.len() + 1, "the empty prefix is the whole bucket");
 }
 
-/// `a/b` is no prefix of `a/bc/…`, with or without a slash at its end.
+/// `a/b` is not a prefix of `a/bc/…`, with or without a slash at its end.
 pub async fn a_prefix_matches_whole_segments_only(objects: Arc<dyn ObjectStorage>) {
     for key in ["users/1/a", "users/1/b/c", "users/10/a", "users2/1/a"] {
         put(&objects, key, "x").await;

@@ -33,7 +33,7 @@ const BATCH: usize = 256;
 /// Ids of dead letters read at once.
 const PAGE: u32 = 1_000;
 
-/// How often somebody else's dead letters are looked for.
+/// How often other processes' dead letters are looked for.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Wait after a failure.
@@ -70,7 +70,7 @@ impl Context {
         self.run_audit();
     }
 
-    /// Notes how attempts ended, as far as anybody wants to know.
+    /// Notes how attempts ended, as far as it is wanted.
     pub(crate) fn audit_attempts<'a>(
         &self,
         subscription: &SubscriptionName,
@@ -107,8 +107,8 @@ impl Context {
         self.audit.wake.notify_one();
     }
 
-    /// Keeps the dead letters that are there, before somebody takes them away. The audit must not stand in
-    /// the way of that.
+    /// Keeps the dead letters that are there, before another process takes them away. The audit must not
+    /// stand in the way of that.
     pub(crate) async fn audit_now(&self, subscription: &SubscriptionName) {
         let Some(warm) = self.warm() else { return };
         let mut progress = self.audit.state.lock().followed.get(subscription).cloned().unwrap_or_default();

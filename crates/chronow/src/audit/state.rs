@@ -13,7 +13,7 @@ use crate::{SubscriptionName, Timestamp};
 pub(crate) struct Audit {
     pub(super) state: Mutex<State>,
     pub(super) wake: Notify,
-    /// One works at a time, so that whoever closes sees the end of what is under way.
+    /// One works at a time, so that a caller that closes sees the end of what is under way.
     pub(super) turn: tokio::sync::Mutex<()>,
 }
 
@@ -27,7 +27,7 @@ pub(super) struct State {
 /// How far the dead letters of a subscription are kept.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Progress {
-    /// What is older was kept by whoever looked before; none if nobody asked yet.
+    /// What is older was kept by the process that looked before; none if that is not known yet.
     pub(super) since: Option<Timestamp>,
     /// Up to this cursor all is kept, and nothing comes in before it any more.
     pub(super) settled: Option<String>,

@@ -28,10 +28,10 @@ pub(super) struct Settings {
 
 pub(super) type Handler<T> = Arc<dyn Fn(Message<T>) -> BoxFuture<'static, Outcome> + Send + Sync>;
 
-/// Looks at the subscription, between the loop and whoever holds the runner.
+/// Looks at the subscription, between the loop and the owner of the runner.
 #[derive(Debug)]
 pub(super) struct PollSignal {
-    /// Somebody wants one now.
+    /// A caller wants one now.
     pub(super) wanted: Arc<Notify>,
     /// When the last one began that found nothing due.
     pub(super) in_vain: watch::Sender<Option<Instant>>,

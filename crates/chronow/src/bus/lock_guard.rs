@@ -16,14 +16,14 @@ use crate::{ErrorKind, Result, SubscriptionName, Timestamp};
 
 /// Most locks renewed in one round trip.
 const RENEWALS: usize = 500;
-/// How often the options are looked at again: somebody may have changed the visibility timeout.
+/// How often the options are looked at again: another process may have changed the visibility timeout.
 const REFRESH: Duration = Duration::from_secs(10);
 
 /// Why the work on a message should end early.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Cancelled {
-    /// The lock is lost: somebody else may have the message, and a settlement will not count.
+    /// The lock is lost: another consumer may have the message, and a settlement will not count.
     LockLost,
     /// The consumer ends, and its time for draining is over.
     Stopping,
@@ -97,7 +97,7 @@ impl LockGuard {
     pub(super) async fn cancelled(&self) -> Cancelled {
         loop {
             let told = self.cancelled.notified();
-            // Whoever is told after this look wakes `told`.
+            // A notification after this look wakes `told`.
             if let Some(why) = self.why.get() {
                 return *why;
             }
@@ -272,7 +272,7 @@ impl Shared {
                 Err(error) => failed = Some(error),
             }
         }
-        // What could not be renewed in time is lost, whoever is to blame.
+        // What could not be renewed in time is lost, whatever the cause.
         let now = Instant::now();
         for guard in guards.iter().filter(|guard| guard.times.lock().until <= now) {
             guard.cancel(Cancelled::LockLost);

@@ -130,7 +130,7 @@ impl<T> Message<T> {
 pub struct Received<T> {
     message: Message<T>,
     pub(super) subscription: Subscription,
-    /// Keeps the lock while the message is in somebody's hands.
+    /// Keeps the lock while the message is in a consumer's hands.
     pub(super) renewer: Arc<LockRenewer>,
     begun: Begun,
 }

@@ -130,7 +130,7 @@ impl Bus {
         for name in self.topics().await? {
             match self.topic(&name)?.stats().await {
                 Ok(stats) => gauges.add(&self.scope, &name, &stats),
-                // Somebody was quick to delete it.
+                // Another process was quick to delete it.
                 Err(error) if error.kind() == crate::ErrorKind::NotFound => {}
                 Err(error) => return Err(error),
             }

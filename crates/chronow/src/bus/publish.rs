@@ -39,8 +39,8 @@ pub enum Ack {
     },
     /// When it is committed in the warm tier and then accepted by the hot one. If the process ends in
     /// between, or the hot tier fails (then the publish does, too), the message is put into the hot tier by
-    /// whoever opens the topic next. It may be there twice only if that is later than the topic's dedup
-    /// window. There is a copy in the warm tier.
+    /// the process that opens the topic next. It may be there twice only if that is later than the topic's
+    /// dedup window. There is a copy in the warm tier.
     Warm,
 }
 

@@ -13,7 +13,7 @@ pub const MAX_LETTERS: u32 = 1_000;
 pub struct Lock {
     /// The message.
     pub id: String,
-    /// Fresh for every delivery; whoever has another one no longer holds the message.
+    /// Fresh for every delivery; a consumer with another one no longer holds the message.
     pub token: String,
 }
 

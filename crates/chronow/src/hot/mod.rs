@@ -39,7 +39,7 @@ pub use stats::{SubscriptionStats, TopicStats};
 pub use value::{Change, Incremented, Precondition, Value};
 
 /// A hot tier: one connection's worth of topics ([`MessageStore`]) and shared memory ([`KeyValueStore`]).
-/// A store says what went wrong; whoever calls it adds to the error what was tried, and on what.
+/// A store says what went wrong; the caller adds to the error what was tried, and on what.
 #[async_trait]
 pub trait HotTier: MessageStore + KeyValueStore {
     /// Makes a round trip, and returns what the server can do that matters here, as words for people.
@@ -80,7 +80,7 @@ pub trait KeyValueStore: Send + Sync + std::fmt::Debug {
     /// `ttl` is given.
     ///
     /// # Errors
-    /// `VALIDATION_ERROR` if the value is no 64-bit whole number, or would overflow.
+    /// `VALIDATION_ERROR` if the value is not a 64-bit whole number, or would overflow.
     async fn increment(
         &self,
         scope: &Scope,
@@ -226,9 +226,9 @@ pub trait MessageStore: Send + Sync + std::fmt::Debug {
     /// `NOT_FOUND` if there is no such subscription.
     async fn needed_by_others(&self, subscription: &SubscriptionName, ids: &[String]) -> Result<Vec<bool>>;
 
-    /// Returns when a pull may bring something that was published by whomever since the call began, or after
-    /// `timeout`. Of several that wait for one subscription, one may return at once and the others a second
-    /// later: so a message wakes one consumer.
+    /// Returns when a pull may bring something that was published by any process since the call began, or
+    /// after `timeout`. Of several that wait for one subscription, one may return at once and the others a
+    /// second later: so a message wakes one consumer.
     async fn wait(&self, subscription: &SubscriptionName, timeout: Duration) -> Result<()>;
 
     /// Returns dead letters, oldest first, after a cursor, at most [`MAX_LETTERS`]; the second part is the

@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Error, Json, Result, Timestamp};
 
-/// What happens to a publish when the topic holds [`TopicOptions::max_len`] messages that somebody still
-/// needs.
+/// What happens to a publish when the topic holds [`TopicOptions::max_len`] messages that a subscription
+/// still needs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DiscardPolicy {
@@ -55,7 +55,7 @@ impl DeliverPolicy {
 pub struct TopicOptions {
     /// Streams the messages are spread over; fixed at creation. Default 1.
     pub shards: u16,
-    /// Most messages held that somebody still needs. Default 100,000.
+    /// Most messages held that a subscription still needs. Default 100,000.
     pub max_len: u64,
     /// What happens beyond it.
     pub overflow: DiscardPolicy,

@@ -30,7 +30,7 @@ pub struct SubscriptionStats {
 /// Counts of one topic.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TopicStats {
-    /// Messages held, for whomever.
+    /// Messages held, for any subscription.
     pub length: u64,
     /// Messages dropped by [`DiscardPolicy::DropOldest`](super::DiscardPolicy::DropOldest) ever.
     pub dropped: u64,

@@ -33,7 +33,7 @@ pub(crate) fn subscription(topic: &TopicName) -> SubscriptionName {
 }
 
 /// Makes sure that the subscription is there, before a message with a claim is published, and removes what
-/// nobody needs in the background, unless somebody deletes the topic.
+/// nobody needs in the background, unless the topic is deleted.
 pub(crate) async fn clean_up(
     inner: &Context,
     payloads: Payloads,

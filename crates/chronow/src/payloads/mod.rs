@@ -22,7 +22,7 @@ use crate::{Error, ErrorKind, Result, Scope, TopicName};
 
 pub(crate) use janitor::{clean_up, subscription};
 
-/// The media type of what stands for a payload. It is no JSON, so that a filter sees no payload there.
+/// The media type of what stands for a payload. It is not JSON, so that a filter sees no payload there.
 pub(crate) const CLAIM: &str = "application/vnd.chronow.claim";
 /// The header by which the library's own subscription knows such messages.
 const CLAIMED: &str = "cw-claimed";

@@ -88,7 +88,7 @@ impl<F> fmt::Debug for Hooked<F> {
 }
 
 impl<F: Fn(Point<'_>) -> Result<()>> Hooked<F> {
-    /// Pulls that bring nothing are no step.
+    /// Pulls that bring nothing are not a step.
     fn pulled(&self, subscription: &SubscriptionName, pulled: &Pulled) -> Result<()> {
         if pulled.deliveries.is_empty() {
             return Ok(());

@@ -20,7 +20,7 @@ type Take<'a> = &'a mut dyn FnMut(&RawDocument) -> Result<ControlFlow<()>, Error
 /// Of so many matches, the first are looked for in their order, and not in the order of what they match by.
 const MANY: u64 = 1_000;
 
-/// Rows that do not match between two questions whether anybody still listens.
+/// Rows that do not match between two questions whether a reader still listens.
 const ROWS_BETWEEN_CHECKS: u32 = 1024;
 
 impl Session {

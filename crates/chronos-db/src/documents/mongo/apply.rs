@@ -205,8 +205,8 @@ impl Plan {
                     Some(refusal) if refusal.code == GUARD_FAILED => Outcome::Refused,
                     Some(refusal) => {
                         match refusal.duplicate(via, namespace).ok_or_else(|| refusal.failure())? {
-                            // Somebody else created the document just now. The server has ended a transaction
-                            // that meets this.
+                            // Another client created the document just now. The server has ended a
+                            // transaction that meets this.
                             Some(name) if name == "_id_" && via.in_transaction() => Outcome::Refused,
                             Some(name) if name == "_id_" => {
                                 again.push(index);
@@ -307,7 +307,7 @@ fn guarded(mut filter: Document, field: &str, value: &Bson) -> Document {
 
 /// The statement of a put, which fails with [`GUARD_FAILED`] if its guard does not hold.
 ///
-/// A guard is part of what is put in the place of the stored document, and not of the filter: a filter by
+/// A guard is part of what is put in place of the stored document, and not of the filter: a filter by
 /// `_id` alone is answered without planning, which halves the time that a statement takes the server.
 fn put_statement(document: RawDocumentBuf, guard: &Guard) -> Result<RawDocumentBuf> {
     let id = &raw_bson::id(&document)?;
@@ -341,7 +341,7 @@ fn put_statement(document: RawDocumentBuf, guard: &Guard) -> Result<RawDocumentB
     Ok(statement)
 }
 
-/// An update that puts `new` in the place of what is there if `condition` holds. Otherwise it is a conversion
+/// An update that puts `new` in place of what is there if `condition` holds. Otherwise it is a conversion
 /// that cannot succeed; it looks at the field `seen`, so that the server does not try it beforehand.
 fn replace_if(condition: &Document, new: RawDocumentBuf, seen: &str) -> Result<RawBson> {
     let mut literal = RawDocumentBuf::new();

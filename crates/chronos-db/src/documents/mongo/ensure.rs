@@ -132,7 +132,7 @@ fn is_there(
             Some(difference) => Err(in_the_way(namespace, wanted, &wanted.name, &difference)),
         };
     }
-    // An index that somebody made for the same purpose, such as the legacy library.
+    // An index that was made for the same purpose, such as the legacy library.
     let serving = existing
         .iter()
         .find(|existing| !existing.is_building && difference(&existing.spec, wanted).is_none());

@@ -8,7 +8,7 @@ use super::failure::Failure;
 use crate::Error;
 use crate::documents::Deployment;
 
-/// Members of a replica set are called alike by whoever of them is asked; a standalone server is known by its
+/// Members of a replica set are called alike whichever of them is asked; a standalone server is known by its
 /// process, a cluster by its id.
 pub(super) async fn deployment(lease: &Lease) -> Result<Deployment, Failure> {
     let hello = lease.hello().await?;

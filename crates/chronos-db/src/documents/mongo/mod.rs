@@ -241,7 +241,7 @@ impl DocumentStore for MongoDocuments {
     ) -> Result<Numbered> {
         // Rows that the same server gets are journaled by a majority with these numbers, which came before
         // them. If another one gets them, or they are lost, numbers may be given out twice; then they meet at
-        // the unique index, and whoever meets them raises the counter.
+        // the unique index, and the writer that meets them raises the counter.
         let sequence = self.take_numbers(namespace, name, count, Concern::OnItsWay).await?;
         self.connector.env().fail.hit("mongo.after_sequence")?;
         let outcomes = self.apply(build(sequence)?).await?;

@@ -27,7 +27,7 @@ pub(super) async fn rights(call: &Call, database: &str) -> Result<Rights, Failur
         .await?;
     let info = status.get_document("authInfo").cloned().unwrap_or_default();
     if info.get_array("authenticatedUsers").is_ok_and(Vec::is_empty) {
-        // A server that lets somebody without a name read lets everybody do everything.
+        // A server that lets a user without a name read allows everything to all.
         return Ok(Rights { read, write: read, index: read });
     }
     let privileges: Vec<&Document> = info

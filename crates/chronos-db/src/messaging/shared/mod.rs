@@ -3,8 +3,8 @@
 //! A key has at most one document of the strategy `latest`, and one document a version of the strategy
 //! `append`. The former also holds what outlives values: a tombstone, and two marks over the versions.
 //! `_system.throughVersion`: versions up to it are gone, whether or not their documents have been removed
-//! already. `_system.lastVersion`: numbers up to it have been given out. Whoever appends looks at the marks
-//! again after the insert, so that no number is used twice.
+//! already. `_system.lastVersion`: numbers up to it have been given out. A process that appends looks at the
+//! marks again after the insert, so that no number is used twice.
 //!
 //! `write.rs` saves, appends and deletes, `keys.rs` lists keys; both stand on the table of the collection.
 

@@ -228,8 +228,8 @@ impl Slot {
             next.insert("_system", new_system(at, at, days));
             self.table.stamp(&mut next, &key);
             let inserted = match self.table.insert(next.clone(), &key).await {
-                // The index of request ids isn't that of the key; whoever holds the id is found in the next
-                // round.
+                // The index of request ids isn't that of the key; the value that holds the id is found in the
+                // next round.
                 Err(_) if self.carried_out(&document).await?.is_some() => false,
                 inserted => inserted?,
             };

@@ -29,7 +29,7 @@ impl Collection {
     /// ```
     ///
     /// # Errors
-    /// `VALIDATION_ERROR` if the document is no object, lacks a required property or is beyond a limit;
+    /// `VALIDATION_ERROR` if the document is not an object, lacks a required property or is beyond a limit;
     /// `EXTERNALIZATION_ERROR` if a property that is declared as base64 is not; `STORAGE_ERROR` if a payload
     /// too large to ride in its row cannot be stored; `TXN_ERROR` if the document store fails: the message
     /// says whether the outcome is known.

@@ -31,7 +31,7 @@ impl Collection {
     /// ```
     ///
     /// # Errors
-    /// As [`update`](Self::update); `VALIDATION_ERROR` also for a patch that is no object.
+    /// As [`update`](Self::update); `VALIDATION_ERROR` also for a patch that is not an object.
     pub fn enrich(&self, id: &ItemId, patches: impl Serialize) -> Enrich {
         Enrich::new(self, *id, Given::new(&patches))
     }

@@ -107,7 +107,7 @@ impl System<'_> {
 /// Takes the document a user gave apart from a `_system` they sent along, which is ignored.
 ///
 /// # Errors
-/// `VALIDATION_ERROR` if it is no object or nested too deep.
+/// `VALIDATION_ERROR` if it is not an object or nested too deep.
 pub(crate) fn checked(document: Json) -> Result<Map> {
     let Json::Object(mut map) = document else {
         return Err(Error::validation("a document is a JSON object"));

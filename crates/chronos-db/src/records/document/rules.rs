@@ -15,7 +15,7 @@ impl PayloadRules {
     /// Reads `analytics.counterRules` and `counterRules.rules`, which may repeat each other.
     ///
     /// # Errors
-    /// `VALIDATION_ERROR` naming the rule whose `when` is no filter.
+    /// `VALIDATION_ERROR` naming the rule whose `when` is not a filter.
     pub(crate) fn parse<'a>(sections: impl Fn(&str) -> Option<&'a Json>) -> Result<Self> {
         let lists = [
             sections("analytics").and_then(|s| s.get("counterRules")),

@@ -31,7 +31,7 @@ pub(crate) struct Batcher {
 struct Queue {
     waiting: Vec<(Bson, Reply)>,
     in_flight: usize,
-    /// A group is about to be taken; whoever comes now joins it.
+    /// A group is about to be taken; a read that comes now joins it.
     gathering: bool,
 }
 
@@ -65,7 +65,7 @@ impl Batcher {
             queue.in_flight += 1;
         }
         let Ok(runtime) = tokio::runtime::Handle::try_current() else {
-            // A read was dropped after its runtime: whoever still waits hears that it was given up.
+            // A read was dropped after its runtime: a caller that still waits hears that it was given up.
             let mut queue = self.queue.lock();
             queue.waiting.clear();
             queue.gathering = false;
@@ -73,11 +73,11 @@ impl Batcher {
             return;
         };
         let place = Slot { batcher: Arc::clone(self), gathered: false };
-        // The task lives as long as its one read; whoever waits for it owns it through the reply.
+        // The task lives as long as its one read; the caller that waits for it owns it through the reply.
         runtime.spawn(async move {
             let mut place = place;
             let this = Arc::clone(&place.batcher);
-            // Whoever was woken together with this one gets the chance to join the group.
+            // A reader that was woken together with this one gets the chance to join the group.
             tokio::task::yield_now().await;
             let group: Vec<_> = {
                 let mut queue = this.queue.lock();
@@ -130,8 +130,8 @@ impl Drop for Slot {
             let mut queue = self.batcher.queue.lock();
             queue.in_flight -= 1;
             if !self.gathered {
-                // The runtime ends, or it would have been polled. Whoever waits hears that the read was given
-                // up.
+                // The runtime ends, or it would have been polled. A caller that waits hears that the read was
+                // given up.
                 queue.gathering = false;
                 queue.waiting.clear();
             }

@@ -63,7 +63,7 @@ pub(crate) struct RecordIndex {
     missing_noted: AtomicBool,
 }
 
-/// Which collection it is. The rest holds documents of whoever uses it.
+/// Which collection it is. The rest holds documents of its users.
 impl fmt::Debug for RecordIndex {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Names { head, collection, .. } = &self.names;

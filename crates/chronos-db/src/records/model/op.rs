@@ -44,7 +44,7 @@ impl Op {
         all.into_iter().find(|op| op.as_str() == text)
     }
 
-    /// Whether such a row has no content: it is no version that anybody sees.
+    /// Whether such a row has no content: no reader sees it as a version.
     pub(crate) const fn is_bare(self) -> bool {
         matches!(self, Self::Erase | Self::Void | Self::Erased)
     }

@@ -71,7 +71,7 @@ fn array_towards(keys: &Document, path: &str) -> Option<String> {
     Some(array.trim_start_matches("metaIndexed.").to_owned())
 }
 
-/// The longest token. It travels in URLs, and is looked at before anything is known of whoever sends it.
+/// The longest token. It travels in URLs, and is looked at before anything is known of its sender.
 const MAX_TOKEN: usize = 4 * 1024;
 
 /// The cursor behind the document with these sort keys: flat, so that reading one takes no recursion.

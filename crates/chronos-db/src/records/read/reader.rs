@@ -170,7 +170,7 @@ impl Reader {
     }
 }
 
-/// A bucket that is gone is no item that is not found.
+/// A bucket that is gone is not an item that is not found.
 pub(super) fn of_storage(error: Error) -> Error {
     if error.kind() != ErrorKind::NotFound {
         return error;

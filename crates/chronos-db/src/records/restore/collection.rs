@@ -32,7 +32,7 @@ pub struct Restored {
     pub removed: u64,
     /// Items that were already as they were at the target.
     pub unchanged: u64,
-    /// Items left alone because somebody wrote them after the restore began.
+    /// Items left alone because another writer changed them after the restore began.
     pub skipped: u64,
     /// Items that could not be restored, such as locked ones: running the restore again tries them again.
     pub failed: u64,

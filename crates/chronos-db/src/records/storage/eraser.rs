@@ -2,10 +2,10 @@
 //!
 //! The commit of the ERASE row makes everything below it absent to every reader; what follows here takes the
 //! bytes away, and may be begun again at any point, by any process. Rows become stubs first, and objects are
-//! looked for after that: whoever still puts an object of the item finds, when it writes down that it has,
-//! that the row is no longer the one it stored, and takes the object back (see `flush/storer.rs`). What a
-//! process put that died before it could look, or what a network delivers late, is found by the note that has
-//! the item's objects looked for once more.
+//! looked for after that: a process that still puts an object of the item finds, when it writes down that it
+//! has, that the row is no longer the one it stored, and takes the object back (see `flush/storer.rs`). What
+//! a process put that died before it could look, or what a network delivers late, is found by the note that
+//! has the item's objects looked for once more.
 
 use crate::records::index::RecordIndex;
 use crate::records::storage::payload_store::PayloadStore;
@@ -60,8 +60,8 @@ impl Eraser {
         self.payloads.remove_objects_of(&rows).await?;
         let mut batch = Batch::new();
         for row in &rows {
-            // While an object has yet to be stored, somebody may store it after the look above; that changes
-            // the row.
+            // While an object has yet to be stored, another process may store it after the look above; that
+            // changes the row.
             let guard = row.unflushed_since.map_or(Guard::Any, |since| Guard::Equals {
                 field: "unflushedSince".into(),
                 value: since.into(),
@@ -159,7 +159,7 @@ impl Eraser {
         }
         let id = ItemId::new(note.get_object_id("itemId").map_err(|_| malformed())?);
         if self.payloads.buckets.is_none() {
-            // Somebody who has the storage will look.
+            // A process that has the storage will look.
             return Ok(0);
         }
         // The note says what was to be done; the row, that it may be.

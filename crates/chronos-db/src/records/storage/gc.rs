@@ -136,8 +136,8 @@ impl Collector {
         }
         let outcomes = self.index.documents.apply(batch).await?;
         self.index.env.fail.hit("gc.after_condemn")?;
-        // Whoever put its note again before this has its number already. Once every number has its row, a
-        // commit that was under way has come, or comes no more.
+        // A writer that put its note again before this has its number already. Once every number has its row,
+        // a commit that was under way has come, or comes no more.
         self.watermark.settled_cv().await?;
         let mut removed = 0;
         for ((noted, _), outcome) in notes.into_iter().zip(outcomes) {

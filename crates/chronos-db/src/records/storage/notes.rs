@@ -61,7 +61,7 @@ impl Noted {
     }
 }
 
-/// Objects as they are named to whoever removes them.
+/// Objects as they are named to the collector.
 pub(crate) fn pairs(objects: &[(String, String)]) -> impl Iterator<Item = (&str, &str)> {
     objects.iter().map(|(bucket, key)| (bucket.as_str(), key.as_str()))
 }

@@ -23,7 +23,7 @@ impl Verifier {
         Ok(self.index.head(head.id).await?.is_some_and(|now| now.cv == head.cv && now.row == head.row))
     }
 
-    /// Puts the head that follows from the item's newest row in the place of `wrong`; whether it did.
+    /// Puts the head that follows from the item's newest row in place of `wrong`; whether it did.
     pub(super) async fn put_back(&self, wrong: &Head) -> Result<bool> {
         let Some(newest) = self.index.newest_row(wrong.id).await? else { return Ok(false) };
         let mut head = newest.head_after(Some(wrong));

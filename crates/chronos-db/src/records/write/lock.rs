@@ -103,7 +103,7 @@ impl Locks {
         scope: &Scope,
     ) -> Result<ItemLock> {
         self.schema.ensure(scope).await?;
-        // Before the lease: one on an item of somebody else would hold its writers up.
+        // Before the lease: one on an item of another tenant would hold its writers up.
         let tenant = match self.lockable(id, scope).await? {
             Some(head) => head.meta.tenant,
             None => return Err(no_item(id)),
@@ -119,7 +119,7 @@ impl Locks {
             self.index.env.clock.sleep(LOOK).await;
         }
         let Some(head) = self.lockable(id, scope).await? else {
-            // Whoever may restore the item must not wait for a lease that nobody holds.
+            // A writer that restores the item must not wait for a lease without a holder.
             self.give_back(id, &token).await?;
             return Err(no_item(id));
         };
@@ -224,7 +224,7 @@ impl Locks {
     /// Waits, within bounds, until nobody but the holder of `token` has a lease on the item.
     ///
     /// # Errors
-    /// `LOCKED` if somebody still has it then.
+    /// `LOCKED` if another holder still has it then.
     pub(crate) async fn pass_lock(&self, id: ItemId, token: Option<&str>) -> Result<()> {
         let deadline = self.index.env.clock.now().plus_millis(TIMEOUT.as_millis() as i64);
         while self.is_locked(id, token).await? {
@@ -236,7 +236,7 @@ impl Locks {
         Ok(())
     }
 
-    /// Whether somebody other than the holder of `token` has a lease on the item.
+    /// Whether a holder other than that of `token` has a lease on the item.
     pub(crate) async fn is_locked(&self, id: ItemId, token: Option<&str>) -> Result<bool> {
         let Some(lock) = self.reads.get(id.object_id()).await? else { return Ok(false) };
         let lock = raw_bson::decode(&lock)?;

@@ -307,7 +307,7 @@ pub(crate) fn not_kept() -> Error {
     )
 }
 
-/// The update operators of MongoDB, which somebody may take `update` for; any other name with a `$` is a
+/// The update operators of MongoDB, which a caller may take `update` for; any other name with a `$` is a
 /// property like others.
 const UPDATE_OPERATORS: [&str; 14] = [
     "$set",

@@ -18,7 +18,7 @@ const LONGEST_LOOK: Duration = Duration::from_millis(200);
 const TIMEOUT_MILLIS: i64 = 1_000;
 /// How long a reader that may write nothing waits for others to close a number without a row.
 const READER_TIMEOUT_MILLIS: i64 = 10_000;
-/// A time this far ahead of the store's is waited for: clocks differ. What is further ahead is no past.
+/// A time this far ahead of the store's is waited for: clocks differ. What is further ahead is not the past.
 const AHEAD_MILLIS: i64 = 1_000;
 
 impl super::watermark::Watermark {

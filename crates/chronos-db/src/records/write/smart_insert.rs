@@ -36,7 +36,7 @@ impl Writer {
         let map = document.as_object().ok_or_else(|| Error::validation("a document is a JSON object"))?;
         let unique = self.unique(map, keys, scope)?;
         self.schema.ensure(scope).await?;
-        // Whoever created items with these values otherwise left no claim; the index finds them.
+        // A process that created items with these values otherwise left no claim; the index finds them.
         self.ensure_unique(keys, scope).await?;
         let options = WriteOptions { unique: keys.to_vec(), ..options.clone() };
         for _ in 0..ATTEMPTS {
@@ -139,7 +139,7 @@ impl Writer {
         })
     }
 
-    /// The id that the next item with these keys has, whoever creates it.
+    /// The id that the next item with these keys has, whichever process creates it.
     async fn claim(&self, unique: &Unique, scope: &Scope) -> Result<ItemId> {
         loop {
             let fresh = self.index.env.random.object_id();
@@ -181,7 +181,7 @@ impl Writer {
         }
     }
 
-    /// Creates the item, unless somebody else with the same claim did.
+    /// Creates the item, unless another process with the same claim did.
     async fn create_claimed(
         self: &Arc<Self>,
         id: ItemId,

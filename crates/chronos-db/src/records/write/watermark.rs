@@ -1,7 +1,7 @@
 //! `stable_cv`: the end of the gapless prefix. Nothing at or below it ever changes.
 //!
-//! Whoever looks follows the rows from a mark on. Writers move the mark, each time a number divisible by
-//! [`STEP`] was given out, so that nobody has to follow more than some thousand rows. What a process
+//! A reader follows the rows from a mark on. Writers move the mark, each time a number divisible
+//! by [`STEP`] was given out, so that nobody has to follow more than some thousand rows. What a process
 //! committed itself it need not read for that.
 
 use super::past::Past;
@@ -221,7 +221,7 @@ impl Watermark {
         if known > mark {
             self.index.advance_watermark(known).await?;
         }
-        // Groups under way are no reason to read: what they leave is known when the next one comes by.
+        // Groups under way give no reason to read: what they leave is known when the next one comes by.
         if last - known >= MAX_TAIL {
             // Others write, too, or have died.
             self.follow(SETTLED_MILLIS, AtGap::End, Mending::Must).await?;

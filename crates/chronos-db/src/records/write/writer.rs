@@ -30,7 +30,7 @@ const ATTEMPTS: u32 = 100;
 enum Followed {
     Nothing,
     Head(Box<Head>),
-    /// Somebody else holds the item's lock.
+    /// Another holder has the item's lock.
     Locked,
 }
 
@@ -159,7 +159,7 @@ impl Writer {
                 }
                 Ok(Some(committed))
             }
-            // Whether it took place may not be known: what was stored stays for whoever looks.
+            // Whether it took place may not be known: what was stored stays for the collector.
             Err(CommitError::Failed(error)) => Err(error),
             Err(CommitError::Condemned) => {
                 uploads.open = false;

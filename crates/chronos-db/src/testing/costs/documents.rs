@@ -316,7 +316,7 @@ pub async fn a_whole_scan_costs_in_proportion(store: Arc<dyn DocumentStore>, gau
     }
 }
 
-/// Or the promises above would say nothing: whoever counts sees what a look at everything costs.
+/// Or the promises above would say nothing: a counter sees what a look at everything costs.
 pub async fn what_no_index_serves_is_noticed(store: Arc<dyn DocumentStore>, gauge: Arc<dyn Gauge>) {
     let (few, many) = World::both(store, gauge).await;
     let plain = || Scan { filter: Filter::eq("plain", 3), ..Scan::default() };

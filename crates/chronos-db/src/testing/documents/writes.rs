@@ -266,7 +266,7 @@ pub async fn a_whole_batch_takes_place_or_nothing_of_it(store: Arc<dyn DocumentS
     assert_eq!((fresh.count(&left).await, fresh.count(&right).await), (2, 2));
 }
 
-/// Nothing to do is no error.
+/// Nothing to do is not an error.
 pub async fn an_empty_batch_has_no_outcomes(store: Arc<dyn DocumentStore>) {
     assert_eq!(store.apply(Batch::new()).await.unwrap(), []);
 }

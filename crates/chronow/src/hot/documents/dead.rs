@@ -189,7 +189,7 @@ impl Engine {
                 return Err(Error::validation(format!("`{id}` is no message id")));
             }
             let sequence = sequence_of(id).unwrap_or(0);
-            // Whoever asks for it wants it whatever its age.
+            // A caller that asks for it wants it whatever its age.
             let body = Body { message, expires: None };
             let mut record = DeliveryRecord::new(
                 &context.subscription.id,

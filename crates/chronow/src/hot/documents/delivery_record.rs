@@ -15,7 +15,7 @@ pub(super) enum State {
     Locked,
     /// To be handed out at `due`.
     Waiting,
-    /// Behind another message of its ordering key; `due` is when somebody looks whether it still is.
+    /// Behind another message of its ordering key; `due` is when it is looked at whether it still is.
     Queued,
     /// Set aside.
     Deferred,

@@ -57,7 +57,7 @@ pub(super) struct Cursor {
     pub(super) at: i64,
     /// Up to here every delivery record is settled, or detached.
     pub(super) ack_floor: i64,
-    /// When somebody pulled, roughly.
+    /// When it was pulled from, roughly.
     pub(super) seen: i64,
     pub(super) rev: ObjectId,
 }

@@ -18,8 +18,8 @@ use crate::{Result, SubscriptionName, Timestamp, TopicName};
 const STEP: u64 = 500;
 const STEPS: usize = 8;
 
-/// For so long whoever noted what is to be removed is left alone with it. Others would only compete, one
-/// command a document.
+/// For so long the process that noted what is to be removed is left alone with it. Others would only compete,
+/// one command a document.
 const SWEEP_MS: i64 = 10_000;
 
 /// Expired dedup entries in one step.
@@ -71,7 +71,7 @@ impl Engine {
             self.lift_ack_floors(&topic, std::slice::from_mut(own)).await?;
             self.remove_tombstones(own, now).await?;
         }
-        // Whoever used the one that is furthest behind may be gone.
+        // The consumer of the one that is furthest behind may be gone.
         if let Some(last) = cursors.iter_mut().min_by_key(|cursor| cursor.ack_floor)
             && Some(&last.subscription) != own.as_ref()
         {
@@ -112,7 +112,7 @@ impl Engine {
 
     /// Gives open delivery records that are far behind their own copies of their messages: a long handler, or
     /// a long queue of one key, then holds back nothing but itself. That happens once to a delivery record.
-    /// Whoever holds it notices that its revision is another, and looks again.
+    /// Its holder notices that its revision is another, and looks again.
     async fn detach_stragglers(&self, topic: &Topic, cursor: &Cursor) -> Result<()> {
         let far = of_class(&cursor.subscription, class::OPEN, Some(cursor.at - FAR));
         let records = self.records(far, &["s", "_id"], STRAGGLERS).await?;
@@ -127,7 +127,7 @@ impl Engine {
                 puts.push(put_if(record.to_document(), rev));
             }
         }
-        // A refused one was changed by somebody else, and may need it no more.
+        // A refused one was changed by another process, and may need it no more.
         self.write(&self.collections.deliveries, puts).await.map(drop)
     }
 
@@ -145,7 +145,7 @@ impl Engine {
             let ack_floor = open.first().map_or(cursor.at, |record| (record.sequence - 1).min(cursor.at));
             if ack_floor > cursor.ack_floor {
                 let (rev, lifted) = (self.new_revision(), Cursor { ack_floor, ..cursor.clone() });
-                // Somebody who moved the cursor meanwhile may have made delivery records this has not seen;
+                // A process that moved the cursor meanwhile may have made delivery records this has not seen;
                 // then another time.
                 if self
                     .write_one(&self.collections.topics, put_if(lifted.to_document(rev), lifted.rev))

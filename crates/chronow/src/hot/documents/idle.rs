@@ -62,7 +62,7 @@ impl Engine {
             self.touch(&listed.id, now).await?;
             return Ok(false);
         }
-        // Whoever begins to use it meanwhile changes its cursor.
+        // A consumer that begins to use it meanwhile changes its cursor.
         if !self
             .write_one(&self.collections.topics, delete_if(cursor_key(&listed.id), cursor.rev))
             .await?

@@ -197,7 +197,7 @@ impl Engine {
         Ok(stats)
     }
 
-    /// How many messages are held for whomever.
+    /// How many messages are held for any subscription.
     async fn length(&self, topic: &Topic, cursors: &[Cursor], scheduled: u64) -> Result<u64> {
         let Some(adopted) = cursors.iter().map(|cursor| cursor.at).min() else {
             let low = self.low_watermark(topic).await?;

@@ -62,7 +62,7 @@ pub(super) fn with_prefix(prefix: &str) -> Filter {
 pub(super) fn after_prefix(prefix: &str) -> Option<String> {
     let mut chars: Vec<char> = prefix.chars().collect();
     while let Some(last) = chars.pop() {
-        // Surrogates are no characters; the next one behind them is U+E000.
+        // Surrogates are not characters; the next one behind them is U+E000.
         let next = if last == '\u{D7FF}' { Some('\u{E000}') } else { char::from_u32(u32::from(last) + 1) };
         if let Some(next) = next {
             chars.push(next);

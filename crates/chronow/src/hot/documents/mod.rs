@@ -6,9 +6,9 @@
 //! A publish is accepted by **one insert**: its messages travel in immutable *chunks* (up to some hundreds of
 //! messages a document) under a sequence number each. What one subscription has to do with one message is a
 //! small document of its own, the *delivery record*, made lazily: the subscription's *cursor* walks the
-//! chunks, and whoever pulls inserts a delivery record, already locked for itself, under an `_id` made of
-//! subscription and message. That insert is the claim: two consumers cannot both win it. Everything that
-//! happens later (start, renewal, retry, deferral, dead letter, end) is one put of that delivery record,
+//! chunks, and a consumer that pulls inserts a delivery record, already locked for itself, under an `_id`
+//! made of subscription and message. That insert is the claim: two consumers cannot both win it. Everything
+//! that happens later (start, renewal, retry, deferral, dead letter, end) is one put of that delivery record,
 //! guarded by a revision that is fresh with every put.
 //!
 //! Why not one document per message with an entry per subscription: every settlement would rewrite the
@@ -36,8 +36,8 @@
 //!   copy of the message (it is *detached*), and so does one that stays open for long while others are
 //!   settled behind it; so chunks go as soon as every ack floor has passed them.
 //! * **Ordering keys.** At most one delivery record per subscription and key can be locked: a unique index
-//!   sees to it. Later messages of the key queue behind the oldest open delivery record of the key; whoever
-//!   settles it wakes the next one, and a recheck does if that process died.
+//!   sees to it. Later messages of the key queue behind the oldest open delivery record of the key; the
+//!   consumer that settles it wakes the next one, and a recheck does if that process died.
 //!
 //! # Where what is
 //!
@@ -132,7 +132,7 @@ impl HotTier for DocumentsHot {
     }
 
     async fn close(&self) -> Result<()> {
-        // The store is closed by whoever opened it: others may use it, too.
+        // The store is closed by its owner: others may use it, too.
         self.engine.closed.store(true, Ordering::Release);
         Ok(())
     }

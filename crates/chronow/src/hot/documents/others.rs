@@ -1,4 +1,4 @@
-//! Whether anybody else needs a message.
+//! Whether another subscription needs a message.
 
 use std::collections::HashMap;
 

@@ -171,7 +171,7 @@ impl Engine {
                     None if self.env.clock.now() > patient_until => {
                         return Err(too_contended("the dedup ids"));
                     }
-                    // Somebody is publishing one of them right now.
+                    // Another process is publishing one of them right now.
                     None => self.env.clock.sleep(Duration::from_millis(10)).await,
                 }
             };
@@ -418,8 +418,8 @@ impl Engine {
         Err(too_contended("a dedup entry or a scheduled message"))
     }
 
-    /// Closes a gap of the sequence that ends before what was accepted at `before`, so that whoever wanted to
-    /// write there takes new sequence numbers.
+    /// Closes a gap of the sequence that ends before what was accepted at `before`, so that a process that
+    /// wanted to write there takes new sequence numbers.
     ///
     /// Nobody knows where in it chunks would end, so every sequence number is closed, from the last one down:
     /// who sees a closed sequence number then knows that all behind it are decided, and that a chunk which

@@ -105,7 +105,7 @@ impl Engine {
         Ok(wait.map(|wait| Duration::from_millis(u64::try_from(wait).unwrap_or(0))))
     }
 
-    /// Notes that somebody uses a subscription, now and then.
+    /// Notes that a subscription is used, now and then.
     ///
     /// # Errors
     /// `NOT_FOUND` if it was removed meanwhile, because nobody did.
@@ -132,11 +132,11 @@ impl Engine {
             }
             *context = self.open(name).await?;
         }
-        // Whoever moves the cursor so often notes it, too.
+        // A pull that moves the cursor so often notes it, too.
         Ok(())
     }
 
-    /// Collects garbage if there is reason to. That it fails is no failure of the pull.
+    /// Collects garbage if there is reason to. That it fails is not a failure of the pull.
     async fn gc_sometimes(&self, name: &SubscriptionName, context: &SubscriptionContext, idle: bool) {
         let (cache, now) = (&context.cache, context.now.as_millis());
         let settled = cache.settled.load(Ordering::Relaxed);

@@ -16,7 +16,7 @@ use super::store::Engine;
 use crate::Result;
 use crate::hot::Delivery;
 
-/// How long a message that waits for its key is left alone before somebody looks whether it was forgotten;
+/// How long a message that waits for its key is left alone before a pull looks whether it was forgotten;
 /// then for as long as it is old already.
 pub(super) const RECHECK_MS: i64 = 5_000;
 const MAX_RECHECK_MS: i64 = 600_000;
@@ -168,7 +168,7 @@ impl Engine {
                 record.token = None;
                 put_if(record.to_document(), rev)
             });
-        // Whoever changed one meanwhile knows better.
+        // A process that changed one meanwhile knows better.
         self.write(&self.collections.deliveries, puts.collect::<Vec<Write>>()).await.map(drop)
     }
 
@@ -212,7 +212,7 @@ impl Engine {
         });
         let (woken, puts): (HashSet<String>, Vec<Write>) = puts.unzip();
         if !puts.is_empty() {
-            // A refused one was woken, or has been taken, by somebody else.
+            // A refused one was woken, or has been taken, by another consumer.
             self.write(&self.collections.deliveries, puts).await?;
             for id in woken {
                 self.tell_subscription(&id);

@@ -40,7 +40,7 @@ const CAREFUL: u32 = 32;
 enum Claimed {
     /// These are there, and the cursor has moved.
     AsOne(Vec<(DeliveryRecord, Arc<Body>)>),
-    /// Somebody else was faster; nothing was written.
+    /// Another consumer was faster; nothing was written.
     Lost,
     /// The former are there; the latter, and the cursor, are still to be written.
     Begun(Vec<(DeliveryRecord, Arc<Body>)>, Vec<(DeliveryRecord, Arc<Body>)>),

@@ -29,7 +29,7 @@ fn revision(document: &Document) -> Result<ObjectId> {
     document.get_object_id("rev").map_err(|_| damaged("scheduled message", "rev"))
 }
 
-/// Whether it was taken back: then it is no message any more, and its dedup id, and it, are about to go.
+/// Whether it was taken back: then it is not a message any more, and its dedup id, and it, are about to go.
 fn is_cancelled(scheduled: &Document) -> bool {
     scheduled.get_bool("no").unwrap_or(false)
 }
@@ -109,7 +109,7 @@ impl Engine {
             if outcome.is_applied() {
                 pending.push((sequence, scheduled));
             } else {
-                // Cancelled, or somebody else was faster: nobody shall wait for the sequence number.
+                // Cancelled, or another process was faster: none shall wait for the sequence number.
                 let void = Chunk::void(sequence, sequence, given.now).to_document(&topic.id);
                 self.write_one(&self.collections.messages, Write::insert(void)).await?;
             }
@@ -117,8 +117,8 @@ impl Engine {
         Ok(pending)
     }
 
-    /// Gives each a sequence number, which is noted before anything is put there, so that whoever comes later
-    /// puts it at the same one.
+    /// Gives each a sequence number, which is noted before anything is put there, so that a process that
+    /// comes later puts it at the same one.
     async fn assign_sequence(&self, topic: &Topic, due: Vec<Document>) -> Result<()> {
         let (mut placed, mut unplaced) = (Vec::new(), Vec::new());
         for scheduled in due {
@@ -180,7 +180,7 @@ impl Engine {
                 return Ok(false);
             };
             if is_cancelled(&scheduled) {
-                // Whoever took it back never heard of it.
+                // The process that took it back never heard of it.
                 self.forget_cancelled(&scheduled).await?;
                 return Ok(true);
             }
@@ -193,7 +193,7 @@ impl Engine {
                 return Ok(false);
             }
             let mut cancelled = scheduled.clone();
-            // Due at once, so that whoever pulls next finishes what is broken off here.
+            // Due at once, so that the next pull finishes what is broken off here.
             cancelled.insert("no", true);
             cancelled.insert("due", 0_i64);
             cancelled.insert("rev", self.new_revision());

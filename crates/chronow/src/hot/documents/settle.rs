@@ -279,8 +279,8 @@ impl Engine {
         Settled::Done
     }
 
-    /// Whether a put took place: the store may have said no because somebody was quick to change the delivery
-    /// record again.
+    /// Whether a put took place: the store may have said no because another process was quick to change the
+    /// delivery record again.
     async fn took_place(&self, plan: &Planned, outcome: &Outcome) -> Result<bool> {
         if outcome.is_applied() {
             return Ok(true);

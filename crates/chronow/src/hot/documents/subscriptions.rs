@@ -55,7 +55,7 @@ impl Engine {
                     return Ok(options);
                 }
                 if options.auto_delete_ms != stored.options.auto_delete_ms {
-                    // Whoever pulls was noted only now and then; the time counts from now.
+                    // Pulls were noted only now and then; the time counts from now.
                     self.touch(&listed.id, now).await?;
                 }
                 let resumed = stored.options.paused && !options.paused;

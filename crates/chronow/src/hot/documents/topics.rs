@@ -26,7 +26,7 @@ impl Engine {
         Ok(self.any_topic(name).await?.filter(|topic| !topic.gone))
     }
 
-    /// Puts a changed topic; false if somebody else changed it meanwhile.
+    /// Puts a changed topic; false if another process changed it meanwhile.
     pub(super) async fn put_topic(&self, topic: &Topic) -> Result<bool> {
         let put = put_if(topic.to_document(self.new_revision())?, topic.rev);
         Ok(self.write_one(&self.collections.topics, put).await?.is_applied())
@@ -104,13 +104,13 @@ impl Engine {
         for _ in 0..ATTEMPTS {
             let Some(topic) = self.any_topic(name).await? else { return Ok(false) };
             if topic.gone {
-                // Somebody died, or is busy, removing it.
+                // Another process died, or is busy, removing it.
                 self.finish_removal(&topic).await?;
                 return Ok(false);
             }
             let id = topic.id.clone();
             if self.put_topic(&Topic { gone: true, ..topic }).await? {
-                // Somebody else may have finished it, and have made another one.
+                // Another process may have finished it, and have made another one.
                 if let Some(topic) = self.any_topic(name).await?.filter(|topic| topic.id == id) {
                     self.finish_removal(&topic).await?;
                 }

@@ -173,7 +173,7 @@ impl Engine {
             let rev = self.new_revision();
             let last = stored.as_ref().map_or(0, |stored| stored.version);
             let version = match new.version {
-                // Somebody else had a later one in between, which then must not come again.
+                // Another process had a later one in between, which then must not come again.
                 Some(version) if version >= last => version,
                 _ if new.counts => (last + 1).max(self.version_of(now)),
                 _ => last,
@@ -263,8 +263,8 @@ impl Engine {
         Ok(changed.await?.is_some())
     }
 
-    /// Makes a change of it that the time of a value is over, unless that was done, or somebody changed the
-    /// key.
+    /// Makes a change of it that the time of a value is over, unless that was done, or another process
+    /// changed the key.
     pub(super) async fn end_value(&self, scope: &Scope, key: &str) -> Result<()> {
         let ended = self.change_value(scope, key, |stored, now| {
             let over =
@@ -341,8 +341,8 @@ impl Engine {
         Ok((keys, last.filter(|_| full)))
     }
 
-    /// Removes what expired a while ago, and old changes. That it fails is no failure of the change that led
-    /// here.
+    /// Removes what expired a while ago, and old changes. That it fails is not a failure of the change that
+    /// led here.
     async fn sweep_values(&self, now: Timestamp) {
         let now = now.as_millis();
         let last = self.changes_purged_at.load(std::sync::atomic::Ordering::Relaxed);

@@ -107,7 +107,7 @@ impl Watcher {
                 let deleted = change.get_bool("d").unwrap_or(false);
                 let expired = change.get_bool("x").unwrap_or(false);
                 if expired && self.told.remove(key).is_some() {
-                    // Somebody who may write came later.
+                    // A process that may write came later.
                     recent.insert(id);
                     continue;
                 }
@@ -161,7 +161,7 @@ impl Watcher {
             return;
         }
         self.told.insert(key.to_owned(), (version, until));
-        // Whoever writes the end gives it a higher version than the value's.
+        // The process that writes the end gives it a higher version than the value's.
         let version = u64::try_from(version).unwrap_or(0).saturating_add(1);
         self.ready.push_back(Change { key: key.to_owned(), version, deleted: true, expired: true });
     }

@@ -114,7 +114,7 @@ impl Single {
             let manager = self.client.get_connection_manager_with_config(self.settings.clone()).await?;
             *self.manager.lock() = manager;
         } else {
-            // Somebody is at it.
+            // Another task is at it.
             drop(self.renewing.lock().await);
         }
         Ok(self.connection())
@@ -128,7 +128,7 @@ impl Master {
             return Ok(connection);
         }
         let mut sentinels = self.sentinels.lock().await;
-        // Somebody else may have found it while we waited.
+        // Another task may have found it while we waited.
         if let Some(connection) = known() {
             return Ok(connection);
         }

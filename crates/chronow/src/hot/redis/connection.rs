@@ -1,4 +1,4 @@
-//! Connections: one multiplexed for commands, which comes back by itself; others for whoever blocks.
+//! Connections: one multiplexed for commands, which comes back by itself; others for calls that block.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,8 +36,8 @@ tokio::task_local! {
     static AT_ONCE: ();
 }
 
-/// Does without what the nodes of a cluster refuse at this moment: whoever asks several of them must not wait
-/// for one.
+/// Does without what the nodes of a cluster refuse at this moment: a caller that asks several of them must
+/// not wait for one.
 pub(super) async fn at_once<F: Future>(work: F) -> F::Output {
     AT_ONCE.scope((), work).await
 }
@@ -153,7 +153,7 @@ impl Connection {
         }
     }
 
-    /// What is connected to a server that is no master any more must not stay so.
+    /// What is connected to a server that is not a master any more must not stay so.
     pub(super) fn is_demoted(&self) {
         self.idle.lock().clear();
         self.demoted.send_modify(|times| *times += 1);

@@ -1,4 +1,4 @@
-//! One connection of its own for all channels somebody listens to: it never holds up commands, and comes back
+//! One connection of its own for all channels that have listeners: it never holds up commands, and comes back
 //! by itself.
 
 use std::collections::{HashMap, VecDeque};
@@ -74,7 +74,7 @@ fn what(stream: &str, name: &str) -> String {
     format!("{stream}\n{name}")
 }
 
-/// Somebody who waits for a subscription's messages, until it is dropped.
+/// A consumer that waits for a subscription's messages, until it is dropped.
 pub(super) struct Waiter {
     waiting: Arc<Waiting>,
     what: String,
@@ -116,7 +116,7 @@ const CHECK: Duration = Duration::from_secs(20);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 impl Listener {
-    /// Connects when somebody first wants to listen.
+    /// Connects when a first listener comes.
     /// On the channel `wakes` it hears who is to be woken.
     pub(super) fn start(connection: SharedConnection, wakes: String) -> Self {
         let (requests, received) = mpsc::unbounded_channel();
@@ -220,7 +220,7 @@ impl Task {
         mut demotions: watch::Receiver<u64>,
         first: Option<Subscribe>,
     ) -> Option<String> {
-        // Whoever listened across an interruption hears of it only now that the new connection listens.
+        // A listener hears of an interruption only now that the new connection listens.
         self.tell_all("reconnected");
         let (mut sink, mut stream) = pubsub.split();
         let limit = self.connection.response_timeout();

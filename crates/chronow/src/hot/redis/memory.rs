@@ -24,7 +24,7 @@ impl RedisHot {
         self.note_revision(topic, 0, None);
     }
 
-    /// Forgets what is remembered of a subscription that is gone, whoever removed it.
+    /// Forgets what is remembered of a subscription that is gone, whichever process removed it.
     pub(super) fn forget_subscription(&self, subscription: &SubscriptionName) {
         self.filters.lock().remove(subscription);
         self.left.lock().remove(subscription);

@@ -128,7 +128,7 @@ impl RedisHot {
     /// older than 6.2.
     pub async fn connect(config: RedisConfig) -> Result<Self> {
         let keys = Keys::new(&config.key_prefix);
-        // The futures of the driver are deep, and would count against the compiler's limit of whoever calls
+        // The futures of the driver are deep, and would count against the compiler's limit of the callers of
         // this.
         let connection: SharedConnection =
             Arc::new(Box::pin(Connection::connect(config)).await.map_err(|error| error.during("connect"))?);

@@ -23,7 +23,7 @@ impl RedisHot {
             if stored.stamp.starts_with(DYING) {
                 self.finish_removal(topic, &stored.stamp).await?;
             } else {
-                // Whoever comes second finds it gone.
+                // The second one finds it gone.
                 let args = Args::new().arg(&stored.stamp).arg("begin");
                 existed |= self.ask_topic(topic, 0, &scripts::topic_delete, &args).await?.number()? == 1;
             }
@@ -82,7 +82,7 @@ impl RedisHot {
     pub(super) async fn clear(&self, topic: &TopicName, known: &Known) -> ScriptResult<u64> {
         let mut removed = 0;
         for shard in 0..known.shards {
-            // What is counted is what somebody still needs.
+            // What is counted is what a subscription still needs.
             for name in self.names(topic, shard).await? {
                 self.gc(&SubscriptionName::stored(topic, &name), shard, known).await?;
             }

@@ -125,7 +125,7 @@ pub(super) fn read_message(shard: u16, id: &str, value: Value) -> Result<StoredM
 }
 
 fn headers(id: &str, json: &[u8]) -> BTreeMap<String, String> {
-    // Only somebody else can have written something else; the message must not be in everybody's way for it.
+    // Only another program can have written something else; the message must not block the others for it.
     serde_json::from_slice(json).unwrap_or_else(|error| {
         tracing::warn!(id, %error, "unreadable headers of a message");
         BTreeMap::new()

@@ -15,7 +15,7 @@ pub(super) enum ScriptError {
     Crowded(Vec<String>),
     /// The options changed meanwhile.
     Changed,
-    /// Somebody is removing it.
+    /// Another process is removing it.
     Dying,
     /// Another script has to do it; nothing was done.
     Other,

@@ -52,8 +52,8 @@ impl Shard {
         self.subscriptions.iter().map(|sub| sub.read).min().unwrap_or(0)
     }
 
-    /// Messages that somebody needs: what one has still to read, and what lies before that, or beside the
-    /// stream. Exact as long as not too many of those lie in the way of several subscriptions; then each
+    /// Messages that a subscription needs: what it has still to read, and what lies before that, or beside
+    /// the stream. Exact as long as not too many of those lie in the way of several subscriptions; then each
     /// subscription's are counted as if the others had the same.
     fn owed(&self, held_ahead: u64) -> u64 {
         if self.subscriptions.is_empty() {
@@ -87,7 +87,7 @@ impl RedisHot {
                 names.retain(|name| all.subscriptions.iter().any(|sub| sub.subscription == *name));
             }
             let counted = self.count_shard(topic, shard, known, &names, &mut all.subscriptions).await?;
-            // What is held and yet to be read by somebody lies in the stream, too.
+            // What is held and yet to be read by a subscription lies in the stream, too.
             let ahead = if counted.held > counted.held_at.len() as u64 {
                 let mut ahead = cmd("ZCOUNT");
                 ahead.arg(self.keys.held(topic, shard)).arg(format!("({}", counted.read())).arg("+inf");

@@ -55,7 +55,7 @@ impl RedisHot {
         for _ in 0..20 {
             let mut stored = self.stored_subscription(subscription, known).await?;
             if let Some(dying) = stored.as_ref().filter(|stored| stored.dying) {
-                // Its removal comes first, whoever began it.
+                // Its removal comes first, whichever process began it.
                 self.finish_subscription(subscription, known, &dying.generation).await?;
                 continue;
             }
@@ -277,7 +277,7 @@ impl RedisHot {
         }
     }
 
-    /// Says on the first shard that somebody is at work on a subscription on another one, if it is one that
+    /// Says on the first shard that a consumer is at work on a subscription on another one, if it is one that
     /// is removed when idle.
     pub(super) async fn touch(
         &self,
@@ -289,8 +289,8 @@ impl RedisHot {
         if known.shards > 1 && !text(idle)?.is_empty() {
             let args = Args::new().arg(&known.stamp).arg(subscription.name()).arg(locked.as_millis());
             match at_once(self.ask(subscription, 0, &scripts::sub_touch, &args)).await {
-                // Then the first shard removes nothing at this moment, either; and whoever has a lock on any
-                // shard is at work.
+                // Then the first shard removes nothing at this moment, either; and a consumer that has a lock
+                // on any shard is at work.
                 Err(ScriptError::Failed(error)) if is_refusal(&error) => {
                     tracing::debug!(%error, %subscription, "the first shard is not told that a subscription is in use");
                 }

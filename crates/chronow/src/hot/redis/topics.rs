@@ -2,9 +2,9 @@
 //!
 //! The first shard of a topic has the say. A topic gets a stamp there when it is made, with its number of
 //! shards and a generation of its own, and a subscription a number that grows; the other shards repeat both
-//! with the options. What is done to a shard is done to what has that stamp and number alone: whoever is late
-//! can neither remove nor skip what others have made since. A shard that is behind is mended by whoever meets
-//! it.
+//! with the options. What is done to a shard is done to what has that stamp and number alone: a late process
+//! can neither remove nor skip what others have made since. A shard that is behind is mended by the process
+//! that meets it.
 
 use futures::FutureExt as _;
 use futures::future::{BoxFuture, try_join_all};
@@ -75,7 +75,7 @@ impl RedisHot {
         let mut keys = self.keys.shard(topic, shard, &names);
         keys.push(subscriptions);
         let args = names.iter().fold(Args::new(), |args, name| args.arg(name));
-        // If another one was made meanwhile, nothing was done, and whoever asks asks again.
+        // If another one was made meanwhile, nothing was done, and the caller asks again.
         self.connection.eval(&scripts::upgrade, &keys, &args).await?;
         tracing::info!(
             topic = topic.name(),
@@ -94,7 +94,7 @@ impl RedisHot {
         for _ in 0..20 {
             let stored = self.stored_topic(topic).await?;
             if let Some(dying) = stored.as_ref().filter(|stored| stored.stamp.starts_with(DYING)) {
-                // Its removal comes first, whoever began it.
+                // Its removal comes first, whichever process began it.
                 self.finish_removal(topic, &dying.stamp).await?;
                 continue;
             }
@@ -127,7 +127,7 @@ impl RedisHot {
                 let put = |shard| self.put_on_shard(topic, shard, &known, &rev, &new, &wanted).boxed();
                 let confirmed = together((1..known.shards).map(put).collect()).await;
                 match confirmed {
-                    // Somebody removed it, or made another one.
+                    // Another process removed it, or made another one.
                     Err(
                         ScriptError::Stale | ScriptError::Changed | ScriptError::Dying | ScriptError::NoTopic,
                     ) => continue,

@@ -22,10 +22,11 @@ use crate::{Error, ErrorKind, Result, SubscriptionName};
 
 /// Who waits looks again after so long.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
-/// For so long somebody is called who waits, unless it says so again.
+/// For so long a consumer that waits is called, unless it says so again.
 const WAITS: Duration = Duration::from_secs(15);
 
-/// What somebody who waits has put on each shard. The next one who waits for the same takes its place there.
+/// What a consumer that waits has put on each shard. The next one who waits for the same takes its place
+/// there.
 pub(super) struct Armed<'a> {
     hot: &'a RedisHot,
     subscription: &'a SubscriptionName,
@@ -129,8 +130,8 @@ impl RedisHot {
         }
     }
 
-    /// Says on all shards that somebody waits, for a while; when something is due at the earliest, if known.
-    /// `armed` is what it put there.
+    /// Says on all shards that a consumer waits, for a while; when something is due at the earliest, if
+    /// known. `armed` is what it put there.
     pub(super) async fn arm(
         &self,
         subscription: &SubscriptionName,

@@ -120,7 +120,7 @@ impl Watch {
         }
     }
 
-    /// What a message means for whoever watches.
+    /// What a message means for a watcher.
     async fn note(&mut self, told: Told) -> Option<Change> {
         let Told { key, version, what } = told;
         if !key.starts_with(&self.prefix) {

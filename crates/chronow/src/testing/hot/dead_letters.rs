@@ -201,7 +201,7 @@ pub async fn dead_letters_can_be_purged(hot: Arc<dyn HotTier>) {
     assert_eq!(texts(&bus.take(&subscription, 1).await), ["alive"]);
 }
 
-/// A message that is no dead letter cannot be redriven.
+/// A message that is not a dead letter cannot be redriven.
 pub async fn an_unsettled_message_cannot_be_redriven(hot: Arc<dyn HotTier>) {
     let bus = Bus::new(hot).await;
     let subscription = bus.subscribe("s").await;

@@ -351,8 +351,8 @@ pub async fn a_subscription_in_use_does_not_delete_itself(hot: Arc<dyn HotTier>)
     assert!(bus.hot.subscription(&subscription).await.unwrap().is_some());
 }
 
-/// A subscription does not delete itself while somebody holds a message of it, whoever looks; also on a
-/// sharded topic.
+/// A subscription does not delete itself while a consumer holds a message of it, whichever process looks;
+/// also on a sharded topic.
 pub async fn a_subscription_at_work_does_not_delete_itself(hot: Arc<dyn HotTier>) {
     for shards in [1, 3] {
         let bus =
@@ -399,8 +399,8 @@ pub async fn settlements_count_as_use(hot: Arc<dyn HotTier>) {
     bus.nothing(&subscription).await;
 }
 
-/// Whoever publishes or pulls notices that the options of the topic have changed, and nothing while they have
-/// not.
+/// A process that publishes or pulls notices that the options of the topic have changed, and nothing while
+/// they have not.
 pub async fn a_change_of_a_topic_is_noticed_on_the_way(hot: Arc<dyn HotTier>) {
     let bus = Bus::new(hot).await;
     let subscription = bus.subscribe("s").await;

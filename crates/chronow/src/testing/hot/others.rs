@@ -13,7 +13,7 @@ async fn needed(bus: &Bus, me: &SubscriptionName, id: &str) -> bool {
     answers[0]
 }
 
-/// Takes a message and sets it back without counting it, as somebody does who waits for others.
+/// Takes a message and sets it back without counting it, as a consumer does that waits for others.
 async fn keep(bus: &Bus, me: &SubscriptionName) -> String {
     let delivery = bus.one(me).await;
     bus.settle(me, &delivery.lock, retry_after(Duration::from_secs(600))).await;
@@ -43,7 +43,7 @@ pub async fn a_message_is_needed_until_every_other_subscription_is_done(hot: Arc
     until("nobody else needs it", || async { !needed(&bus, &me, &id).await }).await;
 }
 
-/// What a subscription does not have may be needed by anybody.
+/// What a subscription does not have may be needed by others.
 pub async fn what_a_subscription_does_not_have_may_be_needed(hot: Arc<dyn HotTier>) {
     let bus = Bus::new(hot).await;
     let me = bus.subscribe("me").await;
@@ -59,7 +59,7 @@ pub async fn what_a_subscription_does_not_have_may_be_needed(hot: Arc<dyn HotTie
     assert_eq!(super::kind(bus.hot.needed_by_others(&absent, &ids).await), crate::ErrorKind::NotFound);
 }
 
-/// A scheduled message is needed by whoever has not handled it when its time has come.
+/// A scheduled message is needed by each subscription that has not handled it when its time has come.
 pub async fn a_scheduled_message_is_needed_when_its_time_has_come(hot: Arc<dyn HotTier>) {
     let bus = Bus::new(hot).await;
     let (me, other) = (bus.subscribe("me").await, bus.subscribe("other").await);

@@ -98,7 +98,7 @@ pub async fn messages_arrive_in_the_order_of_their_acceptance(hot: Arc<dyn HotTi
     assert_eq!(got.iter().map(|delivery| delivery.lock.id.clone()).collect::<Vec<_>>(), ids);
 }
 
-/// Ids are unique, whoever publishes.
+/// Ids are unique, whichever process publishes.
 pub async fn ids_are_unique(hot: Arc<dyn HotTier>) {
     let bus = Bus::new(hot).await;
     let publishers = (0..10).map(|_| {

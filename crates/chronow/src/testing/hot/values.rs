@@ -157,7 +157,7 @@ pub async fn of_concurrent_swaps_one_wins(hot: Arc<dyn HotTier>) {
     assert_eq!(memory.bytes("k").await, Some(Bytes::from(won[0].clone())));
 }
 
-/// A tombstone is no value, but known.
+/// A tombstone is not a value, but known.
 pub async fn a_tombstone_is_no_value_but_known(hot: Arc<dyn HotTier>) {
     let memory = Memory::new(hot);
     assert!(memory.set_when("fresh", "refilled", Precondition::Unknown).await.is_some());
@@ -210,7 +210,7 @@ pub async fn a_value_expires(hot: Arc<dyn HotTier>) {
     assert!(!memory.hot.expire(&memory.scope, "k", Duration::from_secs(9)).await.unwrap());
 }
 
-/// A version that was given out never comes again for its key, however the value ends; so whoever holds an
+/// A version that was given out never comes again for its key, however the value ends; so the holder of an
 /// old one changes nothing.
 pub async fn a_version_never_comes_again(hot: Arc<dyn HotTier>) {
     let memory = Memory::new(hot);
@@ -336,7 +336,7 @@ pub async fn concurrent_increments_lose_nothing(hot: Arc<dyn HotTier>) {
     assert_eq!(all, (1..=200).collect::<Vec<_>>(), "every caller saw its own number");
 }
 
-/// What is no whole number is not incremented.
+/// What is not a whole number is not incremented.
 pub async fn what_is_no_number_is_not_incremented(hot: Arc<dyn HotTier>) {
     let memory = Memory::new(hot);
     for text in ["\"5\"", "five", "1.5", "", "{}", "99999999999999999999"] {

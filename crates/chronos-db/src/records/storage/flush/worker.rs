@@ -343,7 +343,7 @@ impl Worker {
         self.storer.queue.changed.notify_waiters();
     }
 
-    /// Writes down what is stored: when a group is complete, when somebody waits for it, or when there is
+    /// Writes down what is stored: when a group is complete, when a caller waits for it, or when there is
     /// nothing else to wait for.
     fn record(&mut self) {
         if self.stored.is_empty() || !self.recording.is_empty() {

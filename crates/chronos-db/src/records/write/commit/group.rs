@@ -132,7 +132,7 @@ impl Committer {
         if !sorted.voids.is_empty()
             && let Err(error) = self.index.void(&sorted.voids).await
         {
-            // Whoever wants to pass the gap closes it later.
+            // A process that wants to pass the gap closes it later.
             tracing::warn!(collection = %self.index.names.collection, %error, "numbers without a version are not closed yet");
             is_settled = false;
         }
@@ -201,7 +201,8 @@ impl Committer {
                     };
                     let document = head.stored();
                     // The first head of an item is inserted, which costs the store half of a guarded put. If
-                    // somebody has rolled it forward in between, that is a conflict, and looked at below.
+                    // another process has rolled it forward in between, that is a conflict, and looked at
+                    // below.
                     let put = match prepared.previous {
                         None => Write::insert(document),
                         Some(_) => Write::put(document, Guard::Newer { field: "cv".into() }),

@@ -130,7 +130,7 @@ pub(crate) struct CommitQueue {
 struct QueueState {
     waiting: Vec<PendingCommit>,
     in_flight: usize,
-    /// A group is about to be taken; whoever comes now joins it.
+    /// A group is about to be taken; a write that comes now joins it.
     gathering: bool,
 }
 
@@ -236,7 +236,7 @@ impl Committer {
         // Owned by the queue: `drained` waits for it. It goes on if its callers give up, so that none leaves
         // a number without a row.
         runtime.spawn(async move {
-            // Whoever was woken together with this one gets the chance to join the group.
+            // A writer that was woken together with this one gets the chance to join the group.
             tokio::task::yield_now().await;
             let group = place.gather();
             // What did not fit.

@@ -34,7 +34,7 @@ struct History {
 enum Kind {
     Plain,
     Keyed(&'static str),
-    /// Expired before anybody looks.
+    /// Expired before it is looked for.
     Brief,
     Soon,
     Far,

@@ -23,7 +23,7 @@ impl Chance {
         Self(seed)
     }
 
-    /// Another source, for somebody beside.
+    /// Another source, for an actor beside.
     pub(in super::super) fn split(&mut self) -> Self {
         Self(self.next())
     }
