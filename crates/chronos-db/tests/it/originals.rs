@@ -317,7 +317,8 @@ async fn check_reading(left: &Left, on: On) {
     assert_eq!(missing.kind(), ErrorKind::Storage, "{on:?}");
     assert!(missing.message().contains("v0/item.json"), "{on:?}: {missing}");
 
-    let listed = |page: chronos_db::Page<chronos_db::View>| page.items.iter().map(|view| view.id).collect::<Vec<_>>();
+    let listed =
+        |page: chronos_db::Page<chronos_db::View>| page.items.iter().map(|view| view.id).collect::<Vec<_>>();
     assert_eq!(listed(users.list().await.unwrap()), [id(1), id(3), id(4), id(5)], "{on:?}");
     assert_eq!(listed(users.list().filter(json!({ "status": "active" })).await.unwrap()), [id(1)], "{on:?}");
     assert_eq!(listed(users.list().as_of(at(2)).await.unwrap()), [id(1), id(2)], "{on:?}");
