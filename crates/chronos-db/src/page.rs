@@ -38,7 +38,8 @@ pub struct Page<T> {
 
 impl<T> Page<T> {
     /// A page of a list that takes no properties.
-    pub(crate) fn new(items: Vec<T>, next: Option<String>) -> Self {
+    #[must_use]
+    pub fn new(items: Vec<T>, next: Option<String>) -> Self {
         Self { items, next, unknown: Vec::new() }
     }
 

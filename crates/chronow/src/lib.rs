@@ -82,7 +82,7 @@ pub use bus::{
     Subscription, Topic, TraceContext,
 };
 pub use chronos_db::messaging::SharedValue;
-pub use chronos_db::{Json, Timestamp};
+pub use chronos_db::{Json, Page, Timestamp};
 pub use client::Chronow;
 pub use config::{Config, Defaults, Redis, Space};
 pub use error::{Error, ErrorKind, Result};

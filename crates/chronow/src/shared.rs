@@ -18,7 +18,7 @@ use crate::bus::runs;
 use crate::context::Context;
 use crate::hot::{Change, Precondition, Value};
 use crate::warm::Keep;
-use crate::{Error, ErrorKind, Json, Result, Scope};
+use crate::{Error, ErrorKind, Json, Page, Result, Scope};
 
 /// How long a deleted key is remembered in the hot tier: longer than any operation that could still carry an
 /// older value. The warm tier remembers it longer.
@@ -271,7 +271,8 @@ impl Shared {
             let (this, prefix) = (this.clone(), prefix.clone());
             async move {
                 let Some(after) = after else { return Ok(None) };
-                let (keys, next) = this.inner.hot.keys(&this.scope, &prefix, after.as_deref(), PAGE).await?;
+                let Page { items: keys, next, .. } =
+                    this.inner.hot.keys(&this.scope, &prefix, after.as_deref(), PAGE).await?;
                 Ok::<_, Error>(Some((stream::iter(keys.into_iter().map(Ok)), next.map(Some))))
             }
         });

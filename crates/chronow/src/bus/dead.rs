@@ -8,7 +8,7 @@ use super::subscription::Subscription;
 use crate::headers::strip;
 use crate::hot::{DeadLetter, Select};
 use crate::payloads::resolve;
-use crate::{Error, ErrorKind, Result};
+use crate::{Error, ErrorKind, Page, Result};
 
 /// Dead letters per page, unless something else is said.
 const PAGE: u32 = 100;
@@ -29,7 +29,7 @@ impl Subscription {
     /// let order = billing.receive::<i64>(1).await?.remove(0);
     /// order.dead_letter("no such customer").await?;
     ///
-    /// let (letters, next) = billing.dead_letters().limit(10).await?;
+    /// let Page { items: letters, next, .. } = billing.dead_letters().limit(10).await?;
     /// assert_eq!((letters[0].reason.as_str(), next), ("no such customer", None));
     /// // Once the cause is gone, all of them come again, to this subscription alone.
     /// assert_eq!(billing.redrive().await?, 1);
@@ -95,34 +95,34 @@ impl DeadLetters {
     pub fn stream(self) -> BoxStream<'static, Result<DeadLetter>> {
         let pages = stream::try_unfold(Some(self), |page| async move {
             let Some(page) = page else { return Ok(None) };
-            let (letters, next) = page.clone().run().await?;
+            let Page { items, next, .. } = page.clone().run().await?;
             Ok::<_, crate::Error>(Some((
-                stream::iter(letters.into_iter().map(Ok)),
+                stream::iter(items.into_iter().map(Ok)),
                 next.map(|next| page.after(next)),
             )))
         });
         pages.try_flatten().boxed()
     }
 
-    async fn run(self) -> Result<(Vec<DeadLetter>, Option<String>)> {
+    async fn run(self) -> Result<Page<DeadLetter>> {
         let Self { subscription, after, limit } = self;
         let (inner, name) = (&subscription.inner, &subscription.name);
         let page = async {
-            let (mut letters, next) = inner.hot.dead_letters(name, after.as_deref(), limit).await?;
-            for DeadLetter { message, .. } in &mut letters {
+            let mut page = inner.hot.dead_letters(name, after.as_deref(), limit).await?;
+            for DeadLetter { message, .. } in &mut page.items {
                 match resolve(inner.payloads(), name.topic(), message).await {
                     // A payload that is gone may be why it is here.
                     Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
                     _ => strip(&mut message.headers),
                 }
             }
-            Ok((letters, next))
+            Ok(page)
         };
         page.await.map_err(|error: Error| error.during("dead_letters").on(name))
     }
 }
 
-runs!(DeadLetters => (Vec<DeadLetter>, Option<String>));
+runs!(DeadLetters => Page<DeadLetter>);
 
 macro_rules! on_dead_letters {
     ($(#[$doc:meta])* $action:ident, $method:ident) => {

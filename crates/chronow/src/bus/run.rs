@@ -57,7 +57,7 @@ impl Subscription {
     ///     tokio::time::sleep(std::time::Duration::from_millis(5)).await;
     /// }
     /// runner.stop().await?; // handlers at work end first
-    /// assert_eq!(billing.dead_letters().await?.0[0].reason, "no such order");
+    /// assert_eq!(billing.dead_letters().await?.items[0].reason, "no such order");
     /// assert_eq!(billing.redrive().await?, 1);
     /// # Ok::<(), chronow::Error>(())
     /// # }).unwrap();

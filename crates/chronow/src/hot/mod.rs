@@ -14,7 +14,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
 
-use crate::{Result, Scope, SubscriptionName, Timestamp, TopicName};
+use crate::{Page, Result, Scope, SubscriptionName, Timestamp, TopicName};
 
 mod delivery;
 pub mod documents;
@@ -89,15 +89,15 @@ pub trait KeyValueStore: Send + Sync + std::fmt::Debug {
         ttl: Option<Duration>,
     ) -> Result<Incremented>;
 
-    /// Returns keys with a prefix, without tombstones, in pages of about `limit`; the second part is the
-    /// cursor for the next page. A key that is there all the time is returned at least once.
+    /// Returns keys with a prefix, without tombstones, in pages of about `limit`. A key that is there all the
+    /// time is returned at least once.
     async fn keys(
         &self,
         scope: &Scope,
         prefix: &str,
         after: Option<&str>,
         limit: u32,
-    ) -> Result<(Vec<String>, Option<String>)>;
+    ) -> Result<Page<String>>;
 
     /// Streams changes of keys with a prefix, from now on, as they happen; that the time of a value is over
     /// is one.
@@ -231,14 +231,13 @@ pub trait MessageStore: Send + Sync + std::fmt::Debug {
     /// second later: so a message wakes one consumer.
     async fn wait(&self, subscription: &SubscriptionName, timeout: Duration) -> Result<()>;
 
-    /// Returns dead letters, oldest first, after a cursor, at most [`MAX_LETTERS`]; the second part is the
-    /// cursor for the next page.
+    /// Returns dead letters, oldest first, after a cursor, at most [`MAX_LETTERS`].
     async fn dead_letters(
         &self,
         subscription: &SubscriptionName,
         after: Option<&str>,
         limit: u32,
-    ) -> Result<(Vec<DeadLetter>, Option<String>)>;
+    ) -> Result<Page<DeadLetter>>;
 
     /// Returns where the dead letters lie that failed then or later, oldest first, after a cursor. Costs
     /// nothing for the letters themselves, however large.

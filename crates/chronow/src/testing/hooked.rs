@@ -14,7 +14,7 @@ use crate::hot::{
     SettleAndStartResult, Settled, StoredMessage, SubscriptionOptions, SubscriptionPatch, TopicOptions,
     TopicPatch, TopicStats, Value,
 };
-use crate::{Result, Scope, SubscriptionName, Timestamp, TopicName};
+use crate::{Page, Result, Scope, SubscriptionName, Timestamp, TopicName};
 
 /// A moment before or after a step.
 #[derive(Clone, Copy, Debug)]
@@ -154,7 +154,7 @@ impl<F: Fn(Point<'_>) -> Result<()> + Send + Sync> KeyValueStore for Hooked<F> {
         prefix: &str,
         after: Option<&str>,
         limit: u32,
-    ) -> Result<(Vec<String>, Option<String>)> {
+    ) -> Result<Page<String>> {
         self.inner.keys(scope, prefix, after, limit).await
     }
 
@@ -270,7 +270,7 @@ impl<F: Fn(Point<'_>) -> Result<()> + Send + Sync> MessageStore for Hooked<F> {
         subscription: &SubscriptionName,
         after: Option<&str>,
         limit: u32,
-    ) -> Result<(Vec<DeadLetter>, Option<String>)> {
+    ) -> Result<Page<DeadLetter>> {
         self.inner.dead_letters(subscription, after, limit).await
     }
 

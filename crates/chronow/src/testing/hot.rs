@@ -475,7 +475,7 @@ impl Bus {
     }
 
     pub(crate) async fn dead(&self, subscription: &SubscriptionName) -> Vec<DeadLetter> {
-        self.hot.dead_letters(subscription, None, 1_000).await.unwrap().0
+        self.hot.dead_letters(subscription, None, 1_000).await.unwrap().items
     }
 
     pub(crate) async fn stats(&self, subscription: &SubscriptionName) -> SubscriptionStats {

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use chronos_db::{Chronos, Json as Value, json};
 use chronow::hot::{DeliverPolicy, MessageState};
 use chronow::{
-    Ack, Cancelled, Chronow, Config, ErrorKind, Message, Outcome, PublishMessage, Subscription, Topic,
+    Ack, Cancelled, Chronow, Config, ErrorKind, Message, Outcome, Page, PublishMessage, Subscription, Topic,
 };
 use futures::{StreamExt as _, TryStreamExt as _};
 use parking_lot::Mutex;
@@ -337,7 +337,7 @@ async fn what_cannot_be_decoded_becomes_a_dead_letter_and_is_not_lost(chronow: C
     settled(&subscription).await;
     runner.stop().await.unwrap();
     assert_eq!(handled.load(Ordering::SeqCst), 1);
-    let (dead, next) = subscription.dead_letters().await.unwrap();
+    let Page { items: dead, next, .. } = subscription.dead_letters().await.unwrap();
     assert!(next.is_none());
     assert_eq!(
         dead.iter()
@@ -559,11 +559,7 @@ async fn ordered_messages_are_handled_in_order_by_concurrent_handlers(chronow: C
                 if number(&message).is_multiple_of(4) && message.deliveries() == 1 {
                     return Err("the first time fails");
                 }
-                seen.lock()
-                    .unwrap()
-                    .entry(message.key().unwrap().to_owned())
-                    .or_default()
-                    .push(number(&message));
+                seen.lock().entry(message.key().unwrap().to_owned()).or_default().push(number(&message));
                 Ok(())
             }
         }

@@ -514,13 +514,13 @@ async fn a_dead_letter_survives_whoever_dies_making_it() {
         let (dying, _) = world.client(writes);
         let died = dying.pull(&world.subscription, 10).await.is_err();
         assert!(healthy.pull(&world.subscription, 10).await.unwrap().deliveries.is_empty());
-        let dead = healthy.dead_letters(&world.subscription, None, 10).await.unwrap().0;
+        let dead = healthy.dead_letters(&world.subscription, None, 10).await.unwrap().items;
         assert_eq!(dead.len(), 4, "after {writes} writes");
         assert!(dead.iter().all(|dead| dead.reason == "expired"));
         assert_eq!(healthy.purge_dead_letters(&world.subscription, &Select::All).await.unwrap(), 4);
         // Nobody makes them again.
         assert!(healthy.pull(&world.subscription, 10).await.unwrap().deliveries.is_empty());
-        assert!(healthy.dead_letters(&world.subscription, None, 10).await.unwrap().0.is_empty());
+        assert!(healthy.dead_letters(&world.subscription, None, 10).await.unwrap().items.is_empty());
         if !died {
             return;
         }

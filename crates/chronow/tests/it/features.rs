@@ -94,7 +94,7 @@ async fn a_message_that_expires_is_a_dead_letter_and_an_idle_subscription_goes(s
         subscription.stats().await.unwrap().dead_letters == 1
     })
     .await;
-    assert_eq!(subscription.dead_letters().await.unwrap().0[0].reason, "expired");
+    assert_eq!(subscription.dead_letters().await.unwrap().items[0].reason, "expired");
     until("the idle one is gone", || async {
         topic.subscriptions().await.unwrap() == ["s"] || idle.options().await.unwrap().is_none()
     })

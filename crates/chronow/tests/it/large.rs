@@ -113,7 +113,7 @@ async fn a_large_dead_letter_is_shown_whole_and_can_be_redriven(stores: Stores) 
     };
     let runner = subscription.run(handler).limit(2).start().await.unwrap();
     within(runner.join()).await.unwrap();
-    let (dead, _) = subscription.dead_letters().await.unwrap();
+    let dead = subscription.dead_letters().await.unwrap().items;
     assert_eq!((dead.len(), dead[0].reason.as_str(), dead[0].deliveries), (1, "broken", 2));
     assert_eq!(serde_json::from_slice::<Value>(&dead[0].message.payload).unwrap(), large(1));
     assert_eq!(subscription.redrive().await.unwrap(), 1);
@@ -184,7 +184,7 @@ async fn purging_and_deleting_a_topic_remove_large_payloads(stores: Stores) {
     until("what was purged has no payload", || async { stores.objects().await.len() == 1 }).await;
     let begun = std::time::Instant::now();
     while begun.elapsed() < Duration::from_millis(2_500) {
-        let (dead, _) = subscription.dead_letters().await.unwrap();
+        let dead = subscription.dead_letters().await.unwrap().items;
         assert_eq!(
             serde_json::from_slice::<Value>(&dead[0].message.payload).unwrap(),
             large(1),
@@ -204,7 +204,7 @@ async fn a_payload_that_is_gone_makes_a_dead_letter(stores: Stores) {
     stores.remove_objects().await;
     let received = subscription.receive::<Value>(10).await.unwrap();
     assert_eq!(received.iter().map(|message| message.payload["n"].clone()).collect::<Vec<_>>(), [json!(2)]);
-    let (dead, _) = subscription.dead_letters().await.unwrap();
+    let dead = subscription.dead_letters().await.unwrap().items;
     assert!(dead[0].reason.contains("object storage"), "{}", dead[0].reason);
 }
 
@@ -222,7 +222,7 @@ async fn a_large_message_that_expires_takes_its_payload_with_it_in_the_end(store
         subscription.stats().await.unwrap().dead_letters == 1
     })
     .await;
-    let (dead, _) = subscription.dead_letters().await.unwrap();
+    let dead = subscription.dead_letters().await.unwrap().items;
     assert_eq!(serde_json::from_slice::<Value>(&dead[0].message.payload).unwrap(), large(1));
     subscription.purge_dead_letters().await.unwrap();
     // Whoever opens the topic next looks at what expired.

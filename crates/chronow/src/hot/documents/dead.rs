@@ -13,7 +13,7 @@ use super::fields::{ascending, put_if};
 use super::keys::sequence_of;
 use super::store::Engine;
 use crate::hot::{DeadLetter, DeadLetterId, MAX_LETTERS, Select, StoredMessage};
-use crate::{Error, Result, SubscriptionName, Timestamp};
+use crate::{Error, Page, Result, SubscriptionName, Timestamp};
 
 /// Dead letters in one step.
 const STEP: u64 = 200;
@@ -40,10 +40,10 @@ impl Engine {
         name: &SubscriptionName,
         after: Option<&str>,
         limit: u32,
-    ) -> Result<(Vec<DeadLetter>, Option<String>)> {
+    ) -> Result<Page<DeadLetter>> {
         let context = self.open_to_look(name).await?;
         if limit == 0 {
-            return Ok((Vec::new(), after.map(str::to_owned)));
+            return Ok(Page::new(Vec::new(), after.map(str::to_owned)));
         }
         let after = after.map(|cursor| behind(&context, cursor)).transpose()?;
         let (order, limit) = (ascending(&["due", "_id"]), u64::from(limit.min(MAX_LETTERS)));
@@ -55,7 +55,7 @@ impl Engine {
             .map(DeliveryRecord::read)
             .collect::<Result<_>>()?;
         let next = records.last().filter(|_| records.len() as u64 == limit).map(cursor);
-        Ok((records.into_iter().filter_map(DeliveryRecord::into_dead_letter).collect(), next))
+        Ok(Page::new(records.into_iter().filter_map(DeliveryRecord::into_dead_letter).collect(), next))
     }
 
     pub(super) async fn dead_letter_ids(

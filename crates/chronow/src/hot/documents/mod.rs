@@ -95,7 +95,7 @@ use super::{
     OutboundMessage, Peeked, Precondition, PublishAck, Pulled, Select, SettleAndStart, SettleAndStartResult,
     StoredMessage, SubscriptionOptions, SubscriptionPatch, TopicOptions, TopicPatch, TopicStats, Value,
 };
-use crate::{Result, Scope, SubscriptionName, Timestamp, TopicName};
+use crate::{Page, Result, Scope, SubscriptionName, Timestamp, TopicName};
 
 /// A hot tier in the collections `cw_…` of one database of a document store.
 pub struct DocumentsHot {
@@ -180,7 +180,7 @@ impl KeyValueStore for DocumentsHot {
         prefix: &str,
         after: Option<&str>,
         limit: u32,
-    ) -> Result<(Vec<String>, Option<String>)> {
+    ) -> Result<Page<String>> {
         self.engine.in_time(self.engine.keys(scope, prefix, after, limit)).await
     }
 
@@ -280,7 +280,7 @@ impl MessageStore for DocumentsHot {
         subscription: &SubscriptionName,
         after: Option<&str>,
         limit: u32,
-    ) -> Result<(Vec<DeadLetter>, Option<String>)> {
+    ) -> Result<Page<DeadLetter>> {
         self.engine.in_time(self.engine.dead_letters(subscription, after, limit)).await
     }
 

@@ -17,7 +17,7 @@ use super::keys::with_prefix;
 use super::settle::millis;
 use super::store::Engine;
 use crate::hot::{Incremented, Precondition, Value};
-use crate::{Error, ErrorKind, Result, Scope, Timestamp};
+use crate::{Error, ErrorKind, Page, Result, Scope, Timestamp};
 
 /// How often a change is tried while others change the same key.
 const ATTEMPTS: usize = 500;
@@ -316,7 +316,7 @@ impl Engine {
         prefix: &str,
         after: Option<&str>,
         limit: u32,
-    ) -> Result<(Vec<String>, Option<String>)> {
+    ) -> Result<Page<String>> {
         self.looking().await?;
         let (scope, limit) = (scope_prefix(scope), u64::from(limit.max(1)));
         let mut filter = with_prefix(&format!("{scope}{prefix}"));
@@ -338,7 +338,7 @@ impl Engine {
                 keys.push(key);
             }
         }
-        Ok((keys, last.filter(|_| full)))
+        Ok(Page::new(keys, last.filter(|_| full)))
     }
 
     /// Removes what expired a while ago, and old changes. That it fails is not a failure of the change that

@@ -10,7 +10,7 @@ use super::reply::{Parts, read_message, text};
 use super::script::{Args, scripts};
 use super::script_result::{Known, ScriptResult};
 use crate::hot::{DeadLetter, DeadLetterId, MAX_LETTERS, Select};
-use crate::{Error, ErrorKind, Result, SubscriptionName, Timestamp};
+use crate::{Error, ErrorKind, Page, Result, SubscriptionName, Timestamp};
 
 const LETTERS_PER_SCRIPT: usize = 16;
 
@@ -21,7 +21,7 @@ impl RedisHot {
         after: Option<&str>,
         limit: u32,
         known: &Known,
-    ) -> ScriptResult<(Vec<DeadLetter>, Option<String>)> {
+    ) -> ScriptResult<Page<DeadLetter>> {
         let (after, limit) = (after.map(cursor).transpose()?, limit.min(MAX_LETTERS));
         let mut found = Vec::new();
         // Behind what a shard told, which had no room for more, nothing may be told of another one.
@@ -52,7 +52,7 @@ impl RedisHot {
         let next = (found.len() == limit as usize || least.is_some())
             .then(|| found.last().map(|((score, shard), _)| format!("{score}.{shard}")))
             .flatten();
-        Ok((found.into_iter().map(|(_, letter)| letter).collect(), next))
+        Ok(Page::new(found.into_iter().map(|(_, letter)| letter).collect(), next))
     }
 
     pub(super) async fn list_dead_ids(
@@ -172,7 +172,7 @@ impl RedisHot {
         let mut taken = 0;
         while left > 0 {
             let page = u32::try_from(left.min(MAX_PER_SCRIPT as u64)).unwrap_or(1);
-            let (letters, _) = self.list_dead(subscription, None, page, known).await?;
+            let letters = self.list_dead(subscription, None, page, known).await?.items;
             if letters.is_empty() {
                 break;
             }

@@ -28,7 +28,7 @@ use super::{
     OutboundMessage, Peeked, Precondition, PublishAck, Pulled, Select, SettleAndStart, SettleAndStartResult,
     StoredMessage, SubscriptionOptions, SubscriptionPatch, TopicOptions, TopicPatch, TopicStats, Value,
 };
-use crate::{Result, Scope, SubscriptionName, Timestamp, TopicName};
+use crate::{Page, Result, Scope, SubscriptionName, Timestamp, TopicName};
 
 /// Runs something on a topic, given which one it is, and says what went wrong in a caller's words.
 macro_rules! on {
@@ -238,7 +238,7 @@ impl KeyValueStore for RedisHot {
         prefix: &str,
         after: Option<&str>,
         limit: u32,
-    ) -> Result<(Vec<String>, Option<String>)> {
+    ) -> Result<Page<String>> {
         self.reader().list_keys(scope, prefix, after, limit).await
     }
 
@@ -378,7 +378,7 @@ impl MessageStore for RedisHot {
         subscription: &SubscriptionName,
         after: Option<&str>,
         limit: u32,
-    ) -> Result<(Vec<DeadLetter>, Option<String>)> {
+    ) -> Result<Page<DeadLetter>> {
         on!(self, subscription subscription, |known| self.list_dead(subscription, after, limit, known))
     }
 

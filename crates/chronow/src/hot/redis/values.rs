@@ -13,7 +13,7 @@ use super::keys::Keys;
 use super::reply::{Parts, bytes, count, list, number, text, unexpected};
 use super::script::{Args, scripts};
 use crate::hot::{Incremented, Precondition, Value};
-use crate::{Error, ErrorKind, Result, Scope};
+use crate::{Error, ErrorKind, Page, Result, Scope};
 
 fn millis(ttl: Duration) -> u64 {
     // Nothing lives for zero milliseconds; the server counts with 63 bits, from the epoch.
@@ -58,7 +58,7 @@ impl Reader {
         prefix: &str,
         after: Option<&str>,
         limit: u32,
-    ) -> Result<(Vec<String>, Option<String>)> {
+    ) -> Result<Page<String>> {
         let nodes = if self.connection.is_cluster() { self.masters().await? } else { Vec::new() };
         let (mut node, mut position) = match after {
             None => (0, 0_u64),
@@ -104,12 +104,12 @@ impl Reader {
             if position == 0 {
                 node += 1;
                 if node >= nodes.len().max(1) {
-                    return Ok((found, None));
+                    return Ok(Page::new(found, None));
                 }
             }
             if found.len() >= limit as usize {
                 let at = nodes.get(node).map_or_else(String::new, |(host, port)| format!("{host}:{port}"));
-                return Ok((found, Some(format!("{position}@{at}"))));
+                return Ok(Page::new(found, Some(format!("{position}@{at}"))));
             }
         }
     }

@@ -16,7 +16,7 @@ use super::RedisHot;
 use super::listen::Heard;
 use super::values::Reader;
 use crate::hot::Change;
-use crate::{Error, ErrorKind, Result, Scope};
+use crate::{Error, ErrorKind, Page, Result, Scope};
 
 /// Keys looked at in one step for values that were there before.
 const PAGE: u32 = 200;
@@ -63,26 +63,32 @@ impl Told {
     }
 }
 
-/// Keys with their versions and what is left of their time, and where the next page begins.
-type Page = (Vec<(String, u64, Option<Duration>)>, Option<String>);
+/// A key that is there, with its version and what is left of its time.
+struct Present {
+    key: String,
+    version: u64,
+    ttl: Option<Duration>,
+}
+
+/// A page that is being read.
+type Reading = BoxFuture<'static, Result<Page<Present>>>;
 
 /// Reads a page of the values that are there, after a while.
-fn page(
-    reader: Reader,
-    scope: Scope,
-    prefix: String,
-    after: Option<String>,
-    wait: Duration,
-) -> BoxFuture<'static, Result<Page>> {
+fn page(reader: Reader, scope: Scope, prefix: String, after: Option<String>, wait: Duration) -> Reading {
     async move {
         tokio::time::sleep(wait).await;
-        let (keys, next) = reader.list_keys(&scope, &prefix, after.as_deref(), PAGE).await?;
+        let Page { items: keys, next, .. } =
+            reader.list_keys(&scope, &prefix, after.as_deref(), PAGE).await?;
         let values = reader.read_values(&scope, &keys).await?;
         let found = keys.into_iter().zip(values);
         let found = found.filter_map(|(key, value)| {
-            value.filter(|value| value.bytes.is_some()).map(|value| (key, value.version, value.ttl))
+            value.filter(|value| value.bytes.is_some()).map(|value| Present {
+                key,
+                version: value.version,
+                ttl: value.ttl,
+            })
         });
-        Ok((found.collect(), next))
+        Ok(Page::new(found.collect(), next))
     }
     .boxed()
 }
@@ -97,7 +103,7 @@ struct Watch {
     /// The same keys, and while others are looked for, all that were heard of: the last version, and the end.
     known: HashMap<String, (u64, Option<Instant>)>,
     /// A look for values that were there before, and where it began.
-    looking: Option<(Option<String>, BoxFuture<'static, Result<Page>>)>,
+    looking: Option<(Option<String>, Reading)>,
 }
 
 impl Watch {
@@ -171,14 +177,14 @@ impl Watch {
         }
     }
 
-    fn looked(&mut self, after: Option<String>, page: Result<Page>) {
+    fn looked(&mut self, after: Option<String>, page: Result<Page<Present>>) {
         self.looking = None;
         match page {
-            Ok((found, next)) => {
-                for (key, version, left) in found {
+            Ok(Page { items, next, .. }) => {
+                for Present { key, version, ttl } in items {
                     // What was heard of is newer, or the same.
-                    if left.is_some() && !self.known.contains_key(&key) {
-                        self.know(&key, version, left);
+                    if ttl.is_some() && !self.known.contains_key(&key) {
+                        self.know(&key, version, ttl);
                     }
                 }
                 if next.is_some() {
@@ -247,9 +253,7 @@ async fn at(time: Option<Instant>) {
     }
 }
 
-async fn looked(
-    looking: &mut Option<(Option<String>, BoxFuture<'static, Result<Page>>)>,
-) -> (Option<String>, Result<Page>) {
+async fn looked(looking: &mut Option<(Option<String>, Reading)>) -> (Option<String>, Result<Page<Present>>) {
     match looking {
         Some((after, page)) => {
             let page = page.await;

@@ -1,5 +1,6 @@
 //! Dead letters and their way back.
 
+use crate::Page;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -96,7 +97,8 @@ pub async fn dead_letters_are_paged_oldest_first(hot: Arc<dyn HotTier>) {
     let (subscription, ids) = dead_lettered(&bus, "s", 25).await;
     let (mut all, mut after, mut pages) = (Vec::new(), None::<String>, 0);
     loop {
-        let (page, next) = bus.hot.dead_letters(&subscription, after.as_deref(), 10).await.unwrap();
+        let Page { items: page, next, .. } =
+            bus.hot.dead_letters(&subscription, after.as_deref(), 10).await.unwrap();
         assert!(page.len() <= 10);
         all.extend(page.into_iter().map(|dead| dead.message.id));
         pages += 1;

@@ -5,13 +5,14 @@ use std::sync::Arc;
 
 use super::until;
 use super::values::Memory;
-use crate::Scope;
 use crate::hot::HotTier;
+use crate::{Page, Scope};
 
 async fn all(memory: &Memory, prefix: &str, limit: u32) -> Vec<String> {
     let (mut keys, mut after, mut pages) = (BTreeSet::new(), None::<String>, 0);
     loop {
-        let (page, next) = memory.hot.keys(&memory.scope, prefix, after.as_deref(), limit).await.unwrap();
+        let Page { items: page, next, .. } =
+            memory.hot.keys(&memory.scope, prefix, after.as_deref(), limit).await.unwrap();
         keys.extend(page);
         pages += 1;
         assert!(pages < 10_000, "the pages never end");

@@ -105,7 +105,7 @@ async fn a_message_that_always_fails_ends_in_the_dead_letters_after_the_limit(wo
         *handled.lock(),
         BTreeMap::from([(0, vec![1]), (1, vec![1]), (2, vec![1, 2, 3]), (3, vec![1])])
     );
-    let (dead, _) = subscription.dead_letters().await.unwrap();
+    let dead = subscription.dead_letters().await.unwrap().items;
     assert_eq!((dead.len(), dead[0].deliveries, dead[0].reason.as_str()), (1, 3, "poison"));
 }
 
@@ -215,7 +215,7 @@ async fn payloads_arrive_as_they_were_sent(world: World) {
     subscription.ack_all(messages).await.unwrap();
     topic.publish_bytes(&b"\0\xff no json"[..], "application/octet-stream").await.unwrap();
     assert!(subscription.receive::<Value>(5).await.unwrap().is_empty());
-    let (dead, _) = subscription.dead_letters().await.unwrap();
+    let dead = subscription.dead_letters().await.unwrap().items;
     assert_eq!(
         (dead.len(), &dead[0].message.payload[..], dead[0].reason.as_str()),
         (1, &b"\0\xff no json"[..], "undecodable")

@@ -139,7 +139,7 @@ async fn a_message_may_live_shortly_come_later_once_in_order_or_not_at_all(world
     }
     assert_eq!(numbers, [2, 3, 4, 5]);
     assert!(all.receive::<Value>(10).await.unwrap().is_empty());
-    let (dead, _) = all.dead_letters().await.unwrap();
+    let dead = all.dead_letters().await.unwrap().items;
     assert_eq!((dead.len(), dead[0].reason.as_str(), dead[0].deliveries), (1, "expired", 0));
     assert!(topic.cancel(&later.id).await.unwrap());
     let mut passed = Vec::new();

@@ -9,7 +9,7 @@ use std::time::Duration;
 use chronos_db::documents::embedded::EmbeddedDocuments;
 use chronos_db::{Env, Json as Value, json};
 use chronow::hot::documents::DocumentsHot;
-use chronow::{Chronow, Config, ErrorKind, Message, PublishMessage};
+use chronow::{Chronow, Config, ErrorKind, Message, Page, PublishMessage};
 use test_support::Counting;
 use test_support::documents::{Call, decorate};
 
@@ -123,7 +123,7 @@ async fn deleting_and_purging_really_remove(world: World) {
         (0, 0, 1)
     );
     assert_eq!(subscription.purge_dead_letters().await.unwrap(), 1);
-    assert_eq!(subscription.dead_letters().await.unwrap().0, []);
+    assert_eq!(subscription.dead_letters().await.unwrap().items, []);
     publish(&topic, 6..8).await;
     assert!(topic.delete().await.unwrap());
     assert_eq!(topic.publish(&1).await.unwrap_err().kind(), ErrorKind::NotFound);
@@ -158,9 +158,9 @@ async fn deliveries_are_counted_and_limits_of_lists_are_kept(world: World) {
     for message in take(&subscription, 3).await {
         message.dead_letter("bad").await.unwrap();
     }
-    let (page, cursor) = subscription.dead_letters().limit(2).await.unwrap();
+    let Page { items: page, next: cursor, .. } = subscription.dead_letters().limit(2).await.unwrap();
     assert_eq!((page.len(), page[0].deliveries), (2, 4));
-    assert_eq!(subscription.dead_letters().limit(2).after(cursor.unwrap()).await.unwrap().0.len(), 1);
+    assert_eq!(subscription.dead_letters().limit(2).after(cursor.unwrap()).await.unwrap().items.len(), 1);
     within(world.chronow.close()).await.unwrap();
     assert_eq!(topic.stats().await.unwrap_err().kind(), ErrorKind::Closed);
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use chronos_db::{Json as Value, json};
 use chronow::hot::{DeliverPolicy, MessageState};
-use chronow::{ErrorKind, Message, PublishMessage};
+use chronow::{ErrorKind, Message, Page, PublishMessage};
 use futures::{StreamExt as _, TryStreamExt as _};
 
 use crate::tiers::{World, calm, number, on_every_hot_tier, publish, settled, take, until, within};
@@ -236,10 +236,10 @@ async fn dead_letters_belong_to_their_subscription(world: World) {
         assert_eq!(letter.reason, format!("failure {n}"));
         assert!(letter.failed_at >= letter.message.published_at);
     }
-    let (page, cursor) = failing.dead_letters().limit(4).await.unwrap();
-    let (next, _) = failing.dead_letters().limit(4).after(cursor.unwrap()).await.unwrap();
+    let Page { items: page, next: cursor, .. } = failing.dead_letters().limit(4).await.unwrap();
+    let next = failing.dead_letters().limit(4).after(cursor.unwrap()).await.unwrap().items;
     assert_eq!(page.iter().chain(&next).map(|letter| &letter.message.id).collect::<BTreeSet<_>>().len(), 8);
-    assert_eq!(fine.dead_letters().await.unwrap().0, []);
+    assert_eq!(fine.dead_letters().await.unwrap().items, []);
     assert_eq!(failing.redrive().ids([ids[7].clone()]).await.unwrap(), 1);
     let again = take(&failing, 1).await.remove(0);
     assert_eq!((again.id(), number(&again), again.deliveries()), (ids[7].as_str(), 7, 1));

@@ -87,9 +87,9 @@ everywhere! {
             world.nothing(&good).await;
         }
         world.nothing(&bad).await;
-        let (dead, _) = world.hot.dead_letters(&bad, None, 10).await.unwrap();
+        let dead = world.hot.dead_letters(&bad, None, 10).await.unwrap().items;
         assert_eq!((dead.len(), dead[0].deliveries, dead[0].reason.as_str(), &dead[0].message.payload[..]), (1, 3, "broken", &b"a"[..]));
-        assert_eq!(world.hot.dead_letters(&good, None, 10).await.unwrap().0, []);
+        assert_eq!(world.hot.dead_letters(&good, None, 10).await.unwrap().items, []);
         let stats = world.hot.stats(&topic).await.unwrap();
         assert_eq!(stats.length, 0);
     }
@@ -105,7 +105,7 @@ everywhere! {
         }
         until("it is dead", || async {
             world.nothing(&sub).await;
-            !world.hot.dead_letters(&sub, None, 10).await.unwrap().0.is_empty()
+            !world.hot.dead_letters(&sub, None, 10).await.unwrap().items.is_empty()
         })
         .await;
     }
@@ -226,7 +226,7 @@ everywhere! {
         tokio::time::sleep(Duration::from_millis(400)).await;
         assert_eq!(texts(&world.pull(&sub, 1).await), ["long"]);
         world.nothing(&sub).await;
-        let (dead, _) = world.hot.dead_letters(&sub, None, 10).await.unwrap();
+        let dead = world.hot.dead_letters(&sub, None, 10).await.unwrap().items;
         assert_eq!((dead.len(), dead[0].reason.as_str(), dead[0].deliveries), (1, "expired", 0));
         assert_eq!(world.hot.redrive(&sub, &Select::All).await.unwrap(), 1);
         assert_eq!(texts(&world.pull(&sub, 1).await), ["short"]);
@@ -390,7 +390,7 @@ everywhere! {
         assert_eq!(world.settle(&sub, &locks[2], retry("x")).await, Settled::Done);
         // What no handler has seen was not delivered.
         assert_eq!(world.settle(&sub, &locks[1], Settle::Refuse { reason: "unreadable".to_owned() }).await, Settled::Done);
-        let (letters, _) = world.hot.dead_letters(&sub, None, 10).await.unwrap();
+        let letters = world.hot.dead_letters(&sub, None, 10).await.unwrap().items;
         let mut told: Vec<_> = letters.iter().map(|letter| (letter.reason.as_str(), letter.deliveries)).collect();
         told.sort_unstable();
         assert_eq!(told, [("unreadable", 0), ("x", 1)]);

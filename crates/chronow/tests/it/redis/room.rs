@@ -2,12 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use chronow::ErrorKind;
 use chronow::hot::redis::RedisConfig;
 use chronow::hot::{
     DiscardPolicy, HotTier, MessageStore, OutboundMessage, Settle, SettleAndStart, Settled,
     SubscriptionPatch, TopicPatch,
 };
+use chronow::{ErrorKind, Page};
 use test_support::{RedisServer, servers};
 
 use super::{World, everywhere, keyed, message, retry, texts};
@@ -67,7 +67,7 @@ async fn a_full_server_lets_retries_schedules_locks_and_renewals_go_on() {
         all.sort();
         all
     });
-    assert!(world.hot.dead_letters(&sub, None, 10).await.unwrap().0.len() == 1);
+    assert!(world.hot.dead_letters(&sub, None, 10).await.unwrap().items.len() == 1);
     world.hot.wait(&sub, Duration::from_millis(10)).await.unwrap();
     world.hot.ensure_subscription(&waits, &paused(false)).await.unwrap();
     world.hot.ensure_topic(&topic, &TopicPatch::default()).await.unwrap();
@@ -180,7 +180,7 @@ everywhere! {
         let (mut after, mut listed) = (None, 0);
         let begun = Instant::now();
         loop {
-            let (page, next) = world.hot.dead_letters(&sub, after.as_deref(), 100).await.unwrap();
+            let Page { items: page, next, .. } = world.hot.dead_letters(&sub, after.as_deref(), 100).await.unwrap();
             listed += page.len();
             after = next;
             if after.is_none() || begun.elapsed() > TIMEOUT {

@@ -4,7 +4,7 @@ use chronow::hot::{
     DeliverPolicy, DiscardPolicy, HotTier, MessageStore, OutboundMessage, Select, Settle, Settled,
     SubscriptionOptions, SubscriptionPatch, TopicOptions, TopicPatch,
 };
-use chronow::{ErrorKind, SubscriptionName, Timestamp};
+use chronow::{ErrorKind, Page, SubscriptionName, Timestamp};
 use test_support::servers;
 
 use super::{World, everywhere, keyed, message, retry, texts};
@@ -182,7 +182,7 @@ everywhere! {
         }
         let (mut listed, mut after) = (Vec::new(), None);
         loop {
-            let (page, next) = world.hot.dead_letters(&sub, after.as_deref(), 3).await.unwrap();
+            let Page { items: page, next, .. } = world.hot.dead_letters(&sub, after.as_deref(), 3).await.unwrap();
             listed.extend(page);
             after = next;
             if after.is_none() {
@@ -215,7 +215,7 @@ everywhere! {
         assert_eq!(world.hot.purge(&topic).await.unwrap(), 3);
         world.nothing(&sub).await;
         assert_eq!(world.settle(&sub, &got[2].lock, Settle::Ack).await, Settled::Lost);
-        assert_eq!(world.hot.dead_letters(&sub, None, 10).await.unwrap().0.len(), 1);
+        assert_eq!(world.hot.dead_letters(&sub, None, 10).await.unwrap().items.len(), 1);
         world.publish(&topic, &["after"]).await;
         assert_eq!(texts(&world.pull(&sub, 1).await), ["after"]);
     }

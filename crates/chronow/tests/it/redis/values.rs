@@ -1,8 +1,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use chronow::ErrorKind;
 use chronow::hot::{Change, Incremented, KeyValueStore, Precondition};
+use chronow::{ErrorKind, Page};
 use futures::StreamExt;
 
 use super::{World, everywhere};
@@ -43,7 +43,7 @@ everywhere! {
         let tombstone = hot.get(scope, &["k".to_owned()]).await.unwrap()[0].clone().unwrap();
         assert_eq!((tombstone.bytes, tombstone.version), (None, third));
         assert_eq!(set(Some("d"), Precondition::Unknown).await, None);
-        assert_eq!(hot.keys(scope, "", None, 10).await.unwrap().0, Vec::<String>::new());
+        assert_eq!(hot.keys(scope, "", None, 10).await.unwrap().items, Vec::<String>::new());
         assert!(!hot.remove(scope, "k").await.unwrap());
         assert!(set(None, Precondition::Always).await.unwrap() > third);
         let fourth = set(Some("d"), Precondition::Absent).await.unwrap();
@@ -79,7 +79,7 @@ everywhere! {
         hot.set(scope, "ab", Some("x".into()), "", None, Precondition::Always).await.unwrap();
         let (mut found, mut after, mut pages) = (Vec::new(), None, 0);
         loop {
-            let (page, next) = hot.keys(scope, "a*", after.as_deref(), 50).await.unwrap();
+            let Page { items: page, next, .. } = hot.keys(scope, "a*", after.as_deref(), 50).await.unwrap();
             found.extend(page);
             pages += 1;
             after = next;
