@@ -54,7 +54,7 @@ pub use silent::SilentPort;
 #[doc = include_str!("../../../README.md")]
 struct Readme;
 
-/// What the guide shows compiles, and what it can run without a server runs.
+/// What the guide shows compiles, and its programs that need no server run.
 #[cfg(doctest)]
 #[doc = include_str!("../../../docs/getting-started.md")]
 struct GettingStarted;
