@@ -20,7 +20,7 @@ mod load;
 mod names;
 mod object_space;
 mod owner;
-mod section;
+pub mod section;
 mod settings;
 mod uri;
 mod v1;

@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use super::section::closest;
-use super::{DatabaseType, HashAlgorithm, Provider, Selector, UpdateMode};
+use super::{DatabaseType, HashAlgorithm, Provider, Selector, UpdateMode, Warning};
 use crate::{Error, Result};
 
 impl DatabaseType {
@@ -58,6 +58,12 @@ impl fmt::Display for Selector {
             Self::Single => f.write_str("all"),
             Self::Hashed(index) => write!(f, "backend {index}"),
         }
+    }
+}
+
+impl fmt::Display for Warning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.path, self.message)
     }
 }
 
