@@ -2,8 +2,9 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
-use chronos_db::config::{CollectionMap, Config, DevShadow};
+use chronos_db::config::{CollectionMap, Config, Database, DevShadow};
 use chronos_db::documents::DocumentStore;
 use chronos_db::documents::mongo::{CommandStats, MongoDocuments};
 use chronos_db::{Chronos, Collection, Env, Route};
@@ -15,6 +16,8 @@ use crate::Result;
 use crate::baseline::mongo;
 use crate::stored::{COLLECTION, INDEXED};
 use crate::watch::{Gate, Groups, Watched};
+
+const CONNECTION: &str = "main";
 
 /// How to open.
 #[derive(Clone, Debug, Default)]
@@ -52,30 +55,29 @@ impl Opened {
 }
 
 pub(crate) fn open(how: &How<'_>) -> Result<Opened> {
-    let mut config = Config::embedded(how.embedded.unwrap_or(Path::new("/nowhere")));
+    let mut config = Config::builder();
     let mut observed: Option<(Arc<dyn DocumentStore>, Arc<CommandStats>)> = None;
-    if how.embedded.is_none() {
+    if let Some(folder) = how.embedded {
+        config = config.embedded(CONNECTION, folder);
+    } else {
         let uri = SecretString::from(mongo::uri()?);
-        for connection in config.connections.values_mut() {
-            connection.uri = uri.clone();
-        }
+        config = config.connection(CONNECTION, uri.clone());
         if how.count_commands {
             let (documents, stats) = MongoDocuments::observed(uri, Env::default())?;
             observed = Some((Arc::new(documents), stats));
         }
     }
-    config.entries.truncate(1);
-    for entry in &mut config.entries {
-        entry.database = Some(how.database.to_owned());
-        if how.objects.is_none() {
-            entry.objects = None;
-        }
+    if let Some(folder) = how.objects {
+        config = config.local_storage(folder);
     }
-    config.local_storage = how.objects.map(Path::to_owned);
-    config.dev_shadow = how.shadow.then_some(DevShadow { ttl_hours: 24, max_bytes: None });
+    if how.shadow {
+        config = config.dev_shadow(DevShadow::new(Duration::from_secs(24 * 3_600)));
+    }
     let collection = how.collection.unwrap_or(COLLECTION);
-    let map = CollectionMap { indexed: INDEXED.map(str::to_owned).to_vec(), ..CollectionMap::default() };
-    config.collection_maps.insert(collection.to_owned(), map);
+    let config = config
+        .database(Database::runtime("default", CONNECTION, how.database))
+        .collection(collection, CollectionMap::default().indexed(INDEXED))
+        .build()?;
     let (groups, calls) = (Arc::new(Groups::default()), Counting::new());
     let stats = observed.as_ref().map(|(_, stats)| Arc::clone(stats));
     let (watching, counting, gate) = (Arc::clone(&groups), Arc::clone(&calls), how.gate.clone());

@@ -327,14 +327,13 @@ impl Chronos {
     /// ```
     /// # #[cfg(feature = "embedded")]
     /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
-    /// use chronos_db::{Chronos, config::Config};
-    /// use chronos_db::json;
+    /// use chronos_db::config::{Config, Database};
+    /// use chronos_db::{Chronos, json};
     ///
-    /// let config = Config::parse(
-    ///     r#"{"dbConnections": {"here": {"mongoUri": "embedded::memory:"}},
-    ///         "databases": {"messaging": {"dbConnRef": "here", "dbName": "chronos_messaging"}}}"#,
-    ///     ".".as_ref(),
-    /// )?;
+    /// let config = Config::builder()
+    ///     .connection("here", "embedded::memory:")
+    ///     .database(Database::messaging("here", "chronos_messaging"))
+    ///     .build()?;
     /// let messaging = Chronos::open(config)?.messaging("tenant-a")?;
     /// messaging.shared().save("config", "feature-flags", json!({"beta": true})).await?;
     /// let flags = messaging.shared().load("config", "feature-flags").await?;
@@ -465,13 +464,15 @@ impl Chronos {
 #[cfg(all(test, feature = "embedded"))]
 mod tests {
     use super::*;
+    use crate::config::Database;
     use crate::open::MAX_IDLE;
 
     #[test]
     fn collections_that_nobody_uses_do_not_pile_up() {
-        let config = r#"{"dbConnections": {"here": {"mongoUri": "embedded::memory:"}},
-                         "databases": {"runtime": {"tenantDatabases": [{"tenantId": "acme", "dbConnRef": "here", "dbName": "acme"}]}}}"#;
-        let chronos = Chronos::open(Config::parse(config, ".".as_ref()).unwrap()).unwrap();
+        let config = Config::builder()
+            .connection("here", "embedded::memory:")
+            .database(Database::runtime("acme", "here", "acme"));
+        let chronos = Chronos::open(config.build().unwrap()).unwrap();
         let open =
             |n: usize| chronos.with(Route::runtime().tenant("acme").collection(format!("c{n}"))).unwrap();
         let used: Vec<_> = (0..10).map(open).collect();

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::identifiers::name;
-use super::section::{Section, wrong};
+use super::section::{Section, below, wrong};
 use super::{Base64Property, CollectionMap, Config, Warning};
 use crate::Result;
 
@@ -17,39 +17,28 @@ pub(super) fn read(root: &mut Section<'_>, config: &mut Config) -> Result<()> {
     Ok(())
 }
 
+/// Adds a map that was built in Rust.
+pub(super) fn add(config: &mut Config, collection: String, map: CollectionMap) -> Result<()> {
+    let path = below("collectionMaps", &collection);
+    name(&path, "collection", &collection)?;
+    let map = map.checked(&path, &mut config.warnings)?;
+    config.collection_maps.insert(collection, map);
+    Ok(())
+}
+
 fn collection_map(section: &mut Section<'_>, warnings: &mut Vec<Warning>) -> Result<CollectionMap> {
-    let indexed = paths(section, "indexedProps", warnings)?;
+    let indexed = paths(section, "indexedProps")?;
     let mut required = Vec::new();
     if let Some(mut validation) = section.section("validation")? {
-        required = paths(&mut validation, "requiredIndexed", warnings)?;
-        for path in required.iter().filter(|path| !indexed.is_empty() && !indexed.contains(path)) {
-            warnings.push(
-                validation
-                    .warning("requiredIndexed", format!("`{path}` is required but not among `indexedProps`")),
-            );
-        }
+        required = paths(&mut validation, "requiredIndexed")?;
         validation.finish(warnings);
     }
     let base64 = base64(section, warnings)?;
-    for path in indexed.iter().filter(|path| base64.contains_key(*path)) {
-        warnings.push(
-            section.warning("indexedProps", format!("`{path}` is a base64 property and is not indexed")),
-        );
-    }
-    Ok(CollectionMap { indexed, required, base64 })
+    CollectionMap { indexed, required, base64 }.checked(section.path(), warnings)
 }
 
-fn paths(section: &mut Section<'_>, key: &'static str, warnings: &mut Vec<Warning>) -> Result<Vec<String>> {
-    let mut paths = Vec::new();
-    for (at, path) in section.texts(key)? {
-        check_path(path, true).map_err(|message| wrong(&at, message))?;
-        if paths.iter().any(|known| known == path) {
-            warnings.push(Warning { path: at, message: format!("`{path}` is listed twice") });
-        } else {
-            paths.push(path.to_owned());
-        }
-    }
-    Ok(paths)
+fn paths(section: &mut Section<'_>, key: &'static str) -> Result<Vec<String>> {
+    Ok(section.texts(key)?.into_iter().map(|(_, path)| path.to_owned()).collect())
 }
 
 fn base64(
@@ -58,7 +47,6 @@ fn base64(
 ) -> Result<BTreeMap<String, Base64Property>> {
     let mut properties = BTreeMap::new();
     for (path, mut property) in section.members("base64Props")? {
-        check_path(path, false).map_err(|message| wrong(property.path(), message))?;
         let parsed = Base64Property {
             content_type: property.required_text("contentType")?.to_owned(),
             preferred_text: property.flag("preferredText")?.unwrap_or(false),
@@ -68,6 +56,49 @@ fn base64(
         properties.insert(path.to_owned(), parsed);
     }
     Ok(properties)
+}
+
+impl CollectionMap {
+    /// The map that stands at `path`, without what it names twice.
+    pub(super) fn checked(mut self, path: &str, warnings: &mut Vec<Warning>) -> Result<Self> {
+        let indexed_at = below(path, "indexedProps");
+        let required_at = below(&below(path, "validation"), "requiredIndexed");
+        self.indexed = distinct(self.indexed, &indexed_at, warnings)?;
+        self.required = distinct(self.required, &required_at, warnings)?;
+        for path in
+            self.required.iter().filter(|path| !self.indexed.is_empty() && !self.indexed.contains(path))
+        {
+            let message = format!("`{path}` is required but not among `indexedProps`");
+            warnings.push(Warning { path: required_at.clone(), message });
+        }
+        for (property, base64) in &self.base64 {
+            let at = below(&below(path, "base64Props"), property);
+            check_path(property, false).map_err(|message| wrong(&at, message))?;
+            if base64.content_type.is_empty() {
+                return Err(wrong(&below(&at, "contentType"), "is missing or empty"));
+            }
+        }
+        for path in self.indexed.iter().filter(|path| self.base64.contains_key(*path)) {
+            let message = format!("`{path}` is a base64 property and is not indexed");
+            warnings.push(Warning { path: indexed_at.clone(), message });
+        }
+        Ok(self)
+    }
+}
+
+/// The paths of a list that stands at `list`, each once.
+fn distinct(paths: Vec<String>, list: &str, warnings: &mut Vec<Warning>) -> Result<Vec<String>> {
+    let mut distinct = Vec::with_capacity(paths.len());
+    for (position, path) in paths.into_iter().enumerate() {
+        let at = format!("{list}[{position}]");
+        check_path(&path, true).map_err(|message| wrong(&at, message))?;
+        if distinct.contains(&path) {
+            warnings.push(Warning { path: at, message: format!("`{path}` is listed twice") });
+        } else {
+            distinct.push(path);
+        }
+    }
+    Ok(distinct)
 }
 
 /// Checks a dotted path; `[]` may stand behind a segment where arrays are meant.

@@ -4,6 +4,7 @@ use crate::{Json, json};
 use secrecy::ExposeSecret;
 use url::Url;
 
+use super::section::Unit;
 use super::uri::{Engine, parse};
 use super::{Config, Entry, ObjectSpace, OneStore, Provider, SpaceConnection};
 
@@ -30,8 +31,8 @@ impl Config {
                 "updateMode": self.update_mode.name(),
                 "hardDeleteEnabled": self.hard_delete_enabled(),
                 "transactions": { "enabled": self.transactions.enabled, "autoDetect": self.transactions.auto_detect },
-                "retention": { "days": self.retention.days, "maxPerItem": self.retention.max_per_item },
-                "devShadow": self.dev_shadow.map(|s| json!({ "ttlHours": s.ttl_hours, "maxBytesPerDoc": s.max_bytes })),
+                "retention": { "days": self.retention.max_age.and_then(|age| Unit::Days.count(age)), "maxPerItem": self.retention.max_per_item },
+                "devShadow": self.dev_shadow.map(|s| json!({ "ttlHours": Unit::Hours.count(s.ttl), "maxBytesPerDoc": s.max_bytes })),
                 "inlineMaxBytes": self.inline_max_bytes,
                 "timeoutMs": self.timeout.map(|timeout| u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX)),
             },

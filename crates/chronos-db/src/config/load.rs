@@ -8,8 +8,8 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::section::Section;
 use super::{
-    Buckets, Config, DatabaseType, DocumentConnection, Entry, HashAlgorithm, IN_MEMORY, ObjectSpace, Owner,
-    Retention, Routing, Selector, Transactions, UpdateMode, Warning, settings, uri, v1, v2,
+    Config, DocumentConnection, Entry, HashAlgorithm, IN_MEMORY, Owner, Retention, Routing, Transactions,
+    UpdateMode, Warning, settings, uri, v1, v2,
 };
 use crate::{Error, Json, Result};
 
@@ -75,7 +75,7 @@ impl Config {
     /// # Errors
     /// As [`Config::parse`].
     pub fn from_json(document: &Json, base: &Path) -> Result<Self> {
-        let mut root = Section::new(String::new(), document)?;
+        let mut root = Section::new("", document)?;
         let has = |key: &str| document.get(key).is_some_and(|value| !value.is_null());
         let newer = has("dbConnections");
         let older = has("mongoUris") || has("databaseTypes") || has("spacesConns");
@@ -112,64 +112,6 @@ impl Config {
         Ok(config)
     }
 
-    /// The configuration that needs no file and no server: records of the tenant `default` and messaging in
-    /// an embedded store in `dir`, objects in `dir/objects`.
-    ///
-    /// ```
-    /// use chronos_db::{Route, Router, config::Config};
-    /// let router = Router::new(&Config::embedded("/var/lib/app".as_ref()));
-    /// let resolved = router.resolve(&Route::runtime().tenant("default").collection("users"))?;
-    /// assert_eq!(resolved.database, "chronos");
-    /// # Ok::<(), chronos_db::Error>(())
-    /// ```
-    #[must_use]
-    pub fn embedded(dir: &Path) -> Self {
-        let mut config = Self::blank();
-        // It fails for an empty path and without a current directory; then the path is used as it is, and
-        // opening it says what is wrong.
-        let dir = std::path::absolute(dir).unwrap_or_else(|_| dir.to_owned());
-        if dir.to_str().is_none() {
-            let message = "the folder's name is not UTF-8; what is not was replaced".to_owned();
-            config.warnings.push(Warning { path: "dbConnections.embedded.mongoUri".to_owned(), message });
-        }
-        let uri = SecretString::from(format!("embedded:{}", dir.to_string_lossy()));
-        config.connections.insert("embedded".to_owned(), DocumentConnection { uri });
-        config.local_storage = Some(dir.join("objects"));
-        let entry = |path: &str, database_type, selector, database: &str| Entry {
-            path: path.to_owned(),
-            database_type: Some(database_type),
-            selector,
-            key: None,
-            connection: "embedded".to_owned(),
-            database: Some(database.to_owned()),
-            objects: None,
-            analytics_database: None,
-            capture_deliveries: false,
-            backend_id: None,
-        };
-        let bucket = || "chronos".to_owned();
-        config.entries.push(Entry {
-            objects: Some(ObjectSpace {
-                connection: None,
-                buckets: Buckets { json: bucket(), content: bucket(), backups: bucket() },
-            }),
-            analytics_database: Some("chronos_analytics".to_owned()),
-            ..entry(
-                "databases.runtime.tenantDatabases[0]",
-                DatabaseType::Runtime,
-                Selector::Tenant("default".to_owned()),
-                "chronos",
-            )
-        });
-        config.entries.push(entry(
-            "databases.messaging",
-            DatabaseType::Messaging,
-            Selector::Single,
-            "chronos_messaging",
-        ));
-        config
-    }
-
     /// The counters' own database, if the configuration has one.
     #[must_use]
     pub fn counters(&self) -> Option<Counters<'_>> {
@@ -186,7 +128,7 @@ impl Config {
         self.sections.get("hardDeleteEnabled").and_then(Json::as_bool).unwrap_or(false)
     }
 
-    fn blank() -> Self {
+    pub(crate) fn blank() -> Self {
         Self {
             connections: BTreeMap::new(),
             spaces: BTreeMap::new(),
@@ -230,7 +172,7 @@ impl Config {
     }
 
     /// Checks what only the whole list of entries shows.
-    fn check_entries(&mut self) -> Result<()> {
+    pub(super) fn check_entries(&mut self) -> Result<()> {
         let mut warnings = Vec::new();
         for (position, entry) in self.entries.iter().enumerate() {
             for earlier in &self.entries[..position] {

@@ -1,18 +1,28 @@
-//! One model for every configuration: the v2 shape (`dbConnections`) and the v1 shape (`mongoUris`).
+//! One model for every configuration: read from a file of either shape, v2 (`dbConnections`) or v1
+//! (`mongoUris`), or built in Rust with [`Config::builder`].
 //!
 //! `load.rs` finds out which shape a text has; `v1.rs` and `v2.rs` read connections and databases,
 //! `settings.rs` and `collections.rs` everything else, all of them through `section.rs`, whose errors name
-//! the JSON path. `identifiers.rs` checks names, `uri.rs` and `object_space.rs` connections; `describe.rs`
-//! shows a configuration without its secrets. Nothing here opens a connection.
+//! the JSON path. `builder.rs` takes the same from Rust, a database as `database.rs` has it, the rest as
+//! `construct.rs` makes it. The rules are the same for both: `assemble.rs` knows those of databases and
+//! `bucket_names.rs` those of their buckets, `identifiers.rs` checks names, `uri.rs` and `object_space.rs`
+//! connections, `collections.rs` the paths of properties. `describe.rs` shows a configuration without its
+//! secrets. Nothing here opens a connection.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use secrecy::SecretString;
 
 use crate::Json;
 
+mod assemble;
+mod bucket_names;
+mod builder;
 mod collections;
+mod construct;
+mod database;
 mod describe;
 mod expand;
 mod identifiers;
@@ -26,6 +36,8 @@ mod uri;
 mod v1;
 mod v2;
 
+pub use builder::ConfigBuilder;
+pub use database::Database;
 pub use expand::expand_env;
 pub(crate) use identifiers::check_database;
 pub use load::Counters;
@@ -36,8 +48,10 @@ pub(crate) use section::closest;
 /// An in-memory store is its connection's own, though all of them have this connection string.
 pub(crate) const IN_MEMORY: &str = "embedded::memory:";
 
-/// A parsed and checked configuration. Secrets never show in `Debug`.
+/// A checked configuration, read ([`Config::from_file`]) or built ([`Config::builder`]). Secrets never show in
+/// `Debug`.
 #[derive(Clone)]
+#[non_exhaustive]
 pub struct Config {
     /// Document connections by reference.
     pub connections: BTreeMap<String, DocumentConnection>,
@@ -68,7 +82,7 @@ pub struct Config {
     pub inline_max_bytes: usize,
     /// How long a call to a document store on a server may take in all (default 30 s), unless its connection
     /// string says `timeoutMS`.
-    pub timeout: Option<std::time::Duration>,
+    pub timeout: Option<Duration>,
     /// Sections that other parts read, as they were written: `analytics`, `counterRules`, `fallback`,
     /// `writeOptimization`, `rollup`, `retention`, `hardDeleteEnabled`, `chronow`; and `counters` as
     /// `{dbConnRef, dbName}`, see [`Config::counters`].
@@ -81,8 +95,9 @@ pub struct Config {
 
 /// Something a configuration says that is ignored or surprising.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Warning {
-    /// The JSON path, such as `databases.runtime.tenantDatabases[0].bucktet`.
+    /// The JSON path of the option, such as `databases.runtime.tenantDatabases[0].bucktet`.
     pub path: String,
     /// What about it.
     pub message: String,
@@ -90,6 +105,7 @@ pub struct Warning {
 
 /// A document store.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct DocumentConnection {
     /// `mongodb://…`, `mongodb+srv://…`, or `embedded:PATH` (resolved against the configuration's folder),
     /// `embedded::memory:`.
@@ -111,6 +127,7 @@ pub enum Provider {
 
 /// An object storage with its credentials.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct SpaceConnection {
     /// The kind.
     pub provider: Provider,
@@ -160,8 +177,9 @@ pub enum Selector {
 
 /// One database a route can lead to.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Entry {
-    /// The JSON path it was read from.
+    /// The JSON path it was read from, or would be.
     pub path: String,
     /// The kind; none for v1's hashed backends.
     pub database_type: Option<DatabaseType>,
@@ -187,6 +205,7 @@ pub struct Entry {
 
 /// Where the objects of an entry lie.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub struct ObjectSpace {
     /// The reference of the spaces connection, or none for the local folder.
     pub connection: Option<String>,
@@ -196,6 +215,7 @@ pub struct ObjectSpace {
 
 /// Buckets by use; `bucket` fills all of them.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub struct Buckets {
     /// item.json of every version, and manifests.
     pub json: String,
@@ -207,6 +227,7 @@ pub struct Buckets {
 
 /// Spreading over v1 backends.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Routing {
     /// The algorithm.
     pub hash: HashAlgorithm,
@@ -226,6 +247,7 @@ pub enum HashAlgorithm {
 
 /// What a collection indexes, requires and externalises.
 #[derive(Clone, Debug, Default, PartialEq)]
+#[non_exhaustive]
 pub struct CollectionMap {
     /// Dotted paths, `[]` behind an array; empty: every top-level property.
     pub indexed: Vec<String>,
@@ -237,6 +259,7 @@ pub struct CollectionMap {
 
 /// A property whose base64 text is stored as an object of its own.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Base64Property {
     /// Its media type.
     pub content_type: String,
@@ -248,18 +271,20 @@ pub struct Base64Property {
 
 /// Keep the latest payload in the head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct DevShadow {
-    /// For how long.
-    pub ttl_hours: u32,
+    /// For how long; whole hours.
+    pub ttl: Duration,
     /// Larger payloads are not kept.
     pub max_bytes: Option<usize>,
 }
 
 /// Bounds of the version index; none means unbounded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Retention {
-    /// Versions older than so many days may leave the index.
-    pub days: Option<u32>,
+    /// Versions that are older may leave the index; whole days.
+    pub max_age: Option<Duration>,
     /// Versions beyond so many of an item may leave the index.
     pub max_per_item: Option<u32>,
 }
@@ -276,15 +301,10 @@ pub enum UpdateMode {
 
 /// Whether transactions are used for changes of several items.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Transactions {
     /// Use them.
     pub enabled: bool,
     /// Only where the server has them; otherwise opening a standalone server is an error.
     pub auto_detect: bool,
-}
-
-impl Default for Transactions {
-    fn default() -> Self {
-        Self { enabled: true, auto_detect: true }
-    }
 }

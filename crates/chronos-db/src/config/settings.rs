@@ -1,8 +1,8 @@
-//! Everything but connections and databases: the same in every shape.
+//! Everything but connections and databases: the same in every shape, and in Rust.
 
 use std::path::Path;
 
-use super::section::Section;
+use super::section::{Section, Unit, in_range};
 use super::uri::resolve_path;
 use super::{Config, DevShadow, HashAlgorithm, Transactions, UpdateMode, Warning};
 use crate::route::key::KeyTemplate;
@@ -43,14 +43,68 @@ pub(super) fn read(root: &mut Section<'_>, config: &mut Config, base: &Path) -> 
         // The bound above fits every usize.
         config.inline_max_bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
     }
-    if let Some(millis) = root.number("timeoutMs", 1, MAX_TIMEOUT_MILLIS)? {
-        config.timeout = Some(std::time::Duration::from_millis(millis));
-    }
+    config.timeout = root.duration("timeoutMs", Unit::Milliseconds, 1, MAX_TIMEOUT_MILLIS)?;
     if let Some(allowed) = root.flag("hardDeleteEnabled")? {
-        config.sections.insert("hardDeleteEnabled".to_owned(), Json::Bool(allowed));
-        config.not_yet("hardDeleteEnabled", "`logicalDelete` alone says whether a delete erases");
+        config.set_hard_delete(allowed);
     }
     sections(root, config)
+}
+
+/// Checks settings that were given in Rust; errors name the paths that they have in a file.
+pub(super) fn check(config: &mut Config) -> Result<()> {
+    let most = u64::from(u32::MAX);
+    let bytes = |bytes: usize| u64::try_from(bytes).ok();
+    in_range("inlineMaxBytes", bytes(config.inline_max_bytes), 0, MAX_INLINE_BYTES)?;
+    if let Some(timeout) = config.timeout {
+        in_range("timeoutMs", u64::try_from(timeout.as_millis()).ok(), 1, MAX_TIMEOUT_MILLIS)?;
+    }
+    if let Some(age) = config.retention.max_age {
+        in_range("retention.ver.days", Unit::Days.count(age), 1, most)?;
+    }
+    if let Some(versions) = config.retention.max_per_item {
+        in_range("retention.ver.maxPerItem", Some(versions.into()), 1, most)?;
+    }
+    config.note_retention("retention.ver");
+    if let Some(shadow) = config.dev_shadow {
+        in_range("devShadow.ttlHours", Unit::Hours.count(shadow.ttl), 1, most)?;
+        if let Some(max_bytes) = shadow.max_bytes {
+            in_range("devShadow.maxBytesPerDoc", bytes(max_bytes), 1, most)?;
+        }
+        config.note_dev_shadow();
+    }
+    let template = config.routing.choose_key.clone();
+    config.note_unknown_parts("routing.chooseKey", &template);
+    Ok(())
+}
+
+impl Config {
+    pub(super) fn set_hard_delete(&mut self, allowed: bool) {
+        self.sections.insert("hardDeleteEnabled".to_owned(), Json::Bool(allowed));
+        self.not_yet("hardDeleteEnabled", "`logicalDelete` alone says whether a delete erases");
+    }
+
+    pub(super) fn set_transactions(&mut self, transactions: Transactions) {
+        self.transactions = transactions;
+        self.not_yet("transactions", "no change of several items uses a transaction");
+    }
+
+    fn note_retention(&mut self, path: &str) {
+        if self.retention.max_age.is_some() || self.retention.max_per_item.is_some() {
+            self.not_yet(path, "every version stays in the index");
+        }
+    }
+
+    fn note_dev_shadow(&mut self) {
+        self.not_yet("devShadow.ttlHours", "the latest payload stays in the head until the next version");
+    }
+
+    fn note_unknown_parts(&mut self, path: &str, template: &str) {
+        let template = KeyTemplate::parse(template);
+        self.warnings.extend(template.unknown().map(|part| Warning {
+            path: path.to_owned(),
+            message: format!("the part `{part}` is not known and is skipped"),
+        }));
+    }
 }
 
 fn local_storage(root: &mut Section<'_>, config: &mut Config, base: &Path) -> Result<()> {
@@ -75,11 +129,7 @@ fn routing(root: &mut Section<'_>, config: &mut Config) -> Result<()> {
         }
     };
     if let Some(template) = section.text("chooseKey")? {
-        for part in KeyTemplate::parse(template).unknown() {
-            config
-                .warnings
-                .push(section.warning("chooseKey", format!("the part `{part}` is not known and is skipped")));
-        }
+        config.note_unknown_parts(&section.at("chooseKey"), template);
         config.routing.choose_key = template.to_owned();
     }
     section.finish(&mut config.warnings);
@@ -93,18 +143,16 @@ fn retention(root: &mut Section<'_>, config: &mut Config) -> Result<()> {
     }
     let on = section.enabled()?;
     if let Some(mut versions) = section.section("ver")? {
-        let days = versions.positive("days")?;
+        let max_age = versions.duration("days", Unit::Days, 1, u64::from(u32::MAX))?;
         let (new, old) = (versions.positive("maxPerItem")?, versions.positive("maxVersions")?);
         let most = versions.agreeing(("maxPerItem", new), ("maxVersions", old))?;
         if versions.get("maxAge").is_some() {
             config.warnings.push(versions.warning("maxAge", "has no defined unit and no effect; use `days`"));
         }
         if versions.enabled()? && on {
-            config.retention.days = days;
+            config.retention.max_age = max_age;
             config.retention.max_per_item = most;
-            if days.is_some() || most.is_some() {
-                config.not_yet(versions.path(), "every version stays in the index");
-            }
+            config.note_retention(versions.path());
         }
         versions.finish(&mut config.warnings);
     }
@@ -128,12 +176,12 @@ fn retention(root: &mut Section<'_>, config: &mut Config) -> Result<()> {
 
 fn dev_shadow(root: &mut Section<'_>, config: &mut Config) -> Result<()> {
     let Some(mut section) = root.section("devShadow")? else { return Ok(()) };
-    let hours = section.positive("ttlHours")?;
+    let ttl = section.duration("ttlHours", Unit::Hours, 1, u64::from(u32::MAX))?;
     let max_bytes = section.positive("maxBytesPerDoc")?.map(|bytes| bytes as usize);
     if section.enabled()? {
-        let ttl_hours = hours.ok_or_else(|| section.wrong("ttlHours", "is missing"))?;
-        config.dev_shadow = Some(DevShadow { ttl_hours, max_bytes });
-        config.not_yet(section.at("ttlHours"), "the latest payload stays in the head until the next version");
+        let ttl = ttl.ok_or_else(|| section.wrong("ttlHours", "is missing"))?;
+        config.dev_shadow = Some(DevShadow { ttl, max_bytes });
+        config.note_dev_shadow();
     }
     section.finish(&mut config.warnings);
     Ok(())
@@ -141,11 +189,8 @@ fn dev_shadow(root: &mut Section<'_>, config: &mut Config) -> Result<()> {
 
 fn transactions(root: &mut Section<'_>, config: &mut Config) -> Result<()> {
     let Some(mut section) = root.section("transactions")? else { return Ok(()) };
-    config.transactions = Transactions {
-        enabled: section.enabled()?,
-        auto_detect: section.flag("autoDetect")?.unwrap_or(true),
-    };
-    config.not_yet(section.path(), "no change of several items uses a transaction");
+    let (enabled, auto_detect) = (section.enabled()?, section.flag("autoDetect")?.unwrap_or(true));
+    config.set_transactions(Transactions { enabled, auto_detect });
     section.finish(&mut config.warnings);
     Ok(())
 }

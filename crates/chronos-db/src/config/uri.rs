@@ -45,7 +45,7 @@ pub(super) fn option_warnings(uri: &str, path: &str) -> Vec<Warning> {
 }
 
 /// A path made absolute, relative ones against `base`.
-pub(super) fn resolve_path(path: &str, base: &Path) -> Result<PathBuf, String> {
+pub(super) fn resolve_path(path: impl AsRef<Path>, base: &Path) -> Result<PathBuf, String> {
     std::path::absolute(base.join(path)).map_err(|error| format!("is no usable path: {error}"))
 }
 
@@ -137,7 +137,7 @@ pub(super) fn provider_of(endpoint: &str) -> Provider {
 }
 
 /// Checks the URL of an object storage. The error never shows it: a mistake may have put credentials there.
-pub(super) fn check_endpoint(endpoint: &str, provider: Provider) -> Result<Url, String> {
+pub(super) fn check_endpoint(endpoint: &str, provider: Provider) -> Result<(), String> {
     let name = if provider == Provider::Azure { "Azure" } else { "S3" };
     let invalid = |detail: &str| format!("Invalid {name} endpoint URL: {detail}");
     let url = Url::parse(endpoint).map_err(|error| invalid(&error.to_string()))?;
@@ -151,11 +151,13 @@ pub(super) fn check_endpoint(endpoint: &str, provider: Provider) -> Result<Url, 
     {
         return Err(invalid("credentials, `?` and `#` don't belong into it; use accessKey and secretKey"));
     }
-    Ok(url)
+    Ok(())
 }
 
-/// Whether a bucket can only stand in the path: `bucket.127.0.0.1` and `bucket.localhost` are no names.
-pub(super) fn needs_path_style(url: &Url) -> bool {
+/// Whether a bucket can only stand in the path of an endpoint: `bucket.127.0.0.1` and `bucket.localhost` are no
+/// names.
+pub(super) fn needs_path_style(endpoint: &str) -> bool {
+    let Ok(url) = Url::parse(endpoint) else { return false };
     match url.host() {
         Some(url::Host::Domain(name)) => !name.contains('.'),
         _ => true,

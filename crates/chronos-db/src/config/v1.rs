@@ -4,13 +4,12 @@ use std::path::Path;
 
 use secrecy::SecretString;
 
+use super::bucket_names::BucketNames;
 use super::identifiers::{database, name};
 use super::section::{Section, wrong};
 use super::uri::resolve_document_uri;
-use super::{
-    Buckets, Config, DatabaseType, DocumentConnection, Entry, ObjectSpace, Selector, Warning, object_space,
-};
-use crate::{Result, json};
+use super::{Buckets, Config, DatabaseType, Entry, ObjectSpace, Selector, Warning, object_space};
+use crate::Result;
 
 const MAX_URIS: usize = 10;
 
@@ -56,17 +55,20 @@ fn uris<'a>(root: &mut Section<'a>, config: &mut Config, base: &Path) -> Result<
     if uris.is_empty() {
         return Err(root.wrong("mongoUris", "At least one MongoDB URI is required"));
     }
-    if uris.len() > MAX_URIS {
-        return Err(
-            root.wrong("mongoUris", format!("Maximum {MAX_URIS} MongoDB URIs allowed, found {}", uris.len()))
-        );
-    }
+    check_count(uris.len())?;
     for (path, uri) in &uris {
-        let uri = resolve_document_uri(uri, base).map_err(|message| wrong(path, message))?;
-        config.warnings.extend(super::uri::option_warnings(&uri, path));
-        config.connections.insert(path.clone(), DocumentConnection { uri: SecretString::from(uri) });
+        config.add_connection(path, path.clone(), uri, base)?;
     }
     Ok(uris)
+}
+
+/// Checks that there are not too many backends.
+pub(super) fn check_count(backends: usize) -> Result<()> {
+    if backends > MAX_URIS {
+        let message = format!("Maximum {MAX_URIS} MongoDB URIs allowed, found {backends}");
+        return Err(wrong("mongoUris", message));
+    }
+    Ok(())
 }
 
 /// One storage for all databases, or one for each.
@@ -80,23 +82,21 @@ fn storages(
     for mut section in root.sections("spacesConns")? {
         let connection = object_space::read(&mut section, base, &mut config.warnings)?;
         let all = bucket(&mut section, "bucket")?;
-        let mut pick = |key, default: &str| {
-            Ok(bucket(&mut section, key)?.or_else(|| all.clone()).unwrap_or_else(|| default.to_owned()))
+        let names = BucketNames {
+            json: bucket(&mut section, "jsonBucket")?,
+            content: bucket(&mut section, "contentBucket")?,
+            backups: bucket(&mut section, "backupsBucket")?,
+            all,
         };
-        let buckets = Buckets {
-            json: pick("jsonBucket", "chronos-json")?,
-            content: pick("contentBucket", "chronos-content")?,
-            backups: pick("backupsBucket", "chronos-backups")?,
-        };
+        let buckets = names.resolve(&BucketNames::default(), &Buckets::version_1("chronos-"));
         let reference = section.path().to_owned();
-        if section.text("backupsBucket")?.is_some() {
+        if names.backups.is_some() {
             config.not_yet(section.at("backupsBucket"), "nothing is backed up");
         }
         section.finish(&mut config.warnings);
         let identity = format!("{}|{}", connection.endpoint, buckets.json);
         config.spaces.insert(reference.clone(), connection);
-        storages
-            .push(Storage { objects: Some(ObjectSpace { connection: Some(reference), buckets }), identity });
+        storages.push(Storage { objects: Some(ObjectSpace::new(Some(reference), buckets)), identity });
     }
     let warn = |config: &mut Config, message: &str| {
         config.warnings.push(Warning { path: root.at("spacesConns"), message: message.to_owned() })
@@ -105,10 +105,8 @@ fn storages(
         if !storages.is_empty() {
             warn(config, "has no effect: `localStorage` is enabled and takes all objects");
         }
-        let buckets =
-            Buckets { json: "json".to_owned(), content: "content".to_owned(), backups: "backups".to_owned() };
         return Ok(vec![Storage {
-            objects: Some(ObjectSpace { connection: None, buckets }),
+            objects: Some(ObjectSpace::new(None, Buckets::version_1(""))),
             identity: "localhost|local".to_owned(),
         }]);
     }
@@ -137,9 +135,8 @@ fn counters(root: &mut Section<'_>, config: &mut Config, base: &Path) -> Result<
     let uri = resolve_document_uri(uri, base).map_err(|message| section.wrong("mongoUri", message))?;
     let database = database(&mut section, "dbName")?;
     section.finish(&mut config.warnings);
-    config.not_yet("counters", "nothing is counted");
     let reference = config.connection_for(uri, "counters");
-    config.sections.insert("counters".to_owned(), json!({ "dbConnRef": reference, "dbName": database }));
+    config.set_counters(&reference, &database);
     Ok(Some((reference, database)))
 }
 

@@ -1,26 +1,15 @@
 //! The shape of versions 2 and 3: named connections, databases by type and tier.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 
-use secrecy::SecretString;
-
-use super::identifiers::{bucket_for, database, name};
-use super::section::{Section, closest};
+use super::assemble::known;
+use super::bucket_names::{BucketNames, SharedBuckets};
+use super::database::Database;
+use super::identifiers::{database, name};
+use super::section::Section;
 use super::uri::resolve_document_uri;
-use super::{Buckets, Config, DatabaseType, DocumentConnection, Entry, ObjectSpace, Selector, object_space};
-use crate::{Result, json};
-
-/// Buckets that a spaces connection names for all its databases.
-type SharedBuckets = BTreeMap<String, BucketNames>;
-
-#[derive(Default)]
-struct BucketNames {
-    all: Option<String>,
-    json: Option<String>,
-    content: Option<String>,
-    backups: Option<String>,
-}
+use super::{Config, DatabaseType, Selector, object_space};
+use crate::Result;
 
 pub(super) fn read(root: &mut Section<'_>, config: &mut Config, base: &Path) -> Result<()> {
     connections(root, config, base)?;
@@ -43,10 +32,8 @@ pub(super) fn read(root: &mut Section<'_>, config: &mut Config, base: &Path) -> 
 fn connections(root: &mut Section<'_>, config: &mut Config, base: &Path) -> Result<()> {
     for (reference, mut section) in root.members("dbConnections")? {
         let uri = section.required_text("mongoUri")?;
-        let uri = resolve_document_uri(uri, base).map_err(|message| section.wrong("mongoUri", message))?;
-        config.warnings.extend(super::uri::option_warnings(&uri, &section.at("mongoUri")));
+        config.add_connection(&section.at("mongoUri"), reference.to_owned(), uri, base)?;
         section.finish(&mut config.warnings);
-        config.connections.insert(reference.to_owned(), DocumentConnection { uri: SecretString::from(uri) });
     }
     if config.connections.is_empty() {
         return Err(root.wrong("dbConnections", "needs at least one connection"));
@@ -84,7 +71,8 @@ fn counters(root: &mut Section<'_>, config: &mut Config, base: &Path) -> Result<
         }
         (None, None) => return Err(section.wrong("dbConnRef", "is missing or empty")),
         (Some(reference), None) => {
-            known(&config.connections, reference).map_err(|message| section.wrong("dbConnRef", message))?
+            known(&config.connections, reference).map_err(|message| section.wrong("dbConnRef", message))?;
+            reference.to_owned()
         }
         (None, Some(uri)) => {
             let uri =
@@ -94,20 +82,8 @@ fn counters(root: &mut Section<'_>, config: &mut Config, base: &Path) -> Result<
     };
     let database = database(&mut section, "dbName")?;
     section.finish(&mut config.warnings);
-    config.not_yet("counters", "nothing is counted");
-    config.sections.insert("counters".to_owned(), json!({ "dbConnRef": reference, "dbName": database }));
+    config.set_counters(&reference, &database);
     Ok(())
-}
-
-/// Checks that a reference leads somewhere.
-fn known<T>(connections: &BTreeMap<String, T>, reference: &str) -> Result<String, String> {
-    if connections.contains_key(reference) {
-        return Ok(reference.to_owned());
-    }
-    let names: Vec<&str> = connections.keys().map(String::as_str).collect();
-    let hint = closest(reference, &names).map(|name| format!("; did you mean `{name}`?")).unwrap_or_default();
-    let names = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
-    Err(format!("there is no connection `{reference}` (configured: {names}){hint}"))
 }
 
 fn bucket(section: &mut Section<'_>, key: &'static str) -> Result<Option<String>> {
@@ -136,8 +112,7 @@ impl Databases<'_> {
                 self.entry(entry, database_type, Selector::Generic, false)?;
             }
             for mut entry in section.sections("domainsDatabases")? {
-                let domain = entry.required_text("domain")?;
-                let domain = name(&entry.at("domain"), "domain", domain)?;
+                let domain = entry.required_text("domain")?.to_owned();
                 self.entry(entry, database_type, Selector::Domain(domain), false)?;
             }
             self.tenants(&mut section, database_type, false)?;
@@ -183,8 +158,7 @@ impl Databases<'_> {
         capture: bool,
     ) -> Result<()> {
         for mut entry in section.sections("tenantDatabases")? {
-            let tenant = entry.required_text("tenantId")?;
-            let tenant = name(&entry.at("tenantId"), "tenant", tenant)?;
+            let tenant = entry.required_text("tenantId")?.to_owned();
             self.entry(entry, database_type, Selector::Tenant(tenant), capture)?;
         }
         Ok(())
@@ -197,98 +171,28 @@ impl Databases<'_> {
         selector: Selector,
         capture: bool,
     ) -> Result<()> {
-        let reference = section.required_text("dbConnRef")?;
-        let connection = known(&self.config.connections, reference)
-            .map_err(|message| section.wrong("dbConnRef", message))?;
-        let name = database(&mut section, "dbName")?;
-        let objects = self.objects(&mut section, database_type, &name)?;
-        let analytics_database = section
-            .text("analyticsDbName")?
-            .map(|_| database(&mut section, "analyticsDbName"))
-            .transpose()?;
-        if analytics_database.is_some() {
-            self.config.not_yet(section.at("analyticsDbName"), "nothing is counted");
+        let connection = section.required_text("dbConnRef")?;
+        let name = section.required_text("dbName")?;
+        let mut database = Database::new(database_type, selector, connection, name);
+        database.space = section.text("spaceConnRef")?.map(str::to_owned);
+        database.buckets = buckets(&mut section)?;
+        ignore_versions_bucket(&mut section, "versionsBucket", self.config)?;
+        database.analytics = section.text("analyticsDbName")?.map(str::to_owned);
+        if database_type == DatabaseType::Messaging {
+            database.capture_deliveries = section.flag("captureDeliveries")?.unwrap_or(capture);
         }
-        let capture_deliveries = match database_type {
-            DatabaseType::Messaging => section.flag("captureDeliveries")?.unwrap_or(capture),
-            _ => false,
-        };
-        let path = section.path().to_owned();
+        self.config.add_database(section.path(), database, &self.shared)?;
         section.finish(&mut self.config.warnings);
-        self.config.entries.push(Entry {
-            path,
-            database_type: Some(database_type),
-            selector,
-            key: None,
-            connection,
-            database: Some(name),
-            objects,
-            analytics_database,
-            capture_deliveries,
-            backend_id: None,
-        });
         Ok(())
     }
+}
 
-    fn objects(
-        &mut self,
-        section: &mut Section<'_>,
-        database_type: DatabaseType,
-        database: &str,
-    ) -> Result<Option<ObjectSpace>> {
-        let reference = section.text("spaceConnRef")?;
-        let all = bucket(section, "bucket")?;
-        let (records, json) = (bucket(section, "recordsBucket")?, bucket(section, "jsonBucket")?);
-        let json = section.agreeing(("recordsBucket", records), ("jsonBucket", json))?;
-        let (content, backups) = (bucket(section, "contentBucket")?, bucket(section, "backupsBucket")?);
-        ignore_versions_bucket(section, "versionsBucket", self.config)?;
-        let named = all.is_some() || json.is_some() || content.is_some() || backups.is_some();
-        if backups.is_some() {
-            self.config.not_yet(section.at("backupsBucket"), "nothing is backed up");
-        }
-
-        let connection = if self.config.local_storage.is_some() {
-            // Messaging and identities are document databases; they keep objects only where the configuration
-            // asks for it.
-            let documents_only = matches!(database_type, DatabaseType::Messaging | DatabaseType::Identities);
-            if documents_only && reference.is_none() && !named {
-                return Ok(None);
-            }
-            if reference.is_some() {
-                self.config.warnings.push(section.warning(
-                    "spaceConnRef",
-                    "has no effect: `localStorage` is enabled and takes all objects",
-                ));
-            }
-            None
-        } else if let Some(reference) = reference {
-            Some(
-                known(&self.config.spaces, reference)
-                    .map_err(|message| section.wrong("spaceConnRef", message))?,
-            )
-        } else {
-            if named {
-                self.config.warnings.push(section.warning(
-                    "bucket",
-                    "has no effect without `spaceConnRef`: payloads stay in the database",
-                ));
-            }
-            return Ok(None);
-        };
-
-        let unnamed = BucketNames::default();
-        let shared = connection.as_ref().and_then(|reference| self.shared.get(reference)).unwrap_or(&unnamed);
-        let pick = |own: Option<String>, theirs: &Option<String>| {
-            own.or_else(|| all.clone())
-                .or_else(|| theirs.clone())
-                .or_else(|| shared.all.clone())
-                .unwrap_or_else(|| bucket_for(database))
-        };
-        let buckets = Buckets {
-            json: pick(json, &shared.json),
-            content: pick(content, &shared.content),
-            backups: pick(backups, &shared.backups),
-        };
-        Ok(Some(ObjectSpace { connection, buckets }))
-    }
+/// The buckets that a database names itself.
+fn buckets(section: &mut Section<'_>) -> Result<BucketNames> {
+    let all = section.text("bucket")?.map(str::to_owned);
+    // Checked here, where it is known by which of its two names it goes.
+    let (records, json) = (bucket(section, "recordsBucket")?, bucket(section, "jsonBucket")?);
+    let json = section.agreeing(("recordsBucket", records), ("jsonBucket", json))?;
+    let mut text = |key| Ok(section.text(key)?.map(str::to_owned));
+    Ok(BucketNames { all, json, content: text("contentBucket")?, backups: text("backupsBucket")? })
 }

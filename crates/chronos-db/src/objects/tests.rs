@@ -3,7 +3,7 @@
 // Helpers of tests fail by panicking, too.
 #![allow(clippy::unwrap_used)]
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -13,9 +13,7 @@ use parking_lot::Mutex;
 
 use super::{ObjectStorage, ObjectsPool, Put, PutMode, PutOptions, SpaceId, StoreObjects};
 use crate::ErrorKind;
-use crate::config::{
-    Buckets, Config, ObjectSpace, Provider, Retention, Routing, SpaceConnection, Transactions, UpdateMode,
-};
+use crate::config::{Buckets, Config, ObjectSpace, Provider, SpaceConnection};
 
 const NO_BUCKET: (u16, &str) =
     (404, "<Error><Code>NoSuchBucket</Code><Message>There is none</Message></Error>");
@@ -179,10 +177,7 @@ async fn a_bucket_anywhere_is_created_in_the_region_of_its_connection() {
     // Amazon's first region is the one that must not be named.
     for region in ["", "us-east-1"] {
         let server = Server::answering(&[NO_BUCKET, OK, OK]);
-        let connection = SpaceConnection {
-            region: region.to_owned(),
-            ..connection(Provider::S3, "http://store.test", "AKEY")
-        };
+        let connection = connection(Provider::S3, "http://store.test", "AKEY").region(region);
         create(&StoreObjects::s3_over(&connection, "bucket", server.client()).unwrap()).await.unwrap();
         assert_eq!(server.asked()[1].body, "", "{region}");
     }
@@ -307,33 +302,12 @@ async fn a_presigned_azure_url_signs_the_plain_name_and_spells_it_encoded() {
 }
 
 fn config(spaces: &[(&str, SpaceConnection)]) -> Config {
-    Config {
-        connections: BTreeMap::new(),
-        spaces: spaces.iter().map(|(name, connection)| ((*name).to_owned(), connection.clone())).collect(),
-        entries: Vec::new(),
-        local_storage: None,
-        routing: Routing { hash: Default::default(), choose_key: String::new() },
-        collection_maps: BTreeMap::new(),
-        dev_shadow: None,
-        retention: Retention::default(),
-        logical_delete: true,
-        versioning: true,
-        update_mode: UpdateMode::Merge,
-        transactions: Transactions::default(),
-        inline_max_bytes: 1 << 20,
-        timeout: None,
-        sections: BTreeMap::new(),
-        warnings: Vec::new(),
-        without_effect: Vec::new(),
-    }
+    let spaces = spaces.iter().map(|(name, connection)| ((*name).to_owned(), connection.clone()));
+    Config { spaces: spaces.collect(), ..Config::blank() }
 }
 
 fn space(connection: Option<&str>) -> ObjectSpace {
-    let bucket = || "bucket".to_owned();
-    ObjectSpace {
-        connection: connection.map(str::to_owned),
-        buckets: Buckets { json: bucket(), content: bucket(), backups: bucket() },
-    }
+    ObjectSpace::new(connection.map(str::to_owned), Buckets::one("bucket"))
 }
 
 #[tokio::test]

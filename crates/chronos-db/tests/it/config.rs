@@ -1,4 +1,5 @@
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use chronos_db::config::{
     Base64Property, Config, Counters, DatabaseType, HashAlgorithm, Provider, Selector, UpdateMode, expand_env,
@@ -390,8 +391,11 @@ fn settings_are_read_and_have_the_documented_defaults() {
     );
     assert_eq!((config.update_mode, config.inline_max_bytes), (UpdateMode::Replace, 2048));
     let shadow = config.dev_shadow.unwrap();
-    assert_eq!((shadow.ttl_hours, shadow.max_bytes), (24, Some(100)));
-    assert_eq!((config.retention.days, config.retention.max_per_item), (Some(30), Some(5)));
+    assert_eq!((shadow.ttl, shadow.max_bytes), (Duration::from_secs(24 * 3_600), Some(100)));
+    assert_eq!(
+        (config.retention.max_age, config.retention.max_per_item),
+        (Some(Duration::from_secs(30 * 86_400)), Some(5))
+    );
     assert_eq!(
         (config.routing.hash, config.routing.choose_key.as_str()),
         (HashAlgorithm::Jump, "collection")
@@ -402,14 +406,7 @@ fn settings_are_read_and_have_the_documented_defaults() {
     let users = &config.collection_maps["users"];
     assert_eq!(users.indexed, ["email", "tags[]", "address.city"]);
     assert_eq!(users.required, ["email"]);
-    assert_eq!(
-        users.base64["photo"],
-        Base64Property {
-            content_type: "image/png".into(),
-            preferred_text: false,
-            text_charset: "utf8".into()
-        }
-    );
+    assert_eq!(users.base64["photo"], Base64Property::new("image/png"));
     assert!(users.base64["cv"].preferred_text && users.base64["cv"].text_charset == "latin1");
 }
 

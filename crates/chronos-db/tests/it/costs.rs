@@ -45,17 +45,12 @@ async fn local_objects() -> Bucket<TempDir> {
 
 async fn cloud(provider: Provider, endpoint: &str, access_key: String, secret_key: String) -> Bucket<()> {
     let proxy = Arc::new(Proxy::in_front_of(endpoint).await);
-    let connection = SpaceConnection {
-        provider,
-        endpoint: proxy.uri(),
-        region: if provider == Provider::S3 { "us-east-1".to_owned() } else { String::new() },
-        access_key: access_key.into(),
-        secret_key: secret_key.into(),
-        force_path_style: true,
-    };
     let objects = match provider {
-        Provider::S3 => StoreObjects::s3(&connection, &bucket()),
-        _ => StoreObjects::azure(&connection, &bucket()),
+        Provider::S3 => {
+            let connection = SpaceConnection::s3(proxy.uri(), access_key, secret_key);
+            StoreObjects::s3(&connection.force_path_style(true), &bucket())
+        }
+        _ => StoreObjects::azure(&SpaceConnection::azure(proxy.uri(), access_key, secret_key), &bucket()),
     };
     (Arc::new(objects.unwrap()), Arc::new(OfWire::new(proxy)), ())
 }

@@ -3,7 +3,7 @@
 use std::fmt::Debug;
 use std::path::{Path, PathBuf};
 
-use chronos_db::config::Config;
+use chronos_db::config::{Config, Database};
 use chronos_db::documents::{Batch, Filter, Guard, Scan, Write, filter};
 use chronos_db::messaging::Messaging;
 use chronos_db::{Chronos, Route, json};
@@ -98,9 +98,10 @@ fn no_write_guard_or_filter_of_a_store_shows_a_value() {
 
 #[tokio::test]
 async fn no_message_or_shared_value_shows_its_content() {
-    let config = r#"{"dbConnections": {"here": {"mongoUri": "embedded::memory:"}},
-                     "databases": {"messaging": {"dbConnRef": "here", "dbName": "chronos_messaging"}}}"#;
-    let chronos = Chronos::open(Config::parse(config, ".".as_ref()).unwrap()).unwrap();
+    let config = Config::builder()
+        .connection("here", "embedded::memory:")
+        .database(Database::messaging("here", "chronos_messaging"));
+    let chronos = Chronos::open(config.build().unwrap()).unwrap();
     let messaging: Messaging = chronos.messaging("default").unwrap();
     let value = json!({"text": DOCUMENT});
     messaging.messages().save("t", "1", value.clone()).headers(value.clone()).await.unwrap();

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bson::Document;
-use chronos_db::config::{Base64Property, CollectionMap, Config, DevShadow};
+use chronos_db::config::{Base64Property, CollectionMap, Config, ConfigBuilder, DevShadow};
 use chronos_db::documents::{Batch, Direction, DocumentStore, Namespace, Scan, Write};
 use chronos_db::fail::{FailAction, FailPoints};
 use chronos_db::json::Map;
@@ -38,23 +38,15 @@ struct Stage {
     storage: Arc<Failing<test_support::objects::Call>>,
 }
 
-fn config(dir: &Path) -> Config {
-    let mut config = Config::embedded(dir);
-    config.inline_max_bytes = 700;
-    let file = Base64Property {
-        content_type: "text/plain".into(),
-        preferred_text: true,
-        text_charset: "utf8".into(),
-    };
-    let indexed = ["email", "status", "visits"].map(str::to_owned).to_vec();
-    let map =
-        CollectionMap { indexed, base64: [("file".to_owned(), file)].into(), ..CollectionMap::default() };
-    config.collection_maps.insert("things".to_owned(), map);
-    config
+fn config(dir: &Path) -> ConfigBuilder {
+    let file = Base64Property::new("text/plain").preferred_text(true);
+    let things = CollectionMap::default().indexed(["email", "status", "visits"]).base64("file", file);
+    Config::embedded_builder(dir).inline_max_bytes(700).collection("things", things)
 }
 
 impl Stage {
-    fn new(config: Config, seed: u64) -> Self {
+    fn new(config: ConfigBuilder, seed: u64) -> Self {
+        let config = config.build().unwrap();
         let clock = Arc::new(MockClock::default());
         let fail = FailPoints::armable();
         let env = Env {
@@ -248,9 +240,8 @@ fn metadata(rows: &[Document]) -> Value {
 #[tokio::test]
 async fn the_shape_of_a_head_with_a_shadow_is_that_of_the_golden_file() {
     let dir = tempfile::tempdir().unwrap();
-    let mut config = config(dir.path());
-    config.dev_shadow = Some(DevShadow { ttl_hours: 24, max_bytes: None });
-    let stage = Stage::new(config, 1);
+    let day = Duration::from_secs(24 * 3_600);
+    let stage = Stage::new(config(dir.path()).dev_shadow(DevShadow::new(day)), 1);
     let item = stage.things.create(json!({ "email": "a@example.org" })).await.unwrap();
     stage.settle().await;
     stage.things.update(&item.id, json!({ "status": "shadowed" })).await.unwrap();
@@ -262,9 +253,7 @@ async fn the_shape_of_a_head_with_a_shadow_is_that_of_the_golden_file() {
 #[tokio::test]
 async fn the_shapes_of_an_erased_item_are_those_of_the_golden_files() {
     let dir = tempfile::tempdir().unwrap();
-    let mut config = config(dir.path());
-    config.logical_delete = false;
-    let stage = Stage::new(config, 1);
+    let stage = Stage::new(config(dir.path()).logical_delete(false), 1);
     let item = stage.things.create(json!({ "email": "a@example.org" })).await.unwrap();
     stage.settle().await;
     stage.storage.switch_all_on(Fault::Before);
@@ -303,8 +292,7 @@ async fn what_the_golden_files_hold_is_readable_and_writable_today() {
     let older = ["erased-without-stubs", "stored-notes-per-object"];
     for name in ["waiting", "stored", "shadow", "erasing", "erased"].into_iter().chain(older) {
         let dir = tempfile::tempdir().unwrap();
-        let mut config = config(dir.path());
-        config.logical_delete = !name.starts_with("eras");
+        let config = config(dir.path()).logical_delete(!name.starts_with("eras"));
         let stage = Stage::new(config, 2);
         load(name, &stage).await;
         // A later time: nothing that waits is left to the process that wrote it.

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod config;
+mod config_builder;
 mod config_minimal;
 mod config_secrets;
 mod costs;

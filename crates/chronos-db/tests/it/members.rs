@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use bson::{Document, doc};
-use chronos_db::config::Config;
+use chronos_db::config::{Config, Database};
 use chronos_db::documents::{Batch, Direction, Namespace, Scan, Write};
 use chronos_db::{Chronos, Collection, ErrorKind, ItemId, Route, json};
 use futures::TryStreamExt as _;
@@ -18,15 +18,12 @@ pub(crate) fn open(uri: &str, folder: &Path) -> (Chronos, Collection) {
 }
 
 fn open_with(uri: &str, folder: &Path, database: &str, timeout: Duration) -> (Chronos, Collection) {
-    let text = json!({
-        "dbConnections": { "main": { "mongoUri": uri } },
-        "localStorage": { "enabled": true, "basePath": folder.join("objects").display().to_string() },
-        "databases": { "runtime": { "tenantDatabases": [
-            { "tenantId": "default", "dbConnRef": "main", "dbName": database, "bucket": "app-objects" },
-        ] } },
-    });
-    let chronos =
-        Chronos::builder(Config::from_json(&text, folder).unwrap()).timeout(timeout).open().unwrap();
+    let config = Config::builder()
+        .connection("main", uri)
+        .local_storage(folder.join("objects"))
+        .database(Database::runtime("default", "main", database).bucket("app-objects"))
+        .timeout(timeout);
+    let chronos = Chronos::open(config.build().unwrap()).unwrap();
     let users = chronos.with(Route::runtime().tenant("default").collection("users")).unwrap();
     (chronos, users)
 }

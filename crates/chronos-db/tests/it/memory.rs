@@ -29,19 +29,12 @@ fn open(
     storage: &Arc<Failing<objects::Call>>,
     inline_max: usize,
 ) -> (Chronos, Collection) {
-    let mut config = Config::embedded(folder);
-    let file = Base64Property {
-        content_type: "application/octet-stream".into(),
-        preferred_text: false,
-        text_charset: "utf8".into(),
-    };
-    let map = CollectionMap {
-        indexed: vec!["n".into()],
-        base64: [("file".to_owned(), file)].into(),
-        ..CollectionMap::default()
-    };
-    config.collection_maps.insert("files".to_owned(), map);
-    config.inline_max_bytes = inline_max;
+    let file = Base64Property::new("application/octet-stream");
+    let config = Config::embedded_builder(folder)
+        .collection("files", CollectionMap::default().indexed(["n"]).base64("file", file))
+        .inline_max_bytes(inline_max)
+        .build()
+        .unwrap();
     let layer = Arc::clone(storage);
     let builder = Chronos::builder(config).cache_bytes(0);
     let chronos =

@@ -43,25 +43,15 @@ fn server(name: &str) -> String {
 }
 
 fn s3_connection() -> SpaceConnection {
-    SpaceConnection {
-        provider: Provider::S3,
-        endpoint: server("S3_ENDPOINT"),
-        region: "us-east-1".to_owned(),
-        access_key: server("S3_ACCESS_KEY").into(),
-        secret_key: server("S3_SECRET_KEY").into(),
-        force_path_style: true,
-    }
+    s3_connection_to(server("S3_ENDPOINT"))
+}
+
+fn s3_connection_to(endpoint: String) -> SpaceConnection {
+    SpaceConnection::s3(endpoint, server("S3_ACCESS_KEY"), server("S3_SECRET_KEY")).force_path_style(true)
 }
 
 fn azure_connection() -> SpaceConnection {
-    SpaceConnection {
-        provider: Provider::Azure,
-        endpoint: server("AZURE_ENDPOINT"),
-        region: String::new(),
-        access_key: server("AZURE_ACCOUNT").into(),
-        secret_key: server("AZURE_KEY").into(),
-        force_path_style: true,
-    }
+    SpaceConnection::azure(server("AZURE_ENDPOINT"), server("AZURE_ACCOUNT"), server("AZURE_KEY"))
 }
 
 fn new_bucket() -> String {
@@ -106,11 +96,7 @@ async fn assert_refused(objects: &StoreObjects, secrets: &[&str]) {
 #[tokio::test]
 async fn a_bucket_that_several_make_at_once_lies_in_the_region_of_their_connection() {
     for region in ["us-east-1", "eu-central-1", "sa-east-1"] {
-        let connection = SpaceConnection {
-            endpoint: test_support::servers::moto_endpoint(),
-            region: region.to_owned(),
-            ..s3_connection()
-        };
+        let connection = s3_connection_to(test_support::servers::moto_endpoint()).region(region);
         let bucket = new_bucket();
         let puts = (0..6).map(|n| {
             let objects = StoreObjects::s3(&connection, &bucket).unwrap();
@@ -134,7 +120,7 @@ async fn a_bucket_that_has_to_be_there_is_not_made() {
     let root = tempfile::tempdir().unwrap();
     let local = StoreObjects::local(root.path(), "bucket").unwrap();
     // The other S3 server makes a bucket with any put.
-    let moto = SpaceConnection { endpoint: test_support::servers::moto_endpoint(), ..s3_connection() };
+    let moto = s3_connection_to(test_support::servers::moto_endpoint());
     let backends: [Arc<dyn ObjectStorage>; 3] =
         [Arc::new(local), Arc::new(StoreObjects::s3(&moto, &new_bucket()).unwrap()), azure().await.0];
     for objects in backends {
@@ -153,13 +139,10 @@ async fn a_storage_that_is_down_is_reported_within_seconds_and_may_be_tried_agai
     let nobody = SilentPort::take();
     let port = nobody.address().port();
     for provider in [Provider::S3, Provider::Azure] {
-        let connection = SpaceConnection {
-            provider,
-            endpoint: format!("http://127.0.0.1:{port}/account"),
-            region: String::new(),
-            access_key: "account".into(),
-            secret_key: "c2VjcmV0".into(),
-            force_path_style: true,
+        let endpoint = format!("http://127.0.0.1:{port}/account");
+        let connection = match provider {
+            Provider::S3 => SpaceConnection::s3(endpoint, "account", "c2VjcmV0"),
+            _ => SpaceConnection::azure(endpoint, "account", "c2VjcmV0"),
         };
         let objects = match provider {
             Provider::S3 => StoreObjects::s3(&connection, "bucket"),
@@ -240,14 +223,8 @@ fn bucket_names_cannot_leave_their_place() {
 
 #[test]
 fn connections_that_cannot_work_are_refused_before_any_request() {
-    let connection = |endpoint: &str, access_key: &str| SpaceConnection {
-        provider: Provider::S3,
-        endpoint: endpoint.to_owned(),
-        region: "us-east-1".to_owned(),
-        access_key: access_key.into(),
-        secret_key: "not base64!".into(),
-        force_path_style: false,
-    };
+    let connection =
+        |endpoint: &str, access_key: &str| SpaceConnection::s3(endpoint, access_key, "not base64!");
     for (endpoint, access_key) in [
         ("ftp://host", "key"),
         ("https://user:hidden@host", "key"),

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bson::oid::ObjectId;
 use bson::{Bson, Document, doc};
-use chronos_db::config::{Base64Property, CollectionMap, Config};
+use chronos_db::config::{Base64Property, CollectionMap, Config, Database};
 use chronos_db::documents::{Batch, Direction, DocumentStore, Index, Namespace, Outcome, Scan, Write};
 use chronos_db::objects::{ObjectStorage, ObjectsPool, PutOptions};
 use chronos_db::{Chronos, Collection, ErrorKind, ItemId, Json as Value, Op, Route, Timestamp, View, json};
@@ -37,26 +37,14 @@ fn config(on: On, database: &str, dir: &Path) -> Config {
         On::Embedded => format!("embedded:{}", dir.join("documents").display()),
         On::Standalone => servers::mongo_standalone_uri(),
     };
-    let text = json!({
-        "dbConnections": { "main": { "mongoUri": uri } },
-        "localStorage": { "enabled": true, "basePath": dir.join("objects") },
-        "databases": { "runtime": { "tenantDatabases": [
-            { "tenantId": "tA", "dbConnRef": "main", "bucket": BUCKET, "dbName": database },
-        ] } },
-    });
-    let mut config = Config::from_json(&text, dir).unwrap();
-    let file = Base64Property {
-        content_type: "text/plain".into(),
-        preferred_text: true,
-        text_charset: "utf8".into(),
-    };
-    let map = CollectionMap {
-        indexed: vec!["email".into(), "status".into()],
-        base64: [("docs.meta".to_owned(), file)].into(),
-        ..CollectionMap::default()
-    };
-    config.collection_maps.insert("Users".to_owned(), map);
-    config
+    let file = Base64Property::new("text/plain").preferred_text(true);
+    Config::builder()
+        .connection("main", uri)
+        .local_storage(dir.join("objects"))
+        .database(Database::runtime("tA", "main", database).bucket(BUCKET))
+        .collection("Users", CollectionMap::default().indexed(["email", "status"]).base64("docs.meta", file))
+        .build()
+        .unwrap()
 }
 
 /// The items of the fixture by their last digits.

@@ -111,13 +111,7 @@ impl Payloads {
         let resolved = self.chronos.route(&route).map_err(|error| nowhere().caused_by(error))?;
         let space = match (&resolved.entry.objects, &self.chronos.config().local_storage) {
             (Some(space), _) => space.clone(),
-            (None, Some(_)) => {
-                let bucket = || BUCKET.to_owned();
-                ObjectSpace {
-                    connection: None,
-                    buckets: Buckets { json: bucket(), content: bucket(), backups: bucket() },
-                }
-            }
+            (None, Some(_)) => ObjectSpace::new(None, Buckets::one(BUCKET)),
             (None, None) => return Err(nowhere()),
         };
         self.chronos.objects(&space, &space.buckets.content).map_err(failed)

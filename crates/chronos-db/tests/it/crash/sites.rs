@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use chronos_db::config::{Base64Property, CollectionMap, Config};
+use chronos_db::config::{Base64Property, CollectionMap, Config, Database, SpaceConnection};
 use chronos_db::documents::DocumentStore;
 use chronos_db::objects::{ObjectStorage, ObjectsPool};
 use chronos_db::{Chronos, Clock, Collection, Env, Json as Value, Route, SystemClock, Timestamp, json};
@@ -52,53 +52,36 @@ impl Site {
     }
 
     fn config(&self) -> Config {
-        let mut config = match self.kind {
-            Kind::Embedded => Config::embedded(&self.dir),
-            kind => {
-                let mut entry = json!({ "tenantId": "default", "dbConnRef": "main", "bucket": self.name, "dbName": self.name });
-                let mut text = json!({});
-                let uri = match kind {
-                    Kind::ReplicaSetS3 => {
-                        let s3 = servers::s3();
-                        entry["spaceConnRef"] = "store".into();
-                        text["spacesConnections"] = json!({ "store": {
-                            "endpoint": s3.endpoint, "region": "us-east-1", "accessKey": s3.access_key, "secretKey": s3.secret_key,
-                            "forcePathStyle": true,
-                        } });
-                        servers::mongo_rs_uri()
-                    }
-                    Kind::ReplicaSetAzure => {
-                        let azure = servers::azure();
-                        entry["spaceConnRef"] = "store".into();
-                        text["spacesConnections"] = json!({ "store": {
-                            "provider": "azure", "endpoint": azure.endpoint, "accessKey": azure.account, "secretKey": azure.key,
-                        } });
-                        servers::mongo_rs_uri()
-                    }
-                    Kind::Embedded | Kind::StandaloneLocal => {
-                        text["localStorage"] = json!({ "enabled": true, "basePath": self.dir });
-                        servers::mongo_standalone_uri()
-                    }
-                };
-                text["dbConnections"] = json!({ "main": { "mongoUri": uri } });
-                text["databases"] = json!({ "runtime": { "tenantDatabases": [entry] } });
-                Config::from_json(&text, &self.dir).unwrap()
+        let here = || Database::runtime("default", "main", &*self.name).bucket(&*self.name);
+        let builder = match self.kind {
+            Kind::Embedded => Config::embedded_builder(&self.dir),
+            Kind::StandaloneLocal => Config::builder()
+                .connection("main", servers::mongo_standalone_uri())
+                .local_storage(&self.dir)
+                .database(here()),
+            Kind::ReplicaSetS3 => {
+                let s3 = servers::s3();
+                let space = SpaceConnection::s3(s3.endpoint, s3.access_key, s3.secret_key);
+                Config::builder()
+                    .connection("main", servers::mongo_rs_uri())
+                    .space("store", space.force_path_style(true))
+                    .database(here().space("store"))
+            }
+            Kind::ReplicaSetAzure => {
+                let azure = servers::azure();
+                Config::builder()
+                    .connection("main", servers::mongo_rs_uri())
+                    .space("store", SpaceConnection::azure(azure.endpoint, azure.account, azure.key))
+                    .database(here().space("store"))
             }
         };
-        config.inline_max_bytes = INLINE_MAX;
-        config.logical_delete = !self.erasing;
-        let file = Base64Property {
-            content_type: "text/plain".into(),
-            preferred_text: true,
-            text_charset: "utf8".into(),
-        };
-        let map = CollectionMap {
-            indexed: vec!["key".into(), "tag".into()],
-            base64: [("file".to_owned(), file)].into(),
-            ..CollectionMap::default()
-        };
-        config.collection_maps.insert(COLLECTION.to_owned(), map);
-        config
+        let file = Base64Property::new("text/plain").preferred_text(true);
+        builder
+            .inline_max_bytes(INLINE_MAX)
+            .logical_delete(!self.erasing)
+            .collection(COLLECTION, CollectionMap::default().indexed(["key", "tag"]).base64("file", file))
+            .build()
+            .unwrap()
     }
 
     pub(super) fn open(&self, env: Env) -> Opened {

@@ -2,7 +2,7 @@
 
 use bson::Document;
 use bson::doc;
-use chronos_db::config::Config;
+use chronos_db::config::{Config, Database, DatabaseType, Selector};
 use chronos_db::documents::{Batch, Namespace, Scan, Write};
 use chronos_db::{Chronos, Json as Value, json};
 use futures::TryStreamExt as _;
@@ -188,11 +188,9 @@ async fn tenants_do_not_see_each_other(chronos: &Chronos) {
 
 #[test]
 fn messaging_needs_a_messaging_database() {
-    let config = Config::parse(
-        r#"{"dbConnections": {"here": {"mongoUri": "embedded::memory:"}}, "databases": {"messaging": {"tenantDatabases": [{"tenantId": "a", "dbConnRef": "here", "dbName": "a"}]}}}"#,
-        ".".as_ref(),
-    );
-    let chronos = Chronos::open(config.unwrap()).unwrap();
+    let of_a = Database::new(DatabaseType::Messaging, Selector::Tenant("a".to_owned()), "here", "a");
+    let config = Config::builder().connection("here", "embedded::memory:").database(of_a);
+    let chronos = Chronos::open(config.build().unwrap()).unwrap();
     assert_eq!(chronos.messaging("b").unwrap_err().code(), "ROUTE_NOT_FOUND");
     assert_eq!(chronos.messaging("../a").unwrap_err().code(), "VALIDATION_ERROR");
     let a = chronos.messaging("a").unwrap();

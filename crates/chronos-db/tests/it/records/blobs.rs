@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use chronos_db::config::{Config, Database, SpaceConnection};
 use chronos_db::objects::ObjectStorage;
-use chronos_db::{Chronos, Collection, ErrorKind, Json, Route, config::Config, json};
+use chronos_db::{Chronos, Collection, ErrorKind, Json, Route, json};
 use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -251,14 +252,15 @@ async fn tenants_on_one_endpoint_sign_with_their_own_keys() {
     let endpoint = format!("http://{}", listener.local_addr().unwrap());
     let seen: Arc<Mutex<Vec<String>>> = Arc::default();
     let server = tokio::spawn(answer_everything(listener, Arc::clone(&seen)));
-    let tenant = |name: &str| json!({"tenantId": name, "dbConnRef": "main", "dbName": name, "spaceConnRef": name, "bucket": format!("of-{name}")});
-    let space = |key: &str| json!({"provider": "s3", "endpoint": endpoint, "accessKey": key, "secretKey": format!("secret of {key}")});
-    let config = json!({
-        "dbConnections": {"main": {"mongoUri": "embedded::memory:"}},
-        "spacesConnections": {"acme": space("KEYACME"), "globex": space("KEYGLOBEX")},
-        "databases": {"runtime": {"tenantDatabases": [tenant("acme"), tenant("globex")]}},
-    });
-    let chronos = Chronos::open(Config::from_json(&config, ".".as_ref()).unwrap()).unwrap();
+    let tenant = |name: &str| Database::runtime(name, "main", name).space(name).bucket(format!("of-{name}"));
+    let space = |key: &str| SpaceConnection::s3(&*endpoint, key, format!("secret of {key}"));
+    let config = Config::builder()
+        .connection("main", "embedded::memory:")
+        .space("acme", space("KEYACME"))
+        .space("globex", space("KEYGLOBEX"))
+        .database(tenant("acme"))
+        .database(tenant("globex"));
+    let chronos = Chronos::open(config.build().unwrap()).unwrap();
     for _ in 0..2 {
         for name in ["acme", "globex"] {
             let users = chronos.with(Route::runtime().tenant(name).collection("users")).unwrap();
