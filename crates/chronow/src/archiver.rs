@@ -54,8 +54,10 @@ pub(crate) async fn copy(
 ) -> Result<Background> {
     let name = subscription(topic);
     // Who wants some copies takes none from who wants all.
-    let filter = match extent {
-        Extent::All => Some(None),
+    // What waits there is dead only if its bytes can never be kept; an outage may last as long as it wants.
+    let patch = SubscriptionPatch::default().start(DeliverPolicy::Earliest).max_deliveries(1_000_000);
+    let patch = match extent {
+        Extent::All => patch.filter(None),
         Extent::Marked
             if inner
                 .hot
@@ -64,16 +66,9 @@ pub(crate) async fn copy(
                 .map_err(|error| error.during("subscription"))?
                 .is_some() =>
         {
-            None
+            patch
         }
-        Extent::Marked => Some(Some(marked())),
-    };
-    // What waits there is dead only if its bytes can never be kept; an outage may last as long as it wants.
-    let patch = SubscriptionPatch {
-        start: Some(DeliverPolicy::Earliest),
-        max_deliveries: Some(1_000_000),
-        filter,
-        ..SubscriptionPatch::default()
+        Extent::Marked => patch.filter(Some(marked())),
     };
     inner
         .hot

@@ -116,7 +116,7 @@ impl Chronow {
         };
         let chronos = chronos.filter(has_messaging);
         let payloads = chronos.clone().map(Payloads::new);
-        let warm = chronos.map(|chronos| Warm::new(chronos, defaults.warm_retention_days));
+        let warm = chronos.map(|chronos| Warm::new(chronos, defaults.warm_retention));
         let captures = warm.as_ref().is_some_and(Warm::captures);
         let inner = Context {
             hot,

@@ -147,7 +147,7 @@ impl Restorer {
         let Some(options) = self.hot.topic(&self.topic).await.map_err(|error| error.during("topic"))? else {
             return Ok(None);
         };
-        let young = if options.dedup_window_ms == 0 { YOUNG_WITHOUT_WINDOW } else { YOUNG };
+        let young = if options.dedup_window.is_zero() { YOUNG_WITHOUT_WINDOW } else { YOUNG };
         let now = self.hot.now().await.map_err(|error| error.during("now"))?;
         let mut chunks = self.warm.staged(&self.topic, now)?.try_chunks(BATCH);
         while let Some(chunk) = chunks.try_next().await.map_err(|failed| failed.1)? {

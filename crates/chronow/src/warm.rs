@@ -1,6 +1,7 @@
 //! The warm tier: chronos-db's messaging database, which keeps what the hot tier lets go.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
@@ -15,6 +16,8 @@ use crate::hot::{DeadLetter, OutboundMessage, StoredMessage};
 use crate::payloads::{CLAIM, Claim};
 use crate::{Error, ErrorKind, Json, Result, Scope, SubscriptionName, Timestamp, TopicName};
 
+/// What is kept says for how many days.
+const SECONDS_PER_DAY: u64 = 86_400;
 const CONTENT_TYPE: &str = "cw-content-type";
 const KEY: &str = "cw-key";
 const ENCODING: &str = "cw-encoding";
@@ -71,8 +74,9 @@ fn failed(error: chronos_db::Error) -> Error {
 }
 
 impl Warm {
-    pub(crate) fn new(chronos: Chronos, retention_days: u32) -> Self {
-        Self { chronos, retention_days }
+    pub(crate) fn new(chronos: Chronos, retention: Duration) -> Self {
+        let days = u32::try_from(retention.as_secs() / SECONDS_PER_DAY).unwrap_or(u32::MAX);
+        Self { chronos, retention_days: days }
     }
 
     fn messaging(&self, scope: &Scope) -> Result<Messaging> {

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use super::millis;
 use super::runs;
 use super::subscription::Subscription;
 use super::topic::Topic;
@@ -72,13 +71,13 @@ impl EnsureTopic {
 
     /// Sets how long messages live that don't say it themselves; none is for ever (default).
     pub fn ttl(mut self, ttl: Option<Duration>) -> Self {
-        self.patch.ttl_ms = Some(ttl.map(millis));
+        self.patch.ttl = Some(ttl);
         self
     }
 
     /// Sets for how long a dedup id is remembered (default 10 minutes).
     pub fn dedup_window(mut self, window: Duration) -> Self {
-        self.patch.dedup_window_ms = Some(millis(window));
+        self.patch.dedup_window = Some(window);
         self
     }
 
@@ -159,7 +158,7 @@ impl EnsureSubscription {
     /// Sets how long a message is locked for its consumer (default 30 s); the lock is renewed while it is at
     /// work.
     pub fn visibility(mut self, timeout: Duration) -> Self {
-        self.patch.visibility_ms = Some(millis(timeout));
+        self.patch.visibility = Some(timeout);
         self
     }
 
@@ -171,7 +170,7 @@ impl EnsureSubscription {
 
     /// Waits before the second, third … delivery; the last one repeats.
     pub fn backoff(mut self, waits: impl IntoIterator<Item = Duration>) -> Self {
-        self.patch.backoff_ms = Some(waits.into_iter().map(millis).collect());
+        self.patch.backoff = Some(waits.into_iter().collect());
         self
     }
 
@@ -207,7 +206,7 @@ impl EnsureSubscription {
 
     /// Removes the subscription after it was not used for so long; none is never (default).
     pub fn auto_delete(mut self, after: Option<Duration>) -> Self {
-        self.patch.auto_delete_ms = Some(after.map(millis));
+        self.patch.auto_delete = Some(after);
         self
     }
 
@@ -223,9 +222,9 @@ impl EnsureSubscription {
         let told = |error: Error| error.during("ensure_subscription").on(name);
         if inner.hot.subscription(name).await.map_err(told)?.is_none() {
             let defaults = &inner.defaults;
-            patch.visibility_ms.get_or_insert(defaults.visibility_ms);
+            patch.visibility.get_or_insert(defaults.visibility);
             patch.max_deliveries.get_or_insert(defaults.max_deliveries);
-            patch.backoff_ms.get_or_insert_with(|| defaults.backoff_ms.clone());
+            patch.backoff.get_or_insert_with(|| defaults.backoff.clone());
         }
         inner.hot.ensure_subscription(name, &patch).await.map_err(told)
     }

@@ -10,6 +10,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::context::Context;
+use crate::hot::millis::to_millis;
 use crate::hot::{Delivery, HotTier, Lock, Settle, SettleAndStart};
 use crate::tasks::Guard;
 use crate::{ErrorKind, Result, SubscriptionName, Timestamp};
@@ -166,7 +167,7 @@ impl LockRenewer {
             hot: Arc::clone(&inner.hot),
             subscription: subscription.clone(),
             held: Mutex::default(),
-            visibility_ms: AtomicU64::new(options.visibility_ms),
+            visibility_ms: AtomicU64::new(to_millis(options.visibility)),
             queue: Mutex::default(),
         });
         let ended = CancellationToken::new();
@@ -282,7 +283,7 @@ impl Shared {
 
     async fn refresh(&self) -> Result<()> {
         if let Some(options) = self.hot.subscription(&self.subscription).await? {
-            self.visibility_ms.store(options.visibility_ms, Ordering::Relaxed);
+            self.visibility_ms.store(to_millis(options.visibility), Ordering::Relaxed);
         }
         Ok(())
     }

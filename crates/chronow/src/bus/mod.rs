@@ -7,7 +7,6 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
 
 use crate::context::Context;
 use crate::{Result, Scope, TopicName};
@@ -63,10 +62,6 @@ macro_rules! runs {
     };
 }
 pub(crate) use runs;
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
-}
 
 /// Topics of one tenant and namespace.
 #[derive(Clone)]

@@ -9,6 +9,7 @@ use serde::Serialize;
 use super::codec::{check_size, to_json};
 use super::trace::{TRACEPARENT, TRACESTATE};
 use crate::headers::OWN_HEADERS;
+use crate::hot::millis::to_signed_millis;
 use crate::hot::{MAX_DELAY, OutboundMessage};
 use crate::payloads::CLAIM;
 use crate::{Error, Result, Timestamp};
@@ -81,10 +82,6 @@ macro_rules! message_options {
 }
 pub(super) use message_options;
 
-fn millis(duration: Duration) -> i64 {
-    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
-}
-
 /// Refuses delays that can only be a mistake.
 pub(super) fn check_delay(delay: Duration) -> Result<()> {
     if delay <= MAX_DELAY {
@@ -133,7 +130,7 @@ impl PublishMessage {
 
     /// Whether the store's time is needed to finish it: for a delay, and to tell a time that is too late.
     pub(super) fn needs_time(&self) -> bool {
-        let doubtful = SystemClock.now().plus_millis(millis(MAX_DELAY / 2));
+        let doubtful = SystemClock.now().plus_millis(to_signed_millis(MAX_DELAY / 2));
         self.delay.is_some()
             || self.message.as_ref().is_ok_and(|message| message.not_before.is_some_and(|at| at > doubtful))
     }
@@ -154,7 +151,7 @@ impl PublishMessage {
             check_delay(delay)?;
         }
         if let (Some(delay), Some(now)) = (self.delay, now) {
-            let due = now.plus_millis(millis(delay));
+            let due = now.plus_millis(to_signed_millis(delay));
             message.not_before = Some(message.not_before.map_or(due, |at| at.max(due)));
         }
         if let (Some(at), Some(now)) = (message.not_before, now) {

@@ -68,7 +68,7 @@ impl Subscription {
         if self.inner.hot.subscription(&self.name).await?.is_none() {
             return Err(missing());
         }
-        let patch = SubscriptionPatch { paused: Some(paused), ..SubscriptionPatch::default() };
+        let patch = SubscriptionPatch::default().paused(paused);
         self.inner.hot.ensure_subscription(&self.name, &patch).await.map(drop)
     }
 

@@ -55,8 +55,8 @@ pub struct Defaults {
     pub namespace: String,
     /// How long values stay in the hot tier; none is for ever. Default one hour.
     pub hot_ttl: Option<Duration>,
-    /// How long copies stay in the warm tier. Default 30 days.
-    pub warm_retention_days: u32,
+    /// How long copies stay in the warm tier; whole days. Default 30 days.
+    pub warm_retention: Duration,
     /// The largest value, in bytes. Default 256 KiB.
     pub max_value_bytes: usize,
     /// The largest payload the hot tier holds, in bytes. Larger ones go to the object storage of the
@@ -66,11 +66,11 @@ pub struct Defaults {
     /// MiB.
     pub max_message_bytes: usize,
     /// How long a message is locked for its consumer. Default 30 s.
-    pub visibility_ms: u64,
+    pub visibility: Duration,
     /// Most handler starts per message. Default 5.
     pub max_deliveries: u32,
     /// Waits before the second, third … delivery. Default 1, 5, 30 s.
-    pub backoff_ms: Vec<u64>,
+    pub backoff: Vec<Duration>,
     /// Most messages a topic holds that somebody still needs. Default 100,000.
     pub max_len: u64,
 }
@@ -81,13 +81,13 @@ impl Default for Defaults {
             tenant: "default".to_owned(),
             namespace: "default".to_owned(),
             hot_ttl: Some(Duration::from_secs(3_600)),
-            warm_retention_days: 30,
+            warm_retention: Duration::from_secs(30 * 86_400),
             max_value_bytes: 262_144,
             max_payload_bytes: 262_144,
             max_message_bytes: 16 * 1_024 * 1_024,
-            visibility_ms: 30_000,
+            visibility: Duration::from_secs(30),
             max_deliveries: 5,
-            backoff_ms: vec![1_000, 5_000, 30_000],
+            backoff: [1, 5, 30].map(Duration::from_secs).to_vec(),
             max_len: 100_000,
         }
     }

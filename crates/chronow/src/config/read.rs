@@ -108,7 +108,10 @@ pub(super) fn read_defaults(part: &Part<'_>, warnings: &mut Vec<String>) -> Resu
             .filter(|number| *number > 0)
             .ok_or_else(|| part.wrong(key, "is out of bounds"))
     };
-    defaults.warm_retention_days = small("warmRetentionDays", defaults.warm_retention_days)?;
+    let days = small("warmRetentionDays", 0)?;
+    if days > 0 {
+        defaults.warm_retention = Duration::from_secs(u64::from(days) * 86_400);
+    }
     defaults.max_deliveries = small("maxDeliveries", defaults.max_deliveries)?;
     let bytes = |key: &str, otherwise: usize| -> Result<usize> {
         let Some(number) = part.number(key)? else { return Ok(otherwise) };
@@ -120,19 +123,22 @@ pub(super) fn read_defaults(part: &Part<'_>, warnings: &mut Vec<String>) -> Resu
     defaults.max_value_bytes = bytes("maxValueBytes", defaults.max_value_bytes)?;
     defaults.max_payload_bytes = bytes("maxPayloadBytes", defaults.max_payload_bytes)?;
     defaults.max_message_bytes = bytes("maxMessageBytes", defaults.max_message_bytes)?;
-    defaults.visibility_ms = part.number("visibilityTimeoutMs")?.unwrap_or(defaults.visibility_ms);
+    if let Some(millis) = part.number("visibilityTimeoutMs")? {
+        defaults.visibility = Duration::from_millis(millis);
+    }
     defaults.max_len = part.number("maxStreamLen")?.unwrap_or(defaults.max_len);
     if let Some(value) = part.value("retryBackoffMs") {
         let waits =
             value.as_array().and_then(|list| list.iter().map(Json::as_u64).collect::<Option<Vec<_>>>());
-        defaults.backoff_ms = waits
+        let waits = waits
             .filter(|waits| !waits.is_empty())
             .ok_or_else(|| part.wrong("retryBackoffMs", "expected a list of milliseconds"))?;
+        defaults.backoff = waits.into_iter().map(Duration::from_millis).collect();
     }
     let options = crate::hot::SubscriptionOptions {
-        visibility_ms: defaults.visibility_ms,
+        visibility: defaults.visibility,
         max_deliveries: defaults.max_deliveries,
-        backoff_ms: defaults.backoff_ms.clone(),
+        backoff: defaults.backoff.clone(),
         ..Default::default()
     };
     options.check().map_err(|error| part.wrong("", error.message()))?;

@@ -5,7 +5,7 @@
 //! dead letters. What happens to it in one subscription is never seen in another. All time is the store's.
 //! Every state change is atomic and checks the lock it is made under.
 //!
-//! `message.rs`, `delivery.rs`, `options.rs`, `stats.rs` and `value.rs` are the words; `documents/` and
+//! `message.rs`, `delivery.rs`, `options.rs`, `patch.rs`, `stats.rs` and `value.rs` are the words; `documents/` and
 //! `redis/` are two stores that speak them. Nothing here knows the bus, the warm tier or object storage.
 
 use std::time::Duration;
@@ -19,7 +19,9 @@ use crate::{Page, Result, Scope, SubscriptionName, Timestamp, TopicName};
 mod delivery;
 pub mod documents;
 mod message;
+pub(crate) mod millis;
 mod options;
+mod patch;
 #[cfg(feature = "redis")]
 pub mod redis;
 mod stats;
@@ -32,9 +34,8 @@ pub use delivery::{
 pub use message::{
     MAX_DELAY, MAX_HEADER_BYTES, MAX_KEY_BYTES, OutboundMessage, PublishAck, StoredMessage, filter_view,
 };
-pub use options::{
-    DeliverPolicy, DiscardPolicy, SubscriptionOptions, SubscriptionPatch, TopicOptions, TopicPatch,
-};
+pub use options::{DeliverPolicy, DiscardPolicy, SubscriptionOptions, TopicOptions};
+pub use patch::{SubscriptionPatch, TopicPatch};
 pub use stats::{SubscriptionStats, TopicStats};
 pub use value::{Change, Incremented, Precondition, Value};
 

@@ -1,9 +1,11 @@
-//! Options of topics and subscriptions, and changes of them.
+//! Options of topics and subscriptions.
 
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::message::MAX_DELAY;
+use super::millis::{self, to_millis};
 use crate::{Error, Json, Result, Timestamp};
 
 /// What happens to a publish when the topic holds [`TopicOptions::max_len`] messages that a subscription
@@ -49,9 +51,10 @@ impl DeliverPolicy {
     }
 }
 
-/// The options of a topic.
+/// The options of a topic; a [`TopicPatch`](super::TopicPatch) changes them.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
+#[non_exhaustive]
 pub struct TopicOptions {
     /// Streams the messages are spread over; fixed at creation. Default 1.
     pub shards: u16,
@@ -59,10 +62,12 @@ pub struct TopicOptions {
     pub max_len: u64,
     /// What happens beyond it.
     pub overflow: DiscardPolicy,
-    /// Messages expire after so many milliseconds, unless they say otherwise. Default: never.
-    pub ttl_ms: Option<u64>,
-    /// For so many milliseconds a dedup id is remembered. Default 10 minutes.
-    pub dedup_window_ms: u64,
+    /// Messages expire after this time, unless they say otherwise. Default: never.
+    #[serde(rename = "ttlMs", with = "millis::maybe")]
+    pub ttl: Option<Duration>,
+    /// For how long a dedup id is remembered. Default 10 minutes.
+    #[serde(rename = "dedupWindowMs", with = "millis::one")]
+    pub dedup_window: Duration,
     /// Keep a copy of every message in the warm tier. Default: no.
     pub warm: bool,
 }
@@ -73,23 +78,26 @@ impl Default for TopicOptions {
             shards: 1,
             max_len: 100_000,
             overflow: DiscardPolicy::Reject,
-            ttl_ms: None,
-            dedup_window_ms: 600_000,
+            ttl: None,
+            dedup_window: Duration::from_secs(600),
             warm: false,
         }
     }
 }
 
-/// The options of a subscription.
+/// The options of a subscription; a [`SubscriptionPatch`](super::SubscriptionPatch) changes them.
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
+#[non_exhaustive]
 pub struct SubscriptionOptions {
     /// How long a message is locked for its consumer. Default 30 s.
-    pub visibility_ms: u64,
+    #[serde(rename = "visibilityMs", with = "millis::one")]
+    pub visibility: Duration,
     /// Most handler starts per message. Default 5.
     pub max_deliveries: u32,
     /// Waits before the second, third … delivery; the last one repeats. Default 1, 5, 30 s.
-    pub backoff_ms: Vec<u64>,
+    #[serde(rename = "backoffMs", with = "millis::list")]
+    pub backoff: Vec<Duration>,
     /// Up to this share is added to a wait at random, in percent. Default 20.
     pub jitter_percent: u8,
     /// Keep messages whose deliveries are used up as dead letters (default), or drop them.
@@ -98,94 +106,60 @@ pub struct SubscriptionOptions {
     pub start: DeliverPolicy,
     /// Only messages whose `{payload, headers}` match, in chronos-db's filter language.
     pub filter: Option<Json>,
-    /// Removed after nobody pulled from it, settled or renewed for so many milliseconds, and no message is
-    /// locked. Default: never.
-    pub auto_delete_ms: Option<u64>,
+    /// Removed after nobody pulled from it, settled or renewed for so long, and no message is locked. Default:
+    /// never.
+    #[serde(rename = "autoDeleteMs", with = "millis::maybe")]
+    pub auto_delete: Option<Duration>,
     /// Hands out nothing.
     pub paused: bool,
 }
 
 chronos_db::debug_some!(SubscriptionOptions {
-    visibility_ms,
+    visibility,
     max_deliveries,
-    backoff_ms,
+    backoff,
     jitter_percent,
     dead_letters,
     start,
-    auto_delete_ms,
+    auto_delete,
     paused
 });
 
 impl Default for SubscriptionOptions {
     fn default() -> Self {
         Self {
-            visibility_ms: 30_000,
+            visibility: Duration::from_secs(30),
             max_deliveries: 5,
-            backoff_ms: vec![1_000, 5_000, 30_000],
+            backoff: [1, 5, 30].map(Duration::from_secs).to_vec(),
             jitter_percent: 20,
             dead_letters: true,
             start: DeliverPolicy::New,
             filter: None,
-            auto_delete_ms: None,
+            auto_delete: None,
             paused: false,
         }
     }
 }
 
 impl SubscriptionOptions {
-    /// Returns the wait, in milliseconds, before the next delivery after `deliveries` of them, with `chance`
-    /// (0 up to 1) of the jitter.
+    /// Returns the wait before the next delivery after `deliveries` of them, with `chance` (0 up to 1) of the
+    /// jitter.
     #[must_use]
-    pub fn backoff(&self, deliveries: u32, chance: f64) -> Duration {
-        let index = (deliveries.max(1) as usize - 1).min(self.backoff_ms.len().saturating_sub(1));
-        let base = Duration::from_millis(self.backoff_ms.get(index).copied().unwrap_or(0));
+    pub fn wait_after(&self, deliveries: u32, chance: f64) -> Duration {
+        let index = (deliveries.max(1) as usize - 1).min(self.backoff.len().saturating_sub(1));
+        let base = self.backoff.get(index).copied().unwrap_or_default();
         base.mul_f64(1.0 + chance.clamp(0.0, 1.0) * f64::from(self.jitter_percent) / 100.0)
     }
 }
 
-macro_rules! patch {
-    ($(#[$doc:meta])* $patch:ident of $options:ident { $($field:ident: $type:ty),* $(,)? }) => {
-        $(#[$doc])*
-        #[derive(Clone, Debug, Default, PartialEq)]
-        pub struct $patch {
-            $(
-                #[doc = concat!("See [`", stringify!($options), "::", stringify!($field), "`].")]
-                pub $field: Option<$type>,
-            )*
-        }
-
-        impl $patch {
-            /// Returns the options after this change.
-            #[must_use]
-            pub fn apply(&self, options: &$options) -> $options {
-                let mut options = options.clone();
-                $(
-                    if let Some(value) = &self.$field {
-                        options.$field = value.clone();
-                    }
-                )*
-                options
-            }
-        }
-    };
-}
-
-patch! {
-    /// Changes of a topic's options; what is none stays as it is. `shards` matters at creation alone.
-    TopicPatch of TopicOptions {
-        shards: u16, max_len: u64, overflow: DiscardPolicy, ttl_ms: Option<u64>, dedup_window_ms: u64, warm: bool,
-    }
-}
-
-patch! {
-    /// Changes of a subscription's options; what is none stays as it is. `start` matters at creation alone.
-    SubscriptionPatch of SubscriptionOptions {
-        visibility_ms: u64, max_deliveries: u32, backoff_ms: Vec<u64>, jitter_percent: u8, dead_letters: bool, start: DeliverPolicy,
-        filter: Option<Json>, auto_delete_ms: Option<u64>, paused: bool,
-    }
-}
-
 impl TopicOptions {
+    /// With times as they are stored.
+    pub(super) fn in_whole_millis(mut self) -> Self {
+        self.ttl = self.ttl.map(millis::whole);
+        self.dedup_window = millis::whole(self.dedup_window);
+        self
+    }
+
     /// Checks bounds.
     ///
     /// # Errors
@@ -197,16 +171,24 @@ impl TopicOptions {
 }
 
 impl SubscriptionOptions {
+    /// With times as they are stored.
+    pub(super) fn in_whole_millis(mut self) -> Self {
+        self.visibility = millis::whole(self.visibility);
+        self.backoff = self.backoff.into_iter().map(millis::whole).collect();
+        self.auto_delete = self.auto_delete.map(millis::whole);
+        self
+    }
+
     /// Checks bounds, and that the filter is one.
     ///
     /// # Errors
     /// `VALIDATION_ERROR` naming the option.
     pub fn check(&self) -> Result<()> {
-        bound("visibility_ms", self.visibility_ms, 100, 12 * 3_600_000)?;
+        bound("visibility_ms", to_millis(self.visibility), 100, 12 * 3_600_000)?;
         bound("max_deliveries", u64::from(self.max_deliveries), 1, 1_000_000)?;
-        bound("backoff_ms (entries)", self.backoff_ms.len() as u64, 1, 100)?;
-        let longest = self.backoff_ms.iter().copied().max().unwrap_or(0);
-        bound("backoff_ms", longest, 0, u64::try_from(super::MAX_DELAY.as_millis()).unwrap_or(u64::MAX))?;
+        bound("backoff_ms (entries)", self.backoff.len() as u64, 1, 100)?;
+        let longest = self.backoff.iter().copied().max().unwrap_or_default();
+        bound("backoff_ms", to_millis(longest), 0, to_millis(MAX_DELAY))?;
         bound("jitter_percent", u64::from(self.jitter_percent), 0, 100)?;
         if let Some(filter) = &self.filter {
             chronos_db::documents::filter::parse(filter, &mut |path| Ok(path.to_owned()))?;

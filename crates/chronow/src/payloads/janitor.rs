@@ -44,11 +44,7 @@ pub(crate) async fn clean_up(
     let mut filter = chronos_db::json::Map::new();
     filter.insert(format!("headers.{CLAIMED}"), chronos_db::json!({ "$exists": true }));
     // It has no handlers that could fail.
-    let patch = SubscriptionPatch {
-        filter: Some(Some(filter.into())),
-        max_deliveries: Some(1_000_000),
-        ..SubscriptionPatch::default()
-    };
+    let patch = SubscriptionPatch::default().filter(Some(filter.into())).max_deliveries(1_000_000);
     inner
         .hot
         .ensure_subscription(&name, &patch)

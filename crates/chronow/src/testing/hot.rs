@@ -274,17 +274,15 @@ pub(crate) struct Bus {
 
 /// Options for tests: a long lock, so that a busy machine doesn't lose one, and retries that are due at once.
 pub(crate) fn calm() -> SubscriptionPatch {
-    SubscriptionPatch {
-        visibility_ms: Some(120_000),
-        backoff_ms: Some(vec![0]),
-        jitter_percent: Some(0),
-        ..SubscriptionPatch::default()
-    }
+    SubscriptionPatch::default()
+        .visibility(Duration::from_millis(120_000))
+        .backoff([Duration::ZERO])
+        .jitter_percent(0)
 }
 
 /// Options for tests of locks that expire.
 pub(crate) fn hasty() -> SubscriptionPatch {
-    SubscriptionPatch { visibility_ms: Some(200), ..calm() }
+    calm().visibility(Duration::from_millis(200))
 }
 
 /// A JSON message.

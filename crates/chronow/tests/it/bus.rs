@@ -116,7 +116,7 @@ async fn a_plain_ensure_changes_nothing_and_defaults_hold_at_creation() {
     assert_eq!(topic.options().await.unwrap().unwrap().max_len, 50);
     let subscription = topic.subscription("tuned").unwrap();
     let first = subscription.ensure().max_deliveries(3).await.unwrap();
-    assert_eq!((first.max_deliveries, first.visibility_ms), (3, 5_000));
+    assert_eq!((first.max_deliveries, first.visibility), (3, Duration::from_secs(5)));
     assert_eq!(subscription.ensure().await.unwrap(), first);
     assert_eq!(subscription.ensure().paused(true).await.unwrap().max_deliveries, 3);
     subscription.resume().await.unwrap();

@@ -54,8 +54,8 @@ fn every_variable_is_read() {
     assert_eq!(redis.ca_cert.unwrap().to_str(), Some("/etc/ssl/ca.pem"));
     assert_eq!(config.mongo_uri.unwrap().expose_secret(), "mongodb://localhost:27017");
     assert_eq!(
-        (config.defaults.visibility_ms, config.defaults.max_len, config.defaults.max_payload_bytes),
-        (5_000, 7, 1_024)
+        (config.defaults.visibility, config.defaults.max_len, config.defaults.max_payload_bytes),
+        (std::time::Duration::from_secs(5), 7, 1_024)
     );
     assert!(!config.mongo_only);
 }

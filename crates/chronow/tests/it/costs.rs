@@ -147,7 +147,7 @@ struct World {
 
 /// Long locks, and no retries in the way.
 fn calm() -> SubscriptionPatch {
-    SubscriptionPatch { visibility_ms: Some(600_000), ..SubscriptionPatch::default() }
+    SubscriptionPatch::default().visibility(Duration::from_millis(600_000))
 }
 
 fn messages(count: usize) -> Vec<OutboundMessage> {
@@ -166,9 +166,7 @@ impl World {
         let hot: Arc<dyn HotTier> = Arc::new(DocumentsHot::new(documents, "cw-costs", Env::default()));
         let scope = Scope::new("costs", &servers::unique_name("ns")).unwrap();
         let topic = TopicName::new(&scope, "orders").unwrap();
-        hot.ensure_topic(&topic, &TopicPatch { max_len: Some(1_000_000), ..TopicPatch::default() })
-            .await
-            .unwrap();
+        hot.ensure_topic(&topic, &TopicPatch::default().max_len(1_000_000)).await.unwrap();
         let subscription = SubscriptionName::new(&topic, "measured").unwrap();
         hot.ensure_subscription(&subscription, &patch).await.unwrap();
         Self { hot, meter, topic, subscription }
@@ -364,7 +362,7 @@ async fn a_message_wakes_one_of_many_consumers(documents: fn() -> Arc<dyn Docume
 }
 
 async fn a_selective_filter_starves_nobody(documents: fn() -> Arc<dyn DocumentStore>) {
-    let patch = SubscriptionPatch { filter: Some(Some(chronos_db::json!({ "headers.hit": "1" }))), ..calm() };
+    let patch = calm().filter(Some(chronos_db::json!({ "headers.hit": "1" })));
     let mut found = Vec::new();
     for misses in [12_000, 60_000] {
         let world = World::new(documents(), patch.clone()).await;

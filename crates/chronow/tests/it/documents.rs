@@ -45,7 +45,7 @@ async fn ready(hot: &Arc<dyn HotTier>) -> (TopicName, SubscriptionName) {
     let topic = TopicName::new(&scope, "orders").unwrap();
     let subscription = SubscriptionName::new(&topic, "billing").unwrap();
     hot.ensure_topic(&topic, &TopicPatch::default()).await.unwrap();
-    let patch = SubscriptionPatch { visibility_ms: Some(120_000), ..SubscriptionPatch::default() };
+    let patch = SubscriptionPatch::default().visibility(Duration::from_millis(120_000));
     hot.ensure_subscription(&subscription, &patch).await.unwrap();
     (topic, subscription)
 }

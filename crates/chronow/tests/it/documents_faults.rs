@@ -180,12 +180,10 @@ impl World {
         let world = Self { clock, env, store, topic, subscription };
         let (hot, _) = world.client(FOREVER);
         hot.ensure_topic(&world.topic, &TopicPatch::default()).await.unwrap();
-        let patch = SubscriptionPatch {
-            visibility_ms: Some(10_000),
-            max_deliveries: Some(3),
-            backoff_ms: Some(vec![100]),
-            ..SubscriptionPatch::default()
-        };
+        let patch = SubscriptionPatch::default()
+            .visibility(Duration::from_millis(10_000))
+            .max_deliveries(3)
+            .backoff([Duration::from_millis(100)]);
         hot.ensure_subscription(&world.subscription, &patch).await.unwrap();
         world
     }

@@ -106,10 +106,9 @@ impl Work {
         match self {
             Self::RemoveTopic => hot.delete_topic(sub.topic()).await.map(|_| none),
             Self::RemoveSubscription => hot.delete_subscription(&sub).await.map(|_| none),
-            Self::MakeTopic => hot
-                .ensure_topic(sub.topic(), &TopicPatch { max_len: Some(1_000), ..TopicPatch::default() })
-                .await
-                .map(|_| none),
+            Self::MakeTopic => {
+                hot.ensure_topic(sub.topic(), &TopicPatch::default().max_len(1_000)).await.map(|_| none)
+            }
             Self::MakeSubscription => {
                 hot.ensure_subscription(&sub, &SubscriptionPatch::default()).await.map(|_| none)
             }

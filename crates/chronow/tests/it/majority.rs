@@ -70,9 +70,7 @@ async fn every_call_of_the_bus_ends_where_nothing_is_ever_on_a_majority() {
         let work: Vec<(&str, BoxFuture<'_, std::result::Result<(), String>>)> = vec![
             (
                 "ensure_topic",
-                ended(async move {
-                    hot.ensure_topic(topic, &TopicPatch { max_len: Some(9), ..TopicPatch::default() }).await
-                }),
+                ended(async move { hot.ensure_topic(topic, &TopicPatch::default().max_len(9)).await }),
             ),
             (
                 "ensure_subscription",

@@ -96,10 +96,7 @@ async fn copies_that_another_process_asks_for_are_made_by_all(stores: Stores) {
     topic.publish(&0).await.unwrap();
     // Somebody who has asked for copies, and ends before they are made.
     let name = chronow::testing::internal_subscription(topic.name(), "__warm");
-    let patch = chronow::hot::SubscriptionPatch {
-        start: Some(chronow::hot::DeliverPolicy::Earliest),
-        ..Default::default()
-    };
+    let patch = chronow::hot::SubscriptionPatch::default().start(chronow::hot::DeliverPolicy::Earliest);
     chronow.hot().ensure_subscription(&name, &patch).await.unwrap();
     let message = OutboundMessage {
         payload: "1".into(),

@@ -7,6 +7,7 @@ use chronos_db::documents::{Filter, filter};
 use super::chunk::Body;
 use super::fields::{damaged, int, text};
 use super::keys::{cursor_key, sequence_of, subscription_key};
+use crate::hot::millis::to_signed_millis;
 use crate::hot::{SubscriptionOptions, TopicOptions, filter_view};
 use crate::{Error, Result, Timestamp};
 
@@ -181,6 +182,6 @@ impl Cursor {
 }
 
 pub(super) fn is_idle(subscription: &Subscription, cursor: &Cursor, now: Timestamp) -> bool {
-    let most = subscription.options.auto_delete_ms.map(|ms| i64::try_from(ms).unwrap_or(i64::MAX));
+    let most = subscription.options.auto_delete.map(to_signed_millis);
     most.is_some_and(|most| now.as_millis() - cursor.seen > most)
 }

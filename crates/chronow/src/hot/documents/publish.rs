@@ -14,6 +14,7 @@ use super::fields::{damaged, delete, int, put_if, text, too_contended};
 use super::keys::{chunk_id, message_id, sequence_key};
 use super::store::Engine;
 use super::topics::ATTEMPTS;
+use crate::hot::millis::to_signed_millis;
 use crate::hot::{OutboundMessage, PublishAck};
 use crate::{Error, ErrorKind, Result, Timestamp, TopicName};
 
@@ -255,7 +256,7 @@ impl Engine {
     ) -> Vec<Write> {
         let Numbered { topic, messages, ids, now, link } = numbered;
         let mut entries = Vec::new();
-        let window = i64::try_from(topic.options.dedup_window_ms).unwrap_or(i64::MAX);
+        let window = to_signed_millis(topic.options.dedup_window);
         for (message, id) in messages.iter().zip(*ids) {
             let Some(dedup) = message.dedup_id.as_ref().map(|dedup| dedup_key(topic, dedup)) else {
                 continue;
@@ -461,7 +462,7 @@ impl Entry {
 }
 
 fn ttl_of(topic: &Topic) -> Option<i64> {
-    topic.options.ttl_ms.map(|ttl| i64::try_from(ttl).unwrap_or(i64::MAX))
+    topic.options.ttl.map(to_signed_millis)
 }
 
 /// An unconditional put.

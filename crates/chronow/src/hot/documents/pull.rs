@@ -13,6 +13,7 @@ use super::fields::{ascending, int, put_if};
 use super::store::Engine;
 use super::topics::ATTEMPTS;
 use crate::hot::Pulled;
+use crate::hot::millis::to_signed_millis;
 use crate::{Error, ErrorKind, Result, SubscriptionName};
 
 /// Messages of one pull at most; larger wishes are cut.
@@ -115,9 +116,8 @@ impl Engine {
         context: &mut SubscriptionContext,
     ) -> Result<()> {
         for _ in 0..ATTEMPTS {
-            let (now, auto_delete) = (context.now.as_millis(), context.subscription.options.auto_delete_ms);
-            let every =
-                auto_delete.map_or(SEEN_MS, |ms| i64::try_from(ms / 4).unwrap_or(SEEN_MS).min(SEEN_MS));
+            let (now, auto_delete) = (context.now.as_millis(), context.subscription.options.auto_delete);
+            let every = auto_delete.map_or(SEEN_MS, |after| to_signed_millis(after / 4).min(SEEN_MS));
             if now - context.cursor.seen <= every {
                 return Ok(());
             }

@@ -15,6 +15,7 @@ use super::fields::{delete_if, put_if};
 use super::store::Engine;
 use crate::Result;
 use crate::hot::Delivery;
+use crate::hot::millis::to_signed_millis;
 
 /// How long a message that waits for its key is left alone before a pull looks whether it was forgotten;
 /// then for as long as it is old already.
@@ -42,9 +43,7 @@ pub(super) struct Part {
 
 impl SubscriptionContext {
     pub(super) fn locked_until(&self) -> i64 {
-        self.now
-            .as_millis()
-            .saturating_add(i64::try_from(self.subscription.options.visibility_ms).unwrap_or(i64::MAX))
+        self.now.as_millis().saturating_add(to_signed_millis(self.subscription.options.visibility))
     }
 }
 

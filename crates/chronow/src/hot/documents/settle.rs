@@ -132,7 +132,7 @@ impl Engine {
             if tasks.is_empty() {
                 self.env.fail.hit("bus.before_wake")?;
                 self.wake(freed).await?;
-                if context.subscription.options.auto_delete_ms.is_some()
+                if context.subscription.options.auto_delete.is_some()
                     && told.iter().any(|told| *told != Settled::Lost)
                 {
                     self.note_work(name, context).await;
@@ -256,7 +256,7 @@ impl Engine {
             Settle::Retry { delay, reason } => {
                 // The quotient of two 64 bit numbers is good enough as a chance.
                 let chance = self.env.random.next_u64() as f64 / u64::MAX as f64;
-                let wait = delay.unwrap_or_else(|| options.backoff(record.starts, chance));
+                let wait = delay.unwrap_or_else(|| options.wait_after(record.starts, chance));
                 detach(record, body, State::Waiting, now.as_millis().saturating_add(millis(wait)));
                 record.why.clone_from(reason);
             }

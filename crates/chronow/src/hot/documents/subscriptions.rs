@@ -54,7 +54,7 @@ impl Engine {
                 if options == stored.options {
                     return Ok(options);
                 }
-                if options.auto_delete_ms != stored.options.auto_delete_ms {
+                if options.auto_delete != stored.options.auto_delete {
                     // Pulls were noted only now and then; the time counts from now.
                     self.touch(&listed.id, now).await?;
                 }

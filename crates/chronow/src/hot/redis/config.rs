@@ -26,8 +26,26 @@ pub enum RedisServers {
     },
 }
 
-/// A hot tier on Redis 6.2 or later.
+/// A hot tier on Redis 6.2 or later. [`RedisHot::connect`](super::RedisHot::connect) refuses an invalid one, as
+/// [`check`](Self::check) does.
+///
+/// ```
+/// use std::time::Duration;
+/// use chronow::hot::redis::RedisConfig;
+///
+/// let config = RedisConfig::cluster(["a:6379", "b:6379"])
+///     .username("app")
+///     .password("hunter2")
+///     .tls(true)
+///     .key_prefix("app:")
+///     .response_timeout(Duration::from_secs(3));
+/// config.check()?;
+/// assert!(!format!("{config:?}").contains("hunter2"));
+/// # Ok::<(), chronow::Error>(())
+/// ```
 #[derive(Clone)]
+#[non_exhaustive]
+#[must_use = "it is connected by `RedisHot::connect`"]
 pub struct RedisConfig {
     /// Where the servers are.
     pub servers: RedisServers,
@@ -65,24 +83,69 @@ impl RedisConfig {
     }
 
     /// Configures one server.
-    #[must_use]
     pub fn single(url: impl Into<String>) -> Self {
         Self::new(RedisServers::Single(url.into().into()))
     }
 
     /// Configures a cluster of which some nodes are known.
-    #[must_use]
     pub fn cluster<T: Into<String>>(nodes: impl IntoIterator<Item = T>) -> Self {
         Self::new(RedisServers::Cluster(nodes.into_iter().map(|node| node.into().into()).collect()))
     }
 
     /// Configures the master that sentinels name.
-    #[must_use]
     pub fn sentinel<T: Into<String>>(nodes: impl IntoIterator<Item = T>, master: impl Into<String>) -> Self {
         Self::new(RedisServers::Sentinel {
             nodes: nodes.into_iter().map(Into::into).collect(),
             master: master.into(),
         })
+    }
+
+    /// Puts this before every key: no braces, no control characters. Default `cw:`.
+    pub fn key_prefix(mut self, prefix: impl Into<String>) -> Self {
+        self.key_prefix = prefix.into();
+        self
+    }
+
+    /// Speaks TLS, or doesn't, whatever the URL says. Default: as the URL says, else no.
+    pub fn tls(mut self, tls: bool) -> Self {
+        self.tls = Some(tls);
+        self
+    }
+
+    /// A PEM file of the authorities to trust, instead of the system's.
+    pub fn ca_cert(mut self, file: impl Into<PathBuf>) -> Self {
+        self.ca_cert = Some(file.into());
+        self
+    }
+
+    /// The user. Default: that of the URL, else none.
+    pub fn username(mut self, username: impl Into<String>) -> Self {
+        self.username = Some(username.into());
+        self
+    }
+
+    /// The password. Default: that of the URL, else none.
+    pub fn password(mut self, password: impl Into<SecretString>) -> Self {
+        self.password = Some(password.into());
+        self
+    }
+
+    /// The database; a cluster has none but 0. Default: that of the URL, else 0.
+    pub fn db(mut self, db: i64) -> Self {
+        self.db = Some(db);
+        self
+    }
+
+    /// How long an answer may take. Default 10 s. Blocking reads have connections of their own, without it.
+    pub fn response_timeout(mut self, limit: Duration) -> Self {
+        self.response_timeout = limit;
+        self
+    }
+
+    /// How long connecting may take. Default 5 s.
+    pub fn connect_timeout(mut self, limit: Duration) -> Self {
+        self.connect_timeout = limit;
+        self
     }
 
     /// Checks everything that needs no server.
@@ -258,8 +321,7 @@ mod tests {
 
     #[test]
     fn a_printed_configuration_shows_no_password() {
-        let mut config = RedisConfig::single("redis://user:s3cret@host:6379/2");
-        config.password = Some("t0psecret".into());
+        let config = RedisConfig::single("redis://user:s3cret@host:6379/2").password("t0psecret");
         let cluster = RedisConfig::cluster(["redis://user:s3cret@host:6379"]);
         let printed = format!("{config:?} {cluster:?}");
         assert!(!printed.contains("s3cret") && !printed.contains("t0psecret"), "{printed}");
@@ -268,10 +330,7 @@ mod tests {
 
     #[test]
     fn what_is_given_beside_the_url_wins() {
-        let mut config = RedisConfig::single("rediss://u:p@h:7000/3");
-        config.tls = Some(false);
-        config.password = Some("other".into());
-        config.db = Some(4);
+        let config = RedisConfig::single("rediss://u:p@h:7000/3").tls(false).password("other").db(4);
         let node = config.nodes().unwrap().remove(0);
         assert!(matches!(node.addr(), ConnectionAddr::Tcp(host, 7000) if host == "h"));
         assert_eq!(node.redis_settings().password(), Some("other"));
@@ -281,14 +340,12 @@ mod tests {
 
     #[test]
     fn wrong_configurations_are_refused_without_their_secrets() {
-        let mut braces = RedisConfig::single("redis://h");
-        braces.key_prefix = "{a}".to_owned();
         let bad = [
             RedisConfig::single("redis://u:s3cret@h:notaport"),
             RedisConfig::cluster(Vec::<String>::new()),
             RedisConfig::cluster(["u:s3cret@h"]),
             RedisConfig::sentinel(["h:1"], ""),
-            braces,
+            RedisConfig::single("redis://h").key_prefix("{a}"),
         ];
         for config in bad {
             let error = config.check().unwrap_err();

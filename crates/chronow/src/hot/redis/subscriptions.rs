@@ -15,6 +15,7 @@ use super::reply::{Parts, text};
 use super::script::{Args, scripts};
 use super::script_result::{Known, ScriptError, ScriptResult};
 use super::topics::{json, options};
+use crate::hot::millis::to_millis;
 use crate::hot::{DeliverPolicy, SubscriptionOptions, SubscriptionPatch, TopicOptions};
 use crate::{Error, Json, Result, SubscriptionName, TopicName};
 
@@ -310,19 +311,19 @@ fn subscription_args(
     start: &str,
 ) -> Result<Args> {
     let backoff: Vec<String> =
-        options.backoff_ms.iter().map(|wait| wait.min(&(1 << 52)).to_string()).collect();
+        options.backoff.iter().map(|wait| to_millis(*wait).min(1 << 52).to_string()).collect();
     let filter = options.filter.as_ref().map(self::json).transpose()?;
     Ok(Args::new()
         .arg(stamp)
         .arg(name)
         .arg(expected)
         .arg(json)
-        .arg(options.visibility_ms)
+        .arg(to_millis(options.visibility))
         .arg(options.max_deliveries)
         .arg(backoff.join(","))
         .arg(options.jitter_percent)
         .arg(u8::from(options.dead_letters))
-        .maybe(options.auto_delete_ms)
+        .maybe(options.auto_delete.map(to_millis))
         .arg(u8::from(options.paused))
         .maybe(filter)
         .arg(start))

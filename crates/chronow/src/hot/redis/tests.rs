@@ -19,8 +19,8 @@ async fn what_is_remembered_of_a_subscription_goes_when_others_remove_it() {
         (filters, hot.left.lock().len())
     };
     let filter = chronos_db::json!({ "payload.n": { "$gt": 1 } });
-    let patch = SubscriptionPatch { filter: Some(Some(filter)), ..SubscriptionPatch::default() };
-    hot.ensure_topic(&topic, &TopicPatch { shards: Some(3), ..TopicPatch::default() }).await.unwrap();
+    let patch = SubscriptionPatch::default().filter(Some(filter));
+    hot.ensure_topic(&topic, &TopicPatch::default().shards(3)).await.unwrap();
     for shows_it in ["pull", "wait"] {
         hot.ensure_subscription(&subscription, &patch).await.unwrap();
         assert!(hot.pull(&subscription, 1).await.unwrap().deliveries.is_empty());

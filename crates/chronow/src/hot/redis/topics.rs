@@ -15,6 +15,7 @@ use super::calls::{DYING, together};
 use super::reply::{Parts, list, number, text};
 use super::script::{Args, scripts};
 use super::script_result::{Known, ScriptError, ScriptResult};
+use crate::hot::millis::to_millis;
 use crate::hot::{DiscardPolicy, TopicOptions, TopicPatch};
 use crate::{Error, ErrorKind, Result, Scope, SubscriptionName, TopicName};
 
@@ -277,6 +278,6 @@ fn topic_args(expected: &str, json: &str, options: &TopicOptions) -> Args {
         .arg(json)
         .arg(max)
         .arg(overflow)
-        .maybe(options.ttl_ms)
-        .arg(options.dedup_window_ms.min(1 << 52))
+        .maybe(options.ttl.map(to_millis))
+        .arg(to_millis(options.dedup_window).min(1 << 52))
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::{Bus, calm, message, retry, text, texts};
-use crate::hot::{HotTier, OutboundMessage, Select, Settle, Settled, SubscriptionPatch};
+use crate::hot::{HotTier, OutboundMessage, Select, Settle, Settled};
 
 /// A dead letter tells what happened, with the message as it was.
 pub async fn a_dead_letter_tells_what_happened(hot: Arc<dyn HotTier>) {
@@ -115,7 +115,7 @@ pub async fn dead_letters_are_paged_oldest_first(hot: Arc<dyn HotTier>) {
 /// A redrive starts the count anew.
 pub async fn a_redrive_starts_the_count_anew(hot: Arc<dyn HotTier>) {
     let bus = Bus::new(hot).await;
-    let subscription = bus.subscribe_with("s", SubscriptionPatch { max_deliveries: Some(2), ..calm() }).await;
+    let subscription = bus.subscribe_with("s", calm().max_deliveries(2)).await;
     let ids = bus.publish(&["a"]).await;
     bus.handle(&subscription, retry("one")).await;
     bus.handle(&subscription, retry("two")).await;

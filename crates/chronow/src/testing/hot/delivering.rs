@@ -7,14 +7,14 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::{Bus, TIMEOUT, calm, message, retry_after, text, texts, until};
+use super::{Bus, TIMEOUT, calm, hasty, message, retry_after, text, texts, until};
 use crate::Timestamp;
 use crate::hot::{
     DeliverPolicy, HotTier, OutboundMessage, Settle, SettleAndStart, Settled, SubscriptionPatch, TopicPatch,
 };
 
 async fn starting(bus: &Bus, name: &str, start: DeliverPolicy) -> crate::SubscriptionName {
-    bus.subscribe_with(name, SubscriptionPatch { start: Some(start), ..calm() }).await
+    bus.subscribe_with(name, calm().start(start)).await
 }
 
 /// A new subscription begins with what comes next.
@@ -184,7 +184,7 @@ pub async fn a_filter_sees_payload_and_headers(hot: Arc<dyn HotTier>) {
     ];
     let mut subscriptions = Vec::new();
     for (name, filter, expected) in filters {
-        let patch = SubscriptionPatch { filter: Some(Some(filter)), ..calm() };
+        let patch = calm().filter(Some(filter));
         subscriptions.push((bus.subscribe_with(name, patch).await, expected));
     }
     bus.publish_all(vec![typed("a", 1), typed("b", 5), typed("a", 20), typed("b", 30)]).await;
@@ -197,8 +197,8 @@ pub async fn a_filter_sees_payload_and_headers(hot: Arc<dyn HotTier>) {
 /// What a filter leaves out is settled, and held for nobody.
 pub async fn what_a_filter_leaves_out_is_settled(hot: Arc<dyn HotTier>) {
     let bus = Bus::new(hot).await;
-    let filter = Some(Some(chronos_db::json!({ "headers.type": "a" })));
-    let subscription = bus.subscribe_with("s", SubscriptionPatch { filter, ..calm() }).await;
+    let filter = chronos_db::json!({ "headers.type": "a" });
+    let subscription = bus.subscribe_with("s", calm().filter(Some(filter))).await;
     bus.publish_all((0..50).map(|n| typed("b", n)).chain([typed("a", 7)]).collect()).await;
     let got = bus.take(&subscription, 1).await;
     assert_eq!(texts(&got), ["a7"]);
@@ -213,9 +213,8 @@ pub async fn what_a_filter_leaves_out_is_settled(hot: Arc<dyn HotTier>) {
 /// What a filter leaves out is nobody's dead letter, however old it is.
 pub async fn what_a_filter_leaves_out_does_not_expire(hot: Arc<dyn HotTier>) {
     let bus = Bus::new(hot).await;
-    let filter = Some(Some(chronos_db::json!({ "headers.kind": "mine" })));
-    let subscription =
-        bus.subscribe_with("s", SubscriptionPatch { filter, visibility_ms: Some(200), ..calm() }).await;
+    let filter = chronos_db::json!({ "headers.kind": "mine" });
+    let subscription = bus.subscribe_with("s", hasty().filter(Some(filter))).await;
     let brief = |text: &str, kind: &str, key: Option<&str>| OutboundMessage {
         headers: BTreeMap::from([("kind".to_owned(), kind.to_owned())]),
         ttl: Some(Duration::from_millis(1)),
@@ -264,7 +263,7 @@ pub async fn a_filter_sees_past_numbers_that_nothing_else_can_hold(hot: Arc<dyn 
     ];
     let mut subscriptions = Vec::new();
     for (name, filter, expected) in filters {
-        let patch = SubscriptionPatch { filter: Some(Some(filter)), ..calm() };
+        let patch = calm().filter(Some(filter));
         subscriptions.push((bus.subscribe_with(name, patch).await, expected));
     }
     let sent = [
@@ -288,8 +287,7 @@ pub async fn a_filter_sees_past_numbers_that_nothing_else_can_hold(hot: Arc<dyn 
 pub async fn a_filter_sees_no_payload_that_is_not_json(hot: Arc<dyn HotTier>) {
     let bus = Bus::new(hot).await;
     let filter = chronos_db::json!({ "payload": null, "headers.type": "x" });
-    let subscription =
-        bus.subscribe_with("s", SubscriptionPatch { filter: Some(Some(filter)), ..calm() }).await;
+    let subscription = bus.subscribe_with("s", calm().filter(Some(filter))).await;
     let headers = BTreeMap::from([("type".to_owned(), "x".to_owned())]);
     let octets = OutboundMessage {
         payload: Bytes::from_static(b"\xff\0{"),
@@ -311,7 +309,7 @@ pub async fn a_paused_subscription_hands_out_nothing(hot: Arc<dyn HotTier>) {
     let subscription = bus.subscribe("s").await;
     bus.publish(&["a", "b"]).await;
     let first = bus.one(&subscription).await;
-    bus.subscribe_with("s", SubscriptionPatch { paused: Some(true), ..SubscriptionPatch::default() }).await;
+    bus.subscribe_with("s", SubscriptionPatch::default().paused(true)).await;
     bus.nothing(&subscription).await;
     bus.publish(&["c"]).await;
     bus.nothing(&subscription).await;
@@ -320,7 +318,7 @@ pub async fn a_paused_subscription_hands_out_nothing(hot: Arc<dyn HotTier>) {
     let stats = bus.stats(&subscription).await;
     assert!(stats.paused);
     assert_eq!((stats.backlog, stats.acked), (2, 1));
-    bus.subscribe_with("s", SubscriptionPatch { paused: Some(false), ..SubscriptionPatch::default() }).await;
+    bus.subscribe_with("s", SubscriptionPatch::default().paused(false)).await;
     assert_eq!(texts(&bus.take(&subscription, 2).await), ["b", "c"]);
 }
 
@@ -351,7 +349,7 @@ pub async fn an_expired_message_becomes_a_dead_letter(hot: Arc<dyn HotTier>) {
 
 /// A topic's lifetime holds for messages without their own.
 pub async fn a_topics_lifetime_holds_for_messages_without_their_own(hot: Arc<dyn HotTier>) {
-    let bus = Bus::with(hot, TopicPatch { ttl_ms: Some(Some(300)), ..TopicPatch::default() }).await;
+    let bus = Bus::with(hot, TopicPatch::default().ttl(Some(Duration::from_millis(300)))).await;
     let subscription = bus.subscribe("s").await;
     bus.publish_all(vec![
         message("default"),

@@ -7,7 +7,7 @@ use crate::ErrorKind;
 use crate::hot::{DiscardPolicy, HotTier, OutboundMessage, Settle, Settled, TopicPatch};
 
 async fn small(hot: Arc<dyn HotTier>, overflow: DiscardPolicy) -> Bus {
-    Bus::with(hot, TopicPatch { max_len: Some(4), overflow: Some(overflow), ..TopicPatch::default() }).await
+    Bus::with(hot, TopicPatch::default().max_len(4).overflow(overflow)).await
 }
 
 /// A full topic rejects, and keeps what it has.
@@ -162,8 +162,7 @@ pub async fn a_purge_removes_messages_and_nothing_else(hot: Arc<dyn HotTier>) {
 /// its id frees that.
 pub async fn a_purged_message_is_not_accepted_again_under_its_dedup_id(hot: Arc<dyn HotTier>) {
     for shards in [1, 3] {
-        let bus =
-            Bus::with(Arc::clone(&hot), TopicPatch { shards: Some(shards), ..TopicPatch::default() }).await;
+        let bus = Bus::with(Arc::clone(&hot), TopicPatch::default().shards(shards)).await;
         let subscription = bus.subscribe("s").await;
         let far = bus.hot.now().await.unwrap().plus_millis(3_600_000);
         let once = |id: &str| OutboundMessage { dedup_id: Some(id.to_owned()), ..message(id) };

@@ -24,8 +24,7 @@ pub async fn every_delivery_has_a_fresh_token(hot: Arc<dyn HotTier>) {
 /// An acknowledged message never comes again.
 pub async fn an_acknowledged_message_never_comes_again(hot: Arc<dyn HotTier>) {
     let bus = Bus::new(hot).await;
-    let subscription =
-        bus.subscribe_with("s", SubscriptionPatch { visibility_ms: Some(4_000), ..calm() }).await;
+    let subscription = bus.subscribe_with("s", calm().visibility(Duration::from_millis(4_000))).await;
     bus.publish(&["a"]).await;
     let (delivery, settled) = bus.handle(&subscription, Settle::Ack).await;
     assert_eq!(settled, Settled::Done);
@@ -153,8 +152,7 @@ pub async fn a_lock_that_expires_brings_the_message_again(hot: Arc<dyn HotTier>)
 /// A start counts, and survives its holder.
 pub async fn a_start_counts_and_survives_the_holder(hot: Arc<dyn HotTier>) {
     let bus = Bus::new(hot).await;
-    let subscription =
-        bus.subscribe_with("s", SubscriptionPatch { visibility_ms: Some(1_000), ..calm() }).await;
+    let subscription = bus.subscribe_with("s", calm().visibility(Duration::from_millis(1_000))).await;
     bus.publish(&["a"]).await;
     let mut counted = 0;
     for _ in 0..3 {
@@ -171,8 +169,7 @@ pub async fn a_start_counts_and_survives_the_holder(hot: Arc<dyn HotTier>) {
 /// A prefetched message is not counted, however often its lock expires.
 pub async fn a_prefetched_message_is_not_counted(hot: Arc<dyn HotTier>) {
     let bus = Bus::new(hot).await;
-    let subscription =
-        bus.subscribe_with("s", SubscriptionPatch { max_deliveries: Some(2), ..hasty() }).await;
+    let subscription = bus.subscribe_with("s", hasty().max_deliveries(2)).await;
     bus.publish(&["a"]).await;
     for _ in 0..4 {
         assert_eq!(bus.one(&subscription).await.deliveries, 0);
@@ -183,7 +180,7 @@ pub async fn a_prefetched_message_is_not_counted(hot: Arc<dyn HotTier>) {
 /// A released message is at once available, and not counted.
 pub async fn a_released_message_is_at_once_available_and_not_counted(hot: Arc<dyn HotTier>) {
     let bus = Bus::new(hot).await;
-    let patch = SubscriptionPatch { max_deliveries: Some(2), backoff_ms: Some(vec![600_000]), ..calm() };
+    let patch = calm().max_deliveries(2).backoff([Duration::from_millis(600_000)]);
     let subscription = bus.subscribe_with("s", patch).await;
     bus.publish(&["a"]).await;
     for _ in 0..6 {
@@ -198,8 +195,7 @@ pub async fn a_released_message_is_at_once_available_and_not_counted(hot: Arc<dy
 /// A renewed lock holds for another visibility timeout.
 pub async fn a_renewed_lock_holds(hot: Arc<dyn HotTier>) {
     let bus = Bus::new(hot).await;
-    let subscription =
-        bus.subscribe_with("s", SubscriptionPatch { visibility_ms: Some(5_000), ..calm() }).await;
+    let subscription = bus.subscribe_with("s", calm().visibility(Duration::from_millis(5_000))).await;
     bus.publish(&["a"]).await;
     let held = bus.one(&subscription).await;
     until("the lock it began with would be over", || async {
@@ -252,8 +248,7 @@ pub async fn a_message_whose_deliveries_are_used_up_is_not_started(hot: Arc<dyn 
     bus.handle(&subscription, retry("first")).await;
     let second = bus.one(&subscription).await;
     assert_eq!(second.deliveries, 1);
-    bus.subscribe_with("s", SubscriptionPatch { max_deliveries: Some(1), ..SubscriptionPatch::default() })
-        .await;
+    bus.subscribe_with("s", SubscriptionPatch::default().max_deliveries(1)).await;
     assert!(!bus.start(&subscription, &second.lock).await);
     bus.nothing(&subscription).await;
     let dead = bus.dead(&subscription).await;

@@ -14,8 +14,7 @@ pub async fn a_new_topic_has_the_defaults_but_what_was_given(hot: Arc<dyn HotTie
     let bus = Bus::new(hot).await;
     assert_eq!(bus.hot.topic(&bus.topic).await.unwrap(), Some(TopicOptions::default()));
     let other = TopicName::new(&bus.scope, "other").unwrap();
-    let patch =
-        TopicPatch { max_len: Some(7), overflow: Some(DiscardPolicy::DropOldest), ..TopicPatch::default() };
+    let patch = TopicPatch::default().max_len(7).overflow(DiscardPolicy::DropOldest);
     let options = bus.hot.ensure_topic(&other, &patch).await.unwrap();
     assert_eq!(
         options,
@@ -25,18 +24,16 @@ pub async fn a_new_topic_has_the_defaults_but_what_was_given(hot: Arc<dyn HotTie
 
 /// Ensuring a topic again changes only what is given.
 pub async fn ensuring_a_topic_again_changes_only_what_is_given(hot: Arc<dyn HotTier>) {
-    let first = TopicPatch {
-        shards: Some(2),
-        max_len: Some(50),
-        ttl_ms: Some(Some(60_000)),
-        dedup_window_ms: Some(5_000),
-        warm: Some(true),
-        ..TopicPatch::default()
-    };
+    let first = TopicPatch::default()
+        .shards(2)
+        .max_len(50)
+        .ttl(Some(Duration::from_millis(60_000)))
+        .dedup_window(Duration::from_millis(5_000))
+        .warm(true);
     let bus = Bus::with(hot, first).await;
     let before = bus.hot.topic(&bus.topic).await.unwrap().unwrap();
     assert_eq!(bus.hot.ensure_topic(&bus.topic, &TopicPatch::default()).await.unwrap(), before);
-    let patch = TopicPatch { max_len: Some(60), shards: Some(9), ..TopicPatch::default() };
+    let patch = TopicPatch::default().max_len(60).shards(9);
     let after = bus.hot.ensure_topic(&bus.topic, &patch).await.unwrap();
     assert_eq!(
         after,
@@ -44,10 +41,10 @@ pub async fn ensuring_a_topic_again_changes_only_what_is_given(hot: Arc<dyn HotT
         "all but the length stays, and the shards are fixed"
     );
     assert_eq!(bus.hot.topic(&bus.topic).await.unwrap(), Some(after.clone()));
-    let forever = TopicPatch { ttl_ms: Some(None), ..TopicPatch::default() };
+    let forever = TopicPatch::default().ttl(None);
     assert_eq!(
         bus.hot.ensure_topic(&bus.topic, &forever).await.unwrap(),
-        TopicOptions { ttl_ms: None, ..after }
+        TopicOptions { ttl: None, ..after }
     );
 }
 
@@ -57,33 +54,31 @@ pub async fn ensuring_a_subscription_again_changes_only_what_is_given(hot: Arc<d
     let subscription = bus.named("billing");
     let plain = bus.hot.ensure_subscription(&subscription, &SubscriptionPatch::default()).await.unwrap();
     assert_eq!(plain, SubscriptionOptions::default());
-    let tuned = SubscriptionPatch {
-        max_deliveries: Some(9),
-        backoff_ms: Some(vec![1, 2, 3]),
-        filter: Some(Some(chronos_db::json!({ "headers.type": "a" }))),
-        auto_delete_ms: Some(Some(3_600_000)),
-        dead_letters: Some(false),
-        ..SubscriptionPatch::default()
-    };
+    let tuned = SubscriptionPatch::default()
+        .max_deliveries(9)
+        .backoff([1, 2, 3].map(Duration::from_millis))
+        .filter(Some(chronos_db::json!({ "headers.type": "a" })))
+        .auto_delete(Some(Duration::from_millis(3_600_000)))
+        .dead_letters(false);
     let tuned = bus.hot.ensure_subscription(&subscription, &tuned).await.unwrap();
-    assert_eq!((tuned.max_deliveries, tuned.visibility_ms), (9, 30_000));
+    assert_eq!((tuned.max_deliveries, tuned.visibility), (9, Duration::from_secs(30)));
     let again = bus.hot.ensure_subscription(&subscription, &SubscriptionPatch::default()).await.unwrap();
     assert_eq!(again, tuned);
     assert_eq!(bus.hot.subscription(&subscription).await.unwrap(), Some(tuned.clone()));
-    let patch = SubscriptionPatch { visibility_ms: Some(5_000), ..SubscriptionPatch::default() };
+    let patch = SubscriptionPatch::default().visibility(Duration::from_millis(5_000));
     let changed = bus.hot.ensure_subscription(&subscription, &patch).await.unwrap();
-    assert_eq!(changed, SubscriptionOptions { visibility_ms: 5_000, ..tuned });
+    assert_eq!(changed, SubscriptionOptions { visibility: Duration::from_millis(5_000), ..tuned });
 }
 
 /// A filter can be taken away again.
 pub async fn a_filter_can_be_taken_away_again(hot: Arc<dyn HotTier>) {
     let bus = Bus::new(hot).await;
-    let filter = Some(Some(chronos_db::json!({ "payload.text": "b" })));
-    let subscription = bus.subscribe_with("s", SubscriptionPatch { filter, ..calm() }).await;
+    let filter = chronos_db::json!({ "payload.text": "b" });
+    let subscription = bus.subscribe_with("s", calm().filter(Some(filter))).await;
     bus.publish(&["a", "b"]).await;
     assert_eq!(texts(&bus.take(&subscription, 1).await), ["b"]);
     bus.nothing(&subscription).await;
-    bus.subscribe_with("s", SubscriptionPatch { filter: Some(None), ..SubscriptionPatch::default() }).await;
+    bus.subscribe_with("s", SubscriptionPatch::default().filter(None)).await;
     bus.publish(&["c"]).await;
     assert_eq!(texts(&bus.take(&subscription, 1).await), ["c"]);
 }
@@ -94,13 +89,10 @@ pub async fn options_out_of_bounds_are_refused(hot: Arc<dyn HotTier>) {
     let subscription = bus.subscribe("s").await;
     let before = bus.hot.subscription(&subscription).await.unwrap();
     let bad = [
-        SubscriptionPatch { max_deliveries: Some(0), ..SubscriptionPatch::default() },
-        SubscriptionPatch { visibility_ms: Some(1), ..SubscriptionPatch::default() },
-        SubscriptionPatch { backoff_ms: Some(Vec::new()), ..SubscriptionPatch::default() },
-        SubscriptionPatch {
-            filter: Some(Some(chronos_db::json!({ "a": { "$where": "1" } }))),
-            ..SubscriptionPatch::default()
-        },
+        SubscriptionPatch::default().max_deliveries(0),
+        SubscriptionPatch::default().visibility(Duration::from_millis(1)),
+        SubscriptionPatch::default().backoff([]),
+        SubscriptionPatch::default().filter(Some(chronos_db::json!({ "a": { "$where": "1" } }))),
     ];
     for patch in bad {
         assert_eq!(
@@ -111,10 +103,7 @@ pub async fn options_out_of_bounds_are_refused(hot: Arc<dyn HotTier>) {
     }
     assert_eq!(bus.hot.subscription(&subscription).await.unwrap(), before);
     let topic = TopicName::new(&bus.scope, "bad").unwrap();
-    for patch in [
-        TopicPatch { shards: Some(0), ..TopicPatch::default() },
-        TopicPatch { max_len: Some(0), ..TopicPatch::default() },
-    ] {
+    for patch in [TopicPatch::default().shards(0), TopicPatch::default().max_len(0)] {
         assert_eq!(kind(bus.hot.ensure_topic(&topic, &patch).await), ErrorKind::Validation, "{patch:?}");
     }
     assert_eq!(bus.hot.topic(&topic).await.unwrap(), None, "a refused topic is not made");
@@ -241,10 +230,7 @@ pub async fn concurrent_ensures_agree(hot: Arc<dyn HotTier>) {
         let bus = bus.clone();
         async move {
             let topic = TopicName::new(&bus.scope, "contended").unwrap();
-            bus.hot
-                .ensure_topic(&topic, &TopicPatch { max_len: Some(100), ..TopicPatch::default() })
-                .await
-                .unwrap();
+            bus.hot.ensure_topic(&topic, &TopicPatch::default().max_len(100)).await.unwrap();
             let subscription = SubscriptionName::new(&topic, &format!("s{}", n % 4)).unwrap();
             bus.hot.ensure_subscription(&subscription, &calm()).await.unwrap();
         }
@@ -261,7 +247,7 @@ pub async fn concurrent_ensures_agree(hot: Arc<dyn HotTier>) {
 
 /// A deleted topic leaves nothing: made again, it is new.
 pub async fn a_deleted_topic_leaves_nothing(hot: Arc<dyn HotTier>) {
-    let bus = Bus::with(hot, TopicPatch { max_len: Some(9), ..TopicPatch::default() }).await;
+    let bus = Bus::with(hot, TopicPatch::default().max_len(9)).await;
     let subscription = bus.subscribe("s").await;
     let dedup = || crate::hot::OutboundMessage { dedup_id: Some("once".to_owned()), ..message("dedup") };
     bus.send(dedup()).await;
@@ -283,8 +269,7 @@ pub async fn a_deleted_topic_leaves_nothing(hot: Arc<dyn HotTier>) {
         TopicOptions::default()
     );
     assert!(bus.hot.subscriptions(&bus.topic).await.unwrap().is_empty());
-    bus.subscribe_with("s", SubscriptionPatch { start: Some(crate::hot::DeliverPolicy::Earliest), ..calm() })
-        .await;
+    bus.subscribe_with("s", calm().start(crate::hot::DeliverPolicy::Earliest)).await;
     bus.nothing(&subscription).await;
     bus.at_rest(&subscription).await;
     assert!(bus.dead(&subscription).await.is_empty());
@@ -319,8 +304,7 @@ pub async fn a_deleted_subscription_leaves_nothing(hot: Arc<dyn HotTier>) {
 pub async fn an_unused_subscription_deletes_itself(hot: Arc<dyn HotTier>) {
     let bus = Bus::new(hot).await;
     bus.subscribe("kept").await;
-    let subscription =
-        bus.subscribe_with("s", SubscriptionPatch { auto_delete_ms: Some(Some(300)), ..calm() }).await;
+    let subscription = bus.subscribe_with("s", calm().auto_delete(Some(Duration::from_millis(300)))).await;
     bus.publish(&["a"]).await;
     until("the unused subscription goes", || async {
         bus.hot.subscription(&subscription).await.unwrap().is_none()
@@ -341,8 +325,7 @@ pub async fn an_unused_subscription_deletes_itself(hot: Arc<dyn HotTier>) {
 /// A subscription in use does not delete itself.
 pub async fn a_subscription_in_use_does_not_delete_itself(hot: Arc<dyn HotTier>) {
     let bus = Bus::new(hot).await;
-    let subscription =
-        bus.subscribe_with("s", SubscriptionPatch { auto_delete_ms: Some(Some(5_000)), ..calm() }).await;
+    let subscription = bus.subscribe_with("s", calm().auto_delete(Some(Duration::from_millis(5_000)))).await;
     let begun = Instant::now();
     while begun.elapsed() < Duration::from_millis(6_000) {
         bus.nothing(&subscription).await;
@@ -355,10 +338,9 @@ pub async fn a_subscription_in_use_does_not_delete_itself(hot: Arc<dyn HotTier>)
 /// also on a sharded topic.
 pub async fn a_subscription_at_work_does_not_delete_itself(hot: Arc<dyn HotTier>) {
     for shards in [1, 3] {
-        let bus =
-            Bus::with(Arc::clone(&hot), TopicPatch { shards: Some(shards), ..TopicPatch::default() }).await;
+        let bus = Bus::with(Arc::clone(&hot), TopicPatch::default().shards(shards)).await;
         let patch =
-            SubscriptionPatch { auto_delete_ms: Some(Some(300)), visibility_ms: Some(60_000), ..calm() };
+            calm().auto_delete(Some(Duration::from_millis(300))).visibility(Duration::from_millis(60_000));
         let subscription = bus.subscribe_with("s", patch).await;
         let other = bus.subscribe("other").await;
         // In more than one shard.
@@ -388,8 +370,7 @@ pub async fn a_subscription_at_work_does_not_delete_itself(hot: Arc<dyn HotTier>
 /// Settlements count as use of a subscription, not only pulls.
 pub async fn settlements_count_as_use(hot: Arc<dyn HotTier>) {
     let bus = Bus::new(hot).await;
-    let subscription =
-        bus.subscribe_with("s", SubscriptionPatch { auto_delete_ms: Some(Some(2_000)), ..calm() }).await;
+    let subscription = bus.subscribe_with("s", calm().auto_delete(Some(Duration::from_millis(2_000)))).await;
     bus.publish(&["a"]).await;
     let held = bus.take(&subscription, 1).await;
     tokio::time::sleep(Duration::from_millis(2_200)).await;
@@ -412,7 +393,7 @@ pub async fn a_change_of_a_topic_is_noticed_on_the_way(hot: Arc<dyn HotTier>) {
     let got = bus.take(&subscription, 1).await;
     bus.ack(&subscription, &got).await;
     assert_eq!(bus.hot.changes(&bus.topic), before, "nothing has changed");
-    let change = |warm| TopicPatch { warm: Some(warm), ..TopicPatch::default() };
+    let change = |warm| TopicPatch::default().warm(warm);
     bus.hot.ensure_topic(&bus.topic, &change(true)).await.unwrap();
     bus.publish(&["c"]).await;
     let published = bus.hot.changes(&bus.topic);

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use super::{Bus, TIMEOUT, calm, hasty, keyed, retry_after, text, texts};
-use crate::hot::{HotTier, Settle, Settled, SubscriptionPatch, TopicPatch};
+use crate::hot::{HotTier, Settle, Settled, TopicPatch};
 
 /// Messages of one key are in flight one at a time, in order.
 pub async fn messages_of_one_key_are_in_flight_one_at_a_time(hot: Arc<dyn HotTier>) {
@@ -94,7 +94,7 @@ pub async fn an_expired_lock_keeps_the_order_of_its_key(hot: Arc<dyn HotTier>) {
 /// A dead letter does not hold its key up.
 pub async fn a_dead_letter_does_not_hold_its_key_up(hot: Arc<dyn HotTier>) {
     let bus = Bus::new(hot).await;
-    let subscription = bus.subscribe_with("s", SubscriptionPatch { max_deliveries: Some(1), ..calm() }).await;
+    let subscription = bus.subscribe_with("s", calm().max_deliveries(1)).await;
     bus.publish_all(vec![keyed("k", "1"), keyed("k", "2"), keyed("k", "3")]).await;
     bus.dead_letter(&subscription, "bad").await;
     let (_, settled) = bus.handle(&subscription, super::retry("used up")).await;
@@ -118,14 +118,13 @@ pub async fn keys_stay_in_order_across_concurrent_consumers_and_retries(hot: Arc
 
 /// Keys stay in order on a sharded topic.
 pub async fn keys_stay_in_order_on_a_sharded_topic(hot: Arc<dyn HotTier>) {
-    in_order(Bus::with(hot, TopicPatch { shards: Some(3), ..TopicPatch::default() }).await).await;
+    in_order(Bus::with(hot, TopicPatch::default().shards(3)).await).await;
 }
 
 async fn in_order(bus: Bus) {
     const KEYS: usize = 6;
     const EACH: usize = 12;
-    let subscription =
-        bus.subscribe_with("s", SubscriptionPatch { backoff_ms: Some(vec![5]), ..calm() }).await;
+    let subscription = bus.subscribe_with("s", calm().backoff([Duration::from_millis(5)])).await;
     for n in 0..EACH {
         bus.publish_all((0..KEYS).map(|k| keyed(&format!("key-{k}"), &format!("{n:02}"))).collect()).await;
     }

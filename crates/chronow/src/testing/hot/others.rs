@@ -82,7 +82,7 @@ pub async fn a_scheduled_message_is_needed_when_its_time_has_come(hot: Arc<dyn H
 
 /// What a sharded topic has is needed shard by shard.
 pub async fn what_a_sharded_topic_has_is_needed_by_others_too(hot: Arc<dyn HotTier>) {
-    let bus = Bus::with(hot, crate::hot::TopicPatch { shards: Some(3), ..Default::default() }).await;
+    let bus = Bus::with(hot, crate::hot::TopicPatch::default().shards(3)).await;
     let (me, other) = (bus.subscribe("me").await, bus.subscribe("other").await);
     let ids = bus.publish(&["a", "b", "c", "d", "e"]).await;
     for _ in &ids {

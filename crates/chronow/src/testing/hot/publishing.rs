@@ -159,7 +159,7 @@ pub async fn a_dedup_id_is_accepted_once_within_its_window(hot: Arc<dyn HotTier>
 
 /// A dedup id is accepted again after its window, which repeated attempts don't prolong.
 pub async fn a_dedup_id_is_accepted_again_after_its_window(hot: Arc<dyn HotTier>) {
-    let bus = Bus::with(hot, TopicPatch { dedup_window_ms: Some(500), ..TopicPatch::default() }).await;
+    let bus = Bus::with(hot, TopicPatch::default().dedup_window(Duration::from_millis(500))).await;
     let first = bus.send(once("order", "first")).await;
     let begun = std::time::Instant::now();
     let again = loop {
@@ -188,7 +188,7 @@ pub async fn a_dedup_id_counts_within_one_batch(hot: Arc<dyn HotTier>) {
 
 /// Of concurrent publishes of one dedup id one is accepted, and all name it.
 pub async fn of_concurrent_publishes_of_one_dedup_id_one_is_accepted(hot: Arc<dyn HotTier>) {
-    let bus = Bus::with(hot, TopicPatch { shards: Some(4), ..TopicPatch::default() }).await;
+    let bus = Bus::with(hot, TopicPatch::default().shards(4)).await;
     let subscription = bus.subscribe("s").await;
     let publishers = (0..12).map(|n| {
         let bus = bus.clone();
@@ -256,8 +256,7 @@ pub async fn a_scheduled_message_can_be_cancelled(hot: Arc<dyn HotTier>) {
 /// The dedup id of a cancelled message is free again, also on a sharded topic; those of others are not.
 pub async fn the_id_of_a_cancelled_message_is_free_again(hot: Arc<dyn HotTier>) {
     for shards in [1, 3] {
-        let bus =
-            Bus::with(Arc::clone(&hot), TopicPatch { shards: Some(shards), ..TopicPatch::default() }).await;
+        let bus = Bus::with(Arc::clone(&hot), TopicPatch::default().shards(shards)).await;
         let subscription = bus.subscribe("s").await;
         let far = bus.hot.now().await.unwrap().plus_millis(3_600_000);
         let with_id =
@@ -333,7 +332,7 @@ pub async fn what_is_due_cannot_be_cancelled_although_nobody_pulled_it(hot: Arc<
 
 /// A sharded topic delivers everything once.
 pub async fn a_sharded_topic_delivers_everything_once(hot: Arc<dyn HotTier>) {
-    let bus = Bus::with(hot, TopicPatch { shards: Some(4), ..TopicPatch::default() }).await;
+    let bus = Bus::with(hot, TopicPatch::default().shards(4)).await;
     let subscription = bus.subscribe("s").await;
     let sent: BTreeSet<String> = (0..100).map(|n| format!("m{n}")).collect();
     for (n, chunk) in sent.iter().collect::<Vec<_>>().chunks(10).enumerate() {

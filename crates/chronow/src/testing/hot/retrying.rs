@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::{Bus, calm, hasty, message, retry, retry_after, text, texts, until};
-use crate::hot::{HotTier, OutboundMessage, Settle, Settled, SubscriptionPatch};
+use crate::hot::{HotTier, OutboundMessage, Settle, Settled};
 
 /// Below this, a due time was not respected; the clocks count in milliseconds.
 fn at_least(elapsed: Duration, millis: u64) {
@@ -18,8 +18,7 @@ fn at_least(elapsed: Duration, millis: u64) {
 /// A retry waits for the backoff of its count; the last wait repeats.
 pub async fn a_retry_waits_for_the_backoff(hot: Arc<dyn HotTier>) {
     let bus = Bus::new(hot).await;
-    let subscription =
-        bus.subscribe_with("s", SubscriptionPatch { backoff_ms: Some(vec![150, 500]), ..calm() }).await;
+    let subscription = bus.subscribe_with("s", calm().backoff([150, 500].map(Duration::from_millis))).await;
     bus.publish(&["a"]).await;
     for (n, wait) in [150, 500, 500].into_iter().enumerate() {
         let delivery = bus.one(&subscription).await;
@@ -36,8 +35,7 @@ pub async fn a_retry_waits_for_the_backoff(hot: Arc<dyn HotTier>) {
 /// A retry waits for its own delay, shorter or longer than the backoff.
 pub async fn a_retry_waits_for_its_own_delay(hot: Arc<dyn HotTier>) {
     let bus = Bus::new(hot).await;
-    let subscription =
-        bus.subscribe_with("s", SubscriptionPatch { backoff_ms: Some(vec![600_000]), ..calm() }).await;
+    let subscription = bus.subscribe_with("s", calm().backoff([Duration::from_millis(600_000)])).await;
     bus.publish(&["a", "b"]).await;
     let (first, settled) = bus.handle(&subscription, retry_after(Duration::from_secs(6_000))).await;
     assert_eq!((text(&first.message.payload).as_str(), settled), ("a", Settled::Done));
@@ -54,8 +52,7 @@ pub async fn a_retry_waits_for_its_own_delay(hot: Arc<dyn HotTier>) {
 /// A retry without delay is due at once.
 pub async fn a_retry_without_delay_is_due_at_once(hot: Arc<dyn HotTier>) {
     let bus = Bus::new(hot).await;
-    let subscription =
-        bus.subscribe_with("s", SubscriptionPatch { backoff_ms: Some(vec![600_000]), ..calm() }).await;
+    let subscription = bus.subscribe_with("s", calm().backoff([Duration::from_millis(600_000)])).await;
     bus.publish(&["a"]).await;
     bus.handle(&subscription, retry_after(Duration::ZERO)).await;
     assert_eq!(bus.one(&subscription).await.deliveries, 1);
@@ -64,8 +61,7 @@ pub async fn a_retry_without_delay_is_due_at_once(hot: Arc<dyn HotTier>) {
 /// Retries are counted, and stay counted.
 pub async fn retries_are_counted(hot: Arc<dyn HotTier>) {
     let bus = Bus::new(hot).await;
-    let subscription =
-        bus.subscribe_with("s", SubscriptionPatch { max_deliveries: Some(50), ..calm() }).await;
+    let subscription = bus.subscribe_with("s", calm().max_deliveries(50)).await;
     bus.publish(&["a"]).await;
     for n in 0..20 {
         let (delivery, settled) = bus.handle(&subscription, retry("again")).await;
@@ -78,7 +74,7 @@ pub async fn retries_are_counted(hot: Arc<dyn HotTier>) {
 /// count.
 pub async fn a_message_is_delivered_no_more_than_the_limit(hot: Arc<dyn HotTier>) {
     let bus = Bus::new(hot).await;
-    let subscription = bus.subscribe_with("s", SubscriptionPatch { max_deliveries: Some(3), ..calm() }).await;
+    let subscription = bus.subscribe_with("s", calm().max_deliveries(3)).await;
     let ids = bus.publish(&["a"]).await;
     for n in 1..=3 {
         let (_, settled) = bus.handle(&subscription, retry(&format!("failure {n}"))).await;
@@ -94,8 +90,7 @@ pub async fn a_message_is_delivered_no_more_than_the_limit(hot: Arc<dyn HotTier>
 /// A handler that crashes uses deliveries up: what was started that often becomes a dead letter.
 pub async fn a_crashing_handler_uses_deliveries_up(hot: Arc<dyn HotTier>) {
     let bus = Bus::new(hot).await;
-    let subscription =
-        bus.subscribe_with("s", SubscriptionPatch { max_deliveries: Some(2), ..hasty() }).await;
+    let subscription = bus.subscribe_with("s", hasty().max_deliveries(2)).await;
     bus.publish(&["a"]).await;
     let mut started = 0;
     while started < 2 {
@@ -116,7 +111,7 @@ pub async fn a_crashing_handler_uses_deliveries_up(hot: Arc<dyn HotTier>) {
 /// Without dead letters, what is used up is dropped.
 pub async fn without_dead_letters_what_is_used_up_is_dropped(hot: Arc<dyn HotTier>) {
     let bus = Bus::new(hot).await;
-    let patch = SubscriptionPatch { max_deliveries: Some(2), dead_letters: Some(false), ..calm() };
+    let patch = calm().max_deliveries(2).dead_letters(false);
     let subscription = bus.subscribe_with("s", patch).await;
     bus.publish(&["a"]).await;
     for _ in 0..2 {

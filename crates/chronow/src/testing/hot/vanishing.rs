@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::chance::{Chance, LIMIT};
 use super::{Bus, TIMEOUT, calm, message};
-use crate::hot::{HotTier, Settle, Settled, SubscriptionPatch};
+use crate::hot::{HotTier, Settle, Settled};
 
 /// What consumers saw of one message.
 #[derive(Clone, Debug, Default)]
@@ -21,7 +21,7 @@ pub async fn consumers_that_vanish_lose_and_repeat_nothing_beyond_the_limit(hot:
     const MESSAGES: usize = 60;
     let mut chance = Chance::new();
     let bus = Bus::new(hot).await;
-    let patch = SubscriptionPatch { visibility_ms: Some(400), max_deliveries: Some(LIMIT), ..calm() };
+    let patch = calm().visibility(Duration::from_millis(400)).max_deliveries(LIMIT);
     let wild = bus.subscribe_with("wild", patch).await;
     let tame = bus.subscribe("tame").await;
     bus.publish_all((0..MESSAGES).map(|n| message(&n.to_string())).collect()).await;

@@ -33,11 +33,11 @@ async fn a_plain_ensure_and_consuming_change_no_option(world: World) {
     drop(theirs.consume::<Value>().await.unwrap());
     theirs.ensure().jitter_percent(5).await.unwrap();
     let now = tuned.options().await.unwrap().unwrap();
-    assert_eq!((now.max_deliveries, now.visibility_ms, now.jitter_percent), (9, 77_000, 5));
+    assert_eq!((now.max_deliveries, now.visibility, now.jitter_percent), (9, Duration::from_secs(77), 5));
     topic.ensure().max_len(123).await.unwrap();
     topic.ensure().dedup_window(Duration::from_secs(9)).await.unwrap();
     let now = topic.ensure().await.unwrap();
-    assert_eq!((now.max_len, now.dedup_window_ms), (123, 9_000));
+    assert_eq!((now.max_len, now.dedup_window), (123, Duration::from_secs(9)));
 }
 
 /// T2: a late subscriber gets what comes next, unless it asks for more.

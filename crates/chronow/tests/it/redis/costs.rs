@@ -48,7 +48,7 @@ impl World {
     }
 
     async fn make(&self, topic: &TopicName) {
-        let patch = TopicPatch { max_len: Some(10_000_000), ..TopicPatch::default() };
+        let patch = TopicPatch::default().max_len(10_000_000);
         self.hot.ensure_topic(topic, &patch).await.unwrap();
     }
 
@@ -57,7 +57,7 @@ impl World {
     }
 
     async fn sub(&self, name: &str) -> SubscriptionName {
-        let patch = SubscriptionPatch { visibility_ms: Some(3_600_000), ..SubscriptionPatch::default() };
+        let patch = SubscriptionPatch::default().visibility(Duration::from_millis(3_600_000));
         self.hot.ensure_subscription(&self.named(name), &patch).await.unwrap();
         self.named(name)
     }
@@ -198,11 +198,7 @@ async fn costs_are_the_same_with_a_long_backlog_and_many_in_flight() {
         costs.extend(world.idle_costs(&sub).await);
         // What is refused costs no more either.
         let limit = async |max| {
-            world
-                .hot
-                .ensure_topic(&world.topic, &TopicPatch { max_len: Some(max), ..TopicPatch::default() })
-                .await
-                .unwrap();
+            world.hot.ensure_topic(&world.topic, &TopicPatch::default().max_len(max)).await.unwrap();
         };
         limit(1).await;
         let refused = async || assert!(world.hot.publish(&world.topic, vec![message("x")]).await.is_err());
@@ -307,10 +303,7 @@ async fn costs_are_the_same_with_one_ordering_key_and_with_many() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_filter_lets_pass_comes_at_once_however_much_it_leaves_out() {
     let world = World::new().await;
-    let filter = |filter: chronow::Json| SubscriptionPatch {
-        filter: Some(Some(filter)),
-        ..SubscriptionPatch::default()
-    };
+    let filter = |filter: chronow::Json| SubscriptionPatch::default().filter(Some(filter));
     let (by_payload, by_header) = (world.named("payload"), world.named("header"));
     world
         .hot

@@ -57,7 +57,7 @@ everywhere! {
 
     async fn a_renewed_lock_holds_on(world: World) {
         let topic = world.topic("t", TopicPatch::default()).await;
-        let sub = world.sub(&topic, "s", SubscriptionPatch { visibility_ms: Some(5_000), ..SubscriptionPatch::default() }).await;
+        let sub = world.sub(&topic, "s", SubscriptionPatch::default().visibility(Duration::from_millis(5_000))).await;
         world.publish(&topic, &["a"]).await;
         let got = world.pull(&sub, 1).await.remove(0);
         until("the lock it began with would be over", || async {
@@ -74,7 +74,7 @@ everywhere! {
     async fn retries_of_one_subscription_are_never_seen_by_another(world: World) {
         let topic = world.topic("t", TopicPatch::default()).await;
         let good = world.sub(&topic, "good", SubscriptionPatch::default()).await;
-        let bad = world.sub(&topic, "bad", SubscriptionPatch { max_deliveries: Some(3), ..SubscriptionPatch::default() }).await;
+        let bad = world.sub(&topic, "bad", SubscriptionPatch::default().max_deliveries(3)).await;
         world.publish(&topic, &["a"]).await;
         let got = world.pull(&good, 1).await.remove(0);
         world.settle(&good, &got.lock, Settle::Ack).await;
@@ -96,7 +96,7 @@ everywhere! {
 
     async fn a_message_that_kills_its_handlers_ends_in_the_dead_letters(world: World) {
         let topic = world.topic("t", TopicPatch::default()).await;
-        let sub = world.sub(&topic, "s", SubscriptionPatch { max_deliveries: Some(2), ..SubscriptionPatch::default() }).await;
+        let sub = world.sub(&topic, "s", SubscriptionPatch::default().max_deliveries(2)).await;
         world.publish(&topic, &["poison"]).await;
         for _ in 0..2 {
             let got = world.pull(&sub, 1).await.remove(0);
@@ -151,9 +151,7 @@ everywhere! {
 
     async fn waits_follow_the_table_unless_a_delay_is_given(world: World) {
         let topic = world.topic("t", TopicPatch::default()).await;
-        let patch = SubscriptionPatch {
-            backoff_ms: Some(vec![60_000, 120_000, 300_000]), jitter_percent: Some(0), max_deliveries: Some(9), ..SubscriptionPatch::default()
-        };
+        let patch = SubscriptionPatch::default().backoff([60_000, 120_000, 300_000].map(Duration::from_millis)).jitter_percent(0).max_deliveries(9);
         let sub = world.sub(&topic, "s", patch).await;
         world.publish(&topic, &["a", "b"]).await;
         for delivery in world.pull(&sub, 2).await {
@@ -219,7 +217,7 @@ everywhere! {
     }
 
     async fn what_nobody_started_in_time_is_dead_as_expired(world: World) {
-        let topic = world.topic("t", TopicPatch { ttl_ms: Some(Some(200)), ..TopicPatch::default() }).await;
+        let topic = world.topic("t", TopicPatch::default().ttl(Some(Duration::from_millis(200)))).await;
         let sub = world.sub(&topic, "s", SubscriptionPatch::default()).await;
         let long = OutboundMessage { ttl: Some(Duration::from_secs(600)), ..message("long") };
         world.hot.publish(&topic, vec![message("short"), long]).await.unwrap();
@@ -243,7 +241,7 @@ everywhere! {
         assert_eq!((again[0].duplicate, &again[0].id), (true, &first[0].id));
         assert_eq!(texts(&world.pull(&sub, 2).await), ["1", "3"]);
         // A window that is over.
-        world.hot.ensure_topic(&topic, &TopicPatch { dedup_window_ms: Some(100), ..TopicPatch::default() }).await.unwrap();
+        world.hot.ensure_topic(&topic, &TopicPatch::default().dedup_window(Duration::from_millis(100))).await.unwrap();
         tokio::time::sleep(Duration::from_millis(200)).await;
         assert!(!world.hot.publish(&topic, vec![with("x", "5")]).await.unwrap()[0].duplicate);
         assert_eq!(texts(&world.pull(&sub, 1).await), ["5"]);
@@ -252,7 +250,7 @@ everywhere! {
     async fn a_filter_leaves_messages_out_and_settles_them(world: World) {
         let topic = world.topic("t", TopicPatch::default()).await;
         let filter = json!({"$or": [{"payload.n": {"$gte": 8}}, {"headers.kind": "vip"}]});
-        let sub = world.sub(&topic, "s", SubscriptionPatch { filter: Some(Some(filter)), ..SubscriptionPatch::default() }).await;
+        let sub = world.sub(&topic, "s", SubscriptionPatch::default().filter(Some(filter))).await;
         let mut sent: Vec<_> = (0..10).map(|n| message(&json!({"n": n}).to_string())).collect();
         sent.push(with_header("kind", "vip", "no json"));
         world.hot.publish(&topic, sent).await.unwrap();
@@ -264,7 +262,7 @@ everywhere! {
         }
         let stats = world.hot.stats(&topic).await.unwrap();
         assert_eq!((stats.length, stats.subscriptions[0].acked, stats.subscriptions[0].backlog), (0, 3, 0));
-        let all = SubscriptionPatch { filter: Some(None), ..SubscriptionPatch::default() };
+        let all = SubscriptionPatch::default().filter(None);
         world.hot.ensure_subscription(&sub, &all).await.unwrap();
         world.publish(&topic, &["plain"]).await;
         assert_eq!(texts(&world.pull(&sub, 1).await), ["plain"]);
@@ -377,7 +375,7 @@ everywhere! {
 
     async fn a_pull_can_start_the_first_of_what_it_brings(world: World) {
         let topic = world.topic("t", TopicPatch::default()).await;
-        let sub = world.sub(&topic, "s", SubscriptionPatch { max_deliveries: Some(1), ..SubscriptionPatch::default() }).await;
+        let sub = world.sub(&topic, "s", SubscriptionPatch::default().max_deliveries(1)).await;
         world.hot.publish(&topic, ["a", "b", "c"].map(|text| keyed(text, text)).to_vec()).await.unwrap();
         let pulled = world.hot.pull_and_start(&sub, 3, 2).await.unwrap();
         assert_eq!((pulled.deliveries.len(), pulled.started), (3, 2));
@@ -401,8 +399,8 @@ everywhere! {
 
     async fn a_pull_starts_nothing_that_a_filter_may_leave_out(world: World) {
         let topic = world.topic("t", TopicPatch::default()).await;
-        let filter = Some(Some(json!({ "payload": 1 })));
-        let sub = world.sub(&topic, "s", SubscriptionPatch { filter, ..SubscriptionPatch::default() }).await;
+        let filter = json!({ "payload": 1 });
+        let sub = world.sub(&topic, "s", SubscriptionPatch::default().filter(Some(filter))).await;
         world.publish(&topic, &["1", "2", "1", "2"]).await;
         let pulled = world.hot.pull_and_start(&sub, 10, 10).await.unwrap();
         assert_eq!((texts(&pulled.deliveries), pulled.started), (vec!["1".to_owned(), "1".to_owned()], 0));

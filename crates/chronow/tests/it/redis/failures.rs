@@ -18,9 +18,8 @@ async fn a_broken_connection_comes_back_and_waiting_goes_on() {
     let proxy = Proxy::in_front_of(&servers::redis_url()).await;
     let world = World::new(RedisConfig::single(proxy.uri()), 1).await;
     let topic = world.topic("t", TopicPatch::default()).await;
-    let sub = world
-        .sub(&topic, "s", SubscriptionPatch { visibility_ms: Some(600_000), ..SubscriptionPatch::default() })
-        .await;
+    let sub =
+        world.sub(&topic, "s", SubscriptionPatch::default().visibility(Duration::from_millis(600_000))).await;
     let mut changes = world.hot.watch(&world.scope, "").await.unwrap();
     world.publish(&topic, &["a"]).await;
     let got = world.pull(&sub, 1).await.remove(0);
@@ -71,8 +70,7 @@ async fn a_broken_connection_comes_back_and_waiting_goes_on() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_does_not_answer_is_said_so_in_one_line() {
     let proxy = Proxy::in_front_of(&servers::redis_url()).await;
-    let mut impatient = RedisConfig::single(proxy.uri());
-    impatient.response_timeout = Duration::from_secs(5);
+    let impatient = RedisConfig::single(proxy.uri()).response_timeout(Duration::from_secs(5));
     let world = World::new(impatient, 1).await;
     let topic = world.topic("t", TopicPatch::default()).await;
     proxy.stall();
@@ -98,8 +96,7 @@ async fn an_unreachable_or_refusing_server_is_said_so_without_the_password() {
     assert!(!format!("{error} {error:?}").contains("s3cret"));
     let error = RedisHot::connect(RedisConfig::single(server.url())).await.unwrap_err();
     assert!(!error.is_retryable() && error.to_string().contains("password"), "{error}");
-    let mut config = RedisConfig::single(server.url());
-    config.password = Some("right".into());
+    let config = RedisConfig::single(server.url()).password("right");
     let said = RedisHot::connect(config).await.unwrap().ping().await.unwrap();
     assert!(said.contains("noeviction") && said.contains("append-only file off"), "{said}");
 }
@@ -161,9 +158,8 @@ async fn a_failover_by_sentinel_moves_everything_to_the_new_master() {
     let world =
         World::new(RedisConfig::sentinel([format!("127.0.0.1:{}", sentinel.port())], "main"), 1).await;
     let topic = world.topic("t", TopicPatch::default()).await;
-    let sub = world
-        .sub(&topic, "s", SubscriptionPatch { visibility_ms: Some(600_000), ..SubscriptionPatch::default() })
-        .await;
+    let sub =
+        world.sub(&topic, "s", SubscriptionPatch::default().visibility(Duration::from_millis(600_000))).await;
     world.publish(&topic, &["a", "b"]).await;
     let got = world.pull(&sub, 1).await.remove(0);
     replica.has_all_of(&master).await;
@@ -196,9 +192,8 @@ async fn a_server_that_became_a_replica_is_left_for_where_its_name_leads() {
     let proxy = Proxy::in_front_of(&old.url()).await;
     let world = World::new(RedisConfig::single(proxy.uri()), 1).await;
     let topic = world.topic("t", TopicPatch::default()).await;
-    let sub = world
-        .sub(&topic, "s", SubscriptionPatch { visibility_ms: Some(600_000), ..SubscriptionPatch::default() })
-        .await;
+    let sub =
+        world.sub(&topic, "s", SubscriptionPatch::default().visibility(Duration::from_millis(600_000))).await;
     world.publish(&topic, &["a", "b"]).await;
     let got = world.pull(&sub, 1).await.remove(0);
     new.run(&["REPLICAOF", "127.0.0.1", &old.port().to_string()]).await;

@@ -50,7 +50,7 @@ impl World {
 
     pub(crate) async fn topic(&self, name: &str, patch: TopicPatch) -> TopicName {
         let topic = self.name(name);
-        self.hot.ensure_topic(&topic, &TopicPatch { shards: Some(self.shards), ..patch }).await.unwrap();
+        self.hot.ensure_topic(&topic, &patch.shards(self.shards)).await.unwrap();
         topic
     }
 
@@ -94,7 +94,7 @@ impl World {
 
     /// Makes locks end soon. What is pulled from then on is held for long, as a busy machine needs it.
     pub(crate) async fn let_end(&self, sub: &SubscriptionName, held: &[Delivery]) {
-        let visibility = |ms| SubscriptionPatch { visibility_ms: Some(ms), ..SubscriptionPatch::default() };
+        let visibility = |ms| SubscriptionPatch::default().visibility(Duration::from_millis(ms));
         self.hot.ensure_subscription(sub, &visibility(300)).await.unwrap();
         let locks = held.iter().map(|delivery| delivery.lock.clone()).collect();
         assert_eq!(self.hot.renew(sub, locks).await.unwrap(), vec![true; held.len()]);

@@ -73,12 +73,10 @@ async fn a_slot_that_moves_back_and_forth_under_publishers_and_consumers_loses_n
     let nodes = RedisCluster::start(3, 0, &[]).await;
     let world = World::new(RedisConfig::cluster(nodes.addresses()), 1).await;
     let topic = world.topic("t", Default::default()).await;
-    let patch = SubscriptionPatch {
-        visibility_ms: Some(2_000),
-        backoff_ms: Some(vec![20]),
-        max_deliveries: Some(50),
-        ..SubscriptionPatch::default()
-    };
+    let patch = SubscriptionPatch::default()
+        .visibility(Duration::from_millis(2_000))
+        .backoff([Duration::from_millis(20)])
+        .max_deliveries(50);
     let sub = world.sub(&topic, "s", patch).await;
     let slot = nodes
         .master(0)

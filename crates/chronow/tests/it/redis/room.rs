@@ -23,9 +23,9 @@ async fn a_full_server_lets_retries_schedules_locks_and_renewals_go_on() {
     let server = RedisServer::start(&["--maxmemory-policy", "noeviction"]).await;
     let world = World::new(RedisConfig::single(server.url()), 1).await;
     let topic = world.topic("t", TopicPatch::default()).await;
-    let long = SubscriptionPatch { visibility_ms: Some(120_000), ..SubscriptionPatch::default() };
+    let long = SubscriptionPatch::default().visibility(Duration::from_millis(120_000));
     let sub = world.sub(&topic, "s", long).await;
-    let paused = |paused| SubscriptionPatch { paused: Some(paused), ..SubscriptionPatch::default() };
+    let paused = |paused| SubscriptionPatch::default().paused(paused);
     let waits = world.sub(&topic, "waits", paused(true)).await;
     let soon = world.hot.now().await.unwrap().plus_millis(300);
     world
@@ -98,11 +98,7 @@ async fn ten_thousand_messages_of_one_moment_come_in_their_order() {
     {
         let topic = world.topic(name, TopicPatch::default()).await;
         let sub = world
-            .sub(
-                &topic,
-                "s",
-                SubscriptionPatch { visibility_ms: Some(600_000), ..SubscriptionPatch::default() },
-            )
+            .sub(&topic, "s", SubscriptionPatch::default().visibility(Duration::from_millis(600_000)))
             .await;
         if let Some(last) = last {
             let meta = format!("cw:{{{}:ns:topic:{name}}}:meta", world.scope.tenant());
@@ -144,7 +140,7 @@ async fn ten_thousand_messages_of_one_moment_come_in_their_order() {
 
 everywhere! {
     async fn a_publish_that_is_refused_drops_nothing(world: World) {
-        let patch = TopicPatch { max_len: Some(10), overflow: Some(DiscardPolicy::DropOldest), shards: Some(1), ..TopicPatch::default() };
+        let patch = TopicPatch::default().max_len(10).overflow(DiscardPolicy::DropOldest).shards(1);
         let topic = world.name("t");
         world.hot.ensure_topic(&topic, &patch).await.unwrap();
         let sub = world.sub(&topic, "s", SubscriptionPatch::default()).await;
@@ -163,7 +159,7 @@ everywhere! {
 
     async fn large_messages_come_and_go_in_bounded_steps(world: World) {
         let topic = world.topic("t", TopicPatch::default()).await;
-        let patch = |ms| SubscriptionPatch { visibility_ms: Some(ms), backoff_ms: Some(vec![0]), ..SubscriptionPatch::default() };
+        let patch = |ms| SubscriptionPatch::default().visibility(Duration::from_millis(ms)).backoff([Duration::ZERO]);
         let sub = world.sub(&topic, "s", patch(120_000)).await;
         let large = "x".repeat(300_000);
         for _ in 0..4 {

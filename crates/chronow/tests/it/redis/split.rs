@@ -64,11 +64,11 @@ impl Full {
     /// With subscriptions that delete themselves, or without, which have one key less.
     async fn new(world: &World, name: &str, auto_delete: bool) -> Self {
         let topic = world.topic(name, TopicPatch::default()).await;
-        let patch = SubscriptionPatch {
-            visibility_ms: Some(3_600_000),
-            auto_delete_ms: auto_delete.then_some(Some(3_600_000)),
-            ..SubscriptionPatch::default()
-        };
+        let hour = Duration::from_millis(3_600_000);
+        let mut patch = SubscriptionPatch::default().visibility(hour);
+        if auto_delete {
+            patch = patch.auto_delete(Some(hour));
+        }
         let sub = world.sub(&topic, "s", patch.clone()).await;
         let other = world.sub(&topic, "t", patch).await;
         let plain = ["locked", "deferred", "dead", "late"].map(message);
@@ -144,7 +144,7 @@ impl Full {
     fn everything<'a>(&'a self, hot: &'a RedisHot) -> Vec<(&'static str, Work<'a>)> {
         let (topic, sub) = (&self.topic, &self.sub);
         let again = message("again").stored("1-100000".to_owned(), self.locked.message.published_at);
-        let patch = SubscriptionPatch { max_deliveries: Some(9), ..SubscriptionPatch::default() };
+        let patch = SubscriptionPatch::default().max_deliveries(9);
         let new = SubscriptionName::new(topic, "new").unwrap();
         let rarely = [
             ("replay", said(hot.replay(sub, vec![again]))),
@@ -155,9 +155,7 @@ impl Full {
             ),
             (
                 "ensure_topic",
-                said(async move {
-                    hot.ensure_topic(topic, &TopicPatch { max_len: Some(99), ..TopicPatch::default() }).await
-                }),
+                said(async move { hot.ensure_topic(topic, &TopicPatch::default().max_len(99)).await }),
             ),
             ("redrive", said(async move { hot.redrive(sub, &Select::Ids(vec![self.dead.clone()])).await })),
             ("purge_dead_letters", said(hot.purge_dead_letters(sub, &Select::All))),
@@ -215,10 +213,7 @@ async fn asked(connection: &mut redis::aio::MultiplexedConnection, words: &[&str
 
 /// A client that waits only shortly for a slot to be whole.
 async fn hasty(nodes: &RedisCluster) -> RedisHot {
-    let config = RedisConfig {
-        response_timeout: Duration::from_millis(400),
-        ..RedisConfig::cluster(nodes.addresses())
-    };
+    let config = RedisConfig::cluster(nodes.addresses()).response_timeout(Duration::from_millis(400));
     RedisHot::connect(config).await.unwrap()
 }
 
@@ -360,17 +355,14 @@ async fn in_time<T>(what: &str, work: impl Future<Output = T>) -> T {
 async fn a_shard_whose_slot_moves_holds_up_no_other_shard() {
     const MESSAGES: usize = 40;
     let nodes = RedisCluster::start(3, 0, &[]).await;
-    let config =
-        RedisConfig { response_timeout: Duration::from_secs(60), ..RedisConfig::cluster(nodes.addresses()) };
+    let config = RedisConfig::cluster(nodes.addresses()).response_timeout(Duration::from_secs(60));
     let world = World::new(config, 4).await;
     for moving in ["", "#2"] {
         let topic =
             world.topic(if moving.is_empty() { "first" } else { "third" }, TopicPatch::default()).await;
-        let patch = SubscriptionPatch {
-            visibility_ms: Some(3_600_000),
-            auto_delete_ms: Some(Some(3_600_000)),
-            ..SubscriptionPatch::default()
-        };
+        let patch = SubscriptionPatch::default()
+            .visibility(Duration::from_millis(3_600_000))
+            .auto_delete(Some(Duration::from_millis(3_600_000)));
         let sub = world.sub(&topic, "s", patch).await;
         let sent: BTreeSet<String> = (0..MESSAGES).map(|n| format!("sent {n}")).collect();
         world.publish(&topic, &sent.iter().map(String::as_str).collect::<Vec<_>>()).await;

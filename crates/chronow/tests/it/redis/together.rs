@@ -16,7 +16,7 @@ use crate::tiers::TIMEOUT;
 const SHARDS: u16 = 64;
 
 fn sharded(shards: u16) -> TopicPatch {
-    TopicPatch { shards: Some(shards), ..TopicPatch::default() }
+    TopicPatch::default().shards(shards)
 }
 
 /// What comes until nothing comes any more.
@@ -180,17 +180,14 @@ async fn what_was_accepted_for_a_subscription_comes_whatever_others_make_change_
                             0 => hot
                                 .ensure_topic(
                                     &topic,
-                                    &TopicPatch { ttl_ms: Some(Some(3_600_000 + turn)), ..sharded(shards) },
+                                    &sharded(shards).ttl(Some(Duration::from_millis(3_600_000 + turn))),
                                 )
                                 .await
                                 .map(drop),
                             1 => hot
                                 .ensure_subscription(
                                     &other,
-                                    &SubscriptionPatch {
-                                        start: Some(DeliverPolicy::Earliest),
-                                        ..SubscriptionPatch::default()
-                                    },
+                                    &SubscriptionPatch::default().start(DeliverPolicy::Earliest),
                                 )
                                 .await
                                 .map(drop),

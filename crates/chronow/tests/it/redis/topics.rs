@@ -12,15 +12,18 @@ use crate::tiers::until;
 
 everywhere! {
     async fn options_stay_unless_they_are_given(world: World) {
-        let topic = world.topic("t", TopicPatch { max_len: Some(7), ..TopicPatch::default() }).await;
-        let sub = world.sub(&topic, "s", SubscriptionPatch { max_deliveries: Some(9), ..SubscriptionPatch::default() }).await;
-        let again = world.hot.ensure_topic(&topic, &TopicPatch { shards: Some(99), ttl_ms: Some(Some(5_000)), ..TopicPatch::default() }).await.unwrap();
+        let topic = world.topic("t", TopicPatch::default().max_len(7)).await;
+        let sub = world.sub(&topic, "s", SubscriptionPatch::default().max_deliveries(9)).await;
+        let again = world.hot.ensure_topic(&topic, &TopicPatch::default().shards(99).ttl(Some(Duration::from_millis(5_000)))).await.unwrap();
         let shards = again.shards;
         assert!(shards < 99);
-        assert_eq!(again, TopicOptions { shards, max_len: 7, ttl_ms: Some(5_000), ..TopicOptions::default() });
+        let ttl = Some(Duration::from_millis(5_000));
+        let wanted = TopicPatch::default().shards(shards).max_len(7).ttl(ttl);
+        assert_eq!(again, wanted.apply(&TopicOptions::default()));
         assert_eq!(world.hot.topic(&topic).await.unwrap(), Some(again));
         let again = world.hot.ensure_subscription(&sub, &SubscriptionPatch::default()).await.unwrap();
-        assert_eq!(again, SubscriptionOptions { max_deliveries: 9, ..SubscriptionOptions::default() });
+        let wanted = SubscriptionPatch::default().max_deliveries(9);
+        assert_eq!(again, wanted.apply(&SubscriptionOptions::default()));
         assert_eq!(world.hot.subscription(&sub).await.unwrap(), Some(again));
         assert_eq!(world.hot.topics(&world.scope).await.unwrap(), ["t"]);
         assert_eq!(world.hot.subscriptions(&topic).await.unwrap(), ["s"]);
@@ -58,7 +61,7 @@ everywhere! {
             ids
         };
         let time = ids[2].rsplit('.').next().unwrap().split('-').next().unwrap().parse().unwrap();
-        let from = |start| SubscriptionPatch { start: Some(start), ..SubscriptionPatch::default() };
+        let from = |start| SubscriptionPatch::default().start(start);
         let new = world.sub(&topic, "new", from(DeliverPolicy::New)).await;
         let earliest = world.sub(&topic, "earliest", from(DeliverPolicy::Earliest)).await;
         let at = world.sub(&topic, "at", from(DeliverPolicy::Time(time))).await;
@@ -124,7 +127,7 @@ everywhere! {
     }
 
     async fn a_full_topic_refuses_what_does_not_fit_and_nothing_of_it(world: World) {
-        let topic = world.topic("t", TopicPatch { max_len: Some(30), ..TopicPatch::default() }).await;
+        let topic = world.topic("t", TopicPatch::default().max_len(30)).await;
         let sub = world.sub(&topic, "s", SubscriptionPatch::default()).await;
         // One key: one shard, whose share is a third if there are three.
         let fit = if world.hot.topic(&topic).await.unwrap().unwrap().shards == 1 { 30 } else { 10 };
@@ -141,7 +144,7 @@ everywhere! {
     }
 
     async fn a_full_topic_drops_its_oldest_and_counts_them(world: World) {
-        let patch = TopicPatch { max_len: Some(30), overflow: Some(DiscardPolicy::DropOldest), ..TopicPatch::default() };
+        let patch = TopicPatch::default().max_len(30).overflow(DiscardPolicy::DropOldest);
         let topic = world.topic("t", patch).await;
         let sub = world.sub(&topic, "s", SubscriptionPatch::default()).await;
         let fit = if world.hot.topic(&topic).await.unwrap().unwrap().shards == 1 { 30 } else { 10 };
@@ -158,14 +161,14 @@ everywhere! {
     }
 
     async fn messages_owed_to_nobody_go_oldest_first(world: World) {
-        let topic = world.topic("t", TopicPatch { max_len: Some(30), ..TopicPatch::default() }).await;
+        let topic = world.topic("t", TopicPatch::default().max_len(30)).await;
         let fit = if world.hot.topic(&topic).await.unwrap().unwrap().shards == 1 { 30 } else { 10 };
         for i in 0..fit + 5 {
             world.hot.publish(&topic, vec![keyed("k", &format!("{i:03}"))]).await.unwrap();
         }
         let stats = world.hot.stats(&topic).await.unwrap();
         assert_eq!((stats.length, stats.dropped), (fit as u64, 0));
-        let sub = world.sub(&topic, "s", SubscriptionPatch { start: Some(DeliverPolicy::Earliest), ..SubscriptionPatch::default() }).await;
+        let sub = world.sub(&topic, "s", SubscriptionPatch::default().start(DeliverPolicy::Earliest)).await;
         assert_eq!(texts(&world.pull(&sub, 1).await), ["005"]);
     }
 
@@ -222,7 +225,7 @@ everywhere! {
 
     async fn a_paused_subscription_hands_out_nothing_until_it_is_resumed(world: World) {
         let topic = world.topic("t", TopicPatch::default()).await;
-        let paused = |paused| SubscriptionPatch { paused: Some(paused), ..SubscriptionPatch::default() };
+        let paused = |paused| SubscriptionPatch::default().paused(paused);
         let sub = world.sub(&topic, "s", paused(true)).await;
         world.publish(&topic, &["a"]).await;
         world.nothing(&sub).await;
@@ -236,7 +239,7 @@ everywhere! {
 
     async fn a_subscription_nobody_pulls_from_removes_itself(world: World) {
         let topic = world.topic("t", TopicPatch::default()).await;
-        let after = |ms| SubscriptionPatch { auto_delete_ms: Some(Some(ms)), ..SubscriptionPatch::default() };
+        let after = |ms| SubscriptionPatch::default().auto_delete(Some(Duration::from_millis(ms)));
         let idle = world.sub(&topic, "idle", after(600_000)).await;
         world.sub(&topic, "kept", SubscriptionPatch::default()).await;
         world.publish(&topic, &["a", "b", "c"]).await;
@@ -269,7 +272,7 @@ everywhere! {
 #[tokio::test]
 async fn removing_a_topic_leaves_no_key_behind() {
     let world = World::single().await;
-    let patch = TopicPatch { shards: Some(3), ..TopicPatch::default() };
+    let patch = TopicPatch::default().shards(3);
     let topic = world.name("t");
     world.hot.ensure_topic(&topic, &patch).await.unwrap();
     let sub = world.sub(&topic, "s", SubscriptionPatch::default()).await;

@@ -142,7 +142,7 @@ impl History {
     /// A paused subscription hands out nothing.
     async fn pause(&self, s: usize) {
         let name = &self.subscriptions[s].name;
-        let paused = |paused| SubscriptionPatch { paused: Some(paused), ..SubscriptionPatch::default() };
+        let paused = |paused| SubscriptionPatch::default().paused(paused);
         self.bus.hot.ensure_subscription(name, &paused(true)).await.unwrap();
         self.bus.nothing(name).await;
         self.bus.hot.ensure_subscription(name, &paused(false)).await.unwrap();
@@ -214,14 +214,14 @@ impl History {
 
 async fn random_history(hot: Arc<dyn HotTier>, shards: u16) {
     let chance = Chance::new();
-    let bus = Bus::with(hot, TopicPatch { shards: Some(shards), ..TopicPatch::default() }).await;
+    let bus = Bus::with(hot, TopicPatch::default().shards(shards)).await;
     // No lock ends meanwhile, however long it takes.
-    let patch = SubscriptionPatch { max_deliveries: Some(LIMIT), visibility_ms: Some(3_600_000), ..calm() };
-    let filter = Some(Some(chronos_db::json!({ "headers.parity": "0" })));
+    let patch = calm().max_deliveries(LIMIT).visibility(Duration::from_millis(3_600_000));
+    let filter = chronos_db::json!({ "headers.parity": "0" });
     let mut subscriptions = Vec::new();
     for (name, even_only) in [("all", false), ("even", true), ("more", false)] {
-        let filter = if even_only { filter.clone() } else { None };
-        let name = bus.subscribe_with(name, SubscriptionPatch { filter, ..patch.clone() }).await;
+        let patch = if even_only { patch.clone().filter(Some(filter.clone())) } else { patch.clone() };
+        let name = bus.subscribe_with(name, patch).await;
         subscriptions.push(Modelled {
             name,
             even_only,
