@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use chronos_db::Json;
-use chronow::{Chronow, Config};
+use chronow::{Chronow, Config, Scope};
 use clap::Args;
 
 use crate::failure::{Failure, one_line};
@@ -42,18 +42,17 @@ impl Globals {
 
     async fn connect(&self, of: &NamespaceArg, opened: Opened) -> Result<Connected, Failure> {
         let section = opened.chronos.config().sections.get("chronow").cloned().unwrap_or(Json::Null);
-        let mut config = Config::from_json(&section)?;
+        let config = Config::from_json(&section)?;
         if self.verbose {
             for warning in &config.warnings {
-                note(&format!("warning: chronow: {}", one_line(warning)));
+                note(&format!("warning: chronow: {}", one_line(&warning.to_string())));
             }
         }
-        if let Some(tenant) = &self.tenant {
-            config.defaults.tenant.clone_from(tenant);
-        }
-        if let Some(namespace) = &of.namespace {
-            config.defaults.namespace.clone_from(namespace);
-        }
+        let tenant = self.tenant.clone().unwrap_or_else(|| config.defaults.tenant.clone());
+        let namespace = of.namespace.clone().unwrap_or_else(|| config.defaults.namespace.clone());
+        // Before the builder does, which would blame the configuration.
+        Scope::new(&tenant, &namespace)?;
+        let config = config.into_builder().tenant(tenant).namespace(namespace).build()?;
         let chronow = Chronow::connect(config, Some(&opened.chronos)).await?;
         Ok(Connected { chronow, opened })
     }

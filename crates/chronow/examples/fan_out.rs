@@ -13,8 +13,7 @@ use serde_json::{Value, json};
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     let folder = tempfile::tempdir()?;
-    let mut config = Config::default();
-    config.embedded = Some(folder.path().to_owned());
+    let config = Config::builder().embedded(folder.path()).build()?;
     let chronow = Chronow::connect(config, None).await?;
 
     let payments = chronow.bus().topic("payments")?;

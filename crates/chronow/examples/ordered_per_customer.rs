@@ -20,8 +20,7 @@ const STEPS: [&str; 4] = ["ordered", "paid", "packed", "sent"];
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     let folder = tempfile::tempdir()?;
-    let mut config = Config::default();
-    config.embedded = Some(folder.path().to_owned());
+    let config = Config::builder().embedded(folder.path()).build()?;
     let chronow = Chronow::connect(config, None).await?;
 
     let orders = chronow.bus().topic("orders")?;

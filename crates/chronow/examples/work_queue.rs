@@ -21,8 +21,7 @@ struct Resize {
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     let folder = tempfile::tempdir()?;
-    let mut config = Config::default();
-    config.embedded = Some(folder.path().to_owned());
+    let config = Config::builder().embedded(folder.path()).build()?;
     let chronow = Chronow::connect(config, None).await?;
 
     let topic = chronow.bus().topic("pictures")?;

@@ -4,12 +4,12 @@ use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
+use chronos_db::config::{Database, SpaceConnection};
 use chronos_db::{Chronos, Route};
 use parking_lot::Mutex;
-use secrecy::ExposeSecret as _;
 
 use crate::bus::Bus;
-use crate::config::{Config, Defaults};
+use crate::config::{Config, Defaults, Space};
 use crate::context::Context;
 use crate::hot::HotTier;
 use crate::hot::documents::DocumentsHot;
@@ -22,6 +22,14 @@ use crate::{Error, Result, Scope};
 
 /// Where the embedded store is if nothing is said.
 const EMBEDDED: &str = "chronow-data";
+/// The folder that is none.
+const MEMORY: &str = ":memory:";
+/// The messaging database of an embedded store, and the bucket of its large payloads.
+const EMBEDDED_DATABASE: &str = "chronow";
+const BUCKET: &str = "chronow";
+/// How a connection's own chronos-db calls its document store and its storage.
+const CONNECTION: &str = "chronow";
+const PAYLOADS: &str = "payloads";
 /// The messaging database on a server that is known by its URI alone, as the original names it.
 const DATABASE: &str = "chronos_messaging_default";
 
@@ -34,8 +42,7 @@ const DATABASE: &str = "chronos_messaging_default";
 /// use futures::StreamExt as _;
 /// use chronos_db::{json, Json};
 ///
-/// let mut config = Config::default();
-/// config.embedded = Some(":memory:".into());
+/// let config = Config::builder().embedded(":memory:").build()?;
 /// let chronow = Chronow::connect(config, None).await?;
 ///
 /// chronow.shared().set("greeting", &json!({"text": "hello"})).await?;
@@ -76,7 +83,7 @@ impl Chronow {
     /// `VALIDATION_ERROR` for a wrong configuration, `HOT_TIER_ERROR` if Redis cannot be reached.
     pub async fn connect(config: Config, chronos: Option<&Chronos>) -> Result<Self> {
         for warning in &config.warnings {
-            tracing::warn!(warning, "the configuration of chronow deserves a look");
+            tracing::warn!(%warning, "the configuration of chronow deserves a look");
         }
         let on_redis = config.redis.as_ref().filter(|_| !config.mongo_only);
         let own = match (chronos, on_redis, &config.mongo_uri) {
@@ -201,45 +208,28 @@ impl Chronow {
 /// A chronos-db for this connection alone, of nothing but a messaging database. Large payloads of an embedded
 /// one lie in its folder, unless the configuration names a storage.
 fn open(config: &Config) -> Result<Chronos> {
-    let mut messaging = chronos_db::json!({ "dbConnRef": "chronow", "dbName": DATABASE });
-    let mut document = chronos_db::json!({});
-    let uri = match &config.mongo_uri {
-        Some(uri) => uri.expose_secret().to_owned(),
-        None => {
-            let folder = config.embedded.as_deref().unwrap_or(Path::new(EMBEDDED));
-            let text = folder.to_str().ok_or_else(|| {
-                Error::validation("the folder of the embedded store has a name that is not UTF-8")
-            })?;
-            messaging["dbName"] = "chronow".into();
-            match text {
-                _ if config.space.is_some() => {}
-                ":memory:" => {
-                    document["spacesConnections"] =
-                        chronos_db::json!({ "payloads": { "provider": "memory" } })
-                }
-                _ => {
-                    let folder = folder.join("payloads");
-                    let endpoint = folder.to_str().unwrap_or(text);
-                    document["spacesConnections"] =
-                        chronos_db::json!({ "payloads": { "provider": "local", "endpoint": endpoint } });
-                }
-            }
-            format!("embedded:{text}")
-        }
+    let folder = config.embedded.as_deref().unwrap_or(Path::new(EMBEDDED));
+    let in_memory = folder == Path::new(MEMORY);
+    let builder = chronos_db::config::Config::builder();
+    let (builder, name) = match &config.mongo_uri {
+        Some(uri) => (builder.connection(CONNECTION, uri.clone()), DATABASE),
+        None if in_memory => (builder.connection(CONNECTION, "embedded::memory:"), EMBEDDED_DATABASE),
+        None => (builder.embedded(CONNECTION, folder), EMBEDDED_DATABASE),
     };
-    if let Some(space) = &config.space {
-        let (endpoint, key, secret) =
-            (&space.endpoint, space.access_key.expose_secret(), space.secret_key.expose_secret());
-        let payloads = chronos_db::json!({ "endpoint": endpoint, "accessKey": key, "secretKey": secret });
-        document["spacesConnections"] = chronos_db::json!({ "payloads": payloads });
+    let (builder, bucket) = match &config.space {
+        Some(Space { endpoint, access_key, secret_key, bucket, .. }) => {
+            let space = SpaceConnection::at(endpoint, access_key.clone(), secret_key.clone());
+            (builder.space(PAYLOADS, space), Some(bucket.as_str()))
+        }
+        None if config.mongo_uri.is_some() => (builder, None),
+        None if in_memory => (builder.space(PAYLOADS, SpaceConnection::memory()), Some(BUCKET)),
+        None => (builder.local_space(PAYLOADS, folder.join("payloads")), Some(BUCKET)),
+    };
+    let mut messaging = Database::messaging(CONNECTION, name);
+    if let Some(bucket) = bucket {
+        messaging = messaging.space(PAYLOADS).bucket(bucket);
     }
-    if document.get("spacesConnections").is_some() {
-        messaging["spaceConnRef"] = "payloads".into();
-        messaging["bucket"] = config.space.as_ref().map_or("chronow", |space| &space.bucket).into();
-    }
-    document["dbConnections"] = chronos_db::json!({ "chronow": { "mongoUri": uri } });
-    document["databases"] = chronos_db::json!({ "messaging": messaging });
-    Ok(Chronos::open(chronos_db::config::Config::from_json(&document, Path::new(""))?)?)
+    Ok(Chronos::open(builder.database(messaging).build()?)?)
 }
 
 fn documents(chronos: &Chronos, defaults: &Defaults) -> Result<DocumentsHot> {

@@ -11,8 +11,7 @@
 //! # async fn main() -> chronow::Result<()> {
 //! use chronow::{Chronow, Config};
 //!
-//! let mut config = Config::default();
-//! config.embedded = Some(":memory:".into());
+//! let config = Config::builder().embedded(":memory:").build()?;
 //! let chronow = Chronow::connect(config, None).await?;
 //!
 //! let orders = chronow.bus().topic("orders")?;
@@ -81,10 +80,11 @@ pub use bus::{
     Outcome, Publish, PublishBatch, PublishMessage, Purge, Received, Redrive, Replay, Run, Runner,
     Subscription, Topic, TraceContext,
 };
+pub use chronos_db::config::Warning;
 pub use chronos_db::messaging::SharedValue;
 pub use chronos_db::{Json, Page, Timestamp};
 pub use client::Chronow;
-pub use config::{Config, Defaults, Redis, Space};
+pub use config::{Config, ConfigBuilder, Defaults, Redis, Space};
 pub use error::{Error, ErrorKind, Result};
 pub use metrics::Metrics;
 pub use names::{Scope, SubscriptionName, TopicName};

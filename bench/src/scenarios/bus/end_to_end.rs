@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use chronos_db::{Chronos, json};
+use chronos_db::Chronos;
+use chronos_db::config::Database;
 use chronow::hot::redis::{RedisConfig, RedisHot};
 use chronow::hot::{HotTier, Settle, Settled};
 use chronow::testing::{Point, hooked};
@@ -222,7 +223,8 @@ async fn ours(context: &Context, server: &RedisServer, rate: u64) -> Result<Ours
     let chronos = warm(folder.path())?;
     let latencies = Latencies::new(context);
     let redis = Arc::new(RedisHot::connect(RedisConfig::single(server.url())).await?);
-    let chronow = Chronow::with_hot(watched(redis, Arc::clone(&latencies)), &config(server), Some(&chronos))?;
+    let chronow =
+        Chronow::with_hot(watched(redis, Arc::clone(&latencies)), &config(server)?, Some(&chronos))?;
     let topic = chronow.bus().topic(NAME)?;
     topic.delete().await?;
     topic.ensure().max_len(ROOM).warm(true).await?;
@@ -265,12 +267,10 @@ fn warm_place(context: &Context) -> &Path {
 
 /// The warm tier: an embedded messaging database.
 fn warm(folder: &Path) -> Result<Chronos> {
-    let folder = folder.to_str().ok_or("the folder has a name that is not UTF-8")?;
-    let config = json!({
-        "dbConnections": { "warm": { "mongoUri": format!("embedded:{folder}") } },
-        "databases": { "messaging": { "dbConnRef": "warm", "dbName": "messaging" } },
-    });
-    Ok(Chronos::open(chronos_db::config::Config::from_json(&config, Path::new(""))?)?)
+    let config = chronos_db::config::Config::builder()
+        .embedded("warm", folder)
+        .database(Database::messaging("warm", "messaging"));
+    Ok(Chronos::open(config.build()?)?)
 }
 
 /// The driver alone. Nothing if it did not catch up in time.

@@ -7,7 +7,6 @@ pub(super) mod publish;
 
 use bytes::Bytes;
 use chronow::{Chronow, Config, PublishMessage, Redis, Subscription, Topic};
-use secrecy::SecretString;
 
 use crate::report::Line;
 use crate::server::RedisServer;
@@ -40,15 +39,12 @@ fn count(context: &Context, per_second: f64) -> usize {
     batches.max(TASKS) * BATCH
 }
 
-fn config(server: &RedisServer) -> Config {
-    let (mut redis, mut config) = (Redis::default(), Config::default());
-    redis.url = Some(SecretString::from(server.url()));
-    config.redis = Some(redis);
-    config
+fn config(server: &RedisServer) -> Result<Config> {
+    Ok(Config::builder().redis(Redis::single(server.url())).build()?)
 }
 
 async fn connect(server: &RedisServer) -> Result<Chronow> {
-    Ok(Chronow::connect(config(server), None).await?)
+    Ok(Chronow::connect(config(server)?, None).await?)
 }
 
 /// A new topic with one subscription, whose retries and dead letters are on, as they always are.

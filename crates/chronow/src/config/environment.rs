@@ -1,114 +1,98 @@
 //! What environment variables say.
 
-use chronos_db::json::Map;
+use std::time::Duration;
 
-use crate::{Error, Json, Result};
+use super::builder::ConfigBuilder;
+use super::model::{Given, Redis, Space, wrong};
+use super::read::unused_retry;
+use crate::{Error, Result};
 
-/// Puts `over` on `base`; null says nothing.
-pub(super) fn overlay(base: &mut Json, over: &Json) {
-    match (base, over) {
-        (Json::Object(base), Json::Object(over)) => {
-            for (key, value) in over.iter().filter(|(_, value)| !value.is_null()) {
-                overlay(&mut base[key.as_str()], value);
-            }
-        }
-        (base, over) => *base = over.clone(),
+/// The variables as the program gives them.
+struct Variables<'l>(&'l dyn Fn(&str) -> Option<String>);
+
+impl Variables<'_> {
+    fn text(&self, name: &str) -> Option<String> {
+        (self.0)(name).map(|text| text.trim().to_owned()).filter(|text| !text.is_empty())
     }
-}
 
-/// The variables, in the shape of the JSON.
-pub(super) fn environment(lookup: &dyn Fn(&str) -> Option<String>) -> Result<Json> {
-    let get = |name: &str| lookup(name).map(|text| text.trim().to_owned()).filter(|text| !text.is_empty());
-    let flag = |name: &str| -> Result<Option<bool>> {
-        let Some(text) = get(name) else { return Ok(None) };
+    fn flag(&self, name: &str) -> Result<Option<bool>> {
+        let Some(text) = self.text(name) else { return Ok(None) };
         match text.to_ascii_lowercase().as_str() {
             "true" | "1" | "yes" | "on" => Ok(Some(true)),
             "false" | "0" | "no" | "off" => Ok(Some(false)),
-            _ => Err(Error::validation(format!("{name}: expected `true` or `false`"))),
+            _ => Err(wrong(name, "expected `true` or `false`")),
         }
-    };
-    let number = |name: &str| -> Result<Option<u64>> {
+    }
+
+    fn number(&self, name: &str) -> Result<Option<u64>> {
         let parse = |text: String| {
-            text.parse()
-                .map_err(|_| Error::validation(format!("{name}: expected a whole number, not `{text}`")))
+            text.parse().map_err(|_| wrong(name, format!("expected a whole number, not `{text}`")))
         };
-        get(name).map(parse).transpose()
-    };
-    let mut redis = Map::new();
-    let mut put = |key: &str, value: Option<Json>| {
-        if let Some(value) = value {
-            redis.insert(key.to_owned(), value);
-        }
-    };
-    put("url", get("REDIS_URL").map(Json::from));
-    put("clusterNodes", get("REDIS_CLUSTER_NODES").map(|text| nodes(&text)).transpose()?);
-    put("tls", flag("REDIS_TLS")?.map(Json::from));
-    put("username", get("REDIS_USERNAME").map(Json::from));
-    put("password", get("REDIS_PASSWORD").map(Json::from));
-    put("db", number("REDIS_DB")?.map(Json::from));
-    put("keyPrefix", get("REDIS_KEY_PREFIX").map(Json::from));
-    put("retryMs", number("REDIS_RETRY_MS")?.map(Json::from));
-    put("caCert", get("REDIS_CA_CERT").map(Json::from));
-    let mut defaults = Map::new();
-    for (name, key) in [
-        ("REDIS_VISIBILITY_TIMEOUT_MS", "visibilityTimeoutMs"),
-        ("REDIS_MAX_STREAM_LEN", "maxStreamLen"),
-        ("REDIS_MAX_PAYLOAD_BYTES", "maxPayloadBytes"),
-    ] {
-        if let Some(value) = number(name)? {
-            defaults.insert(key.to_owned(), value.into());
-        }
+        self.text(name).map(parse).transpose()
     }
-    let mut root = Map::new();
+}
+
+/// Reads the variables into a builder, which checks the values.
+pub(super) fn environment(lookup: &dyn Fn(&str) -> Option<String>) -> Result<ConfigBuilder> {
+    let variables = Variables(lookup);
+    let mut builder = ConfigBuilder {
+        mongo_only: variables.flag("CHRONOW_MONGO_ONLY")?,
+        mongo_uri: variables.text("MONGO_URI").map(Into::into),
+        space: space(&variables)?,
+        defaults: Given {
+            visibility: variables.number("REDIS_VISIBILITY_TIMEOUT_MS")?.map(Duration::from_millis),
+            max_len: variables.number("REDIS_MAX_STREAM_LEN")?,
+            max_payload_bytes: fitting(&variables, "REDIS_MAX_PAYLOAD_BYTES")?,
+            ..Given::default()
+        },
+        ..ConfigBuilder::default()
+    };
+    let redis = redis(&variables)?;
+    let retry = variables.number("REDIS_RETRY_MS")?;
     // Settings without a server are no server.
-    if redis.contains_key("url") || redis.contains_key("clusterNodes") {
-        root.insert("redis".to_owned(), redis.into());
+    if redis.url.is_some() || !redis.cluster_nodes.is_empty() {
+        builder.redis = Some(redis);
+        builder.warnings.extend(retry.map(|_| unused_retry()));
     }
-    if let Some(mongo_only) = flag("CHRONOW_MONGO_ONLY")? {
-        root.insert("mongoOnly".to_owned(), mongo_only.into());
-    }
-    if let Some(uri) = get("MONGO_URI") {
-        root.insert("mongoUri".to_owned(), uri.into());
-    }
-    if let Some(space) = space(&get)? {
-        root.insert("space".to_owned(), space.into());
-    }
-    root.insert("defaults".to_owned(), defaults.into());
-    Ok(root.into())
+    Ok(builder)
+}
+
+fn redis(variables: &Variables<'_>) -> Result<Redis> {
+    let mut redis = Redis::nowhere();
+    redis.url = variables.text("REDIS_URL").map(Into::into);
+    let nodes = variables.text("REDIS_CLUSTER_NODES").map(|text| nodes(&text)).transpose()?;
+    redis.cluster_nodes = nodes.unwrap_or_default().into_iter().map(Into::into).collect();
+    redis.tls = variables.flag("REDIS_TLS")?;
+    redis.username = variables.text("REDIS_USERNAME");
+    redis.password = variables.text("REDIS_PASSWORD").map(Into::into);
+    redis.db = fitting(variables, "REDIS_DB")?;
+    redis.key_prefix = variables.text("REDIS_KEY_PREFIX");
+    redis.ca_cert = variables.text("REDIS_CA_CERT").map(Into::into);
+    Ok(redis)
+}
+
+/// A whole number of a smaller kind.
+fn fitting<T: TryFrom<u64>>(variables: &Variables<'_>, name: &str) -> Result<Option<T>> {
+    let fit = |number| T::try_from(number).map_err(|_| wrong(name, "is too large"));
+    variables.number(name)?.map(fit).transpose()
 }
 
 /// The storage for large payloads, if there is one.
-fn space(get: &dyn Fn(&str) -> Option<String>) -> Result<Option<Map>> {
-    let mut space = Map::new();
-    for (name, key) in
-        [("SPACE_ENDPOINT", "endpoint"), ("SPACE_ACCESS_KEY", "accessKey"), ("SPACE_SECRET_KEY", "secretKey")]
-    {
-        if let Some(value) = get(name) {
-            space.insert(key.to_owned(), value.into());
-        }
-    }
+fn space(variables: &Variables<'_>) -> Result<Option<Space>> {
     // Credentials without a storage are no storage.
-    if !space.contains_key("endpoint") {
-        return Ok(None);
-    }
-    for (name, key) in [("SPACE_ACCESS_KEY", "accessKey"), ("SPACE_SECRET_KEY", "secretKey")] {
-        if !space.contains_key(key) {
-            return Err(Error::validation(format!("{name}: is missing beside SPACE_ENDPOINT")));
-        }
-    }
-    Ok(Some(space))
+    let Some(endpoint) = variables.text("SPACE_ENDPOINT") else { return Ok(None) };
+    let required = |name| variables.text(name).ok_or_else(|| wrong(name, "is missing beside SPACE_ENDPOINT"));
+    Ok(Some(Space::new(endpoint, required("SPACE_ACCESS_KEY")?, required("SPACE_SECRET_KEY")?)))
 }
 
 /// A list of nodes: a JSON array, or separated by commas.
-pub(super) fn nodes(text: &str) -> Result<Json> {
-    let list: Vec<String> = if text.starts_with('[') {
-        serde_json::from_str(text).map_err(|_| {
+fn nodes(text: &str) -> Result<Vec<String>> {
+    if text.starts_with('[') {
+        return serde_json::from_str(text).map_err(|_| {
             Error::validation(
                 "REDIS_CLUSTER_NODES: expected a JSON array of texts, or nodes separated by commas",
             )
-        })?
-    } else {
-        text.split(',').map(|node| node.trim().to_owned()).collect()
-    };
-    Ok(list.into())
+        });
+    }
+    Ok(text.split(',').map(|node| node.trim().to_owned()).collect())
 }

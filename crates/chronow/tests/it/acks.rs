@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use chronos_db::messaging::NewMessage;
 use chronos_db::{Json as Value, json};
-use chronow::{Ack, Chronow, Config, ErrorKind, PublishMessage, Subscription, Topic};
+use chronow::{Ack, Chronow, Config, ErrorKind, PublishMessage, Redis, Subscription, Topic};
 use futures::TryStreamExt as _;
 
 use crate::stores::{Stores, on_every_store};
@@ -207,8 +207,9 @@ mod replicas {
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn in_a_cluster_the_replicas_of_the_right_node_confirm() {
         let prefix = format!("acks-{}:", bson::oid::ObjectId::new());
-        let section = json!({"redis": {"clusterNodes": servers::redis_cluster_nodes(), "keyPrefix": prefix}});
-        let chronow = Chronow::connect(Config::from_json(&section).unwrap(), None).await.unwrap();
+        let redis = Redis::cluster(servers::redis_cluster_nodes()).key_prefix(prefix);
+        let config = Config::builder().redis(redis).build().unwrap();
+        let chronow = Chronow::connect(config, None).await.unwrap();
         for name in ["a", "b", "c", "d", "e", "f"] {
             let topic = chronow.bus().topic(name).unwrap();
             topic.ensure().shards(3).await.unwrap();

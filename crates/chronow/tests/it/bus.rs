@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use chronos_db::config::Database;
 use chronos_db::{Chronos, Json as Value, json};
 use chronow::hot::{DeliverPolicy, MessageState};
 use chronow::{
@@ -18,8 +19,7 @@ use tokio::sync::{Notify, Semaphore};
 use crate::tiers::{number, publish, settled, until, within};
 
 pub(crate) async fn embedded() -> Chronow {
-    let mut config = Config::default();
-    config.embedded = Some(":memory:".into());
+    let config = Config::builder().embedded(":memory:").build().unwrap();
     Chronow::connect(config, None).await.unwrap()
 }
 
@@ -61,11 +61,10 @@ mod tiers {
 }
 
 fn messaging() -> Chronos {
-    let config = json!({
-        "dbConnections": {"here": {"mongoUri": "embedded::memory:"}},
-        "databases": {"messaging": {"dbConnRef": "here", "dbName": "messaging"}},
-    });
-    Chronos::open(chronos_db::config::Config::from_json(&config, ".".as_ref()).unwrap()).unwrap()
+    let config = chronos_db::config::Config::builder()
+        .connection("here", "embedded::memory:")
+        .database(Database::messaging("here", "messaging"));
+    Chronos::open(config.build().unwrap()).unwrap()
 }
 
 /// A topic with one subscription whose retries are due at once.
@@ -106,12 +105,12 @@ async fn the_quick_start_works(chronow: Chronow) {
 
 #[tokio::test]
 async fn a_plain_ensure_changes_nothing_and_defaults_hold_at_creation() {
-    let mut config = Config::from_json(
-        &json!({"defaults": {"maxDeliveries": 9, "visibilityTimeoutMs": 5000, "maxStreamLen": 50}}),
-    )
-    .unwrap();
-    config.embedded = Some(":memory:".into());
-    let chronow = Chronow::connect(config, None).await.unwrap();
+    let config = Config::builder()
+        .embedded(":memory:")
+        .max_deliveries(9)
+        .visibility(Duration::from_secs(5))
+        .max_len(50);
+    let chronow = Chronow::connect(config.build().unwrap(), None).await.unwrap();
     let (topic, _) = topic(&chronow).await;
     assert_eq!(topic.options().await.unwrap().unwrap().max_len, 50);
     let subscription = topic.subscription("tuned").unwrap();

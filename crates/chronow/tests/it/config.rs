@@ -1,9 +1,10 @@
 //! Configuration from JSON and from the environment.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use chronos_db::json;
-use chronow::{Config, ErrorKind};
+use chronow::{Config, ConfigBuilder, ErrorKind, Redis, Space};
 use secrecy::ExposeSecret as _;
 
 fn env(pairs: &[(&str, &str)]) -> impl Fn(&str) -> Option<String> + use<> {
@@ -55,7 +56,7 @@ fn every_variable_is_read() {
     assert_eq!(config.mongo_uri.unwrap().expose_secret(), "mongodb://localhost:27017");
     assert_eq!(
         (config.defaults.visibility, config.defaults.max_len, config.defaults.max_payload_bytes),
-        (std::time::Duration::from_secs(5), 7, 1_024)
+        (Duration::from_secs(5), 7, 1_024)
     );
     assert!(!config.mongo_only);
 }
@@ -167,11 +168,93 @@ fn wrong_values_are_named_by_their_path_and_unknown_ones_are_told() {
         ("defaults.retryBackoffMs", json!({"defaults": {"retryBackoffMs": []}})),
         ("defaults.tenantId", json!({"defaults": {"tenantId": "a:b"}})),
         ("mongoOnly", json!({"mongoOnly": "yes"})),
+        ("redis.tls", json!({"redis": {"url": "redis://x", "tls": "secret"}})),
+        ("redis.clusterNodes[1]", json!({"redis": {"clusterNodes": ["a:1", 2]}})),
+        ("defaults.visibilityTimeoutMs", json!({"defaults": {"visibilityTimeoutMs": 5}})),
+        ("defaults.retryBackoffMs[0]", json!({"defaults": {"retryBackoffMs": ["secret"]}})),
+        ("defaults.warmRetentionDays", json!({"defaults": {"warmRetentionDays": 0}})),
+        ("chronow", json!("secret")),
     ] {
         let error = Config::from_json(&wrong).unwrap_err();
         assert!(error.message().starts_with(path) && !error.message().contains("secret"), "{error}");
     }
     let config =
         Config::from_json(&json!({"redis": {"url": "redis://x", "keyprefix": "a"}, "default": {}})).unwrap();
-    assert_eq!(config.warnings.len(), 2, "{:?}", config.warnings);
+    let warnings: Vec<String> = config.warnings.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        warnings,
+        [
+            "redis.keyprefix: is not known here and has no effect; did you mean `keyPrefix`?",
+            "default: is not known here and has no effect; did you mean `defaults`?",
+        ]
+    );
+}
+
+#[test]
+fn what_is_built_is_what_json_would_say() {
+    let redis = Redis::cluster(["a:1", "b:2"]).url("rediss://u:pw@x").key_prefix("p:").username("me");
+    let redis = redis.password(" spaces ").tls(true).ca_cert("/ca.pem").db(0);
+    let space = Space::new("https://s3", "key", "hidden").bucket("large");
+    let built = Config::builder()
+        .redis(redis)
+        .mongo_only(true)
+        .mongo_uri("mongodb://localhost")
+        .embedded("./data")
+        .space(space)
+        .tenant("acme")
+        .namespace("orders")
+        .hot_ttl(None)
+        .warm_retention(Duration::from_secs(7 * 86_400))
+        .max_value_bytes(1)
+        .max_payload_bytes(2)
+        .max_message_bytes(3)
+        .visibility(Duration::from_millis(1_500))
+        .max_deliveries(9)
+        .backoff([Duration::ZERO, Duration::from_secs(5)])
+        .max_len(10)
+        .build()
+        .unwrap();
+    let read = Config::from_json(&json!({
+        "redis": {
+            "clusterNodes": ["a:1", "b:2"], "url": "rediss://u:pw@x", "keyPrefix": "p:", "username": "me",
+            "password": " spaces ", "tls": true, "caCert": "/ca.pem", "db": 0,
+        },
+        "mongoOnly": true,
+        "mongoUri": "mongodb://localhost",
+        "embedded": "./data",
+        "space": {"endpoint": "https://s3", "accessKey": "key", "secretKey": "hidden", "bucket": "large"},
+        "defaults": {
+            "tenantId": "acme", "namespace": "orders", "hotTtlSeconds": 0, "warmRetentionDays": 7,
+            "maxValueBytes": 1, "maxPayloadBytes": 2, "maxMessageBytes": 3, "visibilityTimeoutMs": 1500,
+            "maxDeliveries": 9, "retryBackoffMs": [0, 5000], "maxStreamLen": 10,
+        },
+    }))
+    .unwrap();
+    assert_eq!(format!("{built:#?}"), format!("{read:#?}"));
+    let password = |config: Config| config.redis.unwrap().password.unwrap().expose_secret().to_owned();
+    assert_eq!((password(built).as_str(), password(read).as_str()), (" spaces ", " spaces "));
+}
+
+#[test]
+fn what_is_built_wrong_is_named_by_its_path_in_json() {
+    let builder = Config::builder;
+    let mistakes: [(&str, ConfigBuilder); 12] = [
+        ("redis.url: expected", builder().redis(Redis::single("http://secret"))),
+        ("redis.url: is missing", builder().redis(Redis::cluster(Vec::<String>::new()))),
+        ("redis.clusterNodes: expected `host:port`", builder().redis(Redis::cluster(["secret"]))),
+        ("redis.sentinel.nodes", builder().redis(Redis::sentinel(Vec::<String>::new(), "main"))),
+        ("redis.sentinel.master: is missing", builder().redis(Redis::sentinel(["a:1"], ""))),
+        ("space.endpoint: expected", builder().space(Space::new("secret", "a", "b"))),
+        ("space.secretKey: is missing", builder().space(Space::new("https://s3", "a", ""))),
+        ("defaults.tenantId", builder().tenant("a:b")),
+        ("defaults.warmRetentionDays: must be", builder().warm_retention(Duration::from_secs(5))),
+        ("defaults.visibilityTimeoutMs", builder().visibility(Duration::from_millis(5))),
+        ("defaults.retryBackoffMs", builder().backoff([])),
+        ("defaults.maxStreamLen", builder().max_len(0)),
+    ];
+    for (path, builder) in mistakes {
+        let error = builder.build().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Validation);
+        assert!(error.message().starts_with(path) && !error.message().contains("secret"), "{error}");
+    }
 }

@@ -247,8 +247,7 @@ async fn what_is_too_large_for_any_tier_is_refused(stores: Stores) {
 #[tokio::test]
 async fn the_embedded_default_keeps_large_payloads_in_its_folder() {
     let folder = tempfile::tempdir().unwrap();
-    let mut config = Config::default();
-    config.embedded = Some(folder.path().to_owned());
+    let config = Config::builder().embedded(folder.path()).build().unwrap();
     let chronow = Chronow::connect(config, None).await.unwrap();
     let (topic, subscription) = topic(&chronow).await;
     let text = "y".repeat(1_000_000);
@@ -264,8 +263,9 @@ async fn the_embedded_default_keeps_large_payloads_in_its_folder() {
 #[tokio::test]
 async fn without_an_object_storage_the_hot_tier_is_the_limit() {
     let prefix = format!("large-{}:", bson::oid::ObjectId::new());
-    let section = json!({"redis": {"url": test_support::servers::redis_url(), "keyPrefix": prefix}, "defaults": {"maxPayloadBytes": 100}});
-    let chronow = Chronow::connect(Config::from_json(&section).unwrap(), None).await.unwrap();
+    let redis = chronow::Redis::single(test_support::servers::redis_url()).key_prefix(prefix);
+    let config = Config::builder().redis(redis).max_payload_bytes(100).build().unwrap();
+    let chronow = Chronow::connect(config, None).await.unwrap();
     let (topic, _) = topic(&chronow).await;
     let error = topic.publish(&large(1)).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Validation);

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use chronos_db::config::Database;
 use chronos_db::{Chronos, Json as Value, json};
 use chronow::{Chronow, Config, ErrorKind};
 use futures::TryStreamExt as _;
@@ -11,12 +12,10 @@ use crate::stores::{Stores, on_every_store};
 
 /// Two connections to one store: what one knows, the other does.
 async fn pair() -> (Chronos, Chronow, Chronow) {
-    let config = json!({
-        "dbConnections": {"here": {"mongoUri": "embedded::memory:"}},
-        "databases": {"messaging": {"dbConnRef": "here", "dbName": "messaging"}},
-    });
-    let chronos =
-        Chronos::open(chronos_db::config::Config::from_json(&config, ".".as_ref()).unwrap()).unwrap();
+    let config = chronos_db::config::Config::builder()
+        .connection("here", "embedded::memory:")
+        .database(Database::messaging("here", "messaging"));
+    let chronos = Chronos::open(config.build().unwrap()).unwrap();
     let one = Chronow::connect(Config::default(), Some(&chronos)).await.unwrap();
     let two = Chronow::connect(Config::default(), Some(&chronos)).await.unwrap();
     (chronos, one, two)

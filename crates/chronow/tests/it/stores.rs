@@ -2,23 +2,20 @@
 
 use std::sync::Arc;
 
-use chronos_db::config::DatabaseType;
+use chronos_db::config::{Database, DatabaseType, SpaceConnection};
 use chronos_db::objects::ObjectStorage;
-use chronos_db::{Builder, Chronos, Json as Value, json};
-use chronow::{Chronow, Config};
+use chronos_db::{Builder, Chronos};
+use chronow::{Chronow, Config, ConfigBuilder};
 use futures::TryStreamExt as _;
 
 /// A messaging database in memory, with a bucket in memory.
 pub(crate) fn warm(configure: impl FnOnce(Builder) -> Builder) -> Chronos {
-    let config = json!({
-        "dbConnections": {"here": {"mongoUri": "embedded::memory:"}},
-        "spacesConnections": {"objects": {"provider": "memory"}},
-        "databases": {"messaging": {"dbConnRef": "here", "dbName": "messaging", "spaceConnRef": "objects", "bucket": "large",
-            "captureDeliveries": true}},
-    });
-    configure(Chronos::builder(chronos_db::config::Config::from_json(&config, ".".as_ref()).unwrap()))
-        .open()
-        .unwrap()
+    let messaging = Database::messaging("here", "messaging").space("objects").bucket("large");
+    let config = chronos_db::config::Config::builder()
+        .connection("here", "embedded::memory:")
+        .space("objects", SpaceConnection::memory())
+        .database(messaging.capture_deliveries(true));
+    configure(Chronos::builder(config.build().unwrap())).open().unwrap()
 }
 
 /// A hot tier with a warm one.
@@ -30,7 +27,7 @@ pub(crate) struct Stores {
 impl Stores {
     /// Both in the embedded store.
     pub(crate) fn embedded() -> Self {
-        Self::on(Value::Null, warm(|builder| builder))
+        Self::on(Config::builder(), warm(|builder| builder))
     }
 
     /// The hot one on Redis, under keys of its own.
@@ -42,14 +39,13 @@ impl Stores {
     #[cfg(feature = "redis")]
     pub(crate) fn on_redis(url: &str, chronos: Chronos) -> Self {
         let prefix = format!("stores-{}:", bson::oid::ObjectId::new());
-        Self::on(json!({"redis": {"url": url, "keyPrefix": prefix}}), chronos)
+        Self::on(Config::builder().redis(chronow::Redis::single(url).key_prefix(prefix)), chronos)
     }
 
     /// Small limits, so that tests need no large payloads.
-    fn on(section: Value, chronos: Chronos) -> Self {
-        let mut section = if section.is_null() { json!({}) } else { section };
-        section["defaults"] = json!({"maxPayloadBytes": 1_000, "maxMessageBytes": 100_000});
-        Self { chronos, config: Config::from_json(&section).unwrap() }
+    fn on(config: ConfigBuilder, chronos: Chronos) -> Self {
+        let config = config.max_payload_bytes(1_000).max_message_bytes(100_000);
+        Self { chronos, config: config.build().unwrap() }
     }
 
     pub(crate) async fn connect(&self) -> Chronow {

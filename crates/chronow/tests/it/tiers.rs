@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use chronos_db::config::Database;
 use chronos_db::{Chronos, Env, Json as Value, json};
 use chronow::hot::{HotTier, MessageState};
 use chronow::{Chronow, Config, Message, PublishMessage, Scope, Subscription, Topic};
@@ -130,12 +131,10 @@ pub(crate) async fn connect_with(
     };
     // As a connection names the database that it opens by itself.
     let database = if uri.starts_with("embedded:") { "chronow" } else { "chronos_messaging_default" };
-    let document = json!({
-        "dbConnections": { "chronow": { "mongoUri": uri } },
-        "databases": { "messaging": { "dbConnRef": "chronow", "dbName": database } },
-    });
-    let parsed = chronos_db::config::Config::from_json(&document, ".".as_ref()).unwrap();
-    let chronos = Chronos::builder(parsed).env(env).open().unwrap();
+    let own = chronos_db::config::Config::builder()
+        .connection("chronow", uri)
+        .database(Database::messaging("chronow", database));
+    let chronos = Chronos::builder(own.build().unwrap()).env(env).open().unwrap();
     let plain = Chronow::connect(settings.clone(), Some(&chronos)).await.unwrap();
     Chronow::with_hot(wrap(Arc::clone(plain.hot())), &settings, Some(&chronos)).unwrap()
 }

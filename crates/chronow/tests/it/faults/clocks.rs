@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use chronos_db::config::Database;
 use chronos_db::documents::embedded::EmbeddedDocuments;
 use chronos_db::{Chronos, Env, Json as Value, json};
 use chronow::hot::documents::DocumentsHot;
@@ -58,13 +59,11 @@ async fn a_client_whose_clock_is_wrong_keeps_locks_delays_and_lifetimes(world: W
 #[tokio::test]
 async fn deleted_stays_deleted_whatever_the_clock_of_the_warm_tier_says() {
     for shift in [HOURS, 0, -HOURS] {
-        let document = json!({
-            "dbConnections": { "warm": { "mongoUri": "embedded::memory:" } },
-            "databases": { "messaging": { "dbConnRef": "warm", "dbName": "warm" } },
-        });
+        let warm = chronos_db::config::Config::builder()
+            .connection("warm", "embedded::memory:")
+            .database(Database::messaging("warm", "warm"));
         let env = Env { clock: Arc::new(ShiftedClock::ahead_by(shift)), ..Env::default() };
-        let warm = chronos_db::config::Config::from_json(&document, ".".as_ref()).unwrap();
-        let warm = Chronos::builder(warm).env(env).open().unwrap();
+        let warm = Chronos::builder(warm.build().unwrap()).env(env).open().unwrap();
         let documents = Arc::new(EmbeddedDocuments::open(Path::new(":memory:"), Env::default()).unwrap());
         let hot = Arc::new(DocumentsHot::new(documents, "hot", Env::default()));
         let chronow = Chronow::with_hot(hot, &Config::default(), Some(&warm)).unwrap();

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use chronos_db::config::{Config, Database};
 use chronos_db::{Chronos, Json as Value, json};
 use chronow::{Ack, ErrorKind, PublishMessage};
 
@@ -20,11 +21,8 @@ fn warm(world: &World) -> Chronos {
         (_, Value::String(uri)) => (uri.clone(), "chronos_messaging_default"),
         _ => unreachable!("every world has a warm tier"),
     };
-    let document = json!({
-        "dbConnections": { "warm": { "mongoUri": uri } },
-        "databases": { "messaging": { "dbConnRef": "warm", "dbName": database } },
-    });
-    Chronos::open(chronos_db::config::Config::from_json(&document, ".".as_ref()).unwrap()).unwrap()
+    let config = Config::builder().connection("warm", uri).database(Database::messaging("warm", database));
+    Chronos::open(config.build().unwrap()).unwrap()
 }
 
 /// P1, P2: an oversize message, or no room for all, and nothing of the batch is there, hot or warm.
