@@ -239,12 +239,12 @@ fn what_is_built_is_what_json_would_say() {
 fn what_is_built_wrong_is_named_by_its_path_in_json() {
     let builder = Config::builder;
     let mistakes: [(&str, ConfigBuilder); 12] = [
-        ("redis.url: expected", builder().redis(Redis::single("http://secret"))),
+        ("redis.url: expected", builder().redis(Redis::single("http://hidden"))),
         ("redis.url: is missing", builder().redis(Redis::cluster(Vec::<String>::new()))),
-        ("redis.clusterNodes: expected `host:port`", builder().redis(Redis::cluster(["secret"]))),
+        ("redis.clusterNodes: expected `host:port`", builder().redis(Redis::cluster(["hidden"]))),
         ("redis.sentinel.nodes", builder().redis(Redis::sentinel(Vec::<String>::new(), "main"))),
         ("redis.sentinel.master: is missing", builder().redis(Redis::sentinel(["a:1"], ""))),
-        ("space.endpoint: expected", builder().space(Space::new("secret", "a", "b"))),
+        ("space.endpoint: expected", builder().space(Space::new("hidden", "a", "b"))),
         ("space.secretKey: is missing", builder().space(Space::new("https://s3", "a", ""))),
         ("defaults.tenantId", builder().tenant("a:b")),
         ("defaults.warmRetentionDays: must be", builder().warm_retention(Duration::from_secs(5))),
@@ -255,6 +255,6 @@ fn what_is_built_wrong_is_named_by_its_path_in_json() {
     for (path, builder) in mistakes {
         let error = builder.build().unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Validation);
-        assert!(error.message().starts_with(path) && !error.message().contains("secret"), "{error}");
+        assert!(error.message().starts_with(path) && !error.message().contains("hidden"), "{error}");
     }
 }
