@@ -106,6 +106,7 @@ impl super::RecordIndex {
             .sleep(move |wait| clock.sleep(wait))
             // A store that let it wait so long will do so again, and the caller waits as well.
             .when(|(_, took)| *took <= LONG_MILLIS)
+            // In a box: else the compiler does not see that it may be sent.
             .boxed()
             .await;
         closed.map(drop).map_err(|(error, _)| error)

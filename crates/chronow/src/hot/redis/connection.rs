@@ -188,6 +188,7 @@ impl Connection {
         send.retry(WAITS)
             .when(|error| was_refused(error) || (repeatable && error.is_connection_dropped()))
             .adjust(|_, wait| wait.filter(|wait| Instant::now() + *wait < deadline))
+            // In a box: else the compiler does not see that it may be sent.
             .boxed()
             .await
     }
