@@ -53,7 +53,7 @@
 //! | feature | default | what it brings |
 //! |---|---|---|
 //! | `embedded` | yes | the document store in SQLite |
-//! | `mongodb` | yes | MongoDB, standalone or replica set |
+//! | `mongodb` | yes | MongoDB: standalone, replica set or sharded cluster |
 //! | `s3`, `azure` | yes | object storage in the cloud |
 //! | `testing` | no | the suites below |
 //!

@@ -152,8 +152,7 @@ impl Chronow {
     ///
     /// ```
     /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
-    /// # let mut config = chronow::Config::default();
-    /// # config.embedded = Some(":memory:".into());
+    /// # let config = chronow::Config::builder().embedded(":memory:").build()?;
     /// # let chronow = chronow::Chronow::connect(config, None).await?;
     /// let shared = chronow.shared();
     /// let first = shared.set("seats", &12).await?; // for one hour, unless `ttl` or `forever` says otherwise

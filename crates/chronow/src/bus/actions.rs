@@ -16,8 +16,7 @@ impl Topic {
     ///
     /// ```
     /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
-    /// # let mut config = chronow::Config::default();
-    /// # config.embedded = Some(":memory:".into());
+    /// # let config = chronow::Config::builder().embedded(":memory:").build()?;
     /// # let chronow = chronow::Chronow::connect(config, None).await?;
     /// use std::time::Duration;
     ///
@@ -25,7 +24,7 @@ impl Topic {
     /// orders.ensure().max_len(10_000).ttl(Some(Duration::from_secs(86_400))).await?;
     /// // Another process changes one option.
     /// let options = orders.ensure().dedup_window(Duration::from_secs(60)).await?;
-    /// assert_eq!((options.max_len, options.dedup_window_ms), (10_000, 60_000));
+    /// assert_eq!((options.max_len, options.dedup_window), (10_000, Duration::from_secs(60)));
     /// # Ok::<(), chronow::Error>(())
     /// # }).unwrap();
     /// ```

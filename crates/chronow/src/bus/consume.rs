@@ -33,8 +33,7 @@ impl Subscription {
     ///
     /// ```
     /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
-    /// # let mut config = chronow::Config::default();
-    /// # config.embedded = Some(":memory:".into());
+    /// # let config = chronow::Config::builder().embedded(":memory:").build()?;
     /// # let chronow = chronow::Chronow::connect(config, None).await?;
     /// # let orders = chronow.bus().topic("orders")?;
     /// # orders.ensure().await?;

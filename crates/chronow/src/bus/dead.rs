@@ -18,8 +18,7 @@ impl Subscription {
     ///
     /// ```
     /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
-    /// # let mut config = chronow::Config::default();
-    /// # config.embedded = Some(":memory:".into());
+    /// # let config = chronow::Config::builder().embedded(":memory:").build()?;
     /// # let chronow = chronow::Chronow::connect(config, None).await?;
     /// # let orders = chronow.bus().topic("orders")?;
     /// # orders.ensure().await?;
@@ -29,7 +28,7 @@ impl Subscription {
     /// let order = billing.receive::<i64>(1).await?.remove(0);
     /// order.dead_letter("no such customer").await?;
     ///
-    /// let Page { items: letters, next, .. } = billing.dead_letters().limit(10).await?;
+    /// let chronow::Page { items: letters, next, .. } = billing.dead_letters().limit(10).await?;
     /// assert_eq!((letters[0].reason.as_str(), next), ("no such customer", None));
     /// // Once the cause is gone, all of them come again, to this subscription alone.
     /// assert_eq!(billing.redrive().await?, 1);

@@ -184,11 +184,11 @@ impl SubscriptionOptions {
     /// # Errors
     /// `VALIDATION_ERROR` naming the option.
     pub fn check(&self) -> Result<()> {
-        bound("visibility_ms", to_millis(self.visibility), 100, 12 * 3_600_000)?;
+        bound("visibility (milliseconds)", to_millis(self.visibility), 100, 12 * 3_600_000)?;
         bound("max_deliveries", u64::from(self.max_deliveries), 1, 1_000_000)?;
-        bound("backoff_ms (entries)", self.backoff.len() as u64, 1, 100)?;
+        bound("backoff (entries)", self.backoff.len() as u64, 1, 100)?;
         let longest = self.backoff.iter().copied().max().unwrap_or_default();
-        bound("backoff_ms", to_millis(longest), 0, to_millis(MAX_DELAY))?;
+        bound("backoff (milliseconds)", to_millis(longest), 0, to_millis(MAX_DELAY))?;
         bound("jitter_percent", u64::from(self.jitter_percent), 0, 100)?;
         if let Some(filter) = &self.filter {
             chronos_db::documents::filter::parse(filter, &mut |path| Ok(path.to_owned()))?;

@@ -108,7 +108,7 @@ pub(crate) enum CommitError {
     Conflict,
     /// What was stored for it has been collected since, or is about to be; it has to be stored anew.
     Condemned,
-    /// Nothing was written.
+    /// It failed; where it is not known whether it was written, the message says so.
     Failed(Error),
 }
 
