@@ -75,7 +75,7 @@ fn failed(error: chronos_db::Error) -> Error {
 
 impl Warm {
     pub(crate) fn new(chronos: Chronos, retention: Duration) -> Self {
-        let days = u32::try_from(retention.as_secs() / SECONDS_PER_DAY).unwrap_or(u32::MAX);
+        let days = u32::try_from(retention.as_secs().div_ceil(SECONDS_PER_DAY)).unwrap_or(u32::MAX);
         Self { chronos, retention_days: days }
     }
 

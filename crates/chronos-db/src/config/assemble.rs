@@ -33,7 +33,7 @@ impl Config {
         uri: &str,
         base: &Path,
     ) -> Result<()> {
-        let uri = resolve_document_uri(uri, base).map_err(|message| wrong(path, message))?;
+        let uri = resolve_document_uri(uri.trim(), base).map_err(|message| wrong(path, message))?;
         self.warnings.extend(option_warnings(&uri, path));
         self.connections.insert(reference, DocumentConnection { uri: SecretString::from(uri) });
         Ok(())

@@ -51,7 +51,7 @@ const EMBEDDED: &str = "embedded";
 /// assert_eq!(error.message(), "databases.logs.dbConnRef: there is no connection `mian` (configured: main); did you mean `main`?");
 /// # Ok::<(), chronos_db::Error>(())
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 #[must_use = "a builder does nothing until `build`"]
 pub struct ConfigBuilder {
     /// The options that need no other one to be checked.
@@ -64,6 +64,17 @@ pub struct ConfigBuilder {
     counters: Option<(String, String)>,
     counter_rules: Vec<(String, Json)>,
 }
+
+// The filters of counter rules hold values of documents.
+crate::debug_some!(ConfigBuilder {
+    config,
+    connections,
+    spaces,
+    databases,
+    local_storage,
+    collections,
+    counters
+});
 
 #[derive(Clone, Debug)]
 enum DocumentsAt {

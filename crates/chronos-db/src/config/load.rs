@@ -8,8 +8,8 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::section::Section;
 use super::{
-    Config, DocumentConnection, Entry, HashAlgorithm, IN_MEMORY, Owner, Retention, Routing, Transactions,
-    UpdateMode, Warning, settings, uri, v1, v2,
+    Config, DocumentConnection, Entry, HashAlgorithm, IN_MEMORY, Owner, Retention, Routing, Selector,
+    Transactions, UpdateMode, Warning, settings, uri, v1, v2,
 };
 use crate::{Error, Json, Result};
 
@@ -182,6 +182,20 @@ impl Config {
                     return Err(super::section::wrong(
                         &entry.path,
                         format!("answers the same contexts as {}", earlier.path),
+                    ));
+                }
+                // Whatever the tenant, a single database would answer.
+                let single = |entry: &Entry| matches!(entry.selector, Selector::Single);
+                if entry.database_type.is_some()
+                    && entry.database_type == earlier.database_type
+                    && single(entry) != single(earlier)
+                {
+                    return Err(super::section::wrong(
+                        &entry.path,
+                        format!(
+                            "is never used, or hides {}: one of the two is for every tenant",
+                            earlier.path
+                        ),
                     ));
                 }
                 if entry.key.is_some() && entry.key == earlier.key {

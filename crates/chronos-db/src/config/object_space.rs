@@ -174,7 +174,10 @@ pub(super) fn read(
         Provider::Memory => SpaceConnection::memory(),
         Provider::Local => {
             let folder = endpoint.strip_prefix("file://").or(endpoint.strip_prefix("file:"));
-            SpaceConnection::local(folder.unwrap_or(endpoint))
+            // Nothing behind it is the folder of the configuration.
+            SpaceConnection::local(
+                folder.map_or(endpoint, |folder| if folder.is_empty() { "." } else { folder }),
+            )
         }
     };
     let mut connection = connection.region(region);

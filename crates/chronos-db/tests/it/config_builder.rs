@@ -165,6 +165,15 @@ fn every_mistake_is_an_error_that_starts_with_the_path_in_a_file() {
         ),
         (main().database(Database::identities("main", "a/b")), "databases.identities.dbName: the database"),
         (
+            main().database(Database::messaging("main", "all")).database(Database::new(
+                DatabaseType::Messaging,
+                Selector::Tenant("a".into()),
+                "main",
+                "of_a",
+            )),
+            "databases.messaging.tenantDatabases[0]: is never used, or hides databases.messaging",
+        ),
+        (
             main().database(Database::logs("main", "a").space("s3")),
             "databases.logs.spaceConnRef: there is no",
         ),

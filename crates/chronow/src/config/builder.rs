@@ -237,6 +237,9 @@ fn check_defaults(defaults: &Defaults) -> Result<()> {
             return Err(wrong(&format!("defaults.{key}"), "must be at least 1"));
         }
     }
+    if defaults.hot_ttl.is_some_and(|ttl| ttl.is_zero()) {
+        return Err(wrong("defaults.hotTtlSeconds", "must be more than 0; without it values stay"));
+    }
     let patch = SubscriptionPatch::default;
     for (key, patch) in [
         ("visibilityTimeoutMs", patch().visibility(defaults.visibility)),

@@ -50,7 +50,7 @@ pub(super) fn environment(lookup: &dyn Fn(&str) -> Option<String>) -> Result<Con
     let redis = redis(&variables)?;
     let retry = variables.number("REDIS_RETRY_MS")?;
     // Settings without a server are no server.
-    if redis.url.is_some() || !redis.cluster_nodes.is_empty() {
+    if redis.url.is_some() || variables.text("REDIS_CLUSTER_NODES").is_some() {
         builder.redis = Some(redis);
         builder.warnings.extend(retry.map(|_| unused_retry()));
     }

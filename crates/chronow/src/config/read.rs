@@ -51,10 +51,10 @@ fn redis(mut section: Section<'_>, warnings: &mut Vec<Warning>) -> Result<Redis>
         sentinel.finish(warnings);
         redis.sentinel = Some((nodes, master));
     }
-    redis.key_prefix = section.text("keyPrefix")?.map(str::to_owned);
+    redis.key_prefix = section.verbatim("keyPrefix")?.map(str::to_owned);
     redis.tls = section.flag("tls")?;
     redis.ca_cert = section.text("caCert")?.map(Into::into);
-    redis.username = section.text("username")?.map(str::to_owned);
+    redis.username = section.verbatim("username")?.map(str::to_owned);
     redis.password = section.verbatim("password")?.map(SecretString::from);
     redis.db = section.number("db", 0, i64::MAX.unsigned_abs())?.and_then(|db| i64::try_from(db).ok());
     if section.number("retryMs", 0, u64::MAX)?.is_some() {

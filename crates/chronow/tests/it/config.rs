@@ -238,7 +238,7 @@ fn what_is_built_is_what_json_would_say() {
 #[test]
 fn what_is_built_wrong_is_named_by_its_path_in_json() {
     let builder = Config::builder;
-    let mistakes: [(&str, ConfigBuilder); 12] = [
+    let mistakes: [(&str, ConfigBuilder); 13] = [
         ("redis.url: expected", builder().redis(Redis::single("http://hidden"))),
         ("redis.url: is missing", builder().redis(Redis::cluster(Vec::<String>::new()))),
         ("redis.clusterNodes: expected `host:port`", builder().redis(Redis::cluster(["hidden"]))),
@@ -251,10 +251,25 @@ fn what_is_built_wrong_is_named_by_its_path_in_json() {
         ("defaults.visibilityTimeoutMs", builder().visibility(Duration::from_millis(5))),
         ("defaults.retryBackoffMs", builder().backoff([])),
         ("defaults.maxStreamLen", builder().max_len(0)),
+        ("defaults.hotTtlSeconds: must be", builder().hot_ttl(Some(Duration::ZERO))),
     ];
     for (path, builder) in mistakes {
         let error = builder.build().unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Validation);
         assert!(error.message().starts_with(path) && !error.message().contains("hidden"), "{error}");
     }
+}
+
+#[test]
+fn a_list_of_nodes_that_is_empty_is_not_taken_for_no_redis() {
+    let error = Config::from_env(env(&[("REDIS_CLUSTER_NODES", "[]")])).unwrap_err();
+    assert!(error.message().starts_with("redis.url: is missing"), "{error}");
+}
+
+#[test]
+fn a_key_prefix_keeps_its_blanks() {
+    let config = json!({"redis": {"url": "redis://h", "keyPrefix": "app ", "username": " me"}});
+    let redis = Config::from_json(&config).unwrap().redis.unwrap();
+    assert_eq!(redis.key_prefix.as_deref(), Some("app "));
+    assert_eq!(redis.username.as_deref(), Some(" me"));
 }

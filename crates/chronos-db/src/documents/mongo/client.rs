@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bson::{Document, Timestamp, doc};
@@ -61,6 +61,8 @@ pub(super) struct Connector {
     seen: Mutex<Option<Timestamp>>,
     /// Indexes of the server that serve as ours, and the names we know them by.
     names: Mutex<HashMap<Namespace, HashMap<String, String>>>,
+    /// The client is being shut down, or is.
+    ended: AtomicBool,
 }
 
 /// The client, for one call; closing waits for it.
@@ -106,6 +108,7 @@ impl Connector {
             primary: watch::Sender::new(None),
             seen: Mutex::default(),
             names: Mutex::default(),
+            ended: AtomicBool::new(false),
         })
     }
 
@@ -248,15 +251,19 @@ impl Connector {
 
     /// Waits for the calls in flight and ends the client.
     pub(super) async fn close(&self) {
-        let first = self.calls.close();
+        self.calls.close();
         let drained = tokio::select! {
             () = self.calls.wait() => true,
             () = self.env.clock.sleep(DRAIN) => false,
         };
         self.sessions.clear();
         // What has not ended by now ends by its own limit, and the client with the last of it: the driver
-        // panics if it is ended under a call.
-        if let Some(client) = self.client.get().filter(|_| first && drained) {
+        // panics if it is ended under a call. Of several that close it, also because the first was given up,
+        // one ends it.
+        if drained
+            && let Some(client) = self.client.get()
+            && !self.ended.swap(true, Ordering::AcqRel)
+        {
             client.clone().shutdown().await;
         }
     }

@@ -7,7 +7,7 @@ use mongodb::Database;
 use super::call::Call;
 use super::client::Lease;
 use super::failure::{self, Failure, has_code};
-use crate::documents::{Direction, Index, Namespace, whole};
+use crate::documents::{Direction, Index, Namespace};
 use crate::{Error, ErrorKind};
 
 const NAMESPACE_NOT_FOUND: i32 = 26;
@@ -95,19 +95,22 @@ pub(super) async fn list(lease: &Lease, namespace: &Namespace) -> Result<Vec<Ind
     Ok(listed.iter().filter_map(plain_index).collect())
 }
 
+/// The direction that a server's index says; none for text, hashed and other special ones.
+fn direction(value: &Bson) -> Option<Direction> {
+    let sign = match value {
+        Bson::Int32(d) => f64::from(*d),
+        Bson::Int64(d) => *d as f64,
+        Bson::Double(d) => *d,
+        _ => return None,
+    };
+    Some(if sign < 0.0 { Direction::Descending } else { Direction::Ascending })
+}
+
 fn plain_index(listed: &Document) -> Option<Index> {
     let special = ["partialFilterExpression", "sparse", "collation", "hidden"]
         .iter()
         .any(|option| listed.contains_key(option));
-    let key = |(path, direction): (&String, &Bson)| {
-        let sign = match direction {
-            Bson::Int32(d) => f64::from(*d),
-            Bson::Int64(d) => *d as f64,
-            Bson::Double(d) => *d,
-            _ => return None,
-        };
-        Some((path.clone(), if sign < 0.0 { Direction::Descending } else { Direction::Ascending }))
-    };
+    let key = |(path, value): (&String, &Bson)| Some((path.clone(), direction(value)?));
     let name = listed.get_str("name").ok().filter(|_| !special)?.to_owned();
     let keys = listed.get_document("key").ok()?.iter().map(key).collect::<Option<Vec<_>>>()?;
     Some(Index {
@@ -229,8 +232,8 @@ fn keys(index: &Index) -> Document {
 /// Whether the server's keys are the wanted ones, in the same order; servers and tools type the directions
 /// differently.
 fn has_keys(have: &Document, wanted: &Index) -> bool {
-    let plain = |key: &Document| -> Vec<(String, Option<i64>)> {
-        key.iter().map(|(path, direction)| (path.clone(), whole(direction))).collect()
+    let plain = |key: &Document| -> Vec<(String, Option<Direction>)> {
+        key.iter().map(|(path, value)| (path.clone(), direction(value))).collect()
     };
     have.get_document("key").is_ok_and(|have| plain(have) == plain(&keys(wanted)))
 }

@@ -188,7 +188,8 @@ impl Engine {
                     break;
                 }
             }
-            if self.chunks.get(&topic.id, chunk.last).is_none() {
+            // Found by its numbers, not by its name alone: else every pull of this range would read it again.
+            if self.chunks.holding(&topic.id, chunk.last).is_none_or(|known| known.last != chunk.last) {
                 self.chunks.insert(&topic.id, chunk.clone());
             }
             while progress.sequence < chunk.last && progress.found.len() < room && examined < MAX_EXAMINED {
