@@ -18,6 +18,15 @@ pub(crate) struct Tasks {
 /// While a task has one, closing waits for it.
 pub(crate) type Guard = TaskTrackerToken;
 
+/// A token that closing waits for; none if the tracker is closed.
+pub(crate) fn enter(tracker: &TaskTracker) -> Option<Guard> {
+    // A closed tracker hands out tokens all the same. So the token is taken before the tracker is asked: it
+    // counts tokens and knows whether it is closed in one atomic, so either `close` came later and waits for
+    // this token, or it is seen here. Asked first, it could close, wait and return in between.
+    let guard = tracker.token();
+    (!tracker.is_closed()).then_some(guard)
+}
+
 impl Tasks {
     pub(crate) fn new() -> Self {
         Self { tracker: TaskTracker::new(), closing: CancellationToken::new().drop_guard() }
@@ -28,14 +37,7 @@ impl Tasks {
     /// # Errors
     /// `CLOSED` if the connection is closing.
     pub(crate) fn guard(&self) -> Result<Guard> {
-        // A closed tracker hands out tokens all the same. So the token is taken before the tracker is asked:
-        // it counts tokens and knows whether it is closed in one atomic, so either `close` came later and
-        // waits for this token, or it is seen here. Asked first, it could close, wait and return in between.
-        let guard = self.tracker.token();
-        if self.tracker.is_closed() {
-            return Err(Error::new(ErrorKind::Closed, "the connection is closed"));
-        }
-        Ok(guard)
+        enter(&self.tracker).ok_or_else(|| Error::new(ErrorKind::Closed, "the connection is closed"))
     }
 
     /// Begins a task that closing waits for.

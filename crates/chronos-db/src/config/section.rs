@@ -23,8 +23,11 @@ pub(super) fn below(parent: &str, key: &str) -> String {
     }
 }
 
-/// A number within bounds; the error names the path.
-pub(super) fn in_range(path: &str, number: Option<u64>, least: u64, most: u64) -> Result<u64> {
+/// Checks that a number is given, and from `least` to `most`.
+///
+/// # Errors
+/// `VALIDATION_ERROR` that starts with the JSON path and says the bounds.
+pub fn in_range(path: &str, number: Option<u64>, least: u64, most: u64) -> Result<u64> {
     number
         .filter(|number| (least..=most).contains(number))
         .ok_or_else(|| wrong(path, format!("must be a whole number from {least} to {most}")))

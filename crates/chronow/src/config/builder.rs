@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use chronos_db::config::Warning;
-use chronos_db::config::section::Unit;
+use chronos_db::config::section::{Unit, in_range};
 use secrecy::SecretString;
 
 use super::Config;
@@ -224,10 +224,7 @@ fn check_defaults(defaults: &Defaults) -> Result<()> {
         Scope::new(name, name).map_err(at(key))?;
     }
     let days = Unit::Days.count(defaults.warm_retention);
-    if !days.is_some_and(|days| (1..=u32::MAX.into()).contains(&days)) {
-        let message = format!("must be a whole number from 1 to {}", u32::MAX);
-        return Err(wrong("defaults.warmRetentionDays", message));
-    }
+    in_range("defaults.warmRetentionDays", days, 1, u32::MAX.into())?;
     for (key, bytes) in [
         ("maxValueBytes", defaults.max_value_bytes),
         ("maxPayloadBytes", defaults.max_payload_bytes),

@@ -9,6 +9,7 @@ use bytes::Bytes;
 
 use super::fields::{damaged, int};
 use super::keys::{chunk_id, message_id};
+use crate::hot::millis::to_signed_millis;
 use crate::hot::{OutboundMessage, StoredMessage};
 use crate::{Result, Timestamp};
 
@@ -43,7 +44,7 @@ chronos_db::debug_some!(Chunk { first, last, head, at, void });
 
 impl Body {
     pub(super) fn of(message: &OutboundMessage, id: String, at: Timestamp, ttl: Option<i64>) -> Self {
-        let ttl = message.ttl.map(|ttl| i64::try_from(ttl.as_millis()).unwrap_or(i64::MAX)).or(ttl);
+        let ttl = message.ttl.map(to_signed_millis).or(ttl);
         let message = StoredMessage {
             id,
             published_at: at,

@@ -2,7 +2,6 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::time::Duration;
 
 use chronos_db::documents::{Batch, Outcome};
 
@@ -13,6 +12,7 @@ use super::delivery_record::{DeliveryRecord, State, record_id};
 use super::fields::{put_if, too_contended};
 use super::pull_due::USED_UP;
 use super::store::Engine;
+use crate::hot::millis::to_signed_millis;
 use crate::hot::{Delivery, Lock, Settle, SettleAndStart, SettleAndStartResult, Settled};
 use crate::{ErrorKind, Result, SubscriptionName, Timestamp};
 
@@ -257,7 +257,7 @@ impl Engine {
                 // The quotient of two 64 bit numbers is good enough as a chance.
                 let chance = self.env.random.next_u64() as f64 / u64::MAX as f64;
                 let wait = delay.unwrap_or_else(|| options.wait_after(record.starts, chance));
-                detach(record, body, State::Waiting, now.as_millis().saturating_add(millis(wait)));
+                detach(record, body, State::Waiting, now.as_millis().saturating_add(to_signed_millis(wait)));
                 record.why.clone_from(reason);
             }
             Settle::DeadLetter { reason } => {
@@ -347,8 +347,4 @@ fn detach(record: &mut DeliveryRecord, body: &Arc<Body>, state: State, due: i64)
     record.token = None;
     record.aside = false;
     record.body = Some((**body).clone());
-}
-
-pub(super) fn millis(duration: Duration) -> i64 {
-    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }

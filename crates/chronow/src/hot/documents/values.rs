@@ -14,8 +14,8 @@ use chronos_db::documents::{Batch, Filter, Scan, Write};
 use super::chunk::binary;
 use super::fields::{ascending, damaged, delete_if, int, put_if, text, too_contended};
 use super::keys::with_prefix;
-use super::settle::millis;
 use super::store::Engine;
+use crate::hot::millis::to_signed_millis;
 use crate::hot::{Incremented, Precondition, Value};
 use crate::{Error, ErrorKind, Page, Result, Scope, Timestamp};
 
@@ -104,7 +104,7 @@ impl Stored {
 }
 
 fn after(now: Timestamp, ttl: Option<Duration>) -> Option<Timestamp> {
-    ttl.map(|ttl| now.plus_millis(millis(ttl)))
+    ttl.map(|ttl| now.plus_millis(to_signed_millis(ttl)))
 }
 
 fn value_document(id: &str, version: i64, rev: ObjectId, new: &New) -> Document {

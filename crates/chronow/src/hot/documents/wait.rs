@@ -11,8 +11,8 @@ use super::cache::SubscriptionContext;
 use super::entities::last_sequence;
 use super::fields::int;
 use super::keys::{sequence_key, signal_key};
-use super::settle::millis;
 use super::store::Engine;
+use crate::hot::millis::to_signed_millis;
 use crate::{Error, ErrorKind, Result, SubscriptionName, Timestamp};
 
 /// The first and the longest pause between two looks.
@@ -30,7 +30,7 @@ impl Engine {
         if context.seen != context.cache.seen.lock().unwrap_or(context.seen) {
             return Ok(());
         }
-        let end = self.env.clock.now().plus_millis(millis(timeout));
+        let end = self.env.clock.now().plus_millis(to_signed_millis(timeout));
         loop {
             if context.cache.left.load(Ordering::Relaxed) {
                 return Ok(());

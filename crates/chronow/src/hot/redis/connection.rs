@@ -16,13 +16,13 @@ use redis::{
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
-use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::config::{RedisConfig, RedisServers};
 use super::connect::{Master, Route, Single, client};
 use super::errors::{closed, failed, is_read_only, was_refused};
 use super::exclusive::Own;
 use super::script::{Args, Script};
+use crate::tasks::{Guard, enter};
 use crate::{Error, Result};
 
 /// The waits before a node of a cluster is asked again.
@@ -291,10 +291,8 @@ impl Connection {
     }
 
     /// While the answer lives, closing waits.
-    pub(super) fn call(&self) -> Result<TaskTrackerToken> {
-        // First the token, then the question, as in `Tasks::guard`.
-        let call = self.calls.token();
-        if self.calls.is_closed() { Err(closed()) } else { Ok(call) }
+    pub(super) fn call(&self) -> Result<Guard> {
+        enter(&self.calls).ok_or_else(closed)
     }
 
     /// Waits for what runs; everything later fails.

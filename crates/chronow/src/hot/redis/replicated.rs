@@ -16,6 +16,7 @@ use super::reply::{Parts, count, text};
 use super::script::{Args, Script, scripts};
 use super::script_result::{Known, ScriptError, ScriptResult};
 use super::state::Confirm;
+use crate::hot::millis::to_millis;
 use crate::{Error, ErrorKind, Result, SubscriptionName, TopicName};
 
 /// Redirections of a cluster that are followed.
@@ -184,7 +185,7 @@ async fn confirmed(own: &mut Own, key: &str, confirm: Confirm) -> Result<()> {
     mark.arg(format!("{key}:mark")).arg(1).arg("PX").arg(1_000);
     own.send(&mark, own.timeout).await.map_err(unknown)?;
     // Zero would wait for ever.
-    let millis = u64::try_from(within.as_millis()).unwrap_or(u64::MAX).clamp(1, 3_600_000);
+    let millis = to_millis(within).clamp(1, 3_600_000);
     let mut wait = cmd("WAIT");
     wait.arg(replicas).arg(millis);
     let reply = own.send(&wait, Duration::from_millis(millis) + own.timeout).await.map_err(unknown)?;

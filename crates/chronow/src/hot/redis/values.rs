@@ -12,12 +12,13 @@ use super::connection::SharedConnection;
 use super::keys::Keys;
 use super::reply::{Parts, bytes, count, list, number, text, unexpected};
 use super::script::{Args, scripts};
+use crate::hot::millis::to_millis;
 use crate::hot::{Incremented, Precondition, Value};
 use crate::{Error, ErrorKind, Page, Result, Scope};
 
 fn millis(ttl: Duration) -> u64 {
     // Nothing lives for zero milliseconds; the server counts with 63 bits, from the epoch.
-    u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX).clamp(1, 1 << 52)
+    to_millis(ttl).clamp(1, 1 << 52)
 }
 
 /// What reading values takes.
