@@ -18,6 +18,7 @@ use crate::stored::{COLLECTION, INDEXED};
 use crate::watch::{Gate, Groups, Watched};
 
 const CONNECTION: &str = "main";
+const BUCKET: &str = "chronos";
 
 /// How to open.
 #[derive(Clone, Debug, Default)]
@@ -75,7 +76,8 @@ pub(crate) fn open(how: &How<'_>) -> Result<Opened> {
     }
     let collection = how.collection.unwrap_or(COLLECTION);
     let config = config
-        .database(Database::runtime("default", CONNECTION, how.database))
+        // A name as long as the default one, so that the bytes of a row can be compared.
+        .database(Database::runtime("default", CONNECTION, how.database).bucket(BUCKET))
         .collection(collection, CollectionMap::default().indexed(INDEXED))
         .build()?;
     let (groups, calls) = (Arc::new(Groups::default()), Counting::new());

@@ -84,7 +84,7 @@ async fn together(context: &Context, processes: usize, shared: bool) -> Result<S
     Ok(all)
 }
 
-pub(crate) async fn meet(context: &Context, processes: usize) -> Result<Vec<Line>> {
+pub(crate) async fn share_a_collection(context: &Context, processes: usize) -> Result<Vec<Line>> {
     let (mut rates, mut p99s) = ([Vec::new(), Vec::new()], [Vec::new(), Vec::new()]);
     let (mut failed, mut groups) = (0, [Vec::new(), Vec::new()]);
     for round in 0..=context.rounds {

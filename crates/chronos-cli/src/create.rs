@@ -38,7 +38,7 @@ pub(crate) async fn run(globals: &Globals, args: CreateArgs) -> Result<(), Failu
         create = create.at(at);
     }
     let made = create.await?;
-    opened.settle(&collection).await?;
+    opened.flush(&collection).await?;
     opened.close().await?;
     Output::new().value(&made.to_json())
 }

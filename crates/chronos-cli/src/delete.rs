@@ -27,7 +27,7 @@ pub(crate) async fn run(globals: &Globals, args: DeleteArgs) -> Result<(), Failu
     let id = args.item.find(&collection, Among::Live).await?;
     let made =
         args.change.apply(collection.delete(&id), Delete::actor, Delete::reason, Delete::expect_ov).await?;
-    opened.settle(&collection).await?;
+    opened.flush(&collection).await?;
     opened.close().await?;
     Output::new().value(&made.to_json())
 }

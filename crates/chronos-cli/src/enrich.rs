@@ -38,7 +38,7 @@ pub(crate) async fn run(globals: &Globals, args: EnrichArgs) -> Result<(), Failu
         enrich = enrich.function_id(function);
     }
     let made = enrich.await?;
-    opened.settle(&collection).await?;
+    opened.flush(&collection).await?;
     opened.close().await?;
     Output::new().value(&made.to_json())
 }

@@ -81,7 +81,7 @@ pub(crate) async fn run(globals: &Globals, args: ImportArgs) -> Result<(), Failu
     let imported = import.all(&mut lines, args.batch as usize).await;
     import.bar.finish_and_clear();
     // What was written before a failure gets its time, too.
-    let settled = opened.settle(&collection).await;
+    let settled = opened.flush(&collection).await;
     let told = settled.and_then(|unflushed| Output::new().value(&import.counts.to_json(began, unflushed)));
     let closed = opened.close().await;
     imported.and(told).and(closed)?;

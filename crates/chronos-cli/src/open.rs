@@ -156,7 +156,7 @@ impl Opened {
     /// After writes: gives the storage a moment to take the versions, and says what still waits: this
     /// program's, else what others left. They are safe in the version index. Returns how many of this
     /// program's wait.
-    pub(crate) async fn settle(&mut self, collection: &Collection) -> Result<u64, Failure> {
+    pub(crate) async fn flush(&mut self, collection: &Collection) -> Result<u64, Failure> {
         let report = collection.flush_local(DRAIN).await?;
         self.waiting |= report.own > 0;
         if report.own > 0 || report.left > 0 {

@@ -33,7 +33,7 @@ pub(crate) async fn run(globals: &Globals, args: ReplaceArgs) -> Result<(), Fail
         .change
         .apply(collection.replace(&id, document), Replace::actor, Replace::reason, Replace::expect_ov)
         .await?;
-    opened.settle(&collection).await?;
+    opened.flush(&collection).await?;
     opened.close().await?;
     Output::new().value(&made.to_json())
 }

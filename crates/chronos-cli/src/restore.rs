@@ -47,7 +47,7 @@ pub(crate) async fn run(globals: &Globals, args: RestoreArgs) -> Result<(), Fail
         restore = restore.to_time(at);
     }
     let made = restore.await?;
-    opened.settle(&collection).await?;
+    opened.flush(&collection).await?;
     opened.close().await?;
     Output::new().value(&made.to_json())
 }

@@ -77,7 +77,7 @@ pub(crate) async fn run(globals: &Globals, args: RestoreCollectionArgs) -> Resul
     if args.dry_run {
         told["dryRun"] = true.into();
     } else {
-        opened.settle(&collection).await?;
+        opened.flush(&collection).await?;
     }
     opened.close().await?;
     Output::new().value(&told)?;

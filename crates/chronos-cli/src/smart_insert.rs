@@ -41,7 +41,7 @@ pub(crate) async fn run(globals: &Globals, args: SmartInsertArgs) -> Result<(), 
         insert = insert.function_id(function);
     }
     let made = insert.await?;
-    opened.settle(&collection).await?;
+    opened.flush(&collection).await?;
     opened.close().await?;
     Output::new().value(&made.to_json())
 }

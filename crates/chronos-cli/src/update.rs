@@ -34,7 +34,7 @@ pub(crate) async fn run(globals: &Globals, args: UpdateArgs) -> Result<(), Failu
         .change
         .apply(collection.update(&id, document), Update::actor, Update::reason, Update::expect_ov)
         .await?;
-    opened.settle(&collection).await?;
+    opened.flush(&collection).await?;
     opened.close().await?;
     Output::new().value(&made.to_json())
 }

@@ -110,7 +110,7 @@ impl Round {
 }
 
 /// Removes what is left over; `report` says what waits to be stored.
-async fn tidy(collection: &Collection, report: &FlushReport) -> Result<Round, Failure> {
+async fn collect_garbage(collection: &Collection, report: &FlushReport) -> Result<Round, Failure> {
     let collected = collection.collect_orphans(YOUNG).await?;
     let trimmed = collection.trim(GRACE).await?;
     let (orphans, erased, malformed) = (collected.orphans, collected.erased, collected.malformed);
@@ -126,7 +126,7 @@ async fn once(collection: &Collection, limit: Duration) -> Result<FlushReport, F
         }
         tokio::time::sleep(AGAIN).await;
     };
-    tidy(collection, &report).await?.print()?;
+    collect_garbage(collection, &report).await?.print()?;
     Ok(report)
 }
 
@@ -134,12 +134,12 @@ async fn once(collection: &Collection, limit: Duration) -> Result<FlushReport, F
 struct Ended {
     report: FlushReport,
     /// None if cleaning up failed in a way that passes: the next round tries again.
-    tidied: Option<Round>,
+    collected: Option<Round>,
 }
 
 async fn round(collection: &Collection) -> Result<Ended, Failure> {
     let report = collection.flush(ROUND).await?;
-    let tidied = match tidy(collection, &report).await {
+    let collected = match collect_garbage(collection, &report).await {
         Ok(round) => Some(round),
         Err(Failure::Error(error)) if error.is_retryable() => {
             note(&format!("cleaning up `{}`: {}", collection.name(), one_line(error.message())));
@@ -147,19 +147,19 @@ async fn round(collection: &Collection) -> Result<Ended, Failure> {
         }
         Err(failure) => return Err(failure),
     };
-    Ok(Ended { report, tidied })
+    Ok(Ended { report, collected })
 }
 
 async fn until_stopped(collection: &Collection, every: Duration) -> Result<FlushReport, Failure> {
     let mut stop = Stop::listen();
     let mut told = None;
     loop {
-        let Ended { report, tidied } = tokio::select! {
+        let Ended { report, collected } = tokio::select! {
             done = round(collection) => done?,
             () = stop.comes() => return Ok(FlushReport::default()),
         };
         // A quiet worker prints one line, not one a round.
-        if let Some(done) = tidied
+        if let Some(done) = collected
             && (told.replace(done) != Some(done) || done.orphans + done.erased + done.trimmed > 0)
         {
             done.print()?;

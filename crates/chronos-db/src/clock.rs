@@ -53,7 +53,7 @@ impl Timestamp {
     pub fn parse(text: &str) -> Result<Self> {
         let wrong = || {
             Error::validation(format!(
-                "`{text}` is no ISO-8601 date or date-time with an offset, such as 2015-12-31T10:00:00Z"
+                "`{text}` is not an ISO-8601 date or date-time with an offset, such as 2015-12-31T10:00:00Z"
             ))
         };
         let pieces = Pieces::parse(text).map_err(|_| wrong())?;

@@ -21,7 +21,7 @@ pub enum ErrorKind {
     NotFound,
     /// The item moved on since the version the caller expected; read it and decide again.
     OptimisticLock,
-    /// Somebody holds the lock of the item; try again after its lease.
+    /// Another holder has the lock of the item; try again after its lease.
     Locked,
     /// The object storage failed or holds something other than what was written.
     Storage,

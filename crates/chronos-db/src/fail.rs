@@ -48,7 +48,7 @@ impl FailPoints {
         for part in text.split(',').map(str::trim).filter(|p| !p.is_empty()) {
             let wrong = || {
                 Error::validation(format!(
-                    "`{part}` is no fail point of the form point=abort:N or point=error:N"
+                    "`{part}` is not a fail point of the form point=abort:N or point=error:N"
                 ))
             };
             let (point, what) = part.split_once('=').ok_or_else(wrong)?;

@@ -52,7 +52,7 @@ impl std::str::FromStr for Tier {
         let known = [Self::Generic, Self::Domain, Self::Tenant].into_iter().find(|tier| tier.name() == text);
         known.ok_or_else(|| {
             Error::validation(format!(
-                "`{}` is no tier; there are generic, domain, tenant",
+                "`{}` is not a tier; there are generic, domain, tenant",
                 text.escape_debug()
             ))
         })

@@ -83,7 +83,7 @@ pub(crate) async fn copy(
 }
 
 /// Why messages have no copy, by their ids.
-type Refused = HashMap<String, String>;
+type RejectedCopies = HashMap<String, String>;
 
 struct Archiver {
     hot: Arc<dyn HotTier>,
@@ -199,8 +199,8 @@ impl Archiver {
 
     /// Keeps copies; answers which the warm tier refuses for good. A batch that it refuses is cut in two
     /// until it is known who is to blame, so that nobody else waits for them.
-    async fn keep(&self, copies: Vec<StoredMessage>) -> Result<Refused> {
-        let mut refused = Refused::new();
+    async fn keep(&self, copies: Vec<StoredMessage>) -> Result<RejectedCopies> {
+        let mut refused = RejectedCopies::new();
         let mut parts = vec![copies];
         // The last one is the first in order.
         while let Some(mut part) = parts.pop() {

@@ -19,7 +19,7 @@ pub enum ErrorKind {
     NotFound,
     /// The condition of a conditional change did not hold; read again and decide.
     Conflict,
-    /// The lock of the message is not this holder's any more; somebody else may have the message.
+    /// The lock of the message is not this holder's any more; another consumer may have the message.
     LockLost,
     /// The topic holds as many undelivered messages as it may; publish again later.
     Full,

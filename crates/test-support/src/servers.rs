@@ -85,8 +85,9 @@ pub fn redis_url() -> String {
 #[must_use]
 pub fn redis_cluster_nodes() -> Vec<String> {
     let text = variable("REDIS_CLUSTER_NODES");
-    serde_json::from_str(&text)
-        .unwrap_or_else(|error| panic!("REDIS_CLUSTER_NODES is no JSON array of strings ({error}): {text}"))
+    serde_json::from_str(&text).unwrap_or_else(|error| {
+        panic!("REDIS_CLUSTER_NODES is not a JSON array of strings ({error}): {text}")
+    })
 }
 
 /// `prefix` with something behind it that no other call returns, in this or another process: good for
@@ -105,7 +106,7 @@ pub fn unique_name(prefix: &str) -> String {
         && !prefix.ends_with('-');
     assert!(
         fits,
-        "`{prefix}` is no prefix for names on every server: use at most 24 of a-z, 0-9 and single dashes inside"
+        "`{prefix}` is not a prefix for names on every server: use at most 24 of a-z, 0-9 and single dashes inside"
     );
     let millis = SystemTime::now()
         .duration_since(UNIX_EPOCH)

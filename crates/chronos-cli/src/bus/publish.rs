@@ -135,7 +135,7 @@ fn read(line: &Json) -> Result<PublishMessage, Error> {
             "ttlMs" => given.ttl_ms = Some(millis()?),
             _ => {
                 let known = "payload, headers, key, id, delayMs, at and ttlMs";
-                return Err(Error::validation(format!("`{name}` is no field of a message; {known} are")));
+                return Err(Error::validation(format!("`{name}` is not a field of a message; {known} are")));
             }
         }
     }

@@ -42,7 +42,7 @@ struct CreateArgs {
     /// Streams the messages are spread over; matters when the topic is made. Messages of one key stay in one.
     #[arg(long, value_name = "N")]
     shards: Option<u16>,
-    /// Most messages held that somebody still needs.
+    /// Most messages held that a subscription still needs.
     #[arg(long, value_name = "N")]
     max_len: Option<u64>,
     /// What happens to a message beyond --max-len.

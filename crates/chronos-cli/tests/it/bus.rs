@@ -162,7 +162,7 @@ fn an_idle_consumer_stays_while_something_is_due() {
         cli.run(&["bus", "publish", "payments", "--payload", &json!({"n": n}).to_string(), "--key", "k"])
             .value();
     }
-    // Whoever has the first message of the key is gone: until its lock ends nobody can have the second.
+    // The consumer that has the first message of the key is gone: until its lock ends nobody can have the second.
     assert_eq!(
         numbers(&cli.run(&["bus", "consume", "payments", "fraud", "--settle", "none", "--max", "1"]).lines()),
         [0]

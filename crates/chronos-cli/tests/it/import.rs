@@ -95,7 +95,7 @@ const BAD: [(&str, &str); 8] = [
     ("{\"op\": \"delete\", \"key\": \"nobody\"}", "no live item with the key"),
     (
         "{\"op\": \"create\", \"key\": \"x\", \"data\": {\"sku\": \"x\"}, \"at\": \"yesterday\"}",
-        "no ISO-8601 date",
+        "not an ISO-8601 date",
     ),
 ];
 

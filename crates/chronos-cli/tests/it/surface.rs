@@ -34,7 +34,7 @@ fn wrong_input_exits_with_2_and_says_why_in_one_line() {
     let cli = Cli::new();
     cli.run(&["create", "-c", "users", r#"{"a": 1}"#]).value();
     let wrong: [(&[&str], &str); 9] = [
-        (&["get", "-c", "users", "123"], "no item id"),
+        (&["get", "-c", "users", "123"], "not an item id"),
         (&["get", "-c", "../users", "a=1"], "collection"),
         (&["create", "-c", "users", "{"], "invalid JSON"),
         (&["create", "-c", "users", "[]"], "VALIDATION_ERROR"),

@@ -66,7 +66,7 @@ impl Config {
         // Some editors begin files with a byte order mark.
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         let document: Json = Json::parse(text)
-            .map_err(|error| Error::validation(format!("the configuration is no JSON: {error}")))?;
+            .map_err(|error| Error::validation(format!("the configuration is not JSON: {error}")))?;
         Self::from_json(&document, base)
     }
 

@@ -41,7 +41,7 @@ impl FromStr for DatabaseType {
             let hint =
                 closest(text, &names).map(|name| format!("; did you mean `{name}`?")).unwrap_or_default();
             Error::validation(format!(
-                "`{}` is no database type; there are {}{hint}",
+                "`{}` is not a database type; there are {}{hint}",
                 text.escape_debug(),
                 names.join(", ")
             ))

@@ -135,7 +135,7 @@ impl SpaceConnection {
                 let secret = self.secret_key.expose_secret();
                 given("secretKey", secret)?;
                 if self.provider == Provider::Azure && BASE64_STANDARD.decode(secret).is_err() {
-                    let message = "is no base64, as Azure's account keys are".to_owned();
+                    let message = "is not base64, as Azure's account keys are".to_owned();
                     warnings.push(Warning { path: at("secretKey"), message });
                 }
             }

@@ -122,7 +122,7 @@ impl<'a> Section<'a> {
     /// The object that stands at `path`; an empty path is the root.
     ///
     /// # Errors
-    /// `VALIDATION_ERROR` if it is no object.
+    /// `VALIDATION_ERROR` if it is not an object.
     pub fn new(path: impl Into<String>, value: &'a Json) -> Result<Self> {
         let path = path.into();
         match value {
@@ -240,7 +240,7 @@ impl<'a> Section<'a> {
     /// A list of times, each of between `least` and `most` whole `unit`s.
     ///
     /// # Errors
-    /// `VALIDATION_ERROR` if it is no list, or an element of it is something else.
+    /// `VALIDATION_ERROR` if it is not a list, or an element of it is something else.
     pub fn durations(
         &mut self,
         key: &'static str,
@@ -296,7 +296,7 @@ impl<'a> Section<'a> {
     /// A list of non-empty texts with their paths; an absent list is empty.
     ///
     /// # Errors
-    /// `VALIDATION_ERROR` if it is no list, or an element of it is something else.
+    /// `VALIDATION_ERROR` if it is not a list, or an element of it is something else.
     pub fn texts(&mut self, key: &'static str) -> Result<Vec<(String, &'a str)>> {
         self.list(key)?
             .into_iter()

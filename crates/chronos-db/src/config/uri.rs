@@ -46,7 +46,7 @@ pub(super) fn option_warnings(uri: &str, path: &str) -> Vec<Warning> {
 
 /// A path made absolute, relative ones against `base`.
 pub(super) fn resolve_path(path: impl AsRef<Path>, base: &Path) -> Result<PathBuf, String> {
-    std::path::absolute(base.join(path)).map_err(|error| format!("is no usable path: {error}"))
+    std::path::absolute(base.join(path)).map_err(|error| format!("is not a usable path: {error}"))
 }
 
 /// Takes a connection string apart.
@@ -76,7 +76,7 @@ pub(super) fn parse(uri: &str) -> Result<Engine, String> {
     let hosts = authority.rsplit_once('@').map_or(authority, |(_, hosts)| hosts);
     let hosts: Vec<String> = hosts.split(',').map(str::to_owned).collect();
     if hosts.iter().any(|host| !is_host(host)) {
-        return Err(invalid("a host is empty or malformed, or its port is no number from 1 to 65535"));
+        return Err(invalid("a host is empty or malformed, or its port is not a number from 1 to 65535"));
     }
     if srv && (hosts.len() != 1 || hosts[0].contains(':')) {
         return Err(invalid("mongodb+srv takes one host name and no port"));

@@ -95,7 +95,7 @@ pub(crate) fn check(scan: &Scan) -> Result<()> {
         .chain(scan.newest.iter().flat_map(|newest| [&newest.per, &newest.by]));
     for path in paths {
         if path.is_empty() || path.contains('\0') {
-            return Err(Error::validation(format!("`{}` is no path to order by", path.escape_debug())));
+            return Err(Error::validation(format!("`{}` is not a path to order by", path.escape_debug())));
         }
     }
     match &scan.after {

@@ -31,7 +31,7 @@ pub(crate) const MAX_LEVELS: usize = 200;
 /// # Errors
 /// `VALIDATION_ERROR` beyond [`MAX_LEVELS`], or if the bytes are not a document.
 pub(crate) fn check_levels(document: &RawDocument) -> Result<()> {
-    let wrong = |error| Error::validation("the bytes to be written are no BSON document").caused_by(error);
+    let wrong = |error| Error::validation("the bytes to be written are not a BSON document").caused_by(error);
     let mut open = vec![document.iter_elements()];
     while let Some(within) = open.last_mut() {
         let Some(element) = within.next() else {

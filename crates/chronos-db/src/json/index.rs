@@ -37,7 +37,7 @@ impl Key for str {
         }
         match value {
             Json::Object(map) => map.or_null(self),
-            other => panic!("the member {self:?} of a value that is no object: {}", kind(other)),
+            other => panic!("the member {self:?} of a value that is not an object: {}", kind(other)),
         }
     }
 }
@@ -54,7 +54,7 @@ impl Key for usize {
     fn find_or_insert<'a>(&self, value: &'a mut Json) -> &'a mut Json {
         match value {
             Json::Array(items) => &mut items[*self],
-            other => panic!("the element {self} of a value that is no array: {}", kind(other)),
+            other => panic!("the element {self} of a value that is not an array: {}", kind(other)),
         }
     }
 }

@@ -361,26 +361,26 @@ struct Enum<'de> {
 
 impl<'de> EnumAccess<'de> for Enum<'de> {
     type Error = TypeError;
-    type Variant = Content<'de>;
+    type Variant = VariantContent<'de>;
 
     fn variant_seed<S: de::DeserializeSeed<'de>>(
         self,
         seed: S,
-    ) -> Result<(S::Value, Content<'de>), TypeError> {
+    ) -> Result<(S::Value, VariantContent<'de>), TypeError> {
         let name: StrDeserializer<'de, TypeError> = self.variant.into_deserializer();
-        Ok((seed.deserialize(name)?, Content(self.value)))
+        Ok((seed.deserialize(name)?, VariantContent(self.value)))
     }
 }
 
-struct Content<'de>(Option<&'de Json>);
+struct VariantContent<'de>(Option<&'de Json>);
 
-impl<'de> Content<'de> {
+impl<'de> VariantContent<'de> {
     fn value(self) -> Result<&'de Json, TypeError> {
         self.0.ok_or_else(|| de::Error::custom("a variant without its content"))
     }
 }
 
-impl<'de> VariantAccess<'de> for Content<'de> {
+impl<'de> VariantAccess<'de> for VariantContent<'de> {
     type Error = TypeError;
 
     fn unit_variant(self) -> Result<(), TypeError> {

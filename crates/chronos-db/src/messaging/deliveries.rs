@@ -68,7 +68,7 @@ impl FromStr for DeliveryStatus {
         let known = Self::ALL.into_iter().find(|status| status.name() == name);
         known.ok_or_else(|| {
             Error::validation(format!(
-                "`{}` is no delivery status; there are pending, nack, ack, dead",
+                "`{}` is not a delivery status; there are pending, nack, ack, dead",
                 name.escape_debug()
             ))
         })

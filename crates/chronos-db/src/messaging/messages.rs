@@ -205,7 +205,7 @@ impl Messages {
     }
 
     async fn save_chunk(&self, chunk: Vec<(Key, Document)>) -> Result<Vec<bool>> {
-        let adopted = self.of_the_originals(&chunk).await?;
+        let adopted = self.of_the_legacy_library(&chunk).await?;
         // A batch should not write one document twice.
         let mut seen = HashSet::new();
         let fresh: Vec<bool> = chunk
@@ -242,7 +242,7 @@ impl Messages {
     }
 
     /// Which of these messages are there without a namespace, as topic and message id.
-    async fn of_the_originals(
+    async fn of_the_legacy_library(
         &self,
         chunk: &[(Key, Document)],
     ) -> Result<HashSet<(Option<String>, Option<String>)>> {

@@ -189,7 +189,7 @@ impl Run {
     fn target_at(&self, entry: &Entry) -> Result<&DatabaseId> {
         self.targets
             .get(&entry.path)
-            .ok_or_else(|| Error::database(format!("{} is no messaging database", entry.path)))
+            .ok_or_else(|| Error::database(format!("{} is not a messaging database", entry.path)))
     }
 
     /// DatabaseId documents go to. In a dry run nothing is created there.

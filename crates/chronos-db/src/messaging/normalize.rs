@@ -30,7 +30,7 @@ pub(super) fn from_json(given: &Json) -> Result<Document> {
     let mut document = Document::new();
     for (field, value) in fields {
         if field.is_empty() || field.starts_with('$') || field.contains(['.', '\0']) {
-            return Err(Error::validation(format!("`{}` is no name of a field", field.escape_debug())));
+            return Err(Error::validation(format!("`{}` is not a name of a field", field.escape_debug())));
         }
         match field.as_str() {
             // What the store gives and keeps.

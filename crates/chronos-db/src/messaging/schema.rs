@@ -116,7 +116,7 @@ impl FromStr for Kind {
             let names: Vec<_> = Self::ALL.iter().map(|kind| kind.name()).collect();
             let shown: String = name.chars().take(40).collect();
             Error::validation(format!(
-                "`{}` is no messaging collection; there are {}",
+                "`{}` is not a messaging collection; there are {}",
                 shown.escape_debug(),
                 names.join(", ")
             ))
@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn a_document_of_the_originals_has_the_key_of_ours() {
+    fn a_document_of_the_legacy_library_has_the_key_of_ours() {
         let old = bson::doc! { "tenantId": "t", "topic": "payments", "shards": 4 };
         assert_eq!(
             Key::of(Kind::Topics, &old),

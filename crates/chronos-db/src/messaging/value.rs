@@ -52,7 +52,7 @@ pub(super) fn take(document: &Document, field: &str) -> Result<Json> {
     let stored = document.get(field).unwrap_or(&Bson::Null);
     match (stored, document.get_str(format!("{field}Format"))) {
         (Bson::String(text), Ok("json")) => Json::parse(text).map_err(|error| {
-            Error::database(format!("the stored `{field}` is no JSON, though its format says so"))
+            Error::database(format!("the stored `{field}` is not JSON, though its format says so"))
                 .caused_by(error)
         }),
         _ => Ok(bson_to_json(stored)),

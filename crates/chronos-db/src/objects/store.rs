@@ -73,8 +73,9 @@ impl StoreObjects {
         if root.as_os_str().is_empty() {
             return Err(Error::validation("the folder of the local storage is empty"));
         }
-        let path = std::path::absolute(root)
-            .map_err(|error| Error::validation(format!("{} is no usable folder: {error}", root.display())))?;
+        let path = std::path::absolute(root).map_err(|error| {
+            Error::validation(format!("{} is not a usable folder: {error}", root.display()))
+        })?;
         let place = path.display().to_string();
         Ok(Self::new(Source::Folder(Folder::new(path.join(bucket))), bucket, place))
     }
@@ -260,7 +261,7 @@ impl ObjectStorage for StoreObjects {
         if let Some(content_type) = &options.content_type
             && !content_type.bytes().all(|b| matches!(b, b' '..=b'~'))
         {
-            return Err(Error::validation(format!("`{}` is no media type", content_type.escape_debug())));
+            return Err(Error::validation(format!("`{}` is not a media type", content_type.escape_debug())));
         }
         let inner = &self.inner;
         let mut created = false;
@@ -394,7 +395,7 @@ fn absent_is_none<T>(result: Result<Option<T>, Failure>) -> Result<Option<T>, Fa
 fn object_path(key: &str) -> Result<StorePath> {
     let refuse = |why: &str| {
         let shown: String = key.chars().take(80).collect();
-        Err(Error::validation(format!("`{}` is no usable object key: {why}", shown.escape_debug())))
+        Err(Error::validation(format!("`{}` is not a usable object key: {why}", shown.escape_debug())))
     };
     if key.is_empty() || key.len() > 1024 {
         return refuse("it must have 1 to 1024 bytes");

@@ -305,7 +305,7 @@ fn every_mistake_is_an_error_that_starts_with_its_path() {
 #[test]
 fn what_is_no_configuration_is_refused_with_what_is_expected() {
     for (text, expected) in [
-        ("", "the configuration is no JSON"),
+        ("", "the configuration is not JSON"),
         ("[]", "$: expected an object, found a list"),
         ("{}", "dbConnections: is missing; a configuration has"),
         (r#"{"mongoConns": []}"#, "mongoConns: the shape of 1.5 is not supported"),

@@ -246,7 +246,7 @@ async fn a_scan_that_nobody_reads_on_keeps_no_snapshot() {
         .find(|file| file.file_name().to_string_lossy().ends_with("-wal"));
     let bytes = log.unwrap().metadata().unwrap().len();
     assert!(bytes < 40_000_000, "{bytes} bytes wait to be taken over into the file");
-    // A rebuilt table is no hindrance either.
+    // A rebuilt table is not a hindrance either.
     store.ensure(&things(), &[Index::on("by_round", &["round"])]).await.unwrap();
     let rest: Vec<Document> = stream.try_collect().await.unwrap();
     assert_eq!(rest.len(), 999);

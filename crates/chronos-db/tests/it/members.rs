@@ -174,7 +174,7 @@ async fn a_version_without_a_majority_is_nobodys_business(
     writer.die();
 
     assert_eq!(users.get(&id).await.unwrap().unwrap().ov, 0, "it is not shown");
-    // Long enough that whoever reads it would take it for settled.
+    // Long enough that a reader would take it for settled.
     tokio::time::sleep(Duration::from_millis(1_200)).await;
     assert_eq!(users.stable_cv().await.unwrap(), 1, "the mark does not move past it");
     let looked = users.verify().await.unwrap();

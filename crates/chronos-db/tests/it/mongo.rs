@@ -556,7 +556,7 @@ async fn an_index_that_is_there_is_left_alone_and_a_violated_one_is_named() {
     s.documents.ensure(&s.other("empty"), &[]).await.unwrap();
 }
 
-/// Makes an index as somebody else would.
+/// Makes an index as another client would.
 async fn make_index(s: &Scratch, server: Server, spec: Document) {
     let client = mongodb::Client::with_uri_str(server.uri()).await.unwrap();
     let command = doc! { "createIndexes": &*s.namespace.collection, "indexes": [spec] };
@@ -662,7 +662,7 @@ async fn connection_strings_of_the_legacy_packages_are_taken() {
     assert!(unknown.message().contains("tpyo"), "{unknown}");
 }
 
-/// A refusal closes the connections of whoever asks meanwhile, too, and the driver looks for the server again
+/// A refusal closes the connections of all callers meanwhile, too, and the driver looks for the server again
 /// only after ten seconds.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn wrong_credentials_are_told_at_once_also_to_those_who_ask_meanwhile() {

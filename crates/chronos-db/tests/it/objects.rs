@@ -204,7 +204,8 @@ async fn a_local_root_that_is_a_file_is_a_clear_error() {
     let root = tempfile::tempdir().unwrap();
     std::fs::write(root.path().join("file"), b"").unwrap();
     let objects = StoreObjects::local(&root.path().join("file"), "bucket").unwrap();
-    let error = objects.put("k", Bytes::new(), PutOptions::default()).await.expect_err("a file is no folder");
+    let error =
+        objects.put("k", Bytes::new(), PutOptions::default()).await.expect_err("a file is not a folder");
     assert_eq!(error.kind(), ErrorKind::Storage);
     assert!(error.to_string().contains("file") && !error.is_retryable(), "{error}");
 }

@@ -164,7 +164,7 @@ impl ConfigBuilder {
         self
     }
 
-    /// Most messages a topic holds that somebody still needs; at least 1. Default 100,000.
+    /// Most messages a topic holds that a subscription still needs; at least 1. Default 100,000.
     pub fn max_len(mut self, messages: u64) -> Self {
         self.defaults.max_len = Some(messages);
         self

@@ -131,7 +131,7 @@ pub struct Defaults {
     pub max_deliveries: u32,
     /// Waits before the second, third … delivery. Default 1, 5, 30 s.
     pub backoff: Vec<Duration>,
-    /// Most messages a topic holds that somebody still needs. Default 100,000.
+    /// Most messages a topic holds that a subscription still needs. Default 100,000.
     pub max_len: u64,
 }
 

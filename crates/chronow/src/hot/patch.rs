@@ -57,7 +57,7 @@ impl TopicPatch {
         self
     }
 
-    /// Most messages held that somebody still needs, at least 1.
+    /// Most messages held that a subscription still needs, at least 1.
     #[must_use]
     pub fn max_len(mut self, messages: u64) -> Self {
         self.max_len = Some(messages);

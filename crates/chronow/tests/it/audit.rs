@@ -108,7 +108,7 @@ async fn dead_letters_are_kept_before_they_are_purged(stores: Stores) {
     let (topic, subscription) = topic(&chronow).await;
     topic.publish(&1).await.unwrap();
     subscription.receive::<u32>(1).await.unwrap().remove(0).dead_letter("bad").await.unwrap();
-    // Somebody who never consumed.
+    // A subscription that never consumed.
     let other = stores.connect().await;
     let there = other.bus().topic("orders").unwrap().subscription("s").unwrap();
     assert_eq!(there.purge_dead_letters().await.unwrap(), 1);

@@ -536,7 +536,7 @@ async fn closing_drains_runners_and_ends_streams() {
     within(running).await.unwrap().unwrap();
     assert!(within(stream.next()).await.is_none());
     drop(held);
-    // The store belongs to somebody else, and goes on.
+    // The store belongs to another caller, and goes on.
     let again = Chronow::connect(Config::default(), Some(&chronos)).await.unwrap();
     let stats = again.bus().topic("orders").unwrap().stats().await.unwrap();
     let of =

@@ -458,7 +458,7 @@ async fn dead_letters_that_are_kept_are_not_read_again() {
     for subscription in [&subscription, &bus.topic("orders").unwrap().subscription("measured").unwrap()] {
         world.meter.take(1);
         for _ in 0..5 {
-            // Whoever gives letters back sees to it first that all are kept.
+            // A call that gives letters back first makes sure that all are kept.
             assert_eq!(subscription.redrive().ids(["absent"]).await.unwrap(), 0);
         }
         let cost = world.meter.take(5);

@@ -480,7 +480,7 @@ async fn a_batch_that_is_written_while_its_gap_is_being_closed_comes_whole_or_ag
 }
 
 #[tokio::test]
-async fn a_scheduled_message_is_delivered_once_whoever_dies_putting_it_there() {
+async fn a_scheduled_message_is_delivered_once_though_the_process_that_moves_it_dies() {
     for writes in 0.. {
         let world = World::new().await;
         let (healthy, _) = world.client(FOREVER);
@@ -502,7 +502,7 @@ async fn a_scheduled_message_is_delivered_once_whoever_dies_putting_it_there() {
 }
 
 #[tokio::test]
-async fn a_dead_letter_survives_whoever_dies_making_it() {
+async fn a_dead_letter_survives_the_process_that_dies_making_it() {
     for writes in 0.. {
         let world = World::new().await;
         let (healthy, _) = world.client(FOREVER);

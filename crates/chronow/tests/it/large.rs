@@ -225,7 +225,7 @@ async fn a_large_message_that_expires_takes_its_payload_with_it_in_the_end(store
     let dead = subscription.dead_letters().await.unwrap().items;
     assert_eq!(serde_json::from_slice::<Value>(&dead[0].message.payload).unwrap(), large(1));
     subscription.purge_dead_letters().await.unwrap();
-    // Whoever opens the topic next looks at what expired.
+    // The next client that opens the topic looks at what expired.
     chronow.close().await.unwrap();
     let chronow = stores.connect().await;
     chronow.bus().topic("films").unwrap().ensure().await.unwrap();

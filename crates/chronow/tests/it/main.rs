@@ -14,9 +14,9 @@ mod faults;
 mod features;
 mod generations;
 mod large;
+mod legacy;
 mod majority;
 mod meanwhile;
-mod originals;
 #[cfg(feature = "redis")]
 mod redis;
 mod shared;

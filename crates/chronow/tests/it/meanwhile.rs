@@ -1,4 +1,4 @@
-//! What others change meanwhile reaches whoever has a topic open; and what one message does wrong is nobody
+//! What others change meanwhile reaches every client that has a topic open; and what one message does wrong is nobody
 //! else's harm.
 
 use std::time::Duration;
@@ -94,7 +94,7 @@ async fn copies_that_another_process_asks_for_are_made_by_all(stores: Stores) {
     let (topic, subscription) = topic(&chronow).await;
     let runner = subscription.run(|_: Message<Value>| async { Outcome::Ack }).start().await.unwrap();
     topic.publish(&0).await.unwrap();
-    // Somebody who has asked for copies, and ends before they are made.
+    // A client that has asked for copies, and ends before they are made.
     let name = chronow::testing::internal_subscription(topic.name(), "__warm");
     let patch = chronow::hot::SubscriptionPatch::default().start(chronow::hot::DeliverPolicy::Earliest);
     chronow.hot().ensure_subscription(&name, &patch).await.unwrap();

@@ -65,7 +65,7 @@ impl Stores {
         self.bucket().list("").map_ok(|object| object.key).try_collect().await.unwrap()
     }
 
-    /// Somebody else empties the bucket.
+    /// Another program empties the bucket.
     pub(crate) async fn remove_objects(&self) {
         for key in self.objects().await {
             self.bucket().delete(&key).await.unwrap();

@@ -15,7 +15,7 @@ fn names_are_unique_and_fit_every_server() {
 }
 
 #[test]
-#[should_panic(expected = "is no prefix")]
+#[should_panic(expected = "is not a prefix")]
 fn a_prefix_that_some_server_refuses_is_refused() {
     let _ = servers::unique_name("Has_Underscores");
 }

@@ -46,7 +46,9 @@ fn of_sqlite(error: Arc<rusqlite::Error>, location: &Location, doing: &str) -> E
         Some(ErrorCode::CannotOpen | ErrorCode::PermissionDenied) => {
             "the file or its folder cannot be opened; look at its permissions"
         }
-        Some(ErrorCode::NotADatabase) => "the file is no database of this program, or its start is damaged",
+        Some(ErrorCode::NotADatabase) => {
+            "the file is not a database of this program, or its start is damaged"
+        }
         Some(ErrorCode::DatabaseCorrupt) => "the file is damaged; restore it from a copy",
         Some(ErrorCode::SystemIoFailure) => "reading or writing the disk failed",
         Some(ErrorCode::TooBig) => "a value is too large",

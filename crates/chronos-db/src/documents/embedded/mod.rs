@@ -40,7 +40,7 @@ use self::error::SqliteError;
 use self::location::Location;
 pub use self::steps::Steps;
 use self::write::Prepared;
-use self::writer::{Done, Request, StoreClock, Work, Writer};
+use self::writer::{CommitOutcome, Request, StoreClock, Work, Writer};
 use super::paging::{self, Ask, Page, Pages, Position};
 use super::{
     Batch, BuildBatch, Capabilities, Deployment, DocumentStore, Filter, Index, Namespace, Numbered, Outcome,
@@ -179,7 +179,7 @@ impl Shared {
         Ok(Engine::File(FileEngine { queue, thread: Mutex::new(Some(thread)), readers: Arc::new(readers) }))
     }
 
-    async fn write(&self, work: Work) -> Result<Done> {
+    async fn write(&self, work: Work) -> Result<CommitOutcome> {
         match self.engine().await? {
             Engine::Memory(writer) => writer.lock().as_mut().ok_or_else(|| self.gone())?.commit_one(work),
             Engine::File(engine) => {
@@ -388,7 +388,7 @@ impl EmbeddedDocuments {
             return Err(Error::validation("a sequence gives out at least one number"));
         }
         let work = Work::Sequence { namespace: namespace.clone(), name: name.to_owned(), count, build };
-        let Done { sequence, outcomes } = self.shared.write(work).await?;
+        let CommitOutcome { sequence, outcomes } = self.shared.write(work).await?;
         let sequence = sequence.ok_or_else(|| Error::database("the writer gave out no number"))?;
         Ok(Numbered { sequence, outcomes })
     }

@@ -208,7 +208,9 @@ impl Session {
 }
 
 fn blob<'a>(row: &'a rusqlite::Row<'_>) -> Result<&'a [u8], SqliteError> {
-    row.get_ref(0)?.as_blob().map_err(|e| Error::database("a stored document is no blob").caused_by(e).into())
+    row.get_ref(0)?
+        .as_blob()
+        .map_err(|e| Error::database("a stored document is not a blob").caused_by(e).into())
 }
 
 /// Looks for the documents that match.

@@ -103,7 +103,7 @@ impl Prepared {
                 None => 0,
                 Some(required) => stages.get(required).map(|stage| stage + 1).ok_or_else(|| {
                     Error::validation(format!(
-                        "operation {at} of the batch requires {required}, which is no earlier one"
+                        "operation {at} of the batch requires {required}, which is not an earlier one"
                     ))
                 })?,
             };
@@ -306,7 +306,7 @@ impl Session {
         let wrong = |what: &str| Error::database(format!("the sequence `{name}` in {namespace:?} {what}"));
         let last = match document.get("value") {
             None => -1,
-            Some(value) => whole(value).ok_or_else(|| wrong("has a value that is no whole number"))?,
+            Some(value) => whole(value).ok_or_else(|| wrong("has a value that is not a whole number"))?,
         };
         let value = last.checked_add(i64::from(count)).ok_or_else(|| wrong("has reached its end"))?;
         document.insert("value", value);

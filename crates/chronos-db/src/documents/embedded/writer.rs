@@ -52,14 +52,14 @@ impl Work {
 
 /// What came of it.
 #[derive(Debug)]
-pub(super) struct Done {
+pub(super) struct CommitOutcome {
     pub(super) sequence: Option<Sequence>,
     pub(super) outcomes: Vec<Outcome>,
 }
 
 pub(super) struct Request {
     pub(super) work: Work,
-    pub(super) reply: oneshot::Sender<Result<Done>>,
+    pub(super) reply: oneshot::Sender<Result<CommitOutcome>>,
 }
 
 /// The store's time: the clock's, but never going back.
@@ -110,7 +110,7 @@ impl Writer {
             if matches!(first.work, Work::Stop) {
                 queue.close();
                 // Nobody waits for a stop that was given up.
-                let _ = first.reply.send(Ok(Done { sequence: None, outcomes: Vec::new() }));
+                let _ = first.reply.send(Ok(CommitOutcome { sequence: None, outcomes: Vec::new() }));
                 continue;
             }
             if matches!(first.work, Work::Purge) {
@@ -138,8 +138,8 @@ impl Writer {
 
     /// Takes everything out of the write-ahead log, which needs a moment at which nobody reads from it; reads
     /// are short.
-    fn purge(&mut self) -> Result<Done> {
-        let done = || Ok(Done { sequence: None, outcomes: Vec::new() });
+    fn purge(&mut self) -> Result<CommitOutcome> {
+        let done = || Ok(CommitOutcome { sequence: None, outcomes: Vec::new() });
         // Of several that were asked for together one does.
         if !self.written {
             return done();
@@ -154,7 +154,7 @@ impl Writer {
                 done()
             }
             Ok(_) => Err(Error::database(format!(
-                "somebody reads from the embedded store {} for so long that its log cannot be emptied",
+                "a reader holds the embedded store {} open for so long that its log cannot be emptied",
                 self.location
             ))
             .retryable()),
@@ -163,7 +163,7 @@ impl Writer {
     }
 
     /// Carries out one request by itself.
-    pub(super) fn commit_one(&mut self, work: Work) -> Result<Done> {
+    pub(super) fn commit_one(&mut self, work: Work) -> Result<CommitOutcome> {
         let (reply, _) = oneshot::channel();
         let mut done = self.commit(vec![Request { work, reply }]);
         done.pop().map_or_else(|| Err(Error::database("the request was lost")), |(_, done)| done)
@@ -171,7 +171,10 @@ impl Writer {
 
     /// Carries out a group in one transaction. A request that fails leaves nothing behind and the others
     /// alone.
-    fn commit(&mut self, group: Vec<Request>) -> Vec<(oneshot::Sender<Result<Done>>, Result<Done>)> {
+    fn commit(
+        &mut self,
+        group: Vec<Request>,
+    ) -> Vec<(oneshot::Sender<Result<CommitOutcome>>, Result<CommitOutcome>)> {
         let mut replies = Vec::with_capacity(group.len());
         let mut results = Vec::with_capacity(group.len());
         let mut works = Vec::with_capacity(group.len());
@@ -198,7 +201,11 @@ impl Writer {
     }
 
     /// Fills `results`; if it fails, the whole group has failed.
-    fn transaction(&mut self, works: Vec<Work>, results: &mut Vec<Result<Done>>) -> Result<(), Failed> {
+    fn transaction(
+        &mut self,
+        works: Vec<Work>,
+        results: &mut Vec<Result<CommitOutcome>>,
+    ) -> Result<(), Failed> {
         // Small things are kept in memory; an index is built by sorting, which memory may be too small for.
         let sorts = works.iter().any(Work::stands_alone);
         if sorts != self.sorts {
@@ -235,7 +242,7 @@ impl Writer {
         fail.hit("embedded.after_commit").map_err(|e| Failed::while_doing("committing", e))
     }
 
-    fn take(&mut self, work: Work) -> Result<Done, SqliteError> {
+    fn take(&mut self, work: Work) -> Result<CommitOutcome, SqliteError> {
         let now = self.clock.now(&self.env);
         match work {
             Work::Apply(batch) => {
@@ -244,20 +251,20 @@ impl Writer {
                 } else {
                     self.session.within_savepoint(|session| session.apply(&batch))?
                 };
-                Ok(Done { sequence: None, outcomes })
+                Ok(CommitOutcome { sequence: None, outcomes })
             }
             Work::Sequence { namespace, name, count, build } => {
                 let Numbered { sequence, outcomes } = self
                     .session
                     .within_savepoint(|session| session.sequence(&namespace, &name, count, now, build))?;
-                Ok(Done { sequence: Some(sequence), outcomes })
+                Ok(CommitOutcome { sequence: Some(sequence), outcomes })
             }
             Work::Ensure { namespace, indexes } => {
                 self.session.within_savepoint(|session| session.ensure(&namespace, &indexes))?;
-                Ok(Done { sequence: None, outcomes: Vec::new() })
+                Ok(CommitOutcome { sequence: None, outcomes: Vec::new() })
             }
             // Neither is a part of a transaction.
-            Work::Purge | Work::Stop => Ok(Done { sequence: None, outcomes: Vec::new() }),
+            Work::Purge | Work::Stop => Ok(CommitOutcome { sequence: None, outcomes: Vec::new() }),
         }
     }
 }

@@ -53,7 +53,7 @@ impl Pattern {
             return Err(format!("the pattern has {} bytes; {MAX_SOURCE} are allowed", source.len()));
         }
         if let Some(other) = options.chars().find(|c| !"ims".contains(*c)) {
-            return Err(format!("`{other}` is no option; there are i, m and s"));
+            return Err(format!("`{other}` is not an option; there are i, m and s"));
         }
         let ascii = with_ascii_classes(source)?;
         let hir = regex_syntax::ParserBuilder::new()
@@ -214,7 +214,7 @@ fn print(hir: &Hir, out: &mut String) -> Result<(), String> {
         HirKind::Empty => out.push_str("(?:)"),
         HirKind::Literal(literal) => {
             let text = std::str::from_utf8(&literal.0)
-                .map_err(|_| "it matches bytes that are no text".to_owned())?;
+                .map_err(|_| "it matches bytes that are not text".to_owned())?;
             text.chars().for_each(|c| print_char(c, out));
         }
         HirKind::Class(Class::Unicode(class)) => {

@@ -133,7 +133,7 @@ fn refusals_name_the_operator_and_the_place() {
         (json!({ "a": { "$size": -1 } }), "filter.a.$size: it takes a whole number"),
         (json!({ "a": { "$size": 1.5 } }), "filter.a.$size: it takes a whole number"),
         (json!({ "a": { "$options": "i" } }), "filter.a.$options: it stands beside $regex only"),
-        (json!({ "a": { "$regex": "a", "$options": "x" } }), "filter.a.$regex: `x` is no option"),
+        (json!({ "a": { "$regex": "a", "$options": "x" } }), "filter.a.$regex: `x` is not an option"),
         (json!({ "a": { "$regex": "(?=a)" } }), "filter.a.$regex: it does not compile: look-around"),
         (json!({ "a": { "$regex": "(" } }), "filter.a.$regex: it does not compile: unclosed group"),
         (json!({ "a": { "$regex": "(((a{99}){99}){99}){99}" } }), "filter.a.$regex: it does not compile: "),

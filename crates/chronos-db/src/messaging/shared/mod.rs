@@ -105,7 +105,7 @@ pub(super) fn through(latest: Option<&Document>) -> i64 {
 }
 
 /// The newest number that is known to be given out by the marks alone.
-fn floor(latest: Option<&Document>) -> i64 {
+fn version_in(latest: Option<&Document>) -> i64 {
     latest.and_then(|latest| system_whole(latest, "lastVersion")).unwrap_or(-1).max(through(latest))
 }
 

@@ -4,7 +4,7 @@ use bson::{Bson, Document};
 use futures::TryStreamExt as _;
 use futures::future::try_join;
 
-use super::{Slot, Strategy, created_at, floor, is_tombstone, newest_first, runs, through, updated_at};
+use super::{Slot, Strategy, created_at, is_tombstone, newest_first, runs, through, updated_at, version_in};
 use crate::documents::filter::Test;
 use crate::documents::{Filter, Guard, Scan, Write};
 use crate::messaging::table::{ROUNDS, Table};
@@ -217,7 +217,7 @@ impl Slot {
                 return Ok(Saved { id: id_text(latest), version: None, applied: false });
             }
             let newest = newest.as_ref().and_then(|newest| whole(newest, "version")).unwrap_or(-1);
-            let version = newest.max(floor(latest.as_ref())) + 1;
+            let version = newest.max(version_in(latest.as_ref())) + 1;
             let at = match at {
                 Some(at) => at,
                 None => self.table.now().await?,
@@ -236,7 +236,7 @@ impl Slot {
             if !inserted {
                 continue;
             }
-            if floor(self.latest().await?.as_ref()) < version {
+            if version_in(self.latest().await?.as_ref()) < version {
                 return Ok(Saved { id: id_text(&next), version: Some(version), applied: true });
             }
             // The number was given out before, and its document removed meanwhile.

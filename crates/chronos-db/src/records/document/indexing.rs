@@ -333,7 +333,7 @@ mod tests {
             json!({"a": 1, "n": {"x": "y", "z": 1.5}, "tags": ["p", "q"], "on": true, "none": null});
         let was = |json: Json| match json_to_bson(&json).unwrap() {
             Bson::Document(was) => raw_bson::encode(&was).unwrap(),
-            other => panic!("{other} is no document"),
+            other => panic!("{other} is not a document"),
         };
         let now = document.as_object().unwrap();
         for same in [

@@ -138,7 +138,8 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Map> {
 /// Reads the bytes of item.json: the document, and what only it says of the version, if the legacy library
 /// wrote it.
 pub(crate) fn parse_both(bytes: &[u8]) -> Result<(Map, Option<LegacyMeta>)> {
-    let damaged = |e: ParseError| Error::storage("item.json is damaged: it is no JSON object").caused_by(e);
+    let damaged =
+        |e: ParseError| Error::storage("item.json is damaged: it is not a JSON object").caused_by(e);
     // Of a `_system` of ours nothing is kept, so none of it is built: a third of the work on small documents.
     let (document, system) = json::parse_without(bytes, SYSTEM).map_err(damaged)?;
     let inherited = match system {

@@ -35,7 +35,7 @@ impl ImportOp {
             map.keys().find(|key| !["op", "key", "data", "at", "actor", "reason"].contains(&key.as_str()))
         {
             return Err(Error::validation(format!(
-                "`{unknown}` is no part of an operation: op, key, data, at, actor and reason are"
+                "`{unknown}` is not a part of an operation: op, key, data, at, actor and reason are"
             )));
         }
         let kind = match map.get("op").and_then(Json::as_str) {

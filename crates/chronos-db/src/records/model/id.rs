@@ -44,7 +44,7 @@ impl FromStr for ItemId {
     fn from_str(text: &str) -> Result<Self> {
         ObjectId::parse_str(text).map(Self).map_err(|_| {
             let shown: String = text.chars().take(40).collect();
-            Error::validation(format!("`{}` is no item id: 24 hex digits are", shown.escape_debug()))
+            Error::validation(format!("`{}` is not an item id: 24 hex digits are", shown.escape_debug()))
         })
     }
 }

@@ -133,7 +133,7 @@ impl Names<'_> {
             || name.split('.').any(|s| s.is_empty() || s.starts_with('$'))
             || name.contains('\0')
         {
-            return Err(Error::validation(format!("`{}` is no property path", name.escape_debug())));
+            return Err(Error::validation(format!("`{}` is not a property path", name.escape_debug())));
         }
         Ok(format!("metaIndexed.{name}"))
     }

@@ -252,7 +252,7 @@ fn no_item(id: ItemId) -> Error {
 fn locked(id: ItemId) -> Error {
     Error::new(
         ErrorKind::Locked,
-        "somebody holds the lock of this item; it ends at the latest 30 s after they stop renewing it",
+        "another holder has the lock of this item; it ends at the latest 30 s after it is last renewed",
     )
     .on_item(id)
 }

@@ -91,7 +91,7 @@ impl Writer {
             if key.split('.').any(|segment| segment.is_empty() || segment.starts_with('$'))
                 || key.contains('\0')
             {
-                return Err(Error::validation(format!("`{}` is no property path", key.escape_debug())));
+                return Err(Error::validation(format!("`{}` is not a property path", key.escape_debug())));
             }
             let value = json_at(document, key);
             let value = value

@@ -27,7 +27,7 @@ use crate::{Error, ErrorKind, Result};
 const ATTEMPTS: u32 = 100;
 
 /// What a change finds when its turn comes.
-enum Followed {
+enum CurrentHead {
     Nothing,
     Head(Box<Head>),
     /// Another holder has the item's lock.
@@ -77,10 +77,10 @@ impl Writer {
         let mut turn = self.turns.take(call.id).await;
         for _ in 0..ATTEMPTS {
             let read_at = self.index.env.clock.now();
-            let head = match self.followed(call).await? {
-                Followed::Head(head) => Some(*head),
-                Followed::Nothing => None,
-                Followed::Locked => {
+            let head = match self.current_head(call).await? {
+                CurrentHead::Head(head) => Some(*head),
+                CurrentHead::Nothing => None,
+                CurrentHead::Locked => {
                     // Not while holding the turn: the lock's holder may be waiting for it.
                     drop(turn);
                     self.locks.pass_lock(call.id, call.token()).await?;
@@ -126,10 +126,10 @@ impl Writer {
     }
 
     /// The head that the change follows.
-    async fn followed(&self, call: WriteCall<'_>) -> Result<Followed> {
+    async fn current_head(&self, call: WriteCall<'_>) -> Result<CurrentHead> {
         if matches!(call.change, Change::Create { .. }) {
             // Nobody can know the id of an item that is being created.
-            return Ok(Followed::Nothing);
+            return Ok(CurrentHead::Nothing);
         }
         let expected = call.lock.map(ItemLock::ov).or(call.options.expected_ov);
         let head = self.index.head_or_row(call.id);
@@ -138,9 +138,9 @@ impl Writer {
         // What others have or hold is nobody else's to know.
         let head = head.filter(|head| call.scope.sees(head.meta.tenant.as_deref()));
         if locked && head.is_some() {
-            return Ok(Followed::Locked);
+            return Ok(CurrentHead::Locked);
         }
-        self.changeable(call.change, head, expected).map(|head| Followed::Head(Box::new(head)))
+        self.changeable(call.change, head, expected).map(|head| CurrentHead::Head(Box::new(head)))
     }
 
     /// Commits; none if the write has to begin anew.

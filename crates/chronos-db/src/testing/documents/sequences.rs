@@ -80,7 +80,7 @@ pub async fn a_sequence_goes_on_from_what_others_wrote(store: Arc<dyn DocumentSt
     assert_eq!(
         fresh.store.sequence(&namespace, "marked", 1).await.unwrap().first,
         0,
-        "no value is no number given out yet"
+        "no number has been given out yet"
     );
     assert_eq!(fresh.get(&namespace, "marked").await.unwrap().get("mark"), Some(&Bson::Int32(1)));
 }

@@ -95,7 +95,7 @@ impl Site {
         Opened { chronos, things, documents, bucket }
     }
 
-    /// Opened by somebody who knows that all other writers are dead, and need not wait for them.
+    /// Opened by a caller that knows that all other writers are dead, and need not wait for them.
     pub(super) fn open_alone(&self) -> Opened {
         let ahead = if self.kind == Kind::Embedded { Duration::from_secs(10) } else { Duration::ZERO };
         self.open(Env { clock: Arc::new(Impatient { ahead }), ..Env::default() })

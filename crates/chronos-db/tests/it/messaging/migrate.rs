@@ -1,4 +1,4 @@
-//! Moving between layouts, and bringing the originals' documents into today's shape.
+//! Moving between layouts, and bringing the legacy library's documents into today's shape.
 
 use std::future::IntoFuture as _;
 
@@ -6,13 +6,13 @@ use bson::doc;
 use chronos_db::messaging::DeliveryStatus;
 use chronos_db::{Chronos, json};
 
-use super::originals::{letter, message, version};
+use super::legacy::{letter, message, version};
 use super::{Ground, everywhere};
 
 everywhere!(
     one_database_becomes_one_for_each_tenant,
     databases_of_the_tenants_become_one,
-    documents_of_the_originals_get_todays_shape_in_place,
+    documents_of_the_legacy_library_get_todays_shape_in_place,
     what_is_newer_in_the_target_stays,
     what_cannot_be_moved_is_told_and_stays,
     migrations_at_the_same_time_come_to_the_same,
@@ -75,7 +75,7 @@ async fn databases_of_the_tenants_become_one(ground: Ground) {
     assert_eq!(ground.read(&to, "all", "messages").await.len(), 2);
 }
 
-async fn documents_of_the_originals_get_todays_shape_in_place(ground: Ground) {
+async fn documents_of_the_legacy_library_get_todays_shape_in_place(ground: Ground) {
     let chronos = ground.shared();
     ground.write(&chronos, "all", "shared_memory", vec![version("k", 0, 1)]).await;
     ground.write(&chronos, "all", "messages", vec![message("1", 0)]).await;

@@ -9,8 +9,8 @@ use futures::TryStreamExt as _;
 use tempfile::TempDir;
 use test_support::servers::{mongo_rs_uri, mongo_standalone_uri, unique_name};
 
+mod legacy;
 mod migrate;
-mod originals;
 mod raw_collection;
 mod shared;
 mod tables;
@@ -126,7 +126,7 @@ everywhere!(
 async fn the_first_access_creates_collections_and_indexes(ground: Ground) {
     let chronos = ground.shared();
     chronos.messaging("tenant-a").unwrap().topics().ensure("payments").await.unwrap();
-    // A document that has the key of another one is refused by an index, whoever writes it.
+    // A document that has the key of another one is refused by an index, whatever writes it.
     let topic =
         |id: i32| doc! { "_id": id, "tenantId": "tenant-a", "namespace": "default", "topic": "payments" };
     let mut batch = Batch::new();

@@ -164,7 +164,7 @@ async fn only_the_newest_versions_are_kept(ground: Ground) {
     assert_eq!(shared.load("n", "k").version(3).await.unwrap(), None);
     assert_eq!(load(&messaging, "k").await, Some(json!(6)));
     assert!(shared.save("n", "k", json!(0)).append().max_versions(0).await.is_err());
-    // The bookkeeping is no value, and does not stand in the way of one.
+    // The bookkeeping is not a value, and does not stand in the way of one.
     assert_eq!(shared.load("n", "k").strategy(Strategy::Latest).await.unwrap(), None);
     assert!(shared.save("n", "k", json!("latest")).at(at(0)).await.unwrap().applied);
     assert_eq!(shared.save("n", "k", json!(7)).append().await.unwrap().version, Some(7));

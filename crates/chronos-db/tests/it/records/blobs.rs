@@ -47,7 +47,7 @@ async fn stored(store: &Store, users: &Collection) -> Vec<String> {
     store.keys(users).await
 }
 
-/// T-13, T-14, T-15: four objects beside item.json; a picture is no text whatever is preferred.
+/// T-13, T-14, T-15: four objects beside item.json; a picture is not text whatever is preferred.
 async fn three_kinds_of_files_leave_the_document_and_two_of_them_get_a_text(p: &Pairing) {
     let store = p.open_with(&maps(&json!({
         "pdf": {"contentType": "application/pdf"},
@@ -101,7 +101,7 @@ async fn what_is_no_base64_fails_the_whole_write(p: &Pairing) {
     );
     assert_eq!(users.history(&id).await.unwrap().len(), 1);
     assert!(stored(&store, &users).await.iter().all(|key| key.starts_with(&format!("users/{id}/v0/"))));
-    users.update(&id, json!({"a": null})).await.expect("null is no file");
+    users.update(&id, json!({"a": null})).await.expect("null is not a file");
     let others = store.collection("others");
     others.create(json!({"a": "plain text"})).await.expect("nothing is taken out of other collections");
 }

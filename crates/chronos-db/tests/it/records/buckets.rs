@@ -17,7 +17,7 @@ use super::pairing::{Kind, Pairing, Store, TIMEOUT, document, on_durable_pairing
 
 on_durable_pairings!(a_bucket_that_is_gone_is_an_error_until_it_is_back, what_is_not_stored_yet_has_no_url);
 
-/// A bucket that somebody took away, with what was in it.
+/// A bucket that was removed from outside, with what was in it.
 enum Away {
     Folder,
     Objects(Vec<(String, Bytes)>),

@@ -1,4 +1,4 @@
-//! What was erased stays away, whoever else is at work meanwhile, and what is not erased stays there.
+//! What was erased stays away, whatever else is at work meanwhile, and what is not erased stays there.
 
 use std::path::Path;
 use std::sync::Arc;

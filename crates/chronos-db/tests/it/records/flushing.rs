@@ -261,7 +261,7 @@ async fn a_shutdown_ends_within_its_limit_and_says_what_it_left(p: &Pairing) {
     store.is_damaged();
 }
 
-/// Whoever makes a call that panics gets the panic, or an error; the next call works.
+/// The caller of a call that panics gets the panic, or an error; the next call works.
 async fn a_panic_of_a_store_wedges_nothing(p: &Pairing) {
     let (database, storage) = (Failing::<documents::Call>::new(), Selective::new());
     let store = p.opening().documents(&database).selective(&storage).without_cache().open();
@@ -331,7 +331,7 @@ async fn a_short_process_waits_for_its_own_versions_only(p: &Pairing) {
     assert_eq!(document(&three, &ids[7]).await, json!({"n": 7}));
 }
 
-/// M12: rows of several MiB each that a process left; whoever stores them holds few of them at once.
+/// M12: rows of several MiB each that a process left; the process that stores them holds few of them at once.
 async fn what_others_left_is_put_within_a_bound_of_bytes(p: &Pairing) {
     const LEFT: u64 = 6;
     const LARGE: usize = 6 * 1024 * 1024;

@@ -89,7 +89,7 @@ async fn a_list_filters_sorts_and_pages_in_the_database(p: &Pairing) {
     assert_eq!(count(json!({"tags": {"$in": ["t0", "t1"]}, "status": {"$ne": "active"}})).await, 3);
     assert_eq!(count(json!({"$or": [{"score": 0}, {"address.city": {"$regex": "^c2"}}]})).await, 10);
     assert_eq!(count(json!({"score": {"$not": {"$gt": 1}}, "status": {"$exists": true}})).await, 4);
-    assert_eq!(count(json!({"metaIndexed.status": "passive"})).await, 5, "the originals' spelling");
+    assert_eq!(count(json!({"metaIndexed.status": "passive"})).await, 5, "the legacy library's spelling");
     let sorted =
         users.list().sort("address.city", Ascending).sort("score", Descending).limit(1000).await.unwrap();
     let keys: Vec<_> = sorted

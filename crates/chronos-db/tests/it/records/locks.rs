@@ -30,7 +30,7 @@ async fn a_holder_writes_again_and_again_and_gives_back(p: &Pairing) {
     let waiting = tokio::spawn(other.into_future());
     users.update(&id, json!({"n": 2})).with_lock(&lock).await.unwrap();
     lock.release().await.unwrap();
-    assert_eq!(waiting.await.unwrap().unwrap().ov, 4, "whoever waited goes on");
+    assert_eq!(waiting.await.unwrap().unwrap().ov, 4, "the waiting call goes on");
     assert_eq!(store.stored(&users, "locks").await, []);
     assert_eq!(document(&users, &id).await, json!({"n": 2, "m": 1, "other": 1}));
 }
@@ -62,7 +62,7 @@ async fn a_holder_who_lost_the_lease_cannot_overwrite_what_came_after(p: &Pairin
     assert_eq!(refused(users.delete(&id).with_lock(&stalled).await), ErrorKind::OptimisticLock);
 
     end_lease(&store, &users, &id).await;
-    let next = users.lock(&id).await.expect("somebody else gets the lease");
+    let next = users.lock(&id).await.expect("another caller gets the lease");
     stalled.release().await.unwrap();
     assert_eq!(
         refused(users.lock(&id).wait(Duration::ZERO).await),
@@ -171,7 +171,7 @@ async fn a_holder_that_sleeps_through_its_lease_is_fenced_off() {
 }
 
 #[tokio::test]
-async fn a_holder_learns_that_its_lease_went_to_somebody_else() {
+async fn a_holder_learns_that_its_lease_went_to_another() {
     let p = Pairing::new(Kind::EmbeddedMemory);
     let clock = Arc::new(MockClock::default());
     let store = p.opening().env(env(&clock)).open();
@@ -181,7 +181,7 @@ async fn a_holder_learns_that_its_lease_went_to_somebody_else() {
     clock.sleepers(1).await;
     let mut batch = Batch::new();
     let mut lease = store.stored(&users, "locks").await.remove(0);
-    lease.extend(doc! { "token": "somebody else's", "expiresAt": bson::DateTime::from_millis(0) });
+    lease.extend(doc! { "token": "another's", "expiresAt": bson::DateTime::from_millis(0) });
     batch.push(&namespace(&users, "locks"), Write::put(lease, Guard::Any));
     store.documents().apply(batch).await.unwrap();
     assert!(clock.advance_to_next());

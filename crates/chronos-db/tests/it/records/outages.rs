@@ -38,7 +38,7 @@ async fn writes_go_on_while_the_storage_is_down_and_are_stored_after_it(p: &Pair
     assert_eq!(users.get(&id).version(0).await.unwrap().unwrap().item["n"], json!(0));
     assert_eq!(document(&users, &deleted).await, json!({"n": 5}));
     assert_eq!(users.list().await.unwrap().items.len(), 2);
-    assert!(users.verify().await.unwrap().is_clean(), "what waits is no damage");
+    assert!(users.verify().await.unwrap().is_clean(), "what waits is not damage");
     assert_eq!(users.flush(Duration::from_millis(50)).await.unwrap(), 4);
     assert_eq!(store.keys(&users).await, Vec::<String>::new());
 

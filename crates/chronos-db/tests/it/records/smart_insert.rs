@@ -66,7 +66,7 @@ async fn the_second_insert_enriches_what_the_first_created(p: &Pairing) {
     assert_eq!(
         system(&users, &first.id).await["functionIds"],
         json!(["f@2"]),
-        "the creation is no enrichment"
+        "the creation is not an enrichment"
     );
     let same = users.smart_insert(json!({"email": "a@x"}), &["email"]).await.unwrap();
     assert!(!same.changed && !same.created);

@@ -30,7 +30,7 @@ fn cursor(record: &DeliveryRecord) -> String {
 fn behind(context: &SubscriptionContext, cursor: &str) -> Result<Vec<Bson>> {
     let parts = cursor.split_once('-').and_then(|(due, id)| Some((due.parse::<i64>().ok()?, id)));
     let (due, id) =
-        parts.ok_or_else(|| Error::validation(format!("`{cursor}` is no cursor of this listing")))?;
+        parts.ok_or_else(|| Error::validation(format!("`{cursor}` is not a cursor of this listing")))?;
     Ok(vec![due.into(), record_id(&context.subscription.id, id).into()])
 }
 
@@ -186,7 +186,7 @@ impl Engine {
         for message in messages {
             let id = &message.id;
             if id.is_empty() || id.contains(['/', '\0']) {
-                return Err(Error::validation(format!("`{id}` is no message id")));
+                return Err(Error::validation(format!("`{id}` is not a message id")));
             }
             let sequence = sequence_of(id).unwrap_or(0);
             // A caller that asks for it wants it whatever its age.

@@ -182,7 +182,7 @@ impl Engine {
             return Err(Error::new(
                 ErrorKind::Full,
                 format!(
-                    "it holds {owed} messages that somebody still needs, of {most} it may hold; {count} more have no room"
+                    "it holds {owed} messages that a subscription still needs, of {most} it may hold; {count} more have no room"
                 ),
             ));
         }

@@ -121,7 +121,7 @@ impl Engine {
             DeliverPolicy::New => last,
             DeliverPolicy::Earliest => earliest,
             DeliverPolicy::Id(id) => sequence_of(id)
-                .ok_or_else(|| Error::validation(format!("`{id}` is no message id of this topic")))?
+                .ok_or_else(|| Error::validation(format!("`{id}` is not a message id of this topic")))?
                 .clamp(earliest, last.max(earliest)),
             DeliverPolicy::Time(at) => {
                 let mut sequence = earliest;

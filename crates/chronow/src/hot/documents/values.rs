@@ -296,7 +296,7 @@ impl Engine {
                 Some(bytes) => {
                     let number =
                         std::str::from_utf8(bytes).ok().and_then(|text| text.trim().parse::<i64>().ok());
-                    number.ok_or_else(|| Error::validation("the value is no 64-bit whole number"))?
+                    number.ok_or_else(|| Error::validation("the value is not a 64-bit whole number"))?
                 }
             };
             sum = number.checked_add(by).ok_or_else(|| Error::validation("the sum does not fit 64 bits"))?;

@@ -159,7 +159,9 @@ impl RedisHot {
             }
             ScriptError::Full(owed) => Error::new(
                 ErrorKind::Full,
-                format!("the topic holds {owed} messages that somebody still needs; publish again later"),
+                format!(
+                    "the topic holds {owed} messages that a subscription still needs; publish again later"
+                ),
             ),
             ScriptError::Stale
             | ScriptError::Changed

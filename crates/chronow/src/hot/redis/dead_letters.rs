@@ -229,5 +229,5 @@ fn dead_letter(shard: u16, letter: Value) -> Result<((u64, u16), DeadLetter)> {
 fn cursor(text: &str) -> Result<(u64, u16)> {
     text.split_once('.')
         .and_then(|(score, shard)| Some((score.parse().ok()?, shard.parse().ok()?)))
-        .ok_or_else(|| Error::validation(format!("`{text}` is no cursor of a page of dead letters")))
+        .ok_or_else(|| Error::validation(format!("`{text}` is not a cursor of a page of dead letters")))
 }

@@ -259,7 +259,7 @@ impl Task {
                     }
                 }
                 // The sender lives as long as the connection.
-                _ = demotions.changed() => return Some("the server is no master any more".to_owned()),
+                _ = demotions.changed() => return Some("the server is no longer the master".to_owned()),
                 _ = check.tick() => {
                     // A dead network is only noticed by who asks.
                     match tokio::time::timeout(limit, sink.ping::<redis::Value>()).await {

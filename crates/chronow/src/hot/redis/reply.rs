@@ -44,7 +44,7 @@ pub(super) fn bytes(value: Value) -> Result<Bytes> {
 pub(super) fn text(value: Value) -> Result<String> {
     match value {
         Value::BulkString(bytes) => String::from_utf8(bytes).map_err(|error| {
-            Error::new(ErrorKind::HotTier, "Redis holds a text that is no UTF-8").caused_by(error)
+            Error::new(ErrorKind::HotTier, "Redis holds a text that is not UTF-8").caused_by(error)
         }),
         Value::SimpleString(text) => Ok(text),
         Value::Int(number) => Ok(number.to_string()),
@@ -138,7 +138,8 @@ fn millis_of(id: &str) -> i64 {
 
 /// The headers as they are stored.
 pub(super) fn headers_json(headers: &BTreeMap<String, String>) -> Result<Vec<u8>> {
-    serde_json::to_vec(headers).map_err(|error| Error::validation("the headers are no text").caused_by(error))
+    serde_json::to_vec(headers)
+        .map_err(|error| Error::validation("the headers are not text").caused_by(error))
 }
 
 /// Appends the number of names and values, and these.

@@ -380,7 +380,7 @@ fn position(start: &DeliverPolicy, shard: u16) -> Result<String> {
                 .and_then(|(ms, seq)| Some((ms.parse::<u64>().ok()?, seq.parse::<u64>().ok()?)));
             let (ms, seq) = parsed.filter(|(ms, seq)| *ms < 1 << 50 && *seq < 1 << 32).ok_or_else(|| {
                 Error::validation(format!(
-                    "`{id}` is no message id of this topic, no time, and not `new` or `earliest`"
+                    "`{id}` is not a message id of this topic, no time, and not `new` or `earliest`"
                 ))
             })?;
             if own == shard { format!("{ms}-{seq}") } else { before(ms) }

@@ -64,7 +64,7 @@ impl Reader {
         let (mut node, mut position) = match after {
             None => (0, 0_u64),
             Some(cursor) => {
-                let wrong = || Error::validation(format!("`{cursor}` is no cursor of a page of keys"));
+                let wrong = || Error::validation(format!("`{cursor}` is not a cursor of a page of keys"));
                 let (position, at) = cursor.split_once('@').ok_or_else(wrong)?;
                 let position = position.parse().map_err(|_| wrong())?;
                 match nodes.iter().position(|(host, port)| at == format!("{host}:{port}")) {
@@ -194,7 +194,7 @@ impl RedisHot {
         if refusal.contains("overflow") {
             Err(Error::validation("the sum does not fit into 64 bits").on(key))
         } else if refusal.contains("not an integer") {
-            Err(Error::validation("the value is no whole number of 64 bits").on(key))
+            Err(Error::validation("the value is not a whole number of 64 bits").on(key))
         } else {
             let refusal = refusal.trim_start_matches('-');
             let error = Error::new(ErrorKind::HotTier, format!("Redis refused to count: {refusal}"));

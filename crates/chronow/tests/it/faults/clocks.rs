@@ -33,14 +33,14 @@ async fn a_client_whose_clock_is_wrong_keeps_locks_delays_and_lifetimes(world: W
         let wrong = connect_with(&world.config, env, |hot| hot).await;
         let theirs = wrong.bus().topic("orders").unwrap();
         let mine = theirs.subscription("s").unwrap();
-        // Somebody else's lock is not over because one's own clock says so, nor is one's own.
+        // Another's lock is not over because one's own clock says so, nor is one's own.
         topic.publish(&json!({ "n": 1 })).ttl(Duration::from_secs(600)).await.unwrap();
         let held = take(&subscription, 1).await.remove(0);
         assert!(mine.receive::<Value>(5).await.unwrap().is_empty());
         held.nack().delay(Duration::from_secs(600)).await.unwrap();
         assert!(mine.receive::<Value>(5).await.unwrap().is_empty(), "nor is a retry due");
         topic.purge().await.unwrap();
-        // A delay lasts as long as it should, whoever asks for it.
+        // A delay lasts as long as it should, for every caller.
         theirs.publish(&json!({ "n": 3 })).ttl(Duration::from_secs(600)).await.unwrap();
         assert_eq!(number(&take(&mine, 1).await.remove(0)), 3, "it is not expired");
         let begun = Instant::now();

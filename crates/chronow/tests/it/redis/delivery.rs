@@ -316,7 +316,7 @@ everywhere! {
         let sub = world.sub(&topic, "s0", SubscriptionPatch::default()).await;
         within(world.hot.wait(&sub, TIMEOUT * 10)).await.unwrap();
         world.pull(&sub, 1).await;
-        // Between the nodes of a cluster a call may come late, and wakes somebody for nothing.
+        // Between the nodes of a cluster a call may come late, and wakes a waiter for nothing.
         for calls in 0.. {
             let begin = Instant::now();
             world.hot.wait(&sub, Duration::from_millis(300)).await.unwrap();

@@ -207,7 +207,7 @@ async fn a_server_that_became_a_replica_is_left_for_where_its_name_leads() {
     old.run(&["REPLICAOF", "127.0.0.1", &SilentPort::take().address().port().to_string()]).await;
     assert_eq!(world.settle(&sub, &got.lock, Settle::Ack).await, Settled::Done);
     assert_eq!(texts(&world.pull(&sub, 1).await), ["b"]);
-    // Whoever listens hears the new one, too.
+    // Every listener hears the new one, too.
     let begin = Instant::now();
     let waited = async {
         world.hot.wait(&sub, TIMEOUT).await.unwrap();

@@ -189,7 +189,7 @@ everywhere! {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_an_earlier_version_left_is_brought_to_the_new_shape_by_whoever_comes_first() {
+async fn what_an_earlier_version_left_is_brought_to_the_new_shape_by_the_first_caller() {
     let world = World::single().await;
     let topic = world.name("old");
     let stream = format!("cw:{{{}:ns:topic:old}}", world.scope.tenant());

@@ -242,13 +242,13 @@ async fn a_shard_of_which_some_keys_have_moved_does_all_or_nothing_and_goes_on_w
     for auto_delete in [true, false] {
         let full = Full::new(&world, if auto_delete { "used" } else { "kept" }, auto_delete).await;
         let step = Move::of(&nodes, &full.slot_key).await;
-        // Somebody waits, so that its key is there, too. Whoever wakes the last one removes it.
+        // A consumer waits, so that its key is there, too. The call that wakes the last one removes it.
         let waiting = {
             let (config, sub) = (RedisConfig::cluster(nodes.addresses()), full.sub.clone());
             tokio::spawn(async move { RedisHot::connect(config).await.unwrap().wait(&sub, HOUR).await })
         };
         let key = |rest: &str| format!("{}:{rest}", full.slot_key);
-        step.from.until("somebody waits", &["EXISTS", &key("waiting")], |answer| answer == "1").await;
+        step.from.until("a consumer waits", &["EXISTS", &key("waiting")], |answer| answer == "1").await;
         for rest in SHARD.iter().filter(|rest| auto_delete || **rest != "idle") {
             assert_eq!(step.from.run(&["EXISTS", &key(rest)]).await, "1", "{rest}");
         }

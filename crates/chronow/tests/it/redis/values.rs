@@ -93,7 +93,7 @@ everywhere! {
         assert_eq!(hot.keys(scope, "", Some("x"), 5).await.unwrap_err().kind(), ErrorKind::Validation);
     }
 
-    async fn whoever_watches_hears_of_each_change_from_then_on(world: World) {
+    async fn a_watcher_hears_of_each_change_from_then_on(world: World) {
         let (hot, scope) = (&world.hot, &world.scope);
         hot.set(scope, "a1", Some("x".into()), "", None, Precondition::Always).await.unwrap();
         let mut changes = hot.watch(scope, "a").await.unwrap();

@@ -145,7 +145,7 @@ impl CommitQueue {
     }
 
     /// Nothing can be committed any more: callers hear that their writes were given up.
-    fn give_up(&self) {
+    fn abandon(&self) {
         self.lock().waiting.clear();
         self.idle.notify_waiters();
     }
@@ -223,7 +223,7 @@ impl Committer {
     }
 
     fn dispatch(self: &Arc<Self>) {
-        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return self.queue.give_up() };
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return self.queue.abandon() };
         {
             let mut state = self.queue.lock();
             if state.gathering || state.in_flight >= IN_FLIGHT || state.waiting.is_empty() {

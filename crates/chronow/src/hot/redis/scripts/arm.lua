@@ -1,4 +1,4 @@
--- ARGV: shards and generation, subscription, for how long somebody waits, the channel it listens to, its number, what an earlier call put ('' if none).
+-- ARGV: shards and generation, subscription, for how long a consumer waits, the channel it listens to, its number, what an earlier call put ('' if none).
 -- Answers when something is due and what was put.
 local s, c = enter_sub()
 if not s then

@@ -1,5 +1,5 @@
 -- ARGV: id
--- What is due already is somebody's, although nobody has pulled it yet.
+-- What is due already belongs to a consumer, although nobody has pulled it yet.
 local due = call('ZSCORE', SCHED, ARGV[1])
 if not due or tonumber(due) <= NOW then
   return { 'ok', 0 }

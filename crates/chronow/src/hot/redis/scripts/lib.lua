@@ -206,7 +206,7 @@ local function dead_letter(s, keep, id, fields, starts, reason)
 end
 
 -- The topic's options as a script needs them, or a reply for the caller. Idle subscriptions are looked for in the first shard alone.
--- `REVISION` says whether its options are still those that somebody saw.
+-- `REVISION` says whether its options are still those that a caller saw.
 local REVISION = ''
 local function enter(stamp)
   local m = call('HMGET', META, 'stamp', 'max', 'overflow', 'ttl', 'dedup', 'auto', 'last', 'added', 'purged', 'dropped', 'rev', 'news')
@@ -298,7 +298,7 @@ local function undropped(s, id, record)
   return there and record
 end
 
--- Somebody is at work on a subscription that is removed when idle; the first shard knows until when it is not.
+-- A consumer is at work on a subscription that is removed when idle; the first shard knows until when it is not.
 local function used(s, c, till)
   if c.auto and not string.find(K, '#%d+}$') then
     call('ZADD', IDLE, whole(math.max(NOW + c.auto, till or 0)), s.name)
@@ -337,7 +337,7 @@ local function ack_floor_of(s, c)
   return first[2] and math.min(tonumber(first[2]) - 1, c.read) or c.read
 end
 
--- How many entries somebody may still need: those at the end of the stream. Nothing if there are no subscriptions.
+-- How many entries a subscription may still need: those at the end of the stream. Nothing if there are no subscriptions.
 local function needed_entries()
   local least = call('ZRANGE', ACK_FLOORS, 0, 0, 'WITHSCORES')[2]
   return least and math.max(0, ADDED - tonumber(least))
@@ -373,7 +373,7 @@ local function trim(s, c, all)
         elseif park(s, id, record.where) then
           call('HSET', s.messages, id, pack(record.token, record.till, record.starts, 'h', record.key))
         else
-          -- Dropped: whoever comes upon it forgets it.
+          -- Dropped: the next call that meets it forgets it.
           call('ZADD', s.order, BESIDE, id)
         end
         bytes = bytes + (record and #(call('HGET', HELD, id) or '') or 0)
@@ -396,7 +396,7 @@ local function trim(s, c, all)
   return true
 end
 
--- How many messages the shard holds that somebody needs.
+-- How many messages the shard holds that a subscription needs.
 local function owed()
   local length = call('XLEN', K)
   length = math.min(length, needed_entries() or length)

@@ -142,7 +142,7 @@ local function add(run, m)
     end
     if later then
       if m.dedup ~= '' then
-        -- Whoever takes it back frees its id.
+        -- The call that takes it back frees its id.
         fields[#fields + 1] = 'dedup'
         fields[#fields + 1] = m.dedup
       end

@@ -175,7 +175,7 @@ if #counted > 0 then
   call('HINCRBY', s.stats, 'deliveries', #counted / 2)
 end
 if told > 0 and c.read >= ADDED and call('ZCARD', s.order) == 0 then
-  -- The last one of all: what it leaves must not lie there until somebody comes again.
+  -- The last one of all: what it leaves must not lie there until the next call.
   trim(s, c)
 end
 used(s, c)

@@ -21,7 +21,7 @@ elseif ARGV[4] == 'idle' then
   if not limit or tonumber(limit) > NOW then
     return { 'ok', 0, '', 0 }
   elseif auto and (at_work or ARGV[5] == '1') then
-    -- Somebody is at work on a message: that is use.
+    -- A consumer is at work on a message: that is use.
     begin_draining()
     call('ZADD', IDLE, whole(NOW + auto), s.name)
     return { 'ok', 0, '', 0 }

@@ -53,7 +53,7 @@ if current == '' then
   call('HSET', s.config, 'begin', at, 'at', at, 'read', whole(read), 'purged', topic.purged)
   call('ZADD', ACK_FLOORS, whole(read), s.name)
   if string.sub(ARGV[2], 1, 2) == '__' then
-    -- The library's own: whoever has the topic open has something to do for it.
+    -- The library's own: each client that has the topic open has something to do for it.
     call('HSET', META, 'news', whole(NOW_US))
   end
 else

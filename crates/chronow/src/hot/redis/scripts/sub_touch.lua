@@ -1,4 +1,4 @@
--- ARGV: shards and generation, name, by how much a lock of another shard lasts. Somebody is at work on the subscription.
+-- ARGV: shards and generation, name, by how much a lock of another shard lasts. A consumer is at work on the subscription.
 local topic, reply = enter(ARGV[1])
 if not topic then
   return reply

@@ -19,7 +19,7 @@ on_every_hot_tier! {
     leaving_a_stream_loses_nothing_of_its_batch,
     retries_reach_their_own_subscription_only,
     a_message_that_always_fails_ends_in_the_dead_letters_after_the_limit,
-    each_failed_message_is_redelivered_once_whoever_consumes,
+    each_failed_message_is_redelivered_once_to_any_consumer,
     retries_wait_as_the_table_says,
     a_delay_is_kept,
     payloads_arrive_as_they_were_sent,
@@ -110,7 +110,7 @@ async fn a_message_that_always_fails_ends_in_the_dead_letters_after_the_limit(wo
 }
 
 /// D5: of eight consumers one gets each retry.
-async fn each_failed_message_is_redelivered_once_whoever_consumes(world: World) {
+async fn each_failed_message_is_redelivered_once_to_any_consumer(world: World) {
     const MESSAGES: usize = 200;
     let (topic, _) = world.ready().await;
     publish(&topic, 0..MESSAGES).await;

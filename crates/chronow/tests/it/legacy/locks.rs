@@ -10,7 +10,7 @@ use futures::StreamExt as _;
 use crate::tiers::{World, on_every_hot_tier, publish, settled, take, until, within};
 
 on_every_hot_tier! {
-    a_message_is_in_one_place_whoever_settles_it_how_often,
+    a_message_is_in_one_place_however_often_it_is_settled,
     a_late_settlement_does_not_touch_anothers_delivery,
     the_count_of_deliveries_is_kept_for_the_next_process,
     an_error_of_consuming_is_told,
@@ -19,7 +19,7 @@ on_every_hot_tier! {
 
 /// D11: a settlement is one step: many at once leave the message in one place, and one of them is told that
 /// it counted.
-async fn a_message_is_in_one_place_whoever_settles_it_how_often(world: World) {
+async fn a_message_is_in_one_place_however_often_it_is_settled(world: World) {
     let (topic, subscription) = world.ready().await;
     publish(&topic, [1]).await;
     let hot = world.chronow.hot();

@@ -135,7 +135,7 @@ mod redis_only {
         let connecting =
             tokio::spawn(async move { Chronow::connect(Config::from_json(&config).unwrap(), None).await });
         while !connecting.is_finished() {
-            // Hangs up on whoever comes.
+            // Hangs up on every caller.
             drop(tokio::time::timeout(Duration::from_millis(50), listener.accept()).await);
         }
         let error = connecting.await.unwrap().unwrap_err();
@@ -146,7 +146,7 @@ mod redis_only {
         within(silence).await;
         assert!(
             tokio::time::timeout(Duration::from_millis(1_500), listener.accept()).await.is_err(),
-            "somebody still knocks"
+            "a connection is still tried"
         );
     }
 

@@ -62,7 +62,7 @@ async fn a_batch_has_one_warm_copy_a_message_under_its_id(world: World) {
     assert_eq!(messages.list("kept").await.unwrap().items.len(), 6);
 }
 
-/// P4: what is no JSON is refused before anything is sent; headers are texts by their type.
+/// P4: what is not JSON is refused before anything is sent; headers are texts by their type.
 async fn what_cannot_be_encoded_is_refused_with_a_reason(world: World) {
     let (topic, subscription) = world.ready().await;
     let error = topic.publish(&BTreeMap::from([((1, 2), 3)])).await.unwrap_err();

@@ -11,10 +11,10 @@ use futures::TryStreamExt as _;
 use super::{Ground, everywhere};
 
 everywhere!(
-    documents_of_the_originals_are_read_and_go_on,
+    documents_of_the_legacy_library_are_read_and_go_on,
     lists_mix_documents_of_both_kinds_in_order,
-    duplicates_of_the_originals_do_not_stand_in_the_way,
-    the_originals_own_index_is_named_when_it_refuses_a_namespace,
+    duplicates_of_the_legacy_library_do_not_stand_in_the_way,
+    the_legacy_librarys_own_index_is_named_when_it_refuses_a_namespace,
 );
 
 pub(super) fn at(millis: i64) -> Bson {
@@ -42,7 +42,7 @@ pub(super) fn letter(id: &str) -> Document {
     }
 }
 
-async fn documents_of_the_originals_are_read_and_go_on(ground: Ground) {
+async fn documents_of_the_legacy_library_are_read_and_go_on(ground: Ground) {
     let chronos = ground.shared();
     let write = |collection: &'static str, documents| ground.write(&chronos, "all", collection, documents);
     write("shared_memory", vec![version("k", 0, 10), version("k", 1, 11)]).await;
@@ -106,7 +106,7 @@ async fn lists_mix_documents_of_both_kinds_in_order(ground: Ground) {
     assert_eq!(ids, expected);
 }
 
-async fn duplicates_of_the_originals_do_not_stand_in_the_way(ground: Ground) {
+async fn duplicates_of_the_legacy_library_do_not_stand_in_the_way(ground: Ground) {
     let chronos = ground.shared();
     ground
         .write(
@@ -126,7 +126,7 @@ async fn duplicates_of_the_originals_do_not_stand_in_the_way(ground: Ground) {
     assert_eq!(ground.read(&chronos, "all", "dead_letters").await.len(), 0);
 }
 
-async fn the_originals_own_index_is_named_when_it_refuses_a_namespace(ground: Ground) {
+async fn the_legacy_librarys_own_index_is_named_when_it_refuses_a_namespace(ground: Ground) {
     let chronos = ground.shared();
     let index = Index::on("messages_unique", &["tenantId", "topic", "msgId"]).unique();
     chronos.documents("here").unwrap().ensure(&ground.namespace("all", "messages"), &[index]).await.unwrap();

@@ -106,7 +106,7 @@ fn history() -> Vec<Written> {
 impl Left {
     async fn on(on: On) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let database = servers::unique_name("originals");
+        let database = servers::unique_name("legacy");
         let config = config(on, &database, dir.path());
         let space = config.entries[0].objects.clone().unwrap();
         let bucket = ObjectsPool::new().objects(&config, &space, BUCKET).unwrap();
@@ -366,7 +366,7 @@ async fn what_the_original_wrote_is_written_on_and_restored() {
             json!({ "meta": blob_reference(), "pages": 3 }),
             "{on:?}"
         );
-        // Somebody else's cannot be had that way.
+        // Another's cannot be had that way.
         let foreign = json!({ "ref": { "contentBucket": BUCKET, "blobKey": format!("users/docs.meta/{}/v0/blob.bin", id(1)) } });
         let refused =
             users.replace(&id(5), json!({ "email": "e@x", "docs": { "meta": foreign } })).await.unwrap_err();
