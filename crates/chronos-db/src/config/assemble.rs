@@ -41,7 +41,6 @@ impl Config {
 
     /// The counters of all databases that name none of their own.
     pub(super) fn set_counters(&mut self, reference: &str, database: &str) {
-        self.not_yet("counters", "nothing is counted");
         let counters = json!({ "dbConnRef": reference, "dbName": database });
         self.sections.insert("counters".to_owned(), counters);
     }
@@ -64,7 +63,7 @@ impl Config {
         check_database(named).map_err(|error| wrong(&at("dbName"), error.message()))?;
         database.buckets.check(path)?;
         let objects = self.place_objects(path, &database, named, shared)?;
-        self.check_analytics(path, &database)?;
+        check_analytics(path, &database)?;
         let messaging = database.database_type == Some(DatabaseType::Messaging);
         if database.capture_deliveries && !messaging {
             self.warn(at("captureDeliveries"), "has no effect: only messaging has deliveries");
@@ -112,21 +111,11 @@ impl Config {
             }
         };
         known(&self.connections, &database.connection).map_err(|message| wrong(&at("dbConnRef"), message))?;
-        self.check_analytics(path, &database)?;
+        check_analytics(path, &database)?;
         self.enter(path, database, objects);
         if let Some(entry) = self.entries.last_mut() {
             let identity = format!("{}|{storage}", written.expose_secret());
             entry.backend_id = Some(SecretString::from(identity));
-        }
-        Ok(())
-    }
-
-    fn check_analytics(&mut self, path: &str, database: &Database) -> Result<()> {
-        let Some(name) = &database.analytics else { return Ok(()) };
-        let at = format!("{path}.analyticsDbName");
-        check_database(name).map_err(|error| wrong(&at, error.message()))?;
-        if !database.is_implied {
-            self.not_yet(at, "nothing is counted");
         }
         Ok(())
     }
@@ -178,4 +167,10 @@ impl Config {
     fn warn(&mut self, path: String, message: &str) {
         self.warnings.push(Warning { path, message: message.to_owned() });
     }
+}
+
+fn check_analytics(path: &str, database: &Database) -> Result<()> {
+    let Some(name) = &database.analytics else { return Ok(()) };
+    let at = format!("{path}.analyticsDbName");
+    check_database(name).map(drop).map_err(|error| wrong(&at, error.message()))
 }

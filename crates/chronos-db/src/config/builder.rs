@@ -14,9 +14,8 @@ use super::uri::resolve_path;
 use super::{
     Buckets, CollectionMap, Config, DatabaseType, DevShadow, DocumentConnection, HashAlgorithm, ObjectSpace,
     Retention, Selector, SpaceConnection, Transactions, UpdateMode, Warning, check_database, collections,
-    settings, v1,
+    counter_rules, settings, v1,
 };
-use crate::documents::filter;
 use crate::{Json, Result, json};
 
 /// The reference of the document connection of [`Config::embedded`].
@@ -283,14 +282,13 @@ impl ConfigBuilder {
     }
 
     /// The database of the counters of all databases that name none of their own, on the document connection
-    /// with this reference. It has no effect yet.
+    /// with this reference.
     pub fn counters(mut self, connection: impl Into<String>, database: impl Into<String>) -> Self {
         self.counters = Some((connection.into(), database.into()));
         self
     }
 
-    /// Notes in every version whether the whole document matches `when`, a filter of chronos-db, under the name
-    /// of the rule. Nothing is counted yet.
+    /// Counts the versions whose whole document matches `when`, a filter of chronos-db.
     pub fn counter_rule(mut self, name: impl Into<String>, when: impl Into<Json>) -> Self {
         self.counter_rules.push((name.into(), when.into()));
         self
@@ -397,18 +395,14 @@ fn add_databases(
 }
 
 fn add_counter_rules(config: &mut Config, rules: Vec<(String, Json)>) -> Result<()> {
-    let mut written = Vec::new();
-    for (position, (name, when)) in rules.into_iter().enumerate() {
-        filter::parse(&when, &mut |path| Ok(path.to_owned())).map_err(|error| {
-            wrong(&format!("counterRules.rules[{position}].when"), error.message()).caused_by(error)
-        })?;
-        written.push(json!({ "name": name, "scope": "payload", "when": when }));
-    }
+    let written: Vec<Json> = rules
+        .into_iter()
+        .map(|(name, when)| json!({ "name": name, "scope": "payload", "when": when }))
+        .collect();
     if !written.is_empty() {
         config.sections.insert("counterRules".to_owned(), json!({ "rules": written }));
-        config.not_yet("counterRules", "nothing is counted");
     }
-    Ok(())
+    counter_rules::check(config)
 }
 
 /// The JSON paths that databases would have in a file.

@@ -28,9 +28,6 @@ pub struct Database {
     pub(super) buckets: BucketNames,
     pub(super) analytics: Option<String>,
     pub(super) capture_deliveries: bool,
-    /// Part of [`Config::embedded`](super::Config::embedded): options of it that have no effect yet are not
-    /// warned of, because the user did not give them.
-    pub(super) is_implied: bool,
 }
 
 impl Database {
@@ -94,7 +91,6 @@ impl Database {
             buckets: BucketNames::default(),
             analytics: None,
             capture_deliveries: false,
-            is_implied: false,
         }
     }
 
@@ -136,7 +132,7 @@ impl Database {
         self
     }
 
-    /// The database of its counters, on the same connection. It has no effect yet.
+    /// The database of its counters, on the same connection.
     pub fn analytics(mut self, name: impl Into<String>) -> Self {
         self.analytics = Some(name.into());
         self
@@ -152,7 +148,6 @@ impl Database {
     pub(super) fn embedded(connection: &str) -> [Self; 2] {
         let records = Self::runtime("default", connection, "chronos").analytics("chronos_analytics");
         [records, Self::messaging(connection, "chronos_messaging")]
-            .map(|database| Self { is_implied: true, ..database })
     }
 
     /// Whether its type has such contexts.

@@ -161,10 +161,6 @@ fn retention(root: &mut Section<'_>, config: &mut Config) -> Result<()> {
             counters.number(key, 0, u64::from(u32::MAX))?;
         }
         counters.enabled()?;
-        config.warnings.push(Warning {
-            path: counters.path().to_owned(),
-            message: "has no effect: counters are totals and have no age".to_owned(),
-        });
         counters.finish(&mut config.warnings);
     }
     if section.section("objects")?.is_some() {
@@ -229,13 +225,23 @@ fn sections(root: &mut Section<'_>, config: &mut Config) -> Result<()> {
             _ => drop(section.flag("enabled")?),
         }
         section.finish(&mut config.warnings);
-        if root.get(key).and_then(|written| written.get("enabled")) != Some(&Json::Bool(false)) {
+        if root.get(key).is_some_and(|written| is_idle(key, written)) {
             config.not_yet(key, "it is only checked");
         }
         keep(root, key, config);
     }
     keep(root, "chronow", config);
-    Ok(())
+    super::counter_rules::check(config)
+}
+
+/// Whether a section asks for something that nothing does yet.
+fn is_idle(key: &str, written: &Json) -> bool {
+    let lists = |name: &str| written.get(name).and_then(Json::as_array).is_some_and(|list| !list.is_empty());
+    match key {
+        "counterRules" => false,
+        "analytics" => lists("timeBasedRules") || lists("crossTenantRules"),
+        _ => written.get("enabled") != Some(&Json::Bool(false)),
+    }
 }
 
 fn keep(root: &mut Section<'_>, key: &'static str, config: &mut Config) {

@@ -473,13 +473,13 @@ fn options_that_nothing_acts_on_yet_are_told() {
         "transactions",
         "devShadow.ttlHours",
         "hardDeleteEnabled",
-        "counters",
         "fallback",
         "databases.logs.backupsBucket",
     ] {
         assert!(told.contains(path), "{path}: {told:?}");
     }
     assert!(!told.contains("rollup"), "what is switched off asks for nothing");
+    assert!(!told.contains("counters"), "counters count");
     assert!(config.without_effect.iter().all(|warning| warning.message.starts_with("has no effect yet")));
 }
 
