@@ -9,14 +9,14 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use crate::clock::sleep_until;
-use crate::config::{Config, DatabaseType, ObjectSpace, OneStore, Warning, closest};
+use crate::config::{Config, CounterRules, DatabaseType, ObjectSpace, OneStore, Warning, closest};
 use crate::connections::{Connections, WrapDocuments};
 use crate::documents::DocumentStore;
 use crate::messaging::{Messaging, MessagingDb};
 use crate::objects::{ObjectStorage, ObjectsPool};
 use crate::open::{LeftBehind, OpenCollections};
 use crate::records::{
-    Collection, Names, ObjectBuckets, OpenBucket, PayloadCache, PayloadRules, Settings, Workers,
+    Collection, Names, ObjectBuckets, OpenBucket, PayloadCache, Settings, VersionRules, Workers,
 };
 use crate::route::sharing::Tenancy;
 use crate::{Env, Error, Resolved, Result, Route, Router};
@@ -48,7 +48,7 @@ struct Inner {
     wrap_objects: Option<WrapObjects>,
     documents: Arc<Connections>,
     buckets: Arc<ObjectsPool>,
-    rules: PayloadRules,
+    rules: VersionRules,
     cache: PayloadCache,
     open: Mutex<OpenCollections>,
     next_number: AtomicU64,
@@ -154,7 +154,7 @@ impl Builder {
             .build();
         Ok(Chronos {
             inner: Arc::new(Inner {
-                rules: PayloadRules::parse(|name| self.config.sections.get(name))?,
+                rules: VersionRules::new(CounterRules::of(&self.config)?),
                 router: Router::new(&self.config),
                 documents: Arc::new(Connections::new(
                     self.config.connections.clone(),

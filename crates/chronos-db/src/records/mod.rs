@@ -25,7 +25,7 @@ pub use collection::Collection;
 pub use document::indexing::MAX_INDEXED_BYTES;
 pub use document::merge::merge;
 pub use document::payload::{MAX_DOCUMENT_BYTES, MAX_DOCUMENT_DEPTH};
-pub(crate) use document::rules::PayloadRules;
+pub(crate) use document::rules::VersionRules;
 pub use import::{ImportOp, ImportOutcome, Importer};
 pub(crate) use index::Settings;
 pub(crate) use index::scope::Scope;

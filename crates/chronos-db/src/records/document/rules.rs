@@ -1,82 +1,96 @@
-//! Counter rules over the whole document: a row records which of them its version matches, so that counters
-//! can be made from rows alone.
+//! Counter rules over a version: a row records which of them its document matches, so that counters can be
+//! made from rows alone.
 
 use bson::Document;
 
-use crate::documents::filter::{self, Filter};
+use crate::config::{CounterRules, RuleScope};
+use crate::documents::raw_bson;
 use crate::json::Map;
-use crate::{Error, Json, Result, json_to_nearest_bson};
+use crate::records::model::VersionMeta;
+use crate::{Result, json_to_nearest_bson};
 
-/// The rules of scope `payload`.
+/// The counter rules that versions are held against.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct PayloadRules(Vec<(String, Filter)>);
+pub(crate) struct VersionRules(CounterRules);
 
-impl PayloadRules {
-    /// Reads `analytics.counterRules` and `counterRules.rules`, which may repeat each other.
-    ///
-    /// # Errors
-    /// `VALIDATION_ERROR` naming the rule whose `when` is not a filter.
-    pub(crate) fn parse<'a>(sections: impl Fn(&str) -> Option<&'a Json>) -> Result<Self> {
-        let lists = [
-            sections("analytics").and_then(|s| s.get("counterRules")),
-            sections("counterRules").and_then(|s| s.get("rules")),
-        ];
-        let mut rules: Vec<(String, Filter)> = Vec::new();
-        for rule in lists.into_iter().flatten().filter_map(Json::as_array).flatten() {
-            if rule.get("scope").and_then(Json::as_str) != Some("payload") {
-                continue;
-            }
-            let name = rule
-                .get("name")
-                .and_then(Json::as_str)
-                .ok_or_else(|| Error::validation("counterRules: a rule has no name"))?;
-            let when = match rule.get("when") {
-                None => Filter::All,
-                Some(when) => filter::parse(when, &mut |path| Ok(path.to_owned())).map_err(|e| {
-                    Error::validation(format!("counterRules: rule `{name}`: {}", e.message())).caused_by(e)
-                })?,
-            };
-            if !rules.iter().any(|(other, _)| other == name) {
-                rules.push((name.to_owned(), when));
-            }
-        }
-        Ok(Self(rules))
+impl VersionRules {
+    pub(crate) fn new(rules: CounterRules) -> Self {
+        Self(rules)
     }
 
-    /// The names of the rules that a document matches.
-    pub(crate) fn matching(&self, document: &Map) -> Vec<String> {
-        if self.0.is_empty() {
+    pub(crate) fn configured(&self) -> &CounterRules {
+        &self.0
+    }
+
+    pub(crate) fn has_payload_rules(&self) -> bool {
+        self.0.rules.iter().any(|rule| rule.scope == RuleScope::Payload)
+    }
+
+    /// The names of the rules of scope `payload` that a document matches.
+    pub(crate) fn of_payload(&self, document: &Map) -> Vec<String> {
+        if !self.has_payload_rules() {
             return Vec::new();
         }
         // A rule counts, it does not store: a number beyond 64 bits is compared as the nearest double.
         let document: Document =
             document.iter().map(|(key, value)| (key.clone(), json_to_nearest_bson(value))).collect();
-        self.0.iter().filter(|(_, when)| when.matches(&document)).map(|(name, _)| name.clone()).collect()
+        let rules = self.0.rules.iter().filter(|rule| rule.scope == RuleScope::Payload);
+        rules.filter(|rule| rule.when.matches(&document)).map(|rule| rule.name.clone()).collect()
+    }
+
+    /// The names of the rules of either scope that a version matches.
+    ///
+    /// # Errors
+    /// `TXN_ERROR` if its index entry is damaged.
+    pub(crate) fn of_version(&self, meta: &VersionMeta) -> Result<Vec<String>> {
+        if self.0.rules.is_empty() {
+            return Ok(Vec::new());
+        }
+        let indexed = raw_bson::decode(&meta.indexed)?;
+        let matches = self.0.rules.iter().filter(|rule| match rule.scope {
+            RuleScope::Meta => rule.when.matches(&indexed),
+            RuleScope::Payload => meta.rules.contains(&rule.name),
+        });
+        Ok(matches.map(|rule| rule.name.clone()).collect())
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use crate::json;
+    use bson::rawdoc;
 
     use super::*;
+    use crate::config::Config;
+    use crate::json;
 
-    #[test]
-    fn a_rule_over_the_payload_sees_what_is_not_indexed() {
-        let section = json!({"rules": [
-            {"name": "large", "scope": "payload", "when": {"cart.total": {"$gte": 100}}},
-            {"name": "meta", "scope": "meta", "when": {}},
-            {"name": "all", "scope": "payload"},
-        ]});
-        let rules = PayloadRules::parse(|name| (name == "counterRules").then_some(&section)).unwrap();
-        assert_eq!(rules.matching(json!({"cart": {"total": 120}}).as_object().unwrap()), ["large", "all"]);
-        assert_eq!(rules.matching(json!({"cart": {"total": 20}}).as_object().unwrap()), ["all"]);
+    fn rules() -> VersionRules {
+        let config = json!({
+            "dbConnections": { "here": { "mongoUri": "embedded::memory:" } },
+            "databases": { "runtime": { "tenantDatabases": [{ "tenantId": "a", "dbConnRef": "here", "dbName": "a" }] } },
+            "counterRules": { "rules": [
+                { "name": "large", "scope": "payload", "when": { "cart.total": { "$gte": 100 } } },
+                { "name": "meta", "scope": "meta", "when": { "city": "Ulm" } },
+                { "name": "all", "scope": "payload" },
+            ] },
+        });
+        let config = Config::parse(&config.to_string(), ".".as_ref()).unwrap();
+        VersionRules::new(CounterRules::of(&config).unwrap())
     }
 
     #[test]
-    fn a_wrong_rule_is_named() {
-        let section = json!({"rules": [{"name": "bad", "scope": "payload", "when": {"$where": "1"}}]});
-        let error = PayloadRules::parse(|name| (name == "counterRules").then_some(&section)).unwrap_err();
-        assert!(error.message().contains("`bad`"), "{error}");
+    fn a_rule_over_the_payload_sees_what_is_not_indexed() {
+        let rules = rules();
+        assert_eq!(rules.of_payload(json!({"cart": {"total": 120}}).as_object().unwrap()), ["large", "all"]);
+        assert_eq!(rules.of_payload(json!({"cart": {"total": 20}}).as_object().unwrap()), ["all"]);
+    }
+
+    #[test]
+    fn what_is_erased_leaves_the_rules_of_both_scopes() {
+        let meta = VersionMeta {
+            indexed: std::sync::Arc::new(rawdoc! { "city": "Ulm" }),
+            rules: vec!["large".to_owned(), "of another configuration".to_owned()],
+            ..VersionMeta::default()
+        };
+        assert_eq!(rules().of_version(&meta).unwrap(), ["large", "meta"]);
     }
 }

@@ -24,7 +24,7 @@ use self::scope::Scope;
 use crate::config::{CollectionMap, DevShadow, UpdateMode};
 use crate::documents::filter::Test;
 use crate::documents::{Batch, Direction, DocumentStore, Filter, Guard, Scan, Write};
-use crate::records::document::rules::PayloadRules;
+use crate::records::document::rules::VersionRules;
 use crate::records::model::{Head, ItemId, Names, Op, Row, VersionSelector, int, number};
 use crate::{Env, Result};
 
@@ -42,7 +42,7 @@ pub(crate) struct Settings {
     pub(crate) logical_delete: bool,
     pub(crate) update_mode: UpdateMode,
     pub(crate) shadow: Option<DevShadow>,
-    pub(crate) rules: PayloadRules,
+    pub(crate) rules: VersionRules,
     /// Handles of one tenant and handles of all tenants lead here, as to logs: lists of both need their
     /// indexes, whichever writes.
     pub(crate) all_and_one: bool,

@@ -5,7 +5,7 @@ use bson::raw::cstr;
 use bson::{RawDocument, RawDocumentBuf};
 use bytes::Bytes;
 
-use super::bson::{binary, bytes, date, int, malformed, put_opt, raw_int};
+use super::bson::{binary, bytes, date, int, malformed, put_opt, put_texts, raw_int};
 use super::meta::MetaReader;
 use super::{ItemId, Op, Row, VersionMeta};
 use crate::documents::{Guard, raw_bson, whole_raw};
@@ -80,7 +80,7 @@ impl Head {
             inline: None,
             inline_objects: Vec::new(),
             unflushed_since: None,
-            rules: Vec::new(),
+            counts: None,
             import: None,
         }
     }
@@ -112,6 +112,7 @@ impl Head {
             put_opt(&mut doc, cstr!("tenantId"), self.meta.tenant.as_deref());
         } else {
             self.meta.write(self.ov, &mut doc);
+            put_texts(&mut doc, cstr!("rules"), &self.meta.rules);
         }
         doc.append(cstr!("createdAt"), self.created_at);
         doc.append(cstr!("updatedAt"), self.updated_at);

@@ -136,6 +136,8 @@ pub(crate) struct VersionMeta {
     pub(crate) lineage: Lineage,
     pub(crate) refs: Vec<BlobRef>,
     pub(crate) tenant: Option<String>,
+    /// The payload-scope counter rules that its document matches; of what is erased, those of either scope.
+    pub(crate) rules: Vec<String>,
     /// Written by the legacy library: functions, lineage and references may be in its document alone. Not
     /// stored.
     pub(crate) legacy: bool,
@@ -204,7 +206,7 @@ pub(super) struct MetaReader {
 impl MetaReader {
     /// Takes the field if it belongs to one.
     pub(super) fn take(&mut self, key: &str, value: RawBsonRef<'_>) {
-        let VersionMeta { indexed, missing, payload, function_ids, lineage, refs, tenant, .. } =
+        let VersionMeta { indexed, missing, payload, function_ids, lineage, refs, tenant, rules, .. } =
             &mut self.meta;
         match key {
             "metaIndexed" => {
@@ -227,6 +229,7 @@ impl MetaReader {
             "originCollection" => lineage.origin_collection = text(value),
             "refs" => *refs = each(value, read_ref),
             "tenantId" => *tenant = text(value),
+            "rules" => *rules = each(value, text),
             _ => {}
         }
     }

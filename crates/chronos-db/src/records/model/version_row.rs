@@ -41,8 +41,9 @@ pub(crate) struct Row {
     pub(crate) inline_objects: Vec<InlineObject>,
     /// There is work left for the flusher, since then.
     pub(crate) unflushed_since: Option<Timestamp>,
-    /// The payload-scope counter rules this version matches.
-    pub(crate) rules: Vec<String>,
+    /// Of a row without content, what it counts as: an erasure of a live item as its deletion, and what is
+    /// left of a version as what that was.
+    pub(crate) counts: Option<Op>,
     pub(crate) import: Option<ImportMark>,
 }
 
@@ -87,11 +88,12 @@ impl Row {
         }
         if self.op.is_bare() {
             put_opt(&mut doc, cstr!("tenantId"), self.meta.tenant.as_deref());
+            put_opt(&mut doc, cstr!("counts"), self.counts.map(Op::as_str));
         } else {
             self.meta.write(self.ov, &mut doc);
         }
         put_opt(&mut doc, cstr!("prevOv"), (self.ov > 0).then(|| raw_int(self.ov - 1)));
-        put_texts(&mut doc, cstr!("rules"), &self.rules);
+        put_texts(&mut doc, cstr!("rules"), &self.meta.rules);
         put_opt(&mut doc, cstr!("inline"), self.inline.as_ref().map(binary));
         if !self.inline_objects.is_empty() {
             doc.append(
@@ -106,8 +108,8 @@ impl Row {
     pub(crate) fn read(stored: &RawDocument) -> Result<Self> {
         let (mut row_id, mut id, mut ov, mut cv, mut op, mut at) = (None, None, None, None, None, None);
         let (mut actor, mut reason, mut request_id) = (None, None, None);
-        let (mut inline, mut inline_objects, mut unflushed_since, mut rules) =
-            (None, Vec::new(), None, Vec::new());
+        let (mut inline, mut inline_objects, mut unflushed_since, mut counts) =
+            (None, Vec::new(), None, None);
         let (mut import_id, mut import_at) = (None, None);
         let mut meta = MetaReader::default();
         for element in stored.iter_elements() {
@@ -127,7 +129,7 @@ impl Row {
                 "inline" => inline = bytes(value),
                 "riders" => inline_objects = each(value, read_inline_object),
                 "unflushedSince" => unflushed_since = date(value),
-                "rules" => rules = each(value, text),
+                "counts" => counts = value.as_str().and_then(Op::parse),
                 _ => meta.take(key, value),
             }
         }
@@ -147,14 +149,14 @@ impl Row {
             inline,
             inline_objects,
             unflushed_since,
-            rules,
+            counts,
             import: import_id.map(|id| ImportMark { id, at: import_at }),
         })
     }
 
     /// What stays of it once its item is erased: a version that was there keeps its place, so that nobody
-    /// else can take it.
-    pub(crate) fn erased(&self) -> Self {
+    /// else can take it, and what counters count. `rules` are those it matched, of either scope.
+    pub(crate) fn erased(&self, rules: Vec<String>) -> Self {
         Self {
             row_id: self.row_id,
             id: self.id,
@@ -165,11 +167,11 @@ impl Row {
             actor: None,
             reason: None,
             request_id: None,
-            meta: VersionMeta { tenant: self.meta.tenant.clone(), ..VersionMeta::default() },
+            meta: VersionMeta { tenant: self.meta.tenant.clone(), rules, ..VersionMeta::default() },
             inline: None,
             inline_objects: Vec::new(),
             unflushed_since: None,
-            rules: Vec::new(),
+            counts: Some(self.op),
             import: None,
         }
     }

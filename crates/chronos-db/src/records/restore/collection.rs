@@ -267,6 +267,7 @@ impl super::Restorer {
                 meta.indexed = row.meta.indexed;
                 meta.payload = row.meta.payload;
                 meta.refs = row.meta.refs;
+                meta.rules = row.meta.rules;
                 (head, Op::Restore, meta, |counts| counts.restored += 1)
             }
         };

@@ -66,7 +66,7 @@ impl Eraser {
                 field: "unflushedSince".into(),
                 value: since.into(),
             });
-            batch.push(&self.index.names.ver, Write::put(row.erased().stored(), guard));
+            batch.push(&self.index.names.ver, Write::put(self.stub(row)?.stored(), guard));
         }
         let outcomes = self.index.documents.apply(batch).await?;
         let stored: Vec<Row> = rows
@@ -82,9 +82,14 @@ impl Eraser {
         self.payloads.remove_objects_of(&stored).await?;
         let mut batch = Batch::new();
         for row in stored {
-            batch.push(&self.index.names.ver, Write::put(row.erased().stored(), Guard::Any));
+            batch.push(&self.index.names.ver, Write::put(self.stub(&row)?.stored(), Guard::Any));
         }
         self.index.documents.apply(batch).await.map(drop)
+    }
+
+    /// What is left of a version. Counters that are not there yet count it by that.
+    fn stub(&self, row: &Row) -> Result<Row> {
+        Ok(row.erased(self.index.settings.rules.of_version(&row.meta)?))
     }
 
     /// Removes the objects again that were stored for rows that are no longer what they were, if that is

@@ -101,15 +101,15 @@ impl Writer {
         };
         let ov = head.map_or(0, |head| head.ov + 1);
         let (writer, place) = (Arc::clone(self), place.cloned());
-        let (mut ready, rules) = heavy::work(heavy::is_heavy_object(&document), move || {
-            let rules = writer.index.settings.rules.matching(&document);
-            Ok::<_, Error>((writer.written(id, ov, document, meta, &known, place)?, rules))
+        let mut ready = heavy::work(heavy::is_heavy_object(&document), move || {
+            meta.rules = writer.index.settings.rules.of_payload(&document);
+            writer.written(id, ov, document, meta, &known, place)
         })
         .await??;
         check_unique(&options.unique, &ready.prepared.meta.indexed)?;
         self.index.note_own(&ready.prepared.meta).await?;
         self.index.note_missing(&ready.prepared.meta).await?;
-        ready.prepared = Prepared { op, rules, ..fill(ready.prepared, head, options, read_at) };
+        ready.prepared = Prepared { op, ..fill(ready.prepared, head, options, read_at) };
         Ok(Some(ready))
     }
 
@@ -127,7 +127,13 @@ impl Writer {
                 Made::Document(Op::Create, payload::checked(document.clone())?)
             }
             (Change::Delete, Some(_)) => {
-                Made::Shared(if self.index.settings.logical_delete { Op::Delete } else { Op::Erase })
+                if self.index.settings.logical_delete {
+                    Made::Shared(Op::Delete)
+                } else {
+                    // Its row says no more than this of what it takes away.
+                    meta.rules = self.index.settings.rules.of_version(meta)?;
+                    Made::Shared(Op::Erase)
+                }
             }
             (Change::Restore { row }, Some(head)) => {
                 let is_there = head.meta.payload.ov == row.meta.payload.ov;
@@ -140,6 +146,7 @@ impl Writer {
                 meta.indexed = row.meta.indexed.clone();
                 meta.payload = row.meta.payload.clone();
                 meta.refs = row.meta.refs.clone();
+                meta.rules = row.meta.rules.clone();
                 Made::Shared(Op::Restore)
             }
             (Change::Replace { document }, Some(_)) => {

@@ -275,7 +275,7 @@ impl Committer {
             inline,
             inline_objects: prepared.inline_objects.clone(),
             unflushed_since: work.then_some(now),
-            rules: prepared.rules.clone(),
+            counts: (prepared.op == Op::Erase && previous.is_some_and(Head::is_live)).then_some(Op::Delete),
             import: prepared.import,
         };
         let mut head = row.head_after(previous);

@@ -49,7 +49,6 @@ pub(crate) struct Prepared {
     pub(crate) request_id: Option<String>,
     /// The time of an imported change.
     pub(crate) at: Option<Timestamp>,
-    pub(crate) rules: Vec<String>,
     pub(crate) import: Option<ImportMark>,
 }
 
@@ -78,7 +77,6 @@ impl Prepared {
             reason: None,
             request_id: None,
             at: None,
-            rules: Vec::new(),
             import: None,
         }
     }
