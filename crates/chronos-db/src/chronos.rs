@@ -15,6 +15,7 @@ use crate::documents::DocumentStore;
 use crate::messaging::{Messaging, MessagingDb};
 use crate::objects::{ObjectStorage, ObjectsPool};
 use crate::open::{LeftBehind, OpenCollections};
+use crate::projections::analytics_db::AnalyticsDbs;
 use crate::records::{
     Collection, Names, ObjectBuckets, OpenBucket, PayloadCache, Settings, VersionRules, Workers,
 };
@@ -47,6 +48,7 @@ struct Inner {
     env: Env,
     wrap_objects: Option<WrapObjects>,
     documents: Arc<Connections>,
+    analytics: AnalyticsDbs,
     buckets: Arc<ObjectsPool>,
     rules: VersionRules,
     cache: PayloadCache,
@@ -165,6 +167,7 @@ impl Builder {
                 config: self.config,
                 env: self.env,
                 wrap_objects: self.wrap_objects,
+                analytics: AnalyticsDbs::default(),
                 buckets: Arc::new(ObjectsPool::new()),
                 cache,
                 open: Mutex::default(),
@@ -223,7 +226,8 @@ impl Chronos {
         let resolved = self.route(&route)?;
         let Inner { config, documents, env, .. } = &*self.inner;
         let tenancy = Tenancy::new(config, &resolved, documents, env);
-        Ok(Collection { workers: self.workers(&resolved)?, tenancy })
+        let analytics = self.inner.analytics.of(config, &resolved, documents);
+        Ok(Collection { workers: self.workers(&resolved)?, tenancy, analytics })
     }
 
     /// Returns the document store of a connection, by its reference: what messaging and tools build on.

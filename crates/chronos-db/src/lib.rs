@@ -82,6 +82,7 @@ mod name;
 pub mod objects;
 mod open;
 mod page;
+mod projections;
 mod records;
 mod redact;
 mod route;
@@ -101,6 +102,7 @@ pub use json::{Json, bson_to_json, json_to_bson, json_to_nearest_bson};
 pub use name::{MAX_NAME_BYTES, validate_name};
 pub use open::LeftBehind;
 pub use page::Page;
+pub use projections::{DamagedRow, counters};
 pub use records::{
     Assigned, Collected, Collection, Create, Damage, Delete, Enrich, FailingVersion, FlushReport, Get,
     History, Import, ImportOp, ImportOutcome, Importer, ItemId, ItemLock, Lineage, List, Lock,

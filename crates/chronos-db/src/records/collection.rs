@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::Result;
+use crate::projections::analytics_db::Analytics;
 use crate::records::index::scope::Scope;
 use crate::records::storage::flush::FlushReport;
 use crate::records::storage::gc::Collected;
@@ -38,6 +39,8 @@ pub struct Collection {
     pub(crate) workers: Arc<Workers>,
     /// Whose documents this handle sees.
     pub(crate) tenancy: Tenancy,
+    /// Where it is counted.
+    pub(crate) analytics: Analytics,
 }
 
 /// Which collection it is.
@@ -125,19 +128,5 @@ impl Collection {
     /// `TXN_ERROR` or `STORAGE_ERROR` if a store fails; calling it again goes on.
     pub async fn collect_orphans(&self, age: Duration) -> Result<Collected> {
         self.workers.collector.collect_orphans(age, self.scope().await?).await
-    }
-
-    /// Removes version rows, and the objects of superseded versions, that were written at least `grace` ago,
-    /// where `versioning` is off. Keep `grace` above a minute: younger rows still decide races. Returns how
-    /// many rows went; 0 where versions are kept.
-    ///
-    /// # Errors
-    /// `TXN_ERROR` or `STORAGE_ERROR` if a store fails; calling it again goes on.
-    pub async fn trim(&self, grace: Duration) -> Result<u64> {
-        if self.workers.index.settings.versioning {
-            Ok(0)
-        } else {
-            self.workers.trimmer.trim(grace, self.scope().await?).await
-        }
     }
 }

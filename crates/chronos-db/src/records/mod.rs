@@ -27,10 +27,10 @@ pub use document::merge::merge;
 pub use document::payload::{MAX_DOCUMENT_BYTES, MAX_DOCUMENT_DEPTH};
 pub(crate) use document::rules::VersionRules;
 pub use import::{ImportOp, ImportOutcome, Importer};
-pub(crate) use index::Settings;
 pub(crate) use index::scope::Scope;
-pub(crate) use model::Names;
+pub(crate) use index::{RecordIndex, Settings};
 pub use model::{ItemId, Lineage, Op, State};
+pub(crate) use model::{Names, Row, VersionSelector, int, number};
 pub(crate) use read::{Order, cursor, parse_cursor};
 pub use restore::{RestoreProblem, Restored};
 pub use storage::flush::{FailingVersion, FlushReport};
@@ -43,5 +43,6 @@ pub(crate) use workers::Workers;
 pub use write::lock::ItemLock;
 #[cfg(all(test, feature = "embedded"))]
 pub(crate) use write::schema::{indexes_of_heads, tenant_indexes_of_heads};
+pub(crate) use write::watermark::Watermark;
 #[cfg(all(test, feature = "embedded"))]
 pub(crate) use {storage::flush::waiting, write::schema::version_indexes};

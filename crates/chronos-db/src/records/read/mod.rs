@@ -3,7 +3,7 @@
 //!
 //! `reader` finds one version and its bytes, `show` makes what a caller sees of it, `list` makes pages:
 //! `query` is what was asked, `plan` what is asked of the store, `walk` the items in their order, `page`
-//! cursors. `unversioned` answers where versions are not kept, `unknown` tells names that nobody has. Nothing
+//! cursors. `rules` holds a version's document against counter rules. `unversioned` answers where versions are not kept, `unknown` tells names that nobody has. Nothing
 //! is written.
 
 mod list;
@@ -11,6 +11,7 @@ mod page;
 mod plan;
 mod query;
 mod reader;
+mod rules;
 mod show;
 mod unknown;
 mod unversioned;

@@ -36,14 +36,14 @@ impl Trimmer {
 
     /// Removes the rows that head and objects are past, and superseded objects. A row stays for `grace` after
     /// it was written, so that it still decides the race against a writer that read the head before. Returns
-    /// how many rows went, of those that `scope` sees.
+    /// how many rows went, of those that `scope` sees. Rows beyond `counted` stay.
     ///
     /// What a head names stays. A later head cannot name what is superseded here: each follows the one before
     /// by compare-and-swap, takes over its references alone, and is restored to its own payload alone
     /// (`write/prepare.rs`).
-    pub(crate) async fn trim(self: &Arc<Self>, grace: Duration, scope: &Scope) -> Result<u64> {
+    pub(crate) async fn trim(self: &Arc<Self>, grace: Duration, counted: i64, scope: &Scope) -> Result<u64> {
         // Numbers below the mark need no row any more; above it a missing one would be taken for a gap.
-        let stable = self.watermark.settled_cv().await?;
+        let stable = self.watermark.settled_cv().await?.min(counted);
         let now = self.index.documents.now().await?;
         let written_before = now.plus_millis(-i64::try_from(grace.as_millis()).unwrap_or(i64::MAX));
         let mut after: Option<Vec<Bson>> = None;

@@ -199,6 +199,12 @@ impl Watermark {
         self.follow(SETTLED_MILLIS, AtGap::Wait, Mending::IfPossible).await
     }
 
+    /// [`stable_cv`](Self::stable_cv) as far as it is known without waiting. A number without a row that was
+    /// there some time ago already is closed.
+    pub(crate) async fn stable_now(&self) -> Result<i64> {
+        self.follow(SETTLED_MILLIS, AtGap::End, Mending::IfPossible).await
+    }
+
     /// [`stable_cv`](Self::stable_cv) that rolls every lagging head forward.
     pub(crate) async fn settled_cv(&self) -> Result<i64> {
         self.follow(0, AtGap::Wait, Mending::Must).await

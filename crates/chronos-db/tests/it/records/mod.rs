@@ -7,6 +7,7 @@ mod blobs;
 mod buckets;
 mod cost;
 mod costs;
+mod counters;
 mod damage;
 mod documents;
 mod erasure;

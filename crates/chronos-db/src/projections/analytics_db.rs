@@ -1,0 +1,100 @@
+//! Where counters of an entry are kept: its `analyticsDbName`, else the configuration's `counters`, else the
+//! database of the data itself.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use secrecy::ExposeSecret as _;
+use sha2::{Digest as _, Sha256};
+use tokio::sync::OnceCell;
+
+use crate::config::{Config, Selector};
+use crate::connections::Connections;
+use crate::documents::{DocumentStore, Namespace};
+use crate::{Resolved, Result};
+
+/// One database of counters.
+pub(crate) struct AnalyticsDb {
+    connections: Arc<Connections>,
+    connection: String,
+    database: String,
+    /// Its indexes are there.
+    pub(crate) ready: OnceCell<()>,
+}
+
+impl fmt::Debug for AnalyticsDb {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AnalyticsDb")
+            .field("connection", &self.connection)
+            .field("database", &self.database)
+            .finish_non_exhaustive()
+    }
+}
+
+impl AnalyticsDb {
+    /// The store it is in. No I/O.
+    ///
+    /// # Errors
+    /// `VALIDATION_ERROR` if this build has no backend for it.
+    pub(crate) fn documents(&self) -> Result<Arc<dyn DocumentStore>> {
+        self.connections.open(&self.connection)
+    }
+
+    pub(crate) fn namespace(&self, collection: &str) -> Namespace {
+        Namespace::new(self.database.as_str(), collection)
+    }
+}
+
+/// The databases of counters that are in use.
+#[derive(Debug, Default)]
+pub(crate) struct AnalyticsDbs(Mutex<HashMap<(String, String), Arc<AnalyticsDb>>>);
+
+impl AnalyticsDbs {
+    /// That of what a route leads to.
+    pub(crate) fn of(
+        &self,
+        config: &Config,
+        resolved: &Resolved,
+        connections: &Arc<Connections>,
+    ) -> Analytics {
+        let entry = &resolved.entry;
+        let (connection, database) = match (&entry.analytics_database, config.counters()) {
+            (Some(own), _) => (entry.connection.as_str(), own.as_str()),
+            (None, Some(counters)) => (counters.connection, counters.database),
+            (None, None) => (entry.connection.as_str(), resolved.database.as_str()),
+        };
+        let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let db = open.entry((connection.to_owned(), database.to_owned())).or_insert_with(|| {
+            Arc::new(AnalyticsDb {
+                connections: Arc::clone(connections),
+                connection: connection.to_owned(),
+                database: database.to_owned(),
+                ready: OnceCell::new(),
+            })
+        });
+        let backend = match (&entry.selector, &entry.backend_id) {
+            (Selector::Hashed(_), Some(id)) => Some(short_digest(id.expose_secret().as_bytes())),
+            _ => None,
+        };
+        Analytics { db: Arc::clone(db), backend }
+    }
+}
+
+/// Where the counters of one collection are kept.
+#[derive(Clone, Debug)]
+pub(crate) struct Analytics {
+    pub(crate) db: Arc<AnalyticsDb>,
+    /// Which of version 1's backends counts here: several of them may have a database of one name.
+    pub(crate) backend: Option<String>,
+}
+
+/// Twelve hex digits that tell texts apart.
+pub(crate) fn short_digest(bytes: &[u8]) -> String {
+    hex(&Sha256::digest(bytes)[..6])
+}
+
+/// Lower-case hex.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

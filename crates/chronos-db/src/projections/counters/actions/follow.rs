@@ -1,0 +1,100 @@
+//! Following the log: what a worker calls.
+
+use super::counters::Counters;
+use crate::Result;
+use crate::action::Action;
+use crate::projections::counters::answer::Followed;
+use crate::projections::counters::projection::CounterProjection;
+use crate::projections::counters::session::Session;
+use crate::projections::follower::follow;
+use crate::projections::lease::{LEASES, Lease};
+
+impl Counters {
+    /// Counts what is settled and not counted yet, so that readers have less to add. Any number of processes
+    /// may call it at any time: each row counts once. While one is at it the others leave it to that one.
+    pub fn follow(&self) -> Follow {
+        Follow { counters: self.clone() }
+    }
+}
+
+/// Counts what is not counted yet; see [`Counters::follow`].
+#[derive(Clone, Debug)]
+#[must_use = "an action runs when it is awaited"]
+pub struct Follow {
+    counters: Counters,
+}
+
+impl Action for Follow {
+    type Output = Followed;
+
+    async fn run(self) -> Result<Followed> {
+        let named = self.counters.named("follow counters");
+        let work = async {
+            let session = self.counters.session().await?;
+            leased(&session).await
+        };
+        work.await.map_err(named)
+    }
+}
+
+awaitable!(Follow);
+
+async fn leased(session: &Session) -> Result<Followed> {
+    let stable = session.log.stable().await?;
+    let stored = session.store.load().await?;
+    let position = stored.as_ref().map_or(-1, |record| record.cv);
+    let needs_care = stored.as_ref().is_some_and(|record| record.sweep_after.is_some());
+    let lacks_rules = match &stored {
+        Some(record) => session.rules.rules.iter().any(|rule| record.find(rule).is_none()),
+        None => false,
+    };
+    if position >= stable && !needs_care && !lacks_rules {
+        remove_old(session).await?;
+        return Ok(Followed { cv: position, ..Followed::default() });
+    }
+    let store = &session.store;
+    let (documents, namespace) = (store.documents.clone(), store.db.namespace(LEASES));
+    let name = format!("counters|{}", store.owner.id);
+    let Some(lease) = Lease::take(documents, namespace, &name, &store.env).await? else {
+        return Ok(Followed { cv: position, busy: true, ..Followed::default() });
+    };
+    let done = run(session, stable, &lease).await;
+    let given_back = lease.give_back().await;
+    let followed = done?;
+    given_back.map(|()| followed)
+}
+
+async fn run(session: &Session, stable: i64, lease: &Lease) -> Result<Followed> {
+    let projection = CounterProjection { session, periods: session.periods().await? };
+    let progress = follow(&projection, &session.log, stable, Some(lease)).await?;
+    sweep(session).await?;
+    remove_old(session).await?;
+    Ok(Followed {
+        cv: progress.position,
+        rows: progress.rows,
+        busy: progress.lost_lease,
+        damaged_count: progress.damaged_count,
+        damaged: progress.damaged,
+    })
+}
+
+/// Removes what recounts and resets left that never came to their end.
+async fn sweep(session: &Session) -> Result<()> {
+    let Some(mut record) = session.store.load().await? else { return Ok(()) };
+    let Some(due) = record.sweep_after else { return Ok(()) };
+    if session.store.documents.now().await? < due {
+        return Ok(());
+    }
+    session.store.sweep(None).await?;
+    record.sweep_after = None;
+    // Where somebody else has moved the totals meanwhile, the next round does it.
+    session.store.put(&record).await.map(drop)
+}
+
+async fn remove_old(session: &Session) -> Result<()> {
+    let Some(record) = session.store.load().await? else { return Ok(()) };
+    for (period, oldest) in session.periods().await?.iter() {
+        session.store.remove_old(record.generation, period, oldest).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,66 @@
+//! The counters as of now: what is stored, and the rows behind it that nobody has followed yet.
+
+use super::change::{Change, Periods};
+use super::projection::CounterProjection;
+use super::record::Record;
+use super::session::Session;
+use crate::Result;
+use crate::projections::follower::follow;
+
+/// A reader follows the log itself, for those after it, if more rows than this wait.
+const MAX_TAIL: i64 = 1_000;
+
+/// What is stored, and up to where the log goes.
+pub(super) struct Stored {
+    pub(super) record: Record,
+    pub(super) periods: Periods,
+    /// The number up to which the answer goes.
+    pub(super) cv: i64,
+}
+
+impl Session {
+    /// The stored counters, no further behind the log than an answer can add.
+    pub(super) async fn stored(&self) -> Result<Stored> {
+        let periods = self.periods().await?;
+        // In this order: the totals never are ahead of the log.
+        let mut found = self.store.load().await?;
+        let settled = self.log.settled().await?;
+        if settled >= 0 && found.as_ref().is_none_or(|record| self.lags(record, settled)) {
+            let projection = CounterProjection { session: self, periods: periods.clone() };
+            match follow(&projection, &self.log, settled, None).await {
+                Ok(_) => found = self.store.load().await?,
+                // Who may only look adds all of it, each time.
+                Err(error) if error.is_forbidden() => {
+                    tracing::debug!(counters = %self.store.owner.id, %error, "counters are read without following the log");
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        let mut record = found.unwrap_or_else(|| self.blank());
+        record.adopt(&self.rules.rules);
+        let cv = settled.max(record.cv);
+        Ok(Stored { record, periods, cv })
+    }
+
+    fn lags(&self, record: &Record, settled: i64) -> bool {
+        settled - record.cv > MAX_TAIL || self.rules.rules.iter().any(|rule| record.find(rule).is_none())
+    }
+
+    /// What the rows behind the stored totals change.
+    pub(super) async fn tail<'r>(&'r self, stored: &'r Stored) -> Result<Change<'r>> {
+        let mut change = Change::new(&self.store.owner, &stored.record, &stored.periods);
+        let mut position = stored.record.cv;
+        while position < stored.cv {
+            let piece = self.log.read(position, stored.cv).await?;
+            piece.entries.iter().for_each(|entry| change.take(entry));
+            position = piece.to;
+        }
+        Ok(change)
+    }
+
+    /// Whether the counts of these totals are still those that are read.
+    pub(super) async fn is_current(&self, record: &Record) -> Result<bool> {
+        let now = self.store.load().await?;
+        Ok(now.is_none_or(|now| now.generation == record.generation))
+    }
+}

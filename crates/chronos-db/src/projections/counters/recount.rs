@@ -1,0 +1,207 @@
+//! A recount: a second set of counts, made from the log beside the first and put in its place.
+//!
+//! The second set has a generation of its own, so nobody sees it before the totals say so. Where both are at
+//! the same number of the log they are compared; the exchange takes place only if the first has not moved
+//! since.
+
+use bson::Document;
+use futures::{StreamExt as _, TryStreamExt as _, stream};
+
+use super::answer::Totals;
+use super::counts::{self, Counts};
+use super::projection::CounterProjection;
+use super::record::Record;
+use super::row::Table;
+use super::session::Session;
+use super::store::sweep_after;
+use crate::config::RuleScope;
+use crate::projections::follower::{Projection as _, follow};
+use crate::projections::log::LogEntry;
+use crate::{Error, Result};
+
+/// Documents that are read at once, for rules over the payload.
+const READS: usize = 8;
+/// How often two sets are brought to the same number while a follower goes on.
+const ATTEMPTS: u32 = 20;
+
+/// Counts anew; whether anything was different, and how many rows or documents are damaged.
+pub(super) async fn run(session: &Session) -> Result<(bool, u64)> {
+    if !session.workers.index.settings.versioning {
+        let message =
+            "this collection keeps no versions (`versioning` is off), so there is nothing to count anew from";
+        return Err(Error::validation(message));
+    }
+    let store = &session.store;
+    store.ensure().await?;
+    announce(session).await?;
+    let mut second = session.blank();
+    let mut damaged = 0;
+    let generation = second.generation;
+    for _ in 0..ATTEMPTS {
+        let stable = session.log.settled().await?;
+        // The first set may be damaged; then there is nothing to compare.
+        let first = match intact(session).await? {
+            true => Some(bring_to(session, stable).await?),
+            false => None,
+        };
+        let target = first.as_ref().map_or(stable, |first| first.cv).max(second.cv);
+        (second, damaged) = count_up_to(session, second, target, damaged).await?;
+        store.env.fail.hit("counters.before_exchange")?;
+        let Some(first) = first else {
+            let Some(broken) = store.load_to_replace().await? else { continue };
+            if exchange(session, second.clone(), &broken).await? {
+                return Ok((true, damaged));
+            }
+            continue;
+        };
+        if first.cv != second.cv {
+            continue;
+        }
+        let corrected = differs(session, &first, &second).await?;
+        if exchange(session, second.clone(), &first).await? {
+            store.env.fail.hit("counters.before_sweep")?;
+            store.sweep(Some(first.generation)).await?;
+            return Ok((corrected, damaged));
+        }
+    }
+    store.sweep(Some(generation)).await?;
+    Err(Error::database("the counters moved on again and again while they were recounted").retryable())
+}
+
+/// Whether the stored totals, if there are any, can be read.
+async fn intact(session: &Session) -> Result<bool> {
+    match session.store.load().await {
+        Ok(_) => Ok(true),
+        Err(error) if error.is_retryable() => Err(error),
+        Err(_) => Ok(false),
+    }
+}
+
+/// Sees to it that what a recount leaves that dies is removed some day.
+async fn announce(session: &Session) -> Result<()> {
+    // Damaged totals stay as they are until there is something to put in their place.
+    while intact(session).await?
+        && let Some(mut record) = session.store.load().await?
+    {
+        record.sweep_after = Some(sweep_after(session.store.documents.now().await?));
+        if session.store.put(&record).await?.is_some() {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// The first set, followed up to `cv` at least.
+async fn bring_to(session: &Session, cv: i64) -> Result<Record> {
+    let projection = CounterProjection { session, periods: session.periods().await? };
+    follow(&projection, &session.log, cv, None).await?;
+    projection.load().await
+}
+
+/// The second set, up to `target`.
+async fn count_up_to(
+    session: &Session,
+    mut second: Record,
+    target: i64,
+    mut damaged: u64,
+) -> Result<(Record, u64)> {
+    let projection = CounterProjection { session, periods: session.periods().await? };
+    while second.cv < target {
+        let piece = session.log.read(second.cv, target).await?;
+        damaged += piece.damaged.len() as u64;
+        let (entries, unread) = by_their_documents(session, piece.entries).await?;
+        damaged += unread;
+        second = projection.take_in(&second, &entries, piece.to).await?;
+        session.store.env.fail.hit("counters.between_pieces")?;
+    }
+    Ok((second, damaged))
+}
+
+/// The rows with the rules that their documents match now, where there are rules over the payload. One whose
+/// document cannot be read keeps what it recorded; how many there were.
+async fn by_their_documents(session: &Session, entries: Vec<LogEntry>) -> Result<(Vec<LogEntry>, u64)> {
+    if !session.rules.rules.iter().any(|rule| rule.scope == RuleScope::Payload) {
+        return Ok((entries, 0));
+    }
+    let read = stream::iter(entries).map(|mut entry| async move {
+        if entry.row.op.is_bare() {
+            return Ok((entry, 0));
+        }
+        match session.workers.reader.rules_of(&entry.row).await {
+            Ok(rules) => {
+                entry.row.meta.rules = rules;
+                Ok((entry, 0))
+            }
+            Err(error) if error.is_retryable() => Err(error),
+            Err(error) => {
+                tracing::warn!(item = %entry.row.id, ov = entry.row.ov, %error, "a document cannot be read; its version counts as it was recorded");
+                Ok((entry, 1))
+            }
+        }
+    });
+    let read: Vec<(LogEntry, u64)> = read.buffered(READS).try_collect().await?;
+    let unread = read.iter().map(|(_, unread)| unread).sum();
+    Ok((read.into_iter().map(|(entry, _)| entry).collect(), unread))
+}
+
+async fn exchange(session: &Session, mut second: Record, first: &Record) -> Result<bool> {
+    second.sweep_after = first.sweep_after;
+    Ok(session.store.put(&second.in_place_of(first)).await?.is_some())
+}
+
+/// Whether two sets at one number of the log say different things.
+async fn differs(session: &Session, first: &Record, second: &Record) -> Result<bool> {
+    let shown = |record: &Record| Totals::of(record, &session.store.owner, session.rules.rules.iter());
+    if shown(first) != shown(second) {
+        return Ok(true);
+    }
+    for table in Table::ALL {
+        if digest(session, first, table, second.cv).await?
+            != digest(session, second, table, second.cv).await?
+        {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Everything that a set says in one collection, in a few numbers: a sum over its counts that does not depend
+/// on their order.
+async fn digest(session: &Session, record: &Record, table: Table, up_to: i64) -> Result<(u64, u128)> {
+    let known: Vec<&str> =
+        session.rules.rules.iter().filter_map(|rule| Some(record.find(rule)?.1.id.as_str())).collect();
+    let mut found = session.store.of_table(record.generation, table);
+    let (mut number, mut sum) = (0, 0_u128);
+    while let Some(count) = found.try_next().await? {
+        // Rules of other configurations are counted only once.
+        if count.get_str("rule").is_ok_and(|rule| !known.contains(&rule)) {
+            continue;
+        }
+        // A follower that is at it may be ahead of its totals.
+        if crate::records::number(&count, "firstCv").is_none_or(|first| first > up_to) {
+            continue;
+        }
+        number += 1;
+        sum = sum.wrapping_add(one(&count));
+    }
+    Ok((number, sum))
+}
+
+/// A number that tells what one count says.
+fn one(count: &Document) -> u128 {
+    use sha2::{Digest as _, Sha256};
+    let counts = Counts::read(count).unwrap_or_default();
+    let mut digest = Sha256::new();
+    for name in ["rule", "propertyName", "propertyValue", "from"] {
+        let value = count.get(name).unwrap_or(&bson::Bson::Null);
+        digest.update(crate::documents::filter::key_encoding::encode(value));
+        digest.update([0xff]);
+    }
+    for count in [counts.created, counts.updated, counts.deleted] {
+        digest.update(counts::stored(count).to_string());
+        digest.update([0xff]);
+    }
+    let mut first = [0; 16];
+    first.copy_from_slice(&digest.finalize()[..16]);
+    u128::from_be_bytes(first)
+}
