@@ -4,6 +4,7 @@ mod args;
 mod bus;
 mod config;
 mod connect;
+mod counters;
 mod create;
 mod delete;
 mod demo;
@@ -83,6 +84,7 @@ enum Command {
     Restore(restore::RestoreArgs),
     RestoreCollection(restore_collection::RestoreCollectionArgs),
     Verify(verify::VerifyArgs),
+    Counters(counters::CountersArgs),
     Worker(worker::WorkerArgs),
     Migrate(migrate::MigrateArgs),
     Config(config::ConfigArgs),
@@ -123,6 +125,7 @@ async fn run(globals: &Globals, command: Command) -> Result<(), Failure> {
         Command::Restore(args) => restore::run(globals, args).await,
         Command::RestoreCollection(args) => restore_collection::run(globals, args).await,
         Command::Verify(args) => verify::run(globals, args).await,
+        Command::Counters(args) => counters::run(globals, args).await,
         Command::Worker(args) => worker::run(globals, args).await,
         Command::Migrate(args) => migrate::run(globals, args).await,
         Command::Config(args) => config::run(args).await,

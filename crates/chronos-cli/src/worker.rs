@@ -22,8 +22,8 @@ const ROUND: Duration = Duration::from_secs(30);
 /// Between two rounds of `--once`, while versions are still left to the process that wrote them.
 const AGAIN: Duration = Duration::from_millis(250);
 
-/// Store what waits to be stored and remove what is left over, until it is stopped. Any number of workers may
-/// run.
+/// Store what waits to be stored, count what was written, and remove what is left over, until it is stopped.
+/// Any number of workers may run.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -109,9 +109,28 @@ impl Round {
     }
 }
 
-/// Removes what is left over; `report` says what waits to be stored.
+/// Takes what was written into the counters, and names rows that cannot be read.
+async fn count(collection: &Collection) -> Result<(), Failure> {
+    let counted = collection.counters().follow().await?;
+    for row in counted.damaged.iter().take(NAMED) {
+        let name = collection.name();
+        note(&format!(
+            "row {} (cv {}) of `{name}` is damaged and not counted: {}",
+            row.row,
+            row.cv,
+            one_line(&row.message)
+        ));
+    }
+    if let Some(more) = counted.damaged_count.checked_sub(NAMED as u64).filter(|more| *more > 0) {
+        note(&format!("… and {more} more"));
+    }
+    Ok(())
+}
+
+/// Counts, and removes what is left over; `report` says what waits to be stored.
 async fn collect_garbage(collection: &Collection, report: &FlushReport) -> Result<Round, Failure> {
     let collected = collection.collect_orphans(YOUNG).await?;
+    count(collection).await?;
     let trimmed = collection.trim(GRACE).await?;
     let (orphans, erased, malformed) = (collected.orphans, collected.erased, collected.malformed);
     Ok(Round { waiting: report.waiting, failing: report.failed, orphans, erased, malformed, trimmed })

@@ -6,6 +6,7 @@
 mod bus;
 mod cli;
 mod configs;
+mod counters;
 mod demo;
 mod import;
 mod migrate;
