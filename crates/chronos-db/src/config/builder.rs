@@ -12,9 +12,9 @@ use super::database::Database;
 use super::section::{below, wrong};
 use super::uri::resolve_path;
 use super::{
-    Buckets, CollectionMap, Config, DatabaseType, DevShadow, DocumentConnection, HashAlgorithm, ObjectSpace,
-    Retention, Selector, SpaceConnection, Transactions, UpdateMode, Warning, check_database, collections,
-    counter_rules, settings, v1,
+    Buckets, CollectionMap, Config, CounterRetention, CounterRule, DatabaseType, DevShadow,
+    DocumentConnection, HashAlgorithm, ObjectSpace, Retention, Selector, SpaceConnection, Transactions,
+    UpdateMode, Warning, check_database, collections, counter_rules, settings, v1,
 };
 use crate::{Json, Result, json};
 
@@ -61,10 +61,10 @@ pub struct ConfigBuilder {
     local_storage: Option<PathBuf>,
     collections: BTreeMap<String, CollectionMap>,
     counters: Option<(String, String)>,
-    counter_rules: Vec<(String, Json)>,
+    counter_rules: Vec<CounterRule>,
+    counter_retention: Option<CounterRetention>,
 }
 
-// The filters of counter rules hold values of documents.
 crate::debug_some!(ConfigBuilder {
     config,
     connections,
@@ -72,7 +72,9 @@ crate::debug_some!(ConfigBuilder {
     databases,
     local_storage,
     collections,
-    counters
+    counters,
+    counter_rules,
+    counter_retention
 });
 
 #[derive(Clone, Debug)]
@@ -99,6 +101,7 @@ impl Config {
             collections: BTreeMap::new(),
             counters: None,
             counter_rules: Vec::new(),
+            counter_retention: None,
         }
     }
 
@@ -288,9 +291,23 @@ impl ConfigBuilder {
         self
     }
 
-    /// Counts the versions whose whole document matches `when`, a filter of chronos-db.
-    pub fn counter_rule(mut self, name: impl Into<String>, when: impl Into<Json>) -> Self {
-        self.counter_rules.push((name.into(), when.into()));
+    /// Counts versions by a rule, in every collection. No two rules may have one name and say different things.
+    pub fn counter_rule(mut self, rule: CounterRule) -> Self {
+        self.counter_rules.push(rule);
+        self
+    }
+
+    /// Keeps counts by day, week or month. Default: totals alone.
+    ///
+    /// ```
+    /// use chronos_db::config::{Config, CounterRetention};
+    ///
+    /// let keep = CounterRetention::default().days(30).months(12);
+    /// Config::embedded_builder("/var/lib/app".as_ref()).counter_retention(keep).build()?;
+    /// # Ok::<(), chronos_db::Error>(())
+    /// ```
+    pub fn counter_retention(mut self, keep: CounterRetention) -> Self {
+        self.counter_retention = Some(keep);
         self
     }
 
@@ -308,7 +325,7 @@ impl ConfigBuilder {
         for (collection, map) in collections {
             collections::add(&mut config, collection, map)?;
         }
-        add_counter_rules(&mut config, self.counter_rules)?;
+        add_counter_rules(&mut config, self.counter_rules, self.counter_retention)?;
         let written = add_connections(&mut config, connections)?;
         add_spaces(&mut config, spaces)?;
         if let Some((reference, database)) = self.counters {
@@ -394,11 +411,15 @@ fn add_databases(
     v1::check_count(backends)
 }
 
-fn add_counter_rules(config: &mut Config, rules: Vec<(String, Json)>) -> Result<()> {
-    let written: Vec<Json> = rules
-        .into_iter()
-        .map(|(name, when)| json!({ "name": name, "scope": "payload", "when": when }))
-        .collect();
+fn add_counter_rules(
+    config: &mut Config,
+    rules: Vec<CounterRule>,
+    keep: Option<CounterRetention>,
+) -> Result<()> {
+    let written: Vec<Json> = rules.into_iter().map(CounterRule::written).collect();
+    if let Some(keep) = keep {
+        config.sections.insert("retention".to_owned(), keep.written());
+    }
     if !written.is_empty() {
         config.sections.insert("counterRules".to_owned(), json!({ "rules": written }));
     }

@@ -10,27 +10,39 @@ use crate::documents::filter::{self, Filter};
 use crate::json::Map;
 use crate::{Json, Result, json};
 
-/// What of a version a rule looks at.
+/// What of a version a counter rule looks at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum RuleScope {
+pub enum RuleScope {
     /// The indexed properties.
     Meta,
     /// The whole document, when it is written.
     Payload,
 }
 
+impl RuleScope {
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Meta => "meta",
+            Self::Payload => "payload",
+        }
+    }
+}
+
 /// What a version does, as counters see it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum CountedOp {
+pub enum CountedOp {
+    /// It creates an item.
     Create,
+    /// It updates one, enriches it or restores it.
     Update,
+    /// It deletes one, or erases it while it is live.
     Delete,
 }
 
 impl CountedOp {
     const ALL: [Self; 3] = [Self::Create, Self::Update, Self::Delete];
 
-    const fn as_str(self) -> &'static str {
+    pub(super) const fn as_str(self) -> &'static str {
         match self {
             Self::Create => "CREATE",
             Self::Update => "UPDATE",
@@ -41,7 +53,7 @@ impl CountedOp {
 
 /// One rule: which versions it counts.
 #[derive(Clone, PartialEq)]
-pub(crate) struct CounterRule {
+pub(crate) struct CheckedRule {
     pub(crate) name: String,
     /// Sorted.
     on: Vec<CountedOp>,
@@ -55,9 +67,9 @@ pub(crate) struct CounterRule {
     written: Json,
 }
 
-crate::debug_some!(CounterRule { name, on, scope, unique, is_gauge });
+crate::debug_some!(CheckedRule { name, on, scope, unique, is_gauge });
 
-impl CounterRule {
+impl CheckedRule {
     fn read(path: &str, value: &Json, warnings: &mut Vec<Warning>) -> Result<Self> {
         let mut section = Section::new(path.to_owned(), value)?;
         let name = section.required_text("name")?.to_owned();
@@ -107,7 +119,7 @@ impl CounterRule {
     /// Everything that decides what it counts, as text: equal for rules that count the same.
     pub(crate) fn definition(&self) -> String {
         let on: Vec<Json> = self.on.iter().map(|op| op.as_str().into()).collect();
-        let scope = if self.scope == RuleScope::Payload { "payload" } else { "meta" };
+        let scope = self.scope.as_str();
         let unique: Vec<Json> = self.unique.iter().map(|property| property.as_str().into()).collect();
         json!({ "name": &self.name, "on": on, "scope": scope, "when": &self.written, "countUnique": unique })
             .to_string()
@@ -149,19 +161,23 @@ fn sorted(value: &Json) -> Json {
     }
 }
 
-/// How many whole days, weeks and months before the present ones are kept; none where nothing is.
+/// In how many whole days, weeks and months before the present ones counts are kept; none where nothing is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct BucketRetention {
-    pub(crate) days: Option<u32>,
-    pub(crate) weeks: Option<u32>,
-    pub(crate) months: Option<u32>,
+#[non_exhaustive]
+pub struct CounterRetention {
+    /// Days, UTC.
+    pub days: Option<u32>,
+    /// Weeks, from Monday.
+    pub weeks: Option<u32>,
+    /// Months, from the first.
+    pub months: Option<u32>,
 }
 
 /// The rules of a configuration.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct CounterRules {
-    pub(crate) rules: Arc<[Arc<CounterRule>]>,
-    pub(crate) keep: BucketRetention,
+    pub(crate) rules: Arc<[Arc<CheckedRule>]>,
+    pub(crate) keep: CounterRetention,
 }
 
 impl CounterRules {
@@ -174,11 +190,11 @@ impl CounterRules {
     }
 
     fn read(sections: &BTreeMap<String, Json>, warnings: &mut Vec<Warning>) -> Result<Self> {
-        let mut rules: Vec<Arc<CounterRule>> = Vec::new();
+        let mut rules: Vec<Arc<CheckedRule>> = Vec::new();
         for (outer, inner) in [("counterRules", "rules"), ("analytics", "counterRules")] {
             let Some(section) = sections.get(outer) else { continue };
             for (path, value) in Section::new(outer.to_owned(), section)?.list(inner)? {
-                let rule = CounterRule::read(&path, value, warnings)?;
+                let rule = CheckedRule::read(&path, value, warnings)?;
                 match rules.iter().find(|other| other.name == rule.name) {
                     None => rules.push(Arc::new(rule)),
                     Some(same) if **same == rule => {}
@@ -194,11 +210,11 @@ impl CounterRules {
                 }
             }
         }
-        Ok(Self { rules: rules.into(), keep: BucketRetention::read(sections)? })
+        Ok(Self { rules: rules.into(), keep: CounterRetention::read(sections)? })
     }
 }
 
-impl BucketRetention {
+impl CounterRetention {
     fn read(sections: &BTreeMap<String, Json>) -> Result<Self> {
         let Some(retention) = sections.get("retention") else { return Ok(Self::default()) };
         let mut retention = Section::new("retention".to_owned(), retention)?;
@@ -281,7 +297,7 @@ mod tests {
         ] } }))
         .unwrap();
         for rule in rules.rules.iter() {
-            assert_eq!(CounterRule::from_definition(&rule.definition()).unwrap(), **rule);
+            assert_eq!(CheckedRule::from_definition(&rule.definition()).unwrap(), **rule);
         }
         assert!(!rules.rules[1].is_on(CountedOp::Create), "an empty list is never");
     }
@@ -291,9 +307,9 @@ mod tests {
         let keep = |counters: Json| read(json!({ "retention": { "counters": counters } })).unwrap().keep;
         assert_eq!(
             keep(json!({ "days": 7, "weeks": 0 })),
-            BucketRetention { days: Some(7), weeks: None, months: None }
+            CounterRetention { days: Some(7), weeks: None, months: None }
         );
-        assert_eq!(keep(json!({ "days": 7, "enabled": false })), BucketRetention::default());
-        assert_eq!(read(json!({})).unwrap().keep, BucketRetention::default());
+        assert_eq!(keep(json!({ "days": 7, "enabled": false })), CounterRetention::default());
+        assert_eq!(read(json!({})).unwrap().keep, CounterRetention::default());
     }
 }

@@ -4,7 +4,8 @@
 //! `load.rs` finds out which shape a text has; `v1.rs` and `v2.rs` read connections and databases,
 //! `settings.rs`, `collections.rs` and `counter_rules.rs` everything else, all of them through `section.rs`,
 //! whose errors name the JSON path. `builder.rs` takes the same from Rust, a database as `database.rs` has it,
-//! the rest as `construct.rs` makes it. The rules are the same for both: `assemble.rs` knows those of databases
+//! counter rules as
+//! `counter_rule.rs`, the rest as `construct.rs` makes it. The rules are the same for both: `assemble.rs` knows those of databases
 //! and `bucket_names.rs` those of their buckets, `identifiers.rs` checks names, `uri.rs` and `object_space.rs`
 //! connections, `collections.rs` the paths of properties. `describe.rs` shows a configuration without its
 //! secrets. Nothing here opens a connection.
@@ -22,6 +23,7 @@ mod bucket_names;
 mod builder;
 mod collections;
 mod construct;
+mod counter_rule;
 mod counter_rules;
 mod database;
 mod describe;
@@ -38,7 +40,9 @@ mod v1;
 mod v2;
 
 pub use builder::ConfigBuilder;
-pub(crate) use counter_rules::{BucketRetention, CountedOp, CounterRule, CounterRules, RuleScope};
+pub use counter_rule::CounterRule;
+pub(crate) use counter_rules::{CheckedRule, CounterRules};
+pub use counter_rules::{CountedOp, CounterRetention, RuleScope};
 pub use database::Database;
 pub use expand::expand_env;
 pub(crate) use identifiers::check_database;

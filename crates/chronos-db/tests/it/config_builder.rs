@@ -4,8 +4,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use chronos_db::config::{
-    Base64Property, CollectionMap, Config, ConfigBuilder, Database, DatabaseType, DevShadow, HashAlgorithm,
-    Retention, Selector, SpaceConnection, Transactions, UpdateMode,
+    Base64Property, CollectionMap, Config, ConfigBuilder, CountedOp, CounterRetention, CounterRule, Database,
+    DatabaseType, DevShadow, HashAlgorithm, Retention, RuleScope, Selector, SpaceConnection, Transactions,
+    UpdateMode,
 };
 use chronos_db::{ErrorKind, json};
 use secrecy::ExposeSecret;
@@ -60,7 +61,17 @@ fn every_setting_can_be_built() {
         ("timeoutMs", json!(1500)),
         ("localStorage", json!({"basePath": "/var/objects"})),
         ("devShadow", json!({"ttlHours": 24, "maxBytesPerDoc": 100})),
-        ("retention", json!({"ver": {"days": 30, "maxPerItem": 5}})),
+        (
+            "retention",
+            json!({"ver": {"days": 30, "maxPerItem": 5}, "counters": {"days": 7, "weeks": 4, "months": 2}}),
+        ),
+        (
+            "counterRules",
+            json!({"rules": [
+                {"name": "all", "scope": "meta", "countUnique": []},
+                {"name": "large", "scope": "payload", "countUnique": ["n"], "on": ["CREATE"], "when": {"n": {"$gt": 1}}, "mode": "gauge"},
+            ]}),
+        ),
         ("routing", json!({"hashAlgo": "jump", "chooseKey": "collection|colour"})),
         ("counters", json!({"dbConnRef": "main", "dbName": "all_counters"})),
         (
@@ -90,6 +101,16 @@ fn every_setting_can_be_built() {
         .hash_algorithm(HashAlgorithm::Jump)
         .choose_key("collection|colour")
         .counters("main", "all_counters")
+        .counter_rule(CounterRule::new("all"))
+        .counter_rule(
+            CounterRule::new("large")
+                .on([CountedOp::Create])
+                .scope(RuleScope::Payload)
+                .when(json!({"n": {"$gt": 1}}))
+                .count_unique(["n"])
+                .gauge(),
+        )
+        .counter_retention(CounterRetention::default().days(7).weeks(4).months(2))
         .collection("users", users.base64("photo", photo))
         .build()
         .unwrap();
@@ -104,6 +125,8 @@ fn every_setting_can_be_built() {
     };
     assert_eq!(sorted(&built), sorted(&read));
     assert_eq!(built.collection_maps, read.collection_maps);
+    assert_eq!(built.sections["counterRules"], read.sections["counterRules"]);
+    assert_eq!(built.sections["retention"]["counters"], read.sections["retention"]["counters"]);
     assert_eq!(built.timeout, read.timeout);
 }
 
@@ -145,6 +168,7 @@ fn every_mistake_is_an_error_that_starts_with_the_path_in_a_file() {
     let main = || Config::builder().connection("main", "mongodb://localhost");
     let one = || main().database(Database::logs("main", "logs"));
     let map = |map: CollectionMap| one().collection("users", map);
+    let rule = |rule: CounterRule| one().counter_rule(rule);
     let tenant = |tenant: &str| main().database(Database::runtime(tenant, "main", "app"));
     let space = |space| one().space("s3", space);
     let mistakes = [
@@ -200,7 +224,12 @@ fn every_mistake_is_an_error_that_starts_with_the_path_in_a_file() {
         ),
         (one().collection("a/b", CollectionMap::default()), "collectionMaps[\"a/b\"]: the collection `a/b`"),
         (one().counters("gone", "c"), "counters.dbConnRef: there is no connection `gone`"),
-        (one().counter_rule("all", json!({"$where": "1"})), "counterRules.rules[0].when: "),
+        (rule(CounterRule::new("all").when(json!({"$where": "1"}))), "counterRules.rules[0].when: "),
+        (rule(CounterRule::new(" ")), "counterRules.rules[0].name: is missing or empty"),
+        (
+            rule(CounterRule::new("all")).counter_rule(CounterRule::new("all").gauge()),
+            "counterRules.rules[1]: there is another rule of the name `all`",
+        ),
     ];
     for (builder, expected) in mistakes {
         let error = builder.build().expect_err(expected);

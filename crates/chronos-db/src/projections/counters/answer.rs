@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::counts::Counts;
 use super::record::{Owner, Record};
-use crate::config::CounterRule;
+use crate::config::CheckedRule;
 use crate::projections::log::DamagedRow;
 use crate::{Json, Timestamp, json};
 
@@ -44,9 +44,9 @@ impl Totals {
     pub(super) fn of<'c>(
         record: &Record,
         owner: &Owner,
-        rules: impl Iterator<Item = &'c std::sync::Arc<CounterRule>>,
+        rules: impl Iterator<Item = &'c std::sync::Arc<CheckedRule>>,
     ) -> Self {
-        let of_rule = |rule: &std::sync::Arc<CounterRule>| {
+        let of_rule = |rule: &std::sync::Arc<CheckedRule>| {
             let known = record.find(rule).map(|(_, known)| (known.counts, known.unique.clone()));
             let (counts, unique) = known.unwrap_or_default();
             (rule.name.clone(), RuleTotals { counts, unique, gauge: None })

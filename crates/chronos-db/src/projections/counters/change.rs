@@ -9,7 +9,7 @@ use super::period::Period;
 use super::record::{Owner, Record, RuleRecord};
 use super::row::{Event, RowChange, RowKey, Table};
 use crate::Timestamp;
-use crate::config::{BucketRetention, CountedOp, RuleScope};
+use crate::config::{CountedOp, CounterRetention, RuleScope};
 use crate::projections::log::LogEntry;
 
 /// Which periods are counted, and from when on.
@@ -17,7 +17,7 @@ use crate::projections::log::LogEntry;
 pub(super) struct Periods(Vec<(Period, Timestamp)>);
 
 impl Periods {
-    pub(super) fn kept(keep: &BucketRetention, now: Timestamp) -> Self {
+    pub(super) fn kept(keep: &CounterRetention, now: Timestamp) -> Self {
         let kept = |period: Period| Some((period, period.cutoff(now, period.kept(keep)?)));
         Self(Period::ALL.into_iter().filter_map(kept).collect())
     }

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use jiff::ToSpan as _;
 use jiff::civil::Date;
 
-use crate::config::BucketRetention;
+use crate::config::CounterRetention;
 use crate::{Error, Result, Timestamp};
 
 /// A span of the calendar, in UTC.
@@ -47,7 +47,7 @@ impl Period {
     }
 
     /// How many of them before the present one are kept; none if none are.
-    pub(super) const fn kept(self, keep: &BucketRetention) -> Option<u32> {
+    pub(super) const fn kept(self, keep: &CounterRetention) -> Option<u32> {
         match self {
             Self::Day => keep.days,
             Self::Week => keep.weeks,

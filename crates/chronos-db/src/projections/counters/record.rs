@@ -7,7 +7,7 @@ use bson::oid::ObjectId;
 use bson::{Bson, Document, doc};
 
 use super::counts::{self, Counts};
-use crate::config::CounterRule;
+use crate::config::CheckedRule;
 use crate::documents::Guard;
 use crate::projections::analytics_db::short_digest;
 use crate::records::{Scope, int, number};
@@ -40,7 +40,7 @@ impl Owner {
 /// What a rule has counted.
 #[derive(Clone, Debug)]
 pub(super) struct RuleRecord {
-    pub(super) rule: Arc<CounterRule>,
+    pub(super) rule: Arc<CheckedRule>,
     /// Its name, and what tells its definition from others of that name.
     pub(super) id: String,
     /// It counts what comes behind this number.
@@ -51,7 +51,7 @@ pub(super) struct RuleRecord {
 }
 
 impl RuleRecord {
-    pub(super) fn new(rule: &Arc<CounterRule>, since: i64) -> Self {
+    pub(super) fn new(rule: &Arc<CheckedRule>, since: i64) -> Self {
         let id = format!("{}#{}", rule.name, short_digest(rule.definition().as_bytes()));
         let unique = rule.unique.iter().map(|property| (property.clone(), 0)).collect();
         Self { rule: Arc::clone(rule), id, since, counts: Counts::default(), unique }
@@ -71,7 +71,7 @@ impl RuleRecord {
     }
 
     fn read(document: &Document) -> Option<Self> {
-        let rule = CounterRule::from_definition(document.get_str("definition").ok()?).ok()?;
+        let rule = CheckedRule::from_definition(document.get_str("definition").ok()?).ok()?;
         let mut record = Self::new(&Arc::new(rule), number(document, "since")?);
         record.counts = Counts::read(document)?;
         for entry in document.get_array("unique").ok()? {
@@ -122,7 +122,7 @@ impl Record {
     }
 
     /// Adds the rules that are not among its own: they count from here on. Whether there were any.
-    pub(super) fn adopt(&mut self, rules: &[Arc<CounterRule>]) -> bool {
+    pub(super) fn adopt(&mut self, rules: &[Arc<CheckedRule>]) -> bool {
         let missing: Vec<RuleRecord> = rules
             .iter()
             .map(|rule| RuleRecord::new(rule, self.cv))
@@ -134,7 +134,7 @@ impl Record {
     }
 
     /// The rule of a configuration, by its position here.
-    pub(super) fn find(&self, rule: &Arc<CounterRule>) -> Option<(usize, &RuleRecord)> {
+    pub(super) fn find(&self, rule: &Arc<CheckedRule>) -> Option<(usize, &RuleRecord)> {
         let id = RuleRecord::new(rule, 0).id;
         self.rules.iter().enumerate().find(|(_, known)| known.id == id)
     }

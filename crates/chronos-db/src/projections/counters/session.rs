@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::change::Periods;
 use super::record::{Owner, Record};
 use super::store::CounterStore;
-use crate::config::{CounterRule, CounterRules};
+use crate::config::{CheckedRule, CounterRules};
 use crate::projections::log::Log;
 use crate::records::{Collection, Workers};
 use crate::{Error, Result};
@@ -67,7 +67,7 @@ impl Session {
     ///
     /// # Errors
     /// `VALIDATION_ERROR`, with the names there are, if there is none.
-    pub(super) fn rule(&self, name: &str) -> Result<&Arc<CounterRule>> {
+    pub(super) fn rule(&self, name: &str) -> Result<&Arc<CheckedRule>> {
         self.rules.rules.iter().find(|rule| rule.name == name).ok_or_else(|| {
             let names: Vec<String> = self.rules.rules.iter().map(|rule| format!("`{}`", rule.name)).collect();
             let there = if names.is_empty() {

@@ -2,7 +2,7 @@
 
 use super::counters::Counters;
 use crate::action::Action;
-use crate::config::{CounterRule, RuleScope};
+use crate::config::{CheckedRule, RuleScope};
 use crate::documents::Filter;
 use crate::documents::filter::Test;
 use crate::projections::counters::answer::Totals;
@@ -65,7 +65,7 @@ pub(super) async fn read(session: &Session) -> Result<Totals> {
 }
 
 /// How many live items match. Heads say it: they are no older than what is settled.
-async fn gauge(session: &Session, rule: &CounterRule) -> Result<u64> {
+async fn gauge(session: &Session, rule: &CheckedRule) -> Result<u64> {
     let matching = match rule.scope {
         RuleScope::Meta => rule.when_below("metaIndexed")?,
         RuleScope::Payload => Filter::eq("rules", rule.name.as_str()),
