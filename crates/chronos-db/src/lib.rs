@@ -77,6 +77,7 @@ pub mod error;
 pub mod fail;
 mod hash;
 pub mod json;
+mod lease;
 pub mod messaging;
 mod name;
 pub mod objects;

@@ -2,9 +2,9 @@
 
 use async_trait::async_trait;
 
-use super::lease::Lease;
 use super::log::{DamagedRow, Log, Piece};
 use crate::Result;
+use crate::lease::Lease;
 
 /// Damaged rows that a report names.
 const MAX_NAMED: usize = 100;

@@ -3,11 +3,11 @@
 use super::counters::Counters;
 use crate::Result;
 use crate::action::Action;
+use crate::lease::{LEASES, Lease};
 use crate::projections::counters::answer::Followed;
 use crate::projections::counters::projection::CounterProjection;
 use crate::projections::counters::session::Session;
 use crate::projections::follower::follow;
-use crate::projections::lease::{LEASES, Lease};
 
 impl Counters {
     /// Counts what is settled and not counted yet, so that readers have less to add. Any number of processes
