@@ -3,8 +3,9 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use secrecy::ExposeSecret as _;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::OnceCell;
@@ -64,7 +65,7 @@ impl AnalyticsDbs {
             (None, Some(counters)) => (counters.connection, counters.database),
             (None, None) => (entry.connection.as_str(), resolved.database.as_str()),
         };
-        let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut open = self.0.lock();
         let db = open.entry((connection.to_owned(), database.to_owned())).or_insert_with(|| {
             Arc::new(AnalyticsDb {
                 connections: Arc::clone(connections),

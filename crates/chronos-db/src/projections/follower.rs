@@ -39,6 +39,15 @@ pub(super) struct Progress {
     pub(super) lost_lease: bool,
 }
 
+impl Progress {
+    fn take_in(&mut self, piece: Piece) {
+        self.rows += piece.entries.len() as u64;
+        self.damaged_count += piece.damaged.len() as u64;
+        let room = MAX_NAMED.saturating_sub(self.damaged.len());
+        self.damaged.extend(piece.damaged.into_iter().take(room));
+    }
+}
+
 /// Follows the log up to a number that is settled. Any number may do so at once; with a lease, it ends when
 /// that is lost.
 pub(super) async fn follow<P: Projection>(
@@ -60,16 +69,13 @@ pub(super) async fn follow<P: Projection>(
             progress.lost_lease = true;
             return Ok(progress);
         }
-        let piece = log.read(progress.position, up_to).await?;
-        match projection.advance(state, &piece).await? {
-            Some(next) => {
-                progress.rows += piece.entries.len() as u64;
-                progress.damaged_count += piece.damaged.len() as u64;
-                let room = MAX_NAMED.saturating_sub(progress.damaged.len());
-                progress.damaged.extend(piece.damaged.into_iter().take(room));
-                state = next;
-            }
-            None => state = projection.load().await?,
+        for piece in log.read(progress.position, up_to).await? {
+            let Some(next) = projection.advance(state, &piece).await? else {
+                state = projection.load().await?;
+                break;
+            };
+            progress.take_in(piece);
+            state = next;
         }
     }
 }

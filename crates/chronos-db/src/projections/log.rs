@@ -8,7 +8,7 @@ use futures::TryStreamExt as _;
 use crate::Result;
 use crate::documents::filter::Test;
 use crate::documents::{Direction, Filter, Scan, raw_bson};
-use crate::records::{RecordIndex, Row, Scope, VersionSelector, Watermark, int, number};
+use crate::records::{Op, RecordIndex, Row, Scope, VersionSelector, Watermark, int, number};
 
 /// Rows that are read, and worked off, at once.
 pub(super) const PIECE: usize = 1_000;
@@ -39,6 +39,16 @@ pub(crate) struct Piece {
     pub(crate) to: i64,
 }
 
+impl Piece {
+    fn behind(after: i64) -> Self {
+        Self { entries: Vec::new(), damaged: Vec::new(), to: after }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.entries.is_empty() && self.damaged.is_empty()
+    }
+}
+
 /// The rows of a collection that a handle sees.
 pub(crate) struct Log {
     pub(crate) index: Arc<RecordIndex>,
@@ -60,8 +70,9 @@ impl Log {
         }
     }
 
-    /// The rows behind `after`, up to `up_to` or as many as are worked off at once. Both must be settled.
-    pub(crate) async fn read(&self, after: i64, up_to: i64) -> Result<Piece> {
+    /// The rows behind `after`, up to `up_to` or as many as are read at once. Both must be settled. An erasure
+    /// is a piece by itself, so what is derived from one piece never goes beyond the next erasure.
+    pub(crate) async fn read(&self, after: i64, up_to: i64) -> Result<Vec<Piece>> {
         let numbers = Filter::gt("cv", int(after)).and(Filter::lte("cv", int(up_to)));
         let scan = Scan {
             filter: self.scope.narrow(numbers.and(Filter::Field("op".into(), Test::Ne("VOID".into())))),
@@ -71,13 +82,22 @@ impl Log {
             ..Scan::default()
         };
         let mut rows = self.index.documents.scan_stored(&self.index.names.ver, scan);
-        let mut piece = Piece { entries: Vec::new(), damaged: Vec::new(), to: after };
+        let (mut pieces, mut piece) = (Vec::new(), Piece::behind(after));
         let mut read = 0;
         while let Some(stored) = rows.try_next().await? {
             read += 1;
             match entry(&stored) {
+                Ok(entry) if entry.row.op == Op::Erase => {
+                    let cv = entry.row.cv;
+                    if !piece.is_empty() {
+                        piece.to = cv - 1;
+                        pieces.push(piece);
+                    }
+                    pieces.push(Piece { entries: vec![entry], damaged: Vec::new(), to: cv });
+                    piece = Piece::behind(cv);
+                }
                 Ok(entry) => {
-                    piece.to = piece.to.max(entry.row.cv);
+                    piece.to = entry.row.cv;
                     piece.entries.push(entry);
                 }
                 Err(error) => {
@@ -94,7 +114,10 @@ impl Log {
         if read < PIECE {
             piece.to = up_to;
         }
-        Ok(piece)
+        if piece.to > pieces.last().map_or(after, |last| last.to) {
+            pieces.push(piece);
+        }
+        Ok(pieces)
     }
 }
 

@@ -1,16 +1,18 @@
 //! What some rows of the log change of counters: computed from the rows alone.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use bson::oid::ObjectId;
 use bson::{Bson, Document};
 
 use super::counts::{Counts, counted};
 use super::period::Period;
 use super::record::{Owner, Record, RuleRecord};
-use super::row::{Event, RowChange, RowKey, Table};
+use super::row::{Event, Happening, RowChange, RowKey, Table};
 use crate::Timestamp;
 use crate::config::{CountedOp, CounterRetention, RuleScope};
 use crate::projections::log::LogEntry;
+use crate::records::{ItemId, Op};
 
 /// Which periods are counted, and from when on.
 #[derive(Clone, Debug, Default)]
@@ -38,6 +40,10 @@ pub(super) struct Change<'r> {
     /// Counts of values and periods by their `_id`.
     pub(super) rows: BTreeMap<(Table, String), RowChange>,
     pub(super) last_at: Option<Timestamp>,
+    /// The erasures among the rows.
+    pub(super) erasures: Vec<Event>,
+    /// The counts of values that an item is in, of those above.
+    of_items: HashMap<ItemId, BTreeSet<(Table, String)>>,
 }
 
 impl<'r> Change<'r> {
@@ -50,14 +56,19 @@ impl<'r> Change<'r> {
             rules: vec![Counts::default(); record.rules.len()],
             rows: BTreeMap::new(),
             last_at: None,
+            erasures: Vec::new(),
+            of_items: HashMap::new(),
         }
     }
 
     /// Takes in a row. Each comes once, in the order of the log.
     pub(super) fn take(&mut self, entry: &LogEntry) {
         let row = &entry.row;
+        if row.op == Op::Erase {
+            self.erase(Event { cv: row.cv, what: Happening::Erases, at: row.at, item: row.id });
+        }
         let Some(op) = counted(row.op, row.ov, row.counts) else { return };
-        let event = Event { cv: row.cv, op, at: row.at };
+        let event = Event { cv: row.cv, what: Happening::Counts(op), at: row.at, item: row.id };
         self.counts.add(op);
         self.last_at = self.last_at.max(Some(row.at));
         let starts: Vec<(Period, Timestamp)> = self
@@ -90,12 +101,48 @@ impl<'r> Change<'r> {
 
     fn touch(&mut self, key: RowKey, event: Event) {
         let id = key.id(self.owner, self.record.generation, &self.record.rules);
-        let change =
-            self.rows.entry((key.table(), id)).or_insert_with(|| RowChange { key, events: Vec::new() });
-        // An array may hold a value twice.
-        if change.events.last().is_none_or(|last| last.cv != event.cv) {
-            change.events.push(event);
+        let place = (key.table(), id);
+        if place.0 == Table::Unique {
+            self.of_items.entry(event.item).or_default().insert(place.clone());
         }
+        // An array may hold a value twice.
+        self.rows.entry(place).or_insert_with(|| RowChange { key, events: Vec::new() }).add(event);
+    }
+
+    /// Values that only the item had are no longer counted. Those that were counted before these rows are
+    /// found by [`CounterStore::rows`](super::store::CounterStore::rows).
+    fn erase(&mut self, erasure: Event) {
+        for place in self.of_items.remove(&erasure.item).unwrap_or_default() {
+            if let Some(row) = self.rows.get_mut(&place) {
+                row.add(erasure);
+            }
+        }
+        self.erasures.push(erasure);
+    }
+
+    /// Takes in that a stored count of a value is one of an item that is erased.
+    pub(super) fn erase_stored(&mut self, id: &str, document: &Document, erasure: Event) {
+        let place = (Table::Unique, id.to_owned());
+        if !self.rows.contains_key(&place) {
+            let Some(key) = self.key_of(document) else { return };
+            self.rows.insert(place.clone(), RowChange { key, events: Vec::new() });
+        }
+        if let Some(row) = self.rows.get_mut(&place) {
+            row.add(erasure);
+        }
+    }
+
+    fn key_of(&self, document: &Document) -> Option<RowKey> {
+        let id = document.get_str("rule").ok()?;
+        let rule = self.record.rules.iter().position(|known| known.id == id)?;
+        let property = document.get_str("propertyName").ok()?.to_owned();
+        // One that is erased already has none, and needs none: it stays as it is.
+        let value = document.get("propertyValue").cloned().unwrap_or(Bson::Null);
+        Some(RowKey::Unique { rule, property, value })
+    }
+
+    pub(super) fn generation(&self) -> ObjectId {
+        self.record.generation
     }
 
     /// The `_id`s of the counts that it changes in one collection.

@@ -29,8 +29,8 @@ impl Session {
             let projection = CounterProjection { session: self, periods: periods.clone() };
             match follow(&projection, &self.log, settled, None).await {
                 Ok(_) => found = self.store.load().await?,
-                // Who may only look adds all of it, each time.
-                Err(error) if error.is_forbidden() => {
+                // Who may only look, or finds the store busy, adds all of it, each time.
+                Err(error) if error.is_forbidden() || error.is_retryable() => {
                     tracing::debug!(counters = %self.store.owner.id, %error, "counters are read without following the log");
                 }
                 Err(error) => return Err(error),
@@ -51,9 +51,10 @@ impl Session {
         let mut change = Change::new(&self.store.owner, &stored.record, &stored.periods);
         let mut position = stored.record.cv;
         while position < stored.cv {
-            let piece = self.log.read(position, stored.cv).await?;
-            piece.entries.iter().for_each(|entry| change.take(entry));
-            position = piece.to;
+            for piece in self.log.read(position, stored.cv).await? {
+                piece.entries.iter().for_each(|entry| change.take(entry));
+                position = piece.to;
+            }
         }
         Ok(change)
     }

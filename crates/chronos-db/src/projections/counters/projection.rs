@@ -8,7 +8,7 @@ use async_trait::async_trait;
 
 use super::change::{Change, Periods};
 use super::record::Record;
-use super::row::RowKey;
+use super::row::{CountRow, RowKey};
 use super::session::Session;
 use super::store::Rows;
 use crate::Result;
@@ -28,7 +28,10 @@ impl CounterProjection<'_> {
         let mut change = Change::new(&store.owner, record, &self.periods);
         entries.iter().for_each(|entry| change.take(entry));
         let stored = store.rows(&mut change).await?;
-        store.put_rows(&change, record, &stored).await?;
+        let erased = store.put_rows(&change, record, &stored).await?;
+        if erased {
+            store.purge().await?;
+        }
         store.env.fail.hit("counters.after_counts")?;
         Ok(totals_after(record, &change, &stored, to))
     }
@@ -42,14 +45,17 @@ pub(super) fn totals_after(record: &Record, change: &Change<'_>, stored: &Rows, 
         rule.counts = rule.counts.plus(*counts);
     }
     for (place, row) in &change.rows {
-        // A value is new if the first version that has it is: its count may be there already, when somebody
-        // was ahead of the totals.
-        let is_new = stored.get(place).is_none_or(|count| count.first_cv > record.cv);
-        if let RowKey::Unique { rule, property, .. } = &row.key
-            && is_new
-            && let Some(rule) = next.rules.get_mut(*rule)
-        {
-            *rule.unique.entry(property.clone()).or_default() += 1;
+        let RowKey::Unique { rule, property, .. } = &row.key else { continue };
+        let Some(rule) = next.rules.get_mut(*rule) else { continue };
+        // The count may be there already, when a follower was ahead of the totals.
+        let before = stored.get(place);
+        let was_there = before.is_some_and(|count| count.is_value_at(record.cv));
+        let is_there = CountRow::after(before, row).or(before.copied()).is_some_and(|count| !count.is_void);
+        let values = rule.unique.entry(property.clone()).or_default();
+        match (was_there, is_there) {
+            (false, true) => *values += 1,
+            (true, false) => *values = values.saturating_sub(1),
+            _ => {}
         }
     }
     next.last_at = next.last_at.max(change.last_at);

@@ -11,7 +11,7 @@ use super::answer::Totals;
 use super::counts::{self, Counts};
 use super::projection::CounterProjection;
 use super::record::Record;
-use super::row::Table;
+use super::row::{self, Table};
 use super::session::Session;
 use super::store::sweep_after;
 use crate::config::RuleScope;
@@ -107,12 +107,13 @@ async fn count_up_to(
 ) -> Result<(Record, u64)> {
     let projection = CounterProjection { session, periods: session.periods().await? };
     while second.cv < target {
-        let piece = session.log.read(second.cv, target).await?;
-        damaged += piece.damaged.len() as u64;
-        let (entries, unread) = by_their_documents(session, piece.entries).await?;
-        damaged += unread;
-        second = projection.take_in(&second, &entries, piece.to).await?;
-        session.store.env.fail.hit("counters.between_pieces")?;
+        for piece in session.log.read(second.cv, target).await? {
+            damaged += piece.damaged.len() as u64;
+            let (entries, unread) = by_their_documents(session, piece.entries).await?;
+            damaged += unread;
+            second = projection.take_in(&second, &entries, piece.to).await?;
+            session.store.env.fail.hit("counters.between_pieces")?;
+        }
     }
     Ok((second, damaged))
 }
@@ -175,6 +176,10 @@ async fn digest(session: &Session, record: &Record, table: Table, up_to: i64) ->
     while let Some(count) = found.try_next().await? {
         // Rules of other configurations are counted only once.
         if count.get_str("rule").is_ok_and(|rule| !known.contains(&rule)) {
+            continue;
+        }
+        // A value that was erased is no longer one.
+        if row::is_void(&count) {
             continue;
         }
         // A follower that is at it may be ahead of its totals.

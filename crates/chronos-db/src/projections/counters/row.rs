@@ -15,7 +15,7 @@ use crate::Timestamp;
 use crate::config::CountedOp;
 use crate::documents::filter::key_encoding;
 use crate::projections::analytics_db::hex;
-use crate::records::{int, number};
+use crate::records::{ItemId, int, number};
 
 /// The collection that a count is in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -50,12 +50,21 @@ pub(super) enum RowKey {
 
 crate::debug_some!(RowKey {});
 
-/// One version that counts.
+/// What one version means for a count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Happening {
+    Counts(CountedOp),
+    /// Its item is erased, and a value with it that no other item had.
+    Erases,
+}
+
+/// One version that a count is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Event {
     pub(super) cv: i64,
-    pub(super) op: CountedOp,
+    pub(super) what: Happening,
     pub(super) at: Timestamp,
+    pub(super) item: ItemId,
 }
 
 /// What a piece of the log changes of one count: never empty, in the order of the log.
@@ -63,6 +72,16 @@ pub(super) struct Event {
 pub(super) struct RowChange {
     pub(super) key: RowKey,
     pub(super) events: Vec<Event>,
+}
+
+impl RowChange {
+    /// Takes in an event in the order of the log; each version is one.
+    pub(super) fn add(&mut self, event: Event) {
+        let at = self.events.partition_point(|known| known.cv < event.cv);
+        if self.events.get(at).is_none_or(|known| known.cv != event.cv) {
+            self.events.insert(at, event);
+        }
+    }
 }
 
 /// One count.
@@ -74,6 +93,20 @@ pub(super) struct CountRow {
     pub(super) cv: i64,
     /// The latest time of a version in it.
     pub(super) last_at: Timestamp,
+    /// Of a value: the item that all its versions are of, or were; none if they are of several.
+    pub(super) item: Option<ItemId>,
+    /// The value went with its item. What is left keeps a follower that is behind from bringing it back.
+    pub(super) is_void: bool,
+}
+
+/// The field by which counts of erased values are found.
+pub(super) const VOID_AT: &str = "voidAt";
+/// The field that names the only item that has a value.
+pub(super) const ITEM: &str = "item";
+
+/// Whether a stored count is of a value that was erased.
+pub(super) fn is_void(document: &Document) -> bool {
+    document.contains_key(VOID_AT)
 }
 
 impl RowKey {
@@ -119,17 +152,47 @@ impl CountRow {
             if next.is_some_and(|row| row.cv >= event.cv) {
                 continue;
             }
-            let row = next.get_or_insert(Self {
-                counts: Counts::default(),
-                first_cv: event.cv,
-                cv: event.cv,
-                last_at: event.at,
-            });
-            row.counts.add(event.op);
-            row.cv = event.cv;
-            row.last_at = row.last_at.max(event.at);
+            next = match event.what {
+                Happening::Counts(op) => {
+                    Some(next.filter(|row| !row.is_void).unwrap_or_else(|| Self::new(event)).plus(op, event))
+                }
+                Happening::Erases => next.map(|row| row.without(event)),
+            };
         }
         next.filter(|next| Some(next) != before)
+    }
+
+    const fn new(event: &Event) -> Self {
+        Self {
+            counts: Counts { created: 0, updated: 0, deleted: 0 },
+            first_cv: event.cv,
+            cv: event.cv,
+            last_at: event.at,
+            item: Some(event.item),
+            is_void: false,
+        }
+    }
+
+    fn plus(mut self, op: CountedOp, event: &Event) -> Self {
+        self.counts.add(op);
+        self.cv = event.cv;
+        self.last_at = self.last_at.max(event.at);
+        self.item = self.item.filter(|item| *item == event.item);
+        self
+    }
+
+    fn without(self, erasure: &Event) -> Self {
+        if self.item != Some(erasure.item) {
+            return self;
+        }
+        let counts = Counts::default();
+        Self { counts, cv: erasure.cv, last_at: erasure.at, is_void: true, ..self }
+    }
+
+    /// Whether totals that go up to `position` count it as a value. It may be ahead of them by the next
+    /// erasure at most.
+    pub(super) const fn is_value_at(&self, position: i64) -> bool {
+        self.first_cv <= position && (!self.is_void || self.cv > position)
     }
 
     /// The document of the count `id`.
@@ -152,8 +215,13 @@ impl CountRow {
         match key {
             RowKey::Unique { property, value, .. } => {
                 document.insert("propertyName", property);
-                document.insert("propertyValue", value);
-                document.insert("occurrences", counts::stored(self.counts.sum()));
+                if self.is_void {
+                    document.insert(VOID_AT, self.last_at);
+                } else {
+                    document.insert("propertyValue", value);
+                    document.insert("occurrences", counts::stored(self.counts.sum()));
+                }
+                document.extend(self.item.map(|item| (ITEM.to_owned(), item.bson())));
             }
             RowKey::Bucket { from, .. } => {
                 document.insert("from", *from);
@@ -173,6 +241,8 @@ impl CountRow {
             first_cv: number(document, "firstCv")?,
             cv: number(document, "cv")?,
             last_at: (*document.get_datetime("lastAt").ok()?).into(),
+            item: document.get_object_id(ITEM).ok().map(ItemId::new),
+            is_void: is_void(document),
         })
     }
 }
@@ -181,10 +251,25 @@ impl CountRow {
 mod tests {
     use super::*;
 
-    fn change(events: &[i64]) -> RowChange {
-        let event = |cv: &i64| Event { cv: *cv, op: CountedOp::Create, at: Timestamp::from_millis(*cv) };
+    fn event(cv: i64, what: Happening, item: u8) -> Event {
+        Event {
+            cv,
+            what,
+            at: Timestamp::from_millis(cv),
+            item: ItemId::new(ObjectId::from_bytes([item; 12])),
+        }
+    }
+
+    fn change_of(events: &[Event]) -> RowChange {
         let key = RowKey::Bucket { period: Period::Day, from: Timestamp::default(), rule: None };
-        RowChange { key, events: events.iter().map(event).collect() }
+        let mut change = RowChange { key, events: Vec::new() };
+        events.iter().for_each(|event| change.add(*event));
+        change
+    }
+
+    fn change(cvs: &[i64]) -> RowChange {
+        let created = |cv: &i64| event(*cv, Happening::Counts(CountedOp::Create), 1);
+        change_of(&cvs.iter().map(created).collect::<Vec<_>>())
     }
 
     #[test]
@@ -195,5 +280,25 @@ mod tests {
         let second = CountRow::after(Some(&first), &change(&[4, 7, 9])).unwrap();
         assert_eq!(second, whole);
         assert_eq!(CountRow::after(Some(&whole), &change(&[4, 7])), None, "it is ahead of them");
+    }
+
+    #[test]
+    fn a_value_goes_with_the_only_item_that_had_it_and_comes_with_the_next() {
+        let created = Happening::Counts(CountedOp::Create);
+        let (one, erased, other) =
+            (event(1, created, 1), event(5, Happening::Erases, 1), event(9, created, 2));
+        let void = CountRow::after(None, &change_of(&[one, erased])).unwrap();
+        assert!(void.is_void && void.counts.sum() == 0);
+        assert_eq!([void.is_value_at(0), void.is_value_at(4), void.is_value_at(5)], [false, true, false]);
+        assert_eq!(
+            CountRow::after(Some(&void), &change_of(&[one])),
+            None,
+            "who is behind does not bring it back"
+        );
+        let again = CountRow::after(Some(&void), &change_of(&[other])).unwrap();
+        assert_eq!((again.first_cv, again.counts.created, again.item), (9, 1, Some(other.item)));
+        let between = event(3, created, 2);
+        let shared = CountRow::after(None, &change_of(&[one, erased, between])).unwrap();
+        assert_eq!((shared.counts.created, shared.is_void, shared.cv), (2, false, 3), "another item has it");
     }
 }

@@ -11,7 +11,7 @@ use futures::{StreamExt as _, TryStreamExt as _};
 use super::change::Change;
 use super::period::Period;
 use super::record::{Owner, Record};
-use super::row::{CountRow, Table};
+use super::row::{CountRow, ITEM, Table, VOID_AT};
 use crate::documents::filter::Test;
 use crate::documents::{Batch, Direction, DocumentStore, Filter, Guard, Index, Namespace, Scan, Write};
 use crate::projections::analytics_db::AnalyticsDb;
@@ -52,7 +52,11 @@ impl CounterStore {
             Index::on("cnt_most", &["totals", "generation", "rule", "propertyName", "occurrences", "_id"]);
         // The most frequent first.
         most.keys[4].1 = Direction::Descending;
-        let unique = [most.only_if_exists("occurrences")];
+        let unique = [
+            most.only_if_exists("occurrences"),
+            Index::on("cnt_item", &["totals", "generation", ITEM, "_id"]).only_if_exists(ITEM),
+            Index::on("cnt_void", &["totals", "generation", VOID_AT, "_id"]).only_if_exists(VOID_AT),
+        ];
         self.documents.ensure(&self.totals(), &unique).await?;
         for period in Period::ALL {
             let namespace = self.namespace(Table::Bucket(period));
@@ -122,14 +126,40 @@ impl CounterStore {
                 }
             }
         }
+        self.add_erased(change, &mut rows).await?;
         Ok(rows)
     }
 
-    /// Puts the counts of a change. Those that are ahead of it already stay.
-    pub(super) async fn put_rows(&self, change: &Change<'_>, record: &Record, stored: &Rows) -> Result<()> {
-        let mut batch = Batch::new();
+    /// Adds the stored values that only items had which are erased.
+    async fn add_erased(&self, change: &mut Change<'_>, rows: &mut Rows) -> Result<()> {
+        for erasure in change.erasures.clone() {
+            let of_item = Filter::eq(ITEM, erasure.item.bson());
+            let filter = self.of_generation(change.generation()).and(of_item);
+            let mut found = self.documents.scan(&self.totals(), Scan { filter, ..Scan::default() });
+            while let Some(document) = found.try_next().await? {
+                if let (Ok(id), Some(row)) = (document.get_str("_id"), CountRow::read(&document)) {
+                    rows.insert((Table::Unique, id.to_owned()), row);
+                    change.erase_stored(id, &document, erasure);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Sees to it that nothing of what was erased is left in the files of the store.
+    pub(super) async fn purge(&self) -> Result<()> {
+        self.documents.purge(&self.totals().database).await
+    }
+
+    /// Puts the counts of a change. Those that are ahead of it already stay. Returns whether a value is erased.
+    pub(super) async fn put_rows(&self, change: &Change<'_>, record: &Record, stored: &Rows) -> Result<bool> {
+        let (mut batch, mut erased) = (Batch::new(), false);
         for (place, row) in &change.rows {
-            let Some(next) = CountRow::after(stored.get(place), row) else { continue };
+            let before = stored.get(place);
+            // Also where a follower that came no further has put it: it may not have come to the files.
+            erased |= before.is_some_and(|count| count.is_void && count.cv > record.cv);
+            let Some(next) = CountRow::after(before, row) else { continue };
+            erased |= next.is_void;
             let (table, id) = place;
             let document = next.stored(id, &row.key, &self.owner, record.generation, &record.rules);
             batch.push(&self.namespace(*table), Write::put(document, Guard::Newer { field: "cv".into() }));
@@ -141,7 +171,7 @@ impl CounterStore {
         if !batch.operations.is_empty() {
             self.documents.apply(batch).await?;
         }
-        Ok(())
+        Ok(erased)
     }
 
     fn of_generation(&self, generation: ObjectId) -> Filter {
@@ -206,6 +236,13 @@ impl CounterStore {
         let filter =
             self.of_generation(generation).and(Filter::Field("from".into(), Test::Lt(oldest.into())));
         self.remove(&self.namespace(Table::Bucket(period)), filter, |_| true).await
+    }
+
+    /// Removes what is left of erased values, once no follower can be as far behind.
+    pub(super) async fn remove_void(&self, generation: ObjectId) -> Result<()> {
+        let before = self.documents.now().await?.plus_millis(-ABANDONED_MILLIS);
+        let old = Filter::Field(VOID_AT.into(), Test::Lt(before.into()));
+        self.remove(&self.totals(), self.of_generation(generation).and(old), |_| true).await
     }
 
     /// Removes the counts of generations that are nobody's any more: of one that was just replaced, and of

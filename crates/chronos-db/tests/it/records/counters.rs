@@ -1,19 +1,21 @@
 //! Counters: exact after every write, whoever follows the log, dies on the way, or does both at once.
 
+mod costs;
+mod erased;
 mod model;
 
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bson::doc;
 use chronos_db::config::Config;
 use chronos_db::counters::Period;
-use chronos_db::documents::{Batch, Guard, Namespace, Scan, Write};
+use chronos_db::documents::{Batch, Guard, Namespace, Write};
 use chronos_db::fail::{FailAction, FailPoints};
 use chronos_db::{Chronos, Collection, Env, ErrorKind, Json, Random as _, Route, Timestamp, json};
-use futures::TryStreamExt as _;
-use test_support::{Counting, SeededRandom, documents};
+use test_support::{SeededRandom, ShiftedClock};
 
 use self::model::Model;
 use super::pairing::{Pairing, Store, TIMEOUT, on_durable_pairings, on_every_pairing, refused};
@@ -30,9 +32,7 @@ mod alone {
         a_damaged_row_is_named_and_passed_over,
         damaged_totals_are_an_error_until_a_recount,
         what_is_trimmed_was_counted,
-        an_erased_item_stays_counted_and_its_values_are_nowhere,
         values_are_told_apart_by_type_and_counted_within_arrays,
-        a_write_with_rules_asks_no_more_of_the_store,
     );
     use super::*;
 }
@@ -42,6 +42,8 @@ mod apart {
         followers_that_are_killed_at_any_step_count_every_version_once,
         two_followers_at_once_count_every_version_once,
         tenants_of_one_database_are_counted_apart,
+        a_clock_that_goes_back_changes_no_total,
+        two_followers_that_are_killed_in_turn_count_every_version_once,
     );
     use super::*;
 }
@@ -367,45 +369,6 @@ async fn what_is_trimmed_was_counted(p: &Pairing) {
     );
 }
 
-/// Whether it was counted before its versions went or not.
-async fn an_erased_item_stays_counted_and_its_values_are_nowhere(p: &Pairing) {
-    let config = with(rules(), &json!({"logicalDelete": {"enabled": false}}));
-    let store = p.open_with(&config);
-    for followed in [true, false] {
-        let users = store.collection(if followed { "users" } else { "others" });
-        let id = users.create(json!({"s": "open", "n": "personal", "deep": {"x": 9}})).await.unwrap().id;
-        users.update(&id, json!({"deep": {"x": 1}})).await.unwrap();
-        users.create(json!({"s": "open", "n": 2})).await.unwrap();
-        if followed {
-            users.counters().follow().await.unwrap();
-        }
-        users.delete(&id).await.unwrap();
-        assert_eq!(users.flush(TIMEOUT).await.unwrap(), 0);
-        let seen = counted(&users).await;
-        assert_eq!((&seen["created"], &seen["updated"], &seen["deleted"]), (&json!(2), &json!(1), &json!(1)));
-        assert_eq!(seen["rules"]["gone"]["deleted"], json!(1), "by what it was");
-        assert_eq!(
-            (&seen["rules"]["open"]["created"], &seen["rules"]["open"]["deleted"]),
-            (&json!(2), &json!(1))
-        );
-        assert_eq!(seen["rules"]["openNow"]["gauge"], json!(1));
-        let recounted = users.counters().recount().await.unwrap();
-        assert_eq!(recounted.totals.to_json()["rules"]["gone"]["deleted"], json!(1));
-        assert_eq!(recounted.totals.counts.sum(), 4);
-        let rows = format!("{:?}", store.stored(&users, "ver").await);
-        assert!(!rows.contains("personal"), "{rows}");
-        assert!(
-            users
-                .counters()
-                .unique("open", "n")
-                .await
-                .unwrap()
-                .iter()
-                .all(|value| value.value != json!("personal"))
-        );
-    }
-}
-
 async fn values_are_told_apart_by_type_and_counted_within_arrays(p: &Pairing) {
     let config = json!({"counterRules": {"rules": [{"name": "all", "countUnique": ["v", "a.b"]}]}});
     let users = p.open_with(&config).users();
@@ -434,34 +397,15 @@ async fn values_are_told_apart_by_type_and_counted_within_arrays(p: &Pairing) {
     }
 }
 
-/// No cost on the write path.
-async fn a_write_with_rules_asks_no_more_of_the_store(p: &Pairing) {
-    let database = Counting::<documents::Call>::new();
-    let store = p.opening().with(&rules()).documents(&database).open();
-    let users = store.users();
-    users.create(json!({"n": 0})).await.unwrap();
-    assert_eq!(users.flush(TIMEOUT).await.unwrap(), 0);
-    database.take();
-    users.create(json!({"s": "open", "n": 1, "deep": {"x": 7}})).await.unwrap();
-    assert_eq!(database.count(documents::Call::SequenceThen), 1);
-    assert_eq!(users.flush(TIMEOUT).await.unwrap(), 0);
-    users.counters().follow().await.unwrap();
-    let kept = || async {
-        let totals = Namespace::new(users.database(), "cnt_total");
-        store.documents().scan(&totals, Scan::default()).try_collect::<Vec<_>>().await.unwrap()
-    };
-    let before = kept().await;
-    users.counters().follow().await.unwrap();
-    users.create(json!({"s": "open", "n": 2})).await.unwrap();
-    assert_eq!(totals(&users).await["created"], json!(3));
-    assert_eq!(kept().await, before, "a short tail is added by the reader, who writes nothing");
-}
-
 const TASK: &str = "CHRONOS_TEST_FOLLOWER";
 
 /// Starts this very binary as a follower that dies at a point; whether it got there.
 async fn killed_at(p: &Pairing, point: &str, what: &str) -> bool {
-    let task = json!({ "config": p.config(&rules()), "folder": p.folder(), "points": format!("{point}=abort"), "what": what });
+    killed_at_with(p, &rules(), point, what).await
+}
+
+async fn killed_at_with(p: &Pairing, more: &Json, point: &str, what: &str) -> bool {
+    let task = json!({ "config": p.config(more), "folder": p.folder(), "points": format!("{point}=abort"), "what": what });
     let test = concat!(module_path!(), "::one_that_is_killed").split_once("::").unwrap().1;
     let child = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", test, "--nocapture"])
@@ -584,4 +528,44 @@ async fn tenants_of_one_database_are_counted_apart(p: &Pairing) {
         (&one["rules"]["openNow"]["gauge"], &other["rules"]["openNow"]["gauge"]),
         (&json!(3), &json!(3))
     );
+}
+
+async fn a_clock_that_goes_back_changes_no_total(p: &Pairing) {
+    let clock = Arc::new(ShiftedClock::default());
+    let env = Env { clock: clock.clone(), ..Env::default() };
+    let config = with(rules(), &json!({"retention": {"counters": {"days": 7}}}));
+    let users = p.opening().with(&config).env(env).open().users();
+    let (mut model, random) = (Model::default(), SeededRandom::new(9));
+    for hours in [0, -30, 20, -60] {
+        clock.set(hours * 3_600_000);
+        for _ in 0..5 {
+            model.change(&users, &random).await;
+        }
+        users.counters().follow().await.unwrap();
+        model.check(&users, &format!("{hours} h")).await;
+    }
+    assert!(!users.counters().recount().await.unwrap().corrected);
+}
+
+async fn two_followers_that_are_killed_in_turn_count_every_version_once(p: &Pairing) {
+    let store = p.open_with(&rules());
+    let users = store.users();
+    let (mut model, random) = (Model::default(), SeededRandom::new(13));
+    for round in 0..3 {
+        for _ in 0..6 {
+            model.change(&users, &random).await;
+        }
+        // One dies before, the other behind the totals, while the first has its lease.
+        let (one, other) = futures::future::join(
+            killed_at(p, "counters.after_counts", "follow"),
+            killed_at(p, "counters.between_pieces", "recount"),
+        )
+        .await;
+        assert!(one || other, "round {round}");
+        model.check(&users, &format!("round {round}")).await;
+        end_leases(&store, &users).await;
+    }
+    users.counters().follow().await.unwrap();
+    assert!(!users.counters().recount().await.unwrap().corrected);
+    model.check(&users, "recounted").await;
 }

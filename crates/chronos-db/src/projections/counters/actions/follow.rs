@@ -93,6 +93,7 @@ async fn sweep(session: &Session) -> Result<()> {
 
 async fn remove_old(session: &Session) -> Result<()> {
     let Some(record) = session.store.load().await? else { return Ok(()) };
+    session.store.remove_void(record.generation).await?;
     for (period, oldest) in session.periods().await?.iter() {
         session.store.remove_old(record.generation, period, oldest).await?;
     }

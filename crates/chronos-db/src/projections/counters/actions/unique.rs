@@ -5,7 +5,7 @@ use futures::TryStreamExt as _;
 use super::counters::Counters;
 use crate::action::Action;
 use crate::projections::counters::answer::UniqueValue;
-use crate::projections::counters::row::{CountRow, RowKey};
+use crate::projections::counters::row::{CountRow, RowChange, RowKey, Table};
 use crate::projections::counters::session::Session;
 use crate::{Error, Result, bson_to_json};
 
@@ -52,10 +52,11 @@ impl Unique {
             let record = &stored.record;
             let Some((position, known)) = record.find(rule) else { return Ok(Vec::new()) };
             let mut change = session.tail(&stored).await?;
-            change.rows.retain(|_, row| {
-                matches!(&row.key, RowKey::Unique { rule, property, .. } if *rule == position && *property == self.property)
-            });
+            let is_asked_for = |row: &RowChange| matches!(&row.key, RowKey::Unique { rule, property, .. } if *rule == position && *property == self.property);
+            change.rows.retain(|_, row| is_asked_for(row));
             let rows = session.store.rows(&mut change).await?;
+            // Erasures may have added others.
+            change.rows.retain(|_, row| is_asked_for(row));
             // What the newest rows change may stand behind the limit, or have stood before it.
             let wanted = self.limit.saturating_add(change.rows.len()) as u64;
             let mut found = session.store.most_frequent(record.generation, &known.id, &self.property, wanted);
@@ -64,7 +65,7 @@ impl Unique {
                 let (Ok(id), Some(count)) = (document.get_str("_id"), CountRow::read(&document)) else {
                     continue;
                 };
-                let place = (crate::projections::counters::row::Table::Unique, id.to_owned());
+                let place = (Table::Unique, id.to_owned());
                 if let (Some(value), false) =
                     (document.get("propertyValue"), change.rows.contains_key(&place))
                 {
@@ -74,14 +75,14 @@ impl Unique {
             for (place, row) in &change.rows {
                 let before = rows.get(place);
                 let Some(count) = CountRow::after(before, row).or(before.copied()) else { continue };
-                if let RowKey::Unique { value, .. } = &row.key {
+                if let (RowKey::Unique { value, .. }, false) = (&row.key, count.is_void) {
                     values.push(value_of(value, &count));
                 }
             }
             if !session.is_current(record).await? {
                 continue;
             }
-            values.sort_by(|a, b| b.counts.sum().cmp(&a.counts.sum()));
+            values.sort_by_key(|value| std::cmp::Reverse(value.counts.sum()));
             values.truncate(self.limit);
             return Ok(values);
         }
