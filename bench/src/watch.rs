@@ -97,6 +97,9 @@ impl DocumentStore for Watched {
         self.inner.deployment().await
     }
 
+    async fn databases(&self) -> Result<Vec<String>> {
+        self.inner.databases().await
+    }
     async fn collections(&self, database: &str) -> Result<Vec<String>> {
         self.inner.collections(database).await
     }

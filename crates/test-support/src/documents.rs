@@ -38,6 +38,8 @@ pub enum Call {
     Ensure,
     /// [`DocumentStore::deployment`].
     Deployment,
+    /// [`DocumentStore::databases`].
+    Databases,
     /// [`DocumentStore::collections`].
     Collections,
     /// [`DocumentStore::rights`].
@@ -112,6 +114,10 @@ impl<L: Layer<Call>> DocumentStore for Decorated<L> {
 
     async fn deployment(&self) -> Result<Deployment> {
         self.layer.around(Call::Deployment, self.inner.deployment()).await
+    }
+
+    async fn databases(&self) -> Result<Vec<String>> {
+        self.layer.around(Call::Databases, self.inner.databases()).await
     }
 
     async fn collections(&self, database: &str) -> Result<Vec<String>> {
@@ -224,6 +230,11 @@ impl DocumentStore for Metered {
     async fn deployment(&self) -> Result<Deployment> {
         self.meter.called();
         self.inner.deployment().await
+    }
+
+    async fn databases(&self) -> Result<Vec<String>> {
+        self.meter.called();
+        self.inner.databases().await
     }
 
     async fn collections(&self, database: &str) -> Result<Vec<String>> {

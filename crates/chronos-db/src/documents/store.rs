@@ -116,6 +116,10 @@ pub trait DocumentStore: Send + Sync + fmt::Debug {
     /// known to. Creates nothing.
     async fn deployment(&self) -> Result<Deployment>;
 
+    /// Returns the names of the databases that hold collections and that this user may see, in any order; those
+    /// of the server's own are left out.
+    async fn databases(&self) -> Result<Vec<String>>;
+
     /// Returns the names of a database's collections, in any order.
     async fn collections(&self, database: &str) -> Result<Vec<String>>;
 

@@ -143,6 +143,7 @@ promises! { $
     }
     looking {
         a_store_is_the_same_deployment_as_itself,
+        a_store_lists_its_databases,
         a_store_lists_the_collections_of_a_database,
     }
     lifetime {

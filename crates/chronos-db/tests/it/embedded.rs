@@ -60,6 +60,9 @@ impl DocumentStore for Kept {
     async fn deployment(&self) -> Result<Deployment> {
         self.store.deployment().await
     }
+    async fn databases(&self) -> Result<Vec<String>> {
+        self.store.databases().await
+    }
     async fn collections(&self, database: &str) -> Result<Vec<String>> {
         self.store.collections(database).await
     }

@@ -129,6 +129,9 @@ impl DocumentStore for Metered {
         self.inner.deployment().await
     }
 
+    async fn databases(&self) -> chronos_db::Result<Vec<String>> {
+        self.inner.databases().await
+    }
     async fn collections(&self, database: &str) -> chronos_db::Result<Vec<String>> {
         self.inner.collections(database).await
     }

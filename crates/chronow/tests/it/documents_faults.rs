@@ -149,6 +149,9 @@ impl DocumentStore for Mortal {
         self.inner.deployment().await
     }
 
+    async fn databases(&self) -> Result<Vec<String>> {
+        self.inner.databases().await
+    }
     async fn collections(&self, database: &str) -> Result<Vec<String>> {
         self.inner.collections(database).await
     }

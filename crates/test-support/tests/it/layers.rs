@@ -113,6 +113,10 @@ impl DocumentStore for Ledger {
         Ok(Deployment::of(["ledger".to_owned()]))
     }
 
+    async fn databases(&self) -> Result<Vec<String>> {
+        Ok(vec!["world".to_owned()])
+    }
+
     async fn collections(&self, _: &str) -> Result<Vec<String>> {
         Ok(vec!["things".to_owned()])
     }

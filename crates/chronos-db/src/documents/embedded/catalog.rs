@@ -112,6 +112,13 @@ impl Session {
         Ok(table)
     }
 
+    /// The names of the databases.
+    pub(super) fn databases(&mut self) -> Result<Vec<String>, SqliteError> {
+        let mut statement = self.connection.prepare_cached("SELECT DISTINCT database FROM catalog")?;
+        let names = statement.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
+        Ok(names)
+    }
+
     /// The names of a database's collections.
     pub(super) fn collections(&mut self, database: &str) -> Result<Vec<String>, SqliteError> {
         let mut statement =

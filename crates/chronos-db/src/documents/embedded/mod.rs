@@ -336,6 +336,10 @@ impl DocumentStore for EmbeddedDocuments {
         Ok(Deployment::of(off_thread(move || location.marks()).await??))
     }
 
+    async fn databases(&self) -> Result<Vec<String>> {
+        self.shared.read(|session| session.databases()).await
+    }
+
     async fn collections(&self, database: &str) -> Result<Vec<String>> {
         let database = database.to_owned();
         self.shared.read(move |session| session.collections(&database)).await

@@ -42,3 +42,15 @@ pub(super) async fn collections(lease: &Lease, database: &str) -> Result<Vec<Str
         lease.client.database(database).run_cursor_command(command).await?.try_collect().await?;
     Ok(listed.iter().filter_map(|collection| collection.get_str("name").ok().map(str::to_owned)).collect())
 }
+
+/// Those that are the server's.
+const OWN: [&str; 3] = ["admin", "config", "local"];
+
+pub(super) async fn databases(lease: &Lease) -> Result<Vec<String>, Failure> {
+    let command = doc! { "listDatabases": 1, "nameOnly": true, "authorizedDatabases": true };
+    let listed = lease.client.database("admin").run_command(command).await?;
+    let databases =
+        listed.get_array("databases").map_err(|_| Error::database("the server lists no databases"))?;
+    let names = databases.iter().filter_map(|database| database.as_document()?.get_str("name").ok());
+    Ok(names.filter(|name| !OWN.contains(name)).map(str::to_owned).collect())
+}

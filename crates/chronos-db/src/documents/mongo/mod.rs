@@ -304,6 +304,11 @@ impl DocumentStore for MongoDocuments {
         asked.map_err(|f| self.connector.explain(f, "asking which deployment it is"))
     }
 
+    async fn databases(&self) -> Result<Vec<String>> {
+        let listed = self.connector.repeat(|call: Call| async move { look::databases(&call.lease).await });
+        listed.await.map_err(|f| self.connector.explain(f, "listing databases"))
+    }
+
     async fn collections(&self, database: &str) -> Result<Vec<String>> {
         let database = Arc::<str>::from(database);
         let listed = self.connector.repeat(move |call: Call| {

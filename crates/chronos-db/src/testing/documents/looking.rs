@@ -16,6 +16,21 @@ pub async fn a_store_is_the_same_deployment_as_itself(store: Arc<dyn DocumentSto
     assert!(before.is_same(&before) && before.is_same(&after), "{before:?} {after:?}");
 }
 
+/// A database is listed while it holds a collection.
+pub async fn a_store_lists_its_databases(store: Arc<dyn DocumentStore>) {
+    let fresh = Fresh::new(store);
+    let things = fresh.namespace("things");
+    let is_listed = || async {
+        let names = fresh.store.databases().await.unwrap();
+        assert!(!names.iter().any(|name| name == "admin"), "{names:?}");
+        names.iter().filter(|name| **name == *things.database).count()
+    };
+    assert_eq!(is_listed().await, 0);
+    fresh.fill(&things, [doc! { "_id": 1 }]).await;
+    fresh.fill(&fresh.namespace("others"), [doc! { "_id": 1 }]).await;
+    assert_eq!(is_listed().await, 1);
+}
+
 /// Of that database alone, with those that are empty.
 pub async fn a_store_lists_the_collections_of_a_database(store: Arc<dyn DocumentStore>) {
     let fresh = Fresh::new(store);
