@@ -9,7 +9,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use crate::clock::sleep_until;
-use crate::config::{Config, CounterRules, DatabaseType, ObjectSpace, OneStore, Warning, closest};
+use crate::config::{Config, CounterRules, DatabaseType, Entry, ObjectSpace, OneStore, Warning, closest};
 use crate::connections::{Connections, WrapDocuments};
 use crate::documents::DocumentStore;
 use crate::messaging::{Messaging, MessagingDb};
@@ -223,11 +223,15 @@ impl Chronos {
     /// # Errors
     /// As [`route`](Self::route); `VALIDATION_ERROR` also if this build lacks the backend.
     pub fn with(&self, route: Route) -> Result<Collection> {
-        let resolved = self.route(&route)?;
+        self.resolved(&self.route(&route)?)
+    }
+
+    /// [`with`](Self::with) of a route that is resolved.
+    pub(crate) fn resolved(&self, resolved: &Resolved) -> Result<Collection> {
         let Inner { config, documents, env, .. } = &*self.inner;
-        let tenancy = Tenancy::new(config, &resolved, documents, env);
-        let analytics = self.inner.analytics.of(config, &resolved, documents);
-        Ok(Collection { workers: self.workers(&resolved)?, tenancy, analytics })
+        let tenancy = Tenancy::new(config, resolved, documents, env);
+        let analytics = self.inner.analytics.of(config, resolved, documents);
+        Ok(Collection { workers: self.workers(resolved)?, tenancy, analytics })
     }
 
     /// Returns the document store of a connection, by its reference: what messaging and tools build on.
@@ -352,15 +356,19 @@ impl Chronos {
     pub fn messaging(&self, tenant: &str) -> Result<Messaging> {
         // Which of its collections makes no difference to the route.
         let resolved = self.route(&Route::messaging().tenant(tenant).collection("topics"))?;
-        let (entry, database) = (&resolved.entry, resolved.database);
+        Ok(Messaging::new(self.messaging_db(&resolved.entry, &resolved.database)?, tenant))
+    }
+
+    /// The messaging database of an entry.
+    pub(crate) fn messaging_db(&self, entry: &Entry, database: &str) -> Result<Arc<MessagingDb>> {
         let documents = self.documents(&entry.connection)?;
-        let key = (entry.connection.clone(), database.clone(), entry.capture_deliveries);
+        let key = (entry.connection.clone(), database.to_owned(), entry.capture_deliveries);
         let mut dbs = self.inner.messaging.lock();
         let db = dbs.entry(key).or_insert_with(|| {
             let env = self.inner.env.clone();
-            Arc::new(MessagingDb::new(documents, &database, entry.capture_deliveries, env))
+            Arc::new(MessagingDb::new(documents, database, entry.capture_deliveries, env))
         });
-        Ok(Messaging::new(Arc::clone(db), tenant))
+        Ok(Arc::clone(db))
     }
 
     fn workers(&self, resolved: &Resolved) -> Result<Arc<Workers>> {

@@ -89,6 +89,7 @@ mod redact;
 mod route;
 #[cfg(feature = "testing")]
 pub mod testing;
+mod worker;
 
 /// The crate `bson` that documents, filters and ids are made of.
 pub use bson;
@@ -113,3 +114,4 @@ pub use records::{
     merge,
 };
 pub use route::{Backend, Distribution, Resolved, Route, Router, Tier};
+pub use worker::{FailedJob, Worker, WorkerReport};

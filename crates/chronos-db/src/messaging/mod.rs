@@ -39,6 +39,7 @@ pub use dead_letters::{
 pub use deliveries::{AppendDelivery, Deliveries, Delivery, DeliveryStatus, ListDeliveries};
 pub use messages::{GetMessage, ListMessages, Message, Messages, NewMessage, SaveMessage};
 pub use migrate::{Migrate, Migrated};
+pub(crate) use prune::prune_every_tenant;
 pub use prune::{Prune, Pruned};
 pub use raw_collection::{DeleteMany, DeleteOne, Find, FindOne, Insert, RawCollection, Upsert};
 pub use schema::{DEFAULT_NAMESPACE, Kind};

@@ -1,10 +1,12 @@
 //! Removing what has ended.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use bson::Document;
 use futures::TryStreamExt as _;
 
+use super::db::MessagingDb;
 use super::schema::Kind;
 use super::shared::{Slot, remove_ended, through};
 use super::table::{Table, unchanged};
@@ -44,6 +46,13 @@ impl Pruned {
     #[must_use]
     pub fn total(&self) -> u64 {
         self.shared_memory + self.messages + self.deliveries + self.dead_letters
+    }
+
+    fn add(&mut self, more: Self) {
+        self.shared_memory += more.shared_memory;
+        self.messages += more.messages;
+        self.deliveries += more.deliveries;
+        self.dead_letters += more.dead_letters;
     }
 
     /// Returns the report as JSON.
@@ -125,6 +134,43 @@ impl Prune {
 }
 
 runs!(Prune => Pruned);
+
+/// Removes what has ended of every tenant. One that fails holds up no other.
+///
+/// # Errors
+/// The first error of a tenant, after all were tried.
+pub(crate) async fn prune_every_tenant(db: &Arc<MessagingDb>) -> Result<Pruned> {
+    let (mut pruned, mut failed, mut last) = (Pruned::default(), None, None);
+    while let Some(tenant) = next_tenant(db, last.as_deref()).await? {
+        match Messaging::new(Arc::clone(db), &tenant).prune().await {
+            Ok(more) => pruned.add(more),
+            Err(error) => failed = failed.or(Some(error)),
+        }
+        last = Some(tenant);
+    }
+    failed.map_or(Ok(pruned), Err)
+}
+
+/// The first tenant behind `last` that has something that will end: one look at each index.
+async fn next_tenant(db: &Arc<MessagingDb>, last: Option<&str>) -> Result<Option<String>> {
+    let documents = db.looking().await?;
+    let ends = Filter::gt("_system.expiresAt", bson::DateTime::MIN);
+    let filter = Filter::gt("tenantId", last.unwrap_or_default()).and(ends);
+    let mut first: Option<String> = None;
+    for kind in [Kind::SharedMemory, Kind::Messages, Kind::Deliveries, Kind::DeadLetters] {
+        let scan = Scan {
+            filter: filter.clone(),
+            order: vec![("tenantId".to_owned(), Direction::Ascending)],
+            limit: Some(1),
+            without: ["val", "payload", "headers"].map(str::to_owned).to_vec(),
+            ..Scan::default()
+        };
+        let found: Vec<Document> = documents.scan(&db.namespace(kind), scan).try_collect().await?;
+        let tenant = found.first().and_then(|document| text(document, "tenantId"));
+        first = [first, tenant].into_iter().flatten().min();
+    }
+    Ok(first)
+}
 
 /// Where the newest version of a key goes, its number must be remembered, so that the next one is a new one.
 async fn remember_numbers(table: &Table, ended: &[Document]) -> Result<()> {

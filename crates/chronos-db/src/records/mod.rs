@@ -27,7 +27,7 @@ pub use document::merge::merge;
 pub use document::payload::{MAX_DOCUMENT_BYTES, MAX_DOCUMENT_DEPTH};
 pub(crate) use document::rules::VersionRules;
 pub use import::{ImportOp, ImportOutcome, Importer};
-pub(crate) use index::scope::Scope;
+pub(crate) use index::scope::{Scope, TENANT};
 pub(crate) use index::{RecordIndex, Settings};
 pub use model::{ItemId, Lineage, Op, State};
 pub(crate) use model::{Names, Row, VersionSelector, int, number};

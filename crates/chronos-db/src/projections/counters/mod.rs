@@ -54,3 +54,4 @@ pub use self::actions::{Buckets, Counters, Follow, Recount, Reset, TotalsOf, Uni
 pub use self::answer::{Bucket, Followed, Recounted, RuleTotals, Totals, UniqueValue};
 pub use self::counts::Counts;
 pub use self::period::Period;
+pub(crate) use self::session::owner_of;

@@ -17,6 +17,13 @@ pub(super) struct Session {
     pub(super) rules: CounterRules,
 }
 
+/// What the counters of a collection are stored under: what tells one handle's documents from others.
+pub(crate) async fn owner_of(collection: &Collection) -> Result<String> {
+    let scope = collection.scope().await?;
+    let backend = collection.analytics.backend.as_deref();
+    Ok(Owner::new(scope, collection.database(), collection.name(), backend).id)
+}
+
 impl Session {
     pub(super) async fn open(collection: &Collection) -> Result<Self> {
         let scope = collection.scope().await?.clone();

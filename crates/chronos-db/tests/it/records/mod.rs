@@ -33,3 +33,4 @@ mod smart_insert;
 mod tenants;
 mod unversioned;
 mod values;
+mod worker;

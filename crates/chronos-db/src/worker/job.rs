@@ -1,0 +1,102 @@
+//! Jobs, and what they are done for.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use crate::documents::{DocumentStore, Namespace};
+use crate::lease::LEASES;
+use crate::messaging::MessagingDb;
+use crate::projections::counters::owner_of;
+use crate::records::Collection;
+use crate::{DamagedRow, FailingVersion, Result};
+
+/// What a job is done for.
+pub(crate) enum Subject {
+    /// A collection of records.
+    Collection(Collection),
+    /// A messaging database, with all its tenants.
+    Messaging(Arc<MessagingDb>),
+    /// A database that has leases.
+    Database,
+}
+
+/// What one lease is for.
+pub(crate) struct Target {
+    /// The name of the lease.
+    pub(super) lease: String,
+    /// How it is named to people.
+    pub(super) shown: String,
+    pub(super) documents: Arc<dyn DocumentStore>,
+    pub(super) leases: Namespace,
+    pub(crate) subject: Subject,
+}
+
+/// What failures are told apart and named by.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place<'t> {
+    /// Unique among all.
+    pub(super) key: &'t str,
+    /// For people.
+    pub(super) shown: &'t str,
+}
+
+impl Target {
+    pub(super) fn place(&self) -> Place<'_> {
+        Place { key: &self.lease, shown: &self.shown }
+    }
+
+    /// One collection, as its handle sees it.
+    pub(super) async fn of_collection(collection: &Collection, shown: String) -> Result<Self> {
+        let owner = owner_of(collection).await?;
+        Ok(Self {
+            lease: format!("work|{owner}"),
+            shown,
+            documents: Arc::clone(&collection.workers.index.documents),
+            leases: Namespace::new(collection.database(), LEASES),
+            subject: Subject::Collection(collection.clone()),
+        })
+    }
+}
+
+/// What a job came to.
+#[derive(Debug, Default)]
+pub(crate) struct Done {
+    /// How many of what there were; the names are among [`Job::counts`].
+    pub(crate) counts: Vec<(&'static str, u64)>,
+    /// Versions that could not be stored.
+    pub(crate) failing: Vec<FailingVersion>,
+    /// Rows that cannot be read.
+    pub(crate) damaged: Vec<DamagedRow>,
+    /// Something is left that may be done soon.
+    pub(crate) is_unfinished: bool,
+}
+
+impl Done {
+    pub(crate) fn counted(counts: impl IntoIterator<Item = (&'static str, u64)>) -> Self {
+        Self { counts: counts.into_iter().collect(), ..Self::default() }
+    }
+}
+
+/// A piece of work that needs a clock, or that somebody left. It may be run at any time, also by two at once,
+/// and may end anywhere: whoever runs it next goes on.
+#[async_trait]
+pub(crate) trait Job: Send + Sync {
+    /// Its name in reports.
+    fn name(&self) -> &'static str;
+
+    /// What it counts.
+    fn counts(&self) -> &'static [&'static str];
+
+    /// It runs no more often than that, whichever worker does it; zero for every round.
+    fn every(&self) -> Duration {
+        Duration::ZERO
+    }
+
+    /// Whether there is anything to do for it.
+    fn is_for(&self, subject: &Subject) -> bool;
+
+    /// Does it. `patience` is how long it may wait for something that does not come.
+    async fn run(&self, target: &Target, patience: Duration) -> Result<Done>;
+}

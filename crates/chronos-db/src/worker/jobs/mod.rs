@@ -1,0 +1,32 @@
+//! The jobs, a file each. A new one stands in the list here, and runs wherever a worker does.
+
+mod counters;
+mod flush;
+mod leases;
+mod messages;
+mod orphans;
+mod trim;
+
+use std::sync::Arc;
+
+use super::job::{Done, Job, Subject, Target};
+use crate::records::Collection;
+
+/// All of them, in the order in which they run for one target.
+pub(super) fn all() -> Vec<Arc<dyn Job>> {
+    vec![
+        Arc::new(flush::Flush),
+        Arc::new(orphans::Orphans),
+        Arc::new(counters::Counters),
+        Arc::new(trim::Trim),
+        Arc::new(messages::Messages),
+        Arc::new(leases::Leases),
+    ]
+}
+
+fn collection(target: &Target) -> Option<&Collection> {
+    match &target.subject {
+        Subject::Collection(collection) => Some(collection),
+        Subject::Messaging(_) | Subject::Database => None,
+    }
+}

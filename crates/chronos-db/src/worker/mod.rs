@@ -1,0 +1,311 @@
+//! What needs a clock, or is left when a process dies: done for every collection of every entry of a
+//! configuration, by any number of workers.
+//!
+//! A worker owns nothing. It lists what there is (`targets.rs`), takes the lease of one collection or database
+//! after the other (`share.rs`), and runs the jobs that are for it (`job.rs`, `jobs/`), each of which a caller
+//! could run as well. Nothing is right or wrong because of a lease: it keeps two workers from doing the same
+//! work. What fails is tried again after growing waits (`failures.rs`) and stops nothing else.
+
+mod failures;
+mod job;
+mod jobs;
+mod report;
+mod share;
+mod targets;
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use parking_lot::Mutex;
+use tokio_util::sync::CancellationToken;
+
+use self::failures::{Attempt, Failures};
+use self::job::{Job, Place, Target};
+pub use self::report::{FailedJob, WorkerReport};
+use self::targets::EntryRef;
+use crate::{Chronos, Collection, Error, Route, Timestamp};
+
+/// Entries that are worked on at once, and collections of each of them: a store that does not answer holds up
+/// its own.
+const ENTRIES: usize = 8;
+const TARGETS: usize = 2;
+/// How long jobs have that are under way when the worker is stopped.
+const DRAIN: Duration = Duration::from_secs(5);
+/// Between two rounds of [`Worker::once`], while something is left.
+const AGAIN: Duration = Duration::from_millis(250);
+/// So often `once` tries what failed in a way that may pass.
+const TRIES: u32 = 3;
+/// One round waits so long for the storage of a collection.
+const STORAGE_TIMEOUT: Duration = Duration::from_secs(10);
+
+impl Chronos {
+    /// Returns a worker for everything that the configuration leads to.
+    ///
+    /// ```
+    /// # #[cfg(feature = "embedded")]
+    /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+    /// use std::time::Duration;
+    ///
+    /// use chronos_db::{Chronos, Route, config::Config, json};
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// let chronos = Chronos::open(Config::embedded(dir.path()))?;
+    /// chronos.with(Route::runtime().tenant("default").collection("users"))?.create(json!({"n": 1})).await?;
+    ///
+    /// let report = chronos.worker().once(Duration::from_secs(30)).await;
+    /// assert_eq!((report.collections, report.failure_count), (1, 0));
+    /// assert_eq!(report.amounts["waiting"], 0);
+    /// # chronos.shutdown().await
+    /// # }).unwrap();
+    /// ```
+    #[must_use]
+    pub fn worker(&self) -> Worker {
+        let all = All { chronos: self.clone(), jobs: jobs::all(), failures: Failures::default(), only: None };
+        Worker { all: Arc::new(all) }
+    }
+}
+
+/// Does what needs a clock, for every collection; see [`Chronos::worker`]. Any number of them may run, in any
+/// number of processes.
+///
+/// What it does in each round: store what waits to be stored, remove uploads whose commit never came and
+/// objects of erased items that came back, follow the log for the counters, trim what is superseded where
+/// versions are not kept, remove messages whose time has passed, and leases that nobody takes any more.
+#[derive(Clone, Debug)]
+pub struct Worker {
+    all: Arc<All>,
+}
+
+struct All {
+    chronos: Chronos,
+    jobs: Vec<Arc<dyn Job>>,
+    failures: Failures,
+    only: Option<Collection>,
+}
+
+impl std::fmt::Debug for All {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Worker")
+            .field("chronos", &self.chronos)
+            .field("only", &self.only)
+            .finish_non_exhaustive()
+    }
+}
+
+/// How long a round goes on.
+#[derive(Clone, Copy)]
+struct Until {
+    /// Work that a worker did less than so long ago is left alone.
+    done_before: Duration,
+    /// From then on nothing is waited for.
+    ends_at: Option<Timestamp>,
+}
+
+/// How one round goes.
+struct Round<'w> {
+    all: &'w All,
+    until: Until,
+    /// Only these are worked on; none for all.
+    only: Option<BTreeMap<String, bool>>,
+    /// Ends the round: nothing more is begun.
+    stopping: &'w CancellationToken,
+    so_far: Mutex<WorkerReport>,
+}
+
+impl Worker {
+    /// Works on one collection alone.
+    ///
+    /// # Errors
+    /// As [`Chronos::with`].
+    pub fn only(self, route: Route) -> crate::Result<Self> {
+        let chronos = self.all.chronos.clone();
+        let only = Some(chronos.with(route)?);
+        let all = All { chronos, jobs: jobs::all(), failures: Failures::default(), only };
+        Ok(Self { all: Arc::new(all) })
+    }
+
+    /// Does everything that is due until nothing is left, or `limit` has passed; what is under way then has
+    /// five seconds more. Nothing is an error here: what failed, or is left, is named in the report.
+    pub async fn once(&self, limit: Duration) -> WorkerReport {
+        self.all.failures.forget();
+        let stopping = CancellationToken::new();
+        let clock = Arc::clone(&self.all.chronos.env().clock);
+        let rounds = async {
+            let ends_at = clock.now().plus_millis(i64::try_from(limit.as_millis()).unwrap_or(i64::MAX));
+            let until = Until { done_before: Duration::ZERO, ends_at: Some(ends_at) };
+            let mut report = self.round(until, None, &stopping).await;
+            while !report.unfinished.is_empty() && !stopping.is_cancelled() {
+                tokio::select! {
+                    () = clock.sleep(AGAIN) => {}
+                    () = stopping.cancelled() => break,
+                }
+                let left = std::mem::take(&mut report.unfinished);
+                report.goes_on_as(self.round(until, Some(left), &stopping).await);
+            }
+            report
+        };
+        let end = async {
+            clock.sleep(limit).await;
+            stopping.cancel();
+            std::future::pending::<Infallible>().await
+        };
+        tokio::select! {
+            report = rounds => report,
+            never = end => match never {},
+        }
+    }
+
+    /// Does everything that is due once every `every`, until `stop` comes; what is under way then has five
+    /// seconds to end. `told` is called after each round.
+    pub async fn run(
+        &self,
+        every: Duration,
+        stop: impl Future<Output = ()> + Send,
+        mut told: impl FnMut(WorkerReport) + Send,
+    ) {
+        let stopping = CancellationToken::new();
+        let clock = Arc::clone(&self.all.chronos.env().clock);
+        let rounds = async {
+            while !stopping.is_cancelled() {
+                let until = Until { done_before: every, ends_at: None };
+                told(self.round(until, None, &stopping).await);
+                tokio::select! {
+                    () = clock.sleep(every) => {}
+                    () = stopping.cancelled() => {}
+                }
+            }
+        };
+        let stop = async {
+            stop.await;
+            stopping.cancel();
+        };
+        futures::future::join(rounds, stop).await;
+    }
+
+    async fn round(
+        &self,
+        until: Until,
+        only: Option<BTreeMap<String, bool>>,
+        stopping: &CancellationToken,
+    ) -> WorkerReport {
+        let all = &*self.all;
+        let so_far = Mutex::new(WorkerReport::blank(&all.jobs));
+        let round = Round { all, until, only, stopping, so_far };
+        round.run().await;
+        round.so_far.into_inner()
+    }
+}
+
+impl Round<'_> {
+    async fn run(&self) {
+        if let Some(collection) = &self.all.only {
+            match Target::of_collection(collection, format!("`{}`", collection.name())).await {
+                Ok(target) => self.work(target).await,
+                Err(error) => {
+                    let name = collection.name();
+                    self.fail("route", Place { key: name, shown: name }, error);
+                }
+            }
+            return;
+        }
+        let entries = targets::distinct_entries(self.all.chronos.config());
+        let entries = futures::stream::iter(entries).take_until(self.stopping.cancelled());
+        entries.for_each_concurrent(ENTRIES, |entry| self.work_on_entry(entry)).await;
+        if self.stopping.is_cancelled() {
+            self.leave("what was not reached");
+        }
+    }
+
+    /// Everything that one entry leads to.
+    async fn work_on_entry(&self, entry: EntryRef) {
+        const LIST: &str = "list";
+        let shown = entry.shown();
+        let place = Place { key: entry.path(), shown: &shown };
+        let is_left = |left: &String| left == place.key || entry.may_hold(left);
+        if self.only.as_ref().is_some_and(|only| !only.keys().any(is_left))
+            || !self.all.failures.may_try(place.key, LIST, self.now())
+        {
+            return;
+        }
+        let listed = tokio::select! {
+            listed = targets::list(&self.all.chronos, &entry) => listed,
+            () = self.drained() => Err(Error::database("it did not answer in time").retryable()),
+        };
+        let targets = match listed {
+            Ok(targets) => targets.take_until(self.stopping.cancelled()),
+            Err(error) => return self.fail(LIST, place, error),
+        };
+        self.all.failures.succeeded(place.key, LIST);
+        // One that could not be listed before is new as a whole.
+        let is_whole = self.only.as_ref().is_none_or(|only| only.contains_key(place.key));
+        let is_asked_for =
+            |lease: &str| is_whole || self.only.as_ref().is_some_and(|only| only.contains_key(lease));
+        let work = |target: crate::Result<Target>| async {
+            match target {
+                Ok(target) if is_asked_for(&target.lease) => self.work(target).await,
+                Ok(_) => {}
+                Err(error) => self.fail(LIST, place, error),
+            }
+        };
+        targets.for_each_concurrent(TARGETS, work).await;
+    }
+
+    async fn work(&self, target: Target) {
+        let now = self.now();
+        let wanted = |job: &&Arc<dyn Job>| {
+            job.is_for(&target.subject) && self.all.failures.may_try(&target.lease, job.name(), now)
+        };
+        let jobs: Vec<Arc<dyn Job>> = self.all.jobs.iter().filter(wanted).cloned().collect();
+        if !jobs.is_empty() && self.all.failures.may_try(&target.lease, share::LEASE, now) {
+            share::work(self, &target, &jobs).await;
+        }
+    }
+
+    /// Whether a target was not worked on in the rounds before that this one goes on with.
+    fn is_first_for(&self, lease: &str) -> bool {
+        self.only.as_ref().is_none_or(|only| only.get(lease) != Some(&true))
+    }
+
+    fn now(&self) -> Timestamp {
+        self.all.chronos.env().clock.now()
+    }
+
+    /// How long a job may wait for something that does not come.
+    fn patience(&self) -> Duration {
+        let left = self.until.ends_at.map(|end| {
+            Duration::from_millis(
+                end.as_millis().saturating_sub(self.now().as_millis()).max(0).unsigned_abs(),
+            )
+        });
+        left.map_or(STORAGE_TIMEOUT, |left| left.min(STORAGE_TIMEOUT))
+    }
+
+    /// Returns when what is under way has to end.
+    async fn drained(&self) {
+        self.stopping.cancelled().await;
+        self.all.chronos.env().clock.sleep(DRAIN).await;
+    }
+
+    /// Notes that something is left that was not worked on.
+    fn leave(&self, lease: &str) {
+        self.so_far.lock().unfinished.entry(lease.to_owned()).or_insert(false);
+    }
+
+    /// Notes that a job failed. The first time it is told in the log.
+    fn fail(&self, job: &'static str, Place { key, shown }: Place<'_>, error: Error) {
+        let Attempt { tries, .. } = self.all.failures.failed(key, job, self.now());
+        if tries == 1 {
+            tracing::warn!(job, target = shown, %error, "a job of the worker failed; it is tried again after growing waits");
+        } else {
+            tracing::debug!(job, target = shown, tries, %error, "a job of the worker failed again");
+        }
+        let mut so_far = self.so_far.lock();
+        if self.until.done_before.is_zero() && error.is_retryable() && tries < TRIES {
+            self.all.failures.at_once(key, job);
+            so_far.unfinished.insert(key.to_owned(), true);
+        }
+        so_far.add_failure(FailedJob { job, target: shown.to_owned(), tries, error });
+    }
+}

@@ -1,0 +1,110 @@
+//! What a worker did.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::job::{Done, Job};
+use crate::{DamagedRow, Error, FailingVersion, Json};
+
+/// Failures, failing versions and damaged rows that are named.
+const NAMED: usize = 100;
+
+/// A job that failed.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct FailedJob {
+    /// The job, such as `flush` or `counters`.
+    pub job: &'static str,
+    /// What it was for: a collection, or an entry of the configuration.
+    pub target: String,
+    /// How often it failed in a row.
+    pub tries: u32,
+    /// What went wrong.
+    pub error: Error,
+}
+
+/// What one round of a [`Worker`](super::Worker) did, and what it left.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct WorkerReport {
+    /// Collections that were worked on.
+    pub collections: u64,
+    /// How many of what: `waiting` and `failing` versions that are not stored yet, `orphans`, `erased` and
+    /// `malformed` of [`Collected`](crate::Collected), `counted` and `damaged` rows, `trimmed` rows, ended
+    /// `messages`, `leases` that nobody takes any more.
+    pub amounts: BTreeMap<&'static str, u64>,
+    /// Some of the versions that could not be stored.
+    pub failing: Vec<FailingVersion>,
+    /// Some of the rows that cannot be read, and their collections.
+    pub damaged: Vec<(String, DamagedRow)>,
+    /// How many jobs failed.
+    pub failure_count: u64,
+    /// Some of them.
+    pub failures: Vec<FailedJob>,
+    /// What is left: versions wait to be stored, or another worker is at it. Whether it was worked on.
+    pub(super) unfinished: BTreeMap<String, bool>,
+}
+
+impl WorkerReport {
+    pub(super) fn blank(jobs: &[Arc<dyn Job>]) -> Self {
+        let amounts = jobs.iter().flat_map(|job| job.counts()).map(|name| (*name, 0)).collect();
+        Self { amounts, ..Self::default() }
+    }
+
+    /// Whether nothing is left to do.
+    #[must_use]
+    pub fn is_finished(&self) -> bool {
+        self.unfinished.is_empty()
+    }
+
+    pub(super) fn add(&mut self, collection: &str, done: Done) {
+        for (name, count) in done.counts {
+            *self.amounts.entry(name).or_default() += count;
+        }
+        let room = |known: usize| NAMED.saturating_sub(known);
+        self.failing.extend(done.failing.into_iter().take(room(self.failing.len())));
+        let named = done.damaged.into_iter().map(|row| (collection.to_owned(), row));
+        self.damaged.extend(named.take(room(self.damaged.len())));
+    }
+
+    pub(super) fn add_failure(&mut self, failure: FailedJob) {
+        self.failure_count += 1;
+        if self.failures.len() < NAMED {
+            self.failures.push(failure);
+        }
+    }
+
+    /// Takes in the round that went on with what this one left. What waited, and what failed and was tried
+    /// again, is as that round found it.
+    pub(super) fn goes_on_as(&mut self, next: Self) {
+        for name in ["waiting", "failing"] {
+            self.amounts.insert(name, 0);
+        }
+        for (name, count) in next.amounts {
+            *self.amounts.entry(name).or_default() += count;
+        }
+        self.collections += next.collections;
+        self.failing = next.failing;
+        self.damaged.extend(next.damaged);
+        self.damaged.truncate(NAMED);
+        let again = |failure: &FailedJob| failure.error.is_retryable() && failure.tries < super::TRIES;
+        let before = self.failures.len();
+        self.failures.retain(|failure| !again(failure));
+        self.failure_count -= (before - self.failures.len()) as u64;
+        self.failure_count += next.failure_count;
+        self.failures.extend(next.failures);
+        self.failures.truncate(NAMED);
+        self.unfinished = next.unfinished;
+    }
+
+    /// Returns the report as JSON: `collections`, every amount, and `failed` jobs.
+    #[must_use]
+    pub fn to_json(&self) -> Json {
+        let mut json = crate::json!({ "collections": self.collections });
+        for (name, amount) in &self.amounts {
+            json[*name] = (*amount).into();
+        }
+        json["failed"] = self.failure_count.into();
+        json
+    }
+}

@@ -1,0 +1,107 @@
+//! One worker's share: a target whose lease it has.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bson::{Document, doc};
+
+use super::Round;
+use super::job::{Job, Subject, Target};
+use crate::lease::Lease;
+use crate::{Result, Timestamp};
+
+/// The name under which it is remembered that a lease could not be taken.
+pub(super) const LEASE: &str = "lease";
+/// When a worker was last done with a target.
+const DONE_AT: &str = "doneAt";
+/// When each job ran that has a schedule.
+const RAN: &str = "ran";
+
+/// Whether that long ago is over, by the store's time. What is in the future is of a clock that went back.
+fn is_over(at: Option<Timestamp>, every: Duration, now: Timestamp) -> bool {
+    let every = i64::try_from(every.as_millis()).unwrap_or(i64::MAX);
+    at.is_none_or(|at| {
+        let since = now.as_millis().saturating_sub(at.as_millis());
+        since >= every || since < 0
+    })
+}
+
+fn time(document: &Document, name: &str) -> Option<Timestamp> {
+    document.get_datetime(name).ok().map(|at| Timestamp::from(*at))
+}
+
+/// Takes the lease of a target and runs the jobs, unless another worker has it or was done with it just now.
+pub(super) async fn work(round: &Round<'_>, target: &Target, jobs: &[Arc<dyn Job>]) {
+    let taken = tokio::select! {
+        taken = take(round, target) => taken,
+        () = round.drained() => return round.leave(&target.lease),
+    };
+    let (lease, now) = match taken {
+        Ok((Some(lease), now)) => (lease, now),
+        // Where everything has to be done, whoever has it may not live to see the end.
+        Ok((None, _)) if round.until.done_before.is_zero() => return round.leave(&target.lease),
+        Ok((None, _)) => return,
+        Err(error) => return round.fail(LEASE, target.place(), error),
+    };
+    round.all.failures.succeeded(&target.lease, LEASE);
+    let mut ran = lease.state().get_document(RAN).cloned().unwrap_or_default();
+    tokio::select! {
+        () = run(round, target, jobs, &mut ran, now) => {}
+        // Whoever has it now goes on.
+        _ = lease.hold() => round.leave(&target.lease),
+        () = round.drained() => round.leave(&target.lease),
+    }
+    if let Err(error) = leave(target, lease, ran).await {
+        // It ends by itself.
+        tracing::debug!(target = %target.shown, %error, "a lease could not be given back");
+    }
+}
+
+async fn take(round: &Round<'_>, target: &Target) -> Result<(Option<Lease>, Timestamp)> {
+    let now = target.documents.now().await?;
+    let (documents, leases) = (Arc::clone(&target.documents), target.leases.clone());
+    let wanted = |state: &Document| is_over(time(state, DONE_AT), round.until.done_before, now);
+    let env = round.all.chronos.env();
+    let lease = Lease::take_if(documents, leases, &target.lease, env, now, wanted).await?;
+    Ok((lease, now))
+}
+
+async fn leave(target: &Target, lease: Lease, ran: Document) -> Result<()> {
+    let now = target.documents.now().await?;
+    lease.leave(doc! { DONE_AT: now, RAN: ran }, now).await
+}
+
+async fn run(round: &Round<'_>, target: &Target, jobs: &[Arc<dyn Job>], ran: &mut Document, now: Timestamp) {
+    if let Subject::Collection(_) = target.subject
+        && round.is_first_for(&target.lease)
+    {
+        round.so_far.lock().collections += 1;
+    }
+    for job in jobs {
+        if round.stopping.is_cancelled() {
+            return round.leave(&target.lease);
+        }
+        let name = job.name();
+        let has_schedule = !job.every().is_zero();
+        if has_schedule && !is_over(time(ran, name), job.every(), now) {
+            continue;
+        }
+        let done = async {
+            round.all.chronos.env().fail.hit("worker.before_job")?;
+            job.run(target, round.patience()).await
+        };
+        match done.await {
+            Ok(done) => {
+                round.all.failures.succeeded(&target.lease, name);
+                if done.is_unfinished {
+                    round.so_far.lock().unfinished.insert(target.lease.clone(), true);
+                }
+                round.so_far.lock().add(&target.shown, done);
+                if has_schedule {
+                    ran.insert(name, now);
+                }
+            }
+            Err(error) => round.fail(name, target.place(), error),
+        }
+    }
+}

@@ -1,0 +1,163 @@
+//! What there is to work on: every entry of a configuration, and every collection in its database.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use bson::Document;
+use futures::stream::{self, BoxStream};
+use futures::{StreamExt as _, TryStreamExt as _};
+
+use super::job::{Subject, Target};
+use crate::config::{Config, DatabaseType, Entry, Owner};
+use crate::documents::{Direction, DocumentStore, Filter, Namespace, Scan};
+use crate::lease::LEASES;
+use crate::records::TENANT;
+use crate::{Chronos, ErrorKind, Resolved, Result, validate_name};
+
+/// An entry of the configuration.
+#[derive(Clone, Debug)]
+pub(super) struct EntryRef(Arc<Entry>);
+
+impl EntryRef {
+    pub(super) fn path(&self) -> &str {
+        &self.0.path
+    }
+
+    pub(super) fn shown(&self) -> String {
+        format!("{} (connection `{}`)", self.0.path, self.0.connection)
+    }
+
+    /// Whether a lease may be of something in its database.
+    pub(super) fn may_hold(&self, lease: &str) -> bool {
+        self.0.database.as_ref().is_none_or(|database| lease.contains(&format!("db:{database}")))
+    }
+}
+
+/// The entries that lead to different documents. Of those that see the same ones, the first.
+pub(super) fn distinct_entries(config: &Config) -> Vec<EntryRef> {
+    let is_same = |one: &Entry, other: &Entry| {
+        one.connection == other.connection
+            && one.database == other.database
+            && one.objects == other.objects
+            && one.database_type == other.database_type
+            && Owner::of(one) == Owner::of(other)
+    };
+    let mut distinct: Vec<EntryRef> = Vec::new();
+    for entry in &config.entries {
+        if !distinct.iter().any(|known| is_same(&known.0, entry)) {
+            distinct.push(EntryRef(Arc::new(entry.clone())));
+        }
+    }
+    distinct
+}
+
+/// What an entry leads to. The names are read at once, everything else when its turn comes.
+pub(super) async fn list(chronos: &Chronos, entry: &EntryRef) -> Result<BoxStream<'static, Result<Target>>> {
+    let documents = chronos.documents(&entry.0.connection)?;
+    let databases = match &entry.0.database {
+        Some(database) => vec![database.clone()],
+        // Contexts of version 1 name their database.
+        None => documents.databases().await?,
+    };
+    let (chronos, entry) = (chronos.clone(), entry.clone());
+    let one_after_the_other = stream::iter(databases).then(move |database| {
+        let (chronos, entry, documents) = (chronos.clone(), entry.clone(), Arc::clone(&documents));
+        async move { of_database(chronos, entry, documents, database).await }
+    });
+    Ok(one_after_the_other.try_flatten().boxed())
+}
+
+async fn of_database(
+    chronos: Chronos,
+    entry: EntryRef,
+    documents: Arc<dyn DocumentStore>,
+    database: String,
+) -> Result<BoxStream<'static, Result<Target>>> {
+    let names: HashSet<String> = documents.collections(&database).await?.into_iter().collect();
+    let target = |lease: String, shown: String, subject: Subject| Target {
+        lease,
+        shown,
+        documents: Arc::clone(&documents),
+        leases: Namespace::new(database.as_str(), LEASES),
+        subject,
+    };
+    let mut others = Vec::new();
+    if names.contains(LEASES) {
+        let shown = format!("the leases of {}", entry.shown());
+        others.push(Ok(target(format!("work|leases|db:{database}"), shown, Subject::Database)));
+    }
+    if entry.0.database_type == Some(DatabaseType::Messaging) && !names.is_empty() {
+        let messaging = Subject::Messaging(chronos.messaging_db(&entry.0, &database)?);
+        others.push(Ok(target(format!("work|messaging|db:{database}"), entry.shown(), messaging)));
+    }
+    // Others may have collections of such names that are not records; in a messaging database nothing is one.
+    let has_records = entry.0.database_type != Some(DatabaseType::Messaging);
+    let mut records: Vec<String> = names
+        .iter()
+        .filter(|_| has_records)
+        .filter_map(|name| name.strip_suffix("_head"))
+        .filter(|name| names.contains(&format!("{name}_ver")) && validate_name("collection", name).is_ok())
+        .map(str::to_owned)
+        .collect();
+    records.sort_unstable();
+    drop(names);
+    let records = stream::iter(records).flat_map(move |name| {
+        let (chronos, entry, database) = (chronos.clone(), entry.clone(), database.clone());
+        let tenants = match &entry.0.database {
+            Some(_) => stream::once(async { Ok(None) }).boxed(),
+            None => {
+                tenants(Arc::clone(&documents), Namespace::new(database.as_str(), format!("{name}_head")))
+            }
+        };
+        tenants
+            .and_then(move |tenant| {
+                of_collection(chronos.clone(), entry.clone(), database.clone(), name.clone(), tenant)
+            })
+            .try_filter_map(|target| async move { Ok(target) })
+    });
+    Ok(stream::iter(others).chain(records).boxed())
+}
+
+/// No tenant, then every tenant that has a head: one look at the index each.
+fn tenants(
+    documents: Arc<dyn DocumentStore>,
+    heads: Namespace,
+) -> BoxStream<'static, Result<Option<String>>> {
+    let next = move |last: String| {
+        let (documents, heads) = (Arc::clone(&documents), heads.clone());
+        async move {
+            let scan = Scan {
+                filter: Filter::gt(TENANT, last.as_str()),
+                order: vec![(TENANT.to_owned(), Direction::Ascending)],
+                limit: Some(1),
+                ..Scan::default()
+            };
+            let found: Vec<Document> = documents.scan(&heads, scan).try_collect().await?;
+            let tenant = found.first().and_then(|head| head.get_str(TENANT).ok()).map(str::to_owned);
+            Ok(tenant.map(|tenant| (Some(tenant.clone()), tenant)))
+        }
+    };
+    stream::once(async { Ok(None) }).chain(stream::try_unfold(String::new(), next)).boxed()
+}
+
+/// None if the entry sees nothing there.
+async fn of_collection(
+    chronos: Chronos,
+    entry: EntryRef,
+    database: String,
+    name: String,
+    enforced_tenant: Option<String>,
+) -> Result<Option<Target>> {
+    let of = enforced_tenant.as_ref().map(|tenant| format!(" of tenant `{tenant}`")).unwrap_or_default();
+    let shown = format!("`{name}`{of} of {}", entry.shown());
+    let is_hashed = entry.0.database.is_none();
+    let resolved = Resolved { entry: Arc::clone(&entry.0), database, collection: name, enforced_tenant };
+    let collection = chronos.resolved(&resolved)?;
+    match collection.exists().await {
+        Ok(true) => Target::of_collection(&collection, shown).await.map(Some),
+        Ok(false) => Ok(None),
+        // The database of one tenant, which a context without a tenant does not reach.
+        Err(error) if is_hashed && error.kind() == ErrorKind::Validation => Ok(None),
+        Err(error) => Err(error),
+    }
+}
