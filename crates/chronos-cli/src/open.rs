@@ -142,15 +142,20 @@ impl Opened {
         }
     }
 
+    /// Where the options lead to for a collection of that name.
+    pub(crate) fn route_to(&self, name: &str) -> Route {
+        self.route.clone().collection(name)
+    }
+
     /// The collection of that name in the database the options lead to.
     pub(crate) fn collection(&self, name: &str) -> Result<Collection, Failure> {
-        Ok(self.chronos.with(self.route.clone().collection(name))?)
+        Ok(self.chronos.with(self.route_to(name))?)
     }
 
     /// The collection of that name, which something was written to: for commands that mean to find something
     /// there.
     pub(crate) async fn existing(&self, name: &str) -> Result<Collection, Failure> {
-        Ok(self.chronos.existing(self.route.clone().collection(name)).await?)
+        Ok(self.chronos.existing(self.route_to(name)).await?)
     }
 
     /// After writes: gives the storage a moment to take the versions, and says what still waits: this

@@ -2,43 +2,42 @@
 
 use std::time::Duration;
 
-use chronos_db::{Collection, FlushReport, json};
+use chronos_db::{FailedJob, Json, Worker, WorkerReport};
 use clap::Args;
-use tokio::time::Instant;
 
-use crate::args::CollectionArg;
 use crate::failure::{Failure, one_line};
-use crate::open::Globals;
+use crate::open::{Globals, Opened};
 use crate::output::Output;
 use crate::stderr::note;
 use crate::stop::Stop;
 
-/// Noted objects younger than this may belong to a write under way.
-const YOUNG: Duration = Duration::from_secs(3_600);
-/// Where versions are not kept, superseded rows stay so long: they still decide races.
-const GRACE: Duration = Duration::from_secs(300);
-/// One round waits so long for the storage.
-const ROUND: Duration = Duration::from_secs(30);
-/// Between two rounds of `--once`, while versions are still left to the process that wrote them.
-const AGAIN: Duration = Duration::from_millis(250);
+/// Failing versions, damaged rows and failed jobs that are named on stderr after a round.
+const NAMED: usize = 10;
 
-/// Store what waits to be stored, count what was written, and remove what is left over, until it is stopped.
-/// Any number of workers may run.
+/// Do what needs a clock for every collection, until it is stopped: store what waits to be stored, count what
+/// was written, remove what is left over or has ended. Any number of workers may run.
+///
+/// Workers share the collections of all entries of the configuration by leases. What one that dies was at is
+/// taken over after 15 seconds. What fails is named once, tried again after growing waits, and stops nothing
+/// else. Prints one line of JSON a round in which something changed.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  chronos worker -c users --once
-  chronos worker -c users --every 5      # until Ctrl-C")]
+  chronos worker                         # everything, until Ctrl-C or SIGTERM
+  chronos worker --once
+  chronos worker -c users --every 5")]
 pub(crate) struct WorkerArgs {
-    #[command(flatten)]
-    of: CollectionArg,
-    /// End when nothing waits any more; the exit code is 1 if after --limit something still does.
+    /// Work on this collection alone, where the options lead to.
+    #[arg(short, long, value_name = "COLL")]
+    collection: Option<String>,
+    /// End when nothing is left to do; the exit code is 1 if after --limit something is, or if something
+    /// failed.
     #[arg(long)]
     once: bool,
     /// Seconds between two rounds.
     #[arg(long, value_name = "SECONDS", default_value_t = 10, conflicts_with = "once", value_parser = clap::value_parser!(u64).range(1..))]
     every: u64,
-    /// With --once: wait at most so many seconds.
+    /// With --once: go on for at most so many seconds.
     #[arg(long, value_name = "SECONDS", default_value_t = 60, requires = "once")]
     limit: u64,
 }
@@ -46,31 +45,57 @@ pub(crate) struct WorkerArgs {
 pub(crate) async fn run(globals: &Globals, args: WorkerArgs) -> Result<(), Failure> {
     // One that stays waits for the store to come into being, too.
     let mut opened = if args.once { globals.open_for_reading()? } else { globals.open_for_writing()? };
-    let name = &args.of.collection;
-    let collection = if args.once { opened.existing(name).await? } else { opened.collection(name)? };
-    if !args.once && !collection.exists().await? {
-        note(&format!("nothing was ever written to a collection `{name}` yet"));
+    let worker = worker(&opened, &args).await?;
+    if args.once {
+        let report = worker.once(Duration::from_secs(args.limit)).await;
+        opened.waiting = report.amounts["waiting"] > 0;
+        opened.close().await?;
+        let mut out = Output::new();
+        out.line(&report.to_json())?;
+        out.finish()?;
+        return end(&report, args.collection.as_deref());
     }
-    let left = if args.once {
-        once(&collection, Duration::from_secs(args.limit)).await?
-    } else {
-        until_stopped(&collection, Duration::from_secs(args.every)).await?
-    };
-    opened.waiting = left.waiting > 0;
-    opened.close().await?;
-    if args.once && left.waiting > 0 {
-        note(&format!("error: {} versions of `{}` still wait to be stored", left.waiting, collection.name()));
-        name_failing(&left);
-        return Err(Failure::Reported);
-    }
-    Ok(())
+    until_stopped(&worker, Duration::from_secs(args.every)).await?;
+    opened.close().await
 }
 
-/// Failing versions that are named on stderr after a round.
-const NAMED: usize = 10;
+async fn worker(opened: &Opened, args: &WorkerArgs) -> Result<Worker, Failure> {
+    let worker = opened.chronos.worker();
+    let Some(name) = &args.collection else { return Ok(worker) };
+    if args.once {
+        opened.existing(name).await?;
+    } else if !opened.collection(name)?.exists().await? {
+        note(&format!("nothing was ever written to a collection `{name}` yet"));
+    }
+    Ok(worker.only(opened.route_to(name))?)
+}
 
-/// Names versions that could not be stored, and why.
-fn name_failing(report: &FlushReport) {
+/// What is left is an error of a worker that was to end when nothing is.
+fn end(report: &WorkerReport, collection: Option<&str>) -> Result<(), Failure> {
+    let waiting = report.amounts["waiting"];
+    let of = collection.map(|name| format!(" of `{name}`")).unwrap_or_default();
+    if waiting > 0 {
+        note(&format!("error: {waiting} versions{of} still wait to be stored"));
+    } else if report.failure_count > 0 {
+        note(&format!("error: {} jobs failed", report.failure_count));
+    } else if !report.is_finished() {
+        note("error: something is left that others are at, or that there was no time for");
+    }
+    name_versions_and_rows(report);
+    name_jobs(report, |_| true);
+    let is_done = waiting == 0 && report.failure_count == 0 && report.is_finished();
+    if is_done { Ok(()) } else { Err(Failure::Reported) }
+}
+
+/// Names jobs that failed.
+fn name_jobs(report: &WorkerReport, is_news: impl Fn(&FailedJob) -> bool) {
+    for failure in report.failures.iter().filter(|failure| is_news(failure)).take(NAMED) {
+        note(&format!("{} for {}: {}", failure.job, failure.target, one_line(&failure.error.to_string())));
+    }
+}
+
+/// Names versions that could not be stored, and rows that cannot be read.
+fn name_versions_and_rows(report: &WorkerReport) {
     for version in report.failing.iter().take(NAMED) {
         let (collection, id, ov, tries) = (&version.collection, version.id, version.ov, version.tries);
         let times = if tries == 1 { "once".to_owned() } else { format!("{tries} times") };
@@ -79,114 +104,54 @@ fn name_failing(report: &FlushReport) {
             one_line(version.error.message())
         ));
     }
-    if let Some(more) = report.failed.checked_sub(NAMED as u64).filter(|more| *more > 0) {
+    let more = (report.amounts["failing"]).saturating_sub(report.failing.len().min(NAMED) as u64);
+    if more > 0 && !report.failing.is_empty() {
         note(&format!("… and {more} more"));
     }
-}
-
-/// What one round left and removed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Round {
-    waiting: u64,
-    /// Versions that were tried without success.
-    failing: u64,
-    orphans: u64,
-    /// Objects of erased items that had come back.
-    erased: u64,
-    /// Notes of objects that say nothing.
-    malformed: u64,
-    trimmed: u64,
-}
-
-impl Round {
-    fn print(self) -> Result<(), Failure> {
-        let mut out = Output::new();
-        out.line(&json!({ "waiting": self.waiting, "failing": self.failing, "orphans": self.orphans, "erased": self.erased, "trimmed": self.trimmed }))?;
-        if self.malformed > 0 {
-            note(&format!("{} notes of stored objects name none; `verify` tells which", self.malformed));
-        }
-        out.finish()
-    }
-}
-
-/// Takes what was written into the counters, and names rows that cannot be read.
-async fn count(collection: &Collection) -> Result<(), Failure> {
-    let counted = collection.counters().follow().await?;
-    for row in counted.damaged.iter().take(NAMED) {
-        let name = collection.name();
+    for (collection, row) in report.damaged.iter().take(NAMED) {
         note(&format!(
-            "row {} (cv {}) of `{name}` is damaged and not counted: {}",
+            "row {} (cv {}) of {collection} is damaged and not counted: {}",
             row.row,
             row.cv,
             one_line(&row.message)
         ));
     }
-    if let Some(more) = counted.damaged_count.checked_sub(NAMED as u64).filter(|more| *more > 0) {
-        note(&format!("… and {more} more"));
+    if report.amounts["malformed"] > 0 {
+        let malformed = report.amounts["malformed"];
+        note(&format!("{malformed} notes of stored objects name none; `verify` tells which"));
     }
-    Ok(())
 }
 
-/// Counts, and removes what is left over; `report` says what waits to be stored.
-async fn collect_garbage(collection: &Collection, report: &FlushReport) -> Result<Round, Failure> {
-    let collected = collection.collect_orphans(YOUNG).await?;
-    count(collection).await?;
-    let trimmed = collection.trim(GRACE).await?;
-    let (orphans, erased, malformed) = (collected.orphans, collected.erased, collected.malformed);
-    Ok(Round { waiting: report.waiting, failing: report.failed, orphans, erased, malformed, trimmed })
+/// What a quiet worker does not repeat: what waits. What failed is left out, as it is not tried each round.
+fn state_of(report: &WorkerReport) -> Json {
+    let mut state = report.to_json();
+    for name in ["collections", "counted", "failed"] {
+        state[name] = 0.into();
+    }
+    state
 }
 
-async fn once(collection: &Collection, limit: Duration) -> Result<FlushReport, Failure> {
-    let end = Instant::now() + limit;
-    let report = loop {
-        let report = collection.flush(end.saturating_duration_since(Instant::now())).await?;
-        if report.waiting == 0 || Instant::now() + AGAIN >= end {
-            break report;
-        }
-        tokio::time::sleep(AGAIN).await;
-    };
-    collect_garbage(collection, &report).await?.print()?;
-    Ok(report)
-}
-
-/// What a round came to.
-struct Ended {
-    report: FlushReport,
-    /// None if cleaning up failed in a way that passes: the next round tries again.
-    collected: Option<Round>,
-}
-
-async fn round(collection: &Collection) -> Result<Ended, Failure> {
-    let report = collection.flush(ROUND).await?;
-    let collected = match collect_garbage(collection, &report).await {
-        Ok(round) => Some(round),
-        Err(Failure::Error(error)) if error.is_retryable() => {
-            note(&format!("cleaning up `{}`: {}", collection.name(), one_line(error.message())));
-            None
-        }
-        Err(failure) => return Err(failure),
-    };
-    Ok(Ended { report, collected })
-}
-
-async fn until_stopped(collection: &Collection, every: Duration) -> Result<FlushReport, Failure> {
+async fn until_stopped(worker: &Worker, every: Duration) -> Result<(), Failure> {
     let mut stop = Stop::listen();
-    let mut told = None;
-    loop {
-        let Ended { report, collected } = tokio::select! {
-            done = round(collection) => done?,
-            () = stop.comes() => return Ok(FlushReport::default()),
-        };
+    let (mut told, mut printed) = (None, Ok(()));
+    let tell = |report: WorkerReport| {
+        let state = state_of(&report);
+        let has_removed = ["orphans", "erased", "trimmed", "messages", "leases"]
+            .iter()
+            .any(|name| report.amounts[name] > 0);
         // A quiet worker prints one line, not one a round.
-        if let Some(done) = collected
-            && (told.replace(done) != Some(done) || done.orphans + done.erased + done.trimmed > 0)
-        {
-            done.print()?;
-            name_failing(&report);
+        if (told.replace(state.clone()) != Some(state) || has_removed) && printed.is_ok() {
+            printed = print(&report);
+            name_versions_and_rows(&report);
         }
-        tokio::select! {
-            () = tokio::time::sleep(every) => {}
-            () = stop.comes() => return Ok(report),
-        }
-    }
+        name_jobs(&report, |failure| failure.tries == 1);
+    };
+    worker.run(every, stop.comes(), tell).await;
+    printed
+}
+
+fn print(report: &WorkerReport) -> Result<(), Failure> {
+    let mut out = Output::new();
+    out.line(&report.to_json())?;
+    out.finish()
 }

@@ -16,3 +16,4 @@ mod rights;
 mod sp500;
 mod surface;
 mod top;
+mod worker;

@@ -305,7 +305,10 @@ fn writes_succeed_while_the_storage_is_down_and_a_worker_stores_them_later() {
     let waiting = cli.run(&["worker", "-c", "users", "--once", "--limit", "1"]);
     assert_eq!(
         waiting.value_with_code(1),
-        json!({"waiting": 1, "failing": 1, "orphans": 0, "erased": 0, "trimmed": 0})
+        json!({
+            "collections": 1, "counted": 1, "damaged": 0, "erased": 0, "failing": 1, "leases": 0, "malformed": 0,
+            "messages": 0, "orphans": 0, "trimmed": 0, "waiting": 1, "failed": 0,
+        })
     );
     assert!(
         waiting.err().contains("version 0 of ") && waiting.err().contains(" in `users` was tried "),
