@@ -12,6 +12,8 @@ use crate::clock::sleep_until;
 use crate::config::{Config, CounterRules, DatabaseType, Entry, ObjectSpace, OneStore, Warning, closest};
 use crate::connections::{Connections, WrapDocuments};
 use crate::documents::DocumentStore;
+use crate::fallback::queue::FallbackRoute;
+use crate::fallback::queues::Queues;
 use crate::messaging::{Messaging, MessagingDb};
 use crate::objects::{ObjectStorage, ObjectsPool};
 use crate::open::{LeftBehind, OpenCollections};
@@ -49,6 +51,7 @@ struct Inner {
     wrap_objects: Option<WrapObjects>,
     documents: Arc<Connections>,
     analytics: AnalyticsDbs,
+    queues: Option<Queues>,
     buckets: Arc<ObjectsPool>,
     rules: VersionRules,
     cache: PayloadCache,
@@ -154,16 +157,16 @@ impl Builder {
             .max_capacity(self.cache_bytes)
             .weigher(|_, bytes| u32::try_from(bytes.len() + CACHE_ENTRY_BYTES).unwrap_or(u32::MAX))
             .build();
+        let Config { connections, timeout, fallback, .. } = self.config.clone();
+        let documents =
+            Arc::new(Connections::new(connections, self.env.clone(), self.wrap_documents, timeout));
         Ok(Chronos {
             inner: Arc::new(Inner {
                 rules: VersionRules::new(CounterRules::of(&self.config)?),
                 router: Router::new(&self.config),
-                documents: Arc::new(Connections::new(
-                    self.config.connections.clone(),
-                    self.env.clone(),
-                    self.wrap_documents,
-                    self.config.timeout,
-                )),
+                queues: fallback
+                    .map(|options| Queues::new(options, Arc::clone(&documents), self.env.clone())),
+                documents,
                 config: self.config,
                 env: self.env,
                 wrap_objects: self.wrap_objects,
@@ -223,15 +226,22 @@ impl Chronos {
     /// # Errors
     /// As [`route`](Self::route); `VALIDATION_ERROR` also if this build lacks the backend.
     pub fn with(&self, route: Route) -> Result<Collection> {
-        self.resolved(&self.route(&route)?)
+        let resolved = self.route(&route)?;
+        let queue = self.queues().map(|queues| queues.of(&resolved)).transpose()?;
+        let fallback = queue.map(|queue| FallbackRoute { queue, route: Arc::new(route) });
+        Ok(Collection { fallback, ..self.resolved(&resolved)? })
     }
 
-    /// [`with`](Self::with) of a route that is resolved.
+    pub(crate) fn queues(&self) -> Option<&Queues> {
+        self.inner.queues.as_ref()
+    }
+
+    /// [`with`](Self::with) of a route that is resolved, whose writes never wait.
     pub(crate) fn resolved(&self, resolved: &Resolved) -> Result<Collection> {
         let Inner { config, documents, env, .. } = &*self.inner;
         let tenancy = Tenancy::new(config, resolved, documents, env);
         let analytics = self.inner.analytics.of(config, resolved, documents);
-        Ok(Collection { workers: self.workers(resolved)?, tenancy, analytics })
+        Ok(Collection { workers: self.workers(resolved)?, tenancy, analytics, fallback: None })
     }
 
     /// Returns the document store of a connection, by its reference: what messaging and tools build on.

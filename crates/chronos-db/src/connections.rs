@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -69,6 +70,29 @@ impl Connections {
         if let Some(wrap) = &self.wrap {
             documents = wrap(documents);
         }
+        open.insert(key, Arc::clone(&documents));
+        Ok(documents)
+    }
+
+    /// The embedded store at a path, which is no connection of the configuration: no layer is put around it.
+    /// No I/O.
+    ///
+    /// # Errors
+    /// `VALIDATION_ERROR` if this build has no embedded store, or the path is not UTF-8.
+    pub(crate) fn spool(&self, path: &Path) -> Result<Arc<dyn DocumentStore>> {
+        let path = path.to_str().ok_or_else(|| {
+            Error::validation(
+                "fallback.spoolPath: the path is not UTF-8, as paths of embedded stores must be",
+            )
+        })?;
+        let uri = format!("embedded:{path}");
+        let mut open = self.open.lock();
+        // Beside the clients, so that it is closed with them; with a mark, as those may have layers.
+        let key = format!("spool {uri}");
+        if let Some(documents) = open.get(&key) {
+            return Ok(Arc::clone(documents));
+        }
+        let documents = connect("fallback.spoolPath", &SecretString::from(uri), None, &self.env)?;
         open.insert(key, Arc::clone(&documents));
         Ok(documents)
     }

@@ -185,6 +185,7 @@ struct Inner<K: Kind> {
     target: K::Target,
     retryable: bool,
     forbidden: bool,
+    undecided: bool,
     source: Option<Arc<dyn StdError + Send + Sync>>,
 }
 
@@ -199,6 +200,7 @@ impl<K: Kind> Error<K> {
                 target: K::Target::default(),
                 retryable: kind.is_retryable(),
                 forbidden: false,
+                undecided: false,
                 source: None,
             }),
         }
@@ -220,6 +222,12 @@ impl<K: Kind> Error<K> {
     #[must_use]
     pub fn forbidden(self) -> Self {
         self.with(|inner| inner.forbidden = true)
+    }
+
+    /// Says that whether the call took place is not known.
+    #[must_use]
+    pub fn undecided(self) -> Self {
+        self.with(|inner| inner.undecided = true)
     }
 
     /// Names the operation, unless one is named already.
@@ -269,6 +277,12 @@ impl<K: Kind> Error<K> {
     #[must_use]
     pub fn is_forbidden(&self) -> bool {
         self.inner.forbidden
+    }
+
+    /// Says whether it is not known if the call took place. Then the same call again may take place twice.
+    #[must_use]
+    pub fn is_undecided(&self) -> bool {
+        self.inner.undecided
     }
 
     /// Returns the operation that failed, such as `update`.

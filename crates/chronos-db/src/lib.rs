@@ -75,6 +75,7 @@ mod debug;
 pub mod documents;
 pub mod error;
 pub mod fail;
+mod fallback;
 mod hash;
 pub mod json;
 mod lease;
@@ -100,6 +101,10 @@ pub use clock::{Clock, Env, Random, SystemClock, SystemRandom, Timestamp};
 #[cfg(any(feature = "mongodb", feature = "s3", feature = "azure"))]
 pub use crypto::install_crypto_provider;
 pub use error::{Error, ErrorKind, Result};
+pub use fallback::{
+    CancelOperation, FallbackQueue, FallbackStats, GetFallbackStats, ListOperations, QueuedOperation,
+    Retried, RetryDue, RetryOperation,
+};
 pub use json::{Json, bson_to_json, json_to_bson, json_to_nearest_bson};
 pub use name::{MAX_NAME_BYTES, validate_name};
 pub use open::LeftBehind;

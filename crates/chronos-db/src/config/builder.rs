@@ -13,8 +13,8 @@ use super::section::{below, wrong};
 use super::uri::resolve_path;
 use super::{
     Buckets, CollectionMap, Config, CounterRetention, CounterRule, DatabaseType, DevShadow,
-    DocumentConnection, HashAlgorithm, ObjectSpace, Retention, Selector, SpaceConnection, Transactions,
-    UpdateMode, Warning, check_database, collections, counter_rules, settings, v1,
+    DocumentConnection, Fallback, HashAlgorithm, ObjectSpace, Retention, Selector, SpaceConnection,
+    Transactions, UpdateMode, Warning, check_database, collections, counter_rules, settings, v1,
 };
 use crate::{Json, Result, json};
 
@@ -25,8 +25,7 @@ const EMBEDDED: &str = "embedded";
 /// checks the configuration by the rules of the file. An option, or a reference, that is given twice has the last
 /// value.
 ///
-/// Not part of it are the sections that only other programs read: `analytics`, `fallback`, `rollup` and
-/// `writeOptimization`.
+/// Not part of it are the sections that only other programs read: `analytics`, `rollup` and `writeOptimization`.
 ///
 /// ```
 /// use std::time::Duration;
@@ -230,6 +229,12 @@ impl ConfigBuilder {
     /// Keep the latest payload in the head. Default: no.
     pub fn dev_shadow(mut self, shadow: DevShadow) -> Self {
         self.config.dev_shadow = Some(shadow);
+        self
+    }
+
+    /// Writes that fail in a way that passes wait in a queue and are tried again. Default: they fail.
+    pub fn fallback(mut self, fallback: Fallback) -> Self {
+        self.config.fallback = Some(fallback);
         self
     }
 

@@ -6,7 +6,7 @@ use url::Url;
 
 use super::section::Unit;
 use super::uri::{Engine, parse};
-use super::{Config, Entry, ObjectSpace, OneStore, Provider, SpaceConnection};
+use super::{Config, Entry, Fallback, ObjectSpace, OneStore, Provider, SpaceConnection};
 
 impl Config {
     /// The resolved configuration: every database with its engine, hosts and buckets, the settings, and the
@@ -33,6 +33,7 @@ impl Config {
                 "transactions": { "enabled": self.transactions.enabled, "autoDetect": self.transactions.auto_detect },
                 "retention": { "days": self.retention.max_age.and_then(|age| Unit::Days.count(age)), "maxPerItem": self.retention.max_per_item },
                 "devShadow": self.dev_shadow.map(|s| json!({ "ttlHours": Unit::Hours.count(s.ttl), "maxBytesPerDoc": s.max_bytes })),
+                "fallback": self.fallback.as_ref().map(describe_fallback),
                 "inlineMaxBytes": self.inline_max_bytes,
                 "timeoutMs": self.timeout.map(|timeout| u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX)),
             },
@@ -99,6 +100,16 @@ impl Config {
             }
         }
     }
+}
+
+fn describe_fallback(fallback: &Fallback) -> Json {
+    json!({
+        "maxAttempts": fallback.max_attempts,
+        "baseDelayMs": Unit::Milliseconds.count(fallback.base_delay),
+        "maxDelayMs": Unit::Milliseconds.count(fallback.max_delay),
+        "deadLetterCollection": fallback.dead_letter_collection,
+        "spoolPath": fallback.spool.as_ref().map(|path| path.display().to_string()),
+    })
 }
 
 fn endpoint(connection: &SpaceConnection) -> String {

@@ -137,6 +137,7 @@ impl Config {
             routing: Routing { hash: HashAlgorithm::Rendezvous, choose_key: DEFAULT_CHOOSE_KEY.to_owned() },
             collection_maps: BTreeMap::new(),
             dev_shadow: None,
+            fallback: None,
             retention: Retention::default(),
             logical_delete: true,
             versioning: true,

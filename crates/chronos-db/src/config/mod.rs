@@ -28,6 +28,7 @@ mod counter_rules;
 mod database;
 mod describe;
 mod expand;
+mod fallback;
 mod identifiers;
 mod load;
 mod names;
@@ -45,6 +46,8 @@ pub(crate) use counter_rules::{CheckedRule, CounterRules};
 pub use counter_rules::{CountedOp, CounterRetention, RuleScope};
 pub use database::Database;
 pub use expand::expand_env;
+pub use fallback::Fallback;
+pub(crate) use fallback::{COUNTER, OPERATIONS};
 pub(crate) use identifiers::check_database;
 pub use load::Counters;
 pub(crate) use load::OneStore;
@@ -89,6 +92,8 @@ pub struct Config {
     /// How long a call to a document store on a server may take in all (default 30 s), unless its connection
     /// string says `timeoutMS`.
     pub timeout: Option<Duration>,
+    /// Whether writes that fail in a way that passes wait in a queue (default: no).
+    pub fallback: Option<Fallback>,
     /// Sections that other parts read, as they were written: `analytics`, `counterRules`, `fallback`,
     /// `writeOptimization`, `rollup`, `retention`, `hardDeleteEnabled`, `chronow`; and `counters` as
     /// `{dbConnRef, dbName}`, see [`Config::counters`].

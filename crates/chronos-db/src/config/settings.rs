@@ -23,6 +23,7 @@ pub(super) fn read(root: &mut Section<'_>, config: &mut Config, base: &Path) -> 
     retention(root, config)?;
     super::collections::read(root, config)?;
     dev_shadow(root, config)?;
+    super::fallback::read(root, config, base)?;
     transactions(root, config)?;
     for (key, setting) in
         [("logicalDelete", &mut config.logical_delete), ("versioning", &mut config.versioning)]
@@ -71,6 +72,9 @@ pub(super) fn check(config: &mut Config) -> Result<()> {
             in_range("devShadow.maxBytesPerDoc", bytes(max_bytes), 1, most)?;
         }
         config.note_dev_shadow();
+    }
+    if let Some(fallback) = &mut config.fallback {
+        fallback.check(Path::new(""))?;
     }
     let template = config.routing.choose_key.clone();
     config.note_unknown_parts("routing.chooseKey", &template);
@@ -193,10 +197,9 @@ fn transactions(root: &mut Section<'_>, config: &mut Config) -> Result<()> {
 
 /// Sections other parts read. Their outline is checked here so that a mistyped key shows in `config check`.
 fn sections(root: &mut Section<'_>, config: &mut Config) -> Result<()> {
-    let outlines: [(&'static str, &[&'static str]); 5] = [
+    let outlines: [(&'static str, &[&'static str]); 4] = [
         ("analytics", &["counterRules", "timeBasedRules", "crossTenantRules", "tenants"]),
         ("counterRules", &["rules"]),
-        ("fallback", &["enabled", "deadLetterCollection", "maxDelayMs"]),
         ("rollup", &["enabled", "manifestPeriod", "autoSchedule"]),
         (
             "writeOptimization",
@@ -221,7 +224,6 @@ fn sections(root: &mut Section<'_>, config: &mut Config) -> Result<()> {
                 }
             }
             "counterRules" => drop(section.list("rules")?),
-            "fallback" => fallback(&mut section)?,
             _ => drop(section.flag("enabled")?),
         }
         section.finish(&mut config.warnings);
@@ -230,6 +232,7 @@ fn sections(root: &mut Section<'_>, config: &mut Config) -> Result<()> {
         }
         keep(root, key, config);
     }
+    keep(root, "fallback", config);
     keep(root, "chronow", config);
     super::counter_rules::check(config)
 }
@@ -248,18 +251,4 @@ fn keep(root: &mut Section<'_>, key: &'static str, config: &mut Config) {
     if let Some(written) = root.get(key) {
         config.sections.insert(key.to_owned(), written.clone());
     }
-}
-
-fn fallback(section: &mut Section<'_>) -> Result<()> {
-    section.enabled()?;
-    section.text("deadLetterCollection")?;
-    section.number("maxDelayMs", 0, u64::from(u32::MAX))?;
-    for (name, synonym, least) in [("maxAttempts", "maxRetries", 1), ("baseDelayMs", "retryDelayMs", 0)] {
-        let (value, other) = (
-            section.number(name, least, u64::from(u32::MAX))?,
-            section.number(synonym, least, u64::from(u32::MAX))?,
-        );
-        section.agreeing((name, value), (synonym, other))?;
-    }
-    Ok(())
 }

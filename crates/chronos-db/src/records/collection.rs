@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::Result;
 use crate::projections::analytics_db::Analytics;
+use crate::fallback::queue::FallbackRoute;
 use crate::records::index::scope::Scope;
 use crate::records::storage::flush::FlushReport;
 use crate::records::storage::gc::Collected;
@@ -41,6 +42,8 @@ pub struct Collection {
     pub(crate) tenancy: Tenancy,
     /// Where it is counted.
     pub(crate) analytics: Analytics,
+    /// Where writes wait that fail in a way that passes.
+    pub(crate) fallback: Option<FallbackRoute>,
 }
 
 /// Which collection it is.

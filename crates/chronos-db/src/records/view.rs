@@ -198,12 +198,19 @@ pub struct Written {
     pub changed: bool,
     /// Whether this call created the item.
     pub created: bool,
+    /// The write waits in the [fallback queue](crate::FallbackQueue) under this id: there is no version yet,
+    /// and `ov` and `cv` are −1. Only where the configuration has a `fallback`.
+    pub queued: Option<String>,
 }
 
 impl Written {
-    /// Returns `{id, ov, cv, at, changed, created}`.
+    /// Returns `{id, ov, cv, at, changed, created}`; of a write that waits, `{queued, id, requestId, at}`.
     #[must_use]
     pub fn to_json(&self) -> Json {
+        if let Some(request) = &self.queued {
+            let (id, at) = (self.id.to_string(), self.at.to_string());
+            return json!({ "queued": true, "id": id, "requestId": request, "at": at });
+        }
         json!({
             "id": self.id.to_string(), "ov": self.ov, "cv": self.cv, "at": self.at.to_string(), "changed": self.changed, "created": self.created,
         })

@@ -2,7 +2,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use chronos_db::config::{
-    Base64Property, Config, Counters, DatabaseType, HashAlgorithm, Provider, Selector, UpdateMode, expand_env,
+    Base64Property, Config, Counters, DatabaseType, Fallback, HashAlgorithm, Provider, Selector, UpdateMode,
+    expand_env,
 };
 use chronos_db::{ErrorKind, Json, json};
 use secrecy::ExposeSecret;
@@ -259,6 +260,26 @@ fn every_mistake_is_an_error_that_starts_with_its_path() {
             json!({"maxAttempts": 3, "maxRetries": 4}),
             "fallback.maxRetries: is another name of `maxAttempts`",
         ),
+        (
+            "/fallback".into(),
+            json!({"baseDelayMs": 3, "retryDelayMs": 4}),
+            "fallback.retryDelayMs: is another name of `baseDelayMs`",
+        ),
+        (
+            "/fallback".into(),
+            json!({"maxAttempts": 0}),
+            "fallback.maxAttempts: must be a whole number from 1",
+        ),
+        (
+            "/fallback".into(),
+            json!({"deadLetterCollection": "a/b"}),
+            "fallback.deadLetterCollection: the collection `a/b`",
+        ),
+        (
+            "/fallback".into(),
+            json!({"deadLetterCollection": "chronos_fallback_ops"}),
+            "fallback.deadLetterCollection: `chronos_fallback_ops` holds",
+        ),
         ("/analytics".into(), json!({"counterRules": {}}), "analytics.counterRules: expected a list"),
         ("/counterRules".into(), json!([]), "counterRules: expected an object, found a list"),
         ("/collectionMaps".into(), json!({"a/b": {}}), "collectionMaps[\"a/b\"]: the collection `a/b`"),
@@ -402,12 +423,35 @@ fn settings_are_read_and_have_the_documented_defaults() {
     );
     assert_eq!(config.sections["chronow"]["anything"], json!([1]));
     assert_eq!(config.sections["fallback"]["maxRetries"], json!(3));
+    assert_eq!(config.fallback, Some(Fallback::default().max_attempts(3)));
     assert_eq!(config.counters(), Some(Counters { connection: "main", database: "all_counters" }));
     let users = &config.collection_maps["users"];
     assert_eq!(users.indexed, ["email", "tags[]", "address.city"]);
     assert_eq!(users.required, ["email"]);
     assert_eq!(users.base64["photo"], Base64Property::new("image/png"));
     assert!(users.base64["cv"].preferred_text && users.base64["cv"].text_charset == "latin1");
+}
+
+#[test]
+fn both_spellings_of_the_fallback_queue_say_the_same() {
+    let read = |section: Json| parse(&with(v2(), "/fallback", section)).unwrap().fallback;
+    let wanted = Fallback::default()
+        .max_attempts(5)
+        .delays(Duration::from_millis(100), Duration::from_secs(1))
+        .dead_letter_collection("given_up")
+        .spool(std::path::absolute(Path::new("/etc/app").join("./spool")).unwrap());
+    let common = json!({"maxDelayMs": 1000, "deadLetterCollection": "given_up", "spoolPath": "./spool"});
+    for (attempts, delay) in
+        [("maxAttempts", "baseDelayMs"), ("maxRetries", "retryDelayMs"), ("maxAttempts", "retryDelayMs")]
+    {
+        let mut section = common.clone();
+        section[attempts] = json!(5);
+        section[delay] = json!(100);
+        assert_eq!(read(section).as_ref(), Some(&wanted), "{attempts}, {delay}");
+    }
+    assert_eq!(read(json!({})), Some(Fallback::default()));
+    assert_eq!(read(json!({"enabled": false, "maxAttempts": 5})), None);
+    assert_eq!(parse(&v2()).unwrap().fallback, None);
 }
 
 #[test]
@@ -458,7 +502,6 @@ fn options_that_nothing_acts_on_yet_are_told() {
         ("devShadow", json!({"ttlHours": 1})),
         ("hardDeleteEnabled", json!(true)),
         ("counters", json!({"mongoUri": "mongodb://c", "dbName": "counts"})),
-        ("fallback", json!({"enabled": true})),
         ("rollup", json!({"enabled": false})),
     ] {
         document[key] = value;
@@ -473,7 +516,6 @@ fn options_that_nothing_acts_on_yet_are_told() {
         "transactions",
         "devShadow.ttlHours",
         "hardDeleteEnabled",
-        "fallback",
         "databases.logs.backupsBucket",
     ] {
         assert!(told.contains(path), "{path}: {told:?}");

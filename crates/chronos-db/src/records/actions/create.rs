@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::{Action, Given};
 use crate::Result;
-use crate::records::write::{Change, WriteCall, WriteOptions};
+use crate::records::write::{Change, Request, WriteOptions};
 use crate::records::{Collection, ItemId, Lineage, Written};
 
 impl Collection {
@@ -67,15 +67,9 @@ impl Action for Create {
     type Output = Written;
 
     async fn run(self) -> Result<Written> {
-        let workers = &self.collection.workers;
-        let id = ItemId::new(workers.index.env.random.object_id());
+        let id = ItemId::new(self.collection.workers.index.env.random.object_id());
         let change = Change::Create { document: self.document.json()?, lineage: self.lineage };
-        let scope = self.collection.scope().await?;
-        Ok(workers
-            .writer
-            .write(WriteCall { id, change: &change, options: &self.options, scope, lock: None })
-            .await?
-            .into())
+        self.collection.submit(id, Request::Change(change), self.options).await
     }
 }
 

@@ -1,7 +1,7 @@
 //! Deleting an item.
 
 use super::Action;
-use crate::records::write::{Change, WriteCall, WriteOptions};
+use crate::records::write::{Change, Request, WriteCall, WriteOptions};
 use crate::records::{Collection, ItemId, ItemLock, Written};
 use crate::{Error, Result};
 

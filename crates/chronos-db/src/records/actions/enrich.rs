@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::{Action, Given};
-use crate::records::write::{Change, WriteCall, WriteOptions};
+use crate::records::write::{Change, Request, WriteCall, WriteOptions};
 use crate::records::{Collection, ItemId, ItemLock, Written};
 use crate::{Error, Json, Result};
 

@@ -123,14 +123,11 @@ macro_rules! change_action {
                 if lock.id() != self.id {
                     return Err(Error::validation("this lock is of another item").on_item(self.id));
                 }
-                self.run_with(Some(lock)).await
-            }
-
-            async fn run_with(self, lock: Option<&ItemLock>) -> Result<Written> {
                 let $this = self;
                 let change = $change;
                 let scope = $this.collection.scope().await?;
-                let call = WriteCall { id: $this.id, change: &change, options: &$this.options, scope, lock };
+                let (id, options) = ($this.id, &$this.options);
+                let call = WriteCall { id, change: &change, options, scope, lock: Some(lock) };
                 Ok($this.collection.workers.writer.write(call).await?.into())
             }
 
@@ -140,7 +137,9 @@ macro_rules! change_action {
             type Output = Written;
 
             async fn run(self) -> Result<Written> {
-                self.run_with(None).await
+                let $this = self;
+                let request = Request::Change($change);
+                $this.collection.submit($this.id, request, $this.options).await
             }
         }
 

@@ -2,7 +2,7 @@
 
 use super::Action;
 use crate::records::model::VersionSelector;
-use crate::records::write::WriteOptions;
+use crate::records::write::{Request, WriteOptions};
 use crate::records::{Collection, ItemId, Written};
 use crate::{Error, Result, Timestamp};
 
@@ -79,8 +79,7 @@ impl Action for Restore {
                 .during("restore")
                 .on_item(self.id));
         }
-        let (workers, scope) = (&self.collection.workers, self.collection.scope().await?);
-        Ok(workers.restorer.restore(self.id, self.which, &self.options, scope).await?.into())
+        self.collection.submit(self.id, Request::Restore(self.which), self.options).await
     }
 }
 

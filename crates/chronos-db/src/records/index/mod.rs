@@ -1,10 +1,11 @@
 //! The version index of one collection: its heads, its rows, and what is noted beside them.
 //!
 //! `scope` says which of them a handle sees, `batcher` turns many reads of one document into few of many,
-//! `roll_forward` puts the head that follows from the rows, `own_names` and `missing` keep the notes that
+//! `roll_forward` puts the head that follows from the rows, `landed` finds what took place unseen, `own_names` and `missing` keep the notes that
 //! lists go by. Nothing here knows of object storage, nor of how a version comes about.
 
 pub(crate) mod batcher;
+pub(crate) mod landed;
 pub(crate) mod missing;
 pub(crate) mod own_names;
 pub(crate) mod roll_forward;

@@ -76,6 +76,7 @@ impl Head {
             actor: None,
             reason: None,
             request_id: None,
+            operation: None,
             meta: self.meta.clone(),
             inline: None,
             inline_objects: Vec::new(),

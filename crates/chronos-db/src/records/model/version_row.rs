@@ -35,6 +35,8 @@ pub(crate) struct Row {
     pub(crate) actor: Option<String>,
     pub(crate) reason: Option<String>,
     pub(crate) request_id: Option<String>,
+    /// By what a write is recognised that may have taken place unseen.
+    pub(crate) operation: Option<ObjectId>,
     pub(crate) meta: VersionMeta,
     /// item.json, until it is stored.
     pub(crate) inline: Option<Bytes>,
@@ -79,6 +81,7 @@ impl Row {
         put_opt(&mut doc, cstr!("actor"), self.actor.as_deref());
         put_opt(&mut doc, cstr!("reason"), self.reason.as_deref());
         put_opt(&mut doc, cstr!("requestId"), self.request_id.as_deref());
+        put_opt(&mut doc, cstr!("operationId"), self.operation);
         if let Some(import) = &self.import {
             doc.append(
                 cstr!("importId"),
@@ -110,7 +113,7 @@ impl Row {
         let (mut actor, mut reason, mut request_id) = (None, None, None);
         let (mut inline, mut inline_objects, mut unflushed_since, mut counts) =
             (None, Vec::new(), None, None);
-        let (mut import_id, mut import_at) = (None, None);
+        let (mut operation, mut import_id, mut import_at) = (None, None, None);
         let mut meta = MetaReader::default();
         for element in stored.iter_elements() {
             let (key, value) = raw_bson::field(element)?;
@@ -124,6 +127,7 @@ impl Row {
                 "actor" => actor = text(value),
                 "reason" => reason = text(value),
                 "requestId" => request_id = text(value),
+                "operationId" => operation = value.as_object_id(),
                 "importId" => import_id = value.as_binary().and_then(|id| MarkId::try_from(id.bytes).ok()),
                 "importAt" => import_at = date(value),
                 "inline" => inline = bytes(value),
@@ -145,6 +149,7 @@ impl Row {
             actor,
             reason,
             request_id,
+            operation,
             meta: meta.end(ov),
             inline,
             inline_objects,
@@ -167,6 +172,7 @@ impl Row {
             actor: None,
             reason: None,
             request_id: None,
+            operation: None,
             meta: VersionMeta { tenant: self.meta.tenant.clone(), rules, ..VersionMeta::default() },
             inline: None,
             inline_objects: Vec::new(),

@@ -1,8 +1,10 @@
 //! Changes of one item, and what every write may say.
 
 use std::fmt;
+use std::sync::Arc;
 
-use crate::records::model::{ImportMark, Lineage, Row};
+use super::identity::Identity;
+use crate::records::model::{ImportMark, Lineage, Row, VersionSelector};
 use crate::{Json, Timestamp};
 
 /// What every write may say.
@@ -20,6 +22,8 @@ pub(crate) struct WriteOptions {
     pub(crate) stored: bool,
     /// Properties that the index must hold of the new version.
     pub(crate) unique: Vec<String>,
+    /// By what the write is recognised, where it may be queued.
+    pub(crate) identity: Option<Arc<Identity>>,
 }
 
 /// A change of one item.
@@ -50,5 +54,25 @@ impl Change {
             Self::Delete => "delete",
             Self::Restore { .. } => "restore",
         }
+    }
+}
+
+/// What a caller asks for: a change, or the earlier version to bring back, which has to be looked up first.
+#[derive(Clone, Debug)]
+pub(crate) enum Request {
+    Change(Change),
+    Restore(VersionSelector),
+}
+
+impl Request {
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::Change(change) => change.name(),
+            Self::Restore(_) => "restore",
+        }
+    }
+
+    pub(crate) fn is_creation(&self) -> bool {
+        matches!(self, Self::Change(Change::Create { .. }))
     }
 }

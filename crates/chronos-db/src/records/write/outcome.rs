@@ -24,11 +24,12 @@ impl From<WriteOutcome> for Written {
                     at: row.at,
                     changed: true,
                     created: row.op == Op::Create,
+                    queued: None,
                 }
             }
             WriteOutcome::Unchanged(head) => {
                 let Head { id, ov, cv, updated_at, .. } = *head;
-                Self { id, ov, cv, at: updated_at, changed: false, created: false }
+                Self { id, ov, cv, at: updated_at, changed: false, created: false, queued: None }
             }
         }
     }

@@ -204,7 +204,7 @@ impl Writer {
     }
 
     /// Takes blobs out of a new document, indexes it, and decides what rides in the row.
-    fn written(
+    pub(super) fn written(
         &self,
         id: ItemId,
         ov: i64,
@@ -283,6 +283,7 @@ fn fill(prepared: Prepared, head: Option<&Head>, options: &WriteOptions, read_at
         actor: options.actor.clone(),
         reason: options.reason.clone(),
         request_id: options.request_id.clone(),
+        operation: options.identity.as_ref().map(|identity| identity.id),
         at: options.at,
         import: options.import,
         ..prepared
@@ -334,7 +335,7 @@ const UPDATE_OPERATORS: [&str; 14] = [
 ];
 
 /// An operator would be stored as a property of its name, which nobody means.
-fn refuse_operators(fields: &Map, operation: &str) -> Result<()> {
+pub(super) fn refuse_operators(fields: &Map, operation: &str) -> Result<()> {
     let Some(operator) = fields.keys().find(|name| UPDATE_OPERATORS.contains(&name.as_str())) else {
         return Ok(());
     };

@@ -151,9 +151,16 @@ impl Writer {
         uploads: &mut Uploads,
     ) -> Result<Option<Committed>> {
         uploads.open = true;
+        let identity = call.options.identity.as_deref();
+        if let Some(identity) = identity {
+            identity.begin(prepared.ov() - 1);
+        }
         match self.committer.commit(prepared).await {
             Ok(committed) => {
                 uploads.open = false;
+                if let Some(identity) = identity {
+                    identity.commit();
+                }
                 if let Some(lock) = call.lock {
                     lock.seen.store(committed.row.ov, Ordering::Release);
                 }

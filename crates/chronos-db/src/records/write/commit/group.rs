@@ -271,6 +271,7 @@ impl Committer {
             actor: prepared.actor.clone(),
             reason: prepared.reason.clone(),
             request_id: prepared.request_id.clone(),
+            operation: prepared.operation,
             meta,
             inline,
             inline_objects: prepared.inline_objects.clone(),
@@ -359,7 +360,10 @@ impl Committer {
                         row.ov
                     );
                     Err(CommitError::Failed(
-                        Error::new(error.kind(), message).on_item(row.id).caused_by(error.clone()),
+                        Error::new(error.kind(), message)
+                            .on_item(row.id)
+                            .undecided()
+                            .caused_by(error.clone()),
                     ))
                 }
             };

@@ -47,6 +47,8 @@ pub(crate) struct Prepared {
     pub(crate) actor: Option<String>,
     pub(crate) reason: Option<String>,
     pub(crate) request_id: Option<String>,
+    /// By what the change is recognised, see [`Identity`](crate::records::write::identity::Identity).
+    pub(crate) operation: Option<ObjectId>,
     /// The time of an imported change.
     pub(crate) at: Option<Timestamp>,
     pub(crate) import: Option<ImportMark>,
@@ -76,6 +78,7 @@ impl Prepared {
             actor: None,
             reason: None,
             request_id: None,
+            operation: None,
             at: None,
             import: None,
         }
@@ -216,7 +219,7 @@ impl Committer {
         self.dispatch();
         answer.await.unwrap_or_else(|_| {
             let message = "the write was given up, by a panic or the end of the runtime; whether it took place shows in the item's history";
-            Err(CommitError::Failed(Error::database(message)))
+            Err(CommitError::Failed(Error::database(message).undecided()))
         })
     }
 

@@ -1,0 +1,61 @@
+//! The handle of the fallback queue.
+
+use std::sync::Arc;
+
+use super::entry::parse_request_id;
+use super::queue::Queue;
+use crate::chronos::Chronos;
+use crate::{Error, Result};
+
+/// The operations that wait, as [`Chronos::fallback`] returns it. Cheap to clone.
+///
+/// Every method begins an action: a builder that runs when it is awaited.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> chronos_db::Result<()> {
+/// use chronos_db::{Chronos, Route, config::{Config, Fallback}, json};
+/// # let dir = tempfile::tempdir().unwrap();
+/// let config = Config::embedded_builder(dir.path()).fallback(Fallback::default()).build()?;
+/// let chronos = Chronos::open(config)?;
+/// let users = chronos.with(Route::runtime().tenant("default").collection("users"))?;
+///
+/// let written = users.create(json!({"email": "ada@example.org"})).await?;
+/// if let Some(request) = &written.queued {
+///     println!("{} will be created as {}", written.id, request);
+/// }
+/// let fallback = chronos.fallback()?;
+/// let retried = fallback.retry_due().await?;
+/// assert_eq!((retried.done, retried.waiting), (0, 0));
+/// # chronos.shutdown().await
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+pub struct FallbackQueue {
+    pub(super) chronos: Chronos,
+    pub(super) queues: Vec<Arc<Queue>>,
+}
+
+impl Chronos {
+    /// Returns the operations that wait because they failed in a way that passes. No I/O.
+    ///
+    /// # Errors
+    /// `VALIDATION_ERROR` if the configuration has no `fallback`.
+    pub fn fallback(&self) -> Result<FallbackQueue> {
+        let queues = self.queues().ok_or_else(|| {
+            Error::validation("the configuration has no `fallback`, so nothing is ever queued")
+                .during("fallback")
+        })?;
+        Ok(FallbackQueue { chronos: self.clone(), queues: queues.all(self.config())? })
+    }
+}
+
+/// The identity that a request id names.
+pub(super) fn identity(request_id: &str) -> Result<bson::oid::ObjectId> {
+    parse_request_id(request_id).ok_or_else(|| unknown(request_id))
+}
+
+pub(super) fn unknown(request_id: &str) -> Error {
+    Error::not_found(format!("no operation `{}` waits or was given up", request_id.escape_debug()))
+        .during("fallback")
+}

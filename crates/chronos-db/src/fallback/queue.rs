@@ -1,0 +1,322 @@
+//! One queue: the operations that wait in one store, and those that were given up.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use backon::{BackoffBuilder as _, ExponentialBuilder};
+use bson::oid::ObjectId;
+use bson::{Bson, Document};
+use futures::stream::BoxStream;
+use futures::{StreamExt as _, TryStreamExt as _};
+use tokio::sync::OnceCell;
+
+use super::entry::{Entry, Place, lane_of};
+use crate::config::{COUNTER, Fallback, OPERATIONS};
+use crate::documents::{Batch, Direction, DocumentStore, Filter, Guard, Index, Namespace, Scan, Write};
+use crate::records::{ItemId, Request, WriteOptions};
+use crate::{Env, Error, ErrorKind, Result, Route, Timestamp};
+
+/// How long a process has an operation for itself. What it still does after that cannot do harm: every
+/// attempt looks first whether the operation took place, and follows exactly the version it looked at.
+pub(crate) const LEASE: Duration = Duration::from_secs(30);
+/// The sequence of the order of what waits.
+const SEQUENCE: &str = "fallback";
+
+/// The operations that wait in one store.
+pub(crate) struct Queue {
+    documents: Arc<dyn DocumentStore>,
+    pub(super) operations: Namespace,
+    pub(super) dead: Namespace,
+    counter: Namespace,
+    options: Fallback,
+    env: Env,
+    ready: OnceCell<()>,
+}
+
+crate::debug_some!(Queue { operations, dead });
+
+/// Where the operations of a handle wait, and what leads back to it.
+#[derive(Clone, Debug)]
+pub(crate) struct FallbackRoute {
+    pub(crate) queue: Arc<Queue>,
+    pub(crate) route: Arc<Route>,
+}
+
+/// An operation that is to wait.
+pub(crate) struct Waiting<'a> {
+    pub(crate) identity: ObjectId,
+    pub(crate) route: &'a Route,
+    pub(crate) database: &'a str,
+    pub(crate) collection: &'a str,
+    pub(crate) item: ItemId,
+    pub(crate) request: &'a Request,
+    pub(crate) options: &'a WriteOptions,
+    pub(crate) follows: Option<i64>,
+    /// Why the first attempt failed; none if it was not made, because others of the item wait.
+    pub(crate) failed: Option<&'a Error>,
+}
+
+impl Queue {
+    pub(super) fn new(
+        documents: Arc<dyn DocumentStore>,
+        database: &str,
+        options: Fallback,
+        env: Env,
+    ) -> Self {
+        Self {
+            documents,
+            operations: Namespace::new(database, OPERATIONS),
+            dead: Namespace::new(database, options.dead_letter_collection.as_str()),
+            counter: Namespace::new(database, COUNTER),
+            options,
+            env,
+            ready: OnceCell::new(),
+        }
+    }
+
+    pub(super) async fn now(&self) -> Result<Timestamp> {
+        self.documents.now().await
+    }
+
+    async fn prepare(&self) -> Result<()> {
+        let prepare = || async {
+            let lanes = Index::on("fallback_lane", &["lane", "seq"]);
+            let created = Index::on("fallback_created", &["createdAt", "_id"]);
+            let types = Index::on("fallback_type", &["type"]);
+            self.documents.ensure(&self.operations, &[lanes, created, types]).await?;
+            let failed = Index::on("fallback_failed", &["failedAt", "_id"]);
+            self.documents.ensure(&self.dead, &[failed]).await
+        };
+        self.ready.get_or_try_init(prepare).await.map(drop)
+    }
+
+    /// Whether anything of the lane waits.
+    pub(crate) async fn is_waiting(&self, lane: &str) -> Result<bool> {
+        Ok(self.documents.count(&self.operations, Filter::eq("lane", lane), 1).await? > 0)
+    }
+
+    /// Puts an operation at the end of the lane of its item.
+    pub(crate) async fn enqueue(&self, waiting: Waiting<'_>) -> Result<Entry> {
+        self.prepare().await?;
+        let numbered = self.documents.sequence(&self.counter, SEQUENCE, 1).await?;
+        let wait = if waiting.failed.is_some() { self.wait_after(0) } else { Duration::ZERO };
+        let entry = Entry {
+            id: waiting.identity,
+            seq: numbered.first,
+            revision: 0,
+            lane: lane_of(waiting.database, waiting.collection, waiting.item),
+            route: waiting.route.clone(),
+            database: waiting.database.to_owned(),
+            item: waiting.item,
+            request: waiting.request.clone(),
+            options: waiting.options.clone(),
+            follows: waiting.follows,
+            attempt: 0,
+            due: later(numbered.now, wait),
+            claimed_until: None,
+            last_error: waiting.failed.map(told),
+            created: numbered.now,
+        };
+        self.insert(&entry).await?;
+        Ok(entry)
+    }
+
+    /// Inserts an entry that may be there already, from an attempt whose answer was lost.
+    async fn insert(&self, entry: &Entry) -> Result<()> {
+        self.env.fail.hit("fallback.before_insert")?;
+        let mut batch = Batch::new();
+        batch.push(&self.operations, Write::insert(entry.stored()));
+        self.documents.apply(batch).await?;
+        self.env.fail.hit("fallback.after_insert")
+    }
+
+    /// Every entry without its payload, lane by lane, each in its order.
+    pub(crate) fn places(&self) -> BoxStream<'static, Result<Place>> {
+        let by = |path: &str| (path.to_owned(), Direction::Ascending);
+        let scan = Scan { order: vec![by("lane"), by("seq")], without: large(), ..Scan::default() };
+        let places = self.documents.scan(&self.operations, scan).try_filter_map(|stored| async move {
+            let place = Place::read(&stored);
+            // One that nobody can read holds up no other.
+            Ok(place.inspect_err(|error| tracing::warn!(%error, "a queued operation is skipped")).ok())
+        });
+        places.boxed()
+    }
+
+    /// What is next in a lane.
+    pub(crate) async fn first(&self, lane: &str) -> Result<Option<Entry>> {
+        let scan = Scan {
+            filter: Filter::eq("lane", lane),
+            order: vec![("seq".to_owned(), Direction::Ascending)],
+            limit: Some(1),
+            ..Scan::default()
+        };
+        self.documents.scan(&self.operations, scan).try_next().await?.as_ref().map(Entry::read).transpose()
+    }
+
+    /// Takes an entry for this process, for the time of a lease; whether it got it.
+    pub(crate) async fn claim(&self, entry: &mut Entry, now: Timestamp) -> Result<bool> {
+        entry.claimed_until = Some(later(now, LEASE));
+        self.put(entry).await
+    }
+
+    /// Remembers behind which version the operation will be found, before it is attempted.
+    pub(crate) async fn note_follows(&self, entry: &mut Entry, ov: i64) -> Result<bool> {
+        entry.follows = Some(ov);
+        self.put(entry).await
+    }
+
+    /// Replaces the entry, unless another process changed it since it was read.
+    async fn put(&self, entry: &mut Entry) -> Result<bool> {
+        let guard = self.unchanged(entry);
+        entry.revision += 1;
+        let mut batch = Batch::new();
+        batch.push(&self.operations, Write::put(entry.stored(), guard));
+        Ok(self.documents.apply(batch).await?.iter().all(crate::documents::Outcome::is_applied))
+    }
+
+    fn unchanged(&self, entry: &Entry) -> Guard {
+        Guard::Equals { field: "revision".to_owned(), value: Bson::Int64(entry.revision) }
+    }
+
+    /// Removes what took place, also from the dead letters, where a process that died may have left it.
+    pub(crate) async fn done(&self, entry: &Entry) -> Result<()> {
+        let mut batch = Batch::new();
+        let gone = Write::Delete { id: entry.id.into(), guard: self.unchanged(entry) };
+        let first = batch.push(&self.operations, gone);
+        let dead = Write::Delete { id: entry.id.into(), guard: Guard::Any };
+        batch.push_after(first, &self.dead, dead);
+        self.documents.apply(batch).await.map(drop)
+    }
+
+    /// After a failure that passes: the entry waits for its next attempt; whether it has one left.
+    pub(crate) async fn postpone(&self, entry: &mut Entry, error: &Error) -> Result<bool> {
+        entry.attempt += 1;
+        if entry.attempt >= self.options.max_attempts {
+            self.dead_letter(entry, error).await?;
+            return Ok(false);
+        }
+        entry.due = later(self.now().await?, self.wait_after(entry.attempt));
+        entry.last_error = Some(told(error));
+        entry.claimed_until = None;
+        self.put(entry).await?;
+        Ok(true)
+    }
+
+    /// Moves what cannot take place to the dead letters.
+    pub(crate) async fn dead_letter(&self, entry: &mut Entry, error: &Error) -> Result<()> {
+        let now = self.now().await?;
+        entry.last_error = Some(told(error));
+        entry.claimed_until = Some(later(now, LEASE));
+        // Only who has it may give it up: another process may have carried it out meanwhile.
+        if !self.put(entry).await? {
+            return Ok(());
+        }
+        let mut letter = entry.stored();
+        letter.remove("claimedUntil");
+        letter.insert("failedAt", now);
+        let mut batch = Batch::new();
+        let kept = batch.push(&self.dead, Write::put(letter, Guard::Any));
+        let gone = Write::Delete { id: entry.id.into(), guard: self.unchanged(entry) };
+        batch.push_after(kept, &self.operations, gone);
+        self.documents.apply(batch).await.map(drop)
+    }
+
+    /// Makes an operation due at once: one that waits, or a dead letter. None if there is no such.
+    pub(crate) async fn revive(&self, id: ObjectId) -> Result<Option<Document>> {
+        let waiting = self.documents.get(&self.operations, vec![id.into()]).await?.pop();
+        let now = self.now().await?;
+        if let Some(stored) = waiting {
+            let mut entry = Entry::read(&stored)?;
+            if entry.due > now {
+                entry.due = now;
+                // Where another process was faster, it is being tried.
+                self.put(&mut entry).await?;
+            }
+            return Ok(Some(entry.stored()));
+        }
+        let Some(letter) = self.documents.get(&self.dead, vec![id.into()]).await?.pop() else {
+            return Ok(None);
+        };
+        self.prepare().await?;
+        let mut entry = Entry::read(&letter)?;
+        entry.seq = self.documents.sequence(&self.counter, SEQUENCE, 1).await?.first;
+        (entry.revision, entry.attempt, entry.due, entry.claimed_until) = (0, 0, now, None);
+        self.insert(&entry).await?;
+        let mut batch = Batch::new();
+        batch.push(&self.dead, Write::Delete { id: id.into(), guard: Guard::Any });
+        self.documents.apply(batch).await?;
+        Ok(Some(entry.stored()))
+    }
+
+    /// Removes an operation that waits, or a dead letter. None if there is no such.
+    ///
+    /// # Errors
+    /// `LOCKED` if it is being carried out.
+    pub(crate) async fn cancel(&self, id: ObjectId) -> Result<Option<Document>> {
+        let namespaces = [&self.operations, &self.dead];
+        for namespace in namespaces {
+            let Some(stored) = self.documents.get(namespace, vec![id.into()]).await?.pop() else { continue };
+            let mut guard = Guard::Any;
+            if namespace == &self.operations {
+                let entry = Entry::read(&stored)?;
+                let now = self.now().await?;
+                if entry.claimed_until.is_some_and(|until| until > now) {
+                    return Err(at_work());
+                }
+                guard = self.unchanged(&entry);
+            }
+            let mut batch = Batch::new();
+            batch.push(namespace, Write::Delete { id: id.into(), guard });
+            if self.documents.apply(batch).await?.iter().all(crate::documents::Outcome::is_applied) {
+                return Ok(Some(stored));
+            }
+            return Err(at_work());
+        }
+        Ok(None)
+    }
+
+    /// Counts what waits, by type, and what was given up.
+    pub(crate) async fn count(&self, namespace: &Namespace, filter: Filter) -> Result<u64> {
+        self.documents.count(namespace, filter, u64::MAX).await
+    }
+
+    /// The entries, or the dead letters, in the order of their times, without their payloads.
+    pub(crate) fn list(
+        &self,
+        namespace: &Namespace,
+        time: &str,
+        filter: Filter,
+    ) -> BoxStream<'static, Result<Document>> {
+        let by = |path: &str| (path.to_owned(), Direction::Ascending);
+        let scan = Scan { filter, order: vec![by(time), by("_id")], without: large(), ..Scan::default() };
+        self.documents.scan(namespace, scan)
+    }
+
+    /// The wait after `attempt` failures: it doubles, and chance makes up to half of it.
+    fn wait_after(&self, attempt: u32) -> Duration {
+        let (base, longest) = (self.options.base_delay / 2, self.options.max_delay / 2);
+        let waits = ExponentialBuilder::new()
+            .with_min_delay(base.min(longest))
+            .with_max_delay(longest)
+            .without_max_times()
+            .with_jitter();
+        // After so many it is the longest anyway.
+        waits.build().nth(attempt.min(32) as usize).unwrap_or(longest)
+    }
+}
+
+fn large() -> Vec<String> {
+    vec!["payload".to_owned()]
+}
+
+fn told(error: &Error) -> (String, String) {
+    (error.code().to_owned(), error.message().to_owned())
+}
+
+fn later(at: Timestamp, wait: Duration) -> Timestamp {
+    at.plus_millis(i64::try_from(wait.as_millis()).unwrap_or(i64::MAX))
+}
+
+fn at_work() -> Error {
+    Error::new(ErrorKind::Locked, "the operation is being carried out at this moment").during("cancel")
+}

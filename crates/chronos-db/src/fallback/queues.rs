@@ -1,0 +1,69 @@
+//! Where operations wait: in the spool if there is one, else each beside the records that it is for.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use super::queue::Queue;
+use crate::config::{Config, Fallback};
+use crate::connections::Connections;
+use crate::{Env, Resolved, Result};
+
+/// The database of the queue in a spool, and on backends whose contexts name their database.
+const SYSTEM: &str = "chronos_system";
+
+/// A connection, none for the spool, and a database.
+type Home = (Option<String>, String);
+
+/// The queues of one configuration.
+pub(crate) struct Queues {
+    options: Fallback,
+    connections: Arc<Connections>,
+    env: Env,
+    open: Mutex<HashMap<Home, Arc<Queue>>>,
+}
+
+crate::debug_some!(Queues { options });
+
+impl Queues {
+    pub(crate) fn new(options: Fallback, connections: Arc<Connections>, env: Env) -> Self {
+        Self { options, connections, env, open: Mutex::default() }
+    }
+
+    /// The queue of what is written through a route. No I/O.
+    pub(crate) fn of(&self, resolved: &Resolved) -> Result<Arc<Queue>> {
+        self.open(self.home(&resolved.entry.connection, resolved.entry.database.as_deref()))
+    }
+
+    /// Every queue of a configuration.
+    pub(super) fn all(&self, config: &Config) -> Result<Vec<Arc<Queue>>> {
+        let homes = config.entries.iter();
+        let mut homes: Vec<Home> =
+            homes.map(|entry| self.home(&entry.connection, entry.database.as_deref())).collect();
+        homes.sort();
+        homes.dedup();
+        homes.into_iter().map(|home| self.open(home)).collect()
+    }
+
+    fn home(&self, connection: &str, database: Option<&str>) -> Home {
+        if self.options.spool.is_some() {
+            return (None, SYSTEM.to_owned());
+        }
+        (Some(connection.to_owned()), database.unwrap_or(SYSTEM).to_owned())
+    }
+
+    fn open(&self, home: Home) -> Result<Arc<Queue>> {
+        let mut open = self.open.lock();
+        if let Some(queue) = open.get(&home) {
+            return Ok(Arc::clone(queue));
+        }
+        let documents = match (&home.0, &self.options.spool) {
+            (Some(connection), _) => self.connections.open(connection)?,
+            (None, spool) => self.connections.spool(spool.as_deref().unwrap_or("".as_ref()))?,
+        };
+        let queue = Arc::new(Queue::new(documents, &home.1, self.options.clone(), self.env.clone()));
+        open.insert(home, Arc::clone(&queue));
+        Ok(queue)
+    }
+}

@@ -1,0 +1,42 @@
+//! Making an operation due.
+
+use super::handle::{FallbackQueue, identity, unknown};
+use super::queued::QueuedOperation;
+use crate::Result;
+use crate::action::Action;
+
+impl FallbackQueue {
+    /// Makes an operation due at once, and returns it: one that waits for its next attempt, or a dead letter,
+    /// which begins anew at the end of what waits for its item. [`retry_due`](Self::retry_due) or a worker
+    /// then carries it out.
+    ///
+    /// # Errors
+    /// `NOT_FOUND` if there is no such operation; `TXN_ERROR` if the store of the queue fails.
+    pub fn retry(&self, request_id: impl Into<String>) -> RetryOperation {
+        RetryOperation { fallback: self.clone(), request_id: request_id.into() }
+    }
+}
+
+/// Makes an operation due; see [`FallbackQueue::retry`].
+#[derive(Clone, Debug)]
+#[must_use = "an action runs when it is awaited"]
+pub struct RetryOperation {
+    fallback: FallbackQueue,
+    request_id: String,
+}
+
+impl Action for RetryOperation {
+    type Output = QueuedOperation;
+
+    async fn run(self) -> Result<QueuedOperation> {
+        let id = identity(&self.request_id)?;
+        for queue in &self.fallback.queues {
+            if let Some(stored) = queue.revive(id).await? {
+                return QueuedOperation::read(&stored);
+            }
+        }
+        Err(unknown(&self.request_id))
+    }
+}
+
+awaitable!(RetryOperation);
