@@ -7,7 +7,6 @@ use crate::args::{CollectionArg, WriteArg};
 use crate::failure::Failure;
 use crate::input;
 use crate::open::Globals;
-use crate::output::Output;
 
 /// Create an item.
 #[derive(Debug, Args)]
@@ -31,14 +30,12 @@ pub(crate) struct CreateArgs {
 
 pub(crate) async fn run(globals: &Globals, args: CreateArgs) -> Result<(), Failure> {
     let document = input::document(&args.document)?;
-    let mut opened = globals.open_for_writing()?;
+    let opened = globals.open_for_writing()?;
     let collection = opened.collection(&args.of.collection)?;
     let mut create = args.write.apply(collection.create(document), Create::actor, Create::reason);
     if let Some(at) = args.at {
         create = create.at(at);
     }
     let made = create.await?;
-    opened.flush(&collection).await?;
-    opened.close().await?;
-    Output::new().value(&made.to_json())
+    opened.end(&collection, &made).await
 }

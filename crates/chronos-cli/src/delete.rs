@@ -6,7 +6,6 @@ use clap::Args;
 use crate::args::{Among, ChangeArg, ItemArg};
 use crate::failure::Failure;
 use crate::open::Globals;
-use crate::output::Output;
 
 /// Delete an item: it disappears from reads, its versions stay and `restore` brings it back.
 #[derive(Debug, Args)]
@@ -22,12 +21,10 @@ pub(crate) struct DeleteArgs {
 }
 
 pub(crate) async fn run(globals: &Globals, args: DeleteArgs) -> Result<(), Failure> {
-    let mut opened = globals.open_for_writing()?;
-    let collection = opened.existing(&args.item.of.collection).await?;
+    let opened = globals.open_for_writing()?;
+    let collection = opened.changeable(&args.item.of.collection).await?;
     let id = args.item.find(&collection, Among::Live).await?;
     let made =
         args.change.apply(collection.delete(&id), Delete::actor, Delete::reason, Delete::expect_ov).await?;
-    opened.flush(&collection).await?;
-    opened.close().await?;
-    Output::new().value(&made.to_json())
+    opened.end(&collection, &made).await
 }

@@ -7,7 +7,6 @@ use crate::args::{Among, ChangeArg, ItemArg};
 use crate::failure::Failure;
 use crate::input;
 use crate::open::Globals;
-use crate::output::Output;
 
 /// Merge a patch deeply into an item: objects are merged, lists united.
 #[derive(Debug, Args)]
@@ -29,8 +28,8 @@ pub(crate) struct EnrichArgs {
 
 pub(crate) async fn run(globals: &Globals, args: EnrichArgs) -> Result<(), Failure> {
     let document = input::document(&args.document)?;
-    let mut opened = globals.open_for_writing()?;
-    let collection = opened.existing(&args.item.of.collection).await?;
+    let opened = globals.open_for_writing()?;
+    let collection = opened.changeable(&args.item.of.collection).await?;
     let id = args.item.find(&collection, Among::Live).await?;
     let mut enrich =
         args.change.apply(collection.enrich(&id, document), Enrich::actor, Enrich::reason, Enrich::expect_ov);
@@ -38,7 +37,5 @@ pub(crate) async fn run(globals: &Globals, args: EnrichArgs) -> Result<(), Failu
         enrich = enrich.function_id(function);
     }
     let made = enrich.await?;
-    opened.flush(&collection).await?;
-    opened.close().await?;
-    Output::new().value(&made.to_json())
+    opened.end(&collection, &made).await
 }

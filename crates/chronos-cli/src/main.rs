@@ -12,6 +12,7 @@ mod diff;
 mod enrich;
 mod export;
 mod failure;
+mod fallback;
 mod get;
 mod history;
 mod import;
@@ -86,6 +87,7 @@ enum Command {
     Verify(verify::VerifyArgs),
     Counters(counters::CountersArgs),
     Worker(worker::WorkerArgs),
+    Fallback(fallback::FallbackArgs),
     Migrate(migrate::MigrateArgs),
     Config(config::ConfigArgs),
     Bus(bus::BusArgs),
@@ -127,6 +129,7 @@ async fn run(globals: &Globals, command: Command) -> Result<(), Failure> {
         Command::Verify(args) => verify::run(globals, args).await,
         Command::Counters(args) => counters::run(globals, args).await,
         Command::Worker(args) => worker::run(globals, args).await,
+        Command::Fallback(args) => fallback::run(globals, args).await,
         Command::Migrate(args) => migrate::run(globals, args).await,
         Command::Config(args) => config::run(args).await,
         Command::Bus(args) => bus::run(globals, args).await,

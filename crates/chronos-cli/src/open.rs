@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use chronos_db::config::{Config, DatabaseType, expand_env};
 use chronos_db::fail::FailPoints;
-use chronos_db::{Chronos, Collection, Env, Error, FlushReport, Json, Route, Tier};
+use chronos_db::{Chronos, Collection, Env, Error, ErrorKind, FlushReport, Json, Route, Tier, Written};
 use clap::Args;
 
 use crate::failure::{Failure, one_line};
 use crate::input;
+use crate::output::Output;
 use crate::stderr::note;
 
 /// Payloads kept in memory: a command reads few of them twice.
@@ -158,6 +159,34 @@ impl Opened {
         Ok(self.chronos.existing(self.route_to(name)).await?)
     }
 
+    /// The collection of that name, for a change of what is in it: something was written to it, or waits to be.
+    /// Where writes can wait, a store that is away is no reason to refuse one.
+    pub(crate) async fn changeable(&self, name: &str) -> Result<Collection, Failure> {
+        let error = match self.chronos.existing(self.route.clone().collection(name)).await {
+            Ok(collection) => return Ok(collection),
+            Err(error) => error,
+        };
+        if self.chronos.config().fallback.is_none() {
+            return Err(error.into());
+        }
+        let waits = error.kind() == ErrorKind::NotFound
+            && !self.chronos.fallback()?.list().collection(name).limit(1).await?.is_empty();
+        if waits || error.is_retryable() { self.collection(name) } else { Err(error.into()) }
+    }
+
+    /// Ends a command that wrote: what it wrote gets a moment to be stored, then it is told.
+    pub(crate) async fn end(mut self, collection: &Collection, made: &Written) -> Result<(), Failure> {
+        if made.queued.is_some() {
+            note("the write waits in the fallback queue; `chronos worker` carries it out");
+            // The store is away, or somebody is at work on the item: it is not waited for.
+            self.waiting = true;
+        } else {
+            self.flush(collection).await?;
+        }
+        self.close().await?;
+        Output::new().value(&made.to_json())
+    }
+
     /// After writes: gives the storage a moment to take the versions, and says what still waits: this
     /// program's, else what others left. They are safe in the version index. Returns how many of this
     /// program's wait.
@@ -211,8 +240,8 @@ pub(crate) fn from_file(path: &Path) -> Result<Config, Failure> {
     Config::from_json(&document, path.parent().unwrap_or(Path::new(""))).map_err(in_file)
 }
 
-/// Puts an empty store in memory in place of every embedded store that does not exist yet. Returns the
-/// references of those.
+/// Puts an empty store in memory in place of every embedded store that does not exist yet, the spool of the
+/// fallback queue too. Returns the references of the connections.
 pub(crate) fn absent_is_empty(config: &mut Config) -> Vec<String> {
     let described = config.describe();
     let entries = described["entries"].as_array().map_or(&[][..], Vec::as_slice);
@@ -223,6 +252,11 @@ pub(crate) fn absent_is_empty(config: &mut Config) -> Vec<String> {
     let mut absent: Vec<String> = absent.collect();
     absent.sort();
     absent.dedup();
+    if let Some(spool) = config.fallback.as_mut().and_then(|fallback| fallback.spool.as_mut())
+        && !spool.exists()
+    {
+        *spool = PathBuf::from(":memory:");
+    }
     for reference in &absent {
         if let Some(connection) = config.connections.get_mut(reference) {
             connection.uri = "embedded::memory:".into();

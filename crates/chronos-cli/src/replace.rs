@@ -7,7 +7,6 @@ use crate::args::{Among, ChangeArg, ItemArg};
 use crate::failure::Failure;
 use crate::input;
 use crate::open::Globals;
-use crate::output::Output;
 
 /// Replace the whole document of an item.
 #[derive(Debug, Args)]
@@ -26,14 +25,12 @@ pub(crate) struct ReplaceArgs {
 
 pub(crate) async fn run(globals: &Globals, args: ReplaceArgs) -> Result<(), Failure> {
     let document = input::document(&args.document)?;
-    let mut opened = globals.open_for_writing()?;
-    let collection = opened.existing(&args.item.of.collection).await?;
+    let opened = globals.open_for_writing()?;
+    let collection = opened.changeable(&args.item.of.collection).await?;
     let id = args.item.find(&collection, Among::Live).await?;
     let made = args
         .change
         .apply(collection.replace(&id, document), Replace::actor, Replace::reason, Replace::expect_ov)
         .await?;
-    opened.flush(&collection).await?;
-    opened.close().await?;
-    Output::new().value(&made.to_json())
+    opened.end(&collection, &made).await
 }

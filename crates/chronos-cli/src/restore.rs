@@ -6,7 +6,6 @@ use clap::Args;
 use crate::args::{Among, ChangeArg, ItemArg};
 use crate::failure::Failure;
 use crate::open::Globals;
-use crate::output::Output;
 
 /// Bring an earlier version of an item back, as a new version. A deleted item lives again.
 #[derive(Debug, Args)]
@@ -35,8 +34,8 @@ struct Target {
 }
 
 pub(crate) async fn run(globals: &Globals, args: RestoreArgs) -> Result<(), Failure> {
-    let mut opened = globals.open_for_writing()?;
-    let collection = opened.existing(&args.item.of.collection).await?;
+    let opened = globals.open_for_writing()?;
+    let collection = opened.changeable(&args.item.of.collection).await?;
     let id = args.item.find(&collection, Among::Deleted).await?;
     let mut restore =
         args.change.apply(collection.restore(&id), Restore::actor, Restore::reason, Restore::expect_ov);
@@ -47,7 +46,5 @@ pub(crate) async fn run(globals: &Globals, args: RestoreArgs) -> Result<(), Fail
         restore = restore.to_time(at);
     }
     let made = restore.await?;
-    opened.flush(&collection).await?;
-    opened.close().await?;
-    Output::new().value(&made.to_json())
+    opened.end(&collection, &made).await
 }

@@ -7,7 +7,6 @@ use crate::args::{CollectionArg, WriteArg};
 use crate::failure::Failure;
 use crate::input;
 use crate::open::Globals;
-use crate::output::Output;
 
 /// Enrich the live item that has the same unique properties, or create one.
 #[derive(Debug, Args)]
@@ -32,7 +31,7 @@ pub(crate) struct SmartInsertArgs {
 
 pub(crate) async fn run(globals: &Globals, args: SmartInsertArgs) -> Result<(), Failure> {
     let document = input::document(&args.document)?;
-    let mut opened = globals.open_for_writing()?;
+    let opened = globals.open_for_writing()?;
     let collection = opened.collection(&args.of.collection)?;
     let keys: Vec<&str> = args.unique.iter().map(String::as_str).collect();
     let mut insert =
@@ -41,7 +40,5 @@ pub(crate) async fn run(globals: &Globals, args: SmartInsertArgs) -> Result<(), 
         insert = insert.function_id(function);
     }
     let made = insert.await?;
-    opened.flush(&collection).await?;
-    opened.close().await?;
-    Output::new().value(&made.to_json())
+    opened.end(&collection, &made).await
 }

@@ -7,7 +7,6 @@ use crate::args::{Among, ChangeArg, ItemArg};
 use crate::failure::Failure;
 use crate::input;
 use crate::open::Globals;
-use crate::output::Output;
 
 /// Change top-level properties of an item; the others stay.
 #[derive(Debug, Args)]
@@ -27,14 +26,12 @@ pub(crate) struct UpdateArgs {
 
 pub(crate) async fn run(globals: &Globals, args: UpdateArgs) -> Result<(), Failure> {
     let document = input::document(&args.document)?;
-    let mut opened = globals.open_for_writing()?;
-    let collection = opened.existing(&args.item.of.collection).await?;
+    let opened = globals.open_for_writing()?;
+    let collection = opened.changeable(&args.item.of.collection).await?;
     let id = args.item.find(&collection, Among::Live).await?;
     let made = args
         .change
         .apply(collection.update(&id, document), Update::actor, Update::reason, Update::expect_ov)
         .await?;
-    opened.flush(&collection).await?;
-    opened.close().await?;
-    Output::new().value(&made.to_json())
+    opened.end(&collection, &made).await
 }

@@ -8,6 +8,7 @@ mod cli;
 mod configs;
 mod counters;
 mod demo;
+mod fallback;
 mod import;
 mod migrate;
 mod readme;

@@ -46,7 +46,6 @@ pub use view::{Damage, OnDamage, Presigned, Version, View, Written};
 pub(crate) use workers::Workers;
 pub use write::lock::ItemLock;
 #[cfg(all(test, feature = "embedded"))]
-pub(crate) use write::schema::version_indexes;
-pub(crate) use write::schema::{indexes_of_heads, tenant_indexes_of_heads};
+pub(crate) use write::schema::{indexes_of_heads, tenant_indexes_of_heads, version_indexes};
 pub(crate) use write::watermark::Watermark;
 pub(crate) use write::{Change, Identity, Request, WriteOptions};

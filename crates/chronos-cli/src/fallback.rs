@@ -1,0 +1,150 @@
+//! `chronos fallback`.
+
+use std::time::Duration;
+
+use chronos_db::{Chronos, FallbackQueue, ListOperations, Retried};
+use clap::{Args, Subcommand};
+use futures::TryStreamExt as _;
+use tokio::time::Instant;
+
+use crate::failure::Failure;
+use crate::open::{Globals, Opened};
+use crate::output::Output;
+use crate::stop::Stop;
+
+/// Between two rounds while operations still wait for their next attempt, or for another process.
+const AGAIN: Duration = Duration::from_millis(200);
+
+/// Look at writes that wait because they failed in a way that passes, and at those that were given up. A
+/// worker carries out what waits.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  chronos fallback stats
+  chronos fallback list
+  chronos fallback dead
+  chronos fallback retry req_1767225600000_64f0c0ffee64f0c0ffee64f0
+  chronos fallback cancel req_1767225600000_64f0c0ffee64f0c0ffee64f0")]
+pub(crate) struct FallbackArgs {
+    #[command(subcommand)]
+    command: FallbackCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum FallbackCommand {
+    /// Count what waits and what was given up.
+    #[command(after_help = "Examples:\n  chronos fallback stats")]
+    Stats,
+    /// List what waits, the oldest first, one a line.
+    #[command(after_help = "Examples:\n  chronos fallback list -c users")]
+    List(ListArgs),
+    /// List the dead letters: what was given up, one a line.
+    #[command(after_help = "Examples:\n  chronos fallback dead --limit 10")]
+    Dead(ListArgs),
+    /// Make an operation due at once: one that waits, or a dead letter.
+    #[command(after_help = "Examples:\n  chronos fallback retry req_1767225600000_64f0c0ffee64f0c0ffee64f0")]
+    Retry(OperationArg),
+    /// Remove an operation that waits, or a dead letter.
+    #[command(after_help = "Examples:\n  chronos fallback cancel req_1767225600000_64f0c0ffee64f0c0ffee64f0")]
+    Cancel(OperationArg),
+}
+
+#[derive(Debug, Args)]
+struct ListArgs {
+    /// Only those of this collection.
+    #[arg(short, long, value_name = "COLL")]
+    collection: Option<String>,
+    /// At most so many.
+    #[arg(long, value_name = "N")]
+    limit: Option<u64>,
+}
+
+#[derive(Debug, Args)]
+struct OperationArg {
+    /// The `requestId` of the operation.
+    #[arg(value_name = "ID")]
+    request_id: String,
+}
+
+pub(crate) async fn run(globals: &Globals, args: FallbackArgs) -> Result<(), Failure> {
+    let opened = globals.open_for_reading()?;
+    let done = act(&opened, args.command).await;
+    // A document store that is away takes its time to be closed, and nothing was written to it.
+    let Opened { chronos, .. } = opened;
+    let closed = chronos.shutdown_within(Duration::from_millis(500)).await;
+    done.and(closed.map(drop).map_err(Failure::from))
+}
+
+async fn act(opened: &Opened, command: FallbackCommand) -> Result<(), Failure> {
+    let fallback = opened.chronos.fallback()?;
+    match command {
+        FallbackCommand::Stats => Output::new().value(&fallback.stats().await?.to_json()),
+        FallbackCommand::List(args) => list(fallback.list(), args).await,
+        FallbackCommand::Dead(args) => list(fallback.dead(), args).await,
+        FallbackCommand::Retry(args) => {
+            Output::new().value(&fallback.retry(args.request_id).await?.to_json())
+        }
+        FallbackCommand::Cancel(args) => {
+            let mut cancelled = fallback.cancel(args.request_id).await?.to_json();
+            cancelled["cancelled"] = true.into();
+            Output::new().value(&cancelled)
+        }
+    }
+}
+
+async fn list(mut list: ListOperations, args: ListArgs) -> Result<(), Failure> {
+    if let Some(collection) = args.collection {
+        list = list.collection(collection);
+    }
+    let mut found = list.limit(args.limit.unwrap_or(u64::MAX)).stream();
+    let mut out = Output::new();
+    while let Some(operation) = found.try_next().await? {
+        out.line(&operation.to_json())?;
+    }
+    out.finish()
+}
+
+/// For a worker that ends: carries out what waits until nothing does, or until `end`. None where nothing can
+/// wait.
+pub(crate) async fn drain(chronos: &Chronos, end: Instant) -> Result<Option<Retried>, Failure> {
+    let Some(fallback) = queue(chronos)? else { return Ok(None) };
+    let mut all = Retried::default();
+    loop {
+        let round = fallback.retry_due().await?;
+        all.done += round.done;
+        all.postponed += round.postponed;
+        all.dead += round.dead;
+        all.waiting = round.waiting;
+        if round.waiting == 0 || Instant::now() + AGAIN >= end {
+            return Ok(Some(all));
+        }
+        tokio::time::sleep(AGAIN).await;
+    }
+}
+
+/// For a worker that stays: carries out what is due, round after round, until it is stopped.
+pub(crate) async fn until_stopped(chronos: &Chronos, every: Duration) -> Result<Option<Retried>, Failure> {
+    let Some(fallback) = queue(chronos)? else { return Ok(None) };
+    let mut stop = Stop::listen();
+    let mut last = None;
+    loop {
+        let round = tokio::select! {
+            round = fallback.retry_due() => round,
+            () = stop.comes() => return Ok(last),
+        };
+        match round {
+            Ok(round) => last = Some(round),
+            Err(error) if error.is_retryable() => Failure::from(error).tell_interruption(),
+            Err(error) => return Err(error.into()),
+        }
+        tokio::select! {
+            () = tokio::time::sleep(every) => {}
+            () = stop.comes() => return Ok(last),
+        }
+    }
+}
+
+/// The fallback queue, where the configuration has one.
+pub(crate) fn queue(chronos: &Chronos) -> Result<Option<FallbackQueue>, Failure> {
+    Ok(if chronos.config().fallback.is_some() { Some(chronos.fallback()?) } else { None })
+}
