@@ -11,6 +11,7 @@ mod counters;
 mod damage;
 mod documents;
 mod erasure;
+mod fallback;
 mod flushing;
 mod foreign;
 mod import;
