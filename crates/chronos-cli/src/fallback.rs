@@ -2,18 +2,13 @@
 
 use std::time::Duration;
 
-use chronos_db::{Chronos, FallbackQueue, ListOperations, Retried};
+use chronos_db::ListOperations;
 use clap::{Args, Subcommand};
 use futures::TryStreamExt as _;
-use tokio::time::Instant;
 
 use crate::failure::Failure;
 use crate::open::{Globals, Opened};
 use crate::output::Output;
-use crate::stop::Stop;
-
-/// Between two rounds while operations still wait for their next attempt, or for another process.
-const AGAIN: Duration = Duration::from_millis(200);
 
 /// Look at writes that wait because they failed in a way that passes, and at those that were given up. A
 /// worker carries out what waits.
@@ -102,49 +97,4 @@ async fn list(mut list: ListOperations, args: ListArgs) -> Result<(), Failure> {
         out.line(&operation.to_json())?;
     }
     out.finish()
-}
-
-/// For a worker that ends: carries out what waits until nothing does, or until `end`. None where nothing can
-/// wait.
-pub(crate) async fn drain(chronos: &Chronos, end: Instant) -> Result<Option<Retried>, Failure> {
-    let Some(fallback) = queue(chronos)? else { return Ok(None) };
-    let mut all = Retried::default();
-    loop {
-        let round = fallback.retry_due().await?;
-        all.done += round.done;
-        all.postponed += round.postponed;
-        all.dead += round.dead;
-        all.waiting = round.waiting;
-        if round.waiting == 0 || Instant::now() + AGAIN >= end {
-            return Ok(Some(all));
-        }
-        tokio::time::sleep(AGAIN).await;
-    }
-}
-
-/// For a worker that stays: carries out what is due, round after round, until it is stopped.
-pub(crate) async fn until_stopped(chronos: &Chronos, every: Duration) -> Result<Option<Retried>, Failure> {
-    let Some(fallback) = queue(chronos)? else { return Ok(None) };
-    let mut stop = Stop::listen();
-    let mut last = None;
-    loop {
-        let round = tokio::select! {
-            round = fallback.retry_due() => round,
-            () = stop.comes() => return Ok(last),
-        };
-        match round {
-            Ok(round) => last = Some(round),
-            Err(error) if error.is_retryable() => Failure::from(error).tell_interruption(),
-            Err(error) => return Err(error.into()),
-        }
-        tokio::select! {
-            () = tokio::time::sleep(every) => {}
-            () = stop.comes() => return Ok(last),
-        }
-    }
-}
-
-/// The fallback queue, where the configuration has one.
-pub(crate) fn queue(chronos: &Chronos) -> Result<Option<FallbackQueue>, Failure> {
-    Ok(if chronos.config().fallback.is_some() { Some(chronos.fallback()?) } else { None })
 }

@@ -76,6 +76,8 @@ fn end(report: &WorkerReport, collection: Option<&str>) -> Result<(), Failure> {
     let of = collection.map(|name| format!(" of `{name}`")).unwrap_or_default();
     if waiting > 0 {
         note(&format!("error: {waiting} versions{of} still wait to be stored"));
+    } else if report.amounts["queued"] > 0 {
+        note(&format!("error: {} writes still wait in the fallback queue", report.amounts["queued"]));
     } else if report.failure_count > 0 {
         note(&format!("error: {} jobs failed", report.failure_count));
     } else if !report.is_finished() {

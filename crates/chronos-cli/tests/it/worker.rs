@@ -65,7 +65,7 @@ fn a_worker_that_is_told_to_end_ends_with_0() {
     let cli = with_two_tenants();
     let mut child = cli.command(["worker", "--every", "1"]).spawn().unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-    let first = Json::parse(&lines.next().unwrap().unwrap()).unwrap();
+    let first = Json::parse(lines.next().unwrap().unwrap()).unwrap();
     assert_eq!((&first["collections"], &first["failed"]), (&json!(3), &json!(0)));
     let killed =
         std::process::Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap();

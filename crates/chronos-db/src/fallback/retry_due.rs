@@ -58,9 +58,21 @@ impl Action for RetryDue {
     async fn run(self) -> Result<Retried> {
         let FallbackQueue { chronos, queues } = self.fallback;
         let (counts, mut waiting) = (Counts::default(), 0);
+        let mut failed = None;
         for queue in queues {
-            Replayer::new(chronos.clone(), queue.clone()).run(&counts).await?;
-            waiting += queue.count(&queue.operations, Filter::All).await?;
+            // A store that is away holds up what waits in it, nothing else.
+            let replayed = Replayer::new(chronos.clone(), queue.clone()).run(&counts).await;
+            let counted = match replayed {
+                Ok(()) => queue.count(&queue.operations, Filter::All).await,
+                Err(error) => Err(error),
+            };
+            match counted {
+                Ok(count) => waiting += count,
+                Err(error) => failed = failed.or(Some(error)),
+            }
+        }
+        if let Some(error) = failed {
+            return Err(error);
         }
         let (done, postponed, dead) = counts.read();
         Ok(Retried { done, postponed, dead, waiting })

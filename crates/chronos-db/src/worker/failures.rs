@@ -58,10 +58,13 @@ impl Failures {
         self.0.lock().clear();
     }
 
-    pub(super) fn succeeded(&self, target: &str, job: &'static str) {
-        if let Some(attempt) = self.0.lock().remove(&(target.to_owned(), job)) {
+    /// Forgets that it failed; whether it had.
+    pub(super) fn succeeded(&self, target: &str, job: &'static str) -> bool {
+        let failed = self.0.lock().remove(&(target.to_owned(), job));
+        if let Some(attempt) = failed {
             tracing::info!(job, target, tries = attempt.tries, "a job of the worker that failed works again");
         }
+        failed.is_some()
     }
 }
 
@@ -82,7 +85,7 @@ mod tests {
             now += wait;
         }
         assert!(failures.may_try("a", "flush", at(now - 10_000_000)), "the clock went back");
-        failures.succeeded("a", "flush");
+        assert!(failures.succeeded("a", "flush") && !failures.succeeded("a", "flush"));
         assert_eq!(failures.failed("a", "flush", at(now)).tries, 1);
     }
 }

@@ -4,11 +4,12 @@
 //! A worker owns nothing. It lists what there is (`targets.rs`), takes the lease of one collection or database
 //! after the other (`share.rs`), and runs the jobs that are for it (`job.rs`, `jobs/`), each of which a caller
 //! could run as well. Nothing is right or wrong because of a lease: it keeps two workers from doing the same
-//! work. What fails is tried again after growing waits (`failures.rs`) and stops nothing else.
+//! work. Writes that wait in the fallback queue are carried out beside (`queued.rs`). What fails is tried again after growing waits (`failures.rs`) and stops nothing else.
 
 mod failures;
 mod job;
 mod jobs;
+mod queued;
 mod report;
 mod share;
 mod targets;
@@ -18,7 +19,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::StreamExt as _;
+use futures::{FutureExt as _, StreamExt as _};
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
@@ -72,7 +73,8 @@ impl Chronos {
 ///
 /// What it does in each round: store what waits to be stored, remove uploads whose commit never came and
 /// objects of erased items that came back, follow the log for the counters, trim what is superseded where
-/// versions are not kept, remove messages whose time has passed, and leases that nobody takes any more.
+/// versions are not kept, remove messages whose time has passed, and leases that nobody takes any more; and,
+/// unless it works on one collection alone, carry out what is due of the fallback queue.
 #[derive(Clone, Debug)]
 pub struct Worker {
     all: Arc<All>,
@@ -212,9 +214,10 @@ impl Round<'_> {
         }
         let entries = targets::distinct_entries(self.all.chronos.config());
         let entries = futures::stream::iter(entries).take_until(self.stopping.cancelled());
-        entries.for_each_concurrent(ENTRIES, |entry| self.work_on_entry(entry)).await;
+        let entries = entries.for_each_concurrent(ENTRIES, |entry| self.work_on_entry(entry));
+        futures::future::join(entries.boxed(), queued::work(self).boxed()).await;
         if self.stopping.is_cancelled() {
-            self.leave("what was not reached");
+            self.leave(report::NOT_REACHED);
         }
     }
 
@@ -237,7 +240,7 @@ impl Round<'_> {
             Ok(targets) => targets.take_until(self.stopping.cancelled()),
             Err(error) => return self.fail(LIST, place, error),
         };
-        self.all.failures.succeeded(place.key, LIST);
+        self.succeed(LIST, place);
         // One that could not be listed before is new as a whole.
         let is_whole = self.only.as_ref().is_none_or(|only| only.contains_key(place.key));
         let is_asked_for =
@@ -272,14 +275,15 @@ impl Round<'_> {
         self.all.chronos.env().clock.now()
     }
 
-    /// How long a job may wait for something that does not come.
+    /// How long a job may wait for something that does not come: half of the time there is, so that the others
+    /// have theirs.
     fn patience(&self) -> Duration {
         let left = self.until.ends_at.map(|end| {
             Duration::from_millis(
                 end.as_millis().saturating_sub(self.now().as_millis()).max(0).unsigned_abs(),
             )
         });
-        left.map_or(STORAGE_TIMEOUT, |left| left.min(STORAGE_TIMEOUT))
+        left.map_or(STORAGE_TIMEOUT, |left| (left / 2).min(STORAGE_TIMEOUT))
     }
 
     /// Returns when what is under way has to end.
@@ -291,6 +295,13 @@ impl Round<'_> {
     /// Notes that something is left that was not worked on.
     fn leave(&self, lease: &str) {
         self.so_far.lock().unfinished.entry(lease.to_owned()).or_insert(false);
+    }
+
+    /// Notes that a job did not fail.
+    fn succeed(&self, job: &'static str, Place { key, shown }: Place<'_>) {
+        if self.all.failures.succeeded(key, job) {
+            self.so_far.lock().mended.push((job, shown.to_owned()));
+        }
     }
 
     /// Notes that a job failed. The first time it is told in the log.

@@ -9,6 +9,9 @@ use crate::{DamagedRow, Error, FailingVersion, Json};
 /// Failures, failing versions and damaged rows that are named.
 const NAMED: usize = 100;
 
+/// Stands among what is left if a round ended before it came to everything.
+pub(super) const NOT_REACHED: &str = "what was not reached";
+
 /// A job that failed.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -31,7 +34,8 @@ pub struct WorkerReport {
     pub collections: u64,
     /// How many of what: `waiting` and `failing` versions that are not stored yet, `orphans`, `erased` and
     /// `malformed` of [`Collected`](crate::Collected), `counted` and `damaged` rows, `trimmed` rows, ended
-    /// `messages`, `leases` that nobody takes any more.
+    /// `messages`, `leases` that nobody takes any more; of the fallback queue, writes that were `retried`,
+    /// `postponed`, became `dead` letters, or are still `queued`.
     pub amounts: BTreeMap<&'static str, u64>,
     /// Some of the versions that could not be stored.
     pub failing: Vec<FailingVersion>,
@@ -41,13 +45,16 @@ pub struct WorkerReport {
     pub failure_count: u64,
     /// Some of them.
     pub failures: Vec<FailedJob>,
+    /// Jobs that failed before, and did not this time, with their targets.
+    pub(super) mended: Vec<(&'static str, String)>,
     /// What is left: versions wait to be stored, or another worker is at it. Whether it was worked on.
     pub(super) unfinished: BTreeMap<String, bool>,
 }
 
 impl WorkerReport {
     pub(super) fn blank(jobs: &[Arc<dyn Job>]) -> Self {
-        let amounts = jobs.iter().flat_map(|job| job.counts()).map(|name| (*name, 0)).collect();
+        let names = jobs.iter().flat_map(|job| job.counts()).chain(&super::queued::COUNTS);
+        let amounts = names.map(|name| (*name, 0)).collect();
         Self { amounts, ..Self::default() }
     }
 
@@ -77,19 +84,26 @@ impl WorkerReport {
     /// Takes in the round that went on with what this one left. What waited, and what failed and was tried
     /// again, is as that round found it.
     pub(super) fn goes_on_as(&mut self, next: Self) {
-        for name in ["waiting", "failing"] {
-            self.amounts.insert(name, 0);
+        if !next.unfinished.contains_key(NOT_REACHED) {
+            for name in ["waiting", "failing", "queued"] {
+                self.amounts.insert(name, 0);
+            }
+            self.failing.clear();
         }
         for (name, count) in next.amounts {
             *self.amounts.entry(name).or_default() += count;
         }
         self.collections += next.collections;
-        self.failing = next.failing;
+        self.failing.extend(next.failing);
+        self.failing.truncate(NAMED);
         self.damaged.extend(next.damaged);
         self.damaged.truncate(NAMED);
-        let again = |failure: &FailedJob| failure.error.is_retryable() && failure.tries < super::TRIES;
         let before = self.failures.len();
-        self.failures.retain(|failure| !again(failure));
+        self.failures.retain(|failure| {
+            let is_this = |job: &str, target: &str| job == failure.job && target == failure.target;
+            !next.mended.iter().any(|(job, target)| is_this(job, target))
+                && !next.failures.iter().any(|again| is_this(again.job, &again.target))
+        });
         self.failure_count -= (before - self.failures.len()) as u64;
         self.failure_count += next.failure_count;
         self.failures.extend(next.failures);

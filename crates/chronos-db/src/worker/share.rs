@@ -43,7 +43,7 @@ pub(super) async fn work(round: &Round<'_>, target: &Target, jobs: &[Arc<dyn Job
         Ok((None, _)) => return,
         Err(error) => return round.fail(LEASE, target.place(), error),
     };
-    round.all.failures.succeeded(&target.lease, LEASE);
+    round.succeed(LEASE, target.place());
     let mut ran = lease.state().get_document(RAN).cloned().unwrap_or_default();
     tokio::select! {
         () = run(round, target, jobs, &mut ran, now) => {}
@@ -92,7 +92,7 @@ async fn run(round: &Round<'_>, target: &Target, jobs: &[Arc<dyn Job>], ran: &mu
         };
         match done.await {
             Ok(done) => {
-                round.all.failures.succeeded(&target.lease, name);
+                round.succeed(name, target.place());
                 if done.is_unfinished {
                     round.so_far.lock().unfinished.insert(target.lease.clone(), true);
                 }

@@ -181,7 +181,7 @@ async fn a_random_history_is_counted_as_the_model_counts_it_whatever_fails_on_th
                 let point = POINTS[(random.next_u64() % POINTS.len() as u64) as usize];
                 fail.arm(point, FailAction::Error(ErrorKind::Database), random.next_u64() % 2, 1);
                 // Whether it was met or not, and what it left: the totals have to be right.
-                let _ = if random.next_u64() % 2 == 0 {
+                let _ = if random.next_u64().is_multiple_of(2) {
                     users.counters().follow().await.map(drop)
                 } else {
                     users.counters().recount().await.map(drop)
@@ -197,7 +197,7 @@ async fn a_random_history_is_counted_as_the_model_counts_it_whatever_fails_on_th
             }
             _ => {}
         }
-        if random.next_u64() % 4 == 0 || step + 1 == steps {
+        if random.next_u64().is_multiple_of(4) || step + 1 == steps {
             model.check(&users, &format!("seed {seed}, step {step}")).await;
         }
     }
@@ -468,7 +468,7 @@ async fn followers_that_are_killed_at_any_step_count_every_version_once(p: &Pair
         }
         end_leases(&store, &users).await;
         // Every other time the next victim finds what this one left.
-        if random.next_u64() % 2 == 0 {
+        if random.next_u64().is_multiple_of(2) {
             users.counters().follow().await.unwrap();
             model.check(&users, &format!("followed after {point}")).await;
         }

