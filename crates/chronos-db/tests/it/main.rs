@@ -3,6 +3,7 @@
 // Shared helpers of the tests may fail loudly.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod abandoned;
 mod config;
 mod config_builder;
 mod config_minimal;

@@ -62,6 +62,11 @@ impl Call {
         Pauses::until(self.at)
     }
 
+    /// Whether something that takes so long would end before the call's time is over.
+    pub(super) fn has_time_for(&self, duration: Duration) -> bool {
+        Instant::now() + duration < self.at
+    }
+
     /// How long the server may wait for a majority, so that its answer comes before the call's time is over.
     pub(super) fn majority_wait(&self) -> Duration {
         self.at.saturating_duration_since(Instant::now()).saturating_sub(TRAVEL).max(SHORTEST_WAIT)

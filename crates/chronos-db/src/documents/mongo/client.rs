@@ -8,7 +8,7 @@ use std::time::Duration;
 use bson::{Document, Timestamp, doc};
 use mongodb::event::EventHandler;
 use mongodb::event::sdam::SdamEvent;
-use mongodb::options::{ClientOptions, ReadConcern, ReadPreference, SelectionCriteria};
+use mongodb::options::{ClientOptions, DriverInfo, ReadConcern, ReadPreference, SelectionCriteria};
 use mongodb::{Client, ServerType};
 use parking_lot::Mutex;
 use secrecy::{ExposeSecret as _, SecretString};
@@ -27,6 +27,8 @@ use crate::{Env, Error, ErrorKind, Result};
 /// How long a call may take in all, unless set otherwise: longer than an ordinary election, which takes 10 to
 /// 12 seconds.
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
+/// What this library tells the server it is, beside the driver's own name.
+pub(super) const DRIVER_NAME: &str = "chronos-db";
 /// How long to wait for a connection, unless the connection string says otherwise.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Connections per server, unless the connection string says otherwise: some groups in flight beside many
@@ -181,6 +183,9 @@ impl Connector {
         let make = async {
             let mut options = ClientOptions::parse(self.checked.uri.expose_secret()).await?;
             options.app_name.get_or_insert_with(|| "chronos".to_owned());
+            // Whatever the application is called, the server knows which sessions are of this library.
+            let us = DriverInfo::builder().name(DRIVER_NAME).version(env!("CARGO_PKG_VERSION").to_owned());
+            options.driver_info.get_or_insert_with(|| us.build());
             // A little less than a call's limit, so that its error says what was seen of the servers.
             options.server_selection_timeout.get_or_insert(self.limit().mul_f64(0.95));
             options.connect_timeout.get_or_insert(CONNECT_TIMEOUT);

@@ -11,9 +11,10 @@
 //!
 //! From the ground up: `uri.rs`, `options.rs` and `failure.rs`; `client.rs` owns the driver's client and what
 //! is known of the deployment; `call.rs` bounds and repeats; `command.rs` and `retries.rs` send writes;
-//! `apply.rs`, `transaction.rs`, `ensure.rs` and `scan.rs` are the calls of the seam. `mongodb` is used in
-//! this folder alone.
+//! `apply.rs`, `transaction.rs`, `ensure.rs` and `scan.rs` are the calls of the seam; `abandoned.rs` ends
+//! what dead clients left open. `mongodb` is used in this folder alone.
 
+mod abandoned;
 mod apply;
 mod call;
 mod client;
@@ -220,10 +221,13 @@ impl DocumentStore for MongoDocuments {
         }
         let atomicity = batch.atomicity;
         let applied = self.connector.once(move |call| async move {
-            match atomicity {
-                Atomicity::Each => apply_each(&call, &plan).await,
-                Atomicity::All => apply_all(&call, &plan).await,
-            }
+            let work = async {
+                match atomicity {
+                    Atomicity::Each => apply_each(&call, &plan).await,
+                    Atomicity::All => apply_all(&call, &plan).await,
+                }
+            };
+            abandoned::watched(&call, work).await
         });
         applied.await.map_err(|f| self.connector.explain_write(f))
     }

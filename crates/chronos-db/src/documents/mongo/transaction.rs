@@ -23,8 +23,10 @@ const COMMITS: u32 = 3;
 const PAUSES: ExponentialBuilder = ExponentialBuilder::new()
     .with_min_delay(Duration::from_millis(4))
     .with_max_delay(Duration::from_millis(125))
-    .with_max_times(9)
+    .without_max_times()
     .with_jitter();
+/// The longest of them, with chance.
+const LONGEST_PAUSE: Duration = Duration::from_millis(250);
 
 pub(super) async fn run(plan: &Plan, call: &Call, env: &Env) -> Result<Vec<Outcome>, Failure> {
     let session = call.lease.client.start_session().await?;
@@ -36,7 +38,9 @@ pub(super) async fn run(plan: &Plan, call: &Call, env: &Env) -> Result<Vec<Outco
     let (_session, settled) = attempt
         .retry(PAUSES.with_jitter_seed(env.random.next_u64()))
         .sleep(move |pause| clock.sleep(pause))
-        .when(Failure::is_transient)
+        // As long as the call may take: what it met may be what a client left that died, which others end
+        // after a while (see `abandoned.rs`).
+        .when(|failure| failure.is_transient() && call.has_time_for(LONGEST_PAUSE))
         .context(session)
         .boxed()
         .await;
@@ -53,6 +57,7 @@ async fn once(plan: &Plan, call: &Call, session: &mut ClientSession) -> Result<V
     match stages(plan, call, session).await {
         Ok(outcomes) if outcomes.iter().all(Outcome::is_applied) => {
             commit(session).await?;
+            call.connector.env().fail.hit("mongo.after_commit")?;
             if let Some(written) = session.operation_time() {
                 call.connector.has_seen(written);
             }
@@ -85,8 +90,10 @@ async fn stages(plan: &Plan, call: &Call, session: &mut ClientSession) -> Result
             if failed {
                 return Ok(outcomes);
             }
+            call.connector.env().fail.hit("mongo.in_transaction")?;
         }
     }
+    call.connector.env().fail.hit("mongo.before_commit")?;
     Ok(outcomes)
 }
 
