@@ -2,24 +2,25 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 
 use crate::clock::sleep_until;
-use crate::config::{Config, CounterRules, DatabaseType, Entry, ObjectSpace, OneStore, Warning, closest};
+use crate::config::{Config, CounterRules, DatabaseType, Entry, ObjectSpace, OneStore, Warning};
 use crate::connections::{Connections, WrapDocuments};
 use crate::documents::DocumentStore;
 use crate::fallback::queue::FallbackRoute;
 use crate::fallback::queues::Queues;
 use crate::messaging::{Messaging, MessagingDb};
 use crate::objects::{ObjectStorage, ObjectsPool};
-use crate::open::{LeftBehind, OpenCollections};
+use crate::open::{LeftBehind, OpenCollections, nearest};
 use crate::projections::analytics_db::AnalyticsDbs;
 use crate::records::{
-    Collection, Names, ObjectBuckets, OpenBucket, PayloadCache, Settings, VersionRules, Workers,
+    Collection, Names, ObjectBuckets, OpenBucket, Opens, Origin, PayloadCache, Settings, VersionRules,
+    Workers,
 };
 use crate::route::sharing::Tenancy;
 use crate::{Env, Error, Resolved, Result, Route, Router};
@@ -32,8 +33,6 @@ const CACHE_ENTRY_BYTES: usize = 400;
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(10);
 /// How long clients have to close, even if all the time went into storing.
 const CLOSE_MILLIS: i64 = 500;
-/// How many names an error suggests.
-const NEAREST: usize = 3;
 
 type WrapObjects = Arc<dyn Fn(Arc<dyn ObjectStorage>) -> Arc<dyn ObjectStorage> + Send + Sync>;
 
@@ -66,6 +65,12 @@ impl Drop for Inner {
         for workers in self.open.get_mut().by_key.values() {
             workers.stop();
         }
+    }
+}
+
+impl Opens for Inner {
+    fn open(self: Arc<Self>, route: Route) -> Result<Collection> {
+        Chronos { inner: self }.with(route)
     }
 }
 
@@ -227,21 +232,25 @@ impl Chronos {
     /// As [`route`](Self::route); `VALIDATION_ERROR` also if this build lacks the backend.
     pub fn with(&self, route: Route) -> Result<Collection> {
         let resolved = self.route(&route)?;
+        let route = Arc::new(route);
         let queue = self.queues().map(|queues| queues.of(&resolved)).transpose()?;
-        let fallback = queue.map(|queue| FallbackRoute { queue, route: Arc::new(route) });
-        Ok(Collection { fallback, ..self.resolved(&resolved)? })
+        let fallback = queue.map(|queue| FallbackRoute { queue, route: Arc::clone(&route) });
+        let opens: Weak<Inner> = Arc::downgrade(&self.inner);
+        let origin = Some(Arc::new(Origin { route, opens }));
+        Ok(Collection { fallback, origin, ..self.resolved(&resolved)? })
     }
 
     pub(crate) fn queues(&self) -> Option<&Queues> {
         self.inner.queues.as_ref()
     }
 
-    /// [`with`](Self::with) of a route that is resolved, whose writes never wait.
+    /// A worker's handle of what a route resolved to: its writes never wait, and it leads nowhere else.
     pub(crate) fn resolved(&self, resolved: &Resolved) -> Result<Collection> {
         let Inner { config, documents, env, .. } = &*self.inner;
         let tenancy = Tenancy::new(config, resolved, documents, env);
         let analytics = self.inner.analytics.of(config, resolved, documents);
-        Ok(Collection { workers: self.workers(resolved)?, tenancy, analytics, fallback: None })
+        let workers = self.workers(resolved)?;
+        Ok(Collection { workers, tenancy, analytics, fallback: None, origin: None })
     }
 
     /// Returns the document store of a connection, by its reference: what messaging and tools build on.
@@ -264,13 +273,7 @@ impl Chronos {
             return Ok(collection);
         }
         let known = self.collections(&route).await?;
-        let mut names: Vec<&str> = known.iter().map(String::as_str).collect();
-        let mut nearest = Vec::new();
-        while let Some(near) = closest(collection.name(), &names).filter(|_| nearest.len() < NEAREST) {
-            names.retain(|name| *name != near);
-            nearest.push(format!("`{near}`"));
-        }
-        let hint = match (nearest.as_slice(), known.as_slice()) {
+        let hint = match (nearest(collection.name(), &known).as_slice(), known.as_slice()) {
             ([], []) => "; the database has no collections yet".to_owned(),
             ([], [..]) => String::new(),
             (near, _) => format!("; did you mean {}?", near.join(" or ")),
@@ -401,6 +404,7 @@ impl Chronos {
             versioning: config.versioning,
             logical_delete: config.logical_delete,
             update_mode: config.update_mode,
+            transactions: config.transactions,
             shadow: config.dev_shadow,
             rules: rules.clone(),
             all_and_one: matches!(

@@ -111,12 +111,13 @@ pub use open::LeftBehind;
 pub use page::Page;
 pub use projections::{DamagedRow, counters};
 pub use records::{
-    Assigned, Collected, Collection, Create, Damage, Delete, Enrich, FailingVersion, FlushReport, Get,
-    History, Import, ImportOp, ImportOutcome, Importer, ItemId, ItemLock, Lineage, List, Lock,
-    MAX_DOCUMENT_BYTES, MAX_DOCUMENT_DEPTH, MAX_INDEXED_BYTES, MigrateTenants, OnDamage, Op, Presigned,
-    Problem, Replace, Restore, RestoreCollection, RestoreProblem, Restored, SmartInsert, State, Typed,
-    TypedCollection, TypedGet, TypedList, TypedView, Update, Verification, Verify, Version, View, Written,
-    merge,
+    Assigned, Collected, Collection, Create, Damage, Delete, Enrich, EntityMapping, EntityOperation,
+    FailingVersion, FlushReport, Get, GetWithEntities, History, Import, ImportOp, ImportOutcome, Importer,
+    InsertWithEntities, InsertedWithEntities, ItemId, ItemLock, Lineage, List, Lock, MAX_DOCUMENT_BYTES,
+    MAX_DOCUMENT_DEPTH, MAX_INDEXED_BYTES, MigrateTenants, OnDamage, Op, Presigned, Problem,
+    RecordWithEntities, Replace, Restore, RestoreCollection, RestoreProblem, Restored, SkippedEntity,
+    SmartInsert, State, Typed, TypedCollection, TypedGet, TypedList, TypedView, Update, Verification, Verify,
+    Version, View, Written, WrittenEntity, merge,
 };
 pub use route::{Backend, Distribution, Resolved, Route, Router, Tier};
 pub use worker::{FailedJob, Worker, WorkerReport};

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::config::ObjectSpace;
+use crate::config::{ObjectSpace, closest};
 use crate::records::{Names, Workers};
 
 /// One collection: where its documents are, and where its objects go.
@@ -29,6 +29,20 @@ impl OpenCollections {
         }
         self.by_key.insert(key, workers);
     }
+}
+
+/// How many names an error suggests.
+const NEAREST: usize = 3;
+
+/// The names that are nearest to this one, which may be misspelt, in quotes.
+pub(crate) fn nearest(name: &str, known: &[String]) -> Vec<String> {
+    let mut names: Vec<&str> = known.iter().map(String::as_str).collect();
+    let mut nearest = Vec::new();
+    while let Some(near) = closest(name, &names).filter(|_| nearest.len() < NEAREST) {
+        names.retain(|name| *name != near);
+        nearest.push(format!("`{near}`"));
+    }
+    nearest
 }
 
 /// Versions of one collection that were not stored when a [`Chronos`](crate::Chronos) was shut down. They are committed, and

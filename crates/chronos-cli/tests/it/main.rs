@@ -8,6 +8,7 @@ mod cli;
 mod configs;
 mod counters;
 mod demo;
+mod entities;
 mod fallback;
 mod import;
 mod migrate;

@@ -1,17 +1,31 @@
 //! The handle of one collection.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use crate::Result;
-use crate::projections::analytics_db::Analytics;
 use crate::fallback::queue::FallbackRoute;
+use crate::projections::analytics_db::Analytics;
+use crate::records::entities::EntityMapping;
 use crate::records::index::scope::Scope;
 use crate::records::storage::flush::FlushReport;
 use crate::records::storage::gc::Collected;
 use crate::records::workers::Workers;
 use crate::route::sharing::Tenancy;
+use crate::{Error, Result, Route};
+
+/// Opens further collections of the same configuration.
+pub(crate) trait Opens: Send + Sync {
+    /// The collection a route leads to.
+    fn open(self: Arc<Self>, route: Route) -> Result<Collection>;
+}
+
+/// The way to a collection, from which that to others follows.
+pub(crate) struct Origin {
+    pub(crate) route: Arc<Route>,
+    /// Not kept alive by its collections.
+    pub(crate) opens: Weak<dyn Opens>,
+}
 
 /// One collection of records in one database, as [`Chronos::with`](crate::Chronos::with) resolved it. Cheap
 /// to clone.
@@ -44,6 +58,8 @@ pub struct Collection {
     pub(crate) analytics: Analytics,
     /// Where writes wait that fail in a way that passes.
     pub(crate) fallback: Option<FallbackRoute>,
+    /// From where it was opened; none for a worker's handle, which leads to no other collection.
+    pub(crate) origin: Option<Arc<Origin>>,
 }
 
 /// Which collection it is.
@@ -62,6 +78,16 @@ impl Collection {
     /// Which documents this handle sees and changes; decided when it is first used.
     pub(crate) async fn scope(&self) -> Result<&Scope> {
         self.tenancy.scope().await
+    }
+
+    /// The collection of an entity of this one's records.
+    pub(crate) fn related(&self, mapping: &EntityMapping) -> Result<Self> {
+        let origin = self.origin.as_deref();
+        let opened = origin.and_then(|origin| Some((origin.opens.upgrade()?, &*origin.route)));
+        let (opens, route) = opened.ok_or_else(|| {
+            Error::validation("the collection's `Chronos` is gone, so it leads to no other collection")
+        })?;
+        opens.open(mapping.route(route))
     }
 
     /// Returns the collection's name.

@@ -4,6 +4,7 @@ mod actions;
 mod assign;
 mod collection;
 mod document;
+mod entities;
 mod import;
 mod index;
 mod model;
@@ -18,15 +19,19 @@ mod workers;
 mod write;
 
 pub use actions::{
-    Create, Delete, Enrich, Get, History, Import, List, Lock, Replace, Restore, RestoreCollection,
-    SmartInsert, Update, Verify,
+    Create, Delete, Enrich, Get, GetWithEntities, History, Import, InsertWithEntities, List, Lock, Replace,
+    Restore, RestoreCollection, SmartInsert, Update, Verify,
 };
 pub use assign::{Assigned, MigrateTenants};
 pub use collection::Collection;
+pub(crate) use collection::{Opens, Origin};
 pub use document::indexing::MAX_INDEXED_BYTES;
 pub use document::merge::merge;
 pub use document::payload::{MAX_DOCUMENT_BYTES, MAX_DOCUMENT_DEPTH};
 pub(crate) use document::rules::VersionRules;
+pub use entities::{
+    EntityMapping, EntityOperation, InsertedWithEntities, RecordWithEntities, SkippedEntity, WrittenEntity,
+};
 pub use import::{ImportOp, ImportOutcome, Importer};
 pub(crate) use index::landed::Landed;
 pub(crate) use index::scope::{Scope, TENANT};

@@ -22,7 +22,7 @@ use parking_lot::Mutex;
 
 use self::batcher::Batcher;
 use self::scope::Scope;
-use crate::config::{CollectionMap, DevShadow, UpdateMode};
+use crate::config::{CollectionMap, DevShadow, Transactions, UpdateMode};
 use crate::documents::filter::Test;
 use crate::documents::{Batch, Direction, DocumentStore, Filter, Guard, Scan, Write};
 use crate::records::document::rules::VersionRules;
@@ -42,6 +42,8 @@ pub(crate) struct Settings {
     pub(crate) versioning: bool,
     pub(crate) logical_delete: bool,
     pub(crate) update_mode: UpdateMode,
+    /// Whether changes of several items are one transaction.
+    pub(crate) transactions: Transactions,
     pub(crate) shadow: Option<DevShadow>,
     pub(crate) rules: VersionRules,
     /// Handles of one tenant and handles of all tenants lead here, as to logs: lists of both need their

@@ -1,7 +1,10 @@
 //! The one write path: from a change to its committed version.
 //!
 //! `change` is what a caller wants, `writer` reads the head and begins anew where another was faster,
-//! `check` tells what is wrong without a store, `prepare` makes the change ready, `upload` stores what is too big to ride, `commit` inserts the row.
+//! `check` tells what is wrong without a store, `prepare` makes the change ready, `upload` stores what is too
+//! big to ride, `commit` inserts the row.
+//! `piece` is one of several changes that belong together: `together` commits them in one transaction,
+//! `one_by_one` one after the other, and undoes what came before a failure.
 //! `watermark`, `past` and `settle` know up to where the numbers are settled; `schema` is what has to be
 //! there before.
 
@@ -12,13 +15,16 @@ pub(crate) mod commit;
 pub(crate) mod identity;
 mod keyed_mutex;
 pub(crate) mod lock;
+mod one_by_one;
 mod outcome;
 mod past;
+mod piece;
 mod prepare;
 mod ready;
 pub(crate) mod schema;
 mod settle;
 mod smart_insert;
+mod together;
 mod unique;
 mod upload;
 pub(crate) mod watermark;
@@ -28,6 +34,10 @@ pub(crate) use self::call::WriteCall;
 pub(crate) use self::change::{Change, Request, WriteOptions};
 pub(crate) use self::identity::Identity;
 pub(crate) use self::keyed_mutex::KeyedMutex;
+pub(crate) use self::one_by_one::write_one_by_one;
 pub(crate) use self::outcome::WriteOutcome;
+pub(crate) use self::piece::Piece;
 pub(crate) use self::prepare::not_kept;
+pub(crate) use self::together::write_together;
+pub(crate) use self::unique::json_at;
 pub(crate) use self::writer::Writer;

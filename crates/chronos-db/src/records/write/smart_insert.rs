@@ -68,7 +68,7 @@ impl Writer {
         .retryable())
     }
 
-    fn unique(&self, document: &Map, keys: &[String], scope: &Scope) -> Result<Unique> {
+    pub(crate) fn unique(&self, document: &Map, keys: &[String], scope: &Scope) -> Result<Unique> {
         if keys.is_empty() {
             return Err(Error::validation("name at least one unique key"));
         }
@@ -110,7 +110,7 @@ impl Writer {
     }
 
     /// Undeclared keys get an index, once: without one every insert would look at every item.
-    async fn ensure_unique(self: &Arc<Self>, keys: &[String], scope: &Scope) -> Result<()> {
+    pub(super) async fn ensure_unique(self: &Arc<Self>, keys: &[String], scope: &Scope) -> Result<()> {
         for key in keys.iter().filter(|key| !self.index.settings.map.indexed.contains(key)) {
             let known = || self.unique_indexes.lock();
             if !known().contains(key) {
@@ -121,7 +121,7 @@ impl Writer {
         Ok(())
     }
 
-    async fn live(&self, unique: &Unique) -> Result<Option<Head>> {
+    pub(crate) async fn live(&self, unique: &Unique) -> Result<Option<Head>> {
         let mut heads = self.index.scan_heads(Scan { filter: unique.candidates.clone(), ..Scan::default() });
         while let Some(head) = heads.try_next().await? {
             if unique.is_in(&head.meta.indexed)? == Some(true) {
@@ -132,7 +132,7 @@ impl Writer {
     }
 
     /// Whether this is the item with these keys. Its document tells where the index does not.
-    async fn has_keys(&self, head: &Head, unique: &Unique) -> Result<bool> {
+    pub(super) async fn has_keys(&self, head: &Head, unique: &Unique) -> Result<bool> {
         Ok(match unique.is_in(&head.meta.indexed)? {
             Some(known) => known,
             None => unique.is_in_document(&payload::parse(&self.reader.payload(head).await?)?),
@@ -140,7 +140,7 @@ impl Writer {
     }
 
     /// The id that the next item with these keys has, whichever process creates it.
-    async fn claim(&self, unique: &Unique, scope: &Scope) -> Result<ItemId> {
+    pub(super) async fn claim(&self, unique: &Unique, scope: &Scope) -> Result<ItemId> {
         loop {
             let fresh = self.index.env.random.object_id();
             let claim = unique.claim.as_str();

@@ -20,15 +20,15 @@ const IMPORT_AHEAD_MILLIS: i64 = 5 * 60 * 1000;
 
 /// Which shares of a call's time the commit may take, and finding out what became of it if its answer does
 /// not come.
-const COMMITTING: f64 = 0.7;
-const SETTLING: f64 = 0.3;
+pub(super) const COMMITTING: f64 = 0.7;
+pub(super) const SETTLING: f64 = 0.3;
 
 /// Without versioning: the oldest head a change may follow. Far less than the time superseded rows stay.
 const STALE_MILLIS: i64 = 10_000;
 
 /// What the group's numbers made of one member.
 #[derive(Debug)]
-enum Built {
+pub(super) enum Built {
     Version {
         row: Box<Row>,
         head: Box<Head>,
@@ -149,7 +149,7 @@ impl Committer {
 
     /// Takes the counter to the highest row, where a failover took it back behind that. `furthest` is the
     /// number an item is said to be at.
-    async fn raise_counter(&self, furthest: Option<i64>) -> Result<()> {
+    pub(super) async fn raise_counter(&self, furthest: Option<i64>) -> Result<()> {
         let highest = self.index.highest_cv().await?;
         if let Some(furthest) = furthest.filter(|furthest| highest.is_none_or(|highest| highest < *furthest))
         {
@@ -180,47 +180,48 @@ impl Committer {
         ledger.clear();
         let mut batch = Batch::new();
         for (cv, prepared) in (sequence.first..).zip(members) {
-            let timed = if prepared.previous.as_ref().is_some_and(|head| head.cv >= cv) {
-                Err(Built::Behind)
-            } else if self.is_stale(prepared) {
-                Err(Built::Rejected(CommitError::Conflict))
-            } else {
-                time_of(prepared, sequence.now)
-                    .map_err(|error| Built::Rejected(CommitError::Failed(error.on_item(prepared.id))))
-            };
-            let built = match timed {
-                Ok(at) => {
-                    let (row, head) = self.version(prepared, cv, at, sequence.now);
-                    let insert = Write::insert(row.stored());
-                    let at = match &prepared.uploaded {
-                        None => batch.push(&self.index.names.ver, insert),
-                        Some(noted) => {
-                            let kept = batch.push(&self.index.names.gc, noted.kept());
-                            batch.push_after(kept, &self.index.names.ver, insert)
-                        }
-                    };
-                    let document = head.stored();
-                    // The first head of an item is inserted, which costs the store half of a guarded put. If
-                    // another process has rolled it forward in between, that is a conflict, and looked at
-                    // below.
-                    let put = match prepared.previous {
-                        None => Write::insert(document),
-                        Some(_) => Write::put(document, Guard::Newer { field: "cv".into() }),
-                    };
-                    batch.push_after(at, &self.index.names.head, put);
-                    Built::Version { row: Box::new(row), head: Box::new(head), at }
-                }
-                Err(built) => {
-                    batch.push(
-                        &self.index.names.ver,
-                        Write::insert(Row::void(self.index.env.random.object_id(), cv, sequence.now)),
-                    );
-                    built
-                }
-            };
+            let built = self.built(&mut batch, prepared, cv, sequence.now);
+            if !matches!(built, Built::Version { .. }) {
+                batch.push(
+                    &self.index.names.ver,
+                    Write::insert(Row::void(self.index.env.random.object_id(), cv, sequence.now)),
+                );
+            }
             ledger.push(built);
         }
         Ok(batch)
+    }
+
+    /// Adds to the batch the version that a change becomes with this number; nothing if it becomes none.
+    pub(super) fn built(&self, batch: &mut Batch, prepared: &Prepared, cv: i64, now: Timestamp) -> Built {
+        if prepared.previous.as_ref().is_some_and(|head| head.cv >= cv) {
+            return Built::Behind;
+        }
+        if self.is_stale(prepared) {
+            return Built::Rejected(CommitError::Conflict);
+        }
+        let at = match time_of(prepared, now) {
+            Ok(at) => at,
+            Err(error) => return Built::Rejected(CommitError::Failed(error.on_item(prepared.id))),
+        };
+        let (row, head) = self.version(prepared, cv, at, now);
+        let insert = Write::insert(row.stored());
+        let at = match &prepared.uploaded {
+            None => batch.push(&self.index.names.ver, insert),
+            Some(noted) => {
+                let kept = batch.push(&self.index.names.gc, noted.kept());
+                batch.push_after(kept, &self.index.names.ver, insert)
+            }
+        };
+        let document = head.stored();
+        // The first head of an item is inserted, which costs the store half of a guarded put. If another
+        // process has rolled it forward in between, that is a conflict, and looked at below.
+        let put = match prepared.previous {
+            None => Write::insert(document),
+            Some(_) => Write::put(document, Guard::Newer { field: "cv".into() }),
+        };
+        batch.push_after(at, &self.index.names.head, put);
+        Built::Version { row: Box::new(row), head: Box::new(head), at }
     }
 
     /// Where superseded rows go, they decide races for a while only; a head that was read before that must be
@@ -298,10 +299,7 @@ impl Committer {
         let mut replies: Vec<_> = replies.into_iter().map(Some).collect();
         for (index, answer) in answers {
             if let Ok(committed) = &answer {
-                if let Some(bytes) = &committed.row.inline {
-                    self.payloads.remember(committed.row.id, committed.row.ov, bytes);
-                }
-                self.flusher.flush_later(&committed.row, &committed.head);
+                self.follow_up(committed);
             }
             if let Some(reply) = replies[index].take() {
                 // A caller that gave up still has its version; it shows in the history.
@@ -315,6 +313,14 @@ impl Committer {
             Some(PendingCommit { prepared: prepared.get_mut(index)?.take()?, reply: replies[index].take()? })
         });
         back.collect()
+    }
+
+    /// What is done about a version that was committed just now.
+    pub(super) fn follow_up(&self, committed: &Committed) {
+        if let Some(bytes) = &committed.row.inline {
+            self.payloads.remember(committed.row.id, committed.row.ov, bytes);
+        }
+        self.flusher.flush_later(&committed.row, &committed.head);
     }
 
     /// After an ambiguous error: closes every number of the group, so that what did not land never can, and

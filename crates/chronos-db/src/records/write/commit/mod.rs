@@ -4,6 +4,7 @@
 //! and `cv`; heads follow the rows.
 
 mod group;
+pub(crate) mod transaction;
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -131,6 +132,8 @@ pub(crate) struct CommitQueue {
 struct QueueState {
     waiting: Vec<PendingCommit>,
     in_flight: usize,
+    /// Transactions under way that write this collection among others.
+    transactions: usize,
     /// A group is about to be taken; a write that comes now joins it.
     gathering: bool,
 }
@@ -142,7 +145,7 @@ impl CommitQueue {
 
     fn is_idle(&self) -> bool {
         let state = self.lock();
-        state.in_flight == 0 && state.waiting.is_empty()
+        state.in_flight == 0 && state.transactions == 0 && state.waiting.is_empty()
     }
 
     /// Nothing can be committed any more: callers hear that their writes were given up.
@@ -252,6 +255,23 @@ impl Committer {
                 moving.advance_watermark().await;
             }
         });
+    }
+}
+
+/// A transaction that writes this collection among others: until it ends, the collection is not idle.
+struct Participation(Arc<Committer>);
+
+impl Participation {
+    fn begin(committer: &Arc<Committer>) -> Self {
+        committer.queue.lock().transactions += 1;
+        Self(Arc::clone(committer))
+    }
+}
+
+impl Drop for Participation {
+    fn drop(&mut self) {
+        self.0.queue.lock().transactions -= 1;
+        self.0.queue.idle.notify_waiters();
     }
 }
 

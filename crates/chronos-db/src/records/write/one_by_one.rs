@@ -1,0 +1,144 @@
+//! Several changes where no transaction holds them together: one after the other, and undone if one fails.
+//!
+//! What is wrong with any of them is found before the first is written. After that, a failure is one of a
+//! store; what came before it is undone by new versions, so that no change of another writer is lost. A process that
+//! dies in between undoes nothing.
+
+use super::call::WriteCall;
+use super::change::{Change, WriteOptions};
+use super::piece::Piece;
+use crate::records::view::Written;
+use crate::{Error, Result};
+
+/// Why a version is there that undoes another one.
+const UNDONE: &str = "undone: what belongs to it could not be written";
+
+/// Why a change did not take place.
+enum Failed {
+    Nothing(Error),
+    /// It may have taken place: what belongs to it stays.
+    Unknown(Error),
+}
+
+/// Carries out the changes in their order.
+///
+/// # Errors
+/// Of the first that fails. What was written before it is undone; the error says what could not be.
+pub(crate) async fn write_one_by_one(mut pieces: Vec<Piece>) -> Result<Vec<Written>> {
+    let mut stored = Vec::with_capacity(pieces.len());
+    for piece in &mut pieces {
+        piece.ensure().await?;
+        piece.check().await?;
+        // That is waited for when all are committed: until then a failure undoes them.
+        stored.push(std::mem::take(&mut piece.options.stored));
+    }
+    let mut done = Vec::with_capacity(pieces.len());
+    for piece in &pieces {
+        match write(piece).await {
+            Ok(written) => done.push(written),
+            Err(Failed::Nothing(error)) => return Err(undo(&pieces, &done, piece.named(error)).await),
+            Err(Failed::Unknown(error)) => return Err(piece.named(error)),
+        }
+    }
+    for ((piece, written), stored) in pieces.iter().zip(&done).zip(stored) {
+        if !stored || !written.changed {
+            continue;
+        }
+        if let Some(row) = piece.writer.index.row(written.id, written.ov).await? {
+            piece.writer.flusher.stored(&row).await.map_err(|error| piece.named(error))?;
+        }
+    }
+    Ok(done)
+}
+
+async fn write(piece: &Piece) -> Result<Written, Failed> {
+    let Piece { writer, scope, document, options, .. } = piece;
+    writer.index.env.fail.hit("one_by_one.before_write").map_err(Failed::Nothing)?;
+    if piece.unique.is_some() {
+        let inserted = writer.smart_insert(
+            document.clone(),
+            &options.unique,
+            piece.lineage.clone(),
+            None,
+            options,
+            scope,
+        );
+        return inserted.await.map_err(Failed::Nothing);
+    }
+    let (id, change) = (piece.id(), piece.change(false));
+    match writer.write(WriteCall { id, change: &change, options, scope, lock: None }).await {
+        Ok(done) => Ok(done.into()),
+        // Its answer may have been lost.
+        Err(error) => match writer.index.row(id, 0).await {
+            Ok(None) => Err(Failed::Nothing(error)),
+            Ok(Some(row)) => {
+                let (ov, cv, at) = (row.ov, row.cv, row.at);
+                Ok(Written { id, ov, cv, at, changed: true, created: true, queued: None })
+            }
+            Err(_) => Err(Failed::Unknown(error)),
+        },
+    }
+}
+
+/// Undoes what was written, the last first, and makes the error say what came of that.
+async fn undo(pieces: &[Piece], done: &[Written], error: Error) -> Error {
+    let changed: Vec<_> = pieces.iter().zip(done).filter(|(_, written)| written.changed).rev().collect();
+    if changed.is_empty() {
+        return error;
+    }
+    // What was undone, and the version at which it is now: two pieces may have changed one item.
+    let (mut undone, mut left) = (Vec::<Written>::new(), Vec::new());
+    for (piece, written) in changed {
+        let now = undone.iter().rev().find(|undone| undone.id == written.id);
+        match undo_one(piece, written, now.map_or(written.ov, |undone| undone.ov)).await {
+            Ok(undoing) => undone.push(undoing),
+            Err(why) => left.push(format!(
+                "version {} of {} in `{}` stays: {}",
+                written.ov,
+                written.id,
+                piece.writer.index.names.collection,
+                why.message()
+            )),
+        }
+    }
+    let what = match (undone.len(), left.is_empty()) {
+        (0, _) => left.join("; "),
+        (_, true) => "what was written before it has been undone".to_owned(),
+        (count, false) => {
+            format!("{count} of the versions before it have been undone; {}", left.join("; "))
+        }
+    };
+    let mut undone = Error::new(error.kind(), format!("{}; {what}", error.message()));
+    if error.is_retryable() {
+        undone = undone.retryable();
+    }
+    if let Some(collection) = error.collection() {
+        undone = undone.in_collection(collection);
+    }
+    if let Some(id) = error.id() {
+        undone = undone.on_item(id);
+    }
+    undone.caused_by(error)
+}
+
+/// `now` is the version at which the item has to be.
+async fn undo_one(piece: &Piece, written: &Written, now: i64) -> Result<Written> {
+    let Piece { writer, scope, options, .. } = piece;
+    let change = if written.created {
+        Change::Delete
+    } else {
+        let before = writer.index.row(written.id, written.ov - 1).await?;
+        let row = before.ok_or_else(|| Error::not_found("the version before it is not kept"))?;
+        Change::Restore { row: Box::new(row) }
+    };
+    let options = WriteOptions {
+        // A writer that has changed it meanwhile builds on it.
+        expected_ov: Some(now),
+        actor: options.actor.clone(),
+        reason: Some(UNDONE.to_owned()),
+        request_id: options.request_id.clone(),
+        ..WriteOptions::default()
+    };
+    let call = WriteCall { id: written.id, change: &change, options: &options, scope, lock: None };
+    writer.write(call).await.map(Written::from)
+}
