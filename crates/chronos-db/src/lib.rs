@@ -90,6 +90,7 @@ mod redact;
 mod route;
 #[cfg(feature = "testing")]
 pub mod testing;
+mod tiers;
 mod worker;
 
 /// The crate `bson` that documents, filters and ids are made of.
@@ -120,4 +121,5 @@ pub use records::{
     Version, View, Written, WrittenEntity, merge,
 };
 pub use route::{Backend, Distribution, Resolved, Route, Router, Tier};
+pub use tiers::{GetTiered, TieredRecord};
 pub use worker::{FailedJob, Worker, WorkerReport};
