@@ -262,9 +262,10 @@ impl ConfigBuilder {
         self
     }
 
-    /// Whether several items may change in one transaction. It has no effect yet.
+    /// Whether a change of several items, as of a record with its entities, is one transaction. Default: where
+    /// the server has them.
     pub fn transactions(mut self, transactions: Transactions) -> Self {
-        self.config.set_transactions(transactions);
+        self.config.transactions = transactions;
         self
     }
 

@@ -84,7 +84,7 @@ pub struct Config {
     pub versioning: bool,
     /// What `update` does.
     pub update_mode: UpdateMode,
-    /// Whether several items may change in one transaction.
+    /// Whether several items change in one transaction.
     pub transactions: Transactions,
     /// The largest payload that rides in a version row, in bytes (default 1 MiB); larger ones are stored
     /// before their commit.
@@ -310,12 +310,13 @@ pub enum UpdateMode {
     Replace,
 }
 
-/// Whether transactions are used for changes of several items.
+/// Whether a change of several items is one transaction. A change of one item never needs any.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Transactions {
-    /// Use them.
+    /// Use them; otherwise such changes are written one after the other, and undone if one fails.
     pub enabled: bool,
-    /// Only where the server has them; otherwise opening a standalone server is an error.
+    /// Only where one can hold all of the change: where the server has them, and all is on one connection.
+    /// Otherwise such a change is refused elsewhere.
     pub auto_detect: bool,
 }

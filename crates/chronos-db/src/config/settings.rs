@@ -87,11 +87,6 @@ impl Config {
         self.not_yet("hardDeleteEnabled", "`logicalDelete` alone says whether a delete erases");
     }
 
-    pub(super) fn set_transactions(&mut self, transactions: Transactions) {
-        self.transactions = transactions;
-        self.not_yet("transactions", "no change of several items uses a transaction");
-    }
-
     fn note_retention(&mut self, path: &str) {
         if self.retention.max_age.is_some() || self.retention.max_per_item.is_some() {
             self.not_yet(path, "every version stays in the index");
@@ -190,7 +185,7 @@ fn dev_shadow(root: &mut Section<'_>, config: &mut Config) -> Result<()> {
 fn transactions(root: &mut Section<'_>, config: &mut Config) -> Result<()> {
     let Some(mut section) = root.section("transactions")? else { return Ok(()) };
     let (enabled, auto_detect) = (section.enabled()?, section.flag("autoDetect")?.unwrap_or(true));
-    config.set_transactions(Transactions { enabled, auto_detect });
+    config.transactions = Transactions { enabled, auto_detect };
     section.finish(&mut config.warnings);
     Ok(())
 }

@@ -498,7 +498,6 @@ fn options_that_nothing_acts_on_yet_are_told() {
     let mut document = v2();
     for (key, value) in [
         ("retention", json!({"ver": {"days": 3}, "objects": {}})),
-        ("transactions", json!({"enabled": false})),
         ("devShadow", json!({"ttlHours": 1})),
         ("hardDeleteEnabled", json!(true)),
         ("counters", json!({"mongoUri": "mongodb://c", "dbName": "counts"})),
@@ -513,7 +512,6 @@ fn options_that_nothing_acts_on_yet_are_told() {
     for path in [
         "retention.ver",
         "retention.objects",
-        "transactions",
         "devShadow.ttlHours",
         "hardDeleteEnabled",
         "databases.logs.backupsBucket",
