@@ -7,7 +7,8 @@ use std::time::Duration;
 use bson::{Document, doc};
 use chronos_db::documents::{Batch, Guard, Write};
 use chronos_db::{
-    Collected, Collection, ErrorKind, ImportOp, ItemId, ItemLock, Json, Route, Timestamp, json,
+    Collected, Collection, EntityMapping, EntityOperation, ErrorKind, ImportOp, ItemId, ItemLock, Json,
+    Route, Timestamp, json,
 };
 use futures::TryStreamExt as _;
 use test_support::{Failing, Fault, objects};
@@ -43,7 +44,9 @@ operations!(
     delete,
     enrich,
     smart_insert,
+    insert_with_entities,
     get,
+    get_with_entities,
     list,
     history,
     restore,
@@ -127,6 +130,11 @@ async fn stored(store: &Store, collection: &Collection, tenant: &str) -> Vec<Doc
     all
 }
 
+/// Records whose `boss` is another item of the collection, found by its mail.
+fn boss(collection: &Collection) -> EntityMapping {
+    EntityMapping::new("boss", collection.name(), "mail")
+}
+
 /// Carries out one operation as `globex` on an item of `acme`; everything it may find out or change is
 /// asserted here or by the caller.
 async fn attack(operation: Operation, globex: &Collection, id: &ItemId, lock: Option<&ItemLock>, own: usize) {
@@ -167,6 +175,23 @@ async fn attack(operation: Operation, globex: &Collection, id: &ItemId, lock: Op
             let made = globex.smart_insert(json!({"mail": "a@acme"}), &["mail"]).await.unwrap();
             assert!(made.id != *id && made.created);
             globex.delete(&made.id).await.unwrap();
+        }
+        Operation::insert_with_entities => {
+            // The key of an entity that is the other's leads to one of its own.
+            let record = json!({"mail": "i@globex", "boss": {"mail": "a@acme"}});
+            let made = globex.insert_with_entities(record, [boss(globex)]).await.unwrap();
+            let entity = &made.entities[0];
+            assert!(entity.id != *id && entity.operation == EntityOperation::Created);
+            globex.delete(&made.record.id).await.unwrap();
+            globex.delete(&entity.id).await.unwrap();
+        }
+        Operation::get_with_entities => {
+            let found = globex.get_with_entities(id, [boss(globex)]).await.unwrap();
+            assert!(found.record.is_none() && found.entities[0].1.is_none());
+            let made = globex.create(json!({"boss": {"mail": "a@acme"}})).await.unwrap().id;
+            let found = globex.get_with_entities(&made, [boss(globex)]).await.unwrap();
+            assert!(found.record.is_some() && found.entities[0].1.is_none());
+            globex.delete(&made).await.unwrap();
         }
         Operation::get => {
             for get in [
