@@ -49,11 +49,16 @@ pub(crate) fn read(from: &str) -> io::Result<Vec<u8>> {
 
 /// Reads a document: JSON itself, a file, or `-` for standard input.
 pub(crate) fn document(given: &str) -> Result<Json, Failure> {
+    json(given, "the document")
+}
+
+/// Reads JSON itself, a file, or `-` for standard input; `what` names it in errors.
+pub(crate) fn json(given: &str, what: &str) -> Result<Json, Failure> {
     if matches!(without_mark(given.as_bytes()).trim_ascii_start(), [b'{' | b'[', ..]) {
-        return parse(given.as_bytes(), "the document");
+        return parse(given.as_bytes(), what);
     }
     let unreadable = |error| {
-        Failure::wrong(format!("{given}: the document is neither JSON nor a file that can be read: {error}"))
+        Failure::wrong(format!("{given}: {what} is neither JSON nor a file that can be read: {error}"))
     };
     parse(&read(given).map_err(unreadable)?, given)
 }

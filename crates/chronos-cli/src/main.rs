@@ -29,9 +29,11 @@ mod shared;
 mod smart_insert;
 mod stderr;
 mod stop;
+mod tiers;
 mod update;
 mod usage;
 mod verify;
+mod with_entities;
 mod worker;
 
 use std::process::ExitCode;
@@ -84,6 +86,9 @@ enum Command {
     SmartInsert(smart_insert::SmartInsertArgs),
     Restore(restore::RestoreArgs),
     RestoreCollection(restore_collection::RestoreCollectionArgs),
+    WithEntities(with_entities::WithEntitiesArgs),
+    Knowledge(tiers::KnowledgeArgs),
+    Metadata(tiers::MetadataArgs),
     Verify(verify::VerifyArgs),
     Counters(counters::CountersArgs),
     Worker(worker::WorkerArgs),
@@ -126,6 +131,9 @@ async fn run(globals: &Globals, command: Command) -> Result<(), Failure> {
         Command::SmartInsert(args) => smart_insert::run(globals, args).await,
         Command::Restore(args) => restore::run(globals, args).await,
         Command::RestoreCollection(args) => restore_collection::run(globals, args).await,
+        Command::WithEntities(args) => with_entities::run(globals, args).await,
+        Command::Knowledge(args) => tiers::knowledge(globals, args).await,
+        Command::Metadata(args) => tiers::metadata(globals, args).await,
         Command::Verify(args) => verify::run(globals, args).await,
         Command::Counters(args) => counters::run(globals, args).await,
         Command::Worker(args) => worker::run(globals, args).await,

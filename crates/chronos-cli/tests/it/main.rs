@@ -10,6 +10,7 @@ mod counters;
 mod demo;
 mod entities;
 mod fallback;
+mod entities;
 mod import;
 mod migrate;
 mod readme;
