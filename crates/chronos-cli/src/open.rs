@@ -51,6 +51,10 @@ pub(crate) struct Globals {
     /// The tenant; for runtime data `default` without it.
     #[arg(long, global = true, value_name = "ID")]
     pub(crate) tenant: Option<String>,
+    /// Logs, identities and messaging, which all tenants share: those of all of them. Without it a tenant must be
+    /// named.
+    #[arg(long, global = true, conflicts_with = "tenant")]
+    pub(crate) cross_tenant: bool,
     /// The domain.
     #[arg(long, global = true, value_name = "ID")]
     pub(crate) domain: Option<String>,
@@ -123,13 +127,13 @@ impl Globals {
     }
 
     fn route(&self) -> Route {
-        let Self { database_type, tier, tenant, domain, entry, database, .. } = self.clone();
+        let Self { database_type, tier, tenant, cross_tenant, domain, entry, database, .. } = self.clone();
         // Version 1's own ways to a database take no type unless one is given.
         let database_type =
             database_type.or((entry.is_none() && database.is_none()).then_some(DatabaseType::Runtime));
         let tenant =
             tenant.or((database_type == Some(DatabaseType::Runtime)).then(|| DEFAULT_TENANT.to_owned()));
-        Route { database_type, tier, tenant, domain, key: entry, database, ..Route::default() }
+        Route { database_type, tier, tenant, cross_tenant, domain, key: entry, database, ..Route::default() }
     }
 }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use crate::clock::sleep_until;
-use crate::config::{Config, CounterRules, DatabaseType, Entry, ObjectSpace, OneStore, Warning};
+use crate::config::{Config, CounterRules, Entry, ObjectSpace, OneStore, Warning};
 use crate::connections::{Connections, WrapDocuments};
 use crate::documents::DocumentStore;
 use crate::fallback::queue::FallbackRoute;
@@ -246,9 +246,9 @@ impl Chronos {
 
     /// A worker's handle of what a route resolved to: its writes never wait, and it leads nowhere else.
     pub(crate) fn resolved(&self, resolved: &Resolved) -> Result<Collection> {
-        let Inner { config, documents, env, .. } = &*self.inner;
+        let Inner { config, documents, env, analytics, .. } = &*self.inner;
         let tenancy = Tenancy::new(config, resolved, documents, env);
-        let analytics = self.inner.analytics.of(config, resolved, documents);
+        let analytics = analytics.of(config, resolved, documents);
         let workers = self.workers(resolved)?;
         Ok(Collection { workers, tenancy, analytics, fallback: None, origin: None })
     }
@@ -376,23 +376,21 @@ impl Chronos {
     pub(crate) fn messaging_db(&self, entry: &Entry, database: &str) -> Result<Arc<MessagingDb>> {
         let documents = self.documents(&entry.connection)?;
         let key = (entry.connection.clone(), database.to_owned(), entry.capture_deliveries);
-        let mut dbs = self.inner.messaging.lock();
-        let db = dbs.entry(key).or_insert_with(|| {
-            let env = self.inner.env.clone();
-            Arc::new(MessagingDb::new(documents, database, entry.capture_deliveries, env))
-        });
-        Ok(Arc::clone(db))
+        let make = || MessagingDb::new(documents, database, entry.capture_deliveries, self.inner.env.clone());
+        Ok(Arc::clone(self.inner.messaging.lock().entry(key).or_insert_with(|| Arc::new(make()))))
     }
 
     fn workers(&self, resolved: &Resolved) -> Result<Arc<Workers>> {
         let Inner { config, env, cache, open, next_number, rules, .. } = &*self.inner;
         let entry = &resolved.entry;
         let documents = self.documents(&entry.connection)?;
+        let inline = config.keeps_inline(entry);
         let key = (
             entry.connection.clone(),
             resolved.database.clone(),
             resolved.collection.clone(),
             entry.objects.clone(),
+            entry.is_for_all_tenants(),
         );
         let mut open = open.lock();
         if let Some(workers) = open.by_key.get(&key) {
@@ -401,16 +399,15 @@ impl Chronos {
         let settings = Settings {
             map: config.collection_maps.get(&resolved.collection).cloned().unwrap_or_default(),
             inline_max_bytes: config.inline_max_bytes,
-            versioning: config.versioning,
+            versioning: config.versioning && !inline,
+            inline,
             logical_delete: config.logical_delete,
             update_mode: config.update_mode,
             transactions: config.transactions,
-            shadow: config.dev_shadow,
+            // What is whole in the head needs no copy there.
+            shadow: config.dev_shadow.filter(|_| !inline),
             rules: rules.clone(),
-            all_and_one: matches!(
-                entry.database_type,
-                Some(DatabaseType::Logs | DatabaseType::Identities | DatabaseType::Messaging)
-            ),
+            says_tenant: entry.is_for_all_tenants(),
         };
         let space = entry.objects.as_ref().map(|space| self.space(space));
         let names = Names::new(&resolved.database, &resolved.collection);

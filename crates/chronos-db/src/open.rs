@@ -6,8 +6,8 @@ use std::sync::Arc;
 use crate::config::{ObjectSpace, closest};
 use crate::records::{Names, Workers};
 
-/// One collection: where its documents are, and where its objects go.
-pub(crate) type CollectionKey = (String, String, String, Option<ObjectSpace>);
+/// One collection: where its documents are, where its objects go, and whether all tenants share it by design.
+pub(crate) type CollectionKey = (String, String, String, Option<ObjectSpace>, bool);
 
 /// Collections that are kept open while nobody uses them.
 pub(crate) const MAX_IDLE: usize = 1_024;

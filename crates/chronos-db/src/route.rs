@@ -91,6 +91,8 @@ pub struct Route {
     pub object_id: Option<String>,
     /// The collection.
     pub collection: Option<String>,
+    /// The data of all tenants is meant, in a database that they share.
+    pub cross_tenant: bool,
 }
 
 /// What a route leads to.
@@ -145,11 +147,12 @@ impl Route {
         Self::of(DatabaseType::Knowledge)
     }
 
-    /// Leads to the logs of all tenants; with a tenant, to those of that one only.
+    /// Leads to the logs of one tenant, or of [all of them](Self::cross_tenant).
     ///
     /// ```
     /// use chronos_db::Route;
-    /// assert_eq!(Route::logs().collection("audit").to_string(), "logs");
+    /// assert_eq!(Route::logs().tenant("acme").collection("audit").to_string(), "logs, tenant `acme`");
+    /// assert_eq!(Route::logs().cross_tenant().collection("audit").to_string(), "logs, all tenants");
     /// ```
     #[must_use]
     pub fn logs() -> Self {
@@ -167,11 +170,12 @@ impl Route {
         Self::of(DatabaseType::Messaging)
     }
 
-    /// Leads to the users and accounts of all tenants; with a tenant, to those of that one only.
+    /// Leads to the users and accounts of one tenant, or of [all of them](Self::cross_tenant). Without an object
+    /// storage of their own these are inline records: whole in the document store, in their latest state alone.
     ///
     /// ```
     /// use chronos_db::Route;
-    /// assert_eq!(Route::identities().collection("users").to_string(), "identities");
+    /// assert_eq!(Route::identities().tenant("acme").collection("users").to_string(), "identities, tenant `acme`");
     /// ```
     #[must_use]
     pub fn identities() -> Self {
@@ -202,6 +206,36 @@ impl Route {
     #[must_use]
     pub fn tenant(mut self, tenant: impl Into<String>) -> Self {
         self.tenant = Some(tenant.into());
+        self
+    }
+
+    /// Says that the data of all tenants is meant. Logs, identities and messaging, which all tenants share, answer
+    /// nothing to a route that neither names a tenant nor says this; others refuse it. A new item is then of the
+    /// tenant that its document says as `tenantId`.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> chronos_db::Result<()> {
+    /// use chronos_db::config::{Config, Database};
+    /// use chronos_db::{Chronos, Route, json};
+    ///
+    /// let config = Config::builder()
+    ///     .connection("here", "embedded::memory:")
+    ///     .database(Database::identities("here", "chronos_identities"));
+    /// let chronos = Chronos::open(config.build()?)?;
+    /// let users = |route: Route| chronos.with(route.collection("users"));
+    ///
+    /// let ada = json!({"email": "ada@example.org"});
+    /// users(Route::identities().tenant("acme"))?.create(ada).await?;
+    /// let all = users(Route::identities().cross_tenant())?.list().await?;
+    /// assert_eq!(all.items[0].item["tenantId"], "acme");
+    /// assert!(users(Route::identities())?.list().await.is_err());
+    /// # chronos.shutdown().await
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn cross_tenant(mut self) -> Self {
+        self.cross_tenant = true;
         self
     }
 
@@ -307,6 +341,7 @@ impl fmt::Display for Route {
             quoted("key", &self.key),
             self.tier.map(|tier| format!("tier {tier}")),
             quoted("tenant", &self.tenant),
+            self.cross_tenant.then(|| "all tenants".to_owned()),
             quoted("domain", &self.domain),
             quoted("extIdentifier", &self.ext_identifier),
             quoted("database", &self.database),

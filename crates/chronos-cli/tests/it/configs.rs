@@ -119,7 +119,7 @@ fn the_options_of_the_route_lead_to_the_database_they_name() {
         &["--tenant", "acme"],
         &["--type", "metadata", "--tier", "generic"],
         &["--type", "metadata", "--domain", "health"],
-        &["--type", "logs"],
+        &["--type", "logs", "--cross-tenant"],
     ];
     for (i, route) in routes.iter().enumerate() {
         cli.run(&[*route, &["create", "-c", "things", &json!({"i": i}).to_string()]].concat()).value();

@@ -53,6 +53,9 @@ impl Config {
             "connection": entry.connection,
             "objects": entry.objects.as_ref().map(|space| self.describe_space(space)),
         });
+        if self.keeps_inline(entry) {
+            described["records"] = json!("inline, without versions");
+        }
         // Only where it is so; and what may be so, only the stores can tell.
         for (key, wanted) in
             [("sharesDatabaseWith", OneStore::Yes), ("mayShareDatabaseWith", OneStore::Unknown)]

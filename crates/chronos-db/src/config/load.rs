@@ -224,6 +224,18 @@ impl Config {
         Ok(())
     }
 
+    /// Whether the records of an entry are inline. Not where records with versions may be in the same database,
+    /// as what is superseded there must not go.
+    pub(crate) fn keeps_inline(&self, entry: &Entry) -> bool {
+        let meets = |other: &Entry| {
+            other.database.is_none() || entry.database.is_none() || other.database == entry.database
+        };
+        entry.asks_for_inline()
+            && !self.entries.iter().any(|other| {
+                !other.asks_for_inline() && meets(other) && self.one_store(entry, other) != OneStore::No
+            })
+    }
+
     /// Whether two entries lead to one store, as far as their connection strings tell.
     pub(crate) fn one_store(&self, one: &Entry, other: &Entry) -> OneStore {
         if one.connection == other.connection {

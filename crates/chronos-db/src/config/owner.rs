@@ -16,11 +16,11 @@ pub(crate) enum Owner {
 
 impl Owner {
     pub(crate) fn of(entry: &Entry) -> Self {
-        match (&entry.selector, entry.database_type) {
-            (_, Some(DatabaseType::Logs | DatabaseType::Identities | DatabaseType::Messaging))
-            | (Selector::Hashed(_), _) => Self::Anybody,
-            (Selector::Tenant(tenant), _) => Self::Tenant(tenant.as_str().into()),
-            (Selector::Generic | Selector::Domain(_) | Selector::Single, _) => Self::Nobody,
+        match &entry.selector {
+            Selector::Hashed(_) => Self::Anybody,
+            _ if entry.is_for_all_tenants() => Self::Anybody,
+            Selector::Tenant(tenant) => Self::Tenant(tenant.as_str().into()),
+            Selector::Generic | Selector::Domain(_) | Selector::Single => Self::Nobody,
         }
     }
 
@@ -32,5 +32,20 @@ impl Owner {
             (Self::Anybody, Self::Anybody) | (Self::Nobody, Self::Nobody) => false,
             _ => true,
         }
+    }
+}
+
+impl Entry {
+    /// Whether all tenants share it by design: logs, identities, messaging.
+    pub(crate) fn is_for_all_tenants(&self) -> bool {
+        matches!(
+            self.database_type,
+            Some(DatabaseType::Logs | DatabaseType::Identities | DatabaseType::Messaging)
+        )
+    }
+
+    /// Whether it asks for inline records: whole in the document store, without versions.
+    pub(super) fn asks_for_inline(&self) -> bool {
+        self.is_for_all_tenants() && self.objects.is_none()
     }
 }

@@ -267,6 +267,7 @@ fn route_fields(route: &Route) -> Document {
     put(&mut out, "forcedIndex", route.forced_index.and_then(|index| i64::try_from(index).ok()));
     put(&mut out, "objectId", route.object_id.clone());
     put(&mut out, "collection", route.collection.clone());
+    put(&mut out, "crossTenant", route.cross_tenant.then_some(true));
     out
 }
 
@@ -285,5 +286,6 @@ fn read_route(ctx: &Document) -> Option<Route> {
         forced_index: forced_index.map(usize::try_from).transpose().ok()?,
         object_id: text(ctx, "objectId"),
         collection: text(ctx, "collection"),
+        cross_tenant: ctx.get_bool("crossTenant").unwrap_or(false),
     })
 }

@@ -18,6 +18,6 @@ impl Collection {
         }
         // What a row says is gone with it.
         let counted = self.counters().follow().await?.cv;
-        self.workers.trimmer.trim(grace, counted, self.scope().await?).await
+        self.workers.trimmer.trim(grace, counted, self.upkeep_scope().await?).await
     }
 }

@@ -182,7 +182,7 @@ impl Work<'_> {
     ) -> Result<(u64, u64)> {
         let filter = Scope::Untenanted.narrow(filter);
         let without = if self.dry_run {
-            ["inline", "riders", "metaIndexed", "fullShadow"].map(str::to_owned).to_vec()
+            ["inline", "riders", "metaIndexed", "fullShadow", "payload"].map(str::to_owned).to_vec()
         } else {
             Vec::new()
         };

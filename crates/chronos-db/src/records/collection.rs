@@ -76,7 +76,25 @@ impl fmt::Debug for Collection {
 
 impl Collection {
     /// Which documents this handle sees and changes; decided when it is first used.
+    ///
+    /// # Errors
+    /// `VALIDATION_ERROR` if it is of a database that all tenants share, and neither names one nor says that it
+    /// is for all of them.
     pub(crate) async fn scope(&self) -> Result<&Scope> {
+        let scope = self.tenancy.scope().await?;
+        let says_whose =
+            *scope != Scope::All || self.origin.as_ref().is_none_or(|origin| origin.route.cross_tenant);
+        if self.workers.index.settings.says_tenant && !says_whose {
+            return Err(Error::validation(
+                "all tenants share this database: name the tenant (`tenantId`, `--tenant`), or say that all are meant (`crossTenant`, `--cross-tenant`)",
+            )
+            .in_collection(self.name()));
+        }
+        Ok(scope)
+    }
+
+    /// The same for what keeps the store in order and shows nothing of any tenant.
+    pub(crate) async fn upkeep_scope(&self) -> Result<&Scope> {
         self.tenancy.scope().await
     }
 
@@ -109,7 +127,7 @@ impl Collection {
     /// # Errors
     /// `TXN_ERROR` if the store fails.
     pub async fn exists(&self) -> Result<bool> {
-        self.workers.index.holds_any(self.scope().await?).await
+        self.workers.index.holds_any(self.upkeep_scope().await?).await
     }
 
     /// Returns the newest collection version below which nothing is missing and nothing changes any more; −1
@@ -129,7 +147,7 @@ impl Collection {
     /// `TXN_ERROR` if the store fails. A failing object storage is not an error here: what it didn't take is
     /// counted and named.
     pub async fn flush(&self, limit: Duration) -> Result<FlushReport> {
-        self.workers.flush(limit, false, self.scope().await?).await
+        self.workers.flush(limit, false, self.upkeep_scope().await?).await
     }
 
     /// Waits until the versions that this process has committed are stored, or `limit` has passed; what
@@ -138,7 +156,7 @@ impl Collection {
     /// # Errors
     /// As [`flush`](Self::flush).
     pub async fn flush_local(&self, limit: Duration) -> Result<FlushReport> {
-        self.workers.flush(limit, true, self.scope().await?).await
+        self.workers.flush(limit, true, self.upkeep_scope().await?).await
     }
 
     /// Makes sure that lists by `property` are served by an index. Declared properties have theirs already.
@@ -146,7 +164,7 @@ impl Collection {
     /// # Errors
     /// `TXN_ERROR` if the store fails.
     pub async fn ensure_index(&self, property: &str) -> Result<()> {
-        self.workers.schema.ensure_property(property, self.scope().await?).await
+        self.workers.schema.ensure_property(property, self.upkeep_scope().await?).await
     }
 
     /// Removes objects of large payloads whose commit never came, if they were begun at least `age` ago by
@@ -156,6 +174,6 @@ impl Collection {
     /// # Errors
     /// `TXN_ERROR` or `STORAGE_ERROR` if a store fails; calling it again goes on.
     pub async fn collect_orphans(&self, age: Duration) -> Result<Collected> {
-        self.workers.collector.collect_orphans(age, self.scope().await?).await
+        self.workers.collector.collect_orphans(age, self.upkeep_scope().await?).await
     }
 }

@@ -166,6 +166,7 @@ impl Router {
         }
         let entry = self.entry(route)?;
         let database = database(route, entry)?;
+        check_cross_tenant(route, entry)?;
         Ok(Resolved {
             entry: Arc::clone(entry),
             database,
@@ -355,6 +356,20 @@ fn selector_of(route: &Route) -> Result<Option<Selector>> {
         (Tier::Tenant, Some(name)) => Ok(Some(Selector::Tenant(name))),
         (tier, None) => Err(Error::validation(format!("the route names the tier {tier} but no {tier}"))),
     }
+}
+
+/// All tenants are meant only where all are.
+fn check_cross_tenant(route: &Route, entry: &Entry) -> Result<()> {
+    let wrong = match (&route.tenant, &entry.selector) {
+        _ if !route.cross_tenant => return Ok(()),
+        (Some(_), _) => "it names one of them",
+        (None, _) if !entry.is_for_all_tenants() => {
+            "only logs, identities and messaging are shared by all tenants"
+        }
+        (None, Selector::Tenant(_)) => "each tenant has a messaging database of its own",
+        (None, _) => return Ok(()),
+    };
+    Err(Error::validation(format!("the route says that all tenants are meant, but {wrong}")))
 }
 
 fn database(route: &Route, entry: &Entry) -> Result<String> {

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bson::Document;
-use chronos_db::config::{Base64Property, CollectionMap, Config, ConfigBuilder, DevShadow};
+use chronos_db::config::{Base64Property, CollectionMap, Config, ConfigBuilder, Database, DevShadow};
 use chronos_db::documents::{Batch, Direction, DocumentStore, Namespace, Scan, Write};
 use chronos_db::fail::{FailAction, FailPoints};
 use chronos_db::json::Map;
@@ -250,6 +250,61 @@ async fn the_shape_of_a_head_with_a_shadow_is_that_of_the_golden_file() {
     stage.chronos.shutdown().await.unwrap();
 }
 
+/// Inline records, in a database of identities.
+async fn users(seed: u64) -> (Chronos, Collection, Arc<dyn DocumentStore>, Arc<MockClock>) {
+    let database = Database::identities("here", "chronos");
+    let config = Config::builder().connection("here", "embedded::memory:").database(database);
+    let clock = Arc::new(MockClock::default());
+    let random = Arc::new(SeededRandom::new(seed));
+    let env = Env { clock: Arc::clone(&clock) as _, random, fail: FailPoints::armable() };
+    let chronos = Chronos::builder(config.build().unwrap()).env(env).open().unwrap();
+    let users = chronos.with(Route::identities().tenant("acme").collection("users")).unwrap();
+    let documents = chronos.documents("here").unwrap();
+    (chronos, users, documents, clock)
+}
+
+#[tokio::test]
+async fn the_shapes_of_inline_records_are_those_of_the_golden_file() {
+    let (chronos, users, documents, clock) = self::users(1).await;
+    let id = users.create(json!({ "email": "a@example.org", "tries": 3 })).actor("signup").await.unwrap().id;
+    clock.advance(Duration::from_secs(60));
+    let gone = users.create(json!({ "email": "b@example.org" })).await.unwrap().id;
+    users.delete(&gone).await.unwrap();
+    users.trim(Duration::from_secs(30)).await.unwrap();
+    users.update(&id, json!({ "status": "active" })).await.unwrap();
+    let mut now = Map::new();
+    for suffix in SUFFIXES {
+        let namespace = Namespace::new("chronos", format!("users_{suffix}"));
+        let scan = Scan { order: vec![("_id".into(), Direction::Ascending)], ..Scan::default() };
+        let stored: Vec<Document> = documents.scan(&namespace, scan).try_collect().await.unwrap();
+        let stored: Vec<Value> = stored.into_iter().map(|document| to_extended(&document.into())).collect();
+        now.insert(format!("users_{suffix}"), stored.into());
+    }
+    check("inline", &json!({ "documents": now }));
+    chronos.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn inline_records_of_the_golden_file_are_readable_and_writable_today() {
+    let (chronos, users, documents, clock) = self::users(2).await;
+    let text = std::fs::read_to_string(folder().join("inline.json")).unwrap();
+    put_all(&Value::parse(&text).unwrap(), &*documents).await;
+    clock.advance(Duration::from_secs(3_600));
+    assert!(users.verify().await.unwrap().is_clean());
+    users.trim(Duration::from_secs(60)).await.unwrap();
+    let items = users.list().include_deleted().await.unwrap().items;
+    assert_eq!(items.len(), 2);
+    for item in items {
+        assert!(item.item["email"].is_string() && item.item["tenantId"] == "acme", "{item:?}");
+        if item.deleted_at.is_none() {
+            let written = users.update(&item.id, json!({ "status": "today" })).await.unwrap();
+            assert_eq!(written.ov, item.ov + 1);
+        }
+    }
+    assert!(users.verify().await.unwrap().is_clean());
+    chronos.shutdown().await.unwrap();
+}
+
 #[tokio::test]
 async fn the_shapes_of_an_erased_item_are_those_of_the_golden_files() {
     let dir = tempfile::tempdir().unwrap();
@@ -268,10 +323,8 @@ async fn the_shapes_of_an_erased_item_are_those_of_the_golden_files() {
     stage.chronos.shutdown().await.unwrap();
 }
 
-/// Puts the golden files' documents and objects into a fresh store.
-async fn load(name: &str, stage: &Stage) {
-    let text = std::fs::read_to_string(folder().join(format!("{name}.json"))).unwrap();
-    let golden: Value = Value::parse(&text).unwrap();
+/// Puts the documents of a golden file into a fresh store.
+async fn put_all(golden: &Value, into: &dyn DocumentStore) {
     let mut batch = Batch::new();
     for (collection, documents) in golden["documents"].as_object().unwrap() {
         for document in documents.as_array().unwrap() {
@@ -279,8 +332,15 @@ async fn load(name: &str, stage: &Stage) {
             batch.push(&Namespace::new("chronos", collection.as_str()), Write::insert(document));
         }
     }
-    let outcomes = stage.documents.apply(batch).await.unwrap();
+    let outcomes = into.apply(batch).await.unwrap();
     assert!(outcomes.iter().all(chronos_db::documents::Outcome::is_applied), "{outcomes:?}");
+}
+
+/// Puts the golden files' documents and objects into a fresh store.
+async fn load(name: &str, stage: &Stage) {
+    let text = std::fs::read_to_string(folder().join(format!("{name}.json"))).unwrap();
+    let golden: Value = Value::parse(&text).unwrap();
+    put_all(&golden, &*stage.documents).await;
     for (key, body) in golden["objects"].as_object().unwrap() {
         stage.bucket.put(key, body.as_str().unwrap().to_owned().into(), PutOptions::default()).await.unwrap();
     }

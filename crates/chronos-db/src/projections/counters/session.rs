@@ -19,14 +19,14 @@ pub(super) struct Session {
 
 /// What the counters of a collection are stored under: what tells one handle's documents from others.
 pub(crate) async fn owner_of(collection: &Collection) -> Result<String> {
-    let scope = collection.scope().await?;
+    let scope = collection.upkeep_scope().await?;
     let backend = collection.analytics.backend.as_deref();
     Ok(Owner::new(scope, collection.database(), collection.name(), backend).id)
 }
 
 impl Session {
     pub(super) async fn open(collection: &Collection) -> Result<Self> {
-        let scope = collection.scope().await?.clone();
+        let scope = collection.upkeep_scope().await?.clone();
         let (workers, analytics) = (&collection.workers, &collection.analytics);
         let backend = analytics.backend.as_deref();
         let owner = Owner::new(&scope, collection.database(), collection.name(), backend);

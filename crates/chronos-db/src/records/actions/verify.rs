@@ -54,7 +54,7 @@ impl Action for Verify {
     type Output = Verification;
 
     async fn run(self) -> Result<Verification> {
-        let (workers, scope) = (&self.collection.workers, self.collection.scope().await?);
+        let (workers, scope) = (&self.collection.workers, self.collection.upkeep_scope().await?);
         workers
             .verifier
             .verify(self.repair, scope)

@@ -105,6 +105,7 @@ impl EntityMapping {
         }
         route.database_type = self.database_type.or(record.database_type);
         route.tier = self.tier.or(record.tier);
+        route.cross_tenant &= self.database_type.is_none();
         route
     }
 

@@ -40,15 +40,17 @@ pub(crate) struct Settings {
     pub(crate) map: CollectionMap,
     pub(crate) inline_max_bytes: usize,
     pub(crate) versioning: bool,
+    /// Inline records: whole in their heads, without versions. `versioning` is off then.
+    pub(crate) inline: bool,
     pub(crate) logical_delete: bool,
     pub(crate) update_mode: UpdateMode,
     /// Whether changes of several items are one transaction.
     pub(crate) transactions: Transactions,
     pub(crate) shadow: Option<DevShadow>,
     pub(crate) rules: VersionRules,
-    /// Handles of one tenant and handles of all tenants lead here, as to logs: lists of both need their
-    /// indexes, whichever writes.
-    pub(crate) all_and_one: bool,
+    /// Logs, identities and messaging: handles of one tenant and handles of all tenants lead here, so lists of
+    /// both need their indexes, whichever writes, and every document says its tenant.
+    pub(crate) says_tenant: bool,
 }
 
 /// The version index of one collection.
@@ -129,13 +131,11 @@ impl RecordIndex {
     pub(crate) async fn holds_any(&self, scope: &Scope) -> Result<bool> {
         let version = Filter::Field("op".into(), Test::Ne(Op::Void.as_str().into()));
         // Of a first write that was interrupted there may be a row alone.
-        for (namespace, filter, large) in
-            [(&self.names.head, Filter::All, "fullShadow"), (&self.names.ver, version, "inline")]
-        {
+        for (namespace, filter) in [(&self.names.head, Filter::All), (&self.names.ver, version)] {
             let scan = Scan {
                 filter: scope.narrow(filter),
                 limit: Some(1),
-                without: vec![large.into()],
+                without: ["fullShadow", "payload", "inline"].map(str::to_owned).to_vec(),
                 ..Scan::default()
             };
             if self.documents.scan_stored(namespace, scan).try_next().await?.is_some() {

@@ -121,7 +121,12 @@ impl super::RecordIndex {
 
     async fn any_has(&self, name: &'static str, scope: &Scope) -> Result<bool> {
         let filter = scope.narrow(Filter::exists(format!("metaIndexed.{name}"), true));
-        let scan = Scan { filter, limit: Some(1), without: vec!["fullShadow".into()], ..Scan::default() };
+        let scan = Scan {
+            filter,
+            limit: Some(1),
+            without: vec!["fullShadow".into(), "payload".into()],
+            ..Scan::default()
+        };
         Ok(self.documents.scan_stored(&self.names.head, scan).try_next().await?.is_some())
     }
 }

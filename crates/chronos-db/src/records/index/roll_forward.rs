@@ -76,6 +76,12 @@ impl super::RecordIndex {
         if let Some(first) = created {
             head.created_at = first.at;
         }
+        if self.settings.inline
+            && head.inline.is_none()
+            && let Some(written) = self.row(id, head.meta.payload.ov).await?
+        {
+            head = head.keeping_inline(&written);
+        }
         Ok(Following { head: Some(head), lacks: Some(guard) })
     }
 

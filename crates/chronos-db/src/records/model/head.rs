@@ -30,6 +30,8 @@ pub(crate) struct Head {
     pub(crate) meta: VersionMeta,
     /// The latest item.json, kept here while `devShadow` is on.
     pub(crate) shadow: Option<Shadow>,
+    /// The item.json that `meta.payload` is about, of an inline record: it is here for good, and the rows go.
+    pub(crate) inline: Option<Bytes>,
 }
 
 crate::debug_some!(Head { id, ov, cv, created_at, updated_at, deleted_at, erased });
@@ -91,6 +93,12 @@ impl Head {
         Row { ov: self.meta.payload.ov, op: Op::Update, ..self.as_row() }
     }
 
+    /// The same head of an inline record, with the payload that its row carries.
+    pub(crate) fn keeping_inline(self, row: &Row) -> Self {
+        let own = row.inline.clone().filter(|_| row.meta.payload.ov == self.meta.payload.ov && !self.erased);
+        Self { inline: own.or(self.inline), ..self }
+    }
+
     /// That the stored head is still this one.
     pub(crate) fn unchanged(&self) -> Guard {
         match self.row {
@@ -126,13 +134,14 @@ impl Head {
             data.append(cstr!("bytes"), raw_int(shadow.bytes.len() as i64));
             doc.append(cstr!("fullShadow"), data);
         }
+        put_opt(&mut doc, cstr!("payload"), self.inline.as_ref().map(binary));
         doc
     }
 
     pub(crate) fn read(stored: &RawDocument) -> Result<Self> {
         let (mut id, mut ov, mut cv, mut row) = (None, None, None, None);
-        let (mut created_at, mut updated_at, mut deleted_at, mut erased, mut shadow) =
-            (None, None, None, false, None);
+        let (mut created_at, mut updated_at, mut deleted_at, mut erased) = (None, None, None, false);
+        let (mut shadow, mut inline) = (None, None);
         let mut meta = MetaReader::default();
         for element in stored.iter_elements() {
             let (key, value) = raw_bson::field(element)?;
@@ -146,6 +155,7 @@ impl Head {
                 "deletedAt" => deleted_at = date(value),
                 "erased" => erased = value.as_bool().unwrap_or(false),
                 "fullShadow" => shadow = value.as_document().and_then(read_shadow),
+                "payload" => inline = bytes(value),
                 _ => meta.take(key, value),
             }
         }
@@ -162,13 +172,17 @@ impl Head {
             erased,
             meta: meta.end(ov),
             shadow,
+            inline,
         })
     }
 }
 
 impl Row {
-    /// The head that follows from this row and what came before it.
+    /// The head that follows from this row and what came before it. A payload that both have stays in the head
+    /// if it is there; one of its own comes with [`keeping_inline`](Head::keeping_inline).
     pub(crate) fn head_after(&self, previous: Option<&Head>) -> Head {
+        let shared =
+            previous.filter(|head| !self.op.is_bare() && head.meta.payload.ov == self.meta.payload.ov);
         Head {
             id: self.id,
             ov: self.ov,
@@ -180,6 +194,7 @@ impl Row {
             erased: self.op.is_bare(),
             meta: self.meta.clone(),
             shadow: None,
+            inline: shared.and_then(|head| head.inline.clone()),
         }
     }
 }

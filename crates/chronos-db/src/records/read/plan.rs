@@ -216,6 +216,7 @@ impl Plan {
 impl Reader {
     /// What a query means; of the past, once nothing can be added to that past any more.
     pub(crate) async fn plan(&self, query: &Query, scope: &Scope) -> Result<Plan> {
+        self.check_kept(query.which)?;
         let mut which = self.watermark.settled(query.which).await?;
         let mut kept = Filter::All;
         if !self.index.settings.versioning && !matches!(which, VersionSelector::Ov(_)) {
@@ -229,14 +230,16 @@ impl Reader {
             Ok::<_, Error>(Side { filter: names.stored_filter(query.filter.as_ref())?, order })
         };
         let silent = OnBuiltIn::default();
-        let heads = |on_built_in| side(&Names { paths: &HEADS, own: own.clone(), on_built_in, declared });
+        let says_tenant = self.index.settings.says_tenant;
+        let names =
+            |paths, on_built_in| Names { paths, own: own.clone(), on_built_in, declared, says_tenant };
+        let heads = |on_built_in| side(&names(&HEADS, on_built_in));
         let (mut heads, rows) = if which == VersionSelector::Latest {
             let heads = heads(&query.on_built_in)?;
             (heads.clone(), heads)
         } else {
             // First of rows, which know less.
-            let rows =
-                side(&Names { paths: &ROWS, own: own.clone(), on_built_in: &query.on_built_in, declared })?;
+            let rows = side(&names(&ROWS, &query.on_built_in))?;
             (heads(&silent)?, rows)
         };
         if kept != Filter::All {

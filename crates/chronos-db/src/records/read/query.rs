@@ -8,6 +8,7 @@ use crate::documents::filter;
 use crate::documents::{Direction, Filter};
 use crate::records::document::indexing::plain;
 use crate::records::index::own_names::{self, OnBuiltIn};
+use crate::records::index::scope::TENANT;
 use crate::records::model::{ItemId, VersionSelector};
 use crate::records::view::OnDamage;
 use crate::{Error, Json, Result, Timestamp};
@@ -50,6 +51,8 @@ pub(crate) struct Names<'q> {
     pub(crate) on_built_in: &'q OnBuiltIn,
     /// The properties that the collection declares as indexed; empty if all are.
     pub(crate) declared: &'q [String],
+    /// `tenantId` is the item's tenant.
+    pub(crate) says_tenant: bool,
 }
 
 /// An item of a list.
@@ -101,6 +104,7 @@ impl Names<'_> {
         let built_in = match name {
             _ if own.is_some() => None,
             "_id" => Some(paths.id),
+            TENANT if self.says_tenant => Some(TENANT),
             "_system.ov" => Some("ov"),
             "_system.cv" => Some("cv"),
             "_system.updatedAt" => Some(paths.updated_at),

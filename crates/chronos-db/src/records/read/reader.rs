@@ -38,8 +38,8 @@ crate::debug_some!(ResolvedVersion { id, ov, cv, at, created_at, deleted_at });
 
 impl ResolvedVersion {
     pub(crate) fn from_head(head: Head) -> Self {
-        let inline =
-            head.shadow.filter(|shadow| shadow.ov == head.meta.payload.ov).map(|shadow| shadow.bytes);
+        let shadow = head.shadow.filter(|shadow| shadow.ov == head.meta.payload.ov);
+        let inline = head.inline.or(shadow.map(|shadow| shadow.bytes));
         let Head { id, ov, cv, created_at, updated_at, deleted_at, meta, .. } = head;
         Self { id, ov, cv, at: updated_at, created_at, deleted_at, meta, inline }
     }
@@ -76,6 +76,7 @@ impl Reader {
         options: &ReadOptions,
         scope: &Scope,
     ) -> Result<Option<ResolvedVersion>> {
+        self.check_kept(which)?;
         let found = match which {
             VersionSelector::Latest => {
                 self.index.head_or_row(id).await?.filter(|head| !head.erased).map(ResolvedVersion::from_head)

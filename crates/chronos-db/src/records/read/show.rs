@@ -16,6 +16,7 @@ use crate::records::document::payload::{self, SYSTEM, System};
 use crate::records::index::scope::Scope;
 use crate::records::model::{BlobRef, ItemId, VersionMeta, VersionSelector};
 use crate::records::view::{Damage, OnDamage, Presigned, Version, View};
+use crate::records::write::no_past;
 use crate::{Error, ErrorKind, Json, Result};
 
 impl Reader {
@@ -135,6 +136,9 @@ impl Reader {
         scope: &Scope,
         newest_first: bool,
     ) -> Result<BoxStream<'static, Result<Version>>> {
+        if self.index.settings.inline {
+            return Err(no_past().on_item(id).in_collection(&self.index.names.collection).during("history"));
+        }
         let head = self
             .index
             .head_or_row(id)

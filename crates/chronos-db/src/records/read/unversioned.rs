@@ -9,9 +9,18 @@ use crate::documents::{Filter, Scan};
 use crate::records::index::scope::Scope;
 use crate::records::model::VersionSelector;
 use crate::records::model::{Head, int};
-use crate::records::write::not_kept;
+use crate::records::write::{no_past, not_kept};
 
 impl super::reader::Reader {
+    /// Inline records are asked for as they are.
+    ///
+    /// # Errors
+    /// `VALIDATION_ERROR` for any other question about them.
+    pub(crate) fn check_kept(&self, which: VersionSelector) -> Result<()> {
+        let is_refused = self.index.settings.inline && which != VersionSelector::Latest;
+        if is_refused { Err(no_past()) } else { Ok(()) }
+    }
+
     /// Whether the version that `which` means is the one that the head is of; if not, there was none.
     ///
     /// # Errors

@@ -115,7 +115,7 @@ impl Reader {
         stored: &RawDocument,
         found: ResolvedVersion,
     ) -> Result<Option<Listed>> {
-        let fields = || raw_bson::decode_part(stored, |field| field != "fullShadow");
+        let fields = || raw_bson::decode_part(stored, |field| !["fullShadow", "payload"].contains(&field));
         let place = if found.meta.missing.has_any_of(&plan.incomplete) {
             let fields = self.whole_fields(fields()?, &found).await?;
             if !side.filter.matches(&fields) {

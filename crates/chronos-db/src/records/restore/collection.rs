@@ -11,8 +11,8 @@ use crate::documents::{Direction, Filter, Newest, Scan};
 use crate::records::index::scope::Scope;
 use crate::records::model::VersionSelector;
 use crate::records::model::{Head, ItemId, Op, Row, int};
-use crate::records::write::WriteOptions;
 use crate::records::write::commit::{CommitError, Prepared};
+use crate::records::write::{WriteOptions, no_past};
 use crate::{Error, ErrorKind, Json, Result};
 
 /// Items that failed, of which a report tells each.
@@ -132,6 +132,9 @@ impl super::Restorer {
     ) -> Result<Restored> {
         if matches!(target, VersionSelector::Latest | VersionSelector::Ov(_)) {
             return Err(no_target());
+        }
+        if self.index.settings.inline {
+            return Err(no_past());
         }
         if !options.dry_run {
             self.schema.ensure(scope).await?;

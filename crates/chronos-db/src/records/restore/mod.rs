@@ -17,7 +17,7 @@ pub use collection::{RestoreProblem, Restored};
 use crate::records::index::scope::Scope;
 use crate::records::model::VersionSelector;
 use crate::records::model::{ItemId, Op};
-use crate::records::write::{Change, WriteCall, WriteOptions, WriteOutcome};
+use crate::records::write::{Change, WriteCall, WriteOptions, WriteOutcome, no_past};
 use crate::{Error, Result};
 
 /// Restores items and whole collections.
@@ -41,6 +41,9 @@ impl Restorer {
         scope: &Scope,
     ) -> Result<WriteOutcome> {
         let named = |e: Error| e.during("restore").in_collection(&self.index.names.collection).on_item(id);
+        if self.index.settings.inline {
+            return Err(named(no_past()));
+        }
         let which = self.watermark.settled(which).await.map_err(named)?;
         let row = if self.index.settings.versioning {
             self.index.row_at(id, which).await.map_err(named)?

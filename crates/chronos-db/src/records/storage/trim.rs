@@ -82,8 +82,10 @@ impl Trimmer {
                     continue;
                 }
                 let needed = head.is_some_and(|head| head.meta.payload.ov == row.ov);
-                // Without object storage the payload of the head is in this row alone.
-                if needed && row.op != Op::Void && self.payloads.buckets.is_none() {
+                // Without object storage the payload of the head is in this row alone, unless it is in the head
+                // itself.
+                let is_held = head.is_some_and(|head| head.inline.is_some());
+                if needed && !is_held && row.op != Op::Void && self.payloads.buckets.is_none() {
                     continue;
                 }
                 if !needed && row.op != Op::Void && row.meta.payload.ov == row.ov {

@@ -5,6 +5,7 @@ use super::report::Verification;
 use super::verifier::Verifier;
 use crate::Result;
 use crate::documents::{Batch, Direction, Filter, Outcome, Scan, Write};
+use crate::records::document::payload;
 use crate::records::index::scope::Scope;
 use crate::records::model::{Head, ItemId};
 use futures::{StreamExt as _, TryStreamExt as _};
@@ -58,6 +59,27 @@ impl Verifier {
         Ok(self.index.documents.apply(batch).await?.first().is_some_and(Outcome::is_applied))
     }
 
+    /// The payload of an inline record. One that only a row has is looked at with that row.
+    async fn verify_inline(&self, head: &Head, is_alone: bool, found: &mut Verification) -> Result<()> {
+        let of_head = &head.meta.payload;
+        let damage = match &head.inline {
+            _ if head.erased => return Ok(()),
+            None if self.index.row(head.id, of_head.ov).await?.is_some_and(|row| row.inline.is_some()) => {
+                return Ok(());
+            }
+            None => Some(("missing-payload", "the head has no payload, and no row has it".to_owned())),
+            Some(bytes) => payload::check(bytes, of_head)
+                .and_then(|()| payload::parse(bytes).map(drop))
+                .err()
+                .map(|error| ("damaged-payload", error.message().to_owned())),
+        };
+        found.checked += u64::from(is_alone);
+        if let Some((kind, message)) = damage {
+            found.report(kind, Some(head.id), Some(head.ov), message);
+        }
+        Ok(())
+    }
+
     /// Without versioning a head may have outlived its rows; otherwise it must have them.
     pub(super) async fn verify_heads_have_rows(
         &self,
@@ -88,6 +110,9 @@ impl Verifier {
             let rows: HashMap<ItemId, i64> =
                 self.index.scan_rows(scan).map_ok(|row| (row.id, row.ov)).try_collect().await?;
             for head in heads {
+                if self.index.settings.inline {
+                    self.verify_inline(&head, !rows.contains_key(&head.id), found).await?;
+                }
                 if !rows.contains_key(&head.id) {
                     if self.index.settings.versioning {
                         if repair && self.remove_unfounded(&head).await? {

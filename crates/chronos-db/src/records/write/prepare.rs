@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::call::WriteCall;
 use super::change::{Change, WriteOptions};
 use super::commit::Prepared;
+use super::own_tenant;
 use super::ready::{Attempt, Ready, UploadPlace};
 use super::unique::check_unique;
 use super::writer::Writer;
@@ -17,6 +18,7 @@ use crate::records::document::externalize::{
 use crate::records::document::merge::merge;
 use crate::records::document::payload::{self, Body};
 use crate::records::document::{heavy, indexing};
+use crate::records::index::scope::TENANT;
 use crate::records::model::{BlobRef, Head, ItemId, Op, Payload, VersionMeta};
 use crate::records::storage::payload_store::ObjectBuckets;
 use crate::{Error, Json, Result, Timestamp};
@@ -61,14 +63,14 @@ impl Writer {
         let new = || VersionMeta { tenant: scope.stamp().map(str::to_owned), ..VersionMeta::default() };
         // An item is for good whose it was at its creation.
         let mut meta = head.map_or_else(new, |head| head.meta.clone());
-        let current = match (change, head) {
+        let mut current = match (change, head) {
             (Change::Update { .. } | Change::Enrich { .. }, Some(head)) => {
                 Some(self.current(head, &mut meta).await?)
             }
             // Who forces it can replace a document that is damaged; and the index may know without the
             // document that it changes.
             (Change::Replace { document }, Some(head))
-                if !options.force && !replaces_for_sure(document, head) =>
+                if !options.force && !self.replaces_for_sure(document, head) =>
             {
                 Some(self.current(head, &mut meta).await?)
             }
@@ -76,7 +78,7 @@ impl Writer {
         };
         let function_ids = meta.function_ids.clone();
         let (op, document) = match self.made_of(call, head, current.as_ref(), &mut meta).await? {
-            Made::Document(op, document) => (op, document),
+            Made::Document(op, document) => (op, self.owned(document, head, current.as_mut(), &mut meta)?),
             Made::Shared(op) => {
                 let blank = Prepared::blank(self.index.env.random.object_id(), id, meta, None, Vec::new());
                 let prepared = Prepared { op, ..fill(blank, head, options, read_at) };
@@ -111,6 +113,40 @@ impl Writer {
         self.index.note_missing(&ready.prepared.meta).await?;
         ready.prepared = Prepared { op, ..fill(ready.prepared, head, options, read_at) };
         Ok(Some(ready))
+    }
+
+    /// Whether the index entry of the head tells that `document` is another one, and the head has all that a
+    /// next version keeps.
+    fn replaces_for_sure(&self, document: &Json, head: &Head) -> bool {
+        // A document need not say its tenant to be the same.
+        let complete =
+            !head.meta.legacy && head.meta.payload.ov == head.ov && !self.index.settings.says_tenant;
+        complete
+            && document.as_object().is_some_and(|document| indexing::differs(document, &head.meta.indexed))
+    }
+
+    /// The document, saying its tenant where documents do.
+    fn owned(
+        &self,
+        mut document: Map,
+        head: Option<&Head>,
+        current: Option<&mut Current>,
+        meta: &mut VersionMeta,
+    ) -> Result<Map> {
+        if !self.index.settings.says_tenant {
+            return Ok(document);
+        }
+        let said = own_tenant::say(&mut document, meta.tenant.as_deref())?;
+        match (head, current) {
+            // A handle of all tenants: the document says whose it is.
+            (None, _) => meta.tenant = said,
+            // Of a document that was written before they did, the tenant alone is no change.
+            (Some(_), Some(current)) if !current.document.contains_key(TENANT) => {
+                own_tenant::say(&mut current.document, meta.tenant.as_deref())?;
+            }
+            (Some(_), _) => {}
+        }
+        Ok(document)
     }
 
     /// The document that comes of a change, and what else it changes of the version.
@@ -315,6 +351,13 @@ pub(crate) fn not_kept() -> Error {
     )
 }
 
+/// Inline records have no past at all.
+pub(crate) fn no_past() -> Error {
+    Error::validation(
+        "no versions are kept of inline records, as of identities and of logs without object storage: of each item there is its latest state alone",
+    )
+}
+
 /// The update operators of MongoDB, which a caller may take `update` for; any other name with a `$` is a
 /// property like others.
 const UPDATE_OPERATORS: [&str; 14] = [
@@ -348,11 +391,4 @@ pub(super) fn refuse_operators(fields: &Map, operation: &str) -> Result<()> {
     Err(Error::validation(format!(
         "`{operator}` is an update operator, and {operation} takes none: {instead}"
     )))
-}
-
-/// Whether the index entry of the head tells that `document` is another one, and the head has all that a next
-/// version keeps.
-fn replaces_for_sure(document: &Json, head: &Head) -> bool {
-    let complete = !head.meta.legacy && head.meta.payload.ov == head.ov;
-    complete && document.as_object().is_some_and(|document| indexing::differs(document, &head.meta.indexed))
 }

@@ -55,7 +55,7 @@ impl Schema {
     /// Whether lists over all documents have to be served by indexes, and lists within one tenant.
     fn views(&self, scope: &Scope) -> (bool, bool) {
         let one = scope.is_one_of_several();
-        (!one || self.index.settings.all_and_one, one || self.index.settings.all_and_one)
+        (!one || self.index.settings.says_tenant, one || self.index.settings.says_tenant)
     }
 
     fn list_indexes(&self) -> Vec<Index> {

@@ -153,12 +153,17 @@ async fn attack(operation: Operation, globex: &Collection, id: &ItemId, lock: Op
             assert_eq!(refused(typed.delete(id).await), gone);
         }
         Operation::create => {
-            let made = globex
-                .create(json!({"mail": "a@acme", "_id": id.to_string(), "tenantId": "acme"}))
-                .await
-                .unwrap();
+            let document = json!({"mail": "a@acme", "_id": id.to_string()});
+            let made = globex.create(document.clone()).await.unwrap();
             assert!(made.id != *id && made.ov == 0);
             globex.delete(&made.id).await.unwrap();
+            let mut claiming = document;
+            claiming["tenantId"] = "acme".into();
+            // Refused where documents say their tenant; elsewhere it is a property like others.
+            match globex.create(claiming).await {
+                Ok(made) => drop(globex.delete(&made.id).await.unwrap()),
+                Err(error) => assert_eq!(error.kind(), ErrorKind::Validation),
+            }
         }
         Operation::update => {
             assert_eq!(refused(globex.update(id, json!({"n": 9})).await), gone);

@@ -17,6 +17,7 @@ mod fallback;
 mod flushing;
 mod foreign;
 mod import;
+mod inline;
 mod large;
 mod lifecycle;
 mod lineage;

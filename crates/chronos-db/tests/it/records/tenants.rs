@@ -59,13 +59,15 @@ async fn an_item_of_one_tenant_does_not_exist_for_another(p: &Pairing) {
 async fn in_a_shared_database_every_read_and_write_is_forced_to_its_tenant(p: &Pairing) {
     let store = p.open();
     let of = |tenant: &str| store.with(Route::logs().tenant(tenant).collection("audit"));
-    let (acme, globex, all) = (of("acme"), of("globex"), store.with(Route::logs().collection("audit")));
-    let mine = acme.create(json!({"n": 1, "tenantId": "globex"})).await.unwrap();
+    let (acme, globex, all) =
+        (of("acme"), of("globex"), store.with(Route::logs().cross_tenant().collection("audit")));
+    assert_eq!(refused(acme.create(json!({"n": 1, "tenantId": "globex"})).await), ErrorKind::Validation);
+    let mine = acme.create(json!({"n": 1})).await.unwrap();
     acme.update(&mine.id, json!({"n": 2})).await.unwrap();
     let theirs = globex.create(json!({"n": 1})).await.unwrap();
 
     assert_eq!(document(&acme, &mine.id).await["n"], json!(2));
-    assert_eq!(globex.get(&mine.id).await.unwrap(), None, "a property of that name changes nothing");
+    assert_eq!(globex.get(&mine.id).await.unwrap(), None, "it is another tenant's");
     assert_eq!(globex.get(&mine.id).version(0).await.unwrap(), None);
     assert_eq!(globex.get(&mine.id).as_of_cv(2).await.unwrap(), None);
     assert_eq!(refused(globex.history(&mine.id).await), ErrorKind::NotFound);
@@ -81,7 +83,7 @@ async fn in_a_shared_database_every_read_and_write_is_forced_to_its_tenant(p: &P
         let items = list.include_deleted().await.unwrap().items;
         assert_eq!(items.iter().map(|view| view.id).collect::<Vec<_>>(), [theirs.id]);
     }
-    assert_eq!(all.list().await.unwrap().items.len(), 2, "without a tenant the logs are everybody's");
+    assert_eq!(all.list().await.unwrap().items.len(), 2, "if all are meant, all are seen");
     for row in store.stored(&acme, "ver").await.iter().chain(&store.stored(&acme, "head").await) {
         let owner = if row.get_object_id("itemId").unwrap().to_hex() == mine.id.to_string() {
             "acme"
@@ -105,7 +107,7 @@ async fn a_collection_of_a_shared_database_is_restored_for_one_tenant(p: &Pairin
     assert_eq!((done.items, done.restored, done.removed), (1, 1, 0));
     assert_eq!(
         (document(&acme, &mine).await, document(&globex, &theirs).await),
-        (json!({"n": 0}), json!({"n": 1}))
+        (json!({"n": 0, "tenantId": "acme"}), json!({"n": 1, "tenantId": "globex"}))
     );
     assert_eq!(globex.list().await.unwrap().items.len(), 2);
 }
@@ -122,8 +124,11 @@ async fn unique_keys_of_tenants_in_a_shared_database_do_not_meet(p: &Pairing) {
 }
 
 async fn without_object_storage_payloads_stay_in_their_rows(p: &Pairing) {
-    let store = p.opening().without_cache().open();
-    let users = store.with(Route::identities().collection("users"));
+    let mut config = p.config(&json!({}));
+    config["localStorage"] = Json::Null;
+    config["databases"]["runtime"]["tenantDatabases"][0].as_object_mut().unwrap().remove("spaceConnRef");
+    let store = p.opening().configured(&config).without_cache().open();
+    let users = store.users();
     let id = users.create(json!({"n": 0})).ack_stored().await.unwrap().id;
     users.update(&id, json!({"n": 1})).await.unwrap();
     users.delete(&id).await.unwrap();
@@ -193,7 +198,7 @@ async fn verification_counts_what_is_the_tenants_alone(p: &Pairing) {
             assert!(found.is_clean() && found.checked <= counts.0, "{:#}", found.to_json());
         }
     }
-    let all = store.with(Route::logs().collection("audit")).verify().await.unwrap();
+    let all = store.with(Route::logs().cross_tenant().collection("audit")).verify().await.unwrap();
     assert_eq!((all.versions, all.items, all.live), (13, 7, 6));
 }
 
@@ -207,7 +212,7 @@ async fn a_lock_of_another_tenant_is_neither_waited_for_nor_shown(p: &Pairing) {
     assert_eq!(refused(globex.delete(&id).with_lock(&lock).await), ErrorKind::NotFound);
     acme.update(&id, json!({"n": 2})).with_lock(&lock).await.unwrap();
     lock.release().await.unwrap();
-    assert_eq!(document(&acme, &id).await, json!({"n": 2}));
+    assert_eq!(document(&acme, &id).await, json!({"n": 2, "tenantId": "acme"}));
 }
 
 /// A refused attempt leaves no lease behind.

@@ -20,7 +20,14 @@ impl Collection {
 }
 
 impl Counters {
+    /// For what shows or changes counts: only where the handle says whose they are.
     pub(super) async fn session(&self) -> Result<Session> {
+        self.collection.scope().await?;
+        self.upkeep().await
+    }
+
+    /// For what only keeps them up to date.
+    pub(super) async fn upkeep(&self) -> Result<Session> {
         Session::open(&self.collection).await
     }
 

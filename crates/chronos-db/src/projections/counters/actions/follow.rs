@@ -30,7 +30,7 @@ impl Action for Follow {
     async fn run(self) -> Result<Followed> {
         let named = self.counters.named("follow counters");
         let work = async {
-            let session = self.counters.session().await?;
+            let session = self.counters.upkeep().await?;
             leased(&session).await
         };
         work.await.map_err(named)

@@ -286,6 +286,9 @@ impl Committer {
         {
             head.shadow = Some(Shadow { ov, at, bytes: bytes.clone() });
         }
+        if self.index.settings.inline {
+            head = head.keeping_inline(&row);
+        }
         (row, head)
     }
 

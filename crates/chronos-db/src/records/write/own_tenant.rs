@@ -1,0 +1,60 @@
+//! Documents that say whose they are: those of logs, identities and messaging, where tenants share a database by
+//! design.
+
+use crate::json::Map;
+use crate::records::index::scope::TENANT;
+use crate::{Error, Json, Result, validate_name};
+
+/// Makes a document say its tenant, and returns the one it says. Without `tenant`, which is so of a new item of
+/// a handle for all tenants and of items of nobody, it is the document's to say.
+///
+/// # Errors
+/// `VALIDATION_ERROR` if it says another one, or what cannot be a tenant.
+pub(super) fn say(document: &mut Map, tenant: Option<&str>) -> Result<Option<String>> {
+    let said = match document.get(TENANT) {
+        None | Some(Json::Null) => None,
+        Some(Json::String(said)) => Some(validate_name("tenant", said)?.to_owned()),
+        Some(_) => return Err(Error::validation(format!("`{TENANT}` is the name of a tenant: a text"))),
+    };
+    match (said, tenant) {
+        (Some(said), Some(tenant)) if said != tenant => Err(Error::validation(format!(
+            "the document says the tenant `{said}`, but it is one of `{tenant}`"
+        ))),
+        (None, Some(tenant)) => {
+            document.insert(TENANT.to_owned(), tenant.into());
+            Ok(Some(tenant.to_owned()))
+        }
+        (said, _) => Ok(said),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::json;
+
+    #[test]
+    fn a_document_says_its_own_tenant_or_is_refused() {
+        for (document, tenant, becomes) in [
+            (json!({"n": 1}), Some("a"), Ok(json!({"n": 1, "tenantId": "a"}))),
+            (json!({"tenantId": null}), Some("a"), Ok(json!({"tenantId": "a"}))),
+            (json!({"tenantId": "a"}), Some("a"), Ok(json!({"tenantId": "a"}))),
+            (json!({"tenantId": "b"}), None, Ok(json!({"tenantId": "b"}))),
+            (json!({"n": 1}), None, Ok(json!({"n": 1}))),
+            (json!({"tenantId": "b"}), Some("a"), Err("`b`")),
+            (json!({"tenantId": 5}), Some("a"), Err("a text")),
+            (json!({"tenantId": ""}), None, Err("tenant")),
+            (json!({"tenantId": "../a"}), None, Err("tenant")),
+        ] {
+            let mut map = document.as_object().unwrap().clone();
+            match (say(&mut map, tenant), becomes) {
+                (Ok(said), Ok(expected)) => {
+                    assert_eq!(said.map(Json::from).unwrap_or_default(), expected["tenantId"], "{document}");
+                    assert_eq!(Json::Object(map), expected);
+                }
+                (Err(error), Err(why)) => assert!(error.message().contains(why), "{document}: {error}"),
+                (got, expected) => panic!("{document}: {got:?} instead of {expected:?}"),
+            }
+        }
+    }
+}
