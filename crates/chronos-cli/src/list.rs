@@ -18,6 +18,7 @@ use crate::stderr::note;
 Examples:
   chronos list -c users --filter '{\"status\": \"verified\"}' --sort plan,-updatedAt --limit 20
   chronos list -c users --filter '{\"age\": {\"$gte\": 18}}' --at 2026-01-31 --all
+  chronos list -c users --filter '{\"plan\": \"team\"}' --count
   chronos list -c users --page --limit 100        # {items, next}; go on with --after NEXT")]
 pub(crate) struct ListArgs {
     #[command(flatten)]
@@ -47,6 +48,9 @@ pub(crate) struct ListArgs {
     /// One JSON value {items, next} instead of an item a line.
     #[arg(long)]
     page: bool,
+    /// How many items there are, {count}, instead of the items.
+    #[arg(long, conflicts_with_all = ["all", "page", "limit", "sort", "after", "project", "presign"])]
+    count: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default, ValueEnum)]
@@ -84,8 +88,13 @@ pub(crate) async fn run(globals: &Globals, args: ListArgs) -> Result<(), Failure
     if let Some(token) = &args.after {
         list = list.after(token);
     }
-    let listed =
-        if args.all { every_item(list).await } else { one_page(list.limit(args.limit), args.page).await };
+    let listed = if args.count {
+        count(list).await
+    } else if args.all {
+        every_item(list).await
+    } else {
+        one_page(list.limit(args.limit), args.page).await
+    };
     opened.close().await?;
     listed
 }
@@ -118,6 +127,11 @@ async fn every_item(list: List) -> Result<(), Failure> {
     out.finish()?;
     tell_damaged(damaged);
     Ok(())
+}
+
+async fn count(list: List) -> Result<(), Failure> {
+    tell_unknown(&list.unknown_properties().await?);
+    Output::new().value(&json!({ "count": list.count().await? }))
 }
 
 async fn one_page(list: List, whole: bool) -> Result<(), Failure> {

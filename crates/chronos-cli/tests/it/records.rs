@@ -322,3 +322,17 @@ fn writes_succeed_while_the_storage_is_down_and_a_worker_stores_them_later() {
         (&json!(0), &json!(1), &json!(0))
     );
 }
+
+#[test]
+fn a_list_may_be_counted_instead_of_shown() {
+    let cli = Cli::new();
+    for plan in ["free", "team", "free"] {
+        cli.run(&["create", "-c", "users", &json!({ "plan": plan }).to_string()]).value();
+    }
+    let count = |args: &[&str]| cli.run(&[&["list", "-c", "users", "--count"], args].concat()).value();
+    assert_eq!(count(&[]), json!({"count": 3}));
+    assert_eq!(count(&["--filter", r#"{"plan": "free"}"#]), json!({"count": 2}));
+    assert_eq!(count(&["--cv", "0"]), json!({"count": 1}));
+    let both = cli.run(&["list", "-c", "users", "--count", "--all"]);
+    assert!(both.failed(2).contains("--all"), "{both:?}");
+}

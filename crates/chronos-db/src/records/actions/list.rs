@@ -134,6 +134,33 @@ impl List {
         self
     }
 
+    /// Returns how many items the whole list has: limit, order and [`after`](Self::after) are not looked at, and no
+    /// document is read. The store counts by an index where one serves the filter.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> chronos_db::Result<()> {
+    /// # use chronos_db::{Chronos, Route, config::Config, json};
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let chronos = Chronos::open(Config::embedded(dir.path()))?;
+    /// # let users = chronos.with(Route::runtime().tenant("default").collection("users"))?;
+    /// for plan in ["free", "team", "free"] {
+    ///     users.create(json!({ "plan": plan })).await?;
+    /// }
+    /// assert_eq!(users.list().filter(json!({"plan": "free"})).count().await?, 2);
+    /// # chronos.shutdown().await
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// `VALIDATION_ERROR` for a wrong filter; `TXN_ERROR` if the document store fails.
+    pub async fn count(self) -> Result<u64> {
+        let (workers, scope) = (&self.collection.workers, self.collection.scope().await?);
+        let query = Query { sort: Vec::new(), after: None, ..self.query };
+        let counted = workers.reader.count(&query, scope).await;
+        counted.map_err(|e| e.during("count").in_collection(self.collection.name()))
+    }
+
     /// Streams the whole list item by item, in bounded memory; the limit is not looked at.
     ///
     /// # Errors

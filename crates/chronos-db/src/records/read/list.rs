@@ -16,6 +16,9 @@ use crate::records::model::{Row, State, int};
 use crate::records::view::{OnDamage, View};
 use crate::{Page, Result};
 
+/// Stores count in signed numbers.
+const ALL: u64 = i64::MAX.unsigned_abs();
+
 impl Reader {
     /// One page of a list.
     pub(crate) async fn page(&self, query: &Query, scope: &Scope) -> Result<Page<View>> {
@@ -82,6 +85,15 @@ impl Reader {
             }
         }
         Ok(())
+    }
+
+    /// How many items the list has, without their payloads.
+    pub(crate) async fn count(self: &Arc<Self>, query: &Query, scope: &Scope) -> Result<u64> {
+        let plan = self.plan(query, scope).await?;
+        if plan.point.is_none() && plan.incomplete.is_empty() {
+            return self.index.documents.count(&self.index.names.head, plan.shown_heads(), ALL).await;
+        }
+        self.all_items(plan).await?.try_fold(0, |count, _| async move { Ok(count + 1) }).await
     }
 
     /// The whole list as a stream; [`Query::limit`] is not looked at.

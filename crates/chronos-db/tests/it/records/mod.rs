@@ -8,6 +8,7 @@ mod buckets;
 mod cost;
 mod costs;
 mod counters;
+mod counts;
 mod damage;
 mod documents;
 mod entities;
