@@ -97,7 +97,8 @@ mod worker;
 pub use bson;
 /// The crate `bytes` that objects are made of.
 pub use bytes;
-pub use chronos::{Builder, Chronos};
+pub use chronos::Chronos;
+pub use chronos::builder::Builder;
 pub use clock::{Clock, Env, Random, SystemClock, SystemRandom, Timestamp};
 #[cfg(any(feature = "mongodb", feature = "s3", feature = "azure"))]
 pub use crypto::install_crypto_provider;
