@@ -12,7 +12,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bson::Document;
-use chronos_db::config::{Base64Property, CollectionMap, Config, ConfigBuilder, Database, DevShadow};
+use chronos_db::config::{
+    Base64Property, CollectionMap, Config, ConfigBuilder, Database, DevShadow, Fallback,
+};
 use chronos_db::documents::{Batch, Direction, DocumentStore, Namespace, Scan, Write};
 use chronos_db::fail::{FailAction, FailPoints};
 use chronos_db::json::Map;
@@ -386,4 +388,55 @@ async fn what_the_golden_files_hold_is_readable_and_writable_today() {
         assert!(found.is_clean(), "{name}, written on: {:?}", found.problems);
         stage.chronos.shutdown().await.unwrap();
     }
+}
+
+/// What waits, and what was given up: one operation of each type, of one item.
+#[tokio::test]
+async fn the_shapes_of_queued_operations_are_those_of_the_golden_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let fallback = Fallback::default().delays(Duration::ZERO, Duration::ZERO).max_attempts(1);
+    let stage = Stage::new(config(dir.path()).fallback(fallback.clone()), 1);
+    let things = &stage.things;
+    stage.storage.switch_all_on(Fault::Before);
+    let large = json!({ "email": "a@example.org", "body": "x".repeat(800) });
+    let parent: chronos_db::ItemId = "64f0c0ffee64f0c0ffee64f0".parse().unwrap();
+    let id = things.create(large).parent(&parent, "others").actor("ann").reason("why").await.unwrap().id;
+    things.update(&id, json!({ "status": "new" })).expect_ov(0).request_id("mine").await.unwrap();
+    things.replace(&id, json!({ "email": "b@example.org", "ratio": 1.50 })).force().await.unwrap();
+    things.enrich(&id, json!([{ "tags": ["a"] }])).function_id("tagger@v1").await.unwrap();
+    things.delete(&id).at(stage.clock.now()).await.unwrap();
+    things.restore(&id).to_version(1).await.unwrap();
+    let dump = async |name: &str| -> Value {
+        let scan = Scan { order: vec![("_id".into(), Direction::Ascending)], ..Scan::default() };
+        let found: Vec<Document> =
+            stage.documents.scan(&Namespace::new("chronos", name), scan).try_collect().await.unwrap();
+        found.into_iter().map(|doc| to_extended(&doc.into())).collect()
+    };
+    let waiting = dump("chronos_fallback_ops").await;
+    stage.chronos.fallback().unwrap().retry_due().await.unwrap();
+    let dead = dump("chronos_fallback_dead").await;
+    check(
+        "queued",
+        &json!({ "documents": { "chronos_fallback_ops": waiting, "chronos_fallback_dead": dead } }),
+    );
+    stage.chronos.shutdown().await.unwrap();
+
+    let dir = tempfile::tempdir().unwrap();
+    let stage = Stage::new(config(dir.path()).fallback(fallback), 2);
+    stage.clock.advance(Duration::from_secs(3_600));
+    let text = std::fs::read_to_string(folder().join("queued.json")).unwrap();
+    let pinned = Value::parse(&text).unwrap();
+    let mut batch = Batch::new();
+    for document in pinned["documents"]["chronos_fallback_ops"].as_array().unwrap() {
+        let document = from_extended(document).as_document().unwrap().clone();
+        batch.push(&Namespace::new("chronos", "chronos_fallback_ops"), Write::insert(document));
+    }
+    stage.documents.apply(batch).await.unwrap();
+    let queue = stage.chronos.fallback().unwrap();
+    let retried = queue.retry_due().await.unwrap();
+    // The deletion has a time that is past by now.
+    assert_eq!((retried.done, retried.dead, retried.waiting), (5, 1, 0), "{:?}", queue.dead().await.unwrap());
+    let restored = stage.things.get(&id).await.unwrap().unwrap();
+    assert_eq!((restored.ov, &restored.item["status"]), (4, &json!("new")));
+    stage.chronos.shutdown().await.unwrap();
 }
