@@ -110,7 +110,10 @@ async fn main() -> ExitCode {
     }
     match run(&globals, command).await {
         Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => failure.report(globals.verbose),
+        Err(failure) => {
+            globals.close().await;
+            failure.report(globals.verbose)
+        }
     }
 }
 

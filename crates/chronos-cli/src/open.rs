@@ -2,12 +2,14 @@
 
 use std::env;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use chronos_db::config::{Config, DatabaseType, expand_env};
 use chronos_db::fail::FailPoints;
 use chronos_db::{Chronos, Collection, Env, Error, ErrorKind, FlushReport, Json, Route, Tier, Written};
 use clap::Args;
+use parking_lot::Mutex;
 
 use crate::failure::{Failure, one_line};
 use crate::input;
@@ -68,6 +70,9 @@ pub(crate) struct Globals {
     /// while they work.
     #[arg(long, short, global = true, help_heading = "Options")]
     pub(crate) verbose: bool,
+    /// What was opened, so that a command that fails closes it as well.
+    #[arg(skip)]
+    pub(crate) open: Arc<Mutex<Vec<Chronos>>>,
 }
 
 /// An opened configuration.
@@ -107,7 +112,21 @@ impl Globals {
             env.fail = FailPoints::parse(&points.to_string_lossy())?;
         }
         let chronos = Chronos::builder(config).env(env).cache_bytes(CACHE_BYTES).open()?;
+        self.open.lock().push(chronos.clone());
         Ok(Opened { chronos, route: self.route(), tenant_is_given: self.tenant.is_some(), waiting: false })
+    }
+
+    /// Closes what a command that failed left open: a client that is dropped with the runtime, while it works,
+    /// panics. What the command failed with is what counts.
+    pub(crate) async fn close(&self) {
+        let open = std::mem::take(&mut *self.open.lock());
+        let closed = open.iter().map(|chronos| chronos.shutdown_within(CLOSE_BROKEN));
+        for closed in futures::future::join_all(closed).await {
+            match closed {
+                Err(error) if self.verbose => note(&format!("closing: {}", one_line(&error.to_string()))),
+                _ => {}
+            }
+        }
     }
 
     fn load(&self) -> Result<Config, Failure> {
