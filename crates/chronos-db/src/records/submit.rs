@@ -25,6 +25,12 @@ impl Collection {
         mut options: WriteOptions,
     ) -> Result<Written> {
         let Some(fallback) = &self.fallback else { return self.carry_out(id, &request, &options).await };
+        // What the handle may not do at all does not wait.
+        if let Err(error) = self.scope().await
+            && !may_pass(&error)
+        {
+            return Err(error.during(request.name()).in_collection(self.name()).on_item(id));
+        }
         let identity = Arc::new(Identity::new(self.workers.index.env.random.object_id()));
         // Nobody can know the id of an item that is being created.
         if !request.is_creation() {
@@ -75,7 +81,9 @@ impl Collection {
         options: &WriteOptions,
         failed: Option<&Error>,
     ) -> Result<Written> {
-        self.workers.writer.check(id, request).await?;
+        // While it is not known whose documents the handle sees, nothing can be wrong with what they say.
+        let tenant = self.scope().await.ok().and_then(|scope| scope.stamp());
+        self.workers.writer.check(id, request, tenant).await?;
         let waiting = Waiting {
             identity: identity.id,
             route: &fallback.route,
