@@ -1,14 +1,18 @@
 //! Letting go of rows that every follower is past.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
+
 use crate::Result;
-use crate::records::Collection;
+use crate::records::{Collection, Followed, Scope};
+use crate::route::sharing::Tenancy;
 
 impl Collection {
     /// Where `versioning` is off: removes version rows, and the objects of superseded versions, that were
-    /// written at least `grace` ago and are counted. Keep `grace` above a minute: younger rows still decide
-    /// races. Returns how many rows went; 0 where versions are kept.
+    /// written at least `grace` ago and are counted, for their tenant as for all. Keep `grace` above a minute:
+    /// younger rows still decide races. Returns how many rows went; 0 where versions are kept.
     ///
     /// # Errors
     /// `TXN_ERROR` or `STORAGE_ERROR` if a store fails; calling it again goes on.
@@ -16,8 +20,39 @@ impl Collection {
         if self.workers.index.settings.versioning {
             return Ok(0);
         }
+        let scope = self.upkeep_scope().await?;
         // What a row says is gone with it.
-        let counted = self.counters().follow().await?.cv;
-        self.workers.trimmer.trim(grace, counted, self.upkeep_scope().await?).await
+        let mut common = self.counters().follow().await?.cv;
+        if self.workers.index.settings.says_tenant && *scope != Scope::All {
+            common = common.min(self.seeing(Scope::All).counters().follow().await?.cv);
+        }
+        self.workers.trimmer.trim(grace, &Counted { collection: self, common }, scope).await
+    }
+
+    /// A handle of the same collection that sees other documents.
+    fn seeing(&self, scope: Scope) -> Self {
+        Self { tenancy: Tenancy::of(scope), ..self.clone() }
+    }
+}
+
+/// The totals of a collection, of all of it and of each tenant.
+struct Counted<'c> {
+    collection: &'c Collection,
+    /// Up to where those are that every row goes into.
+    common: i64,
+}
+
+#[async_trait]
+impl Followed for Counted<'_> {
+    fn common(&self) -> i64 {
+        self.common
+    }
+
+    async fn of_tenant(&self, tenant: &str) -> Result<i64> {
+        if !self.collection.workers.index.settings.says_tenant {
+            return Ok(self.common);
+        }
+        let own = self.collection.seeing(Scope::Tenant(Arc::from(tenant)));
+        Ok(own.counters().follow().await?.cv.min(self.common))
     }
 }

@@ -56,6 +56,11 @@ impl fmt::Debug for Tenancy {
 }
 
 impl Tenancy {
+    /// One that is decided.
+    pub(crate) fn of(scope: Scope) -> Self {
+        Self(Arc::new(Inner { open: None, otherwise: Ok(scope), decided: OnceCell::new() }))
+    }
+
     /// The tenancy of what a route leads to. No I/O.
     pub(crate) fn new(
         config: &Config,

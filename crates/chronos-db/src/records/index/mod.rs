@@ -191,6 +191,26 @@ impl RecordIndex {
         self.scan_rows(scan)
     }
 
+    /// The last number that the counter says was given out; none if none was.
+    pub(crate) async fn last_cv(&self) -> Result<Option<i64>> {
+        let found = self.documents.get(&self.names.counter, vec![CV.into()]).await?;
+        Ok(found.first().and_then(|doc| number(doc, "value")))
+    }
+
+    /// Up to which version the heads of items go, without what they hold; items without a head are left out.
+    pub(crate) async fn head_cvs(&self, ids: &[ItemId]) -> Result<HashMap<ItemId, i64>> {
+        let scan = Scan {
+            filter: Filter::any_of("_id", ids.iter().map(|id| id.bson()).collect()),
+            without: ["payload", "fullShadow", "metaIndexed", "refs"].map(str::to_owned).to_vec(),
+            ..Scan::default()
+        };
+        let heads = self.documents.scan(&self.names.head, scan).map_ok(|doc| {
+            let id = doc.get_object_id("_id").ok().map(ItemId::new);
+            id.zip(number(&doc, "cv"))
+        });
+        heads.try_filter_map(|head| async move { Ok(head) }).try_collect().await
+    }
+
     /// The highest number that a row has.
     pub(crate) async fn highest_cv(&self) -> Result<Option<i64>> {
         let scan = Scan {

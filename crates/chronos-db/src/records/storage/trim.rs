@@ -3,9 +3,11 @@
 use crate::records::index::RecordIndex;
 use crate::records::storage::payload_store::PayloadStore;
 use crate::records::write::watermark::Watermark;
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use bson::Bson;
 use futures::TryStreamExt as _;
 
@@ -15,8 +17,19 @@ use crate::records::index::scope::Scope;
 use crate::records::model::{Op, Row, int};
 use crate::{Result, Timestamp};
 
-/// Rows per round.
+/// Rows per round; where heads hold whole documents, so many fewer are looked at together.
 const ROUND: u64 = 256;
+const ROUND_INLINE: u64 = 8;
+
+/// How far those are that derive something from rows, and would miss them.
+#[async_trait]
+pub(crate) trait Followed: Send + Sync {
+    /// Up to which number all are past the rows of every tenant.
+    fn common(&self) -> i64;
+
+    /// Up to which number all are past the rows of this tenant.
+    async fn of_tenant(&self, tenant: &str) -> Result<i64>;
+}
 
 /// Removes superseded versions.
 pub(crate) struct Trimmer {
@@ -36,14 +49,20 @@ impl Trimmer {
 
     /// Removes the rows that head and objects are past, and superseded objects. A row stays for `grace` after
     /// it was written, so that it still decides the race against a writer that read the head before. Returns
-    /// how many rows went, of those that `scope` sees. Rows beyond `counted` stay.
+    /// how many rows went, of those that `scope` sees. What `followed` is not past stays, and so does a row that
+    /// names objects where no object storage is configured (any more): nothing else knows of these.
     ///
     /// What a head names stays. A later head cannot name what is superseded here: each follows the one before
     /// by compare-and-swap, takes over its references alone, and is restored to its own payload alone
     /// (`write/prepare.rs`).
-    pub(crate) async fn trim(self: &Arc<Self>, grace: Duration, counted: i64, scope: &Scope) -> Result<u64> {
+    pub(crate) async fn trim(
+        self: &Arc<Self>,
+        grace: Duration,
+        followed: &dyn Followed,
+        scope: &Scope,
+    ) -> Result<u64> {
         // Numbers below the mark need no row any more; above it a missing one would be taken for a gap.
-        let stable = self.watermark.settled_cv().await?.min(counted);
+        let stable = self.watermark.settled_cv().await?.min(followed.common());
         let now = self.index.documents.now().await?;
         let written_before = now.plus_millis(-i64::try_from(grace.as_millis()).unwrap_or(i64::MAX));
         let mut after: Option<Vec<Bson>> = None;
@@ -61,7 +80,7 @@ impl Trimmer {
                     .and(Filter::Or(vec![scope.narrow(Filter::All), Filter::eq("op", Op::Void.as_str())])),
                 order: vec![("cv".into(), Direction::Ascending)],
                 after: after.take(),
-                limit: Some(ROUND),
+                limit: Some(if self.index.settings.inline { ROUND_INLINE } else { ROUND }),
                 without: vec!["inline".into(), "riders".into()],
                 ..Scan::default()
             };
@@ -70,10 +89,16 @@ impl Trimmer {
             after = Some(vec![int(last.cv)]);
             let heads = self.index.heads(&rows.iter().map(|row| row.id).collect::<Vec<_>>()).await?;
             self.index.env.fail.hit("trim.after_heads")?;
+            let counted = counted(followed, &rows).await?;
             let mut batch = Batch::new();
             for row in rows {
                 let written = Timestamp::from(row.row_id.timestamp());
-                if row.unflushed_since.is_some() || written > written_before {
+                let counted = row.meta.tenant.as_deref().and_then(|tenant| counted.get(tenant));
+                if row.unflushed_since.is_some()
+                    || written > written_before
+                    || counted.is_some_and(|counted| row.cv > *counted)
+                    || self.payloads.buckets.is_none() && row.meta.objects().next().is_some()
+                {
                     continue;
                 }
                 let head = heads.get(&row.id);
@@ -99,4 +124,15 @@ impl Trimmer {
             }
         }
     }
+}
+
+/// How far those are that follow the tenants of these rows.
+async fn counted(followed: &dyn Followed, rows: &[Row]) -> Result<HashMap<Arc<str>, i64>> {
+    let mut counted = HashMap::new();
+    for tenant in rows.iter().filter_map(|row| row.meta.tenant.as_deref()) {
+        if !counted.contains_key(tenant) {
+            counted.insert(Arc::from(tenant), followed.of_tenant(tenant).await?);
+        }
+    }
+    Ok(counted)
 }

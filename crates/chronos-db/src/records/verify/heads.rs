@@ -37,7 +37,11 @@ impl Verifier {
 
     /// Removes a head of which no version exists, if its number shows that its row never was committed:
     /// another row has it, or it was never given out. Whether it did.
+    /// Where rows went, because versions were not kept, a head stays: its row is gone, not its version.
     pub(super) async fn remove_unfounded(&self, head: &Head) -> Result<bool> {
+        if head.inline.is_some() {
+            return Ok(false);
+        }
         let same = Scan {
             filter: Filter::eq("cv", crate::records::model::int(head.cv)),
             limit: Some(1),
@@ -45,7 +49,8 @@ impl Verifier {
             ..Scan::default()
         };
         let taken = self.index.documents.scan(&self.index.names.ver, same).try_next().await?.is_some();
-        let is_beyond = self.index.highest_cv().await?.is_some_and(|highest| highest < head.cv);
+        let (given, highest) = (self.index.last_cv().await?, self.index.highest_cv().await?);
+        let is_beyond = given.max(highest).is_some_and(|last| last < head.cv);
         if !(taken || is_beyond) || self.index.newest_row(head.id).await?.is_some() {
             return Ok(false);
         }
@@ -94,7 +99,8 @@ impl Verifier {
             without: vec!["fullShadow".into(), "metaIndexed".into()],
             ..Scan::default()
         };
-        let mut pages = self.index.scan_heads(heads).try_chunks(256);
+        let mut pages =
+            self.index.scan_heads(heads).try_chunks(if self.index.settings.inline { 8 } else { 256 });
         while let Some(page) = pages.next().await {
             let heads = page.map_err(|e| e.1)?;
             let scan = Scan {

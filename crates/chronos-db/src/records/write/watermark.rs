@@ -317,9 +317,9 @@ impl Watermark {
     async fn roll_lagging(&self, passed: Vec<(ItemId, i64)>) -> Result<()> {
         for chunk in passed.chunks(256) {
             let ids: Vec<ItemId> = chunk.iter().map(|(id, _)| *id).collect();
-            let heads = self.index.heads(&ids).await?;
+            let reached = self.index.head_cvs(&ids).await?;
             for (id, cv) in chunk {
-                if heads.get(id).is_none_or(|head| head.cv < *cv) {
+                if reached.get(id).is_none_or(|reached| reached < cv) {
                     self.index.roll_forward(*id).await?;
                 }
             }

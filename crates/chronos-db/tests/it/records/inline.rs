@@ -26,6 +26,8 @@ mod alone {
         an_erased_record_leaves_nothing_in_its_head,
         records_beside_others_with_versions_keep_theirs,
         logs_without_object_storage_are_inline_too,
+        a_storage_that_comes_or_goes_takes_no_record_along,
+        what_each_tenant_has_is_counted_before_it_is_trimmed,
         an_entity_may_be_an_inline_record,
     );
     use super::*;
@@ -333,13 +335,8 @@ async fn records_beside_others_with_versions_keep_theirs(p: &Pairing) {
     assert_eq!(runtime.get(&other).version(0).await.unwrap().unwrap().document()["n"], json!(0));
 }
 
-async fn logs_without_object_storage_are_inline_too(p: &Pairing) {
-    let mut config = p.config(&json!({}));
-    let with = p.open().with(Route::logs().tenant("acme").collection("audit"));
-    let id = with.create(json!({"n": 0})).await.unwrap().id;
-    with.update(&id, json!({"n": 1})).await.unwrap();
-    assert_eq!(with.get(&id).version(0).await.unwrap().unwrap().document()["n"], json!(0));
-
+/// The same configuration without any object storage.
+fn without_storage(mut config: Json) -> Json {
     config["localStorage"] = Json::Null;
     config["spacesConnections"] = json!({});
     for entry in ["/logs", "/identities"] {
@@ -348,7 +345,17 @@ async fn logs_without_object_storage_are_inline_too(p: &Pairing) {
     for tenant in config["databases"]["runtime"]["tenantDatabases"].as_array_mut().unwrap() {
         tenant.as_object_mut().unwrap().remove("spaceConnRef");
     }
-    let store = p.opening().configured(&config).open();
+    config
+}
+
+async fn logs_without_object_storage_are_inline_too(p: &Pairing) {
+    let config = p.config(&json!({}));
+    let with = p.open().with(Route::logs().tenant("acme").collection("audit"));
+    let id = with.create(json!({"n": 0})).await.unwrap().id;
+    with.update(&id, json!({"n": 1})).await.unwrap();
+    assert_eq!(with.get(&id).version(0).await.unwrap().unwrap().document()["n"], json!(0));
+
+    let store = p.opening().configured(&without_storage(config)).open();
     let events = store.with(Route::logs().tenant("acme").collection("events"));
     let id = events.create(json!({"n": 0})).await.unwrap().id;
     no_past(events.get(&id).version(0).await);
@@ -391,4 +398,53 @@ async fn writers_of_two_sides_lose_no_change_of_an_inline_record(p: &Pairing) {
     assert!((0..24).all(|n| all[format!("w{n}").as_str()] == n), "{all}");
     let listed: Vec<_> = sides[0].list().stream().await.unwrap().try_collect().await.unwrap();
     assert_eq!(listed.len(), 1);
+}
+
+async fn a_storage_that_comes_or_goes_takes_no_record_along(p: &Pairing) {
+    let more = json!({"logicalDelete": {"enabled": false}});
+    let config = p.config(&more);
+    let audit = |store: &Store| store.with(Route::logs().tenant("acme").collection("audit"));
+    let events = |store: &Store| store.with(Route::logs().tenant("acme").collection("events"));
+
+    // With versions in a storage, which is not configured any more: nothing of them goes.
+    let kept = p.opening().configured(&config).open();
+    let id = audit(&kept).create(json!({"n": 0})).await.unwrap().id;
+    audit(&kept).update(&id, json!({"n": 1})).await.unwrap();
+    assert_eq!(audit(&kept).flush(TIMEOUT).await.unwrap(), 0);
+    let without = p.opening().configured(&without_storage(config.clone())).open();
+    assert_eq!(audit(&without).trim(Duration::ZERO).await.unwrap(), 0);
+    assert_eq!(audit(&kept).get(&id).version(0).await.unwrap().unwrap().document()["n"], json!(0));
+
+    // Without versions, and then a storage is configured: no head is taken for one that never was.
+    let gone = events(&without).create(json!({"n": 5})).await.unwrap().id;
+    events(&without).delete(&gone).await.unwrap();
+    let id = events(&without).create(json!({"n": 6})).await.unwrap().id;
+    events(&without).trim(Duration::ZERO).await.unwrap();
+    let head = without.head(&events(&without), &id).await;
+    // It says that there is a head without its row, and leaves it.
+    assert!(!events(&kept).verify().repair().await.unwrap().is_clean());
+    assert_eq!(without.head(&events(&without), &id).await, head);
+    assert_eq!(document(&events(&without), &id).await["n"], json!(6));
+    kept.is_damaged();
+}
+
+async fn what_each_tenant_has_is_counted_before_it_is_trimmed(p: &Pairing) {
+    let store = p.open();
+    let (acme, globex, all) = (users(&store, "acme"), users(&store, "globex"), everybody(&store));
+    let id = acme.create(json!({"n": 0})).await.unwrap().id;
+    acme.update(&id, json!({"n": 1})).await.unwrap();
+    globex.create(json!({"n": 2})).await.unwrap();
+    let counts = async |users: &Collection| {
+        let totals = users.counters().totals().await.unwrap().to_json();
+        (totals["created"].clone(), totals["updated"].clone())
+    };
+
+    assert_eq!(all.trim(Duration::ZERO).await.unwrap(), 3);
+    assert_eq!(counts(&acme).await, (json!(1), json!(1)));
+    assert_eq!(counts(&globex).await, (json!(1), json!(0)));
+
+    acme.create(json!({"n": 3})).await.unwrap();
+    assert_eq!(acme.trim(Duration::ZERO).await.unwrap(), 1);
+    assert_eq!(counts(&all).await, (json!(3), json!(1)));
+    assert_eq!(store.stored(&all, "ver").await, Vec::<Document>::new());
 }
