@@ -42,6 +42,8 @@ pub(super) struct Change<'r> {
     pub(super) last_at: Option<Timestamp>,
     /// The erasures among the rows.
     pub(super) erasures: Vec<Event>,
+    /// Items of whose versions only the numbers are left, and the last number of each among the rows.
+    pub(super) left_of: HashMap<ItemId, i64>,
     /// The counts of values that an item is in, of those above.
     of_items: HashMap<ItemId, BTreeSet<(Table, String)>>,
 }
@@ -57,6 +59,7 @@ impl<'r> Change<'r> {
             rows: BTreeMap::new(),
             last_at: None,
             erasures: Vec::new(),
+            left_of: HashMap::new(),
             of_items: HashMap::new(),
         }
     }
@@ -66,6 +69,9 @@ impl<'r> Change<'r> {
         let row = &entry.row;
         if row.op == Op::Erase {
             self.erase(Event { cv: row.cv, what: Happening::Erases, at: row.at, item: row.id });
+        }
+        if row.op == Op::Erased {
+            self.left_of.insert(row.id, row.cv);
         }
         let Some(op) = counted(row.op, row.ov, row.counts) else { return };
         let event = Event { cv: row.cv, what: Happening::Counts(op), at: row.at, item: row.id };
@@ -122,14 +128,23 @@ impl<'r> Change<'r> {
 
     /// Takes in that a stored count of a value is one of an item that is erased.
     pub(super) fn erase_stored(&mut self, id: &str, document: &Document, erasure: Event) {
-        let place = (Table::Unique, id.to_owned());
-        if !self.rows.contains_key(&place) {
-            let Some(key) = self.key_of(document) else { return };
-            self.rows.insert(place.clone(), RowChange { key, events: Vec::new() });
-        }
-        if let Some(row) = self.rows.get_mut(&place) {
+        if let Some(row) = self.stored(id, document) {
             row.add(erasure);
         }
+    }
+
+    /// Takes in that a stored count may have versions of these rows whose values they no longer say.
+    pub(super) fn take_stored(&mut self, id: &str, document: &Document) {
+        self.stored(id, document);
+    }
+
+    fn stored(&mut self, id: &str, document: &Document) -> Option<&mut RowChange> {
+        let place = (Table::Unique, id.to_owned());
+        if !self.rows.contains_key(&place) {
+            let key = self.key_of(document)?;
+            self.rows.insert(place.clone(), RowChange { key, events: Vec::new() });
+        }
+        self.rows.get_mut(&place)
     }
 
     fn key_of(&self, document: &Document) -> Option<RowKey> {
@@ -143,6 +158,11 @@ impl<'r> Change<'r> {
 
     pub(super) fn generation(&self) -> ObjectId {
         self.record.generation
+    }
+
+    /// The number behind which its rows are.
+    pub(super) const fn after(&self) -> i64 {
+        self.record.cv
     }
 
     /// The `_id`s of the counts that it changes in one collection.

@@ -67,7 +67,8 @@ pub(super) struct Event {
     pub(super) item: ItemId,
 }
 
-/// What a piece of the log changes of one count: never empty, in the order of the log.
+/// What a piece of the log changes of one count, in the order of the log. Nothing, if the values of its
+/// versions are erased, and the count has them from somebody who saw them.
 #[derive(Clone, Debug)]
 pub(super) struct RowChange {
     pub(super) key: RowKey,

@@ -15,6 +15,7 @@ use super::row::{CountRow, ITEM, Table, VOID_AT};
 use crate::documents::filter::Test;
 use crate::documents::{Batch, Direction, DocumentStore, Filter, Guard, Index, Namespace, Scan, Write};
 use crate::projections::analytics_db::AnalyticsDb;
+use crate::records::{ItemId, int};
 use crate::{Env, Result, Timestamp};
 
 /// Documents that are read, written or removed at once.
@@ -126,8 +127,33 @@ impl CounterStore {
                 }
             }
         }
+        self.add_left(change, &mut rows).await?;
         self.add_erased(change, &mut rows).await?;
         Ok(rows)
+    }
+
+    /// Adds the stored values of versions of which only the numbers are left: a follower that saw them whole
+    /// has put these values, and did not come to the totals.
+    async fn add_left(&self, change: &mut Change<'_>, rows: &mut Rows) -> Result<()> {
+        let left: Vec<(ItemId, i64)> = change.left_of.iter().map(|(item, last)| (*item, *last)).collect();
+        for some in left.chunks(ROUND) {
+            let of_items = Test::In(some.iter().map(|(item, _)| item.bson()).collect());
+            let filter = self
+                .of_generation(change.generation())
+                .and(Filter::Field(ITEM.into(), of_items))
+                .and(Filter::gt("firstCv", int(change.after())));
+            let mut found = self.documents.scan(&self.totals(), Scan { filter, ..Scan::default() });
+            while let Some(document) = found.try_next().await? {
+                let (Ok(id), Some(row)) = (document.get_str("_id"), CountRow::read(&document)) else { continue };
+                // A later one is of rows to come.
+                let is_of_these = row.item.and_then(|item| change.left_of.get(&item));
+                if is_of_these.is_some_and(|last| row.first_cv <= *last) {
+                    rows.insert((Table::Unique, id.to_owned()), row);
+                    change.take_stored(id, &document);
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Adds the stored values that only items had which are erased.

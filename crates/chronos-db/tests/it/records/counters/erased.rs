@@ -16,6 +16,7 @@ mod alone {
         an_erased_item_stays_counted_and_its_values_are_nowhere,
         a_value_that_another_item_has_stays,
         a_value_that_comes_again_after_an_erasure_counts_anew,
+        a_value_that_is_erased_before_its_follower_came_to_the_totals_takes_no_other_with_it,
         random_erasures_leave_the_values_of_the_others_whatever_fails_on_the_way,
     );
     use super::*;
@@ -112,6 +113,23 @@ async fn a_value_that_comes_again_after_an_erasure_counts_anew(p: &Pairing) {
     assert_eq!(counted(&users).await["rules"]["open"]["unique"]["n"], json!(1));
     let values = users.counters().unique("open", "n").await.unwrap();
     assert_eq!((values.len(), values[0].counts.created), (1, 1), "{values:?}");
+    assert!(!users.counters().recount().await.unwrap().corrected);
+}
+
+async fn a_value_that_is_erased_before_its_follower_came_to_the_totals_takes_no_other_with_it(p: &Pairing) {
+    let fail = FailPoints::armable();
+    let users = p.opening().with(&erasing()).env(Env { fail: fail.clone(), ..Env::default() }).open().users();
+    for n in ["kept", "kept too"] {
+        users.create(json!({"s": "open", "n": n})).await.unwrap();
+    }
+    users.counters().follow().await.unwrap();
+    let id = users.create(json!({"s": "open", "n": PERSONAL})).await.unwrap().id;
+    fail.arm("counters.after_counts", FailAction::Error(ErrorKind::Database), 0, 1);
+    users.counters().follow().await.unwrap_err();
+    fail.disarm("counters.after_counts");
+    erase(&users, &id).await;
+    assert_eq!(counted(&users).await["rules"]["open"]["unique"]["n"], json!(2));
+    assert_eq!(values(&users).await.len(), 2);
     assert!(!users.counters().recount().await.unwrap().corrected);
 }
 
