@@ -60,11 +60,7 @@ impl AnalyticsDbs {
         connections: &Arc<Connections>,
     ) -> Analytics {
         let entry = &resolved.entry;
-        let (connection, database) = match (&entry.analytics_database, config.counters()) {
-            (Some(own), _) => (entry.connection.as_str(), own.as_str()),
-            (None, Some(counters)) => (counters.connection, counters.database),
-            (None, None) => (entry.connection.as_str(), resolved.database.as_str()),
-        };
+        let (connection, database) = home(config, resolved);
         let mut open = self.0.lock();
         let db = open.entry((connection.to_owned(), database.to_owned())).or_insert_with(|| {
             Arc::new(AnalyticsDb {
@@ -80,6 +76,31 @@ impl AnalyticsDbs {
         };
         Analytics { db: Arc::clone(db), backend }
     }
+}
+
+/// The connection and the database of the counters of what a route leads to.
+fn home<'r>(config: &'r Config, resolved: &'r Resolved) -> (&'r str, &'r str) {
+    let entry = &resolved.entry;
+    match (&entry.analytics_database, config.counters()) {
+        (Some(own), _) => (entry.connection.as_str(), own.as_str()),
+        (None, Some(counters)) => (counters.connection, counters.database),
+        (None, None) => (entry.connection.as_str(), resolved.database.as_str()),
+    }
+}
+
+/// A short text that tells where the counters and the objects of what a route leads to are kept. Entries that
+/// see the same documents may keep either elsewhere.
+pub(crate) fn homes(config: &Config, resolved: &Resolved) -> String {
+    let entry = &resolved.entry;
+    let (connection, database) = home(config, resolved);
+    // Two configurations may call one connection differently.
+    let elsewhere = if connection == entry.connection { "" } else { connection };
+    let mut homes = vec![elsewhere, database];
+    if let Some(space) = &entry.objects {
+        let connection = space.connection.as_deref().unwrap_or_default();
+        homes.extend([connection, &space.buckets.json, &space.buckets.content]);
+    }
+    short_digest(homes.join("\0").as_bytes())
 }
 
 /// Where the counters of one collection are kept.

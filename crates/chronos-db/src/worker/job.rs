@@ -47,11 +47,11 @@ impl Target {
         Place { key: &self.lease, shown: &self.shown }
     }
 
-    /// One collection, as its handle sees it.
-    pub(super) async fn of_collection(collection: &Collection, shown: String) -> Result<Self> {
+    /// One collection, as its handle sees it; `homes` tells where its counters and objects are.
+    pub(super) async fn of_collection(collection: &Collection, homes: &str, shown: String) -> Result<Self> {
         let owner = owner_of(collection).await?;
         Ok(Self {
-            lease: format!("work|{owner}"),
+            lease: format!("work|{owner}|{homes}"),
             shown,
             documents: Arc::clone(&collection.workers.index.documents),
             leases: Namespace::new(collection.database(), LEASES),

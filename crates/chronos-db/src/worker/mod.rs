@@ -27,6 +27,7 @@ use self::failures::{Attempt, Failures};
 use self::job::{Job, Place, Target};
 pub use self::report::{FailedJob, WorkerReport};
 use self::targets::EntryRef;
+use crate::projections::analytics_db::homes;
 use crate::{Chronos, Collection, Error, Route, Timestamp};
 
 /// Entries that are worked on at once, and collections of each of them: a store that does not answer holds up
@@ -84,14 +85,20 @@ struct All {
     chronos: Chronos,
     jobs: Vec<Arc<dyn Job>>,
     failures: Failures,
-    only: Option<Collection>,
+    only: Option<Only>,
+}
+
+/// The only collection that is worked on.
+struct Only {
+    collection: Collection,
+    homes: String,
 }
 
 impl std::fmt::Debug for All {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Worker")
             .field("chronos", &self.chronos)
-            .field("only", &self.only)
+            .field("only", &self.only.as_ref().map(|only| &only.collection))
             .finish_non_exhaustive()
     }
 }
@@ -123,7 +130,8 @@ impl Worker {
     /// As [`Chronos::with`].
     pub fn only(self, route: Route) -> crate::Result<Self> {
         let chronos = self.all.chronos.clone();
-        let only = Some(chronos.with(route)?);
+        let homes = homes(chronos.config(), &chronos.route(&route)?);
+        let only = Some(Only { collection: chronos.with(route)?, homes });
         let all = All { chronos, jobs: jobs::all(), failures: Failures::default(), only };
         Ok(Self { all: Arc::new(all) })
     }
@@ -202,8 +210,8 @@ impl Worker {
 
 impl Round<'_> {
     async fn run(&self) {
-        if let Some(collection) = &self.all.only {
-            match Target::of_collection(collection, format!("`{}`", collection.name())).await {
+        if let Some(Only { collection, homes }) = &self.all.only {
+            match Target::of_collection(collection, homes, format!("`{}`", collection.name())).await {
                 Ok(target) => self.work(target).await,
                 Err(error) => {
                     let name = collection.name();

@@ -11,6 +11,7 @@ use super::job::{Subject, Target};
 use crate::config::{Config, DatabaseType, Entry, Owner};
 use crate::documents::{Direction, DocumentStore, Filter, Namespace, Scan};
 use crate::lease::LEASES;
+use crate::projections::analytics_db::homes;
 use crate::records::TENANT;
 use crate::{Chronos, ErrorKind, Resolved, Result, validate_name};
 
@@ -33,12 +34,14 @@ impl EntryRef {
     }
 }
 
-/// The entries that lead to different documents. Of those that see the same ones, the first.
+/// The entries that lead to different documents, counters or objects. Of those that see the same ones, the
+/// first.
 pub(super) fn distinct_entries(config: &Config) -> Vec<EntryRef> {
     let is_same = |one: &Entry, other: &Entry| {
         one.connection == other.connection
             && one.database == other.database
             && one.objects == other.objects
+            && one.analytics_database == other.analytics_database
             && one.database_type == other.database_type
             && Owner::of(one) == Owner::of(other)
     };
@@ -153,8 +156,9 @@ async fn of_collection(
     let is_hashed = entry.0.database.is_none();
     let resolved = Resolved { entry: Arc::clone(&entry.0), database, collection: name, enforced_tenant };
     let collection = chronos.resolved(&resolved)?;
+    let homes = homes(chronos.config(), &resolved);
     match collection.exists().await {
-        Ok(true) => Target::of_collection(&collection, shown).await.map(Some),
+        Ok(true) => Target::of_collection(&collection, &homes, shown).await.map(Some),
         Ok(false) => Ok(None),
         // The database of one tenant, which a context without a tenant does not reach.
         Err(error) if is_hashed && error.kind() == ErrorKind::Validation => Ok(None),
