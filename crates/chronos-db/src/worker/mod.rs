@@ -17,6 +17,7 @@ mod targets;
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures::{FutureExt as _, StreamExt as _};
@@ -26,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 use self::failures::{Attempt, Failures};
 use self::job::{Job, Place, Target};
 pub use self::report::{FailedJob, WorkerReport};
-use self::targets::EntryRef;
+use self::targets::{EntryRef, Found};
 use crate::projections::analytics_db::homes;
 use crate::{Chronos, Collection, Error, Route, Timestamp};
 
@@ -40,6 +41,8 @@ const DRAIN: Duration = Duration::from_secs(5);
 const AGAIN: Duration = Duration::from_millis(250);
 /// So often `once` tries what failed in a way that may pass.
 const TRIES: u32 = 3;
+/// Finding what there is, as the name of a job.
+const LIST: &str = "list";
 /// One round waits so long for the storage of a collection.
 const STORAGE_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -231,7 +234,6 @@ impl Round<'_> {
 
     /// Everything that one entry leads to.
     async fn work_on_entry(&self, entry: EntryRef) {
-        const LIST: &str = "list";
         let shown = entry.shown();
         let place = Place { key: entry.path(), shown: &shown };
         let is_left = |left: &String| left == place.key || entry.may_hold(left);
@@ -244,23 +246,57 @@ impl Round<'_> {
             listed = targets::list(&self.all.chronos, &entry) => listed,
             () = self.drained() => Err(Error::database("it did not answer in time").retryable()),
         };
-        let targets = match listed {
-            Ok(targets) => targets.take_until(self.stopping.cancelled()),
+        let found = match listed {
+            Ok(found) => found.take_until(self.stopping.cancelled()),
             Err(error) => return self.fail(LIST, place, error),
         };
-        self.succeed(LIST, place);
         // One that could not be listed before is new as a whole.
         let is_whole = self.only.as_ref().is_none_or(|only| only.contains_key(place.key));
-        let is_asked_for =
-            |lease: &str| is_whole || self.only.as_ref().is_some_and(|only| only.contains_key(lease));
-        let work = |target: crate::Result<Target>| async {
-            match target {
-                Ok(target) if is_asked_for(&target.lease) => self.work(target).await,
-                Ok(_) => {}
+        let failed = AtomicBool::new(false);
+        let work = |found: crate::Result<Found>| async {
+            match found {
+                Ok(found) => self.work_on(found, is_whole).await,
+                // One try of the entry, however many of its databases do not answer.
+                Err(error) if failed.swap(true, Ordering::AcqRel) => {
+                    tracing::debug!(target = place.shown, %error, "more of an entry could not be listed");
+                }
                 Err(error) => self.fail(LIST, place, error),
             }
         };
-        targets.for_each_concurrent(TARGETS, work).await;
+        found.for_each_concurrent(TARGETS, work).await;
+        if !failed.load(Ordering::Acquire) && !self.stopping.is_cancelled() {
+            self.succeed(LIST, place);
+        }
+    }
+
+    /// What an entry leads to, if it is asked for. A collection that cannot be looked at waits for itself.
+    async fn work_on(&self, found: Found, is_whole: bool) {
+        let is_asked_for =
+            |key: &str| is_whole || self.only.as_ref().is_some_and(|only| only.contains_key(key));
+        let candidate = match found {
+            Found::Target(target) if is_asked_for(&target.lease) => return self.work(target).await,
+            Found::Target(_) => return,
+            Found::Candidate(candidate) => candidate,
+        };
+        let place = candidate.place();
+        if !self.all.failures.may_try(place.key, LIST, self.now()) {
+            return;
+        }
+        let target = tokio::select! {
+            target = candidate.target() => target,
+            () = self.drained() => return self.leave(place.key),
+        };
+        match target {
+            Ok(target) => {
+                self.succeed(LIST, place);
+                if let Some(target) = target
+                    && (is_asked_for(place.key) || is_asked_for(&target.lease))
+                {
+                    self.work(target).await;
+                }
+            }
+            Err(error) => self.fail(LIST, place, error),
+        }
     }
 
     async fn work(&self, target: Target) {

@@ -7,7 +7,7 @@ use bson::Document;
 use futures::stream::{self, BoxStream};
 use futures::{StreamExt as _, TryStreamExt as _};
 
-use super::job::{Subject, Target};
+use super::job::{Place, Subject, Target};
 use crate::config::{Config, DatabaseType, Entry, Owner};
 use crate::documents::{Direction, DocumentStore, Filter, Namespace, Scan};
 use crate::lease::LEASES;
@@ -54,8 +54,22 @@ pub(super) fn distinct_entries(config: &Config) -> Vec<EntryRef> {
     distinct
 }
 
+/// What an entry leads to.
+pub(super) enum Found {
+    Target(Target),
+    Candidate(Candidate),
+}
+
+/// A collection of records by its name, in which the entry may see nothing.
+pub(super) struct Candidate {
+    chronos: Chronos,
+    resolved: Resolved,
+    key: String,
+    shown: String,
+}
+
 /// What an entry leads to. The names are read at once, everything else when its turn comes.
-pub(super) async fn list(chronos: &Chronos, entry: &EntryRef) -> Result<BoxStream<'static, Result<Target>>> {
+pub(super) async fn list(chronos: &Chronos, entry: &EntryRef) -> Result<BoxStream<'static, Result<Found>>> {
     let documents = chronos.documents(&entry.0.connection)?;
     let databases = match &entry.0.database {
         Some(database) => vec![database.clone()],
@@ -75,7 +89,7 @@ async fn of_database(
     entry: EntryRef,
     documents: Arc<dyn DocumentStore>,
     database: String,
-) -> Result<BoxStream<'static, Result<Target>>> {
+) -> Result<BoxStream<'static, Result<Found>>> {
     let names: HashSet<String> = documents.collections(&database).await?.into_iter().collect();
     let target = |lease: String, shown: String, subject: Subject| Target {
         lease,
@@ -87,11 +101,13 @@ async fn of_database(
     let mut others = Vec::new();
     if names.contains(LEASES) {
         let shown = format!("the leases of {}", entry.shown());
-        others.push(Ok(target(format!("work|leases|db:{database}"), shown, Subject::Database)));
+        let lease = format!("work|leases|db:{database}");
+        others.push(Ok(Found::Target(target(lease, shown, Subject::Database))));
     }
     if entry.0.database_type == Some(DatabaseType::Messaging) && !names.is_empty() {
         let messaging = Subject::Messaging(chronos.messaging_db(&entry.0, &database)?);
-        others.push(Ok(target(format!("work|messaging|db:{database}"), entry.shown(), messaging)));
+        let lease = format!("work|messaging|db:{database}");
+        others.push(Ok(Found::Target(target(lease, entry.shown(), messaging))));
     }
     // Others may have collections of such names that are not records; in a messaging database nothing is one.
     let has_records = entry.0.database_type != Some(DatabaseType::Messaging);
@@ -112,11 +128,9 @@ async fn of_database(
                 tenants(Arc::clone(&documents), Namespace::new(database.as_str(), format!("{name}_head")))
             }
         };
-        tenants
-            .and_then(move |tenant| {
-                of_collection(chronos.clone(), entry.clone(), database.clone(), name.clone(), tenant)
-            })
-            .try_filter_map(|target| async move { Ok(target) })
+        tenants.map_ok(move |tenant| {
+            Found::Candidate(Candidate::new(&chronos, &entry, database.clone(), name.clone(), tenant))
+        })
     });
     Ok(stream::iter(others).chain(records).boxed())
 }
@@ -143,25 +157,40 @@ fn tenants(
     stream::once(async { Ok(None) }).chain(stream::try_unfold(String::new(), next)).boxed()
 }
 
-/// None if the entry sees nothing there.
-async fn of_collection(
-    chronos: Chronos,
-    entry: EntryRef,
-    database: String,
-    name: String,
-    enforced_tenant: Option<String>,
-) -> Result<Option<Target>> {
-    let of = enforced_tenant.as_ref().map(|tenant| format!(" of tenant `{tenant}`")).unwrap_or_default();
-    let shown = format!("`{name}`{of} of {}", entry.shown());
-    let is_hashed = entry.0.database.is_none();
-    let resolved = Resolved { entry: Arc::clone(&entry.0), database, collection: name, enforced_tenant };
-    let collection = chronos.resolved(&resolved)?;
-    let homes = homes(chronos.config(), &resolved);
-    match collection.exists().await {
-        Ok(true) => Target::of_collection(&collection, &homes, shown).await.map(Some),
-        Ok(false) => Ok(None),
-        // The database of one tenant, which a context without a tenant does not reach.
-        Err(error) if is_hashed && error.kind() == ErrorKind::Validation => Ok(None),
-        Err(error) => Err(error),
+impl Candidate {
+    fn new(
+        chronos: &Chronos,
+        entry: &EntryRef,
+        database: String,
+        collection: String,
+        enforced_tenant: Option<String>,
+    ) -> Self {
+        let of = enforced_tenant.as_ref().map(|tenant| format!(" of tenant `{tenant}`")).unwrap_or_default();
+        let shown = format!("`{collection}`{of} of {}", entry.shown());
+        let tenant = enforced_tenant.as_ref().map(|tenant| format!("|tenant:{tenant}")).unwrap_or_default();
+        let key = format!("{}|db:{database}|coll:{collection}{tenant}", entry.path());
+        let resolved = Resolved { entry: Arc::clone(&entry.0), database, collection, enforced_tenant };
+        Self { chronos: chronos.clone(), resolved, key, shown }
+    }
+
+    /// What it is called while its lease is not known.
+    pub(super) fn place(&self) -> Place<'_> {
+        Place { key: &self.key, shown: &self.shown }
+    }
+
+    /// None if the entry sees nothing there.
+    pub(super) async fn target(&self) -> Result<Option<Target>> {
+        let is_hashed = self.resolved.entry.database.is_none();
+        let collection = self.chronos.resolved(&self.resolved)?;
+        match collection.exists().await {
+            Ok(true) => {
+                let homes = homes(self.chronos.config(), &self.resolved);
+                Target::of_collection(&collection, &homes, self.shown.clone()).await.map(Some)
+            }
+            Ok(false) => Ok(None),
+            // The database of one tenant, which a context without a tenant does not reach.
+            Err(error) if is_hashed && error.kind() == ErrorKind::Validation => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 }
