@@ -8,10 +8,12 @@ use bson::{Document, doc};
 use super::Round;
 use super::job::{Job, Subject, Target};
 use crate::lease::Lease;
-use crate::{Result, Timestamp};
+use crate::{Error, Result, Timestamp};
 
 /// The name under which it is remembered that a lease could not be taken.
 pub(super) const LEASE: &str = "lease";
+/// A store that does not answer keeps nobody from ending for longer than that.
+const LEAVING: Duration = Duration::from_secs(1);
 /// When a worker was last done with a target.
 const DONE_AT: &str = "doneAt";
 /// When each job ran that has a schedule.
@@ -45,13 +47,20 @@ pub(super) async fn work(round: &Round<'_>, target: &Target, jobs: &[Arc<dyn Job
     };
     round.succeed(LEASE, target.place());
     let mut ran = lease.state().get_document(RAN).cloned().unwrap_or_default();
-    tokio::select! {
-        () = run(round, target, jobs, &mut ran, now) => {}
+    let is_done = tokio::select! {
+        is_done = run(round, target, jobs, &mut ran, now) => is_done,
         // Whoever has it now goes on.
-        _ = lease.hold() => round.leave(&target.lease),
-        () = round.drained() => round.leave(&target.lease),
+        _ = lease.hold() => false,
+        () = round.drained() => false,
+    };
+    if !is_done {
+        round.leave(&target.lease);
     }
-    if let Err(error) = leave(target, lease, ran).await {
+    let left = tokio::select! {
+        left = leave(target, lease, ran, is_done) => left,
+        () = round.all.chronos.env().clock.sleep(LEAVING) => Err(Error::database("it did not answer in time")),
+    };
+    if let Err(error) = left {
         // It ends by itself.
         tracing::debug!(target = %target.shown, %error, "a lease could not be given back");
     }
@@ -66,12 +75,24 @@ async fn take(round: &Round<'_>, target: &Target) -> Result<(Option<Lease>, Time
     Ok((lease, now))
 }
 
-async fn leave(target: &Target, lease: Lease, ran: Document) -> Result<()> {
+/// Gives the lease back. What was interrupted is nobody's, and not done: the next round of any worker goes on.
+async fn leave(target: &Target, lease: Lease, ran: Document, is_done: bool) -> Result<()> {
     let now = target.documents.now().await?;
-    lease.leave(doc! { DONE_AT: now, RAN: ran }, now).await
+    let mut state = doc! { RAN: ran };
+    if is_done {
+        state.insert(DONE_AT, now);
+    }
+    lease.leave(state, now).await
 }
 
-async fn run(round: &Round<'_>, target: &Target, jobs: &[Arc<dyn Job>], ran: &mut Document, now: Timestamp) {
+/// Runs the jobs; whether each of them had its turn.
+async fn run(
+    round: &Round<'_>,
+    target: &Target,
+    jobs: &[Arc<dyn Job>],
+    ran: &mut Document,
+    now: Timestamp,
+) -> bool {
     if let Subject::Collection(_) = target.subject
         && round.is_first_for(&target.lease)
     {
@@ -79,7 +100,7 @@ async fn run(round: &Round<'_>, target: &Target, jobs: &[Arc<dyn Job>], ran: &mu
     }
     for job in jobs {
         if round.stopping.is_cancelled() {
-            return round.leave(&target.lease);
+            return false;
         }
         let name = job.name();
         let has_schedule = !job.every().is_zero();
@@ -104,4 +125,5 @@ async fn run(round: &Round<'_>, target: &Target, jobs: &[Arc<dyn Job>], ran: &mu
             Err(error) => round.fail(name, target.place(), error),
         }
     }
+    true
 }

@@ -237,6 +237,9 @@ async fn a_worker_that_is_stopped_gives_its_leases_back(p: &Pairing) {
     worker.await.unwrap();
     let left = leases(&store, users.database()).await;
     assert!(left.values().all(|lease| !lease.contains_key("holder")), "{left:?}");
+    let interrupted = left.values().filter(|lease| lease.get_str("_id").unwrap().contains("coll:users"));
+    let interrupted: Vec<_> = interrupted.collect();
+    assert!(interrupted.len() == 1 && !interrupted[0].contains_key("doneAt"), "it was not done: {left:?}");
     held.release(objects::Call::Put);
     assert!(store.chronos.worker().once(LIMIT).await.is_finished());
 }
