@@ -25,6 +25,12 @@ impl Session {
         // In this order: the totals never are ahead of the log.
         let mut found = self.store.load().await?;
         let settled = self.log.settled().await?;
+        if let Some(ahead) = found.as_ref().filter(|record| record.cv > settled) {
+            tracing::warn!(
+                counters = %self.store.owner.id, cv = ahead.cv, log = settled,
+                "counters are ahead of their log, which was replaced by an older one; recount or reset them"
+            );
+        }
         if settled >= 0 && found.as_ref().is_none_or(|record| self.lags(record, settled)) {
             let projection = CounterProjection { session: self, periods: periods.clone() };
             match follow(&projection, &self.log, settled, None).await {

@@ -38,9 +38,26 @@ pub(super) async fn run(session: &Session) -> Result<(bool, u64)> {
     let mut damaged = 0;
     let generation = second.generation;
     for _ in 0..ATTEMPTS {
+        // In this order: totals never are ahead of the log, unless it was replaced by an older one.
+        let is_intact = intact(session).await?;
+        let stored = if is_intact { store.load().await? } else { None };
         let stable = session.log.settled().await?;
+        if let Some(ahead) = stored.filter(|stored| stored.cv > stable) {
+            tracing::warn!(
+                counters = %store.owner.id, cv = ahead.cv, log = stable,
+                "counters are ahead of their log, which was replaced by an older one; they are made anew from it"
+            );
+            (second, damaged) = count_up_to(session, second, stable, damaged).await?;
+            store.env.fail.hit("counters.before_exchange")?;
+            if exchange(session, second.clone(), &ahead).await? {
+                store.env.fail.hit("counters.before_sweep")?;
+                store.sweep(Some(ahead.generation)).await?;
+                return Ok((true, damaged));
+            }
+            continue;
+        }
         // The first set may be damaged; then there is nothing to compare.
-        let first = match intact(session).await? {
+        let first = match is_intact {
             true => Some(bring_to(session, stable).await?),
             false => None,
         };

@@ -31,6 +31,7 @@ mod alone {
         periods_are_counted_by_the_time_of_the_change_and_end,
         a_damaged_row_is_named_and_passed_over,
         damaged_totals_are_an_error_until_a_recount,
+        counters_that_are_ahead_of_their_log_begin_anew_by_a_recount_or_a_reset,
         what_is_trimmed_was_counted,
         values_are_told_apart_by_type_and_counted_within_arrays,
     );
@@ -346,6 +347,38 @@ async fn damaged_totals_are_an_error_until_a_recount(p: &Pairing) {
     let recounted = users.counters().recount().await.unwrap();
     assert_eq!((recounted.corrected, recounted.totals.counts.created), (true, 1));
     assert_eq!(counted(&users).await["rules"]["open"]["unique"]["n"], json!(1));
+}
+
+/// As after the data came back from a dump that is older than the counters.
+async fn counters_that_are_ahead_of_their_log_begin_anew_by_a_recount_or_a_reset(p: &Pairing) {
+    let store = p.open_with(&rules());
+    for recounts in [true, false] {
+        let users = store.collection(if recounts { "users" } else { "others" });
+        users.create(json!({"s": "open", "n": 1})).await.unwrap();
+        users.counters().follow().await.unwrap();
+        let counts = Namespace::new(users.database(), "cnt_total");
+        let id = format!("tenant:acme|db:{}|coll:{}", users.database(), users.name());
+        let mut ahead = store.documents().get(&counts, vec![id.into()]).await.unwrap().remove(0);
+        ahead.insert("cv", 1_000);
+        ahead.insert("created", 1_001);
+        let mut batch = Batch::new();
+        batch.push(&counts, Write::put(ahead, Guard::Any));
+        store.documents().apply(batch).await.unwrap();
+        users.create(json!({"s": "open", "n": 2})).await.unwrap();
+        assert_eq!(totals(&users).await["created"], json!(1_001), "nothing moves");
+        let before = if recounts {
+            assert!(users.counters().recount().await.unwrap().corrected);
+            2
+        } else {
+            users.counters().reset().await.unwrap();
+            0
+        };
+        let seen = counted(&users).await;
+        assert_eq!((&seen["created"], &seen["cv"]), (&json!(before), &json!(1)));
+        users.create(json!({"s": "open", "n": 3})).await.unwrap();
+        assert_eq!(counted(&users).await["created"], json!(before + 1));
+        assert_eq!(users.counters().recount().await.unwrap().corrected, !recounts);
+    }
 }
 
 async fn what_is_trimmed_was_counted(p: &Pairing) {

@@ -37,15 +37,15 @@ impl Reset {
         let session = self.counters.session().await?;
         let store = &session.store;
         store.ensure().await?;
-        let now_at = session.log.settled().await?;
         let replaced = loop {
+            // In this order: what somebody counted up to now is zero as well. Totals that are ahead of the log
+            // all the same are of one that was replaced by an older one, and would not move until it is there.
             let stored = store.load_to_replace().await?;
+            let now_at = session.log.settled().await?;
             let mut fresh = Record::blank(store.env.random.object_id(), now_at);
             fresh.adopt(&session.rules.rules);
             fresh.sweep_after = Some(sweep_after(store.documents.now().await?));
             if let Some(stored) = &stored {
-                // What somebody counted beyond that number is zero as well.
-                fresh.cv = fresh.cv.max(stored.cv);
                 fresh = fresh.in_place_of(stored);
             }
             if store.put(&fresh).await?.is_some() {
