@@ -3,6 +3,7 @@
 use super::change::{Change, Periods};
 use super::projection::CounterProjection;
 use super::record::Record;
+use super::row::Event;
 use super::session::Session;
 use crate::Result;
 use crate::projections::follower::follow;
@@ -65,9 +66,11 @@ impl Session {
         Ok(change)
     }
 
-    /// Whether the counts of these totals are still those that are read.
-    pub(super) async fn is_current(&self, record: &Record) -> Result<bool> {
-        let now = self.store.load().await?;
-        Ok(now.is_none_or(|now| now.generation == record.generation))
+    /// Whether what is read goes with these totals: they were not replaced, and no follower has passed an
+    /// erasure behind them meanwhile. A value that went with it may be there again, as one that they lack.
+    pub(super) async fn is_current(&self, change: &Change<'_>) -> Result<bool> {
+        let Some(now) = self.store.load().await? else { return Ok(true) };
+        let is_passed = |erasure: &Event| now.cv >= erasure.cv;
+        Ok(now.generation == change.generation() && !change.erasures.first().is_some_and(is_passed))
     }
 }

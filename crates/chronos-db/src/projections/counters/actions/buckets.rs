@@ -15,7 +15,7 @@ use crate::projections::counters::row::{CountRow, RowKey, Table};
 use crate::projections::counters::session::Session;
 use crate::{Error, Result, Timestamp};
 
-const ATTEMPTS: u32 = 5;
+const ATTEMPTS: u32 = 20;
 
 impl Counters {
     /// What was counted in each day, week or month that `retention.counters` keeps, in order. Those in which
@@ -102,11 +102,11 @@ impl Buckets {
                     found.set(*from, rule, count.counts);
                 }
             }
-            if session.is_current(record).await? {
+            if session.is_current(&change).await? {
                 return Ok(found.buckets.into_values().collect());
             }
         }
-        Err(Error::database("the counters are reset or recounted again and again").retryable())
+        Err(Error::database("the counters changed again and again while they were read").retryable())
     }
 }
 

@@ -10,8 +10,8 @@ use crate::projections::counters::projection::totals_after;
 use crate::projections::counters::session::Session;
 use crate::{Error, Result};
 
-/// How often totals are read anew that were reset or recounted meanwhile.
-const ATTEMPTS: u32 = 5;
+/// How often totals are read anew that were replaced, or followed past an erasure, meanwhile.
+const ATTEMPTS: u32 = 20;
 
 impl Counters {
     /// The totals, up to the newest version.
@@ -48,7 +48,7 @@ pub(super) async fn read(session: &Session) -> Result<Totals> {
         let stored = session.stored().await?;
         let mut change = session.tail(&stored).await?;
         let rows = session.store.rows(&mut change).await?;
-        if !change.rows.is_empty() && !session.is_current(&stored.record).await? {
+        if !change.rows.is_empty() && !session.is_current(&change).await? {
             continue;
         }
         let present = totals_after(&stored.record, &change, &rows, stored.cv);
@@ -61,7 +61,7 @@ pub(super) async fn read(session: &Session) -> Result<Totals> {
         }
         return Ok(totals);
     }
-    Err(Error::database("the counters are reset or recounted again and again").retryable())
+    Err(Error::database("the counters changed again and again while they were read").retryable())
 }
 
 /// How many live items match. Heads say it: they are no older than what is settled.

@@ -10,7 +10,7 @@ use crate::projections::counters::session::Session;
 use crate::{Error, Result, bson_to_json};
 
 const LIMIT: usize = 100;
-const ATTEMPTS: u32 = 5;
+const ATTEMPTS: u32 = 20;
 
 impl Counters {
     /// The values that a property of `countUnique` had in versions that match a rule, the most frequent
@@ -79,14 +79,14 @@ impl Unique {
                     values.push(value_of(value, &count));
                 }
             }
-            if !session.is_current(record).await? {
+            if !session.is_current(&change).await? {
                 continue;
             }
             values.sort_by_key(|value| std::cmp::Reverse(value.counts.sum()));
             values.truncate(self.limit);
             return Ok(values);
         }
-        Err(Error::database("the counters are reset or recounted again and again").retryable())
+        Err(Error::database("the counters changed again and again while they were read").retryable())
     }
 }
 
