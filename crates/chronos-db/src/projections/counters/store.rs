@@ -144,7 +144,9 @@ impl CounterStore {
                 .and(Filter::gt("firstCv", int(change.after())));
             let mut found = self.documents.scan(&self.totals(), Scan { filter, ..Scan::default() });
             while let Some(document) = found.try_next().await? {
-                let (Ok(id), Some(row)) = (document.get_str("_id"), CountRow::read(&document)) else { continue };
+                let (Ok(id), Some(row)) = (document.get_str("_id"), CountRow::read(&document)) else {
+                    continue;
+                };
                 // A later one is of rows to come.
                 let is_of_these = row.item.and_then(|item| change.left_of.get(&item));
                 if is_of_these.is_some_and(|last| row.first_cv <= *last) {

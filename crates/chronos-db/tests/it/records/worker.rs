@@ -25,6 +25,8 @@ mod apart {
         the_share_of_a_worker_that_is_killed_is_taken_over,
         a_collection_that_fails_stops_no_other_and_waits_longer_each_time,
         an_entry_that_does_not_answer_stops_no_other,
+        collections_that_cannot_be_looked_at_wait_each_for_itself,
+        entries_that_share_documents_and_count_elsewhere_are_both_served,
         a_worker_that_is_stopped_gives_its_leases_back,
         ended_messages_of_every_tenant_go,
         leases_that_nobody_takes_any_more_go,
@@ -215,6 +217,69 @@ async fn an_entry_that_does_not_answer_stops_no_other(p: &Pairing) {
     assert_eq!((report.collections, report.amounts["counted"]), (1, 1), "{report:?}");
     assert_eq!(report.failures.len(), 1, "{report:?}");
     assert!(report.failures[0].target.contains("connection `far`"), "{report:?}");
+}
+
+async fn collections_that_cannot_be_looked_at_wait_each_for_itself(p: &Pairing) {
+    let broken = Failing::<documents::Call>::new();
+    let store = p.opening().documents(&broken).open();
+    let names = ["a", "b", "c"];
+    let make = async |name: &str| {
+        let collection = store.collection(name);
+        collection.create(json!({"n": 1})).await.unwrap();
+        assert_eq!(collection.flush(TIMEOUT).await.unwrap(), 0);
+    };
+    for name in names {
+        make(name).await;
+    }
+    let worker = store.chronos.worker();
+    let rounds = async |count: usize| {
+        let (rounds, enough) = (Arc::new(Mutex::new(Vec::new())), Arc::new(Notify::new()));
+        let (seen, tells) = (Arc::clone(&rounds), Arc::clone(&enough));
+        let stop = async move { enough.notified().await };
+        let told = move |round| {
+            seen.lock().push(round);
+            if seen.lock().len() == count {
+                tells.notify_one();
+            }
+        };
+        worker.run(Duration::from_millis(1), stop, told).await;
+        std::mem::take(&mut *rounds.lock())
+    };
+    broken.switch_on(documents::Call::Scan, Fault::Before);
+    let failed = rounds(3).await;
+    broken.switch_off();
+    let failures: Vec<_> = failed.iter().flat_map(|round| &round.failures).collect();
+    assert_eq!(failures.len(), names.len(), "each once, and then it waits: {failed:?}");
+    for (name, failure) in names.iter().zip(&failures) {
+        assert_eq!((failure.job, failure.tries), ("list", 1));
+        assert!(
+            failures.iter().any(|failure| failure.target.starts_with(&format!("`{name}` of "))),
+            "{failed:?}"
+        );
+    }
+    make("new").await;
+    let round = rounds(1).await.remove(0);
+    assert_eq!((round.collections, round.failure_count), (1, 0), "they stop no other one: {round:?}");
+    let report = worker.once(LIMIT).await;
+    assert!(report.is_finished() && report.collections == 4, "{report:?}");
+    // What is asked for again after it failed is served, once it can be looked at.
+    broken.fail_nth(documents::Call::Scan, 1, Fault::Before);
+    let report = worker.once(LIMIT).await;
+    assert!(report.is_finished() && report.collections == 4, "{report:?}");
+}
+
+async fn entries_that_share_documents_and_count_elsewhere_are_both_served(p: &Pairing) {
+    let mut databases = p.config(&json!({}))["databases"].clone();
+    let mut same = databases["runtime"]["tenantDatabases"][0].clone();
+    same["analyticsDbName"] = databases["runtime"]["tenantDatabases"][1]["dbName"].clone();
+    databases["knowledge"] = json!({ "tenantDatabases": [same] });
+    let store = p.open_with(&json!({ "databases": databases }));
+    let users = store.users();
+    users.create(json!({"n": 1})).await.unwrap();
+    assert_eq!(users.flush(TIMEOUT).await.unwrap(), 0);
+    let round = one_round(&store.chronos).await;
+    assert_eq!((round.collections, round.amounts["counted"]), (2, 2), "{round:?}");
+    assert_eq!(one_round(&store.chronos).await.collections, 0, "both were done just now");
 }
 
 async fn a_worker_that_is_stopped_gives_its_leases_back(p: &Pairing) {
