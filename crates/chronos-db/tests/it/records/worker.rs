@@ -80,7 +80,7 @@ async fn every_collection_of_every_entry_is_stored_and_counted(p: &Pairing) {
         Route::runtime().tenant("acme").collection("users"),
         Route::runtime().tenant("acme").collection("orders"),
         Route::runtime().tenant("globex").collection("users"),
-        Route::logs().collection("audit"),
+        Route::logs().cross_tenant().collection("audit"),
     ];
     for route in &routes {
         writer.chronos.with(route.clone()).unwrap().create(json!({"n": 1})).await.unwrap();
