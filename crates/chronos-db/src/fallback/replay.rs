@@ -204,19 +204,23 @@ impl Replayer {
 /// Creates an item. Its id was fixed when the caller asked for it, and version 0 of an item is there once.
 async fn create(collection: &Collection, entry: &Entry, options: &WriteOptions) -> Result<Tried> {
     let index = &collection.workers.index;
-    let is_mine = || async {
-        let row = index.row(entry.item, 0).await?;
-        Ok::<_, Error>(row.is_some_and(|row| row.operation == Some(entry.id)))
+    let is_done = || async {
+        Ok::<_, Error>(match index.row(entry.item, 0).await? {
+            Some(row) => row.operation == Some(entry.id),
+            // Rows are trimmed where no versions are kept, and then row 0 could be inserted once more, over
+            // what others wrote since. The id was given out for this operation alone: any version of the item
+            // means that it took place.
+            None => index.head_or_row(entry.item).await?.is_some(),
+        })
     };
-    if entry.follows.is_some() || entry.attempt > 0 || entry.revision > 1 {
-        // An earlier attempt may be there; a payload that is stored before its commit need not be stored anew.
-        if is_mine().await? {
-            return Ok(Tried::Done);
-        }
+    // An attempt may be there that left no trace in the entry, as with an enqueueing that was repeated; and a
+    // payload that is stored before its commit need not be stored anew.
+    if is_done().await? {
+        return Ok(Tried::Done);
     }
     match collection.carry_out(entry.item, &entry.request, options).await {
         Ok(_) => Ok(Tried::Done),
-        Err(error) if error.kind() == ErrorKind::OptimisticLock && is_mine().await? => Ok(Tried::Done),
+        Err(error) if error.kind() == ErrorKind::OptimisticLock && is_done().await? => Ok(Tried::Done),
         Err(error) => Err(error),
     }
 }

@@ -20,6 +20,7 @@ on_every_pairing!(
     writes_go_on_while_the_database_is_away_and_take_place_once_in_their_order,
     a_write_that_landed_unseen_takes_place_once,
     a_write_that_landed_unseen_is_found_behind_those_of_others,
+    a_creation_that_landed_unseen_is_found_when_its_row_is_trimmed,
     what_cannot_succeed_is_not_queued,
     what_comes_later_for_an_item_waits_behind_what_waits,
     an_operation_that_cannot_succeed_is_a_dead_letter_and_stops_no_other,
@@ -225,6 +226,23 @@ async fn a_write_that_landed_unseen_is_found_behind_those_of_others(p: &Pairing)
     if other.is_some() {
         assert_eq!(document(&users, &id).await, json!({"list": []}), "what others did since stays");
     }
+}
+
+async fn a_creation_that_landed_unseen_is_found_when_its_row_is_trimmed(p: &Pairing) {
+    let database = Failing::<documents::Call>::new();
+    let config = with(spooled(), json!({"versioning": {"enabled": false}}));
+    let store = p.opening().with(&config).documents(&database).open();
+    let users = store.users();
+    users.create(json!({"n": 0})).ack_stored().await.unwrap();
+    lose_the_answer(&database);
+    let id = queued(users.create(json!({"n": 1})).await.unwrap());
+    database.switch_off();
+    users.flush(super::pairing::TIMEOUT).await.unwrap();
+    assert!(users.trim(Duration::ZERO).await.unwrap() > 0, "its row is gone");
+    let before = users.get(&id).await.unwrap().unwrap();
+    assert_eq!(drain(&store).await.done, 1);
+    let after = users.get(&id).await.unwrap().unwrap();
+    assert_eq!((after.ov, after.cv, &after.item), (before.ov, before.cv, &before.item), "nothing was written anew");
 }
 
 async fn what_cannot_succeed_is_not_queued(p: &Pairing) {
