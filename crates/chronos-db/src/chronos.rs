@@ -109,8 +109,13 @@ impl Chronos {
     pub fn with(&self, route: Route) -> Result<Collection> {
         let resolved = self.route(&route)?;
         let route = Arc::new(route);
-        let queue = self.queues().map(|queues| queues.of(&resolved)).transpose()?;
-        let fallback = queue.map(|queue| FallbackRoute { queue, route: Arc::clone(&route) });
+        let fallback = match self.queues() {
+            None => None,
+            Some(queues) => {
+                let (queue, target) = (queues.of(&resolved)?, queues.target(&resolved));
+                Some(FallbackRoute { queue, target, route: Arc::clone(&route) })
+            }
+        };
         let opens: Weak<Inner> = Arc::downgrade(&self.inner);
         let origin = Some(Arc::new(Origin { route, opens }));
         Ok(Collection { fallback, origin, ..self.resolved(&resolved)? })

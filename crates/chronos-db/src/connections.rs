@@ -97,6 +97,11 @@ impl Connections {
         Ok(documents)
     }
 
+    /// By what the store of a connection is known in every configuration; see [`DocumentConnection::address`].
+    pub(crate) fn address(&self, reference: &str) -> Option<String> {
+        self.configured.get(reference).map(DocumentConnection::address)
+    }
+
     /// Whether two connections reach one deployment, as the stores themselves say.
     ///
     /// # Errors

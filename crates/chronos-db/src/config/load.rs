@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use secrecy::{ExposeSecret, SecretString};
 
@@ -261,9 +261,42 @@ impl Config {
 }
 
 impl DocumentConnection {
+    /// Where the store is, without credentials: the same for whoever names it with the same hosts, or the same
+    /// path, in whichever configuration.
+    pub(crate) fn address(&self) -> String {
+        let uri = self.uri.expose_secret();
+        match uri::parse(uri) {
+            Ok(uri::Engine::MongoDb { hosts }) => {
+                let has_port = |host: &str| host.rsplit_once(':').is_some_and(|(_, port)| !port.ends_with(']'));
+                let srv = uri.starts_with("mongodb+srv");
+                let hosts = hosts.iter().map(|host| host.to_lowercase());
+                let mut hosts: Vec<String> = hosts
+                    .map(|host| if srv || has_port(&host) { host } else { format!("{host}:27017") })
+                    .collect();
+                hosts.sort();
+                hosts.dedup();
+                format!("{} {}", if srv { "srv" } else { "hosts" }, hosts.join(","))
+            }
+            Ok(uri::Engine::Embedded { path: Some(path) }) => {
+                format!("path {}", real(path.as_ref()).display())
+            }
+            // Nobody else sees what is in memory.
+            Ok(uri::Engine::Embedded { path: None }) | Err(_) => "memory".to_owned(),
+        }
+    }
+
     pub(super) fn is(&self, uri: &str) -> bool {
         self.uri.expose_secret() == uri
     }
+}
+
+/// A path without links. Of what does not exist yet, the folder around it tells where it will be.
+fn real(path: &Path) -> PathBuf {
+    let real = path.ancestors().find_map(|there| {
+        let rest = path.strip_prefix(there).ok()?;
+        Some(there.canonicalize().ok()?.join(rest))
+    });
+    real.as_deref().unwrap_or(path).components().collect()
 }
 
 impl fmt::Debug for Config {

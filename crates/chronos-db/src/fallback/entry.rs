@@ -22,6 +22,8 @@ pub(crate) struct Entry {
     pub(crate) route: Route,
     /// The database that the route led to.
     pub(crate) database: String,
+    /// In a spool, which configurations may share: what else tells where the route led.
+    pub(crate) target: Option<Target>,
     pub(crate) item: ItemId,
     pub(crate) request: Request,
     pub(crate) options: WriteOptions,
@@ -37,6 +39,15 @@ pub(crate) struct Entry {
 }
 
 crate::debug_some!(Entry { id, seq, item, attempt, due });
+
+/// What tells the store of a route from those of other configurations.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Target {
+    /// A digest of its address without credentials.
+    pub(crate) store: String,
+    /// The tenant that the route was forced to.
+    pub(crate) tenant: Option<String>,
+}
 
 /// What an entry says without what was asked for.
 #[derive(Clone, Debug)]
@@ -62,9 +73,12 @@ impl Place {
 }
 
 /// The name of the lane of an item.
-pub(crate) fn lane_of(database: &str, collection: &str, item: ItemId) -> String {
+pub(crate) fn lane_of(target: Option<&Target>, database: &str, collection: &str, item: ItemId) -> String {
     // Neither of the names can hold a `/`.
-    format!("{database}/{collection}/{item}")
+    match target {
+        Some(Target { store, .. }) => format!("{store}/{database}/{collection}/{item}"),
+        None => format!("{database}/{collection}/{item}"),
+    }
 }
 
 /// The identity of the operation that a request id names.
@@ -100,6 +114,10 @@ impl Entry {
             "nextAttemptAt": self.due,
             "createdAt": self.created,
         };
+        if let Some(Target { store, tenant }) = &self.target {
+            out.insert("store", store);
+            put(&mut out, "enforcedTenant", tenant.clone());
+        }
         put(&mut out, "follows", self.follows.map(int));
         put(&mut out, "claimedUntil", self.claimed_until);
         let error = self.last_error.as_ref();
@@ -119,6 +137,8 @@ impl Entry {
             lane: text(stored, "lane").ok_or_else(need("lane"))?,
             route: read_route(part("ctx")?).ok_or_else(need("ctx"))?,
             database: text(stored, "database").ok_or_else(need("database"))?,
+            target: text(stored, "store")
+                .map(|store| Target { store, tenant: text(stored, "enforcedTenant") }),
             item: stored.get_object_id("itemId").map(ItemId::new).map_err(|_| malformed(stored, "itemId"))?,
             request: read_request(stored.get_str("type").unwrap_or_default(), part("payload")?)
                 .ok_or_else(need("payload"))?,

@@ -1,5 +1,6 @@
 //! One queue: the operations that wait in one store, and those that were given up.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,9 +9,10 @@ use bson::oid::ObjectId;
 use bson::{Bson, Document};
 use futures::stream::BoxStream;
 use futures::{StreamExt as _, TryStreamExt as _};
+use parking_lot::Mutex;
 use tokio::sync::OnceCell;
 
-use super::entry::{Entry, Place, lane_of};
+use super::entry::{Entry, Place, Target, lane_of};
 use crate::config::{COUNTER, Fallback, OPERATIONS};
 use crate::documents::{Batch, Direction, DocumentStore, Filter, Guard, Index, Namespace, Scan, Write};
 use crate::records::{ItemId, Request, WriteOptions};
@@ -31,6 +33,8 @@ pub(crate) struct Queue {
     options: Fallback,
     env: Env,
     ready: OnceCell<()>,
+    /// What this process leaves to others, so that each is told once.
+    left: Mutex<HashSet<String>>,
 }
 
 crate::debug_some!(Queue { operations, dead });
@@ -40,12 +44,14 @@ crate::debug_some!(Queue { operations, dead });
 pub(crate) struct FallbackRoute {
     pub(crate) queue: Arc<Queue>,
     pub(crate) route: Arc<Route>,
+    pub(crate) target: Option<Target>,
 }
 
 /// An operation that is to wait.
 pub(crate) struct Waiting<'a> {
     pub(crate) identity: ObjectId,
     pub(crate) route: &'a Route,
+    pub(crate) target: Option<&'a Target>,
     pub(crate) database: &'a str,
     pub(crate) collection: &'a str,
     pub(crate) item: ItemId,
@@ -71,11 +77,17 @@ impl Queue {
             options,
             env,
             ready: OnceCell::new(),
+            left: Mutex::default(),
         }
     }
 
     pub(super) async fn now(&self) -> Result<Timestamp> {
         self.documents.now().await
+    }
+
+    /// Whether this is the first operation for a place that this process has to leave to others.
+    pub(super) fn is_first_left(&self, place: String) -> bool {
+        self.left.lock().insert(place)
     }
 
     async fn prepare(&self) -> Result<()> {
@@ -104,9 +116,10 @@ impl Queue {
             id: waiting.identity,
             seq: numbered.first,
             revision: 0,
-            lane: lane_of(waiting.database, waiting.collection, waiting.item),
+            lane: lane_of(waiting.target, waiting.database, waiting.collection, waiting.item),
             route: waiting.route.clone(),
             database: waiting.database.to_owned(),
+            target: waiting.target.cloned(),
             item: waiting.item,
             request: waiting.request.clone(),
             options: waiting.options.clone(),

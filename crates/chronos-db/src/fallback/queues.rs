@@ -5,6 +5,9 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use sha2::{Digest as _, Sha256};
+
+use super::entry::Target;
 use super::queue::Queue;
 use crate::config::{Config, Fallback};
 use crate::connections::Connections;
@@ -22,18 +25,38 @@ pub(crate) struct Queues {
     connections: Arc<Connections>,
     env: Env,
     open: Mutex<HashMap<Home, Arc<Queue>>>,
+    /// The digests of the addresses of stores, by connection.
+    stores: Mutex<HashMap<String, String>>,
 }
 
 crate::debug_some!(Queues { options });
 
 impl Queues {
     pub(crate) fn new(options: Fallback, connections: Arc<Connections>, env: Env) -> Self {
-        Self { options, connections, env, open: Mutex::default() }
+        Self { options, connections, env, open: Mutex::default(), stores: Mutex::default() }
     }
 
     /// The queue of what is written through a route. No I/O.
     pub(crate) fn of(&self, resolved: &Resolved) -> Result<Arc<Queue>> {
         self.open(self.home(&resolved.entry.connection, resolved.entry.database.as_deref()))
+    }
+
+    /// What tells the store that a route leads to from those of other configurations that use the same spool.
+    /// None where operations wait beside their records: they are in that store. No I/O but one look at the path
+    /// of an embedded store.
+    pub(crate) fn target(&self, resolved: &Resolved) -> Option<Target> {
+        self.options.spool.as_ref()?;
+        let connection = &resolved.entry.connection;
+        let mut stores = self.stores.lock();
+        let store = match stores.get(connection) {
+            Some(store) => store.clone(),
+            None => {
+                let store = short_digest(&self.connections.address(connection)?);
+                stores.insert(connection.clone(), store.clone());
+                store
+            }
+        };
+        Some(Target { store, tenant: resolved.enforced_tenant.clone() })
     }
 
     /// Every queue of a configuration.
@@ -66,4 +89,11 @@ impl Queues {
         open.insert(home, Arc::clone(&queue));
         Ok(queue)
     }
+}
+
+/// The first 64 bits in hex: an address has no place in a file that others read, and collisions are not made
+/// on purpose.
+fn short_digest(address: &str) -> String {
+    let digest: [u8; 32] = Sha256::digest(address).into();
+    digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect()
 }

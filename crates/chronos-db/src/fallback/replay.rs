@@ -87,7 +87,7 @@ impl Replayer {
         let fail = &self.chronos.env().fail;
         while let Some(mut entry) = self.queue.first(lane).await? {
             let now = self.queue.now().await?;
-            let free = entry.place().is_free(now) && self.is_there(&entry).await;
+            let free = entry.place().is_free(now) && self.leads_there(&entry) && self.is_there(&entry).await;
             if !free || !self.queue.claim(&mut entry, now).await? {
                 break;
             }
@@ -117,8 +117,30 @@ impl Replayer {
         Ok(())
     }
 
-    /// Whether the store of an operation answers. One that does not is no failed attempt of the operation. A
-    /// route that leads nowhere is found out by the attempt.
+    /// Whether the route of an operation leads, in this configuration, to where it led when the operation was
+    /// queued. Else another configuration shares the queue, or this one has changed: only a process whose route
+    /// leads there may carry it out, or tell that it cannot be.
+    fn leads_there(&self, entry: &Entry) -> bool {
+        let resolved = self.chronos.route(&entry.route).ok();
+        let leads = resolved.as_ref().zip(self.chronos.queues()).is_some_and(|(resolved, queues)| {
+            let same_store = match &entry.target {
+                Some(target) => queues.target(resolved).as_ref() == Some(target),
+                None => queues.of(resolved).is_ok_and(|queue| Arc::ptr_eq(&queue, &self.queue)),
+            };
+            same_store && resolved.database == entry.database
+        });
+        let place = format!("{:?} {} {:?}", entry.target, entry.database, entry.route.tenant);
+        if !leads && self.queue.is_first_left(place) {
+            let (database, tenant) = (&entry.database, &entry.route.tenant);
+            tracing::warn!(
+                item = %entry.item, request_id = entry.request_id(), database, tenant,
+                "a queued write waits for a process whose configuration leads to where it was meant to be"
+            );
+        }
+        leads
+    }
+
+    /// Whether the store of an operation answers. One that does not is no failed attempt of the operation.
     async fn is_there(&self, entry: &Entry) -> bool {
         let Ok(resolved) = self.chronos.route(&entry.route) else { return true };
         let connection = &resolved.entry.connection;
@@ -138,14 +160,6 @@ impl Replayer {
     }
 
     async fn attempt(&self, entry: &mut Entry) -> Result<Tried> {
-        let resolved = self.chronos.route(&entry.route)?;
-        if resolved.database != entry.database {
-            let message = format!(
-                "the operation was queued for the database `{}`, and its route leads to `{}` now",
-                entry.database, resolved.database
-            );
-            return Err(Error::new(ErrorKind::RouteMismatch, message).on_item(entry.item));
-        }
         let collection = self.chronos.with(entry.route.clone())?;
         let mut options = entry.options.clone();
         options.identity = Some(Arc::new(Identity::new(entry.id)));

@@ -34,7 +34,7 @@ impl Collection {
         let identity = Arc::new(Identity::new(self.workers.index.env.random.object_id()));
         // Nobody can know the id of an item that is being created.
         if !request.is_creation() {
-            let lane = lane_of(self.database(), self.name(), id);
+            let lane = lane_of(fallback.target.as_ref(), self.database(), self.name(), id);
             let waits = fallback.queue.is_waiting(&lane).await.map_err(|error| {
                 let message = format!("the fallback queue cannot be asked: {}", error.message());
                 let told = Error::new(error.kind(), message).during(request.name());
@@ -87,6 +87,7 @@ impl Collection {
         let waiting = Waiting {
             identity: identity.id,
             route: &fallback.route,
+            target: fallback.target.as_ref(),
             database: self.database(),
             collection: self.name(),
             item: id,

@@ -46,6 +46,11 @@ mod processes {
 }
 
 on_pairings!(
+    shared = EmbeddedLocal:
+        a_process_whose_configuration_leads_elsewhere_leaves_a_queued_write_alone
+);
+
+on_pairings!(
     killed = EmbeddedLocal:
         a_process_that_is_killed_at_any_step_loses_and_doubles_nothing,
         a_process_that_is_killed_while_it_queues_a_write_leaves_it_or_nothing
@@ -507,6 +512,31 @@ async fn a_process_finds_what_another_one_queued(p: &Pairing) {
     assert_eq!(document(&theirs, &id).await, json!({"n": 1}));
     database.switch_off();
     assert_eq!(fallback(&store).retry_due().await.unwrap(), Retried::default());
+}
+
+async fn a_process_whose_configuration_leads_elsewhere_leaves_a_queued_write_alone(p: &Pairing) {
+    let database = Failing::<documents::Call>::new();
+    let store = p.opening().with(&spooled()).documents(&database).open();
+    database.switch_all_on(Fault::Before);
+    let users = store.users();
+    let id = queued(users.create(json!({"n": 0})).await.unwrap());
+    database.switch_off();
+
+    let elsewhere = json!({"dbConnections": {"main": {"mongoUri": "embedded:./elsewhere"}}});
+    let mut databases = p.config(&json!({}))["databases"].clone();
+    databases["runtime"]["tenantDatabases"][0]["tenantId"] = json!("initech");
+    let stranger = json!({ "databases": databases });
+    let mut databases = p.config(&json!({}))["databases"].clone();
+    databases["runtime"]["tenantDatabases"][0]["dbName"] = json!("another");
+    let other_name = json!({ "databases": databases });
+    for config in [elsewhere, stranger, other_name] {
+        let other = p.open_with(&with(spooled(), config));
+        assert_eq!(fallback(&other).retry_due().await.unwrap(), retried(0, 0, 1));
+        assert_eq!(sizes(&other).await, (1, 0));
+        assert_eq!(fallback(&other).list().await.unwrap()[0].attempts, 0);
+    }
+    assert_eq!(drain(&store).await.done, 1);
+    assert_eq!(history(&users, &id).await, [(0, Op::Create)]);
 }
 
 /// What a child process is to do; without it the test that plays one has nothing to do.
