@@ -267,7 +267,8 @@ impl DocumentConnection {
         let uri = self.uri.expose_secret();
         match uri::parse(uri) {
             Ok(uri::Engine::MongoDb { hosts }) => {
-                let has_port = |host: &str| host.rsplit_once(':').is_some_and(|(_, port)| !port.ends_with(']'));
+                let has_port =
+                    |host: &str| host.rsplit_once(':').is_some_and(|(_, port)| !port.ends_with(']'));
                 let srv = uri.starts_with("mongodb+srv");
                 let hosts = hosts.iter().map(|host| host.to_lowercase());
                 let mut hosts: Vec<String> = hosts

@@ -1,11 +1,17 @@
 //! Carrying out what is due.
 
+use std::sync::Arc;
+
+use futures::StreamExt as _;
+
 use super::handle::FallbackQueue;
 use super::replay::{Counts, Replayer};
-use crate::Result;
 use crate::action::Action;
 use crate::documents::Filter;
-use crate::{Json, json};
+use crate::{Error, Json, Result, json};
+
+/// Queues at once: one whose store is away holds up no more than its own place.
+const PARALLEL: usize = 8;
 
 impl FallbackQueue {
     /// Carries out every operation that is due, those of one item one after the other, until none is. Any
@@ -15,8 +21,11 @@ impl FallbackQueue {
     /// While a document store does not answer at all, what waits in a spool for it is left alone: an outage
     /// takes no attempts.
     ///
+    /// Without a spool there is a queue in each database. One whose store fails holds up no other, and is counted
+    /// in [`failed`](Retried::failed).
+    ///
     /// # Errors
-    /// `TXN_ERROR` if the store of the queue fails; calling it again goes on.
+    /// `TXN_ERROR` if the stores of all queues fail; calling it again goes on.
     pub fn retry_due(&self) -> RetryDue {
         RetryDue { fallback: self.clone() }
     }
@@ -30,7 +39,7 @@ pub struct RetryDue {
 }
 
 /// What a round came to.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Retried {
     /// Operations that took place, now or in an attempt whose answer was lost.
@@ -39,16 +48,66 @@ pub struct Retried {
     pub postponed: u64,
     /// Operations that became dead letters.
     pub dead: u64,
-    /// Operations that wait: for their next attempt, for another process, or for a store.
+    /// Operations that wait: for their next attempt, for another process, or for a store. Those of queues that
+    /// failed are not known.
     pub waiting: u64,
+    /// Queues whose store failed.
+    pub failed: u64,
+    /// Code and message of the first of these failures.
+    pub first_error: Option<(String, String)>,
 }
 
 impl Retried {
-    /// Returns `{done, postponed, dead, waiting}`.
+    /// Returns `{done, postponed, dead, waiting}`, and if a queue failed also `{failed, error}`.
     #[must_use]
     pub fn to_json(&self) -> Json {
-        let Self { done, postponed, dead, waiting } = *self;
-        json!({ "done": done, "postponed": postponed, "dead": dead, "waiting": waiting })
+        let Self { done, postponed, dead, waiting, failed, first_error } = self;
+        let mut out = json!({ "done": done, "postponed": postponed, "dead": dead, "waiting": waiting });
+        if let Some((code, message)) = first_error {
+            out["failed"] = (*failed).into();
+            out["error"] = json!({ "code": code, "message": message });
+        }
+        out
+    }
+}
+
+impl RetryDue {
+    /// Runs it; with the first error of a queue, if only some failed.
+    pub(crate) async fn round(self) -> Result<(Retried, Option<Error>)> {
+        let FallbackQueue { chronos, queues } = self.fallback;
+        let (counts, all) = (Arc::new(Counts::default()), queues.len());
+        let rounds: Vec<_> = queues
+            .into_iter()
+            .map(|queue| {
+                let (chronos, counts) = (chronos.clone(), Arc::clone(&counts));
+                async move {
+                    Replayer::new(chronos, Arc::clone(&queue)).run(&counts).await?;
+                    queue.count(&queue.operations, Filter::All).await
+                }
+            })
+            .collect();
+        let results: Vec<Result<u64>> =
+            futures::stream::iter(rounds).buffer_unordered(PARALLEL).collect().await;
+        let (mut retried, mut first, mut failures) = (Retried::default(), None, 0);
+        for result in results {
+            match result {
+                Ok(waiting) => retried.waiting += waiting,
+                Err(error) => {
+                    failures += 1;
+                    retried.failed += 1;
+                    tracing::debug!(%error, "a fallback queue failed");
+                    first = first.or(Some(error));
+                }
+            }
+        }
+        (retried.done, retried.postponed, retried.dead) = counts.read();
+        if let Some(error) = &first {
+            if failures == all {
+                return Err(error.clone());
+            }
+            retried.first_error = Some((error.code().to_owned(), error.message().to_owned()));
+        }
+        Ok((retried, first))
     }
 }
 
@@ -56,26 +115,7 @@ impl Action for RetryDue {
     type Output = Retried;
 
     async fn run(self) -> Result<Retried> {
-        let FallbackQueue { chronos, queues } = self.fallback;
-        let (counts, mut waiting) = (Counts::default(), 0);
-        let mut failed = None;
-        for queue in queues {
-            // A store that is away holds up what waits in it, nothing else.
-            let replayed = Replayer::new(chronos.clone(), queue.clone()).run(&counts).await;
-            let counted = match replayed {
-                Ok(()) => queue.count(&queue.operations, Filter::All).await,
-                Err(error) => Err(error),
-            };
-            match counted {
-                Ok(count) => waiting += count,
-                Err(error) => failed = failed.or(Some(error)),
-            }
-        }
-        if let Some(error) = failed {
-            return Err(error);
-        }
-        let (done, postponed, dead) = counts.read();
-        Ok(Retried { done, postponed, dead, waiting })
+        self.round().await.map(|(retried, _)| retried)
     }
 }
 

@@ -3,8 +3,8 @@
 //! They are work of the whole configuration, not of one collection: the queue has leases of its own, for each
 //! item, and is there while the document store is away.
 
-use super::Round;
 use super::job::{Done, Place};
+use super::{FailedJob, Round};
 
 /// What this counts.
 pub(super) const COUNTS: [&str; 4] = ["retried", "postponed", "dead", "queued"];
@@ -22,15 +22,20 @@ pub(super) async fn work(round: &Round<'_>) {
     {
         return;
     }
-    let retried = async { chronos.fallback()?.retry_due().await };
+    let retried = async { chronos.fallback()?.retry_due().round().await };
     let retried = tokio::select! {
         retried = retried => retried,
         () = round.drained() => return round.leave(FALLBACK),
     };
     match retried {
-        Ok(retried) => {
+        Ok((retried, failed)) => {
             round.all.failures.succeeded(FALLBACK, FALLBACK);
-            if retried.waiting > 0 {
+            // Queues that answer are not put off because of one that does not.
+            if let Some(error) = failed {
+                let failed = FailedJob { job: FALLBACK, target: PLACE.shown.to_owned(), tries: 1, error };
+                round.so_far.lock().add_failure(failed);
+            }
+            if retried.waiting > 0 || retried.failed > 0 {
                 round.leave(FALLBACK);
             }
             let counts = [retried.done, retried.postponed, retried.dead, retried.waiting];

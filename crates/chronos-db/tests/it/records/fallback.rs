@@ -47,6 +47,7 @@ mod processes {
 
 on_pairings!(
     shared = EmbeddedLocal:
+        a_queue_whose_store_fails_holds_up_no_other,
         a_process_whose_configuration_leads_elsewhere_leaves_a_queued_write_alone
 );
 
@@ -247,7 +248,11 @@ async fn a_creation_that_landed_unseen_is_found_when_its_row_is_trimmed(p: &Pair
     let before = users.get(&id).await.unwrap().unwrap();
     assert_eq!(drain(&store).await.done, 1);
     let after = users.get(&id).await.unwrap().unwrap();
-    assert_eq!((after.ov, after.cv, &after.item), (before.ov, before.cv, &before.item), "nothing was written anew");
+    assert_eq!(
+        (after.ov, after.cv, &after.item),
+        (before.ov, before.cv, &before.item),
+        "nothing was written anew"
+    );
 }
 
 async fn what_cannot_succeed_is_not_queued(p: &Pairing) {
@@ -537,6 +542,26 @@ async fn a_process_whose_configuration_leads_elsewhere_leaves_a_queued_write_alo
     }
     assert_eq!(drain(&store).await.done, 1);
     assert_eq!(history(&users, &id).await, [(0, Op::Create)]);
+}
+
+async fn a_queue_whose_store_fails_holds_up_no_other(p: &Pairing) {
+    // What is there is no store: every call fails.
+    std::fs::write(p.folder().join("broken"), "").unwrap();
+    let mut config =
+        p.config(&json!({"inlineMaxBytes": 100, "fallback": {"baseDelayMs": 0, "maxDelayMs": 0}}));
+    config["dbConnections"]["away"] = json!({"mongoUri": "embedded:./broken"});
+    config["databases"]["runtime"]["tenantDatabases"][1]["dbConnRef"] = json!("away");
+    let storage = Failing::<objects::Call>::new();
+    let store = p.opening().with(&config).objects(&storage).open();
+    let users = store.users();
+    storage.switch_all_on(Fault::Before);
+    let large = json!({"text": "x".repeat(500)});
+    let id = queued(users.create(large.clone()).await.unwrap());
+    storage.switch_off();
+    let round = fallback(&store).retry_due().await.unwrap();
+    assert_eq!((round.done, round.waiting, round.failed), (1, 0, 1), "{round:?}");
+    assert!(round.first_error.is_some() && round.to_json()["failed"] == json!(1));
+    assert_eq!(document(&users, &id).await, large);
 }
 
 /// What a child process is to do; without it the test that plays one has nothing to do.
