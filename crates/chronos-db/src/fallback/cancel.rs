@@ -33,7 +33,7 @@ impl Action for CancelOperation {
         let id = identity(&self.request_id)?;
         for queue in &self.fallback.queues {
             if let Some(stored) = queue.cancel(id).await? {
-                return QueuedOperation::read(&stored);
+                return Ok(QueuedOperation::read(&stored));
             }
         }
         Err(unknown(&self.request_id))

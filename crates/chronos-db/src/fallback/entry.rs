@@ -61,7 +61,8 @@ impl Place {
     pub(crate) fn read(stored: &Document) -> Result<Self> {
         Ok(Self {
             lane: text(stored, "lane").ok_or_else(|| malformed(stored, "lane"))?,
-            due: date(stored, "nextAttemptAt").ok_or_else(|| malformed(stored, "nextAttemptAt"))?,
+            // Without a time it is looked at now, and found malformed.
+            due: date(stored, "nextAttemptAt").unwrap_or(Timestamp::from_millis(0)),
             claimed_until: date(stored, "claimedUntil"),
         })
     }

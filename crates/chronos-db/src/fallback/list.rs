@@ -13,7 +13,8 @@ use crate::documents::Filter;
 const LIMIT: u64 = 100;
 
 impl FallbackQueue {
-    /// Lists what waits, the oldest first in each store.
+    /// Lists what waits, the oldest first in each store. One that is malformed is listed as far as it can be
+    /// read.
     ///
     /// # Errors
     /// `TXN_ERROR` if the store of the queue fails.
@@ -63,7 +64,7 @@ impl ListOperations {
             queue.list(namespace, time, filter.clone())
         });
         let limit = usize::try_from(self.limit).unwrap_or(usize::MAX);
-        each.map(|stored| QueuedOperation::read(&stored?)).take(limit).boxed()
+        each.map_ok(|stored| QueuedOperation::read(&stored)).take(limit).boxed()
     }
 }
 

@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use backon::{BackoffBuilder as _, ExponentialBuilder};
 use bson::oid::ObjectId;
-use bson::{Bson, Document};
+use bson::{Bson, Document, doc};
 use futures::stream::BoxStream;
 use futures::{StreamExt as _, TryStreamExt as _};
 use parking_lot::Mutex;
 use tokio::sync::OnceCell;
 
-use super::entry::{Entry, Place, Target, lane_of};
+use super::entry::{Entry, Place, Target, date, lane_of};
 use crate::config::{COUNTER, Fallback, OPERATIONS};
 use crate::documents::{Batch, Direction, DocumentStore, Filter, Guard, Index, Namespace, Scan, Write};
 use crate::records::{ItemId, Request, WriteOptions};
@@ -149,21 +149,21 @@ impl Queue {
         let scan = Scan { order: vec![by("lane"), by("seq")], without: large(), ..Scan::default() };
         let places = self.documents.scan(&self.operations, scan).try_filter_map(|stored| async move {
             let place = Place::read(&stored);
-            // One that nobody can read holds up no other.
+            // One without a lane holds up no other.
             Ok(place.inspect_err(|error| tracing::warn!(%error, "a queued operation is skipped")).ok())
         });
         places.boxed()
     }
 
-    /// What is next in a lane.
-    pub(crate) async fn first(&self, lane: &str) -> Result<Option<Entry>> {
+    /// What is next in a lane, as it is stored.
+    pub(crate) async fn first(&self, lane: &str) -> Result<Option<Document>> {
         let scan = Scan {
             filter: Filter::eq("lane", lane),
             order: vec![("seq".to_owned(), Direction::Ascending)],
             limit: Some(1),
             ..Scan::default()
         };
-        self.documents.scan(&self.operations, scan).try_next().await?.as_ref().map(Entry::read).transpose()
+        self.documents.scan(&self.operations, scan).try_next().await
     }
 
     /// Takes an entry for this process, for the time of a lease; whether it got it.
@@ -189,6 +189,26 @@ impl Queue {
 
     fn unchanged(&self, entry: &Entry) -> Guard {
         Guard::Equals { field: "revision".to_owned(), value: Bson::Int64(entry.revision) }
+    }
+
+    /// Moves what cannot be read to the dead letters as it is, with the error; whether it did. It would hold up
+    /// its item for ever.
+    pub(crate) async fn bury(&self, stored: Document, error: &Error) -> Result<bool> {
+        let now = self.now().await?;
+        if is_claimed(&stored, now) {
+            return Ok(false);
+        }
+        let Some(id) = stored.get("_id").cloned() else { return Ok(false) };
+        let guard = as_stored(&stored);
+        let mut letter = stored;
+        letter.remove("claimedUntil");
+        letter.insert("failedAt", now);
+        let (code, message) = told(error);
+        letter.insert("lastError", doc! { "code": code, "message": message });
+        let mut batch = Batch::new();
+        let kept = batch.push(&self.dead, Write::put(letter, Guard::Any));
+        batch.push_after(kept, &self.operations, Write::Delete { id, guard });
+        Ok(self.documents.apply(batch).await?.iter().all(crate::documents::Outcome::is_applied))
     }
 
     /// Removes what took place, also from the dead letters, where a process that died may have left it.
@@ -269,17 +289,12 @@ impl Queue {
         let namespaces = [&self.operations, &self.dead];
         for namespace in namespaces {
             let Some(stored) = self.documents.get(namespace, vec![id.into()]).await?.pop() else { continue };
-            let mut guard = Guard::Any;
-            if namespace == &self.operations {
-                let entry = Entry::read(&stored)?;
-                let now = self.now().await?;
-                if entry.claimed_until.is_some_and(|until| until > now) {
-                    return Err(at_work());
-                }
-                guard = self.unchanged(&entry);
+            // No more is read than that: what is malformed otherwise can be cancelled as well.
+            if is_claimed(&stored, self.now().await?) {
+                return Err(at_work());
             }
             let mut batch = Batch::new();
-            batch.push(namespace, Write::Delete { id: id.into(), guard });
+            batch.push(namespace, Write::Delete { id: id.into(), guard: as_stored(&stored) });
             if self.documents.apply(batch).await?.iter().all(crate::documents::Outcome::is_applied) {
                 return Ok(Some(stored));
             }
@@ -315,6 +330,19 @@ impl Queue {
             .with_jitter();
         // After so many it is the longest anyway.
         waits.build().nth(attempt.min(32) as usize).unwrap_or(longest)
+    }
+}
+
+/// Whether a process works on it.
+fn is_claimed(stored: &Document, now: Timestamp) -> bool {
+    date(stored, "claimedUntil").is_some_and(|until| until > now)
+}
+
+/// Only if nobody changed it since it was read.
+fn as_stored(stored: &Document) -> Guard {
+    match stored.get("revision") {
+        Some(revision) => Guard::Equals { field: "revision".to_owned(), value: revision.clone() },
+        None => Guard::Any,
     }
 }
 

@@ -1,12 +1,16 @@
 //! What a caller sees of an operation that waits, or was given up.
 
 use bson::Document;
+use bson::oid::ObjectId;
 
-use super::entry::{date, malformed, read_error, text};
+use super::entry::{date, read_error, text};
 use crate::records::{ItemId, number};
-use crate::{Json, Result, Timestamp, json};
+use crate::{Json, Timestamp, json};
 
 /// An operation that waits in the fallback queue, or is a dead letter; without its document.
+///
+/// What cannot be read of a malformed one is empty, 0 or the identity of zeros. Once its turn comes it is a dead
+/// letter, and [`last_error`](Self::last_error) says what is wrong with it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct QueuedOperation {
@@ -37,25 +41,29 @@ pub struct QueuedOperation {
 }
 
 impl QueuedOperation {
-    pub(super) fn read(stored: &Document) -> Result<Self> {
-        let need = |key: &'static str| move || malformed(stored, key);
-        let ctx = stored.get_document("ctx").map_err(|_| malformed(stored, "ctx"))?;
+    /// What an entry says. One that is malformed is told as far as it can be read, so that it can be seen and
+    /// cancelled.
+    pub(super) fn read(stored: &Document) -> Self {
+        let ctx = stored.get_document("ctx").ok();
+        let identity = stored.get_object_id("_id").ok();
         let failed_at = date(stored, "failedAt");
         let attempts = number(stored, "attempt").and_then(|attempt| u32::try_from(attempt).ok());
-        Ok(Self {
-            request_id: text(stored, "requestId").ok_or_else(need("requestId"))?,
-            operation: text(stored, "type").ok_or_else(need("type"))?,
-            id: stored.get_object_id("itemId").map(ItemId::new).map_err(|_| malformed(stored, "itemId"))?,
-            tenant: text(ctx, "tenantId"),
-            database: text(stored, "database").ok_or_else(need("database"))?,
-            collection: text(ctx, "collection").ok_or_else(need("ctx.collection"))?,
-            attempts: attempts.ok_or_else(need("attempt"))?,
-            created_at: date(stored, "createdAt").ok_or_else(need("createdAt"))?,
+        let request_id = text(stored, "requestId").or_else(|| identity.map(|id| id.to_hex()));
+        let created = date(stored, "createdAt").or_else(|| identity.map(|id| id.timestamp().into()));
+        Self {
+            request_id: request_id.unwrap_or_default(),
+            operation: text(stored, "type").unwrap_or_default(),
+            id: ItemId::new(stored.get_object_id("itemId").unwrap_or(ObjectId::from_bytes([0; 12]))),
+            tenant: ctx.and_then(|ctx| text(ctx, "tenantId")),
+            database: text(stored, "database").unwrap_or_default(),
+            collection: ctx.and_then(|ctx| text(ctx, "collection")).unwrap_or_default(),
+            attempts: attempts.unwrap_or_default(),
+            created_at: created.unwrap_or(Timestamp::from_millis(0)),
             next_attempt_at: date(stored, "nextAttemptAt").filter(|_| failed_at.is_none()),
             failed_at,
             last_error: read_error(stored),
             may_have_happened: stored.contains_key("follows"),
-        })
+        }
     }
 
     /// Returns `{requestId, type, id, tenantId?, database, collection, attempts, createdAt, nextAttemptAt?,

@@ -85,7 +85,18 @@ impl Replayer {
     /// Carries out what waits for one item, in its order.
     async fn drain(&self, lane: &str, counts: &Counts) -> Result<()> {
         let fail = &self.chronos.env().fail;
-        while let Some(mut entry) = self.queue.first(lane).await? {
+        while let Some(stored) = self.queue.first(lane).await? {
+            let mut entry = match Entry::read(&stored) {
+                Ok(entry) => entry,
+                Err(error) => {
+                    tracing::warn!(%lane, %error, "a queued write that cannot be read is given up");
+                    if !self.queue.bury(stored, &error).await? {
+                        break;
+                    }
+                    add(&counts.dead);
+                    continue;
+                }
+            };
             let now = self.queue.now().await?;
             let free = entry.place().is_free(now) && self.leads_there(&entry) && self.is_there(&entry).await;
             if !free || !self.queue.claim(&mut entry, now).await? {

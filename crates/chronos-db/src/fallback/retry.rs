@@ -32,7 +32,7 @@ impl Action for RetryOperation {
         let id = identity(&self.request_id)?;
         for queue in &self.fallback.queues {
             if let Some(stored) = queue.revive(id).await? {
-                return QueuedOperation::read(&stored);
+                return Ok(QueuedOperation::read(&stored));
             }
         }
         Err(unknown(&self.request_id))

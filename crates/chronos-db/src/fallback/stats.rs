@@ -94,7 +94,7 @@ impl Action for GetFallbackStats {
             }
             let mut oldest = queue.list(&queue.operations, "createdAt", Filter::All);
             if let Some(stored) = oldest.try_next().await? {
-                let at = QueuedOperation::read(&stored)?.created_at;
+                let at = QueuedOperation::read(&stored).created_at;
                 stats.oldest_pending = Some(stats.oldest_pending.map_or(at, |oldest| oldest.min(at)));
             }
         }

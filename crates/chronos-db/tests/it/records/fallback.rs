@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chronos_db::config::Config;
+use chronos_db::documents::embedded::EmbeddedDocuments;
+use chronos_db::documents::{Batch, DocumentStore as _, Guard, Namespace, Write};
 use chronos_db::fail::FailPoints;
 use chronos_db::{
     Chronos, Clock as _, Collection, Env, ErrorKind, FallbackQueue, ItemId, Json, Op, QueuedOperation,
@@ -48,7 +50,8 @@ mod processes {
 on_pairings!(
     shared = EmbeddedLocal:
         a_queue_whose_store_fails_holds_up_no_other,
-        a_process_whose_configuration_leads_elsewhere_leaves_a_queued_write_alone
+        a_process_whose_configuration_leads_elsewhere_leaves_a_queued_write_alone,
+        an_operation_that_cannot_be_read_is_a_dead_letter_and_stops_no_other
 );
 
 on_pairings!(
@@ -562,6 +565,47 @@ async fn a_queue_whose_store_fails_holds_up_no_other(p: &Pairing) {
     assert_eq!((round.done, round.waiting, round.failed), (1, 0, 1), "{round:?}");
     assert!(round.first_error.is_some() && round.to_json()["failed"] == json!(1));
     assert_eq!(document(&users, &id).await, large);
+}
+
+async fn an_operation_that_cannot_be_read_is_a_dead_letter_and_stops_no_other(p: &Pairing) {
+    let database = Failing::<documents::Call>::new();
+    let store = p.opening().with(&spooled()).documents(&database).open();
+    let users = store.users();
+    let id = users.create(json!({"n": 0})).await.unwrap().id;
+    database.switch_all_on(Fault::Before);
+    for n in 1..=3 {
+        queued(users.update(&id, json!({ "n": n })).await.unwrap());
+    }
+    database.switch_off();
+    let waiting = fallback(&store).list().await.unwrap();
+    let env = Env::default();
+    let spool = EmbeddedDocuments::open(p.folder().join("spool"), env).unwrap();
+    let namespace = Namespace::new("chronos_system", "chronos_fallback_ops");
+    let identity = |at: usize| {
+        let (_, hex) = waiting[at].request_id.rsplit_once('_').unwrap();
+        bson::oid::ObjectId::parse_str(hex).unwrap()
+    };
+    for (at, gone) in [(0, ["payload", "type", "ctx"]), (1, ["nextAttemptAt", "itemId", "createdAt"])] {
+        let mut stored = spool.get(&namespace, vec![identity(at).into()]).await.unwrap().pop().unwrap();
+        for key in gone {
+            stored.remove(key);
+        }
+        let mut batch = Batch::new();
+        batch.push(&namespace, Write::put(stored, Guard::Any));
+        spool.apply(batch).await.unwrap();
+    }
+    let listed = fallback(&store).list().await.unwrap();
+    assert_eq!(listed.len(), 3, "also what cannot be read");
+    let cancelled = fallback(&store).cancel(&waiting[1].request_id).await.unwrap();
+    assert_eq!(cancelled.request_id, waiting[1].request_id);
+    assert_eq!(fallback(&store).retry_due().await.unwrap(), retried(1, 1, 0));
+    assert_eq!(document(&users, &id).await, json!({"n": 3}));
+    let dead = fallback(&store).dead().await.unwrap();
+    assert_eq!((dead.len(), &dead[0].request_id), (1, &waiting[0].request_id));
+    assert!(dead[0].last_error.as_ref().unwrap().1.contains("malformed"), "{dead:?}");
+    fallback(&store).cancel(&dead[0].request_id).await.unwrap();
+    assert_eq!(sizes(&store).await, (0, 0));
+    spool.close().await.unwrap();
 }
 
 /// What a child process is to do; without it the test that plays one has nothing to do.
