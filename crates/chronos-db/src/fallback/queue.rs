@@ -255,6 +255,9 @@ impl Queue {
     }
 
     /// Makes an operation due at once: one that waits, or a dead letter. None if there is no such.
+    ///
+    /// # Errors
+    /// `LOCKED` if another caller is at a dead letter.
     pub(crate) async fn revive(&self, id: ObjectId) -> Result<Option<Document>> {
         let waiting = self.documents.get(&self.operations, vec![id.into()]).await?.pop();
         let now = self.now().await?;
@@ -272,6 +275,9 @@ impl Queue {
         };
         self.prepare().await?;
         let mut entry = Entry::read(&letter)?;
+        if is_claimed(&letter, now) || !self.claim_letter(&letter, entry.revision, now).await? {
+            return Err(at_work("retry"));
+        }
         entry.seq = self.documents.sequence(&self.counter, SEQUENCE, 1).await?.first;
         (entry.revision, entry.attempt, entry.due, entry.claimed_until) = (0, 0, now, None);
         self.insert(&entry).await?;
@@ -279,6 +285,17 @@ impl Queue {
         batch.push(&self.dead, Write::Delete { id: id.into(), guard: Guard::Any });
         self.documents.apply(batch).await?;
         Ok(Some(entry.stored()))
+    }
+
+    /// Takes a dead letter for this caller, unless somebody changed or removed it since it was read. Of two callers
+    /// the slower one would else queue anew what has been carried out meanwhile for the faster one.
+    async fn claim_letter(&self, letter: &Document, revision: i64, now: Timestamp) -> Result<bool> {
+        let mut claimed = letter.clone();
+        claimed.insert("revision", revision + 1);
+        claimed.insert("claimedUntil", later(now, LEASE));
+        let mut batch = Batch::new();
+        batch.push(&self.dead, Write::put(claimed, as_stored(letter)));
+        Ok(self.documents.apply(batch).await?.iter().all(crate::documents::Outcome::is_applied))
     }
 
     /// Removes an operation that waits, or a dead letter. None if there is no such.
@@ -291,14 +308,14 @@ impl Queue {
             let Some(stored) = self.documents.get(namespace, vec![id.into()]).await?.pop() else { continue };
             // No more is read than that: what is malformed otherwise can be cancelled as well.
             if is_claimed(&stored, self.now().await?) {
-                return Err(at_work());
+                return Err(at_work("cancel"));
             }
             let mut batch = Batch::new();
             batch.push(namespace, Write::Delete { id: id.into(), guard: as_stored(&stored) });
             if self.documents.apply(batch).await?.iter().all(crate::documents::Outcome::is_applied) {
                 return Ok(Some(stored));
             }
-            return Err(at_work());
+            return Err(at_work("cancel"));
         }
         Ok(None)
     }
@@ -358,6 +375,6 @@ fn later(at: Timestamp, wait: Duration) -> Timestamp {
     at.plus_millis(i64::try_from(wait.as_millis()).unwrap_or(i64::MAX))
 }
 
-fn at_work() -> Error {
-    Error::new(ErrorKind::Locked, "the operation is being carried out at this moment").during("cancel")
+fn at_work(doing: &'static str) -> Error {
+    Error::new(ErrorKind::Locked, "another process is at the operation at this moment").during(doing)
 }

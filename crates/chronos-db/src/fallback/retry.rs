@@ -11,7 +11,8 @@ impl FallbackQueue {
     /// then carries it out.
     ///
     /// # Errors
-    /// `NOT_FOUND` if there is no such operation; `TXN_ERROR` if the store of the queue fails.
+    /// `NOT_FOUND` if there is no such operation; `LOCKED` if another caller is at the same dead letter;
+    /// `TXN_ERROR` if the store of the queue fails.
     pub fn retry(&self, request_id: impl Into<String>) -> RetryOperation {
         RetryOperation { fallback: self.clone(), request_id: request_id.into() }
     }

@@ -51,7 +51,8 @@ on_pairings!(
     shared = EmbeddedLocal:
         a_queue_whose_store_fails_holds_up_no_other,
         a_process_whose_configuration_leads_elsewhere_leaves_a_queued_write_alone,
-        an_operation_that_cannot_be_read_is_a_dead_letter_and_stops_no_other
+        an_operation_that_cannot_be_read_is_a_dead_letter_and_stops_no_other,
+        of_two_callers_who_retry_a_dead_letter_one_is_refused
 );
 
 on_pairings!(
@@ -605,6 +606,43 @@ async fn an_operation_that_cannot_be_read_is_a_dead_letter_and_stops_no_other(p:
     assert!(dead[0].last_error.as_ref().unwrap().1.contains("malformed"), "{dead:?}");
     fallback(&store).cancel(&dead[0].request_id).await.unwrap();
     assert_eq!(sizes(&store).await, (0, 0));
+    spool.close().await.unwrap();
+}
+
+async fn of_two_callers_who_retry_a_dead_letter_one_is_refused(p: &Pairing) {
+    let database = Failing::<documents::Call>::new();
+    let store = p.opening().with(&spooled()).documents(&database).open();
+    let users = store.users();
+    let id = users.create(json!({"n": 0})).await.unwrap().id;
+    database.switch_all_on(Fault::Before);
+    queued(users.update(&id, json!({"n": 9})).expect_ov(1).await.unwrap());
+    database.switch_off();
+    assert_eq!(fallback(&store).retry_due().await.unwrap(), retried(0, 1, 0));
+    users.update(&id, json!({"n": 1})).await.unwrap();
+
+    let request = fallback(&store).dead().await.unwrap()[0].request_id.clone();
+    let spool = EmbeddedDocuments::open(p.folder().join("spool"), Env::default()).unwrap();
+    let namespace = Namespace::new("chronos_system", "chronos_fallback_dead");
+    let (_, hex) = request.rsplit_once('_').unwrap();
+    let identity = bson::oid::ObjectId::parse_str(hex).unwrap();
+    // As the other caller leaves it between taking it and removing it: at work, then gone for long.
+    for (until, is_at_work) in [(4_102_444_800_000, true), (0, false)] {
+        let mut letter = spool.get(&namespace, vec![identity.into()]).await.unwrap().pop().unwrap();
+        letter.insert("claimedUntil", bson::DateTime::from_millis(until));
+        let mut batch = Batch::new();
+        batch.push(&namespace, Write::put(letter, Guard::Any));
+        spool.apply(batch).await.unwrap();
+        if is_at_work {
+            assert_eq!(refused(fallback(&store).retry(&request).await), ErrorKind::Locked);
+            assert_eq!(refused(fallback(&store).cancel(&request).await), ErrorKind::Locked);
+            assert_eq!(sizes(&store).await, (0, 1));
+        } else {
+            fallback(&store).retry(&request).await.unwrap();
+            assert_eq!(sizes(&store).await, (1, 0));
+        }
+    }
+    assert_eq!(drain(&store).await.done, 1);
+    assert_eq!(document(&users, &id).await, json!({"n": 9}));
     spool.close().await.unwrap();
 }
 
