@@ -38,7 +38,8 @@ pub(crate) async fn insert(insertion: Insertion) -> Result<InsertedWithEntities>
     let (workers, scope) = (&collection.workers, collection.scope().await?);
     pieces.push(Piece::new_item(&workers.writer, scope, document, lineage, options));
     let atomic = in_transaction(&collection, &pieces).await?;
-    let mut written: Vec<Written> = if atomic {
+    // One piece needs no transaction, which not every store has.
+    let mut written: Vec<Written> = if atomic && pieces.len() > 1 {
         write_together(pieces).await?.into_iter().map(Written::from).collect()
     } else {
         write_one_by_one(pieces).await?

@@ -21,6 +21,7 @@ mod alone {
         three_orders_make_one_customer_who_is_created_left_alone_and_updated,
         a_record_is_read_with_its_entities_as_they_are_now,
         callers_with_the_same_new_entity_make_one,
+        a_record_without_entities_is_written_whatever_the_store_can_do,
         a_record_that_is_refused_leaves_no_entity,
         what_is_written_together_has_one_time_and_leaves_no_hole,
         the_result_says_whether_it_was_one_transaction,
@@ -168,6 +169,18 @@ async fn callers_with_the_same_new_entity_make_one(p: &Pairing) {
 async fn callers_of_two_sides_with_the_same_new_entity_make_one(p: &Pairing) {
     let sides = [Shop::of(&p.open()), Shop::of(&p.open())];
     insert_at_once(&[&sides[0], &sides[1]], 8).await;
+}
+
+async fn a_record_without_entities_is_written_whatever_the_store_can_do(p: &Pairing) {
+    let shop = Shop::of(&p.open());
+    let lone = shop.insert(json!({"orderId": "1", "customer": "none"})).await;
+    assert_eq!((lone.entities.len(), lone.skipped.len(), lone.atomic), (0, 2, true));
+    let order = json!({"orderId": "2", "customer": {"customerId": "C"}});
+    let unmapped = shop.orders.insert_with_entities(order.clone(), []).ack_stored().await.unwrap();
+    assert_eq!((unmapped.entities.len(), unmapped.skipped.len(), unmapped.atomic), (0, 0, true));
+    assert_eq!(document(&shop.orders, &unmapped.record.id).await, order);
+    assert_eq!((lone.record.cv, unmapped.record.cv), (0, 1), "no number was spent on anything else");
+    assert_eq!((shop.counts().await, shop.orders.stable_cv().await.unwrap()), ([2, 0, 0], 1));
 }
 
 fn with_required() -> Json {
