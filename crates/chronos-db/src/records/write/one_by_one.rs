@@ -20,6 +20,12 @@ enum Failed {
     Unknown(Error),
 }
 
+impl From<Error> for Failed {
+    fn from(error: Error) -> Self {
+        if error.is_undecided() { Self::Unknown(error) } else { Self::Nothing(error) }
+    }
+}
+
 /// Carries out the changes in their order.
 ///
 /// # Errors
@@ -63,19 +69,20 @@ async fn write(piece: &Piece) -> Result<Written, Failed> {
             options,
             scope,
         );
-        return inserted.await.map_err(Failed::Nothing);
+        return inserted.await.map_err(Failed::from);
     }
     let (id, change) = (piece.id(), piece.change(false));
     match writer.write(WriteCall { id, change: &change, options, scope, lock: None }).await {
         Ok(done) => Ok(done.into()),
         // Its answer may have been lost.
         Err(error) => match writer.index.row(id, 0).await {
-            Ok(None) => Err(Failed::Nothing(error)),
+            // That it is not there yet says nothing where its number is still open.
+            Ok(None) => Err(error.into()),
             Ok(Some(row)) => {
                 let (ov, cv, at) = (row.ov, row.cv, row.at);
                 Ok(Written { id, ov, cv, at, changed: true, created: true, queued: None })
             }
-            Err(_) => Err(Failed::Unknown(error)),
+            Err(_) => Err(Failed::Unknown(error.undecided())),
         },
     }
 }
@@ -111,6 +118,9 @@ async fn undo(pieces: &[Piece], done: &[Written], error: Error) -> Error {
     let mut undone = Error::new(error.kind(), format!("{}; {what}", error.message()));
     if error.is_retryable() {
         undone = undone.retryable();
+    }
+    if error.is_undecided() {
+        undone = undone.undecided();
     }
     if let Some(collection) = error.collection() {
         undone = undone.in_collection(collection);

@@ -12,6 +12,7 @@ mod counts;
 mod damage;
 mod documents;
 mod entities;
+mod entities_failing;
 mod entities_killed;
 mod erasure;
 mod fallback;

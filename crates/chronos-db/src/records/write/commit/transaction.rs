@@ -108,7 +108,7 @@ pub(crate) async fn commit_together(members: Vec<Member>) -> Result<Vec<Committe
     });
     answer.await.unwrap_or_else(|_| {
         let message = "the writes were given up, by a panic or the end of the runtime; whether they took place shows in the items' history";
-        Err(CommitError::Failed(Error::database(message)))
+        Err(CommitError::Failed(Error::database(message).undecided()))
     })
 }
 
@@ -309,7 +309,8 @@ impl Transaction {
                     error.message(),
                     versions.len()
                 );
-                Ended::Refused(CommitError::Failed(Error::new(error.kind(), message).caused_by(error)))
+                let unknown = Error::new(error.kind(), message).undecided().caused_by(error);
+                Ended::Refused(CommitError::Failed(unknown))
             }
         }
     }

@@ -1,0 +1,38 @@
+//! Records with entities whose writing fails in the middle.
+
+use chronos_db::{Op, json};
+use test_support::{Failing, Fault, documents};
+
+use super::entities::{Shop, mapping};
+use super::pairing::{Kind, Pairing, document, on_every_pairing};
+
+mod alone {
+    super::on_every_pairing!(what_may_have_taken_place_is_undecided_and_nothing_before_it_is_undone);
+    use super::*;
+}
+
+/// The answer to the last entity's version, or to the transaction, is lost, and the store takes nothing more.
+async fn what_may_have_taken_place_is_undecided_and_nothing_before_it_is_undone(p: &Pairing) {
+    for transactions in [false, true] {
+        let database = Failing::<documents::Call>::new();
+        let only = json!({"transactions": {"enabled": transactions}});
+        let shop = Shop::of(&p.opening().with(&only).documents(&database).open());
+        let order = |n: i64| json!({"orderId": format!("{transactions}-{n}"), "customer": {"customerId": "C", "n": n}, "product": {"productId": "P", "n": n}});
+        let first = shop.orders.insert_with_entities(order(1), mapping()).ack_stored().await.unwrap();
+        let one_by_one = !transactions || p.kind == Kind::StandaloneLocal;
+        database.fail_nth(documents::Call::SequenceThen, if one_by_one { 2 } else { 1 }, Fault::After);
+        database.switch_on(documents::Call::Apply, Fault::Before);
+        let error = shop.orders.insert_with_entities(order(2), mapping()).await.unwrap_err();
+        database.switch_off();
+        assert!(error.is_undecided(), "{error}");
+        for (collection, entity) in
+            [(&shop.customers, &first.entities[0]), (&shop.products, &first.entities[1])]
+        {
+            assert_eq!(document(collection, &entity.id).await["n"], 2, "it landed, and stays");
+            let history = collection.history(&entity.id).await.unwrap();
+            assert!(history.iter().all(|version| version.op != Op::Restore), "{error}");
+        }
+        // Whoever says the same again gets the record, and the entities as they are.
+        shop.orders.insert_with_entities(order(2), mapping()).await.unwrap();
+    }
+}
