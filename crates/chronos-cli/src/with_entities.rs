@@ -44,7 +44,8 @@ struct MappingArg {
 /// operation}}, atomic}.
 ///
 /// Everything is written in one transaction where the store has them and all is on one connection (`atomic`
-/// is true then), elsewhere one after the other, and undone if something fails.
+/// is true then), elsewhere one after the other. If something fails there, entities that were updated are
+/// restored, and the error names those that were created, which stay.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:

@@ -314,7 +314,8 @@ pub enum UpdateMode {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Transactions {
-    /// Use them; otherwise such changes are written one after the other, and undone if one fails.
+    /// Use them; otherwise such changes are written one after the other, and undone if one fails, but for items
+    /// that were created.
     pub enabled: bool,
     /// Only where one can hold all of the change: where the server has them, and all is on one connection.
     /// Otherwise such a change is refused elsewhere.

@@ -19,8 +19,9 @@ impl Collection {
     ///
     /// Concurrent calls with the same new entity make one. All of it takes place in one transaction where all
     /// is on one connection, whose store has transactions, and the configuration's `transactions` is not
-    /// switched off; elsewhere one after the other, and undone by further versions if something fails.
-    /// [`InsertedWithEntities::atomic`] says which it was.
+    /// switched off; elsewhere one after the other. [`InsertedWithEntities::atomic`] says which it was. If
+    /// something fails there, entities that were updated are restored by further versions; those that were
+    /// created stay, as others may use them already, and the error names them. The same call again finds them.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]

@@ -85,6 +85,7 @@ async fn parts(insertion: &Insertion) -> Result<Parts> {
                 parts.pieces.len() - 1
             }
         };
+        parts.pieces[at].properties.push(property.clone());
         parts.properties.push((property, at));
         parts.kept_in.push(kept_in);
     }

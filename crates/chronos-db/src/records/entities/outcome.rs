@@ -70,7 +70,7 @@ pub struct InsertedWithEntities {
     /// Mappings that found no entity in the record.
     pub skipped: Vec<SkippedEntity>,
     /// Whether all of it took place at once, or would not have at all. Otherwise it was written one after the
-    /// other, the record last, and a failure would have been undone by further versions.
+    /// other, the record last, and a failure would have left the entities that were created.
     pub atomic: bool,
 }
 

@@ -4,7 +4,7 @@
 //! `check` tells what is wrong without a store, `prepare` makes the change ready (`own_tenant` has documents
 //! say whose they are), `upload` stores what is too big to ride, `commit` inserts the row.
 //! `piece` is one of several changes that belong together: `together` commits them in one transaction,
-//! `one_by_one` one after the other, and undoes what came before a failure.
+//! `one_by_one` one after the other, and restores what was changed before a failure.
 //! `watermark`, `past` and `settle` know up to where the numbers are settled; `schema` is what has to be
 //! there before.
 

@@ -1,8 +1,11 @@
-//! Several changes where no transaction holds them together: one after the other, and undone if one fails.
+//! Several changes where no transaction holds them together: one after the other, and undone if one fails, as
+//! far as that can take nothing from others.
 //!
 //! What is wrong with any of them is found before the first is written. After that, a failure is one of a
-//! store; what came before it is undone by new versions, so that no change of another writer is lost. A process that
-//! dies in between undoes nothing.
+//! store. Items that were changed before it are restored by new versions, each only if no other writer has
+//! changed it since. Items that were created stay, and the error names them: others who have the same key may
+//! have been told that they are there, and link to them. The same call again finds them. A process that dies
+//! in between undoes nothing.
 
 use super::call::WriteCall;
 use super::change::{Change, WriteOptions};
@@ -29,7 +32,7 @@ impl From<Error> for Failed {
 /// Carries out the changes in their order.
 ///
 /// # Errors
-/// Of the first that fails. What was written before it is undone; the error says what could not be.
+/// Of the first that fails. Items that were changed before it are restored; the error names what is left.
 pub(crate) async fn write_one_by_one(mut pieces: Vec<Piece>) -> Result<Vec<Written>> {
     let mut stored = Vec::with_capacity(pieces.len());
     for piece in &mut pieces {
@@ -43,7 +46,10 @@ pub(crate) async fn write_one_by_one(mut pieces: Vec<Piece>) -> Result<Vec<Writt
         match write(piece).await {
             Ok(written) => done.push(written),
             Err(Failed::Nothing(error)) => return Err(undo(&pieces, &done, piece.named(error)).await),
-            Err(Failed::Unknown(error)) => return Err(piece.named(error)),
+            Err(Failed::Unknown(error)) => {
+                let left = changed(&pieces, &done).map(|(piece, written)| stays(piece, written)).collect();
+                return Err(with_what_is_left(piece.named(error), 0, left));
+            }
         }
     }
     for ((piece, written), stored) in pieces.iter().zip(&done).zip(stored) {
@@ -87,60 +93,74 @@ async fn write(piece: &Piece) -> Result<Written, Failed> {
     }
 }
 
-/// Undoes what was written, the last first, and makes the error say what came of that.
+/// What made a version, the last first.
+fn changed<'d>(pieces: &'d [Piece], done: &'d [Written]) -> impl Iterator<Item = (&'d Piece, &'d Written)> {
+    pieces.iter().zip(done).filter(|(_, written)| written.changed).rev()
+}
+
+/// Restores what was changed, the last first, and makes the error say what came of that.
 async fn undo(pieces: &[Piece], done: &[Written], error: Error) -> Error {
-    let changed: Vec<_> = pieces.iter().zip(done).filter(|(_, written)| written.changed).rev().collect();
-    if changed.is_empty() {
-        return error;
-    }
     // What was undone, and the version at which it is now: two pieces may have changed one item.
     let (mut undone, mut left) = (Vec::<Written>::new(), Vec::new());
-    for (piece, written) in changed {
+    for (piece, written) in changed(pieces, done) {
+        if written.created {
+            left.push(stays(piece, written));
+            continue;
+        }
         let now = undone.iter().rev().find(|undone| undone.id == written.id);
-        match undo_one(piece, written, now.map_or(written.ov, |undone| undone.ov)).await {
+        match restore(piece, written, now.map_or(written.ov, |undone| undone.ov)).await {
             Ok(undoing) => undone.push(undoing),
-            Err(why) => left.push(format!(
-                "version {} of {} in `{}` stays: {}",
-                written.ov,
-                written.id,
-                piece.writer.index.names.collection,
-                why.message()
-            )),
+            Err(why) => left.push(format!("{}: {}", stays(piece, written), why.message())),
         }
     }
-    let what = match (undone.len(), left.is_empty()) {
-        (0, _) => left.join("; "),
-        (_, true) => "what was written before it has been undone".to_owned(),
-        (count, false) => {
-            format!("{count} of the versions before it have been undone; {}", left.join("; "))
-        }
+    with_what_is_left(error, undone.len(), left)
+}
+
+/// Names what is left of a piece: the property that it is, and the item.
+fn stays(piece: &Piece, written: &Written) -> String {
+    let (id, collection) = (written.id, &piece.writer.index.names.collection);
+    let property = match piece.properties.as_slice() {
+        [] => String::new(),
+        properties => format!("`{}`, ", properties.join("`, `")),
     };
-    let mut undone = Error::new(error.kind(), format!("{}; {what}", error.message()));
+    if written.created {
+        format!("{property}item {id} of `{collection}`, was created and stays")
+    } else {
+        format!("{property}version {} of item {id} of `{collection}`, stays", written.ov)
+    }
+}
+
+/// The same error, which also says what was undone and what is left.
+fn with_what_is_left(error: Error, undone: usize, left: Vec<String>) -> Error {
+    let undone = match (undone, left.is_empty()) {
+        (0, true) => return error,
+        (0, false) => None,
+        (_, true) => Some("what was written before it has been undone".to_owned()),
+        (count, false) => Some(format!("{count} of the versions before it have been undone")),
+    };
+    let said: Vec<String> = [error.message().to_owned()].into_iter().chain(undone).chain(left).collect();
+    let mut told = Error::new(error.kind(), said.join("; "));
     if error.is_retryable() {
-        undone = undone.retryable();
+        told = told.retryable();
     }
     if error.is_undecided() {
-        undone = undone.undecided();
+        told = told.undecided();
     }
     if let Some(collection) = error.collection() {
-        undone = undone.in_collection(collection);
+        told = told.in_collection(collection);
     }
     if let Some(id) = error.id() {
-        undone = undone.on_item(id);
+        told = told.on_item(id);
     }
-    undone.caused_by(error)
+    told.caused_by(error)
 }
 
 /// `now` is the version at which the item has to be.
-async fn undo_one(piece: &Piece, written: &Written, now: i64) -> Result<Written> {
+async fn restore(piece: &Piece, written: &Written, now: i64) -> Result<Written> {
     let Piece { writer, scope, options, .. } = piece;
-    let change = if written.created {
-        Change::Delete
-    } else {
-        let before = writer.index.row(written.id, written.ov - 1).await?;
-        let row = before.ok_or_else(|| Error::not_found("the version before it is not kept"))?;
-        Change::Restore { row: Box::new(row) }
-    };
+    let before = writer.index.row(written.id, written.ov - 1).await?;
+    let row = before.ok_or_else(|| Error::not_found("the version before it is not kept"))?;
+    let change = Change::Restore { row: Box::new(row) };
     let options = WriteOptions {
         // A writer that has changed it meanwhile builds on it.
         expected_ov: Some(now),

@@ -23,6 +23,8 @@ pub(crate) struct Piece {
     pub(crate) unique: Option<Unique>,
     pub(crate) lineage: Lineage,
     pub(crate) options: WriteOptions,
+    /// The properties of the record that it is; of the record itself, none.
+    pub(crate) properties: Vec<String>,
     id: ItemId,
     pub(super) uploads: Uploads,
 }
@@ -52,7 +54,8 @@ impl Piece {
     ) -> Self {
         let id = ItemId::new(writer.index.env.random.object_id());
         let (writer, scope) = (Arc::clone(writer), scope.clone());
-        Self { writer, scope, document, unique: None, lineage, options, id, uploads: Uploads::default() }
+        let (properties, uploads) = (Vec::new(), Uploads::default());
+        Self { writer, scope, document, unique: None, lineage, options, properties, id, uploads }
     }
 
     /// The item that has the document's value of `key`.

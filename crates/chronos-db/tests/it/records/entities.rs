@@ -252,9 +252,12 @@ async fn without_a_transaction_a_failure_undoes_what_came_before_it(p: &Pairing)
     fail.arm("one_by_one.before_write", FailAction::Error(ErrorKind::Database), 2, 1);
     let order =
         json!({"orderId": "2", "customer": {"customerId": "C", "n": 2}, "product": {"productId": "P"}});
-    let error = shop.orders.insert_with_entities(order, mapping()).await.unwrap_err();
-    assert!(error.message().contains("what was written before it has been undone"), "{error}");
-    assert_eq!(shop.counts().await, [1, 1, 0]);
+    let error = shop.orders.insert_with_entities(order.clone(), mapping()).await.unwrap_err();
+    assert!(error.message().contains("1 of the versions before it have been undone"), "{error}");
+    let product = shop.products.list().await.unwrap().items[0].id;
+    let left = format!("`product`, item {product} of `products`, was created and stays");
+    assert!(error.message().contains(&left), "{error}");
+    assert_eq!(shop.counts().await, [1, 1, 1]);
     let customer = first.entities[0].id;
     assert_eq!(document(&shop.customers, &customer).await, json!({"customerId": "C", "n": 1}));
     let history = shop.customers.history(&customer).await.unwrap();
@@ -263,6 +266,8 @@ async fn without_a_transaction_a_failure_undoes_what_came_before_it(p: &Pairing)
         [Op::Create, Op::Update, Op::Restore]
     );
     assert!(history[2].reason.as_deref().unwrap().starts_with("undone"));
+    let again = shop.insert(order).await;
+    assert_eq!((operations(&again), again.entities[1].id), (vec!["updated", "unchanged"], product));
 }
 
 async fn entities_on_another_connection_are_written_one_by_one(p: &Pairing) {

@@ -1,13 +1,17 @@
 //! Records with entities whose writing fails in the middle.
 
-use chronos_db::{Op, json};
+use chronos_db::fail::{FailAction, FailPoints};
+use chronos_db::{Env, ErrorKind, Op, json};
 use test_support::{Failing, Fault, documents};
 
 use super::entities::{Shop, mapping};
 use super::pairing::{Kind, Pairing, document, on_every_pairing};
 
 mod alone {
-    super::on_every_pairing!(what_may_have_taken_place_is_undecided_and_nothing_before_it_is_undone);
+    super::on_every_pairing!(
+        what_may_have_taken_place_is_undecided_and_nothing_before_it_is_undone,
+        what_was_created_before_a_failure_stays_for_those_who_use_it,
+    );
     use super::*;
 }
 
@@ -35,4 +39,27 @@ async fn what_may_have_taken_place_is_undecided_and_nothing_before_it_is_undone(
         // Whoever says the same again gets the record, and the entities as they are.
         shop.orders.insert_with_entities(order(2), mapping()).await.unwrap();
     }
+}
+
+/// Also where deletes erase: another record of the same customer is there before the first one fails.
+async fn what_was_created_before_a_failure_stays_for_those_who_use_it(p: &Pairing) {
+    let fail = FailPoints::armable();
+    let env = Env { fail: fail.clone(), ..Env::default() };
+    let more = json!({"transactions": {"enabled": false}, "logicalDelete": {"enabled": false}});
+    let shop = Shop::of(&p.opening().with(&more).env(env).open());
+    let others = Shop::of(&p.open_with(&more));
+    // In an embedded store of memory, the other side is this one.
+    let others = if p.kind == Kind::EmbeddedMemory { &shop } else { &others };
+    let order = |n: u32| json!({"orderId": n.to_string(), "customer": {"customerId": "C"}, "product": {"productId": "P"}});
+    fail.arm("one_by_one.before_write", FailAction::Error(ErrorKind::Database), 2, 1);
+    let error = shop.orders.insert_with_entities(order(1), mapping()).await.unwrap_err();
+    assert!(!error.is_undecided() && error.message().contains("`customer`, item"), "{error}");
+    assert_eq!(shop.counts().await, [0, 1, 1]);
+    let other = others.orders.insert_with_entities(order(2), mapping()).await.unwrap();
+    assert!(other.entities.iter().all(|entity| entity.operation.name() == "unchanged"));
+    fail.arm("one_by_one.before_write", FailAction::Error(ErrorKind::Database), 2, 1);
+    let error = shop.orders.insert_with_entities(order(1), mapping()).await.unwrap_err();
+    assert!(!error.message().contains("stays"), "nothing was written before it: {error}");
+    let found = others.orders.get_with_entities(&other.record.id, mapping()).await.unwrap();
+    assert!(found.entities.iter().all(|(_, entity)| entity.is_some()), "{found:?}");
 }
