@@ -88,6 +88,8 @@ async fn entity(
     let kept_in = collection.related(mapping)?;
     let (workers, scope) = (&kept_in.workers, kept_in.scope().await?);
     let named = |error: Error| error.in_collection(kept_in.name());
+    // Of a handle for all tenants, that of the record's own.
+    let scope = &workers.writer.scope_of_keys(record, scope).map_err(named)?;
     let unique =
         workers.writer.unique(copy, std::slice::from_ref(&mapping.key_property), scope).map_err(named)?;
     let Some(head) = workers.writer.live(&unique).await.map_err(named)? else { return Ok(None) };

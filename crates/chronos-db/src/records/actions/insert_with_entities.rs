@@ -49,9 +49,11 @@ impl Collection {
     ///
     /// # Errors
     /// As [`create`](Self::create), of the record or of an entity, whose collection the error names: what is
-    /// wrong is found before anything is written. `VALIDATION_ERROR` also if `transactions.autoDetect` is off and
-    /// one transaction cannot hold all; `OPTIMISTIC_LOCK` or `LOCKED` if other writers or the holder of a lock
-    /// of an entity never stop; `ROUTE_NOT_FOUND` if a mapping leads nowhere.
+    /// wrong is found before anything is written. `VALIDATION_ERROR` also if a
+    /// [cross-tenant](crate::Route::cross_tenant) handle's record with entities says no tenant, or if
+    /// `transactions.autoDetect` is off and one transaction cannot hold all; `OPTIMISTIC_LOCK` or `LOCKED` if
+    /// other writers or the holder of a lock of an entity never stop; `ROUTE_NOT_FOUND` if a mapping leads
+    /// nowhere.
     pub fn insert_with_entities(
         &self,
         document: impl Serialize,

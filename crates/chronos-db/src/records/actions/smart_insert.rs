@@ -9,7 +9,8 @@ use crate::records::{Collection, ItemId, Lineage, Written};
 
 impl Collection {
     /// Enriches the live item whose properties `unique_keys` equal the document's, or creates it. Of
-    /// concurrent calls one creates the item, the others enrich it.
+    /// concurrent calls one creates the item, the others enrich it. A [cross-tenant](crate::Route::cross_tenant)
+    /// handle means an item of the tenant that the document says.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -29,8 +30,8 @@ impl Collection {
     /// ```
     ///
     /// # Errors
-    /// `VALIDATION_ERROR` if a key is missing in the document or cannot be held by the index; the others as
-    /// [`update`](Self::update).
+    /// `VALIDATION_ERROR` if a key is missing in the document or cannot be held by the index, or if the document
+    /// of a cross-tenant handle says no tenant; the others as [`update`](Self::update).
     pub fn smart_insert(&self, document: impl Serialize, unique_keys: &[&str]) -> SmartInsert {
         SmartInsert::new(self, Given::new(&document), unique_keys)
     }

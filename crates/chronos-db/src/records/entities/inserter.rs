@@ -69,7 +69,8 @@ async fn parts(insertion: &Insertion) -> Result<Parts> {
         };
         let kept_in = collection.related(mapping)?;
         let writer = &kept_in.workers.writer;
-        let piece = Piece::with_key(writer, kept_in.scope().await?, entity, &mapping.key_property, options)?;
+        let (scope, key) = (kept_in.scope().await?, &mapping.key_property);
+        let piece = Piece::with_key(writer, scope, entity, key, record, options)?;
         // Two properties may be one entity, which then gets one version of both.
         let same = parts.pieces.iter().position(|other| {
             let claim = |piece: &Piece| piece.unique.as_ref().map(|unique| unique.claim.clone());

@@ -2,7 +2,8 @@
 //! design.
 
 use crate::json::Map;
-use crate::records::index::scope::TENANT;
+use crate::records::index::Settings;
+use crate::records::index::scope::{Scope, TENANT};
 use crate::{Error, Json, Result, validate_name};
 
 /// Makes a document say its tenant, and returns the one it says. Without `tenant`, which is so of a new item of
@@ -25,6 +26,23 @@ pub(super) fn say(document: &mut Map, tenant: Option<&str>) -> Result<Option<Str
             Ok(Some(tenant.to_owned()))
         }
         (said, _) => Ok(said),
+    }
+}
+
+/// Whose items the one with a document's unique keys is among. A handle for all tenants means those of the
+/// document's own tenant: two tenants may have items with the same keys.
+///
+/// # Errors
+/// `VALIDATION_ERROR` if such a handle's document says no tenant, or what cannot be one.
+pub(super) fn scope_of(settings: &Settings, document: &Map, scope: &Scope) -> Result<Scope> {
+    if !settings.says_tenant || *scope != Scope::All {
+        return Ok(scope.clone());
+    }
+    match say(&mut document.clone(), None)? {
+        Some(tenant) => Ok(Scope::tenant(&tenant)),
+        None => Err(Error::validation(format!(
+            "all tenants share this database, and unique keys are unique within each of them: the document has to say its tenant (`{TENANT}`)"
+        ))),
     }
 }
 

@@ -10,6 +10,7 @@ use super::ready::{Attempt, Uploading, Uploads};
 use super::unique::Unique;
 use super::writer::Writer;
 use crate::documents::DocumentStore;
+use crate::json::Map;
 use crate::records::index::scope::Scope;
 use crate::records::model::{Head, ItemId, Lineage};
 use crate::{Error, Json, Result};
@@ -58,7 +59,8 @@ impl Piece {
         Self { writer, scope, document, unique: None, lineage, options, properties, id, uploads }
     }
 
-    /// The item that has the document's value of `key`.
+    /// The item that has the document's value of `key`, among those of the tenant that `record` says where the
+    /// handle is for all of them.
     ///
     /// # Errors
     /// `VALIDATION_ERROR` if the document has no such value, or the key is not indexed.
@@ -67,11 +69,13 @@ impl Piece {
         scope: &Scope,
         document: Json,
         key: &str,
+        record: &Map,
         options: &WriteOptions,
     ) -> Result<Self> {
         let keys = vec![key.to_owned()];
         let map = document.as_object().ok_or_else(|| Error::validation("a document is a JSON object"))?;
         let named = |error: Error| error.in_collection(&writer.index.names.collection);
+        let scope = &writer.scope_of_keys(record, scope).map_err(named)?;
         let unique = Some(writer.unique(map, &keys, scope).map_err(named)?);
         let options = WriteOptions { unique: keys, ..options.clone() };
         Ok(Self { unique, ..Self::new_item(writer, scope, document, Lineage::default(), options) })

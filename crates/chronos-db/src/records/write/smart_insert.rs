@@ -9,6 +9,7 @@ use sha2::{Digest, Sha256};
 use super::call::WriteCall;
 use super::change::{Change, WriteOptions};
 use super::outcome::WriteOutcome;
+use super::own_tenant;
 use super::unique::{Unique, json_at};
 use super::writer::Writer;
 use crate::documents::filter::{Test, key_encoding};
@@ -34,6 +35,7 @@ impl Writer {
         scope: &Scope,
     ) -> Result<Written> {
         let map = document.as_object().ok_or_else(|| Error::validation("a document is a JSON object"))?;
+        let scope = &self.scope_of_keys(map, scope)?;
         let unique = self.unique(map, keys, scope)?;
         self.schema.ensure(scope).await?;
         // A process that created items with these values otherwise left no claim; the index finds them.
@@ -66,6 +68,14 @@ impl Writer {
             format!("the item with these keys changed hands {ATTEMPTS} times; try again later"),
         )
         .retryable())
+    }
+
+    /// Whose items the one with the document's unique keys is among.
+    ///
+    /// # Errors
+    /// `VALIDATION_ERROR` if the handle is for all tenants, and the document says none.
+    pub(crate) fn scope_of_keys(&self, document: &Map, scope: &Scope) -> Result<Scope> {
+        own_tenant::scope_of(&self.index.settings, document, scope)
     }
 
     pub(crate) fn unique(&self, document: &Map, keys: &[String], scope: &Scope) -> Result<Unique> {

@@ -29,6 +29,7 @@ mod alone {
         a_storage_that_comes_or_goes_takes_no_record_along,
         what_each_tenant_has_is_counted_before_it_is_trimmed,
         an_entity_may_be_an_inline_record,
+        a_handle_for_all_tenants_finds_keys_within_the_tenant_of_the_document,
     );
     use super::*;
 }
@@ -379,6 +380,50 @@ async fn an_entity_may_be_an_inline_record(p: &Pairing) {
     assert_eq!((again.entities[0].id, again.entities[0].operation.name()), (id, "updated"));
     let found = orders.get_with_entities(&again.record.id, mapping()).await.unwrap();
     assert_eq!(found.entities[0].1.as_ref().unwrap().item["name"], "Ada");
+}
+
+async fn a_handle_for_all_tenants_finds_keys_within_the_tenant_of_the_document(p: &Pairing) {
+    let store = p.open();
+    let all = everybody(&store);
+    let mapping = || [EntityMapping::new("account", "accounts", "name")];
+    let user = |tenant: &str, n: u32| json!({"tenantId": tenant, "email": "x@y", "n": n, "account": {"name": "main", "of": tenant}});
+    let mut seen = Vec::new();
+    for tenant in ["acme", "globex"] {
+        let made = all.smart_insert(user(tenant, 1), &["email"]).await.unwrap();
+        assert!(made.created, "{tenant} has no such user yet");
+        // It is the one that the tenant's own handle finds, and the other way round.
+        let own =
+            users(&store, tenant).smart_insert(json!({"email": "x@y", "n": 2}), &["email"]).await.unwrap();
+        assert_eq!((own.id, own.created), (made.id, false));
+        let again = all.smart_insert(user(tenant, 3), &["email"]).await.unwrap();
+        assert_eq!((again.id, again.created), (made.id, false));
+
+        let inserted = all.insert_with_entities(user(tenant, 4), mapping()).await.unwrap();
+        assert_eq!(inserted.entities[0].operation.name(), "created");
+        let again = all.insert_with_entities(user(tenant, 5), mapping()).await.unwrap();
+        assert_eq!(
+            (again.entities[0].id, again.entities[0].operation.name()),
+            (inserted.entities[0].id, "unchanged")
+        );
+        let accounts = store.with(Route::identities().tenant(tenant).collection("accounts"));
+        assert_eq!(document(&accounts, &inserted.entities[0].id).await["of"], tenant);
+        let found = all.get_with_entities(&again.record.id, mapping()).await.unwrap();
+        assert_eq!(found.entities[0].1.as_ref().unwrap().item["of"], tenant);
+        seen.push((made.id, inserted.entities[0].id));
+    }
+    assert!(seen[0].0 != seen[1].0 && seen[0].1 != seen[1].1, "{seen:?}");
+
+    // Without a tenant, nobody's keys are meant.
+    let nobodys = json!({"email": "x@y", "account": {"name": "main"}});
+    let before = all.list().limit(1000).await.unwrap().items.len();
+    for error in [
+        all.smart_insert(nobodys.clone(), &["email"]).await.unwrap_err(),
+        all.insert_with_entities(nobodys, mapping()).await.unwrap_err(),
+    ] {
+        assert_eq!(error.kind(), ErrorKind::Validation);
+        assert!(error.message().contains("tenantId"), "{error}");
+    }
+    assert_eq!(all.list().limit(1000).await.unwrap().items.len(), before);
 }
 
 async fn writers_of_two_sides_lose_no_change_of_an_inline_record(p: &Pairing) {
