@@ -1,5 +1,6 @@
 //! Records with entities whose writing fails in the middle.
 
+use bson::{Document, doc};
 use chronos_db::fail::{FailAction, FailPoints};
 use chronos_db::{Env, ErrorKind, Op, json};
 use test_support::{Failing, Fault, documents};
@@ -11,6 +12,7 @@ mod alone {
     super::on_every_pairing!(
         what_may_have_taken_place_is_undecided_and_nothing_before_it_is_undone,
         what_was_created_before_a_failure_stays_for_those_who_use_it,
+        a_number_behind_its_item_fails_no_transaction_and_leaves_no_hole,
     );
     use super::*;
 }
@@ -62,4 +64,31 @@ async fn what_was_created_before_a_failure_stays_for_those_who_use_it(p: &Pairin
     assert!(!error.message().contains("stays"), "nothing was written before it: {error}");
     let found = others.orders.get_with_entities(&other.record.id, mapping()).await.unwrap();
     assert!(found.entities.iter().all(|(_, entity)| entity.is_some()), "{found:?}");
+}
+
+/// As a failover leaves it: the counter of an entity's collection is behind the entity. The answer that nothing
+/// was sent is lost, too.
+async fn a_number_behind_its_item_fails_no_transaction_and_leaves_no_hole(p: &Pairing) {
+    if p.kind == Kind::StandaloneLocal {
+        return;
+    }
+    let fail = FailPoints::armable();
+    let env = Env { fail: fail.clone(), ..Env::default() };
+    let store = p.opening().env(env).open();
+    let shop = Shop::of(&store);
+    let order = |n: u32| json!({"orderId": n.to_string(), "customer": {"customerId": "C", "n": n}});
+    for n in 0..3 {
+        shop.orders.insert_with_entities(order(n), mapping()).await.unwrap();
+    }
+    store.put(&shop.customers, "counter", doc! { "_id": "cv", "value": 0_i64 }).await;
+    fail.arm("transaction.before_answer", FailAction::Error(ErrorKind::Database), 0, 1);
+    let inserted = shop.orders.insert_with_entities(order(3), mapping()).await.unwrap();
+    let customer = document(&shop.customers, &inserted.entities[0].id).await;
+    assert_eq!(customer, json!({"customerId": "C", "n": 3}));
+    let rows = store.stored(&shop.orders, "ver").await;
+    let number = |row: &Document| row.get_i64("cv").or_else(|_| row.get_i32("cv").map(i64::from)).unwrap();
+    let mut numbers: Vec<i64> = rows.iter().map(number).collect();
+    numbers.sort_unstable();
+    assert_eq!(numbers, (0..=inserted.record.cv).collect::<Vec<_>>(), "every number has its row at once");
+    assert!(inserted.record.cv > 3, "the numbers of the first attempt are closed");
 }

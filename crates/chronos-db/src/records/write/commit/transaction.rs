@@ -184,6 +184,10 @@ impl Transaction {
             Ok(outcomes) => self.judge(built, &outcomes),
             // The batch was not sent: no row can exist.
             Err(error) if built.is_empty() => Ended::Refused(CommitError::Failed(error)),
+            // Nor were the rows of the others: why one became none tells more than that the call failed.
+            Err(_) if built.iter().any(|built| !matches!(built, Built::Version { .. })) => {
+                self.judge(built, &[])
+            }
             Err(error) => return (with_share(SETTLING, self.settle(built, error)).await, numbers),
         };
         if matches!(ended, Ended::Committed(_)) {
@@ -281,17 +285,14 @@ impl Transaction {
         Ok(())
     }
 
-    /// After an ambiguous error: closes every number, so that what did not land never can, and asks whether
-    /// the rows did.
+    /// After an ambiguous error, where every member became a version: closes every number, so that what did not
+    /// land never can, and asks whether the rows did.
     async fn settle(&self, built: Vec<Built>, error: Error) -> Ended {
-        let versions = built.into_iter().map(|built| match built {
+        let versions = built.into_iter().filter_map(|built| match built {
             Built::Version { row, head, .. } => Some(Committed { row: *row, head: *head }),
             Built::Rejected(_) | Built::Behind => None,
         });
-        let Some(versions) = versions.collect::<Option<Vec<_>>>() else {
-            // Nothing was sent.
-            return Ended::Refused(CommitError::Failed(error.retryable()));
-        };
+        let versions: Vec<Committed> = versions.collect();
         match self.landed(&versions).await {
             Ok(found) if found == versions.len() => Ended::Committed(versions),
             Ok(0) => Ended::Refused(CommitError::Failed(error.retryable())),
