@@ -11,6 +11,7 @@ use super::unique::Unique;
 use super::writer::Writer;
 use crate::documents::DocumentStore;
 use crate::json::Map;
+use crate::records::document::merge::merge;
 use crate::records::index::scope::Scope;
 use crate::records::model::{Head, ItemId, Lineage};
 use crate::{Error, Json, Result};
@@ -27,6 +28,10 @@ pub(crate) struct Piece {
     /// The properties of the record that it is; of the record itself, none.
     pub(crate) properties: Vec<String>,
     id: ItemId,
+    /// Whether nobody had the key when it was looked for.
+    creates: bool,
+    /// Whether it is the item of an earlier piece, whose document brings its key.
+    follows: bool,
     pub(super) uploads: Uploads,
 }
 
@@ -56,7 +61,8 @@ impl Piece {
         let id = ItemId::new(writer.index.env.random.object_id());
         let (writer, scope) = (Arc::clone(writer), scope.clone());
         let (properties, uploads) = (Vec::new(), Uploads::default());
-        Self { writer, scope, document, unique: None, lineage, options, properties, id, uploads }
+        let (unique, creates, follows) = (None, true, false);
+        Self { writer, scope, document, unique, lineage, options, properties, id, creates, follows, uploads }
     }
 
     /// The item that has the document's value of `key`, among those of the tenant that `record` says where the
@@ -111,7 +117,9 @@ impl Piece {
     /// create.
     pub(super) async fn find(&mut self) -> Result<()> {
         let Some(unique) = &self.unique else { return Ok(()) };
-        let id = match self.writer.live(unique).await.map_err(|error| self.named(error))? {
+        let live = self.writer.live(unique).await.map_err(|error| self.named(error))?;
+        (self.creates, self.follows) = (live.is_none(), false);
+        let id = match live {
             Some(head) => head.id,
             None => self.writer.claim(unique, &self.scope).await.map_err(|error| self.named(error))?,
         };
@@ -121,6 +129,21 @@ impl Piece {
             self.id = id;
         }
         Ok(())
+    }
+
+    /// Makes it the item of an earlier piece if nobody has its key, and that piece's document brings it: written
+    /// one after the other, it would be found there.
+    pub(super) fn follow(&mut self, earlier: &[Self]) {
+        let Some(unique) = self.unique.as_ref().filter(|_| self.creates) else { return };
+        let brings_it = |piece: &&Self| {
+            piece.unique.is_some()
+                && Arc::ptr_eq(&piece.writer, &self.writer)
+                && piece.scope == self.scope
+                && piece.document.as_object().is_some_and(|document| unique.is_in_document(document))
+        };
+        if let Some(piece) = earlier.iter().find(brings_it) {
+            (self.id, self.follows) = (piece.id, true);
+        }
     }
 
     /// Whether the other piece is about the same item, as far as that is known.
@@ -173,7 +196,8 @@ impl Piece {
             .await?;
             if let Some(found) = &found {
                 let mut is_it = found.is_live() && self.scope.sees(found.meta.tenant.as_deref());
-                for unique in others.iter().filter_map(|other| other.unique.as_ref()).chain([unique]) {
+                let found_by_others = others.iter().filter(|other| !other.follows);
+                for unique in found_by_others.filter_map(|other| other.unique.as_ref()).chain([unique]) {
                     is_it = is_it && self.writer.has_keys(found, unique).await?;
                 }
                 if !is_it {
@@ -182,22 +206,22 @@ impl Piece {
                 if locked {
                     return Ok(Found::Locked);
                 }
-            } else if !others.is_empty() {
+            } else if !(self.creates || others.is_empty()) || others.iter().any(|other| !other.follows) {
                 return Ok(Found::Again);
             }
             head = found;
         }
         let mut change = self.change(head.is_some());
-        if let Change::Enrich { patches, .. } = &mut change {
-            patches.extend(others.iter().map(|other| other.document.clone()));
+        let documents = others.iter().map(|other| &other.document);
+        match &mut change {
+            Change::Enrich { patches, .. } => patches.extend(documents.cloned()),
+            Change::Create { document, .. } => documents.for_each(|other| merge(document, other)),
+            _ => {}
         }
-        let call = WriteCall {
-            id: self.id,
-            change: &change,
-            options: &self.options,
-            scope: &self.scope,
-            lock: None,
-        };
+        let mut options = self.options.clone();
+        options.unique.extend(others.iter().flat_map(|other| other.options.unique.iter().cloned()));
+        let call =
+            WriteCall { id: self.id, change: &change, options: &options, scope: &self.scope, lock: None };
         let attempt = Attempt { head: head.as_ref(), read_at, place: self.uploads.place() };
         let Some(mut ready) = self.writer.prepare_change(call, attempt).await? else {
             let head = head.ok_or_else(|| Error::database("a creation always changes something"))?;

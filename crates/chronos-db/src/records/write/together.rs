@@ -54,6 +54,10 @@ async fn attempts(pieces: &mut [Piece]) -> Result<Vec<WriteOutcome>> {
         for piece in pieces.iter_mut() {
             piece.find().await?;
         }
+        for at in 1..pieces.len() {
+            let (earlier, rest) = pieces.split_at_mut(at);
+            rest[0].follow(earlier);
+        }
         if let Some(piece) = pieces.first() {
             piece.writer.index.env.fail.hit("transaction.after_claims")?;
         }

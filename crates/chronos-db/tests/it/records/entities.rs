@@ -320,6 +320,19 @@ async fn properties_that_are_one_entity_make_one_version_of_it(p: &Pairing) {
     assert_eq!(all, json!({"customerId": "C", "name": "Ada", "iban": "CH1", "vip": true, "phone": 5}));
     let versions = if again.atomic { 1 } else { 2 };
     assert_eq!(shop.customers.stable_cv().await.unwrap(), versions);
+    // Also if there is nothing yet, or it has only one of the keys so far.
+    let new = |key: &str| json!({"customerId": key, "iban": format!("{key}-1")});
+    let order = json!({"orderId": "3", "buyer": new("E"), "contact": new("E")});
+    let made = shop.orders.insert_with_entities(order, mapping()).await.unwrap();
+    assert_eq!((made.entities[0].operation.name(), made.entities[1].id), ("created", made.entities[0].id));
+    assert_eq!(document(&shop.customers, &made.entities[0].id).await, new("E"));
+    let plain = shop.customers.create(json!({"customerId": "F"})).await.unwrap();
+    let order = json!({"orderId": "4", "buyer": new("F"), "contact": new("F")});
+    let found = shop.orders.insert_with_entities(order, mapping()).await.unwrap();
+    assert_eq!([found.entities[0].id, found.entities[1].id], [plain.id; 2]);
+    assert_eq!(document(&shop.customers, &plain.id).await, new("F"));
+    let versions = versions + 3;
+    assert_eq!(shop.customers.stable_cv().await.unwrap(), versions, "each is one version");
     // A record may be in the collection of its entities.
     let mapping = [EntityMapping::new("boss", "customers", "customerId")];
     let clerk = json!({"customerId": "D", "boss": {"customerId": "C", "name": "Ada L."}});
