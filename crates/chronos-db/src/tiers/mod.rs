@@ -58,7 +58,7 @@ impl Chronos {
 }
 
 /// Reads a record of several tiers; see [`Chronos::get_knowledge`].
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 #[must_use = "an action runs when it is awaited"]
 pub struct GetTiered {
     chronos: Chronos,
@@ -73,8 +73,10 @@ pub struct GetTiered {
     options: MergeOptions,
 }
 
+crate::debug_some!(GetTiered { kind, collection, tenant, domain, at, merge, options });
+
 /// What the tiers say.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, PartialEq)]
 #[non_exhaustive]
 pub struct TieredRecord {
     /// The record, without `_system`; none if no tier has it.
@@ -82,6 +84,8 @@ pub struct TieredRecord {
     /// Where it was found, and what is there; the widest tier first.
     pub tiers: Vec<(Tier, View)>,
 }
+
+crate::debug_some!(TieredRecord { tiers });
 
 impl TieredRecord {
     /// Returns the tiers that it was found in, the widest first.

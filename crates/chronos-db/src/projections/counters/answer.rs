@@ -87,7 +87,7 @@ impl RuleTotals {
 }
 
 /// A value of a property, and the versions that had it.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, PartialEq)]
 #[non_exhaustive]
 pub struct UniqueValue {
     /// The value.
@@ -97,6 +97,8 @@ pub struct UniqueValue {
     /// The latest time of one of them.
     pub last_at: Timestamp,
 }
+
+crate::debug_some!(UniqueValue { counts, last_at });
 
 impl UniqueValue {
     /// As JSON: `{value, created, updated, deleted, lastAt}`.
