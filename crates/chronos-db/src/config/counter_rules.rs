@@ -100,11 +100,12 @@ impl CheckedRule {
         };
         let (written, when) = match section.get("when") {
             None => (json!({}), Filter::All),
-            Some(when) => (
-                sorted(when),
-                filter::parse(when, &mut |path| Ok(path.to_owned()))
-                    .map_err(|error| section.wrong("when", error.message()).caused_by(error))?,
-            ),
+            Some(when) => {
+                let when = sorted(when);
+                let filter = filter::parse(&when, &mut |path| Ok(path.to_owned()))
+                    .map_err(|error| section.wrong("when", error.message()).caused_by(error))?;
+                (when, filter)
+            }
         };
         let mut unique: Vec<String> =
             section.texts("countUnique")?.into_iter().map(|(_, property)| property.to_owned()).collect();
