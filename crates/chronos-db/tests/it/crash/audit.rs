@@ -190,7 +190,7 @@ async fn check_numbers(opened: &Opened, rows: &[Row], what: &str) {
 }
 
 /// What an erased version keeps.
-const STUB: [&str; 7] = ["_id", "itemId", "ov", "cv", "op", "at", "prevOv"];
+const STUB: [&str; 9] = ["_id", "itemId", "ov", "cv", "op", "at", "prevOv", "counts", "rules"];
 
 type ByItem = BTreeMap<ItemId, Vec<Row>>;
 
