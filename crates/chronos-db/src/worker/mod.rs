@@ -4,7 +4,8 @@
 //! A worker owns nothing. It lists what there is (`targets.rs`), takes the lease of one collection or database
 //! after the other (`share.rs`), and runs the jobs that are for it (`job.rs`, `jobs/`), each of which a caller
 //! could run as well. Nothing is right or wrong because of a lease: it keeps two workers from doing the same
-//! work. Writes that wait in the fallback queue are carried out beside (`queued.rs`). What fails is tried again after growing waits (`failures.rs`) and stops nothing else.
+//! work. Writes that wait in the fallback queue are carried out beside (`queued.rs`). What fails is tried again
+//! after growing waits (`failures.rs`) and stops nothing else.
 
 mod failures;
 mod job;

@@ -3,11 +3,10 @@
 //! They are work of the whole configuration, not of one collection: the queue has leases of its own, for each
 //! item, and is there while the document store is away.
 
+use super::Round;
 use super::job::{Done, Place};
-use super::{FailedJob, Round};
+use super::report::{FailedJob, QUEUE_COUNTS};
 
-/// What this counts.
-pub(super) const COUNTS: [&str; 4] = ["retried", "postponed", "dead", "queued"];
 /// Its name, as that of a job and of what is left.
 const FALLBACK: &str = "fallback";
 const PLACE: Place<'_> = Place { key: FALLBACK, shown: "the fallback queue" };
@@ -39,7 +38,7 @@ pub(super) async fn work(round: &Round<'_>) {
                 round.leave(FALLBACK);
             }
             let counts = [retried.done, retried.postponed, retried.dead, retried.waiting];
-            round.so_far.lock().add(PLACE.shown, Done::counted(COUNTS.into_iter().zip(counts)));
+            round.so_far.lock().add(PLACE.shown, Done::counted(QUEUE_COUNTS.into_iter().zip(counts)));
         }
         Err(error) => round.fail(FALLBACK, PLACE, error),
     }

@@ -8,6 +8,8 @@ use crate::{DamagedRow, Error, FailingVersion, Json};
 
 /// Failures, failing versions and damaged rows that are named.
 const NAMED: usize = 100;
+/// What is counted of the fallback queue.
+pub(super) const QUEUE_COUNTS: [&str; 4] = ["retried", "postponed", "dead", "queued"];
 
 /// Stands among what is left if a round ended before it came to everything.
 pub(super) const NOT_REACHED: &str = "what was not reached";
@@ -53,7 +55,7 @@ pub struct WorkerReport {
 
 impl WorkerReport {
     pub(super) fn blank(jobs: &[Arc<dyn Job>]) -> Self {
-        let names = jobs.iter().flat_map(|job| job.counts()).chain(&super::queued::COUNTS);
+        let names = jobs.iter().flat_map(|job| job.counts()).chain(&QUEUE_COUNTS);
         let amounts = names.map(|name| (*name, 0)).collect();
         Self { amounts, ..Self::default() }
     }
