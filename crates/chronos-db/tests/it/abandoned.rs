@@ -71,8 +71,10 @@ async fn the_transaction_of_another_program_is_left_alone_whatever_it_is_called(
         let scratch = scratch(Duration::from_secs(7)).await;
         let mut holder = Holder::new(&scratch, library).await;
         write(&scratch).await.unwrap_err();
-        holder.session.commit_transaction().await.unwrap();
-        assert_eq!(scratch.all().await, [doc! { "_id": 1, "by": 1 }], "{library:?}");
+        // One that was ended could not be committed. The write whose time is over may yet wait at the server
+        // and come after it, so what is there says nothing.
+        let committed = holder.session.commit_transaction().await;
+        assert!(committed.is_ok(), "{library:?}: {committed:?}");
     }
 }
 

@@ -105,7 +105,11 @@ async fn erased_versions_keep_their_numbers_and_nothing_else(p: &Pairing) {
     let rows = rows_of(&store, &users, &id).await;
     assert_eq!(rows.len(), 4);
     for (n, row) in (0..).zip(&rows[..3]) {
-        let mut names: Vec<&str> = row.keys().map(String::as_str).filter(|name| *name != "prevOv").collect();
+        let mut names: Vec<&str> = row
+            .keys()
+            .map(String::as_str)
+            .filter(|name| !["prevOv", "counts", "rules"].contains(name))
+            .collect();
         names.sort_unstable();
         assert_eq!(names, ["_id", "at", "cv", "itemId", "op", "ov"], "{row}");
         assert_eq!((row.get_str("op").unwrap(), row.get_i32("ov").unwrap()), ("ERASED", n));
