@@ -66,6 +66,7 @@ operations!(
 fn every_operation_of_a_collection_is_tried() {
     let records = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/records");
     let mut sources = vec![records.join("collection.rs"), records.join("typed.rs")];
+    sources.push(records.with_file_name("projections").join("trim.rs"));
     let actions = records.join("actions");
     sources.extend(std::fs::read_dir(actions).unwrap().map(|file| file.unwrap().path()));
     let sources: Vec<String> = sources.iter().map(|file| std::fs::read_to_string(file).unwrap()).collect();
