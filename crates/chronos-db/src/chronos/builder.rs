@@ -101,14 +101,17 @@ impl Builder {
             .max_capacity(self.cache_bytes)
             .weigher(|_, bytes| u32::try_from(bytes.len() + CACHE_ENTRY_BYTES).unwrap_or(u32::MAX))
             .build();
-        let Config { connections, timeout, fallback, .. } = self.config.clone();
+        let (connections, timeout) = (self.config.connections.clone(), self.config.timeout);
         let documents =
             Arc::new(Connections::new(connections, self.env.clone(), self.wrap_documents, timeout));
         Ok(Chronos {
             inner: Arc::new(Inner {
                 rules: VersionRules::new(CounterRules::of(&self.config)?),
                 router: Router::new(&self.config),
-                queues: fallback
+                queues: self
+                    .config
+                    .fallback
+                    .clone()
                     .map(|options| Queues::new(options, Arc::clone(&documents), self.env.clone())),
                 documents,
                 config: self.config,

@@ -75,7 +75,7 @@ impl RetryDue {
     /// Runs it; with the first error of a queue, if only some failed.
     pub(crate) async fn round(self) -> Result<(Retried, Option<Error>)> {
         let FallbackQueue { chronos, queues } = self.fallback;
-        let (counts, all) = (Arc::new(Counts::default()), queues.len());
+        let (counts, all) = (Arc::new(Counts::default()), queues.len() as u64);
         let rounds: Vec<_> = queues
             .into_iter()
             .map(|queue| {
@@ -88,12 +88,11 @@ impl RetryDue {
             .collect();
         let results: Vec<Result<u64>> =
             futures::stream::iter(rounds).buffer_unordered(PARALLEL).collect().await;
-        let (mut retried, mut first, mut failures) = (Retried::default(), None, 0);
+        let (mut retried, mut first) = (Retried::default(), None);
         for result in results {
             match result {
                 Ok(waiting) => retried.waiting += waiting,
                 Err(error) => {
-                    failures += 1;
                     retried.failed += 1;
                     tracing::debug!(%error, "a fallback queue failed");
                     first = first.or(Some(error));
@@ -102,7 +101,7 @@ impl RetryDue {
         }
         (retried.done, retried.postponed, retried.dead) = counts.read();
         if let Some(error) = &first {
-            if failures == all {
+            if retried.failed == all {
                 return Err(error.clone());
             }
             retried.first_error = Some((error.code().to_owned(), error.message().to_owned()));
