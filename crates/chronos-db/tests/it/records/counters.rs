@@ -1,23 +1,21 @@
-//! Counters: exact after every write, whoever follows the log, dies on the way, or does both at once.
+//! Counters: exact after every write, whatever follows the log or dies on the way.
 
 mod costs;
 mod erased;
 mod model;
 
-use std::path::Path;
-use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bson::doc;
-use chronos_db::config::Config;
 use chronos_db::counters::Period;
 use chronos_db::documents::{Batch, Guard, Namespace, Write};
 use chronos_db::fail::{FailAction, FailPoints};
-use chronos_db::{Chronos, Collection, Env, ErrorKind, Json, Random as _, Route, Timestamp, json};
+use chronos_db::{Collection, Env, ErrorKind, Json, Random as _, Route, Timestamp, json};
 use test_support::{SeededRandom, ShiftedClock};
 
 use self::model::Model;
+use super::child;
 use super::pairing::{Pairing, Store, TIMEOUT, on_durable_pairings, on_every_pairing, refused};
 
 mod alone {
@@ -438,29 +436,15 @@ async fn killed_at(p: &Pairing, point: &str, what: &str) -> bool {
 }
 
 async fn killed_at_with(p: &Pairing, more: &Json, point: &str, what: &str) -> bool {
-    let task = json!({ "config": p.config(more), "folder": p.folder(), "points": format!("{point}=abort"), "what": what });
-    let test = concat!(module_path!(), "::one_that_is_killed").split_once("::").unwrap().1;
-    let child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", test, "--nocapture"])
-        .env(TASK, task.to_string())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let output = tokio::task::spawn_blocking(move || child.wait_with_output().unwrap()).await.unwrap();
-    use std::os::unix::process::ExitStatusExt as _;
-    output.status.signal().is_some()
+    let test = concat!(module_path!(), "::one_that_is_killed");
+    let output = child::run(p, test, TASK, more, &format!("{point}=abort"), json!({ "what": what })).await;
+    child::was_killed(&output)
 }
 
 /// Does nothing in an ordinary run: it is what the test above starts.
 #[tokio::test]
 async fn one_that_is_killed() {
-    let Ok(task) = std::env::var(TASK) else { return };
-    let task = Json::parse(&task).unwrap();
-    let folder = Path::new(task["folder"].as_str().unwrap());
-    let fail = FailPoints::parse(task["points"].as_str().unwrap()).unwrap();
-    let config = Config::from_json(&task["config"], folder).unwrap();
-    let chronos = Chronos::builder(config).env(Env { fail, ..Env::default() }).open().unwrap();
+    let Some((task, chronos)) = child::task(TASK) else { return };
     let users = chronos.with(Route::runtime().tenant("acme").collection("users")).unwrap();
     match task["what"].as_str().unwrap() {
         "follow" => drop(users.counters().follow().await.unwrap()),

@@ -1,12 +1,10 @@
 //! Processes that insert records with their entities, and die between two steps.
 
-use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::Output;
 
-use chronos_db::config::Config;
-use chronos_db::fail::FailPoints;
-use chronos_db::{Chronos, Env, Json, Route, json};
+use chronos_db::{Json, Route, json};
 
+use super::child::{self, was_killed};
 use super::entities::{Shop, mapping};
 use super::pairing::{Kind, Pairing, on_pairings};
 
@@ -51,21 +49,8 @@ fn order(run: &str, n: usize) -> Json {
 }
 
 async fn run(p: &Pairing, run: &str, points: &str) -> Output {
-    let task = json!({ "config": p.config(&json!({})), "folder": p.folder(), "run": run, "points": points });
-    let test = concat!(module_path!(), "::one_process").split_once("::").unwrap().1;
-    let child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", test, "--nocapture"])
-        .env(TASK, task.to_string())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    tokio::task::spawn_blocking(move || child.wait_with_output().unwrap()).await.unwrap()
-}
-
-fn was_killed(output: &Output) -> bool {
-    use std::os::unix::process::ExitStatusExt as _;
-    output.status.signal().is_some()
+    let test = concat!(module_path!(), "::one_process");
+    child::run(p, test, TASK, &json!({}), points, json!({ "run": run })).await
 }
 
 /// Each order is there with its customer and its number in the product, or none of them is. Those that were
@@ -129,12 +114,7 @@ async fn of_two_processes_the_survivor_goes_on(p: &Pairing) {
 /// Does nothing in an ordinary run: it is what the tests above start.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_process() {
-    let Ok(task) = std::env::var(TASK) else { return };
-    let task = Json::parse(&task).unwrap();
-    let folder = Path::new(task["folder"].as_str().unwrap());
-    let fail = FailPoints::parse(task["points"].as_str().unwrap()).unwrap();
-    let config = Config::from_json(&task["config"], folder).unwrap();
-    let chronos = Chronos::builder(config).env(Env { fail, ..Env::default() }).open().unwrap();
+    let Some((task, chronos)) = child::task(TASK) else { return };
     let orders = chronos.with(Route::runtime().tenant("acme").collection("orders")).unwrap();
     let run = task["run"].as_str().unwrap();
     for n in 0..ORDERS {

@@ -1,6 +1,7 @@
 //! Scenarios of records, above the seams. Each runs on every pairing of document store and object storage it
 //! applies to, and ends with a clean verification of every collection it touched.
 
+mod child;
 mod pairing;
 
 mod blobs;

@@ -1,21 +1,18 @@
 //! Workers: everything is done, by one of them, and nothing that fails stops anything else.
 
 use std::collections::BTreeMap;
-use std::path::Path;
-use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bson::doc;
-use chronos_db::config::Config;
 use chronos_db::documents::{Batch, Guard, Namespace, Scan, Write};
-use chronos_db::fail::FailPoints;
-use chronos_db::{Chronos, Env, Json, Route, Timestamp, WorkerReport, json};
+use chronos_db::{Chronos, Route, Timestamp, WorkerReport, json};
 use futures::TryStreamExt as _;
 use parking_lot::Mutex;
 use test_support::{Counting, Failing, Fault, documents, objects};
 use tokio::sync::Notify;
 
+use super::child;
 use super::pairing::{Pairing, Store, TIMEOUT, on_durable_pairings, on_pairings};
 
 mod apart {
@@ -117,29 +114,15 @@ const TASK: &str = "CHRONOS_TEST_WORKER";
 /// Starts this very binary as a worker that dies when it begins its job after `passed` others.
 async fn worker_that_is_killed(p: &Pairing, passed: u32) {
     let points = format!("worker.before_job=abort:{passed}");
-    let task = json!({ "config": p.config(&json!({})), "folder": p.folder(), "points": points });
-    let test = concat!(module_path!(), "::one_that_is_killed").split_once("::").unwrap().1;
-    let child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", test, "--nocapture"])
-        .env(TASK, task.to_string())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let output = tokio::task::spawn_blocking(move || child.wait_with_output().unwrap()).await.unwrap();
-    use std::os::unix::process::ExitStatusExt as _;
-    assert!(output.status.signal().is_some(), "{output:?}");
+    let test = concat!(module_path!(), "::one_that_is_killed");
+    let output = child::run(p, test, TASK, &json!({}), &points, json!({})).await;
+    assert!(child::was_killed(&output), "{output:?}");
 }
 
 /// Does nothing in an ordinary run: it is what the test above starts.
 #[tokio::test]
 async fn one_that_is_killed() {
-    let Ok(task) = std::env::var(TASK) else { return };
-    let task = Json::parse(&task).unwrap();
-    let folder = Path::new(task["folder"].as_str().unwrap());
-    let fail = FailPoints::parse(task["points"].as_str().unwrap()).unwrap();
-    let config = Config::from_json(&task["config"], folder).unwrap();
-    let chronos = Chronos::builder(config).env(Env { fail, ..Env::default() }).open().unwrap();
+    let Some((_, chronos)) = child::task(TASK) else { return };
     chronos.worker().once(LIMIT).await;
 }
 
