@@ -3,7 +3,7 @@
 use bson::oid::ObjectId;
 use futures::TryStreamExt as _;
 
-use super::RecordIndex;
+use super::{RecordIndex, without_content};
 use crate::Result;
 use crate::documents::{Direction, Filter, Scan};
 use crate::records::model::{ItemId, int};
@@ -35,7 +35,7 @@ impl RecordIndex {
         let mut rows = self.scan_rows(Scan {
             filter: versions,
             order: vec![("ov".into(), Direction::Ascending)],
-            without: ["inline", "riders", "metaIndexed", "refs"].map(str::to_owned).to_vec(),
+            without: without_content(),
             ..Scan::default()
         });
         let mut missing = newest - after;

@@ -53,6 +53,13 @@ pub(crate) struct Settings {
     pub(crate) says_tenant: bool,
 }
 
+impl Settings {
+    /// How many heads are held at once: those of inline records have whole documents in them.
+    pub(crate) fn heads_at_once(&self) -> usize {
+        if self.inline { 8 } else { 256 }
+    }
+}
+
 /// The version index of one collection.
 pub(crate) struct RecordIndex {
     pub(crate) names: Names,
@@ -216,11 +223,16 @@ impl RecordIndex {
         let scan = Scan {
             order: vec![("cv".into(), Direction::Descending)],
             limit: Some(1),
-            without: ["inline", "riders", "metaIndexed", "refs"].map(str::to_owned).to_vec(),
+            without: without_content(),
             ..Scan::default()
         };
         Ok(self.documents.scan(&self.names.ver, scan).try_next().await?.and_then(|doc| number(&doc, "cv")))
     }
+}
+
+/// What rows are read without where their numbers alone matter.
+pub(crate) fn without_content() -> Vec<String> {
+    ["inline", "riders", "metaIndexed", "refs"].map(str::to_owned).to_vec()
 }
 
 pub(crate) fn scan_of(id: ItemId, which: VersionSelector) -> Scan {

@@ -17,10 +17,6 @@ use crate::records::index::scope::Scope;
 use crate::records::model::{Op, Row, int};
 use crate::{Result, Timestamp};
 
-/// Rows per round; where heads hold whole documents, so many fewer are looked at together.
-const ROUND: u64 = 256;
-const ROUND_INLINE: u64 = 8;
-
 /// How far those are that derive something from rows, and would miss them.
 #[async_trait]
 pub(crate) trait Followed: Send + Sync {
@@ -67,6 +63,8 @@ impl Trimmer {
         let written_before = now.plus_millis(-i64::try_from(grace.as_millis()).unwrap_or(i64::MAX));
         let mut after: Option<Vec<Bson>> = None;
         let mut removed = 0;
+        // Up to where those are that follow each tenant's rows.
+        let mut counted = HashMap::<String, i64>::new();
         // What is left of erased items stays.
         let goes = Filter::Field(
             "op".into(),
@@ -80,7 +78,7 @@ impl Trimmer {
                     .and(Filter::Or(vec![scope.narrow(Filter::All), Filter::eq("op", Op::Void.as_str())])),
                 order: vec![("cv".into(), Direction::Ascending)],
                 after: after.take(),
-                limit: Some(if self.index.settings.inline { ROUND_INLINE } else { ROUND }),
+                limit: Some(self.index.settings.heads_at_once() as u64),
                 without: vec!["inline".into(), "riders".into()],
                 ..Scan::default()
             };
@@ -89,7 +87,11 @@ impl Trimmer {
             after = Some(vec![int(last.cv)]);
             let heads = self.index.heads(&rows.iter().map(|row| row.id).collect::<Vec<_>>()).await?;
             self.index.env.fail.hit("trim.after_heads")?;
-            let counted = counted(followed, &rows).await?;
+            for tenant in rows.iter().filter_map(|row| row.meta.tenant.as_deref()) {
+                if !counted.contains_key(tenant) {
+                    counted.insert(tenant.to_owned(), followed.of_tenant(tenant).await?);
+                }
+            }
             let mut batch = Batch::new();
             for row in rows {
                 let written = Timestamp::from(row.row_id.timestamp());
@@ -124,15 +126,4 @@ impl Trimmer {
             }
         }
     }
-}
-
-/// How far those are that follow the tenants of these rows.
-async fn counted(followed: &dyn Followed, rows: &[Row]) -> Result<HashMap<Arc<str>, i64>> {
-    let mut counted = HashMap::new();
-    for tenant in rows.iter().filter_map(|row| row.meta.tenant.as_deref()) {
-        if !counted.contains_key(tenant) {
-            counted.insert(Arc::from(tenant), followed.of_tenant(tenant).await?);
-        }
-    }
-    Ok(counted)
 }

@@ -1,12 +1,12 @@
 //! Heads against their rows.
 
-use super::item::bare;
 use super::report::Verification;
 use super::verifier::Verifier;
 use crate::Result;
 use crate::documents::{Batch, Direction, Filter, Outcome, Scan, Write};
 use crate::records::document::payload;
 use crate::records::index::scope::Scope;
+use crate::records::index::without_content;
 use crate::records::model::{Head, ItemId};
 use futures::{StreamExt as _, TryStreamExt as _};
 use std::collections::HashMap;
@@ -45,7 +45,7 @@ impl Verifier {
         let same = Scan {
             filter: Filter::eq("cv", crate::records::model::int(head.cv)),
             limit: Some(1),
-            without: bare(),
+            without: without_content(),
             ..Scan::default()
         };
         let taken = self.index.documents.scan(&self.index.names.ver, same).try_next().await?.is_some();
@@ -99,8 +99,7 @@ impl Verifier {
             without: vec!["fullShadow".into(), "metaIndexed".into()],
             ..Scan::default()
         };
-        let mut pages =
-            self.index.scan_heads(heads).try_chunks(if self.index.settings.inline { 8 } else { 256 });
+        let mut pages = self.index.scan_heads(heads).try_chunks(self.index.settings.heads_at_once());
         while let Some(page) = pages.next().await {
             let heads = page.map_err(|e| e.1)?;
             let scan = Scan {
@@ -110,7 +109,7 @@ impl Verifier {
                     by: "ov".into(),
                     at_most: i64::MAX.into(),
                 }),
-                without: bare(),
+                without: without_content(),
                 ..Scan::default()
             };
             let rows: HashMap<ItemId, i64> =

@@ -56,11 +56,6 @@ impl Item {
     }
 }
 
-/// What rows are read without where their numbers alone matter.
-pub(super) fn bare() -> Vec<String> {
-    ["inline", "riders", "metaIndexed", "refs"].map(str::to_owned).to_vec()
-}
-
 pub(super) fn follows(head: &Head, row: &Row) -> bool {
     let (a, b) = (&head.meta.payload, &row.meta.payload);
     head.ov == row.ov

@@ -1,8 +1,8 @@
 //! Looking whether the index and the objects are what they should be.
 
-use super::item::{Damage, Item, bare, follows};
+use super::item::{Damage, Item, follows};
 use super::report::{REPORTED, Verification};
-use crate::records::index::RecordIndex;
+use crate::records::index::{RecordIndex, without_content};
 use crate::records::storage::eraser::Eraser;
 use crate::records::storage::flush::Flusher;
 use crate::records::storage::gc::Collector;
@@ -78,8 +78,11 @@ impl Verifier {
     /// Every number up to the last one given out has exactly one row, but those that retention or a missing
     /// history explain.
     async fn verify_numbers(&self, found: &mut Verification, scope: &Scope) -> Result<()> {
-        let scan =
-            Scan { order: vec![("cv".into(), Direction::Ascending)], without: bare(), ..Scan::default() };
+        let scan = Scan {
+            order: vec![("cv".into(), Direction::Ascending)],
+            without: without_content(),
+            ..Scan::default()
+        };
         let mut rows = self.index.documents.scan(&self.index.names.ver, scan);
         let mut previous = -1;
         // Of a collection whose rows go, or that others began, only what lies above the mark is gapless.
@@ -135,7 +138,11 @@ impl Verifier {
     /// How many numbers erasures took along: those of older versions of this library, which left no rows of
     /// what they removed.
     async fn numbers_of_erased(&self) -> Result<i64> {
-        let scan = Scan { filter: Filter::eq("op", Op::Erase.as_str()), without: bare(), ..Scan::default() };
+        let scan = Scan {
+            filter: Filter::eq("op", Op::Erase.as_str()),
+            without: without_content(),
+            ..Scan::default()
+        };
         let mut erasures = self.index.scan_rows(scan);
         let mut numbers = 0;
         while let Some(erasure) = erasures.try_next().await? {

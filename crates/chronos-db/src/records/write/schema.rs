@@ -9,7 +9,7 @@ use crate::documents::{Batch, Direction, Index, Scan, Write};
 use crate::records::document::indexing::plain;
 use crate::records::index::own_names::KEPT;
 use crate::records::index::scope::{Scope, by_tenant};
-use crate::records::index::{CV, RecordIndex, STABLE};
+use crate::records::index::{CV, RecordIndex, STABLE, without_content};
 use crate::records::model::ItemId;
 use crate::records::storage::flush::Flusher;
 use crate::{Error, ErrorKind, Result};
@@ -128,7 +128,7 @@ impl Schema {
     async fn duplicate_version(&self) -> Result<Option<(ItemId, i64)>> {
         let scan = Scan {
             order: ["itemId", "ov", "_id"].map(|path| (path.to_owned(), Direction::Ascending)).to_vec(),
-            without: ["inline", "riders", "metaIndexed", "refs"].map(str::to_owned).to_vec(),
+            without: without_content(),
             ..Scan::default()
         };
         let mut rows = self.index.scan_rows(scan);

@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures::TryStreamExt as _;
 
 use crate::documents::{Direction, Filter, Scan};
-use crate::records::index::{CV, STABLE};
+use crate::records::index::{CV, STABLE, without_content};
 use crate::records::model::VersionSelector;
 use crate::records::model::{int, number};
 use crate::{Error, Result};
@@ -99,7 +99,7 @@ impl super::watermark::Watermark {
         let scan = Scan {
             filter: Filter::gt("cv", int(reached)).and(Filter::lte("cv", int(last))),
             order: vec![("cv".into(), Direction::Ascending)],
-            without: ["inline", "riders", "metaIndexed", "refs"].map(str::to_owned).to_vec(),
+            without: without_content(),
             ..Scan::default()
         };
         let mut rows = self.index.documents.scan(&self.index.names.ver, scan);

@@ -16,7 +16,7 @@ use futures::TryStreamExt as _;
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::documents::{Direction, Filter, Scan, within};
-use crate::records::index::{CV, STABLE};
+use crate::records::index::{CV, STABLE, without_content};
 use crate::records::model::{ItemId, Op, int, number};
 use crate::{Result, Timestamp};
 
@@ -279,7 +279,7 @@ impl Watermark {
             filter: Filter::gt("cv", int(from)).and(Filter::lte("cv", int(last))),
             order: vec![("cv".into(), Direction::Ascending)],
             limit: Some(STEP.unsigned_abs()),
-            without: ["inline", "riders", "metaIndexed", "refs"].map(str::to_owned).to_vec(),
+            without: without_content(),
             ..Scan::default()
         };
         let before = self.index.documents.now().await?.as_millis() - settled_millis;

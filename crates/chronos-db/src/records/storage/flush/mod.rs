@@ -14,7 +14,7 @@ mod take;
 mod version;
 mod worker;
 
-use crate::records::index::RecordIndex;
+use crate::records::index::{RecordIndex, without_content};
 use crate::records::storage::eraser::Eraser;
 use crate::records::storage::payload_store::PayloadStore;
 use std::collections::HashSet;
@@ -239,7 +239,7 @@ impl Flusher {
         let scan = Scan {
             filter: scope
                 .narrow(Filter::any_of("_id", failing.iter().map(|(row, _)| (*row).into()).collect())),
-            without: ["inline", "riders", "metaIndexed", "refs"].map(str::to_owned).to_vec(),
+            without: without_content(),
             ..Scan::default()
         };
         let seen: HashSet<ObjectId> =

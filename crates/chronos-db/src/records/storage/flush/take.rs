@@ -5,6 +5,7 @@ use super::version::{Entry, Version};
 use super::worker::{Position, RETRIES, Worker};
 use crate::documents::filter::Test;
 use crate::documents::{Direction, Filter, Scan};
+use crate::records::index::without_content;
 use crate::records::model::Row;
 use crate::{Result, Timestamp};
 use bson::oid::ObjectId;
@@ -174,7 +175,7 @@ impl Worker {
             filter: self.storer.index.of_served(Filter::gt("unflushedSince", until)),
             order: order(),
             limit: Some(MAX_KNOWN),
-            without: ["inline", "riders", "metaIndexed", "refs"].map(str::to_owned).to_vec(),
+            without: without_content(),
             ..Scan::default()
         };
         let mut rows = self.storer.index.scan_rows(scan);
