@@ -201,7 +201,7 @@ impl Opened {
     pub(crate) async fn end(mut self, collection: &Collection, made: &Written) -> Result<(), Failure> {
         if made.queued.is_some() {
             note("the write waits in the fallback queue; `chronos worker` carries it out");
-            // The store is away, or somebody is at work on the item: it is not waited for.
+            // The store is away, or another caller is at work on the item: it is not waited for.
             self.waiting = true;
         } else {
             self.flush(collection).await?;

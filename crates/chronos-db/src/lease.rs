@@ -1,6 +1,6 @@
 //! Leases on work: who holds one does it, and others leave it to them for as long.
 //!
-//! Nothing is correct because of a lease. It ends by itself, by the store's time, and whoever comes next goes
+//! Nothing is correct because of a lease. It ends by itself, by the store's time, and the next holder goes
 //! on where the work was left.
 
 use std::sync::Arc;
@@ -41,7 +41,7 @@ pub(crate) struct Lease {
 }
 
 impl Lease {
-    /// Takes the lease `name`; none if somebody else has it.
+    /// Takes the lease `name`; none if another has it.
     ///
     /// # Errors
     /// `TXN_ERROR` if the store fails.

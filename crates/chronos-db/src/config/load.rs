@@ -261,7 +261,7 @@ impl Config {
 }
 
 impl DocumentConnection {
-    /// Where the store is, without credentials: the same for whoever names it with the same hosts, or the same
+    /// Where the store is, without credentials: the same for all who name it with the same hosts, or the same
     /// path, in whichever configuration.
     pub(crate) fn address(&self) -> String {
         let uri = self.uri.expose_secret();

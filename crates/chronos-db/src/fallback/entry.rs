@@ -51,13 +51,13 @@ pub(crate) struct Target {
 
 /// What an entry says without what was asked for.
 #[derive(Clone, Debug)]
-pub(crate) struct Place {
+pub(crate) struct LaneEntry {
     pub(crate) lane: String,
     due: Timestamp,
     claimed_until: Option<Timestamp>,
 }
 
-impl Place {
+impl LaneEntry {
     pub(crate) fn read(stored: &Document) -> Result<Self> {
         Ok(Self {
             lane: text(stored, "lane").ok_or_else(|| malformed(stored, "lane"))?,
@@ -93,8 +93,8 @@ impl Entry {
         format!("req_{}_{}", self.created.as_millis(), self.id.to_hex())
     }
 
-    pub(crate) fn place(&self) -> Place {
-        Place { lane: self.lane.clone(), due: self.due, claimed_until: self.claimed_until }
+    pub(crate) fn lane_entry(&self) -> LaneEntry {
+        LaneEntry { lane: self.lane.clone(), due: self.due, claimed_until: self.claimed_until }
     }
 
     pub(crate) fn stored(&self) -> Document {

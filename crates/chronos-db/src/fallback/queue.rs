@@ -12,7 +12,7 @@ use futures::{StreamExt as _, TryStreamExt as _};
 use parking_lot::Mutex;
 use tokio::sync::OnceCell;
 
-use super::entry::{Entry, Place, Target, date, lane_of};
+use super::entry::{Entry, LaneEntry, Target, date, lane_of};
 use crate::config::{COUNTER, Fallback, OPERATIONS};
 use crate::documents::{Batch, Direction, DocumentStore, Filter, Guard, Index, Namespace, Scan, Write};
 use crate::records::{ItemId, Request, WriteOptions};
@@ -144,11 +144,11 @@ impl Queue {
     }
 
     /// Every entry without its payload, lane by lane, each in its order.
-    pub(crate) fn places(&self) -> BoxStream<'static, Result<Place>> {
+    pub(crate) fn lane_entries(&self) -> BoxStream<'static, Result<LaneEntry>> {
         let by = |path: &str| (path.to_owned(), Direction::Ascending);
         let scan = Scan { order: vec![by("lane"), by("seq")], without: large(), ..Scan::default() };
         let places = self.documents.scan(&self.operations, scan).try_filter_map(|stored| async move {
-            let place = Place::read(&stored);
+            let place = LaneEntry::read(&stored);
             // One without a lane holds up no other.
             Ok(place.inspect_err(|error| tracing::warn!(%error, "a queued operation is skipped")).ok())
         });
@@ -193,7 +193,7 @@ impl Queue {
 
     /// Moves what cannot be read to the dead letters as it is, with the error; whether it did. It would hold up
     /// its item for ever.
-    pub(crate) async fn bury(&self, stored: Document, error: &Error) -> Result<bool> {
+    pub(crate) async fn dead_letter_unread(&self, stored: Document, error: &Error) -> Result<bool> {
         let now = self.now().await?;
         if is_claimed(&stored, now) {
             return Ok(false);
@@ -287,7 +287,7 @@ impl Queue {
         Ok(Some(entry.stored()))
     }
 
-    /// Takes a dead letter for this caller, unless somebody changed or removed it since it was read. Of two callers
+    /// Takes a dead letter for this caller, unless another changed or removed it since it was read. Of two callers
     /// the slower one would else queue anew what has been carried out meanwhile for the faster one.
     async fn claim_letter(&self, letter: &Document, revision: i64, now: Timestamp) -> Result<bool> {
         let mut claimed = letter.clone();

@@ -65,7 +65,7 @@ impl Replayer {
     pub(super) async fn run(&self, counts: &Counts) -> Result<()> {
         let now = self.queue.now().await?;
         let mut before: Option<String> = None;
-        let due = self.queue.places().try_filter_map(move |place| {
+        let due = self.queue.lane_entries().try_filter_map(move |place| {
             // What stands first in its lane is next; the others wait for it.
             let first = before.as_ref() != Some(&place.lane);
             let lane = (first && place.is_free(now)).then(|| place.lane.clone());
@@ -90,7 +90,7 @@ impl Replayer {
                 Ok(entry) => entry,
                 Err(error) => {
                     tracing::warn!(%lane, %error, "a queued write that cannot be read is given up");
-                    if !self.queue.bury(stored, &error).await? {
+                    if !self.queue.dead_letter_unread(stored, &error).await? {
                         break;
                     }
                     add(&counts.dead);
@@ -98,7 +98,8 @@ impl Replayer {
                 }
             };
             let now = self.queue.now().await?;
-            let free = entry.place().is_free(now) && self.leads_there(&entry) && self.is_there(&entry).await;
+            let free =
+                entry.lane_entry().is_free(now) && self.leads_there(&entry) && self.is_there(&entry).await;
             if !free || !self.queue.claim(&mut entry, now).await? {
                 break;
             }

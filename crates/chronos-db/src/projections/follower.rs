@@ -12,7 +12,7 @@ const MAX_NAMED: usize = 100;
 /// What a follower makes of the log.
 ///
 /// The state has the position in it, or is put together with it in one write that takes place only if nobody
-/// else has moved it. What is written before that must be the same whoever writes it, and however often.
+/// else has moved it. What is written before that must be the same from every follower, and however often.
 #[async_trait]
 pub(super) trait Projection: Sync {
     type State: Send;
@@ -23,7 +23,7 @@ pub(super) trait Projection: Sync {
     /// The number up to which rows are in it.
     fn position(&self, state: &Self::State) -> i64;
 
-    /// Takes in the rows behind the position and moves it to the end of the piece. None if somebody else has
+    /// Takes in the rows behind the position and moves it to the end of the piece. None if another has
     /// moved it meanwhile.
     async fn advance(&self, state: Self::State, piece: &Piece) -> Result<Option<Self::State>>;
 }
@@ -35,7 +35,7 @@ pub(super) struct Progress {
     pub(super) rows: u64,
     pub(super) damaged: Vec<DamagedRow>,
     pub(super) damaged_count: u64,
-    /// The lease went to somebody else on the way.
+    /// The lease went to another on the way.
     pub(super) lost_lease: bool,
 }
 

@@ -35,7 +35,7 @@ pub(crate) struct Target {
 
 /// What failures are told apart and named by.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Place<'t> {
+pub(super) struct FailureKey<'t> {
     /// Unique among all.
     pub(super) key: &'t str,
     /// For people.
@@ -43,8 +43,8 @@ pub(super) struct Place<'t> {
 }
 
 impl Target {
-    pub(super) fn place(&self) -> Place<'_> {
-        Place { key: &self.lease, shown: &self.shown }
+    pub(super) fn failure_key(&self) -> FailureKey<'_> {
+        FailureKey { key: &self.lease, shown: &self.shown }
     }
 
     /// One collection, as its handle sees it; `homes` tells where its counters and objects are.
@@ -62,7 +62,7 @@ impl Target {
 
 /// What a job came to.
 #[derive(Debug, Default)]
-pub(crate) struct Done {
+pub(crate) struct JobOutcome {
     /// How many of what there were; the names are among [`Job::counts`].
     pub(crate) counts: Vec<(&'static str, u64)>,
     /// Versions that could not be stored.
@@ -73,14 +73,14 @@ pub(crate) struct Done {
     pub(crate) is_unfinished: bool,
 }
 
-impl Done {
+impl JobOutcome {
     pub(crate) fn counted(counts: impl IntoIterator<Item = (&'static str, u64)>) -> Self {
         Self { counts: counts.into_iter().collect(), ..Self::default() }
     }
 }
 
-/// A piece of work that needs a clock, or that somebody left. It may be run at any time, also by two at once,
-/// and may end anywhere: whoever runs it next goes on.
+/// A piece of work that needs a clock, or that a dead process left. It may be run at any time, also by two at once,
+/// and may end anywhere: the next run goes on.
 #[async_trait]
 pub(crate) trait Job: Send + Sync {
     /// Its name in reports.
@@ -98,5 +98,5 @@ pub(crate) trait Job: Send + Sync {
     fn is_for(&self, subject: &Subject) -> bool;
 
     /// Does it. `patience` is how long it may wait for something that does not come.
-    async fn run(&self, target: &Target, patience: Duration) -> Result<Done>;
+    async fn run(&self, target: &Target, patience: Duration) -> Result<JobOutcome>;
 }

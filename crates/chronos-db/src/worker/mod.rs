@@ -26,9 +26,9 @@ use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use self::failures::{Attempt, Failures};
-use self::job::{Job, Place, Target};
+use self::job::{FailureKey, Job, Target};
 pub use self::report::{FailedJob, WorkerReport};
-use self::targets::{EntryRef, Found};
+use self::targets::{EntryRef, Listed};
 use crate::projections::analytics_db::homes;
 use crate::{Chronos, Collection, Error, Route, Timestamp};
 
@@ -219,7 +219,7 @@ impl Round<'_> {
                 Ok(target) => self.work(target).await,
                 Err(error) => {
                     let name = collection.name();
-                    self.fail("route", Place { key: name, shown: name }, error);
+                    self.fail("route", FailureKey { key: name, shown: name }, error);
                 }
             }
             return;
@@ -236,10 +236,10 @@ impl Round<'_> {
     /// Everything that one entry leads to.
     async fn work_on_entry(&self, entry: EntryRef) {
         let shown = entry.shown();
-        let place = Place { key: entry.path(), shown: &shown };
-        let is_left = |left: &String| left == place.key || entry.may_hold(left);
+        let failure_key = FailureKey { key: entry.path(), shown: &shown };
+        let is_left = |left: &String| left == failure_key.key || entry.may_hold(left);
         if self.only.as_ref().is_some_and(|only| !only.keys().any(is_left))
-            || !self.all.failures.may_try(place.key, LIST, self.now())
+            || !self.all.failures.may_try(failure_key.key, LIST, self.now())
         {
             return;
         }
@@ -249,54 +249,54 @@ impl Round<'_> {
         };
         let found = match listed {
             Ok(found) => found.take_until(self.stopping.cancelled()),
-            Err(error) => return self.fail(LIST, place, error),
+            Err(error) => return self.fail(LIST, failure_key, error),
         };
         // One that could not be listed before is new as a whole.
-        let is_whole = self.only.as_ref().is_none_or(|only| only.contains_key(place.key));
+        let is_whole = self.only.as_ref().is_none_or(|only| only.contains_key(failure_key.key));
         let failed = AtomicBool::new(false);
-        let work = |found: crate::Result<Found>| async {
+        let work = |found: crate::Result<Listed>| async {
             match found {
                 Ok(found) => self.work_on(found, is_whole).await,
                 // One try of the entry, however many of its databases do not answer.
                 Err(error) if failed.swap(true, Ordering::AcqRel) => {
-                    tracing::debug!(target = place.shown, %error, "more of an entry could not be listed");
+                    tracing::debug!(target = failure_key.shown, %error, "more of an entry could not be listed");
                 }
-                Err(error) => self.fail(LIST, place, error),
+                Err(error) => self.fail(LIST, failure_key, error),
             }
         };
         found.for_each_concurrent(TARGETS, work).await;
         if !failed.load(Ordering::Acquire) && !self.stopping.is_cancelled() {
-            self.succeed(LIST, place);
+            self.succeed(LIST, failure_key);
         }
     }
 
     /// What an entry leads to, if it is asked for. A collection that cannot be looked at waits for itself.
-    async fn work_on(&self, found: Found, is_whole: bool) {
+    async fn work_on(&self, found: Listed, is_whole: bool) {
         let is_asked_for =
             |key: &str| is_whole || self.only.as_ref().is_some_and(|only| only.contains_key(key));
         let candidate = match found {
-            Found::Target(target) if is_asked_for(&target.lease) => return self.work(target).await,
-            Found::Target(_) => return,
-            Found::Candidate(candidate) => candidate,
+            Listed::Target(target) if is_asked_for(&target.lease) => return self.work(target).await,
+            Listed::Target(_) => return,
+            Listed::Candidate(candidate) => candidate,
         };
-        let place = candidate.place();
-        if !self.all.failures.may_try(place.key, LIST, self.now()) {
+        let failure_key = candidate.failure_key();
+        if !self.all.failures.may_try(failure_key.key, LIST, self.now()) {
             return;
         }
         let target = tokio::select! {
             target = candidate.target() => target,
-            () = self.drained() => return self.leave(place.key),
+            () = self.drained() => return self.leave(failure_key.key),
         };
         match target {
             Ok(target) => {
-                self.succeed(LIST, place);
+                self.succeed(LIST, failure_key);
                 if let Some(target) = target
-                    && (is_asked_for(place.key) || is_asked_for(&target.lease))
+                    && (is_asked_for(failure_key.key) || is_asked_for(&target.lease))
                 {
                     self.work(target).await;
                 }
             }
-            Err(error) => self.fail(LIST, place, error),
+            Err(error) => self.fail(LIST, failure_key, error),
         }
     }
 
@@ -343,14 +343,14 @@ impl Round<'_> {
     }
 
     /// Notes that a job did not fail.
-    fn succeed(&self, job: &'static str, Place { key, shown }: Place<'_>) {
+    fn succeed(&self, job: &'static str, FailureKey { key, shown }: FailureKey<'_>) {
         if self.all.failures.succeeded(key, job) {
             self.so_far.lock().mended.push((job, shown.to_owned()));
         }
     }
 
     /// Notes that a job failed. The first time it is told in the log.
-    fn fail(&self, job: &'static str, Place { key, shown }: Place<'_>, error: Error) {
+    fn fail(&self, job: &'static str, FailureKey { key, shown }: FailureKey<'_>, error: Error) {
         let Attempt { tries, .. } = self.all.failures.failed(key, job, self.now());
         if tries == 1 {
             tracing::warn!(job, target = shown, %error, "a job of the worker failed; it is tried again after growing waits");

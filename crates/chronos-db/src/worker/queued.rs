@@ -4,12 +4,12 @@
 //! item, and is there while the document store is away.
 
 use super::Round;
-use super::job::{Done, Place};
+use super::job::{FailureKey, JobOutcome};
 use super::report::{FailedJob, QUEUE_COUNTS};
 
 /// Its name, as that of a job and of what is left.
 const FALLBACK: &str = "fallback";
-const PLACE: Place<'_> = Place { key: FALLBACK, shown: "the fallback queue" };
+const KEY: FailureKey<'_> = FailureKey { key: FALLBACK, shown: "the fallback queue" };
 
 /// Carries out what is due.
 pub(super) async fn work(round: &Round<'_>) {
@@ -31,15 +31,15 @@ pub(super) async fn work(round: &Round<'_>) {
             round.all.failures.succeeded(FALLBACK, FALLBACK);
             // Queues that answer are not put off because of one that does not.
             if let Some(error) = failed {
-                let failed = FailedJob { job: FALLBACK, target: PLACE.shown.to_owned(), tries: 1, error };
+                let failed = FailedJob { job: FALLBACK, target: KEY.shown.to_owned(), tries: 1, error };
                 round.so_far.lock().add_failure(failed);
             }
             if retried.waiting > 0 || retried.failed > 0 {
                 round.leave(FALLBACK);
             }
             let counts = [retried.done, retried.postponed, retried.dead, retried.waiting];
-            round.so_far.lock().add(PLACE.shown, Done::counted(QUEUE_COUNTS.into_iter().zip(counts)));
+            round.so_far.lock().add(KEY.shown, JobOutcome::counted(QUEUE_COUNTS.into_iter().zip(counts)));
         }
-        Err(error) => round.fail(FALLBACK, PLACE, error),
+        Err(error) => round.fail(FALLBACK, KEY, error),
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::job::{Done, Job};
+use super::job::{Job, JobOutcome};
 use crate::{DamagedRow, Error, FailingVersion, Json};
 
 /// Failures, failing versions and damaged rows that are named.
@@ -66,7 +66,7 @@ impl WorkerReport {
         self.unfinished.is_empty()
     }
 
-    pub(super) fn add(&mut self, collection: &str, done: Done) {
+    pub(super) fn add(&mut self, collection: &str, done: JobOutcome) {
         for (name, count) in done.counts {
             *self.amounts.entry(name).or_default() += count;
         }

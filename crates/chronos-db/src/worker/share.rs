@@ -40,16 +40,16 @@ pub(super) async fn work(round: &Round<'_>, target: &Target, jobs: &[Arc<dyn Job
     };
     let (lease, now) = match taken {
         Ok((Some(lease), now)) => (lease, now),
-        // Where everything has to be done, whoever has it may not live to see the end.
+        // Where everything has to be done, its holder may not live to see the end.
         Ok((None, _)) if round.until.done_before.is_zero() => return round.leave(&target.lease),
         Ok((None, _)) => return,
-        Err(error) => return round.fail(LEASE, target.place(), error),
+        Err(error) => return round.fail(LEASE, target.failure_key(), error),
     };
-    round.succeed(LEASE, target.place());
+    round.succeed(LEASE, target.failure_key());
     let mut ran = lease.state().get_document(RAN).cloned().unwrap_or_default();
     let is_done = tokio::select! {
         is_done = run(round, target, jobs, &mut ran, now) => is_done,
-        // Whoever has it now goes on.
+        // Its holder goes on.
         _ = lease.hold() => false,
         () = round.drained() => false,
     };
@@ -113,7 +113,7 @@ async fn run(
         };
         match done.await {
             Ok(done) => {
-                round.succeed(name, target.place());
+                round.succeed(name, target.failure_key());
                 if done.is_unfinished {
                     round.so_far.lock().unfinished.insert(target.lease.clone(), true);
                 }
@@ -122,7 +122,7 @@ async fn run(
                     ran.insert(name, now);
                 }
             }
-            Err(error) => round.fail(name, target.place(), error),
+            Err(error) => round.fail(name, target.failure_key(), error),
         }
     }
     true

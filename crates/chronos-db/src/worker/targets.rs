@@ -7,7 +7,7 @@ use bson::Document;
 use futures::stream::{self, BoxStream};
 use futures::{StreamExt as _, TryStreamExt as _};
 
-use super::job::{Place, Subject, Target};
+use super::job::{FailureKey, Subject, Target};
 use crate::config::{Config, DatabaseType, Entry, Owner};
 use crate::documents::{Direction, DocumentStore, Filter, Namespace, Scan};
 use crate::lease::LEASES;
@@ -55,7 +55,7 @@ pub(super) fn distinct_entries(config: &Config) -> Vec<EntryRef> {
 }
 
 /// What an entry leads to.
-pub(super) enum Found {
+pub(super) enum Listed {
     Target(Target),
     Candidate(Candidate),
 }
@@ -69,7 +69,7 @@ pub(super) struct Candidate {
 }
 
 /// What an entry leads to. The names are read at once, everything else when its turn comes.
-pub(super) async fn list(chronos: &Chronos, entry: &EntryRef) -> Result<BoxStream<'static, Result<Found>>> {
+pub(super) async fn list(chronos: &Chronos, entry: &EntryRef) -> Result<BoxStream<'static, Result<Listed>>> {
     let documents = chronos.documents(&entry.0.connection)?;
     let databases = match &entry.0.database {
         Some(database) => vec![database.clone()],
@@ -89,7 +89,7 @@ async fn of_database(
     entry: EntryRef,
     documents: Arc<dyn DocumentStore>,
     database: String,
-) -> Result<BoxStream<'static, Result<Found>>> {
+) -> Result<BoxStream<'static, Result<Listed>>> {
     let names: HashSet<String> = documents.collections(&database).await?.into_iter().collect();
     let target = |lease: String, shown: String, subject: Subject| Target {
         lease,
@@ -102,12 +102,12 @@ async fn of_database(
     if names.contains(LEASES) {
         let shown = format!("the leases of {}", entry.shown());
         let lease = format!("work|leases|db:{database}");
-        others.push(Ok(Found::Target(target(lease, shown, Subject::Database))));
+        others.push(Ok(Listed::Target(target(lease, shown, Subject::Database))));
     }
     if entry.0.database_type == Some(DatabaseType::Messaging) && !names.is_empty() {
         let messaging = Subject::Messaging(chronos.messaging_db(&entry.0, &database)?);
         let lease = format!("work|messaging|db:{database}");
-        others.push(Ok(Found::Target(target(lease, entry.shown(), messaging))));
+        others.push(Ok(Listed::Target(target(lease, entry.shown(), messaging))));
     }
     // Others may have collections of such names that are not records; in a messaging database nothing is one.
     let has_records = entry.0.database_type != Some(DatabaseType::Messaging);
@@ -129,7 +129,7 @@ async fn of_database(
             }
         };
         tenants.map_ok(move |tenant| {
-            Found::Candidate(Candidate::new(&chronos, &entry, database.clone(), name.clone(), tenant))
+            Listed::Candidate(Candidate::new(&chronos, &entry, database.clone(), name.clone(), tenant))
         })
     });
     Ok(stream::iter(others).chain(records).boxed())
@@ -174,8 +174,8 @@ impl Candidate {
     }
 
     /// What it is called while its lease is not known.
-    pub(super) fn place(&self) -> Place<'_> {
-        Place { key: &self.key, shown: &self.shown }
+    pub(super) fn failure_key(&self) -> FailureKey<'_> {
+        FailureKey { key: &self.key, shown: &self.shown }
     }
 
     /// None if the entry sees nothing there.

@@ -147,7 +147,7 @@ pub struct Followed {
     pub cv: i64,
     /// Rows that this call counted.
     pub rows: u64,
-    /// Somebody else is at it, and was left to it.
+    /// Another follower is at it, and was left to it.
     pub busy: bool,
     /// How many rows were passed over because they are damaged.
     pub damaged_count: u64,

@@ -34,7 +34,7 @@
 //! A count is exact because it says up to which number of the log it goes: `record.rs` is the totals, with the
 //! position in them; `row.rs` are the counts of single values and of days, weeks and months, each of which
 //! has a position of its own. `change.rs` is what a piece of the log changes, computed from the rows alone,
-//! so whoever computes it comes to the same; `projection.rs` writes it. `present.rs` adds what is not followed
+//! so every follower that computes it comes to the same; `projection.rs` writes it. `present.rs` adds what is not followed
 //! yet, `actions/` is what a caller asks, `recount.rs` counts anew beside the counts that are read.
 
 mod actions;

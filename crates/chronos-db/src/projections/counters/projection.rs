@@ -1,7 +1,7 @@
 //! The follower that counts.
 //!
 //! Counts of values and periods are written first, each with its own position; then the totals with theirs,
-//! if nobody else has moved it. Whoever dies in between leaves counts that are ahead of the totals, and who
+//! if nobody else has moved it. A follower that dies in between leaves counts that are ahead of the totals, and who
 //! comes next finds in each of them what it has already.
 
 use async_trait::async_trait;

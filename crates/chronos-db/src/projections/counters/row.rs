@@ -68,7 +68,7 @@ pub(super) struct Event {
 }
 
 /// What a piece of the log changes of one count, in the order of the log. Nothing, if the values of its
-/// versions are erased, and the count has them from somebody who saw them.
+/// versions are erased, and the count has them from a follower that saw them.
 #[derive(Clone, Debug)]
 pub(super) struct RowChange {
     pub(super) key: RowKey,

@@ -38,7 +38,7 @@ pub(crate) struct Piece {
 crate::debug_some!(Piece { id });
 
 /// What a piece finds when its turn comes.
-pub(super) enum Found {
+pub(super) enum Readiness {
     /// The change, but for what gives it its number.
     Change(Box<Prepared>),
     /// The item already is as the change wants it.
@@ -179,12 +179,12 @@ impl Piece {
 
     /// Makes the change ready, and stores what is too big to ride. What `others` say of the same item, which
     /// they know by other keys, becomes a part of it.
-    pub(super) async fn ready(&mut self, others: &[Self]) -> Result<Found> {
+    pub(super) async fn ready(&mut self, others: &[Self]) -> Result<Readiness> {
         let found = self.ready_unnamed(others).await;
         found.map_err(|error| self.named(error))
     }
 
-    async fn ready_unnamed(&mut self, others: &[Self]) -> Result<Found> {
+    async fn ready_unnamed(&mut self, others: &[Self]) -> Result<Readiness> {
         let others: Vec<&Self> = others.iter().filter(|other| self.is_of_same_item(other)).collect();
         let read_at = self.writer.index.env.clock.now();
         let mut head = None;
@@ -201,13 +201,13 @@ impl Piece {
                     is_it = is_it && self.writer.has_keys(found, unique).await?;
                 }
                 if !is_it {
-                    return Ok(Found::Again);
+                    return Ok(Readiness::Again);
                 }
                 if locked {
-                    return Ok(Found::Locked);
+                    return Ok(Readiness::Locked);
                 }
             } else if !(self.creates || others.is_empty()) || others.iter().any(|other| !other.follows) {
-                return Ok(Found::Again);
+                return Ok(Readiness::Again);
             }
             head = found;
         }
@@ -225,15 +225,15 @@ impl Piece {
         let attempt = Attempt { head: head.as_ref(), read_at, place: self.uploads.place() };
         let Some(mut ready) = self.writer.prepare_change(call, attempt).await? else {
             let head = head.ok_or_else(|| Error::database("a creation always changes something"))?;
-            return Ok(Found::Unchanged(Box::new(head)));
+            return Ok(Readiness::Unchanged(Box::new(head)));
         };
         match self.writer.upload(&mut ready, &mut self.uploads).await? {
-            Uploading::Nothing | Uploading::There => Ok(Found::Change(Box::new(ready.prepared))),
+            Uploading::Nothing | Uploading::There => Ok(Readiness::Change(Box::new(ready.prepared))),
             // That took its time: everything is looked at once more.
-            Uploading::Done => Ok(Found::Again),
+            Uploading::Done => Ok(Readiness::Again),
             Uploading::Anew => {
                 self.end_uploads().await;
-                Ok(Found::Again)
+                Ok(Readiness::Again)
             }
         }
     }

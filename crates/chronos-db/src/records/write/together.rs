@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use super::commit::transaction::{Member, commit_together};
+use super::commit::transaction::{PendingChange, commit_together};
 use super::commit::{CommitError, Committed};
 use super::keyed_mutex::Turn;
 use super::outcome::WriteOutcome;
-use super::piece::{Found, Piece};
+use super::piece::{Piece, Readiness};
 use super::writer::Writer;
 use crate::records::model::ItemId;
 use crate::{Error, ErrorKind, Result};
@@ -113,13 +113,16 @@ async fn round(pieces: &mut [Piece]) -> Result<Round> {
             continue;
         };
         outcomes.push(match piece.ready(others).await? {
-            Found::Change(prepared) => {
-                members.push(Member { committer: Arc::clone(&piece.writer.committer), prepared: *prepared });
+            Readiness::Change(prepared) => {
+                members.push(PendingChange {
+                    committer: Arc::clone(&piece.writer.committer),
+                    prepared: *prepared,
+                });
                 None
             }
-            Found::Unchanged(head) => Some(WriteOutcome::Unchanged(head)),
-            Found::Again => return Ok(Round::Again),
-            Found::Locked => return Ok(Round::Locked(at)),
+            Readiness::Unchanged(head) => Some(WriteOutcome::Unchanged(head)),
+            Readiness::Again => return Ok(Round::Again),
+            Readiness::Locked => return Ok(Round::Locked(at)),
         });
     }
     if members.is_empty() {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::{Done, Job, Subject, Target, collection};
+use super::{Job, JobOutcome, Subject, Target, collection};
 use crate::Result;
 
 pub(super) struct Counters;
@@ -23,13 +23,13 @@ impl Job for Counters {
         matches!(subject, Subject::Collection(_))
     }
 
-    async fn run(&self, target: &Target, _: Duration) -> Result<Done> {
-        let Some(collection) = collection(target) else { return Ok(Done::default()) };
+    async fn run(&self, target: &Target, _: Duration) -> Result<JobOutcome> {
+        let Some(collection) = collection(target) else { return Ok(JobOutcome::default()) };
         let followed = collection.counters().follow().await?;
-        Ok(Done {
+        Ok(JobOutcome {
             damaged: followed.damaged,
             is_unfinished: followed.busy,
-            ..Done::counted([("counted", followed.rows), ("damaged", followed.damaged_count)])
+            ..JobOutcome::counted([("counted", followed.rows), ("damaged", followed.damaged_count)])
         })
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::{Done, Job, Subject, Target, collection};
+use super::{Job, JobOutcome, Subject, Target, collection};
 use crate::Result;
 
 pub(super) struct Flush;
@@ -23,13 +23,13 @@ impl Job for Flush {
         matches!(subject, Subject::Collection(_))
     }
 
-    async fn run(&self, target: &Target, patience: Duration) -> Result<Done> {
-        let Some(collection) = collection(target) else { return Ok(Done::default()) };
+    async fn run(&self, target: &Target, patience: Duration) -> Result<JobOutcome> {
+        let Some(collection) = collection(target) else { return Ok(JobOutcome::default()) };
         let report = collection.flush(patience).await?;
-        Ok(Done {
+        Ok(JobOutcome {
             failing: report.failing,
             is_unfinished: report.waiting > 0,
-            ..Done::counted([("waiting", report.waiting), ("failing", report.failed)])
+            ..JobOutcome::counted([("waiting", report.waiting), ("failing", report.failed)])
         })
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures::{StreamExt as _, TryStreamExt as _};
 
-use super::{Done, Job, Subject, Target};
+use super::{Job, JobOutcome, Subject, Target};
 use crate::Result;
 use crate::documents::filter::Test;
 use crate::documents::{Batch, Filter, Guard, Scan, Write};
@@ -37,7 +37,7 @@ impl Job for Leases {
         matches!(subject, Subject::Database)
     }
 
-    async fn run(&self, target: &Target, _: Duration) -> Result<Done> {
+    async fn run(&self, target: &Target, _: Duration) -> Result<JobOutcome> {
         let before = target.documents.now().await?.plus_millis(-OLD_MILLIS);
         let filter = Filter::Field(EXPIRES.into(), Test::Lt(before.into()));
         let scan = Scan { filter, ..Scan::default() };
@@ -55,6 +55,6 @@ impl Job for Leases {
             let outcomes = target.documents.apply(batch).await?;
             removed += outcomes.iter().filter(|outcome| outcome.is_applied()).count() as u64;
         }
-        Ok(Done::counted([("leases", removed)]))
+        Ok(JobOutcome::counted([("leases", removed)]))
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::{Done, Job, Subject, Target};
+use super::{Job, JobOutcome, Subject, Target};
 use crate::Result;
 use crate::messaging::prune_every_tenant;
 
@@ -31,8 +31,8 @@ impl Job for Messages {
         matches!(subject, Subject::Messaging(_))
     }
 
-    async fn run(&self, target: &Target, _: Duration) -> Result<Done> {
-        let Subject::Messaging(db) = &target.subject else { return Ok(Done::default()) };
-        Ok(Done::counted([("messages", prune_every_tenant(db).await?.total())]))
+    async fn run(&self, target: &Target, _: Duration) -> Result<JobOutcome> {
+        let Subject::Messaging(db) = &target.subject else { return Ok(JobOutcome::default()) };
+        Ok(JobOutcome::counted([("messages", prune_every_tenant(db).await?.total())]))
     }
 }

@@ -9,7 +9,7 @@ mod trim;
 
 use std::sync::Arc;
 
-use super::job::{Done, Job, Subject, Target};
+use super::job::{Job, JobOutcome, Subject, Target};
 use crate::records::Collection;
 
 /// All of them, in the order in which they run for one target.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::{Done, Job, Subject, Target, collection};
+use super::{Job, JobOutcome, Subject, Target, collection};
 use crate::Result;
 
 /// Noted objects younger than this may belong to a write under way.
@@ -26,10 +26,10 @@ impl Job for Orphans {
         matches!(subject, Subject::Collection(_))
     }
 
-    async fn run(&self, target: &Target, _: Duration) -> Result<Done> {
-        let Some(collection) = collection(target) else { return Ok(Done::default()) };
+    async fn run(&self, target: &Target, _: Duration) -> Result<JobOutcome> {
+        let Some(collection) = collection(target) else { return Ok(JobOutcome::default()) };
         let found = collection.collect_orphans(YOUNG).await?;
-        Ok(Done::counted([
+        Ok(JobOutcome::counted([
             ("orphans", found.orphans),
             ("erased", found.erased),
             ("malformed", found.malformed),

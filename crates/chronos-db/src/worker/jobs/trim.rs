@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::{Done, Job, Subject, Target, collection};
+use super::{Job, JobOutcome, Subject, Target, collection};
 use crate::Result;
 
 /// Superseded rows stay so long: they still decide races.
@@ -26,8 +26,8 @@ impl Job for Trim {
         matches!(subject, Subject::Collection(collection) if !collection.workers.index.settings.versioning)
     }
 
-    async fn run(&self, target: &Target, _: Duration) -> Result<Done> {
-        let Some(collection) = collection(target) else { return Ok(Done::default()) };
-        Ok(Done::counted([("trimmed", collection.trim(GRACE).await?)]))
+    async fn run(&self, target: &Target, _: Duration) -> Result<JobOutcome> {
+        let Some(collection) = collection(target) else { return Ok(JobOutcome::default()) };
+        Ok(JobOutcome::counted([("trimmed", collection.trim(GRACE).await?)]))
     }
 }

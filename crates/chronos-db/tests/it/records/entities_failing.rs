@@ -38,7 +38,7 @@ async fn what_may_have_taken_place_is_undecided_and_nothing_before_it_is_undone(
             let history = collection.history(&entity.id).await.unwrap();
             assert!(history.iter().all(|version| version.op != Op::Restore), "{error}");
         }
-        // Whoever says the same again gets the record, and the entities as they are.
+        // The same call again gets the record, and the entities as they are.
         shop.orders.insert_with_entities(order(2), mapping()).await.unwrap();
     }
 }

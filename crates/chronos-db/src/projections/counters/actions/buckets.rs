@@ -34,13 +34,13 @@ pub struct Buckets {
 }
 
 /// The buckets that are being put together.
-struct Found<'r> {
+struct BucketScan<'r> {
     /// By their ids in the totals, the names of the rules of this configuration.
     names: BTreeMap<&'r str, &'r str>,
     buckets: BTreeMap<Timestamp, Bucket>,
 }
 
-impl<'r> Found<'r> {
+impl<'r> BucketScan<'r> {
     fn new(record: &'r Record, session: &'r Session) -> Self {
         let names = session
             .rules
@@ -89,7 +89,7 @@ impl Buckets {
             let mut change = session.tail(&stored).await?;
             change.rows.retain(|(table, _), _| *table == Table::Bucket(self.period));
             let rows = session.store.rows(&mut change).await?;
-            let mut found = Found::new(record, session);
+            let mut found = BucketScan::new(record, session);
             let mut scan = session.store.of_period(record.generation, self.period, oldest);
             while let Some(document) = scan.try_next().await? {
                 found.add_stored(&document);

@@ -87,7 +87,7 @@ async fn sweep(session: &Session) -> Result<()> {
     }
     session.store.sweep(None).await?;
     record.sweep_after = None;
-    // Where somebody else has moved the totals meanwhile, the next round does it.
+    // Where another follower has moved the totals meanwhile, the next round does it.
     session.store.put(&record).await.map(drop)
 }
 

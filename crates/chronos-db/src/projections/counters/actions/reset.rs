@@ -38,7 +38,7 @@ impl Reset {
         let store = &session.store;
         store.ensure().await?;
         let replaced = loop {
-            // In this order: what somebody counted up to now is zero as well. Totals that are ahead of the log
+            // In this order: what others counted up to now is zero as well. Totals that are ahead of the log
             // all the same are of one that was replaced by an older one, and would not move until it is there.
             let stored = store.load_to_replace().await?;
             let now_at = session.log.settled().await?;

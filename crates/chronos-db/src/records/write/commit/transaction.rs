@@ -26,12 +26,12 @@ use crate::{Error, ErrorKind, Result};
 const ATTEMPTS: u32 = 16;
 
 /// A change, and who commits the changes of its collection.
-pub(crate) struct Member {
+pub(crate) struct PendingChange {
     pub(crate) committer: Arc<Committer>,
     pub(crate) prepared: Prepared,
 }
 
-crate::debug_some!(Member { prepared });
+crate::debug_some!(PendingChange { prepared });
 
 /// One of the collections: who commits its changes, and which of the members they are.
 struct Part {
@@ -87,7 +87,7 @@ enum Ended {
 /// # Errors
 /// As of one change: [`CommitError::Conflict`] if any of the items has changed, [`CommitError::Condemned`] if
 /// what was stored for any of them has been collected. Nothing is written then.
-pub(crate) async fn commit_together(members: Vec<Member>) -> Result<Vec<Committed>, CommitError> {
+pub(crate) async fn commit_together(members: Vec<PendingChange>) -> Result<Vec<Committed>, CommitError> {
     let (reply, answer) = oneshot::channel();
     let under_way: Vec<_> = members.iter().map(|member| Participation::begin(&member.committer)).collect();
     // In a task of its own: it goes on if its caller gives up, so that none leaves a number without a row.
@@ -114,11 +114,11 @@ pub(crate) async fn commit_together(members: Vec<Member>) -> Result<Vec<Committe
 
 struct Transaction {
     parts: Vec<Part>,
-    members: Arc<Vec<Member>>,
+    members: Arc<Vec<PendingChange>>,
 }
 
 impl Transaction {
-    fn new(members: Vec<Member>) -> Self {
+    fn new(members: Vec<PendingChange>) -> Self {
         let mut parts: Vec<Part> = Vec::new();
         for (at, member) in members.iter().enumerate() {
             match parts.iter_mut().find(|part| Arc::ptr_eq(&part.committer, &member.committer)) {
@@ -333,14 +333,14 @@ impl Transaction {
 
 /// What the numbers make of the members, and the batch that writes them; an empty one if any of them becomes
 /// no version.
-fn build(members: &[Member], places: &[(usize, usize)], given: &[Sequence]) -> (Vec<Built>, Batch) {
+fn build(members: &[PendingChange], places: &[(usize, usize)], given: &[Sequence]) -> (Vec<Built>, Batch) {
     // One time for all: it is not before that of any number.
     let now = given.iter().map(|numbers| numbers.now).max().unwrap_or_default();
     let mut batch = Batch { atomicity: Atomicity::All, ..Batch::new() };
     let built: Vec<Built> = members
         .iter()
         .zip(places)
-        .map(|(Member { committer, prepared }, (part, place))| {
+        .map(|(PendingChange { committer, prepared }, (part, place))| {
             let cv = (given[*part].first..).nth(*place).unwrap_or(i64::MAX);
             committer.built(&mut batch, prepared, cv, now)
         })
