@@ -87,11 +87,7 @@ impl Trimmer {
             after = Some(vec![int(last.cv)]);
             let heads = self.index.heads(&rows.iter().map(|row| row.id).collect::<Vec<_>>()).await?;
             self.index.env.fail.hit("trim.after_heads")?;
-            for tenant in rows.iter().filter_map(|row| row.meta.tenant.as_deref()) {
-                if !counted.contains_key(tenant) {
-                    counted.insert(tenant.to_owned(), followed.of_tenant(tenant).await?);
-                }
-            }
+            ask_followers(followed, &rows, &mut counted).await?;
             let mut batch = Batch::new();
             for row in rows {
                 let written = Timestamp::from(row.row_id.timestamp());
@@ -126,4 +122,18 @@ impl Trimmer {
             }
         }
     }
+}
+
+/// Adds how far those are that follow the tenants of these rows, where that is not known yet.
+async fn ask_followers(
+    followed: &dyn Followed,
+    rows: &[Row],
+    counted: &mut HashMap<String, i64>,
+) -> Result<()> {
+    for tenant in rows.iter().filter_map(|row| row.meta.tenant.as_deref()) {
+        if !counted.contains_key(tenant) {
+            counted.insert(tenant.to_owned(), followed.of_tenant(tenant).await?);
+        }
+    }
+    Ok(())
 }
