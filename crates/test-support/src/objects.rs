@@ -66,6 +66,10 @@ impl<L: Layer<Call>> ObjectStorage for Decorated<L> {
         self.layer.around(Call::Delete, self.inner.delete(key)).await
     }
 
+    async fn remove_unfinished(&self, prefix: &str) -> Result<()> {
+        self.inner.remove_unfinished(prefix).await
+    }
+
     fn list(&self, prefix: &str) -> BoxStream<'static, Result<ObjectInfo>> {
         self.layer.around_stream(Call::List, self.inner.list(prefix))
     }
@@ -110,6 +114,10 @@ impl ObjectStorage for Metered {
     async fn delete(&self, key: &str) -> Result<()> {
         self.meter.called();
         self.inner.delete(key).await
+    }
+
+    async fn remove_unfinished(&self, prefix: &str) -> Result<()> {
+        self.inner.remove_unfinished(prefix).await
     }
 
     fn list(&self, prefix: &str) -> BoxStream<'static, Result<ObjectInfo>> {

@@ -115,6 +115,10 @@ impl ObjectStorage for Decorated {
         self.inner.delete(key).await
     }
 
+    async fn remove_unfinished(&self, prefix: &str) -> Result<()> {
+        self.inner.remove_unfinished(prefix).await
+    }
+
     fn list(&self, prefix: &str) -> BoxStream<'static, Result<ObjectInfo>> {
         self.inner.list(prefix)
     }

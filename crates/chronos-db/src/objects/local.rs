@@ -60,11 +60,52 @@ impl Folder {
         self.open(self.path.clone()).await
     }
 
+    /// Removes the files of unfinished puts below `prefix`.
+    pub(super) async fn remove_unfinished(&self, prefix: &str) -> Result<(), Failure> {
+        let path = self.path.join(prefix);
+        blocking(move || {
+            remove_unfinished(&path).map_err(|error| {
+                Failure::io(format_args!("cannot remove files in {}", path.display()), &error)
+            })
+        })
+        .await
+    }
+
     async fn open(&self, path: PathBuf) -> Result<Arc<dyn ObjectStore>, Failure> {
         let store = blocking(move || LocalFileSystem::new_with_prefix(path).map_err(Failure::from)).await?;
         let store = store.with_fsync(true).with_automatic_cleanup(true);
         Ok(Arc::clone(self.opened.get_or_init(|| Arc::new(store))))
     }
+}
+
+/// Whether a file of that name is one of object_store's unfinished puts.
+pub(super) fn is_unfinished(name: &str) -> bool {
+    name.rsplit_once('#')
+        .is_some_and(|(_, digits)| !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit()))
+}
+
+fn remove_unfinished(folder: &Path) -> io::Result<()> {
+    let mut folders = vec![folder.to_owned()];
+    while let Some(folder) = folders.pop() {
+        let entries = match fs::read_dir(&folder) {
+            Ok(entries) => entries,
+            // Others remove empty folders.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(error),
+        };
+        for entry in entries {
+            let entry = entry?;
+            if entry.file_type()?.is_dir() {
+                folders.push(entry.path());
+            } else if entry.file_name().to_str().is_some_and(is_unfinished) {
+                match fs::remove_file(entry.path()) {
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                    _ => {}
+                }
+            }
+        }
+    }
+    Ok(())
 }
 
 async fn blocking<T: Send + 'static>(

@@ -106,6 +106,16 @@ pub trait ObjectStorage: Send + Sync + fmt::Debug {
     /// Removes the object; one that isn't there is no error.
     async fn delete(&self, key: &str) -> Result<()>;
 
+    /// Removes what puts of objects below `prefix` left that did not end, as their processes died: a listing does
+    /// not show it. A put that is under way there may fail, or be carried out again. Storages on which a put
+    /// leaves its object or nothing have nothing to do.
+    ///
+    /// # Errors
+    /// `STORAGE_ERROR` if something cannot be removed.
+    async fn remove_unfinished(&self, _prefix: &str) -> Result<()> {
+        Ok(())
+    }
+
     /// Streams all objects whose key starts with `prefix` (whole path segments).
     fn list(&self, prefix: &str) -> BoxStream<'static, Result<ObjectInfo>>;
 

@@ -19,7 +19,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 #[cfg(any(feature = "s3", feature = "azure"))]
 use super::cloud::{self, Cloud};
 use super::failure::Failure;
-use super::local::Folder;
+use super::local::{self, Folder};
 use super::timing::{TIMEOUT, repeatable, time_for, within};
 use super::{ObjectInfo, ObjectStorage, Put, PutMode, PutOptions};
 #[cfg(any(feature = "s3", feature = "azure"))]
@@ -328,6 +328,14 @@ impl ObjectStorage for StoreObjects {
             .map_err(|failure| self.inner.error(format_args!("remove `{key}`"), failure))
     }
 
+    async fn remove_unfinished(&self, prefix: &str) -> Result<()> {
+        let Source::Folder(folder) = &self.inner.source else { return Ok(()) };
+        let path = object_path(prefix.trim_end_matches('/'))?;
+        let removed = folder.remove_unfinished(path.as_ref()).await;
+        removed
+            .map_err(|failure| self.inner.error(format_args!("remove what is left in `{prefix}`"), failure))
+    }
+
     fn list(&self, prefix: &str) -> BoxStream<'static, Result<ObjectInfo>> {
         let inner = Arc::clone(&self.inner);
         let prefix = prefix.trim_end_matches('/').to_owned();
@@ -408,10 +416,7 @@ fn object_path(key: &str) -> Result<StorePath> {
             return refuse("a part between slashes is empty, ends with a dot or is longer than 240 bytes");
         }
         // Files of such names are object_store's unfinished puts.
-        if segment
-            .rsplit_once('#')
-            .is_some_and(|(_, digits)| !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit()))
-        {
+        if local::is_unfinished(segment) {
             return refuse("a part between slashes ends with # and digits");
         }
     }
