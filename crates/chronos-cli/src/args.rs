@@ -39,10 +39,15 @@ pub(crate) enum Among {
 impl ItemArg {
     /// The item that is meant.
     pub(crate) async fn find(&self, collection: &Collection, among: Among) -> Result<ItemId, Failure> {
-        match self.item.split_once('=') {
-            None => Ok(self.item.parse()?),
-            Some((property, value)) => find_by(collection, property, value, among).await,
-        }
+        find(&self.item, collection, among).await
+    }
+}
+
+/// The item that is meant by its id, or by PROPERTY=VALUE.
+pub(crate) async fn find(item: &str, collection: &Collection, among: Among) -> Result<ItemId, Failure> {
+    match item.split_once('=') {
+        None => Ok(item.parse()?),
+        Some((property, value)) => find_by(collection, property, value, among).await,
     }
 }
 

@@ -10,6 +10,7 @@ mod delete;
 mod demo;
 mod diff;
 mod enrich;
+mod erase;
 mod export;
 mod failure;
 mod fallback;
@@ -84,6 +85,7 @@ enum Command {
     Delete(delete::DeleteArgs),
     Enrich(enrich::EnrichArgs),
     SmartInsert(smart_insert::SmartInsertArgs),
+    Erase(erase::EraseArgs),
     Restore(restore::RestoreArgs),
     RestoreCollection(restore_collection::RestoreCollectionArgs),
     WithEntities(with_entities::WithEntitiesArgs),
@@ -132,6 +134,7 @@ async fn run(globals: &Globals, command: Command) -> Result<(), Failure> {
         Command::Delete(args) => delete::run(globals, args).await,
         Command::Enrich(args) => enrich::run(globals, args).await,
         Command::SmartInsert(args) => smart_insert::run(globals, args).await,
+        Command::Erase(args) => erase::run(globals, args).await,
         Command::Restore(args) => restore::run(globals, args).await,
         Command::RestoreCollection(args) => restore_collection::run(globals, args).await,
         Command::WithEntities(args) => with_entities::run(globals, args).await,

@@ -2,6 +2,7 @@
 
 pub(crate) mod builder;
 
+use std::any::Any;
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -70,6 +71,10 @@ impl Opens for Inner {
     fn open(self: Arc<Self>, route: Route) -> Result<Collection> {
         Chronos { inner: self }.with(route)
     }
+
+    fn as_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync> {
+        self
+    }
 }
 
 /// One messaging database: its connection, its name, and whether it keeps deliveries.
@@ -119,6 +124,20 @@ impl Chronos {
         let opens: Weak<Inner> = Arc::downgrade(&self.inner);
         let origin = Some(Arc::new(Origin { route, opens }));
         Ok(Collection { fallback, origin, ..self.resolved(&resolved)? })
+    }
+
+    /// What a handle was opened by.
+    ///
+    /// # Errors
+    /// `VALIDATION_ERROR` if that is gone, or the handle is a worker's.
+    pub(crate) fn behind(collection: &Collection) -> Result<Self> {
+        let opens = collection.origin.as_ref().and_then(|origin| origin.opens.upgrade());
+        let inner = opens.and_then(|opens| opens.as_any().downcast::<Inner>().ok());
+        inner.map(|inner| Self { inner }).ok_or_else(|| {
+            Error::validation(
+                "the collection's `Chronos` is gone, and with it the way to what lies elsewhere",
+            )
+        })
     }
 
     pub(crate) fn queues(&self) -> Option<&Queues> {
@@ -283,6 +302,7 @@ impl Chronos {
             versioning: config.versioning && !inline,
             inline,
             logical_delete: config.logical_delete,
+            hard_delete: config.hard_delete_enabled(),
             update_mode: config.update_mode,
             transactions: config.transactions,
             // What is whole in the head needs no copy there.

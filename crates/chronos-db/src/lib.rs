@@ -73,6 +73,7 @@ mod connections;
 mod crypto;
 mod debug;
 pub mod documents;
+mod erasure;
 pub mod error;
 pub mod fail;
 mod fallback;
@@ -102,6 +103,7 @@ pub use chronos::builder::Builder;
 pub use clock::{Clock, Env, Random, SystemClock, SystemRandom, Timestamp};
 #[cfg(any(feature = "mongodb", feature = "s3", feature = "azure"))]
 pub use crypto::install_crypto_provider;
+pub use erasure::{Certificate, Erase, EraseWhere, HardDelete, HardDeleted, ListCertificates};
 pub use error::{Error, ErrorKind, Result};
 pub use fallback::{
     CancelOperation, FallbackQueue, FallbackStats, GetFallbackStats, ListOperations, QueuedOperation,
@@ -114,12 +116,12 @@ pub use page::Page;
 pub use projections::{DamagedRow, counters};
 pub use records::{
     Assigned, Collected, Collection, Create, Damage, Delete, Enrich, EntityMapping, EntityOperation,
-    FailingVersion, FlushReport, Get, GetWithEntities, History, Import, ImportOp, ImportOutcome, Importer,
-    InsertWithEntities, InsertedWithEntities, ItemId, ItemLock, Lineage, List, Lock, MAX_DOCUMENT_BYTES,
-    MAX_DOCUMENT_DEPTH, MAX_INDEXED_BYTES, MigrateTenants, OnDamage, Op, Presigned, Problem,
-    RecordWithEntities, Replace, Restore, RestoreCollection, RestoreProblem, Restored, SkippedEntity,
-    SmartInsert, State, Typed, TypedCollection, TypedGet, TypedList, TypedView, Update, Verification, Verify,
-    Version, View, Written, WrittenEntity, merge,
+    ErasureCounts, FailingVersion, FlushReport, Get, GetWithEntities, History, Import, ImportOp,
+    ImportOutcome, Importer, InsertWithEntities, InsertedWithEntities, ItemId, ItemLock, Lineage, List, Lock,
+    MAX_DOCUMENT_BYTES, MAX_DOCUMENT_DEPTH, MAX_INDEXED_BYTES, MigrateTenants, OnDamage, Op, Presigned,
+    Problem, RecordWithEntities, Replace, Restore, RestoreCollection, RestoreProblem, Restored,
+    SkippedEntity, SmartInsert, State, Typed, TypedCollection, TypedGet, TypedList, TypedView, Update,
+    Verification, Verify, Version, View, Written, WrittenEntity, merge,
 };
 pub use route::{Backend, Distribution, Resolved, Route, Router, Tier};
 pub use tiers::{GetTiered, TieredRecord};

@@ -9,6 +9,7 @@ mod configs;
 mod counters;
 mod demo;
 mod entities;
+mod erase;
 mod fallback;
 mod import;
 mod inline;

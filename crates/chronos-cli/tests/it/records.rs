@@ -306,7 +306,7 @@ fn writes_succeed_while_the_storage_is_down_and_a_worker_stores_them_later() {
     assert_eq!(
         waiting.value_with_code(1),
         json!({
-            "collections": 1, "counted": 1, "damaged": 0, "dead": 0, "erased": 0, "failing": 1, "leases": 0,
+            "certified": 0, "collections": 1, "counted": 1, "damaged": 0, "dead": 0, "erased": 0, "failing": 1, "leases": 0,
             "malformed": 0, "messages": 0, "orphans": 0, "postponed": 0, "queued": 0, "retried": 0, "trimmed": 0,
             "waiting": 1, "failed": 0,
         })

@@ -50,7 +50,11 @@ fn wrong_input_exits_with_2_and_says_why_in_one_line() {
         assert!(said.contains(why) && said.lines().count() == 1, "{args:?}: {said}");
         assert_eq!(ran.out(), "");
     }
-    let usage: [(&[&str], &str); 6] = [
+    let usage: [(&[&str], &str); 10] = [
+        (&["erase", "-c", "users", "a=1", "--confirm"], "--reason <WHY>"),
+        (&["erase", "-c", "users", "a=1", "--reason", "law"], "--confirm"),
+        (&["erase", "-c", "users", "--reason", "law", "--confirm"], "ITEM"),
+        (&["erase", "--reason", "law", "--confirm", "a=1"], "--collection <COLL>"),
         (&["list", "-c", "users", "--at", "never"], "2015-12-31T10:00:00Z"),
         (&["list"], "--collection <COLL>"),
         (&["nonsense"], "nonsense"),
@@ -170,7 +174,8 @@ fn a_misspelt_collection_is_not_found_and_the_nearest_ones_are_named() {
     for name in ["user", "uzers", "invoices"] {
         cli.run(&["create", "-c", name, r#"{"a": 1}"#]).value();
     }
-    let writing: [&[&str]; 6] = [
+    let writing: [&[&str]; 7] = [
+        &["erase", "-c", "users", "a=1", "--reason", "law", "--confirm"],
         &["restore-collection", "-c", "users", "--at", "2024-01-01"],
         &["restore", "-c", "users", "a=1", "--ov", "0"],
         &["update", "-c", "users", "a=1", "{}"],

@@ -269,8 +269,8 @@ impl ConfigBuilder {
         self
     }
 
-    /// Whether items may be erased for good. It has no effect yet: [`logical_delete`](Self::logical_delete)
-    /// alone says whether a delete erases.
+    /// Whether administrators may erase items by [`Collection::hard_delete`](crate::Collection::hard_delete).
+    /// Default: no. [`Collection::erase`](crate::Collection::erase) goes without.
     pub fn hard_delete(mut self, allowed: bool) -> Self {
         self.config.set_hard_delete(allowed);
         self

@@ -84,7 +84,6 @@ pub(super) fn check(config: &mut Config) -> Result<()> {
 impl Config {
     pub(super) fn set_hard_delete(&mut self, allowed: bool) {
         self.sections.insert("hardDeleteEnabled".to_owned(), Json::Bool(allowed));
-        self.not_yet("hardDeleteEnabled", "`logicalDelete` alone says whether a delete erases");
     }
 
     fn note_retention(&mut self, path: &str) {

@@ -21,6 +21,8 @@ use crate::{Env, Error, ErrorKind, Result, Route, Timestamp};
 /// How long a process has an operation for itself. What it still does after that cannot do harm: every
 /// attempt looks first whether the operation took place, and follows exactly the version it looked at.
 pub(crate) const LEASE: Duration = Duration::from_secs(30);
+/// Operations of an erased item that are removed together.
+const FORGOTTEN_AT_ONCE: usize = 256;
 /// The sequence of the order of what waits.
 const SEQUENCE: &str = "fallback";
 
@@ -325,6 +327,35 @@ impl Queue {
         self.documents.count(namespace, filter, u64::MAX).await
     }
 
+    pub(super) fn is_in(&self, database: &str) -> bool {
+        &*self.operations.database == database
+    }
+
+    /// Counts what waits for an item and what was given up of it.
+    pub(crate) async fn count_of(&self, database: &str, item: ItemId) -> Result<u64> {
+        let waiting = self.count(&self.operations, of_item(database, item)).await?;
+        Ok(waiting + self.count(&self.dead, of_item(database, item)).await?)
+    }
+
+    /// Removes what waits for an item and what was given up of it, whoever is at work on it, to the last byte.
+    pub(crate) async fn forget(&self, database: &str, item: ItemId) -> Result<()> {
+        let mut has_removed = false;
+        // What waits may become a dead letter meanwhile, but not the other way around: its item is gone.
+        for namespace in [&self.operations, &self.dead] {
+            let scan = Scan { filter: of_item(database, item), without: large(), ..Scan::default() };
+            let mut found = self.documents.scan(namespace, scan).try_chunks(FORGOTTEN_AT_ONCE);
+            while let Some(chunk) = found.try_next().await.map_err(|error| error.1)? {
+                let mut batch = Batch::new();
+                for id in chunk.iter().filter_map(|stored| stored.get("_id").cloned()) {
+                    batch.push(namespace, Write::Delete { id, guard: Guard::Any });
+                }
+                has_removed = true;
+                self.documents.apply(batch).await?;
+            }
+        }
+        if has_removed { self.documents.purge(&self.operations.database).await } else { Ok(()) }
+    }
+
     /// The entries, or the dead letters, in the order of their times, without their payloads.
     pub(crate) fn list(
         &self,
@@ -361,6 +392,11 @@ fn as_stored(stored: &Document) -> Guard {
         Some(revision) => Guard::Equals { field: "revision".to_owned(), value: revision.clone() },
         None => Guard::Any,
     }
+}
+
+/// What is meant for an item, in whichever state.
+fn of_item(database: &str, item: ItemId) -> Filter {
+    Filter::eq("itemId", item.object_id()).and(Filter::eq("database", database))
 }
 
 fn large() -> Vec<String> {

@@ -59,6 +59,13 @@ impl Queues {
         Some(Target { store, tenant: resolved.enforced_tenant.clone() })
     }
 
+    /// The queues in which something may wait for records of a database of that name.
+    pub(crate) fn near(&self, config: &Config, database: &str) -> Result<Vec<Arc<Queue>>> {
+        let mut queues = self.all(config)?;
+        queues.retain(|queue| self.options.spool.is_some() || queue.is_in(database) || queue.is_in(SYSTEM));
+        Ok(queues)
+    }
+
     /// Every queue of a configuration.
     pub(super) fn all(&self, config: &Config) -> Result<Vec<Arc<Queue>>> {
         let homes = config.entries.iter();

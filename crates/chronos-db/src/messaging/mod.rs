@@ -11,7 +11,7 @@
 //! `db.rs` is the database, `schema.rs` its collections, keys and indexes, `table.rs` one collection of one
 //! tenant with compare-and-swap; above it each collection has a file (or folder) with its actions.
 //! `raw_collection.rs` and `normalize.rs` give plain access by filters, `migrate.rs` moves between layouts.
-//! It stands on `documents/` alone; of the records it takes page tokens.
+//! It stands on `documents/` alone; of the records it takes page tokens and identifiers.
 
 mod db;
 mod dead_letters;
@@ -19,6 +19,7 @@ mod deliveries;
 mod listing;
 mod messages;
 mod migrate;
+mod naming;
 mod normalize;
 mod prune;
 mod raw_collection;
@@ -39,6 +40,7 @@ pub use dead_letters::{
 pub use deliveries::{AppendDelivery, Deliveries, Delivery, DeliveryStatus, ListDeliveries};
 pub use messages::{GetMessage, ListMessages, Message, Messages, NewMessage, SaveMessage};
 pub use migrate::{Migrate, Migrated};
+pub(crate) use naming::Naming;
 pub(crate) use prune::prune_every_tenant;
 pub use prune::{Prune, Pruned};
 pub use raw_collection::{DeleteMany, DeleteOne, Find, FindOne, Insert, RawCollection, Upsert};

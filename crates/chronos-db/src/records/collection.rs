@@ -1,5 +1,6 @@
 //! The handle of one collection.
 
+use std::any::Any;
 use std::fmt;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -18,6 +19,9 @@ use crate::{Error, Result, Route};
 pub(crate) trait Opens: Send + Sync {
     /// The collection a route leads to.
     fn open(self: Arc<Self>, route: Route) -> Result<Collection>;
+
+    /// Itself, for those above the records who know what it is.
+    fn as_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync>;
 }
 
 /// The way to a collection, from which that to others follows.

@@ -40,6 +40,9 @@ pub use model::{ItemId, Lineage, Op, State};
 pub(crate) use model::{Names, Row, VersionSelector, int, number};
 pub(crate) use read::{Order, cursor, parse_cursor};
 pub use restore::{RestoreProblem, Restored};
+pub(crate) use storage::eraser::AGAIN_MILLIS;
+pub use storage::erasures::ErasureCounts;
+pub(crate) use storage::erasures::{Certified, ErasureRecord, erasures_of};
 pub(crate) use storage::flush::waiting;
 pub use storage::flush::{FailingVersion, FlushReport};
 pub use storage::gc::Collected;
@@ -54,4 +57,4 @@ pub use write::lock::ItemLock;
 #[cfg(all(test, feature = "embedded"))]
 pub(crate) use write::schema::{indexes_of_heads, tenant_indexes_of_heads, version_indexes};
 pub(crate) use write::watermark::Watermark;
-pub(crate) use write::{Change, Identity, Request, WriteOptions};
+pub(crate) use write::{Change, Identity, Request, WriteCall, WriteOptions, WriteOutcome};

@@ -41,6 +41,7 @@ pub(crate) struct Workers {
     pub(crate) collector: Arc<Collector>,
     pub(crate) trimmer: Arc<Trimmer>,
     pub(crate) verifier: Arc<Verifier>,
+    pub(crate) eraser: Arc<Eraser>,
 }
 
 /// Which collection it is. The rest holds documents of its users.
@@ -64,7 +65,7 @@ impl Workers {
         let index = &Arc::new(RecordIndex::new(names, documents, settings, env));
         let payloads = &Arc::new(PayloadStore::new(index.clone(), buckets, cache, number));
         let watermark = &Arc::new(Watermark::new(index.clone()));
-        let eraser = &Arc::new(Eraser { index: index.clone(), payloads: payloads.clone() });
+        let eraser = &Arc::new(Eraser::new(index.clone(), payloads.clone()));
         let flusher = &Arc::new(Flusher::new(index.clone(), payloads.clone(), eraser.clone()));
         let schema = &Arc::new(Schema::new(index.clone(), flusher.clone()));
         let locks = &Arc::new(Locks::new(index.clone(), schema.clone()));
@@ -117,6 +118,7 @@ impl Workers {
             reader: reader.clone(),
             writer: writer.clone(),
             collector,
+            eraser: eraser.clone(),
         })
     }
 

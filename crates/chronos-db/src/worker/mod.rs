@@ -68,7 +68,8 @@ impl Chronos {
     /// ```
     #[must_use]
     pub fn worker(&self) -> Worker {
-        let all = All { chronos: self.clone(), jobs: jobs::all(), failures: Failures::default(), only: None };
+        let all =
+            All { chronos: self.clone(), jobs: jobs::all(self), failures: Failures::default(), only: None };
         Worker { all: Arc::new(all) }
     }
 }
@@ -77,9 +78,10 @@ impl Chronos {
 /// number of processes.
 ///
 /// What it does in each round: store what waits to be stored, remove uploads whose commit never came and
-/// objects of erased items that came back, follow the log for the counters, trim what is superseded where
-/// versions are not kept, remove messages whose time has passed, and leases that nobody takes any more; and,
-/// unless it works on one collection alone, carry out what is due of the fallback queue.
+/// objects of erased items that came back, finish erasures that a process left, follow the log for the counters,
+/// trim what is superseded where versions are not kept, remove messages whose time has passed, and leases that
+/// nobody takes any more; and, unless it works on one collection alone, carry out what is due of the fallback
+/// queue.
 #[derive(Clone, Debug)]
 pub struct Worker {
     all: Arc<All>,
@@ -136,7 +138,8 @@ impl Worker {
         let chronos = self.all.chronos.clone();
         let homes = homes(chronos.config(), &chronos.route(&route)?);
         let only = Some(Only { collection: chronos.with(route)?, homes });
-        let all = All { chronos, jobs: jobs::all(), failures: Failures::default(), only };
+        let jobs = jobs::all(&chronos);
+        let all = All { chronos, jobs, failures: Failures::default(), only };
         Ok(Self { all: Arc::new(all) })
     }
 

@@ -499,7 +499,6 @@ fn options_that_nothing_acts_on_yet_are_told() {
     for (key, value) in [
         ("retention", json!({"ver": {"days": 3}, "objects": {}})),
         ("devShadow", json!({"ttlHours": 1})),
-        ("hardDeleteEnabled", json!(true)),
         ("counters", json!({"mongoUri": "mongodb://c", "dbName": "counts"})),
         ("rollup", json!({"enabled": false})),
     ] {
@@ -509,13 +508,7 @@ fn options_that_nothing_acts_on_yet_are_told() {
     let config = parse(&document).unwrap();
     let told: std::collections::BTreeSet<&str> =
         config.without_effect.iter().map(|warning| warning.path.as_str()).collect();
-    for path in [
-        "retention.ver",
-        "retention.objects",
-        "devShadow.ttlHours",
-        "hardDeleteEnabled",
-        "databases.logs.backupsBucket",
-    ] {
+    for path in ["retention.ver", "retention.objects", "devShadow.ttlHours", "databases.logs.backupsBucket"] {
         assert!(told.contains(path), "{path}: {told:?}");
     }
     assert!(!told.contains("rollup"), "what is switched off asks for nothing");

@@ -36,7 +36,7 @@ async fn no_handle_action_or_view_shows_a_document() {
     let page = users.list().await.unwrap();
     let lock = users.lock(&id).await.unwrap();
     let typed = users.typed::<chronos_db::Json>();
-    let things: [(&str, &dyn Debug); 24] = [
+    let things: [(&str, &dyn Debug); 27] = [
         ("Chronos", &chronos),
         ("Collection", &users),
         ("Create", &users.create(&document)),
@@ -45,6 +45,9 @@ async fn no_handle_action_or_view_shows_a_document() {
         ("Enrich", &users.enrich(&id, &document)),
         ("SmartInsert", &users.smart_insert(&document, &["id"])),
         ("Delete", &users.delete(&id)),
+        ("Erase", &users.erase(&id)),
+        ("EraseWhere", &users.erase_where(with.clone())),
+        ("ListCertificates", &users.certificates()),
         ("Get", &users.get(&id)),
         ("List", &users.list().filter(with.clone())),
         ("History", &users.history(&id)),

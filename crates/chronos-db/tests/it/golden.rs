@@ -325,6 +325,26 @@ async fn the_shapes_of_an_erased_item_are_those_of_the_golden_files() {
     stage.chronos.shutdown().await.unwrap();
 }
 
+#[tokio::test]
+async fn the_shape_of_a_certificate_is_that_of_the_golden_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let stage = Stage::new(config(dir.path()), 1);
+    let item = stage.things.create(json!({ "email": "a@example.org" })).await.unwrap();
+    stage.settle().await;
+    stage.things.erase(&item.id).actor("dpo").reason("ticket 4711").await.unwrap();
+    stage.settle().await;
+    let mut now = Map::new();
+    for collection in ["chronos_erasures", "things_ver"] {
+        let scan = Scan { order: vec![("_id".into(), Direction::Ascending)], ..Scan::default() };
+        let stored = stage.documents.scan(&Namespace::new("chronos", collection), scan);
+        let stored: Vec<Document> = stored.try_collect().await.unwrap();
+        let stored: Vec<Value> = stored.into_iter().map(|document| to_extended(&document.into())).collect();
+        now.insert(collection.to_owned(), stored.into());
+    }
+    check("certificate", &json!({ "documents": now }));
+    stage.chronos.shutdown().await.unwrap();
+}
+
 /// Puts the documents of a golden file into a fresh store.
 async fn put_all(golden: &Value, into: &dyn DocumentStore) {
     let mut batch = Batch::new();

@@ -43,6 +43,8 @@ pub(crate) struct Settings {
     /// Inline records: whole in their heads, without versions. `versioning` is off then.
     pub(crate) inline: bool,
     pub(crate) logical_delete: bool,
+    /// Whether administrators may erase items for good by `hard_delete`.
+    pub(crate) hard_delete: bool,
     pub(crate) update_mode: UpdateMode,
     /// Whether changes of several items are one transaction.
     pub(crate) transactions: Transactions,

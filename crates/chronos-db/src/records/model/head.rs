@@ -85,6 +85,7 @@ impl Head {
             unflushed_since: None,
             counts: None,
             import: None,
+            certificate: None,
         }
     }
 

@@ -47,6 +47,8 @@ pub(crate) struct Row {
     /// left of a version as what that was.
     pub(crate) counts: Option<Op>,
     pub(crate) import: Option<ImportMark>,
+    /// Of an ERASE row: the certificate that says what went. None for an erasure by a mere delete.
+    pub(crate) certificate: Option<ObjectId>,
 }
 
 crate::debug_some!(Row { id, ov, cv, op, at, unflushed_since });
@@ -89,6 +91,7 @@ impl Row {
             );
             put_opt(&mut doc, cstr!("importAt"), import.at);
         }
+        put_opt(&mut doc, cstr!("certificateId"), self.certificate);
         if self.op.is_bare() {
             put_opt(&mut doc, cstr!("tenantId"), self.meta.tenant.as_deref());
             put_opt(&mut doc, cstr!("counts"), self.counts.map(Op::as_str));
@@ -113,7 +116,7 @@ impl Row {
         let (mut actor, mut reason, mut request_id) = (None, None, None);
         let (mut inline, mut inline_objects, mut unflushed_since, mut counts) =
             (None, Vec::new(), None, None);
-        let (mut operation, mut import_id, mut import_at) = (None, None, None);
+        let (mut operation, mut import_id, mut import_at, mut certificate) = (None, None, None, None);
         let mut meta = MetaReader::default();
         for element in stored.iter_elements() {
             let (key, value) = raw_bson::field(element)?;
@@ -130,6 +133,7 @@ impl Row {
                 "operationId" => operation = value.as_object_id(),
                 "importId" => import_id = value.as_binary().and_then(|id| MarkId::try_from(id.bytes).ok()),
                 "importAt" => import_at = date(value),
+                "certificateId" => certificate = value.as_object_id(),
                 "inline" => inline = bytes(value),
                 "riders" => inline_objects = each(value, read_inline_object),
                 "unflushedSince" => unflushed_since = date(value),
@@ -156,6 +160,7 @@ impl Row {
             unflushed_since,
             counts,
             import: import_id.map(|id| ImportMark { id, at: import_at }),
+            certificate,
         })
     }
 
@@ -179,6 +184,7 @@ impl Row {
             unflushed_since: None,
             counts: Some(self.op),
             import: None,
+            certificate: None,
         }
     }
 }

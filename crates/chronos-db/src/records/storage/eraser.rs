@@ -9,7 +9,7 @@
 
 use crate::records::index::RecordIndex;
 use crate::records::storage::payload_store::PayloadStore;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use bson::oid::ObjectId;
@@ -17,8 +17,10 @@ use bson::{Document, doc};
 use futures::{StreamExt as _, TryStreamExt as _};
 
 use crate::documents::{Batch, Guard, Outcome, Write};
+use crate::objects::keys;
 use crate::records::index::scope::TENANT;
 use crate::records::model::{ItemId, Op, Row};
+use crate::records::storage::erasures::{ErasureCounts, ErasureRecord, Erasures};
 use crate::records::storage::notes::{DUE, Noted};
 use crate::{Error, Result, Timestamp};
 
@@ -31,11 +33,69 @@ pub(crate) const AGAIN_MILLIS: i64 = 24 * 3_600_000;
 pub(crate) struct Eraser {
     pub(crate) index: Arc<RecordIndex>,
     pub(crate) payloads: Arc<PayloadStore>,
+    pub(crate) erasures: Erasures,
 }
 
 impl Eraser {
+    pub(crate) fn new(index: Arc<RecordIndex>, payloads: Arc<PayloadStore>) -> Self {
+        let erasures = Erasures::new(index.clone());
+        Self { index, payloads, erasures }
+    }
+
+    /// What the records hold of an item of so many versions.
+    pub(crate) async fn count(&self, id: ItemId, versions: i64) -> Result<ErasureCounts> {
+        let mut counts =
+            ErasureCounts { versions: u64::try_from(versions).unwrap_or(0), ..ErasureCounts::default() };
+        for (_, key) in self.objects(id).await? {
+            let kind = if keys::parse_item(&key).is_some() { &mut counts.objects } else { &mut counts.blobs };
+            *kind += 1;
+        }
+        Ok(counts)
+    }
+
+    /// Bucket and key of every object that versions of an item name, whether it is stored already or not, and
+    /// of what else lies where they lie.
+    pub(crate) async fn objects(&self, id: ItemId) -> Result<BTreeSet<(String, String)>> {
+        let mut objects = BTreeSet::new();
+        if self.payloads.buckets.is_none() {
+            return Ok(objects);
+        }
+        let owned = |(bucket, key): (&str, &str)| (bucket.to_owned(), key.to_owned());
+        let mut rows = self.index.rows_of(id);
+        while let Some(row) = rows.try_next().await? {
+            objects.extend(row.meta.objects().map(owned));
+        }
+        // Without versioning the head may outlive its rows.
+        if let Some(head) = self.index.head(id).await? {
+            objects.extend(head.meta.objects().map(owned));
+        }
+        objects.extend(self.payloads.found_of(id).await?);
+        Ok(objects)
+    }
+
+    /// Writes down what an erasure will take away, before anything goes.
+    async fn begin(&self, erasure: &Row) -> Result<()> {
+        let Some(certificate) = erasure.certificate else { return Ok(()) };
+        if self.erasures.get(certificate).await?.is_some() {
+            return Ok(());
+        }
+        let record = ErasureRecord {
+            certificate,
+            tenant: erasure.meta.tenant.clone(),
+            collection: self.index.names.collection.clone(),
+            item: Some(erasure.id),
+            counts: self.count(erasure.id, erasure.ov).await?,
+            is_counted: false,
+            certified: None,
+            again_at: None,
+        };
+        self.erasures.begin(&record).await?;
+        self.index.env.fail.hit("erase.after_count")
+    }
+
     /// Removes everything of an erased item but the numbers of its versions. Resumable at any point.
     pub(crate) async fn erase(&self, erasure: &Row) -> Result<()> {
+        self.begin(erasure).await?;
         self.note_erasure(erasure).await?;
         self.index.env.fail.hit("erase.after_note")?;
         // Before anything goes every reader must see that it may. (A head that lags, or that was brought back

@@ -7,6 +7,7 @@
 
 pub(crate) mod buckets;
 pub(crate) mod eraser;
+pub(crate) mod erasures;
 pub(crate) mod flush;
 pub(crate) mod gc;
 pub(crate) mod notes;

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
+use bson::oid::ObjectId;
+
 use super::identity::Identity;
 use crate::records::model::{ImportMark, Lineage, Row, VersionSelector};
 use crate::{Json, Timestamp};
@@ -24,6 +26,16 @@ pub(crate) struct WriteOptions {
     pub(crate) unique: Vec<String>,
     /// By what the write is recognised, where it may be queued.
     pub(crate) identity: Option<Arc<Identity>>,
+    /// The delete erases the item with all its versions, whatever `logicalDelete` says, and this certificate
+    /// will say what went.
+    pub(crate) certificate: Option<ObjectId>,
+}
+
+impl WriteOptions {
+    /// What the caller asked for, in a word.
+    pub(crate) fn name_of(&self, change: &Change) -> &'static str {
+        if self.certificate.is_some() { "erase" } else { change.name() }
+    }
 }
 
 /// A change of one item.

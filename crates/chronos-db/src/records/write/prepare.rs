@@ -163,7 +163,7 @@ impl Writer {
                 Made::Document(Op::Create, payload::checked(document.clone())?)
             }
             (Change::Delete, Some(_)) => {
-                if self.index.settings.logical_delete {
+                if self.index.settings.logical_delete && options.certificate.is_none() {
                     Made::Shared(Op::Delete)
                 } else {
                     // Its row says no more than this of what it takes away.
@@ -322,6 +322,7 @@ fn fill(prepared: Prepared, head: Option<&Head>, options: &WriteOptions, read_at
         operation: options.identity.as_ref().map(|identity| identity.id),
         at: options.at,
         import: options.import,
+        certificate: options.certificate,
         ..prepared
     }
 }

@@ -52,7 +52,7 @@ pub(crate) struct Writer {
 impl Writer {
     /// Carries out one change, if the caller's scope sees its item.
     pub(crate) async fn write(self: &Arc<Self>, call: WriteCall<'_>) -> Result<WriteOutcome> {
-        let (name, collection) = (call.change.name(), &self.index.names.collection);
+        let (name, collection) = (call.options.name_of(call.change), &self.index.names.collection);
         let done = self.write_unnamed(call).await;
         let done = done.map_err(|e| e.during(name).in_collection(collection).on_item(call.id))?;
         if let (true, WriteOutcome::Committed(committed)) = (call.options.stored, &done) {
@@ -140,7 +140,7 @@ impl Writer {
         if locked && head.is_some() {
             return Ok(CurrentHead::Locked);
         }
-        self.changeable(call.change, head, expected).map(|head| CurrentHead::Head(Box::new(head)))
+        self.changeable(call, head, expected).map(|head| CurrentHead::Head(Box::new(head)))
     }
 
     /// Commits; none if the write has to begin anew.
@@ -183,7 +183,7 @@ impl Writer {
     }
 
     /// The head, if the change may follow it.
-    fn changeable(&self, change: &Change, head: Option<Head>, expected: Option<i64>) -> Result<Head> {
+    fn changeable(&self, call: WriteCall<'_>, head: Option<Head>, expected: Option<i64>) -> Result<Head> {
         let head =
             head.filter(|head| !head.erased).ok_or_else(|| Error::not_found("there is no such item"))?;
         if let Some(expected) = expected.filter(|expected| *expected != head.ov) {
@@ -193,7 +193,9 @@ impl Writer {
             );
             return Err(Error::new(ErrorKind::OptimisticLock, message).at_version(head.ov));
         }
-        if head.deleted_at.is_some() && !matches!(change, Change::Restore { .. }) {
+        let may_be_deleted =
+            matches!(call.change, Change::Restore { .. }) || call.options.certificate.is_some();
+        if head.deleted_at.is_some() && !may_be_deleted {
             return Err(Error::not_found("the item is deleted; restore brings it back").at_version(head.ov));
         }
         Ok(head)

@@ -1,6 +1,7 @@
 //! The jobs, a file each. A new one stands in the list here, and runs wherever a worker does.
 
 mod counters;
+mod erasures;
 mod flush;
 mod leases;
 mod messages;
@@ -10,13 +11,15 @@ mod trim;
 use std::sync::Arc;
 
 use super::job::{Job, JobOutcome, Subject, Target};
+use crate::Chronos;
 use crate::records::Collection;
 
 /// All of them, in the order in which they run for one target.
-pub(super) fn all() -> Vec<Arc<dyn Job>> {
+pub(super) fn all(chronos: &Chronos) -> Vec<Arc<dyn Job>> {
     vec![
         Arc::new(flush::Flush),
         Arc::new(orphans::Orphans),
+        Arc::new(erasures::Erasures { chronos: chronos.clone() }),
         Arc::new(counters::Counters),
         Arc::new(trim::Trim),
         Arc::new(messages::Messages),

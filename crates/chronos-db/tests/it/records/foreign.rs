@@ -60,6 +60,10 @@ operations!(
     ensure_index,
     collect_orphans,
     trim,
+    erase,
+    erase_where,
+    hard_delete,
+    certificates,
 );
 
 #[test]
@@ -67,8 +71,9 @@ fn every_operation_of_a_collection_is_tried() {
     let records = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/records");
     let mut sources = vec![records.join("collection.rs"), records.join("typed.rs")];
     sources.push(records.with_file_name("projections").join("trim.rs"));
-    let actions = records.join("actions");
-    sources.extend(std::fs::read_dir(actions).unwrap().map(|file| file.unwrap().path()));
+    for actions in [records.join("actions"), records.with_file_name("erasure")] {
+        sources.extend(std::fs::read_dir(actions).unwrap().map(|file| file.unwrap().path()));
+    }
     let sources: Vec<String> = sources.iter().map(|file| std::fs::read_to_string(file).unwrap()).collect();
     let of_collections = sources
         .iter()
@@ -288,6 +293,19 @@ async fn attack(operation: Operation, globex: &Collection, id: &ItemId, lock: Op
             assert_eq!(globex.collect_orphans(Duration::ZERO).await.unwrap(), Collected::default())
         }
         Operation::trim => assert_eq!(globex.trim(Duration::ZERO).await.unwrap(), 0),
+        Operation::erase => {
+            assert_eq!(refused(globex.erase(id).dry_run().await), gone);
+            assert_eq!(refused(globex.erase(id).await), gone);
+        }
+        Operation::erase_where => {
+            let erase = globex.erase_where(json!({"_id": id.to_string()}));
+            assert_eq!(erase.await.unwrap(), []);
+        }
+        // Nobody may here, whosever item it is.
+        Operation::hard_delete => assert_eq!(refused(globex.hard_delete(id).await), ErrorKind::Validation),
+        Operation::certificates => {
+            assert_eq!(globex.certificates().of_every_collection().await.unwrap(), []);
+        }
     }
 }
 
@@ -349,11 +367,15 @@ async fn an_erased_item_of_another_tenant_is_not_found_either(p: &Pairing) {
         let erased = acme.create(json!({"owner": "acme", "mail": "a@acme"})).await.unwrap().id;
         acme.update(&erased, json!({"n": 1})).await.unwrap();
         acme.delete(&erased).await.unwrap();
+        let certified = acme.create(json!({"owner": "acme", "mail": "b@acme"})).await.unwrap().id;
+        acme.erase(&certified).await.unwrap();
         globex.create(json!({"owner": "globex", "mail": "g@globex"})).await.unwrap();
         assert_eq!(acme.flush(TIMEOUT).await.unwrap(), 0);
         let before = stored(&store, &acme, "acme").await;
-        for (_, operation) in OPERATIONS {
-            attack(*operation, &globex, &erased, None, 1).await;
+        for id in [&erased, &certified] {
+            for (_, operation) in OPERATIONS {
+                attack(*operation, &globex, id, None, 1).await;
+            }
         }
         assert_eq!(
             stored(&store, &acme, "acme").await,

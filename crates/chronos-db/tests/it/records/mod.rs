@@ -15,6 +15,7 @@ mod documents;
 mod entities;
 mod entities_failing;
 mod entities_killed;
+mod erasing;
 mod erasure;
 mod fallback;
 mod flushing;

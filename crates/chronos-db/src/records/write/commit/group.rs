@@ -279,6 +279,7 @@ impl Committer {
             unflushed_since: work.then_some(now),
             counts: (prepared.op == Op::Erase && previous.is_some_and(Head::is_live)).then_some(Op::Delete),
             import: prepared.import,
+            certificate: prepared.certificate,
         };
         let mut head = row.head_after(previous);
         if let (Some(shadow), Some(bytes)) = (&self.index.settings.shadow, &row.inline)

@@ -53,6 +53,8 @@ pub(crate) struct Prepared {
     /// The time of an imported change.
     pub(crate) at: Option<Timestamp>,
     pub(crate) import: Option<ImportMark>,
+    /// What will say what an erasure took away.
+    pub(crate) certificate: Option<ObjectId>,
 }
 
 crate::debug_some!(Prepared { id, op, read_at, at });
@@ -82,6 +84,7 @@ impl Prepared {
             operation: None,
             at: None,
             import: None,
+            certificate: None,
         }
     }
 
