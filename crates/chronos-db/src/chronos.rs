@@ -306,7 +306,8 @@ impl Chronos {
             update_mode: config.update_mode,
             transactions: config.transactions,
             // What is whole in the head needs no copy there.
-            shadow: config.dev_shadow.filter(|_| !inline),
+            shadow: config.shadow().filter(|_| !inline),
+            writes: config.write_optimization,
             rules: rules.clone(),
             says_tenant: entry.is_for_all_tenants(),
         };

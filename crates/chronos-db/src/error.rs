@@ -212,6 +212,24 @@ impl<K: Kind> Error<K> {
         self.with(|inner| inner.source = Some(Arc::from(source.into())))
     }
 
+    /// The same error with another message; what it was is its cause.
+    ///
+    /// ```
+    /// use chronos_db::{Error, ErrorKind};
+    ///
+    /// let error = Error::new(ErrorKind::Locked, "held by another").on_item("7");
+    /// let told = error.saying("the order was not moved");
+    /// assert_eq!(told.to_string(), "LOCKED on 7: the order was not moved");
+    /// assert_eq!(std::error::Error::source(&told).unwrap().to_string(), "LOCKED on 7: held by another");
+    /// ```
+    #[must_use]
+    pub fn saying(self, message: impl Into<Cow<'static, str>>) -> Self
+    where
+        Self: StdError + Send + Sync + 'static,
+    {
+        self.clone().with(|inner| inner.message = message.into()).caused_by(self)
+    }
+
     /// Says that the same call may succeed later.
     #[must_use]
     pub fn retryable(self) -> Self {

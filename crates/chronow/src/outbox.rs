@@ -55,7 +55,7 @@ pub(crate) async fn publish(
                 "the messages are kept in the warm tier and will be put into the hot one, which failed: {}",
                 error.message()
             );
-            return Err(Error::new(error.kind(), message).retryable().caused_by(error));
+            return Err(error.saying(message).retryable());
         }
     };
     if let Err(error) = finish(warm, topic, now, messages, &published).await {

@@ -14,7 +14,8 @@ use super::uri::resolve_path;
 use super::{
     Buckets, CollectionMap, Config, CounterRetention, CounterRule, DatabaseType, DevShadow,
     DocumentConnection, Fallback, HashAlgorithm, ObjectSpace, Retention, Selector, SpaceConnection,
-    Transactions, UpdateMode, Warning, check_database, collections, counter_rules, settings, v1,
+    Transactions, UpdateMode, Warning, WriteOptimization, check_database, collections, counter_rules,
+    settings, v1,
 };
 use crate::{Json, Result, json};
 
@@ -25,7 +26,7 @@ const EMBEDDED: &str = "embedded";
 /// checks the configuration by the rules of the file. An option, or a reference, that is given twice has the last
 /// value.
 ///
-/// Not part of it are the sections that only other programs read: `analytics`, `rollup` and `writeOptimization`.
+/// Not part of it are the sections that only other programs read: `analytics` and `rollup`.
 ///
 /// ```
 /// use std::time::Duration;
@@ -235,6 +236,12 @@ impl ConfigBuilder {
     /// Writes that fail in a way that passes wait in a queue and are tried again. Default: they fail.
     pub fn fallback(mut self, fallback: Fallback) -> Self {
         self.config.fallback = Some(fallback);
+        self
+    }
+
+    /// How writes reach object storage, counters and shadows. Default: at once, as they are.
+    pub fn write_optimization(mut self, optimization: WriteOptimization) -> Self {
+        self.config.write_optimization = optimization;
         self
     }
 

@@ -6,7 +6,7 @@ use url::Url;
 
 use super::section::Unit;
 use super::uri::{Engine, parse};
-use super::{Config, Entry, Fallback, ObjectSpace, OneStore, Provider, SpaceConnection};
+use super::{Config, Entry, Fallback, ObjectSpace, OneStore, Provider, SpaceConnection, WriteOptimization};
 
 impl Config {
     /// The resolved configuration: every database with its engine, hosts and buckets, the settings, and the
@@ -34,6 +34,7 @@ impl Config {
                 "retention": { "days": self.retention.max_age.and_then(|age| Unit::Days.count(age)), "maxPerItem": self.retention.max_per_item },
                 "devShadow": self.dev_shadow.map(|s| json!({ "ttlHours": Unit::Hours.count(s.ttl), "maxBytesPerDoc": s.max_bytes })),
                 "fallback": self.fallback.as_ref().map(describe_fallback),
+                "writeOptimization": describe_writes(&self.write_optimization),
                 "inlineMaxBytes": self.inline_max_bytes,
                 "timeoutMs": self.timeout.map(|timeout| u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX)),
             },
@@ -112,6 +113,16 @@ fn describe_fallback(fallback: &Fallback) -> Json {
         "maxDelayMs": Unit::Milliseconds.count(fallback.max_delay),
         "deadLetterCollection": fallback.dead_letter_collection,
         "spoolPath": fallback.spool.as_ref().map(|path| path.display().to_string()),
+    })
+}
+
+fn describe_writes(writes: &WriteOptimization) -> Json {
+    json!({
+        "batchWindowMs": Unit::Milliseconds.count(writes.batch_window),
+        "batchSize": writes.batch_size,
+        "compressionEnabled": writes.compression,
+        "debounceCountersMs": Unit::Milliseconds.count(writes.counters_every),
+        "allowShadowSkip": writes.skips_large_shadows,
     })
 }
 

@@ -9,7 +9,7 @@ use secrecy::{ExposeSecret, SecretString};
 use super::section::Section;
 use super::{
     Config, DocumentConnection, Entry, HashAlgorithm, IN_MEMORY, Owner, Retention, Routing, Selector,
-    Transactions, UpdateMode, Warning, settings, uri, v1, v2,
+    Transactions, UpdateMode, Warning, WriteOptimization, settings, uri, v1, v2,
 };
 use crate::{Error, Json, Result};
 
@@ -138,6 +138,7 @@ impl Config {
             collection_maps: BTreeMap::new(),
             dev_shadow: None,
             fallback: None,
+            write_optimization: WriteOptimization::default(),
             retention: Retention::default(),
             logical_delete: true,
             versioning: true,
@@ -316,6 +317,7 @@ impl fmt::Debug for Config {
             .field("update_mode", &self.update_mode)
             .field("transactions", &self.transactions)
             .field("inline_max_bytes", &self.inline_max_bytes)
+            .field("write_optimization", &self.write_optimization)
             // Sections of others may hold connection strings.
             .field("sections", &self.sections.keys().collect::<Vec<_>>())
             .field("warnings", &self.warnings)

@@ -39,6 +39,7 @@ mod settings;
 mod uri;
 mod v1;
 mod v2;
+mod write_optimization;
 
 pub use builder::ConfigBuilder;
 pub use counter_rule::CounterRule;
@@ -53,6 +54,7 @@ pub use load::Counters;
 pub(crate) use load::OneStore;
 pub(crate) use owner::Owner;
 pub(crate) use section::closest;
+pub use write_optimization::WriteOptimization;
 
 /// An in-memory store is its connection's own, though all of them have this connection string.
 pub(crate) const IN_MEMORY: &str = "embedded::memory:";
@@ -94,6 +96,8 @@ pub struct Config {
     pub timeout: Option<Duration>,
     /// Whether writes that fail in a way that passes wait in a queue (default: no).
     pub fallback: Option<Fallback>,
+    /// How writes reach object storage, counters and shadows.
+    pub write_optimization: WriteOptimization,
     /// Sections that other parts read, as they were written: `analytics`, `counterRules`, `fallback`,
     /// `writeOptimization`, `rollup`, `retention`, `hardDeleteEnabled`, `chronow`; and `counters` as
     /// `{dbConnRef, dbName}`, see [`Config::counters`].

@@ -25,6 +25,7 @@ pub(super) fn read(root: &mut Section<'_>, config: &mut Config, base: &Path) -> 
     dev_shadow(root, config)?;
     super::fallback::read(root, config, base)?;
     transactions(root, config)?;
+    super::write_optimization::read(root, config)?;
     for (key, setting) in
         [("logicalDelete", &mut config.logical_delete), ("versioning", &mut config.versioning)]
     {
@@ -76,6 +77,7 @@ pub(super) fn check(config: &mut Config) -> Result<()> {
     if let Some(fallback) = &mut config.fallback {
         fallback.check(Path::new(""))?;
     }
+    config.write_optimization.check()?;
     let template = config.routing.choose_key.clone();
     config.note_unknown_parts("routing.chooseKey", &template);
     Ok(())
@@ -191,22 +193,10 @@ fn transactions(root: &mut Section<'_>, config: &mut Config) -> Result<()> {
 
 /// Sections other parts read. Their outline is checked here so that a mistyped key shows in `config check`.
 fn sections(root: &mut Section<'_>, config: &mut Config) -> Result<()> {
-    let outlines: [(&'static str, &[&'static str]); 4] = [
+    let outlines: [(&'static str, &[&'static str]); 3] = [
         ("analytics", &["counterRules", "timeBasedRules", "crossTenantRules", "tenants"]),
         ("counterRules", &["rules"]),
         ("rollup", &["enabled", "manifestPeriod", "autoSchedule"]),
-        (
-            "writeOptimization",
-            &[
-                "batchSize",
-                "debounceMs",
-                "compressionEnabled",
-                "batchS3",
-                "batchWindowMs",
-                "debounceCountersMs",
-                "allowShadowSkip",
-            ],
-        ),
     ];
     for (key, known) in outlines {
         let Some(mut section) = root.section(key)? else { continue };
@@ -227,6 +217,7 @@ fn sections(root: &mut Section<'_>, config: &mut Config) -> Result<()> {
         keep(root, key, config);
     }
     keep(root, "fallback", config);
+    keep(root, "writeOptimization", config);
     keep(root, "chronow", config);
     super::counter_rules::check(config)
 }

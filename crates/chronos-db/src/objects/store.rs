@@ -180,7 +180,11 @@ impl Inner {
             Source::Store(store) => {
                 let content_type =
                     options.content_type.clone().unwrap_or_else(|| "application/octet-stream".to_owned());
-                how.attributes = Attributes::from_iter([(Attribute::ContentType, content_type)]);
+                let encoding = options.content_encoding.clone();
+                how.attributes = Attributes::from_iter(
+                    std::iter::once((Attribute::ContentType, content_type))
+                        .chain(encoding.map(|encoding| (Attribute::ContentEncoding, encoding))),
+                );
                 Arc::clone(store)
             }
             // A file has nowhere to keep a media type.

@@ -37,9 +37,7 @@ impl Collection {
             let lane = lane_of(fallback.target.as_ref(), self.database(), self.name(), id);
             let waits = fallback.queue.is_waiting(&lane).await.map_err(|error| {
                 let message = format!("the fallback queue cannot be asked: {}", error.message());
-                let told = Error::new(error.kind(), message).during(request.name());
-                let told = if error.is_retryable() { told.retryable() } else { told };
-                told.in_collection(self.name()).on_item(id).caused_by(error)
+                error.saying(message).during(request.name()).in_collection(self.name()).on_item(id)
             })?;
             if waits {
                 return self.enqueue(fallback, &identity, id, &request, &options, None).await;

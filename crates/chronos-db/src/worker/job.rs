@@ -94,6 +94,11 @@ pub(crate) trait Job: Send + Sync {
         Duration::ZERO
     }
 
+    /// As [`every`](Self::every), where the configuration of the target says otherwise.
+    fn every_for(&self, _: &Target) -> Duration {
+        self.every()
+    }
+
     /// Whether there is anything to do for it.
     fn is_for(&self, subject: &Subject) -> bool;
 

@@ -103,8 +103,9 @@ async fn run(
             return false;
         }
         let name = job.name();
-        let has_schedule = !job.every().is_zero();
-        if has_schedule && !is_over(time(ran, name), job.every(), now) {
+        let every = job.every_for(target);
+        let has_schedule = !every.is_zero();
+        if has_schedule && !is_over(time(ran, name), every, now) {
             continue;
         }
         let done = async {

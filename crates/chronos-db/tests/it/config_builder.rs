@@ -6,7 +6,7 @@ use std::time::Duration;
 use chronos_db::config::{
     Base64Property, CollectionMap, Config, ConfigBuilder, CountedOp, CounterRetention, CounterRule, Database,
     DatabaseType, DevShadow, HashAlgorithm, Retention, RuleScope, Selector, SpaceConnection, Transactions,
-    UpdateMode,
+    UpdateMode, WriteOptimization,
 };
 use chronos_db::{ErrorKind, json};
 use secrecy::ExposeSecret;
@@ -62,6 +62,10 @@ fn every_setting_can_be_built() {
         ("localStorage", json!({"basePath": "/var/objects"})),
         ("devShadow", json!({"ttlHours": 24, "maxBytesPerDoc": 100})),
         (
+            "writeOptimization",
+            json!({"batchSize": 100, "debounceMs": 50, "compressionEnabled": true, "debounceCountersMs": 1000, "allowShadowSkip": true}),
+        ),
+        (
             "retention",
             json!({"ver": {"days": 30, "maxPerItem": 5}, "counters": {"days": 7, "weeks": 4, "months": 2}}),
         ),
@@ -97,6 +101,13 @@ fn every_setting_can_be_built() {
         .timeout(Duration::from_millis(1_500))
         .local_storage("/var/objects")
         .dev_shadow(DevShadow::new(24 * HOUR).max_bytes(100))
+        .write_optimization(
+            WriteOptimization::default()
+                .batches(Duration::from_millis(50), 100)
+                .compression(true)
+                .counters_every(Duration::from_secs(1))
+                .skip_large_shadows(true),
+        )
         .retention(Retention::default().max_age(30 * 24 * HOUR).max_per_item(5))
         .hash_algorithm(HashAlgorithm::Jump)
         .choose_key("collection|colour")
@@ -120,7 +131,10 @@ fn every_setting_can_be_built() {
         let mut described = config.describe();
         let told = described["warnings"].as_array_mut().unwrap();
         told.sort_by_key(|warning| warning["path"].to_string());
-        described["sections"].as_array_mut().unwrap().retain(|section| *section != "retention");
+        described["sections"]
+            .as_array_mut()
+            .unwrap()
+            .retain(|section| *section != "retention" && *section != "writeOptimization");
         described
     };
     assert_eq!(sorted(&built), sorted(&read));
@@ -215,6 +229,14 @@ fn every_mistake_is_an_error_that_starts_with_the_path_in_a_file() {
         (one().inline_max_bytes(13 << 20), "inlineMaxBytes: must be a whole number from 0 to 12582912"),
         (one().timeout(Duration::from_micros(1)), "timeoutMs: must be a whole number from 1 to 86400000"),
         (one().dev_shadow(DevShadow::new(HOUR / 2)), "devShadow.ttlHours: must be a whole number from 1"),
+        (
+            one().write_optimization(WriteOptimization::default().batches(HOUR, 1)),
+            "writeOptimization.batchWindowMs: must be a whole number from 0",
+        ),
+        (
+            one().write_optimization(WriteOptimization::default().batches(Duration::ZERO, 0)),
+            "writeOptimization.batchSize: must be a whole number from 1",
+        ),
         (one().retention(Retention::default().max_age(HOUR)), "retention.ver.days: must be a whole number"),
         (one().retention(Retention::default().max_per_item(0)), "retention.ver.maxPerItem: must be"),
         (map(CollectionMap::default().indexed(["a..b"])), "collectionMaps.users.indexedProps[0]: the path"),

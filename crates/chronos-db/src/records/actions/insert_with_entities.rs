@@ -63,7 +63,8 @@ impl Collection {
     }
 }
 
-/// Inserts a record with its entities; see [`Collection::insert_with_entities`].
+/// Inserts a record with its entities; see [`Collection::insert_with_entities`]. What it records holds for every version
+/// it makes; by default the actor is `system`, the reason `insertWithEntities`.
 #[derive(Clone, Debug)]
 #[must_use = "an action runs when it is awaited"]
 pub struct InsertWithEntities {
@@ -84,31 +85,7 @@ impl InsertWithEntities {
         Self { collection: collection.clone(), document, mappings, lineage: Lineage::default(), options }
     }
 
-    /// Records who makes this change; `system` by default.
-    pub fn actor(mut self, actor: impl Into<String>) -> Self {
-        self.options.actor = Some(actor.into());
-        self
-    }
-
-    /// Records why; `insertWithEntities` by default.
-    pub fn reason(mut self, reason: impl Into<String>) -> Self {
-        self.options.reason = Some(reason.into());
-        self
-    }
-
-    /// Records the caller's own identifier of this request, in every version that it makes.
-    pub fn request_id(mut self, id: impl Into<String>) -> Self {
-        self.options.request_id = Some(id.into());
-        self
-    }
-
-    /// Returns when all payloads are stored as objects, too. By default it returns when all versions are
-    /// committed.
-    pub fn ack_stored(mut self) -> Self {
-        self.options.stored = true;
-        self
-    }
-
+    attribution_options!();
     lineage_options!();
 }
 

@@ -1,6 +1,6 @@
 //! Options that several actions have, each written once.
 
-macro_rules! write_options {
+macro_rules! attribution_options {
     () => {
         /// Records who makes this change.
         pub fn actor(mut self, actor: impl Into<String>) -> Self {
@@ -20,17 +20,23 @@ macro_rules! write_options {
             self
         }
 
-        /// Gives the time of an imported change. It must be after the item's newest version and not more than
-        /// 5 minutes ahead of the store's clock.
-        pub fn at(mut self, at: $crate::Timestamp) -> Self {
-            self.options.at = Some(at);
-            self
-        }
-
         /// Returns when the payload is stored as an object, too. By default a write returns when its version
         /// is committed.
         pub fn ack_stored(mut self) -> Self {
             self.options.stored = true;
+            self
+        }
+    };
+}
+
+macro_rules! write_options {
+    () => {
+        attribution_options!();
+
+        /// Gives the time of an imported change. It must be after the item's newest version and not more than
+        /// 5 minutes ahead of the store's clock.
+        pub fn at(mut self, at: $crate::Timestamp) -> Self {
+            self.options.at = Some(at);
             self
         }
     };

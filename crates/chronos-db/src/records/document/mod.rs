@@ -3,6 +3,7 @@
 //!
 //! Plain functions over values: nothing here waits for a store.
 
+pub(crate) mod compress;
 pub(crate) mod externalize;
 pub(crate) mod heavy;
 pub(crate) mod indexing;

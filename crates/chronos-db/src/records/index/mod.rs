@@ -22,7 +22,7 @@ use parking_lot::Mutex;
 
 use self::batcher::Batcher;
 use self::scope::Scope;
-use crate::config::{CollectionMap, DevShadow, Transactions, UpdateMode};
+use crate::config::{CollectionMap, DevShadow, Transactions, UpdateMode, WriteOptimization};
 use crate::documents::filter::Test;
 use crate::documents::{Batch, Direction, DocumentStore, Filter, Guard, Scan, Write};
 use crate::records::document::rules::VersionRules;
@@ -49,6 +49,7 @@ pub(crate) struct Settings {
     /// Whether changes of several items are one transaction.
     pub(crate) transactions: Transactions,
     pub(crate) shadow: Option<DevShadow>,
+    pub(crate) writes: WriteOptimization,
     pub(crate) rules: VersionRules,
     /// Logs, identities and messaging: handles of one tenant and handles of all tenants lead here, so lists of
     /// both need their indexes, whichever writes, and every document says its tenant.

@@ -149,7 +149,8 @@ impl Reader {
             );
             return Err(self.lost(found, message).await);
         };
-        match self.payloads.bucket(bucket)?.get(key).await.map_err(|e| of_storage(e).on_item(found.id))? {
+        let stored = self.payloads.get_json(bucket, key, payload).await;
+        match stored.map_err(|e| of_storage(e).on_item(found.id))? {
             Some(bytes) => Ok(bytes),
             None => {
                 let message =

@@ -13,9 +13,12 @@ use parking_lot::Mutex;
 use super::buckets::NotedBucket;
 use super::notes::Noted;
 use crate::documents::{Batch, Guard, Outcome, Write};
-use crate::objects::{ObjectStorage, keys};
+use crate::objects::{ObjectStorage, PutMode, PutOptions, keys};
+use crate::records::document::compress::{GZIP, compressed, decompressed, is_compressed};
+use crate::records::document::heavy;
+use crate::records::document::payload::JSON_TYPE;
 use crate::records::index::RecordIndex;
-use crate::records::model::{Head, ItemId, Row};
+use crate::records::model::{Head, ItemId, Payload, Row};
 use crate::{Error, Result};
 
 /// Objects removed at once.
@@ -94,6 +97,29 @@ impl PayloadStore {
             None => Err(Error::storage(format!(
                 "the payload lies in bucket `{name}`, but this database has no object storage configured"
             ))),
+        }
+    }
+
+    /// Puts the item.json of a version, compressed if the configuration says so and it helps.
+    pub(crate) async fn put_json(&self, bucket: &str, key: &str, json: &Bytes, mode: PutMode) -> Result<()> {
+        let mut options =
+            PutOptions { mode, content_type: Some(JSON_TYPE.to_owned()), ..PutOptions::default() };
+        let mut body = json.clone();
+        if self.index.settings.writes.compression {
+            let json = json.clone();
+            if let Some(packed) = heavy::work(json.len() > heavy::BYTES, move || compressed(&json)).await?? {
+                options.content_encoding = Some(GZIP.to_owned());
+                body = packed;
+            }
+        }
+        self.bucket(bucket)?.put(key, body, options).await.map(|_| ())
+    }
+
+    /// The item.json that lies there, as JSON; none if there is no object.
+    pub(crate) async fn get_json(&self, bucket: &str, key: &str, payload: &Payload) -> Result<Option<Bytes>> {
+        match self.bucket(bucket)?.get(key).await? {
+            Some(stored) => unpacked(stored, payload).await.map(Some),
+            None => Ok(None),
         }
     }
 
@@ -196,6 +222,18 @@ impl PayloadStore {
         let needed: HashSet<_> = head.into_iter().flat_map(|head| head.meta.objects()).collect();
         self.discard(row.meta.objects().filter(|object| !needed.contains(object))).await
     }
+}
+
+/// The JSON of an item.json as it is stored.
+///
+/// # Errors
+/// `STORAGE_ERROR` if it is damaged.
+pub(crate) async fn unpacked(stored: Bytes, payload: &Payload) -> Result<Bytes> {
+    if !is_compressed(&stored) {
+        return Ok(stored);
+    }
+    let (is_heavy, payload) = (stored.len() > heavy::BYTES, payload.clone());
+    heavy::work(is_heavy, move || decompressed(&stored, &payload)).await?
 }
 
 /// The buckets in which objects lie, each once.

@@ -6,7 +6,7 @@ use crate::records::index::{RecordIndex, without_content};
 use crate::records::storage::eraser::Eraser;
 use crate::records::storage::flush::Flusher;
 use crate::records::storage::gc::Collector;
-use crate::records::storage::payload_store::PayloadStore;
+use crate::records::storage::payload_store::{PayloadStore, unpacked};
 use crate::records::write::schema::Schema;
 use crate::records::write::watermark::Watermark;
 use std::sync::Arc;
@@ -284,7 +284,10 @@ impl Verifier {
                     )));
                 };
                 match self.payloads.bucket(bucket)?.get(key).await? {
-                    Some(bytes) => bytes,
+                    Some(stored) => match unpacked(stored, &meta.payload).await {
+                        Ok(bytes) => bytes,
+                        Err(damage) => return Ok(Some(("damaged-payload", damage.message().to_owned()))),
+                    },
                     // Erased since the row was read. (Where superseded objects go, the row may follow a
                     // moment later.)
                     None if self.index.row(row.id, row.ov).await?.is_some_and(|now| now.op.is_bare()) => {

@@ -139,20 +139,7 @@ fn with_what_is_left(error: Error, undone: usize, left: Vec<String>) -> Error {
         (count, false) => Some(format!("{count} of the versions before it have been undone")),
     };
     let said: Vec<String> = [error.message().to_owned()].into_iter().chain(undone).chain(left).collect();
-    let mut told = Error::new(error.kind(), said.join("; "));
-    if error.is_retryable() {
-        told = told.retryable();
-    }
-    if error.is_undecided() {
-        told = told.undecided();
-    }
-    if let Some(collection) = error.collection() {
-        told = told.in_collection(collection);
-    }
-    if let Some(id) = error.id() {
-        told = told.on_item(id);
-    }
-    told.caused_by(error)
+    error.saying(said.join("; "))
 }
 
 /// `now` is the version at which the item has to be.

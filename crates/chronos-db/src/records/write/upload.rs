@@ -6,7 +6,7 @@ use super::ready::{Ready, Uploading, Uploads};
 use super::writer::Writer;
 use crate::objects::{PutMode, PutOptions};
 use crate::records::document::payload::{self, Body, JSON_TYPE, System};
-use crate::records::model::{InlineObject, State, VersionMeta};
+use crate::records::model::{InlineObject, Payload, State, VersionMeta};
 use crate::records::storage::notes::{Noted, pairs};
 use crate::{Error, Result};
 
@@ -54,17 +54,23 @@ impl Writer {
         uploads.place = Some(place);
         self.index.env.fail.hit("large.after_note")?;
         for (place, checksum, object) in missing {
-            let options = PutOptions {
-                mode: PutMode::Create,
-                content_type: Some(object.content_type),
-                ..PutOptions::default()
-            };
-            self.payloads.bucket(&object.bucket)?.put(&object.key, object.bytes, options).await?;
+            self.put_new(&prepared.meta.payload, object).await?;
             uploads.stored.insert(place, checksum);
             self.index.env.fail.hit("large.after_put")?;
         }
         uploads.open = false;
         Ok(Uploading::Done)
+    }
+
+    /// Puts an object under a key of its own: a blob, or the item.json that `payload` names.
+    async fn put_new(&self, payload: &Payload, object: InlineObject) -> Result<()> {
+        let InlineObject { bucket, key, content_type, bytes } = object;
+        if payload.bucket.as_ref() == Some(&bucket) && payload.key.as_ref() == Some(&key) {
+            return self.payloads.put_json(&bucket, &key, &bytes, PutMode::Create).await;
+        }
+        let options =
+            PutOptions { mode: PutMode::Create, content_type: Some(content_type), ..PutOptions::default() };
+        self.payloads.bucket(&bucket)?.put(&key, bytes, options).await.map(|_| ())
     }
 
     /// Ends a write: what its version does not name goes, and the note. `meta` is that of the version, if

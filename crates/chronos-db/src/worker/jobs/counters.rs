@@ -6,6 +6,7 @@ use async_trait::async_trait;
 
 use super::{Job, JobOutcome, Subject, Target, collection};
 use crate::Result;
+use crate::records::Collection;
 
 pub(super) struct Counters;
 
@@ -17,6 +18,11 @@ impl Job for Counters {
 
     fn counts(&self) -> &'static [&'static str] {
         &["counted", "damaged"]
+    }
+
+    fn every_for(&self, target: &Target) -> Duration {
+        let of = |collection: &Collection| collection.workers.index.settings.writes.counters_every;
+        collection(target).map_or(Duration::ZERO, of)
     }
 
     fn is_for(&self, subject: &Subject) -> bool {

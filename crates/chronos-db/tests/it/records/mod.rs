@@ -43,3 +43,4 @@ mod tiers;
 mod unversioned;
 mod values;
 mod worker;
+mod write_optimization;

@@ -63,7 +63,8 @@ impl Flusher {
         if row.unflushed_since.is_none() {
             return;
         }
-        self.storer.queue.lock().push(Version::new(row.clone(), head.clone(), true));
+        let now = self.storer.index.env.clock.now();
+        self.storer.queue.lock().push(Version::new(row.clone(), head.clone(), true), now);
         self.start_flusher();
     }
 
@@ -120,10 +121,7 @@ impl Flusher {
                 Some(Err(error)) => {
                     let message =
                         format!("version {} is committed, but not stored yet: {}", row.ov, error.message());
-                    return Err(Error::new(error.kind(), message)
-                        .retryable()
-                        .on_item(row.id)
-                        .caused_by(error));
+                    return Err(error.saying(message).retryable().on_item(row.id));
                 }
                 None => {}
             }
@@ -286,6 +284,8 @@ impl<'f> Waiting<'f> {
     fn new(flusher: &'f Flusher, row: ObjectId) -> Self {
         let (waiter, answer) = oneshot::channel();
         let number = flusher.storer.queue.lock().wait_for(row, waiter);
+        // Others may be gathered: this one is waited for.
+        flusher.storer.queue.kick.notify_one();
         Self { flusher, row, number, answer }
     }
 }

@@ -12,6 +12,7 @@ use tokio::task::JoinHandle;
 
 use super::report::FailingVersion;
 use super::version::{Entry, Version};
+use crate::config::WriteOptimization;
 use crate::{Error, Timestamp};
 
 /// Memory for this process's versions that wait, with everything that belongs to them. What comes when it is
@@ -54,6 +55,11 @@ impl fmt::Debug for FlushQueue {
 }
 
 impl FlushQueue {
+    pub(crate) fn new(writes: &WriteOptimization) -> Self {
+        let batch = Batch { window: writes.batch_window, enough: writes.batch_size as usize };
+        Self { work: Mutex::new(Work { batch, ..Work::default() }), ..Self::default() }
+    }
+
     pub(crate) fn lock(&self) -> MutexGuard<'_, Work> {
         self.work.lock()
     }
@@ -142,6 +148,16 @@ pub(crate) struct Work {
     database: Option<Pause>,
     waiters: HashMap<ObjectId, Vec<(u64, Waiter)>>,
     next_waiter: u64,
+    /// Until when versions are gathered, unless there are enough of them or a caller waits for one.
+    gathering: Option<Timestamp>,
+    batch: Batch,
+}
+
+/// How this process's versions are gathered before they are stored.
+#[derive(Clone, Copy, Debug, Default)]
+struct Batch {
+    window: Duration,
+    enough: usize,
 }
 
 /// What the worker may do.
@@ -155,8 +171,20 @@ pub(crate) enum Permit {
 }
 
 impl Work {
-    /// Takes a version in, as far as there is room; says whether it is the worker's turn.
-    pub(crate) fn push(&mut self, mut version: Version) {
+    /// Until when more versions are gathered; none if it is time to store them.
+    pub(crate) fn gathers(&self, now: Timestamp) -> Option<Timestamp> {
+        let ends = self.stopped
+            || !self.waiters.is_empty()
+            || self.spilled.is_some()
+            || self.queue.len() >= self.batch.enough;
+        self.gathering.filter(|until| !ends && *until > now)
+    }
+
+    /// Takes a version in, as far as there is room.
+    pub(crate) fn push(&mut self, mut version: Version, now: Timestamp) {
+        if self.queue.is_empty() {
+            self.gathering = Some(later(now, self.batch.window));
+        }
         let weight = version.weigh();
         let since = version.entry.since;
         // What comes behind rows that are read back is read back, too, so that the oldest goes first.
@@ -181,12 +209,18 @@ impl Work {
             + self.forgotten
     }
 
-    pub(crate) fn has_queued(&self) -> bool {
-        !self.queue.is_empty()
+    /// Whether one of this process's versions is to be stored now.
+    pub(crate) fn has_queued(&self, now: Timestamp) -> bool {
+        !self.queue.is_empty() && self.gathers(now).is_none()
     }
 
-    pub(crate) fn take_queued(&mut self) -> Option<Version> {
+    pub(crate) fn take_queued(&mut self, now: Timestamp) -> Option<Version> {
+        if self.gathers(now).is_some() {
+            return None;
+        }
         let version = self.queue.pop_front()?;
+        // The others that were gathered follow.
+        self.gathering = None;
         self.in_hand.insert(version.entry.row_id, version.entry.since);
         Some(version)
     }
@@ -420,6 +454,7 @@ impl Work {
             failing.next = failing.next.min(now);
         }
         self.look_at = self.look_at.map(|at| at.min(now));
+        self.gathering = None;
     }
 
     /// What fails, by rows, those that failed most often first.

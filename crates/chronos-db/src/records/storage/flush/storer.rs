@@ -7,8 +7,7 @@ use super::queue::FlushQueue;
 use super::version::Version;
 use crate::Result;
 use crate::documents::{Batch, Guard, Outcome, Write};
-use crate::objects::PutOptions;
-use crate::records::document::payload::JSON_TYPE;
+use crate::objects::{PutMode, PutOptions};
 use crate::records::index::RecordIndex;
 use crate::records::model::{Head, ItemId, Op, Row, State};
 use crate::records::storage::eraser::Eraser;
@@ -24,7 +23,13 @@ pub(crate) struct Storer {
 
 impl Storer {
     pub(super) fn new(index: Arc<RecordIndex>, payloads: Arc<PayloadStore>, eraser: Arc<Eraser>) -> Self {
-        Self { index, payloads, eraser, queue: FlushQueue::default() }
+        let queue = FlushQueue::new(&index.settings.writes);
+        Self { index, payloads, eraser, queue }
+    }
+
+    /// Versions written down as stored together, unless there is nothing to wait for.
+    pub(super) fn batch_size(&self) -> usize {
+        self.index.settings.writes.batch_size as usize
     }
 
     /// Notes that these versions are stored.
@@ -50,8 +55,7 @@ impl Storer {
         if let (Some(bytes), Some(bucket), Some(key)) =
             (&row.inline, &row.meta.payload.bucket, &row.meta.payload.key)
         {
-            let options = PutOptions { content_type: Some(JSON_TYPE.to_owned()), ..PutOptions::default() };
-            self.payloads.bucket(bucket)?.put(key, bytes.clone(), options).await?;
+            self.payloads.put_json(bucket, key, bytes, PutMode::Overwrite).await?;
         }
         Ok(())
     }

@@ -32,7 +32,7 @@ impl Worker {
         loop {
             let (due, look, read_back) = {
                 let mut work = self.storer.queue.lock();
-                let own = work.has_queued()
+                let own = work.has_queued(now)
                     || self.read.front().is_some_and(|version| version.entry.own)
                     || work.spilled().is_some();
                 if !own && std::mem::take(&mut self.ended_early) {
@@ -49,7 +49,7 @@ impl Worker {
                     if others && turn_of_others {
                         return Ok(self.read.pop_front());
                     }
-                    if let Some(version) = work.take_queued() {
+                    if let Some(version) = work.take_queued(now) {
                         return Ok(Some(version));
                     }
                     if !others && let Some(version) = self.read.pop_front() {

@@ -25,8 +25,6 @@ pub(super) const RETRIES: usize = 4;
 const OTHERS: usize = 8;
 /// Bytes of others' versions that are put at once. (Those of this process are bounded where they wait.)
 const OTHERS_BYTES: usize = 16 * 1024 * 1024;
-/// Versions written down as stored together, unless there is nothing to wait for.
-const RECORD: usize = 64;
 
 /// Puts of an item that are under way.
 #[derive(Default)]
@@ -210,7 +208,7 @@ impl Worker {
             _ => return Some(None),
         }
         let room = self.has_room_for_others();
-        if work.has_queued()
+        if work.has_queued(now)
             || work.spilled().is_some()
             || self.read.front().is_some_and(|version| version.entry.own || room)
         {
@@ -218,7 +216,7 @@ impl Worker {
             return Some(Some(now));
         }
         let due = work.next_due().filter(|_| self.retries.len() < RETRIES);
-        let next = due.into_iter().chain(work.look_at().filter(|_| room)).min();
+        let next = due.into_iter().chain(work.look_at().filter(|_| room)).chain(work.gathers(now)).min();
         if next.is_none() && !under_way {
             work.running = false;
             return None;
@@ -353,7 +351,7 @@ impl Worker {
             let work = self.storer.queue.lock();
             self.puts.len() < PUTS || self.stored.iter().any(|version| work.has_waiter(version.entry.row_id))
         };
-        if self.stored.len() < RECORD && !waited_for {
+        if self.stored.len() < self.storer.batch_size() && !waited_for {
             return;
         }
         let group = std::mem::take(&mut self.stored);

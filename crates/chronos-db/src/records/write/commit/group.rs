@@ -369,12 +369,7 @@ impl Committer {
                         error.message(),
                         row.ov
                     );
-                    Err(CommitError::Failed(
-                        Error::new(error.kind(), message)
-                            .on_item(row.id)
-                            .undecided()
-                            .caused_by(error.clone()),
-                    ))
+                    Err(CommitError::Failed(error.clone().saying(message).on_item(row.id).undecided()))
                 }
             };
             let _ = reply.send(answer);

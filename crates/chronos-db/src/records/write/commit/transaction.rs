@@ -310,8 +310,7 @@ impl Transaction {
                     error.message(),
                     versions.len()
                 );
-                let unknown = Error::new(error.kind(), message).undecided().caused_by(error);
-                Ended::Refused(CommitError::Failed(unknown))
+                Ended::Refused(CommitError::Failed(error.saying(message).undecided()))
             }
         }
     }
