@@ -1,13 +1,32 @@
 //! Actions: builders of operations that run when they are awaited.
 
 use crate::Result;
+use crate::telemetry::Observed;
 
 /// An operation with everything it was given. (Public, and not to be named from outside: what it gives is.)
 pub trait Action: Sized + Send + 'static {
     type Output: Send;
 
+    /// As what it is measured and told; none if it is not by itself.
+    fn observed(&self) -> Option<Observed> {
+        None
+    }
+
+    /// How many items it was for, if it is for many.
+    fn items(_: &Self::Output) -> Option<u64> {
+        None
+    }
+
     /// Carries it out.
     fn run(self) -> impl Future<Output = Result<Self::Output>> + Send;
+}
+
+/// Carries an action out under watch: where every operation passes.
+pub(crate) async fn carry_out<A: Action>(action: A) -> Result<A::Output> {
+    match action.observed() {
+        Some(observed) => observed.watch(action.run(), A::items).await,
+        None => action.run().await,
+    }
 }
 
 /// Lets an [`Action`] be awaited.
@@ -18,7 +37,7 @@ macro_rules! awaitable {
             type IntoFuture = futures::future::BoxFuture<'static, Self::Output>;
 
             fn into_future(self) -> Self::IntoFuture {
-                Box::pin($crate::action::Action::run(self))
+                Box::pin($crate::action::carry_out(self))
             }
         }
     };

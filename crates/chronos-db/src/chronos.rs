@@ -18,7 +18,7 @@ use crate::documents::DocumentStore;
 use crate::fallback::queue::FallbackRoute;
 use crate::fallback::queues::Queues;
 use crate::messaging::{Messaging, MessagingDb};
-use crate::objects::{ObjectStorage, ObjectsPool};
+use crate::objects::{ObjectStorage, ObjectsPool, ObservedObjects, StorageMeters};
 use crate::open::{LeftBehind, OpenCollections, nearest};
 use crate::projections::analytics_db::AnalyticsDbs;
 use crate::records::{
@@ -26,6 +26,7 @@ use crate::records::{
     Workers,
 };
 use crate::route::sharing::Tenancy;
+use crate::telemetry::{Observed, Operation, Routed, Subject, routed};
 use crate::{Env, Error, Resolved, Result, Route, Router};
 
 /// How long [`Chronos::shutdown`] takes at most.
@@ -46,6 +47,8 @@ struct Inner {
     config: Config,
     router: Router,
     env: Env,
+    /// As what operations on all of it are measured and told.
+    subject: Arc<Subject>,
     wrap_objects: Option<WrapObjects>,
     documents: Arc<Connections>,
     analytics: AnalyticsDbs,
@@ -112,7 +115,7 @@ impl Chronos {
     /// # Errors
     /// As [`route`](Self::route); `VALIDATION_ERROR` also if this build lacks the backend.
     pub fn with(&self, route: Route) -> Result<Collection> {
-        let resolved = self.route(&route)?;
+        let resolved = self.decide(&route)?;
         let route = Arc::new(route);
         let fallback = match self.queues() {
             None => None,
@@ -140,6 +143,31 @@ impl Chronos {
         })
     }
 
+    /// Resolves a route to go there: it is counted and told.
+    fn decide(&self, route: &Route) -> Result<Resolved> {
+        let Inner { router, env, subject, .. } = &*self.inner;
+        let observed = Observed::new(Operation::Route, subject);
+        let resolved = router.resolve(route);
+        observed.ended(&resolved, |_| None);
+        let resolved = resolved?;
+        env.telemetry.routed(&resolved.entry.connection, resolved.tenant());
+        let told = Routed {
+            asked_database: route.database.as_deref(),
+            collection: &resolved.collection,
+            key: route.key.as_deref(),
+            index: resolved.entry.position(),
+            connection: &resolved.entry.connection,
+            database: &resolved.database,
+        };
+        routed(told, || router.routing_key(route));
+        Ok(resolved)
+    }
+
+    /// Begins to watch an operation on everything that was opened.
+    pub(crate) fn observed(&self, operation: Operation) -> Observed {
+        Observed::new(operation, &self.inner.subject)
+    }
+
     pub(crate) fn queues(&self) -> Option<&Queues> {
         self.inner.queues.as_ref()
     }
@@ -150,7 +178,9 @@ impl Chronos {
         let tenancy = Tenancy::new(config, resolved, documents, env);
         let analytics = analytics.of(config, resolved, documents);
         let workers = self.workers(resolved)?;
-        Ok(Collection { workers, tenancy, analytics, fallback: None, origin: None })
+        let (database, collection) = (&resolved.database, &resolved.collection);
+        let subject = Subject::collection(&env.telemetry, database, collection, resolved.tenant());
+        Ok(Collection { workers, tenancy, analytics, fallback: None, subject, origin: None })
     }
 
     /// Returns the document store of a connection, by its reference: what messaging and tools build on.
@@ -268,7 +298,7 @@ impl Chronos {
     /// name.
     pub fn messaging(&self, tenant: &str) -> Result<Messaging> {
         // Which of its collections makes no difference to the route.
-        let resolved = self.route(&Route::messaging().tenant(tenant).collection("topics"))?;
+        let resolved = self.decide(&Route::messaging().tenant(tenant).collection("topics"))?;
         Ok(Messaging::new(self.messaging_db(&resolved.entry, &resolved.database)?, tenant))
     }
 
@@ -327,14 +357,16 @@ impl Chronos {
             self.inner.wrap_objects.clone(),
             space.clone(),
         );
+        let storage = space.connection.clone().unwrap_or_else(|| "local".to_owned());
+        let meters = StorageMeters::new(&self.inner.env.telemetry, &storage);
         let open: OpenBucket = Arc::new(move |bucket| {
             let objects = pool.objects(&config, &of, bucket)?;
-            Ok(match &wrap {
+            let objects = match &wrap {
                 Some(wrap) => wrap(objects),
                 None => objects,
-            })
+            };
+            Ok(Arc::new(ObservedObjects::new(objects, meters.clone())))
         });
-        let storage = space.connection.clone().unwrap_or_else(|| "local".to_owned());
         ObjectBuckets {
             json: space.buckets.json.clone(),
             content: space.buckets.content.clone(),

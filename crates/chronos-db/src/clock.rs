@@ -12,6 +12,7 @@ use jiff::fmt::temporal::Pieces;
 use jiff::tz::Offset;
 
 use crate::fail::FailPoints;
+use crate::telemetry::Telemetry;
 use crate::{Error, Result};
 
 /// A moment in milliseconds since 1970-01-01T00:00:00Z, the resolution of every stored date.
@@ -169,7 +170,7 @@ impl Random for SystemRandom {
     }
 }
 
-/// Clock, chance and fail points of one [`Chronos`](crate::Chronos); shared by everything it opens.
+/// Clock, chance, fail points and measurements of one [`Chronos`](crate::Chronos); shared by everything it opens.
 #[derive(Clone, Debug)]
 pub struct Env {
     /// Where "now" comes from on stores without a server of their own, and what every wait goes by.
@@ -178,10 +179,17 @@ pub struct Env {
     pub random: Arc<dyn Random>,
     /// Named points at which a test makes the pipeline fail; none in production.
     pub fail: FailPoints,
+    /// Where measurements go; opening a configuration takes it from the recorder that is installed.
+    pub telemetry: Telemetry,
 }
 
 impl Default for Env {
     fn default() -> Self {
-        Self { clock: Arc::new(SystemClock), random: Arc::new(SystemRandom), fail: FailPoints::default() }
+        Self {
+            clock: Arc::new(SystemClock),
+            random: Arc::new(SystemRandom),
+            fail: FailPoints::default(),
+            telemetry: Telemetry::default(),
+        }
     }
 }

@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use secrecy::{ExposeSecret as _, SecretString};
 
 use crate::config::{DocumentConnection, IN_MEMORY};
-use crate::documents::{Deployment, DocumentStore};
+use crate::documents::{Deployment, DocumentStore, ObservedDocuments};
 use crate::{Env, Error, Result};
 
 pub(crate) type WrapDocuments = Arc<dyn Fn(Arc<dyn DocumentStore>) -> Arc<dyn DocumentStore> + Send + Sync>;
@@ -70,6 +70,8 @@ impl Connections {
         if let Some(wrap) = &self.wrap {
             documents = wrap(documents);
         }
+        let documents: Arc<dyn DocumentStore> =
+            Arc::new(ObservedDocuments::new(documents, &self.env.telemetry, reference));
         open.insert(key, Arc::clone(&documents));
         Ok(documents)
     }

@@ -38,6 +38,20 @@ pub enum ErrorKind {
 }
 
 impl ErrorKind {
+    /// All of them, in the order in which they are declared.
+    pub(crate) const ALL: [Self; 10] = [
+        Self::Validation,
+        Self::NotFound,
+        Self::OptimisticLock,
+        Self::Locked,
+        Self::Storage,
+        Self::Database,
+        Self::Externalization,
+        Self::RouteMismatch,
+        Self::RouteNotFound,
+        Self::PresignUnsupported,
+    ];
+
     /// The stable code programs match on.
     #[must_use]
     pub const fn code(self) -> &'static str {

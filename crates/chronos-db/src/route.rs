@@ -110,6 +110,13 @@ pub struct Resolved {
     pub enforced_tenant: Option<String>,
 }
 
+impl Resolved {
+    /// The tenant whose data it leads to, if it is one's.
+    pub(crate) fn tenant(&self) -> Option<&str> {
+        self.enforced_tenant.as_deref().or(self.entry.tenant())
+    }
+}
+
 impl Route {
     /// Leads to the data of one tenant.
     ///

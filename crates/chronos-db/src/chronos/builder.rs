@@ -15,6 +15,7 @@ use crate::fallback::queues::Queues;
 use crate::objects::{ObjectStorage, ObjectsPool};
 use crate::projections::analytics_db::AnalyticsDbs;
 use crate::records::{PayloadCache, VersionRules};
+use crate::telemetry::{Subject, Telemetry};
 use crate::{Env, Result, Router};
 
 /// Bytes of payloads kept in memory, unless [`Builder::cache_bytes`] says otherwise.
@@ -97,13 +98,16 @@ impl Builder {
         for Warning { path, message } in &self.config.without_effect {
             tracing::warn!(option = %path, "the option {message}");
         }
+        let env = Env { telemetry: Telemetry::register(), ..self.env };
+        for entry in &self.config.entries {
+            env.telemetry.may_route(&entry.connection, entry.tenant());
+        }
         let cache = PayloadCache::builder()
             .max_capacity(self.cache_bytes)
             .weigher(|_, bytes| u32::try_from(bytes.len() + CACHE_ENTRY_BYTES).unwrap_or(u32::MAX))
             .build();
         let (connections, timeout) = (self.config.connections.clone(), self.config.timeout);
-        let documents =
-            Arc::new(Connections::new(connections, self.env.clone(), self.wrap_documents, timeout));
+        let documents = Arc::new(Connections::new(connections, env.clone(), self.wrap_documents, timeout));
         Ok(Chronos {
             inner: Arc::new(Inner {
                 rules: VersionRules::new(CounterRules::of(&self.config)?),
@@ -112,10 +116,11 @@ impl Builder {
                     .config
                     .fallback
                     .clone()
-                    .map(|options| Queues::new(options, Arc::clone(&documents), self.env.clone())),
+                    .map(|options| Queues::new(options, Arc::clone(&documents), env.clone())),
                 documents,
                 config: self.config,
-                env: self.env,
+                subject: Subject::everything(&env.telemetry),
+                env,
                 wrap_objects: self.wrap_objects,
                 analytics: AnalyticsDbs::default(),
                 buckets: Arc::new(ObjectsPool::new()),

@@ -36,6 +36,22 @@ impl Owner {
 }
 
 impl Entry {
+    /// The tenant whose it is, if it is one's.
+    pub(crate) fn tenant(&self) -> Option<&str> {
+        match &self.selector {
+            Selector::Tenant(tenant) => Some(tenant),
+            _ => None,
+        }
+    }
+
+    /// Its position among version 1's hashed backends.
+    pub(crate) fn position(&self) -> Option<usize> {
+        match self.selector {
+            Selector::Hashed(position) => Some(position),
+            _ => None,
+        }
+    }
+
     /// Whether all tenants share it by design: logs, identities, messaging.
     pub(crate) fn is_for_all_tenants(&self) -> bool {
         matches!(

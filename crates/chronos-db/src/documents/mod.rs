@@ -17,6 +17,7 @@ mod index;
 #[cfg(feature = "mongodb")]
 pub mod mongo;
 mod namespace;
+mod observed;
 #[cfg(any(feature = "embedded", feature = "mongodb"))]
 pub(crate) mod paging;
 mod path;
@@ -32,6 +33,7 @@ pub use direction::Direction;
 pub use filter::Filter;
 pub use index::Index;
 pub use namespace::Namespace;
+pub(crate) use observed::ObservedDocuments;
 pub use scan::{Newest, Scan};
 pub use store::{Capabilities, DocumentStore, Rights};
 pub use whole::whole;

@@ -6,6 +6,7 @@ use crate::action::Action;
 use crate::records::{
     Change, Collection, ErasureCounts, ItemId, Op, Row, WriteCall, WriteOptions, WriteOutcome,
 };
+use crate::telemetry::{Observed, Operation};
 use crate::{Chronos, Error, ErrorKind, Result};
 
 impl Collection {
@@ -86,6 +87,10 @@ impl Erase {
 
 impl Action for Erase {
     type Output = Certificate;
+
+    fn observed(&self) -> Option<Observed> {
+        Some(self.collection.observed(Operation::Erase))
+    }
 
     async fn run(self) -> Result<Certificate> {
         let Self { collection, id, options } = &self;

@@ -7,6 +7,7 @@ use super::certificate::Certificate;
 use super::erase::{count, erase, erase_options, named};
 use crate::action::Action;
 use crate::records::{Collection, ErasureCounts, ItemId, OnDamage, WriteOptions};
+use crate::telemetry::{Observed, Operation};
 use crate::{ErrorKind, Json, Result};
 
 impl Collection {
@@ -106,6 +107,14 @@ fn one<T>(collection: &Collection, id: ItemId, done: Result<T>) -> Result<Option
 
 impl Action for EraseWhere {
     type Output = Vec<Certificate>;
+
+    fn observed(&self) -> Option<Observed> {
+        Some(self.collection.observed(Operation::Erase))
+    }
+
+    fn items(erased: &Self::Output) -> Option<u64> {
+        Some(erased.len() as u64)
+    }
 
     async fn run(self) -> Result<Vec<Certificate>> {
         self.stream().await?.try_collect().await

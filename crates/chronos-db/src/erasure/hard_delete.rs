@@ -4,6 +4,7 @@ use super::certificate::Certificate;
 use super::erase::{count, erase, erase_options, named};
 use crate::action::Action;
 use crate::records::{Collection, ErasureCounts, ItemId, WriteOptions};
+use crate::telemetry::{Observed, Operation};
 use crate::{Error, Json, Result, Timestamp, json};
 
 impl Collection {
@@ -93,6 +94,10 @@ impl HardDelete {
 
 impl Action for HardDelete {
     type Output = HardDeleted;
+
+    fn observed(&self) -> Option<Observed> {
+        Some(self.collection.observed(Operation::HardDelete))
+    }
 
     async fn run(self) -> Result<HardDeleted> {
         let Self { collection, id, options, dry_run } = self;

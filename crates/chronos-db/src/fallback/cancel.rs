@@ -4,6 +4,7 @@ use super::handle::{FallbackQueue, identity, unknown};
 use super::queued::QueuedOperation;
 use crate::Result;
 use crate::action::Action;
+use crate::telemetry::{Observed, Operation};
 
 impl FallbackQueue {
     /// Removes an operation that waits, or a dead letter, and returns it as it was. If
@@ -28,6 +29,10 @@ pub struct CancelOperation {
 
 impl Action for CancelOperation {
     type Output = QueuedOperation;
+
+    fn observed(&self) -> Option<Observed> {
+        Some(self.fallback.chronos.observed(Operation::Fallback))
+    }
 
     async fn run(self) -> Result<QueuedOperation> {
         let id = identity(&self.request_id)?;

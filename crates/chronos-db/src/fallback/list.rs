@@ -8,6 +8,7 @@ use super::queued::QueuedOperation;
 use crate::Result;
 use crate::action::Action;
 use crate::documents::Filter;
+use crate::telemetry::{Observed, Operation};
 
 /// Operations of a list, unless it says otherwise.
 const LIMIT: u64 = 100;
@@ -70,6 +71,10 @@ impl ListOperations {
 
 impl Action for ListOperations {
     type Output = Vec<QueuedOperation>;
+
+    fn observed(&self) -> Option<Observed> {
+        Some(self.fallback.chronos.observed(Operation::Fallback))
+    }
 
     async fn run(self) -> Result<Vec<QueuedOperation>> {
         self.stream().try_collect().await

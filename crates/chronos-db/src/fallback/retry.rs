@@ -4,6 +4,7 @@ use super::handle::{FallbackQueue, identity, unknown};
 use super::queued::QueuedOperation;
 use crate::Result;
 use crate::action::Action;
+use crate::telemetry::{Observed, Operation};
 
 impl FallbackQueue {
     /// Makes an operation due at once, and returns it: one that waits for its next attempt, or a dead letter,
@@ -28,6 +29,10 @@ pub struct RetryOperation {
 
 impl Action for RetryOperation {
     type Output = QueuedOperation;
+
+    fn observed(&self) -> Option<Observed> {
+        Some(self.fallback.chronos.observed(Operation::Fallback))
+    }
 
     async fn run(self) -> Result<QueuedOperation> {
         let id = identity(&self.request_id)?;

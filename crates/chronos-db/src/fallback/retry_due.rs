@@ -8,6 +8,7 @@ use super::handle::FallbackQueue;
 use super::replay::{Counts, Replayer};
 use crate::action::Action;
 use crate::documents::Filter;
+use crate::telemetry::{Observed, Operation};
 use crate::{Error, Json, Result, json};
 
 /// Queues at once: one whose store is away holds up no more than its own place.
@@ -112,6 +113,10 @@ impl RetryDue {
 
 impl Action for RetryDue {
     type Output = Retried;
+
+    fn observed(&self) -> Option<Observed> {
+        Some(self.fallback.chronos.observed(Operation::Fallback))
+    }
 
     async fn run(self) -> Result<Retried> {
         self.round().await.map(|(retried, _)| retried)

@@ -10,6 +10,7 @@ use super::queued::QueuedOperation;
 use crate::action::Action;
 use crate::documents::{Filter, Namespace, within};
 use crate::records::waiting;
+use crate::telemetry::{Observed, Operation};
 use crate::{Json, Result, Timestamp, json};
 
 /// The types of operations.
@@ -37,6 +38,26 @@ impl FallbackQueue {
     /// `TXN_ERROR` if the store of the queue fails.
     pub fn stats(&self) -> GetFallbackStats {
         GetFallbackStats { fallback: self.clone() }
+    }
+
+    /// Counts what waits and what was given up, for the metrics too; not what it is.
+    pub(crate) async fn measure(&self) -> Result<FallbackStats> {
+        let mut stats = FallbackStats::default();
+        for queue in &self.queues {
+            stats.queue_size += queue.count(&queue.operations, Filter::All).await?;
+            stats.dead_letter_size += queue.count(&queue.dead, Filter::All).await?;
+            let mut oldest = queue.list(&queue.operations, "createdAt", Filter::All);
+            if let Some(stored) = oldest.try_next().await? {
+                let at = QueuedOperation::read(&stored).created_at;
+                stats.oldest_pending = Some(stats.oldest_pending.map_or(at, |oldest| oldest.min(at)));
+            }
+        }
+        let env = self.chronos.env();
+        let age =
+            stats.oldest_pending.map_or(0, |at| env.clock.now().as_millis().saturating_sub(at.as_millis()));
+        let age = Duration::from_millis(age.max(0).unsigned_abs());
+        env.telemetry.fallback(stats.queue_size, stats.dead_letter_size, age);
+        Ok(stats)
     }
 }
 
@@ -81,21 +102,18 @@ impl FallbackStats {
 impl Action for GetFallbackStats {
     type Output = FallbackStats;
 
+    fn observed(&self) -> Option<Observed> {
+        Some(self.fallback.chronos.observed(Operation::Fallback))
+    }
+
     async fn run(self) -> Result<FallbackStats> {
-        let mut stats = FallbackStats::default();
+        let mut stats = self.fallback.measure().await?;
         for queue in &self.fallback.queues {
-            stats.queue_size += queue.count(&queue.operations, Filter::All).await?;
-            stats.dead_letter_size += queue.count(&queue.dead, Filter::All).await?;
             for kind in TYPES {
                 let count = queue.count(&queue.operations, Filter::eq("type", kind)).await?;
                 if count > 0 {
                     *stats.by_type.entry(kind.to_owned()).or_default() += count;
                 }
-            }
-            let mut oldest = queue.list(&queue.operations, "createdAt", Filter::All);
-            if let Some(stored) = oldest.try_next().await? {
-                let at = QueuedOperation::read(&stored).created_at;
-                stats.oldest_pending = Some(stats.oldest_pending.map_or(at, |oldest| oldest.min(at)));
             }
         }
         stats.waiting_objects = match within(ASKING, waiting_objects(&self.fallback)).await {

@@ -26,6 +26,7 @@ pub mod keys;
 #[allow(dead_code, unreachable_pub, reason = "parsers and manifests are public for the tests alone")]
 pub(crate) mod keys;
 mod local;
+mod observed;
 #[cfg(feature = "azure")]
 mod sas;
 mod store;
@@ -37,6 +38,7 @@ mod timing;
 pub(crate) use connect::ObjectsPool;
 #[cfg(feature = "testing")]
 pub use connect::{ObjectsPool, SpaceId};
+pub(crate) use observed::{ObservedObjects, StorageMeters};
 pub use store::StoreObjects;
 
 /// Whether a put may replace what is there.

@@ -13,6 +13,7 @@ use crate::records::storage::flush::FlushReport;
 use crate::records::storage::gc::Collected;
 use crate::records::workers::Workers;
 use crate::route::sharing::Tenancy;
+use crate::telemetry::{Observed, Operation, Subject};
 use crate::{Error, Result, Route};
 
 /// Opens further collections of the same configuration.
@@ -62,6 +63,8 @@ pub struct Collection {
     pub(crate) analytics: Analytics,
     /// Where writes wait that fail in a way that passes.
     pub(crate) fallback: Option<FallbackRoute>,
+    /// As what its operations are measured and told.
+    pub(crate) subject: Arc<Subject>,
     /// From where it was opened; none for a worker's handle, which leads to no other collection.
     pub(crate) origin: Option<Arc<Origin>>,
 }
@@ -110,6 +113,11 @@ impl Collection {
             Error::validation("the collection's `Chronos` is gone, so it leads to no other collection")
         })?;
         opens.open(mapping.route(route))
+    }
+
+    /// Begins to watch an operation on it.
+    pub(crate) fn observed(&self, operation: Operation) -> Observed {
+        Observed::new(operation, &self.subject)
     }
 
     /// Returns the collection's name.

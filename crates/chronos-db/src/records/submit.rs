@@ -100,6 +100,7 @@ impl Collection {
             let told = Error::new(failed.map_or(error.kind(), Error::kind), message).during(request.name());
             told.in_collection(self.name()).on_item(id).undecided().caused_by(error)
         })?;
+        self.workers.index.env.telemetry.queued();
         let (collection, request_id) = (self.name(), entry.request_id());
         match failed {
             Some(error) => tracing::warn!(collection, item = %id, request_id, %error, "a write is queued"),

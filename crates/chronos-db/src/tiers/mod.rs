@@ -6,6 +6,7 @@ mod merge;
 use self::merge::{MergeOptions, overlay};
 use crate::action::Action;
 use crate::json::Map;
+use crate::telemetry::{Observed, Operation};
 use crate::{Chronos, ErrorKind, Json, Result, Route, Tier, Timestamp, View, json};
 
 impl Chronos {
@@ -196,6 +197,10 @@ impl GetTiered {
 
 impl Action for GetTiered {
     type Output = TieredRecord;
+
+    fn observed(&self) -> Option<Observed> {
+        Some(self.chronos.observed(Operation::GetTiered))
+    }
 
     async fn run(self) -> Result<TieredRecord> {
         let routes = self.routes()?;

@@ -19,7 +19,7 @@ use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::{FutureExt as _, StreamExt as _};
 use parking_lot::Mutex;
@@ -30,6 +30,7 @@ use self::job::{FailureKey, Job, Target};
 pub use self::report::{FailedJob, WorkerReport};
 use self::targets::{EntryRef, Listed};
 use crate::projections::analytics_db::homes;
+use crate::telemetry::{RoundNumbers, WorkerMeters};
 use crate::{Chronos, Collection, Error, Route, Timestamp};
 
 /// Entries that are worked on at once, and collections of each of them: a store that does not answer holds up
@@ -44,6 +45,8 @@ const AGAIN: Duration = Duration::from_millis(250);
 const TRIES: u32 = 3;
 /// Finding what there is, as the name of a job.
 const LIST: &str = "list";
+/// Finding where a collection is.
+const ROUTE: &str = "route";
 /// One round waits so long for the storage of a collection.
 const STORAGE_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -68,9 +71,7 @@ impl Chronos {
     /// ```
     #[must_use]
     pub fn worker(&self) -> Worker {
-        let all =
-            All { chronos: self.clone(), jobs: jobs::all(self), failures: Failures::default(), only: None };
-        Worker { all: Arc::new(all) }
+        Worker { all: Arc::new(All::new(self, None)) }
     }
 }
 
@@ -91,7 +92,18 @@ struct All {
     chronos: Chronos,
     jobs: Vec<Arc<dyn Job>>,
     failures: Failures,
+    meters: WorkerMeters,
     only: Option<Only>,
+}
+
+impl All {
+    fn new(chronos: &Chronos, only: Option<Only>) -> Self {
+        let jobs = jobs::all(chronos);
+        let amounts = report::names(&jobs);
+        let names = jobs.iter().map(|job| job.name()).chain([LIST, ROUTE, share::LEASE, queued::FALLBACK]);
+        let meters = WorkerMeters::new(&chronos.env().telemetry, amounts, names);
+        Self { chronos: chronos.clone(), failures: Failures::default(), meters, jobs, only }
+    }
 }
 
 /// The only collection that is worked on.
@@ -138,9 +150,7 @@ impl Worker {
         let chronos = self.all.chronos.clone();
         let homes = homes(chronos.config(), &chronos.route(&route)?);
         let only = Some(Only { collection: chronos.with(route)?, homes });
-        let jobs = jobs::all(&chronos);
-        let all = All { chronos, jobs, failures: Failures::default(), only };
-        Ok(Self { all: Arc::new(all) })
+        Ok(Self { all: Arc::new(All::new(&chronos, only)) })
     }
 
     /// Does everything that is due until nothing is left, or `limit` has passed; what is under way then has
@@ -210,8 +220,12 @@ impl Worker {
         let all = &*self.all;
         let so_far = Mutex::new(WorkerReport::blank(&all.jobs));
         let round = Round { all, until, only, stopping, so_far };
+        let began = Instant::now();
         round.run().await;
-        round.so_far.into_inner()
+        let report = round.so_far.into_inner();
+        let (collections, amounts) = (report.collections, &report.amounts);
+        all.meters.ended(&RoundNumbers { took: began.elapsed(), collections, amounts });
+        report
     }
 }
 
@@ -222,7 +236,7 @@ impl Round<'_> {
                 Ok(target) => self.work(target).await,
                 Err(error) => {
                     let name = collection.name();
-                    self.fail("route", FailureKey { key: name, shown: name }, error);
+                    self.fail(ROUTE, FailureKey { key: name, shown: name }, error);
                 }
             }
             return;
@@ -360,6 +374,7 @@ impl Round<'_> {
         } else {
             tracing::debug!(job, target = shown, tries, %error, "a job of the worker failed again");
         }
+        self.all.meters.failed(job);
         let mut so_far = self.so_far.lock();
         if self.until.done_before.is_zero() && error.is_retryable() && tries < TRIES {
             self.all.failures.at_once(key, job);

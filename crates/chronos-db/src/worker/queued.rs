@@ -8,7 +8,7 @@ use super::job::{FailureKey, JobOutcome};
 use super::report::{FailedJob, QUEUE_COUNTS};
 
 /// Its name, as that of a job and of what is left.
-const FALLBACK: &str = "fallback";
+pub(super) const FALLBACK: &str = "fallback";
 const KEY: FailureKey<'_> = FailureKey { key: FALLBACK, shown: "the fallback queue" };
 
 /// Carries out what is due.
@@ -31,8 +31,12 @@ pub(super) async fn work(round: &Round<'_>) {
             round.all.failures.succeeded(FALLBACK, FALLBACK);
             // Queues that answer are not put off because of one that does not.
             if let Some(error) = failed {
+                round.all.meters.failed(FALLBACK);
                 let failed = FailedJob { job: FALLBACK, target: KEY.shown.to_owned(), tries: 1, error };
                 round.so_far.lock().add_failure(failed);
+            }
+            if let Err(error) = measure(round).await {
+                tracing::debug!(%error, "how much waits in the fallback queue is not known");
             }
             if retried.waiting > 0 || retried.failed > 0 {
                 round.leave(FALLBACK);
@@ -42,4 +46,12 @@ pub(super) async fn work(round: &Round<'_>) {
         }
         Err(error) => round.fail(FALLBACK, KEY, error),
     }
+}
+
+/// Says how much waits, to whoever measures.
+async fn measure(round: &Round<'_>) -> crate::Result<()> {
+    if round.all.chronos.env().telemetry.is_on() {
+        round.all.chronos.fallback()?.measure().await?;
+    }
+    Ok(())
 }

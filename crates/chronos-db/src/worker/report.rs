@@ -53,10 +53,14 @@ pub struct WorkerReport {
     pub(super) unfinished: BTreeMap<String, bool>,
 }
 
+/// The names of everything that is counted.
+pub(super) fn names(jobs: &[Arc<dyn Job>]) -> impl Iterator<Item = &'static &'static str> {
+    jobs.iter().flat_map(|job| job.counts()).chain(&QUEUE_COUNTS)
+}
+
 impl WorkerReport {
     pub(super) fn blank(jobs: &[Arc<dyn Job>]) -> Self {
-        let names = jobs.iter().flat_map(|job| job.counts()).chain(&QUEUE_COUNTS);
-        let amounts = names.map(|name| (*name, 0)).collect();
+        let amounts = names(jobs).map(|name| (*name, 0)).collect();
         Self { amounts, ..Self::default() }
     }
 

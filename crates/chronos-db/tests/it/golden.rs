@@ -55,6 +55,7 @@ impl Stage {
             clock: Arc::clone(&clock) as _,
             random: Arc::new(SeededRandom::new(seed)),
             fail: fail.clone(),
+            ..Env::default()
         };
         let storage = Failing::new();
         let layer = Arc::clone(&storage);
@@ -258,7 +259,7 @@ async fn users(seed: u64) -> (Chronos, Collection, Arc<dyn DocumentStore>, Arc<M
     let config = Config::builder().connection("here", "embedded::memory:").database(database);
     let clock = Arc::new(MockClock::default());
     let random = Arc::new(SeededRandom::new(seed));
-    let env = Env { clock: Arc::clone(&clock) as _, random, fail: FailPoints::armable() };
+    let env = Env { clock: Arc::clone(&clock) as _, random, fail: FailPoints::armable(), ..Env::default() };
     let chronos = Chronos::builder(config.build().unwrap()).env(env).open().unwrap();
     let users = chronos.with(Route::identities().tenant("acme").collection("users")).unwrap();
     let documents = chronos.documents("here").unwrap();

@@ -6,6 +6,7 @@ use super::{Action, Given};
 use crate::Result;
 use crate::records::write::{Change, Request, WriteOptions};
 use crate::records::{Collection, ItemId, Lineage, Written};
+use crate::telemetry::{Observed, Operation};
 
 impl Collection {
     /// Creates an item from anything that is `Serialize`: a type of yours, `serde_json::json!`, a
@@ -65,6 +66,10 @@ impl Create {
 
 impl Action for Create {
     type Output = Written;
+
+    fn observed(&self) -> Option<Observed> {
+        Some(self.collection.observed(Operation::Create))
+    }
 
     async fn run(self) -> Result<Written> {
         let id = ItemId::new(self.collection.workers.index.env.random.object_id());

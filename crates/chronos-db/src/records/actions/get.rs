@@ -6,6 +6,7 @@ use super::Action;
 use crate::records::model::VersionSelector;
 use crate::records::read::{ReadOptions, unless_erased};
 use crate::records::{Collection, ItemId, View};
+use crate::telemetry::{Observed, Operation};
 use crate::{Error, Result, Timestamp};
 
 impl Collection {
@@ -84,6 +85,10 @@ impl Get {
 
 impl Action for Get {
     type Output = Option<View>;
+
+    fn observed(&self) -> Option<Observed> {
+        Some(self.collection.observed(Operation::Get))
+    }
 
     async fn run(self) -> Result<Option<View>> {
         let (workers, scope) = (&self.collection.workers, self.collection.scope().await?);

@@ -8,6 +8,7 @@ use crate::records::entities::{EntityMapping, RecordWithEntities};
 use crate::records::model::VersionSelector;
 use crate::records::read::{ReadOptions, unless_erased};
 use crate::records::{Collection, ItemId, View};
+use crate::telemetry::{Observed, Operation};
 use crate::{Error, Result};
 
 impl Collection {
@@ -53,6 +54,10 @@ impl GetWithEntities {
 
 impl Action for GetWithEntities {
     type Output = RecordWithEntities;
+
+    fn observed(&self) -> Option<Observed> {
+        Some(self.collection.observed(Operation::GetWithEntities))
+    }
 
     async fn run(self) -> Result<RecordWithEntities> {
         let Self { collection, id, mappings, options } = self;

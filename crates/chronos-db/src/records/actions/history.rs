@@ -6,6 +6,7 @@ use futures::stream::BoxStream;
 use super::Action;
 use crate::Result;
 use crate::records::{Collection, ItemId, Version};
+use crate::telemetry::{Observed, Operation};
 
 impl Collection {
     /// Lists the versions of one item, the oldest first, without their documents.
@@ -65,6 +66,10 @@ impl History {
 
 impl Action for History {
     type Output = Vec<Version>;
+
+    fn observed(&self) -> Option<Observed> {
+        Some(self.collection.observed(Operation::History))
+    }
 
     async fn run(self) -> Result<Vec<Version>> {
         self.stream().await?.try_collect().await

@@ -7,6 +7,7 @@ use crate::Result;
 use crate::records::entities::{EntityMapping, InsertedWithEntities, Insertion, insert};
 use crate::records::write::WriteOptions;
 use crate::records::{Collection, ItemId, Lineage};
+use crate::telemetry::{Observed, Operation};
 
 /// Who is recorded as having made the change if the caller names none, and why.
 const ACTOR: &str = "system";
@@ -91,6 +92,10 @@ impl InsertWithEntities {
 
 impl Action for InsertWithEntities {
     type Output = InsertedWithEntities;
+
+    fn observed(&self) -> Option<Observed> {
+        Some(self.collection.observed(Operation::InsertWithEntities))
+    }
 
     async fn run(self) -> Result<InsertedWithEntities> {
         let Self { collection, document, mappings, lineage, options } = self;

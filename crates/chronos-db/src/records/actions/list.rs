@@ -10,6 +10,7 @@ use crate::records::index::own_names::OnBuiltIn;
 use crate::records::model::VersionSelector;
 use crate::records::read::{Query, ReadOptions};
 use crate::records::{Collection, OnDamage, View};
+use crate::telemetry::{Observed, Operation};
 use crate::{Json, Page, Result, Timestamp};
 
 /// Items per page if no limit is given, and the most a page can have.
@@ -155,10 +156,14 @@ impl List {
     /// # Errors
     /// `VALIDATION_ERROR` for a wrong filter; `TXN_ERROR` if the document store fails.
     pub async fn count(self) -> Result<u64> {
-        let (workers, scope) = (&self.collection.workers, self.collection.scope().await?);
-        let query = Query { sort: Vec::new(), after: None, ..self.query };
-        let counted = workers.reader.count(&query, scope).await;
-        counted.map_err(|e| e.during("count").in_collection(self.collection.name()))
+        let observed = self.collection.observed(Operation::Count);
+        let count = async {
+            let (workers, scope) = (&self.collection.workers, self.collection.scope().await?);
+            let query = Query { sort: Vec::new(), after: None, ..self.query };
+            let counted = workers.reader.count(&query, scope).await;
+            counted.map_err(|e| e.during("count").in_collection(self.collection.name()))
+        };
+        observed.watch(count, |_| None).await
     }
 
     /// Streams the whole list item by item, in bounded memory; the limit is not looked at.
@@ -166,17 +171,22 @@ impl List {
     /// # Errors
     /// `VALIDATION_ERROR` for a wrong filter, sort or token.
     pub async fn stream(self) -> Result<BoxStream<'static, Result<View>>> {
-        let (workers, scope) = (&self.collection.workers, self.collection.scope().await?);
-        workers
-            .reader
-            .stream(self.query, scope)
-            .await
-            .map_err(|e| e.during("list").in_collection(self.collection.name()))
+        let observed = self.collection.observed(Operation::List);
+        let begin = async {
+            let (workers, scope) = (&self.collection.workers, self.collection.scope().await?);
+            let stream = workers.reader.stream(self.query, scope).await;
+            stream.map_err(|e| e.during("list").in_collection(self.collection.name()))
+        };
+        observed.watch(begin, |_| None).await
     }
 }
 
 impl Action for List {
     type Output = Page<View>;
+
+    fn observed(&self) -> Option<Observed> {
+        Some(self.collection.observed(Operation::List))
+    }
 
     async fn run(self) -> Result<Page<View>> {
         let (workers, scope) = (&self.collection.workers, self.collection.scope().await?);

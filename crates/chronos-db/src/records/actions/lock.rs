@@ -6,6 +6,7 @@ use super::Action;
 use crate::Result;
 use crate::records::write::lock::TIMEOUT;
 use crate::records::{Collection, ItemId, ItemLock};
+use crate::telemetry::{Observed, Operation};
 
 impl Collection {
     /// Takes the lease of an item: other writers wait up to 5 s, then get `LOCKED`. It lasts 30 s, is renewed
@@ -60,6 +61,10 @@ impl Lock {
 
 impl Action for Lock {
     type Output = ItemLock;
+
+    fn observed(&self) -> Option<Observed> {
+        Some(self.collection.observed(Operation::Lock))
+    }
 
     async fn run(self) -> Result<ItemLock> {
         let (workers, scope) = (&self.collection.workers, self.collection.scope().await?);

@@ -126,21 +126,29 @@ macro_rules! change_action {
             /// `VALIDATION_ERROR` if the lock is of another item; `OPTIMISTIC_LOCK` if the item moved on,
             /// which means the lease was lost.
             pub async fn with_lock(self, lock: &ItemLock) -> Result<Written> {
-                if lock.id() != self.id {
-                    return Err(Error::validation("this lock is of another item").on_item(self.id));
-                }
-                let $this = self;
-                let change = $change;
-                let scope = $this.collection.scope().await?;
-                let (id, options) = ($this.id, &$this.options);
-                let call = WriteCall { id, change: &change, options, scope, lock: Some(lock) };
-                Ok($this.collection.workers.writer.write(call).await?.into())
+                let observed = self.collection.observed($crate::telemetry::Operation::$name);
+                let write = async {
+                    if lock.id() != self.id {
+                        return Err(Error::validation("this lock is of another item").on_item(self.id));
+                    }
+                    let $this = self;
+                    let change = $change;
+                    let scope = $this.collection.scope().await?;
+                    let (id, options) = ($this.id, &$this.options);
+                    let call = WriteCall { id, change: &change, options, scope, lock: Some(lock) };
+                    Ok($this.collection.workers.writer.write(call).await?.into())
+                };
+                observed.watch(write, |_| None).await
             }
 
         }
 
         impl Action for $name {
             type Output = Written;
+
+            fn observed(&self) -> Option<$crate::telemetry::Observed> {
+                Some(self.collection.observed($crate::telemetry::Operation::$name))
+            }
 
             async fn run(self) -> Result<Written> {
                 let $this = self;

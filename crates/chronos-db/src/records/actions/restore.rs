@@ -4,6 +4,7 @@ use super::Action;
 use crate::records::model::VersionSelector;
 use crate::records::write::{Request, WriteOptions};
 use crate::records::{Collection, ItemId, Written};
+use crate::telemetry::{Observed, Operation};
 use crate::{Error, Result, Timestamp};
 
 impl Collection {
@@ -72,6 +73,10 @@ impl Restore {
 
 impl Action for Restore {
     type Output = Written;
+
+    fn observed(&self) -> Option<Observed> {
+        Some(self.collection.observed(Operation::Restore))
+    }
 
     async fn run(self) -> Result<Written> {
         if self.which == VersionSelector::Latest {

@@ -4,6 +4,7 @@ use super::Action;
 use crate::records::Collection;
 use crate::records::model::VersionSelector;
 use crate::records::restore::{RestoreOptions, Restored};
+use crate::telemetry::{Observed, Operation};
 use crate::{Result, Timestamp};
 
 impl Collection {
@@ -100,6 +101,14 @@ impl RestoreCollection {
 
 impl Action for RestoreCollection {
     type Output = Restored;
+
+    fn observed(&self) -> Option<Observed> {
+        Some(self.collection.observed(Operation::RestoreCollection))
+    }
+
+    fn items(restored: &Restored) -> Option<u64> {
+        Some(restored.items)
+    }
 
     async fn run(self) -> Result<Restored> {
         let (workers, scope) = (&self.collection.workers, self.collection.scope().await?);

@@ -6,6 +6,7 @@ use super::{Action, Given};
 use crate::Result;
 use crate::records::write::WriteOptions;
 use crate::records::{Collection, ItemId, Lineage, Written};
+use crate::telemetry::{Observed, Operation};
 
 impl Collection {
     /// Enriches the live item whose properties `unique_keys` equal the document's, or creates it. Of
@@ -74,6 +75,10 @@ impl SmartInsert {
 
 impl Action for SmartInsert {
     type Output = Written;
+
+    fn observed(&self) -> Option<Observed> {
+        Some(self.collection.observed(Operation::SmartInsert))
+    }
 
     async fn run(self) -> Result<Written> {
         let (workers, scope) = (&self.collection.workers, self.collection.scope().await?);

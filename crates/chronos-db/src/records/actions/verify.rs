@@ -3,6 +3,7 @@
 use super::Action;
 use crate::Result;
 use crate::records::{Collection, Verification};
+use crate::telemetry::{Observed, Operation};
 
 impl Collection {
     /// Checks the collection: rows, numbers and heads against each other, and every payload against its
@@ -52,6 +53,14 @@ impl Verify {
 
 impl Action for Verify {
     type Output = Verification;
+
+    fn observed(&self) -> Option<Observed> {
+        Some(self.collection.observed(Operation::Verify))
+    }
+
+    fn items(verified: &Verification) -> Option<u64> {
+        Some(verified.items)
+    }
 
     async fn run(self) -> Result<Verification> {
         let (workers, scope) = (&self.collection.workers, self.collection.upkeep_scope().await?);

@@ -20,6 +20,7 @@ use crate::records::index::scope::{Scope, by_tenant};
 use crate::records::model::{ItemId, MarkId};
 use crate::records::view::Written;
 use crate::records::write::WriteCall;
+use crate::telemetry::Operation;
 use crate::{Error, Result, Timestamp, json_to_bson};
 
 /// Items changed at once: enough to fill commit groups.
@@ -118,6 +119,11 @@ impl Importer {
     /// # Errors
     /// `TXN_ERROR` if the store fails before anything is written.
     pub async fn apply(&self, operations: Vec<ImportOp>, stop: bool) -> Result<Vec<Result<ImportOutcome>>> {
+        let observed = self.collection.observed(Operation::Import);
+        observed.watch(self.apply_all(operations, stop), |results| Some(results.len() as u64)).await
+    }
+
+    async fn apply_all(&self, operations: Vec<ImportOp>, stop: bool) -> Result<Vec<Result<ImportOutcome>>> {
         let mut states = self.load(&operations).await?;
         let (operations, done) = self.recognise(operations)?;
         let found = self.marked(&operations, &states, done).await?;

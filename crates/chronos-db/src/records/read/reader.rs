@@ -120,7 +120,7 @@ impl Reader {
     /// item.json of a version, checked against the index.
     pub(crate) async fn bytes(&self, found: &ResolvedVersion) -> Result<Bytes> {
         let payload = &found.meta.payload;
-        if let Some(bytes) = self.payloads.cached(found.id, payload.ov) {
+        if let Some(bytes) = self.payloads.look_up(found.id, payload.ov) {
             return Ok(bytes);
         }
         let inline = match &found.inline {

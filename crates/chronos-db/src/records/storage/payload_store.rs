@@ -79,6 +79,13 @@ impl PayloadStore {
         self.cache.get(&(self.number, id, ov))
     }
 
+    /// What is in memory, for a reader who has to fetch it otherwise.
+    pub(crate) fn look_up(&self, id: ItemId, ov: i64) -> Option<Bytes> {
+        let found = self.cached(id, ov);
+        self.index.env.telemetry.cache(found.is_some());
+        found
+    }
+
     pub(crate) fn remember(&self, id: ItemId, ov: i64, bytes: &Bytes) {
         // One large payload must not push out hundreds of small ones.
         if bytes.len() <= 1024 * 1024 {

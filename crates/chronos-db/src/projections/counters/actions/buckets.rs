@@ -13,6 +13,7 @@ use crate::projections::counters::period::Period;
 use crate::projections::counters::record::Record;
 use crate::projections::counters::row::{CountRow, RowKey, Table};
 use crate::projections::counters::session::Session;
+use crate::telemetry::{Observed, Operation};
 use crate::{Error, Result, Timestamp};
 
 const ATTEMPTS: u32 = 20;
@@ -112,6 +113,10 @@ impl Buckets {
 
 impl Action for Buckets {
     type Output = Vec<Bucket>;
+
+    fn observed(&self) -> Option<Observed> {
+        Some(self.counters.collection.observed(Operation::Counters))
+    }
 
     async fn run(self) -> Result<Vec<Bucket>> {
         let named = self.counters.named("list counted periods");

@@ -31,7 +31,11 @@ impl Action for Follow {
         let named = self.counters.named("follow counters");
         let work = async {
             let session = self.counters.upkeep().await?;
-            leased(&session).await
+            let stable = session.log.stable().await?;
+            let followed = leased(&session, stable).await?;
+            let (owner, telemetry) = (&session.store.owner, &session.store.env.telemetry);
+            telemetry.followed(&owner.database, &owner.collection, "counters", stable, followed.cv);
+            Ok(followed)
         };
         work.await.map_err(named)
     }
@@ -39,8 +43,7 @@ impl Action for Follow {
 
 awaitable!(Follow);
 
-async fn leased(session: &Session) -> Result<Followed> {
-    let stable = session.log.stable().await?;
+async fn leased(session: &Session, stable: i64) -> Result<Followed> {
     let stored = session.store.load().await?;
     let position = stored.as_ref().map_or(-1, |record| record.cv);
     let needs_care = stored.as_ref().is_some_and(|record| record.sweep_after.is_some());

@@ -6,6 +6,7 @@ use crate::Result;
 use crate::action::Action;
 use crate::projections::counters::answer::Recounted;
 use crate::projections::counters::recount;
+use crate::telemetry::{Observed, Operation};
 
 impl Counters {
     /// Counts everything anew from the versions that are kept, by the rules of this configuration, and puts
@@ -24,6 +25,10 @@ pub struct Recount {
 
 impl Action for Recount {
     type Output = Recounted;
+
+    fn observed(&self) -> Option<Observed> {
+        Some(self.counters.collection.observed(Operation::Recount))
+    }
 
     async fn run(self) -> Result<Recounted> {
         let named = self.counters.named("recount");

@@ -5,6 +5,7 @@ use crate::Result;
 use crate::action::Action;
 use crate::projections::counters::record::Record;
 use crate::projections::counters::store::sweep_after;
+use crate::telemetry::{Observed, Operation};
 
 impl Counters {
     /// Everything is zero, and counted from now on: totals, values and periods. [`recount`](Self::recount)
@@ -23,6 +24,10 @@ pub struct Reset {
 
 impl Action for Reset {
     type Output = ();
+
+    fn observed(&self) -> Option<Observed> {
+        Some(self.counters.collection.observed(Operation::Counters))
+    }
 
     async fn run(self) -> Result<()> {
         let named = self.counters.named("reset counters");

@@ -8,6 +8,7 @@ use crate::documents::filter::Test;
 use crate::projections::counters::answer::Totals;
 use crate::projections::counters::projection::totals_after;
 use crate::projections::counters::session::Session;
+use crate::telemetry::{Observed, Operation};
 use crate::{Error, Result};
 
 /// How often totals are read anew that were replaced, or followed past an erasure, meanwhile.
@@ -29,6 +30,10 @@ pub struct TotalsOf {
 
 impl Action for TotalsOf {
     type Output = Totals;
+
+    fn observed(&self) -> Option<Observed> {
+        Some(self.counters.collection.observed(Operation::Counters))
+    }
 
     async fn run(self) -> Result<Totals> {
         let named = self.counters.named("read counters");

@@ -7,6 +7,7 @@ use crate::action::Action;
 use crate::projections::counters::answer::UniqueValue;
 use crate::projections::counters::row::{CountRow, RowChange, RowKey, Table};
 use crate::projections::counters::session::Session;
+use crate::telemetry::{Observed, Operation};
 use crate::{Error, Result, bson_to_json};
 
 const LIMIT: usize = 100;
@@ -96,6 +97,10 @@ fn value_of(value: &bson::Bson, count: &CountRow) -> UniqueValue {
 
 impl Action for Unique {
     type Output = Vec<UniqueValue>;
+
+    fn observed(&self) -> Option<Observed> {
+        Some(self.counters.collection.observed(Operation::Counters))
+    }
 
     async fn run(self) -> Result<Vec<UniqueValue>> {
         let named = self.counters.named("list counted values");

@@ -7,6 +7,7 @@ use super::storer::Storer;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bson::oid::ObjectId;
 use futures::FutureExt as _;
@@ -169,12 +170,7 @@ impl Worker {
                 match until {
                     Some(until) => {
                         let left = until.as_millis() - storer.index.env.clock.now().as_millis();
-                        storer
-                            .index
-                            .env
-                            .clock
-                            .sleep(std::time::Duration::from_millis(left.max(0).unsigned_abs()))
-                            .await;
+                        storer.index.env.clock.sleep(Duration::from_millis(left.max(0).unsigned_abs())).await;
                     }
                     None => std::future::pending().await,
                 }
@@ -370,6 +366,9 @@ impl Worker {
         for (entry, result) in group {
             match result {
                 Ok(()) => {
+                    let lag = self.now().as_millis().saturating_sub(entry.since.as_millis());
+                    let lag = Duration::from_millis(lag.max(0).unsigned_abs());
+                    self.storer.index.env.telemetry.flushed(lag);
                     self.active.remove(&entry.row_id);
                     self.retries.remove(&entry.row_id);
                     {

@@ -1,0 +1,53 @@
+//! The operations that are told apart.
+
+macro_rules! operations {
+    ($($name:ident: $label:literal, $told:literal;)*) => {
+        /// An operation, as metrics and events name it.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub(crate) enum Operation {
+            $($name,)*
+        }
+
+        impl Operation {
+            /// All of them, in their order.
+            pub(super) const ALL: &[Self] = &[$(Self::$name,)*];
+
+            /// Its name as a label.
+            pub(crate) const fn label(self) -> &'static str {
+                match self { $(Self::$name => $label,)* }
+            }
+
+            /// Its name in events.
+            pub(crate) const fn told(self) -> &'static str {
+                match self { $(Self::$name => $told,)* }
+            }
+        }
+    };
+}
+
+operations! {
+    Create: "create", "CREATE";
+    Update: "update", "UPDATE";
+    Replace: "replace", "REPLACE";
+    Enrich: "enrich", "ENRICH";
+    Delete: "delete", "DELETE";
+    Restore: "restore", "RESTORE";
+    SmartInsert: "smart_insert", "SMART_INSERT";
+    InsertWithEntities: "insert_with_entities", "INSERT_WITH_ENTITIES";
+    Import: "import", "IMPORT";
+    RestoreCollection: "restore_collection", "RESTORE_COLLECTION";
+    Get: "get", "GET";
+    GetWithEntities: "get_with_entities", "GET_WITH_ENTITIES";
+    GetTiered: "get_tiered", "GET_TIERED";
+    List: "list", "LIST";
+    Count: "count", "COUNT";
+    History: "history", "HISTORY";
+    Erase: "erase", "ERASE";
+    HardDelete: "hard_delete", "HARD_DELETE";
+    Lock: "lock", "LOCK";
+    Verify: "verify", "VERIFY";
+    Counters: "counters", "COUNTERS";
+    Recount: "recount", "RECOUNT";
+    Fallback: "fallback", "FALLBACK";
+    Route: "route", "ROUTE";
+}
