@@ -13,7 +13,7 @@ use crate::config::{Config, Defaults, Space};
 use crate::context::Context;
 use crate::hot::HotTier;
 use crate::hot::documents::DocumentsHot;
-use crate::metrics::Metrics;
+use crate::metrics::{Counters, Metrics};
 use crate::payloads::Payloads;
 use crate::shared::Shared;
 use crate::tasks::Tasks;
@@ -128,7 +128,7 @@ impl Chronow {
         let inner = Context {
             hot,
             defaults,
-            counters: Arc::default(),
+            counters: Arc::new(Counters::register()),
             tasks: Tasks::new(),
             scope,
             warm,

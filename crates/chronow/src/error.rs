@@ -37,6 +37,20 @@ pub enum ErrorKind {
 }
 
 impl ErrorKind {
+    /// All of them, in the order in which they are declared.
+    pub(crate) const ALL: [Self; 10] = [
+        Self::Validation,
+        Self::NotFound,
+        Self::Conflict,
+        Self::LockLost,
+        Self::Full,
+        Self::NotReplicated,
+        Self::HotTier,
+        Self::WarmTier,
+        Self::Unsupported,
+        Self::Closed,
+    ];
+
     /// The stable code programs match on.
     #[must_use]
     pub const fn code(self) -> &'static str {

@@ -86,6 +86,6 @@ pub use chronos_db::{Json, Page, Timestamp};
 pub use client::Chronow;
 pub use config::{Config, ConfigBuilder, Defaults, Redis, Space};
 pub use error::{Error, ErrorKind, Result};
-pub use metrics::Metrics;
+pub use metrics::{METRICS, Metrics};
 pub use names::{Scope, SubscriptionName, TopicName};
 pub use shared::{Entry, Set, Shared};

@@ -1,11 +1,15 @@
-//! What happened, in numbers.
+//! What happened, in numbers: for the caller, and for the recorder of the facade [`metrics`].
 
-use std::fmt::Write as _;
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use crate::Scope;
-use crate::hot::TopicStats;
+use chronos_db::telemetry::{Metric, MetricKind};
+use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
+use parking_lot::Mutex;
+
+use crate::hot::{SubscriptionStats, TopicStats};
+use crate::{Error, ErrorKind, Result, Scope};
 
 /// What one connection has done since it was opened.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -42,169 +46,295 @@ pub struct Metrics {
     pub warm_refused: u64,
 }
 
-impl Metrics {
-    /// Returns the text that Prometheus scrapes. What topics hold is said by
-    /// [`Bus::prometheus`](crate::Bus::prometheus).
-    ///
-    /// ```
-    /// let text = chronow::Metrics::default().to_prometheus();
-    /// assert!(text.contains("# TYPE chronow_published_total counter\nchronow_published_total 0\n"), "{text}");
-    /// ```
-    #[must_use]
-    pub fn to_prometheus(&self) -> String {
-        let mut text = String::new();
-        let counters = [
-            ("published", "Messages accepted, without duplicates.", self.published),
-            ("duplicates", "Publishes recognised as duplicates.", self.duplicates),
-            ("delivered", "Handlers started.", self.delivered),
-            ("redelivered", "Handlers started on messages that had been started before.", self.redelivered),
-            ("acked", "Messages acknowledged.", self.acked),
-            ("nacked", "Messages given back to be tried again.", self.nacked),
-            ("dead_lettered", "Messages that went to the dead letters.", self.dead_lettered),
-            ("lost", "Settlements that came too late.", self.lost),
-            ("warm_copies", "Copies made in the warm tier.", self.warm_copies),
-            ("warm_dead_letters", "Dead letters kept in the warm tier.", self.warm_dead_letters),
-            ("warm_refused", "Messages and dead letters the warm tier refused for good.", self.warm_refused),
-        ];
-        // Writing to a text cannot fail.
-        for (name, help, value) in counters {
-            let _ = write!(
-                text,
-                "# HELP chronow_{name}_total {help}\n# TYPE chronow_{name}_total counter\nchronow_{name}_total {value}\n"
-            );
-        }
-        let help = "# HELP chronow_in_flight Handlers at work.\n# TYPE chronow_in_flight gauge";
-        let _ = writeln!(text, "{help}\nchronow_in_flight {}", self.in_flight);
-        let sums = [
-            (
-                "handler",
-                "The time handlers took.",
-                self.handler_time,
-                self.delivered.saturating_sub(self.in_flight),
-            ),
-            (
-                "lag",
-                "The time from a publish to the first handler.",
-                self.lag,
-                self.delivered.saturating_sub(self.redelivered),
-            ),
-        ];
-        for (name, help, sum, count) in sums {
-            let _ = write!(
-                text,
-                "# HELP chronow_{name}_seconds {help}\n# TYPE chronow_{name}_seconds summary\nchronow_{name}_seconds_sum {}\n\
-                 chronow_{name}_seconds_count {count}\n",
-                sum.as_secs_f64()
-            );
-        }
-        text
-    }
+const IN_FLIGHT: &str = "chronow_in_flight";
+const HANDLER: &str = "chronow_handler_duration_seconds";
+const LAG: &str = "chronow_delivery_lag_seconds";
+const ERRORS: &str = "chronow_errors_total";
+const DURATION: &str = "chronow_operation_duration_seconds";
+const TOPIC_MESSAGES: &str = "chronow_topic_messages";
+const BACKLOG: &str = "chronow_backlog";
+const PENDING: &str = "chronow_pending";
+const SCHEDULED: &str = "chronow_scheduled";
+const DEFERRED: &str = "chronow_deferred";
+const DEAD_LETTERS: &str = "chronow_dead_letters";
+const OLDEST: &str = "chronow_lag_seconds";
+
+const OF_TOPIC: &[&str] = &["tenant", "namespace", "topic"];
+const OF_SUBSCRIPTION: &[&str] = &["tenant", "namespace", "topic", "subscription"];
+
+const fn told(
+    name: &'static str,
+    kind: MetricKind,
+    labels: &'static [&'static str],
+    help: &'static str,
+) -> Metric {
+    Metric::new(name, kind, labels, help)
 }
 
-/// What topics hold, for Prometheus: all samples of a name must stand together.
-#[derive(Debug, Default)]
-pub(crate) struct Gauges {
-    lines: [String; NAMES.len()],
+/// A count, for the caller and for the recorder.
+pub(crate) struct Count {
+    value: AtomicU64,
+    series: Counter,
 }
 
-const NAMES: [(&str, &str); 7] = [
-    ("topic_messages", "Messages held, for whomever."),
-    ("backlog", "Messages due and not handed out."),
-    ("pending", "Messages handed out and not settled."),
-    ("scheduled", "Messages that wait for their time."),
-    ("deferred", "Messages set aside."),
-    ("dead_letters", "Messages that failed for good."),
-    ("lag_seconds", "The age of the oldest message that is not settled."),
-];
-
-impl Gauges {
-    pub(crate) fn add(&mut self, scope: &Scope, topic: &str, stats: &TopicStats) {
-        let quoted = |text: &str| text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
-        let of = format!(
-            "tenant=\"{}\",namespace=\"{}\",topic=\"{}\"",
-            quoted(scope.tenant()),
-            quoted(scope.namespace()),
-            quoted(topic)
-        );
-        let mut add = |index: usize, labels: &str, value: f64| {
-            let _ = writeln!(self.lines[index], "chronow_{}{{{labels}}} {value}", NAMES[index].0);
-        };
-        // Counts are far below where floats have holes.
-        add(0, &of, stats.length as f64);
-        for stats in stats.subscriptions.iter().chain(&stats.internal) {
-            let of = format!("{of},subscription=\"{}\"", quoted(&stats.subscription));
-            let lag = stats.oldest_age.unwrap_or_default().as_secs_f64();
-            let values = [stats.backlog, stats.pending, stats.scheduled, stats.deferred, stats.dead_letters];
-            for (index, value) in (1..).zip(values) {
-                add(index, &of, value as f64);
-            }
-            add(6, &of, lag);
-        }
+impl Count {
+    fn new(name: &'static str) -> Self {
+        Self { value: AtomicU64::new(0), series: counter!(name) }
     }
 
-    pub(crate) fn to_prometheus(&self) -> String {
-        let mut text = String::new();
-        for ((name, help), lines) in NAMES.iter().zip(&self.lines) {
-            let _ = write!(text, "# HELP chronow_{name} {help}\n# TYPE chronow_{name} gauge\n{lines}");
-        }
-        text
+    fn add(&self, count: u64) {
+        self.value.fetch_add(count, Ordering::Relaxed);
+        self.series.increment(count);
+    }
+
+    fn read(&self) -> u64 {
+        self.value.load(Ordering::Relaxed)
     }
 }
 
 macro_rules! counters {
-    ($($name:ident),*) => {
-        #[derive(Debug, Default)]
+    ($($name:ident: $series:literal, $help:literal;)*) => {
+        /// What one connection does.
         pub(crate) struct Counters {
-            $(pub(crate) $name: AtomicU64,)*
+            $(pub(crate) $name: Count,)*
+            in_flight: AtomicU64,
+            in_flight_series: Gauge,
             handler_micros: AtomicU64,
+            handler: Histogram,
             lag_micros: AtomicU64,
+            lag: Histogram,
+            durations: Vec<Histogram>,
+            /// By operation, then by kind.
+            errors: Vec<Vec<Counter>>,
+            topics: TopicGauges,
         }
 
         impl Counters {
+            /// Takes handles of the recorder that is installed. Every counter begins to be there.
+            pub(crate) fn register() -> Self {
+                METRICS.iter().for_each(Metric::describe);
+                let of = |operation: Operation, kind: &ErrorKind| {
+                    counter!(ERRORS, "operation" => operation.label(), "code" => kind.code())
+                };
+                let errors = |operation: &Operation| {
+                    ErrorKind::ALL.iter().map(|kind| of(*operation, kind)).collect()
+                };
+                let duration =
+                    |operation: &Operation| histogram!(DURATION, "operation" => operation.label());
+                Self {
+                    $($name: Count::new($series),)*
+                    in_flight: AtomicU64::new(0),
+                    in_flight_series: gauge!(IN_FLIGHT),
+                    handler_micros: AtomicU64::new(0),
+                    handler: histogram!(HANDLER),
+                    lag_micros: AtomicU64::new(0),
+                    lag: histogram!(LAG),
+                    durations: Operation::ALL.iter().map(duration).collect(),
+                    errors: Operation::ALL.iter().map(errors).collect(),
+                    topics: TopicGauges::default(),
+                }
+            }
+
             pub(crate) fn snapshot(&self) -> Metrics {
                 Metrics {
-                    $($name: self.$name.load(Ordering::Relaxed),)*
+                    $($name: self.$name.read(),)*
+                    in_flight: self.in_flight.load(Ordering::Relaxed),
                     handler_time: Duration::from_micros(self.handler_micros.load(Ordering::Relaxed)),
                     lag: Duration::from_micros(self.lag_micros.load(Ordering::Relaxed)),
                 }
             }
         }
+
+        /// Every metric of this crate; those of the records are in [`chronos_db::telemetry::METRICS`].
+        pub const METRICS: &[Metric] = &[
+            $(told($series, MetricKind::Counter, &[], $help),)*
+            told(IN_FLIGHT, MetricKind::Gauge, &[], "Handlers at work."),
+            told(HANDLER, MetricKind::Histogram, &[], "How long handlers took."),
+            told(LAG, MetricKind::Histogram, &[], "How long messages waited from their publish to their first handler."),
+            told(ERRORS, MetricKind::Counter, &["operation", "code"], "Operations that failed, by the code of their error."),
+            told(DURATION, MetricKind::Histogram, &["operation"], "How long operations took, those that failed too."),
+            told(TOPIC_MESSAGES, MetricKind::Gauge, OF_TOPIC, "Messages held, for whomever."),
+            told(BACKLOG, MetricKind::Gauge, OF_SUBSCRIPTION, "Messages due and not handed out."),
+            told(PENDING, MetricKind::Gauge, OF_SUBSCRIPTION, "Messages handed out and not settled."),
+            told(SCHEDULED, MetricKind::Gauge, OF_SUBSCRIPTION, "Messages that wait for their time."),
+            told(DEFERRED, MetricKind::Gauge, OF_SUBSCRIPTION, "Messages set aside."),
+            told(DEAD_LETTERS, MetricKind::Gauge, OF_SUBSCRIPTION, "Messages that failed for good."),
+            told(OLDEST, MetricKind::Gauge, OF_SUBSCRIPTION, "The age of the oldest message that is not settled."),
+        ];
     };
 }
 
-counters!(
-    published,
-    duplicates,
-    delivered,
-    redelivered,
-    acked,
-    nacked,
-    dead_lettered,
-    lost,
-    in_flight,
-    warm_copies,
-    warm_dead_letters,
-    warm_refused
-);
+counters! {
+    published: "chronow_published_total", "Messages accepted, without duplicates.";
+    duplicates: "chronow_duplicates_total", "Publishes recognised as duplicates.";
+    delivered: "chronow_delivered_total", "Handlers started.";
+    redelivered: "chronow_redelivered_total", "Handlers started on messages that had been started before.";
+    acked: "chronow_acked_total", "Messages acknowledged.";
+    nacked: "chronow_nacked_total", "Messages given back to be tried again.";
+    dead_lettered: "chronow_dead_lettered_total", "Messages that went to the dead letters.";
+    lost: "chronow_lost_total", "Settlements that came too late.";
+    warm_copies: "chronow_warm_copies_total", "Copies made in the warm tier.";
+    warm_dead_letters: "chronow_warm_dead_letters_total", "Dead letters kept in the warm tier.";
+    warm_refused: "chronow_warm_refused_total", "Messages and dead letters the warm tier refused for good.";
+}
+
+macro_rules! operations {
+    ($($name:ident: $label:literal;)*) => {
+        /// An operation, as metrics name it.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub(crate) enum Operation {
+            $($name,)*
+        }
+
+        impl Operation {
+            const ALL: &[Self] = &[$(Self::$name,)*];
+
+            const fn label(self) -> &'static str {
+                match self { $(Self::$name => $label,)* }
+            }
+        }
+    };
+}
+
+operations! {
+    EnsureTopic: "ensure_topic";
+    EnsureSubscription: "ensure_subscription";
+    Publish: "publish";
+    PublishBatch: "publish_batch";
+    Receive: "receive";
+    Consume: "consume";
+    Settle: "settle";
+    Replay: "replay";
+    DeadLetters: "dead_letters";
+    Redrive: "redrive";
+    Purge: "purge";
+    Set: "set";
+    Get: "get";
+}
+
+impl std::fmt::Debug for Counters {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Counters").field(&self.snapshot()).finish()
+    }
+}
+
+fn micros(took: Duration) -> u64 {
+    u64::try_from(took.as_micros()).unwrap_or(u64::MAX)
+}
 
 impl Counters {
-    pub(crate) fn add(counter: &AtomicU64, count: usize) {
-        counter.fetch_add(count as u64, Ordering::Relaxed);
+    pub(crate) fn add(counter: &Count, count: usize) {
+        counter.add(count as u64);
     }
 
     pub(crate) fn begin(&self, redelivered: bool, waited: Duration) {
-        Self::add(&self.delivered, 1);
-        Self::add(&self.in_flight, 1);
+        self.delivered.add(1);
+        self.in_flight.fetch_add(1, Ordering::Relaxed);
+        self.in_flight_series.increment(1.0);
         if redelivered {
-            Self::add(&self.redelivered, 1);
+            self.redelivered.add(1);
         } else {
-            self.lag_micros
-                .fetch_add(u64::try_from(waited.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
+            self.lag_micros.fetch_add(micros(waited), Ordering::Relaxed);
+            self.lag.record(waited);
         }
     }
 
     pub(crate) fn end(&self, took: Duration) {
         self.in_flight.fetch_sub(1, Ordering::Relaxed);
-        self.handler_micros.fetch_add(u64::try_from(took.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
+        self.in_flight_series.decrement(1.0);
+        self.handler_micros.fetch_add(micros(took), Ordering::Relaxed);
+        self.handler.record(took);
     }
+
+    /// Measures an operation, and counts its error.
+    pub(crate) async fn watch<T>(
+        &self,
+        operation: Operation,
+        work: impl Future<Output = Result<T>>,
+    ) -> Result<T> {
+        let began = Instant::now();
+        let ended = work.await;
+        self.durations[operation as usize].record(began.elapsed());
+        if let Some(counter) = ended
+            .as_ref()
+            .err()
+            .and_then(|error: &Error| self.errors[operation as usize].get(error.kind() as usize))
+        {
+            counter.increment(1);
+        }
+        ended
+    }
+
+    /// What the topics of one tenant and namespace hold.
+    pub(crate) fn topics(&self, scope: &Scope, topics: &[(String, TopicStats)]) {
+        self.topics.set(scope, topics);
+    }
+}
+
+/// Subscriptions, and topics, that have series of their own.
+const MAX_SERIES: usize = 1_000;
+
+/// A topic by tenant, namespace and name; with a subscription, or by itself.
+type SeriesKey = (String, String, String, Option<String>);
+
+/// What topics hold. What is gone holds nothing.
+#[derive(Default)]
+struct TopicGauges {
+    known: Mutex<HashMap<SeriesKey, Vec<Gauge>>>,
+}
+
+impl TopicGauges {
+    fn set(&self, scope: &Scope, topics: &[(String, TopicStats)]) {
+        let mut values: HashMap<SeriesKey, Vec<f64>> = HashMap::new();
+        let key = |topic: &str, subscription: Option<&str>| -> SeriesKey {
+            let (tenant, namespace) = (scope.tenant().to_owned(), scope.namespace().to_owned());
+            (tenant, namespace, topic.to_owned(), subscription.map(str::to_owned))
+        };
+        for (topic, stats) in topics {
+            // Counts are far below where floats have holes.
+            values.insert(key(topic, None), vec![stats.length as f64]);
+            for stats in stats.subscriptions.iter().chain(&stats.internal) {
+                values.insert(key(topic, Some(&stats.subscription)), values_of(stats));
+            }
+        }
+        let mut known = self.known.lock();
+        known.retain(|key, gauges| {
+            let is_other = (key.0.as_str(), key.1.as_str()) != (scope.tenant(), scope.namespace());
+            let is_there = is_other || values.contains_key(key);
+            if !is_there {
+                gauges.iter().for_each(|gauge| gauge.set(0.0));
+            }
+            is_there
+        });
+        for (key, values) in values {
+            if known.len() >= MAX_SERIES && !known.contains_key(&key) {
+                continue;
+            }
+            let gauges = known.entry(key).or_insert_with_key(gauges_of);
+            gauges.iter().zip(values).for_each(|(gauge, value)| gauge.set(value));
+        }
+    }
+}
+
+/// In the order of [`gauges_of`].
+fn values_of(stats: &SubscriptionStats) -> Vec<f64> {
+    let counts = [stats.backlog, stats.pending, stats.scheduled, stats.deferred, stats.dead_letters];
+    let lag = stats.oldest_age.unwrap_or_default().as_secs_f64();
+    counts.into_iter().map(|count| count as f64).chain([lag]).collect()
+}
+
+fn gauges_of((tenant, namespace, topic, subscription): &SeriesKey) -> Vec<Gauge> {
+    let (tenant, namespace, topic) = (tenant.clone(), namespace.clone(), topic.clone());
+    let Some(subscription) = subscription else {
+        let labels = [("tenant", tenant), ("namespace", namespace), ("topic", topic)];
+        return vec![gauge!(TOPIC_MESSAGES, &labels)];
+    };
+    let labels = [
+        ("tenant", tenant),
+        ("namespace", namespace),
+        ("topic", topic),
+        ("subscription", subscription.clone()),
+    ];
+    let names = [BACKLOG, PENDING, SCHEDULED, DEFERRED, DEAD_LETTERS, OLDEST];
+    names.into_iter().map(|name| gauge!(name, &labels)).collect()
 }

@@ -17,6 +17,7 @@ use crate::bus::codec::{check_size, to_json};
 use crate::bus::runs;
 use crate::context::Context;
 use crate::hot::{Change, Precondition, Value};
+use crate::metrics::Operation;
 use crate::warm::Keep;
 use crate::{Error, ErrorKind, Json, Page, Result, Scope};
 
@@ -293,6 +294,10 @@ impl Shared {
 
     /// Values from the hot tier, and where it knows nothing, from the warm one.
     async fn find(&self, keys: &[String]) -> Result<Vec<Option<Value>>> {
+        self.inner.counters.watch(Operation::Get, self.look_up(keys)).await
+    }
+
+    async fn look_up(&self, keys: &[String]) -> Result<Vec<Option<Value>>> {
         let mut found = self.inner.hot.get(&self.scope, keys).await?;
         if self.inner.warm().is_some() {
             for (key, value) in keys.iter().zip(&mut found).filter(|(_, value)| value.is_none()) {
@@ -487,4 +492,4 @@ impl Set {
     }
 }
 
-runs!(Set => u64);
+runs!(Set => u64, Set by shared.inner);

@@ -106,7 +106,7 @@ impl EnsureTopic {
     }
 }
 
-runs!(EnsureTopic => TopicOptions);
+runs!(EnsureTopic => TopicOptions, EnsureTopic by topic.inner);
 
 impl Subscription {
     /// Makes sure that the subscription is there, and changes the options that are given; all others stay.
@@ -228,4 +228,4 @@ impl EnsureSubscription {
     }
 }
 
-runs!(EnsureSubscription => SubscriptionOptions);
+runs!(EnsureSubscription => SubscriptionOptions, EnsureSubscription by subscription.inner);

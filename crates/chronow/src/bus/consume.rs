@@ -122,7 +122,7 @@ impl<T: Send + 'static> Consume<T> {
     }
 }
 
-runs!([T: Send + 'static] Consume<T> => Consumer<T>);
+runs!([T: Send + 'static] Consume<T> => Consumer<T>, Consume by subscription.inner);
 
 /// A stream of messages, each started (and counted) when it is yielded. Dropping it gives back what was
 /// prefetched; messages in your hands stay yours.

@@ -121,7 +121,7 @@ impl DeadLetters {
     }
 }
 
-runs!(DeadLetters => Page<DeadLetter>);
+runs!(DeadLetters => Page<DeadLetter>, DeadLetters by subscription.inner);
 
 macro_rules! on_dead_letters {
     ($(#[$doc:meta])* $action:ident, $method:ident) => {
@@ -158,7 +158,7 @@ macro_rules! on_dead_letters {
             }
         }
 
-        runs!($action => u64);
+        runs!($action => u64, $action by subscription.inner);
     };
 }
 

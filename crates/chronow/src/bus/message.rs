@@ -14,7 +14,7 @@ use super::trace::{TRACEPARENT, TraceContext};
 use crate::context::Context;
 use crate::headers::strip;
 use crate::hot::{Delivery, Settle, SettleAndStart, Settled, StoredMessage};
-use crate::metrics::Counters;
+use crate::metrics::{Counters, Operation};
 use crate::{Error, ErrorKind, Result, SubscriptionName, Timestamp};
 
 /// A message in the hands of its handler.
@@ -233,8 +233,12 @@ pub(super) async fn settle_all(
         settle: settle.iter().map(|(guard, settle)| (guard.lock.clone(), settle.clone())).collect(),
         start: Vec::new(),
     };
-    let outcome = subscription.inner.hot.settle_and_start(&subscription.name, step).await;
-    let settled = outcome.map_err(|error| error.during("settle").on(&subscription.name))?.settled;
+    let inner = &subscription.inner;
+    let settling = async {
+        let outcome = inner.hot.settle_and_start(&subscription.name, step).await;
+        outcome.map_err(|error| error.during("settle").on(&subscription.name))
+    };
+    let settled = inner.counters.watch(Operation::Settle, settling).await?.settled;
     let ended: Vec<_> =
         settle.iter().zip(&settled).map(|((guard, settle), settled)| (&**guard, settle, *settled)).collect();
     note(&subscription.inner, &subscription.name, &ended);

@@ -46,7 +46,19 @@ pub use subscription::Subscription;
 pub use topic::Topic;
 pub use trace::TraceContext;
 
+/// Lets an action be awaited; with an [`Operation`](crate::metrics::Operation), it is measured.
 macro_rules! runs {
+    ([$($generics:tt)*] $action:ty => $output:ty, $operation:ident by $($connection:ident).+) => {
+        impl<$($generics)*> std::future::IntoFuture for $action {
+            type Output = crate::Result<$output>;
+            type IntoFuture = futures::future::BoxFuture<'static, Self::Output>;
+
+            fn into_future(self) -> Self::IntoFuture {
+                let counters = std::sync::Arc::clone(&self.$($connection).+.counters);
+                Box::pin(async move { counters.watch(crate::metrics::Operation::$operation, self.run()).await })
+            }
+        }
+    };
     ([$($generics:tt)*] $action:ty => $output:ty) => {
         impl<$($generics)*> std::future::IntoFuture for $action {
             type Output = crate::Result<$output>;
@@ -57,8 +69,8 @@ macro_rules! runs {
             }
         }
     };
-    ($action:ty => $output:ty) => {
-        crate::bus::runs!([] $action => $output);
+    ($action:ty => $output:ty, $operation:ident by $($connection:ident).+) => {
+        crate::bus::runs!([] $action => $output, $operation by $($connection).+);
     };
 }
 pub(crate) use runs;
@@ -113,23 +125,35 @@ impl Bus {
         self.inner.hot.topics(&self.scope).await.map_err(|error| error.during("topics"))
     }
 
-    /// Returns what the topics hold now, as text for Prometheus: `chronow_topic_messages`, and for each
-    /// subscription `chronow_backlog`, `chronow_pending`, `chronow_scheduled`, `chronow_deferred`,
-    /// `chronow_dead_letters` and `chronow_lag_seconds`, the age of the oldest message that is not settled.
-    /// [`Metrics::to_prometheus`](crate::Metrics::to_prometheus) says what this connection did.
+    /// Measures what the topics hold now, for the recorder of the facade `metrics`: `chronow_topic_messages`,
+    /// and for each subscription `chronow_backlog`, `chronow_pending`, `chronow_scheduled`, `chronow_deferred`,
+    /// `chronow_dead_letters` and `chronow_lag_seconds`, the age of the oldest message that is not settled. A
+    /// program that is scraped calls it every some seconds; what the connection itself did is measured as it
+    /// happens. [`METRICS`](crate::METRICS) lists all of them.
+    ///
+    /// ```
+    /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+    /// # let config = chronow::Config::builder().embedded(":memory:").build()?;
+    /// let chronow = chronow::Chronow::connect(config, None).await?;
+    /// chronow.bus().topic("orders")?.ensure().await?;
+    /// chronow.bus().measure().await?; // chronow_topic_messages{topic="orders",…} 0
+    /// # Ok::<(), chronow::Error>(())
+    /// # }).unwrap();
+    /// ```
     ///
     /// # Errors
     /// `HOT_TIER_ERROR` if the store fails.
-    pub async fn prometheus(&self) -> Result<String> {
-        let mut gauges = crate::metrics::Gauges::default();
+    pub async fn measure(&self) -> Result<()> {
+        let mut topics = Vec::new();
         for name in self.topics().await? {
             match self.topic(&name)?.stats().await {
-                Ok(stats) => gauges.add(&self.scope, &name, &stats),
+                Ok(stats) => topics.push((name, stats)),
                 // Another process was quick to delete it.
                 Err(error) if error.kind() == crate::ErrorKind::NotFound => {}
                 Err(error) => return Err(error),
             }
         }
-        Ok(gauges.to_prometheus())
+        self.inner.counters.topics(&self.scope, &topics);
+        Ok(())
     }
 }

@@ -168,7 +168,7 @@ impl Publish {
     }
 }
 
-runs!(Publish => PublishAck);
+runs!(Publish => PublishAck, Publish by topic.inner);
 
 /// Publishes messages together; see [`Topic::publish_batch`].
 #[derive(Debug)]
@@ -191,7 +191,7 @@ impl PublishBatch {
     }
 }
 
-runs!(PublishBatch => Vec<PublishAck>);
+runs!(PublishBatch => Vec<PublishAck>, PublishBatch by topic.inner);
 
 async fn publish(topic: &Topic, messages: Vec<PublishMessage>, how: How) -> Result<Vec<PublishAck>> {
     let name = topic.name.clone();

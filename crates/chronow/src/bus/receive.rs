@@ -12,6 +12,7 @@ use super::lock_guard::LockRenewer;
 use super::message::{Message, Received, lost, settle_all};
 use super::subscription::Subscription;
 use crate::hot::{Delivery, Settle, SettleAndStart, Settled};
+use crate::metrics::Operation;
 use crate::{Error, Result};
 
 impl Subscription {
@@ -61,7 +62,8 @@ impl Subscription {
             self.inner.notice(self.name.topic());
             self.start_all(pulled.deliveries, pulled.started, begun, &renewer, decode).await
         };
-        receive.await.map_err(self.told("receive"))
+        let received = async { receive.await.map_err(self.told("receive")) };
+        self.inner.counters.watch(Operation::Receive, received).await
     }
 
     /// Takes deferred messages by id, started, to be settled by hand; those that are not deferred are left

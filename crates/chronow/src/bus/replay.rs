@@ -82,4 +82,4 @@ impl Replay {
     }
 }
 
-runs!(Replay => u64);
+runs!(Replay => u64, Replay by subscription.inner);

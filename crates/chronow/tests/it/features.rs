@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+use chronos_db::telemetry::MetricKind;
 use chronos_db::{Json as Value, json};
 use chronow::hot::DeliverPolicy;
 use chronow::{Chronow, ErrorKind, Message, PublishMessage, TraceContext};
 use futures::StreamExt as _;
+use metrics_exporter_prometheus::PrometheusBuilder;
 
 use crate::stores::{Stores, on_every_store};
 use crate::tiers::{until, within};
@@ -18,7 +20,7 @@ on_every_store! {
     messages_are_replayed_by_id_and_time,
     a_topic_is_made_only_if_asked_for,
     a_trace_goes_along,
-    counts_and_lag_are_told_to_prometheus,
+    what_is_done_and_what_topics_hold_is_measured,
     bytes_are_received_and_deferred_as_they_are,
 }
 
@@ -199,7 +201,11 @@ async fn a_trace_goes_along(stores: Stores) {
     assert_eq!(traces, [(Some(trace.clone()), 2), (Some(trace.with_state("a=b")), 2), (None, 0), (None, 1)]);
 }
 
-async fn counts_and_lag_are_told_to_prometheus(stores: Stores) {
+async fn what_is_done_and_what_topics_hold_is_measured(stores: Stores) {
+    // That of this thread alone, on which the scenario runs.
+    let recorder = PrometheusBuilder::new().set_buckets(&[0.001, 1.0]).unwrap().build_recorder();
+    let handle = recorder.handle();
+    let _recorded = metrics::set_default_local_recorder(&recorder);
     let chronow = stores.connect().await;
     let topic = chronow.bus().topic("t").unwrap();
     topic.ensure().await.unwrap();
@@ -218,21 +224,42 @@ async fn counts_and_lag_are_told_to_prometheus(stores: Stores) {
     within(runner.join()).await.unwrap();
     let metrics = chronow.metrics();
     assert!(metrics.lag >= waited, "{metrics:?}");
-    let text = metrics.to_prometheus();
-    for line in ["chronow_published_total 4", "chronow_in_flight 0", "chronow_handler_seconds_count 4"] {
+    let text = handle.render();
+    let has = |text: &str, line: &str| {
         assert!(text.lines().any(|found| found == line), "{line} is missing in {text}");
-    }
-    topic.subscription("quoted\"").unwrap().ensure().await.unwrap();
-    topic.publish(&9).await.unwrap();
-    let text = chronow.bus().prometheus().await.unwrap();
-    let of = r#"{tenant="default",namespace="default",topic="t",subscription="quoted\""}"#;
+    };
     for line in [
-        format!("chronow_backlog{of} 1"),
-        format!("chronow_dead_letters{of} 0"),
-        "# TYPE chronow_lag_seconds gauge".to_owned(),
+        "chronow_published_total 4",
+        "chronow_delivered_total 4",
+        "chronow_acked_total 3",
+        "chronow_nacked_total 1",
+        "chronow_dead_lettered_total 0",
+        "chronow_warm_refused_total 0",
+        "chronow_in_flight 0",
+        "chronow_handler_duration_seconds_count 4",
+        "chronow_delivery_lag_seconds_bucket{le=\"0.001\"} 0",
+        "chronow_operation_duration_seconds_count{operation=\"publish_batch\"} 1",
+        "chronow_errors_total{operation=\"publish\",code=\"VALIDATION_ERROR\"} 0",
     ] {
-        assert!(text.lines().any(|found| found == line), "{line} is missing in {text}");
+        has(&text, line);
     }
+    for metric in chronow::METRICS.iter().filter(|metric| metric.kind == MetricKind::Counter) {
+        assert!(text.contains(&format!("# HELP {} {}\n", metric.name, metric.help)), "{text}");
+    }
+    let quoted = topic.subscription("quoted\"").unwrap();
+    quoted.ensure().await.unwrap();
+    topic.publish(&9).await.unwrap();
+    topic.publish(&9).header("cw-mine", "no").await.unwrap_err();
+    chronow.bus().measure().await.unwrap();
+    let of = r#"{tenant="default",namespace="default",topic="t",subscription="quoted\""}"#;
+    let text = handle.render();
+    has(&text, &format!("chronow_backlog{of} 1"));
+    has(&text, &format!("chronow_dead_letters{of} 0"));
+    has(&text, "# TYPE chronow_lag_seconds gauge");
+    has(&text, "chronow_errors_total{operation=\"publish\",code=\"VALIDATION_ERROR\"} 1");
+    quoted.delete().await.unwrap();
+    chronow.bus().measure().await.unwrap();
+    has(&handle.render(), &format!("chronow_backlog{of} 0"));
 }
 
 async fn bytes_are_received_and_deferred_as_they_are(stores: Stores) {
