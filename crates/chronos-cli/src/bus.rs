@@ -70,6 +70,9 @@ pub(crate) async fn run(globals: &Globals, args: BusArgs) -> Result<(), Failure>
         BusCommand::Top(args) => args.looks(),
         _ => false,
     };
+    if let BusCommand::Consume(args) = &command {
+        args.serve_metrics()?;
+    }
     let connected = if looks {
         globals.connect_for_reading(&of).await?
     } else {

@@ -20,6 +20,7 @@ mod import;
 mod input;
 mod lines;
 mod list;
+mod metrics;
 mod migrate;
 mod open;
 mod output;

@@ -15,7 +15,13 @@ pub(crate) fn note(line: &str) {
 /// From here on, events of our libraries go to stderr, and of those below them the warnings.
 pub(crate) fn init_tracing() {
     let ours = ["chronos_db", "chronow"].map(|library| (library, LevelFilter::INFO));
-    let told = Targets::new().with_default(LevelFilter::WARN).with_targets(ours);
+    // What was done, and what failed, a command says itself.
+    let categories = [
+        ("chronos-operation", LevelFilter::OFF),
+        ("chronos-performance", LevelFilter::INFO),
+        ("chronos-error", LevelFilter::OFF),
+    ];
+    let told = Targets::new().with_default(LevelFilter::WARN).with_targets(ours).with_targets(categories);
     tracing_subscriber::registry()
         .with(tracing_subscriber::fmt::layer().with_writer(io::stderr).with_ansi(false))
         .with(told)

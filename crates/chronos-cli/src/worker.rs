@@ -6,6 +6,7 @@ use chronos_db::{FailedJob, Json, Worker, WorkerReport};
 use clap::Args;
 
 use crate::failure::{Failure, one_line};
+use crate::metrics::MetricsArg;
 use crate::open::{Globals, Opened};
 use crate::output::Output;
 use crate::stderr::note;
@@ -25,7 +26,8 @@ const NAMED: usize = 10;
 Examples:
   chronos worker                         # everything, until Ctrl-C or SIGTERM
   chronos worker --once
-  chronos worker -c users --every 5")]
+  chronos worker -c users --every 5
+  chronos worker --metrics 127.0.0.1:9464")]
 pub(crate) struct WorkerArgs {
     /// Work on this collection alone, where the options lead to.
     #[arg(short, long, value_name = "COLL")]
@@ -40,9 +42,12 @@ pub(crate) struct WorkerArgs {
     /// With --once: go on for at most so many seconds.
     #[arg(long, value_name = "SECONDS", default_value_t = 60, requires = "once")]
     limit: u64,
+    #[command(flatten)]
+    metrics: MetricsArg,
 }
 
 pub(crate) async fn run(globals: &Globals, args: WorkerArgs) -> Result<(), Failure> {
+    args.metrics.serve()?;
     // One that stays waits for the store to come into being, too.
     let mut opened = if args.once { globals.open_for_reading()? } else { globals.open_for_writing()? };
     let worker = worker(&opened, &args).await?;

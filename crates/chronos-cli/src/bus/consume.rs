@@ -16,6 +16,7 @@ use super::exec::exec;
 use super::{SubscriptionArg, parse_filter, payload_json, shown};
 use crate::connect::Connected;
 use crate::failure::Failure;
+use crate::metrics::MetricsArg;
 use crate::output::Output;
 use crate::stop::Stop;
 
@@ -43,6 +44,7 @@ Examples:
   chronos bus consume payments fraud                              # until Ctrl-C
   chronos bus consume payments fraud --exit-when-idle-ms 2000
   chronos bus consume payments fraud --exec ./check-payment --concurrency 4
+  chronos bus consume payments fraud --metrics 127.0.0.1:9464
   chronos bus consume payments fraud --fail-when '{\"amount\": {\"$gte\": 1000}}' --max 10")]
 pub(crate) struct ConsumeArgs {
     #[command(flatten)]
@@ -66,6 +68,14 @@ pub(crate) struct ConsumeArgs {
     /// Messages in hand at once (default: 8 with --exec, else 32).
     #[arg(long, value_name = "N")]
     concurrency: Option<usize>,
+    #[command(flatten)]
+    metrics: MetricsArg,
+}
+
+impl ConsumeArgs {
+    pub(super) fn serve_metrics(&self) -> Result<(), Failure> {
+        self.metrics.serve()
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -215,9 +225,11 @@ pub(super) async fn run(connected: &Connected, args: ConsumeArgs) -> Result<(), 
     }
     let runner = run.start().await?;
     let subscription = args.subscription.of(connected)?;
-    let ended =
-        until_over(&subscription, &work, runner, stop, args.exit_when_idle_ms.map(Duration::from_millis))
-            .await;
+    let idle = args.exit_when_idle_ms.map(Duration::from_millis);
+    let ended = tokio::select! {
+        ended = until_over(&subscription, &work, runner, stop, idle) => ended,
+        () = args.metrics.measure(&connected.chronow) => Ok(()),
+    };
     match work.broken.lock().take() {
         Some(failure) => Err(failure),
         None => ended,

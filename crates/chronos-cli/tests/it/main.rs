@@ -13,6 +13,7 @@ mod erase;
 mod fallback;
 mod import;
 mod inline;
+mod metrics;
 mod migrate;
 mod readme;
 mod records;
