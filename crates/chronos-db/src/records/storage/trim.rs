@@ -105,8 +105,7 @@ impl Trimmer {
                     continue;
                 }
                 let needed = head.is_some_and(|head| head.meta.payload.ov == row.ov);
-                // Without object storage the payload of the head is in this row alone, unless it is in the head
-                // itself.
+                // Without object storage the head's payload is in this row alone, unless it is in the head.
                 let is_held = head.is_some_and(|head| head.inline.is_some());
                 if needed && !is_held && row.op != Op::Void && self.payloads.buckets.is_none() {
                     continue;
