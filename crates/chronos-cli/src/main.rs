@@ -1,5 +1,6 @@
 //! `chronos`: versioned records, topics and shared memory from a shell.
 
+mod admin;
 mod args;
 mod bus;
 mod config;
@@ -96,6 +97,7 @@ enum Command {
     Counters(counters::CountersArgs),
     Worker(worker::WorkerArgs),
     Fallback(fallback::FallbackArgs),
+    Admin(admin::AdminArgs),
     Migrate(migrate::MigrateArgs),
     Config(config::ConfigArgs),
     Bus(bus::BusArgs),
@@ -145,6 +147,7 @@ async fn run(globals: &Globals, command: Command) -> Result<(), Failure> {
         Command::Counters(args) => counters::run(globals, args).await,
         Command::Worker(args) => worker::run(globals, args).await,
         Command::Fallback(args) => fallback::run(globals, args).await,
+        Command::Admin(args) => admin::run(globals, args).await,
         Command::Migrate(args) => migrate::run(globals, args).await,
         Command::Config(args) => config::run(args).await,
         Command::Bus(args) => bus::run(globals, args).await,

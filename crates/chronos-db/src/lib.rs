@@ -66,6 +66,7 @@
 
 #[macro_use]
 mod action;
+pub mod admin;
 mod chronos;
 mod clock;
 pub mod config;
@@ -120,10 +121,11 @@ pub use records::{
     Assigned, Collected, Collection, Create, Damage, Delete, Enrich, EntityMapping, EntityOperation,
     ErasureCounts, FailingVersion, FlushReport, Get, GetWithEntities, History, Import, ImportOp,
     ImportOutcome, Importer, InsertWithEntities, InsertedWithEntities, ItemId, ItemLock, Lineage, List, Lock,
-    MAX_DOCUMENT_BYTES, MAX_DOCUMENT_DEPTH, MAX_INDEXED_BYTES, MigrateTenants, OnDamage, Op, Presigned,
-    Problem, RecordWithEntities, Replace, Restore, RestoreCollection, RestoreProblem, Restored,
-    SkippedEntity, SmartInsert, State, Typed, TypedCollection, TypedGet, TypedList, TypedView, Update,
-    Verification, Verify, Version, View, Written, WrittenEntity, merge,
+    MAX_DOCUMENT_BYTES, MAX_DOCUMENT_DEPTH, MAX_INDEXED_BYTES, MarkItemAsProcessed, MarkItemsAsProcessed,
+    MarkedItem, MarkedItems, MigrateTenants, OnDamage, Op, Presigned, Problem, RecordWithEntities, Replace,
+    Restore, RestoreCollection, RestoreProblem, Restored, ShrinkShadows, ShrunkShadows, SkippedEntity,
+    SmartInsert, State, Typed, TypedCollection, TypedGet, TypedList, TypedView, Update, Verification, Verify,
+    Version, View, Written, WrittenEntity, merge,
 };
 pub use route::{Backend, Distribution, Resolved, Route, Router, Tier};
 pub use tiers::{GetTiered, TieredRecord};

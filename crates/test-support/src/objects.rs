@@ -26,6 +26,10 @@ pub enum Call {
     Delete,
     /// [`ObjectStorage::list`].
     List,
+    /// [`ObjectStorage::bucket_exists`].
+    BucketExists,
+    /// [`ObjectStorage::create_bucket`].
+    CreateBucket,
     /// [`ObjectStorage::presign_get`].
     PresignGet,
 }
@@ -72,6 +76,14 @@ impl<L: Layer<Call>> ObjectStorage for Decorated<L> {
 
     fn list(&self, prefix: &str) -> BoxStream<'static, Result<ObjectInfo>> {
         self.layer.around_stream(Call::List, self.inner.list(prefix))
+    }
+
+    async fn bucket_exists(&self) -> Result<bool> {
+        self.layer.around(Call::BucketExists, self.inner.bucket_exists()).await
+    }
+
+    async fn create_bucket(&self) -> Result<()> {
+        self.layer.around(Call::CreateBucket, self.inner.create_bucket()).await
     }
 
     async fn presign_get(&self, key: &str, ttl: Duration) -> Result<String> {
@@ -124,6 +136,16 @@ impl ObjectStorage for Metered {
         self.meter.called();
         let meter = Arc::clone(&self.meter);
         self.inner.list(prefix).inspect_ok(move |found| meter.read(found.key.len())).boxed()
+    }
+
+    async fn bucket_exists(&self) -> Result<bool> {
+        self.meter.called();
+        self.inner.bucket_exists().await
+    }
+
+    async fn create_bucket(&self) -> Result<()> {
+        self.meter.called();
+        self.inner.create_bucket().await
     }
 
     async fn presign_get(&self, key: &str, ttl: Duration) -> Result<String> {

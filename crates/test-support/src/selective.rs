@@ -123,6 +123,14 @@ impl ObjectStorage for Decorated {
         self.inner.list(prefix)
     }
 
+    async fn bucket_exists(&self) -> Result<bool> {
+        self.inner.bucket_exists().await
+    }
+
+    async fn create_bucket(&self) -> Result<()> {
+        self.inner.create_bucket().await
+    }
+
     async fn presign_get(&self, key: &str, ttl: Duration) -> Result<String> {
         self.inner.presign_get(key, ttl).await
     }

@@ -3,6 +3,7 @@
 // Shared helpers of the tests may fail loudly.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod admin;
 mod bus;
 mod cli;
 mod configs;

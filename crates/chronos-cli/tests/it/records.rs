@@ -303,14 +303,10 @@ fn writes_succeed_while_the_storage_is_down_and_a_worker_stores_them_later() {
     );
     assert_eq!(exported(&cli, &[]), [json!({"email": "ann@example.org"})]);
     let waiting = cli.run(&["worker", "-c", "users", "--once", "--limit", "1"]);
-    assert_eq!(
-        waiting.value_with_code(1),
-        json!({
-            "certified": 0, "collections": 1, "counted": 1, "damaged": 0, "dead": 0, "erased": 0, "failing": 1, "leases": 0,
-            "malformed": 0, "messages": 0, "orphans": 0, "postponed": 0, "queued": 0, "retried": 0, "trimmed": 0,
-            "waiting": 1, "failed": 0,
-        })
-    );
+    for (name, count) in waiting.value_with_code(1).as_object().unwrap() {
+        let is_there = ["collections", "counted", "failing", "waiting"].contains(&name.as_str());
+        assert_eq!(*count, json!(u64::from(is_there)), "{name}: {waiting:?}");
+    }
     assert!(
         waiting.err().contains("version 0 of ") && waiting.err().contains(" in `users` was tried "),
         "{waiting:?}"

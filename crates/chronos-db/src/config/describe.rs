@@ -72,20 +72,22 @@ impl Config {
                 described[key] = json!(paths);
             }
         }
-        let engine = self.connections.get(&entry.connection).and_then(|c| parse(c.uri.expose_secret()).ok());
-        match engine {
-            Some(Engine::MongoDb { hosts }) => {
-                described["engine"] = json!("mongodb");
-                described["hosts"] = json!(hosts);
-            }
-            Some(Engine::Embedded { path }) => {
-                described["engine"] = json!("embedded");
-                described["file"] = json!(path.as_deref().unwrap_or(":memory:"));
-            }
-            // Only a configuration put together by hand can hold a string that was never checked.
-            None => described["engine"] = json!("unknown"),
+        for (key, value) in self.describe_engine(&entry.connection).as_object().into_iter().flatten() {
+            described[key.as_str()] = value.clone();
         }
         described
+    }
+
+    /// The engine of a document connection, with its hosts or its file.
+    pub(crate) fn describe_engine(&self, connection: &str) -> Json {
+        match self.connections.get(connection).and_then(|c| parse(c.uri.expose_secret()).ok()) {
+            Some(Engine::MongoDb { hosts }) => json!({ "engine": "mongodb", "hosts": hosts }),
+            Some(Engine::Embedded { path }) => {
+                json!({ "engine": "embedded", "file": path.as_deref().unwrap_or(":memory:") })
+            }
+            // Only a configuration put together by hand can hold a string that was never checked.
+            None => json!({ "engine": "unknown" }),
+        }
     }
 
     fn describe_space(&self, space: &ObjectSpace) -> Json {
@@ -97,7 +99,7 @@ impl Config {
                 json!({
                     "provider": connection.map(|c| c.provider.name()),
                     "connection": reference,
-                    "endpoint": connection.map(endpoint),
+                    "endpoint": connection.map(SpaceConnection::shown_endpoint),
                     "region": connection.map(|c| &c.region),
                     "buckets": buckets,
                 })
@@ -126,15 +128,19 @@ fn describe_writes(writes: &WriteOptimization) -> Json {
     })
 }
 
-fn endpoint(connection: &SpaceConnection) -> String {
-    match connection.provider {
-        Provider::Local | Provider::Memory => connection.endpoint.clone(),
-        Provider::S3 | Provider::Azure => Url::parse(&connection.endpoint)
-            .ok()
-            .and_then(|url| {
-                url.host_str()
-                    .map(|host| url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}")))
-            })
-            .unwrap_or_else(|| "unknown".to_owned()),
+impl SpaceConnection {
+    /// Where it is, without credentials: the host, or the folder.
+    pub(crate) fn shown_endpoint(&self) -> String {
+        match self.provider {
+            Provider::Local | Provider::Memory => self.endpoint.clone(),
+            Provider::S3 | Provider::Azure => Url::parse(&self.endpoint)
+                .ok()
+                .and_then(|url| {
+                    url.host_str().map(|host| {
+                        url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
+                    })
+                })
+                .unwrap_or_else(|| "unknown".to_owned()),
+        }
     }
 }

@@ -72,7 +72,6 @@ pub(super) fn check(config: &mut Config) -> Result<()> {
         if let Some(max_bytes) = shadow.max_bytes {
             in_range("devShadow.maxBytesPerDoc", bytes(max_bytes), 1, most)?;
         }
-        config.note_dev_shadow();
     }
     if let Some(fallback) = &mut config.fallback {
         fallback.check(Path::new(""))?;
@@ -92,10 +91,6 @@ impl Config {
         if self.retention.max_age.is_some() || self.retention.max_per_item.is_some() {
             self.not_yet(path, "every version stays in the index");
         }
-    }
-
-    fn note_dev_shadow(&mut self) {
-        self.not_yet("devShadow.ttlHours", "the latest payload stays in the head until the next version");
     }
 
     fn note_unknown_parts(&mut self, path: &str, template: &str) {
@@ -177,7 +172,6 @@ fn dev_shadow(root: &mut Section<'_>, config: &mut Config) -> Result<()> {
     if section.enabled()? {
         let ttl = ttl.ok_or_else(|| section.wrong("ttlHours", "is missing"))?;
         config.dev_shadow = Some(DevShadow { ttl, max_bytes });
-        config.note_dev_shadow();
     }
     section.finish(&mut config.warnings);
     Ok(())

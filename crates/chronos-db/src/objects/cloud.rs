@@ -1,4 +1,5 @@
-//! S3 and Azure Blob: clients, and the creation of buckets, which the crate `object_store` leaves to others.
+//! S3 and Azure Blob: clients, and what concerns a bucket as a whole, which the crate `object_store` leaves to
+//! others.
 
 use std::fmt;
 use std::sync::Arc;
@@ -24,7 +25,7 @@ use crate::{Error, Result};
 pub(super) struct Cloud {
     pub(super) store: Arc<dyn ObjectStore>,
     pub(super) signer: CloudSigner,
-    pub(super) creator: Creator,
+    pub(super) bucket: Bucket,
     pub(super) endpoint: String,
     pub(super) secrets: Vec<SecretString>,
 }
@@ -148,8 +149,8 @@ impl HttpService for Answers {
     }
 }
 
-/// Creates one bucket.
-pub(super) struct Creator {
+/// One bucket as a whole.
+pub(super) struct Bucket {
     http: HttpClient,
     url: Url,
     body: String,
@@ -163,7 +164,17 @@ enum Credentials {
     Azure { credential: object_store::azure::AzureCredential, account: String },
 }
 
-impl Creator {
+impl Bucket {
+    /// Whether it is there.
+    pub(super) async fn exists(&self) -> Result<bool, Failure> {
+        let (status, said) = self.ask(Method::HEAD, "").await?;
+        match status {
+            200..300 => Ok(true),
+            404 => Ok(false),
+            _ => Err(Failure::answered(status, &said)),
+        }
+    }
+
     /// Creates the bucket; one that is there already is fine.
     pub(super) async fn create(&self) -> Result<(), Failure> {
         match self.create_with(&self.body).await {
@@ -174,8 +185,18 @@ impl Creator {
     }
 
     async fn create_with(&self, body: &str) -> Result<(), Failure> {
+        let (status, said) = self.ask(Method::PUT, body).await?;
+        let failure = match status {
+            200..300 => return Ok(()),
+            _ => Failure::answered(status, &said),
+        };
+        if failure.is_created_already() { Ok(()) } else { Err(failure) }
+    }
+
+    /// Sends one request about the bucket; the status of the answer, and what it says.
+    async fn ask(&self, method: Method, body: &str) -> Result<(u16, String), Failure> {
         let mut request = HttpRequest::new(HttpRequestBody::from(body.to_owned()));
-        *request.method_mut() = Method::PUT;
+        *request.method_mut() = method;
         *request.uri_mut() = self.url.as_str().parse().map_err(Failure::unusable)?;
         match &self.credentials {
             #[cfg(feature = "s3")]
@@ -190,24 +211,19 @@ impl Creator {
         }
         request.headers_mut().insert("content-length", HeaderValue::from(body.len()));
         within(TIMEOUT, async {
-            let failed =
-                |source| object_store::Error::Generic { store: "bucket creation", source: Box::new(source) };
+            let failed = |source| object_store::Error::Generic { store: "bucket", source: Box::new(source) };
             let response = self.http.execute(request).await.map_err(failed)?;
-            let status = response.status();
-            if status.is_success() {
-                return Ok(());
-            }
+            let status = response.status().as_u16();
             let said = response.into_body().bytes().await.map_err(failed)?;
-            let failure = Failure::answered(status.as_u16(), &String::from_utf8_lossy(&said));
-            if failure.is_created_already() { Ok(()) } else { Err(failure) }
+            Ok((status, String::from_utf8_lossy(&said).into_owned()))
         })
         .await
     }
 }
 
-impl fmt::Debug for Creator {
+impl fmt::Debug for Bucket {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Creator").field("url", &self.url.as_str()).finish_non_exhaustive()
+        f.debug_struct("Bucket").field("url", &self.url.as_str()).finish_non_exhaustive()
     }
 }
 
@@ -266,7 +282,7 @@ pub(super) fn s3(connection: &SpaceConnection, bucket: &str, http: HttpClient) -
     Ok(Cloud {
         signer: CloudSigner::S3(Arc::clone(&store), ahead),
         store,
-        creator: Creator {
+        bucket: Bucket {
             http,
             url: root,
             body,
@@ -314,7 +330,7 @@ pub(super) fn azure(connection: &SpaceConnection, bucket: &str, http: HttpClient
             ahead,
         ),
         store: Arc::new(store),
-        creator: Creator {
+        bucket: Bucket {
             http,
             url,
             body: String::new(),

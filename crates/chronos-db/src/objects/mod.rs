@@ -124,6 +124,19 @@ pub trait ObjectStorage: Send + Sync + fmt::Debug {
     /// Streams all objects whose key starts with `prefix` (whole path segments).
     fn list(&self, prefix: &str) -> BoxStream<'static, Result<ObjectInfo>>;
 
+    /// Returns whether the bucket is there; one request. In a bucket that is not there is nothing, and to be told
+    /// so is no error: this is for who has to know which of the two it is, or whether the storage answers at all.
+    ///
+    /// # Errors
+    /// `STORAGE_ERROR` if the storage does not answer, or refuses the credentials.
+    async fn bucket_exists(&self) -> Result<bool>;
+
+    /// Creates the bucket; one that is there already is left as it is.
+    ///
+    /// # Errors
+    /// `STORAGE_ERROR` if the storage does not answer, or does not allow it.
+    async fn create_bucket(&self) -> Result<()>;
+
     /// Returns a URL that lets its bearer GET the object for `ttl`, at least 1 s and at most 7 days.
     ///
     /// # Errors

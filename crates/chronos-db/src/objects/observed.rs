@@ -21,10 +21,13 @@ enum Call {
     Head,
     Delete,
     RemoveUnfinished,
+    BucketExists,
+    CreateBucket,
 }
 
 /// In the order of [`Call`]. Listings are not among them: how long one takes is its reader's business.
-const CALLS: [&str; 5] = ["put", "get", "head", "delete", "remove_unfinished"];
+const CALLS: [&str; 7] =
+    ["put", "get", "head", "delete", "remove_unfinished", "bucket_exists", "create_bucket"];
 
 /// What the buckets of one storage measure together.
 #[derive(Clone)]
@@ -95,6 +98,14 @@ impl ObjectStorage for ObservedObjects {
     fn list(&self, prefix: &str) -> BoxStream<'static, Result<ObjectInfo>> {
         let meters = self.meters.clone();
         self.inner.list(prefix).inspect(move |found| meters.0.heard(found.as_ref().err())).boxed()
+    }
+
+    async fn bucket_exists(&self) -> Result<bool> {
+        self.watch(Call::BucketExists, self.inner.bucket_exists()).await
+    }
+
+    async fn create_bucket(&self) -> Result<()> {
+        self.watch(Call::CreateBucket, self.inner.create_bucket()).await
     }
 
     async fn presign_get(&self, key: &str, ttl: Duration) -> Result<String> {

@@ -54,7 +54,7 @@ struct Inner {
     #[cfg(any(feature = "s3", feature = "azure"))]
     signer: Option<cloud::CloudSigner>,
     #[cfg(any(feature = "s3", feature = "azure"))]
-    creator: Option<cloud::Creator>,
+    whole: Option<cloud::Bucket>,
 }
 
 enum Source {
@@ -138,7 +138,7 @@ impl StoreObjects {
                 secrets: cloud.secrets,
                 unconditional: AtomicBool::new(false),
                 signer: Some(cloud.signer),
-                creator: Some(cloud.creator),
+                whole: Some(cloud.bucket),
             }),
         }
     }
@@ -154,7 +154,7 @@ impl StoreObjects {
                 #[cfg(any(feature = "s3", feature = "azure"))]
                 signer: None,
                 #[cfg(any(feature = "s3", feature = "azure"))]
-                creator: None,
+                whole: None,
             }),
         }
     }
@@ -226,8 +226,8 @@ impl Inner {
     /// Creates the bucket. Folders and memory never miss theirs.
     async fn create_bucket(&self, missing: Failure) -> Result<()> {
         #[cfg(any(feature = "s3", feature = "azure"))]
-        if let Some(creator) = &self.creator {
-            return creator.create().await.map_err(|failure| {
+        if let Some(bucket) = &self.whole {
+            return bucket.create().await.map_err(|failure| {
                 let reason = format!(
                     "there is no bucket `{}` at {}, and creating it failed: {}",
                     self.bucket, self.place, failure.reason
@@ -241,6 +241,11 @@ impl Inner {
     fn error(&self, what: impl fmt::Display, failure: Failure) -> Error {
         let reason =
             format!("cannot {what} in bucket `{}` at {}: {}", self.bucket, self.place, failure.reason);
+        self.shown(&reason, failure.is_passing())
+    }
+
+    fn of_bucket(&self, what: &str, failure: Failure) -> Error {
+        let reason = format!("cannot {what} bucket `{}` at {}: {}", self.bucket, self.place, failure.reason);
         self.shown(&reason, failure.is_passing())
     }
 
@@ -361,6 +366,30 @@ impl ObjectStorage for StoreObjects {
             }))
         };
         futures::stream::once(listing).try_flatten().boxed()
+    }
+
+    async fn bucket_exists(&self) -> Result<bool> {
+        #[cfg(any(feature = "s3", feature = "azure"))]
+        if let Some(bucket) = &self.inner.whole {
+            let look = repeatable(|| bucket.exists()).await;
+            return look.map_err(|failure| self.inner.of_bucket("look at", failure));
+        }
+        let opened = self.inner.for_reading().await;
+        opened.map(|opened| opened.is_some()).map_err(|failure| self.inner.of_bucket("look at", failure))
+    }
+
+    async fn create_bucket(&self) -> Result<()> {
+        #[cfg(any(feature = "s3", feature = "azure"))]
+        if let Some(bucket) = &self.inner.whole {
+            return bucket.create().await.map_err(|failure| self.inner.of_bucket("create", failure));
+        }
+        match &self.inner.source {
+            Source::Store(_) => Ok(()),
+            Source::Folder(folder) => match folder.for_writing(false).await {
+                Ok(_) => Ok(()),
+                Err(failure) => Err(self.inner.of_bucket("create", failure)),
+            },
+        }
     }
 
     async fn presign_get(&self, key: &str, ttl: Duration) -> Result<String> {

@@ -19,8 +19,9 @@ mod workers;
 mod write;
 
 pub use actions::{
-    Create, Delete, Enrich, Get, GetWithEntities, History, Import, InsertWithEntities, List, Lock, Replace,
-    Restore, RestoreCollection, SmartInsert, Update, Verify,
+    Create, Delete, Enrich, Get, GetWithEntities, History, Import, InsertWithEntities, List, Lock,
+    MarkItemAsProcessed, MarkItemsAsProcessed, MarkedItem, MarkedItems, Replace, Restore, RestoreCollection,
+    ShrinkShadows, ShrunkShadows, SmartInsert, Update, Verify,
 };
 pub use assign::{Assigned, MigrateTenants};
 pub use collection::Collection;

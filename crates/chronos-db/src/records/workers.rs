@@ -15,6 +15,7 @@ use super::model::Names;
 use super::read::Reader;
 use super::restore::Restorer;
 use super::storage::eraser::Eraser;
+use super::storage::expire::Expirer;
 use super::storage::flush::{FlushReport, Flusher};
 use super::storage::gc::Collector;
 use super::storage::payload_store::{ObjectBuckets, PayloadCache, PayloadStore};
@@ -40,6 +41,7 @@ pub(crate) struct Workers {
     pub(crate) restorer: Arc<Restorer>,
     pub(crate) collector: Arc<Collector>,
     pub(crate) trimmer: Arc<Trimmer>,
+    pub(crate) expirer: Arc<Expirer>,
     pub(crate) verifier: Arc<Verifier>,
     pub(crate) eraser: Arc<Eraser>,
 }
@@ -100,6 +102,7 @@ impl Workers {
                 writer: writer.clone(),
             }),
             trimmer: Arc::new(Trimmer::new(index, payloads, watermark)),
+            expirer: Arc::new(Expirer { index: index.clone(), reader: reader.clone() }),
             verifier: Arc::new(Verifier {
                 index: index.clone(),
                 payloads: payloads.clone(),
@@ -129,6 +132,11 @@ impl Workers {
         let deadline = self.flusher.deadline(limit);
         self.flusher.until(deadline, self.committer.drained()).await;
         self.flusher.flush(deadline, own_only, scope).await
+    }
+
+    /// Whether payloads are put into an object storage.
+    pub(crate) fn stores_objects(&self) -> bool {
+        self.reader.payloads.buckets.is_some()
     }
 
     /// Whether nothing is under way: no commit, nothing to store, no handle.

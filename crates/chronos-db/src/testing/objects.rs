@@ -53,6 +53,7 @@ macro_rules! objects_suite {
             unusable_keys_are_refused,
             a_media_type_can_be_given_and_a_broken_one_is_refused,
             racing_first_puts_create_the_missing_bucket_once,
+            a_bucket_is_there_once_it_was_created,
         );
     };
     (@races $open:ident) => {
@@ -236,6 +237,18 @@ pub async fn racing_first_puts_create_the_missing_bucket_once(objects: Arc<dyn O
     let done = futures::future::join_all(keys.iter().map(|key| put(&objects, key, "x"))).await;
     assert!(done.into_iter().all(|put| put == Put::Stored));
     assert_eq!(list(&objects, "first/").await.len(), 8);
+}
+
+/// Looked at before and after it was created, twice, and after an object was put.
+pub async fn a_bucket_is_there_once_it_was_created(objects: Arc<dyn ObjectStorage>) {
+    objects.bucket_exists().await.unwrap();
+    for _ in 0..2 {
+        objects.create_bucket().await.unwrap();
+        assert!(objects.bucket_exists().await.unwrap());
+    }
+    assert_eq!(put(&objects, "k", "x").await, Put::Stored);
+    objects.create_bucket().await.unwrap();
+    assert_eq!(objects.get("k").await.unwrap().as_deref(), Some(b"x".as_slice()), "what is in it stays");
 }
 
 /// [`PutMode::Create`] decides a race.

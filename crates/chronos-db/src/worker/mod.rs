@@ -80,7 +80,8 @@ impl Chronos {
 ///
 /// What it does in each round: store what waits to be stored, remove uploads whose commit never came and
 /// objects of erased items that came back, finish erasures that a process left, follow the log for the counters,
-/// trim what is superseded where versions are not kept, remove messages whose time has passed, and leases that
+/// trim what is superseded where versions are not kept, mark what has passed its time
+/// and take payloads out of heads that keep them, remove messages whose time has passed, and leases that
 /// nobody takes any more; and, unless it works on one collection alone, carry out what is due of the fallback
 /// queue.
 #[derive(Clone, Debug)]

@@ -498,7 +498,6 @@ fn options_that_nothing_acts_on_yet_are_told() {
     let mut document = v2();
     for (key, value) in [
         ("retention", json!({"ver": {"days": 3}, "objects": {}})),
-        ("devShadow", json!({"ttlHours": 1})),
         ("counters", json!({"mongoUri": "mongodb://c", "dbName": "counts"})),
         ("rollup", json!({"enabled": false})),
     ] {
@@ -508,7 +507,7 @@ fn options_that_nothing_acts_on_yet_are_told() {
     let config = parse(&document).unwrap();
     let told: std::collections::BTreeSet<&str> =
         config.without_effect.iter().map(|warning| warning.path.as_str()).collect();
-    for path in ["retention.ver", "retention.objects", "devShadow.ttlHours", "databases.logs.backupsBucket"] {
+    for path in ["retention.ver", "retention.objects", "databases.logs.backupsBucket"] {
         assert!(told.contains(path), "{path}: {told:?}");
     }
     assert!(!told.contains("rollup"), "what is switched off asks for nothing");

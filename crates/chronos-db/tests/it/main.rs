@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod abandoned;
+mod admin;
 mod config;
 mod config_builder;
 mod config_minimal;

@@ -114,6 +114,14 @@ impl ObjectStorage for NotedBucket {
         self.inner.list(prefix)
     }
 
+    async fn bucket_exists(&self) -> Result<bool> {
+        self.inner.bucket_exists().await
+    }
+
+    async fn create_bucket(&self) -> Result<()> {
+        self.inner.create_bucket().await
+    }
+
     async fn presign_get(&self, key: &str, ttl: Duration) -> Result<String> {
         self.inner.presign_get(key, ttl).await
     }
@@ -163,6 +171,14 @@ mod tests {
 
         fn list(&self, prefix: &str) -> BoxStream<'static, Result<ObjectInfo>> {
             self.folder.list(prefix)
+        }
+
+        async fn bucket_exists(&self) -> Result<bool> {
+            self.folder.bucket_exists().await
+        }
+
+        async fn create_bucket(&self) -> Result<()> {
+            self.folder.create_bucket().await
         }
 
         async fn presign_get(&self, key: &str, ttl: Duration) -> Result<String> {

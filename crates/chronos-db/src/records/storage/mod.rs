@@ -1,6 +1,6 @@
 //! What lies in object storage: `payload_store` reads, writes and removes objects, `flush` stores what was
 //! committed, `notes` is what is noted of them, `gc` removes what no version names, `eraser` what was erased,
-//! `trim` what is superseded where versions are not kept, `buckets` sees to it that a bucket is not made anew
+//! `trim` what is superseded where versions are not kept, `expire` takes heads through time, `buckets` sees to it that a bucket is not made anew
 //! in silence.
 //!
 //! Objects follow the version index; nothing here decides what a version is.
@@ -8,6 +8,7 @@
 pub(crate) mod buckets;
 pub(crate) mod eraser;
 pub(crate) mod erasures;
+pub(crate) mod expire;
 pub(crate) mod flush;
 pub(crate) mod gc;
 pub(crate) mod notes;

@@ -11,6 +11,7 @@ use crate::records::index::own_names::KEPT;
 use crate::records::index::scope::{Scope, by_tenant};
 use crate::records::index::{CV, RecordIndex, STABLE, without_content};
 use crate::records::model::ItemId;
+use crate::records::storage::expire::SHADOW_AT;
 use crate::records::storage::flush::Flusher;
 use crate::{Error, ErrorKind, Result};
 
@@ -59,7 +60,11 @@ impl Schema {
     }
 
     fn list_indexes(&self) -> Vec<Index> {
-        list_indexes(self.index.settings.map.indexed.iter().map(String::as_str))
+        let mut indexes = list_indexes(self.index.settings.map.indexed.iter().map(String::as_str));
+        if self.index.settings.shadow.is_some() {
+            indexes.extend(shadow_indexes());
+        }
+        indexes
     }
 
     async fn prepare_tenants(&self) -> Result<()> {
@@ -162,6 +167,14 @@ fn list_indexes<'p>(declared: impl Iterator<Item = &'p str>) -> Vec<Index> {
     // And one of the few whose properties had no room in the index.
     let incomplete = Index::on("head_incomplete", &["notIndexed", "_id"]).only_if_exists("notIndexed");
     orders.into_iter().chain(declared.map(property_index)).chain([incomplete]).collect()
+}
+
+/// By which is found whose time has passed, where heads keep payloads.
+fn shadow_indexes() -> [Index; 2] {
+    [
+        Index::on("head_shadow", &[SHADOW_AT]).only_if_exists(SHADOW_AT),
+        Index::on("head_state", &["state", "updatedAt"]),
+    ]
 }
 
 /// The same within each tenant.

@@ -67,7 +67,7 @@ pub async fn a_call_costs_the_same_in_a_large_bucket(small: Bucket, large: Bucke
         let put = |key: String, options: PutOptions| async move {
             objects.put(&key, Bytes::from(vec![8; 200]), options).await.unwrap()
         };
-        let spent: [(&str, Spent); 9] = [
+        let spent: [(&str, Spent); 10] = [
             (
                 "a put",
                 spent(gauge, "", async |n| assert_eq!(put(key(n), PutOptions::default()).await, Put::Stored))
@@ -102,6 +102,10 @@ pub async fn a_call_costs_the_same_in_a_large_bucket(small: Bucket, large: Bucke
             (
                 "a head of nothing",
                 spent(gauge, "", async |_| assert_eq!(objects.head("none").await.unwrap(), None)).await,
+            ),
+            (
+                "a look at the bucket",
+                spent(gauge, "", async |_| assert!(objects.bucket_exists().await.unwrap())).await,
             ),
             // Where there are no URLs, saying so costs nothing either.
             (

@@ -7,6 +7,7 @@ mod leases;
 mod messages;
 mod orphans;
 mod trim;
+mod ttl;
 
 use std::sync::Arc;
 
@@ -22,6 +23,7 @@ pub(super) fn all(chronos: &Chronos) -> Vec<Arc<dyn Job>> {
         Arc::new(erasures::Erasures { chronos: chronos.clone() }),
         Arc::new(counters::Counters),
         Arc::new(trim::Trim),
+        Arc::new(ttl::Ttl),
         Arc::new(messages::Messages),
         Arc::new(leases::Leases),
     ]

@@ -59,6 +59,9 @@ operations!(
     flush_local,
     ensure_index,
     collect_orphans,
+    mark_item_as_processed,
+    mark_items_as_processed_by_ttl,
+    shrink_shadows,
     trim,
     erase,
     erase_where,
@@ -291,6 +294,17 @@ async fn attack(operation: Operation, globex: &Collection, id: &ItemId, lock: Op
         Operation::ensure_index => globex.ensure_index("n").await.unwrap(),
         Operation::collect_orphans => {
             assert_eq!(globex.collect_orphans(Duration::ZERO).await.unwrap(), Collected::default())
+        }
+        Operation::mark_item_as_processed => {
+            assert_eq!(refused(globex.mark_item_as_processed(id).await), gone);
+            assert_eq!(refused(globex.mark_item_as_processed(id).dry_run().await), gone);
+        }
+        Operation::mark_items_as_processed_by_ttl => {
+            let marked = globex.mark_items_as_processed_by_ttl(Duration::ZERO).await.unwrap();
+            assert!(marked.items_processed <= own as u64, "{marked:?}");
+        }
+        Operation::shrink_shadows => {
+            assert_eq!(globex.shrink_shadows().all().await.unwrap().items_processed, 0);
         }
         Operation::trim => assert_eq!(globex.trim(Duration::ZERO).await.unwrap(), 0),
         Operation::erase => {

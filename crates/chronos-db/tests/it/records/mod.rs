@@ -38,6 +38,7 @@ mod removal;
 mod restore;
 mod restore_collection;
 mod smart_insert;
+mod states;
 mod telemetry;
 mod tenants;
 mod tiers;

@@ -1,0 +1,76 @@
+//! `chronos admin health`, `backends`, `storage-check` and `spaces-check`.
+
+use std::time::Duration;
+
+use chronos_db::Json;
+
+use crate::failure::Failure;
+use crate::open::{Globals, Opened};
+use crate::output::Output;
+use crate::stderr::note;
+
+/// What does not answer keeps nobody from ending.
+const CLOSE: Duration = Duration::from_millis(500);
+
+/// Closes what was only looked at: what is away takes its time to be closed, and nothing was written to it.
+pub(super) async fn close(opened: &Opened) {
+    // What could be said of a store that does not answer has been said.
+    let _ = opened.chronos.shutdown_within(CLOSE).await;
+}
+
+pub(super) async fn health(globals: &Globals) -> Result<(), Failure> {
+    let opened = globals.open_for_reading()?;
+    let health = opened.chronos.admin().health().await;
+    close(&opened).await;
+    let health = health?;
+    Output::new().value(&health.to_json())?;
+    for ping in health.connections.iter().chain(&health.storages).filter(|ping| !ping.is_ok()) {
+        note(&format!("error: `{}` does not answer", ping.name));
+    }
+    if health.is_ok() { Ok(()) } else { Err(Failure::Reported) }
+}
+
+pub(super) fn backends(globals: &Globals) -> Result<(), Failure> {
+    let opened = globals.open_for_writing()?;
+    let mut out = Output::new();
+    for backend in opened.chronos.admin().backends() {
+        out.line(&backend.to_json())?;
+    }
+    out.finish()
+}
+
+pub(super) async fn storage(globals: &Globals) -> Result<(), Failure> {
+    let opened = globals.open_for_reading()?;
+    let checked = opened.chronos.admin().check_storage().await;
+    close(&opened).await;
+    let checked = checked?;
+    let lines = checked.iter().map(|storage| (storage.to_json(), storage.is_ok()));
+    print(lines.collect(), "could not be reached")
+}
+
+pub(super) async fn spaces(globals: &Globals) -> Result<(), Failure> {
+    let opened = globals.open_for_reading()?;
+    let checked = opened.chronos.admin().check_spaces().await;
+    close(&opened).await;
+    let checked = checked?;
+    let lines = checked.iter().map(|space| (space.to_json(), space.is_valid()));
+    print(lines.collect(), "are not valid as DigitalOcean Spaces")
+}
+
+/// One storage a line; an error if one is not as it should be.
+fn print(lines: Vec<(Json, bool)>, wrong: &str) -> Result<(), Failure> {
+    let mut out = Output::new();
+    for (line, _) in &lines {
+        out.line(line)?;
+    }
+    out.finish()?;
+    if lines.is_empty() {
+        note("no database of the configuration has an object storage");
+    }
+    let count = lines.iter().filter(|(_, ok)| !ok).count();
+    if count == 0 {
+        return Ok(());
+    }
+    note(&format!("error: {count} of {} object storages {wrong}", lines.len()));
+    Err(Failure::Reported)
+}
