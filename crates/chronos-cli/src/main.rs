@@ -1,6 +1,7 @@
 //! `chronos`: versioned records, topics and shared memory from a shell.
 
 mod admin;
+mod analytics;
 mod args;
 mod bus;
 mod config;
@@ -95,6 +96,7 @@ enum Command {
     Metadata(tiers::MetadataArgs),
     Verify(verify::VerifyArgs),
     Counters(counters::CountersArgs),
+    Analytics(analytics::AnalyticsArgs),
     Worker(worker::WorkerArgs),
     Fallback(fallback::FallbackArgs),
     Admin(admin::AdminArgs),
@@ -145,6 +147,7 @@ async fn run(globals: &Globals, command: Command) -> Result<(), Failure> {
         Command::Metadata(args) => tiers::metadata(globals, args).await,
         Command::Verify(args) => verify::run(globals, args).await,
         Command::Counters(args) => counters::run(globals, args).await,
+        Command::Analytics(args) => analytics::run(globals, args).await,
         Command::Worker(args) => worker::run(globals, args).await,
         Command::Fallback(args) => fallback::run(globals, args).await,
         Command::Admin(args) => admin::run(globals, args).await,

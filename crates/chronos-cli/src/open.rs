@@ -145,6 +145,13 @@ impl Globals {
         Ok(config)
     }
 
+    /// Whether any option says where the data is, within the configuration.
+    pub(crate) fn says_where(&self) -> bool {
+        let Self { database_type, tier, tenant, cross_tenant, domain, entry, database, .. } = self;
+        let names = [tenant, domain, entry, database];
+        database_type.is_some() || tier.is_some() || *cross_tenant || names.iter().any(|name| name.is_some())
+    }
+
     fn route(&self) -> Route {
         let Self { database_type, tier, tenant, cross_tenant, domain, entry, database, .. } = self.clone();
         // Version 1's own ways to a database take no type unless one is given.
@@ -164,6 +171,11 @@ impl Opened {
             tenant: if named { self.route.tenant.clone() } else { Some(tenant.to_owned()) },
             ..self.route.clone()
         }
+    }
+
+    /// Where the options lead to.
+    pub(crate) fn route(&self) -> Route {
+        self.route.clone()
     }
 
     /// Where the options lead to for a collection of that name.

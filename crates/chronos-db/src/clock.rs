@@ -78,6 +78,11 @@ impl Timestamp {
     pub(crate) fn civil(self) -> Option<DateTime> {
         EPOCH.checked_add(SignedDuration::from_millis(self.0)).ok()
     }
+
+    /// The moment of a date and time in UTC. Digits below a millisecond are cut off.
+    pub(crate) fn of_civil(at: DateTime) -> Option<Self> {
+        i64::try_from(at.duration_since(EPOCH).as_millis()).ok().map(Self)
+    }
 }
 
 /// ISO-8601; beyond the year 9999, milliseconds since 1970 (`300000000000000ms`).

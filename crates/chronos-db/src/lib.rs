@@ -67,6 +67,7 @@
 #[macro_use]
 mod action;
 pub mod admin;
+pub mod analytics;
 mod chronos;
 mod clock;
 pub mod config;

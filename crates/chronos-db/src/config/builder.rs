@@ -12,10 +12,10 @@ use super::database::Database;
 use super::section::{below, wrong};
 use super::uri::resolve_path;
 use super::{
-    Buckets, CollectionMap, Config, CounterRetention, CounterRule, DatabaseType, DevShadow,
+    Buckets, CollectionMap, Config, CounterRetention, CounterRule, CrossTenantRule, DatabaseType, DevShadow,
     DocumentConnection, Fallback, HashAlgorithm, ObjectSpace, Retention, Selector, SpaceConnection,
-    Transactions, UpdateMode, Warning, WriteOptimization, check_database, collections, counter_rules,
-    settings, v1,
+    TimeBasedRule, Transactions, UpdateMode, Warning, WriteOptimization, analytics_rule, check_database,
+    collections, counter_rules, settings, v1,
 };
 use crate::{Json, Result, json};
 
@@ -26,7 +26,7 @@ const EMBEDDED: &str = "embedded";
 /// checks the configuration by the rules of the file. An option, or a reference, that is given twice has the last
 /// value.
 ///
-/// Not part of it are the sections that only other programs read: `analytics` and `rollup`.
+/// Not part of it is the section that only other programs read: `rollup`.
 ///
 /// ```
 /// use std::time::Duration;
@@ -63,6 +63,8 @@ pub struct ConfigBuilder {
     counters: Option<(String, String)>,
     counter_rules: Vec<CounterRule>,
     counter_retention: Option<CounterRetention>,
+    time_based_rules: Vec<TimeBasedRule>,
+    cross_tenant_rules: Vec<CrossTenantRule>,
 }
 
 crate::debug_some!(ConfigBuilder {
@@ -74,7 +76,9 @@ crate::debug_some!(ConfigBuilder {
     collections,
     counters,
     counter_rules,
-    counter_retention
+    counter_retention,
+    time_based_rules,
+    cross_tenant_rules
 });
 
 #[derive(Clone, Debug)]
@@ -102,6 +106,8 @@ impl Config {
             counters: None,
             counter_rules: Vec::new(),
             counter_retention: None,
+            time_based_rules: Vec::new(),
+            cross_tenant_rules: Vec::new(),
         }
     }
 
@@ -324,6 +330,19 @@ impl ConfigBuilder {
         self
     }
 
+    /// Computes something over the items of a collection, wherever there is one of that name. No two analytics
+    /// rules may have one name.
+    pub fn time_based_rule(mut self, rule: TimeBasedRule) -> Self {
+        self.time_based_rules.push(rule);
+        self
+    }
+
+    /// Computes something over the items of several tenants. No two analytics rules may have one name.
+    pub fn cross_tenant_rule(mut self, rule: CrossTenantRule) -> Self {
+        self.cross_tenant_rules.push(rule);
+        self
+    }
+
     /// Checks the configuration and returns it. Relative paths are resolved against the current directory.
     ///
     /// # Errors
@@ -339,6 +358,7 @@ impl ConfigBuilder {
             collections::add(&mut config, collection, map)?;
         }
         add_counter_rules(&mut config, self.counter_rules, self.counter_retention)?;
+        analytics_rule::add(&mut config, self.time_based_rules, self.cross_tenant_rules)?;
         let written = add_connections(&mut config, connections)?;
         add_spaces(&mut config, spaces)?;
         if let Some((reference, database)) = self.counters {
@@ -348,6 +368,8 @@ impl ConfigBuilder {
         }
         add_databases(&mut config, databases, &written)?;
         config.check_entries()?;
+        let unknown = config.analytics.check(&config)?;
+        config.warnings.extend(unknown);
         Ok(config)
     }
 }

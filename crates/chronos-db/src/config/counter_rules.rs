@@ -150,7 +150,7 @@ impl CheckedRule {
 }
 
 /// The value with the keys of its objects in order, so that two ways to write it are one.
-fn sorted(value: &Json) -> Json {
+pub(super) fn sorted(value: &Json) -> Json {
     match value {
         Json::Object(map) => {
             let members: BTreeMap<&String, Json> =

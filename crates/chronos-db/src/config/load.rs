@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use secrecy::{ExposeSecret, SecretString};
 
@@ -109,6 +110,8 @@ impl Config {
         }
         root.finish(&mut config.warnings);
         config.check_entries()?;
+        let unknown = config.analytics.check(&config)?;
+        config.warnings.extend(unknown);
         Ok(config)
     }
 
@@ -149,6 +152,7 @@ impl Config {
             sections: BTreeMap::new(),
             warnings: Vec::new(),
             without_effect: Vec::new(),
+            analytics: Arc::default(),
         }
     }
 

@@ -2,22 +2,25 @@
 //! (`mongoUris`), or built in Rust with [`Config::builder`].
 //!
 //! `load.rs` finds out which shape a text has; `v1.rs` and `v2.rs` read connections and databases,
-//! `settings.rs`, `collections.rs` and `counter_rules.rs` everything else, all of them through `section.rs`,
+//! `settings.rs`, `collections.rs`, `counter_rules.rs` and `analytics_rules.rs` everything else, all of them through `section.rs`,
 //! whose errors name the JSON path. `builder.rs` takes the same from Rust, a database as `database.rs` has it,
 //! counter rules as
-//! `counter_rule.rs`, the rest as `construct.rs` makes it. The rules are the same for both: `assemble.rs` knows those of databases
+//! `counter_rule.rs`, analytics rules as `analytics_rule.rs`, the rest as `construct.rs` makes it. The rules are the same for both: `assemble.rs` knows those of databases
 //! and `bucket_names.rs` those of their buckets, `identifiers.rs` checks names, `uri.rs` and `object_space.rs`
 //! connections, `collections.rs` the paths of properties. `describe.rs` shows a configuration without its
 //! secrets. Nothing here opens a connection.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use secrecy::SecretString;
 
 use crate::Json;
 
+mod analytics_rule;
+mod analytics_rules;
 mod assemble;
 mod bucket_names;
 mod builder;
@@ -34,6 +37,7 @@ mod load;
 mod names;
 mod object_space;
 mod owner;
+mod relative_time;
 pub mod section;
 mod settings;
 mod uri;
@@ -41,6 +45,9 @@ mod v1;
 mod v2;
 mod write_optimization;
 
+pub use analytics_rule::{CrossTenantRule, TimeBasedRule};
+pub use analytics_rules::{AnalyticsOperation, CrossTenantMode, Timeframe};
+pub(crate) use analytics_rules::{AnalyticsRule, AnalyticsRules, CrossTenant, TimeBased};
 pub use builder::ConfigBuilder;
 pub use counter_rule::CounterRule;
 pub(crate) use counter_rules::{CheckedRule, CounterRules};
@@ -106,6 +113,8 @@ pub struct Config {
     pub warnings: Vec<Warning>,
     /// What was accepted, and has no effect yet.
     pub without_effect: Vec<Warning>,
+    /// The rules of the section `analytics`.
+    pub(crate) analytics: Arc<AnalyticsRules>,
 }
 
 /// Something a configuration says that is ignored or surprising.

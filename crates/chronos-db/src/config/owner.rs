@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{DatabaseType, Entry, Selector};
+use super::{Config, DatabaseType, Entry, Selector};
 
 /// Whose documents an entry leads to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,6 +32,28 @@ impl Owner {
             (Self::Anybody, Self::Anybody) | (Self::Nobody, Self::Nobody) => false,
             _ => true,
         }
+    }
+}
+
+impl Config {
+    /// The entries that lead to different documents, counters or objects. Of those that see the same ones, the
+    /// first.
+    pub(crate) fn distinct_entries(&self) -> Vec<Arc<Entry>> {
+        let is_same = |one: &Entry, other: &Entry| {
+            one.connection == other.connection
+                && one.database == other.database
+                && one.objects == other.objects
+                && one.analytics_database == other.analytics_database
+                && one.database_type == other.database_type
+                && Owner::of(one) == Owner::of(other)
+        };
+        let mut distinct: Vec<Arc<Entry>> = Vec::new();
+        for entry in &self.entries {
+            if !distinct.iter().any(|known| is_same(known, entry)) {
+                distinct.push(Arc::new(entry.clone()));
+            }
+        }
+        distinct
     }
 }
 

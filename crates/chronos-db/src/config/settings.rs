@@ -1,10 +1,11 @@
 //! Everything but connections and databases: the same in every shape, and in Rust.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use super::section::{Section, Unit, in_range};
 use super::uri::resolve_path;
-use super::{Config, DevShadow, HashAlgorithm, Transactions, UpdateMode, Warning};
+use super::{AnalyticsRules, Config, DevShadow, HashAlgorithm, Transactions, UpdateMode, Warning};
 use crate::route::key::KeyTemplate;
 use crate::{Json, Result};
 
@@ -213,15 +214,15 @@ fn sections(root: &mut Section<'_>, config: &mut Config) -> Result<()> {
     keep(root, "fallback", config);
     keep(root, "writeOptimization", config);
     keep(root, "chronow", config);
-    super::counter_rules::check(config)
+    super::counter_rules::check(config)?;
+    config.analytics = Arc::new(AnalyticsRules::read(&config.sections, &mut config.warnings)?);
+    Ok(())
 }
 
 /// Whether a section asks for something that nothing does yet.
 fn is_idle(key: &str, written: &Json) -> bool {
-    let lists = |name: &str| written.get(name).and_then(Json::as_array).is_some_and(|list| !list.is_empty());
     match key {
-        "counterRules" => false,
-        "analytics" => lists("timeBasedRules") || lists("crossTenantRules"),
+        "counterRules" | "analytics" => false,
         _ => written.get("enabled") != Some(&Json::Bool(false)),
     }
 }

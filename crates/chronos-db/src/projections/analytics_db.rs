@@ -1,4 +1,4 @@
-//! Where counters of an entry are kept: its `analyticsDbName`, else the configuration's `counters`, else the
+//! Where counters and analytics of an entry are kept: its `analyticsDbName`, else the configuration's `counters`, else the
 //! database of the data itself.
 
 use std::collections::HashMap;
@@ -10,7 +10,7 @@ use secrecy::ExposeSecret as _;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::OnceCell;
 
-use crate::config::{Config, Selector};
+use crate::config::{AnalyticsRules, Config, Selector};
 use crate::connections::Connections;
 use crate::documents::{DocumentStore, Namespace};
 use crate::{Resolved, Result};
@@ -22,6 +22,8 @@ pub(crate) struct AnalyticsDb {
     database: String,
     /// Its indexes are there.
     pub(crate) ready: OnceCell<()>,
+    /// The indexes of analytics results are there.
+    pub(crate) results_ready: OnceCell<()>,
 }
 
 impl fmt::Debug for AnalyticsDb {
@@ -68,13 +70,14 @@ impl AnalyticsDbs {
                 connection: connection.to_owned(),
                 database: database.to_owned(),
                 ready: OnceCell::new(),
+                results_ready: OnceCell::new(),
             })
         });
         let backend = match (&entry.selector, &entry.backend_id) {
             (Selector::Hashed(_), Some(id)) => Some(short_digest(id.expose_secret().as_bytes())),
             _ => None,
         };
-        Analytics { db: Arc::clone(db), backend }
+        Analytics { db: Arc::clone(db), backend, rules: Arc::clone(&config.analytics) }
     }
 }
 
@@ -103,12 +106,14 @@ pub(crate) fn homes(config: &Config, resolved: &Resolved) -> String {
     short_digest(homes.join("\0").as_bytes())
 }
 
-/// Where the counters of one collection are kept.
+/// Where the counters and analytics of one collection are kept.
 #[derive(Clone, Debug)]
 pub(crate) struct Analytics {
     pub(crate) db: Arc<AnalyticsDb>,
     /// Which of version 1's backends counts here: several of them may have a database of one name.
     pub(crate) backend: Option<String>,
+    /// The analytics rules of the configuration.
+    pub(crate) rules: Arc<AnalyticsRules>,
 }
 
 /// Twelve hex digits that tell texts apart.

@@ -30,7 +30,7 @@ impl Collection {
     }
 
     /// A handle of the same collection that sees other documents.
-    fn seeing(&self, scope: Scope) -> Self {
+    pub(crate) fn seeing(&self, scope: Scope) -> Self {
         Self { tenancy: Tenancy::of(scope), ..self.clone() }
     }
 }

@@ -36,10 +36,11 @@ pub use entities::{
 pub use import::{ImportOp, ImportOutcome, Importer};
 pub(crate) use index::landed::Landed;
 pub(crate) use index::scope::{Scope, TENANT};
+pub(crate) use index::tenants::tenants_of;
 pub(crate) use index::{RecordIndex, Settings};
 pub use model::{ItemId, Lineage, Op, State};
 pub(crate) use model::{Names, Row, VersionSelector, int, number};
-pub(crate) use read::{Order, cursor, parse_cursor};
+pub(crate) use read::{ItemValues, Order, ValuesQuery, cursor, parse_cursor};
 pub use restore::{RestoreProblem, Restored};
 pub(crate) use storage::eraser::AGAIN_MILLIS;
 pub use storage::erasures::ErasureCounts;

@@ -10,7 +10,7 @@ use crate::lease::LEASES;
 use crate::messaging::MessagingDb;
 use crate::projections::counters::owner_of;
 use crate::records::Collection;
-use crate::{DamagedRow, FailingVersion, Result};
+use crate::{DamagedRow, Error, FailingVersion, Result};
 
 /// What a job is done for.
 pub(crate) enum Subject {
@@ -60,6 +60,16 @@ impl Target {
     }
 }
 
+/// A part of a job that failed while the others went on. The job itself tries it again after growing waits.
+#[derive(Debug)]
+pub(crate) struct PartFailure {
+    /// Which part, for people.
+    pub(crate) part: String,
+    /// How often it failed in a row.
+    pub(crate) tries: u32,
+    pub(crate) error: Error,
+}
+
 /// What a job came to.
 #[derive(Debug, Default)]
 pub(crate) struct JobOutcome {
@@ -69,6 +79,8 @@ pub(crate) struct JobOutcome {
     pub(crate) failing: Vec<FailingVersion>,
     /// Rows that cannot be read.
     pub(crate) damaged: Vec<DamagedRow>,
+    /// Parts of it that failed.
+    pub(crate) failed: Vec<PartFailure>,
     /// Something is left that may be done soon.
     pub(crate) is_unfinished: bool,
 }

@@ -7,6 +7,7 @@
 //! work. Writes that wait in the fallback queue are carried out beside (`queued.rs`). What fails is tried again
 //! after growing waits (`failures.rs`) and stops nothing else.
 
+mod cross_tenant;
 mod failures;
 mod job;
 mod jobs;
@@ -26,7 +27,7 @@ use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use self::failures::{Attempt, Failures};
-use self::job::{FailureKey, Job, Target};
+use self::job::{FailureKey, Job, PartFailure, Target};
 pub use self::report::{FailedJob, WorkerReport};
 use self::targets::{EntryRef, Listed};
 use crate::projections::analytics_db::homes;
@@ -80,10 +81,10 @@ impl Chronos {
 ///
 /// What it does in each round: store what waits to be stored, remove uploads whose commit never came and
 /// objects of erased items that came back, finish erasures that a process left, follow the log for the counters,
-/// trim what is superseded where versions are not kept, mark what has passed its time
-/// and take payloads out of heads that keep them, remove messages whose time has passed, and leases that
-/// nobody takes any more; and, unless it works on one collection alone, carry out what is due of the fallback
-/// queue.
+/// run analytics rules when the hour has changed (those across tenants, when the day has), trim what is superseded
+/// where versions are not kept, mark what has passed its time and take payloads out of heads that keep them, remove
+/// messages whose time has passed, and leases that nobody takes any more; and, unless it works on one collection
+/// alone, carry out what is due of the fallback queue.
 #[derive(Clone, Debug)]
 pub struct Worker {
     all: Arc<All>,
@@ -245,7 +246,8 @@ impl Round<'_> {
         let entries = targets::distinct_entries(self.all.chronos.config());
         let entries = futures::stream::iter(entries).take_until(self.stopping.cancelled());
         let entries = entries.for_each_concurrent(ENTRIES, |entry| self.work_on_entry(entry));
-        futures::future::join(entries.boxed(), queued::work(self).boxed()).await;
+        let across = cross_tenant::work(self);
+        futures::future::join3(entries.boxed(), queued::work(self).boxed(), across.boxed()).await;
         if self.stopping.is_cancelled() {
             self.leave(report::NOT_REACHED);
         }
@@ -365,6 +367,22 @@ impl Round<'_> {
         if self.all.failures.succeeded(key, job) {
             self.so_far.lock().mended.push((job, shown.to_owned()));
         }
+    }
+
+    /// Notes that a part of a job failed. The first time it is told in the log.
+    fn fail_part(
+        &self,
+        job: &'static str,
+        of: FailureKey<'_>,
+        PartFailure { part, tries, error }: PartFailure,
+    ) {
+        let target = format!("{part} over {}", of.shown);
+        if tries == 1 {
+            tracing::warn!(job, %target, %error, "a part of a worker's job failed; it is tried again after growing waits");
+        } else {
+            tracing::debug!(job, %target, tries, %error, "a part of a worker's job failed again");
+        }
+        self.so_far.lock().add_failure(FailedJob { job, target, tries, error });
     }
 
     /// Notes that a job failed. The first time it is told in the log.

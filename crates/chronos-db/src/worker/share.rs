@@ -113,8 +113,11 @@ async fn run(
             job.run(target, round.patience()).await
         };
         match done.await {
-            Ok(done) => {
+            Ok(mut done) => {
                 round.succeed(name, target.failure_key());
+                for failed in done.failed.drain(..) {
+                    round.fail_part(name, target.failure_key(), failed);
+                }
                 if done.is_unfinished {
                     round.so_far.lock().unfinished.insert(target.lease.clone(), true);
                 }

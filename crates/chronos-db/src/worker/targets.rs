@@ -3,16 +3,15 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use bson::Document;
 use futures::stream::{self, BoxStream};
 use futures::{StreamExt as _, TryStreamExt as _};
 
 use super::job::{FailureKey, Subject, Target};
-use crate::config::{Config, DatabaseType, Entry, Owner};
-use crate::documents::{Direction, DocumentStore, Filter, Namespace, Scan};
+use crate::config::{Config, DatabaseType, Entry};
+use crate::documents::{DocumentStore, Namespace};
 use crate::lease::LEASES;
 use crate::projections::analytics_db::homes;
-use crate::records::TENANT;
+use crate::records::tenants_of;
 use crate::{Chronos, ErrorKind, Resolved, Result, validate_name};
 
 /// An entry of the configuration.
@@ -34,24 +33,9 @@ impl EntryRef {
     }
 }
 
-/// The entries that lead to different documents, counters or objects. Of those that see the same ones, the
-/// first.
-pub(super) fn distinct_entries(config: &Config) -> Vec<EntryRef> {
-    let is_same = |one: &Entry, other: &Entry| {
-        one.connection == other.connection
-            && one.database == other.database
-            && one.objects == other.objects
-            && one.analytics_database == other.analytics_database
-            && one.database_type == other.database_type
-            && Owner::of(one) == Owner::of(other)
-    };
-    let mut distinct: Vec<EntryRef> = Vec::new();
-    for entry in &config.entries {
-        if !distinct.iter().any(|known| is_same(&known.0, entry)) {
-            distinct.push(EntryRef(Arc::new(entry.clone())));
-        }
-    }
-    distinct
+/// The entries that lead to different documents, counters or objects.
+pub(super) fn distinct_entries(config: &Config) -> impl Iterator<Item = EntryRef> {
+    config.distinct_entries().into_iter().map(EntryRef)
 }
 
 /// What an entry leads to.
@@ -125,7 +109,7 @@ async fn of_database(
         let tenants = match &entry.0.database {
             Some(_) => stream::once(async { Ok(None) }).boxed(),
             None => {
-                tenants(Arc::clone(&documents), Namespace::new(database.as_str(), format!("{name}_head")))
+                tenants_of(Arc::clone(&documents), Namespace::new(database.as_str(), format!("{name}_head")))
             }
         };
         tenants.map_ok(move |tenant| {
@@ -133,28 +117,6 @@ async fn of_database(
         })
     });
     Ok(stream::iter(others).chain(records).boxed())
-}
-
-/// No tenant, then every tenant that has a head: one look at the index each.
-fn tenants(
-    documents: Arc<dyn DocumentStore>,
-    heads: Namespace,
-) -> BoxStream<'static, Result<Option<String>>> {
-    let next = move |last: String| {
-        let (documents, heads) = (Arc::clone(&documents), heads.clone());
-        async move {
-            let scan = Scan {
-                filter: Filter::gt(TENANT, last.as_str()),
-                order: vec![(TENANT.to_owned(), Direction::Ascending)],
-                limit: Some(1),
-                ..Scan::default()
-            };
-            let found: Vec<Document> = documents.scan(&heads, scan).try_collect().await?;
-            let tenant = found.first().and_then(|head| head.get_str(TENANT).ok()).map(str::to_owned);
-            Ok(tenant.map(|tenant| (Some(tenant.clone()), tenant)))
-        }
-    };
-    stream::once(async { Ok(None) }).chain(stream::try_unfold(String::new(), next)).boxed()
 }
 
 impl Candidate {

@@ -4,9 +4,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use chronos_db::config::{
-    Base64Property, CollectionMap, Config, ConfigBuilder, CountedOp, CounterRetention, CounterRule, Database,
-    DatabaseType, DevShadow, HashAlgorithm, Retention, RuleScope, Selector, SpaceConnection, Transactions,
-    UpdateMode, WriteOptimization,
+    AnalyticsOperation, Base64Property, CollectionMap, Config, ConfigBuilder, CountedOp, CounterRetention,
+    CounterRule, CrossTenantMode, CrossTenantRule, Database, DatabaseType, DevShadow, HashAlgorithm,
+    Retention, RuleScope, Selector, SpaceConnection, TimeBasedRule, Timeframe, Transactions, UpdateMode,
+    WriteOptimization,
 };
 use chronos_db::{ErrorKind, json};
 use secrecy::ExposeSecret;
@@ -76,6 +77,17 @@ fn every_setting_can_be_built() {
                 {"name": "large", "scope": "payload", "countUnique": ["n"], "on": ["CREATE"], "when": {"n": {"$gt": 1}}, "mode": "gauge"},
             ]}),
         ),
+        (
+            "analytics",
+            json!({
+                "timeBasedRules": [
+                    {"name": "plain", "collection": "users", "operation": "count", "saveMode": "global"},
+                    {"name": "days", "collection": "users", "query": {"email": "a"}, "operation": "sum", "field": "photo", "saveMode": "timeframe",
+                     "timeframe": "daily", "arguments": ["email"], "relativeTime": {"newerThan": "P2D", "olderThan": "PT1H"}},
+                ],
+                "crossTenantRules": [{"name": "both", "collection": "users", "mode": "boolean", "masterTenantId": "a", "slaveTenantIds": ["a", "b"]}],
+            }),
+        ),
         ("routing", json!({"hashAlgo": "jump", "chooseKey": "collection|colour"})),
         ("counters", json!({"dbConnRef": "main", "dbName": "all_counters"})),
         (
@@ -122,6 +134,17 @@ fn every_setting_can_be_built() {
                 .gauge(),
         )
         .counter_retention(CounterRetention::default().days(7).weeks(4).months(2))
+        .time_based_rule(TimeBasedRule::new("plain", "users", AnalyticsOperation::Count))
+        .time_based_rule(
+            TimeBasedRule::new("days", "users", AnalyticsOperation::Sum)
+                .query(json!({"email": "a"}))
+                .field("photo")
+                .timeframe(Timeframe::Daily)
+                .arguments(["email"])
+                .newer_than("P2D")
+                .older_than("PT1H"),
+        )
+        .cross_tenant_rule(CrossTenantRule::new("both", "users", CrossTenantMode::Boolean, "a", ["a", "b"]))
         .collection("users", users.base64("photo", photo))
         .build()
         .unwrap();
@@ -140,6 +163,7 @@ fn every_setting_can_be_built() {
     assert_eq!(sorted(&built), sorted(&read));
     assert_eq!(built.collection_maps, read.collection_maps);
     assert_eq!(built.sections["counterRules"], read.sections["counterRules"]);
+    assert_eq!(built.sections["analytics"], read.sections["analytics"]);
     assert_eq!(built.sections["retention"]["counters"], read.sections["retention"]["counters"]);
     assert_eq!(built.timeout, read.timeout);
 }

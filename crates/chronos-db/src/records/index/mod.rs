@@ -10,6 +10,7 @@ pub(crate) mod missing;
 pub(crate) mod own_names;
 pub(crate) mod roll_forward;
 pub(crate) mod scope;
+pub(crate) mod tenants;
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;

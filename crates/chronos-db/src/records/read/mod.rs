@@ -3,7 +3,7 @@
 //!
 //! `reader` finds one version and its bytes, `show` makes what a caller sees of it, `list` makes pages:
 //! `query` is what was asked, `plan` what is asked of the store, `walk` the items in their order, `page`
-//! cursors. `rules` holds a version's document against counter rules. `unversioned` answers where versions are not kept, `unknown` tells names that nobody has. Nothing
+//! cursors. `rules` holds a version's document against counter rules. `unversioned` answers where versions are not kept, `unknown` tells names that nobody has, `values` reads what is computed over all items. Nothing
 //! is written.
 
 mod list;
@@ -15,6 +15,7 @@ mod rules;
 mod show;
 mod unknown;
 mod unversioned;
+mod values;
 mod walk;
 mod whole;
 
@@ -22,3 +23,4 @@ pub(crate) use self::page::{Order, cursor, parse_cursor};
 pub(crate) use self::query::Query;
 pub(crate) use self::reader::{ReadOptions, Reader, ResolvedVersion};
 pub(crate) use self::show::unless_erased;
+pub(crate) use self::values::{ItemValues, ValuesQuery};

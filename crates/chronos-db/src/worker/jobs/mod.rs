@@ -1,5 +1,6 @@
 //! The jobs, a file each. A new one stands in the list here, and runs wherever a worker does.
 
+mod analytics;
 mod counters;
 mod erasures;
 mod flush;
@@ -22,6 +23,7 @@ pub(super) fn all(chronos: &Chronos) -> Vec<Arc<dyn Job>> {
         Arc::new(orphans::Orphans),
         Arc::new(erasures::Erasures { chronos: chronos.clone() }),
         Arc::new(counters::Counters),
+        Arc::new(analytics::Analytics::default()),
         Arc::new(trim::Trim),
         Arc::new(ttl::Ttl),
         Arc::new(messages::Messages),

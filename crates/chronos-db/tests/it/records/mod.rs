@@ -4,6 +4,7 @@
 mod child;
 mod pairing;
 
+mod analytics;
 mod blobs;
 mod buckets;
 mod cost;

@@ -1,0 +1,126 @@
+//! `chronos analytics`.
+
+use std::sync::Arc;
+
+use chronos_db::Timestamp;
+use clap::{Args, Subcommand};
+use futures::TryStreamExt as _;
+use parking_lot::Mutex;
+
+use crate::failure::{Failure, one_line};
+use crate::open::Globals;
+use crate::output::Output;
+use crate::stderr::note;
+
+/// Compute the analytics rules of the configuration, and print what they came to.
+///
+/// `chronos worker` runs time-based rules each hour, and those across tenants each day.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  chronos analytics run
+  chronos analytics results daily_revenue --limit 30")]
+pub(crate) struct AnalyticsArgs {
+    #[command(subcommand)]
+    command: AnalyticsCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum AnalyticsCommand {
+    Run(RunArgs),
+    Results(ResultsArgs),
+}
+
+/// Run rules now, whether they are due or not, and print each result on a line.
+///
+/// Rules run over every collection of their name that the configuration leads to. With `--tenant`, `--type` or
+/// another option that says where the data is, time-based rules run there alone.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  chronos analytics run
+  chronos analytics run daily_revenue --now 2026-01-31T23:59:59Z
+  chronos analytics run daily_revenue --tenant acme | jq .value")]
+struct RunArgs {
+    /// Rules by their names; all without any.
+    #[arg(value_name = "RULE")]
+    rules: Vec<String>,
+    /// Run them as of this time: it bounds `relativeTime`, and items that were created later do not count.
+    #[arg(long, value_name = "TIME", value_parser = Timestamp::parse)]
+    now: Option<Timestamp>,
+}
+
+/// Print what a rule came to, one result a line, the latest timeframe first.
+///
+/// A time-based rule has results of its own for each tenant; one across tenants has them where the configuration
+/// says.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  chronos analytics results daily_revenue --limit 30
+  chronos analytics results daily_revenue --tenant acme | jq -c '[.timestamp, .value]'")]
+struct ResultsArgs {
+    /// The rule.
+    #[arg(value_name = "RULE")]
+    rule: String,
+    /// At most so many.
+    #[arg(long, value_name = "N")]
+    limit: Option<usize>,
+}
+
+pub(crate) async fn run(globals: &Globals, args: AnalyticsArgs) -> Result<(), Failure> {
+    match args.command {
+        AnalyticsCommand::Run(args) => run_rules(globals, args).await,
+        AnalyticsCommand::Results(args) => results(globals, args).await,
+    }
+}
+
+async fn run_rules(globals: &Globals, args: RunArgs) -> Result<(), Failure> {
+    let opened = globals.open_for_reading()?;
+    let out = Arc::new(Mutex::new((Output::new(), Ok(()))));
+    let heard = Arc::clone(&out);
+    let mut run = opened.chronos.analytics().run().on_result(move |result| {
+        let (out, printed) = &mut *heard.lock();
+        if printed.is_ok() {
+            *printed = out.line(&result.to_json());
+        }
+    });
+    if !args.rules.is_empty() {
+        run = run.rules(args.rules);
+    }
+    if let Some(now) = args.now {
+        run = run.now(now);
+    }
+    if globals.says_where() {
+        run = run.only(opened.route());
+    }
+    let ran = run.await?;
+    opened.close().await?;
+    let (out, printed) = &mut *out.lock();
+    std::mem::replace(printed, Ok(()))?;
+    out.finish()?;
+    let failed = ran.rules.iter().filter_map(|run| Some((run, run.error.as_ref()?)));
+    let mut is_failed = false;
+    for (run, error) in failed {
+        is_failed = true;
+        let (rule, target) = (&run.rule, &run.target);
+        note(&format!("error: rule `{rule}` over {target}: {}", one_line(&error.to_string())));
+    }
+    if is_failed { Err(Failure::Reported) } else { Ok(()) }
+}
+
+async fn results(globals: &Globals, args: ResultsArgs) -> Result<(), Failure> {
+    let opened = globals.open_for_reading()?;
+    let mut found = opened.chronos.analytics().results(args.rule, opened.route()).stream().await?;
+    let mut out = Output::new();
+    let mut left = args.limit.unwrap_or(usize::MAX);
+    while left > 0
+        && let Some(result) = found.try_next().await?
+    {
+        out.line(&result.to_json())?;
+        left -= 1;
+    }
+    drop(found);
+    opened.close().await?;
+    out.finish()
+}
