@@ -139,7 +139,7 @@ impl Samples for TenantSamples {
                 Ok::<_, crate::Error>(items.map(move |item| {
                     let numbers = numbers_of(&cross.rule, &item?, false)?;
                     let groups = vec![(position, Vec::new()), (POOLED, Vec::new())];
-                    Ok(Sample { numbers, groups, arguments: Vec::new() })
+                    Ok::<_, crate::Error>(Sample { numbers, groups, arguments: Vec::new() })
                 }))
             }
         };

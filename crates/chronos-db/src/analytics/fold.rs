@@ -282,7 +282,8 @@ mod tests {
         let given = Given { samples: samples.to_vec(), reads: AtomicU64::new(0) };
         let mut fold = Fold { max_bytes, ..Fold::new(&given, measure, None) };
         let mut found = Vec::new();
-        futures::executor::block_on(async {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(async {
             while let Some(groups) = fold.next().await.unwrap() {
                 assert!(groups.len() <= 1 || groups.len() * GROUP_BYTES <= max_bytes);
                 found.extend(groups.into_iter().map(|group| (group.key.0, group.value)));

@@ -120,7 +120,7 @@ impl AnalyticsResult {
 
     pub(super) fn read(stored: &Document) -> Result<Self> {
         let id = stored.get_str("_id").unwrap_or_default();
-        let need = |field: &str| {
+        let need = |field: &'static str| {
             move || Error::database(format!("the stored result `{id}` has no `{field}` that can be read"))
         };
         let text = |field: &str| stored.get_str(field).ok().map(str::to_owned);

@@ -194,11 +194,12 @@ impl Action for RunAnalytics {
             (Rule::CrossTenant(_), Some(_)) => Vec::new(),
         });
         let tasks: Vec<Task> = tasks.collect();
-        let ran = futures::stream::iter(&tasks).map(|task| async {
+        let this = &self;
+        let ran = futures::stream::iter(tasks).map(|task| async move {
             match task {
-                Task::TimeBased(timed, entry) => self.in_entry(timed, entry).await,
-                Task::OnRoute(timed, route) => self.on_route(timed, route).await,
-                Task::CrossTenant(cross) => vec![self.across(cross).await],
+                Task::TimeBased(timed, entry) => this.in_entry(&timed, &entry).await,
+                Task::OnRoute(timed, route) => this.on_route(&timed, &route).await,
+                Task::CrossTenant(cross) => vec![this.across(&cross).await],
             }
         });
         let rules: Vec<Vec<RuleRun>> = ran.buffered(PARALLEL).collect().await;

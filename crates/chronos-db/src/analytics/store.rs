@@ -117,14 +117,15 @@ impl ResultStore {
     }
 
     async fn ensure(&self) -> Result<()> {
-        let prepare = async {
-            let index = [Index::on("results", &[OWNER, RULE, TIMESTAMP, "_id"])];
-            for results in [TIME_BASED, CROSS_TENANT] {
-                self.documents.ensure(&self.db.namespace(results), &index).await?;
-            }
-            Ok(())
-        };
-        self.db.results_ready.get_or_try_init(|| prepare).await.map(drop)
+        self.db.results_ready.get_or_try_init(|| self.prepare()).await.map(drop)
+    }
+
+    async fn prepare(&self) -> Result<()> {
+        let index = [Index::on("results", &[OWNER, RULE, TIMESTAMP, "_id"])];
+        for results in [TIME_BASED, CROSS_TENANT] {
+            self.documents.ensure(&self.db.namespace(results), &index).await?;
+        }
+        Ok(())
     }
 
     pub(super) async fn now(&self) -> Result<Timestamp> {

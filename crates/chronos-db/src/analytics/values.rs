@@ -23,11 +23,7 @@ pub(super) fn query_of(rule: &AnalyticsRule, arguments: &[String], now: Timestam
 pub(super) fn numbers_of(rule: &AnalyticsRule, item: &ItemValues, counts_all: bool) -> Result<Vec<Number>> {
     let Some(field) = &rule.field else { return Ok(vec![Number::ONE]) };
     let mut found = Vec::new();
-    for (segment, rest) in first_segment(field) {
-        if let Some(value) = item.entry.get(segment) {
-            collect(value, rest, &mut found);
-        }
-    }
+    collect_below(&item.entry, field, &mut found);
     let number = |value: &Bson| match Number::of(value) {
         _ if counts_all => Ok(Number::ONE),
         Some(number) => Ok(number),
@@ -39,11 +35,14 @@ pub(super) fn numbers_of(rule: &AnalyticsRule, item: &ItemValues, counts_all: bo
     found.into_iter().map(number).collect()
 }
 
-fn first_segment(path: &str) -> Option<(&str, Option<&str>)> {
-    Some(match path.split_once('.') {
-        Some((first, rest)) => (first, Some(rest)),
+fn collect_below<'v>(document: &'v Document, path: &str, found: &mut Vec<&'v Bson>) {
+    let (segment, rest) = match path.split_once('.') {
+        Some((segment, rest)) => (segment, Some(rest)),
         None => (path, None),
-    })
+    };
+    if let Some(value) = document.get(segment) {
+        collect(value, rest, found);
+    }
 }
 
 /// The values at a path; arrays on it are looked through, as filters do.
@@ -52,13 +51,7 @@ fn collect<'v>(value: &'v Bson, path: Option<&str>, found: &mut Vec<&'v Bson>) {
         (Bson::Array(items), _) => items.iter().for_each(|item| collect(item, path, found)),
         (Bson::Null | Bson::Undefined, _) => {}
         (value, None) => found.push(value),
-        (Bson::Document(document), Some(path)) => {
-            for (segment, rest) in first_segment(path) {
-                if let Some(value) = document.get(segment) {
-                    collect(value, rest, found);
-                }
-            }
-        }
+        (Bson::Document(document), Some(path)) => collect_below(document, path, found),
         _ => {}
     }
 }

@@ -28,21 +28,22 @@ impl Item {
         let mut below = |most: i64| i64::try_from(random.next_u64() % most.unsigned_abs()).unwrap();
         let now = Timestamp::parse(NOW).unwrap();
         let mut data = |key: &str, below: &mut dyn FnMut(i64) -> i64| {
-            let mut data =
-                json!({ "key": key, "status": ["done", "done", "open"][usize::try_from(below(3)).unwrap()] });
+            let status = if below(3) == 0 { "open" } else { "done" };
+            let mut data = json!({ "key": key, "status": status });
             match below(6) {
                 0 => {}
                 1 => data["n"] = Json::Null,
-                2 => data["n"] = json!([below(50), below(50) as f64 + 0.25]),
-                3 => data["n"] = json!(below(50) as f64 / 4.0 - 5.0),
-                _ => data["n"] = json!(below(100) - 50),
+                2 => data["n"] = [Json::from(below(50)), Json::from(below(50) as f64 + 0.25)].into(),
+                3 => data["n"] = (below(50) as f64 / 4.0 - 5.0).into(),
+                _ => data["n"] = (below(100) - 50).into(),
             }
             match below(4) {
                 0 => {}
-                1 => data["group"] = json!(below(3)),
-                _ => data["group"] = json!(["a", "b"][usize::try_from(below(2)).unwrap()]),
+                1 => data["group"] = below(3).into(),
+                _ => data["group"] = if below(2) == 0 { "a" } else { "b" }.into(),
             }
-            data["in"] = json!({ "side": below(2) == 0 });
+            data["in"] = json!({});
+            data["in"]["side"] = (below(2) == 0).into();
             data
         };
         let made = (0..count).map(|n| {
