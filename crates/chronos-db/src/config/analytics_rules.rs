@@ -328,15 +328,6 @@ impl AnalyticsRules {
         self.time_based.iter().map(|timed| &timed.rule).chain(across)
     }
 
-    /// The names of all rules.
-    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
-        self.rules().map(|rule| rule.name.as_str())
-    }
-
-    pub(crate) fn is_empty(&self) -> bool {
-        self.time_based.is_empty() && self.cross_tenant.is_empty()
-    }
-
     /// Checks what only the rest of the configuration shows: that properties are indexed, and tenants there.
     pub(super) fn check(&self, config: &Config) -> Result<Vec<Warning>> {
         for timed in &self.time_based {

@@ -35,7 +35,7 @@ pub use entities::{
 };
 pub use import::{ImportOp, ImportOutcome, Importer};
 pub(crate) use index::landed::Landed;
-pub(crate) use index::scope::{Scope, TENANT};
+pub(crate) use index::scope::Scope;
 pub(crate) use index::tenants::tenants_of;
 pub(crate) use index::{RecordIndex, Settings};
 pub use model::{ItemId, Lineage, Op, State};

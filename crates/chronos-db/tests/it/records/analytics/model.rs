@@ -55,6 +55,8 @@ impl Item {
                 from.plus_millis(1 + below(left.max(2)))
             };
             let changed = (below(3) == 0).then(|| (later(&mut below, created), data(&key, &mut below)));
+            // A change that changes nothing is none.
+            let changed = changed.filter(|(_, data)| *data != first);
             let last = changed.as_ref().map_or(created, |(at, _)| *at);
             let deleted = (below(8) == 0).then(|| later(&mut below, last));
             Self { key, created, first, changed, deleted }
