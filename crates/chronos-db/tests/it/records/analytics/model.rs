@@ -27,7 +27,7 @@ impl Item {
     pub(super) fn some(random: &SeededRandom, count: u64) -> Vec<Self> {
         let mut below = |most: i64| i64::try_from(random.next_u64() % most.unsigned_abs()).unwrap();
         let now = Timestamp::parse(NOW).unwrap();
-        let mut data = |key: &str, below: &mut dyn FnMut(i64) -> i64| {
+        let data = |key: &str, below: &mut dyn FnMut(i64) -> i64| {
             let status = if below(3) == 0 { "open" } else { "done" };
             let mut data = json!({ "key": key, "status": status });
             match below(6) {
