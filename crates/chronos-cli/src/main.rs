@@ -29,6 +29,7 @@ mod output;
 mod replace;
 mod restore;
 mod restore_collection;
+mod retention;
 mod shared;
 mod smart_insert;
 mod stderr;
@@ -97,6 +98,9 @@ enum Command {
     Verify(verify::VerifyArgs),
     Counters(counters::CountersArgs),
     Analytics(analytics::AnalyticsArgs),
+    Rollup(retention::RollupArgs),
+    Prune(retention::PruneArgs),
+    Manifests(retention::ManifestsArgs),
     Worker(worker::WorkerArgs),
     Fallback(fallback::FallbackArgs),
     Admin(admin::AdminArgs),
@@ -148,6 +152,9 @@ async fn run(globals: &Globals, command: Command) -> Result<(), Failure> {
         Command::Verify(args) => verify::run(globals, args).await,
         Command::Counters(args) => counters::run(globals, args).await,
         Command::Analytics(args) => analytics::run(globals, args).await,
+        Command::Rollup(args) => retention::roll_up(globals, args).await,
+        Command::Prune(args) => retention::prune(globals, args).await,
+        Command::Manifests(args) => retention::manifests(globals, args).await,
         Command::Worker(args) => worker::run(globals, args).await,
         Command::Fallback(args) => fallback::run(globals, args).await,
         Command::Admin(args) => admin::run(globals, args).await,

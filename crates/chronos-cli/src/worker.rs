@@ -143,10 +143,19 @@ async fn until_stopped(worker: &Worker, every: Duration) -> Result<(), Failure> 
     let (mut told, mut printed) = (None, Ok(()));
     let tell = |report: WorkerReport| {
         let state = state_of(&report);
-        let has_removed =
-            ["orphans", "erased", "certified", "trimmed", "processed", "shrunk", "messages", "leases"]
-                .iter()
-                .any(|name| report.amounts[name] > 0);
+        let has_removed = [
+            "orphans",
+            "erased",
+            "certified",
+            "trimmed",
+            "pruned",
+            "processed",
+            "shrunk",
+            "messages",
+            "leases",
+        ]
+        .iter()
+        .any(|name| report.amounts[name] > 0);
         // A quiet worker prints one line, not one a round.
         if (told.replace(state.clone()) != Some(state) || has_removed) && printed.is_ok() {
             printed = print(&report);

@@ -338,6 +338,8 @@ impl Chronos {
             // What is whole in the head needs no copy there.
             shadow: config.shadow().filter(|_| !inline),
             writes: config.write_optimization,
+            retention: config.retention,
+            rollup: config.rollup,
             rules: rules.clone(),
             says_tenant: entry.is_for_all_tenants(),
         };

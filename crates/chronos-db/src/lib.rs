@@ -117,16 +117,17 @@ pub use json::{Json, bson_to_json, json_to_bson, json_to_nearest_bson};
 pub use name::{MAX_NAME_BYTES, validate_name};
 pub use open::LeftBehind;
 pub use page::Page;
-pub use projections::{DamagedRow, counters};
+pub use projections::{DamagedRow, Prune, RollUp, counters};
 pub use records::{
     Assigned, Collected, Collection, Create, Damage, Delete, Enrich, EntityMapping, EntityOperation,
     ErasureCounts, FailingVersion, FlushReport, Get, GetWithEntities, History, Import, ImportOp,
-    ImportOutcome, Importer, InsertWithEntities, InsertedWithEntities, ItemId, ItemLock, Lineage, List, Lock,
-    MAX_DOCUMENT_BYTES, MAX_DOCUMENT_DEPTH, MAX_INDEXED_BYTES, MarkItemAsProcessed, MarkItemsAsProcessed,
-    MarkedItem, MarkedItems, MigrateTenants, OnDamage, Op, Presigned, Problem, RecordWithEntities, Replace,
-    Restore, RestoreCollection, RestoreProblem, Restored, ShrinkShadows, ShrunkShadows, SkippedEntity,
-    SmartInsert, State, Typed, TypedCollection, TypedGet, TypedList, TypedView, Update, Verification, Verify,
-    Version, View, Written, WrittenEntity, merge,
+    ImportOutcome, Importer, InsertWithEntities, InsertedWithEntities, ItemId, ItemLock, Lineage, List,
+    ListManifests, Lock, MAX_DOCUMENT_BYTES, MAX_DOCUMENT_DEPTH, MAX_INDEXED_BYTES, ManifestInfo,
+    MarkItemAsProcessed, MarkItemsAsProcessed, MarkedItem, MarkedItems, MigrateTenants, OnDamage, Op,
+    Presigned, Problem, Pruned, RecordWithEntities, Replace, Restore, RestoreCollection, RestoreProblem,
+    Restored, RolledUp, ShrinkShadows, ShrunkShadows, SkippedEntity, SmartInsert, State, Typed,
+    TypedCollection, TypedGet, TypedList, TypedView, Update, Verification, Verify, Version, View, Written,
+    WrittenEntity, merge,
 };
 pub use route::{Backend, Distribution, Resolved, Route, Router, Tier};
 pub use tiers::{GetTiered, TieredRecord};

@@ -1,5 +1,6 @@
 //! Layers around an object storage.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,6 +21,8 @@ pub enum Call {
     Put,
     /// [`ObjectStorage::get`].
     Get,
+    /// [`ObjectStorage::get_range`].
+    GetRange,
     /// [`ObjectStorage::head`].
     Head,
     /// [`ObjectStorage::delete`].
@@ -60,6 +63,10 @@ impl<L: Layer<Call>> ObjectStorage for Decorated<L> {
 
     async fn get(&self, key: &str) -> Result<Option<Bytes>> {
         self.layer.around(Call::Get, self.inner.get(key)).await
+    }
+
+    async fn get_range(&self, key: &str, range: Range<u64>) -> Result<Option<Bytes>> {
+        self.layer.around(Call::GetRange, self.inner.get_range(key, range)).await
     }
 
     async fn head(&self, key: &str) -> Result<Option<ObjectInfo>> {
@@ -114,6 +121,13 @@ impl ObjectStorage for Metered {
     async fn get(&self, key: &str) -> Result<Option<Bytes>> {
         self.meter.called();
         let found = self.inner.get(key).await?;
+        found.iter().for_each(|bytes| self.meter.read(bytes.len()));
+        Ok(found)
+    }
+
+    async fn get_range(&self, key: &str, range: Range<u64>) -> Result<Option<Bytes>> {
+        self.meter.called();
+        let found = self.inner.get_range(key, range).await?;
         found.iter().for_each(|bytes| self.meter.read(bytes.len()));
         Ok(found)
     }

@@ -1,4 +1,5 @@
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -105,6 +106,10 @@ impl ObjectStorage for Decorated {
 
     async fn get(&self, key: &str) -> Result<Option<Bytes>> {
         self.inner.get(key).await
+    }
+
+    async fn get_range(&self, key: &str, range: Range<u64>) -> Result<Option<Bytes>> {
+        self.inner.get_range(key, range).await
     }
 
     async fn head(&self, key: &str) -> Result<Option<ObjectInfo>> {

@@ -19,6 +19,7 @@ mod metrics;
 mod migrate;
 mod readme;
 mod records;
+mod retention;
 mod rights;
 mod sp500;
 mod surface;

@@ -200,10 +200,10 @@ fn an_option_without_effect_is_warned_of_by_every_command() {
     let config = chronos_db::json!({
         "dbConnections": {"here": {"mongoUri": "embedded:./data"}},
         "databases": {"runtime": {"tenantDatabases": [{"tenantId": "default", "dbConnRef": "here", "dbName": "app"}]}},
-        "retention": {"ver": {"days": 3}},
+        "retention": {"objects": {}},
     });
     cli.write("chronos.json", &config.to_string());
-    let warning = "warning: retention.ver: has no effect yet";
+    let warning = "warning: retention.objects: has no effect yet";
     for args in [
         &["create", "-c", "users", r#"{"a": 1}"#][..],
         &["list", "-c", "users"],

@@ -13,7 +13,7 @@ use super::section::{below, wrong};
 use super::uri::resolve_path;
 use super::{
     Buckets, CollectionMap, Config, CounterRetention, CounterRule, CrossTenantRule, DatabaseType, DevShadow,
-    DocumentConnection, Fallback, HashAlgorithm, ObjectSpace, Retention, Selector, SpaceConnection,
+    DocumentConnection, Fallback, HashAlgorithm, ObjectSpace, Retention, Rollup, Selector, SpaceConnection,
     TimeBasedRule, Transactions, UpdateMode, Warning, WriteOptimization, analytics_rule, check_database,
     collections, counter_rules, settings, v1,
 };
@@ -25,8 +25,6 @@ const EMBEDDED: &str = "embedded";
 /// Builds a [`Config`] in Rust. Every method corresponds to an option of the file, and [`build`](Self::build)
 /// checks the configuration by the rules of the file. An option, or a reference, that is given twice has the last
 /// value.
-///
-/// Not part of it is the section that only other programs read: `rollup`.
 ///
 /// ```
 /// use std::time::Duration;
@@ -251,9 +249,15 @@ impl ConfigBuilder {
         self
     }
 
-    /// Bounds of the version index. Default: none. They have no effect yet.
+    /// Bounds of the version index. Default: none.
     pub fn retention(mut self, retention: Retention) -> Self {
         self.config.retention = retention;
+        self
+    }
+
+    /// How versions that leave the index are rolled up. Default: by a worker, a manifest a day.
+    pub fn rollup(mut self, rollup: Rollup) -> Self {
+        self.config.rollup = rollup;
         self
     }
 

@@ -32,6 +32,7 @@ impl Config {
                 "hardDeleteEnabled": self.hard_delete_enabled(),
                 "transactions": { "enabled": self.transactions.enabled, "autoDetect": self.transactions.auto_detect },
                 "retention": { "days": self.retention.max_age.and_then(|age| Unit::Days.count(age)), "maxPerItem": self.retention.max_per_item },
+                "rollup": { "enabled": self.rollup.enabled, "autoSchedule": self.rollup.auto_schedule, "manifestPeriod": self.rollup.period.name() },
                 "devShadow": self.dev_shadow.map(|s| json!({ "ttlHours": Unit::Hours.count(s.ttl), "maxBytesPerDoc": s.max_bytes })),
                 "fallback": self.fallback.as_ref().map(describe_fallback),
                 "writeOptimization": describe_writes(&self.write_optimization),

@@ -9,7 +9,7 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::section::Section;
 use super::{
-    Config, DocumentConnection, Entry, HashAlgorithm, IN_MEMORY, Owner, Retention, Routing, Selector,
+    Config, DocumentConnection, Entry, HashAlgorithm, IN_MEMORY, Owner, Retention, Rollup, Routing, Selector,
     Transactions, UpdateMode, Warning, WriteOptimization, settings, uri, v1, v2,
 };
 use crate::{Error, Json, Result};
@@ -143,6 +143,7 @@ impl Config {
             fallback: None,
             write_optimization: WriteOptimization::default(),
             retention: Retention::default(),
+            rollup: Rollup::default(),
             logical_delete: true,
             versioning: true,
             update_mode: UpdateMode::Merge,
@@ -316,6 +317,7 @@ impl fmt::Debug for Config {
             .field("collection_maps", &self.collection_maps)
             .field("dev_shadow", &self.dev_shadow)
             .field("retention", &self.retention)
+            .field("rollup", &self.rollup)
             .field("logical_delete", &self.logical_delete)
             .field("versioning", &self.versioning)
             .field("update_mode", &self.update_mode)

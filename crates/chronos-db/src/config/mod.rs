@@ -38,6 +38,7 @@ mod names;
 mod object_space;
 mod owner;
 mod relative_time;
+mod rollup;
 pub mod section;
 mod settings;
 mod uri;
@@ -87,6 +88,8 @@ pub struct Config {
     pub dev_shadow: Option<DevShadow>,
     /// Bounds of the version index.
     pub retention: Retention,
+    /// How versions that leave the index are rolled up.
+    pub rollup: Rollup,
     /// Whether a delete leaves a deleted head (default) or erases the item.
     pub logical_delete: bool,
     /// Whether superseded versions are kept (default).
@@ -311,6 +314,39 @@ pub struct Retention {
     pub max_age: Option<Duration>,
     /// Versions beyond so many of an item may leave the index.
     pub max_per_item: Option<u32>,
+}
+
+impl Retention {
+    /// Returns whether anything is bounded.
+    #[must_use]
+    pub const fn is_bounded(&self) -> bool {
+        self.max_age.is_some() || self.max_per_item.is_some()
+    }
+}
+
+/// How versions that leave the index are rolled up into manifests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Rollup {
+    /// Whether they may be (default). If not, every version stays in the index, whatever its bounds.
+    pub enabled: bool,
+    /// Whether workers roll up and prune by themselves (default), or only who asks for it.
+    pub auto_schedule: bool,
+    /// What one manifest of the first level covers; default a day.
+    pub period: ManifestPeriod,
+}
+
+/// The time of roll-ups that one manifest of the first level covers: each adds to it, until the next period
+/// begins and it is merged into the next level.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum ManifestPeriod {
+    /// A day, in UTC.
+    #[default]
+    Daily,
+    /// A week from Monday on.
+    Weekly,
+    /// A month.
+    Monthly,
 }
 
 /// What `update` does.

@@ -22,6 +22,7 @@ pub(super) fn read(root: &mut Section<'_>, config: &mut Config, base: &Path) -> 
     local_storage(root, config, base)?;
     routing(root, config)?;
     retention(root, config)?;
+    super::rollup::read(root, config)?;
     super::collections::read(root, config)?;
     dev_shadow(root, config)?;
     super::fallback::read(root, config, base)?;
@@ -67,7 +68,6 @@ pub(super) fn check(config: &mut Config) -> Result<()> {
     if let Some(versions) = config.retention.max_per_item {
         in_range("retention.ver.maxPerItem", Some(versions.into()), 1, most)?;
     }
-    config.note_retention("retention.ver");
     if let Some(shadow) = config.dev_shadow {
         in_range("devShadow.ttlHours", Unit::Hours.count(shadow.ttl), 1, most)?;
         if let Some(max_bytes) = shadow.max_bytes {
@@ -86,12 +86,6 @@ pub(super) fn check(config: &mut Config) -> Result<()> {
 impl Config {
     pub(super) fn set_hard_delete(&mut self, allowed: bool) {
         self.sections.insert("hardDeleteEnabled".to_owned(), Json::Bool(allowed));
-    }
-
-    fn note_retention(&mut self, path: &str) {
-        if self.retention.max_age.is_some() || self.retention.max_per_item.is_some() {
-            self.not_yet(path, "every version stays in the index");
-        }
     }
 
     fn note_unknown_parts(&mut self, path: &str, template: &str) {
@@ -148,7 +142,6 @@ fn retention(root: &mut Section<'_>, config: &mut Config) -> Result<()> {
         if versions.enabled()? && on {
             config.retention.max_age = max_age;
             config.retention.max_per_item = most;
-            config.note_retention(versions.path());
         }
         versions.finish(&mut config.warnings);
     }
@@ -188,10 +181,9 @@ fn transactions(root: &mut Section<'_>, config: &mut Config) -> Result<()> {
 
 /// Sections other parts read. Their outline is checked here so that a mistyped key shows in `config check`.
 fn sections(root: &mut Section<'_>, config: &mut Config) -> Result<()> {
-    let outlines: [(&'static str, &[&'static str]); 3] = [
+    let outlines: [(&'static str, &[&'static str]); 2] = [
         ("analytics", &["counterRules", "timeBasedRules", "crossTenantRules", "tenants"]),
         ("counterRules", &["rules"]),
-        ("rollup", &["enabled", "manifestPeriod", "autoSchedule"]),
     ];
     for (key, known) in outlines {
         let Some(mut section) = root.section(key)? else { continue };
@@ -211,6 +203,7 @@ fn sections(root: &mut Section<'_>, config: &mut Config) -> Result<()> {
         }
         keep(root, key, config);
     }
+    keep(root, "rollup", config);
     keep(root, "fallback", config);
     keep(root, "writeOptimization", config);
     keep(root, "chronow", config);

@@ -3,10 +3,11 @@
 //! [`crate::testing::objects`] is the suite every implementation passes.
 //!
 //! `store.rs` implements the trait over a backend, which `local.rs` and `cloud.rs` (with `sas.rs`) make;
-//! `failure.rs` and `timing.rs` say what a failed or late request means. `connect.rs` opens the buckets of a
+//! `names.rs` says which keys and buckets may be; `failure.rs` and `timing.rs` say what a failed or late request means. `connect.rs` opens the buckets of a
 //! configuration, `keys.rs` is the layout of keys. Nothing here knows of documents or records.
 
 use std::fmt;
+use std::ops::Range;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -26,6 +27,7 @@ pub mod keys;
 #[allow(dead_code, unreachable_pub, reason = "parsers and manifests are public for the tests alone")]
 pub(crate) mod keys;
 mod local;
+mod names;
 mod observed;
 #[cfg(feature = "azure")]
 mod sas;
@@ -104,6 +106,12 @@ pub trait ObjectStorage: Send + Sync + fmt::Debug {
 
     /// Returns the object's bytes, or nothing if there is none.
     async fn get(&self, key: &str) -> Result<Option<Bytes>>;
+
+    /// Returns these bytes of the object, counted from 0, or nothing if there is no object.
+    ///
+    /// # Errors
+    /// `STORAGE_ERROR` if the object has fewer bytes.
+    async fn get_range(&self, key: &str, range: Range<u64>) -> Result<Option<Bytes>>;
 
     /// Returns size and date, or nothing if there is none.
     async fn head(&self, key: &str) -> Result<Option<ObjectInfo>>;

@@ -1,6 +1,7 @@
 //! A bucket whose calls are measured.
 
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -79,6 +80,12 @@ impl ObjectStorage for ObservedObjects {
 
     async fn get(&self, key: &str) -> Result<Option<Bytes>> {
         let found = self.watch(Call::Get, self.inner.get(key)).await?;
+        self.meters.0.read(found.as_ref().map_or(0, Bytes::len));
+        Ok(found)
+    }
+
+    async fn get_range(&self, key: &str, range: Range<u64>) -> Result<Option<Bytes>> {
+        let found = self.watch(Call::Get, self.inner.get_range(key, range)).await?;
         self.meters.0.read(found.as_ref().map_or(0, Bytes::len));
         Ok(found)
     }

@@ -1,6 +1,7 @@
 //! [`ObjectStorage`] over the crate `object_store`.
 
 use std::fmt;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -316,6 +317,29 @@ impl ObjectStorage for StoreObjects {
         absent_is_none(read.await).map_err(|failure| self.inner.error(format_args!("read `{key}`"), failure))
     }
 
+    async fn get_range(&self, key: &str, range: Range<u64>) -> Result<Option<Bytes>> {
+        let path = object_path(key)?;
+        let wanted = range.end.saturating_sub(range.start);
+        if wanted == 0 {
+            return Ok(self.head(key).await?.map(|_| Bytes::new()));
+        }
+        let read = repeatable(|| async {
+            let Some(store) = self.inner.for_reading().await? else { return Ok(None) };
+            within(time_for(wanted), async { Ok(store.get_range(&path, range.clone()).await?) })
+                .await
+                .map(Some)
+        });
+        let found = absent_is_none(read.await)
+            .map_err(|failure| self.inner.error(format_args!("read a part of `{key}`"), failure))?;
+        match found {
+            Some(bytes) if bytes.len() as u64 != wanted => Err(Error::storage(format!(
+                "`{key}` in bucket `{}` at {} ends before byte {}",
+                self.inner.bucket, self.inner.place, range.end
+            ))),
+            found => Ok(found),
+        }
+    }
+
     async fn head(&self, key: &str) -> Result<Option<ObjectInfo>> {
         let path = object_path(key)?;
         let look = repeatable(|| async {
@@ -430,44 +454,4 @@ fn absent_is_none<T>(result: Result<Option<T>, Failure>) -> Result<Option<T>, Fa
         Err(failure) if failure.is_missing() => Ok(None),
         other => other,
     }
-}
-
-/// The strictest rules of all storages, so that what one of them takes every other one takes too.
-fn object_path(key: &str) -> Result<StorePath> {
-    let refuse = |why: &str| {
-        let shown: String = key.chars().take(80).collect();
-        Err(Error::validation(format!("`{}` is not a usable object key: {why}", shown.escape_debug())))
-    };
-    if key.is_empty() || key.len() > 1024 {
-        return refuse("it must have 1 to 1024 bytes");
-    }
-    if key.contains(|c: char| c == '\\' || c.is_control()) {
-        return refuse("it holds a backslash or a control character");
-    }
-    for segment in key.split('/') {
-        if segment.is_empty() || segment.ends_with('.') || segment.len() > 240 {
-            return refuse("a part between slashes is empty, ends with a dot or is longer than 240 bytes");
-        }
-        // Files of such names are object_store's unfinished puts.
-        if local::is_unfinished(segment) {
-            return refuse("a part between slashes ends with # and digits");
-        }
-    }
-    StorePath::parse(key).or_else(|error| refuse(&error.to_string()))
-}
-
-/// A name that every storage and file system takes and that stays one segment of a URL or path.
-fn check_bucket(bucket: &str) -> Result<()> {
-    let fine = (1..=63).contains(&bucket.len())
-        && bucket.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
-        && bucket.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric())
-        && !bucket.contains("..");
-    if fine {
-        return Ok(());
-    }
-    let shown: String = bucket.chars().take(80).collect();
-    Err(Error::validation(format!(
-        "the bucket name `{}` must be 1 to 63 letters, digits, `-`, `_` or single `.`, the first a letter or digit",
-        shown.escape_debug()
-    )))
 }

@@ -21,12 +21,16 @@ impl Collection {
             return Ok(0);
         }
         let scope = self.upkeep_scope().await?;
-        // What a row says is gone with it.
+        self.workers.trimmer.trim(grace, &self.counted(scope).await?, scope).await
+    }
+
+    /// How far the rows are counted, after what is settled was: what a row says is gone with it.
+    pub(super) async fn counted(&self, scope: &Scope) -> Result<Counted<'_>> {
         let mut common = self.counters().follow().await?.cv;
         if self.workers.index.settings.says_tenant && *scope != Scope::All {
             common = common.min(self.seeing(Scope::All).counters().follow().await?.cv);
         }
-        self.workers.trimmer.trim(grace, &Counted { collection: self, common }, scope).await
+        Ok(Counted { collection: self, common })
     }
 
     /// A handle of the same collection that sees other documents.
@@ -36,7 +40,7 @@ impl Collection {
 }
 
 /// The totals of a collection, of all of it and of each tenant.
-struct Counted<'c> {
+pub(super) struct Counted<'c> {
     collection: &'c Collection,
     /// Up to where those are that every row goes into.
     common: i64,

@@ -7,9 +7,12 @@ mod document;
 mod entities;
 mod import;
 mod index;
+#[allow(dead_code, reason = "what readers beyond the window use")]
+mod manifests;
 mod model;
 mod read;
 mod restore;
+mod retention;
 mod storage;
 mod submit;
 mod typed;
@@ -19,9 +22,9 @@ mod workers;
 mod write;
 
 pub use actions::{
-    Create, Delete, Enrich, Get, GetWithEntities, History, Import, InsertWithEntities, List, Lock,
-    MarkItemAsProcessed, MarkItemsAsProcessed, MarkedItem, MarkedItems, Replace, Restore, RestoreCollection,
-    ShrinkShadows, ShrunkShadows, SmartInsert, Update, Verify,
+    Create, Delete, Enrich, Get, GetWithEntities, History, Import, InsertWithEntities, List, ListManifests,
+    Lock, MarkItemAsProcessed, MarkItemsAsProcessed, MarkedItem, MarkedItems, Replace, Restore,
+    RestoreCollection, ShrinkShadows, ShrunkShadows, SmartInsert, Update, Verify,
 };
 pub use assign::{Assigned, MigrateTenants};
 pub use collection::Collection;
@@ -42,6 +45,8 @@ pub use model::{ItemId, Lineage, Op, State};
 pub(crate) use model::{Names, Row, VersionSelector, int, number};
 pub(crate) use read::{ItemValues, Order, ValuesQuery, cursor, parse_cursor};
 pub use restore::{RestoreProblem, Restored};
+pub(crate) use retention::LEVEL_ROWS;
+pub use retention::{ManifestInfo, Pruned, RolledUp};
 pub(crate) use storage::eraser::AGAIN_MILLIS;
 pub use storage::erasures::ErasureCounts;
 pub(crate) use storage::erasures::{Certified, ErasureRecord, erasures_of};

@@ -11,9 +11,11 @@ use parking_lot::Mutex;
 
 use super::index::scope::Scope;
 use super::index::{RecordIndex, Settings};
+use super::manifests::Manifests;
 use super::model::Names;
 use super::read::Reader;
 use super::restore::Restorer;
+use super::retention::Retainer;
 use super::storage::eraser::Eraser;
 use super::storage::expire::Expirer;
 use super::storage::flush::{FlushReport, Flusher};
@@ -31,6 +33,7 @@ use crate::{Env, Result};
 
 pub(crate) struct Workers {
     pub(crate) index: Arc<RecordIndex>,
+    pub(crate) manifests: Arc<Manifests>,
     pub(crate) watermark: Arc<Watermark>,
     pub(crate) flusher: Arc<Flusher>,
     pub(crate) schema: Arc<Schema>,
@@ -42,6 +45,7 @@ pub(crate) struct Workers {
     pub(crate) collector: Arc<Collector>,
     pub(crate) trimmer: Arc<Trimmer>,
     pub(crate) expirer: Arc<Expirer>,
+    pub(crate) retainer: Arc<Retainer>,
     pub(crate) verifier: Arc<Verifier>,
     pub(crate) eraser: Arc<Eraser>,
 }
@@ -66,6 +70,7 @@ impl Workers {
     ) -> Arc<Self> {
         let index = &Arc::new(RecordIndex::new(names, documents, settings, env));
         let payloads = &Arc::new(PayloadStore::new(index.clone(), buckets, cache, number));
+        let manifests = &Arc::new(Manifests::new(index, payloads));
         let watermark = &Arc::new(Watermark::new(index.clone()));
         let eraser = &Arc::new(Eraser::new(index.clone(), payloads.clone()));
         let flusher = &Arc::new(Flusher::new(index.clone(), payloads.clone(), eraser.clone()));
@@ -90,6 +95,7 @@ impl Workers {
             payloads: payloads.clone(),
             watermark: watermark.clone(),
             eraser: eraser.clone(),
+            manifests: manifests.clone(),
         });
         Arc::new(Self {
             restorer: Arc::new(Restorer {
@@ -100,6 +106,11 @@ impl Workers {
                 reader: reader.clone(),
                 committer: committer.clone(),
                 writer: writer.clone(),
+            }),
+            retainer: Arc::new(Retainer {
+                index: index.clone(),
+                watermark: watermark.clone(),
+                manifests: manifests.clone(),
             }),
             trimmer: Arc::new(Trimmer::new(index, payloads, watermark)),
             expirer: Arc::new(Expirer { index: index.clone(), reader: reader.clone() }),
@@ -113,6 +124,7 @@ impl Workers {
                 collector: collector.clone(),
             }),
             index: index.clone(),
+            manifests: manifests.clone(),
             watermark: watermark.clone(),
             flusher: flusher.clone(),
             schema: schema.clone(),

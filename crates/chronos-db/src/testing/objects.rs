@@ -45,6 +45,7 @@ macro_rules! objects_suite {
             an_object_of_8_mib_comes_back_whole,
             an_overwrite_replaces_the_bytes,
             a_create_leaves_what_is_there_alone,
+            a_range_is_these_bytes_and_no_others,
             what_is_not_there_reads_as_nothing,
             what_is_deleted_twice_is_no_error,
             a_listing_pages_through_everything_below_its_prefix,
@@ -131,6 +132,19 @@ pub async fn a_create_leaves_what_is_there_alone(objects: Arc<dyn ObjectStorage>
     assert_eq!(create(&objects, "k", "first").await, Put::Stored);
     assert_eq!(create(&objects, "k", "second").await, Put::Exists);
     assert_eq!(objects.get("k").await.unwrap().as_deref(), Some(b"first".as_slice()));
+}
+
+/// Reading a part.
+pub async fn a_range_is_these_bytes_and_no_others(objects: Arc<dyn ObjectStorage>) {
+    assert_eq!(objects.get_range("k", 0..1).await.unwrap(), None);
+    put(&objects, "k", "0123456789").await;
+    for (range, part) in [(0..10, "0123456789"), (0..1, "0"), (3..7, "3456"), (9..10, "9"), (4..4, "")] {
+        assert_eq!(objects.get_range("k", range).await.unwrap().as_deref(), Some(part.as_bytes()));
+    }
+    for beyond in [8..11, 10..12] {
+        assert_eq!(objects.get_range("k", beyond).await.unwrap_err().kind(), ErrorKind::Storage);
+    }
+    assert_eq!(objects.get_range("missing", 0..1).await.unwrap(), None);
 }
 
 /// In a bucket that isn't there, and in one that is.

@@ -507,10 +507,14 @@ fn options_that_nothing_acts_on_yet_are_told() {
     let config = parse(&document).unwrap();
     let told: std::collections::BTreeSet<&str> =
         config.without_effect.iter().map(|warning| warning.path.as_str()).collect();
-    for path in ["retention.ver", "retention.objects", "databases.logs.backupsBucket"] {
+    for path in ["retention.objects", "databases.logs.backupsBucket"] {
         assert!(told.contains(path), "{path}: {told:?}");
     }
-    assert!(!told.contains("rollup"), "what is switched off asks for nothing");
+    assert!(!told.contains("retention.ver") && !told.contains("rollup"), "both have their effect");
+    let idle = |warning: &chronos_db::config::Warning| {
+        warning.path == "rollup.enabled" && warning.message.contains("stays in the index")
+    };
+    assert!(config.warnings.iter().any(idle), "{:?}", config.warnings);
     assert!(!told.contains("counters"), "counters count");
     assert!(config.without_effect.iter().all(|warning| warning.message.starts_with("has no effect yet")));
 }

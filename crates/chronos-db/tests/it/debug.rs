@@ -36,7 +36,7 @@ async fn no_handle_action_or_view_shows_a_document() {
     let page = users.list().await.unwrap();
     let lock = users.lock(&id).await.unwrap();
     let typed = users.typed::<chronos_db::Json>();
-    let things: [(&str, &dyn Debug); 27] = [
+    let things: [(&str, &dyn Debug); 30] = [
         ("Chronos", &chronos),
         ("Collection", &users),
         ("Create", &users.create(&document)),
@@ -57,6 +57,9 @@ async fn no_handle_action_or_view_shows_a_document() {
         ("Lock", &users.lock(&id)),
         ("ItemLock", &lock),
         ("Verify", &users.verify()),
+        ("RollUp", &users.roll_up()),
+        ("Prune", &users.prune()),
+        ("ListManifests", &users.manifests()),
         ("Import", &users.import("id")),
         ("Importer", &users.import("id").await.unwrap()),
         ("View", &view),

@@ -5,6 +5,7 @@
 //! it.
 
 mod extended;
+mod manifest;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

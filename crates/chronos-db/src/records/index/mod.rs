@@ -23,7 +23,9 @@ use parking_lot::Mutex;
 
 use self::batcher::Batcher;
 use self::scope::Scope;
-use crate::config::{CollectionMap, DevShadow, Transactions, UpdateMode, WriteOptimization};
+use crate::config::{
+    CollectionMap, DevShadow, Retention, Rollup, Transactions, UpdateMode, WriteOptimization,
+};
 use crate::documents::filter::Test;
 use crate::documents::{Batch, Direction, DocumentStore, Filter, Guard, Scan, Write};
 use crate::records::document::rules::VersionRules;
@@ -34,6 +36,10 @@ use crate::{Env, Result};
 /// gaps.
 pub(crate) const CV: &str = "cv";
 pub(crate) const STABLE: &str = "stable";
+/// The highest number of a row that has left the index, or is about to.
+pub(crate) const PRUNED: &str = "pruned";
+/// The highest number without a version whose row has left the index, or is about to.
+pub(crate) const VOIDS: &str = "voids";
 
 /// What the configuration says about every collection of this kind.
 #[derive(Clone, Debug)]
@@ -51,6 +57,8 @@ pub(crate) struct Settings {
     pub(crate) transactions: Transactions,
     pub(crate) shadow: Option<DevShadow>,
     pub(crate) writes: WriteOptimization,
+    pub(crate) retention: Retention,
+    pub(crate) rollup: Rollup,
     pub(crate) rules: VersionRules,
     /// Logs, identities and messaging: handles of one tenant and handles of all tenants lead here, so lists of
     /// both need their indexes, whichever writes, and every document says its tenant.

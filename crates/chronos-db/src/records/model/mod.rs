@@ -34,6 +34,7 @@ pub(crate) struct Names {
     pub(crate) locks: Namespace,
     pub(crate) claims: Namespace,
     pub(crate) gc: Namespace,
+    pub(crate) manifests: Namespace,
 }
 
 impl Names {
@@ -47,6 +48,7 @@ impl Names {
             locks: name("locks"),
             claims: name("claims"),
             gc: name("gc"),
+            manifests: name("manifests"),
         }
     }
 }

@@ -2,6 +2,7 @@
 //! would otherwise take new objects as if there had never been others.
 
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -98,6 +99,10 @@ impl ObjectStorage for NotedBucket {
         self.inner.get(key).await
     }
 
+    async fn get_range(&self, key: &str, range: Range<u64>) -> Result<Option<Bytes>> {
+        self.inner.get_range(key, range).await
+    }
+
     async fn head(&self, key: &str) -> Result<Option<ObjectInfo>> {
         self.inner.head(key).await
     }
@@ -159,6 +164,10 @@ mod tests {
 
         async fn get(&self, key: &str) -> Result<Option<Bytes>> {
             self.folder.get(key).await
+        }
+
+        async fn get_range(&self, key: &str, range: Range<u64>) -> Result<Option<Bytes>> {
+            self.folder.get_range(key, range).await
         }
 
         async fn head(&self, key: &str) -> Result<Option<ObjectInfo>> {

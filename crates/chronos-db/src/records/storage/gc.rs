@@ -7,6 +7,7 @@
 //! behind that step, its number is closed before anything is removed, so that its row can come no more.
 
 use crate::records::index::RecordIndex;
+use crate::records::manifests::Manifests;
 use crate::records::storage::eraser::Eraser;
 use crate::records::storage::payload_store::PayloadStore;
 use crate::records::write::watermark::Watermark;
@@ -18,8 +19,8 @@ use futures::TryStreamExt as _;
 
 use crate::documents::{Batch, Filter, Guard, Outcome, Scan, Write};
 use crate::records::index::scope::Scope;
-use crate::records::storage::notes::{CONDEMNED, DUE, Noted, pairs};
-use crate::{Error, ErrorKind, Json, Result};
+use crate::records::storage::notes::{CONDEMNED, DUE, MANIFEST, Noted, pairs};
+use crate::{Error, ErrorKind, Json, Result, Timestamp};
 
 /// Notes condemned together.
 const ROUND: usize = 256;
@@ -30,7 +31,7 @@ const NAMED: usize = 100;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Collected {
-    /// Objects of large payloads that no version names, removed.
+    /// Objects of large payloads that no version names, and manifests that are not in use, removed.
     pub orphans: u64,
     /// Objects of erased items that had come back, removed.
     pub erased: u64,
@@ -77,6 +78,7 @@ pub(crate) struct Collector {
     pub(crate) payloads: Arc<PayloadStore>,
     pub(crate) watermark: Arc<Watermark>,
     pub(crate) eraser: Arc<Eraser>,
+    pub(crate) manifests: Arc<Manifests>,
 }
 
 impl Collector {
@@ -101,6 +103,17 @@ impl Collector {
                 }
                 continue;
             }
+            if note.contains_key(MANIFEST) {
+                if note.get_datetime("notedAt").is_ok_and(|at| Timestamp::from(*at) > before) {
+                    continue;
+                }
+                match self.manifests.collect_note(&note).await {
+                    Ok(Some(is_removed)) => done.orphans += u64::from(is_removed),
+                    Ok(None) => done.passes(&note),
+                    Err(error) => failed = failed.or(Some(error)),
+                }
+                continue;
+            }
             match Noted::read(&note) {
                 Some(noted) if noted.at <= before => old.push((noted, note)),
                 Some(_) => {}
@@ -111,6 +124,10 @@ impl Collector {
             }
         }
         done.orphans += self.collect(old, &mut failed).await?;
+        match self.manifests.remove_retired(age).await {
+            Ok(removed) => done.orphans += removed,
+            Err(error) => failed = failed.or(Some(error)),
+        }
         failed.map_or(Ok(done), Err)
     }
 

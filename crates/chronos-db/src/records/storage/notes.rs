@@ -1,5 +1,5 @@
-//! Notes about objects, in `<c>_gc`: of what is stored before its commit, and of erased items that are looked
-//! at once more.
+//! Notes about objects, in `<c>_gc`: of what is stored before its commit, of manifests before they are in use,
+//! and of erased items that are looked at once more.
 
 use bson::{Bson, Document, doc};
 
@@ -13,6 +13,9 @@ pub(crate) const CONDEMNED: &str = "condemned";
 
 /// The field of a note that has an erased item looked at again, from then on.
 pub(crate) const DUE: &str = "eraseAgainAt";
+
+/// The field of a note that is about a manifest; it names its key.
+pub(crate) const MANIFEST: &str = "manifest";
 
 /// The objects that one write stores before its commit, as they are noted.
 #[derive(Clone, PartialEq, Eq)]

@@ -19,8 +19,8 @@ use crate::documents::{Direction, Filter, Scan};
 use crate::records::document::payload;
 use crate::records::index::scope::{Scope, TENANT};
 use crate::records::model::{Op, Row, number};
-use crate::records::storage::notes::DUE;
 use crate::records::storage::notes::Noted;
+use crate::records::storage::notes::{DUE, MANIFEST};
 use crate::{ErrorKind, Result};
 
 /// Versions checked at once.
@@ -63,7 +63,7 @@ impl Verifier {
         while let Some(note) = notes.try_next().await? {
             match Noted::read(&note) {
                 Some(noted) => found.noted += noted.objects.len() as u64,
-                None if note.contains_key(DUE) => {}
+                None if note.contains_key(DUE) || note.contains_key(MANIFEST) => {}
                 None => found.report(
                     "malformed-note",
                     None,

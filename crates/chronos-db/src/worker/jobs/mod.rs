@@ -7,6 +7,7 @@ mod flush;
 mod leases;
 mod messages;
 mod orphans;
+mod prune;
 mod trim;
 mod ttl;
 
@@ -25,6 +26,7 @@ pub(super) fn all(chronos: &Chronos) -> Vec<Arc<dyn Job>> {
         Arc::new(counters::Counters),
         Arc::new(analytics::Analytics::default()),
         Arc::new(trim::Trim),
+        Arc::new(prune::Prune),
         Arc::new(ttl::Ttl),
         Arc::new(messages::Messages),
         Arc::new(leases::Leases),

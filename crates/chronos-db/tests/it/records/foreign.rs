@@ -67,13 +67,17 @@ operations!(
     erase_where,
     hard_delete,
     certificates,
+    roll_up,
+    prune,
+    manifests,
 );
 
 #[test]
 fn every_operation_of_a_collection_is_tried() {
     let records = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/records");
     let mut sources = vec![records.join("collection.rs"), records.join("typed.rs")];
-    sources.push(records.with_file_name("projections").join("trim.rs"));
+    let projections = records.with_file_name("projections");
+    sources.extend(["trim.rs", "retain.rs"].map(|file| projections.join(file)));
     for actions in [records.join("actions"), records.with_file_name("erasure")] {
         sources.extend(std::fs::read_dir(actions).unwrap().map(|file| file.unwrap().path()));
     }
@@ -320,6 +324,9 @@ async fn attack(operation: Operation, globex: &Collection, id: &ItemId, lock: Op
         Operation::certificates => {
             assert_eq!(globex.certificates().of_every_collection().await.unwrap(), []);
         }
+        Operation::roll_up => assert_eq!(globex.roll_up().await.unwrap().versions, 0),
+        Operation::prune => assert_eq!(globex.prune().await.unwrap().versions, 0),
+        Operation::manifests => assert!(globex.manifests().await.unwrap().is_empty()),
     }
 }
 

@@ -38,6 +38,7 @@ mod reading;
 mod removal;
 mod restore;
 mod restore_collection;
+mod retention;
 mod smart_insert;
 mod states;
 mod telemetry;

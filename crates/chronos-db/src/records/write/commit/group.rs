@@ -25,6 +25,9 @@ pub(super) const SETTLING: f64 = 0.3;
 
 /// Without versioning: the oldest head a change may follow. Far less than the time superseded rows stay.
 const STALE_MILLIS: i64 = 10_000;
+/// The same where versions that left the window go out of the index: less than a prune waits (see
+/// `records/retention/prune.rs`).
+const STALE_BOUNDED_MILLIS: i64 = 2_000;
 
 /// What the group's numbers made of one member.
 #[derive(Debug)]
@@ -228,7 +231,13 @@ impl Committer {
     /// read again.
     fn is_stale(&self, prepared: &Prepared) -> bool {
         let age = self.index.env.clock.now().as_millis() - prepared.read_at.as_millis();
-        !self.index.settings.versioning && prepared.previous.is_some() && age > STALE_MILLIS
+        let settings = &self.index.settings;
+        let oldest = match (settings.versioning, settings.retention.is_bounded()) {
+            (false, _) => STALE_MILLIS,
+            (true, true) => STALE_BOUNDED_MILLIS,
+            (true, false) => return false,
+        };
+        prepared.previous.is_some() && age > oldest
     }
 
     /// The row and the head of a change that got its number and time.
@@ -359,23 +368,40 @@ impl Committer {
                         let committed = Committed { row: *row, head: *head };
                         self.flusher.flush_later(&committed.row, &committed.head);
                         Ok(committed)
+                    } else if self.may_have_left(&row).await {
+                        Err(undecided(&row, &error))
                     } else {
                         Err(CommitError::Failed(error.clone().retryable()))
                     }
                 }
-                (Built::Version { row, .. }, Err(_)) => {
-                    let message = format!(
-                        "{}; whether version {} of the item was written is not known: its history shows it",
-                        error.message(),
-                        row.ov
-                    );
-                    Err(CommitError::Failed(error.clone().saying(message).on_item(row.id).undecided()))
-                }
+                (Built::Version { row, .. }, Err(_)) => Err(undecided(&row, &error)),
             };
             let _ = reply.send(answer);
         }
         Vec::new()
     }
+
+    /// Whether a row that is not there may have been, and gone out of the index as beyond the window: its item is
+    /// past it, and nothing else has its place.
+    async fn may_have_left(&self, row: &Row) -> bool {
+        if !self.index.settings.retention.is_bounded() || !self.index.settings.versioning {
+            return false;
+        }
+        let looked = futures::future::try_join(self.index.head(row.id), self.index.row(row.id, row.ov)).await;
+        match looked {
+            Ok((head, place)) => place.is_none() && head.is_some_and(|head| head.ov >= row.ov),
+            Err(_) => true,
+        }
+    }
+}
+
+fn undecided(row: &Row, error: &Error) -> CommitError {
+    let message = format!(
+        "{}; whether version {} of the item was written is not known: its history shows it",
+        error.message(),
+        row.ov
+    );
+    CommitError::Failed(error.clone().saying(message).on_item(row.id).undecided())
 }
 
 /// The identifier of a row says when the row was given its number, by the store's clock, however long ago the

@@ -1,0 +1,122 @@
+//! Taking an item out of manifests for good.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::TryStreamExt as _;
+
+use super::entry::ManifestEntry;
+use super::pack::{Packed, Packer};
+use super::root::Manifests;
+use super::store::{Prepared, Writing};
+use crate::documents::filter::Test;
+use crate::documents::{Filter, Scan};
+use crate::objects::keys;
+use crate::records::index::scope::Scope;
+use crate::records::model::ItemId;
+use crate::records::storage::notes::MANIFEST;
+use crate::{Error, Result};
+
+/// Attempts against others that change manifests meanwhile.
+const ATTEMPTS: usize = 50;
+
+/// A manifest without the item.
+enum Without {
+    /// The item was not in it.
+    Same,
+    /// Nothing else was in it.
+    Empty,
+    Packed(Box<Packed>),
+}
+
+impl Manifests {
+    /// Rewrites every manifest that holds rows of the item, and removes the old objects at once, also those of
+    /// attempts that came to nothing. The item's rows in the index must be stubs before it is called: a roll-up
+    /// that has read them before is made void. May be called again at any point, by any process. Returns how many
+    /// manifests held the item.
+    ///
+    /// # Errors
+    /// `TXN_ERROR` or `STORAGE_ERROR` if a store fails, or a manifest that may hold the item is missing or
+    /// damaged; calling it again goes on.
+    pub(crate) async fn rewrite_without(self: &Arc<Self>, id: ItemId) -> Result<u64> {
+        if self.payloads.buckets.is_none() {
+            return Ok(0);
+        }
+        self.remove_attempts().await?;
+        for _ in 0..ATTEMPTS {
+            let switch = self.fence().await?;
+            let live = self.entries_of(&switch, &Scope::All).await?;
+            let mut next = switch.clone();
+            let (mut prepared, mut held) = (Vec::new(), 0);
+            for entry in live.entries.iter().filter(|entry| entry.may_hold(id)) {
+                let packed = match self.without(entry, id).await? {
+                    Without::Same => continue,
+                    Without::Empty => None,
+                    Without::Packed(packed) => Some(*packed),
+                };
+                held += 1;
+                let made = match packed {
+                    Some(packed) => {
+                        let taken: Vec<String> =
+                            prepared.iter().map(|one: &Prepared| one.entry.key.clone()).collect();
+                        Some(self.prepare(packed, &again(entry, self).await?, &next, &taken).await?)
+                    }
+                    None => None,
+                };
+                next.replace(entry, made.as_ref().map(|made: &Prepared| &made.entry));
+                prepared.extend(made);
+            }
+            self.index.env.fail.hit("manifest.before_rewritten")?;
+            if held == 0 || self.commit(&prepared, &next).await? {
+                // What was left of an earlier attempt, or of a merge, may hold the item, too.
+                self.remove_retired(Duration::ZERO).await?;
+                return Ok(held);
+            }
+        }
+        Err(Error::storage("others never stopped changing the manifests; calling it again goes on")
+            .retryable())
+    }
+
+    /// Removes the objects of attempts that no switch names, whatever their age.
+    async fn remove_attempts(&self) -> Result<()> {
+        let filter = Filter::Field(MANIFEST.to_owned(), Test::Exists(true));
+        let notes = self.index.documents.scan(&self.index.names.gc, Scan { filter, ..Scan::default() });
+        let notes: Vec<_> = notes.try_collect().await?;
+        for note in notes {
+            self.collect_note(&note).await?;
+        }
+        Ok(())
+    }
+
+    async fn without(&self, entry: &ManifestEntry, id: ItemId) -> Result<Without> {
+        let first = entry.blocks.partition_point(|block| block.id < id).saturating_sub(1);
+        let end = entry.blocks.partition_point(|block| block.id <= id);
+        let mut is_held = false;
+        for block in first..end {
+            is_held |= self.read_block(entry, block).await?.iter().any(|packed| packed.row.id == id);
+        }
+        if !is_held {
+            return Ok(Without::Same);
+        }
+        let mut packer = Packer::default();
+        for block in 0..entry.blocks.len() {
+            for packed in self.read_block(entry, block).await? {
+                if packed.row.id != id {
+                    packer.push(&packed.stored, &packed.row).await?;
+                }
+            }
+        }
+        Ok(packer.finish().await?.map_or(Without::Empty, |packed| Without::Packed(Box::new(packed))))
+    }
+}
+
+/// What a manifest is made for that takes the place of this one.
+async fn again(entry: &ManifestEntry, manifests: &Manifests) -> Result<Writing> {
+    Ok(Writing {
+        level: entry.level,
+        period: entry.period.clone(),
+        tenant: entry.tenant.clone(),
+        settled: keys::parse_manifest(&entry.key).map_or(entry.cv.to, |key| key.cv),
+        now: manifests.index.documents.now().await?,
+    })
+}
