@@ -206,7 +206,8 @@ impl Replayer {
                     head.ov
                 }
             };
-            match index.landed(entry.item, entry.id, follows, head.ov).await? {
+            let versions = &collection.workers.versions;
+            match versions.landed(entry.item, entry.id, follows, head.ov, scope).await? {
                 Landed::Yes => return Ok(Tried::Done),
                 Landed::Unknown => return Err(unknowable(entry, follows)),
                 Landed::No => {}
@@ -233,8 +234,8 @@ async fn create(collection: &Collection, entry: &Entry, options: &WriteOptions) 
     let is_done = || async {
         Ok::<_, Error>(match index.row(entry.item, 0).await? {
             Some(row) => row.operation == Some(entry.id),
-            // Rows are trimmed where no versions are kept, and then row 0 could be inserted once more, over
-            // what others wrote since. The id was given out for this operation alone: any version of the item
+            // Rows leave the index, and are trimmed where no versions are kept; then row 0 could be inserted
+            // once more, over what others wrote since. The id was given out for this operation alone: any version of the item
             // means that it took place.
             None => index.head_or_row(entry.item).await?.is_some(),
         })

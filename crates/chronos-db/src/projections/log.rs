@@ -1,14 +1,18 @@
 //! The log of one collection as followers read it: its rows in the order of their numbers.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use bson::{Document, RawDocument};
 use futures::TryStreamExt as _;
+use tokio::sync::Mutex;
 
 use crate::Result;
 use crate::documents::filter::Test;
 use crate::documents::{Direction, Filter, Scan, raw_bson};
-use crate::records::{Op, RecordIndex, Row, Scope, VersionSelector, Watermark, int, number};
+use crate::records::{
+    LeftRows, Op, RecordIndex, Row, Scope, VersionSelector, Versions, Watermark, Workers, int, number,
+};
 
 /// Rows that are read, and worked off, at once.
 pub(super) const PIECE: usize = 1_000;
@@ -54,9 +58,25 @@ pub(crate) struct Log {
     pub(crate) index: Arc<RecordIndex>,
     pub(crate) watermark: Arc<Watermark>,
     pub(crate) scope: Scope,
+    versions: Arc<Versions>,
+    /// Those that have left the index.
+    left: Mutex<LeftRows>,
 }
 
+/// What is found of a row: an entry, or what can be said of a damaged one.
+type Found = std::result::Result<LogEntry, DamagedRow>;
+
 impl Log {
+    pub(crate) fn new(workers: &Workers, scope: Scope) -> Self {
+        Self {
+            index: Arc::clone(&workers.index),
+            watermark: Arc::clone(&workers.watermark),
+            scope,
+            versions: Arc::clone(&workers.versions),
+            left: Mutex::default(),
+        }
+    }
+
     /// The end of what nothing can be added to any more, as far as it is known without waiting.
     pub(crate) async fn stable(&self) -> Result<i64> {
         self.watermark.stable_now().await
@@ -72,7 +92,40 @@ impl Log {
 
     /// The rows behind `after`, up to `up_to` or as many as are read at once. Both must be settled. An erasure
     /// is a piece by itself, so what is derived from one piece never goes beyond the next erasure.
+    ///
+    /// `after` is the position of a follower: rows behind it do not leave the index. Where that was no
+    /// follower's position when rows left, they are read from where they went.
     pub(crate) async fn read(&self, after: i64, up_to: i64) -> Result<Vec<Piece>> {
+        let is_beyond = self.watermark.may_lack_rows(after);
+        self.pieces(after, up_to, is_beyond).await
+    }
+
+    /// The same of who is no follower: rows behind `after` may leave the index at any time.
+    pub(crate) async fn read_anew(&self, after: i64, up_to: i64) -> Result<Vec<Piece>> {
+        self.pieces(after, up_to, true).await
+    }
+
+    async fn pieces(&self, after: i64, up_to: i64, is_beyond: bool) -> Result<Vec<Piece>> {
+        let (mut found, mut to) = self.in_index(after, up_to).await?;
+        if is_beyond {
+            let mut left = self.left.lock().await;
+            let rows = left.read(&self.versions, &self.scope, after, to, PIECE).await?;
+            if rows.len() == PIECE {
+                to = rows.last().map_or(to, |row| row.cv);
+            }
+            // For a while a row is in both.
+            let kept: HashSet<i64> = found.iter().map(|(cv, _)| *cv).collect();
+            for row in rows.into_iter().filter(|row| !kept.contains(&row.cv)) {
+                let indexed = raw_bson::decode(&row.meta.indexed)?;
+                found.push((row.cv, Ok(LogEntry { row, indexed })));
+            }
+            found.sort_by_key(|(cv, _)| *cv);
+        }
+        Ok(in_pieces(found.into_iter().filter(|(cv, _)| *cv <= to), after, to))
+    }
+
+    /// What the index has, by number, and the number up to which that is everything.
+    async fn in_index(&self, after: i64, up_to: i64) -> Result<(Vec<(i64, Found)>, i64)> {
         let numbers = Filter::gt("cv", int(after)).and(Filter::lte("cv", int(up_to)));
         let scan = Scan {
             filter: self.scope.narrow(numbers.and(Filter::Field("op".into(), Test::Ne("VOID".into())))),
@@ -82,43 +135,49 @@ impl Log {
             ..Scan::default()
         };
         let mut rows = self.index.documents.scan_stored(&self.index.names.ver, scan);
-        let (mut pieces, mut piece) = (Vec::new(), Piece::behind(after));
-        let mut read = 0;
+        let (mut found, mut read, mut last) = (Vec::new(), 0, after);
         while let Some(stored) = rows.try_next().await? {
             read += 1;
-            match entry(&stored) {
-                Ok(entry) if entry.row.op == Op::Erase => {
-                    let cv = entry.row.cv;
-                    if !piece.is_empty() {
-                        piece.to = cv - 1;
-                        pieces.push(piece);
-                    }
-                    pieces.push(Piece { entries: vec![entry], damaged: Vec::new(), to: cv });
-                    piece = Piece::behind(cv);
-                }
-                Ok(entry) => {
-                    piece.to = entry.row.cv;
-                    piece.entries.push(entry);
-                }
+            let (cv, row) = match entry(&stored) {
+                Ok(entry) => (entry.row.cv, Ok(entry)),
                 Err(error) => {
                     let named = damaged(&stored, error.message());
                     tracing::warn!(
                         collection = %self.index.names.collection, cv = named.cv, row = %named.row, error = %named.message,
                         "a damaged version row is passed over"
                     );
-                    piece.to = piece.to.max(named.cv);
-                    piece.damaged.push(named);
+                    (named.cv, Err(named))
                 }
-            }
+            };
+            last = last.max(cv);
+            found.push((cv, row));
         }
-        if read < PIECE {
-            piece.to = up_to;
-        }
-        if piece.to > pieces.last().map_or(after, |last| last.to) {
-            pieces.push(piece);
-        }
-        Ok(pieces)
+        Ok((found, if read < PIECE { up_to } else { last }))
     }
+}
+
+/// The rows up to `to` in pieces, each erasure in one of its own.
+fn in_pieces(found: impl Iterator<Item = (i64, Found)>, after: i64, to: i64) -> Vec<Piece> {
+    let (mut pieces, mut piece) = (Vec::new(), Piece::behind(after));
+    for (cv, row) in found {
+        match row {
+            Ok(entry) if entry.row.op == Op::Erase => {
+                if !piece.is_empty() {
+                    piece.to = cv - 1;
+                    pieces.push(piece);
+                }
+                pieces.push(Piece { entries: vec![entry], damaged: Vec::new(), to: cv });
+                piece = Piece::behind(cv);
+            }
+            Ok(entry) => piece.entries.push(entry),
+            Err(row) => piece.damaged.push(row),
+        }
+    }
+    piece.to = to;
+    if piece.to > pieces.last().map_or(after, |last| last.to) {
+        pieces.push(piece);
+    }
+    pieces
 }
 
 fn entry(stored: &RawDocument) -> Result<LogEntry> {

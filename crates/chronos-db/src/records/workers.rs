@@ -23,6 +23,7 @@ use super::storage::gc::Collector;
 use super::storage::payload_store::{ObjectBuckets, PayloadCache, PayloadStore};
 use super::storage::trim::Trimmer;
 use super::verify::Verifier;
+use super::versions::Versions;
 use super::write::commit::Committer;
 use super::write::lock::Locks;
 use super::write::schema::Schema;
@@ -48,6 +49,7 @@ pub(crate) struct Workers {
     pub(crate) retainer: Arc<Retainer>,
     pub(crate) verifier: Arc<Verifier>,
     pub(crate) eraser: Arc<Eraser>,
+    pub(crate) versions: Arc<Versions>,
 }
 
 /// Which collection it is. The rest holds documents of its users.
@@ -72,13 +74,14 @@ impl Workers {
         let payloads = &Arc::new(PayloadStore::new(index.clone(), buckets, cache, number));
         let manifests = &Arc::new(Manifests::new(index, payloads));
         let watermark = &Arc::new(Watermark::new(index.clone()));
+        let versions = &Arc::new(Versions { index: index.clone(), manifests: manifests.clone() });
         let eraser = &Arc::new(Eraser::new(index.clone(), payloads.clone()));
         let flusher = &Arc::new(Flusher::new(index.clone(), payloads.clone(), eraser.clone()));
         let schema = &Arc::new(Schema::new(index.clone(), flusher.clone()));
         let locks = &Arc::new(Locks::new(index.clone(), schema.clone()));
         let committer = Committer::new(index.clone(), payloads.clone(), watermark.clone(), flusher.clone());
         let committer = &Arc::new(committer);
-        let reader = &Arc::new(Reader::new(index, payloads, watermark));
+        let reader = &Arc::new(Reader::new(index, payloads, watermark, versions));
         let writer = &Arc::new(Writer {
             index: index.clone(),
             payloads: payloads.clone(),
@@ -87,6 +90,7 @@ impl Workers {
             locks: locks.clone(),
             reader: reader.clone(),
             committer: committer.clone(),
+            versions: versions.clone(),
             turns: KeyedMutex::default(),
             unique_indexes: Mutex::new(HashSet::new()),
         });
@@ -96,6 +100,7 @@ impl Workers {
             watermark: watermark.clone(),
             eraser: eraser.clone(),
             manifests: manifests.clone(),
+            versions: versions.clone(),
         });
         Arc::new(Self {
             restorer: Arc::new(Restorer {
@@ -106,6 +111,7 @@ impl Workers {
                 reader: reader.clone(),
                 committer: committer.clone(),
                 writer: writer.clone(),
+                versions: versions.clone(),
             }),
             retainer: Arc::new(Retainer {
                 index: index.clone(),
@@ -122,6 +128,7 @@ impl Workers {
                 flusher: flusher.clone(),
                 eraser: eraser.clone(),
                 collector: collector.clone(),
+                versions: versions.clone(),
             }),
             index: index.clone(),
             manifests: manifests.clone(),
@@ -132,6 +139,7 @@ impl Workers {
             committer: committer.clone(),
             reader: reader.clone(),
             writer: writer.clone(),
+            versions: versions.clone(),
             collector,
             eraser: eraser.clone(),
         })

@@ -36,7 +36,7 @@ impl Session {
             owner,
             env: workers.index.env.clone(),
         };
-        let log = Log { index: Arc::clone(&workers.index), watermark: Arc::clone(&workers.watermark), scope };
+        let log = Log::new(workers, scope);
         let rules = workers.index.settings.rules.configured().clone();
         Ok(Self { workers: Arc::clone(workers), store, log, rules })
     }

@@ -187,7 +187,13 @@ impl Importer {
         for lines in lines.chunks(LOOKED_UP) {
             let marks: HashMap<MarkId, u64> =
                 lines.iter().map(|line| (identity::line(log.name(), *line), *line)).collect();
-            for (mark, (id, _)) in self.rows_of(marks.keys().copied()).await? {
+            let mut found = self.rows_of(marks.keys().copied()).await?;
+            if found.len() < marks.len() {
+                // Lines that changed nothing have no version, so whether one has left cannot be told before.
+                let is_one = |mark: &MarkId| marks.contains_key(mark);
+                self.collection.workers.versions.marked(&self.scope, is_one, &mut found).await?;
+            }
+            for (mark, (id, _)) in found {
                 let line: &mut u64 = reached.entry(id).or_default();
                 *line = marks.get(&mark).copied().unwrap_or(0).max(*line);
             }
@@ -263,7 +269,17 @@ impl Importer {
                 marks.insert(mark);
             }
         }
-        self.rows_of(marks.into_iter()).await
+        let mut found = self.rows_of(marks.iter().copied()).await?;
+        marks.retain(|mark| !found.contains_key(mark));
+        let keys = operations.iter().filter(|known| known.mark.is_some_and(|mark| marks.contains(&mark)));
+        let items: HashSet<ItemId> =
+            keys.filter_map(|known| states.get(&known.key)).flat_map(|state| &state.items).copied().collect();
+        self.collection
+            .workers
+            .versions
+            .marked_of(&items, &self.scope, |mark| marks.contains(mark), &mut found)
+            .await?;
+        Ok(found)
     }
 
     /// The operations of one key, up to the first that fails.

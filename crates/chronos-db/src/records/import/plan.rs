@@ -9,7 +9,7 @@ use crate::config::UpdateMode;
 use crate::documents::filter::key_encoding::{encode, value_at};
 use crate::documents::{Direction, Filter, Scan, raw_bson};
 use crate::records::document::payload;
-use crate::records::model::{ImportMark, ItemId, Lineage, MarkId, Op, Row, int};
+use crate::records::model::{ImportMark, ItemId, Lineage, MarkId, Op, Row, VersionSelector};
 use crate::records::read::ResolvedVersion;
 use crate::records::write::{Change, WriteOptions};
 use crate::{Error, Json, Result, Timestamp, json_to_bson};
@@ -163,14 +163,9 @@ impl Importer {
             Kind::Delete => matches!(op, Op::Delete | Op::Erase),
         };
         for id in &state.items {
-            let filter = Filter::eq("itemId", id.bson()).and(Filter::eq("at", at));
-            let row = self
-                .collection
-                .workers
-                .index
-                .first_row(without_payload(Scan { filter, limit: Some(1), ..Scan::default() }))
-                .await?;
-            if let Some(row) = row.filter(|row| row.import.is_none() && made(row.op)) {
+            let row =
+                self.collection.workers.versions.row_at(*id, VersionSelector::At(at), &self.scope).await?;
+            if let Some(row) = row.filter(|row| row.at == at && row.import.is_none() && made(row.op)) {
                 return Ok(Some(Before::Then(row.id, row.ov)));
             }
         }
@@ -193,14 +188,8 @@ impl Importer {
     ) -> Result<Option<(ItemId, i64)>> {
         let mut newest: Option<Row> = None;
         for id in &state.items {
-            let filter = Filter::eq("itemId", id.bson()).and(Filter::lte("at", at.plus_millis(-1)));
-            let order = vec![("at".into(), Direction::Descending)];
-            let row = self
-                .collection
-                .workers
-                .index
-                .first_row(without_payload(Scan { filter, order, limit: Some(1), ..Scan::default() }))
-                .await?;
+            let before = VersionSelector::At(at.plus_millis(-1));
+            let row = self.collection.workers.versions.row_at(*id, before, &self.scope).await?;
             newest = newest.into_iter().chain(row).max_by_key(|row| row.at);
         }
         Ok(newest.map(|row| (row.id, row.ov)))
@@ -229,9 +218,7 @@ impl Importer {
         if matches!(operation.kind, Kind::Create | Kind::Delete) {
             return Ok(true);
         }
-        let filter = Filter::eq("itemId", id.bson()).and(Filter::eq("ov", int(ov)));
-        let Some(row) = workers.index.first_row(Scan { filter, limit: Some(1), ..Scan::default() }).await?
-        else {
+        let Some(row) = workers.versions.find(id, VersionSelector::Ov(ov), &self.scope).await? else {
             return Ok(true);
         };
         if !matches!(row.op, Op::Create | Op::Update | Op::Restore) {

@@ -212,7 +212,12 @@ impl RecordIndex {
 
     /// The last number that the counter says was given out; none if none was.
     pub(crate) async fn last_cv(&self) -> Result<Option<i64>> {
-        let found = self.documents.get(&self.names.counter, vec![CV.into()]).await?;
+        self.number_of(CV).await
+    }
+
+    /// A number of the counter collection.
+    pub(crate) async fn number_of(&self, name: &str) -> Result<Option<i64>> {
+        let found = self.documents.get(&self.names.counter, vec![name.into()]).await?;
         Ok(found.first().and_then(|doc| number(doc, "value")))
     }
 

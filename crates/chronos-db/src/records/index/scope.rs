@@ -30,6 +30,20 @@ impl Scope {
         Self::Tenant(tenant.into())
     }
 
+    /// What belongs to this tenant, or to none.
+    pub(crate) fn of_owner(owner: Option<&str>) -> Self {
+        owner.map_or(Self::Untenanted, Self::tenant)
+    }
+
+    /// What a handle sees, and what is nobody's: versions of its items that left the index before these got a
+    /// tenant.
+    pub(crate) fn and_nobodys(&self) -> Self {
+        match self {
+            Self::Tenant(tenant) => Self::Sole { tenant: Arc::clone(tenant), stamps: false },
+            Self::All | Self::Untenanted | Self::Sole { .. } => self.clone(),
+        }
+    }
+
     /// The tenant that a new item gets; an item keeps it for good.
     pub(crate) fn stamp(&self) -> Option<&str> {
         match self {

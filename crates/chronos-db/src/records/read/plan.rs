@@ -9,9 +9,7 @@ use crate::documents::filter::Test;
 use crate::documents::{Direction, Filter};
 use crate::records::index::own_names::OnBuiltIn;
 use crate::records::index::scope::Scope;
-use crate::records::model::Missing;
-use crate::records::model::VersionSelector;
-use crate::records::model::{Head, ItemId, int};
+use crate::records::model::{Head, ItemId, Missing, Op, VersionSelector, int};
 use crate::records::view::OnDamage;
 use crate::{Error, Result, Timestamp};
 
@@ -35,6 +33,13 @@ impl Point {
             VersionSelector::Ov(_) => Err(Error::validation(
                 "a list is as of a time or a collection version, not of an item version",
             )),
+        }
+    }
+
+    pub(crate) fn selector(self) -> VersionSelector {
+        match self {
+            Self::At(at) => VersionSelector::At(at),
+            Self::Cv(cv) => VersionSelector::Cv(cv),
         }
     }
 
@@ -193,6 +198,12 @@ impl Plan {
     /// The heads of all items that are there, or may have been.
     pub(crate) fn all_heads(&self) -> Filter {
         self.scope.narrow(Filter::Field("erased".into(), Test::Ne(true.into())))
+    }
+
+    /// What such rows say is no version that the list shows.
+    pub(crate) fn hidden(&self) -> &'static [Op] {
+        let all: &'static [Op] = &[Op::Void, Op::Erase, Op::Erased, Op::Delete];
+        if self.include_deleted { &all[..3] } else { all }
     }
 
     /// Heads or rows whose index entry lacks something that the list looks at; none if there is none.

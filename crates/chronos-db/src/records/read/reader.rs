@@ -9,6 +9,7 @@ use crate::records::index::scope::Scope;
 use crate::records::index::{RecordIndex, scan_of};
 use crate::records::model::{Head, ItemId, Op, Row, State, VersionMeta, VersionSelector};
 use crate::records::storage::payload_store::PayloadStore;
+use crate::records::versions::{Versions, may_lie_beyond};
 use crate::records::write::watermark::Watermark;
 use crate::{Error, ErrorKind, Result, Timestamp};
 
@@ -56,6 +57,7 @@ pub(crate) struct Reader {
     pub(crate) index: Arc<RecordIndex>,
     pub(crate) payloads: Arc<PayloadStore>,
     pub(crate) watermark: Arc<Watermark>,
+    pub(crate) versions: Arc<Versions>,
 }
 
 impl Reader {
@@ -63,8 +65,14 @@ impl Reader {
         index: &Arc<RecordIndex>,
         payloads: &Arc<PayloadStore>,
         watermark: &Arc<Watermark>,
+        versions: &Arc<Versions>,
     ) -> Self {
-        Self { index: Arc::clone(index), payloads: Arc::clone(payloads), watermark: Arc::clone(watermark) }
+        Self {
+            index: Arc::clone(index),
+            payloads: Arc::clone(payloads),
+            watermark: Arc::clone(watermark),
+            versions: Arc::clone(versions),
+        }
     }
 
     /// The version of one item that `which` means; none if there is none, it is deleted (unless wanted), or
@@ -102,6 +110,12 @@ impl Reader {
                 .await?;
                 // An erased item has no past either.
                 let head = head.filter(|head| !head.erased);
+                let row = match (row, &head) {
+                    (None, Some(head)) if may_lie_beyond(head, which) => {
+                        self.beyond(head, which, scope).await?
+                    }
+                    (row, _) => row,
+                };
                 row.filter(|row| !row.op.is_bare())
                     .zip(head)
                     .map(|(row, head)| ResolvedVersion::from_row(row, head.created_at))
@@ -110,6 +124,12 @@ impl Reader {
         Ok(found.filter(|f| {
             scope.sees(f.meta.tenant.as_deref()) && (options.include_deleted || f.deleted_at.is_none())
         }))
+    }
+
+    /// The version that `which` means, of which the index has no row.
+    async fn beyond(&self, head: &Head, which: VersionSelector, scope: &Scope) -> Result<Option<Row>> {
+        let row = self.versions.beyond(head.id, which, scope).await?;
+        Ok(row.map(|row| of_the_same_tenant(row, head)))
     }
 
     /// The latest item.json of a head.
@@ -170,6 +190,12 @@ impl Reader {
         };
         error.on_item(found.id)
     }
+}
+
+/// An item stays its tenant's: a version that left the index before its item got one has it as well.
+pub(super) fn of_the_same_tenant(mut row: Row, head: &Head) -> Row {
+    row.meta.tenant.clone_from(&head.meta.tenant);
+    row
 }
 
 /// A bucket that is gone is not an item that is not found.

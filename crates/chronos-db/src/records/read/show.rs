@@ -8,7 +8,7 @@ use futures::{StreamExt as _, TryStreamExt as _};
 
 use super::query::Listed;
 use super::reader::{ReadOptions, Reader, ResolvedVersion, of_storage};
-use crate::documents::{Direction, Filter, Scan};
+use crate::documents::Direction;
 use crate::objects::ObjectStorage;
 use crate::records::document::externalize::adopted;
 use crate::records::document::heavy;
@@ -160,13 +160,7 @@ impl Reader {
             return Ok(futures::stream::iter([Ok(Version::from(row))]).boxed());
         }
         let direction = if newest_first { Direction::Descending } else { Direction::Ascending };
-        let scan = Scan {
-            filter: Filter::eq("itemId", id.bson()),
-            order: vec![("ov".into(), direction)],
-            without: vec!["inline".into(), "riders".into()],
-            ..Scan::default()
-        };
-        Ok(self.index.scan_rows(scan).map_ok(Version::from).boxed())
+        Ok(self.versions.of_item(id, 0, direction, scope).map_ok(Version::from).boxed())
     }
 }
 

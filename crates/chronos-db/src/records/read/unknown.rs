@@ -1,13 +1,14 @@
 //! Properties that nobody has: a misspelt name in a filter or sort finds nothing, in silence.
 
 use bson::Bson;
+use futures::TryStreamExt as _;
 
 use super::plan::Plan;
 use super::query::{Listed, Query};
 use super::reader::Reader;
 use crate::Result;
 use crate::documents::filter::Test;
-use crate::documents::{Filter, Namespace};
+use crate::documents::{Filter, Namespace, raw_bson};
 use crate::records::index::own_names::OnBuiltIn;
 use crate::records::index::scope::Scope;
 
@@ -50,13 +51,10 @@ impl Reader {
         for path in paths {
             // What no item has now, one may have had then.
             let has = self.any_with(&self.index.names.head, plan, &path).await?
-                || (plan.point.is_some() && self.any_with(&self.index.names.ver, plan, &path).await?);
+                || (plan.point.is_some() && self.any_with(&self.index.names.ver, plan, &path).await?)
+                || (plan.point.is_some() && self.any_beyond_with(plan, &path).await?);
             // What no entry has may have had no room in one.
-            let lacks = plan.lacking().map(|lacking| {
-                self.index.documents.count(&self.index.names.head, plan.scope.narrow(lacking), 1)
-            });
-            let lacks = if let (false, Some(lacks)) = (has, lacks) { lacks.await? > 0 } else { false };
-            if !has && !lacks {
+            if !has && !self.any_lacking(plan).await? {
                 unknown.push(path.trim_start_matches("metaIndexed.").to_owned());
             }
         }
@@ -65,6 +63,36 @@ impl Reader {
             unknown.clear();
         }
         Ok(unknown)
+    }
+
+    /// Whether an entry, of then or now, lacks what the list looks at.
+    async fn any_lacking(&self, plan: &Plan) -> Result<bool> {
+        let names = &self.index.names;
+        let rows = plan.point.map(|_| &names.ver);
+        for namespace in std::iter::once(&names.head).chain(rows) {
+            let Some(lacking) = plan.lacking() else { return Ok(false) };
+            if self.index.documents.count(namespace, plan.scope.narrow(lacking), 1).await? > 0 {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Whether a version that has left the index has the property, or may have: a look at every one until it
+    /// is found.
+    async fn any_beyond_with(&self, plan: &Plan, path: &str) -> Result<bool> {
+        let has = Filter::Field(path.to_owned(), Test::Exists(true));
+        let mut rows = self.versions.beyond_all(&plan.scope).await?;
+        while let Some(row) = rows.try_next().await? {
+            if row.meta.missing.has_any_of(&plan.incomplete) {
+                return Ok(true);
+            }
+            let entry = raw_bson::decode(&row.meta.indexed)?;
+            if has.matches(&bson::doc! { "metaIndexed": entry }) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     async fn any_with(&self, namespace: &Namespace, plan: &Plan, path: &str) -> Result<bool> {

@@ -17,10 +17,10 @@ use futures::{StreamExt as _, TryStreamExt as _};
 use super::page::SortKey;
 use super::plan::{First, Plan, Point, Side};
 use super::query::{FETCHES, HEADS, Listed};
-use super::reader::{Reader, ResolvedVersion};
+use super::reader::{Reader, ResolvedVersion, of_the_same_tenant};
 use crate::documents::filter::Test;
 use crate::documents::{Direction, Filter, Newest, Scan, raw_bson};
-use crate::records::model::{Head, ItemId, Op, Row, VersionMeta};
+use crate::records::model::{Head, ItemId, Row, VersionMeta};
 use crate::{Error, Result};
 
 /// Items looked at together.
@@ -28,6 +28,8 @@ const CHUNK: usize = 256;
 /// With so few items written since, a page of a filter is put together of those and of an index, also in the
 /// order of ids.
 const FEW: u64 = 1_000;
+/// Items whose versions have left the index that are looked up together, where they come in no order.
+const LOOKED_UP: usize = 8_192;
 /// Items of a whole list that are ordered at once, and the bytes of what they are ordered by.
 const ORDERED: usize = 65_536;
 const ORDERED_BYTES: usize = 16 * 1024 * 1024;
@@ -137,17 +139,25 @@ impl Reader {
         point: Point,
         heads: Vec<Head>,
     ) -> Result<HashMap<ItemId, Listed>> {
-        let heads: HashMap<ItemId, Head> =
+        let (mut items, others) = self.kept_then(plan, point, heads).await?;
+        items.extend(self.left_then(plan, point, others).await?);
+        Ok(items)
+    }
+
+    /// The versions of these items at the point that match, of those that the index has; and the other items.
+    async fn kept_then(
+        &self,
+        plan: &Plan,
+        point: Point,
+        heads: Vec<Head>,
+    ) -> Result<(HashMap<ItemId, Listed>, Vec<Head>)> {
+        let mut heads: HashMap<ItemId, Head> =
             heads.into_iter().filter(|head| point.may_have(head)).map(|head| (head.id, head)).collect();
         if heads.is_empty() {
-            return Ok(HashMap::new());
+            return Ok((HashMap::new(), Vec::new()));
         }
-        let mut hidden = vec![Op::Void, Op::Erase, Op::Erased];
-        if !plan.include_deleted {
-            hidden.push(Op::Delete);
-        }
-        let is_shown =
-            Filter::Field("op".into(), Test::Nin(hidden.into_iter().map(|op| op.as_str().into()).collect()));
+        let hidden = plan.hidden().iter().map(|op| op.as_str().into()).collect();
+        let is_shown = Filter::Field("op".into(), Test::Nin(hidden));
         let ids = Filter::any_of("itemId", heads.keys().map(|id| id.bson()).collect());
         // What an entry lacks, the store cannot tell.
         let matching = plan.rows.filter.clone();
@@ -166,16 +176,36 @@ impl Reader {
         let mut then = Vec::with_capacity(rows.len());
         for stored in &rows {
             let row = Row::read(stored)?;
-            if let Some(head) = heads.get(&row.id) {
-                then.push(self.matching(
-                    plan,
-                    &plan.rows,
-                    stored,
-                    ResolvedVersion::from_row(row, head.created_at),
-                ));
+            if let Some(head) = heads.remove(&row.id) {
+                let found = ResolvedVersion::from_row(row, head.created_at);
+                then.push(self.matching(plan, &plan.rows, stored, found));
             }
         }
-        self.by_item(then).await
+        Ok((self.by_item(then).await?, heads.into_values().collect()))
+    }
+
+    /// The versions of these items at the point that match, of those that have left the index.
+    async fn left_then(
+        &self,
+        plan: &Plan,
+        point: Point,
+        heads: Vec<Head>,
+    ) -> Result<HashMap<ItemId, Listed>> {
+        let heads: HashMap<ItemId, Head> = heads.into_iter().map(|head| (head.id, head)).collect();
+        let ids = heads.keys().copied().collect();
+        let rows = self.versions.beyond_of(ids, point.selector(), &plan.scope).await?;
+        let shown = rows.into_values().filter(|row| !plan.hidden().contains(&row.op));
+        let shown = shown.filter_map(|row| {
+            let head = heads.get(&row.id)?;
+            let row = of_the_same_tenant(row, head);
+            Some((row.stored(), ResolvedVersion::from_row(row, head.created_at)))
+        });
+        let shown: Vec<_> = shown.collect();
+        let looks = shown
+            .iter()
+            .map(|(stored, found)| self.matching(plan, &plan.rows, stored, found.clone()))
+            .collect();
+        self.by_item(looks).await
     }
 
     /// Those that match. Some have to read their documents.
@@ -219,11 +249,25 @@ impl Reader {
         }
         let Some(point) = plan.point else { return Ok(first.in_order().0) };
         let mut since = self.heads_since(plan, point);
-        while let Some(heads) = since.try_next().await? {
-            let items = self.as_they_were(plan, point, heads).await?;
+        let mut others = Vec::new();
+        loop {
+            let next = since.try_next().await?;
+            let is_last = next.is_none();
+            let (items, beyond) = self.kept_then(plan, point, next.unwrap_or_default()).await?;
             items.into_values().filter(|item| seen.insert(item.found.id)).for_each(|item| first.add(item));
+            others.extend(beyond);
+            // In this order neighbours lie in different places of manifests: many are looked up together.
+            if is_last || others.len() >= LOOKED_UP {
+                let items = self.left_then(plan, point, std::mem::take(&mut others)).await?;
+                items
+                    .into_values()
+                    .filter(|item| seen.insert(item.found.id))
+                    .for_each(|item| first.add(item));
+            }
+            if is_last {
+                return Ok(first.in_order().0);
+            }
         }
-        Ok(first.in_order().0)
     }
 
     /// The first items of those that were then what they are now.

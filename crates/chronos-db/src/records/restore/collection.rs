@@ -7,10 +7,10 @@ use std::sync::Arc;
 
 use futures::{StreamExt as _, TryStreamExt as _};
 
-use crate::documents::{Direction, Filter, Newest, Scan};
+use crate::documents::{Direction, Filter, Scan};
 use crate::records::index::scope::Scope;
 use crate::records::model::VersionSelector;
-use crate::records::model::{Head, ItemId, Op, Row, int};
+use crate::records::model::{Head, ItemId, Op, Row};
 use crate::records::write::commit::{CommitError, Prepared};
 use crate::records::write::{WriteOptions, no_past};
 use crate::{Error, ErrorKind, Json, Result};
@@ -163,7 +163,7 @@ impl super::Restorer {
         // A damaged head is its item's problem.
         let pages = self.index.scan_heads(heads).chunks(page);
         // The next page is looked up while this one is written, so that no commit group waits for a read.
-        let moves = pages.map(|heads| self.plan_page(heads, target, stable)).buffered(2);
+        let moves = pages.map(|heads| self.plan_page(heads, target, stable, scope)).buffered(2);
         let moves = moves.map_ok(futures::stream::iter).try_flatten();
         // Enough of them under way at once fill a commit group.
         let done = moves
@@ -197,6 +197,7 @@ impl super::Restorer {
         page: Vec<Result<Head>>,
         target: VersionSelector,
         stable: i64,
+        scope: &Scope,
     ) -> Result<Vec<Result<Move>>> {
         let mut heads = Vec::with_capacity(page.len());
         let mut moves = Vec::new();
@@ -224,12 +225,12 @@ impl super::Restorer {
             }
             return Ok(moves);
         }
-        match self.rows_at(&ids, target).await {
+        match self.versions.rows_at(&ids, target, scope).await {
             Ok(targets) => moves.extend(heads.map(|head| Ok(plan(head, &targets, stable)))),
             Err(error) if is_the_items(&error) => {
                 // The rows of one of them: each for itself, then.
                 for head in heads {
-                    moves.push(match self.rows_at(&[head.id], target).await {
+                    moves.push(match self.versions.rows_at(&[head.id], target, scope).await {
                         Ok(targets) => Ok(plan(head, &targets, stable)),
                         Err(error) if is_the_items(&error) => Err(error.on_item(head.id)),
                         Err(error) => return Err(error),
@@ -239,22 +240,6 @@ impl super::Restorer {
             Err(error) => return Err(error),
         }
         Ok(moves)
-    }
-
-    /// The newest rows of these items at the target, without payloads.
-    async fn rows_at(&self, ids: &[ItemId], target: VersionSelector) -> Result<HashMap<ItemId, Row>> {
-        let (by, at_most) = match target {
-            VersionSelector::At(at) => ("at", at.into()),
-            VersionSelector::Cv(cv) => ("cv", int(cv)),
-            VersionSelector::Latest | VersionSelector::Ov(_) => return Err(no_target()),
-        };
-        let scan = Scan {
-            filter: Filter::any_of("itemId", ids.iter().map(|id| id.bson()).collect()),
-            newest: Some(Newest { per: "itemId".into(), by: by.into(), at_most }),
-            without: vec!["inline".into(), "riders".into()],
-            ..Scan::default()
-        };
-        self.index.scan_rows(scan).map_ok(|row| (row.id, row)).try_collect().await
     }
 
     async fn carry_out(self: &Arc<Self>, step: Move, options: &RestoreOptions) -> Result<fn(&mut Restored)> {
@@ -268,6 +253,7 @@ impl super::Restorer {
             Move::Restore(head, row) => {
                 let mut meta = head.meta.clone();
                 meta.indexed = row.meta.indexed;
+                meta.missing = row.meta.missing;
                 meta.payload = row.meta.payload;
                 meta.refs = row.meta.refs;
                 meta.rules = row.meta.rules;

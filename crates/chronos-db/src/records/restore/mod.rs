@@ -4,6 +4,7 @@ mod collection;
 
 use crate::records::index::RecordIndex;
 use crate::records::read::Reader;
+use crate::records::versions::Versions;
 use crate::records::write::Writer;
 use crate::records::write::commit::Committer;
 use crate::records::write::lock::Locks;
@@ -29,6 +30,7 @@ pub(crate) struct Restorer {
     pub(crate) reader: Arc<Reader>,
     pub(crate) committer: Arc<Committer>,
     pub(crate) writer: Arc<Writer>,
+    pub(crate) versions: Arc<Versions>,
 }
 
 impl Restorer {
@@ -46,7 +48,7 @@ impl Restorer {
         }
         let which = self.watermark.settled(which).await.map_err(named)?;
         let row = if self.index.settings.versioning {
-            self.index.row_at(id, which).await.map_err(named)?
+            self.versions.row_at(id, which, scope).await.map_err(named)?
         } else {
             let head = self.index.head_or_row(id).await.map_err(named)?;
             let head = head.filter(|head| !head.erased && scope.sees(head.meta.tenant.as_deref()));
@@ -59,7 +61,14 @@ impl Restorer {
                 _ => None,
             }
         };
-        let row = row.filter(|row| !row.op.is_bare() && scope.sees(row.meta.tenant.as_deref()));
+        let row = match row.filter(|row| !row.op.is_bare()) {
+            // It left the index before its item got a tenant: the head says whose that is.
+            Some(row) if row.meta.tenant.is_none() && !scope.sees(None) => {
+                let head = self.index.head_or_row(id).await.map_err(named)?;
+                head.filter(|head| scope.sees(head.meta.tenant.as_deref())).map(|_| row)
+            }
+            row => row.filter(|row| scope.sees(row.meta.tenant.as_deref())),
+        };
         let row = row.ok_or_else(|| named(Error::not_found("the item has no such version")))?;
         if row.op == Op::Delete {
             let message = format!(

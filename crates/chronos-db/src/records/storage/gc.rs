@@ -10,6 +10,7 @@ use crate::records::index::RecordIndex;
 use crate::records::manifests::Manifests;
 use crate::records::storage::eraser::Eraser;
 use crate::records::storage::payload_store::PayloadStore;
+use crate::records::versions::Versions;
 use crate::records::write::watermark::Watermark;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +18,7 @@ use std::time::Duration;
 use bson::{Bson, Document};
 use futures::TryStreamExt as _;
 
-use crate::documents::{Batch, Filter, Guard, Outcome, Scan, Write};
+use crate::documents::{Batch, Direction, Filter, Guard, Outcome, Scan, Write};
 use crate::records::index::scope::Scope;
 use crate::records::storage::notes::{CONDEMNED, DUE, MANIFEST, Noted, pairs};
 use crate::{Error, ErrorKind, Json, Result, Timestamp};
@@ -79,6 +80,7 @@ pub(crate) struct Collector {
     pub(crate) watermark: Arc<Watermark>,
     pub(crate) eraser: Arc<Eraser>,
     pub(crate) manifests: Arc<Manifests>,
+    pub(crate) versions: Arc<Versions>,
 }
 
 impl Collector {
@@ -178,7 +180,8 @@ impl Collector {
     /// the key of an earlier one.
     async fn unnamed(&self, noted: &Noted) -> Result<Vec<(String, String)>> {
         let mut unnamed = noted.objects.clone();
-        let mut rows = self.index.rows_of(noted.id);
+        let scope = Scope::of_owner(noted.tenant.as_deref());
+        let mut rows = self.versions.of_item(noted.id, 0, Direction::Ascending, &scope);
         while let Some(row) = rows.try_next().await? {
             unnamed.retain(|object| !row.meta.names(object));
         }

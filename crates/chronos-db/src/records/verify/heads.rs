@@ -7,7 +7,7 @@ use crate::documents::{Batch, Direction, Filter, Outcome, Scan, Write};
 use crate::records::document::payload;
 use crate::records::index::scope::Scope;
 use crate::records::index::without_content;
-use crate::records::model::{Head, ItemId};
+use crate::records::model::{Head, ItemId, Row, VersionSelector};
 use futures::{StreamExt as _, TryStreamExt as _};
 use std::collections::HashMap;
 
@@ -24,11 +24,33 @@ impl Verifier {
         Ok(self.index.head(head.id).await?.is_some_and(|now| now.cv == head.cv && now.row == head.row))
     }
 
+    async fn first_of(&self, head: &Head) -> Result<Option<Row>> {
+        let scope = Scope::of_owner(head.meta.tenant.as_deref());
+        self.versions.row_at(head.id, VersionSelector::Ov(0), &scope).await
+    }
+
+    /// The head of an item that lags behind its newest row, or is missing, once it is put.
+    pub(super) async fn made_anew(&self, before: Option<Head>, newest: &Row) -> Result<Option<Head>> {
+        let head = self.index.roll_forward(newest.id).await?;
+        let Some(mut head) = head.filter(|_| before.is_none() && newest.ov > 0) else {
+            return self.index.head(newest.id).await;
+        };
+        // The first version says when the item was created, and may have left the index.
+        if let Some(first) = self.first_of(&head).await?
+            && first.at != head.created_at
+        {
+            let unchanged = head.unchanged();
+            head.created_at = first.at;
+            self.replace(Write::put(head.stored(), unchanged)).await?;
+        }
+        Ok(Some(head))
+    }
+
     /// Puts the head that follows from the item's newest row in place of `wrong`; whether it did.
     pub(super) async fn put_back(&self, wrong: &Head) -> Result<bool> {
         let Some(newest) = self.index.newest_row(wrong.id).await? else { return Ok(false) };
         let mut head = newest.head_after(Some(wrong));
-        if let Some(first) = self.index.row(wrong.id, 0).await? {
+        if let Some(first) = self.first_of(wrong).await? {
             head.created_at = first.at;
         }
         self.payloads.forget_cached(wrong.id, wrong.ov);

@@ -21,10 +21,22 @@ pub(super) struct Item {
 }
 
 impl Item {
-    pub(super) fn step(&mut self, row: Row, damage: Option<Damage>, versioning: bool) {
+    /// What is wrong with a version that is in the index and in a manifest.
+    pub(super) fn compare(&mut self, row: &Row, copy: &Row) {
+        if row.op.is_bare() {
+            // Erased, and the manifest still has it.
+            self.contents = self.contents.or(Some(row.ov));
+        } else if !is_copy(row, copy) {
+            let message = format!("a manifest says otherwise of version {} than its row", row.ov);
+            self.damages.push((row.ov, ("different-copy", message)));
+        }
+    }
+
+    /// Every version has to come, from the second on if `from_first` is not set.
+    pub(super) fn step(&mut self, row: Row, damage: Option<Damage>, versioning: bool, from_first: bool) {
         let mut report = |kind, message| self.damages.push((row.ov, (kind, message)));
         match &self.newest {
-            None if row.ov != 0 && versioning => {
+            None if row.ov != 0 && from_first => {
                 report("hole-in-ov", format!("the oldest version is {} instead of 0", row.ov));
             }
             None => {}
@@ -66,6 +78,16 @@ pub(super) fn follows(head: &Head, row: &Row) -> bool {
                 && a.checksum == b.checksum
                 && same_entry(&head.meta.indexed, &row.meta.indexed)))
         && head.deleted_at.is_some() == matches!(row.op, Op::Delete | Op::Erase)
+}
+
+/// Whether a manifest says of a version what its row does. States may have moved on.
+fn is_copy(row: &Row, copy: &Row) -> bool {
+    let (a, b) = (&row.meta, &copy.meta);
+    (row.row_id, row.cv, row.op, row.at) == (copy.row_id, copy.cv, copy.op, copy.at)
+        && (&row.actor, &row.reason, &row.request_id) == (&copy.actor, &copy.reason, &copy.request_id)
+        && (a.payload.ov, &a.payload.key, &a.payload.checksum)
+            == (b.payload.ov, &b.payload.key, &b.payload.checksum)
+        && same_entry(&a.indexed, &b.indexed)
 }
 
 /// Whether two index entries say the same; the legacy library may have written them in different orders.

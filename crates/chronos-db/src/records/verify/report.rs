@@ -10,7 +10,7 @@ pub(super) const REPORTED: usize = 1_000;
 #[derive(Clone, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub struct Verification {
-    /// Versions.
+    /// Versions, those that have left the index too.
     pub versions: u64,
     /// Items, deleted ones too.
     pub items: u64,

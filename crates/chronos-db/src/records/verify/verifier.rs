@@ -1,12 +1,14 @@
 //! Looking whether the index and the objects are what they should be.
 
 use super::item::{Damage, Item, follows};
-use super::report::{REPORTED, Verification};
-use crate::records::index::{RecordIndex, without_content};
+use super::numbers::Numbers;
+use super::report::Verification;
+use crate::records::index::RecordIndex;
 use crate::records::storage::eraser::Eraser;
 use crate::records::storage::flush::Flusher;
 use crate::records::storage::gc::Collector;
 use crate::records::storage::payload_store::{PayloadStore, unpacked};
+use crate::records::versions::{Place, Stored, Versions};
 use crate::records::write::schema::Schema;
 use crate::records::write::watermark::Watermark;
 use std::sync::Arc;
@@ -15,10 +17,10 @@ use std::time::Duration;
 
 use futures::{StreamExt as _, TryStreamExt as _};
 
-use crate::documents::{Direction, Filter, Scan};
+use crate::documents::{Filter, Scan};
 use crate::records::document::payload;
-use crate::records::index::scope::{Scope, TENANT};
-use crate::records::model::{Op, Row, number};
+use crate::records::index::scope::Scope;
+use crate::records::model::{Op, Row};
 use crate::records::storage::notes::Noted;
 use crate::records::storage::notes::{DUE, MANIFEST};
 use crate::{ErrorKind, Result};
@@ -40,6 +42,7 @@ pub(crate) struct Verifier {
     pub(crate) flusher: Arc<Flusher>,
     pub(crate) eraser: Arc<Eraser>,
     pub(crate) collector: Arc<Collector>,
+    pub(crate) versions: Arc<Versions>,
 }
 
 impl Verifier {
@@ -53,8 +56,13 @@ impl Verifier {
             self.flusher.resume_unflushed();
             found.repaired += self.collector.collect_orphans(YOUNG, scope).await?.removed();
         }
-        self.verify_numbers(&mut found, scope).await?;
-        self.verify_items(repair, &mut found, scope).await?;
+        let mut numbers = self.verify_numbers(&mut found, scope).await?;
+        let beyond = self.verify_manifests(&mut found, scope).await?;
+        self.verify_items(repair, beyond, &mut numbers, &mut found, scope).await?;
+        // What a manifest has that cannot be read nobody can tell.
+        if beyond {
+            self.verify_gaps(numbers, &mut found, scope).await?;
+        }
         self.verify_heads_have_rows(repair, &mut found, scope).await?;
         let mut notes = self
             .index
@@ -75,153 +83,77 @@ impl Verifier {
         Ok(found)
     }
 
-    /// Every number up to the last one given out has exactly one row, but those that retention or a missing
-    /// history explain.
-    async fn verify_numbers(&self, found: &mut Verification, scope: &Scope) -> Result<()> {
-        let scan = Scan {
-            order: vec![("cv".into(), Direction::Ascending)],
-            without: without_content(),
-            ..Scan::default()
-        };
-        let mut rows = self.index.documents.scan(&self.index.names.ver, scan);
-        let mut previous = -1;
-        // Of a collection whose rows go, or that others began, only what lies above the mark is gapless.
-        let gapless = self.index.settings.versioning && self.began_here().await?;
-        let (mut missing, mut gaps) = (0, Vec::new());
-        while let Some(doc) = rows.try_next().await? {
-            let Some(cv) = number(&doc, "cv") else {
-                found.report(
-                    "malformed-row",
-                    None,
-                    None,
-                    format!("a version row has no cv: {:?}", doc.get("_id")),
-                );
-                continue;
-            };
-            if cv == previous {
-                found.report(
-                    "duplicate-cv",
-                    None,
-                    None,
-                    format!("two rows have the collection version {cv}"),
-                );
-            } else if cv > previous + 1 && gapless && previous < found.stable_cv {
-                let end = (cv - 1).min(found.stable_cv);
-                missing += end - previous;
-                if gaps.len() < REPORTED {
-                    gaps.push((previous + 1, end));
-                }
-            }
-            previous = cv;
-            match doc.get_str("op") {
-                // A VOID is nobody's.
-                Ok("VOID") => found.voids += u64::from(!scope.is_one_of_several()),
-                Ok("ERASE" | "ERASED") => {}
-                _ => found.versions += u64::from(scope.sees(doc.get_str(TENANT).ok())),
-            }
+    /// Every manifest is there and as it was written; whether that is so.
+    async fn verify_manifests(&self, found: &mut Verification, scope: &Scope) -> Result<bool> {
+        let damaged = self.versions.manifests.damaged(scope).await?;
+        for manifest in &damaged {
+            found.report("damaged-manifest", None, None, manifest.message.clone());
         }
-        if missing == 0 {
-            return Ok(());
-        }
-        let erased = self.numbers_of_erased().await?;
-        if missing > erased {
-            for (first, last) in gaps {
-                let message = format!(
-                    "no row has the collection versions {first} to {last}; erasures explain {erased} of {missing} such numbers"
-                );
-                found.report("gap-in-cv", None, None, message);
-            }
-        }
-        Ok(())
-    }
-
-    /// How many numbers erasures took along: those of older versions of this library, which left no rows of
-    /// what they removed.
-    async fn numbers_of_erased(&self) -> Result<i64> {
-        let scan = Scan {
-            filter: Filter::eq("op", Op::Erase.as_str()),
-            without: without_content(),
-            ..Scan::default()
-        };
-        let mut erasures = self.index.scan_rows(scan);
-        let mut numbers = 0;
-        while let Some(erasure) = erasures.try_next().await? {
-            let rows = self
-                .index
-                .documents
-                .count(&self.index.names.ver, Filter::eq("itemId", erasure.id.bson()), u64::MAX)
-                .await?;
-            let below = i64::try_from(rows).unwrap_or(i64::MAX) - 1;
-            numbers += (erasure.ov - below).max(0);
-        }
-        Ok(numbers)
-    }
-
-    /// Whether the collection's first number was given out by this library: then number 0 has a row.
-    async fn began_here(&self) -> Result<bool> {
-        let scan = Scan {
-            filter: Filter::eq("cv", 0),
-            limit: Some(1),
-            without: vec!["inline".into(), "riders".into()],
-            ..Scan::default()
-        };
-        Ok(self.index.documents.scan(&self.index.names.ver, scan).try_next().await?.is_some())
+        Ok(damaged.is_empty())
     }
 
     /// Every item's rows: no hole, no duplicate, growing, each payload readable; and its head follows from
-    /// the newest.
+    /// the newest. With `beyond` those that have left the index, too.
     async fn verify_items(
         self: &Arc<Self>,
         repair: bool,
+        beyond: bool,
+        numbers: &mut Numbers,
         found: &mut Verification,
         scope: &Scope,
     ) -> Result<()> {
-        let scan = Scan {
-            filter: scope.narrow(Filter::Field(
-                "op".into(),
-                crate::documents::filter::Test::Ne(Op::Void.as_str().into()),
-            )),
-            order: vec![("itemId".into(), Direction::Ascending), ("ov".into(), Direction::Ascending)],
-            ..Scan::default()
-        };
         let verifier = Arc::clone(self);
         let unanswered = Arc::new(AtomicU32::new(0));
-        let rows = self.index.scan_rows(scan).map(move |row| {
-            let (verifier, unanswered) = (Arc::clone(&verifier), Arc::clone(&unanswered));
-            async move {
-                let row = row?;
-                // Many in a row without an answer: the storage is away, and asking for each of a million
-                // would take for ever.
-                if unanswered.load(Ordering::Relaxed) >= UNANSWERED {
-                    let message = "not looked at, as the storage has not answered for those before";
-                    return Ok((row, Some(("unreadable-payload", message.to_owned()))));
-                }
-                let damage = match verifier.verify_payload(&row).await {
-                    Err(error) if error.kind() == ErrorKind::Storage => {
-                        unanswered.fetch_add(1, Ordering::Relaxed);
-                        Some(("unreadable-payload", error.message().to_owned()))
-                    }
-                    looked => {
-                        unanswered.store(0, Ordering::Relaxed);
-                        looked?
-                    }
-                };
-                Ok::<_, crate::Error>((row, damage))
-            }
+        let all = self.versions.all(scope, beyond).await?;
+        let versions = futures::stream::try_unfold(all, |mut all| async move {
+            Ok::<_, crate::Error>(all.next().await?.map(|stored| (stored, all)))
         });
-        let mut rows = rows.buffered(PARALLEL);
+        let versions = versions.boxed().map(move |stored| {
+            let (verifier, unanswered) = (Arc::clone(&verifier), Arc::clone(&unanswered));
+            async move { verifier.look_at(stored?, &unanswered).await }
+        });
+        let mut versions = versions.buffered(PARALLEL);
         let mut item = Item::default();
-        while let Some((mut row, damage)) = rows.try_next().await? {
+        while let Some((Stored { mut row, place }, damage)) = versions.try_next().await? {
             found.checked += u64::from(row.meta.payload.ov == row.ov && !row.op.is_bare());
             found.unflushed += u64::from(row.unflushed_since.is_some());
             row.inline = None;
             row.inline_objects.clear();
+            if place == Place::Manifest {
+                // One that has left since the numbers were looked at is counted already.
+                found.versions += u64::from(numbers.add(row.cv));
+            }
             if item.newest.as_ref().is_some_and(|newest| newest.id != row.id) {
                 self.verify_item(std::mem::take(&mut item), repair, found).await?;
             }
-            item.step(row, damage, self.index.settings.versioning);
+            let has_all = self.index.settings.versioning;
+            if let Place::Both(copy) = place {
+                item.compare(&row, &copy);
+            }
+            item.step(row, damage, has_all, has_all && beyond);
         }
         self.verify_item(item, repair, found).await
+    }
+
+    /// A version with what is wrong with its payload.
+    async fn look_at(&self, stored: Stored, unanswered: &AtomicU32) -> Result<(Stored, Option<Damage>)> {
+        // Many in a row without an answer: the storage is away, and asking for each of a million would take
+        // for ever.
+        if unanswered.load(Ordering::Relaxed) >= UNANSWERED {
+            let message = "not looked at, as the storage has not answered for those before";
+            return Ok((stored, Some(("unreadable-payload", message.to_owned()))));
+        }
+        let damage = match self.verify_payload(&stored.row).await {
+            Err(error) if error.kind() == ErrorKind::Storage => {
+                unanswered.fetch_add(1, Ordering::Relaxed);
+                Some(("unreadable-payload", error.message().to_owned()))
+            }
+            looked => {
+                unanswered.store(0, Ordering::Relaxed);
+                looked?
+            }
+        };
+        Ok((stored, damage))
     }
 
     /// What an erasure that is done has left, or let in again: versions with content, a head, objects.
@@ -290,9 +222,7 @@ impl Verifier {
                     },
                     // Erased since the row was read. (Where superseded objects go, the row may follow a
                     // moment later.)
-                    None if self.index.row(row.id, row.ov).await?.is_some_and(|now| now.op.is_bare()) => {
-                        return Ok(None);
-                    }
+                    None if self.is_erased(row).await? => return Ok(None),
                     None => {
                         return Ok(Some((
                             "missing-object",
@@ -323,6 +253,15 @@ impl Verifier {
         Ok(None)
     }
 
+    /// Whether nothing is left of a version, or soon will be.
+    async fn is_erased(&self, row: &Row) -> Result<bool> {
+        Ok(match self.index.row(row.id, row.ov).await? {
+            Some(now) => now.op.is_bare(),
+            // It has left the index.
+            None => self.index.head(row.id).await?.is_some_and(|head| head.erased),
+        })
+    }
+
     async fn verify_item(self: &Arc<Self>, item: Item, repair: bool, found: &mut Verification) -> Result<()> {
         let Some(newest) = &item.newest else { return Ok(()) };
         if item.erasure.is_some() {
@@ -338,7 +277,7 @@ impl Verifier {
         found.live += u64::from(newest.op != Op::Delete && !newest.op.is_bare());
         let mut head = self.index.head(newest.id).await?;
         if head.as_ref().is_none_or(|head| head.cv < newest.cv) && repair {
-            head = self.index.roll_forward(newest.id).await?;
+            head = self.made_anew(head, newest).await?;
             found.repaired += 1;
         }
         let without_row = match &head {

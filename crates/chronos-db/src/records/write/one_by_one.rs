@@ -10,6 +10,7 @@
 use super::call::WriteCall;
 use super::change::{Change, WriteOptions};
 use super::piece::Piece;
+use crate::records::model::VersionSelector;
 use crate::records::view::Written;
 use crate::{Error, Result};
 
@@ -81,7 +82,7 @@ async fn write(piece: &Piece) -> Result<Written, Failed> {
     match writer.write(WriteCall { id, change: &change, options, scope, lock: None }).await {
         Ok(done) => Ok(done.into()),
         // Its answer may have been lost.
-        Err(error) => match writer.index.row(id, 0).await {
+        Err(error) => match writer.versions.row_at(id, VersionSelector::Ov(0), scope).await {
             // That it is not there yet says nothing where its number is still open.
             Ok(None) => Err(error.into()),
             Ok(Some(row)) => {
@@ -145,7 +146,7 @@ fn with_what_is_left(error: Error, undone: usize, left: Vec<String>) -> Error {
 /// `now` is the version at which the item has to be.
 async fn restore(piece: &Piece, written: &Written, now: i64) -> Result<Written> {
     let Piece { writer, scope, options, .. } = piece;
-    let before = writer.index.row(written.id, written.ov - 1).await?;
+    let before = writer.versions.row_at(written.id, VersionSelector::Ov(written.ov - 1), scope).await?;
     let row = before.ok_or_else(|| Error::not_found("the version before it is not kept"))?;
     let change = Change::Restore { row: Box::new(row) };
     let options = WriteOptions {

@@ -180,6 +180,7 @@ impl Writer {
                     return Err(not_kept().at_version(row.ov));
                 }
                 meta.indexed = row.meta.indexed.clone();
+                meta.missing = row.meta.missing.clone();
                 meta.payload = row.meta.payload.clone();
                 meta.refs = row.meta.refs.clone();
                 meta.rules = row.meta.rules.clone();

@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures::TryStreamExt as _;
 
 use crate::documents::{Direction, Filter, Scan};
-use crate::records::index::{CV, STABLE, without_content};
+use crate::records::index::without_content;
 use crate::records::model::VersionSelector;
 use crate::records::model::{int, number};
 use crate::{Error, Result};
@@ -88,14 +88,9 @@ impl super::watermark::Watermark {
 
     /// The last number given out, if every number up to it has its row.
     async fn without_gap(&self) -> Result<Option<i64>> {
-        let found =
-            self.index.documents.get(&self.index.names.counter, vec![CV.into(), STABLE.into()]).await?;
-        let value = |id: &str| {
-            found.iter().find(|doc| doc.get_str("_id").ok() == Some(id)).and_then(|doc| number(doc, "value"))
-        };
-        let Some(last) = value(CV) else { return Ok(Some(-1)) };
+        let (Some(last), mark) = self.counter().await? else { return Ok(Some(-1)) };
         // A collection the legacy library kept has no mark: what it left is settled.
-        let Some(mut reached) = value(STABLE) else { return Ok(Some(last)) };
+        let Some(mut reached) = mark else { return Ok(Some(last)) };
         let scan = Scan {
             filter: Filter::gt("cv", int(reached)).and(Filter::lte("cv", int(last))),
             order: vec![("cv".into(), Direction::Ascending)],

@@ -9,14 +9,16 @@ use crate::records::index::RecordIndex;
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::sync::Notify;
 
+use bson::Bson;
 use futures::TryStreamExt as _;
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::documents::{Direction, Filter, Scan, within};
-use crate::records::index::{CV, STABLE, without_content};
+use crate::records::index::{CV, PRUNED, STABLE, without_content};
 use crate::records::model::{ItemId, Op, int, number};
 use crate::{Result, Timestamp};
 
@@ -211,13 +213,22 @@ impl Watermark {
     }
 
     /// The last number given out, and the mark.
-    async fn counter(&self) -> Result<(Option<i64>, Option<i64>)> {
-        let found =
-            self.index.documents.get(&self.index.names.counter, vec![CV.into(), STABLE.into()]).await?;
+    pub(super) async fn counter(&self) -> Result<(Option<i64>, Option<i64>)> {
+        let ids = [CV, STABLE, PRUNED].map(Bson::from).to_vec();
+        let found = self.index.documents.get(&self.index.names.counter, ids).await?;
         let value = |id: &str| {
             found.iter().find(|doc| doc.get_str("_id").ok() == Some(id)).and_then(|doc| number(doc, "value"))
         };
+        if let Some(pruned) = value(PRUNED) {
+            self.past.pruned.fetch_max(pruned, Ordering::AcqRel);
+        }
         Ok((value(CV), value(STABLE)))
+    }
+
+    /// Whether rows behind this number may have left the index, as far as was known when the numbers were last
+    /// settled. A follower that was past them then need not ask.
+    pub(crate) fn may_lack_rows(&self, after: i64) -> bool {
+        after < self.past.pruned.load(Ordering::Acquire)
     }
 
     /// Moves the mark as far as that needs no waiting, so that those who look have little to follow.
@@ -259,6 +270,13 @@ impl Watermark {
                     AtGap::End => break,
                 }
                 let end = self.next_present(stable + 1, last).await?;
+                // What another has passed meanwhile may have left the index: that is no gap. Looked up after
+                // the rows, as rows leave below the stored mark alone.
+                let passed = self.counter().await?.1.unwrap_or(mark).min(end - 1);
+                if passed > stable {
+                    settled = settled.max(passed);
+                    stable = passed;
+                }
                 self.index.env.fail.hit("stable.before_void")?;
                 let close = async { self.index.void(&(stable + 1..end).collect::<Vec<_>>()).await.map(drop) };
                 // Who may only look sees what is settled without them.

@@ -20,6 +20,7 @@ use crate::records::model::Head;
 use crate::records::read::Reader;
 use crate::records::storage::flush::Flusher;
 use crate::records::storage::payload_store::PayloadStore;
+use crate::records::versions::Versions;
 use crate::{Error, ErrorKind, Result};
 
 /// Attempts of a write without an expected version. Writers of one process take turns, so this many losses in
@@ -43,6 +44,7 @@ pub(crate) struct Writer {
     pub(crate) locks: Arc<Locks>,
     pub(crate) reader: Arc<Reader>,
     pub(crate) committer: Arc<Committer>,
+    pub(crate) versions: Arc<Versions>,
     /// Writers of one item in this process take turns, since only one of them could win anyway.
     pub(crate) turns: KeyedMutex,
     /// Unique keys of smart inserts whose index is there.

@@ -39,9 +39,11 @@ mod processes {
     use super::{
         a_process_finds_what_another_one_queued, on_durable_pairings,
         two_processes_that_share_a_spool_carry_out_each_operation_once,
+        what_landed_unseen_is_found_when_its_row_has_left_the_index,
     };
 
     on_durable_pairings!(
+        what_landed_unseen_is_found_when_its_row_has_left_the_index,
         two_processes_that_share_a_spool_carry_out_each_operation_once,
         a_process_finds_what_another_one_queued,
     );
@@ -257,6 +259,32 @@ async fn a_creation_that_landed_unseen_is_found_when_its_row_is_trimmed(p: &Pair
         (before.ov, before.cv, &before.item),
         "nothing was written anew"
     );
+}
+
+async fn what_landed_unseen_is_found_when_its_row_has_left_the_index(p: &Pairing) {
+    let database = Failing::<documents::Call>::new();
+    let store = p.opening().with(&spooled()).documents(&database).open();
+    let users = store.users();
+    let id = users.create(json!({"list": []})).ack_stored().await.unwrap().id;
+    lose_the_answer(&database);
+    queued(users.enrich(&id, json!({"list": ["mine"]})).await.unwrap());
+    database.switch_off();
+    lose_the_answer(&database);
+    let created = queued(users.create(json!({"n": 0})).await.unwrap());
+    database.switch_off();
+    // Another process goes on with both.
+    let config = json!({"retention": {"ver": {"maxPerItem": 1}}, "rollup": {"enabled": true, "manifestPeriod": "daily"}});
+    let others = p.open_with(&config).users();
+    for n in 1..4 {
+        others.update(&id, json!({ "n": n })).await.unwrap();
+        others.update(&created, json!({ "n": n })).await.unwrap();
+    }
+    others.flush(super::pairing::TIMEOUT).await.unwrap();
+    assert!(others.prune().await.unwrap().versions > 0);
+    assert_eq!(drain(&store).await.done, 2);
+    assert_eq!(users.history(&id).await.unwrap().len(), 5, "nothing was written anew");
+    assert_eq!(users.history(&created).await.unwrap().len(), 4, "nothing was written anew");
+    assert_eq!(sizes(&store).await, (0, 0));
 }
 
 async fn what_cannot_succeed_is_not_queued(p: &Pairing) {

@@ -5,6 +5,7 @@ mod child;
 mod pairing;
 
 mod analytics;
+mod beyond_the_window;
 mod blobs;
 mod buckets;
 mod cost;

@@ -8,6 +8,7 @@ on_every_pairing!(
     an_item_is_restored_to_a_version_or_a_time,
     a_restore_says_what_is_wrong_with_its_target,
     a_restored_item_is_found_by_its_old_properties,
+    a_restored_item_is_found_by_what_the_index_has_no_room_for,
     a_restore_copies_no_payload,
 );
 
@@ -29,6 +30,25 @@ async fn an_item_is_restored_to_a_version_or_a_time(p: &Pairing) {
         "the payload is that of the version that wrote it"
     );
     assert!(!users.restore(&id).to_time(minute(2)).await.unwrap().changed, "it is there already");
+}
+
+async fn a_restored_item_is_found_by_what_the_index_has_no_room_for(p: &Pairing) {
+    let users = p.open().users();
+    let (large, small) = (json!({ "note": "x".repeat(70_000) }), json!({ "n": 1 }));
+    let first = users.create(large.clone()).await.unwrap().id;
+    let second = users.create(small.clone()).await.unwrap().id;
+    users.replace(&first, small).await.unwrap();
+    users.replace(&second, large).await.unwrap();
+    let with_note = async || {
+        let found = users.list().filter(json!({ "note": { "$exists": true } })).await.unwrap();
+        found.items.iter().map(|view| view.id).collect::<Vec<_>>()
+    };
+    assert_eq!(with_note().await, [second]);
+    users.restore(&first).to_version(0).await.unwrap();
+    users.restore(&second).to_version(0).await.unwrap();
+    assert_eq!(with_note().await, [first]);
+    users.restore_collection().to_cv(3).await.unwrap();
+    assert_eq!(with_note().await, [second]);
 }
 
 /// N-12, G-19, G-20.

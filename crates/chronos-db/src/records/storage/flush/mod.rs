@@ -32,7 +32,7 @@ use self::version::Version;
 use crate::clock::sleep_until;
 use crate::documents::{Filter, Scan};
 use crate::records::index::scope::Scope;
-use crate::records::model::{Head, Row};
+use crate::records::model::{Head, ItemId, Op, Row};
 use crate::{Error, Result, Timestamp};
 
 /// Who waits for a version looks at its row so often, as another process may have stored it.
@@ -74,6 +74,11 @@ impl Flusher {
         self.start_flusher();
     }
 
+    /// Whether rows of an item have left the index, if one is missing: else it was erased.
+    async fn has_left(&self, id: ItemId) -> Result<bool> {
+        Ok(self.storer.index.newest_row(id).await?.is_some_and(|row| row.op != Op::Erase))
+    }
+
     /// Returns when the version is stored, by whichever process.
     ///
     /// # Errors
@@ -89,6 +94,8 @@ impl Flusher {
             match self.storer.index.row(row.id, row.ov).await? {
                 Some(now) if now.op == row.op && now.unflushed_since.is_some() => {}
                 Some(now) if now.op == row.op => return Ok(()),
+                // Only what is stored leaves the index.
+                None if self.has_left(row.id).await? => return Ok(()),
                 _ => {
                     let message =
                         format!("version {} was committed, and erased before it was stored", row.ov);
