@@ -1,6 +1,7 @@
 //! `chronos admin`.
 
 mod buckets;
+mod hard_delete;
 mod look;
 mod mark;
 mod orphans;
@@ -45,6 +46,7 @@ enum AdminCommand {
     MarkProcessed(mark::MarkProcessedArgs),
     Shrink(shrink::ShrinkArgs),
     Orphans(orphans::OrphansArgs),
+    HardDelete(hard_delete::HardDeleteArgs),
 }
 
 /// Whether something is done, or only counted.
@@ -75,5 +77,6 @@ pub(crate) async fn run(globals: &Globals, args: AdminArgs) -> Result<(), Failur
         AdminCommand::MarkProcessed(args) => mark::run(globals, args).await,
         AdminCommand::Shrink(args) => shrink::run(globals, args).await,
         AdminCommand::Orphans(args) => orphans::run(globals, args).await,
+        AdminCommand::HardDelete(args) => hard_delete::run(globals, args).await,
     }
 }

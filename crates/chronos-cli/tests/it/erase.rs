@@ -53,3 +53,32 @@ fn a_filter_gives_a_certificate_for_each_item() {
     assert_eq!(cli.run(&erase).lines().len(), 0, "nothing is left to erase");
     assert_eq!(cli.run(&["erase", "--certificates"]).lines(), certificates);
 }
+
+#[test]
+fn a_hard_delete_has_to_be_allowed_and_tells_the_keys_that_went() {
+    let cli = Cli::new();
+    let config = json!({
+        "dbConnections": {"here": {"mongoUri": "embedded:./data"}},
+        "localStorage": {"enabled": true, "basePath": "./objects"},
+        "databases": {"runtime": {"tenantDatabases": [{"tenantId": "default", "dbConnRef": "here", "dbName": "app"}]}},
+        "hardDeleteEnabled": false,
+    });
+    let mut allowing = config.clone();
+    allowing["hardDeleteEnabled"] = true.into();
+    cli.write("refusing.json", &config.to_string());
+    cli.write("allowing.json", &allowing.to_string());
+    let run = |config: &str, args: &[&str]| cli.run(&[&["--config", config], args].concat());
+    let id = run("allowing.json", &["create", "-c", "users", r#"{"a": 1}"#]).value()["id"].clone();
+    let delete = ["admin", "hard-delete", "-c", "users", id.as_str().unwrap()];
+    let confirmed = [&delete[..], &["--confirm"]].concat();
+    assert!(run("refusing.json", &confirmed).failed(2).contains("hardDeleteEnabled"));
+    assert!(run("allowing.json", &delete).failed(2).contains("--confirm"));
+    let counted = run("allowing.json", &[&confirmed[..], &["--dry-run"]].concat()).value();
+    assert_eq!((&counted["versionsDeleted"], &counted["dryRun"]), (&json!(1), &json!(true)));
+    let deleted = run("allowing.json", &confirmed).value();
+    assert_eq!(deleted["deletedS3Keys"], counted["deletedS3Keys"]);
+    assert_eq!(deleted["s3ObjectsDeleted"], 1);
+    assert!(
+        run("allowing.json", &["get", "-c", "users", id.as_str().unwrap()]).failed(1).contains("NOT_FOUND")
+    );
+}
