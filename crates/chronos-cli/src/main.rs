@@ -3,6 +3,7 @@
 mod admin;
 mod analytics;
 mod args;
+mod backup;
 mod bus;
 mod config;
 mod connect;
@@ -28,6 +29,7 @@ mod open;
 mod output;
 mod replace;
 mod restore;
+mod restore_backup;
 mod restore_collection;
 mod retention;
 mod shared;
@@ -96,6 +98,8 @@ enum Command {
     Knowledge(tiers::KnowledgeArgs),
     Metadata(tiers::MetadataArgs),
     Verify(verify::VerifyArgs),
+    Backup(backup::BackupArgs),
+    RestoreBackup(restore_backup::RestoreBackupArgs),
     Counters(counters::CountersArgs),
     Analytics(analytics::AnalyticsArgs),
     Rollup(retention::RollupArgs),
@@ -150,6 +154,8 @@ async fn run(globals: &Globals, command: Command) -> Result<(), Failure> {
         Command::Knowledge(args) => tiers::knowledge(globals, args).await,
         Command::Metadata(args) => tiers::metadata(globals, args).await,
         Command::Verify(args) => verify::run(globals, args).await,
+        Command::Backup(args) => backup::run(globals, args).await,
+        Command::RestoreBackup(args) => restore_backup::run(globals, args).await,
         Command::Counters(args) => counters::run(globals, args).await,
         Command::Analytics(args) => analytics::run(globals, args).await,
         Command::Rollup(args) => retention::roll_up(globals, args).await,

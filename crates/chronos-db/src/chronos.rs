@@ -372,6 +372,7 @@ impl Chronos {
         ObjectBuckets {
             json: space.buckets.json.clone(),
             content: space.buckets.content.clone(),
+            backups: space.buckets.backups.clone(),
             storage,
             open,
         }

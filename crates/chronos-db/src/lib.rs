@@ -68,6 +68,7 @@
 mod action;
 pub mod admin;
 pub mod analytics;
+mod backup;
 mod chronos;
 mod clock;
 pub mod config;
@@ -98,6 +99,10 @@ pub mod testing;
 mod tiers;
 mod worker;
 
+pub use backup::{
+    BackUp, BackedUp, BackupInfo, BackupKind, BackupProblem, ListBackups, RestoreBackup, RestoredBackup,
+    VerifyBackups,
+};
 /// The crate `bson` that documents, filters and ids are made of.
 pub use bson;
 /// The crate `bytes` that objects are made of.

@@ -60,6 +60,15 @@ fn the_script_of_the_operations_page_works_when_pasted() {
 }
 
 #[test]
+fn the_drill_of_the_operations_page_brings_everything_back() {
+    let chapter = "## Backups and what to do in a disaster";
+    let [script] = &blocks(&page("docs/operations.md"), chapter, "sh")[..] else { panic!("one block") };
+    let out = pasted(script);
+    assert!(out.contains(r#""versions":3"#) && out.contains(r#""problems":[]"#), "{out}");
+    assert!(out.trim_end().lines().last().is_some_and(|line| line.contains("paid")), "{out}");
+}
+
+#[test]
 fn the_configurations_of_the_pages_pass_the_check() {
     let cli = Cli::new();
     let chapters =

@@ -130,9 +130,6 @@ impl Config {
     ) -> Result<Option<ObjectSpace>> {
         let at = |key: &str| format!("{path}.{key}");
         let Database { space, buckets, .. } = database;
-        if buckets.backups.is_some() {
-            self.not_yet(at("backupsBucket"), "nothing is backed up");
-        }
         let connection = if self.local_storage.is_some() {
             // Messaging and identities are document databases; they keep objects only where the configuration
             // asks for it.

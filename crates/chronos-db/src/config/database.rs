@@ -126,7 +126,7 @@ impl Database {
         self
     }
 
-    /// Another bucket for backups. It has no effect yet.
+    /// Another bucket for backups: where [`Collection::backup`](crate::Collection::backup) puts them.
     pub fn backups_bucket(mut self, bucket: impl Into<String>) -> Self {
         self.buckets.backups = Some(bucket.into());
         self

@@ -90,9 +90,6 @@ fn storages(
         };
         let buckets = names.resolve(&BucketNames::default(), &Buckets::version_1("chronos-"));
         let reference = section.path().to_owned();
-        if names.backups.is_some() {
-            config.not_yet(section.at("backupsBucket"), "nothing is backed up");
-        }
         section.finish(&mut config.warnings);
         let identity = format!("{}|{}", connection.endpoint, buckets.json);
         config.spaces.insert(reference.clone(), connection);

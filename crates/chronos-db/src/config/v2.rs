@@ -50,9 +50,6 @@ fn spaces(root: &mut Section<'_>, config: &mut Config, base: &Path) -> Result<Sh
             names.json = bucket(&mut buckets, "records")?;
             names.content = bucket(&mut buckets, "content")?;
             names.backups = bucket(&mut buckets, "backups")?;
-            if names.backups.is_some() {
-                config.not_yet(buckets.at("backups"), "nothing is backed up");
-            }
             ignore_versions_bucket(&mut buckets, "versions", config)?;
             buckets.finish(&mut config.warnings);
         }

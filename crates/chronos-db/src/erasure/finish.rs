@@ -9,6 +9,7 @@ use futures::FutureExt as _;
 
 use super::beside::Beside;
 use super::certificate::Certificate;
+use crate::backup::take_out;
 use crate::records::{AGAIN_MILLIS, Collection, ErasureRecord, ItemId, Row};
 use crate::{Chronos, Error, Result};
 
@@ -53,6 +54,9 @@ impl Finisher<'_> {
         }
         beside.remove().await?;
         index.env.fail.hit("erase.after_beside")?;
+        let scope = self.collection.upkeep_scope().await?;
+        take_out(&self.collection.workers, scope, erasure.id).await?;
+        index.env.fail.hit("erase.after_backups")?;
         self.certify(record, erasure.id).await
     }
 
@@ -72,6 +76,8 @@ impl Finisher<'_> {
     /// Looks at everything outside of the records for the second time, and forgets which item it was.
     pub(super) async fn close(&self, record: ErasureRecord, id: ItemId) -> Result<()> {
         self.beside(record.tenant.clone(), id).await?.remove().await?;
+        let scope = self.collection.upkeep_scope().await?;
+        take_out(&self.collection.workers, scope, id).await?;
         self.collection.workers.eraser.erasures.close(record).await
     }
 

@@ -5,6 +5,7 @@
 //! <collection>/<id>/v<ov>/<property>/blob.bin
 //! <collection>/<id>/v<ov>/<property>/text.txt
 //! __manifests__/<collection>/<YYYY>/<MM>/snapshot-<cv>.json.gz
+//! __backups__/<database>/<collection>/<whose>/…
 //! ```
 //!
 //! A suffix before the extension (`item.<suffix>.json`, `snapshot-<cv>.<suffix>.json.gz`) tells apart what
@@ -29,6 +30,9 @@ pub const MAX_SEGMENT_BYTES: usize = 200;
 
 /// The first segment of all manifests, and therefore no collection's name.
 pub const MANIFESTS: &str = "__manifests__";
+
+/// The first segment of all backups, and therefore no collection's name.
+pub const BACKUPS: &str = "__backups__";
 
 const MAX_SUFFIX_BYTES: usize = 32;
 
@@ -137,8 +141,10 @@ pub fn manifest(collection: &str, year: i16, month: i8, cv: i64, suffix: Option<
 /// # Errors
 /// `VALIDATION_ERROR` for an empty, reserved or too long name.
 pub fn collection_prefix(collection: &str) -> Result<String> {
-    if collection.trim().eq_ignore_ascii_case(MANIFESTS) {
-        return Err(Error::validation(format!("the collection name `{MANIFESTS}` is reserved")));
+    if let Some(reserved) =
+        [MANIFESTS, BACKUPS].into_iter().find(|reserved| collection.trim().eq_ignore_ascii_case(reserved))
+    {
+        return Err(Error::validation(format!("the collection name `{reserved}` is reserved")));
     }
     let mut key = String::with_capacity(96);
     push_segment(&mut key, "collection", &collection.to_lowercase())?;
@@ -182,6 +188,20 @@ pub fn version_prefix(collection: &str, id: &str, ov: i64) -> Result<String> {
 /// `VALIDATION_ERROR` as for [`collection_prefix`].
 pub fn manifests_prefix(collection: &str) -> Result<String> {
     Ok(format!("{MANIFESTS}/{}", collection_prefix(collection)?))
+}
+
+/// Returns the prefix of the backups of a collection, of what one kind of handle sees of it (`whose`).
+///
+/// # Errors
+/// `VALIDATION_ERROR` as for [`collection_prefix`].
+pub fn backups_prefix(database: &str, collection: &str, whose: &str) -> Result<String> {
+    let mut key = format!("{BACKUPS}/");
+    push_segment(&mut key, "database", database)?;
+    key.push('/');
+    key += &collection_prefix(collection)?;
+    push_segment(&mut key, "tenant", whose)?;
+    key.push('/');
+    Ok(key)
 }
 
 /// Returns the prefix of a collection's manifests of one month.

@@ -81,6 +81,22 @@ impl StoreObjects {
         Ok(Self::new(Source::Folder(Folder::new(path.join(bucket))), bucket, place))
     }
 
+    /// Opens a folder that is a bucket by itself, whatever its name; it is created with the first object.
+    ///
+    /// # Errors
+    /// `VALIDATION_ERROR` if `path` is empty.
+    pub fn folder(path: &Path) -> Result<Self> {
+        if path.as_os_str().is_empty() {
+            return Err(Error::validation("the name of the folder is empty"));
+        }
+        let path = std::path::absolute(path).map_err(|error| {
+            Error::validation(format!("{} is not a usable folder: {error}", path.display()))
+        })?;
+        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        let place = path.display().to_string();
+        Ok(Self::new(Source::Folder(Folder::new(path)), &name, place))
+    }
+
     /// Makes a bucket in the memory of this process, empty and unrelated to every other one.
     ///
     /// # Errors

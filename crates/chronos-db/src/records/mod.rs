@@ -30,8 +30,13 @@ pub use actions::{
 pub use assign::{Assigned, MigrateTenants};
 pub use collection::Collection;
 pub(crate) use collection::{Opens, Origin};
+pub(crate) use document::externalize::reference;
+pub(crate) use document::heavy::work as off_thread;
 pub use document::indexing::MAX_INDEXED_BYTES;
 pub use document::merge::merge;
+pub(crate) use document::payload::{
+    JSON_TYPE, SYSTEM, check as check_payload, checksum, parse_both as parse_payload,
+};
 pub use document::payload::{MAX_DOCUMENT_BYTES, MAX_DOCUMENT_DEPTH};
 pub(crate) use document::rules::VersionRules;
 pub use entities::{
@@ -39,12 +44,13 @@ pub use entities::{
 };
 pub use import::{ImportOp, ImportOutcome, Importer};
 pub(crate) use index::landed::Landed;
+pub(crate) use index::own_names::KEPT;
 pub(crate) use index::scope::Scope;
 pub(crate) use index::tenants::tenants_of;
-pub(crate) use index::{RecordIndex, Settings};
+pub(crate) use index::{CV, RESTORING, RecordIndex, STABLE, Settings, without_content};
+pub(crate) use model::{BlobRef, Head, InlineObject, Names, Row, VersionSelector, int, number};
 pub use model::{ItemId, Lineage, Op, State};
-pub(crate) use model::{Names, Row, VersionSelector, int, number};
-pub(crate) use read::{ItemValues, Order, ValuesQuery, cursor, parse_cursor};
+pub(crate) use read::{ItemValues, Order, Reader, ValuesQuery, cursor, parse_cursor};
 pub use restore::{RestoreProblem, Restored};
 pub(crate) use retention::LEVEL_ROWS;
 pub use retention::{ManifestInfo, Pruned, RolledUp};
@@ -54,7 +60,7 @@ pub(crate) use storage::erasures::{Certified, ErasureRecord, erasures_of};
 pub(crate) use storage::flush::waiting;
 pub use storage::flush::{FailingVersion, FlushReport};
 pub use storage::gc::Collected;
-pub(crate) use storage::payload_store::{ObjectBuckets, OpenBucket, PayloadCache};
+pub(crate) use storage::payload_store::{ObjectBuckets, OpenBucket, PayloadCache, PayloadStore};
 pub(crate) use storage::trim::Followed;
 pub(crate) use submit::may_pass;
 pub use typed::{Typed, TypedCollection, TypedGet, TypedList, TypedView};

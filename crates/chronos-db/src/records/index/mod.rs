@@ -40,6 +40,8 @@ pub(crate) const STABLE: &str = "stable";
 pub(crate) const PRUNED: &str = "pruned";
 /// The highest number without a version whose row has left the index, or is about to.
 pub(crate) const VOIDS: &str = "voids";
+/// The note of a restore of a backup, in the same collection. Nobody else writes until it is finished.
+pub(crate) const RESTORING: &str = "restoring";
 
 /// What the configuration says about every collection of this kind.
 #[derive(Clone, Debug)]

@@ -48,6 +48,7 @@ fn stage() -> Stage {
     let buckets = ObjectBuckets {
         json: "bucket".to_owned(),
         content: "bucket".to_owned(),
+        backups: "bucket".to_owned(),
         storage: "memory".to_owned(),
         open: Arc::new(move |_: &str| Ok(Arc::clone(&opened))),
     };

@@ -35,6 +35,7 @@ pub(crate) type OpenBucket = Arc<dyn Fn(&str) -> Result<Arc<dyn ObjectStorage>> 
 pub(crate) struct ObjectBuckets {
     pub(crate) json: String,
     pub(crate) content: String,
+    pub(crate) backups: String,
     /// The reference of the storage connection: buckets of one name in two storages are two buckets.
     pub(crate) storage: String,
     pub(crate) open: OpenBucket,

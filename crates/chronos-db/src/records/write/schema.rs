@@ -9,7 +9,7 @@ use crate::documents::{Batch, Direction, Index, Scan, Write};
 use crate::records::document::indexing::plain;
 use crate::records::index::own_names::KEPT;
 use crate::records::index::scope::{Scope, by_tenant};
-use crate::records::index::{CV, RecordIndex, STABLE, without_content};
+use crate::records::index::{CV, RESTORING, RecordIndex, STABLE, without_content};
 use crate::records::model::ItemId;
 use crate::records::storage::expire::SHADOW_AT;
 use crate::records::storage::flush::Flusher;
@@ -39,6 +39,17 @@ impl Schema {
             // What a process that died left to store is stored by the next one that writes.
             self.flusher.resume_unflushed();
         }
+        self.ensure_lists(scope).await
+    }
+
+    /// The indexes alone: for who restores a backup, and takes the numbers from there.
+    pub(crate) async fn ensure_indexes(&self, scope: &Scope) -> Result<()> {
+        self.index.serve(scope);
+        self.index.documents.ensure(&self.index.names.ver, &version_indexes()).await?;
+        self.ensure_lists(scope).await
+    }
+
+    async fn ensure_lists(&self, scope: &Scope) -> Result<()> {
         let (all, each) = self.views(scope);
         if all {
             self.lists
@@ -84,8 +95,15 @@ impl Schema {
         if let Err(error) = self.index.documents.ensure(&self.index.names.ver, &version_indexes()).await {
             return Err(self.explain_duplicates(error).await);
         }
-        let found =
-            self.index.documents.get(&self.index.names.counter, vec![CV.into(), STABLE.into()]).await?;
+        let notes = vec![CV.into(), STABLE.into(), RESTORING.into()];
+        let found = self.index.documents.get(&self.index.names.counter, notes).await?;
+        if let Some(restoring) = found.iter().find(|doc| doc.get_str("_id").ok() == Some(RESTORING))
+            && !restoring.get_bool("finished").unwrap_or(false)
+        {
+            let message =
+                "a backup is being restored to this collection: it can be written when that has ended";
+            return Err(Error::new(ErrorKind::Locked, message).retryable());
+        }
         let value = |id: &str| {
             found
                 .iter()

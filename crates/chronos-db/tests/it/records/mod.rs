@@ -5,6 +5,8 @@ mod child;
 mod pairing;
 
 mod analytics;
+mod backups;
+mod backups_killed;
 mod beyond_the_window;
 mod blobs;
 mod buckets;

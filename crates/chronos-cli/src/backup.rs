@@ -1,0 +1,162 @@
+//! `chronos backup`.
+
+use std::path::PathBuf;
+
+use chronos_db::{BackupInfo, Route};
+use clap::{Args, Subcommand};
+
+use crate::failure::Failure;
+use crate::open::{Globals, Opened};
+use crate::output::Output;
+use crate::stderr::note;
+
+/// Back up collections: every version that came since the last backup, while writes go on.
+///
+/// Backups go to the backups bucket of the database, or to a folder. One that was stopped is gone on with by the
+/// next. What is printed is one line a collection.
+#[derive(Debug, Args)]
+#[command(
+    args_conflicts_with_subcommands = true,
+    after_help = "\
+Examples:
+  chronos backup
+  chronos backup -c users -c orders
+  chronos backup -c users --to backups
+  chronos backup list
+  chronos backup verify --from backups"
+)]
+pub(crate) struct BackupArgs {
+    #[command(subcommand)]
+    command: Option<BackupCommand>,
+    #[command(flatten)]
+    of: CollectionsArg,
+    /// Back up to this folder instead of the backups bucket.
+    #[arg(long, value_name = "DIR")]
+    to: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+struct CollectionsArg {
+    /// The collection; several may be named. Without it, all of the database.
+    #[arg(short, long = "collection", value_name = "COLL")]
+    collections: Vec<String>,
+}
+
+#[derive(Debug, Subcommand)]
+enum BackupCommand {
+    List(ListArgs),
+    Verify(VerifyArgs),
+}
+
+/// Print what is backed up, one line a collection.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  chronos backup list
+  chronos backup list --from backups")]
+struct ListArgs {
+    #[command(flatten)]
+    of: CollectionsArg,
+    /// What is in this folder, of every database and tenant.
+    #[arg(long, value_name = "DIR")]
+    from: Option<PathBuf>,
+}
+
+/// Read every file of the backups and compare it with its index. The exit code is 0 only if nothing is damaged.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  chronos backup verify
+  chronos backup verify -c users --from backups | jq .problems")]
+struct VerifyArgs {
+    #[command(flatten)]
+    of: CollectionsArg,
+    /// What is in this folder, of every database and tenant.
+    #[arg(long, value_name = "DIR")]
+    from: Option<PathBuf>,
+}
+
+pub(crate) async fn run(globals: &Globals, args: BackupArgs) -> Result<(), Failure> {
+    match args.command {
+        None => back_up(globals, args.of, args.to).await,
+        Some(BackupCommand::List(args)) => list(globals, args).await,
+        Some(BackupCommand::Verify(args)) => verify(globals, args).await,
+    }
+}
+
+async fn back_up(globals: &Globals, of: CollectionsArg, to: Option<PathBuf>) -> Result<(), Failure> {
+    let opened = globals.open_for_reading()?;
+    let names = match of.collections.is_empty() {
+        true => opened.chronos.collections(&opened.route_to("any")).await?,
+        false => of.collections,
+    };
+    let mut out = Output::new();
+    let mut damaged = 0;
+    for name in names {
+        let mut backup = opened.existing(&name).await?.backup();
+        if let Some(folder) = &to {
+            backup = backup.to_folder(folder);
+        }
+        let done = backup.await?;
+        damaged += done.damaged;
+        out.now(&done.to_json())?;
+    }
+    opened.close().await?;
+    if damaged == 0 {
+        return Ok(());
+    }
+    note(&format!(
+        "error: DAMAGE: the payloads of {damaged} versions are missing or damaged, everything else is backed up; `verify` tells more"
+    ));
+    Err(Failure::Reported)
+}
+
+/// The routes to what is meant.
+fn routes(opened: &Opened, of: &CollectionsArg) -> Vec<Route> {
+    if of.collections.is_empty() {
+        return vec![Route { collection: None, ..opened.route_to("any") }];
+    }
+    of.collections.iter().map(|name| opened.route_to(name)).collect()
+}
+
+async fn list(globals: &Globals, args: ListArgs) -> Result<(), Failure> {
+    let opened = globals.open_for_reading()?;
+    let mut found = Vec::new();
+    for route in routes(&opened, &args.of) {
+        let mut list = opened.chronos.backups(route);
+        if let Some(folder) = &args.from {
+            list = list.from_folder(folder);
+        }
+        found.extend(list.await?);
+    }
+    opened.close().await?;
+    tell(&found)
+}
+
+async fn verify(globals: &Globals, args: VerifyArgs) -> Result<(), Failure> {
+    let opened = globals.open_for_reading()?;
+    let mut found = Vec::new();
+    for route in routes(&opened, &args.of) {
+        let mut verify = opened.chronos.verify_backups(route);
+        if let Some(folder) = &args.from {
+            verify = verify.from_folder(folder);
+        }
+        found.extend(verify.await?);
+    }
+    opened.close().await?;
+    tell(&found)
+}
+
+fn tell(found: &[BackupInfo]) -> Result<(), Failure> {
+    let mut out = Output::new();
+    for backup in found {
+        out.line(&backup.to_json())?;
+    }
+    out.finish()?;
+    let problems: usize = found.iter().map(|backup| backup.problems.len()).sum();
+    if problems == 0 {
+        return Ok(());
+    }
+    note(&format!("error: DAMAGE in the backups: {problems} problems"));
+    Err(Failure::Reported)
+}

@@ -1,0 +1,236 @@
+//! Taking erased items out of backups.
+//!
+//! The files that hold an item are written anew without its content, under new names; an index of the next revision
+//! names them, and then the old files go, and last the old index: while that is there, something is left to do.
+
+use std::collections::{BTreeSet, HashSet};
+
+use bson::oid::ObjectId;
+use bytes::Bytes;
+use futures::TryStreamExt as _;
+
+use super::catalog::{self, BackupProblem, Chain};
+use super::format::{INDEX_TYPE, MEMBER_TYPE, Member, Segment, parse_index_key};
+use super::member::{Entry, Filling};
+use super::place::Place;
+use super::source::Source;
+use crate::records::{ItemId, Row};
+use crate::{Error, Result, Timestamp};
+
+/// The note by which a collection is known again, beside its numbers.
+pub(super) const CHAIN: &str = "backup";
+
+/// So often is begun anew because others rewrite the same index.
+const ATTEMPTS: usize = 64;
+
+/// Takes erased items out of one chain. Returns how many files were written anew.
+pub(super) async fn from_chain(
+    source: &Source,
+    place: &Place,
+    chain_prefix: &str,
+    ids: &HashSet<ItemId>,
+) -> Result<u64> {
+    if ids.is_empty() {
+        return Ok(0);
+    }
+    finish_others(place, chain_prefix).await?;
+    let mut chain = catalog::sound(place, chain_prefix).await?;
+    let cvs = numbers_of(source, &chain, ids).await?;
+    let mut rewritten = 0;
+    for at in 0..chain.segments.len() {
+        let mut attempts = 0;
+        loop {
+            let segment = chain.segments[at].clone();
+            let Some(newer) = without(source, place, &chain, &segment, ids, cvs.as_ref()).await? else {
+                break;
+            };
+            if replace(source, place, &chain, &segment, &newer).await? {
+                rewritten += changed(&segment, &newer).count() as u64;
+                chain.segments[at] = newer;
+                break;
+            }
+            attempts += 1;
+            if attempts == ATTEMPTS {
+                let message = format!("the backup `{chain_prefix}` is rewritten by others all the time");
+                return Err(Error::storage(message).retryable());
+            }
+            chain = catalog::sound(place, chain_prefix).await?;
+        }
+    }
+    Ok(rewritten)
+}
+
+/// The numbers that versions of the items have in a chain, if all of them are known.
+async fn numbers_of(source: &Source, chain: &Chain, ids: &HashSet<ItemId>) -> Result<Option<BTreeSet<i64>>> {
+    // In a chain of an older state of the collection they had others.
+    if identity(source).await?.is_none_or(|known| known.to_hex() != chain.id()) {
+        return Ok(None);
+    }
+    let mut cvs = BTreeSet::new();
+    for id in ids {
+        match numbers_of_item(source, *id).await? {
+            Some(numbers) => cvs.extend(numbers),
+            None => return Ok(None),
+        }
+    }
+    Ok(Some(cvs))
+}
+
+/// The numbers of an item's versions, if all of them have their rows.
+pub(super) async fn numbers_of_item(source: &Source, id: ItemId) -> Result<Option<Vec<i64>>> {
+    let mut rows = source.index.rows_of(id);
+    let mut cvs = Vec::new();
+    while let Some(row) = rows.try_next().await? {
+        if usize::try_from(row.ov).ok() != Some(cvs.len()) {
+            return Ok(None);
+        }
+        cvs.push(row.cv);
+    }
+    Ok(Some(cvs))
+}
+
+/// The identity of the collection's numbers, if it has one yet.
+pub(super) async fn identity(source: &Source) -> Result<Option<ObjectId>> {
+    let index = &source.index;
+    let found = index.documents.get(&index.names.counter, vec![CHAIN.into()]).await?;
+    Ok(found.first().and_then(|note| note.get_object_id("chain").ok()))
+}
+
+/// The index without the content of the items, whose new files are stored; none if there is none in it.
+async fn without(
+    source: &Source,
+    place: &Place,
+    chain: &Chain,
+    segment: &Segment,
+    ids: &HashSet<ItemId>,
+    cvs: Option<&BTreeSet<i64>>,
+) -> Result<Option<Segment>> {
+    let run = source.index.env.random.object_id().to_hex();
+    let mut newer = Segment { revision: segment.revision + 1, ..segment.clone() };
+    let mut any = false;
+    for member in &mut newer.members {
+        if cvs.is_some_and(|cvs| cvs.range(member.first_cv..=member.last_cv).next().is_none()) {
+            continue;
+        }
+        let mut entries = catalog::entries(place, chain, segment, member).await?;
+        let mut stripped = 0;
+        for entry in &mut entries {
+            stripped += u64::from(strip(source, entry, ids)?);
+        }
+        if stripped == 0 {
+            continue;
+        }
+        any = true;
+        newer.versions = newer.versions.saturating_sub(stripped);
+        *member = pack(source, place, chain, &entries, &run).await?;
+    }
+    Ok(any.then_some(newer))
+}
+
+/// Leaves of a version of the items its numbers alone; whether there was more.
+fn strip(source: &Source, entry: &mut Entry, ids: &HashSet<ItemId>) -> Result<bool> {
+    let Ok(row) = Row::read(&entry.row) else { return Ok(false) };
+    if !ids.contains(&row.id) || row.op.is_bare() {
+        return Ok(false);
+    }
+    let rules = source.index.settings.rules.of_version(&row.meta)?;
+    *entry = Entry {
+        row: row.erased(rules).stored(),
+        item: None,
+        blobs: Vec::new(),
+        damage: None,
+        created_at: None,
+    };
+    Ok(true)
+}
+
+async fn pack(source: &Source, place: &Place, chain: &Chain, entries: &[Entry], run: &str) -> Result<Member> {
+    let mut filling = Filling::default();
+    for entry in entries {
+        filling.push(entry)?;
+    }
+    let (member, file) = filling.pack(run).await?;
+    let key = chain.member_key(&member);
+    if !place.create(&key, file.clone(), MEMBER_TYPE).await?
+        && place.get(&key).await?.is_none_or(|there| there != file)
+    {
+        return Err(BackupProblem::new(key, "it is there already").error());
+    }
+    source.index.env.fail.hit("backup.after_rewrite")?;
+    Ok(member)
+}
+
+/// The members that are others in the newer index.
+fn changed<'s>(old: &'s Segment, newer: &'s Segment) -> impl Iterator<Item = &'s Member> {
+    old.members.iter().filter(|member| !newer.members.iter().any(|other| other.name == member.name))
+}
+
+/// Puts the newer index in place of the old one; whether it did. Otherwise another one has, and its files go.
+async fn replace(
+    source: &Source,
+    place: &Place,
+    chain: &Chain,
+    old: &Segment,
+    newer: &Segment,
+) -> Result<bool> {
+    let file = Bytes::from(newer.file());
+    let key = chain.index_key(newer);
+    if !place.create(&key, file.clone(), INDEX_TYPE).await?
+        && place.get(&key).await?.is_none_or(|there| there != file)
+    {
+        for member in changed(newer, old) {
+            place.delete(&chain.member_key(member)).await?;
+        }
+        return Ok(false);
+    }
+    source.index.env.fail.hit("backup.after_new_index")?;
+    for member in changed(old, newer) {
+        place.delete(&chain.member_key(member)).await?;
+    }
+    source.index.env.fail.hit("backup.before_old_index")?;
+    place.delete(&chain.index_key(old)).await?;
+    Ok(true)
+}
+
+/// Removes what those left who died while they put a newer index in place of an old one.
+async fn finish_others(place: &Place, chain_prefix: &str) -> Result<()> {
+    let mut keys = Vec::new();
+    let mut listed = place.list(&format!("{chain_prefix}index/"));
+    while let Some(object) = listed.try_next().await? {
+        keys.extend(parse_index_key(&object.key).map(|read| (read, object.key)));
+    }
+    for (read, key) in &keys {
+        if !keys.iter().any(|(other, _)| other.first_cv == read.first_cv && other.revision > read.revision) {
+            continue;
+        }
+        let chain = catalog::sound(place, chain_prefix).await?;
+        let Some(newer) = chain.segments.iter().find(|newer| newer.first_cv == read.first_cv) else {
+            continue;
+        };
+        // One that cannot be read any more names nothing; its files are removed as abandoned ones.
+        if let Some(old) = place.get(key).await?.and_then(|file| Segment::read(&file).ok()) {
+            for member in changed(&old, newer) {
+                place.delete(&chain.member_key(member)).await?;
+            }
+        }
+        place.delete(key).await?;
+    }
+    Ok(())
+}
+
+/// Removes files that no index names and that were written before `before`: nobody is about to name them any more.
+pub(super) async fn remove_abandoned(place: &Place, chain: &Chain, before: Timestamp) -> Result<()> {
+    let named: HashSet<String> = chain
+        .segments
+        .iter()
+        .flat_map(|segment| &segment.members)
+        .map(|member| chain.member_key(member))
+        .collect();
+    let mut listed = place.list(&format!("{}members/", chain.prefix));
+    while let Some(object) = listed.try_next().await? {
+        if object.modified < before && !named.contains(&object.key) {
+            place.delete(&object.key).await?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,29 @@
+//! Backups: every version of a collection with all that belongs to it, in a bucket or a folder of its own, and
+//! collections built anew from there.
+//!
+//! `format.rs` says what lies in a backup, `member.rs` packs and reads its files, `catalog.rs` finds them in a
+//! `place.rs`. `source.rs` reads versions with their payloads, `writer.rs` writes what came since the last backup.
+//! `target.rs`, `restore.rs` and `restore_state.rs` build a collection, `check.rs` lists and verifies, `erase.rs` takes erased items out of one, `take_out.rs` out of all.
+//! `actions/` is what callers see.
+
+mod actions;
+mod catalog;
+mod check;
+mod erase;
+mod format;
+mod member;
+mod place;
+mod restore;
+mod restore_state;
+mod source;
+mod take_out;
+mod target;
+mod writer;
+
+pub use self::actions::back_up::{BackUp, BackedUp};
+pub use self::actions::list::{ListBackups, VerifyBackups};
+pub use self::actions::restore::{RestoreBackup, RestoredBackup};
+pub use self::catalog::BackupProblem;
+pub use self::check::BackupInfo;
+pub use self::format::BackupKind;
+pub(crate) use self::take_out::take_out;

@@ -1,0 +1,64 @@
+//! Where backups are: the backups bucket of an entry, or a folder.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::stream::BoxStream;
+
+use crate::objects::{ObjectInfo, ObjectStorage, Put, PutMode, PutOptions, StoreObjects};
+use crate::records::PayloadStore;
+use crate::{Error, Result};
+
+/// Where backups are.
+#[derive(Clone, Debug)]
+pub(super) struct Place {
+    objects: Arc<dyn ObjectStorage>,
+    /// The folder, where it is one: no configuration leads there.
+    pub(super) folder: Option<PathBuf>,
+}
+
+impl Place {
+    /// The folder, if one is named, else the backups bucket of the entry whose payloads these are.
+    ///
+    /// # Errors
+    /// `VALIDATION_ERROR` if there is neither.
+    pub(super) fn of(folder: Option<&Path>, payloads: &PayloadStore) -> Result<Self> {
+        if let Some(folder) = folder {
+            return Self::folder(folder);
+        }
+        let Some(space) = &payloads.buckets else {
+            let message =
+                "the database has no object storage, and with it no bucket for backups: name a folder";
+            return Err(Error::validation(message));
+        };
+        Ok(Self { objects: payloads.bucket(&space.backups)?, folder: None })
+    }
+
+    pub(super) fn folder(folder: &Path) -> Result<Self> {
+        let absolute = std::path::absolute(folder).unwrap_or_else(|_| folder.to_owned());
+        Ok(Self { objects: Arc::new(StoreObjects::folder(folder)?), folder: Some(absolute) })
+    }
+
+    pub(super) async fn get(&self, key: &str) -> Result<Option<Bytes>> {
+        self.objects.get(key).await
+    }
+
+    /// Stores a file unless there is one of this name; whether it did.
+    pub(super) async fn create(&self, key: &str, body: Bytes, content_type: &str) -> Result<bool> {
+        let options = PutOptions {
+            mode: PutMode::Create,
+            content_type: Some(content_type.to_owned()),
+            ..PutOptions::default()
+        };
+        Ok(self.objects.put(key, body, options).await? == Put::Stored)
+    }
+
+    pub(super) async fn delete(&self, key: &str) -> Result<()> {
+        self.objects.delete(key).await
+    }
+
+    pub(super) fn list(&self, prefix: &str) -> BoxStream<'static, Result<ObjectInfo>> {
+        self.objects.list(prefix)
+    }
+}
