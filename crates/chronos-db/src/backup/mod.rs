@@ -2,7 +2,7 @@
 //! collections built anew from there.
 //!
 //! `format.rs` says what lies in a backup, `member.rs` packs and reads its files, `catalog.rs` finds them in a
-//! `place.rs`. `source.rs` reads versions with their payloads, `writer.rs` writes what came since the last backup.
+//! `place.rs`. `log.rs` reads rows, `source.rs` versions with their payloads, `writer.rs` writes what came since the last backup.
 //! `target.rs`, `restore.rs` and `restore_state.rs` build a collection, `check.rs` lists and verifies, `erase.rs` takes erased items out of one, `take_out.rs` out of all.
 //! `actions/` is what callers see.
 
@@ -11,6 +11,7 @@ mod catalog;
 mod check;
 mod erase;
 mod format;
+mod log;
 mod member;
 mod place;
 mod restore;

@@ -7,9 +7,12 @@ use bytes::Bytes;
 use futures::stream::BoxStream;
 use futures::{StreamExt as _, TryStreamExt as _};
 
+use super::log::{Log, rows};
 use super::member::{Blob, Entry};
 use crate::documents::{Direction, Filter, Scan, raw_bson};
-use crate::records::{BlobRef, Head, PayloadStore, Reader, RecordIndex, Row, Scope, check_payload, int};
+use crate::records::{
+    BlobRef, Head, Manifests, PayloadStore, Reader, RecordIndex, Row, Scope, check_payload,
+};
 use crate::{Error, ErrorKind, Result};
 
 /// Payloads that are read at once.
@@ -22,21 +25,20 @@ const TEXT_TYPE: &str = "text/plain; charset=utf-8";
 pub(super) struct Source {
     pub(super) index: Arc<RecordIndex>,
     pub(super) payloads: Arc<PayloadStore>,
+    pub(super) manifests: Arc<Manifests>,
     pub(super) scope: Scope,
 }
 
 impl Source {
     /// The rows behind `after`, up to `up_to`, which must be settled, with what belongs to them.
     pub(super) fn entries(&self, after: i64, up_to: i64) -> BoxStream<'static, Result<Entry>> {
-        let numbers = Filter::gt("cv", int(after)).and(Filter::lte("cv", int(up_to)));
-        let scan = Scan {
-            filter: self.scope.narrow(numbers),
-            order: vec![("cv".into(), Direction::Ascending)],
-            ..Scan::default()
-        };
         let source = self.clone();
-        let rows = self.index.documents.scan_stored(&self.index.names.ver, scan);
-        let entries = rows.map_ok(move |stored| {
+        let log = Log {
+            index: Arc::clone(&self.index),
+            manifests: Arc::clone(&self.manifests),
+            scope: self.scope.clone(),
+        };
+        let entries = rows(log, after, up_to).map_ok(move |stored| {
             let source = source.clone();
             async move { source.entry(stored).await }
         });

@@ -26,7 +26,12 @@ pub(crate) struct TakenOut {
 /// begun again at any point, by anyone.
 pub(crate) async fn take_out(workers: &Workers, scope: &Scope, id: ItemId) -> Result<TakenOut> {
     let (index, payloads) = (&workers.index, &workers.reader.payloads);
-    let source = Source { index: index.clone(), payloads: payloads.clone(), scope: scope.clone() };
+    let source = Source {
+        index: index.clone(),
+        payloads: payloads.clone(),
+        manifests: workers.manifests.clone(),
+        scope: scope.clone(),
+    };
     let mut taken = TakenOut { members: 0, due: folders(&source).await? };
     if payloads.buckets.is_none() {
         return Ok(taken);

@@ -48,6 +48,7 @@ pub(crate) use index::own_names::KEPT;
 pub(crate) use index::scope::Scope;
 pub(crate) use index::tenants::tenants_of;
 pub(crate) use index::{CV, RESTORING, RecordIndex, STABLE, Settings, without_content};
+pub(crate) use manifests::Manifests;
 pub(crate) use model::{BlobRef, Head, InlineObject, Names, Row, VersionSelector, int, number};
 pub use model::{ItemId, Lineage, Op, State};
 pub(crate) use read::{ItemValues, Order, Reader, ValuesQuery, cursor, parse_cursor};

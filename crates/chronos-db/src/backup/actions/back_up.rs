@@ -143,7 +143,12 @@ impl Action for BackUp {
             let writer = Writer {
                 place: Place::of(folder.as_deref(), &payloads)?,
                 subject: Subject::new(collection.database(), collection.name(), scope),
-                source: Source { index: workers.index.clone(), payloads, scope: scope.clone() },
+                source: Source {
+                    index: workers.index.clone(),
+                    payloads,
+                    manifests: workers.manifests.clone(),
+                    scope: scope.clone(),
+                },
                 watermark: &workers.watermark,
             };
             match workers.index.settings.versioning {

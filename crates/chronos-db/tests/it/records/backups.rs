@@ -28,6 +28,7 @@ mod alone {
         what_was_damaged_before_is_counted_and_the_rest_is_backed_up,
         what_is_erased_later_is_gone_at_the_next_backup_to_a_folder,
         an_erasure_reaches_the_backups_of_the_bucket,
+        versions_beyond_the_window_are_backed_up,
         files_of_a_restored_collection_are_its_own,
         a_tenant_of_a_shared_database_backs_up_its_own_part,
         a_collection_of_the_same_name_that_began_anew_has_another_backup,
@@ -325,8 +326,8 @@ async fn what_is_erased_later_is_gone_at_the_next_backup_to_a_folder(p: &Pairing
 }
 
 /// Whether a file of the bucket holds the words, unpacked.
-async fn bucket_holds(bucket: &dyn ObjectStorage, words: &str) -> bool {
-    let found: Vec<_> = bucket.list("").try_collect().await.unwrap();
+async fn bucket_holds(bucket: &dyn ObjectStorage, prefix: &str, words: &str) -> bool {
+    let found: Vec<_> = bucket.list(prefix).try_collect().await.unwrap();
     for object in found {
         let bytes = bucket.get(&object.key).await.unwrap().unwrap();
         let bytes = if object.key.ends_with(".gz") { unpacked(&bytes) } else { bytes.to_vec() };
@@ -346,15 +347,41 @@ async fn an_erasure_reaches_the_backups_of_the_bucket(p: &Pairing) {
     users.backup().await.unwrap();
     users.update(&id, json!({"note": format!("still {marker}")})).await.unwrap();
     users.backup().await.unwrap();
-    assert!(bucket_holds(&*store.bucket(), marker).await);
+    assert!(bucket_holds(&*store.bucket(), "", marker).await);
     users.erase(&id).reason("law").await.unwrap();
-    assert!(!bucket_holds(&*store.bucket(), marker).await);
+    assert!(!bucket_holds(&*store.bucket(), "", marker).await);
     let verified = store.chronos.verify_backups(Route::runtime().tenant("acme")).await.unwrap();
     assert!(verified[0].problems.is_empty(), "{verified:?}");
     users.backup().await.unwrap();
     copy.restore_backup().of(&users).await.unwrap();
     assert_equal((&store, &users), (&store, &copy)).await;
     assert!(copy.get(&id).include_deleted().await.unwrap().is_none());
+}
+
+async fn versions_beyond_the_window_are_backed_up(p: &Pairing) {
+    let mut config = maps();
+    config["retention"] = json!({"ver": {"maxPerItem": 1}});
+    let store = p.open_with(&config);
+    let (users, copy) = (store.users(), store.collection("copy"));
+    let ids = history(&users).await;
+    for n in 0..5 {
+        users.update(&ids[0], json!({"n": 200 + n})).await.unwrap();
+    }
+    assert_eq!(users.flush(TIMEOUT).await.unwrap(), 0);
+    let before = rows(&store, &users).await;
+    users.prune().await.unwrap();
+    let left = rows(&store, &users).await;
+    assert!(left.len() < before.len());
+    let done = users.backup().await.unwrap();
+    assert_eq!(done.versions as usize, before.len());
+    copy.restore_backup().of(&users).await.unwrap();
+    assert_eq!(rows(&store, &copy).await, before);
+    // What is beyond the window is erased from the backup as well.
+    users.erase(&ids[0]).await.unwrap();
+    let again = store.collection("again");
+    again.restore_backup().of(&users).await.unwrap();
+    assert!(again.get(&ids[0]).include_deleted().await.unwrap().is_none());
+    assert!(!bucket_holds(&*store.bucket(), "__backups__", "\"n\":203").await);
 }
 
 fn unpacked(bytes: &[u8]) -> Vec<u8> {
