@@ -135,6 +135,12 @@ impl Error {
         Self(self.0.caused_by(source))
     }
 
+    /// Returns the same error with another message; what it was is its cause.
+    #[must_use]
+    pub fn saying(self, message: impl Into<Cow<'static, str>>) -> Self {
+        Self(self.0.saying(message))
+    }
+
     /// Says that the same call may succeed later.
     #[must_use]
     pub fn retryable(self) -> Self {
