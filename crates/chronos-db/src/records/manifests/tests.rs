@@ -10,7 +10,7 @@ use super::live::InUse;
 use super::pack::Packer;
 use super::store::{Prepared, Writing};
 use super::{Manifests, Switch};
-use crate::config::{Retention, Rollup, Transactions, UpdateMode};
+use crate::config::{Retention, Rollup, Transactions, UpdateMode, WriteOptimization};
 use crate::documents::embedded::EmbeddedDocuments;
 use crate::objects::{ObjectStorage, StoreObjects};
 use crate::records::document::rules::VersionRules;
@@ -36,6 +36,7 @@ fn stage() -> Stage {
         update_mode: UpdateMode::Merge,
         transactions: Transactions::default(),
         shadow: None,
+        writes: WriteOptimization::default(),
         retention: Retention::default(),
         rollup: Rollup::default(),
         rules: VersionRules::default(),
@@ -48,6 +49,7 @@ fn stage() -> Stage {
     let buckets = ObjectBuckets {
         json: "bucket".to_owned(),
         content: "bucket".to_owned(),
+        backups: "bucket".to_owned(),
         backups: "bucket".to_owned(),
         storage: "memory".to_owned(),
         open: Arc::new(move |_: &str| Ok(Arc::clone(&opened))),
