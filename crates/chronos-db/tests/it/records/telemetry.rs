@@ -208,7 +208,6 @@ async fn neither_documents_nor_secrets_stand_in_events_or_labels(p: &Pairing) {
     let maps = json!({"collectionMaps": {"users": {"base64Props": {"file": {"contentType": "text/plain"}}}}});
     let storage = Failing::<objects::Call>::new();
     let store = p.opening().with(&maps).objects(&storage).open();
-    let users = store.users();
     // While there is one listener, `tracing` asks that of the thread which tells something for the first time; with
     // a second one it asks all, and other tests on threads without one decide nothing.
     let _beside = tracing::Dispatch::new(tracing_subscriber::registry().with(ours.clone()));
