@@ -2,6 +2,7 @@
 
 use object_store::path::Path as StorePath;
 
+use super::local;
 use crate::{Error, Result};
 
 /// The strictest rules of all storages, so that what one of them takes every other one takes too.

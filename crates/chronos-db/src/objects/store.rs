@@ -21,6 +21,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use super::cloud::{self, Cloud};
 use super::failure::Failure;
 use super::local::{self, Folder};
+use super::names::{check_bucket, object_path};
 use super::timing::{TIMEOUT, repeatable, time_for, within};
 use super::{ObjectInfo, ObjectStorage, Put, PutMode, PutOptions};
 #[cfg(any(feature = "s3", feature = "azure"))]
