@@ -20,6 +20,15 @@ impl Collection {
     /// # Errors
     /// `TXN_ERROR` if the store fails.
     pub async fn forget_results(&self, entries: &[Document]) -> Result<u64> {
+        self.forget_in_every_scope(Some(entries)).await
+    }
+
+    /// The same where it is not known any more what the versions had: every result that is grouped by values goes.
+    pub(crate) async fn forget_all_results(&self) -> Result<u64> {
+        self.forget_in_every_scope(None).await
+    }
+
+    async fn forget_in_every_scope(&self, entries: Option<&[Document]>) -> Result<u64> {
         let mut removed = self.forget_own_results(entries).await?;
         if self.workers.index.settings.says_tenant && *self.upkeep_scope().await? != Scope::All {
             removed += self.seeing(Scope::All).forget_own_results(entries).await?;
@@ -27,21 +36,24 @@ impl Collection {
         Ok(removed)
     }
 
-    async fn forget_own_results(&self, entries: &[Document]) -> Result<u64> {
+    async fn forget_own_results(&self, entries: Option<&[Document]>) -> Result<u64> {
         let mut removed = 0;
         let rules = self.analytics.rules.time_based.iter();
         for timed in rules.filter(|timed| timed.rule.collection == self.name()) {
             let store = time_based::results(self, timed).await?;
-            let mut groups = Vec::new();
-            if !timed.arguments.is_empty() {
-                groups.extend(
-                    entries.iter().map(|entry| group_of(&group_key(&arguments_of(entry, &timed.arguments)))),
-                );
-                groups.sort_unstable();
-                groups.dedup();
-            }
+            let group = |entry| group_of(&group_key(&arguments_of(entry, &timed.arguments)));
+            let groups = if timed.arguments.is_empty() {
+                Some(Vec::new())
+            } else {
+                entries.map(|entries| {
+                    let mut groups: Vec<_> = entries.iter().map(group).collect();
+                    groups.sort_unstable();
+                    groups.dedup();
+                    groups
+                })
+            };
             let stamp = store.begin().await?;
-            removed += store.end(&stamp, &Coverage { timeframes: None, groups: Some(groups) }, None).await?;
+            removed += store.end(&stamp, &Coverage { timeframes: None, groups }, None).await?;
             store.purge().await?;
         }
         Ok(removed)

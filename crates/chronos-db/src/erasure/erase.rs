@@ -1,13 +1,20 @@
 //! Erasing one item.
 
+use bson::Document;
+use futures::{StreamExt as _, TryStreamExt as _};
+
 use super::certificate::Certificate;
 use super::finish::Finisher;
 use crate::action::Action;
+use crate::documents::raw_bson;
 use crate::records::{
     Change, Collection, ErasureCounts, ItemId, Op, Row, WriteCall, WriteOptions, WriteOutcome,
 };
 use crate::telemetry::{Observed, Operation};
 use crate::{Chronos, Error, ErrorKind, Result};
+
+/// Index entries that are held at once.
+const MAX_ENTRIES: usize = 256;
 
 impl Collection {
     /// Erases an item for good, whether it is deleted or not, and whatever `logicalDelete` says: its versions, its
@@ -127,6 +134,7 @@ pub(super) async fn erase(
 ) -> Result<Certificate> {
     let chronos = Chronos::behind(collection)?;
     let scope = collection.scope().await?;
+    let entries = entries_of(collection, id).await?;
     let certificate = collection.workers.index.env.random.object_id();
     let options = &WriteOptions { certificate: Some(certificate), ..options.clone() };
     let call = WriteCall { id, change: &Change::Delete, options, scope, lock: None };
@@ -138,7 +146,21 @@ pub(super) async fn erase(
         Err(error) => return Err(error),
     };
     let certificate = erasure.certificate.unwrap_or(certificate);
-    Finisher { chronos: &chronos, collection }.finish(&erasure, certificate).await
+    // Of every version, or it is not known what the others had.
+    let entries = Some(entries).filter(|entries| i64::try_from(entries.len()) == Ok(erasure.ov));
+    Finisher { chronos: &chronos, collection }.finish(&erasure, certificate, entries.as_deref()).await
+}
+
+/// The index entries of the versions of an item, as far as they are in the index and not too many.
+async fn entries_of(collection: &Collection, id: ItemId) -> Result<Vec<Document>> {
+    let mut rows = collection.workers.index.rows_of(id).take(MAX_ENTRIES);
+    let mut entries = Vec::new();
+    while let Some(row) = rows.try_next().await? {
+        if !row.op.is_bare() {
+            entries.push(raw_bson::decode(&row.meta.indexed)?);
+        }
+    }
+    Ok(entries)
 }
 
 /// The ERASE row of an item whose erasure is certified, or will be.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use backon::{ExponentialBuilder, Retryable as _};
+use bson::Document;
 use bson::oid::ObjectId;
 use futures::FutureExt as _;
 
@@ -27,14 +28,26 @@ pub(super) struct Finisher<'a> {
 
 impl Finisher<'_> {
     /// Finishes the erasure of an ERASE row. If it is finished, returns its certificate.
-    pub(super) async fn finish(&self, erasure: &Row, certificate: ObjectId) -> Result<Certificate> {
+    ///
+    /// `entries` are the index entries of all versions that the item had, as far as they are known.
+    pub(super) async fn finish(
+        &self,
+        erasure: &Row,
+        certificate: ObjectId,
+        entries: Option<&[Document]>,
+    ) -> Result<Certificate> {
         let clock = Arc::clone(&self.collection.workers.index.env.clock);
         // In boxes: else the compiler does not see that they may be sent.
-        let attempt = || self.attempt(erasure, certificate).boxed();
+        let attempt = || self.attempt(erasure, certificate, entries).boxed();
         attempt.retry(WAITS).sleep(move |wait| clock.sleep(wait)).when(Error::is_retryable).boxed().await
     }
 
-    async fn attempt(&self, erasure: &Row, certificate: ObjectId) -> Result<Certificate> {
+    async fn attempt(
+        &self,
+        erasure: &Row,
+        certificate: ObjectId,
+        entries: Option<&[Document]>,
+    ) -> Result<Certificate> {
         let index = &self.collection.workers.index;
         let known = self.record(certificate).await?;
         if let Some(done) = known.as_ref().and_then(Certificate::of) {
@@ -57,6 +70,11 @@ impl Finisher<'_> {
         let scope = self.collection.upkeep_scope().await?;
         take_out(&self.collection.workers, scope, erasure.id).await?;
         index.env.fail.hit("erase.after_backups")?;
+        match entries {
+            Some(entries) => self.collection.forget_results(entries).await?,
+            None => self.collection.forget_all_results().await?,
+        };
+        index.env.fail.hit("erase.after_results")?;
         self.certify(record, erasure.id).await
     }
 

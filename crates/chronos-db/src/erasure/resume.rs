@@ -48,5 +48,5 @@ async fn go_on(finisher: &Finisher<'_>, record: &ErasureRecord, id: ItemId) -> R
         let message = format!("the ERASE row of the erasure {} is gone", record.certificate);
         Error::database(message).on_item(id)
     })?;
-    finisher.finish(&erasure, record.certificate).await.map(|_| true)
+    finisher.finish(&erasure, record.certificate, None).await.map(|_| true)
 }

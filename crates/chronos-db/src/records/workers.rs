@@ -75,7 +75,7 @@ impl Workers {
         let manifests = &Arc::new(Manifests::new(index, payloads));
         let watermark = &Arc::new(Watermark::new(index.clone()));
         let versions = &Arc::new(Versions { index: index.clone(), manifests: manifests.clone() });
-        let eraser = &Arc::new(Eraser::new(index.clone(), payloads.clone()));
+        let eraser = &Arc::new(Eraser::new(index.clone(), payloads.clone(), manifests.clone()));
         let flusher = &Arc::new(Flusher::new(index.clone(), payloads.clone(), eraser.clone()));
         let schema = &Arc::new(Schema::new(index.clone(), flusher.clone()));
         let locks = &Arc::new(Locks::new(index.clone(), schema.clone()));

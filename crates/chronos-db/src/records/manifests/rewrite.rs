@@ -88,14 +88,33 @@ impl Manifests {
         Ok(())
     }
 
-    async fn without(&self, entry: &ManifestEntry, id: ItemId) -> Result<Without> {
+    /// How many manifests hold rows of the item.
+    ///
+    /// # Errors
+    /// As [`rows_of`](Self::rows_of).
+    pub(crate) async fn count_holding(&self, id: ItemId) -> Result<u64> {
+        let mut count = 0;
+        if self.payloads.buckets.is_some() {
+            for entry in self.entries(&Scope::All).await?.entries {
+                count += u64::from(entry.may_hold(id) && self.holds(&entry, id).await?);
+            }
+        }
+        Ok(count)
+    }
+
+    async fn holds(&self, entry: &ManifestEntry, id: ItemId) -> Result<bool> {
         let first = entry.blocks.partition_point(|block| block.id < id).saturating_sub(1);
         let end = entry.blocks.partition_point(|block| block.id <= id);
-        let mut is_held = false;
         for block in first..end {
-            is_held |= self.read_block(entry, block).await?.iter().any(|packed| packed.row.id == id);
+            if self.read_block(entry, block).await?.iter().any(|packed| packed.row.id == id) {
+                return Ok(true);
+            }
         }
-        if !is_held {
+        Ok(false)
+    }
+
+    async fn without(&self, entry: &ManifestEntry, id: ItemId) -> Result<Without> {
+        if !self.holds(entry, id).await? {
             return Ok(Without::Same);
         }
         let mut packer = Packer::default();

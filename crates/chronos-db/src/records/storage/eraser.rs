@@ -18,8 +18,9 @@ use futures::{StreamExt as _, TryStreamExt as _};
 
 use crate::documents::{Batch, Guard, Outcome, Write};
 use crate::objects::keys;
-use crate::records::index::scope::TENANT;
-use crate::records::model::{ItemId, Op, Row};
+use crate::records::index::scope::{Scope, TENANT};
+use crate::records::manifests::Manifests;
+use crate::records::model::{ItemId, Op, Row, VersionSelector};
 use crate::records::storage::erasures::{ErasureCounts, ErasureRecord, Erasures};
 use crate::records::storage::notes::{DUE, Noted};
 use crate::{Error, Result, Timestamp};
@@ -33,13 +34,18 @@ pub(crate) const AGAIN_MILLIS: i64 = 24 * 3_600_000;
 pub(crate) struct Eraser {
     pub(crate) index: Arc<RecordIndex>,
     pub(crate) payloads: Arc<PayloadStore>,
+    pub(crate) manifests: Arc<Manifests>,
     pub(crate) erasures: Erasures,
 }
 
 impl Eraser {
-    pub(crate) fn new(index: Arc<RecordIndex>, payloads: Arc<PayloadStore>) -> Self {
+    pub(crate) fn new(
+        index: Arc<RecordIndex>,
+        payloads: Arc<PayloadStore>,
+        manifests: Arc<Manifests>,
+    ) -> Self {
         let erasures = Erasures::new(index.clone());
-        Self { index, payloads, erasures }
+        Self { index, payloads, manifests, erasures }
     }
 
     /// What the records hold of an item of so many versions.
@@ -50,6 +56,7 @@ impl Eraser {
             let kind = if keys::parse_item(&key).is_some() { &mut counts.objects } else { &mut counts.blobs };
             *kind += 1;
         }
+        counts.manifests = self.manifests.count_holding(id).await?;
         Ok(counts)
     }
 
@@ -65,12 +72,23 @@ impl Eraser {
         while let Some(row) = rows.try_next().await? {
             objects.extend(row.meta.objects().map(owned));
         }
+        for row in self.rolled_up(id).await? {
+            objects.extend(row.meta.objects().map(owned));
+        }
         // Without versioning the head may outlive its rows.
         if let Some(head) = self.index.head(id).await? {
             objects.extend(head.meta.objects().map(owned));
         }
         objects.extend(self.payloads.found_of(id).await?);
         Ok(objects)
+    }
+
+    /// The rows of an item that left the index.
+    async fn rolled_up(&self, id: ItemId) -> Result<Vec<Row>> {
+        if self.payloads.buckets.is_none() {
+            return Ok(Vec::new());
+        }
+        self.manifests.rows_of(&Scope::All, id, VersionSelector::Latest).await
     }
 
     /// Writes down what an erasure will take away, before anything goes.
@@ -107,6 +125,10 @@ impl Eraser {
             self.strip(rows.into_iter().filter(|row| !row.op.is_bare()).collect()).await?;
         }
         self.index.env.fail.hit("erase.after_rows")?;
+        // Now that the rows in the index are stubs, no roll-up takes content of the item along any more.
+        self.payloads.remove_objects_of(&self.rolled_up(erasure.id).await?).await?;
+        self.manifests.rewrite_without(erasure.id).await?;
+        self.index.env.fail.hit("erase.after_manifests")?;
         self.payloads.remove_prefix(erasure.id).await?;
         self.index.env.fail.hit("erase.after_objects")?;
         self.index.documents.purge(&self.index.names.ver.database).await

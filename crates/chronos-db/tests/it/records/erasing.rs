@@ -23,6 +23,7 @@ mod alone {
         operations_and_messages_that_name_an_erased_item_go_with_it,
         an_erasure_goes_on_when_the_storage_is_back,
         everything_is_looked_at_again_a_day_later,
+        versions_beyond_the_window_are_erased_too,
     );
     use super::*;
 }
@@ -297,6 +298,34 @@ async fn an_erasure_goes_on_when_the_storage_is_back(p: &Pairing) {
     assert_eq!(users.erase(&id).await.unwrap(), certificates[0]);
 }
 
+async fn versions_beyond_the_window_are_erased_too(p: &Pairing) {
+    let window = json!({"retention": {"ver": {"maxPerItem": 2}}, "rollup": {"enabled": true, "manifestPeriod": "monthly"}});
+    let store = p.open_with(&with(config(), window));
+    let users = store.users();
+    let other = users.create(json!({"n": 0})).await.unwrap().id;
+    for n in 1..5 {
+        users.update(&other, json!({ "n": n })).await.unwrap();
+    }
+    let id = marked(&users, "one").await;
+    assert_eq!(users.flush(TIMEOUT).await.unwrap(), 0);
+    assert!(users.prune().await.unwrap().versions > 0);
+    users.update(&id, json!({"n": 1})).await.unwrap();
+    assert_eq!(users.flush(TIMEOUT).await.unwrap(), 0);
+    let manifests = || async {
+        let found: Vec<_> = store.bucket().list("__manifests__/users").try_collect().await.unwrap();
+        found.into_iter().map(|object| object.key).collect::<Vec<String>>()
+    };
+    let before = manifests().await;
+    let counted = users.erase(&id).dry_run().await.unwrap();
+    assert_eq!((counted.versions, counted.objects, counted.blobs, counted.manifests), (5, 5, 4, 1));
+    assert_eq!(users.erase(&id).await.unwrap().counts, counted);
+    assert_eq!(users.flush(TIMEOUT).await.unwrap(), 0);
+    is_nowhere(p, &store, &users, &id).await;
+    let after = manifests().await;
+    assert!(after.len() == 1 && !before.contains(&after[0]), "{before:?} became {after:?}");
+    assert_eq!(users.history(&other).await.unwrap().len(), 5, "others keep their past");
+}
+
 /// While it names its item a record says what is left to do; a day later it is a mere certificate.
 async fn everything_is_looked_at_again_a_day_later(p: &Pairing) {
     let store = p.open_with(&config());
@@ -368,14 +397,17 @@ async fn of_several_that_erase_an_item_all_have_the_same_certificate(p: &Pairing
 }
 
 /// Between every two steps.
-const STEPS: [&str; 8] = [
+const STEPS: [&str; 11] = [
     "commit.before_answer",
     "erase.after_count",
     "erase.after_note",
     "erase.after_rows",
+    "manifest.before_rewritten",
+    "erase.after_manifests",
     "erase.after_objects",
     "erase.after_count_beside",
     "erase.after_beside",
+    "erase.after_results",
     "erase.after_certificate",
 ];
 
