@@ -21,6 +21,8 @@ pub struct Certificate {
     pub erased_at: Timestamp,
     /// What went.
     pub counts: ErasureCounts,
+    /// Folders with backups that may hold the item and were not in reach: the next backup to each takes it out.
+    pub backups_due: Vec<String>,
     /// The SHA-256, in lower-case hex, of what is certified: this certificate, the database and the item's id.
     /// docs/format.md says over which text.
     pub sha256: String,
@@ -35,6 +37,7 @@ impl Certificate {
             collection: record.collection.clone(),
             erased_at: at,
             counts: record.counts,
+            backups_due: record.backups_due.clone(),
             sha256,
         })
     }
@@ -58,7 +61,8 @@ impl Certificate {
         Ok(digest(&text(own, &self.collection, &certified, &self.counts, database, *id)) == self.sha256)
     }
 
-    /// Returns `{id, collection, erasedAt, versions, objects, blobs, manifests, messages, operations, sha256}`.
+    /// Returns `{id, collection, erasedAt, versions, objects, blobs, manifests, messages, operations,
+    /// backupsDue?, sha256}`.
     #[must_use]
     pub fn to_json(&self) -> Json {
         let mut out =
@@ -67,6 +71,9 @@ impl Certificate {
             for (key, count) in counts {
                 out[key.as_str()] = count;
             }
+        }
+        if !self.backups_due.is_empty() {
+            out["backupsDue"] = self.backups_due.clone().into();
         }
         out["sha256"] = self.sha256.clone().into();
         out
@@ -110,6 +117,7 @@ mod tests {
             item: Some(id),
             counts: ErasureCounts::default(),
             is_counted: true,
+            backups_due: Vec::new(),
             certified: None,
             again_at: None,
         };

@@ -68,7 +68,7 @@ impl Finisher<'_> {
         beside.remove().await?;
         index.env.fail.hit("erase.after_beside")?;
         let scope = self.collection.upkeep_scope().await?;
-        take_out(&self.collection.workers, scope, erasure.id).await?;
+        record.backups_due = take_out(&self.collection.workers, scope, erasure.id).await?.due;
         index.env.fail.hit("erase.after_backups")?;
         match entries {
             Some(entries) => self.collection.forget_results(entries).await?,

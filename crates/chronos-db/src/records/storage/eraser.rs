@@ -104,6 +104,7 @@ impl Eraser {
             item: Some(erasure.id),
             counts: self.count(erasure.id, erasure.ov).await?,
             is_counted: false,
+            backups_due: Vec::new(),
             certified: None,
             again_at: None,
         };

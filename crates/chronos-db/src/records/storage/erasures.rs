@@ -71,6 +71,8 @@ pub(crate) struct ErasureRecord {
     pub(crate) counts: ErasureCounts,
     /// Whether what lies outside of the records was counted.
     pub(crate) is_counted: bool,
+    /// Folders with backups that may hold the item and were not in reach.
+    pub(crate) backups_due: Vec<String>,
     pub(crate) certified: Option<Certified>,
     /// When everything is looked at again.
     pub(crate) again_at: Option<Timestamp>,
@@ -91,6 +93,9 @@ impl ErasureRecord {
         if self.is_counted {
             out.extend(doc! { "messages": whole(messages), "operations": whole(operations) });
         }
+        if !self.backups_due.is_empty() {
+            out.insert("backupsDue", &self.backups_due);
+        }
         if let Some(Certified { at, sha256 }) = &self.certified {
             out.extend(doc! { "erasedAt": *at, "sha256": sha256 });
         }
@@ -107,6 +112,7 @@ impl ErasureRecord {
         };
         let is_counted = stored.contains_key("messages");
         let beside = |key| if is_counted { count(key) } else { Ok(0) };
+        let due = stored.get_array("backupsDue").ok();
         Ok(Self {
             certificate,
             tenant: text(TENANT),
@@ -121,6 +127,7 @@ impl ErasureRecord {
                 operations: beside("operations")?,
             },
             is_counted,
+            backups_due: due.into_iter().flatten().filter_map(|f| f.as_str().map(str::to_owned)).collect(),
             certified: date("erasedAt").zip(text("sha256")).map(|(at, sha256)| Certified { at, sha256 }),
             again_at: date("lookAgainAt"),
         })
