@@ -20,7 +20,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 #[cfg(any(feature = "s3", feature = "azure"))]
 use super::cloud::{self, Cloud};
 use super::failure::Failure;
-use super::local::{self, Folder};
+use super::local::Folder;
 use super::names::{check_bucket, object_path};
 use super::timing::{TIMEOUT, repeatable, time_for, within};
 use super::{ObjectInfo, ObjectStorage, Put, PutMode, PutOptions};
