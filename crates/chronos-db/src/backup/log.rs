@@ -4,6 +4,7 @@
 //! a manifest by the time these are read, and manifests that came into use since are looked at anew.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::pin::Pin;
 use std::sync::Arc;
 
 use bson::RawDocumentBuf;
@@ -30,8 +31,10 @@ struct Reading {
     up_to: i64,
     ready: VecDeque<RawDocumentBuf>,
     /// What has left the index, as of a number of changes of the manifests.
-    left: Option<(i64, std::pin::Pin<Box<Peekable<BoxStream<'static, Result<Row>>>>>)>,
+    left: Option<(i64, Left)>,
 }
+
+type Left = Pin<Box<Peekable<BoxStream<'static, Result<Row>>>>>;
 
 /// The rows behind `after`, up to `up_to`, which must be settled.
 pub(super) fn rows(log: Log, after: i64, up_to: i64) -> BoxStream<'static, Result<RawDocumentBuf>> {

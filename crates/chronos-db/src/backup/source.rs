@@ -11,7 +11,7 @@ use super::log::{Log, rows};
 use super::member::{Blob, Entry};
 use crate::documents::{Direction, Filter, Scan, raw_bson};
 use crate::records::{
-    BlobRef, Head, Manifests, PayloadStore, Reader, RecordIndex, Row, Scope, check_payload,
+    BlobRef, Head, Manifests, PayloadStore, Reader, RecordIndex, Row, Scope, check_payload, unpacked,
 };
 use crate::{Error, ErrorKind, Result};
 
@@ -138,7 +138,10 @@ impl Source {
         }
         let item = match &row.inline {
             Some(bytes) => bytes.clone(),
-            None => self.object(payload.bucket.as_deref(), payload.key.as_deref()).await?,
+            None => {
+                let stored = self.object(payload.bucket.as_deref(), payload.key.as_deref()).await?;
+                unpacked(stored, payload).await?
+            }
         };
         check_payload(&item, payload)?;
         entry.item = Some(item);
