@@ -50,7 +50,6 @@ fn stage() -> Stage {
         json: "bucket".to_owned(),
         content: "bucket".to_owned(),
         backups: "bucket".to_owned(),
-        backups: "bucket".to_owned(),
         storage: "memory".to_owned(),
         open: Arc::new(move |_: &str| Ok(Arc::clone(&opened))),
     };
