@@ -3,6 +3,7 @@
 use crate::Result;
 use crate::action::Action;
 use crate::records::{Collection, LEVEL_ROWS, Pruned, RolledUp};
+use crate::telemetry::{Observed, Operation};
 
 impl Collection {
     /// Puts versions that lie beyond `retention.ver`, and are in no manifest yet, into manifests. They stay in the
@@ -95,6 +96,10 @@ impl Prune {
 impl Action for RollUp {
     type Output = RolledUp;
 
+    fn observed(&self) -> Option<Observed> {
+        Some(self.collection.observed(Operation::RollUp))
+    }
+
     async fn run(self) -> Result<RolledUp> {
         let Self { collection, dry_run, level_rows } = self;
         let work = async {
@@ -111,6 +116,10 @@ impl Action for RollUp {
 
 impl Action for Prune {
     type Output = Pruned;
+
+    fn observed(&self) -> Option<Observed> {
+        Some(self.collection.observed(Operation::Prune))
+    }
 
     async fn run(self) -> Result<Pruned> {
         let Self { collection, dry_run, level_rows } = self;

@@ -7,7 +7,6 @@ mod document;
 mod entities;
 mod import;
 mod index;
-#[allow(dead_code, reason = "what readers beyond the window use")]
 mod manifests;
 mod model;
 mod read;

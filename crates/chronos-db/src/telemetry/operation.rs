@@ -45,6 +45,12 @@ operations! {
     Erase: "erase", "ERASE";
     HardDelete: "hard_delete", "HARD_DELETE";
     Lock: "lock", "LOCK";
+    MarkProcessed: "mark_processed", "MARK_PROCESSED";
+    ShrinkShadows: "shrink_shadows", "SHRINK_SHADOWS";
+    Manifests: "manifests", "MANIFESTS";
+    RollUp: "roll_up", "ROLL_UP";
+    Prune: "prune", "PRUNE";
+    BackUp: "back_up", "BACK_UP";
     Verify: "verify", "VERIFY";
     Counters: "counters", "COUNTERS";
     Recount: "recount", "RECOUNT";

@@ -8,6 +8,7 @@ use crate::backup::place::Place;
 use crate::backup::source::Source;
 use crate::backup::writer::{Writer, Wrote};
 use crate::records::Collection;
+use crate::telemetry::{Observed, Operation};
 use crate::{Error, Json, Result, json};
 
 impl Collection {
@@ -133,6 +134,10 @@ impl BackedUp {
 
 impl Action for BackUp {
     type Output = BackedUp;
+
+    fn observed(&self) -> Option<Observed> {
+        Some(self.collection.observed(Operation::BackUp))
+    }
 
     async fn run(self) -> Result<BackedUp> {
         let Self { collection, folder } = self;

@@ -3,6 +3,7 @@
 use super::Action;
 use crate::Result;
 use crate::records::{Collection, ManifestInfo};
+use crate::telemetry::{Observed, Operation};
 
 impl Collection {
     /// Lists the manifests that hold versions of this collection, lowest level first.
@@ -35,6 +36,10 @@ pub struct ListManifests {
 
 impl Action for ListManifests {
     type Output = Vec<ManifestInfo>;
+
+    fn observed(&self) -> Option<Observed> {
+        Some(self.collection.observed(Operation::Manifests))
+    }
 
     async fn run(self) -> Result<Vec<ManifestInfo>> {
         let scope = self.collection.upkeep_scope().await?;

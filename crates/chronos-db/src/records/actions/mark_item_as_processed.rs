@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::Action;
 use crate::records::{Collection, ItemId, State};
+use crate::telemetry::{Observed, Operation};
 use crate::{Json, Result, json};
 
 /// How long a version that is yet to be stored is waited for.
@@ -78,6 +79,10 @@ impl MarkItemAsProcessed {
 
 impl Action for MarkItemAsProcessed {
     type Output = MarkedItem;
+
+    fn observed(&self) -> Option<Observed> {
+        Some(self.collection.observed(Operation::MarkProcessed))
+    }
 
     async fn run(self) -> Result<MarkedItem> {
         let Self { collection, id, dry_run } = self;

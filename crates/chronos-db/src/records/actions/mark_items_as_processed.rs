@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::Action;
 use crate::records::Collection;
+use crate::telemetry::{Observed, Operation};
 use crate::{Json, Result, Timestamp, json};
 
 impl Collection {
@@ -89,6 +90,10 @@ impl MarkItemsAsProcessed {
 
 impl Action for MarkItemsAsProcessed {
     type Output = MarkedItems;
+
+    fn observed(&self) -> Option<Observed> {
+        Some(self.collection.observed(Operation::MarkProcessed))
+    }
 
     async fn run(self) -> Result<MarkedItems> {
         let (workers, scope) = (&self.collection.workers, self.collection.scope().await?);

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::Action;
 use crate::records::Collection;
 use crate::records::storage::expire::ShadowBounds;
+use crate::telemetry::{Observed, Operation};
 use crate::{Json, Result, Timestamp, json};
 
 impl Collection {
@@ -122,6 +123,10 @@ impl ShrinkShadows {
 
 impl Action for ShrinkShadows {
     type Output = ShrunkShadows;
+
+    fn observed(&self) -> Option<Observed> {
+        Some(self.collection.observed(Operation::ShrinkShadows))
+    }
 
     async fn run(self) -> Result<ShrunkShadows> {
         let (workers, scope) = (&self.collection.workers, self.collection.scope().await?);

@@ -1,4 +1,5 @@
 //! Manifests over the embedded store and memory, without all that is above them.
+#![allow(clippy::unwrap_used)]
 
 use std::sync::Arc;
 use std::time::Duration;

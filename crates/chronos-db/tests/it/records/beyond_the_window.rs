@@ -172,7 +172,9 @@ impl World {
     }
 }
 
-fn lists(users: &Collection) -> Vec<(&'static str, Box<dyn Fn() -> List + '_>)> {
+type Asks<'c> = Box<dyn Fn() -> List + 'c>;
+
+fn lists(users: &Collection) -> Vec<(&'static str, Asks<'_>)> {
     let list = move || users.list();
     vec![
         ("everything", Box::new(list)),
@@ -270,7 +272,8 @@ async fn an_old_version_costs_one_ranged_read_and_a_kept_one_nothing_more(p: &Pa
         let id = ids[items / 2];
         let cost = async |ov: i64| -> Calls {
             users.get(&id).version(ov).await.unwrap().unwrap();
-            (on_documents.take(), on_objects.take());
+            on_documents.take();
+            on_objects.take();
             assert_eq!(users.get(&id).version(ov).await.unwrap().unwrap().item["v"], json!(ov));
             (on_documents.take(), on_objects.take())
         };

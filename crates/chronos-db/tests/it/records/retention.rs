@@ -88,7 +88,7 @@ async fn found(store: &Store, users: &Collection) -> Found {
     let (mut rows, mut manifests) = (BTreeMap::<_, BTreeSet<_>>::new(), BTreeMap::<_, BTreeSet<_>>::new());
     for row in store.stored(users, "ver").await {
         if row.get_str("op").unwrap() != "VOID" {
-            let ov = bson::Bson::from(row.get("ov").unwrap().clone());
+            let ov = row.get("ov").unwrap();
             let ov = ov.as_i64().or(ov.as_i32().map(i64::from)).unwrap();
             rows.entry(row.get_object_id("itemId").unwrap().to_hex()).or_default().insert(ov);
         }
