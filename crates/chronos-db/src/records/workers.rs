@@ -59,6 +59,62 @@ impl fmt::Debug for Workers {
     }
 }
 
+/// What all others stand on.
+struct Base {
+    index: Arc<RecordIndex>,
+    payloads: Arc<PayloadStore>,
+    manifests: Arc<Manifests>,
+    watermark: Arc<Watermark>,
+    versions: Arc<Versions>,
+    eraser: Arc<Eraser>,
+    flusher: Arc<Flusher>,
+    schema: Arc<Schema>,
+}
+
+impl Base {
+    fn new(index: RecordIndex, buckets: Option<ObjectBuckets>, cache: PayloadCache, number: u64) -> Self {
+        let index = Arc::new(index);
+        let payloads = Arc::new(PayloadStore::new(index.clone(), buckets, cache, number));
+        let manifests = Arc::new(Manifests::new(&index, &payloads));
+        let eraser = Arc::new(Eraser::new(index.clone(), payloads.clone(), manifests.clone()));
+        let flusher = Arc::new(Flusher::new(index.clone(), payloads.clone(), eraser.clone()));
+        Self {
+            watermark: Arc::new(Watermark::new(index.clone())),
+            versions: Arc::new(Versions { index: index.clone(), manifests: manifests.clone() }),
+            schema: Arc::new(Schema::new(index.clone(), flusher.clone())),
+            index,
+            payloads,
+            manifests,
+            eraser,
+            flusher,
+        }
+    }
+
+    fn collector(&self) -> Arc<Collector> {
+        Arc::new(Collector {
+            index: self.index.clone(),
+            payloads: self.payloads.clone(),
+            watermark: self.watermark.clone(),
+            eraser: self.eraser.clone(),
+            manifests: self.manifests.clone(),
+            versions: self.versions.clone(),
+        })
+    }
+
+    fn verifier(&self, collector: &Arc<Collector>) -> Arc<Verifier> {
+        Arc::new(Verifier {
+            index: self.index.clone(),
+            payloads: self.payloads.clone(),
+            watermark: self.watermark.clone(),
+            schema: self.schema.clone(),
+            flusher: self.flusher.clone(),
+            eraser: self.eraser.clone(),
+            collector: collector.clone(),
+            versions: self.versions.clone(),
+        })
+    }
+}
+
 impl Workers {
     /// `number` tells collections apart in the shared cache.
     pub(crate) fn new(
@@ -70,14 +126,8 @@ impl Workers {
         env: Env,
         cache: PayloadCache,
     ) -> Arc<Self> {
-        let index = &Arc::new(RecordIndex::new(names, documents, settings, env));
-        let payloads = &Arc::new(PayloadStore::new(index.clone(), buckets, cache, number));
-        let manifests = &Arc::new(Manifests::new(index, payloads));
-        let watermark = &Arc::new(Watermark::new(index.clone()));
-        let versions = &Arc::new(Versions { index: index.clone(), manifests: manifests.clone() });
-        let eraser = &Arc::new(Eraser::new(index.clone(), payloads.clone(), manifests.clone()));
-        let flusher = &Arc::new(Flusher::new(index.clone(), payloads.clone(), eraser.clone()));
-        let schema = &Arc::new(Schema::new(index.clone(), flusher.clone()));
+        let base = Base::new(RecordIndex::new(names, documents, settings, env), buckets, cache, number);
+        let Base { index, payloads, manifests, watermark, versions, eraser, flusher, schema } = &base;
         let locks = &Arc::new(Locks::new(index.clone(), schema.clone()));
         let committer = Committer::new(index.clone(), payloads.clone(), watermark.clone(), flusher.clone());
         let committer = &Arc::new(committer);
@@ -94,14 +144,7 @@ impl Workers {
             turns: KeyedMutex::default(),
             unique_indexes: Mutex::new(HashSet::new()),
         });
-        let collector = Arc::new(Collector {
-            index: index.clone(),
-            payloads: payloads.clone(),
-            watermark: watermark.clone(),
-            eraser: eraser.clone(),
-            manifests: manifests.clone(),
-            versions: versions.clone(),
-        });
+        let collector = base.collector();
         Arc::new(Self {
             restorer: Arc::new(Restorer {
                 index: index.clone(),
@@ -120,16 +163,7 @@ impl Workers {
             }),
             trimmer: Arc::new(Trimmer::new(index, payloads, watermark)),
             expirer: Arc::new(Expirer { index: index.clone(), reader: reader.clone() }),
-            verifier: Arc::new(Verifier {
-                index: index.clone(),
-                payloads: payloads.clone(),
-                watermark: watermark.clone(),
-                schema: schema.clone(),
-                flusher: flusher.clone(),
-                eraser: eraser.clone(),
-                collector: collector.clone(),
-                versions: versions.clone(),
-            }),
+            verifier: base.verifier(&collector),
             index: index.clone(),
             manifests: manifests.clone(),
             watermark: watermark.clone(),

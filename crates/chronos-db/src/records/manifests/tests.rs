@@ -13,6 +13,7 @@ use super::store::{Prepared, Writing};
 use super::{Manifests, Switch};
 use crate::config::{Retention, Rollup, Transactions, UpdateMode, WriteOptimization};
 use crate::documents::embedded::EmbeddedDocuments;
+use crate::documents::{Batch, Guard, Write};
 use crate::objects::{ObjectStorage, StoreObjects};
 use crate::records::document::rules::VersionRules;
 use crate::records::index::scope::Scope;
@@ -118,6 +119,14 @@ impl Stage {
         prepared.entry.key
     }
 
+    /// Puts a row into the index, where those of attempts still are.
+    async fn put(&self, row: &Row) {
+        let index = &self.manifests.index;
+        let mut batch = Batch::new();
+        batch.push(&index.names.ver, Write::put(row.stored(), Guard::Any));
+        index.documents.apply(batch).await.unwrap();
+    }
+
     async fn objects(&self) -> usize {
         self.bucket.list("").try_collect::<Vec<_>>().await.unwrap().len()
     }
@@ -216,7 +225,9 @@ async fn of_an_item_that_is_taken_out_nothing_is_left() {
     let manifests = &stage.manifests;
     // An attempt that is under way has read its rows before, and comes to nothing.
     let switch = manifests.switch().await.unwrap();
-    let late = stage.prepare(0, 140, &[row(2, 13, None)], &switch).await;
+    let attempted = row(2, 13, None);
+    stage.put(&attempted).await;
+    let late = stage.prepare(0, 140, &[attempted], &switch).await;
     assert_eq!(manifests.rewrite_without(item(2)).await.unwrap(), 2);
     let mut next = switch;
     next.in_use.push(InUse::of(&late.entry, false));

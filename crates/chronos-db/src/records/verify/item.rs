@@ -72,12 +72,12 @@ pub(super) fn follows(head: &Head, row: &Row) -> bool {
     let (a, b) = (&head.meta.payload, &row.meta.payload);
     head.ov == row.ov
         && head.row.is_none_or(|id| id == row.row_id)
-        && (row.op == Op::Erase
+        && (row.op.is_bare()
             || (a.ov == b.ov
                 && a.key == b.key
                 && a.checksum == b.checksum
                 && same_entry(&head.meta.indexed, &row.meta.indexed)))
-        && head.deleted_at.is_some() == matches!(row.op, Op::Delete | Op::Erase)
+        && head.deleted_at.is_some() == (row.op == Op::Delete || row.op.is_bare())
 }
 
 /// Whether a manifest says of a version what its row does. States may have moved on.

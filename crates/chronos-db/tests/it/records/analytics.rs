@@ -75,7 +75,7 @@ fn rules(rules: Json) -> Json {
     json!({ "analytics": { "timeBasedRules": rules } })
 }
 
-/// N-18, G-36.
+/// N-19, G-36.
 async fn every_rule_comes_to_what_a_naive_model_finds(p: &Pairing) {
     let (operations, timeframes) = (
         ["count", "sum", "average", "max", "min", "median"],

@@ -216,6 +216,7 @@ async fn rows(store: &Store, users: &Collection) -> usize {
     rows.iter().filter(|row| row.get_str("op").unwrap() != "VOID").count()
 }
 
+/// N-20.
 async fn nothing_that_is_asked_changes_its_answer_by_a_prune(p: &Pairing) {
     for (seed, keep, changes) in [(1, 1, 70), (2, 3, 50)] {
         let store = p.opening().with(&keeping(keep)).without_cache().open();

@@ -128,6 +128,7 @@ async fn erasures(store: &Store, users: &Collection) -> Vec<Document> {
     store.documents().scan(&namespace, Scan::default()).try_collect().await.unwrap()
 }
 
+/// N-21.
 async fn an_erased_item_is_nowhere_and_certified(p: &Pairing) {
     let store = p.open_with(&config());
     let users = store.users();

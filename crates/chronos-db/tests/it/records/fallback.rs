@@ -115,6 +115,7 @@ async fn history(users: &Collection, id: &ItemId) -> Vec<(i64, Op)> {
     users.history(id).await.unwrap().iter().map(|version| (version.ov, version.op)).collect()
 }
 
+/// N-14.
 async fn writes_go_on_while_the_database_is_away_and_take_place_once_in_their_order(p: &Pairing) {
     let database = Failing::<documents::Call>::new();
     let store = p.opening().with(&spooled()).documents(&database).open();

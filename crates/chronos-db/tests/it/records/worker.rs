@@ -265,6 +265,7 @@ async fn entries_that_share_documents_and_count_elsewhere_are_both_served(p: &Pa
     assert_eq!(one_round(&store.chronos).await.collections, 0, "both were done just now");
 }
 
+/// N-29.
 async fn a_worker_that_is_stopped_gives_its_leases_back(p: &Pairing) {
     let held = test_support::Holding::<objects::Call>::new();
     let store = p.opening().objects(&held).open();
