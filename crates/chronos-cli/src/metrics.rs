@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use chronow::Chronow;
 use clap::Args;
-use metrics_exporter_prometheus::PrometheusBuilder;
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder};
 
 use crate::failure::{Failure, one_line};
 use crate::stderr::note;
@@ -15,6 +15,8 @@ const BUCKETS: [f64; 16] = [
     0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 10.0,
     30.0,
 ];
+/// The same of how long versions wait for their objects, which an outage makes long.
+const LAGS: [f64; 10] = [0.05, 0.25, 1.0, 5.0, 15.0, 30.0, 60.0, 300.0, 900.0, 3_600.0];
 /// So often it is looked what the topics hold.
 const EVERY: Duration = Duration::from_secs(10);
 
@@ -33,6 +35,9 @@ impl MetricsArg {
         let served = PrometheusBuilder::new()
             .with_http_listener(address)
             .set_buckets(&BUCKETS)
+            .and_then(|builder| {
+                builder.set_buckets_for_metric(Matcher::Full("chronos_flush_lag_seconds".to_owned()), &LAGS)
+            })
             .and_then(PrometheusBuilder::install);
         served.map_err(|error| {
             note(&format!("error: metrics cannot be served at {address}: {}", one_line(&error.to_string())));

@@ -2,7 +2,7 @@
 
 use bson::Document;
 
-use super::store::Coverage;
+use super::store::{Coverage, remove_grouped_of_others};
 use super::time_based;
 use super::values::{arguments_of, group_key, group_of};
 use crate::Result;
@@ -38,8 +38,11 @@ impl Collection {
 
     async fn forget_own_results(&self, entries: Option<&[Document]>) -> Result<u64> {
         let mut removed = 0;
-        let rules = self.analytics.rules.time_based.iter();
-        for timed in rules.filter(|timed| timed.rule.collection == self.name()) {
+        let rules = || self.analytics.rules.time_based.iter();
+        // What an earlier configuration, or another one, has grouped is personal data all the same.
+        let configured: Vec<&str> = rules().map(|timed| timed.rule.name.as_str()).collect();
+        removed += remove_grouped_of_others(self, &configured).await?;
+        for timed in rules().filter(|timed| timed.rule.collection == self.name()) {
             let store = time_based::results(self, timed).await?;
             let group = |entry| group_of(&group_key(&arguments_of(entry, &timed.arguments)));
             let groups = if timed.arguments.is_empty() {

@@ -16,6 +16,8 @@ pub(super) const DEFINITION: &str = "definition";
 pub(super) const OWNER: &str = "owner";
 /// The digest of the arguments of a group.
 pub(super) const GROUP: &str = "group";
+/// The values by which a grouped result is grouped.
+pub(super) const ARGUMENTS: &str = "arguments";
 pub(super) const RULE: &str = "ruleName";
 pub(super) const TIMESTAMP: &str = "timestamp";
 
@@ -130,7 +132,7 @@ impl AnalyticsResult {
                 operation,
                 timeframe: text("timeframe"),
                 arguments: stored
-                    .get_array("arguments")
+                    .get_array(ARGUMENTS)
                     .ok()
                     .map(|values| values.iter().map(bson_to_json).collect()),
             },
@@ -199,7 +201,7 @@ impl Stamp {
         }
         result.insert(TIMESTAMP, timestamp);
         if !timed.arguments.is_empty() {
-            result.insert("arguments", arguments);
+            result.insert(ARGUMENTS, arguments);
             result.insert(GROUP, group);
         }
         self.complete(result)

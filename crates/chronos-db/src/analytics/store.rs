@@ -12,7 +12,7 @@ use bson::{Bson, Document, doc};
 use futures::stream::BoxStream;
 use futures::{StreamExt as _, TryStreamExt as _};
 
-use super::result::{DEFINITION, GROUP, OWNER, RULE, RUN, Stamp, TIMESTAMP, digest};
+use super::result::{ARGUMENTS, DEFINITION, GROUP, OWNER, RULE, RUN, Stamp, TIMESTAMP, digest};
 use crate::config::AnalyticsRule;
 use crate::documents::filter::Test;
 use crate::documents::{Batch, Direction, DocumentStore, Filter, Guard, Index, Namespace, Scan, Write};
@@ -80,6 +80,31 @@ pub(super) struct RuleState {
     /// When it began, by the store's clock; none if an erasure has made the results out of date.
     pub(super) ran_at: Option<Timestamp>,
     coverage: Coverage,
+}
+
+/// Removes the grouped results over a collection of time-based rules that are none of `configured`: nothing says
+/// what they are grouped by. Returns how many went.
+pub(super) async fn remove_grouped_of_others(collection: &Collection, configured: &[&str]) -> Result<u64> {
+    let db = &collection.analytics.db;
+    let (documents, results) = (db.documents()?, db.namespace(TIME_BASED));
+    let others = Test::Nin(configured.iter().map(|rule| Bson::from(*rule)).collect());
+    let filter = Filter::eq(OWNER, owner_of(collection).await?)
+        .and(Filter::Field(RULE.to_owned(), others))
+        .and(Filter::Field(ARGUMENTS.to_owned(), Test::Exists(true)));
+    let mut removed = 0;
+    loop {
+        let scan = Scan { filter: filter.clone(), limit: Some(BATCH as u64), ..Scan::default() };
+        let found: Vec<Document> = documents.scan(&results, scan).try_collect().await?;
+        if found.is_empty() {
+            return Ok(removed);
+        }
+        let mut batch = Batch::new();
+        for id in found.iter().filter_map(|result| result.get("_id").cloned()) {
+            batch.push(&results, Write::Delete { id, guard: Guard::Any });
+        }
+        removed += batch.operations.len() as u64;
+        documents.apply(batch).await?;
+    }
 }
 
 /// The results of one rule over one collection.

@@ -382,6 +382,7 @@ impl Round<'_> {
         } else {
             tracing::debug!(job, %target, tries, %error, "a part of a worker's job failed again");
         }
+        self.all.meters.failed(job);
         self.so_far.lock().add_failure(FailedJob { job, target, tries, error });
     }
 

@@ -40,8 +40,10 @@ pub(crate) fn is_compressed(stored: &[u8]) -> bool {
 /// The JSON of a gzip stream. What is longer than the index says is damaged, and is not read to its end.
 pub(crate) fn decompressed(stored: &[u8], payload: &Payload) -> Result<Bytes> {
     let size = u64::try_from(payload.size).ok().filter(|size| *size > 0);
-    let most = size.unwrap_or(MAX_BYTES);
-    let mut json = Vec::with_capacity(usize::try_from(size.unwrap_or_default()).unwrap_or_default());
+    let most = size.unwrap_or(MAX_BYTES).min(MAX_BYTES);
+    // What the index says may be damage.
+    let likely = most.min(stored.len() as u64 * 8);
+    let mut json = Vec::with_capacity(usize::try_from(likely).unwrap_or_default());
     let read = GzDecoder::new(stored).take(most.saturating_add(1)).read_to_end(&mut json);
     let damaged = |why: &str| {
         Error::storage(format!("item.json is damaged: the gzip stream of version {} {why}", payload.ov))
@@ -81,6 +83,14 @@ mod tests {
         let error = decompressed(&packed, &of_size(1_000)).unwrap_err();
         assert_eq!(error.code(), "STORAGE_ERROR");
         assert!(error.message().contains("longer than its 1000 bytes"), "{error}");
+    }
+
+    #[test]
+    fn a_size_that_makes_no_sense_takes_no_memory() {
+        let json = Bytes::from(vec![b' '; 10_000]);
+        let packed = compressed(&json).unwrap().unwrap();
+        let payload = Payload { size: i64::MAX, ..Payload::default() };
+        assert_eq!(decompressed(&packed, &payload).unwrap(), json);
     }
 
     #[test]

@@ -70,8 +70,10 @@ impl Manifests {
             if held == 0 || self.commit(&prepared, &next).await? {
                 // What was left of an earlier attempt, or of a merge, may hold the item, too.
                 self.remove_retired(Duration::ZERO).await?;
+                self.remove_attempts().await?;
                 return Ok(held);
             }
+            self.give_up(&prepared).await?;
         }
         Err(Error::storage("others never stopped changing the manifests; calling it again goes on")
             .retryable())

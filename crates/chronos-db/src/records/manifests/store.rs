@@ -193,6 +193,14 @@ impl Manifests {
         Ok(true)
     }
 
+    /// Removes what an attempt put that came to nothing: it may hold what is erased meanwhile.
+    pub(crate) async fn give_up(&self, prepared: &[Prepared]) -> Result<()> {
+        for one in prepared {
+            self.collect_note(&one.note).await?;
+        }
+        Ok(())
+    }
+
     async fn forget(&self, notes: impl Iterator<Item = Bson>) -> Result<()> {
         let mut batch = Batch::new();
         for id in notes {
@@ -272,7 +280,16 @@ impl Manifests {
 
     /// Removes the object and the entry of a manifest that is not in use.
     async fn remove(&self, retired: &Retired) -> Result<()> {
-        self.payloads.bucket(&retired.bucket)?.delete(&retired.key).await?;
+        let bucket = self.payloads.bucket(&retired.bucket)?;
+        // In a bucket that databases share, another one may have taken the key since this was removed.
+        let is_it = match bucket.get(&retired.key).await? {
+            Some(bytes) if entry_id(&retired.key, &checksum(&bytes)) == retired.id => true,
+            Some(_) => self.is_own(&retired.bucket, &retired.key).await?,
+            None => false,
+        };
+        if is_it {
+            bucket.delete(&retired.key).await?;
+        }
         let mut batch = Batch::new();
         let id = retired.id.as_str().into();
         batch.push(&self.index.names.manifests, Write::Delete { id, guard: Guard::Any });

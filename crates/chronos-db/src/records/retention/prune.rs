@@ -41,7 +41,6 @@ impl Retainer {
         level_rows: u64,
         dry_run: bool,
     ) -> Result<Pruned> {
-        let begun = self.index.env.clock.now();
         let rolled_up = self.roll_up(scope, followed, level_rows, dry_run).await?;
         let mut done = Pruned { rolled_up, ..Pruned::default() };
         if dry_run {
@@ -49,7 +48,7 @@ impl Retainer {
             return Ok(done);
         }
         self.index.env.fail.hit("prune.after_roll_up")?;
-        done.versions = self.remove_pending(scope, begun).await?;
+        done.versions = self.remove_pending(scope).await?;
         if done.versions > 0 {
             done.voids = self.remove_voids(scope, followed).await?;
         }
@@ -82,7 +81,9 @@ impl Retainer {
     }
 
     /// Removes the rows that are in a manifest as well. Returns how many.
-    async fn remove_pending(self: &Arc<Self>, scope: &Scope, begun: Timestamp) -> Result<u64> {
+    async fn remove_pending(self: &Arc<Self>, scope: &Scope) -> Result<u64> {
+        // Heads that lagged are right by now, so whoever reads one from here on sees what leaves.
+        let begun = self.index.env.clock.now();
         let (mut rows, pending) = self.both(scope).await?;
         let Some(highest_cv) = rows.highest_cv else { return Ok(0) };
         // Before any of them goes: who follows the log looks into manifests from then on.
@@ -245,7 +246,10 @@ impl InBoth {
             }
             match self.pending.peek().await? {
                 None => return Ok(None),
-                Some(known) if (known.id, known.ov) == wanted && known.row_id == row.row_id => {
+                // What is left of an erased version never leaves, whatever a manifest had of it.
+                Some(known)
+                    if (known.id, known.ov) == wanted && known.row_id == row.row_id && !row.op.is_bare() =>
+                {
                     return Ok(Some(row));
                 }
                 Some(_) => {}
