@@ -463,7 +463,7 @@ async fn a_tenant_of_a_shared_database_backs_up_its_own_part(p: &Pairing) {
 async fn a_collection_of_the_same_name_that_began_anew_has_another_backup(p: &Pairing) {
     let store = p.open_with(&maps());
     let (users, copy) = (store.users(), store.collection("copy"));
-    let first = users.create(json!({"n": 1})).await.unwrap().id;
+    let first = users.create(json!({"n": 1})).ack_stored().await.unwrap().id;
     let before = users.backup().await.unwrap();
     // Restored from an older state by other means: other versions under the same numbers.
     let row = &store.stored(&users, "ver").await[0];
