@@ -4,7 +4,7 @@ use chronos_db::{Collection, ErrorKind, List, json};
 use futures::TryStreamExt as _;
 use test_support::{Counting, documents, objects};
 
-use super::pairing::{Pairing, on_every_pairing, refused};
+use super::pairing::{Pairing, TIMEOUT, on_every_pairing, refused};
 
 on_every_pairing!(
     a_count_is_the_length_of_the_list_now_and_then,
@@ -55,6 +55,8 @@ async fn a_count_costs_the_same_for_one_item_and_a_hundred(p: &Pairing) {
         for n in there..size {
             users.create(json!({ "n": n })).await.unwrap();
         }
+        // Nothing else is under way.
+        assert_eq!(users.flush(TIMEOUT).await.unwrap(), 0);
         calls.take();
         assert_eq!(users.list().filter(json!({"n": {"$gte": 0}})).count().await.unwrap(), size);
         seen.push((
