@@ -7,12 +7,12 @@ use bson::Bson;
 use futures::stream::{self, BoxStream};
 use futures::{StreamExt as _, TryStreamExt as _};
 
-use super::fold::{Fold, Measure, Sample, Samples};
+use super::fold::{Fold, Sample, Samples};
 use super::result::AnalyticsResult;
 use super::store::{CROSS_TENANT, Coverage, ResultStore};
 use super::time_based::OnResult;
 use super::values::{numbers_of, query_of};
-use crate::config::{CrossTenant, CrossTenantMode};
+use crate::config::{AnalyticsOperation, CrossTenant, CrossTenantMode};
 use crate::records::{Collection, Scope, ValuesQuery, Workers, int};
 use crate::{Chronos, Result, Route, Timestamp};
 
@@ -52,10 +52,10 @@ pub(super) async fn run(
     let samples = TenantSamples { tenants, query: query_of(&cross.rule, &[], now), cross: Arc::clone(cross) };
     let (value, each) = match cross.mode {
         CrossTenantMode::Boolean => samples.who_has_any().await?,
-        CrossTenantMode::Sum => samples.fold(Measure::Sum).await?,
-        CrossTenantMode::Max => samples.fold(Measure::Max).await?,
-        CrossTenantMode::Min => samples.fold(Measure::Min).await?,
-        CrossTenantMode::Median => samples.fold(Measure::Median).await?,
+        CrossTenantMode::Sum => samples.fold(AnalyticsOperation::Sum).await?,
+        CrossTenantMode::Max => samples.fold(AnalyticsOperation::Max).await?,
+        CrossTenantMode::Min => samples.fold(AnalyticsOperation::Min).await?,
+        CrossTenantMode::Median => samples.fold(AnalyticsOperation::Median).await?,
     };
     let each = cross.tenants.iter().cloned().zip(each).collect();
     let result = stamp.cross_tenant(cross, now, value, each);
@@ -105,8 +105,8 @@ impl TenantSamples {
     }
 
     /// The value of all tenants together, and of each.
-    async fn fold(&self, measure: Measure) -> Result<(Bson, Vec<Bson>)> {
-        let nothing = if measure == Measure::Sum { int(0) } else { Bson::Null };
+    async fn fold(&self, measure: AnalyticsOperation) -> Result<(Bson, Vec<Bson>)> {
+        let nothing = if measure == AnalyticsOperation::Sum { int(0) } else { Bson::Null };
         let mut each = vec![nothing.clone(); self.tenants.len()];
         let mut pooled = nothing;
         let mut fold = Fold::new(self, measure, None);

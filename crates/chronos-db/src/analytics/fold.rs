@@ -13,6 +13,7 @@ use futures::stream::BoxStream;
 
 use super::number::{Number, Sum};
 use super::spread::{Middle, Spread};
+use crate::config::AnalyticsOperation;
 use crate::{Error, Result};
 
 /// Memory that the groups of a pass may take, about.
@@ -24,17 +25,6 @@ const MAX_PASSES: u32 = 40;
 
 /// What tells groups apart: a timeframe or a tenant, then the encoded values of arguments.
 pub(super) type GroupKey = (i64, Vec<u8>);
-
-/// What is computed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Measure {
-    Count,
-    Sum,
-    Average,
-    Max,
-    Min,
-    Median,
-}
 
 /// What one item adds.
 pub(super) struct Sample {
@@ -72,22 +62,22 @@ enum Cell {
 }
 
 impl Cell {
-    fn new(measure: Measure) -> Self {
+    fn new(measure: AnalyticsOperation) -> Self {
         match measure {
-            Measure::Count => Self::Count,
-            Measure::Sum | Measure::Average => Self::Sum(Sum::default()),
-            Measure::Max | Measure::Min => Self::Extreme(None),
-            Measure::Median => Self::Median(Spread::default()),
+            AnalyticsOperation::Count => Self::Count,
+            AnalyticsOperation::Sum | AnalyticsOperation::Average => Self::Sum(Sum::default()),
+            AnalyticsOperation::Max | AnalyticsOperation::Min => Self::Extreme(None),
+            AnalyticsOperation::Median => Self::Median(Spread::default()),
         }
     }
 
-    fn add(&mut self, number: Number, measure: Measure) {
+    fn add(&mut self, number: Number, measure: AnalyticsOperation) {
         match self {
             Self::Count => {}
             Self::Sum(sum) => sum.add(number),
             Self::Extreme(known) => {
                 let is_new = known.is_none_or(|known| match measure {
-                    Measure::Max => number > known,
+                    AnalyticsOperation::Max => number > known,
                     _ => number < known,
                 });
                 if is_new {
@@ -106,12 +96,12 @@ impl Cell {
     }
 
     /// None where a further pass has to tell.
-    fn value(&self, count: u64, measure: Measure) -> Result<Option<Bson>> {
+    fn value(&self, count: u64, measure: AnalyticsOperation) -> Result<Option<Bson>> {
         let beyond = || Error::validation("the sum is beyond the largest number");
         Ok(Some(match self {
             Self::Count => crate::records::int(i64::try_from(count).unwrap_or(i64::MAX)),
-            Self::Sum(_) if measure == Measure::Average && count == 0 => Bson::Null,
-            Self::Sum(sum) if measure == Measure::Average => sum.mean(count).ok_or_else(beyond)?,
+            Self::Sum(_) if measure == AnalyticsOperation::Average && count == 0 => Bson::Null,
+            Self::Sum(sum) if measure == AnalyticsOperation::Average => sum.mean(count).ok_or_else(beyond)?,
             Self::Sum(sum) => sum.total().ok_or_else(beyond)?,
             Self::Extreme(number) => number.map_or(Bson::Null, Number::stored),
             Self::Median(spread) => match spread.middle() {
@@ -131,7 +121,7 @@ struct Slot {
 /// A computation under way.
 pub(super) struct Fold<'s> {
     samples: &'s dyn Samples,
-    measure: Measure,
+    measure: AnalyticsOperation,
     /// A group that has a value also of nothing.
     always: Option<GroupKey>,
     /// Where the next pass begins; none: it is over.
@@ -140,7 +130,11 @@ pub(super) struct Fold<'s> {
 }
 
 impl<'s> Fold<'s> {
-    pub(super) fn new(samples: &'s dyn Samples, measure: Measure, always: Option<GroupKey>) -> Self {
+    pub(super) fn new(
+        samples: &'s dyn Samples,
+        measure: AnalyticsOperation,
+        always: Option<GroupKey>,
+    ) -> Self {
         let first = (i64::MIN, Vec::new());
         Self { samples, measure, always, next: Some(first), max_bytes: MAX_BYTES }
     }
@@ -278,7 +272,11 @@ mod tests {
         }
     }
 
-    fn folded(samples: &[(i64, i64)], measure: Measure, max_bytes: usize) -> (Vec<(i64, Bson)>, u64) {
+    fn folded(
+        samples: &[(i64, i64)],
+        measure: AnalyticsOperation,
+        max_bytes: usize,
+    ) -> (Vec<(i64, Bson)>, u64) {
         let given = Given { samples: samples.to_vec(), reads: AtomicU64::new(0) };
         let mut fold = Fold { max_bytes, ..Fold::new(&given, measure, None) };
         let mut found = Vec::new();
@@ -292,7 +290,7 @@ mod tests {
         (found, given.reads.load(Ordering::Relaxed))
     }
 
-    fn naive(samples: &[(i64, i64)], measure: Measure) -> Vec<(i64, Bson)> {
+    fn naive(samples: &[(i64, i64)], measure: AnalyticsOperation) -> Vec<(i64, Bson)> {
         let mut groups: BTreeMap<i64, Vec<i64>> = BTreeMap::new();
         for (group, number) in samples {
             groups.entry(*group).or_default().push(*number);
@@ -302,12 +300,14 @@ mod tests {
             let (n, sum) = (numbers.len(), numbers.iter().sum::<i64>());
             let number = |value: i64| Number::of(&value.into()).unwrap();
             match measure {
-                Measure::Count => crate::records::int(n as i64),
-                Measure::Sum => crate::records::int(sum),
-                Measure::Average => Number::of(&(sum as f64 / n as f64).into()).unwrap().stored(),
-                Measure::Max => number(numbers[n - 1]).stored(),
-                Measure::Min => number(numbers[0]).stored(),
-                Measure::Median => Number::mean(number(numbers[(n - 1) / 2]), number(numbers[n / 2])),
+                AnalyticsOperation::Count => crate::records::int(n as i64),
+                AnalyticsOperation::Sum => crate::records::int(sum),
+                AnalyticsOperation::Average => Number::of(&(sum as f64 / n as f64).into()).unwrap().stored(),
+                AnalyticsOperation::Max => number(numbers[n - 1]).stored(),
+                AnalyticsOperation::Min => number(numbers[0]).stored(),
+                AnalyticsOperation::Median => {
+                    Number::mean(number(numbers[(n - 1) / 2]), number(numbers[n / 2]))
+                }
             }
         };
         groups.into_iter().map(|(group, numbers)| (group, value(numbers))).collect()
@@ -316,10 +316,13 @@ mod tests {
     #[test]
     fn more_groups_than_there_is_room_for_take_more_passes() {
         let samples: Vec<(i64, i64)> = (0..1_000).map(|n| ((n * 7_919) % 1_000, n)).collect();
-        let (found, reads) = folded(&samples, Measure::Sum, 100 * GROUP_BYTES);
-        assert_eq!(found, naive(&samples, Measure::Sum));
+        let (found, reads) = folded(&samples, AnalyticsOperation::Sum, 100 * GROUP_BYTES);
+        assert_eq!(found, naive(&samples, AnalyticsOperation::Sum));
         assert_eq!(reads, 10);
-        assert_eq!(folded(&samples, Measure::Sum, MAX_BYTES), (naive(&samples, Measure::Sum), 1));
+        assert_eq!(
+            folded(&samples, AnalyticsOperation::Sum, MAX_BYTES),
+            (naive(&samples, AnalyticsOperation::Sum), 1)
+        );
     }
 
     proptest! {
@@ -328,7 +331,7 @@ mod tests {
             samples in proptest::collection::vec((0_i64..20, -1_000_i64..1_000), 0..300),
             room in 1_usize..30,
         ) {
-            for measure in [Measure::Count, Measure::Sum, Measure::Average, Measure::Max, Measure::Min, Measure::Median] {
+            for measure in [AnalyticsOperation::Count, AnalyticsOperation::Sum, AnalyticsOperation::Average, AnalyticsOperation::Max, AnalyticsOperation::Min, AnalyticsOperation::Median] {
                 let (found, _) = folded(&samples, measure, room * GROUP_BYTES * 4);
                 prop_assert_eq!(found, naive(&samples, measure));
             }

@@ -7,7 +7,7 @@ use bson::Document;
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
 
-use super::fold::{Fold, Measure, Sample, Samples};
+use super::fold::{Fold, Sample, Samples};
 use super::result::{AnalyticsResult, Stamp};
 use super::store::{Coverage, ResultStore, TIME_BASED};
 use super::values::{arguments_of, group_key, group_of, numbers_of, query_of};
@@ -85,7 +85,7 @@ impl Run {
             return self.store_all(&[result], hear).await;
         }
         let always = is_one.then(|| (0, Vec::new()));
-        let mut fold = Fold::new(&self.samples, measure(timed.operation), always);
+        let mut fold = Fold::new(&self.samples, timed.operation, always);
         let mut count = 0;
         while let Some(groups) = fold.next().await? {
             let results = groups.into_iter().map(|group| {
@@ -107,17 +107,6 @@ impl Run {
             hear(&AnalyticsResult::read(result)?);
         }
         Ok(results.len() as u64)
-    }
-}
-
-const fn measure(operation: AnalyticsOperation) -> Measure {
-    match operation {
-        AnalyticsOperation::Count => Measure::Count,
-        AnalyticsOperation::Sum => Measure::Sum,
-        AnalyticsOperation::Average => Measure::Average,
-        AnalyticsOperation::Max => Measure::Max,
-        AnalyticsOperation::Min => Measure::Min,
-        AnalyticsOperation::Median => Measure::Median,
     }
 }
 

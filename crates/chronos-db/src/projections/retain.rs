@@ -64,33 +64,29 @@ pub struct Prune {
     level_rows: u64,
 }
 
-impl RollUp {
-    /// Only counts.
-    pub fn dry_run(mut self) -> Self {
-        self.dry_run = true;
-        self
-    }
+macro_rules! retention_options {
+    () => {
+        /// Only counts.
+        pub fn dry_run(mut self) -> Self {
+            self.dry_run = true;
+            self
+        }
 
-    /// How many versions the manifests of the first level hold, at least one (default 4,096); those of each
-    /// further one hold eight times as many.
-    pub fn level_rows(mut self, versions: u64) -> Self {
-        self.level_rows = versions.max(1);
-        self
-    }
+        /// How many versions the manifests of the first level hold, at least one (default 4,096); those of each
+        /// further one hold eight times as many.
+        pub fn level_rows(mut self, versions: u64) -> Self {
+            self.level_rows = versions.max(1);
+            self
+        }
+    };
+}
+
+impl RollUp {
+    retention_options!();
 }
 
 impl Prune {
-    /// Only counts.
-    pub fn dry_run(mut self) -> Self {
-        self.dry_run = true;
-        self
-    }
-
-    /// As [`RollUp::level_rows`].
-    pub fn level_rows(mut self, versions: u64) -> Self {
-        self.level_rows = versions.max(1);
-        self
-    }
+    retention_options!();
 }
 
 impl Action for RollUp {

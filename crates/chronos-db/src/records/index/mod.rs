@@ -17,6 +17,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use bson::oid::ObjectId;
 use futures::stream::BoxStream;
 use futures::{StreamExt as _, TryStreamExt as _};
 use parking_lot::Mutex;
@@ -170,6 +171,12 @@ impl RecordIndex {
     pub(crate) async fn row(&self, id: ItemId, ov: i64) -> Result<Option<Row>> {
         let filter = Filter::eq("itemId", id.bson()).and(Filter::eq("ov", int(ov)));
         self.first_row(Scan { filter, limit: Some(1), ..Scan::default() }).await
+    }
+
+    /// What those of the rows are that are there, by their `_id`.
+    pub(crate) async fn ops_of(&self, rows: impl Iterator<Item = ObjectId>) -> Result<HashMap<ObjectId, Op>> {
+        let found = self.documents.get_stored(&self.names.ver, rows.map(Into::into).collect()).await?;
+        found.iter().map(|stored| Row::read(stored).map(|row| (row.row_id, row.op))).collect()
     }
 
     pub(crate) async fn first_row(&self, scan: Scan) -> Result<Option<Row>> {

@@ -1,6 +1,5 @@
 //! Rows that are in a manifest, taken out of the index.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -136,12 +135,7 @@ impl Retainer {
         if rows.is_empty() {
             return Ok(rows);
         }
-        let ids = rows.iter().map(|row| row.row_id.into()).collect();
-        let found = self.index.documents.get_stored(&self.index.names.ver, ids).await?;
-        let now: HashMap<ObjectId, Op> = found
-            .iter()
-            .map(|stored| Row::read(stored).map(|row| (row.row_id, row.op)))
-            .collect::<Result<_>>()?;
+        let now = self.index.ops_of(rows.iter().map(|row| row.row_id)).await?;
         Ok(rows.into_iter().filter(|row| now.get(&row.row_id) == Some(&row.op)).collect())
     }
 

@@ -9,10 +9,9 @@
 
 use crate::records::index::RecordIndex;
 use crate::records::storage::payload_store::PayloadStore;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use bson::oid::ObjectId;
 use bson::{Document, doc};
 use futures::{StreamExt as _, TryStreamExt as _};
 
@@ -179,12 +178,7 @@ impl Eraser {
     /// because their items were erased, or because something newer took their place where versions are not
     /// kept.
     pub(crate) async fn take_back(&self, rows: &[&Row]) -> Result<()> {
-        let ids = rows.iter().map(|row| row.row_id.into()).collect();
-        let found = self.index.documents.get_stored(&self.index.names.ver, ids).await?;
-        let now: HashMap<ObjectId, Op> = found
-            .iter()
-            .map(|stored| Row::read(stored).map(|row| (row.row_id, row.op)))
-            .collect::<Result<_>>()?;
+        let now = self.index.ops_of(rows.iter().map(|row| row.row_id)).await?;
         for row in rows {
             if let Err(error) = self.take_back_one(row, now.get(&row.row_id).copied()).await {
                 tracing::warn!(item = %row.id, ov = row.ov, %error, "an object that was stored in vain is left to the clean-up");
