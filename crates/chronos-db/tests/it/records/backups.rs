@@ -8,6 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use bson::Document;
 use bytes::Bytes;
 use chronos_db::config::Config;
+use chronos_db::documents::{Batch, Guard, Write};
 use chronos_db::objects::{ObjectStorage, PutOptions};
 use chronos_db::{BackUp, BackupKind, Chronos, Collection, ErrorKind, ItemId, Json, Route, json};
 use futures::TryStreamExt as _;
@@ -469,15 +470,14 @@ async fn a_collection_of_the_same_name_that_began_anew_has_another_backup(p: &Pa
     let row = &store.stored(&users, "ver").await[0];
     let mut other = row.clone();
     other.insert("_id", bson::oid::ObjectId::new());
-    let mut batch = chronos_db::documents::Batch::new();
     let namespace = super::pairing::namespace(&users, "ver");
     let id = row.get("_id").unwrap().clone();
-    batch.push(
-        &namespace,
-        chronos_db::documents::Write::Delete { id, guard: chronos_db::documents::Guard::Any },
-    );
-    batch.push(&namespace, chronos_db::documents::Write::insert(other));
-    store.documents().apply(batch).await.unwrap();
+    // One after the other: the writes of one batch are carried out in any order.
+    for write in [Write::Delete { id, guard: Guard::Any }, Write::insert(other)] {
+        let mut batch = Batch::new();
+        batch.push(&namespace, write);
+        assert!(store.documents().apply(batch).await.unwrap()[0].is_applied());
+    }
     let after = users.backup().await.unwrap();
     assert_ne!(after.backup, before.backup);
     assert_eq!((after.from, after.cv), (-1, before.cv));
