@@ -4,21 +4,21 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use chronos_db::config::{CollectionMap, Config, Database, DevShadow};
+use chronos_db::config::{CollectionMap, Config, CounterRule, Database, DevShadow, Retention};
 use chronos_db::documents::DocumentStore;
 use chronos_db::documents::mongo::{CommandStats, MongoDocuments};
-use chronos_db::{Chronos, Collection, Env, Route};
+use chronos_db::{Chronos, Collection, Env, Route, json};
 use secrecy::SecretString;
 use test_support::objects::{Call, decorate};
 use test_support::{Counting, Layer};
 
 use crate::Result;
 use crate::baseline::mongo;
-use crate::stored::{COLLECTION, INDEXED};
+use crate::stored::{CITIES, COLLECTION, INDEXED};
 use crate::watch::{Gate, Groups, Watched};
 
 const CONNECTION: &str = "main";
-const BUCKET: &str = "chronos";
+pub(crate) const BUCKET: &str = "chronos";
 
 /// How to open.
 #[derive(Clone, Debug, Default)]
@@ -33,6 +33,10 @@ pub(crate) struct How<'a> {
     /// Bytes of payloads kept in memory; none: the library's default.
     pub(crate) cache: Option<u64>,
     pub(crate) gate: Option<Arc<Gate>>,
+    /// Counter rules, each with a filter of its own and every other one with unique values.
+    pub(crate) rules: usize,
+    /// Versions of an item that stay in the index; none: all.
+    pub(crate) kept: Option<u32>,
     /// Count the commands sent to MongoDB. The driver copies every command for its listeners, so only where
     /// commands are the figure.
     pub(crate) count_commands: bool,
@@ -74,6 +78,12 @@ pub(crate) fn open(how: &How<'_>) -> Result<Opened> {
     if how.shadow {
         config = config.dev_shadow(DevShadow::new(Duration::from_secs(24 * 3_600)));
     }
+    for number in 0..how.rules {
+        config = config.counter_rule(rule(number));
+    }
+    if let Some(versions) = how.kept {
+        config = config.retention(Retention::default().max_per_item(versions));
+    }
     let collection = how.collection.unwrap_or(COLLECTION);
     let config = config
         // A name as long as the default one, so that the bytes of a row can be compared.
@@ -98,6 +108,13 @@ pub(crate) fn open(how: &How<'_>) -> Result<Opened> {
     let chronos = builder.open()?;
     let people = chronos.with(Route::runtime().tenant("default").collection(collection))?;
     Ok(Opened { chronos, people, groups, stats, calls })
+}
+
+/// A rule that a tenth of all persons match.
+fn rule(number: usize) -> CounterRule {
+    let rule =
+        CounterRule::new(format!("rule{number:02}")).when(json!({ "city": CITIES[number % CITIES.len()] }));
+    if number % 2 == 0 { rule } else { rule.count_unique(["status"]) }
 }
 
 fn around(

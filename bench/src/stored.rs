@@ -15,7 +15,7 @@ pub(crate) const INDEXED: [&str; 3] = ["email", "status", "city"];
 
 /// When the first loaded version was written; each following one is a millisecond younger.
 pub(crate) const EPOCH: i64 = 1_600_000_000_000;
-const CITIES: [&str; 10] =
+pub(crate) const CITIES: [&str; 10] =
     ["Aachen", "Bergen", "Cork", "Dijon", "Espoo", "Faro", "Ghent", "Haifa", "Izmir", "Jena"];
 
 /// A person of about 600 bytes. `status` has so many values that `n` persons share each.
@@ -91,6 +91,16 @@ impl Stored {
             doc.insert("prevOv", int(self.ov - 1));
         }
         doc.insert("inline", binary(&self.bytes));
+        doc
+    }
+
+    /// The row of a payload that is stored in a bucket.
+    pub(crate) fn stored_row(&self, bucket: &str) -> Document {
+        let mut doc = self.row();
+        doc.remove("inline");
+        doc.insert("jsonBucket", bucket);
+        doc.insert("jsonKey", format!("{COLLECTION}/{}/v{}/item.json", self.id, self.ov));
+        doc.insert("state", "new");
         doc
     }
 

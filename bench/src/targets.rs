@@ -53,6 +53,12 @@ const RESTORE_ROW: &str = "collection restore, 100,000 items, nothing to copy";
 pub(crate) const RESTORE: Target = target(Bound::RatioAtLeast(0.5), RESTORE_ROW);
 /// "Memory flat": four times the items may not take noticeably more.
 pub(crate) const RESTORE_MEMORY: Target = target(Bound::RatioAtMost(1.5), RESTORE_ROW);
+pub(crate) const COUNTED_CREATES: Target =
+    target(Bound::RatioAtLeast(0.95), "writes with counters and 20 rules on, against off");
+pub(crate) const FOLLOWER: Target =
+    target(Bound::RatioAtLeast(5.0), "follower of the log, against the rate of writing");
+/// "Memory flat", as of restores.
+pub(crate) const ROLL_UP_MEMORY: Target = target(Bound::RatioAtMost(1.5), "roll-up of 1,000,000 rows");
 pub(crate) const METADATA: Target =
     target(Bound::OursAtMost(200.0), "bytes of index metadata per version beside the indexed fields");
 pub(crate) const PUBLISH: Target = target(Bound::RatioAtLeast(0.7), "publish, batched");

@@ -5,12 +5,14 @@
 
 pub(crate) mod bus;
 mod commands;
+mod counters;
 mod creates;
 mod list;
 mod metadata;
 mod processes;
 mod reads;
 mod restore;
+mod retention;
 mod worker;
 
 use self::worker::Task;
@@ -34,7 +36,7 @@ const fn of_the_bus(name: &'static str, about: &'static str) -> Scenario {
     Scenario { name, about, group: "bus" }
 }
 
-pub(crate) const ALL: [Scenario; 16] = [
+pub(crate) const ALL: [Scenario; 19] = [
     scenario("embedded_creates", "64 writers create items in a file, against the same rows in SQLite"),
     scenario("mongo_creates", "64 writers create items, against the driver inserting the same documents"),
     scenario("create_commands", "commands, connections and object requests of one create"),
@@ -48,6 +50,12 @@ pub(crate) const ALL: [Scenario; 16] = [
         "restore_collection",
         "a collection restored with nothing to copy, against a bulk write of the same",
     ),
+    scenario(
+        "counters",
+        "creates with 20 counter rules, against none; the follower, against the rate of creating",
+    ),
+    scenario("roll_up", "versions beyond the window go into manifests, and how much memory it takes"),
+    scenario("as_of_beyond", "reads of the past beyond the window, against reads inside it"),
     scenario("metadata_bytes", "bytes of the index per version beside the indexed fields"),
     of_the_bus("publish_batched", "batches published on Redis, against pipelined XADD"),
     of_the_bus(
@@ -96,6 +104,9 @@ pub(crate) async fn run(name: &str, context: &Context) -> Result<Vec<Line>> {
         "as_of_read" => reads::as_of(context).await,
         "list_50" => list::fifty(context).await,
         "restore_collection" => restore::collection(context).await,
+        "counters" => counters::rules(context).await,
+        "roll_up" => retention::roll_up(context).await,
+        "as_of_beyond" => retention::as_of(context).await,
         "metadata_bytes" => metadata::bytes(context).await,
         "publish_batched" => bus::publish::batched(context).await,
         "consume_ack" => bus::consume::and_ack(context).await,
@@ -112,5 +123,6 @@ pub(crate) async fn work(task: &str) -> Result<()> {
     match serde_json::from_str(task)? {
         Task::Write(task) => processes::write(task).await,
         Task::Restore(task) => restore::work(task).await,
+        Task::RollUp(task) => retention::work(task).await,
     }
 }

@@ -1,6 +1,7 @@
 //! Processes that this program starts, and what they have to do.
 
 use std::io::{BufRead as _, BufReader, Write as _};
+use std::path::PathBuf;
 use std::process::{Child, ChildStdout, Command, Stdio};
 
 use serde::de::DeserializeOwned;
@@ -15,6 +16,8 @@ pub(super) enum Task {
     Write(Writing),
     /// Restores a collection; alone, so that its memory can be told.
     Restore(Restoring),
+    /// Rolls a collection up; alone, as well.
+    RollUp(RollingUp),
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -30,6 +33,16 @@ pub(super) struct Writing {
 pub(super) struct Restoring {
     pub(super) database: String,
     pub(super) items: usize,
+}
+
+/// What a process has to roll up.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct RollingUp {
+    pub(super) database: String,
+    /// The folder of the objects.
+    pub(super) objects: PathBuf,
+    /// Versions of an item that stay.
+    pub(super) kept: u32,
 }
 
 /// Says that this process is ready, and waits until all are.
