@@ -126,8 +126,10 @@ impl<T: Send + 'static> Driver<T> {
                 self.stop();
             }
             self.begin_what_can_begin();
+            self.shutdown.note(!self.handlers.is_empty());
             if self.shutdown.stopping && self.is_done() {
-                return self.shutdown.fatal.map_or(Ok(()), Err);
+                let left = self.step.is_some() || !self.endings.is_empty();
+                return self.shutdown.result(left);
             }
             let (stopping, timer) = (self.shutdown.stopping, self.timer());
             tokio::select! {
@@ -154,6 +156,9 @@ impl<T: Send + 'static> Driver<T> {
     }
 
     fn is_done(&self) -> bool {
+        if self.shutdown.has_given_up() {
+            return true;
+        }
         let idle = self.handlers.is_empty()
             && self.polling.pull.is_none()
             && self.step.is_none()
@@ -465,7 +470,7 @@ impl<T: Send + 'static> Driver<T> {
     }
 
     fn timed(&mut self) {
-        if self.shutdown.next_deadline().is_none_or(|deadline| deadline > Instant::now()) {
+        if self.shutdown.next_of_handlers().is_none_or(|deadline| deadline > Instant::now()) {
             return;
         }
         if self.shutdown.cancelled {

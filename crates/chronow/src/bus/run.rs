@@ -137,7 +137,8 @@ impl<T: Send + 'static> Run<T> {
     }
 
     /// Bounds how long handlers may take to end when the runner is stopped (default 30 s). Then they are
-    /// cancelled, and their messages tried again.
+    /// cancelled, and their messages tried again. A store that does not answer is waited for 10 s after the
+    /// last handler has ended.
     pub fn drain(mut self, most: Duration) -> Self {
         self.settings.drain = most;
         self
@@ -215,7 +216,7 @@ impl Runner {
     ///
     /// # Errors
     /// What ended it before, such as `NOT_FOUND` because the subscription was deleted; or `HOT_TIER_ERROR` if
-    /// something could not be settled.
+    /// something could not be settled in time, and comes again when its lock ends.
     pub async fn stop(self) -> Result<()> {
         self.command.send_replace(RunnerCommand::Stop);
         self.join().await

@@ -21,7 +21,7 @@ use chronow::hot::{
     Delivery, HotTier, KeyValueStore, MessageStore, OutboundMessage, Precondition, Select, Settle,
     SettleAndStart, Settled, SubscriptionPatch, TopicPatch,
 };
-use chronow::{Chronow, Config, Message, Scope, SubscriptionName, TopicName};
+use chronow::{Chronow, Config, ErrorKind, Message, Scope, SubscriptionName, TopicName};
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
 use test_support::documents::{Call, decorate};
@@ -616,6 +616,46 @@ async fn a_runner_sleeps_while_its_pull_is_under_way_also_when_a_message_becomes
     clock.advance(Duration::from_secs(1));
     until("both are handled", || async { subscription.stats().await.unwrap().acked == 2 }).await;
     runner.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_runner_whose_store_is_silent_ends_in_its_time_and_says_what_it_left() {
+    let store: Arc<dyn DocumentStore> =
+        Arc::new(EmbeddedDocuments::open(Path::new(":memory:"), Env::default()).unwrap());
+    let clock = Arc::new(MockClock::default());
+    let delaying = Delaying::<Call>::new(clock.clone());
+    let connect = |store| {
+        let hot = Arc::new(DocumentsHot::new(store, "cw", Env::default()));
+        Chronow::with_hot(hot, &Config::default(), None).unwrap()
+    };
+    let (healthy, silent) = (connect(store.clone()), connect(decorate(store, delaying.clone())));
+    let topic = healthy.bus().topic("orders").unwrap();
+    topic.ensure().await.unwrap();
+    topic.subscription("s").unwrap().ensure().await.unwrap();
+    let subscription = silent.bus().topic("orders").unwrap().subscription("s").unwrap();
+    let go = Arc::new(Notify::new());
+    let (began, begun) = (Arc::new(Notify::new()), Arc::clone(&go));
+    let begins = Arc::clone(&began);
+    let handler = move |_: Message<Bytes>| {
+        let (begins, go) = (Arc::clone(&begins), Arc::clone(&begun));
+        async move {
+            begins.notify_one();
+            go.notified().await;
+        }
+    };
+    let runner = subscription.run_bytes(handler).concurrency(1).prefetch(0).start().await.unwrap();
+    topic.publish(&1).await.unwrap();
+    began.notified().await;
+    // For longer than anybody waits.
+    delaying.delay(Call::Apply, Duration::from_secs(1_000_000));
+    go.notify_one();
+    let error = tokio::time::timeout(TIMEOUT, runner.stop()).await.unwrap().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::HotTier);
+    assert!(error.message().contains("when its locks end"), "{error}");
+    assert_eq!(
+        healthy.bus().topic("orders").unwrap().subscription("s").unwrap().stats().await.unwrap().acked,
+        0
+    );
 }
 
 #[tokio::test]
