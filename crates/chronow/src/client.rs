@@ -82,6 +82,7 @@ impl Chronow {
     /// # Errors
     /// `VALIDATION_ERROR` for a wrong configuration, `HOT_TIER_ERROR` if Redis cannot be reached.
     pub async fn connect(config: Config, chronos: Option<&Chronos>) -> Result<Self> {
+        config.check()?;
         for warning in &config.warnings {
             tracing::warn!(%warning, "the configuration of chronow deserves a look");
         }
@@ -106,6 +107,7 @@ impl Chronow {
     /// # Errors
     /// `VALIDATION_ERROR` for a wrong configuration.
     pub fn with_hot(hot: Arc<dyn HotTier>, config: &Config, chronos: Option<&Chronos>) -> Result<Self> {
+        config.check()?;
         Self::build(hot, config.defaults.clone(), chronos.cloned(), None)
     }
 

@@ -195,8 +195,24 @@ impl ConfigBuilder {
     /// # Errors
     /// `VALIDATION_ERROR` naming the path that the invalid option has in JSON; it never contains a credential.
     pub fn build(self) -> Result<Config> {
-        let defaults = self.defaults.into_defaults();
-        check_defaults(&defaults)?;
+        let config = Config {
+            redis: self.redis,
+            mongo_only: self.mongo_only.unwrap_or(false),
+            mongo_uri: self.mongo_uri,
+            embedded: self.embedded,
+            space: self.space,
+            defaults: self.defaults.into_defaults(),
+            warnings: self.warnings,
+        };
+        config.check()?;
+        Ok(config)
+    }
+}
+
+impl Config {
+    /// Checks every field again: they are public and may have been set after `build`.
+    pub(crate) fn check(&self) -> Result<()> {
+        check_defaults(&self.defaults)?;
         if let Some(redis) = &self.redis {
             redis.check()?;
         }
@@ -206,15 +222,7 @@ impl ConfigBuilder {
         if self.embedded.as_ref().is_some_and(|folder| folder.to_str().is_none()) {
             return Err(wrong("embedded", "the folder of the embedded store has a name that is not UTF-8"));
         }
-        Ok(Config {
-            redis: self.redis,
-            mongo_only: self.mongo_only.unwrap_or(false),
-            mongo_uri: self.mongo_uri,
-            embedded: self.embedded,
-            space: self.space,
-            defaults,
-            warnings: self.warnings,
-        })
+        Ok(())
     }
 }
 

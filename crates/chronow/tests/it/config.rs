@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use chronos_db::json;
-use chronow::{Config, ConfigBuilder, ErrorKind, Redis, Space};
+use chronow::{Chronow, Config, ConfigBuilder, ErrorKind, Redis, Space};
 use secrecy::ExposeSecret as _;
 
 fn env(pairs: &[(&str, &str)]) -> impl Fn(&str) -> Option<String> + use<> {
@@ -272,4 +272,19 @@ fn a_key_prefix_keeps_its_blanks() {
     let redis = Config::from_json(&config).unwrap().redis.unwrap();
     assert_eq!(redis.key_prefix.as_deref(), Some("app "));
     assert_eq!(redis.username.as_deref(), Some(" me"));
+}
+
+#[tokio::test]
+async fn a_field_that_was_set_past_the_builder_is_checked_when_it_connects() {
+    let built = || Config::builder().embedded(":memory:").build().unwrap();
+    let mut wrong = [built(), built(), built()];
+    wrong[0].defaults.tenant = "a:b".to_owned();
+    wrong[1].defaults.max_deliveries = 0;
+    wrong[2].redis = Some(Redis::cluster(["somewhere"]));
+    let paths = ["defaults.tenantId", "defaults.maxDeliveries", "redis.clusterNodes"];
+    for (config, path) in wrong.into_iter().zip(paths) {
+        let error = Chronow::connect(config, None).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Validation);
+        assert!(error.message().starts_with(path), "{error}");
+    }
 }

@@ -42,7 +42,10 @@ impl Known {
     pub(super) fn read(stamp: &str) -> Result<Self> {
         let shards = stamp.split_once(':').and_then(|(shards, _)| shards.parse().ok());
         let shards = shards.ok_or_else(|| {
-            Error::new(ErrorKind::HotTier, format!("Redis holds `{stamp}` in the place of a topic's stamp"))
+            Error::new(
+                ErrorKind::HotTier,
+                format!("Redis holds `{stamp}` where the stamp of a topic belongs"),
+            )
         })?;
         Ok(Self { shards, stamp: stamp.into() })
     }
