@@ -1,11 +1,12 @@
 //! `chronos backup`.
 
-use std::path::PathBuf;
+use std::future::IntoFuture as _;
+use std::path::{Path, PathBuf};
 
-use chronos_db::{BackupInfo, Route};
+use chronos_db::{BackedUp, BackupInfo, Chronos, Error, Route};
 use clap::{Args, Subcommand};
 
-use crate::failure::Failure;
+use crate::failure::{Failure, one_line};
 use crate::open::{Globals, Opened};
 use crate::output::Output;
 use crate::stderr::note;
@@ -13,7 +14,7 @@ use crate::stderr::note;
 /// Back up collections: every version that came since the last backup, while writes go on.
 ///
 /// Backups go to the backups bucket of the database, or to a folder. One that was stopped is gone on with by the
-/// next. What is printed is one line a collection.
+/// next. What is printed is one line a collection. One that fails is told on stderr, and the others are backed up.
 #[derive(Debug, Args)]
 #[command(
     args_conflicts_with_subcommands = true,
@@ -92,23 +93,38 @@ async fn back_up(globals: &Globals, of: CollectionsArg, to: Option<PathBuf>) -> 
     };
     let mut out = Output::new();
     let mut damaged = 0;
+    let mut is_failed = false;
+    // One that fails keeps no other from being backed up.
     for name in names {
-        let mut backup = opened.existing(&name).await?.backup();
-        if let Some(folder) = &to {
-            backup = backup.to_folder(folder);
+        match back_up_one(&opened, &name, to.as_deref()).await {
+            Ok(done) => {
+                damaged += done.damaged;
+                out.now(&done.to_json())?;
+            }
+            Err(error) => is_failed |= reported(&format!("collection `{name}`"), &error),
         }
-        let done = backup.await?;
-        damaged += done.damaged;
-        out.now(&done.to_json())?;
     }
     opened.close().await?;
-    if damaged == 0 {
-        return Ok(());
+    if damaged > 0 {
+        note(&format!(
+            "error: DAMAGE: the payloads of {damaged} versions are missing or damaged, everything else is backed up; `verify` tells more"
+        ));
     }
-    note(&format!(
-        "error: DAMAGE: the payloads of {damaged} versions are missing or damaged, everything else is backed up; `verify` tells more"
-    ));
-    Err(Failure::Reported)
+    if damaged == 0 && !is_failed { Ok(()) } else { Err(Failure::Reported) }
+}
+
+async fn back_up_one(opened: &Opened, name: &str, to: Option<&Path>) -> Result<BackedUp, Error> {
+    let mut backup = opened.chronos.existing(opened.route_to(name)).await?.backup();
+    if let Some(folder) = to {
+        backup = backup.to_folder(folder);
+    }
+    backup.await
+}
+
+/// Says what failed; true, so that it is remembered.
+fn reported(what: &str, error: &Error) -> bool {
+    note(&format!("error: {what}: {}", one_line(&error.to_string())));
+    true
 }
 
 /// The routes to what is meant.
@@ -120,31 +136,44 @@ fn routes(opened: &Opened, of: &CollectionsArg) -> Vec<Route> {
 }
 
 async fn list(globals: &Globals, args: ListArgs) -> Result<(), Failure> {
-    let opened = globals.open_for_reading()?;
-    let mut found = Vec::new();
-    for route in routes(&opened, &args.of) {
-        let mut list = opened.chronos.backups(route);
-        if let Some(folder) = &args.from {
-            list = list.from_folder(folder);
-        }
-        found.extend(list.await?);
-    }
-    opened.close().await?;
-    tell(&found)
+    look(globals, &args.of, |chronos, route| match &args.from {
+        Some(folder) => chronos.backups(route).from_folder(folder).into_future(),
+        None => chronos.backups(route).into_future(),
+    })
+    .await
 }
 
 async fn verify(globals: &Globals, args: VerifyArgs) -> Result<(), Failure> {
+    look(globals, &args.of, |chronos, route| match &args.from {
+        Some(folder) => chronos.verify_backups(route).from_folder(folder).into_future(),
+        None => chronos.verify_backups(route).into_future(),
+    })
+    .await
+}
+
+/// Tells what is found by one look at each of what is meant.
+async fn look<F>(
+    globals: &Globals,
+    of: &CollectionsArg,
+    one: impl Fn(&Chronos, Route) -> F,
+) -> Result<(), Failure>
+where
+    F: Future<Output = Result<Vec<BackupInfo>, Error>>,
+{
     let opened = globals.open_for_reading()?;
     let mut found = Vec::new();
-    for route in routes(&opened, &args.of) {
-        let mut verify = opened.chronos.verify_backups(route);
-        if let Some(folder) = &args.from {
-            verify = verify.from_folder(folder);
+    let mut is_failed = false;
+    for route in routes(&opened, of) {
+        let what =
+            route.collection.as_ref().map_or("backups".to_owned(), |name| format!("collection `{name}`"));
+        match one(&opened.chronos, route).await {
+            Ok(backups) => found.extend(backups),
+            Err(error) => is_failed |= reported(&what, &error),
         }
-        found.extend(verify.await?);
     }
     opened.close().await?;
-    tell(&found)
+    tell(&found)?;
+    if is_failed { Err(Failure::Reported) } else { Ok(()) }
 }
 
 fn tell(found: &[BackupInfo]) -> Result<(), Failure> {

@@ -5,6 +5,7 @@
 
 mod admin;
 mod analytics;
+mod backup;
 mod bus;
 mod cli;
 mod configs;
