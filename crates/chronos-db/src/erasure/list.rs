@@ -8,6 +8,7 @@ use super::certificate::Certificate;
 use crate::action::Action;
 use crate::documents::{Direction, Filter, Scan};
 use crate::records::{Collection, ErasureRecord, erasures_of};
+use crate::telemetry::{Observed, Operation};
 use crate::{Error, Result};
 
 impl Collection {
@@ -84,6 +85,10 @@ impl ListCertificates {
 
 impl Action for ListCertificates {
     type Output = Vec<Certificate>;
+
+    fn observed(&self) -> Option<Observed> {
+        Some(self.collection.observed(Operation::Certificates))
+    }
 
     async fn run(self) -> Result<Vec<Certificate>> {
         let named = |error: Error| error.during("certificates");

@@ -51,9 +51,14 @@ operations! {
     RollUp: "roll_up", "ROLL_UP";
     Prune: "prune", "PRUNE";
     BackUp: "back_up", "BACK_UP";
+    RestoreBackup: "restore_backup", "RESTORE_BACKUP";
+    ListBackups: "list_backups", "LIST_BACKUPS";
+    VerifyBackups: "verify_backups", "VERIFY_BACKUPS";
+    Certificates: "certificates", "CERTIFICATES";
     Verify: "verify", "VERIFY";
     Counters: "counters", "COUNTERS";
     Recount: "recount", "RECOUNT";
+    Follow: "follow", "FOLLOW";
     Fallback: "fallback", "FALLBACK";
     Route: "route", "ROUTE";
 }

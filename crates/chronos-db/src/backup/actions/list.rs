@@ -7,6 +7,7 @@ use crate::backup::check::{BackupInfo, look};
 use crate::backup::format::Subject;
 use crate::backup::place::Place;
 use crate::objects::keys::BACKUPS;
+use crate::telemetry::{Observed, Operation};
 use crate::{Chronos, Error, Result, Route};
 
 impl Chronos {
@@ -92,6 +93,10 @@ impl Wanted {
 impl Action for ListBackups {
     type Output = Vec<BackupInfo>;
 
+    fn observed(&self) -> Option<Observed> {
+        Some(self.of.chronos.observed(Operation::ListBackups))
+    }
+
     async fn run(self) -> Result<Vec<BackupInfo>> {
         self.of.look(false).await.map_err(|error: Error| error.during("list backups"))
     }
@@ -99,6 +104,10 @@ impl Action for ListBackups {
 
 impl Action for VerifyBackups {
     type Output = Vec<BackupInfo>;
+
+    fn observed(&self) -> Option<Observed> {
+        Some(self.of.chronos.observed(Operation::VerifyBackups))
+    }
 
     async fn run(self) -> Result<Vec<BackupInfo>> {
         self.of.look(true).await.map_err(|error: Error| error.during("verify backups"))

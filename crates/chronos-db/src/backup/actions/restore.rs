@@ -12,6 +12,7 @@ use crate::backup::restore::{Progress, Restorer};
 use crate::backup::target::Target;
 use crate::objects::keys::BACKUPS;
 use crate::records::{Collection, VersionSelector};
+use crate::telemetry::{Observed, Operation};
 use crate::{Error, Json, Result, Timestamp, json};
 
 /// How long erasures have that a backup had not taken in. What is left then is done by the next flush.
@@ -227,6 +228,10 @@ impl RestoredBackup {
 
 impl Action for RestoreBackup {
     type Output = RestoredBackup;
+
+    fn observed(&self) -> Option<Observed> {
+        Some(self.target.observed(Operation::RestoreBackup))
+    }
 
     async fn run(self) -> Result<RestoredBackup> {
         let name = self.target.name().to_owned();

@@ -8,6 +8,7 @@ use crate::projections::counters::answer::Followed;
 use crate::projections::counters::projection::CounterProjection;
 use crate::projections::counters::session::Session;
 use crate::projections::follower::follow;
+use crate::telemetry::{Observed, Operation};
 
 impl Counters {
     /// Counts what is settled and not counted yet, so that readers have less to add. Any number of processes
@@ -26,6 +27,10 @@ pub struct Follow {
 
 impl Action for Follow {
     type Output = Followed;
+
+    fn observed(&self) -> Option<Observed> {
+        Some(self.counters.collection.observed(Operation::Follow))
+    }
 
     async fn run(self) -> Result<Followed> {
         let named = self.counters.named("follow counters");
